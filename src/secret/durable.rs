@@ -1,0 +1,235 @@
+//! The durable verifier: Argon2id (RFC 9106) as a PHC string, which depends on nothing but itself and so
+//! survives the loss of every key. Computed at creation, checked only when a MAC's key is gone.
+
+use std::fmt;
+
+use argon2::password_hash::phc::PasswordHash;
+use argon2::password_hash::{self, PasswordHasher as _, PasswordVerifier as _};
+use argon2::{Algorithm, Argon2, Params, Version};
+use rand::TryCryptoRng;
+
+use super::Secret;
+
+const DOMAIN: &[u8] = b"tokend/argon2/1";
+const COVERED: usize = DOMAIN.len() + 48;
+const SALT: usize = 16;
+
+/// What one hash costs. The default is OWASP's: 19 MiB, two passes, one lane; about 16 ms.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DurableCost {
+    memory_kib: u32,
+    iterations: u32,
+    parallelism: u32,
+}
+
+/// Why a durable hash could not be computed or checked.
+#[derive(Debug, thiserror::Error)]
+pub enum DurableError {
+    /// The costs are out of Argon2's bounds.
+    #[error("argon2 does not accept these costs: {0}")]
+    Cost(argon2::Error),
+    /// The stored text is no PHC string of Argon2id, version 19.
+    #[error("the stored hash is not argon2id of version 19")]
+    Foreign,
+    /// Checking the stored hash would cost more than is configured.
+    #[error("the stored hash costs more than this server is configured to spend; raise its argon2 settings")]
+    TooCostly,
+    /// The operating system gave no randomness for a salt.
+    #[error("no randomness for a salt")]
+    Randomness(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// Argon2 failed.
+    #[error("argon2 failed: {0}")]
+    Failed(password_hash::Error),
+}
+
+impl DurableCost {
+    /// Accepts costs within Argon2's bounds: memory in KiB, passes, and lanes.
+    ///
+    /// # Errors
+    /// [`DurableError::Cost`].
+    pub fn new(memory_kib: u32, iterations: u32, parallelism: u32) -> Result<Self, DurableError> {
+        Params::new(memory_kib, iterations, parallelism, None).map_err(DurableError::Cost)?;
+        Ok(Self { memory_kib, iterations, parallelism })
+    }
+
+    /// Returns the memory that a hash fills, in KiB.
+    #[must_use]
+    pub const fn memory_kib(self) -> u32 {
+        self.memory_kib
+    }
+
+    /// Returns how many passes a hash makes.
+    #[must_use]
+    pub const fn iterations(self) -> u32 {
+        self.iterations
+    }
+
+    /// Returns how many lanes a hash has.
+    #[must_use]
+    pub const fn parallelism(self) -> u32 {
+        self.parallelism
+    }
+
+    fn argon2(self) -> Result<Argon2<'static>, DurableError> {
+        let params = Params::new(self.memory_kib, self.iterations, self.parallelism, None);
+        Ok(Argon2::new(Algorithm::Argon2id, Version::V0x13, params.map_err(DurableError::Cost)?))
+    }
+
+    fn allows(self, params: &Params) -> bool {
+        params.m_cost() <= self.memory_kib
+            && params.t_cost() <= self.iterations
+            && params.p_cost() <= self.parallelism
+    }
+}
+
+impl Default for DurableCost {
+    fn default() -> Self {
+        Self { memory_kib: 19_456, iterations: 2, parallelism: 1 }
+    }
+}
+
+/// A durable verifier, as the PHC string that is stored. Its Debug shows nothing of it.
+#[derive(Clone)]
+pub struct DurableHash(String);
+
+impl DurableHash {
+    /// Takes a stored PHC string; it is checked when it is used.
+    #[must_use]
+    pub fn from_phc(phc: String) -> Self {
+        Self(phc)
+    }
+
+    /// Returns the PHC string.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Computes the hash of a secret with a new salt. Takes milliseconds and mebibytes: run it where it
+    /// may block.
+    ///
+    /// # Errors
+    /// [`DurableError::Randomness`] and [`DurableError::Failed`].
+    pub fn compute<R>(secret: &Secret, cost: DurableCost, randomness: &mut R) -> Result<Self, DurableError>
+    where
+        R: TryCryptoRng<Error: Send + Sync + 'static>,
+    {
+        let mut salt = [0; SALT];
+        randomness.try_fill_bytes(&mut salt).map_err(|error| DurableError::Randomness(Box::new(error)))?;
+        let covered = secret.covered::<COVERED>(DOMAIN);
+        let hash: PasswordHash = cost
+            .argon2()?
+            .hash_password_with_salt(covered.as_slice(), &salt)
+            .map_err(DurableError::Failed)?;
+        Ok(Self(hash.to_string()))
+    }
+
+    /// Tells whether this is the hash of the secret. Takes as long as computing it, unless it is refused.
+    ///
+    /// # Errors
+    /// [`DurableError::Foreign`] and [`DurableError::TooCostly`], before any work is done;
+    /// [`DurableError::Failed`].
+    pub fn verify(&self, secret: &Secret, limit: DurableCost) -> Result<bool, DurableError> {
+        let hash = PasswordHash::new(&self.0).map_err(|_| DurableError::Foreign)?;
+        if hash.algorithm != Algorithm::Argon2id.ident()
+            || hash.version != Some(Version::V0x13.into())
+            || hash.salt.is_none()
+            || hash.hash.is_none()
+        {
+            return Err(DurableError::Foreign);
+        }
+        let params = Params::try_from(&hash).map_err(|_| DurableError::Foreign)?;
+        if !limit.allows(&params) {
+            return Err(DurableError::TooCostly);
+        }
+        let covered = secret.covered::<COVERED>(DOMAIN);
+        let argon2 = Argon2::new(Algorithm::Argon2id, Version::V0x13, params);
+        match argon2.verify_password(covered.as_slice(), &hash) {
+            Ok(()) => Ok(true),
+            Err(password_hash::Error::PasswordInvalid) => Ok(false),
+            Err(error) => Err(DurableError::Failed(error)),
+        }
+    }
+}
+
+impl fmt::Debug for DurableHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("DurableHash([redacted])")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::format::tests::{known, secret};
+    use super::*;
+
+    fn cheap() -> DurableCost {
+        DurableCost::new(64, 2, 1).unwrap()
+    }
+
+    fn compute(cost: DurableCost) -> DurableHash {
+        DurableHash::compute(&known(), cost, &mut crate::ambient::randomness()).unwrap()
+    }
+
+    #[test]
+    fn a_hash_proves_its_secret_and_no_other() {
+        let hash = compute(cheap());
+        assert!(hash.verify(&known(), cheap()).unwrap());
+        assert!(!hash.verify(&secret([0; 16], [1; 32]), cheap()).unwrap());
+        let same_random = std::array::from_fn(|i| u8::try_from(100 + i).unwrap());
+        assert!(!hash.verify(&secret([0; 16], same_random), cheap()).unwrap(), "another id's hash");
+    }
+
+    #[test]
+    fn the_default_cost_is_owasps_and_every_salt_is_new() {
+        let hash = compute(DurableCost::default());
+        assert!(hash.as_str().starts_with("$argon2id$v=19$m=19456,t=2,p=1$"));
+        assert!(hash.verify(&known(), DurableCost::default()).unwrap());
+        assert_ne!(compute(cheap()).as_str(), compute(cheap()).as_str());
+    }
+
+    #[test]
+    fn a_hash_above_the_configured_cost_is_refused() {
+        for (memory, iterations, parallelism) in [(128, 2, 1), (64, 3, 1), (64, 2, 2)] {
+            let hash = compute(DurableCost::new(memory, iterations, parallelism).unwrap());
+            assert!(matches!(hash.verify(&known(), cheap()), Err(DurableError::TooCostly)));
+        }
+        // So costly that the test would never end if it were begun.
+        let salt_and_hash = compute(cheap()).as_str().rsplit_once("p=1").unwrap().1.to_owned();
+        let hash = format!("$argon2id$v=19$m=4194304,t=4000000,p=1{salt_and_hash}");
+        assert!(matches!(
+            DurableHash::from_phc(hash).verify(&known(), cheap()),
+            Err(DurableError::TooCostly)
+        ));
+    }
+
+    #[test]
+    fn a_hash_of_another_kind_is_refused() {
+        let hash = compute(cheap()).as_str().to_owned();
+        for foreign in [
+            hash.replace("argon2id", "argon2i"),
+            hash.replace("argon2id", "argon2d"),
+            hash.replace("v=19", "v=16"),
+            hash.replace("$v=19", ""),
+            hash.rsplit_once('$').unwrap().0.to_owned(),
+            String::new(),
+            "$argon2id$".to_owned(),
+        ] {
+            assert!(
+                matches!(
+                    DurableHash::from_phc(foreign.clone()).verify(&known(), cheap()),
+                    Err(DurableError::Foreign)
+                ),
+                "{foreign}"
+            );
+        }
+    }
+
+    #[test]
+    fn costs_keep_argon2s_bounds_and_debug_shows_no_hash() {
+        assert!(DurableCost::new(7, 1, 1).is_err());
+        assert!(DurableCost::new(64, 0, 1).is_err());
+        assert!(DurableCost::new(64, 1, 0).is_err());
+        assert!(!format!("{:?}", compute(cheap())).contains("argon2id"));
+    }
+}

@@ -1,0 +1,353 @@
+//! The keyring and the fast verifier: HMAC-SHA-256 (RFC 2104) under the ring's keys, each use of a key
+//! through a subkey of its own (HKDF, RFC 5869). The first key is primary; older ones still verify. Keyed
+//! states are prepared once, so that a MAC on the path of Verify costs two hash blocks and no allocation.
+
+use std::fmt;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use hkdf::Hkdf;
+use hmac::{Hmac, KeyInit as _, Mac as _};
+use rand::TryCryptoRng;
+use secrecy::SecretString;
+use sha2::Sha256;
+use subtle::ConstantTimeEq as _;
+use zeroize::Zeroizing;
+
+use super::Secret;
+
+const KEY: usize = 32;
+const MAC_DOMAIN: &[u8] = b"tokend/mac/1";
+const KEY_ID_INPUT: &[u8] = b"tokend key id";
+
+/// Names a key: the first 8 bytes of HMAC-SHA-256(key, "tokend key id"), so equal ids mean equal keys.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct KeyId([u8; 8]);
+
+impl KeyId {
+    /// Takes the 8 bytes of an id.
+    #[must_use]
+    pub const fn from_bytes(bytes: [u8; 8]) -> Self {
+        Self(bytes)
+    }
+
+    /// Returns the 8 bytes of the id.
+    #[must_use]
+    pub const fn to_bytes(self) -> [u8; 8] {
+        self.0
+    }
+}
+
+impl fmt::Display for KeyId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for KeyId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "KeyId({self})")
+    }
+}
+
+/// A fast verifier and the key that made it. Its Debug shows the key's id alone.
+#[derive(Clone, Copy)]
+pub struct Mac {
+    /// The key that made it.
+    pub key_id: KeyId,
+    /// The HMAC.
+    pub tag: [u8; 32],
+}
+
+impl fmt::Debug for Mac {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Mac").field("key_id", &self.key_id).finish_non_exhaustive()
+    }
+}
+
+/// What comparing a secret with a MAC tells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MacMatch {
+    /// It matches, under the primary key.
+    Primary,
+    /// It matches, under an older key.
+    Older,
+    /// It does not match; final.
+    Mismatch,
+    /// The key that made the MAC is not in the ring: nothing is known.
+    UnknownKey,
+}
+
+/// Why a text is no keyring. Names lines, never what they hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum KeyringError {
+    /// There is no key in it.
+    #[error("it holds no key; make one with `tokend keygen`")]
+    Empty,
+    /// A line is no base64.
+    #[error("line {0} is not base64 of 32 bytes; make a key with `tokend keygen`")]
+    NotBase64(usize),
+    /// A key is shorter or longer than 32 bytes.
+    #[error("line {line} is a key of {length} bytes instead of 32; make one with `tokend keygen`")]
+    Length {
+        /// The line, from 1.
+        line: usize,
+        /// What the key has, in bytes.
+        length: usize,
+    },
+    /// A key is there twice.
+    #[error("line {0} repeats an earlier key")]
+    Duplicate(usize),
+}
+
+/// One key, as the states that it is used through. HMAC's states are erased when they are dropped.
+struct Key {
+    id: KeyId,
+    mac: Hmac<Sha256>,
+    page: Hmac<Sha256>,
+}
+
+/// The keys of an installation, the primary one first. Its Debug shows their ids alone.
+pub struct Keyring {
+    primary: Key,
+    older: Vec<Key>,
+}
+
+impl Keyring {
+    /// Reads a ring: one key a line, base64 of 32 bytes, the primary first; `#` begins a comment.
+    ///
+    /// # Errors
+    /// [`KeyringError`]: the first line that is wrong, or that there is none.
+    pub fn parse(text: &str) -> Result<Self, KeyringError> {
+        let mut keys: Vec<Key> = Vec::new();
+        for (index, line) in text.lines().enumerate() {
+            let entry = line.split_once('#').map_or(line, |(entry, _)| entry).trim();
+            if entry.is_empty() {
+                continue;
+            }
+            let key = Key::parse(entry, index + 1)?;
+            if keys.iter().any(|earlier| earlier.id == key.id) {
+                return Err(KeyringError::Duplicate(index + 1));
+            }
+            keys.push(key);
+        }
+        let mut keys = keys.into_iter();
+        let primary = keys.next().ok_or(KeyringError::Empty)?;
+        Ok(Self { primary, older: keys.collect() })
+    }
+
+    /// Makes the line of a new key.
+    ///
+    /// # Errors
+    /// Those of the randomness.
+    pub fn generate_entry<R: TryCryptoRng>(randomness: &mut R) -> Result<SecretString, R::Error> {
+        let mut key = Zeroizing::new([0; KEY]);
+        randomness.try_fill_bytes(key.as_mut_slice())?;
+        Ok(SecretString::from(STANDARD.encode(key.as_slice())))
+    }
+
+    /// Returns the id of the primary key.
+    #[must_use]
+    pub fn primary(&self) -> KeyId {
+        self.primary.id
+    }
+
+    /// Tells whether a key is in the ring.
+    #[must_use]
+    pub fn contains(&self, id: KeyId) -> bool {
+        self.keys().any(|key| key.id == id)
+    }
+
+    /// Walks the ids of the ring's keys in its order.
+    pub fn key_ids(&self) -> impl Iterator<Item = KeyId> {
+        self.keys().map(|key| key.id)
+    }
+
+    /// Makes the MAC of a secret under the primary key.
+    #[must_use]
+    pub fn mac(&self, secret: &Secret) -> Mac {
+        Mac { key_id: self.primary.id, tag: self.primary.tag(secret) }
+    }
+
+    /// Compares a secret with a MAC, in constant time.
+    #[must_use]
+    pub fn check(&self, secret: &Secret, mac: &Mac) -> MacMatch {
+        let Some(key) = self.keys().find(|key| key.id == mac.key_id) else {
+            return MacMatch::UnknownKey;
+        };
+        let matches: bool = key.tag(secret).ct_eq(&mac.tag).into();
+        match matches {
+            false => MacMatch::Mismatch,
+            true if key.id == self.primary.id => MacMatch::Primary,
+            true => MacMatch::Older,
+        }
+    }
+
+    /// Signs what a page token carries, under the primary key.
+    #[must_use]
+    pub fn sign_page(&self, payload: &[u8]) -> [u8; 16] {
+        self.primary.page_tag(payload)
+    }
+
+    /// Tells whether any key of the ring signed this payload so; compares in constant time.
+    #[must_use]
+    pub fn verify_page(&self, payload: &[u8], tag: &[u8; 16]) -> bool {
+        self.keys().any(|key| key.page_tag(payload).ct_eq(tag).into())
+    }
+
+    fn keys(&self) -> impl Iterator<Item = &Key> {
+        std::iter::once(&self.primary).chain(&self.older)
+    }
+}
+
+impl fmt::Debug for Keyring {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.key_ids()).finish()
+    }
+}
+
+impl Key {
+    fn parse(entry: &str, line: usize) -> Result<Self, KeyringError> {
+        let bytes = STANDARD.decode(entry).map(Zeroizing::new).map_err(|_| KeyringError::NotBase64(line))?;
+        let key: &[u8; KEY] =
+            bytes.as_slice().try_into().map_err(|_| KeyringError::Length { line, length: bytes.len() })?;
+        let id = hmac(key).chain_update(KEY_ID_INPUT).finalize().into_bytes();
+        let mut first = [0; 8];
+        first.copy_from_slice(&id[..8]);
+        Ok(Self {
+            id: KeyId(first),
+            mac: hmac(&subkey(key, b"tokend/subkey/mac")),
+            page: hmac(&subkey(key, b"tokend/subkey/page")),
+        })
+    }
+
+    fn tag(&self, secret: &Secret) -> [u8; 32] {
+        const COVERED: usize = MAC_DOMAIN.len() + 48;
+        let covered = secret.covered::<COVERED>(MAC_DOMAIN);
+        self.mac.clone().chain_update(covered.as_slice()).finalize().into_bytes().into()
+    }
+
+    fn page_tag(&self, payload: &[u8]) -> [u8; 16] {
+        let tag = self.page.clone().chain_update(payload).finalize().into_bytes();
+        let mut first = [0; 16];
+        first.copy_from_slice(&tag[..16]);
+        first
+    }
+}
+
+fn subkey(key: &[u8; KEY], label: &[u8]) -> Zeroizing<[u8; KEY]> {
+    let mut subkey = Zeroizing::new([0; KEY]);
+    #[expect(clippy::expect_used, reason = "HKDF-SHA-256 gives up to 8160 bytes")]
+    Hkdf::<Sha256>::new(None, key).expand(label, subkey.as_mut_slice()).expect("32 bytes are not too many");
+    subkey
+}
+
+fn hmac(key: &[u8; KEY]) -> Hmac<Sha256> {
+    #[expect(clippy::expect_used, reason = "HMAC takes a key of any length")]
+    Hmac::new_from_slice(key).expect("32 bytes are a key")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::format::tests::{known, secret};
+    use super::*;
+
+    fn entry(byte: u8) -> String {
+        let mut key = [byte; KEY];
+        key[0] = 0x11;
+        STANDARD.encode(key)
+    }
+
+    fn ring(bytes: &[u8]) -> Keyring {
+        let lines: Vec<_> = bytes.iter().map(|byte| entry(*byte)).collect();
+        Keyring::parse(&lines.join("\n")).unwrap()
+    }
+
+    fn hex(bytes: &[u8]) -> String {
+        bytes.iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
+    }
+
+    #[test]
+    fn the_verifier_is_the_documented_one() {
+        // By an independent implementation (Python's hmac and hashlib), for the key 11 22 22 … 22.
+        let ring = ring(&[0x22]);
+        let mac = ring.mac(&known());
+        assert_eq!(hex(&mac.tag), "ee23879b4cb100341d922a0380e8cfef4ad572a8e5b53a1961bb540499fc34eb");
+        assert_eq!(mac.key_id.to_string(), "0624ae6003719541");
+        assert_eq!(hex(&ring.sign_page(b"payload")), "1fb13cdc9b7fa60fc8d4919bf71825c5");
+    }
+
+    #[test]
+    fn a_match_tells_which_key_made_the_mac() {
+        let mac = ring(&[1]).mac(&known());
+        assert_eq!(ring(&[1, 2]).check(&known(), &mac), MacMatch::Primary);
+        assert_eq!(ring(&[2, 1]).check(&known(), &mac), MacMatch::Older);
+        assert_eq!(ring(&[2]).check(&known(), &mac), MacMatch::UnknownKey);
+    }
+
+    #[test]
+    fn a_mac_serves_no_other_secret_and_no_other_id() {
+        let (id, random) = ([5; 16], [6; 32]);
+        let mac = ring(&[1]).mac(&secret(id, random));
+        for other in [secret([4; 16], random), secret(id, [7; 32])] {
+            assert_eq!(ring(&[1]).check(&other, &mac), MacMatch::Mismatch);
+        }
+        for bit in 0..256 {
+            let mut altered = mac;
+            altered.tag[bit / 8] ^= 1 << (bit % 8);
+            assert_eq!(ring(&[1]).check(&secret(id, random), &altered), MacMatch::Mismatch);
+        }
+    }
+
+    #[test]
+    fn a_ring_is_read_in_order_with_comments_and_blank_lines() {
+        let text = format!("# ours\r\n\n  {} # since March\n{}\n", entry(1), entry(2));
+        let read = Keyring::parse(&text).unwrap();
+        let expected: Vec<_> = [1, 2].map(|byte| ring(&[byte]).primary()).to_vec();
+        assert_eq!(read.key_ids().collect::<Vec<_>>(), expected);
+        assert_eq!(read.primary(), expected[0]);
+        assert!(read.contains(expected[1]) && !read.contains(ring(&[3]).primary()));
+    }
+
+    #[test]
+    fn a_generated_entry_is_a_ring() {
+        use secrecy::ExposeSecret as _;
+        let entry = Keyring::generate_entry(&mut crate::ambient::randomness()).unwrap();
+        assert!(Keyring::parse(entry.expose_secret()).is_ok());
+    }
+
+    #[test]
+    fn a_bad_ring_is_told_by_its_line_and_never_by_its_content() {
+        let short = STANDARD.encode([7; 31]);
+        for (text, expected) in [
+            (String::new(), KeyringError::Empty),
+            ("# nothing\n".to_owned(), KeyringError::Empty),
+            (format!("{}\nsecretish!", entry(1)), KeyringError::NotBase64(2)),
+            (short.clone(), KeyringError::Length { line: 1, length: 31 }),
+            (format!("{0}\n\n{0}", entry(1)), KeyringError::Duplicate(3)),
+        ] {
+            let error = Keyring::parse(&text).unwrap_err();
+            assert_eq!(error, expected);
+            for shown in [error.to_string(), format!("{error:?}")] {
+                assert!(!shown.contains("secretish") && !shown.contains(&short));
+            }
+        }
+    }
+
+    #[test]
+    fn debug_shows_ids_alone() {
+        let ring = ring(&[1]);
+        let mac = ring.mac(&known());
+        let shown = format!("{ring:?} {mac:?}");
+        assert!(shown.contains(&ring.primary().to_string()));
+        assert!(!shown.contains(&format!("{:?}", mac.tag)) && !shown.contains(&entry(1)));
+    }
+
+    #[test]
+    fn any_key_of_the_ring_verifies_a_page() {
+        let tag = ring(&[1]).sign_page(b"page");
+        assert!(ring(&[2, 1]).verify_page(b"page", &tag));
+        assert!(!ring(&[1]).verify_page(b"pages", &tag));
+        assert!(!ring(&[2]).verify_page(b"page", &tag));
+    }
+}
