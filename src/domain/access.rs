@@ -1,0 +1,337 @@
+//! Who calls, and what that caller may do. Called by the actions and by the engine when it
+//! authenticates. Authority comes from the credential alone: nothing here looks at a request's own
+//! claims. Knows no headers and no status codes.
+
+use std::fmt;
+
+use time::OffsetDateTime;
+
+use super::fields::OrganizationId;
+use super::scope::{ReservedScope, ReservedScopes, Scopes};
+use super::token::{Token, TokenState};
+use crate::secret::TokenId;
+
+/// Who did something: written into `created_by` and into the audit log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Principal {
+    /// The holder of the token with this id.
+    Token(TokenId),
+    /// The operator, through `tokend bootstrap` or the embedded start.
+    Bootstrap,
+}
+
+impl fmt::Display for Principal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Token(id) => id.fmt(f),
+            Self::Bootstrap => f.write_str("bootstrap"),
+        }
+    }
+}
+
+impl Principal {
+    /// Reads back what [`fmt::Display`] wrote; `None` for anything else.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        match text {
+            "bootstrap" => Some(Self::Bootstrap),
+            id => TokenId::parse(id).ok().map(Self::Token),
+        }
+    }
+}
+
+/// Why a credential was not accepted. Each is `UNAUTHENTICATED` to its sender.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum CredentialError {
+    /// There is none.
+    #[error("no credential was given; send the metadata 'authorization: Bearer <secret>'")]
+    Missing,
+    /// The header is not exactly one `Bearer <secret>`.
+    #[error("the authorization metadata must be exactly one value of the form 'Bearer <secret>'")]
+    Malformed,
+    /// The secret is not a known one.
+    #[error("the credential is not valid")]
+    Invalid,
+    /// The token has expired.
+    #[error("the credential has expired")]
+    Expired,
+    /// The token was revoked.
+    #[error("the credential was revoked")]
+    Revoked,
+}
+
+/// Why a caller may not do what it asked for.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum AccessError {
+    /// The caller lacks the scope that the call needs.
+    #[error("the caller lacks the scope {}", .0.word())]
+    MissingScope(ReservedScope),
+    /// The caller named an organization that is not its own.
+    #[error("the caller may act in its own organization alone")]
+    ForeignOrganization,
+    /// The token holds, or would hold, a reserved scope that the caller lacks.
+    #[error("the token holds the reserved scope {}, which the caller lacks", .0.word())]
+    Privileged(ReservedScope),
+    /// A privileged token would live longer than its creator.
+    #[error("a token with a reserved scope must not expire later than the caller's own")]
+    OutlivesCaller,
+}
+
+/// What kinds of calls there are, as far as permission goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Permission {
+    /// Ask for verdicts.
+    Verify,
+    /// See tokens.
+    Read,
+    /// Create and change tokens.
+    Write,
+}
+
+/// The organizations whose tokens a caller can see or have judged.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Reach {
+    /// Every organization.
+    Any,
+    /// This one alone.
+    Only(OrganizationId),
+}
+
+impl Reach {
+    /// Tells whether tokens of `organization` are within reach.
+    #[must_use]
+    pub fn includes(&self, organization: &OrganizationId) -> bool {
+        match self {
+            Self::Any => true,
+            Self::Only(own) => own == organization,
+        }
+    }
+}
+
+/// An authenticated caller and its powers.
+#[derive(Debug, Clone)]
+pub struct Caller {
+    /// Who it is.
+    pub principal: Principal,
+    organization_id: OrganizationId,
+    reserved: ReservedScopes,
+    expire_time: Option<OffsetDateTime>,
+}
+
+impl Caller {
+    /// Makes a caller of the token whose secret it presented, as it stands at `now`.
+    ///
+    /// # Errors
+    /// The token is revoked or expired.
+    pub fn from_token(token: &Token, now: OffsetDateTime) -> Result<Self, CredentialError> {
+        match token.state(now) {
+            TokenState::Revoked => Err(CredentialError::Revoked),
+            TokenState::Expired => Err(CredentialError::Expired),
+            TokenState::Active => Ok(Self {
+                principal: Principal::Token(token.id),
+                organization_id: token.organization_id.clone(),
+                reserved: token.scopes.reserved(),
+                expire_time: token.expire_time,
+            }),
+        }
+    }
+
+    /// Demands the scope for a kind of call.
+    ///
+    /// # Errors
+    /// The caller has no scope that allows it.
+    pub fn require(&self, permission: Permission) -> Result<(), AccessError> {
+        let (scope, allowed) = match permission {
+            Permission::Verify => (
+                ReservedScope::Verify,
+                self.holds(ReservedScope::Verify) || self.holds(ReservedScope::VerifyAny),
+            ),
+            Permission::Read => (ReservedScope::Read, self.holds(ReservedScope::Read)),
+            Permission::Write => (ReservedScope::Write, self.holds(ReservedScope::Write)),
+        };
+        if allowed { Ok(()) } else { Err(AccessError::MissingScope(scope)) }
+    }
+
+    /// Returns whose tokens Verify judges for this caller.
+    #[must_use]
+    pub fn verify_reach(&self) -> Reach {
+        if self.holds(ReservedScope::VerifyAny) { Reach::Any } else { self.reach() }
+    }
+
+    /// Returns whose tokens this caller can see and manage.
+    #[must_use]
+    pub fn reach(&self) -> Reach {
+        if self.holds(ReservedScope::Root) { Reach::Any } else { Reach::Only(self.organization_id.clone()) }
+    }
+
+    /// Returns the organization that a call means: the named one, else the caller's own, for a root
+    /// caller `default`.
+    ///
+    /// # Errors
+    /// The named organization is out of the caller's reach.
+    pub fn organization(&self, named: Option<OrganizationId>) -> Result<OrganizationId, AccessError> {
+        match (self.reach(), named) {
+            (Reach::Any, named) => Ok(named.unwrap_or_else(OrganizationId::default_organization)),
+            (Reach::Only(own), None) => Ok(own),
+            (Reach::Only(own), Some(named)) if own == named => Ok(own),
+            (Reach::Only(_), Some(_)) => Err(AccessError::ForeignOrganization),
+        }
+    }
+
+    /// Returns the organization that a listing is limited to: as [`Self::organization`], but a root
+    /// caller that names none sees all (`None`).
+    ///
+    /// # Errors
+    /// The named organization is out of the caller's reach.
+    pub fn listed_organization(
+        &self,
+        named: Option<OrganizationId>,
+    ) -> Result<Option<OrganizationId>, AccessError> {
+        if named.is_none() && self.reach() == Reach::Any {
+            return Ok(None);
+        }
+        self.organization(named).map(Some)
+    }
+
+    /// Demands what it takes to give a token these scopes and this end: every reserved scope among
+    /// them, and for a privileged token an end no later than the caller's own.
+    ///
+    /// # Errors
+    /// A reserved scope is lacking, or the token would outlive the caller.
+    pub fn may_grant(&self, scopes: &Scopes, expire_time: Option<OffsetDateTime>) -> Result<(), AccessError> {
+        let wanted = scopes.reserved();
+        if wanted.is_empty() {
+            return Ok(());
+        }
+        if let Some(scope) = self.reserved.lacking(wanted) {
+            return Err(AccessError::Privileged(scope));
+        }
+        match (self.expire_time, expire_time) {
+            (None, _) => Ok(()),
+            (Some(own), Some(end)) if end <= own => Ok(()),
+            _ => Err(AccessError::OutlivesCaller),
+        }
+    }
+
+    /// Demands what it takes to change a token that is within reach: every reserved scope of it.
+    ///
+    /// # Errors
+    /// The token holds a reserved scope that the caller lacks.
+    pub fn may_manage(&self, token: &Token) -> Result<(), AccessError> {
+        match self.reserved.lacking(token.scopes.reserved()) {
+            Some(scope) => Err(AccessError::Privileged(scope)),
+            None => Ok(()),
+        }
+    }
+
+    fn holds(&self, scope: ReservedScope) -> bool {
+        self.reserved.grants(scope)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::scope::Scope;
+    use crate::domain::token::tests::token;
+    use time::Duration;
+    use time::macros::datetime;
+
+    const NOW: OffsetDateTime = datetime!(2026-03-01 12:00 UTC);
+
+    fn caller(scopes: &[&str]) -> Caller {
+        Caller::from_token(&token(scopes), NOW).unwrap()
+    }
+
+    fn organization(text: &str) -> OrganizationId {
+        OrganizationId::parse(text).unwrap()
+    }
+
+    fn scopes(text: &str) -> Scopes {
+        Scopes::new(vec![Scope::parse(text).unwrap()]).unwrap()
+    }
+
+    #[test]
+    fn a_revoked_or_expired_token_makes_no_caller() {
+        let mut expired = token(&["tokend:root"]);
+        expired.expire_time = Some(NOW);
+        assert_eq!(Caller::from_token(&expired, NOW).unwrap_err(), CredentialError::Expired);
+        let mut revoked = token(&["tokend:root"]);
+        revoked.revoke_time = Some(NOW);
+        assert_eq!(Caller::from_token(&revoked, NOW).unwrap_err(), CredentialError::Revoked);
+    }
+
+    #[test]
+    fn each_permission_needs_its_scope_or_root() {
+        use Permission::{Read, Verify, Write};
+        for (scope, allowed) in [
+            ("tokend:verify", vec![Verify]),
+            ("tokend:verify:any", vec![Verify]),
+            ("tokend:read", vec![Read]),
+            ("tokend:write", vec![Write]),
+            ("tokend:root", vec![Verify, Read, Write]),
+            ("a:*", vec![]),
+        ] {
+            for permission in [Verify, Read, Write] {
+                assert_eq!(
+                    caller(&[scope]).require(permission).is_ok(),
+                    allowed.contains(&permission),
+                    "{scope} {permission:?}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn only_root_reaches_other_organizations_and_verify_any_only_for_verdicts() {
+        let own = Reach::Only(organization("acme"));
+        assert_eq!(caller(&["tokend:write"]).reach(), own);
+        assert_eq!(caller(&["tokend:verify:any"]).reach(), own);
+        assert_eq!(caller(&["tokend:verify:any"]).verify_reach(), Reach::Any);
+        assert_eq!(caller(&["tokend:verify"]).verify_reach(), own);
+        assert_eq!(caller(&["tokend:root"]).reach(), Reach::Any);
+    }
+
+    #[test]
+    fn an_organization_not_named_is_the_callers_own_and_for_root_the_default() {
+        let writer = caller(&["tokend:write"]);
+        let root = caller(&["tokend:root"]);
+        assert_eq!(writer.organization(None), Ok(organization("acme")));
+        assert_eq!(writer.organization(Some(organization("other"))), Err(AccessError::ForeignOrganization));
+        assert_eq!(root.organization(None), Ok(organization("default")));
+        assert_eq!(root.listed_organization(None), Ok(None));
+        assert_eq!(writer.listed_organization(None), Ok(Some(organization("acme"))));
+    }
+
+    #[test]
+    fn a_reserved_scope_is_granted_only_by_its_holder_and_not_for_longer() {
+        let mut writer = caller(&["tokend:write", "tokend:read"]);
+        assert_eq!(writer.may_grant(&scopes("tokend:read"), None), Ok(()));
+        assert_eq!(
+            writer.may_grant(&scopes("tokend:verify"), None),
+            Err(AccessError::Privileged(ReservedScope::Verify))
+        );
+        writer.expire_time = Some(NOW + Duration::HOUR);
+        let grant = |end| writer.may_grant(&scopes("tokend:read"), end);
+        assert_eq!(grant(Some(NOW + Duration::HOUR)), Ok(()));
+        assert_eq!(grant(Some(NOW + Duration::DAY)), Err(AccessError::OutlivesCaller));
+        assert_eq!(grant(None), Err(AccessError::OutlivesCaller));
+        assert_eq!(writer.may_grant(&scopes("a:b"), None), Ok(()));
+    }
+
+    #[test]
+    fn a_privileged_token_is_managed_only_by_who_holds_all_its_reserved_scopes() {
+        let target = token(&["tokend:verify", "a:b"]);
+        assert!(caller(&["tokend:write"]).may_manage(&target).is_err());
+        assert!(caller(&["tokend:write", "tokend:verify"]).may_manage(&target).is_ok());
+        assert!(caller(&["tokend:root"]).may_manage(&target).is_ok());
+    }
+
+    #[test]
+    fn a_principal_reads_back_what_it_wrote() {
+        for principal in [Principal::Bootstrap, Principal::Token(TokenId::from_bytes([9; 16]))] {
+            assert_eq!(Principal::parse(&principal.to_string()), Some(principal));
+        }
+        assert_eq!(Principal::parse("someone"), None);
+    }
+}

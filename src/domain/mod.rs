@@ -1,0 +1,16 @@
+//! The rules of tokens as plain data and pure functions: what a token is, who may do what to it, and
+//! what Verify says of it. Called by every layer above; knows no clock, no I/O, no tokio, no SQL and no
+//! gRPC. Text from outside becomes one of these types once, at the door, and is trusted from then on.
+
+pub mod access;
+pub mod fields;
+pub mod page;
+pub mod scope;
+pub mod token;
+
+pub use access::{AccessError, Caller, CredentialError, Permission, Principal, Reach};
+pub use fields::{
+    Expiration, FieldError, Labels, OrganizationId, RevokeReason, TokenName, UserId, Violation, Violations,
+};
+pub use scope::{ReservedScope, ReservedScopes, Scope, Scopes};
+pub use token::{Judgement, Record, Token, TokenState, Verdict, judge};

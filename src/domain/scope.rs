@@ -1,0 +1,288 @@
+//! Scopes: their grammar, which scope covers which, and the five reserved words that grant tokend's own
+//! powers. Called by Verify's judge and by access control; one implementation serves both.
+
+use super::fields::FieldError;
+
+/// The most scopes that a token may hold or a Verify may require.
+pub const MAX_SCOPES: usize = 64;
+
+/// The longest scope, in characters (all of them ASCII).
+pub const MAX_SCOPE_LENGTH: usize = 100;
+
+const GRAMMAR: FieldError = FieldError::Rule(
+    "is not segments of [a-z0-9][a-z0-9._/-]* joined by ':', with '*' only as the last of several",
+);
+const RESERVED: FieldError = FieldError::Rule(
+    "begins with the reserved segment 'tokend' and is none of tokend:verify, tokend:verify:any, \
+     tokend:read, tokend:write, tokend:root",
+);
+
+/// One permission: segments joined by `:`, the last of several may be `*`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Scope(Box<str>);
+
+impl Scope {
+    /// Accepts a text of the scope grammar, at most 100 characters.
+    ///
+    /// # Errors
+    /// The rule that the text breaks; a text whose first segment is `tokend` must be one of the
+    /// reserved words exactly.
+    pub fn parse(text: &str) -> Result<Self, FieldError> {
+        if text.is_empty() {
+            return Err(FieldError::Required);
+        }
+        if text.chars().count() > MAX_SCOPE_LENGTH {
+            return Err(FieldError::TooLong { limit: MAX_SCOPE_LENGTH, unit: "characters" });
+        }
+        let (body, wildcard) = match text.strip_suffix(":*") {
+            Some(body) => (body, true),
+            None => (text, false),
+        };
+        if !body.split(':').all(is_segment) {
+            return Err(GRAMMAR);
+        }
+        let reserved = body == "tokend" || body.starts_with("tokend:");
+        if reserved && (wildcard || ReservedScope::from_word(text).is_none()) {
+            return Err(RESERVED);
+        }
+        Ok(Self(text.into()))
+    }
+
+    /// Returns the text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Tells whether holding this scope satisfies `required`. `a:*` covers `a:b`, `a:b:c`, `a:*` and
+    /// `a:b:*`, but neither `a` nor `ab:c`; no wildcard covers a reserved scope, because none can
+    /// begin with `tokend`.
+    #[must_use]
+    pub fn covers(&self, required: &Scope) -> bool {
+        match self.0.strip_suffix('*') {
+            Some(stem) => required.0.starts_with(stem),
+            None => self == required,
+        }
+    }
+}
+
+fn is_segment(text: &str) -> bool {
+    let mut bytes = text.bytes();
+    let alphanumeric = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
+    bytes.next().is_some_and(alphanumeric)
+        && bytes.all(|b| alphanumeric(b) || matches!(b, b'.' | b'_' | b'/' | b'-'))
+}
+
+/// The five scopes that grant powers over tokend itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum ReservedScope {
+    /// `tokend:verify`: Verify in the token's own organization.
+    Verify = 1,
+    /// `tokend:verify:any`: Verify in every organization.
+    VerifyAny = 2,
+    /// `tokend:read`: see tokens.
+    Read = 4,
+    /// `tokend:write`: create, change and revoke tokens.
+    Write = 8,
+    /// `tokend:root`: all of it, in every organization.
+    Root = 16,
+}
+
+impl ReservedScope {
+    /// Every reserved scope.
+    pub const ALL: [Self; 5] = [Self::Verify, Self::VerifyAny, Self::Read, Self::Write, Self::Root];
+
+    /// Returns the scope's text.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Verify => "tokend:verify",
+            Self::VerifyAny => "tokend:verify:any",
+            Self::Read => "tokend:read",
+            Self::Write => "tokend:write",
+            Self::Root => "tokend:root",
+        }
+    }
+
+    fn from_word(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|scope| scope.word() == text)
+    }
+}
+
+impl From<ReservedScope> for Scope {
+    fn from(scope: ReservedScope) -> Self {
+        Self(scope.word().into())
+    }
+}
+
+/// Which reserved scopes a token holds, as a set of bits.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ReservedScopes(u8);
+
+impl ReservedScopes {
+    /// Tells whether the set is empty.
+    #[must_use]
+    pub const fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    /// Tells whether the scope is in the set, by itself or through `tokend:root`.
+    #[must_use]
+    pub const fn grants(self, scope: ReservedScope) -> bool {
+        self.0 & (scope as u8 | ReservedScope::Root as u8) != 0
+    }
+
+    /// Returns a scope of `wanted` that this set does not grant.
+    #[must_use]
+    pub fn lacking(self, wanted: Self) -> Option<ReservedScope> {
+        ReservedScope::ALL.into_iter().find(|&scope| wanted.0 & scope as u8 != 0 && !self.grants(scope))
+    }
+}
+
+impl FromIterator<ReservedScope> for ReservedScopes {
+    fn from_iter<I: IntoIterator<Item = ReservedScope>>(scopes: I) -> Self {
+        Self(scopes.into_iter().fold(0, |bits, scope| bits | scope as u8))
+    }
+}
+
+/// A set of at most 64 scopes, in the order in which they were first named.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Scopes(Box<[Scope]>);
+
+impl Scopes {
+    /// Builds the set; a scope named twice is held once.
+    ///
+    /// # Errors
+    /// More than 64 scopes were named.
+    pub fn new(named: Vec<Scope>) -> Result<Self, FieldError> {
+        if named.len() > MAX_SCOPES {
+            return Err(FieldError::TooLong { limit: MAX_SCOPES, unit: "scopes" });
+        }
+        let mut scopes: Vec<Scope> = Vec::with_capacity(named.len());
+        for scope in named {
+            if !scopes.contains(&scope) {
+                scopes.push(scope);
+            }
+        }
+        Ok(Self(scopes.into()))
+    }
+
+    /// Walks the scopes in their order.
+    pub fn iter(&self) -> impl Iterator<Item = &Scope> {
+        self.0.iter()
+    }
+
+    /// Returns the required scopes that nothing in this set covers, in their order.
+    #[must_use]
+    pub fn missing(&self, required: &Self) -> Vec<Scope> {
+        required.iter().filter(|wanted| !self.iter().any(|held| held.covers(wanted))).cloned().collect()
+    }
+
+    /// Returns the reserved scopes in this set.
+    #[must_use]
+    pub fn reserved(&self) -> ReservedScopes {
+        self.iter().filter_map(|scope| ReservedScope::from_word(scope.as_str())).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn scope(text: &str) -> Scope {
+        Scope::parse(text).unwrap()
+    }
+
+    fn scopes(texts: &[&str]) -> Scopes {
+        Scopes::new(texts.iter().map(|text| scope(text)).collect()).unwrap()
+    }
+
+    #[test]
+    fn the_grammar_is_kept() {
+        for good in ["a", "9", "repo:read", "a:*", "a.b_c/d-e:f", "a:b:*", "tokendx:read"] {
+            assert!(Scope::parse(good).is_ok(), "{good}");
+        }
+        for bad in [
+            "", "*", "A", ":", "a:", ":a", "a::b", "a:**", "a:*:b", "*:a", "a*", "a:b*", "-a", "a b", "é",
+            "a:-b",
+        ] {
+            assert!(Scope::parse(bad).is_err(), "{bad}");
+        }
+        assert!(Scope::parse(&"a".repeat(100)).is_ok());
+        assert!(Scope::parse(&"a".repeat(101)).is_err());
+    }
+
+    #[test]
+    fn reserved_scopes_are_five_words_and_no_wildcard_reaches_them() {
+        for word in ReservedScope::ALL {
+            assert!(Scope::parse(word.word()).is_ok());
+        }
+        for bad in ["tokend", "tokend:*", "tokend:verify:*", "tokend:admin", "tokend:read:x"] {
+            assert_eq!(Scope::parse(bad), Err(RESERVED), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_wildcard_covers_what_lies_below_it() {
+        for (held, required, covered) in [
+            ("a:b", "a:b", true),
+            ("a:b", "a:b:c", false),
+            ("a:*", "a:b", true),
+            ("a:*", "a:b:c", true),
+            ("a:*", "a:*", true),
+            ("a:*", "a:b:*", true),
+            ("a:b:*", "a:*", false),
+            ("a:*", "a", false),
+            ("a:*", "ab:c", false),
+            ("a:b", "a:*", false),
+        ] {
+            assert_eq!(scope(held).covers(&scope(required)), covered, "{held} {required}");
+        }
+    }
+
+    #[test]
+    fn missing_scopes_are_named_in_order() {
+        let held = scopes(&["repo:*", "user:read"]);
+        let missing = held.missing(&scopes(&["z", "repo:x", "user:write"]));
+        assert_eq!(missing, [scope("z"), scope("user:write")]);
+    }
+
+    #[test]
+    fn root_grants_every_reserved_scope_and_the_others_only_themselves() {
+        let root = scopes(&["tokend:root"]).reserved();
+        let write = scopes(&["tokend:write", "a:b"]).reserved();
+        for word in ReservedScope::ALL {
+            assert!(root.grants(word));
+            assert_eq!(write.grants(word), word == ReservedScope::Write);
+        }
+        assert_eq!(write.lacking(root), Some(ReservedScope::Root));
+        assert_eq!(root.lacking(write), None);
+        assert!(scopes(&["a:b"]).reserved().is_empty());
+    }
+
+    fn any_scope() -> impl Strategy<Value = Scope> {
+        "[ab](:[ab]){0,2}(:\\*)?".prop_map(|text| scope(&text))
+    }
+
+    proptest! {
+        #[test]
+        fn adding_a_scope_never_takes_a_permission_away(
+            held in prop::collection::vec(any_scope(), 0..4),
+            added in any_scope(),
+            required in any_scope(),
+        ) {
+            let before = Scopes::new(held.clone()).unwrap();
+            let after = Scopes::new([held, vec![added]].concat()).unwrap();
+            let required = Scopes::new(vec![required]).unwrap();
+            prop_assert!(after.missing(&required).len() <= before.missing(&required).len());
+        }
+
+        #[test]
+        fn covering_is_reflexive_and_transitive(a in any_scope(), b in any_scope(), c in any_scope()) {
+            prop_assert!(a.covers(&a));
+            prop_assert!(!(a.covers(&b) && b.covers(&c)) || a.covers(&c));
+        }
+    }
+}
