@@ -1,0 +1,56 @@
+//! The first root token. Called by `tokend bootstrap` and by the embedded start.
+
+use super::events::{self, EventKind};
+use super::tokens::{NewToken, insert};
+use super::{Store, StoreError};
+use crate::domain::scope::ReservedScope;
+use crate::domain::{Principal, Token};
+
+/// The advisory lock that makes two bootstraps at once take turns. Any constant will do.
+const BOOTSTRAP_LOCK: i64 = 0x746f_6b65_6e64_0001;
+
+/// What came of asking for a first root token.
+#[derive(Debug)]
+pub enum FirstRoot {
+    /// It was stored.
+    Stored(Token),
+    /// There is an active root token already; nothing was stored.
+    Exists,
+}
+
+impl Store {
+    /// Stores the root token that `prepare` makes at the transaction's time, unless an active one exists.
+    /// `prepare` runs once, before the commit, and may keep the secret somewhere; when it fails, nothing
+    /// is stored.
+    ///
+    /// # Errors
+    /// [`StoreError::BeforeCommit`] when `prepare` fails; otherwise as for every call of the store.
+    pub async fn store_first_root(
+        &self,
+        prepare: impl FnOnce(time::OffsetDateTime) -> std::io::Result<NewToken>,
+    ) -> Result<FirstRoot, StoreError> {
+        self.within(async {
+            let mut transaction = self.begin().await?;
+            sqlx::query!("SELECT pg_advisory_xact_lock($1)", BOOTSTRAP_LOCK)
+                .execute(&mut *transaction)
+                .await?;
+            let found = sqlx::query!(
+                r#"SELECT clock_timestamp() AS "now!", EXISTS (
+                       SELECT FROM tokens WHERE scopes @> ARRAY[$1::text] AND revoke_time IS NULL
+                       AND (expire_time IS NULL OR expire_time > now())) AS "exists!""#,
+                ReservedScope::Root.word()
+            )
+            .fetch_one(&mut *transaction)
+            .await?;
+            if found.exists {
+                return Ok(FirstRoot::Exists);
+            }
+            let new = prepare(found.now).map_err(StoreError::BeforeCommit)?;
+            insert(&mut transaction, &new).await?;
+            events::append(&mut transaction, EventKind::Created, &new.token, Principal::Bootstrap).await?;
+            transaction.commit().await?;
+            Ok(FirstRoot::Stored(new.token))
+        })
+        .await
+    }
+}

@@ -1,0 +1,75 @@
+//! Writing the fast verifiers anew, and counting which key made them. Called by the engine and by
+//! `tokend key status`. A new MAC is no event: it proves the same secret.
+
+use super::{Store, StoreError, rows};
+use crate::secret::{KeyId, Mac, TokenId};
+
+/// A MAC to be written in place of another one.
+#[derive(Debug, Clone, Copy)]
+pub struct MacChange {
+    /// The token whose MAC it is.
+    pub id: TokenId,
+    /// What must still be there, or nothing is written.
+    pub old: Mac,
+    /// What to write.
+    pub new: Mac,
+}
+
+impl Store {
+    /// Writes MACs in one statement, each only where the old one is still in place. Returns how many
+    /// were written.
+    ///
+    /// # Errors
+    /// [`StoreError`], as for every call of the store.
+    pub async fn replace_macs(&self, changes: &[MacChange]) -> Result<u64, StoreError> {
+        let mut ids = Vec::with_capacity(changes.len());
+        let mut olds = Vec::with_capacity(changes.len());
+        let mut news = Vec::with_capacity(changes.len());
+        let mut key_ids = Vec::with_capacity(changes.len());
+        for change in changes {
+            ids.push(rows::uuid(change.id));
+            olds.push(change.old.tag.to_vec());
+            news.push(change.new.tag.to_vec());
+            key_ids.push(change.new.key_id.to_bytes().to_vec());
+        }
+        self.retrying(async || {
+            let done = sqlx::query!(
+                "UPDATE tokens SET mac = change.new, mac_key_id = change.key_id
+                 FROM unnest($1::uuid[], $2::bytea[], $3::bytea[], $4::bytea[])
+                     AS change (id, old, new, key_id)
+                 WHERE tokens.id = change.id AND tokens.mac = change.old",
+                &ids,
+                &olds,
+                &news,
+                &key_ids
+            )
+            .execute(self.pool()?)
+            .await?;
+            Ok(done.rows_affected())
+        })
+        .await
+    }
+
+    /// Counts the tokens whose MAC each key made, the most first.
+    ///
+    /// # Errors
+    /// [`StoreError`], as for every call of the store.
+    pub async fn count_tokens_by_key(&self) -> Result<Vec<(KeyId, i64)>, StoreError> {
+        // No deadline: an operator's command that reads the whole table once.
+        let counted = sqlx::query!(
+            r#"SELECT mac_key_id, count(*) AS "tokens!" FROM tokens
+               GROUP BY mac_key_id ORDER BY count(*) DESC, mac_key_id"#
+        )
+        .fetch_all(self.pool()?)
+        .await?;
+        counted
+            .into_iter()
+            .map(|row| {
+                let bytes = row.mac_key_id.as_slice().try_into();
+                let key_id =
+                    bytes.map_err(|_| StoreError::Corrupt { table: "tokens", column: "mac_key_id" })?;
+                Ok((KeyId::from_bytes(key_id), row.tokens))
+            })
+            .collect()
+    }
+}

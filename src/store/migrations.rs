@@ -1,0 +1,137 @@
+//! Bringing the schema to what this build needs, and refusing a database that is not ours to use. Called
+//! at the start of `serve` and by `tokend migrate` and `tokend bootstrap`.
+
+use sqlx::migrate::Migrator;
+use sqlx::postgres::{PgConnectOptions, PgConnection};
+use sqlx::{ConnectOptions, Connection};
+
+use super::StoreError;
+use crate::secret::Prefix;
+
+/// The oldest Postgres that is supported, as its `server_version_num`.
+const OLDEST_POSTGRES: i32 = 140_000;
+
+/// Why the schema is not one that this build can serve.
+#[derive(Debug, thiserror::Error)]
+pub enum MigrateError {
+    /// Postgres gave no answer; it may later.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The server is too old.
+    #[error("Postgres {version} is too old; tokend needs Postgres 14 or newer")]
+    OldPostgres {
+        /// What the server calls its version.
+        version: String,
+    },
+    /// A migration was not accepted.
+    #[error("a migration failed")]
+    Migration(#[source] sqlx::migrate::MigrateError),
+    /// The schema lacks migrations of this build.
+    #[error("the database lacks migrations; run `tokend migrate`, or serve without --no-migrate")]
+    Pending,
+    /// The database was set up for secrets with another prefix.
+    #[error(
+        "this database's secrets begin with '{recorded}', not '{configured}'; set --secret-prefix {recorded}"
+    )]
+    OtherPrefix {
+        /// What its first migration recorded.
+        recorded: String,
+        /// What this process was given.
+        configured: String,
+    },
+}
+
+impl MigrateError {
+    /// Tells whether waiting may help: Postgres was away, rather than wrong.
+    #[must_use]
+    pub fn is_transient(&self) -> bool {
+        matches!(self, Self::Store(StoreError::Unavailable(_) | StoreError::DeadlineExceeded))
+    }
+}
+
+impl From<sqlx::Error> for MigrateError {
+    fn from(error: sqlx::Error) -> Self {
+        Self::Store(error.into())
+    }
+}
+
+/// Applies the migrations that the database lacks, and records the prefix if it has none. Any number of
+/// processes may do so at once: they take turns. A database that a newer build has migrated further is
+/// accepted.
+///
+/// # Errors
+/// [`MigrateError`]; what was applied before the failing migration stays.
+pub async fn migrate(options: &PgConnectOptions, prefix: &Prefix) -> Result<(), MigrateError> {
+    // A connection of its own: the migrator holds a session's lock.
+    let mut connection = connect(options).await?;
+    migrations().run(&mut connection).await.map_err(|error| match error {
+        sqlx::migrate::MigrateError::Execute(error) => error.into(),
+        error => MigrateError::Migration(error),
+    })?;
+    sqlx::query!(
+        "INSERT INTO installation (secret_prefix) VALUES ($1) ON CONFLICT DO NOTHING",
+        prefix.as_str()
+    )
+    .execute(&mut connection)
+    .await?;
+    check_prefix(&mut connection, prefix).await?;
+    connection.close().await?;
+    Ok(())
+}
+
+/// Checks, without changing anything, that the schema is one that this build can serve.
+///
+/// # Errors
+/// [`MigrateError`].
+pub async fn check(options: &PgConnectOptions, prefix: &Prefix) -> Result<(), MigrateError> {
+    let mut connection = connect(options).await?;
+    let table = sqlx::query!(r#"SELECT to_regclass('_sqlx_migrations') IS NOT NULL AS "exists!""#)
+        .fetch_one(&mut connection)
+        .await?;
+    if !table.exists {
+        return Err(MigrateError::Pending);
+    }
+    let applied = sqlx::query_scalar::<_, i64>("SELECT version FROM _sqlx_migrations WHERE success")
+        .fetch_all(&mut connection)
+        .await?;
+    if !migrations().iter().all(|migration| applied.contains(&migration.version)) {
+        return Err(MigrateError::Pending);
+    }
+    check_prefix(&mut connection, prefix).await?;
+    connection.close().await?;
+    Ok(())
+}
+
+/// Returns this build's migrations. Those that only a newer build knows are no obstacle: a schema grows
+/// first, and loses what nobody reads any more later.
+fn migrations() -> Migrator {
+    let mut migrations = sqlx::migrate!();
+    migrations.set_ignore_missing(true);
+    migrations
+}
+
+async fn connect(options: &PgConnectOptions) -> Result<PgConnection, MigrateError> {
+    let mut connection = options.connect().await?;
+    let server = sqlx::query!(
+        r#"SELECT current_setting('server_version_num')::int AS "number!",
+               current_setting('server_version') AS "name!""#
+    )
+    .fetch_one(&mut connection)
+    .await?;
+    if server.number < OLDEST_POSTGRES {
+        return Err(MigrateError::OldPostgres { version: server.name });
+    }
+    Ok(connection)
+}
+
+async fn check_prefix(connection: &mut PgConnection, prefix: &Prefix) -> Result<(), MigrateError> {
+    let recorded = sqlx::query!("SELECT secret_prefix FROM installation").fetch_optional(connection).await?;
+    match recorded {
+        None => Err(MigrateError::Pending),
+        Some(row) if row.secret_prefix == prefix.as_str() => Ok(()),
+        Some(row) => Err(MigrateError::OtherPrefix {
+            recorded: row.secret_prefix,
+            configured: prefix.as_str().to_owned(),
+        }),
+    }
+}

@@ -1,0 +1,155 @@
+//! Everything that is said to Postgres. Called by the actions, the engine and the jobs with domain types;
+//! row types, SQL and SQLSTATEs stay in here. One function is one statement or one transaction, and each
+//! has a deadline. Knows no gRPC and no HTTP.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
+use sqlx::{Postgres, Transaction};
+
+mod bootstrap;
+mod events;
+mod listing;
+mod macs;
+mod migrations;
+mod records;
+mod rows;
+mod tokens;
+
+pub use bootstrap::FirstRoot;
+pub use macs::MacChange;
+pub use migrations::{MigrateError, check, migrate};
+pub use records::Loaded;
+pub use tokens::{NewToken, Revoked};
+
+/// The longest that one call into the store takes before it is given up.
+const DEADLINE: Duration = Duration::from_secs(5);
+
+/// How often a transaction that Postgres broke up over a deadlock is tried.
+const CONFLICT_ATTEMPTS: usize = 3;
+
+/// Why Postgres gave no answer, or not one that makes sense.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// Postgres has not been reached, or its schema not been checked, since this process started.
+    #[error("the database is not ready yet")]
+    Starting,
+    /// Postgres could not be asked or did not finish.
+    #[error("the database is unavailable")]
+    Unavailable(#[source] sqlx::Error),
+    /// Postgres did not answer in time.
+    #[error("the database did not answer within {} seconds", DEADLINE.as_secs())]
+    DeadlineExceeded,
+    /// Postgres refused what tokend should never have sent.
+    #[error("the database refused a statement")]
+    Refused(#[source] sqlx::Error),
+    /// A row holds what tokend never writes.
+    #[error("column {column} of a row in {table} cannot be read")]
+    Corrupt {
+        /// The row's table.
+        table: &'static str,
+        /// The column that makes no sense.
+        column: &'static str,
+    },
+    /// What had to be done before a commit failed.
+    #[error("the step before the commit failed")]
+    BeforeCommit(#[source] std::io::Error),
+}
+
+impl From<sqlx::Error> for StoreError {
+    fn from(error: sqlx::Error) -> Self {
+        // Class 22 (data exception) and 23 (constraint violation) are our own mistakes; anything else
+        // (no connection, no schema, no permission, a standby) is a database that cannot serve us.
+        let ours = match &error {
+            sqlx::Error::Database(database) => {
+                database.code().is_some_and(|code| code.starts_with("22") || code.starts_with("23"))
+            }
+            sqlx::Error::Encode(_) | sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_) => true,
+            _ => false,
+        };
+        if ours { Self::Refused(error) } else { Self::Unavailable(error) }
+    }
+}
+
+impl StoreError {
+    /// Tells whether Postgres broke up a transaction that may succeed when it is tried again.
+    fn is_conflict(&self) -> bool {
+        // 40P01 deadlock detected, 40001 serialization failure.
+        matches!(self, Self::Unavailable(sqlx::Error::Database(error))
+            if matches!(error.code().as_deref(), Some("40P01" | "40001")))
+    }
+}
+
+/// The way to Postgres; cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Store {
+    pool: PgPool,
+    ready: Arc<AtomicBool>,
+}
+
+impl Store {
+    /// Prepares at most `connections` connections, opened when they are needed. Every call is refused
+    /// with [`StoreError::Starting`] until [`Self::open`].
+    #[must_use]
+    pub fn new(options: PgConnectOptions, connections: u32) -> Self {
+        let pool = PgPoolOptions::new()
+            .max_connections(connections)
+            .acquire_timeout(Duration::from_secs(3))
+            .connect_lazy_with(options);
+        Self { pool, ready: Arc::new(AtomicBool::new(false)) }
+    }
+
+    /// Lets calls through, once the schema is known to be the right one.
+    pub fn open(&self) {
+        self.ready.store(true, Ordering::Release);
+    }
+
+    /// Asks Postgres for a sign of life.
+    ///
+    /// # Errors
+    /// It gives none.
+    pub async fn ping(&self) -> Result<(), StoreError> {
+        self.within(async {
+            sqlx::query!("SELECT 1 AS alive").fetch_one(self.pool()?).await?;
+            Ok(())
+        })
+        .await
+    }
+
+    /// Closes every connection, after what runs on them has ended.
+    pub async fn close(&self) {
+        self.pool.close().await;
+    }
+
+    fn pool(&self) -> Result<&PgPool, StoreError> {
+        if self.ready.load(Ordering::Acquire) { Ok(&self.pool) } else { Err(StoreError::Starting) }
+    }
+
+    async fn begin(&self) -> Result<Transaction<'static, Postgres>, StoreError> {
+        Ok(self.pool()?.begin().await?)
+    }
+
+    /// Runs one statement or transaction under the deadline.
+    async fn within<T>(&self, work: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
+        tokio::time::timeout(DEADLINE, work).await.unwrap_or(Err(StoreError::DeadlineExceeded))
+    }
+
+    /// Runs a transaction under the deadline, again when it met a deadlock.
+    async fn retrying<T, F>(&self, attempt: impl Fn() -> F) -> Result<T, StoreError>
+    where
+        F: Future<Output = Result<T, StoreError>>,
+    {
+        self.within(async {
+            for _ in 1..CONFLICT_ATTEMPTS {
+                match attempt().await {
+                    Err(error) if error.is_conflict() => {}
+                    outcome => return outcome,
+                }
+            }
+            attempt().await
+        })
+        .await
+    }
+}

@@ -1,0 +1,189 @@
+//! The transactions that make and change tokens. Called by the actions. Each judges its caller anew from
+//! the caller's own row, locked FOR SHARE, so that no credential acts after its revocation has committed.
+
+use std::collections::BTreeMap;
+
+use sqlx::PgConnection;
+use sqlx::types::Json;
+use time::OffsetDateTime;
+
+use super::events::{self, EventKind};
+use super::rows::{self, TokenRow, select_tokens};
+use super::{Store, StoreError};
+use crate::domain::{Caller, CredentialError, Principal, RevokeReason, Token};
+use crate::secret::{DurableHash, Mac, TokenId};
+
+/// A token to be stored, with both verifiers of its secret.
+#[derive(Debug, Clone)]
+pub struct NewToken {
+    /// The record; its `create_time` is the transaction's time.
+    pub token: Token,
+    /// The fast verifier.
+    pub mac: Mac,
+    /// The durable verifier.
+    pub durable_hash: DurableHash,
+}
+
+/// A token that is revoked, by this call or before it.
+#[derive(Debug)]
+pub struct Revoked {
+    /// The token, with its first revocation.
+    pub token: Token,
+    /// From when on no replica accepts it.
+    pub effective_time: OffsetDateTime,
+}
+
+impl Store {
+    /// Stores the token that `prepare` makes for the caller, as it stands in this transaction, and the
+    /// transaction's time. The inner result is `prepare`'s own refusal, or the caller's.
+    ///
+    /// # Errors
+    /// [`StoreError`], as for every call of the store; nothing is stored then, unless the commit's
+    /// outcome is unknown.
+    pub async fn create_token<E: From<CredentialError>>(
+        &self,
+        caller: &Caller,
+        prepare: impl Fn(&Caller, OffsetDateTime) -> Result<NewToken, E>,
+    ) -> Result<Result<Token, E>, StoreError> {
+        self.retrying(async || {
+            let mut transaction = self.begin().await?;
+            let (caller, now) = match lock_caller(&mut transaction, caller).await? {
+                Ok(judged) => judged,
+                Err(refusal) => return Ok(Err(refusal.into())),
+            };
+            let new = match prepare(&caller, now) {
+                Ok(new) => new,
+                Err(refusal) => return Ok(Err(refusal)),
+            };
+            insert(&mut transaction, &new).await?;
+            events::append(&mut transaction, EventKind::Created, &new.token, caller.principal).await?;
+            transaction.commit().await?;
+            Ok(Ok(new.token))
+        })
+        .await
+    }
+
+    /// Revokes the token with this id when `allow` agrees; one that is revoked already keeps its first
+    /// time and reason. The inner result is `allow`'s own refusal, or the caller's; `None`: no such token.
+    ///
+    /// # Errors
+    /// [`StoreError`], as for every call of the store; the outcome may be unknown then, and a repeat
+    /// is safe.
+    pub async fn revoke_token<E: From<CredentialError>>(
+        &self,
+        caller: &Caller,
+        id: TokenId,
+        reason: &RevokeReason,
+        allow: impl Fn(&Caller, Option<&Token>) -> Result<(), E>,
+    ) -> Result<Result<Option<Revoked>, E>, StoreError> {
+        let revoked = self
+            .retrying(async || {
+                let mut transaction = self.begin().await?;
+                let (caller, _) = match lock_caller(&mut transaction, caller).await? {
+                    Ok(judged) => judged,
+                    Err(refusal) => return Ok(Err(refusal.into())),
+                };
+                let target = lock_for_update(&mut transaction, id).await?;
+                if let Err(refusal) = allow(&caller, target.as_ref()) {
+                    return Ok(Err(refusal));
+                }
+                let Some(target) = target else { return Ok(Ok(None)) };
+                if target.revoke_time.is_some() {
+                    return Ok(Ok(Some(target)));
+                }
+                let token = revoke(&mut transaction, id, reason).await?;
+                events::append(&mut transaction, EventKind::Revoked, &token, caller.principal).await?;
+                transaction.commit().await?;
+                Ok(Ok(Some(token)))
+            })
+            .await?;
+        match revoked {
+            Err(refusal) => Ok(Err(refusal)),
+            Ok(None) => Ok(Ok(None)),
+            Ok(Some(token)) => {
+                let effective_time = self.time_after_commit().await?;
+                Ok(Ok(Some(Revoked { token, effective_time })))
+            }
+        }
+    }
+
+    /// Reads the database's time in a statement of its own, so later than any commit that has returned.
+    async fn time_after_commit(&self) -> Result<OffsetDateTime, StoreError> {
+        self.within(async {
+            let row = sqlx::query!(r#"SELECT clock_timestamp() AS "now!""#).fetch_one(self.pool()?).await?;
+            Ok(row.now)
+        })
+        .await
+    }
+}
+
+/// Judges the caller by its row, which stays as it is until the transaction ends, and reads the
+/// transaction's time.
+async fn lock_caller(
+    transaction: &mut PgConnection,
+    caller: &Caller,
+) -> Result<Result<(Caller, OffsetDateTime), CredentialError>, StoreError> {
+    let now = sqlx::query!(r#"SELECT now() AS "now!""#).fetch_one(&mut *transaction).await?.now;
+    let Principal::Token(id) = caller.principal else { return Ok(Ok((caller.clone(), now))) };
+    let row = select_tokens!("WHERE id = $1 FOR SHARE", rows::uuid(id)).fetch_optional(transaction).await?;
+    let Some(row) = row else { return Ok(Err(CredentialError::Invalid)) };
+    Ok(Caller::from_token(&row.try_into()?, now).map(|caller| (caller, now)))
+}
+
+async fn lock_for_update(transaction: &mut PgConnection, id: TokenId) -> Result<Option<Token>, StoreError> {
+    select_tokens!("WHERE id = $1 FOR UPDATE", rows::uuid(id))
+        .fetch_optional(transaction)
+        .await?
+        .map(Token::try_from)
+        .transpose()
+}
+
+/// Inserts a token with its verifiers.
+pub(super) async fn insert(transaction: &mut PgConnection, new: &NewToken) -> Result<(), StoreError> {
+    let token = &new.token;
+    let scopes: Vec<String> = token.scopes.iter().map(|scope| scope.as_str().to_owned()).collect();
+    let labels: BTreeMap<&str, &str> = token.labels.iter().collect();
+    sqlx::query!(
+        "INSERT INTO tokens (id, organization_id, user_id, name, scopes, labels, create_time, created_by,
+             expire_time, durable_hash, mac, mac_key_id)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)",
+        rows::uuid(token.id),
+        token.organization_id.as_str(),
+        token.user_id.as_str(),
+        token.name.as_str(),
+        &scopes,
+        Json(labels) as _,
+        token.create_time,
+        token.created_by.to_string(),
+        token.expire_time,
+        new.durable_hash.as_str(),
+        &new.mac.tag,
+        &new.mac.key_id.to_bytes()
+    )
+    .execute(transaction)
+    .await?;
+    Ok(())
+}
+
+async fn revoke(
+    transaction: &mut PgConnection,
+    id: TokenId,
+    reason: &RevokeReason,
+) -> Result<Token, StoreError> {
+    // The first time and reason stay, whoever gets here second.
+    sqlx::query_as!(
+        TokenRow,
+        r#"UPDATE tokens
+           SET revoke_time = coalesce(revoke_time, now()),
+               revoke_reason = coalesce(revoke_reason, $2)
+           WHERE id = $1
+           RETURNING id, organization_id, user_id, name, scopes,
+               labels AS "labels: Json<BTreeMap<String, String>>", create_time, created_by,
+               expire_time, revoke_time, revoke_reason, statement_timestamp() AS "read_time!""#,
+        rows::uuid(id),
+        reason.as_str()
+    )
+    .fetch_one(transaction)
+    .await?
+    .try_into()
+}
