@@ -1,0 +1,74 @@
+//! Listing tokens, page by page. Called by `ListTokens`.
+
+use time::OffsetDateTime;
+
+use super::{ActionError, Actions};
+use crate::domain::page::{Listing, MAX_PAGE_BYTES, Order, size_bound};
+use crate::domain::{Caller, OrganizationId, Permission, Token, TokenState, UserId};
+
+/// What is asked for.
+#[derive(Debug, Clone)]
+pub struct ListTokens {
+    /// Whose tokens; `None`: see [`Caller::listed_organization`].
+    pub organization_id: Option<OrganizationId>,
+    /// Only this user's.
+    pub user_id: Option<UserId>,
+    /// Only those in one of these states; empty: in any.
+    pub states: Vec<TokenState>,
+    /// Their order.
+    pub order: Order,
+    /// The most tokens to return.
+    pub page_size: u32,
+    /// Where the last page ended; `None`: from the start.
+    pub page_token: Option<String>,
+}
+
+/// One page.
+#[derive(Debug)]
+pub struct Page {
+    /// The tokens, each with the moment that its state is told for.
+    pub tokens: Vec<(Token, OffsetDateTime)>,
+    /// Continues after this page; `None`: it was the last one.
+    pub next_page_token: Option<String>,
+}
+
+impl Actions {
+    /// Lists tokens for a caller with `tokend:read`.
+    ///
+    /// # Errors
+    /// [`ActionError`]: access, a foreign page token, the database.
+    pub async fn list_tokens(&self, caller: &Caller, request: ListTokens) -> Result<Page, ActionError> {
+        caller.require(Permission::Read)?;
+        let listing = Listing {
+            organization_id: caller.listed_organization(request.organization_id)?,
+            user_id: request.user_id,
+            states: request.states,
+            order: request.order,
+        };
+        let position =
+            request.page_token.map(|text| listing.parse_page_token(&text, &self.keyring)).transpose()?;
+
+        // One more than fits tells whether there is a next page.
+        let mut tokens = self.store.list_tokens(&listing, position, request.page_size + 1).await?;
+        let fitting = fitting(&tokens, request.page_size);
+        let more = tokens.len() > fitting;
+        tokens.truncate(fitting);
+        let last = tokens.last().filter(|_| more);
+        let next_page_token =
+            last.map(|(token, _)| listing.page_token(&listing.position_of(token), &self.keyring));
+        Ok(Page { tokens, next_page_token })
+    }
+}
+
+/// Returns how many of the tokens, from the first, fit into a page; at least one if there is one.
+fn fitting(tokens: &[(Token, OffsetDateTime)], page_size: u32) -> usize {
+    let mut bytes = 0;
+    let by_bytes = tokens
+        .iter()
+        .take_while(|(token, _)| {
+            bytes += size_bound(token);
+            bytes <= MAX_PAGE_BYTES
+        })
+        .count();
+    by_bytes.max(1).min(page_size as usize).min(tokens.len())
+}

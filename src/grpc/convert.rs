@@ -1,0 +1,251 @@
+//! Messages to domain types and back, by pure functions. Text is parsed here, once; every bad field of a
+//! request is found before the request is refused.
+
+use time::{Duration, OffsetDateTime};
+
+use super::proto::{self, create_token_request, revoke_token_request};
+use crate::actions::create::{CreateToken, Created};
+use crate::actions::list::{ListTokens, Page};
+use crate::domain::fields::MAX_EXPIRE_TIME;
+use crate::domain::page::{DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE, Order};
+use crate::domain::scope::MAX_SCOPES;
+use crate::domain::{
+    Expiration, FieldError, Labels, OrganizationId, RevokeReason, Scope, Scopes, Token, TokenName,
+    TokenState, UserId, Verdict, Violations,
+};
+use crate::secret::TokenId;
+use crate::store::Revoked;
+use crate::verify::Answer;
+
+pub(super) fn create_request(message: proto::CreateTokenRequest) -> Result<CreateToken, Violations> {
+    let mut violations = Violations::default();
+    let organization_id =
+        violations.take("organization_id", optional(&message.organization_id, OrganizationId::parse));
+    let user_id = violations.take("user_id", UserId::parse(&message.user_id));
+    let name = violations.take("name", TokenName::parse(&message.name));
+    let expiration = expiration(message.expiration, &mut violations);
+    let scopes = scopes("scopes", &message.scopes, &mut violations);
+    let labels = violations.take("labels", Labels::parse(message.labels));
+    let request = (|| {
+        Some(CreateToken {
+            organization_id: organization_id?,
+            user_id: user_id?,
+            name: name?,
+            expiration: expiration?,
+            scopes: scopes?,
+            labels: labels?,
+        })
+    })();
+    violations.finish(request)
+}
+
+pub(super) fn create_response(created: &Created) -> proto::CreateTokenResponse {
+    use secrecy::ExposeSecret as _;
+    proto::CreateTokenResponse {
+        token: Some(token(&created.token, created.token.create_time)),
+        secret: created.secret.expose_secret().to_owned(),
+    }
+}
+
+pub(super) fn list_request(message: proto::ListTokensRequest) -> Result<ListTokens, Violations> {
+    let mut violations = Violations::default();
+    let organization_id =
+        violations.take("organization_id", optional(&message.organization_id, OrganizationId::parse));
+    let user_id = violations.take("user_id", optional(&message.user_id, UserId::parse));
+    let states = states(&message.states, &mut violations);
+    let order = violations.take("order_by", order(&message.order_by));
+    let page_size = violations.take("page_size", page_size(message.page_size));
+    let request = (|| {
+        Some(ListTokens {
+            organization_id: organization_id?,
+            user_id: user_id?,
+            states,
+            order: order?,
+            page_size: page_size?,
+            page_token: Some(message.page_token).filter(|text| !text.is_empty()),
+        })
+    })();
+    violations.finish(request)
+}
+
+pub(super) fn list_response(page: Page) -> proto::ListTokensResponse {
+    proto::ListTokensResponse {
+        tokens: page.tokens.iter().map(|(record, now)| token(record, *now)).collect(),
+        next_page_token: page.next_page_token.unwrap_or_default(),
+    }
+}
+
+pub(super) fn revoke_request(
+    message: &proto::RevokeTokenRequest,
+) -> Result<(TokenId, RevokeReason), Violations> {
+    let mut violations = Violations::default();
+    let id = violations.take(
+        "token_id",
+        match &message.target {
+            None => Err(FieldError::Required),
+            Some(revoke_token_request::Target::TokenId(text)) => token_id(text),
+        },
+    );
+    let reason = violations.take("reason", RevokeReason::parse(&message.reason));
+    violations.finish(id.zip(reason))
+}
+
+pub(super) fn revoke_response(revoked: &Revoked) -> proto::RevokeTokenResponse {
+    proto::RevokeTokenResponse {
+        token: Some(token(&revoked.token, revoked.effective_time)),
+        effective_time: Some(timestamp(revoked.effective_time)),
+    }
+}
+
+pub(super) fn required_scopes(texts: &[String]) -> Result<Scopes, Violations> {
+    let mut violations = Violations::default();
+    let scopes = scopes("required_scopes", texts, &mut violations);
+    violations.finish(scopes)
+}
+
+pub(super) fn verify_response(answer: Answer) -> proto::VerifyResponse {
+    proto::VerifyResponse {
+        verdict: verdict(answer.verdict).into(),
+        token: answer.token.map(|(record, now)| token(&record, now)),
+        missing_scopes: answer.missing_scopes.iter().map(|scope| scope.as_str().to_owned()).collect(),
+        as_of_time: answer.as_of.map(timestamp),
+    }
+}
+
+pub(super) const fn verdict(verdict: Verdict) -> proto::Verdict {
+    match verdict {
+        Verdict::Valid => proto::Verdict::Valid,
+        Verdict::Malformed => proto::Verdict::Malformed,
+        Verdict::NotFound => proto::Verdict::NotFound,
+        Verdict::Revoked => proto::Verdict::Revoked,
+        Verdict::Expired => proto::Verdict::Expired,
+        Verdict::MissingScope => proto::Verdict::MissingScope,
+    }
+}
+
+fn token(token: &Token, now: OffsetDateTime) -> proto::Token {
+    let state = match token.state(now) {
+        TokenState::Active => proto::TokenState::Active,
+        TokenState::Expired => proto::TokenState::Expired,
+        TokenState::Revoked => proto::TokenState::Revoked,
+    };
+    proto::Token {
+        id: token.id.to_string(),
+        organization_id: token.organization_id.as_str().to_owned(),
+        user_id: token.user_id.as_str().to_owned(),
+        name: token.name.as_str().to_owned(),
+        scopes: token.scopes.iter().map(|scope| scope.as_str().to_owned()).collect(),
+        labels: token.labels.iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect(),
+        state: state.into(),
+        create_time: Some(timestamp(token.create_time)),
+        created_by: token.created_by.to_string(),
+        expire_time: token.expire_time.map(timestamp),
+        revoke_time: token.revoke_time.map(timestamp),
+        revoke_reason: token.revoke_reason.as_ref().map_or_else(String::new, |r| r.as_str().to_owned()),
+    }
+}
+
+fn expiration(
+    choice: Option<create_token_request::Expiration>,
+    violations: &mut Violations,
+) -> Option<Expiration> {
+    use create_token_request::Expiration as Choice;
+    match choice {
+        None => {
+            const NONE: FieldError =
+                FieldError::Rule("is required: choose expire_time, ttl or no_expiration");
+            violations.take("expiration", Err(NONE))
+        }
+        Some(Choice::ExpireTime(time)) => violations.take("expire_time", instant(time)).map(Expiration::At),
+        Some(Choice::Ttl(ttl)) => violations.take("ttl", duration(ttl)).map(Expiration::After),
+        Some(Choice::NoExpiration(true)) => Some(Expiration::Never),
+        Some(Choice::NoExpiration(false)) => violations.take(
+            "no_expiration",
+            Err(FieldError::Rule("must be true when it is chosen; else choose expire_time or ttl")),
+        ),
+    }
+}
+
+/// Reads a `google.protobuf.Timestamp`; its range ends where a token's end may lie at the latest.
+fn instant(time: prost_types::Timestamp) -> Result<OffsetDateTime, FieldError> {
+    let nanos = u32::try_from(time.nanos).ok().filter(|nanos| *nanos < 1_000_000_000);
+    OffsetDateTime::from_unix_timestamp(time.seconds)
+        .ok()
+        .filter(|time| time.year() >= 1 && *time <= MAX_EXPIRE_TIME)
+        .and_then(|time| time.replace_nanosecond(nanos?).ok())
+        .ok_or(FieldError::Rule("is not a time between 0001-01-01T00:00:00Z and 9999-12-31T23:59:59Z"))
+}
+
+fn duration(duration: prost_types::Duration) -> Result<Duration, FieldError> {
+    // google.protobuf.Duration: seconds and nanos have the same sign.
+    let nanos_fit = (0..1_000_000_000).contains(&duration.nanos);
+    if duration.seconds < 0 || !nanos_fit || (duration.seconds == 0 && duration.nanos == 0) {
+        return Err(FieldError::Rule("is not a duration above zero"));
+    }
+    Ok(Duration::new(duration.seconds, duration.nanos))
+}
+
+fn scopes(field: &'static str, texts: &[String], violations: &mut Violations) -> Option<Scopes> {
+    if texts.len() > MAX_SCOPES {
+        return violations.take(field, Err(FieldError::TooLong { limit: MAX_SCOPES, unit: "scopes" }));
+    }
+    let parsed: Vec<Scope> = texts
+        .iter()
+        .enumerate()
+        .filter_map(|(index, text)| violations.take(&format!("{field}[{index}]"), Scope::parse(text)))
+        .collect();
+    violations.take(field, Scopes::new(parsed))
+}
+
+fn states(numbers: &[i32], violations: &mut Violations) -> Vec<TokenState> {
+    let mut states = Vec::new();
+    for (index, number) in numbers.iter().enumerate() {
+        let state = match proto::TokenState::try_from(*number) {
+            Ok(proto::TokenState::Active) => Ok(TokenState::Active),
+            Ok(proto::TokenState::Expired) => Ok(TokenState::Expired),
+            Ok(proto::TokenState::Revoked) => Ok(TokenState::Revoked),
+            Ok(proto::TokenState::Unspecified) | Err(_) => Err(FieldError::Rule("is not a state")),
+        };
+        if let Some(state) = violations.take(&format!("states[{index}]"), state)
+            && !states.contains(&state)
+        {
+            states.push(state);
+        }
+    }
+    states
+}
+
+fn order(text: &str) -> Result<Order, FieldError> {
+    match text {
+        "" | "create_time desc" => Ok(Order::CreateTimeDescending),
+        "expire_time" => Ok(Order::ExpireTime),
+        _ => Err(FieldError::Rule("is neither 'create_time desc' nor 'expire_time'")),
+    }
+}
+
+fn page_size(number: i32) -> Result<u32, FieldError> {
+    match u32::try_from(number) {
+        Ok(0) => Ok(DEFAULT_PAGE_SIZE),
+        Ok(size) => Ok(size.min(MAX_PAGE_SIZE)),
+        Err(_) => Err(FieldError::Rule("is negative")),
+    }
+}
+
+fn token_id(text: &str) -> Result<TokenId, FieldError> {
+    if text.is_empty() {
+        return Err(FieldError::Required);
+    }
+    TokenId::parse(text).map_err(|_| FieldError::Rule("is not an id of 22 base62 characters"))
+}
+
+fn optional<T>(text: &str, parse: fn(&str) -> Result<T, FieldError>) -> Result<Option<T>, FieldError> {
+    if text.is_empty() { Ok(None) } else { parse(text).map(Some) }
+}
+
+fn timestamp(time: OffsetDateTime) -> prost_types::Timestamp {
+    prost_types::Timestamp {
+        seconds: time.unix_timestamp(),
+        // Below 10^9, which fits.
+        nanos: i32::try_from(time.nanosecond()).unwrap_or(0),
+    }
+}

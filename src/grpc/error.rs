@@ -1,0 +1,26 @@
+//! Everything that can keep an RPC from being answered, before it becomes a status.
+
+use crate::actions::ActionError;
+use crate::domain::{AccessError, Violations};
+use crate::verify::{AuthenticateError, Unknown};
+
+/// Why an RPC is not answered.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum CallError {
+    #[error(transparent)]
+    Authenticate(#[from] AuthenticateError),
+    #[error(transparent)]
+    Access(#[from] AccessError),
+    #[error("the request has fields that are not valid")]
+    Invalid(Violations),
+    #[error(transparent)]
+    Action(#[from] ActionError),
+    #[error(transparent)]
+    Unknown(#[from] Unknown),
+}
+
+impl From<Violations> for CallError {
+    fn from(violations: Violations) -> Self {
+        Self::Invalid(violations)
+    }
+}

@@ -1,0 +1,54 @@
+//! What `grpc.health.v1.Health` says, overall and for the service: SERVING exactly while Verify can be
+//! answered. Told by the server and its readiness job.
+
+use tonic::server::NamedService;
+use tonic_health::ServingStatus;
+use tonic_health::pb::health_server::{Health as HealthService, HealthServer};
+use tonic_health::server::{HealthReporter, health_reporter};
+
+use super::TokenApi;
+use super::proto::token_service_server::TokenServiceServer;
+
+/// The name of the whole server in the health protocol.
+const OVERALL: &str = "";
+
+/// Sets what health checks are told.
+#[derive(Debug, Clone)]
+pub struct Health(HealthReporter);
+
+impl Health {
+    /// Makes the reporter, saying `NOT_SERVING`, and the service that it speaks through.
+    pub async fn new() -> (Self, HealthServer<impl HealthService>) {
+        let (reporter, service) = health_reporter();
+        let health = Self(reporter);
+        health.not_serving().await;
+        (health, service)
+    }
+
+    /// Says that Verify is answered.
+    pub async fn serving(&self) {
+        self.set(ServingStatus::Serving).await;
+    }
+
+    /// Says that Verify is not answered.
+    pub async fn not_serving(&self) {
+        self.set(ServingStatus::NotServing).await;
+    }
+
+    /// Ends every watch, so that none of them holds up the end of the server.
+    pub async fn end_watches(&mut self) {
+        for name in names() {
+            self.0.clear_service_status(name).await;
+        }
+    }
+
+    async fn set(&self, status: ServingStatus) {
+        for name in names() {
+            self.0.set_service_status(name, status).await;
+        }
+    }
+}
+
+fn names() -> [&'static str; 2] {
+    [OVERALL, <TokenServiceServer<TokenApi> as NamedService>::NAME]
+}

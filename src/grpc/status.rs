@@ -1,0 +1,137 @@
+//! From errors to statuses: the one file that names a code. Every status carries `google.rpc.ErrorInfo`
+//! (AIP-193) with a reason of the contract's `ErrorReason`; bad fields also `BadRequest`, and what may pass
+//! by itself also `RetryInfo`. Causes are for the log: no SQL and no file name leaves this process.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use tonic::{Code, Status};
+use tonic_types::{ErrorDetails, StatusExt as _};
+
+use super::error::CallError;
+use super::proto::ErrorReason;
+use crate::actions::ActionError;
+use crate::domain::{AccessError, CredentialError, Violations};
+use crate::store::StoreError;
+use crate::verify::{AuthenticateError, Unknown};
+
+/// The domain of every `ErrorInfo`.
+const DOMAIN: &str = "tokend";
+
+/// When a caller may try again what an outage or overload refused.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+impl From<&CallError> for Status {
+    fn from(error: &CallError) -> Self {
+        match error {
+            CallError::Authenticate(AuthenticateError::Credential(error)) => credential(*error),
+            CallError::Authenticate(AuthenticateError::Unknown(error)) | CallError::Unknown(error) => {
+                unknown(error)
+            }
+            CallError::Access(error) => access(error),
+            CallError::Invalid(violations) => invalid(violations),
+            CallError::Action(error) => action(error),
+        }
+    }
+}
+
+fn action(error: &ActionError) -> Status {
+    match error {
+        ActionError::Credential(error) => credential(*error),
+        ActionError::Access(error) => access(error),
+        ActionError::Invalid(violations) => invalid(violations),
+        ActionError::PageToken(error) => {
+            let mut details = details(ErrorReason::InvalidPageToken);
+            details.add_bad_request_violation("page_token", error.to_string());
+            Status::with_error_details(Code::InvalidArgument, error.to_string(), details)
+        }
+        ActionError::NotFound => plain(Code::NotFound, ErrorReason::TokenNotFound, error),
+        ActionError::Overloaded(error) => transient(ErrorReason::Overloaded, error),
+        ActionError::Store(error) => store(error),
+        ActionError::Minting(_) => internal(),
+    }
+}
+
+fn unknown(error: &Unknown) -> Status {
+    match error {
+        Unknown::Store(error) => store(error),
+        Unknown::Overloaded(error) => transient(ErrorReason::Overloaded, error),
+        // No verdict is known, and the operator has to act: the log says how.
+        Unknown::DurableHash(error) => transient(ErrorReason::Internal, error),
+    }
+}
+
+fn store(error: &StoreError) -> Status {
+    match error {
+        StoreError::Starting | StoreError::Unavailable(_) | StoreError::DeadlineExceeded => {
+            transient(ErrorReason::DatabaseUnavailable, error)
+        }
+        StoreError::Refused(_) | StoreError::Corrupt { .. } | StoreError::BeforeCommit(_) => internal(),
+    }
+}
+
+fn credential(error: CredentialError) -> Status {
+    let reason = match error {
+        CredentialError::Missing => ErrorReason::CredentialMissing,
+        CredentialError::Malformed => ErrorReason::CredentialMalformed,
+        CredentialError::Invalid => ErrorReason::CredentialInvalid,
+        CredentialError::Expired => ErrorReason::CredentialExpired,
+        CredentialError::Revoked => ErrorReason::CredentialRevoked,
+    };
+    plain(Code::Unauthenticated, reason, &error)
+}
+
+fn access(error: &AccessError) -> Status {
+    let (reason, scope) = match error {
+        AccessError::MissingScope(scope) => (ErrorReason::ScopeMissing, Some(scope)),
+        AccessError::ForeignOrganization => (ErrorReason::OrganizationForbidden, None),
+        AccessError::Privileged(scope) => (ErrorReason::PrivilegedToken, Some(scope)),
+        AccessError::OutlivesCaller => (ErrorReason::PrivilegedToken, None),
+    };
+    let metadata = scope.map(|scope| ("scope".to_owned(), scope.word().to_owned()));
+    let details =
+        ErrorDetails::with_error_info(word(reason), DOMAIN, metadata.into_iter().collect::<HashMap<_, _>>());
+    Status::with_error_details(Code::PermissionDenied, error.to_string(), details)
+}
+
+fn invalid(violations: &Violations) -> Status {
+    let mut details = details(ErrorReason::InvalidField);
+    let mut message = String::from("the request is not valid");
+    for (index, violation) in violations.list().iter().enumerate() {
+        details.add_bad_request_violation(&violation.field, &violation.description);
+        message.push_str(if index == 0 { ": " } else { "; " });
+        message.push_str(&violation.field);
+        message.push(' ');
+        message.push_str(&violation.description);
+    }
+    Status::with_error_details(Code::InvalidArgument, message, details)
+}
+
+fn internal() -> Status {
+    plain(Code::Internal, ErrorReason::Internal, &"an internal error; the server's log says more")
+}
+
+fn transient(reason: ErrorReason, message: &impl ToString) -> Status {
+    let mut details = details(reason);
+    details.set_retry_info(Some(RETRY_AFTER));
+    Status::with_error_details(Code::Unavailable, message.to_string(), details)
+}
+
+fn plain(code: Code, reason: ErrorReason, message: &impl ToString) -> Status {
+    Status::with_error_details(code, message.to_string(), details(reason))
+}
+
+fn details(reason: ErrorReason) -> ErrorDetails {
+    ErrorDetails::with_error_info(word(reason), DOMAIN, HashMap::new())
+}
+
+/// Returns the reason as `ErrorInfo` spells it: the enum value's name without the enum's own.
+fn word(reason: ErrorReason) -> &'static str {
+    let name = reason.as_str_name();
+    name.strip_prefix("ERROR_REASON_").unwrap_or(name)
+}
+
+/// Tells whether the server, rather than the request, is why a call failed.
+pub(super) fn is_our_fault(status: &Status) -> bool {
+    matches!(status.code(), Code::Unavailable | Code::Internal)
+}

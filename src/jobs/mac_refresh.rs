@@ -1,0 +1,66 @@
+//! Rewrites MACs that an older key of the ring made under the primary key, off the path and in batches.
+//! The engine suggests them as it meets them; a suggestion that finds no room is made again at the token's
+//! next Verify. Knows no secrets, only MACs.
+
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+
+use crate::store::{MacChange, Store};
+
+/// How many suggestions may wait.
+const QUEUE: usize = 4096;
+
+/// How many MACs one statement writes at most.
+const BATCH: usize = 256;
+
+/// How long a batch gathers.
+const GATHER: Duration = Duration::from_millis(200);
+
+/// Where suggestions go.
+#[derive(Debug, Clone)]
+pub struct MacRefresh(mpsc::Sender<MacChange>);
+
+/// Where they come out.
+#[derive(Debug)]
+pub struct Suggestions(mpsc::Receiver<MacChange>);
+
+/// Makes the queue between the engine and the job.
+#[must_use]
+pub fn queue() -> (MacRefresh, Suggestions) {
+    let (sender, receiver) = mpsc::channel(QUEUE);
+    (MacRefresh(sender), Suggestions(receiver))
+}
+
+impl MacRefresh {
+    /// Suggests a change; never waits.
+    pub fn suggest(&self, change: MacChange) {
+        // A full queue is no loss: the token will come again.
+        let _ = self.0.try_send(change);
+    }
+}
+
+/// Writes suggestions until the engine is gone.
+pub async fn run(mut suggestions: Suggestions, store: Store) {
+    let mut batch = Vec::with_capacity(BATCH);
+    while suggestions.0.recv_many(&mut batch, BATCH).await > 0 {
+        tokio::time::sleep(GATHER).await;
+        while batch.len() < BATCH
+            && let Ok(change) = suggestions.0.try_recv()
+        {
+            batch.push(change);
+        }
+        // One change a token: a statement that joined a row twice would pick one of them at random. Sorted,
+        // so that replicas that rewrite the same tokens lock them in the same order.
+        batch.sort_unstable_by_key(|change| change.id);
+        batch.dedup_by_key(|change| change.id);
+        match store.replace_macs(&batch).await {
+            Ok(written) => tracing::debug!(written, suggested = batch.len(), "MACs rewritten"),
+            Err(error) => tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                "MACs of an older key were not rewritten; they will be suggested again"
+            ),
+        }
+        batch.clear();
+    }
+}

@@ -1,0 +1,31 @@
+//! tokend: API tokens as a gRPC service in front of Postgres.
+//!
+//! The map of the house, from the outside in; each floor calls only those below it:
+//!
+//! | module | what lives there |
+//! |---|---|
+//! | [`commands`] | `serve`, `bootstrap`, `keygen`, `migrate`, …: what `tokend` can be told to do |
+//! | [`server`] | the one place that wires everything |
+//! | [`grpc`] | messages to domain and back, callers, status codes |
+//! | [`actions`], [`verify`], [`jobs`] | the use cases, the verification engine, and what runs beside requests |
+//! | [`store`] | all SQL |
+//! | [`domain`] | the rules, as plain data and pure functions |
+//! | [`secret`] | the secret's text and its two verifiers |
+//!
+//! Beside them: [`config`], [`telemetry`], [`embedded`] (the private Postgres of a first start),
+//! [`hashing`] (a bounded place for Argon2id) and [`ambient`] (the clock and randomness).
+
+pub mod actions;
+pub mod ambient;
+pub mod commands;
+pub mod config;
+pub mod domain;
+pub mod embedded;
+pub mod grpc;
+pub mod hashing;
+pub mod jobs;
+pub mod secret;
+pub mod server;
+pub mod store;
+pub mod telemetry;
+pub mod verify;

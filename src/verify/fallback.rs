@@ -1,0 +1,147 @@
+//! What happens when a token's MAC was made with a key that is not in the ring: the durable verifier
+//! decides, once, and a new MAC is written. Called by the engine alone. Bounded in every way, since wrong
+//! secrets come here too: one attempt an id at a time, a fair share of the queue a caller.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::Semaphore;
+use tracing::Instrument as _;
+
+use super::Unknown;
+use crate::domain::Principal;
+use crate::hashing::{HashPool, Overloaded};
+use crate::secret::{DurableCost, Keyring, MacMatch, Secret, TokenId};
+use crate::store::{MacChange, Store};
+
+/// How many attempts may wait or run at once, and how many of them for one share.
+const PLACES: usize = 128;
+const PLACES_PER_SHARE: usize = PLACES / 4;
+
+/// How long an attempt may wait for another one on the same id.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Who an attempt is counted against.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Share {
+    /// An authenticated caller.
+    Caller(Principal),
+    /// A peer that is about to authenticate; `None` when its address is not known.
+    Peer(Option<IpAddr>),
+}
+
+/// Proves secrets by the durable verifier.
+#[derive(Debug, Clone)]
+pub(super) struct Fallback {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    store: Store,
+    keyring: Arc<Keyring>,
+    hashing: HashPool,
+    limit: DurableCost,
+    queue: Mutex<Queue>,
+}
+
+/// Who is in the queue. Entries go when the last of their kind leaves, so both maps stay below `PLACES`.
+#[derive(Debug, Default)]
+struct Queue {
+    taken: usize,
+    shares: HashMap<Share, usize>,
+    turns: HashMap<TokenId, (Arc<Semaphore>, usize)>,
+}
+
+impl Fallback {
+    pub(super) fn new(store: Store, keyring: Arc<Keyring>, hashing: HashPool, limit: DurableCost) -> Self {
+        Self { inner: Arc::new(Inner { store, keyring, hashing, limit, queue: Mutex::default() }) }
+    }
+
+    /// Tells whether the durable verifier accepts the secret; if so, its MAC has been written anew, or
+    /// the reason why not has been logged.
+    pub(super) async fn prove(&self, secret: Secret, share: Share) -> Result<bool, Unknown> {
+        let place = Place::take(&self.inner, secret.id(), share)?;
+        let inner = Arc::clone(&self.inner);
+        // A task of its own: a caller that goes away must not let the next attempt begin while this
+        // one's hash still runs.
+        let attempt = tokio::spawn(async move { inner.attempt(secret, place).await }.in_current_span());
+        attempt.await.map_err(|_| Unknown::Overloaded(Overloaded))?
+    }
+}
+
+impl Inner {
+    async fn attempt(&self, secret: Secret, place: Place) -> Result<bool, Unknown> {
+        let turn = Arc::clone(&place.turn).acquire_owned();
+        let _turn = tokio::time::timeout(PATIENCE, turn).await.map_err(|_| Overloaded)?;
+        let id = secret.id();
+        // Read now, not before the wait: the attempt before this one may have written a MAC that decides.
+        let Some((old, durable_hash)) = self.store.load_verifiers(id).await? else { return Ok(false) };
+        match self.keyring.check(&secret, &old) {
+            MacMatch::Primary | MacMatch::Older => return Ok(true),
+            MacMatch::Mismatch => return Ok(false),
+            MacMatch::UnknownKey => {}
+        }
+        let limit = self.limit;
+        let hashed = move || (durable_hash.verify(&secret, limit), secret);
+        let (verified, secret) = self.hashing.run(hashed).await?;
+        if !verified? {
+            return Ok(false);
+        }
+        let change = MacChange { id, old, new: self.keyring.mac(&secret) };
+        if let Err(error) = self.store.replace_macs(&[change]).await {
+            tracing::warn!(token.id = %id, error = &error as &dyn std::error::Error,
+                "a new MAC was not written; the next Verify of this token will be slow too");
+        }
+        Ok(true)
+    }
+
+    fn queue(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A place in the queue, given back when dropped.
+struct Place {
+    inner: Arc<Inner>,
+    id: TokenId,
+    share: Share,
+    turn: Arc<Semaphore>,
+}
+
+impl Place {
+    fn take(inner: &Arc<Inner>, id: TokenId, share: Share) -> Result<Self, Overloaded> {
+        let mut queue = inner.queue();
+        let of_share = queue.shares.get(&share).copied().unwrap_or(0);
+        if queue.taken >= PLACES || of_share >= PLACES_PER_SHARE {
+            return Err(Overloaded);
+        }
+        queue.taken += 1;
+        queue.shares.insert(share, of_share + 1);
+        let (turn, waiting) = queue.turns.entry(id).or_insert_with(|| (Arc::new(Semaphore::new(1)), 0));
+        *waiting += 1;
+        let turn = Arc::clone(turn);
+        Ok(Self { inner: Arc::clone(inner), id, share, turn })
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut queue = self.inner.queue();
+        queue.taken -= 1;
+        if let Some(of_share) = queue.shares.get_mut(&self.share) {
+            *of_share -= 1;
+            if *of_share == 0 {
+                queue.shares.remove(&self.share);
+            }
+        }
+        if let Some((_, waiting)) = queue.turns.get_mut(&self.id) {
+            *waiting -= 1;
+            if *waiting == 0 {
+                queue.turns.remove(&self.id);
+            }
+        }
+    }
+}
