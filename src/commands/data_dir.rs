@@ -1,0 +1,105 @@
+//! The private files beside a private Postgres: its keyring and the first root secret.
+//!
+//! Serve writes them, once each. They are readable by their owner alone, appear whole or not at
+//! all, and are on the disk before whatever needs them goes on. Call only while the directory's
+//! Postgres is ours, so that no second tokend writes at the same time.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use secrecy::{ExposeSecret, SecretString};
+
+use super::CommandError;
+use super::keygen::new_key;
+use crate::config::read_keyring;
+use crate::secret::Keyring;
+
+/// The directory that `--data-dir` names.
+pub(super) struct DataDir(PathBuf);
+
+impl DataDir {
+    pub(super) fn new(path: PathBuf) -> Self {
+        Self(path)
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// Where the first root secret is kept.
+    pub(super) fn root_secret_path(&self) -> PathBuf {
+        self.0.join("root-secret")
+    }
+
+    /// Reads the directory's keyring, and makes one first when there is none.
+    pub(super) fn keyring(&self) -> Result<Keyring, CommandError> {
+        let path = self.0.join("keyring");
+        let absent =
+            !path.try_exists().map_err(|source| CommandError::DataFile { path: path.clone(), source })?;
+        if absent {
+            let key = new_key()?;
+            self.write_private("keyring", &key)
+                .map_err(|source| CommandError::DataFile { path: path.clone(), source })?;
+            tracing::info!(path = %path.display(), "made a keyring");
+        }
+        Ok(read_keyring(&path)?)
+    }
+
+    /// Keeps the first root secret, in place of one that no active token bears any more.
+    pub(super) fn keep_root_secret(&self, secret: &SecretString) -> io::Result<()> {
+        self.write_private("root-secret", secret)
+    }
+
+    /// Writes one line under another name first, so that a crash leaves no half-written file.
+    fn write_private(&self, name: &str, line: &SecretString) -> io::Result<()> {
+        let unfinished = self.0.join(format!(".{name}.unfinished"));
+        match fs::remove_file(&unfinished) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&unfinished)?;
+        file.write_all(line.expose_secret().as_bytes())?;
+        file.write_all(b"\n")?;
+        file.sync_all()?;
+        fs::rename(&unfinished, self.0.join(name))?;
+        File::open(&self.0)?.sync_all()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[test]
+    fn a_data_directory_makes_its_keyring_once() {
+        let directory = tempfile::tempdir().unwrap();
+        let data = DataDir::new(directory.path().to_owned());
+
+        let first: Vec<_> = data.keyring().unwrap().key_ids().collect();
+        let second: Vec<_> = data.keyring().unwrap().key_ids().collect();
+
+        assert_eq!(first, second);
+        let mode = fs::metadata(directory.path().join("keyring")).unwrap();
+        assert_eq!(mode.permissions().mode() & 0o777, 0o600);
+    }
+
+    #[test]
+    fn a_kept_root_secret_replaces_the_old_one_and_is_private() {
+        let directory = tempfile::tempdir().unwrap();
+        let data = DataDir::new(directory.path().to_owned());
+        fs::write(directory.path().join(".root-secret.unfinished"), "half").unwrap();
+        data.keep_root_secret(&"old".into()).unwrap();
+
+        data.keep_root_secret(&"new".into()).unwrap();
+
+        let path = data.root_secret_path();
+        assert_eq!(fs::read_to_string(&path).unwrap(), "new\n");
+        let mode = fs::metadata(&path).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
+    }
+}

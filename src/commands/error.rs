@@ -1,0 +1,89 @@
+//! Why a command failed, told to the person who ran it.
+//!
+//! Commands make these, `main` prints them with their causes. None holds a secret.
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use thiserror::Error;
+
+use super::client::ClientError;
+use super::rpc_error::RpcError;
+use crate::actions::ActionError;
+use crate::config::ConfigError;
+use crate::embedded::EmbeddedError;
+use crate::server::ServeError;
+use crate::store::{MigrateError, StoreError};
+use crate::telemetry::TelemetryError;
+
+/// Why a command ends with exit status 1.
+#[derive(Debug, Error)]
+pub enum CommandError {
+    /// The configuration is refused.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// Logging cannot begin.
+    #[error(transparent)]
+    Telemetry(#[from] TelemetryError),
+    /// The asynchronous runtime cannot start.
+    #[error("cannot start the asynchronous runtime")]
+    Runtime(#[source] io::Error),
+    /// The process cannot listen for signals.
+    #[error("cannot listen for signals")]
+    Signals(#[source] io::Error),
+    /// The address is taken.
+    #[error("{0} is in use, by another tokend perhaps: stop that, or choose another address with --listen")]
+    AddressInUse(SocketAddr),
+    /// The address cannot be listened on.
+    #[error("cannot listen on {address}")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The private Postgres did not start or stop.
+    #[error(transparent)]
+    Embedded(#[from] EmbeddedError),
+    /// A file of the data directory cannot be written.
+    #[error("cannot write {}", path.display())]
+    DataFile {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// Migrations were not applied.
+    #[error(transparent)]
+    Migrate(#[from] MigrateError),
+    /// The first root token was not made.
+    #[error("cannot make a root token")]
+    Bootstrap(#[source] ActionError),
+    /// There is a root token already.
+    #[error(
+        "an active root token exists: use its secret, or revoke it (by psql, if it is lost) and \
+         run bootstrap again"
+    )]
+    RootExists,
+    /// The server ended badly.
+    #[error(transparent)]
+    Serve(#[from] ServeError),
+    /// The database gave no answer.
+    #[error("cannot ask the database")]
+    Store(#[from] StoreError),
+    /// The operating system gives no random numbers.
+    #[error("the operating system gives no random numbers")]
+    Random(#[source] rand::rngs::SysError),
+    /// Standard output cannot be written.
+    #[error("cannot write to standard output")]
+    Output(#[source] io::Error),
+    /// A running tokend could not be asked.
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    /// A running tokend refused.
+    #[error(transparent)]
+    Rpc(#[from] RpcError),
+}

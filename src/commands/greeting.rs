@@ -1,0 +1,121 @@
+//! What the first start of a private Postgres says: the root secret, once, and what to paste next.
+//!
+//! For people, on standard output. No line puts the secret on a command line: `tokend` reads it
+//! from its file, grpcurl from the environment.
+
+use std::borrow::Cow;
+use std::io::{self, Write};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::Path;
+
+use secrecy::{ExposeSecret, SecretString};
+
+/// What the greeting tells.
+pub(super) struct Greeting<'a> {
+    /// How this program was called.
+    pub(super) program: &'a str,
+    /// Where it listens.
+    pub(super) address: SocketAddr,
+    /// The first root secret.
+    pub(super) secret: &'a SecretString,
+    /// Where the secret is kept.
+    pub(super) secret_path: &'a Path,
+}
+
+impl Greeting<'_> {
+    /// Writes the greeting.
+    pub(super) fn write(&self, output: &mut impl Write) -> io::Result<()> {
+        let path = self.secret_path.to_string_lossy();
+        let file = shell_word(&path);
+        let program = shell_word(self.program);
+        let address = reachable(self.address);
+        let elsewhere = if address == SocketAddr::from((Ipv4Addr::LOCALHOST, 50051)) {
+            String::new()
+        } else {
+            format!("TOKEND_ADDRESS=http://{address} ")
+        };
+        let secret = self.secret.expose_secret();
+        write!(
+            output,
+            "\
+The first root secret, shown this once and kept in {path} (readable by its owner alone):
+
+  {secret}
+
+Create a token, with this program:
+
+  {elsewhere}TOKEND_SECRET_FILE={file} {program} token create --user u --name n --ttl 30d
+
+or with grpcurl, which takes the secret from the environment:
+
+  export TOKEND_SECRET=\"$(cat {file})\"
+  grpcurl -plaintext -expand-headers -H 'authorization: Bearer ${{TOKEND_SECRET}}' \\
+    -d '{{\"userId\": \"u\", \"name\": \"n\", \"ttl\": \"2592000s\"}}' \\
+    {address} tokend.v1.TokenService/CreateToken
+
+"
+        )?;
+        output.flush()
+    }
+}
+
+/// An address that a client of this machine can use, also when the server listens everywhere.
+fn reachable(address: SocketAddr) -> SocketAddr {
+    let ip = match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        ip => ip,
+    };
+    SocketAddr::new(ip, address.port())
+}
+
+/// Quotes a text for sh where it needs it.
+fn shell_word(text: &str) -> Cow<'_, str> {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+,:@%".contains(c);
+    if !text.is_empty() && text.chars().all(plain) {
+        Cow::Borrowed(text)
+    } else {
+        Cow::Owned(format!("'{}'", text.replace('\'', r"'\''")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn greeting(address: &str, path: &str) -> String {
+        let secret = SecretString::from("tokd_canary");
+        let greeting = Greeting {
+            program: "tokend",
+            address: address.parse().unwrap(),
+            secret: &secret,
+            secret_path: Path::new(path),
+        };
+        let mut output = Vec::new();
+        greeting.write(&mut output).unwrap();
+        String::from_utf8(output).unwrap()
+    }
+
+    #[test]
+    fn the_secret_stands_alone_on_its_line_and_on_no_command_line() {
+        let text = greeting("127.0.0.1:50051", "/data/root-secret");
+
+        let lines: Vec<_> = text.lines().filter(|line| line.contains("canary")).collect();
+
+        assert_eq!(lines, ["  tokd_canary"]);
+        assert!(text.contains(
+            "\n  TOKEND_SECRET_FILE=/data/root-secret tokend token create --user u --name n --ttl 30d\n"
+        ));
+        assert!(text.contains("-H 'authorization: Bearer ${TOKEND_SECRET}'"));
+    }
+
+    #[test]
+    fn another_address_and_an_odd_path_can_still_be_pasted() {
+        let text = greeting("0.0.0.0:7000", "/it's here/root-secret");
+
+        assert!(text.contains(
+            r"TOKEND_ADDRESS=http://127.0.0.1:7000 TOKEND_SECRET_FILE='/it'\''s here/root-secret' tokend"
+        ));
+        assert!(text.contains("127.0.0.1:7000 tokend.v1.TokenService/CreateToken"));
+    }
+}

@@ -1,0 +1,102 @@
+//! The command line: one file a command, run by `main`.
+//!
+//! Commands resolve their configuration, then call the server, the store or, as a client, a
+//! running tokend. They alone write to standard output; what a script reads goes there, and
+//! everything said to people besides goes to standard error.
+
+mod bootstrap;
+mod client;
+mod data_dir;
+mod error;
+mod greeting;
+mod healthcheck;
+mod key;
+mod keygen;
+mod migrate;
+mod output;
+mod rpc_error;
+mod serve;
+mod signals;
+mod token;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+pub use client::ClientError;
+pub use error::CommandError;
+pub use rpc_error::RpcError;
+
+use crate::config::{BootstrapFlags, Environment, MigrateFlags, ServeFlags};
+
+/// API tokens as a gRPC service in front of Postgres.
+///
+/// Every setting may come from a flag, from the environment, from a TOML file (--config) or from
+/// a default, and the first of these wins. An empty variable counts as absent. Secrets and
+/// passwords are never flags.
+#[derive(Parser)]
+#[command(name = "tokend", version, after_help = EXIT_CODES)]
+pub struct CommandLine {
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXIT_CODES: &str = "Exit status: 0 done, 1 failed or refused, 2 wrong usage; \
+    `tokend token verify` also 3: the secret is not valid.";
+
+#[derive(Subcommand)]
+enum Command {
+    /// Serve gRPC, on a private Postgres unless a database URL is given
+    ///
+    /// Without a database URL, serve starts a Postgres of its own in --data-dir, makes the first
+    /// root token and prints its secret once. With one it is a replica without state: any number
+    /// may share the database and the keyring.
+    Serve(ServeFlags),
+    /// Make a root token when no active one exists, and print its secret alone
+    ///
+    /// Applies migrations first. Refuses (exit status 1) when an active root token exists.
+    Bootstrap(BootstrapFlags),
+    /// Print a new key, a line for a keyring file
+    ///
+    /// `(umask 077; tokend keygen > keyring)` is a keyring; a new first line rotates one.
+    Keygen,
+    /// Apply the database's migrations
+    Migrate(MigrateFlags),
+    /// Exit with status 0 only if a running tokend says that it is serving
+    Healthcheck(client::AddressFlag),
+    /// Look after the keyring
+    #[command(subcommand)]
+    Key(key::KeyCommand),
+    /// Create, list, revoke and verify tokens of a running tokend
+    ///
+    /// The caller's own secret is read from `TOKEND_SECRET`, else from the file that
+    /// `TOKEND_SECRET_FILE` names.
+    #[command(subcommand)]
+    Token(token::TokenCommand),
+}
+
+/// Runs the command that the command line names.
+///
+/// # Errors
+/// [`CommandError`]: the process should say it and exit with status 1.
+pub fn run(line: CommandLine) -> Result<ExitCode, CommandError> {
+    let environment = Environment::of_process();
+    match line.command {
+        Command::Serve(flags) => {
+            let (settings, storage) = flags.resolve(&environment)?;
+            serve::run(settings, storage)?;
+        }
+        Command::Bootstrap(flags) => bootstrap::run(flags.resolve(&environment)?)?,
+        Command::Keygen => keygen::run()?,
+        Command::Migrate(flags) => migrate::run(&flags.resolve(&environment)?)?,
+        Command::Healthcheck(address) => healthcheck::run(address, &environment)?,
+        Command::Key(command) => key::run(command, &environment)?,
+        Command::Token(command) => return token::run(command, &environment),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Makes the runtime of a command that waits for one thing at a time.
+fn single_threaded() -> Result<tokio::runtime::Runtime, CommandError> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(CommandError::Runtime)
+}

@@ -1,0 +1,204 @@
+//! What the operator's commands print: tables for people, JSON for scripts.
+//!
+//! JSON follows the protobuf mapping (camelCase, RFC 3339 times, enum names, unset fields left
+//! out). Names come from other people, so whatever a terminal would act on is escaped.
+
+use std::collections::BTreeMap;
+use std::io::{self, Write};
+
+use prost_types::Timestamp;
+use serde::Serialize;
+
+use crate::grpc::proto;
+
+/// A token as JSON.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct TokenJson<'a> {
+    id: &'a str,
+    organization_id: &'a str,
+    user_id: &'a str,
+    name: &'a str,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    scopes: &'a [String],
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    labels: BTreeMap<&'a str, &'a str>,
+    state: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    create_time: Option<String>,
+    created_by: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    expire_time: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    revoke_time: Option<String>,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    revoke_reason: &'a str,
+}
+
+impl<'a> From<&'a proto::Token> for TokenJson<'a> {
+    fn from(token: &'a proto::Token) -> Self {
+        let labels = token.labels.iter();
+        Self {
+            id: &token.id,
+            organization_id: &token.organization_id,
+            user_id: &token.user_id,
+            name: &token.name,
+            scopes: &token.scopes,
+            labels: labels.map(|(key, value)| (key.as_str(), value.as_str())).collect(),
+            state: state_name(token),
+            create_time: token.create_time.map(rfc3339),
+            created_by: &token.created_by,
+            expire_time: token.expire_time.map(rfc3339),
+            revoke_time: token.revoke_time.map(rfc3339),
+            revoke_reason: &token.revoke_reason,
+        }
+    }
+}
+
+/// Writes a time as RFC 3339 in UTC, with as many digits as it needs.
+pub(super) fn rfc3339(time: Timestamp) -> String {
+    time.to_string()
+}
+
+/// Writes a time for people: RFC 3339 in UTC, to the second.
+pub(super) fn to_the_second(time: Timestamp) -> String {
+    let whole = Timestamp { nanos: 0, ..time };
+    whole.to_string()
+}
+
+/// Writes a state as its enum value, an unknown one as its number.
+fn state_name(token: &proto::Token) -> String {
+    proto::TokenState::try_from(token.state)
+        .map_or_else(|unknown| unknown.0.to_string(), |state| state.as_str_name().to_owned())
+}
+
+/// Writes a state for people: `active`.
+pub(super) fn state_word(token: &proto::Token) -> String {
+    let name = state_name(token).to_lowercase();
+    name.trim_start_matches("token_state_").to_owned()
+}
+
+/// Writes a token for people, a field a line.
+pub(super) fn token_lines(token: &proto::Token) -> String {
+    let mut rows = vec![
+        ["id".to_owned(), token.id.clone()],
+        ["organization".to_owned(), token.organization_id.clone()],
+        ["user".to_owned(), token.user_id.clone()],
+        ["name".to_owned(), token.name.clone()],
+        ["state".to_owned(), state_word(token)],
+    ];
+    if !token.scopes.is_empty() {
+        rows.push(["scopes".to_owned(), token.scopes.join(" ")]);
+    }
+    let labels: BTreeMap<_, _> = token.labels.iter().collect();
+    for (key, value) in labels {
+        rows.push(["label".to_owned(), format!("{key}={value}")]);
+    }
+    if let Some(time) = token.create_time {
+        rows.push(["created".to_owned(), to_the_second(time)]);
+    }
+    rows.push(["expires".to_owned(), expires(token)]);
+    if let Some(time) = token.revoke_time {
+        rows.push(["revoked".to_owned(), to_the_second(time)]);
+    }
+    if !token.revoke_reason.is_empty() {
+        rows.push(["reason".to_owned(), token.revoke_reason.clone()]);
+    }
+    aligned(&rows)
+}
+
+/// Writes the end of a token for people; no end is `never`.
+pub(super) fn expires(token: &proto::Token) -> String {
+    token.expire_time.map_or_else(|| "never".to_owned(), to_the_second)
+}
+
+/// Writes one JSON object on a line of its own.
+pub(super) fn write_json_line(output: &mut impl Write, value: &impl Serialize) -> io::Result<()> {
+    serde_json::to_writer(&mut *output, value)?;
+    output.write_all(b"\n")
+}
+
+/// Writes rows under a heading, in aligned columns.
+pub(super) fn table<const N: usize>(heading: [&str; N], rows: &[[String; N]]) -> String {
+    let mut all = vec![heading.map(str::to_owned)];
+    all.extend_from_slice(rows);
+    aligned(&all)
+}
+
+/// Pads every column but the last to its widest cell, two spaces apart.
+fn aligned<const N: usize>(rows: &[[String; N]]) -> String {
+    let rows: Vec<[String; N]> = rows.iter().map(|row| row.each_ref().map(|cell| printable(cell))).collect();
+    let mut widths = [0; N];
+    for row in &rows {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = cell.chars().count().max(*width);
+        }
+    }
+    let mut text = String::new();
+    for row in &rows {
+        let cells = row.iter().zip(widths);
+        let line: Vec<String> = cells.map(|(cell, width)| format!("{cell:width$}")).collect();
+        text.push_str(line.join("  ").trim_end());
+        text.push('\n');
+    }
+    text
+}
+
+/// Escapes what a terminal would act on: control characters and those that turn the direction of
+/// writing or take no place.
+pub(super) fn printable(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    for character in text.chars() {
+        let acts = character.is_control()
+            || matches!(character, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
+                | '\u{2060}'..='\u{2069}' | '\u{feff}');
+        if acts {
+            shown.extend(character.escape_unicode());
+        } else {
+            shown.push(character);
+        }
+    }
+    shown
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_line_up_and_lines_end_without_spaces() {
+        let rows = [["é".to_owned(), "x".to_owned()], ["long".to_owned(), String::new()]];
+
+        let text = table(["A", "B"], &rows);
+
+        assert_eq!(text, "A     B\né     x\nlong\n");
+    }
+
+    #[test]
+    fn what_a_terminal_would_act_on_is_escaped() {
+        let shown = printable("a\u{1b}[31m\n\u{202e}ü");
+
+        assert_eq!(shown, "a\\u{1b}[31m\\u{a}\\u{202e}ü");
+    }
+
+    #[test]
+    fn json_names_fields_states_and_times_as_protobuf_does() {
+        let token = proto::Token {
+            id: "id".to_owned(),
+            user_id: "u".to_owned(),
+            state: proto::TokenState::Active.into(),
+            expire_time: Some(Timestamp { seconds: 1_700_000_000, nanos: 500_000_000 }),
+            ..proto::Token::default()
+        };
+        let mut line = Vec::new();
+
+        write_json_line(&mut line, &TokenJson::from(&token)).unwrap();
+
+        assert_eq!(
+            String::from_utf8(line).unwrap(),
+            "{\"id\":\"id\",\"organizationId\":\"\",\"userId\":\"u\",\"name\":\"\",\
+             \"state\":\"TOKEN_STATE_ACTIVE\",\"createdBy\":\"\",\
+             \"expireTime\":\"2023-11-14T22:13:20.500Z\"}\n"
+        );
+    }
+}

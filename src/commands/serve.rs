@@ -1,0 +1,159 @@
+//! `tokend serve`: gRPC on a private Postgres, or as a replica on a shared one.
+//!
+//! Not asynchronous itself: a private Postgres dies with the thread that started it, so that
+//! thread must be the main one. The address is taken first, since that fails soonest.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use secrecy::SecretString;
+use sqlx::postgres::PgConnectOptions;
+use tokio::net::TcpListener;
+use tokio::runtime::Runtime;
+
+use super::CommandError;
+use super::data_dir::DataDir;
+use super::greeting::Greeting;
+use super::signals::Shutdown;
+use crate::actions::bootstrap::{Bootstrapped, bootstrap};
+use crate::config::{Migration, ServeSettings, Storage};
+use crate::embedded::{Cluster, Durability};
+use crate::secret::Keyring;
+use crate::server::{self, ServerConfig};
+use crate::store::Store;
+use crate::{store, telemetry};
+
+/// What blocking work may still take after the drain; then the process ends without it.
+const LEFTOVER_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Everything about serving that is the same on either kind of database.
+struct Service {
+    runtime: Runtime,
+    listener: TcpListener,
+    shutdown: Shutdown,
+    settings: ServeSettings,
+}
+
+pub(super) fn run(settings: ServeSettings, storage: Storage) -> Result<(), CommandError> {
+    telemetry::init(&settings.log)?;
+    let runtime = Runtime::new().map_err(CommandError::Runtime)?;
+    let (listener, shutdown) = runtime.block_on(prepare(settings.listen))?;
+    let service = Service { runtime, listener, shutdown, settings };
+    match storage {
+        Storage::Shared { options, keyring } => service.serve(*options, keyring),
+        Storage::Embedded { data_dir, keyring } => {
+            let data = DataDir::new(data_dir);
+            let cluster = Cluster::start(data.path(), Durability::Durable)?;
+            let served = service.serve_embedded(&cluster, &data, keyring);
+            let stopped = cluster.stop();
+            served?;
+            Ok(stopped?)
+        }
+    }
+}
+
+/// Takes the address and begins to listen for signals, before anything that is slow.
+async fn prepare(address: SocketAddr) -> Result<(TcpListener, Shutdown), CommandError> {
+    let shutdown = Shutdown::install().map_err(CommandError::Signals)?;
+    let listener = TcpListener::bind(address).await.map_err(|source| match source.kind() {
+        io::ErrorKind::AddrInUse => CommandError::AddressInUse(address),
+        _ => CommandError::Listen { address, source },
+    })?;
+    Ok((listener, shutdown))
+}
+
+impl Service {
+    /// Serves until a signal, then gives what is left on blocking threads a moment.
+    fn serve(self, database: PgConnectOptions, keyring: Keyring) -> Result<(), CommandError> {
+        let settings = self.settings;
+        let config = ServerConfig {
+            database,
+            database_connections: settings.database_connections,
+            migrate: settings.migration == Migration::AtStart,
+            keyring: Arc::new(keyring),
+            prefix: settings.prefix,
+            durable_cost: settings.cost,
+            hash_permits: settings.hash_permits,
+            drain_timeout: settings.drain_timeout,
+        };
+        let address = self.listener.local_addr().unwrap_or(settings.listen);
+        tracing::info!("listening on {address}");
+        let requested = self.shutdown.requested();
+        let served = self.runtime.block_on(server::run(config, self.listener, requested));
+        self.runtime.shutdown_timeout(LEFTOVER_TIMEOUT);
+        Ok(served?)
+    }
+
+    /// Readies the private database, says the first root secret when it made one, and serves.
+    fn serve_embedded(
+        self,
+        cluster: &Cluster,
+        data: &DataDir,
+        keyring: Option<Keyring>,
+    ) -> Result<(), CommandError> {
+        let keyring = match keyring {
+            Some(keyring) => keyring,
+            None => data.keyring()?,
+        };
+        let database = PgConnectOptions::new_without_pgpass()
+            .socket(cluster.socket_dir())
+            .port(Cluster::PORT)
+            .username(Cluster::ROLE)
+            .database(Cluster::DATABASE)
+            .application_name("tokend");
+        let shutdown = self.shutdown.clone();
+        let first = self.runtime.block_on(async {
+            tokio::select! {
+                made = make_first_root(&database, &self.settings, &keyring, data) => made.map(Some),
+                () = shutdown.requested() => Ok(None),
+            }
+        })?;
+        match first {
+            None => return Ok(()),
+            Some(Some(secret)) => self.greet(&secret, data)?,
+            Some(None) => {}
+        }
+        self.serve(database, keyring)
+    }
+
+    fn greet(&self, secret: &SecretString, data: &DataDir) -> Result<(), CommandError> {
+        let greeting = Greeting {
+            program: &program(),
+            address: self.listener.local_addr().unwrap_or(self.settings.listen),
+            secret,
+            secret_path: &data.root_secret_path(),
+        };
+        greeting.write(&mut io::stdout().lock()).map_err(CommandError::Output)
+    }
+}
+
+/// Migrates, and makes the first root token unless an active one exists.
+async fn make_first_root(
+    database: &PgConnectOptions,
+    settings: &ServeSettings,
+    keyring: &Keyring,
+    data: &DataDir,
+) -> Result<Option<SecretString>, CommandError> {
+    store::migrate(database, &settings.prefix).await?;
+    let store = Store::new(database.clone(), 1);
+    store.open();
+    let made =
+        bootstrap(&store, keyring, &settings.prefix, settings.cost, |secret| data.keep_root_secret(secret))
+            .await;
+    store.close().await;
+    match made.map_err(CommandError::Bootstrap)? {
+        Bootstrapped::Created(secret) => Ok(Some(secret)),
+        Bootstrapped::Exists => Ok(None),
+    }
+}
+
+/// How to call this program again: by its path, unless it was found by its name.
+fn program() -> String {
+    let name = std::env::args().next().unwrap_or_default();
+    if !name.contains('/') {
+        return "tokend".to_owned();
+    }
+    std::env::current_exe().map_or(name, |path| path.to_string_lossy().into_owned())
+}

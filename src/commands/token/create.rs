@@ -1,0 +1,181 @@
+//! `tokend token create`: the secret alone on standard output, so that a script can keep it.
+
+use std::io;
+use std::time::Duration;
+
+use clap::Args;
+use prost_types::Timestamp;
+use secrecy::{ExposeSecret, SecretString};
+use serde::Serialize;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+use super::super::client::{AddressFlag, Client, ClientError};
+use super::super::output::{TokenJson, token_lines, write_json_line};
+use super::super::{CommandError, RpcError};
+use super::{print, remark};
+use crate::config::Environment;
+use crate::grpc::proto;
+use crate::grpc::proto::create_token_request::Expiration;
+
+/// Flags of `tokend token create`.
+#[derive(Args)]
+pub(crate) struct CreateFlags {
+    #[command(flatten)]
+    address: AddressFlag,
+
+    /// User that the token belongs to, 1 to 200 bytes
+    #[arg(long, value_name = "USER_ID")]
+    user: String,
+
+    /// Name for people, 1 to 100 characters
+    #[arg(long)]
+    name: String,
+
+    /// Organization that the token lives in [default: the caller's own]
+    #[arg(long, value_name = "ORGANIZATION_ID", default_value = "", hide_default_value = true)]
+    organization: String,
+
+    #[command(flatten)]
+    expiration: ExpirationFlags,
+
+    /// Scope of the token, such as orders:read; may be repeated
+    #[arg(long = "scope", value_name = "SCOPE")]
+    scopes: Vec<String>,
+
+    /// Label of the token; may be repeated
+    #[arg(long = "label", value_name = "KEY=VALUE", value_parser = parse_label)]
+    labels: Vec<(String, String)>,
+
+    /// Print the whole answer as one JSON object, the secret included
+    #[arg(long)]
+    json: bool,
+}
+
+/// When the token expires: a choice that must be made.
+#[derive(Args)]
+#[group(required = true, multiple = false)]
+struct ExpirationFlags {
+    /// Moment from which the token is refused, RFC 3339, such as 2030-01-31T00:00:00Z
+    #[arg(long, value_name = "TIME", value_parser = parse_time)]
+    expire_time: Option<Timestamp>,
+
+    /// How long the token is accepted, such as 30d or 12h
+    #[arg(long, value_name = "DURATION", value_parser = parse_ttl)]
+    ttl: Option<prost_types::Duration>,
+
+    /// The token never expires
+    #[arg(long)]
+    no_expiration: bool,
+}
+
+/// The answer as JSON.
+#[derive(Serialize)]
+struct CreatedJson<'a> {
+    token: TokenJson<'a>,
+    secret: &'a str,
+}
+
+pub(super) async fn run(flags: CreateFlags, environment: &Environment) -> Result<(), CommandError> {
+    let mut client = Client::open(flags.address, environment).await?;
+    let request = client.request(proto::CreateTokenRequest {
+        organization_id: flags.organization,
+        user_id: flags.user,
+        name: flags.name,
+        expiration: flags.expiration.chosen(),
+        scopes: flags.scopes,
+        labels: flags.labels.into_iter().collect(),
+    });
+    let answer = client.service().create_token(request).await;
+    let answer = answer.map_err(RpcError::from)?.into_inner();
+    let token = answer.token.ok_or(ClientError::Incomplete("token"))?;
+    let secret = SecretString::from(answer.secret);
+    if flags.json {
+        let created = CreatedJson { token: TokenJson::from(&token), secret: secret.expose_secret() };
+        return write_json_line(&mut io::stdout().lock(), &created).map_err(CommandError::Output);
+    }
+    remark(&token_lines(&token));
+    remark("the secret is shown this once:\n");
+    print(&format!("{}\n", secret.expose_secret()))
+}
+
+impl ExpirationFlags {
+    fn chosen(self) -> Option<Expiration> {
+        let time = self.expire_time.map(Expiration::ExpireTime);
+        let ttl = self.ttl.map(Expiration::Ttl);
+        time.or(ttl).or(self.no_expiration.then_some(Expiration::NoExpiration(true)))
+    }
+}
+
+fn parse_time(text: &str) -> Result<Timestamp, time::error::Parse> {
+    let time = OffsetDateTime::parse(text, &Rfc3339)?;
+    Ok(Timestamp { seconds: time.unix_timestamp(), nanos: time.nanosecond().try_into().unwrap_or_default() })
+}
+
+fn parse_ttl(text: &str) -> Result<prost_types::Duration, String> {
+    let ttl: Duration = humantime::parse_duration(text).map_err(|error| error.to_string())?;
+    ttl.try_into().map_err(|_| "the duration is too long".to_owned())
+}
+
+fn parse_label(text: &str) -> Result<(String, String), &'static str> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
+        _ => Err("a label is KEY=VALUE"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+    use clap::error::ErrorKind;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        flags: CreateFlags,
+    }
+
+    fn parse(more: &[&str]) -> Result<CreateFlags, clap::Error> {
+        let line = ["create", "--user", "u", "--name", "n"];
+        Line::try_parse_from(line.iter().chain(more)).map(|line| line.flags)
+    }
+
+    #[test]
+    fn an_expiration_must_be_chosen() {
+        let refused = parse(&[]).err().unwrap();
+
+        assert_eq!(refused.kind(), ErrorKind::MissingRequiredArgument);
+    }
+
+    #[test]
+    fn two_expirations_are_refused() {
+        let refused = parse(&["--ttl", "1d", "--no-expiration"]).err().unwrap();
+
+        assert_eq!(refused.kind(), ErrorKind::ArgumentConflict);
+    }
+
+    #[test]
+    fn each_expiration_becomes_its_own_member() {
+        let chosen = |line: &[&str]| parse(line).unwrap().expiration.chosen().unwrap();
+
+        assert_eq!(
+            chosen(&["--ttl", "30d"]),
+            Expiration::Ttl(prost_types::Duration { seconds: 2_592_000, nanos: 0 })
+        );
+        assert_eq!(
+            chosen(&["--expire-time", "2023-11-14T23:13:20.5+01:00"]),
+            Expiration::ExpireTime(Timestamp { seconds: 1_700_000_000, nanos: 500_000_000 })
+        );
+        assert_eq!(chosen(&["--no-expiration"]), Expiration::NoExpiration(true));
+    }
+
+    #[test]
+    fn a_label_splits_at_its_first_equals_sign() {
+        let flags = parse(&["--no-expiration", "--label", "a=b=c", "--label", "d="]).unwrap();
+
+        let pairs = [("a", "b=c"), ("d", "")];
+        assert_eq!(flags.labels, pairs.map(|(key, value)| (key.to_owned(), value.to_owned())));
+    }
+}

@@ -1,0 +1,124 @@
+//! `tokend token list`: follows the pages to the end or to the limit.
+
+use std::io;
+use std::num::NonZeroU32;
+
+use clap::{Args, ValueEnum};
+
+use super::super::client::{AddressFlag, Client};
+use super::super::output::{TokenJson, expires, state_word, table, to_the_second, write_json_line};
+use super::super::{CommandError, RpcError};
+use super::{print, remark};
+use crate::config::Environment;
+use crate::grpc::proto::{ListTokensRequest, Token, TokenState};
+
+/// The most tokens in one page of the server.
+const LARGEST_PAGE: usize = 1000;
+
+/// Flags of `tokend token list`.
+#[derive(Args)]
+pub(crate) struct ListFlags {
+    #[command(flatten)]
+    address: AddressFlag,
+
+    /// Tokens of this organization only [default: the caller's own; for a root caller: all]
+    #[arg(long, value_name = "ORGANIZATION_ID", default_value = "", hide_default_value = true)]
+    organization: String,
+
+    /// Tokens of this user only
+    #[arg(long, value_name = "USER_ID", default_value = "", hide_default_value = true)]
+    user: String,
+
+    /// Tokens in this state only; may be repeated
+    #[arg(long = "state", value_name = "STATE")]
+    states: Vec<StateFlag>,
+
+    /// The order: `create_time desc`, newest first, or `expire_time`, soonest first
+    #[arg(long, value_name = "ORDER", default_value = "create_time desc")]
+    order_by: String,
+
+    /// The most tokens to list; a remark on standard error says when there are more
+    #[arg(long, value_name = "NUMBER", default_value = "1000")]
+    limit: NonZeroU32,
+
+    /// Print one JSON object a line, each a token
+    #[arg(long)]
+    json: bool,
+}
+
+/// A state to list.
+#[derive(Clone, Copy, ValueEnum)]
+enum StateFlag {
+    Active,
+    Expired,
+    Revoked,
+}
+
+impl From<StateFlag> for TokenState {
+    fn from(state: StateFlag) -> Self {
+        match state {
+            StateFlag::Active => Self::Active,
+            StateFlag::Expired => Self::Expired,
+            StateFlag::Revoked => Self::Revoked,
+        }
+    }
+}
+
+pub(super) async fn run(flags: ListFlags, environment: &Environment) -> Result<(), CommandError> {
+    let mut client = Client::open(flags.address, environment).await?;
+    let limit = usize::try_from(flags.limit.get()).unwrap_or(usize::MAX);
+    let mut states = flags.states.into_iter();
+    let mut message = ListTokensRequest {
+        organization_id: flags.organization,
+        user_id: flags.user,
+        states: states.by_ref().map(|s| TokenState::from(s).into()).collect(),
+        order_by: flags.order_by,
+        ..ListTokensRequest::default()
+    };
+    let mut rows = Vec::new();
+    let mut listed = 0;
+    let more = loop {
+        let wanted = LARGEST_PAGE.min(limit - listed);
+        message.page_size = i32::try_from(wanted).unwrap_or(i32::MAX);
+        let request = client.request(message.clone());
+        let answer = client.service().list_tokens(request).await;
+        let page = answer.map_err(RpcError::from)?.into_inner();
+        listed += page.tokens.len();
+        if flags.json {
+            write_json(&page.tokens)?;
+        } else {
+            rows.extend(page.tokens.iter().map(row));
+        }
+        message.page_token = page.next_page_token;
+        if message.page_token.is_empty() || listed >= limit {
+            break !message.page_token.is_empty();
+        }
+    };
+    if !flags.json {
+        let heading = ["ID", "NAME", "USER", "STATE", "CREATED", "EXPIRES"];
+        print(&table(heading, &rows))?;
+    }
+    if more {
+        remark(&format!("there are more than these {listed}: raise --limit\n"));
+    }
+    Ok(())
+}
+
+fn write_json(tokens: &[Token]) -> Result<(), CommandError> {
+    let mut output = io::stdout().lock();
+    tokens
+        .iter()
+        .try_for_each(|token| write_json_line(&mut output, &TokenJson::from(token)))
+        .map_err(CommandError::Output)
+}
+
+fn row(token: &Token) -> [String; 6] {
+    [
+        token.id.clone(),
+        token.name.clone(),
+        token.user_id.clone(),
+        state_word(token),
+        token.create_time.map(to_the_second).unwrap_or_default(),
+        expires(token),
+    ]
+}

@@ -1,0 +1,154 @@
+//! Everything that can be wrong with a configuration, told so that its owner can put it right.
+//!
+//! Made by the rest of `config`, printed by `main`. A message names the flag, variable, file or
+//! line; it never repeats a value that may hold a password or a key.
+
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use thiserror::Error;
+
+use crate::secret::{DurableError, KeyringError, PrefixError};
+
+/// Why a configuration is refused.
+#[derive(Debug, Error)]
+pub enum ConfigError {
+    /// An environment variable holds something that its setting cannot be.
+    #[error("the environment variable {name} holds an invalid value")]
+    Variable {
+        /// The variable's name.
+        name: &'static str,
+        /// What its parser says, without the value.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// An environment variable is not UTF-8.
+    #[error("the environment variable {0} is not UTF-8")]
+    VariableNotText(&'static str),
+    /// The configuration file cannot be read.
+    #[error("cannot read the configuration file {}", path.display())]
+    FileUnreadable {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The configuration file is not TOML, or holds an unknown key or a wrong value.
+    #[error("{}:{line}: {message}", path.display())]
+    FileInvalid {
+        /// The file.
+        path: PathBuf,
+        /// The line, from 1.
+        line: usize,
+        /// What is wrong, naming an unknown key.
+        message: String,
+    },
+    /// The configuration file holds a database password that others could read.
+    #[error(
+        "{} holds a database password and can be read by others: run `chmod 600` on it",
+        .0.display()
+    )]
+    FileExposed(PathBuf),
+    /// A password stands in a flag, where every process of the machine can read it.
+    #[error(
+        "--database-url must not hold a password, since command lines are public: \
+         put the URL into DATABASE_URL"
+    )]
+    PasswordInFlag,
+    /// The database URL is no `postgres://` URL.
+    #[error("the database URL from {origin} is invalid: write postgres://USER@HOST/DATABASE")]
+    DatabaseUrl {
+        /// The flag, variable or file key that it came from.
+        origin: &'static str,
+        /// What the parser says, without the URL.
+        #[source]
+        source: Option<Box<dyn std::error::Error + Send + Sync>>,
+    },
+    /// A command that needs a database URL has none.
+    #[error(
+        "no database: set DATABASE_URL, or database-url in the --config file \
+         (the private Postgres of `tokend serve` is looked after by serve itself)"
+    )]
+    NoDatabase,
+    /// A database is configured and no keyring.
+    #[error(
+        "a database needs a keyring that all its replicas share: make one with \
+         `(umask 077; tokend keygen > keyring)` and pass it by --keyring, \
+         TOKEND_KEYRING or TOKEND_KEYS"
+    )]
+    NoKeyring,
+    /// `TOKEND_KEYRING` and `TOKEND_KEYS` are both set.
+    #[error("TOKEND_KEYRING and TOKEND_KEYS are both set: unset one of them")]
+    TwoKeyrings,
+    /// A keyring file cannot be read.
+    #[error("cannot read the keyring {}", path.display())]
+    KeyringUnreadable {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// A keyring file can be read by the group or by everybody.
+    #[error(
+        "the keyring {0} can be read by others (mode {mode:03o}): run `chmod 600 {0}`",
+        path.display()
+    )]
+    KeyringExposed {
+        /// The file.
+        path: PathBuf,
+        /// Its permission bits.
+        mode: u32,
+    },
+    /// A keyring holds no key, a bad line or a key twice.
+    #[error("{origin} is no valid keyring")]
+    KeyringInvalid {
+        /// Where the keyring came from.
+        origin: KeyringOrigin,
+        /// What is wrong, with the line number.
+        #[source]
+        source: KeyringError,
+    },
+    /// The secret prefix is not `[a-z][a-z0-9]{1,15}`.
+    #[error("invalid secret prefix")]
+    SecretPrefix(#[source] PrefixError),
+    /// Argon2id does not allow this combination of costs.
+    #[error("invalid Argon2id cost: check the argon2 settings")]
+    Cost(#[source] DurableError),
+    /// Plaintext would leave the machine.
+    #[error(
+        "refusing to serve plaintext on {0}, which is not loopback: secrets would cross the \
+         network readable; say --insecure-plaintext if something in front encrypts"
+    )]
+    PlaintextExposed(SocketAddr),
+    /// `--no-migrate` beside the private Postgres, which nothing else could migrate.
+    #[error("--no-migrate needs a database URL: only serve itself migrates its private Postgres")]
+    NoMigrateWithoutDatabase,
+    /// No data directory can be told from the environment.
+    #[error("cannot tell where to keep data, HOME is not set: pass --data-dir")]
+    NoDataDirectory,
+    /// A path cannot be made absolute.
+    #[error("cannot make the data directory's path absolute")]
+    DataDirectory(#[source] io::Error),
+}
+
+/// Where the text of a keyring came from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum KeyringOrigin {
+    /// A file.
+    File(PathBuf),
+    /// The variable `TOKEND_KEYS`.
+    Environment,
+}
+
+impl fmt::Display for KeyringOrigin {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File(path) => write!(formatter, "{}", path.display()),
+            Self::Environment => formatter.write_str("TOKEND_KEYS"),
+        }
+    }
+}

@@ -1,0 +1,74 @@
+//! The TOML file of `--config`: the same names as the flags, without the dashes before them.
+//!
+//! Read by `resolve` once a command. An unknown key is an error, so that a misspelt setting is
+//! never silently its default. Paths in the file are relative to the file's own directory.
+
+use std::fs::File;
+use std::io::Read;
+use std::net::SocketAddr;
+use std::num::NonZeroU16;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+use zeroize::Zeroizing;
+
+use super::ConfigError;
+use super::database_url::DatabaseUrl;
+use super::values::{DrainTimeout, LogFilter, LogFormat, Switch};
+
+/// What a configuration file may say; all of it is optional.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(super) struct FileSettings {
+    pub(super) listen: Option<SocketAddr>,
+    pub(super) data_dir: Option<PathBuf>,
+    pub(super) database_url: Option<DatabaseUrl>,
+    pub(super) database_connections: Option<NonZeroU16>,
+    pub(super) keyring: Option<PathBuf>,
+    pub(super) secret_prefix: Option<String>,
+    pub(super) argon2_memory_kib: Option<u32>,
+    pub(super) argon2_iterations: Option<u32>,
+    pub(super) argon2_parallelism: Option<u32>,
+    pub(super) hash_permits: Option<NonZeroU16>,
+    pub(super) log_format: Option<LogFormat>,
+    pub(super) log_level: Option<LogFilter>,
+    pub(super) no_migrate: Option<Switch>,
+    pub(super) insecure_plaintext: Option<Switch>,
+    pub(super) drain_timeout: Option<DrainTimeout>,
+}
+
+impl FileSettings {
+    /// Reads and parses a configuration file.
+    ///
+    /// # Errors
+    /// [`ConfigError::FileUnreadable`]; [`ConfigError::FileInvalid`] with line and unknown key;
+    /// [`ConfigError::FileExposed`] when it holds a database password that others may read.
+    pub(super) fn read(path: &Path) -> Result<Self, ConfigError> {
+        let unreadable = |source| ConfigError::FileUnreadable { path: path.to_owned(), source };
+        let mut file = File::open(path).map_err(unreadable)?;
+        let mode = file.metadata().map_err(unreadable)?.permissions().mode();
+        let mut text = Zeroizing::new(String::new());
+        file.read_to_string(&mut text).map_err(unreadable)?;
+        let mut settings: Self = toml::from_str(&text).map_err(|error| invalid(path, &text, &error))?;
+        let password = settings.database_url.as_ref().is_some_and(DatabaseUrl::has_password);
+        if password && mode & 0o077 != 0 {
+            return Err(ConfigError::FileExposed(path.to_owned()));
+        }
+        let directory = path.parent().unwrap_or(Path::new(""));
+        for relative in [&mut settings.data_dir, &mut settings.keyring] {
+            *relative = relative.take().map(|path| directory.join(path));
+        }
+        Ok(settings)
+    }
+}
+
+/// Only the parser's message and the line's number: its full text would quote the line.
+fn invalid(path: &Path, text: &str, error: &toml::de::Error) -> ConfigError {
+    let before = error.span().and_then(|span| text.get(..span.start));
+    ConfigError::FileInvalid {
+        path: path.to_owned(),
+        line: before.map_or(1, |before| before.matches('\n').count() + 1),
+        message: error.message().to_owned(),
+    }
+}

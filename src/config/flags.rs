@@ -1,0 +1,132 @@
+//! The flags of the commands that use a database or serve, as clap sees them.
+//!
+//! Every value is optional here: `resolve` fills what is missing from the environment, the file
+//! and the defaults, which the help names. No flag takes a secret; help texts are the manual.
+
+#![expect(clippy::doc_markdown, reason = "these comments are help texts, shown as they stand")]
+
+use std::net::SocketAddr;
+use std::num::NonZeroU16;
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::values::{DrainTimeout, LogFilter, LogFormat};
+
+/// Flags of `tokend serve`.
+#[derive(Args)]
+pub struct ServeFlags {
+    #[command(flatten)]
+    pub(super) shared: SharedFlags,
+    #[command(flatten)]
+    pub(super) cost: CostFlags,
+
+    /// Address to serve gRPC on, as IP:PORT [env: TOKEND_LISTEN] [default: 127.0.0.1:50051]
+    #[arg(long, value_name = "IP:PORT", help_heading = "Serving")]
+    pub(super) listen: Option<SocketAddr>,
+
+    /// Serve plaintext on an address that is not loopback. Secrets then cross the network
+    /// readable, unless something in front of tokend encrypts [env: TOKEND_INSECURE_PLAINTEXT]
+    #[arg(long, help_heading = "Serving")]
+    pub(super) insecure_plaintext: bool,
+
+    /// How long running calls may take to finish after SIGTERM or Ctrl-C, at most 10s; a second
+    /// signal ends the process at once [env: TOKEND_DRAIN_TIMEOUT] [default: 10s]
+    #[arg(long, value_name = "DURATION", help_heading = "Serving")]
+    pub(super) drain_timeout: Option<DrainTimeout>,
+
+    /// Where a private Postgres, its keyring and the first root secret are kept when no database
+    /// URL is given; unused beside one [env: TOKEND_DATA_DIR] [default: `$XDG_DATA_HOME/tokend`
+    /// or ~/.local/share/tokend; as root /var/lib/tokend]
+    #[arg(long, value_name = "DIRECTORY", help_heading = "Database")]
+    pub(super) data_dir: Option<PathBuf>,
+
+    /// Most connections to Postgres held at once [env: TOKEND_DATABASE_CONNECTIONS] [default: 16]
+    #[arg(long, value_name = "NUMBER", help_heading = "Database")]
+    pub(super) database_connections: Option<NonZeroU16>,
+
+    /// Do not apply migrations at start: `tokend migrate` has done it. Needs a database URL
+    /// [env: TOKEND_NO_MIGRATE]
+    #[arg(long, help_heading = "Database")]
+    pub(super) no_migrate: bool,
+
+    /// Most Argon2id computations at once, each taking --argon2-memory-kib of memory
+    /// [env: TOKEND_HASH_PERMITS] [default: the number of processor cores]
+    #[arg(long, value_name = "NUMBER", help_heading = "Secrets")]
+    pub(super) hash_permits: Option<NonZeroU16>,
+}
+
+/// Flags of `tokend bootstrap`.
+#[derive(Args)]
+pub struct BootstrapFlags {
+    #[command(flatten)]
+    pub(super) shared: SharedFlags,
+    #[command(flatten)]
+    pub(super) cost: CostFlags,
+}
+
+/// Flags of `tokend migrate`.
+#[derive(Args)]
+pub struct MigrateFlags {
+    #[command(flatten)]
+    pub(super) shared: SharedFlags,
+}
+
+/// Flags of `tokend key status`.
+#[derive(Args)]
+pub struct KeyStatusFlags {
+    #[command(flatten)]
+    pub(super) shared: SharedFlags,
+}
+
+/// What serve has in common with the commands that prepare or inspect its database.
+#[derive(Args)]
+pub(super) struct SharedFlags {
+    /// TOML file with the same names as these flags, such as `listen = "127.0.0.1:50051"`.
+    /// Flags and environment win over it; its paths are relative to it [env: TOKEND_CONFIG]
+    #[arg(long, value_name = "FILE")]
+    pub(super) config: Option<PathBuf>,
+
+    /// Postgres (14 or newer) to use, without a password: a URL with one goes into DATABASE_URL
+    /// [env: TOKEND_DATABASE_URL, then DATABASE_URL]
+    #[arg(long, value_name = "URL", help_heading = "Database")]
+    pub(super) database_url: Option<String>,
+
+    /// File with the keys of the fast verifiers: one a line as `tokend keygen` prints it, the
+    /// first is primary; nobody but its owner may read it. TOKEND_KEYS may hold the same text
+    /// itself instead [env: TOKEND_KEYRING] [default: the data directory's own; none beside a
+    /// database URL]
+    #[arg(long, value_name = "FILE", help_heading = "Secrets")]
+    pub(super) keyring: Option<PathBuf>,
+
+    /// What secrets begin with: a lower-case letter, then 1 to 15 lower-case letters or digits.
+    /// The first migration records it for good [env: TOKEND_SECRET_PREFIX] [default: tokd]
+    #[arg(long, value_name = "PREFIX", help_heading = "Secrets")]
+    pub(super) secret_prefix: Option<String>,
+
+    /// How log lines are written to standard error [env: TOKEND_LOG_FORMAT] [default: text]
+    #[arg(long, value_name = "FORMAT", help_heading = "Logging")]
+    pub(super) log_format: Option<LogFormat>,
+
+    /// Which log lines are written: error, warn, info, debug, trace, also by module as in
+    /// warn,tokend=debug [env: TOKEND_LOG_LEVEL] [default: info]
+    #[arg(long, value_name = "DIRECTIVES", help_heading = "Logging")]
+    pub(super) log_level: Option<LogFilter>,
+}
+
+/// What a new durable verifier costs; a stored one that costs more is refused.
+#[derive(Args)]
+pub(super) struct CostFlags {
+    /// Memory of one Argon2id computation, in KiB [env: TOKEND_ARGON2_MEMORY_KIB]
+    /// [default: 19456]
+    #[arg(long = "argon2-memory-kib", value_name = "KIB", help_heading = "Secrets")]
+    pub(super) memory_kib: Option<u32>,
+
+    /// Passes of one Argon2id computation [env: TOKEND_ARGON2_ITERATIONS] [default: 2]
+    #[arg(long = "argon2-iterations", value_name = "NUMBER", help_heading = "Secrets")]
+    pub(super) iterations: Option<u32>,
+
+    /// Lanes of one Argon2id computation [env: TOKEND_ARGON2_PARALLELISM] [default: 1]
+    #[arg(long = "argon2-parallelism", value_name = "NUMBER", help_heading = "Secrets")]
+    pub(super) parallelism: Option<u32>,
+}

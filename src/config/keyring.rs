@@ -1,0 +1,44 @@
+//! Reads a keyring from a file or from the environment.
+//!
+//! Called by `resolve` for a keyring that was given, and by serve for the one that a private
+//! Postgres keeps beside it. A file that others may read is refused, since whoever has the keys
+//! can try guesses against stolen rows.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use zeroize::Zeroizing;
+
+use super::{ConfigError, KeyringOrigin};
+use crate::secret::Keyring;
+
+/// More than a thousand keys: a longer file is no keyring.
+const MAX_BYTES: u64 = 64 * 1024;
+
+/// Reads a keyring file: one key a line, the first is primary; at most 64 KiB.
+///
+/// # Errors
+/// [`ConfigError::KeyringUnreadable`], [`ConfigError::KeyringExposed`] when its mode gives
+/// anything to the group or to others, [`ConfigError::KeyringInvalid`] with the line's number.
+pub fn read_keyring(path: &Path) -> Result<Keyring, ConfigError> {
+    let unreadable = |source| ConfigError::KeyringUnreadable { path: path.to_owned(), source };
+    let file = File::open(path).map_err(unreadable)?;
+    // Asked of the open file: the path may lead elsewhere a moment later.
+    let mode = file.metadata().map_err(unreadable)?.permissions().mode() & 0o777;
+    if mode & 0o077 != 0 {
+        return Err(ConfigError::KeyringExposed { path: path.to_owned(), mode });
+    }
+    let mut text = Zeroizing::new(String::new());
+    file.take(MAX_BYTES + 1).read_to_string(&mut text).map_err(unreadable)?;
+    if text.len() as u64 > MAX_BYTES {
+        return Err(unreadable(io::Error::from(io::ErrorKind::FileTooLarge)));
+    }
+    parse_keyring(&text, KeyringOrigin::File(path.to_owned()))
+}
+
+/// Parses the text of a keyring.
+pub(super) fn parse_keyring(text: &str, origin: KeyringOrigin) -> Result<Keyring, ConfigError> {
+    Keyring::parse(text).map_err(|source| ConfigError::KeyringInvalid { origin, source })
+}

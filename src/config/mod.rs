@@ -1,0 +1,30 @@
+//! Configuration: flags, then the environment, then a TOML file, then defaults.
+//!
+//! Each command has its own flags and its own settings; `resolve` turns the first into the
+//! second and parses every value once, so that nothing behind it meets an unparsed text. The
+//! commands are the only callers. Nothing here talks to a database or opens a socket, and no
+//! error of this module ever holds a password, a key or a secret.
+
+mod database_url;
+mod environment;
+mod error;
+mod file;
+mod flags;
+mod keyring;
+mod resolve;
+mod settings;
+mod sources;
+mod values;
+
+pub use environment::{Account, Environment};
+pub use error::{ConfigError, KeyringOrigin};
+pub use flags::{BootstrapFlags, KeyStatusFlags, MigrateFlags, ServeFlags};
+pub use keyring::read_keyring;
+pub use settings::{
+    BootstrapSettings, DatabaseSettings, KeyStatusSettings, LogSettings, MigrateSettings, Migration,
+    ServeSettings, Storage,
+};
+pub use values::{DrainTimeout, LogFilter, LogFormat, Switch, ValueError};
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,111 @@
+//! From flags, environment and file to the typed settings of one command.
+//!
+//! Commands call `resolve` once, before anything else happens. Combinations that would be
+//! unsafe, or that could not mean anything, are refused here and nowhere later.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+use super::ConfigError;
+use super::environment::Environment;
+use super::flags::{BootstrapFlags, KeyStatusFlags, MigrateFlags, ServeFlags};
+use super::settings::{
+    BootstrapSettings, KeyStatusSettings, MigrateSettings, Migration, ServeSettings, Storage,
+};
+use super::sources::Sources;
+
+const LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 50051);
+const DATABASE_CONNECTIONS: u32 = 16;
+
+impl ServeFlags {
+    /// Resolves the settings of serve, and where it keeps its rows and keys, reading the
+    /// configuration file and the keyring.
+    ///
+    /// # Errors
+    /// Any [`ConfigError`].
+    pub fn resolve(self, environment: &Environment) -> Result<(ServeSettings, Storage), ConfigError> {
+        let mut sources = Sources::open(self.shared, environment)?;
+        let log = sources.log()?;
+        let listen =
+            sources.choose(self.listen, "TOKEND_LISTEN", |file| file.listen.take())?.unwrap_or(LISTEN);
+        let plaintext = sources.is_on(self.insecure_plaintext, "TOKEND_INSECURE_PLAINTEXT", |file| {
+            file.insecure_plaintext.take()
+        })?;
+        if !listen.ip().to_canonical().is_loopback() && !plaintext {
+            return Err(ConfigError::PlaintextExposed(listen));
+        }
+        let no_migrate =
+            sources.is_on(self.no_migrate, "TOKEND_NO_MIGRATE", |file| file.no_migrate.take())?;
+        let storage = sources.storage(self.data_dir)?;
+        if no_migrate && matches!(storage, Storage::Embedded { .. }) {
+            return Err(ConfigError::NoMigrateWithoutDatabase);
+        }
+        let settings = ServeSettings {
+            listen,
+            database_connections: sources
+                .choose(self.database_connections, "TOKEND_DATABASE_CONNECTIONS", |file| {
+                    file.database_connections.take()
+                })?
+                .map_or(DATABASE_CONNECTIONS, |number| number.get().into()),
+            migration: if no_migrate { Migration::ByOperator } else { Migration::AtStart },
+            prefix: sources.prefix()?,
+            cost: sources.cost(&self.cost)?,
+            hash_permits: sources
+                .choose(self.hash_permits, "TOKEND_HASH_PERMITS", |file| file.hash_permits.take())?
+                .map_or_else(processor_cores, |number| number.get().into()),
+            drain_timeout: sources
+                .choose(self.drain_timeout, "TOKEND_DRAIN_TIMEOUT", |file| file.drain_timeout.take())?
+                .unwrap_or_default()
+                .get(),
+            log,
+        };
+        Ok((settings, storage))
+    }
+}
+
+impl BootstrapFlags {
+    /// Resolves the settings of bootstrap, reading the configuration file and the keyring.
+    ///
+    /// # Errors
+    /// Any [`ConfigError`].
+    pub fn resolve(self, environment: &Environment) -> Result<BootstrapSettings, ConfigError> {
+        let mut sources = Sources::open(self.shared, environment)?;
+        Ok(BootstrapSettings {
+            log: sources.log()?,
+            database: sources.database()?,
+            keyring: sources.keyring()?.ok_or(ConfigError::NoKeyring)?,
+            cost: sources.cost(&self.cost)?,
+        })
+    }
+}
+
+impl MigrateFlags {
+    /// Resolves the settings of migrate. A keyring, when one is given, is only checked, so that
+    /// a deployment hears of its mistake before it serves.
+    ///
+    /// # Errors
+    /// Any [`ConfigError`].
+    pub fn resolve(self, environment: &Environment) -> Result<MigrateSettings, ConfigError> {
+        let mut sources = Sources::open(self.shared, environment)?;
+        sources.keyring()?;
+        Ok(MigrateSettings { log: sources.log()?, database: sources.database()? })
+    }
+}
+
+impl KeyStatusFlags {
+    /// Resolves the settings of key status, reading the configuration file and the keyring.
+    ///
+    /// # Errors
+    /// Any [`ConfigError`].
+    pub fn resolve(self, environment: &Environment) -> Result<KeyStatusSettings, ConfigError> {
+        let mut sources = Sources::open(self.shared, environment)?;
+        Ok(KeyStatusSettings {
+            log: sources.log()?,
+            database: sources.database()?,
+            keyring: sources.keyring()?.ok_or(ConfigError::NoKeyring)?,
+        })
+    }
+}
+
+fn processor_cores() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
+}

@@ -1,0 +1,108 @@
+//! The typed settings of each command: what `resolve` makes and the commands use.
+//!
+//! Everything here is parsed and allowed; nothing is optional that has a default. None of these
+//! types shows itself, since most hold a database password or keys.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use sqlx::postgres::PgConnectOptions;
+
+use super::values::{LogFilter, LogFormat};
+use crate::secret::{DurableCost, Keyring, Prefix};
+
+/// How and which log lines are written.
+#[derive(Clone, Debug, Default)]
+pub struct LogSettings {
+    /// Text or JSON.
+    pub format: LogFormat,
+    /// Which lines.
+    pub filter: LogFilter,
+}
+
+/// A database that is looked after by somebody else.
+#[derive(Clone)]
+pub struct DatabaseSettings {
+    /// How to connect, credentials included.
+    pub options: PgConnectOptions,
+    /// What secrets begin with.
+    pub prefix: Prefix,
+}
+
+/// Where serve keeps its rows and its keys.
+pub enum Storage {
+    /// A Postgres shared by any number of replicas, and the keyring that they share.
+    Shared {
+        /// How to connect, credentials included.
+        options: Box<PgConnectOptions>,
+        /// The keyring.
+        keyring: Keyring,
+    },
+    /// A private Postgres in a directory of this machine.
+    Embedded {
+        /// The directory, absolute.
+        data_dir: PathBuf,
+        /// The keyring, when another than the directory's own was given.
+        keyring: Option<Keyring>,
+    },
+}
+
+/// Whether serve applies migrations.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Migration {
+    /// Before serving.
+    AtStart,
+    /// Never: `tokend migrate` does it.
+    ByOperator,
+}
+
+/// Settings of `tokend serve`.
+pub struct ServeSettings {
+    /// Where to listen.
+    pub listen: SocketAddr,
+    /// Most connections to Postgres at once.
+    pub database_connections: u32,
+    /// Whether to migrate.
+    pub migration: Migration,
+    /// What secrets begin with.
+    pub prefix: Prefix,
+    /// Cost of new durable verifiers, and the most that a stored one may ask for.
+    pub cost: DurableCost,
+    /// Most Argon2id computations at once.
+    pub hash_permits: usize,
+    /// How long a drain may take.
+    pub drain_timeout: Duration,
+    /// Logging.
+    pub log: LogSettings,
+}
+
+/// Settings of `tokend bootstrap`.
+pub struct BootstrapSettings {
+    /// The database.
+    pub database: DatabaseSettings,
+    /// The keyring that all replicas share.
+    pub keyring: Keyring,
+    /// Cost of the durable verifier.
+    pub cost: DurableCost,
+    /// Logging.
+    pub log: LogSettings,
+}
+
+/// Settings of `tokend migrate`.
+pub struct MigrateSettings {
+    /// The database.
+    pub database: DatabaseSettings,
+    /// Logging.
+    pub log: LogSettings,
+}
+
+/// Settings of `tokend key status`.
+pub struct KeyStatusSettings {
+    /// The database.
+    pub database: DatabaseSettings,
+    /// The keyring whose keys are counted.
+    pub keyring: Keyring,
+    /// Logging.
+    pub log: LogSettings,
+}

@@ -1,0 +1,182 @@
+//! The places that a setting can come from, and which of them wins.
+//!
+//! `resolve` opens them once a command and asks for one setting after the other: a flag wins over
+//! a variable, a variable over the file. What several commands share is parsed here.
+
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use sqlx::postgres::PgConnectOptions;
+use zeroize::Zeroizing;
+
+use super::database_url::DatabaseUrl;
+use super::environment::{Account, Environment};
+use super::file::FileSettings;
+use super::flags::{CostFlags, SharedFlags};
+use super::keyring::{parse_keyring, read_keyring};
+use super::settings::{DatabaseSettings, LogSettings, Storage};
+use super::values::Switch;
+use super::{ConfigError, KeyringOrigin};
+use crate::secret::{DurableCost, Keyring, Prefix};
+
+/// The three places that a setting can come from, best first.
+pub(super) struct Sources<'a> {
+    flags: SharedFlags,
+    environment: &'a Environment,
+    file: FileSettings,
+}
+
+impl<'a> Sources<'a> {
+    pub(super) fn open(flags: SharedFlags, environment: &'a Environment) -> Result<Self, ConfigError> {
+        let path = match flags.config.clone() {
+            Some(path) => Some(path),
+            None => environment.value("TOKEND_CONFIG")?,
+        };
+        let file = match path {
+            Some(path) => FileSettings::read(Path::new(&path))?,
+            None => FileSettings::default(),
+        };
+        Ok(Self { flags, environment, file })
+    }
+
+    /// The precedence of every setting stands here: flag, variable, file.
+    pub(super) fn choose<T>(
+        &mut self,
+        flag: Option<T>,
+        variable: &'static str,
+        file: impl FnOnce(&mut FileSettings) -> Option<T>,
+    ) -> Result<Option<T>, ConfigError>
+    where
+        T: FromStr,
+        T::Err: std::error::Error + Send + Sync + 'static,
+    {
+        if flag.is_some() {
+            return Ok(flag);
+        }
+        let found = self.environment.value(variable)?;
+        Ok(found.or_else(|| file(&mut self.file)))
+    }
+
+    pub(super) fn is_on(
+        &mut self,
+        flag: bool,
+        variable: &'static str,
+        file: impl FnOnce(&mut FileSettings) -> Option<Switch>,
+    ) -> Result<bool, ConfigError> {
+        let switch = self.choose(Switch::of_flag(flag), variable, file)?;
+        Ok(switch.is_some_and(Switch::is_on))
+    }
+
+    pub(super) fn log(&mut self) -> Result<LogSettings, ConfigError> {
+        let format = self.flags.log_format.take();
+        let filter = self.flags.log_level.take();
+        Ok(LogSettings {
+            format: self
+                .choose(format, "TOKEND_LOG_FORMAT", |file| file.log_format.take())?
+                .unwrap_or_default(),
+            filter: self
+                .choose(filter, "TOKEND_LOG_LEVEL", |file| file.log_level.take())?
+                .unwrap_or_default(),
+        })
+    }
+
+    pub(super) fn prefix(&mut self) -> Result<Prefix, ConfigError> {
+        let flag = self.flags.secret_prefix.take();
+        let text = self.choose(flag, "TOKEND_SECRET_PREFIX", |file| file.secret_prefix.take())?;
+        text.map_or_else(
+            || Ok(Prefix::default()),
+            |text| Prefix::parse(&text).map_err(ConfigError::SecretPrefix),
+        )
+    }
+
+    pub(super) fn cost(&mut self, flags: &CostFlags) -> Result<DurableCost, ConfigError> {
+        let default = DurableCost::default();
+        let memory_kib =
+            self.choose(flags.memory_kib, "TOKEND_ARGON2_MEMORY_KIB", |file| file.argon2_memory_kib.take())?;
+        let iterations =
+            self.choose(flags.iterations, "TOKEND_ARGON2_ITERATIONS", |file| file.argon2_iterations.take())?;
+        let parallelism = self
+            .choose(flags.parallelism, "TOKEND_ARGON2_PARALLELISM", |file| file.argon2_parallelism.take())?;
+        DurableCost::new(
+            memory_kib.unwrap_or(default.memory_kib()),
+            iterations.unwrap_or(default.iterations()),
+            parallelism.unwrap_or(default.parallelism()),
+        )
+        .map_err(ConfigError::Cost)
+    }
+
+    /// The keyring that was given by flag, variable, text or file, if any.
+    pub(super) fn keyring(&mut self) -> Result<Option<Keyring>, ConfigError> {
+        if let Some(path) = self.flags.keyring.take() {
+            return read_keyring(&path).map(Some);
+        }
+        let path: Option<PathBuf> = self.environment.value("TOKEND_KEYRING")?;
+        let text = self.environment.text("TOKEND_KEYS")?;
+        match (path, text) {
+            (Some(_), Some(_)) => Err(ConfigError::TwoKeyrings),
+            (Some(path), None) => read_keyring(&path).map(Some),
+            (None, Some(text)) => {
+                let text = Zeroizing::new(text);
+                parse_keyring(&text, KeyringOrigin::Environment).map(Some)
+            }
+            (None, None) => self.file.keyring.take().as_deref().map(read_keyring).transpose(),
+        }
+    }
+
+    /// The database that was given by flag, variable or file, if any.
+    fn database_options(&mut self) -> Result<Option<PgConnectOptions>, ConfigError> {
+        if let Some(url) = self.flags.database_url.take() {
+            let url = DatabaseUrl::from(url);
+            if url.has_password() {
+                return Err(ConfigError::PasswordInFlag);
+            }
+            return url.options("--database-url").map(Some);
+        }
+        for variable in ["TOKEND_DATABASE_URL", "DATABASE_URL"] {
+            if let Some(url) = self.environment.text(variable)? {
+                return DatabaseUrl::from(url).options(variable).map(Some);
+            }
+        }
+        let url = self.file.database_url.take();
+        url.map(|url| url.options("the configuration file")).transpose()
+    }
+
+    pub(super) fn database(&mut self) -> Result<DatabaseSettings, ConfigError> {
+        Ok(DatabaseSettings {
+            options: self.database_options()?.ok_or(ConfigError::NoDatabase)?,
+            prefix: self.prefix()?,
+        })
+    }
+
+    pub(super) fn storage(&mut self, data_dir: Option<PathBuf>) -> Result<Storage, ConfigError> {
+        if let Some(options) = self.database_options()? {
+            return Ok(Storage::Shared {
+                options: Box::new(options),
+                keyring: self.keyring()?.ok_or(ConfigError::NoKeyring)?,
+            });
+        }
+        let given = self.choose(data_dir, "TOKEND_DATA_DIR", |file| file.data_dir.take())?;
+        let data_dir = match given {
+            Some(path) => path,
+            None => default_data_dir(self.environment)?,
+        };
+        Ok(Storage::Embedded {
+            data_dir: std::path::absolute(data_dir).map_err(ConfigError::DataDirectory)?,
+            keyring: self.keyring()?,
+        })
+    }
+}
+
+/// Root's private Postgres runs as another user, who could not reach it below root's home.
+fn default_data_dir(environment: &Environment) -> Result<PathBuf, ConfigError> {
+    if environment.account() == Account::Root {
+        return Ok(PathBuf::from("/var/lib/tokend"));
+    }
+    let data_home: Option<PathBuf> = environment.value("XDG_DATA_HOME")?;
+    // The XDG base directory specification has relative paths ignored.
+    if let Some(path) = data_home.filter(|path| path.is_absolute()) {
+        return Ok(path.join("tokend"));
+    }
+    let home: Option<PathBuf> = environment.value("HOME")?;
+    home.map(|home| home.join(".local/share/tokend")).ok_or(ConfigError::NoDataDirectory)
+}

@@ -1,0 +1,379 @@
+//! Precedence, refusals and defaults of the configuration, without touching the process's own
+//! environment.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use clap::Parser;
+use tempfile::TempDir;
+
+use super::*;
+
+/// 32 zero bytes and 32 bytes of 0x01: keys for nothing but these tests.
+const KEY: &str = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";
+const OTHER_KEY: &str = "AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQE=";
+const URL: &str = "postgres://tokend@localhost/tokend";
+
+#[derive(Parser)]
+struct Serve {
+    #[command(flatten)]
+    flags: ServeFlags,
+}
+
+#[derive(Parser)]
+struct Migrate {
+    #[command(flatten)]
+    flags: MigrateFlags,
+}
+
+#[derive(Parser)]
+struct Bootstrap {
+    #[command(flatten)]
+    flags: BootstrapFlags,
+}
+
+fn environment(pairs: &[(&str, &str)]) -> Environment {
+    let mut all = vec![("HOME", "/home/ada")];
+    all.extend_from_slice(pairs);
+    Environment::of_pairs(&all, Account::Ordinary)
+}
+
+fn resolve(flags: &[&str], environment: &Environment) -> Result<(ServeSettings, Storage), ConfigError> {
+    let line = ["serve"].iter().chain(flags);
+    Serve::try_parse_from(line).unwrap().flags.resolve(environment)
+}
+
+fn serve(flags: &[&str], pairs: &[(&str, &str)]) -> Result<(ServeSettings, Storage), ConfigError> {
+    resolve(flags, &environment(pairs))
+}
+
+fn refusal(flags: &[&str], pairs: &[(&str, &str)]) -> ConfigError {
+    serve(flags, pairs).err().unwrap()
+}
+
+/// Everything that would be printed of an error, and its Debug.
+fn told(error: &ConfigError) -> String {
+    let mut text = format!("{error:?} {error}");
+    let mut cause = std::error::Error::source(error);
+    while let Some(error) = cause {
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}
+
+fn write(directory: &TempDir, name: &str, text: &str, mode: u32) -> PathBuf {
+    let path = directory.path().join(name);
+    fs::write(&path, text).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+    path
+}
+
+fn text(path: &Path) -> &str {
+    path.to_str().unwrap()
+}
+
+#[test]
+fn without_any_setting_the_documented_defaults_hold() {
+    let (settings, storage) = serve(&[], &[]).unwrap();
+
+    assert_eq!(settings.listen.to_string(), "127.0.0.1:50051");
+    assert_eq!(settings.prefix.as_str(), "tokd");
+    assert_eq!(settings.database_connections, 16);
+    assert_eq!(settings.migration, Migration::AtStart);
+    assert_eq!(settings.drain_timeout, Duration::from_secs(10));
+    let cost = &settings.cost;
+    assert_eq!((cost.memory_kib(), cost.iterations(), cost.parallelism()), (19_456, 2, 1));
+    assert!(settings.hash_permits >= 1);
+    assert_eq!(settings.log.format, LogFormat::Text);
+    assert_eq!(settings.log.filter.as_str(), "info");
+    let Storage::Embedded { data_dir, keyring } = storage else { panic!("a database from nowhere") };
+    assert_eq!(data_dir, Path::new("/home/ada/.local/share/tokend"));
+    assert!(keyring.is_none());
+}
+
+#[test]
+fn a_flag_wins_over_a_variable_and_a_variable_over_the_file() {
+    let directory = TempDir::new().unwrap();
+    let file = "listen = \"127.0.0.1:1\"\ndatabase-connections = 1\ndrain-timeout = \"1s\"\n";
+    let file = write(&directory, "tokend.toml", file, 0o644);
+
+    let (settings, _) = serve(
+        &["--config", text(&file), "--listen", "127.0.0.1:3"],
+        &[("TOKEND_LISTEN", "127.0.0.1:2"), ("TOKEND_DATABASE_CONNECTIONS", "2")],
+    )
+    .unwrap();
+
+    assert_eq!(settings.listen.port(), 3);
+    assert_eq!(settings.database_connections, 2);
+    assert_eq!(settings.drain_timeout, Duration::from_secs(1));
+}
+
+#[test]
+fn a_variable_can_switch_off_what_the_file_switches_on() {
+    let directory = TempDir::new().unwrap();
+    let file = "listen = \"0.0.0.0:1\"\ninsecure-plaintext = true\n";
+    let file = write(&directory, "tokend.toml", file, 0o644);
+
+    assert!(serve(&["--config", text(&file)], &[]).is_ok());
+    let refused = refusal(&["--config", text(&file)], &[("TOKEND_INSECURE_PLAINTEXT", "false")]);
+
+    assert!(matches!(refused, ConfigError::PlaintextExposed(_)), "{refused:?}");
+}
+
+#[test]
+fn an_unknown_key_is_named_with_its_file_and_line() {
+    let directory = TempDir::new().unwrap();
+    let file = write(&directory, "tokend.toml", "listen = \"127.0.0.1:1\"\nlisten-on = 1\n", 0o644);
+
+    let refused = refusal(&[], &[("TOKEND_CONFIG", text(&file))]).to_string();
+
+    assert!(refused.starts_with(&format!("{}:2: ", text(&file))), "{refused}");
+    assert!(refused.contains("`listen-on`"), "{refused}");
+}
+
+#[test]
+fn a_broken_file_is_refused_without_quoting_it() {
+    let directory = TempDir::new().unwrap();
+    let file = "\ndatabase-url = \"postgres://u:canary@h/d\n";
+    let file = write(&directory, "tokend.toml", file, 0o600);
+
+    let refused = refusal(&["--config", text(&file)], &[]);
+
+    assert!(matches!(refused, ConfigError::FileInvalid { line: 2, .. }), "{refused:?}");
+    assert!(!told(&refused).contains("canary"));
+}
+
+#[test]
+fn unknown_and_empty_variables_are_left_alone() {
+    let (settings, _) = serve(&[], &[("TOKEND_NO_SUCH", "x"), ("TOKEND_LISTEN", "")]).unwrap();
+
+    assert_eq!(settings.listen.port(), 50051);
+}
+
+#[test]
+fn an_invalid_variable_is_named() {
+    for name in [
+        "TOKEND_LISTEN",
+        "TOKEND_DATABASE_CONNECTIONS",
+        "TOKEND_HASH_PERMITS",
+        "TOKEND_ARGON2_MEMORY_KIB",
+        "TOKEND_ARGON2_ITERATIONS",
+        "TOKEND_ARGON2_PARALLELISM",
+        "TOKEND_DRAIN_TIMEOUT",
+        "TOKEND_LOG_FORMAT",
+        "TOKEND_LOG_LEVEL",
+        "TOKEND_NO_MIGRATE",
+        "TOKEND_INSECURE_PLAINTEXT",
+    ] {
+        let refused = refusal(&[], &[(name, "no=such=value")]);
+
+        assert!(refused.to_string().contains(name), "{name}: {refused}");
+    }
+}
+
+#[test]
+fn a_drain_of_more_than_ten_seconds_is_refused() {
+    assert!("10s".parse::<DrainTimeout>().is_ok());
+    assert!("10001ms".parse::<DrainTimeout>().is_err());
+}
+
+#[test]
+fn a_password_in_the_database_flag_is_refused_and_not_repeated() {
+    for url in [
+        "postgres://u:canary@h/d",
+        "postgres://h/d?user=u&password=canary",
+        "postgres://h/d?pass%77ord=canary",
+    ] {
+        let refused = refusal(&["--database-url", url], &[("TOKEND_KEYS", KEY)]);
+
+        assert!(matches!(refused, ConfigError::PasswordInFlag), "{url}: {refused:?}");
+        assert!(!told(&refused).contains("canary"));
+    }
+}
+
+#[test]
+fn a_database_flag_without_a_password_and_a_variable_with_one_are_taken() {
+    let by_flag = serve(&["--database-url", "postgres://u@h:1/d?sslmode=disable"], &[("TOKEND_KEYS", KEY)]);
+    let by_variable = serve(&[], &[("DATABASE_URL", "postgres://u:p@h/d"), ("TOKEND_KEYS", KEY)]);
+
+    assert!(matches!(by_flag, Ok((_, Storage::Shared { .. }))));
+    assert!(matches!(by_variable, Ok((_, Storage::Shared { .. }))));
+}
+
+#[test]
+fn our_own_database_variable_wins_over_the_general_one_and_over_the_file() {
+    let directory = TempDir::new().unwrap();
+    let file = write(&directory, "tokend.toml", "database-url = \"postgres://file/d\"\n", 0o644);
+    let host = |flags: &[&str], pairs: &[(&str, &str)]| {
+        let pairs = [pairs, &[("TOKEND_KEYS", KEY), ("TOKEND_CONFIG", text(&file))]].concat();
+        match serve(flags, &pairs).unwrap().1 {
+            Storage::Shared { options, .. } => options.get_host().to_owned(),
+            Storage::Embedded { .. } => panic!("no database"),
+        }
+    };
+    let both = [("DATABASE_URL", "postgres://general/d"), ("TOKEND_DATABASE_URL", "postgres://own/d")];
+
+    assert_eq!(host(&["--database-url", "postgres://flag/d"], &both), "flag");
+    assert_eq!(host(&[], &both), "own");
+    assert_eq!(host(&[], &both[..1]), "general");
+    assert_eq!(host(&[], &[]), "file");
+}
+
+#[test]
+fn a_url_of_another_database_is_refused_and_not_repeated() {
+    for url in ["mysql://u:canary@h/d", "canary", "postgres://u:canary@h:port/d"] {
+        let refused = refusal(&[], &[("DATABASE_URL", url), ("TOKEND_KEYS", KEY)]);
+
+        assert!(matches!(refused, ConfigError::DatabaseUrl { .. }), "{refused:?}");
+        assert!(!told(&refused).contains("canary"), "{}", told(&refused));
+    }
+}
+
+#[test]
+fn a_file_with_a_password_must_be_private() {
+    let directory = TempDir::new().unwrap();
+    let file = "database-url = \"postgres://u:canary@h/d\"\n";
+    let open = write(&directory, "open.toml", file, 0o640);
+    let private = write(&directory, "private.toml", file, 0o600);
+
+    let refused = refusal(&["--config", text(&open)], &[("TOKEND_KEYS", KEY)]);
+
+    assert!(matches!(refused, ConfigError::FileExposed(_)), "{refused:?}");
+    assert!(!told(&refused).contains("canary"));
+    assert!(serve(&["--config", text(&private)], &[("TOKEND_KEYS", KEY)]).is_ok());
+}
+
+#[test]
+fn a_database_without_a_keyring_is_refused_and_told_how_to_make_one() {
+    let refused = refusal(&["--database-url", URL], &[]);
+
+    assert!(matches!(refused, ConfigError::NoKeyring), "{refused:?}");
+    assert!(refused.to_string().contains("tokend keygen"));
+}
+
+#[test]
+fn two_keyrings_in_the_environment_are_refused() {
+    let refused = refusal(&[], &[("TOKEND_KEYRING", "/keyring"), ("TOKEND_KEYS", KEY)]);
+
+    assert!(matches!(refused, ConfigError::TwoKeyrings), "{refused:?}");
+}
+
+#[test]
+fn a_keyring_that_others_can_read_is_refused() {
+    let directory = TempDir::new().unwrap();
+    for mode in [0o640, 0o604, 0o644] {
+        let keyring = write(&directory, "keyring", KEY, mode);
+
+        let refused = refusal(&["--keyring", text(&keyring)], &[]);
+
+        assert!(matches!(refused, ConfigError::KeyringExposed { .. }), "{refused:?}");
+        assert!(refused.to_string().contains("chmod 600"), "{refused}");
+    }
+}
+
+#[test]
+fn an_invalid_key_is_refused_with_its_line_and_not_repeated() {
+    let directory = TempDir::new().unwrap();
+    let lines = format!("# keys\n{KEY}\ncanary\n");
+    let keyring = write(&directory, "keyring", &lines, 0o600);
+
+    let by_file = refusal(&["--keyring", text(&keyring)], &[]);
+    let by_text = refusal(&[], &[("TOKEND_KEYS", &lines)]);
+
+    for refused in [by_file, by_text] {
+        assert!(matches!(refused, ConfigError::KeyringInvalid { .. }), "{refused:?}");
+        assert!(told(&refused).contains("line 3"), "{}", told(&refused));
+        assert!(!told(&refused).contains("canary"));
+    }
+}
+
+#[test]
+fn a_keyring_flag_wins_over_the_environment_and_that_over_the_file() {
+    let directory = TempDir::new().unwrap();
+    let file = write(&directory, "tokend.toml", "keyring = \"ring\"\n", 0o644);
+    write(&directory, "ring", KEY, 0o600);
+    let other = write(&directory, "other", OTHER_KEY, 0o600);
+    let primary = |flags: &[&str], pairs: &[(&str, &str)]| {
+        let pairs = [pairs, &[("TOKEND_CONFIG", text(&file))]].concat();
+        match serve(flags, &pairs).unwrap().1 {
+            Storage::Embedded { keyring, .. } => keyring.unwrap().key_ids().next().unwrap(),
+            Storage::Shared { .. } => panic!("a database from nowhere"),
+        }
+    };
+
+    let of_file = primary(&[], &[]);
+    let of_text = primary(&[], &[("TOKEND_KEYS", OTHER_KEY)]);
+    let of_flag = primary(&["--keyring", text(&other)], &[("TOKEND_KEYS", KEY)]);
+
+    assert_ne!(of_file, of_text);
+    assert_eq!(of_flag, of_text);
+}
+
+#[test]
+fn plaintext_leaves_the_machine_only_when_that_is_said() {
+    for listen in ["0.0.0.0:1", "[::]:1", "192.0.2.1:1", "[::ffff:192.0.2.1]:1"] {
+        let refused = refusal(&["--listen", listen], &[]);
+
+        assert!(matches!(refused, ConfigError::PlaintextExposed(_)), "{listen}: {refused:?}");
+        assert!(serve(&["--listen", listen, "--insecure-plaintext"], &[]).is_ok());
+    }
+    for listen in ["127.0.0.2:1", "[::1]:1", "[::ffff:127.0.0.1]:1"] {
+        assert!(serve(&["--listen", listen], &[]).is_ok(), "{listen}");
+    }
+}
+
+#[test]
+fn a_private_postgres_cannot_be_left_without_migrations() {
+    let refused = refusal(&["--no-migrate"], &[]);
+
+    assert!(matches!(refused, ConfigError::NoMigrateWithoutDatabase), "{refused:?}");
+}
+
+#[test]
+fn the_data_directory_follows_the_account() {
+    let data_dir = |environment: &Environment, flags: &[&str]| match resolve(flags, environment) {
+        Ok((_, Storage::Embedded { data_dir, .. })) => data_dir,
+        _ => panic!("no data directory"),
+    };
+    let pairs = [("XDG_DATA_HOME", "/data"), ("HOME", "/root")];
+
+    let of_user = data_dir(&Environment::of_pairs(&pairs, Account::Ordinary), &[]);
+    let of_root = data_dir(&Environment::of_pairs(&pairs, Account::Root), &[]);
+    let of_flag = data_dir(&Environment::of_pairs(&pairs, Account::Root), &["--data-dir", "/x"]);
+    let homeless = resolve(&[], &Environment::of_pairs(&[], Account::Ordinary)).err();
+
+    assert_eq!(of_user, Path::new("/data/tokend"));
+    assert_eq!(of_root, Path::new("/var/lib/tokend"));
+    assert_eq!(of_flag, Path::new("/x"));
+    assert!(matches!(homeless, Some(ConfigError::NoDataDirectory)));
+}
+
+#[test]
+fn migrate_and_bootstrap_need_a_database_and_say_so() {
+    let migrate = Migrate::try_parse_from(["migrate"]).unwrap().flags;
+    let bootstrap = Bootstrap::try_parse_from(["bootstrap"]).unwrap().flags;
+    let environment = environment(&[("TOKEND_KEYS", KEY)]);
+
+    let refused = [migrate.resolve(&environment).err(), bootstrap.resolve(&environment).err()];
+
+    for error in refused {
+        let error = error.unwrap();
+        assert!(matches!(error, ConfigError::NoDatabase), "{error:?}");
+        assert!(error.to_string().contains("DATABASE_URL"));
+    }
+}
+
+#[test]
+fn migrate_needs_no_keyring_but_checks_one_that_is_given() {
+    let resolve = |pairs: &[(&str, &str)]| {
+        let flags = Migrate::try_parse_from(["migrate", "--database-url", URL]).unwrap().flags;
+        flags.resolve(&environment(pairs))
+    };
+
+    assert!(resolve(&[]).is_ok());
+    let refused = resolve(&[("TOKEND_KEYS", "no key")]).err().unwrap();
+    assert!(matches!(refused, ConfigError::KeyringInvalid { .. }), "{refused:?}");
+}

@@ -1,0 +1,132 @@
+//! Who runs Postgres: the current user, or, when tokend runs as root, an unprivileged account,
+//! since Postgres refuses root. Builds the commands that run as that account.
+
+use std::ffi::OsStr;
+use std::os::unix::fs::{MetadataExt as _, chown};
+use std::os::unix::process::CommandExt as _;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::{env, fs, io};
+
+use super::EmbeddedError;
+
+/// Accounts that root runs Postgres as, by preference.
+const UNPRIVILEGED: [&str; 2] = ["postgres", "nobody"];
+/// All that Postgres gets to see of the environment: no variable of tokend's, which may hold
+/// secrets, and none of Postgres's own (PGPORT, PGDATA …), which would change what it does.
+const ENVIRONMENT: [&str; 5] = ["PATH", "HOME", "TZ", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH"];
+
+/// Tells whether this process is root.
+pub(super) fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
+/// The account that runs Postgres.
+#[derive(Debug)]
+pub(super) struct Account {
+    name: String,
+    ids: Option<Ids>,
+    has_setpriv: bool,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Ids {
+    user: u32,
+    group: u32,
+}
+
+impl Account {
+    /// Chooses the account: for root whoever owns `data`, when they exist, so that an account
+    /// that appears later does not lock the data out.
+    pub(super) fn choose(data: &Path) -> Result<Self, EmbeddedError> {
+        let has_setpriv = can_signal_on_death();
+        if !is_root() {
+            return Ok(Self {
+                name: rustix::process::geteuid().as_raw().to_string(),
+                ids: None,
+                has_setpriv,
+            });
+        }
+        let owner = fs::metadata(data).ok().filter(|found| found.uid() != 0);
+        let (name, ids) = match owner {
+            Some(owner) => {
+                let (user, group) = (owner.uid(), owner.gid());
+                (user.to_string(), Ids { user, group })
+            }
+            None => UNPRIVILEGED
+                .into_iter()
+                .find_map(|name| Some((name.to_owned(), look_up(name)?)))
+                .ok_or(EmbeddedError::NoAccount)?,
+        };
+        Ok(Self { name, ids: Some(ids), has_setpriv })
+    }
+
+    /// Returns a command that runs as this account, in a process group of its own, so that Ctrl-C
+    /// on the terminal reaches tokend alone.
+    pub(super) fn command(&self, program: impl AsRef<OsStr>) -> Command {
+        let mut command = Command::new(program);
+        command
+            .env_clear()
+            .envs(ENVIRONMENT.iter().filter_map(|&name| Some((name, env::var_os(name)?))))
+            .env("LC_ALL", "C")
+            .current_dir("/")
+            .stdin(Stdio::null())
+            .process_group(0);
+        if let Some(ids) = self.ids {
+            // The standard library clears the supplementary groups along with it.
+            command.uid(ids.user).gid(ids.group);
+        }
+        command
+    }
+
+    /// Returns a command like [`Self::command`] that is sent `signal` when the calling thread
+    /// ends, killed or not, where the system can do that (Linux).
+    pub(super) fn mortal_command(&self, program: &Path, signal: &str) -> Command {
+        if !self.has_setpriv {
+            return self.command(program);
+        }
+        let mut command = self.command("setpriv");
+        command.args(["--pdeathsig", signal, "--"]).arg(program);
+        command
+    }
+
+    /// Gives a directory that this process has made to the account.
+    pub(super) fn own(&self, directory: &Path) -> io::Result<()> {
+        match self.ids {
+            Some(ids) => chown(directory, Some(ids.user), Some(ids.group)),
+            None => Ok(()),
+        }
+    }
+
+    /// Checks that the account can pass through `directory`.
+    pub(super) fn require_access(&self, directory: &Path) -> Result<(), EmbeddedError> {
+        if self.ids.is_none() || succeeds(self.command("test").arg("-x").arg(directory)) {
+            return Ok(());
+        }
+        Err(EmbeddedError::Unreachable { directory: directory.to_owned(), account: self.name.clone() })
+    }
+}
+
+/// Tells whether util-linux's `setpriv` is there; the one of busybox lacks the option.
+fn can_signal_on_death() -> bool {
+    cfg!(target_os = "linux") && succeeds(Command::new("setpriv").args(["--pdeathsig", "keep", "--", "true"]))
+}
+
+fn succeeds(command: &mut Command) -> bool {
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status()
+        .is_ok_and(|status| status.success())
+}
+
+/// Asks `id`, which unlike `/etc/passwd` knows the accounts of every name service.
+fn look_up(name: &str) -> Option<Ids> {
+    let number = |option: &str| {
+        let output = Command::new("id").args([option, name]).output().ok()?;
+        let text = String::from_utf8(output.stdout).ok()?;
+        text.trim().parse::<u32>().ok().filter(|&id| id != 0)
+    };
+    Some(Ids { user: number("-u")?, group: number("-g")? })
+}

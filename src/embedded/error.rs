@@ -1,0 +1,130 @@
+//! Why a private Postgres could not be started or stopped, in words that say what to do.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// Says why the private Postgres is not there.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum EmbeddedError {
+    /// Another process runs a cluster on the same directory.
+    #[error(
+        "{} is in use by another tokend: stop that one, or choose another data directory",
+        directory.display()
+    )]
+    InUse {
+        /// The data directory that both want.
+        directory: PathBuf,
+    },
+    /// The socket's path does not fit into a socket address.
+    #[error(
+        "the data directory's path is too long: {} has {} bytes, a socket's path at most {longest}; choose a shorter data directory",
+        socket.display(), socket.as_os_str().len()
+    )]
+    PathTooLong {
+        /// The path that the socket would have.
+        socket: PathBuf,
+        /// Most bytes that this system takes.
+        longest: usize,
+    },
+    /// No Postgres server was found on this machine.
+    #[error(
+        "no Postgres server is installed: install it with `{install}`, or set DATABASE_URL to a Postgres that runs elsewhere"
+    )]
+    NotInstalled {
+        /// The command that installs one here.
+        install: &'static str,
+    },
+    /// Only a server older than the oldest supported one was found.
+    #[error(
+        "Postgres {major} in {} is too old: {} or newer is needed; install one with `{install}`, or set DATABASE_URL",
+        directory.display(), super::binaries::OLDEST_MAJOR
+    )]
+    TooOld {
+        /// Where its programs are.
+        directory: PathBuf,
+        /// Its major version.
+        major: u32,
+        /// The command that installs a newer one here.
+        install: &'static str,
+    },
+    /// The data were written by a major version that is not installed.
+    #[error(
+        "the data in {} belong to Postgres {data}, but the one installed here is Postgres {installed}: install Postgres {data}, or take the data over with pg_upgrade",
+        directory.display()
+    )]
+    OtherMajor {
+        /// The directory of the data.
+        directory: PathBuf,
+        /// The major version that wrote them.
+        data: u32,
+        /// The major version that was found.
+        installed: u32,
+    },
+    /// Started as root, and there is no account to run Postgres as.
+    #[error("postgres refuses to run as root, and this system has neither a user `postgres` nor `nobody`")]
+    NoAccount,
+    /// The account that runs Postgres cannot reach the data directory.
+    #[error(
+        "user {account}, who runs Postgres when tokend is started as root, cannot reach {}: allow passing through it and the directories above it (chmod a+x), or choose another data directory",
+        directory.display()
+    )]
+    Unreachable {
+        /// The directory that it must pass.
+        directory: PathBuf,
+        /// The name or number of the account.
+        account: String,
+    },
+    /// A file or directory could not be used, or a program not started.
+    #[error("cannot {action} {}", path.display())]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+    /// `initdb` failed.
+    #[error("initdb could not make a database in {}: {output}", directory.display())]
+    Initialise {
+        /// Where.
+        directory: PathBuf,
+        /// The end of what it said.
+        output: String,
+    },
+    /// The server ended before it was ready.
+    #[error("postgres did not start; its log {} ends with: {tail}", log.display())]
+    Start {
+        /// The server's log.
+        log: PathBuf,
+        /// The end of what it logged at this start.
+        tail: String,
+    },
+    /// The server was not ready in time, for instance because a recovery took too long.
+    #[error("postgres was not ready after {seconds} s; its log {} ends with: {tail}", log.display())]
+    NotReady {
+        /// How long it was given.
+        seconds: u64,
+        /// The server's log.
+        log: PathBuf,
+        /// The end of what it logged at this start.
+        tail: String,
+    },
+    /// A server could not be ended.
+    #[error("the Postgres on {} (process {pid}) does not end", directory.display())]
+    StillRunning {
+        /// The directory of its data.
+        directory: PathBuf,
+        /// Its postmaster.
+        pid: u32,
+    },
+}
+
+impl EmbeddedError {
+    /// Returns what turns an I/O error into one that names the file, for `map_err`.
+    pub(super) fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
+        move |source| Self::Io { action, path: path.to_owned(), source }
+    }
+}

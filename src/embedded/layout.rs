@@ -1,0 +1,179 @@
+//! Where the private Postgres keeps its things below tokend's data directory, and with which
+//! permissions. Must never know how Postgres is run.
+
+use std::fs::{self, DirBuilder, File, OpenOptions, Permissions, TryLockError};
+use std::io::{self, Read as _, Seek as _, SeekFrom};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::account::{Account, is_root};
+use super::{Cluster, EmbeddedError};
+
+/// Most bytes of a socket's path without the closing zero: `sun_path` less one.
+const LONGEST_SOCKET_PATH: usize = if cfg!(target_os = "linux") { 107 } else { 103 };
+/// A killed holder of the lock keeps it until the system has cleared the process away.
+const LOCK_PATIENCE: Duration = Duration::from_millis(300);
+/// A log beyond this many bytes is emptied at the next start.
+const LARGEST_LOG: u64 = 10 * 1024 * 1024;
+/// Most bytes and lines of a log that an error quotes.
+const TAIL_BYTES: u64 = 4096;
+const TAIL_LINES: usize = 8;
+
+/// The paths below one data directory.
+#[derive(Debug)]
+pub(super) struct Layout {
+    root: PathBuf,
+    socket_directory: PathBuf,
+}
+
+impl Layout {
+    /// Makes the data directory where there is none and fixes its absolute path.
+    pub(super) fn create(root: &Path) -> Result<Self, EmbeddedError> {
+        if !root.is_dir() {
+            // As root, another account must be able to pass through to the data.
+            let mode = if is_root() { 0o711 } else { 0o700 };
+            DirBuilder::new()
+                .recursive(true)
+                .mode(mode)
+                .create(root)
+                .and_then(|()| fs::set_permissions(root, Permissions::from_mode(mode)))
+                .map_err(EmbeddedError::io("make the data directory", root))?;
+        }
+        let root = fs::canonicalize(root).map_err(EmbeddedError::io("resolve the data directory", root))?;
+        let socket_directory = root.join("postgres-socket");
+        let socket = socket_directory.join(format!(".s.PGSQL.{}", Cluster::PORT));
+        if socket.as_os_str().len() > LONGEST_SOCKET_PATH {
+            return Err(EmbeddedError::PathTooLong { socket, longest: LONGEST_SOCKET_PATH });
+        }
+        Ok(Self { root, socket_directory })
+    }
+
+    pub(super) fn root(&self) -> &Path {
+        &self.root
+    }
+
+    pub(super) fn socket_directory(&self) -> &Path {
+        &self.socket_directory
+    }
+
+    /// The directory of the data, Postgres's PGDATA.
+    pub(super) fn data(&self) -> PathBuf {
+        self.root.join("postgres")
+    }
+
+    /// Where `initdb` works: what is found here was never finished.
+    pub(super) fn unfinished_data(&self) -> PathBuf {
+        self.root.join("postgres.new")
+    }
+
+    pub(super) fn log(&self) -> PathBuf {
+        self.root.join("postgres.log")
+    }
+
+    /// Takes the exclusive lock that lets its holder touch anything below the directory.
+    pub(super) fn lock(&self) -> Result<File, EmbeddedError> {
+        let path = self.root.join("lock");
+        let file = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .mode(0o600)
+            .open(&path)
+            .map_err(EmbeddedError::io("open", &path))?;
+        let deadline = Instant::now() + LOCK_PATIENCE;
+        loop {
+            match file.try_lock() {
+                Ok(()) => return Ok(file),
+                Err(TryLockError::WouldBlock) if Instant::now() < deadline => {
+                    thread::sleep(Duration::from_millis(10));
+                }
+                Err(TryLockError::WouldBlock) => {
+                    return Err(EmbeddedError::InUse { directory: self.root.clone() });
+                }
+                Err(TryLockError::Error(source)) => {
+                    return Err(EmbeddedError::io("lock", &path)(source));
+                }
+            }
+        }
+    }
+
+    /// Returns the major version that wrote the data, or `None` when there are no data yet.
+    pub(super) fn data_major(&self) -> Result<Option<u32>, EmbeddedError> {
+        let path = self.data().join("PG_VERSION");
+        match fs::read_to_string(&path) {
+            Ok(text) => text.trim().parse().map(Some).map_err(|_| {
+                EmbeddedError::io("read", &path)(io::Error::other("it holds no version number"))
+            }),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(EmbeddedError::io("read", &path)(error)),
+        }
+    }
+
+    /// Makes the socket's directory anew: what lies in it belongs to a server that has gone.
+    pub(super) fn fresh_socket_directory(&self, account: &Account) -> Result<(), EmbeddedError> {
+        make_private(&self.socket_directory, account)
+    }
+
+    /// Makes an empty directory for `initdb` to work in.
+    pub(super) fn fresh_unfinished_data(&self, account: &Account) -> Result<(), EmbeddedError> {
+        make_private(&self.unfinished_data(), account)
+    }
+
+    /// Gives finished data their name, for good.
+    pub(super) fn finish_data(&self) -> Result<(), EmbeddedError> {
+        let data = self.data();
+        fs::rename(self.unfinished_data(), &data)
+            .and_then(|()| File::open(&self.root)?.sync_all())
+            .map_err(EmbeddedError::io("move the new database to", &data))
+    }
+
+    /// Opens the server's log for appending; returns it with its length so far.
+    pub(super) fn open_log(&self) -> Result<(File, u64), EmbeddedError> {
+        let path = self.log();
+        let open = || {
+            let log = OpenOptions::new().create(true).append(true).mode(0o600).open(&path)?;
+            if log.metadata()?.len() > LARGEST_LOG {
+                log.set_len(0)?;
+            }
+            let length = log.metadata()?.len();
+            Ok((log, length))
+        };
+        open().map_err(EmbeddedError::io("open", &path))
+    }
+
+    /// Returns the last lines that the log has gained since it had `start` bytes.
+    pub(super) fn log_tail(&self, start: u64) -> String {
+        let read = || -> io::Result<String> {
+            let mut log = File::open(self.log())?;
+            let end = log.metadata()?.len();
+            log.seek(SeekFrom::Start(start.max(end.saturating_sub(TAIL_BYTES))))?;
+            let mut bytes = Vec::new();
+            log.read_to_end(&mut bytes)?;
+            Ok(last_lines(&bytes))
+        };
+        read().unwrap_or_default()
+    }
+}
+
+/// Returns the last lines of a program's output as one piece of text.
+pub(super) fn last_lines(output: &[u8]) -> String {
+    let text = String::from_utf8_lossy(output);
+    let lines: Vec<&str> = text.lines().map(str::trim_end).filter(|line| !line.is_empty()).collect();
+    lines[lines.len().saturating_sub(TAIL_LINES)..].join("\n")
+}
+
+fn make_private(directory: &Path, account: &Account) -> Result<(), EmbeddedError> {
+    match fs::remove_dir_all(directory) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            return Err(EmbeddedError::io("remove", directory)(error));
+        }
+        _ => {}
+    }
+    DirBuilder::new()
+        .mode(0o700)
+        .create(directory)
+        .and_then(|()| account.own(directory))
+        .map_err(EmbeddedError::io("make", directory))
+}

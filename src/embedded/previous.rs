@@ -1,0 +1,119 @@
+//! What an earlier run left behind when it was killed: a postmaster that still runs, or its pid
+//! file. Ends the one and makes sure that the other keeps nobody out. Called under the lock.
+//!
+//! The pid file is never removed: Postgres reads from it which shared memory the killed server
+//! used, and refuses to start while one of its backends still lives.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+use std::{fs, io, thread};
+
+use rustix::process::{Pid, test_kill_process};
+
+use super::EmbeddedError;
+use super::account::Account;
+use super::binaries::Binaries;
+use super::layout::Layout;
+
+/// Seconds that a fast shutdown of the earlier server may take, and then an immediate one.
+const SHUTDOWNS: [(&str, &str); 2] = [("fast", "60"), ("immediate", "10")];
+const LAST_MOMENT: Duration = Duration::from_secs(2);
+
+/// Ends the server that an earlier run has left on the data, if there is one.
+pub(super) fn end(layout: &Layout, account: &Account, binaries: &Binaries) -> Result<(), EmbeddedError> {
+    let data = layout.data();
+    let Some(pid) = recorded_postmaster(&data)? else {
+        return Ok(());
+    };
+    for (mode, seconds) in SHUTDOWNS {
+        if gone_within(Duration::ZERO, pid, &data) {
+            break;
+        }
+        tracing::info!(postgres.pid = pid.as_raw_pid(), mode, "ending the postgres of an earlier run");
+        // As the account: the pid file is the account's, and root must not signal what it names.
+        let program = binaries.pg_ctl();
+        account
+            .command(&program)
+            .args(["stop", "--silent", "--mode", mode, "--timeout", seconds, "--pgdata"])
+            .arg(&data)
+            .output()
+            .map_err(EmbeddedError::io("run", &program))?;
+        // A server removes its record, which pg_ctl waits for, a moment before it ends.
+        if gone_within(LAST_MOMENT, pid, &data) {
+            break;
+        }
+    }
+    if serves(pid, &data) {
+        return Err(EmbeddedError::StillRunning { directory: data, pid: pid.as_raw_pid().unsigned_abs() });
+    }
+    // A server that has shut down took its record along, even where nobody reaps its process.
+    if exists(pid) && recorded_postmaster(&data)? == Some(pid) {
+        disown(&data, account)?;
+    }
+    Ok(())
+}
+
+fn recorded_postmaster(data: &Path) -> Result<Option<Pid>, EmbeddedError> {
+    let path = data.join("postmaster.pid");
+    match fs::read_to_string(&path) {
+        Ok(text) => {
+            let number = text.lines().next().and_then(|line| line.trim().parse().ok());
+            Ok(number.filter(|&pid: &i32| pid > 0).and_then(Pid::from_raw))
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(EmbeddedError::io("read", &path)(error)),
+    }
+}
+
+fn gone_within(limit: Duration, pid: Pid, data: &Path) -> bool {
+    let deadline = Instant::now() + limit;
+    while serves(pid, data) {
+        if Instant::now() >= deadline {
+            return false;
+        }
+        thread::sleep(Duration::from_millis(3));
+    }
+    true
+}
+
+fn exists(pid: Pid) -> bool {
+    !matches!(test_kill_process(pid), Err(rustix::io::Errno::SRCH))
+}
+
+/// Tells whether the process is a Postgres on `data`: after a restart of the machine or of a
+/// container the recorded number may be anybody's.
+#[cfg(target_os = "linux")]
+fn serves(pid: Pid, data: &Path) -> bool {
+    use std::os::unix::ffi::OsStrExt as _;
+
+    let arguments = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    arguments.split(|&byte| byte == 0).any(|argument| argument == data.as_os_str().as_bytes())
+}
+
+#[cfg(not(target_os = "linux"))]
+fn serves(pid: Pid, data: &Path) -> bool {
+    std::process::Command::new("ps")
+        .args(["-ww", "-o", "command=", "-p"])
+        .arg(pid.to_string())
+        .output()
+        .is_ok_and(|output| String::from_utf8_lossy(&output.stdout).contains(&*data.to_string_lossy()))
+}
+
+/// Replaces a recorded number that now is another process's by our own: Postgres takes its
+/// parent's for stale, another living one's for a server and would refuse to start for ever.
+fn disown(data: &Path, account: &Account) -> Result<(), EmbeddedError> {
+    let path = data.join("postmaster.pid");
+    let script = r#"{ echo "$2"; tail -n +2 "$1"; } >"$1.new" && mv "$1.new" "$1""#;
+    let output = account
+        .command("sh")
+        .args(["-c", script, "sh"])
+        .arg(&path)
+        .arg(std::process::id().to_string())
+        .output();
+    match output {
+        Ok(output) if output.status.success() => Ok(()),
+        Ok(output) => Err(io::Error::other(String::from_utf8_lossy(&output.stderr).trim().to_owned())),
+        Err(error) => Err(error),
+    }
+    .map_err(EmbeddedError::io("rewrite", &path))
+}

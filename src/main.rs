@@ -1,0 +1,34 @@
+//! The `tokend` program: parses the command line, runs one command, says what went wrong.
+//!
+//! Everything else is in the library, where tests can reach it. Exit status 2 for a wrong command
+//! line comes from clap; a command chooses its own, and 1 stands for every failure.
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use clap::Parser;
+use tokend::commands::{self, CommandLine};
+
+fn main() -> ExitCode {
+    match commands::run(CommandLine::parse()) {
+        Ok(code) => code,
+        Err(error) => {
+            report(&error.into());
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Writes an error and its causes to standard error, where nothing more can be done if it fails.
+fn report(error: &anyhow::Error) {
+    let mut output = io::stderr().lock();
+    let mut said = error.to_string();
+    let _ = writeln!(output, "error: {said}");
+    for cause in error.chain().skip(1).map(ToString::to_string) {
+        // Some libraries wrap an error in another of the same words.
+        if cause != said {
+            let _ = writeln!(output, "  because: {cause}");
+            said = cause;
+        }
+    }
+}
