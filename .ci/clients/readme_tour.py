@@ -1,0 +1,115 @@
+"""Takes the tour out of README.md and compares what it printed with what README.md shows.
+
+    readme_tour.py script README.md            prints the tour's commands as one shell script
+    readme_tour.py compare README.md OUTPUT    compares OUTPUT, what that script printed
+
+The tour is what stands between `<!-- tour:begin -->` and `<!-- tour:end -->`: ```sh blocks are
+commands, all of one shell; a ```json block shows what the ```sh block before it prints. Ids, secrets
+and times differ each time: they compare by their form, and ids also by where they appear again.
+"""
+
+import json
+import re
+import sys
+
+BEGIN, END = "<!-- tour:begin -->", "<!-- tour:end -->"
+FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+SEPARATOR = "== README tour, block"
+
+# README.md may cut its secret short, so that no scanner takes it for a leak.
+SECRET = re.compile(r"^tokd_([0-9A-Za-z]{71}|[0-9A-Za-z]*\.\.\.)$")
+ID = re.compile(r"^[0-9A-Za-z]{22}$")
+TIME = re.compile(r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z$")
+
+
+def tour(readme_path):
+    """Reads the tour as a list of [commands, shown output or None]."""
+    with open(readme_path, encoding="utf-8") as file:
+        text = file.read()
+    if text.count(BEGIN) != 1 or text.count(END) != 1:
+        sys.exit(f"tour: README.md must have one {BEGIN} and one {END}")
+    text = text.split(BEGIN)[1].split(END)[0]
+    steps = []
+    for language, block in FENCE.findall(text):
+        if language == "sh":
+            steps.append([block, None])
+        elif language == "json":
+            if not steps or steps[-1][1] is not None:
+                sys.exit("tour: a json block must follow the sh block that prints it")
+            steps[-1][1] = block
+    for method in ("CreateToken", "ListTokens", "Verify", "RevokeToken"):
+        if not any(f"TokenService/{method}" in commands for commands, _ in steps):
+            sys.exit(f"tour: README.md's tour does not call {method}")
+    return steps
+
+
+def script(steps):
+    """Joins the commands to one script, which ends at the first that fails."""
+    print("set -euo pipefail")
+    for number, (commands, _) in enumerate(steps):
+        print(f"printf '\\n%s %s\\n' '{SEPARATOR}' {number}")
+        print(commands)
+
+
+def documents(text):
+    """Parses JSON values that follow one another."""
+    decoder, values, text = json.JSONDecoder(), [], text.strip()
+    while text:
+        value, end = decoder.raw_decode(text)
+        values.append(value)
+        text = text[end:].lstrip()
+    return values
+
+
+def masked(value, ids):
+    """Replaces what differs from run to run; an id by the number of its first appearance."""
+    if isinstance(value, dict):
+        return {key: masked(inner, ids) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [masked(inner, ids) for inner in value]
+    if isinstance(value, str):
+        if SECRET.match(value):
+            return "<secret>"
+        if ID.match(value):
+            return f"<id {ids.setdefault(value, len(ids))}>"
+        if TIME.match(value):
+            return "<time>"
+    return value
+
+
+def compare(steps, output):
+    """Ends with a message at the first block that printed something else than README.md shows."""
+    parts = re.split(rf"^{SEPARATOR} \d+\n", output, flags=re.MULTILINE)[1:]
+    if len(parts) != len(steps):
+        sys.exit(f"tour: {len(parts)} of {len(steps)} blocks ran")
+    shown_ids, printed_ids, verdicts = {}, {}, []
+    for number, ((_, shown), printed) in enumerate(zip(steps, parts)):
+        if shown is None:
+            continue
+        wanted = masked(documents(shown), shown_ids)
+        answers = documents(printed)
+        actual = masked(answers, printed_ids)
+        if actual != wanted:
+            sys.exit(
+                f"tour: block {number} printed\n{json.dumps(actual, indent=2)}\n"
+                f"but README.md shows\n{json.dumps(wanted, indent=2)}"
+            )
+        verdicts += [answer["verdict"] for answer in answers if "verdict" in answer]
+    if verdicts[:1] != ["VERDICT_VALID"] or verdicts[-1:] != ["VERDICT_REVOKED"]:
+        sys.exit(f"tour: must go from VERDICT_VALID to VERDICT_REVOKED, went {verdicts}")
+    print(f"tour: {len(steps)} blocks printed what README.md shows: {', '.join(verdicts)}")
+
+
+def main():
+    match sys.argv[1:]:
+        case ["script", readme]:
+            script(tour(readme))
+        case ["compare", readme, output]:
+            with open(output, encoding="utf-8") as file:
+                compare(tour(readme), file.read())
+        case _:
+            sys.exit(__doc__)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,110 @@
+//! The disposable Postgres that a test binary shares among its tests: started by the first that
+//! asks, gone with the process however that ends. A janitor, a child that outlives the process,
+//! removes the directory; what a killed janitor left is swept by a later run.
+
+use std::fs::{self, OpenOptions, Permissions};
+use std::io;
+use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::process::CommandExt as _;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use sqlx::postgres::{PgConnectOptions, PgSslMode};
+use tokend::embedded::{Cluster, Durability};
+
+/// Short, and open to the account that runs Postgres; TMPDIR may be neither.
+const PARENT: &str = "/tmp";
+const PREFIX: &str = "tokend-test-";
+/// A directory without a taken lock may be one that another test binary has just made.
+const OLD_ENOUGH_TO_SWEEP: Duration = Duration::from_mins(1);
+/// Waits for the end of the process at the other end of its input, then for its Postgres.
+const JANITOR: &str = r#"
+cat >/dev/null
+pid_file=$1/postgres/postmaster.pid
+if [ -e "$pid_file" ]; then
+    kill -QUIT "$(head -n 1 "$pid_file")"
+fi
+tries=0
+while [ -e "$pid_file" ] && [ "$tries" -lt 100 ]; do
+    sleep 0.1
+    tries=$((tries + 1))
+done
+rm -rf -- "$1" || { sleep 1; rm -rf -- "$1"; }
+"#;
+
+struct Disposable {
+    cluster: Cluster,
+    // Its input is closed when this process ends, in whichever way.
+    _janitor: Child,
+}
+
+/// Returns the cluster of this test binary; starts it at the first call.
+pub(crate) fn cluster() -> &'static Cluster {
+    static SHARED: OnceLock<Disposable> = OnceLock::new();
+    &SHARED.get_or_init(start).cluster
+}
+
+/// Returns what connects to `database` on the cluster as its superuser.
+pub(crate) fn connect_options(database: &str) -> PgConnectOptions {
+    PgConnectOptions::new_without_pgpass()
+        .socket(cluster().socket_dir())
+        .port(Cluster::PORT)
+        .username(Cluster::ROLE)
+        .database(database)
+        .ssl_mode(PgSslMode::Disable)
+}
+
+#[expect(clippy::expect_used, reason = "without a database no test can run")]
+fn start() -> Disposable {
+    sweep();
+    let directory =
+        tempfile::Builder::new().prefix(PREFIX).tempdir_in(PARENT).expect("a directory for Postgres").keep();
+    let janitor = hire_janitor(&directory).expect("a shell that cleans up");
+    fs::set_permissions(&directory, Permissions::from_mode(0o711)).expect("permissions for Postgres");
+    let cluster = Cluster::start(&directory, Durability::Disposable).expect("a Postgres for the tests");
+    Disposable { cluster, _janitor: janitor }
+}
+
+fn hire_janitor(directory: &Path) -> io::Result<Child> {
+    Command::new("sh")
+        .args(["-c", JANITOR, "sh"])
+        .arg(directory)
+        .current_dir("/")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        // Out of reach of the Ctrl-C that ends the tests.
+        .process_group(0)
+        .spawn()
+}
+
+/// Removes what killed runs have left; whatever cannot be removed is left to a later run.
+fn sweep() {
+    let entries = fs::read_dir(PARENT).into_iter().flatten().flatten();
+    for entry in entries.filter(|entry| entry.file_name().to_string_lossy().starts_with(PREFIX)) {
+        let directory = entry.path();
+        if is_abandoned(&directory) && has_no_postgres(&directory) {
+            let _ = fs::remove_dir_all(&directory);
+        }
+    }
+}
+
+fn is_abandoned(directory: &Path) -> bool {
+    let age = fs::metadata(directory).and_then(|found| found.modified()).map(|time| time.elapsed());
+    if !matches!(age, Ok(Ok(age)) if age > OLD_ENOUGH_TO_SWEEP) {
+        return false;
+    }
+    match OpenOptions::new().write(true).open(directory.join("lock")) {
+        Ok(lock) => lock.try_lock().is_ok(),
+        Err(error) => error.kind() == io::ErrorKind::NotFound,
+    }
+}
+
+/// Ends a server that may have survived, in the way a start does: a recorded process id alone
+/// could by now be anybody's.
+fn has_no_postgres(directory: &Path) -> bool {
+    !directory.join("postgres/postmaster.pid").exists()
+        || Cluster::start(directory, Durability::Disposable).and_then(Cluster::stop).is_ok()
+}
