@@ -1,0 +1,139 @@
+//! The private Postgres, tried with the real one of this machine: here how it starts and whom it
+//! refuses, in `recovery` how it ends and what it makes of what a killed run has left.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod place;
+mod recovery;
+
+use std::fs::{self, Permissions};
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::path::PathBuf;
+
+use rustix::process::geteuid;
+use tokend::embedded::{Cluster, Durability, EmbeddedError};
+
+use self::place::{ask, place, start};
+
+#[test]
+fn a_first_start_makes_a_durable_database_on_a_socket_alone() {
+    let place = place();
+
+    let cluster = start(&place).unwrap();
+
+    assert_eq!(ask(&cluster, "SHOW fsync"), "on");
+    assert_eq!(ask(&cluster, "SHOW listen_addresses"), "");
+    assert_eq!(ask(&cluster, "SHOW server_encoding"), "UTF8");
+    assert_eq!(ask(&cluster, "SELECT current_user::text"), Cluster::ROLE);
+    for name in ["postgres", "postgres-socket"] {
+        let mode = fs::metadata(place.data_dir().join(name)).unwrap().mode();
+        assert_eq!(mode & 0o777, 0o700, "{name}");
+    }
+}
+
+#[test]
+fn a_restart_keeps_the_data() {
+    let place = place();
+    let cluster = start(&place).unwrap();
+    ask(&cluster, "CREATE TABLE kept AS SELECT 'yes' AS answer");
+    cluster.stop().unwrap();
+
+    let cluster = start(&place).unwrap();
+
+    assert_eq!(ask(&cluster, "SELECT answer FROM kept"), "yes");
+}
+
+#[test]
+fn a_second_start_on_the_same_directory_is_refused() {
+    let place = place();
+    let cluster = start(&place).unwrap();
+
+    let refused = start(&place).unwrap_err();
+
+    assert!(matches!(refused, EmbeddedError::InUse { .. }), "{refused}");
+    assert!(refused.to_string().contains(place.data_dir().to_str().unwrap()));
+    assert_eq!(ask(&cluster, "SELECT 'undisturbed'"), "undisturbed");
+}
+
+#[test]
+fn data_of_another_major_version_are_refused_by_both_names() {
+    let place = place();
+    start(&place).unwrap().stop().unwrap();
+    fs::write(place.data_dir().join("postgres/PG_VERSION"), "13\n").unwrap();
+
+    let refused = start(&place).unwrap_err();
+
+    assert!(matches!(refused, EmbeddedError::OtherMajor { data: 13, .. }));
+    assert!(refused.to_string().contains("Postgres 13"), "{refused}");
+    assert!(refused.to_string().contains(place.data_dir().to_str().unwrap()));
+}
+
+#[test]
+fn a_server_that_does_not_start_is_quoted() {
+    let place = place();
+    start(&place).unwrap().stop().unwrap();
+    fs::write(place.data_dir().join("postgres/postgresql.auto.conf"), "no_such_setting = 1\n").unwrap();
+
+    let failed = start(&place).unwrap_err();
+
+    assert!(matches!(failed, EmbeddedError::Start { .. }), "{failed}");
+    assert!(failed.to_string().contains("no_such_setting"), "{failed}");
+}
+
+#[test]
+fn a_directory_too_deep_for_a_socket_is_refused() {
+    let place = place();
+    let deep = place.data_dir().join("d".repeat(90));
+
+    let refused = Cluster::start(&deep, Durability::Durable).unwrap_err();
+
+    assert!(matches!(refused, EmbeddedError::PathTooLong { .. }), "{refused}");
+}
+
+#[test]
+fn a_directory_with_a_comma_a_space_and_a_quote_is_served() {
+    let place = place();
+    let odd = place.data_dir().join("a, \"b");
+
+    let cluster = Cluster::start(&odd, Durability::Disposable).unwrap();
+
+    assert_eq!(ask(&cluster, "SHOW fsync"), "off");
+}
+
+#[test]
+fn as_root_a_directory_that_postgres_cannot_reach_is_refused() {
+    if !geteuid().is_root() {
+        return;
+    }
+    let place = place();
+    fs::set_permissions(place.directory(), Permissions::from_mode(0o700)).unwrap();
+
+    let refused = start(&place).unwrap_err();
+
+    assert!(matches!(refused, EmbeddedError::Unreachable { .. }), "{refused}");
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn the_server_has_no_privileges_and_sees_nothing_of_the_environment() {
+    let place = place();
+    let cluster = start(&place).unwrap();
+    let process = PathBuf::from(format!("/proc/{}", cluster.postmaster_pid()));
+
+    let status = fs::read_to_string(process.join("status")).unwrap();
+    let environment = fs::read(process.join("environ")).unwrap();
+
+    let line = |name: &str| {
+        let line = status.lines().find(|line| line.starts_with(name)).unwrap();
+        line.trim_start_matches(name).trim().to_owned()
+    };
+    assert!(!line("Uid:").split_whitespace().any(|id| id == "0"));
+    if geteuid().is_root() {
+        assert!(!line("Gid:").split_whitespace().any(|id| id == "0"));
+        assert_eq!(line("Groups:"), "");
+        assert_eq!(line("CapEff:"), "0000000000000000");
+    }
+    // Cargo sets several such variables for this test.
+    assert!(std::env::var_os("CARGO_MANIFEST_DIR").is_some());
+    assert!(!String::from_utf8_lossy(&environment).contains("CARGO_"));
+}

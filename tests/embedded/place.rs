@@ -1,0 +1,50 @@
+//! Where a cluster of these tests lies, and how one is started and asked.
+
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+
+use sqlx::postgres::{PgConnectOptions, PgSslMode};
+use sqlx::{ConnectOptions as _, Row as _};
+use tempfile::TempDir;
+use tokend::embedded::{Cluster, Durability, EmbeddedError};
+
+/// A directory that the account of Postgres can reach, removed at the end.
+pub(crate) struct Place(TempDir);
+
+impl Place {
+    pub(crate) fn directory(&self) -> &Path {
+        self.0.path()
+    }
+
+    pub(crate) fn data_dir(&self) -> PathBuf {
+        self.0.path().join("data")
+    }
+}
+
+pub(crate) fn place() -> Place {
+    // Not TMPDIR, which may be too deep for a socket or closed to the account.
+    let directory = tempfile::Builder::new().prefix("tokend-embedded-").tempdir_in("/tmp").unwrap();
+    fs::set_permissions(directory.path(), Permissions::from_mode(0o755)).unwrap();
+    Place(directory)
+}
+
+pub(crate) fn start(place: &Place) -> Result<Cluster, EmbeddedError> {
+    Cluster::start(&place.data_dir(), Durability::Durable)
+}
+
+/// Runs one statement and returns the text it answers with, if any.
+pub(crate) fn ask(cluster: &Cluster, statement: &'static str) -> String {
+    let options = PgConnectOptions::new_without_pgpass()
+        .socket(cluster.socket_dir())
+        .port(Cluster::PORT)
+        .username(Cluster::ROLE)
+        .database(Cluster::DATABASE)
+        .ssl_mode(PgSslMode::Disable);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let mut connection = options.connect().await.unwrap();
+        let row = sqlx::query(statement).fetch_optional(&mut connection).await.unwrap();
+        row.map_or_else(String::new, |row| row.get(0))
+    })
+}
