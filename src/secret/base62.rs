@@ -1,8 +1,11 @@
 //! Big-endian, zero-padded base62 over `0-9A-Za-z`, of fixed widths: 6 characters for 32 bits, 22 for 128,
 //! 43 for 256. Every number has exactly one spelling; a spelling of a number too large for its bits is
-//! refused. Works on the stack, in chunks of ten characters, since it is on the path of every Verify.
+//! refused. Works on the stack, in chunks of ten characters, since it is on the path of every Verify; what
+//! it works on for 256 bits, which are secret, is erased.
 
 #![expect(clippy::cast_possible_truncation, reason = "limbs and remainders are cut on purpose")]
+
+use zeroize::Zeroizing;
 
 const DIGITS: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
 
@@ -71,12 +74,12 @@ pub(super) fn encode_u128(number: u128) -> [u8; 22] {
 }
 
 /// Reads 256 bits, big-endian.
-pub(super) fn decode_256(text: &[u8; 43]) -> Option<[u8; 32]> {
+pub(super) fn decode_256(text: &[u8; 43]) -> Option<Zeroizing<[u8; 32]>> {
     // Least significant limb first.
-    let mut limbs = [chunk(&text[..3])?, 0, 0, 0];
+    let mut limbs = Zeroizing::new([chunk(&text[..3])?, 0, 0, 0]);
     for digits in text[3..].chunks_exact(CHUNK) {
         let mut carry = u128::from(chunk(digits)?);
-        for limb in &mut limbs {
+        for limb in limbs.iter_mut() {
             carry += u128::from(*limb) * u128::from(CHUNK_RADIX);
             *limb = carry as u64;
             carry >>= 64;
@@ -85,8 +88,8 @@ pub(super) fn decode_256(text: &[u8; 43]) -> Option<[u8; 32]> {
             return None;
         }
     }
-    let mut bytes = [0; 32];
-    for (place, limb) in bytes.chunks_exact_mut(8).rev().zip(limbs) {
+    let mut bytes = Zeroizing::new([0; 32]);
+    for (place, limb) in bytes.chunks_exact_mut(8).rev().zip(limbs.iter()) {
         place.copy_from_slice(&limb.to_be_bytes());
     }
     Some(bytes)
@@ -95,7 +98,7 @@ pub(super) fn decode_256(text: &[u8; 43]) -> Option<[u8; 32]> {
 /// Writes 256 bits.
 pub(super) fn encode_256(bytes: &[u8; 32], text: &mut [u8; 43]) {
     // Most significant limb first, for the long division.
-    let mut limbs = [0_u64; 4];
+    let mut limbs = Zeroizing::new([0_u64; 4]);
     for (limb, place) in limbs.iter_mut().zip(bytes.as_chunks::<8>().0) {
         *limb = u64::from_be_bytes(*place);
     }
@@ -136,7 +139,7 @@ mod tests {
         assert_eq!(&encode_u128(u128::MAX), b"7n42DGM5Tflk9n8mt7Fhc7");
         assert_eq!(decode_u128(b"7n42DGM5Tflk9n8mt7Fhc8"), None);
         let largest: [u8; 43] = spelled(&[0xff; 32]);
-        assert_eq!(decode_256(&largest), Some([0xff; 32]));
+        assert_eq!(decode_256(&largest).map(|bytes| *bytes), Some([0xff; 32]));
         let mut next = largest;
         *next.last_mut().unwrap() += 1;
         assert_eq!(decode_256(&next), None);
@@ -156,7 +159,7 @@ mod tests {
         fn what_is_written_reads_back(a: u32, b: u128, c: [u8; 32]) {
             prop_assert_eq!(decode_u32(encode_u32(a)), Some(a));
             prop_assert_eq!(decode_u128(&encode_u128(b)), Some(b));
-            prop_assert_eq!(decode_256(&spelled(&c)), Some(c));
+            prop_assert_eq!(decode_256(&spelled(&c)).map(|bytes| *bytes), Some(c));
         }
 
         #[test]

@@ -6,7 +6,7 @@ use std::fmt;
 
 use rand::TryCryptoRng;
 use secrecy::SecretString;
-use zeroize::{Zeroize as _, Zeroizing};
+use zeroize::Zeroizing;
 
 use super::base62;
 use super::id::TokenId;
@@ -105,7 +105,7 @@ impl Secret {
         let checksum = rest.try_into().map_err(|_| FormatError::Length)?;
 
         let id = TokenId::from_text(id).ok_or(FormatError::Digits)?;
-        let random = base62::decode_256(random).map(Zeroizing::new).ok_or(FormatError::Digits)?;
+        let random = base62::decode_256(random).ok_or(FormatError::Digits)?;
         let checksum = base62::decode_u32(checksum).ok_or(FormatError::Digits)?;
         let covered = &text.as_bytes()[..text.len() - CHECKSUM];
         if crc32fast::hash(covered) != checksum {
@@ -117,7 +117,7 @@ impl Secret {
     /// Writes the secret's text.
     #[must_use]
     pub fn render(&self, prefix: &Prefix) -> SecretString {
-        let mut random = [0; RANDOM];
+        let mut random = Zeroizing::new([0; RANDOM]);
         base62::encode_256(&self.random, &mut random);
         // Of the final capacity, so that no half of a secret is left behind by a reallocation.
         let mut text = String::with_capacity(prefix.as_str().len() + 1 + BODY);
@@ -125,7 +125,6 @@ impl Secret {
         text.push('_');
         text.extend(self.id.to_text().map(char::from));
         text.extend(random.iter().copied().map(char::from));
-        random.zeroize();
         let checksum = crc32fast::hash(text.as_bytes());
         text.extend(base62::encode_u32(checksum).map(char::from));
         SecretString::from(text)
