@@ -53,7 +53,7 @@ impl Cluster {
     /// Starts Postgres on `dir`, making the directory and the data in it when there are none.
     ///
     /// Blocks until connections are accepted: about a second on a new directory, a tenth of one on
-    /// a used one, at most a minute and a half when an earlier run has to be ended and recovered.
+    /// a used one, at most some two minutes when an earlier run has to be ended and recovered.
     ///
     /// # Errors
     /// [`EmbeddedError::InUse`] while another process runs a cluster on `dir`; the other variants
@@ -106,7 +106,7 @@ impl Cluster {
     }
 
     /// Disconnects all clients, writes everything down and waits until the server has gone: about
-    /// a tenth of a second, at most 15 s.
+    /// a tenth of a second, at most 20 s.
     ///
     /// # Errors
     /// [`EmbeddedError::StillRunning`] when it did not end even by an immediate shutdown.

@@ -94,6 +94,7 @@ impl TokenService for TokenApi {
         request: Request<CreateTokenRequest>,
     ) -> Result<Response<CreateTokenResponse>, Status> {
         self.call("CreateToken", request, async |caller, message| {
+            caller.require(Permission::Write)?;
             let request = convert::create_request(message)?;
             let created = self.actions.create_token(&caller, request).await?;
             Span::current().record("token.id", field::display(created.token.id));
@@ -108,6 +109,7 @@ impl TokenService for TokenApi {
         request: Request<ListTokensRequest>,
     ) -> Result<Response<ListTokensResponse>, Status> {
         self.call("ListTokens", request, async |caller, message| {
+            caller.require(Permission::Read)?;
             let request = convert::list_request(message)?;
             Ok(convert::list_response(self.actions.list_tokens(&caller, request).await?))
         })
@@ -119,6 +121,7 @@ impl TokenService for TokenApi {
         request: Request<RevokeTokenRequest>,
     ) -> Result<Response<RevokeTokenResponse>, Status> {
         self.call("RevokeToken", request, async |caller, message| {
+            caller.require(Permission::Write)?;
             let (id, reason) = convert::revoke_request(&message)?;
             Span::current().record("token.id", field::display(id));
             let revoked = self.actions.revoke_token(&caller, id, &reason).await?;

@@ -140,5 +140,8 @@ fn wanted_states(listing: &Listing) -> (bool, bool, bool) {
 }
 
 fn owner(listing: &Listing) -> (Option<&str>, Option<&str>) {
-    (listing.organization_id.as_ref().map(super::super::domain::fields::OrganizationId::as_str), listing.user_id.as_ref().map(super::super::domain::fields::UserId::as_str))
+    (
+        listing.organization_id.as_ref().map(super::super::domain::fields::OrganizationId::as_str),
+        listing.user_id.as_ref().map(super::super::domain::fields::UserId::as_str),
+    )
 }

@@ -1,0 +1,126 @@
+//! Every kind of bad credential is refused, by every RPC, before anything else is looked at.
+
+use tokend::grpc::proto::ListTokensRequest;
+use tokend::secret::TokenId;
+use tonic::Code;
+
+use super::methods::{call, methods};
+use crate::support::client::{bearing, created_with, forged, ordinary, revoked, unknown_id};
+use crate::support::replica::Replica;
+use crate::support::status::refused;
+
+/// Checks that every RPC refuses these `authorization` values with this reason.
+async fn closed(replica: &Replica, values: &[&str], reason: &str) {
+    for method in methods() {
+        refused(call(replica, values, &method).await, Code::Unauthenticated, reason);
+    }
+}
+
+#[tokio::test]
+async fn without_a_credential_every_rpc_is_closed() {
+    closed(&Replica::start().await, &[], "CREDENTIAL_MISSING").await;
+}
+
+#[tokio::test]
+async fn two_credentials_are_refused_even_when_both_are_good() {
+    let replica = Replica::start().await;
+    let good = &*format!("Bearer {}", replica.installation.root_secret);
+
+    closed(&replica, &[good, good], "CREDENTIAL_MALFORMED").await;
+    closed(&replica, &[good, ""], "CREDENTIAL_MALFORMED").await;
+    closed(&replica, &["Basic YTpi", good], "CREDENTIAL_MALFORMED").await;
+}
+
+#[tokio::test]
+async fn what_is_not_exactly_a_bearer_secret_is_malformed() {
+    let replica = Replica::start().await;
+    let secret = &*replica.installation.root_secret;
+
+    for value in [
+        "",
+        "Bearer",
+        "Bearer ",
+        "Bearer tokd_",
+        secret,
+        &format!("Basic {secret}"),
+        &format!("Token {secret}"),
+        &format!("Bearer  {secret}"),
+        &format!("Bearer\t{secret}"),
+        &format!("Bearer {secret},"),
+        &format!("Bearer {secret}, Bearer {secret}"),
+        &format!("Bearer {}", &secret[..75]),
+        &format!("Bearer {}", secret.to_uppercase()),
+        &format!("Bearer {}", "x".repeat(4000)),
+    ] {
+        closed(&replica, &[value], "CREDENTIAL_MALFORMED").await;
+    }
+}
+
+#[tokio::test]
+async fn a_secret_that_proves_no_token_is_invalid() {
+    let replica = Replica::start().await;
+    let root_id = TokenId::parse(&replica.installation.root_secret[5..27]).unwrap();
+    let unknown_id = unknown_id();
+
+    for secret in [forged(unknown_id), forged(root_id)] {
+        closed(&replica, &[&format!("Bearer {secret}")], "CREDENTIAL_INVALID").await;
+    }
+}
+
+#[tokio::test]
+async fn an_expired_credential_is_refused_whatever_it_was_allowed() {
+    let replica = Replica::start().await;
+    let secret = created_with(&mut replica.root(), "", &["tokend:root"]).await.secret;
+    let expire = "UPDATE tokens SET create_time = '2001-01-01', expire_time = now() WHERE user_id = 'ada'";
+    replica.installation.database.execute(expire).await;
+
+    closed(&replica, &[&format!("Bearer {secret}")], "CREDENTIAL_EXPIRED").await;
+}
+
+#[tokio::test]
+async fn a_revoked_credential_is_refused_whatever_it_was_allowed() {
+    let replica = Replica::start().await;
+    let made = created_with(&mut replica.root(), "", &["tokend:root"]).await;
+    let mut caller = replica.client(&made.secret);
+    caller.list_tokens(ListTokensRequest::default()).await.unwrap();
+
+    revoked(&mut caller, &made.token.unwrap().id, "by itself").await;
+
+    closed(&replica, &[&format!("Bearer {}", made.secret)], "CREDENTIAL_REVOKED").await;
+}
+
+#[tokio::test]
+async fn an_ordinary_token_opens_no_rpc() {
+    let replica = Replica::start().await;
+    let secret = created_with(&mut replica.root(), "", &["repo:*", "tokendish:root"]).await.secret;
+
+    for method in methods() {
+        let outcome = call(&replica, &[&format!("Bearer {secret}")], &method).await;
+        refused(outcome, Code::PermissionDenied, "SCOPE_MISSING");
+    }
+}
+
+#[tokio::test]
+async fn the_case_of_the_scheme_does_not_matter() {
+    let replica = Replica::start().await;
+
+    for scheme in ["bearer", "BEARER", "bEaReR"] {
+        let value = format!("{scheme} {}", replica.installation.root_secret);
+        bearing(replica.channel(), &[&value]).create_token(ordinary()).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_change_is_refused_as_soon_as_its_callers_revocation_is_committed() {
+    let replica = Replica::start().await;
+    let made = created_with(&mut replica.root(), "", &["tokend:write"]).await;
+    let mut caller = replica.client(&made.secret);
+    caller.create_token(ordinary()).await.unwrap();
+    let revoke =
+        "UPDATE tokens SET revoke_time = now(), revoke_reason = '' WHERE 'tokend:write' = ANY(scopes)";
+    assert_eq!(replica.installation.database.execute(revoke).await, 1);
+
+    let outcome = caller.create_token(ordinary()).await;
+
+    refused(outcome, Code::Unauthenticated, "CREDENTIAL_REVOKED");
+}

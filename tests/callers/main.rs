@@ -1,0 +1,15 @@
+//! Who may call what, from outside: every RPC is closed to whoever has no good credential, and opens no
+//! further than the credential's scopes and organization.
+
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+
+#[expect(dead_code, reason = "each suite uses its part")]
+#[path = "../support/mod.rs"]
+mod support;
+
+mod credentials;
+mod methods;
+mod open;
+mod organizations;
+mod privileges;
+mod scopes;

@@ -1,0 +1,132 @@
+//! A caller acts in its own organization alone, unless its scopes say otherwise.
+
+use tokend::grpc::proto::{CreateTokenRequest, ListTokensRequest, Verdict};
+use tonic::{Code, Status};
+
+use super::methods::methods;
+use crate::support::client::{Client, created, created_with, ordinary, question, revocation, verified};
+use crate::support::replica::Replica;
+use crate::support::status::refused;
+
+const ALL_BUT_ROOT: [&str; 3] = ["tokend:verify", "tokend:read", "tokend:write"];
+
+/// What answers a caller that reaches for another organization.
+enum Barrier {
+    Refused(Code, &'static str),
+    NotFoundVerdict,
+}
+
+fn in_organization(organization_id: &str) -> ListTokensRequest {
+    ListTokensRequest { organization_id: organization_id.to_owned(), ..Default::default() }
+}
+
+async fn organizations(client: &mut Client) -> Vec<String> {
+    let page = client.list_tokens(ListTokensRequest::default()).await.unwrap().into_inner();
+    let mut found: Vec<_> = page.tokens.into_iter().map(|token| token.organization_id).collect();
+    found.sort();
+    found.dedup();
+    found
+}
+
+/// Reaches for the token of another organization by an RPC.
+async fn reach(caller: &mut Client, method: &str, id: &str, secret: &str) -> (Result<(), Status>, Barrier) {
+    let forbidden = Barrier::Refused(Code::PermissionDenied, "ORGANIZATION_FORBIDDEN");
+    match method {
+        "CreateToken" => {
+            let request = CreateTokenRequest { organization_id: "other".to_owned(), ..ordinary() };
+            (caller.create_token(request).await.map(drop), forbidden)
+        }
+        "ListTokens" => (caller.list_tokens(in_organization("other")).await.map(drop), forbidden),
+        "RevokeToken" => (
+            caller.revoke_token(revocation(id, "")).await.map(drop),
+            Barrier::Refused(Code::NotFound, "TOKEN_NOT_FOUND"),
+        ),
+        "Verify" => {
+            let answer = verified(caller, secret, &["a"]).await;
+            assert_eq!((answer.verdict(), answer.token), (Verdict::NotFound, None));
+            assert_eq!(answer.missing_scopes, [""; 0]);
+            (Ok(()), Barrier::NotFoundVerdict)
+        }
+        unknown => panic!("say here how {unknown} is kept within an organization"),
+    }
+}
+
+#[tokio::test]
+async fn no_rpc_reaches_into_another_organization() {
+    let replica = Replica::start().await;
+    let other = created_with(&mut replica.root(), "other", &[]).await;
+    let id = other.token.unwrap().id;
+    let mut caller = replica.caller("acme", &ALL_BUT_ROOT).await;
+
+    for method in methods() {
+        match reach(&mut caller, &method, &id, &other.secret).await {
+            (outcome, Barrier::Refused(code, reason)) => {
+                refused(outcome.map(tonic::Response::new), code, reason);
+            }
+            (outcome, Barrier::NotFoundVerdict) => outcome.unwrap(),
+        }
+    }
+    assert_eq!(verified(&mut replica.root(), &other.secret, &[]).await.verdict(), Verdict::Valid);
+}
+
+#[tokio::test]
+async fn within_its_own_organization_a_caller_may_name_it_or_not() {
+    let replica = Replica::start().await;
+    let mut caller = replica.caller("acme", &ALL_BUT_ROOT).await;
+
+    let made = created(&mut caller, ordinary()).await;
+    let named = created_with(&mut caller, "acme", &[]).await;
+
+    assert_eq!(made.token.as_ref().unwrap().organization_id, "acme");
+    assert_eq!(caller.list_tokens(in_organization("acme")).await.unwrap().into_inner().tokens.len(), 3);
+    assert_eq!(organizations(&mut caller).await, ["acme"]);
+    for made in [made, named] {
+        assert_eq!(verified(&mut caller, &made.secret, &[]).await.verdict(), Verdict::Valid);
+        caller.revoke_token(revocation(&made.token.unwrap().id, "")).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_root_caller_acts_everywhere_and_lists_all() {
+    let replica = Replica::start().await;
+    let mut root = replica.caller("acme", &["tokend:root"]).await;
+
+    let by_default = created(&mut root, ordinary()).await.token.unwrap();
+    let other = created_with(&mut root, "other", &[]).await;
+
+    assert_eq!(by_default.organization_id, "default", "not the root token's own");
+    assert_eq!(organizations(&mut root).await, ["acme", "default", "other"]);
+    assert_eq!(root.list_tokens(in_organization("other")).await.unwrap().into_inner().tokens.len(), 1);
+    assert_eq!(verified(&mut root, &other.secret, &[]).await.verdict(), Verdict::Valid);
+    root.revoke_token(revocation(&other.token.unwrap().id, "")).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_gateway_verifies_everywhere_and_does_nothing_else() {
+    let replica = Replica::start().await;
+    let other = created_with(&mut replica.root(), "other", &[]).await;
+    let mut gateway = replica.caller("acme", &["tokend:verify:any"]).await;
+
+    let answer = gateway.verify(question(&other.secret, &[])).await.unwrap().into_inner();
+
+    assert_eq!((answer.verdict(), answer.token.clone()), (Verdict::Valid, other.token));
+    let listed = gateway.list_tokens(in_organization("acme")).await;
+    refused(listed, Code::PermissionDenied, "SCOPE_MISSING");
+    let revoked = gateway.revoke_token(revocation(&answer.token.unwrap().id, "")).await;
+    refused(revoked, Code::PermissionDenied, "SCOPE_MISSING");
+}
+
+#[tokio::test]
+async fn verifying_everywhere_does_not_widen_what_else_a_caller_may() {
+    let replica = Replica::start().await;
+    let other = created_with(&mut replica.root(), "other", &[]).await.token.unwrap();
+    let scopes = ["tokend:verify:any", "tokend:read", "tokend:write"];
+    let mut caller = replica.caller("acme", &scopes).await;
+
+    refused(
+        caller.list_tokens(in_organization("other")).await,
+        Code::PermissionDenied,
+        "ORGANIZATION_FORBIDDEN",
+    );
+    refused(caller.revoke_token(revocation(&other.id, "")).await, Code::NotFound, "TOKEN_NOT_FOUND");
+}

@@ -1,0 +1,47 @@
+//! Which reserved scope opens which RPC, and no other.
+
+use tonic::Code;
+use tonic_types::StatusExt as _;
+
+use super::methods::{call, methods};
+use crate::support::client::created_with;
+use crate::support::replica::Replica;
+use crate::support::status::{reason, refused};
+
+const RESERVED: [&str; 5] =
+    ["tokend:verify", "tokend:verify:any", "tokend:read", "tokend:write", "tokend:root"];
+
+/// Returns the scopes that open an RPC, the one that a refusal names first.
+fn opened_by(method: &str) -> &'static [&'static str] {
+    match method {
+        "Verify" => &["tokend:verify", "tokend:verify:any", "tokend:root"],
+        "ListTokens" => &["tokend:read", "tokend:root"],
+        "CreateToken" | "RevokeToken" => &["tokend:write", "tokend:root"],
+        unknown => panic!("say here which scopes open {unknown}"),
+    }
+}
+
+#[tokio::test]
+async fn each_reserved_scope_opens_its_own_rpcs_alone() {
+    let replica = Replica::start().await;
+
+    for scope in RESERVED {
+        let secret = created_with(&mut replica.root(), "acme", &[scope]).await.secret;
+        for method in methods() {
+            let outcome = call(&replica, &[&format!("Bearer {secret}")], &method).await;
+            let opening = opened_by(&method);
+            if opening.contains(&scope) {
+                // The empty message may be no valid request, but it is judged.
+                let reason = outcome.err().as_ref().and_then(reason);
+                assert!(
+                    reason.is_none() || reason.as_deref() == Some("INVALID_FIELD"),
+                    "{scope} {method} {reason:?}"
+                );
+            } else {
+                let status = refused(outcome, Code::PermissionDenied, "SCOPE_MISSING");
+                let info = status.get_details_error_info().unwrap();
+                assert_eq!(info.metadata["scope"], opening[0], "{scope} {method}");
+            }
+        }
+    }
+}

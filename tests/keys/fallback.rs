@@ -1,0 +1,147 @@
+//! The durable verifier, asked when a token's key is lost: it decides rightly, and nobody can spend more
+//! of it than a fair share.
+
+use sqlx::Connection as _;
+use tokend::grpc::proto::{CreateTokenResponse, Verdict};
+use tokend::secret::{DurableCost, TokenId};
+use tokio::task::JoinSet;
+use tonic::Code;
+
+use crate::support::client::{created, created_with, forged, ordinary, question, verified};
+use crate::support::eventually;
+use crate::support::replica::{Installation, Replica, cheap, keyring, new_key};
+use crate::support::status::refused;
+
+fn wrong_secret_of(made: &CreateTokenResponse) -> String {
+    forged(TokenId::parse(&made.token.as_ref().unwrap().id).unwrap())
+}
+
+/// Starts a replica that has lost every key so far, with one place to hash in. Its callers' own secrets
+/// have been proven already.
+async fn forgetful(installation: &Installation, limit: DurableCost, callers: &[&str]) -> Replica {
+    let mut config = installation.config();
+    config.keyring = keyring(&[&new_key()]);
+    config.durable_cost = limit;
+    config.hash_permits = 1;
+    let replica = installation.serve(config).await;
+    for caller in callers {
+        verified(&mut replica.client(caller), "", &[]).await;
+    }
+    replica
+}
+
+#[tokio::test]
+async fn a_wrong_secret_of_a_token_whose_key_is_lost_is_not_found() {
+    let installation = Installation::new().await;
+    let made = created(&mut installation.serve(installation.config()).await.root(), ordinary()).await;
+    let replica = forgetful(&installation, cheap(), &[]).await;
+    let mut root = replica.root();
+
+    for _ in 0..3 {
+        let answer = verified(&mut root, &wrong_secret_of(&made), &["a"]).await;
+        assert_eq!((answer.verdict(), answer.token), (Verdict::NotFound, None));
+    }
+    assert_eq!(verified(&mut root, &made.secret, &[]).await.verdict(), Verdict::Valid);
+    assert_eq!(verified(&mut root, &wrong_secret_of(&made), &[]).await.verdict(), Verdict::NotFound);
+}
+
+#[tokio::test]
+async fn a_hash_above_the_configured_cost_is_not_computed_and_no_verdict_is_made_up() {
+    for cost in [(128, 1, 1), (64, 2, 1), (64, 1, 2)] {
+        let installation = Installation::new().await;
+        let mut config = installation.config();
+        config.durable_cost = DurableCost::new(cost.0, cost.1, cost.2).unwrap();
+        let dear = installation.serve(config).await;
+        let made = created(&mut dear.root(), ordinary()).await;
+        assert_eq!(verified(&mut dear.root(), &made.secret, &[]).await.verdict(), Verdict::Valid);
+
+        let replica = forgetful(&installation, cheap(), &[]).await;
+
+        for secret in [made.secret.clone(), wrong_secret_of(&made)] {
+            let outcome = replica.root().verify(question(&secret, &[])).await;
+            refused(outcome, Code::Unavailable, "INTERNAL");
+        }
+    }
+}
+
+#[tokio::test]
+async fn all_who_ask_for_the_same_token_at_once_are_answered() {
+    let installation = Installation::new().await;
+    let made = created(&mut installation.serve(installation.config()).await.root(), ordinary()).await;
+    let replica = forgetful(&installation, cheap(), &[]).await;
+
+    let asking: JoinSet<_> = (0..20)
+        .map(|_| {
+            let (mut root, secret) = (replica.root(), made.secret.clone());
+            async move { root.verify(question(&secret, &[])).await }
+        })
+        .collect();
+
+    for answer in asking.join_all().await {
+        assert_eq!(answer.unwrap().into_inner().verdict(), Verdict::Valid);
+    }
+}
+
+#[tokio::test]
+async fn attempts_on_one_token_take_turns_and_a_flood_of_them_leaves_room_for_others() {
+    let installation = Installation::new().await;
+    let before = installation.serve(installation.config()).await;
+    let mut root = before.root();
+    let gateway = created_with(&mut root, "", &["tokend:verify"]).await.secret;
+    let (target, other) = (created(&mut root, ordinary()).await, created(&mut root, ordinary()).await);
+    let replica = forgetful(&installation, cheap(), &[&installation.root_secret, &gateway]).await;
+    let database = &installation.database;
+
+    // Its turn lasts until its new MAC is written, which the lock delays.
+    let mut lock = database.connect().await;
+    sqlx::raw_sql("BEGIN; SELECT FROM tokens WHERE user_id = 'ada' FOR UPDATE")
+        .execute(&mut lock)
+        .await
+        .unwrap();
+    let (mut client, secret) = (replica.root(), target.secret.clone());
+    let first = tokio::spawn(async move { client.verify(question(&secret, &[])).await });
+    let waiting = "SELECT count(*) FROM pg_stat_activity
+        WHERE datname = current_database() AND wait_event_type = 'Lock'";
+    eventually("the first attempt", async || (database.count(waiting).await > 0).then_some(())).await;
+
+    let flooding = replica.client(&gateway);
+    let mut flood: JoinSet<_> = (0..40)
+        .map(|_| {
+            let (mut client, secret) = (flooding.clone(), wrong_secret_of(&target));
+            async move { client.verify(question(&secret, &[])).await }
+        })
+        .collect();
+    // A share has 32 places; the others are turned away, and nobody has had a turn meanwhile.
+    for _ in 32..40 {
+        let turned_away = flood.join_next().await.unwrap().unwrap();
+        refused(turned_away, Code::Unavailable, "OVERLOADED");
+    }
+    let wrong = replica.root().verify(question(&wrong_secret_of(&other), &[])).await;
+    assert_eq!(wrong.unwrap().into_inner().verdict(), Verdict::NotFound, "another caller, another token");
+    lock.close().await.unwrap();
+
+    assert_eq!(first.await.unwrap().unwrap().into_inner().verdict(), Verdict::Valid);
+    let (answered, out_of_patience): (Vec<_>, Vec<_>) =
+        flood.join_all().await.into_iter().partition(Result::is_ok);
+    assert!(!answered.is_empty(), "none of the 32 had a turn");
+    for answer in answered {
+        assert_eq!(answer.unwrap().into_inner().verdict(), Verdict::NotFound);
+    }
+    for outcome in out_of_patience {
+        refused(outcome, Code::Unavailable, "OVERLOADED");
+    }
+}
+
+#[tokio::test]
+async fn where_the_key_is_in_the_ring_a_wrong_mac_is_final() {
+    let installation = Installation::new().await;
+    let replica = installation.serve(installation.config()).await;
+    let mut root = replica.root();
+    let made = created(&mut root, ordinary()).await;
+    let spoil = "UPDATE tokens SET mac = decode(repeat('00', 32), 'hex') WHERE user_id = 'ada'";
+    assert_eq!(installation.database.execute(spoil).await, 1);
+
+    let answer = verified(&mut root, &made.secret, &[]).await;
+
+    assert_eq!(answer.verdict(), Verdict::NotFound, "the durable verifier was not asked");
+}

@@ -1,0 +1,11 @@
+//! What callers see while Postgres is away, silent or broken, and while a replica ends: an honest
+//! UNAVAILABLE, never a wrong verdict, and an end that loses no call.
+
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+
+#[expect(dead_code, reason = "each suite uses its part")]
+#[path = "../support/mod.rs"]
+mod support;
+
+mod database;
+mod drain;

@@ -1,0 +1,158 @@
+//! Whatever happens to a secret, it stands only where it is meant to be shown or kept: searched for in
+//! all output at the most detailed log level, in Postgres's log, in every row and every file of the data.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::process::Command;
+
+use tokend::grpc::proto::Verdict;
+
+use super::cluster::cluster;
+use super::databases::Database;
+use super::program::{Place, printed, run};
+use super::rpc;
+
+const EVERYTHING: &str = "trace,h2=trace,hyper=trace,tonic=trace,sqlx=trace,tower=trace";
+
+#[test]
+fn a_private_postgres_keeps_no_secret_and_a_text_log_shows_none() {
+    let (place, needles) = (Place::new(), Place::new());
+    let data_dir = place.data_dir();
+    let serve = ["serve", "--listen", "127.0.0.1:0", "--data-dir", data_dir.to_str().unwrap()];
+    let mut server = place.start(&[&serve[..], &["--log-level", EVERYTHING]].concat(), &[]);
+    let address = server.ready();
+    let root = place.root_secret();
+    let key = std::fs::read_to_string(data_dir.join("keyring")).unwrap();
+
+    let mut secrets = live_through_everything(&address, &root);
+    let shown = server.stdout_name();
+    assert!(server.stop().success());
+
+    secrets.push(root);
+    assert!(server.stderr().contains("TRACE"));
+    assert_eq!(files_with(&needles, &secrets, place.path()), names(&["data/root-secret", &shown]));
+    assert_eq!(files_with(&needles, &forms_of_key(&key), place.path()), names(&["data/keyring"]));
+}
+
+#[test]
+fn a_shared_postgres_holds_no_secret_and_a_json_log_shows_none() {
+    let (place, needles) = (Place::new(), Place::new());
+    let database = Database::new();
+    let password = "canary-password";
+    let url = database.url().replace("tokend@", &format!("tokend:{password}@"));
+    let key = printed(run(&["keygen"], &[], ""));
+    let shared = [("DATABASE_URL", &*url), ("TOKEND_KEYS", &*key)];
+    let verbose = ["--log-level", EVERYTHING, "--log-format", "json"];
+    let mut bootstrap = place.start(&[&["bootstrap"], &verbose[..]].concat(), &shared);
+    assert!(bootstrap.end().success());
+    let root = bootstrap.stdout().trim_end().to_owned();
+    let mut server = place.start(&[&["serve", "--listen", "127.0.0.1:0"], &verbose[..]].concat(), &shared);
+    let address = server.ready();
+
+    let mut secrets = live_through_everything(&address, &root);
+    let shown = bootstrap.stdout_name();
+    assert!(server.stop().success());
+    place.file("rows", &database.rows(), 0o600);
+    std::fs::copy(cluster().log_file(), place.path().join("postgres.log")).unwrap();
+
+    secrets.push(root);
+    assert!(server.stderr().contains(r#""level":"TRACE""#));
+    assert!(database.rows().contains("$argon2id$"));
+    assert_eq!(files_with(&needles, &secrets, place.path()), names(&[&shown]));
+    let hidden = [forms_of_key(&key), vec![password.to_owned()]].concat();
+    assert_eq!(files_with(&needles, &hidden, place.path()), names(&[]));
+}
+
+/// Has every call succeed and be refused, over gRPC and by the command line, and returns the secrets that
+/// took part. The commands show no secret but the one that they create.
+fn live_through_everything(address: &str, root: &str) -> Vec<String> {
+    let created = rpc::create(address, root, "ada").unwrap();
+    let id = created.token.unwrap().id;
+    let caller = [("TOKEND_ADDRESS", address), ("TOKEND_SECRET", root)];
+    let create = ["token", "create", "--user", "bob", "--name", "n", "--no-expiration"];
+    let by_command = printed(run(&create, &caller, "")).trim_end().to_owned();
+    let mistyped = mistyped(&created.secret);
+    let guessed = guessed(&created.secret);
+    let secrets = vec![created.secret, by_command, mistyped, guessed];
+    let [good, other, mistyped, guessed] = &secrets[..] else { unreachable!() };
+
+    assert_eq!(rpc::verdict(address, root, good), Verdict::Valid);
+    assert_eq!(rpc::verdict(address, root, other), Verdict::MissingScope);
+    assert_eq!(rpc::verdict(address, root, mistyped), Verdict::Malformed);
+    assert_eq!(rpc::verdict(address, root, guessed), Verdict::NotFound);
+    for caller in [good, mistyped, guessed] {
+        rpc::create(address, caller, "eve").unwrap_err();
+        rpc::list(address, caller).unwrap_err();
+        rpc::verify(address, caller, other).unwrap_err();
+    }
+    // A secret where a name or an id belongs is the mistake that people make.
+    rpc::create(address, root, &format!("{good}\n")).unwrap_err();
+    assert!(!run(&["token", "revoke", "nonsense"], &caller, "").status.success());
+    let outputs = [
+        run(&["token", "list"], &caller, ""),
+        run(&["token", "list", "--json"], &caller, ""),
+        run(&["token", "verify"], &caller, other),
+        run(&["token", "verify", "--json"], &caller, guessed),
+        run(&["token", "revoke", &id], &caller, ""),
+        run(&["token", "list"], &[("TOKEND_ADDRESS", address), ("TOKEND_SECRET", good)], ""),
+    ];
+    assert_eq!(rpc::verdict(address, root, good), Verdict::Revoked);
+    for output in outputs {
+        let said = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+        assert!(secrets.iter().all(|secret| !said.contains(core_of(secret))));
+    }
+    secrets
+}
+
+/// One wrong character, which the checksum tells.
+fn mistyped(secret: &str) -> String {
+    let (body, last) = secret.split_at(secret.len() - 1);
+    format!("{body}{}", if last == "0" { "1" } else { "0" })
+}
+
+/// The id of a token with other random bits and a right checksum: nobody's secret.
+fn guessed(secret: &str) -> String {
+    use secrecy::ExposeSecret as _;
+    use tokend::secret::{Prefix, Secret};
+
+    let prefix = Prefix::default();
+    let id = Secret::parse(secret, &prefix).unwrap().id();
+    let guess = Secret::generate(id, &mut tokend::ambient::randomness()).unwrap();
+    guess.render(&prefix).expose_secret().to_owned()
+}
+
+/// The random part of a secret, which alone must not show either.
+fn core_of(secret: &str) -> &str {
+    &secret["tokd_".len() + 22..][..43]
+}
+
+/// A key as it is kept, and as its bytes would look in a log.
+fn forms_of_key(line: &str) -> Vec<String> {
+    use base64::Engine as _;
+
+    let line = line.trim_end();
+    let bytes = base64::engine::general_purpose::STANDARD.decode(line).unwrap();
+    let hexadecimal: Vec<_> = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    let numbers: Vec<_> = bytes.iter().take(8).map(ToString::to_string).collect();
+    vec![line.to_owned(), hexadecimal.concat(), numbers.join(", ")]
+}
+
+fn names(names: &[&str]) -> BTreeSet<String> {
+    names.iter().map(|name| (*name).to_owned()).collect()
+}
+
+/// Returns the files below `directory` that hold one of the needles, as paths relative to it.
+fn files_with(place: &Place, needles: &[String], directory: &Path) -> BTreeSet<String> {
+    let needles: Vec<&str> = needles
+        .iter()
+        .map(|needle| if needle.starts_with("tokd_") { core_of(needle) } else { needle })
+        .collect();
+    // In a file: no secret is an argument, here neither.
+    let file = place.file("needles", &needles.join("\n"), 0o600);
+    let found =
+        Command::new("grep").args(["-r", "-l", "-a", "-F", "-f", &file, "."]).current_dir(directory).output();
+    let found = found.unwrap();
+    assert!(found.stderr.is_empty(), "{}", String::from_utf8_lossy(&found.stderr));
+    let found = String::from_utf8(found.stdout).unwrap();
+    found.lines().map(|path| path.trim_start_matches("./").to_owned()).collect()
+}

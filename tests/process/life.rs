@@ -1,0 +1,183 @@
+//! From the first start to the clean stop, on a private Postgres.
+
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+use tokend::grpc::proto::Verdict;
+use tonic_reflection::pb::v1::ServerReflectionRequest;
+use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;
+use tonic_reflection::pb::v1::server_reflection_request::MessageRequest;
+
+use super::program::{Place, eventually, is_running, printed, run, text};
+use super::rpc;
+
+#[test]
+fn a_first_start_shows_a_root_secret_once_and_that_secret_can_call() {
+    let place = Place::new();
+    let mut server = place.serve();
+
+    let address = server.ready();
+
+    let secret = place.root_secret();
+    assert_eq!(server.stdout().matches(&secret).count(), 1);
+    assert_eq!(server.stdout().matches("tokd_").count(), 1);
+    assert!(!server.stderr().contains(&secret));
+    let listed = rpc::list(&address, &secret).unwrap();
+    assert_eq!(listed.iter().map(|token| token.scopes.join(" ")).collect::<Vec<_>>(), ["tokend:root"]);
+}
+
+#[test]
+fn a_later_start_has_the_same_data_and_shows_nothing() {
+    let place = Place::new();
+    let mut first = place.serve();
+    let address = first.ready();
+    let root = place.root_secret();
+    let kept = rpc::create(&address, &root, "ada").unwrap().secret;
+    assert!(first.stop().success());
+
+    let mut second = place.serve();
+    let address = second.ready();
+
+    assert_eq!(second.stdout(), "");
+    assert_eq!(place.root_secret(), root);
+    assert_eq!(rpc::list(&address, &root).unwrap().len(), 2);
+    assert_eq!(rpc::verdict(&address, &root, &kept), Verdict::Valid);
+}
+
+#[test]
+fn sigterm_and_ctrl_c_stop_tokend_and_its_postgres_cleanly() {
+    let place = Place::new();
+    for signal in [Signal::TERM, Signal::INT] {
+        let mut server = place.serve();
+        server.ready();
+        let postgres = place.postmaster();
+
+        server.signal(signal);
+        let status = server.end();
+
+        assert_eq!(status.code(), Some(0), "{signal:?}");
+        assert!(!is_running(postgres), "{signal:?}");
+        assert!(!place.data_dir().join("postgres/postmaster.pid").exists(), "{signal:?}");
+    }
+}
+
+#[test]
+fn an_operator_creates_lists_verifies_and_revokes_by_the_command_line() {
+    let place = Place::new();
+    let mut server = place.serve();
+    let address = server.ready();
+    let secret_file = place.data_dir().join("root-secret");
+    let caller = [("TOKEND_ADDRESS", &*address), ("TOKEND_SECRET_FILE", secret_file.to_str().unwrap())];
+    let create = ["token", "create", "--user", "ada", "--name", "laptop", "--ttl", "1h", "--scope", "a:*"];
+
+    let secret = printed(run(&create, &caller, ""));
+    let listed = printed(run(&["token", "list", "--user", "ada"], &caller, ""));
+    let valid = run(&["token", "verify", "--require-scope", "a:b"], &caller, &secret);
+    let lacking = run(&["token", "verify", "--require-scope", "b:c"], &caller, &secret);
+    let id = &secret["tokd_".len()..][..22];
+    let revoked = printed(run(&["token", "revoke", id, "--reason", "lost"], &caller, ""));
+    let refused = run(&["token", "verify"], &caller, &secret);
+
+    assert_eq!(secret.lines().count(), 1);
+    assert!(listed.contains(id) && listed.contains("laptop") && !listed.contains(secret.trim_end()));
+    assert_eq!((valid.status.code(), text(&valid.stdout).lines().next()), (Some(0), Some("VALID")));
+    assert_eq!(
+        (lacking.status.code(), text(&lacking.stdout).lines().next()),
+        (Some(3), Some("MISSING_SCOPE"))
+    );
+    assert!(revoked.contains("lost"));
+    assert_eq!((refused.status.code(), text(&refused.stdout).lines().next()), (Some(3), Some("REVOKED")));
+}
+
+#[test]
+fn the_line_that_a_first_start_shows_creates_a_token_when_it_is_pasted() {
+    let place = Place::new();
+    let mut server = place.serve();
+    let address = server.ready();
+    let shown = server.stdout();
+    let line = shown.lines().find(|line| line.contains(" token create ")).unwrap();
+
+    let pasted = Command::new("sh").args(["-c", line]).output().unwrap();
+
+    let secret = printed(pasted);
+    let verified = rpc::verify(&address, &place.root_secret(), secret.trim_end()).unwrap();
+    assert_eq!(verified.token.unwrap().user_id, "u");
+}
+
+#[test]
+fn healthcheck_tells_a_serving_tokend_from_none() {
+    let place = Place::new();
+    let mut server = place.serve();
+    let address = server.ready();
+
+    let serving = run(&["healthcheck"], &[("TOKEND_ADDRESS", &address)], "");
+    server.stop();
+    let gone = run(&["healthcheck"], &[("TOKEND_ADDRESS", &address)], "");
+
+    assert_eq!(serving.status.code(), Some(0), "{}", text(&serving.stderr));
+    assert_eq!(gone.status.code(), Some(1));
+    assert!(text(&gone.stderr).contains("cannot reach a tokend at"), "{}", text(&gone.stderr));
+}
+
+#[test]
+fn calls_that_do_not_end_are_cut_off_at_the_end_of_the_drain() {
+    let place = Place::new();
+    let data_dir = place.data_dir();
+    let mut server = place.start(
+        &["serve", "--listen", "127.0.0.1:0", "--data-dir", data_dir.to_str().unwrap()],
+        &[("TOKEND_DRAIN_TIMEOUT", "300ms")],
+    );
+    let address = server.ready();
+    let _call = EndlessCall::begin(&address);
+
+    let asked = Instant::now();
+    let status = server.stop();
+
+    assert_eq!(status.code(), Some(0));
+    let took = asked.elapsed();
+    assert!((Duration::from_millis(300)..Duration::from_secs(9)).contains(&took), "{took:?}");
+}
+
+#[test]
+fn a_second_signal_ends_a_drain_at_once() {
+    let place = Place::new();
+    let mut server = place.serve();
+    let address = server.ready();
+    let postgres = place.postmaster();
+    let _call = EndlessCall::begin(&address);
+    server.signal(Signal::TERM);
+    server.await_log("draining");
+    assert!(is_running(postgres));
+
+    server.signal(Signal::TERM);
+
+    assert_eq!(server.end().code(), Some(1));
+    assert!(eventually(|| !is_running(postgres)));
+}
+
+/// A call whose client never says its last word.
+struct EndlessCall {
+    _runtime: tokio::runtime::Runtime,
+    _requests: tokio::sync::mpsc::Sender<ServerReflectionRequest>,
+    _answers: tonic::Streaming<tonic_reflection::pb::v1::ServerReflectionResponse>,
+}
+
+impl EndlessCall {
+    fn begin(address: &str) -> Self {
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let (requests, receiver) = tokio::sync::mpsc::channel(1);
+        let answers = runtime.block_on(async {
+            let question = MessageRequest::ListServices(String::new());
+            let first = ServerReflectionRequest { host: String::new(), message_request: Some(question) };
+            requests.send(first).await.unwrap();
+            let mut client = ServerReflectionClient::new(rpc::connect(address).await.unwrap());
+            let stream = tokio_stream::wrappers::ReceiverStream::new(receiver);
+            let mut answers = client.server_reflection_info(stream).await.unwrap().into_inner();
+            answers.message().await.unwrap().unwrap();
+            answers
+        });
+        Self { _runtime: runtime, _requests: requests, _answers: answers }
+    }
+}

@@ -1,0 +1,16 @@
+//! The built program, driven from outside as its user drives it: by command line, environment, signals
+//! and gRPC. `program` runs it, `rpc` calls it, `databases` gives it a shared Postgres.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod canary;
+mod databases;
+mod life;
+mod program;
+mod recovery;
+mod refusals;
+mod replica;
+mod rpc;
+
+#[path = "../support/cluster.rs"]
+mod cluster;

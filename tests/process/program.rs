@@ -1,0 +1,218 @@
+//! One run of the built program: its place, its output in files, its end. Every wait has a deadline.
+
+use std::fs::{self, File, Permissions};
+use std::io::Write as _;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process, test_kill_process};
+use tempfile::TempDir;
+
+use super::rpc;
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_tokend");
+/// Generous: the machine may be busy with other tests.
+const PATIENCE: Duration = Duration::from_mins(1);
+const POLL_INTERVAL: Duration = Duration::from_millis(10);
+
+/// A directory that the account of Postgres can reach, removed at the end.
+pub(crate) struct Place(TempDir);
+
+impl Place {
+    pub(crate) fn new() -> Self {
+        // Not TMPDIR, which may be too deep for a socket or closed to the account.
+        let directory = tempfile::Builder::new().prefix("tokend-process-").tempdir_in("/tmp").unwrap();
+        fs::set_permissions(directory.path(), Permissions::from_mode(0o755)).unwrap();
+        Self(directory)
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        self.0.path()
+    }
+
+    pub(crate) fn data_dir(&self) -> PathBuf {
+        self.path().join("data")
+    }
+
+    pub(crate) fn root_secret(&self) -> String {
+        fs::read_to_string(self.data_dir().join("root-secret")).unwrap().trim_end().to_owned()
+    }
+
+    /// Writes a file with this mode and returns its path as text.
+    pub(crate) fn file(&self, name: &str, content: &str, mode: u32) -> String {
+        let path = self.path().join(name);
+        fs::write(&path, content).unwrap();
+        fs::set_permissions(&path, Permissions::from_mode(mode)).unwrap();
+        path.to_str().unwrap().to_owned()
+    }
+
+    /// Returns the process of the Postgres that its own record names.
+    pub(crate) fn postmaster(&self) -> Pid {
+        let text = fs::read_to_string(self.data_dir().join("postgres/postmaster.pid")).unwrap();
+        Pid::from_raw(text.lines().next().unwrap().trim().parse().unwrap()).unwrap()
+    }
+
+    /// Begins `tokend serve` on this place's data directory.
+    pub(crate) fn serve(&self) -> Running {
+        self.start(
+            &["serve", "--listen", "127.0.0.1:0", "--data-dir", self.data_dir().to_str().unwrap()],
+            &[],
+        )
+    }
+
+    /// Begins a run in an environment of these variables alone.
+    pub(crate) fn start(&self, arguments: &[&str], variables: &[(&str, &str)]) -> Running {
+        let number = fs::read_dir(self.path()).unwrap().count();
+        let stdout = self.path().join(format!("stdout-{number}"));
+        let stderr = self.path().join(format!("stderr-{number}"));
+        let child = command(arguments, variables)
+            .stdin(Stdio::null())
+            .stdout(File::create(&stdout).unwrap())
+            .stderr(File::create(&stderr).unwrap())
+            .spawn()
+            .unwrap();
+        Running { child, stdout, stderr }
+    }
+}
+
+/// A run of the program; ended when dropped.
+pub(crate) struct Running {
+    child: Child,
+    stdout: PathBuf,
+    stderr: PathBuf,
+}
+
+impl Running {
+    pub(crate) fn stdout(&self) -> String {
+        fs::read_to_string(&self.stdout).unwrap()
+    }
+
+    pub(crate) fn stderr(&self) -> String {
+        fs::read_to_string(&self.stderr).unwrap()
+    }
+
+    pub(crate) fn stdout_name(&self) -> String {
+        self.stdout.file_name().unwrap().to_str().unwrap().to_owned()
+    }
+
+    /// Waits until the server listens, and returns where.
+    pub(crate) fn address(&mut self) -> String {
+        let line = self.await_log("listening on 127.0.0.1:");
+        let digits: String = line.chars().take_while(char::is_ascii_digit).collect();
+        format!("http://127.0.0.1:{digits}")
+    }
+
+    /// Waits until the server says that it can answer, and returns its address.
+    pub(crate) fn ready(&mut self) -> String {
+        let address = self.address();
+        self.await_that("healthy", |_| rpc::is_serving(&address));
+        address
+    }
+
+    /// Waits for a text in the log, and returns the rest of the log after it.
+    pub(crate) fn await_log(&mut self, text: &str) -> String {
+        self.await_that(text, |run| run.stderr().contains(text));
+        self.stderr().split_once(text).unwrap().1.to_owned()
+    }
+
+    fn await_that(&mut self, what: &str, mut holds: impl FnMut(&Self) -> bool) {
+        let deadline = Instant::now() + PATIENCE;
+        while !holds(self) {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                assert!(holds(self), "ended with {status}, not {what}:\n{}", self.stderr());
+                return;
+            }
+            assert!(Instant::now() < deadline, "not {what} in time:\n{}", self.stderr());
+            thread::sleep(POLL_INTERVAL);
+        }
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).unwrap();
+    }
+
+    /// Waits for the end of the run.
+    pub(crate) fn end(&mut self) -> ExitStatus {
+        assert!(eventually(|| self.child.try_wait().unwrap().is_some()), "still runs:\n{}", self.stderr());
+        self.child.wait().unwrap()
+    }
+
+    /// Asks the server to stop and waits until it has.
+    pub(crate) fn stop(&mut self) -> ExitStatus {
+        self.signal(Signal::TERM);
+        self.end()
+    }
+
+    /// Ends the server as a crash would.
+    pub(crate) fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // A failed test's server takes its Postgres along, both at once if it must.
+        if self.child.try_wait().is_ok_and(|status| status.is_none()) {
+            let _ = kill_process(Pid::from_child(&self.child), Signal::TERM);
+            let deadline = Instant::now() + Duration::from_secs(5);
+            while self.child.try_wait().is_ok_and(|status| status.is_none()) && Instant::now() < deadline {
+                thread::sleep(POLL_INTERVAL);
+            }
+            let _ = self.child.kill();
+            let _ = self.child.wait();
+        }
+    }
+}
+
+/// Runs one of the short commands to its end, with this standard input.
+pub(crate) fn run(arguments: &[&str], variables: &[(&str, &str)], input: &str) -> Output {
+    let mut child = command(arguments, variables)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // A command that reads nothing may have closed it already.
+    let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
+    child.wait_with_output().unwrap()
+}
+
+/// Returns what a command printed, which must have ended well.
+pub(crate) fn printed(output: Output) -> String {
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+pub(crate) fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_owned()).unwrap()
+}
+
+fn command(arguments: &[&str], variables: &[(&str, &str)]) -> Command {
+    let mut command = Command::new(PROGRAM);
+    let path = std::env::var_os("PATH").unwrap();
+    command.args(arguments).env_clear().env("PATH", path).envs(variables.iter().copied());
+    command
+}
+
+/// Waits until something holds; tells whether it did in time.
+pub(crate) fn eventually(mut holds: impl FnMut() -> bool) -> bool {
+    let deadline = Instant::now() + PATIENCE;
+    while !holds() {
+        if Instant::now() > deadline {
+            return false;
+        }
+        thread::sleep(POLL_INTERVAL);
+    }
+    true
+}
+
+/// Tells whether a process runs; one that only waits to be reaped does not.
+pub(crate) fn is_running(pid: Pid) -> bool {
+    let status = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let is_zombie = status.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('Z'));
+    test_kill_process(pid).is_ok() && !is_zombie
+}

@@ -1,0 +1,78 @@
+//! What was killed comes back with its data, and nothing runs twice on the same data.
+
+use rustix::process::{Signal, kill_process};
+use tokend::grpc::proto::Verdict;
+
+use super::program::{Place, Running, eventually, is_running};
+use super::rpc;
+
+#[test]
+fn a_killed_tokend_starts_again_with_its_data_and_one_postgres() {
+    let place = Place::new();
+    let (mut killed, kept) = serve_and_create(&place);
+    let old = place.postmaster();
+
+    killed.kill();
+
+    let mut next = place.serve();
+    let address = next.ready();
+    assert_eq!(rpc::verdict(&address, &place.root_secret(), &kept), Verdict::Valid);
+    assert_ne!(place.postmaster(), old);
+    assert!(!is_running(old));
+    assert!(is_running(place.postmaster()));
+}
+
+#[test]
+fn a_tokend_killed_together_with_its_postgres_recovers() {
+    let place = Place::new();
+    let (mut killed, kept) = serve_and_create(&place);
+    let old = place.postmaster();
+
+    kill_process(old, Signal::KILL).unwrap();
+    killed.kill();
+    assert!(eventually(|| !is_running(old)));
+
+    let mut next = place.serve();
+    let address = next.ready();
+    assert_eq!(rpc::verdict(&address, &place.root_secret(), &kept), Verdict::Valid);
+    assert_eq!(next.stdout(), "");
+}
+
+#[test]
+fn a_first_start_that_is_killed_at_any_stage_leaves_one_root_token_to_the_next() {
+    let place = Place::new();
+    let root_secret = place.data_dir().join("root-secret");
+    for stage in ["", "postgres.new", "postgres", "keyring", "root-secret"] {
+        let mut killed = place.serve();
+        let reached = place.data_dir().join(stage);
+        // A stage that was too short to be seen is over once the last is reached.
+        assert!(eventually(|| reached.exists() || root_secret.exists()), "{stage}");
+        killed.kill();
+    }
+
+    let mut next = place.serve();
+    let address = next.ready();
+
+    assert_eq!(rpc::list(&address, &place.root_secret()).unwrap().len(), 1);
+}
+
+#[test]
+fn a_second_tokend_on_the_same_directory_says_so_and_ends() {
+    let place = Place::new();
+    let mut first = place.serve();
+    let address = first.ready();
+
+    let mut second = place.serve();
+    let status = second.end();
+
+    assert_eq!(status.code(), Some(1));
+    assert!(second.stderr().contains("is in use by another tokend"), "{}", second.stderr());
+    assert!(rpc::is_serving(&address));
+}
+
+fn serve_and_create(place: &Place) -> (Running, String) {
+    let mut server = place.serve();
+    let address = server.ready();
+    let secret = rpc::create(&address, &place.root_secret(), "ada").unwrap().secret;
+    (server, secret)
+}

@@ -1,0 +1,119 @@
+//! Configurations that are refused: with status 1, a message that says what to do, and no secret in it.
+
+use super::databases::Database;
+use super::program::{Place, printed, run};
+
+const SERVE: [&str; 3] = ["serve", "--listen", "127.0.0.1:0"];
+
+/// Runs `tokend serve` with more arguments, which must be refused, and returns what it said.
+fn refusal(place: &Place, arguments: &[&str], variables: &[(&str, &str)]) -> String {
+    let mut server = place.start(&[&SERVE, arguments].concat(), variables);
+    let status = server.end();
+    assert_eq!(status.code(), Some(1), "{}", server.stderr());
+    assert_eq!(server.stdout(), "");
+    assert!(!place.data_dir().exists());
+    server.stderr()
+}
+
+#[test]
+fn a_password_on_the_command_line_is_refused_and_not_repeated() {
+    let said = refusal(&Place::new(), &["--database-url", "postgres://tokend:canary@localhost/tokend"], &[]);
+
+    assert!(said.contains("--database-url must not hold a password"), "{said}");
+    assert!(said.contains("DATABASE_URL"), "{said}");
+    assert!(!said.contains("canary"), "{said}");
+}
+
+#[test]
+fn a_database_without_a_keyring_is_refused_and_keygen_named() {
+    let said = refusal(&Place::new(), &[], &[("DATABASE_URL", "postgres://tokend@localhost/tokend")]);
+
+    assert!(said.contains("a database needs a keyring") && said.contains("tokend keygen"), "{said}");
+}
+
+#[test]
+fn a_keyring_that_others_can_read_is_refused() {
+    let place = Place::new();
+    let key = printed(run(&["keygen"], &[], ""));
+    let keyring = place.file("keyring", &key, 0o644);
+
+    let said =
+        refusal(&place, &["--keyring", &keyring, "--database-url", "postgres://tokend@localhost/x"], &[]);
+
+    assert!(said.contains("can be read by others (mode 644)"), "{said}");
+    assert!(said.contains(&format!("chmod 600 {keyring}")), "{said}");
+    assert!(!said.contains(key.trim_end()), "{said}");
+}
+
+#[test]
+fn a_broken_keyring_is_refused_by_its_line_and_not_repeated() {
+    let place = Place::new();
+    let keyring = place.file("keyring", "# ours\ncanary\n", 0o600);
+
+    let said =
+        refusal(&place, &["--keyring", &keyring, "--database-url", "postgres://tokend@localhost/x"], &[]);
+
+    assert!(said.contains("line 2"), "{said}");
+    assert!(!said.contains("canary"), "{said}");
+}
+
+#[test]
+fn an_unknown_key_in_the_file_is_refused_by_name() {
+    let place = Place::new();
+    let config = place.file("tokend.toml", "log-level = \"info\"\nlisten-on = \"127.0.0.1:1\"\n", 0o644);
+
+    let said = refusal(&place, &["--config", &config], &[]);
+
+    assert!(said.contains("tokend.toml:2") && said.contains("listen-on"), "{said}");
+}
+
+#[test]
+fn plaintext_beyond_loopback_is_refused_unless_it_is_said() {
+    let place = Place::new();
+    let mut server = place.start(&["serve", "--listen", "0.0.0.0:0"], &[("HOME", "/nowhere")]);
+
+    let status = server.end();
+
+    assert_eq!(status.code(), Some(1));
+    let said = server.stderr();
+    assert!(said.contains("refusing to serve plaintext on 0.0.0.0"), "{said}");
+    assert!(said.contains("--insecure-plaintext"), "{said}");
+}
+
+#[test]
+fn another_prefix_than_the_first_migration_recorded_is_refused() {
+    let place = Place::new();
+    let (url, keys) = (Database::new().url(), printed(run(&["keygen"], &[], "")));
+    let shared = [("DATABASE_URL", &*url), ("TOKEND_KEYS", &*keys)];
+    printed(run(&["migrate"], &shared, ""));
+
+    let said = refusal(&place, &["--secret-prefix", "acme"], &shared);
+
+    assert!(said.contains("this database's secrets begin with 'tokd', not 'acme'"), "{said}");
+}
+
+#[test]
+fn a_schema_without_its_migrations_is_refused_where_serve_may_not_apply_them() {
+    let place = Place::new();
+    let (url, keys) = (Database::new().url(), printed(run(&["keygen"], &[], "")));
+
+    let said = refusal(&place, &["--no-migrate"], &[("DATABASE_URL", &url), ("TOKEND_KEYS", &keys)]);
+
+    assert!(said.contains("the database lacks migrations; run `tokend migrate`"), "{said}");
+}
+
+#[test]
+fn a_taken_address_is_refused_before_any_database_is_made() {
+    let place = Place::new();
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let data_dir = place.data_dir();
+    let mut server =
+        place.start(&["serve", "--listen", &address, "--data-dir", data_dir.to_str().unwrap()], &[]);
+
+    let status = server.end();
+
+    assert_eq!(status.code(), Some(1));
+    assert!(server.stderr().contains(&format!("{address} is in use")), "{}", server.stderr());
+    assert!(!data_dir.exists());
+}

@@ -1,0 +1,39 @@
+//! What the suites share: a real Postgres with a fresh database for every test, servers that run in this
+//! process on a socket of their own, clients that speak to them, and ways to read what is refused. Each
+//! suite includes it as a module of its own and uses the part that it needs.
+
+pub(crate) mod client;
+pub(crate) mod cluster;
+pub(crate) mod database;
+pub(crate) mod proxy;
+pub(crate) mod replica;
+pub(crate) mod status;
+
+use std::time::{Duration, Instant};
+
+/// How long a test waits for what must come.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Asks again and again until there is an answer, and returns it.
+///
+/// # Panics
+/// There is none after 20 seconds.
+pub(crate) async fn eventually<T>(what: &str, mut probe: impl AsyncFnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if let Some(answer) = probe().await {
+            return answer;
+        }
+        assert!(Instant::now() < deadline, "this did not come: {what}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+/// Waits for the end of `work`.
+///
+/// # Panics
+/// It does not end within 20 seconds.
+pub(crate) async fn in_time<T>(what: &str, work: impl Future<Output = T>) -> T {
+    let done = tokio::time::timeout(PATIENCE, work).await;
+    done.unwrap_or_else(|_| panic!("this did not end: {what}"))
+}

@@ -1,0 +1,186 @@
+//! Installations, each a database with a root token and a key, and replicas: servers as `tokend serve`
+//! would run them, in this process but each on a port, a thread and a runtime of its own.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use secrecy::ExposeSecret as _;
+use tokend::actions::bootstrap::{Bootstrapped, bootstrap};
+use tokend::ambient;
+use tokend::secret::{DurableCost, Keyring, Prefix};
+use tokend::server::{self, ServeError, ServerConfig};
+use tokend::store::Store;
+use tokio::net::TcpListener;
+use tokio::runtime::Builder;
+use tokio::sync::oneshot;
+
+use tonic::transport::{Channel, Endpoint};
+use tonic_health::ServingStatus;
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_client::HealthClient;
+
+use super::client::{Client, bearing, created_with};
+use super::database::Database;
+use super::{eventually, in_time};
+
+/// The full name of the service, as health and reflection know it.
+pub(crate) const SERVICE: &str = "tokend.v1.TokenService";
+
+/// What outlives a replica.
+#[derive(Debug, Clone)]
+pub(crate) struct Installation {
+    pub(crate) database: Database,
+    pub(crate) key: String,
+    pub(crate) root_secret: String,
+}
+
+/// A running server. Ends, at the latest, when it is dropped.
+#[derive(Debug)]
+pub(crate) struct Replica {
+    pub(crate) installation: Installation,
+    pub(crate) address: SocketAddr,
+    shutdown: oneshot::Sender<()>,
+    outcome: oneshot::Receiver<Result<(), ServeError>>,
+}
+
+/// Makes a line of a keyring.
+pub(crate) fn new_key() -> String {
+    Keyring::generate_entry(&mut ambient::randomness()).unwrap().expose_secret().to_owned()
+}
+
+/// Makes a keyring of these lines, the first one primary.
+pub(crate) fn keyring(keys: &[&str]) -> Arc<Keyring> {
+    Arc::new(Keyring::parse(&keys.join("\n")).unwrap())
+}
+
+/// The cheapest cost there is: tests make many tokens.
+pub(crate) fn cheap() -> DurableCost {
+    DurableCost::new(64, 1, 1).unwrap()
+}
+
+impl Installation {
+    /// Makes one with a fresh database.
+    pub(crate) async fn new() -> Self {
+        let (database, key) = (Database::migrated().await, new_key());
+        let store = Store::new(database.options(), 1);
+        store.open();
+        let made = bootstrap(&store, &keyring(&[&key]), &Prefix::default(), cheap(), |_| Ok(())).await;
+        store.close().await;
+        let Bootstrapped::Created(secret) = made.unwrap() else { panic!("there was a root token") };
+        Self { database, key, root_secret: secret.expose_secret().to_owned() }
+    }
+
+    /// Returns how its replicas are run unless a test says otherwise.
+    pub(crate) fn config(&self) -> ServerConfig {
+        ServerConfig {
+            database: self.database.options(),
+            database_connections: 8,
+            migrate: true,
+            keyring: keyring(&[&self.key]),
+            prefix: Prefix::default(),
+            durable_cost: cheap(),
+            hash_permits: 2,
+            drain_timeout: Duration::from_secs(10),
+        }
+    }
+
+    /// Starts a replica and waits until it serves.
+    pub(crate) async fn serve(&self, config: ServerConfig) -> Replica {
+        let replica = self.launch(config);
+        eventually("the replica serves", async || {
+            (replica.health(SERVICE).await == ServingStatus::Serving).then_some(())
+        })
+        .await;
+        replica
+    }
+
+    /// Starts a replica.
+    pub(crate) fn launch(&self, config: ServerConfig) -> Replica {
+        let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let address = listener.local_addr().unwrap();
+        let (shutdown, told) = oneshot::channel();
+        // Dropping the replica ends it too.
+        let told = async { told.await.unwrap_or(()) };
+        let (ended, outcome) = oneshot::channel();
+        thread::spawn(move || {
+            let runtime = Builder::new_current_thread().enable_all().build().unwrap();
+            let outcome = runtime.block_on(async {
+                server::run(config, TcpListener::from_std(listener).unwrap(), told).await
+            });
+            // Most tests do not ask how it ended.
+            let _ = ended.send(outcome);
+        });
+        Replica { installation: self.clone(), address, shutdown, outcome }
+    }
+}
+
+impl Replica {
+    /// Starts a replica of a new installation and waits until it serves.
+    pub(crate) async fn start() -> Self {
+        let installation = Installation::new().await;
+        installation.serve(installation.config()).await
+    }
+
+    /// Opens a connection, when it is first used.
+    pub(crate) fn channel(&self) -> Channel {
+        Endpoint::from_shared(format!("http://{}", self.address)).unwrap().connect_lazy()
+    }
+
+    /// Returns a client that presents this secret.
+    pub(crate) fn client(&self, secret: &str) -> Client {
+        bearing(self.channel(), &[&format!("Bearer {secret}")])
+    }
+
+    /// Returns a client that may do everything.
+    pub(crate) fn root(&self) -> Client {
+        self.client(&self.installation.root_secret)
+    }
+
+    /// Returns a client with a new token of its own, in this organization and with these scopes.
+    pub(crate) async fn caller(&self, organization_id: &str, scopes: &[&str]) -> Client {
+        self.client(&created_with(&mut self.root(), organization_id, scopes).await.secret)
+    }
+
+    /// Asks for the health of a service; the empty name is the server as a whole.
+    pub(crate) async fn health(&self, service: &str) -> ServingStatus {
+        let request = HealthCheckRequest { service: service.to_owned() };
+        let response = HealthClient::new(self.channel()).check(request).await.unwrap().into_inner();
+        match response.status {
+            1 => ServingStatus::Serving,
+            2 => ServingStatus::NotServing,
+            _ => ServingStatus::Unknown,
+        }
+    }
+
+    /// Tells the replica to shut down.
+    pub(crate) fn shut_down(self) -> Ending {
+        // An error means that it has ended by itself; the outcome tells.
+        let _ = self.shutdown.send(());
+        Ending(self.outcome)
+    }
+
+    /// Waits for the replica to end by itself.
+    pub(crate) async fn ended(self) -> Result<(), ServeError> {
+        let _told_on_return = self.shutdown;
+        Ending(self.outcome).outcome().await
+    }
+}
+
+/// A replica that is about to end.
+#[derive(Debug)]
+pub(crate) struct Ending(oneshot::Receiver<Result<(), ServeError>>);
+
+impl Ending {
+    /// Waits for the end and returns what `run` returned.
+    pub(crate) async fn outcome(self) -> Result<(), ServeError> {
+        in_time("the replica", self.0).await.unwrap()
+    }
+
+    /// Tells whether it has ended.
+    pub(crate) fn has_come(&self) -> bool {
+        !self.0.is_empty() || self.0.is_terminated()
+    }
+}
