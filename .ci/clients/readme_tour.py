@@ -4,8 +4,9 @@
     readme_tour.py compare README.md OUTPUT    compares OUTPUT, what that script printed
 
 The tour is what stands between `<!-- tour:begin -->` and `<!-- tour:end -->`: ```sh blocks are
-commands, all of one shell; a ```json block shows what the ```sh block before it prints. Ids, secrets
-and times differ each time: they compare by their form, and ids also by where they appear again.
+commands, all of one shell; a ```json or ```text block shows what the ```sh block before it prints.
+Ids, secrets and times differ each time: they compare by their form, and ids in JSON also by where
+they appear again. In text, how wide the columns are does not count.
 """
 
 import json
@@ -21,9 +22,16 @@ SECRET = re.compile(r"^tokd_([0-9A-Za-z]{71}|[0-9A-Za-z]*\.\.\.)$")
 ID = re.compile(r"^[0-9A-Za-z]{22}$")
 TIME = re.compile(r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z$")
 
+# The same within a text.
+WORDS = [
+    (re.compile(r"\btokd_([0-9A-Za-z]{71}\b|[0-9A-Za-z]*\.\.\.)"), "<secret>"),
+    (re.compile(r"\b\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z"), "<time>"),
+    (re.compile(r"\b[0-9A-Za-z]{22}\b"), "<id>"),
+]
+
 
 def tour(readme_path):
-    """Reads the tour as a list of [commands, shown output or None]."""
+    """Reads the tour as a list of [commands, language of the output, shown output or None]."""
     with open(readme_path, encoding="utf-8") as file:
         text = file.read()
     if text.count(BEGIN) != 1 or text.count(END) != 1:
@@ -32,13 +40,13 @@ def tour(readme_path):
     steps = []
     for language, block in FENCE.findall(text):
         if language == "sh":
-            steps.append([block, None])
-        elif language == "json":
-            if not steps or steps[-1][1] is not None:
-                sys.exit("tour: a json block must follow the sh block that prints it")
-            steps[-1][1] = block
+            steps.append([block, None, None])
+        elif language in ("json", "text"):
+            if not steps or steps[-1][2] is not None:
+                sys.exit(f"tour: a {language} block must follow the sh block that prints it")
+            steps[-1][1:] = [language, block]
     for method in ("CreateToken", "ListTokens", "Verify", "RevokeToken"):
-        if not any(f"TokenService/{method}" in commands for commands, _ in steps):
+        if not any(f"TokenService/{method}" in commands for commands, _, _ in steps):
             sys.exit(f"tour: README.md's tour does not call {method}")
     return steps
 
@@ -46,7 +54,7 @@ def tour(readme_path):
 def script(steps):
     """Joins the commands to one script, which ends at the first that fails."""
     print("set -euo pipefail")
-    for number, (commands, _) in enumerate(steps):
+    for number, (commands, _, _) in enumerate(steps):
         print(f"printf '\\n%s %s\\n' '{SEPARATOR}' {number}")
         print(commands)
 
@@ -77,24 +85,33 @@ def masked(value, ids):
     return value
 
 
+def masked_text(text):
+    """The same for a text, line by line."""
+    for form, name in WORDS:
+        text = form.sub(name, text)
+    return [" ".join(line.split()) for line in text.strip().splitlines()]
+
+
 def compare(steps, output):
     """Ends with a message at the first block that printed something else than README.md shows."""
     parts = re.split(rf"^{SEPARATOR} \d+\n", output, flags=re.MULTILINE)[1:]
     if len(parts) != len(steps):
         sys.exit(f"tour: {len(parts)} of {len(steps)} blocks ran")
     shown_ids, printed_ids, verdicts = {}, {}, []
-    for number, ((_, shown), printed) in enumerate(zip(steps, parts)):
-        if shown is None:
+    for number, ((_, language, shown), printed) in enumerate(zip(steps, parts)):
+        if language is None:
             continue
-        wanted = masked(documents(shown), shown_ids)
-        answers = documents(printed)
-        actual = masked(answers, printed_ids)
+        if language == "text":
+            wanted, actual = masked_text(shown), masked_text(printed)
+        else:
+            answers = documents(printed)
+            wanted, actual = masked(documents(shown), shown_ids), masked(answers, printed_ids)
+            verdicts += [answer["verdict"] for answer in answers if "verdict" in answer]
         if actual != wanted:
             sys.exit(
                 f"tour: block {number} printed\n{json.dumps(actual, indent=2)}\n"
                 f"but README.md shows\n{json.dumps(wanted, indent=2)}"
             )
-        verdicts += [answer["verdict"] for answer in answers if "verdict" in answer]
     if verdicts[:1] != ["VERDICT_VALID"] or verdicts[-1:] != ["VERDICT_REVOKED"]:
         sys.exit(f"tour: must go from VERDICT_VALID to VERDICT_REVOKED, went {verdicts}")
     print(f"tour: {len(steps)} blocks printed what README.md shows: {', '.join(verdicts)}")
