@@ -12,6 +12,12 @@ const FILES: [&str; 1] = ["tokend/v1/token_service.proto"];
 /// Messages that carry a secret: their `Debug` is written by hand and shows none of it.
 const SECRET_MESSAGES: [&str; 2] = ["tokend.v1.CreateTokenResponse", "tokend.v1.VerifyRequest"];
 
+/// Messages that the server writes by types of its own.
+const REPLIES: [(&str, &str); 2] = [
+    (".tokend.v1.VerifyResponse", "crate::grpc::reply::VerifyReply"),
+    (".tokend.v1.VerifyStreamResponse", "crate::grpc::reply::VerifyStreamReply"),
+];
+
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=proto");
     println!("cargo:rerun-if-changed=build.rs");
@@ -23,6 +29,22 @@ fn main() -> Result<(), Box<dyn Error>> {
     let out_dir = PathBuf::from(env::var_os("OUT_DIR").ok_or("OUT_DIR is not set")?);
     fs::write(out_dir.join("tokend_descriptor.bin"), compiler.encode_file_descriptor_set())?;
 
-    tonic_prost_build::configure().skip_debug(SECRET_MESSAGES).compile_fds(compiler.file_descriptor_set())?;
+    let files = compiler.file_descriptor_set();
+    tonic_prost_build::configure()
+        .build_server(false)
+        .skip_debug(SECRET_MESSAGES)
+        .compile_fds(files.clone())?;
+
+    // The server apart: it writes Verify's answers from what the cache holds, not from messages.
+    let server_dir = out_dir.join("server");
+    fs::create_dir_all(&server_dir)?;
+    let mut server = tonic_prost_build::configure()
+        .build_client(false)
+        .out_dir(server_dir)
+        .extern_path(".tokend.v1", "crate::grpc::proto");
+    for (message, reply) in REPLIES {
+        server = server.extern_path(message, reply);
+    }
+    server.compile_fds(files)?;
     Ok(())
 }

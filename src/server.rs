@@ -13,18 +13,22 @@ use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
 
 use crate::actions::Actions;
+use crate::ambient;
 use crate::grpc::{Health, TokenApi, proto};
 use crate::hashing::HashPool;
-use crate::jobs::{mac_refresh, readiness};
+use crate::jobs::{announce, last_use, mac_refresh, purge, readiness};
 use crate::secret::{DurableCost, Keyring, Prefix};
 use crate::store::{self, MigrateError, Store};
-use crate::verify::Engine;
+use crate::verify::{Bounds, Engine, Parts};
 
 /// The shortest and longest pause between two attempts to reach Postgres at the start.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
 
 /// How long watches of health are left open after draining began, so that they see it.
 const HEALTH_NOTICE: Duration = Duration::from_millis(200);
+
+/// How long the last writes may take.
+const LAST_WRITES: Duration = Duration::from_secs(2);
 
 /// What a server needs to know; every value already checked.
 #[derive(Debug, Clone)]
@@ -35,6 +39,8 @@ pub struct ServerConfig {
     pub database_connections: u32,
     /// Whether this process brings the schema up to date, or only checks it.
     pub migrate: bool,
+    /// Whether a Postgres that can lose commits in a crash is refused.
+    pub require_fsync: bool,
     /// The keys of the fast verifier.
     pub keyring: Arc<Keyring>,
     /// How every secret begins.
@@ -43,6 +49,12 @@ pub struct ServerConfig {
     pub durable_cost: DurableCost,
     /// How many durable hashes run at once, for creation and for the fallback each.
     pub hash_permits: usize,
+    /// How old answers from the cache may be.
+    pub bounds: Bounds,
+    /// How large the cache may be, in bytes.
+    pub cache_bytes: u64,
+    /// How often it is written down which tokens were used.
+    pub last_use_interval: Duration,
     /// How long calls may go on after the shutdown began.
     pub drain_timeout: Duration,
 }
@@ -76,14 +88,18 @@ pub async fn run(
 ) -> Result<(), ServeError> {
     let store = Store::new(config.database.clone(), config.database_connections);
     let (refresh, suggestions) = mac_refresh::queue();
-    let engine = Arc::new(Engine::new(
-        store.clone(),
-        Arc::clone(&config.keyring),
-        config.prefix.clone(),
-        HashPool::new(config.hash_permits),
-        config.durable_cost,
+    let engine = Arc::new(Engine::start(Parts {
+        store: store.clone(),
+        lines: store.lines(),
+        keyring: Arc::clone(&config.keyring),
+        prefix: config.prefix.clone(),
+        hashing: HashPool::new(config.hash_permits),
+        limit: config.durable_cost,
         refresh,
-    ));
+        bounds: config.bounds,
+        cache_bytes: config.cache_bytes,
+        replica: ambient::random_uuid(),
+    }));
     let actions = Actions::new(
         store.clone(),
         Arc::clone(&config.keyring),
@@ -102,12 +118,14 @@ pub async fn run(
     let (begin_draining, draining) = watch::channel(false);
     let mut jobs = JoinSet::new();
     jobs.spawn(mac_refresh::run(suggestions, store.clone()));
+    jobs.spawn(announce::run(engine.changes(), store.lines()));
+    jobs.spawn(readiness::run(Arc::clone(&engine), store.clone(), health.clone()));
 
     let serving = Server::builder()
         .add_service(health_service)
         .add_service(descriptors().build_v1()?)
         .add_service(descriptors().build_v1alpha()?)
-        .add_service(TokenApi::service(engine, actions))
+        .add_service(TokenApi::service(Arc::clone(&engine), actions, draining.clone()))
         .serve_with_incoming_shutdown(
             TcpIncoming::from(listener).with_nodelay(Some(true)),
             drained(draining.clone()),
@@ -128,7 +146,9 @@ pub async fn run(
         () = &mut shutdown => None,
     };
     if opened.is_some() {
-        jobs.spawn(readiness::run(store.clone(), health.clone()));
+        engine.wake();
+        jobs.spawn(last_use::run(Arc::clone(&engine), store.clone(), config.last_use_interval));
+        jobs.spawn(purge::run(store.clone()));
         tokio::select! {
             ended = &mut serving => return Ok(ended?),
             () = &mut shutdown => {}
@@ -146,7 +166,11 @@ pub async fn run(
             Ok(())
         }
     };
-    let _ = tokio::time::timeout(Duration::from_secs(1), store.close()).await;
+    let last = async {
+        last_use::flush_last(&engine, &store).await;
+        store.close().await;
+    };
+    let _ = tokio::time::timeout(LAST_WRITES, last).await;
     tracing::info!("stopped");
     outcome
 }
@@ -155,12 +179,7 @@ pub async fn run(
 async fn open(config: &ServerConfig, store: &Store) -> Result<(), MigrateError> {
     let mut pause = BACKOFF.0;
     loop {
-        let prepared = if config.migrate {
-            store::migrate(&config.database, &config.prefix).await
-        } else {
-            store::check(&config.database, &config.prefix).await
-        };
-        match prepared {
+        match prepare(config).await {
             Ok(()) => {
                 store.open();
                 return Ok(());
@@ -173,6 +192,17 @@ async fn open(config: &ServerConfig, store: &Store) -> Result<(), MigrateError> 
         }
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(BACKOFF.1);
+    }
+}
+
+async fn prepare(config: &ServerConfig) -> Result<(), MigrateError> {
+    if config.require_fsync {
+        store::check_durability(&config.database).await?;
+    }
+    if config.migrate {
+        store::migrate(&config.database, &config.prefix).await
+    } else {
+        store::check(&config.database, &config.prefix).await
     }
 }
 

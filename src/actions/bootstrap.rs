@@ -41,7 +41,7 @@ pub async fn bootstrap(
         })
         .await?;
     Ok(match stored {
-        FirstRoot::Stored(_) => Bootstrapped::Created(text),
+        FirstRoot::Stored => Bootstrapped::Created(text),
         FirstRoot::Exists => Bootstrapped::Exists,
     })
 }
@@ -58,6 +58,7 @@ fn root_token(minted: &Minted) -> Result<Token, MintError> {
         create_time: time::OffsetDateTime::UNIX_EPOCH,
         created_by: Principal::Bootstrap,
         expire_time: None,
+        last_use_time: None,
         revoke_time: None,
         revoke_reason: None,
     })

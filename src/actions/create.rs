@@ -110,6 +110,7 @@ fn prepare(
             create_time: now,
             created_by: caller.principal,
             expire_time,
+            last_use_time: None,
             revoke_time: None,
             revoke_reason: None,
         },

@@ -76,6 +76,10 @@ impl Service {
             prefix: settings.prefix,
             durable_cost: settings.cost,
             hash_permits: settings.hash_permits,
+            bounds: settings.bounds,
+            cache_bytes: settings.cache_bytes,
+            last_use_interval: settings.last_use_interval,
+            require_fsync: settings.require_fsync,
             drain_timeout: settings.drain_timeout,
         };
         let address = self.listener.local_addr().unwrap_or(settings.listen);

@@ -15,7 +15,9 @@ use zeroize::Zeroizing;
 
 use super::ConfigError;
 use super::database_url::DatabaseUrl;
-use super::values::{DrainTimeout, LogFilter, LogFormat, Switch};
+use super::values::{
+    CacheBytes, DrainTimeout, LastUseInterval, LogFilter, LogFormat, MaxStaleness, OutageGrace, Switch,
+};
 
 /// What a configuration file may say; all of it is optional.
 #[derive(Debug, Default, Deserialize)]
@@ -36,6 +38,11 @@ pub(super) struct FileSettings {
     pub(super) no_migrate: Option<Switch>,
     pub(super) insecure_plaintext: Option<Switch>,
     pub(super) drain_timeout: Option<DrainTimeout>,
+    pub(super) max_staleness: Option<MaxStaleness>,
+    pub(super) outage_grace: Option<OutageGrace>,
+    pub(super) cache_bytes: Option<CacheBytes>,
+    pub(super) last_use_interval: Option<LastUseInterval>,
+    pub(super) allow_fsync_off: Option<Switch>,
 }
 
 impl FileSettings {

@@ -11,7 +11,9 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::values::{DrainTimeout, LogFilter, LogFormat};
+use super::values::{
+    CacheBytes, DrainTimeout, LastUseInterval, LogFilter, LogFormat, MaxStaleness, OutageGrace,
+};
 
 /// Flags of `tokend serve`.
 #[derive(Args)]
@@ -35,6 +37,27 @@ pub struct ServeFlags {
     #[arg(long, value_name = "DURATION", help_heading = "Serving")]
     pub(super) drain_timeout: Option<DrainTimeout>,
 
+    /// How old an answer from the cache may be: no replica admits a revoked token for longer than
+    /// this, whatever fails; 50ms to 60s [env: TOKEND_MAX_STALENESS] [default: 1s]
+    #[arg(long, value_name = "DURATION", help_heading = "Verification")]
+    pub(super) max_staleness: Option<MaxStaleness>,
+
+    /// How much longer tokens in the cache are admitted while the database cannot be asked, revoked
+    /// ones among them; at most 1h. 0s: such calls are answered UNAVAILABLE
+    /// [env: TOKEND_OUTAGE_GRACE] [default: 0s]
+    #[arg(long, value_name = "DURATION", help_heading = "Verification")]
+    pub(super) outage_grace: Option<OutageGrace>,
+
+    /// Most bytes of memory that cached tokens may take, about 400 each; at least 1048576
+    /// [env: TOKEND_CACHE_BYTES] [default: 268435456]
+    #[arg(long, value_name = "BYTES", help_heading = "Verification")]
+    pub(super) cache_bytes: Option<CacheBytes>,
+
+    /// How often it is written to the database which tokens were used; 100ms to 1h
+    /// [env: TOKEND_LAST_USE_INTERVAL] [default: 30s]
+    #[arg(long, value_name = "DURATION", help_heading = "Verification")]
+    pub(super) last_use_interval: Option<LastUseInterval>,
+
     /// Where a private Postgres, its keyring and the first root secret are kept when no database
     /// URL is given; unused beside one [env: TOKEND_DATA_DIR] [default: `$XDG_DATA_HOME/tokend`
     /// or ~/.local/share/tokend; as root /var/lib/tokend]
@@ -44,6 +67,11 @@ pub struct ServeFlags {
     /// Most connections to Postgres held at once [env: TOKEND_DATABASE_CONNECTIONS] [default: 16]
     #[arg(long, value_name = "NUMBER", help_heading = "Database")]
     pub(super) database_connections: Option<NonZeroU16>,
+
+    /// Serve on a Postgres that can lose commits, revocations among them, in a crash (fsync=off).
+    /// For tests [env: TOKEND_ALLOW_FSYNC_OFF]
+    #[arg(long, help_heading = "Database")]
+    pub(super) allow_fsync_off: bool,
 
     /// Do not apply migrations at start: `tokend migrate` has done it. Needs a database URL
     /// [env: TOKEND_NO_MIGRATE]

@@ -24,7 +24,10 @@ pub use settings::{
     BootstrapSettings, DatabaseSettings, KeyStatusSettings, LogSettings, MigrateSettings, Migration,
     ServeSettings, Storage,
 };
-pub use values::{DrainTimeout, LogFilter, LogFormat, Switch, ValueError};
+pub use values::{
+    CacheBytes, DrainTimeout, LastUseInterval, LogFilter, LogFormat, MaxStaleness, OutageGrace, Switch,
+    ValueError,
+};
 
 #[cfg(test)]
 mod tests;

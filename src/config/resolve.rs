@@ -4,6 +4,7 @@
 //! unsafe, or that could not mean anything, are refused here and nowhere later.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::Duration;
 
 use super::ConfigError;
 use super::environment::Environment;
@@ -12,9 +13,15 @@ use super::settings::{
     BootstrapSettings, KeyStatusSettings, MigrateSettings, Migration, ServeSettings, Storage,
 };
 use super::sources::Sources;
+use super::values::{CacheBytes, Millis};
+use crate::verify::Bounds;
 
 const LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 50051);
 const DATABASE_CONNECTIONS: u32 = 16;
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
+const MAX_STALENESS: Duration = Duration::from_secs(1);
+const CACHE_BYTES: u64 = 256 << 20;
+const LAST_USE_INTERVAL: Duration = Duration::from_secs(30);
 
 impl ServeFlags {
     /// Resolves the settings of serve, and where it keeps its rows and keys, reading the
@@ -54,8 +61,25 @@ impl ServeFlags {
                 .map_or_else(processor_cores, |number| number.get().into()),
             drain_timeout: sources
                 .choose(self.drain_timeout, "TOKEND_DRAIN_TIMEOUT", |file| file.drain_timeout.take())?
-                .unwrap_or_default()
-                .get(),
+                .map_or(DRAIN_TIMEOUT, Millis::get),
+            bounds: Bounds {
+                max_staleness: sources
+                    .choose(self.max_staleness, "TOKEND_MAX_STALENESS", |file| file.max_staleness.take())?
+                    .map_or(MAX_STALENESS, Millis::get),
+                outage_grace: sources
+                    .choose(self.outage_grace, "TOKEND_OUTAGE_GRACE", |file| file.outage_grace.take())?
+                    .map_or(Duration::ZERO, Millis::get),
+            },
+            cache_bytes: sources
+                .choose(self.cache_bytes, "TOKEND_CACHE_BYTES", |file| file.cache_bytes.take())?
+                .map_or(CACHE_BYTES, CacheBytes::get),
+            last_use_interval: sources
+                .choose(self.last_use_interval, "TOKEND_LAST_USE_INTERVAL", |file| {
+                    file.last_use_interval.take()
+                })?
+                .map_or(LAST_USE_INTERVAL, Millis::get),
+            require_fsync: !sources
+                .is_on(self.allow_fsync_off, "TOKEND_ALLOW_FSYNC_OFF", |file| file.allow_fsync_off.take())?,
             log,
         };
         Ok((settings, storage))

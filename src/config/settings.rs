@@ -11,6 +11,7 @@ use sqlx::postgres::PgConnectOptions;
 
 use super::values::{LogFilter, LogFormat};
 use crate::secret::{DurableCost, Keyring, Prefix};
+use crate::verify::Bounds;
 
 /// How and which log lines are written.
 #[derive(Clone, Debug, Default)]
@@ -71,6 +72,14 @@ pub struct ServeSettings {
     pub cost: DurableCost,
     /// Most Argon2id computations at once.
     pub hash_permits: usize,
+    /// How old answers from the cache may be.
+    pub bounds: Bounds,
+    /// Most bytes that the cache may take.
+    pub cache_bytes: u64,
+    /// How often uses of tokens are written down.
+    pub last_use_interval: Duration,
+    /// Whether a Postgres that can lose commits in a crash is refused.
+    pub require_fsync: bool,
     /// How long a drain may take.
     pub drain_timeout: Duration,
     /// Logging.

@@ -84,6 +84,11 @@ fn without_any_setting_the_documented_defaults_hold() {
     assert_eq!(settings.database_connections, 16);
     assert_eq!(settings.migration, Migration::AtStart);
     assert_eq!(settings.drain_timeout, Duration::from_secs(10));
+    assert_eq!(settings.bounds.max_staleness, Duration::from_secs(1));
+    assert_eq!(settings.bounds.outage_grace, Duration::ZERO);
+    assert_eq!(settings.cache_bytes, 268_435_456);
+    assert_eq!(settings.last_use_interval, Duration::from_secs(30));
+    assert!(settings.require_fsync);
     let cost = &settings.cost;
     assert_eq!((cost.memory_kib(), cost.iterations(), cost.parallelism()), (19_456, 2, 1));
     assert!(settings.hash_permits >= 1);
@@ -172,6 +177,20 @@ fn an_invalid_variable_is_named() {
 
         assert!(refused.to_string().contains(name), "{name}: {refused}");
     }
+}
+
+#[test]
+fn a_staleness_outside_of_50_milliseconds_to_a_minute_is_refused() {
+    for (text, allowed) in [("49ms", false), ("50ms", true), ("60s", true), ("60001ms", false)] {
+        let chosen = serve(&[], &[("TOKEND_MAX_STALENESS", text)]);
+        assert_eq!(chosen.is_ok(), allowed, "{text}");
+    }
+}
+
+#[test]
+fn a_cache_of_less_than_a_mebibyte_is_refused() {
+    assert!("1048576".parse::<CacheBytes>().is_ok());
+    assert!("1048575".parse::<CacheBytes>().is_err());
 }
 
 #[test]

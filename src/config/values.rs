@@ -20,9 +20,17 @@ pub enum ValueError {
     /// Not a list of tracing directives.
     #[error("expected log directives such as info or warn,tokend=debug")]
     LogFilter,
-    /// Not a duration, or a longer one than is allowed.
-    #[error("expected a duration of at most 10 s, such as 10s or 500ms")]
-    DrainTimeout,
+    /// Not a duration, or a shorter or longer one than is allowed.
+    #[error("expected a duration from {min} to {max}, such as 10s or 500ms")]
+    Duration {
+        /// The shortest that is allowed.
+        min: humantime::FormattedDuration,
+        /// The longest that is allowed.
+        max: humantime::FormattedDuration,
+    },
+    /// Not a number of bytes, or too small a one.
+    #[error("expected a number of bytes, at least 1048576")]
+    CacheBytes,
     /// Not a truth value.
     #[error("expected true or false")]
     Switch,
@@ -90,14 +98,23 @@ impl TryFrom<String> for LogFilter {
 }
 
 /// How long running RPCs may take to finish after the first SIGTERM: 0 to 10 s.
+pub type DrainTimeout = Millis<0, 10_000>;
+
+/// How old an answer from the cache may be: 50 ms to 60 s.
+pub type MaxStaleness = Millis<50, 60_000>;
+
+/// How much longer a cached VALID may live in an outage of the database: 0 to 1 h.
+pub type OutageGrace = Millis<0, 3_600_000>;
+
+/// How often it is written down which tokens were used: 100 ms to 1 h.
+pub type LastUseInterval = Millis<100, 3_600_000>;
+
+/// A duration of `MIN` to `MAX` milliseconds, both inclusive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
-pub struct DrainTimeout(Duration);
+pub struct Millis<const MIN: u64, const MAX: u64>(Duration);
 
-impl DrainTimeout {
-    /// The longest drain, and the default.
-    pub const MAX: Duration = Duration::from_secs(10);
-
+impl<const MIN: u64, const MAX: u64> Millis<MIN, MAX> {
     /// Returns the time.
     #[must_use]
     pub fn get(self) -> Duration {
@@ -105,28 +122,57 @@ impl DrainTimeout {
     }
 }
 
-impl Default for DrainTimeout {
-    fn default() -> Self {
-        Self(Self::MAX)
-    }
-}
-
-impl FromStr for DrainTimeout {
+impl<const MIN: u64, const MAX: u64> FromStr for Millis<MIN, MAX> {
     type Err = ValueError;
 
     fn from_str(text: &str) -> Result<Self, ValueError> {
+        let (min, max) = (Duration::from_millis(MIN), Duration::from_millis(MAX));
         match humantime::parse_duration(text) {
-            Ok(time) if time <= Self::MAX => Ok(Self(time)),
-            _ => Err(ValueError::DrainTimeout),
+            Ok(time) if (min..=max).contains(&time) => Ok(Self(time)),
+            _ => Err(ValueError::Duration {
+                min: humantime::format_duration(min),
+                max: humantime::format_duration(max),
+            }),
         }
     }
 }
 
-impl TryFrom<String> for DrainTimeout {
+impl<const MIN: u64, const MAX: u64> TryFrom<String> for Millis<MIN, MAX> {
     type Error = ValueError;
 
     fn try_from(text: String) -> Result<Self, ValueError> {
         text.parse()
+    }
+}
+
+/// The most bytes that the cache may take: at least a mebibyte.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "u64")]
+pub struct CacheBytes(u64);
+
+impl CacheBytes {
+    const MIN: u64 = 1 << 20;
+
+    /// Returns the number.
+    #[must_use]
+    pub fn get(self) -> u64 {
+        self.0
+    }
+}
+
+impl TryFrom<u64> for CacheBytes {
+    type Error = ValueError;
+
+    fn try_from(bytes: u64) -> Result<Self, ValueError> {
+        if bytes >= Self::MIN { Ok(Self(bytes)) } else { Err(ValueError::CacheBytes) }
+    }
+}
+
+impl FromStr for CacheBytes {
+    type Err = ValueError;
+
+    fn from_str(text: &str) -> Result<Self, ValueError> {
+        text.parse().map_err(|_| ValueError::CacheBytes).and_then(|bytes: u64| bytes.try_into())
     }
 }
 

@@ -7,6 +7,7 @@ use std::fmt;
 use time::OffsetDateTime;
 
 use super::fields::OrganizationId;
+use super::record::Record;
 use super::scope::{ReservedScope, ReservedScopes, Scopes};
 use super::token::{Token, TokenState};
 use crate::secret::TokenId;
@@ -89,21 +90,30 @@ pub enum Permission {
 }
 
 /// The organizations whose tokens a caller can see or have judged.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Reach {
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reach<'a> {
     /// Every organization.
     Any,
     /// This one alone.
-    Only(OrganizationId),
+    Only(&'a OrganizationId),
 }
 
-impl Reach {
+impl Reach<'_> {
     /// Tells whether tokens of `organization` are within reach.
     #[must_use]
     pub fn includes(&self, organization: &OrganizationId) -> bool {
         match self {
             Self::Any => true,
-            Self::Only(own) => own == organization,
+            Self::Only(own) => *own == organization,
+        }
+    }
+
+    /// Tells whether a record's token is within reach.
+    #[must_use]
+    pub fn includes_record(&self, record: &Record) -> bool {
+        match self {
+            Self::Any => true,
+            Self::Only(own) => record.packed.lives_in(own),
         }
     }
 }
@@ -124,16 +134,39 @@ impl Caller {
     /// # Errors
     /// The token is revoked or expired.
     pub fn from_token(token: &Token, now: OffsetDateTime) -> Result<Self, CredentialError> {
-        match token.state(now) {
-            TokenState::Revoked => Err(CredentialError::Revoked),
-            TokenState::Expired => Err(CredentialError::Expired),
-            TokenState::Active => Ok(Self {
-                principal: Principal::Token(token.id),
-                organization_id: token.organization_id.clone(),
-                reserved: token.scopes.reserved(),
-                expire_time: token.expire_time,
-            }),
-        }
+        usable(token.state(now))?;
+        Ok(Self {
+            principal: Principal::Token(token.id),
+            organization_id: token.organization_id.clone(),
+            reserved: token.scopes.reserved(),
+            expire_time: token.expire_time,
+        })
+    }
+
+    /// Makes a caller of the record of the token with this id, as [`Self::from_token`] does.
+    ///
+    /// # Errors
+    /// The token is revoked or expired, or its organization is not one.
+    pub fn from_record(id: TokenId, record: &Record, now: OffsetDateTime) -> Result<Self, CredentialError> {
+        usable(record.state(now))?;
+        let organization_id = std::str::from_utf8(record.packed.organization_id())
+            .ok()
+            .and_then(|text| OrganizationId::parse(text).ok())
+            .ok_or(CredentialError::Invalid)?;
+        Ok(Self {
+            principal: Principal::Token(id),
+            organization_id,
+            reserved: record.reserved,
+            expire_time: record.expire_time,
+        })
+    }
+
+    /// Tells whether a record whose secret is proven still makes a caller.
+    ///
+    /// # Errors
+    /// The token is revoked or expired.
+    pub fn check_record(record: &Record, now: OffsetDateTime) -> Result<(), CredentialError> {
+        usable(record.state(now))
     }
 
     /// Demands the scope for a kind of call.
@@ -154,14 +187,14 @@ impl Caller {
 
     /// Returns whose tokens Verify judges for this caller.
     #[must_use]
-    pub fn verify_reach(&self) -> Reach {
+    pub fn verify_reach(&self) -> Reach<'_> {
         if self.holds(ReservedScope::VerifyAny) { Reach::Any } else { self.reach() }
     }
 
     /// Returns whose tokens this caller can see and manage.
     #[must_use]
-    pub fn reach(&self) -> Reach {
-        if self.holds(ReservedScope::Root) { Reach::Any } else { Reach::Only(self.organization_id.clone()) }
+    pub fn reach(&self) -> Reach<'_> {
+        if self.holds(ReservedScope::Root) { Reach::Any } else { Reach::Only(&self.organization_id) }
     }
 
     /// Returns the organization that a call means: the named one, else the caller's own, for a root
@@ -172,8 +205,8 @@ impl Caller {
     pub fn organization(&self, named: Option<OrganizationId>) -> Result<OrganizationId, AccessError> {
         match (self.reach(), named) {
             (Reach::Any, named) => Ok(named.unwrap_or_else(OrganizationId::default_organization)),
-            (Reach::Only(own), None) => Ok(own),
-            (Reach::Only(own), Some(named)) if own == named => Ok(own),
+            (Reach::Only(own), None) => Ok(own.clone()),
+            (Reach::Only(own), Some(named)) if *own == named => Ok(named),
             (Reach::Only(_), Some(_)) => Err(AccessError::ForeignOrganization),
         }
     }
@@ -226,6 +259,14 @@ impl Caller {
 
     fn holds(&self, scope: ReservedScope) -> bool {
         self.reserved.grants(scope)
+    }
+}
+
+fn usable(state: TokenState) -> Result<(), CredentialError> {
+    match state {
+        TokenState::Revoked => Err(CredentialError::Revoked),
+        TokenState::Expired => Err(CredentialError::Expired),
+        TokenState::Active => Ok(()),
     }
 }
 
@@ -284,7 +325,8 @@ mod tests {
 
     #[test]
     fn only_root_reaches_other_organizations_and_verify_any_only_for_verdicts() {
-        let own = Reach::Only(organization("acme"));
+        let acme = organization("acme");
+        let own = Reach::Only(&acme);
         assert_eq!(caller(&["tokend:write"]).reach(), own);
         assert_eq!(caller(&["tokend:verify:any"]).reach(), own);
         assert_eq!(caller(&["tokend:verify:any"]).verify_reach(), Reach::Any);

@@ -4,7 +4,9 @@
 
 pub mod access;
 pub mod fields;
+pub mod packed;
 pub mod page;
+pub mod record;
 pub mod scope;
 pub mod token;
 
@@ -12,5 +14,6 @@ pub use access::{AccessError, Caller, CredentialError, Permission, Principal, Re
 pub use fields::{
     Expiration, FieldError, Labels, OrganizationId, RevokeReason, TokenName, UserId, Violation, Violations,
 };
+pub use record::{Judgement, Record, Verdict, judge};
 pub use scope::{ReservedScope, ReservedScopes, Scope, Scopes};
-pub use token::{Judgement, Record, Token, TokenState, Verdict, judge};
+pub use token::{Token, TokenState};

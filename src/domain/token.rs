@@ -1,12 +1,12 @@
-//! The token record, its state, and the one function that judges it. Called by the engine and by every
-//! reply that shows a token. Knows no clock: the moment of judging is an argument.
+//! The token and its state. Called by every action and every reply that shows a token. Knows no clock: the
+//! moment that a state is told for is an argument.
 
 use time::OffsetDateTime;
 
-use super::access::{Principal, Reach};
+use super::access::Principal;
 use super::fields::{Labels, OrganizationId, RevokeReason, TokenName, UserId};
-use super::scope::{Scope, Scopes};
-use crate::secret::{Mac, TokenId};
+use super::scope::Scopes;
+use crate::secret::TokenId;
 
 /// A token's record: everything but what proves it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,6 +29,9 @@ pub struct Token {
     pub created_by: Principal,
     /// From when on it is expired; never when absent.
     pub expire_time: Option<OffsetDateTime>,
+    /// When it was last used, to within the interval in which uses are recorded; absent where it was not
+    /// asked for, and before the first recorded use.
+    pub last_use_time: Option<OffsetDateTime>,
     /// When it was revoked first.
     pub revoke_time: Option<OffsetDateTime>,
     /// Why it was revoked first.
@@ -50,75 +53,27 @@ impl Token {
     /// Tells the token's state at `now`. It is expired from `expire_time` on, inclusive.
     #[must_use]
     pub fn state(&self, now: OffsetDateTime) -> TokenState {
-        if self.revoke_time.is_some() {
-            TokenState::Revoked
-        } else if self.expire_time.is_some_and(|end| now >= end) {
-            TokenState::Expired
+        TokenState::at(now, self.revoke_time.is_some(), self.expire_time)
+    }
+}
+
+impl TokenState {
+    /// Tells the state at `now` of a token with this end, expired from it on, inclusive.
+    pub(super) fn at(now: OffsetDateTime, revoked: bool, expire_time: Option<OffsetDateTime>) -> Self {
+        if revoked {
+            Self::Revoked
+        } else if expire_time.is_some_and(|end| now >= end) {
+            Self::Expired
         } else {
-            TokenState::Active
+            Self::Active
         }
-    }
-}
-
-/// A token together with its fast verifier: what Verify needs to know.
-#[derive(Debug, Clone)]
-pub struct Record {
-    /// The token.
-    pub token: Token,
-    /// The MAC that its secret is compared with.
-    pub mac: Mac,
-}
-
-/// What Verify says of a secret. Only `Valid` admits.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Verdict {
-    /// It may be used for what was asked.
-    Valid,
-    /// The text is no secret: wrong form or wrong checksum.
-    Malformed,
-    /// Unknown id, wrong secret, or a token out of the caller's reach: all alike.
-    NotFound,
-    /// The token was revoked.
-    Revoked,
-    /// The token's expiration has come.
-    Expired,
-    /// The token lacks a required scope.
-    MissingScope,
-}
-
-/// A verdict on a token whose secret matched.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Judgement {
-    /// What to answer.
-    pub verdict: Verdict,
-    /// The required scopes that the token lacks; empty unless the verdict is `MissingScope`.
-    pub missing_scopes: Vec<Scope>,
-}
-
-/// Judges a token whose secret matched, at `now`, for a caller that reaches `reach`. The first verdict
-/// that applies is given, in the order in which [`Verdict`] lists them.
-#[must_use]
-pub fn judge(token: &Token, now: OffsetDateTime, reach: &Reach, required: &Scopes) -> Judgement {
-    let plain = |verdict| Judgement { verdict, missing_scopes: Vec::new() };
-    if !reach.includes(&token.organization_id) {
-        return plain(Verdict::NotFound);
-    }
-    match token.state(now) {
-        TokenState::Revoked => return plain(Verdict::Revoked),
-        TokenState::Expired => return plain(Verdict::Expired),
-        TokenState::Active => {}
-    }
-    let missing_scopes = token.scopes.missing(required);
-    if missing_scopes.is_empty() {
-        plain(Verdict::Valid)
-    } else {
-        Judgement { verdict: Verdict::MissingScope, missing_scopes }
     }
 }
 
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
+    use crate::domain::Scope;
     use time::Duration;
     use time::macros::datetime;
 
@@ -136,49 +91,19 @@ pub(crate) mod tests {
             create_time: NOW - Duration::days(1),
             created_by: Principal::Bootstrap,
             expire_time: None,
+            last_use_time: None,
             revoke_time: None,
             revoke_reason: None,
         }
     }
 
-    fn verdict(token: &Token, now: OffsetDateTime, required: &[&str]) -> Verdict {
-        let required = required.iter().map(|text| Scope::parse(text).unwrap()).collect();
-        judge(token, now, &Reach::Any, &Scopes::new(required).unwrap()).verdict
-    }
-
     #[test]
-    fn a_token_is_expired_from_its_expire_time_on() {
+    fn a_revoked_token_stays_revoked_past_its_expiration() {
         let mut token = token(&[]);
+        assert_eq!(token.state(NOW), TokenState::Active);
         token.expire_time = Some(NOW);
-        assert_eq!(verdict(&token, NOW - Duration::microseconds(1), &[]), Verdict::Valid);
-        assert_eq!(verdict(&token, NOW, &[]), Verdict::Expired);
-    }
-
-    #[test]
-    fn the_first_verdict_that_applies_is_given() {
-        let mut token = token(&["a:b"]);
-        assert_eq!(verdict(&token, NOW, &["a:c"]), Verdict::MissingScope);
-        token.expire_time = Some(NOW);
-        assert_eq!(verdict(&token, NOW, &["a:c"]), Verdict::Expired);
+        assert_eq!(token.state(NOW), TokenState::Expired);
         token.revoke_time = Some(NOW);
-        assert_eq!(verdict(&token, NOW, &["a:c"]), Verdict::Revoked);
-    }
-
-    #[test]
-    fn another_organizations_token_is_not_found_whatever_its_state() {
-        let mut token = token(&[]);
-        token.revoke_time = Some(NOW);
-        let other = Reach::Only(OrganizationId::parse("other").unwrap());
-        let judgement = judge(&token, NOW, &other, &Scopes::default());
-        assert_eq!(judgement.verdict, Verdict::NotFound);
-    }
-
-    #[test]
-    fn missing_scopes_are_listed_with_their_verdict_alone() {
-        let token = token(&["a:*"]);
-        let required = |text| Scopes::new(vec![Scope::parse(text).unwrap()]).unwrap();
-        let judgement = judge(&token, NOW, &Reach::Any, &required("b"));
-        assert_eq!(judgement.missing_scopes, [Scope::parse("b").unwrap()]);
-        assert!(judge(&token, NOW, &Reach::Any, &required("a:b")).missing_scopes.is_empty());
+        assert_eq!(token.state(NOW), TokenState::Revoked);
     }
 }

@@ -5,20 +5,20 @@ use std::net::IpAddr;
 
 use tonic::metadata::MetadataMap;
 
-use crate::domain::{Caller, CredentialError};
-use crate::verify::{AuthenticateError, Engine, Share};
+use crate::domain::CredentialError;
+use crate::verify::{AuthenticateError, Credential, Engine, Share};
 
 /// Authenticates whoever sent this metadata, from an address that is known or not.
 pub(super) async fn authenticate(
     engine: &Engine,
     metadata: &MetadataMap,
     peer: Option<IpAddr>,
-) -> Result<Caller, AuthenticateError> {
+) -> Result<Credential, AuthenticateError> {
     engine.authenticate(bearer(metadata)?, Share::Peer(peer)).await
 }
 
 /// Finds the one bearer credential (RFC 6750; the scheme's case does not matter, RFC 9110).
-fn bearer(metadata: &MetadataMap) -> Result<&str, CredentialError> {
+pub(super) fn bearer(metadata: &MetadataMap) -> Result<&str, CredentialError> {
     let mut values = metadata.get_all("authorization").iter();
     let value = values.next().ok_or(CredentialError::Missing)?;
     if values.next().is_some() {

@@ -15,7 +15,7 @@ use crate::domain::{
 };
 use crate::secret::TokenId;
 use crate::store::Revoked;
-use crate::verify::Answer;
+use crate::verify::Consistency;
 
 pub(super) fn create_request(message: proto::CreateTokenRequest) -> Result<CreateToken, Violations> {
     let mut violations = Violations::default();
@@ -103,13 +103,19 @@ pub(super) fn required_scopes(texts: &[String]) -> Result<Scopes, Violations> {
     violations.finish(scopes)
 }
 
-pub(super) fn verify_response(answer: Answer) -> proto::VerifyResponse {
-    proto::VerifyResponse {
-        verdict: verdict(answer.verdict).into(),
-        token: answer.token.map(|(record, now)| token(&record, now)),
-        missing_scopes: answer.missing_scopes.iter().map(|scope| scope.as_str().to_owned()).collect(),
-        as_of_time: answer.as_of.map(timestamp),
-    }
+pub(super) fn no_request() -> Violations {
+    Violations::one("request", &FieldError::Required)
+}
+
+pub(super) fn consistency(number: i32) -> Result<Consistency, Violations> {
+    let mut violations = Violations::default();
+    let consistency = match proto::Consistency::try_from(number) {
+        Ok(proto::Consistency::Unspecified | proto::Consistency::Bounded) => Ok(Consistency::Bounded),
+        Ok(proto::Consistency::Full) => Ok(Consistency::Full),
+        Err(_) => Err(FieldError::Rule("is not a consistency")),
+    };
+    let consistency = violations.take("consistency", consistency);
+    violations.finish(consistency)
 }
 
 pub(super) const fn verdict(verdict: Verdict) -> proto::Verdict {
@@ -123,12 +129,15 @@ pub(super) const fn verdict(verdict: Verdict) -> proto::Verdict {
     }
 }
 
-fn token(token: &Token, now: OffsetDateTime) -> proto::Token {
-    let state = match token.state(now) {
+pub(super) const fn state(state: TokenState) -> proto::TokenState {
+    match state {
         TokenState::Active => proto::TokenState::Active,
         TokenState::Expired => proto::TokenState::Expired,
         TokenState::Revoked => proto::TokenState::Revoked,
-    };
+    }
+}
+
+pub(super) fn token(token: &Token, now: OffsetDateTime) -> proto::Token {
     proto::Token {
         id: token.id.to_string(),
         organization_id: token.organization_id.as_str().to_owned(),
@@ -136,10 +145,11 @@ fn token(token: &Token, now: OffsetDateTime) -> proto::Token {
         name: token.name.as_str().to_owned(),
         scopes: token.scopes.iter().map(|scope| scope.as_str().to_owned()).collect(),
         labels: token.labels.iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect(),
-        state: state.into(),
+        state: state(token.state(now)).into(),
         create_time: Some(timestamp(token.create_time)),
         created_by: token.created_by.to_string(),
         expire_time: token.expire_time.map(timestamp),
+        last_use_time: token.last_use_time.map(timestamp),
         revoke_time: token.revoke_time.map(timestamp),
         revoke_reason: token.revoke_reason.as_ref().map_or_else(String::new, |r| r.as_str().to_owned()),
     }
@@ -242,7 +252,7 @@ fn optional<T>(text: &str, parse: fn(&str) -> Result<T, FieldError>) -> Result<O
     if text.is_empty() { Ok(None) } else { parse(text).map(Some) }
 }
 
-fn timestamp(time: OffsetDateTime) -> prost_types::Timestamp {
+pub(super) fn timestamp(time: OffsetDateTime) -> prost_types::Timestamp {
     prost_types::Timestamp {
         seconds: time.unix_timestamp(),
         // Below 10^9, which fits.

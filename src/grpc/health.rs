@@ -7,7 +7,7 @@ use tonic_health::pb::health_server::{Health as HealthService, HealthServer};
 use tonic_health::server::{HealthReporter, health_reporter};
 
 use super::TokenApi;
-use super::proto::token_service_server::TokenServiceServer;
+use super::server::token_service_server::TokenServiceServer;
 
 /// The name of the whole server in the health protocol.
 const OVERALL: &str = "";

@@ -6,19 +6,27 @@ mod convert;
 mod error;
 mod health;
 mod redact;
+mod reply;
 mod service;
 mod status;
+mod stream;
 
 pub use health::Health;
 pub use service::TokenApi;
 
-/// The messages, the service and its client, generated from `proto/tokend/v1/token_service.proto`.
+/// The messages and the client of the service, generated from `proto/tokend/v1/token_service.proto`.
 #[expect(clippy::pedantic, reason = "generated")]
 pub mod proto {
     tonic::include_proto!("tokend.v1");
 
     /// The encoded `FileDescriptorSet` of the contract and what it imports, for reflection.
     pub const FILE_DESCRIPTOR_SET: &[u8] = tonic::include_file_descriptor_set!("tokend_descriptor");
+}
+
+/// The service's trait and router, generated from the same file.
+#[expect(clippy::pedantic, unreachable_pub, reason = "generated")]
+mod server {
+    include!(concat!(env!("OUT_DIR"), "/server/tokend.v1.rs"));
 }
 
 /// The largest request message that is read, in bytes.

@@ -4,33 +4,42 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use tonic::{Request, Response, Status};
+use tokio::sync::watch;
+use tonic::{Request, Response, Status, Streaming};
 use tracing::{Instrument as _, Span, field};
 
 use super::error::CallError;
-use super::proto::token_service_server::{TokenService, TokenServiceServer};
 use super::proto::{
     CreateTokenRequest, CreateTokenResponse, ListTokensRequest, ListTokensResponse, RevokeTokenRequest,
-    RevokeTokenResponse, VerifyRequest, VerifyResponse,
+    RevokeTokenResponse, VerifyRequest, VerifyStreamRequest,
 };
+use super::reply::VerifyReply;
+use super::server::token_service_server::{TokenService, TokenServiceServer};
+use super::stream::VerifyAnswers;
 use super::{MAX_REQUEST_BYTES, callers, convert, status};
 use crate::actions::Actions;
 use crate::ambient;
-use crate::domain::{Caller, Permission};
-use crate::verify::{Engine, Share};
+use crate::domain::{Caller, Permission, Scopes};
+use crate::verify::{Answer, Consistency, Credential, Engine, Question, Share};
 
 /// Serves `tokend.v1.TokenService`.
 #[derive(Debug)]
 pub struct TokenApi {
     engine: Arc<Engine>,
     actions: Actions,
+    draining: watch::Receiver<bool>,
 }
 
 impl TokenApi {
-    /// Makes the service for tonic's router.
+    /// Makes the service for tonic's router. `draining` turns true when the server begins to end.
     #[must_use]
-    pub fn service(engine: Arc<Engine>, actions: Actions) -> TokenServiceServer<Self> {
-        TokenServiceServer::new(Self { engine, actions }).max_decoding_message_size(MAX_REQUEST_BYTES)
+    pub fn service(
+        engine: Arc<Engine>,
+        actions: Actions,
+        draining: watch::Receiver<bool>,
+    ) -> TokenServiceServer<Self> {
+        let api = Self { engine, actions, draining };
+        TokenServiceServer::new(api).max_decoding_message_size(MAX_REQUEST_BYTES)
     }
 
     /// Authenticates the caller, then does `work`, inside the call's span.
@@ -38,28 +47,20 @@ impl TokenApi {
         &'a self,
         method: &'static str,
         request: Request<M>,
-        work: impl FnOnce(Caller, M) -> F,
+        work: impl FnOnce(Credential, M) -> F,
     ) -> Result<Response<A>, Status>
     where
         F: Future<Output = Result<A, CallError>> + 'a,
     {
-        let span = tracing::info_span!(
-            "rpc",
-            rpc.method = method,
-            call = format_args!("{:016x}", ambient::call_id()),
-            caller = field::Empty,
-            token.id = field::Empty,
-            user.id = field::Empty,
-            verdict = field::Empty,
-        );
+        let span = span(method);
         let peer = request.remote_addr().map(|address| address.ip());
         let started = Instant::now();
         async {
             let (metadata, _, message) = request.into_parts();
             let outcome = match callers::authenticate(&self.engine, &metadata, peer).await {
-                Ok(caller) => {
-                    Span::current().record("caller", field::display(&caller.principal));
-                    work(caller, message).await
+                Ok(credential) => {
+                    Span::current().record("caller", field::display(&credential.caller().principal));
+                    work(credential, message).await
                 }
                 Err(error) => Err(error.into()),
             };
@@ -70,21 +71,77 @@ impl TokenApi {
     }
 }
 
-/// Turns the outcome into what tonic sends, and logs it: answers at debug, the caller's mistakes at info,
-/// our own failures at warn with their causes.
+fn span(method: &'static str) -> Span {
+    tracing::info_span!(
+        "rpc",
+        rpc.method = method,
+        call = format_args!("{:016x}", ambient::call_id()),
+        caller = field::Empty,
+        token.id = field::Empty,
+        user.id = field::Empty,
+        verdict = field::Empty,
+    )
+}
+
+/// Turns the outcome into what tonic sends, and logs it: answers at debug.
 fn conclude<A>(outcome: Result<A, CallError>, started: Instant) -> Result<Response<A>, Status> {
     let duration_ms = started.elapsed().as_secs_f64() * 1e3;
     outcome.map(Response::new).inspect(|_| tracing::debug!(duration_ms, "answered")).map_err(|error| {
         let status = Status::from(&error);
-        let code = field::debug(status.code());
-        if status::is_our_fault(&status) {
-            let error = &error as &dyn std::error::Error;
-            tracing::warn!(duration_ms, code, error, "failed");
-        } else {
-            tracing::info!(duration_ms, code, reason = %error, "refused");
-        }
+        status::log(&error, &status, Some(duration_ms));
         status
     })
+}
+
+/// Reads what Verify is asked, for a caller that may ask it.
+pub(super) fn question(caller: &Caller, message: &VerifyRequest) -> Result<(Scopes, Consistency), CallError> {
+    caller.require(Permission::Verify)?;
+    let required = convert::required_scopes(&message.required_scopes)?;
+    Ok((required, convert::consistency(message.consistency)?))
+}
+
+/// Returns what the engine is asked for a caller.
+pub(super) fn asked_of<'a>(caller: &'a Caller, required: &'a Scopes) -> Question<'a> {
+    Question { required, reach: caller.verify_reach(), share: Share::Caller(caller.principal) }
+}
+
+/// Completes when the server begins to end.
+pub(super) async fn drained(mut draining: watch::Receiver<bool>) {
+    // An error means that the server itself is gone.
+    let _ = draining.wait_for(|begun| *begun).await;
+}
+
+impl TokenApi {
+    /// Answers Verify from a fresh cache; `None` when that cannot tell, and where the answer would be logged.
+    fn verify_now(&self, request: &Request<VerifyRequest>) -> Option<VerifyReply> {
+        if tracing::enabled!(tracing::Level::DEBUG) {
+            return None;
+        }
+        let secret = callers::bearer(request.metadata()).ok()?;
+        let credential = self.engine.authenticate_now(secret)?;
+        let message = request.get_ref();
+        let (required, consistency) = question(credential.caller(), message).ok()?;
+        if consistency == Consistency::Full {
+            return None;
+        }
+        let question = asked_of(credential.caller(), &required);
+        Some(self.engine.verify_now(&message.secret, question)?.into())
+    }
+
+    async fn verify_slowly(
+        &self,
+        credential: Credential,
+        message: VerifyRequest,
+    ) -> Result<Answer, CallError> {
+        let caller = credential.caller();
+        let (required, consistency) = question(caller, &message)?;
+        let answer = self.engine.verify(&message.secret, asked_of(caller, &required), consistency).await?;
+        Span::current().record("verdict", convert::verdict(answer.verdict).as_str_name());
+        if let Some((cached, _)) = &answer.token {
+            Span::current().record("token.id", field::display(cached.id));
+        }
+        Ok(answer)
+    }
 }
 
 #[tonic::async_trait]
@@ -93,10 +150,11 @@ impl TokenService for TokenApi {
         &self,
         request: Request<CreateTokenRequest>,
     ) -> Result<Response<CreateTokenResponse>, Status> {
-        self.call("CreateToken", request, async |caller, message| {
+        self.call("CreateToken", request, async |credential, message| {
+            let caller = credential.caller();
             caller.require(Permission::Write)?;
             let request = convert::create_request(message)?;
-            let created = self.actions.create_token(&caller, request).await?;
+            let created = self.actions.create_token(caller, request).await?;
             Span::current().record("token.id", field::display(created.token.id));
             Span::current().record("user.id", created.token.user_id.as_str());
             Ok(convert::create_response(&created))
@@ -108,10 +166,11 @@ impl TokenService for TokenApi {
         &self,
         request: Request<ListTokensRequest>,
     ) -> Result<Response<ListTokensResponse>, Status> {
-        self.call("ListTokens", request, async |caller, message| {
+        self.call("ListTokens", request, async |credential, message| {
+            let caller = credential.caller();
             caller.require(Permission::Read)?;
             let request = convert::list_request(message)?;
-            Ok(convert::list_response(self.actions.list_tokens(&caller, request).await?))
+            Ok(convert::list_response(self.actions.list_tokens(caller, request).await?))
         })
         .await
     }
@@ -120,31 +179,40 @@ impl TokenService for TokenApi {
         &self,
         request: Request<RevokeTokenRequest>,
     ) -> Result<Response<RevokeTokenResponse>, Status> {
-        self.call("RevokeToken", request, async |caller, message| {
+        self.call("RevokeToken", request, async |credential, message| {
+            let caller = credential.caller();
             caller.require(Permission::Write)?;
             let (id, reason) = convert::revoke_request(&message)?;
             Span::current().record("token.id", field::display(id));
-            let revoked = self.actions.revoke_token(&caller, id, &reason).await?;
+            // Held until the outcome is known, and let go also when the caller goes away before.
+            let _forgetting = self.engine.forgetting(id);
+            let revoked = self.actions.revoke_token(caller, id, &reason).await?;
             Span::current().record("user.id", revoked.token.user_id.as_str());
             Ok(convert::revoke_response(&revoked))
         })
         .await
     }
 
-    async fn verify(&self, request: Request<VerifyRequest>) -> Result<Response<VerifyResponse>, Status> {
-        self.call("Verify", request, async |caller, message| {
-            caller.require(Permission::Verify)?;
-            let required = convert::required_scopes(&message.required_scopes)?;
-            let share = Share::Caller(caller.principal);
-            let reach = caller.verify_reach();
-            let answer = self.engine.verify(&message.secret, &required, &reach, share).await?;
-            let response = convert::verify_response(answer);
-            Span::current().record("verdict", response.verdict().as_str_name());
-            if let Some(token) = &response.token {
-                Span::current().record("token.id", token.id.as_str());
-                Span::current().record("user.id", token.user_id.as_str());
-            }
-            Ok(response)
+    async fn verify(&self, request: Request<VerifyRequest>) -> Result<Response<VerifyReply>, Status> {
+        if let Some(reply) = self.verify_now(&request) {
+            return Ok(Response::new(reply));
+        }
+        self.call("Verify", request, async |credential, message| {
+            Ok(self.verify_slowly(credential, message).await?.into())
+        })
+        .await
+    }
+
+    type VerifyStreamStream = VerifyAnswers;
+
+    async fn verify_stream(
+        &self,
+        request: Request<Streaming<VerifyStreamRequest>>,
+    ) -> Result<Response<VerifyAnswers>, Status> {
+        self.call("VerifyStream", request, async |credential, questions| {
+            credential.caller().require(Permission::Verify)?;
+            let (engine, draining) = (Arc::clone(&self.engine), self.draining.clone());
+            Ok(VerifyAnswers::new(engine, credential, questions, draining, Span::current()))
         })
         .await
     }

@@ -55,6 +55,7 @@ fn action(error: &ActionError) -> Status {
 fn unknown(error: &Unknown) -> Status {
     match error {
         Unknown::Store(error) => store(error),
+        Unknown::Shared(error) => store(error),
         Unknown::Overloaded(error) => transient(ErrorReason::Overloaded, error),
         // No verdict is known, and the operator has to act: the log says how.
         Unknown::DurableHash(error) => transient(ErrorReason::Internal, error),
@@ -63,9 +64,10 @@ fn unknown(error: &Unknown) -> Status {
 
 fn store(error: &StoreError) -> Status {
     match error {
-        StoreError::Starting | StoreError::Unavailable(_) | StoreError::DeadlineExceeded => {
-            transient(ErrorReason::DatabaseUnavailable, error)
-        }
+        StoreError::Starting
+        | StoreError::Unavailable(_)
+        | StoreError::DeadlineExceeded
+        | StoreError::OtherServer => transient(ErrorReason::DatabaseUnavailable, error),
         StoreError::Refused(_) | StoreError::Corrupt { .. } | StoreError::BeforeCommit(_) => internal(),
     }
 }
@@ -131,7 +133,23 @@ fn word(reason: ErrorReason) -> &'static str {
     name.strip_prefix("ERROR_REASON_").unwrap_or(name)
 }
 
+/// Says that a stream ends because the server does.
+pub(super) fn shutting_down() -> Status {
+    transient(ErrorReason::ShuttingDown, &"this replica is shutting down")
+}
+
+/// Logs why a call failed: the caller's mistakes at info, our own failures at warn with their causes.
+pub(super) fn log(error: &CallError, status: &Status, duration_ms: Option<f64>) {
+    let code = tracing::field::debug(status.code());
+    if is_our_fault(status) {
+        let error = error as &dyn std::error::Error;
+        tracing::warn!(duration_ms, code, error, "failed");
+    } else {
+        tracing::info!(duration_ms, code, reason = %error, "refused");
+    }
+}
+
 /// Tells whether the server, rather than the request, is why a call failed.
-pub(super) fn is_our_fault(status: &Status) -> bool {
+fn is_our_fault(status: &Status) -> bool {
     matches!(status.code(), Code::Unavailable | Code::Internal)
 }

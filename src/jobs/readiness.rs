@@ -1,19 +1,32 @@
-//! Watches whether Postgres answers, and has health checks told so. Verify needs it for every answer.
+//! Watches whether Verify can be answered, and has health checks told so: from the feed's first poll on, while
+//! the cache may answer or Postgres does.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::grpc::Health;
 use crate::store::Store;
+use crate::verify::Engine;
 
-/// How often Postgres is asked.
-const INTERVAL: Duration = Duration::from_secs(1);
+/// How often it is looked at: the cache always, Postgres only when the cache may not answer.
+const INTERVAL: Duration = Duration::from_millis(50);
+const PING_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Keeps health truthful until the server stops it.
-pub async fn run(store: Store, health: Health) {
+pub async fn run(engine: Arc<Engine>, store: Store, health: Health) {
     let mut serving = false;
     loop {
-        match (store.ping().await, serving) {
-            (Ok(()), false) => {
+        let mut pause = INTERVAL;
+        let answer = if engine.may_answer() {
+            Ok(true)
+        } else if engine.has_begun() {
+            pause = PING_INTERVAL;
+            store.ping().await.map(|()| true)
+        } else {
+            Ok(false)
+        };
+        match (answer, serving) {
+            (Ok(true), false) => {
                 health.serving().await;
                 serving = true;
                 tracing::info!("the database answers: serving");
@@ -24,8 +37,8 @@ pub async fn run(store: Store, health: Health) {
                 let error = &error as &dyn std::error::Error;
                 tracing::error!(error, "the database does not answer: not serving until it does");
             }
-            (Ok(()), true) | (Err(_), false) => {}
+            _ => {}
         }
-        tokio::time::sleep(INTERVAL).await;
+        tokio::time::sleep(pause).await;
     }
 }

@@ -3,8 +3,8 @@
 use super::events::{self, EventKind};
 use super::tokens::{NewToken, insert};
 use super::{Store, StoreError};
+use crate::domain::Principal;
 use crate::domain::scope::ReservedScope;
-use crate::domain::{Principal, Token};
 
 /// The advisory lock that makes two bootstraps at once take turns. Any constant will do.
 const BOOTSTRAP_LOCK: i64 = 0x746f_6b65_6e64_0001;
@@ -13,7 +13,7 @@ const BOOTSTRAP_LOCK: i64 = 0x746f_6b65_6e64_0001;
 #[derive(Debug)]
 pub enum FirstRoot {
     /// It was stored.
-    Stored(Token),
+    Stored,
     /// There is an active root token already; nothing was stored.
     Exists,
 }
@@ -49,7 +49,7 @@ impl Store {
             insert(&mut transaction, &new).await?;
             events::append(&mut transaction, EventKind::Created, &new.token, Principal::Bootstrap).await?;
             transaction.commit().await?;
-            Ok(FirstRoot::Stored(new.token))
+            Ok(FirstRoot::Stored)
         })
         .await
     }

@@ -26,6 +26,9 @@ pub enum MigrateError {
     /// A migration was not accepted.
     #[error("a migration failed")]
     Migration(#[source] sqlx::migrate::MigrateError),
+    /// The server can lose what it has committed.
+    #[error("Postgres runs with fsync=off and can undo revocations in a crash; set fsync=on")]
+    FsyncOff,
     /// The schema lacks migrations of this build.
     #[error("the database lacks migrations; run `tokend migrate`, or serve without --no-migrate")]
     Pending,
@@ -100,6 +103,18 @@ pub async fn check(options: &PgConnectOptions, prefix: &Prefix) -> Result<(), Mi
     check_prefix(&mut connection, prefix).await?;
     connection.close().await?;
     Ok(())
+}
+
+/// Checks that what the server commits survives a crash of it: a revocation must not be undone.
+///
+/// # Errors
+/// [`MigrateError::FsyncOff`], and those of an unreachable Postgres.
+pub async fn check_durability(options: &PgConnectOptions) -> Result<(), MigrateError> {
+    let mut connection = connect(options).await?;
+    let row =
+        sqlx::query!(r#"SELECT current_setting('fsync') AS "fsync!""#).fetch_one(&mut connection).await?;
+    connection.close().await?;
+    if row.fsync == "on" { Ok(()) } else { Err(MigrateError::FsyncOff) }
 }
 
 /// Returns this build's migrations. Those that only a newer build knows are no obstacle: a schema grows

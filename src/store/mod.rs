@@ -6,22 +6,29 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
+use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgPoolOptions};
 use sqlx::{Postgres, Transaction};
 
 mod bootstrap;
+mod changes;
 mod events;
+mod line;
 mod listing;
 mod macs;
 mod migrations;
 mod records;
+mod replicas;
 mod rows;
 mod tokens;
+mod uses;
 
 pub use bootstrap::FirstRoot;
+pub use changes::{ChangePage, PagePosition, Snapshot};
+pub use line::{Epoch, Line, Lines, Listener};
 pub use macs::MacChange;
-pub use migrations::{MigrateError, check, migrate};
+pub use migrations::{MigrateError, check, check_durability, migrate};
 pub use records::Loaded;
+pub use replicas::LEASE;
 pub use tokens::{NewToken, Revoked};
 
 /// The longest that one call into the store takes before it is given up.
@@ -29,6 +36,18 @@ const DEADLINE: Duration = Duration::from_secs(5);
 
 /// How often a transaction that Postgres broke up over a deadlock is tried.
 const CONFLICT_ATTEMPTS: usize = 3;
+
+/// Has commits of this connection survive a crash of the server, whatever its default: a revocation that
+/// was answered must not be undone.
+async fn durable_commits(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+    sqlx::query!(
+        "SELECT set_config('synchronous_commit', 'on', false) AS now
+         WHERE current_setting('synchronous_commit') IN ('off', 'local', 'remote_write')"
+    )
+    .fetch_optional(connection)
+    .await?;
+    Ok(())
+}
 
 /// Why Postgres gave no answer, or not one that makes sense.
 #[derive(Debug, thiserror::Error)]
@@ -42,6 +61,9 @@ pub enum StoreError {
     /// Postgres did not answer in time.
     #[error("the database did not answer within {} seconds", DEADLINE.as_secs())]
     DeadlineExceeded,
+    /// Another server, or another life of it, answered than the one whose changes are followed.
+    #[error("the database server has changed")]
+    OtherServer,
     /// Postgres refused what tokend should never have sent.
     #[error("the database refused a statement")]
     Refused(#[source] sqlx::Error),
@@ -97,6 +119,7 @@ impl Store {
         let pool = PgPoolOptions::new()
             .max_connections(connections)
             .acquire_timeout(Duration::from_secs(3))
+            .after_connect(|connection, _| Box::pin(durable_commits(connection)))
             .connect_lazy_with(options);
         Self { pool, ready: Arc::new(AtomicBool::new(false)) }
     }

@@ -2,10 +2,12 @@
 //! that a MAC's key is gone. Called by the engine alone.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use sqlx::types::Json;
 use time::OffsetDateTime;
 
+use super::line::{Epoch, Line, within};
 use super::rows::{self, TokenRow};
 use super::{Store, StoreError};
 use crate::domain::Record;
@@ -14,34 +16,39 @@ use crate::secret::{DurableHash, Mac, TokenId};
 /// What one read of records found.
 #[derive(Debug)]
 pub struct Loaded {
-    /// The database's time when the read began: the records are at least as new.
+    /// The database's time before the read took its snapshot: the records are at least as new.
     pub as_of: OffsetDateTime,
+    /// Which life of which server answered; `None` when it has not been marked yet.
+    pub epoch: Option<Epoch>,
     /// Those of the wanted records that exist, in no order.
-    pub records: Vec<Record>,
+    pub records: Vec<(TokenId, Record)>,
 }
 
-impl Store {
+impl Line {
     /// Reads the records with these ids in one statement.
     ///
     /// # Errors
-    /// [`StoreError`], as for every call of the store.
-    pub async fn load_records(&self, ids: &[TokenId]) -> Result<Loaded, StoreError> {
+    /// [`StoreError`], also when no answer came by `deadline`.
+    pub async fn load_records(&mut self, ids: &[TokenId], deadline: Duration) -> Result<Loaded, StoreError> {
         let ids: Vec<_> = ids.iter().copied().map(rows::uuid).collect();
-        self.within(async {
+        within(deadline, async {
             let found = sqlx::query!(
-                r#"SELECT statement_timestamp() AS "as_of!",
+                r#"SELECT always.as_of AS "as_of!", always.epoch AS "epoch?",
                        t.id AS "id?", organization_id AS "organization_id?", user_id AS "user_id?",
                        name AS "name?", scopes AS "scopes?",
                        labels AS "labels?: Json<BTreeMap<String, String>>",
                        create_time AS "create_time?", created_by AS "created_by?",
                        expire_time AS "expire_time?", revoke_time AS "revoke_time?",
                        revoke_reason AS "revoke_reason?", mac AS "mac?", mac_key_id AS "mac_key_id?"
-                   FROM (SELECT) AS always_one_row LEFT JOIN tokens t ON t.id = ANY($1)"#,
+                   FROM (SELECT now() AS as_of, (SELECT epoch FROM server_epoch) AS epoch)
+                       AS always
+                       LEFT JOIN tokens t ON t.id = ANY($1)"#,
                 &ids
             )
-            .fetch_all(self.pool()?)
+            .fetch_all(&mut self.0)
             .await?;
-            let as_of = found.first().ok_or(sqlx::Error::RowNotFound)?.as_of;
+            let first = found.first().ok_or(sqlx::Error::RowNotFound)?;
+            let (as_of, epoch) = (first.as_of, first.epoch.clone().map(Epoch::parse));
             let mut records = Vec::with_capacity(found.len());
             for row in found {
                 let Some(id) = row.id else { continue };
@@ -58,17 +65,20 @@ impl Store {
                     expire_time: row.expire_time,
                     revoke_time: row.revoke_time,
                     revoke_reason: row.revoke_reason,
+                    last_use_time: None,
                     read_time: as_of,
                 };
                 let mac =
                     rows::mac(&row.mac_key_id.ok_or(absent("mac_key_id"))?, &row.mac.ok_or(absent("mac"))?)?;
-                records.push(Record { token: token.try_into()?, mac });
+                records.push((rows::token_id(id), Record::new(&token.try_into()?, mac)));
             }
-            Ok(Loaded { as_of, records })
+            Ok(Loaded { as_of, epoch, records })
         })
         .await
     }
+}
 
+impl Store {
     /// Reads both verifiers of a token; `None` when there is no such token.
     ///
     /// # Errors

@@ -26,6 +26,8 @@ pub(super) struct TokenRow {
     pub(super) expire_time: Option<OffsetDateTime>,
     pub(super) revoke_time: Option<OffsetDateTime>,
     pub(super) revoke_reason: Option<String>,
+    /// From `token_uses`; `None` where that is not joined.
+    pub(super) last_use_time: Option<OffsetDateTime>,
     /// The database's time when the statement began; no column of the table.
     pub(super) read_time: OffsetDateTime,
 }
@@ -38,7 +40,8 @@ macro_rules! select_tokens {
             r#"SELECT id, organization_id, user_id, name, scopes,
                    labels AS "labels: Json<BTreeMap<String, String>>", create_time, created_by,
                    expire_time, revoke_time, revoke_reason,
-                   statement_timestamp() AS "read_time!"
+                   (SELECT u.last_use_time FROM token_uses u WHERE u.token_id = tokens.id)
+                       AS last_use_time, statement_timestamp() AS "read_time!"
                FROM tokens "#
                 + $clauses
             $(, $argument)*
@@ -61,6 +64,7 @@ impl TryFrom<TokenRow> for Token {
             create_time: row.create_time,
             created_by: read("created_by", Principal::parse(&row.created_by).ok_or(()))?,
             expire_time: row.expire_time,
+            last_use_time: row.last_use_time,
             revoke_time: row.revoke_time,
             revoke_reason: row
                 .revoke_reason

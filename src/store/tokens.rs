@@ -101,19 +101,11 @@ impl Store {
             Err(refusal) => Ok(Err(refusal)),
             Ok(None) => Ok(Ok(None)),
             Ok(Some(token)) => {
-                let effective_time = self.time_after_commit().await?;
+                // In a statement of its own, so later than the commit that has returned.
+                let effective_time = self.effective_time().await?;
                 Ok(Ok(Some(Revoked { token, effective_time })))
             }
         }
-    }
-
-    /// Reads the database's time in a statement of its own, so later than any commit that has returned.
-    async fn time_after_commit(&self) -> Result<OffsetDateTime, StoreError> {
-        self.within(async {
-            let row = sqlx::query!(r#"SELECT clock_timestamp() AS "now!""#).fetch_one(self.pool()?).await?;
-            Ok(row.now)
-        })
-        .await
     }
 }
 
@@ -179,7 +171,9 @@ async fn revoke(
            WHERE id = $1
            RETURNING id, organization_id, user_id, name, scopes,
                labels AS "labels: Json<BTreeMap<String, String>>", create_time, created_by,
-               expire_time, revoke_time, revoke_reason, statement_timestamp() AS "read_time!""#,
+               expire_time, revoke_time, revoke_reason,
+               (SELECT u.last_use_time FROM token_uses u WHERE u.token_id = tokens.id) AS last_use_time,
+               statement_timestamp() AS "read_time!""#,
         rows::uuid(id),
         reason.as_str()
     )

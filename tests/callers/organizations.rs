@@ -1,6 +1,6 @@
 //! A caller acts in its own organization alone, unless its scopes say otherwise.
 
-use tokend::grpc::proto::{CreateTokenRequest, ListTokensRequest, Verdict};
+use tokend::grpc::proto::{CreateTokenRequest, ListTokensRequest, Verdict, VerifyStreamRequest};
 use tonic::{Code, Status};
 
 use super::methods::methods;
@@ -45,6 +45,13 @@ async fn reach(caller: &mut Client, method: &str, id: &str, secret: &str) -> (Re
             let answer = verified(caller, secret, &["a"]).await;
             assert_eq!((answer.verdict(), answer.token), (Verdict::NotFound, None));
             assert_eq!(answer.missing_scopes, [""; 0]);
+            (Ok(()), Barrier::NotFoundVerdict)
+        }
+        "VerifyStream" => {
+            let asked = VerifyStreamRequest { request: Some(question(secret, &["a"])) };
+            let mut answers = caller.verify_stream(tokio_stream::once(asked)).await.unwrap().into_inner();
+            let answer = answers.message().await.unwrap().unwrap().response.unwrap();
+            assert_eq!((answer.verdict(), answer.token), (Verdict::NotFound, None));
             (Ok(()), Barrier::NotFoundVerdict)
         }
         unknown => panic!("say here how {unknown} is kept within an organization"),

@@ -14,7 +14,7 @@ const RESERVED: [&str; 5] =
 /// Returns the scopes that open an RPC, the one that a refusal names first.
 fn opened_by(method: &str) -> &'static [&'static str] {
     match method {
-        "Verify" => &["tokend:verify", "tokend:verify:any", "tokend:root"],
+        "Verify" | "VerifyStream" => &["tokend:verify", "tokend:verify:any", "tokend:root"],
         "ListTokens" => &["tokend:read", "tokend:root"],
         "CreateToken" | "RevokeToken" => &["tokend:write", "tokend:root"],
         unknown => panic!("say here which scopes open {unknown}"),

@@ -93,6 +93,17 @@ fn another_prefix_than_the_first_migration_recorded_is_refused() {
 }
 
 #[test]
+fn a_postgres_that_can_lose_commits_is_refused() {
+    let place = Place::new();
+    let (url, keys) = (Database::new().url(), printed(run(&["keygen"], &[], "")));
+
+    let shared = [("DATABASE_URL", &*url), ("TOKEND_KEYS", &*keys), ("TOKEND_ALLOW_FSYNC_OFF", "false")];
+    let said = refusal(&place, &[], &shared);
+
+    assert!(said.contains("fsync=on"), "{said}");
+}
+
+#[test]
 fn a_schema_without_its_migrations_is_refused_where_serve_may_not_apply_them() {
     let place = Place::new();
     let (url, keys) = (Database::new().url(), printed(run(&["keygen"], &[], "")));

@@ -44,8 +44,11 @@ pub(crate) fn create(address: &str, caller: &str, user: &str) -> Result<CreateTo
 }
 
 pub(crate) fn verify(address: &str, caller: &str, presented: &str) -> Result<VerifyResponse, Status> {
-    let message =
-        VerifyRequest { secret: presented.to_owned(), required_scopes: vec!["orders:read".to_owned()] };
+    let message = VerifyRequest {
+        secret: presented.to_owned(),
+        required_scopes: vec!["orders:read".to_owned()],
+        ..Default::default()
+    };
     runtime().block_on(async {
         let mut client = TokenServiceClient::new(connect(address).await.unwrap());
         Ok(client.verify(request(caller, message)).await?.into_inner())

@@ -102,7 +102,7 @@ pub(crate) async fn revoked(client: &mut Client, id: &str, reason: &str) -> Revo
 
 /// Returns the request that asks for a verdict.
 pub(crate) fn question(secret: &str, required_scopes: &[&str]) -> VerifyRequest {
-    VerifyRequest { secret: secret.to_owned(), required_scopes: texts(required_scopes) }
+    VerifyRequest { secret: secret.to_owned(), required_scopes: texts(required_scopes), ..Default::default() }
 }
 
 /// Asks for a verdict, which must be given.

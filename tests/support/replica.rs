@@ -12,6 +12,7 @@ use tokend::ambient;
 use tokend::secret::{DurableCost, Keyring, Prefix};
 use tokend::server::{self, ServeError, ServerConfig};
 use tokend::store::Store;
+use tokend::verify::Bounds;
 use tokio::net::TcpListener;
 use tokio::runtime::Builder;
 use tokio::sync::oneshot;
@@ -78,10 +79,14 @@ impl Installation {
             database: self.database.options(),
             database_connections: 8,
             migrate: true,
+            require_fsync: false,
             keyring: keyring(&[&self.key]),
             prefix: Prefix::default(),
             durable_cost: cheap(),
             hash_permits: 2,
+            bounds: Bounds { max_staleness: Duration::from_secs(1), outage_grace: Duration::ZERO },
+            cache_bytes: 16 << 20,
+            last_use_interval: Duration::from_millis(100),
             drain_timeout: Duration::from_secs(10),
         }
     }

@@ -14,7 +14,7 @@ use super::super::output::{TokenJson, printable, rfc3339, token_lines, write_jso
 use super::super::{CommandError, RpcError};
 use super::{print, remark};
 use crate::config::Environment;
-use crate::grpc::proto::{Verdict, VerifyRequest, VerifyResponse};
+use crate::grpc::proto::{Consistency, Verdict, VerifyRequest, VerifyResponse};
 
 /// Says that the secret is not valid; told apart from every failure to know.
 const NOT_VALID: u8 = 3;
@@ -56,6 +56,7 @@ pub(super) async fn run(flags: VerifyFlags, environment: &Environment) -> Result
     let request = client.request(VerifyRequest {
         secret: secret.expose_secret().to_owned(),
         required_scopes: flags.required_scopes,
+        consistency: Consistency::Bounded.into(),
     });
     let answer = client.service().verify(request).await;
     let answer = answer.map_err(RpcError::from)?.into_inner();

@@ -1,0 +1,160 @@
+//! A token packed into one run of bytes: those that the contract's `Token` message has on the wire (protobuf
+//! encoding), but for its state and last use, which are not the record's. What the cache keeps, what Verify
+//! judges by, and what its answer carries as it is. A test beside the messages holds the two encodings equal.
+
+use time::OffsetDateTime;
+
+use super::fields::OrganizationId;
+use super::token::Token;
+
+/// The wire's tags: field number × 8, plus 2 for length-delimited.
+const ID: u8 = 1 << 3 | 2;
+const ORGANIZATION_ID: u8 = 2 << 3 | 2;
+const USER_ID: u8 = 3 << 3 | 2;
+const NAME: u8 = 4 << 3 | 2;
+const SCOPES: u8 = 5 << 3 | 2;
+const LABELS: u8 = 6 << 3 | 2;
+const CREATE_TIME: u8 = 9 << 3 | 2;
+const CREATED_BY: u8 = 10 << 3 | 2;
+const EXPIRE_TIME: u8 = 11 << 3 | 2;
+const REVOKE_TIME: u8 = 13 << 3 | 2;
+const REVOKE_REASON: u8 = 14 << 3 | 2;
+
+/// The packed bytes, and where in them lies what judging needs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PackedToken {
+    wire: Box<[u8]>,
+    organization: (u16, u16),
+    scopes: (u16, u16),
+}
+
+impl PackedToken {
+    /// Packs a token. One whose fields keep their limits is at most 18 KiB, so positions fit 16 bits.
+    #[must_use]
+    pub fn pack(token: &Token) -> Self {
+        let mut wire = Vec::with_capacity(256);
+        text(&mut wire, ID, &token.id.to_string());
+        text(&mut wire, ORGANIZATION_ID, token.organization_id.as_str());
+        let organization_end = wire.len();
+        let organization_start = organization_end - token.organization_id.as_str().len();
+        text(&mut wire, USER_ID, token.user_id.as_str());
+        text(&mut wire, NAME, token.name.as_str());
+        let scopes_start = wire.len();
+        for scope in token.scopes.iter() {
+            text(&mut wire, SCOPES, scope.as_str());
+        }
+        let scopes_end = wire.len();
+        for (key, value) in token.labels.iter() {
+            label(&mut wire, key, value);
+        }
+        time(&mut wire, CREATE_TIME, token.create_time);
+        text(&mut wire, CREATED_BY, &token.created_by.to_string());
+        if let Some(end) = token.expire_time {
+            time(&mut wire, EXPIRE_TIME, end);
+        }
+        if let Some(revoked) = token.revoke_time {
+            time(&mut wire, REVOKE_TIME, revoked);
+        }
+        if let Some(reason) = &token.revoke_reason {
+            text(&mut wire, REVOKE_REASON, reason.as_str());
+        }
+        let position = |at: usize| u16::try_from(at).unwrap_or(u16::MAX);
+        Self {
+            organization: (position(organization_start), position(organization_end)),
+            scopes: (position(scopes_start), position(scopes_end)),
+            wire: wire.into(),
+        }
+    }
+
+    /// Returns the bytes of the `Token` message, without its state and last use.
+    #[must_use]
+    pub fn wire(&self) -> &[u8] {
+        &self.wire
+    }
+
+    /// Returns the bytes of the organization's id.
+    #[must_use]
+    pub fn organization_id(&self) -> &[u8] {
+        self.part(self.organization)
+    }
+
+    /// Tells whether the token lives in this organization.
+    #[must_use]
+    pub fn lives_in(&self, organization: &OrganizationId) -> bool {
+        self.organization_id() == organization.as_str().as_bytes()
+    }
+
+    /// Walks the scopes' texts.
+    pub fn scopes(&self) -> impl Iterator<Item = &[u8]> {
+        let mut rest = self.part(self.scopes);
+        std::iter::from_fn(move || {
+            // A tag, then a length of one byte: a scope has at most 100 characters.
+            let (&[_, length], behind) = rest.split_first_chunk()?;
+            let (scope, behind) = behind.split_at_checked(usize::from(length))?;
+            rest = behind;
+            Some(scope)
+        })
+    }
+
+    fn part(&self, (start, end): (u16, u16)) -> &[u8] {
+        self.wire.get(usize::from(start)..usize::from(end)).unwrap_or_default()
+    }
+}
+
+/// Writes a text field; an empty one is left out, as proto3 does.
+fn text(wire: &mut Vec<u8>, tag: u8, text: &str) {
+    if !text.is_empty() {
+        bytes(wire, tag, text.as_bytes());
+    }
+}
+
+fn bytes(wire: &mut Vec<u8>, tag: u8, content: &[u8]) {
+    wire.push(tag);
+    varint(wire, content.len() as u64);
+    wire.extend_from_slice(content);
+}
+
+/// Writes a map's entry: a message of key (1) and value (2).
+fn label(wire: &mut Vec<u8>, key: &str, value: &str) {
+    let mut entry = Vec::with_capacity(key.len() + value.len() + 6);
+    text(&mut entry, 1 << 3 | 2, key);
+    text(&mut entry, 2 << 3 | 2, value);
+    bytes(wire, LABELS, &entry);
+}
+
+/// Writes a `google.protobuf.Timestamp`: seconds (1) and nanoseconds (2).
+fn time(wire: &mut Vec<u8>, tag: u8, time: OffsetDateTime) {
+    let mut message = Vec::with_capacity(16);
+    if time.unix_timestamp() != 0 {
+        message.push(1 << 3);
+        varint(&mut message, time.unix_timestamp().cast_unsigned());
+    }
+    if time.nanosecond() != 0 {
+        message.push(2 << 3);
+        varint(&mut message, u64::from(time.nanosecond()));
+    }
+    bytes(wire, tag, &message);
+}
+
+fn varint(wire: &mut Vec<u8>, mut number: u64) {
+    while number >= 0x80 {
+        wire.push(number.to_le_bytes()[0] | 0x80);
+        number >>= 7;
+    }
+    wire.push(number.to_le_bytes()[0]);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::token::tests::token;
+
+    #[test]
+    fn what_judging_needs_is_found_again() {
+        let packed = PackedToken::pack(&token(&["a:*", "b"]));
+        assert!(packed.lives_in(&OrganizationId::parse("acme").unwrap()));
+        assert!(!packed.lives_in(&OrganizationId::parse("acm").unwrap()));
+        assert_eq!(packed.scopes().collect::<Vec<_>>(), [&b"a:*"[..], b"b"]);
+        assert_eq!(PackedToken::pack(&token(&[])).scopes().count(), 0);
+    }
+}

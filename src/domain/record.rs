@@ -1,0 +1,172 @@
+//! What is kept of a token to judge secrets by, and the one function that judges. Called by the engine, for
+//! Verify and for every caller's own credential. Knows no clock: the moment of judging is an argument.
+
+use time::OffsetDateTime;
+
+use super::access::Reach;
+use super::packed::PackedToken;
+use super::scope::{ReservedScopes, Scope, Scopes};
+use super::token::{Token, TokenState};
+use crate::secret::Mac;
+
+/// A token together with its fast verifier, in as few bytes as judging allows.
+#[derive(Debug, Clone)]
+pub struct Record {
+    /// The token, as an answer shows it.
+    pub packed: PackedToken,
+    /// What its secret is compared with.
+    pub mac: Mac,
+    /// From when on it is expired; never when absent.
+    pub expire_time: Option<OffsetDateTime>,
+    /// Which powers over tokend it grants.
+    pub reserved: ReservedScopes,
+    revoked: bool,
+}
+
+impl Record {
+    /// Keeps what judging needs.
+    #[must_use]
+    pub fn new(token: &Token, mac: Mac) -> Self {
+        Self {
+            packed: PackedToken::pack(token),
+            mac,
+            expire_time: token.expire_time,
+            reserved: token.scopes.reserved(),
+            revoked: token.revoke_time.is_some(),
+        }
+    }
+
+    /// Tells the token's state at `now`.
+    #[must_use]
+    pub fn state(&self, now: OffsetDateTime) -> TokenState {
+        TokenState::at(now, self.revoked, self.expire_time)
+    }
+
+    /// Returns how many bytes of memory the record takes, its own frame included.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        size_of::<Self>() + self.packed.wire().len()
+    }
+}
+
+/// What Verify says of a secret. Only `Valid` admits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Verdict {
+    /// It may be used for what was asked.
+    Valid,
+    /// The text is no secret: wrong form or wrong checksum.
+    Malformed,
+    /// Unknown id, wrong secret, or a token out of the caller's reach: all alike.
+    NotFound,
+    /// The token was revoked.
+    Revoked,
+    /// The token's expiration has come.
+    Expired,
+    /// The token lacks a required scope.
+    MissingScope,
+}
+
+/// A verdict on a token whose secret matched.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Judgement {
+    /// What to answer.
+    pub verdict: Verdict,
+    /// The required scopes that the token lacks; empty unless the verdict is `MissingScope`.
+    pub missing_scopes: Vec<Scope>,
+}
+
+/// Judges a token whose secret matched, at `now`, for a caller that reaches `reach`. The first verdict
+/// that applies is given, in the order in which [`Verdict`] lists them.
+#[must_use]
+pub fn judge(record: &Record, now: OffsetDateTime, reach: Reach<'_>, required: &Scopes) -> Judgement {
+    let plain = |verdict| Judgement { verdict, missing_scopes: Vec::new() };
+    if !reach.includes_record(record) {
+        return plain(Verdict::NotFound);
+    }
+    match record.state(now) {
+        TokenState::Revoked => return plain(Verdict::Revoked),
+        TokenState::Expired => return plain(Verdict::Expired),
+        TokenState::Active => {}
+    }
+    let missing_scopes = required.not_covered_by(|| record.packed.scopes());
+    if missing_scopes.is_empty() {
+        plain(Verdict::Valid)
+    } else {
+        Judgement { verdict: Verdict::MissingScope, missing_scopes }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::OrganizationId;
+    use crate::domain::token::tests::token;
+    use crate::secret::KeyId;
+    use proptest::prelude::*;
+    use time::Duration;
+    use time::macros::datetime;
+
+    const NOW: OffsetDateTime = datetime!(2026-03-01 12:00 UTC);
+
+    fn record(token: &Token) -> Record {
+        Record::new(token, Mac { key_id: KeyId::from_bytes([0; 8]), tag: [0; 32] })
+    }
+
+    fn scopes(texts: &[&str]) -> Scopes {
+        Scopes::new(texts.iter().map(|text| Scope::parse(text).unwrap()).collect()).unwrap()
+    }
+
+    fn verdict(token: &Token, now: OffsetDateTime, required: &[&str]) -> Verdict {
+        judge(&record(token), now, Reach::Any, &scopes(required)).verdict
+    }
+
+    #[test]
+    fn a_token_is_expired_from_its_expire_time_on() {
+        let mut token = token(&[]);
+        token.expire_time = Some(NOW);
+        assert_eq!(verdict(&token, NOW - Duration::microseconds(1), &[]), Verdict::Valid);
+        assert_eq!(verdict(&token, NOW, &[]), Verdict::Expired);
+    }
+
+    #[test]
+    fn the_first_verdict_that_applies_is_given() {
+        let mut token = token(&["a:b"]);
+        assert_eq!(verdict(&token, NOW, &["a:c"]), Verdict::MissingScope);
+        token.expire_time = Some(NOW);
+        assert_eq!(verdict(&token, NOW, &["a:c"]), Verdict::Expired);
+        token.revoke_time = Some(NOW);
+        assert_eq!(verdict(&token, NOW, &["a:c"]), Verdict::Revoked);
+    }
+
+    #[test]
+    fn another_organizations_token_is_not_found_whatever_its_state() {
+        let mut token = token(&[]);
+        token.revoke_time = Some(NOW);
+        let other = OrganizationId::parse("other").unwrap();
+        let judgement = judge(&record(&token), NOW, Reach::Only(&other), &Scopes::default());
+        assert_eq!(judgement.verdict, Verdict::NotFound);
+    }
+
+    #[test]
+    fn missing_scopes_are_listed_in_order_with_their_verdict_alone() {
+        let record = record(&token(&["repo:*", "user:read"]));
+        let judgement = judge(&record, NOW, Reach::Any, &scopes(&["z", "repo:x", "user:write"]));
+        assert_eq!(judgement.missing_scopes, ["z", "user:write"].map(|text| Scope::parse(text).unwrap()));
+        assert!(judge(&record, NOW, Reach::Any, &scopes(&["repo:b"])).missing_scopes.is_empty());
+    }
+
+    proptest! {
+        #[test]
+        fn adding_a_scope_never_takes_a_permission_away(
+            held in prop::collection::vec("[ab](:[ab]){0,2}", 0..4),
+            added in "[ab](:[ab]){0,2}(:\\*)?",
+            required in "[ab](:[ab]){0,2}(:\\*)?",
+        ) {
+            let mut held: Vec<&str> = held.iter().map(String::as_str).collect();
+            let before = verdict(&token(&held), NOW, &[&required]);
+            held.push(&added);
+            let after = verdict(&token(&held), NOW, &[&required]);
+            prop_assert!(before != Verdict::Valid || after == Verdict::Valid);
+        }
+    }
+}

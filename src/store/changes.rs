@@ -1,0 +1,153 @@
+//! Following what has changed in `tokens`: the feed's poll, and the purge of what no feed needs any more.
+//! A poll asks for what its last snapshot could not see: transactions that began after it (`xid >=` its xmax)
+//! and those that were running then (its xip). Unlike a sequence, that misses nothing that commits late.
+
+use std::time::Duration;
+
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use super::line::{Epoch, Line, within};
+use super::rows;
+use super::{Store, StoreError};
+use crate::secret::TokenId;
+
+/// How many changes one statement returns.
+const PAGE: i64 = 10_000;
+
+/// How long changes are kept at least, for feeds that lost their connection.
+const KEPT: &str = "1 hour";
+
+/// What a snapshot of the database sees, in Postgres's own text.
+#[derive(Debug, Clone)]
+pub struct Snapshot(String);
+
+/// Where in the changes since a snapshot the next page begins.
+#[derive(Debug, Clone)]
+pub struct PagePosition {
+    xid: String,
+    token_id: Uuid,
+}
+
+/// One page of changes, read in one statement under one snapshot.
+#[derive(Debug)]
+pub struct ChangePage {
+    /// What the statement saw.
+    pub snapshot: Snapshot,
+    /// The database's time before the snapshot was taken.
+    pub database_time: OffsetDateTime,
+    /// Which life of which server answered; `None` when it has not been marked yet.
+    pub epoch: Option<Epoch>,
+    /// Changes that the asked snapshot could not see may have been purged.
+    pub purged: bool,
+    /// The tokens that changed.
+    pub ids: Vec<TokenId>,
+    /// Where the next page begins; `None` when this was the last.
+    pub next: Option<PagePosition>,
+}
+
+impl Line {
+    /// Reads a page of what `since` could not see; without `since`, only where the database is now.
+    ///
+    /// # Errors
+    /// [`StoreError`], also when no answer came by `deadline`.
+    pub async fn poll(
+        &mut self,
+        since: Option<&Snapshot>,
+        from: Option<&PagePosition>,
+        deadline: Duration,
+    ) -> Result<ChangePage, StoreError> {
+        let start = PagePosition { xid: "0".to_owned(), token_id: Uuid::nil() };
+        let from = from.unwrap_or(&start);
+        within(deadline, async {
+            let row = sqlx::query!(
+                r#"SELECT pg_current_snapshot()::text AS "snapshot!", now() AS "now!",
+                       (SELECT epoch FROM server_epoch) AS epoch,
+                       coalesce((SELECT purged_below FROM change_horizon)
+                           > pg_snapshot_xmin($1::text::pg_snapshot), false) AS "purged!",
+                       coalesce(page.ids, '{}') AS "ids!", coalesce(page.xids, '{}') AS "xids!"
+                   FROM (
+                       SELECT array_agg(token_id ORDER BY xid, token_id) AS ids,
+                           array_agg(xid::text ORDER BY xid, token_id) AS xids
+                       FROM (
+                           (SELECT xid, token_id FROM token_changes
+                            WHERE xid >= pg_snapshot_xmax($1::text::pg_snapshot)
+                                AND xid < pg_snapshot_xmax(pg_current_snapshot())
+                                AND (xid, token_id) > ($2::text::xid8, $3)
+                            ORDER BY xid, token_id LIMIT $4)
+                           UNION ALL
+                           (SELECT xid, token_id FROM token_changes
+                            WHERE xid = ANY (ARRAY(SELECT pg_snapshot_xip($1::text::pg_snapshot)))
+                                AND (xid, token_id) > ($2::text::xid8, $3)
+                            ORDER BY xid, token_id LIMIT $4)
+                           ORDER BY xid, token_id LIMIT $4
+                       ) AS changes
+                   ) AS page"#,
+                since.map(|snapshot| snapshot.0.as_str()),
+                from.xid,
+                from.token_id,
+                PAGE
+            )
+            .fetch_one(&mut self.0)
+            .await?;
+            let full = i64::try_from(row.ids.len()).is_ok_and(|count| count == PAGE);
+            let last = row.xids.into_iter().next_back().zip(row.ids.last().copied());
+            Ok(ChangePage {
+                snapshot: Snapshot(row.snapshot),
+                database_time: row.now,
+                epoch: row.epoch.map(Epoch::parse),
+                purged: row.purged,
+                next: last.filter(|_| full).map(|(xid, token_id)| PagePosition { xid, token_id }),
+                ids: row.ids.into_iter().map(rows::token_id).collect(),
+            })
+        })
+        .await
+    }
+
+    /// Marks a server that has no mark: it is new, or has lost its mark in a crash or a promotion.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn mark_server(&mut self, mark: Uuid, deadline: Duration) -> Result<(), StoreError> {
+        within(deadline, async {
+            sqlx::query!("INSERT INTO server_mark (mark) VALUES ($1) ON CONFLICT DO NOTHING", mark)
+                .execute(&mut self.0)
+                .await?;
+            Ok(())
+        })
+        .await
+    }
+}
+
+impl Store {
+    /// Deletes changes that are older than an hour, if nobody else is doing it; returns how many. A feed
+    /// whose snapshot is older than what is deleted starts anew.
+    ///
+    /// # Errors
+    /// [`StoreError`], as for every call of the store.
+    pub async fn purge_changes(&self) -> Result<u64, StoreError> {
+        self.within(async {
+            let mut transaction = self.begin().await?;
+            let due = sqlx::query!(
+                "SELECT next_below::text AS \"below!\" FROM change_horizon
+                 WHERE next_time < now() - $1::text::interval FOR UPDATE SKIP LOCKED",
+                KEPT
+            )
+            .fetch_optional(&mut *transaction)
+            .await?;
+            let Some(due) = due else { return Ok(0) };
+            let done = sqlx::query!("DELETE FROM token_changes WHERE xid < $1::text::xid8", due.below)
+                .execute(&mut *transaction)
+                .await?;
+            sqlx::query!(
+                "UPDATE change_horizon SET purged_below = next_below,
+                     next_below = pg_snapshot_xmin(pg_current_snapshot()), next_time = now()"
+            )
+            .execute(&mut *transaction)
+            .await?;
+            transaction.commit().await?;
+            Ok(done.rows_affected())
+        })
+        .await
+    }
+}

@@ -1,0 +1,101 @@
+//! A caller's own credential: proven once, judged as often as it is relied on. Called by the gRPC face, for
+//! every call and for every answer of a stream.
+
+use std::sync::Arc;
+
+use super::cache::Cached;
+use super::engine::{Engine, Looked};
+use super::loader::Lane;
+use super::{AuthenticateError, Share, Unknown};
+use crate::domain::{Caller, CredentialError};
+use crate::secret::{Secret, TokenId};
+use crate::store::StoreError;
+
+/// A credential whose secret has been proven, and the caller that it makes.
+#[derive(Debug, Clone)]
+pub struct Credential {
+    id: TokenId,
+    cached: Arc<Cached>,
+    caller: Caller,
+}
+
+impl Credential {
+    /// Returns the caller, as it was when the credential was last judged.
+    #[must_use]
+    pub fn caller(&self) -> &Caller {
+        &self.caller
+    }
+}
+
+impl Engine {
+    /// Makes a caller of the secret that it presents as its credential.
+    ///
+    /// # Errors
+    /// [`AuthenticateError`]: the credential is not good, or that cannot be found out.
+    pub async fn authenticate(&self, text: &str, share: Share) -> Result<Credential, AuthenticateError> {
+        let secret = Secret::parse(text, &self.prefix).map_err(|_| CredentialError::Malformed)?;
+        let id = secret.id();
+        let looked = self.find(id, Lane::Credential).await?;
+        let cached = looked.cached.clone().ok_or(CredentialError::Invalid)?;
+        let proven = match self.compare(&secret, &cached) {
+            Some(proven) => proven,
+            None => self.fallback.prove(secret, share).await?,
+        };
+        if !proven {
+            return Err(CredentialError::Invalid.into());
+        }
+        let caller = self.judge_caller(&cached, &looked)?;
+        Ok(Credential { id, cached, caller })
+    }
+
+    /// Does the same from a fresh cache; `None` when that cannot tell, or the credential is not good.
+    #[must_use]
+    pub fn authenticate_now(&self, text: &str) -> Option<Credential> {
+        let secret = Secret::parse(text, &self.prefix).ok()?;
+        let looked = self.look_up(secret.id())?;
+        let cached = looked.cached.clone()?;
+        if !self.compare(&secret, &cached)? {
+            return None;
+        }
+        let caller = self.judge_caller(&cached, &looked).ok()?;
+        Some(Credential { id: secret.id(), cached, caller })
+    }
+
+    /// Judges a proven credential anew.
+    ///
+    /// # Errors
+    /// [`AuthenticateError`]: it is no longer good, or that cannot be found out.
+    pub async fn judge_again(&self, credential: &mut Credential) -> Result<(), AuthenticateError> {
+        let looked = self.find(credential.id, Lane::Credential).await?;
+        self.renew(credential, &looked)
+    }
+
+    /// Does the same from a fresh cache; `None` when that cannot tell.
+    pub fn judge_again_now(&self, credential: &mut Credential) -> Option<Result<(), AuthenticateError>> {
+        let looked = self.look_up(credential.id)?;
+        Some(self.renew(credential, &looked))
+    }
+
+    fn renew(&self, credential: &mut Credential, looked: &Looked) -> Result<(), AuthenticateError> {
+        // Deleted since. The secret itself need not be proven again: an id never gets another one.
+        let cached = looked.cached.as_ref().ok_or(CredentialError::Invalid)?;
+        if Arc::ptr_eq(cached, &credential.cached) && !looked.standing_in {
+            Caller::check_record(&cached.record, looked.now)?;
+            self.uses.note(cached, looked.now);
+            return Ok(());
+        }
+        credential.caller = self.judge_caller(cached, looked)?;
+        credential.cached = Arc::clone(cached);
+        Ok(())
+    }
+
+    fn judge_caller(&self, cached: &Cached, looked: &Looked) -> Result<Caller, AuthenticateError> {
+        let caller = Caller::from_record(cached.id, &cached.record, looked.now);
+        if looked.standing_in && caller.is_err() {
+            // Only what is good lives longer in an outage.
+            return Err(Unknown::from(StoreError::Starting).into());
+        }
+        self.uses.note(cached, looked.now);
+        Ok(caller?)
+    }
+}

@@ -1,0 +1,338 @@
+//! The engine itself: puts its parts together, looks records up, compares, judges. The only file that knows
+//! the order in which freshness and cache are read.
+
+use std::sync::Arc;
+
+use time::OffsetDateTime;
+use tokio::sync::Notify;
+use tokio::task::JoinSet;
+use uuid::Uuid;
+
+use super::cache::{Cache, Cached};
+use super::fallback::Fallback;
+use super::feed::{self, Feed};
+use super::freshness::{Bounds, Freshness};
+use super::loader::{Lane, Loader, Reading};
+use super::uses::Uses;
+use super::{Answer, Consistency, Question, Unknown};
+use crate::ambient::Moment;
+use crate::domain::{Verdict, judge};
+use crate::hashing::{HashPool, Overloaded};
+use crate::jobs::mac_refresh::MacRefresh;
+use crate::secret::{DurableCost, Keyring, MacMatch, Prefix, Secret, TokenId};
+use crate::store::{Lines, MacChange, Store, StoreError};
+
+/// What an engine is made of.
+#[derive(Debug)]
+pub struct Parts {
+    /// For what needs no line of its own.
+    pub store: Store,
+    /// Where the loader's and the feed's lines come from.
+    pub lines: Lines,
+    /// The keys of the fast verifier.
+    pub keyring: Arc<Keyring>,
+    /// How every secret begins.
+    pub prefix: Prefix,
+    /// Where durable hashes are computed when a key is gone.
+    pub hashing: HashPool,
+    /// What such a hash may cost.
+    pub limit: DurableCost,
+    /// Takes MACs that were made with an older key.
+    pub refresh: MacRefresh,
+    /// How old the cache may be.
+    pub bounds: Bounds,
+    /// How large it may be, in bytes.
+    pub cache_bytes: u64,
+    /// Names this replica among those of the database.
+    pub replica: Uuid,
+}
+
+/// Knows secrets by their records.
+#[derive(Debug)]
+pub struct Engine {
+    pub(super) prefix: Prefix,
+    pub(super) fallback: Fallback,
+    pub(super) uses: Uses,
+    keyring: Arc<Keyring>,
+    cache: Arc<Cache>,
+    freshness: Arc<Freshness>,
+    loader: Loader,
+    refresh: MacRefresh,
+    wake: Arc<Notify>,
+    changed: Arc<Notify>,
+    _tasks: JoinSet<()>,
+}
+
+/// A question whose record is being found out.
+#[derive(Debug)]
+pub struct Asked(State);
+
+#[derive(Debug)]
+enum State {
+    Malformed,
+    /// The cache had the record when it was asked.
+    Cached(Secret),
+    Reading(Secret, Consistency, Result<Reading, Overloaded>),
+}
+
+/// A record that was found for a secret, or that there is none, and the moment of it.
+pub(super) struct Looked {
+    pub(super) cached: Option<Arc<Cached>>,
+    pub(super) now: OffsetDateTime,
+    as_of: OffsetDateTime,
+    /// The cache is too old to answer by itself, and stands in for a database that is away.
+    pub(super) standing_in: bool,
+}
+
+/// Has the engine forget a token when it is dropped, whatever became of the change that it stands for: done,
+/// failed, of unknown outcome, or abandoned because the caller went away.
+#[derive(Debug)]
+pub struct Forgetting<'a> {
+    engine: &'a Engine,
+    id: TokenId,
+}
+
+impl Drop for Forgetting<'_> {
+    fn drop(&mut self) {
+        self.engine.cache.forget(&[self.id]);
+        self.engine.changed.notify_one();
+    }
+}
+
+impl Engine {
+    /// Starts an engine: its loader and its feed run until it is dropped. It answers from the feed's first
+    /// poll on.
+    #[must_use]
+    pub fn start(parts: Parts) -> Self {
+        let Parts { store, lines, keyring, .. } = parts;
+        let cache = Arc::new(Cache::new(parts.cache_bytes));
+        let freshness = Arc::new(Freshness::new(parts.bounds));
+        let wake = Arc::new(Notify::new());
+        let loader = Loader::start(
+            lines.clone(),
+            Arc::clone(&cache),
+            Arc::clone(&freshness),
+            Arc::clone(&keyring),
+            Arc::clone(&wake),
+        );
+        let feed = Feed::new(
+            lines.clone(),
+            Arc::clone(&cache),
+            Arc::clone(&freshness),
+            Arc::clone(&wake),
+            parts.replica,
+        );
+        let mut tasks = JoinSet::new();
+        tasks.spawn(feed.run());
+        tasks.spawn(feed::listen(lines, Arc::clone(&wake)));
+        Self {
+            prefix: parts.prefix,
+            fallback: Fallback::new(store, Arc::clone(&keyring), parts.hashing, parts.limit),
+            uses: Uses::new(),
+            keyring,
+            cache,
+            freshness,
+            loader,
+            refresh: parts.refresh,
+            wake,
+            changed: Arc::new(Notify::new()),
+            _tasks: tasks,
+        }
+    }
+
+    /// Judges a secret.
+    ///
+    /// # Errors
+    /// [`Unknown`] when it cannot be found out.
+    pub async fn verify(
+        &self,
+        text: &str,
+        question: Question<'_>,
+        consistency: Consistency,
+    ) -> Result<Answer, Unknown> {
+        self.answer(self.ask(text, consistency), question).await
+    }
+
+    /// Judges a secret from a fresh cache; `None` when that cannot tell.
+    #[must_use]
+    pub fn verify_now(&self, text: &str, question: Question<'_>) -> Option<Answer> {
+        let Ok(secret) = Secret::parse(text, &self.prefix) else { return Some(self.malformed()) };
+        self.judge(&secret, &self.look_up(secret.id())?, question)
+    }
+
+    /// Begins to find out what [`Self::answer`] will need, without waiting for it.
+    #[must_use]
+    pub fn ask(&self, text: &str, consistency: Consistency) -> Asked {
+        let Ok(secret) = Secret::parse(text, &self.prefix) else { return Asked(State::Malformed) };
+        Asked(if consistency == Consistency::Bounded && self.look_up(secret.id()).is_some() {
+            State::Cached(secret)
+        } else {
+            let reading = self.loader.ask(secret.id(), Lane::Secret);
+            State::Reading(secret, consistency, reading)
+        })
+    }
+
+    /// Answers what was asked, judged now. What was read longer ago than the cache may be old is read again.
+    ///
+    /// # Errors
+    /// [`Unknown`] when it cannot be found out.
+    pub async fn answer(&self, asked: Asked, question: Question<'_>) -> Result<Answer, Unknown> {
+        let (secret, looked) = match asked.0 {
+            State::Malformed => return Ok(self.malformed()),
+            State::Cached(secret) => {
+                let looked = self.find(secret.id(), Lane::Secret).await?;
+                (secret, looked)
+            }
+            State::Reading(secret, consistency, reading) => {
+                let looked = self.finish(secret.id(), consistency, reading?).await?;
+                (secret, looked)
+            }
+        };
+        let answer = match self.judge(&secret, &looked, question) {
+            Some(answer) => answer,
+            None if self.fallback.prove(secret, question.share).await? => self.conclude(&looked, question),
+            None => Answer::bare(Verdict::NotFound, Some(looked.as_of)),
+        };
+        if looked.standing_in && answer.verdict != Verdict::Valid {
+            // Only VALIDs live longer in an outage.
+            return Err(StoreError::Starting.into());
+        }
+        Ok(answer)
+    }
+
+    /// Tells whether the cache may answer now, by itself or in place of a database that is away.
+    #[must_use]
+    pub fn may_answer(&self) -> bool {
+        let bounds = self.freshness.bounds();
+        let reading = self.freshness.read(Moment::now());
+        reading.is_some_and(|reading| reading.may_answer(bounds) || reading.may_stand_in(bounds))
+    }
+
+    /// Tells whether the feed has reached the database since the start.
+    #[must_use]
+    pub fn has_begun(&self) -> bool {
+        self.freshness.epoch().is_some()
+    }
+
+    /// Has the feed look at the database now.
+    pub fn wake(&self) {
+        self.wake.notify_one();
+    }
+
+    /// Announces a change of a token that is about to be made here. When what is returned is dropped, the
+    /// token's record is forgotten, and the other replicas are told to look.
+    #[must_use]
+    pub fn forgetting(&self, id: TokenId) -> Forgetting<'_> {
+        Forgetting { engine: self, id }
+    }
+
+    /// Notified whenever something was changed here.
+    #[must_use]
+    pub fn changes(&self) -> Arc<Notify> {
+        Arc::clone(&self.changed)
+    }
+
+    /// Returns which tokens were used.
+    #[must_use]
+    pub fn uses(&self) -> &Uses {
+        &self.uses
+    }
+
+    /// Looks a record up in a fresh cache.
+    pub(super) fn look_up(&self, id: TokenId) -> Option<Looked> {
+        let moment = Moment::now();
+        // The freshness first: read after the lookup, it could vouch for a record that the feed removed
+        // in between.
+        let reading = self.freshness.read(moment)?;
+        if !reading.may_answer(self.freshness.bounds()) {
+            return None;
+        }
+        let cached = self.cache.get(id, moment)?;
+        Some(Looked { cached: Some(cached), as_of: reading.as_of, now: reading.now, standing_in: false })
+    }
+
+    /// Finds a record, in a fresh cache or else in Postgres.
+    pub(super) async fn find(&self, id: TokenId, lane: Lane) -> Result<Looked, Unknown> {
+        match self.look_up(id) {
+            Some(looked) => Ok(looked),
+            None => self.finish(id, Consistency::Bounded, self.loader.ask(id, lane)?).await,
+        }
+    }
+
+    /// Waits for a read; if Postgres cannot be asked, an old cache may stand in.
+    async fn finish(
+        &self,
+        id: TokenId,
+        consistency: Consistency,
+        reading: Reading,
+    ) -> Result<Looked, Unknown> {
+        let bounds = self.freshness.bounds();
+        let mut outcome = reading.wait().await;
+        if matches!(&outcome, Ok(found) if Moment::now().since(found.read) > bounds.max_staleness) {
+            outcome = self.loader.ask(id, Lane::Secret)?.wait().await;
+        }
+        let moment = Moment::now();
+        let fresh = self.freshness.read(moment);
+        let error = match outcome {
+            Ok(found) => {
+                let now = fresh.map_or(found.as_of, |fresh| fresh.now.max(found.as_of));
+                return Ok(Looked { cached: found.cached, as_of: found.as_of, now, standing_in: false });
+            }
+            Err(error) => error,
+        };
+        let fresh = fresh.filter(|fresh| consistency == Consistency::Bounded && fresh.may_stand_in(bounds));
+        match fresh.and_then(|fresh| Some((fresh, self.cache.get(id, moment)?))) {
+            Some((fresh, cached)) => {
+                Ok(Looked { cached: Some(cached), as_of: fresh.as_of, now: fresh.now, standing_in: true })
+            }
+            None => Err(error),
+        }
+    }
+
+    /// Tells whether the secret is the record's; `None` when the MAC's key is not in the ring.
+    pub(super) fn compare(&self, secret: &Secret, cached: &Cached) -> Option<bool> {
+        match self.keyring.check(secret, &cached.record.mac) {
+            MacMatch::Primary => Some(true),
+            MacMatch::Older => {
+                let new = self.keyring.mac(secret);
+                self.refresh.suggest(MacChange { id: cached.id, old: cached.record.mac, new });
+                Some(true)
+            }
+            MacMatch::Mismatch => Some(false),
+            MacMatch::UnknownKey => None,
+        }
+    }
+
+    fn malformed(&self) -> Answer {
+        let reading = self.freshness.read(Moment::now());
+        Answer::bare(Verdict::Malformed, reading.map(|reading| reading.as_of))
+    }
+
+    /// Compares the secret with what was found and judges; `None` when only the durable verifier can tell.
+    fn judge(&self, secret: &Secret, looked: &Looked, question: Question<'_>) -> Option<Answer> {
+        let not_found = || Some(Answer::bare(Verdict::NotFound, Some(looked.as_of)));
+        let Some(cached) = &looked.cached else { return not_found() };
+        // Before the fallback: a caller buys no Argon2id on tokens that it could not be told about.
+        if !question.reach.includes_record(&cached.record) {
+            return not_found();
+        }
+        if self.compare(secret, cached)? { Some(self.conclude(looked, question)) } else { not_found() }
+    }
+
+    /// Judges a record whose secret matched.
+    fn conclude(&self, looked: &Looked, question: Question<'_>) -> Answer {
+        let Some(cached) = &looked.cached else {
+            return Answer::bare(Verdict::NotFound, Some(looked.as_of));
+        };
+        let judgement = judge(&cached.record, looked.now, question.reach, question.required);
+        if judgement.verdict == Verdict::Valid {
+            self.uses.note(cached, looked.now);
+        }
+        Answer {
+            verdict: judgement.verdict,
+            token: Some((Arc::clone(cached), cached.record.state(looked.now))),
+            missing_scopes: judgement.missing_scopes,
+            as_of: Some(looked.as_of),
+        }
+    }
+}

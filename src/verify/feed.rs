@@ -1,0 +1,168 @@
+//! Follows what has changed in the database, has the cache forget it, and then, in this order, says how fresh
+//! the cache is. One task; started by the engine. Whatever it cannot do, it tries again: while it fails the
+//! cache grows old and stops answering by itself.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio::time::Instant;
+use uuid::Uuid;
+
+use super::cache::Cache;
+use super::freshness::{Freshness, Poll};
+use crate::ambient::{Moment, random_uuid};
+use crate::store::{ChangePage, Epoch, LEASE, Line, Lines, Snapshot, StoreError};
+
+/// How soon a failed poll is tried again.
+const RETRY: Duration = Duration::from_millis(100);
+
+/// How long a poll may take before its connection is given up.
+const POLL_DEADLINE: Duration = Duration::from_secs(2);
+
+/// The least time between two polls, however often it is woken.
+const MIN_INTERVAL: Duration = Duration::from_millis(1);
+
+/// How often the replica's row is renewed: well within its lease.
+const RENEWAL: Duration = Duration::from_secs(LEASE.as_secs() / 4);
+
+/// Follows the changes of one database.
+#[derive(Debug)]
+pub(super) struct Feed {
+    lines: Lines,
+    cache: Arc<Cache>,
+    freshness: Arc<Freshness>,
+    wake: Arc<Notify>,
+    replica: Uuid,
+    line: Option<Line>,
+    /// What the last handled poll saw, and on which server.
+    position: Option<(Snapshot, Epoch)>,
+    /// When this replica's row was last renewed, and on which server.
+    renewed: Option<(Moment, Option<Epoch>)>,
+}
+
+impl Feed {
+    pub(super) fn new(
+        lines: Lines,
+        cache: Arc<Cache>,
+        freshness: Arc<Freshness>,
+        wake: Arc<Notify>,
+        replica: Uuid,
+    ) -> Self {
+        Self { lines, cache, freshness, wake, replica, line: None, position: None, renewed: None }
+    }
+
+    /// Polls for ever.
+    pub(super) async fn run(mut self) {
+        let interval = self.freshness.bounds().max_staleness / 4;
+        let mut failing = false;
+        loop {
+            let began = Instant::now();
+            let pause = match self.poll().await {
+                Ok(()) => {
+                    if std::mem::take(&mut failing) {
+                        tracing::info!("the feed follows the database again");
+                    }
+                    interval
+                }
+                Err(error) => {
+                    self.line = None;
+                    // Before the first answer of the database, the server says what it waits for.
+                    let starting = matches!(error, StoreError::Starting);
+                    if !starting && !std::mem::replace(&mut failing, true) {
+                        let error = &error as &dyn std::error::Error;
+                        tracing::warn!(error, "the feed cannot follow the database; trying on");
+                    }
+                    RETRY.min(interval)
+                }
+            };
+            tokio::time::sleep_until(began + MIN_INTERVAL).await;
+            // A wake-up that came during the poll is kept, and ends the pause at once.
+            let _ = tokio::time::timeout_at(began + pause, self.wake.notified()).await;
+        }
+    }
+
+    /// Handles everything that was committed before this call, and publishes that it did.
+    async fn poll(&mut self) -> Result<(), StoreError> {
+        let mut line = match self.line.take() {
+            Some(line) => line,
+            None => self.lines.open().await?,
+        };
+        self.renew(&mut line).await?;
+        let sent = Moment::now();
+        let since = self.position.as_ref().map(|(snapshot, _)| snapshot.clone());
+        let first = line.poll(since.as_ref(), None, POLL_DEADLINE).await?;
+        let Some(epoch) = first.epoch.clone() else {
+            line.mark_server(random_uuid(), POLL_DEADLINE).await?;
+            self.line = Some(line);
+            self.wake.notify_one();
+            return Ok(());
+        };
+        if self.renewed.as_ref().is_none_or(|(_, server)| server.as_ref() != Some(&epoch)) {
+            // The row of this replica is on another server than the one that answers now.
+            self.renewed = None;
+            self.line = Some(line);
+            self.wake.notify_one();
+            return Ok(());
+        }
+        if !first.purged && self.position.as_ref().is_some_and(|(_, known)| *known == epoch) {
+            self.forget_changes(&mut line, &first, since.as_ref(), &epoch).await?;
+        } else {
+            // The snapshot is taken; now clear and keep out what was read before it; then publish.
+            tracing::info!("the cache starts anew");
+            self.cache.clear();
+        }
+        let poll = Poll { sent, database_time: first.database_time, epoch: epoch.clone() };
+        self.position = Some((first.snapshot, epoch));
+        self.freshness.publish(poll, Moment::now());
+        self.line = Some(line);
+        Ok(())
+    }
+
+    /// Has the cache forget what changed, page by page. Changes that commit meanwhile are in the next poll:
+    /// it goes on from the first page's snapshot.
+    async fn forget_changes(
+        &self,
+        line: &mut Line,
+        first: &ChangePage,
+        since: Option<&Snapshot>,
+        epoch: &Epoch,
+    ) -> Result<(), StoreError> {
+        self.cache.forget(&first.ids);
+        let mut next = first.next.clone();
+        while let Some(from) = next {
+            let page = line.poll(since, Some(&from), POLL_DEADLINE).await?;
+            if page.epoch.as_ref() != Some(epoch) || page.purged {
+                return Err(StoreError::OtherServer);
+            }
+            self.cache.forget(&page.ids);
+            next = page.next;
+        }
+        Ok(())
+    }
+
+    /// Renews the row that tells how old this replica's answers may be, before it is due.
+    async fn renew(&mut self, line: &mut Line) -> Result<(), StoreError> {
+        let now = Moment::now();
+        if self.renewed.as_ref().is_none_or(|(renewed, _)| now.since(*renewed) >= RENEWAL) {
+            let bound = self.freshness.bounds().longest();
+            let epoch = line.renew_replica(self.replica, bound, POLL_DEADLINE).await?;
+            // The moment before it was sent: the row counts at least from then on.
+            self.renewed = Some((now, epoch));
+        }
+        Ok(())
+    }
+}
+
+/// Wakes the feed whenever a replica announces a change; without it, the feed only polls.
+pub(super) async fn listen(lines: Lines, wake: Arc<Notify>) {
+    loop {
+        if let Ok(mut listener) = lines.listen().await {
+            wake.notify_one();
+            while listener.heard().await {
+                wake.notify_one();
+            }
+        }
+        tokio::time::sleep(RETRY).await;
+    }
+}

@@ -1,0 +1,149 @@
+//! The rule that keeps an old record out of the cache: a read may fill only what has not changed since it was
+//! sent. Called by the cache, for the loader's fills and the feed's removals. Pure state behind one lock,
+//! generic over the key, so that a model checker can walk every interleaving of it (tests/model).
+
+use std::collections::HashSet;
+use std::hash::Hash;
+use std::sync::PoisonError;
+
+use super::sync::{Mutex, MutexGuard};
+
+/// Past this many changes during one read, none of its records is filled: remembering more would cost more
+/// than reading again.
+const MAX_SPOILED: usize = 4096;
+
+/// Which reads are under way, and what has changed since each was sent.
+#[derive(Debug)]
+pub(super) struct Gate<K> {
+    reads: Mutex<Reads<K>>,
+}
+
+#[derive(Debug)]
+struct Reads<K> {
+    next: u64,
+    /// One entry a read, so as many as the loader has workers.
+    under_way: Vec<Read<K>>,
+}
+
+#[derive(Debug)]
+struct Read<K> {
+    number: u64,
+    spoiled: HashSet<K>,
+}
+
+/// The right of one read to fill what has not changed since. Taken before the read is sent.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Ticket(u64);
+
+impl<K: Hash + Eq + Copy> Gate<K> {
+    /// Makes a gate with no reads under way.
+    #[must_use]
+    pub(super) fn new() -> Self {
+        Self { reads: Mutex::new(Reads { next: 0, under_way: Vec::new() }) }
+    }
+
+    /// Registers a read that is about to be sent.
+    pub(super) fn begin(&self) -> Ticket {
+        let mut reads = self.lock();
+        let number = reads.next;
+        reads.next += 1;
+        reads.under_way.push(Read { number, spoiled: HashSet::new() });
+        Ticket(number)
+    }
+
+    /// Ends a read. `insert` is called for each of `found` that may enter the cache, under the lock: a
+    /// removal that comes later finds it there.
+    pub(super) fn fill<T>(
+        &self,
+        ticket: &Ticket,
+        found: impl IntoIterator<Item = (K, T)>,
+        mut insert: impl FnMut(K, T),
+    ) {
+        let mut reads = self.lock();
+        let Some(at) = reads.under_way.iter().position(|read| read.number == ticket.0) else { return };
+        let read = reads.under_way.swap_remove(at);
+        if read.spoiled.len() > MAX_SPOILED {
+            return;
+        }
+        for (key, value) in found {
+            if !read.spoiled.contains(&key) {
+                insert(key, value);
+            }
+        }
+    }
+
+    /// Ends a read that fills nothing.
+    pub(super) fn abandon(&self, ticket: &Ticket) {
+        self.lock().under_way.retain(|read| read.number != ticket.0);
+    }
+
+    /// Keeps every read that is under way from filling these keys. To be called before they are removed from
+    /// the cache.
+    pub(super) fn spoil(&self, keys: &[K]) {
+        let mut reads = self.lock();
+        for read in &mut reads.under_way {
+            let room = (MAX_SPOILED + 1).saturating_sub(read.spoiled.len());
+            read.spoiled.extend(keys.iter().take(room));
+        }
+    }
+
+    /// Keeps every read that is under way from filling anything. To be called before the cache is cleared.
+    pub(super) fn spoil_all(&self) {
+        self.lock().under_way.clear();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Reads<K>> {
+        // A panic inside leaves nothing half done that matters: at worst a read is forgotten.
+        self.reads.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<K: Hash + Eq + Copy> Default for Gate<K> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn filled(gate: &Gate<u32>, ticket: &Ticket, keys: &[u32]) -> Vec<u32> {
+        let mut filled = Vec::new();
+        gate.fill(ticket, keys.iter().map(|key| (*key, ())), |key, ()| filled.push(key));
+        filled
+    }
+
+    #[test]
+    fn a_read_fills_what_has_not_changed_since_it_was_sent() {
+        let gate = Gate::new();
+        gate.spoil(&[1]);
+        let ticket = gate.begin();
+        gate.spoil(&[2]);
+        assert_eq!(filled(&gate, &ticket, &[1, 2, 3]), [1, 3]);
+    }
+
+    #[test]
+    fn a_read_from_before_a_new_start_fills_nothing() {
+        let gate = Gate::new();
+        let before = gate.begin();
+        gate.spoil_all();
+        let after = gate.begin();
+        assert!(filled(&gate, &before, &[1]).is_empty());
+        assert_eq!(filled(&gate, &after, &[1]), [1]);
+    }
+
+    #[test]
+    fn a_read_ends_once_and_a_flood_of_changes_spoils_it_whole() {
+        let gate = Gate::new();
+        let ticket = gate.begin();
+        assert_eq!(filled(&gate, &ticket, &[1]), [1]);
+        assert!(filled(&gate, &ticket, &[1]).is_empty());
+        let ticket = gate.begin();
+        gate.spoil(&(10..20_000).collect::<Vec<_>>());
+        assert!(filled(&gate, &ticket, &[1]).is_empty());
+        let ticket = gate.begin();
+        gate.abandon(&ticket);
+        assert!(gate.lock().under_way.is_empty());
+    }
+}

@@ -1,0 +1,277 @@
+//! Reads records for whoever waits: a few workers, each with a line of its own to Postgres, take all ids that
+//! wait and ask once. Called by the engine for what the cache cannot answer, and for every FULL read. A
+//! caller joins only a query that has not been sent, so that what it gets was read after it asked.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use time::OffsetDateTime;
+use tokio::sync::{Notify, oneshot};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use super::Unknown;
+use super::cache::{Cache, Cached};
+use super::freshness::Freshness;
+use crate::ambient::Moment;
+use crate::hashing::Overloaded;
+use crate::secret::{Keyring, TokenId};
+use crate::store::{Line, Lines, StoreError};
+
+/// The most ids that one query asks for, and how many of them may be callers' own credentials: a flood of
+/// made-up bearers leaves three quarters to everyone else.
+const BATCH: usize = 256;
+const CREDENTIALS_PER_BATCH: usize = BATCH / 4;
+
+/// How many queries may be under way, each on a line of its own.
+const WORKERS: usize = 4;
+
+/// The most ids that may wait, in each lane, and the most callers for one of them.
+const QUEUE: usize = 8_192;
+const WAITERS_PER_ID: usize = 4_096;
+
+/// How long a caller waits, how long a query may take, and how long a line that could not be opened is not
+/// tried again.
+const PATIENCE: Duration = Duration::from_secs(3);
+const QUERY_DEADLINE: Duration = Duration::from_secs(2);
+const BACKOFF: Duration = Duration::from_millis(100);
+
+/// Whose record is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Lane {
+    /// That of a caller's own credential.
+    Credential,
+    /// That of a secret to be verified.
+    Secret,
+}
+
+/// What a read found.
+#[derive(Debug, Clone)]
+pub(super) struct Found {
+    /// The record, if there is one.
+    pub(super) cached: Option<Arc<Cached>>,
+    /// The database's time that it is at least as new as.
+    pub(super) as_of: OffsetDateTime,
+    /// When the read was sent.
+    pub(super) read: Moment,
+}
+
+/// A read that is waited for.
+#[derive(Debug)]
+pub(super) struct Reading(oneshot::Receiver<Outcome>);
+
+type Outcome = Result<Found, Arc<StoreError>>;
+type Waiters = Vec<oneshot::Sender<Outcome>>;
+
+/// The way to the workers; they end when it is dropped.
+#[derive(Debug)]
+pub(super) struct Loader {
+    shared: Arc<Shared>,
+    _workers: JoinSet<()>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    lines: Lines,
+    cache: Arc<Cache>,
+    freshness: Arc<Freshness>,
+    keyring: Arc<Keyring>,
+    feed: Arc<Notify>,
+    waiting: Mutex<Waiting>,
+    arrived: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Waiting {
+    credentials: VecDeque<TokenId>,
+    secrets: VecDeque<TokenId>,
+    /// By lane too: whoever floods one with made-up credentials holds up nobody in the other.
+    waiters: HashMap<(Lane, TokenId), Waiters>,
+}
+
+impl Loader {
+    /// Starts the workers. `feed` is notified when a line leads to another server than the feed's.
+    pub(super) fn start(
+        lines: Lines,
+        cache: Arc<Cache>,
+        freshness: Arc<Freshness>,
+        keyring: Arc<Keyring>,
+        feed: Arc<Notify>,
+    ) -> Self {
+        let (waiting, arrived) = (Mutex::default(), Notify::new());
+        let shared = Arc::new(Shared { lines, cache, freshness, keyring, feed, waiting, arrived });
+        let mut tasks = JoinSet::new();
+        for _ in 0..WORKERS {
+            tasks.spawn(Worker { shared: Arc::clone(&shared), line: None, failed: None }.run());
+        }
+        Self { shared, _workers: tasks }
+    }
+
+    /// Has a record read by a query that is sent after this call.
+    pub(super) fn ask(&self, id: TokenId, lane: Lane) -> Result<Reading, Overloaded> {
+        self.shared.ask(id, lane).map(Reading)
+    }
+}
+
+impl Reading {
+    /// Waits for what was read.
+    pub(super) async fn wait(self) -> Result<Found, Unknown> {
+        match tokio::time::timeout(PATIENCE, self.0).await {
+            Ok(Ok(outcome)) => Ok(outcome?),
+            // A worker that is gone: the server is ending.
+            Ok(Err(_)) => Err(StoreError::Starting.into()),
+            Err(_) => Err(StoreError::DeadlineExceeded.into()),
+        }
+    }
+}
+
+impl Shared {
+    fn ask(&self, id: TokenId, lane: Lane) -> Result<oneshot::Receiver<Outcome>, Overloaded> {
+        let (sender, receiver) = oneshot::channel();
+        let mut waiting = self.lock();
+        let waiting = &mut *waiting;
+        if let Some(waiters) = waiting.waiters.get_mut(&(lane, id)) {
+            if waiters.len() >= WAITERS_PER_ID {
+                return Err(Overloaded);
+            }
+            waiters.push(sender);
+            return Ok(receiver);
+        }
+        let queue = match lane {
+            Lane::Credential => &mut waiting.credentials,
+            Lane::Secret => &mut waiting.secrets,
+        };
+        if queue.len() >= QUEUE {
+            return Err(Overloaded);
+        }
+        queue.push_back(id);
+        waiting.waiters.insert((lane, id), vec![sender]);
+        self.arrived.notify_one();
+        Ok(receiver)
+    }
+
+    /// Takes the next batch off the queue; what is taken can no longer be joined.
+    fn take(&self) -> Vec<(TokenId, Waiters)> {
+        let mut waiting = self.lock();
+        let credentials = waiting.credentials.len().min(CREDENTIALS_PER_BATCH);
+        let secrets = waiting.secrets.len().min(BATCH - credentials);
+        let waiting = &mut *waiting;
+        let credentials = waiting.credentials.drain(..credentials).map(|id| (Lane::Credential, id));
+        let secrets = waiting.secrets.drain(..secrets).map(|id| (Lane::Secret, id));
+        let mut batch = Vec::with_capacity(BATCH);
+        for (lane, id) in credentials.chain(secrets) {
+            let mut waiters = waiting.waiters.remove(&(lane, id)).unwrap_or_default();
+            waiters.retain(|waiter| !waiter.is_closed());
+            if !waiters.is_empty() {
+                batch.push((id, waiters));
+            }
+        }
+        if !(waiting.credentials.is_empty() && waiting.secrets.is_empty()) {
+            self.arrived.notify_one();
+        }
+        batch
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// One worker and its line.
+struct Worker {
+    shared: Arc<Shared>,
+    line: Option<Line>,
+    failed: Option<(Instant, Arc<StoreError>)>,
+}
+
+/// What a batch found.
+struct Batch {
+    records: HashMap<TokenId, Arc<Cached>>,
+    as_of: OffsetDateTime,
+    read: Moment,
+}
+
+impl Worker {
+    async fn run(mut self) {
+        loop {
+            let batch = self.shared.take();
+            if batch.is_empty() {
+                self.shared.arrived.notified().await;
+                continue;
+            }
+            let ids: Vec<TokenId> = batch.iter().map(|(id, _)| *id).collect();
+            match self.read(&ids).await {
+                Ok(Batch { records, as_of, read }) => {
+                    for (id, waiters) in batch {
+                        answer(waiters, &Ok(Found { cached: records.get(&id).cloned(), as_of, read }));
+                    }
+                }
+                Err(error) => {
+                    let error = Err(error);
+                    for (_, waiters) in batch {
+                        answer(waiters, &error);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Reads a batch; once more on a new line if the first one was broken or led to another server.
+    async fn read(&mut self, ids: &[TokenId]) -> Result<Batch, Arc<StoreError>> {
+        if let Some((at, error)) = &self.failed
+            && at.elapsed() < BACKOFF
+        {
+            return Err(Arc::clone(error));
+        }
+        let attempt = match self.attempt(ids).await {
+            Err(error) if !matches!(error, StoreError::DeadlineExceeded) => self.attempt(ids).await,
+            outcome => outcome,
+        };
+        attempt.map_err(|error| {
+            let error = Arc::new(error);
+            self.failed = Some((Instant::now(), Arc::clone(&error)));
+            error
+        })
+    }
+
+    async fn attempt(&mut self, ids: &[TokenId]) -> Result<Batch, StoreError> {
+        // Taken out: a line that fails, or is given up on, is not put back.
+        let mut line = match self.line.take() {
+            Some(line) => line,
+            None => self.shared.lines.open().await?,
+        };
+        let (cache, freshness) = (&self.shared.cache, &self.shared.freshness);
+        let epoch = freshness.epoch().ok_or(StoreError::Starting)?;
+        let ticket = cache.begin_read();
+        let read = Moment::now();
+        let loaded = line.load_records(ids, QUERY_DEADLINE).await;
+        let loaded = loaded.and_then(|loaded| {
+            let same = loaded.epoch.as_ref() == Some(&epoch);
+            if same { Ok(loaded) } else { Err(StoreError::OtherServer) }
+        });
+        let loaded = loaded.inspect_err(|error| {
+            cache.abandon_read(&ticket);
+            if matches!(error, StoreError::OtherServer) {
+                self.shared.feed.notify_one();
+            }
+        })?;
+        let records: HashMap<_, _> = loaded
+            .records
+            .into_iter()
+            .map(|(id, record)| (id, Arc::new(Cached::new(id, record, read))))
+            .collect();
+        // One whose MAC is about to be written anew is not worth keeping.
+        let known = |cached: &&Arc<Cached>| self.shared.keyring.contains(cached.record.mac.key_id);
+        cache.end_read(&ticket, records.values().filter(known).cloned());
+        self.line = Some(line);
+        Ok(Batch { records, as_of: loaded.as_of, read })
+    }
+}
+
+fn answer(waiters: Waiters, outcome: &Outcome) {
+    for waiter in waiters {
+        // One that has gone misses nothing.
+        let _ = waiter.send(outcome.clone());
+    }
+}
