@@ -6,13 +6,16 @@
 use std::io::{self, IsTerminal};
 
 use thiserror::Error;
+use tracing::Level;
 use tracing_subscriber::EnvFilter;
-use tracing_subscriber::filter::{Directive, ParseError};
+use tracing_subscriber::filter::{ParseError, filter_fn};
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
 
 use crate::config::{LogFormat, LogSettings};
 
 /// What reads and writes the bytes of a connection, where secrets still stand in the open.
-const WIRE: [&str; 3] = ["h2=info", "hyper=info", "hyper_util=info"];
+const WIRE: [&str; 3] = ["h2", "hyper", "hyper_util"];
 
 /// Why logging cannot begin.
 #[derive(Debug, Error)]
@@ -33,14 +36,20 @@ pub enum TelemetryError {
 /// # Errors
 /// [`TelemetryError`] when the directives are invalid or logging has begun already.
 pub fn init(settings: &LogSettings) -> Result<(), TelemetryError> {
-    let mut filter = EnvFilter::builder().parse(settings.filter.as_str())?;
-    for directive in WIRE {
-        filter = filter.add_directive(directive.parse::<Directive>()?);
-    }
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
+    let chosen = EnvFilter::builder().parse(settings.filter.as_str())?;
+    // A filter of its own: among directives the most specific wins, so `h2::codec=trace` would undo `h2=info`.
+    let bounded = filter_fn(|metadata| *metadata.level() <= most_detailed(metadata.target()));
+    let lines = tracing_subscriber::fmt::layer().with_writer(io::stderr);
+    let subscriber = tracing_subscriber::registry().with(chosen).with(bounded);
     let installed = match settings.format {
-        LogFormat::Text => builder.with_ansi(io::stderr().is_terminal()).try_init(),
-        LogFormat::Json => builder.json().with_ansi(false).try_init(),
+        LogFormat::Text => subscriber.with(lines.with_ansi(io::stderr().is_terminal())).try_init(),
+        LogFormat::Json => subscriber.with(lines.json().with_ansi(false)).try_init(),
     };
-    installed.map_err(TelemetryError::Installed)
+    installed.map_err(|error| TelemetryError::Installed(Box::new(error)))
+}
+
+/// Returns the most detailed level that a target may have, whatever is asked for.
+fn most_detailed(target: &str) -> Level {
+    let root = target.split("::").next().unwrap_or_default();
+    if WIRE.contains(&root) { Level::INFO } else { Level::TRACE }
 }

@@ -12,7 +12,8 @@ use super::databases::Database;
 use super::program::{Place, printed, run};
 use super::rpc;
 
-const EVERYTHING: &str = "trace,h2=trace,hyper=trace,tonic=trace,sqlx=trace,tower=trace";
+const EVERYTHING: &str = "trace,h2=trace,h2::codec=trace,h2::hpack=trace,h2::proto=trace,[server_handshake]=trace,\
+    hyper=trace,hyper::proto=trace,hyper_util::rt=trace,tonic=trace,sqlx=trace,tower=trace";
 
 #[test]
 fn a_private_postgres_keeps_no_secret_and_a_text_log_shows_none() {
@@ -30,6 +31,7 @@ fn a_private_postgres_keeps_no_secret_and_a_text_log_shows_none() {
 
     secrets.push(root);
     assert!(server.stderr().contains("TRACE"));
+    assert!(["h2::", "hyper::"].iter().all(|wire| !server.stderr().contains(wire)));
     assert_eq!(files_with(&needles, &secrets, place.path()), names(&["data/root-secret", &shown]));
     assert_eq!(files_with(&needles, &forms_of_key(&key), place.path()), names(&["data/keyring"]));
 }
