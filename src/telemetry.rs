@@ -17,6 +17,10 @@ use crate::config::{LogFormat, LogSettings};
 /// What reads and writes the bytes of a connection, where secrets still stand in the open.
 const WIRE: [&str; 3] = ["h2", "hyper", "hyper_util"];
 
+/// Where Postgres's notices go: below a warning they tell of everyday things, at every start for
+/// example that the table of migrations is there already.
+const NOTICES: &str = "sqlx::postgres::notice";
+
 /// Why logging cannot begin.
 #[derive(Debug, Error)]
 pub enum TelemetryError {
@@ -51,5 +55,9 @@ pub fn init(settings: &LogSettings) -> Result<(), TelemetryError> {
 /// Returns the most detailed level that a target may have, whatever is asked for.
 fn most_detailed(target: &str) -> Level {
     let root = target.split("::").next().unwrap_or_default();
-    if WIRE.contains(&root) { Level::INFO } else { Level::TRACE }
+    match target {
+        NOTICES => Level::WARN,
+        _ if WIRE.contains(&root) => Level::INFO,
+        _ => Level::TRACE,
+    }
 }

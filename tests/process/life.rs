@@ -40,6 +40,7 @@ fn a_later_start_has_the_same_data_and_shows_nothing() {
     let address = second.ready();
 
     assert_eq!(second.stdout(), "");
+    assert!(!second.stderr().contains("already exists"), "{}", second.stderr());
     assert_eq!(place.root_secret(), root);
     assert_eq!(rpc::list(&address, &root).unwrap().len(), 2);
     assert_eq!(rpc::verdict(&address, &root, &kept), Verdict::Valid);
