@@ -67,6 +67,12 @@ pub enum ConfigError {
         #[source]
         source: Option<Box<dyn std::error::Error + Send + Sync>>,
     },
+    /// The database URL, or `PGSSLMODE`, asks for encryption, which this build does not speak to Postgres.
+    #[error(
+        "sslmode asks for an encrypted connection to Postgres, which tokend cannot make: \
+         connect by a Unix socket or on loopback with sslmode=disable"
+    )]
+    DatabaseEncryption,
     /// A command that needs a database URL has none.
     #[error(
         "no database: set DATABASE_URL, or database-url in the --config file \

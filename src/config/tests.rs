@@ -252,6 +252,18 @@ fn a_url_of_another_database_is_refused_and_not_repeated() {
 }
 
 #[test]
+fn a_database_that_must_be_encrypted_is_refused_and_not_waited_for() {
+    for mode in ["require", "verify-ca", "verify-full"] {
+        let url = format!("postgres://u:canary@h/d?sslmode={mode}");
+
+        let refused = refusal(&[], &[("DATABASE_URL", &url), ("TOKEND_KEYS", KEY)]);
+
+        assert!(matches!(refused, ConfigError::DatabaseEncryption), "{refused:?}");
+        assert!(!told(&refused).contains("canary"), "{}", told(&refused));
+    }
+}
+
+#[test]
 fn a_file_with_a_password_must_be_private() {
     let directory = TempDir::new().unwrap();
     let file = "database-url = \"postgres://u:canary@h/d\"\n";
