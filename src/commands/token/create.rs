@@ -32,7 +32,7 @@ pub(crate) struct CreateFlags {
     #[arg(long)]
     name: String,
 
-    /// Organization that the token lives in [default: the caller's own]
+    /// Organization that the token lives in [default: the caller's own; for a root caller: `default`]
     #[arg(long, value_name = "ORGANIZATION_ID", default_value = "", hide_default_value = true)]
     organization: String,
 
@@ -107,8 +107,9 @@ impl ExpirationFlags {
     }
 }
 
-fn parse_time(text: &str) -> Result<Timestamp, time::error::Parse> {
-    let time = OffsetDateTime::parse(text, &Rfc3339)?;
+fn parse_time(text: &str) -> Result<Timestamp, &'static str> {
+    let time = OffsetDateTime::parse(text, &Rfc3339)
+        .map_err(|_| "expected date, time and zone, such as 2030-01-31T00:00:00Z")?;
     Ok(Timestamp { seconds: time.unix_timestamp(), nanos: time.nanosecond().try_into().unwrap_or_default() })
 }
 
@@ -169,6 +170,14 @@ mod tests {
             Expiration::ExpireTime(Timestamp { seconds: 1_700_000_000, nanos: 500_000_000 })
         );
         assert_eq!(chosen(&["--no-expiration"]), Expiration::NoExpiration(true));
+    }
+
+    #[test]
+    fn a_date_without_a_time_is_refused_with_an_example() {
+        let refused = parse(&["--expire-time", "2030-01-31"]).err().unwrap();
+
+        assert_eq!(refused.kind(), ErrorKind::ValueValidation);
+        assert!(refused.to_string().contains("2030-01-31T00:00:00Z"), "{refused}");
     }
 
     #[test]
