@@ -17,6 +17,7 @@ mod output;
 mod rpc_error;
 mod serve;
 mod signals;
+mod supervision;
 mod token;
 
 use std::process::ExitCode;

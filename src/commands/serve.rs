@@ -1,12 +1,13 @@
 //! `tokend serve`: gRPC on a private Postgres, or as a replica on a shared one.
 //!
-//! Not asynchronous itself: a private Postgres dies with the thread that started it, so that
-//! thread must be the main one. The address is taken first, since that fails soonest.
+//! Not asynchronous itself: a private Postgres is started and looked after by code that blocks.
+//! The address is taken first, since that fails soonest.
 
-use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::path::Path;
+use std::sync::{Arc, mpsc};
 use std::time::Duration;
+use std::{io, panic, thread};
 
 use secrecy::SecretString;
 use sqlx::postgres::PgConnectOptions;
@@ -17,6 +18,7 @@ use super::CommandError;
 use super::data_dir::DataDir;
 use super::greeting::Greeting;
 use super::signals::Shutdown;
+use super::supervision::keep_running;
 use crate::actions::bootstrap::{Bootstrapped, bootstrap};
 use crate::config::{Migration, ServeSettings, Storage};
 use crate::embedded::{Cluster, Durability};
@@ -46,10 +48,17 @@ pub(super) fn run(settings: ServeSettings, storage: Storage) -> Result<(), Comma
         Storage::Embedded { data_dir, keyring } => {
             let data = DataDir::new(data_dir);
             let cluster = Cluster::start(data.path(), Durability::Durable)?;
-            let served = service.serve_embedded(&cluster, &data, keyring);
-            let stopped = cluster.stop();
-            served?;
-            Ok(stopped?)
+            let socket_directory = cluster.socket_dir().to_owned();
+            thread::scope(|scope| {
+                let (serving, until) = mpsc::channel();
+                let directory = data.path();
+                let kept = scope.spawn(move || keep_running(cluster, directory, &until));
+                let served = service.serve_embedded(&socket_directory, &data, keyring);
+                drop(serving);
+                let stopped = kept.join().unwrap_or_else(|panicked| panic::resume_unwind(panicked));
+                served?;
+                Ok(stopped?)
+            })
         }
     }
 }
@@ -93,7 +102,7 @@ impl Service {
     /// Readies the private database, says the first root secret when it made one, and serves.
     fn serve_embedded(
         self,
-        cluster: &Cluster,
+        socket_directory: &Path,
         data: &DataDir,
         keyring: Option<Keyring>,
     ) -> Result<(), CommandError> {
@@ -102,7 +111,7 @@ impl Service {
             None => data.keyring()?,
         };
         let database = PgConnectOptions::new_without_pgpass()
-            .socket(cluster.socket_dir())
+            .socket(socket_directory)
             .port(Cluster::PORT)
             .username(Cluster::ROLE)
             .database(Cluster::DATABASE)

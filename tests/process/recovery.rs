@@ -39,6 +39,23 @@ fn a_tokend_killed_together_with_its_postgres_recovers() {
 }
 
 #[test]
+fn a_postgres_that_was_killed_alone_is_started_again() {
+    let place = Place::new();
+    let (mut server, kept) = serve_and_create(&place);
+    let (address, root) = (server.address(), place.root_secret());
+    let old = place.postmaster();
+
+    kill_process(old, Signal::KILL).unwrap();
+
+    assert!(eventually(|| server.stderr().matches("private postgres is ready").count() == 2));
+    assert!(eventually(|| rpc::verify(&address, &root, &kept).is_ok()));
+    assert_eq!(rpc::verdict(&address, &root, &kept), Verdict::Valid);
+    let new = place.postmaster();
+    assert!(server.stop().success());
+    assert!(!is_running(old) && !is_running(new));
+}
+
+#[test]
 fn a_first_start_that_is_killed_at_any_stage_leaves_one_root_token_to_the_next() {
     let place = Place::new();
     let root_secret = place.data_dir().join("root-secret");
