@@ -33,6 +33,13 @@ pub fn random_uuid() -> uuid::Uuid {
     uuid::Builder::from_random_bytes(rand::random()).into_uuid()
 }
 
+/// Returns the time by this machine's wall clock.
+#[must_use]
+#[expect(clippy::disallowed_methods, reason = "this is the file that owns the clock")]
+pub fn now() -> time::OffsetDateTime {
+    time::OffsetDateTime::now_utc()
+}
+
 /// A moment on this machine, by two clocks, in nanoseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Moment {

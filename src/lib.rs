@@ -13,7 +13,7 @@
 //! | [`secret`] | the secret's text and its two verifiers |
 //!
 //! Beside them: [`config`], [`telemetry`], [`embedded`] (the private Postgres of a first start),
-//! [`hashing`] (a bounded place for Argon2id) and [`ambient`] (the clock and randomness).
+//! [`listener`] and [`tls`] (the connections), [`hashing`] (a bounded place for Argon2id) and [`ambient`] (the clock and randomness).
 
 pub mod actions;
 pub mod ambient;
@@ -24,8 +24,10 @@ pub mod embedded;
 pub mod grpc;
 pub mod hashing;
 pub mod jobs;
+pub mod listener;
 pub mod secret;
 pub mod server;
 pub mod store;
 pub mod telemetry;
+pub mod tls;
 pub mod verify;

@@ -10,15 +10,17 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tonic::transport::Server;
-use tonic::transport::server::TcpIncoming;
 
 use crate::actions::Actions;
 use crate::ambient;
+use crate::domain::CertificateMappings;
 use crate::grpc::{Health, TokenApi, proto};
 use crate::hashing::HashPool;
 use crate::jobs::{announce, last_use, mac_refresh, purge, readiness};
+use crate::listener;
 use crate::secret::{DurableCost, Keyring, Prefix};
 use crate::store::{self, MigrateError, Store};
+use crate::tls::ServerTls;
 use crate::verify::{Bounds, Engine, Parts};
 
 /// The shortest and longest pause between two attempts to reach Postgres at the start.
@@ -27,12 +29,34 @@ const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::fro
 /// How long watches of health are left open after draining began, so that they see it.
 const HEALTH_NOTICE: Duration = Duration::from_millis(200);
 
+/// The most bytes of metadata that a call may bring.
+const MAX_HEADER_BYTES: u32 = 16 * 1024;
+
+/// How often a connection that is silent is asked for a sign of life, and how long it may take.
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
+const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
+
 /// How long the last writes may take.
 const LAST_WRITES: Duration = Duration::from_secs(2);
+
+/// How much of everything one replica takes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Most connections at once; more wait in the operating system's queue.
+    pub connections: usize,
+    /// Most calls at once on one connection; its client waits with more.
+    pub streams: u32,
+}
 
 /// What a server needs to know; every value already checked.
 #[derive(Debug, Clone)]
 pub struct ServerConfig {
+    /// TLS for the listener; `None`: plaintext.
+    pub tls: Option<Arc<ServerTls>>,
+    /// What client certificates allow.
+    pub certificates: CertificateMappings,
+    /// How much it takes on.
+    pub limits: Limits,
     /// Where Postgres is.
     pub database: PgConnectOptions,
     /// The most connections to it.
@@ -121,13 +145,25 @@ pub async fn run(
     jobs.spawn(announce::run(engine.changes(), store.lines()));
     jobs.spawn(readiness::run(Arc::clone(&engine), store.clone(), health.clone()));
 
+    if let Some(tls) = &config.tls {
+        jobs.spawn(Arc::clone(tls).watch());
+    }
     let serving = Server::builder()
+        .max_concurrent_streams(config.limits.streams)
+        .http2_max_header_list_size(MAX_HEADER_BYTES)
+        .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
+        .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
         .add_service(health_service)
         .add_service(descriptors().build_v1()?)
         .add_service(descriptors().build_v1alpha()?)
-        .add_service(TokenApi::service(Arc::clone(&engine), actions, draining.clone()))
+        .add_service(TokenApi::service(
+            Arc::clone(&engine),
+            actions,
+            config.certificates.clone(),
+            draining.clone(),
+        ))
         .serve_with_incoming_shutdown(
-            TcpIncoming::from(listener).with_nodelay(Some(true)),
+            listener::accept(listener, config.tls.clone(), config.limits.connections),
             drained(draining.clone()),
         );
     tokio::pin!(serving);

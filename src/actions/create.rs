@@ -108,7 +108,7 @@ fn prepare(
             scopes: request.scopes.clone(),
             labels: request.labels.clone(),
             create_time: now,
-            created_by: caller.principal,
+            created_by: caller.principal.clone(),
             expire_time,
             last_use_time: None,
             revoke_time: None,

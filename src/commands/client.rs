@@ -13,7 +13,7 @@ use secrecy::{ExposeSecret, SecretString};
 use thiserror::Error;
 use tonic::Request;
 use tonic::metadata::{Ascii, MetadataValue};
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint};
 use zeroize::Zeroizing;
 
 use super::CommandError;
@@ -29,18 +29,38 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(30);
 pub(super) struct AddressFlag {
     #[arg(
         long,
-        value_name = "http://HOST:PORT",
-        help = "Address of a running tokend [env: TOKEND_ADDRESS] [default: http://127.0.0.1:50051]"
+        value_name = "URL",
+        help = "Address of a running tokend, http://HOST:PORT or https://HOST:PORT [env: TOKEND_ADDRESS] \
+                [default: http://127.0.0.1:50051]"
     )]
     address: Option<String>,
+
+    #[arg(
+        long,
+        value_name = "FILE",
+        help = "CA of the server's certificate, PEM, beside those that the system trusts [env: TOKEND_CA]"
+    )]
+    ca: Option<PathBuf>,
 }
 
 /// Why a running tokend could not be asked.
 #[derive(Debug, Error)]
 pub enum ClientError {
     /// The address is none.
-    #[error("the address must be http://HOST:PORT (--address or TOKEND_ADDRESS)")]
+    #[error("the address must be http://HOST:PORT or https://HOST:PORT (--address or TOKEND_ADDRESS)")]
     Address,
+    /// The CA cannot be read.
+    #[error("cannot read the CA {}", path.display())]
+    Ca {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The CA cannot be used.
+    #[error("the CA or the system's own certificates cannot be used")]
+    Tls(#[source] tonic::transport::Error),
     /// Nothing answers at the address.
     #[error("cannot reach a tokend at {address}")]
     Unreachable {
@@ -86,7 +106,7 @@ pub(super) struct ServerAddress {
 }
 
 impl AddressFlag {
-    /// Takes the flag, else the environment, else the default; plaintext HTTP/2 alone.
+    /// Takes the flags, else the environment, else the default.
     pub(super) fn resolve(self, environment: &Environment) -> Result<ServerAddress, CommandError> {
         let given = match self.address {
             Some(address) => Some(address),
@@ -94,10 +114,23 @@ impl AddressFlag {
         };
         let text = given.unwrap_or_else(|| DEFAULT_ADDRESS.to_owned());
         // User information in a URL would be a secret on a command line, and is never sent.
-        if !text.starts_with("http://") || text.contains('@') {
+        let encrypted = text.starts_with("https://");
+        if !(encrypted || text.starts_with("http://")) || text.contains('@') {
             return Err(ClientError::Address.into());
         }
-        let endpoint = Endpoint::from_shared(text.clone()).map_err(|_| ClientError::Address)?;
+        let mut endpoint = Endpoint::from_shared(text.clone()).map_err(|_| ClientError::Address)?;
+        if encrypted {
+            let mut tls = ClientTlsConfig::new().with_enabled_roots();
+            let ca = match self.ca {
+                Some(path) => Some(path),
+                None => environment.value("TOKEND_CA")?,
+            };
+            if let Some(path) = ca {
+                let pem = fs::read(&path).map_err(|source| ClientError::Ca { path, source })?;
+                tls = tls.ca_certificate(Certificate::from_pem(pem));
+            }
+            endpoint = endpoint.tls_config(tls).map_err(ClientError::Tls)?;
+        }
         Ok(ServerAddress { text, endpoint: endpoint.connect_timeout(CONNECT_TIMEOUT) })
     }
 }
@@ -207,9 +240,15 @@ mod tests {
     }
 
     #[test]
-    fn an_address_other_than_plain_http_is_refused() {
-        for address in ["https://localhost:1", "localhost:1", "http://u:p@localhost:1", "http://"] {
-            let flag = AddressFlag { address: Some(address.to_owned()) };
+    fn an_address_that_is_no_plain_url_is_refused() {
+        for address in [
+            "ftp://localhost:1",
+            "localhost:1",
+            "https://u:p@localhost:1",
+            "http://u:p@localhost:1",
+            "http://",
+        ] {
+            let flag = AddressFlag { address: Some(address.to_owned()), ca: None };
 
             let refused = flag.resolve(&environment(&[])).err();
 

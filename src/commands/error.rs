@@ -16,6 +16,7 @@ use crate::embedded::EmbeddedError;
 use crate::server::ServeError;
 use crate::store::{MigrateError, StoreError};
 use crate::telemetry::TelemetryError;
+use crate::tls::TlsError;
 
 /// Why a command ends with exit status 1.
 #[derive(Debug, Error)]
@@ -23,6 +24,9 @@ pub enum CommandError {
     /// The configuration is refused.
     #[error(transparent)]
     Config(#[from] ConfigError),
+    /// The TLS files cannot be used.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// Logging cannot begin.
     #[error(transparent)]
     Telemetry(#[from] TelemetryError),

@@ -16,6 +16,8 @@ pub(super) struct Greeting<'a> {
     pub(super) program: &'a str,
     /// Where it listens.
     pub(super) address: SocketAddr,
+    /// Whether it speaks TLS there.
+    pub(super) encrypted: bool,
     /// The first root secret.
     pub(super) secret: &'a SecretString,
     /// Where the secret is kept.
@@ -29,10 +31,11 @@ impl Greeting<'_> {
         let file = shell_word(&path);
         let program = shell_word(self.program);
         let address = reachable(self.address);
-        let elsewhere = if address == SocketAddr::from((Ipv4Addr::LOCALHOST, 50051)) {
+        let (scheme, plaintext) = if self.encrypted { ("https", "") } else { ("http", "-plaintext ") };
+        let elsewhere = if address == SocketAddr::from((Ipv4Addr::LOCALHOST, 50051)) && !self.encrypted {
             String::new()
         } else {
-            format!("TOKEND_ADDRESS=http://{address} ")
+            format!("TOKEND_ADDRESS={scheme}://{address} ")
         };
         let secret = self.secret.expose_secret();
         write!(
@@ -49,7 +52,7 @@ Create a token, with this program:
 or with grpcurl, which takes the secret from the environment:
 
   export TOKEND_SECRET=\"$(cat {file})\"
-  grpcurl -plaintext -expand-headers -H 'authorization: Bearer ${{TOKEND_SECRET}}' \\
+  grpcurl {plaintext}-expand-headers -H 'authorization: Bearer ${{TOKEND_SECRET}}' \\
     -d '{{\"userId\": \"u\", \"name\": \"n\", \"ttl\": \"2592000s\"}}' \\
     {address} tokend.v1.TokenService/CreateToken
 
@@ -88,6 +91,7 @@ mod tests {
         let greeting = Greeting {
             program: "tokend",
             address: address.parse().unwrap(),
+            encrypted: false,
             secret: &secret,
             secret_path: Path::new(path),
         };

@@ -25,6 +25,7 @@ use crate::embedded::{Cluster, Durability};
 use crate::secret::Keyring;
 use crate::server::{self, ServerConfig};
 use crate::store::Store;
+use crate::tls::ServerTls;
 use crate::{store, telemetry};
 
 /// What blocking work may still take after the drain; then the process ends without it.
@@ -35,14 +36,16 @@ struct Service {
     runtime: Runtime,
     listener: TcpListener,
     shutdown: Shutdown,
+    tls: Option<Arc<ServerTls>>,
     settings: ServeSettings,
 }
 
 pub(super) fn run(settings: ServeSettings, storage: Storage) -> Result<(), CommandError> {
     telemetry::init(&settings.log)?;
+    let tls = settings.tls.clone().map(ServerTls::load).transpose()?.map(Arc::new);
     let runtime = Runtime::new().map_err(CommandError::Runtime)?;
     let (listener, shutdown) = runtime.block_on(prepare(settings.listen))?;
-    let service = Service { runtime, listener, shutdown, settings };
+    let service = Service { runtime, listener, shutdown, tls, settings };
     match storage {
         Storage::Shared { options, keyring } => service.serve(*options, keyring),
         Storage::Embedded { data_dir, keyring } => {
@@ -78,6 +81,9 @@ impl Service {
     fn serve(self, database: PgConnectOptions, keyring: Keyring) -> Result<(), CommandError> {
         let settings = self.settings;
         let config = ServerConfig {
+            tls: self.tls,
+            certificates: settings.certificates,
+            limits: settings.limits,
             database,
             database_connections: settings.database_connections,
             migrate: settings.migration == Migration::AtStart,
@@ -135,6 +141,7 @@ impl Service {
         let greeting = Greeting {
             program: &program(),
             address: self.listener.local_addr().unwrap_or(self.settings.listen),
+            encrypted: self.tls.is_some(),
             secret,
             secret_path: &data.root_secret_path(),
         };

@@ -8,7 +8,7 @@ use std::str::FromStr;
 
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
-use sqlx::postgres::{PgConnectOptions, PgSslMode};
+use sqlx::postgres::PgConnectOptions;
 
 use super::ConfigError;
 
@@ -35,23 +35,14 @@ impl DatabaseUrl {
     /// Parses the URL; what it leaves out comes from libpq's `PG…` variables, as with psql.
     ///
     /// # Errors
-    /// [`ConfigError::DatabaseUrl`] when it is no `postgres://` or `postgresql://` URL;
-    /// [`ConfigError::DatabaseEncryption`] when it insists on what a connection here never is.
+    /// [`ConfigError::DatabaseUrl`] when it is no `postgres://` or `postgresql://` URL.
     pub(super) fn options(&self, origin: &'static str) -> Result<PgConnectOptions, ConfigError> {
         let url = self.0.expose_secret();
         if !url.starts_with("postgres://") && !url.starts_with("postgresql://") {
             return Err(ConfigError::DatabaseUrl { origin, source: None });
         }
         match PgConnectOptions::from_str(url) {
-            Ok(options) => match options.get_ssl_mode() {
-                // Refused now: a server would be waited for that no attempt could ever reach.
-                PgSslMode::Require | PgSslMode::VerifyCa | PgSslMode::VerifyFull => {
-                    Err(ConfigError::DatabaseEncryption)
-                }
-                PgSslMode::Disable | PgSslMode::Allow | PgSslMode::Prefer => {
-                    Ok(options.application_name("tokend"))
-                }
-            },
+            Ok(options) => Ok(options.application_name("tokend")),
             Err(source) => Err(ConfigError::DatabaseUrl { origin, source: Some(Box::new(source)) }),
         }
     }

@@ -67,12 +67,6 @@ pub enum ConfigError {
         #[source]
         source: Option<Box<dyn std::error::Error + Send + Sync>>,
     },
-    /// The database URL, or `PGSSLMODE`, asks for encryption, which this build does not speak to Postgres.
-    #[error(
-        "sslmode asks for an encrypted connection to Postgres, which tokend cannot make: \
-         connect by a Unix socket or on loopback with sslmode=disable"
-    )]
-    DatabaseEncryption,
     /// A command that needs a database URL has none.
     #[error(
         "no database: set DATABASE_URL, or database-url in the --config file \
@@ -130,6 +124,25 @@ pub enum ConfigError {
          network readable; say --insecure-plaintext if something in front encrypts"
     )]
     PlaintextExposed(SocketAddr),
+    /// One of the TLS files is named without those that it needs.
+    #[error("{given} needs {missing} beside it")]
+    TlsIncomplete {
+        /// The flag that was given.
+        given: &'static str,
+        /// The flag that was not.
+        missing: &'static str,
+    },
+    /// Client certificates are mapped, and none would ever be asked for.
+    #[error("the file's [[client-certificate]] needs --tls-client-ca, or no certificate is ever asked for")]
+    MappingWithoutCa,
+    /// A mapping of a client certificate is not valid.
+    #[error("the client certificate mapping for '{name}' is not valid: {problem}")]
+    Mapping {
+        /// The certificate's name.
+        name: String,
+        /// What is wrong.
+        problem: String,
+    },
     /// `--no-migrate` beside the private Postgres, which nothing else could migrate.
     #[error("--no-migrate needs a database URL: only serve itself migrates its private Postgres")]
     NoMigrateWithoutDatabase,

@@ -43,6 +43,22 @@ pub(super) struct FileSettings {
     pub(super) cache_bytes: Option<CacheBytes>,
     pub(super) last_use_interval: Option<LastUseInterval>,
     pub(super) allow_fsync_off: Option<Switch>,
+    pub(super) tls_certificate: Option<PathBuf>,
+    pub(super) tls_key: Option<PathBuf>,
+    pub(super) tls_client_ca: Option<PathBuf>,
+    pub(super) max_connections: Option<NonZeroU16>,
+    pub(super) max_streams: Option<NonZeroU16>,
+    #[serde(default)]
+    pub(super) client_certificate: Vec<ClientCertificate>,
+}
+
+/// What holders of certificates with one name may do.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(super) struct ClientCertificate {
+    pub(super) name: String,
+    pub(super) scopes: Vec<String>,
+    pub(super) organization: Option<String>,
 }
 
 impl FileSettings {
@@ -63,7 +79,14 @@ impl FileSettings {
             return Err(ConfigError::FileExposed(path.to_owned()));
         }
         let directory = path.parent().unwrap_or(Path::new(""));
-        for relative in [&mut settings.data_dir, &mut settings.keyring] {
+        let paths = [
+            &mut settings.data_dir,
+            &mut settings.keyring,
+            &mut settings.tls_certificate,
+            &mut settings.tls_key,
+            &mut settings.tls_client_ca,
+        ];
+        for relative in paths {
             *relative = relative.take().map(|path| directory.join(path));
         }
         Ok(settings)

@@ -32,6 +32,31 @@ pub struct ServeFlags {
     #[arg(long, help_heading = "Serving")]
     pub(super) insecure_plaintext: bool,
 
+    /// The server's certificate and its intermediates, PEM, the server's own first. Serves TLS 1.3
+    /// and 1.2; the files are read again when they change [env: TOKEND_TLS_CERTIFICATE]
+    #[arg(long, value_name = "FILE", help_heading = "Serving")]
+    pub(super) tls_certificate: Option<PathBuf>,
+
+    /// The certificate's private key, PEM; nobody but its owner may read it [env: TOKEND_TLS_KEY]
+    #[arg(long, value_name = "FILE", help_heading = "Serving")]
+    pub(super) tls_key: Option<PathBuf>,
+
+    /// CAs of client certificates, PEM. What a certificate's name allows stands in the --config
+    /// file, as [[client-certificate]] with name, scopes and organization
+    /// [env: TOKEND_TLS_CLIENT_CA]
+    #[arg(long, value_name = "FILE", help_heading = "Serving")]
+    pub(super) tls_client_ca: Option<PathBuf>,
+
+    /// Most connections at once; more wait until one ends [env: TOKEND_MAX_CONNECTIONS]
+    /// [default: 2048]
+    #[arg(long, value_name = "NUMBER", help_heading = "Serving")]
+    pub(super) max_connections: Option<NonZeroU16>,
+
+    /// Most calls at once on a connection; a client waits with more [env: TOKEND_MAX_STREAMS]
+    /// [default: 256]
+    #[arg(long, value_name = "NUMBER", help_heading = "Serving")]
+    pub(super) max_streams: Option<NonZeroU16>,
+
     /// How long running calls may take to finish after SIGTERM or Ctrl-C, at most 10s; a second
     /// signal ends the process at once [env: TOKEND_DRAIN_TIMEOUT] [default: 10s]
     #[arg(long, value_name = "DURATION", help_heading = "Serving")]

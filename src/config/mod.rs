@@ -14,6 +14,7 @@ mod keyring;
 mod resolve;
 mod settings;
 mod sources;
+mod tls;
 mod values;
 
 pub use environment::{Account, Environment};

@@ -13,10 +13,14 @@ use super::settings::{
     BootstrapSettings, KeyStatusSettings, MigrateSettings, Migration, ServeSettings, Storage,
 };
 use super::sources::Sources;
+use super::tls::{certificates, tls_files};
 use super::values::{CacheBytes, Millis};
+use crate::server::Limits;
 use crate::verify::Bounds;
 
 const LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 50051);
+const MAX_CONNECTIONS: usize = 2048;
+const MAX_STREAMS: u32 = 256;
 const DATABASE_CONNECTIONS: u32 = 16;
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
 const MAX_STALENESS: Duration = Duration::from_secs(1);
@@ -37,7 +41,9 @@ impl ServeFlags {
         let plaintext = sources.is_on(self.insecure_plaintext, "TOKEND_INSECURE_PLAINTEXT", |file| {
             file.insecure_plaintext.take()
         })?;
-        if !listen.ip().to_canonical().is_loopback() && !plaintext {
+        let tls = tls_files(&mut sources, self.tls_certificate, self.tls_key, self.tls_client_ca)?;
+        let certificates = certificates(&mut sources, tls.as_ref())?;
+        if tls.is_none() && !listen.ip().to_canonical().is_loopback() && !plaintext {
             return Err(ConfigError::PlaintextExposed(listen));
         }
         let no_migrate =
@@ -48,6 +54,18 @@ impl ServeFlags {
         }
         let settings = ServeSettings {
             listen,
+            tls,
+            certificates,
+            limits: Limits {
+                connections: sources
+                    .choose(self.max_connections, "TOKEND_MAX_CONNECTIONS", |file| {
+                        file.max_connections.take()
+                    })?
+                    .map_or(MAX_CONNECTIONS, |number| number.get().into()),
+                streams: sources
+                    .choose(self.max_streams, "TOKEND_MAX_STREAMS", |file| file.max_streams.take())?
+                    .map_or(MAX_STREAMS, |number| number.get().into()),
+            },
             database_connections: sources
                 .choose(self.database_connections, "TOKEND_DATABASE_CONNECTIONS", |file| {
                     file.database_connections.take()

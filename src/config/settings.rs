@@ -10,7 +10,10 @@ use std::time::Duration;
 use sqlx::postgres::PgConnectOptions;
 
 use super::values::{LogFilter, LogFormat};
+use crate::domain::CertificateMappings;
 use crate::secret::{DurableCost, Keyring, Prefix};
+use crate::server::Limits;
+use crate::tls::TlsFiles;
 use crate::verify::Bounds;
 
 /// How and which log lines are written.
@@ -62,6 +65,12 @@ pub enum Migration {
 pub struct ServeSettings {
     /// Where to listen.
     pub listen: SocketAddr,
+    /// Where the TLS certificate is; `None`: plaintext.
+    pub tls: Option<TlsFiles>,
+    /// What client certificates allow.
+    pub certificates: CertificateMappings,
+    /// Most connections and most calls at once on each.
+    pub limits: Limits,
     /// Most connections to Postgres at once.
     pub database_connections: u32,
     /// Whether to migrate.

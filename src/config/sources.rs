@@ -11,7 +11,7 @@ use zeroize::Zeroizing;
 
 use super::database_url::DatabaseUrl;
 use super::environment::{Account, Environment};
-use super::file::FileSettings;
+use super::file::{ClientCertificate, FileSettings};
 use super::flags::{CostFlags, SharedFlags};
 use super::keyring::{parse_keyring, read_keyring};
 use super::settings::{DatabaseSettings, LogSettings, Storage};
@@ -65,6 +65,10 @@ impl<'a> Sources<'a> {
     ) -> Result<bool, ConfigError> {
         let switch = self.choose(Switch::of_flag(flag), variable, file)?;
         Ok(switch.is_some_and(Switch::is_on))
+    }
+
+    pub(super) fn client_certificates(&mut self) -> Vec<ClientCertificate> {
+        std::mem::take(&mut self.file.client_certificate)
     }
 
     pub(super) fn log(&mut self) -> Result<LogSettings, ConfigError> {

@@ -252,18 +252,6 @@ fn a_url_of_another_database_is_refused_and_not_repeated() {
 }
 
 #[test]
-fn a_database_that_must_be_encrypted_is_refused_and_not_waited_for() {
-    for mode in ["require", "verify-ca", "verify-full"] {
-        let url = format!("postgres://u:canary@h/d?sslmode={mode}");
-
-        let refused = refusal(&[], &[("DATABASE_URL", &url), ("TOKEND_KEYS", KEY)]);
-
-        assert!(matches!(refused, ConfigError::DatabaseEncryption), "{refused:?}");
-        assert!(!told(&refused).contains("canary"), "{}", told(&refused));
-    }
-}
-
-#[test]
 fn a_file_with_a_password_must_be_private() {
     let directory = TempDir::new().unwrap();
     let file = "database-url = \"postgres://u:canary@h/d\"\n";
@@ -407,4 +395,56 @@ fn migrate_needs_no_keyring_but_checks_one_that_is_given() {
     assert!(resolve(&[]).is_ok());
     let refused = resolve(&[("TOKEND_KEYS", "no key")]).err().unwrap();
     assert!(matches!(refused, ConfigError::KeyringInvalid { .. }), "{refused:?}");
+}
+
+const MAPPING: &str = "tls-certificate = \"c\"\ntls-key = \"k\"\ntls-client-ca = \"a\"\n\
+    [[client-certificate]]\nname = \"spiffe://example.org/gateway\"\n";
+
+#[test]
+fn tls_allows_an_address_beyond_loopback_and_its_paths_are_the_files() {
+    let directory = TempDir::new().unwrap();
+    let text = format!("listen = \"0.0.0.0:1\"\n{MAPPING}scopes = [\"tokend:verify:any\"]\n");
+    let file = write(&directory, "tokend.toml", &text, 0o644);
+
+    let (settings, _) = serve(&["--config", self::text(&file)], &[]).unwrap();
+
+    let tls = settings.tls.unwrap();
+    assert_eq!(tls.certificate, directory.path().join("c"));
+    assert_eq!(tls.client_ca, Some(directory.path().join("a")));
+}
+
+#[test]
+fn a_mapping_with_an_unknown_scope_or_none_is_refused_by_name() {
+    let directory = TempDir::new().unwrap();
+    for scopes in ["[\"tokend:admin\"]", "[\"reports:read\"]", "[]"] {
+        let file = write(&directory, "tokend.toml", &format!("{MAPPING}scopes = {scopes}\n"), 0o644);
+
+        let refused = refusal(&["--config", text(&file)], &[]);
+
+        assert!(
+            matches!(&refused, ConfigError::Mapping { name, .. } if name.contains("gateway")),
+            "{refused:?}"
+        );
+    }
+}
+
+#[test]
+fn two_mappings_for_one_name_are_refused() {
+    let directory = TempDir::new().unwrap();
+    let scopes = "scopes = [\"tokend:verify\"]\n";
+    let twice = "[[client-certificate]]\nname = \"spiffe://example.org/gateway\"\n";
+    let file = write(&directory, "tokend.toml", &format!("{MAPPING}{scopes}{twice}{scopes}"), 0o644);
+
+    assert!(matches!(refusal(&["--config", text(&file)], &[]), ConfigError::Mapping { .. }));
+}
+
+#[test]
+fn tls_files_without_those_that_they_need_are_refused() {
+    for flags in [&["--tls-certificate", "c"][..], &["--tls-key", "k"], &["--tls-client-ca", "a"]] {
+        assert!(matches!(refusal(flags, &[]), ConfigError::TlsIncomplete { .. }), "{flags:?}");
+    }
+    let directory = TempDir::new().unwrap();
+    let lone = "[[client-certificate]]\nname = \"a\"\nscopes = [\"tokend:read\"]\n";
+    let file = write(&directory, "tokend.toml", lone, 0o644);
+    assert!(matches!(refusal(&["--config", text(&file)], &[]), ConfigError::MappingWithoutCa));
 }

@@ -3,6 +3,7 @@
 //! claims. Knows no headers and no status codes.
 
 use std::fmt;
+use std::sync::Arc;
 
 use time::OffsetDateTime;
 
@@ -13,18 +14,24 @@ use super::token::{Token, TokenState};
 use crate::secret::TokenId;
 
 /// Who did something: written into `created_by` and into the audit log.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Principal {
     /// The holder of the token with this id.
     Token(TokenId),
+    /// The holder of a client certificate with this subject alternative name.
+    Certificate(Arc<str>),
     /// The operator, through `tokend bootstrap` or the embedded start.
     Bootstrap,
 }
+
+/// What precedes a certificate's name; no token id has a colon.
+const CERTIFICATE: &str = "cert:";
 
 impl fmt::Display for Principal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Token(id) => id.fmt(f),
+            Self::Certificate(name) => write!(f, "{CERTIFICATE}{name}"),
             Self::Bootstrap => f.write_str("bootstrap"),
         }
     }
@@ -36,6 +43,9 @@ impl Principal {
     pub fn parse(text: &str) -> Option<Self> {
         match text {
             "bootstrap" => Some(Self::Bootstrap),
+            text if text.starts_with(CERTIFICATE) => {
+                Some(Self::Certificate(text[CERTIFICATE.len()..].into()))
+            }
             id => TokenId::parse(id).ok().map(Self::Token),
         }
     }
@@ -129,6 +139,16 @@ pub struct Caller {
 }
 
 impl Caller {
+    /// Makes a caller whose credential is not a token.
+    pub(super) fn new(
+        principal: Principal,
+        organization_id: OrganizationId,
+        reserved: ReservedScopes,
+        expire_time: Option<OffsetDateTime>,
+    ) -> Self {
+        Self { principal, organization_id, reserved, expire_time }
+    }
+
     /// Makes a caller of the token whose secret it presented, as it stands at `now`.
     ///
     /// # Errors

@@ -3,6 +3,7 @@
 //! gRPC. Text from outside becomes one of these types once, at the door, and is trusted from then on.
 
 pub mod access;
+pub mod certificate;
 pub mod fields;
 pub mod packed;
 pub mod page;
@@ -11,6 +12,7 @@ pub mod scope;
 pub mod token;
 
 pub use access::{AccessError, Caller, CredentialError, Permission, Principal, Reach};
+pub use certificate::{CertificateMapping, CertificateMappings};
 pub use fields::{
     Expiration, FieldError, Labels, OrganizationId, RevokeReason, TokenName, UserId, Violation, Violations,
 };

@@ -110,7 +110,9 @@ impl ReservedScope {
         }
     }
 
-    fn from_word(text: &str) -> Option<Self> {
+    /// Finds the scope with this text.
+    #[must_use]
+    pub fn from_word(text: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|scope| scope.word() == text)
     }
 }

@@ -1,24 +1,68 @@
-//! From a call's metadata to an authenticated caller. Every RPC of the service begins here. The secret goes
-//! to the engine and nowhere else.
+//! From a call's metadata and connection to an authenticated caller. Every RPC of the service begins here. The
+//! secret goes to the engine and nowhere else.
 
-use std::net::IpAddr;
-
+use tonic::Request;
 use tonic::metadata::MetadataMap;
 
-use crate::domain::CredentialError;
+use crate::ambient;
+use crate::domain::{Caller, CertificateMappings, CredentialError};
+use crate::listener::Peer;
+use crate::tls::ClientCertificate;
 use crate::verify::{AuthenticateError, Credential, Engine, Share};
 
-/// Authenticates whoever sent this metadata, from an address that is known or not.
-pub(super) async fn authenticate(
-    engine: &Engine,
-    metadata: &MetadataMap,
-    peer: Option<IpAddr>,
-) -> Result<Credential, AuthenticateError> {
-    engine.authenticate(bearer(metadata)?, Share::Peer(peer)).await
+/// Knows who calls.
+#[derive(Debug)]
+pub(super) struct Callers {
+    certificates: CertificateMappings,
+}
+
+impl Callers {
+    pub(super) fn new(certificates: CertificateMappings) -> Self {
+        Self { certificates }
+    }
+
+    /// Authenticates whoever sent this request: by its secret if it brings one, else by its certificate.
+    pub(super) async fn authenticate<M>(
+        &self,
+        engine: &Engine,
+        request: &Request<M>,
+    ) -> Result<Credential, AuthenticateError> {
+        let peer = request.extensions().get::<Peer>();
+        match bearer(request.metadata()) {
+            Err(CredentialError::Missing) => match peer.and_then(|peer| peer.certificate.as_deref()) {
+                Some(certificate) => Ok(self.holder(certificate)?),
+                None => Err(CredentialError::Missing.into()),
+            },
+            // Judged alone: a certificate never rescues a bad header.
+            Err(error) => Err(error.into()),
+            Ok(secret) => {
+                let share = Share::Peer(peer.map(|peer| peer.address.ip()));
+                engine.authenticate(secret, share).await
+            }
+        }
+    }
+
+    /// Does the same from a fresh cache; `None` when that cannot tell, or the credential is not good.
+    pub(super) fn authenticate_now<M>(&self, engine: &Engine, request: &Request<M>) -> Option<Credential> {
+        match bearer(request.metadata()) {
+            Ok(secret) => engine.authenticate_now(secret),
+            Err(CredentialError::Missing) => {
+                let certificate = request.extensions().get::<Peer>()?.certificate.as_deref()?;
+                self.holder(certificate).ok()
+            }
+            Err(_) => None,
+        }
+    }
+
+    fn holder(&self, certificate: &ClientCertificate) -> Result<Credential, CredentialError> {
+        let (names, not_after) = (&certificate.names, certificate.not_after);
+        let caller: Caller = self.certificates.caller(names, not_after, ambient::now())?;
+        Ok(Credential::of_certificate(caller, not_after))
+    }
 }
 
 /// Finds the one bearer credential (RFC 6750; the scheme's case does not matter, RFC 9110).
-pub(super) fn bearer(metadata: &MetadataMap) -> Result<&str, CredentialError> {
+fn bearer(metadata: &MetadataMap) -> Result<&str, CredentialError> {
     let mut values = metadata.get_all("authorization").iter();
     let value = values.next().ok_or(CredentialError::Missing)?;
     if values.next().is_some() {

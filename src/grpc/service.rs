@@ -8,6 +8,7 @@ use tokio::sync::watch;
 use tonic::{Request, Response, Status, Streaming};
 use tracing::{Instrument as _, Span, field};
 
+use super::callers::Callers;
 use super::error::CallError;
 use super::proto::{
     CreateTokenRequest, CreateTokenResponse, ListTokensRequest, ListTokensResponse, RevokeTokenRequest,
@@ -16,10 +17,10 @@ use super::proto::{
 use super::reply::VerifyReply;
 use super::server::token_service_server::{TokenService, TokenServiceServer};
 use super::stream::VerifyAnswers;
-use super::{MAX_REQUEST_BYTES, callers, convert, status};
+use super::{MAX_REQUEST_BYTES, convert, status};
 use crate::actions::Actions;
 use crate::ambient;
-use crate::domain::{Caller, Permission, Scopes};
+use crate::domain::{Caller, CertificateMappings, Permission, Scopes};
 use crate::verify::{Answer, Consistency, Credential, Engine, Question, Share};
 
 /// Serves `tokend.v1.TokenService`.
@@ -27,6 +28,7 @@ use crate::verify::{Answer, Consistency, Credential, Engine, Question, Share};
 pub struct TokenApi {
     engine: Arc<Engine>,
     actions: Actions,
+    callers: Callers,
     draining: watch::Receiver<bool>,
 }
 
@@ -36,9 +38,10 @@ impl TokenApi {
     pub fn service(
         engine: Arc<Engine>,
         actions: Actions,
+        certificates: CertificateMappings,
         draining: watch::Receiver<bool>,
     ) -> TokenServiceServer<Self> {
-        let api = Self { engine, actions, draining };
+        let api = Self { engine, actions, callers: Callers::new(certificates), draining };
         TokenServiceServer::new(api).max_decoding_message_size(MAX_REQUEST_BYTES)
     }
 
@@ -53,14 +56,12 @@ impl TokenApi {
         F: Future<Output = Result<A, CallError>> + 'a,
     {
         let span = span(method);
-        let peer = request.remote_addr().map(|address| address.ip());
         let started = Instant::now();
         async {
-            let (metadata, _, message) = request.into_parts();
-            let outcome = match callers::authenticate(&self.engine, &metadata, peer).await {
+            let outcome = match self.callers.authenticate(&self.engine, &request).await {
                 Ok(credential) => {
                     Span::current().record("caller", field::display(&credential.caller().principal));
-                    work(credential, message).await
+                    work(credential, request.into_inner()).await
                 }
                 Err(error) => Err(error.into()),
             };
@@ -102,7 +103,7 @@ pub(super) fn question(caller: &Caller, message: &VerifyRequest) -> Result<(Scop
 
 /// Returns what the engine is asked for a caller.
 pub(super) fn asked_of<'a>(caller: &'a Caller, required: &'a Scopes) -> Question<'a> {
-    Question { required, reach: caller.verify_reach(), share: Share::Caller(caller.principal) }
+    Question { required, reach: caller.verify_reach(), share: Share::Caller(caller.principal.clone()) }
 }
 
 /// Completes when the server begins to end.
@@ -117,15 +118,14 @@ impl TokenApi {
         if tracing::enabled!(tracing::Level::DEBUG) {
             return None;
         }
-        let secret = callers::bearer(request.metadata()).ok()?;
-        let credential = self.engine.authenticate_now(secret)?;
+        let credential = self.callers.authenticate_now(&self.engine, request)?;
         let message = request.get_ref();
         let (required, consistency) = question(credential.caller(), message).ok()?;
         if consistency == Consistency::Full {
             return None;
         }
         let question = asked_of(credential.caller(), &required);
-        Some(self.engine.verify_now(&message.secret, question)?.into())
+        Some(self.engine.verify_now(&message.secret, &question)?.into())
     }
 
     async fn verify_slowly(
@@ -135,7 +135,7 @@ impl TokenApi {
     ) -> Result<Answer, CallError> {
         let caller = credential.caller();
         let (required, consistency) = question(caller, &message)?;
-        let answer = self.engine.verify(&message.secret, asked_of(caller, &required), consistency).await?;
+        let answer = self.engine.verify(&message.secret, &asked_of(caller, &required), consistency).await?;
         Span::current().record("verdict", convert::verdict(answer.verdict).as_str_name());
         if let Some((cached, _)) = &answer.token {
             Span::current().record("token.id", field::display(cached.id));

@@ -122,7 +122,7 @@ impl VerifyAnswers {
         let outcome = question(credential.caller(), request).map(|(required, consistency)| {
             let question = super::service::asked_of(credential.caller(), &required);
             let bounded = consistency == Consistency::Bounded;
-            bounded.then(|| self.engine.verify_now(&request.secret, question)).flatten()
+            bounded.then(|| self.engine.verify_now(&request.secret, &question)).flatten()
         });
         outcome.map(|answer| answer.map(Answer::into)).transpose()
     }
@@ -163,7 +163,7 @@ async fn answer(
         let caller = credential.caller();
         let (required, consistency) = question(caller, &request)?;
         let asked = asked.unwrap_or_else(|| engine.ask(&request.secret, consistency));
-        Ok(engine.answer(asked, super::service::asked_of(caller, &required)).await?.into())
+        Ok(engine.answer(asked, &super::service::asked_of(caller, &required)).await?.into())
     };
     let outcome = outcome.await;
     (credential, outcome)

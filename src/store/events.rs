@@ -27,7 +27,7 @@ pub(super) async fn append(
     transaction: &mut PgConnection,
     kind: EventKind,
     token: &Token,
-    actor: Principal,
+    actor: &Principal,
 ) -> Result<(), StoreError> {
     sqlx::query!(
         "INSERT INTO token_events (kind, token_id, organization_id, user_id, actor)

@@ -56,7 +56,7 @@ impl Store {
                 Err(refusal) => return Ok(Err(refusal)),
             };
             insert(&mut transaction, &new).await?;
-            events::append(&mut transaction, EventKind::Created, &new.token, caller.principal).await?;
+            events::append(&mut transaction, EventKind::Created, &new.token, &caller.principal).await?;
             transaction.commit().await?;
             Ok(Ok(new.token))
         })
@@ -92,7 +92,7 @@ impl Store {
                     return Ok(Ok(Some(target)));
                 }
                 let token = revoke(&mut transaction, id, reason).await?;
-                events::append(&mut transaction, EventKind::Revoked, &token, caller.principal).await?;
+                events::append(&mut transaction, EventKind::Revoked, &token, &caller.principal).await?;
                 transaction.commit().await?;
                 Ok(Ok(Some(token)))
             })

@@ -3,23 +3,40 @@
 
 use std::sync::Arc;
 
+use time::OffsetDateTime;
+
 use super::cache::Cached;
 use super::engine::{Engine, Looked};
 use super::loader::Lane;
 use super::{AuthenticateError, Share, Unknown};
+use crate::ambient;
 use crate::domain::{Caller, CredentialError};
 use crate::secret::{Secret, TokenId};
 use crate::store::StoreError;
 
-/// A credential whose secret has been proven, and the caller that it makes.
+/// A credential that has been proven, and the caller that it makes.
 #[derive(Debug, Clone)]
 pub struct Credential {
-    id: TokenId,
-    cached: Arc<Cached>,
     caller: Caller,
+    proof: Proof,
+}
+
+/// What makes it the caller's.
+#[derive(Debug, Clone)]
+enum Proof {
+    /// Its secret is that of this token.
+    Token { id: TokenId, cached: Arc<Cached> },
+    /// Its certificate, valid until then, inclusive.
+    Certificate { not_after: OffsetDateTime },
 }
 
 impl Credential {
+    /// Takes the caller that a genuine client certificate makes.
+    #[must_use]
+    pub fn of_certificate(caller: Caller, not_after: OffsetDateTime) -> Self {
+        Self { caller, proof: Proof::Certificate { not_after } }
+    }
+
     /// Returns the caller, as it was when the credential was last judged.
     #[must_use]
     pub fn caller(&self) -> &Caller {
@@ -45,7 +62,7 @@ impl Engine {
             return Err(CredentialError::Invalid.into());
         }
         let caller = self.judge_caller(&cached, &looked)?;
-        Ok(Credential { id, cached, caller })
+        Ok(Credential { caller, proof: Proof::Token { id, cached } })
     }
 
     /// Does the same from a fresh cache; `None` when that cannot tell, or the credential is not good.
@@ -58,7 +75,7 @@ impl Engine {
             return None;
         }
         let caller = self.judge_caller(&cached, &looked).ok()?;
-        Some(Credential { id: secret.id(), cached, caller })
+        Some(Credential { caller, proof: Proof::Token { id: secret.id(), cached } })
     }
 
     /// Judges a proven credential anew.
@@ -66,26 +83,37 @@ impl Engine {
     /// # Errors
     /// [`AuthenticateError`]: it is no longer good, or that cannot be found out.
     pub async fn judge_again(&self, credential: &mut Credential) -> Result<(), AuthenticateError> {
-        let looked = self.find(credential.id, Lane::Credential).await?;
-        self.renew(credential, &looked)
+        match credential.proof {
+            Proof::Certificate { not_after } => Ok(check_certificate(not_after)?),
+            Proof::Token { id, .. } => {
+                let looked = self.find(id, Lane::Credential).await?;
+                self.renew(credential, &looked)
+            }
+        }
     }
 
     /// Does the same from a fresh cache; `None` when that cannot tell.
     pub fn judge_again_now(&self, credential: &mut Credential) -> Option<Result<(), AuthenticateError>> {
-        let looked = self.look_up(credential.id)?;
-        Some(self.renew(credential, &looked))
+        match credential.proof {
+            Proof::Certificate { not_after } => Some(check_certificate(not_after).map_err(Into::into)),
+            Proof::Token { id, .. } => {
+                let looked = self.look_up(id)?;
+                Some(self.renew(credential, &looked))
+            }
+        }
     }
 
     fn renew(&self, credential: &mut Credential, looked: &Looked) -> Result<(), AuthenticateError> {
         // Deleted since. The secret itself need not be proven again: an id never gets another one.
-        let cached = looked.cached.as_ref().ok_or(CredentialError::Invalid)?;
-        if Arc::ptr_eq(cached, &credential.cached) && !looked.standing_in {
-            Caller::check_record(&cached.record, looked.now)?;
-            self.uses.note(cached, looked.now);
+        let found = looked.cached.as_ref().ok_or(CredentialError::Invalid)?;
+        let Proof::Token { cached, .. } = &mut credential.proof else { return Ok(()) };
+        if Arc::ptr_eq(found, cached) && !looked.standing_in {
+            Caller::check_record(&found.record, looked.now)?;
+            self.uses.note(found, looked.now);
             return Ok(());
         }
-        credential.caller = self.judge_caller(cached, looked)?;
-        credential.cached = Arc::clone(cached);
+        credential.caller = self.judge_caller(found, looked)?;
+        *cached = Arc::clone(found);
         Ok(())
     }
 
@@ -98,4 +126,8 @@ impl Engine {
         self.uses.note(cached, looked.now);
         Ok(caller?)
     }
+}
+
+fn check_certificate(not_after: OffsetDateTime) -> Result<(), CredentialError> {
+    if ambient::now() <= not_after { Ok(()) } else { Err(CredentialError::Expired) }
 }

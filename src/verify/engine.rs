@@ -147,7 +147,7 @@ impl Engine {
     pub async fn verify(
         &self,
         text: &str,
-        question: Question<'_>,
+        question: &Question<'_>,
         consistency: Consistency,
     ) -> Result<Answer, Unknown> {
         self.answer(self.ask(text, consistency), question).await
@@ -155,7 +155,7 @@ impl Engine {
 
     /// Judges a secret from a fresh cache; `None` when that cannot tell.
     #[must_use]
-    pub fn verify_now(&self, text: &str, question: Question<'_>) -> Option<Answer> {
+    pub fn verify_now(&self, text: &str, question: &Question<'_>) -> Option<Answer> {
         let Ok(secret) = Secret::parse(text, &self.prefix) else { return Some(self.malformed()) };
         self.judge(&secret, &self.look_up(secret.id())?, question)
     }
@@ -176,7 +176,7 @@ impl Engine {
     ///
     /// # Errors
     /// [`Unknown`] when it cannot be found out.
-    pub async fn answer(&self, asked: Asked, question: Question<'_>) -> Result<Answer, Unknown> {
+    pub async fn answer(&self, asked: Asked, question: &Question<'_>) -> Result<Answer, Unknown> {
         let (secret, looked) = match asked.0 {
             State::Malformed => return Ok(self.malformed()),
             State::Cached(secret) => {
@@ -190,7 +190,9 @@ impl Engine {
         };
         let answer = match self.judge(&secret, &looked, question) {
             Some(answer) => answer,
-            None if self.fallback.prove(secret, question.share).await? => self.conclude(&looked, question),
+            None if self.fallback.prove(secret, question.share.clone()).await? => {
+                self.conclude(&looked, question)
+            }
             None => Answer::bare(Verdict::NotFound, Some(looked.as_of)),
         };
         if looked.standing_in && answer.verdict != Verdict::Valid {
@@ -309,7 +311,7 @@ impl Engine {
     }
 
     /// Compares the secret with what was found and judges; `None` when only the durable verifier can tell.
-    fn judge(&self, secret: &Secret, looked: &Looked, question: Question<'_>) -> Option<Answer> {
+    fn judge(&self, secret: &Secret, looked: &Looked, question: &Question<'_>) -> Option<Answer> {
         let not_found = || Some(Answer::bare(Verdict::NotFound, Some(looked.as_of)));
         let Some(cached) = &looked.cached else { return not_found() };
         // Before the fallback: a caller buys no Argon2id on tokens that it could not be told about.
@@ -320,7 +322,7 @@ impl Engine {
     }
 
     /// Judges a record whose secret matched.
-    fn conclude(&self, looked: &Looked, question: Question<'_>) -> Answer {
+    fn conclude(&self, looked: &Looked, question: &Question<'_>) -> Answer {
         let Some(cached) = &looked.cached else {
             return Answer::bare(Verdict::NotFound, Some(looked.as_of));
         };

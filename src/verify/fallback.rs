@@ -24,7 +24,7 @@ const PLACES_PER_SHARE: usize = PLACES / 4;
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Who an attempt is counted against.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Share {
     /// An authenticated caller.
     Caller(Principal),
@@ -119,7 +119,7 @@ impl Place {
             return Err(Overloaded);
         }
         queue.taken += 1;
-        queue.shares.insert(share, of_share + 1);
+        queue.shares.insert(share.clone(), of_share + 1);
         let (turn, waiting) = queue.turns.entry(id).or_insert_with(|| (Arc::new(Semaphore::new(1)), 0));
         *waiting += 1;
         let turn = Arc::clone(turn);

@@ -45,7 +45,7 @@ pub enum Consistency {
 }
 
 /// What is asked of a secret, beside whether it is one.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Question<'a> {
     /// What it has to allow.
     pub required: &'a Scopes,

@@ -9,8 +9,9 @@ use std::time::Duration;
 use secrecy::ExposeSecret as _;
 use tokend::actions::bootstrap::{Bootstrapped, bootstrap};
 use tokend::ambient;
+use tokend::domain::CertificateMappings;
 use tokend::secret::{DurableCost, Keyring, Prefix};
-use tokend::server::{self, ServeError, ServerConfig};
+use tokend::server::{self, Limits, ServeError, ServerConfig};
 use tokend::store::Store;
 use tokend::verify::Bounds;
 use tokio::net::TcpListener;
@@ -46,6 +47,16 @@ pub(crate) struct Replica {
     outcome: oneshot::Receiver<Result<(), ServeError>>,
 }
 
+/// Waits until the server at the other end of a channel says that it serves.
+pub(crate) async fn wait_until_serving(channel: Channel) {
+    eventually("the replica serves", async || {
+        let request = HealthCheckRequest { service: SERVICE.to_owned() };
+        let answer = HealthClient::new(channel.clone()).check(request).await.ok()?.into_inner();
+        (answer.status == 1).then_some(())
+    })
+    .await;
+}
+
 /// Makes a line of a keyring.
 pub(crate) fn new_key() -> String {
     Keyring::generate_entry(&mut ambient::randomness()).unwrap().expose_secret().to_owned()
@@ -76,6 +87,9 @@ impl Installation {
     /// Returns how its replicas are run unless a test says otherwise.
     pub(crate) fn config(&self) -> ServerConfig {
         ServerConfig {
+            tls: None,
+            certificates: CertificateMappings::default(),
+            limits: Limits { connections: 2048, streams: 256 },
             database: self.database.options(),
             database_connections: 8,
             migrate: true,

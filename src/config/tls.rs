@@ -1,0 +1,76 @@
+//! From flags, environment and file to the TLS files and to what client certificates allow.
+//!
+//! Called by `resolve`. Whether the files can be used is found out where they are read.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::ConfigError;
+use super::file::ClientCertificate;
+use super::sources::Sources;
+use crate::domain::{CertificateMapping, CertificateMappings, OrganizationId, ReservedScope, ReservedScopes};
+use crate::tls::TlsFiles;
+
+/// The longest name that `created_by` has room for, behind `cert:`.
+const MAX_NAME_BYTES: usize = 295;
+
+pub(super) fn tls_files(
+    sources: &mut Sources<'_>,
+    certificate: Option<PathBuf>,
+    key: Option<PathBuf>,
+    client_ca: Option<PathBuf>,
+) -> Result<Option<TlsFiles>, ConfigError> {
+    let certificate =
+        sources.choose(certificate, "TOKEND_TLS_CERTIFICATE", |file| file.tls_certificate.take())?;
+    let key = sources.choose(key, "TOKEND_TLS_KEY", |file| file.tls_key.take())?;
+    let client_ca = sources.choose(client_ca, "TOKEND_TLS_CLIENT_CA", |file| file.tls_client_ca.take())?;
+    let incomplete = |given, missing| Err(ConfigError::TlsIncomplete { given, missing });
+    match (certificate, key, client_ca) {
+        (Some(certificate), Some(key), client_ca) => Ok(Some(TlsFiles { certificate, key, client_ca })),
+        (None, None, None) => Ok(None),
+        (None, None, Some(_)) => incomplete("--tls-client-ca", "--tls-certificate"),
+        (Some(_), None, _) => incomplete("--tls-certificate", "--tls-key"),
+        (None, Some(_), _) => incomplete("--tls-key", "--tls-certificate"),
+    }
+}
+
+pub(super) fn certificates(
+    sources: &mut Sources<'_>,
+    tls: Option<&TlsFiles>,
+) -> Result<CertificateMappings, ConfigError> {
+    let mapped = sources.client_certificates();
+    if !mapped.is_empty() && tls.is_none_or(|files| files.client_ca.is_none()) {
+        return Err(ConfigError::MappingWithoutCa);
+    }
+    let mappings = mapped.into_iter().map(mapping).collect::<Result<Vec<_>, _>>()?;
+    CertificateMappings::new(mappings)
+        .map_err(|error| ConfigError::Mapping { name: error.name().to_owned(), problem: error.to_string() })
+}
+
+fn mapping(from: ClientCertificate) -> Result<CertificateMapping, ConfigError> {
+    let ClientCertificate { name, scopes, organization } = from;
+    let invalid = |problem: String| ConfigError::Mapping { name: name.clone(), problem };
+    if name.is_empty() || name.len() > MAX_NAME_BYTES {
+        return Err(invalid(format!("the name must have 1 to {MAX_NAME_BYTES} bytes")));
+    }
+    let known: Result<ReservedScopes, ConfigError> = scopes
+        .iter()
+        .map(|word| {
+            ReservedScope::from_word(word).ok_or_else(|| {
+                let words = ReservedScope::ALL.map(ReservedScope::word).join(", ");
+                invalid(format!("there is no scope '{word}'; there are {words}"))
+            })
+        })
+        .collect();
+    let organization_id = match organization {
+        None => OrganizationId::default_organization(),
+        Some(text) => {
+            OrganizationId::parse(&text).map_err(|error| invalid(format!("the organization {error}")))?
+        }
+    };
+    let scopes = known?;
+    if scopes.is_empty() {
+        return Err(invalid("it has no scopes".to_owned()));
+    }
+    Ok(CertificateMapping { name: Arc::from(name), scopes, organization_id })
+}

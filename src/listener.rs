@@ -1,0 +1,193 @@
+//! The gRPC listener: takes connections, at most so many at a time, shakes hands where TLS is on, and hands
+//! them to tonic together with what is known of the peer. Called by the server. A slow or hostile handshake
+//! holds up nobody else.
+
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use futures_core::Stream;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+use tonic::transport::server::Connected;
+
+use crate::tls::{ClientCertificate, ServerTls};
+
+/// How long a handshake may take.
+const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(5);
+
+/// How long is waited after the operating system refused a connection, for want of file descriptors for one.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// How many connections may wait for tonic to take them.
+const READY: usize = 64;
+
+/// What is known of whoever is at the other end; in every request's extensions.
+#[derive(Debug, Clone)]
+pub struct Peer {
+    /// Its address.
+    pub address: SocketAddr,
+    /// The certificate that it has proven to hold, if any.
+    pub certificate: Option<Arc<ClientCertificate>>,
+}
+
+/// The connections as they come.
+#[derive(Debug)]
+pub struct Incoming(mpsc::Receiver<Connection>);
+
+/// One connection. Gives its place back when it ends.
+#[derive(Debug)]
+pub struct Connection {
+    peer: Peer,
+    bytes: Bytes,
+    _place: OwnedSemaphorePermit,
+}
+
+#[derive(Debug)]
+enum Bytes {
+    Plain(TcpStream),
+    Tls(Box<TlsStream<TcpStream>>),
+}
+
+/// Takes connections on `listener`, at most `most` at a time; more of them wait in the operating system's
+/// queue. Ends when the result is dropped.
+#[must_use]
+pub fn accept(listener: TcpListener, tls: Option<Arc<ServerTls>>, most: usize) -> Incoming {
+    let (sender, receiver) = mpsc::channel(READY);
+    let places = Arc::new(Semaphore::new(most));
+    tokio::spawn(async move {
+        tokio::select! {
+            () = sender.closed() => {}
+            () = accept_all(listener, tls, places, &sender) => {}
+        }
+    });
+    Incoming(receiver)
+}
+
+async fn accept_all(
+    listener: TcpListener,
+    tls: Option<Arc<ServerTls>>,
+    places: Arc<Semaphore>,
+    sender: &mpsc::Sender<Connection>,
+) {
+    loop {
+        let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
+        let (stream, address) = match listener.accept().await {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                tracing::warn!(%error, "a connection could not be taken");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        // Small messages, each of which somebody waits for.
+        let _ = stream.set_nodelay(true);
+        let (tls, sender) = (tls.clone(), sender.clone());
+        tokio::spawn(async move {
+            match tokio::time::timeout(HANDSHAKE_DEADLINE, shake_hands(stream, tls)).await {
+                Ok(Ok((bytes, certificate))) => {
+                    let peer = Peer { address, certificate };
+                    let _ = sender.send(Connection { peer, bytes, _place: place }).await;
+                }
+                Ok(Err(error)) => tracing::info!(%address, %error, "TLS handshake refused"),
+                Err(_) => tracing::info!(%address, "TLS handshake not finished in time"),
+            }
+        });
+    }
+}
+
+async fn shake_hands(
+    stream: TcpStream,
+    tls: Option<Arc<ServerTls>>,
+) -> io::Result<(Bytes, Option<Arc<ClientCertificate>>)> {
+    let Some(tls) = tls else { return Ok((Bytes::Plain(stream), None)) };
+    let stream = TlsAcceptor::from(tls.config()).accept(stream).await?;
+    let certificate = match stream.get_ref().1.peer_certificates().and_then(<[_]>::first) {
+        None => None,
+        Some(certificate) => {
+            let parsed = ClientCertificate::parse(certificate);
+            Some(Arc::new(parsed.ok_or_else(|| io::Error::other("the client certificate cannot be read"))?))
+        }
+    };
+    Ok((Bytes::Tls(Box::new(stream)), certificate))
+}
+
+impl Stream for Incoming {
+    type Item = Result<Connection, io::Error>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.0.poll_recv(context).map(|connection| connection.map(Ok))
+    }
+}
+
+impl Connected for Connection {
+    type ConnectInfo = Peer;
+
+    fn connect_info(&self) -> Peer {
+        self.peer.clone()
+    }
+}
+
+impl AsyncRead for Connection {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match &mut self.bytes {
+            Bytes::Plain(stream) => Pin::new(stream).poll_read(context, buffer),
+            Bytes::Tls(stream) => Pin::new(stream).poll_read(context, buffer),
+        }
+    }
+}
+
+impl AsyncWrite for Connection {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        match &mut self.bytes {
+            Bytes::Plain(stream) => Pin::new(stream).poll_write(context, buffer),
+            Bytes::Tls(stream) => Pin::new(stream).poll_write(context, buffer),
+        }
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.bytes {
+            Bytes::Plain(stream) => Pin::new(stream).poll_flush(context),
+            Bytes::Tls(stream) => Pin::new(stream).poll_flush(context),
+        }
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.bytes {
+            Bytes::Plain(stream) => Pin::new(stream).poll_shutdown(context),
+            Bytes::Tls(stream) => Pin::new(stream).poll_shutdown(context),
+        }
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffers: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match &mut self.bytes {
+            Bytes::Plain(stream) => Pin::new(stream).poll_write_vectored(context, buffers),
+            Bytes::Tls(stream) => Pin::new(stream).poll_write_vectored(context, buffers),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        match &self.bytes {
+            Bytes::Plain(stream) => stream.is_write_vectored(),
+            Bytes::Tls(stream) => stream.is_write_vectored(),
+        }
+    }
+}

@@ -1,0 +1,112 @@
+//! A Postgres that is reached over TCP and TLS: tokend checks its certificate, or is told not to.
+
+use std::io::Read as _;
+use std::net::TcpListener;
+use std::os::unix::process::CommandExt as _;
+use std::process::{Child, Command, Stdio};
+use std::str::FromStr as _;
+
+use sqlx::postgres::PgConnectOptions;
+use tempfile::TempDir;
+use tokend::store::{Line, StoreError};
+
+use super::authority::{Authority, Signed};
+use crate::support::eventually;
+
+/// Runs a server in a directory of its own until its input is closed, as an account that is not root.
+const SERVER: &str = r#"
+set -eu
+cd "$1"
+port=$2
+bin=$(dirname "$(command -v initdb || ls /usr/lib/postgresql/*/bin/initdb /usr/pgsql-*/bin/initdb 2>/dev/null | tail -n 1)")
+as=
+if [ "$(id -u)" = 0 ]; then
+    account=nobody
+    if id -u postgres >/dev/null 2>&1; then account=postgres; fi
+    chown -R "$account" .
+    as="setpriv --reuid=$account --regid=$(id -g "$account") --clear-groups"
+fi
+$as "$bin/initdb" --auth=trust --no-sync --username=tokend --pgdata data >/dev/null
+$as "$bin/postgres" -D data -F -p "$port" -c listen_addresses=127.0.0.1 -c "unix_socket_directories=$1" \
+    -c ssl=on -c "ssl_cert_file=$1/certificate.pem" -c "ssl_key_file=$1/key.pem" >log 2>&1 &
+server=$!
+trap 'kill -QUIT $server; wait $server || true' EXIT
+cat >/dev/null
+"#;
+
+struct Postgres {
+    child: Child,
+    directory: TempDir,
+    port: u16,
+}
+
+impl Postgres {
+    fn start(signed: &Signed) -> Self {
+        use std::os::unix::fs::PermissionsExt as _;
+        let directory = tempfile::Builder::new().prefix("tokend-tls-").tempdir_in("/tmp").unwrap();
+        let path = directory.path();
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).unwrap();
+        std::fs::write(path.join("certificate.pem"), &signed.certificate).unwrap();
+        std::fs::write(path.join("key.pem"), &signed.key).unwrap();
+        std::fs::set_permissions(path.join("key.pem"), std::fs::Permissions::from_mode(0o600)).unwrap();
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let child = Command::new("sh")
+            .args(["-c", SERVER, "sh", path.to_str().unwrap(), &port.to_string()])
+            .stdin(Stdio::piped())
+            .process_group(0)
+            .spawn()
+            .unwrap();
+        Self { child, directory, port }
+    }
+
+    fn url(&self, host: &str, parameters: &str) -> PgConnectOptions {
+        let url = format!("postgres://tokend@{host}:{}/postgres?{parameters}", self.port);
+        PgConnectOptions::from_str(&url).unwrap()
+    }
+
+    fn file(&self, name: &str, text: &str) -> String {
+        let path = self.directory.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_owned()
+    }
+
+    fn log(&self) -> String {
+        let mut text = String::new();
+        let log = std::fs::File::open(self.directory.path().join("log"));
+        let _ = log.map(|mut log| log.read_to_string(&mut text));
+        text
+    }
+}
+
+impl Drop for Postgres {
+    fn drop(&mut self) {
+        drop(self.child.stdin.take());
+        let _ = self.child.wait();
+    }
+}
+
+/// Connects as a replica does.
+async fn connect(options: PgConnectOptions) -> Result<Line, StoreError> {
+    let store = tokend::store::Store::new(options, 1);
+    store.open();
+    store.lines().open().await
+}
+
+#[tokio::test]
+async fn postgres_is_reached_over_tls_and_its_certificate_is_checked_in_full() {
+    let (authority, other) = (Authority::new(), Authority::new());
+    let postgres = Postgres::start(&authority.good(&["localhost"]));
+    let (ca, foreign) = (postgres.file("ca", &authority.pem), postgres.file("foreign", &other.pem));
+    let full = |ca: &str| format!("sslmode=verify-full&sslrootcert={ca}");
+    eventually("Postgres answers", async || {
+        assert!(!postgres.log().contains("FATAL:  could not load"), "{}", postgres.log());
+        connect(postgres.url("localhost", "sslmode=disable")).await.ok()
+    })
+    .await;
+
+    assert!(connect(postgres.url("localhost", &full(&ca))).await.is_ok());
+    assert!(connect(postgres.url("localhost", "sslmode=require")).await.is_ok());
+    // Another authority, and a name that the certificate is not for.
+    assert!(connect(postgres.url("localhost", &full(&foreign))).await.is_err());
+    assert!(connect(postgres.url("127.0.0.1", &full(&ca))).await.is_err());
+}
