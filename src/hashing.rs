@@ -4,9 +4,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::spawn_blocking;
 use tracing::Span;
+
+use crate::metrics::HashingMetrics;
 
 /// How long a hash may wait for its turn.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -24,15 +26,16 @@ pub struct Overloaded;
 pub struct HashPool {
     permits: Arc<Semaphore>,
     places: Arc<Semaphore>,
+    metrics: HashingMetrics,
 }
 
 impl HashPool {
     /// Makes a pool that runs `permits` hashes at a time (at least one).
     #[must_use]
-    pub fn new(permits: usize) -> Self {
+    pub fn new(permits: usize, metrics: HashingMetrics) -> Self {
         let permits = permits.max(1);
         let places = permits.saturating_mul(QUEUE_PER_PERMIT + 1).min(Semaphore::MAX_PERMITS);
-        Self { permits: Arc::new(Semaphore::new(permits)), places: Arc::new(Semaphore::new(places)) }
+        Self { permits: Arc::new(Semaphore::new(permits)), places: Arc::new(Semaphore::new(places)), metrics }
     }
 
     /// Runs `work` when its turn comes. Work that has begun is finished even if nobody waits for it any
@@ -44,18 +47,23 @@ impl HashPool {
         &self,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, Overloaded> {
-        let place = Arc::clone(&self.places).try_acquire_owned().map_err(|_| Overloaded)?;
-        let permit = tokio::time::timeout(PATIENCE, Arc::clone(&self.permits).acquire_owned())
-            .await
-            .map_err(|_| Overloaded)?
-            .map_err(|_| Overloaded)?;
+        let (place, permit) = self.turn().await.inspect_err(|_| self.metrics.refused())?;
+        let counted = self.metrics.running();
         let span = Span::current();
         let hashed = spawn_blocking(move || {
-            let _held = (place, permit);
+            let _held = (place, permit, counted);
             span.in_scope(work)
         });
         // Fails only when the work panicked or the runtime is ending: in both cases nothing is known.
         hashed.await.map_err(|_| Overloaded)
+    }
+
+    async fn turn(&self) -> Result<(OwnedSemaphorePermit, OwnedSemaphorePermit), Overloaded> {
+        let place = Arc::clone(&self.places).try_acquire_owned().map_err(|_| Overloaded)?;
+        let _waiting = self.metrics.waiting();
+        let permit = tokio::time::timeout(PATIENCE, Arc::clone(&self.permits).acquire_owned()).await;
+        let permit = permit.map_err(|_| Overloaded)?.map_err(|_| Overloaded)?;
+        Ok((place, permit))
     }
 }
 
@@ -66,7 +74,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_full_queue_refuses_at_once_and_recovers() {
-        let pool = HashPool::new(1);
+        let pool = HashPool::new(1, crate::metrics::Metrics::new().unwrap().work.creation.clone());
         let (release, wait) = mpsc::channel::<()>();
         let wait = Arc::new(std::sync::Mutex::new(wait));
         let running: Vec<_> = (0..=QUEUE_PER_PERMIT)

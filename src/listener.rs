@@ -1,5 +1,5 @@
-//! The gRPC listener: takes connections, at most so many at a time, shakes hands where TLS is on, and hands
-//! them to tonic together with what is known of the peer. Called by the server. A slow or hostile handshake
+//! The listeners: take connections, at most so many at a time, shake hands where TLS is on, and hand
+//! them on together with what is known of the peer. Called by the server. A slow or hostile handshake
 //! holds up nobody else.
 
 use std::io;
@@ -17,7 +17,8 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tonic::transport::server::Connected;
 
-use crate::tls::{ClientCertificate, ServerTls};
+use crate::metrics::{Counted, Metrics};
+use crate::tls::{ClientCertificate, Protocol, ServerTls};
 
 /// How long a handshake may take.
 const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(5);
@@ -39,7 +40,10 @@ pub struct Peer {
 
 /// The connections as they come.
 #[derive(Debug)]
-pub struct Incoming(mpsc::Receiver<Connection>);
+pub struct Incoming {
+    receiver: mpsc::Receiver<Connection>,
+    address: SocketAddr,
+}
 
 /// One connection. Gives its place back when it ends.
 #[derive(Debug)]
@@ -47,6 +51,7 @@ pub struct Connection {
     peer: Peer,
     bytes: Bytes,
     _place: OwnedSemaphorePermit,
+    _counted: Counted,
 }
 
 #[derive(Debug)]
@@ -57,24 +62,33 @@ enum Bytes {
 
 /// Takes connections on `listener`, at most `most` at a time; more of them wait in the operating system's
 /// queue. Ends when the result is dropped.
-#[must_use]
-pub fn accept(listener: TcpListener, tls: Option<Arc<ServerTls>>, most: usize) -> Incoming {
+///
+/// # Errors
+/// The listener has no address.
+pub fn accept(
+    listener: TcpListener,
+    tls: Option<(Arc<ServerTls>, Protocol)>,
+    most: usize,
+    metrics: Arc<Metrics>,
+) -> io::Result<Incoming> {
+    let address = listener.local_addr()?;
     let (sender, receiver) = mpsc::channel(READY);
     let places = Arc::new(Semaphore::new(most));
     tokio::spawn(async move {
         tokio::select! {
             () = sender.closed() => {}
-            () = accept_all(listener, tls, places, &sender) => {}
+            () = accept_all(listener, tls, places, &sender, metrics) => {}
         }
     });
-    Incoming(receiver)
+    Ok(Incoming { receiver, address })
 }
 
 async fn accept_all(
     listener: TcpListener,
-    tls: Option<Arc<ServerTls>>,
+    tls: Option<(Arc<ServerTls>, Protocol)>,
     places: Arc<Semaphore>,
     sender: &mpsc::Sender<Connection>,
+    metrics: Arc<Metrics>,
 ) {
     loop {
         let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
@@ -88,15 +102,20 @@ async fn accept_all(
         };
         // Small messages, each of which somebody waits for.
         let _ = stream.set_nodelay(true);
-        let (tls, sender) = (tls.clone(), sender.clone());
+        let (tls, sender, metrics) = (tls.clone(), sender.clone(), Arc::clone(&metrics));
         tokio::spawn(async move {
-            match tokio::time::timeout(HANDSHAKE_DEADLINE, shake_hands(stream, tls)).await {
-                Ok(Ok((bytes, certificate))) => {
+            let shaken = tokio::time::timeout(HANDSHAKE_DEADLINE, shake_hands(stream, tls)).await;
+            match shaken.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
+                Ok((bytes, certificate)) => {
                     let peer = Peer { address, certificate };
-                    let _ = sender.send(Connection { peer, bytes, _place: place }).await;
+                    let counted = Counted::new(metrics.work.connections());
+                    let connection = Connection { peer, bytes, _place: place, _counted: counted };
+                    let _ = sender.send(connection).await;
                 }
-                Ok(Err(error)) => tracing::info!(%address, %error, "TLS handshake refused"),
-                Err(_) => tracing::info!(%address, "TLS handshake not finished in time"),
+                Err(error) => {
+                    metrics.work.handshake_failed();
+                    tracing::info!(%address, %error, "TLS handshake failed");
+                }
             }
         });
     }
@@ -104,10 +123,10 @@ async fn accept_all(
 
 async fn shake_hands(
     stream: TcpStream,
-    tls: Option<Arc<ServerTls>>,
+    tls: Option<(Arc<ServerTls>, Protocol)>,
 ) -> io::Result<(Bytes, Option<Arc<ClientCertificate>>)> {
-    let Some(tls) = tls else { return Ok((Bytes::Plain(stream), None)) };
-    let stream = TlsAcceptor::from(tls.config()).accept(stream).await?;
+    let Some((tls, protocol)) = tls else { return Ok((Bytes::Plain(stream), None)) };
+    let stream = TlsAcceptor::from(tls.config(protocol)).accept(stream).await?;
     let certificate = match stream.get_ref().1.peer_certificates().and_then(<[_]>::first) {
         None => None,
         Some(certificate) => {
@@ -122,7 +141,27 @@ impl Stream for Incoming {
     type Item = Result<Connection, io::Error>;
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        self.0.poll_recv(context).map(|connection| connection.map(Ok))
+        self.receiver.poll_recv(context).map(|connection| connection.map(Ok))
+    }
+}
+
+impl axum::serve::Listener for Incoming {
+    type Io = Connection;
+    type Addr = SocketAddr;
+
+    async fn accept(&mut self) -> (Connection, SocketAddr) {
+        match self.receiver.recv().await {
+            Some(connection) => {
+                let address = connection.peer.address;
+                (connection, address)
+            }
+            // The task that accepts ends after its receiver, so only with the runtime.
+            None => std::future::pending().await,
+        }
+    }
+
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        Ok(self.address)
     }
 }
 

@@ -34,6 +34,15 @@ pub struct TlsFiles {
     pub client_ca: Option<PathBuf>,
 }
 
+/// What is spoken within TLS.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Protocol {
+    /// HTTP/2.
+    Grpc,
+    /// HTTP/1.1.
+    Http,
+}
+
 /// Why there is no TLS.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
@@ -71,7 +80,8 @@ pub struct ServerTls {
 
 #[derive(Debug)]
 struct Loaded {
-    config: Arc<ServerConfig>,
+    grpc: Arc<ServerConfig>,
+    http: Arc<ServerConfig>,
     fingerprint: [u8; 32],
 }
 
@@ -85,10 +95,14 @@ impl ServerTls {
         Ok(Self { files, current: ArcSwap::from_pointee(loaded) })
     }
 
-    /// Returns what the next connection is to be served with.
+    /// Returns what the next connection that speaks this is to be served with.
     #[must_use]
-    pub fn config(&self) -> Arc<ServerConfig> {
-        Arc::clone(&self.current.load().config)
+    pub fn config(&self, protocol: Protocol) -> Arc<ServerConfig> {
+        let current = self.current.load();
+        Arc::clone(match protocol {
+            Protocol::Grpc => &current.grpc,
+            Protocol::Http => &current.http,
+        })
     }
 
     /// Reads the files again whenever they have changed, until the server stops it. What cannot be used is
@@ -188,8 +202,10 @@ impl Contents {
             _ => builder.with_no_client_auth(),
         };
         let mut config = builder.with_single_cert(chain, key).map_err(unusable)?;
+        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        let http = Arc::new(config.clone());
         config.alpn_protocols = vec![b"h2".to_vec()];
-        Ok(Loaded { config: Arc::new(config), fingerprint: self.fingerprint() })
+        Ok(Loaded { grpc: Arc::new(config), http, fingerprint: self.fingerprint() })
     }
 }
 

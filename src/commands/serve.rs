@@ -23,7 +23,7 @@ use crate::actions::bootstrap::{Bootstrapped, bootstrap};
 use crate::config::{Migration, ServeSettings, Storage};
 use crate::embedded::{Cluster, Durability};
 use crate::secret::Keyring;
-use crate::server::{self, ServerConfig};
+use crate::server::{self, Listeners, ServerConfig};
 use crate::store::Store;
 use crate::tls::ServerTls;
 use crate::{store, telemetry};
@@ -34,7 +34,7 @@ const LEFTOVER_TIMEOUT: Duration = Duration::from_secs(1);
 /// Everything about serving that is the same on either kind of database.
 struct Service {
     runtime: Runtime,
-    listener: TcpListener,
+    listeners: Listeners,
     shutdown: Shutdown,
     tls: Option<Arc<ServerTls>>,
     settings: ServeSettings,
@@ -44,8 +44,8 @@ pub(super) fn run(settings: ServeSettings, storage: Storage) -> Result<(), Comma
     telemetry::init(&settings.log)?;
     let tls = settings.tls.clone().map(ServerTls::load).transpose()?.map(Arc::new);
     let runtime = Runtime::new().map_err(CommandError::Runtime)?;
-    let (listener, shutdown) = runtime.block_on(prepare(settings.listen))?;
-    let service = Service { runtime, listener, shutdown, tls, settings };
+    let (listeners, shutdown) = runtime.block_on(prepare(&settings))?;
+    let service = Service { runtime, listeners, shutdown, tls, settings };
     match storage {
         Storage::Shared { options, keyring } => service.serve(*options, keyring),
         Storage::Embedded { data_dir, keyring } => {
@@ -66,14 +66,22 @@ pub(super) fn run(settings: ServeSettings, storage: Storage) -> Result<(), Comma
     }
 }
 
-/// Takes the address and begins to listen for signals, before anything that is slow.
-async fn prepare(address: SocketAddr) -> Result<(TcpListener, Shutdown), CommandError> {
+/// Takes the addresses and begins to listen for signals, before anything that is slow.
+async fn prepare(settings: &ServeSettings) -> Result<(Listeners, Shutdown), CommandError> {
     let shutdown = Shutdown::install().map_err(CommandError::Signals)?;
-    let listener = TcpListener::bind(address).await.map_err(|source| match source.kind() {
+    let grpc = bind(settings.listen).await?;
+    let http = match settings.http_listen {
+        Some(address) => Some(bind(address).await?),
+        None => None,
+    };
+    Ok((Listeners { grpc, http }, shutdown))
+}
+
+async fn bind(address: SocketAddr) -> Result<TcpListener, CommandError> {
+    TcpListener::bind(address).await.map_err(|source| match source.kind() {
         io::ErrorKind::AddrInUse => CommandError::AddressInUse(address),
         _ => CommandError::Listen { address, source },
-    })?;
-    Ok((listener, shutdown))
+    })
 }
 
 impl Service {
@@ -97,10 +105,13 @@ impl Service {
             require_fsync: settings.require_fsync,
             drain_timeout: settings.drain_timeout,
         };
-        let address = self.listener.local_addr().unwrap_or(settings.listen);
+        let address = self.listeners.grpc.local_addr().unwrap_or(settings.listen);
         tracing::info!("listening on {address}");
+        if let Some(Ok(address)) = self.listeners.http.as_ref().map(TcpListener::local_addr) {
+            tracing::info!("metrics and health over HTTP on {address}");
+        }
         let requested = self.shutdown.requested();
-        let served = self.runtime.block_on(server::run(config, self.listener, requested));
+        let served = self.runtime.block_on(server::run(config, self.listeners, requested));
         self.runtime.shutdown_timeout(LEFTOVER_TIMEOUT);
         Ok(served?)
     }
@@ -140,7 +151,7 @@ impl Service {
     fn greet(&self, secret: &SecretString, data: &DataDir) -> Result<(), CommandError> {
         let greeting = Greeting {
             program: &program(),
-            address: self.listener.local_addr().unwrap_or(self.settings.listen),
+            address: self.listeners.grpc.local_addr().unwrap_or(self.settings.listen),
             encrypted: self.tls.is_some(),
             secret,
             secret_path: &data.root_secret_path(),

@@ -24,6 +24,7 @@ use super::values::{
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub(super) struct FileSettings {
     pub(super) listen: Option<SocketAddr>,
+    pub(super) http_listen: Option<SocketAddr>,
     pub(super) data_dir: Option<PathBuf>,
     pub(super) database_url: Option<DatabaseUrl>,
     pub(super) database_connections: Option<NonZeroU16>,

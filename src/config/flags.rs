@@ -27,6 +27,11 @@ pub struct ServeFlags {
     #[arg(long, value_name = "IP:PORT", help_heading = "Serving")]
     pub(super) listen: Option<SocketAddr>,
 
+    /// Address to serve metrics and health on over HTTP, as IP:PORT: /metrics, /livez, /readyz; with
+    /// TLS if gRPC has it [env: TOKEND_HTTP_LISTEN] [default: none]
+    #[arg(long, value_name = "IP:PORT", help_heading = "Serving")]
+    pub(super) http_listen: Option<SocketAddr>,
+
     /// Serve plaintext on an address that is not loopback. Secrets then cross the network
     /// readable, unless something in front of tokend encrypts [env: TOKEND_INSECURE_PLAINTEXT]
     #[arg(long, help_heading = "Serving")]

@@ -43,8 +43,12 @@ impl ServeFlags {
         })?;
         let tls = tls_files(&mut sources, self.tls_certificate, self.tls_key, self.tls_client_ca)?;
         let certificates = certificates(&mut sources, tls.as_ref())?;
-        if tls.is_none() && !listen.ip().to_canonical().is_loopback() && !plaintext {
-            return Err(ConfigError::PlaintextExposed(listen));
+        let http_listen =
+            sources.choose(self.http_listen, "TOKEND_HTTP_LISTEN", |file| file.http_listen.take())?;
+        for address in [Some(listen), http_listen].into_iter().flatten() {
+            if tls.is_none() && !address.ip().to_canonical().is_loopback() && !plaintext {
+                return Err(ConfigError::PlaintextExposed(address));
+            }
         }
         let no_migrate =
             sources.is_on(self.no_migrate, "TOKEND_NO_MIGRATE", |file| file.no_migrate.take())?;
@@ -54,6 +58,7 @@ impl ServeFlags {
         }
         let settings = ServeSettings {
             listen,
+            http_listen,
             tls,
             certificates,
             limits: Limits {

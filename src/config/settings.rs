@@ -65,6 +65,8 @@ pub enum Migration {
 pub struct ServeSettings {
     /// Where to listen.
     pub listen: SocketAddr,
+    /// Where to serve metrics and health over HTTP, if anywhere.
+    pub http_listen: Option<SocketAddr>,
     /// Where the TLS certificate is; `None`: plaintext.
     pub tls: Option<TlsFiles>,
     /// What client certificates allow.

@@ -66,6 +66,25 @@ pub enum Verdict {
     MissingScope,
 }
 
+impl Verdict {
+    /// Every verdict, in the order in which they apply.
+    pub const ALL: [Self; 6] =
+        [Self::Valid, Self::Malformed, Self::NotFound, Self::Revoked, Self::Expired, Self::MissingScope];
+
+    /// Returns the verdict's word.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Valid => "valid",
+            Self::Malformed => "malformed",
+            Self::NotFound => "not_found",
+            Self::Revoked => "revoked",
+            Self::Expired => "expired",
+            Self::MissingScope => "missing_scope",
+        }
+    }
+}
+
 /// A verdict on a token whose secret matched.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Judgement {

@@ -10,17 +10,19 @@ use crate::listener::Peer;
 use crate::tls::ClientCertificate;
 use crate::verify::{AuthenticateError, Credential, Engine, Share};
 
-/// Knows who calls.
+/// Knows who calls: by their secrets, or by what their certificates are mapped to.
 #[derive(Debug)]
-pub(super) struct Callers {
+pub struct Callers {
     certificates: CertificateMappings,
 }
 
-impl Callers {
-    pub(super) fn new(certificates: CertificateMappings) -> Self {
+impl From<CertificateMappings> for Callers {
+    fn from(certificates: CertificateMappings) -> Self {
         Self { certificates }
     }
+}
 
+impl Callers {
     /// Authenticates whoever sent this request: by its secret if it brings one, else by its certificate.
     pub(super) async fn authenticate<M>(
         &self,

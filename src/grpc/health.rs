@@ -1,6 +1,9 @@
 //! What `grpc.health.v1.Health` says, overall and for the service: SERVING exactly while Verify can be
 //! answered. Told by the server and its readiness job.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use tonic::server::NamedService;
 use tonic_health::ServingStatus;
 use tonic_health::pb::health_server::{Health as HealthService, HealthServer};
@@ -14,13 +17,16 @@ const OVERALL: &str = "";
 
 /// Sets what health checks are told.
 #[derive(Debug, Clone)]
-pub struct Health(HealthReporter);
+pub struct Health {
+    reporter: HealthReporter,
+    is_serving: Arc<AtomicBool>,
+}
 
 impl Health {
     /// Makes the reporter, saying `NOT_SERVING`, and the service that it speaks through.
     pub async fn new() -> (Self, HealthServer<impl HealthService>) {
         let (reporter, service) = health_reporter();
-        let health = Self(reporter);
+        let health = Self { reporter, is_serving: Arc::default() };
         health.not_serving().await;
         (health, service)
     }
@@ -38,13 +44,20 @@ impl Health {
     /// Ends every watch, so that none of them holds up the end of the server.
     pub async fn end_watches(&mut self) {
         for name in names() {
-            self.0.clear_service_status(name).await;
+            self.reporter.clear_service_status(name).await;
         }
     }
 
+    /// Tells what was said last.
+    #[must_use]
+    pub fn is_serving(&self) -> bool {
+        self.is_serving.load(Ordering::Acquire)
+    }
+
     async fn set(&self, status: ServingStatus) {
+        self.is_serving.store(matches!(status, ServingStatus::Serving), Ordering::Release);
         for name in names() {
-            self.0.set_service_status(name, status).await;
+            self.reporter.set_service_status(name, status).await;
         }
     }
 }

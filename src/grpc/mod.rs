@@ -11,8 +11,9 @@ mod service;
 mod status;
 mod stream;
 
+pub use callers::Callers;
 pub use health::Health;
-pub use service::TokenApi;
+pub use service::{TokenApi, drained};
 
 /// The messages and the client of the service, generated from `proto/tokend/v1/token_service.proto`.
 #[expect(clippy::pedantic, reason = "generated")]

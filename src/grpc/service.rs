@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use tokio::sync::watch;
-use tonic::{Request, Response, Status, Streaming};
+use tonic::{Code, Request, Response, Status, Streaming};
 use tracing::{Instrument as _, Span, field};
 
 use super::callers::Callers;
@@ -20,42 +20,43 @@ use super::stream::VerifyAnswers;
 use super::{MAX_REQUEST_BYTES, convert, status};
 use crate::actions::Actions;
 use crate::ambient;
-use crate::domain::{Caller, CertificateMappings, Permission, Scopes};
-use crate::verify::{Answer, Consistency, Credential, Engine, Question, Share};
+use crate::domain::{Caller, Permission, Scopes};
+use crate::metrics::{Metrics, Rpc};
+use crate::verify::{Answer, AuthenticateError, Consistency, Credential, Engine, Question, Share};
 
 /// Serves `tokend.v1.TokenService`.
 #[derive(Debug)]
 pub struct TokenApi {
-    engine: Arc<Engine>,
-    actions: Actions,
-    callers: Callers,
-    draining: watch::Receiver<bool>,
+    /// Knows secrets.
+    pub engine: Arc<Engine>,
+    /// Does the rest.
+    pub actions: Actions,
+    /// Knows who calls.
+    pub callers: Callers,
+    /// Counts calls.
+    pub metrics: Arc<Metrics>,
+    /// Turns true when the server begins to end.
+    pub draining: watch::Receiver<bool>,
 }
 
 impl TokenApi {
-    /// Makes the service for tonic's router. `draining` turns true when the server begins to end.
+    /// Makes the service for tonic's router.
     #[must_use]
-    pub fn service(
-        engine: Arc<Engine>,
-        actions: Actions,
-        certificates: CertificateMappings,
-        draining: watch::Receiver<bool>,
-    ) -> TokenServiceServer<Self> {
-        let api = Self { engine, actions, callers: Callers::new(certificates), draining };
-        TokenServiceServer::new(api).max_decoding_message_size(MAX_REQUEST_BYTES)
+    pub fn into_server(self) -> TokenServiceServer<Self> {
+        TokenServiceServer::new(self).max_decoding_message_size(MAX_REQUEST_BYTES)
     }
 
     /// Authenticates the caller, then does `work`, inside the call's span.
     async fn call<'a, M, A, F>(
         &'a self,
-        method: &'static str,
+        rpc: Rpc,
         request: Request<M>,
         work: impl FnOnce(Credential, M) -> F,
     ) -> Result<Response<A>, Status>
     where
         F: Future<Output = Result<A, CallError>> + 'a,
     {
-        let span = span(method);
+        let span = span(rpc);
         let started = Instant::now();
         async {
             let outcome = match self.callers.authenticate(&self.engine, &request).await {
@@ -63,19 +64,27 @@ impl TokenApi {
                     Span::current().record("caller", field::display(&credential.caller().principal));
                     work(credential, request.into_inner()).await
                 }
-                Err(error) => Err(error.into()),
+                Err(error) => {
+                    if matches!(error, AuthenticateError::Credential(_)) {
+                        self.metrics.work.authentication_failed();
+                    }
+                    Err(error.into())
+                }
             };
-            conclude(outcome, started)
+            let outcome = conclude(outcome, started);
+            let code = outcome.as_ref().map_or_else(Status::code, |_| Code::Ok);
+            self.metrics.calls.answered(rpc, code.into(), started.elapsed());
+            outcome
         }
         .instrument(span)
         .await
     }
 }
 
-fn span(method: &'static str) -> Span {
+fn span(rpc: Rpc) -> Span {
     tracing::info_span!(
         "rpc",
-        rpc.method = method,
+        rpc.method = rpc.name(),
         call = format_args!("{:016x}", ambient::call_id()),
         caller = field::Empty,
         token.id = field::Empty,
@@ -107,7 +116,7 @@ pub(super) fn asked_of<'a>(caller: &'a Caller, required: &'a Scopes) -> Question
 }
 
 /// Completes when the server begins to end.
-pub(super) async fn drained(mut draining: watch::Receiver<bool>) {
+pub async fn drained(mut draining: watch::Receiver<bool>) {
     // An error means that the server itself is gone.
     let _ = draining.wait_for(|begun| *begun).await;
 }
@@ -125,7 +134,9 @@ impl TokenApi {
             return None;
         }
         let question = asked_of(credential.caller(), &required);
-        Some(self.engine.verify_now(&message.secret, &question)?.into())
+        let answer = self.engine.verify_now(&message.secret, &question)?;
+        self.metrics.calls.verdict(answer.verdict);
+        Some(answer.into())
     }
 
     async fn verify_slowly(
@@ -136,6 +147,7 @@ impl TokenApi {
         let caller = credential.caller();
         let (required, consistency) = question(caller, &message)?;
         let answer = self.engine.verify(&message.secret, &asked_of(caller, &required), consistency).await?;
+        self.metrics.calls.verdict(answer.verdict);
         Span::current().record("verdict", convert::verdict(answer.verdict).as_str_name());
         if let Some((cached, _)) = &answer.token {
             Span::current().record("token.id", field::display(cached.id));
@@ -150,7 +162,7 @@ impl TokenService for TokenApi {
         &self,
         request: Request<CreateTokenRequest>,
     ) -> Result<Response<CreateTokenResponse>, Status> {
-        self.call("CreateToken", request, async |credential, message| {
+        self.call(Rpc::CreateToken, request, async |credential, message| {
             let caller = credential.caller();
             caller.require(Permission::Write)?;
             let request = convert::create_request(message)?;
@@ -166,7 +178,7 @@ impl TokenService for TokenApi {
         &self,
         request: Request<ListTokensRequest>,
     ) -> Result<Response<ListTokensResponse>, Status> {
-        self.call("ListTokens", request, async |credential, message| {
+        self.call(Rpc::ListTokens, request, async |credential, message| {
             let caller = credential.caller();
             caller.require(Permission::Read)?;
             let request = convert::list_request(message)?;
@@ -179,7 +191,7 @@ impl TokenService for TokenApi {
         &self,
         request: Request<RevokeTokenRequest>,
     ) -> Result<Response<RevokeTokenResponse>, Status> {
-        self.call("RevokeToken", request, async |credential, message| {
+        self.call(Rpc::RevokeToken, request, async |credential, message| {
             let caller = credential.caller();
             caller.require(Permission::Write)?;
             let (id, reason) = convert::revoke_request(&message)?;
@@ -194,10 +206,12 @@ impl TokenService for TokenApi {
     }
 
     async fn verify(&self, request: Request<VerifyRequest>) -> Result<Response<VerifyReply>, Status> {
+        let started = Instant::now();
         if let Some(reply) = self.verify_now(&request) {
+            self.metrics.calls.answered(Rpc::Verify, Code::Ok.into(), started.elapsed());
             return Ok(Response::new(reply));
         }
-        self.call("Verify", request, async |credential, message| {
+        self.call(Rpc::Verify, request, async |credential, message| {
             Ok(self.verify_slowly(credential, message).await?.into())
         })
         .await
@@ -209,10 +223,11 @@ impl TokenService for TokenApi {
         &self,
         request: Request<Streaming<VerifyStreamRequest>>,
     ) -> Result<Response<VerifyAnswers>, Status> {
-        self.call("VerifyStream", request, async |credential, questions| {
+        self.call(Rpc::VerifyStream, request, async |credential, questions| {
             credential.caller().require(Permission::Verify)?;
-            let (engine, draining) = (Arc::clone(&self.engine), self.draining.clone());
-            Ok(VerifyAnswers::new(engine, credential, questions, draining, Span::current()))
+            let (engine, metrics) = (Arc::clone(&self.engine), Arc::clone(&self.metrics));
+            let draining = self.draining.clone();
+            Ok(VerifyAnswers::new(engine, metrics, credential, questions, draining, Span::current()))
         })
         .await
     }

@@ -15,21 +15,23 @@ use tracing::Span;
 
 use super::error::CallError;
 use super::proto::{VerifyRequest, VerifyStreamRequest};
-use super::reply::{VerifyReply, VerifyStreamReply};
+use super::reply::VerifyStreamReply;
 use super::service::{drained, question};
 use super::{convert, status};
+use crate::metrics::Metrics;
 use crate::verify::{Answer, Asked, Consistency, Credential, Engine};
 
 /// How many questions are read ahead of the one that is being answered, and how many bytes they may have.
 const AHEAD: usize = 128;
 const AHEAD_BYTES: usize = 256 * 1024;
 
-type Outcome = Result<VerifyReply, CallError>;
+type Outcome = Result<Answer, CallError>;
 type Pending = Pin<Box<dyn Future<Output = (Credential, Outcome)> + Send>>;
 
 /// The answers of one call.
 pub struct VerifyAnswers {
     engine: Arc<Engine>,
+    metrics: Arc<Metrics>,
     questions: Streaming<VerifyStreamRequest>,
     /// Lent to the answer that is waited for.
     credential: Option<Credential>,
@@ -56,6 +58,7 @@ enum Ended {
 impl VerifyAnswers {
     pub(super) fn new(
         engine: Arc<Engine>,
+        metrics: Arc<Metrics>,
         credential: Credential,
         questions: Streaming<VerifyStreamRequest>,
         draining: watch::Receiver<bool>,
@@ -63,6 +66,7 @@ impl VerifyAnswers {
     ) -> Self {
         Self {
             engine,
+            metrics,
             questions,
             credential: Some(credential),
             ahead: VecDeque::new(),
@@ -124,15 +128,16 @@ impl VerifyAnswers {
             let bounded = consistency == Consistency::Bounded;
             bounded.then(|| self.engine.verify_now(&request.secret, &question)).flatten()
         });
-        outcome.map(|answer| answer.map(Answer::into)).transpose()
+        outcome.transpose()
     }
 
     /// Counts an answer, or ends the call with why there is none.
     fn deliver(&mut self, outcome: Outcome) -> Result<VerifyStreamReply, Status> {
         match outcome {
-            Ok(reply) => {
+            Ok(answer) => {
                 self.answers += 1;
-                Ok(VerifyStreamReply(reply))
+                self.metrics.calls.stream_answer(answer.verdict);
+                Ok(VerifyStreamReply(answer.into()))
             }
             Err(error) => {
                 self.ended = Ended::Yes;
@@ -163,7 +168,7 @@ async fn answer(
         let caller = credential.caller();
         let (required, consistency) = question(caller, &request)?;
         let asked = asked.unwrap_or_else(|| engine.ask(&request.secret, consistency));
-        Ok(engine.answer(asked, &super::service::asked_of(caller, &required)).await?.into())
+        Ok(engine.answer(asked, &super::service::asked_of(caller, &required)).await?)
     };
     let outcome = outcome.await;
     (credential, outcome)

@@ -141,6 +141,13 @@ impl Store {
         .await
     }
 
+    /// Tells how many connections of the pool are in use, and how many idle.
+    #[must_use]
+    pub fn connections(&self) -> (u32, u32) {
+        let idle = u32::try_from(self.pool.num_idle()).unwrap_or(u32::MAX);
+        (self.pool.size().saturating_sub(idle), idle)
+    }
+
     /// Closes every connection, after what runs on them has ended.
     pub async fn close(&self) {
         self.pool.close().await;

@@ -4,12 +4,13 @@
 use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
 
-use quick_cache::Weighter;
 use quick_cache::sync::Cache as QuickCache;
+use quick_cache::{DefaultHashBuilder, Lifecycle, Weighter};
 
 use super::gate::{Gate, Ticket};
 use crate::ambient::Moment;
 use crate::domain::Record;
+use crate::metrics::Metrics;
 use crate::secret::TokenId;
 
 /// What one record costs beside its own bytes: the shared pointer's counts, the allocator's rounding, and the
@@ -63,19 +64,42 @@ impl Weighter<TokenId, Arc<Cached>> for Weight {
     }
 }
 
+type Records = QuickCache<TokenId, Arc<Cached>, Weight, DefaultHashBuilder, Evictions>;
+
+/// Counts what makes room for others.
+#[derive(Debug, Clone)]
+struct Evictions(Arc<Metrics>);
+
+impl Lifecycle<TokenId, Arc<Cached>> for Evictions {
+    type RequestState = ();
+
+    fn on_evict(&self, (): &mut (), _: TokenId, _: Arc<Cached>) {
+        self.0.engine.evicted();
+    }
+}
+
 /// The cache.
 #[derive(Debug)]
 pub(super) struct Cache {
-    records: QuickCache<TokenId, Arc<Cached>, Weight>,
+    records: Records,
     gate: Gate<TokenId>,
 }
 
 impl Cache {
     /// Makes a cache of at most `bytes` bytes.
     #[must_use]
-    pub(super) fn new(bytes: u64) -> Self {
+    pub(super) fn new(bytes: u64, metrics: Arc<Metrics>) -> Self {
         let items = usize::try_from(bytes / TYPICAL).unwrap_or(usize::MAX);
-        Self { records: QuickCache::with_weighter(items, bytes, Weight), gate: Gate::new() }
+        let hasher = DefaultHashBuilder::default();
+        Self {
+            records: QuickCache::with(items, bytes, Weight, hasher, Evictions(metrics)),
+            gate: Gate::new(),
+        }
+    }
+
+    /// Returns how many records there are, and how many bytes they take.
+    pub(super) fn size(&self) -> (u64, u64) {
+        (self.records.len() as u64, self.records.weight())
     }
 
     /// Looks a record up; one that is to be read again is not found.

@@ -19,6 +19,7 @@ use crate::ambient::Moment;
 use crate::domain::{Verdict, judge};
 use crate::hashing::{HashPool, Overloaded};
 use crate::jobs::mac_refresh::MacRefresh;
+use crate::metrics::{EngineSample, Lookup, Metrics};
 use crate::secret::{DurableCost, Keyring, MacMatch, Prefix, Secret, TokenId};
 use crate::store::{Lines, MacChange, Store, StoreError};
 
@@ -45,6 +46,8 @@ pub struct Parts {
     pub cache_bytes: u64,
     /// Names this replica among those of the database.
     pub replica: Uuid,
+    /// Where it counts what it does.
+    pub metrics: Arc<Metrics>,
 }
 
 /// Knows secrets by their records.
@@ -58,6 +61,7 @@ pub struct Engine {
     freshness: Arc<Freshness>,
     loader: Loader,
     refresh: MacRefresh,
+    metrics: Arc<Metrics>,
     wake: Arc<Notify>,
     changed: Arc<Notify>,
     _tasks: JoinSet<()>,
@@ -104,8 +108,8 @@ impl Engine {
     /// poll on.
     #[must_use]
     pub fn start(parts: Parts) -> Self {
-        let Parts { store, lines, keyring, .. } = parts;
-        let cache = Arc::new(Cache::new(parts.cache_bytes));
+        let Parts { store, lines, keyring, metrics, .. } = parts;
+        let cache = Arc::new(Cache::new(parts.cache_bytes, Arc::clone(&metrics)));
         let freshness = Arc::new(Freshness::new(parts.bounds));
         let wake = Arc::new(Notify::new());
         let loader = Loader::start(
@@ -114,12 +118,14 @@ impl Engine {
             Arc::clone(&freshness),
             Arc::clone(&keyring),
             Arc::clone(&wake),
+            Arc::clone(&metrics),
         );
         let feed = Feed::new(
             lines.clone(),
             Arc::clone(&cache),
             Arc::clone(&freshness),
             Arc::clone(&wake),
+            Arc::clone(&metrics),
             parts.replica,
         );
         let mut tasks = JoinSet::new();
@@ -134,6 +140,7 @@ impl Engine {
             freshness,
             loader,
             refresh: parts.refresh,
+            metrics,
             wake,
             changed: Arc::new(Notify::new()),
             _tasks: tasks,
@@ -216,6 +223,19 @@ impl Engine {
         self.freshness.epoch().is_some()
     }
 
+    /// Reads its sizes and ages.
+    #[must_use]
+    pub fn sample(&self) -> EngineSample {
+        let (records, bytes) = self.cache.size();
+        EngineSample {
+            records,
+            bytes,
+            waiting: self.loader.waiting(),
+            noted: self.uses.noted(),
+            age: self.freshness.read(Moment::now()).map(|reading| reading.age),
+        }
+    }
+
     /// Has the feed look at the database now.
     pub fn wake(&self) {
         self.wake.notify_one();
@@ -247,9 +267,12 @@ impl Engine {
         // in between.
         let reading = self.freshness.read(moment)?;
         if !reading.may_answer(self.freshness.bounds()) {
+            self.metrics.engine.lookup(Lookup::Stale);
             return None;
         }
-        let cached = self.cache.get(id, moment)?;
+        let cached = self.cache.get(id, moment);
+        self.metrics.engine.lookup(if cached.is_some() { Lookup::Hit } else { Lookup::Miss });
+        let cached = cached?;
         Some(Looked { cached: Some(cached), as_of: reading.as_of, now: reading.now, standing_in: false })
     }
 

@@ -12,6 +12,7 @@ use uuid::Uuid;
 use super::cache::Cache;
 use super::freshness::{Freshness, Poll};
 use crate::ambient::{Moment, random_uuid};
+use crate::metrics::Metrics;
 use crate::store::{ChangePage, Epoch, LEASE, Line, Lines, Snapshot, StoreError};
 
 /// How soon a failed poll is tried again.
@@ -33,6 +34,7 @@ pub(super) struct Feed {
     cache: Arc<Cache>,
     freshness: Arc<Freshness>,
     wake: Arc<Notify>,
+    metrics: Arc<Metrics>,
     replica: Uuid,
     line: Option<Line>,
     /// What the last handled poll saw, and on which server.
@@ -47,9 +49,10 @@ impl Feed {
         cache: Arc<Cache>,
         freshness: Arc<Freshness>,
         wake: Arc<Notify>,
+        metrics: Arc<Metrics>,
         replica: Uuid,
     ) -> Self {
-        Self { lines, cache, freshness, wake, replica, line: None, position: None, renewed: None }
+        Self { lines, cache, freshness, wake, metrics, replica, line: None, position: None, renewed: None }
     }
 
     /// Polls for ever.
@@ -67,6 +70,7 @@ impl Feed {
                 }
                 Err(error) => {
                     self.line = None;
+                    self.metrics.engine.poll_failed();
                     // Before the first answer of the database, the server says what it waits for.
                     let starting = matches!(error, StoreError::Starting);
                     if !starting && !std::mem::replace(&mut failing, true) {
@@ -105,21 +109,25 @@ impl Feed {
             self.wake.notify_one();
             return Ok(());
         }
+        let mut changes = 0;
         if !first.purged && self.position.as_ref().is_some_and(|(_, known)| *known == epoch) {
-            self.forget_changes(&mut line, &first, since.as_ref(), &epoch).await?;
+            changes = self.forget_changes(&mut line, &first, since.as_ref(), &epoch).await?;
         } else {
             // The snapshot is taken; now clear and keep out what was read before it; then publish.
             tracing::info!("the cache starts anew");
+            self.metrics.engine.started_anew();
             self.cache.clear();
         }
         let poll = Poll { sent, database_time: first.database_time, epoch: epoch.clone() };
         self.position = Some((first.snapshot, epoch));
-        self.freshness.publish(poll, Moment::now());
+        let now = Moment::now();
+        self.freshness.publish(poll, now);
+        self.metrics.engine.poll(now.since(sent), changes);
         self.line = Some(line);
         Ok(())
     }
 
-    /// Has the cache forget what changed, page by page. Changes that commit meanwhile are in the next poll:
+    /// Has the cache forget what changed, page by page, and counts it. Changes that commit meanwhile are in the next poll:
     /// it goes on from the first page's snapshot.
     async fn forget_changes(
         &self,
@@ -127,7 +135,8 @@ impl Feed {
         first: &ChangePage,
         since: Option<&Snapshot>,
         epoch: &Epoch,
-    ) -> Result<(), StoreError> {
+    ) -> Result<usize, StoreError> {
+        let mut changes = first.ids.len();
         self.cache.forget(&first.ids);
         let mut next = first.next.clone();
         while let Some(from) = next {
@@ -135,10 +144,11 @@ impl Feed {
             if page.epoch.as_ref() != Some(epoch) || page.purged {
                 return Err(StoreError::OtherServer);
             }
+            changes += page.ids.len();
             self.cache.forget(&page.ids);
             next = page.next;
         }
-        Ok(())
+        Ok(changes)
     }
 
     /// Renews the row that tells how old this replica's answers may be, before it is due.

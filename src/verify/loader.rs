@@ -16,6 +16,7 @@ use super::cache::{Cache, Cached};
 use super::freshness::Freshness;
 use crate::ambient::Moment;
 use crate::hashing::Overloaded;
+use crate::metrics::Metrics;
 use crate::secret::{Keyring, TokenId};
 use crate::store::{Line, Lines, StoreError};
 
@@ -78,6 +79,7 @@ struct Shared {
     freshness: Arc<Freshness>,
     keyring: Arc<Keyring>,
     feed: Arc<Notify>,
+    metrics: Arc<Metrics>,
     waiting: Mutex<Waiting>,
     arrived: Notify,
 }
@@ -98,14 +100,21 @@ impl Loader {
         freshness: Arc<Freshness>,
         keyring: Arc<Keyring>,
         feed: Arc<Notify>,
+        metrics: Arc<Metrics>,
     ) -> Self {
         let (waiting, arrived) = (Mutex::default(), Notify::new());
-        let shared = Arc::new(Shared { lines, cache, freshness, keyring, feed, waiting, arrived });
+        let shared = Arc::new(Shared { lines, cache, freshness, keyring, feed, metrics, waiting, arrived });
         let mut tasks = JoinSet::new();
         for _ in 0..WORKERS {
             tasks.spawn(Worker { shared: Arc::clone(&shared), line: None, failed: None }.run());
         }
         Self { shared, _workers: tasks }
+    }
+
+    /// Returns how many records wait to be asked for.
+    pub(super) fn waiting(&self) -> u64 {
+        let waiting = self.shared.lock();
+        (waiting.credentials.len() + waiting.secrets.len()) as u64
     }
 
     /// Has a record read by a query that is sent after this call.
@@ -201,7 +210,10 @@ impl Worker {
                 continue;
             }
             let ids: Vec<TokenId> = batch.iter().map(|(id, _)| *id).collect();
-            match self.read(&ids).await {
+            let began = Instant::now();
+            let outcome = self.read(&ids).await;
+            self.shared.metrics.engine.batch(ids.len(), began.elapsed(), outcome.is_ok());
+            match outcome {
                 Ok(Batch { records, as_of, read }) => {
                     for (id, waiters) in batch {
                         answer(waiters, &Ok(Found { cached: records.get(&id).cloned(), as_of, read }));

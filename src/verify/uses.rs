@@ -43,6 +43,11 @@ impl Uses {
         }
     }
 
+    /// Returns how many uses are noted.
+    pub(super) fn noted(&self) -> u64 {
+        self.noted.iter().map(|shard| shard.lock().unwrap_or_else(PoisonError::into_inner).len() as u64).sum()
+    }
+
     /// Takes what was noted and begins the next interval.
     #[must_use]
     pub fn take(&self) -> Vec<(TokenId, OffsetDateTime)> {

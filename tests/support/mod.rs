@@ -5,6 +5,7 @@
 pub(crate) mod client;
 pub(crate) mod cluster;
 pub(crate) mod database;
+pub(crate) mod http;
 pub(crate) mod proxy;
 pub(crate) mod replica;
 pub(crate) mod status;

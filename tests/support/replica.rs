@@ -11,7 +11,7 @@ use tokend::actions::bootstrap::{Bootstrapped, bootstrap};
 use tokend::ambient;
 use tokend::domain::CertificateMappings;
 use tokend::secret::{DurableCost, Keyring, Prefix};
-use tokend::server::{self, Limits, ServeError, ServerConfig};
+use tokend::server::{self, Limits, Listeners, ServeError, ServerConfig};
 use tokend::store::Store;
 use tokend::verify::Bounds;
 use tokio::net::TcpListener;
@@ -43,8 +43,15 @@ pub(crate) struct Installation {
 pub(crate) struct Replica {
     pub(crate) installation: Installation,
     pub(crate) address: SocketAddr,
+    pub(crate) http: SocketAddr,
     shutdown: oneshot::Sender<()>,
     outcome: oneshot::Receiver<Result<(), ServeError>>,
+}
+
+fn listener() -> std::net::TcpListener {
+    let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    listener.set_nonblocking(true).unwrap();
+    listener
 }
 
 /// Waits until the server at the other end of a channel says that it serves.
@@ -117,9 +124,8 @@ impl Installation {
 
     /// Starts a replica.
     pub(crate) fn launch(&self, config: ServerConfig) -> Replica {
-        let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-        listener.set_nonblocking(true).unwrap();
-        let address = listener.local_addr().unwrap();
+        let (grpc, http) = (listener(), listener());
+        let (address, http_address) = (grpc.local_addr().unwrap(), http.local_addr().unwrap());
         let (shutdown, told) = oneshot::channel();
         // Dropping the replica ends it too.
         let told = async { told.await.unwrap_or(()) };
@@ -127,12 +133,14 @@ impl Installation {
         thread::spawn(move || {
             let runtime = Builder::new_current_thread().enable_all().build().unwrap();
             let outcome = runtime.block_on(async {
-                server::run(config, TcpListener::from_std(listener).unwrap(), told).await
+                let http = Some(TcpListener::from_std(http).unwrap());
+                let listeners = Listeners { grpc: TcpListener::from_std(grpc).unwrap(), http };
+                server::run(config, listeners, told).await
             });
             // Most tests do not ask how it ended.
             let _ = ended.send(outcome);
         });
-        Replica { installation: self.clone(), address, shutdown, outcome }
+        Replica { installation: self.clone(), address, http: http_address, shutdown, outcome }
     }
 }
 

@@ -1,0 +1,71 @@
+//! The HTTP listener: metrics and health for machines that speak no gRPC. Built by the server. Tells nobody who
+//! calls and needs no caller: what it shows names no token and no user.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use tower::limit::ConcurrencyLimitLayer;
+
+use crate::grpc::Health;
+use crate::listener::Incoming;
+use crate::metrics::Metrics;
+use crate::store::Store;
+use crate::verify::Engine;
+
+/// What Prometheus's text format is called.
+const METRICS_TYPE: &str = "text/plain; version=0.0.4";
+
+/// Requests at once; more wait.
+const MOST_AT_ONCE: usize = 64;
+
+/// What the pages are made of.
+#[derive(Debug, Clone)]
+pub struct Sources {
+    /// Every metric.
+    pub metrics: Arc<Metrics>,
+    /// Sampled for its sizes and ages.
+    pub engine: Arc<Engine>,
+    /// Sampled for its connections.
+    pub store: Store,
+    /// Whether Verify can be answered.
+    pub health: Health,
+}
+
+/// Serves until it is dropped.
+pub async fn serve(incoming: Incoming, sources: Sources) {
+    let router = Router::new()
+        .route("/metrics", get(metrics))
+        .route("/livez", get(async || "ok\n"))
+        .route("/readyz", get(ready))
+        .layer(ConcurrencyLimitLayer::new(MOST_AT_ONCE))
+        .with_state(sources);
+    if let Err(error) = axum::serve(incoming, router).await {
+        tracing::error!(%error, "the HTTP listener ended");
+    }
+}
+
+async fn metrics(State(sources): State<Sources>) -> Response {
+    sources.metrics.engine.sample(&sources.engine.sample());
+    let (used, idle) = sources.store.connections();
+    sources.metrics.work.sample_pool(used, idle);
+    match sources.metrics.render() {
+        Ok(text) => ([(header::CONTENT_TYPE, METRICS_TYPE)], text).into_response(),
+        Err(error) => {
+            tracing::error!(error = &error as &dyn std::error::Error, "metrics cannot be written");
+            StatusCode::INTERNAL_SERVER_ERROR.into_response()
+        }
+    }
+}
+
+async fn ready(State(sources): State<Sources>) -> Response {
+    if sources.health.is_serving() {
+        "ok\n".into_response()
+    } else {
+        let retry = [(header::RETRY_AFTER, "1")];
+        (StatusCode::SERVICE_UNAVAILABLE, retry, "not serving\n").into_response()
+    }
+}

@@ -1,0 +1,115 @@
+//! How calls end: by RPC, code and verdict, and how long they take. Called once a call by the gRPC face; each
+//! value's place is found at the start, so that a call costs a few additions.
+
+use std::time::Duration;
+
+use prometheus::{Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec};
+
+use super::{Family, LATENCY_BUCKETS, MetricsError, observe};
+use crate::domain::Verdict;
+
+/// What gRPC calls its status codes, by their numbers.
+const CODES: [&str; 17] = [
+    "OK",
+    "CANCELLED",
+    "UNKNOWN",
+    "INVALID_ARGUMENT",
+    "DEADLINE_EXCEEDED",
+    "NOT_FOUND",
+    "ALREADY_EXISTS",
+    "PERMISSION_DENIED",
+    "RESOURCE_EXHAUSTED",
+    "FAILED_PRECONDITION",
+    "ABORTED",
+    "OUT_OF_RANGE",
+    "UNIMPLEMENTED",
+    "INTERNAL",
+    "UNAVAILABLE",
+    "DATA_LOSS",
+    "UNAUTHENTICATED",
+];
+
+/// The RPCs of the service.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(missing_docs, reason = "each is the RPC of its name")]
+pub enum Rpc {
+    CreateToken,
+    ListTokens,
+    RevokeToken,
+    Verify,
+    VerifyStream,
+}
+
+impl Rpc {
+    const ALL: [Self; 5] =
+        [Self::CreateToken, Self::ListTokens, Self::RevokeToken, Self::Verify, Self::VerifyStream];
+
+    /// Returns the RPC's name in the contract.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::CreateToken => "CreateToken",
+            Self::ListTokens => "ListTokens",
+            Self::RevokeToken => "RevokeToken",
+            Self::Verify => "Verify",
+            Self::VerifyStream => "VerifyStream",
+        }
+    }
+}
+
+/// Counts calls and verdicts.
+#[derive(Debug)]
+pub struct CallMetrics {
+    ended: Vec<[IntCounter; CODES.len()]>,
+    durations: Vec<Histogram>,
+    verdicts: Vec<IntCounter>,
+    stream_answers: IntCounter,
+}
+
+impl CallMetrics {
+    pub(super) fn new(family: &Family) -> Result<Self, MetricsError> {
+        let ended = family.counters("calls_total", "Calls that ended, by RPC and code.", &["rpc", "code"])?;
+        let options = HistogramOpts::new(
+            "call_duration_seconds",
+            "From a call's arrival to its answer; for a stream, to its acceptance.",
+        );
+        let options = options.namespace("tokend").buckets(LATENCY_BUCKETS.to_vec());
+        let durations = family.register(HistogramVec::new(options, &["rpc"])?)?;
+        let verdicts = family.counters("verdicts_total", "Verdicts given, in streams too.", &["verdict"])?;
+        Ok(Self {
+            ended: Rpc::ALL.map(|rpc| by_code(&ended, rpc)).into(),
+            durations: Rpc::ALL.map(|rpc| durations.with_label_values(&[rpc.name()])).into(),
+            verdicts: Verdict::ALL.map(|verdict| verdicts.with_label_values(&[verdict.word()])).into(),
+            stream_answers: family.counter("stream_answers_total", "Answers given within VerifyStream.")?,
+        })
+    }
+
+    /// Counts a call that ended with this code.
+    pub fn answered(&self, rpc: Rpc, code: i32, duration: Duration) {
+        let code = usize::try_from(code).ok();
+        let counters = self.ended.get(rpc as usize);
+        if let Some(counter) = counters.and_then(|counters| counters.get(code?)) {
+            counter.inc();
+        }
+        if let Some(histogram) = self.durations.get(rpc as usize) {
+            observe(histogram, duration);
+        }
+    }
+
+    /// Counts a verdict.
+    pub fn verdict(&self, verdict: Verdict) {
+        if let Some(counter) = self.verdicts.get(verdict as usize) {
+            counter.inc();
+        }
+    }
+
+    /// Counts an answer within a stream.
+    pub fn stream_answer(&self, verdict: Verdict) {
+        self.stream_answers.inc();
+        self.verdict(verdict);
+    }
+}
+
+fn by_code(ended: &IntCounterVec, rpc: Rpc) -> [IntCounter; CODES.len()] {
+    CODES.map(|code| ended.with_label_values(&[rpc.name(), code]))
+}

@@ -1,0 +1,133 @@
+//! How the verification engine fares: its cache, its loader, its feed. Called by the engine's parts.
+
+use std::time::Duration;
+
+use prometheus::{Gauge, Histogram, IntCounter, IntGauge};
+
+use super::{Family, MetricsError, observe};
+
+/// Records asked for at once: up to the loader's 256.
+const BATCH_BUCKETS: [f64; 9] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0];
+
+/// What came of looking a record up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lookup {
+    /// It was there, and the cache fresh.
+    Hit,
+    /// It was not there.
+    Miss,
+    /// The cache was too old to answer.
+    Stale,
+}
+
+/// Counts what the engine does.
+#[derive(Debug)]
+pub struct EngineMetrics {
+    lookups: [IntCounter; 3],
+    evictions: IntCounter,
+    records: IntGauge,
+    bytes: IntGauge,
+    batch: Histogram,
+    query: Histogram,
+    query_failures: IntCounter,
+    waiting: IntGauge,
+    poll: Histogram,
+    poll_failures: IntCounter,
+    changes: IntCounter,
+    starts: IntCounter,
+    age: Gauge,
+    noted: IntGauge,
+}
+
+impl EngineMetrics {
+    pub(super) fn new(family: &Family) -> Result<Self, MetricsError> {
+        let lookups = family.counters(
+            "cache_lookups_total",
+            "Lookups of records, callers' own included, by what came of them.",
+            &["result"],
+        )?;
+        Ok(Self {
+            lookups: ["hit", "miss", "stale"].map(|result| lookups.with_label_values(&[result])),
+            evictions: family.counter("cache_evictions_total", "Records that made room for others.")?,
+            records: family.gauge("cache_records", "Records in the cache.")?,
+            bytes: family.gauge("cache_bytes", "Memory that the cached records take.")?,
+            batch: family.histogram("loader_batch_records", "Records asked for at once.", &BATCH_BUCKETS)?,
+            query: family.latency("loader_query_duration_seconds", "How long reading a batch took.")?,
+            query_failures: family.counter("loader_query_failures_total", "Batches that were not read.")?,
+            waiting: family.gauge("loader_waiting", "Records waited for and not yet asked for.")?,
+            poll: family.latency(
+                "feed_poll_duration_seconds",
+                "From asking what has changed to having forgotten it.",
+            )?,
+            poll_failures: family.counter("feed_poll_failures_total", "Polls that failed.")?,
+            changes: family.counter("feed_changes_total", "Changed tokens that were heard of.")?,
+            starts: family.counter("feed_starts_total", "Times that the cache started anew.")?,
+            age: family.seconds("feed_age_seconds", "How old an answer from the cache would be now.")?,
+            noted: family.gauge("last_use_noted", "Uses of tokens that are not written down yet.")?,
+        })
+    }
+
+    /// Counts a lookup.
+    pub fn lookup(&self, lookup: Lookup) {
+        if let Some(counter) = self.lookups.get(lookup as usize) {
+            counter.inc();
+        }
+    }
+
+    /// Counts a record that made room for another.
+    pub fn evicted(&self) {
+        self.evictions.inc();
+    }
+
+    /// Counts a batch that was read, or not.
+    pub fn batch(&self, records: usize, duration: Duration, read: bool) {
+        #[expect(clippy::cast_precision_loss, reason = "a few hundred at most")]
+        self.batch.observe(records as f64);
+        observe(&self.query, duration);
+        if !read {
+            self.query_failures.inc();
+        }
+    }
+
+    /// Counts a poll that was handled.
+    pub fn poll(&self, duration: Duration, changes: usize) {
+        observe(&self.poll, duration);
+        self.changes.inc_by(changes as u64);
+    }
+
+    /// Counts a poll that failed.
+    pub fn poll_failed(&self) {
+        self.poll_failures.inc();
+    }
+
+    /// Counts a new start of the cache.
+    pub fn started_anew(&self) {
+        self.starts.inc();
+    }
+
+    /// Takes what is read when metrics are asked for.
+    pub fn sample(&self, sample: &EngineSample) {
+        let number = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
+        self.records.set(number(sample.records));
+        self.bytes.set(number(sample.bytes));
+        self.waiting.set(number(sample.waiting));
+        self.noted.set(number(sample.noted));
+        // Before the first poll there is no age; that it is not a number says so.
+        self.age.set(sample.age.map_or(f64::NAN, |age| age.as_secs_f64()));
+    }
+}
+
+/// Sizes and ages of the engine at one moment.
+#[derive(Debug, Clone, Copy)]
+pub struct EngineSample {
+    /// Records in the cache.
+    pub records: u64,
+    /// Bytes that they take.
+    pub bytes: u64,
+    /// Records waited for and not yet asked for.
+    pub waiting: u64,
+    /// Uses that are not written down yet.
+    pub noted: u64,
+    /// How old the cache is; `None` before the first poll.
+    pub age: Option<Duration>,
+}

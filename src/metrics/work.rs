@@ -1,0 +1,150 @@
+//! What takes time or room beside the engine: Argon2id, the database's pool, connections, jobs. Called by each of
+//! them.
+
+use std::time::Duration;
+
+use prometheus::{Histogram, IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
+
+use super::{Family, MetricsError, observe};
+
+/// Counts work.
+#[derive(Debug)]
+pub struct WorkMetrics {
+    /// Argon2id for new tokens.
+    pub creation: HashingMetrics,
+    /// Argon2id for tokens whose MAC's key is gone.
+    pub fallback: HashingMetrics,
+    connections: IntGauge,
+    handshake_failures: IntCounter,
+    authentication_failures: IntCounter,
+    pool_used: IntGauge,
+    pool_idle: IntGauge,
+    flush: Histogram,
+    flush_failures: IntCounter,
+    flushed: IntCounter,
+}
+
+/// Counts one use of Argon2id.
+#[derive(Debug, Clone)]
+pub struct HashingMetrics {
+    running: IntGauge,
+    waiting: IntGauge,
+    refused: IntCounter,
+    done: IntCounter,
+}
+
+struct Hashing {
+    running: IntGaugeVec,
+    waiting: IntGaugeVec,
+    refused: IntCounterVec,
+    done: IntCounterVec,
+}
+
+impl Hashing {
+    fn of(&self, purpose: &str) -> HashingMetrics {
+        HashingMetrics {
+            running: self.running.with_label_values(&[purpose]),
+            waiting: self.waiting.with_label_values(&[purpose]),
+            refused: self.refused.with_label_values(&[purpose]),
+            done: self.done.with_label_values(&[purpose]),
+        }
+    }
+}
+
+impl WorkMetrics {
+    pub(super) fn new(family: &Family) -> Result<Self, MetricsError> {
+        let gauges = |name: &str, help: &str, label: &str| {
+            family.register(IntGaugeVec::new(Family::options(name, help), &[label])?)
+        };
+        let hashing = Hashing {
+            running: gauges("argon2_running", "Argon2id computations under way.", "purpose")?,
+            waiting: gauges("argon2_waiting", "Argon2id computations that wait for a place.", "purpose")?,
+            refused: family.counters("argon2_refused_total", "Those that found no place.", &["purpose"])?,
+            done: family.counters("argon2_done_total", "Argon2id computations that ended.", &["purpose"])?,
+        };
+        let pool = gauges("database_connections", "Connections of the pool.", "state")?;
+        Ok(Self {
+            creation: hashing.of("creation"),
+            fallback: hashing.of("fallback"),
+            connections: family.gauge("connections", "Connections of clients.")?,
+            handshake_failures: family.counter("handshake_failures_total", "TLS handshakes that failed.")?,
+            authentication_failures: family
+                .counter("authentication_failures_total", "Calls whose credential was not accepted.")?,
+            pool_used: pool.with_label_values(&["used"]),
+            pool_idle: pool.with_label_values(&["idle"]),
+            flush: family.latency("last_use_flush_duration_seconds", "How long writing uses down took.")?,
+            flush_failures: family.counter("last_use_flush_failures_total", "Flushes that failed.")?,
+            flushed: family.counter("last_use_flushed_total", "Uses of tokens that were written down.")?,
+        })
+    }
+
+    /// Counts a connection that began; the gauge falls when it is told that it ended.
+    #[must_use]
+    pub fn connections(&self) -> &IntGauge {
+        &self.connections
+    }
+
+    /// Counts a handshake that failed.
+    pub fn handshake_failed(&self) {
+        self.handshake_failures.inc();
+    }
+
+    /// Counts a call whose credential was not accepted.
+    pub fn authentication_failed(&self) {
+        self.authentication_failures.inc();
+    }
+
+    /// Takes the pool's sizes when metrics are asked for.
+    pub fn sample_pool(&self, used: u32, idle: u32) {
+        self.pool_used.set(used.into());
+        self.pool_idle.set(idle.into());
+    }
+
+    /// Counts a flush of uses.
+    pub fn flushed(&self, duration: Duration, uses: Option<usize>) {
+        observe(&self.flush, duration);
+        match uses {
+            Some(uses) => self.flushed.inc_by(uses as u64),
+            None => self.flush_failures.inc(),
+        }
+    }
+}
+
+impl HashingMetrics {
+    /// Counts one that waits, until what is returned is dropped.
+    #[must_use]
+    pub fn waiting(&self) -> Counted {
+        Counted::new(&self.waiting)
+    }
+
+    /// Counts one that runs, until what is returned is dropped.
+    #[must_use]
+    pub fn running(&self) -> Counted {
+        self.done.inc();
+        Counted::new(&self.running)
+    }
+
+    /// Counts one that found no place.
+    pub fn refused(&self) {
+        self.refused.inc();
+    }
+}
+
+/// One more in a gauge for as long as it lives.
+#[derive(Debug)]
+pub struct Counted(IntGauge);
+
+impl Counted {
+    /// Adds one.
+    #[must_use]
+    pub fn new(gauge: &IntGauge) -> Self {
+        gauge.inc();
+        Self(gauge.clone())
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}

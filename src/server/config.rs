@@ -1,0 +1,93 @@
+//! What a server needs to know, and why it may end other than by its shutdown.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use sqlx::postgres::PgConnectOptions;
+use tokio::net::TcpListener;
+
+use crate::domain::CertificateMappings;
+use crate::metrics::MetricsError;
+use crate::secret::{DurableCost, Keyring, Prefix};
+use crate::store::MigrateError;
+use crate::tls::ServerTls;
+use crate::verify::Bounds;
+
+/// How much of everything one replica takes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Most connections at once; more wait in the operating system's queue.
+    pub connections: usize,
+    /// Most calls at once on one connection; its client waits with more.
+    pub streams: u32,
+}
+
+/// What a server needs to know; every value already checked.
+#[derive(Debug, Clone)]
+pub struct ServerConfig {
+    /// TLS for the listeners; `None`: plaintext.
+    pub tls: Option<Arc<ServerTls>>,
+    /// What client certificates allow.
+    pub certificates: CertificateMappings,
+    /// How much it takes on.
+    pub limits: Limits,
+    /// Where Postgres is.
+    pub database: PgConnectOptions,
+    /// The most connections to it.
+    pub database_connections: u32,
+    /// Whether this process brings the schema up to date, or only checks it.
+    pub migrate: bool,
+    /// Whether a Postgres that can lose commits in a crash is refused.
+    pub require_fsync: bool,
+    /// The keys of the fast verifier.
+    pub keyring: Arc<Keyring>,
+    /// How every secret begins.
+    pub prefix: Prefix,
+    /// What a new durable hash costs; a costlier one is not computed.
+    pub durable_cost: DurableCost,
+    /// How many durable hashes run at once, for creation and for the fallback each.
+    pub hash_permits: usize,
+    /// How old answers from the cache may be.
+    pub bounds: Bounds,
+    /// How large the cache may be, in bytes.
+    pub cache_bytes: u64,
+    /// How often it is written down which tokens were used.
+    pub last_use_interval: Duration,
+    /// How long calls may go on after the shutdown began.
+    pub drain_timeout: Duration,
+}
+
+/// Where a server listens.
+#[derive(Debug)]
+pub struct Listeners {
+    /// For gRPC.
+    pub grpc: TcpListener,
+    /// For metrics and health over HTTP.
+    pub http: Option<TcpListener>,
+}
+
+impl From<TcpListener> for Listeners {
+    fn from(grpc: TcpListener) -> Self {
+        Self { grpc, http: None }
+    }
+}
+
+/// Why a server ended other than by its shutdown.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// The database is not one that this build can serve.
+    #[error(transparent)]
+    Database(#[from] MigrateError),
+    /// The reflection service could not be built.
+    #[error("the reflection service could not be built")]
+    Reflection(#[from] tonic_reflection::server::Error),
+    /// The metrics could not be made.
+    #[error(transparent)]
+    Metrics(#[from] MetricsError),
+    /// A listener failed.
+    #[error("a listener failed")]
+    Listener(#[from] std::io::Error),
+    /// The gRPC server failed.
+    #[error("the gRPC server failed")]
+    Transport(#[from] tonic::transport::Error),
+}

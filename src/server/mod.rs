@@ -1,0 +1,248 @@
+//! The one place that wires everything: store, engine, actions, jobs and the listeners, and their life from the
+//! first connection to the last answer. Called by `tokend serve` and by the tests.
+
+use std::future::pending;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tonic::transport::Server;
+use tonic::transport::server::Router;
+
+mod config;
+
+pub use config::{Limits, Listeners, ServeError, ServerConfig};
+
+use crate::actions::Actions;
+use crate::ambient;
+use crate::grpc::{Health, TokenApi, drained, proto};
+use crate::hashing::HashPool;
+use crate::http;
+use crate::jobs::{announce, last_use, mac_refresh, purge, readiness};
+use crate::listener;
+use crate::metrics::Metrics;
+use crate::store::{self, MigrateError, Store};
+use crate::tls::Protocol;
+use crate::verify::{Engine, Parts};
+
+/// The shortest and longest pause between two attempts to reach Postgres at the start.
+const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
+
+/// How long watches of health are left open after draining began, so that they see it.
+const HEALTH_NOTICE: Duration = Duration::from_millis(200);
+
+/// The most bytes of metadata that a call may bring.
+const MAX_HEADER_BYTES: u32 = 16 * 1024;
+
+/// How often a connection that is silent is asked for a sign of life, and how long it may take.
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
+const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How many connections the HTTP listener has at once: scrapes and probes.
+const HTTP_CONNECTIONS: usize = 64;
+
+/// How long the last writes may take.
+const LAST_WRITES: Duration = Duration::from_secs(2);
+
+/// What lives as long as the server.
+struct Running {
+    store: Store,
+    engine: Arc<Engine>,
+    metrics: Arc<Metrics>,
+    health: Health,
+    jobs: JoinSet<()>,
+    begin_draining: watch::Sender<bool>,
+}
+
+/// Serves until `shutdown` completes, then drains: health says `NOT_SERVING`, no new
+/// connection is taken, and calls that run may end within the drain timeout.
+///
+/// Listens at once; until Postgres has been reached and its schema checked, calls are answered
+/// `UNAVAILABLE` and health says `NOT_SERVING`.
+///
+/// # Errors
+/// [`ServeError`]; an unreachable Postgres is waited for, not an error.
+pub async fn run(
+    config: ServerConfig,
+    listeners: impl Into<Listeners>,
+    shutdown: impl Future<Output = ()> + Send + 'static,
+) -> Result<(), ServeError> {
+    let Listeners { grpc, http } = listeners.into();
+    let (mut running, router) = wire(&config).await?;
+    let draining = running.begin_draining.subscribe();
+    let metrics = || Arc::clone(&running.metrics);
+    let tls = |protocol| config.tls.clone().map(|tls| (tls, protocol));
+    if let Some(listener) = http {
+        let incoming = listener::accept(listener, tls(Protocol::Http), HTTP_CONNECTIONS, metrics())?;
+        let sources = http::Sources {
+            metrics: metrics(),
+            engine: Arc::clone(&running.engine),
+            store: running.store.clone(),
+            health: running.health.clone(),
+        };
+        // Not among the jobs: it goes on telling while calls are drained.
+        tokio::spawn(http::serve(incoming, sources));
+    }
+    let incoming = listener::accept(grpc, tls(Protocol::Grpc), config.limits.connections, metrics())?;
+    let serving = router.serve_with_incoming_shutdown(incoming, drained(draining));
+    tokio::pin!(serving);
+
+    let opening = open(&config, running.store.clone());
+    tokio::pin!(opening);
+    let shutdown = async move {
+        shutdown.await;
+        tracing::info!("draining");
+    };
+    tokio::pin!(shutdown);
+
+    let opened = tokio::select! {
+        opened = &mut opening => Some(opened?),
+        ended = &mut serving => return Ok(ended?),
+        () = &mut shutdown => None,
+    };
+    if opened.is_some() {
+        running.begin(&config);
+        tokio::select! {
+            ended = &mut serving => return Ok(ended?),
+            () = &mut shutdown => {}
+        }
+    }
+
+    running.drain().await;
+    let outcome = tokio::select! {
+        ended = &mut serving => ended.map_err(ServeError::from),
+        () = end_watches(running.health.clone()) => Ok(()),
+        () = tokio::time::sleep(config.drain_timeout) => {
+            tracing::warn!("calls were still running at the end of the drain timeout; they are cut off");
+            Ok(())
+        }
+    };
+    running.close().await;
+    tracing::info!("stopped");
+    outcome
+}
+
+/// Puts everything together.
+async fn wire(config: &ServerConfig) -> Result<(Running, Router), ServeError> {
+    let metrics = Arc::new(Metrics::new()?);
+    let store = Store::new(config.database.clone(), config.database_connections);
+    let (refresh, suggestions) = mac_refresh::queue();
+    let engine = Arc::new(Engine::start(Parts {
+        store: store.clone(),
+        lines: store.lines(),
+        keyring: Arc::clone(&config.keyring),
+        prefix: config.prefix.clone(),
+        hashing: HashPool::new(config.hash_permits, metrics.work.fallback.clone()),
+        limit: config.durable_cost,
+        refresh,
+        bounds: config.bounds,
+        cache_bytes: config.cache_bytes,
+        replica: ambient::random_uuid(),
+        metrics: Arc::clone(&metrics),
+    }));
+    let actions = Actions::new(
+        store.clone(),
+        Arc::clone(&config.keyring),
+        config.prefix.clone(),
+        config.durable_cost,
+        HashPool::new(config.hash_permits, metrics.work.creation.clone()),
+    );
+    let (health, health_service) = Health::new().await;
+    let (begin_draining, draining) = watch::channel(false);
+
+    let mut jobs = JoinSet::new();
+    jobs.spawn(mac_refresh::run(suggestions, store.clone()));
+    jobs.spawn(announce::run(engine.changes(), store.lines()));
+    jobs.spawn(readiness::run(Arc::clone(&engine), store.clone(), health.clone()));
+    if let Some(tls) = &config.tls {
+        jobs.spawn(Arc::clone(tls).watch());
+    }
+
+    let descriptors = || {
+        tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(proto::FILE_DESCRIPTOR_SET)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+            .register_encoded_file_descriptor_set(tonic_types::pb::FILE_DESCRIPTOR_SET)
+    };
+    let service = TokenApi {
+        engine: Arc::clone(&engine),
+        actions,
+        callers: config.certificates.clone().into(),
+        metrics: Arc::clone(&metrics),
+        draining,
+    };
+    let router = Server::builder()
+        .max_concurrent_streams(config.limits.streams)
+        .http2_max_header_list_size(MAX_HEADER_BYTES)
+        .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
+        .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
+        .add_service(health_service)
+        .add_service(descriptors().build_v1()?)
+        .add_service(descriptors().build_v1alpha()?)
+        .add_service(service.into_server());
+    Ok((Running { store, engine, metrics, health, jobs, begin_draining }, router))
+}
+
+impl Running {
+    /// Starts what needs the database, now that it is open.
+    fn begin(&mut self, config: &ServerConfig) {
+        self.engine.wake();
+        let (engine, store, metrics) =
+            (Arc::clone(&self.engine), self.store.clone(), Arc::clone(&self.metrics));
+        self.jobs.spawn(last_use::run(engine, store.clone(), metrics, config.last_use_interval));
+        self.jobs.spawn(purge::run(store));
+    }
+
+    async fn drain(&mut self) {
+        self.jobs.abort_all();
+        self.health.not_serving().await;
+        self.begin_draining.send_replace(true);
+    }
+
+    async fn close(&self) {
+        let last = async {
+            last_use::flush_last(&self.engine, &self.store, &self.metrics).await;
+            self.store.close().await;
+        };
+        let _ = tokio::time::timeout(LAST_WRITES, last).await;
+    }
+}
+
+/// Reaches Postgres, however long that takes, and opens the store once the schema is right.
+async fn open(config: &ServerConfig, store: Store) -> Result<(), MigrateError> {
+    let mut pause = BACKOFF.0;
+    loop {
+        match prepare(config).await {
+            Ok(()) => {
+                store.open();
+                return Ok(());
+            }
+            Err(error) if error.is_transient() => {
+                let error = &error as &dyn std::error::Error;
+                tracing::warn!(error, retry_after = ?pause, "waiting for the database");
+            }
+            Err(error) => return Err(error),
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(BACKOFF.1);
+    }
+}
+
+async fn prepare(config: &ServerConfig) -> Result<(), MigrateError> {
+    if config.require_fsync {
+        store::check_durability(&config.database).await?;
+    }
+    if config.migrate {
+        store::migrate(&config.database, &config.prefix).await
+    } else {
+        store::check(&config.database, &config.prefix).await
+    }
+}
+
+/// Ends the watches of health, which would keep their connections open for ever; never completes.
+async fn end_watches(mut health: Health) {
+    tokio::time::sleep(HEALTH_NOTICE).await;
+    health.end_watches().await;
+    pending::<()>().await;
+}
