@@ -26,6 +26,7 @@ pub struct Overloaded;
 pub struct HashPool {
     permits: Arc<Semaphore>,
     places: Arc<Semaphore>,
+    size: usize,
     metrics: HashingMetrics,
 }
 
@@ -34,8 +35,15 @@ impl HashPool {
     #[must_use]
     pub fn new(permits: usize, metrics: HashingMetrics) -> Self {
         let permits = permits.max(1);
-        let places = permits.saturating_mul(QUEUE_PER_PERMIT + 1).min(Semaphore::MAX_PERMITS);
-        Self { permits: Arc::new(Semaphore::new(permits)), places: Arc::new(Semaphore::new(places)), metrics }
+        let size = permits.saturating_mul(QUEUE_PER_PERMIT + 1).min(Semaphore::MAX_PERMITS);
+        let (permits, places) = (Arc::new(Semaphore::new(permits)), Arc::new(Semaphore::new(size)));
+        Self { permits, places, size, metrics }
+    }
+
+    /// Returns how many hashes may run and wait at once.
+    #[must_use]
+    pub fn places(&self) -> usize {
+        self.size
     }
 
     /// Runs `work` when its turn comes. Work that has begun is finished even if nobody waits for it any

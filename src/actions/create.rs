@@ -59,6 +59,7 @@ impl Actions {
         caller.require(Permission::Write)?;
         caller.organization(request.organization_id.clone())?;
 
+        let _place = self.creations.take(caller.principal.clone())?;
         let (keyring, prefix, cost) = (Arc::clone(&self.keyring), self.prefix.clone(), self.durable_cost);
         let minted = self.hashing.run(move || mint(&keyring, &prefix, cost)).await??;
         let prepare = |caller: &Caller, now| prepare(caller, now, &request, &minted);

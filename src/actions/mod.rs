@@ -4,9 +4,10 @@
 use std::sync::Arc;
 
 use crate::domain::page::PageTokenError;
-use crate::domain::{AccessError, CredentialError, FieldError, Violations};
+use crate::domain::{AccessError, CredentialError, FieldError, Principal, Violations};
 use crate::hashing::{HashPool, Overloaded};
 use crate::secret::{DurableCost, DurableError, Keyring, Prefix};
+use crate::shares::{Refused, Shares};
 use crate::store::{Store, StoreError};
 
 pub mod bootstrap;
@@ -35,6 +36,9 @@ pub enum ActionError {
     /// There is no place to hash in.
     #[error(transparent)]
     Overloaded(#[from] Overloaded),
+    /// The caller has more work waiting than its share, or all shares are taken.
+    #[error(transparent)]
+    Refused(#[from] Refused),
     /// The database did not do it, or its outcome is unknown.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -71,6 +75,7 @@ pub struct Actions {
     prefix: Prefix,
     durable_cost: DurableCost,
     hashing: HashPool,
+    creations: Shares<Principal>,
 }
 
 impl Actions {
@@ -83,6 +88,7 @@ impl Actions {
         durable_cost: DurableCost,
         hashing: HashPool,
     ) -> Self {
-        Self { store, keyring, prefix, durable_cost, hashing }
+        let creations = Shares::new(hashing.places());
+        Self { store, keyring, prefix, durable_cost, hashing, creations }
     }
 }

@@ -49,6 +49,7 @@ pub(super) struct FileSettings {
     pub(super) tls_client_ca: Option<PathBuf>,
     pub(super) max_connections: Option<NonZeroU16>,
     pub(super) max_streams: Option<NonZeroU16>,
+    pub(super) max_calls: Option<NonZeroU16>,
     #[serde(default)]
     pub(super) client_certificate: Vec<ClientCertificate>,
 }

@@ -62,6 +62,11 @@ pub struct ServeFlags {
     #[arg(long, value_name = "NUMBER", help_heading = "Serving")]
     pub(super) max_streams: Option<NonZeroU16>,
 
+    /// Most calls at once that wait for the database or for Argon2id; more are refused. No caller
+    /// gets more of them than are left to all others [env: TOKEND_MAX_CALLS] [default: 4096]
+    #[arg(long, value_name = "NUMBER", help_heading = "Serving")]
+    pub(super) max_calls: Option<NonZeroU16>,
+
     /// How long running calls may take to finish after SIGTERM or Ctrl-C, at most 10s; a second
     /// signal ends the process at once [env: TOKEND_DRAIN_TIMEOUT] [default: 10s]
     #[arg(long, value_name = "DURATION", help_heading = "Serving")]

@@ -21,6 +21,7 @@ use crate::verify::Bounds;
 const LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 50051);
 const MAX_CONNECTIONS: usize = 2048;
 const MAX_STREAMS: u32 = 256;
+const MAX_CALLS: usize = 4096;
 const DATABASE_CONNECTIONS: u32 = 16;
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
 const MAX_STALENESS: Duration = Duration::from_secs(1);
@@ -70,6 +71,9 @@ impl ServeFlags {
                 streams: sources
                     .choose(self.max_streams, "TOKEND_MAX_STREAMS", |file| file.max_streams.take())?
                     .map_or(MAX_STREAMS, |number| number.get().into()),
+                calls: sources
+                    .choose(self.max_calls, "TOKEND_MAX_CALLS", |file| file.max_calls.take())?
+                    .map_or(MAX_CALLS, |number| number.get().into()),
             },
             database_connections: sources
                 .choose(self.database_connections, "TOKEND_DATABASE_CONNECTIONS", |file| {

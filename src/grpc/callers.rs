@@ -1,9 +1,12 @@
 //! From a call's metadata and connection to an authenticated caller. Every RPC of the service begins here. The
 //! secret goes to the engine and nowhere else.
 
+use std::net::IpAddr;
+
 use tonic::Request;
 use tonic::metadata::MetadataMap;
 
+use super::penalty::Penalties;
 use crate::ambient;
 use crate::domain::{Caller, CertificateMappings, CredentialError};
 use crate::listener::Peer;
@@ -14,11 +17,12 @@ use crate::verify::{AuthenticateError, Credential, Engine, Share};
 #[derive(Debug)]
 pub struct Callers {
     certificates: CertificateMappings,
+    penalties: Penalties,
 }
 
 impl From<CertificateMappings> for Callers {
     fn from(certificates: CertificateMappings) -> Self {
-        Self { certificates }
+        Self { certificates, penalties: Penalties::new() }
     }
 }
 
@@ -54,6 +58,11 @@ impl Callers {
             }
             Err(_) => None,
         }
+    }
+
+    /// Holds back the answer to a failed authentication; `false` when it is to be refused without more ado.
+    pub(super) async fn hold(&self, address: IpAddr) -> bool {
+        self.penalties.hold(address).await
     }
 
     fn holder(&self, certificate: &ClientCertificate) -> Result<Credential, CredentialError> {

@@ -2,6 +2,7 @@
 
 use crate::actions::ActionError;
 use crate::domain::{AccessError, Violations};
+use crate::shares::Refused;
 use crate::verify::{AuthenticateError, Unknown};
 
 /// Why an RPC is not answered.
@@ -17,6 +18,8 @@ pub(super) enum CallError {
     Action(#[from] ActionError),
     #[error(transparent)]
     Unknown(#[from] Unknown),
+    #[error(transparent)]
+    Refused(#[from] Refused),
 }
 
 impl From<Violations> for CallError {

@@ -5,6 +5,7 @@ mod callers;
 mod convert;
 mod error;
 mod health;
+mod penalty;
 mod redact;
 mod reply;
 mod service;

@@ -20,8 +20,10 @@ use super::stream::VerifyAnswers;
 use super::{MAX_REQUEST_BYTES, convert, status};
 use crate::actions::Actions;
 use crate::ambient;
-use crate::domain::{Caller, Permission, Scopes};
+use crate::domain::{Caller, CredentialError, Permission, Principal, Scopes};
+use crate::listener::Peer;
 use crate::metrics::{Metrics, Rpc};
+use crate::shares::{Refused, Shares};
 use crate::verify::{Answer, AuthenticateError, Consistency, Credential, Engine, Question, Share};
 
 /// Serves `tokend.v1.TokenService`.
@@ -33,6 +35,8 @@ pub struct TokenApi {
     pub actions: Actions,
     /// Knows who calls.
     pub callers: Callers,
+    /// Places for calls that take waiting.
+    pub places: Shares<Principal>,
     /// Counts calls.
     pub metrics: Arc<Metrics>,
     /// Turns true when the server begins to end.
@@ -61,15 +65,14 @@ impl TokenApi {
         async {
             let outcome = match self.callers.authenticate(&self.engine, &request).await {
                 Ok(credential) => {
-                    Span::current().record("caller", field::display(&credential.caller().principal));
-                    work(credential, request.into_inner()).await
-                }
-                Err(error) => {
-                    if matches!(error, AuthenticateError::Credential(_)) {
-                        self.metrics.work.authentication_failed();
+                    let principal = &credential.caller().principal;
+                    Span::current().record("caller", field::display(principal));
+                    match self.places.take(principal.clone()) {
+                        Ok(_place) => work(credential, request.into_inner()).await,
+                        Err(refused) => Err(refused.into()),
                     }
-                    Err(error.into())
                 }
+                Err(error) => Err(self.refuse(error, &request).await),
             };
             let outcome = conclude(outcome, started);
             let code = outcome.as_ref().map_or_else(Status::code, |_| Code::Ok);
@@ -78,6 +81,21 @@ impl TokenApi {
         }
         .instrument(span)
         .await
+    }
+}
+
+impl TokenApi {
+    /// Counts a credential that was not accepted, and holds the answer back from who sends many.
+    async fn refuse<M>(&self, error: AuthenticateError, request: &Request<M>) -> CallError {
+        let AuthenticateError::Credential(refusal) = error else { return error.into() };
+        self.metrics.work.authentication_failed();
+        // Only what looks like a guess: the others have cost no query, or have proven their secret.
+        match request.extensions().get::<Peer>() {
+            Some(peer) if refusal == CredentialError::Invalid => {
+                if self.callers.hold(peer.address.ip()).await { error.into() } else { Refused::Full.into() }
+            }
+            _ => error.into(),
+        }
     }
 }
 

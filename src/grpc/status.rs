@@ -12,6 +12,7 @@ use super::error::CallError;
 use super::proto::ErrorReason;
 use crate::actions::ActionError;
 use crate::domain::{AccessError, CredentialError, Violations};
+use crate::shares::Refused;
 use crate::store::StoreError;
 use crate::verify::{AuthenticateError, Unknown};
 
@@ -31,6 +32,7 @@ impl From<&CallError> for Status {
             CallError::Access(error) => access(error),
             CallError::Invalid(violations) => invalid(violations),
             CallError::Action(error) => action(error),
+            CallError::Refused(error) => refused(*error),
         }
     }
 }
@@ -46,6 +48,7 @@ fn action(error: &ActionError) -> Status {
             Status::with_error_details(Code::InvalidArgument, error.to_string(), details)
         }
         ActionError::NotFound => plain(Code::NotFound, ErrorReason::TokenNotFound, error),
+        ActionError::Refused(error) => refused(*error),
         ActionError::Overloaded(error) => transient(ErrorReason::Overloaded, error),
         ActionError::Store(error) => store(error),
         ActionError::Minting(_) => internal(),
@@ -56,6 +59,7 @@ fn unknown(error: &Unknown) -> Status {
     match error {
         Unknown::Store(error) => store(error),
         Unknown::Shared(error) => store(error),
+        Unknown::Refused(error) => refused(*error),
         Unknown::Overloaded(error) => transient(ErrorReason::Overloaded, error),
         // No verdict is known, and the operator has to act: the log says how.
         Unknown::DurableHash(error) => transient(ErrorReason::Internal, error),
@@ -69,6 +73,17 @@ fn store(error: &StoreError) -> Status {
         | StoreError::DeadlineExceeded
         | StoreError::OtherServer => transient(ErrorReason::DatabaseUnavailable, error),
         StoreError::Refused(_) | StoreError::Corrupt { .. } | StoreError::BeforeCommit(_) => internal(),
+    }
+}
+
+fn refused(error: Refused) -> Status {
+    match error {
+        Refused::Full => transient(ErrorReason::Overloaded, &error),
+        Refused::OverShare => {
+            let mut details = details(ErrorReason::CallerOverShare);
+            details.set_retry_info(Some(RETRY_AFTER));
+            Status::with_error_details(Code::ResourceExhausted, error.to_string(), details)
+        }
     }
 }
 

@@ -20,6 +20,8 @@ pub struct Limits {
     pub connections: usize,
     /// Most calls at once on one connection; its client waits with more.
     pub streams: u32,
+    /// Most calls at once that take waiting; warm verdicts take none.
+    pub calls: usize,
 }
 
 /// What a server needs to know; every value already checked.

@@ -22,6 +22,7 @@ use crate::http;
 use crate::jobs::{announce, last_use, mac_refresh, purge, readiness};
 use crate::listener;
 use crate::metrics::Metrics;
+use crate::shares::Shares;
 use crate::store::{self, MigrateError, Store};
 use crate::tls::Protocol;
 use crate::verify::{Engine, Parts};
@@ -169,6 +170,7 @@ async fn wire(config: &ServerConfig) -> Result<(Running, Router), ServeError> {
         engine: Arc::clone(&engine),
         actions,
         callers: config.certificates.clone().into(),
+        places: Shares::new(config.limits.calls),
         metrics: Arc::clone(&metrics),
         draining,
     };

@@ -14,11 +14,11 @@ use super::Unknown;
 use crate::domain::Principal;
 use crate::hashing::{HashPool, Overloaded};
 use crate::secret::{DurableCost, Keyring, MacMatch, Secret, TokenId};
+use crate::shares::{Place, Refused, Shares};
 use crate::store::{MacChange, Store};
 
-/// How many attempts may wait or run at once, and how many of them for one share.
+/// How many attempts may wait or run at once.
 const PLACES: usize = 128;
-const PLACES_PER_SHARE: usize = PLACES / 4;
 
 /// How long an attempt may wait for another one on the same id.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -44,38 +44,35 @@ struct Inner {
     keyring: Arc<Keyring>,
     hashing: HashPool,
     limit: DurableCost,
-    queue: Mutex<Queue>,
+    places: Shares<Share>,
+    turns: Mutex<Turns>,
 }
 
-/// Who is in the queue. Entries go when the last of their kind leaves, so both maps stay below `PLACES`.
-#[derive(Debug, Default)]
-struct Queue {
-    taken: usize,
-    shares: HashMap<Share, usize>,
-    turns: HashMap<TokenId, (Arc<Semaphore>, usize)>,
-}
+/// Whose turn it is with each id, and how many wait for it. An entry goes with the last of them, so there are
+/// never more than places.
+type Turns = HashMap<TokenId, (Arc<Semaphore>, usize)>;
 
 impl Fallback {
     pub(super) fn new(store: Store, keyring: Arc<Keyring>, hashing: HashPool, limit: DurableCost) -> Self {
-        Self { inner: Arc::new(Inner { store, keyring, hashing, limit, queue: Mutex::default() }) }
+        let (places, turns) = (Shares::new(PLACES), Mutex::default());
+        Self { inner: Arc::new(Inner { store, keyring, hashing, limit, places, turns }) }
     }
 
     /// Tells whether the durable verifier accepts the secret; if so, its MAC has been written anew, or
     /// the reason why not has been logged.
     pub(super) async fn prove(&self, secret: Secret, share: Share) -> Result<bool, Unknown> {
-        let place = Place::take(&self.inner, secret.id(), share)?;
+        let turn = Turn::take(&self.inner, secret.id(), share)?;
         let inner = Arc::clone(&self.inner);
         // A task of its own: a caller that goes away must not let the next attempt begin while this
         // one's hash still runs.
-        let attempt = tokio::spawn(async move { inner.attempt(secret, place).await }.in_current_span());
+        let attempt = tokio::spawn(async move { inner.attempt(secret, turn).await }.in_current_span());
         attempt.await.map_err(|_| Unknown::Overloaded(Overloaded))?
     }
 }
 
 impl Inner {
-    async fn attempt(&self, secret: Secret, place: Place) -> Result<bool, Unknown> {
-        let turn = Arc::clone(&place.turn).acquire_owned();
-        let _turn = tokio::time::timeout(PATIENCE, turn).await.map_err(|_| Overloaded)?;
+    async fn attempt(&self, secret: Secret, turn: Turn) -> Result<bool, Unknown> {
+        let _alone = tokio::time::timeout(PATIENCE, turn.alone.acquire()).await.map_err(|_| Overloaded)?;
         let id = secret.id();
         // Read now, not before the wait: the attempt before this one may have written a MAC that decides.
         let Some((old, durable_hash)) = self.store.load_verifiers(id).await? else { return Ok(false) };
@@ -98,49 +95,37 @@ impl Inner {
         Ok(true)
     }
 
-    fn queue(&self) -> MutexGuard<'_, Queue> {
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    fn turns(&self) -> MutexGuard<'_, Turns> {
+        self.turns.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// A place in the queue, given back when dropped.
-struct Place {
+/// A place in the queue for an id, given back when dropped.
+struct Turn {
     inner: Arc<Inner>,
     id: TokenId,
-    share: Share,
-    turn: Arc<Semaphore>,
+    /// Held by whoever attempts this id.
+    alone: Arc<Semaphore>,
+    _place: Place<Share>,
 }
 
-impl Place {
-    fn take(inner: &Arc<Inner>, id: TokenId, share: Share) -> Result<Self, Overloaded> {
-        let mut queue = inner.queue();
-        let of_share = queue.shares.get(&share).copied().unwrap_or(0);
-        if queue.taken >= PLACES || of_share >= PLACES_PER_SHARE {
-            return Err(Overloaded);
-        }
-        queue.taken += 1;
-        queue.shares.insert(share.clone(), of_share + 1);
-        let (turn, waiting) = queue.turns.entry(id).or_insert_with(|| (Arc::new(Semaphore::new(1)), 0));
+impl Turn {
+    fn take(inner: &Arc<Inner>, id: TokenId, share: Share) -> Result<Self, Refused> {
+        let place = inner.places.take(share)?;
+        let mut turns = inner.turns();
+        let (alone, waiting) = turns.entry(id).or_insert_with(|| (Arc::new(Semaphore::new(1)), 0));
         *waiting += 1;
-        let turn = Arc::clone(turn);
-        Ok(Self { inner: Arc::clone(inner), id, share, turn })
+        Ok(Self { inner: Arc::clone(inner), id, alone: Arc::clone(alone), _place: place })
     }
 }
 
-impl Drop for Place {
+impl Drop for Turn {
     fn drop(&mut self) {
-        let mut queue = self.inner.queue();
-        queue.taken -= 1;
-        if let Some(of_share) = queue.shares.get_mut(&self.share) {
-            *of_share -= 1;
-            if *of_share == 0 {
-                queue.shares.remove(&self.share);
-            }
-        }
-        if let Some((_, waiting)) = queue.turns.get_mut(&self.id) {
+        let mut turns = self.inner.turns();
+        if let Some((_, waiting)) = turns.get_mut(&self.id) {
             *waiting -= 1;
             if *waiting == 0 {
-                queue.turns.remove(&self.id);
+                turns.remove(&self.id);
             }
         }
     }

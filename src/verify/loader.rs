@@ -3,6 +3,7 @@
 //! caller joins only a query that has not been sent, so that what it gets was read after it asked.
 
 use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -31,6 +32,10 @@ const WORKERS: usize = 4;
 /// The most ids that may wait, in each lane, and the most callers for one of them.
 const QUEUE: usize = 8_192;
 const WAITERS_PER_ID: usize = 4_096;
+
+/// How long a read may have to wait for its turn, as far as can be told; whoever would wait longer is refused
+/// at once, so that those who are served are still there.
+const MAX_WAIT: Duration = Duration::from_secs(1);
 
 /// How long a caller waits, how long a query may take, and how long a line that could not be opened is not
 /// tried again.
@@ -80,6 +85,8 @@ struct Shared {
     keyring: Arc<Keyring>,
     feed: Arc<Notify>,
     metrics: Arc<Metrics>,
+    /// How long a query takes of late, in microseconds.
+    pace: AtomicU64,
     waiting: Mutex<Waiting>,
     arrived: Notify,
 }
@@ -102,8 +109,9 @@ impl Loader {
         feed: Arc<Notify>,
         metrics: Arc<Metrics>,
     ) -> Self {
-        let (waiting, arrived) = (Mutex::default(), Notify::new());
-        let shared = Arc::new(Shared { lines, cache, freshness, keyring, feed, metrics, waiting, arrived });
+        let (pace, waiting, arrived) = (AtomicU64::new(0), Mutex::default(), Notify::new());
+        let shared =
+            Arc::new(Shared { lines, cache, freshness, keyring, feed, metrics, pace, waiting, arrived });
         let mut tasks = JoinSet::new();
         for _ in 0..WORKERS {
             tasks.spawn(Worker { shared: Arc::clone(&shared), line: None, failed: None }.run());
@@ -151,13 +159,28 @@ impl Shared {
             Lane::Credential => &mut waiting.credentials,
             Lane::Secret => &mut waiting.secrets,
         };
-        if queue.len() >= QUEUE {
+        let batch = if lane == Lane::Credential { CREDENTIALS_PER_BATCH } else { BATCH };
+        if queue.len() >= QUEUE || self.wait(queue.len(), batch) > MAX_WAIT {
             return Err(Overloaded);
         }
         queue.push_back(id);
         waiting.waiters.insert((lane, id), vec![sender]);
         self.arrived.notify_one();
         Ok(receiver)
+    }
+
+    /// Estimates how long a read behind so many others waits until it is sent.
+    fn wait(&self, ahead: usize, batch: usize) -> Duration {
+        let rounds = (ahead / batch).div_ceil(WORKERS) as u64;
+        Duration::from_micros(self.pace.load(Ordering::Relaxed).saturating_mul(rounds))
+    }
+
+    /// Learns how long a query took: an average in which the last eight or so count.
+    fn learn(&self, took: Duration) {
+        let took = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+        let before = self.pace.load(Ordering::Relaxed);
+        // Workers may overwrite each other's: it is an estimate.
+        self.pace.store(before.saturating_mul(7).saturating_add(took) / 8, Ordering::Relaxed);
     }
 
     /// Takes the next batch off the queue; what is taken can no longer be joined.
@@ -212,7 +235,9 @@ impl Worker {
             let ids: Vec<TokenId> = batch.iter().map(|(id, _)| *id).collect();
             let began = Instant::now();
             let outcome = self.read(&ids).await;
-            self.shared.metrics.engine.batch(ids.len(), began.elapsed(), outcome.is_ok());
+            let took = began.elapsed();
+            self.shared.learn(took);
+            self.shared.metrics.engine.batch(ids.len(), took, outcome.is_ok());
             match outcome {
                 Ok(Batch { records, as_of, read }) => {
                     for (id, waiters) in batch {

@@ -25,6 +25,7 @@ mod sync {
 use crate::domain::{CredentialError, Reach, Scope, Scopes, TokenState, Verdict};
 use crate::hashing::Overloaded;
 use crate::secret::DurableError;
+use crate::shares::Refused;
 use crate::store::StoreError;
 
 pub use cache::Cached;
@@ -87,6 +88,9 @@ pub enum Unknown {
     /// Too many are asking.
     #[error(transparent)]
     Overloaded(#[from] Overloaded),
+    /// This caller is asking for more than its share, or all shares are taken.
+    #[error(transparent)]
+    Refused(#[from] Refused),
     /// The durable verifier that the database holds is not one that this server may compute.
     #[error("the token's durable hash cannot be checked")]
     DurableHash(#[from] DurableError),

@@ -96,7 +96,7 @@ impl Installation {
         ServerConfig {
             tls: None,
             certificates: CertificateMappings::default(),
-            limits: Limits { connections: 2048, streams: 256 },
+            limits: Limits { connections: 2048, streams: 256, calls: 4096 },
             database: self.database.options(),
             database_connections: 8,
             migrate: true,

@@ -23,7 +23,8 @@ pub(crate) fn check(status: &Status, code: Code, reason: &str) {
     let info = details.error_info().unwrap_or_else(|| panic!("no ErrorInfo in {status:?}"));
     assert_eq!((status.code(), info.reason.as_str()), (code, reason), "{status:?}");
     assert_eq!(info.domain, "tokend");
-    assert_eq!(details.retry_info().is_some(), code == Code::Unavailable, "RetryInfo of {status:?}");
+    let passing = matches!(code, Code::Unavailable | Code::ResourceExhausted);
+    assert_eq!(details.retry_info().is_some(), passing, "RetryInfo of {status:?}");
     if let Some(retry) = details.retry_info() {
         assert!(retry.retry_delay.is_some_and(|delay| !delay.is_zero()));
     }

@@ -1,0 +1,132 @@
+//! A bounded number of places, shared fairly: nobody may hold more of them than are left to all others. One who
+//! is alone gets half of them, the next half of the rest; so there is always room for somebody new. Called by
+//! whatever takes on work for callers. Knows no callers: its keys are anything that tells them apart.
+
+use std::collections::HashMap;
+use std::hash::Hash;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// The places.
+#[derive(Debug)]
+pub struct Shares<K>(Arc<Inner<K>>);
+
+impl<K> Clone for Shares<K> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+#[derive(Debug)]
+struct Inner<K> {
+    places: usize,
+    taken: Mutex<Taken<K>>,
+}
+
+/// Who holds how many. An entry goes with its last place, so there are never more than places.
+#[derive(Debug)]
+struct Taken<K> {
+    total: usize,
+    by_key: HashMap<K, usize>,
+}
+
+/// Why there is no place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Refused {
+    /// All are taken.
+    #[error("too much work is waiting already")]
+    Full,
+    /// Whoever asks holds as many as are left to all others.
+    #[error("this caller has more work waiting than its fair share")]
+    OverShare,
+}
+
+/// A place, given back when dropped.
+#[derive(Debug)]
+pub struct Place<K: Hash + Eq> {
+    inner: Arc<Inner<K>>,
+    key: K,
+}
+
+impl<K: Hash + Eq + Clone> Shares<K> {
+    /// Makes so many places.
+    #[must_use]
+    pub fn new(places: usize) -> Self {
+        let taken = Mutex::new(Taken { total: 0, by_key: HashMap::new() });
+        Self(Arc::new(Inner { places, taken }))
+    }
+
+    /// Takes a place.
+    ///
+    /// # Errors
+    /// [`Refused`].
+    pub fn take(&self, key: K) -> Result<Place<K>, Refused> {
+        let mut taken = self.0.lock();
+        let left = self.0.places.saturating_sub(taken.total);
+        let held = taken.by_key.get(&key).copied().unwrap_or(0);
+        match left {
+            0 => Err(Refused::Full),
+            left if held >= left => Err(Refused::OverShare),
+            _ => {
+                taken.total += 1;
+                taken.by_key.insert(key.clone(), held + 1);
+                Ok(Place { inner: Arc::clone(&self.0), key })
+            }
+        }
+    }
+}
+
+impl<K> Inner<K> {
+    fn lock(&self) -> MutexGuard<'_, Taken<K>> {
+        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<K: Hash + Eq> Drop for Place<K> {
+    fn drop(&mut self) {
+        let mut taken = self.inner.lock();
+        taken.total -= 1;
+        if let Some(held) = taken.by_key.get_mut(&self.key) {
+            *held -= 1;
+            if *held == 0 {
+                taken.by_key.remove(&self.key);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Takes places until refused.
+    fn greedy(shares: &Shares<&'static str>, key: &'static str) -> (Vec<Place<&'static str>>, Refused) {
+        let mut held = Vec::new();
+        loop {
+            match shares.take(key) {
+                Ok(place) => held.push(place),
+                Err(refused) => return (held, refused),
+            }
+        }
+    }
+
+    #[test]
+    fn whoever_is_greedy_leaves_as_much_as_it_holds() {
+        let shares = Shares::new(16);
+        let (first, refused) = greedy(&shares, "a");
+        assert_eq!((first.len(), refused), (8, Refused::OverShare));
+        let (second, refused) = greedy(&shares, "b");
+        assert_eq!((second.len(), refused), (4, Refused::OverShare));
+        assert!(shares.take("c").is_ok());
+    }
+
+    #[test]
+    fn places_come_back_and_all_of_them_can_be_taken() {
+        let shares = Shares::new(2);
+        let a = shares.take("a").unwrap();
+        let b = shares.take("b").unwrap();
+        assert_eq!(shares.take("c").unwrap_err(), Refused::Full);
+        drop((a, b));
+        let taken = shares.0.lock();
+        assert_eq!((taken.total, taken.by_key.len()), (0, 0));
+    }
+}

@@ -1,0 +1,10 @@
+//! More than a replica can do: what is too much is refused early, and nobody starves anybody else.
+
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+
+#[expect(dead_code, reason = "each suite uses its part")]
+#[path = "../support/mod.rs"]
+mod support;
+
+mod connections;
+mod shares;
