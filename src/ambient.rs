@@ -19,11 +19,11 @@ pub fn randomness() -> rand::rngs::SysRng {
     rand::rngs::SysRng
 }
 
-/// Returns a number that tells this process's calls apart in its logs. Guessable: no secret.
+/// Returns what names a new trace (W3C Trace Context); never 0. Guessable: no secret.
 #[must_use]
 #[expect(clippy::disallowed_methods, reason = "this is the file that owns randomness")]
-pub fn call_id() -> u64 {
-    rand::random()
+pub fn trace_id() -> u128 {
+    rand::random_range(1..=u128::MAX)
 }
 
 /// Returns bytes that name something of this process's own. Guessable: no secret.

@@ -12,7 +12,7 @@ use crate::store::Store;
 use crate::{store, telemetry};
 
 pub(super) fn run(settings: BootstrapSettings) -> Result<(), CommandError> {
-    telemetry::init(&settings.log)?;
+    telemetry::init(&settings.log, None)?;
     single_threaded()?.block_on(make_root(settings))
 }
 

@@ -43,7 +43,7 @@ struct KeyUse {
 pub(super) fn run(command: KeyCommand, environment: &Environment) -> Result<(), CommandError> {
     let KeyCommand::Status { flags, json } = command;
     let settings = flags.resolve(environment)?;
-    telemetry::init(&settings.log)?;
+    telemetry::init(&settings.log, None)?;
     let uses = single_threaded()?.block_on(count(settings))?;
     let mut output = io::stdout().lock();
     if json {

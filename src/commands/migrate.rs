@@ -5,7 +5,7 @@ use crate::config::MigrateSettings;
 use crate::{store, telemetry};
 
 pub(super) fn run(settings: &MigrateSettings) -> Result<(), CommandError> {
-    telemetry::init(&settings.log)?;
+    telemetry::init(&settings.log, None)?;
     let database = &settings.database;
     single_threaded()?.block_on(store::migrate(&database.options, &database.prefix))?;
     tracing::info!("the schema is up to date");

@@ -52,7 +52,7 @@ enum Command {
     /// Without a database URL, serve starts a Postgres of its own in --data-dir, makes the first
     /// root token and prints its secret once. With one it is a replica without state: any number
     /// may share the database and the keyring.
-    Serve(ServeFlags),
+    Serve(Box<ServeFlags>),
     /// Make a root token when no active one exists, and print its secret alone
     ///
     /// Applies migrations first. Refuses (exit status 1) when an active root token exists.

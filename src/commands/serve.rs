@@ -17,16 +17,17 @@ use tokio::runtime::Runtime;
 use super::CommandError;
 use super::data_dir::DataDir;
 use super::greeting::Greeting;
-use super::signals::Shutdown;
+use super::signals::{self, Shutdown};
 use super::supervision::keep_running;
 use crate::actions::bootstrap::{Bootstrapped, bootstrap};
 use crate::config::{Migration, ServeSettings, Storage};
 use crate::embedded::{Cluster, Durability};
 use crate::secret::Keyring;
 use crate::server::{self, Listeners, ServerConfig};
+use crate::store;
 use crate::store::Store;
+use crate::telemetry::{self, Telemetry};
 use crate::tls::ServerTls;
-use crate::{store, telemetry};
 
 /// What blocking work may still take after the drain; then the process ends without it.
 const LEFTOVER_TIMEOUT: Duration = Duration::from_secs(1);
@@ -37,15 +38,19 @@ struct Service {
     listeners: Listeners,
     shutdown: Shutdown,
     tls: Option<Arc<ServerTls>>,
+    telemetry: Arc<Telemetry>,
     settings: ServeSettings,
 }
 
 pub(super) fn run(settings: ServeSettings, storage: Storage) -> Result<(), CommandError> {
-    telemetry::init(&settings.log)?;
-    let tls = settings.tls.clone().map(ServerTls::load).transpose()?.map(Arc::new);
     let runtime = Runtime::new().map_err(CommandError::Runtime)?;
-    let (listeners, shutdown) = runtime.block_on(prepare(&settings))?;
-    let service = Service { runtime, listeners, shutdown, tls, settings };
+    let telemetry = {
+        let _within = runtime.enter();
+        Arc::new(telemetry::init(&settings.log, settings.otlp_endpoint.as_deref())?)
+    };
+    let tls = settings.tls.clone().map(ServerTls::load).transpose()?.map(Arc::new);
+    let (listeners, shutdown) = runtime.block_on(prepare(&settings, &telemetry))?;
+    let service = Service { runtime, listeners, shutdown, tls, telemetry, settings };
     match storage {
         Storage::Shared { options, keyring } => service.serve(*options, keyring),
         Storage::Embedded { data_dir, keyring } => {
@@ -67,8 +72,12 @@ pub(super) fn run(settings: ServeSettings, storage: Storage) -> Result<(), Comma
 }
 
 /// Takes the addresses and begins to listen for signals, before anything that is slow.
-async fn prepare(settings: &ServeSettings) -> Result<(Listeners, Shutdown), CommandError> {
+async fn prepare(
+    settings: &ServeSettings,
+    telemetry: &Arc<Telemetry>,
+) -> Result<(Listeners, Shutdown), CommandError> {
     let shutdown = Shutdown::install().map_err(CommandError::Signals)?;
+    tokio::spawn(signals::log_levels(Arc::clone(telemetry)).map_err(CommandError::Signals)?);
     let grpc = bind(settings.listen).await?;
     let http = match settings.http_listen {
         Some(address) => Some(bind(address).await?),
@@ -103,6 +112,7 @@ impl Service {
             cache_bytes: settings.cache_bytes,
             last_use_interval: settings.last_use_interval,
             require_fsync: settings.require_fsync,
+            sampling: settings.sampling,
             drain_timeout: settings.drain_timeout,
         };
         let address = self.listeners.grpc.local_addr().unwrap_or(settings.listen);
@@ -112,6 +122,7 @@ impl Service {
         }
         let requested = self.shutdown.requested();
         let served = self.runtime.block_on(server::run(config, self.listeners, requested));
+        self.telemetry.end();
         self.runtime.shutdown_timeout(LEFTOVER_TIMEOUT);
         Ok(served?)
     }

@@ -1,11 +1,15 @@
-//! SIGTERM and Ctrl-C: the first asks the server to finish, the second ends the process.
+//! SIGTERM and Ctrl-C: the first asks the server to finish, the second ends the process. SIGUSR1 has it log
+//! more, SIGUSR2 as configured again.
 //!
 //! Serve installs them before its slow start, so that a signal meanwhile is not lost.
 
 use std::io;
+use std::sync::Arc;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
+
+use crate::telemetry::Telemetry;
 
 /// Learns of the first signal. Clones learn of the same one.
 #[derive(Clone)]
@@ -28,6 +32,20 @@ impl Shutdown {
             std::future::pending::<()>().await;
         }
     }
+}
+
+/// Installs the handlers that change how much is logged; what is returned waits for the signals.
+pub(super) fn log_levels(telemetry: Arc<Telemetry>) -> Result<impl Future<Output = ()>, io::Error> {
+    let (mut more, mut less) = (signal(SignalKind::user_defined1())?, signal(SignalKind::user_defined2())?);
+    Ok(async move {
+        loop {
+            tokio::select! {
+                Some(()) = more.recv() => telemetry.log_more(),
+                Some(()) = less.recv() => telemetry.log_as_configured(),
+                else => return,
+            }
+        }
+    })
 }
 
 async fn count(mut terminate: Signal, mut interrupt: Signal, sender: watch::Sender<bool>) {

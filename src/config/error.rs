@@ -143,6 +143,9 @@ pub enum ConfigError {
         /// What is wrong.
         problem: String,
     },
+    /// The collector's address is none.
+    #[error("--otlp-endpoint must be http://HOST:PORT of a collector, as a rule on this machine")]
+    OtlpEndpoint,
     /// `--no-migrate` beside the private Postgres, which nothing else could migrate.
     #[error("--no-migrate needs a database URL: only serve itself migrates its private Postgres")]
     NoMigrateWithoutDatabase,

@@ -16,7 +16,8 @@ use zeroize::Zeroizing;
 use super::ConfigError;
 use super::database_url::DatabaseUrl;
 use super::values::{
-    CacheBytes, DrainTimeout, LastUseInterval, LogFilter, LogFormat, MaxStaleness, OutageGrace, Switch,
+    CacheBytes, DrainTimeout, LastUseInterval, LogFilter, LogFormat, MaxStaleness, OutageGrace, SampleRatio,
+    Switch,
 };
 
 /// What a configuration file may say; all of it is optional.
@@ -50,6 +51,8 @@ pub(super) struct FileSettings {
     pub(super) max_connections: Option<NonZeroU16>,
     pub(super) max_streams: Option<NonZeroU16>,
     pub(super) max_calls: Option<NonZeroU16>,
+    pub(super) otlp_endpoint: Option<String>,
+    pub(super) trace_sample_ratio: Option<SampleRatio>,
     #[serde(default)]
     pub(super) client_certificate: Vec<ClientCertificate>,
 }

@@ -12,7 +12,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::values::{
-    CacheBytes, DrainTimeout, LastUseInterval, LogFilter, LogFormat, MaxStaleness, OutageGrace,
+    CacheBytes, DrainTimeout, LastUseInterval, LogFilter, LogFormat, MaxStaleness, OutageGrace, SampleRatio,
 };
 
 /// Flags of `tokend serve`.
@@ -22,6 +22,17 @@ pub struct ServeFlags {
     pub(super) shared: SharedFlags,
     #[command(flatten)]
     pub(super) cost: CostFlags,
+
+    /// OpenTelemetry collector to export spans to over OTLP (gRPC), as http://HOST:PORT: those that
+    /// callers sample by their traceparent, and some of the rest [env: TOKEND_OTLP_ENDPOINT]
+    /// [default: none]
+    #[arg(long, value_name = "URL", help_heading = "Logging")]
+    pub(super) otlp_endpoint: Option<String>,
+
+    /// What part of the calls that bring no traceparent is exported, 0 to 1
+    /// [env: TOKEND_TRACE_SAMPLE_RATIO] [default: 0.01]
+    #[arg(long, value_name = "RATIO", help_heading = "Logging")]
+    pub(super) trace_sample_ratio: Option<SampleRatio>,
 
     /// Address to serve gRPC on, as IP:PORT [env: TOKEND_LISTEN] [default: 127.0.0.1:50051]
     #[arg(long, value_name = "IP:PORT", help_heading = "Serving")]

@@ -26,8 +26,8 @@ pub use settings::{
     ServeSettings, Storage,
 };
 pub use values::{
-    CacheBytes, DrainTimeout, LastUseInterval, LogFilter, LogFormat, MaxStaleness, OutageGrace, Switch,
-    ValueError,
+    CacheBytes, DrainTimeout, LastUseInterval, LogFilter, LogFormat, MaxStaleness, OutageGrace, SampleRatio,
+    Switch, ValueError,
 };
 
 #[cfg(test)]

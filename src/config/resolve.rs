@@ -14,8 +14,9 @@ use super::settings::{
 };
 use super::sources::Sources;
 use super::tls::{certificates, tls_files};
-use super::values::{CacheBytes, Millis};
+use super::values::{CacheBytes, Millis, SampleRatio};
 use crate::server::Limits;
+use crate::telemetry::Sampling;
 use crate::verify::Bounds;
 
 const LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 50051);
@@ -23,6 +24,7 @@ const MAX_CONNECTIONS: usize = 2048;
 const MAX_STREAMS: u32 = 256;
 const MAX_CALLS: usize = 4096;
 const DATABASE_CONNECTIONS: u32 = 16;
+const TRACE_SAMPLE_RATIO: f64 = 0.01;
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
 const MAX_STALENESS: Duration = Duration::from_secs(1);
 const CACHE_BYTES: u64 = 256 << 20;
@@ -53,11 +55,23 @@ impl ServeFlags {
         }
         let no_migrate =
             sources.is_on(self.no_migrate, "TOKEND_NO_MIGRATE", |file| file.no_migrate.take())?;
+        let otlp_endpoint =
+            sources.choose(self.otlp_endpoint, "TOKEND_OTLP_ENDPOINT", |file| file.otlp_endpoint.take())?;
+        if otlp_endpoint.as_ref().is_some_and(|url| !url.starts_with("http://") || url.contains('@')) {
+            return Err(ConfigError::OtlpEndpoint);
+        }
+        let ratio = sources
+            .choose(self.trace_sample_ratio, "TOKEND_TRACE_SAMPLE_RATIO", |file| {
+                file.trace_sample_ratio.take()
+            })?
+            .map_or(TRACE_SAMPLE_RATIO, SampleRatio::get);
         let storage = sources.storage(self.data_dir)?;
         if no_migrate && matches!(storage, Storage::Embedded { .. }) {
             return Err(ConfigError::NoMigrateWithoutDatabase);
         }
         let settings = ServeSettings {
+            sampling: if otlp_endpoint.is_some() { Sampling::of(ratio) } else { Sampling::off() },
+            otlp_endpoint,
             listen,
             http_listen,
             tls,

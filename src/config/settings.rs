@@ -13,6 +13,7 @@ use super::values::{LogFilter, LogFormat};
 use crate::domain::CertificateMappings;
 use crate::secret::{DurableCost, Keyring, Prefix};
 use crate::server::Limits;
+use crate::telemetry::Sampling;
 use crate::tls::TlsFiles;
 use crate::verify::Bounds;
 
@@ -91,6 +92,10 @@ pub struct ServeSettings {
     pub last_use_interval: Duration,
     /// Whether a Postgres that can lose commits in a crash is refused.
     pub require_fsync: bool,
+    /// The collector that spans are exported to, if any.
+    pub otlp_endpoint: Option<String>,
+    /// Which calls' spans are exported.
+    pub sampling: Sampling,
     /// How long a drain may take.
     pub drain_timeout: Duration,
     /// Logging.

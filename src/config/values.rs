@@ -31,6 +31,9 @@ pub enum ValueError {
     /// Not a number of bytes, or too small a one.
     #[error("expected a number of bytes, at least 1048576")]
     CacheBytes,
+    /// Not a part of a whole.
+    #[error("expected a number from 0 to 1, such as 0.01")]
+    SampleRatio,
     /// Not a truth value.
     #[error("expected true or false")]
     Switch,
@@ -173,6 +176,35 @@ impl FromStr for CacheBytes {
 
     fn from_str(text: &str) -> Result<Self, ValueError> {
         text.parse().map_err(|_| ValueError::CacheBytes).and_then(|bytes: u64| bytes.try_into())
+    }
+}
+
+/// A part of a whole: 0 to 1.
+#[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
+#[serde(try_from = "f64")]
+pub struct SampleRatio(f64);
+
+impl SampleRatio {
+    /// Returns the number.
+    #[must_use]
+    pub fn get(self) -> f64 {
+        self.0
+    }
+}
+
+impl TryFrom<f64> for SampleRatio {
+    type Error = ValueError;
+
+    fn try_from(ratio: f64) -> Result<Self, ValueError> {
+        if (0.0..=1.0).contains(&ratio) { Ok(Self(ratio)) } else { Err(ValueError::SampleRatio) }
+    }
+}
+
+impl FromStr for SampleRatio {
+    type Err = ValueError;
+
+    fn from_str(text: &str) -> Result<Self, ValueError> {
+        text.parse().map_err(|_| ValueError::SampleRatio).and_then(|ratio: f64| ratio.try_into())
     }
 }
 

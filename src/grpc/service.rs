@@ -2,7 +2,7 @@
 //! the answer. One span and at most one log line a call.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 use tonic::{Code, Request, Response, Status, Streaming};
@@ -19,12 +19,15 @@ use super::server::token_service_server::{TokenService, TokenServiceServer};
 use super::stream::VerifyAnswers;
 use super::{MAX_REQUEST_BYTES, convert, status};
 use crate::actions::Actions;
-use crate::ambient;
 use crate::domain::{Caller, CredentialError, Permission, Principal, Scopes};
 use crate::listener::Peer;
 use crate::metrics::{Metrics, Rpc};
 use crate::shares::{Refused, Shares};
+use crate::telemetry::{self, Sampling};
 use crate::verify::{Answer, AuthenticateError, Consistency, Credential, Engine, Question, Share};
+
+/// From when on an answer is worth a line in the log.
+const SLOW: Duration = Duration::from_millis(500);
 
 /// Serves `tokend.v1.TokenService`.
 #[derive(Debug)]
@@ -37,6 +40,8 @@ pub struct TokenApi {
     pub callers: Callers,
     /// Places for calls that take waiting.
     pub places: Shares<Principal>,
+    /// Which calls' spans are exported.
+    pub sampling: Sampling,
     /// Counts calls.
     pub metrics: Arc<Metrics>,
     /// Turns true when the server begins to end.
@@ -60,7 +65,7 @@ impl TokenApi {
     where
         F: Future<Output = Result<A, CallError>> + 'a,
     {
-        let span = span(rpc);
+        let span = self.span(rpc, &request);
         let started = Instant::now();
         async {
             let outcome = match self.callers.authenticate(&self.engine, &request).await {
@@ -99,22 +104,42 @@ impl TokenApi {
     }
 }
 
-fn span(rpc: Rpc) -> Span {
-    tracing::info_span!(
-        "rpc",
-        rpc.method = rpc.name(),
-        call = format_args!("{:016x}", ambient::call_id()),
-        caller = field::Empty,
-        token.id = field::Empty,
-        user.id = field::Empty,
-        verdict = field::Empty,
-    )
+impl TokenApi {
+    /// Begins the call's span, in the caller's trace if it brings one.
+    fn span<M>(&self, rpc: Rpc, request: &Request<M>) -> Span {
+        let context = self.sampling.context(traceparent(request));
+        let span = tracing::info_span!(
+            "rpc",
+            otel.name = rpc.name(),
+            otel.kind = "server",
+            rpc.method = rpc.name(),
+            trace.id = %context.trace_id,
+            caller = field::Empty,
+            token.id = field::Empty,
+            user.id = field::Empty,
+            verdict = field::Empty,
+        );
+        telemetry::adopt(&span, &context, self.sampling);
+        span
+    }
 }
 
-/// Turns the outcome into what tonic sends, and logs it: answers at debug.
+fn traceparent<M>(request: &Request<M>) -> Option<&str> {
+    request.metadata().get("traceparent")?.to_str().ok()
+}
+
+/// Turns the outcome into what tonic sends, and logs it: answers at debug, slow ones at info.
 fn conclude<A>(outcome: Result<A, CallError>, started: Instant) -> Result<Response<A>, Status> {
-    let duration_ms = started.elapsed().as_secs_f64() * 1e3;
-    outcome.map(Response::new).inspect(|_| tracing::debug!(duration_ms, "answered")).map_err(|error| {
+    let elapsed = started.elapsed();
+    let duration_ms = elapsed.as_secs_f64() * 1e3;
+    let answered = outcome.map(Response::new).inspect(|_| {
+        if elapsed < SLOW {
+            tracing::debug!(duration_ms, "answered");
+        } else {
+            tracing::info!(duration_ms, "answered slowly");
+        }
+    });
+    answered.map_err(|error| {
         let status = Status::from(&error);
         status::log(&error, &status, Some(duration_ms));
         status
@@ -140,9 +165,11 @@ pub async fn drained(mut draining: watch::Receiver<bool>) {
 }
 
 impl TokenApi {
-    /// Answers Verify from a fresh cache; `None` when that cannot tell, and where the answer would be logged.
+    /// Answers Verify from a fresh cache; `None` when that cannot tell, and where the call's span is wanted.
     fn verify_now(&self, request: &Request<VerifyRequest>) -> Option<VerifyReply> {
-        if tracing::enabled!(tracing::Level::DEBUG) {
+        if tracing::enabled!(tracing::Level::DEBUG)
+            || (self.sampling.exports() && self.sampling.context(traceparent(request)).sampled)
+        {
             return None;
         }
         let credential = self.callers.authenticate_now(&self.engine, request)?;

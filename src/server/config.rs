@@ -10,6 +10,7 @@ use crate::domain::CertificateMappings;
 use crate::metrics::MetricsError;
 use crate::secret::{DurableCost, Keyring, Prefix};
 use crate::store::MigrateError;
+use crate::telemetry::Sampling;
 use crate::tls::ServerTls;
 use crate::verify::Bounds;
 
@@ -55,6 +56,8 @@ pub struct ServerConfig {
     pub cache_bytes: u64,
     /// How often it is written down which tokens were used.
     pub last_use_interval: Duration,
+    /// Which calls' spans are exported.
+    pub sampling: Sampling,
     /// How long calls may go on after the shutdown began.
     pub drain_timeout: Duration,
 }

@@ -171,6 +171,7 @@ async fn wire(config: &ServerConfig) -> Result<(Running, Router), ServeError> {
         actions,
         callers: config.certificates.clone().into(),
         places: Shares::new(config.limits.calls),
+        sampling: config.sampling,
         metrics: Arc::clone(&metrics),
         draining,
     };

@@ -11,6 +11,7 @@ mod recovery;
 mod refusals;
 mod replica;
 mod rpc;
+mod telemetry;
 
 #[path = "../support/cluster.rs"]
 mod cluster;

@@ -55,6 +55,22 @@ pub(crate) fn verify(address: &str, caller: &str, presented: &str) -> Result<Ver
     })
 }
 
+/// Verifies within a trace of the caller's.
+pub(crate) fn verify_traced(
+    address: &str,
+    caller: &str,
+    presented: &str,
+    traceparent: &str,
+) -> Result<VerifyResponse, Status> {
+    let message = VerifyRequest { secret: presented.to_owned(), ..Default::default() };
+    let mut request = request(caller, message);
+    request.metadata_mut().insert("traceparent", traceparent.parse().unwrap());
+    runtime().block_on(async {
+        let mut client = TokenServiceClient::new(connect(address).await.unwrap());
+        Ok(client.verify(request).await?.into_inner())
+    })
+}
+
 pub(crate) fn verdict(address: &str, caller: &str, presented: &str) -> Verdict {
     verify(address, caller, presented).unwrap().verdict()
 }

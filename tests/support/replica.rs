@@ -13,6 +13,7 @@ use tokend::domain::CertificateMappings;
 use tokend::secret::{DurableCost, Keyring, Prefix};
 use tokend::server::{self, Limits, Listeners, ServeError, ServerConfig};
 use tokend::store::Store;
+use tokend::telemetry::Sampling;
 use tokend::verify::Bounds;
 use tokio::net::TcpListener;
 use tokio::runtime::Builder;
@@ -108,6 +109,7 @@ impl Installation {
             bounds: Bounds { max_staleness: Duration::from_secs(1), outage_grace: Duration::ZERO },
             cache_bytes: 16 << 20,
             last_use_interval: Duration::from_millis(100),
+            sampling: Sampling::off(),
             drain_timeout: Duration::from_secs(10),
         }
     }

@@ -1,0 +1,147 @@
+//! Which trace a call belongs to, by W3C Trace Context's `traceparent`, and whether its spans are exported.
+//! Called by the gRPC face once a call. Whoever calls chooses its trace, and is believed in nothing else.
+
+use std::fmt;
+
+use crate::ambient;
+
+/// The trace of a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TraceContext {
+    /// Names the trace: the caller's, or a new one.
+    pub trace_id: TraceId,
+    /// The caller's span, when it names one.
+    pub parent: Option<[u8; 8]>,
+    /// Whether its spans are to be exported.
+    pub sampled: bool,
+}
+
+/// Names a trace; 32 hexadecimal digits where it is shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TraceId(pub [u8; 16]);
+
+impl fmt::Display for TraceId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:032x}", u128::from_be_bytes(self.0))
+    }
+}
+
+/// How many of the calls that bring no trace of their own are exported: none, all, or a part of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Sampling {
+    exports: bool,
+    /// Of 2^64.
+    threshold: u64,
+}
+
+impl Sampling {
+    /// Exports nothing.
+    #[must_use]
+    pub const fn off() -> Self {
+        Self { exports: false, threshold: 0 }
+    }
+
+    /// Exports what callers sample, and this part, 0 to 1, of the rest.
+    #[must_use]
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "saturates at both ends, as wanted"
+    )]
+    pub fn of(ratio: f64) -> Self {
+        // 2^64, above which the cast saturates: a ratio of 1 is every call but one of 2^64.
+        Self { exports: true, threshold: (ratio * 18_446_744_073_709_551_616.0) as u64 }
+    }
+
+    /// Tells whether spans are exported at all.
+    #[must_use]
+    pub const fn exports(self) -> bool {
+        self.exports
+    }
+
+    /// Reads the trace of a call that brings this `traceparent`; what is none counts as absent.
+    #[must_use]
+    pub fn context(self, traceparent: Option<&str>) -> TraceContext {
+        if let Some(context) = traceparent.and_then(parse) {
+            return TraceContext { sampled: context.sampled && self.exports, ..context };
+        }
+        let id = ambient::trace_id().to_be_bytes();
+        let low = u64::from_be_bytes(id.as_chunks::<8>().0[1]);
+        TraceContext { trace_id: TraceId(id), parent: None, sampled: self.exports && low < self.threshold }
+    }
+}
+
+/// Reads `version-trace-parent-flags` (W3C Trace Context, 3.2): of later versions, what version 00 has.
+fn parse(text: &str) -> Option<TraceContext> {
+    let mut parts = text.split('-');
+    let (version, trace, parent, flags) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
+    let version: [u8; 1] = hex(version)?;
+    if version == [0xff] || (version == [0] && parts.next().is_some()) {
+        return None;
+    }
+    let (trace, parent, [flags]): ([u8; 16], [u8; 8], [u8; 1]) = (hex(trace)?, hex(parent)?, hex(flags)?);
+    if trace == [0; 16] || parent == [0; 8] {
+        return None;
+    }
+    Some(TraceContext { trace_id: TraceId(trace), parent: Some(parent), sampled: flags & 1 == 1 })
+}
+
+/// Reads lower-case hexadecimal digits of exactly so many bytes.
+fn hex<const N: usize>(text: &str) -> Option<[u8; N]> {
+    let digit = |byte: &u8| match byte {
+        b'0'..=b'9' => Some(byte - b'0'),
+        b'a'..=b'f' => Some(byte - b'a' + 10),
+        _ => None,
+    };
+    let (pairs, rest) = text.as_bytes().as_chunks::<2>();
+    if pairs.len() != N || !rest.is_empty() {
+        return None;
+    }
+    let mut bytes = [0; N];
+    for (byte, [high, low]) in bytes.iter_mut().zip(pairs) {
+        *byte = digit(high)? << 4 | digit(low)?;
+    }
+    Some(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
+
+    fn traceparent(flags: &str) -> String {
+        format!("00-{TRACE}-00f067aa0ba902b7-{flags}")
+    }
+
+    #[test]
+    fn a_callers_trace_is_gone_on_with_and_its_wish_heard_where_spans_are_exported() {
+        for (sampling, flags, sampled) in [
+            (Sampling::of(0.0), "01", true),
+            (Sampling::of(0.0), "03", true),
+            (Sampling::of(1.0), "00", false),
+            (Sampling::off(), "01", false),
+        ] {
+            let context = sampling.context(Some(&traceparent(flags)));
+            assert_eq!((context.trace_id.to_string().as_str(), context.sampled), (TRACE, sampled));
+            assert_eq!(context.parent, Some([0x00, 0xf0, 0x67, 0xaa, 0x0b, 0xa9, 0x02, 0xb7]));
+        }
+    }
+
+    #[test]
+    fn what_is_no_traceparent_begins_a_trace() {
+        let long = format!("{}-00", traceparent("01"));
+        let zero = format!("00-{}-00f067aa0ba902b7-01", "0".repeat(32));
+        let upper = traceparent("01").to_uppercase();
+        for text in [None, Some(""), Some("00"), Some(&long), Some(&zero), Some(&upper), Some("é-é-é-é")]
+        {
+            let context = Sampling::of(1.0).context(text);
+            assert_ne!(context.trace_id.to_string(), TRACE);
+            assert_eq!((context.parent, context.sampled), (None, true), "{text:?}");
+            assert!(!Sampling::of(0.0).context(text).sampled);
+        }
+        // A later version may have more parts.
+        let later = format!("01-{TRACE}-00f067aa0ba902b7-01-more");
+        assert_eq!(Sampling::off().context(Some(&later)).trace_id.to_string(), TRACE);
+    }
+}

@@ -1,0 +1,140 @@
+//! Log lines to standard error, as text for people or as JSON for machines, and spans to a collector where one
+//! is configured.
+//!
+//! Commands call `init` once, after their configuration is resolved; everything else only uses
+//! the `tracing` macros. No ambient `RUST_LOG` is read: the settings alone decide.
+
+use std::io::{self, IsTerminal};
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use thiserror::Error;
+use tracing::{Level, Span};
+use tracing_subscriber::filter::{ParseError, filter_fn};
+use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
+use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{EnvFilter, Registry, reload};
+
+use crate::config::{LogFormat, LogSettings};
+
+mod context;
+mod export;
+
+pub use context::{Sampling, TraceContext, TraceId};
+use export::Exporter;
+
+/// How much more is logged when more is asked for of a running server.
+const MORE: [&str; 2] = ["tokend=debug", "tokend=trace"];
+
+/// What reads and writes the bytes of a connection, where secrets still stand in the open.
+const WIRE: [&str; 3] = ["h2", "hyper", "hyper_util"];
+
+/// Where Postgres's notices go: below a warning they tell of everyday things, at every start for
+/// example that the table of migrations is there already.
+const NOTICES: &str = "sqlx::postgres::notice";
+
+/// Why logging cannot begin.
+#[derive(Debug, Error)]
+pub enum TelemetryError {
+    /// The directives are invalid.
+    #[error("invalid log directives")]
+    Filter(#[from] ParseError),
+    /// The exporter could not be made.
+    #[error("spans cannot be exported: is --otlp-endpoint http://HOST:PORT?")]
+    Exporter(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// Another subscriber is installed in this process.
+    #[error("logging has already begun in this process")]
+    Installed(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
+/// What can be done about a running process's telemetry.
+#[derive(Debug)]
+pub struct Telemetry {
+    level: reload::Handle<EnvFilter, Registry>,
+    chosen: String,
+    more: AtomicUsize,
+    exporter: Option<Exporter>,
+}
+
+/// Begins to write log lines to standard error, for the rest of the process; with an endpoint also to export
+/// spans, for which there must be a runtime around the call.
+///
+/// The crates that see raw bytes stay at `info` whatever is asked for, so that no level of
+/// detail can put a secret into a log.
+///
+/// # Errors
+/// [`TelemetryError`] when the directives or the endpoint are invalid or logging has begun already.
+pub fn init(settings: &LogSettings, otlp_endpoint: Option<&str>) -> Result<Telemetry, TelemetryError> {
+    let (chosen, level) = reload::Layer::new(filter(settings.filter.as_str(), None)?);
+    // A filter of its own: among directives the most specific wins, so `h2::codec=trace` would undo `h2=info`.
+    let bounded = filter_fn(|metadata| *metadata.level() <= most_detailed(metadata.target()));
+    let lines = tracing_subscriber::fmt::layer().with_writer(io::stderr);
+    let (exporter, tracer) = otlp_endpoint.map(Exporter::start).transpose()?.unzip();
+    // Spans of calls, and nothing of the crates that would export them.
+    let spans = tracer.map(|tracer| {
+        let own = filter_fn(|metadata| metadata.is_span() && metadata.target().starts_with("tokend"));
+        tracing_opentelemetry::layer().with_tracer(tracer).with_location(false).with_filter(own)
+    });
+    let subscriber = tracing_subscriber::registry().with(chosen).with(bounded).with(spans);
+    let installed = match settings.format {
+        LogFormat::Text => subscriber.with(lines.with_ansi(io::stderr().is_terminal())).try_init(),
+        LogFormat::Json => subscriber.with(lines.json().with_ansi(false)).try_init(),
+    };
+    installed.map_err(|error| TelemetryError::Installed(Box::new(error)))?;
+    let chosen = settings.filter.as_str().to_owned();
+    Ok(Telemetry { level, chosen, more: AtomicUsize::new(0), exporter })
+}
+
+impl Telemetry {
+    /// Logs one step more of what tokend itself does: debug, then trace.
+    pub fn log_more(&self) {
+        let step = self.more.fetch_add(1, Ordering::Relaxed).min(MORE.len() - 1);
+        self.set(Some(MORE[step]));
+    }
+
+    /// Logs as configured again.
+    pub fn log_as_configured(&self) {
+        self.more.store(0, Ordering::Relaxed);
+        self.set(None);
+    }
+
+    /// Sends the last spans; takes at most 5 seconds, and blocks.
+    pub fn end(&self) {
+        if let Some(exporter) = &self.exporter {
+            exporter.end();
+        }
+    }
+
+    fn set(&self, more: Option<&str>) {
+        // Both were parsed before; a failure would leave the level as it is.
+        if let Ok(filter) = filter(&self.chosen, more)
+            && self.level.reload(filter).is_ok()
+        {
+            tracing::info!(directives = more.unwrap_or(&self.chosen), "the log level was changed");
+        }
+    }
+}
+
+/// Puts a call's span into its trace, where spans are exported.
+pub fn adopt(span: &Span, context: &TraceContext, sampling: Sampling) {
+    if sampling.exports() {
+        export::adopt(span, context);
+    }
+}
+
+fn filter(chosen: &str, more: Option<&str>) -> Result<EnvFilter, TelemetryError> {
+    let mut filter = EnvFilter::builder().parse(chosen)?;
+    if let Some(directive) = more {
+        filter = filter.add_directive(directive.parse()?);
+    }
+    Ok(filter)
+}
+
+/// Returns the most detailed level that a target may have, whatever is asked for.
+fn most_detailed(target: &str) -> Level {
+    let root = target.split("::").next().unwrap_or_default();
+    match target {
+        NOTICES => Level::WARN,
+        _ if WIRE.contains(&root) => Level::INFO,
+        _ => Level::TRACE,
+    }
+}

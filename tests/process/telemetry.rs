@@ -1,0 +1,110 @@
+//! What a running server tells of itself: spans to a collector, and more or fewer log lines when asked.
+
+use std::sync::{Arc, Mutex};
+use std::thread;
+
+use opentelemetry_proto::tonic::collector::trace::v1::trace_service_server::{
+    TraceService, TraceServiceServer,
+};
+use opentelemetry_proto::tonic::collector::trace::v1::{
+    ExportTraceServiceRequest, ExportTraceServiceResponse,
+};
+use opentelemetry_proto::tonic::trace::v1::Span;
+use rustix::process::Signal;
+use tokio::net::TcpListener;
+use tonic::transport::Server;
+use tonic::transport::server::TcpIncoming;
+use tonic::{Request, Response, Status};
+
+use super::program::{Place, eventually};
+use super::rpc;
+
+/// A collector that keeps what it is sent.
+#[derive(Debug, Clone, Default)]
+struct Collector(Arc<Mutex<Vec<ExportTraceServiceRequest>>>);
+
+#[tonic::async_trait]
+impl TraceService for Collector {
+    async fn export(
+        &self,
+        request: Request<ExportTraceServiceRequest>,
+    ) -> Result<Response<ExportTraceServiceResponse>, Status> {
+        self.0.lock().unwrap().push(request.into_inner());
+        Ok(Response::new(ExportTraceServiceResponse::default()))
+    }
+}
+
+impl Collector {
+    /// Starts it; returns where it listens. It ends with the process.
+    fn start(&self) -> String {
+        let (sender, receiver) = std::sync::mpsc::channel();
+        let service = TraceServiceServer::new(self.clone());
+        thread::spawn(move || {
+            rpc::runtime().block_on(async {
+                let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+                sender.send(listener.local_addr().unwrap()).unwrap();
+                Server::builder().add_service(service).serve_with_incoming(TcpIncoming::from(listener)).await
+            })
+        });
+        format!("http://{}", receiver.recv().unwrap())
+    }
+
+    fn spans(&self) -> Vec<Span> {
+        let requests = self.0.lock().unwrap();
+        let scopes = requests.iter().flat_map(|request| &request.resource_spans).flat_map(|r| &r.scope_spans);
+        scopes.flat_map(|scope| &scope.spans).cloned().collect()
+    }
+}
+
+const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
+
+#[test]
+fn a_sampled_call_is_exported_within_its_callers_trace_and_shows_no_secret() {
+    let (collector, place) = (Collector::default(), Place::new());
+    let endpoint = collector.start();
+    let data_dir = place.data_dir();
+    let serve = ["serve", "--listen", "127.0.0.1:0", "--data-dir", data_dir.to_str().unwrap()];
+    let telemetry = [("TOKEND_OTLP_ENDPOINT", &*endpoint), ("TOKEND_TRACE_SAMPLE_RATIO", "0")];
+    let mut server = place.start(&serve, &telemetry);
+    let (address, root) = (server.ready(), place.root_secret());
+    let secret = rpc::create(&address, &root, "ada").unwrap().secret;
+    // Warm: a call in the fast lane has a span too when its caller wants one.
+    rpc::verify(&address, &root, &secret).unwrap();
+
+    rpc::verify_traced(&address, &root, &secret, &format!("00-{TRACE}-00f067aa0ba902b7-01")).unwrap();
+    rpc::verify_traced(&address, &root, &secret, &format!("00-{TRACE}-00f067aa0ba902b7-00")).unwrap();
+
+    assert!(server.stop().success());
+    assert!(eventually(|| !collector.spans().is_empty()), "{}", server.stderr());
+    let spans = collector.spans();
+    let [span] = &spans[..] else { panic!("not the one that was sampled: {spans:?}") };
+    assert_eq!((span.name.as_str(), span.parent_span_id.len()), ("Verify", 8));
+    assert_eq!(span.trace_id.iter().map(|byte| format!("{byte:02x}")).collect::<String>(), TRACE);
+    let shown = format!("{:?}", collector.0.lock().unwrap());
+    assert!(!shown.contains(&secret[27..]) && !shown.contains(&root[27..]), "{shown}");
+}
+
+#[test]
+fn log_lines_carry_the_callers_trace_and_more_of_them_come_when_asked() {
+    let place = Place::new();
+    let mut server = place.serve();
+    let (address, root) = (server.ready(), place.root_secret());
+    let secret = rpc::create(&address, &root, "ada").unwrap().secret;
+    let verify = || {
+        rpc::verify_traced(&address, &root, &secret, &format!("00-{TRACE}-00f067aa0ba902b7-01")).unwrap();
+    };
+    verify();
+    assert!(!server.stderr().contains(TRACE), "an answered call is no news");
+
+    server.signal(Signal::USR1);
+    server.await_log("the log level was changed");
+    verify();
+    server.await_log(TRACE);
+
+    server.signal(Signal::USR2);
+    assert!(eventually(|| server.stderr().matches("the log level was changed").count() == 2));
+    let lines = server.stderr().lines().count();
+    verify();
+    assert_eq!(server.stderr().lines().count(), lines, "{}", server.stderr());
+    assert!(server.stop().success());
+}
