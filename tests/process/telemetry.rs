@@ -79,7 +79,7 @@ fn a_sampled_call_is_exported_within_its_callers_trace_and_shows_no_secret() {
     let spans = collector.spans();
     let [span] = &spans[..] else { panic!("not the one that was sampled: {spans:?}") };
     assert_eq!((span.name.as_str(), span.parent_span_id.len()), ("Verify", 8));
-    assert_eq!(span.trace_id.iter().map(|byte| format!("{byte:02x}")).collect::<String>(), TRACE);
+    assert_eq!(span.trace_id, u128::from_str_radix(TRACE, 16).unwrap().to_be_bytes());
     let shown = format!("{:?}", collector.0.lock().unwrap());
     assert!(!shown.contains(&secret[27..]) && !shown.contains(&root[27..]), "{shown}");
 }
