@@ -11,6 +11,7 @@ use crate::store::{Store, StoreError};
 
 pub mod bootstrap;
 pub mod create;
+pub mod get;
 pub mod list;
 pub mod revoke;
 

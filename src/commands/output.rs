@@ -30,6 +30,8 @@ pub(super) struct TokenJson<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     expire_time: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    last_use_time: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     revoke_time: Option<String>,
     #[serde(skip_serializing_if = "str::is_empty")]
     revoke_reason: &'a str,
@@ -49,6 +51,7 @@ impl<'a> From<&'a proto::Token> for TokenJson<'a> {
             create_time: token.create_time.map(rfc3339),
             created_by: &token.created_by,
             expire_time: token.expire_time.map(rfc3339),
+            last_use_time: token.last_use_time.map(rfc3339),
             revoke_time: token.revoke_time.map(rfc3339),
             revoke_reason: &token.revoke_reason,
         }
@@ -98,6 +101,9 @@ pub(super) fn token_lines(token: &proto::Token) -> String {
         rows.push(["created".to_owned(), to_the_second(time)]);
     }
     rows.push(["expires".to_owned(), expires(token)]);
+    if let Some(time) = token.last_use_time {
+        rows.push(["last used".to_owned(), to_the_second(time)]);
+    }
     if let Some(time) = token.revoke_time {
         rows.push(["revoked".to_owned(), to_the_second(time)]);
     }

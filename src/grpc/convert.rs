@@ -47,6 +47,16 @@ pub(super) fn create_response(created: &Created) -> proto::CreateTokenResponse {
     }
 }
 
+pub(super) fn get_request(message: &proto::GetTokenRequest) -> Result<TokenId, Violations> {
+    let mut violations = Violations::default();
+    let id = violations.take("token_id", token_id(&message.token_id));
+    violations.finish(id)
+}
+
+pub(super) fn get_response((found, now): &(Token, OffsetDateTime)) -> proto::GetTokenResponse {
+    proto::GetTokenResponse { token: Some(token(found, *now)) }
+}
+
 pub(super) fn list_request(message: proto::ListTokensRequest) -> Result<ListTokens, Violations> {
     let mut violations = Violations::default();
     let organization_id =

@@ -11,8 +11,8 @@ use tracing::{Instrument as _, Span, field};
 use super::callers::Callers;
 use super::error::CallError;
 use super::proto::{
-    CreateTokenRequest, CreateTokenResponse, ListTokensRequest, ListTokensResponse, RevokeTokenRequest,
-    RevokeTokenResponse, VerifyRequest, VerifyStreamRequest,
+    CreateTokenRequest, CreateTokenResponse, GetTokenRequest, GetTokenResponse, ListTokensRequest,
+    ListTokensResponse, RevokeTokenRequest, RevokeTokenResponse, VerifyRequest, VerifyStreamRequest,
 };
 use super::reply::VerifyReply;
 use super::server::token_service_server::{TokenService, TokenServiceServer};
@@ -170,6 +170,22 @@ impl TokenService for TokenApi {
             Span::current().record("token.id", field::display(created.token.id));
             Span::current().record("user.id", created.token.user_id.as_str());
             Ok(convert::create_response(&created))
+        })
+        .await
+    }
+
+    async fn get_token(
+        &self,
+        request: Request<GetTokenRequest>,
+    ) -> Result<Response<GetTokenResponse>, Status> {
+        self.call(Rpc::GetToken, request, async |credential, message| {
+            let caller = credential.caller();
+            caller.require(Permission::Read)?;
+            let id = convert::get_request(&message)?;
+            Span::current().record("token.id", field::display(id));
+            let found = self.actions.get_token(caller, id).await?;
+            Span::current().record("user.id", found.0.user_id.as_str());
+            Ok(convert::get_response(&found))
         })
         .await
     }

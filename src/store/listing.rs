@@ -37,13 +37,7 @@ impl Store {
                 Order::CreateTimeDescending => self.by_create_time(listing, position, limit).await,
                 Order::ExpireTime => self.by_expire_time(listing, position, limit).await,
             };
-            rows?
-                .into_iter()
-                .map(|row| {
-                    let read_time = row.read_time;
-                    Ok((row.try_into()?, read_time))
-                })
-                .collect()
+            rows?.into_iter().map(rows::with_read_time).collect()
         })
         .await
     }

@@ -50,6 +50,12 @@ macro_rules! select_tokens {
 }
 pub(super) use select_tokens;
 
+/// Converts a row, and keeps the database's time of reading it.
+pub(super) fn with_read_time(row: TokenRow) -> Result<(Token, OffsetDateTime), StoreError> {
+    let read_time = row.read_time;
+    Ok((row.try_into()?, read_time))
+}
+
 impl TryFrom<TokenRow> for Token {
     type Error = StoreError;
 

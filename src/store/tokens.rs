@@ -34,6 +34,18 @@ pub struct Revoked {
 }
 
 impl Store {
+    /// Reads a token, and the database's time of reading; `None`: there is no such token.
+    ///
+    /// # Errors
+    /// [`StoreError`], as for every call of the store.
+    pub async fn read_token(&self, id: TokenId) -> Result<Option<(Token, OffsetDateTime)>, StoreError> {
+        self.within(async {
+            let row = select_tokens!("WHERE id = $1", rows::uuid(id)).fetch_optional(self.pool()?).await?;
+            row.map(rows::with_read_time).transpose()
+        })
+        .await
+    }
+
     /// Stores the token that `prepare` makes for the caller, as it stands in this transaction, and the
     /// transaction's time. The inner result is `prepare`'s own refusal, or the caller's.
     ///

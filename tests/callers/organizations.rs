@@ -1,6 +1,8 @@
 //! A caller acts in its own organization alone, unless its scopes say otherwise.
 
-use tokend::grpc::proto::{CreateTokenRequest, ListTokensRequest, Verdict, VerifyStreamRequest};
+use tokend::grpc::proto::{
+    CreateTokenRequest, GetTokenRequest, ListTokensRequest, Verdict, VerifyStreamRequest,
+};
 use tonic::{Code, Status};
 
 use super::methods::methods;
@@ -36,6 +38,10 @@ async fn reach(caller: &mut Client, method: &str, id: &str, secret: &str) -> (Re
             let request = CreateTokenRequest { organization_id: "other".to_owned(), ..ordinary() };
             (caller.create_token(request).await.map(drop), forbidden)
         }
+        "GetToken" => (
+            caller.get_token(GetTokenRequest { token_id: id.to_owned() }).await.map(drop),
+            Barrier::Refused(Code::NotFound, "TOKEN_NOT_FOUND"),
+        ),
         "ListTokens" => (caller.list_tokens(in_organization("other")).await.map(drop), forbidden),
         "RevokeToken" => (
             caller.revoke_token(revocation(id, "")).await.map(drop),

@@ -9,6 +9,7 @@ mod support;
 
 mod create;
 mod fields;
+mod get;
 mod list;
 mod pages;
 mod revoke;

@@ -4,6 +4,7 @@
 //! secret comes from the environment, a secret to verify from standard input.
 
 mod create;
+mod get;
 mod list;
 mod revoke;
 mod verify;
@@ -28,6 +29,9 @@ pub(super) enum TokenCommand {
     /// --expire-time, --ttl and --no-expiration must be chosen.
     #[command(after_help = CALLER)]
     Create(create::CreateFlags),
+    /// Show a token by its id
+    #[command(after_help = CALLER)]
+    Get(get::GetFlags),
     /// List tokens, newest first
     #[command(after_help = CALLER)]
     List(list::ListFlags),
@@ -49,6 +53,7 @@ pub(super) fn run(command: TokenCommand, environment: &Environment) -> Result<Ex
     single_threaded()?.block_on(async {
         match command {
             TokenCommand::Create(flags) => create::run(flags, environment).await?,
+            TokenCommand::Get(flags) => get::run(flags, environment).await?,
             TokenCommand::List(flags) => list::run(flags, environment).await?,
             TokenCommand::Revoke(flags) => revoke::run(flags, environment).await?,
             TokenCommand::Verify(flags) => return verify::run(flags, environment).await,
