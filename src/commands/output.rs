@@ -23,6 +23,8 @@ pub(super) struct TokenJson<'a> {
     scopes: &'a [String],
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     labels: BTreeMap<&'a str, &'a str>,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    allowed_cidrs: &'a [String],
     state: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     create_time: Option<String>,
@@ -47,6 +49,7 @@ impl<'a> From<&'a proto::Token> for TokenJson<'a> {
             name: &token.name,
             scopes: &token.scopes,
             labels: labels.map(|(key, value)| (key.as_str(), value.as_str())).collect(),
+            allowed_cidrs: &token.allowed_cidrs,
             state: state_name(token),
             create_time: token.create_time.map(rfc3339),
             created_by: &token.created_by,
@@ -92,6 +95,9 @@ pub(super) fn token_lines(token: &proto::Token) -> String {
     ];
     if !token.scopes.is_empty() {
         rows.push(["scopes".to_owned(), token.scopes.join(" ")]);
+    }
+    if !token.allowed_cidrs.is_empty() {
+        rows.push(["networks".to_owned(), token.allowed_cidrs.join(" ")]);
     }
     let labels: BTreeMap<_, _> = token.labels.iter().collect();
     for (key, value) in labels {

@@ -156,6 +156,7 @@ pub fn size_bound(token: &Token) -> usize {
         + text(token.name.as_str())
         + token.revoke_reason.as_ref().map_or(0, |reason| text(reason.as_str()))
         + token.scopes.iter().map(|scope| text(scope.as_str())).sum::<usize>()
+        + token.allowed_cidrs.iter().map(|network| text(&network.to_string())).sum::<usize>()
         + token.labels.iter().map(|(key, value)| text(key) + text(value) + FRAME).sum::<usize>()
 }
 

@@ -1,17 +1,20 @@
 //! Messages to domain types and back, by pure functions. Text is parsed here, once; every bad field of a
 //! request is found before the request is refused.
 
+use std::net::IpAddr;
+
 use time::{Duration, OffsetDateTime};
 
 use super::proto::{self, create_token_request, revoke_token_request};
 use crate::actions::create::{CreateToken, Created};
 use crate::actions::list::{ListTokens, Page};
 use crate::domain::fields::MAX_EXPIRE_TIME;
+use crate::domain::networks::MAX_NETWORKS;
 use crate::domain::page::{DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE, Order};
 use crate::domain::scope::MAX_SCOPES;
 use crate::domain::{
-    Expiration, FieldError, Labels, OrganizationId, RevokeReason, Scope, Scopes, Token, TokenName,
-    TokenState, UserId, Verdict, Violations,
+    Expiration, FieldError, Labels, Network, Networks, OrganizationId, RevokeReason, Scope, Scopes, Token,
+    TokenName, TokenState, UserId, Verdict, Violations,
 };
 use crate::secret::TokenId;
 use crate::store::Revoked;
@@ -26,6 +29,7 @@ pub(super) fn create_request(message: proto::CreateTokenRequest) -> Result<Creat
     let expiration = expiration(message.expiration, &mut violations);
     let scopes = scopes("scopes", &message.scopes, &mut violations);
     let labels = violations.take("labels", Labels::parse(message.labels));
+    let allowed_cidrs = networks(&message.allowed_cidrs, &mut violations);
     let request = (|| {
         Some(CreateToken {
             organization_id: organization_id?,
@@ -34,6 +38,7 @@ pub(super) fn create_request(message: proto::CreateTokenRequest) -> Result<Creat
             expiration: expiration?,
             scopes: scopes?,
             labels: labels?,
+            allowed_cidrs: allowed_cidrs?,
         })
     })();
     violations.finish(request)
@@ -107,25 +112,37 @@ pub(super) fn revoke_response(revoked: &Revoked) -> proto::RevokeTokenResponse {
     }
 }
 
-pub(super) fn required_scopes(texts: &[String]) -> Result<Scopes, Violations> {
+/// What Verify is asked beside the secret.
+pub(super) struct Wanted {
+    pub(super) required: Scopes,
+    pub(super) client_ip: Option<IpAddr>,
+    pub(super) consistency: Consistency,
+}
+
+pub(super) fn verify_request(message: &proto::VerifyRequest) -> Result<Wanted, Violations> {
     let mut violations = Violations::default();
-    let scopes = scopes("required_scopes", texts, &mut violations);
-    violations.finish(scopes)
+    let required = scopes("required_scopes", &message.required_scopes, &mut violations);
+    let client_ip = violations.take("client_ip", optional(&message.client_ip, address));
+    let consistency = violations.take("consistency", self::consistency(message.consistency));
+    let wanted =
+        (|| Some(Wanted { required: required?, client_ip: client_ip?, consistency: consistency? }))();
+    violations.finish(wanted)
+}
+
+fn address(text: &str) -> Result<IpAddr, FieldError> {
+    text.parse().map_err(|_| FieldError::Rule("is not an IPv4 or IPv6 address"))
 }
 
 pub(super) fn no_request() -> Violations {
     Violations::one("request", &FieldError::Required)
 }
 
-pub(super) fn consistency(number: i32) -> Result<Consistency, Violations> {
-    let mut violations = Violations::default();
-    let consistency = match proto::Consistency::try_from(number) {
+pub(super) fn consistency(number: i32) -> Result<Consistency, FieldError> {
+    match proto::Consistency::try_from(number) {
         Ok(proto::Consistency::Unspecified | proto::Consistency::Bounded) => Ok(Consistency::Bounded),
         Ok(proto::Consistency::Full) => Ok(Consistency::Full),
         Err(_) => Err(FieldError::Rule("is not a consistency")),
-    };
-    let consistency = violations.take("consistency", consistency);
-    violations.finish(consistency)
+    }
 }
 
 pub(super) const fn verdict(verdict: Verdict) -> proto::Verdict {
@@ -136,6 +153,7 @@ pub(super) const fn verdict(verdict: Verdict) -> proto::Verdict {
         Verdict::Revoked => proto::Verdict::Revoked,
         Verdict::Expired => proto::Verdict::Expired,
         Verdict::MissingScope => proto::Verdict::MissingScope,
+        Verdict::IpNotAllowed => proto::Verdict::IpNotAllowed,
     }
 }
 
@@ -155,6 +173,7 @@ pub(super) fn token(token: &Token, now: OffsetDateTime) -> proto::Token {
         name: token.name.as_str().to_owned(),
         scopes: token.scopes.iter().map(|scope| scope.as_str().to_owned()).collect(),
         labels: token.labels.iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect(),
+        allowed_cidrs: token.allowed_cidrs.iter().map(ToString::to_string).collect(),
         state: state(token.state(now)).into(),
         create_time: Some(timestamp(token.create_time)),
         created_by: token.created_by.to_string(),
@@ -215,6 +234,19 @@ fn scopes(field: &'static str, texts: &[String], violations: &mut Violations) ->
         .filter_map(|(index, text)| violations.take(&format!("{field}[{index}]"), Scope::parse(text)))
         .collect();
     violations.take(field, Scopes::new(parsed))
+}
+
+fn networks(texts: &[String], violations: &mut Violations) -> Option<Networks> {
+    const FIELD: &str = "allowed_cidrs";
+    if texts.len() > MAX_NETWORKS {
+        return violations.take(FIELD, Err(FieldError::TooLong { limit: MAX_NETWORKS, unit: "networks" }));
+    }
+    let parsed = texts
+        .iter()
+        .enumerate()
+        .filter_map(|(index, text)| violations.take(&format!("{FIELD}[{index}]"), Network::parse(text)))
+        .collect();
+    violations.take(FIELD, Networks::new(parsed))
 }
 
 fn states(numbers: &[i32], violations: &mut Violations) -> Vec<TokenState> {

@@ -9,6 +9,7 @@ use tonic::{Code, Request, Response, Status, Streaming};
 use tracing::{Instrument as _, Span, field};
 
 use super::callers::Callers;
+use super::convert::Wanted;
 use super::error::CallError;
 use super::proto::{
     CreateTokenRequest, CreateTokenResponse, GetTokenRequest, GetTokenResponse, ListTokensRequest,
@@ -20,7 +21,7 @@ use super::stream::VerifyAnswers;
 use super::{MAX_REQUEST_BYTES, convert, status};
 use crate::actions::Actions;
 use crate::ambient;
-use crate::domain::{Caller, Permission, Scopes};
+use crate::domain::{Caller, Permission};
 use crate::metrics::{Metrics, Rpc};
 use crate::verify::{Answer, AuthenticateError, Consistency, Credential, Engine, Question, Share};
 
@@ -104,15 +105,19 @@ fn conclude<A>(outcome: Result<A, CallError>, started: Instant) -> Result<Respon
 }
 
 /// Reads what Verify is asked, for a caller that may ask it.
-pub(super) fn question(caller: &Caller, message: &VerifyRequest) -> Result<(Scopes, Consistency), CallError> {
+pub(super) fn question(caller: &Caller, message: &VerifyRequest) -> Result<Wanted, CallError> {
     caller.require(Permission::Verify)?;
-    let required = convert::required_scopes(&message.required_scopes)?;
-    Ok((required, convert::consistency(message.consistency)?))
+    Ok(convert::verify_request(message)?)
 }
 
 /// Returns what the engine is asked for a caller.
-pub(super) fn asked_of<'a>(caller: &'a Caller, required: &'a Scopes) -> Question<'a> {
-    Question { required, reach: caller.verify_reach(), share: Share::Caller(caller.principal.clone()) }
+pub(super) fn asked_of<'a>(caller: &'a Caller, wanted: &'a Wanted) -> Question<'a> {
+    Question {
+        required: &wanted.required,
+        reach: caller.verify_reach(),
+        client_ip: wanted.client_ip,
+        share: Share::Caller(caller.principal.clone()),
+    }
 }
 
 /// Completes when the server begins to end.
@@ -129,11 +134,11 @@ impl TokenApi {
         }
         let credential = self.callers.authenticate_now(&self.engine, request)?;
         let message = request.get_ref();
-        let (required, consistency) = question(credential.caller(), message).ok()?;
-        if consistency == Consistency::Full {
+        let wanted = question(credential.caller(), message).ok()?;
+        if wanted.consistency == Consistency::Full {
             return None;
         }
-        let question = asked_of(credential.caller(), &required);
+        let question = asked_of(credential.caller(), &wanted);
         let answer = self.engine.verify_now(&message.secret, &question)?;
         self.metrics.calls.verdict(answer.verdict);
         Some(answer.into())
@@ -145,8 +150,9 @@ impl TokenApi {
         message: VerifyRequest,
     ) -> Result<Answer, CallError> {
         let caller = credential.caller();
-        let (required, consistency) = question(caller, &message)?;
-        let answer = self.engine.verify(&message.secret, &asked_of(caller, &required), consistency).await?;
+        let wanted = question(caller, &message)?;
+        let question = asked_of(caller, &wanted);
+        let answer = self.engine.verify(&message.secret, &question, wanted.consistency).await?;
         self.metrics.calls.verdict(answer.verdict);
         Span::current().record("verdict", convert::verdict(answer.verdict).as_str_name());
         if let Some((cached, _)) = &answer.token {

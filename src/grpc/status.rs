@@ -79,6 +79,7 @@ fn credential(error: CredentialError) -> Status {
         CredentialError::Invalid => ErrorReason::CredentialInvalid,
         CredentialError::Expired => ErrorReason::CredentialExpired,
         CredentialError::Revoked => ErrorReason::CredentialRevoked,
+        CredentialError::IpNotAllowed => ErrorReason::CredentialIpNotAllowed,
     };
     plain(Code::Unauthenticated, reason, &error)
 }
@@ -88,7 +89,7 @@ fn access(error: &AccessError) -> Status {
         AccessError::MissingScope(scope) => (ErrorReason::ScopeMissing, Some(scope)),
         AccessError::ForeignOrganization => (ErrorReason::OrganizationForbidden, None),
         AccessError::Privileged(scope) => (ErrorReason::PrivilegedToken, Some(scope)),
-        AccessError::OutlivesCaller => (ErrorReason::PrivilegedToken, None),
+        AccessError::OutlivesCaller | AccessError::WiderNetworks => (ErrorReason::PrivilegedToken, None),
     };
     let metadata = scope.map(|scope| ("scope".to_owned(), scope.word().to_owned()));
     let details =

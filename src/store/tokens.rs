@@ -131,7 +131,7 @@ async fn lock_caller(
     let Principal::Token(id) = caller.principal else { return Ok(Ok((caller.clone(), now))) };
     let row = select_tokens!("WHERE id = $1 FOR SHARE", rows::uuid(id)).fetch_optional(transaction).await?;
     let Some(row) = row else { return Ok(Err(CredentialError::Invalid)) };
-    Ok(Caller::from_token(&row.try_into()?, now).map(|caller| (caller, now)))
+    Ok(Caller::from_token(&row.try_into()?, caller.peer(), now).map(|caller| (caller, now)))
 }
 
 async fn lock_for_update(transaction: &mut PgConnection, id: TokenId) -> Result<Option<Token>, StoreError> {
@@ -147,16 +147,18 @@ pub(super) async fn insert(transaction: &mut PgConnection, new: &NewToken) -> Re
     let token = &new.token;
     let scopes: Vec<String> = token.scopes.iter().map(|scope| scope.as_str().to_owned()).collect();
     let labels: BTreeMap<&str, &str> = token.labels.iter().collect();
+    let allowed_cidrs: Vec<String> = token.allowed_cidrs.iter().map(ToString::to_string).collect();
     sqlx::query!(
-        "INSERT INTO tokens (id, organization_id, user_id, name, scopes, labels, create_time, created_by,
-             expire_time, durable_hash, mac, mac_key_id)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)",
+        "INSERT INTO tokens (id, organization_id, user_id, name, scopes, labels, allowed_cidrs, create_time,
+             created_by, expire_time, durable_hash, mac, mac_key_id)
+         VALUES ($1, $2, $3, $4, $5, $6, $7::text[]::cidr[], $8, $9, $10, $11, $12, $13)",
         rows::uuid(token.id),
         token.organization_id.as_str(),
         token.user_id.as_str(),
         token.name.as_str(),
         &scopes,
         Json(labels) as _,
+        &allowed_cidrs,
         token.create_time,
         token.created_by.to_string(),
         token.expire_time,
@@ -182,7 +184,8 @@ async fn revoke(
                revoke_reason = coalesce(revoke_reason, $2)
            WHERE id = $1
            RETURNING id, organization_id, user_id, name, scopes,
-               labels AS "labels: Json<BTreeMap<String, String>>", create_time, created_by,
+               labels AS "labels: Json<BTreeMap<String, String>>",
+               allowed_cidrs::text[] AS "allowed_cidrs!", create_time, created_by,
                expire_time, revoke_time, revoke_reason,
                (SELECT u.last_use_time FROM token_uses u WHERE u.token_id = tokens.id) AS last_use_time,
                statement_timestamp() AS "read_time!""#,

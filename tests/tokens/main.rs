@@ -11,6 +11,7 @@ mod create;
 mod fields;
 mod get;
 mod list;
+mod networks;
 mod pages;
 mod revoke;
 mod verify;

@@ -18,9 +18,9 @@ use crate::support::status::refused;
 /// Makes copies of the one token of user `ada`, a third of them of equal age.
 async fn multiply(database: &Database, copies: usize) {
     let sql =
-        "INSERT INTO tokens (id, organization_id, user_id, name, scopes, labels, create_time, created_by,
+        "INSERT INTO tokens (id, organization_id, user_id, name, scopes, labels, allowed_cidrs, create_time, created_by,
             expire_time, revoke_time, revoke_reason, durable_hash, mac, mac_key_id)
-        SELECT gen_random_uuid(), organization_id, user_id, name, scopes, labels,
+        SELECT gen_random_uuid(), organization_id, user_id, name, scopes, labels, allowed_cidrs,
             create_time - (copy / 3) * interval '1 ms', created_by,
             CASE copy % 2 WHEN 0 THEN expire_time ELSE create_time + (copy / 5 + 1) * interval '1 day' END,
             revoke_time, revoke_reason, durable_hash, mac, mac_key_id
@@ -128,6 +128,9 @@ async fn a_page_ends_early_rather_than_exceed_2_mib() {
         name: "\u{1f511}".repeat(100),
         scopes: (0..64).map(|index| format!("{index:02}{}", "s".repeat(98))).collect(),
         labels: (0..32).map(|index| (format!("{index:02}{}", "k".repeat(61)), "v".repeat(255))).collect(),
+        allowed_cidrs: (0..64)
+            .map(|index| format!("2001:db8:ffff:ffff:ffff:ffff:ffff:{index:04x}/128"))
+            .collect(),
         ..ordinary()
     };
     let id = created(&mut root, largest).await.token.unwrap().id;

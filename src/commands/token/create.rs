@@ -47,6 +47,10 @@ pub(crate) struct CreateFlags {
     #[arg(long = "label", value_name = "KEY=VALUE", value_parser = parse_label)]
     labels: Vec<(String, String)>,
 
+    /// Network that the token may be used from, such as 192.0.2.0/24; may be repeated [default: any]
+    #[arg(long = "cidr", value_name = "NETWORK")]
+    allowed_cidrs: Vec<String>,
+
     /// Print the whole answer as one JSON object, the secret included
     #[arg(long)]
     json: bool,
@@ -85,6 +89,7 @@ pub(super) async fn run(flags: CreateFlags, environment: &Environment) -> Result
         expiration: flags.expiration.chosen(),
         scopes: flags.scopes,
         labels: flags.labels.into_iter().collect(),
+        allowed_cidrs: flags.allowed_cidrs,
     });
     let answer = client.service().create_token(request).await;
     let answer = answer.map_err(RpcError::from)?.into_inner();
