@@ -10,7 +10,7 @@ use crate::actions::create::{CreateToken, Created};
 use crate::actions::list::{ListTokens, Page};
 use crate::domain::fields::MAX_EXPIRE_TIME;
 use crate::domain::networks::MAX_NETWORKS;
-use crate::domain::page::{DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE, Order};
+use crate::domain::page::{DEFAULT_PAGE_SIZE, Listing, MAX_PAGE_SIZE, NamePart, Order};
 use crate::domain::scope::MAX_SCOPES;
 use crate::domain::{
     Expiration, FieldError, Labels, Network, Networks, OrganizationId, RevokeReason, Scope, Scopes, Token,
@@ -68,14 +68,27 @@ pub(super) fn list_request(message: proto::ListTokensRequest) -> Result<ListToke
         violations.take("organization_id", optional(&message.organization_id, OrganizationId::parse));
     let user_id = violations.take("user_id", optional(&message.user_id, UserId::parse));
     let states = states(&message.states, &mut violations);
+    let mut moment = |field, time: Option<_>| violations.take(field, time.map(whole_instant).transpose());
+    let created_after = moment("created_after", message.created_after);
+    let created_before = moment("created_before", message.created_before);
+    let expires_before = moment("expires_before", message.expires_before);
+    let unused_since = moment("unused_since", message.unused_since);
+    let name_contains = violations.take("name_contains", optional(&message.name_contains, NamePart::parse));
     let order = violations.take("order_by", order(&message.order_by));
     let page_size = violations.take("page_size", page_size(message.page_size));
     let request = (|| {
         Some(ListTokens {
-            organization_id: organization_id?,
-            user_id: user_id?,
-            states,
-            order: order?,
+            listing: Listing {
+                organization_id: organization_id?,
+                user_id: user_id?,
+                states,
+                created_after: created_after?,
+                created_before: created_before?,
+                expires_before: expires_before?,
+                unused_since: unused_since?,
+                name_contains: name_contains?,
+                order: order?,
+            },
             page_size: page_size?,
             page_token: Some(message.page_token).filter(|text| !text.is_empty()),
         })
@@ -213,6 +226,15 @@ fn instant(time: prost_types::Timestamp) -> Result<OffsetDateTime, FieldError> {
         .filter(|time| time.year() >= 1 && *time <= MAX_EXPIRE_TIME)
         .and_then(|time| time.replace_nanosecond(nanos?).ok())
         .ok_or(FieldError::Rule("is not a time between 0001-01-01T00:00:00Z and 9999-12-31T23:59:59Z"))
+}
+
+/// Reads a moment that others are compared with, rounded up to whole microseconds: all that Postgres keeps, so
+/// that what lies before it, and what does not, stays the same.
+fn whole_instant(time: prost_types::Timestamp) -> Result<OffsetDateTime, FieldError> {
+    let time = instant(time)?;
+    let beyond = time.nanosecond() % 1_000;
+    let rest = if beyond == 0 { 0 } else { 1_000 - beyond };
+    Ok(time + Duration::nanoseconds(i64::from(rest)))
 }
 
 fn duration(duration: prost_types::Duration) -> Result<Duration, FieldError> {

@@ -14,4 +14,5 @@ mod list;
 mod networks;
 mod pages;
 mod revoke;
+mod scale;
 mod verify;

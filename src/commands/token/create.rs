@@ -112,7 +112,7 @@ impl ExpirationFlags {
     }
 }
 
-fn parse_time(text: &str) -> Result<Timestamp, &'static str> {
+pub(super) fn parse_time(text: &str) -> Result<Timestamp, &'static str> {
     let time = OffsetDateTime::parse(text, &Rfc3339)
         .map_err(|_| "expected date, time and zone, such as 2030-01-31T00:00:00Z")?;
     Ok(Timestamp { seconds: time.unix_timestamp(), nanos: time.nanosecond().try_into().unwrap_or_default() })
