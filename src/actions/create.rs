@@ -92,14 +92,7 @@ fn prepare(
 ) -> Result<NewToken, ActionError> {
     caller.require(Permission::Write)?;
     let organization_id = caller.organization(request.organization_id.clone())?;
-    let expire_time = request.expiration.resolve(now).map_err(|error| {
-        let field = match request.expiration {
-            Expiration::At(_) => "expire_time",
-            Expiration::After(_) => "ttl",
-            Expiration::Never => "no_expiration",
-        };
-        ActionError::invalid(field, &error)
-    })?;
+    let expire_time = super::resolve(request.expiration, now)?;
     caller.may_grant(&request.scopes, expire_time, &request.allowed_cidrs)?;
     Ok(NewToken {
         token: Token {

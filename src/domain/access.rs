@@ -325,6 +325,29 @@ impl Caller {
         }
     }
 
+    /// Demands what it takes to turn a token that is within reach into another: every reserved scope that it
+    /// holds or is to hold, and what [`Self::may_grant`] demands of whatever the change gives a privileged one.
+    ///
+    /// # Errors
+    /// A reserved scope is lacking, or the change gives a later end or wider networks than the caller has.
+    pub fn may_change(&self, before: &Token, after: &Token) -> Result<(), AccessError> {
+        self.may_manage(before)?;
+        self.may_manage(after)?;
+        let (had, has) = (before.scopes.reserved(), after.scopes.reserved());
+        if has.is_empty() {
+            return Ok(());
+        }
+        // With a power that is new to it, an old end and old networks are given to that power.
+        let gains = had.lacking(has).is_some();
+        if gains || after.expire_time != before.expire_time {
+            self.may_set_end(after.expire_time)?;
+        }
+        if gains || after.allowed_cidrs != before.allowed_cidrs {
+            self.may_set_networks(&after.allowed_cidrs)?;
+        }
+        Ok(())
+    }
+
     fn holds(&self, scope: ReservedScope) -> bool {
         self.reserved.grants(scope)
     }
@@ -469,6 +492,35 @@ mod tests {
         assert!(caller(&["tokend:write"]).may_manage(&target).is_err());
         assert!(caller(&["tokend:write", "tokend:verify"]).may_manage(&target).is_ok());
         assert!(caller(&["tokend:root"]).may_manage(&target).is_ok());
+    }
+
+    #[test]
+    fn a_change_gives_a_privileged_token_nothing_that_the_caller_lacks() {
+        let mut writer = caller(&["tokend:write", "tokend:read"]);
+        writer.expire_time = Some(NOW + Duration::HOUR);
+        writer.networks = network("10.0.0.0/8");
+        let eternal = token(&["tokend:read"]);
+        let with = |change: &dyn Fn(&mut Token)| {
+            let mut after = eternal.clone();
+            change(&mut after);
+            writer.may_change(&eternal, &after)
+        };
+        assert_eq!(with(&|after| after.name = crate::domain::TokenName::parse("n").unwrap()), Ok(()));
+        assert_eq!(with(&|after| after.expire_time = Some(NOW + Duration::HOUR)), Ok(()));
+        let later = with(&|after| after.expire_time = Some(NOW + Duration::DAY));
+        assert_eq!(later, Err(AccessError::OutlivesCaller));
+        assert_eq!(with(&|after| after.allowed_cidrs = network("10.1.0.0/16")), Ok(()));
+        let wider = with(&|after| after.allowed_cidrs = network("11.0.0.0/8"));
+        assert_eq!(wider, Err(AccessError::WiderNetworks));
+        let mightier = with(&|after| after.scopes = token(&["tokend:read", "tokend:write"]).scopes);
+        assert_eq!(mightier, Err(AccessError::OutlivesCaller));
+        let lacking = with(&|after| after.scopes = scopes("tokend:verify"));
+        assert_eq!(lacking, Err(AccessError::Privileged(ReservedScope::Verify)));
+        assert_eq!(with(&|after| after.scopes = Scopes::default()), Ok(()));
+        let ordinary = token(&["a:b"]);
+        let privileged = writer.may_change(&ordinary, &token(&["a:b", "tokend:read"]));
+        assert_eq!(privileged, Err(AccessError::OutlivesCaller));
+        assert_eq!(writer.may_change(&ordinary, &token(&["c:d"])), Ok(()));
     }
 
     #[test]

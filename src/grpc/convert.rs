@@ -197,7 +197,7 @@ pub(super) fn token(token: &Token, now: OffsetDateTime) -> proto::Token {
     }
 }
 
-fn expiration(
+pub(super) fn expiration(
     choice: Option<create_token_request::Expiration>,
     violations: &mut Violations,
 ) -> Option<Expiration> {
@@ -246,7 +246,7 @@ fn duration(duration: prost_types::Duration) -> Result<Duration, FieldError> {
     Ok(Duration::new(duration.seconds, duration.nanos))
 }
 
-fn scopes(field: &'static str, texts: &[String], violations: &mut Violations) -> Option<Scopes> {
+pub(super) fn scopes(field: &'static str, texts: &[String], violations: &mut Violations) -> Option<Scopes> {
     if texts.len() > MAX_SCOPES {
         return violations.take(field, Err(FieldError::TooLong { limit: MAX_SCOPES, unit: "scopes" }));
     }
@@ -258,7 +258,7 @@ fn scopes(field: &'static str, texts: &[String], violations: &mut Violations) ->
     violations.take(field, Scopes::new(parsed))
 }
 
-fn networks(texts: &[String], violations: &mut Violations) -> Option<Networks> {
+pub(super) fn networks(texts: &[String], violations: &mut Violations) -> Option<Networks> {
     const FIELD: &str = "allowed_cidrs";
     if texts.len() > MAX_NETWORKS {
         return violations.take(FIELD, Err(FieldError::TooLong { limit: MAX_NETWORKS, unit: "networks" }));
@@ -305,7 +305,7 @@ fn page_size(number: i32) -> Result<u32, FieldError> {
     }
 }
 
-fn token_id(text: &str) -> Result<TokenId, FieldError> {
+pub(super) fn token_id(text: &str) -> Result<TokenId, FieldError> {
     if text.is_empty() {
         return Err(FieldError::Required);
     }

@@ -13,7 +13,8 @@ use super::convert::Wanted;
 use super::error::CallError;
 use super::proto::{
     CreateTokenRequest, CreateTokenResponse, GetTokenRequest, GetTokenResponse, ListTokensRequest,
-    ListTokensResponse, RevokeTokenRequest, RevokeTokenResponse, VerifyRequest, VerifyStreamRequest,
+    ListTokensResponse, RevokeTokenRequest, RevokeTokenResponse, UpdateTokenRequest, UpdateTokenResponse,
+    VerifyRequest, VerifyStreamRequest,
 };
 use super::reply::VerifyReply;
 use super::server::token_service_server::{TokenService, TokenServiceServer};
@@ -205,6 +206,16 @@ impl TokenService for TokenApi {
             caller.require(Permission::Read)?;
             let request = convert::list_request(message)?;
             Ok(convert::list_response(self.actions.list_tokens(caller, request).await?))
+        })
+        .await
+    }
+
+    async fn update_token(
+        &self,
+        request: Request<UpdateTokenRequest>,
+    ) -> Result<Response<UpdateTokenResponse>, Status> {
+        self.call(Rpc::UpdateToken, request, async |credential, message| {
+            self.update(&credential, message).await
         })
         .await
     }

@@ -10,7 +10,7 @@ use tonic_types::{ErrorDetails, StatusExt as _};
 
 use super::error::CallError;
 use super::proto::ErrorReason;
-use crate::actions::ActionError;
+use crate::actions::{ActionError, StateError};
 use crate::domain::{AccessError, CredentialError, Violations};
 use crate::store::StoreError;
 use crate::verify::{AuthenticateError, Unknown};
@@ -46,6 +46,7 @@ fn action(error: &ActionError) -> Status {
             Status::with_error_details(Code::InvalidArgument, error.to_string(), details)
         }
         ActionError::NotFound => plain(Code::NotFound, ErrorReason::TokenNotFound, error),
+        ActionError::State(error) => state(*error),
         ActionError::Overloaded(error) => transient(ErrorReason::Overloaded, error),
         ActionError::Store(error) => store(error),
         ActionError::Minting(_) => internal(),
@@ -95,6 +96,14 @@ fn access(error: &AccessError) -> Status {
     let details =
         ErrorDetails::with_error_info(word(reason), DOMAIN, metadata.into_iter().collect::<HashMap<_, _>>());
     Status::with_error_details(Code::PermissionDenied, error.to_string(), details)
+}
+
+fn state(error: StateError) -> Status {
+    let reason = match error {
+        StateError::Revoked => ErrorReason::TokenRevoked,
+        StateError::Expired => ErrorReason::TokenExpired,
+    };
+    plain(Code::FailedPrecondition, reason, &error)
 }
 
 fn invalid(violations: &Violations) -> Status {

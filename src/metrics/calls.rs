@@ -36,16 +36,18 @@ pub enum Rpc {
     CreateToken,
     GetToken,
     ListTokens,
+    UpdateToken,
     RevokeToken,
     Verify,
     VerifyStream,
 }
 
 impl Rpc {
-    const ALL: [Self; 6] = [
+    const ALL: [Self; 7] = [
         Self::CreateToken,
         Self::GetToken,
         Self::ListTokens,
+        Self::UpdateToken,
         Self::RevokeToken,
         Self::Verify,
         Self::VerifyStream,
@@ -58,6 +60,7 @@ impl Rpc {
             Self::CreateToken => "CreateToken",
             Self::GetToken => "GetToken",
             Self::ListTokens => "ListTokens",
+            Self::UpdateToken => "UpdateToken",
             Self::RevokeToken => "RevokeToken",
             Self::Verify => "Verify",
             Self::VerifyStream => "VerifyStream",

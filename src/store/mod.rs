@@ -20,6 +20,7 @@ mod records;
 mod replicas;
 mod rows;
 mod tokens;
+mod update;
 mod uses;
 
 pub use bootstrap::FirstRoot;

@@ -59,7 +59,7 @@ impl Store {
     ) -> Result<Result<Token, E>, StoreError> {
         self.retrying(async || {
             let mut transaction = self.begin().await?;
-            let (caller, now) = match lock_caller(&mut transaction, caller).await? {
+            let (caller, now) = match lock_caller(&mut transaction, caller, None).await? {
                 Ok(judged) => judged,
                 Err(refusal) => return Ok(Err(refusal.into())),
             };
@@ -91,11 +91,11 @@ impl Store {
         let revoked = self
             .retrying(async || {
                 let mut transaction = self.begin().await?;
-                let (caller, _) = match lock_caller(&mut transaction, caller).await? {
+                let (caller, _) = match lock_caller(&mut transaction, caller, Some(id)).await? {
                     Ok(judged) => judged,
                     Err(refusal) => return Ok(Err(refusal.into())),
                 };
-                let target = lock_for_update(&mut transaction, id).await?;
+                let target = lock_token(&mut transaction, id).await?;
                 if let Err(refusal) = allow(&caller, target.as_ref()) {
                     return Ok(Err(refusal));
                 }
@@ -122,19 +122,30 @@ impl Store {
 }
 
 /// Judges the caller by its row, which stays as it is until the transaction ends, and reads the
-/// transaction's time.
-async fn lock_caller(
+/// transaction's time. When the caller's own token is the `target` that is to be changed, its row is locked
+/// for that at once: of two callers that first only held on to it, neither could go on.
+pub(super) async fn lock_caller(
     transaction: &mut PgConnection,
     caller: &Caller,
+    target: Option<TokenId>,
 ) -> Result<Result<(Caller, OffsetDateTime), CredentialError>, StoreError> {
     let now = sqlx::query!(r#"SELECT now() AS "now!""#).fetch_one(&mut *transaction).await?.now;
     let Principal::Token(id) = caller.principal else { return Ok(Ok((caller.clone(), now))) };
-    let row = select_tokens!("WHERE id = $1 FOR SHARE", rows::uuid(id)).fetch_optional(transaction).await?;
-    let Some(row) = row else { return Ok(Err(CredentialError::Invalid)) };
-    Ok(Caller::from_token(&row.try_into()?, caller.peer(), now).map(|caller| (caller, now)))
+    let token = if target == Some(id) {
+        lock_token(transaction, id).await?
+    } else {
+        let row = select_tokens!("WHERE id = $1 FOR SHARE", rows::uuid(id)).fetch_optional(transaction);
+        row.await?.map(Token::try_from).transpose()?
+    };
+    let Some(token) = token else { return Ok(Err(CredentialError::Invalid)) };
+    Ok(Caller::from_token(&token, caller.peer(), now).map(|caller| (caller, now)))
 }
 
-async fn lock_for_update(transaction: &mut PgConnection, id: TokenId) -> Result<Option<Token>, StoreError> {
+/// Reads a token that is to be changed, and keeps others from changing it until the transaction ends.
+pub(super) async fn lock_token(
+    transaction: &mut PgConnection,
+    id: TokenId,
+) -> Result<Option<Token>, StoreError> {
     select_tokens!("WHERE id = $1 FOR UPDATE", rows::uuid(id))
         .fetch_optional(transaction)
         .await?

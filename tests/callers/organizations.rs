@@ -6,7 +6,9 @@ use tokend::grpc::proto::{
 use tonic::{Code, Status};
 
 use super::methods::methods;
-use crate::support::client::{Client, created, created_with, ordinary, question, revocation, verified};
+use crate::support::client::{
+    Client, created, created_with, ordinary, question, renaming, revocation, verified,
+};
 use crate::support::replica::Replica;
 use crate::support::status::refused;
 
@@ -43,6 +45,10 @@ async fn reach(caller: &mut Client, method: &str, id: &str, secret: &str) -> (Re
             Barrier::Refused(Code::NotFound, "TOKEN_NOT_FOUND"),
         ),
         "ListTokens" => (caller.list_tokens(in_organization("other")).await.map(drop), forbidden),
+        "UpdateToken" => (
+            caller.update_token(renaming(id)).await.map(drop),
+            Barrier::Refused(Code::NotFound, "TOKEN_NOT_FOUND"),
+        ),
         "RevokeToken" => (
             caller.revoke_token(revocation(id, "")).await.map(drop),
             Barrier::Refused(Code::NotFound, "TOKEN_NOT_FOUND"),

@@ -15,4 +15,5 @@ mod networks;
 mod pages;
 mod revoke;
 mod scale;
+mod update;
 mod verify;

@@ -118,12 +118,12 @@ pub(super) fn parse_time(text: &str) -> Result<Timestamp, &'static str> {
     Ok(Timestamp { seconds: time.unix_timestamp(), nanos: time.nanosecond().try_into().unwrap_or_default() })
 }
 
-fn parse_ttl(text: &str) -> Result<prost_types::Duration, String> {
+pub(super) fn parse_ttl(text: &str) -> Result<prost_types::Duration, String> {
     let ttl: Duration = humantime::parse_duration(text).map_err(|error| error.to_string())?;
     ttl.try_into().map_err(|_| "the duration is too long".to_owned())
 }
 
-fn parse_label(text: &str) -> Result<(String, String), &'static str> {
+pub(super) fn parse_label(text: &str) -> Result<(String, String), &'static str> {
     match text.split_once('=') {
         Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
         _ => Err("a label is KEY=VALUE"),

@@ -7,6 +7,7 @@ mod create;
 mod get;
 mod list;
 mod revoke;
+mod update;
 mod verify;
 
 use std::io::{self, Write};
@@ -35,6 +36,11 @@ pub(super) enum TokenCommand {
     /// List tokens, newest first
     #[command(after_help = CALLER)]
     List(list::ListFlags),
+    /// Change a token: its name, scopes, labels, networks or end
+    ///
+    /// Only what is named on the command line is changed.
+    #[command(after_help = CALLER)]
+    Update(update::UpdateFlags),
     /// Revoke a token for good
     ///
     /// Revoking again changes nothing: the first time and reason stay.
@@ -55,6 +61,7 @@ pub(super) fn run(command: TokenCommand, environment: &Environment) -> Result<Ex
             TokenCommand::Create(flags) => create::run(flags, environment).await?,
             TokenCommand::Get(flags) => get::run(flags, environment).await?,
             TokenCommand::List(flags) => list::run(flags, environment).await?,
+            TokenCommand::Update(flags) => update::run(flags, environment).await?,
             TokenCommand::Revoke(flags) => revoke::run(flags, environment).await?,
             TokenCommand::Verify(flags) => return verify::run(flags, environment).await,
         }
