@@ -6,7 +6,7 @@ use secrecy::SecretString;
 use super::create::{Minted, mint};
 use super::{ActionError, MintError};
 use crate::domain::scope::ReservedScope;
-use crate::domain::{Labels, OrganizationId, Principal, Scope, Scopes, Token, TokenName, UserId};
+use crate::domain::{Labels, Networks, OrganizationId, Principal, Scope, Scopes, Token, TokenName, UserId};
 use crate::secret::{DurableCost, Keyring, Prefix};
 use crate::store::{FirstRoot, NewToken, Store};
 
@@ -55,6 +55,7 @@ fn root_token(minted: &Minted) -> Result<Token, MintError> {
         name: TokenName::parse("bootstrap").map_err(impossible)?,
         scopes: Scopes::new(vec![Scope::from(ReservedScope::Root)]).map_err(impossible)?,
         labels: Labels::default(),
+        allowed_cidrs: Networks::default(),
         create_time: time::OffsetDateTime::UNIX_EPOCH,
         created_by: Principal::Bootstrap,
         expire_time: None,

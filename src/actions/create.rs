@@ -9,7 +9,7 @@ use time::OffsetDateTime;
 use super::{ActionError, Actions, MintError};
 use crate::ambient;
 use crate::domain::{
-    Caller, Expiration, Labels, OrganizationId, Permission, Scopes, Token, TokenName, UserId,
+    Caller, Expiration, Labels, Networks, OrganizationId, Permission, Scopes, Token, TokenName, UserId,
 };
 use crate::secret::{DurableCost, DurableHash, Keyring, Mac, Prefix, Secret, TokenId};
 use crate::store::NewToken;
@@ -29,6 +29,8 @@ pub struct CreateToken {
     pub scopes: Scopes,
     /// What is to be noted on it.
     pub labels: Labels,
+    /// Where it may be used from.
+    pub allowed_cidrs: Networks,
 }
 
 /// A token and, this once, its secret.
@@ -91,15 +93,8 @@ fn prepare(
 ) -> Result<NewToken, ActionError> {
     caller.require(Permission::Write)?;
     let organization_id = caller.organization(request.organization_id.clone())?;
-    let expire_time = request.expiration.resolve(now).map_err(|error| {
-        let field = match request.expiration {
-            Expiration::At(_) => "expire_time",
-            Expiration::After(_) => "ttl",
-            Expiration::Never => "no_expiration",
-        };
-        ActionError::invalid(field, &error)
-    })?;
-    caller.may_grant(&request.scopes, expire_time)?;
+    let expire_time = super::resolve(request.expiration, now)?;
+    caller.may_grant(&request.scopes, expire_time, &request.allowed_cidrs)?;
     Ok(NewToken {
         token: Token {
             id: minted.id,
@@ -108,6 +103,7 @@ fn prepare(
             name: request.name.clone(),
             scopes: request.scopes.clone(),
             labels: request.labels.clone(),
+            allowed_cidrs: request.allowed_cidrs.clone(),
             create_time: now,
             created_by: caller.principal.clone(),
             expire_time,

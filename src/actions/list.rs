@@ -3,20 +3,15 @@
 use time::OffsetDateTime;
 
 use super::{ActionError, Actions};
-use crate::domain::page::{Listing, MAX_PAGE_BYTES, Order, size_bound};
-use crate::domain::{Caller, OrganizationId, Permission, Token, TokenState, UserId};
+use crate::domain::page::{Listing, MAX_PAGE_BYTES, size_bound};
+use crate::domain::{Caller, Permission, Token};
+use crate::store::Walk;
 
 /// What is asked for.
 #[derive(Debug, Clone)]
 pub struct ListTokens {
-    /// Whose tokens; `None`: see [`Caller::listed_organization`].
-    pub organization_id: Option<OrganizationId>,
-    /// Only this user's.
-    pub user_id: Option<UserId>,
-    /// Only those in one of these states; empty: in any.
-    pub states: Vec<TokenState>,
-    /// Their order.
-    pub order: Order,
+    /// Which tokens, in which order. An organization that is not named: see [`Caller::listed_organization`].
+    pub listing: Listing,
     /// The most tokens to return.
     pub page_size: u32,
     /// Where the last page ended; `None`: from the start.
@@ -39,23 +34,22 @@ impl Actions {
     /// [`ActionError`]: access, a foreign page token, the database.
     pub async fn list_tokens(&self, caller: &Caller, request: ListTokens) -> Result<Page, ActionError> {
         caller.require(Permission::Read)?;
-        let listing = Listing {
-            organization_id: caller.listed_organization(request.organization_id)?,
-            user_id: request.user_id,
-            states: request.states,
-            order: request.order,
-        };
+        let mut listing = request.listing;
+        listing.organization_id = caller.listed_organization(listing.organization_id)?;
         let position =
             request.page_token.map(|text| listing.parse_page_token(&text, &self.keyring)).transpose()?;
 
-        // One more than fits tells whether there is a next page.
-        let mut tokens = self.store.list_tokens(&listing, position, request.page_size + 1).await?;
+        // One more than fits tells whether there is a next page; so does a walk that was broken off.
+        let Walk { mut tokens, broken_off } =
+            self.store.list_tokens(&listing, position, request.page_size + 1).await?;
         let fitting = fitting(&tokens, request.page_size);
         let more = tokens.len() > fitting;
         tokens.truncate(fitting);
-        let last = tokens.last().filter(|_| more);
-        let next_page_token =
-            last.map(|(token, _)| listing.page_token(&listing.position_of(token), &self.keyring));
+        let next = match tokens.last().filter(|_| more) {
+            Some((last, _)) => Some(listing.position_of(last)),
+            None => broken_off,
+        };
+        let next_page_token = next.map(|position| listing.page_token(&position, &self.keyring));
         Ok(Page { tokens, next_page_token })
     }
 }

@@ -4,7 +4,11 @@
 use std::sync::Arc;
 
 use crate::domain::page::PageTokenError;
-use crate::domain::{AccessError, CredentialError, FieldError, Principal, Violations};
+use time::OffsetDateTime;
+
+use crate::domain::{
+    AccessError, Caller, CredentialError, Expiration, FieldError, Permission, Principal, Token, Violations,
+};
 use crate::hashing::{HashPool, Overloaded};
 use crate::secret::{DurableCost, DurableError, Keyring, Prefix};
 use crate::shares::{Refused, Shares};
@@ -12,8 +16,10 @@ use crate::store::{Store, StoreError};
 
 pub mod bootstrap;
 pub mod create;
+pub mod get;
 pub mod list;
 pub mod revoke;
+pub mod update;
 
 /// Why an action was not done.
 #[derive(Debug, thiserror::Error)]
@@ -33,6 +39,9 @@ pub enum ActionError {
     /// There is no such token within the caller's reach.
     #[error("there is no such token")]
     NotFound,
+    /// The token is in a state in which this cannot be done.
+    #[error(transparent)]
+    State(#[from] StateError),
     /// There is no place to hash in.
     #[error(transparent)]
     Overloaded(#[from] Overloaded),
@@ -51,6 +60,17 @@ impl ActionError {
     fn invalid(field: &str, error: &FieldError) -> Self {
         Self::Invalid(Violations::one(field, error))
     }
+}
+
+/// Why a token's state forbids a change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum StateError {
+    /// It is revoked.
+    #[error("the token is revoked")]
+    Revoked,
+    /// It has expired.
+    #[error("the token has expired")]
+    Expired,
 }
 
 /// Why a secret could not be made.
@@ -91,4 +111,25 @@ impl Actions {
         let creations = Shares::new(hashing.places());
         Self { store, keyring, prefix, durable_cost, hashing, creations }
     }
+}
+
+/// Finds a token that the caller may change, in its transaction: one in reach, whose reserved scopes it holds.
+fn manageable<'a>(caller: &Caller, token: Option<&'a Token>) -> Result<&'a Token, ActionError> {
+    caller.require(Permission::Write)?;
+    let reachable = token.filter(|token| caller.reach().includes(&token.organization_id));
+    let token = reachable.ok_or(ActionError::NotFound)?;
+    caller.may_manage(token)?;
+    Ok(token)
+}
+
+/// Resolves the choice of an end at `now`, or names the field that makes none.
+fn resolve(expiration: Expiration, now: OffsetDateTime) -> Result<Option<OffsetDateTime>, ActionError> {
+    expiration.resolve(now).map_err(|error| {
+        let field = match expiration {
+            Expiration::At(_) => "expire_time",
+            Expiration::After(_) => "ttl",
+            Expiration::Never => "no_expiration",
+        };
+        ActionError::invalid(field, &error)
+    })
 }

@@ -25,8 +25,5 @@ impl Actions {
 }
 
 fn allow(caller: &Caller, token: Option<&Token>) -> Result<(), ActionError> {
-    caller.require(Permission::Write)?;
-    let reachable = token.filter(|token| caller.reach().includes(&token.organization_id));
-    caller.may_manage(reachable.ok_or(ActionError::NotFound)?)?;
-    Ok(())
+    super::manageable(caller, token).map(drop)
 }

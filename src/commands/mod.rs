@@ -68,7 +68,7 @@ enum Command {
     /// Look after the keyring
     #[command(subcommand)]
     Key(key::KeyCommand),
-    /// Create, list, revoke and verify tokens of a running tokend
+    /// Create, get, list, update, revoke and verify tokens of a running tokend
     ///
     /// The caller's own secret is read from `TOKEND_SECRET`, else from the file that
     /// `TOKEND_SECRET_FILE` names.

@@ -23,12 +23,16 @@ pub(super) struct TokenJson<'a> {
     scopes: &'a [String],
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     labels: BTreeMap<&'a str, &'a str>,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    allowed_cidrs: &'a [String],
     state: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     create_time: Option<String>,
     created_by: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     expire_time: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    last_use_time: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     revoke_time: Option<String>,
     #[serde(skip_serializing_if = "str::is_empty")]
@@ -45,10 +49,12 @@ impl<'a> From<&'a proto::Token> for TokenJson<'a> {
             name: &token.name,
             scopes: &token.scopes,
             labels: labels.map(|(key, value)| (key.as_str(), value.as_str())).collect(),
+            allowed_cidrs: &token.allowed_cidrs,
             state: state_name(token),
             create_time: token.create_time.map(rfc3339),
             created_by: &token.created_by,
             expire_time: token.expire_time.map(rfc3339),
+            last_use_time: token.last_use_time.map(rfc3339),
             revoke_time: token.revoke_time.map(rfc3339),
             revoke_reason: &token.revoke_reason,
         }
@@ -90,6 +96,9 @@ pub(super) fn token_lines(token: &proto::Token) -> String {
     if !token.scopes.is_empty() {
         rows.push(["scopes".to_owned(), token.scopes.join(" ")]);
     }
+    if !token.allowed_cidrs.is_empty() {
+        rows.push(["networks".to_owned(), token.allowed_cidrs.join(" ")]);
+    }
     let labels: BTreeMap<_, _> = token.labels.iter().collect();
     for (key, value) in labels {
         rows.push(["label".to_owned(), format!("{key}={value}")]);
@@ -98,6 +107,9 @@ pub(super) fn token_lines(token: &proto::Token) -> String {
         rows.push(["created".to_owned(), to_the_second(time)]);
     }
     rows.push(["expires".to_owned(), expires(token)]);
+    if let Some(time) = token.last_use_time {
+        rows.push(["last used".to_owned(), to_the_second(time)]);
+    }
     if let Some(time) = token.revoke_time {
         rows.push(["revoked".to_owned(), to_the_second(time)]);
     }

@@ -3,11 +3,13 @@
 //! claims. Knows no headers and no status codes.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use time::OffsetDateTime;
 
 use super::fields::OrganizationId;
+use super::networks::Networks;
 use super::record::Record;
 use super::scope::{ReservedScope, ReservedScopes, Scopes};
 use super::token::{Token, TokenState};
@@ -69,6 +71,9 @@ pub enum CredentialError {
     /// The token was revoked.
     #[error("the credential was revoked")]
     Revoked,
+    /// The token may not be used from where the call comes from.
+    #[error("the credential may not be used from this address")]
+    IpNotAllowed,
 }
 
 /// Why a caller may not do what it asked for.
@@ -86,6 +91,9 @@ pub enum AccessError {
     /// A privileged token would live longer than its creator.
     #[error("a token with a reserved scope must not expire later than the caller's own")]
     OutlivesCaller,
+    /// A privileged token could be used from where its creator cannot.
+    #[error("a token with a reserved scope must not be usable from more networks than the caller's own")]
+    WiderNetworks,
 }
 
 /// What kinds of calls there are, as far as permission goes.
@@ -136,6 +144,8 @@ pub struct Caller {
     organization_id: OrganizationId,
     reserved: ReservedScopes,
     expire_time: Option<OffsetDateTime>,
+    networks: Networks,
+    peer: Option<IpAddr>,
 }
 
 impl Caller {
@@ -146,29 +156,41 @@ impl Caller {
         reserved: ReservedScopes,
         expire_time: Option<OffsetDateTime>,
     ) -> Self {
-        Self { principal, organization_id, reserved, expire_time }
+        let (networks, peer) = (Networks::default(), None);
+        Self { principal, organization_id, reserved, expire_time, networks, peer }
     }
 
-    /// Makes a caller of the token whose secret it presented, as it stands at `now`.
+    /// Makes a caller of the token whose secret it presented from `peer`, as the token stands at `now`.
     ///
     /// # Errors
-    /// The token is revoked or expired.
-    pub fn from_token(token: &Token, now: OffsetDateTime) -> Result<Self, CredentialError> {
-        usable(token.state(now))?;
+    /// The token is revoked or expired, or may not be used from there.
+    pub fn from_token(
+        token: &Token,
+        peer: Option<IpAddr>,
+        now: OffsetDateTime,
+    ) -> Result<Self, CredentialError> {
+        usable(token.state(now), token.allowed_cidrs.admit(peer))?;
         Ok(Self {
             principal: Principal::Token(token.id),
             organization_id: token.organization_id.clone(),
             reserved: token.scopes.reserved(),
             expire_time: token.expire_time,
+            networks: token.allowed_cidrs.clone(),
+            peer,
         })
     }
 
     /// Makes a caller of the record of the token with this id, as [`Self::from_token`] does.
     ///
     /// # Errors
-    /// The token is revoked or expired, or its organization is not one.
-    pub fn from_record(id: TokenId, record: &Record, now: OffsetDateTime) -> Result<Self, CredentialError> {
-        usable(record.state(now))?;
+    /// Those of [`Self::from_token`], or its organization is not one.
+    pub fn from_record(
+        id: TokenId,
+        record: &Record,
+        peer: Option<IpAddr>,
+        now: OffsetDateTime,
+    ) -> Result<Self, CredentialError> {
+        Self::check_record(record, peer, now)?;
         let organization_id = std::str::from_utf8(record.packed.organization_id())
             .ok()
             .and_then(|text| OrganizationId::parse(text).ok())
@@ -178,15 +200,27 @@ impl Caller {
             organization_id,
             reserved: record.reserved,
             expire_time: record.expire_time,
+            networks: record.allowed_cidrs().ok_or(CredentialError::Invalid)?,
+            peer,
         })
     }
 
     /// Tells whether a record whose secret is proven still makes a caller.
     ///
     /// # Errors
-    /// The token is revoked or expired.
-    pub fn check_record(record: &Record, now: OffsetDateTime) -> Result<(), CredentialError> {
-        usable(record.state(now))
+    /// The token is revoked or expired, or may not be used from `peer`.
+    pub fn check_record(
+        record: &Record,
+        peer: Option<IpAddr>,
+        now: OffsetDateTime,
+    ) -> Result<(), CredentialError> {
+        usable(record.state(now), record.admits(peer))
+    }
+
+    /// Returns where the call comes from, as far as that is known.
+    #[must_use]
+    pub fn peer(&self) -> Option<IpAddr> {
+        self.peer
     }
 
     /// Demands the scope for a kind of call.
@@ -246,12 +280,17 @@ impl Caller {
         self.organization(named).map(Some)
     }
 
-    /// Demands what it takes to give a token these scopes and this end: every reserved scope among
-    /// them, and for a privileged token an end no later than the caller's own.
+    /// Demands what it takes to give a token these scopes, this end and these networks: every reserved scope
+    /// among them, and for a privileged token an end no later and networks no wider than the caller's own.
     ///
     /// # Errors
-    /// A reserved scope is lacking, or the token would outlive the caller.
-    pub fn may_grant(&self, scopes: &Scopes, expire_time: Option<OffsetDateTime>) -> Result<(), AccessError> {
+    /// A reserved scope is lacking, or the token would outlive the caller or be usable from elsewhere.
+    pub fn may_grant(
+        &self,
+        scopes: &Scopes,
+        expire_time: Option<OffsetDateTime>,
+        networks: &Networks,
+    ) -> Result<(), AccessError> {
         let wanted = scopes.reserved();
         if wanted.is_empty() {
             return Ok(());
@@ -259,11 +298,20 @@ impl Caller {
         if let Some(scope) = self.reserved.lacking(wanted) {
             return Err(AccessError::Privileged(scope));
         }
+        self.may_set_end(expire_time)?;
+        self.may_set_networks(networks)
+    }
+
+    fn may_set_end(&self, expire_time: Option<OffsetDateTime>) -> Result<(), AccessError> {
         match (self.expire_time, expire_time) {
             (None, _) => Ok(()),
             (Some(own), Some(end)) if end <= own => Ok(()),
             _ => Err(AccessError::OutlivesCaller),
         }
+    }
+
+    fn may_set_networks(&self, networks: &Networks) -> Result<(), AccessError> {
+        if self.networks.cover(networks) { Ok(()) } else { Err(AccessError::WiderNetworks) }
     }
 
     /// Demands what it takes to change a token that is within reach: every reserved scope of it.
@@ -277,15 +325,39 @@ impl Caller {
         }
     }
 
+    /// Demands what it takes to turn a token that is within reach into another: every reserved scope that it
+    /// holds or is to hold, and what [`Self::may_grant`] demands of whatever the change gives a privileged one.
+    ///
+    /// # Errors
+    /// A reserved scope is lacking, or the change gives a later end or wider networks than the caller has.
+    pub fn may_change(&self, before: &Token, after: &Token) -> Result<(), AccessError> {
+        self.may_manage(before)?;
+        self.may_manage(after)?;
+        let (had, has) = (before.scopes.reserved(), after.scopes.reserved());
+        if has.is_empty() {
+            return Ok(());
+        }
+        // With a power that is new to it, an old end and old networks are given to that power.
+        let gains = had.lacking(has).is_some();
+        if gains || after.expire_time != before.expire_time {
+            self.may_set_end(after.expire_time)?;
+        }
+        if gains || after.allowed_cidrs != before.allowed_cidrs {
+            self.may_set_networks(&after.allowed_cidrs)?;
+        }
+        Ok(())
+    }
+
     fn holds(&self, scope: ReservedScope) -> bool {
         self.reserved.grants(scope)
     }
 }
 
-fn usable(state: TokenState) -> Result<(), CredentialError> {
+fn usable(state: TokenState, admitted: bool) -> Result<(), CredentialError> {
     match state {
         TokenState::Revoked => Err(CredentialError::Revoked),
         TokenState::Expired => Err(CredentialError::Expired),
+        TokenState::Active if !admitted => Err(CredentialError::IpNotAllowed),
         TokenState::Active => Ok(()),
     }
 }
@@ -293,6 +365,7 @@ fn usable(state: TokenState) -> Result<(), CredentialError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::networks::Network;
     use crate::domain::scope::Scope;
     use crate::domain::token::tests::token;
     use time::Duration;
@@ -301,7 +374,7 @@ mod tests {
     const NOW: OffsetDateTime = datetime!(2026-03-01 12:00 UTC);
 
     fn caller(scopes: &[&str]) -> Caller {
-        Caller::from_token(&token(scopes), NOW).unwrap()
+        Caller::from_token(&token(scopes), None, NOW).unwrap()
     }
 
     fn organization(text: &str) -> OrganizationId {
@@ -312,14 +385,45 @@ mod tests {
         Scopes::new(vec![Scope::parse(text).unwrap()]).unwrap()
     }
 
+    fn network(text: &str) -> Networks {
+        Networks::new(vec![Network::parse(text).unwrap()]).unwrap()
+    }
+
+    #[test]
+    fn a_token_with_networks_makes_a_caller_only_from_within_them() {
+        let mut token = token(&["tokend:root"]);
+        token.allowed_cidrs = network("10.0.0.0/8");
+        let from = |peer: Option<&str>| {
+            let peer = peer.map(|text| text.parse().unwrap());
+            Caller::from_token(&token, peer, NOW).map(drop)
+        };
+        assert_eq!(from(Some("10.1.2.3")), Ok(()));
+        assert_eq!(from(Some("::ffff:10.1.2.3")), Ok(()));
+        assert_eq!(from(Some("192.0.2.7")), Err(CredentialError::IpNotAllowed));
+        assert_eq!(from(None), Err(CredentialError::IpNotAllowed));
+    }
+
+    #[test]
+    fn a_privileged_token_is_not_usable_from_more_networks_than_its_creator() {
+        let mut writer = caller(&["tokend:write"]);
+        let any = Networks::default();
+        assert_eq!(writer.may_grant(&scopes("tokend:write"), None, &any), Ok(()));
+        writer.networks = network("10.0.0.0/8");
+        let grant = |scope: &str, networks: &Networks| writer.may_grant(&scopes(scope), None, networks);
+        assert_eq!(grant("tokend:write", &network("10.1.0.0/16")), Ok(()));
+        assert_eq!(grant("tokend:write", &network("11.0.0.0/8")), Err(AccessError::WiderNetworks));
+        assert_eq!(grant("tokend:write", &any), Err(AccessError::WiderNetworks));
+        assert_eq!(grant("a:b", &any), Ok(()));
+    }
+
     #[test]
     fn a_revoked_or_expired_token_makes_no_caller() {
         let mut expired = token(&["tokend:root"]);
         expired.expire_time = Some(NOW);
-        assert_eq!(Caller::from_token(&expired, NOW).unwrap_err(), CredentialError::Expired);
+        assert_eq!(Caller::from_token(&expired, None, NOW).unwrap_err(), CredentialError::Expired);
         let mut revoked = token(&["tokend:root"]);
         revoked.revoke_time = Some(NOW);
-        assert_eq!(Caller::from_token(&revoked, NOW).unwrap_err(), CredentialError::Revoked);
+        assert_eq!(Caller::from_token(&revoked, None, NOW).unwrap_err(), CredentialError::Revoked);
     }
 
     #[test]
@@ -368,17 +472,18 @@ mod tests {
     #[test]
     fn a_reserved_scope_is_granted_only_by_its_holder_and_not_for_longer() {
         let mut writer = caller(&["tokend:write", "tokend:read"]);
-        assert_eq!(writer.may_grant(&scopes("tokend:read"), None), Ok(()));
+        let any = Networks::default();
+        assert_eq!(writer.may_grant(&scopes("tokend:read"), None, &any), Ok(()));
         assert_eq!(
-            writer.may_grant(&scopes("tokend:verify"), None),
+            writer.may_grant(&scopes("tokend:verify"), None, &any),
             Err(AccessError::Privileged(ReservedScope::Verify))
         );
         writer.expire_time = Some(NOW + Duration::HOUR);
-        let grant = |end| writer.may_grant(&scopes("tokend:read"), end);
+        let grant = |end| writer.may_grant(&scopes("tokend:read"), end, &any);
         assert_eq!(grant(Some(NOW + Duration::HOUR)), Ok(()));
         assert_eq!(grant(Some(NOW + Duration::DAY)), Err(AccessError::OutlivesCaller));
         assert_eq!(grant(None), Err(AccessError::OutlivesCaller));
-        assert_eq!(writer.may_grant(&scopes("a:b"), None), Ok(()));
+        assert_eq!(writer.may_grant(&scopes("a:b"), None, &any), Ok(()));
     }
 
     #[test]
@@ -387,6 +492,35 @@ mod tests {
         assert!(caller(&["tokend:write"]).may_manage(&target).is_err());
         assert!(caller(&["tokend:write", "tokend:verify"]).may_manage(&target).is_ok());
         assert!(caller(&["tokend:root"]).may_manage(&target).is_ok());
+    }
+
+    #[test]
+    fn a_change_gives_a_privileged_token_nothing_that_the_caller_lacks() {
+        let mut writer = caller(&["tokend:write", "tokend:read"]);
+        writer.expire_time = Some(NOW + Duration::HOUR);
+        writer.networks = network("10.0.0.0/8");
+        let eternal = token(&["tokend:read"]);
+        let with = |change: &dyn Fn(&mut Token)| {
+            let mut after = eternal.clone();
+            change(&mut after);
+            writer.may_change(&eternal, &after)
+        };
+        assert_eq!(with(&|after| after.name = crate::domain::TokenName::parse("n").unwrap()), Ok(()));
+        assert_eq!(with(&|after| after.expire_time = Some(NOW + Duration::HOUR)), Ok(()));
+        let later = with(&|after| after.expire_time = Some(NOW + Duration::DAY));
+        assert_eq!(later, Err(AccessError::OutlivesCaller));
+        assert_eq!(with(&|after| after.allowed_cidrs = network("10.1.0.0/16")), Ok(()));
+        let wider = with(&|after| after.allowed_cidrs = network("11.0.0.0/8"));
+        assert_eq!(wider, Err(AccessError::WiderNetworks));
+        let mightier = with(&|after| after.scopes = token(&["tokend:read", "tokend:write"]).scopes);
+        assert_eq!(mightier, Err(AccessError::OutlivesCaller));
+        let lacking = with(&|after| after.scopes = scopes("tokend:verify"));
+        assert_eq!(lacking, Err(AccessError::Privileged(ReservedScope::Verify)));
+        assert_eq!(with(&|after| after.scopes = Scopes::default()), Ok(()));
+        let ordinary = token(&["a:b"]);
+        let privileged = writer.may_change(&ordinary, &token(&["a:b", "tokend:read"]));
+        assert_eq!(privileged, Err(AccessError::OutlivesCaller));
+        assert_eq!(writer.may_change(&ordinary, &token(&["c:d"])), Ok(()));
     }
 
     #[test]

@@ -24,7 +24,7 @@ pub enum FieldError {
     TooLong {
         /// The largest length that is accepted.
         limit: usize,
-        /// What the limit counts: `bytes`, `characters`, `scopes` or `labels`.
+        /// What the limit counts: `bytes`, `characters`, `scopes`, `labels` or `networks`.
         unit: &'static str,
     },
     /// The value contains a control character.

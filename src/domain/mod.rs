@@ -5,6 +5,7 @@
 pub mod access;
 pub mod certificate;
 pub mod fields;
+pub mod networks;
 pub mod packed;
 pub mod page;
 pub mod record;
@@ -16,6 +17,7 @@ pub use certificate::{CertificateMapping, CertificateMappings};
 pub use fields::{
     Expiration, FieldError, Labels, OrganizationId, RevokeReason, TokenName, UserId, Violation, Violations,
 };
+pub use networks::{Network, Networks};
 pub use record::{Judgement, Record, Verdict, judge};
 pub use scope::{ReservedScope, ReservedScopes, Scope, Scopes};
 pub use token::{Token, TokenState};

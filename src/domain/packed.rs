@@ -14,6 +14,7 @@ const USER_ID: u8 = 3 << 3 | 2;
 const NAME: u8 = 4 << 3 | 2;
 const SCOPES: u8 = 5 << 3 | 2;
 const LABELS: u8 = 6 << 3 | 2;
+const ALLOWED_CIDRS: u8 = 7 << 3 | 2;
 const CREATE_TIME: u8 = 9 << 3 | 2;
 const CREATED_BY: u8 = 10 << 3 | 2;
 const EXPIRE_TIME: u8 = 11 << 3 | 2;
@@ -26,10 +27,11 @@ pub struct PackedToken {
     wire: Box<[u8]>,
     organization: (u16, u16),
     scopes: (u16, u16),
+    allowed_cidrs: (u16, u16),
 }
 
 impl PackedToken {
-    /// Packs a token. One whose fields keep their limits is at most 18 KiB, so positions fit 16 bits.
+    /// Packs a token. One whose fields keep their limits is at most 22 KiB, so positions fit 16 bits.
     #[must_use]
     pub fn pack(token: &Token) -> Self {
         let mut wire = Vec::with_capacity(256);
@@ -47,6 +49,11 @@ impl PackedToken {
         for (key, value) in token.labels.iter() {
             label(&mut wire, key, value);
         }
+        let cidrs_start = wire.len();
+        for network in token.allowed_cidrs.iter() {
+            text(&mut wire, ALLOWED_CIDRS, &network.to_string());
+        }
+        let cidrs_end = wire.len();
         time(&mut wire, CREATE_TIME, token.create_time);
         text(&mut wire, CREATED_BY, &token.created_by.to_string());
         if let Some(end) = token.expire_time {
@@ -62,6 +69,7 @@ impl PackedToken {
         Self {
             organization: (position(organization_start), position(organization_end)),
             scopes: (position(scopes_start), position(scopes_end)),
+            allowed_cidrs: (position(cidrs_start), position(cidrs_end)),
             wire: wire.into(),
         }
     }
@@ -86,19 +94,28 @@ impl PackedToken {
 
     /// Walks the scopes' texts.
     pub fn scopes(&self) -> impl Iterator<Item = &[u8]> {
-        let mut rest = self.part(self.scopes);
-        std::iter::from_fn(move || {
-            // A tag, then a length of one byte: a scope has at most 100 characters.
-            let (&[_, length], behind) = rest.split_first_chunk()?;
-            let (scope, behind) = behind.split_at_checked(usize::from(length))?;
-            rest = behind;
-            Some(scope)
-        })
+        short_texts(self.part(self.scopes))
+    }
+
+    /// Walks the networks' texts.
+    pub fn allowed_cidrs(&self) -> impl Iterator<Item = &[u8]> {
+        short_texts(self.part(self.allowed_cidrs))
     }
 
     fn part(&self, (start, end): (u16, u16)) -> &[u8] {
         self.wire.get(usize::from(start)..usize::from(end)).unwrap_or_default()
     }
+}
+
+/// Walks a repeated field of texts of at most 127 bytes, as scopes and networks are.
+fn short_texts(mut wire: &[u8]) -> impl Iterator<Item = &[u8]> {
+    std::iter::from_fn(move || {
+        // A tag, then a length of one byte.
+        let (&[_, length], behind) = wire.split_first_chunk()?;
+        let (text, behind) = behind.split_at_checked(usize::from(length))?;
+        wire = behind;
+        Some(text)
+    })
 }
 
 /// Writes a text field; an empty one is left out, as proto3 does.
@@ -147,6 +164,7 @@ fn varint(wire: &mut Vec<u8>, mut number: u64) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::networks::{Network, Networks};
     use crate::domain::token::tests::token;
 
     #[test]
@@ -156,5 +174,12 @@ mod tests {
         assert!(!packed.lives_in(&OrganizationId::parse("acm").unwrap()));
         assert_eq!(packed.scopes().collect::<Vec<_>>(), [&b"a:*"[..], b"b"]);
         assert_eq!(PackedToken::pack(&token(&[])).scopes().count(), 0);
+        assert_eq!(packed.allowed_cidrs().count(), 0);
+        let mut bound = token(&["a"]);
+        let networks = ["10.0.0.0/8", "2001:db8::/32"];
+        bound.allowed_cidrs =
+            Networks::new(networks.iter().map(|text| Network::parse(text).unwrap()).collect()).unwrap();
+        let packed = PackedToken::pack(&bound);
+        assert_eq!(packed.allowed_cidrs().collect::<Vec<_>>(), networks.map(str::as_bytes));
     }
 }

@@ -6,7 +6,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use time::OffsetDateTime;
 
-use super::fields::{OrganizationId, UserId};
+use super::fields::{FieldError, OrganizationId, UserId};
 use super::token::{Token, TokenState};
 use crate::secret::{Keyring, TokenId};
 
@@ -37,8 +37,45 @@ pub struct Listing {
     pub user_id: Option<UserId>,
     /// Only those in one of these states; empty: in any.
     pub states: Vec<TokenState>,
+    /// Only those created at this moment or later. This moment and the others: whole microseconds.
+    pub created_after: Option<OffsetDateTime>,
+    /// Only those created before this moment.
+    pub created_before: Option<OffsetDateTime>,
+    /// Only those that expire before this moment.
+    pub expires_before: Option<OffsetDateTime>,
+    /// Only those created before this moment and not used from it on.
+    pub unused_since: Option<OffsetDateTime>,
+    /// Only those with this in their name.
+    pub name_contains: Option<NamePart>,
     /// Their order.
     pub order: Order,
+}
+
+/// A part of a name to look for: 1 to 100 characters, no control characters. The case of ASCII letters does
+/// not matter.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NamePart(Box<str>);
+
+impl NamePart {
+    /// Accepts a text within the limits.
+    ///
+    /// # Errors
+    /// The first rule that the text breaks.
+    pub fn parse(text: &str) -> Result<Self, FieldError> {
+        if text.chars().count() > 100 {
+            return Err(FieldError::TooLong { limit: 100, unit: "characters" });
+        }
+        if text.chars().any(char::is_control) {
+            return Err(FieldError::ControlCharacter);
+        }
+        Ok(Self(text.to_ascii_lowercase().into()))
+    }
+
+    /// Returns the text with its ASCII letters in lower case.
+    #[must_use]
+    pub fn folded(&self) -> &str {
+        &self.0
+    }
 }
 
 /// The last token of a page, as the order sees it.
@@ -133,6 +170,10 @@ impl Listing {
                 Order::ExpireTime => 1,
             },
         ]));
+        for time in [self.created_after, self.created_before, self.expires_before, self.unused_since] {
+            part(time.map(|time| unix_micros(time).to_be_bytes()).as_ref().map(<[u8; 8]>::as_slice));
+        }
+        part(self.name_contains.as_ref().map(|part| part.folded().as_bytes()));
         bytes
     }
 }
@@ -156,6 +197,7 @@ pub fn size_bound(token: &Token) -> usize {
         + text(token.name.as_str())
         + token.revoke_reason.as_ref().map_or(0, |reason| text(reason.as_str()))
         + token.scopes.iter().map(|scope| text(scope.as_str())).sum::<usize>()
+        + token.allowed_cidrs.iter().map(|network| text(&network.to_string())).sum::<usize>()
         + token.labels.iter().map(|(key, value)| text(key) + text(value) + FRAME).sum::<usize>()
 }
 
@@ -174,6 +216,11 @@ mod tests {
             organization_id: Some(OrganizationId::parse("acme").unwrap()),
             user_id: None,
             states: vec![TokenState::Active],
+            created_after: None,
+            created_before: None,
+            expires_before: None,
+            unused_since: None,
+            name_contains: None,
             order: Order::CreateTimeDescending,
         }
     }
@@ -201,6 +248,11 @@ mod tests {
             Listing { user_id: Some(UserId::parse("acme").unwrap()), ..listing() },
             Listing { states: vec![], ..listing() },
             Listing { order: Order::ExpireTime, ..listing() },
+            Listing { created_after: positions()[0].time, ..listing() },
+            Listing { created_before: positions()[0].time, ..listing() },
+            Listing { expires_before: positions()[0].time, ..listing() },
+            Listing { unused_since: positions()[0].time, ..listing() },
+            Listing { name_contains: Some(NamePart::parse("acme").unwrap()), ..listing() },
         ];
         for other in others {
             assert_eq!(other.parse_page_token(&text, &keyring(1)), Err(PageTokenError));

@@ -1,9 +1,12 @@
 //! What is kept of a token to judge secrets by, and the one function that judges. Called by the engine, for
 //! Verify and for every caller's own credential. Knows no clock: the moment of judging is an argument.
 
+use std::net::IpAddr;
+
 use time::OffsetDateTime;
 
 use super::access::Reach;
+use super::networks::{self, Network, Networks};
 use super::packed::PackedToken;
 use super::scope::{ReservedScopes, Scope, Scopes};
 use super::token::{Token, TokenState};
@@ -42,6 +45,22 @@ impl Record {
         TokenState::at(now, self.revoked, self.expire_time)
     }
 
+    /// Tells whether the token may be used from this address; where it names networks, not from an unknown one.
+    #[must_use]
+    pub fn admits(&self, address: Option<IpAddr>) -> bool {
+        networks::admitted(self.networks(), address)
+    }
+
+    /// Returns the networks that it may be used from; `None` if what is kept of one is none.
+    #[must_use]
+    pub fn allowed_cidrs(&self) -> Option<Networks> {
+        Networks::new(self.networks().collect::<Option<_>>()?).ok()
+    }
+
+    fn networks(&self) -> impl Iterator<Item = Option<Network>> {
+        self.packed.allowed_cidrs().map(|text| Network::parse(std::str::from_utf8(text).ok()?).ok())
+    }
+
     /// Returns how many bytes of memory the record takes, its own frame included.
     #[must_use]
     pub fn bytes(&self) -> usize {
@@ -64,12 +83,21 @@ pub enum Verdict {
     Expired,
     /// The token lacks a required scope.
     MissingScope,
+    /// The token may not be used from the client's address, or that is not known.
+    IpNotAllowed,
 }
 
 impl Verdict {
     /// Every verdict, in the order in which they apply.
-    pub const ALL: [Self; 6] =
-        [Self::Valid, Self::Malformed, Self::NotFound, Self::Revoked, Self::Expired, Self::MissingScope];
+    pub const ALL: [Self; 7] = [
+        Self::Valid,
+        Self::Malformed,
+        Self::NotFound,
+        Self::Revoked,
+        Self::Expired,
+        Self::MissingScope,
+        Self::IpNotAllowed,
+    ];
 
     /// Returns the verdict's word.
     #[must_use]
@@ -81,6 +109,7 @@ impl Verdict {
             Self::Revoked => "revoked",
             Self::Expired => "expired",
             Self::MissingScope => "missing_scope",
+            Self::IpNotAllowed => "ip_not_allowed",
         }
     }
 }
@@ -94,10 +123,17 @@ pub struct Judgement {
     pub missing_scopes: Vec<Scope>,
 }
 
-/// Judges a token whose secret matched, at `now`, for a caller that reaches `reach`. The first verdict
-/// that applies is given, in the order in which [`Verdict`] lists them.
+/// Judges a token whose secret matched, at `now`, for a caller that reaches `reach`, when a client at
+/// `client_ip` presented it. The first verdict that applies is given, in the order in which [`Verdict`] lists
+/// them.
 #[must_use]
-pub fn judge(record: &Record, now: OffsetDateTime, reach: Reach<'_>, required: &Scopes) -> Judgement {
+pub fn judge(
+    record: &Record,
+    now: OffsetDateTime,
+    reach: Reach<'_>,
+    required: &Scopes,
+    client_ip: Option<IpAddr>,
+) -> Judgement {
     let plain = |verdict| Judgement { verdict, missing_scopes: Vec::new() };
     if !reach.includes_record(record) {
         return plain(Verdict::NotFound);
@@ -108,11 +144,10 @@ pub fn judge(record: &Record, now: OffsetDateTime, reach: Reach<'_>, required: &
         TokenState::Active => {}
     }
     let missing_scopes = required.not_covered_by(|| record.packed.scopes());
-    if missing_scopes.is_empty() {
-        plain(Verdict::Valid)
-    } else {
-        Judgement { verdict: Verdict::MissingScope, missing_scopes }
+    if !missing_scopes.is_empty() {
+        return Judgement { verdict: Verdict::MissingScope, missing_scopes };
     }
+    plain(if record.admits(client_ip) { Verdict::Valid } else { Verdict::IpNotAllowed })
 }
 
 #[cfg(test)]
@@ -136,7 +171,7 @@ mod tests {
     }
 
     fn verdict(token: &Token, now: OffsetDateTime, required: &[&str]) -> Verdict {
-        judge(&record(token), now, Reach::Any, &scopes(required)).verdict
+        judge(&record(token), now, Reach::Any, &scopes(required), None).verdict
     }
 
     #[test]
@@ -158,20 +193,38 @@ mod tests {
     }
 
     #[test]
+    fn where_a_token_is_used_from_is_judged_last() {
+        let mut token = token(&["a:b"]);
+        token.allowed_cidrs = Networks::new(vec![Network::parse("10.0.0.0/8").unwrap()]).unwrap();
+        let judged = |token: &Token, required: &[&str], address: Option<&str>| {
+            let address = address.map(|text| text.parse().unwrap());
+            judge(&record(token), NOW, Reach::Any, &scopes(required), address).verdict
+        };
+        assert_eq!(judged(&token, &["a:b"], Some("10.1.2.3")), Verdict::Valid);
+        assert_eq!(judged(&token, &["a:b"], Some("::ffff:10.1.2.3")), Verdict::Valid);
+        assert_eq!(judged(&token, &["a:b"], Some("192.0.2.7")), Verdict::IpNotAllowed);
+        assert_eq!(judged(&token, &["a:b"], None), Verdict::IpNotAllowed);
+        assert_eq!(judged(&token, &["a:c"], None), Verdict::MissingScope);
+        token.expire_time = Some(NOW);
+        assert_eq!(judged(&token, &[], None), Verdict::Expired);
+        assert_eq!(record(&token).allowed_cidrs(), Some(token.allowed_cidrs));
+    }
+
+    #[test]
     fn another_organizations_token_is_not_found_whatever_its_state() {
         let mut token = token(&[]);
         token.revoke_time = Some(NOW);
         let other = OrganizationId::parse("other").unwrap();
-        let judgement = judge(&record(&token), NOW, Reach::Only(&other), &Scopes::default());
+        let judgement = judge(&record(&token), NOW, Reach::Only(&other), &Scopes::default(), None);
         assert_eq!(judgement.verdict, Verdict::NotFound);
     }
 
     #[test]
     fn missing_scopes_are_listed_in_order_with_their_verdict_alone() {
         let record = record(&token(&["repo:*", "user:read"]));
-        let judgement = judge(&record, NOW, Reach::Any, &scopes(&["z", "repo:x", "user:write"]));
+        let judgement = judge(&record, NOW, Reach::Any, &scopes(&["z", "repo:x", "user:write"]), None);
         assert_eq!(judgement.missing_scopes, ["z", "user:write"].map(|text| Scope::parse(text).unwrap()));
-        assert!(judge(&record, NOW, Reach::Any, &scopes(&["repo:b"])).missing_scopes.is_empty());
+        assert!(judge(&record, NOW, Reach::Any, &scopes(&["repo:b"]), None).missing_scopes.is_empty());
     }
 
     proptest! {

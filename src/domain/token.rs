@@ -5,6 +5,7 @@ use time::OffsetDateTime;
 
 use super::access::Principal;
 use super::fields::{Labels, OrganizationId, RevokeReason, TokenName, UserId};
+use super::networks::Networks;
 use super::scope::Scopes;
 use crate::secret::TokenId;
 
@@ -23,6 +24,8 @@ pub struct Token {
     pub scopes: Scopes,
     /// What its creator noted on it.
     pub labels: Labels,
+    /// Where it may be used from.
+    pub allowed_cidrs: Networks,
     /// When it was created, by the database's clock.
     pub create_time: OffsetDateTime,
     /// Who created it.
@@ -88,6 +91,7 @@ pub(crate) mod tests {
             name: TokenName::parse("laptop").unwrap(),
             scopes: Scopes::new(scopes).unwrap(),
             labels: Labels::default(),
+            allowed_cidrs: Networks::default(),
             create_time: NOW - Duration::days(1),
             created_by: Principal::Bootstrap,
             expire_time: None,

@@ -11,7 +11,7 @@ use crate::ambient;
 use crate::domain::{Caller, CertificateMappings, CredentialError};
 use crate::listener::Peer;
 use crate::tls::ClientCertificate;
-use crate::verify::{AuthenticateError, Credential, Engine, Share};
+use crate::verify::{AuthenticateError, Credential, Engine};
 
 /// Knows who calls: by their secrets, or by what their certificates are mapped to.
 #[derive(Debug)]
@@ -41,19 +41,17 @@ impl Callers {
             },
             // Judged alone: a certificate never rescues a bad header.
             Err(error) => Err(error.into()),
-            Ok(secret) => {
-                let share = Share::Peer(peer.map(|peer| peer.address.ip()));
-                engine.authenticate(secret, share).await
-            }
+            Ok(secret) => engine.authenticate(secret, peer.map(|peer| peer.address.ip())).await,
         }
     }
 
     /// Does the same from a fresh cache; `None` when that cannot tell, or the credential is not good.
     pub(super) fn authenticate_now<M>(&self, engine: &Engine, request: &Request<M>) -> Option<Credential> {
+        let peer = request.extensions().get::<Peer>();
         match bearer(request.metadata()) {
-            Ok(secret) => engine.authenticate_now(secret),
+            Ok(secret) => engine.authenticate_now(secret, peer.map(|peer| peer.address.ip())),
             Err(CredentialError::Missing) => {
-                let certificate = request.extensions().get::<Peer>()?.certificate.as_deref()?;
+                let certificate = peer?.certificate.as_deref()?;
                 self.holder(certificate).ok()
             }
             Err(_) => None,

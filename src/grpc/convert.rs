@@ -1,17 +1,20 @@
 //! Messages to domain types and back, by pure functions. Text is parsed here, once; every bad field of a
 //! request is found before the request is refused.
 
+use std::net::IpAddr;
+
 use time::{Duration, OffsetDateTime};
 
 use super::proto::{self, create_token_request, revoke_token_request};
 use crate::actions::create::{CreateToken, Created};
 use crate::actions::list::{ListTokens, Page};
 use crate::domain::fields::MAX_EXPIRE_TIME;
-use crate::domain::page::{DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE, Order};
+use crate::domain::networks::MAX_NETWORKS;
+use crate::domain::page::{DEFAULT_PAGE_SIZE, Listing, MAX_PAGE_SIZE, NamePart, Order};
 use crate::domain::scope::MAX_SCOPES;
 use crate::domain::{
-    Expiration, FieldError, Labels, OrganizationId, RevokeReason, Scope, Scopes, Token, TokenName,
-    TokenState, UserId, Verdict, Violations,
+    Expiration, FieldError, Labels, Network, Networks, OrganizationId, RevokeReason, Scope, Scopes, Token,
+    TokenName, TokenState, UserId, Verdict, Violations,
 };
 use crate::secret::TokenId;
 use crate::store::Revoked;
@@ -26,6 +29,7 @@ pub(super) fn create_request(message: proto::CreateTokenRequest) -> Result<Creat
     let expiration = expiration(message.expiration, &mut violations);
     let scopes = scopes("scopes", &message.scopes, &mut violations);
     let labels = violations.take("labels", Labels::parse(message.labels));
+    let allowed_cidrs = networks(&message.allowed_cidrs, &mut violations);
     let request = (|| {
         Some(CreateToken {
             organization_id: organization_id?,
@@ -34,6 +38,7 @@ pub(super) fn create_request(message: proto::CreateTokenRequest) -> Result<Creat
             expiration: expiration?,
             scopes: scopes?,
             labels: labels?,
+            allowed_cidrs: allowed_cidrs?,
         })
     })();
     violations.finish(request)
@@ -47,20 +52,43 @@ pub(super) fn create_response(created: &Created) -> proto::CreateTokenResponse {
     }
 }
 
+pub(super) fn get_request(message: &proto::GetTokenRequest) -> Result<TokenId, Violations> {
+    let mut violations = Violations::default();
+    let id = violations.take("token_id", token_id(&message.token_id));
+    violations.finish(id)
+}
+
+pub(super) fn get_response((found, now): &(Token, OffsetDateTime)) -> proto::GetTokenResponse {
+    proto::GetTokenResponse { token: Some(token(found, *now)) }
+}
+
 pub(super) fn list_request(message: proto::ListTokensRequest) -> Result<ListTokens, Violations> {
     let mut violations = Violations::default();
     let organization_id =
         violations.take("organization_id", optional(&message.organization_id, OrganizationId::parse));
     let user_id = violations.take("user_id", optional(&message.user_id, UserId::parse));
     let states = states(&message.states, &mut violations);
+    let mut moment = |field, time: Option<_>| violations.take(field, time.map(whole_instant).transpose());
+    let created_after = moment("created_after", message.created_after);
+    let created_before = moment("created_before", message.created_before);
+    let expires_before = moment("expires_before", message.expires_before);
+    let unused_since = moment("unused_since", message.unused_since);
+    let name_contains = violations.take("name_contains", optional(&message.name_contains, NamePart::parse));
     let order = violations.take("order_by", order(&message.order_by));
     let page_size = violations.take("page_size", page_size(message.page_size));
     let request = (|| {
         Some(ListTokens {
-            organization_id: organization_id?,
-            user_id: user_id?,
-            states,
-            order: order?,
+            listing: Listing {
+                organization_id: organization_id?,
+                user_id: user_id?,
+                states,
+                created_after: created_after?,
+                created_before: created_before?,
+                expires_before: expires_before?,
+                unused_since: unused_since?,
+                name_contains: name_contains?,
+                order: order?,
+            },
             page_size: page_size?,
             page_token: Some(message.page_token).filter(|text| !text.is_empty()),
         })
@@ -97,25 +125,37 @@ pub(super) fn revoke_response(revoked: &Revoked) -> proto::RevokeTokenResponse {
     }
 }
 
-pub(super) fn required_scopes(texts: &[String]) -> Result<Scopes, Violations> {
+/// What Verify is asked beside the secret.
+pub(super) struct Wanted {
+    pub(super) required: Scopes,
+    pub(super) client_ip: Option<IpAddr>,
+    pub(super) consistency: Consistency,
+}
+
+pub(super) fn verify_request(message: &proto::VerifyRequest) -> Result<Wanted, Violations> {
     let mut violations = Violations::default();
-    let scopes = scopes("required_scopes", texts, &mut violations);
-    violations.finish(scopes)
+    let required = scopes("required_scopes", &message.required_scopes, &mut violations);
+    let client_ip = violations.take("client_ip", optional(&message.client_ip, address));
+    let consistency = violations.take("consistency", self::consistency(message.consistency));
+    let wanted =
+        (|| Some(Wanted { required: required?, client_ip: client_ip?, consistency: consistency? }))();
+    violations.finish(wanted)
+}
+
+fn address(text: &str) -> Result<IpAddr, FieldError> {
+    text.parse().map_err(|_| FieldError::Rule("is not an IPv4 or IPv6 address"))
 }
 
 pub(super) fn no_request() -> Violations {
     Violations::one("request", &FieldError::Required)
 }
 
-pub(super) fn consistency(number: i32) -> Result<Consistency, Violations> {
-    let mut violations = Violations::default();
-    let consistency = match proto::Consistency::try_from(number) {
+pub(super) fn consistency(number: i32) -> Result<Consistency, FieldError> {
+    match proto::Consistency::try_from(number) {
         Ok(proto::Consistency::Unspecified | proto::Consistency::Bounded) => Ok(Consistency::Bounded),
         Ok(proto::Consistency::Full) => Ok(Consistency::Full),
         Err(_) => Err(FieldError::Rule("is not a consistency")),
-    };
-    let consistency = violations.take("consistency", consistency);
-    violations.finish(consistency)
+    }
 }
 
 pub(super) const fn verdict(verdict: Verdict) -> proto::Verdict {
@@ -126,6 +166,7 @@ pub(super) const fn verdict(verdict: Verdict) -> proto::Verdict {
         Verdict::Revoked => proto::Verdict::Revoked,
         Verdict::Expired => proto::Verdict::Expired,
         Verdict::MissingScope => proto::Verdict::MissingScope,
+        Verdict::IpNotAllowed => proto::Verdict::IpNotAllowed,
     }
 }
 
@@ -145,6 +186,7 @@ pub(super) fn token(token: &Token, now: OffsetDateTime) -> proto::Token {
         name: token.name.as_str().to_owned(),
         scopes: token.scopes.iter().map(|scope| scope.as_str().to_owned()).collect(),
         labels: token.labels.iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect(),
+        allowed_cidrs: token.allowed_cidrs.iter().map(ToString::to_string).collect(),
         state: state(token.state(now)).into(),
         create_time: Some(timestamp(token.create_time)),
         created_by: token.created_by.to_string(),
@@ -155,7 +197,7 @@ pub(super) fn token(token: &Token, now: OffsetDateTime) -> proto::Token {
     }
 }
 
-fn expiration(
+pub(super) fn expiration(
     choice: Option<create_token_request::Expiration>,
     violations: &mut Violations,
 ) -> Option<Expiration> {
@@ -186,6 +228,15 @@ fn instant(time: prost_types::Timestamp) -> Result<OffsetDateTime, FieldError> {
         .ok_or(FieldError::Rule("is not a time between 0001-01-01T00:00:00Z and 9999-12-31T23:59:59Z"))
 }
 
+/// Reads a moment that others are compared with, rounded up to whole microseconds: all that Postgres keeps, so
+/// that what lies before it, and what does not, stays the same.
+fn whole_instant(time: prost_types::Timestamp) -> Result<OffsetDateTime, FieldError> {
+    let time = instant(time)?;
+    let beyond = time.nanosecond() % 1_000;
+    let rest = if beyond == 0 { 0 } else { 1_000 - beyond };
+    Ok(time + Duration::nanoseconds(i64::from(rest)))
+}
+
 fn duration(duration: prost_types::Duration) -> Result<Duration, FieldError> {
     // google.protobuf.Duration: seconds and nanos have the same sign.
     let nanos_fit = (0..1_000_000_000).contains(&duration.nanos);
@@ -195,7 +246,7 @@ fn duration(duration: prost_types::Duration) -> Result<Duration, FieldError> {
     Ok(Duration::new(duration.seconds, duration.nanos))
 }
 
-fn scopes(field: &'static str, texts: &[String], violations: &mut Violations) -> Option<Scopes> {
+pub(super) fn scopes(field: &'static str, texts: &[String], violations: &mut Violations) -> Option<Scopes> {
     if texts.len() > MAX_SCOPES {
         return violations.take(field, Err(FieldError::TooLong { limit: MAX_SCOPES, unit: "scopes" }));
     }
@@ -205,6 +256,19 @@ fn scopes(field: &'static str, texts: &[String], violations: &mut Violations) ->
         .filter_map(|(index, text)| violations.take(&format!("{field}[{index}]"), Scope::parse(text)))
         .collect();
     violations.take(field, Scopes::new(parsed))
+}
+
+pub(super) fn networks(texts: &[String], violations: &mut Violations) -> Option<Networks> {
+    const FIELD: &str = "allowed_cidrs";
+    if texts.len() > MAX_NETWORKS {
+        return violations.take(FIELD, Err(FieldError::TooLong { limit: MAX_NETWORKS, unit: "networks" }));
+    }
+    let parsed = texts
+        .iter()
+        .enumerate()
+        .filter_map(|(index, text)| violations.take(&format!("{FIELD}[{index}]"), Network::parse(text)))
+        .collect();
+    violations.take(FIELD, Networks::new(parsed))
 }
 
 fn states(numbers: &[i32], violations: &mut Violations) -> Vec<TokenState> {
@@ -241,7 +305,7 @@ fn page_size(number: i32) -> Result<u32, FieldError> {
     }
 }
 
-fn token_id(text: &str) -> Result<TokenId, FieldError> {
+pub(super) fn token_id(text: &str) -> Result<TokenId, FieldError> {
     if text.is_empty() {
         return Err(FieldError::Required);
     }

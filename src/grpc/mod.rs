@@ -2,9 +2,11 @@
 //! server. Knows the actions and the engine; never the store.
 
 mod callers;
+mod changes;
 mod convert;
 mod error;
 mod health;
+mod manage;
 mod penalty;
 mod redact;
 mod reply;

@@ -16,10 +16,11 @@ impl fmt::Debug for CreateTokenResponse {
 
 impl fmt::Debug for VerifyRequest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { secret: _, required_scopes, consistency } = self;
+        let Self { secret: _, required_scopes, client_ip, consistency } = self;
         f.debug_struct("VerifyRequest")
             .field("secret", &REDACTED)
             .field("required_scopes", required_scopes)
+            .field("client_ip", client_ip)
             .field("consistency", consistency)
             .finish()
     }

@@ -135,7 +135,7 @@ impl Message for VerifyStreamReply {
 mod tests {
     use super::*;
     use crate::domain::token::tests::token;
-    use crate::domain::{Labels, Record, RevokeReason, Token, Verdict};
+    use crate::domain::{Labels, Network, Networks, Record, RevokeReason, Token, Verdict};
     use crate::grpc::proto;
     use crate::secret::{KeyId, Mac};
     use time::{Duration, OffsetDateTime};
@@ -163,6 +163,8 @@ mod tests {
         let labels = [("team", "x"), ("empty", "")];
         let labels = labels.map(|(key, value)| (key.to_owned(), value.to_owned()));
         full.labels = Labels::parse(labels).unwrap();
+        let networks = ["10.0.0.0/8", "2001:db8::/32"].map(|text| Network::parse(text).unwrap());
+        full.allowed_cidrs = Networks::new(networks.to_vec()).unwrap();
         full.expire_time = Some(now + Duration::nanoseconds(1_500_000_000));
         let mut revoked = full.clone();
         revoked.revoke_time = Some(now - Duration::microseconds(7));

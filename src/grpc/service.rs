@@ -9,17 +9,19 @@ use tonic::{Code, Request, Response, Status, Streaming};
 use tracing::{Instrument as _, Span, field};
 
 use super::callers::Callers;
+use super::convert::Wanted;
 use super::error::CallError;
 use super::proto::{
-    CreateTokenRequest, CreateTokenResponse, ListTokensRequest, ListTokensResponse, RevokeTokenRequest,
-    RevokeTokenResponse, VerifyRequest, VerifyStreamRequest,
+    CreateTokenRequest, CreateTokenResponse, GetTokenRequest, GetTokenResponse, ListTokensRequest,
+    ListTokensResponse, RevokeTokenRequest, RevokeTokenResponse, UpdateTokenRequest, UpdateTokenResponse,
+    VerifyRequest, VerifyStreamRequest,
 };
 use super::reply::VerifyReply;
 use super::server::token_service_server::{TokenService, TokenServiceServer};
 use super::stream::VerifyAnswers;
 use super::{MAX_REQUEST_BYTES, convert, status};
 use crate::actions::Actions;
-use crate::domain::{Caller, CredentialError, Permission, Principal, Scopes};
+use crate::domain::{Caller, CredentialError, Permission, Principal};
 use crate::listener::Peer;
 use crate::metrics::{Metrics, Rpc};
 use crate::shares::{Refused, Shares};
@@ -147,15 +149,19 @@ fn conclude<A>(outcome: Result<A, CallError>, started: Instant) -> Result<Respon
 }
 
 /// Reads what Verify is asked, for a caller that may ask it.
-pub(super) fn question(caller: &Caller, message: &VerifyRequest) -> Result<(Scopes, Consistency), CallError> {
+pub(super) fn question(caller: &Caller, message: &VerifyRequest) -> Result<Wanted, CallError> {
     caller.require(Permission::Verify)?;
-    let required = convert::required_scopes(&message.required_scopes)?;
-    Ok((required, convert::consistency(message.consistency)?))
+    Ok(convert::verify_request(message)?)
 }
 
 /// Returns what the engine is asked for a caller.
-pub(super) fn asked_of<'a>(caller: &'a Caller, required: &'a Scopes) -> Question<'a> {
-    Question { required, reach: caller.verify_reach(), share: Share::Caller(caller.principal.clone()) }
+pub(super) fn asked_of<'a>(caller: &'a Caller, wanted: &'a Wanted) -> Question<'a> {
+    Question {
+        required: &wanted.required,
+        reach: caller.verify_reach(),
+        client_ip: wanted.client_ip,
+        share: Share::Caller(caller.principal.clone()),
+    }
 }
 
 /// Completes when the server begins to end.
@@ -174,11 +180,11 @@ impl TokenApi {
         }
         let credential = self.callers.authenticate_now(&self.engine, request)?;
         let message = request.get_ref();
-        let (required, consistency) = question(credential.caller(), message).ok()?;
-        if consistency == Consistency::Full {
+        let wanted = question(credential.caller(), message).ok()?;
+        if wanted.consistency == Consistency::Full {
             return None;
         }
-        let question = asked_of(credential.caller(), &required);
+        let question = asked_of(credential.caller(), &wanted);
         let answer = self.engine.verify_now(&message.secret, &question)?;
         self.metrics.calls.verdict(answer.verdict);
         Some(answer.into())
@@ -190,8 +196,9 @@ impl TokenApi {
         message: VerifyRequest,
     ) -> Result<Answer, CallError> {
         let caller = credential.caller();
-        let (required, consistency) = question(caller, &message)?;
-        let answer = self.engine.verify(&message.secret, &asked_of(caller, &required), consistency).await?;
+        let wanted = question(caller, &message)?;
+        let question = asked_of(caller, &wanted);
+        let answer = self.engine.verify(&message.secret, &question, wanted.consistency).await?;
         self.metrics.calls.verdict(answer.verdict);
         Span::current().record("verdict", convert::verdict(answer.verdict).as_str_name());
         if let Some((cached, _)) = &answer.token {
@@ -219,6 +226,22 @@ impl TokenService for TokenApi {
         .await
     }
 
+    async fn get_token(
+        &self,
+        request: Request<GetTokenRequest>,
+    ) -> Result<Response<GetTokenResponse>, Status> {
+        self.call(Rpc::GetToken, request, async |credential, message| {
+            let caller = credential.caller();
+            caller.require(Permission::Read)?;
+            let id = convert::get_request(&message)?;
+            Span::current().record("token.id", field::display(id));
+            let found = self.actions.get_token(caller, id).await?;
+            Span::current().record("user.id", found.0.user_id.as_str());
+            Ok(convert::get_response(&found))
+        })
+        .await
+    }
+
     async fn list_tokens(
         &self,
         request: Request<ListTokensRequest>,
@@ -228,6 +251,16 @@ impl TokenService for TokenApi {
             caller.require(Permission::Read)?;
             let request = convert::list_request(message)?;
             Ok(convert::list_response(self.actions.list_tokens(caller, request).await?))
+        })
+        .await
+    }
+
+    async fn update_token(
+        &self,
+        request: Request<UpdateTokenRequest>,
+    ) -> Result<Response<UpdateTokenResponse>, Status> {
+        self.call(Rpc::UpdateToken, request, async |credential, message| {
+            self.update(&credential, message).await
         })
         .await
     }

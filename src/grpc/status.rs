@@ -10,7 +10,7 @@ use tonic_types::{ErrorDetails, StatusExt as _};
 
 use super::error::CallError;
 use super::proto::ErrorReason;
-use crate::actions::ActionError;
+use crate::actions::{ActionError, StateError};
 use crate::domain::{AccessError, CredentialError, Violations};
 use crate::shares::Refused;
 use crate::store::StoreError;
@@ -49,6 +49,7 @@ fn action(error: &ActionError) -> Status {
         }
         ActionError::NotFound => plain(Code::NotFound, ErrorReason::TokenNotFound, error),
         ActionError::Refused(error) => refused(*error),
+        ActionError::State(error) => state(*error),
         ActionError::Overloaded(error) => transient(ErrorReason::Overloaded, error),
         ActionError::Store(error) => store(error),
         ActionError::Minting(_) => internal(),
@@ -94,6 +95,7 @@ fn credential(error: CredentialError) -> Status {
         CredentialError::Invalid => ErrorReason::CredentialInvalid,
         CredentialError::Expired => ErrorReason::CredentialExpired,
         CredentialError::Revoked => ErrorReason::CredentialRevoked,
+        CredentialError::IpNotAllowed => ErrorReason::CredentialIpNotAllowed,
     };
     plain(Code::Unauthenticated, reason, &error)
 }
@@ -103,12 +105,20 @@ fn access(error: &AccessError) -> Status {
         AccessError::MissingScope(scope) => (ErrorReason::ScopeMissing, Some(scope)),
         AccessError::ForeignOrganization => (ErrorReason::OrganizationForbidden, None),
         AccessError::Privileged(scope) => (ErrorReason::PrivilegedToken, Some(scope)),
-        AccessError::OutlivesCaller => (ErrorReason::PrivilegedToken, None),
+        AccessError::OutlivesCaller | AccessError::WiderNetworks => (ErrorReason::PrivilegedToken, None),
     };
     let metadata = scope.map(|scope| ("scope".to_owned(), scope.word().to_owned()));
     let details =
         ErrorDetails::with_error_info(word(reason), DOMAIN, metadata.into_iter().collect::<HashMap<_, _>>());
     Status::with_error_details(Code::PermissionDenied, error.to_string(), details)
+}
+
+fn state(error: StateError) -> Status {
+    let reason = match error {
+        StateError::Revoked => ErrorReason::TokenRevoked,
+        StateError::Expired => ErrorReason::TokenExpired,
+    };
+    plain(Code::FailedPrecondition, reason, &error)
 }
 
 fn invalid(violations: &Violations) -> Status {

@@ -123,9 +123,9 @@ impl VerifyAnswers {
         if let Err(error) = self.engine.judge_again_now(credential)? {
             return Some(Err(error.into()));
         }
-        let outcome = question(credential.caller(), request).map(|(required, consistency)| {
-            let question = super::service::asked_of(credential.caller(), &required);
-            let bounded = consistency == Consistency::Bounded;
+        let outcome = question(credential.caller(), request).map(|wanted| {
+            let question = super::service::asked_of(credential.caller(), &wanted);
+            let bounded = wanted.consistency == Consistency::Bounded;
             bounded.then(|| self.engine.verify_now(&request.secret, &question)).flatten()
         });
         outcome.transpose()
@@ -166,9 +166,9 @@ async fn answer(
     let outcome = async {
         engine.judge_again(&mut credential).await?;
         let caller = credential.caller();
-        let (required, consistency) = question(caller, &request)?;
-        let asked = asked.unwrap_or_else(|| engine.ask(&request.secret, consistency));
-        Ok(engine.answer(asked, &super::service::asked_of(caller, &required)).await?)
+        let wanted = question(caller, &request)?;
+        let asked = asked.unwrap_or_else(|| engine.ask(&request.secret, wanted.consistency));
+        Ok(engine.answer(asked, &super::service::asked_of(caller, &wanted)).await?)
     };
     let outcome = outcome.await;
     (credential, outcome)

@@ -34,22 +34,33 @@ const CODES: [&str; 17] = [
 #[expect(missing_docs, reason = "each is the RPC of its name")]
 pub enum Rpc {
     CreateToken,
+    GetToken,
     ListTokens,
+    UpdateToken,
     RevokeToken,
     Verify,
     VerifyStream,
 }
 
 impl Rpc {
-    const ALL: [Self; 5] =
-        [Self::CreateToken, Self::ListTokens, Self::RevokeToken, Self::Verify, Self::VerifyStream];
+    const ALL: [Self; 7] = [
+        Self::CreateToken,
+        Self::GetToken,
+        Self::ListTokens,
+        Self::UpdateToken,
+        Self::RevokeToken,
+        Self::Verify,
+        Self::VerifyStream,
+    ];
 
     /// Returns the RPC's name in the contract.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
             Self::CreateToken => "CreateToken",
+            Self::GetToken => "GetToken",
             Self::ListTokens => "ListTokens",
+            Self::UpdateToken => "UpdateToken",
             Self::RevokeToken => "RevokeToken",
             Self::Verify => "Verify",
             Self::VerifyStream => "VerifyStream",

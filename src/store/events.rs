@@ -10,6 +10,7 @@ use crate::domain::{Principal, Token};
 #[derive(Debug, Clone, Copy)]
 pub(super) enum EventKind {
     Created,
+    Updated,
     Revoked,
 }
 
@@ -17,6 +18,7 @@ impl EventKind {
     const fn word(self) -> &'static str {
         match self {
             Self::Created => "created",
+            Self::Updated => "updated",
             Self::Revoked => "revoked",
         }
     }

@@ -1,6 +1,6 @@
 //! Pages of tokens. Called by the list action. Every statement walks one index from where the last page
-//! ended (a keyset), so that the last page costs what the first one does, and tokens created or revoked
-//! meanwhile neither hide nor repeat others.
+//! ended (a keyset), at most 10,000 rows of it, so that the last page costs what the first one does however
+//! few tokens the filters let through, and tokens created or revoked meanwhile neither hide nor repeat others.
 
 use std::collections::BTreeMap;
 
@@ -9,10 +9,10 @@ use time::OffsetDateTime;
 use time::macros::datetime;
 use uuid::Uuid;
 
-use super::rows::{self, TokenRow, select_tokens};
+use super::rows::{self, TokenRow};
 use super::{Store, StoreError};
-use crate::domain::page::{Listing, Order, Position};
-use crate::domain::{Token, TokenState};
+use crate::domain::page::{Listing, NamePart, Order, Position};
+use crate::domain::{OrganizationId, Token, TokenState, UserId};
 
 /// Before every token, in the order of creation, newest first.
 const NEWEST: (OffsetDateTime, Uuid) = (datetime!(9999-12-31 23:59:59.999_999 UTC), Uuid::max());
@@ -20,9 +20,140 @@ const NEWEST: (OffsetDateTime, Uuid) = (datetime!(9999-12-31 23:59:59.999_999 UT
 /// Before every token, in the order of expiration.
 const SOONEST: (OffsetDateTime, Uuid) = (datetime!(0001-01-01 00:00 UTC), Uuid::nil());
 
+/// What one call found on its way along the index.
+#[derive(Debug)]
+pub struct Walk {
+    /// The tokens that the listing shows, each with the database's time of reading.
+    pub tokens: Vec<(Token, OffsetDateTime)>,
+    /// Where the walk was broken off for its length; `None`: it was not.
+    pub broken_off: Option<Position>,
+}
+
+/// A row that the listing shows, or the last one of a walk that was broken off, or both.
+struct WalkRow {
+    id: Uuid,
+    organization_id: String,
+    user_id: String,
+    name: String,
+    scopes: Vec<String>,
+    labels: Json<BTreeMap<String, String>>,
+    allowed_cidrs: Vec<String>,
+    create_time: OffsetDateTime,
+    created_by: String,
+    expire_time: Option<OffsetDateTime>,
+    revoke_time: Option<OffsetDateTime>,
+    revoke_reason: Option<String>,
+    last_use_time: Option<OffsetDateTime>,
+    read_time: OffsetDateTime,
+    shown: bool,
+    last: bool,
+}
+
+/// A listing as the statements' parameters.
+struct Filters<'a> {
+    active: bool,
+    expired: bool,
+    revoked: bool,
+    created_after: OffsetDateTime,
+    created_before: Option<OffsetDateTime>,
+    /// The last moment that an expiration may have; `None`: any, or none at all.
+    expires_by: Option<OffsetDateTime>,
+    unused_since: Option<OffsetDateTime>,
+    name_contains: Option<&'a str>,
+    limit: i64,
+}
+
+/// Walks an index: `$range` of it and `$owner`'s part, in the order of `$order`, which `$key` brings about.
+/// The parameters are the filters', the position's, and those of `$owner` from $12 on.
+///
+/// Numbering the rows while they pass costs nothing and stops with them; the number of the last one tells a
+/// walk that was broken off from one that came to its end.
+macro_rules! walk {
+    ($pool:expr, $filters:expr, $position:expr, $owner:literal, $range:literal, $key:literal, $order:literal
+        $(, $argument:expr)*) => {
+        sqlx::query_as!(
+            WalkRow,
+            r#"SELECT id, organization_id, user_id, name, scopes,
+                   labels AS "labels: Json<BTreeMap<String, String>>",
+                   allowed_cidrs::text[] AS "allowed_cidrs!", create_time, created_by, expire_time,
+                   revoke_time, revoke_reason,
+                   (SELECT u.last_use_time FROM token_uses u WHERE u.token_id = walk.id) AS last_use_time,
+                   statement_timestamp() AS "read_time!", shown AS "shown!", walked = 10000 AS "last!"
+               FROM (
+                   SELECT *, coalesce(expire_time, 'infinity') AS end_time,
+                       row_number() OVER (ORDER BY "#
+                + $key
+                + r#") AS walked
+                   FROM tokens WHERE "#
+                + $owner + " AND " + $range + " ORDER BY " + $key
+                + r#" LIMIT 10000
+               ) AS walk
+               CROSS JOIN LATERAL (
+                   SELECT CASE WHEN revoke_time IS NOT NULL THEN $5 WHEN expire_time <= now() THEN $4
+                           ELSE $3::bool END
+                       AND create_time >= $6 AND create_time < coalesce($7::timestamptz, 'infinity')
+                       AND end_time <= coalesce($8::timestamptz, 'infinity')
+                       AND ($9::text IS NULL OR position($9 IN lower(name COLLATE "C")) > 0)
+                       AND ($10::timestamptz IS NULL OR coalesce((SELECT u.last_use_time FROM token_uses u
+                           WHERE u.token_id = walk.id), create_time) < $10) AS shown
+               ) AS filter
+               WHERE shown OR walked = 10000
+               ORDER BY "#
+                + $order + " LIMIT $11",
+            $position.0,
+            $position.1,
+            $filters.active,
+            $filters.expired,
+            $filters.revoked,
+            $filters.created_after,
+            $filters.created_before,
+            $filters.expires_by,
+            $filters.name_contains,
+            $filters.unused_since,
+            $filters.limit
+            $(, $argument)*
+        )
+        .fetch_all($pool)
+        .await?
+    };
+}
+
+/// Newest first. The range has one upper bound, the position, and the lower one that `created_after` sets.
+macro_rules! walk_by_create_time {
+    ($pool:expr, $filters:expr, $position:expr, $owner:literal $(, $argument:expr)*) => {
+        walk!(
+            $pool, $filters, $position, $owner,
+            "(create_time, id) < ($1, $2) AND create_time >= $6",
+            "create_time DESC, id DESC",
+            "create_time DESC, id DESC"
+            $(, $argument)*
+        )
+    };
+}
+
+/// Soonest to expire first. Where only active tokens are wanted the range begins now, and where only expired
+/// ones are it ends now. A position without a time is among those that never expire.
+macro_rules! walk_by_expire_time {
+    ($pool:expr, $filters:expr, $position:expr, $owner:literal $(, $argument:expr)*) => {
+        walk!(
+            $pool, $filters, $position, $owner,
+            "(coalesce(expire_time, 'infinity'), id) > (
+                 CASE WHEN $4 OR $5 THEN coalesce($1::timestamptz, 'infinity')
+                     ELSE greatest(coalesce($1::timestamptz, 'infinity'), now()) END,
+                 CASE WHEN $4 OR $5 OR coalesce($1::timestamptz, 'infinity') >= now() THEN $2::uuid
+                     ELSE 'ffffffff-ffff-ffff-ffff-ffffffffffff'::uuid END)
+             AND coalesce(expire_time, 'infinity') <= CASE WHEN $3 OR $5 THEN coalesce($8::timestamptz, 'infinity')
+                 ELSE least(coalesce($8::timestamptz, 'infinity'), now()) END",
+            "coalesce(expire_time, 'infinity'), id",
+            "end_time, id"
+            $(, $argument)*
+        )
+    };
+}
+
 impl Store {
-    /// Reads at most `limit` tokens of a listing, those after `position`, or from its start, each with the
-    /// database's time of reading.
+    /// Walks a listing from `position`, or from its start, until `limit` of its tokens are found or the walk
+    /// has its length.
     ///
     /// # Errors
     /// [`StoreError`], as for every call of the store.
@@ -31,19 +162,14 @@ impl Store {
         listing: &Listing,
         position: Option<Position>,
         limit: u32,
-    ) -> Result<Vec<(Token, OffsetDateTime)>, StoreError> {
+    ) -> Result<Walk, StoreError> {
         self.within(async {
+            let filters = Filters::new(listing, limit);
             let rows = match listing.order {
-                Order::CreateTimeDescending => self.by_create_time(listing, position, limit).await,
-                Order::ExpireTime => self.by_expire_time(listing, position, limit).await,
+                Order::CreateTimeDescending => self.by_create_time(listing, position, &filters).await,
+                Order::ExpireTime => self.by_expire_time(listing, position, &filters).await,
             };
-            rows?
-                .into_iter()
-                .map(|row| {
-                    let read_time = row.read_time;
-                    Ok((row.try_into()?, read_time))
-                })
-                .collect()
+            Walk::new(listing, rows?)
         })
         .await
     }
@@ -52,96 +178,118 @@ impl Store {
         &self,
         listing: &Listing,
         position: Option<Position>,
-        limit: u32,
-    ) -> Result<Vec<TokenRow>, StoreError> {
-        let (time, id) = position.map_or(NEWEST, |at| (at.time.unwrap_or(NEWEST.0), rows::uuid(at.id)));
-        let (active, expired, revoked) = wanted_states(listing);
+        filters: &Filters<'_>,
+    ) -> Result<Vec<WalkRow>, StoreError> {
+        let position = position.map_or(NEWEST, |at| (at.time.unwrap_or(NEWEST.0), rows::uuid(at.id)));
+        // One bound alone: with two, Postgres may begin at the wrong one and wade through what lies between.
+        let before = listing.created_before.map_or(NEWEST, |before| (before, Uuid::nil()));
+        let position = position.min(before);
         let (organization, user) = owner(listing);
-        let limit = i64::from(limit);
         let pool = self.pool()?;
-        let rows = match (organization, user) {
-            (Some(organization), Some(user)) => select_tokens!(
-                "WHERE organization_id = $7 AND user_id = $8 AND (create_time, id) < ($1, $2)
-                 AND CASE WHEN revoke_time IS NOT NULL THEN $5 WHEN expire_time <= now() THEN $4 ELSE $3::bool END
-                 ORDER BY create_time DESC, id DESC LIMIT $6",
-                time, id, active, expired, revoked, limit, organization, user,
-            )
-            .fetch_all(pool)
-            .await?,
-            (Some(organization), None) => select_tokens!(
-                "WHERE organization_id = $7 AND (create_time, id) < ($1, $2)
-                 AND CASE WHEN revoke_time IS NOT NULL THEN $5 WHEN expire_time <= now() THEN $4 ELSE $3::bool END
-                 ORDER BY create_time DESC, id DESC LIMIT $6",
-                time, id, active, expired, revoked, limit, organization,
-            )
-            .fetch_all(pool)
-            .await?,
-            (None, user) => select_tokens!(
-                "WHERE ($7::text IS NULL OR user_id = $7) AND (create_time, id) < ($1, $2)
-                 AND CASE WHEN revoke_time IS NOT NULL THEN $5 WHEN expire_time <= now() THEN $4 ELSE $3::bool END
-                 ORDER BY create_time DESC, id DESC LIMIT $6",
-                time, id, active, expired, revoked, limit, user,
-            )
-            .fetch_all(pool)
-            .await?,
-        };
-        Ok(rows)
+        Ok(match (organization, user) {
+            (Some(organization), Some(user)) => walk_by_create_time!(
+                pool,
+                filters,
+                position,
+                "organization_id = $12 AND user_id = $13",
+                organization,
+                user
+            ),
+            (Some(organization), None) => {
+                walk_by_create_time!(pool, filters, position, "organization_id = $12", organization)
+            }
+            (None, Some(user)) => walk_by_create_time!(pool, filters, position, "user_id = $12", user),
+            (None, None) => walk_by_create_time!(pool, filters, position, "true"),
+        })
     }
 
     async fn by_expire_time(
         &self,
         listing: &Listing,
         position: Option<Position>,
-        limit: u32,
-    ) -> Result<Vec<TokenRow>, StoreError> {
-        // A position without a time is among those that never expire.
-        let (time, id) = position.map_or((Some(SOONEST.0), SOONEST.1), |at| (at.time, rows::uuid(at.id)));
-        let (active, expired, revoked) = wanted_states(listing);
+        filters: &Filters<'_>,
+    ) -> Result<Vec<WalkRow>, StoreError> {
+        let position = position.map_or((Some(SOONEST.0), SOONEST.1), |at| (at.time, rows::uuid(at.id)));
         let (organization, user) = owner(listing);
-        let limit = i64::from(limit);
         let pool = self.pool()?;
-        let rows = match (organization, user) {
-            (Some(organization), Some(user)) => select_tokens!(
-                "WHERE organization_id = $7 AND user_id = $8
-                 AND (coalesce(expire_time, 'infinity'), id) > (coalesce($1::timestamptz, 'infinity'), $2)
-                 AND CASE WHEN revoke_time IS NOT NULL THEN $5 WHEN expire_time <= now() THEN $4 ELSE $3::bool END
-                 ORDER BY coalesce(expire_time, 'infinity'), id LIMIT $6",
-                time, id, active, expired, revoked, limit, organization, user,
-            )
-            .fetch_all(pool)
-            .await?,
-            (Some(organization), None) => select_tokens!(
-                "WHERE organization_id = $7
-                 AND (coalesce(expire_time, 'infinity'), id) > (coalesce($1::timestamptz, 'infinity'), $2)
-                 AND CASE WHEN revoke_time IS NOT NULL THEN $5 WHEN expire_time <= now() THEN $4 ELSE $3::bool END
-                 ORDER BY coalesce(expire_time, 'infinity'), id LIMIT $6",
-                time, id, active, expired, revoked, limit, organization,
-            )
-            .fetch_all(pool)
-            .await?,
-            (None, user) => select_tokens!(
-                "WHERE ($7::text IS NULL OR user_id = $7)
-                 AND (coalesce(expire_time, 'infinity'), id) > (coalesce($1::timestamptz, 'infinity'), $2)
-                 AND CASE WHEN revoke_time IS NOT NULL THEN $5 WHEN expire_time <= now() THEN $4 ELSE $3::bool END
-                 ORDER BY coalesce(expire_time, 'infinity'), id LIMIT $6",
-                time, id, active, expired, revoked, limit, user,
-            )
-            .fetch_all(pool)
-            .await?,
-        };
-        Ok(rows)
+        Ok(match (organization, user) {
+            (Some(organization), Some(user)) => walk_by_expire_time!(
+                pool,
+                filters,
+                position,
+                "organization_id = $12 AND user_id = $13",
+                organization,
+                user
+            ),
+            (Some(organization), None) => {
+                walk_by_expire_time!(pool, filters, position, "organization_id = $12", organization)
+            }
+            (None, Some(user)) => walk_by_expire_time!(pool, filters, position, "user_id = $12", user),
+            (None, None) => walk_by_expire_time!(pool, filters, position, "true"),
+        })
     }
 }
 
-/// Tells whether active, expired and revoked tokens are wanted; no state named means all.
-fn wanted_states(listing: &Listing) -> (bool, bool, bool) {
-    let wanted = |state| listing.states.is_empty() || listing.states.contains(&state);
-    (wanted(TokenState::Active), wanted(TokenState::Expired), wanted(TokenState::Revoked))
+impl<'a> Filters<'a> {
+    fn new(listing: &'a Listing, limit: u32) -> Self {
+        // No state named means all.
+        let wanted = |state| listing.states.is_empty() || listing.states.contains(&state);
+        Self {
+            active: wanted(TokenState::Active),
+            expired: wanted(TokenState::Expired),
+            revoked: wanted(TokenState::Revoked),
+            created_after: listing.created_after.unwrap_or(SOONEST.0),
+            created_before: listing.created_before,
+            // Whole microseconds are all that Postgres keeps.
+            expires_by: listing.expires_before.map(|end| end - time::Duration::MICROSECOND),
+            unused_since: listing.unused_since,
+            name_contains: listing.name_contains.as_ref().map(NamePart::folded),
+            limit: i64::from(limit),
+        }
+    }
+}
+
+impl Walk {
+    fn new(listing: &Listing, rows: Vec<WalkRow>) -> Result<Self, StoreError> {
+        let mut walk = Self { tokens: Vec::with_capacity(rows.len()), broken_off: None };
+        for row in rows {
+            let (shown, last) = (row.shown, row.last);
+            let (token, read_time) = rows::with_read_time(row.into())?;
+            if last {
+                walk.broken_off = Some(listing.position_of(&token));
+            }
+            if shown {
+                walk.tokens.push((token, read_time));
+            }
+        }
+        Ok(walk)
+    }
+}
+
+impl From<WalkRow> for TokenRow {
+    fn from(row: WalkRow) -> Self {
+        Self {
+            id: row.id,
+            organization_id: row.organization_id,
+            user_id: row.user_id,
+            name: row.name,
+            scopes: row.scopes,
+            labels: row.labels,
+            allowed_cidrs: row.allowed_cidrs,
+            create_time: row.create_time,
+            created_by: row.created_by,
+            expire_time: row.expire_time,
+            revoke_time: row.revoke_time,
+            revoke_reason: row.revoke_reason,
+            last_use_time: row.last_use_time,
+            read_time: row.read_time,
+        }
+    }
 }
 
 fn owner(listing: &Listing) -> (Option<&str>, Option<&str>) {
     (
-        listing.organization_id.as_ref().map(super::super::domain::fields::OrganizationId::as_str),
-        listing.user_id.as_ref().map(super::super::domain::fields::UserId::as_str),
+        listing.organization_id.as_ref().map(OrganizationId::as_str),
+        listing.user_id.as_ref().map(UserId::as_str),
     )
 }

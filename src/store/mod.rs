@@ -20,11 +20,13 @@ mod records;
 mod replicas;
 mod rows;
 mod tokens;
+mod update;
 mod uses;
 
 pub use bootstrap::FirstRoot;
 pub use changes::{ChangePage, PagePosition, Snapshot};
 pub use line::{Epoch, Line, Lines, Listener};
+pub use listing::Walk;
 pub use macs::MacChange;
 pub use migrations::{MigrateError, check, check_durability, migrate};
 pub use records::Loaded;

@@ -37,6 +37,7 @@ impl Line {
                        t.id AS "id?", organization_id AS "organization_id?", user_id AS "user_id?",
                        name AS "name?", scopes AS "scopes?",
                        labels AS "labels?: Json<BTreeMap<String, String>>",
+                       allowed_cidrs::text[] AS "allowed_cidrs?",
                        create_time AS "create_time?", created_by AS "created_by?",
                        expire_time AS "expire_time?", revoke_time AS "revoke_time?",
                        revoke_reason AS "revoke_reason?", mac AS "mac?", mac_key_id AS "mac_key_id?"
@@ -60,6 +61,7 @@ impl Line {
                     name: row.name.ok_or(absent("name"))?,
                     scopes: row.scopes.ok_or(absent("scopes"))?,
                     labels: row.labels.ok_or(absent("labels"))?,
+                    allowed_cidrs: row.allowed_cidrs.ok_or(absent("allowed_cidrs"))?,
                     create_time: row.create_time.ok_or(absent("create_time"))?,
                     created_by: row.created_by.ok_or(absent("created_by"))?,
                     expire_time: row.expire_time,

@@ -9,7 +9,8 @@ use uuid::Uuid;
 
 use super::StoreError;
 use crate::domain::{
-    Labels, OrganizationId, Principal, RevokeReason, Scope, Scopes, Token, TokenName, UserId,
+    Labels, Network, Networks, OrganizationId, Principal, RevokeReason, Scope, Scopes, Token, TokenName,
+    UserId,
 };
 use crate::secret::{KeyId, Mac, TokenId};
 
@@ -21,6 +22,7 @@ pub(super) struct TokenRow {
     pub(super) name: String,
     pub(super) scopes: Vec<String>,
     pub(super) labels: Json<BTreeMap<String, String>>,
+    pub(super) allowed_cidrs: Vec<String>,
     pub(super) create_time: OffsetDateTime,
     pub(super) created_by: String,
     pub(super) expire_time: Option<OffsetDateTime>,
@@ -38,7 +40,8 @@ macro_rules! select_tokens {
         sqlx::query_as!(
             TokenRow,
             r#"SELECT id, organization_id, user_id, name, scopes,
-                   labels AS "labels: Json<BTreeMap<String, String>>", create_time, created_by,
+                   labels AS "labels: Json<BTreeMap<String, String>>",
+                   allowed_cidrs::text[] AS "allowed_cidrs!", create_time, created_by,
                    expire_time, revoke_time, revoke_reason,
                    (SELECT u.last_use_time FROM token_uses u WHERE u.token_id = tokens.id)
                        AS last_use_time, statement_timestamp() AS "read_time!"
@@ -49,6 +52,12 @@ macro_rules! select_tokens {
     };
 }
 pub(super) use select_tokens;
+
+/// Converts a row, and keeps the database's time of reading it.
+pub(super) fn with_read_time(row: TokenRow) -> Result<(Token, OffsetDateTime), StoreError> {
+    let read_time = row.read_time;
+    Ok((row.try_into()?, read_time))
+}
 
 impl TryFrom<TokenRow> for Token {
     type Error = StoreError;
@@ -61,6 +70,7 @@ impl TryFrom<TokenRow> for Token {
             name: read("name", TokenName::parse(&row.name))?,
             scopes: read("scopes", scopes(&row.scopes))?,
             labels: read("labels", Labels::parse(row.labels.0))?,
+            allowed_cidrs: read("allowed_cidrs", networks(&row.allowed_cidrs))?,
             create_time: row.create_time,
             created_by: read("created_by", Principal::parse(&row.created_by).ok_or(()))?,
             expire_time: row.expire_time,
@@ -92,6 +102,10 @@ pub(super) fn uuid(id: TokenId) -> Uuid {
 
 fn scopes(texts: &[String]) -> Result<Scopes, crate::domain::FieldError> {
     Scopes::new(texts.iter().map(|text| Scope::parse(text)).collect::<Result<_, _>>()?)
+}
+
+fn networks(texts: &[String]) -> Result<Networks, crate::domain::FieldError> {
+    Networks::new(texts.iter().map(|text| Network::parse(text)).collect::<Result<_, _>>()?)
 }
 
 fn read<T, E>(column: &'static str, parsed: Result<T, E>) -> Result<T, StoreError> {

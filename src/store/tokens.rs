@@ -34,6 +34,18 @@ pub struct Revoked {
 }
 
 impl Store {
+    /// Reads a token, and the database's time of reading; `None`: there is no such token.
+    ///
+    /// # Errors
+    /// [`StoreError`], as for every call of the store.
+    pub async fn read_token(&self, id: TokenId) -> Result<Option<(Token, OffsetDateTime)>, StoreError> {
+        self.within(async {
+            let row = select_tokens!("WHERE id = $1", rows::uuid(id)).fetch_optional(self.pool()?).await?;
+            row.map(rows::with_read_time).transpose()
+        })
+        .await
+    }
+
     /// Stores the token that `prepare` makes for the caller, as it stands in this transaction, and the
     /// transaction's time. The inner result is `prepare`'s own refusal, or the caller's.
     ///
@@ -47,7 +59,7 @@ impl Store {
     ) -> Result<Result<Token, E>, StoreError> {
         self.retrying(async || {
             let mut transaction = self.begin().await?;
-            let (caller, now) = match lock_caller(&mut transaction, caller).await? {
+            let (caller, now) = match lock_caller(&mut transaction, caller, None).await? {
                 Ok(judged) => judged,
                 Err(refusal) => return Ok(Err(refusal.into())),
             };
@@ -79,11 +91,11 @@ impl Store {
         let revoked = self
             .retrying(async || {
                 let mut transaction = self.begin().await?;
-                let (caller, _) = match lock_caller(&mut transaction, caller).await? {
+                let (caller, _) = match lock_caller(&mut transaction, caller, Some(id)).await? {
                     Ok(judged) => judged,
                     Err(refusal) => return Ok(Err(refusal.into())),
                 };
-                let target = lock_for_update(&mut transaction, id).await?;
+                let target = lock_token(&mut transaction, id).await?;
                 if let Err(refusal) = allow(&caller, target.as_ref()) {
                     return Ok(Err(refusal));
                 }
@@ -110,19 +122,30 @@ impl Store {
 }
 
 /// Judges the caller by its row, which stays as it is until the transaction ends, and reads the
-/// transaction's time.
-async fn lock_caller(
+/// transaction's time. When the caller's own token is the `target` that is to be changed, its row is locked
+/// for that at once: of two callers that first only held on to it, neither could go on.
+pub(super) async fn lock_caller(
     transaction: &mut PgConnection,
     caller: &Caller,
+    target: Option<TokenId>,
 ) -> Result<Result<(Caller, OffsetDateTime), CredentialError>, StoreError> {
     let now = sqlx::query!(r#"SELECT now() AS "now!""#).fetch_one(&mut *transaction).await?.now;
     let Principal::Token(id) = caller.principal else { return Ok(Ok((caller.clone(), now))) };
-    let row = select_tokens!("WHERE id = $1 FOR SHARE", rows::uuid(id)).fetch_optional(transaction).await?;
-    let Some(row) = row else { return Ok(Err(CredentialError::Invalid)) };
-    Ok(Caller::from_token(&row.try_into()?, now).map(|caller| (caller, now)))
+    let token = if target == Some(id) {
+        lock_token(transaction, id).await?
+    } else {
+        let row = select_tokens!("WHERE id = $1 FOR SHARE", rows::uuid(id)).fetch_optional(transaction);
+        row.await?.map(Token::try_from).transpose()?
+    };
+    let Some(token) = token else { return Ok(Err(CredentialError::Invalid)) };
+    Ok(Caller::from_token(&token, caller.peer(), now).map(|caller| (caller, now)))
 }
 
-async fn lock_for_update(transaction: &mut PgConnection, id: TokenId) -> Result<Option<Token>, StoreError> {
+/// Reads a token that is to be changed, and keeps others from changing it until the transaction ends.
+pub(super) async fn lock_token(
+    transaction: &mut PgConnection,
+    id: TokenId,
+) -> Result<Option<Token>, StoreError> {
     select_tokens!("WHERE id = $1 FOR UPDATE", rows::uuid(id))
         .fetch_optional(transaction)
         .await?
@@ -135,16 +158,18 @@ pub(super) async fn insert(transaction: &mut PgConnection, new: &NewToken) -> Re
     let token = &new.token;
     let scopes: Vec<String> = token.scopes.iter().map(|scope| scope.as_str().to_owned()).collect();
     let labels: BTreeMap<&str, &str> = token.labels.iter().collect();
+    let allowed_cidrs: Vec<String> = token.allowed_cidrs.iter().map(ToString::to_string).collect();
     sqlx::query!(
-        "INSERT INTO tokens (id, organization_id, user_id, name, scopes, labels, create_time, created_by,
-             expire_time, durable_hash, mac, mac_key_id)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)",
+        "INSERT INTO tokens (id, organization_id, user_id, name, scopes, labels, allowed_cidrs, create_time,
+             created_by, expire_time, durable_hash, mac, mac_key_id)
+         VALUES ($1, $2, $3, $4, $5, $6, $7::text[]::cidr[], $8, $9, $10, $11, $12, $13)",
         rows::uuid(token.id),
         token.organization_id.as_str(),
         token.user_id.as_str(),
         token.name.as_str(),
         &scopes,
         Json(labels) as _,
+        &allowed_cidrs,
         token.create_time,
         token.created_by.to_string(),
         token.expire_time,
@@ -170,7 +195,8 @@ async fn revoke(
                revoke_reason = coalesce(revoke_reason, $2)
            WHERE id = $1
            RETURNING id, organization_id, user_id, name, scopes,
-               labels AS "labels: Json<BTreeMap<String, String>>", create_time, created_by,
+               labels AS "labels: Json<BTreeMap<String, String>>",
+               allowed_cidrs::text[] AS "allowed_cidrs!", create_time, created_by,
                expire_time, revoke_time, revoke_reason,
                (SELECT u.last_use_time FROM token_uses u WHERE u.token_id = tokens.id) AS last_use_time,
                statement_timestamp() AS "read_time!""#,

@@ -1,6 +1,7 @@
 //! A caller's own credential: proven once, judged as often as it is relied on. Called by the gRPC face, for
 //! every call and for every answer of a stream.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use time::OffsetDateTime;
@@ -45,36 +46,40 @@ impl Credential {
 }
 
 impl Engine {
-    /// Makes a caller of the secret that it presents as its credential.
+    /// Makes a caller of the secret that it presents as its credential, from an address that is known or not.
     ///
     /// # Errors
     /// [`AuthenticateError`]: the credential is not good, or that cannot be found out.
-    pub async fn authenticate(&self, text: &str, share: Share) -> Result<Credential, AuthenticateError> {
+    pub async fn authenticate(
+        &self,
+        text: &str,
+        peer: Option<IpAddr>,
+    ) -> Result<Credential, AuthenticateError> {
         let secret = Secret::parse(text, &self.prefix).map_err(|_| CredentialError::Malformed)?;
         let id = secret.id();
         let looked = self.find(id, Lane::Credential).await?;
         let cached = looked.cached.clone().ok_or(CredentialError::Invalid)?;
         let proven = match self.compare(&secret, &cached) {
             Some(proven) => proven,
-            None => self.fallback.prove(secret, share).await?,
+            None => self.fallback.prove(secret, Share::Peer(peer)).await?,
         };
         if !proven {
             return Err(CredentialError::Invalid.into());
         }
-        let caller = self.judge_caller(&cached, &looked)?;
+        let caller = self.judge_caller(&cached, &looked, peer)?;
         Ok(Credential { caller, proof: Proof::Token { id, cached } })
     }
 
     /// Does the same from a fresh cache; `None` when that cannot tell, or the credential is not good.
     #[must_use]
-    pub fn authenticate_now(&self, text: &str) -> Option<Credential> {
+    pub fn authenticate_now(&self, text: &str, peer: Option<IpAddr>) -> Option<Credential> {
         let secret = Secret::parse(text, &self.prefix).ok()?;
         let looked = self.look_up(secret.id())?;
         let cached = looked.cached.clone()?;
         if !self.compare(&secret, &cached)? {
             return None;
         }
-        let caller = self.judge_caller(&cached, &looked).ok()?;
+        let caller = self.judge_caller(&cached, &looked, peer).ok()?;
         Some(Credential { caller, proof: Proof::Token { id: secret.id(), cached } })
     }
 
@@ -108,17 +113,22 @@ impl Engine {
         let found = looked.cached.as_ref().ok_or(CredentialError::Invalid)?;
         let Proof::Token { cached, .. } = &mut credential.proof else { return Ok(()) };
         if Arc::ptr_eq(found, cached) && !looked.standing_in {
-            Caller::check_record(&found.record, looked.now)?;
+            Caller::check_record(&found.record, credential.caller.peer(), looked.now)?;
             self.uses.note(found, looked.now);
             return Ok(());
         }
-        credential.caller = self.judge_caller(found, looked)?;
+        credential.caller = self.judge_caller(found, looked, credential.caller.peer())?;
         *cached = Arc::clone(found);
         Ok(())
     }
 
-    fn judge_caller(&self, cached: &Cached, looked: &Looked) -> Result<Caller, AuthenticateError> {
-        let caller = Caller::from_record(cached.id, &cached.record, looked.now);
+    fn judge_caller(
+        &self,
+        cached: &Cached,
+        looked: &Looked,
+        peer: Option<IpAddr>,
+    ) -> Result<Caller, AuthenticateError> {
+        let caller = Caller::from_record(cached.id, &cached.record, peer, looked.now);
         if looked.standing_in && caller.is_err() {
             // Only what is good lives longer in an outage.
             return Err(Unknown::from(StoreError::Starting).into());

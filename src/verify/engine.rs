@@ -349,7 +349,8 @@ impl Engine {
         let Some(cached) = &looked.cached else {
             return Answer::bare(Verdict::NotFound, Some(looked.as_of));
         };
-        let judgement = judge(&cached.record, looked.now, question.reach, question.required);
+        let judgement =
+            judge(&cached.record, looked.now, question.reach, question.required, question.client_ip);
         if judgement.verdict == Verdict::Valid {
             self.uses.note(cached, looked.now);
         }

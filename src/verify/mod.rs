@@ -3,6 +3,7 @@
 //! without waiting for anything; all else is read from Postgres. What cannot be found out is an error, never a
 //! verdict. Knows no gRPC and no SQL.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use time::OffsetDateTime;
@@ -52,6 +53,8 @@ pub struct Question<'a> {
     pub required: &'a Scopes,
     /// Whose tokens may be told about.
     pub reach: Reach<'a>,
+    /// Where the client is that presented it, as far as that is known.
+    pub client_ip: Option<IpAddr>,
     /// Who is charged when it is expensive to find out.
     pub share: Share,
 }

@@ -9,6 +9,7 @@ mod support;
 
 mod credentials;
 mod methods;
+mod networks;
 mod open;
 mod organizations;
 mod privileges;

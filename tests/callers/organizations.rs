@@ -1,10 +1,14 @@
 //! A caller acts in its own organization alone, unless its scopes say otherwise.
 
-use tokend::grpc::proto::{CreateTokenRequest, ListTokensRequest, Verdict, VerifyStreamRequest};
+use tokend::grpc::proto::{
+    CreateTokenRequest, GetTokenRequest, ListTokensRequest, Verdict, VerifyStreamRequest,
+};
 use tonic::{Code, Status};
 
 use super::methods::methods;
-use crate::support::client::{Client, created, created_with, ordinary, question, revocation, verified};
+use crate::support::client::{
+    Client, created, created_with, ordinary, question, renaming, revocation, verified,
+};
 use crate::support::replica::Replica;
 use crate::support::status::refused;
 
@@ -36,7 +40,15 @@ async fn reach(caller: &mut Client, method: &str, id: &str, secret: &str) -> (Re
             let request = CreateTokenRequest { organization_id: "other".to_owned(), ..ordinary() };
             (caller.create_token(request).await.map(drop), forbidden)
         }
+        "GetToken" => (
+            caller.get_token(GetTokenRequest { token_id: id.to_owned() }).await.map(drop),
+            Barrier::Refused(Code::NotFound, "TOKEN_NOT_FOUND"),
+        ),
         "ListTokens" => (caller.list_tokens(in_organization("other")).await.map(drop), forbidden),
+        "UpdateToken" => (
+            caller.update_token(renaming(id)).await.map(drop),
+            Barrier::Refused(Code::NotFound, "TOKEN_NOT_FOUND"),
+        ),
         "RevokeToken" => (
             caller.revoke_token(revocation(id, "")).await.map(drop),
             Barrier::Refused(Code::NotFound, "TOKEN_NOT_FOUND"),

@@ -15,8 +15,8 @@ const RESERVED: [&str; 5] =
 fn opened_by(method: &str) -> &'static [&'static str] {
     match method {
         "Verify" | "VerifyStream" => &["tokend:verify", "tokend:verify:any", "tokend:root"],
-        "ListTokens" => &["tokend:read", "tokend:root"],
-        "CreateToken" | "RevokeToken" => &["tokend:write", "tokend:root"],
+        "GetToken" | "ListTokens" => &["tokend:read", "tokend:root"],
+        "CreateToken" | "UpdateToken" | "RevokeToken" => &["tokend:write", "tokend:root"],
         unknown => panic!("say here which scopes open {unknown}"),
     }
 }

@@ -1,14 +1,14 @@
 //! Clients as a backend would write them, and the requests that most tests begin with.
 
-use prost_types::Timestamp;
+use prost_types::{FieldMask, Timestamp};
 use secrecy::ExposeSecret as _;
 use tokend::ambient;
 use tokend::grpc::proto::create_token_request::Expiration;
 use tokend::grpc::proto::revoke_token_request::Target;
 use tokend::grpc::proto::token_service_client::TokenServiceClient;
 use tokend::grpc::proto::{
-    CreateTokenRequest, CreateTokenResponse, RevokeTokenRequest, RevokeTokenResponse, VerifyRequest,
-    VerifyResponse,
+    CreateTokenRequest, CreateTokenResponse, RevokeTokenRequest, RevokeTokenResponse, UpdateTokenRequest,
+    VerifyRequest, VerifyResponse,
 };
 use tokend::secret::{Prefix, Secret, TokenId};
 use tonic::metadata::{Ascii, MetadataValue};
@@ -98,6 +98,22 @@ pub(crate) fn revocation(id: &str, reason: &str) -> RevokeTokenRequest {
 /// Revokes a token, which must succeed.
 pub(crate) async fn revoked(client: &mut Client, id: &str, reason: &str) -> RevokeTokenResponse {
     client.revoke_token(revocation(id, reason)).await.unwrap().into_inner()
+}
+
+/// Returns the request that gives a token the name `renamed`.
+pub(crate) fn renaming(id: &str) -> UpdateTokenRequest {
+    UpdateTokenRequest {
+        token_id: id.to_owned(),
+        name: "renamed".to_owned(),
+        update_mask: mask(&["name"]),
+        ..Default::default()
+    }
+}
+
+/// Returns the mask of these paths.
+#[expect(clippy::unnecessary_wraps, reason = "as the message wants it")]
+pub(crate) fn mask(paths: &[&str]) -> Option<FieldMask> {
+    Some(FieldMask { paths: texts(paths) })
 }
 
 /// Returns the request that asks for a verdict.

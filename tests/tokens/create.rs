@@ -29,6 +29,7 @@ async fn a_created_token_is_answered_as_it_was_asked_for() {
         expiration: Some(Expiration::ExpireTime(second(YEAR_3000))),
         scopes: texts(&["repo:read", "repo:write", "repo:read"]),
         labels: [("team".to_owned(), "tools".to_owned())].into(),
+        allowed_cidrs: texts(&["10.0.0.0/8"]),
     };
 
     let token = created(&mut root, request).await.token.unwrap();
@@ -38,6 +39,7 @@ async fn a_created_token_is_answered_as_it_was_asked_for() {
     assert_eq!(token.scopes, ["repo:read", "repo:write"], "a scope named twice is held once");
     assert_eq!(token.labels.len(), 1);
     assert_eq!(token.labels["team"], "tools");
+    assert_eq!(token.allowed_cidrs, ["10.0.0.0/8"]);
     assert_eq!(token.state(), TokenState::Active);
     assert_eq!(token.expire_time, Some(second(YEAR_3000)));
     assert_eq!((token.revoke_time, &*token.revoke_reason), (None, ""));

@@ -149,13 +149,23 @@ async fn every_bad_field_is_named_at_once() {
         expiration: None,
         scopes: texts(&["ok", "not ok", "*"]),
         labels: [(String::new(), String::new())].into(),
+        allowed_cidrs: texts(&["10.0.0.0/8", "ten"]),
     };
 
     let status = refused(replica.root().create_token(request).await, Code::InvalidArgument, "INVALID_FIELD");
 
     assert_eq!(
         fields(&status),
-        ["organization_id", "user_id", "name", "expiration", "scopes[1]", "scopes[2]", "labels"]
+        [
+            "organization_id",
+            "user_id",
+            "name",
+            "expiration",
+            "scopes[1]",
+            "scopes[2]",
+            "labels",
+            "allowed_cidrs[1]"
+        ]
     );
 }
 

@@ -2,11 +2,13 @@
 
 use prost_types::Timestamp;
 use tokend::grpc::proto::TokenState::{self, Active, Expired, Revoked};
+use tokend::grpc::proto::Verdict;
 use tokend::grpc::proto::create_token_request::Expiration;
 use tokend::grpc::proto::{CreateTokenRequest, ListTokensRequest};
 use tonic::Code;
 
-use crate::support::client::{Client, created, ordinary, revoked, second};
+use crate::support::client::{Client, created, ordinary, revoked, second, verified};
+use crate::support::eventually;
 use crate::support::replica::Replica;
 use crate::support::status::{fields, refused};
 
@@ -146,6 +148,7 @@ async fn a_question_that_cannot_be_meant_is_refused_by_its_field() {
     let replica = Replica::start().await;
     let mut root = replica.root();
     let blank = ListTokensRequest::default;
+    let no_time = Timestamp { seconds: 0, nanos: -1 };
 
     for (request, expected) in [
         (ListTokensRequest { page_size: -1, ..blank() }, "page_size"),
@@ -158,6 +161,12 @@ async fn a_question_that_cannot_be_meant_is_refused_by_its_field() {
         (of(&"o".repeat(201), ""), "organization_id"),
         (of("", &"u".repeat(201)), "user_id"),
         (of("", "\0"), "user_id"),
+        (ListTokensRequest { created_after: Some(no_time), ..blank() }, "created_after"),
+        (ListTokensRequest { created_before: Some(no_time), ..blank() }, "created_before"),
+        (ListTokensRequest { expires_before: Some(no_time), ..blank() }, "expires_before"),
+        (ListTokensRequest { unused_since: Some(no_time), ..blank() }, "unused_since"),
+        (ListTokensRequest { name_contains: "n".repeat(101), ..blank() }, "name_contains"),
+        (ListTokensRequest { name_contains: "\n".to_owned(), ..blank() }, "name_contains"),
     ] {
         let shown = format!("{request:?}");
         let status = refused(root.list_tokens(request).await, Code::InvalidArgument, "INVALID_FIELD");
@@ -174,4 +183,110 @@ async fn everything_wrong_with_a_question_is_told_at_once() {
     let status = refused(replica.root().list_tokens(request).await, Code::InvalidArgument, "INVALID_FIELD");
 
     assert_eq!(fields(&status), ["organization_id", "user_id", "states[0]", "order_by", "page_size"]);
+}
+
+/// Lists by both orders, which must agree, and returns the names in alphabetical order.
+async fn found(client: &mut Client, request: ListTokensRequest) -> Vec<String> {
+    let by_expire_time = ListTokensRequest { order_by: "expire_time".to_owned(), ..request.clone() };
+    let (mut found, mut by_expire_time) = (names(client, request).await, names(client, by_expire_time).await);
+    found.sort();
+    by_expire_time.sort();
+    assert_eq!(found, by_expire_time);
+    found
+}
+
+#[tokio::test]
+async fn a_listing_is_bounded_by_when_tokens_were_created() {
+    let replica = Replica::start().await;
+    let mut root = replica.root();
+    let mut times = Vec::new();
+    for name in ["a", "b", "c"] {
+        let request = CreateTokenRequest { name: name.to_owned(), ..ordinary() };
+        times.push(created(&mut root, request).await.token.unwrap().create_time);
+    }
+    let [_, b, c] = times[..] else { unreachable!() };
+    let between = |created_after, created_before| ListTokensRequest {
+        created_after,
+        created_before,
+        ..ListTokensRequest::default()
+    };
+    let just_after = |time: Option<Timestamp>| time.map(|time| Timestamp { nanos: time.nanos + 1, ..time });
+
+    assert_eq!(found(&mut root, between(b, None)).await, ["b", "c"], "that moment included");
+    assert_eq!(found(&mut root, between(None, b)).await, ["a"], "that moment not included");
+    assert_eq!(found(&mut root, between(b, c)).await, ["b"]);
+    assert_eq!(found(&mut root, between(just_after(b), None)).await, ["c"], "a nanosecond counts");
+    assert_eq!(found(&mut root, between(None, just_after(b))).await, ["a", "b"]);
+    assert_eq!(found(&mut root, between(c, b)).await, [""; 0]);
+}
+
+#[tokio::test]
+async fn a_listing_is_bounded_by_when_tokens_expire() {
+    let replica = Replica::start().await;
+    let mut root = replica.root();
+    for (name, seconds) in [("soon", 32_503_680_000), ("later", 32_503_680_001)] {
+        let end =
+            CreateTokenRequest { expiration: Some(Expiration::ExpireTime(second(seconds))), ..ordinary() };
+        named(&mut root, name, end).await;
+    }
+    named(&mut root, "never", ordinary()).await;
+    let before = |seconds| ListTokensRequest { expires_before: Some(second(seconds)), ..Default::default() };
+
+    assert_eq!(found(&mut root, before(32_503_680_000)).await, [""; 0], "that moment not included");
+    assert_eq!(found(&mut root, before(32_503_680_001)).await, ["soon"]);
+    assert_eq!(
+        found(&mut root, before(253_402_300_799)).await,
+        ["later", "soon"],
+        "and none that never does"
+    );
+    let active = ListTokensRequest { states: vec![Active.into()], ..before(32_503_680_002) };
+    assert_eq!(found(&mut root, active).await, ["later", "soon"]);
+    let expired = ListTokensRequest { states: vec![Expired.into()], ..before(32_503_680_002) };
+    assert_eq!(found(&mut root, expired).await, [""; 0]);
+}
+
+#[tokio::test]
+async fn a_part_of_a_name_is_found_whatever_the_case_of_its_letters() {
+    let replica = Replica::start().await;
+    let mut root = replica.root();
+    for name in ["Ada's Laptop", "laptop of Bob", "100% _sure_", "Éva", "other"] {
+        named(&mut root, name, ordinary()).await;
+    }
+    let with = |part: &str| ListTokensRequest { name_contains: part.to_owned(), ..Default::default() };
+
+    for (part, expected) in [
+        ("LAPTOP", &["Ada's Laptop", "laptop of Bob"][..]),
+        ("s lap", &["Ada's Laptop"]),
+        ("%", &["100% _sure_"]),
+        ("_", &["100% _sure_"]),
+        ("\\", &[]),
+        ("Év", &["Éva"]),
+        ("év", &[]),
+        ("", &["100% _sure_", "Ada's Laptop", "laptop of Bob", "other", "Éva"]),
+    ] {
+        assert_eq!(found(&mut root, with(part)).await, expected, "{part:?}");
+    }
+}
+
+#[tokio::test]
+async fn tokens_that_nobody_uses_any_more_are_found() {
+    let replica = Replica::start().await;
+    let mut root = replica.root();
+    let database = &replica.installation.database;
+    named(&mut root, "old and unused", ordinary()).await;
+    let busy = created(&mut root, CreateTokenRequest { name: "old and used".to_owned(), ..ordinary() }).await;
+    database.execute("UPDATE tokens SET create_time = '2001-01-01' WHERE user_id = 'ada'").await;
+    named(&mut root, "new", ordinary()).await;
+    assert_eq!(verified(&mut root, &busy.secret, &[]).await.verdict(), Verdict::Valid);
+    let uses = "SELECT count(*) FROM token_uses NATURAL JOIN (SELECT id AS token_id FROM tokens WHERE user_id = 'ada') t";
+    eventually("the use is recorded", async || (database.count(uses).await == 1).then_some(())).await;
+    let since = |seconds| ListTokensRequest {
+        user_id: "ada".to_owned(),
+        unused_since: Some(second(seconds)),
+        ..Default::default()
+    };
+
+    assert_eq!(found(&mut root, since(1_000_000_000)).await, ["old and unused"]);
+    assert_eq!(found(&mut root, since(978_307_200)).await, [""; 0], "created at that moment, not before");
+    assert_eq!(found(&mut root, since(32_503_680_000)).await, ["new", "old and unused", "old and used"]);
 }

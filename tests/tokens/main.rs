@@ -9,7 +9,11 @@ mod support;
 
 mod create;
 mod fields;
+mod get;
 mod list;
+mod networks;
 mod pages;
 mod revoke;
+mod scale;
+mod update;
 mod verify;

@@ -9,7 +9,7 @@ use prost::Message as _;
 use tokend::grpc::proto::{CreateTokenRequest, ListTokensRequest, ListTokensResponse, TokenState};
 use tonic::Code;
 
-use crate::support::client::{Client, created, created_with, ordinary, revocation, revoked};
+use crate::support::client::{Client, created, created_with, ordinary, revocation, revoked, second};
 use crate::support::database::Database;
 use crate::support::eventually;
 use crate::support::replica::Replica;
@@ -18,9 +18,9 @@ use crate::support::status::refused;
 /// Makes copies of the one token of user `ada`, a third of them of equal age.
 async fn multiply(database: &Database, copies: usize) {
     let sql =
-        "INSERT INTO tokens (id, organization_id, user_id, name, scopes, labels, create_time, created_by,
+        "INSERT INTO tokens (id, organization_id, user_id, name, scopes, labels, allowed_cidrs, create_time, created_by,
             expire_time, revoke_time, revoke_reason, durable_hash, mac, mac_key_id)
-        SELECT gen_random_uuid(), organization_id, user_id, name, scopes, labels,
+        SELECT gen_random_uuid(), organization_id, user_id, name, scopes, labels, allowed_cidrs,
             create_time - (copy / 3) * interval '1 ms', created_by,
             CASE copy % 2 WHEN 0 THEN expire_time ELSE create_time + (copy / 5 + 1) * interval '1 day' END,
             revoke_time, revoke_reason, durable_hash, mac, mac_key_id
@@ -128,6 +128,9 @@ async fn a_page_ends_early_rather_than_exceed_2_mib() {
         name: "\u{1f511}".repeat(100),
         scopes: (0..64).map(|index| format!("{index:02}{}", "s".repeat(98))).collect(),
         labels: (0..32).map(|index| (format!("{index:02}{}", "k".repeat(61)), "v".repeat(255))).collect(),
+        allowed_cidrs: (0..64)
+            .map(|index| format!("2001:db8:ffff:ffff:ffff:ffff:ffff:{index:04x}/128"))
+            .collect(),
         ..ordinary()
     };
     let id = created(&mut root, largest).await.token.unwrap().id;
@@ -174,6 +177,11 @@ async fn a_page_token_serves_no_listing_but_its_own() {
         ListTokensRequest { user_id: "bob".to_owned(), ..blank() },
         ListTokensRequest { states: vec![TokenState::Active.into()], ..blank() },
         ListTokensRequest { order_by: "expire_time".to_owned(), ..blank() },
+        ListTokensRequest { created_after: Some(second(1)), ..blank() },
+        ListTokensRequest { created_before: Some(second(32_503_680_000)), ..blank() },
+        ListTokensRequest { expires_before: Some(second(32_503_680_000)), ..blank() },
+        ListTokensRequest { unused_since: Some(second(32_503_680_000)), ..blank() },
+        ListTokensRequest { name_contains: "laptop".to_owned(), ..blank() },
         own(std::str::from_utf8(&altered).unwrap()),
         own(&token[1..]),
         own(&format!("{token}A")),
@@ -226,6 +234,34 @@ async fn none_is_missing_and_none_is_shown_twice_while_others_create_and_revoke(
         assert_eq!((missing, repeated), (0, 0), "missing and repeated of {} by {order_by}", shown.len());
     }
     writers.stop().await;
+}
+
+#[tokio::test]
+async fn a_search_looks_at_ten_thousand_tokens_a_call_and_goes_on_where_it_broke_off() {
+    let replica = Replica::start().await;
+    let mut root = replica.root();
+    created(&mut root, ordinary()).await;
+    multiply(&replica.installation.database, 25_000).await;
+    let needle = "UPDATE tokens SET name = 'needle' WHERE id IN (
+        (SELECT id FROM tokens WHERE user_id = 'ada' ORDER BY create_time, id DESC LIMIT 1)
+        UNION ALL (SELECT id FROM tokens WHERE user_id = 'ada' ORDER BY create_time DESC, id DESC LIMIT 1)
+        UNION ALL (SELECT id FROM tokens WHERE user_id = 'ada' ORDER BY create_time DESC, id DESC
+            OFFSET 9999 LIMIT 1))";
+    assert_eq!(replica.installation.database.execute(needle).await, 3);
+
+    for (order_by, expected) in [("create_time desc", Some(&[2, 0, 1][..])), ("expire_time", None)] {
+        let mut found = Vec::new();
+        let request = ListTokensRequest {
+            name_contains: "NEEDLE".to_owned(),
+            order_by: order_by.to_owned(),
+            ..sized(0)
+        };
+        let shown = walk(&mut root, request, async |page| found.push(page.tokens.len())).await;
+
+        assert_eq!((found.len(), shown.len()), (3, 3), "by {order_by}: {found:?}");
+        assert!(shown.values().all(|times| *times == 1));
+        assert!(expected.is_none_or(|expected| found == expected), "{found:?}");
+    }
 }
 
 /// Callers that create and revoke until they are stopped.

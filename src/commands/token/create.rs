@@ -47,6 +47,10 @@ pub(crate) struct CreateFlags {
     #[arg(long = "label", value_name = "KEY=VALUE", value_parser = parse_label)]
     labels: Vec<(String, String)>,
 
+    /// Network that the token may be used from, such as 192.0.2.0/24; may be repeated [default: any]
+    #[arg(long = "cidr", value_name = "NETWORK")]
+    allowed_cidrs: Vec<String>,
+
     /// Print the whole answer as one JSON object, the secret included
     #[arg(long)]
     json: bool,
@@ -85,6 +89,7 @@ pub(super) async fn run(flags: CreateFlags, environment: &Environment) -> Result
         expiration: flags.expiration.chosen(),
         scopes: flags.scopes,
         labels: flags.labels.into_iter().collect(),
+        allowed_cidrs: flags.allowed_cidrs,
     });
     let answer = client.service().create_token(request).await;
     let answer = answer.map_err(RpcError::from)?.into_inner();
@@ -107,18 +112,18 @@ impl ExpirationFlags {
     }
 }
 
-fn parse_time(text: &str) -> Result<Timestamp, &'static str> {
+pub(super) fn parse_time(text: &str) -> Result<Timestamp, &'static str> {
     let time = OffsetDateTime::parse(text, &Rfc3339)
         .map_err(|_| "expected date, time and zone, such as 2030-01-31T00:00:00Z")?;
     Ok(Timestamp { seconds: time.unix_timestamp(), nanos: time.nanosecond().try_into().unwrap_or_default() })
 }
 
-fn parse_ttl(text: &str) -> Result<prost_types::Duration, String> {
+pub(super) fn parse_ttl(text: &str) -> Result<prost_types::Duration, String> {
     let ttl: Duration = humantime::parse_duration(text).map_err(|error| error.to_string())?;
     ttl.try_into().map_err(|_| "the duration is too long".to_owned())
 }
 
-fn parse_label(text: &str) -> Result<(String, String), &'static str> {
+pub(super) fn parse_label(text: &str) -> Result<(String, String), &'static str> {
     match text.split_once('=') {
         Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
         _ => Err("a label is KEY=VALUE"),

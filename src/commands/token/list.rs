@@ -4,10 +4,12 @@ use std::io;
 use std::num::NonZeroU32;
 
 use clap::{Args, ValueEnum};
+use prost_types::Timestamp;
 
 use super::super::client::{AddressFlag, Client};
 use super::super::output::{TokenJson, expires, state_word, table, to_the_second, write_json_line};
 use super::super::{CommandError, RpcError};
+use super::create::parse_time;
 use super::{print, remark};
 use crate::config::Environment;
 use crate::grpc::proto::{ListTokensRequest, Token, TokenState};
@@ -32,6 +34,26 @@ pub(crate) struct ListFlags {
     /// Tokens in this state only; may be repeated
     #[arg(long = "state", value_name = "STATE")]
     states: Vec<StateFlag>,
+
+    /// Tokens created at this moment or later, RFC 3339
+    #[arg(long, value_name = "TIME", value_parser = parse_time)]
+    created_after: Option<Timestamp>,
+
+    /// Tokens created before this moment
+    #[arg(long, value_name = "TIME", value_parser = parse_time)]
+    created_before: Option<Timestamp>,
+
+    /// Tokens that expire before this moment
+    #[arg(long, value_name = "TIME", value_parser = parse_time)]
+    expires_before: Option<Timestamp>,
+
+    /// Tokens created before this moment and not used from it on
+    #[arg(long, value_name = "TIME", value_parser = parse_time)]
+    unused_since: Option<Timestamp>,
+
+    /// Tokens with this text in their name
+    #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
+    name_contains: String,
 
     /// The order: `create_time desc`, newest first, or `expire_time`, soonest first
     #[arg(long, value_name = "ORDER", default_value = "create_time desc")]
@@ -72,6 +94,11 @@ pub(super) async fn run(flags: ListFlags, environment: &Environment) -> Result<(
         organization_id: flags.organization,
         user_id: flags.user,
         states: states.by_ref().map(|s| TokenState::from(s).into()).collect(),
+        created_after: flags.created_after,
+        created_before: flags.created_before,
+        expires_before: flags.expires_before,
+        unused_since: flags.unused_since,
+        name_contains: flags.name_contains,
         order_by: flags.order_by,
         ..ListTokensRequest::default()
     };

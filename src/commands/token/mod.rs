@@ -4,8 +4,10 @@
 //! secret comes from the environment, a secret to verify from standard input.
 
 mod create;
+mod get;
 mod list;
 mod revoke;
+mod update;
 mod verify;
 
 use std::io::{self, Write};
@@ -28,9 +30,17 @@ pub(super) enum TokenCommand {
     /// --expire-time, --ttl and --no-expiration must be chosen.
     #[command(after_help = CALLER)]
     Create(create::CreateFlags),
+    /// Show a token by its id
+    #[command(after_help = CALLER)]
+    Get(get::GetFlags),
     /// List tokens, newest first
     #[command(after_help = CALLER)]
     List(list::ListFlags),
+    /// Change a token: its name, scopes, labels, networks or end
+    ///
+    /// Only what is named on the command line is changed.
+    #[command(after_help = CALLER)]
+    Update(update::UpdateFlags),
     /// Revoke a token for good
     ///
     /// Revoking again changes nothing: the first time and reason stay.
@@ -49,7 +59,9 @@ pub(super) fn run(command: TokenCommand, environment: &Environment) -> Result<Ex
     single_threaded()?.block_on(async {
         match command {
             TokenCommand::Create(flags) => create::run(flags, environment).await?,
+            TokenCommand::Get(flags) => get::run(flags, environment).await?,
             TokenCommand::List(flags) => list::run(flags, environment).await?,
+            TokenCommand::Update(flags) => update::run(flags, environment).await?,
             TokenCommand::Revoke(flags) => revoke::run(flags, environment).await?,
             TokenCommand::Verify(flags) => return verify::run(flags, environment).await,
         }

@@ -32,6 +32,10 @@ pub(crate) struct VerifyFlags {
     #[arg(long = "require-scope", value_name = "SCOPE")]
     required_scopes: Vec<String>,
 
+    /// Address of the client that presented the secret
+    #[arg(long, value_name = "ADDRESS", default_value = "", hide_default_value = true)]
+    client_ip: String,
+
     /// Print the whole answer as one JSON object
     #[arg(long)]
     json: bool,
@@ -56,6 +60,7 @@ pub(super) async fn run(flags: VerifyFlags, environment: &Environment) -> Result
     let request = client.request(VerifyRequest {
         secret: secret.expose_secret().to_owned(),
         required_scopes: flags.required_scopes,
+        client_ip: flags.client_ip,
         consistency: Consistency::Bounded.into(),
     });
     let answer = client.service().verify(request).await;

@@ -1,0 +1,25 @@
+//! Showing one token. Called by `GetToken`.
+
+use time::OffsetDateTime;
+
+use super::{ActionError, Actions};
+use crate::domain::{Caller, Permission, Token};
+use crate::secret::TokenId;
+
+impl Actions {
+    /// Reads a token by its id, for a caller with `tokend:read`, and the moment that its state is told for.
+    ///
+    /// # Errors
+    /// [`ActionError`]: access, no such token in reach, the database.
+    pub async fn get_token(
+        &self,
+        caller: &Caller,
+        id: TokenId,
+    ) -> Result<(Token, OffsetDateTime), ActionError> {
+        caller.require(Permission::Read)?;
+        let found = self.store.read_token(id).await?;
+        found
+            .filter(|(token, _)| caller.reach().includes(&token.organization_id))
+            .ok_or(ActionError::NotFound)
+    }
+}

@@ -1,0 +1,71 @@
+//! Changing what a token is. Called by `UpdateToken`.
+
+use time::OffsetDateTime;
+
+use super::{ActionError, Actions, StateError};
+use crate::domain::{Caller, Expiration, Labels, Networks, Permission, Scopes, Token, TokenName, TokenState};
+use crate::secret::TokenId;
+
+/// What is to be changed; what is `None` stays.
+#[derive(Debug, Clone, Default)]
+pub struct TokenChange {
+    /// What it is to be called.
+    pub name: Option<TokenName>,
+    /// What is to be noted on it.
+    pub labels: Option<Labels>,
+    /// What it is to allow.
+    pub scopes: Option<Scopes>,
+    /// When it is to end.
+    pub expiration: Option<Expiration>,
+    /// Where it is to be usable from.
+    pub allowed_cidrs: Option<Networks>,
+}
+
+impl Actions {
+    /// Changes a token by its id, for a caller with `tokend:write`. Returns it with the time of the change.
+    ///
+    /// # Errors
+    /// [`ActionError`]: access, no such token in reach, a token that is revoked, or expired and to be revived,
+    /// an end that is not in the future, the database. After a database error the outcome may be unknown; a
+    /// repeat is safe.
+    pub async fn update_token(
+        &self,
+        caller: &Caller,
+        id: TokenId,
+        change: &TokenChange,
+    ) -> Result<(Token, OffsetDateTime), ActionError> {
+        caller.require(Permission::Write)?;
+        let apply = |caller: &Caller, token: Option<&Token>, now| apply(caller, token, change, now);
+        self.store.update_token(caller, id, apply).await?
+    }
+}
+
+fn apply(
+    caller: &Caller,
+    token: Option<&Token>,
+    change: &TokenChange,
+    now: OffsetDateTime,
+) -> Result<Token, ActionError> {
+    let before = super::manageable(caller, token)?;
+    match before.state(now) {
+        TokenState::Revoked => return Err(StateError::Revoked.into()),
+        TokenState::Expired if change.expiration.is_some() => return Err(StateError::Expired.into()),
+        TokenState::Expired | TokenState::Active => {}
+    }
+    let mut after = before.clone();
+    if let Some(expiration) = change.expiration {
+        after.expire_time = super::resolve(expiration, now)?;
+    }
+    take(&mut after.name, change.name.as_ref());
+    take(&mut after.labels, change.labels.as_ref());
+    take(&mut after.scopes, change.scopes.as_ref());
+    take(&mut after.allowed_cidrs, change.allowed_cidrs.as_ref());
+    caller.may_change(before, &after)?;
+    Ok(after)
+}
+
+fn take<T: Clone>(field: &mut T, change: Option<&T>) {
+    if let Some(change) = change {
+        field.clone_from(change);
+    }
+}

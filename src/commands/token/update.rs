@@ -1,0 +1,144 @@
+//! `tokend token update`: changes what is named on the command line, and nothing else.
+
+use clap::Args;
+use prost_types::{FieldMask, Timestamp};
+
+use super::super::client::{AddressFlag, Client, ClientError};
+use super::super::{CommandError, RpcError};
+use super::create::{parse_label, parse_time, parse_ttl};
+use super::get::show;
+use crate::config::Environment;
+use crate::grpc::proto::UpdateTokenRequest;
+use crate::grpc::proto::update_token_request::Expiration;
+
+/// Flags of `tokend token update`.
+#[derive(Args)]
+pub(crate) struct UpdateFlags {
+    #[command(flatten)]
+    address: AddressFlag,
+
+    /// Id of the token: the 22 characters that follow `tokd_` in its secret
+    token_id: String,
+
+    #[command(flatten)]
+    changes: ChangeFlags,
+
+    /// Print the token as one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+/// What is to be changed: at least one.
+#[derive(Args)]
+#[group(required = true, multiple = true)]
+#[expect(clippy::struct_excessive_bools, reason = "flags are")]
+struct ChangeFlags {
+    /// New name
+    #[arg(long)]
+    name: Option<String>,
+
+    /// New scope, in place of all there are; may be repeated
+    #[arg(long = "scope", value_name = "SCOPE", conflicts_with = "no_scopes")]
+    scopes: Vec<String>,
+
+    /// Take all scopes away
+    #[arg(long)]
+    no_scopes: bool,
+
+    /// New label, in place of all there are; may be repeated
+    #[arg(long = "label", value_name = "KEY=VALUE", value_parser = parse_label, conflicts_with = "no_labels")]
+    labels: Vec<(String, String)>,
+
+    /// Take all labels away
+    #[arg(long)]
+    no_labels: bool,
+
+    /// Network that the token may be used from, in place of all there are; may be repeated
+    #[arg(long = "cidr", value_name = "NETWORK", conflicts_with = "no_cidrs")]
+    allowed_cidrs: Vec<String>,
+
+    /// Let the token be used from anywhere
+    #[arg(long)]
+    no_cidrs: bool,
+
+    /// Moment from which the token is refused, RFC 3339, such as 2030-01-31T00:00:00Z
+    #[arg(long, value_name = "TIME", value_parser = parse_time, conflicts_with_all = ["ttl", "no_expiration"])]
+    expire_time: Option<Timestamp>,
+
+    /// How long the token is accepted from now on, such as 30d or 12h
+    #[arg(long, value_name = "DURATION", value_parser = parse_ttl, conflicts_with = "no_expiration")]
+    ttl: Option<prost_types::Duration>,
+
+    /// The token never expires
+    #[arg(long)]
+    no_expiration: bool,
+}
+
+pub(super) async fn run(flags: UpdateFlags, environment: &Environment) -> Result<(), CommandError> {
+    let mut client = Client::open(flags.address, environment).await?;
+    let request = client.request(flags.changes.request(flags.token_id));
+    let answer = client.service().update_token(request).await;
+    let token = answer.map_err(RpcError::from)?.into_inner().token;
+    show(&token.ok_or(ClientError::Incomplete("token"))?, flags.json)
+}
+
+impl ChangeFlags {
+    fn request(self, token_id: String) -> UpdateTokenRequest {
+        let expiration = self
+            .expire_time
+            .map(Expiration::ExpireTime)
+            .or(self.ttl.map(Expiration::Ttl))
+            .or(self.no_expiration.then_some(Expiration::NoExpiration(true)));
+        let named = [
+            ("name", self.name.is_some()),
+            ("scopes", self.no_scopes || !self.scopes.is_empty()),
+            ("labels", self.no_labels || !self.labels.is_empty()),
+            ("allowed_cidrs", self.no_cidrs || !self.allowed_cidrs.is_empty()),
+            ("expiration", expiration.is_some()),
+        ];
+        let paths = named.into_iter().filter(|(_, named)| *named).map(|(path, _)| path.to_owned());
+        UpdateTokenRequest {
+            token_id,
+            name: self.name.unwrap_or_default(),
+            labels: self.labels.into_iter().collect(),
+            scopes: self.scopes,
+            expiration,
+            allowed_cidrs: self.allowed_cidrs,
+            update_mask: Some(FieldMask { paths: paths.collect() }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        flags: UpdateFlags,
+    }
+
+    fn parse(more: &[&str]) -> Option<UpdateTokenRequest> {
+        let line = ["update", "some-id"];
+        let line = Line::try_parse_from(line.iter().chain(more)).ok()?;
+        Some(line.flags.changes.request(line.flags.token_id))
+    }
+
+    #[test]
+    fn the_mask_names_what_the_line_names() {
+        let request = parse(&["--name", "n", "--no-scopes", "--ttl", "1d"]).unwrap();
+
+        assert_eq!(request.update_mask.unwrap().paths, ["name", "scopes", "expiration"]);
+        assert_eq!((&*request.name, request.scopes.len()), ("n", 0));
+        assert!(matches!(request.expiration, Some(Expiration::Ttl(_))));
+    }
+
+    #[test]
+    fn nothing_to_change_and_two_ways_to_change_it_are_refused() {
+        assert!(parse(&[]).is_none() && parse(&["--json"]).is_none());
+        assert!(parse(&["--scope", "a", "--no-scopes"]).is_none());
+        assert!(parse(&["--ttl", "1d", "--no-expiration"]).is_none());
+    }
+}

@@ -1,0 +1,61 @@
+//! The transaction that changes a token. Called by the update action.
+
+use std::collections::BTreeMap;
+
+use sqlx::types::Json;
+use time::OffsetDateTime;
+
+use super::events::{self, EventKind};
+use super::rows;
+use super::tokens::{lock_caller, lock_token};
+use super::{Store, StoreError};
+use crate::domain::{Caller, CredentialError, Token};
+use crate::secret::TokenId;
+
+impl Store {
+    /// Writes what `apply` makes of the token with this id, for the caller as it stands in this transaction and
+    /// at the transaction's time, which is returned with it. The inner result is `apply`'s own refusal, or the
+    /// caller's.
+    ///
+    /// # Errors
+    /// [`StoreError`], as for every call of the store; the outcome may be unknown then, and a repeat is safe.
+    pub async fn update_token<E: From<CredentialError>>(
+        &self,
+        caller: &Caller,
+        id: TokenId,
+        apply: impl Fn(&Caller, Option<&Token>, OffsetDateTime) -> Result<Token, E>,
+    ) -> Result<Result<(Token, OffsetDateTime), E>, StoreError> {
+        self.retrying(async || {
+            let mut transaction = self.begin().await?;
+            let (caller, now) = match lock_caller(&mut transaction, caller, Some(id)).await? {
+                Ok(judged) => judged,
+                Err(refusal) => return Ok(Err(refusal.into())),
+            };
+            let before = lock_token(&mut transaction, id).await?;
+            let token = match apply(&caller, before.as_ref(), now) {
+                Ok(token) => token,
+                Err(refusal) => return Ok(Err(refusal)),
+            };
+            let scopes: Vec<String> = token.scopes.iter().map(|scope| scope.as_str().to_owned()).collect();
+            let labels: BTreeMap<&str, &str> = token.labels.iter().collect();
+            let allowed_cidrs: Vec<String> = token.allowed_cidrs.iter().map(ToString::to_string).collect();
+            sqlx::query!(
+                "UPDATE tokens SET name = $2, labels = $3, scopes = $4, expire_time = $5,
+                     allowed_cidrs = $6::text[]::cidr[]
+                 WHERE id = $1",
+                rows::uuid(id),
+                token.name.as_str(),
+                Json(labels) as _,
+                &scopes,
+                token.expire_time,
+                &allowed_cidrs
+            )
+            .execute(&mut *transaction)
+            .await?;
+            events::append(&mut transaction, EventKind::Updated, &token, &caller.principal).await?;
+            transaction.commit().await?;
+            Ok(Ok((token, now)))
+        })
+        .await
+    }
+}
