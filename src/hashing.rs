@@ -8,6 +8,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::spawn_blocking;
 use tracing::Span;
 
+use crate::deadline;
 use crate::metrics::HashingMetrics;
 
 /// How long a hash may wait for its turn.
@@ -69,7 +70,9 @@ impl HashPool {
     async fn turn(&self) -> Result<(OwnedSemaphorePermit, OwnedSemaphorePermit), Overloaded> {
         let place = Arc::clone(&self.places).try_acquire_owned().map_err(|_| Overloaded)?;
         let _waiting = self.metrics.waiting();
-        let permit = tokio::time::timeout(PATIENCE, Arc::clone(&self.permits).acquire_owned()).await;
+        let permit =
+            tokio::time::timeout(deadline::at_most(PATIENCE), Arc::clone(&self.permits).acquire_owned())
+                .await;
         let permit = permit.map_err(|_| Overloaded)?.map_err(|_| Overloaded)?;
         Ok((place, permit))
     }

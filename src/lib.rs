@@ -13,12 +13,13 @@
 //! | [`secret`] | the secret's text and its two verifiers |
 //!
 //! Beside them: [`config`], [`telemetry`], [`embedded`] (the private Postgres of a first start),
-//! [`listener`] and [`tls`] (the connections), [`shares`] (a fair part of the places for each caller), [`hashing`] (a bounded place for Argon2id) and [`ambient`] (the clock and randomness).
+//! [`listener`] and [`tls`] (the connections), [`deadline`] (until when work is of use), [`shares`] (a fair part of the places for each caller), [`hashing`] (a bounded place for Argon2id) and [`ambient`] (the clock and randomness).
 
 pub mod actions;
 pub mod ambient;
 pub mod commands;
 pub mod config;
+pub mod deadline;
 pub mod domain;
 pub mod embedded;
 pub mod grpc;

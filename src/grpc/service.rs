@@ -21,6 +21,7 @@ use super::server::token_service_server::{TokenService, TokenServiceServer};
 use super::stream::VerifyAnswers;
 use super::{MAX_REQUEST_BYTES, convert, status};
 use crate::actions::Actions;
+use crate::deadline;
 use crate::domain::{Caller, CredentialError, Permission, Principal};
 use crate::listener::Peer;
 use crate::metrics::{Metrics, Rpc};
@@ -69,7 +70,9 @@ impl TokenApi {
     {
         let span = self.span(rpc, &request);
         let started = Instant::now();
-        async {
+        let timeout = request.metadata().get("grpc-timeout").and_then(|value| value.to_str().ok());
+        let timeout = timeout.and_then(deadline::parse_timeout);
+        let work = async {
             let outcome = match self.callers.authenticate(&self.engine, &request).await {
                 Ok(credential) => {
                     let principal = &credential.caller().principal;
@@ -85,9 +88,9 @@ impl TokenApi {
             let code = outcome.as_ref().map_or_else(Status::code, |_| Code::Ok);
             self.metrics.calls.answered(rpc, code.into(), started.elapsed());
             outcome
-        }
-        .instrument(span)
-        .await
+        };
+        // On the heap: it is large, and would be moved through every layer above.
+        deadline::within(timeout, Box::pin(work)).instrument(span).await
     }
 }
 

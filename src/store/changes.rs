@@ -15,6 +15,9 @@ use crate::secret::TokenId;
 /// How many changes one statement returns.
 const PAGE: i64 = 10_000;
 
+/// How many changes one statement deletes.
+const PURGE_BATCH: i64 = 10_000;
+
 /// How long changes are kept at least, for feeds that lost their connection.
 const KEPT: &str = "1 hour";
 
@@ -120,32 +123,50 @@ impl Line {
 }
 
 impl Store {
-    /// Deletes changes that are older than an hour, if nobody else is doing it; returns how many. A feed
+    /// Deletes changes that are older than an hour; returns how many. A feed
     /// whose snapshot is older than what is deleted starts anew.
     ///
     /// # Errors
-    /// [`StoreError`], as for every call of the store.
+    /// [`StoreError`], as for every call of the store; what was deleted before stays so.
     pub async fn purge_changes(&self) -> Result<u64, StoreError> {
+        self.raise_horizon().await?;
+        let mut purged = 0;
+        loop {
+            let batch = self.purge_batch().await?;
+            purged += batch;
+            if batch < PURGE_BATCH.cast_unsigned() {
+                return Ok(purged);
+            }
+        }
+    }
+
+    /// Says, before anything is deleted, what may be gone.
+    async fn raise_horizon(&self) -> Result<(), StoreError> {
         self.within(async {
-            let mut transaction = self.begin().await?;
-            let due = sqlx::query!(
-                "SELECT next_below::text AS \"below!\" FROM change_horizon
-                 WHERE next_time < now() - $1::text::interval FOR UPDATE SKIP LOCKED",
-                KEPT
-            )
-            .fetch_optional(&mut *transaction)
-            .await?;
-            let Some(due) = due else { return Ok(0) };
-            let done = sqlx::query!("DELETE FROM token_changes WHERE xid < $1::text::xid8", due.below)
-                .execute(&mut *transaction)
-                .await?;
             sqlx::query!(
                 "UPDATE change_horizon SET purged_below = next_below,
-                     next_below = pg_snapshot_xmin(pg_current_snapshot()), next_time = now()"
+                     next_below = pg_snapshot_xmin(pg_current_snapshot()), next_time = now()
+                 WHERE next_time < now() - $1::text::interval",
+                KEPT
             )
-            .execute(&mut *transaction)
+            .execute(self.pool()?)
             .await?;
-            transaction.commit().await?;
+            Ok(())
+        })
+        .await
+    }
+
+    /// Deletes the oldest of what may go. Small, so that it is soon done however much there is.
+    async fn purge_batch(&self) -> Result<u64, StoreError> {
+        self.within(async {
+            let done = sqlx::query!(
+                "DELETE FROM token_changes WHERE ctid = ANY (ARRAY(
+                     SELECT ctid FROM token_changes
+                     WHERE xid < (SELECT purged_below FROM change_horizon) ORDER BY xid, token_id LIMIT $1))",
+                PURGE_BATCH
+            )
+            .execute(self.pool()?)
+            .await?;
             Ok(done.rows_affected())
         })
         .await

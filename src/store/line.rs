@@ -8,7 +8,7 @@ use std::time::Duration;
 use sqlx::ConnectOptions as _;
 use sqlx::postgres::{PgConnectOptions, PgConnection, PgListener, PgPoolOptions};
 
-use super::{Store, StoreError, durable_commits};
+use super::{Store, StoreError, prepare};
 
 /// How long opening a connection may take.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(1);
@@ -63,7 +63,7 @@ impl Lines {
     pub async fn open(&self) -> Result<Line, StoreError> {
         within(CONNECT_DEADLINE, async {
             let mut connection = self.ready()?.connect().await?;
-            durable_commits(&mut connection).await?;
+            prepare(&mut connection).await?;
             Ok(Line(connection))
         })
         .await

@@ -69,7 +69,7 @@ struct Filters<'a> {
 /// Numbering the rows while they pass costs nothing and stops with them; the number of the last one tells a
 /// walk that was broken off from one that came to its end.
 macro_rules! walk {
-    ($pool:expr, $filters:expr, $position:expr, $owner:literal, $range:literal, $key:literal, $order:literal
+    ($connection:expr, $filters:expr, $position:expr, $owner:literal, $range:literal, $key:literal, $order:literal
         $(, $argument:expr)*) => {
         sqlx::query_as!(
             WalkRow,
@@ -113,16 +113,16 @@ macro_rules! walk {
             $filters.limit
             $(, $argument)*
         )
-        .fetch_all($pool)
+        .fetch_all($connection)
         .await?
     };
 }
 
 /// Newest first. The range has one upper bound, the position, and the lower one that `created_after` sets.
 macro_rules! walk_by_create_time {
-    ($pool:expr, $filters:expr, $position:expr, $owner:literal $(, $argument:expr)*) => {
+    ($connection:expr, $filters:expr, $position:expr, $owner:literal $(, $argument:expr)*) => {
         walk!(
-            $pool, $filters, $position, $owner,
+            $connection, $filters, $position, $owner,
             "(create_time, id) < ($1, $2) AND create_time >= $6",
             "create_time DESC, id DESC",
             "create_time DESC, id DESC"
@@ -134,9 +134,9 @@ macro_rules! walk_by_create_time {
 /// Soonest to expire first. Where only active tokens are wanted the range begins now, and where only expired
 /// ones are it ends now. A position without a time is among those that never expire.
 macro_rules! walk_by_expire_time {
-    ($pool:expr, $filters:expr, $position:expr, $owner:literal $(, $argument:expr)*) => {
+    ($connection:expr, $filters:expr, $position:expr, $owner:literal $(, $argument:expr)*) => {
         walk!(
-            $pool, $filters, $position, $owner,
+            $connection, $filters, $position, $owner,
             "(coalesce(expire_time, 'infinity'), id) > (
                  CASE WHEN $4 OR $5 THEN coalesce($1::timestamptz, 'infinity')
                      ELSE greatest(coalesce($1::timestamptz, 'infinity'), now()) END,
@@ -185,10 +185,12 @@ impl Store {
         let before = listing.created_before.map_or(NEWEST, |before| (before, Uuid::nil()));
         let position = position.min(before);
         let (organization, user) = owner(listing);
-        let pool = self.pool()?;
+        // For its time limit: nobody waits for a walk that goes on.
+        let mut transaction = self.begin().await?;
+        let connection = &mut *transaction;
         Ok(match (organization, user) {
             (Some(organization), Some(user)) => walk_by_create_time!(
-                pool,
+                connection,
                 filters,
                 position,
                 "organization_id = $12 AND user_id = $13",
@@ -196,10 +198,10 @@ impl Store {
                 user
             ),
             (Some(organization), None) => {
-                walk_by_create_time!(pool, filters, position, "organization_id = $12", organization)
+                walk_by_create_time!(connection, filters, position, "organization_id = $12", organization)
             }
-            (None, Some(user)) => walk_by_create_time!(pool, filters, position, "user_id = $12", user),
-            (None, None) => walk_by_create_time!(pool, filters, position, "true"),
+            (None, Some(user)) => walk_by_create_time!(connection, filters, position, "user_id = $12", user),
+            (None, None) => walk_by_create_time!(connection, filters, position, "true"),
         })
     }
 
@@ -211,10 +213,12 @@ impl Store {
     ) -> Result<Vec<WalkRow>, StoreError> {
         let position = position.map_or((Some(SOONEST.0), SOONEST.1), |at| (at.time, rows::uuid(at.id)));
         let (organization, user) = owner(listing);
-        let pool = self.pool()?;
+        // For its time limit: nobody waits for a walk that goes on.
+        let mut transaction = self.begin().await?;
+        let connection = &mut *transaction;
         Ok(match (organization, user) {
             (Some(organization), Some(user)) => walk_by_expire_time!(
-                pool,
+                connection,
                 filters,
                 position,
                 "organization_id = $12 AND user_id = $13",
@@ -222,10 +226,10 @@ impl Store {
                 user
             ),
             (Some(organization), None) => {
-                walk_by_expire_time!(pool, filters, position, "organization_id = $12", organization)
+                walk_by_expire_time!(connection, filters, position, "organization_id = $12", organization)
             }
-            (None, Some(user)) => walk_by_expire_time!(pool, filters, position, "user_id = $12", user),
-            (None, None) => walk_by_expire_time!(pool, filters, position, "true"),
+            (None, Some(user)) => walk_by_expire_time!(connection, filters, position, "user_id = $12", user),
+            (None, None) => walk_by_expire_time!(connection, filters, position, "true"),
         })
     }
 }

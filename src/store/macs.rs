@@ -55,12 +55,16 @@ impl Store {
     /// # Errors
     /// [`StoreError`], as for every call of the store.
     pub async fn count_tokens_by_key(&self) -> Result<Vec<(KeyId, i64)>, StoreError> {
-        // No deadline: an operator's command that reads the whole table once.
+        // No time limit: an operator's command that reads the whole table once.
+        let mut transaction = self.pool()?.begin().await?;
+        sqlx::query!("SELECT set_config('statement_timeout', '0', true) AS set")
+            .fetch_one(&mut *transaction)
+            .await?;
         let counted = sqlx::query!(
             r#"SELECT mac_key_id, count(*) AS "tokens!" FROM tokens
                GROUP BY mac_key_id ORDER BY count(*) DESC, mac_key_id"#
         )
-        .fetch_all(self.pool()?)
+        .fetch_all(&mut *transaction)
         .await?;
         counted
             .into_iter()

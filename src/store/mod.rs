@@ -9,6 +9,8 @@ use std::time::Duration;
 use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgPoolOptions};
 use sqlx::{Postgres, Transaction};
 
+use crate::deadline;
+
 mod bootstrap;
 mod changes;
 mod events;
@@ -40,13 +42,15 @@ const DEADLINE: Duration = Duration::from_secs(5);
 const CONFLICT_ATTEMPTS: usize = 3;
 
 /// Has commits of this connection survive a crash of the server, whatever its default: a revocation that
-/// was answered must not be undone.
-async fn durable_commits(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+/// was answered must not be undone. And has no statement go on for longer than anybody waits.
+async fn prepare(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
     sqlx::query!(
-        "SELECT set_config('synchronous_commit', 'on', false) AS now
-         WHERE current_setting('synchronous_commit') IN ('off', 'local', 'remote_write')"
+        "SELECT set_config('statement_timeout', $1, false) AS timeout,
+             CASE WHEN current_setting('synchronous_commit') IN ('off', 'local', 'remote_write')
+                 THEN set_config('synchronous_commit', 'on', false) END AS commits",
+        DEADLINE.as_millis().to_string()
     )
-    .fetch_optional(connection)
+    .fetch_one(connection)
     .await?;
     Ok(())
 }
@@ -121,7 +125,7 @@ impl Store {
         let pool = PgPoolOptions::new()
             .max_connections(connections)
             .acquire_timeout(Duration::from_secs(3))
-            .after_connect(|connection, _| Box::pin(durable_commits(connection)))
+            .after_connect(|connection, _| Box::pin(prepare(connection)))
             .connect_lazy_with(options);
         Self { pool, ready: Arc::new(AtomicBool::new(false)) }
     }
@@ -159,13 +163,21 @@ impl Store {
         if self.ready.load(Ordering::Acquire) { Ok(&self.pool) } else { Err(StoreError::Starting) }
     }
 
+    /// Begins a transaction in which no statement goes on for longer than its caller waits.
     async fn begin(&self) -> Result<Transaction<'static, Postgres>, StoreError> {
-        Ok(self.pool()?.begin().await?)
+        let mut transaction = self.pool()?.begin().await?;
+        // For this transaction alone. Never 0, which would mean no limit.
+        let timeout = deadline::at_most(DEADLINE).as_millis().max(1).to_string();
+        sqlx::query!("SELECT set_config('statement_timeout', $1, true) AS set", timeout)
+            .fetch_one(&mut *transaction)
+            .await?;
+        Ok(transaction)
     }
 
     /// Runs one statement or transaction under the deadline.
     async fn within<T>(&self, work: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
-        tokio::time::timeout(DEADLINE, work).await.unwrap_or(Err(StoreError::DeadlineExceeded))
+        let outcome = tokio::time::timeout(deadline::at_most(DEADLINE), work).await;
+        outcome.unwrap_or(Err(StoreError::DeadlineExceeded))
     }
 
     /// Runs a transaction under the deadline, again when it met a deadlock.

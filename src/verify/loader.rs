@@ -16,6 +16,7 @@ use super::Unknown;
 use super::cache::{Cache, Cached};
 use super::freshness::Freshness;
 use crate::ambient::Moment;
+use crate::deadline;
 use crate::hashing::Overloaded;
 use crate::metrics::Metrics;
 use crate::secret::{Keyring, TokenId};
@@ -134,7 +135,7 @@ impl Loader {
 impl Reading {
     /// Waits for what was read.
     pub(super) async fn wait(self) -> Result<Found, Unknown> {
-        match tokio::time::timeout(PATIENCE, self.0).await {
+        match tokio::time::timeout(deadline::at_most(PATIENCE), self.0).await {
             Ok(Ok(outcome)) => Ok(outcome?),
             // A worker that is gone: the server is ending.
             Ok(Err(_)) => Err(StoreError::Starting.into()),

@@ -8,4 +8,5 @@
 mod support;
 
 mod database;
+mod deadline;
 mod drain;

@@ -1,0 +1,74 @@
+//! Until when the work of a call is still of use to somebody: set by the gRPC face from what the client said
+//! (`grpc-timeout`), read where work is waited for and where Postgres is told how long a statement may take.
+//! Goes along with the call's own task, so that nothing in between has to hand it on.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+tokio::task_local! {
+    static DEADLINE: Instant;
+}
+
+/// Does `work` as part of a call that ends after `timeout`; without one, as part of a call that waits for ever.
+pub async fn within<T>(timeout: Option<Duration>, work: impl Future<Output = T>) -> T {
+    match timeout.and_then(|timeout| Instant::now().checked_add(timeout)) {
+        Some(deadline) => DEADLINE.scope(deadline, work).await,
+        None => work.await,
+    }
+}
+
+/// Returns how long a part of the work may take that is given `most`: less when the call ends before.
+#[must_use]
+pub fn at_most(most: Duration) -> Duration {
+    let left = DEADLINE.try_with(|deadline| deadline.saturating_duration_since(Instant::now()));
+    left.map_or(most, |left| left.min(most))
+}
+
+/// Reads `grpc-timeout`: at most eight digits and a unit (gRPC over HTTP/2).
+#[must_use]
+pub fn parse_timeout(text: &str) -> Option<Duration> {
+    let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+    if !(1..=8).contains(&digits.len()) || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    let number: u64 = digits.parse().ok()?;
+    Some(match unit {
+        "H" => Duration::from_secs(number * 3600),
+        "M" => Duration::from_secs(number * 60),
+        "S" => Duration::from_secs(number),
+        "m" => Duration::from_millis(number),
+        "u" => Duration::from_micros(number),
+        "n" => Duration::from_nanos(number),
+        _ => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_timeout_is_up_to_eight_digits_and_a_unit() {
+        assert_eq!(parse_timeout("5S"), Some(Duration::from_secs(5)));
+        assert_eq!(parse_timeout("99999999n"), Some(Duration::from_nanos(99_999_999)));
+        assert_eq!(parse_timeout("2H"), Some(Duration::from_hours(2)));
+        for bad in ["", "S", "5", "5s", "+5S", "123456789m", "é", "5é"] {
+            assert_eq!(parse_timeout(bad), None, "{bad}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_part_may_take_what_is_left_of_the_whole() {
+        let second = Duration::from_secs(1);
+        assert_eq!(at_most(second), second);
+        within(Some(second * 3), async {
+            assert_eq!(at_most(second), second);
+            tokio::time::advance(second * 2 + second / 2).await;
+            assert_eq!(at_most(second), second / 2);
+            tokio::time::advance(second).await;
+            assert_eq!(at_most(second), Duration::ZERO);
+        })
+        .await;
+    }
+}

@@ -1,0 +1,47 @@
+//! Clients that wait for a limited time: nothing goes on for longer than they do, in Postgres neither.
+
+use std::time::Duration;
+
+use tokend::grpc::proto::ListTokensRequest;
+use tonic::{Code, Request};
+
+use crate::support::client::ordinary;
+use crate::support::eventually;
+use crate::support::replica::Replica;
+
+/// Counts statements of the replica's that wait for a lock.
+const WAITING: &str = "SELECT count(*) FROM pg_stat_activity
+    WHERE wait_event_type = 'Lock' AND datname = current_database()";
+
+fn for_a_moment<T>(message: T) -> Request<T> {
+    let mut request = Request::new(message);
+    request.set_timeout(Duration::from_millis(600));
+    request
+}
+
+#[tokio::test]
+async fn a_statement_ends_in_postgres_when_its_caller_has_waited_long_enough() {
+    let replica = Replica::start().await;
+    let database = &replica.installation.database;
+    // Warm, so that only what the calls themselves do waits for the lock.
+    replica.root().list_tokens(ListTokensRequest::default()).await.unwrap();
+    let mut lock = database.connect().await;
+    let locks = "LOCK TABLE tokens IN ACCESS EXCLUSIVE MODE";
+    sqlx::query("BEGIN").execute(&mut lock).await.unwrap();
+    sqlx::query(locks).execute(&mut lock).await.unwrap();
+
+    let (mut creator, mut lister) = (replica.root(), replica.root());
+    let creation = tokio::spawn(async move { creator.create_token(for_a_moment(ordinary())).await });
+    let listing =
+        tokio::spawn(async move { lister.list_tokens(for_a_moment(ListTokensRequest::default())).await });
+    for outcome in [creation.await.unwrap().err(), listing.await.unwrap().err()] {
+        let code = outcome.expect("no answer is possible").code();
+        // Whose clock rings first is left open.
+        assert!(matches!(code, Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled), "{code:?}");
+    }
+
+    // The lock is still held: what waited for it has been ended by Postgres itself.
+    eventually("nothing waits any more", async || (database.count(WAITING).await == 0).then_some(())).await;
+    sqlx::query("ROLLBACK").execute(&mut lock).await.unwrap();
+    assert!(replica.root().list_tokens(ListTokensRequest::default()).await.is_ok());
+}
