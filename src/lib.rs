@@ -7,7 +7,7 @@
 //! | [`commands`] | `serve`, `bootstrap`, `keygen`, `migrate`, …: what `tokend` can be told to do |
 //! | [`server`] | the one place that wires everything |
 //! | [`grpc`] | messages to domain and back, callers, status codes |
-//! | [`actions`], [`verify`], [`jobs`] | the use cases, the verification engine, and what runs beside requests |
+//! | [`actions`], [`verify`], [`watch`], [`jobs`] | the use cases, the verification engine, what watchers are told, and what runs beside requests |
 //! | [`store`] | all SQL |
 //! | [`domain`] | the rules, as plain data and pure functions |
 //! | [`secret`] | the secret's text and its two verifiers |
@@ -35,3 +35,4 @@ pub mod store;
 pub mod telemetry;
 pub mod tls;
 pub mod verify;
+pub mod watch;

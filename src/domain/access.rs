@@ -101,6 +101,8 @@ pub enum AccessError {
 pub enum Permission {
     /// Ask for verdicts.
     Verify,
+    /// Hear which tokens change.
+    Watch,
     /// See tokens.
     Read,
     /// Create and change tokens.
@@ -233,6 +235,12 @@ impl Caller {
                 ReservedScope::Verify,
                 self.holds(ReservedScope::Verify) || self.holds(ReservedScope::VerifyAny),
             ),
+            Permission::Watch => (
+                ReservedScope::Verify,
+                self.holds(ReservedScope::Verify)
+                    || self.holds(ReservedScope::VerifyAny)
+                    || self.holds(ReservedScope::Read),
+            ),
             Permission::Read => (ReservedScope::Read, self.holds(ReservedScope::Read)),
             Permission::Write => (ReservedScope::Write, self.holds(ReservedScope::Write)),
         };
@@ -243,6 +251,23 @@ impl Caller {
     #[must_use]
     pub fn verify_reach(&self) -> Reach<'_> {
         if self.holds(ReservedScope::VerifyAny) { Reach::Any } else { self.reach() }
+    }
+
+    /// Returns the organization that a caller watches: the named one, else its own, for one that has tokens of
+    /// every organization judged all of them (`None`).
+    ///
+    /// # Errors
+    /// It named another organization than its own.
+    pub fn watched_organization(
+        &self,
+        named: Option<OrganizationId>,
+    ) -> Result<Option<OrganizationId>, AccessError> {
+        match (self.verify_reach(), named) {
+            (Reach::Any, named) => Ok(named),
+            (Reach::Only(own), None) => Ok(Some(own.clone())),
+            (Reach::Only(own), Some(named)) if *own == named => Ok(Some(named)),
+            (Reach::Only(_), Some(_)) => Err(AccessError::ForeignOrganization),
+        }
     }
 
     /// Returns whose tokens this caller can see and manage.

@@ -17,7 +17,7 @@ use crate::domain::{
     TokenName, TokenState, UserId, Verdict, Violations,
 };
 use crate::secret::TokenId;
-use crate::store::Revoked;
+use crate::store::{ChangeKind, Revoked};
 use crate::verify::Consistency;
 
 pub(super) fn create_request(message: proto::CreateTokenRequest) -> Result<CreateToken, Violations> {
@@ -144,6 +144,31 @@ pub(super) fn verify_request(message: &proto::VerifyRequest) -> Result<Wanted, V
 
 fn address(text: &str) -> Result<IpAddr, FieldError> {
     text.parse().map_err(|_| FieldError::Rule("is not an IPv4 or IPv6 address"))
+}
+
+pub(super) fn organization(text: &str) -> Result<Option<OrganizationId>, Violations> {
+    let mut violations = Violations::default();
+    let organization = violations.take("organization_id", optional(text, OrganizationId::parse));
+    violations.finish(organization)
+}
+
+pub(super) const fn change_kind(kind: ChangeKind) -> proto::ChangeKind {
+    match kind {
+        ChangeKind::Created => proto::ChangeKind::Created,
+        ChangeKind::Updated => proto::ChangeKind::Updated,
+        ChangeKind::Rotated => proto::ChangeKind::Rotated,
+        ChangeKind::Revoked => proto::ChangeKind::Revoked,
+        ChangeKind::Deleted => proto::ChangeKind::Deleted,
+        ChangeKind::Other => proto::ChangeKind::Other,
+    }
+}
+
+pub(super) fn proto_duration(duration: std::time::Duration) -> prost_types::Duration {
+    prost_types::Duration {
+        seconds: i64::try_from(duration.as_secs()).unwrap_or(i64::MAX),
+        // Below 10^9, which fits.
+        nanos: i32::try_from(duration.subsec_nanos()).unwrap_or(0),
+    }
 }
 
 pub(super) fn no_request() -> Violations {

@@ -4,6 +4,7 @@ use crate::actions::ActionError;
 use crate::domain::{AccessError, Violations};
 use crate::shares::Refused;
 use crate::verify::{AuthenticateError, Unknown};
+use crate::watch::WatchError;
 
 /// Why an RPC is not answered.
 #[derive(Debug, thiserror::Error)]
@@ -20,6 +21,8 @@ pub(super) enum CallError {
     Unknown(#[from] Unknown),
     #[error(transparent)]
     Refused(#[from] Refused),
+    #[error(transparent)]
+    Watch(#[from] WatchError),
 }
 
 impl From<Violations> for CallError {

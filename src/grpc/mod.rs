@@ -13,6 +13,7 @@ mod reply;
 mod service;
 mod status;
 mod stream;
+mod watch;
 
 pub use callers::Callers;
 pub use health::Health;

@@ -14,20 +14,23 @@ use super::error::CallError;
 use super::proto::{
     CreateTokenRequest, CreateTokenResponse, GetTokenRequest, GetTokenResponse, ListTokensRequest,
     ListTokensResponse, RevokeTokenRequest, RevokeTokenResponse, UpdateTokenRequest, UpdateTokenResponse,
-    VerifyRequest, VerifyStreamRequest,
+    VerifyRequest, VerifyStreamRequest, WatchTokensRequest,
 };
 use super::reply::VerifyReply;
 use super::server::token_service_server::{TokenService, TokenServiceServer};
 use super::stream::VerifyAnswers;
+use super::watch::{WatchStream, Watcher};
 use super::{MAX_REQUEST_BYTES, convert, status};
 use crate::actions::Actions;
 use crate::deadline;
 use crate::domain::{Caller, CredentialError, Permission, Principal};
 use crate::listener::Peer;
 use crate::metrics::{Metrics, Rpc};
+use crate::secret::Keyring;
 use crate::shares::{Refused, Shares};
 use crate::telemetry::{self, Sampling};
 use crate::verify::{Answer, AuthenticateError, Consistency, Credential, Engine, Question, Share};
+use crate::watch::Hub;
 
 /// From when on an answer is worth a line in the log.
 const SLOW: Duration = Duration::from_millis(500);
@@ -45,6 +48,10 @@ pub struct TokenApi {
     pub places: Shares<Principal>,
     /// Which calls' spans are exported.
     pub sampling: Sampling,
+    /// Tells what changes.
+    pub hub: Arc<Hub>,
+    /// Authenticates watchers' positions.
+    pub keyring: Arc<Keyring>,
     /// Counts calls.
     pub metrics: Arc<Metrics>,
     /// Turns true when the server begins to end.
@@ -309,6 +316,20 @@ impl TokenService for TokenApi {
             let (engine, metrics) = (Arc::clone(&self.engine), Arc::clone(&self.metrics));
             let draining = self.draining.clone();
             Ok(VerifyAnswers::new(engine, metrics, credential, questions, draining, Span::current()))
+        })
+        .await
+    }
+
+    type WatchTokensStream = WatchStream;
+
+    async fn watch_tokens(
+        &self,
+        request: Request<WatchTokensRequest>,
+    ) -> Result<Response<WatchStream>, Status> {
+        self.call(Rpc::WatchTokens, request, async |credential, message| {
+            let (engine, hub) = (Arc::clone(&self.engine), Arc::clone(&self.hub));
+            let watcher = Watcher { engine, hub, keyring: Arc::clone(&self.keyring), credential };
+            watcher.start(&message, self.draining.clone()).await
         })
         .await
     }

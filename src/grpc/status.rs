@@ -15,6 +15,7 @@ use crate::domain::{AccessError, CredentialError, Violations};
 use crate::shares::Refused;
 use crate::store::StoreError;
 use crate::verify::{AuthenticateError, Unknown};
+use crate::watch::WatchError;
 
 /// The domain of every `ErrorInfo`.
 const DOMAIN: &str = "tokend";
@@ -33,6 +34,7 @@ impl From<&CallError> for Status {
             CallError::Invalid(violations) => invalid(violations),
             CallError::Action(error) => action(error),
             CallError::Refused(error) => refused(*error),
+            CallError::Watch(error) => watch(error),
         }
     }
 }
@@ -77,15 +79,26 @@ fn store(error: &StoreError) -> Status {
     }
 }
 
+fn watch(error: &WatchError) -> Status {
+    match error {
+        WatchError::TooOld => plain(Code::FailedPrecondition, ErrorReason::PositionTooOld, error),
+        WatchError::TooSlow => transient_over_share(ErrorReason::WatcherTooSlow, error),
+        WatchError::Store(error) => store(error),
+    }
+}
+
 fn refused(error: Refused) -> Status {
     match error {
         Refused::Full => transient(ErrorReason::Overloaded, &error),
-        Refused::OverShare => {
-            let mut details = details(ErrorReason::CallerOverShare);
-            details.set_retry_info(Some(RETRY_AFTER));
-            Status::with_error_details(Code::ResourceExhausted, error.to_string(), details)
-        }
+        Refused::OverShare => transient_over_share(ErrorReason::CallerOverShare, &error),
     }
+}
+
+/// Refuses somebody who wants too much, for now.
+fn transient_over_share(reason: ErrorReason, message: &impl ToString) -> Status {
+    let mut details = details(reason);
+    details.set_retry_info(Some(RETRY_AFTER));
+    Status::with_error_details(Code::ResourceExhausted, message.to_string(), details)
 }
 
 fn credential(error: CredentialError) -> Status {

@@ -40,10 +40,11 @@ pub enum Rpc {
     RevokeToken,
     Verify,
     VerifyStream,
+    WatchTokens,
 }
 
 impl Rpc {
-    const ALL: [Self; 7] = [
+    const ALL: [Self; 8] = [
         Self::CreateToken,
         Self::GetToken,
         Self::ListTokens,
@@ -51,6 +52,7 @@ impl Rpc {
         Self::RevokeToken,
         Self::Verify,
         Self::VerifyStream,
+        Self::WatchTokens,
     ];
 
     /// Returns the RPC's name in the contract.
@@ -64,6 +66,7 @@ impl Rpc {
             Self::RevokeToken => "RevokeToken",
             Self::Verify => "Verify",
             Self::VerifyStream => "VerifyStream",
+            Self::WatchTokens => "WatchTokens",
         }
     }
 }

@@ -26,6 +26,7 @@ use crate::shares::Shares;
 use crate::store::{self, MigrateError, Store};
 use crate::tls::Protocol;
 use crate::verify::{Engine, Parts};
+use crate::watch::Hub;
 
 /// The shortest and longest pause between two attempts to reach Postgres at the start.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
@@ -170,6 +171,8 @@ async fn wire(config: &ServerConfig) -> Result<(Running, Router), ServeError> {
         engine: Arc::clone(&engine),
         actions,
         callers: config.certificates.clone().into(),
+        hub: Arc::new(Hub::start(store.lines(), engine.news(), config.bounds.max_staleness / 4)),
+        keyring: Arc::clone(&config.keyring),
         places: Shares::new(config.limits.calls),
         sampling: config.sampling,
         metrics: Arc::clone(&metrics),

@@ -22,8 +22,22 @@ const PURGE_BATCH: i64 = 10_000;
 const KEPT: &str = "1 hour";
 
 /// What a snapshot of the database sees, in Postgres's own text.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Snapshot(String);
+
+impl Snapshot {
+    /// Takes what the database said.
+    #[must_use]
+    pub fn from_database(text: String) -> Self {
+        Self(text)
+    }
+
+    /// Returns the text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
 
 /// Where in the changes since a snapshot the next page begins.
 #[derive(Debug, Clone)]

@@ -27,6 +27,12 @@ impl Epoch {
     pub fn parse(text: String) -> Self {
         Self(text.into())
     }
+
+    /// Returns what the database said.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
 }
 
 /// Opens lines to one database, once the store is open.

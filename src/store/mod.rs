@@ -24,6 +24,7 @@ mod rows;
 mod tokens;
 mod update;
 mod uses;
+mod watch;
 
 pub use bootstrap::FirstRoot;
 pub use changes::{ChangePage, PagePosition, Snapshot};
@@ -34,6 +35,7 @@ pub use migrations::{MigrateError, check, check_durability, migrate};
 pub use records::Loaded;
 pub use replicas::LEASE;
 pub use tokens::{NewToken, Revoked};
+pub use watch::{Change, ChangeKind, WatchPage};
 
 /// The longest that one call into the store takes before it is given up.
 const DEADLINE: Duration = Duration::from_secs(5);

@@ -63,6 +63,7 @@ pub struct Engine {
     refresh: MacRefresh,
     metrics: Arc<Metrics>,
     wake: Arc<Notify>,
+    news: Arc<Notify>,
     changed: Arc<Notify>,
     _tasks: JoinSet<()>,
 }
@@ -111,7 +112,7 @@ impl Engine {
         let Parts { store, lines, keyring, metrics, .. } = parts;
         let cache = Arc::new(Cache::new(parts.cache_bytes, Arc::clone(&metrics)));
         let freshness = Arc::new(Freshness::new(parts.bounds));
-        let wake = Arc::new(Notify::new());
+        let (wake, news) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
         let loader = Loader::start(
             lines.clone(),
             Arc::clone(&cache),
@@ -125,6 +126,7 @@ impl Engine {
             Arc::clone(&cache),
             Arc::clone(&freshness),
             Arc::clone(&wake),
+            Arc::clone(&news),
             Arc::clone(&metrics),
             parts.replica,
         );
@@ -142,6 +144,7 @@ impl Engine {
             refresh: parts.refresh,
             metrics,
             wake,
+            news,
             changed: Arc::new(Notify::new()),
             _tasks: tasks,
         }
@@ -234,6 +237,12 @@ impl Engine {
             noted: self.uses.noted(),
             age: self.freshness.read(Moment::now()).map(|reading| reading.age),
         }
+    }
+
+    /// Notified whenever the feed has heard of changes.
+    #[must_use]
+    pub fn news(&self) -> Arc<Notify> {
+        Arc::clone(&self.news)
     }
 
     /// Has the feed look at the database now.

@@ -34,6 +34,7 @@ pub(super) struct Feed {
     cache: Arc<Cache>,
     freshness: Arc<Freshness>,
     wake: Arc<Notify>,
+    news: Arc<Notify>,
     metrics: Arc<Metrics>,
     replica: Uuid,
     line: Option<Line>,
@@ -49,10 +50,22 @@ impl Feed {
         cache: Arc<Cache>,
         freshness: Arc<Freshness>,
         wake: Arc<Notify>,
+        news: Arc<Notify>,
         metrics: Arc<Metrics>,
         replica: Uuid,
     ) -> Self {
-        Self { lines, cache, freshness, wake, metrics, replica, line: None, position: None, renewed: None }
+        Self {
+            lines,
+            cache,
+            freshness,
+            wake,
+            news,
+            metrics,
+            replica,
+            line: None,
+            position: None,
+            renewed: None,
+        }
     }
 
     /// Polls for ever.
@@ -123,6 +136,9 @@ impl Feed {
         let now = Moment::now();
         self.freshness.publish(poll, now);
         self.metrics.engine.poll(now.since(sent), changes);
+        if changes > 0 {
+            self.news.notify_one();
+        }
         self.line = Some(line);
         Ok(())
     }

@@ -1,7 +1,7 @@
 //! A caller acts in its own organization alone, unless its scopes say otherwise.
 
 use tokend::grpc::proto::{
-    CreateTokenRequest, GetTokenRequest, ListTokensRequest, Verdict, VerifyStreamRequest,
+    CreateTokenRequest, GetTokenRequest, ListTokensRequest, Verdict, VerifyStreamRequest, WatchTokensRequest,
 };
 use tonic::{Code, Status};
 
@@ -65,6 +65,10 @@ async fn reach(caller: &mut Client, method: &str, id: &str, secret: &str) -> (Re
             let answer = answers.message().await.unwrap().unwrap().response.unwrap();
             assert_eq!((answer.verdict(), answer.token), (Verdict::NotFound, None));
             (Ok(()), Barrier::NotFoundVerdict)
+        }
+        "WatchTokens" => {
+            let request = WatchTokensRequest { organization_id: "other".to_owned(), ..Default::default() };
+            (caller.watch_tokens(request).await.map(drop), forbidden)
         }
         unknown => panic!("say here how {unknown} is kept within an organization"),
     }

@@ -17,6 +17,7 @@ fn opened_by(method: &str) -> &'static [&'static str] {
         "Verify" | "VerifyStream" => &["tokend:verify", "tokend:verify:any", "tokend:root"],
         "GetToken" | "ListTokens" => &["tokend:read", "tokend:root"],
         "CreateToken" | "UpdateToken" | "RevokeToken" => &["tokend:write", "tokend:root"],
+        "WatchTokens" => &["tokend:verify", "tokend:verify:any", "tokend:read", "tokend:root"],
         unknown => panic!("say here which scopes open {unknown}"),
     }
 }

@@ -1,0 +1,219 @@
+//! `WatchTokens`: what the hub tells, as one caller may hear it, at the pace at which it reads. A task a
+//! watcher; nothing is held for one that does not read but the message it is at. Called by the service alone.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use prost::Message as _;
+use time::OffsetDateTime;
+use tokio::sync::{broadcast, mpsc, watch};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::Status;
+use tracing::Span;
+
+use super::error::CallError;
+use super::proto::{TokenChange, WatchTokensRequest, WatchTokensResponse};
+use super::service::drained;
+use super::{convert, status};
+use crate::domain::{Caller, FieldError, OrganizationId, Permission, Violations};
+use crate::secret::Keyring;
+use crate::store::{Change, StoreError};
+use crate::verify::{Credential, Engine};
+use crate::watch::{Batch, Hub, Position, Watch, WatchError};
+
+/// How long a watcher may leave a message unread.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// How long a watcher waits for a hub that has not reached the database yet.
+const HUB_PATIENCE: Duration = Duration::from_secs(3);
+
+/// The most bytes of changes in one message.
+const MESSAGE_BYTES: usize = 1 << 20;
+
+/// What is wrong with a position that was not given here, or not for this.
+const FOREIGN: FieldError = FieldError::Rule("is not a position that watching this organization gave");
+
+/// The messages of one call.
+pub(super) type WatchStream = ReceiverStream<Message>;
+
+type Message = Result<WatchTokensResponse, Status>;
+
+/// One watcher.
+pub(super) struct Watcher {
+    pub(super) engine: Arc<Engine>,
+    pub(super) hub: Arc<Hub>,
+    pub(super) keyring: Arc<Keyring>,
+    pub(super) credential: Credential,
+}
+
+impl Watcher {
+    /// Begins to tell what was asked for.
+    pub(super) async fn start(
+        self,
+        message: &WatchTokensRequest,
+        draining: watch::Receiver<bool>,
+    ) -> Result<WatchStream, CallError> {
+        let caller = self.credential.caller();
+        caller.require(Permission::Watch)?;
+        let named = convert::organization(&message.organization_id)?;
+        let organization = caller.watched_organization(named)?;
+        let after = match &*message.after {
+            "" => None,
+            text => Some(
+                Position::parse(text, organization.as_ref(), &self.keyring)
+                    .map_err(|_| Violations::one("after", &FOREIGN))?,
+            ),
+        };
+        let watch = self.subscribe().await?;
+        // Two places: one is kept for the stream's last word, which nobody's slowness may keep back.
+        let (sender, receiver) = mpsc::channel(2);
+        let last = sender.clone().try_reserve_owned().map_err(|_| WatchError::TooSlow)?;
+        let telling = Telling { watcher: self, organization, sender, span: Span::current() };
+        tokio::spawn(telling.run(watch, after, draining, last));
+        Ok(ReceiverStream::new(receiver))
+    }
+
+    async fn subscribe(&self) -> Result<Watch, WatchError> {
+        let subscribed = async {
+            loop {
+                match self.hub.watch() {
+                    Some(watch) => return watch,
+                    None => tokio::time::sleep(Duration::from_millis(20)).await,
+                }
+            }
+        };
+        let timeout = tokio::time::timeout(HUB_PATIENCE, subscribed).await;
+        timeout.map_err(|_| WatchError::Store(Arc::new(StoreError::Starting)))
+    }
+}
+
+/// A watcher's task.
+struct Telling {
+    watcher: Watcher,
+    organization: Option<OrganizationId>,
+    sender: mpsc::Sender<Message>,
+    span: Span,
+}
+
+impl Telling {
+    async fn run(
+        mut self,
+        watch: Watch,
+        after: Option<Position>,
+        draining: watch::Receiver<bool>,
+        last: mpsc::OwnedPermit<Message>,
+    ) {
+        let sender = self.sender.clone();
+        let status = tokio::select! {
+            outcome = self.tell_all(watch, after) => match outcome {
+                Ok(()) => return,
+                Err(error) => {
+                    let status = Status::from(&error);
+                    self.span.in_scope(|| status::log(&error, &status, None));
+                    status
+                }
+            },
+            () = drained(draining) => status::shutting_down(),
+            () = sender.closed() => return,
+        };
+        last.send(Err(status));
+    }
+
+    /// Tells what was missed, then what comes, until the watcher has gone or cannot be told any more.
+    async fn tell_all(&mut self, mut watch: Watch, after: Option<Position>) -> Result<(), CallError> {
+        let begin = watch.position.clone();
+        if let Some(after) = after {
+            let mut missed = self.watcher.hub.catch_up(after, begin.clone());
+            while let Some(changes) = missed.next().await? {
+                self.tell(&changes, None, watch.as_of).await?;
+            }
+        }
+        self.tell(&[], Some(&begin), watch.as_of).await?;
+        loop {
+            match watch.batches.recv().await {
+                Ok(batch) => {
+                    let Batch { changes, position, as_of } = &*batch;
+                    if position.as_ref().is_some_and(|position| position.epoch != begin.epoch) {
+                        return Err(WatchError::TooOld.into());
+                    }
+                    self.tell(changes, position.as_ref(), *as_of).await?;
+                }
+                Err(broadcast::error::RecvError::Lagged(_)) => return Err(WatchError::TooSlow.into()),
+                // The hub ends with the server.
+                Err(broadcast::error::RecvError::Closed) => return Ok(()),
+            }
+        }
+    }
+
+    /// Tells a batch, in as many messages as it takes; the position comes with the last.
+    async fn tell(
+        &mut self,
+        changes: &[Change],
+        position: Option<&Position>,
+        as_of: OffsetDateTime,
+    ) -> Result<(), CallError> {
+        let Watcher { engine, hub, credential, .. } = &mut self.watcher;
+        engine.judge_again(credential).await?;
+        let caller = credential.caller();
+        caller.require(Permission::Watch)?;
+        let empty = || empty(as_of, hub.heartbeat());
+        let heard = changes.iter().filter(|change| concerns(change, self.organization.as_ref()));
+        let mut messages = vec![empty()];
+        let mut bytes = 0;
+        for change in heard.map(|change| shown(change, caller, as_of)) {
+            let size = change.encoded_len();
+            if bytes + size > MESSAGE_BYTES {
+                messages.push(empty());
+                bytes = 0;
+            }
+            bytes += size;
+            if let Some(message) = messages.last_mut() {
+                message.changes.push(change);
+            }
+        }
+        match (position, messages.last_mut()) {
+            (Some(position), Some(last)) => {
+                last.position = position.render(self.organization.as_ref(), &self.watcher.keyring);
+            }
+            // Part of a larger batch, and nothing in it for this watcher.
+            _ => messages.retain(|message| !message.changes.is_empty()),
+        }
+        for message in messages {
+            let sent = tokio::time::timeout(PATIENCE, self.sender.send(Ok(message))).await;
+            // Whoever has gone is noticed elsewhere.
+            let _ = sent.map_err(|_| WatchError::TooSlow)?;
+        }
+        Ok(())
+    }
+}
+
+fn empty(as_of: OffsetDateTime, heartbeat: Duration) -> WatchTokensResponse {
+    WatchTokensResponse {
+        changes: Vec::new(),
+        position: String::new(),
+        as_of_time: Some(convert::timestamp(as_of)),
+        heartbeat_interval: Some(convert::proto_duration(heartbeat)),
+    }
+}
+
+/// Tells whether a change is of the organization; one of which that is not known concerns everybody.
+fn concerns(change: &Change, organization: Option<&OrganizationId>) -> bool {
+    match (&change.organization_id, organization) {
+        (Some(of_change), Some(watched)) => of_change == watched,
+        _ => true,
+    }
+}
+
+/// Returns what a caller may hear of a change.
+fn shown(change: &Change, caller: &Caller, now: OffsetDateTime) -> TokenChange {
+    let organization = change.organization_id.as_ref();
+    let readable = caller.require(Permission::Read).is_ok()
+        && organization.is_some_and(|organization| caller.reach().includes(organization));
+    TokenChange {
+        token_id: change.id.to_string(),
+        kind: convert::change_kind(change.kind).into(),
+        organization_id: organization.map_or_else(String::new, |id| id.as_str().to_owned()),
+        change_time: Some(convert::timestamp(change.change_time)),
+        token: change.token.as_ref().filter(|_| readable).map(|token| convert::token(token, now)),
+    }
+}

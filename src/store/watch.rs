@@ -1,0 +1,190 @@
+//! What watchers are told: the same changes that the feed follows, with what is known of each. Called by the
+//! watch hub, on a line of its own.
+
+use std::time::Duration;
+
+use sqlx::types::Json;
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use super::StoreError;
+use super::changes::Snapshot;
+use super::line::{Epoch, Line, within};
+use super::rows::{self, TokenRow};
+use crate::domain::{OrganizationId, Token};
+use crate::secret::TokenId;
+
+/// How many changes one statement returns.
+const PAGE: i64 = 500;
+
+/// What happened, as far as is known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ChangeKind {
+    /// It was created, by `CreateToken` or as the successor of a rotation.
+    Created,
+    /// Its fields were changed.
+    Updated,
+    /// A successor was made for it.
+    Rotated,
+    /// It was revoked.
+    Revoked,
+    /// It is no longer there.
+    Deleted,
+    /// Something that no event tells of: an operator's own statement, or a new fast verifier.
+    Other,
+}
+
+/// One change of one token.
+#[derive(Debug, Clone)]
+pub struct Change {
+    /// Which token.
+    pub id: TokenId,
+    /// Where it lives; `None` for what happened before this was recorded.
+    pub organization_id: Option<OrganizationId>,
+    /// What happened.
+    pub kind: ChangeKind,
+    /// When, by the database's clock.
+    pub change_time: OffsetDateTime,
+    /// The token as it is now; `None`: it is no longer there.
+    pub token: Option<Token>,
+}
+
+/// A page of changes, read in one statement under one snapshot.
+#[derive(Debug)]
+pub struct WatchPage {
+    /// What the statement saw.
+    pub snapshot: Snapshot,
+    /// The database's time before the snapshot was taken.
+    pub database_time: OffsetDateTime,
+    /// Which life of which server answered; `None` when it has not been marked yet.
+    pub epoch: Option<Epoch>,
+    /// Changes that the asked snapshot could not see may have been purged.
+    pub purged: bool,
+    /// The changes, each token's in the order in which they were committed.
+    pub changes: Vec<Change>,
+    /// The sequence number behind which the next page begins; `None` when this was the last.
+    pub next: Option<i64>,
+}
+
+impl Line {
+    /// Reads a page of what `since` could not see and `until`, or else now, can; behind a sequence number.
+    ///
+    /// # Errors
+    /// [`StoreError`], also when no answer came by `deadline`.
+    pub async fn watch(
+        &mut self,
+        since: Option<&Snapshot>,
+        until: Option<&Snapshot>,
+        behind: Option<i64>,
+        deadline: Duration,
+    ) -> Result<WatchPage, StoreError> {
+        within(deadline, async {
+            let found = sqlx::query!(
+                r#"SELECT always.snapshot AS "snapshot!", always.now AS "now!", always.epoch AS "epoch?",
+                       always.purged AS "purged!", c.sequence AS "sequence?", c.token_id AS "token_id?",
+                       c.organization_id AS change_organization, c.change_time AS "change_time?",
+                       (SELECT max(e.kind) FROM token_events e
+                        WHERE e.token_id = c.token_id AND e.xid = c.xid) AS kind,
+                       t.id AS "id?", t.organization_id AS "organization_id?", t.user_id AS "user_id?",
+                       t.name AS "name?", t.scopes AS "scopes?",
+                       t.labels AS "labels?: Json<std::collections::BTreeMap<String, String>>",
+                       t.allowed_cidrs::text[] AS allowed_cidrs, t.create_time AS "create_time?",
+                       t.created_by AS "created_by?", t.expire_time AS "expire_time?",
+                       t.revoke_time AS "revoke_time?", t.revoke_reason AS "revoke_reason?"
+                   FROM (SELECT pg_current_snapshot()::text AS snapshot, now() AS now,
+                             (SELECT epoch FROM server_epoch) AS epoch,
+                             coalesce((SELECT purged_below FROM change_horizon)
+                                 > pg_snapshot_xmin($1::text::pg_snapshot), false) AS purged) AS always
+                       LEFT JOIN LATERAL (
+                           SELECT * FROM (
+                               SELECT * FROM token_changes
+                               WHERE xid >= pg_snapshot_xmax($1::text::pg_snapshot)
+                                   AND xid < pg_snapshot_xmax(pg_current_snapshot())
+                               UNION ALL
+                               SELECT * FROM token_changes
+                               WHERE xid = ANY (ARRAY(SELECT pg_snapshot_xip($1::text::pg_snapshot)))
+                           ) AS unseen
+                           WHERE sequence > $3
+                               AND ($2::text IS NULL OR pg_visible_in_snapshot(xid, $2::text::pg_snapshot))
+                           ORDER BY sequence LIMIT $4
+                       ) AS c ON true
+                       LEFT JOIN tokens t ON t.id = c.token_id
+                   ORDER BY c.sequence"#,
+                since.map(Snapshot::as_str),
+                until.map(Snapshot::as_str),
+                behind.unwrap_or(i64::MIN),
+                PAGE
+            )
+            .fetch_all(&mut self.0)
+            .await?;
+            let first = found.first().ok_or(sqlx::Error::RowNotFound)?;
+            let full = i64::try_from(found.len()).is_ok_and(|rows| rows == PAGE);
+            let mut page = WatchPage {
+                snapshot: Snapshot::from_database(first.snapshot.clone()),
+                database_time: first.now,
+                epoch: first.epoch.clone().map(Epoch::parse),
+                purged: first.purged,
+                changes: Vec::new(),
+                next: found.last().and_then(|row| row.sequence).filter(|_| full),
+            };
+            for row in found {
+                let Some(token_id) = row.token_id else { continue };
+                let absent = |column| StoreError::Corrupt { table: "tokens", column };
+                let token = match row.id {
+                    None => None,
+                    Some(id) => Some(Token::try_from(TokenRow {
+                        id,
+                        organization_id: row.organization_id.ok_or(absent("organization_id"))?,
+                        user_id: row.user_id.ok_or(absent("user_id"))?,
+                        name: row.name.ok_or(absent("name"))?,
+                        scopes: row.scopes.ok_or(absent("scopes"))?,
+                        labels: row.labels.ok_or(absent("labels"))?,
+                        allowed_cidrs: row.allowed_cidrs.ok_or(absent("allowed_cidrs"))?,
+                        create_time: row.create_time.ok_or(absent("create_time"))?,
+                        created_by: row.created_by.ok_or(absent("created_by"))?,
+                        expire_time: row.expire_time,
+                        revoke_time: row.revoke_time,
+                        revoke_reason: row.revoke_reason,
+                        last_use_time: None,
+                        read_time: page.database_time,
+                    })?),
+                };
+                page.changes.push(change(
+                    token_id,
+                    row.change_organization,
+                    row.kind.as_deref(),
+                    row.change_time,
+                    token,
+                )?);
+            }
+            Ok(page)
+        })
+        .await
+    }
+}
+
+fn change(
+    id: Uuid,
+    organization: Option<String>,
+    kind: Option<&str>,
+    change_time: Option<OffsetDateTime>,
+    token: Option<Token>,
+) -> Result<Change, StoreError> {
+    let corrupt = |column| StoreError::Corrupt { table: "token_changes", column };
+    let organization_id = organization.map(|text| OrganizationId::parse(&text)).transpose();
+    let kind = match (token.is_some(), kind) {
+        (false, _) => ChangeKind::Deleted,
+        (true, Some("created")) => ChangeKind::Created,
+        (true, Some("updated")) => ChangeKind::Updated,
+        (true, Some("rotated")) => ChangeKind::Rotated,
+        (true, Some("revoked")) => ChangeKind::Revoked,
+        (true, _) => ChangeKind::Other,
+    };
+    Ok(Change {
+        id: rows::token_id(id),
+        organization_id: organization_id.map_err(|_| corrupt("organization_id"))?,
+        kind,
+        change_time: change_time.ok_or(corrupt("change_time"))?,
+        token,
+    })
+}

@@ -1,0 +1,225 @@
+//! Tells watchers what changes. One hub a replica follows the changes on a line of its own, a beat after the
+//! engine's feed has handled them, and hands each batch to every watcher; one who comes with an older position
+//! is first told what it has missed. Started by the server, called by the gRPC face.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use time::OffsetDateTime;
+use tokio::sync::{Notify, broadcast};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+mod position;
+
+pub use position::{Position, PositionError};
+
+use crate::store::{Change, Line, Lines, StoreError, WatchPage};
+
+/// How many batches a watcher may be behind before it is dropped: with the most that a batch holds, some ten
+/// megabytes a replica.
+const BEHIND: usize = 64;
+
+/// How long a read may take, and how soon a failed one is tried again.
+const READ_DEADLINE: Duration = Duration::from_secs(2);
+const RETRY: Duration = Duration::from_millis(200);
+
+/// What changed between two positions.
+#[derive(Debug)]
+pub struct Batch {
+    /// The changes, each token's in the order in which they were committed.
+    pub changes: Vec<Change>,
+    /// Where whoever has been told them is; `None` within a batch that goes on in the next one.
+    pub position: Option<Position>,
+    /// The database's time that everything before has been told of.
+    pub as_of: OffsetDateTime,
+}
+
+/// Why a watcher is told nothing more.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum WatchError {
+    /// Changes behind the position may be gone, or belong to another server.
+    #[error("the position is too old; list what there is, and watch from now on")]
+    TooOld,
+    /// The watcher has not read for too long.
+    #[error("the watcher does not keep up; go on behind the last position")]
+    TooSlow,
+    /// The database could not be asked.
+    #[error(transparent)]
+    Store(#[from] Arc<StoreError>),
+}
+
+/// Follows the changes for all watchers of a replica.
+#[derive(Debug)]
+pub struct Hub {
+    shared: Arc<Shared>,
+    heartbeat: Duration,
+    _tasks: JoinSet<()>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    lines: Lines,
+    batches: broadcast::Sender<Arc<Batch>>,
+    /// Where the hub is, and when it got there, for those who come; `None` before its first read, and while it
+    /// tells of more than fits into a batch.
+    now: Mutex<Option<(Position, OffsetDateTime)>>,
+}
+
+/// What a new watcher begins with.
+#[derive(Debug)]
+pub struct Watch {
+    /// Where the hub was when it subscribed.
+    pub position: Position,
+    /// The database's time of that.
+    pub as_of: OffsetDateTime,
+    /// Everything behind that.
+    pub batches: broadcast::Receiver<Arc<Batch>>,
+}
+
+impl Hub {
+    /// Starts the hub. It reads whenever `news` is notified, and as often as `heartbeat` says.
+    #[must_use]
+    pub fn start(lines: Lines, news: Arc<Notify>, heartbeat: Duration) -> Self {
+        let (batches, _) = broadcast::channel(BEHIND);
+        let shared = Arc::new(Shared { lines, batches, now: Mutex::default() });
+        let mut tasks = JoinSet::new();
+        tasks.spawn(Arc::clone(&shared).follow(news, heartbeat));
+        Self { shared, heartbeat, _tasks: tasks }
+    }
+
+    /// Returns how often watchers hear something, at least.
+    #[must_use]
+    pub fn heartbeat(&self) -> Duration {
+        self.heartbeat
+    }
+
+    /// Subscribes a watcher; `None` while the hub has not reached the database.
+    #[must_use]
+    pub fn watch(&self) -> Option<Watch> {
+        // Under the lock under which a batch is told: it is either behind the position or among the batches.
+        let now = self.shared.lock();
+        let (position, as_of) = now.clone()?;
+        Some(Watch { position, as_of, batches: self.shared.batches.subscribe() })
+    }
+
+    /// Prepares to read what happened between two positions.
+    #[must_use]
+    pub fn catch_up(&self, since: Position, until: Position) -> CatchUp {
+        CatchUp { lines: self.shared.lines.clone(), line: None, since, until, next: Next::First }
+    }
+}
+
+/// Reads what a watcher has missed, a page at a time.
+#[derive(Debug)]
+pub struct CatchUp {
+    lines: Lines,
+    line: Option<Line>,
+    since: Position,
+    until: Position,
+    next: Next,
+}
+
+/// Which page comes next.
+#[derive(Debug)]
+enum Next {
+    First,
+    Behind(i64),
+    None,
+}
+
+impl CatchUp {
+    /// Reads the next page; `None` behind the last.
+    ///
+    /// # Errors
+    /// [`WatchError`].
+    pub async fn next(&mut self) -> Result<Option<Vec<Change>>, WatchError> {
+        let behind = match self.next {
+            Next::First => None,
+            Next::Behind(sequence) => Some(sequence),
+            Next::None => return Ok(None),
+        };
+        let page = self.read(behind).await.map_err(Arc::new)?;
+        if page.purged
+            || self.since.epoch != self.until.epoch
+            || page.epoch.as_ref() != Some(&self.until.epoch)
+        {
+            return Err(WatchError::TooOld);
+        }
+        self.next = page.next.map_or(Next::None, Next::Behind);
+        Ok(Some(page.changes))
+    }
+
+    async fn read(&mut self, behind: Option<i64>) -> Result<WatchPage, StoreError> {
+        let mut line = match self.line.take() {
+            Some(line) => line,
+            None => self.lines.open().await?,
+        };
+        let (since, until) = (&self.since.snapshot, &self.until.snapshot);
+        let page = line.watch(Some(since), Some(until), behind, READ_DEADLINE).await?;
+        self.line = Some(line);
+        Ok(page)
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Option<(Position, OffsetDateTime)>> {
+        self.now.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn follow(self: Arc<Self>, news: Arc<Notify>, heartbeat: Duration) {
+        let (mut line, mut position) = (None, None);
+        loop {
+            let began = Instant::now();
+            let mut pause = heartbeat;
+            if self.read(&mut line, &mut position).await.is_err() {
+                // The feed says in the log what is wrong. Watchers hear nothing, and know what that means.
+                line = None;
+                pause = RETRY;
+            }
+            let _ = tokio::time::timeout_at(began + pause, news.notified()).await;
+        }
+    }
+
+    /// Reads what is new and tells it; a beat without news is told too. What was told before a failure is told
+    /// again.
+    async fn read(&self, slot: &mut Option<Line>, position: &mut Option<Position>) -> Result<(), StoreError> {
+        let mut line = match slot.take() {
+            Some(line) => line,
+            None => self.lines.open().await?,
+        };
+        let since = position.as_ref().map(|position| &position.snapshot);
+        let mut page = line.watch(since, None, None, READ_DEADLINE).await?;
+        // Without a mark it is too early: the feed puts it.
+        let epoch = page.epoch.clone().ok_or(StoreError::Starting)?;
+        let reached = Position { epoch: epoch.clone(), snapshot: page.snapshot.clone() };
+        let as_of = page.database_time;
+        let goes_on = !page.purged && position.as_ref().is_some_and(|position| position.epoch == epoch);
+        if goes_on {
+            // Told in pages; only with the last one is the position reached.
+            while let Some(next) = page.next {
+                *self.lock() = None;
+                self.tell(page.changes, None, as_of);
+                page = line.watch(since, Some(&reached.snapshot), Some(next), READ_DEADLINE).await?;
+                if page.purged || page.epoch.as_ref() != Some(&epoch) {
+                    return Err(StoreError::OtherServer);
+                }
+            }
+        } else {
+            // Watchers of before see that their positions are too old.
+            page.changes.clear();
+        }
+        let mut now = self.lock();
+        *now = Some((reached.clone(), as_of));
+        self.tell(page.changes, Some(reached.clone()), as_of);
+        drop(now);
+        *position = Some(reached);
+        *slot = Some(line);
+        Ok(())
+    }
+
+    fn tell(&self, changes: Vec<Change>, position: Option<Position>, as_of: OffsetDateTime) {
+        // Fails when nobody watches.
+        let _ = self.batches.send(Arc::new(Batch { changes, position, as_of }));
+    }
+}

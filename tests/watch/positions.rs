@@ -1,0 +1,107 @@
+//! Going on behind a position: nothing is missed, or it is said that something may be.
+
+use std::collections::BTreeSet;
+
+use tonic::Code;
+
+use super::watcher::Watcher;
+use crate::support::client::{created, ordinary, revoked};
+use crate::support::eventually;
+use crate::support::proxy::{Proxy, Way};
+use crate::support::replica::{Installation, Replica};
+use crate::support::status::check;
+
+/// Every change that the table holds, by its token.
+async fn changed(replica: &Replica) -> usize {
+    let count =
+        replica.installation.database.count("SELECT count(DISTINCT token_id) FROM token_changes").await;
+    usize::try_from(count).unwrap()
+}
+
+#[tokio::test]
+async fn a_watcher_misses_nothing_across_a_restart_of_tokend_and_an_outage_of_postgres() {
+    let (proxy, installation) = (Proxy::start(Way::Open).await, Installation::new().await);
+    let mut config = installation.config();
+    config.database = proxy.lead(&config.database);
+    let first = installation.serve(config.clone()).await;
+    let (mut watcher, _) = Watcher::start(&mut first.root(), "").await;
+    let mut heard = BTreeSet::new();
+    let before = changed(&first).await;
+
+    for _ in 0..20 {
+        created(&mut first.root(), ordinary()).await;
+    }
+    heard.extend(watcher.changes(20).await.into_iter().map(|change| change.token_id));
+
+    // Postgres away: the stream is silent, and goes on by itself.
+    proxy.turn(Way::Cut);
+    let database = &installation.database;
+    database.execute("UPDATE tokens SET name = 'meanwhile' WHERE user_id = 'ada'").await;
+    proxy.turn(Way::Open);
+    heard.extend(watcher.changes(20).await.into_iter().map(|change| change.token_id));
+    assert_eq!(heard.len(), 20);
+
+    // tokend away: another replica goes on behind the position.
+    let position = watcher.position.clone();
+    first.shut_down().outcome().await.unwrap();
+    let second = installation.serve(config).await;
+    for _ in 0..20 {
+        created(&mut second.root(), ordinary()).await;
+    }
+    let (mut watcher, missed) = Watcher::start(&mut second.root(), &position).await;
+    heard.extend(missed.into_iter().map(|change| change.token_id));
+    let id = created(&mut second.root(), ordinary()).await.token.unwrap().id;
+    revoked(&mut second.root(), &id, "").await;
+    eventually("the last change is heard", async || {
+        heard.extend(watcher.next().await.unwrap().changes.into_iter().map(|change| change.token_id));
+        heard.contains(&id).then_some(())
+    })
+    .await;
+
+    assert_eq!(heard.len(), changed(&second).await - before);
+}
+
+#[tokio::test]
+async fn a_burst_is_told_in_full_also_to_one_who_comes_later() {
+    let replica = Replica::start().await;
+    let (mut watcher, _) = Watcher::start(&mut replica.root(), "").await;
+    let position = watcher.position.clone();
+    let insert = "INSERT INTO tokens (id, organization_id, user_id, name, scopes, labels, create_time,
+             created_by, durable_hash, mac, mac_key_id)
+         SELECT gen_random_uuid(), 'default', 'u', 'n', '{}', '{}', now(), 'bootstrap', durable_hash, mac,
+             mac_key_id FROM tokens, generate_series(1, 3000) LIMIT 3000";
+    assert_eq!(replica.installation.database.execute(insert).await, 3000);
+
+    let live: BTreeSet<_> = watcher.changes(3000).await.into_iter().map(|change| change.token_id).collect();
+    let (_, missed) = Watcher::start(&mut replica.root(), &position).await;
+    let missed: BTreeSet<_> = missed.into_iter().map(|change| change.token_id).collect();
+
+    assert_eq!(live.len(), 3000);
+    assert_eq!(live, missed);
+}
+
+#[tokio::test]
+async fn a_position_behind_which_changes_were_purged_or_of_another_life_is_too_old() {
+    let replica = Replica::start().await;
+    let (watcher, _) = Watcher::start(&mut replica.root(), "").await;
+    let database = &replica.installation.database;
+
+    // As the purge does after an hour.
+    let xid = "UPDATE change_horizon SET purged_below = (pg_current_xact_id()::text::bigint + 1)::text::xid8";
+    database.execute(xid).await;
+    let request =
+        tokend::grpc::proto::WatchTokensRequest { after: watcher.position.clone(), ..Default::default() };
+    let mut stream = replica.root().watch_tokens(request).await.unwrap().into_inner();
+    let status = loop {
+        if let Err(status) = stream.message().await {
+            break status;
+        }
+    };
+    check(&status, Code::FailedPrecondition, "POSITION_TOO_OLD");
+    database.execute("UPDATE change_horizon SET purged_below = '0'").await;
+
+    // As after a crash.
+    let (mut watcher, _) = Watcher::start(&mut replica.root(), "").await;
+    database.execute("DELETE FROM server_mark").await;
+    check(&watcher.end().await, Code::FailedPrecondition, "POSITION_TOO_OLD");
+}

@@ -1,0 +1,61 @@
+//! A watcher that keeps what it is told.
+
+use tokend::grpc::proto::{ChangeKind, TokenChange, WatchTokensRequest, WatchTokensResponse};
+use tonic::{Status, Streaming};
+
+use crate::support::client::Client;
+use crate::support::in_time;
+
+/// A watcher's stream.
+pub(crate) struct Watcher {
+    stream: Streaming<WatchTokensResponse>,
+    /// The last position that it was given.
+    pub(crate) position: String,
+}
+
+impl Watcher {
+    /// Begins to watch the caller's own organization, or all; behind a position if one is given. Returns what
+    /// was missed too.
+    pub(crate) async fn start(client: &mut Client, after: &str) -> (Self, Vec<TokenChange>) {
+        let request = WatchTokensRequest { after: after.to_owned(), ..Default::default() };
+        let stream = client.watch_tokens(request).await.unwrap().into_inner();
+        let mut watcher = Self { stream, position: String::new() };
+        let mut missed = Vec::new();
+        while watcher.position.is_empty() {
+            missed.extend(watcher.next().await.unwrap().changes);
+        }
+        (watcher, missed)
+    }
+
+    /// Reads the next message.
+    pub(crate) async fn next(&mut self) -> Result<WatchTokensResponse, Status> {
+        let message = in_time("a message", self.stream.message()).await?.expect("the stream goes on");
+        if !message.position.is_empty() {
+            self.position.clone_from(&message.position);
+        }
+        Ok(message)
+    }
+
+    /// Reads until so many changes have come.
+    pub(crate) async fn changes(&mut self, number: usize) -> Vec<TokenChange> {
+        let mut changes = Vec::new();
+        while changes.len() < number {
+            changes.extend(self.next().await.unwrap().changes);
+        }
+        changes
+    }
+
+    /// Reads until the stream ends, and returns with what.
+    pub(crate) async fn end(&mut self) -> Status {
+        loop {
+            if let Err(status) = self.next().await {
+                return status;
+            }
+        }
+    }
+}
+
+/// Returns ids and kinds.
+pub(crate) fn told(changes: &[TokenChange]) -> Vec<(String, ChangeKind)> {
+    changes.iter().map(|change| (change.token_id.clone(), change.kind())).collect()
+}
