@@ -37,18 +37,22 @@ pub enum Rpc {
     GetToken,
     ListTokens,
     UpdateToken,
+    RotateToken,
     RevokeToken,
+    RevokeUserTokens,
     Verify,
     VerifyStream,
 }
 
 impl Rpc {
-    const ALL: [Self; 7] = [
+    const ALL: [Self; 9] = [
         Self::CreateToken,
         Self::GetToken,
         Self::ListTokens,
         Self::UpdateToken,
+        Self::RotateToken,
         Self::RevokeToken,
+        Self::RevokeUserTokens,
         Self::Verify,
         Self::VerifyStream,
     ];
@@ -61,7 +65,9 @@ impl Rpc {
             Self::GetToken => "GetToken",
             Self::ListTokens => "ListTokens",
             Self::UpdateToken => "UpdateToken",
+            Self::RotateToken => "RotateToken",
             Self::RevokeToken => "RevokeToken",
+            Self::RevokeUserTokens => "RevokeUserTokens",
             Self::Verify => "Verify",
             Self::VerifyStream => "VerifyStream",
         }
