@@ -31,7 +31,7 @@ pub async fn bootstrap(
     durable_cost: DurableCost,
     persist: impl FnOnce(&SecretString) -> std::io::Result<()>,
 ) -> Result<Bootstrapped, ActionError> {
-    let minted = mint(keyring, prefix, durable_cost)?;
+    let minted = mint(keyring, prefix, durable_cost, None)?;
     let token = root_token(&minted)?;
     let Minted { text, mac, durable_hash, .. } = minted;
     let stored = store
@@ -62,5 +62,6 @@ fn root_token(minted: &Minted) -> Result<Token, MintError> {
         last_use_time: None,
         revoke_time: None,
         revoke_reason: None,
+        rotated_from: None,
     })
 }

@@ -1,18 +1,21 @@
 //! Creating a token: a new secret, its two verifiers, and the record, in this order, so that the record
 //! never exists without them. Called by `CreateToken` and, for the parts, by bootstrap.
 
-use std::sync::Arc;
-
 use secrecy::SecretString;
 use time::OffsetDateTime;
 
+use super::request::{Body, Repeatable};
 use super::{ActionError, Actions, MintError};
 use crate::ambient;
 use crate::domain::{
     Caller, Expiration, Labels, Networks, OrganizationId, Permission, Scopes, Token, TokenName, UserId,
 };
-use crate::secret::{DurableCost, DurableHash, Keyring, Mac, Prefix, Secret, TokenId};
-use crate::store::NewToken;
+use crate::secret::{
+    DurableCost, DurableHash, Keyring, Mac, Prefix, RequestId, RequestSalt, Secret, TokenId,
+};
+use crate::store::{NewToken, Stored};
+
+const RPC: &str = "CreateToken";
 
 /// What is asked for.
 #[derive(Debug, Clone)]
@@ -31,6 +34,8 @@ pub struct CreateToken {
     pub labels: Labels,
     /// Where it may be used from.
     pub allowed_cidrs: Networks,
+    /// What tells retries of this request from other requests.
+    pub request_id: Option<RequestId>,
 }
 
 /// A token and, this once, its secret.
@@ -38,6 +43,8 @@ pub struct CreateToken {
 pub struct Created {
     /// The record.
     pub token: Token,
+    /// The moment that its state is told for.
+    pub now: OffsetDateTime,
     /// The secret's text.
     pub secret: SecretString,
 }
@@ -49,69 +56,122 @@ pub(super) struct Minted {
     pub(super) text: SecretString,
     pub(super) mac: Mac,
     pub(super) durable_hash: DurableHash,
+    /// What the secret was derived from, if it was.
+    pub(super) salt: Option<RequestSalt>,
 }
 
 impl Actions {
     /// Creates a token for a caller with `tokend:write`.
     ///
     /// # Errors
-    /// [`ActionError`]: access, an end that is not in the future, overload, the database.
+    /// [`ActionError`]: access, an end that is not in the future, a request id that was used for something else,
+    /// overload, the database.
     pub async fn create_token(&self, caller: &Caller, request: CreateToken) -> Result<Created, ActionError> {
         // Asked again inside the transaction; here so that a refusal costs no hash.
         caller.require(Permission::Write)?;
-        caller.organization(request.organization_id.clone())?;
+        let organization_id = caller.organization(request.organization_id.clone())?;
 
+        let repeatable = request.repeatable(caller, &organization_id);
+        if let Some(repeatable) = &repeatable
+            && let Some((caller, known)) = self.store.find_request(caller, &repeatable.mac()).await??
+        {
+            return repeated_for(&caller, self.repeated(repeatable, known)?);
+        }
         let _place = self.creations.take(caller.principal.clone())?;
-        let (keyring, prefix, cost) = (Arc::clone(&self.keyring), self.prefix.clone(), self.durable_cost);
-        let minted = self.hashing.run(move || mint(&keyring, &prefix, cost)).await??;
-        let prepare = |caller: &Caller, now| prepare(caller, now, &request, &minted);
-        let token = self.store.create_token(caller, prepare).await??;
-        Ok(Created { token, secret: minted.text })
+        let minted = self.minted(repeatable.as_ref()).await?;
+        let note = repeatable.as_ref().and_then(|request| request.note(&self.keyring, &minted));
+        let prepare = |caller: &Caller, now| prepare(caller, now, &organization_id, &request, &minted);
+        let owner = (&organization_id, &request.user_id);
+        match (self.store.create_token(caller, owner, note.as_ref(), prepare).await??, &repeatable) {
+            (Stored::New(token), _) => Ok(Created::new(token, minted)),
+            (Stored::Known(caller, known), Some(repeatable)) => {
+                repeated_for(&caller, self.repeated(repeatable, *known)?)
+            }
+            // Without a request id nothing is claimed, so nothing is known.
+            (Stored::Known(_, known), None) => Err(ActionError::Unrepeatable(known.token_id)),
+        }
     }
 }
 
-/// Makes a secret and its verifiers. Takes 16 ms and 19 MiB at the default cost: run it where it may
-/// block.
-pub(super) fn mint(keyring: &Keyring, prefix: &Prefix, cost: DurableCost) -> Result<Minted, MintError> {
+impl CreateToken {
+    fn repeatable(&self, caller: &Caller, organization_id: &OrganizationId) -> Option<Repeatable> {
+        let body = Body::new(RPC)
+            .text(organization_id.as_str())
+            .text(self.user_id.as_str())
+            .text(self.name.as_str())
+            .expiration(Some(self.expiration))
+            .scopes(&self.scopes)
+            .labels(&self.labels)
+            .networks(&self.allowed_cidrs);
+        Some(Repeatable {
+            rpc: RPC,
+            organization_id: organization_id.as_str().to_owned(),
+            caller: caller.principal.to_string(),
+            request_id: self.request_id.clone()?,
+            body,
+        })
+    }
+}
+
+/// Lets a retry have its answer, if the caller might still ask for it.
+fn repeated_for(caller: &Caller, created: Created) -> Result<Created, ActionError> {
+    super::manageable(caller, Some(&created.token))?;
+    Ok(created)
+}
+
+/// Makes a secret and its verifiers; where its request may be repeated, a secret that can be made again. Takes
+/// 16 ms and 19 MiB at the default cost: run it where it may block.
+pub(super) fn mint(
+    keyring: &Keyring,
+    prefix: &Prefix,
+    cost: DurableCost,
+    repeatable: Option<&Repeatable>,
+) -> Result<Minted, MintError> {
     let mut randomness = ambient::randomness();
     let no_randomness = |error| MintError::Randomness(Box::new(error));
     let id = TokenId::generate(ambient::unix_millis(), &mut randomness).map_err(no_randomness)?;
-    let secret = Secret::generate(id, &mut randomness).map_err(no_randomness)?;
+    let (secret, salt) = match repeatable {
+        None => (Secret::generate(id, &mut randomness).map_err(no_randomness)?, None),
+        Some(request) => {
+            let salt = RequestSalt::generate(&mut randomness).map_err(no_randomness)?;
+            let secret = keyring.derive_secret(keyring.primary(), salt, &request.context(id));
+            (secret.ok_or(MintError::NoKey)?, Some(salt))
+        }
+    };
     Ok(Minted {
         id,
         mac: keyring.mac(&secret),
         durable_hash: DurableHash::compute(&secret, cost, &mut randomness)?,
         text: secret.render(prefix),
+        salt,
     })
 }
 
 fn prepare(
     caller: &Caller,
     now: OffsetDateTime,
+    organization_id: &OrganizationId,
     request: &CreateToken,
     minted: &Minted,
 ) -> Result<NewToken, ActionError> {
     caller.require(Permission::Write)?;
-    let organization_id = caller.organization(request.organization_id.clone())?;
+    caller.organization(Some(organization_id.clone()))?;
     let expire_time = super::resolve(request.expiration, now)?;
     caller.may_grant(&request.scopes, expire_time, &request.allowed_cidrs)?;
-    Ok(NewToken {
-        token: Token {
-            id: minted.id,
-            organization_id,
-            user_id: request.user_id.clone(),
-            name: request.name.clone(),
-            scopes: request.scopes.clone(),
-            labels: request.labels.clone(),
-            allowed_cidrs: request.allowed_cidrs.clone(),
-            create_time: now,
-            created_by: caller.principal.clone(),
-            expire_time,
-            last_use_time: None,
-            revoke_time: None,
-            revoke_reason: None,
-        },
-        mac: minted.mac,
-        durable_hash: minted.durable_hash.clone(),
-    })
+    Ok(minted.store_as(Token {
+        id: minted.id,
+        organization_id: organization_id.clone(),
+        user_id: request.user_id.clone(),
+        name: request.name.clone(),
+        scopes: request.scopes.clone(),
+        labels: request.labels.clone(),
+        allowed_cidrs: request.allowed_cidrs.clone(),
+        create_time: now,
+        created_by: caller.principal.clone(),
+        expire_time,
+        last_use_time: None,
+        revoke_time: None,
+        revoke_reason: None,
+        rotated_from: None,
+    }))
 }

@@ -10,7 +10,7 @@ use crate::domain::{
     AccessError, Caller, CredentialError, Expiration, FieldError, Permission, Principal, Token, Violations,
 };
 use crate::hashing::{HashPool, Overloaded};
-use crate::secret::{DurableCost, DurableError, Keyring, Prefix};
+use crate::secret::{DurableCost, DurableError, Keyring, Prefix, TokenId};
 use crate::shares::{Refused, Shares};
 use crate::store::{Store, StoreError};
 
@@ -18,7 +18,9 @@ pub mod bootstrap;
 pub mod create;
 pub mod get;
 pub mod list;
+mod request;
 pub mod revoke;
+pub mod rotate;
 pub mod update;
 
 /// Why an action was not done.
@@ -42,6 +44,15 @@ pub enum ActionError {
     /// The token is in a state in which this cannot be done.
     #[error(transparent)]
     State(#[from] StateError),
+    /// The request id was used for another request.
+    #[error("the request_id was used for another request")]
+    RequestIdReused,
+    /// The request was answered, and cannot be answered again: the key of its secret is no longer in the ring, or
+    /// the token is gone.
+    #[error(
+        "this request made the token {0}, but its secret cannot be shown again; revoke it and make another"
+    )]
+    Unrepeatable(TokenId),
     /// There is no place to hash in.
     #[error(transparent)]
     Overloaded(#[from] Overloaded),
@@ -71,6 +82,9 @@ pub enum StateError {
     /// It has expired.
     #[error("the token has expired")]
     Expired,
+    /// Another one was put in its place.
+    #[error("the token was rotated already; its successor is {0}")]
+    Rotated(TokenId),
 }
 
 /// Why a secret could not be made.
@@ -79,6 +93,9 @@ pub enum MintError {
     /// The operating system gave no randomness.
     #[error("the operating system gave no randomness")]
     Randomness(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The ring gives no key to derive a secret from.
+    #[error("the keyring has no key to derive a secret from")]
+    NoKey,
     /// Argon2id failed.
     #[error("the durable hash could not be computed")]
     Durable(#[from] DurableError),

@@ -37,6 +37,8 @@ pub(super) struct TokenJson<'a> {
     revoke_time: Option<String>,
     #[serde(skip_serializing_if = "str::is_empty")]
     revoke_reason: &'a str,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    rotated_from: &'a str,
 }
 
 impl<'a> From<&'a proto::Token> for TokenJson<'a> {
@@ -57,6 +59,7 @@ impl<'a> From<&'a proto::Token> for TokenJson<'a> {
             last_use_time: token.last_use_time.map(rfc3339),
             revoke_time: token.revoke_time.map(rfc3339),
             revoke_reason: &token.revoke_reason,
+            rotated_from: &token.rotated_from,
         }
     }
 }
@@ -115,6 +118,9 @@ pub(super) fn token_lines(token: &proto::Token) -> String {
     }
     if !token.revoke_reason.is_empty() {
         rows.push(["reason".to_owned(), token.revoke_reason.clone()]);
+    }
+    if !token.rotated_from.is_empty() {
+        rows.push(["rotated from".to_owned(), token.rotated_from.clone()]);
     }
     aligned(&rows)
 }

@@ -344,10 +344,30 @@ impl Caller {
     /// # Errors
     /// The token holds a reserved scope that the caller lacks.
     pub fn may_manage(&self, token: &Token) -> Result<(), AccessError> {
-        match self.reserved.lacking(token.scopes.reserved()) {
+        self.may_manage_reserved(token.scopes.reserved())
+    }
+
+    /// Demands what it takes to change tokens that hold these reserved scopes: every one of them.
+    ///
+    /// # Errors
+    /// The caller lacks one.
+    pub fn may_manage_reserved(&self, reserved: ReservedScopes) -> Result<(), AccessError> {
+        match self.reserved.lacking(reserved) {
             Some(scope) => Err(AccessError::Privileged(scope)),
             None => Ok(()),
         }
+    }
+
+    /// Tells whether the caller calls with the token that has this id.
+    #[must_use]
+    pub fn is_token(&self, id: TokenId) -> bool {
+        self.principal == Principal::Token(id)
+    }
+
+    /// Tells whether the caller may see a token: it could Get it.
+    #[must_use]
+    pub fn may_see(&self, token: &Token) -> bool {
+        self.require(Permission::Read).is_ok() && self.reach().includes(&token.organization_id)
     }
 
     /// Demands what it takes to turn a token that is within reach into another: every reserved scope that it

@@ -20,6 +20,7 @@ const CREATED_BY: u8 = 10 << 3 | 2;
 const EXPIRE_TIME: u8 = 11 << 3 | 2;
 const REVOKE_TIME: u8 = 13 << 3 | 2;
 const REVOKE_REASON: u8 = 14 << 3 | 2;
+const ROTATED_FROM: u8 = 15 << 3 | 2;
 
 /// The packed bytes, and where in them lies what judging needs.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -64,6 +65,9 @@ impl PackedToken {
         }
         if let Some(reason) = &token.revoke_reason {
             text(&mut wire, REVOKE_REASON, reason.as_str());
+        }
+        if let Some(id) = &token.rotated_from {
+            text(&mut wire, ROTATED_FROM, &id.to_string());
         }
         let position = |at: usize| u16::try_from(at).unwrap_or(u16::MAX);
         Self {

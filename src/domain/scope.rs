@@ -140,6 +140,12 @@ impl ReservedScopes {
         self.0 & (scope as u8 | ReservedScope::Root as u8) != 0
     }
 
+    /// Returns both sets as one.
+    #[must_use]
+    pub const fn and(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
     /// Returns a scope of `wanted` that this set does not grant.
     #[must_use]
     pub fn lacking(self, wanted: Self) -> Option<ReservedScope> {

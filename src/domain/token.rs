@@ -39,6 +39,8 @@ pub struct Token {
     pub revoke_time: Option<OffsetDateTime>,
     /// Why it was revoked first.
     pub revoke_reason: Option<RevokeReason>,
+    /// The token in whose place it was put; absent where it was created.
+    pub rotated_from: Option<TokenId>,
 }
 
 /// Whether a token can be used, at a given moment.
@@ -98,6 +100,7 @@ pub(crate) mod tests {
             last_use_time: None,
             revoke_time: None,
             revoke_reason: None,
+            rotated_from: None,
         }
     }
 

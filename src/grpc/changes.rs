@@ -1,12 +1,25 @@
-//! Messages that change a token to domain types and back, by pure functions, as `convert` does for the others.
+//! Messages that change tokens to domain types and back, by pure functions, as `convert` does for the others.
 
-use time::OffsetDateTime;
+use time::{Duration, OffsetDateTime};
 
-use super::convert::{expiration, networks, scopes, token, token_id};
-use super::proto::{self, create_token_request, update_token_request};
+use super::convert::{expiration, networks, optional, request_id, scopes, state, timestamp, token, token_id};
+use super::proto::{
+    self, create_token_request, revoke_token_request, rotate_token_request, update_token_request,
+};
+use crate::actions::create::Created;
+use crate::actions::rotate::RotateToken;
 use crate::actions::update::TokenChange;
-use crate::domain::{FieldError, Labels, Token, TokenName, Violations};
+use crate::domain::{
+    Caller, FieldError, Labels, OrganizationId, RevokeReason, Token, TokenName, UserId, Violations,
+};
 use crate::secret::TokenId;
+use crate::store::{Extent, Revoked, RevokedUser};
+
+/// The longest that a rotated token may still be good for.
+const MAX_GRACE: Duration = Duration::days(30);
+
+/// The shortest, where it rotates itself: time for a retry whose answer was lost.
+const MIN_OWN_GRACE: Duration = Duration::minutes(1);
 
 /// What a mask may name.
 const PATHS: [&str; 5] = ["name", "labels", "scopes", "allowed_cidrs", "expiration"];
@@ -65,5 +78,142 @@ impl From<update_token_request::Expiration> for create_token_request::Expiration
             update_token_request::Expiration::Ttl(ttl) => Self::Ttl(ttl),
             update_token_request::Expiration::NoExpiration(chosen) => Self::NoExpiration(chosen),
         }
+    }
+}
+
+impl From<rotate_token_request::Expiration> for create_token_request::Expiration {
+    fn from(choice: rotate_token_request::Expiration) -> Self {
+        match choice {
+            rotate_token_request::Expiration::ExpireTime(time) => Self::ExpireTime(time),
+            rotate_token_request::Expiration::Ttl(ttl) => Self::Ttl(ttl),
+            rotate_token_request::Expiration::NoExpiration(chosen) => Self::NoExpiration(chosen),
+        }
+    }
+}
+
+/// Tells whether a caller names its own token.
+pub(super) fn rotates_itself(caller: &Caller, message: &proto::RotateTokenRequest) -> bool {
+    TokenId::parse(&message.token_id).is_ok_and(|id| caller.is_token(id))
+}
+
+pub(super) fn rotate_request(
+    caller: &Caller,
+    message: &proto::RotateTokenRequest,
+) -> Result<RotateToken, Violations> {
+    let mut violations = Violations::default();
+    let id = violations.take("token_id", token_id(&message.token_id));
+    let expiration = match message.expiration {
+        None => Some(None),
+        Some(choice) => expiration(Some(choice.into()), &mut violations).map(Some),
+    };
+    let grace_period = violations.take("grace_period", grace_period(message.grace_period));
+    let request_id = violations.take("request_id", request_id(&message.request_id));
+    if rotates_itself(caller, message) {
+        if message.expiration.is_some() {
+            const OWN_END: FieldError = FieldError::Rule("cannot be chosen by a token that rotates itself");
+            violations.add("expiration", &OWN_END);
+        }
+        if grace_period.is_some_and(|grace| grace < MIN_OWN_GRACE) {
+            const SHORT: FieldError = FieldError::Rule("is below 60 s, where a token rotates itself");
+            violations.add("grace_period", &SHORT);
+        }
+        if matches!(request_id, Some(None)) {
+            violations.add("request_id", &FieldError::Required);
+        }
+    }
+    let request = (|| {
+        Some(RotateToken {
+            id: id?,
+            expiration: expiration?,
+            grace_period: grace_period?,
+            request_id: request_id?,
+        })
+    })();
+    violations.finish(request)
+}
+
+fn grace_period(given: Option<prost_types::Duration>) -> Result<Duration, FieldError> {
+    let Some(given) = given else { return Ok(Duration::ZERO) };
+    let grace = Duration::new(given.seconds, given.nanos);
+    let well_formed = given.seconds >= 0 && (0..1_000_000_000).contains(&given.nanos);
+    if well_formed && grace <= MAX_GRACE {
+        Ok(grace)
+    } else {
+        Err(FieldError::Rule("is not a duration from 0 to 30 days"))
+    }
+}
+
+pub(super) fn rotate_response(created: &Created) -> proto::RotateTokenResponse {
+    use secrecy::ExposeSecret as _;
+    proto::RotateTokenResponse {
+        token: Some(token(&created.token, created.now)),
+        secret: created.secret.expose_secret().to_owned(),
+    }
+}
+
+/// What a revocation names: by what, how far and why.
+pub(super) struct Revocation<'a> {
+    pub(super) target: Target<'a>,
+    pub(super) extent: Extent,
+    pub(super) reason: RevokeReason,
+}
+
+/// What names a token that is to be revoked.
+pub(super) enum Target<'a> {
+    Id(TokenId),
+    Secret(&'a str),
+}
+
+pub(super) fn revoke_request(message: &proto::RevokeTokenRequest) -> Result<Revocation<'_>, Violations> {
+    let mut violations = Violations::default();
+    let target = match &message.target {
+        None => violations.take("token_id", Err(FieldError::Required)),
+        Some(revoke_token_request::Target::TokenId(text)) => {
+            violations.take("token_id", token_id(text)).map(Target::Id)
+        }
+        Some(revoke_token_request::Target::Secret(text)) => Some(Target::Secret(text)),
+    };
+    let reason = violations.take("reason", RevokeReason::parse(&message.reason));
+    let extent = if message.only_this { Extent::OnlyThis } else { Extent::Line };
+    let revocation = target.zip(reason).map(|(target, reason)| Revocation { target, extent, reason });
+    violations.finish(revocation)
+}
+
+pub(super) fn no_secret() -> Violations {
+    Violations::one("secret", &FieldError::Rule("has not the form of a secret"))
+}
+
+/// Answers with the token, or with what may be told of it to whoever merely had its secret.
+pub(super) fn revoke_response(revoked: &Revoked, may_see: bool) -> proto::RevokeTokenResponse {
+    let Revoked { token: record, effective_time } = revoked;
+    let shown = if may_see {
+        token(record, *effective_time)
+    } else {
+        proto::Token {
+            id: record.id.to_string(),
+            state: state(record.state(*effective_time)).into(),
+            revoke_time: record.revoke_time.map(timestamp),
+            ..proto::Token::default()
+        }
+    };
+    proto::RevokeTokenResponse { token: Some(shown), effective_time: Some(timestamp(*effective_time)) }
+}
+
+pub(super) fn revoke_user_request(
+    message: &proto::RevokeUserTokensRequest,
+) -> Result<(Option<OrganizationId>, UserId, RevokeReason), Violations> {
+    let mut violations = Violations::default();
+    let organization_id =
+        violations.take("organization_id", optional(&message.organization_id, OrganizationId::parse));
+    let user_id = violations.take("user_id", UserId::parse(&message.user_id));
+    let reason = violations.take("reason", RevokeReason::parse(&message.reason));
+    let request = (|| Some((organization_id?, user_id?, reason?)))();
+    violations.finish(request)
+}
+
+pub(super) fn revoke_user_response(revoked: &RevokedUser) -> proto::RevokeUserTokensResponse {
+    proto::RevokeUserTokensResponse {
+        revoked_count: i64::try_from(revoked.count).unwrap_or(i64::MAX),
+        effective_time: Some(timestamp(revoked.effective_time)),
     }
 }

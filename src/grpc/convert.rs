@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use time::{Duration, OffsetDateTime};
 
-use super::proto::{self, create_token_request, revoke_token_request};
+use super::proto::{self, create_token_request};
 use crate::actions::create::{CreateToken, Created};
 use crate::actions::list::{ListTokens, Page};
 use crate::domain::fields::MAX_EXPIRE_TIME;
@@ -13,11 +13,11 @@ use crate::domain::networks::MAX_NETWORKS;
 use crate::domain::page::{DEFAULT_PAGE_SIZE, Listing, MAX_PAGE_SIZE, NamePart, Order};
 use crate::domain::scope::MAX_SCOPES;
 use crate::domain::{
-    Expiration, FieldError, Labels, Network, Networks, OrganizationId, RevokeReason, Scope, Scopes, Token,
-    TokenName, TokenState, UserId, Verdict, Violations,
+    Expiration, FieldError, Labels, Network, Networks, OrganizationId, Scope, Scopes, Token, TokenName,
+    TokenState, UserId, Verdict, Violations,
 };
-use crate::secret::TokenId;
-use crate::store::{ChangeKind, Revoked};
+use crate::secret::{RequestId, TokenId};
+use crate::store::ChangeKind;
 use crate::verify::Consistency;
 
 pub(super) fn create_request(message: proto::CreateTokenRequest) -> Result<CreateToken, Violations> {
@@ -30,6 +30,7 @@ pub(super) fn create_request(message: proto::CreateTokenRequest) -> Result<Creat
     let scopes = scopes("scopes", &message.scopes, &mut violations);
     let labels = violations.take("labels", Labels::parse(message.labels));
     let allowed_cidrs = networks(&message.allowed_cidrs, &mut violations);
+    let request_id = violations.take("request_id", request_id(&message.request_id));
     let request = (|| {
         Some(CreateToken {
             organization_id: organization_id?,
@@ -39,6 +40,7 @@ pub(super) fn create_request(message: proto::CreateTokenRequest) -> Result<Creat
             scopes: scopes?,
             labels: labels?,
             allowed_cidrs: allowed_cidrs?,
+            request_id: request_id?,
         })
     })();
     violations.finish(request)
@@ -47,7 +49,7 @@ pub(super) fn create_request(message: proto::CreateTokenRequest) -> Result<Creat
 pub(super) fn create_response(created: &Created) -> proto::CreateTokenResponse {
     use secrecy::ExposeSecret as _;
     proto::CreateTokenResponse {
-        token: Some(token(&created.token, created.token.create_time)),
+        token: Some(token(&created.token, created.now)),
         secret: created.secret.expose_secret().to_owned(),
     }
 }
@@ -100,28 +102,6 @@ pub(super) fn list_response(page: Page) -> proto::ListTokensResponse {
     proto::ListTokensResponse {
         tokens: page.tokens.iter().map(|(record, now)| token(record, *now)).collect(),
         next_page_token: page.next_page_token.unwrap_or_default(),
-    }
-}
-
-pub(super) fn revoke_request(
-    message: &proto::RevokeTokenRequest,
-) -> Result<(TokenId, RevokeReason), Violations> {
-    let mut violations = Violations::default();
-    let id = violations.take(
-        "token_id",
-        match &message.target {
-            None => Err(FieldError::Required),
-            Some(revoke_token_request::Target::TokenId(text)) => token_id(text),
-        },
-    );
-    let reason = violations.take("reason", RevokeReason::parse(&message.reason));
-    violations.finish(id.zip(reason))
-}
-
-pub(super) fn revoke_response(revoked: &Revoked) -> proto::RevokeTokenResponse {
-    proto::RevokeTokenResponse {
-        token: Some(token(&revoked.token, revoked.effective_time)),
-        effective_time: Some(timestamp(revoked.effective_time)),
     }
 }
 
@@ -219,6 +199,7 @@ pub(super) fn token(token: &Token, now: OffsetDateTime) -> proto::Token {
         last_use_time: token.last_use_time.map(timestamp),
         revoke_time: token.revoke_time.map(timestamp),
         revoke_reason: token.revoke_reason.as_ref().map_or_else(String::new, |r| r.as_str().to_owned()),
+        rotated_from: token.rotated_from.map_or_else(String::new, |id| id.to_string()),
     }
 }
 
@@ -330,6 +311,15 @@ fn page_size(number: i32) -> Result<u32, FieldError> {
     }
 }
 
+/// Reads a request id; an empty one is none.
+pub(super) fn request_id(text: &str) -> Result<Option<RequestId>, FieldError> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let parsed = RequestId::parse(text);
+    parsed.map(Some).map_err(|_| FieldError::Rule("is not a UUID of version 4 in its hyphenated form"))
+}
+
 pub(super) fn token_id(text: &str) -> Result<TokenId, FieldError> {
     if text.is_empty() {
         return Err(FieldError::Required);
@@ -337,7 +327,10 @@ pub(super) fn token_id(text: &str) -> Result<TokenId, FieldError> {
     TokenId::parse(text).map_err(|_| FieldError::Rule("is not an id of 22 base62 characters"))
 }
 
-fn optional<T>(text: &str, parse: fn(&str) -> Result<T, FieldError>) -> Result<Option<T>, FieldError> {
+pub(super) fn optional<T>(
+    text: &str,
+    parse: fn(&str) -> Result<T, FieldError>,
+) -> Result<Option<T>, FieldError> {
     if text.is_empty() { Ok(None) } else { parse(text).map(Some) }
 }
 

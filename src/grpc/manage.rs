@@ -3,12 +3,18 @@
 
 use tracing::{Span, field};
 
-use super::changes;
+use super::changes::{self, Target};
 use super::error::CallError;
-use super::proto::{UpdateTokenRequest, UpdateTokenResponse};
+use super::proto::{
+    RevokeTokenRequest, RevokeTokenResponse, RevokeUserTokensRequest, RevokeUserTokensResponse,
+    RotateTokenRequest, RotateTokenResponse, UpdateTokenRequest, UpdateTokenResponse, revoke_token_request,
+};
 use super::service::TokenApi;
-use crate::domain::Permission;
-use crate::verify::Credential;
+use crate::actions::ActionError;
+use crate::actions::revoke::{RevokeToken, Right};
+use crate::domain::{Caller, Permission, Token};
+use crate::secret::TokenId;
+use crate::verify::{Credential, ProveError, Share};
 
 impl TokenApi {
     pub(super) async fn update(
@@ -22,7 +28,79 @@ impl TokenApi {
         Span::current().record("token.id", field::display(id));
         let _forgetting = self.engine.forgetting(id);
         let updated = self.actions.update_token(caller, id, &change).await?;
-        Span::current().record("user.id", updated.0.user_id.as_str());
+        record_owner(&updated.0);
         Ok(changes::update_response(&updated))
     }
+
+    pub(super) async fn rotate(
+        &self,
+        credential: &Credential,
+        message: RotateTokenRequest,
+    ) -> Result<RotateTokenResponse, CallError> {
+        let caller = credential.caller();
+        if !changes::rotates_itself(caller, &message) {
+            caller.require(Permission::Write)?;
+        }
+        let request = changes::rotate_request(caller, &message)?;
+        Span::current().record("token.id", field::display(request.id));
+        // The old one ends earlier than it did.
+        let _forgetting = self.engine.forgetting(request.id);
+        let created = self.actions.rotate_token(caller, request).await?;
+        record_owner(&created.token);
+        Ok(changes::rotate_response(&created))
+    }
+
+    pub(super) async fn revoke(
+        &self,
+        credential: &Credential,
+        message: RevokeTokenRequest,
+    ) -> Result<RevokeTokenResponse, CallError> {
+        let caller = credential.caller();
+        if !matches!(message.target, Some(revoke_token_request::Target::Secret(_))) {
+            caller.require(Permission::Write)?;
+        }
+        let revocation = changes::revoke_request(&message)?;
+        let (id, right) = match revocation.target {
+            Target::Id(id) => (id, Right::Power),
+            Target::Secret(secret) => (self.proven(caller, secret).await?, Right::Possession),
+        };
+        Span::current().record("token.id", field::display(id));
+        let forgetting = self.engine.forgetting(id);
+        let request = RevokeToken { id, right, extent: revocation.extent, reason: revocation.reason };
+        let touch = |ids: &[TokenId]| forgetting.also(ids);
+        let revoked = self.actions.revoke_token(caller, &request, &touch).await?;
+        record_owner(&revoked.token);
+        let may_see = right == Right::Power || caller.may_see(&revoked.token);
+        Ok(changes::revoke_response(&revoked, may_see))
+    }
+
+    pub(super) async fn revoke_user(
+        &self,
+        credential: &Credential,
+        message: RevokeUserTokensRequest,
+    ) -> Result<RevokeUserTokensResponse, CallError> {
+        let caller = credential.caller();
+        caller.require(Permission::Write)?;
+        let (organization_id, user_id, reason) = changes::revoke_user_request(&message)?;
+        Span::current().record("user.id", user_id.as_str());
+        let forgetting = self.engine.forgetting_what_changes();
+        let touch = |ids: &[TokenId]| forgetting.also(ids);
+        let revoked =
+            self.actions.revoke_user_tokens(caller, organization_id, &user_id, &reason, &touch).await?;
+        Ok(changes::revoke_user_response(&revoked))
+    }
+
+    /// Finds the token that a secret proves.
+    async fn proven(&self, caller: &Caller, secret: &str) -> Result<TokenId, CallError> {
+        let share = Share::Caller(caller.principal.clone());
+        match self.engine.prove(secret, share).await {
+            Ok(found) => Ok(found.ok_or(ActionError::NotFound)?),
+            Err(ProveError::Format(_)) => Err(changes::no_secret().into()),
+            Err(ProveError::Unknown(error)) => Err(error.into()),
+        }
+    }
+}
+
+fn record_owner(token: &Token) {
+    Span::current().record("user.id", token.user_id.as_str());
 }

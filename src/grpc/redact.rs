@@ -1,16 +1,91 @@
-//! The Debug of messages that carry a secret, written by hand so that the secret stays out of it. build.rs
-//! leaves these out of what it derives.
+//! The Debug of messages that carry a secret, or a request id, which is as good as one, written by hand so that it
+//! stays out of it. build.rs leaves these out of what it derives.
 
 use std::fmt;
 
-use super::proto::{CreateTokenResponse, VerifyRequest};
+use super::proto::{
+    CreateTokenRequest, CreateTokenResponse, RevokeTokenRequest, RotateTokenRequest, RotateTokenResponse,
+    VerifyRequest, create_token_request, revoke_token_request, rotate_token_request,
+};
 
 const REDACTED: &str = "[redacted]";
+
+impl fmt::Debug for CreateTokenRequest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { organization_id, user_id, name, scopes, labels, allowed_cidrs, request_id: _, expiration } =
+            self;
+        f.debug_struct("CreateTokenRequest")
+            .field("organization_id", organization_id)
+            .field("user_id", user_id)
+            .field("name", name)
+            .field("expiration", expiration)
+            .field("scopes", scopes)
+            .field("labels", labels)
+            .field("allowed_cidrs", allowed_cidrs)
+            .field("request_id", &REDACTED)
+            .finish()
+    }
+}
+
+impl fmt::Debug for create_token_request::Expiration {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::ExpireTime(time) => f.debug_tuple("ExpireTime").field(time).finish(),
+            Self::Ttl(ttl) => f.debug_tuple("Ttl").field(ttl).finish(),
+            Self::NoExpiration(chosen) => f.debug_tuple("NoExpiration").field(chosen).finish(),
+        }
+    }
+}
 
 impl fmt::Debug for CreateTokenResponse {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { token, secret: _ } = self;
         f.debug_struct("CreateTokenResponse").field("token", token).field("secret", &REDACTED).finish()
+    }
+}
+
+impl fmt::Debug for RotateTokenRequest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { token_id, grace_period, request_id: _, expiration } = self;
+        f.debug_struct("RotateTokenRequest")
+            .field("token_id", token_id)
+            .field("expiration", expiration)
+            .field("grace_period", grace_period)
+            .field("request_id", &REDACTED)
+            .finish()
+    }
+}
+
+impl fmt::Debug for rotate_token_request::Expiration {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        create_token_request::Expiration::from(*self).fmt(f)
+    }
+}
+
+impl fmt::Debug for RotateTokenResponse {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { token, secret: _ } = self;
+        f.debug_struct("RotateTokenResponse").field("token", token).field("secret", &REDACTED).finish()
+    }
+}
+
+impl fmt::Debug for RevokeTokenRequest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { target, reason, only_this } = self;
+        f.debug_struct("RevokeTokenRequest")
+            .field("target", target)
+            .field("reason", reason)
+            .field("only_this", only_this)
+            .finish()
+    }
+}
+
+impl fmt::Debug for revoke_token_request::Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::TokenId(id) => f.debug_tuple("TokenId").field(id).finish(),
+            Self::Secret(_) => f.debug_tuple("Secret").field(&REDACTED).finish(),
+        }
     }
 }
 
@@ -33,9 +108,17 @@ mod tests {
     #[test]
     fn no_message_shows_its_secret_when_debugged() {
         let secret = "tokd_canary".to_owned();
-        let response = CreateTokenResponse { secret: secret.clone(), ..Default::default() };
-        let request = VerifyRequest { secret, ..Default::default() };
-        assert!(!format!("{response:?} {request:?}").contains("canary"));
-        assert!(!format!("{:?}", tonic::Request::new(request)).contains("canary"));
+        let target = Some(revoke_token_request::Target::Secret(secret.clone()));
+        let verify = VerifyRequest { secret: secret.clone(), ..Default::default() };
+        let messages = (
+            CreateTokenRequest { request_id: secret.clone(), ..Default::default() },
+            CreateTokenResponse { secret: secret.clone(), ..Default::default() },
+            RotateTokenRequest { request_id: secret.clone(), ..Default::default() },
+            RotateTokenResponse { secret, ..Default::default() },
+            RevokeTokenRequest { target, ..Default::default() },
+            verify.clone(),
+        );
+        let shown = format!("{messages:?} {:?}", tonic::Request::new(verify));
+        assert_eq!((shown.contains("canary"), shown.matches(REDACTED).count()), (false, 7));
     }
 }

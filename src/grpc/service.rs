@@ -13,8 +13,9 @@ use super::convert::Wanted;
 use super::error::CallError;
 use super::proto::{
     CreateTokenRequest, CreateTokenResponse, GetTokenRequest, GetTokenResponse, ListTokensRequest,
-    ListTokensResponse, RevokeTokenRequest, RevokeTokenResponse, UpdateTokenRequest, UpdateTokenResponse,
-    VerifyRequest, VerifyStreamRequest, WatchTokensRequest,
+    ListTokensResponse, RevokeTokenRequest, RevokeTokenResponse, RevokeUserTokensRequest,
+    RevokeUserTokensResponse, RotateTokenRequest, RotateTokenResponse, UpdateTokenRequest,
+    UpdateTokenResponse, VerifyRequest, VerifyStreamRequest, WatchTokensRequest,
 };
 use super::reply::VerifyReply;
 use super::server::token_service_server::{TokenService, TokenServiceServer};
@@ -275,20 +276,32 @@ impl TokenService for TokenApi {
         .await
     }
 
+    async fn rotate_token(
+        &self,
+        request: Request<RotateTokenRequest>,
+    ) -> Result<Response<RotateTokenResponse>, Status> {
+        self.call(Rpc::RotateToken, request, async |credential, message| {
+            self.rotate(&credential, message).await
+        })
+        .await
+    }
+
     async fn revoke_token(
         &self,
         request: Request<RevokeTokenRequest>,
     ) -> Result<Response<RevokeTokenResponse>, Status> {
         self.call(Rpc::RevokeToken, request, async |credential, message| {
-            let caller = credential.caller();
-            caller.require(Permission::Write)?;
-            let (id, reason) = convert::revoke_request(&message)?;
-            Span::current().record("token.id", field::display(id));
-            // Held until the outcome is known, and let go also when the caller goes away before.
-            let _forgetting = self.engine.forgetting(id);
-            let revoked = self.actions.revoke_token(caller, id, &reason).await?;
-            Span::current().record("user.id", revoked.token.user_id.as_str());
-            Ok(convert::revoke_response(&revoked))
+            self.revoke(&credential, message).await
+        })
+        .await
+    }
+
+    async fn revoke_user_tokens(
+        &self,
+        request: Request<RevokeUserTokensRequest>,
+    ) -> Result<Response<RevokeUserTokensResponse>, Status> {
+        self.call(Rpc::RevokeUserTokens, request, async |credential, message| {
+            self.revoke_user(&credential, message).await
         })
         .await
     }

@@ -52,6 +52,11 @@ fn action(error: &ActionError) -> Status {
         ActionError::NotFound => plain(Code::NotFound, ErrorReason::TokenNotFound, error),
         ActionError::Refused(error) => refused(*error),
         ActionError::State(error) => state(*error),
+        ActionError::RequestIdReused => plain(Code::AlreadyExists, ErrorReason::RequestIdReused, error),
+        ActionError::Unrepeatable(token_id) => {
+            let named = Some(("token_id", token_id.to_string()));
+            naming(Code::AlreadyExists, ErrorReason::RequestNotRepeatable, error, named)
+        }
         ActionError::Overloaded(error) => transient(ErrorReason::Overloaded, error),
         ActionError::Store(error) => store(error),
         ActionError::Minting(_) => internal(),
@@ -120,18 +125,25 @@ fn access(error: &AccessError) -> Status {
         AccessError::Privileged(scope) => (ErrorReason::PrivilegedToken, Some(scope)),
         AccessError::OutlivesCaller | AccessError::WiderNetworks => (ErrorReason::PrivilegedToken, None),
     };
-    let metadata = scope.map(|scope| ("scope".to_owned(), scope.word().to_owned()));
-    let details =
-        ErrorDetails::with_error_info(word(reason), DOMAIN, metadata.into_iter().collect::<HashMap<_, _>>());
-    Status::with_error_details(Code::PermissionDenied, error.to_string(), details)
+    let named = scope.map(|scope| ("scope", scope.word().to_owned()));
+    naming(Code::PermissionDenied, reason, error, named)
 }
 
 fn state(error: StateError) -> Status {
-    let reason = match error {
-        StateError::Revoked => ErrorReason::TokenRevoked,
-        StateError::Expired => ErrorReason::TokenExpired,
+    let (reason, successor) = match error {
+        StateError::Revoked => (ErrorReason::TokenRevoked, None),
+        StateError::Expired => (ErrorReason::TokenExpired, None),
+        StateError::Rotated(successor) => (ErrorReason::TokenRotated, Some(successor)),
     };
-    plain(Code::FailedPrecondition, reason, &error)
+    naming(Code::FailedPrecondition, reason, &error, successor.map(|id| ("successor", id.to_string())))
+}
+
+/// Makes a status whose `ErrorInfo` names something.
+fn naming(code: Code, reason: ErrorReason, message: &impl ToString, named: Option<(&str, String)>) -> Status {
+    let metadata = named.map(|(key, value)| (key.to_owned(), value));
+    let details =
+        ErrorDetails::with_error_info(word(reason), DOMAIN, metadata.into_iter().collect::<HashMap<_, _>>());
+    Status::with_error_details(code, message.to_string(), details)
 }
 
 fn invalid(violations: &Violations) -> Status {

@@ -37,19 +37,23 @@ pub enum Rpc {
     GetToken,
     ListTokens,
     UpdateToken,
+    RotateToken,
     RevokeToken,
+    RevokeUserTokens,
     Verify,
     VerifyStream,
     WatchTokens,
 }
 
 impl Rpc {
-    const ALL: [Self; 8] = [
+    const ALL: [Self; 10] = [
         Self::CreateToken,
         Self::GetToken,
         Self::ListTokens,
         Self::UpdateToken,
+        Self::RotateToken,
         Self::RevokeToken,
+        Self::RevokeUserTokens,
         Self::Verify,
         Self::VerifyStream,
         Self::WatchTokens,
@@ -63,7 +67,9 @@ impl Rpc {
             Self::GetToken => "GetToken",
             Self::ListTokens => "ListTokens",
             Self::UpdateToken => "UpdateToken",
+            Self::RotateToken => "RotateToken",
             Self::RevokeToken => "RevokeToken",
+            Self::RevokeUserTokens => "RevokeUserTokens",
             Self::Verify => "Verify",
             Self::VerifyStream => "VerifyStream",
             Self::WatchTokens => "WatchTokens",

@@ -89,6 +89,11 @@ impl Secret {
         Ok(Self { id, random })
     }
 
+    /// Makes the secret of a token from bits that were derived for it alone.
+    pub(super) fn derived(id: TokenId, random: Zeroizing<[u8; 32]>) -> Self {
+        Self { id, random }
+    }
+
     /// Reads a secret of the installation with this prefix. Exact: no trimming, no case folding, no
     /// second spelling.
     ///

@@ -14,7 +14,7 @@ use sha2::Sha256;
 use subtle::ConstantTimeEq as _;
 use zeroize::Zeroizing;
 
-use super::Secret;
+use super::{RequestContext, RequestSalt, Secret};
 
 const KEY: usize = 32;
 const MAC_DOMAIN: &[u8] = b"tokend/mac/1";
@@ -105,6 +105,8 @@ struct Key {
     id: KeyId,
     mac: Hmac<Sha256>,
     page: Hmac<Sha256>,
+    request: Zeroizing<[u8; KEY]>,
+    request_body: Hmac<Sha256>,
 }
 
 /// The keys of an installation, the primary one first. Its Debug shows their ids alone.
@@ -195,6 +197,31 @@ impl Keyring {
         self.keys().any(|key| key.page_tag(payload).ct_eq(tag).into())
     }
 
+    /// Derives the secret that answers a request, from a key of the ring; `None`: the ring lacks it.
+    #[must_use]
+    pub fn derive_secret(
+        &self,
+        key_id: KeyId,
+        salt: RequestSalt,
+        context: &RequestContext<'_>,
+    ) -> Option<Secret> {
+        let key = self.keys().find(|key| key.id == key_id)?;
+        Some(Secret::derived(context.token_id, context.derive(&key.request, salt)))
+    }
+
+    /// Makes the MAC of what a request asks for, under the primary key.
+    #[must_use]
+    pub fn sign_request(&self, body: &[u8]) -> Mac {
+        Mac { key_id: self.primary.id, tag: self.primary.request_tag(body) }
+    }
+
+    /// Tells whether a request asked for this; compares in constant time. Not so when the ring lacks the key.
+    #[must_use]
+    pub fn check_request(&self, body: &[u8], mac: &Mac) -> bool {
+        let key = self.keys().find(|key| key.id == mac.key_id);
+        key.is_some_and(|key| key.request_tag(body).ct_eq(&mac.tag).into())
+    }
+
     fn keys(&self) -> impl Iterator<Item = &Key> {
         std::iter::once(&self.primary).chain(&self.older)
     }
@@ -221,6 +248,8 @@ impl Key {
             id: KeyId(first),
             mac: hmac(&subkey(key, b"tokend/subkey/mac")),
             page: hmac(&subkey(key, b"tokend/subkey/page")),
+            request: subkey(key, b"tokend/subkey/request"),
+            request_body: hmac(&subkey(key, b"tokend/subkey/request-body")),
         })
     }
 
@@ -228,6 +257,10 @@ impl Key {
         const COVERED: usize = MAC_DOMAIN.len() + 48;
         let covered = secret.covered::<COVERED>(MAC_DOMAIN);
         self.mac.clone().chain_update(covered.as_slice()).finalize().into_bytes().into()
+    }
+
+    fn request_tag(&self, body: &[u8]) -> [u8; 32] {
+        self.request_body.clone().chain_update(body).finalize().into_bytes().into()
     }
 
     fn page_tag(&self, payload: &[u8]) -> [u8; 16] {

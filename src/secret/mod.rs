@@ -7,8 +7,10 @@ mod durable;
 mod format;
 mod id;
 mod keyring;
+mod request;
 
 pub use durable::{DurableCost, DurableError, DurableHash};
 pub use format::{FormatError, Prefix, PrefixError, Secret};
 pub use id::{TokenId, TokenIdError};
 pub use keyring::{KeyId, Keyring, KeyringError, Mac, MacMatch};
+pub use request::{RequestContext, RequestId, RequestIdError, RequestSalt};

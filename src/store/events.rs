@@ -5,12 +5,14 @@ use sqlx::PgConnection;
 
 use super::{StoreError, rows};
 use crate::domain::{Principal, Token};
+use crate::secret::TokenId;
 
 /// What happened to a token.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum EventKind {
     Created,
     Updated,
+    Rotated,
     Revoked,
 }
 
@@ -19,6 +21,7 @@ impl EventKind {
         match self {
             Self::Created => "created",
             Self::Updated => "updated",
+            Self::Rotated => "rotated",
             Self::Revoked => "revoked",
         }
     }
@@ -38,6 +41,26 @@ pub(super) async fn append(
         rows::uuid(token.id),
         token.organization_id.as_str(),
         token.user_id.as_str(),
+        actor.to_string()
+    )
+    .execute(transaction)
+    .await?;
+    Ok(())
+}
+
+/// Appends an event for each of these tokens, at the transaction's time.
+pub(super) async fn append_all(
+    transaction: &mut PgConnection,
+    kind: EventKind,
+    ids: &[TokenId],
+    actor: &Principal,
+) -> Result<(), StoreError> {
+    let ids: Vec<_> = ids.iter().copied().map(rows::uuid).collect();
+    sqlx::query!(
+        "INSERT INTO token_events (kind, token_id, organization_id, user_id, actor)
+         SELECT $1, id, organization_id, user_id, $3 FROM tokens WHERE id = ANY($2) ORDER BY create_time, id",
+        kind.word(),
+        &ids,
         actor.to_string()
     )
     .execute(transaction)

@@ -43,6 +43,7 @@ struct WalkRow {
     expire_time: Option<OffsetDateTime>,
     revoke_time: Option<OffsetDateTime>,
     revoke_reason: Option<String>,
+    rotated_from: Option<Uuid>,
     last_use_time: Option<OffsetDateTime>,
     read_time: OffsetDateTime,
     shown: bool,
@@ -76,7 +77,7 @@ macro_rules! walk {
             r#"SELECT id, organization_id, user_id, name, scopes,
                    labels AS "labels: Json<BTreeMap<String, String>>",
                    allowed_cidrs::text[] AS "allowed_cidrs!", create_time, created_by, expire_time,
-                   revoke_time, revoke_reason,
+                   revoke_time, revoke_reason, rotated_from,
                    (SELECT u.last_use_time FROM token_uses u WHERE u.token_id = walk.id) AS last_use_time,
                    statement_timestamp() AS "read_time!", shown AS "shown!", walked = 10000 AS "last!"
                FROM (
@@ -285,6 +286,7 @@ impl From<WalkRow> for TokenRow {
             expire_time: row.expire_time,
             revoke_time: row.revoke_time,
             revoke_reason: row.revoke_reason,
+            rotated_from: row.rotated_from,
             last_use_time: row.last_use_time,
             read_time: row.read_time,
         }

@@ -18,8 +18,12 @@ mod line;
 mod listing;
 mod macs;
 mod migrations;
+mod owners;
 mod records;
 mod replicas;
+mod requests;
+mod revoke;
+mod rotate;
 mod rows;
 mod tokens;
 mod update;
@@ -34,11 +38,17 @@ pub use macs::MacChange;
 pub use migrations::{MigrateError, check, check_durability, migrate};
 pub use records::Loaded;
 pub use replicas::LEASE;
-pub use tokens::{NewToken, Revoked};
+pub use requests::{KnownRequest, NewRequest, Stored};
+pub use revoke::{Extent, Revoked, RevokedUser, Touch};
+pub use rotate::{Rotatable, Rotation};
+pub use tokens::NewToken;
 pub use watch::{Change, ChangeKind, WatchPage};
 
 /// The longest that one call into the store takes before it is given up.
 const DEADLINE: Duration = Duration::from_secs(5);
+
+/// The longest that revoking all tokens of a user takes, a hundred thousand of them.
+const USER_DEADLINE: Duration = Duration::from_mins(1);
 
 /// How often a transaction that Postgres broke up over a deadlock is tried.
 const CONFLICT_ATTEMPTS: usize = 3;
@@ -167,9 +177,14 @@ impl Store {
 
     /// Begins a transaction in which no statement goes on for longer than its caller waits.
     async fn begin(&self) -> Result<Transaction<'static, Postgres>, StoreError> {
+        self.begin_within(DEADLINE).await
+    }
+
+    /// Begins one in which a statement may take longer than elsewhere.
+    async fn begin_within(&self, deadline: Duration) -> Result<Transaction<'static, Postgres>, StoreError> {
         let mut transaction = self.pool()?.begin().await?;
         // For this transaction alone. Never 0, which would mean no limit.
-        let timeout = deadline::at_most(DEADLINE).as_millis().max(1).to_string();
+        let timeout = deadline::at_most(deadline).as_millis().max(1).to_string();
         sqlx::query!("SELECT set_config('statement_timeout', $1, true) AS set", timeout)
             .fetch_one(&mut *transaction)
             .await?;
@@ -187,7 +202,19 @@ impl Store {
     where
         F: Future<Output = Result<T, StoreError>>,
     {
-        self.within(async {
+        self.retrying_within(DEADLINE, attempt).await
+    }
+
+    /// Does the same under another deadline.
+    async fn retrying_within<T, F>(
+        &self,
+        deadline: Duration,
+        attempt: impl Fn() -> F,
+    ) -> Result<T, StoreError>
+    where
+        F: Future<Output = Result<T, StoreError>>,
+    {
+        let attempts = async {
             for _ in 1..CONFLICT_ATTEMPTS {
                 match attempt().await {
                     Err(error) if error.is_conflict() => {}
@@ -195,7 +222,8 @@ impl Store {
                 }
             }
             attempt().await
-        })
-        .await
+        };
+        let outcome = tokio::time::timeout(deadline::at_most(deadline), attempts).await;
+        outcome.unwrap_or(Err(StoreError::DeadlineExceeded))
     }
 }

@@ -8,9 +8,10 @@ use sqlx::types::Json;
 use time::OffsetDateTime;
 
 use super::events::{self, EventKind};
+use super::requests::{self, NewRequest, Stored};
 use super::rows::{self, TokenRow, select_tokens};
-use super::{Store, StoreError};
-use crate::domain::{Caller, CredentialError, Principal, RevokeReason, Token};
+use super::{Store, StoreError, owners};
+use crate::domain::{Caller, CredentialError, OrganizationId, Principal, Token, UserId};
 use crate::secret::{DurableHash, Mac, TokenId};
 
 /// A token to be stored, with both verifiers of its secret.
@@ -22,15 +23,6 @@ pub struct NewToken {
     pub mac: Mac,
     /// The durable verifier.
     pub durable_hash: DurableHash,
-}
-
-/// A token that is revoked, by this call or before it.
-#[derive(Debug)]
-pub struct Revoked {
-    /// The token, with its first revocation.
-    pub token: Token,
-    /// From when on no replica accepts it.
-    pub effective_time: OffsetDateTime,
 }
 
 impl Store {
@@ -46,8 +38,9 @@ impl Store {
         .await
     }
 
-    /// Stores the token that `prepare` makes for the caller, as it stands in this transaction, and the
-    /// transaction's time. The inner result is `prepare`'s own refusal, or the caller's.
+    /// Stores the token that `prepare` makes for this user and the caller, as it stands in this transaction, at
+    /// the transaction's time; or returns what answered the same request before. The inner result is
+    /// `prepare`'s own refusal, or the caller's.
     ///
     /// # Errors
     /// [`StoreError`], as for every call of the store; nothing is stored then, unless the commit's
@@ -55,14 +48,22 @@ impl Store {
     pub async fn create_token<E: From<CredentialError>>(
         &self,
         caller: &Caller,
+        (organization_id, user_id): (&OrganizationId, &UserId),
+        request: Option<&NewRequest>,
         prepare: impl Fn(&Caller, OffsetDateTime) -> Result<NewToken, E>,
-    ) -> Result<Result<Token, E>, StoreError> {
+    ) -> Result<Result<Stored<Token>, E>, StoreError> {
         self.retrying(async || {
             let mut transaction = self.begin().await?;
+            owners::lock_shared(&mut transaction, organization_id, user_id).await?;
             let (caller, now) = match lock_caller(&mut transaction, caller, None).await? {
                 Ok(judged) => judged,
                 Err(refusal) => return Ok(Err(refusal.into())),
             };
+            if let Some(request) = request
+                && let Some(known) = requests::claim(&mut transaction, request).await?
+            {
+                return Ok(Ok(Stored::Known(caller, Box::new(known))));
+            }
             let new = match prepare(&caller, now) {
                 Ok(new) => new,
                 Err(refusal) => return Ok(Err(refusal)),
@@ -70,54 +71,9 @@ impl Store {
             insert(&mut transaction, &new).await?;
             events::append(&mut transaction, EventKind::Created, &new.token, &caller.principal).await?;
             transaction.commit().await?;
-            Ok(Ok(new.token))
+            Ok(Ok(Stored::New(new.token)))
         })
         .await
-    }
-
-    /// Revokes the token with this id when `allow` agrees; one that is revoked already keeps its first
-    /// time and reason. The inner result is `allow`'s own refusal, or the caller's; `None`: no such token.
-    ///
-    /// # Errors
-    /// [`StoreError`], as for every call of the store; the outcome may be unknown then, and a repeat
-    /// is safe.
-    pub async fn revoke_token<E: From<CredentialError>>(
-        &self,
-        caller: &Caller,
-        id: TokenId,
-        reason: &RevokeReason,
-        allow: impl Fn(&Caller, Option<&Token>) -> Result<(), E>,
-    ) -> Result<Result<Option<Revoked>, E>, StoreError> {
-        let revoked = self
-            .retrying(async || {
-                let mut transaction = self.begin().await?;
-                let (caller, _) = match lock_caller(&mut transaction, caller, Some(id)).await? {
-                    Ok(judged) => judged,
-                    Err(refusal) => return Ok(Err(refusal.into())),
-                };
-                let target = lock_token(&mut transaction, id).await?;
-                if let Err(refusal) = allow(&caller, target.as_ref()) {
-                    return Ok(Err(refusal));
-                }
-                let Some(target) = target else { return Ok(Ok(None)) };
-                if target.revoke_time.is_some() {
-                    return Ok(Ok(Some(target)));
-                }
-                let token = revoke(&mut transaction, id, reason).await?;
-                events::append(&mut transaction, EventKind::Revoked, &token, &caller.principal).await?;
-                transaction.commit().await?;
-                Ok(Ok(Some(token)))
-            })
-            .await?;
-        match revoked {
-            Err(refusal) => Ok(Err(refusal)),
-            Ok(None) => Ok(Ok(None)),
-            Ok(Some(token)) => {
-                // In a statement of its own, so later than the commit that has returned.
-                let effective_time = self.effective_time().await?;
-                Ok(Ok(Some(Revoked { token, effective_time })))
-            }
-        }
     }
 }
 
@@ -161,8 +117,8 @@ pub(super) async fn insert(transaction: &mut PgConnection, new: &NewToken) -> Re
     let allowed_cidrs: Vec<String> = token.allowed_cidrs.iter().map(ToString::to_string).collect();
     sqlx::query!(
         "INSERT INTO tokens (id, organization_id, user_id, name, scopes, labels, allowed_cidrs, create_time,
-             created_by, expire_time, durable_hash, mac, mac_key_id)
-         VALUES ($1, $2, $3, $4, $5, $6, $7::text[]::cidr[], $8, $9, $10, $11, $12, $13)",
+             created_by, expire_time, rotated_from, durable_hash, mac, mac_key_id)
+         VALUES ($1, $2, $3, $4, $5, $6, $7::text[]::cidr[], $8, $9, $10, $11, $12, $13, $14)",
         rows::uuid(token.id),
         token.organization_id.as_str(),
         token.user_id.as_str(),
@@ -173,6 +129,7 @@ pub(super) async fn insert(transaction: &mut PgConnection, new: &NewToken) -> Re
         token.create_time,
         token.created_by.to_string(),
         token.expire_time,
+        token.rotated_from.map(rows::uuid),
         new.durable_hash.as_str(),
         &new.mac.tag,
         &new.mac.key_id.to_bytes()
@@ -180,30 +137,4 @@ pub(super) async fn insert(transaction: &mut PgConnection, new: &NewToken) -> Re
     .execute(transaction)
     .await?;
     Ok(())
-}
-
-async fn revoke(
-    transaction: &mut PgConnection,
-    id: TokenId,
-    reason: &RevokeReason,
-) -> Result<Token, StoreError> {
-    // The first time and reason stay, whoever gets here second.
-    sqlx::query_as!(
-        TokenRow,
-        r#"UPDATE tokens
-           SET revoke_time = coalesce(revoke_time, now()),
-               revoke_reason = coalesce(revoke_reason, $2)
-           WHERE id = $1
-           RETURNING id, organization_id, user_id, name, scopes,
-               labels AS "labels: Json<BTreeMap<String, String>>",
-               allowed_cidrs::text[] AS "allowed_cidrs!", create_time, created_by,
-               expire_time, revoke_time, revoke_reason,
-               (SELECT u.last_use_time FROM token_uses u WHERE u.token_id = tokens.id) AS last_use_time,
-               statement_timestamp() AS "read_time!""#,
-        rows::uuid(id),
-        reason.as_str()
-    )
-    .fetch_one(transaction)
-    .await?
-    .try_into()
 }

@@ -90,7 +90,8 @@ impl Line {
                        t.labels AS "labels?: Json<std::collections::BTreeMap<String, String>>",
                        t.allowed_cidrs::text[] AS allowed_cidrs, t.create_time AS "create_time?",
                        t.created_by AS "created_by?", t.expire_time AS "expire_time?",
-                       t.revoke_time AS "revoke_time?", t.revoke_reason AS "revoke_reason?"
+                       t.revoke_time AS "revoke_time?", t.revoke_reason AS "revoke_reason?",
+                       t.rotated_from AS "rotated_from?"
                    FROM (SELECT pg_current_snapshot()::text AS snapshot, now() AS now,
                              (SELECT epoch FROM server_epoch) AS epoch,
                              coalesce((SELECT purged_below FROM change_horizon)
@@ -145,6 +146,7 @@ impl Line {
                         expire_time: row.expire_time,
                         revoke_time: row.revoke_time,
                         revoke_reason: row.revoke_reason,
+                        rotated_from: row.rotated_from,
                         last_use_time: None,
                         read_time: page.database_time,
                     })?),

@@ -9,7 +9,7 @@ use time::OffsetDateTime;
 use super::cache::Cached;
 use super::engine::{Engine, Looked};
 use super::loader::Lane;
-use super::{AuthenticateError, Share, Unknown};
+use super::{AuthenticateError, ProveError, Share, Unknown};
 use crate::ambient;
 use crate::domain::{Caller, CredentialError};
 use crate::secret::{Secret, TokenId};
@@ -46,6 +46,22 @@ impl Credential {
 }
 
 impl Engine {
+    /// Tells which token a secret proves, in whatever state that is; `None`: none.
+    ///
+    /// # Errors
+    /// [`ProveError`]: the text is no secret, or what it proves cannot be found out.
+    pub async fn prove(&self, text: &str, share: Share) -> Result<Option<TokenId>, ProveError> {
+        let secret = Secret::parse(text, &self.prefix)?;
+        let id = secret.id();
+        let looked = self.find(id, Lane::Secret).await?;
+        let Some(cached) = &looked.cached else { return Ok(None) };
+        let proven = match self.compare(&secret, cached) {
+            Some(proven) => proven,
+            None => self.fallback.prove(secret, share).await?,
+        };
+        Ok(proven.then_some(id))
+    }
+
     /// Makes a caller of the secret that it presents as its credential, from an address that is known or not.
     ///
     /// # Errors

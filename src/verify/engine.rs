@@ -1,7 +1,7 @@
 //! The engine itself: puts its parts together, looks records up, compares, judges. The only file that knows
 //! the order in which freshness and cache are read.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use time::OffsetDateTime;
 use tokio::sync::Notify;
@@ -89,17 +89,25 @@ pub(super) struct Looked {
     pub(super) standing_in: bool,
 }
 
-/// Has the engine forget a token when it is dropped, whatever became of the change that it stands for: done,
+/// Has the engine forget tokens when it is dropped, whatever became of the change that it stands for: done,
 /// failed, of unknown outcome, or abandoned because the caller went away.
 #[derive(Debug)]
 pub struct Forgetting<'a> {
     engine: &'a Engine,
-    id: TokenId,
+    ids: Mutex<Vec<TokenId>>,
+}
+
+impl Forgetting<'_> {
+    /// Has these be forgotten too: what turned out to change as well.
+    pub fn also(&self, ids: &[TokenId]) {
+        self.ids.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(ids);
+    }
 }
 
 impl Drop for Forgetting<'_> {
     fn drop(&mut self) {
-        self.engine.cache.forget(&[self.id]);
+        let ids = self.ids.get_mut().unwrap_or_else(PoisonError::into_inner);
+        self.engine.cache.forget(ids);
         self.engine.changed.notify_one();
     }
 }
@@ -254,7 +262,15 @@ impl Engine {
     /// token's record is forgotten, and the other replicas are told to look.
     #[must_use]
     pub fn forgetting(&self, id: TokenId) -> Forgetting<'_> {
-        Forgetting { engine: self, id }
+        let forgetting = self.forgetting_what_changes();
+        forgetting.also(&[id]);
+        forgetting
+    }
+
+    /// Does the same for tokens that are not known yet: [`Forgetting::also`] says which.
+    #[must_use]
+    pub fn forgetting_what_changes(&self) -> Forgetting<'_> {
+        Forgetting { engine: self, ids: Mutex::default() }
     }
 
     /// Notified whenever something was changed here.

@@ -25,7 +25,7 @@ mod sync {
 
 use crate::domain::{CredentialError, Reach, Scope, Scopes, TokenState, Verdict};
 use crate::hashing::Overloaded;
-use crate::secret::DurableError;
+use crate::secret::{DurableError, FormatError};
 use crate::shares::Refused;
 use crate::store::StoreError;
 
@@ -106,6 +106,17 @@ pub enum AuthenticateError {
     #[error(transparent)]
     Credential(#[from] CredentialError),
     /// Whether it is good could not be found out.
+    #[error(transparent)]
+    Unknown(#[from] Unknown),
+}
+
+/// Why it is not told which token a secret proves.
+#[derive(Debug, thiserror::Error)]
+pub enum ProveError {
+    /// The text is no secret.
+    #[error(transparent)]
+    Format(#[from] FormatError),
+    /// It could not be found out.
     #[error(transparent)]
     Unknown(#[from] Unknown),
 }

@@ -1,13 +1,14 @@
 //! A caller acts in its own organization alone, unless its scopes say otherwise.
 
 use tokend::grpc::proto::{
-    CreateTokenRequest, GetTokenRequest, ListTokensRequest, Verdict, VerifyStreamRequest, WatchTokensRequest,
+    CreateTokenRequest, GetTokenRequest, ListTokensRequest, RevokeUserTokensRequest, Verdict,
+    VerifyStreamRequest, WatchTokensRequest,
 };
 use tonic::{Code, Status};
 
 use super::methods::methods;
 use crate::support::client::{
-    Client, created, created_with, ordinary, question, renaming, revocation, verified,
+    Client, created, created_with, leaver, ordinary, question, renaming, revocation, rotation, verified,
 };
 use crate::support::replica::Replica;
 use crate::support::status::refused;
@@ -49,6 +50,14 @@ async fn reach(caller: &mut Client, method: &str, id: &str, secret: &str) -> (Re
             caller.update_token(renaming(id)).await.map(drop),
             Barrier::Refused(Code::NotFound, "TOKEN_NOT_FOUND"),
         ),
+        "RotateToken" => (
+            caller.rotate_token(rotation(id)).await.map(drop),
+            Barrier::Refused(Code::NotFound, "TOKEN_NOT_FOUND"),
+        ),
+        "RevokeUserTokens" => {
+            let request = RevokeUserTokensRequest { organization_id: "other".to_owned(), ..leaver("ada") };
+            (caller.revoke_user_tokens(request).await.map(drop), forbidden)
+        }
         "RevokeToken" => (
             caller.revoke_token(revocation(id, "")).await.map(drop),
             Barrier::Refused(Code::NotFound, "TOKEN_NOT_FOUND"),

@@ -16,7 +16,9 @@ fn opened_by(method: &str) -> &'static [&'static str] {
     match method {
         "Verify" | "VerifyStream" => &["tokend:verify", "tokend:verify:any", "tokend:root"],
         "GetToken" | "ListTokens" => &["tokend:read", "tokend:root"],
-        "CreateToken" | "UpdateToken" | "RevokeToken" => &["tokend:write", "tokend:root"],
+        "CreateToken" | "UpdateToken" | "RotateToken" | "RevokeToken" | "RevokeUserTokens" => {
+            &["tokend:write", "tokend:root"]
+        }
         "WatchTokens" => &["tokend:verify", "tokend:verify:any", "tokend:read", "tokend:root"],
         unknown => panic!("say here which scopes open {unknown}"),
     }

@@ -105,16 +105,16 @@ async fn attempts_on_one_token_take_turns_and_a_flood_of_them_leaves_room_for_ot
     eventually("the first attempt", async || (database.count(waiting).await > 0).then_some(())).await;
 
     let flooding = replica.client(&gateway);
-    let mut flood: JoinSet<_> = (0..40)
+    let mut flood: JoinSet<_> = (0..80)
         .map(|_| {
             let (mut client, secret) = (flooding.clone(), wrong_secret_of(&target));
             async move { client.verify(question(&secret, &[])).await }
         })
         .collect();
-    // A share has 32 places; the others are turned away, and nobody has had a turn meanwhile.
-    for _ in 32..40 {
+    // Half of the places are its share; the others are turned away, and nobody has had a turn meanwhile.
+    for _ in 64..80 {
         let turned_away = flood.join_next().await.unwrap().unwrap();
-        refused(turned_away, Code::Unavailable, "OVERLOADED");
+        refused(turned_away, Code::ResourceExhausted, "CALLER_OVER_SHARE");
     }
     let wrong = replica.root().verify(question(&wrong_secret_of(&other), &[])).await;
     assert_eq!(wrong.unwrap().into_inner().verdict(), Verdict::NotFound, "another caller, another token");
@@ -123,7 +123,7 @@ async fn attempts_on_one_token_take_turns_and_a_flood_of_them_leaves_room_for_ot
     assert_eq!(first.await.unwrap().unwrap().into_inner().verdict(), Verdict::Valid);
     let (answered, out_of_patience): (Vec<_>, Vec<_>) =
         flood.join_all().await.into_iter().partition(Result::is_ok);
-    assert!(!answered.is_empty(), "none of the 32 had a turn");
+    assert!(!answered.is_empty(), "none of the 64 had a turn");
     for answer in answered {
         assert_eq!(answer.unwrap().into_inner().verdict(), Verdict::NotFound);
     }

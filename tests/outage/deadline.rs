@@ -9,13 +9,14 @@ use crate::support::client::ordinary;
 use crate::support::eventually;
 use crate::support::replica::Replica;
 
-/// Counts statements of the replica's that wait for a lock.
+/// Counts statements of calls that wait for a lock: judging the caller, and walking a list.
 const WAITING: &str = "SELECT count(*) FROM pg_stat_activity
-    WHERE wait_event_type = 'Lock' AND datname = current_database()";
+    WHERE wait_event_type = 'Lock' AND datname = current_database()
+        AND (query LIKE '%FOR SHARE%' OR query LIKE '%AS walk%')";
 
 fn for_a_moment<T>(message: T) -> Request<T> {
     let mut request = Request::new(message);
-    request.set_timeout(Duration::from_millis(600));
+    request.set_timeout(Duration::from_secs(2));
     request
 }
 
@@ -34,6 +35,7 @@ async fn a_statement_ends_in_postgres_when_its_caller_has_waited_long_enough() {
     let creation = tokio::spawn(async move { creator.create_token(for_a_moment(ordinary())).await });
     let listing =
         tokio::spawn(async move { lister.list_tokens(for_a_moment(ListTokensRequest::default())).await });
+    eventually("both wait", async || (database.count(WAITING).await == 2).then_some(())).await;
     for outcome in [creation.await.unwrap().err(), listing.await.unwrap().err()] {
         let code = outcome.expect("no answer is possible").code();
         // Whose clock rings first is left open.

@@ -7,8 +7,9 @@ use tokend::grpc::proto::create_token_request::Expiration;
 use tokend::grpc::proto::revoke_token_request::Target;
 use tokend::grpc::proto::token_service_client::TokenServiceClient;
 use tokend::grpc::proto::{
-    CreateTokenRequest, CreateTokenResponse, RevokeTokenRequest, RevokeTokenResponse, UpdateTokenRequest,
-    VerifyRequest, VerifyResponse,
+    CreateTokenRequest, CreateTokenResponse, RevokeTokenRequest, RevokeTokenResponse,
+    RevokeUserTokensRequest, RotateTokenRequest, RotateTokenResponse, UpdateTokenRequest, VerifyRequest,
+    VerifyResponse,
 };
 use tokend::secret::{Prefix, Secret, TokenId};
 use tonic::metadata::{Ascii, MetadataValue};
@@ -92,12 +93,36 @@ pub(crate) async fn created_with(
 
 /// Returns the request that revokes a token.
 pub(crate) fn revocation(id: &str, reason: &str) -> RevokeTokenRequest {
-    RevokeTokenRequest { target: Some(Target::TokenId(id.to_owned())), reason: reason.to_owned() }
+    RevokeTokenRequest {
+        target: Some(Target::TokenId(id.to_owned())),
+        reason: reason.to_owned(),
+        only_this: false,
+    }
 }
 
 /// Revokes a token, which must succeed.
 pub(crate) async fn revoked(client: &mut Client, id: &str, reason: &str) -> RevokeTokenResponse {
     client.revoke_token(revocation(id, reason)).await.unwrap().into_inner()
+}
+
+/// Returns the request that rotates a token without a grace.
+pub(crate) fn rotation(id: &str) -> RotateTokenRequest {
+    RotateTokenRequest { token_id: id.to_owned(), ..Default::default() }
+}
+
+/// Rotates a token, which must succeed.
+pub(crate) async fn rotated(client: &mut Client, request: RotateTokenRequest) -> RotateTokenResponse {
+    client.rotate_token(request).await.unwrap().into_inner()
+}
+
+/// Returns the request that revokes all tokens of a user.
+pub(crate) fn leaver(user_id: &str) -> RevokeUserTokensRequest {
+    RevokeUserTokensRequest { user_id: user_id.to_owned(), ..Default::default() }
+}
+
+/// Returns a request id that was never used.
+pub(crate) fn new_request_id() -> String {
+    ambient::random_uuid().to_string()
 }
 
 /// Returns the request that gives a token the name `renamed`.

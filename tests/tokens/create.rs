@@ -30,6 +30,7 @@ async fn a_created_token_is_answered_as_it_was_asked_for() {
         scopes: texts(&["repo:read", "repo:write", "repo:read"]),
         labels: [("team".to_owned(), "tools".to_owned())].into(),
         allowed_cidrs: texts(&["10.0.0.0/8"]),
+        request_id: String::new(),
     };
 
     let token = created(&mut root, request).await.token.unwrap();

@@ -150,6 +150,7 @@ async fn every_bad_field_is_named_at_once() {
         scopes: texts(&["ok", "not ok", "*"]),
         labels: [(String::new(), String::new())].into(),
         allowed_cidrs: texts(&["10.0.0.0/8", "ten"]),
+        request_id: "one".to_owned(),
     };
 
     let status = refused(replica.root().create_token(request).await, Code::InvalidArgument, "INVALID_FIELD");
@@ -164,7 +165,8 @@ async fn every_bad_field_is_named_at_once() {
             "scopes[1]",
             "scopes[2]",
             "labels",
-            "allowed_cidrs[1]"
+            "allowed_cidrs[1]",
+            "request_id"
         ]
     );
 }
@@ -177,7 +179,7 @@ async fn a_revocation_needs_an_id_and_a_reason_of_at_most_500_bytes() {
     let too_large = "z".repeat(22);
 
     for (request, field) in [
-        (RevokeTokenRequest { target: None, reason: String::new() }, "token_id"),
+        (RevokeTokenRequest::default(), "token_id"),
         (revocation("", ""), "token_id"),
         (revocation(&id[1..], ""), "token_id"),
         (revocation(&format!("{id}0"), ""), "token_id"),

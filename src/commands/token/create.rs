@@ -90,6 +90,7 @@ pub(super) async fn run(flags: CreateFlags, environment: &Environment) -> Result
         scopes: flags.scopes,
         labels: flags.labels.into_iter().collect(),
         allowed_cidrs: flags.allowed_cidrs,
+        request_id: String::new(),
     });
     let answer = client.service().create_token(request).await;
     let answer = answer.map_err(RpcError::from)?.into_inner();

@@ -42,8 +42,11 @@ struct RevokedJson<'a> {
 
 pub(super) async fn run(flags: RevokeFlags, environment: &Environment) -> Result<(), CommandError> {
     let mut client = Client::open(flags.address, environment).await?;
-    let request = client
-        .request(RevokeTokenRequest { target: Some(Target::TokenId(flags.token_id)), reason: flags.reason });
+    let request = client.request(RevokeTokenRequest {
+        target: Some(Target::TokenId(flags.token_id)),
+        reason: flags.reason,
+        only_this: false,
+    });
     let answer = client.service().revoke_token(request).await;
     let answer = answer.map_err(RpcError::from)?.into_inner();
     let token = answer.token.ok_or(ClientError::Incomplete("token"))?;

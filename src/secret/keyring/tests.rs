@@ -7,6 +7,7 @@ use rand::rngs::StdRng;
 use secrecy::ExposeSecret as _;
 
 use super::super::format::tests::{known, secret};
+use super::super::{Prefix, RequestId, TokenId};
 use super::*;
 
 fn entry(byte: u8) -> String {
@@ -32,6 +33,38 @@ fn the_verifier_is_the_documented_one() {
     assert_eq!(hex(&mac.tag), "ee23879b4cb100341d922a0380e8cfef4ad572a8e5b53a1961bb540499fc34eb");
     assert_eq!(mac.key_id.to_string(), "0624ae6003719541");
     assert_eq!(hex(&ring.sign_page(b"payload")), "1fb13cdc9b7fa60fc8d4919bf71825c5");
+}
+
+#[test]
+fn what_a_request_asks_for_is_compared_under_the_key_that_signed_it() {
+    // By an independent implementation, for the same key.
+    let mac = ring(&[0x22]).sign_request(b"body");
+    assert_eq!(hex(&mac.tag), "d3a21f756f32d205632c2462e26a599828de08c60e77036c19ef356d524a7a9f");
+    assert!(ring(&[1, 0x22]).check_request(b"body", &mac));
+    assert!(!ring(&[0x22]).check_request(b"bodies", &mac));
+    assert!(!ring(&[1]).check_request(b"body", &mac));
+}
+
+#[test]
+fn a_secret_is_derived_again_as_long_as_its_key_is_in_the_ring() {
+    let request_id = RequestId::parse("0f1e2d3c-4b5a-4697-8899-aabbccddeeff").unwrap();
+    let context = RequestContext {
+        rpc: "CreateToken",
+        organization_id: "acme",
+        caller: "someone",
+        token_id: TokenId::from_bytes([5; 16]),
+        request_id: &request_id,
+    };
+    let (key_id, salt) = (ring(&[1]).primary(), RequestSalt([7; 32]));
+    let derived = |keys: &[u8]| {
+        let secret = ring(keys).derive_secret(key_id, salt, &context)?;
+        Some(secret.render(&Prefix::default()).expose_secret().to_owned())
+    };
+    let first = derived(&[1]).unwrap();
+    assert_eq!(derived(&[2, 1]), Some(first.clone()));
+    assert_eq!(derived(&[2]), None);
+    let secret = Secret::parse(&first, &Prefix::default()).unwrap();
+    assert_eq!(secret.id(), context.token_id);
 }
 
 #[test]

@@ -1,0 +1,141 @@
+//! Rotating a token: another one with the same owner, name, scopes, labels and networks takes its place, and it
+//! ends after a grace. Called by `RotateToken`. A token may rotate itself, and gains nothing by it.
+
+use time::{Duration, OffsetDateTime};
+
+use super::create::{Created, Minted};
+use super::request::{Body, Repeatable};
+use super::{ActionError, Actions, StateError};
+use crate::domain::{Caller, Expiration, Permission, Token, TokenState};
+use crate::secret::{RequestId, TokenId};
+use crate::store::{NewToken, Rotatable, Rotation, Stored};
+
+const RPC: &str = "RotateToken";
+
+/// What is asked for.
+#[derive(Debug, Clone)]
+pub struct RotateToken {
+    /// The token in whose place another one is to be.
+    pub id: TokenId,
+    /// When the new one is to end; `None`: when the old one would have. Always so where a token rotates itself.
+    pub expiration: Option<Expiration>,
+    /// How long the old one is still to be good.
+    pub grace_period: Duration,
+    /// What tells retries of this request from other requests.
+    pub request_id: Option<RequestId>,
+}
+
+impl Actions {
+    /// Rotates a token, for itself or for a caller with `tokend:write`.
+    ///
+    /// # Errors
+    /// [`ActionError`]: access, no such token in reach, a token that is revoked, expired or rotated already, an
+    /// end that is not in the future, a request id that was used for something else, overload, the database.
+    pub async fn rotate_token(&self, caller: &Caller, request: RotateToken) -> Result<Created, ActionError> {
+        let by_itself = caller.is_token(request.id);
+        if !by_itself {
+            caller.require(Permission::Write)?;
+        }
+        // Judged again inside the transaction; here so that a refusal costs no hash.
+        let found = self.store.read_token(request.id).await?.map(|(token, _)| token);
+        let old = rotatable(caller, found.as_ref())?;
+
+        let repeatable = request.repeatable(caller, old);
+        if let Some(repeatable) = &repeatable
+            && let Some((caller, known)) = self.store.find_request(caller, &repeatable.mac()).await??
+        {
+            return repeated_for(&caller, by_itself, self.repeated(repeatable, known)?);
+        }
+        let _place = self.creations.take(caller.principal.clone())?;
+        let minted = self.minted(repeatable.as_ref()).await?;
+        let note = repeatable.as_ref().and_then(|request| request.note(&self.keyring, &minted));
+        let prepare =
+            |caller: &Caller, rotatable: Rotatable<'_>| prepare(caller, rotatable, &request, &minted);
+        match (self.store.rotate_token(caller, old, note.as_ref(), prepare).await??, &repeatable) {
+            (Stored::New(token), _) => Ok(Created::new(token, minted)),
+            (Stored::Known(caller, known), Some(repeatable)) => {
+                repeated_for(&caller, by_itself, self.repeated(repeatable, *known)?)
+            }
+            // Without a request id nothing is claimed, so nothing is known.
+            (Stored::Known(_, known), None) => Err(ActionError::Unrepeatable(known.token_id)),
+        }
+    }
+}
+
+impl RotateToken {
+    fn repeatable(&self, caller: &Caller, old: &Token) -> Option<Repeatable> {
+        let body = Body::new(RPC)
+            .text(&self.id.to_string())
+            .expiration(self.expiration)
+            .text(&self.grace_period.whole_nanoseconds().to_string());
+        Some(Repeatable {
+            rpc: RPC,
+            organization_id: old.organization_id.as_str().to_owned(),
+            caller: caller.principal.to_string(),
+            request_id: self.request_id.clone()?,
+            body,
+        })
+    }
+}
+
+/// Finds the token that the caller may rotate: its own, or one that it may change.
+fn rotatable<'a>(caller: &Caller, token: Option<&'a Token>) -> Result<&'a Token, ActionError> {
+    match token {
+        Some(token) if caller.is_token(token.id) => Ok(token),
+        token => super::manageable(caller, token),
+    }
+}
+
+/// Lets a retry have its answer, if the caller might still ask for it.
+fn repeated_for(caller: &Caller, by_itself: bool, created: Created) -> Result<Created, ActionError> {
+    if !by_itself {
+        super::manageable(caller, Some(&created.token))?;
+    }
+    Ok(created)
+}
+
+fn prepare(
+    caller: &Caller,
+    Rotatable { token, successor, now }: Rotatable<'_>,
+    request: &RotateToken,
+    minted: &Minted,
+) -> Result<Rotation, ActionError> {
+    let old = rotatable(caller, token)?;
+    match (old.state(now), successor) {
+        (TokenState::Revoked, _) => return Err(StateError::Revoked.into()),
+        (_, Some(successor)) => return Err(StateError::Rotated(successor).into()),
+        (TokenState::Expired, None) => return Err(StateError::Expired.into()),
+        (TokenState::Active, None) => {}
+    }
+    let expire_time = match request.expiration {
+        None => old.expire_time,
+        Some(expiration) => super::resolve(expiration, now)?,
+    };
+    if !caller.is_token(old.id) {
+        caller.may_grant(&old.scopes, expire_time, &old.allowed_cidrs)?;
+    }
+    let new = Token {
+        id: minted.id,
+        create_time: now,
+        created_by: caller.principal.clone(),
+        expire_time,
+        last_use_time: None,
+        rotated_from: Some(old.id),
+        ..old.clone()
+    };
+    Ok(Rotation { old_expire_time: old_end(old, request.grace_period, now), new: minted.store_as(new) })
+}
+
+/// Returns when the old token ends: after the grace, but no later than it would have.
+fn old_end(old: &Token, grace_period: Duration, now: OffsetDateTime) -> OffsetDateTime {
+    // A clock that was set back must not have it end before it began.
+    let end = (now + grace_period).max(old.create_time + Duration::MICROSECOND);
+    old.expire_time.map_or(end, |own| own.min(end))
+}
+
+impl Minted {
+    /// Returns what is stored of a token with this secret.
+    pub(super) fn store_as(&self, token: Token) -> NewToken {
+        NewToken { token, mac: self.mac, durable_hash: self.durable_hash.clone() }
+    }
+}

@@ -1,0 +1,134 @@
+//! Requests that may be answered again. Called by creation and rotation, in their transactions, and by the
+//! purge. Knows neither secrets nor request ids, only what they are found and compared by.
+
+use sqlx::PgConnection;
+use time::OffsetDateTime;
+
+use super::rows::{self, TokenRow, select_tokens};
+use super::tokens::lock_caller;
+use super::{Store, StoreError};
+use crate::domain::{Caller, CredentialError, Token};
+use crate::secret::{Mac, RequestSalt, TokenId};
+
+/// A request that is about to be answered for the first time.
+#[derive(Debug, Clone)]
+pub struct NewRequest {
+    /// What it is found again by.
+    pub request_mac: [u8; 32],
+    /// What it asks for, and the key that its secret is derived from.
+    pub body_mac: Mac,
+    /// What else its secret is derived from.
+    pub salt: RequestSalt,
+    /// The token that answers it.
+    pub token_id: TokenId,
+}
+
+/// A request that was answered within the last 24 hours.
+#[derive(Debug)]
+pub struct KnownRequest {
+    /// What it asked for, and the key that its secret is derived from.
+    pub body_mac: Mac,
+    /// What else its secret is derived from.
+    pub salt: RequestSalt,
+    /// The token that answered it.
+    pub token_id: TokenId,
+    /// That token as it stands now, and the database's time of reading; `None`: it is gone.
+    pub token: Option<(Token, OffsetDateTime)>,
+}
+
+/// What came of asking for a new token.
+#[derive(Debug)]
+pub enum Stored<T> {
+    /// It was made.
+    New(T),
+    /// The request had been answered before; and the caller as it stands now.
+    Known(Caller, Box<KnownRequest>),
+}
+
+impl Store {
+    /// Finds a request that was answered, for the caller as it stands now. The inner result is the caller's
+    /// refusal.
+    ///
+    /// # Errors
+    /// [`StoreError`], as for every call of the store.
+    pub async fn find_request(
+        &self,
+        caller: &Caller,
+        request_mac: &[u8; 32],
+    ) -> Result<Result<Option<(Caller, KnownRequest)>, CredentialError>, StoreError> {
+        self.within(async {
+            let mut transaction = self.begin().await?;
+            let (caller, _) = match lock_caller(&mut transaction, caller, None).await? {
+                Ok(judged) => judged,
+                Err(refusal) => return Ok(Err(refusal)),
+            };
+            Ok(Ok(read(&mut transaction, request_mac).await?.map(|known| (caller, known))))
+        })
+        .await
+    }
+
+    /// Deletes requests that are a day old: from then on nothing derives their secrets. Returns how many.
+    ///
+    /// # Errors
+    /// [`StoreError`], as for every call of the store.
+    pub async fn purge_requests(&self) -> Result<u64, StoreError> {
+        self.within(async {
+            let done =
+                sqlx::query!("DELETE FROM token_requests WHERE create_time <= now() - interval '24 hours'")
+                    .execute(self.pool()?)
+                    .await?;
+            Ok(done.rows_affected())
+        })
+        .await
+    }
+}
+
+/// Notes a request, or returns the one that was answered before.
+pub(super) async fn claim(
+    transaction: &mut PgConnection,
+    request: &NewRequest,
+) -> Result<Option<KnownRequest>, StoreError> {
+    // The request's row first: a concurrent retry waits here until our commit, then sees it.
+    let done = sqlx::query!(
+        "INSERT INTO token_requests (request_mac, body_mac, key_id, salt, token_id)
+         VALUES ($1, $2, $3, $4, $5)
+         ON CONFLICT (request_mac) DO UPDATE SET body_mac = EXCLUDED.body_mac, key_id = EXCLUDED.key_id,
+             salt = EXCLUDED.salt, token_id = EXCLUDED.token_id, create_time = EXCLUDED.create_time
+         WHERE token_requests.create_time <= now() - interval '24 hours'",
+        &request.request_mac,
+        &request.body_mac.tag,
+        &request.body_mac.key_id.to_bytes(),
+        &request.salt.0,
+        rows::uuid(request.token_id)
+    )
+    .execute(&mut *transaction)
+    .await?;
+    if done.rows_affected() == 1 {
+        return Ok(None);
+    }
+    let known = read(transaction, &request.request_mac).await?;
+    // Purged between the two statements: as good as a database that is away, and a retry helps.
+    known.map(Some).ok_or_else(|| sqlx::Error::RowNotFound.into())
+}
+
+async fn read(
+    transaction: &mut PgConnection,
+    request_mac: &[u8; 32],
+) -> Result<Option<KnownRequest>, StoreError> {
+    let row = sqlx::query!(
+        "SELECT body_mac, key_id, salt, token_id FROM token_requests
+         WHERE request_mac = $1 AND create_time > now() - interval '24 hours'",
+        request_mac
+    )
+    .fetch_optional(&mut *transaction)
+    .await?;
+    let Some(row) = row else { return Ok(None) };
+    let corrupt = |_| StoreError::Corrupt { table: "token_requests", column: "salt" };
+    let token = select_tokens!("WHERE id = $1", row.token_id).fetch_optional(transaction).await?;
+    Ok(Some(KnownRequest {
+        body_mac: rows::mac(&row.key_id, &row.body_mac)?,
+        salt: RequestSalt(row.salt.as_slice().try_into().map_err(corrupt)?),
+        token_id: rows::token_id(row.token_id),
+        token: token.map(rows::with_read_time).transpose()?,
+    }))
+}

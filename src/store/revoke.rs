@@ -1,0 +1,226 @@
+//! The transactions that revoke. Called by the revoke actions. Whatever they change they tell of before they
+//! commit, so that it can be forgotten also when the outcome is not known.
+
+use sqlx::PgConnection;
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use super::events::{self, EventKind};
+use super::rows::{self, TokenRow, select_tokens};
+use super::tokens::{lock_caller, lock_token};
+use super::{Store, StoreError, USER_DEADLINE, owners};
+use crate::domain::{
+    Caller, CredentialError, OrganizationId, ReservedScopes, RevokeReason, Scope, Scopes, Token, UserId,
+};
+use crate::secret::TokenId;
+
+/// How far a revocation goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Extent {
+    /// To the token and all that was rotated from it, however often.
+    Line,
+    /// To the token alone.
+    OnlyThis,
+}
+
+/// Told of the tokens that are about to change.
+pub type Touch<'a> = &'a (dyn Fn(&[TokenId]) + Send + Sync);
+
+/// A token that is revoked, by this call or before it.
+#[derive(Debug)]
+pub struct Revoked {
+    /// The token, with its first revocation.
+    pub token: Token,
+    /// From when on no replica accepts it.
+    pub effective_time: OffsetDateTime,
+}
+
+/// A user whose tokens are revoked.
+#[derive(Debug)]
+pub struct RevokedUser {
+    /// How many this call revoked.
+    pub count: u64,
+    /// From when on no replica accepts any of them.
+    pub effective_time: OffsetDateTime,
+}
+
+impl Store {
+    /// Revokes the token with this id, and what was rotated from it, when `allow` agrees to each; one that is
+    /// revoked already keeps its first time and reason. The inner result is `allow`'s own refusal, or the
+    /// caller's; `None`: no such token.
+    ///
+    /// # Errors
+    /// [`StoreError`], as for every call of the store; the outcome may be unknown then, and a repeat
+    /// is safe.
+    pub async fn revoke_token<E: From<CredentialError>>(
+        &self,
+        caller: &Caller,
+        id: TokenId,
+        extent: Extent,
+        reason: &RevokeReason,
+        allow: impl Fn(&Caller, Option<&Token>) -> Result<(), E>,
+        touch: Touch<'_>,
+    ) -> Result<Result<Option<Revoked>, E>, StoreError> {
+        let revoked = self
+            .retrying(async || {
+                let mut transaction = self.begin().await?;
+                let (caller, _) = match lock_caller(&mut transaction, caller, Some(id)).await? {
+                    Ok(judged) => judged,
+                    Err(refusal) => return Ok(Err(refusal.into())),
+                };
+                let target = lock_token(&mut transaction, id).await?;
+                if let Err(refusal) = allow(&caller, target.as_ref()) {
+                    return Ok(Err(refusal));
+                }
+                let Some(target) = target else { return Ok(Ok(None)) };
+                let line = match extent {
+                    Extent::Line => lock_line(&mut transaction, id).await?,
+                    Extent::OnlyThis => Vec::new(),
+                };
+                for token in &line {
+                    if let Err(refusal) = allow(&caller, Some(token)) {
+                        return Ok(Err(refusal));
+                    }
+                }
+                let all = std::iter::once(&target).chain(&line);
+                let ids: Vec<TokenId> =
+                    all.filter(|token| token.revoke_time.is_none()).map(|token| token.id).collect();
+                if ids.is_empty() {
+                    return Ok(Ok(Some(target)));
+                }
+                touch(&ids);
+                revoke(&mut transaction, &ids, reason).await?;
+                events::append_all(&mut transaction, EventKind::Revoked, &ids, &caller.principal).await?;
+                let token = select_tokens!("WHERE id = $1", rows::uuid(id))
+                    .fetch_one(&mut *transaction)
+                    .await?
+                    .try_into()?;
+                transaction.commit().await?;
+                Ok(Ok(Some(token)))
+            })
+            .await?;
+        match revoked {
+            Err(refusal) => Ok(Err(refusal)),
+            Ok(None) => Ok(Ok(None)),
+            Ok(Some(token)) => {
+                // In a statement of its own, so later than the commit that has returned.
+                let effective_time = self.effective_time().await?;
+                Ok(Ok(Some(Revoked { token, effective_time })))
+            }
+        }
+    }
+
+    /// Revokes all tokens of a user when `allow` agrees to the reserved scopes among them. The inner result is
+    /// `allow`'s own refusal, or the caller's.
+    ///
+    /// # Errors
+    /// [`StoreError`]; the outcome may be unknown then, and a repeat is safe.
+    pub async fn revoke_user_tokens<E: From<CredentialError>>(
+        &self,
+        caller: &Caller,
+        organization_id: &OrganizationId,
+        user_id: &UserId,
+        reason: &RevokeReason,
+        allow: impl Fn(&Caller, ReservedScopes) -> Result<(), E>,
+        touch: Touch<'_>,
+    ) -> Result<Result<RevokedUser, E>, StoreError> {
+        let revoked = self
+            .retrying_within(USER_DEADLINE, async || {
+                let mut transaction = self.begin_within(USER_DEADLINE).await?;
+                owners::lock_alone(&mut transaction, organization_id, user_id).await?;
+                let (caller, _) = match lock_caller(&mut transaction, caller, None).await? {
+                    Ok(judged) => judged,
+                    Err(refusal) => return Ok(Err(refusal.into())),
+                };
+                let (ids, reserved) =
+                    revoke_all_of(&mut transaction, organization_id, user_id, reason).await?;
+                if let Err(refusal) = allow(&caller, reserved) {
+                    return Ok(Err(refusal));
+                }
+                touch(&ids);
+                events::append_all(&mut transaction, EventKind::Revoked, &ids, &caller.principal).await?;
+                transaction.commit().await?;
+                Ok(Ok(ids.len() as u64))
+            })
+            .await?;
+        match revoked {
+            Err(refusal) => Ok(Err(refusal)),
+            Ok(count) => Ok(Ok(RevokedUser { count, effective_time: self.effective_time().await? })),
+        }
+    }
+}
+
+/// Locks what was rotated from a locked token, oldest first, until nothing more can be.
+async fn lock_line(transaction: &mut PgConnection, id: TokenId) -> Result<Vec<Token>, StoreError> {
+    let mut line: Vec<Token> = Vec::new();
+    loop {
+        let last = line.last().map_or(id, |token| token.id);
+        // Locked together, in the order in which rotations lock; then looked again, since the last of them may
+        // have been rotated before its lock was ours.
+        let found = select_tokens!(
+            "WHERE id IN (
+                 WITH RECURSIVE line AS (
+                     SELECT t.id FROM tokens t WHERE t.rotated_from = $1
+                     UNION ALL SELECT t.id FROM tokens t JOIN line ON t.rotated_from = line.id)
+                 SELECT line.id FROM line)
+             ORDER BY create_time, id FOR UPDATE",
+            rows::uuid(last)
+        )
+        .fetch_all(&mut *transaction)
+        .await?;
+        if found.is_empty() {
+            return Ok(line);
+        }
+        for row in found {
+            line.push(row.try_into()?);
+        }
+    }
+}
+
+async fn revoke(
+    transaction: &mut PgConnection,
+    ids: &[TokenId],
+    reason: &RevokeReason,
+) -> Result<(), StoreError> {
+    let ids: Vec<Uuid> = ids.iter().copied().map(rows::uuid).collect();
+    // The first time and reason stay, whoever gets here second.
+    sqlx::query!(
+        "UPDATE tokens SET revoke_time = now(), revoke_reason = $2 WHERE id = ANY($1) AND revoke_time IS NULL",
+        &ids,
+        reason.as_str()
+    )
+    .execute(transaction)
+    .await?;
+    Ok(())
+}
+
+/// Revokes what a user has, and returns it with the reserved scopes of all of it.
+async fn revoke_all_of(
+    transaction: &mut PgConnection,
+    organization_id: &OrganizationId,
+    user_id: &UserId,
+    reason: &RevokeReason,
+) -> Result<(Vec<TokenId>, ReservedScopes), StoreError> {
+    let rows = sqlx::query!(
+        r#"UPDATE tokens SET revoke_time = now(), revoke_reason = $3
+           WHERE organization_id = $1 AND user_id = $2 AND revoke_time IS NULL
+           RETURNING id, ARRAY(SELECT scope FROM unnest(scopes) AS scope WHERE scope LIKE 'tokend:%')
+               AS "reserved!""#,
+        organization_id.as_str(),
+        user_id.as_str(),
+        reason.as_str()
+    )
+    .fetch_all(transaction)
+    .await?;
+    let mut reserved = ReservedScopes::default();
+    let mut ids = Vec::with_capacity(rows.len());
+    for row in rows {
+        ids.push(rows::token_id(row.id));
+        if !row.reserved.is_empty() {
+            let corrupt = |_| StoreError::Corrupt { table: "tokens", column: "scopes" };
+            let scopes = row.reserved.iter().map(|text| Scope::parse(text)).collect::<Result<_, _>>();
+            reserved = reserved.and(Scopes::new(scopes.map_err(corrupt)?).map_err(corrupt)?.reserved());
+        }
+    }
+    Ok((ids, reserved))
+}

@@ -1,0 +1,84 @@
+//! The transaction that puts a new token in an old one's place. Called by the rotate action.
+
+use time::OffsetDateTime;
+
+use super::events::{self, EventKind};
+use super::requests::{self, NewRequest, Stored};
+use super::tokens::{NewToken, insert, lock_caller, lock_token};
+use super::{Store, StoreError, owners, rows};
+use crate::domain::{Caller, CredentialError, Token};
+use crate::secret::TokenId;
+
+/// A token to be stored in another one's place.
+#[derive(Debug)]
+pub struct Rotation {
+    /// The new one.
+    pub new: NewToken,
+    /// When the old one is to end.
+    pub old_expire_time: OffsetDateTime,
+}
+
+/// What there is to rotate, locked.
+#[derive(Debug, Clone, Copy)]
+pub struct Rotatable<'a> {
+    /// The token, if there is one.
+    pub token: Option<&'a Token>,
+    /// What was put in its place before.
+    pub successor: Option<TokenId>,
+    /// The transaction's time.
+    pub now: OffsetDateTime,
+}
+
+impl Store {
+    /// Puts what `prepare` makes in the place of `old`, for the caller as it stands in this transaction; or
+    /// returns what answered the same request before. `old` is read anew: only its id and its owner count. The
+    /// inner result is `prepare`'s own refusal, or the caller's.
+    ///
+    /// # Errors
+    /// [`StoreError`], as for every call of the store; nothing is stored then, unless the commit's outcome is
+    /// unknown.
+    pub async fn rotate_token<E: From<CredentialError>>(
+        &self,
+        caller: &Caller,
+        old: &Token,
+        request: Option<&NewRequest>,
+        prepare: impl Fn(&Caller, Rotatable<'_>) -> Result<Rotation, E>,
+    ) -> Result<Result<Stored<Token>, E>, StoreError> {
+        self.retrying(async || {
+            let mut transaction = self.begin().await?;
+            owners::lock_shared(&mut transaction, &old.organization_id, &old.user_id).await?;
+            let (caller, now) = match lock_caller(&mut transaction, caller, Some(old.id)).await? {
+                Ok(judged) => judged,
+                Err(refusal) => return Ok(Err(refusal.into())),
+            };
+            if let Some(request) = request
+                && let Some(known) = requests::claim(&mut transaction, request).await?
+            {
+                return Ok(Ok(Stored::Known(caller, Box::new(known))));
+            }
+            let token = lock_token(&mut transaction, old.id).await?;
+            let successor = sqlx::query!("SELECT id FROM tokens WHERE rotated_from = $1", rows::uuid(old.id))
+                .fetch_optional(&mut *transaction)
+                .await?
+                .map(|row| rows::token_id(row.id));
+            let Rotation { new, old_expire_time } =
+                match prepare(&caller, Rotatable { token: token.as_ref(), successor, now }) {
+                    Ok(rotation) => rotation,
+                    Err(refusal) => return Ok(Err(refusal)),
+                };
+            sqlx::query!(
+                "UPDATE tokens SET expire_time = $2 WHERE id = $1",
+                rows::uuid(old.id),
+                old_expire_time
+            )
+            .execute(&mut *transaction)
+            .await?;
+            insert(&mut transaction, &new).await?;
+            events::append(&mut transaction, EventKind::Rotated, old, &caller.principal).await?;
+            events::append(&mut transaction, EventKind::Created, &new.token, &caller.principal).await?;
+            transaction.commit().await?;
+            Ok(Ok(Stored::New(new.token)))
+        })
+        .await
+    }
+}

@@ -1,0 +1,44 @@
+//! How tokens follow one another and end: rotation, requests that are answered once however often they are sent,
+//! revocation by possession and of everything that a user has.
+
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+
+#[expect(dead_code, reason = "each suite uses its part")]
+#[path = "../support/mod.rs"]
+mod support;
+
+mod leavers;
+mod lost_replies;
+mod possession;
+mod repeats;
+mod rotation;
+mod self_rotation;
+
+use prost_types::Duration;
+use tokend::grpc::proto::{GetTokenRequest, Token, Verdict};
+use tonic::Status;
+use tonic_types::StatusExt as _;
+
+use support::client::{Client, verified};
+
+/// Shows a token, which must be there.
+async fn got(client: &mut Client, id: &str) -> Token {
+    let request = GetTokenRequest { token_id: id.to_owned() };
+    client.get_token(request).await.unwrap().into_inner().token.unwrap()
+}
+
+/// Asks for a verdict without requiring anything.
+async fn verdict(client: &mut Client, secret: &str) -> Verdict {
+    verified(client, secret, &[]).await.verdict()
+}
+
+/// Returns what a refusal's metadata says under a key.
+fn metadata(status: &Status, key: &str) -> String {
+    status.get_details_error_info().unwrap().metadata[key].clone()
+}
+
+/// Returns whole seconds, as messages want them.
+#[expect(clippy::unnecessary_wraps, reason = "as the messages want it")]
+fn seconds(seconds: i64) -> Option<Duration> {
+    Some(Duration { seconds, nanos: 0 })
+}

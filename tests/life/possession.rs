@@ -1,0 +1,132 @@
+//! Whoever finds a secret can end its token, and learns no more of it than that.
+
+use tokend::grpc::proto::revoke_token_request::Target;
+use tokend::grpc::proto::{RevokeTokenRequest, Token, TokenState, Verdict};
+use tokend::secret::TokenId;
+use tonic::Code;
+
+use super::{got, verdict};
+use crate::support::client::{created, created_with, forged, ordinary, rotated, rotation, unknown_id};
+use crate::support::replica::{Replica, keyring, new_key};
+use crate::support::status::{fields, refused};
+
+fn found(secret: &str) -> RevokeTokenRequest {
+    RevokeTokenRequest {
+        target: Some(Target::Secret(secret.to_owned())),
+        reason: "found in a public place".to_owned(),
+        only_this: false,
+    }
+}
+
+#[tokio::test]
+async fn any_caller_revokes_the_token_whose_secret_it_has() {
+    let replica = Replica::start().await;
+    let mut root = replica.root();
+    let finders = [("finder", &[][..]), ("finder", &["tokend:verify"]), ("acme", &["tokend:write"])];
+
+    for (organization, scopes) in finders {
+        for leaked in [&["repo:read"][..], &["tokend:write"], &["tokend:root"]] {
+            let made = created_with(&mut root, "acme", leaked).await;
+            let mut finder = replica.caller(organization, scopes).await;
+            assert_eq!(verdict(&mut root, &made.secret).await, Verdict::Valid);
+
+            let answer = finder.revoke_token(found(&made.secret)).await.unwrap().into_inner();
+
+            assert_eq!(verdict(&mut root, &made.secret).await, Verdict::Revoked);
+            let token = got(&mut root, &made.token.unwrap().id).await;
+            assert_eq!(token.revoke_reason, "found in a public place");
+            assert!(answer.effective_time.is_some());
+            let told = Token {
+                id: token.id,
+                state: TokenState::Revoked.into(),
+                revoke_time: token.revoke_time,
+                ..Token::default()
+            };
+            assert_eq!(answer.token, Some(told), "{organization} {scopes:?}: no more than that");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_caller_that_could_get_the_token_is_shown_it() {
+    let replica = Replica::start().await;
+    let mut root = replica.root();
+    let mut reader = replica.caller("acme", &["tokend:read"]).await;
+    let made = created_with(&mut root, "acme", &["repo:read"]).await;
+    let other = created_with(&mut root, "other", &["repo:read"]).await;
+
+    let shown = reader.revoke_token(found(&made.secret)).await.unwrap().into_inner().token.unwrap();
+    let hidden = reader.revoke_token(found(&other.secret)).await.unwrap().into_inner().token.unwrap();
+
+    assert_eq!(shown, got(&mut root, &shown.id).await);
+    assert_eq!((hidden.state(), &*hidden.user_id), (TokenState::Revoked, ""));
+}
+
+#[tokio::test]
+async fn a_token_ends_itself_and_what_was_rotated_from_it() {
+    let replica = Replica::start().await;
+    let mut root = replica.root();
+    let old = created(&mut root, ordinary()).await;
+    let id = old.token.unwrap().id;
+    let new = rotated(&mut root, rotation(&id)).await;
+    let mut finder = replica.caller("finder", &[]).await;
+    assert_eq!(verdict(&mut root, &new.secret).await, Verdict::Valid);
+
+    // The old one has expired, and its secret still proves who may end what came of it.
+    let answer = finder.revoke_token(found(&old.secret)).await.unwrap().into_inner();
+
+    assert_eq!(answer.token.unwrap().id, id);
+    assert_eq!(verdict(&mut root, &new.secret).await, Verdict::Revoked);
+    let own = created(&mut root, ordinary()).await;
+    replica.client(&own.secret).revoke_token(found(&own.secret)).await.unwrap();
+    assert_eq!(verdict(&mut root, &own.secret).await, Verdict::Revoked);
+}
+
+#[tokio::test]
+async fn revoking_again_keeps_the_first_time_and_reason() {
+    let replica = Replica::start().await;
+    let mut root = replica.root();
+    let made = created(&mut root, ordinary()).await;
+    let first = root.revoke_token(found(&made.secret)).await.unwrap().into_inner().token;
+    let again = RevokeTokenRequest { reason: "again".to_owned(), ..found(&made.secret) };
+
+    let second = root.revoke_token(again).await.unwrap().into_inner().token;
+
+    assert_eq!(second, first);
+}
+
+#[tokio::test]
+async fn a_guess_revokes_nothing() {
+    let replica = Replica::start().await;
+    let mut root = replica.root();
+    let made = created(&mut root, ordinary()).await;
+    let known = TokenId::parse(&made.token.unwrap().id).unwrap();
+    let mut finder = replica.caller("finder", &[]).await;
+
+    for secret in [forged(known), forged(unknown_id())] {
+        refused(finder.revoke_token(found(&secret)).await, Code::NotFound, "TOKEN_NOT_FOUND");
+    }
+    for text in ["", "tokd_", &made.secret[..75], &format!("{} ", made.secret)] {
+        let outcome = finder.revoke_token(found(text)).await;
+        let status = refused(outcome, Code::InvalidArgument, "INVALID_FIELD");
+        assert_eq!(fields(&status), ["secret"]);
+        assert!(text.is_empty() || !status.message().contains(text), "the text in {status:?}");
+    }
+    assert_eq!(verdict(&mut root, &made.secret).await, Verdict::Valid);
+}
+
+#[tokio::test]
+async fn a_secret_proves_its_token_also_when_the_keys_are_lost() {
+    let replica = Replica::start().await;
+    let made = created(&mut replica.root(), ordinary()).await;
+    let known = TokenId::parse(&made.token.unwrap().id).unwrap();
+    let mut config = replica.installation.config();
+    config.keyring = keyring(&[&new_key()]);
+    let other = replica.installation.serve(config).await;
+    let mut finder = other.root();
+
+    refused(finder.revoke_token(found(&forged(known))).await, Code::NotFound, "TOKEN_NOT_FOUND");
+    finder.revoke_token(found(&made.secret)).await.unwrap();
+
+    assert_eq!(verdict(&mut finder, &made.secret).await, Verdict::Revoked);
+}
