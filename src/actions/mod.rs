@@ -16,6 +16,7 @@ use crate::store::{Store, StoreError};
 
 pub mod bootstrap;
 pub mod create;
+pub mod events;
 pub mod get;
 pub mod list;
 mod request;

@@ -303,7 +303,7 @@ fn order(text: &str) -> Result<Order, FieldError> {
     }
 }
 
-fn page_size(number: i32) -> Result<u32, FieldError> {
+pub(super) fn page_size(number: i32) -> Result<u32, FieldError> {
     match u32::try_from(number) {
         Ok(0) => Ok(DEFAULT_PAGE_SIZE),
         Ok(size) => Ok(size.min(MAX_PAGE_SIZE)),

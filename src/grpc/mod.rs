@@ -1,6 +1,7 @@
 //! The gRPC face: messages become domain types on the way in and answers on the way out. Built by the
 //! server. Knows the actions and the engine; never the store.
 
+mod audit;
 mod callers;
 mod changes;
 mod convert;

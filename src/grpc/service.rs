@@ -12,24 +12,25 @@ use super::callers::Callers;
 use super::convert::Wanted;
 use super::error::CallError;
 use super::proto::{
-    CreateTokenRequest, CreateTokenResponse, GetTokenRequest, GetTokenResponse, ListTokensRequest,
-    ListTokensResponse, RevokeTokenRequest, RevokeTokenResponse, RevokeUserTokensRequest,
-    RevokeUserTokensResponse, RotateTokenRequest, RotateTokenResponse, UpdateTokenRequest,
-    UpdateTokenResponse, VerifyRequest, VerifyStreamRequest, WatchTokensRequest,
+    CreateTokenRequest, CreateTokenResponse, GetTokenRequest, GetTokenResponse, ListTokenEventsRequest,
+    ListTokenEventsResponse, ListTokensRequest, ListTokensResponse, RevokeTokenRequest, RevokeTokenResponse,
+    RevokeUserTokensRequest, RevokeUserTokensResponse, RotateTokenRequest, RotateTokenResponse,
+    UpdateTokenRequest, UpdateTokenResponse, VerifyRequest, VerifyStreamRequest, WatchTokensRequest,
 };
 use super::reply::VerifyReply;
 use super::server::token_service_server::{TokenService, TokenServiceServer};
 use super::stream::VerifyAnswers;
 use super::watch::{WatchStream, Watcher};
-use super::{MAX_REQUEST_BYTES, convert, status};
+use super::{MAX_REQUEST_BYTES, audit, convert, status};
 use crate::actions::Actions;
 use crate::deadline;
-use crate::domain::{Caller, CredentialError, Permission, Principal};
+use crate::domain::{Caller, CredentialError, FieldError, Permission, Principal, Violations};
 use crate::listener::Peer;
 use crate::metrics::{Metrics, Rpc};
+use crate::provenance::{self, ActingUser, Provenance};
 use crate::secret::Keyring;
 use crate::shares::{Refused, Shares};
-use crate::telemetry::{self, Sampling};
+use crate::telemetry::{self, Sampling, TraceContext};
 use crate::verify::{Answer, AuthenticateError, Consistency, Credential, Engine, Question, Share};
 use crate::watch::Hub;
 
@@ -76,7 +77,8 @@ impl TokenApi {
     where
         F: Future<Output = Result<A, CallError>> + 'a,
     {
-        let span = self.span(rpc, &request);
+        let context = self.sampling.context(traceparent(&request));
+        let (span, trace_id) = (self.span(rpc, &context), context.trace_id);
         let started = Instant::now();
         let timeout = request.metadata().get("grpc-timeout").and_then(|value| value.to_str().ok());
         let timeout = timeout.and_then(deadline::parse_timeout);
@@ -85,9 +87,13 @@ impl TokenApi {
                 Ok(credential) => {
                     let principal = &credential.caller().principal;
                     Span::current().record("caller", field::display(principal));
-                    match self.places.take(principal.clone()) {
-                        Ok(_place) => work(credential, request.into_inner()).await,
-                        Err(refused) => Err(refused.into()),
+                    match (self.places.take(principal.clone()), acting_user(&request)) {
+                        (Ok(_place), Ok(acting_user)) => {
+                            let provenance = Provenance { acting_user, trace_id: Some(trace_id) };
+                            provenance::within(provenance, work(credential, request.into_inner())).await
+                        }
+                        (Err(refused), _) => Err(refused.into()),
+                        (_, Err(violations)) => Err(violations.into()),
                     }
                 }
                 Err(error) => Err(self.refuse(error, &request).await),
@@ -119,8 +125,7 @@ impl TokenApi {
 
 impl TokenApi {
     /// Begins the call's span, in the caller's trace if it brings one.
-    fn span<M>(&self, rpc: Rpc, request: &Request<M>) -> Span {
-        let context = self.sampling.context(traceparent(request));
+    fn span(&self, rpc: Rpc, context: &TraceContext) -> Span {
         let span = tracing::info_span!(
             "rpc",
             otel.name = rpc.name(),
@@ -132,9 +137,16 @@ impl TokenApi {
             user.id = field::Empty,
             verdict = field::Empty,
         );
-        telemetry::adopt(&span, &context, self.sampling);
+        telemetry::adopt(&span, context, self.sampling);
         span
     }
+}
+
+/// Reads for whom a trusted frontend acts.
+fn acting_user<M>(request: &Request<M>) -> Result<Option<ActingUser>, Violations> {
+    let Some(value) = request.metadata().get("tokend-acting-user") else { return Ok(None) };
+    let parsed = value.to_str().map_err(|_| FieldError::ControlCharacter).and_then(ActingUser::parse);
+    parsed.map(Some).map_err(|error| Violations::one("tokend-acting-user", &error))
 }
 
 fn traceparent<M>(request: &Request<M>) -> Option<&str> {
@@ -343,6 +355,19 @@ impl TokenService for TokenApi {
             let (engine, hub) = (Arc::clone(&self.engine), Arc::clone(&self.hub));
             let watcher = Watcher { engine, hub, keyring: Arc::clone(&self.keyring), credential };
             watcher.start(&message, self.draining.clone()).await
+        })
+        .await
+    }
+
+    async fn list_token_events(
+        &self,
+        request: Request<ListTokenEventsRequest>,
+    ) -> Result<Response<ListTokenEventsResponse>, Status> {
+        self.call(Rpc::ListTokenEvents, request, async |credential, message| {
+            let caller = credential.caller();
+            caller.require(Permission::Read)?;
+            let request = audit::list_request(message)?;
+            Ok(audit::list_response(self.actions.list_events(caller, request).await?))
         })
         .await
     }

@@ -43,10 +43,11 @@ pub enum Rpc {
     Verify,
     VerifyStream,
     WatchTokens,
+    ListTokenEvents,
 }
 
 impl Rpc {
-    const ALL: [Self; 10] = [
+    const ALL: [Self; 11] = [
         Self::CreateToken,
         Self::GetToken,
         Self::ListTokens,
@@ -57,6 +58,7 @@ impl Rpc {
         Self::Verify,
         Self::VerifyStream,
         Self::WatchTokens,
+        Self::ListTokenEvents,
     ];
 
     /// Returns the RPC's name in the contract.
@@ -73,6 +75,7 @@ impl Rpc {
             Self::Verify => "Verify",
             Self::VerifyStream => "VerifyStream",
             Self::WatchTokens => "WatchTokens",
+            Self::ListTokenEvents => "ListTokenEvents",
         }
     }
 }

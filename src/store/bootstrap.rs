@@ -47,7 +47,8 @@ impl Store {
             }
             let new = prepare(found.now).map_err(StoreError::BeforeCommit)?;
             insert(&mut transaction, &new).await?;
-            events::append(&mut transaction, EventKind::Created, &new.token, &Principal::Bootstrap).await?;
+            events::append(&mut transaction, EventKind::Created, None, &new.token, &Principal::Bootstrap)
+                .await?;
             transaction.commit().await?;
             Ok(FirstRoot::Stored)
         })

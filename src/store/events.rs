@@ -2,66 +2,65 @@
 //! transaction. Called by the other files of the store.
 
 use sqlx::PgConnection;
+use sqlx::types::Json;
 
 use super::{StoreError, rows};
+pub(super) use crate::domain::event::EventKind;
+use crate::domain::event::{FieldChange, field_changes};
 use crate::domain::{Principal, Token};
+use crate::provenance::{self, ActingUser};
 use crate::secret::TokenId;
 
-/// What happened to a token.
-#[derive(Debug, Clone, Copy)]
-pub(super) enum EventKind {
-    Created,
-    Updated,
-    Rotated,
-    Revoked,
-}
-
-impl EventKind {
-    const fn word(self) -> &'static str {
-        match self {
-            Self::Created => "created",
-            Self::Updated => "updated",
-            Self::Rotated => "rotated",
-            Self::Revoked => "revoked",
-        }
-    }
-}
-
-/// Appends one event, at the transaction's time.
+/// Appends one event, at the transaction's time, with what differs from `old`.
 pub(super) async fn append(
     transaction: &mut PgConnection,
     kind: EventKind,
+    old: Option<&Token>,
     token: &Token,
     actor: &Principal,
 ) -> Result<(), StoreError> {
+    let provenance = provenance::current();
+    let trace_id = provenance.trace_id.map(|id| id.0.to_vec());
     sqlx::query!(
-        "INSERT INTO token_events (kind, token_id, organization_id, user_id, actor)
-         VALUES ($1, $2, $3, $4, $5)",
+        "INSERT INTO token_events
+             (kind, token_id, organization_id, user_id, actor, acting_user, trace_id, changes)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
         kind.word(),
         rows::uuid(token.id),
         token.organization_id.as_str(),
         token.user_id.as_str(),
-        actor.to_string()
+        actor.to_string(),
+        provenance.acting_user.as_ref().map(ActingUser::as_str),
+        trace_id.as_deref(),
+        Json(field_changes(old, token)) as _
     )
     .execute(transaction)
     .await?;
     Ok(())
 }
 
-/// Appends an event for each of these tokens, at the transaction's time.
+/// Appends an event for each of these tokens, at the transaction's time, all with the same changes.
 pub(super) async fn append_all(
     transaction: &mut PgConnection,
     kind: EventKind,
     ids: &[TokenId],
+    changes: &[FieldChange],
     actor: &Principal,
 ) -> Result<(), StoreError> {
+    let provenance = provenance::current();
+    let trace_id = provenance.trace_id.map(|id| id.0.to_vec());
     let ids: Vec<_> = ids.iter().copied().map(rows::uuid).collect();
     sqlx::query!(
-        "INSERT INTO token_events (kind, token_id, organization_id, user_id, actor)
-         SELECT $1, id, organization_id, user_id, $3 FROM tokens WHERE id = ANY($2) ORDER BY create_time, id",
+        "INSERT INTO token_events
+             (kind, token_id, organization_id, user_id, actor, acting_user, trace_id, changes)
+         SELECT $1, id, organization_id, user_id, $3, $4, $5, $6
+         FROM tokens WHERE id = ANY($2) ORDER BY create_time, id",
         kind.word(),
         &ids,
-        actor.to_string()
+        actor.to_string(),
+        provenance.acting_user.as_ref().map(ActingUser::as_str),
+        trace_id.as_deref(),
+        Json(changes) as _
     )
     .execute(transaction)
     .await?;

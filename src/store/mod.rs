@@ -11,6 +11,7 @@ use sqlx::{Postgres, Transaction};
 
 use crate::deadline;
 
+mod audit;
 mod bootstrap;
 mod changes;
 mod events;
@@ -30,6 +31,7 @@ mod update;
 mod uses;
 mod watch;
 
+pub use audit::EventFilter;
 pub use bootstrap::FirstRoot;
 pub use changes::{ChangePage, PagePosition, Snapshot};
 pub use line::{Epoch, Line, Lines, Listener};

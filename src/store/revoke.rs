@@ -9,6 +9,7 @@ use super::events::{self, EventKind};
 use super::rows::{self, TokenRow, select_tokens};
 use super::tokens::{lock_caller, lock_token};
 use super::{Store, StoreError, USER_DEADLINE, owners};
+use crate::domain::event::FieldChange;
 use crate::domain::{
     Caller, CredentialError, OrganizationId, ReservedScopes, RevokeReason, Scope, Scopes, Token, UserId,
 };
@@ -90,7 +91,9 @@ impl Store {
                 }
                 touch(&ids);
                 revoke(&mut transaction, &ids, reason).await?;
-                events::append_all(&mut transaction, EventKind::Revoked, &ids, &caller.principal).await?;
+                let changes = given(reason);
+                events::append_all(&mut transaction, EventKind::Revoked, &ids, &changes, &caller.principal)
+                    .await?;
                 let token = select_tokens!("WHERE id = $1", rows::uuid(id))
                     .fetch_one(&mut *transaction)
                     .await?
@@ -138,7 +141,9 @@ impl Store {
                     return Ok(Err(refusal));
                 }
                 touch(&ids);
-                events::append_all(&mut transaction, EventKind::Revoked, &ids, &caller.principal).await?;
+                let changes = given(reason);
+                events::append_all(&mut transaction, EventKind::Revoked, &ids, &changes, &caller.principal)
+                    .await?;
                 transaction.commit().await?;
                 Ok(Ok(ids.len() as u64))
             })
@@ -223,4 +228,11 @@ async fn revoke_all_of(
         }
     }
     Ok((ids, reserved))
+}
+
+/// Returns what the audit log says of a revocation beside its time: the reason, if one was given.
+fn given(reason: &RevokeReason) -> Vec<FieldChange> {
+    let new = Some(reason.as_str().to_owned()).filter(|text| !text.is_empty());
+    let change = new.map(|new| FieldChange { field: "revoke_reason".to_owned(), old: None, new: Some(new) });
+    change.into_iter().collect()
 }

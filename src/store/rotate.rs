@@ -74,8 +74,10 @@ impl Store {
             .execute(&mut *transaction)
             .await?;
             insert(&mut transaction, &new).await?;
-            events::append(&mut transaction, EventKind::Rotated, old, &caller.principal).await?;
-            events::append(&mut transaction, EventKind::Created, &new.token, &caller.principal).await?;
+            let ending = Token { expire_time: Some(old_expire_time), ..old.clone() };
+            events::append(&mut transaction, EventKind::Rotated, Some(old), &ending, &caller.principal)
+                .await?;
+            events::append(&mut transaction, EventKind::Created, None, &new.token, &caller.principal).await?;
             transaction.commit().await?;
             Ok(Ok(Stored::New(new.token)))
         })

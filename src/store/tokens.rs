@@ -69,7 +69,7 @@ impl Store {
                 Err(refusal) => return Ok(Err(refusal)),
             };
             insert(&mut transaction, &new).await?;
-            events::append(&mut transaction, EventKind::Created, &new.token, &caller.principal).await?;
+            events::append(&mut transaction, EventKind::Created, None, &new.token, &caller.principal).await?;
             transaction.commit().await?;
             Ok(Ok(Stored::New(new.token)))
         })

@@ -52,7 +52,8 @@ impl Store {
             )
             .execute(&mut *transaction)
             .await?;
-            events::append(&mut transaction, EventKind::Updated, &token, &caller.principal).await?;
+            events::append(&mut transaction, EventKind::Updated, before.as_ref(), &token, &caller.principal)
+                .await?;
             transaction.commit().await?;
             Ok(Ok((token, now)))
         })

@@ -1,8 +1,8 @@
 //! A caller acts in its own organization alone, unless its scopes say otherwise.
 
 use tokend::grpc::proto::{
-    CreateTokenRequest, GetTokenRequest, ListTokensRequest, RevokeUserTokensRequest, Verdict,
-    VerifyStreamRequest, WatchTokensRequest,
+    CreateTokenRequest, GetTokenRequest, ListTokenEventsRequest, ListTokensRequest, RevokeUserTokensRequest,
+    Verdict, VerifyStreamRequest, WatchTokensRequest,
 };
 use tonic::{Code, Status};
 
@@ -78,6 +78,11 @@ async fn reach(caller: &mut Client, method: &str, id: &str, secret: &str) -> (Re
         "WatchTokens" => {
             let request = WatchTokensRequest { organization_id: "other".to_owned(), ..Default::default() };
             (caller.watch_tokens(request).await.map(drop), forbidden)
+        }
+        "ListTokenEvents" => {
+            let request =
+                ListTokenEventsRequest { organization_id: "other".to_owned(), ..Default::default() };
+            (caller.list_token_events(request).await.map(drop), forbidden)
         }
         unknown => panic!("say here how {unknown} is kept within an organization"),
     }

@@ -15,7 +15,7 @@ const RESERVED: [&str; 5] =
 fn opened_by(method: &str) -> &'static [&'static str] {
     match method {
         "Verify" | "VerifyStream" => &["tokend:verify", "tokend:verify:any", "tokend:root"],
-        "GetToken" | "ListTokens" => &["tokend:read", "tokend:root"],
+        "GetToken" | "ListTokens" | "ListTokenEvents" => &["tokend:read", "tokend:root"],
         "CreateToken" | "UpdateToken" | "RotateToken" | "RevokeToken" | "RevokeUserTokens" => {
             &["tokend:write", "tokend:root"]
         }

@@ -1,0 +1,92 @@
+//! Reading the audit log, page by page. Called by `ListTokenEvents`.
+
+use super::{ActionError, Actions};
+use crate::domain::event::TokenEvent;
+use crate::domain::page::PageTokenError;
+use crate::domain::{Caller, OrganizationId, Permission, UserId};
+use crate::secret::{Keyring, TokenId};
+use crate::store::EventFilter;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+
+/// What is asked for; all filters that are given apply together.
+#[derive(Debug, Clone)]
+pub struct ListEvents {
+    /// Whose tokens' events; `None`: see [`Caller::listed_organization`].
+    pub organization_id: Option<OrganizationId>,
+    /// Only this token's.
+    pub token_id: Option<TokenId>,
+    /// Only those of this user's tokens.
+    pub user_id: Option<UserId>,
+    /// The most events to return.
+    pub page_size: u32,
+    /// Where the last page ended; `None`: from the newest on.
+    pub page_token: Option<String>,
+}
+
+/// One page, newest first.
+#[derive(Debug)]
+pub struct EventPage {
+    /// The events.
+    pub events: Vec<TokenEvent>,
+    /// Continues after this page; `None`: it was the last one.
+    pub next_page_token: Option<String>,
+}
+
+impl Actions {
+    /// Lists events for a caller with `tokend:read`.
+    ///
+    /// # Errors
+    /// [`ActionError`]: access, a foreign page token, the database.
+    pub async fn list_events(&self, caller: &Caller, request: ListEvents) -> Result<EventPage, ActionError> {
+        caller.require(Permission::Read)?;
+        let organization_id = caller.listed_organization(request.organization_id.clone())?;
+        let filter = EventFilter {
+            organization_id: organization_id.as_ref(),
+            token_id: request.token_id,
+            user_id: request.user_id.as_ref(),
+        };
+        let bound = bound(filter);
+        let before = request.page_token.map(|text| parse(&text, &bound, &self.keyring)).transpose()?;
+
+        // One more than fits tells whether there is a next page.
+        let mut events = self.store.list_events(filter, before, request.page_size + 1).await?;
+        let more = events.len() > request.page_size as usize;
+        events.truncate(request.page_size as usize);
+        let last = events.last().filter(|_| more);
+        let next_page_token = last.map(|event| render(event.id, &bound, &self.keyring));
+        Ok(EventPage { events, next_page_token })
+    }
+}
+
+/// Returns the filters as bytes, each preceded by whether it is there and how long it is.
+fn bound(filter: EventFilter<'_>) -> Vec<u8> {
+    let parts = [
+        filter.organization_id.map(|id| id.as_str().as_bytes().to_vec()),
+        filter.token_id.map(|id| id.to_bytes().to_vec()),
+        filter.user_id.map(|id| id.as_str().as_bytes().to_vec()),
+    ];
+    // What no other authenticated text begins with.
+    let mut bytes = b"events1".to_vec();
+    for part in parts {
+        bytes.push(u8::from(part.is_some()));
+        let part = part.unwrap_or_default();
+        bytes.extend_from_slice(&(part.len() as u64).to_be_bytes());
+        bytes.extend_from_slice(&part);
+    }
+    bytes
+}
+
+fn render(id: i64, bound: &[u8], keyring: &Keyring) -> String {
+    let id = id.to_be_bytes();
+    URL_SAFE_NO_PAD.encode([&id[..], &keyring.sign_page(&[bound, &id].concat())].concat())
+}
+
+fn parse(text: &str, bound: &[u8], keyring: &Keyring) -> Result<i64, PageTokenError> {
+    let bytes = URL_SAFE_NO_PAD.decode(text).map_err(|_| PageTokenError)?;
+    let (id, tag) = bytes.split_first_chunk::<8>().ok_or(PageTokenError)?;
+    let tag: &[u8; 16] = tag.try_into().map_err(|_| PageTokenError)?;
+    let genuine = keyring.verify_page(&[bound, id].concat(), tag);
+    if genuine { Ok(i64::from_be_bytes(*id)) } else { Err(PageTokenError) }
+}

@@ -1,0 +1,161 @@
+//! What the audit log tells of a token: what happened, and which fields it changed. Called by the store, which
+//! writes and reads it, and by every reply that shows it. Knows no secrets: a token has none.
+
+use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
+
+use super::{OrganizationId, Token, UserId};
+use crate::secret::TokenId;
+
+/// What happened to a token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EventKind {
+    /// It was created, by a call or as the successor of a rotation.
+    Created,
+    /// Its fields were changed.
+    Updated,
+    /// A successor was made for it.
+    Rotated,
+    /// It was revoked.
+    Revoked,
+    /// It will expire soon.
+    ExpiresSoon,
+    /// It was deleted, long after its end.
+    Purged,
+}
+
+impl EventKind {
+    /// Every kind.
+    pub const ALL: [Self; 6] =
+        [Self::Created, Self::Updated, Self::Rotated, Self::Revoked, Self::ExpiresSoon, Self::Purged];
+
+    /// Returns the kind's word.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Created => "created",
+            Self::Updated => "updated",
+            Self::Rotated => "rotated",
+            Self::Revoked => "revoked",
+            Self::ExpiresSoon => "expires_soon",
+            Self::Purged => "purged",
+        }
+    }
+
+    /// Finds the kind with this word.
+    #[must_use]
+    pub fn from_word(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.word() == word)
+    }
+}
+
+/// One field before and after.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FieldChange {
+    /// The field's name in the contract.
+    pub field: String,
+    /// What it was; absent: it had no value.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub old: Option<String>,
+    /// What it is; absent: it has no value.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub new: Option<String>,
+}
+
+/// One entry of the audit log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TokenEvent {
+    /// Its number, in the order of writing.
+    pub id: i64,
+    /// When it happened.
+    pub event_time: OffsetDateTime,
+    /// What happened.
+    pub kind: EventKind,
+    /// To which token.
+    pub token_id: TokenId,
+    /// Where that lives.
+    pub organization_id: OrganizationId,
+    /// Whose it is.
+    pub user_id: UserId,
+    /// Who did it: a principal, or `tokend` for its own jobs.
+    pub actor: String,
+    /// For whom, as the caller says.
+    pub acting_user: Option<String>,
+    /// Within which trace.
+    pub trace_id: Option<[u8; 16]>,
+    /// Which fields it changed; empty where that was not recorded.
+    pub changes: Vec<FieldChange>,
+}
+
+/// Returns what changed between two states of a token; without an old one, all that it has.
+#[must_use]
+pub fn field_changes(old: Option<&Token>, new: &Token) -> Vec<FieldChange> {
+    let fields = [
+        field("name", old, new, |token| Some(token.name.as_str().to_owned())),
+        field("scopes", old, new, |token| listed(token.scopes.iter().map(|scope| scope.as_str().to_owned()))),
+        field("labels", old, new, |token| {
+            listed(token.labels.iter().map(|(key, value)| format!("{key}={value}")))
+        }),
+        field("allowed_cidrs", old, new, |token| listed(token.allowed_cidrs.iter().map(ToString::to_string))),
+        field("expire_time", old, new, |token| token.expire_time.map(rfc3339)),
+        field("rotated_from", old, new, |token| token.rotated_from.map(|id| id.to_string())),
+        field("revoke_time", old, new, |token| token.revoke_time.map(rfc3339)),
+        field("revoke_reason", old, new, |token| {
+            token
+                .revoke_reason
+                .as_ref()
+                .map(|reason| reason.as_str().to_owned())
+                .filter(|text| !text.is_empty())
+        }),
+    ];
+    fields.into_iter().flatten().collect()
+}
+
+fn field(
+    name: &str,
+    old: Option<&Token>,
+    new: &Token,
+    value: impl Fn(&Token) -> Option<String>,
+) -> Option<FieldChange> {
+    let (old, new) = (old.and_then(&value), value(new));
+    (old != new).then(|| FieldChange { field: name.to_owned(), old, new })
+}
+
+fn listed(values: impl Iterator<Item = String>) -> Option<String> {
+    let joined = values.collect::<Vec<_>>().join(" ");
+    Some(joined).filter(|text| !text.is_empty())
+}
+
+fn rfc3339(time: OffsetDateTime) -> String {
+    // Fails only for years that no token has.
+    time.format(&time::format_description::well_known::Rfc3339).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::TokenName;
+    use crate::domain::token::tests::token;
+
+    #[test]
+    fn a_change_names_the_fields_that_differ_with_both_values() {
+        let old = token(&["a", "b:*"]);
+        let mut new = old.clone();
+        new.name = TokenName::parse("other").unwrap();
+        new.expire_time = Some(old.create_time);
+
+        let changes = field_changes(Some(&old), &new);
+
+        let named: Vec<_> = changes.iter().map(|change| change.field.as_str()).collect();
+        assert_eq!(named, ["name", "expire_time"]);
+        assert_eq!(changes[0].old.as_deref(), Some(old.name.as_str()));
+        assert_eq!(changes[0].new.as_deref(), Some("other"));
+        assert_eq!(changes[1].old, None);
+        assert!(field_changes(Some(&old), &old).is_empty());
+        assert!(
+            field_changes(None, &old)
+                .iter()
+                .any(|c| c.field == "scopes" && c.new.as_deref() == Some("a b:*"))
+        );
+    }
+}

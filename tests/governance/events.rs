@@ -1,0 +1,117 @@
+//! The audit log, as ListTokenEvents shows it.
+
+use std::collections::BTreeSet;
+
+use tokend::grpc::proto::{ListTokenEventsRequest, TokenEvent, TokenEventKind, UpdateTokenRequest};
+use tonic::{Code, Request};
+
+use crate::support::client::{Client, created, created_with, ordinary, revoked};
+use crate::support::replica::Replica;
+use crate::support::status::{fields, refused};
+
+const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
+
+fn of_token(id: &str) -> ListTokenEventsRequest {
+    ListTokenEventsRequest { token_id: id.to_owned(), ..Default::default() }
+}
+
+async fn events(client: &mut Client, request: ListTokenEventsRequest) -> Vec<TokenEvent> {
+    client.list_token_events(request).await.unwrap().into_inner().events
+}
+
+/// Wraps a message as a frontend sends it that acts for somebody, within a trace.
+fn on_behalf<T>(user: &str, message: T) -> Request<T> {
+    let mut request = Request::new(message);
+    request.metadata_mut().insert("tokend-acting-user", user.parse().unwrap());
+    let traceparent = format!("00-{TRACE}-00f067aa0ba902b7-00");
+    request.metadata_mut().insert("traceparent", traceparent.parse().unwrap());
+    request
+}
+
+#[tokio::test]
+async fn what_was_done_is_told_with_who_did_it_for_whom_and_what_it_changed() {
+    let replica = Replica::start().await;
+    let mut root = replica.root();
+    let made = root.create_token(on_behalf("grace", ordinary())).await.unwrap().into_inner();
+    let id = made.token.unwrap().id;
+    let update = UpdateTokenRequest {
+        token_id: id.clone(),
+        name: "desk".to_owned(),
+        update_mask: Some(prost_types::FieldMask { paths: vec!["name".to_owned()] }),
+        ..Default::default()
+    };
+    root.update_token(update).await.unwrap();
+    revoked(&mut root, &id, "lost").await;
+
+    let events = events(&mut root, of_token(&id)).await;
+
+    let kinds: Vec<_> = events.iter().map(TokenEvent::kind).collect();
+    assert_eq!(kinds, [TokenEventKind::Revoked, TokenEventKind::Updated, TokenEventKind::Created]);
+    let [revocation, update, creation] = &events[..] else { unreachable!() };
+    assert_eq!((&*creation.acting_user, &*creation.trace_id), ("grace", TRACE));
+    assert_eq!(creation.actor, replica.installation.root_secret[5..27]);
+    assert_eq!((&*update.acting_user, update.trace_id.len()), ("", 32));
+    let [change] = &update.changes[..] else { panic!("{update:?}") };
+    assert_eq!((&*change.field, &*change.old_value, &*change.new_value), ("name", "laptop", "desk"));
+    let [change] = &revocation.changes[..] else { panic!("{revocation:?}") };
+    assert_eq!((&*change.field, &*change.new_value), ("revoke_reason", "lost"));
+    assert!(creation.changes.iter().any(|change| change.field == "name" && change.new_value == "laptop"));
+    assert!(!format!("{events:?}").contains(&made.secret[27..]));
+}
+
+#[tokio::test]
+async fn whoever_is_acted_for_is_a_word_of_limited_length() {
+    let replica = Replica::start().await;
+
+    for bad in ["", &"x".repeat(201)] {
+        let outcome = replica.root().create_token(on_behalf(bad, ordinary())).await;
+        let status = refused(outcome, Code::InvalidArgument, "INVALID_FIELD");
+        assert_eq!(fields(&status), ["tokend-acting-user"]);
+    }
+}
+
+#[tokio::test]
+async fn pages_show_each_event_once_and_belong_to_their_filters() {
+    let replica = Replica::start().await;
+    let mut root = replica.root();
+    for _ in 0..7 {
+        created(&mut root, ordinary()).await;
+    }
+    let page = |page_token: String, user_id: &str| ListTokenEventsRequest {
+        page_size: 3,
+        user_id: user_id.to_owned(),
+        page_token,
+        ..Default::default()
+    };
+
+    let (mut seen, mut token, mut pages) = (BTreeSet::new(), String::new(), 0);
+    loop {
+        let answer = root.list_token_events(page(token, "ada")).await.unwrap().into_inner();
+        assert!(answer.events.iter().all(|event| seen.insert(event.event_id)));
+        pages += 1;
+        token = answer.next_page_token;
+        if token.is_empty() {
+            break;
+        }
+        let foreign = root.list_token_events(page(token.clone(), "")).await;
+        refused(foreign, Code::InvalidArgument, "INVALID_PAGE_TOKEN");
+    }
+
+    assert_eq!((seen.len(), pages), (7, 3));
+}
+
+#[tokio::test]
+async fn a_caller_sees_the_log_of_its_own_organization_alone() {
+    let replica = Replica::start().await;
+    let mut root = replica.root();
+    let foreign = created_with(&mut root, "other", &[]).await.token.unwrap().id;
+    let own = created_with(&mut root, "acme", &[]).await.token.unwrap().id;
+    let mut reader = replica.caller("acme", &["tokend:read"]).await;
+
+    let seen = events(&mut reader, ListTokenEventsRequest::default()).await;
+
+    assert!(seen.iter().all(|event| event.organization_id == "acme"));
+    assert!(seen.iter().any(|event| event.token_id == own));
+    assert!(events(&mut reader, of_token(&foreign)).await.is_empty());
+    assert_eq!(events(&mut root, of_token(&foreign)).await.len(), 1);
+}
