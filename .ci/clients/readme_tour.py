@@ -45,7 +45,7 @@ def tour(readme_path):
             if not steps or steps[-1][2] is not None:
                 sys.exit(f"tour: a {language} block must follow the sh block that prints it")
             steps[-1][1:] = [language, block]
-    for method in ("CreateToken", "ListTokens", "Verify", "RevokeToken"):
+    for method in ("CreateToken", "ListTokens", "Verify", "RotateToken", "RevokeToken"):
         if not any(f"TokenService/{method}" in commands for commands, _, _ in steps):
             sys.exit(f"tour: README.md's tour does not call {method}")
     return steps

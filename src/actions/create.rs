@@ -72,6 +72,10 @@ impl Actions {
         let organization_id = caller.organization(request.organization_id.clone())?;
 
         let repeatable = request.repeatable(caller, &organization_id);
+        let _turn = match &repeatable {
+            Some(repeatable) => Some(self.turns.take(&caller.principal, repeatable.mac()).await?),
+            None => None,
+        };
         if let Some(repeatable) = &repeatable
             && let Some((caller, known)) = self.store.find_request(caller, &repeatable.mac()).await??
         {

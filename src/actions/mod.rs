@@ -22,6 +22,7 @@ pub mod list;
 mod request;
 pub mod revoke;
 pub mod rotate;
+mod turns;
 pub mod update;
 
 /// Why an action was not done.
@@ -114,6 +115,7 @@ pub struct Actions {
     durable_cost: DurableCost,
     hashing: HashPool,
     creations: Shares<Principal>,
+    turns: turns::Turns,
 }
 
 impl Actions {
@@ -127,7 +129,7 @@ impl Actions {
         hashing: HashPool,
     ) -> Self {
         let creations = Shares::new(hashing.places());
-        Self { store, keyring, prefix, durable_cost, hashing, creations }
+        Self { store, keyring, prefix, durable_cost, hashing, creations, turns: turns::Turns::new() }
     }
 }
 

@@ -41,6 +41,10 @@ impl Actions {
         let old = rotatable(caller, found.as_ref())?;
 
         let repeatable = request.repeatable(caller, old);
+        let _turn = match &repeatable {
+            Some(repeatable) => Some(self.turns.take(&caller.principal, repeatable.mac()).await?),
+            None => None,
+        };
         if let Some(repeatable) = &repeatable
             && let Some((caller, known)) = self.store.find_request(caller, &repeatable.mac()).await??
         {

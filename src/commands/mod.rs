@@ -19,6 +19,7 @@ mod serve;
 mod signals;
 mod supervision;
 mod token;
+mod user;
 
 use std::process::ExitCode;
 
@@ -68,12 +69,15 @@ enum Command {
     /// Look after the keyring
     #[command(subcommand)]
     Key(key::KeyCommand),
-    /// Create, get, list, update, revoke and verify tokens of a running tokend
+    /// Create, get, list, update, rotate, revoke and verify tokens of a running tokend
     ///
     /// The caller's own secret is read from `TOKEND_SECRET`, else from the file that
     /// `TOKEND_SECRET_FILE` names.
     #[command(subcommand)]
     Token(token::TokenCommand),
+    /// Revoke all that a user has in a running tokend
+    #[command(subcommand)]
+    User(user::UserCommand),
 }
 
 /// Runs the command that the command line names.
@@ -92,6 +96,7 @@ pub fn run(line: CommandLine) -> Result<ExitCode, CommandError> {
         Command::Migrate(flags) => migrate::run(&flags.resolve(&environment)?)?,
         Command::Healthcheck(address) => healthcheck::run(address, &environment)?,
         Command::Key(command) => key::run(command, &environment)?,
+        Command::User(command) => user::run(command, &environment)?,
         Command::Token(command) => return token::run(command, &environment),
     }
     Ok(ExitCode::SUCCESS)

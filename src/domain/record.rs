@@ -229,6 +229,26 @@ mod tests {
 
     proptest! {
         #[test]
+        fn missing_scopes_are_those_that_no_held_one_covers_and_more_scopes_leave_fewer(
+            held in prop::collection::vec("[ab](:[ab]){0,2}(:\\*)?", 0..4),
+            added in "[ab](:[ab]){0,2}(:\\*)?",
+            required in prop::collection::vec("[ab](:[ab]){0,2}(:\\*)?", 0..5),
+        ) {
+            let mut held: Vec<&str> = held.iter().map(String::as_str).collect();
+            let required = scopes(&required.iter().map(String::as_str).collect::<Vec<_>>());
+            let missing = |held: &[&str]| {
+                judge(&record(&token(held)), NOW, Reach::Any, &required, None).missing_scopes
+            };
+            let before = missing(&held);
+            for scope in required.iter() {
+                let covered = held.iter().any(|held| Scope::parse(held).unwrap().covers(scope));
+                prop_assert_eq!(before.contains(scope), !covered);
+            }
+            held.push(&added);
+            prop_assert!(missing(&held).iter().all(|scope| before.contains(scope)));
+        }
+
+        #[test]
         fn adding_a_scope_never_takes_a_permission_away(
             held in prop::collection::vec("[ab](:[ab]){0,2}", 0..4),
             added in "[ab](:[ab]){0,2}(:\\*)?",

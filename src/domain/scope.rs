@@ -257,6 +257,28 @@ mod tests {
         }
     }
 
+    /// Takes the scopes out of a cell of README.md's table.
+    fn cell(text: &str) -> Vec<Scope> {
+        let quoted = text.split('`').skip(1).step_by(2);
+        quoted.filter(|text| *text != "required_scopes").map(scope).collect()
+    }
+
+    #[test]
+    fn the_documented_table_of_cases_is_right() {
+        const README: &str = include_str!("../../README.md");
+        let (_, table) =
+            README.split_once("| the token holds | covers | does not cover |\n|---|---|---|\n").unwrap();
+        let rows: Vec<_> = table.lines().take_while(|line| line.starts_with('|')).collect();
+        assert!(rows.len() >= 6);
+        for row in rows {
+            let cells: Vec<_> = row.split('|').map(cell).collect();
+            let [_, held, covered, not_covered, _] = &cells[..] else { panic!("{row}") };
+            let covers = |required: &Scope| held.iter().any(|held| held.covers(required));
+            assert!(covered.iter().all(covers), "{row}");
+            assert!(!not_covered.is_empty() && !not_covered.iter().any(covers), "{row}");
+        }
+    }
+
     #[test]
     fn root_grants_every_reserved_scope_and_the_others_only_themselves() {
         let root = scopes(&["tokend:root"]).reserved();

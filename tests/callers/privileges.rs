@@ -2,11 +2,13 @@
 
 use prost_types::{Duration, Timestamp};
 use tokend::grpc::proto::create_token_request::Expiration;
-use tokend::grpc::proto::{CreateTokenRequest, Verdict};
+use tokend::grpc::proto::{CreateTokenRequest, UpdateTokenRequest, Verdict, update_token_request};
 use tonic::Code;
 use tonic_types::StatusExt as _;
 
-use crate::support::client::{Client, created, created_with, ordinary, revocation, second, texts, verified};
+use crate::support::client::{
+    Client, created, created_with, mask, ordinary, renaming, revocation, second, texts, verified,
+};
 use crate::support::replica::Replica;
 use crate::support::status::refused;
 
@@ -127,4 +129,43 @@ async fn the_caller_is_judged_before_the_request() {
     let outcome = reader.create_token(CreateTokenRequest::default()).await;
 
     refused(outcome, Code::PermissionDenied, "SCOPE_MISSING");
+}
+
+#[tokio::test]
+async fn a_caller_changes_no_token_into_one_that_is_mightier_than_itself() {
+    let replica = Replica::start().await;
+    let mut root = replica.root();
+    let mut writer = mortal_writer(&replica).await;
+    let plain = created(&mut root, with_scopes(&["a:b"])).await.token.unwrap().id;
+    let eternal = created(&mut root, with_scopes(&["tokend:read"])).await.token.unwrap().id;
+    let verifier = created(&mut root, with_scopes(&["tokend:verify"])).await.token.unwrap().id;
+    let scopes = |id: &str, scopes: &[&str]| UpdateTokenRequest {
+        token_id: id.to_owned(),
+        scopes: texts(scopes),
+        update_mask: mask(&["scopes"]),
+        ..Default::default()
+    };
+    let forever = UpdateTokenRequest {
+        token_id: eternal.clone(),
+        expiration: Some(update_token_request::Expiration::ExpireTime(second(END + 1))),
+        update_mask: mask(&["expiration"]),
+        ..Default::default()
+    };
+
+    for request in [
+        renaming(&verifier),
+        scopes(&plain, &["tokend:verify"]),
+        // Powers that it has itself, but for longer than it has them.
+        scopes(&plain, &["a:b", "tokend:read"]),
+        scopes(&eternal, &["tokend:read", "tokend:write"]),
+        forever,
+    ] {
+        let shown = format!("{request:?}");
+        let outcome = writer.update_token(request).await;
+        let status = refused(outcome, Code::PermissionDenied, "PRIVILEGED_TOKEN");
+        assert!(!status.message().is_empty(), "{shown}");
+    }
+    writer.update_token(renaming(&eternal)).await.unwrap();
+    writer.update_token(scopes(&plain, &["c:*"])).await.unwrap();
+    writer.update_token(scopes(&eternal, &[])).await.unwrap();
 }

@@ -1,4 +1,4 @@
-//! The audit log, as ListTokenEvents shows it.
+//! The audit log, as `ListTokenEvents` shows it.
 
 use std::collections::BTreeSet;
 

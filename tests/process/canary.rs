@@ -90,7 +90,13 @@ fn live_through_everything(address: &str, root: &str) -> Vec<String> {
     // A secret where a name or an id belongs is the mistake that people make.
     rpc::create(address, root, &format!("{good}\n")).unwrap_err();
     assert!(!run(&["token", "revoke", "nonsense"], &caller, "").status.success());
+    let rotated = printed(run(&["token", "rotate", &by_id(other), "--grace-period", "1h"], &caller, ""));
+    let rotated = rotated.trim_end().to_owned();
+    assert!(run(&["token", "revoke", "--from-stdin"], &caller, guessed).status.code() == Some(1));
     let outputs = [
+        run(&["token", "get", &by_id(other)], &caller, ""),
+        run(&["token", "update", &by_id(other), "--name", "m"], &caller, ""),
+        run(&["token", "revoke", "--from-stdin"], &caller, &rotated),
         run(&["token", "list"], &caller, ""),
         run(&["token", "list", "--json"], &caller, ""),
         run(&["token", "verify"], &caller, other),
@@ -101,9 +107,14 @@ fn live_through_everything(address: &str, root: &str) -> Vec<String> {
     assert_eq!(rpc::verdict(address, root, good), Verdict::Revoked);
     for output in outputs {
         let said = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
-        assert!(secrets.iter().all(|secret| !said.contains(core_of(secret))));
+        assert!(secrets.iter().chain([&rotated]).all(|secret| !said.contains(core_of(secret))));
     }
-    secrets
+    [secrets, vec![rotated]].concat()
+}
+
+/// The id of a secret's token.
+fn by_id(secret: &str) -> String {
+    secret["tokd_".len()..][..22].to_owned()
 }
 
 /// One wrong character, which the checksum tells.

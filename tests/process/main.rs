@@ -6,6 +6,7 @@
 mod canary;
 mod databases;
 mod life;
+mod operator;
 mod program;
 mod recovery;
 mod refusals;

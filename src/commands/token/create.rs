@@ -82,7 +82,7 @@ struct CreatedJson<'a> {
 
 pub(super) async fn run(flags: CreateFlags, environment: &Environment) -> Result<(), CommandError> {
     let mut client = Client::open(flags.address, environment).await?;
-    let request = client.request(proto::CreateTokenRequest {
+    let message = proto::CreateTokenRequest {
         organization_id: flags.organization,
         user_id: flags.user,
         name: flags.name,
@@ -90,17 +90,30 @@ pub(super) async fn run(flags: CreateFlags, environment: &Environment) -> Result
         scopes: flags.scopes,
         labels: flags.labels.into_iter().collect(),
         allowed_cidrs: flags.allowed_cidrs,
-        request_id: String::new(),
+        request_id: super::new_request_id()?,
+    };
+    let answer = super::repeated(async || {
+        let request = client.request(message.clone());
+        client.service().create_token(request).await
     });
-    let answer = client.service().create_token(request).await;
-    let answer = answer.map_err(RpcError::from)?.into_inner();
-    let token = answer.token.ok_or(ClientError::Incomplete("token"))?;
-    let secret = SecretString::from(answer.secret);
-    if flags.json {
-        let created = CreatedJson { token: TokenJson::from(&token), secret: secret.expose_secret() };
+    let answer = answer.await.map_err(RpcError::from)?.into_inner();
+    show_secret(answer.token.as_ref(), answer.secret, flags.json)
+}
+
+/// Prints a new token's secret alone to standard output, and what the token is to standard error; or all of it
+/// as JSON.
+pub(super) fn show_secret(
+    token: Option<&proto::Token>,
+    secret: String,
+    json: bool,
+) -> Result<(), CommandError> {
+    let secret = SecretString::from(secret);
+    let token = token.ok_or(ClientError::Incomplete("token"))?;
+    if json {
+        let created = CreatedJson { token: TokenJson::from(token), secret: secret.expose_secret() };
         return write_json_line(&mut io::stdout().lock(), &created).map_err(CommandError::Output);
     }
-    remark(&token_lines(&token));
+    remark(&token_lines(token));
     remark("the secret is shown this once:\n");
     print(&format!("{}\n", secret.expose_secret()))
 }

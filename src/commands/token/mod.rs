@@ -7,18 +7,24 @@ mod create;
 mod get;
 mod list;
 mod revoke;
+mod rotate;
 mod update;
 mod verify;
 
 use std::io::{self, Write};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Subcommand;
+use rand::TryRng as _;
+use tonic::{Code, Response, Status};
+use zeroize::Zeroizing;
 
 use super::{CommandError, single_threaded};
+use crate::ambient;
 use crate::config::Environment;
 
-const CALLER: &str = "Environment: TOKEND_SECRET holds the caller's own secret, else \
+pub(super) const CALLER: &str = "Environment: TOKEND_SECRET holds the caller's own secret, else \
     TOKEND_SECRET_FILE names the file that holds it.";
 
 /// `tokend token …`
@@ -41,9 +47,16 @@ pub(super) enum TokenCommand {
     /// Only what is named on the command line is changed.
     #[command(after_help = CALLER)]
     Update(update::UpdateFlags),
-    /// Revoke a token for good
+    /// Put a new token in a token's place and print its secret alone on standard output
     ///
-    /// Revoking again changes nothing: the first time and reason stay.
+    /// Owner, name, scopes, labels and networks stay; the old token ends after the grace. Any token
+    /// may rotate itself, with a grace of at least 1m.
+    #[command(after_help = CALLER)]
+    Rotate(rotate::RotateFlags),
+    /// Revoke a token for good, and what was rotated from it
+    ///
+    /// Revoking again changes nothing: the first time and reason stay. Whoever has a token's secret
+    /// may revoke it so: --from-stdin.
     #[command(after_help = CALLER)]
     Revoke(revoke::RevokeFlags),
     /// Judge a secret that is read from standard input
@@ -62,6 +75,7 @@ pub(super) fn run(command: TokenCommand, environment: &Environment) -> Result<Ex
             TokenCommand::Get(flags) => get::run(flags, environment).await?,
             TokenCommand::List(flags) => list::run(flags, environment).await?,
             TokenCommand::Update(flags) => update::run(flags, environment).await?,
+            TokenCommand::Rotate(flags) => rotate::run(flags, environment).await?,
             TokenCommand::Revoke(flags) => revoke::run(flags, environment).await?,
             TokenCommand::Verify(flags) => return verify::run(flags, environment).await,
         }
@@ -70,7 +84,7 @@ pub(super) fn run(command: TokenCommand, environment: &Environment) -> Result<Ex
 }
 
 /// Writes a result to standard output.
-fn print(text: &str) -> Result<(), CommandError> {
+pub(super) fn print(text: &str) -> Result<(), CommandError> {
     let mut output = io::stdout().lock();
     let written = output.write_all(text.as_bytes());
     written.and_then(|()| output.flush()).map_err(CommandError::Output)
@@ -79,4 +93,29 @@ fn print(text: &str) -> Result<(), CommandError> {
 /// Writes a remark to standard error, where nothing more can be done if it fails.
 fn remark(text: &str) {
     let _ = io::stderr().lock().write_all(text.as_bytes());
+}
+
+/// How often a call that may be repeated is made, and the pause between.
+const ATTEMPTS: usize = 3;
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// Makes the id of a request that may be repeated. As good as a secret: shown nowhere.
+fn new_request_id() -> Result<String, CommandError> {
+    let mut bytes = Zeroizing::new([0; 16]);
+    ambient::randomness().try_fill_bytes(bytes.as_mut_slice()).map_err(CommandError::Random)?;
+    Ok(uuid::Builder::from_random_bytes(*bytes).into_uuid().to_string())
+}
+
+/// Makes a call with a request id, again where its answer was lost or the server was away for a moment: it is
+/// done once all the same.
+async fn repeated<T>(
+    mut call: impl AsyncFnMut() -> Result<Response<T>, Status>,
+) -> Result<Response<T>, Status> {
+    for _ in 1..ATTEMPTS {
+        match call().await {
+            Err(status) if status.code() == Code::Unavailable => tokio::time::sleep(PAUSE).await,
+            outcome => return outcome,
+        }
+    }
+    call().await
 }

@@ -80,7 +80,7 @@ pub(super) async fn run(flags: VerifyFlags, environment: &Environment) -> Result
 }
 
 /// Reads the secret; one line ending is not part of it.
-fn presented() -> Result<SecretString, CommandError> {
+pub(super) fn presented() -> Result<SecretString, CommandError> {
     let input = io::stdin();
     if input.is_terminal() {
         remark("reading a secret from standard input; end with Enter and Ctrl-D\n");

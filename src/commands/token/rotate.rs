@@ -1,0 +1,74 @@
+//! `tokend token rotate`: the successor's secret alone on standard output.
+
+use clap::Args;
+use prost_types::Timestamp;
+
+use super::super::client::{AddressFlag, Client};
+use super::super::{CommandError, RpcError};
+use super::create::{parse_time, parse_ttl, show_secret};
+use crate::config::Environment;
+use crate::grpc::proto::RotateTokenRequest;
+use crate::grpc::proto::rotate_token_request::Expiration;
+
+/// Flags of `tokend token rotate`.
+#[derive(Args)]
+pub(crate) struct RotateFlags {
+    #[command(flatten)]
+    address: AddressFlag,
+
+    /// Id of the token: the 22 characters that follow `tokd_` in its secret
+    token_id: String,
+
+    /// How long the old token is still accepted, such as 1h; at most 30d; at least 1m for the
+    /// caller's own token [default: not at all]
+    #[arg(long, value_name = "DURATION", value_parser = parse_ttl)]
+    grace_period: Option<prost_types::Duration>,
+
+    #[command(flatten)]
+    expiration: ExpirationFlags,
+
+    /// Print the whole answer as one JSON object, the secret included
+    #[arg(long)]
+    json: bool,
+}
+
+/// When the new token expires; by default when the old one would have.
+#[derive(Args)]
+#[group(multiple = false)]
+struct ExpirationFlags {
+    /// Moment from which the new token is refused, RFC 3339 [default: as the old one]
+    #[arg(long, value_name = "TIME", value_parser = parse_time)]
+    expire_time: Option<Timestamp>,
+
+    /// How long the new token is accepted, such as 30d or 12h
+    #[arg(long, value_name = "DURATION", value_parser = parse_ttl)]
+    ttl: Option<prost_types::Duration>,
+
+    /// The new token never expires
+    #[arg(long)]
+    no_expiration: bool,
+}
+
+pub(super) async fn run(flags: RotateFlags, environment: &Environment) -> Result<(), CommandError> {
+    let mut client = Client::open(flags.address, environment).await?;
+    let message = RotateTokenRequest {
+        token_id: flags.token_id,
+        expiration: flags.expiration.chosen(),
+        grace_period: flags.grace_period,
+        request_id: super::new_request_id()?,
+    };
+    let answer = super::repeated(async || {
+        let request = client.request(message.clone());
+        client.service().rotate_token(request).await
+    });
+    let answer = answer.await.map_err(RpcError::from)?.into_inner();
+    show_secret(answer.token.as_ref(), answer.secret, flags.json)
+}
+
+impl ExpirationFlags {
+    fn chosen(self) -> Option<Expiration> {
+        let time = self.expire_time.map(Expiration::ExpireTime);
+        let ttl = self.ttl.map(Expiration::Ttl);
+        time.or(ttl).or(self.no_expiration.then_some(Expiration::NoExpiration(true)))
+    }
+}

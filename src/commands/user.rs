@@ -1,0 +1,83 @@
+//! `tokend user …`: what an operator does with all that a user has.
+
+use std::io;
+
+use clap::{Args, Subcommand};
+use serde::Serialize;
+
+use super::client::{AddressFlag, Client};
+use super::output::{rfc3339, write_json_line};
+use super::token::{CALLER, print};
+use super::{CommandError, RpcError, single_threaded};
+use crate::config::Environment;
+use crate::grpc::proto::RevokeUserTokensRequest;
+
+/// `tokend user …`
+#[derive(Subcommand)]
+pub(super) enum UserCommand {
+    /// Revoke all tokens of a user for good
+    ///
+    /// For somebody who leaves. Stop making tokens for the user first: what is made after it stays.
+    #[command(after_help = CALLER)]
+    Revoke(RevokeFlags),
+}
+
+/// Flags of `tokend user revoke`.
+#[derive(Args)]
+pub(crate) struct RevokeFlags {
+    #[command(flatten)]
+    address: AddressFlag,
+
+    /// The user
+    user_id: String,
+
+    /// Organization of the user [default: the caller's own; for a root caller: default]
+    #[arg(long, value_name = "ORGANIZATION_ID", default_value = "", hide_default_value = true)]
+    organization: String,
+
+    /// Why, for people who read the list; at most 500 bytes
+    #[arg(long, default_value = "", hide_default_value = true)]
+    reason: String,
+
+    /// Print the answer as one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+/// The answer as JSON; a 64-bit number is text there.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct RevokedJson {
+    revoked_count: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    effective_time: Option<String>,
+}
+
+/// Runs one of them to its end.
+pub(super) fn run(command: UserCommand, environment: &Environment) -> Result<(), CommandError> {
+    let UserCommand::Revoke(flags) = command;
+    single_threaded()?.block_on(revoke(flags, environment))
+}
+
+async fn revoke(flags: RevokeFlags, environment: &Environment) -> Result<(), CommandError> {
+    let mut client = Client::open(flags.address, environment).await?;
+    let request = client.request(RevokeUserTokensRequest {
+        organization_id: flags.organization,
+        user_id: flags.user_id,
+        reason: flags.reason,
+    });
+    let answer = client.service().revoke_user_tokens(request).await;
+    let answer = answer.map_err(RpcError::from)?.into_inner();
+    let effective_time = answer.effective_time.map(rfc3339);
+    if flags.json {
+        let json = RevokedJson { revoked_count: answer.revoked_count.to_string(), effective_time };
+        return write_json_line(&mut io::stdout().lock(), &json).map_err(CommandError::Output);
+    }
+    let mut text = format!("revoked  {}\n", answer.revoked_count);
+    if let Some(time) = effective_time {
+        text.push_str("refused everywhere from ");
+        text.push_str(&time);
+        text.push('\n');
+    }
+    print(&text)
+}

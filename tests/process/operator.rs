@@ -1,0 +1,96 @@
+//! The life of a token by the operator's commands: what they print where, and their exit status.
+
+use std::process::Output;
+
+use tokend::grpc::proto::Verdict;
+
+use super::program::{Place, printed, run, text};
+use super::rpc;
+
+/// Runs a command as root, with this standard input.
+fn operate(address: &str, root: &str, arguments: &[&str], input: &str) -> Output {
+    run(arguments, &[("TOKEND_ADDRESS", address), ("TOKEND_SECRET", root)], input)
+}
+
+fn json(output: Output) -> serde_json::Value {
+    serde_json::from_str(&printed(output)).unwrap()
+}
+
+#[test]
+fn a_token_is_shown_changed_rotated_and_ended_by_commands() {
+    let place = Place::new();
+    let mut server = place.serve();
+    let address = server.ready();
+    let root = place.root_secret();
+    let tokend = |arguments: &[&str]| operate(&address, &root, arguments, "");
+    let create =
+        ["token", "create", "--user", "ada", "--name", "laptop", "--ttl", "30d", "--cidr", "10.0.0.0/8"];
+    let old = printed(tokend(&create)).trim_end().to_owned();
+    let id = &old[5..27];
+
+    let shown = json(tokend(&["token", "get", id, "--json"]));
+    assert_eq!((&shown["id"], &shown["allowedCidrs"][0]), (&id.into(), &"10.0.0.0/8".into()));
+    let changed = printed(tokend(&["token", "update", id, "--name", "desk", "--scope", "a:*", "--no-cidrs"]));
+    assert!(
+        changed.contains("\nname          desk\n") && changed.contains("\nscopes        a:*\n"),
+        "{changed}"
+    );
+    assert!(!changed.contains("networks"), "{changed}");
+
+    let rotated = tokend(&["token", "rotate", id, "--grace-period", "1h"]);
+    assert!(text(&rotated.stderr).contains(&format!("rotated from  {id}")), "{}", text(&rotated.stderr));
+    let new = printed(rotated);
+    assert_eq!((new.len(), new.ends_with('\n')), (77, true), "the secret alone, for a pipe");
+    let new = new.trim_end();
+    assert_eq!(rpc::verdict(&address, &root, new), Verdict::MissingScope);
+    let again = tokend(&["token", "rotate", id]);
+    assert_eq!(again.status.code(), Some(1));
+    assert!(text(&again.stderr).contains("TOKEN_ROTATED") && again.stdout.is_empty());
+
+    let found = tokend(&["token", "list", "--name-contains", "DESK", "--json"]);
+    assert_eq!(printed(found).lines().count(), 2);
+    let revoked = operate(&address, &root, &["token", "revoke", "--from-stdin", "--json"], &old);
+    assert_eq!(json(revoked)["token"]["state"], "TOKEN_STATE_REVOKED");
+    assert_eq!(rpc::verdict(&address, &root, new), Verdict::Revoked, "what was rotated from it");
+    let left = json(tokend(&["user", "revoke", "ada", "--json"]));
+    assert_eq!(left["revokedCount"], "0");
+    printed(tokend(&create));
+    let left = printed(tokend(&["user", "revoke", "ada", "--reason", "has left"]));
+    assert!(left.starts_with("revoked  1\nrefused everywhere from "), "{left}");
+}
+
+#[test]
+fn a_command_that_cannot_be_meant_ends_with_status_2_and_one_that_is_refused_with_1() {
+    let place = Place::new();
+    let mut server = place.serve();
+    let address = server.ready();
+    let root = place.root_secret();
+    let id = &root[5..27];
+
+    for wrong in [
+        &["token", "get"][..],
+        &["token", "update", id],
+        &["token", "update", id, "--scope", "a", "--no-scopes"],
+        &["token", "rotate"],
+        &["token", "rotate", id, "--ttl", "1d", "--no-expiration"],
+        &["token", "revoke"],
+        &["token", "revoke", id, "--from-stdin"],
+        &["user", "revoke"],
+    ] {
+        assert_eq!(operate(&address, &root, wrong, "").status.code(), Some(2), "{wrong:?}");
+    }
+    for refused in [
+        &["token", "get", "0000000000000000000000"][..],
+        &["token", "update", "nonsense", "--name", "n"],
+        &["token", "rotate", "0000000000000000000000"],
+        // The caller's own token: a lost answer must not lock it out.
+        &["token", "rotate", id],
+        &["token", "revoke", "--from-stdin"],
+        &["user", "revoke", ""],
+    ] {
+        assert_eq!(operate(&address, &root, refused, "no secret").status.code(), Some(1), "{refused:?}");
+    }
+    let own = ["token", "rotate", id, "--grace-period", "1m"];
+    let successor = printed(operate(&address, &root, &own, ""));
+    assert_eq!(rpc::list(&address, successor.trim_end()).unwrap().len(), 2);
+}
