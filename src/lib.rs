@@ -13,7 +13,9 @@
 //! | [`secret`] | the secret's text and its two verifiers |
 //!
 //! Beside them: [`config`], [`telemetry`], [`embedded`] (the private Postgres of a first start),
-//! [`listener`] and [`tls`] (the connections), [`shares`] (a fair part of the places for each caller), [`hashing`] (a bounded place for Argon2id) and [`ambient`] (the clock and randomness).
+//! [`listener`] and [`tls`] (the connections), [`private_file`] (who can read a secret's file), [`shares`] (a
+//! fair part of the places for each caller), [`hashing`] (a bounded place for Argon2id) and [`ambient`] (the
+//! clock and randomness).
 
 pub mod actions;
 pub mod ambient;
@@ -27,6 +29,7 @@ pub mod http;
 pub mod jobs;
 pub mod listener;
 pub mod metrics;
+pub mod private_file;
 pub mod secret;
 pub mod server;
 pub mod shares;
