@@ -13,7 +13,9 @@
 //! | [`secret`] | the secret's text and its two verifiers |
 //!
 //! Beside them: [`config`], [`telemetry`], [`embedded`] (the private Postgres of a first start),
-//! [`listener`] and [`tls`] (the connections), [`deadline`] and [`provenance`] (what goes along with a call), [`shares`] (a fair part of the places for each caller), [`hashing`] (a bounded place for Argon2id) and [`ambient`] (the clock and randomness).
+//! [`listener`] and [`tls`] (the connections), [`private_file`] (who can read a secret's file), [`deadline`] and
+//! [`provenance`] (what goes along with a call), [`shares`] (a fair part of the places for each caller),
+//! [`hashing`] (a bounded place for Argon2id) and [`ambient`] (the clock and randomness).
 
 pub mod actions;
 pub mod ambient;
@@ -28,6 +30,7 @@ pub mod http;
 pub mod jobs;
 pub mod listener;
 pub mod metrics;
+pub mod private_file;
 pub mod provenance;
 pub mod secret;
 pub mod server;

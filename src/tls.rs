@@ -3,7 +3,6 @@
 //! listener. Knows no gRPC; what a client certificate allows is the configuration's to say.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,6 +18,8 @@ use sha2::{Digest as _, Sha256};
 use time::OffsetDateTime;
 use x509_parser::extensions::GeneralName;
 use zeroize::Zeroizing;
+
+use crate::private_file::is_exposed;
 
 /// How often the files are looked at.
 const RELOAD_INTERVAL: Duration = Duration::from_secs(1);
@@ -155,11 +156,9 @@ struct Contents {
 impl Contents {
     fn read(files: &TlsFiles) -> Result<Self, TlsError> {
         let key = Zeroizing::new(read(&files.key)?);
-        let mode = fs::metadata(&files.key)
-            .map_err(|source| TlsError::Unreadable { path: files.key.clone(), source })?
-            .permissions()
-            .mode();
-        if mode & 0o077 != 0 {
+        let metadata = fs::metadata(&files.key)
+            .map_err(|source| TlsError::Unreadable { path: files.key.clone(), source })?;
+        if is_exposed(&metadata) {
             return Err(TlsError::Exposed(files.key.clone()));
         }
         Ok(Self {

@@ -7,7 +7,6 @@ use std::fs::File;
 use std::io::Read;
 use std::net::SocketAddr;
 use std::num::NonZeroU16;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
@@ -19,6 +18,7 @@ use super::values::{
     CacheBytes, DrainTimeout, LastUseInterval, LogFilter, LogFormat, MaxStaleness, OutageGrace, SampleRatio,
     Switch,
 };
+use crate::private_file::is_exposed;
 
 /// What a configuration file may say; all of it is optional.
 #[derive(Debug, Default, Deserialize)]
@@ -75,12 +75,12 @@ impl FileSettings {
     pub(super) fn read(path: &Path) -> Result<Self, ConfigError> {
         let unreadable = |source| ConfigError::FileUnreadable { path: path.to_owned(), source };
         let mut file = File::open(path).map_err(unreadable)?;
-        let mode = file.metadata().map_err(unreadable)?.permissions().mode();
+        let exposed = is_exposed(&file.metadata().map_err(unreadable)?);
         let mut text = Zeroizing::new(String::new());
         file.read_to_string(&mut text).map_err(unreadable)?;
         let mut settings: Self = toml::from_str(&text).map_err(|error| invalid(path, &text, &error))?;
         let password = settings.database_url.as_ref().is_some_and(DatabaseUrl::has_password);
-        if password && mode & 0o077 != 0 {
+        if password && exposed {
             return Err(ConfigError::FileExposed(path.to_owned()));
         }
         let directory = path.parent().unwrap_or(Path::new(""));

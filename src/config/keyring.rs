@@ -12,6 +12,7 @@ use std::path::Path;
 use zeroize::Zeroizing;
 
 use super::{ConfigError, KeyringOrigin};
+use crate::private_file::is_exposed;
 use crate::secret::Keyring;
 
 /// More than a thousand keys: a longer file is no keyring.
@@ -20,14 +21,15 @@ const MAX_BYTES: u64 = 64 * 1024;
 /// Reads a keyring file: one key a line, the first is primary; at most 64 KiB.
 ///
 /// # Errors
-/// [`ConfigError::KeyringUnreadable`], [`ConfigError::KeyringExposed`] when its mode gives
-/// anything to the group or to others, [`ConfigError::KeyringInvalid`] with the line's number.
+/// [`ConfigError::KeyringUnreadable`], [`ConfigError::KeyringExposed`] when others can read it,
+/// [`ConfigError::KeyringInvalid`] with the line's number.
 pub fn read_keyring(path: &Path) -> Result<Keyring, ConfigError> {
     let unreadable = |source| ConfigError::KeyringUnreadable { path: path.to_owned(), source };
     let file = File::open(path).map_err(unreadable)?;
     // Asked of the open file: the path may lead elsewhere a moment later.
-    let mode = file.metadata().map_err(unreadable)?.permissions().mode() & 0o777;
-    if mode & 0o077 != 0 {
+    let metadata = file.metadata().map_err(unreadable)?;
+    if is_exposed(&metadata) {
+        let mode = metadata.permissions().mode() & 0o777;
         return Err(ConfigError::KeyringExposed { path: path.to_owned(), mode });
     }
     let mut text = Zeroizing::new(String::new());

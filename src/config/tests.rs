@@ -255,7 +255,7 @@ fn a_url_of_another_database_is_refused_and_not_repeated() {
 fn a_file_with_a_password_must_be_private() {
     let directory = TempDir::new().unwrap();
     let file = "database-url = \"postgres://u:canary@h/d\"\n";
-    let open = write(&directory, "open.toml", file, 0o640);
+    let open = write(&directory, "open.toml", file, 0o644);
     let private = write(&directory, "private.toml", file, 0o600);
 
     let refused = refusal(&["--config", text(&open)], &[("TOKEND_KEYS", KEY)]);
@@ -283,7 +283,7 @@ fn two_keyrings_in_the_environment_are_refused() {
 #[test]
 fn a_keyring_that_others_can_read_is_refused() {
     let directory = TempDir::new().unwrap();
-    for mode in [0o640, 0o604, 0o644] {
+    for mode in [0o660, 0o604, 0o644] {
         let keyring = write(&directory, "keyring", KEY, mode);
 
         let refused = refusal(&["--keyring", text(&keyring)], &[]);

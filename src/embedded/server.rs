@@ -242,7 +242,10 @@ fn postmaster(layout: &Layout, account: &Account, program: &Path, durability: Du
         .args(["-c", "cluster_name=tokend"])
         .args(["-c", "logging_collector=off", "-c", "log_destination=stderr"])
         // Terse: the details of an error quote rows.
-        .args(["-c", "log_error_verbosity=terse"]);
+        .args(["-c", "log_error_verbosity=terse"])
+        // Short queries gain nothing from compiling, and a service manager may forbid memory that can be
+        // written and run.
+        .args(["-c", "jit=off"]);
     for setting in settings {
         command.args(["-c", setting]);
     }

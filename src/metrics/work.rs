@@ -53,16 +53,17 @@ impl Hashing {
 
 impl WorkMetrics {
     pub(super) fn new(family: &Family) -> Result<Self, MetricsError> {
-        let gauges = |name: &str, help: &str, label: &str| {
-            family.register(IntGaugeVec::new(Family::options(name, help), &[label])?)
-        };
         let hashing = Hashing {
-            running: gauges("argon2_running", "Argon2id computations under way.", "purpose")?,
-            waiting: gauges("argon2_waiting", "Argon2id computations that wait for a place.", "purpose")?,
+            running: family.gauges("argon2_running", "Argon2id computations under way.", &["purpose"])?,
+            waiting: family.gauges(
+                "argon2_waiting",
+                "Argon2id computations that wait for a place.",
+                &["purpose"],
+            )?,
             refused: family.counters("argon2_refused_total", "Those that found no place.", &["purpose"])?,
             done: family.counters("argon2_done_total", "Argon2id computations that ended.", &["purpose"])?,
         };
-        let pool = gauges("database_connections", "Connections of the pool.", "state")?;
+        let pool = family.gauges("database_connections", "Connections of the pool.", &["state"])?;
         Ok(Self {
             creation: hashing.of("creation"),
             fallback: hashing.of("fallback"),

@@ -83,7 +83,7 @@ fn files_that_cannot_be_used_are_told_apart() {
 
     assert!(ServerTls::load(files.files()).is_ok());
 
-    std::fs::set_permissions(files.path("key.pem"), std::fs::Permissions::from_mode(0o640)).unwrap();
+    std::fs::set_permissions(files.path("key.pem"), std::fs::Permissions::from_mode(0o644)).unwrap();
     assert!(matches!(ServerTls::load(files.files()), Err(TlsError::Exposed(_))));
     files.replace(&authority.good(&["localhost"]));
     std::fs::write(files.path("ca.pem"), "").unwrap();
