@@ -14,6 +14,7 @@ use crate::actions::ActionError;
 use crate::config::ConfigError;
 use crate::embedded::EmbeddedError;
 use crate::server::ServeError;
+use crate::store::Finding;
 use crate::store::{MigrateError, StoreError};
 use crate::telemetry::TelemetryError;
 use crate::tls::TlsError;
@@ -36,6 +37,14 @@ pub enum CommandError {
     /// The process cannot listen for signals.
     #[error("cannot listen for signals")]
     Signals(#[source] io::Error),
+    /// The audit log is not what was sealed.
+    #[error("the audit log is not what seal {sequence} was made over: {}", described(*.finding))]
+    AuditLog {
+        /// The seal's number.
+        sequence: i64,
+        /// What was found.
+        finding: Finding,
+    },
     /// The address is taken.
     #[error("{0} is in use, by another tokend perhaps: stop that, or choose another address with --listen")]
     AddressInUse(SocketAddr),
@@ -90,4 +99,15 @@ pub enum CommandError {
     /// A running tokend refused.
     #[error(transparent)]
     Rpc(#[from] RpcError),
+}
+
+/// Says what was found in an operator's words.
+const fn described(finding: Finding) -> &'static str {
+    match finding {
+        Finding::Genuine => "it is as it was",
+        Finding::Purged => "its events were deleted for their age",
+        Finding::Altered => "an event in its range was altered, removed or put in",
+        Finding::OutOfChain => "a seal before it was removed or put in",
+        Finding::UnknownKey => "the key that it was made with is not in the keyring",
+    }
 }

@@ -4,6 +4,7 @@
 //! running tokend. They alone write to standard output; what a script reads goes there, and
 //! everything said to people besides goes to standard error.
 
+mod audit;
 mod bootstrap;
 mod client;
 mod data_dir;
@@ -75,6 +76,9 @@ enum Command {
     /// `TOKEND_SECRET_FILE` names.
     #[command(subcommand)]
     Token(token::TokenCommand),
+    /// Show the audit log of a running tokend; check its seals, delete what is old
+    #[command(subcommand)]
+    Audit(audit::AuditCommand),
     /// Revoke all that a user has in a running tokend
     #[command(subcommand)]
     User(user::UserCommand),
@@ -96,6 +100,7 @@ pub fn run(line: CommandLine) -> Result<ExitCode, CommandError> {
         Command::Migrate(flags) => migrate::run(&flags.resolve(&environment)?)?,
         Command::Healthcheck(address) => healthcheck::run(address, &environment)?,
         Command::Key(command) => key::run(command, &environment)?,
+        Command::Audit(command) => audit::run(command, &environment)?,
         Command::User(command) => user::run(command, &environment)?,
         Command::Token(command) => return token::run(command, &environment),
     }

@@ -112,6 +112,7 @@ impl Service {
             cache_bytes: settings.cache_bytes,
             last_use_interval: settings.last_use_interval,
             require_fsync: settings.require_fsync,
+            retention: settings.retention,
             sampling: settings.sampling,
             drain_timeout: settings.drain_timeout,
         };

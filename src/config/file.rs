@@ -15,8 +15,8 @@ use zeroize::Zeroizing;
 use super::ConfigError;
 use super::database_url::DatabaseUrl;
 use super::values::{
-    CacheBytes, DrainTimeout, LastUseInterval, LogFilter, LogFormat, MaxStaleness, OutageGrace, SampleRatio,
-    Switch,
+    CacheBytes, DrainTimeout, ExpiryWarnings, LastUseInterval, LogFilter, LogFormat, MaxStaleness,
+    OutageGrace, SampleRatio, Switch, TokenRetention,
 };
 use crate::private_file::is_exposed;
 
@@ -51,6 +51,8 @@ pub(super) struct FileSettings {
     pub(super) max_connections: Option<NonZeroU16>,
     pub(super) max_streams: Option<NonZeroU16>,
     pub(super) max_calls: Option<NonZeroU16>,
+    pub(super) expiry_warnings: Option<ExpiryWarnings>,
+    pub(super) token_retention: Option<TokenRetention>,
     pub(super) otlp_endpoint: Option<String>,
     pub(super) trace_sample_ratio: Option<SampleRatio>,
     #[serde(default)]

@@ -12,7 +12,8 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::values::{
-    CacheBytes, DrainTimeout, LastUseInterval, LogFilter, LogFormat, MaxStaleness, OutageGrace, SampleRatio,
+    CacheBytes, DrainTimeout, ExpiryWarnings, LastUseInterval, LogFilter, LogFormat, MaxStaleness,
+    OutageGrace, SampleRatio, TokenRetention,
 };
 
 /// Flags of `tokend serve`.
@@ -118,6 +119,16 @@ pub struct ServeFlags {
     /// For tests [env: TOKEND_ALLOW_FSYNC_OFF]
     #[arg(long, help_heading = "Database")]
     pub(super) allow_fsync_off: bool,
+
+    /// How long before its expiration a token is warned of, by an expires_soon event; several,
+    /// separated by commas, 1m to 365d each [env: TOKEND_EXPIRY_WARNINGS] [default: 7d,1d]
+    #[arg(long, value_name = "DURATIONS", help_heading = "Database")]
+    pub(super) expiry_warnings: Option<ExpiryWarnings>,
+
+    /// How long an expired or revoked token is kept before it is deleted; 1d to 3650d
+    /// [env: TOKEND_TOKEN_RETENTION] [default: 400d]
+    #[arg(long, value_name = "DURATION", help_heading = "Database")]
+    pub(super) token_retention: Option<TokenRetention>,
 
     /// Do not apply migrations at start: `tokend migrate` has done it. Needs a database URL
     /// [env: TOKEND_NO_MIGRATE]

@@ -26,8 +26,8 @@ pub use settings::{
     ServeSettings, Storage,
 };
 pub use values::{
-    CacheBytes, DrainTimeout, LastUseInterval, LogFilter, LogFormat, MaxStaleness, OutageGrace, SampleRatio,
-    Switch, ValueError,
+    CacheBytes, DrainTimeout, ExpiryWarnings, LastUseInterval, LogFilter, LogFormat, MaxStaleness,
+    OutageGrace, SampleRatio, Switch, TokenRetention, ValueError,
 };
 
 #[cfg(test)]

@@ -14,7 +14,8 @@ use super::settings::{
 };
 use super::sources::Sources;
 use super::tls::{certificates, tls_files};
-use super::values::{CacheBytes, Millis, SampleRatio};
+use super::values::{CacheBytes, ExpiryWarnings, Millis, SampleRatio};
+use crate::jobs::retention::Retention;
 use crate::server::Limits;
 use crate::telemetry::Sampling;
 use crate::verify::Bounds;
@@ -25,6 +26,9 @@ const MAX_STREAMS: u32 = 256;
 const MAX_CALLS: usize = 4096;
 const DATABASE_CONNECTIONS: u32 = 16;
 const TRACE_SAMPLE_RATIO: f64 = 0.01;
+const EXPIRY_WARNINGS: [Duration; 2] = [Duration::from_hours(24 * 7), Duration::from_hours(24)];
+const TOKEN_RETENTION: Duration = Duration::from_hours(24 * 400);
+const RETENTION_INTERVAL: Duration = Duration::from_mins(5);
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
 const MAX_STALENESS: Duration = Duration::from_secs(1);
 const CACHE_BYTES: u64 = 256 << 20;
@@ -119,6 +123,19 @@ impl ServeFlags {
                     file.last_use_interval.take()
                 })?
                 .map_or(LAST_USE_INTERVAL, Millis::get),
+            retention: Retention {
+                warnings: sources
+                    .choose(self.expiry_warnings, "TOKEND_EXPIRY_WARNINGS", |file| {
+                        file.expiry_warnings.take()
+                    })?
+                    .map_or_else(|| EXPIRY_WARNINGS.to_vec(), ExpiryWarnings::get),
+                kept: sources
+                    .choose(self.token_retention, "TOKEND_TOKEN_RETENTION", |file| {
+                        file.token_retention.take()
+                    })?
+                    .map_or(TOKEN_RETENTION, Millis::get),
+                interval: RETENTION_INTERVAL,
+            },
             require_fsync: !sources
                 .is_on(self.allow_fsync_off, "TOKEND_ALLOW_FSYNC_OFF", |file| file.allow_fsync_off.take())?,
             log,

@@ -11,6 +11,7 @@ use sqlx::postgres::PgConnectOptions;
 
 use super::values::{LogFilter, LogFormat};
 use crate::domain::CertificateMappings;
+use crate::jobs::retention::Retention;
 use crate::secret::{DurableCost, Keyring, Prefix};
 use crate::server::Limits;
 use crate::telemetry::Sampling;
@@ -92,6 +93,8 @@ pub struct ServeSettings {
     pub last_use_interval: Duration,
     /// Whether a Postgres that can lose commits in a crash is refused.
     pub require_fsync: bool,
+    /// What is warned of, and how long tokens are kept after their end.
+    pub retention: Retention,
     /// The collector that spans are exported to, if any.
     pub otlp_endpoint: Option<String>,
     /// Which calls' spans are exported.

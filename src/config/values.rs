@@ -31,6 +31,9 @@ pub enum ValueError {
     /// Not a number of bytes, or too small a one.
     #[error("expected a number of bytes, at least 1048576")]
     CacheBytes,
+    /// Too many durations.
+    #[error("expected at most eight durations separated by commas, such as 7d,1d")]
+    ExpiryWarnings,
     /// Not a part of a whole.
     #[error("expected a number from 0 to 1, such as 0.01")]
     SampleRatio,
@@ -111,6 +114,40 @@ pub type OutageGrace = Millis<0, 3_600_000>;
 
 /// How often it is written down which tokens were used: 100 ms to 1 h.
 pub type LastUseInterval = Millis<100, 3_600_000>;
+
+/// How long an expired or revoked token is kept: 1 to 3650 days.
+pub type TokenRetention = Millis<86_400_000, 315_360_000_000>;
+
+/// How long before its expiration a token is warned of: up to eight durations of 1 minute to 365 days.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct ExpiryWarnings(Vec<Duration>);
+
+impl ExpiryWarnings {
+    /// Returns the durations.
+    #[must_use]
+    pub fn get(self) -> Vec<Duration> {
+        self.0
+    }
+}
+
+impl FromStr for ExpiryWarnings {
+    type Err = ValueError;
+
+    fn from_str(text: &str) -> Result<Self, ValueError> {
+        let parsed = text.split(',').map(|part| part.trim().parse::<Millis<60_000, 31_536_000_000>>());
+        let durations = parsed.map(|part| part.map(Millis::get)).collect::<Result<Vec<_>, _>>()?;
+        if durations.len() <= 8 { Ok(Self(durations)) } else { Err(ValueError::ExpiryWarnings) }
+    }
+}
+
+impl TryFrom<String> for ExpiryWarnings {
+    type Error = ValueError;
+
+    fn try_from(text: String) -> Result<Self, ValueError> {
+        text.parse()
+    }
+}
 
 /// A duration of `MIN` to `MAX` milliseconds, both inclusive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]

@@ -138,6 +138,7 @@ pub(super) const fn change_kind(kind: ChangeKind) -> proto::ChangeKind {
         ChangeKind::Updated => proto::ChangeKind::Updated,
         ChangeKind::Rotated => proto::ChangeKind::Rotated,
         ChangeKind::Revoked => proto::ChangeKind::Revoked,
+        ChangeKind::ExpiresSoon => proto::ChangeKind::ExpiresSoon,
         ChangeKind::Deleted => proto::ChangeKind::Deleted,
         ChangeKind::Other => proto::ChangeKind::Other,
     }

@@ -6,3 +6,5 @@ pub mod last_use;
 pub mod mac_refresh;
 pub mod purge;
 pub mod readiness;
+pub mod retention;
+pub mod seal;

@@ -107,6 +107,7 @@ struct Key {
     page: Hmac<Sha256>,
     request: Zeroizing<[u8; KEY]>,
     request_body: Hmac<Sha256>,
+    seal: Hmac<Sha256>,
 }
 
 /// The keys of an installation, the primary one first. Its Debug shows their ids alone.
@@ -185,6 +186,19 @@ impl Keyring {
         }
     }
 
+    /// Seals what a seal covers, under the primary key.
+    #[must_use]
+    pub fn sign_seal(&self, covered: &[u8]) -> Mac {
+        Mac { key_id: self.primary.id, tag: self.primary.seal_tag(covered) }
+    }
+
+    /// Tells whether a seal is over this; compares in constant time. `None` when the ring lacks its key.
+    #[must_use]
+    pub fn check_seal(&self, covered: &[u8], seal: &Mac) -> Option<bool> {
+        let key = self.keys().find(|key| key.id == seal.key_id)?;
+        Some(key.seal_tag(covered).ct_eq(&seal.tag).into())
+    }
+
     /// Signs what a page token carries, under the primary key.
     #[must_use]
     pub fn sign_page(&self, payload: &[u8]) -> [u8; 16] {
@@ -250,6 +264,7 @@ impl Key {
             page: hmac(&subkey(key, b"tokend/subkey/page")),
             request: subkey(key, b"tokend/subkey/request"),
             request_body: hmac(&subkey(key, b"tokend/subkey/request-body")),
+            seal: hmac(&subkey(key, b"tokend/subkey/seal")),
         })
     }
 
@@ -257,6 +272,10 @@ impl Key {
         const COVERED: usize = MAC_DOMAIN.len() + 48;
         let covered = secret.covered::<COVERED>(MAC_DOMAIN);
         self.mac.clone().chain_update(covered.as_slice()).finalize().into_bytes().into()
+    }
+
+    fn seal_tag(&self, covered: &[u8]) -> [u8; 32] {
+        self.seal.clone().chain_update(covered).finalize().into_bytes().into()
     }
 
     fn request_tag(&self, body: &[u8]) -> [u8; 32] {

@@ -8,9 +8,11 @@ mod format;
 mod id;
 mod keyring;
 mod request;
+mod seal;
 
 pub use durable::{DurableCost, DurableError, DurableHash};
 pub use format::{FormatError, Prefix, PrefixError, Secret};
 pub use id::{TokenId, TokenIdError};
 pub use keyring::{KeyId, Keyring, KeyringError, Mac, MacMatch};
 pub use request::{RequestContext, RequestId, RequestIdError, RequestSalt};
+pub use seal::{SealHeader, SealedEvents};

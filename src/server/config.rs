@@ -7,6 +7,7 @@ use sqlx::postgres::PgConnectOptions;
 use tokio::net::TcpListener;
 
 use crate::domain::CertificateMappings;
+use crate::jobs::retention::Retention;
 use crate::metrics::MetricsError;
 use crate::secret::{DurableCost, Keyring, Prefix};
 use crate::store::MigrateError;
@@ -56,6 +57,8 @@ pub struct ServerConfig {
     pub cache_bytes: u64,
     /// How often it is written down which tokens were used.
     pub last_use_interval: Duration,
+    /// What is warned of, and how long tokens are kept after their end.
+    pub retention: Retention,
     /// Which calls' spans are exported.
     pub sampling: Sampling,
     /// How long calls may go on after the shutdown began.

@@ -19,7 +19,7 @@ use crate::ambient;
 use crate::grpc::{Health, TokenApi, drained, proto};
 use crate::hashing::HashPool;
 use crate::http;
-use crate::jobs::{announce, last_use, mac_refresh, purge, readiness};
+use crate::jobs::{announce, last_use, mac_refresh, purge, readiness, retention, seal};
 use crate::listener;
 use crate::metrics::Metrics;
 use crate::shares::Shares;
@@ -197,6 +197,8 @@ impl Running {
         let (engine, store, metrics) =
             (Arc::clone(&self.engine), self.store.clone(), Arc::clone(&self.metrics));
         self.jobs.spawn(last_use::run(engine, store.clone(), metrics, config.last_use_interval));
+        self.jobs.spawn(seal::run(store.clone(), Arc::clone(&config.keyring)));
+        self.jobs.spawn(retention::run(store.clone(), config.retention.clone()));
         self.jobs.spawn(purge::run(store));
     }
 

@@ -81,7 +81,7 @@ impl Store {
     }
 }
 
-fn interval(duration: Duration) -> PgInterval {
+pub(super) fn interval(duration: Duration) -> PgInterval {
     // Configured bounds are minutes at most; a microsecond more is on the safe side.
     let microseconds = i64::try_from(duration.as_nanos().div_ceil(1_000)).unwrap_or(i64::MAX);
     PgInterval { months: 0, days: 0, microseconds }

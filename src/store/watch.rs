@@ -28,6 +28,8 @@ pub enum ChangeKind {
     Rotated,
     /// It was revoked.
     Revoked,
+    /// It will expire soon.
+    ExpiresSoon,
     /// It is no longer there.
     Deleted,
     /// Something that no event tells of: an operator's own statement, or a new fast verifier.
@@ -179,6 +181,7 @@ fn change(
         (true, Some("created")) => ChangeKind::Created,
         (true, Some("updated")) => ChangeKind::Updated,
         (true, Some("rotated")) => ChangeKind::Rotated,
+        (true, Some("expires_soon")) => ChangeKind::ExpiresSoon,
         (true, Some("revoked")) => ChangeKind::Revoked,
         (true, _) => ChangeKind::Other,
     };

@@ -6,4 +6,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod ends;
 mod events;
+mod role;
+mod seals;

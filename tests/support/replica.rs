@@ -10,6 +10,7 @@ use secrecy::ExposeSecret as _;
 use tokend::actions::bootstrap::{Bootstrapped, bootstrap};
 use tokend::ambient;
 use tokend::domain::CertificateMappings;
+use tokend::jobs::retention::Retention;
 use tokend::secret::{DurableCost, Keyring, Prefix};
 use tokend::server::{self, Limits, Listeners, ServeError, ServerConfig};
 use tokend::store::Store;
@@ -109,6 +110,11 @@ impl Installation {
             bounds: Bounds { max_staleness: Duration::from_secs(1), outage_grace: Duration::ZERO },
             cache_bytes: 16 << 20,
             last_use_interval: Duration::from_millis(100),
+            retention: Retention {
+                warnings: vec![Duration::from_hours(24 * 7), Duration::from_hours(24)],
+                kept: Duration::from_hours(24 * 400),
+                interval: Duration::from_millis(200),
+            },
             sampling: Sampling::off(),
             drain_timeout: Duration::from_secs(10),
         }

@@ -1,0 +1,236 @@
+//! `tokend audit …`: shows the audit log, checks its seals, deletes what is old. Showing goes over gRPC; the
+//! other two need the database, and checking the keyring, as they must not depend on a server to be honest.
+
+use std::io::{self, Write};
+use std::num::NonZeroU32;
+
+use clap::{Args, Subcommand};
+use serde::Serialize;
+use time::OffsetDateTime;
+
+use super::client::{AddressFlag, Client};
+use super::output::{rfc3339, table, write_json_line};
+use super::{CommandError, RpcError, single_threaded};
+use crate::config::{Environment, KeyStatusFlags, MigrateFlags};
+use crate::grpc::proto::{FieldChange, ListTokenEventsRequest, TokenEvent};
+use crate::store::{CheckedSeal, Finding, Store};
+use crate::{ambient, store, telemetry};
+
+/// The most events in one page of the server.
+const LARGEST_PAGE: usize = 1000;
+
+/// `tokend audit …`
+#[derive(Subcommand)]
+pub(super) enum AuditCommand {
+    /// List what happened to tokens, newest first
+    List(ListFlags),
+    /// Check every seal of the audit log against its events
+    ///
+    /// Needs the database and the keyring. Exit status 1 when an event was altered, removed or put in,
+    /// or a seal was.
+    Verify {
+        #[command(flatten)]
+        flags: Box<KeyStatusFlags>,
+    },
+    /// Delete events that are older than a number of days, in whole sealed batches
+    ///
+    /// Needs the database, as a role that may execute the function `purge_audit`. The seals stay.
+    Purge {
+        #[command(flatten)]
+        flags: Box<MigrateFlags>,
+        /// How many days events are kept; at least 30
+        #[arg(long, value_name = "DAYS", value_parser = clap::value_parser!(u16).range(30..))]
+        older_than_days: u16,
+    },
+}
+
+/// Flags of `tokend audit list`.
+#[derive(Args)]
+pub(super) struct ListFlags {
+    #[command(flatten)]
+    address: AddressFlag,
+
+    /// Events of this organization only [default: the caller's own; for a root caller: all]
+    #[arg(long, value_name = "ORGANIZATION_ID", default_value = "", hide_default_value = true)]
+    organization: String,
+
+    /// Events of this token only
+    #[arg(long, value_name = "TOKEN_ID", default_value = "", hide_default_value = true)]
+    token: String,
+
+    /// Events of this user's tokens only
+    #[arg(long, value_name = "USER_ID", default_value = "", hide_default_value = true)]
+    user: String,
+
+    /// The most events to list
+    #[arg(long, value_name = "NUMBER", default_value = "1000")]
+    limit: NonZeroU32,
+
+    /// Print one JSON object a line, each an event
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct EventJson<'a> {
+    event_id: i64,
+    event_time: String,
+    kind: String,
+    token_id: &'a str,
+    organization_id: &'a str,
+    user_id: &'a str,
+    actor: &'a str,
+    acting_user: &'a str,
+    trace_id: &'a str,
+    changes: Vec<ChangeJson<'a>>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct ChangeJson<'a> {
+    field: &'a str,
+    old_value: &'a str,
+    new_value: &'a str,
+}
+
+pub(super) fn run(command: AuditCommand, environment: &Environment) -> Result<(), CommandError> {
+    let runtime = single_threaded()?;
+    match command {
+        AuditCommand::List(flags) => {
+            let json = flags.json;
+            let events = runtime.block_on(list(flags, environment))?;
+            print(&events, json).map_err(CommandError::Output)
+        }
+        AuditCommand::Verify { flags } => runtime.block_on(verify(*flags, environment)),
+        AuditCommand::Purge { flags, older_than_days } => {
+            runtime.block_on(purge(*flags, older_than_days, environment))
+        }
+    }
+}
+
+async fn list(flags: ListFlags, environment: &Environment) -> Result<Vec<TokenEvent>, CommandError> {
+    let mut client = Client::open(flags.address, environment).await?;
+    let limit = flags.limit.get() as usize;
+    let (mut events, mut page_token): (Vec<TokenEvent>, _) = (Vec::new(), String::new());
+    loop {
+        let page_size = i32::try_from((limit - events.len()).min(LARGEST_PAGE)).unwrap_or(i32::MAX);
+        let request = client.request(ListTokenEventsRequest {
+            organization_id: flags.organization.clone(),
+            token_id: flags.token.clone(),
+            user_id: flags.user.clone(),
+            page_size,
+            page_token,
+        });
+        let page = client.service().list_token_events(request).await.map_err(RpcError::from)?.into_inner();
+        events.extend(page.events);
+        page_token = page.next_page_token;
+        if page_token.is_empty() || events.len() >= limit {
+            return Ok(events);
+        }
+    }
+}
+
+fn print(events: &[TokenEvent], json: bool) -> io::Result<()> {
+    let mut output = io::stdout().lock();
+    if json {
+        return events.iter().try_for_each(|event| write_json_line(&mut output, &event_json(event)));
+    }
+    let rows: Vec<_> = events
+        .iter()
+        .map(|event| {
+            [
+                event.event_time.map_or_else(String::new, rfc3339),
+                kind_word(event),
+                event.token_id.clone(),
+                event.user_id.clone(),
+                event.actor.clone(),
+                event.acting_user.clone(),
+                event.changes.iter().map(change_text).collect::<Vec<_>>().join("; "),
+            ]
+        })
+        .collect();
+    let heading = ["TIME", "EVENT", "TOKEN", "USER", "BY", "FOR", "CHANGES"];
+    output.write_all(table(heading, &rows).as_bytes())
+}
+
+fn event_json(event: &TokenEvent) -> EventJson<'_> {
+    EventJson {
+        event_id: event.event_id,
+        event_time: event.event_time.map_or_else(String::new, rfc3339),
+        kind: kind_word(event),
+        token_id: &event.token_id,
+        organization_id: &event.organization_id,
+        user_id: &event.user_id,
+        actor: &event.actor,
+        acting_user: &event.acting_user,
+        trace_id: &event.trace_id,
+        changes: event
+            .changes
+            .iter()
+            .map(|change| ChangeJson {
+                field: &change.field,
+                old_value: &change.old_value,
+                new_value: &change.new_value,
+            })
+            .collect(),
+    }
+}
+
+fn kind_word(event: &TokenEvent) -> String {
+    event.kind().as_str_name().trim_start_matches("TOKEN_EVENT_KIND_").to_lowercase()
+}
+
+fn change_text(change: &FieldChange) -> String {
+    format!("{}: {} -> {}", change.field, change.old_value, change.new_value)
+}
+
+async fn verify(flags: KeyStatusFlags, environment: &Environment) -> Result<(), CommandError> {
+    let settings = flags.resolve(environment)?;
+    telemetry::init(&settings.log, None)?;
+    let store = open(&settings.database).await?;
+    let (mut last, mut genuine, mut purged): (Option<CheckedSeal>, u64, u64) = (None, 0, 0);
+    while let Some(seal) = store.check_seal(last.as_ref(), &settings.keyring).await? {
+        match seal.finding {
+            Finding::Genuine => genuine += 1,
+            Finding::Purged => purged += 1,
+            Finding::Altered | Finding::OutOfChain | Finding::UnknownKey => {
+                return Err(CommandError::AuditLog { sequence: seal.header.sequence, finding: seal.finding });
+            }
+        }
+        last = Some(seal);
+    }
+    let unsealed = store.count_unsealed().await?;
+    store.close().await;
+    let text = format!(
+        "{genuine} seals are over the events that are there, {purged} over events that were purged; \
+         {unsealed} events are not sealed yet\n"
+    );
+    io::stdout().lock().write_all(text.as_bytes()).map_err(CommandError::Output)
+}
+
+async fn purge(flags: MigrateFlags, days: u16, environment: &Environment) -> Result<(), CommandError> {
+    let settings = flags.resolve(environment)?;
+    telemetry::init(&settings.log, None)?;
+    let store = open(&settings.database).await?;
+    let before: OffsetDateTime = ambient::now() - time::Duration::days(i64::from(days));
+    let mut purged = 0;
+    loop {
+        match store.purge_events(before).await? {
+            0 => break,
+            batch => purged += batch,
+        }
+    }
+    store.close().await;
+    io::stdout()
+        .lock()
+        .write_all(format!("{purged} events deleted\n").as_bytes())
+        .map_err(CommandError::Output)
+}
+
+async fn open(database: &crate::config::DatabaseSettings) -> Result<Store, CommandError> {
+    store::check(&database.options, &database.prefix).await?;
+    let store = Store::new(database.options.clone(), 1);
+    store.open();
+    Ok(store)
+}

@@ -1,0 +1,89 @@
+//! Tokens near and long after their end: warning of the one, deleting the other. Small batches, so that no lock
+//! is held for long; one replica at a time. Called by the jobs.
+
+use std::time::Duration;
+
+use super::replicas::interval;
+use super::{Store, StoreError};
+
+/// How many tokens one statement takes on.
+const BATCH: i64 = 500;
+
+/// The advisory lock of whoever deletes. Any constant will do.
+const PURGE_LOCK: i64 = 0x746f_6b65_6e64_0003;
+
+impl Store {
+    /// Writes an `expires_soon` event for tokens that will expire within `ahead` and have not been warned of
+    /// that; returns how many. A token that was made to live for less than that is not warned of.
+    ///
+    /// # Errors
+    /// [`StoreError`], as for every call of the store.
+    pub async fn warn_of_expirations(&self, ahead: Duration) -> Result<u64, StoreError> {
+        self.within(async {
+            let done = sqlx::query!(
+                "WITH due AS (
+                     SELECT id, organization_id, user_id, expire_time FROM tokens t
+                     WHERE revoke_time IS NULL AND expire_time > now() AND expire_time <= now() + $1::interval
+                         AND create_time <= expire_time - $1::interval
+                         AND NOT EXISTS (SELECT FROM token_warnings w WHERE w.token_id = t.id
+                             AND w.expire_time = t.expire_time AND w.ahead = $1)
+                     ORDER BY expire_time LIMIT $2
+                 ), warned AS (
+                     INSERT INTO token_warnings (token_id, expire_time, ahead)
+                     SELECT id, expire_time, $1 FROM due ORDER BY id
+                     ON CONFLICT DO NOTHING RETURNING token_id
+                 ), told AS (
+                     INSERT INTO token_changes (token_id, organization_id)
+                     SELECT id, organization_id FROM due JOIN warned ON token_id = id
+                 )
+                 INSERT INTO token_events (kind, token_id, organization_id, user_id, actor, changes)
+                 SELECT 'expires_soon', id, organization_id, user_id, 'tokend', '[]'::jsonb
+                 FROM due JOIN warned ON token_id = id",
+                interval(ahead),
+                BATCH
+            )
+            .execute(self.pool()?)
+            .await?;
+            Ok(done.rows_affected())
+        })
+        .await
+    }
+
+    /// Deletes a batch of tokens that ended longer ago than `kept`, if nobody else is doing it; returns how many.
+    ///
+    /// # Errors
+    /// [`StoreError`], as for every call of the store.
+    pub async fn purge_tokens(&self, kept: Duration) -> Result<u64, StoreError> {
+        self.within(async {
+            let mut transaction = self.begin().await?;
+            let turn = sqlx::query!(r#"SELECT pg_try_advisory_xact_lock($1) AS "taken!""#, PURGE_LOCK)
+                .fetch_one(&mut *transaction)
+                .await?;
+            if !turn.taken {
+                return Ok(0);
+            }
+            let done = sqlx::query!(
+                "WITH gone AS (
+                     SELECT id, organization_id, user_id FROM tokens
+                     WHERE revoke_time < now() - $1::interval OR expire_time < now() - $1::interval
+                     ORDER BY id LIMIT $2 FOR UPDATE SKIP LOCKED
+                 ), logged AS (
+                     INSERT INTO token_events (kind, token_id, organization_id, user_id, actor, changes)
+                     SELECT 'purged', id, organization_id, user_id, 'tokend', '[]'::jsonb FROM gone
+                 ), uses AS (
+                     DELETE FROM token_uses USING gone WHERE token_id = id
+                 ), warnings AS (
+                     DELETE FROM token_warnings USING gone WHERE token_id = id
+                 )
+                 DELETE FROM tokens USING gone WHERE tokens.id = gone.id",
+                interval(kept),
+                BATCH
+            )
+            .execute(&mut *transaction)
+            .await?;
+            transaction.commit().await?;
+            Ok(done.rows_affected())
+        })
+        .await
+    }
+}
