@@ -165,8 +165,14 @@ impl Client {
 
     /// Wraps a message with the caller's secret and a deadline.
     pub(super) fn request<T>(&self, message: T) -> Request<T> {
-        let mut request = Request::new(message);
+        let mut request = self.request_for_ever(message);
         request.set_timeout(CALL_TIMEOUT);
+        request
+    }
+
+    /// Wraps a message with the caller's secret alone, for a stream that ends when its reader says.
+    pub(super) fn request_for_ever<T>(&self, message: T) -> Request<T> {
+        let mut request = Request::new(message);
         request.metadata_mut().insert("authorization", self.authorization.clone());
         request
     }

@@ -21,6 +21,7 @@ mod signals;
 mod supervision;
 mod token;
 mod user;
+mod watch;
 
 use std::process::ExitCode;
 
@@ -79,6 +80,10 @@ enum Command {
     /// Show the audit log of a running tokend; check its seals, delete what is old
     #[command(subcommand)]
     Audit(audit::AuditCommand),
+    /// Print which tokens of a running tokend change, as it happens
+    ///
+    /// Ends with Ctrl-C, and says on standard error from where to go on.
+    Watch(watch::WatchFlags),
     /// Revoke all that a user has in a running tokend
     #[command(subcommand)]
     User(user::UserCommand),
@@ -100,6 +105,7 @@ pub fn run(line: CommandLine) -> Result<ExitCode, CommandError> {
         Command::Migrate(flags) => migrate::run(&flags.resolve(&environment)?)?,
         Command::Healthcheck(address) => healthcheck::run(address, &environment)?,
         Command::Key(command) => key::run(command, &environment)?,
+        Command::Watch(flags) => watch::run(flags, &environment)?,
         Command::Audit(command) => audit::run(command, &environment)?,
         Command::User(command) => user::run(command, &environment)?,
         Command::Token(command) => return token::run(command, &environment),

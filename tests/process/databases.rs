@@ -36,6 +36,15 @@ impl Database {
         format!("postgres://{}@localhost/{}?host={}", Cluster::ROLE, self.0, directory.display())
     }
 
+    /// Does what somebody does who can write the database.
+    pub(crate) fn execute(&self, statement: &'static str) {
+        runtime().block_on(async {
+            let mut connection = connection(&self.0).await;
+            connection.execute(statement).await.unwrap();
+            connection.close().await.unwrap();
+        });
+    }
+
     /// Returns every row of every table as text.
     pub(crate) fn rows(&self) -> String {
         runtime().block_on(async {

@@ -1,0 +1,60 @@
+//! The operator's commands that look at what happens: watch and audit.
+
+use rustix::process::Signal;
+
+use super::databases::Database;
+use super::program::{Place, eventually, printed, run};
+use super::rpc;
+
+#[test]
+fn a_watch_prints_changes_as_they_happen_and_says_where_to_go_on() {
+    let place = Place::new();
+    let mut server = place.serve();
+    let (address, root) = (server.ready(), place.root_secret());
+    let caller = [("TOKEND_ADDRESS", &*address), ("TOKEND_SECRET", &*root)];
+    let mut watch = place.start(&["watch", "--json"], &caller);
+    // The first change may come before the watch has begun.
+    let mut ids = Vec::new();
+    assert!(eventually(|| {
+        ids.push(rpc::create(&address, &root, "ada").unwrap().token.unwrap().id);
+        watch.stdout().contains("\"kind\":\"created\"")
+    }));
+
+    watch.signal(Signal::INT);
+
+    assert!(watch.end().success(), "{}", watch.stderr());
+    let position = watch.stderr().split_once("position: ").unwrap().1.trim().to_owned();
+    let id = rpc::create(&address, &root, "grace").unwrap().token.unwrap().id;
+    let mut again = place.start(&["watch", "--after", &position], &caller);
+    assert!(eventually(|| again.stdout().contains(&id)), "{}", again.stderr());
+    again.signal(Signal::INT);
+    assert!(again.end().success());
+    assert!(server.stop().success());
+}
+
+#[test]
+fn the_audit_log_is_listed_and_its_seals_are_checked() {
+    let (database, place) = (Database::new(), Place::new());
+    let keys = printed(run(&["keygen"], &[], ""));
+    let url = database.url();
+    let shared = [("DATABASE_URL", &*url), ("TOKEND_KEYS", &*keys)];
+    let root = printed(run(&["bootstrap"], &shared, "")).trim_end().to_owned();
+    let mut server = place.start(&["serve", "--listen", "127.0.0.1:0"], &shared);
+    let address = server.ready();
+    let id = rpc::create(&address, &root, "ada").unwrap().token.unwrap().id;
+    server.await_log("audit log sealed");
+
+    let caller = [("TOKEND_ADDRESS", &*address), ("TOKEND_SECRET", &*root)];
+    let listed = printed(run(&["audit", "list", "--token", &id, "--json"], &caller, ""));
+    assert!(listed.contains("\"kind\":\"created\"") && listed.contains(&root[5..27]), "{listed}");
+    let checked = || run(&["audit", "verify"], &shared, "");
+    assert!(printed(checked()).contains("0 over events that were purged"));
+
+    database.execute("UPDATE token_events SET actor = 'somebody'");
+    let found = checked();
+    assert_eq!(found.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&found.stderr).contains("altered"), "{found:?}");
+    let purged = printed(run(&["audit", "purge", "--older-than-days", "30"], &shared, ""));
+    assert_eq!(purged, "0 events deleted\n");
+    assert!(server.stop().success());
+}
