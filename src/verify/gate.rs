@@ -82,8 +82,13 @@ impl<K: Hash + Eq + Copy> Gate<K> {
     pub(super) fn spoil(&self, keys: &[K]) {
         let mut reads = self.lock();
         for read in &mut reads.under_way {
-            let room = (MAX_SPOILED + 1).saturating_sub(read.spoiled.len());
-            read.spoiled.extend(keys.iter().take(room));
+            for key in keys {
+                // Asked of each: keys that repeat take no room, and must not keep later ones out.
+                if read.spoiled.len() > MAX_SPOILED {
+                    break;
+                }
+                read.spoiled.insert(*key);
+            }
         }
     }
 
@@ -145,5 +150,15 @@ mod tests {
         let ticket = gate.begin();
         gate.abandon(&ticket);
         assert!(gate.lock().under_way.is_empty());
+    }
+
+    #[test]
+    fn a_key_that_comes_after_many_repeats_is_spoiled_too() {
+        let gate = Gate::new();
+        let ticket = gate.begin();
+        let mut changed = vec![1; 10_000];
+        changed.push(2);
+        gate.spoil(&changed);
+        assert_eq!(filled(&gate, &ticket, &[2, 3]), [3]);
     }
 }
