@@ -38,7 +38,8 @@ pub struct VerifyAnswers {
     ahead: VecDeque<(VerifyRequest, Asked)>,
     ahead_bytes: usize,
     pending: Option<Pending>,
-    draining: Pin<Box<dyn Future<Output = ()> + Send>>,
+    draining: watch::Receiver<bool>,
+    drained: Pin<Box<dyn Future<Output = ()> + Send>>,
     ended: Ended,
     answers: u64,
     span: Span,
@@ -72,7 +73,8 @@ impl VerifyAnswers {
             ahead: VecDeque::new(),
             ahead_bytes: 0,
             pending: None,
-            draining: Box::pin(drained(draining)),
+            drained: Box::pin(drained(draining.clone())),
+            draining,
             ended: Ended::No,
             answers: 0,
             span,
@@ -148,6 +150,11 @@ impl VerifyAnswers {
         }
     }
 
+    fn shut_down(&mut self) -> Result<VerifyStreamReply, Status> {
+        self.ended = Ended::Yes;
+        Err(status::shutting_down())
+    }
+
     fn end(&mut self) -> Option<Result<VerifyStreamReply, Status>> {
         match std::mem::replace(&mut self.ended, Ended::Yes) {
             Ended::Asking(Some(status)) => Some(Err(status)),
@@ -182,6 +189,10 @@ impl Stream for VerifyAnswers {
         if matches!(this.ended, Ended::Yes) {
             return Poll::Ready(None);
         }
+        // Asked first: a caller that never pauses would not be told otherwise.
+        if this.draining.has_changed().unwrap_or(true) {
+            return Poll::Ready(Some(this.shut_down()));
+        }
         // A stream that always has something to answer lets other tasks have their turn.
         let turn = ready!(tokio::task::coop::poll_proceed(context));
         loop {
@@ -206,11 +217,8 @@ impl Stream for VerifyAnswers {
             } else if !matches!(this.ended, Ended::No) {
                 return Poll::Ready(this.end());
             }
-            if this.draining.as_mut().poll(context).is_ready() {
-                this.ended = Ended::Yes;
-                return Poll::Ready(Some(Err(status::shutting_down())));
-            }
-            return Poll::Pending;
+            ready!(this.drained.as_mut().poll(context));
+            return Poll::Ready(Some(this.shut_down()));
         }
     }
 }

@@ -17,13 +17,16 @@ pub async fn run(changed: Arc<Notify>, lines: Lines) {
     let mut line: Option<Line> = None;
     loop {
         changed.notified().await;
-        if line.is_none() {
-            line = lines.open().await.ok();
-        }
-        if let Some(open) = &mut line
-            && open.announce().await.is_err()
-        {
-            // Nobody hears of this change before their next poll; the next one gets a new line.
+        // Twice: a line that has lain idle may be broken. After that nobody hears of this change before
+        // their next poll.
+        for _ in 0..2 {
+            if line.is_none() {
+                line = lines.open().await.ok();
+            }
+            let Some(open) = &mut line else { break };
+            if open.announce().await.is_ok() {
+                break;
+            }
             line = None;
         }
         tokio::time::sleep(MIN_INTERVAL).await;

@@ -1,10 +1,11 @@
-//! Flushes which tokens were used to the database, one statement a batch, and once more when the server
-//! stops. What cannot be written is tried again with the next flush.
+//! Flushes which tokens were used to the database, one statement a batch, and once more when no call can
+//! come any more. What cannot be written is tried again with the next flush.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use time::OffsetDateTime;
+use tokio::sync::oneshot;
 
 use crate::metrics::Metrics;
 use crate::secret::TokenId;
@@ -17,20 +18,25 @@ const BATCH: usize = 10_000;
 /// The most uses that are kept for another try.
 const MAX_KEPT: usize = 1 << 20;
 
-/// Flushes every `interval` until the server stops it.
-pub async fn run(engine: Arc<Engine>, store: Store, metrics: Arc<Metrics>, interval: Duration) {
+/// Flushes every `interval`, and a last time when it is told to end.
+pub async fn run(
+    engine: Arc<Engine>,
+    store: Store,
+    metrics: Arc<Metrics>,
+    interval: Duration,
+    mut end: oneshot::Receiver<()>,
+) {
     let mut kept = Vec::new();
     loop {
-        tokio::time::sleep(interval).await;
+        let ended = tokio::time::timeout(interval, &mut end).await.is_ok();
         kept.extend(engine.uses().take());
+        // Never given up half way: what one statement was to record would be lost.
         flush(&store, &metrics, &mut kept).await;
         kept.truncate(MAX_KEPT);
+        if ended {
+            return;
+        }
     }
-}
-
-/// Flushes what there is, at the end.
-pub async fn flush_last(engine: &Engine, store: &Store, metrics: &Metrics) {
-    flush(store, metrics, &mut engine.uses().take()).await;
 }
 
 async fn flush(store: &Store, metrics: &Metrics, uses: &mut Vec<(TokenId, OffsetDateTime)>) {

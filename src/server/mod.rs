@@ -5,8 +5,8 @@ use std::future::pending;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::watch;
-use tokio::task::JoinSet;
+use tokio::sync::{oneshot, watch};
+use tokio::task::{JoinHandle, JoinSet};
 use tonic::transport::Server;
 use tonic::transport::server::Router;
 
@@ -54,6 +54,8 @@ struct Running {
     metrics: Arc<Metrics>,
     health: Health,
     jobs: JoinSet<()>,
+    /// Writes down which tokens were used; not among the jobs: it ends after the last call.
+    flushing: Option<(oneshot::Sender<()>, JoinHandle<()>)>,
     begin_draining: watch::Sender<bool>,
 }
 
@@ -187,7 +189,7 @@ async fn wire(config: &ServerConfig) -> Result<(Running, Router), ServeError> {
         .add_service(descriptors().build_v1()?)
         .add_service(descriptors().build_v1alpha()?)
         .add_service(service.into_server());
-    Ok((Running { store, engine, metrics, health, jobs, begin_draining }, router))
+    Ok((Running { store, engine, metrics, health, jobs, flushing: None, begin_draining }, router))
 }
 
 impl Running {
@@ -196,7 +198,9 @@ impl Running {
         self.engine.wake();
         let (engine, store, metrics) =
             (Arc::clone(&self.engine), self.store.clone(), Arc::clone(&self.metrics));
-        self.jobs.spawn(last_use::run(engine, store.clone(), metrics, config.last_use_interval));
+        let (end, ended) = oneshot::channel();
+        let flushing = last_use::run(engine, store.clone(), metrics, config.last_use_interval, ended);
+        self.flushing = Some((end, tokio::spawn(flushing)));
         self.jobs.spawn(seal::run(store.clone(), Arc::clone(&config.keyring)));
         self.jobs.spawn(retention::run(store.clone(), config.retention.clone()));
         self.jobs.spawn(purge::run(store));
@@ -208,9 +212,13 @@ impl Running {
         self.begin_draining.send_replace(true);
     }
 
-    async fn close(&self) {
+    async fn close(self) {
         let last = async {
-            last_use::flush_last(&self.engine, &self.store, &self.metrics).await;
+            if let Some((end, flushing)) = self.flushing {
+                drop(end);
+                // It has panicked otherwise, and said so.
+                let _ = flushing.await;
+            }
             self.store.close().await;
         };
         let _ = tokio::time::timeout(LAST_WRITES, last).await;

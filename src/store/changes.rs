@@ -66,6 +66,9 @@ pub struct ChangePage {
 impl Line {
     /// Reads a page of what `since` could not see; without `since`, only where the database is now.
     ///
+    /// A horizon that is ahead of every transaction was purged on another server, and came here in a dump. A
+    /// `since` that is ahead means that the server itself was put back to an earlier state.
+    ///
     /// # Errors
     /// [`StoreError`], also when no answer came by `deadline`.
     pub async fn poll(
@@ -80,8 +83,12 @@ impl Line {
             let row = sqlx::query!(
                 r#"SELECT pg_current_snapshot()::text AS "snapshot!", now() AS "now!",
                        (SELECT epoch FROM server_epoch) AS epoch,
-                       coalesce((SELECT purged_below FROM change_horizon)
-                           > pg_snapshot_xmin($1::text::pg_snapshot), false) AS "purged!",
+                       coalesce(
+                           (SELECT purged_below FROM change_horizon
+                            WHERE purged_below <= pg_snapshot_xmin(pg_current_snapshot()))
+                               > pg_snapshot_xmin($1::text::pg_snapshot)
+                           OR pg_snapshot_xmax($1::text::pg_snapshot)
+                               > pg_snapshot_xmax(pg_current_snapshot()), false) AS "purged!",
                        coalesce(page.ids, '{}') AS "ids!", coalesce(page.xids, '{}') AS "xids!"
                    FROM (
                        SELECT array_agg(token_id ORDER BY xid, token_id) AS ids,
@@ -157,10 +164,13 @@ impl Store {
     /// Says, before anything is deleted, what may be gone.
     async fn raise_horizon(&self) -> Result<(), StoreError> {
         self.within(async {
+            // A horizon ahead of this very transaction came here in a dump: it says nothing of this server's
+            // transactions, and would have changes deleted that no feed has seen.
             sqlx::query!(
-                "UPDATE change_horizon SET purged_below = next_below,
+                "UPDATE change_horizon SET
+                     purged_below = CASE WHEN next_below > pg_current_xact_id() THEN '0' ELSE next_below END,
                      next_below = pg_snapshot_xmin(pg_current_snapshot()), next_time = now()
-                 WHERE next_time < now() - $1::text::interval",
+                 WHERE next_time < now() - $1::text::interval OR next_below > pg_current_xact_id()",
                 KEPT
             )
             .execute(self.pool()?)

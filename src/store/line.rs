@@ -2,7 +2,7 @@
 //! ones are thrown away by their owner and opened anew.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use sqlx::ConnectOptions as _;
@@ -12,6 +12,9 @@ use super::{Store, StoreError, prepare};
 
 /// How long opening a connection may take.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(1);
+
+/// How long nothing is heard before the connection is asked whether it is alive.
+const SILENCE: Duration = Duration::from_secs(5);
 
 /// The channel that a replica says on that it has changed something. A name that outsiders rely on not being
 /// theirs.
@@ -40,6 +43,7 @@ impl Epoch {
 pub struct Lines {
     options: PgConnectOptions,
     ready: Arc<AtomicBool>,
+    doubts: Arc<AtomicU64>,
 }
 
 /// One connection.
@@ -57,6 +61,7 @@ impl Store {
         Lines {
             options: PgConnectOptions::clone(&self.pool.connect_options()),
             ready: Arc::clone(&self.ready),
+            doubts: Arc::default(),
         }
     }
 }
@@ -93,15 +98,38 @@ impl Lines {
 }
 
 impl Lines {
+    /// Says that a line has been silent for too long: the network may have swallowed them all.
+    pub fn doubt(&self) {
+        self.doubts.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Returns how often there were doubts; a line that was opened before the last one is not to be used.
+    #[must_use]
+    pub fn doubts(&self) -> u64 {
+        self.doubts.load(Ordering::Relaxed)
+    }
+
     fn ready(&self) -> Result<&PgConnectOptions, StoreError> {
         if self.ready.load(Ordering::Acquire) { Ok(&self.options) } else { Err(StoreError::Starting) }
     }
 }
 
 impl Listener {
-    /// Waits for an announcement; `false` when the connection is lost.
+    /// Waits for an announcement; `false` when the connection is lost. After a long silence it is asked
+    /// whether it still leads anywhere: a network that swallows everything closes nothing.
     pub async fn heard(&mut self) -> bool {
-        matches!(self.0.try_recv().await, Ok(Some(_)))
+        loop {
+            if let Ok(heard) = tokio::time::timeout(SILENCE, self.0.try_recv()).await {
+                return matches!(heard, Ok(Some(_)));
+            }
+            let alive = within(CONNECT_DEADLINE, async {
+                sqlx::query!("SELECT 1 AS alive").fetch_one(&mut self.0).await?;
+                Ok(())
+            });
+            if alive.await.is_err() {
+                return false;
+            }
+        }
     }
 }
 
@@ -112,7 +140,13 @@ impl Line {
     /// [`StoreError`]: nobody may have heard.
     pub async fn announce(&mut self) -> Result<(), StoreError> {
         within(CONNECT_DEADLINE, async {
-            sqlx::query!("SELECT pg_notify($1, '') IS NULL AS sent", CHANNEL).fetch_one(&mut self.0).await?;
+            // Not waiting for the disk: what is announced has been committed already, and is what counts.
+            sqlx::query!(
+                "SELECT set_config('synchronous_commit', 'off', true) AS mode, pg_notify($1, '') IS NULL AS sent",
+                CHANNEL
+            )
+            .fetch_one(&mut self.0)
+            .await?;
             Ok(())
         })
         .await

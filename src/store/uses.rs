@@ -14,10 +14,12 @@ impl Store {
         let ids: Vec<_> = uses.iter().map(|(id, _)| rows::uuid(*id)).collect();
         let times: Vec<_> = uses.iter().map(|(_, time)| *time).collect();
         self.retrying(async || {
-            // In the order of ids, so that replicas that flush at once lock rows in the same order.
+            // One row an id: what was kept from a flush that failed may name it again. In the order of ids, so
+            // that replicas that flush at once lock rows in the same order.
             sqlx::query!(
                 "INSERT INTO token_uses (token_id, last_use_time)
-                 SELECT id, used FROM unnest($1::uuid[], $2::timestamptz[]) AS use (id, used) ORDER BY id
+                 SELECT id, max(used) FROM unnest($1::uuid[], $2::timestamptz[]) AS use (id, used)
+                 GROUP BY id ORDER BY id
                  ON CONFLICT (token_id) DO UPDATE
                  SET last_use_time = greatest(token_uses.last_use_time, EXCLUDED.last_use_time)",
                 &ids,

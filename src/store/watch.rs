@@ -96,8 +96,13 @@ impl Line {
                        t.rotated_from AS "rotated_from?"
                    FROM (SELECT pg_current_snapshot()::text AS snapshot, now() AS now,
                              (SELECT epoch FROM server_epoch) AS epoch,
-                             coalesce((SELECT purged_below FROM change_horizon)
-                                 > pg_snapshot_xmin($1::text::pg_snapshot), false) AS purged) AS always
+                             -- As the feed's poll judges it: see changes.rs.
+                             coalesce(
+                                 (SELECT purged_below FROM change_horizon
+                                  WHERE purged_below <= pg_snapshot_xmin(pg_current_snapshot()))
+                                     > pg_snapshot_xmin($1::text::pg_snapshot)
+                                 OR pg_snapshot_xmax($1::text::pg_snapshot)
+                                     > pg_snapshot_xmax(pg_current_snapshot()), false) AS purged) AS always
                        LEFT JOIN LATERAL (
                            SELECT * FROM (
                                SELECT * FROM token_changes

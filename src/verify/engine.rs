@@ -2,6 +2,7 @@
 //! the order in which freshness and cache are read.
 
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use time::OffsetDateTime;
 use tokio::sync::Notify;
@@ -22,6 +23,10 @@ use crate::jobs::mac_refresh::MacRefresh;
 use crate::metrics::{EngineSample, Lookup, Metrics};
 use crate::secret::{DurableCost, Keyring, MacMatch, Prefix, Secret, TokenId};
 use crate::store::{Lines, MacChange, Store, StoreError};
+
+/// How long Postgres is asked before a record that may stand in for it does: a database that is there answers
+/// sooner, one that is silent must not hold up every call of the outage.
+const STAND_IN_AFTER: Duration = Duration::from_millis(100);
 
 /// What an engine is made of.
 #[derive(Debug)]
@@ -202,7 +207,7 @@ impl Engine {
                 (secret, looked)
             }
             State::Reading(secret, consistency, reading) => {
-                let looked = self.finish(secret.id(), consistency, reading?).await?;
+                let looked = self.finish(secret.id(), Lane::Secret, consistency, reading).await?;
                 (secret, looked)
             }
         };
@@ -305,38 +310,52 @@ impl Engine {
     pub(super) async fn find(&self, id: TokenId, lane: Lane) -> Result<Looked, Unknown> {
         match self.look_up(id) {
             Some(looked) => Ok(looked),
-            None => self.finish(id, Consistency::Bounded, self.loader.ask(id, lane)?).await,
+            None => self.finish(id, lane, Consistency::Bounded, self.loader.ask(id, lane)).await,
         }
+    }
+
+    /// Looks a record up in a cache that may stand in for a database that is away.
+    fn look_up_old(&self, id: TokenId) -> Option<Looked> {
+        let reading = self.freshness.read(Moment::now())?;
+        if !reading.may_stand_in(self.freshness.bounds()) {
+            return None;
+        }
+        let cached = self.cache.get_old(id)?;
+        Some(Looked { cached: Some(cached), as_of: reading.as_of, now: reading.now, standing_in: true })
     }
 
     /// Waits for a read; if Postgres cannot be asked, an old cache may stand in.
     async fn finish(
         &self,
         id: TokenId,
+        lane: Lane,
         consistency: Consistency,
-        reading: Reading,
+        reading: Result<Reading, Overloaded>,
     ) -> Result<Looked, Unknown> {
-        let bounds = self.freshness.bounds();
-        let mut outcome = reading.wait().await;
-        if matches!(&outcome, Ok(found) if Moment::now().since(found.read) > bounds.max_staleness) {
-            outcome = self.loader.ask(id, Lane::Secret)?.wait().await;
+        let read = self.read(id, lane, reading);
+        if consistency == Consistency::Full || self.look_up_old(id).is_none() {
+            return read.await;
         }
-        let moment = Moment::now();
-        let fresh = self.freshness.read(moment);
-        let error = match outcome {
-            Ok(found) => {
-                let now = fresh.map_or(found.as_of, |fresh| fresh.now.max(found.as_of));
-                return Ok(Looked { cached: found.cached, as_of: found.as_of, now, standing_in: false });
-            }
-            Err(error) => error,
-        };
-        let fresh = fresh.filter(|fresh| consistency == Consistency::Bounded && fresh.may_stand_in(bounds));
-        match fresh.and_then(|fresh| Some((fresh, self.cache.get(id, moment)?))) {
-            Some((fresh, cached)) => {
-                Ok(Looked { cached: Some(cached), as_of: fresh.as_of, now: fresh.now, standing_in: true })
-            }
-            None => Err(error),
+        match tokio::time::timeout(STAND_IN_AFTER, read).await {
+            Ok(Ok(looked)) => Ok(looked),
+            Ok(Err(error)) => self.look_up_old(id).ok_or(error),
+            Err(_) => self.look_up_old(id).ok_or_else(|| StoreError::DeadlineExceeded.into()),
         }
+    }
+
+    /// Waits for a read; one that was sent longer ago than the cache may be old is sent once more.
+    async fn read(
+        &self,
+        id: TokenId,
+        lane: Lane,
+        reading: Result<Reading, Overloaded>,
+    ) -> Result<Looked, Unknown> {
+        let mut found = reading?.wait().await?;
+        if Moment::now().since(found.read) > self.freshness.bounds().max_staleness {
+            found = self.loader.ask(id, lane)?.wait().await?;
+        }
+        let now = self.freshness.read(Moment::now()).map_or(found.as_of, |fresh| fresh.now.max(found.as_of));
+        Ok(Looked { cached: found.cached, as_of: found.as_of, now, standing_in: false })
     }
 
     /// Tells whether the secret is the record's; `None` when the MAC's key is not in the ring.

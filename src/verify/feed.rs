@@ -19,7 +19,7 @@ use crate::store::{ChangePage, Epoch, LEASE, Line, Lines, Snapshot, StoreError};
 const RETRY: Duration = Duration::from_millis(100);
 
 /// How long a poll may take before its connection is given up.
-const POLL_DEADLINE: Duration = Duration::from_secs(2);
+const POLL_DEADLINE: Duration = Duration::from_millis(1_500);
 
 /// The least time between two polls, however often it is woken.
 const MIN_INTERVAL: Duration = Duration::from_millis(1);
@@ -74,6 +74,7 @@ impl Feed {
         let mut failing = false;
         loop {
             let began = Instant::now();
+            let on_open_line = self.line.is_some();
             let pause = match self.poll().await {
                 Ok(()) => {
                     if std::mem::take(&mut failing) {
@@ -83,6 +84,9 @@ impl Feed {
                 }
                 Err(error) => {
                     self.line = None;
+                    if on_open_line && matches!(error, StoreError::DeadlineExceeded) {
+                        self.lines.doubt();
+                    }
                     self.metrics.engine.poll_failed();
                     // Before the first answer of the database, the server says what it waits for.
                     let starting = matches!(error, StoreError::Starting);
@@ -109,14 +113,18 @@ impl Feed {
         let sent = Moment::now();
         let since = self.position.as_ref().map(|(snapshot, _)| snapshot.clone());
         let first = line.poll(since.as_ref(), None, POLL_DEADLINE).await?;
+        // The deadline once more, by the clock that goes on while the machine sleeps: an answer that took an
+        // hour would set the database's time an hour ahead.
+        if Moment::now().since(sent) > POLL_DEADLINE {
+            return Err(StoreError::DeadlineExceeded);
+        }
         let Some(epoch) = first.epoch.clone() else {
             line.mark_server(random_uuid(), POLL_DEADLINE).await?;
             self.line = Some(line);
             self.wake.notify_one();
             return Ok(());
         };
-        if self.renewed.as_ref().is_none_or(|(_, server)| server.as_ref() != Some(&epoch)) {
-            // The row of this replica is on another server than the one that answers now.
+        if !self.is_registered(&epoch, sent) {
             self.renewed = None;
             self.line = Some(line);
             self.wake.notify_one();
@@ -143,8 +151,8 @@ impl Feed {
         Ok(())
     }
 
-    /// Has the cache forget what changed, page by page, and counts it. Changes that commit meanwhile are in the next poll:
-    /// it goes on from the first page's snapshot.
+    /// Has the cache forget what changed, page by page, and counts it. Changes that commit meanwhile are in the
+    /// next poll: it goes on from the first page's snapshot.
     async fn forget_changes(
         &self,
         line: &mut Line,
@@ -165,6 +173,14 @@ impl Feed {
             next = page.next;
         }
         Ok(changes)
+    }
+
+    /// Tells whether this replica's row counted with this server when a poll was sent. It may be on another
+    /// server, or the process may have been paused between the renewal and the poll.
+    fn is_registered(&self, epoch: &Epoch, sent: Moment) -> bool {
+        self.renewed.as_ref().is_some_and(|(renewed, server)| {
+            server.as_ref() == Some(epoch) && sent.since(*renewed) < LEASE / 2
+        })
     }
 
     /// Renews the row that tells how old this replica's answers may be, before it is due.

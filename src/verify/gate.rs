@@ -111,6 +111,7 @@ impl<K: Hash + Eq + Copy> Default for Gate<K> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::sync::explore;
     use super::*;
 
     fn filled(gate: &Gate<u32>, ticket: &Ticket, keys: &[u32]) -> Vec<u32> {
@@ -121,44 +122,58 @@ mod tests {
 
     #[test]
     fn a_read_fills_what_has_not_changed_since_it_was_sent() {
-        let gate = Gate::new();
-        gate.spoil(&[1]);
-        let ticket = gate.begin();
-        gate.spoil(&[2]);
-        assert_eq!(filled(&gate, &ticket, &[1, 2, 3]), [1, 3]);
+        explore(|| {
+            let gate = Gate::new();
+            gate.spoil(&[1]);
+            let ticket = gate.begin();
+            gate.spoil(&[2]);
+            assert_eq!(filled(&gate, &ticket, &[1, 2, 3]), [1, 3]);
+        });
     }
 
     #[test]
     fn a_read_from_before_a_new_start_fills_nothing() {
-        let gate = Gate::new();
-        let before = gate.begin();
-        gate.spoil_all();
-        let after = gate.begin();
-        assert!(filled(&gate, &before, &[1]).is_empty());
-        assert_eq!(filled(&gate, &after, &[1]), [1]);
+        explore(|| {
+            let gate = Gate::new();
+            let before = gate.begin();
+            gate.spoil_all();
+            let after = gate.begin();
+            assert!(filled(&gate, &before, &[1]).is_empty());
+            assert_eq!(filled(&gate, &after, &[1]), [1]);
+        });
     }
 
     #[test]
     fn a_read_ends_once_and_a_flood_of_changes_spoils_it_whole() {
-        let gate = Gate::new();
-        let ticket = gate.begin();
-        assert_eq!(filled(&gate, &ticket, &[1]), [1]);
-        assert!(filled(&gate, &ticket, &[1]).is_empty());
-        let ticket = gate.begin();
-        gate.spoil(&(10..20_000).collect::<Vec<_>>());
-        assert!(filled(&gate, &ticket, &[1]).is_empty());
-        let ticket = gate.begin();
-        gate.abandon(&ticket);
-        assert!(gate.lock().under_way.is_empty());
+        explore(|| {
+            let gate = Gate::new();
+            let ticket = gate.begin();
+            assert_eq!(filled(&gate, &ticket, &[1]), [1]);
+            assert!(filled(&gate, &ticket, &[1]).is_empty());
+            let ticket = gate.begin();
+            gate.spoil(&(10..20_000).collect::<Vec<_>>());
+            assert!(filled(&gate, &ticket, &[1]).is_empty());
+            let ticket = gate.begin();
+            gate.abandon(&ticket);
+            assert!(gate.lock().under_way.is_empty());
+        });
     }
 
     #[test]
     fn a_key_that_comes_after_many_repeats_is_spoiled_too() {
-        let gate = Gate::new();
-        let ticket = gate.begin();
-        let mut changed = vec![1; 10_000];
-        changed.push(2);
-        gate.spoil(&changed);
-        assert_eq!(filled(&gate, &ticket, &[2, 3]), [3]);
+        explore(|| {
+            let gate = Gate::new();
+            let ticket = gate.begin();
+            let mut changed = vec![1; 10_000];
+            changed.push(2);
+            gate.spoil(&changed);
+            assert_eq!(filled(&gate, &ticket, &[2, 3]), [3]);
+            let ticket = gate.begin();
+            gate.spoil(&(10..4_010).collect::<Vec<_>>());
+            changed = (10..4_010).collect();
+            changed.push(2);
+            gate.spoil(&changed);
+            assert_eq!(filled(&gate, &ticket, &[2, 3]), [3]);
+        });
     }
 }

@@ -41,7 +41,7 @@ const MAX_WAIT: Duration = Duration::from_secs(1);
 /// How long a caller waits, how long a query may take, and how long a line that could not be opened is not
 /// tried again.
 const PATIENCE: Duration = Duration::from_secs(3);
-const QUERY_DEADLINE: Duration = Duration::from_secs(2);
+const QUERY_DEADLINE: Duration = Duration::from_millis(1_500);
 const BACKOFF: Duration = Duration::from_millis(100);
 
 /// Whose record is asked for.
@@ -214,7 +214,8 @@ impl Shared {
 /// One worker and its line.
 struct Worker {
     shared: Arc<Shared>,
-    line: Option<Line>,
+    /// A line, and how many doubts there were when it was opened.
+    line: Option<(Line, u64)>,
     failed: Option<(Instant, Arc<StoreError>)>,
 }
 
@@ -275,8 +276,9 @@ impl Worker {
 
     async fn attempt(&mut self, ids: &[TokenId]) -> Result<Batch, StoreError> {
         // Taken out: a line that fails, or is given up on, is not put back.
-        let mut line = match self.line.take() {
-            Some(line) => line,
+        let doubts = self.shared.lines.doubts();
+        let mut line = match self.line.take().filter(|(_, opened)| *opened == doubts) {
+            Some((line, _)) => line,
             None => self.shared.lines.open().await?,
         };
         let (cache, freshness) = (&self.shared.cache, &self.shared.freshness);
@@ -290,8 +292,10 @@ impl Worker {
         });
         let loaded = loaded.inspect_err(|error| {
             cache.abandon_read(&ticket);
-            if matches!(error, StoreError::OtherServer) {
-                self.shared.feed.notify_one();
+            match error {
+                StoreError::OtherServer => self.shared.feed.notify_one(),
+                StoreError::DeadlineExceeded => self.shared.lines.doubt(),
+                _ => {}
             }
         })?;
         let records: HashMap<_, _> = loaded
@@ -302,7 +306,7 @@ impl Worker {
         // One whose MAC is about to be written anew is not worth keeping.
         let known = |cached: &&Arc<Cached>| self.shared.keyring.contains(cached.record.mac.key_id);
         cache.end_read(&ticket, records.values().filter(known).cloned());
-        self.line = Some(line);
+        self.line = Some((line, doubts));
         Ok(Batch { records, as_of: loaded.as_of, read })
     }
 }
