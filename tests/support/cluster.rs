@@ -6,7 +6,7 @@ use std::fs::{self, OpenOptions, Permissions};
 use std::io;
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::CommandExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 use std::time::Duration;
@@ -48,21 +48,33 @@ pub(crate) fn cluster() -> &'static Cluster {
 
 /// Returns what connects to `database` on the cluster as its superuser.
 pub(crate) fn connect_options(database: &str) -> PgConnectOptions {
+    connect_through(cluster().socket_dir(), database)
+}
+
+/// Returns what connects to `database` through the socket in this directory.
+pub(crate) fn connect_through(socket_dir: &Path, database: &str) -> PgConnectOptions {
     PgConnectOptions::new_without_pgpass()
-        .socket(cluster().socket_dir())
+        .socket(socket_dir)
         .port(Cluster::PORT)
         .username(Cluster::ROLE)
         .database(database)
         .ssl_mode(PgSslMode::Disable)
 }
 
+/// Makes a directory that a Postgres can use, and hires who ends that Postgres and removes the directory.
 #[expect(clippy::expect_used, reason = "without a database no test can run")]
-fn start() -> Disposable {
-    sweep();
+pub(crate) fn directory() -> (PathBuf, Child) {
     let directory =
         tempfile::Builder::new().prefix(PREFIX).tempdir_in(PARENT).expect("a directory for Postgres").keep();
     let janitor = hire_janitor(&directory).expect("a shell that cleans up");
     fs::set_permissions(&directory, Permissions::from_mode(0o711)).expect("permissions for Postgres");
+    (directory, janitor)
+}
+
+#[expect(clippy::expect_used, reason = "without a database no test can run")]
+fn start() -> Disposable {
+    sweep();
+    let (directory, janitor) = directory();
     let cluster = Cluster::start(&directory, Durability::Disposable).expect("a Postgres for the tests");
     Disposable { cluster, _janitor: janitor }
 }

@@ -1,6 +1,7 @@
 //! A database for each test, copied from a template that each test binary migrates once. Nobody drops
 //! them: the cluster goes with the process.
 
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use sqlx::postgres::{PgConnectOptions, PgConnection};
@@ -12,15 +13,18 @@ use super::cluster;
 
 const TEMPLATE: &str = "template_migrated";
 
-/// The name of a database on this binary's cluster.
+/// A database, on this binary's cluster unless a test says otherwise.
 #[derive(Debug, Clone)]
-pub(crate) struct Database(String);
+pub(crate) struct Database {
+    name: String,
+    socket_dir: PathBuf,
+}
 
 impl Database {
     /// Makes a database with tokend's schema and no tokens.
     pub(crate) async fn migrated() -> Self {
         static MADE: OnceCell<()> = OnceCell::const_new();
-        let template = Self(TEMPLATE.to_owned());
+        let template = Self::named(cluster::cluster().socket_dir(), TEMPLATE);
         MADE.get_or_init(async || {
             administer(format!("CREATE DATABASE {TEMPLATE}")).await;
             tokend::store::migrate(&template.options(), &Prefix::default()).await.unwrap();
@@ -38,12 +42,35 @@ impl Database {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let name = format!("test_{}", NUMBER.fetch_add(1, Ordering::Relaxed));
         administer(format!("CREATE DATABASE {name} TEMPLATE {template}")).await;
-        Self(name)
+        Self::named(cluster::cluster().socket_dir(), &name)
     }
 
-    /// Returns what connects to it through the cluster's own socket.
+    /// Names a database of the server whose socket is in this directory.
+    pub(crate) fn named(socket_dir: &Path, name: &str) -> Self {
+        Self { name: name.to_owned(), socket_dir: socket_dir.to_owned() }
+    }
+
+    /// Makes a database with tokend's schema on the server whose socket is in this directory.
+    pub(crate) async fn migrated_on(socket_dir: &Path) -> Self {
+        let database = Self::named(socket_dir, "tokend");
+        Self::named(socket_dir, "postgres").execute("CREATE DATABASE tokend").await;
+        tokend::store::migrate(&database.options(), &Prefix::default()).await.unwrap();
+        database
+    }
+
+    /// Returns its name.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Returns the directory of its server's socket.
+    pub(crate) fn socket_dir(&self) -> &Path {
+        &self.socket_dir
+    }
+
+    /// Returns what connects to it through its server's own socket.
     pub(crate) fn options(&self) -> PgConnectOptions {
-        cluster::connect_options(&self.0)
+        cluster::connect_through(&self.socket_dir, &self.name)
     }
 
     /// Opens a connection of the test's own.

@@ -8,6 +8,7 @@ pub(crate) mod database;
 pub(crate) mod http;
 pub(crate) mod proxy;
 pub(crate) mod replica;
+pub(crate) mod server;
 pub(crate) mod status;
 
 use std::time::{Duration, Instant};

@@ -1,13 +1,16 @@
-//! A way to Postgres that a test can shut: a TCP port of its own in front of the cluster's socket, which
-//! forwards, refuses, cuts, or holds every byte back.
+//! A way to Postgres that a test can shut: a TCP port of its own in front of a server's socket, which
+//! forwards, delays, refuses, cuts, holds every byte back for a while or swallows it for good. It can be led
+//! to another server.
 
+use std::future::pending;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use sqlx::postgres::{PgConnectOptions, PgSslMode};
 use tokend::embedded::Cluster;
-use tokio::io::copy_bidirectional;
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream, UnixStream};
 use tokio::sync::watch;
 
@@ -18,41 +21,76 @@ use super::cluster::cluster;
 pub(crate) enum Way {
     /// Bytes go both ways.
     Open,
+    /// Bytes go both ways, each read of them this much later.
+    Slow(Duration),
     /// Existing connections are cut, new ones closed at once.
     Cut,
-    /// Connections stay, and no byte moves: a server that has gone silent. They end when this does.
+    /// Connections stay, and no byte moves: a server that has gone silent. What was held goes on afterwards.
     Held,
+}
+
+#[derive(Debug, Clone)]
+struct Course {
+    way: Way,
+    /// How often everything was cut, and swallowed; that ends each connection that began before.
+    cuts: u32,
+    losses: u32,
+    socket: PathBuf,
 }
 
 /// The proxy. Ends with the runtime of its test.
 #[derive(Debug)]
 pub(crate) struct Proxy {
     address: SocketAddr,
-    way: Arc<watch::Sender<Way>>,
+    course: Arc<watch::Sender<Course>>,
 }
 
 impl Proxy {
-    /// Opens a port.
+    /// Opens a port that leads to the cluster.
     pub(crate) async fn start(way: Way) -> Self {
+        Self::to(cluster().socket_dir(), way).await
+    }
+
+    /// Opens a port that leads to the server whose socket is in this directory.
+    pub(crate) async fn to(socket_dir: &Path, way: Way) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let address = listener.local_addr().unwrap();
-        let way = Arc::new(watch::Sender::new(way));
-        let socket = cluster().socket_dir().join(format!(".s.PGSQL.{}", Cluster::PORT));
-        let ways = Arc::clone(&way);
+        let course = Course { way, cuts: 0, losses: 0, socket: socket(socket_dir) };
+        let course = Arc::new(watch::Sender::new(course));
+        let courses = Arc::clone(&course);
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
-                tokio::spawn(forward(client, socket.clone(), ways.subscribe()));
+                tokio::spawn(forward(client, courses.subscribe()));
             }
         });
-        Self { address, way }
+        Self { address, course }
     }
 
     /// Changes what becomes of connections.
     pub(crate) fn turn(&self, way: Way) {
-        self.way.send_replace(way);
+        self.course.send_modify(|course| course.way = way);
     }
 
-    /// Leads what was to connect to the cluster through the proxy.
+    /// Cuts the connections that exist.
+    pub(crate) fn cut(&self) {
+        self.course.send_modify(|course| course.cuts += 1);
+    }
+
+    /// Swallows what the connections that exist still say, without closing them: a network that has
+    /// forgotten them.
+    pub(crate) fn lose(&self) {
+        self.course.send_modify(|course| course.losses += 1);
+    }
+
+    /// Leads new connections to another server, and cuts those that exist.
+    pub(crate) fn lead_to(&self, socket_dir: &Path) {
+        self.course.send_modify(|course| {
+            course.socket = socket(socket_dir);
+            course.cuts += 1;
+        });
+    }
+
+    /// Leads what was to connect to the server through the proxy.
     pub(crate) fn lead(&self, options: &PgConnectOptions) -> PgConnectOptions {
         // Made anew: with a socket in place, `host` would not count.
         let database = options.get_database().expect("a database").to_owned();
@@ -63,20 +101,64 @@ impl Proxy {
             .database(&database)
             .ssl_mode(PgSslMode::Disable)
     }
+
+    /// Returns the URL of a database of that name behind the proxy.
+    pub(crate) fn url(&self, database: &str) -> String {
+        format!("postgres://{}@{}/{database}?sslmode=disable", Cluster::ROLE, self.address)
+    }
 }
 
-async fn forward(mut client: TcpStream, socket: PathBuf, mut ways: watch::Receiver<Way>) {
-    if *ways.borrow_and_update() == Way::Cut {
+fn socket(directory: &Path) -> PathBuf {
+    directory.join(format!(".s.PGSQL.{}", Cluster::PORT))
+}
+
+async fn forward(mut client: TcpStream, mut courses: watch::Receiver<Course>) {
+    let Course { way, cuts, losses, socket } = courses.borrow_and_update().clone();
+    if way == Way::Cut {
         return;
     }
     let Ok(mut server) = UnixStream::connect(socket).await else { return };
-    let opened = *ways.borrow_and_update() == Way::Open;
-    if opened {
-        tokio::select! {
-            _ = copy_bidirectional(&mut client, &mut server) => return,
-            _ = ways.changed() => {}
+    let (mut from_client, mut to_client) = client.split();
+    let (mut from_server, mut to_server) = server.split();
+    let mut lost = courses.clone();
+    tokio::select! {
+        () = carry(&mut from_client, &mut to_server, courses.clone()) => {}
+        () = carry(&mut from_server, &mut to_client, courses.clone()) => {}
+        () = come(&mut courses, |course| course.way == Way::Cut || course.cuts != cuts) => {}
+        () = come(&mut lost, |course| course.losses != losses) => pending().await,
+    }
+}
+
+async fn come(courses: &mut watch::Receiver<Course>, what: impl FnMut(&Course) -> bool) {
+    // An error is the end of the proxy, and of what leads through it.
+    let _ = courses.wait_for(what).await;
+}
+
+async fn carry(
+    from: &mut (impl AsyncRead + Unpin),
+    to: &mut (impl AsyncWrite + Unpin),
+    mut courses: watch::Receiver<Course>,
+) {
+    let mut bytes = vec![0; 65_536];
+    loop {
+        let Ok(count @ 1..) = from.read(&mut bytes).await else { return };
+        loop {
+            let way = courses.borrow_and_update().way;
+            match way {
+                Way::Open => break,
+                Way::Slow(delay) => {
+                    tokio::time::sleep(delay).await;
+                    break;
+                }
+                Way::Cut | Way::Held => {
+                    if courses.changed().await.is_err() {
+                        return;
+                    }
+                }
+            }
+        }
+        if to.write_all(&bytes[..count]).await.is_err() {
+            return;
         }
     }
-    // The copy may have lost bytes that it had read: what was held is never opened again, but cut.
-    let _ = ways.wait_for(|way| *way != Way::Held).await;
 }

@@ -84,7 +84,12 @@ pub(crate) fn cheap() -> DurableCost {
 impl Installation {
     /// Makes one with a fresh database.
     pub(crate) async fn new() -> Self {
-        let (database, key) = (Database::migrated().await, new_key());
+        Self::on(Database::migrated().await).await
+    }
+
+    /// Makes one in a database that has the schema and no tokens.
+    pub(crate) async fn on(database: Database) -> Self {
+        let key = new_key();
         let store = Store::new(database.options(), 1);
         store.open();
         let made = bootstrap(&store, &keyring(&[&key]), &Prefix::default(), cheap(), |_| Ok(())).await;

@@ -155,10 +155,11 @@ async fn among_a_million_tokens_every_listing_walks_an_index_and_no_page_costs_m
             };
             blocks(&mut connection, &walk, Call { position: (time, id), states: ALL, filters: none }).await
         };
-        // 51 rows: each one's own block, and the way to its last use through another index.
+        // 51 rows: each one's own block, the way to its last use through another index, and what updates that
+        // are not vacuumed yet have left.
         for position in [first, middle, last] {
             let touched = cost(position).await;
-            assert!(touched <= 51 * 10, "{touched} blocks for a page at {position:?} of\n{walk}");
+            assert!(touched <= 51 * 20, "{touched} blocks for a page at {position:?} of\n{walk}");
         }
         // A call that finds nothing touches what 10,000 rows lie in, not what a million do.
         let vain =

@@ -1,0 +1,187 @@
+//! The feed misses no change, in whatever order and however late transactions commit. Every change here is
+//! made in SQL, as by psql, so that no NOTIFY tells of it, unless a test is about NOTIFY.
+
+use std::time::Duration;
+
+use tokend::grpc::proto::Verdict;
+use tokend::verify::Bounds;
+
+use super::setup::{NOW, becomes, cached, caught_up, in_cache, is_valid, made, revoking, run, uuid};
+use crate::support::client::{revocation, revoked, verified};
+use crate::support::proxy::{Proxy, Way};
+use crate::support::replica::{Installation, Replica};
+use crate::support::{eventually, in_time};
+
+#[tokio::test]
+async fn a_change_that_commits_after_later_ones_is_seen() {
+    let replica = Replica::start().await;
+    let (mut root, database) = (replica.root(), &replica.installation.database);
+    let (early, late, third) = (cached(&mut root).await, cached(&mut root).await, cached(&mut root).await);
+    let (mut writer, mut quick) = (database.connect().await, database.connect().await);
+
+    run(&mut writer, &format!("BEGIN; {}", revoking(&early))).await;
+    run(&mut quick, &revoking(&late)).await;
+    becomes(&mut root, &late, Verdict::Revoked).await;
+    // Many polls and transactions later.
+    for _ in 0..3 {
+        run(&mut quick, "SELECT pg_current_xact_id()").await;
+        caught_up(&mut root, database, &third).await;
+    }
+    is_valid(&mut root, &early).await;
+    run(&mut writer, "COMMIT").await;
+
+    becomes(&mut root, &early, Verdict::Revoked).await;
+    is_valid(&mut root, &third).await;
+}
+
+#[tokio::test]
+async fn a_change_that_is_rolled_back_never_shows() {
+    let replica = Replica::start().await;
+    let (mut root, database) = (replica.root(), &replica.installation.database);
+    let (kept, other) = (cached(&mut root).await, cached(&mut root).await);
+    let mut writer = database.connect().await;
+
+    run(&mut writer, &format!("BEGIN; {}", revoking(&kept))).await;
+    run(&mut writer, "ROLLBACK").await;
+    database.execute(revoking(&other)).await;
+
+    becomes(&mut root, &other, Verdict::Revoked).await;
+    in_cache(&mut root, &kept).await;
+}
+
+#[tokio::test]
+async fn a_change_in_a_subtransaction_counts_with_its_transaction() {
+    let replica = Replica::start().await;
+    let (mut root, database) = (replica.root(), &replica.installation.database);
+    let (undone, inner, quick) = (cached(&mut root).await, cached(&mut root).await, cached(&mut root).await);
+    let mut writer = database.connect().await;
+
+    let undo = revoking(&undone);
+    run(&mut writer, &format!("BEGIN; SAVEPOINT one; {undo}; ROLLBACK TO one")).await;
+    run(&mut writer, &format!("SAVEPOINT two; {}; RELEASE two", revoking(&inner))).await;
+    database.execute(revoking(&quick)).await;
+    becomes(&mut root, &quick, Verdict::Revoked).await;
+    is_valid(&mut root, &inner).await;
+    run(&mut writer, "COMMIT").await;
+
+    becomes(&mut root, &inner, Verdict::Revoked).await;
+    in_cache(&mut root, &undone).await;
+}
+
+#[tokio::test]
+async fn a_burst_of_fifty_thousand_changes_hides_none() {
+    let replica = Replica::start().await;
+    let (mut root, database) = (replica.root(), &replica.installation.database);
+    let (first, last, kept) = (cached(&mut root).await, cached(&mut root).await, cached(&mut root).await);
+    let mut holder = database.connect().await;
+    // The poll waits for this lock, so that one poll meets all of it.
+    run(&mut holder, "BEGIN; LOCK TABLE change_horizon IN ACCESS EXCLUSIVE MODE").await;
+
+    database.execute(revoking(&first)).await;
+    for _ in 0..5 {
+        let burst =
+            "INSERT INTO token_changes (token_id) SELECT gen_random_uuid() FROM generate_series(1, 10000)";
+        database.execute(burst).await;
+    }
+    // The same token again and again, before the last one.
+    let repeats = "INSERT INTO token_changes (token_id) SELECT '{}'::uuid FROM generate_series(1, 10001)";
+    database.execute(repeats.replace("{}", &uuid(&first).to_string())).await;
+    database.execute(revoking(&last)).await;
+    run(&mut holder, "COMMIT").await;
+
+    becomes(&mut root, &last, Verdict::Revoked).await;
+    becomes(&mut root, &first, Verdict::Revoked).await;
+    in_cache(&mut root, &kept).await;
+}
+
+#[tokio::test]
+async fn a_token_that_is_deleted_or_renamed_in_sql_is_forgotten() {
+    let replica = Replica::start().await;
+    let (mut root, database) = (replica.root(), &replica.installation.database);
+    let (deleted, renamed) = (cached(&mut root).await, cached(&mut root).await);
+
+    database.execute(format!("DELETE FROM tokens WHERE id = '{}'", uuid(&deleted))).await;
+    database
+        .execute(format!("UPDATE tokens SET id = gen_random_uuid() WHERE id = '{}'", uuid(&renamed)))
+        .await;
+
+    becomes(&mut root, &deleted, Verdict::NotFound).await;
+    becomes(&mut root, &renamed, Verdict::NotFound).await;
+}
+
+/// Two replicas that poll every 15 s, the second one through the proxy.
+async fn rarely_polling(proxy: &Proxy) -> (Replica, Replica) {
+    let installation = Installation::new().await;
+    let mut config = installation.config();
+    config.bounds = Bounds { max_staleness: Duration::from_mins(1), outage_grace: Duration::ZERO };
+    let one = installation.serve(config.clone()).await;
+    config.database = proxy.lead(&config.database);
+    (one, installation.serve(config).await)
+}
+
+/// Revokes five tokens on one replica that the other has cached. By polls alone it would take more than a
+/// minute until the other one refuses them all.
+async fn heard_five_times(one: &Replica, other: &Replica) {
+    let (mut here, mut there) = (one.root(), other.root());
+    let rounds = async {
+        for _ in 0..5 {
+            let token = made(&mut here).await;
+            in_cache(&mut there, &token).await;
+            revoked(&mut here, &token.id, "").await;
+            becomes(&mut there, &token, Verdict::Revoked).await;
+        }
+    };
+    in_time("hearing of five revocations", rounds).await;
+}
+
+#[tokio::test]
+async fn a_revocation_is_heard_of_long_before_the_poll() {
+    let proxy = Proxy::start(Way::Open).await;
+    let (one, other) = rarely_polling(&proxy).await;
+
+    heard_five_times(&one, &other).await;
+
+    let kill = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+        WHERE datname = current_database() AND pid <> pg_backend_pid()";
+    one.installation.database.execute(kill).await;
+    let mut there = other.root();
+    // Once more there is a way to both.
+    for replica in [&one, &other] {
+        let _ = cached(&mut replica.root()).await;
+    }
+    cached(&mut there).await;
+    heard_five_times(&one, &other).await;
+}
+
+#[tokio::test]
+async fn a_listener_whose_connection_was_swallowed_listens_again() {
+    let proxy = Proxy::start(Way::Open).await;
+    let (one, other) = rarely_polling(&proxy).await;
+    heard_five_times(&one, &other).await;
+
+    let database = &one.installation.database;
+    let lost = database.count(NOW).await;
+    proxy.lose();
+    let listening = format!(
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
+         AND query LIKE 'LISTEN%' AND backend_start > to_timestamp({lost} / 1e6)"
+    );
+    let listening = async || (database.count(listening.clone()).await == 1).then_some(());
+    eventually("another connection listens", listening).await;
+
+    heard_five_times(&one, &other).await;
+}
+
+#[tokio::test]
+async fn the_replica_that_revokes_refuses_at_once() {
+    let proxy = Proxy::start(Way::Open).await;
+    let (_, other) = rarely_polling(&proxy).await;
+    let mut root = other.root();
+    for _ in 0..20 {
+        let token = cached(&mut root).await;
+
+        root.revoke_token(revocation(&token.id, "")).await.unwrap();
+
+        assert_eq!(verified(&mut root, &token.secret, &[]).await.verdict(), Verdict::Revoked);
+    }
+}

@@ -1,0 +1,117 @@
+//! Replicas as real processes: the built program on one database, whose processes a test may freeze and
+//! thaw, and a channel to each.
+
+use std::fs::{self, File};
+use std::process::{Child, Command, Stdio};
+
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
+use tonic::transport::{Channel, Endpoint};
+
+use super::setup::Made;
+use crate::support::client::{Client, bearing};
+use crate::support::database::Database;
+use crate::support::eventually;
+use crate::support::replica::Installation;
+
+/// One process; killed at the end.
+pub(crate) struct Process {
+    child: Child,
+    url: String,
+    root_secret: String,
+    _log: TempDir,
+}
+
+impl Process {
+    /// Starts the program on the installation's database, by this way to it, and waits until it serves.
+    pub(crate) async fn start(installation: &Installation, database_url: &str, flags: &[&str]) -> Self {
+        let log = tempfile::tempdir().unwrap();
+        let path = log.path().join("log");
+        let child = Command::new(env!("CARGO_BIN_EXE_tokend"))
+            .args(["serve", "--listen", "127.0.0.1:0", "--log-level", "warn,tokend=info"])
+            .args(flags)
+            .env_clear()
+            .env("DATABASE_URL", database_url)
+            .env("TOKEND_KEYS", &installation.key)
+            .env("TOKEND_ALLOW_FSYNC_OFF", "true")
+            // As the tests' own: many tokens are made.
+            .envs([("TOKEND_ARGON2_MEMORY_KIB", "64"), ("TOKEND_ARGON2_ITERATIONS", "1")])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(File::create(&path).unwrap())
+            .spawn()
+            .unwrap();
+        let address = eventually("the program listens", async || {
+            let text = fs::read_to_string(&path).unwrap();
+            let (_, rest) = text.split_once("listening on 127.0.0.1:")?;
+            rest.contains(|after: char| !after.is_ascii_digit()).then_some(())?;
+            let port: String = rest.chars().take_while(char::is_ascii_digit).collect();
+            Some(format!("http://127.0.0.1:{port}"))
+        })
+        .await;
+        let process = Self { child, url: address, root_secret: installation.root_secret.clone(), _log: log };
+        let mut root = process.root();
+        let root_token = Made { id: String::new(), secret: process.root_secret.clone() };
+        eventually("the program answers", async || {
+            let question = crate::support::client::question(&root_token.secret, &[]);
+            root.verify(question).await.ok().map(|_| ())
+        })
+        .await;
+        process
+    }
+
+    /// Opens a connection of its own, when it is first used.
+    pub(crate) fn channel(&self) -> Channel {
+        Endpoint::from_shared(self.url.clone()).unwrap().connect_lazy()
+    }
+
+    /// Returns a client that may do everything.
+    pub(crate) fn root(&self) -> Client {
+        bearing(self.channel(), &[&format!("Bearer {}", self.root_secret)])
+    }
+
+    /// Stops the process in its tracks.
+    pub(crate) fn freeze(&self) {
+        self.signal(Signal::STOP);
+    }
+
+    /// Lets it go on.
+    pub(crate) fn thaw(&self) {
+        self.signal(Signal::CONT);
+    }
+
+    /// Returns how many bytes of memory it takes.
+    pub(crate) fn resident_bytes(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+        line.split_ascii_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 1024
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).unwrap();
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Returns the URL that leads to a database by its server's own socket.
+pub(crate) fn url(database: &Database) -> String {
+    let socket = database.socket_dir().display();
+    format!("postgres://{}@localhost/{}?host={socket}", tokend::embedded::Cluster::ROLE, database.name())
+}
+
+/// Tells whether the long forms are to be run.
+pub(crate) fn long() -> bool {
+    std::env::var_os("TOKEND_LONG").is_some()
+}
+
+/// Tells whoever runs a long form what was measured.
+#[expect(clippy::print_stderr, reason = "what was measured is for a person")]
+pub(crate) fn tell(what: &str) {
+    eprintln!("{what}");
+}

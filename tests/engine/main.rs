@@ -1,0 +1,23 @@
+//! The promise of the verification engine, proven on a real Postgres: what changes is seen by every replica
+//! in time, whatever fails, and what cannot be known is UNAVAILABLE. `setup` holds what the tests share,
+//! `fleet` runs replicas as processes. `TOKEND_LONG=1` runs the long forms, which also measure.
+
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+
+#[expect(dead_code, reason = "each suite uses its part")]
+#[path = "../support/mod.rs"]
+mod support;
+
+mod anew;
+mod cached;
+mod feed;
+mod fleet;
+mod floods;
+mod grace;
+mod outages;
+mod race;
+mod revocations;
+mod servers;
+mod setup;
+mod stream;
+mod witness;

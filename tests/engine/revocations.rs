@@ -1,0 +1,215 @@
+//! Three replicas as processes on one Postgres, and tokens revoked at random on any of them. No question that
+//! is sent after a revocation's `effective_time` is answered VALID. How long the other replicas take to
+//! refuse is measured by the long form, when idle and at half of what the fleet can do:
+//!
+//! `TOKEND_LONG=1 cargo test --release --test engine revocations -- --nocapture`
+//!
+//! It prints the delays and writes their histograms below `target/tmp`.
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use hdrhistogram::Histogram;
+
+use super::fleet::{Process, long, tell, url};
+use super::setup::{Made, made};
+use super::witness::{Seen, Suspect, conclude, wall, watch};
+use crate::support::client::{revocation, revoked};
+use crate::support::replica::Installation;
+use crate::support::{eventually, in_time};
+
+const REPLICAS: u32 = 3;
+
+async fn fleet(installation: &Installation) -> Vec<Process> {
+    let url = url(&installation.database);
+    let mut fleet = Vec::new();
+    for _ in 0..REPLICAS {
+        fleet.push(Process::start(installation, &url, &[]).await);
+    }
+    fleet
+}
+
+async fn suspects(process: &Process, count: usize) -> Vec<Arc<Suspect>> {
+    let mut root = process.root();
+    let mut suspects = Vec::with_capacity(count);
+    for _ in 0..count {
+        suspects.push(Suspect::new(made(&mut root).await));
+    }
+    suspects
+}
+
+/// Revokes each token on some replica while the others are asked for it without a pause, until they refuse.
+async fn revoke_all(fleet: &[Process], suspects: &[Arc<Suspect>], seen: &Arc<Seen>) {
+    let mut clients: Vec<_> = fleet.iter().map(Process::root).collect();
+    for (number, suspect) in suspects.iter().enumerate() {
+        // The last bytes of an id are random.
+        let here = (usize::from(suspect.token.id.as_bytes()[21]) + number) % fleet.len();
+        let mut asking = Vec::new();
+        for (there, client) in clients.iter().enumerate().filter(|(there, _)| *there != here) {
+            let (mut client, seen, suspect) = (client.clone(), Arc::clone(seen), Arc::clone(suspect));
+            for _ in 0..2 {
+                seen.ask(&mut client, there, &suspect).await;
+            }
+            asking.push(tokio::spawn(async move {
+                while !suspect.is_refused_by(there) {
+                    seen.ask(&mut client, there, &suspect).await;
+                }
+            }));
+        }
+        suspect.convict(here, &revoked(&mut clients[here], &suspect.token.id, "").await);
+        // Where it was revoked it holds at once.
+        seen.ask(&mut clients[here], here, suspect).await;
+        assert!(suspect.is_refused_by(here));
+        for task in asking {
+            in_time("the refusal", task).await.unwrap();
+        }
+    }
+}
+
+/// Asks every replica once more for every token, when all revocations hold.
+async fn none_comes_back(fleet: &[Process], suspects: &[Arc<Suspect>], seen: &Seen) {
+    let last = suspects.iter().filter_map(|suspect| suspect.effective_time()).max().unwrap();
+    eventually("the last effective time", async || (wall() > last).then_some(())).await;
+    for (replica, process) in fleet.iter().enumerate() {
+        let mut client = process.root();
+        for suspect in suspects {
+            seen.ask(&mut client, replica, suspect).await;
+            assert!(suspect.is_refused_by(replica));
+        }
+    }
+}
+
+fn told(name: &str, delays: &Histogram<u64>) -> String {
+    let millis = |quantile| Duration::from_micros(delays.value_at_quantile(quantile)).as_secs_f64() * 1e3;
+    format!(
+        "{name}: {} refusals by other replicas, p50 {:.2} ms, p99 {:.2} ms, p99.9 {:.2} ms, max {:.2} ms",
+        delays.len(),
+        millis(0.5),
+        millis(0.99),
+        millis(0.999),
+        millis(1.0)
+    )
+}
+
+/// Writes how many refusals came within which time, for a plot.
+fn write_down(name: &str, delays: &Histogram<u64>) {
+    let mut lines = String::from("microseconds,refusals,share\n");
+    let mut sum = 0;
+    for value in delays.iter_recorded() {
+        sum += value.count_since_last_iteration();
+        let share = f64::from(u32::try_from(sum).unwrap()) / f64::from(u32::try_from(delays.len()).unwrap());
+        writeln!(lines, "{},{},{share:.6}", value.value_iterated_to(), value.count_since_last_iteration())
+            .unwrap();
+    }
+    std::fs::write(format!("{}/revocation-delay-{name}.csv", env!("CARGO_TARGET_TMPDIR")), lines).unwrap();
+}
+
+/// Revokes `count` tokens while clients ask for all of them.
+async fn measure(name: &str, fleet: &[Process], count: usize, clients: u32, pause: Duration) {
+    // The others are asked for what is never revoked: they are the load.
+    let load: Arc<[_]> = suspects(&fleet[0], 100.min(count)).await.into();
+    let doomed = suspects(&fleet[0], count).await;
+    let (seen, load_seen) = (Seen::new(), Seen::new());
+    let watching = watch(fleet, clients, pause, &load, &load_seen);
+    let began = Instant::now();
+    revoke_all(fleet, &doomed, &seen).await;
+    let rate = load_seen.rate_since(0, began);
+    if clients > 0 {
+        conclude(watching, &load_seen).await;
+    }
+    none_comes_back(fleet, &doomed, &seen).await;
+    assert_eq!(seen.unavailable.load(Ordering::Relaxed), 0);
+    let delays = seen.delays.lock().unwrap();
+    tell(&format!("{} beside {rate:.0} answers/s", told(name, &delays)));
+    if long() {
+        write_down(name, &delays);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_revocation_holds_everywhere_from_its_effective_time_on() {
+    let installation = Installation::new().await;
+    let fleet = fleet(&installation).await;
+    if !long() {
+        measure("under-load", &fleet, 60, 2, Duration::from_millis(20)).await;
+        return;
+    }
+    measure("idle", &fleet, 3_000, 0, Duration::ZERO).await;
+    let capacity = capacity(&fleet).await;
+    tell(&format!("capacity of the fleet: {capacity:.0} answers/s"));
+    let pause = Duration::from_secs_f64(f64::from(CLIENTS * REPLICAS) / (capacity / 2.0));
+    measure("half-load", &fleet, 3_000, CLIENTS, pause).await;
+}
+
+/// How many clients a replica make the load.
+const CLIENTS: u32 = 32;
+
+/// Measures how many answers a second the fleet gives to clients that never pause.
+async fn capacity(fleet: &[Process]) -> f64 {
+    let load: Arc<[_]> = suspects(&fleet[0], 500).await.into();
+    let seen = Seen::new();
+    let watching = watch(fleet, CLIENTS, Duration::ZERO, &load, &seen);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let (before, began) = (seen.answers.load(Ordering::Relaxed), Instant::now());
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    let capacity = seen.rate_since(before, began);
+    conclude(watching, &seen).await;
+    capacity
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_revocations_at_once_hold_everywhere() {
+    let installation = Installation::new().await;
+    let fleet = fleet(&installation).await;
+    let doomed: Arc<[_]> = suspects(&fleet[0], 60).await.into();
+    let seen = Seen::new();
+    let watching = watch(&fleet, 2, Duration::from_millis(5), &doomed, &seen);
+    let mut revoking = tokio::task::JoinSet::new();
+    for (number, suspect) in doomed.iter().enumerate() {
+        let (here, suspect) = (number % fleet.len(), Arc::clone(suspect));
+        let mut client = fleet[here].root();
+        revoking.spawn(async move {
+            let answer = client.revoke_token(revocation(&suspect.token.id, "")).await.unwrap();
+            suspect.convict(here, &answer.into_inner());
+        });
+    }
+    while let Some(ended) = revoking.join_next().await {
+        ended.unwrap();
+    }
+
+    none_comes_back(&fleet, &doomed, &seen).await;
+
+    conclude(watching, &seen).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_effective_time_is_that_of_the_slowest_replica() {
+    let installation = Installation::new().await;
+    let url = url(&installation.database);
+    let quick = Process::start(&installation, &url, &["--max-staleness", "100ms"]).await;
+    let mut root = quick.root();
+    let lead = async |root: &mut _| {
+        let token: Made = made(root).await;
+        let before = wall();
+        let answer = revoked(root, &token.id, "").await;
+        crate::support::client::nanos(answer.effective_time.as_ref()) - before
+    };
+    let second = 1_000_000_000;
+
+    // The database's clock is this machine's.
+    assert!((second / 10..30 * second).contains(&lead(&mut root).await));
+    let slow =
+        Process::start(&installation, &url, &["--max-staleness", "50s", "--outage-grace", "50s"]).await;
+    assert!(lead(&mut root).await >= 100 * second);
+    drop(slow);
+    assert!(lead(&mut root).await >= 100 * second, "it may still answer, for all that the others know");
+
+    // Its row counts for a minute longer than its bound.
+    let age = "UPDATE replicas SET renew_time = now() - interval '159 s' WHERE bound > interval '1 s'";
+    assert_eq!(installation.database.execute(age).await, 1);
+    assert!(lead(&mut root).await >= 100 * second);
+    installation.database.execute(age.replace("159", "161")).await;
+    assert!(lead(&mut root).await < 100 * second);
+}

@@ -1,0 +1,180 @@
+//! The server behind the connections becomes another one: a promoted standby, a crash after which
+//! transaction ids are used again, a restart, another server that a dump was restored into.
+
+use std::fs;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+use sqlx::PgConnection;
+use tokend::embedded::Cluster;
+use tokend::grpc::proto::Verdict;
+
+use super::setup::{Made, becomes, cached, caught_up, in_cache, revoking, run, stays_cached};
+use crate::support::database::Database;
+use crate::support::eventually;
+use crate::support::proxy::{Proxy, Way};
+use crate::support::replica::{Installation, Replica};
+use crate::support::server::{Server, Standby};
+
+/// A replica that reaches a server of its own through a proxy.
+async fn behind_proxy(server: &Server) -> (Proxy, Replica) {
+    let installation = Installation::on(Database::migrated_on(server.socket_dir()).await).await;
+    let proxy = Proxy::to(server.socket_dir(), Way::Open).await;
+    let mut config = installation.config();
+    config.database = proxy.lead(&config.database);
+    // Whatever commits writes down what was to be forgotten in a crash.
+    config.last_use_interval = Duration::from_hours(1);
+    let replica = installation.serve(config).await;
+    (proxy, replica)
+}
+
+/// Uses up transaction ids of which the server keeps no trace, so that its next life gives them out again,
+/// and waits until the feed has a snapshot that is past them. Nothing may write that trace until the server's
+/// end: its writer is stopped, and nobody seals the audit log while the connections are open.
+async fn burn_ids(replica: &Replica, witness: &Made) -> (Vec<PgConnection>, i64) {
+    let database = &replica.installation.database;
+    let writer = "SELECT pid::bigint FROM pg_stat_activity WHERE backend_type = 'walwriter'";
+    let writer = Pid::from_raw(i32::try_from(database.count(writer).await).unwrap()).unwrap();
+    let mut open: Vec<PgConnection> = Vec::new();
+    let mut sealer = database.connect().await;
+    run(&mut sealer, "SELECT pg_advisory_lock(x'746f6b656e640002'::bigint)").await;
+    open.push(sealer);
+    for _ in 0..30 {
+        let mut connection = database.connect().await;
+        run(&mut connection, "BEGIN; SELECT pg_current_xact_id()").await;
+        open.push(connection);
+    }
+    kill_process(writer, Signal::STOP).unwrap();
+    // Its end moves the snapshots of all others past its id, and is not written by anybody now.
+    run(open.last_mut().unwrap(), "ROLLBACK").await;
+    let horizon = database.count(XMAX).await;
+    caught_up(&mut replica.root(), database, witness).await;
+    (open, horizon)
+}
+
+const XMAX: &str = "SELECT pg_snapshot_xmax(pg_current_snapshot())::text::bigint";
+
+/// Checks that a new life of the server is followed: what changes in it under an id that was used before.
+async fn follows(replica: &Replica, database: &Database, horizon: i64, changed: &Made, kept: &Made) {
+    database.execute(revoking(changed)).await;
+    let now = database.count(XMAX).await;
+    assert!(now <= horizon, "an id was used again: {now}, {horizon}");
+    let mut root = replica.root();
+    becomes(&mut root, changed, Verdict::Revoked).await;
+    in_cache(&mut root, kept).await;
+}
+
+#[tokio::test]
+async fn a_restart_loses_nothing() {
+    let mut server = Server::start();
+    let (_proxy, replica) = behind_proxy(&server).await;
+    let mut root = replica.root();
+    let (changed, kept) = (cached(&mut root).await, cached(&mut root).await);
+
+    server.stop();
+    server.go_on();
+    replica.installation.database.execute(revoking(&changed)).await;
+
+    becomes(&mut root, &changed, Verdict::Revoked).await;
+    in_cache(&mut root, &kept).await;
+}
+
+#[tokio::test]
+async fn a_crash_after_which_ids_are_used_again_hides_no_change() {
+    let mut server = Server::start();
+    let (_proxy, replica) = behind_proxy(&server).await;
+    let mut root = replica.root();
+    let (changed, kept) = (cached(&mut root).await, cached(&mut root).await);
+    let (_open, horizon) = burn_ids(&replica, &kept).await;
+
+    server.kill();
+    server.go_on();
+
+    follows(&replica, &replica.installation.database, horizon, &changed, &kept).await;
+}
+
+#[tokio::test]
+async fn a_promoted_standby_is_followed_from_its_first_change() {
+    let mut server = Server::start();
+    let (proxy, replica) = behind_proxy(&server).await;
+    let mut root = replica.root();
+    let (changed, kept) = (cached(&mut root).await, cached(&mut root).await);
+    let standby = Standby::of(&server);
+    let copy = Database::named(standby.socket_dir(), replica.installation.database.name());
+    let tokens = replica.installation.database.count("SELECT count(*) FROM tokens").await;
+    eventually("the standby has every token", async || {
+        (copy.count("SELECT count(*) FROM tokens").await == tokens).then_some(())
+    })
+    .await;
+
+    // A standby answers nothing, wherever the connections lead.
+    proxy.lead_to(standby.socket_dir());
+    eventually("nothing is known", async || {
+        root.verify(crate::support::client::question(&kept.secret, &[])).await.err().map(|_| ())
+    })
+    .await;
+    proxy.lead_to(server.socket_dir());
+    in_cache(&mut root, &kept).await;
+    in_cache(&mut root, &changed).await;
+
+    let (_open, horizon) = burn_ids(&replica, &kept).await;
+    server.kill();
+    standby.promote();
+    proxy.lead_to(standby.socket_dir());
+
+    follows(&replica, &copy, horizon, &changed, &kept).await;
+}
+
+#[tokio::test]
+async fn after_a_dump_and_restore_changes_are_seen_and_the_cache_fills_again() {
+    let (old, new) = (Server::start(), Server::start());
+    let (proxy, replica) = behind_proxy(&old).await;
+    let mut root = replica.root();
+    let (changed, kept) = (cached(&mut root).await, cached(&mut root).await);
+    let database = &replica.installation.database;
+    // An old server: it has purged changes of more transactions than the new one has seen.
+    for _ in 0..300 {
+        run(&mut database.connect().await, "SELECT pg_current_xact_id()").await;
+    }
+    let purged = "UPDATE change_horizon SET purged_below = pg_snapshot_xmin(pg_current_snapshot()),
+        next_below = pg_snapshot_xmin(pg_current_snapshot())";
+    database.execute(purged).await;
+
+    let restored = Database::named(new.socket_dir(), database.name());
+    copy(database, &restored).await;
+    proxy.lead_to(new.socket_dir());
+    restored.execute(revoking(&changed)).await;
+
+    becomes(&mut root, &changed, Verdict::Revoked).await;
+    stays_cached(&mut root, &restored, &kept).await;
+}
+
+/// Copies a database to another server, as an operator would.
+async fn copy(from: &Database, to: &Database) {
+    Database::named(to.socket_dir(), "postgres").execute(format!("CREATE DATABASE {}", to.name())).await;
+    let place = tempfile::NamedTempFile::new().unwrap();
+    let at = |database: &Database| {
+        let socket = database.socket_dir().to_str().unwrap().to_owned();
+        [
+            "-h".to_owned(),
+            socket,
+            "-U".to_owned(),
+            Cluster::ROLE.to_owned(),
+            "-d".to_owned(),
+            database.name().to_owned(),
+        ]
+    };
+    let dump = fs::File::create(place.path()).unwrap();
+    let dumped = Command::new("pg_dump").args(at(from)).stdout(dump).status().unwrap();
+    assert!(dumped.success());
+    let dump = fs::File::open(place.path()).unwrap();
+    let restored = Command::new("psql")
+        .args(at(to))
+        .args(["-q", "-v", "ON_ERROR_STOP=1"])
+        .stdin(dump)
+        .stdout(Stdio::null())
+        .status()
+        .unwrap();
+    assert!(restored.success());
+}

@@ -1,0 +1,144 @@
+//! What the tests of the engine begin with and end with: tokens that are known to be in a replica's cache,
+//! changes as an operator makes them, and waiting for a verdict.
+
+use sqlx::postgres::PgConnection;
+use sqlx::{AssertSqlSafe, Executor as _};
+use tokend::grpc::proto::{CreateTokenResponse, Verdict, VerifyResponse};
+use tonic::{Code, Status};
+
+use crate::support::client::{Client, created, nanos, ordinary, question, verified};
+use crate::support::database::Database;
+use crate::support::eventually;
+
+/// A token and its secret.
+#[derive(Debug, Clone)]
+pub(crate) struct Made {
+    pub(crate) id: String,
+    pub(crate) secret: String,
+}
+
+impl From<CreateTokenResponse> for Made {
+    fn from(response: CreateTokenResponse) -> Self {
+        Self { id: response.token.unwrap().id, secret: response.secret }
+    }
+}
+
+/// Makes an ordinary token that never expires.
+pub(crate) async fn made(client: &mut Client) -> Made {
+    created(client, ordinary()).await.into()
+}
+
+/// Makes one that is in the replica's cache.
+pub(crate) async fn cached(client: &mut Client) -> Made {
+    let made = made(client).await;
+    in_cache(client, &made).await;
+    made
+}
+
+/// Waits until a VALID comes from the cache: two answers then are as old as one poll, where every read has
+/// a time of its own.
+pub(crate) async fn in_cache(client: &mut Client, token: &Made) {
+    eventually("the record is in the cache", async || {
+        let mut ask = async || {
+            let answer = client.verify(question(&token.secret, &[])).await.ok()?.into_inner();
+            assert_eq!(answer.verdict(), Verdict::Valid);
+            answer.as_of_time
+        };
+        (ask().await? == ask().await?).then_some(())
+    })
+    .await;
+}
+
+/// Waits until the token gets this verdict. Until then it must be VALID, or not be known.
+pub(crate) async fn becomes(client: &mut Client, token: &Made, verdict: Verdict) -> VerifyResponse {
+    eventually("the change is seen", async || {
+        let answer = match client.verify(question(&token.secret, &[])).await {
+            Ok(answer) => answer.into_inner(),
+            Err(status) => {
+                assert_unavailable(&status);
+                return None;
+            }
+        };
+        if answer.verdict() == verdict {
+            return Some(answer);
+        }
+        assert_eq!(answer.verdict(), Verdict::Valid);
+        None
+    })
+    .await
+}
+
+/// Checks that the token is VALID.
+pub(crate) async fn is_valid(client: &mut Client, token: &Made) {
+    assert_eq!(verified(client, &token.secret, &[]).await.verdict(), Verdict::Valid);
+}
+
+/// Waits until the replica vouches for everything that was committed before this call, by its cache.
+pub(crate) async fn caught_up(client: &mut Client, database: &Database, token: &Made) {
+    let committed = i128::from(database.count(NOW).await) * 1_000;
+    eventually("the feed has passed this moment", async || {
+        let answer = client.verify(question(&token.secret, &[])).await.ok()?.into_inner();
+        let again = client.verify(question(&token.secret, &[])).await.ok()?.into_inner();
+        let as_of = again.as_of_time;
+        (answer.as_of_time == as_of && nanos(as_of.as_ref()) > committed).then_some(())
+    })
+    .await;
+}
+
+/// The database's time in microseconds.
+pub(crate) const NOW: &str = "SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint";
+
+/// Runs statements in one go on a connection that stays open.
+pub(crate) async fn run(connection: &mut PgConnection, sql: &str) {
+    connection.execute(AssertSqlSafe(sql.to_owned())).await.unwrap();
+}
+
+/// The statement with which an operator revokes a token in psql.
+pub(crate) fn revoking(token: &Made) -> String {
+    format!("UPDATE tokens SET revoke_time = now(), revoke_reason = 'by hand' WHERE id = '{}'", uuid(token))
+}
+
+/// The token's id as the database spells it.
+pub(crate) fn uuid(token: &Made) -> uuid::Uuid {
+    let bytes = tokend::secret::TokenId::parse(&token.id).unwrap().to_bytes();
+    uuid::Uuid::from_bytes(bytes)
+}
+
+/// Checks that a failure says that nothing is known.
+#[track_caller]
+pub(crate) fn assert_unavailable(status: &Status) {
+    assert_eq!(status.code(), Code::Unavailable, "{status:?}");
+}
+
+/// Checks that a cached record outlives polls: while no token can be read, it goes on being VALID.
+pub(crate) async fn stays_cached(client: &mut Client, database: &Database, token: &Made) {
+    caught_up(client, database, token).await;
+    let mut operator = database.connect().await;
+    run(&mut operator, "BEGIN; LOCK TABLE tokens IN ACCESS EXCLUSIVE MODE").await;
+    polled_twice(database).await;
+    is_valid(client, token).await;
+    run(&mut operator, "ROLLBACK").await;
+}
+
+/// Waits until a poll has begun after the one that began after this call: that one has been handled.
+pub(crate) async fn polled_twice(database: &Database) {
+    for _ in 0..2 {
+        let since = database.count(NOW).await;
+        let polls = format!(
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
+             AND query LIKE 'SELECT pg_current_snapshot()::text%' AND query_start > to_timestamp({since} / 1e6)"
+        );
+        eventually("a poll", async || (database.count(polls.clone()).await > 0).then_some(())).await;
+    }
+}
+
+/// Revokes a token so that no feed can learn of it from its record: that is purged before any poll.
+pub(crate) async fn revoke_unrecorded(database: &Database, token: &Made) {
+    let mut operator = database.connect().await;
+    run(&mut operator, "BEGIN; LOCK TABLE change_horizon IN ACCESS EXCLUSIVE MODE").await;
+    database.execute(revoking(token)).await;
+    database.execute("SELECT pg_current_xact_id()").await;
+    let purge = "DELETE FROM token_changes;
+        UPDATE change_horizon SET purged_below = pg_snapshot_xmax(pg_current_snapshot()); COMMIT";
+    run(&mut operator, purge).await;
+}

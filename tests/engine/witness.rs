@@ -1,0 +1,166 @@
+//! Clients that never rest: each asks one replica after the verdict of one token after the other, and every
+//! answer is held against what is known of the revocations. A question that was sent after a revocation's
+//! `effective_time` must not be answered VALID, whatever is failing at the time.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
+use std::time::{Duration, Instant};
+
+use hdrhistogram::Histogram;
+use tokend::grpc::proto::{RevokeTokenResponse, Verdict};
+use tokio::task::JoinSet;
+
+use super::fleet::Process;
+use super::setup::{Made, assert_unavailable};
+use crate::support::client::{Client, nanos, question};
+
+/// A token, and when its revocation was answered, from when on it holds, and which replica did it.
+#[derive(Debug)]
+pub(crate) struct Suspect {
+    pub(crate) token: Made,
+    revoked: OnceLock<(Instant, i128, usize)>,
+    /// Which replicas have refused it.
+    refusals: AtomicU64,
+}
+
+impl Suspect {
+    pub(crate) fn new(token: Made) -> Arc<Self> {
+        Arc::new(Self { token, revoked: OnceLock::new(), refusals: AtomicU64::new(0) })
+    }
+
+    /// Tells whether a replica has refused it.
+    pub(crate) fn is_refused_by(&self, replica: usize) -> bool {
+        self.refusals.load(Ordering::Relaxed) & (1 << replica) != 0
+    }
+
+    /// Returns from when on it must be refused, once that is known, in nanoseconds since 1970.
+    pub(crate) fn effective_time(&self) -> Option<i128> {
+        self.revoked.get().map(|(_, effective, _)| *effective)
+    }
+
+    /// Notes what a replica answered to its revocation.
+    pub(crate) fn convict(&self, replica: usize, answer: &RevokeTokenResponse) {
+        let _ = self.revoked.set((Instant::now(), nanos(answer.effective_time.as_ref()), replica));
+    }
+}
+
+/// What the clients have seen.
+#[derive(Debug)]
+pub(crate) struct Seen {
+    pub(crate) answers: AtomicU64,
+    pub(crate) unavailable: AtomicU64,
+    ended: AtomicBool,
+    /// From the answer to a revocation to the first refusal on each other replica, in microseconds.
+    pub(crate) delays: Mutex<Histogram<u64>>,
+}
+
+impl Seen {
+    pub(crate) fn new() -> Arc<Self> {
+        Arc::new(Self {
+            answers: AtomicU64::new(0),
+            unavailable: AtomicU64::new(0),
+            ended: AtomicBool::new(false),
+            delays: Mutex::new(Histogram::new(3).unwrap()),
+        })
+    }
+
+    /// Returns how many answers came in a second, since there were `before`.
+    pub(crate) fn rate_since(&self, before: u64, began: Instant) -> f64 {
+        let answers = u32::try_from(self.answers.load(Ordering::Relaxed) - before).unwrap();
+        f64::from(answers) / began.elapsed().as_secs_f64()
+    }
+
+    /// Tells the clients to end.
+    pub(crate) fn end(&self) {
+        self.ended.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn has_ended(&self) -> bool {
+        self.ended.load(Ordering::Relaxed)
+    }
+
+    /// Asks once and judges the answer.
+    pub(crate) async fn ask(&self, client: &mut Client, replica: usize, suspect: &Suspect) {
+        let sent = wall();
+        let convicted = suspect.revoked.get().copied();
+        let outcome = client.verify(question(&suspect.token.secret, &[])).await;
+        let answer = match outcome {
+            Ok(answer) => answer.into_inner(),
+            Err(status) => {
+                assert_unavailable(&status);
+                self.unavailable.fetch_add(1, Ordering::Relaxed);
+                return;
+            }
+        };
+        self.answers.fetch_add(1, Ordering::Relaxed);
+        match answer.verdict() {
+            Verdict::Valid => {
+                let late = convicted.map_or(0, |(_, effective, _)| sent - effective);
+                assert!(late <= 0, "VALID on replica {replica} {late} ns after the effective time");
+            }
+            Verdict::Revoked => self.note_refusal(replica, suspect),
+            other => panic!("{other:?} of a token that was VALID"),
+        }
+    }
+
+    fn note_refusal(&self, replica: usize, suspect: &Suspect) {
+        let bit = 1 << replica;
+        if suspect.refusals.fetch_or(bit, Ordering::Relaxed) & bit == 0 {
+            // A refusal may come before the answer to the revocation itself.
+            let revoked = suspect.revoked.get();
+            if revoked.is_some_and(|(.., here)| *here == replica) {
+                return;
+            }
+            let delay = revoked.map_or(Duration::ZERO, |(revoked, ..)| revoked.elapsed());
+            let micros = u64::try_from(delay.as_micros()).unwrap().max(1);
+            self.delays.lock().unwrap().record(micros).unwrap();
+        }
+    }
+}
+
+/// Has `clients` clients a replica ask for all suspects in turn, one question every `pause`, until the end.
+/// What one of them has found wrong comes out when the set is joined.
+pub(crate) fn watch(
+    fleet: &[Process],
+    clients: u32,
+    pause: Duration,
+    suspects: &Arc<[Arc<Suspect>]>,
+    seen: &Arc<Seen>,
+) -> JoinSet<()> {
+    let mut watching = JoinSet::new();
+    for (replica, process) in fleet.iter().enumerate() {
+        for number in 0..clients {
+            let (mut client, seen, suspects) = (process.root(), Arc::clone(seen), Arc::clone(suspects));
+            watching.spawn(async move {
+                let mut next = (number * 7) as usize;
+                let mut due = tokio::time::Instant::now();
+                while !seen.has_ended() {
+                    seen.ask(&mut client, replica, &suspects[next % suspects.len()]).await;
+                    next += 1;
+                    // By a schedule that does not wait for slow answers.
+                    due += pause;
+                    tokio::time::sleep_until(due).await;
+                }
+            });
+        }
+    }
+    watching
+}
+
+/// Ends a watch; fails when any of its clients has.
+pub(crate) async fn conclude(mut watching: JoinSet<()>, seen: &Seen) {
+    seen.end();
+    while let Some(ended) = watching.join_next().await {
+        ended.unwrap();
+    }
+    assert!(seen.answers.load(Ordering::Relaxed) > 0);
+}
+
+/// This machine's clock, which is also the database's, in nanoseconds since 1970.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the effective time is compared with the clock of this machine"
+)]
+pub(crate) fn wall() -> i128 {
+    time::OffsetDateTime::now_utc().unix_timestamp_nanos()
+}

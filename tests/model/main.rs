@@ -1,0 +1,244 @@
+//! Every interleaving of the fill rule with the order of freshness, walked by a model checker: the real
+//! `src/verify/gate.rs` between a loader, a feed and a Verify. Postgres is a counter of one token's changes,
+//! the cache a cell, freshness the count that the feed vouches for. Each rule is also taken out once: the
+//! checker must then find the Verify that is answered from before a change that it was promised to see.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering::{Acquire, Release};
+
+use loom::sync::Mutex;
+use loom::sync::atomic::AtomicU32;
+use loom::thread;
+
+use crate::gate::Gate;
+
+#[path = "../../src/verify/gate.rs"]
+mod gate;
+
+/// Where the gate takes its lock from.
+mod sync {
+    pub(super) use loom::sync::{Mutex, MutexGuard};
+
+    /// Runs a test of the gate's own.
+    pub(super) fn explore(test: impl Fn() + Sync + Send + 'static) {
+        loom::model(test);
+    }
+}
+
+/// The one token.
+const TOKEN: u32 = 7;
+
+/// What a Verify may find: how many changes of the token its record knows.
+type Version = u32;
+
+/// One replica, and the database that it follows.
+struct Replica {
+    database: AtomicU32,
+    record: Mutex<Option<Version>>,
+    gate: Gate<u32>,
+    /// How many changes the feed vouches for.
+    fresh: AtomicU32,
+}
+
+impl Replica {
+    /// With a record from before the change.
+    fn new() -> Arc<Self> {
+        Arc::new(Self {
+            database: AtomicU32::new(0),
+            record: Mutex::new(Some(0)),
+            gate: Gate::new(),
+            fresh: AtomicU32::new(0),
+        })
+    }
+
+    fn commit_a_change(&self) {
+        self.database.store(1, Release);
+    }
+
+    fn read_database(&self) -> Version {
+        self.database.load(Acquire)
+    }
+
+    fn insert(&self, version: Version) {
+        *self.record.lock().unwrap() = Some(version);
+    }
+
+    fn remove(&self) {
+        *self.record.lock().unwrap() = None;
+    }
+
+    fn look_up(&self) -> Option<Version> {
+        *self.record.lock().unwrap()
+    }
+
+    fn publish(&self, snapshot: Version) {
+        self.fresh.store(snapshot, Release);
+    }
+
+    // What the loader does.
+    fn load(&self) {
+        let ticket = self.gate.begin();
+        let version = self.read_database();
+        self.gate.fill(&ticket, [(TOKEN, version)], |_, version| self.insert(version));
+    }
+
+    // What the feed does when it learns of the change.
+    fn poll(&self) {
+        let snapshot = self.read_database();
+        if snapshot > 0 {
+            self.forget();
+        }
+        self.publish(snapshot);
+    }
+
+    fn forget(&self) {
+        self.gate.spoil(&[TOKEN]);
+        self.remove();
+    }
+
+    // What the feed does when it cannot learn what changed.
+    fn start_anew(&self) {
+        let snapshot = self.read_database();
+        self.gate.spoil_all();
+        self.remove();
+        self.publish(snapshot);
+    }
+
+    // What a Verify does.
+    fn verify(&self) {
+        let promised = self.fresh.load(Acquire);
+        if let Some(version) = self.look_up() {
+            assert!(version >= promised, "answered from before a change");
+        }
+    }
+}
+
+/// Walks every interleaving of a load, a poll and a Verify with a change, in which threads are interrupted at
+/// most twice; `LOOM_MAX_PREEMPTIONS=4` walks half a minute longer.
+fn walk(load: fn(&Replica), poll: fn(&Replica), verify: fn(&Replica)) {
+    let mut model = loom::model::Builder::new();
+    model.preemption_bound.get_or_insert(2);
+    model.check(move || {
+        let replica = Replica::new();
+        let threads = [load, poll, verify].map(|part| {
+            let replica = Arc::clone(&replica);
+            thread::spawn(move || part(&replica))
+        });
+        replica.commit_a_change();
+        for thread in threads {
+            thread.join().unwrap();
+        }
+        // What is in the cache at the end is what the next Verify finds.
+        replica.verify();
+    });
+}
+
+#[test]
+fn no_answer_is_older_than_what_the_feed_vouches_for() {
+    walk(Replica::load, Replica::poll, Replica::verify);
+}
+
+#[test]
+fn a_read_from_before_a_new_start_that_ends_after_it_fills_nothing() {
+    walk(Replica::load, Replica::start_anew, Replica::verify);
+}
+
+#[test]
+fn two_loads_at_once_fill_nothing_old() {
+    walk(Replica::load, Replica::poll, Replica::load);
+}
+
+#[test]
+fn a_change_made_here_holds_here_at_once() {
+    loom::model(|| {
+        let replica = Replica::new();
+        let loader = Arc::clone(&replica);
+        let loader = thread::spawn(move || loader.load());
+        replica.commit_a_change();
+        replica.forget();
+        assert!(replica.look_up().is_none_or(|version| version == 1));
+        loader.join().unwrap();
+        assert!(replica.look_up().is_none_or(|version| version == 1));
+    });
+}
+
+#[test]
+#[should_panic(expected = "answered from before a change")]
+fn without_the_guard_an_old_record_enters() {
+    let unguarded = |replica: &Replica| replica.insert(replica.read_database());
+    walk(unguarded, Replica::poll, Replica::verify);
+}
+
+#[test]
+#[should_panic(expected = "answered from before a change")]
+fn a_ticket_that_is_taken_after_the_read_guards_nothing() {
+    let late = |replica: &Replica| {
+        let version = replica.read_database();
+        let ticket = replica.gate.begin();
+        replica.gate.fill(&ticket, [(TOKEN, version)], |_, version| replica.insert(version));
+    };
+    walk(late, Replica::poll, Replica::verify);
+}
+
+#[test]
+#[should_panic(expected = "answered from before a change")]
+fn a_record_that_is_removed_before_its_reads_are_spoiled_comes_back() {
+    let removed_first = |replica: &Replica| {
+        let snapshot = replica.read_database();
+        if snapshot > 0 {
+            replica.remove();
+            replica.gate.spoil(&[TOKEN]);
+        }
+        replica.publish(snapshot);
+    };
+    walk(Replica::load, removed_first, Replica::verify);
+}
+
+#[test]
+#[should_panic(expected = "answered from before a change")]
+fn a_freshness_that_is_published_before_the_removal_vouches_for_the_removed() {
+    let published_first = |replica: &Replica| {
+        let snapshot = replica.read_database();
+        replica.publish(snapshot);
+        if snapshot > 0 {
+            replica.forget();
+        }
+    };
+    walk(Replica::load, published_first, Replica::verify);
+}
+
+#[test]
+#[should_panic(expected = "answered from before a change")]
+fn a_freshness_that_is_read_after_the_lookup_vouches_for_the_removed() {
+    let looked_up_first = |replica: &Replica| {
+        let found = replica.look_up();
+        let promised = replica.fresh.load(Acquire);
+        assert!(found.is_none_or(|version| version >= promised), "answered from before a change");
+    };
+    walk(Replica::load, Replica::poll, looked_up_first);
+}
+
+#[test]
+#[should_panic(expected = "answered from before a change")]
+fn a_new_start_that_only_clears_lets_an_older_read_fill() {
+    let only_clears = |replica: &Replica| {
+        let snapshot = replica.read_database();
+        replica.remove();
+        replica.publish(snapshot);
+    };
+    walk(Replica::load, only_clears, Replica::verify);
+}
+
+#[test]
+#[should_panic(expected = "answered from before a change")]
+fn a_new_start_that_clears_before_its_snapshot_lets_what_is_read_between_stay() {
+    let cleared_first = |replica: &Replica| {
+        replica.gate.spoil_all();
+        replica.remove();
+        let snapshot = replica.read_database();
+        replica.publish(snapshot);
+    };
+    walk(Replica::load, cleared_first, Replica::verify);
+}
