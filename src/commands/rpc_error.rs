@@ -47,7 +47,8 @@ impl fmt::Display for RpcError {
         } else {
             formatter.write_str(&printable(&self.message))?;
         }
-        for (field, description) in &self.violations {
+        // Those that the message tells already are not repeated.
+        for (field, description) in self.violations.iter().filter(|(_, said)| !self.message.contains(said)) {
             let (field, description) = (printable(field), printable(description));
             write!(formatter, "\n  {field}: {description}")?;
         }
@@ -111,5 +112,17 @@ mod tests {
             "the request is not valid\n  name: must not be empty\\u{1b}[2J\n  \
              code: INVALID_ARGUMENT\n  reason: INVALID_FIELD\n  try again after: 2s"
         );
+    }
+
+    #[test]
+    fn what_the_message_says_is_not_said_again() {
+        let mut details = ErrorDetails::new();
+        details.add_bad_request_violation("name", "must not be empty");
+        let message = "the request is not valid: name must not be empty";
+        let status = Status::with_error_details(tonic::Code::InvalidArgument, message, details);
+
+        let text = RpcError::from(status).to_string();
+
+        assert_eq!(text, format!("{message}\n  code: INVALID_ARGUMENT"));
     }
 }

@@ -12,6 +12,28 @@ use sqlx::postgres::PgConnectOptions;
 
 use super::ConfigError;
 
+/// What may stand behind the `?`, with the driver's other spellings.
+const PARAMETERS: [&str; 18] = [
+    "application_name",
+    "dbname",
+    "host",
+    "hostaddr",
+    "options",
+    "password",
+    "port",
+    "ssl-ca",
+    "ssl-cert",
+    "ssl-key",
+    "ssl-mode",
+    "ssl-root-cert",
+    "sslcert",
+    "sslkey",
+    "sslmode",
+    "sslrootcert",
+    "statement-cache-capacity",
+    "user",
+];
+
 /// A database URL that may hold a password, and therefore never shows itself.
 #[derive(Clone, Deserialize)]
 #[serde(from = "String")]
@@ -25,21 +47,31 @@ impl DatabaseUrl {
         let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
         let user = authority.rsplit_once('@').map_or("", |(user, _)| user);
         let query = rest.split_once('?').map_or("", |(_, query)| query);
-        user.contains(':')
-            || query
-                .split('&')
-                .map(|pair| pair.split('=').next().unwrap_or_default())
-                .any(|key| percent_decoded(key) == b"password")
+        user.contains(':') || parameters(query).any(|name| name == b"password")
+    }
+
+    /// Tells whether the URL holds a parameter that nothing here knows. The driver would only log it, with its
+    /// value; a mistyped `sslmode` would be no `sslmode`.
+    fn has_unknown_parameter(&self) -> bool {
+        let query = self.0.expose_secret().split_once('?').map_or("", |(_, query)| query);
+        let query = query.split('#').next().unwrap_or_default();
+        parameters(query).any(|name| {
+            !PARAMETERS.iter().any(|known| known.as_bytes() == name) && !name.starts_with(b"options[")
+        })
     }
 
     /// Parses the URL; what it leaves out comes from libpq's `PG…` variables, as with psql.
     ///
     /// # Errors
-    /// [`ConfigError::DatabaseUrl`] when it is no `postgres://` or `postgresql://` URL.
+    /// [`ConfigError::DatabaseUrl`] when it is no `postgres://` or `postgresql://` URL,
+    /// [`ConfigError::DatabaseUrlParameter`] when it holds a parameter that nothing knows.
     pub(super) fn options(&self, origin: &'static str) -> Result<PgConnectOptions, ConfigError> {
         let url = self.0.expose_secret();
         if !url.starts_with("postgres://") && !url.starts_with("postgresql://") {
             return Err(ConfigError::DatabaseUrl { origin, source: None });
+        }
+        if self.has_unknown_parameter() {
+            return Err(ConfigError::DatabaseUrlParameter { origin });
         }
         match PgConnectOptions::from_str(url) {
             Ok(options) => Ok(options.application_name("tokend")),
@@ -58,6 +90,12 @@ impl fmt::Debug for DatabaseUrl {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str("DatabaseUrl([redacted])")
     }
+}
+
+/// Returns the parameters' names.
+fn parameters(query: &str) -> impl Iterator<Item = Vec<u8>> {
+    let pairs = query.split('&').filter(|pair| !pair.is_empty());
+    pairs.map(|pair| percent_decoded(pair.split('=').next().unwrap_or_default()))
 }
 
 /// Undoes `%41` in a parameter's name, so that a password cannot hide behind it.

@@ -67,6 +67,17 @@ pub enum ConfigError {
         #[source]
         source: Option<Box<dyn std::error::Error + Send + Sync>>,
     },
+    /// The database URL holds a parameter that would have no effect. Not repeated: it may be a part of a
+    /// password that was not percent-encoded.
+    #[error(
+        "the database URL from {origin} has an unknown parameter behind its '?': tokend knows sslmode, \
+         sslrootcert, sslcert, sslkey, host, hostaddr, port, dbname, user, password, application_name, \
+         options and statement-cache-capacity; in a password write '?' as %3F"
+    )]
+    DatabaseUrlParameter {
+        /// The flag, variable or file key that it came from.
+        origin: &'static str,
+    },
     /// A command that needs a database URL has none.
     #[error(
         "no database: set DATABASE_URL, or database-url in the --config file \

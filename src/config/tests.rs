@@ -252,6 +252,21 @@ fn a_url_of_another_database_is_refused_and_not_repeated() {
 }
 
 #[test]
+fn a_parameter_that_would_have_no_effect_is_refused_and_not_repeated() {
+    for query in ["sslmod=verify-full", "canary", "sslmode=require&SSLMODE=canary", "%73slmodes=require"] {
+        let url = format!("postgres://u@h/d?{query}");
+        let refused = refusal(&[], &[("DATABASE_URL", &url), ("TOKEND_KEYS", KEY)]);
+
+        assert!(matches!(refused, ConfigError::DatabaseUrlParameter { .. }), "{refused:?}");
+        assert!(!told(&refused).contains("canary"), "{}", told(&refused));
+    }
+    for query in ["sslmode=require", "%73slmode=require&options[lock_timeout]=9&&host=/run", "#fragment"] {
+        let url = format!("postgres://u@h/d?{query}");
+        assert!(serve(&[], &[("DATABASE_URL", &url), ("TOKEND_KEYS", KEY)]).is_ok(), "{query}");
+    }
+}
+
+#[test]
 fn a_file_with_a_password_must_be_private() {
     let directory = TempDir::new().unwrap();
     let file = "database-url = \"postgres://u:canary@h/d\"\n";

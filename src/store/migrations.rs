@@ -23,6 +23,12 @@ pub enum MigrateError {
         /// What the server calls its version.
         version: String,
     },
+    /// Postgres answered, and waiting will not change what it says.
+    #[error(
+        "Postgres refuses tokend: correct the database URL, or create the role, the database or the grant \
+         that is missing"
+    )]
+    Denied(#[source] sqlx::Error),
     /// A migration was not accepted.
     #[error("a migration failed")]
     Migration(#[source] sqlx::migrate::MigrateError),
@@ -54,8 +60,18 @@ impl MigrateError {
 
 impl From<sqlx::Error> for MigrateError {
     fn from(error: sqlx::Error) -> Self {
-        Self::Store(error.into())
+        if passes(&error) { Self::Store(error.into()) } else { Self::Denied(error) }
     }
+}
+
+/// Tells whether an error may be gone the next time: everything that is not the server's own word, and of
+/// that what it says of its state: a lost connection (08), a standby (25), a broken up transaction (40), too
+/// many connections (53), a lock (55), a start or stop (57).
+fn passes(error: &sqlx::Error) -> bool {
+    let sqlx::Error::Database(error) = error else { return true };
+    error
+        .code()
+        .is_none_or(|code| ["08", "25", "40", "53", "55", "57"].iter().any(|class| code.starts_with(class)))
 }
 
 /// Applies the migrations that the database lacks, and records the prefix if it has none. Any number of

@@ -75,6 +75,7 @@ fn an_operator_creates_lists_verifies_and_revokes_by_the_command_line() {
     let secret = printed(run(&create, &caller, ""));
     let listed = printed(run(&["token", "list", "--user", "ada"], &caller, ""));
     let valid = run(&["token", "verify", "--require-scope", "a:b"], &caller, &secret);
+    let garbage = run(&["token", "verify"], &caller, b"tokd_\xff\xfe");
     let lacking = run(&["token", "verify", "--require-scope", "b:c"], &caller, &secret);
     let id = &secret["tokd_".len()..][..22];
     let revoked = printed(run(&["token", "revoke", id, "--reason", "lost"], &caller, ""));
@@ -87,6 +88,7 @@ fn an_operator_creates_lists_verifies_and_revokes_by_the_command_line() {
         (lacking.status.code(), text(&lacking.stdout).lines().next()),
         (Some(3), Some("MISSING_SCOPE"))
     );
+    assert_eq!((garbage.status.code(), text(&garbage.stdout).lines().next()), (Some(3), Some("MALFORMED")));
     assert!(revoked.contains("lost"));
     assert_eq!((refused.status.code(), text(&refused.stdout).lines().next()), (Some(3), Some("REVOKED")));
 }

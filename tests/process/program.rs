@@ -169,7 +169,7 @@ impl Drop for Running {
 }
 
 /// Runs one of the short commands to its end, with this standard input.
-pub(crate) fn run(arguments: &[&str], variables: &[(&str, &str)], input: &str) -> Output {
+pub(crate) fn run(arguments: &[&str], variables: &[(&str, &str)], input: impl AsRef<[u8]>) -> Output {
     let mut child = command(arguments, variables)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -177,7 +177,7 @@ pub(crate) fn run(arguments: &[&str], variables: &[(&str, &str)], input: &str) -
         .spawn()
         .unwrap();
     // A command that reads nothing may have closed it already.
-    let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
+    let _ = child.stdin.take().unwrap().write_all(input.as_ref());
     child.wait_with_output().unwrap()
 }
 

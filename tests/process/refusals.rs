@@ -104,6 +104,30 @@ fn a_postgres_that_can_lose_commits_is_refused() {
 }
 
 #[test]
+fn a_database_or_a_role_that_is_not_there_is_not_waited_for() {
+    let place = Place::new();
+    let keys = printed(run(&["keygen"], &[], ""));
+    let url = Database::new().url();
+    let (before, after) = url.split_once("@localhost/process_").unwrap();
+    let missing = [format!("{before}@localhost/nowhere_{after}"), url.replace("//", "//nobody_")];
+
+    for url in missing {
+        let said = refusal(&place, &[], &[("DATABASE_URL", &url), ("TOKEND_KEYS", &keys)]);
+
+        assert!(said.contains("does not exist"), "{said}");
+        assert!(said.contains("correct the database URL"), "{said}");
+    }
+}
+
+#[test]
+fn a_mistyped_parameter_of_the_database_url_is_refused() {
+    let said =
+        refusal(&Place::new(), &[], &[("DATABASE_URL", "postgres://t@localhost/t?sslmod=verify-full")]);
+
+    assert!(said.contains("unknown parameter") && said.contains("sslmode"), "{said}");
+}
+
+#[test]
 fn a_schema_without_its_migrations_is_refused_where_serve_may_not_apply_them() {
     let place = Place::new();
     let (url, keys) = (Database::new().url(), printed(run(&["keygen"], &[], "")));

@@ -79,16 +79,16 @@ pub(super) async fn run(flags: VerifyFlags, environment: &Environment) -> Result
     Ok(if answer.verdict() == Verdict::Valid { ExitCode::SUCCESS } else { ExitCode::from(NOT_VALID) })
 }
 
-/// Reads the secret; one line ending is not part of it.
+/// Reads the secret; one line ending is not part of it. What is no UTF-8 is no secret either: it becomes what
+/// the server finds malformed.
 pub(super) fn presented() -> Result<SecretString, CommandError> {
     let input = io::stdin();
     if input.is_terminal() {
         remark("reading a secret from standard input; end with Enter and Ctrl-D\n");
     }
-    let mut text = Zeroizing::new(String::new());
-    let read = input.lock().take(MOST_BYTES).read_to_string(&mut text);
-    read.map_err(ClientError::Input)?;
-    Ok(first_line(&text))
+    let mut bytes = Zeroizing::new(Vec::new());
+    input.lock().take(MOST_BYTES).read_to_end(&mut bytes).map_err(ClientError::Input)?;
+    Ok(first_line(&String::from_utf8_lossy(&bytes)))
 }
 
 /// The verdict's enum value, an unknown one as its number.
