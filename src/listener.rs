@@ -10,7 +10,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures_core::Stream;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_rustls::TlsAcceptor;
@@ -20,8 +20,12 @@ use tonic::transport::server::Connected;
 use crate::metrics::{Counted, Metrics};
 use crate::tls::{ClientCertificate, Protocol, ServerTls};
 
-/// How long a handshake may take.
+/// How long a handshake may take, and what is heard first of HTTP.
 const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(5);
+
+/// What must have been heard of a peer before its connection is handed on: HTTP/2 begins with as much, and no
+/// request of HTTP/1 has less. Whoever says nothing would keep a place for ever, for nothing below waits less.
+const FIRST_BYTES: usize = 24;
 
 /// How long is waited after the operating system refused a connection, for want of file descriptors for one.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -50,6 +54,8 @@ pub struct Incoming {
 pub struct Connection {
     peer: Peer,
     bytes: Bytes,
+    /// What was heard first, and has not been read.
+    first: io::Cursor<[u8; FIRST_BYTES]>,
     _place: OwnedSemaphorePermit,
     _counted: Counted,
 }
@@ -105,18 +111,26 @@ async fn accept_all(
         let (tls, sender, metrics) = (tls.clone(), sender.clone(), Arc::clone(&metrics));
         tokio::spawn(async move {
             let shaken = tokio::time::timeout(HANDSHAKE_DEADLINE, shake_hands(stream, tls)).await;
-            match shaken.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
-                Ok((bytes, certificate)) => {
-                    let peer = Peer { address, certificate };
-                    let counted = Counted::new(metrics.work.connections());
-                    let connection = Connection { peer, bytes, _place: place, _counted: counted };
-                    let _ = sender.send(connection).await;
-                }
-                Err(error) => {
-                    metrics.work.handshake_failed();
-                    tracing::info!(%address, %error, "TLS handshake failed");
-                }
+            let (mut bytes, certificate) =
+                match shaken.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
+                    Ok(shaken) => shaken,
+                    Err(error) => {
+                        metrics.work.handshake_failed();
+                        tracing::info!(%address, %error, "TLS handshake failed");
+                        return;
+                    }
+                };
+            let mut first = [0; FIRST_BYTES];
+            let heard = tokio::time::timeout(HANDSHAKE_DEADLINE, bytes.read_exact(&mut first)).await;
+            if !matches!(heard, Ok(Ok(_))) {
+                tracing::debug!(%address, "a peer that said nothing");
+                return;
             }
+            let peer = Peer { address, certificate };
+            let counted = Counted::new(metrics.work.connections());
+            let first = io::Cursor::new(first);
+            let connection = Connection { peer, bytes, first, _place: place, _counted: counted };
+            let _ = sender.send(connection).await;
         });
     }
 }
@@ -179,9 +193,22 @@ impl AsyncRead for Connection {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        match &mut self.bytes {
-            Bytes::Plain(stream) => Pin::new(stream).poll_read(context, buffer),
-            Bytes::Tls(stream) => Pin::new(stream).poll_read(context, buffer),
+        if self.first.position() < FIRST_BYTES as u64 {
+            return Pin::new(&mut self.first).poll_read(context, buffer);
+        }
+        Pin::new(&mut self.bytes).poll_read(context, buffer)
+    }
+}
+
+impl AsyncRead for Bytes {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_read(context, buffer),
+            Self::Tls(stream) => Pin::new(stream).poll_read(context, buffer),
         }
     }
 }

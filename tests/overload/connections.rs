@@ -9,11 +9,11 @@ use crate::support::client::Client;
 use crate::support::replica::{Installation, Replica};
 use crate::support::{eventually, in_time};
 
-async fn answers(client: &mut Client) -> bool {
+pub(super) async fn answers(client: &mut Client) -> bool {
     client.list_tokens(ListTokensRequest::default()).await.is_ok()
 }
 
-async fn with_connections(connections: usize) -> Replica {
+pub(super) async fn with_connections(connections: usize) -> Replica {
     let installation = Installation::new().await;
     let mut config = installation.config();
     config.limits.connections = connections;

@@ -7,4 +7,5 @@
 mod support;
 
 mod connections;
+mod hostile;
 mod shares;

@@ -1,0 +1,134 @@
+//! Peers that keep HTTP/2's letter and not its spirit, or neither: none of them keeps the others from being
+//! served.
+
+use std::time::Duration;
+
+use h2::client::SendRequest;
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::TcpStream;
+use tokio::task::JoinHandle;
+use tonic::codegen::Bytes;
+use tonic::codegen::http::{HeaderMap, Request};
+use tonic::{Code, Status};
+
+use super::connections::{answers, with_connections};
+use crate::support::in_time;
+use crate::support::replica::Replica;
+
+/// A connection of HTTP/2 and nothing above it.
+struct Raw {
+    requests: SendRequest<Bytes>,
+    connection: JoinHandle<Result<(), h2::Error>>,
+}
+
+impl Raw {
+    async fn open(replica: &Replica) -> Self {
+        let stream = TcpStream::connect(replica.address).await.unwrap();
+        let (requests, connection) = h2::client::handshake(stream).await.unwrap();
+        Self { requests, connection: tokio::spawn(connection) }
+    }
+
+    /// Begins a call of Verify without a credential, which is refused after its message has been read.
+    fn request(replica: &Replica, encoding: Option<&str>) -> Request<()> {
+        let request = Request::post(format!("http://{}/tokend.v1.TokenService/Verify", replica.address))
+            .header("content-type", "application/grpc")
+            .header("te", "trailers");
+        let request = match encoding {
+            Some(encoding) => request.header("grpc-encoding", encoding),
+            None => request,
+        };
+        request.body(()).unwrap()
+    }
+
+    /// Sends one message as it is, and returns how the call ended.
+    async fn call(&mut self, replica: &Replica, encoding: Option<&str>, message: &[u8]) -> Status {
+        let mut requests = self.requests.clone().ready().await.unwrap();
+        let (answer, mut body) = requests.send_request(Self::request(replica, encoding), false).unwrap();
+        body.send_data(Bytes::copy_from_slice(message), true).unwrap();
+        let (head, mut body) = in_time("an answer", answer).await.unwrap().into_parts();
+        while body.data().await.is_some() {}
+        let trailers = body.trailers().await.unwrap();
+        status(&head.headers).or_else(|| status(&trailers?)).expect("a status")
+    }
+}
+
+fn status(headers: &HeaderMap) -> Option<Status> {
+    Status::from_header_map(headers)
+}
+
+#[tokio::test]
+async fn connections_that_say_nothing_or_too_little_keep_nobody_out() {
+    let replica = with_connections(4).await;
+    let mut held = Vec::new();
+    for said in ["", "P", "PRI * HTTP/2.0\r\n", "PRI * HTTP/2.0\r\n\r\nSM"] {
+        let mut stream = TcpStream::connect(replica.address).await.unwrap();
+        stream.write_all(said.as_bytes()).await.unwrap();
+        held.push(stream);
+    }
+
+    assert!(in_time("a turn for one who speaks", answers(&mut replica.root())).await);
+}
+
+#[tokio::test]
+async fn whoever_opens_and_resets_without_end_is_cut_off_and_nobody_else() {
+    let replica = Replica::start().await;
+    let raw = Raw::open(&replica).await;
+
+    let resets = async {
+        for _ in 0..100_000 {
+            let Ok(mut requests) = raw.requests.clone().ready().await else { return };
+            let Ok((_, mut body)) = requests.send_request(Raw::request(&replica, None), false) else {
+                return;
+            };
+            body.send_reset(h2::Reason::CANCEL);
+            tokio::task::yield_now().await;
+        }
+    };
+    in_time("the flood", resets).await;
+
+    let ended = in_time("the end of the connection", raw.connection).await.unwrap().unwrap_err();
+    // What it was told, unless it had written into the closed connection before it read that.
+    assert!(ended.is_io() || ended.reason() == Some(h2::Reason::ENHANCE_YOUR_CALM), "{ended:?}");
+    assert!(answers(&mut replica.root()).await);
+}
+
+#[tokio::test]
+async fn bombs_and_lies_about_a_messages_size_are_refused_unread() {
+    let replica = Replica::start().await;
+    let mut raw = Raw::open(&replica).await;
+    // Flag, length, and what follows of the message.
+    let four_gigabytes = [&[0, 0xff, 0xff, 0xff, 0xff][..], b"a little"].concat();
+    let packed = [&[1, 0, 0, 0, 8][..], b"\x1f\x8b\x08\0\0\0\0\0"].concat();
+    let cut_short = [0, 0, 0, 0, 200, 1, 2, 3];
+
+    let cases: [(Option<&str>, &[u8], &[Code]); 4] = [
+        (None, &four_gigabytes, &[Code::OutOfRange, Code::ResourceExhausted]),
+        (Some("gzip"), &packed, &[Code::Unimplemented]),
+        (None, &packed, &[Code::Internal, Code::Unimplemented]),
+        (None, &cut_short, &[Code::Internal, Code::InvalidArgument]),
+    ];
+    for (encoding, message, expected) in cases {
+        let refused = raw.call(&replica, encoding, message).await;
+        assert!(expected.contains(&refused.code()), "{refused:?}");
+    }
+
+    assert!(answers(&mut replica.root()).await);
+}
+
+#[tokio::test]
+async fn a_message_that_never_ends_holds_up_nobody_else() {
+    let replica = Replica::start().await;
+    let mut slow = Vec::new();
+    let mut raw = Raw::open(&replica).await;
+    for _ in 0..50 {
+        let mut requests = raw.requests.clone().ready().await.unwrap();
+        let (answer, mut body) = requests.send_request(Raw::request(&replica, None), false).unwrap();
+        body.send_data(Bytes::from_static(&[0, 0, 0, 1, 0, 7]), false).unwrap();
+        slow.push((answer, body));
+    }
+    tokio::time::sleep(Duration::from_millis(50)).await;
+
+    assert!(answers(&mut replica.root()).await);
+    let refused = raw.call(&replica, None, &[0, 0, 0, 0, 0]).await;
+    assert_eq!(refused.code(), Code::Unauthenticated);
+}
