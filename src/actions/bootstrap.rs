@@ -63,5 +63,6 @@ fn root_token(minted: &Minted) -> Result<Token, MintError> {
         revoke_time: None,
         revoke_reason: None,
         rotated_from: None,
+        disable_time: None,
     })
 }

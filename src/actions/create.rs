@@ -177,5 +177,6 @@ fn prepare(
         revoke_time: None,
         revoke_reason: None,
         rotated_from: None,
+        disable_time: None,
     }))
 }

@@ -16,6 +16,7 @@ use crate::store::{Store, StoreError};
 
 pub mod bootstrap;
 pub mod create;
+pub mod disable;
 pub mod events;
 pub mod get;
 pub mod list;
@@ -84,6 +85,9 @@ pub enum StateError {
     /// It has expired.
     #[error("the token has expired")]
     Expired,
+    /// It is disabled.
+    #[error("the token is disabled")]
+    Disabled,
     /// Another one was put in its place.
     #[error("the token was rotated already; its successor is {0}")]
     Rotated(TokenId),

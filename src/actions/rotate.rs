@@ -29,7 +29,7 @@ impl Actions {
     /// Rotates a token, for itself or for a caller with `tokend:write`.
     ///
     /// # Errors
-    /// [`ActionError`]: access, no such token in reach, a token that is revoked, expired or rotated already, an
+    /// [`ActionError`]: access, no such token in reach, a token that is revoked, expired, disabled or rotated already, an
     /// end that is not in the future, a request id that was used for something else, overload, the database.
     pub async fn rotate_token(&self, caller: &Caller, request: RotateToken) -> Result<Created, ActionError> {
         let by_itself = caller.is_token(request.id);
@@ -109,6 +109,8 @@ fn prepare(
         (TokenState::Revoked, _) => return Err(StateError::Revoked.into()),
         (_, Some(successor)) => return Err(StateError::Rotated(successor).into()),
         (TokenState::Expired, None) => return Err(StateError::Expired.into()),
+        // Its successor could be used, which is what disabling it is to prevent.
+        (TokenState::Disabled, None) => return Err(StateError::Disabled.into()),
         (TokenState::Active, None) => {}
     }
     let expire_time = match request.expiration {

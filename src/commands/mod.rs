@@ -71,7 +71,7 @@ enum Command {
     /// Look after the keyring
     #[command(subcommand)]
     Key(key::KeyCommand),
-    /// Create, get, list, update, rotate, revoke and verify tokens of a running tokend
+    /// Create, get, list, change, rotate, revoke, disable and verify tokens of a running tokend
     ///
     /// The caller's own secret is read from `TOKEND_SECRET`, else from the file that
     /// `TOKEND_SECRET_FILE` names.

@@ -39,6 +39,8 @@ pub(super) struct TokenJson<'a> {
     revoke_reason: &'a str,
     #[serde(skip_serializing_if = "str::is_empty")]
     rotated_from: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    disable_time: Option<String>,
 }
 
 impl<'a> From<&'a proto::Token> for TokenJson<'a> {
@@ -60,6 +62,7 @@ impl<'a> From<&'a proto::Token> for TokenJson<'a> {
             revoke_time: token.revoke_time.map(rfc3339),
             revoke_reason: &token.revoke_reason,
             rotated_from: &token.rotated_from,
+            disable_time: token.disable_time.map(rfc3339),
         }
     }
 }
@@ -112,6 +115,9 @@ pub(super) fn token_lines(token: &proto::Token) -> String {
     rows.push(["expires".to_owned(), expires(token)]);
     if let Some(time) = token.last_use_time {
         rows.push(["last used".to_owned(), to_the_second(time)]);
+    }
+    if let Some(time) = token.disable_time {
+        rows.push(["disabled".to_owned(), to_the_second(time)]);
     }
     if let Some(time) = token.revoke_time {
         rows.push(["revoked".to_owned(), to_the_second(time)]);

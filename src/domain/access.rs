@@ -71,6 +71,9 @@ pub enum CredentialError {
     /// The token was revoked.
     #[error("the credential was revoked")]
     Revoked,
+    /// The token is disabled.
+    #[error("the credential is disabled")]
+    Disabled,
     /// The token may not be used from where the call comes from.
     #[error("the credential may not be used from this address")]
     IpNotAllowed,
@@ -165,7 +168,7 @@ impl Caller {
     /// Makes a caller of the token whose secret it presented from `peer`, as the token stands at `now`.
     ///
     /// # Errors
-    /// The token is revoked or expired, or may not be used from there.
+    /// The token is revoked, expired or disabled, or may not be used from there.
     pub fn from_token(
         token: &Token,
         peer: Option<IpAddr>,
@@ -210,7 +213,7 @@ impl Caller {
     /// Tells whether a record whose secret is proven still makes a caller.
     ///
     /// # Errors
-    /// The token is revoked or expired, or may not be used from `peer`.
+    /// The token is revoked, expired or disabled, or may not be used from `peer`.
     pub fn check_record(
         record: &Record,
         peer: Option<IpAddr>,
@@ -370,6 +373,15 @@ impl Caller {
         self.require(Permission::Read).is_ok() && self.reach().includes(&token.organization_id)
     }
 
+    /// Demands what it takes to take a token that is within reach into use again: every reserved scope of it,
+    /// and for a privileged one an end and networks within the caller's own, since it gains its power anew.
+    ///
+    /// # Errors
+    /// A reserved scope is lacking, or the token would outlive the caller or be usable from elsewhere.
+    pub fn may_enable(&self, token: &Token) -> Result<(), AccessError> {
+        self.may_grant(&token.scopes, token.expire_time, &token.allowed_cidrs)
+    }
+
     /// Demands what it takes to turn a token that is within reach into another: every reserved scope that it
     /// holds or is to hold, and what [`Self::may_grant`] demands of whatever the change gives a privileged one.
     ///
@@ -402,6 +414,7 @@ fn usable(state: TokenState, admitted: bool) -> Result<(), CredentialError> {
     match state {
         TokenState::Revoked => Err(CredentialError::Revoked),
         TokenState::Expired => Err(CredentialError::Expired),
+        TokenState::Disabled => Err(CredentialError::Disabled),
         TokenState::Active if !admitted => Err(CredentialError::IpNotAllowed),
         TokenState::Active => Ok(()),
     }

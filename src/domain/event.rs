@@ -18,6 +18,10 @@ pub enum EventKind {
     Rotated,
     /// It was revoked.
     Revoked,
+    /// It was put out of use for a while.
+    Disabled,
+    /// It was taken into use again.
+    Enabled,
     /// It will expire soon.
     ExpiresSoon,
     /// It was deleted, long after its end.
@@ -26,8 +30,16 @@ pub enum EventKind {
 
 impl EventKind {
     /// Every kind.
-    pub const ALL: [Self; 6] =
-        [Self::Created, Self::Updated, Self::Rotated, Self::Revoked, Self::ExpiresSoon, Self::Purged];
+    pub const ALL: [Self; 8] = [
+        Self::Created,
+        Self::Updated,
+        Self::Rotated,
+        Self::Revoked,
+        Self::Disabled,
+        Self::Enabled,
+        Self::ExpiresSoon,
+        Self::Purged,
+    ];
 
     /// Returns the kind's word.
     #[must_use]
@@ -37,6 +49,8 @@ impl EventKind {
             Self::Updated => "updated",
             Self::Rotated => "rotated",
             Self::Revoked => "revoked",
+            Self::Disabled => "disabled",
+            Self::Enabled => "enabled",
             Self::ExpiresSoon => "expires_soon",
             Self::Purged => "purged",
         }
@@ -99,6 +113,7 @@ pub fn field_changes(old: Option<&Token>, new: &Token) -> Vec<FieldChange> {
         field("allowed_cidrs", old, new, |token| listed(token.allowed_cidrs.iter().map(ToString::to_string))),
         field("expire_time", old, new, |token| token.expire_time.map(rfc3339)),
         field("rotated_from", old, new, |token| token.rotated_from.map(|id| id.to_string())),
+        field("disable_time", old, new, |token| token.disable_time.map(rfc3339)),
         field("revoke_time", old, new, |token| token.revoke_time.map(rfc3339)),
         field("revoke_reason", old, new, |token| {
             token

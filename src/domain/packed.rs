@@ -8,19 +8,20 @@ use super::fields::OrganizationId;
 use super::token::Token;
 
 /// The wire's tags: field number × 8, plus 2 for length-delimited.
-const ID: u8 = 1 << 3 | 2;
-const ORGANIZATION_ID: u8 = 2 << 3 | 2;
-const USER_ID: u8 = 3 << 3 | 2;
-const NAME: u8 = 4 << 3 | 2;
-const SCOPES: u8 = 5 << 3 | 2;
-const LABELS: u8 = 6 << 3 | 2;
-const ALLOWED_CIDRS: u8 = 7 << 3 | 2;
-const CREATE_TIME: u8 = 9 << 3 | 2;
-const CREATED_BY: u8 = 10 << 3 | 2;
-const EXPIRE_TIME: u8 = 11 << 3 | 2;
-const REVOKE_TIME: u8 = 13 << 3 | 2;
-const REVOKE_REASON: u8 = 14 << 3 | 2;
-const ROTATED_FROM: u8 = 15 << 3 | 2;
+const ID: u32 = 1 << 3 | 2;
+const ORGANIZATION_ID: u32 = 2 << 3 | 2;
+const USER_ID: u32 = 3 << 3 | 2;
+const NAME: u32 = 4 << 3 | 2;
+const SCOPES: u32 = 5 << 3 | 2;
+const LABELS: u32 = 6 << 3 | 2;
+const ALLOWED_CIDRS: u32 = 7 << 3 | 2;
+const CREATE_TIME: u32 = 9 << 3 | 2;
+const CREATED_BY: u32 = 10 << 3 | 2;
+const EXPIRE_TIME: u32 = 11 << 3 | 2;
+const REVOKE_TIME: u32 = 13 << 3 | 2;
+const REVOKE_REASON: u32 = 14 << 3 | 2;
+const ROTATED_FROM: u32 = 15 << 3 | 2;
+const DISABLE_TIME: u32 = 16 << 3 | 2;
 
 /// The packed bytes, and where in them lies what judging needs.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -68,6 +69,9 @@ impl PackedToken {
         }
         if let Some(id) = &token.rotated_from {
             text(&mut wire, ROTATED_FROM, &id.to_string());
+        }
+        if let Some(disabled) = token.disable_time {
+            time(&mut wire, DISABLE_TIME, disabled);
         }
         let position = |at: usize| u16::try_from(at).unwrap_or(u16::MAX);
         Self {
@@ -123,14 +127,14 @@ fn short_texts(mut wire: &[u8]) -> impl Iterator<Item = &[u8]> {
 }
 
 /// Writes a text field; an empty one is left out, as proto3 does.
-fn text(wire: &mut Vec<u8>, tag: u8, text: &str) {
+fn text(wire: &mut Vec<u8>, tag: u32, text: &str) {
     if !text.is_empty() {
         bytes(wire, tag, text.as_bytes());
     }
 }
 
-fn bytes(wire: &mut Vec<u8>, tag: u8, content: &[u8]) {
-    wire.push(tag);
+fn bytes(wire: &mut Vec<u8>, tag: u32, content: &[u8]) {
+    varint(wire, u64::from(tag));
     varint(wire, content.len() as u64);
     wire.extend_from_slice(content);
 }
@@ -144,7 +148,7 @@ fn label(wire: &mut Vec<u8>, key: &str, value: &str) {
 }
 
 /// Writes a `google.protobuf.Timestamp`: seconds (1) and nanoseconds (2).
-fn time(wire: &mut Vec<u8>, tag: u8, time: OffsetDateTime) {
+fn time(wire: &mut Vec<u8>, tag: u32, time: OffsetDateTime) {
     let mut message = Vec::with_capacity(16);
     if time.unix_timestamp() != 0 {
         message.push(1 << 3);

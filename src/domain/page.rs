@@ -165,6 +165,7 @@ impl Listing {
             has(TokenState::Active),
             has(TokenState::Expired),
             has(TokenState::Revoked),
+            has(TokenState::Disabled),
             match self.order {
                 Order::CreateTimeDescending => 0,
                 Order::ExpireTime => 1,

@@ -24,6 +24,7 @@ pub struct Record {
     /// Which powers over tokend it grants.
     pub reserved: ReservedScopes,
     revoked: bool,
+    disabled: bool,
 }
 
 impl Record {
@@ -36,13 +37,14 @@ impl Record {
             expire_time: token.expire_time,
             reserved: token.scopes.reserved(),
             revoked: token.revoke_time.is_some(),
+            disabled: token.disable_time.is_some(),
         }
     }
 
     /// Tells the token's state at `now`.
     #[must_use]
     pub fn state(&self, now: OffsetDateTime) -> TokenState {
-        TokenState::at(now, self.revoked, self.expire_time)
+        TokenState::at(now, self.revoked, self.disabled, self.expire_time)
     }
 
     /// Tells whether the token may be used from this address; where it names networks, not from an unknown one.
@@ -81,6 +83,8 @@ pub enum Verdict {
     Revoked,
     /// The token's expiration has come.
     Expired,
+    /// The token is disabled.
+    Disabled,
     /// The token lacks a required scope.
     MissingScope,
     /// The token may not be used from the client's address, or that is not known.
@@ -89,12 +93,13 @@ pub enum Verdict {
 
 impl Verdict {
     /// Every verdict, in the order in which they apply.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Valid,
         Self::Malformed,
         Self::NotFound,
         Self::Revoked,
         Self::Expired,
+        Self::Disabled,
         Self::MissingScope,
         Self::IpNotAllowed,
     ];
@@ -108,6 +113,7 @@ impl Verdict {
             Self::NotFound => "not_found",
             Self::Revoked => "revoked",
             Self::Expired => "expired",
+            Self::Disabled => "disabled",
             Self::MissingScope => "missing_scope",
             Self::IpNotAllowed => "ip_not_allowed",
         }
@@ -141,6 +147,7 @@ pub fn judge(
     match record.state(now) {
         TokenState::Revoked => return plain(Verdict::Revoked),
         TokenState::Expired => return plain(Verdict::Expired),
+        TokenState::Disabled => return plain(Verdict::Disabled),
         TokenState::Active => {}
     }
     let missing_scopes = required.not_covered_by(|| record.packed.scopes());
@@ -186,6 +193,8 @@ mod tests {
     fn the_first_verdict_that_applies_is_given() {
         let mut token = token(&["a:b"]);
         assert_eq!(verdict(&token, NOW, &["a:c"]), Verdict::MissingScope);
+        token.disable_time = Some(NOW);
+        assert_eq!(verdict(&token, NOW, &["a:c"]), Verdict::Disabled);
         token.expire_time = Some(NOW);
         assert_eq!(verdict(&token, NOW, &["a:c"]), Verdict::Expired);
         token.revoke_time = Some(NOW);

@@ -41,6 +41,8 @@ pub struct Token {
     pub revoke_reason: Option<RevokeReason>,
     /// The token in whose place it was put; absent where it was created.
     pub rotated_from: Option<TokenId>,
+    /// Since when it is disabled; absent where it is not.
+    pub disable_time: Option<OffsetDateTime>,
 }
 
 /// Whether a token can be used, at a given moment.
@@ -52,23 +54,32 @@ pub enum TokenState {
     Expired,
     /// It was revoked; stays so also past its expiration.
     Revoked,
+    /// It is out of use until it is enabled again, and neither revoked nor expired.
+    Disabled,
 }
 
 impl Token {
     /// Tells the token's state at `now`. It is expired from `expire_time` on, inclusive.
     #[must_use]
     pub fn state(&self, now: OffsetDateTime) -> TokenState {
-        TokenState::at(now, self.revoke_time.is_some(), self.expire_time)
+        TokenState::at(now, self.revoke_time.is_some(), self.disable_time.is_some(), self.expire_time)
     }
 }
 
 impl TokenState {
     /// Tells the state at `now` of a token with this end, expired from it on, inclusive.
-    pub(super) fn at(now: OffsetDateTime, revoked: bool, expire_time: Option<OffsetDateTime>) -> Self {
+    pub(super) fn at(
+        now: OffsetDateTime,
+        revoked: bool,
+        disabled: bool,
+        expire_time: Option<OffsetDateTime>,
+    ) -> Self {
         if revoked {
             Self::Revoked
         } else if expire_time.is_some_and(|end| now >= end) {
             Self::Expired
+        } else if disabled {
+            Self::Disabled
         } else {
             Self::Active
         }
@@ -101,13 +112,16 @@ pub(crate) mod tests {
             revoke_time: None,
             revoke_reason: None,
             rotated_from: None,
+            disable_time: None,
         }
     }
 
     #[test]
-    fn a_revoked_token_stays_revoked_past_its_expiration() {
+    fn of_several_ends_the_more_final_one_is_the_state() {
         let mut token = token(&[]);
         assert_eq!(token.state(NOW), TokenState::Active);
+        token.disable_time = Some(NOW);
+        assert_eq!(token.state(NOW), TokenState::Disabled);
         token.expire_time = Some(NOW);
         assert_eq!(token.state(NOW), TokenState::Expired);
         token.revoke_time = Some(NOW);

@@ -64,6 +64,8 @@ const fn kind(kind: EventKind) -> TokenEventKind {
         EventKind::Updated => TokenEventKind::Updated,
         EventKind::Rotated => TokenEventKind::Rotated,
         EventKind::Revoked => TokenEventKind::Revoked,
+        EventKind::Disabled => TokenEventKind::Disabled,
+        EventKind::Enabled => TokenEventKind::Enabled,
         EventKind::ExpiresSoon => TokenEventKind::ExpiresSoon,
         EventKind::Purged => TokenEventKind::Purged,
     }

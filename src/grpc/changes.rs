@@ -13,7 +13,7 @@ use crate::domain::{
     Caller, FieldError, Labels, OrganizationId, RevokeReason, Token, TokenName, UserId, Violations,
 };
 use crate::secret::TokenId;
-use crate::store::{Extent, Revoked, RevokedUser};
+use crate::store::{Extent, Revoked, RevokedUser, Switched};
 
 /// The longest that a rotated token may still be good for.
 const MAX_GRACE: Duration = Duration::days(30);
@@ -197,6 +197,27 @@ pub(super) fn revoke_response(revoked: &Revoked, may_see: bool) -> proto::Revoke
         }
     };
     proto::RevokeTokenResponse { token: Some(shown), effective_time: Some(timestamp(*effective_time)) }
+}
+
+/// Reads the id of the one token that a request names.
+pub(super) fn named_token(text: &str) -> Result<TokenId, Violations> {
+    let mut violations = Violations::default();
+    let id = violations.take("token_id", token_id(text));
+    violations.finish(id)
+}
+
+pub(super) fn disable_response(switched: &Switched) -> proto::DisableTokenResponse {
+    proto::DisableTokenResponse {
+        token: Some(token(&switched.token, switched.effective_time)),
+        effective_time: Some(timestamp(switched.effective_time)),
+    }
+}
+
+pub(super) fn enable_response(switched: &Switched) -> proto::EnableTokenResponse {
+    proto::EnableTokenResponse {
+        token: Some(token(&switched.token, switched.effective_time)),
+        effective_time: Some(timestamp(switched.effective_time)),
+    }
 }
 
 pub(super) fn revoke_user_request(

@@ -138,6 +138,8 @@ pub(super) const fn change_kind(kind: ChangeKind) -> proto::ChangeKind {
         ChangeKind::Updated => proto::ChangeKind::Updated,
         ChangeKind::Rotated => proto::ChangeKind::Rotated,
         ChangeKind::Revoked => proto::ChangeKind::Revoked,
+        ChangeKind::Disabled => proto::ChangeKind::Disabled,
+        ChangeKind::Enabled => proto::ChangeKind::Enabled,
         ChangeKind::ExpiresSoon => proto::ChangeKind::ExpiresSoon,
         ChangeKind::Deleted => proto::ChangeKind::Deleted,
         ChangeKind::Other => proto::ChangeKind::Other,
@@ -171,6 +173,7 @@ pub(super) const fn verdict(verdict: Verdict) -> proto::Verdict {
         Verdict::NotFound => proto::Verdict::NotFound,
         Verdict::Revoked => proto::Verdict::Revoked,
         Verdict::Expired => proto::Verdict::Expired,
+        Verdict::Disabled => proto::Verdict::Disabled,
         Verdict::MissingScope => proto::Verdict::MissingScope,
         Verdict::IpNotAllowed => proto::Verdict::IpNotAllowed,
     }
@@ -181,6 +184,7 @@ pub(super) const fn state(state: TokenState) -> proto::TokenState {
         TokenState::Active => proto::TokenState::Active,
         TokenState::Expired => proto::TokenState::Expired,
         TokenState::Revoked => proto::TokenState::Revoked,
+        TokenState::Disabled => proto::TokenState::Disabled,
     }
 }
 
@@ -201,6 +205,7 @@ pub(super) fn token(token: &Token, now: OffsetDateTime) -> proto::Token {
         revoke_time: token.revoke_time.map(timestamp),
         revoke_reason: token.revoke_reason.as_ref().map_or_else(String::new, |r| r.as_str().to_owned()),
         rotated_from: token.rotated_from.map_or_else(String::new, |id| id.to_string()),
+        disable_time: token.disable_time.map(timestamp),
     }
 }
 
@@ -285,6 +290,7 @@ fn states(numbers: &[i32], violations: &mut Violations) -> Vec<TokenState> {
             Ok(proto::TokenState::Active) => Ok(TokenState::Active),
             Ok(proto::TokenState::Expired) => Ok(TokenState::Expired),
             Ok(proto::TokenState::Revoked) => Ok(TokenState::Revoked),
+            Ok(proto::TokenState::Disabled) => Ok(TokenState::Disabled),
             Ok(proto::TokenState::Unspecified) | Err(_) => Err(FieldError::Rule("is not a state")),
         };
         if let Some(state) = violations.take(&format!("states[{index}]"), state)

@@ -14,6 +14,7 @@ use crate::actions::ActionError;
 use crate::actions::revoke::{RevokeToken, Right};
 use crate::domain::{Caller, Permission, Token};
 use crate::secret::TokenId;
+use crate::store::{Switched, Usability};
 use crate::verify::{Credential, ProveError, Share};
 
 impl TokenApi {
@@ -88,6 +89,22 @@ impl TokenApi {
         let revoked =
             self.actions.revoke_user_tokens(caller, organization_id, &user_id, &reason, &touch).await?;
         Ok(changes::revoke_user_response(&revoked))
+    }
+
+    pub(super) async fn switch(
+        &self,
+        credential: &Credential,
+        token_id: &str,
+        usability: Usability,
+    ) -> Result<Switched, CallError> {
+        let caller = credential.caller();
+        caller.require(Permission::Write)?;
+        let id = changes::named_token(token_id)?;
+        Span::current().record("token.id", field::display(id));
+        let _forgetting = self.engine.forgetting(id);
+        let switched = self.actions.switch_token(caller, id, usability).await?;
+        record_owner(&switched.token);
+        Ok(switched)
     }
 
     /// Finds the token that a secret proves.

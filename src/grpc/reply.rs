@@ -168,6 +168,7 @@ mod tests {
         full.expire_time = Some(now + Duration::nanoseconds(1_500_000_000));
         let mut revoked = full.clone();
         revoked.rotated_from = Some(crate::secret::TokenId::from_bytes([8; 16]));
+        revoked.disable_time = Some(now - Duration::seconds(3));
         revoked.revoke_time = Some(now - Duration::microseconds(7));
         revoked.revoke_reason = Some(RevokeReason::parse(&"long ".repeat(60)).unwrap());
         for token in [token(&[]), full, revoked] {

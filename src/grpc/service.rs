@@ -12,16 +12,17 @@ use super::callers::Callers;
 use super::convert::Wanted;
 use super::error::CallError;
 use super::proto::{
-    CreateTokenRequest, CreateTokenResponse, GetTokenRequest, GetTokenResponse, ListTokenEventsRequest,
-    ListTokenEventsResponse, ListTokensRequest, ListTokensResponse, RevokeTokenRequest, RevokeTokenResponse,
-    RevokeUserTokensRequest, RevokeUserTokensResponse, RotateTokenRequest, RotateTokenResponse,
-    UpdateTokenRequest, UpdateTokenResponse, VerifyRequest, VerifyStreamRequest, WatchTokensRequest,
+    CreateTokenRequest, CreateTokenResponse, DisableTokenRequest, DisableTokenResponse, EnableTokenRequest,
+    EnableTokenResponse, GetTokenRequest, GetTokenResponse, ListTokenEventsRequest, ListTokenEventsResponse,
+    ListTokensRequest, ListTokensResponse, RevokeTokenRequest, RevokeTokenResponse, RevokeUserTokensRequest,
+    RevokeUserTokensResponse, RotateTokenRequest, RotateTokenResponse, UpdateTokenRequest,
+    UpdateTokenResponse, VerifyRequest, VerifyStreamRequest, WatchTokensRequest,
 };
 use super::reply::VerifyReply;
 use super::server::token_service_server::{TokenService, TokenServiceServer};
 use super::stream::VerifyAnswers;
 use super::watch::{WatchStream, Watcher};
-use super::{MAX_REQUEST_BYTES, audit, convert, status};
+use super::{MAX_REQUEST_BYTES, audit, changes, convert, status};
 use crate::actions::Actions;
 use crate::deadline;
 use crate::domain::{Caller, CredentialError, FieldError, Permission, Principal, Violations};
@@ -30,6 +31,7 @@ use crate::metrics::{Metrics, Rpc};
 use crate::provenance::{self, ActingUser, Provenance};
 use crate::secret::Keyring;
 use crate::shares::{Refused, Shares};
+use crate::store::Usability;
 use crate::telemetry::{self, Sampling, TraceContext};
 use crate::verify::{Answer, AuthenticateError, Consistency, Credential, Engine, Question, Share};
 use crate::watch::Hub;
@@ -314,6 +316,28 @@ impl TokenService for TokenApi {
     ) -> Result<Response<RevokeUserTokensResponse>, Status> {
         self.call(Rpc::RevokeUserTokens, request, async |credential, message| {
             self.revoke_user(&credential, message).await
+        })
+        .await
+    }
+
+    async fn disable_token(
+        &self,
+        request: Request<DisableTokenRequest>,
+    ) -> Result<Response<DisableTokenResponse>, Status> {
+        self.call(Rpc::DisableToken, request, async |credential, message| {
+            let switched = self.switch(&credential, &message.token_id, Usability::Disabled).await?;
+            Ok(changes::disable_response(&switched))
+        })
+        .await
+    }
+
+    async fn enable_token(
+        &self,
+        request: Request<EnableTokenRequest>,
+    ) -> Result<Response<EnableTokenResponse>, Status> {
+        self.call(Rpc::EnableToken, request, async |credential, message| {
+            let switched = self.switch(&credential, &message.token_id, Usability::Enabled).await?;
+            Ok(changes::enable_response(&switched))
         })
         .await
     }

@@ -113,6 +113,7 @@ fn credential(error: CredentialError) -> Status {
         CredentialError::Invalid => ErrorReason::CredentialInvalid,
         CredentialError::Expired => ErrorReason::CredentialExpired,
         CredentialError::Revoked => ErrorReason::CredentialRevoked,
+        CredentialError::Disabled => ErrorReason::CredentialDisabled,
         CredentialError::IpNotAllowed => ErrorReason::CredentialIpNotAllowed,
     };
     plain(Code::Unauthenticated, reason, &error)
@@ -133,6 +134,7 @@ fn state(error: StateError) -> Status {
     let (reason, successor) = match error {
         StateError::Revoked => (ErrorReason::TokenRevoked, None),
         StateError::Expired => (ErrorReason::TokenExpired, None),
+        StateError::Disabled => (ErrorReason::TokenDisabled, None),
         StateError::Rotated(successor) => (ErrorReason::TokenRotated, Some(successor)),
     };
     naming(Code::FailedPrecondition, reason, &error, successor.map(|id| ("successor", id.to_string())))

@@ -40,6 +40,8 @@ pub enum Rpc {
     RotateToken,
     RevokeToken,
     RevokeUserTokens,
+    DisableToken,
+    EnableToken,
     Verify,
     VerifyStream,
     WatchTokens,
@@ -47,7 +49,7 @@ pub enum Rpc {
 }
 
 impl Rpc {
-    const ALL: [Self; 11] = [
+    const ALL: [Self; 13] = [
         Self::CreateToken,
         Self::GetToken,
         Self::ListTokens,
@@ -55,6 +57,8 @@ impl Rpc {
         Self::RotateToken,
         Self::RevokeToken,
         Self::RevokeUserTokens,
+        Self::DisableToken,
+        Self::EnableToken,
         Self::Verify,
         Self::VerifyStream,
         Self::WatchTokens,
@@ -72,6 +76,8 @@ impl Rpc {
             Self::RotateToken => "RotateToken",
             Self::RevokeToken => "RevokeToken",
             Self::RevokeUserTokens => "RevokeUserTokens",
+            Self::DisableToken => "DisableToken",
+            Self::EnableToken => "EnableToken",
             Self::Verify => "Verify",
             Self::VerifyStream => "VerifyStream",
             Self::WatchTokens => "WatchTokens",

@@ -37,6 +37,7 @@ impl Store {
             let found = sqlx::query!(
                 r#"SELECT clock_timestamp() AS "now!", EXISTS (
                        SELECT FROM tokens WHERE scopes @> ARRAY[$1::text] AND revoke_time IS NULL
+                       AND disable_time IS NULL
                        AND (expire_time IS NULL OR expire_time > now())) AS "exists!""#,
                 ReservedScope::Root.word()
             )

@@ -44,6 +44,7 @@ struct WalkRow {
     revoke_time: Option<OffsetDateTime>,
     revoke_reason: Option<String>,
     rotated_from: Option<Uuid>,
+    disable_time: Option<OffsetDateTime>,
     last_use_time: Option<OffsetDateTime>,
     read_time: OffsetDateTime,
     shown: bool,
@@ -51,10 +52,12 @@ struct WalkRow {
 }
 
 /// A listing as the statements' parameters.
+#[expect(clippy::struct_excessive_bools, reason = "each is a parameter")]
 struct Filters<'a> {
     active: bool,
     expired: bool,
     revoked: bool,
+    disabled: bool,
     created_after: OffsetDateTime,
     created_before: Option<OffsetDateTime>,
     /// The last moment that an expiration may have; `None`: any, or none at all.
@@ -65,7 +68,7 @@ struct Filters<'a> {
 }
 
 /// Walks an index: `$range` of it and `$owner`'s part, in the order of `$order`, which `$key` brings about.
-/// The parameters are the filters', the position's, and those of `$owner` from $12 on.
+/// The parameters are the filters', the position's, and those of `$owner` from $13 on.
 ///
 /// Numbering the rows while they pass costs nothing and stops with them; the number of the last one tells a
 /// walk that was broken off from one that came to its end.
@@ -77,7 +80,7 @@ macro_rules! walk {
             r#"SELECT id, organization_id, user_id, name, scopes,
                    labels AS "labels: Json<BTreeMap<String, String>>",
                    allowed_cidrs::text[] AS "allowed_cidrs!", create_time, created_by, expire_time,
-                   revoke_time, revoke_reason, rotated_from,
+                   revoke_time, revoke_reason, rotated_from, disable_time,
                    (SELECT u.last_use_time FROM token_uses u WHERE u.token_id = walk.id) AS last_use_time,
                    statement_timestamp() AS "read_time!", shown AS "shown!", walked = 10000 AS "last!"
                FROM (
@@ -91,7 +94,7 @@ macro_rules! walk {
                ) AS walk
                CROSS JOIN LATERAL (
                    SELECT CASE WHEN revoke_time IS NOT NULL THEN $5 WHEN expire_time <= now() THEN $4
-                           ELSE $3::bool END
+                           WHEN disable_time IS NOT NULL THEN $12::bool ELSE $3::bool END
                        AND create_time >= $6 AND create_time < coalesce($7::timestamptz, 'infinity')
                        AND end_time <= coalesce($8::timestamptz, 'infinity')
                        AND ($9::text IS NULL OR position($9 IN lower(name COLLATE "C")) > 0)
@@ -111,7 +114,8 @@ macro_rules! walk {
             $filters.expires_by,
             $filters.name_contains,
             $filters.unused_since,
-            $filters.limit
+            $filters.limit,
+            $filters.disabled
             $(, $argument)*
         )
         .fetch_all($connection)
@@ -143,7 +147,7 @@ macro_rules! walk_by_expire_time {
                      ELSE greatest(coalesce($1::timestamptz, 'infinity'), now()) END,
                  CASE WHEN $4 OR $5 OR coalesce($1::timestamptz, 'infinity') >= now() THEN $2::uuid
                      ELSE 'ffffffff-ffff-ffff-ffff-ffffffffffff'::uuid END)
-             AND coalesce(expire_time, 'infinity') <= CASE WHEN $3 OR $5 THEN coalesce($8::timestamptz, 'infinity')
+             AND coalesce(expire_time, 'infinity') <= CASE WHEN $3 OR $5 OR $12 THEN coalesce($8::timestamptz, 'infinity')
                  ELSE least(coalesce($8::timestamptz, 'infinity'), now()) END",
             "coalesce(expire_time, 'infinity'), id",
             "end_time, id"
@@ -194,14 +198,14 @@ impl Store {
                 connection,
                 filters,
                 position,
-                "organization_id = $12 AND user_id = $13",
+                "organization_id = $13 AND user_id = $14",
                 organization,
                 user
             ),
             (Some(organization), None) => {
-                walk_by_create_time!(connection, filters, position, "organization_id = $12", organization)
+                walk_by_create_time!(connection, filters, position, "organization_id = $13", organization)
             }
-            (None, Some(user)) => walk_by_create_time!(connection, filters, position, "user_id = $12", user),
+            (None, Some(user)) => walk_by_create_time!(connection, filters, position, "user_id = $13", user),
             (None, None) => walk_by_create_time!(connection, filters, position, "true"),
         })
     }
@@ -222,14 +226,14 @@ impl Store {
                 connection,
                 filters,
                 position,
-                "organization_id = $12 AND user_id = $13",
+                "organization_id = $13 AND user_id = $14",
                 organization,
                 user
             ),
             (Some(organization), None) => {
-                walk_by_expire_time!(connection, filters, position, "organization_id = $12", organization)
+                walk_by_expire_time!(connection, filters, position, "organization_id = $13", organization)
             }
-            (None, Some(user)) => walk_by_expire_time!(connection, filters, position, "user_id = $12", user),
+            (None, Some(user)) => walk_by_expire_time!(connection, filters, position, "user_id = $13", user),
             (None, None) => walk_by_expire_time!(connection, filters, position, "true"),
         })
     }
@@ -243,6 +247,7 @@ impl<'a> Filters<'a> {
             active: wanted(TokenState::Active),
             expired: wanted(TokenState::Expired),
             revoked: wanted(TokenState::Revoked),
+            disabled: wanted(TokenState::Disabled),
             created_after: listing.created_after.unwrap_or(SOONEST.0),
             created_before: listing.created_before,
             // Whole microseconds are all that Postgres keeps.
@@ -287,6 +292,7 @@ impl From<WalkRow> for TokenRow {
             revoke_time: row.revoke_time,
             revoke_reason: row.revoke_reason,
             rotated_from: row.rotated_from,
+            disable_time: row.disable_time,
             last_use_time: row.last_use_time,
             read_time: row.read_time,
         }

@@ -41,7 +41,8 @@ impl Line {
                        create_time AS "create_time?", created_by AS "created_by?",
                        expire_time AS "expire_time?", revoke_time AS "revoke_time?",
                        revoke_reason AS "revoke_reason?",
-                       rotated_from AS "rotated_from?", mac AS "mac?", mac_key_id AS "mac_key_id?"
+                       rotated_from AS "rotated_from?", disable_time AS "disable_time?",
+                       mac AS "mac?", mac_key_id AS "mac_key_id?"
                    FROM (SELECT now() AS as_of, (SELECT epoch FROM server_epoch) AS epoch)
                        AS always
                        LEFT JOIN tokens t ON t.id = ANY($1)"#,
@@ -69,6 +70,7 @@ impl Line {
                     revoke_time: row.revoke_time,
                     revoke_reason: row.revoke_reason,
                     rotated_from: row.rotated_from,
+                    disable_time: row.disable_time,
                     last_use_time: None,
                     read_time: as_of,
                 };

@@ -29,6 +29,7 @@ pub(super) struct TokenRow {
     pub(super) revoke_time: Option<OffsetDateTime>,
     pub(super) revoke_reason: Option<String>,
     pub(super) rotated_from: Option<Uuid>,
+    pub(super) disable_time: Option<OffsetDateTime>,
     /// From `token_uses`; `None` where that is not joined.
     pub(super) last_use_time: Option<OffsetDateTime>,
     /// The database's time when the statement began; no column of the table.
@@ -43,7 +44,7 @@ macro_rules! select_tokens {
             r#"SELECT id, organization_id, user_id, name, scopes,
                    labels AS "labels: _",
                    allowed_cidrs::text[] AS "allowed_cidrs!", create_time, created_by,
-                   expire_time, revoke_time, revoke_reason, rotated_from,
+                   expire_time, revoke_time, revoke_reason, rotated_from, disable_time,
                    (SELECT u.last_use_time FROM token_uses u WHERE u.token_id = tokens.id)
                        AS last_use_time, statement_timestamp() AS "read_time!"
                FROM tokens "#
@@ -82,6 +83,7 @@ impl TryFrom<TokenRow> for Token {
                 .map(|text| read("revoke_reason", RevokeReason::parse(&text)))
                 .transpose()?,
             rotated_from: row.rotated_from.map(token_id),
+            disable_time: row.disable_time,
         })
     }
 }

@@ -28,6 +28,10 @@ pub enum ChangeKind {
     Rotated,
     /// It was revoked.
     Revoked,
+    /// It was put out of use for a while.
+    Disabled,
+    /// It was taken into use again.
+    Enabled,
     /// It will expire soon.
     ExpiresSoon,
     /// It is no longer there.
@@ -93,7 +97,7 @@ impl Line {
                        t.allowed_cidrs::text[] AS allowed_cidrs, t.create_time AS "create_time?",
                        t.created_by AS "created_by?", t.expire_time AS "expire_time?",
                        t.revoke_time AS "revoke_time?", t.revoke_reason AS "revoke_reason?",
-                       t.rotated_from AS "rotated_from?"
+                       t.rotated_from AS "rotated_from?", t.disable_time AS "disable_time?"
                    FROM (SELECT pg_current_snapshot()::text AS snapshot, now() AS now,
                              (SELECT epoch FROM server_epoch) AS epoch,
                              -- As the feed's poll judges it: see changes.rs.
@@ -154,6 +158,7 @@ impl Line {
                         revoke_time: row.revoke_time,
                         revoke_reason: row.revoke_reason,
                         rotated_from: row.rotated_from,
+                        disable_time: row.disable_time,
                         last_use_time: None,
                         read_time: page.database_time,
                     })?),
@@ -188,6 +193,8 @@ fn change(
         (true, Some("rotated")) => ChangeKind::Rotated,
         (true, Some("expires_soon")) => ChangeKind::ExpiresSoon,
         (true, Some("revoked")) => ChangeKind::Revoked,
+        (true, Some("disabled")) => ChangeKind::Disabled,
+        (true, Some("enabled")) => ChangeKind::Enabled,
         (true, _) => ChangeKind::Other,
     };
     Ok(Change {

@@ -1,6 +1,6 @@
 //! Every kind of bad credential is refused, by every RPC, before anything else is looked at.
 
-use tokend::grpc::proto::ListTokensRequest;
+use tokend::grpc::proto::{DisableTokenRequest, ListTokensRequest};
 use tokend::secret::TokenId;
 use tonic::Code;
 
@@ -87,6 +87,18 @@ async fn a_revoked_credential_is_refused_whatever_it_was_allowed() {
     revoked(&mut caller, &made.token.unwrap().id, "by itself").await;
 
     closed(&replica, &[&format!("Bearer {}", made.secret)], "CREDENTIAL_REVOKED").await;
+}
+
+#[tokio::test]
+async fn a_disabled_credential_is_refused_whatever_it_was_allowed() {
+    let replica = Replica::start().await;
+    let made = created_with(&mut replica.root(), "", &["tokend:root"]).await;
+    let mut caller = replica.client(&made.secret);
+    caller.list_tokens(ListTokensRequest::default()).await.unwrap();
+
+    caller.disable_token(DisableTokenRequest { token_id: made.token.unwrap().id }).await.unwrap();
+
+    closed(&replica, &[&format!("Bearer {}", made.secret)], "CREDENTIAL_DISABLED").await;
 }
 
 #[tokio::test]

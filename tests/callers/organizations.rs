@@ -1,8 +1,8 @@
 //! A caller acts in its own organization alone, unless its scopes say otherwise.
 
 use tokend::grpc::proto::{
-    CreateTokenRequest, GetTokenRequest, ListTokenEventsRequest, ListTokensRequest, RevokeUserTokensRequest,
-    Verdict, VerifyStreamRequest, WatchTokensRequest,
+    CreateTokenRequest, DisableTokenRequest, EnableTokenRequest, GetTokenRequest, ListTokenEventsRequest,
+    ListTokensRequest, RevokeUserTokensRequest, Verdict, VerifyStreamRequest, WatchTokensRequest,
 };
 use tonic::{Code, Status};
 
@@ -60,6 +60,14 @@ async fn reach(caller: &mut Client, method: &str, id: &str, secret: &str) -> (Re
         }
         "RevokeToken" => (
             caller.revoke_token(revocation(id, "")).await.map(drop),
+            Barrier::Refused(Code::NotFound, "TOKEN_NOT_FOUND"),
+        ),
+        "DisableToken" => (
+            caller.disable_token(DisableTokenRequest { token_id: id.to_owned() }).await.map(drop),
+            Barrier::Refused(Code::NotFound, "TOKEN_NOT_FOUND"),
+        ),
+        "EnableToken" => (
+            caller.enable_token(EnableTokenRequest { token_id: id.to_owned() }).await.map(drop),
             Barrier::Refused(Code::NotFound, "TOKEN_NOT_FOUND"),
         ),
         "Verify" => {

@@ -47,6 +47,14 @@ fn a_token_is_shown_changed_rotated_and_ended_by_commands() {
     assert_eq!(again.status.code(), Some(1));
     assert!(text(&again.stderr).contains("TOKEN_ROTATED") && again.stdout.is_empty());
 
+    let new_id = &new[5..27];
+    let disabled = json(tokend(&["token", "disable", new_id, "--json"]));
+    assert_eq!(disabled["token"]["state"], "TOKEN_STATE_DISABLED");
+    let listed = printed(tokend(&["token", "list", "--state", "disabled", "--json"]));
+    assert_eq!(listed.lines().count(), 1);
+    let enabled = printed(tokend(&["token", "enable", new_id]));
+    assert!(enabled.contains("\nstate         active\n") && !enabled.contains("disabled"), "{enabled}");
+
     let found = tokend(&["token", "list", "--name-contains", "DESK", "--json"]);
     assert_eq!(printed(found).lines().count(), 2);
     let revoked = operate(&address, &root, &["token", "revoke", "--from-stdin", "--json"], &old);
@@ -75,6 +83,7 @@ fn a_command_that_cannot_be_meant_ends_with_status_2_and_one_that_is_refused_wit
         &["token", "rotate", id, "--ttl", "1d", "--no-expiration"],
         &["token", "revoke"],
         &["token", "revoke", id, "--from-stdin"],
+        &["token", "disable"],
         &["user", "revoke"],
     ] {
         assert_eq!(operate(&address, &root, wrong, "").status.code(), Some(2), "{wrong:?}");
@@ -86,6 +95,7 @@ fn a_command_that_cannot_be_meant_ends_with_status_2_and_one_that_is_refused_wit
         // The caller's own token: a lost answer must not lock it out.
         &["token", "rotate", id],
         &["token", "revoke", "--from-stdin"],
+        &["token", "enable", "0000000000000000000000"],
         &["user", "revoke", ""],
     ] {
         assert_eq!(operate(&address, &root, refused, "no secret").status.code(), Some(1), "{refused:?}");

@@ -8,6 +8,7 @@
 mod support;
 
 mod create;
+mod disable;
 mod fields;
 mod get;
 mod list;

@@ -1,6 +1,8 @@
 //! What is told, and to whom.
 
-use tokend::grpc::proto::{ChangeKind, WatchTokensRequest};
+use tokend::grpc::proto::{
+    ChangeKind, DisableTokenRequest, EnableTokenRequest, TokenState, WatchTokensRequest,
+};
 use tonic::Code;
 
 use super::watcher::{Watcher, told};
@@ -25,6 +27,24 @@ async fn each_change_is_told_with_its_kind_and_the_token_as_it_is() {
     assert_eq!(revoked[0].organization_id, "default");
     assert_eq!(revoked[0].token.as_ref().unwrap().revoke_reason, "lost");
     assert!(nanos(revoked[0].change_time.as_ref()) > nanos(created[0].change_time.as_ref()));
+}
+
+#[tokio::test]
+async fn a_token_put_out_of_use_and_taken_back_is_told_as_that() {
+    let replica = Replica::start().await;
+    let mut root = replica.root();
+    let token_id = created(&mut root, ordinary()).await.token.unwrap().id;
+    let (mut watcher, _) = Watcher::start(&mut root.clone(), "").await;
+
+    root.disable_token(DisableTokenRequest { token_id: token_id.clone() }).await.unwrap();
+    let disabled = watcher.changes(1).await;
+    root.enable_token(EnableTokenRequest { token_id: token_id.clone() }).await.unwrap();
+    let enabled = watcher.changes(1).await;
+
+    assert_eq!(told(&disabled), [(token_id.clone(), ChangeKind::Disabled)]);
+    assert_eq!(disabled[0].token.as_ref().unwrap().state(), TokenState::Disabled);
+    assert_eq!(told(&enabled), [(token_id, ChangeKind::Enabled)]);
+    assert_eq!(enabled[0].token.as_ref().unwrap().disable_time, None);
 }
 
 #[tokio::test]

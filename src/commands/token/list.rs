@@ -74,6 +74,7 @@ enum StateFlag {
     Active,
     Expired,
     Revoked,
+    Disabled,
 }
 
 impl From<StateFlag> for TokenState {
@@ -82,6 +83,7 @@ impl From<StateFlag> for TokenState {
             StateFlag::Active => Self::Active,
             StateFlag::Expired => Self::Expired,
             StateFlag::Revoked => Self::Revoked,
+            StateFlag::Disabled => Self::Disabled,
         }
     }
 }

@@ -4,6 +4,7 @@
 //! secret comes from the environment, a secret to verify from standard input.
 
 mod create;
+mod disable;
 mod get;
 mod list;
 mod revoke;
@@ -59,6 +60,14 @@ pub(super) enum TokenCommand {
     /// may revoke it so: --from-stdin.
     #[command(after_help = CALLER)]
     Revoke(revoke::RevokeFlags),
+    /// Put a token out of use until it is enabled again
+    ///
+    /// For what is suspected but not known. What was rotated from it stays in use.
+    #[command(after_help = CALLER)]
+    Disable(disable::SwitchFlags),
+    /// Take a disabled token into use again
+    #[command(after_help = CALLER)]
+    Enable(disable::SwitchFlags),
     /// Judge a secret that is read from standard input
     ///
     /// Exit status: 0 the secret is valid, 3 it is not, whatever the verdict, 1 nothing is known
@@ -77,6 +86,8 @@ pub(super) fn run(command: TokenCommand, environment: &Environment) -> Result<Ex
             TokenCommand::Update(flags) => update::run(flags, environment).await?,
             TokenCommand::Rotate(flags) => rotate::run(flags, environment).await?,
             TokenCommand::Revoke(flags) => revoke::run(flags, environment).await?,
+            TokenCommand::Disable(flags) => disable::disable(flags, environment).await?,
+            TokenCommand::Enable(flags) => disable::enable(flags, environment).await?,
             TokenCommand::Verify(flags) => return verify::run(flags, environment).await,
         }
         Ok(ExitCode::SUCCESS)

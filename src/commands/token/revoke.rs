@@ -1,20 +1,19 @@
 //! `tokend token revoke`: by id, which is no secret and may stand on a command line, or by a secret that comes by
 //! standard input.
 
-use std::io;
-
 use clap::Args;
+use prost_types::Timestamp;
 use secrecy::ExposeSecret;
 use serde::Serialize;
 
-use super::super::client::{AddressFlag, Client, ClientError};
-use super::super::output::{TokenJson, rfc3339, token_lines, write_json_line};
+use super::super::client::{AddressFlag, Client};
+use super::super::output::{TokenJson, rfc3339};
 use super::super::{CommandError, RpcError};
-use super::print;
+use super::disable::show;
 use super::verify::presented;
 use crate::config::Environment;
-use crate::grpc::proto::RevokeTokenRequest;
 use crate::grpc::proto::revoke_token_request::Target;
+use crate::grpc::proto::{RevokeTokenRequest, Token};
 
 /// Flags of `tokend token revoke`.
 #[derive(Args)]
@@ -43,13 +42,19 @@ pub(crate) struct RevokeFlags {
     json: bool,
 }
 
-/// The answer as JSON.
+/// The answer as JSON, also of what disables and enables.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct RevokedJson<'a> {
+pub(super) struct RevokedJson<'a> {
     token: TokenJson<'a>,
     #[serde(skip_serializing_if = "Option::is_none")]
     effective_time: Option<String>,
+}
+
+impl<'a> RevokedJson<'a> {
+    pub(super) fn new(token: &'a Token, effective_time: Option<Timestamp>) -> Self {
+        Self { token: TokenJson::from(token), effective_time: effective_time.map(rfc3339) }
+    }
 }
 
 pub(super) async fn run(flags: RevokeFlags, environment: &Environment) -> Result<(), CommandError> {
@@ -65,19 +70,5 @@ pub(super) async fn run(flags: RevokeFlags, environment: &Environment) -> Result
     });
     let answer = client.service().revoke_token(request).await;
     let answer = answer.map_err(RpcError::from)?.into_inner();
-    let token = answer.token.ok_or(ClientError::Incomplete("token"))?;
-    if flags.json {
-        let revoked = RevokedJson {
-            token: TokenJson::from(&token),
-            effective_time: answer.effective_time.map(rfc3339),
-        };
-        return write_json_line(&mut io::stdout().lock(), &revoked).map_err(CommandError::Output);
-    }
-    let mut text = token_lines(&token);
-    if let Some(time) = answer.effective_time {
-        text.push_str("refused everywhere from ");
-        text.push_str(&rfc3339(time));
-        text.push('\n');
-    }
-    print(&text)
+    show(answer.token, answer.effective_time, "refused everywhere from ", flags.json)
 }

@@ -1,0 +1,37 @@
+//! Putting a token out of use for a while, and taking it back. Called by `DisableToken` and `EnableToken`.
+
+use super::{ActionError, Actions, StateError};
+use crate::domain::{Caller, Permission, Token};
+use crate::secret::TokenId;
+use crate::store::{Switched, Usability};
+
+impl Actions {
+    /// Disables or enables a token by its id, for a caller with `tokend:write`. One that is so already stays as
+    /// it is.
+    ///
+    /// # Errors
+    /// [`ActionError`]: access, no such token in reach, a token that is revoked, the database. After a database
+    /// error the outcome may be unknown; a repeat is safe.
+    pub async fn switch_token(
+        &self,
+        caller: &Caller,
+        id: TokenId,
+        usability: Usability,
+    ) -> Result<Switched, ActionError> {
+        caller.require(Permission::Write)?;
+        let allow = |caller: &Caller, token: Option<&Token>| allow(caller, token, usability);
+        let switched = self.store.switch_token(caller, id, usability, allow).await??;
+        switched.ok_or(ActionError::NotFound)
+    }
+}
+
+fn allow(caller: &Caller, token: Option<&Token>, usability: Usability) -> Result<(), ActionError> {
+    let token = super::manageable(caller, token)?;
+    if token.revoke_time.is_some() {
+        return Err(StateError::Revoked.into());
+    }
+    if usability == Usability::Enabled && token.disable_time.is_some() {
+        caller.may_enable(token)?;
+    }
+    Ok(())
+}

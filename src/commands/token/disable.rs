@@ -1,0 +1,63 @@
+//! `tokend token disable` and `tokend token enable`: by id, which is no secret and may stand on a command line.
+
+use std::io;
+
+use clap::Args;
+use prost_types::Timestamp;
+
+use super::super::client::{AddressFlag, Client, ClientError};
+use super::super::output::{rfc3339, token_lines, write_json_line};
+use super::super::{CommandError, RpcError};
+use super::print;
+use super::revoke::RevokedJson;
+use crate::config::Environment;
+use crate::grpc::proto::{DisableTokenRequest, EnableTokenRequest, Token};
+
+/// Flags of both.
+#[derive(Args)]
+pub(crate) struct SwitchFlags {
+    #[command(flatten)]
+    address: AddressFlag,
+
+    /// Id of the token: the 22 characters that follow `tokd_` in its secret
+    token_id: String,
+
+    /// Print the whole answer as one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) async fn disable(flags: SwitchFlags, environment: &Environment) -> Result<(), CommandError> {
+    let mut client = Client::open(flags.address, environment).await?;
+    let request = client.request(DisableTokenRequest { token_id: flags.token_id });
+    let answer = client.service().disable_token(request).await.map_err(RpcError::from)?.into_inner();
+    show(answer.token, answer.effective_time, "refused everywhere from ", flags.json)
+}
+
+pub(super) async fn enable(flags: SwitchFlags, environment: &Environment) -> Result<(), CommandError> {
+    let mut client = Client::open(flags.address, environment).await?;
+    let request = client.request(EnableTokenRequest { token_id: flags.token_id });
+    let answer = client.service().enable_token(request).await.map_err(RpcError::from)?.into_inner();
+    show(answer.token, answer.effective_time, "known everywhere from ", flags.json)
+}
+
+/// Prints a token, and from when on what became of it holds.
+pub(super) fn show(
+    token: Option<Token>,
+    effective_time: Option<Timestamp>,
+    holds: &str,
+    json: bool,
+) -> Result<(), CommandError> {
+    let token = token.ok_or(ClientError::Incomplete("token"))?;
+    if json {
+        let json = RevokedJson::new(&token, effective_time);
+        return write_json_line(&mut io::stdout().lock(), &json).map_err(CommandError::Output);
+    }
+    let mut text = token_lines(&token);
+    if let Some(time) = effective_time {
+        text.push_str(holds);
+        text.push_str(&rfc3339(time));
+        text.push('\n');
+    }
+    print(&text)
+}
