@@ -13,7 +13,7 @@ use crate::domain::{
 use crate::secret::{
     DurableCost, DurableHash, Keyring, Mac, Prefix, RequestId, RequestSalt, Secret, TokenId,
 };
-use crate::store::{NewToken, Stored};
+use crate::store::{NewToken, Stored, Terms};
 
 const RPC: &str = "CreateToken";
 
@@ -64,7 +64,7 @@ impl Actions {
     /// Creates a token for a caller with `tokend:write`.
     ///
     /// # Errors
-    /// [`ActionError`]: access, an end that is not in the future, a request id that was used for something else,
+    /// [`ActionError`]: access, the policy, an end that is not in the future, a request id that was used for something else,
     /// overload, the database.
     pub async fn create_token(&self, caller: &Caller, request: CreateToken) -> Result<Created, ActionError> {
         // Asked again inside the transaction; here so that a refusal costs no hash.
@@ -84,7 +84,8 @@ impl Actions {
         let _place = self.creations.take(caller.principal.clone())?;
         let minted = self.minted(repeatable.as_ref()).await?;
         let note = repeatable.as_ref().and_then(|request| request.note(&self.keyring, &minted));
-        let prepare = |caller: &Caller, now| prepare(caller, now, &organization_id, &request, &minted);
+        let prepare =
+            |caller: &Caller, terms: &Terms| prepare(caller, terms, &organization_id, &request, &minted);
         let owner = (&organization_id, &request.user_id);
         match (self.store.create_token(caller, owner, note.as_ref(), prepare).await??, &repeatable) {
             (Stored::New(token), _) => Ok(Created::new(token, minted)),
@@ -153,7 +154,7 @@ pub(super) fn mint(
 
 fn prepare(
     caller: &Caller,
-    now: OffsetDateTime,
+    &Terms { ref policy, others, now, .. }: &Terms,
     organization_id: &OrganizationId,
     request: &CreateToken,
     minted: &Minted,
@@ -162,7 +163,7 @@ fn prepare(
     caller.organization(Some(organization_id.clone()))?;
     let expire_time = super::resolve(request.expiration, now)?;
     caller.may_grant(&request.scopes, expire_time, &request.allowed_cidrs)?;
-    Ok(minted.store_as(Token {
+    let token = Token {
         id: minted.id,
         organization_id: organization_id.clone(),
         user_id: request.user_id.clone(),
@@ -178,5 +179,9 @@ fn prepare(
         revoke_reason: None,
         rotated_from: None,
         disable_time: None,
-    }))
+    };
+    policy.allows_end(&token)?;
+    policy.allows_scopes(&token)?;
+    policy.allows_another(&token, others)?;
+    Ok(minted.store_as(token))
 }

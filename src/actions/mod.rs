@@ -3,9 +3,10 @@
 
 use std::sync::Arc;
 
-use crate::domain::page::PageTokenError;
 use time::OffsetDateTime;
 
+use crate::domain::page::PageTokenError;
+use crate::domain::policy::Rule;
 use crate::domain::{
     AccessError, Caller, CredentialError, Expiration, FieldError, Permission, Principal, Token, Violations,
 };
@@ -20,6 +21,7 @@ pub mod disable;
 pub mod events;
 pub mod get;
 pub mod list;
+pub mod policy;
 mod request;
 pub mod revoke;
 pub mod rotate;
@@ -47,6 +49,9 @@ pub enum ActionError {
     /// The token is in a state in which this cannot be done.
     #[error(transparent)]
     State(#[from] StateError),
+    /// The organization's policy forbids it.
+    #[error(transparent)]
+    Policy(#[from] Rule),
     /// The request id was used for another request.
     #[error("the request_id was used for another request")]
     RequestIdReused,

@@ -100,11 +100,11 @@ fn repeated_for(caller: &Caller, by_itself: bool, created: Created) -> Result<Cr
 
 fn prepare(
     caller: &Caller,
-    Rotatable { token, successor, now }: Rotatable<'_>,
+    Rotatable { token, successor, terms }: Rotatable<'_>,
     request: &RotateToken,
     minted: &Minted,
 ) -> Result<Rotation, ActionError> {
-    let old = rotatable(caller, token)?;
+    let (old, now) = (rotatable(caller, token)?, terms.now);
     match (old.state(now), successor) {
         (TokenState::Revoked, _) => return Err(StateError::Revoked.into()),
         (_, Some(successor)) => return Err(StateError::Rotated(successor).into()),
@@ -129,7 +129,16 @@ fn prepare(
         rotated_from: Some(old.id),
         ..old.clone()
     };
-    Ok(Rotation { old_expire_time: old_end(old, request.grace_period, now), new: minted.store_as(new) })
+    let old_expire_time = old_end(old, request.grace_period, now);
+    let ending = Token { expire_time: Some(old_expire_time), ..old.clone() };
+    terms.policy.allows_grace(&ending, now)?;
+    terms.policy.allows_end(&new)?;
+    terms.policy.allows_scopes(&new)?;
+    // One that is counted still makes room for its successor, however many there are.
+    if old.expire_time.is_some_and(|end| end <= terms.count_time) {
+        terms.policy.allows_another(&new, terms.others)?;
+    }
+    Ok(Rotation { old_expire_time, new: minted.store_as(new) })
 }
 
 /// Returns when the old token ends: after the grace, but no later than it would have.

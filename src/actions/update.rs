@@ -3,8 +3,10 @@
 use time::OffsetDateTime;
 
 use super::{ActionError, Actions, StateError};
+use crate::domain::policy::Policy;
 use crate::domain::{Caller, Expiration, Labels, Networks, Permission, Scopes, Token, TokenName, TokenState};
 use crate::secret::TokenId;
+use crate::store::Terms;
 
 /// What is to be changed; what is `None` stays.
 #[derive(Debug, Clone, Default)]
@@ -35,8 +37,12 @@ impl Actions {
         change: &TokenChange,
     ) -> Result<(Token, OffsetDateTime), ActionError> {
         caller.require(Permission::Write)?;
-        let apply = |caller: &Caller, token: Option<&Token>, now| apply(caller, token, change, now);
-        self.store.update_token(caller, id, apply).await?
+        // For its organization, which never changes; judged inside the transaction.
+        let (found, _) = self.store.read_token(id).await?.ok_or(ActionError::NotFound)?;
+        let apply = |caller: &Caller, token: Option<&Token>, rotation, terms: &Terms| {
+            apply(caller, token, change, rotation, terms)
+        };
+        self.store.update_token(caller, (id, &found.organization_id), apply).await?
     }
 }
 
@@ -44,9 +50,10 @@ fn apply(
     caller: &Caller,
     token: Option<&Token>,
     change: &TokenChange,
-    now: OffsetDateTime,
+    rotation: Option<OffsetDateTime>,
+    terms: &Terms,
 ) -> Result<Token, ActionError> {
-    let before = super::manageable(caller, token)?;
+    let (before, now) = (super::manageable(caller, token)?, terms.now);
     match before.state(now) {
         TokenState::Revoked => return Err(StateError::Revoked.into()),
         TokenState::Expired if change.expiration.is_some() => return Err(StateError::Expired.into()),
@@ -61,6 +68,18 @@ fn apply(
     take(&mut after.scopes, change.scopes.as_ref());
     take(&mut after.allowed_cidrs, change.allowed_cidrs.as_ref());
     caller.may_change(before, &after)?;
+    // What the change does not touch may be older than the policy.
+    if change.scopes.is_some() {
+        terms.policy.allows_scopes(&after)?;
+    }
+    if change.expiration.is_some() || !Policy::binds(before) {
+        terms.policy.allows_end(&after)?;
+    }
+    if let (Some(_), Some(rotation)) = (change.expiration, rotation)
+        && terms.policy.limits_graces()
+    {
+        terms.policy.allows_grace(&after, rotation)?;
+    }
     Ok(after)
 }
 

@@ -15,6 +15,7 @@ mod key;
 mod keygen;
 mod migrate;
 mod output;
+mod policy;
 mod rpc_error;
 mod serve;
 mod signals;
@@ -84,6 +85,9 @@ enum Command {
     ///
     /// Ends with Ctrl-C, and says on standard error from where to go on.
     Watch(watch::WatchFlags),
+    /// Show and set what an organization allows its tokens
+    #[command(subcommand)]
+    Policy(policy::PolicyCommand),
     /// Revoke all that a user has in a running tokend
     #[command(subcommand)]
     User(user::UserCommand),
@@ -107,6 +111,7 @@ pub fn run(line: CommandLine) -> Result<ExitCode, CommandError> {
         Command::Key(command) => key::run(command, &environment)?,
         Command::Watch(flags) => watch::run(flags, &environment)?,
         Command::Audit(command) => audit::run(command, &environment)?,
+        Command::Policy(command) => policy::run(command, &environment)?,
         Command::User(command) => user::run(command, &environment)?,
         Command::Token(command) => return token::run(command, &environment),
     }

@@ -110,6 +110,8 @@ pub enum Permission {
     Read,
     /// Create and change tokens.
     Write,
+    /// Say what an organization's tokens may be.
+    Root,
 }
 
 /// The organizations whose tokens a caller can see or have judged.
@@ -246,6 +248,7 @@ impl Caller {
             ),
             Permission::Read => (ReservedScope::Read, self.holds(ReservedScope::Read)),
             Permission::Write => (ReservedScope::Write, self.holds(ReservedScope::Write)),
+            Permission::Root => (ReservedScope::Root, self.holds(ReservedScope::Root)),
         };
         if allowed { Ok(()) } else { Err(AccessError::MissingScope(scope)) }
     }

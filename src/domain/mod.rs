@@ -9,6 +9,7 @@ pub mod fields;
 pub mod networks;
 pub mod packed;
 pub mod page;
+pub mod policy;
 pub mod record;
 pub mod scope;
 pub mod token;

@@ -9,14 +9,12 @@ use super::proto::{
 use crate::actions::create::Created;
 use crate::actions::rotate::RotateToken;
 use crate::actions::update::TokenChange;
+use crate::domain::policy::MAX_GRACE;
 use crate::domain::{
     Caller, FieldError, Labels, OrganizationId, RevokeReason, Token, TokenName, UserId, Violations,
 };
 use crate::secret::TokenId;
 use crate::store::{Extent, Revoked, RevokedUser, Switched};
-
-/// The longest that a rotated token may still be good for.
-const MAX_GRACE: Duration = Duration::days(30);
 
 /// The shortest, where it rotates itself: time for a retry whose answer was lost.
 const MIN_OWN_GRACE: Duration = Duration::minutes(1);

@@ -9,6 +9,7 @@ mod error;
 mod health;
 mod manage;
 mod penalty;
+mod policies;
 mod redact;
 mod reply;
 mod service;

@@ -13,16 +13,17 @@ use super::convert::Wanted;
 use super::error::CallError;
 use super::proto::{
     CreateTokenRequest, CreateTokenResponse, DisableTokenRequest, DisableTokenResponse, EnableTokenRequest,
-    EnableTokenResponse, GetTokenRequest, GetTokenResponse, ListTokenEventsRequest, ListTokenEventsResponse,
-    ListTokensRequest, ListTokensResponse, RevokeTokenRequest, RevokeTokenResponse, RevokeUserTokensRequest,
-    RevokeUserTokensResponse, RotateTokenRequest, RotateTokenResponse, UpdateTokenRequest,
+    EnableTokenResponse, GetPolicyRequest, GetPolicyResponse, GetTokenRequest, GetTokenResponse,
+    ListTokenEventsRequest, ListTokenEventsResponse, ListTokensRequest, ListTokensResponse,
+    RevokeTokenRequest, RevokeTokenResponse, RevokeUserTokensRequest, RevokeUserTokensResponse,
+    RotateTokenRequest, RotateTokenResponse, UpdatePolicyRequest, UpdatePolicyResponse, UpdateTokenRequest,
     UpdateTokenResponse, VerifyRequest, VerifyStreamRequest, WatchTokensRequest,
 };
 use super::reply::VerifyReply;
 use super::server::token_service_server::{TokenService, TokenServiceServer};
 use super::stream::VerifyAnswers;
 use super::watch::{WatchStream, Watcher};
-use super::{MAX_REQUEST_BYTES, audit, changes, convert, status};
+use super::{MAX_REQUEST_BYTES, audit, changes, convert, policies, status};
 use crate::actions::Actions;
 use crate::deadline;
 use crate::domain::{Caller, CredentialError, FieldError, Permission, Principal, Violations};
@@ -392,6 +393,34 @@ impl TokenService for TokenApi {
             caller.require(Permission::Read)?;
             let request = audit::list_request(message)?;
             Ok(audit::list_response(self.actions.list_events(caller, request).await?))
+        })
+        .await
+    }
+
+    async fn get_policy(
+        &self,
+        request: Request<GetPolicyRequest>,
+    ) -> Result<Response<GetPolicyResponse>, Status> {
+        self.call(Rpc::GetPolicy, request, async |credential, message| {
+            let caller = credential.caller();
+            caller.require(Permission::Read)?;
+            let organization_id = convert::organization(&message.organization_id)?;
+            Ok(policies::get_response(self.actions.get_policy(caller, organization_id).await?))
+        })
+        .await
+    }
+
+    async fn update_policy(
+        &self,
+        request: Request<UpdatePolicyRequest>,
+    ) -> Result<Response<UpdatePolicyResponse>, Status> {
+        self.call(Rpc::UpdatePolicy, request, async |credential, message| {
+            let caller = credential.caller();
+            caller.require(Permission::Root)?;
+            let (organization_id, policy) = policies::update_request(message)?;
+            let updated = self.actions.update_policy(caller, organization_id, &policy).await?;
+            tracing::info!(organization.id = updated.0.as_str(), ?policy, "policy set");
+            Ok(policies::update_response(updated))
         })
         .await
     }

@@ -52,6 +52,10 @@ fn action(error: &ActionError) -> Status {
         ActionError::NotFound => plain(Code::NotFound, ErrorReason::TokenNotFound, error),
         ActionError::Refused(error) => refused(*error),
         ActionError::State(error) => state(*error),
+        ActionError::Policy(rule) => {
+            let named = Some(("rule", rule.word().to_owned()));
+            naming(Code::FailedPrecondition, ErrorReason::PolicyForbids, rule, named)
+        }
         ActionError::RequestIdReused => plain(Code::AlreadyExists, ErrorReason::RequestIdReused, error),
         ActionError::Unrepeatable(token_id) => {
             let named = Some(("token_id", token_id.to_string()));

@@ -46,10 +46,12 @@ pub enum Rpc {
     VerifyStream,
     WatchTokens,
     ListTokenEvents,
+    GetPolicy,
+    UpdatePolicy,
 }
 
 impl Rpc {
-    const ALL: [Self; 13] = [
+    const ALL: [Self; 15] = [
         Self::CreateToken,
         Self::GetToken,
         Self::ListTokens,
@@ -63,6 +65,8 @@ impl Rpc {
         Self::VerifyStream,
         Self::WatchTokens,
         Self::ListTokenEvents,
+        Self::GetPolicy,
+        Self::UpdatePolicy,
     ];
 
     /// Returns the RPC's name in the contract.
@@ -82,6 +86,8 @@ impl Rpc {
             Self::VerifyStream => "VerifyStream",
             Self::WatchTokens => "WatchTokens",
             Self::ListTokenEvents => "ListTokenEvents",
+            Self::GetPolicy => "GetPolicy",
+            Self::UpdatePolicy => "UpdatePolicy",
         }
     }
 }

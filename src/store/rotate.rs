@@ -3,9 +3,10 @@
 use time::OffsetDateTime;
 
 use super::events::{self, EventKind};
+use super::policies::{self, Terms};
 use super::requests::{self, NewRequest, Stored};
 use super::tokens::{NewToken, insert, lock_caller, lock_token};
-use super::{Store, StoreError, owners, rows};
+use super::{Store, StoreError, rows};
 use crate::domain::{Caller, CredentialError, Token};
 use crate::secret::TokenId;
 
@@ -25,8 +26,8 @@ pub struct Rotatable<'a> {
     pub token: Option<&'a Token>,
     /// What was put in its place before.
     pub successor: Option<TokenId>,
-    /// The transaction's time.
-    pub now: OffsetDateTime,
+    /// What binds the token that is to be put in its place.
+    pub terms: &'a Terms,
 }
 
 impl Store {
@@ -46,7 +47,9 @@ impl Store {
     ) -> Result<Result<Stored<Token>, E>, StoreError> {
         self.retrying(async || {
             let mut transaction = self.begin().await?;
-            owners::lock_shared(&mut transaction, &old.organization_id, &old.user_id).await?;
+            let owner = (&old.organization_id, &old.user_id);
+            let policy = policies::hold(&mut transaction, owner.0).await?;
+            policies::lock_owner(&mut transaction, &policy, owner.0, owner.1).await?;
             let (caller, now) = match lock_caller(&mut transaction, caller, Some(old.id)).await? {
                 Ok(judged) => judged,
                 Err(refusal) => return Ok(Err(refusal.into())),
@@ -61,8 +64,9 @@ impl Store {
                 .fetch_optional(&mut *transaction)
                 .await?
                 .map(|row| rows::token_id(row.id));
+            let terms = policies::terms(&mut transaction, (policy, now), owner, Some(old.id)).await?;
             let Rotation { new, old_expire_time } =
-                match prepare(&caller, Rotatable { token: token.as_ref(), successor, now }) {
+                match prepare(&caller, Rotatable { token: token.as_ref(), successor, terms: &terms }) {
                     Ok(rotation) => rotation,
                     Err(refusal) => return Ok(Err(refusal)),
                 };

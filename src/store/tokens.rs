@@ -8,9 +8,10 @@ use sqlx::types::Json;
 use time::OffsetDateTime;
 
 use super::events::{self, EventKind};
+use super::policies::{self, Terms};
 use super::requests::{self, NewRequest, Stored};
 use super::rows::{self, TokenRow, select_tokens};
-use super::{Store, StoreError, owners};
+use super::{Store, StoreError};
 use crate::domain::{Caller, CredentialError, OrganizationId, Principal, Token, UserId};
 use crate::secret::{DurableHash, Mac, TokenId};
 
@@ -38,8 +39,8 @@ impl Store {
         .await
     }
 
-    /// Stores the token that `prepare` makes for this user and the caller, as it stands in this transaction, at
-    /// the transaction's time; or returns what answered the same request before. The inner result is
+    /// Stores the token that `prepare` makes for this user and the caller, as it stands in this transaction, under
+    /// the organization's terms; or returns what answered the same request before. The inner result is
     /// `prepare`'s own refusal, or the caller's.
     ///
     /// # Errors
@@ -48,13 +49,14 @@ impl Store {
     pub async fn create_token<E: From<CredentialError>>(
         &self,
         caller: &Caller,
-        (organization_id, user_id): (&OrganizationId, &UserId),
+        owner: (&OrganizationId, &UserId),
         request: Option<&NewRequest>,
-        prepare: impl Fn(&Caller, OffsetDateTime) -> Result<NewToken, E>,
+        prepare: impl Fn(&Caller, &Terms) -> Result<NewToken, E>,
     ) -> Result<Result<Stored<Token>, E>, StoreError> {
         self.retrying(async || {
             let mut transaction = self.begin().await?;
-            owners::lock_shared(&mut transaction, organization_id, user_id).await?;
+            let policy = policies::hold(&mut transaction, owner.0).await?;
+            policies::lock_owner(&mut transaction, &policy, owner.0, owner.1).await?;
             let (caller, now) = match lock_caller(&mut transaction, caller, None).await? {
                 Ok(judged) => judged,
                 Err(refusal) => return Ok(Err(refusal.into())),
@@ -64,7 +66,8 @@ impl Store {
             {
                 return Ok(Ok(Stored::Known(caller, Box::new(known))));
             }
-            let new = match prepare(&caller, now) {
+            let terms = policies::terms(&mut transaction, (policy, now), owner, None).await?;
+            let new = match prepare(&caller, &terms) {
                 Ok(new) => new,
                 Err(refusal) => return Ok(Err(refusal)),
             };

@@ -6,15 +6,17 @@ use sqlx::types::Json;
 use time::OffsetDateTime;
 
 use super::events::{self, EventKind};
+use super::policies::{self, Terms};
 use super::rows;
 use super::tokens::{lock_caller, lock_token};
 use super::{Store, StoreError};
-use crate::domain::{Caller, CredentialError, Token};
+use crate::domain::{Caller, CredentialError, OrganizationId, Token};
 use crate::secret::TokenId;
 
 impl Store {
-    /// Writes what `apply` makes of the token with this id, for the caller as it stands in this transaction and
-    /// at the transaction's time, which is returned with it. The inner result is `apply`'s own refusal, or the
+    /// Writes what `apply` makes of the token, for the caller as it stands in this transaction, under the
+    /// organization's terms; it is also told when a successor was made for it. Returned with the transaction's
+    /// time. The inner result is `apply`'s own refusal, or the
     /// caller's.
     ///
     /// # Errors
@@ -22,17 +24,24 @@ impl Store {
     pub async fn update_token<E: From<CredentialError>>(
         &self,
         caller: &Caller,
-        id: TokenId,
-        apply: impl Fn(&Caller, Option<&Token>, OffsetDateTime) -> Result<Token, E>,
+        (id, organization_id): (TokenId, &OrganizationId),
+        apply: impl Fn(&Caller, Option<&Token>, Option<OffsetDateTime>, &Terms) -> Result<Token, E>,
     ) -> Result<Result<(Token, OffsetDateTime), E>, StoreError> {
         self.retrying(async || {
             let mut transaction = self.begin().await?;
+            let policy = policies::hold(&mut transaction, organization_id).await?;
             let (caller, now) = match lock_caller(&mut transaction, caller, Some(id)).await? {
                 Ok(judged) => judged,
                 Err(refusal) => return Ok(Err(refusal.into())),
             };
             let before = lock_token(&mut transaction, id).await?;
-            let token = match apply(&caller, before.as_ref(), now) {
+            let rotation =
+                sqlx::query!("SELECT create_time FROM tokens WHERE rotated_from = $1", rows::uuid(id))
+                    .fetch_optional(&mut *transaction)
+                    .await?
+                    .map(|row| row.create_time);
+            let terms = Terms { policy, others: 0, count_time: now, now };
+            let token = match apply(&caller, before.as_ref(), rotation, &terms) {
                 Ok(token) => token,
                 Err(refusal) => return Ok(Err(refusal)),
             };

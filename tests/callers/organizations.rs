@@ -1,8 +1,9 @@
 //! A caller acts in its own organization alone, unless its scopes say otherwise.
 
 use tokend::grpc::proto::{
-    CreateTokenRequest, DisableTokenRequest, EnableTokenRequest, GetTokenRequest, ListTokenEventsRequest,
-    ListTokensRequest, RevokeUserTokensRequest, Verdict, VerifyStreamRequest, WatchTokensRequest,
+    CreateTokenRequest, DisableTokenRequest, EnableTokenRequest, GetPolicyRequest, GetTokenRequest,
+    ListTokenEventsRequest, ListTokensRequest, RevokeUserTokensRequest, UpdatePolicyRequest, Verdict,
+    VerifyStreamRequest, WatchTokensRequest,
 };
 use tonic::{Code, Status};
 
@@ -91,6 +92,15 @@ async fn reach(caller: &mut Client, method: &str, id: &str, secret: &str) -> (Re
             let request =
                 ListTokenEventsRequest { organization_id: "other".to_owned(), ..Default::default() };
             (caller.list_token_events(request).await.map(drop), forbidden)
+        }
+        "GetPolicy" => {
+            let request = GetPolicyRequest { organization_id: "other".to_owned() };
+            (caller.get_policy(request).await.map(drop), forbidden)
+        }
+        "UpdatePolicy" => {
+            let request = UpdatePolicyRequest { organization_id: "other".to_owned(), policy: None };
+            let refusal = Barrier::Refused(Code::PermissionDenied, "SCOPE_MISSING");
+            (caller.update_policy(request).await.map(drop), refusal)
         }
         unknown => panic!("say here how {unknown} is kept within an organization"),
     }

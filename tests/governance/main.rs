@@ -8,5 +8,7 @@ mod support;
 
 mod ends;
 mod events;
+mod policy;
+mod quota;
 mod role;
 mod seals;

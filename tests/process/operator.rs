@@ -84,6 +84,7 @@ fn a_command_that_cannot_be_meant_ends_with_status_2_and_one_that_is_refused_wit
         &["token", "revoke"],
         &["token", "revoke", id, "--from-stdin"],
         &["token", "disable"],
+        &["policy", "set", "--most-active-tokens-per-user", "0"],
         &["user", "revoke"],
     ] {
         assert_eq!(operate(&address, &root, wrong, "").status.code(), Some(2), "{wrong:?}");
@@ -97,10 +98,34 @@ fn a_command_that_cannot_be_meant_ends_with_status_2_and_one_that_is_refused_wit
         &["token", "revoke", "--from-stdin"],
         &["token", "enable", "0000000000000000000000"],
         &["user", "revoke", ""],
+        &["policy", "set", "--longest-grace", "31d"],
     ] {
         assert_eq!(operate(&address, &root, refused, "no secret").status.code(), Some(1), "{refused:?}");
     }
     let own = ["token", "rotate", id, "--grace-period", "1m"];
     let successor = printed(operate(&address, &root, &own, ""));
     assert_eq!(rpc::list(&address, successor.trim_end()).unwrap().len(), 2);
+}
+
+#[test]
+fn a_policy_is_set_and_shown_by_commands() {
+    let place = Place::new();
+    let mut server = place.serve();
+    let address = server.ready();
+    let root = place.root_secret();
+    let tokend = |arguments: &[&str]| operate(&address, &root, arguments, "");
+
+    let set =
+        ["policy", "set", "--longest-lifetime", "7d", "--expiration-required", "--allowed-scope", "repo:*"];
+    let shown = printed(tokend(&set));
+    assert!(
+        shown.contains("longest lifetime  7days\n") && shown.contains("scopes            repo:*\n"),
+        "{shown}"
+    );
+    let shown = json(tokend(&["policy", "get", "--json"]));
+    assert_eq!(shown["policy"]["longestLifetime"], "604800s");
+    assert_eq!(shown["updatedBy"], root[5..27]);
+    let create = tokend(&["token", "create", "--user", "ada", "--name", "n", "--no-expiration"]);
+    assert_eq!(create.status.code(), Some(1));
+    assert!(text(&create.stderr).contains("POLICY_FORBIDS"), "{}", text(&create.stderr));
 }

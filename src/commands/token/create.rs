@@ -132,7 +132,7 @@ pub(super) fn parse_time(text: &str) -> Result<Timestamp, &'static str> {
     Ok(Timestamp { seconds: time.unix_timestamp(), nanos: time.nanosecond().try_into().unwrap_or_default() })
 }
 
-pub(super) fn parse_ttl(text: &str) -> Result<prost_types::Duration, String> {
+pub(in crate::commands) fn parse_ttl(text: &str) -> Result<prost_types::Duration, String> {
     let ttl: Duration = humantime::parse_duration(text).map_err(|error| error.to_string())?;
     ttl.try_into().map_err(|_| "the duration is too long".to_owned())
 }

@@ -21,6 +21,8 @@ use rand::TryRng as _;
 use tonic::{Code, Response, Status};
 use zeroize::Zeroizing;
 
+pub(super) use create::parse_ttl;
+
 use super::{CommandError, single_threaded};
 use crate::ambient;
 use crate::config::Environment;

@@ -1,0 +1,40 @@
+//! What an organization allows its tokens: reading and setting it. Called by `GetPolicy` and `UpdatePolicy`.
+
+use super::{ActionError, Actions};
+use crate::domain::policy::{Policy, StoredPolicy};
+use crate::domain::{Caller, OrganizationId, Permission};
+
+impl Actions {
+    /// Reads an organization's policy, for a caller with `tokend:read`.
+    ///
+    /// # Errors
+    /// [`ActionError`]: access, the database.
+    pub async fn get_policy(
+        &self,
+        caller: &Caller,
+        organization_id: Option<OrganizationId>,
+    ) -> Result<(OrganizationId, StoredPolicy), ActionError> {
+        caller.require(Permission::Read)?;
+        let organization_id = caller.organization(organization_id)?;
+        let stored = self.store.read_policy(&organization_id).await?;
+        Ok((organization_id, stored))
+    }
+
+    /// Sets an organization's policy, for a caller with `tokend:root`: whoever is bound by it must not loosen it.
+    ///
+    /// # Errors
+    /// [`ActionError`]: access, the database. After a database error the outcome may be unknown; a repeat is
+    /// safe.
+    pub async fn update_policy(
+        &self,
+        caller: &Caller,
+        organization_id: Option<OrganizationId>,
+        policy: &Policy,
+    ) -> Result<(OrganizationId, StoredPolicy), ActionError> {
+        caller.require(Permission::Root)?;
+        let organization_id = caller.organization(organization_id)?;
+        let allow = |caller: &Caller| caller.require(Permission::Root).map_err(ActionError::from);
+        let stored = self.store.update_policy(caller, &organization_id, policy, allow).await??;
+        Ok((organization_id, stored))
+    }
+}

@@ -1,0 +1,202 @@
+//! `tokend policy …`: what an organization allows its tokens, over gRPC, to a running tokend.
+
+use std::io;
+use std::time::Duration;
+
+use clap::{Args, Subcommand};
+use serde::Serialize;
+
+use super::client::{AddressFlag, Client, ClientError};
+use super::output::{aligned, rfc3339, to_the_second, write_json_line};
+use super::token::{CALLER, parse_ttl, print};
+use super::{CommandError, RpcError, single_threaded};
+use crate::config::Environment;
+use crate::grpc::proto::{GetPolicyRequest, GetPolicyResponse, Policy, UpdatePolicyRequest};
+
+/// `tokend policy …`
+#[derive(Subcommand)]
+pub(super) enum PolicyCommand {
+    /// Show an organization's policy
+    #[command(after_help = CALLER)]
+    Get(GetFlags),
+    /// Set an organization's policy, whole: what is not named is no longer limited
+    ///
+    /// Binds what is created, rotated or changed from then on. Needs a root caller.
+    #[command(after_help = CALLER)]
+    Set(SetFlags),
+}
+
+/// Flags of all of them.
+#[derive(Args)]
+struct Target {
+    #[command(flatten)]
+    address: AddressFlag,
+
+    /// The organization [default: the caller's own; for a root caller: default]
+    #[arg(long, value_name = "ORGANIZATION_ID", default_value = "", hide_default_value = true)]
+    organization: String,
+
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// Flags of `tokend policy get`.
+#[derive(Args)]
+pub(crate) struct GetFlags {
+    #[command(flatten)]
+    target: Target,
+}
+
+/// Flags of `tokend policy set`.
+#[derive(Args)]
+pub(crate) struct SetFlags {
+    #[command(flatten)]
+    target: Target,
+
+    #[command(flatten)]
+    rules: RuleFlags,
+}
+
+/// A policy on the command line.
+#[derive(Args)]
+struct RuleFlags {
+    /// How long after its creation a token may expire at most, such as 90d
+    #[arg(long, value_name = "DURATION", value_parser = parse_ttl)]
+    longest_lifetime: Option<prost_types::Duration>,
+
+    /// Every token must expire
+    #[arg(long)]
+    expiration_required: bool,
+
+    /// How long a rotated token may still be accepted at most, such as 1h; up to 30d
+    #[arg(long, value_name = "DURATION", value_parser = parse_ttl)]
+    longest_grace: Option<prost_types::Duration>,
+
+    /// How many active tokens a user may have [default: any number]
+    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(i32).range(1..))]
+    most_active_tokens_per_user: Option<i32>,
+
+    /// Scope that covers what a token may do; may be repeated [default: any]
+    #[arg(long = "allowed-scope", value_name = "SCOPE")]
+    allowed_scopes: Vec<String>,
+}
+
+impl From<RuleFlags> for Policy {
+    fn from(rules: RuleFlags) -> Self {
+        Self {
+            longest_lifetime: rules.longest_lifetime,
+            expiration_required: rules.expiration_required,
+            longest_grace: rules.longest_grace,
+            most_active_tokens_per_user: rules.most_active_tokens_per_user.unwrap_or(0),
+            allowed_scopes: rules.allowed_scopes,
+        }
+    }
+}
+
+/// A policy as JSON.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct PolicyJson<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    longest_lifetime: Option<String>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    expiration_required: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    longest_grace: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    most_active_tokens_per_user: Option<i32>,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    allowed_scopes: &'a [String],
+}
+
+/// An answer as JSON.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct StoredJson<'a> {
+    organization_id: &'a str,
+    policy: PolicyJson<'a>,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    updated_by: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    update_time: Option<String>,
+}
+
+/// Runs one of them to its end.
+pub(super) fn run(command: PolicyCommand, environment: &Environment) -> Result<(), CommandError> {
+    single_threaded()?.block_on(async {
+        match command {
+            PolicyCommand::Get(flags) => get(flags, environment).await,
+            PolicyCommand::Set(flags) => set(flags, environment).await,
+        }
+    })
+}
+
+async fn get(GetFlags { target }: GetFlags, environment: &Environment) -> Result<(), CommandError> {
+    let mut client = Client::open(target.address, environment).await?;
+    let request = client.request(GetPolicyRequest { organization_id: target.organization });
+    let answer = client.service().get_policy(request).await;
+    show(&answer.map_err(RpcError::from)?.into_inner(), target.json)
+}
+
+async fn set(SetFlags { target, rules }: SetFlags, environment: &Environment) -> Result<(), CommandError> {
+    let mut client = Client::open(target.address, environment).await?;
+    let (organization_id, policy) = (target.organization, Some(rules.into()));
+    let request = client.request(UpdatePolicyRequest { organization_id, policy });
+    let answer = client.service().update_policy(request).await.map_err(RpcError::from)?.into_inner();
+    let stored = GetPolicyResponse {
+        organization_id: answer.organization_id,
+        policy: answer.policy,
+        updated_by: answer.updated_by,
+        update_time: answer.update_time,
+    };
+    show(&stored, target.json)
+}
+
+fn show(stored: &GetPolicyResponse, json: bool) -> Result<(), CommandError> {
+    let policy = stored.policy.as_ref().ok_or(ClientError::Incomplete("policy"))?;
+    if json {
+        let json = StoredJson {
+            organization_id: &stored.organization_id,
+            policy: policy.into(),
+            updated_by: &stored.updated_by,
+            update_time: stored.update_time.map(rfc3339),
+        };
+        return write_json_line(&mut io::stdout().lock(), &json).map_err(CommandError::Output);
+    }
+    let lasting = |given: Option<prost_types::Duration>, otherwise: &str| {
+        let duration = given.and_then(|given| Duration::try_from(given).ok());
+        duration.map_or_else(|| otherwise.to_owned(), |time| humantime::format_duration(time).to_string())
+    };
+    let most = policy.most_active_tokens_per_user;
+    let mut rows = vec![
+        ["organization".to_owned(), stored.organization_id.clone()],
+        ["longest lifetime".to_owned(), lasting(policy.longest_lifetime, "any")],
+        [
+            "expiration".to_owned(),
+            if policy.expiration_required { "required" } else { "optional" }.to_owned(),
+        ],
+        ["longest grace".to_owned(), lasting(policy.longest_grace, "30days")],
+        ["tokens per user".to_owned(), if most > 0 { most.to_string() } else { "any number".to_owned() }],
+    ];
+    let scopes = policy.allowed_scopes.join(" ");
+    rows.push(["scopes".to_owned(), if scopes.is_empty() { "any".to_owned() } else { scopes }]);
+    if let Some(time) = stored.update_time {
+        rows.push(["set".to_owned(), to_the_second(time)]);
+        rows.push(["by".to_owned(), stored.updated_by.clone()]);
+    }
+    print(&aligned(&rows))
+}
+
+impl<'a> From<&'a Policy> for PolicyJson<'a> {
+    fn from(policy: &'a Policy) -> Self {
+        let seconds = |duration: prost_types::Duration| format!("{}s", duration.seconds);
+        Self {
+            longest_lifetime: policy.longest_lifetime.map(seconds),
+            expiration_required: policy.expiration_required,
+            longest_grace: policy.longest_grace.map(seconds),
+            most_active_tokens_per_user: Some(policy.most_active_tokens_per_user).filter(|most| *most > 0),
+            allowed_scopes: &policy.allowed_scopes,
+        }
+    }
+}

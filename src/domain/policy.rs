@@ -1,0 +1,196 @@
+//! What an organization allows its tokens, and the functions that hold a token against it. Called by the actions
+//! inside their transactions. Knows no clock: whatever is judged by a moment is given it.
+
+use time::{Duration, OffsetDateTime};
+
+use super::scope::{ReservedScope, Scopes};
+use super::token::Token;
+
+/// The longest that a rotated token may still be good for, whatever a policy says.
+pub const MAX_GRACE: Duration = Duration::days(30);
+
+/// An organization's policy. The default allows everything.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Policy {
+    /// How long after its creation a token may expire at most, in whole seconds; `None`: any time.
+    pub longest_lifetime: Option<Duration>,
+    /// Every token must expire.
+    pub expiration_required: bool,
+    /// How long a rotated token may still be good at most, in whole seconds; `None`: [`MAX_GRACE`].
+    pub longest_grace: Option<Duration>,
+    /// How many tokens a user may have that are neither revoked nor expired; `None`: any number.
+    pub most_active_tokens: Option<u32>,
+    /// What covers every scope that a token may have; empty: any scope.
+    pub allowed_scopes: Scopes,
+}
+
+/// A policy as it is stored.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct StoredPolicy {
+    /// What it says.
+    pub policy: Policy,
+    /// Who set it last, as the audit log names them; `None`: nobody has.
+    pub updated_by: Option<String>,
+    /// When it was set last.
+    pub update_time: Option<OffsetDateTime>,
+}
+
+/// One rule of a policy that is set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Rule {
+    /// The token would live too long.
+    #[error("the organization's policy allows tokens no such long lifetime")]
+    LongestLifetime,
+    /// The token would never expire.
+    #[error("the organization's policy requires an expiration")]
+    ExpirationRequired,
+    /// The rotated token would be good for too long.
+    #[error("the organization's policy allows no such long grace")]
+    LongestGrace,
+    /// The user has as many tokens as it may have.
+    #[error("the user has as many active tokens as the organization's policy allows")]
+    MostActiveTokens,
+    /// The token would have a scope that it may not have.
+    #[error("the organization's policy does not allow all of these scopes")]
+    AllowedScopes,
+}
+
+impl Rule {
+    /// Returns the name of the rule's field in the contract.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::LongestLifetime => "longest_lifetime",
+            Self::ExpirationRequired => "expiration_required",
+            Self::LongestGrace => "longest_grace",
+            Self::MostActiveTokens => "most_active_tokens_per_user",
+            Self::AllowedScopes => "allowed_scopes",
+        }
+    }
+}
+
+impl Policy {
+    /// Tells whether any policy binds this token: all but root tokens, which belong to the installation.
+    #[must_use]
+    pub fn binds(token: &Token) -> bool {
+        !token.scopes.iter().any(|scope| scope.as_str() == ReservedScope::Root.word())
+    }
+
+    /// Demands that a token's end is allowed.
+    ///
+    /// # Errors
+    /// It has none where one is required, or ends too long after its creation.
+    pub fn allows_end(&self, token: &Token) -> Result<(), Rule> {
+        match (token.expire_time, self.latest_end(token)) {
+            _ if !Self::binds(token) => Ok(()),
+            (None, _) if self.expiration_required => Err(Rule::ExpirationRequired),
+            (Some(end), Some(latest)) if end > latest => Err(Rule::LongestLifetime),
+            _ => Ok(()),
+        }
+    }
+
+    /// Returns the latest end that the token may have where it has one; `None`: any. A token created exactly
+    /// `longest_lifetime` before its end is allowed.
+    #[must_use]
+    pub fn latest_end(&self, token: &Token) -> Option<OffsetDateTime> {
+        // Beyond what a time can be: any end is earlier.
+        token.create_time.checked_add(self.longest_lifetime?)
+    }
+
+    /// Demands that a token's scopes are allowed.
+    ///
+    /// # Errors
+    /// No allowed scope covers one of them.
+    pub fn allows_scopes(&self, token: &Token) -> Result<(), Rule> {
+        if self.allowed_scopes.iter().next().is_none() || !Self::binds(token) {
+            return Ok(());
+        }
+        let allowed = || self.allowed_scopes.iter().map(|scope| scope.as_str().as_bytes());
+        if token.scopes.not_covered_by(allowed).is_empty() { Ok(()) } else { Err(Rule::AllowedScopes) }
+    }
+
+    /// Demands that a token, rotated at `rotation`, is good no longer than a grace after it.
+    ///
+    /// # Errors
+    /// It is.
+    pub fn allows_grace(&self, rotated: &Token, rotation: OffsetDateTime) -> Result<(), Rule> {
+        let latest = rotation + self.longest_grace.unwrap_or(MAX_GRACE);
+        let keeps = rotated.expire_time.is_some_and(|end| end <= latest);
+        if keeps || !Self::binds(rotated) { Ok(()) } else { Err(Rule::LongestGrace) }
+    }
+
+    /// Tells whether the end of a rotated token matters: where graces are limited, and where tokens are counted,
+    /// of which it is none.
+    #[must_use]
+    pub fn limits_graces(&self) -> bool {
+        self.longest_grace.is_some() || self.most_active_tokens.is_some()
+    }
+
+    /// Demands that a user with so many other active tokens may have this one.
+    ///
+    /// # Errors
+    /// It has as many as it may have.
+    pub fn allows_another(&self, token: &Token, others: u32) -> Result<(), Rule> {
+        match self.most_active_tokens {
+            Some(most) if others >= most && Self::binds(token) => Err(Rule::MostActiveTokens),
+            _ => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::Scope;
+    use crate::domain::token::tests::token;
+
+    fn allowing(scopes: &[&str]) -> Policy {
+        let scopes = scopes.iter().map(|text| Scope::parse(text).unwrap()).collect();
+        Policy { allowed_scopes: Scopes::new(scopes).unwrap(), ..Policy::default() }
+    }
+
+    #[test]
+    fn an_end_is_allowed_up_to_the_longest_lifetime_inclusive() {
+        let policy = Policy { longest_lifetime: Some(Duration::HOUR), ..Policy::default() };
+        let mut token = token(&[]);
+        assert_eq!(policy.allows_end(&token), Ok(()), "no expiration is another rule's matter");
+        token.expire_time = Some(token.create_time + Duration::HOUR);
+        assert_eq!(policy.allows_end(&token), Ok(()));
+        token.expire_time = Some(token.create_time + Duration::HOUR + Duration::MICROSECOND);
+        assert_eq!(policy.allows_end(&token), Err(Rule::LongestLifetime));
+    }
+
+    #[test]
+    fn a_scope_is_allowed_where_a_pattern_covers_it() {
+        let policy = allowing(&["repo:*", "tokend:read"]);
+        for (scopes, allowed) in [
+            (&[][..], true),
+            (&["repo:a", "repo:*", "tokend:read"], true),
+            (&["repo"], false),
+            (&["repo:a", "user:b"], false),
+            (&["tokend:write"], false),
+            (&["tokend:root"], true),
+        ] {
+            assert_eq!(policy.allows_scopes(&token(scopes)).is_ok(), allowed, "{scopes:?}");
+        }
+        assert!(Policy::default().allows_scopes(&token(&["anything"])).is_ok());
+    }
+
+    #[test]
+    fn nothing_binds_a_root_token_and_a_policy_of_no_rules_nothing() {
+        let strict = Policy {
+            longest_lifetime: Some(Duration::SECOND),
+            expiration_required: true,
+            longest_grace: Some(Duration::ZERO),
+            most_active_tokens: Some(1),
+            ..allowing(&["a"])
+        };
+        let (root, other) = (token(&["tokend:root"]), token(&["b"]));
+        assert_eq!(strict.allows_end(&root).and(strict.allows_another(&root, 9)), Ok(()));
+        assert_eq!(strict.allows_end(&other), Err(Rule::ExpirationRequired));
+        assert_eq!(strict.allows_another(&other, 1), Err(Rule::MostActiveTokens));
+        assert_eq!(strict.allows_another(&other, 0), Ok(()));
+        let lenient = Policy::default();
+        assert_eq!(lenient.allows_end(&other).and(lenient.allows_another(&other, u32::MAX)), Ok(()));
+    }
+}

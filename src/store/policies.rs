@@ -1,0 +1,201 @@
+//! Organizations' policies: read, set, and held by whatever makes or changes a token. Called by the policy actions
+//! and by the store's own transactions, which hold the policy before any other lock.
+
+use sqlx::PgConnection;
+use time::{Duration, OffsetDateTime};
+
+use super::tokens::lock_caller;
+use super::{Store, StoreError, owners, rows};
+use crate::domain::policy::{Policy, StoredPolicy};
+use crate::domain::{Caller, CredentialError, OrganizationId, ReservedScope, Scope, Scopes, UserId};
+use crate::secret::TokenId;
+
+/// The columns of `policies` that make a [`StoredPolicy`].
+struct PolicyRow {
+    longest_lifetime: Option<i64>,
+    expiration_required: bool,
+    longest_grace: Option<i64>,
+    most_active_tokens_per_user: Option<i32>,
+    allowed_scopes: Vec<String>,
+    updated_by: Option<String>,
+    update_time: Option<OffsetDateTime>,
+}
+
+/// What binds a token that is to be made or changed.
+#[derive(Debug)]
+pub struct Terms {
+    /// The policy of its organization, which stays until the transaction ends.
+    pub policy: Policy,
+    /// How many tokens of its user are active beside it; zero where the policy does not ask.
+    pub others: u32,
+    /// When they were counted: no earlier than whoever was counted before.
+    pub count_time: OffsetDateTime,
+    /// The transaction's time.
+    pub now: OffsetDateTime,
+}
+
+/// Builds the query for an organization's [`PolicyRow`] whose text ends with the given clauses.
+macro_rules! select_policy {
+    ($organization:expr, $clauses:literal) => {
+        sqlx::query_as!(
+            PolicyRow,
+            "SELECT longest_lifetime, expiration_required, longest_grace, most_active_tokens_per_user,
+                 allowed_scopes, updated_by, update_time
+             FROM policies WHERE organization_id = $1 "
+                + $clauses,
+            $organization.as_str()
+        )
+    };
+}
+
+impl Store {
+    /// Reads an organization's policy; one that was never set allows everything.
+    ///
+    /// # Errors
+    /// [`StoreError`], as for every call of the store.
+    pub async fn read_policy(&self, organization_id: &OrganizationId) -> Result<StoredPolicy, StoreError> {
+        self.within(async {
+            let row = select_policy!(organization_id, "").fetch_optional(self.pool()?).await?;
+            row.map_or_else(|| Ok(StoredPolicy::default()), StoredPolicy::try_from)
+        })
+        .await
+    }
+
+    /// Sets an organization's policy, in place of all that it was, when `allow` agrees. Waits for what is being
+    /// made under the old one. The inner result is `allow`'s own refusal, or the caller's.
+    ///
+    /// # Errors
+    /// [`StoreError`], as for every call of the store; the outcome may be unknown then, and a repeat is safe.
+    pub async fn update_policy<E: From<CredentialError>>(
+        &self,
+        caller: &Caller,
+        organization_id: &OrganizationId,
+        policy: &Policy,
+        allow: impl Fn(&Caller) -> Result<(), E>,
+    ) -> Result<Result<StoredPolicy, E>, StoreError> {
+        self.retrying(async || {
+            let mut transaction = self.begin().await?;
+            put_row(&mut transaction, organization_id).await?;
+            select_policy!(organization_id, "FOR UPDATE").fetch_one(&mut *transaction).await?;
+            let caller = match lock_caller(&mut transaction, caller, None).await? {
+                Ok((caller, _)) => caller,
+                Err(refusal) => return Ok(Err(refusal.into())),
+            };
+            if let Err(refusal) = allow(&caller) {
+                return Ok(Err(refusal));
+            }
+            let scopes: Vec<String> =
+                policy.allowed_scopes.iter().map(|scope| scope.as_str().to_owned()).collect();
+            sqlx::query!(
+                "UPDATE policies SET longest_lifetime = $2, expiration_required = $3, longest_grace = $4,
+                     most_active_tokens_per_user = $5, allowed_scopes = $6, updated_by = $7, update_time = now()
+                 WHERE organization_id = $1",
+                organization_id.as_str(),
+                policy.longest_lifetime.map(Duration::whole_seconds),
+                policy.expiration_required,
+                policy.longest_grace.map(Duration::whole_seconds),
+                policy.most_active_tokens.map(|most| i32::try_from(most).unwrap_or(i32::MAX)),
+                &scopes,
+                caller.principal.to_string()
+            )
+            .execute(&mut *transaction)
+            .await?;
+            let stored = select_policy!(organization_id, "").fetch_one(&mut *transaction).await?;
+            transaction.commit().await?;
+            Ok(Ok(stored.try_into()?))
+        })
+        .await
+    }
+}
+
+/// Reads the policy of an organization, which nobody changes until the transaction ends. Before any other lock.
+pub(super) async fn hold(
+    transaction: &mut PgConnection,
+    organization_id: &OrganizationId,
+) -> Result<Policy, StoreError> {
+    if let Some(row) = select_policy!(organization_id, "FOR SHARE").fetch_optional(&mut *transaction).await? {
+        return Ok(StoredPolicy::try_from(row)?.policy);
+    }
+    put_row(transaction, organization_id).await?;
+    let row = select_policy!(organization_id, "FOR SHARE").fetch_one(transaction).await?;
+    Ok(StoredPolicy::try_from(row)?.policy)
+}
+
+/// Sees that the organization's row is there: a lock needs one. In a statement of its own, so that the next one
+/// sees the row of whoever was faster.
+async fn put_row(transaction: &mut PgConnection, organization_id: &OrganizationId) -> Result<(), StoreError> {
+    sqlx::query!(
+        "INSERT INTO policies (organization_id) VALUES ($1) ON CONFLICT DO NOTHING",
+        organization_id.as_str()
+    )
+    .execute(transaction)
+    .await?;
+    Ok(())
+}
+
+/// Takes the lock of a user whose token is to be made: shared, but alone where the policy has their tokens
+/// counted, so that nobody else makes one between the count and the commit.
+pub(super) async fn lock_owner(
+    transaction: &mut PgConnection,
+    policy: &Policy,
+    organization_id: &OrganizationId,
+    user_id: &UserId,
+) -> Result<(), StoreError> {
+    // Chosen before the first lock: of two that hold it shared, neither could go on to hold it alone.
+    match policy.most_active_tokens {
+        None => owners::lock_shared(transaction, organization_id, user_id).await,
+        Some(_) => owners::lock_alone(transaction, organization_id, user_id).await,
+    }
+}
+
+/// Completes the terms: counts the active tokens of a user beside one that is to be replaced, if the policy asks;
+/// those that have a successor do not count, disabled ones do. Only under [`lock_owner`], in a later statement.
+pub(super) async fn terms(
+    transaction: &mut PgConnection,
+    (policy, now): (Policy, OffsetDateTime),
+    (organization_id, user_id): (&OrganizationId, &UserId),
+    replaced: Option<TokenId>,
+) -> Result<Terms, StoreError> {
+    if policy.most_active_tokens.is_none() {
+        return Ok(Terms { policy, others: 0, count_time: now, now });
+    }
+    // By the statement's time: that of a transaction that has waited for the lock is earlier than what was
+    // counted before it.
+    let row = sqlx::query!(
+        r#"SELECT count(*) AS "others!", statement_timestamp() AS "count_time!" FROM tokens t
+           WHERE organization_id = $1 AND user_id = $2 AND revoke_time IS NULL
+               AND (expire_time IS NULL OR expire_time > statement_timestamp())
+               AND NOT scopes @> ARRAY[$3::text] AND id IS DISTINCT FROM $4
+               AND NOT EXISTS (SELECT FROM tokens s WHERE s.rotated_from = t.id)"#,
+        organization_id.as_str(),
+        user_id.as_str(),
+        ReservedScope::Root.word(),
+        replaced.map(rows::uuid)
+    )
+    .fetch_one(transaction)
+    .await?;
+    let others = u32::try_from(row.others).unwrap_or(u32::MAX);
+    Ok(Terms { policy, others, count_time: row.count_time, now })
+}
+
+impl TryFrom<PolicyRow> for StoredPolicy {
+    type Error = StoreError;
+
+    fn try_from(row: PolicyRow) -> Result<Self, StoreError> {
+        let corrupt = |column| StoreError::Corrupt { table: "policies", column };
+        let scopes = row.allowed_scopes.iter().map(|text| Scope::parse(text)).collect::<Result<_, _>>();
+        let scopes = scopes.and_then(Scopes::new).map_err(|_| corrupt("allowed_scopes"))?;
+        let most = row.most_active_tokens_per_user.map(u32::try_from).transpose();
+        Ok(Self {
+            policy: Policy {
+                longest_lifetime: row.longest_lifetime.map(Duration::seconds),
+                expiration_required: row.expiration_required,
+                longest_grace: row.longest_grace.map(Duration::seconds),
+                most_active_tokens: most.map_err(|_| corrupt("most_active_tokens_per_user"))?,
+                allowed_scopes: scopes,
+            },
+            updated_by: row.updated_by,
+            update_time: row.update_time,
+        })
+    }
+}

@@ -1,0 +1,125 @@
+//! How many active tokens a user may have: exactly so many, whoever asks at once.
+
+use tokend::grpc::proto::{
+    CreateTokenRequest, DisableTokenRequest, Policy, RotateTokenRequest, UpdateTokenRequest,
+    update_token_request,
+};
+
+use super::policy::{forbidden, seconds, set};
+use crate::support::client::{created, mask, ordinary, revoked, rotated, rotation, texts};
+use crate::support::replica::Replica;
+
+fn at_most(most: i32) -> Policy {
+    Policy { most_active_tokens_per_user: most, ..Default::default() }
+}
+
+#[tokio::test]
+async fn of_two_hundred_creations_at_once_on_two_replicas_exactly_so_many_succeed() {
+    let replica = Replica::start().await;
+    let other = replica.installation.serve(replica.installation.config()).await;
+    set(&mut replica.root(), at_most(7)).await;
+
+    let all: Vec<_> = (0..200)
+        .map(|number| {
+            let mut root = if number % 2 == 0 { replica.root() } else { other.root() };
+            tokio::spawn(async move {
+                loop {
+                    match root.create_token(ordinary()).await {
+                        // Too many at once is no answer to whether there is room.
+                        Err(status) if status.code() != tonic::Code::FailedPrecondition => {}
+                        outcome => return outcome,
+                    }
+                }
+            })
+        })
+        .collect();
+    let mut made = 0;
+    for one in all {
+        match one.await.unwrap() {
+            Ok(_) => made += 1,
+            refused => forbidden(refused, "most_active_tokens_per_user"),
+        }
+    }
+
+    assert_eq!(made, 7);
+    let count = "SELECT count(*) FROM tokens WHERE user_id = 'ada'";
+    assert_eq!(replica.installation.database.count(count).await, 7);
+}
+
+#[tokio::test]
+async fn creations_and_rotations_at_once_never_exceed_the_quota() {
+    let replica = Replica::start().await;
+    let mut root = replica.root();
+    set(&mut root, at_most(10)).await;
+    let mut ids = Vec::new();
+    for _ in 0..5 {
+        ids.push(created(&mut root, ordinary()).await.token.unwrap().id);
+    }
+
+    let creations: Vec<_> = (0..20)
+        .map(|_| {
+            let mut root = replica.root();
+            tokio::spawn(async move { root.create_token(ordinary()).await.is_ok() })
+        })
+        .collect();
+    let rotations: Vec<_> = ids
+        .into_iter()
+        .map(|id| {
+            let mut root = replica.root();
+            let request = RotateTokenRequest { grace_period: Some(seconds(3600)), ..rotation(&id) };
+            tokio::spawn(async move { rotated(&mut root, request).await })
+        })
+        .collect();
+    for one in rotations {
+        one.await.unwrap();
+    }
+    for one in creations {
+        one.await.unwrap();
+    }
+
+    let counted = "SELECT count(*) FROM tokens t WHERE user_id = 'ada' AND expire_time IS NULL
+        AND NOT EXISTS (SELECT FROM tokens s WHERE s.rotated_from = t.id)";
+    assert_eq!(replica.installation.database.count(counted).await, 10);
+}
+
+#[tokio::test]
+async fn what_has_ended_or_has_a_successor_does_not_count_and_what_is_disabled_does() {
+    let replica = Replica::start().await;
+    let mut root = replica.root();
+    let first = created(&mut root, ordinary()).await.token.unwrap().id;
+    let second = created(&mut root, ordinary()).await.token.unwrap().id;
+    set(&mut root, at_most(2)).await;
+
+    root.disable_token(DisableTokenRequest { token_id: second.clone() }).await.unwrap();
+    forbidden(root.create_token(ordinary()).await, "most_active_tokens_per_user");
+    let graced = RotateTokenRequest { grace_period: Some(seconds(3600)), ..rotation(&first) };
+    rotated(&mut root, graced).await;
+    forbidden(root.create_token(ordinary()).await, "most_active_tokens_per_user");
+    revoked(&mut root, &second, "").await;
+    let third = created(&mut root, ordinary()).await.token.unwrap().id;
+    forbidden(root.create_token(ordinary()).await, "most_active_tokens_per_user");
+    created(&mut root, CreateTokenRequest { user_id: "bob".to_owned(), ..ordinary() }).await;
+    let root_token = CreateTokenRequest { scopes: texts(&["tokend:root"]), ..ordinary() };
+    created(&mut root, root_token).await;
+
+    set(&mut root, at_most(1)).await;
+    rotated(&mut root, rotation(&third)).await;
+}
+
+#[tokio::test]
+async fn a_token_with_a_successor_is_not_kept_beyond_the_longest_grace_beside_it() {
+    let replica = Replica::start().await;
+    let mut root = replica.root();
+    set(&mut root, at_most(1)).await;
+    let old = created(&mut root, ordinary()).await.token.unwrap().id;
+    let graced = RotateTokenRequest { grace_period: Some(seconds(3600)), ..rotation(&old) };
+    rotated(&mut root, graced).await;
+
+    let eternal = UpdateTokenRequest {
+        token_id: old,
+        expiration: Some(update_token_request::Expiration::NoExpiration(true)),
+        update_mask: mask(&["expiration"]),
+        ..Default::default()
+    };
+    forbidden(root.update_token(eternal).await, "longest_grace");
+}
