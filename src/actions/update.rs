@@ -37,12 +37,12 @@ impl Actions {
         change: &TokenChange,
     ) -> Result<(Token, OffsetDateTime), ActionError> {
         caller.require(Permission::Write)?;
-        // For its organization, which never changes; judged inside the transaction.
+        // For its owner, who never changes; judged inside the transaction.
         let (found, _) = self.store.read_token(id).await?.ok_or(ActionError::NotFound)?;
         let apply = |caller: &Caller, token: Option<&Token>, rotation, terms: &Terms| {
             apply(caller, token, change, rotation, terms)
         };
-        self.store.update_token(caller, (id, &found.organization_id), apply).await?
+        self.store.update_token(caller, id, (&found.organization_id, &found.user_id), apply).await?
     }
 }
 
@@ -75,10 +75,15 @@ fn apply(
     if change.expiration.is_some() || !Policy::binds(before) {
         terms.policy.allows_end(&after)?;
     }
-    if let (Some(_), Some(rotation)) = (change.expiration, rotation)
-        && terms.policy.limits_graces()
-    {
-        terms.policy.allows_grace(&after, rotation)?;
+    match rotation {
+        Some(rotation) if change.expiration.is_some() && terms.policy.limits_graces() => {
+            terms.policy.allows_grace(&after, rotation)?;
+        }
+        // It has not been counted so far.
+        None if !Policy::binds(before) && before.state(now) != TokenState::Expired => {
+            terms.policy.allows_another(&after, terms.others)?;
+        }
+        _ => {}
     }
     Ok(after)
 }

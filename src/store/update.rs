@@ -10,26 +10,27 @@ use super::policies::{self, Terms};
 use super::rows;
 use super::tokens::{lock_caller, lock_token};
 use super::{Store, StoreError};
-use crate::domain::{Caller, CredentialError, OrganizationId, Token};
+use crate::domain::{Caller, CredentialError, OrganizationId, Token, UserId};
 use crate::secret::TokenId;
 
 impl Store {
-    /// Writes what `apply` makes of the token, for the caller as it stands in this transaction, under the
+    /// Writes what `apply` makes of this user's token, for the caller as it stands in this transaction, under the
     /// organization's terms; it is also told when a successor was made for it. Returned with the transaction's
-    /// time. The inner result is `apply`'s own refusal, or the
-    /// caller's.
+    /// time. The inner result is `apply`'s own refusal, or the caller's.
     ///
     /// # Errors
     /// [`StoreError`], as for every call of the store; the outcome may be unknown then, and a repeat is safe.
     pub async fn update_token<E: From<CredentialError>>(
         &self,
         caller: &Caller,
-        (id, organization_id): (TokenId, &OrganizationId),
+        id: TokenId,
+        owner: (&OrganizationId, &UserId),
         apply: impl Fn(&Caller, Option<&Token>, Option<OffsetDateTime>, &Terms) -> Result<Token, E>,
     ) -> Result<Result<(Token, OffsetDateTime), E>, StoreError> {
         self.retrying(async || {
             let mut transaction = self.begin().await?;
-            let policy = policies::hold(&mut transaction, organization_id).await?;
+            let policy = policies::hold(&mut transaction, owner.0).await?;
+            policies::lock_owner(&mut transaction, &policy, owner.0, owner.1).await?;
             let (caller, now) = match lock_caller(&mut transaction, caller, Some(id)).await? {
                 Ok(judged) => judged,
                 Err(refusal) => return Ok(Err(refusal.into())),
@@ -40,7 +41,7 @@ impl Store {
                     .fetch_optional(&mut *transaction)
                     .await?
                     .map(|row| row.create_time);
-            let terms = Terms { policy, others: 0, count_time: now, now };
+            let terms = policies::terms(&mut transaction, (policy, now), owner, Some(id)).await?;
             let token = match apply(&caller, before.as_ref(), rotation, &terms) {
                 Ok(token) => token,
                 Err(refusal) => return Ok(Err(refusal)),

@@ -123,3 +123,24 @@ async fn a_token_with_a_successor_is_not_kept_beyond_the_longest_grace_beside_it
     };
     forbidden(root.update_token(eternal).await, "longest_grace");
 }
+
+#[tokio::test]
+async fn a_root_token_that_becomes_an_ordinary_one_needs_room() {
+    let replica = Replica::start().await;
+    let mut root = replica.root();
+    set(&mut root, at_most(1)).await;
+    let first = created(&mut root, ordinary()).await.token.unwrap().id;
+    let root_token = CreateTokenRequest { scopes: texts(&["tokend:root"]), ..ordinary() };
+    let second = created(&mut root, root_token).await.token.unwrap().id;
+    let lowering = UpdateTokenRequest {
+        token_id: second,
+        scopes: texts(&["repo:a"]),
+        update_mask: mask(&["scopes"]),
+        ..Default::default()
+    };
+
+    forbidden(root.update_token(lowering.clone()).await, "most_active_tokens_per_user");
+
+    revoked(&mut root, &first, "").await;
+    root.update_token(lowering).await.unwrap();
+}
