@@ -4,6 +4,7 @@
 
 pub mod access;
 pub mod certificate;
+pub mod enforcement;
 pub mod event;
 pub mod fields;
 pub mod networks;

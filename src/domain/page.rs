@@ -111,14 +111,7 @@ impl Listing {
     /// Writes the page token that continues after `position`.
     #[must_use]
     pub fn page_token(&self, position: &Position, keyring: &Keyring) -> String {
-        let mut bytes = [0; PAYLOAD + TAG];
-        bytes[0] = VERSION;
-        let micros = position.time.map_or(TIME_NEVER, unix_micros);
-        bytes[1..9].copy_from_slice(&micros.to_be_bytes());
-        bytes[9..PAYLOAD].copy_from_slice(&position.id.to_bytes());
-        let tag = keyring.sign_page(&self.bound(&bytes[..PAYLOAD]));
-        bytes[PAYLOAD..].copy_from_slice(&tag);
-        URL_SAFE_NO_PAD.encode(bytes)
+        position.page_token(&self.filters(), keyring)
     }
 
     /// Reads a page token that this listing wrote.
@@ -126,30 +119,12 @@ impl Listing {
     /// # Errors
     /// Anything else.
     pub fn parse_page_token(&self, text: &str, keyring: &Keyring) -> Result<Position, PageTokenError> {
-        let bytes = URL_SAFE_NO_PAD.decode(text).map_err(|_| PageTokenError)?;
-        let (payload, tag) = bytes.split_at_checked(PAYLOAD).ok_or(PageTokenError)?;
-        let tag: &[u8; TAG] = tag.try_into().map_err(|_| PageTokenError)?;
-        if !keyring.verify_page(&self.bound(payload), tag) {
-            return Err(PageTokenError);
-        }
-        let (&[VERSION], rest) = payload.split_first_chunk().ok_or(PageTokenError)? else {
-            return Err(PageTokenError);
-        };
-        let (micros, rest) = rest.split_first_chunk().ok_or(PageTokenError)?;
-        let (id, _) = rest.split_first_chunk().ok_or(PageTokenError)?;
-        let time = match i64::from_be_bytes(*micros) {
-            TIME_NEVER => None,
-            micros => Some(
-                OffsetDateTime::from_unix_timestamp_nanos(i128::from(micros) * 1_000)
-                    .map_err(|_| PageTokenError)?,
-            ),
-        };
-        Ok(Position { time, id: TokenId::from_bytes(*id) })
+        Position::parse_page_token(text, &self.filters(), keyring)
     }
 
-    /// Returns what the tag covers: the payload and every filter, each preceded by its length.
-    fn bound(&self, payload: &[u8]) -> Vec<u8> {
-        let mut bytes = payload.to_vec();
+    /// Returns every filter, each preceded by whether it is there and by its length.
+    fn filters(&self) -> Vec<u8> {
+        let mut bytes = Vec::new();
         let mut part = |part: Option<&[u8]>| match part {
             None => bytes.push(0),
             Some(part) => {
@@ -176,6 +151,47 @@ impl Listing {
         }
         part(self.name_contains.as_ref().map(|part| part.folded().as_bytes()));
         bytes
+    }
+}
+
+impl Position {
+    /// Writes the page token that continues after this position, for what has these filters alone.
+    #[must_use]
+    pub fn page_token(&self, filters: &[u8], keyring: &Keyring) -> String {
+        let mut bytes = [0; PAYLOAD + TAG];
+        bytes[0] = VERSION;
+        let micros = self.time.map_or(TIME_NEVER, unix_micros);
+        bytes[1..9].copy_from_slice(&micros.to_be_bytes());
+        bytes[9..PAYLOAD].copy_from_slice(&self.id.to_bytes());
+        let tag = keyring.sign_page(&[&bytes[..PAYLOAD], filters].concat());
+        bytes[PAYLOAD..].copy_from_slice(&tag);
+        URL_SAFE_NO_PAD.encode(bytes)
+    }
+
+    /// Reads a page token that was written for these filters.
+    ///
+    /// # Errors
+    /// Anything else.
+    pub fn parse_page_token(text: &str, filters: &[u8], keyring: &Keyring) -> Result<Self, PageTokenError> {
+        let bytes = URL_SAFE_NO_PAD.decode(text).map_err(|_| PageTokenError)?;
+        let (payload, tag) = bytes.split_at_checked(PAYLOAD).ok_or(PageTokenError)?;
+        let tag: &[u8; TAG] = tag.try_into().map_err(|_| PageTokenError)?;
+        if !keyring.verify_page(&[payload, filters].concat(), tag) {
+            return Err(PageTokenError);
+        }
+        let (&[VERSION], rest) = payload.split_first_chunk().ok_or(PageTokenError)? else {
+            return Err(PageTokenError);
+        };
+        let (micros, rest) = rest.split_first_chunk().ok_or(PageTokenError)?;
+        let (id, _) = rest.split_first_chunk().ok_or(PageTokenError)?;
+        let time = match i64::from_be_bytes(*micros) {
+            TIME_NEVER => None,
+            micros => Some(
+                OffsetDateTime::from_unix_timestamp_nanos(i128::from(micros) * 1_000)
+                    .map_err(|_| PageTokenError)?,
+            ),
+        };
+        Ok(Self { time, id: TokenId::from_bytes(*id) })
     }
 }
 

@@ -3,7 +3,7 @@
 
 use time::{Duration, OffsetDateTime};
 
-use super::scope::{ReservedScope, Scopes};
+use super::scope::{ReservedScope, Scope, Scopes};
 use super::token::Token;
 
 /// The longest that a rotated token may still be good for, whatever a policy says.
@@ -22,6 +22,8 @@ pub struct Policy {
     pub most_active_tokens: Option<u32>,
     /// What covers every scope that a token may have; empty: any scope.
     pub allowed_scopes: Scopes,
+    /// A superseded token that is used to rotate takes its family with it.
+    pub reuse_detection: bool,
 }
 
 /// A policy as it is stored.
@@ -102,11 +104,16 @@ impl Policy {
     /// # Errors
     /// No allowed scope covers one of them.
     pub fn allows_scopes(&self, token: &Token) -> Result<(), Rule> {
+        if self.excess(token).is_empty() { Ok(()) } else { Err(Rule::AllowedScopes) }
+    }
+
+    /// Returns the scopes of a token that it may not have.
+    #[must_use]
+    pub fn excess(&self, token: &Token) -> Vec<Scope> {
         if self.allowed_scopes.iter().next().is_none() || !Self::binds(token) {
-            return Ok(());
+            return Vec::new();
         }
-        let allowed = || self.allowed_scopes.iter().map(|scope| scope.as_str().as_bytes());
-        if token.scopes.not_covered_by(allowed).is_empty() { Ok(()) } else { Err(Rule::AllowedScopes) }
+        token.scopes.not_covered_by(|| self.allowed_scopes.iter().map(|scope| scope.as_str().as_bytes()))
     }
 
     /// Demands that a token, rotated at `rotation`, is good no longer than a grace after it.
@@ -114,9 +121,14 @@ impl Policy {
     /// # Errors
     /// It is.
     pub fn allows_grace(&self, rotated: &Token, rotation: OffsetDateTime) -> Result<(), Rule> {
-        let latest = rotation + self.longest_grace.unwrap_or(MAX_GRACE);
-        let keeps = rotated.expire_time.is_some_and(|end| end <= latest);
+        let keeps = rotated.expire_time.is_some_and(|end| end <= self.grace_end(rotation));
         if keeps || !Self::binds(rotated) { Ok(()) } else { Err(Rule::LongestGrace) }
+    }
+
+    /// Returns the latest end of a token that was rotated at `rotation`.
+    #[must_use]
+    pub fn grace_end(&self, rotation: OffsetDateTime) -> OffsetDateTime {
+        rotation + self.longest_grace.unwrap_or(MAX_GRACE)
     }
 
     /// Tells whether the end of a rotated token matters: where graces are limited, and where tokens are counted,
@@ -141,7 +153,6 @@ impl Policy {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::Scope;
     use crate::domain::token::tests::token;
 
     fn allowing(scopes: &[&str]) -> Policy {

@@ -45,6 +45,11 @@ impl Callers {
         }
     }
 
+    /// Returns what a request presents as its secret, proven or not.
+    pub(super) fn presented<M>(request: &Request<M>) -> Option<&str> {
+        bearer(request.metadata()).ok()
+    }
+
     /// Does the same from a fresh cache; `None` when that cannot tell, or the credential is not good.
     pub(super) fn authenticate_now<M>(&self, engine: &Engine, request: &Request<M>) -> Option<Credential> {
         let peer = request.extensions().get::<Peer>();

@@ -6,10 +6,12 @@ use tracing::{Span, field};
 use super::changes::{self, Target};
 use super::error::CallError;
 use super::proto::{
-    RevokeTokenRequest, RevokeTokenResponse, RevokeUserTokensRequest, RevokeUserTokensResponse,
-    RotateTokenRequest, RotateTokenResponse, UpdateTokenRequest, UpdateTokenResponse, revoke_token_request,
+    EnforcePolicyRequest, EnforcePolicyResponse, RevokeTokenRequest, RevokeTokenResponse,
+    RevokeUserTokensRequest, RevokeUserTokensResponse, RotateTokenRequest, RotateTokenResponse,
+    UpdateTokenRequest, UpdateTokenResponse, revoke_token_request,
 };
 use super::service::TokenApi;
+use super::{convert, policies};
 use crate::actions::ActionError;
 use crate::actions::revoke::{RevokeToken, Right};
 use crate::domain::{Caller, Permission, Token};
@@ -105,6 +107,22 @@ impl TokenApi {
         let switched = self.actions.switch_token(caller, id, usability).await?;
         record_owner(&switched.token);
         Ok(switched)
+    }
+
+    pub(super) async fn enforce(
+        &self,
+        credential: &Credential,
+        message: &EnforcePolicyRequest,
+    ) -> Result<EnforcePolicyResponse, CallError> {
+        let caller = credential.caller();
+        caller.require(Permission::Root)?;
+        let organization_id = convert::organization(&message.organization_id)?;
+        let forgetting = self.engine.forgetting_what_changes();
+        let touch = |ids: &[TokenId]| forgetting.also(ids);
+        let enforced =
+            self.actions.enforce_policy(caller, organization_id, &message.page_token, &touch).await?;
+        tracing::info!(changed = enforced.0.breaches.len(), "policy enforced on a page of tokens");
+        Ok(policies::enforce_response(enforced))
     }
 
     /// Finds the token that a secret proves.

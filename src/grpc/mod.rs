@@ -15,6 +15,7 @@ mod reply;
 mod service;
 mod status;
 mod stream;
+mod suspicion;
 mod watch;
 
 pub use callers::Callers;

@@ -1,9 +1,14 @@
 //! Policies' messages, to the domain and back, by pure functions. Called by the service alone.
 
-use time::Duration;
+use time::{Duration, OffsetDateTime};
 
-use super::convert::{optional, scopes, timestamp};
-use super::proto::{self, GetPolicyResponse, UpdatePolicyRequest, UpdatePolicyResponse};
+use super::convert::{optional, scopes, timestamp, token};
+use super::proto::{
+    self, CheckPolicyRequest, CheckPolicyResponse, EnforcePolicyResponse, GetPolicyResponse, PolicyBreach,
+    UpdatePolicyRequest, UpdatePolicyResponse,
+};
+use crate::actions::enforcement::BreachPage;
+use crate::domain::enforcement::{Breach, Remedy};
 use crate::domain::policy::{MAX_GRACE, Policy, StoredPolicy};
 use crate::domain::{FieldError, OrganizationId, Scope, Violations};
 
@@ -23,6 +28,54 @@ pub(super) fn update_request(
     violations.finish(organization_id.zip(policy))
 }
 
+pub(super) fn check_request(
+    message: &CheckPolicyRequest,
+) -> Result<(Option<OrganizationId>, Option<Policy>), Violations> {
+    let mut violations = Violations::default();
+    let organization_id =
+        violations.take("organization_id", optional(&message.organization_id, OrganizationId::parse));
+    let policy = match &message.policy {
+        None => Some(None),
+        Some(message) => policy(message, &mut violations).map(Some),
+    };
+    violations.finish(organization_id.zip(policy))
+}
+
+pub(super) fn check_response(page: BreachPage) -> CheckPolicyResponse {
+    CheckPolicyResponse {
+        breaches: page.breaches.iter().map(breach).collect(),
+        next_page_token: page.next_page_token.unwrap_or_default(),
+    }
+}
+
+pub(super) fn enforce_response(
+    (page, effective_time): (BreachPage, OffsetDateTime),
+) -> EnforcePolicyResponse {
+    EnforcePolicyResponse {
+        breaches: page.breaches.iter().map(breach).collect(),
+        next_page_token: page.next_page_token.unwrap_or_default(),
+        effective_time: Some(timestamp(effective_time)),
+    }
+}
+
+fn breach(breach: &Breach) -> PolicyBreach {
+    let (new_expire_time, removed_scopes, revoked) = match &breach.remedy {
+        Remedy::Revoke(_) => (None, Vec::new(), true),
+        Remedy::Narrow { expire_time, scopes } => (
+            expire_time.map(timestamp),
+            scopes.iter().map(|scope| scope.as_str().to_owned()).collect(),
+            false,
+        ),
+    };
+    PolicyBreach {
+        rules: breach.rules.iter().map(|rule| rule.word().to_owned()).collect(),
+        token: Some(token(&breach.token, breach.judge_time)),
+        new_expire_time,
+        removed_scopes,
+        revoked,
+    }
+}
+
 fn policy(message: &proto::Policy, violations: &mut Violations) -> Option<Policy> {
     let lifetime = message.longest_lifetime.map(|given| whole_seconds(given, Duration::SECOND, MAX_LIFETIME));
     let lifetime = violations.take("policy.longest_lifetime", lifetime.transpose());
@@ -38,6 +91,7 @@ fn policy(message: &proto::Policy, violations: &mut Violations) -> Option<Policy
         longest_grace: grace?,
         most_active_tokens: most.map(|most| Some(most).filter(|most| *most > 0))?,
         allowed_scopes: allowed_scopes?,
+        reuse_detection: message.reuse_detection,
     })
 }
 
@@ -83,5 +137,6 @@ fn message(policy: &Policy) -> proto::Policy {
         most_active_tokens_per_user: i32::try_from(policy.most_active_tokens.unwrap_or(0))
             .unwrap_or(i32::MAX),
         allowed_scopes: policy.allowed_scopes.iter().map(Scope::as_str).map(str::to_owned).collect(),
+        reuse_detection: policy.reuse_detection,
     }
 }

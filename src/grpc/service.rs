@@ -12,8 +12,9 @@ use super::callers::Callers;
 use super::convert::Wanted;
 use super::error::CallError;
 use super::proto::{
-    CreateTokenRequest, CreateTokenResponse, DisableTokenRequest, DisableTokenResponse, EnableTokenRequest,
-    EnableTokenResponse, GetPolicyRequest, GetPolicyResponse, GetTokenRequest, GetTokenResponse,
+    CheckPolicyRequest, CheckPolicyResponse, CreateTokenRequest, CreateTokenResponse, DisableTokenRequest,
+    DisableTokenResponse, EnableTokenRequest, EnableTokenResponse, EnforcePolicyRequest,
+    EnforcePolicyResponse, GetPolicyRequest, GetPolicyResponse, GetTokenRequest, GetTokenResponse,
     ListTokenEventsRequest, ListTokenEventsResponse, ListTokensRequest, ListTokensResponse,
     RevokeTokenRequest, RevokeTokenResponse, RevokeUserTokensRequest, RevokeUserTokensResponse,
     RotateTokenRequest, RotateTokenResponse, UpdatePolicyRequest, UpdatePolicyResponse, UpdateTokenRequest,
@@ -22,6 +23,7 @@ use super::proto::{
 use super::reply::VerifyReply;
 use super::server::token_service_server::{TokenService, TokenServiceServer};
 use super::stream::VerifyAnswers;
+use super::suspicion::Suspicion;
 use super::watch::{WatchStream, Watcher};
 use super::{MAX_REQUEST_BYTES, audit, changes, convert, policies, status};
 use crate::actions::Actions;
@@ -80,6 +82,20 @@ impl TokenApi {
     where
         F: Future<Output = Result<A, CallError>> + 'a,
     {
+        self.call_or(rpc, request, |_, _| None, work).await
+    }
+
+    /// Does the same where a refused credential may mean more than its refusal: `suspect` says of what.
+    async fn call_or<'a, M, A, F>(
+        &'a self,
+        rpc: Rpc,
+        request: Request<M>,
+        suspect: impl FnOnce(&AuthenticateError, &Request<M>) -> Option<Suspicion>,
+        work: impl FnOnce(Credential, M) -> F,
+    ) -> Result<Response<A>, Status>
+    where
+        F: Future<Output = Result<A, CallError>> + 'a,
+    {
         let context = self.sampling.context(traceparent(&request));
         let (span, trace_id) = (self.span(rpc, &context), context.trace_id);
         let started = Instant::now();
@@ -99,7 +115,10 @@ impl TokenApi {
                         (_, Err(violations)) => Err(violations.into()),
                     }
                 }
-                Err(error) => Err(self.refuse(error, &request).await),
+                Err(error) => match self.follow(suspect(&error, &request), trace_id).await {
+                    Ok(()) => Err(self.refuse(error, &request).await),
+                    Err(error) => Err(error),
+                },
             };
             let outcome = conclude(outcome, started);
             let code = outcome.as_ref().map_or_else(Status::code, |_| Code::Ok);
@@ -295,7 +314,8 @@ impl TokenService for TokenApi {
         &self,
         request: Request<RotateTokenRequest>,
     ) -> Result<Response<RotateTokenResponse>, Status> {
-        self.call(Rpc::RotateToken, request, async |credential, message| {
+        let suspect = |error: &_, request: &Request<_>| self.suspect(error, request);
+        self.call_or(Rpc::RotateToken, request, suspect, async |credential, message| {
             self.rotate(&credential, message).await
         })
         .await
@@ -421,6 +441,31 @@ impl TokenService for TokenApi {
             let updated = self.actions.update_policy(caller, organization_id, &policy).await?;
             tracing::info!(organization.id = updated.0.as_str(), ?policy, "policy set");
             Ok(policies::update_response(updated))
+        })
+        .await
+    }
+
+    async fn check_policy(
+        &self,
+        request: Request<CheckPolicyRequest>,
+    ) -> Result<Response<CheckPolicyResponse>, Status> {
+        self.call(Rpc::CheckPolicy, request, async |credential, message| {
+            let caller = credential.caller();
+            caller.require(Permission::Read)?;
+            let (organization_id, policy) = policies::check_request(&message)?;
+            let checked =
+                self.actions.check_policy(caller, organization_id, policy, &message.page_token).await?;
+            Ok(policies::check_response(checked))
+        })
+        .await
+    }
+
+    async fn enforce_policy(
+        &self,
+        request: Request<EnforcePolicyRequest>,
+    ) -> Result<Response<EnforcePolicyResponse>, Status> {
+        self.call(Rpc::EnforcePolicy, request, async |credential, message| {
+            self.enforce(&credential, &message).await
         })
         .await
     }

@@ -48,10 +48,12 @@ pub enum Rpc {
     ListTokenEvents,
     GetPolicy,
     UpdatePolicy,
+    CheckPolicy,
+    EnforcePolicy,
 }
 
 impl Rpc {
-    const ALL: [Self; 15] = [
+    const ALL: [Self; 17] = [
         Self::CreateToken,
         Self::GetToken,
         Self::ListTokens,
@@ -67,6 +69,8 @@ impl Rpc {
         Self::ListTokenEvents,
         Self::GetPolicy,
         Self::UpdatePolicy,
+        Self::CheckPolicy,
+        Self::EnforcePolicy,
     ];
 
     /// Returns the RPC's name in the contract.
@@ -88,6 +92,8 @@ impl Rpc {
             Self::ListTokenEvents => "ListTokenEvents",
             Self::GetPolicy => "GetPolicy",
             Self::UpdatePolicy => "UpdatePolicy",
+            Self::CheckPolicy => "CheckPolicy",
+            Self::EnforcePolicy => "EnforcePolicy",
         }
     }
 }

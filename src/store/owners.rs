@@ -32,6 +32,21 @@ pub(super) async fn lock_alone(
     Ok(())
 }
 
+/// Does the same for several users, in an order of its own, so that two that do never wait for each other.
+pub(super) async fn lock_each_alone(
+    transaction: &mut PgConnection,
+    organization_id: &OrganizationId,
+    user_ids: impl Iterator<Item = &UserId>,
+) -> Result<(), StoreError> {
+    let mut keys: Vec<i64> = user_ids.map(|user_id| key(organization_id, user_id)).collect();
+    keys.sort_unstable();
+    keys.dedup();
+    sqlx::query!("SELECT pg_advisory_xact_lock(key) FROM unnest($1::bigint[]) AS key", &keys)
+        .fetch_all(transaction)
+        .await?;
+    Ok(())
+}
+
 /// Names the lock. Two users with the same name, one in 2^64, would only wait for each other.
 fn key(organization_id: &OrganizationId, user_id: &UserId) -> i64 {
     let mut digest = Sha256::new_with_prefix(b"tokend/owner-lock/1");

@@ -17,6 +17,7 @@ struct PolicyRow {
     longest_grace: Option<i64>,
     most_active_tokens_per_user: Option<i32>,
     allowed_scopes: Vec<String>,
+    reuse_detection: bool,
     updated_by: Option<String>,
     update_time: Option<OffsetDateTime>,
 }
@@ -40,7 +41,7 @@ macro_rules! select_policy {
         sqlx::query_as!(
             PolicyRow,
             "SELECT longest_lifetime, expiration_required, longest_grace, most_active_tokens_per_user,
-                 allowed_scopes, updated_by, update_time
+                 allowed_scopes, reuse_detection, updated_by, update_time
              FROM policies WHERE organization_id = $1 "
                 + $clauses,
             $organization.as_str()
@@ -88,7 +89,8 @@ impl Store {
                 policy.allowed_scopes.iter().map(|scope| scope.as_str().to_owned()).collect();
             sqlx::query!(
                 "UPDATE policies SET longest_lifetime = $2, expiration_required = $3, longest_grace = $4,
-                     most_active_tokens_per_user = $5, allowed_scopes = $6, updated_by = $7, update_time = now()
+                     most_active_tokens_per_user = $5, allowed_scopes = $6, reuse_detection = $7,
+                     updated_by = $8, update_time = now()
                  WHERE organization_id = $1",
                 organization_id.as_str(),
                 policy.longest_lifetime.map(Duration::whole_seconds),
@@ -96,6 +98,7 @@ impl Store {
                 policy.longest_grace.map(Duration::whole_seconds),
                 policy.most_active_tokens.map(|most| i32::try_from(most).unwrap_or(i32::MAX)),
                 &scopes,
+                policy.reuse_detection,
                 caller.principal.to_string()
             )
             .execute(&mut *transaction)
@@ -193,6 +196,7 @@ impl TryFrom<PolicyRow> for StoredPolicy {
                 longest_grace: row.longest_grace.map(Duration::seconds),
                 most_active_tokens: most.map_err(|_| corrupt("most_active_tokens_per_user"))?,
                 allowed_scopes: scopes,
+                reuse_detection: row.reuse_detection,
             },
             updated_by: row.updated_by,
             update_time: row.update_time,

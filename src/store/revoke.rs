@@ -11,7 +11,8 @@ use super::tokens::{lock_caller, lock_token};
 use super::{Store, StoreError, USER_DEADLINE, owners};
 use crate::domain::event::FieldChange;
 use crate::domain::{
-    Caller, CredentialError, OrganizationId, ReservedScopes, RevokeReason, Scope, Scopes, Token, UserId,
+    Caller, CredentialError, OrganizationId, Principal, ReservedScopes, RevokeReason, Scope, Scopes, Token,
+    UserId,
 };
 use crate::secret::TokenId;
 
@@ -90,10 +91,7 @@ impl Store {
                     return Ok(Ok(Some(target)));
                 }
                 touch(&ids);
-                revoke(&mut transaction, &ids, reason).await?;
-                let changes = given(reason);
-                events::append_all(&mut transaction, EventKind::Revoked, &ids, &changes, &caller.principal)
-                    .await?;
+                revoke_and_note(&mut transaction, &ids, reason, &caller.principal).await?;
                 let token = select_tokens!("WHERE id = $1", rows::uuid(id))
                     .fetch_one(&mut *transaction)
                     .await?
@@ -156,7 +154,7 @@ impl Store {
 }
 
 /// Locks what was rotated from a locked token, oldest first, until nothing more can be.
-async fn lock_line(transaction: &mut PgConnection, id: TokenId) -> Result<Vec<Token>, StoreError> {
+pub(super) async fn lock_line(transaction: &mut PgConnection, id: TokenId) -> Result<Vec<Token>, StoreError> {
     let mut line: Vec<Token> = Vec::new();
     loop {
         let last = line.last().map_or(id, |token| token.id);
@@ -182,21 +180,23 @@ async fn lock_line(transaction: &mut PgConnection, id: TokenId) -> Result<Vec<To
     }
 }
 
-async fn revoke(
+/// Revokes these locked tokens, and writes an event for each.
+pub(super) async fn revoke_and_note(
     transaction: &mut PgConnection,
     ids: &[TokenId],
     reason: &RevokeReason,
+    actor: &Principal,
 ) -> Result<(), StoreError> {
-    let ids: Vec<Uuid> = ids.iter().copied().map(rows::uuid).collect();
+    let uuids: Vec<Uuid> = ids.iter().copied().map(rows::uuid).collect();
     // The first time and reason stay, whoever gets here second.
     sqlx::query!(
         "UPDATE tokens SET revoke_time = now(), revoke_reason = $2 WHERE id = ANY($1) AND revoke_time IS NULL",
-        &ids,
+        &uuids,
         reason.as_str()
     )
-    .execute(transaction)
+    .execute(&mut *transaction)
     .await?;
-    Ok(())
+    events::append_all(transaction, EventKind::Revoked, ids, &given(reason), actor).await
 }
 
 /// Revokes what a user has, and returns it with the reserved scopes of all of it.

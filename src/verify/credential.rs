@@ -62,6 +62,12 @@ impl Engine {
         Ok(proven.then_some(id))
     }
 
+    /// Tells which token a text would prove, if it is the right secret; `None`: none.
+    #[must_use]
+    pub fn named(&self, text: &str) -> Option<TokenId> {
+        Secret::parse(text, &self.prefix).ok().map(|secret| secret.id())
+    }
+
     /// Makes a caller of the secret that it presents as its credential, from an address that is known or not.
     ///
     /// # Errors

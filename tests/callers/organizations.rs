@@ -1,9 +1,9 @@
 //! A caller acts in its own organization alone, unless its scopes say otherwise.
 
 use tokend::grpc::proto::{
-    CreateTokenRequest, DisableTokenRequest, EnableTokenRequest, GetPolicyRequest, GetTokenRequest,
-    ListTokenEventsRequest, ListTokensRequest, RevokeUserTokensRequest, UpdatePolicyRequest, Verdict,
-    VerifyStreamRequest, WatchTokensRequest,
+    CheckPolicyRequest, CreateTokenRequest, DisableTokenRequest, EnableTokenRequest, EnforcePolicyRequest,
+    GetPolicyRequest, GetTokenRequest, ListTokenEventsRequest, ListTokensRequest, RevokeUserTokensRequest,
+    UpdatePolicyRequest, Verdict, VerifyStreamRequest, WatchTokensRequest,
 };
 use tonic::{Code, Status};
 
@@ -101,6 +101,15 @@ async fn reach(caller: &mut Client, method: &str, id: &str, secret: &str) -> (Re
             let request = UpdatePolicyRequest { organization_id: "other".to_owned(), policy: None };
             let refusal = Barrier::Refused(Code::PermissionDenied, "SCOPE_MISSING");
             (caller.update_policy(request).await.map(drop), refusal)
+        }
+        "CheckPolicy" => {
+            let request = CheckPolicyRequest { organization_id: "other".to_owned(), ..Default::default() };
+            (caller.check_policy(request).await.map(drop), forbidden)
+        }
+        "EnforcePolicy" => {
+            let request = EnforcePolicyRequest { organization_id: "other".to_owned(), ..Default::default() };
+            let refusal = Barrier::Refused(Code::PermissionDenied, "SCOPE_MISSING");
+            (caller.enforce_policy(request).await.map(drop), refusal)
         }
         unknown => panic!("say here how {unknown} is kept within an organization"),
     }

@@ -15,11 +15,13 @@ const RESERVED: [&str; 5] =
 fn opened_by(method: &str) -> &'static [&'static str] {
     match method {
         "Verify" | "VerifyStream" => &["tokend:verify", "tokend:verify:any", "tokend:root"],
-        "GetToken" | "ListTokens" | "ListTokenEvents" | "GetPolicy" => &["tokend:read", "tokend:root"],
+        "GetToken" | "ListTokens" | "ListTokenEvents" | "GetPolicy" | "CheckPolicy" => {
+            &["tokend:read", "tokend:root"]
+        }
         "CreateToken" | "UpdateToken" | "RotateToken" | "RevokeToken" | "RevokeUserTokens"
         | "DisableToken" | "EnableToken" => &["tokend:write", "tokend:root"],
         "WatchTokens" => &["tokend:verify", "tokend:verify:any", "tokend:read", "tokend:root"],
-        "UpdatePolicy" => &["tokend:root"],
+        "UpdatePolicy" | "EnforcePolicy" => &["tokend:root"],
         unknown => panic!("say here which scopes open {unknown}"),
     }
 }

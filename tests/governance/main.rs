@@ -7,6 +7,7 @@
 mod support;
 
 mod ends;
+mod enforcement;
 mod events;
 mod policy;
 mod quota;

@@ -80,6 +80,7 @@ async fn a_policy_allows_everything_until_root_sets_it_whole() {
         longest_grace: Some(seconds(0)),
         most_active_tokens_per_user: 3,
         allowed_scopes: texts(&["repo:*", "tokend:read"]),
+        reuse_detection: true,
     };
 
     let request = |policy| UpdatePolicyRequest { organization_id: "acme".to_owned(), policy: Some(policy) };

@@ -11,6 +11,7 @@ mod leavers;
 mod lost_replies;
 mod possession;
 mod repeats;
+mod reuse;
 mod rotation;
 mod self_rotation;
 

@@ -129,3 +129,39 @@ fn a_policy_is_set_and_shown_by_commands() {
     assert_eq!(create.status.code(), Some(1));
     assert!(text(&create.stderr).contains("POLICY_FORBIDS"), "{}", text(&create.stderr));
 }
+
+#[test]
+fn a_dry_run_and_enforcement_tell_what_becomes_of_each_token() {
+    let place = Place::new();
+    let mut server = place.serve();
+    let address = server.ready();
+    let root = place.root_secret();
+    let tokend = |arguments: &[&str]| operate(&address, &root, arguments, "");
+    let create =
+        |name| ["token", "create", "--user", "ada", "--name", name, "--no-expiration", "--scope", "a"];
+    let old = printed(tokend(&create("old")));
+    let new = printed(tokend(&create("new")));
+    let (old, new) = (&old[5..27], &new[5..27]);
+    let rules = ["--longest-lifetime", "7d", "--expiration-required", "--most-active-tokens-per-user", "1"];
+
+    let tried = tokend(&[&["policy", "dry-run"], &rules[..]].concat());
+    assert!(text(&tried.stderr).starts_with("2 tokens break the policy"), "{}", text(&tried.stderr));
+    let tried = printed(tried);
+    let first = format!("{old}  ada  old  expiration_required,most_active_tokens_per_user: is revoked\n");
+    let second = format!("{new}  ada  new  expiration_required: expires ");
+    assert!(tried.starts_with(&first) && tried.contains(&second), "{tried}");
+    let untried = printed(tokend(&["policy", "dry-run"]));
+    assert_eq!(untried, "", "no policy is set");
+
+    printed(tokend(&[&["policy", "set", "--reuse-detection"], &rules[..]].concat()));
+    assert_eq!(printed(tokend(&["policy", "dry-run"])), tried);
+    let done = printed(tokend(&["policy", "enforce", "--json"]));
+    let done: Vec<serde_json::Value> = done.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!((&done[0]["token"]["id"], &done[0]["revoked"]), (&old.into(), &true.into()));
+    assert_eq!((&done[1]["token"]["id"], &done[1]["rules"][0]), (&new.into(), &"expiration_required".into()));
+    let shown = json(tokend(&["token", "get", new, "--json"]));
+    assert_eq!(shown["expireTime"], done[1]["newExpireTime"]);
+    let again = tokend(&["policy", "enforce"]);
+    assert!(text(&again.stderr).starts_with("0 tokens put right, known everywhere from "));
+    assert!(printed(tokend(&["policy", "get"])).contains("\nreuse             revokes\n"));
+}

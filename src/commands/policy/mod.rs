@@ -1,17 +1,22 @@
 //! `tokend policy …`: what an organization allows its tokens, over gRPC, to a running tokend.
 
+mod breaches;
+mod rules;
+
 use std::io;
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use serde::Serialize;
 
+use rules::{PolicyJson, RuleFlags};
+
 use super::client::{AddressFlag, Client, ClientError};
 use super::output::{aligned, rfc3339, to_the_second, write_json_line};
-use super::token::{CALLER, parse_ttl, print};
+use super::token::{CALLER, print};
 use super::{CommandError, RpcError, single_threaded};
 use crate::config::Environment;
-use crate::grpc::proto::{GetPolicyRequest, GetPolicyResponse, Policy, UpdatePolicyRequest};
+use crate::grpc::proto::{GetPolicyRequest, GetPolicyResponse, UpdatePolicyRequest};
 
 /// `tokend policy …`
 #[derive(Subcommand)]
@@ -24,6 +29,17 @@ pub(super) enum PolicyCommand {
     /// Binds what is created, rotated or changed from then on. Needs a root caller.
     #[command(after_help = CALLER)]
     Set(SetFlags),
+    /// Tell which tokens a policy would break that are there already; changes nothing
+    ///
+    /// The policy is the one that is given here, as with set; without one, the organization's own.
+    #[command(after_help = CALLER)]
+    DryRun(SetFlags),
+    /// Put tokens that are there already within their organization's policy
+    ///
+    /// Brings ends forward, takes scopes, revokes what cannot be kept: what dry-run tells. Needs a root
+    /// caller. May be broken off, and run again.
+    #[command(after_help = CALLER)]
+    Enforce(GetFlags),
 }
 
 /// Flags of all of them.
@@ -41,14 +57,14 @@ struct Target {
     json: bool,
 }
 
-/// Flags of `tokend policy get`.
+/// Flags of `tokend policy get` and `tokend policy enforce`.
 #[derive(Args)]
 pub(crate) struct GetFlags {
     #[command(flatten)]
     target: Target,
 }
 
-/// Flags of `tokend policy set`.
+/// Flags of `tokend policy set` and `tokend policy dry-run`.
 #[derive(Args)]
 pub(crate) struct SetFlags {
     #[command(flatten)]
@@ -56,58 +72,6 @@ pub(crate) struct SetFlags {
 
     #[command(flatten)]
     rules: RuleFlags,
-}
-
-/// A policy on the command line.
-#[derive(Args)]
-struct RuleFlags {
-    /// How long after its creation a token may expire at most, such as 90d
-    #[arg(long, value_name = "DURATION", value_parser = parse_ttl)]
-    longest_lifetime: Option<prost_types::Duration>,
-
-    /// Every token must expire
-    #[arg(long)]
-    expiration_required: bool,
-
-    /// How long a rotated token may still be accepted at most, such as 1h; up to 30d
-    #[arg(long, value_name = "DURATION", value_parser = parse_ttl)]
-    longest_grace: Option<prost_types::Duration>,
-
-    /// How many active tokens a user may have [default: any number]
-    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(i32).range(1..))]
-    most_active_tokens_per_user: Option<i32>,
-
-    /// Scope that covers what a token may do; may be repeated [default: any]
-    #[arg(long = "allowed-scope", value_name = "SCOPE")]
-    allowed_scopes: Vec<String>,
-}
-
-impl From<RuleFlags> for Policy {
-    fn from(rules: RuleFlags) -> Self {
-        Self {
-            longest_lifetime: rules.longest_lifetime,
-            expiration_required: rules.expiration_required,
-            longest_grace: rules.longest_grace,
-            most_active_tokens_per_user: rules.most_active_tokens_per_user.unwrap_or(0),
-            allowed_scopes: rules.allowed_scopes,
-        }
-    }
-}
-
-/// A policy as JSON.
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct PolicyJson<'a> {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    longest_lifetime: Option<String>,
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
-    expiration_required: bool,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    longest_grace: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    most_active_tokens_per_user: Option<i32>,
-    #[serde(skip_serializing_if = "<[_]>::is_empty")]
-    allowed_scopes: &'a [String],
 }
 
 /// An answer as JSON.
@@ -128,6 +92,8 @@ pub(super) fn run(command: PolicyCommand, environment: &Environment) -> Result<(
         match command {
             PolicyCommand::Get(flags) => get(flags, environment).await,
             PolicyCommand::Set(flags) => set(flags, environment).await,
+            PolicyCommand::DryRun(flags) => breaches::dry_run(flags, environment).await,
+            PolicyCommand::Enforce(flags) => breaches::enforce(flags, environment).await,
         }
     })
 }
@@ -181,22 +147,10 @@ fn show(stored: &GetPolicyResponse, json: bool) -> Result<(), CommandError> {
     ];
     let scopes = policy.allowed_scopes.join(" ");
     rows.push(["scopes".to_owned(), if scopes.is_empty() { "any".to_owned() } else { scopes }]);
+    rows.push(["reuse".to_owned(), if policy.reuse_detection { "revokes" } else { "is refused" }.to_owned()]);
     if let Some(time) = stored.update_time {
         rows.push(["set".to_owned(), to_the_second(time)]);
         rows.push(["by".to_owned(), stored.updated_by.clone()]);
     }
     print(&aligned(&rows))
-}
-
-impl<'a> From<&'a Policy> for PolicyJson<'a> {
-    fn from(policy: &'a Policy) -> Self {
-        let seconds = |duration: prost_types::Duration| format!("{}s", duration.seconds);
-        Self {
-            longest_lifetime: policy.longest_lifetime.map(seconds),
-            expiration_required: policy.expiration_required,
-            longest_grace: policy.longest_grace.map(seconds),
-            most_active_tokens_per_user: Some(policy.most_active_tokens_per_user).filter(|most| *most > 0),
-            allowed_scopes: &policy.allowed_scopes,
-        }
-    }
 }

@@ -1,0 +1,110 @@
+//! Holding the tokens that are there against a policy: as a dry run of any policy, and for good under the
+//! organization's own. Called by `CheckPolicy` and `EnforcePolicy`.
+
+use time::{Duration, OffsetDateTime};
+
+use super::{ActionError, Actions};
+use crate::domain::enforcement::Breach;
+use crate::domain::page::Position;
+use crate::domain::policy::Policy;
+use crate::domain::{Caller, OrganizationId, Permission, Scope};
+use crate::store::{Breaches, Touch};
+
+/// Which of the two a page token goes on with.
+#[derive(Debug, Clone, Copy)]
+enum Walk {
+    Check,
+    Enforce,
+}
+
+/// One page of what a policy finds wrong.
+#[derive(Debug)]
+pub struct BreachPage {
+    /// Tokens that break it, as they are or, after enforcement, were; oldest first.
+    pub breaches: Vec<Breach>,
+    /// Continues after this page; `None`: it was the last one.
+    pub next_page_token: Option<String>,
+}
+
+impl Actions {
+    /// Tells what a policy would find wrong with an organization's tokens, for a caller with `tokend:read`;
+    /// `None`: the organization's own policy.
+    ///
+    /// # Errors
+    /// [`ActionError`]: access, a page token of another walk, the database.
+    pub async fn check_policy(
+        &self,
+        caller: &Caller,
+        organization_id: Option<OrganizationId>,
+        policy: Option<Policy>,
+        page_token: &str,
+    ) -> Result<BreachPage, ActionError> {
+        caller.require(Permission::Read)?;
+        let organization_id = caller.organization(organization_id)?;
+        let policy = match policy {
+            Some(policy) => policy,
+            None => self.store.read_policy(&organization_id).await?.policy,
+        };
+        let bound = bound(Walk::Check, &organization_id, &policy);
+        let from = self.position(page_token, &bound)?;
+        let found = self.store.find_breaches(&organization_id, &policy, from).await?;
+        Ok(self.page(found, &bound))
+    }
+
+    /// Puts right one page of what the organization's policy finds wrong, for a caller with `tokend:root`. Returns
+    /// with it from when on every replica knows. `touch` is told of every token that is about to change.
+    ///
+    /// # Errors
+    /// [`ActionError`]: access, a page token of another walk, or of one under a policy that was changed since, the
+    /// database. After a database error the outcome may be unknown; a repeat is safe.
+    pub async fn enforce_policy(
+        &self,
+        caller: &Caller,
+        organization_id: Option<OrganizationId>,
+        page_token: &str,
+        touch: Touch<'_>,
+    ) -> Result<(BreachPage, OffsetDateTime), ActionError> {
+        caller.require(Permission::Root)?;
+        let organization_id = caller.organization(organization_id)?;
+        let begin = |caller: &Caller, policy: &Policy| {
+            caller.require(Permission::Root)?;
+            self.position(page_token, &bound(Walk::Enforce, &organization_id, policy))
+        };
+        let enforced = self.store.enforce_policy(caller, &organization_id, begin, touch).await??;
+        let bound = bound(Walk::Enforce, &organization_id, &enforced.policy);
+        Ok((self.page(enforced.done, &bound), enforced.effective_time))
+    }
+
+    fn position(&self, page_token: &str, bound: &[u8]) -> Result<Option<Position>, ActionError> {
+        if page_token.is_empty() {
+            return Ok(None);
+        }
+        Ok(Some(Position::parse_page_token(page_token, bound, &self.keyring)?))
+    }
+
+    fn page(&self, found: Breaches, bound: &[u8]) -> BreachPage {
+        let next_page_token = found.next.map(|position| position.page_token(bound, &self.keyring));
+        BreachPage { breaches: found.breaches, next_page_token }
+    }
+}
+
+/// Returns what a page token is good for alone: the walk, the organization, the policy.
+fn bound(walk: Walk, organization_id: &OrganizationId, policy: &Policy) -> Vec<u8> {
+    // What no listing's filters begin with.
+    let mut bytes = match walk {
+        Walk::Check => b"check1".to_vec(),
+        Walk::Enforce => b"enforce1".to_vec(),
+    };
+    for duration in [policy.longest_lifetime, policy.longest_grace] {
+        bytes.extend_from_slice(&duration.map_or(-1, Duration::whole_seconds).to_be_bytes());
+    }
+    bytes.extend_from_slice(&policy.most_active_tokens.unwrap_or(0).to_be_bytes());
+    bytes.push(u8::from(policy.expiration_required));
+    for text in
+        std::iter::once(organization_id.as_str()).chain(policy.allowed_scopes.iter().map(Scope::as_str))
+    {
+        bytes.extend_from_slice(&(text.len() as u64).to_be_bytes());
+        bytes.extend_from_slice(text.as_bytes());
+    }
+    bytes
+}

@@ -1,0 +1,111 @@
+//! `tokend policy dry-run` and `tokend policy enforce`: which tokens break a policy, and what becomes of them.
+
+use std::io::{self, Write};
+
+use prost_types::Timestamp;
+use serde::Serialize;
+
+use super::super::client::{Client, ClientError};
+use super::super::output::{TokenJson, printable, rfc3339, to_the_second, write_json_line};
+use super::super::{CommandError, RpcError};
+use super::{GetFlags, SetFlags};
+use crate::config::Environment;
+use crate::grpc::proto::{CheckPolicyRequest, EnforcePolicyRequest, Policy, PolicyBreach};
+
+/// A token that breaks a policy as JSON.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct BreachJson<'a> {
+    token: TokenJson<'a>,
+    rules: &'a [String],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    new_expire_time: Option<String>,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    removed_scopes: &'a [String],
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    revoked: bool,
+}
+
+/// Asks page by page, and prints each as it comes.
+pub(super) async fn dry_run(
+    SetFlags { target, rules }: SetFlags,
+    environment: &Environment,
+) -> Result<(), CommandError> {
+    let mut client = Client::open(target.address, environment).await?;
+    let policy = Some(Policy::from(rules)).filter(|policy| *policy != Policy::default());
+    let (mut page_token, mut count) = (String::new(), 0);
+    loop {
+        let organization_id = target.organization.clone();
+        let request =
+            client.request(CheckPolicyRequest { organization_id, policy: policy.clone(), page_token });
+        let page = client.service().check_policy(request).await.map_err(RpcError::from)?.into_inner();
+        show(&page.breaches, target.json)?;
+        count += page.breaches.len();
+        page_token = page.next_page_token;
+        if page_token.is_empty() {
+            return conclude(&format!("{count} tokens break the policy"));
+        }
+    }
+}
+
+/// Puts one page right after the other, and prints what was done.
+pub(super) async fn enforce(
+    GetFlags { target }: GetFlags,
+    environment: &Environment,
+) -> Result<(), CommandError> {
+    let mut client = Client::open(target.address, environment).await?;
+    let (mut page_token, mut count) = (String::new(), 0);
+    loop {
+        let organization_id = target.organization.clone();
+        let request = client.request(EnforcePolicyRequest { organization_id, page_token });
+        let page = client.service().enforce_policy(request).await.map_err(RpcError::from)?.into_inner();
+        show(&page.breaches, target.json)?;
+        count += page.breaches.len();
+        page_token = page.next_page_token;
+        if page_token.is_empty() {
+            let holds = page.effective_time.map_or_else(String::new, rfc3339);
+            return conclude(&format!("{count} tokens put right, known everywhere from {holds}"));
+        }
+    }
+}
+
+fn show(breaches: &[PolicyBreach], json: bool) -> Result<(), CommandError> {
+    let mut output = io::stdout().lock();
+    for breach in breaches {
+        let token = breach.token.as_ref().ok_or(ClientError::Incomplete("token"))?;
+        let written = if json {
+            let json = BreachJson {
+                token: token.into(),
+                rules: &breach.rules,
+                new_expire_time: breach.new_expire_time.map(rfc3339),
+                removed_scopes: &breach.removed_scopes,
+                revoked: breach.revoked,
+            };
+            write_json_line(&mut output, &json)
+        } else {
+            let (user, name) = (printable(&token.user_id), printable(&token.name));
+            let rules = breach.rules.join(",");
+            writeln!(output, "{}  {user}  {name}  {rules}: {}", token.id, remedy(breach))
+        };
+        written.map_err(CommandError::Output)?;
+    }
+    output.flush().map_err(CommandError::Output)
+}
+
+/// Says in words what becomes of it.
+fn remedy(breach: &PolicyBreach) -> String {
+    let mut parts = Vec::new();
+    if breach.revoked {
+        parts.push("is revoked".to_owned());
+    }
+    parts.extend(breach.new_expire_time.map(|time: Timestamp| format!("expires {}", to_the_second(time))));
+    if !breach.removed_scopes.is_empty() {
+        parts.push(format!("loses {}", breach.removed_scopes.join(" ")));
+    }
+    parts.join(", ")
+}
+
+/// Says how many it were, beside the output, which may be empty.
+fn conclude(text: &str) -> Result<(), CommandError> {
+    io::stderr().lock().write_all(format!("{text}\n").as_bytes()).map_err(CommandError::Output)
+}

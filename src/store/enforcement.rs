@@ -1,0 +1,292 @@
+//! Holding the tokens that an organization has against a policy: what it finds wrong with them, and the
+//! transaction that puts a batch of them right. Called by the enforcement actions. Which rule is broken and what
+//! mends it the domain says; here is read where each token stands.
+
+use std::collections::{HashMap, HashSet};
+
+use sqlx::PgConnection;
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use super::events::{self, EventKind};
+use super::revoke::{self, Touch};
+use super::rows::{self, TokenRow, select_tokens};
+use super::tokens::lock_caller;
+use super::{Store, StoreError, owners, policies};
+use crate::domain::enforcement::{Breach, Remedy, Standing};
+use crate::domain::page::{MAX_PAGE_BYTES, Position, size_bound};
+use crate::domain::policy::{Policy, Rule};
+use crate::domain::{
+    Caller, CredentialError, OrganizationId, ReservedScope, RevokeReason, Scope, Scopes, Token, UserId,
+};
+
+/// How many tokens one page looks at, oldest first; each costs a look at its user's newer ones.
+const WINDOW: i64 = 250;
+
+/// What a policy finds wrong in one window of an organization's tokens.
+#[derive(Debug)]
+pub struct Breaches {
+    /// The tokens that break it, oldest first.
+    pub breaches: Vec<Breach>,
+    /// Where to go on; `None`: there is nothing more.
+    pub next: Option<Position>,
+}
+
+/// A window of tokens that were put right.
+#[derive(Debug)]
+pub struct Enforced {
+    /// The tokens as they were, and what became of them.
+    pub done: Breaches,
+    /// The policy that they were held against.
+    pub policy: Policy,
+    /// From when on every replica knows.
+    pub effective_time: OffsetDateTime,
+}
+
+impl Store {
+    /// Finds tokens of an organization that a policy would break, in the window behind `from`.
+    ///
+    /// # Errors
+    /// [`StoreError`], as for every call of the store.
+    pub async fn find_breaches(
+        &self,
+        organization_id: &OrganizationId,
+        policy: &Policy,
+        from: Option<Position>,
+    ) -> Result<Breaches, StoreError> {
+        self.within(async {
+            let mut transaction = self.begin().await?;
+            find(&mut transaction, organization_id, policy, from).await
+        })
+        .await
+    }
+
+    /// Puts right what the organization's policy finds wrong in the window that `begin` names once it has seen
+    /// the policy and the caller, as both stand in this transaction. `touch` is told of every token that is about
+    /// to change. The inner result is `begin`'s own refusal, or the caller's.
+    ///
+    /// # Errors
+    /// [`StoreError`]; the outcome may be unknown then, and a repeat is safe.
+    pub async fn enforce_policy<E: From<CredentialError>>(
+        &self,
+        caller: &Caller,
+        organization_id: &OrganizationId,
+        begin: impl Fn(&Caller, &Policy) -> Result<Option<Position>, E>,
+        touch: Touch<'_>,
+    ) -> Result<Result<Enforced, E>, StoreError> {
+        let done = self
+            .retrying(async || {
+                let mut transaction = self.begin().await?;
+                let policy = policies::hold(&mut transaction, organization_id).await?;
+                // The caller as it came, only to learn which users' locks are needed: those come before its own.
+                let from = match begin(caller, &policy) {
+                    Ok(from) => from,
+                    Err(refusal) => return Ok(Err(refusal)),
+                };
+                let seen = find(&mut transaction, organization_id, &policy, from).await?;
+                let owners = lock_owners(&mut transaction, &policy, organization_id, &seen).await?;
+                let caller = match lock_caller(&mut transaction, caller, None).await? {
+                    Ok((caller, _)) => caller,
+                    Err(refusal) => return Ok(Err(refusal.into())),
+                };
+                if let Err(refusal) = begin(&caller, &policy) {
+                    return Ok(Err(refusal));
+                }
+                // Found again: while the locks were waited for, one may have been rotated, which makes it the
+                // newest, and another one the oldest that is too many.
+                let found = find(&mut transaction, organization_id, &policy, from).await?;
+                let found = of_owners(found, owners.as_ref(), from);
+                let ids: Vec<Uuid> =
+                    found.breaches.iter().map(|breach| rows::uuid(breach.token.id)).collect();
+                lock_tokens(&mut transaction, &ids).await?;
+                // And looked at again, now that nothing of it changes.
+                let breaches = examine(&mut transaction, &ids, &policy).await?;
+                touch(&breaches.iter().map(|breach| breach.token.id).collect::<Vec<_>>());
+                for breach in &breaches {
+                    mend(&mut transaction, breach, &caller).await?;
+                }
+                transaction.commit().await?;
+                Ok(Ok((Breaches { breaches, next: found.next }, policy)))
+            })
+            .await?;
+        match done {
+            Err(refusal) => Ok(Err(refusal)),
+            // In a statement of its own, so later than the commit that has returned.
+            Ok((done, policy)) => {
+                Ok(Ok(Enforced { done, policy, effective_time: self.effective_time().await? }))
+            }
+        }
+    }
+}
+
+/// Finds what a policy finds wrong in the window behind `from`, as far as it fits into one answer.
+async fn find(
+    transaction: &mut PgConnection,
+    organization_id: &OrganizationId,
+    policy: &Policy,
+    from: Option<Position>,
+) -> Result<Breaches, StoreError> {
+    // In whatever state they are: so each page costs the same.
+    let rows = sqlx::query!(
+        "SELECT id, create_time FROM tokens
+         WHERE organization_id = $1
+             AND (create_time, id) > (coalesce($2::timestamptz, '-infinity'), $3::uuid)
+         ORDER BY create_time, id LIMIT $4",
+        organization_id.as_str(),
+        from.and_then(|position| position.time),
+        from.map_or(Uuid::nil(), |position| rows::uuid(position.id)),
+        WINDOW
+    )
+    .fetch_all(&mut *transaction)
+    .await?;
+    let full = i64::try_from(rows.len()).is_ok_and(|found| found == WINDOW);
+    let end = rows.last().filter(|_| full);
+    let end = end.map(|row| Position { time: Some(row.create_time), id: rows::token_id(row.id) });
+    let ids: Vec<Uuid> = rows.into_iter().map(|row| row.id).collect();
+    let mut breaches = examine(transaction, &ids, policy).await?;
+    let fitting = fitting(&breaches);
+    if fitting == breaches.len() {
+        return Ok(Breaches { breaches, next: end });
+    }
+    breaches.truncate(fitting);
+    let next = breaches.last().map(position);
+    Ok(Breaches { breaches, next })
+}
+
+/// Returns how many of these, from the first, fit into an answer; at least one if there is one.
+fn fitting(breaches: &[Breach]) -> usize {
+    let mut bytes = 0;
+    // What it loses is told beside what it has.
+    let within = breaches.iter().take_while(|breach| {
+        bytes += 2 * size_bound(&breach.token);
+        bytes <= MAX_PAGE_BYTES
+    });
+    within.count().max(1).min(breaches.len())
+}
+
+/// Holds those of these tokens that are neither revoked nor expired against a policy, oldest first.
+async fn examine(
+    transaction: &mut PgConnection,
+    ids: &[Uuid],
+    policy: &Policy,
+) -> Result<Vec<Breach>, StoreError> {
+    let now = sqlx::query!(r#"SELECT now() AS "now!""#).fetch_one(&mut *transaction).await?.now;
+    let standings = standings(transaction, ids, policy, now).await?;
+    let tokens = select_tokens!(
+        "WHERE id = ANY($1) AND revoke_time IS NULL AND (expire_time IS NULL OR expire_time > now())
+         ORDER BY create_time, id",
+        ids
+    )
+    .fetch_all(transaction)
+    .await?;
+    let mut breaches = Vec::new();
+    for row in tokens {
+        let standing = standings.get(&row.id).copied().unwrap_or_default();
+        breaches.extend(policy.breach(Token::try_from(row)?, standing, now));
+    }
+    Ok(breaches)
+}
+
+async fn standings(
+    transaction: &mut PgConnection,
+    ids: &[Uuid],
+    policy: &Policy,
+    now: OffsetDateTime,
+) -> Result<HashMap<Uuid, Standing>, StoreError> {
+    // Newer ones that the policy itself ends leave their places: the same conditions as Policy::breach's.
+    let rows = sqlx::query!(
+        r#"SELECT t.id, (SELECT s.create_time FROM tokens s WHERE s.rotated_from = t.id) AS rotation,
+               (SELECT count(*) FROM (
+                   SELECT FROM tokens n
+                   WHERE n.organization_id = t.organization_id AND n.user_id = t.user_id
+                       AND (n.create_time, n.id) > (t.create_time, t.id)
+                       AND n.revoke_time IS NULL AND (n.expire_time IS NULL OR n.expire_time > now())
+                       AND NOT n.scopes @> ARRAY[$2::text]
+                       AND NOT EXISTS (SELECT FROM tokens s WHERE s.rotated_from = n.id)
+                       AND NOT (n.expire_time IS NULL AND $4 AND NOT $5)
+                       AND NOT (n.create_time <= coalesce($6::timestamptz, '-infinity')
+                           AND ($4 OR n.expire_time IS NOT NULL))
+                   LIMIT $3) AS newer) AS "newer!"
+           FROM tokens t WHERE t.id = ANY($1)"#,
+        ids,
+        ReservedScope::Root.word(),
+        i64::from(policy.most_active_tokens.unwrap_or(0)),
+        policy.expiration_required,
+        policy.longest_lifetime.is_some(),
+        policy.outlived_since(now)
+    )
+    .fetch_all(transaction)
+    .await?;
+    let standing = |rotation, newer| Standing { rotation, newer: u32::try_from(newer).unwrap_or(u32::MAX) };
+    Ok(rows.into_iter().map(|row| (row.id, standing(row.rotation, row.newer))).collect())
+}
+
+/// Where tokens are counted, keeps others from making some for the users of these, and returns whose; `None`: they
+/// are not counted. Of a user whose oldest token may stay, none is too many: no other users need be locked.
+async fn lock_owners(
+    transaction: &mut PgConnection,
+    policy: &Policy,
+    organization_id: &OrganizationId,
+    seen: &Breaches,
+) -> Result<Option<HashSet<UserId>>, StoreError> {
+    if policy.most_active_tokens.is_none() {
+        return Ok(None);
+    }
+    let users: HashSet<UserId> = seen.breaches.iter().map(|breach| breach.token.user_id.clone()).collect();
+    owners::lock_each_alone(transaction, organization_id, users.iter()).await?;
+    Ok(Some(users))
+}
+
+/// Breaks off before the first token of a user that is not locked: the next page begins with it.
+fn of_owners(mut found: Breaches, owners: Option<&HashSet<UserId>>, from: Option<Position>) -> Breaches {
+    let Some(owners) = owners else { return found };
+    let locked = found.breaches.iter().take_while(|breach| owners.contains(&breach.token.user_id)).count();
+    if locked < found.breaches.len() {
+        found.breaches.truncate(locked);
+        found.next = found.breaches.last().map(position).or(from);
+    }
+    found
+}
+
+fn position(breach: &Breach) -> Position {
+    Position { time: Some(breach.token.create_time), id: breach.token.id }
+}
+
+/// Locks these tokens, oldest first, as rotations do.
+async fn lock_tokens(transaction: &mut PgConnection, ids: &[Uuid]) -> Result<(), StoreError> {
+    sqlx::query!("SELECT id FROM tokens WHERE id = ANY($1) ORDER BY create_time, id FOR UPDATE", ids)
+        .fetch_all(transaction)
+        .await?;
+    Ok(())
+}
+
+async fn mend(transaction: &mut PgConnection, breach: &Breach, caller: &Caller) -> Result<(), StoreError> {
+    let token = &breach.token;
+    match &breach.remedy {
+        Remedy::Revoke(rule) => {
+            revoke::revoke_and_note(transaction, &[token.id], &reason(*rule)?, &caller.principal).await
+        }
+        Remedy::Narrow { expire_time, scopes } => {
+            let kept = token.scopes.iter().filter(|scope| !scopes.contains(scope)).cloned().collect();
+            let kept =
+                Scopes::new(kept).map_err(|_| StoreError::Corrupt { table: "tokens", column: "scopes" })?;
+            let expire_time = expire_time.or(token.expire_time);
+            let after = Token { expire_time, scopes: kept, ..token.clone() };
+            let scopes: Vec<&str> = after.scopes.iter().map(Scope::as_str).collect();
+            sqlx::query!(
+                "UPDATE tokens SET expire_time = $2, scopes = $3::text[] WHERE id = $1",
+                rows::uuid(token.id),
+                after.expire_time,
+                &scopes as _
+            )
+            .execute(&mut *transaction)
+            .await?;
+            events::append(transaction, EventKind::Updated, Some(token), &after, &caller.principal).await
+        }
+    }
+}
+
+fn reason(rule: Rule) -> Result<RevokeReason, StoreError> {
+    let text = format!("policy: {}", rule.word());
+    RevokeReason::parse(&text).map_err(|_| StoreError::Corrupt { table: "tokens", column: "revoke_reason" })
+}

@@ -1,0 +1,92 @@
+//! What becomes of a family of tokens when one that was superseded long ago is used to rotate. Called by the reuse
+//! action.
+
+use sqlx::PgConnection;
+
+use super::revoke::{Touch, lock_line, revoke_and_note};
+use super::tokens::lock_token;
+use super::{Store, StoreError, policies, rows};
+use crate::domain::policy::Policy;
+use crate::domain::{OrganizationId, Principal, RevokeReason, Token, TokenState};
+use crate::secret::TokenId;
+
+impl Store {
+    /// Revokes what the token with this id was rotated from and what was rotated from it, and itself, if its
+    /// organization's policy says so, it has a successor and its grace is over, and the request is not one that
+    /// was answered. Returns how many tokens this call revoked. `touch` is told of them before.
+    ///
+    /// # Errors
+    /// [`StoreError`]; the outcome may be unknown then, and a repeat is safe.
+    pub async fn revoke_reused(
+        &self,
+        id: TokenId,
+        organization_id: &OrganizationId,
+        request_mac: Option<&[u8; 32]>,
+        reason: &RevokeReason,
+        touch: Touch<'_>,
+    ) -> Result<usize, StoreError> {
+        self.retrying(async || {
+            let mut transaction = self.begin().await?;
+            let policy = policies::hold(&mut transaction, organization_id).await?;
+            if !policy.reuse_detection || answered(&mut transaction, request_mac).await? {
+                return Ok(0);
+            }
+            let family = lock_family(&mut transaction, id).await?;
+            if !superseded(&mut transaction, id, &family).await? {
+                return Ok(0);
+            }
+            let ids: Vec<TokenId> =
+                family.iter().filter(|token| token.revoke_time.is_none()).map(|token| token.id).collect();
+            touch(&ids);
+            revoke_and_note(&mut transaction, &ids, reason, &Principal::Token(id)).await?;
+            transaction.commit().await?;
+            Ok(ids.len())
+        })
+        .await
+    }
+}
+
+/// Tells whether a request was answered within the last 24 hours.
+async fn answered(
+    transaction: &mut PgConnection,
+    request_mac: Option<&[u8; 32]>,
+) -> Result<bool, StoreError> {
+    let Some(request_mac) = request_mac else { return Ok(false) };
+    let row = sqlx::query!(
+        r#"SELECT EXISTS (SELECT FROM token_requests
+               WHERE request_mac = $1 AND create_time > now() - interval '24 hours') AS "known!""#,
+        request_mac
+    )
+    .fetch_one(transaction)
+    .await?;
+    Ok(row.known)
+}
+
+/// Locks a token's whole line, oldest first, from the oldest that is still there.
+async fn lock_family(transaction: &mut PgConnection, id: TokenId) -> Result<Vec<Token>, StoreError> {
+    let oldest = sqlx::query!(
+        r#"WITH RECURSIVE line AS (
+               SELECT id, rotated_from, 0 AS step FROM tokens WHERE id = $1
+               UNION ALL SELECT t.id, t.rotated_from, step + 1 FROM tokens t JOIN line ON t.id = line.rotated_from)
+           SELECT id AS "id!" FROM line ORDER BY step DESC LIMIT 1"#,
+        rows::uuid(id)
+    )
+    .fetch_optional(&mut *transaction)
+    .await?;
+    let Some(oldest) = oldest.map(|row| rows::token_id(row.id)) else { return Ok(Vec::new()) };
+    let mut family: Vec<Token> = lock_token(transaction, oldest).await?.into_iter().collect();
+    family.extend(lock_line(transaction, oldest).await?);
+    Ok(family)
+}
+
+/// Tells whether a token of this family is bound by policies, has a successor, and has expired since.
+async fn superseded(
+    transaction: &mut PgConnection,
+    id: TokenId,
+    family: &[Token],
+) -> Result<bool, StoreError> {
+    let now = sqlx::query!(r#"SELECT now() AS "now!""#).fetch_one(transaction).await?.now;
+    let over =
+        |token: &Token| token.id == id && Policy::binds(token) && token.state(now) == TokenState::Expired;
+    Ok(family.iter().any(over) && family.iter().any(|token| token.rotated_from == Some(id)))
+}
