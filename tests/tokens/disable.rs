@@ -81,7 +81,8 @@ async fn what_is_final_comes_before_what_is_not() {
     disabled(&mut root, &id).await;
     let expired = created(&mut root, ordinary()).await;
     disabled(&mut root, &expired.token.unwrap().id).await;
-    let expire = "UPDATE tokens SET create_time = now() - interval '2 days', expire_time = now() - interval '1 day'
+    let expire =
+        "UPDATE tokens SET create_time = now() - interval '2 days', expire_time = now() - interval '1 day'
         WHERE id = (SELECT id FROM tokens ORDER BY create_time DESC LIMIT 1)";
     replica.installation.database.execute(expire).await;
 

@@ -34,7 +34,7 @@ async fn a_token_put_out_of_use_and_taken_back_is_told_as_that() {
     let replica = Replica::start().await;
     let mut root = replica.root();
     let token_id = created(&mut root, ordinary()).await.token.unwrap().id;
-    let (mut watcher, _) = Watcher::start(&mut root.clone(), "").await;
+    let mut watcher = Watcher::start_after_all(&mut root.clone(), &mut root).await;
 
     root.disable_token(DisableTokenRequest { token_id: token_id.clone() }).await.unwrap();
     let disabled = watcher.changes(1).await;
@@ -52,7 +52,7 @@ async fn what_an_operator_does_in_psql_is_told_too() {
     let replica = Replica::start().await;
     let mut root = replica.root();
     let id = created(&mut root, ordinary()).await.token.unwrap().id;
-    let (mut watcher, _) = Watcher::start(&mut root, "").await;
+    let mut watcher = Watcher::start_after_all(&mut root.clone(), &mut root).await;
     let database = &replica.installation.database;
 
     database.execute("UPDATE tokens SET name = 'renamed' WHERE user_id = 'ada'").await;
@@ -70,7 +70,7 @@ async fn a_transaction_that_is_rolled_back_is_not_told_and_a_late_one_is() {
     let replica = Replica::start().await;
     let mut root = replica.root();
     let late = created(&mut root, ordinary()).await.token.unwrap().id;
-    let (mut watcher, _) = Watcher::start(&mut root.clone(), "").await;
+    let mut watcher = Watcher::start_after_all(&mut root.clone(), &mut root).await;
     let mut early = replica.installation.database.connect().await;
     sqlx::query("BEGIN").execute(&mut early).await.unwrap();
     sqlx::query("UPDATE tokens SET name = 'late' WHERE user_id = 'ada'").execute(&mut early).await.unwrap();
@@ -108,11 +108,7 @@ async fn a_caller_hears_of_its_own_organization_and_details_only_if_it_may_read(
     let mut reader = replica.caller("acme", &["tokend:read"]).await;
     let mut verifier = replica.caller("acme", &["tokend:verify"]).await;
     let mut gateway = replica.caller("acme", &["tokend:verify:any", "tokend:read"]).await;
-    // All of them share one look at the database: once that has passed this, it has passed what came before.
-    let (mut scout, _) = Watcher::start(&mut root, "").await;
-    let passed = created_with(&mut root, "acme", &[]).await.token.unwrap().id;
-    while scout.changes(1).await.iter().all(|change| change.token_id != passed) {}
-    let (mut reader, _) = Watcher::start(&mut reader, "").await;
+    let mut reader = Watcher::start_after_all(&mut reader, &mut root).await;
     let (mut verifier, _) = Watcher::start(&mut verifier, "").await;
     let (mut gateway, _) = Watcher::start(&mut gateway, "").await;
 

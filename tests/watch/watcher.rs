@@ -1,9 +1,11 @@
 //! A watcher that keeps what it is told.
 
-use tokend::grpc::proto::{ChangeKind, TokenChange, WatchTokensRequest, WatchTokensResponse};
+use tokend::grpc::proto::{
+    ChangeKind, CreateTokenRequest, TokenChange, WatchTokensRequest, WatchTokensResponse,
+};
 use tonic::{Status, Streaming};
 
-use crate::support::client::Client;
+use crate::support::client::{Client, created, ordinary};
 use crate::support::in_time;
 
 /// A watcher's stream.
@@ -25,6 +27,19 @@ impl Watcher {
             missed.extend(watcher.next().await.unwrap().changes);
         }
         (watcher, missed)
+    }
+
+    /// Begins as [`Self::start`] does, once what was changed before is told no more: all watchers share one look
+    /// at the database, which may be a moment old.
+    pub(crate) async fn start_after_all(client: &mut Client, root: &mut Client) -> Self {
+        let (mut scout, _) = Self::start(root, "").await;
+        let passed = created(root, CreateTokenRequest { user_id: "scout".to_owned(), ..ordinary() })
+            .await
+            .token
+            .unwrap()
+            .id;
+        while scout.changes(1).await.iter().all(|change| change.token_id != passed) {}
+        Self::start(client, "").await.0
     }
 
     /// Reads the next message.
