@@ -38,7 +38,10 @@ impl Watcher {
             .token
             .unwrap()
             .id;
-        while scout.changes(1).await.iter().all(|change| change.token_id != passed) {}
+        in_time("the scout's own change", async {
+            while scout.changes(1).await.iter().all(|change| change.token_id != passed) {}
+        })
+        .await;
         Self::start(client, "").await.0
     }
 
