@@ -7,6 +7,7 @@
 //! | [`commands`] | `serve`, `bootstrap`, `keygen`, `migrate`, …: what `tokend` can be told to do |
 //! | [`server`] | the one place that wires everything |
 //! | [`grpc`] | messages to domain and back, callers, status codes |
+//! | [`http`], [`ways`] | the HTTP listener; the ways in beside the RPCs, for gateways and standard clients |
 //! | [`actions`], [`verify`], [`watch`], [`jobs`] | the use cases, the verification engine, what watchers are told, and what runs beside requests |
 //! | [`store`] | all SQL |
 //! | [`domain`] | the rules, as plain data and pure functions |
@@ -40,3 +41,4 @@ pub mod telemetry;
 pub mod tls;
 pub mod verify;
 pub mod watch;
+pub mod ways;

@@ -114,12 +114,13 @@ impl Service {
             require_fsync: settings.require_fsync,
             retention: settings.retention,
             sampling: settings.sampling,
+            ways: settings.ways,
             drain_timeout: settings.drain_timeout,
         };
         let address = self.listeners.grpc.local_addr().unwrap_or(settings.listen);
         tracing::info!("listening on {address}");
         if let Some(Ok(address)) = self.listeners.http.as_ref().map(TcpListener::local_addr) {
-            tracing::info!("metrics and health over HTTP on {address}");
+            tracing::info!("HTTP on {address}");
         }
         let requested = self.shutdown.requested();
         let served = self.runtime.block_on(server::run(config, self.listeners, requested));

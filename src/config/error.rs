@@ -10,6 +10,7 @@ use std::path::PathBuf;
 
 use thiserror::Error;
 
+use crate::domain::FieldError;
 use crate::secret::{DurableError, KeyringError, PrefixError};
 
 /// Why a configuration is refused.
@@ -154,6 +155,9 @@ pub enum ConfigError {
         /// What is wrong.
         problem: String,
     },
+    /// The organization of the gateways is none.
+    #[error("--gateway-organization is no organization's id: it {0}")]
+    GatewayOrganization(FieldError),
     /// The collector's address is none.
     #[error("--otlp-endpoint must be http://HOST:PORT of a collector, as a rule on this machine")]
     OtlpEndpoint,

@@ -16,7 +16,7 @@ use super::ConfigError;
 use super::database_url::DatabaseUrl;
 use super::values::{
     CacheBytes, DrainTimeout, ExpiryWarnings, LastUseInterval, LogFilter, LogFormat, MaxStaleness,
-    OutageGrace, SampleRatio, Switch, TokenRetention,
+    OutageGrace, SampleRatio, Switch, TokenRetention, TrustedProxies,
 };
 use crate::private_file::is_exposed;
 
@@ -55,6 +55,8 @@ pub(super) struct FileSettings {
     pub(super) token_retention: Option<TokenRetention>,
     pub(super) otlp_endpoint: Option<String>,
     pub(super) trace_sample_ratio: Option<SampleRatio>,
+    pub(super) trusted_proxies: Option<TrustedProxies>,
+    pub(super) gateway_organization: Option<String>,
     #[serde(default)]
     pub(super) client_certificate: Vec<ClientCertificate>,
 }

@@ -13,7 +13,7 @@ use clap::Args;
 
 use super::values::{
     CacheBytes, DrainTimeout, ExpiryWarnings, LastUseInterval, LogFilter, LogFormat, MaxStaleness,
-    OutageGrace, SampleRatio, TokenRetention,
+    OutageGrace, SampleRatio, TokenRetention, TrustedProxies,
 };
 
 /// Flags of `tokend serve`.
@@ -23,6 +23,8 @@ pub struct ServeFlags {
     pub(super) shared: SharedFlags,
     #[command(flatten)]
     pub(super) cost: CostFlags,
+    #[command(flatten)]
+    pub(super) ways: WayFlags,
 
     /// OpenTelemetry collector to export spans to over OTLP (gRPC), as http://HOST:PORT: those that
     /// callers sample by their traceparent, and some of the rest [env: TOKEND_OTLP_ENDPOINT]
@@ -39,8 +41,8 @@ pub struct ServeFlags {
     #[arg(long, value_name = "IP:PORT", help_heading = "Serving")]
     pub(super) listen: Option<SocketAddr>,
 
-    /// Address to serve metrics and health on over HTTP, as IP:PORT: /metrics, /livez, /readyz; with
-    /// TLS if gRPC has it [env: TOKEND_HTTP_LISTEN] [default: none]
+    /// Address to serve HTTP on, as IP:PORT: /metrics, /livez, /readyz, /auth for gateways,
+    /// /oauth2/introspect and /oauth2/revoke; with TLS if gRPC has it [env: TOKEND_HTTP_LISTEN] [default: none]
     #[arg(long, value_name = "IP:PORT", help_heading = "Serving")]
     pub(super) http_listen: Option<SocketAddr>,
 
@@ -162,6 +164,21 @@ pub struct MigrateFlags {
 pub struct KeyStatusFlags {
     #[command(flatten)]
     pub(super) shared: SharedFlags,
+}
+
+/// What is open beside the RPCs, and to whom.
+#[derive(Args)]
+pub(super) struct WayFlags {
+    /// Networks of the gateways that are believed when they say where their client is, separated by
+    /// commas: by X-Forwarded-For at /auth. Without it, tokens that are bound to networks are let in
+    /// by no gateway [env: TOKEND_TRUSTED_PROXIES] [default: none]
+    #[arg(long, value_name = "NETWORKS", help_heading = "Ways in")]
+    pub(super) trusted_proxies: Option<TrustedProxies>,
+
+    /// The organization whose tokens gateways let in [env: TOKEND_GATEWAY_ORGANIZATION]
+    /// [default: every organization]
+    #[arg(long, value_name = "ID", help_heading = "Ways in")]
+    pub(super) gateway_organization: Option<String>,
 }
 
 /// What serve has in common with the commands that prepare or inspect its database.

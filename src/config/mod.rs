@@ -16,6 +16,7 @@ mod settings;
 mod sources;
 mod tls;
 mod values;
+mod ways;
 
 pub use environment::{Account, Environment};
 pub use error::{ConfigError, KeyringOrigin};
@@ -27,7 +28,7 @@ pub use settings::{
 };
 pub use values::{
     CacheBytes, DrainTimeout, ExpiryWarnings, LastUseInterval, LogFilter, LogFormat, MaxStaleness,
-    OutageGrace, SampleRatio, Switch, TokenRetention, ValueError,
+    OutageGrace, SampleRatio, Switch, TokenRetention, TrustedProxies, ValueError,
 };
 
 #[cfg(test)]

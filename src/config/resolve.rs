@@ -15,6 +15,7 @@ use super::settings::{
 use super::sources::Sources;
 use super::tls::{certificates, tls_files};
 use super::values::{CacheBytes, ExpiryWarnings, Millis, SampleRatio};
+use super::ways::ways;
 use crate::jobs::retention::Retention;
 use crate::server::Limits;
 use crate::telemetry::Sampling;
@@ -59,22 +60,14 @@ impl ServeFlags {
         }
         let no_migrate =
             sources.is_on(self.no_migrate, "TOKEND_NO_MIGRATE", |file| file.no_migrate.take())?;
-        let otlp_endpoint =
-            sources.choose(self.otlp_endpoint, "TOKEND_OTLP_ENDPOINT", |file| file.otlp_endpoint.take())?;
-        if otlp_endpoint.as_ref().is_some_and(|url| !url.starts_with("http://") || url.contains('@')) {
-            return Err(ConfigError::OtlpEndpoint);
-        }
-        let ratio = sources
-            .choose(self.trace_sample_ratio, "TOKEND_TRACE_SAMPLE_RATIO", |file| {
-                file.trace_sample_ratio.take()
-            })?
-            .map_or(TRACE_SAMPLE_RATIO, SampleRatio::get);
+        let (otlp_endpoint, sampling) = tracing(&mut sources, self.otlp_endpoint, self.trace_sample_ratio)?;
         let storage = sources.storage(self.data_dir)?;
         if no_migrate && matches!(storage, Storage::Embedded { .. }) {
             return Err(ConfigError::NoMigrateWithoutDatabase);
         }
         let settings = ServeSettings {
-            sampling: if otlp_endpoint.is_some() { Sampling::of(ratio) } else { Sampling::off() },
+            ways: ways(&mut sources, self.ways)?,
+            sampling,
             otlp_endpoint,
             listen,
             http_listen,
@@ -186,6 +179,23 @@ impl KeyStatusFlags {
             keyring: sources.keyring()?.ok_or(ConfigError::NoKeyring)?,
         })
     }
+}
+
+/// Resolves where spans are exported to, and which.
+fn tracing(
+    sources: &mut Sources<'_>,
+    endpoint: Option<String>,
+    ratio: Option<SampleRatio>,
+) -> Result<(Option<String>, Sampling), ConfigError> {
+    let endpoint = sources.choose(endpoint, "TOKEND_OTLP_ENDPOINT", |file| file.otlp_endpoint.take())?;
+    if endpoint.as_ref().is_some_and(|url| !url.starts_with("http://") || url.contains('@')) {
+        return Err(ConfigError::OtlpEndpoint);
+    }
+    let ratio = sources
+        .choose(ratio, "TOKEND_TRACE_SAMPLE_RATIO", |file| file.trace_sample_ratio.take())?
+        .map_or(TRACE_SAMPLE_RATIO, SampleRatio::get);
+    let sampling = if endpoint.is_some() { Sampling::of(ratio) } else { Sampling::off() };
+    Ok((endpoint, sampling))
 }
 
 fn processor_cores() -> usize {

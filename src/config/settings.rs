@@ -17,6 +17,7 @@ use crate::server::Limits;
 use crate::telemetry::Sampling;
 use crate::tls::TlsFiles;
 use crate::verify::Bounds;
+use crate::ways::WaysConfig;
 
 /// How and which log lines are written.
 #[derive(Clone, Debug, Default)]
@@ -67,7 +68,7 @@ pub enum Migration {
 pub struct ServeSettings {
     /// Where to listen.
     pub listen: SocketAddr,
-    /// Where to serve metrics and health over HTTP, if anywhere.
+    /// Where to serve HTTP, if anywhere.
     pub http_listen: Option<SocketAddr>,
     /// Where the TLS certificate is; `None`: plaintext.
     pub tls: Option<TlsFiles>,
@@ -99,6 +100,8 @@ pub struct ServeSettings {
     pub otlp_endpoint: Option<String>,
     /// Which calls' spans are exported.
     pub sampling: Sampling,
+    /// What is open beside the RPCs, and to whom.
+    pub ways: WaysConfig,
     /// How long a drain may take.
     pub drain_timeout: Duration,
     /// Logging.

@@ -76,6 +76,24 @@ fn text(path: &Path) -> &str {
 }
 
 #[test]
+fn proxies_are_trusted_where_they_are_named_and_never_everybody() {
+    let (settings, _) = serve(&[], &[]).unwrap();
+    assert_eq!(settings.ways.trusted_proxies.iter().count(), 0);
+    let (settings, _) = serve(&["--trusted-proxies", "10.0.0.0/8, 2001:db8::/32"], &[]).unwrap();
+    let trusted: Vec<String> = settings.ways.trusted_proxies.iter().map(ToString::to_string).collect();
+    assert_eq!(trusted, ["10.0.0.0/8", "2001:db8::/32"]);
+
+    for wide in ["0.0.0.0/0", "::/0", "0.0.0.0/1,128.0.0.0/1", "10.0.0.0/7", "10.0.0.1", "10.0.0.1/8", ""] {
+        let line = ["serve", "--trusted-proxies", wide];
+        assert!(Serve::try_parse_from(line).is_err(), "{wide}");
+    }
+    let error = refusal(&[], &[("TOKEND_TRUSTED_PROXIES", "0.0.0.0/0")]);
+    assert!(matches!(error, ConfigError::Variable { name: "TOKEND_TRUSTED_PROXIES", .. }));
+    let error = refusal(&["--gateway-organization", ""], &[]);
+    assert!(matches!(error, ConfigError::GatewayOrganization(_)));
+}
+
+#[test]
 fn without_any_setting_the_documented_defaults_hold() {
     let (settings, storage) = serve(&[], &[]).unwrap();
 

@@ -11,6 +11,8 @@ use serde::Deserialize;
 use thiserror::Error;
 use tracing_subscriber::EnvFilter;
 
+use crate::domain::{Network, Networks};
+
 /// Why a text is not the value of its setting.
 #[derive(Debug, Error)]
 pub enum ValueError {
@@ -37,6 +39,9 @@ pub enum ValueError {
     /// Not a part of a whole.
     #[error("expected a number from 0 to 1, such as 0.01")]
     SampleRatio,
+    /// Not networks, or one that is far too wide.
+    #[error("expected networks separated by commas, such as 10.0.0.0/8,192.0.2.7/32, none wider than /8")]
+    TrustedProxies,
     /// Not a truth value.
     #[error("expected true or false")]
     Switch,
@@ -213,6 +218,43 @@ impl FromStr for CacheBytes {
 
     fn from_str(text: &str) -> Result<Self, ValueError> {
         text.parse().map_err(|_| ValueError::CacheBytes).and_then(|bytes: u64| bytes.try_into())
+    }
+}
+
+/// Networks of proxies that are believed. None wider than /8: whoever is trusted may name any address, so that
+/// trusting everybody would let each client choose its own.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct TrustedProxies(Networks);
+
+impl TrustedProxies {
+    const WIDEST: u8 = 8;
+
+    /// Returns the networks.
+    #[must_use]
+    pub fn get(self) -> Networks {
+        self.0
+    }
+}
+
+impl FromStr for TrustedProxies {
+    type Err = ValueError;
+
+    fn from_str(text: &str) -> Result<Self, ValueError> {
+        let parsed = text.split(',').map(str::trim).map(|part| {
+            let length: u8 = part.rsplit_once('/')?.1.parse().ok()?;
+            Network::parse(part).ok().filter(|_| length >= Self::WIDEST)
+        });
+        let networks = parsed.collect::<Option<_>>().and_then(|networks| Networks::new(networks).ok());
+        networks.map(Self).ok_or(ValueError::TrustedProxies)
+    }
+}
+
+impl TryFrom<String> for TrustedProxies {
+    type Error = ValueError;
+
+    fn try_from(text: String) -> Result<Self, ValueError> {
+        text.parse()
     }
 }
 

@@ -1,15 +1,18 @@
-//! From a call's metadata and connection to an authenticated caller. Every RPC of the service begins here. The
-//! secret goes to the engine and nowhere else.
+//! From a call's metadata and connection to an authenticated caller. Every RPC of the service begins here, and so
+//! does every way in that knows its callers. The secret goes to the engine and nowhere else.
 
 use std::net::IpAddr;
 
 use tonic::Request;
-use tonic::metadata::MetadataMap;
+use tonic::codegen::http::HeaderMap;
 
+use super::error::CallError;
 use super::penalty::Penalties;
 use crate::ambient;
 use crate::domain::{Caller, CertificateMappings, CredentialError};
 use crate::listener::Peer;
+use crate::metrics::Metrics;
+use crate::shares::Refused;
 use crate::tls::ClientCertificate;
 use crate::verify::{AuthenticateError, Credential, Engine};
 
@@ -33,8 +36,18 @@ impl Callers {
         engine: &Engine,
         request: &Request<M>,
     ) -> Result<Credential, AuthenticateError> {
-        let peer = request.extensions().get::<Peer>();
-        match bearer(request.metadata()) {
+        let presented = bearer(request.metadata().as_ref());
+        self.recognise(engine, presented, request.extensions().get::<Peer>()).await
+    }
+
+    /// Authenticates a peer that presents this secret as its credential, or none.
+    pub(crate) async fn recognise(
+        &self,
+        engine: &Engine,
+        presented: Result<&str, CredentialError>,
+        peer: Option<&Peer>,
+    ) -> Result<Credential, AuthenticateError> {
+        match presented {
             Err(CredentialError::Missing) => match peer.and_then(|peer| peer.certificate.as_deref()) {
                 Some(certificate) => Ok(self.holder(certificate)?),
                 None => Err(CredentialError::Missing.into()),
@@ -47,13 +60,13 @@ impl Callers {
 
     /// Returns what a request presents as its secret, proven or not.
     pub(super) fn presented<M>(request: &Request<M>) -> Option<&str> {
-        bearer(request.metadata()).ok()
+        bearer(request.metadata().as_ref()).ok()
     }
 
     /// Does the same from a fresh cache; `None` when that cannot tell, or the credential is not good.
     pub(super) fn authenticate_now<M>(&self, engine: &Engine, request: &Request<M>) -> Option<Credential> {
         let peer = request.extensions().get::<Peer>();
-        match bearer(request.metadata()) {
+        match bearer(request.metadata().as_ref()) {
             Ok(secret) => engine.authenticate_now(secret, peer.map(|peer| peer.address.ip())),
             Err(CredentialError::Missing) => {
                 let certificate = peer?.certificate.as_deref()?;
@@ -64,8 +77,30 @@ impl Callers {
     }
 
     /// Holds back the answer to a failed authentication; `false` when it is to be refused without more ado.
-    pub(super) async fn hold(&self, address: IpAddr) -> bool {
+    pub(crate) async fn hold(&self, address: IpAddr) -> bool {
         self.penalties.hold(address).await
+    }
+
+    /// Counts a credential that was not accepted, and holds the answer back from who sends many.
+    pub(crate) async fn refuse(
+        &self,
+        error: AuthenticateError,
+        peer: Option<&Peer>,
+        metrics: &Metrics,
+    ) -> CallError {
+        let AuthenticateError::Credential(refusal) = error else { return error.into() };
+        metrics.work.authentication_failed();
+        // Only what looks like a guess: the others have cost no query, or have proven their secret.
+        match peer {
+            Some(peer) if refusal == CredentialError::Invalid => {
+                if self.hold(peer.address.ip()).await {
+                    error.into()
+                } else {
+                    Refused::Full.into()
+                }
+            }
+            _ => error.into(),
+        }
     }
 
     fn holder(&self, certificate: &ClientCertificate) -> Result<Credential, CredentialError> {
@@ -76,8 +111,8 @@ impl Callers {
 }
 
 /// Finds the one bearer credential (RFC 6750; the scheme's case does not matter, RFC 9110).
-fn bearer(metadata: &MetadataMap) -> Result<&str, CredentialError> {
-    let mut values = metadata.get_all("authorization").iter();
+pub(crate) fn bearer(headers: &HeaderMap) -> Result<&str, CredentialError> {
+    let mut values = headers.get_all("authorization").iter();
     let value = values.next().ok_or(CredentialError::Missing)?;
     if values.next().is_some() {
         return Err(CredentialError::Malformed);
@@ -91,21 +126,21 @@ fn bearer(metadata: &MetadataMap) -> Result<&str, CredentialError> {
 mod tests {
     use super::*;
 
-    fn metadata(values: &[&'static str]) -> MetadataMap {
-        let mut metadata = MetadataMap::new();
+    fn headers(values: &[&'static str]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
         for value in values {
-            metadata.append("authorization", value.parse().unwrap());
+            headers.append("authorization", value.parse().unwrap());
         }
-        metadata
+        headers
     }
 
     #[test]
     fn exactly_one_bearer_value_is_a_credential() {
-        assert_eq!(bearer(&metadata(&["Bearer abc"])), Ok("abc"));
-        assert_eq!(bearer(&metadata(&["bearer abc"])), Ok("abc"));
-        assert_eq!(bearer(&metadata(&[])), Err(CredentialError::Missing));
+        assert_eq!(bearer(&headers(&["Bearer abc"])), Ok("abc"));
+        assert_eq!(bearer(&headers(&["bearer abc"])), Ok("abc"));
+        assert_eq!(bearer(&headers(&[])), Err(CredentialError::Missing));
         for bad in [&["Bearer"][..], &["Basic abc"], &["abc"], &[""], &["Bearer a", "Bearer a"]] {
-            assert_eq!(bearer(&metadata(bad)), Err(CredentialError::Malformed), "{bad:?}");
+            assert_eq!(bearer(&headers(bad)), Err(CredentialError::Malformed), "{bad:?}");
         }
     }
 }

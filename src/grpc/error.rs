@@ -1,4 +1,5 @@
-//! Everything that can keep an RPC from being answered, before it becomes a status.
+//! Everything that can keep an RPC from being answered, before it becomes a status. The ways in
+//! that are no RPCs refuse with the same errors.
 
 use crate::actions::ActionError;
 use crate::domain::{AccessError, Violations};
@@ -8,7 +9,7 @@ use crate::watch::WatchError;
 
 /// Why an RPC is not answered.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum CallError {
+pub(crate) enum CallError {
     #[error(transparent)]
     Authenticate(#[from] AuthenticateError),
     #[error(transparent)]

@@ -28,12 +28,12 @@ use super::watch::{WatchStream, Watcher};
 use super::{MAX_REQUEST_BYTES, audit, changes, convert, policies, status};
 use crate::actions::Actions;
 use crate::deadline;
-use crate::domain::{Caller, CredentialError, FieldError, Permission, Principal, Violations};
+use crate::domain::{Caller, FieldError, Permission, Violations};
 use crate::listener::Peer;
 use crate::metrics::{Metrics, Rpc};
 use crate::provenance::{self, ActingUser, Provenance};
 use crate::secret::Keyring;
-use crate::shares::{Refused, Shares};
+use crate::shares::Shares;
 use crate::store::Usability;
 use crate::telemetry::{self, Sampling, TraceContext};
 use crate::verify::{Answer, AuthenticateError, Consistency, Credential, Engine, Question, Share};
@@ -48,11 +48,11 @@ pub struct TokenApi {
     /// Knows secrets.
     pub engine: Arc<Engine>,
     /// Does the rest.
-    pub actions: Actions,
+    pub actions: Arc<Actions>,
     /// Knows who calls.
-    pub callers: Callers,
+    pub callers: Arc<Callers>,
     /// Places for calls that take waiting.
-    pub places: Shares<Principal>,
+    pub places: Shares<Share>,
     /// Which calls' spans are exported.
     pub sampling: Sampling,
     /// Tells what changes.
@@ -106,7 +106,7 @@ impl TokenApi {
                 Ok(credential) => {
                     let principal = &credential.caller().principal;
                     Span::current().record("caller", field::display(principal));
-                    match (self.places.take(principal.clone()), acting_user(&request)) {
+                    match (self.places.take(Share::Caller(principal.clone())), acting_user(&request)) {
                         (Ok(_place), Ok(acting_user)) => {
                             let provenance = Provenance { acting_user, trace_id: Some(trace_id) };
                             provenance::within(provenance, work(credential, request.into_inner())).await
@@ -116,7 +116,10 @@ impl TokenApi {
                     }
                 }
                 Err(error) => match self.follow(suspect(&error, &request), trace_id).await {
-                    Ok(()) => Err(self.refuse(error, &request).await),
+                    Ok(()) => {
+                        let peer = request.extensions().get::<Peer>();
+                        Err(self.callers.refuse(error, peer, &self.metrics).await)
+                    }
                     Err(error) => Err(error),
                 },
             };
@@ -127,21 +130,6 @@ impl TokenApi {
         };
         // On the heap: it is large, and would be moved through every layer above.
         deadline::within(timeout, Box::pin(work)).instrument(span).await
-    }
-}
-
-impl TokenApi {
-    /// Counts a credential that was not accepted, and holds the answer back from who sends many.
-    async fn refuse<M>(&self, error: AuthenticateError, request: &Request<M>) -> CallError {
-        let AuthenticateError::Credential(refusal) = error else { return error.into() };
-        self.metrics.work.authentication_failed();
-        // Only what looks like a guess: the others have cost no query, or have proven their secret.
-        match request.extensions().get::<Peer>() {
-            Some(peer) if refusal == CredentialError::Invalid => {
-                if self.callers.hold(peer.address.ip()).await { error.into() } else { Refused::Full.into() }
-            }
-            _ => error.into(),
-        }
     }
 }
 

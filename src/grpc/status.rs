@@ -5,6 +5,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
+use tonic::codegen::http::StatusCode;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
 
@@ -195,13 +196,25 @@ pub(super) fn shutting_down() -> Status {
 }
 
 /// Logs why a call failed: the caller's mistakes at info, our own failures at warn with their causes.
-pub(super) fn log(error: &CallError, status: &Status, duration_ms: Option<f64>) {
+pub(crate) fn log(error: &CallError, status: &Status, duration_ms: Option<f64>) {
     let code = tracing::field::debug(status.code());
     if is_our_fault(status) {
         let error = error as &dyn std::error::Error;
         tracing::warn!(duration_ms, code, error, "failed");
     } else {
         tracing::info!(duration_ms, code, reason = %error, "refused");
+    }
+}
+
+/// Returns the HTTP status that a status means to somebody who speaks HTTP. Whatever was not found out is 503, so
+/// that nobody takes it for a verdict.
+pub(crate) fn http_status(status: &Status) -> StatusCode {
+    match status.code() {
+        Code::InvalidArgument => StatusCode::BAD_REQUEST,
+        Code::Unauthenticated => StatusCode::UNAUTHORIZED,
+        Code::PermissionDenied => StatusCode::FORBIDDEN,
+        Code::ResourceExhausted => StatusCode::TOO_MANY_REQUESTS,
+        _ => StatusCode::SERVICE_UNAVAILABLE,
     }
 }
 

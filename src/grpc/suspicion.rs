@@ -12,7 +12,7 @@ use crate::domain::{CredentialError, Principal};
 use crate::provenance::{self, Provenance};
 use crate::secret::{RequestId, TokenId};
 use crate::telemetry::TraceId;
-use crate::verify::AuthenticateError;
+use crate::verify::{AuthenticateError, Share};
 
 /// A token that has proven itself, has expired, and asks for its own rotation.
 #[derive(Debug)]
@@ -49,7 +49,7 @@ impl TokenApi {
         trace_id: TraceId,
     ) -> Result<(), CallError> {
         let Some(Suspicion { id, request_id }) = suspicion else { return Ok(()) };
-        let _place = self.places.take(Principal::Token(id))?;
+        let _place = self.places.take(Share::Caller(Principal::Token(id)))?;
         let forgetting = self.engine.forgetting_what_changes();
         let touch = |ids: &[TokenId]| forgetting.also(ids);
         let detection = self.actions.detect_reuse(id, request_id.as_ref(), &touch);

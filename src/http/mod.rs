@@ -1,5 +1,5 @@
-//! The HTTP listener: metrics and health for machines that speak no gRPC. Built by the server. Tells nobody who
-//! calls and needs no caller: what it shows names no token and no user.
+//! The HTTP listener: metrics and health for machines that speak no gRPC, and the ways in that come over HTTP.
+//! Built by the server. Its own pages need no caller: what they show names no token and no user.
 
 use std::sync::Arc;
 
@@ -11,15 +11,16 @@ use axum::routing::get;
 use tower::limit::ConcurrencyLimitLayer;
 
 use crate::grpc::Health;
-use crate::listener::Incoming;
+use crate::listener::{Incoming, Peer};
 use crate::metrics::Metrics;
 use crate::store::Store;
 use crate::verify::Engine;
+use crate::ways::{self, Ways};
 
 /// What Prometheus's text format is called.
 const METRICS_TYPE: &str = "text/plain; version=0.0.4";
 
-/// Requests at once; more wait.
+/// Requests for pages at once; more wait.
 const MOST_AT_ONCE: usize = 64;
 
 /// What the pages are made of.
@@ -36,14 +37,16 @@ pub struct Sources {
 }
 
 /// Serves until it is dropped.
-pub async fn serve(incoming: Incoming, sources: Sources) {
+pub async fn serve(incoming: Incoming, sources: Sources, ways: Arc<Ways>) {
     let router = Router::new()
         .route("/metrics", get(metrics))
         .route("/livez", get(async || "ok\n"))
         .route("/readyz", get(ready))
         .layer(ConcurrencyLimitLayer::new(MOST_AT_ONCE))
-        .with_state(sources);
-    if let Err(error) = axum::serve(incoming, router).await {
+        .with_state(sources)
+        .merge(ways::routes(ways));
+    let service = router.into_make_service_with_connect_info::<Peer>();
+    if let Err(error) = axum::serve(incoming, service).await {
         tracing::error!(%error, "the HTTP listener ended");
     }
 }

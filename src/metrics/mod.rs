@@ -12,10 +12,12 @@ use prometheus::{
 
 mod calls;
 mod engine;
+mod ways;
 mod work;
 
 pub use calls::{CallMetrics, Rpc};
 pub use engine::{EngineMetrics, EngineSample, Lookup};
+pub use ways::{Way, WayMetrics, WayOutcome};
 pub use work::{Counted, HashingMetrics, WorkMetrics};
 
 /// Upper bounds in seconds: 50 µs to 5 s, three a decade.
@@ -29,6 +31,8 @@ pub struct Metrics {
     registry: Registry,
     /// Of the RPCs.
     pub calls: CallMetrics,
+    /// Of the ways in beside the RPCs.
+    pub ways: WayMetrics,
     /// Of the verification engine.
     pub engine: EngineMetrics,
     /// Of Argon2id, the database's pool, connections and jobs.
@@ -53,6 +57,7 @@ impl Metrics {
         family.0.register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))?;
         Ok(Self {
             calls: CallMetrics::new(&family)?,
+            ways: WayMetrics::new(&family)?,
             engine: EngineMetrics::new(&family)?,
             work: WorkMetrics::new(&family)?,
             registry: family.0,

@@ -14,6 +14,7 @@ use crate::store::MigrateError;
 use crate::telemetry::Sampling;
 use crate::tls::ServerTls;
 use crate::verify::Bounds;
+use crate::ways::WaysConfig;
 
 /// How much of everything one replica takes on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,6 +62,8 @@ pub struct ServerConfig {
     pub retention: Retention,
     /// Which calls' spans are exported.
     pub sampling: Sampling,
+    /// What is open beside the RPCs, and to whom.
+    pub ways: WaysConfig,
     /// How long calls may go on after the shutdown began.
     pub drain_timeout: Duration,
 }
@@ -70,7 +73,7 @@ pub struct ServerConfig {
 pub struct Listeners {
     /// For gRPC.
     pub grpc: TcpListener,
-    /// For metrics and health over HTTP.
+    /// For metrics, health and the ways in that come over HTTP.
     pub http: Option<TcpListener>,
 }
 

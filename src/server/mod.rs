@@ -27,6 +27,7 @@ use crate::store::{self, MigrateError, Store};
 use crate::tls::Protocol;
 use crate::verify::{Engine, Parts};
 use crate::watch::Hub;
+use crate::ways::Ways;
 
 /// The shortest and longest pause between two attempts to reach Postgres at the start.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
@@ -40,9 +41,6 @@ const MAX_HEADER_BYTES: u32 = 16 * 1024;
 /// How often a connection that is silent is asked for a sign of life, and how long it may take.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// How many connections the HTTP listener has at once: scrapes and probes.
-const HTTP_CONNECTIONS: usize = 64;
 
 /// How long the last writes may take.
 const LAST_WRITES: Duration = Duration::from_secs(2);
@@ -73,12 +71,12 @@ pub async fn run(
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> Result<(), ServeError> {
     let Listeners { grpc, http } = listeners.into();
-    let (mut running, router) = wire(&config).await?;
+    let (mut running, router, ways) = wire(&config).await?;
     let draining = running.begin_draining.subscribe();
     let metrics = || Arc::clone(&running.metrics);
     let tls = |protocol| config.tls.clone().map(|tls| (tls, protocol));
     if let Some(listener) = http {
-        let incoming = listener::accept(listener, tls(Protocol::Http), HTTP_CONNECTIONS, metrics())?;
+        let incoming = listener::accept(listener, tls(Protocol::Http), config.limits.connections, metrics())?;
         let sources = http::Sources {
             metrics: metrics(),
             engine: Arc::clone(&running.engine),
@@ -86,7 +84,7 @@ pub async fn run(
             health: running.health.clone(),
         };
         // Not among the jobs: it goes on telling while calls are drained.
-        tokio::spawn(http::serve(incoming, sources));
+        tokio::spawn(http::serve(incoming, sources, ways));
     }
     let incoming = listener::accept(grpc, tls(Protocol::Grpc), config.limits.connections, metrics())?;
     let serving = router.serve_with_incoming_shutdown(incoming, drained(draining));
@@ -128,7 +126,7 @@ pub async fn run(
 }
 
 /// Puts everything together.
-async fn wire(config: &ServerConfig) -> Result<(Running, Router), ServeError> {
+async fn wire(config: &ServerConfig) -> Result<(Running, Router, Arc<Ways>), ServeError> {
     let metrics = Arc::new(Metrics::new()?);
     let store = Store::new(config.database.clone(), config.database_connections);
     let (refresh, suggestions) = mac_refresh::queue();
@@ -145,13 +143,22 @@ async fn wire(config: &ServerConfig) -> Result<(Running, Router), ServeError> {
         replica: ambient::random_uuid(),
         metrics: Arc::clone(&metrics),
     }));
-    let actions = Actions::new(
+    let actions = Arc::new(Actions::new(
         store.clone(),
         Arc::clone(&config.keyring),
         config.prefix.clone(),
         config.durable_cost,
         HashPool::new(config.hash_permits, metrics.work.creation.clone()),
-    );
+    ));
+    let ways = Arc::new(Ways {
+        engine: Arc::clone(&engine),
+        actions,
+        callers: Arc::new(config.certificates.clone().into()),
+        places: Shares::new(config.limits.calls),
+        sampling: config.sampling,
+        metrics: Arc::clone(&metrics),
+        config: Arc::new(config.ways.clone()),
+    });
     let (health, health_service) = Health::new().await;
     let (begin_draining, draining) = watch::channel(false);
 
@@ -171,11 +178,11 @@ async fn wire(config: &ServerConfig) -> Result<(Running, Router), ServeError> {
     };
     let service = TokenApi {
         engine: Arc::clone(&engine),
-        actions,
-        callers: config.certificates.clone().into(),
+        actions: Arc::clone(&ways.actions),
+        callers: Arc::clone(&ways.callers),
         hub: Arc::new(Hub::start(store.lines(), engine.news(), config.bounds.max_staleness / 4)),
         keyring: Arc::clone(&config.keyring),
-        places: Shares::new(config.limits.calls),
+        places: ways.places.clone(),
         sampling: config.sampling,
         metrics: Arc::clone(&metrics),
         draining,
@@ -189,7 +196,7 @@ async fn wire(config: &ServerConfig) -> Result<(Running, Router), ServeError> {
         .add_service(descriptors().build_v1()?)
         .add_service(descriptors().build_v1alpha()?)
         .add_service(service.into_server());
-    Ok((Running { store, engine, metrics, health, jobs, flushing: None, begin_draining }, router))
+    Ok((Running { store, engine, metrics, health, jobs, flushing: None, begin_draining }, router, ways))
 }
 
 impl Running {

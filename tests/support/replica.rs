@@ -16,6 +16,7 @@ use tokend::server::{self, Limits, Listeners, ServeError, ServerConfig};
 use tokend::store::Store;
 use tokend::telemetry::Sampling;
 use tokend::verify::Bounds;
+use tokend::ways::WaysConfig;
 use tokio::net::TcpListener;
 use tokio::runtime::Builder;
 use tokio::sync::oneshot;
@@ -121,6 +122,7 @@ impl Installation {
                 interval: Duration::from_millis(200),
             },
             sampling: Sampling::off(),
+            ways: WaysConfig::default(),
             drain_timeout: Duration::from_secs(10),
         }
     }

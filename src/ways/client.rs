@@ -1,0 +1,85 @@
+//! Where the client is for whom a gateway asks. Believed of trusted proxies alone, and from the nearest one
+//! outwards: what a client wrote into the header itself stands before what the proxies have added. Where it is not
+//! known for certain it is not known, and a token that is bound to networks is not let in.
+
+use std::net::{IpAddr, SocketAddr};
+
+use axum::http::HeaderMap;
+
+use super::WaysConfig;
+
+/// Finds the client of a call that `gateway` makes, by the `X-Forwarded-For` that came with it.
+pub(super) fn forwarded(config: &WaysConfig, gateway: IpAddr, headers: &HeaderMap) -> Option<IpAddr> {
+    let lines = headers.get_all("x-forwarded-for").iter().map(|line| line.to_str());
+    let lines = lines.collect::<Result<Vec<_>, _>>().ok()?;
+    let hops: Vec<&str> = lines.iter().flat_map(|line| line.split(',')).collect();
+    outermost(config, gateway, hops.into_iter().rev())
+}
+
+/// Walks from the gateway outwards, past the proxies that are trusted.
+pub(super) fn outermost<'a>(
+    config: &WaysConfig,
+    gateway: IpAddr,
+    hops: impl Iterator<Item = &'a str>,
+) -> Option<IpAddr> {
+    if !config.trusts(gateway) {
+        return None;
+    }
+    let mut client = None;
+    for hop in hops {
+        let address = parse(hop.trim())?;
+        client = Some(address);
+        if !config.trusts(address) {
+            break;
+        }
+    }
+    client
+}
+
+/// Reads an address; some proxies add a port.
+fn parse(text: &str) -> Option<IpAddr> {
+    let address = text.parse().ok().or_else(|| Some(text.parse::<SocketAddr>().ok()?.ip()));
+    address.map(|address: IpAddr| address.to_canonical())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::{Network, Networks};
+
+    fn found(gateway: &str, lines: &[&str]) -> Option<String> {
+        let trusted = ["127.0.0.0/8", "10.0.0.0/8"].map(|text| Network::parse(text).unwrap());
+        let config =
+            WaysConfig { trusted_proxies: Networks::new(trusted.into()).unwrap(), ..WaysConfig::default() };
+        let mut headers = HeaderMap::new();
+        for line in lines {
+            headers.append("x-forwarded-for", line.parse().unwrap());
+        }
+        forwarded(&config, gateway.parse().unwrap(), &headers).map(|address| address.to_string())
+    }
+
+    #[test]
+    fn a_trusted_proxy_tells_the_client_and_a_client_cannot_forge_it() {
+        for (lines, client) in [
+            (&["192.0.2.7"][..], Some("192.0.2.7")),
+            (&["10.9.9.9, 192.0.2.7"], Some("192.0.2.7")),
+            (&["10.9.9.9", "192.0.2.7,10.0.0.2"], Some("192.0.2.7")),
+            (&["192.0.2.7:4711"], Some("192.0.2.7")),
+            (&["[2001:db8::1]:4711, 10.0.0.2"], Some("2001:db8::1")),
+            (&["::ffff:192.0.2.7"], Some("192.0.2.7")),
+            (&["10.1.1.1, 10.0.0.2"], Some("10.1.1.1")),
+            (&["192.0.2.7, unknown"], None),
+            (&["192.0.2.7,"], None),
+            (&[""], None),
+            (&[], None),
+        ] {
+            assert_eq!(found("127.0.0.1", lines).as_deref(), client, "{lines:?}");
+        }
+    }
+
+    #[test]
+    fn what_others_say_of_the_client_is_not_believed() {
+        assert_eq!(found("192.0.2.1", &["10.0.0.5"]), None);
+        assert_eq!(found("::ffff:10.0.0.1", &["192.0.2.7"]).as_deref(), Some("192.0.2.7"));
+    }
+}

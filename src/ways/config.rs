@@ -1,0 +1,20 @@
+//! What is configured of the ways in: parsed already, every part of it closed unless it was opened.
+
+use std::net::IpAddr;
+
+use crate::domain::{Networks, OrganizationId};
+
+/// What is configured of the ways in.
+#[derive(Debug, Clone, Default)]
+pub struct WaysConfig {
+    /// From where it is believed what is said of the client's address; empty: from nowhere.
+    pub trusted_proxies: Networks,
+    /// Whose tokens gateways let in; `None`: every organization's.
+    pub gateway_organization: Option<OrganizationId>,
+}
+
+impl WaysConfig {
+    pub(super) fn trusts(&self, address: IpAddr) -> bool {
+        self.trusted_proxies.iter().any(|network| network.contains(address))
+    }
+}

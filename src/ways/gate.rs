@@ -1,0 +1,57 @@
+//! The gate: what gateways ask. They have no credential of their own, they present that of their client, as a
+//! client of tokend would; so what looks like a guess is charged to whoever made it.
+
+use std::net::IpAddr;
+
+use tracing::{Span, field};
+
+use super::identity::Identity;
+use super::refusal::Refusal;
+use super::{Wanted, Ways};
+use crate::domain::{CredentialError, FieldError, Reach, Verdict};
+use crate::verify::Question;
+use crate::verify::Share;
+
+impl Ways {
+    /// Lets in whoever presents this secret through a gateway at `gateway`, or says why not.
+    pub(super) async fn admit(
+        &self,
+        secret: Result<&str, CredentialError>,
+        wanted: &Wanted,
+        gateway: IpAddr,
+    ) -> Result<Identity, Refusal> {
+        let secret = secret.map_err(Refusal::credential)?;
+        let source = wanted.client_ip.unwrap_or(gateway);
+        let question = Question {
+            required: &wanted.required,
+            reach: self.reach(wanted)?,
+            client_ip: wanted.client_ip,
+            share: Share::Peer(Some(source)),
+        };
+        let answer = self.ask(secret, &question).await?;
+        let identity = answer.token.as_ref().and_then(|(cached, _)| Identity::of(cached));
+        match (answer.verdict, identity) {
+            (Verdict::Valid, Some(identity)) => {
+                Span::current().record("user.id", field::display(&identity.0.user_id));
+                Ok(identity)
+            }
+            (verdict, _) => {
+                self.hold(verdict, source).await?;
+                Err(Refusal::Denied { verdict, missing: answer.missing_scopes })
+            }
+        }
+    }
+
+    /// Returns whose tokens are let in: a request may narrow what is configured, never widen it.
+    fn reach<'a>(&'a self, wanted: &'a Wanted) -> Result<Reach<'a>, Refusal> {
+        match (&self.config.gateway_organization, &wanted.organization) {
+            (None, None) => Ok(Reach::Any),
+            (Some(only), None) | (None, Some(only)) => Ok(Reach::Only(only)),
+            (Some(only), Some(named)) if only == named => Ok(Reach::Only(only)),
+            (Some(_), Some(_)) => {
+                const OTHER: FieldError = FieldError::Rule("is not the one that is configured for gateways");
+                Err(Refusal::parameter("organization", &OTHER))
+            }
+        }
+    }
+}

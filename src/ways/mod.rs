@@ -1,0 +1,141 @@
+//! The ways in beside the RPCs, for those who speak another protocol: one file a way, which reads its protocol's
+//! question and writes its answer. What lies between is here and the same for all: the engine that Verify asks,
+//! its callers, its places, its penalties. Called by the HTTP listener and by the gRPC port. No way judges by
+//! itself, and none says "no" where the answer is not known.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tracing::{Instrument as _, Span, field};
+
+mod client;
+mod config;
+mod form;
+mod forward_auth;
+mod gate;
+mod identity;
+mod introspection;
+mod presented;
+mod refusal;
+mod revocation;
+mod routes;
+
+pub use config::WaysConfig;
+pub use routes::routes;
+
+use crate::actions::Actions;
+use crate::domain::{OrganizationId, Scopes, Verdict};
+use crate::grpc::{CallError, Callers};
+use crate::listener::Peer;
+use crate::metrics::{Metrics, Way, WayOutcome};
+use crate::provenance::{self, Provenance};
+use crate::shares::{Refused, Shares};
+use crate::telemetry::{self, Sampling};
+use crate::verify::{Answer, Consistency, Credential, Engine, Question, Share};
+use refusal::Refusal;
+
+/// How long a call may take that says nothing of its own patience.
+const DEADLINE: Duration = Duration::from_secs(10);
+
+/// What all ways share.
+#[derive(Debug, Clone)]
+pub struct Ways {
+    /// Knows secrets.
+    pub engine: Arc<Engine>,
+    /// Revokes.
+    pub actions: Arc<Actions>,
+    /// Knows who calls.
+    pub callers: Arc<Callers>,
+    /// Places for calls that take waiting.
+    pub places: Shares<Share>,
+    /// Which calls' spans are exported.
+    pub sampling: Sampling,
+    /// Counts calls.
+    pub metrics: Arc<Metrics>,
+    /// What is configured.
+    pub config: Arc<WaysConfig>,
+}
+
+/// What is asked of a presented secret.
+#[derive(Debug, Default)]
+struct Wanted {
+    required: Scopes,
+    organization: Option<OrganizationId>,
+    client_ip: Option<IpAddr>,
+}
+
+impl Ways {
+    /// Does `work` as a call of this way: within its span and its time, counted, and logged when it is refused.
+    async fn call<T>(
+        &self,
+        way: Way,
+        traceparent: Option<&str>,
+        work: impl Future<Output = Result<T, Refusal>>,
+    ) -> Result<T, Refusal> {
+        let started = Instant::now();
+        let context = self.sampling.context(traceparent);
+        let span = tracing::info_span!(
+            "way",
+            otel.name = way.word(),
+            otel.kind = "server",
+            way = way.word(),
+            trace.id = %context.trace_id,
+            caller = field::Empty,
+            token.id = field::Empty,
+            user.id = field::Empty,
+            verdict = field::Empty,
+        );
+        telemetry::adopt(&span, &context, self.sampling);
+        let provenance = Provenance { acting_user: None, trace_id: Some(context.trace_id) };
+        // On the heap: it is large, and would be moved through every layer above.
+        let work = Box::pin(provenance::within(provenance, work));
+        let work = async {
+            let outcome = tokio::time::timeout(DEADLINE, work).await.unwrap_or(Err(Refusal::Overdue));
+            let duration = started.elapsed();
+            match &outcome {
+                Ok(_) => tracing::debug!(duration_ms = duration.as_secs_f64() * 1e3, "answered"),
+                Err(refusal) => refusal.log(duration),
+            }
+            let ended = outcome.as_ref().map_or_else(Refusal::outcome, |_| WayOutcome::Done);
+            self.metrics.ways.ended(way, ended, duration);
+            outcome
+        };
+        work.instrument(span).await
+    }
+
+    /// Authenticates whoever calls, for the ways that have callers.
+    async fn caller(&self, presented: presented::Caller<'_>, peer: &Peer) -> Result<Credential, Refusal> {
+        let recognised = self.callers.recognise(&self.engine, presented.secret, Some(peer)).await;
+        let credential = match recognised {
+            Ok(credential) => credential,
+            Err(error) => return Err(self.callers.refuse(error, Some(peer), &self.metrics).await.into()),
+        };
+        let principal = &credential.caller().principal;
+        Span::current().record("caller", field::display(principal));
+        presented.check_name(principal)?;
+        Ok(credential)
+    }
+
+    /// Asks the engine as Verify does: a fresh cache at once, all else in a place of whoever is charged.
+    async fn ask(&self, secret: &str, question: &Question<'_>) -> Result<Answer, CallError> {
+        let answer = if let Some(answer) = self.engine.verify_now(secret, question) {
+            answer
+        } else {
+            let _place = self.places.take(question.share.clone())?;
+            self.engine.verify(secret, question, Consistency::Bounded).await?
+        };
+        self.metrics.calls.verdict(answer.verdict);
+        Span::current().record("verdict", answer.verdict.word());
+        if let Some((cached, _)) = &answer.token {
+            Span::current().record("token.id", field::display(cached.id));
+        }
+        Ok(answer)
+    }
+
+    /// Holds back the answer to what may be a guess, as it is done with callers' own credentials.
+    async fn hold(&self, verdict: Verdict, address: IpAddr) -> Result<(), CallError> {
+        let guess = verdict == Verdict::NotFound;
+        if guess && !self.callers.hold(address).await { Err(Refused::Full.into()) } else { Ok(()) }
+    }
+}

@@ -1,0 +1,126 @@
+//! Why a call of a way is refused, and how that is said over HTTP: a status, a challenge of RFC 6750 and a small
+//! JSON body. Called by every way. Nothing that was presented is repeated.
+
+use std::time::Duration;
+
+use axum::http::StatusCode;
+use serde_json::json;
+use tonic::Status;
+
+use crate::domain::{CredentialError, FieldError, Scope, Verdict, Violations};
+use crate::grpc::{CallError, http_status, log_failure};
+use crate::metrics::WayOutcome;
+use crate::verify::AuthenticateError;
+
+/// Why a call of a way is refused.
+#[derive(Debug)]
+pub(super) enum Refusal {
+    /// What was presented at a gate is not let in.
+    Denied { verdict: Verdict, missing: Vec<Scope> },
+    /// As an RPC would be.
+    Call(CallError),
+    /// It has taken too long.
+    Overdue,
+}
+
+impl<E: Into<CallError>> From<E> for Refusal {
+    fn from(error: E) -> Self {
+        Self::Call(error.into())
+    }
+}
+
+/// What is said over HTTP.
+pub(super) struct Said {
+    pub(super) status: StatusCode,
+    /// For `WWW-Authenticate`.
+    pub(super) challenge: Option<String>,
+    /// JSON.
+    pub(super) body: String,
+}
+
+impl Refusal {
+    /// Refuses a request for what one of its parameters is.
+    pub(super) fn parameter(name: &str, error: &FieldError) -> Self {
+        Violations::one(name, error).into()
+    }
+
+    /// Refuses a credential that cannot be one.
+    pub(super) fn credential(error: CredentialError) -> Self {
+        AuthenticateError::from(error).into()
+    }
+
+    fn status(&self) -> StatusCode {
+        match self {
+            Self::Denied { verdict: Verdict::MissingScope | Verdict::IpNotAllowed, .. } => {
+                StatusCode::FORBIDDEN
+            }
+            Self::Denied { .. } => StatusCode::UNAUTHORIZED,
+            Self::Call(error) => http_status(&Status::from(error)),
+            Self::Overdue => StatusCode::SERVICE_UNAVAILABLE,
+        }
+    }
+
+    pub(super) fn outcome(&self) -> WayOutcome {
+        match self.status() {
+            StatusCode::UNAUTHORIZED => WayOutcome::Unauthenticated,
+            StatusCode::FORBIDDEN => WayOutcome::Forbidden,
+            StatusCode::BAD_REQUEST => WayOutcome::Invalid,
+            _ => WayOutcome::Unavailable,
+        }
+    }
+
+    pub(super) fn log(&self, duration: Duration) {
+        let duration_ms = duration.as_secs_f64() * 1e3;
+        match self {
+            Self::Denied { verdict, .. } => tracing::debug!(duration_ms, verdict = verdict.word(), "denied"),
+            Self::Call(error) => log_failure(error, &Status::from(error), Some(duration_ms)),
+            Self::Overdue => tracing::warn!(duration_ms, "a call has taken too long"),
+        }
+    }
+
+    /// Says it: the words of RFC 6750 (3.1), RFC 6749 (5.2) and RFC 7009 (2.2.1).
+    pub(super) fn said(&self) -> Said {
+        let status = self.status();
+        let missing = match self {
+            Self::Denied { missing, .. } => missing.iter().map(Scope::as_str).collect::<Vec<_>>().join(" "),
+            _ => String::new(),
+        };
+        let nothing_presented = matches!(
+            self,
+            Self::Call(CallError::Authenticate(AuthenticateError::Credential(CredentialError::Missing)))
+        );
+        let (error, challenge) = match status {
+            StatusCode::UNAUTHORIZED if nothing_presented => ("invalid_token", Some("Bearer".to_owned())),
+            StatusCode::UNAUTHORIZED => ("invalid_token", Some(r#"Bearer error="invalid_token""#.to_owned())),
+            StatusCode::FORBIDDEN if matches!(self, Self::Denied { verdict: Verdict::IpNotAllowed, .. }) => {
+                ("access_denied", None)
+            }
+            // No character of a scope needs quoting.
+            StatusCode::FORBIDDEN => (
+                "insufficient_scope",
+                Some(match &*missing {
+                    "" => r#"Bearer error="insufficient_scope""#.to_owned(),
+                    missing => format!(r#"Bearer error="insufficient_scope", scope="{missing}""#),
+                }),
+            ),
+            StatusCode::BAD_REQUEST => ("invalid_request", None),
+            _ => ("temporarily_unavailable", None),
+        };
+        let body = match self {
+            Self::Denied { verdict, .. } if missing.is_empty() => {
+                json!({"error": error, "verdict": verdict.word()})
+            }
+            Self::Denied { verdict, .. } => {
+                json!({"error": error, "verdict": verdict.word(), "scope": missing})
+            }
+            Self::Call(CallError::Invalid(violations)) => json!({
+                "error": error,
+                "error_description": violations.list().iter().map(|violation| {
+                    format!("{} {}", violation.field, violation.description)
+                }).collect::<Vec<_>>().join("; "),
+            }),
+            _ => json!({"error": error}),
+        };
+        Said { status, challenge, body: body.to_string() }
+    }
+}

@@ -1,0 +1,57 @@
+//! Token revocation (RFC 7009): whoever has a secret may end it, as by
+//! `RevokeToken`. A text that proves nothing is
+//! revoked as far as anybody can tell, so that it is answered alike; what is not known is 503.
+
+use axum::http::HeaderMap;
+use tracing::{Span, field};
+
+use super::Ways;
+use super::form::Form;
+use super::presented::{Basic, Caller};
+use super::refusal::Refusal;
+use crate::actions::ActionError;
+use crate::actions::revoke::{RevokeToken, Right};
+use crate::domain::{RevokeReason, Violations};
+use crate::grpc::CallError;
+use crate::listener::Peer;
+use crate::metrics::Way;
+use crate::secret::TokenId;
+use crate::store::Extent;
+use crate::verify::{Credential, ProveError, Share};
+
+/// What the audit log says.
+const REASON: &str = "revoked by its holder (RFC 7009)";
+
+impl Ways {
+    pub(super) async fn revoke(&self, peer: &Peer, headers: &HeaderMap, body: &[u8]) -> Result<(), Refusal> {
+        let traceparent = headers.get("traceparent").and_then(|value| value.to_str().ok());
+        self.call(Way::Revocation, traceparent, async {
+            let basic = Basic::of(headers);
+            let credential = self.caller(Caller::of(headers, basic.as_ref()), peer).await?;
+            let form = Form::read_loosely(body, &["token", "token_type_hint"])?;
+            Ok(self.revoke_proven(&credential, form.require("token")?).await?)
+        })
+        .await
+    }
+
+    async fn revoke_proven(&self, credential: &Credential, secret: &str) -> Result<(), CallError> {
+        let caller = credential.caller();
+        let share = Share::Caller(caller.principal.clone());
+        let _place = self.places.take(share.clone())?;
+        let id = match self.engine.prove(secret, share).await {
+            Ok(Some(id)) => id,
+            Ok(None) | Err(ProveError::Format(_)) => return Ok(()),
+            Err(ProveError::Unknown(error)) => return Err(error.into()),
+        };
+        Span::current().record("token.id", field::display(id));
+        let forgetting = self.engine.forgetting(id);
+        let touch = |ids: &[TokenId]| forgetting.also(ids);
+        let reason = RevokeReason::parse(REASON).map_err(|error| Violations::one("reason", &error))?;
+        let request = RevokeToken { id, right: Right::Possession, extent: Extent::Line, reason };
+        match self.actions.revoke_token(caller, &request, &touch).await {
+            // Deleted meanwhile.
+            Ok(_) | Err(ActionError::NotFound) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+}

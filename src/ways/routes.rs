@@ -1,0 +1,107 @@
+//! The paths of the ways on the HTTP listener: reads requests, writes answers. No answer may be kept by a cache on
+//! the way.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::Body;
+use axum::body::Bytes;
+use axum::extract::{ConnectInfo, DefaultBodyLimit, RawQuery, State};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{any, post};
+
+use super::Ways;
+use super::refusal::Refusal;
+use crate::grpc::MAX_REQUEST_BYTES;
+use crate::listener::Peer;
+
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
+const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
+
+/// The routes of all ways that come over HTTP.
+pub fn routes(ways: Arc<Ways>) -> Router {
+    Router::new()
+        // Some gateways ask with their client's own method.
+        .route("/auth", any(forward_auth))
+        .route("/oauth2/introspect", post(introspect))
+        .route("/oauth2/revoke", post(revoke))
+        .layer(DefaultBodyLimit::max(MAX_REQUEST_BYTES))
+        .with_state(ways)
+}
+
+async fn forward_auth(
+    State(ways): State<Arc<Ways>>,
+    ConnectInfo(peer): ConnectInfo<Peer>,
+    RawQuery(query): RawQuery,
+    headers: HeaderMap,
+) -> Response {
+    match ways.forward_auth(&peer, query.as_deref().unwrap_or_default(), &headers).await {
+        Err(refusal) => refused(&refusal),
+        Ok(identity) => {
+            let mut response = answer(StatusCode::OK, None);
+            for (name, value) in identity.headers() {
+                // Visible ASCII and spaces alone.
+                if let Ok(value) = HeaderValue::from_str(&value) {
+                    response.headers_mut().insert(name, value);
+                }
+            }
+            response
+        }
+    }
+}
+
+async fn introspect(
+    State(ways): State<Arc<Ways>>,
+    ConnectInfo(peer): ConnectInfo<Peer>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Response {
+    match ways.introspect(&peer, &headers, form(&headers, &body)).await {
+        Ok(said) => answer(StatusCode::OK, Some(said.to_string())),
+        Err(refusal) => refused(&refusal),
+    }
+}
+
+async fn revoke(
+    State(ways): State<Arc<Ways>>,
+    ConnectInfo(peer): ConnectInfo<Peer>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Response {
+    match ways.revoke(&peer, &headers, form(&headers, &body)).await {
+        Ok(()) => answer(StatusCode::OK, None),
+        Err(refusal) => refused(&refusal),
+    }
+}
+
+/// Returns what a body says as a form: nothing, where it is none.
+fn form<'a>(headers: &HeaderMap, body: &'a [u8]) -> &'a [u8] {
+    let kind = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let kind = kind.split(';').next().unwrap_or_default().trim();
+    if kind.eq_ignore_ascii_case("application/x-www-form-urlencoded") { body } else { &[] }
+}
+
+fn answer(status: StatusCode, json: Option<String>) -> Response {
+    let has_body = json.is_some();
+    let mut response = (status, json.map_or_else(Body::empty, Body::from)).into_response();
+    response.headers_mut().insert(header::CACHE_CONTROL, NO_STORE);
+    if has_body {
+        response.headers_mut().insert(header::CONTENT_TYPE, JSON);
+    }
+    response
+}
+
+/// Says why not, and when to try again where that may help.
+fn refused(refusal: &Refusal) -> Response {
+    let said = refusal.said();
+    let mut response = answer(said.status, Some(said.body));
+    let headers = response.headers_mut();
+    if let Some(challenge) = said.challenge.and_then(|text| HeaderValue::from_str(&text).ok()) {
+        headers.insert(header::WWW_AUTHENTICATE, challenge);
+    }
+    if matches!(said.status, StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS) {
+        headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+    }
+    response
+}

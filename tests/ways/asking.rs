@@ -1,0 +1,171 @@
+//! One question, asked by every way, and what each of them says to it in words that can be compared.
+
+use tokend::domain::{Network, Networks};
+use tokend::grpc::proto::{Consistency, VerifyRequest};
+use tokend::ways::WaysConfig;
+use tonic::Code;
+
+use crate::support::client::{Client, created_with, texts};
+use crate::support::http::{Reply, post, send};
+use crate::support::replica::{Installation, Replica};
+
+/// A question.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Question {
+    pub(crate) secret: String,
+    pub(crate) required: Vec<&'static str>,
+    pub(crate) client: Option<&'static str>,
+}
+
+/// What is said to it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Said {
+    /// It is let in: whose it is, and which token.
+    Admitted { user: String, organization: String, token_id: String },
+    /// It is not, for this reason.
+    Denied(String),
+    /// It is not, and this way tells no reasons.
+    Inactive,
+    /// It is not known.
+    Unknown,
+}
+
+impl Said {
+    /// Tells whether two ways have said the same, as far as both tell it.
+    pub(crate) fn agrees(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Inactive, Self::Denied(_)) | (Self::Denied(_), Self::Inactive) => true,
+            _ => self == other,
+        }
+    }
+}
+
+/// Every way in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Way {
+    Introspection,
+    ForwardAuth,
+}
+
+impl Way {
+    pub(crate) const ALL: [Self; 2] = [Self::Introspection, Self::ForwardAuth];
+}
+
+/// A replica with every way open, a backend of the organization `acme` that verifies, and gateways that let in
+/// tokens of `acme`.
+pub(crate) struct House {
+    pub(crate) replica: Replica,
+    pub(crate) backend: String,
+    verifier: Client,
+}
+
+/// Returns the configuration of ways that trust this machine's gateways.
+pub(crate) fn trusting() -> WaysConfig {
+    let loopback = Networks::new(vec![Network::parse("127.0.0.0/8").unwrap()]).unwrap();
+    WaysConfig { trusted_proxies: loopback, ..WaysConfig::default() }
+}
+
+impl House {
+    pub(crate) async fn new() -> Self {
+        let installation = Installation::new().await;
+        let mut config = installation.config();
+        config.ways = trusting();
+        Self::of(installation.serve(config).await).await
+    }
+
+    pub(crate) async fn of(replica: Replica) -> Self {
+        let backend = created_with(&mut replica.root(), "acme", &["tokend:verify"]).await.secret;
+        let verifier = replica.client(&backend);
+        Self { replica, backend, verifier }
+    }
+
+    /// Asks by the RPC.
+    pub(crate) async fn verify(&self, question: &Question) -> Said {
+        let request = VerifyRequest {
+            secret: question.secret.clone(),
+            required_scopes: texts(&question.required),
+            client_ip: question.client.unwrap_or_default().to_owned(),
+            consistency: Consistency::Bounded.into(),
+        };
+        match self.verifier.clone().verify(request).await {
+            Err(status) if status.code() == Code::Unavailable => Said::Unknown,
+            Err(status) => panic!("{status:?}"),
+            Ok(reply) => {
+                let reply = reply.into_inner();
+                let verdict = reply.verdict().as_str_name().trim_start_matches("VERDICT_").to_lowercase();
+                match reply.token {
+                    Some(token) if verdict == "valid" => Said::Admitted {
+                        user: token.user_id,
+                        organization: token.organization_id,
+                        token_id: token.id,
+                    },
+                    _ => Said::Denied(verdict),
+                }
+            }
+        }
+    }
+
+    /// Asks by one of the other ways.
+    pub(crate) async fn ask(&self, way: Way, question: &Question) -> Said {
+        match way {
+            Way::Introspection => self.introspect(question).await,
+            Way::ForwardAuth => self.forward_auth(question).await,
+        }
+    }
+
+    /// Posts a form as the backend.
+    pub(crate) async fn post(&self, path: &str, fields: &[(&str, &str)]) -> Reply {
+        let bearer = format!("Bearer {}", self.backend);
+        post(self.replica.http, path, &[("authorization", &bearer)], fields).await
+    }
+
+    async fn introspect(&self, question: &Question) -> Said {
+        let scope = question.required.join(" ");
+        let fields = [
+            ("token", &*question.secret),
+            ("scope", &scope),
+            ("client_ip", question.client.unwrap_or_default()),
+        ];
+        let reply = self.post("/oauth2/introspect", &fields).await;
+        if reply.status == 503 {
+            return Said::Unknown;
+        }
+        assert_eq!(reply.status, 200, "{reply:?}");
+        let body: serde_json::Value = serde_json::from_str(&reply.body).unwrap();
+        if body["active"] != true {
+            assert_eq!(reply.body, r#"{"active":false}"#);
+            return Said::Inactive;
+        }
+        let text = |name: &str| body[name].as_str().unwrap().to_owned();
+        Said::Admitted { user: text("sub"), organization: text("organization_id"), token_id: text("jti") }
+    }
+
+    async fn forward_auth(&self, question: &Question) -> Said {
+        let path = format!("/auth?organization=acme&scope={}", question.required.join("+"));
+        let bearer = format!("Bearer {}", question.secret);
+        let mut headers = vec![("authorization", &*bearer)];
+        headers.extend(question.client.map(|client| ("x-forwarded-for", client)));
+        let reply = send(self.replica.http, "GET", &path, &headers, "").await;
+        said_over_http(&reply, |name| reply.header(name).unwrap())
+    }
+}
+
+/// Reads what a gate says over HTTP, and where it tells whom it has let in.
+pub(crate) fn said_over_http(reply: &Reply, told: impl Fn(&str) -> String) -> Said {
+    match reply.status {
+        200 => Said::Admitted {
+            user: told("x-tokend-user"),
+            organization: told("x-tokend-organization"),
+            token_id: told("x-tokend-token-id"),
+        },
+        401 | 403 => {
+            let body: serde_json::Value = serde_json::from_str(&reply.body).unwrap();
+            let verdict = body["verdict"].as_str().unwrap().to_owned();
+            let forbidden = matches!(&*verdict, "missing_scope" | "ip_not_allowed");
+            assert_eq!(reply.status == 403, forbidden, "{reply:?}");
+            Said::Denied(verdict)
+        }
+        503 => Said::Unknown,
+        _ => panic!("{reply:?}"),
+    }
+}
