@@ -1,4 +1,5 @@
-//! Compiles the contract in `proto/` to Rust, and to the descriptor set that reflection serves.
+//! Compiles the contract in `proto/` to Rust, and to the descriptor set that reflection serves; and what is
+//! spoken of others' contracts, in `third-party/`.
 //!
 //! Cargo runs it; `protox` parses the files in pure Rust, so a build needs no `protoc`.
 
@@ -27,6 +28,7 @@ const REPLIES: [(&str, &str); 2] = [
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=proto");
+    println!("cargo:rerun-if-changed=third-party");
     println!("cargo:rerun-if-changed=build.rs");
 
     let mut compiler = Compiler::new(INCLUDES)?;
@@ -53,5 +55,12 @@ fn main() -> Result<(), Box<dyn Error>> {
         server = server.extern_path(message, reply);
     }
     server.compile_fds(files)?;
+
+    let mut envoy = Compiler::new(["third-party"])?;
+    envoy.include_imports(true).open_file("envoy/service/auth/v3/authorization.proto")?;
+    tonic_prost_build::configure()
+        // By hand: the credential is among its headers.
+        .skip_debug(["envoy.service.auth.v3.HttpRequest"])
+        .compile_fds(envoy.file_descriptor_set())?;
     Ok(())
 }

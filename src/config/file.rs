@@ -57,6 +57,7 @@ pub(super) struct FileSettings {
     pub(super) trace_sample_ratio: Option<SampleRatio>,
     pub(super) trusted_proxies: Option<TrustedProxies>,
     pub(super) gateway_organization: Option<String>,
+    pub(super) ext_authz: Option<Switch>,
     #[serde(default)]
     pub(super) client_certificate: Vec<ClientCertificate>,
 }

@@ -170,10 +170,16 @@ pub struct KeyStatusFlags {
 #[derive(Args)]
 pub(super) struct WayFlags {
     /// Networks of the gateways that are believed when they say where their client is, separated by
-    /// commas: by X-Forwarded-For at /auth. Without it, tokens that are bound to networks are let in
+    /// commas: by X-Forwarded-For at /auth,
+    /// also by the source that Envoy names. Without it, tokens that are bound to networks are let in
     /// by no gateway [env: TOKEND_TRUSTED_PROXIES] [default: none]
     #[arg(long, value_name = "NETWORKS", help_heading = "Ways in")]
     pub(super) trusted_proxies: Option<TrustedProxies>,
+
+    /// Answer Envoy's external authorization (envoy.service.auth.v3.Authorization) on the gRPC port.
+    /// Let only Envoys reach it: they ask without a credential of their own [env: TOKEND_EXT_AUTHZ]
+    #[arg(long, help_heading = "Ways in")]
+    pub(super) ext_authz: bool,
 
     /// The organization whose tokens gateways let in [env: TOKEND_GATEWAY_ORGANIZATION]
     /// [default: every organization]

@@ -14,12 +14,14 @@ pub(super) fn ways(sources: &mut Sources<'_>, flags: WayFlags) -> Result<WaysCon
         .choose(flags.trusted_proxies, "TOKEND_TRUSTED_PROXIES", |file| file.trusted_proxies.take())?
         .map(TrustedProxies::get)
         .unwrap_or_default();
+    let ext_authz = sources.is_on(flags.ext_authz, "TOKEND_EXT_AUTHZ", |file| file.ext_authz.take())?;
     let organization = sources.choose(flags.gateway_organization, "TOKEND_GATEWAY_ORGANIZATION", |file| {
         file.gateway_organization.take()
     })?;
     let organization = organization.map(|text| OrganizationId::parse(&text)).transpose();
     Ok(WaysConfig {
         trusted_proxies,
+        ext_authz,
         gateway_organization: organization.map_err(ConfigError::GatewayOrganization)?,
     })
 }

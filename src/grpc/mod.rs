@@ -23,7 +23,7 @@ pub(crate) use callers::bearer;
 pub(crate) use error::CallError;
 pub use health::Health;
 pub use service::{TokenApi, drained};
-pub(crate) use status::{http_status, log as log_failure};
+pub(crate) use status::{check_code, http_status, log as log_failure};
 
 /// The messages and the client of the service, generated from `proto/tokend/v1/token_service.proto`.
 #[expect(clippy::pedantic, reason = "generated")]

@@ -218,6 +218,19 @@ pub(crate) fn http_status(status: &Status) -> StatusCode {
     }
 }
 
+/// Returns the number of the code that goes with an HTTP status in an answer to Envoy.
+pub(crate) fn check_code(status: StatusCode) -> i32 {
+    let code = match status {
+        StatusCode::OK => Code::Ok,
+        StatusCode::BAD_REQUEST => Code::InvalidArgument,
+        StatusCode::UNAUTHORIZED => Code::Unauthenticated,
+        StatusCode::FORBIDDEN => Code::PermissionDenied,
+        StatusCode::TOO_MANY_REQUESTS => Code::ResourceExhausted,
+        _ => Code::Unavailable,
+    };
+    code.into()
+}
+
 /// Tells whether the server, rather than the request, is why a call failed.
 fn is_our_fault(status: &Status) -> bool {
     matches!(status.code(), Code::Unavailable | Code::Internal)

@@ -15,10 +15,12 @@ pub enum Way {
     Revocation,
     /// `GET /auth`, for gateways.
     ForwardAuth,
+    /// Envoy's external authorization.
+    ExtAuthz,
 }
 
 impl Way {
-    const ALL: [Self; 3] = [Self::Introspection, Self::Revocation, Self::ForwardAuth];
+    const ALL: [Self; 4] = [Self::Introspection, Self::Revocation, Self::ForwardAuth, Self::ExtAuthz];
 
     /// Returns the way's word.
     #[must_use]
@@ -27,6 +29,7 @@ impl Way {
             Self::Introspection => "introspection",
             Self::Revocation => "revocation",
             Self::ForwardAuth => "forward_auth",
+            Self::ExtAuthz => "ext_authz",
         }
     }
 }

@@ -27,7 +27,7 @@ use crate::store::{self, MigrateError, Store};
 use crate::tls::Protocol;
 use crate::verify::{Engine, Parts};
 use crate::watch::Hub;
-use crate::ways::Ways;
+use crate::ways::{ExtAuthz, Ways};
 
 /// The shortest and longest pause between two attempts to reach Postgres at the start.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
@@ -195,7 +195,8 @@ async fn wire(config: &ServerConfig) -> Result<(Running, Router, Arc<Ways>), Ser
         .add_service(health_service)
         .add_service(descriptors().build_v1()?)
         .add_service(descriptors().build_v1alpha()?)
-        .add_service(service.into_server());
+        .add_service(service.into_server())
+        .add_optional_service(config.ways.ext_authz.then(|| ExtAuthz::server(Arc::clone(&ways))));
     Ok((Running { store, engine, metrics, health, jobs, flushing: None, begin_draining }, router, ways))
 }
 

@@ -10,14 +10,24 @@ use super::WaysConfig;
 
 /// Finds the client of a call that `gateway` makes, by the `X-Forwarded-For` that came with it.
 pub(super) fn forwarded(config: &WaysConfig, gateway: IpAddr, headers: &HeaderMap) -> Option<IpAddr> {
+    behind(config, gateway, None, headers)
+}
+
+/// Does the same where the gateway also says from where the request came to it.
+pub(super) fn behind(
+    config: &WaysConfig,
+    gateway: IpAddr,
+    source: Option<&str>,
+    headers: &HeaderMap,
+) -> Option<IpAddr> {
     let lines = headers.get_all("x-forwarded-for").iter().map(|line| line.to_str());
     let lines = lines.collect::<Result<Vec<_>, _>>().ok()?;
     let hops: Vec<&str> = lines.iter().flat_map(|line| line.split(',')).collect();
-    outermost(config, gateway, hops.into_iter().rev())
+    outermost(config, gateway, source.into_iter().chain(hops.into_iter().rev()))
 }
 
 /// Walks from the gateway outwards, past the proxies that are trusted.
-pub(super) fn outermost<'a>(
+fn outermost<'a>(
     config: &WaysConfig,
     gateway: IpAddr,
     hops: impl Iterator<Item = &'a str>,
@@ -74,6 +84,22 @@ mod tests {
             (&[], None),
         ] {
             assert_eq!(found("127.0.0.1", lines).as_deref(), client, "{lines:?}");
+        }
+    }
+
+    #[test]
+    fn where_a_gateway_tells_its_source_that_is_the_last_hop() {
+        let config = WaysConfig {
+            trusted_proxies: Networks::new(vec![Network::parse("10.0.0.0/8").unwrap()]).unwrap(),
+            ..WaysConfig::default()
+        };
+        let mut headers = HeaderMap::new();
+        headers.append("x-forwarded-for", "198.51.100.1, 192.0.2.7".parse().unwrap());
+        for (source, client) in
+            [("203.0.113.9", Some("203.0.113.9")), ("10.0.0.2", Some("192.0.2.7")), ("/run/pipe", None)]
+        {
+            let found = behind(&config, "10.0.0.1".parse().unwrap(), Some(source), &headers);
+            assert_eq!(found.map(|address| address.to_string()).as_deref(), client);
         }
     }
 

@@ -11,6 +11,8 @@ pub struct WaysConfig {
     pub trusted_proxies: Networks,
     /// Whose tokens gateways let in; `None`: every organization's.
     pub gateway_organization: Option<OrganizationId>,
+    /// Whether Envoy may ask on the gRPC port.
+    pub ext_authz: bool,
 }
 
 impl WaysConfig {

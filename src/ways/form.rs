@@ -1,7 +1,9 @@
-//! Parameters of a query or of a posted form (`application/x-www-form-urlencoded`). Each may stand there once, and
-//! nothing unknown beside them: a misspelt requirement must not be none.
+//! Parameters of a query or of a posted form (`application/x-www-form-urlencoded`), or of a route's
+//! configuration. Each may stand there once, and nothing unknown beside them: a misspelt requirement must not be
+//! none.
 
 use std::borrow::Cow;
+use std::collections::HashMap;
 
 use super::refusal::Refusal;
 use crate::domain::FieldError;
@@ -12,9 +14,17 @@ pub(super) struct Form<'a>(Vec<(Cow<'a, str>, Cow<'a, str>)>);
 impl<'a> Form<'a> {
     /// Reads those that are known here.
     pub(super) fn read(bytes: &'a [u8], known: &[&str]) -> Result<Self, Refusal> {
-        let form = Self::read_loosely(bytes, known)?;
-        if form.0.iter().all(|(name, _)| known.contains(&&**name)) {
-            return Ok(form);
+        Self::read_loosely(bytes, known)?.check(known)
+    }
+
+    /// Takes what a configuration says by the same names.
+    pub(super) fn of(pairs: &'a HashMap<String, String>, known: &[&str]) -> Result<Self, Refusal> {
+        Self(pairs.iter().map(|(name, value)| (name.into(), value.into())).collect()).check(known)
+    }
+
+    fn check(self, known: &[&str]) -> Result<Self, Refusal> {
+        if self.0.iter().all(|(name, _)| known.contains(&&**name)) {
+            return Ok(self);
         }
         Err(Refusal::parameter("parameter", &FieldError::Rule("is not one of those that are known here")))
     }

@@ -14,7 +14,7 @@ use crate::listener::Peer;
 use crate::metrics::Way;
 
 /// The header that may name required scopes.
-const REQUIRED: &str = "x-tokend-require-scopes";
+pub(super) const REQUIRED: &str = "x-tokend-require-scopes";
 
 impl Ways {
     pub(super) async fn forward_auth(
@@ -34,18 +34,18 @@ impl Ways {
                 organization: form.parse("organization", OrganizationId::parse)?,
                 client_ip: client::forwarded(&self.config, gateway, headers),
             };
-            self.admit(presented::credential(headers, name.as_ref()), &wanted, gateway).await
+            self.admit(presented::credential(headers, name.as_ref()), &wanted, Some(gateway)).await
         })
         .await
     }
 }
 
-fn header_name(text: &str) -> Result<HeaderName, FieldError> {
+pub(super) fn header_name(text: &str) -> Result<HeaderName, FieldError> {
     text.parse().map_err(|_| FieldError::Rule("is not the name of a header"))
 }
 
-/// Reads scopes separated by spaces or commas.
-fn scopes(query: Option<&str>, headers: &HeaderMap) -> Result<Scopes, Refusal> {
+/// Reads the scopes that a gateway's configuration and the header name.
+pub(super) fn scopes(query: Option<&str>, headers: &HeaderMap) -> Result<Scopes, Refusal> {
     let mut texts = query.into_iter().collect::<Vec<_>>();
     for value in headers.get_all(REQUIRED) {
         texts.push(

@@ -9,8 +9,7 @@ use super::identity::Identity;
 use super::refusal::Refusal;
 use super::{Wanted, Ways};
 use crate::domain::{CredentialError, FieldError, Reach, Verdict};
-use crate::verify::Question;
-use crate::verify::Share;
+use crate::verify::{Question, Share};
 
 impl Ways {
     /// Lets in whoever presents this secret through a gateway at `gateway`, or says why not.
@@ -18,15 +17,15 @@ impl Ways {
         &self,
         secret: Result<&str, CredentialError>,
         wanted: &Wanted,
-        gateway: IpAddr,
+        gateway: Option<IpAddr>,
     ) -> Result<Identity, Refusal> {
         let secret = secret.map_err(Refusal::credential)?;
-        let source = wanted.client_ip.unwrap_or(gateway);
+        let source = wanted.client_ip.or(gateway);
         let question = Question {
             required: &wanted.required,
             reach: self.reach(wanted)?,
             client_ip: wanted.client_ip,
-            share: Share::Peer(Some(source)),
+            share: Share::Peer(source),
         };
         let answer = self.ask(secret, &question).await?;
         let identity = answer.token.as_ref().and_then(|(cached, _)| Identity::of(cached));

@@ -11,6 +11,7 @@ use tracing::{Instrument as _, Span, field};
 
 mod client;
 mod config;
+mod ext_authz;
 mod form;
 mod forward_auth;
 mod gate;
@@ -22,6 +23,7 @@ mod revocation;
 mod routes;
 
 pub use config::WaysConfig;
+pub use ext_authz::{ExtAuthz, proto as envoy};
 pub use routes::routes;
 
 use crate::actions::Actions;
@@ -134,8 +136,12 @@ impl Ways {
     }
 
     /// Holds back the answer to what may be a guess, as it is done with callers' own credentials.
-    async fn hold(&self, verdict: Verdict, address: IpAddr) -> Result<(), CallError> {
-        let guess = verdict == Verdict::NotFound;
-        if guess && !self.callers.hold(address).await { Err(Refused::Full.into()) } else { Ok(()) }
+    async fn hold(&self, verdict: Verdict, address: Option<IpAddr>) -> Result<(), CallError> {
+        match address {
+            Some(address) if verdict == Verdict::NotFound && !self.callers.hold(address).await => {
+                Err(Refused::Full.into())
+            }
+            _ => Ok(()),
+        }
     }
 }

@@ -38,6 +38,17 @@ pub(super) struct Said {
     pub(super) body: String,
 }
 
+impl Said {
+    /// Returns the headers that belong to it.
+    pub(super) fn headers(&self) -> impl Iterator<Item = (&'static str, String)> {
+        let later = matches!(self.status, StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS);
+        let challenge = self.challenge.clone().map(|challenge| ("www-authenticate", challenge));
+        let always = [("content-type", "application/json"), ("cache-control", "no-store")];
+        let always = always.into_iter().map(|(name, value)| (name, value.to_owned()));
+        always.chain(challenge).chain(later.then(|| ("retry-after", "1".to_owned())))
+    }
+}
+
 impl Refusal {
     /// Refuses a request for what one of its parameters is.
     pub(super) fn parameter(name: &str, error: &FieldError) -> Self {

@@ -83,25 +83,19 @@ fn form<'a>(headers: &HeaderMap, body: &'a [u8]) -> &'a [u8] {
 }
 
 fn answer(status: StatusCode, json: Option<String>) -> Response {
-    let has_body = json.is_some();
-    let mut response = (status, json.map_or_else(Body::empty, Body::from)).into_response();
-    response.headers_mut().insert(header::CACHE_CONTROL, NO_STORE);
-    if has_body {
-        response.headers_mut().insert(header::CONTENT_TYPE, JSON);
-    }
-    response
+    let kind = json.is_some().then_some([(header::CONTENT_TYPE, JSON)]);
+    let body = json.map_or_else(Body::empty, Body::from);
+    (status, [(header::CACHE_CONTROL, NO_STORE)], kind, body).into_response()
 }
 
 /// Says why not, and when to try again where that may help.
 fn refused(refusal: &Refusal) -> Response {
     let said = refusal.said();
-    let mut response = answer(said.status, Some(said.body));
-    let headers = response.headers_mut();
-    if let Some(challenge) = said.challenge.and_then(|text| HeaderValue::from_str(&text).ok()) {
-        headers.insert(header::WWW_AUTHENTICATE, challenge);
+    let mut headers = HeaderMap::new();
+    for (name, value) in said.headers() {
+        if let Ok(value) = HeaderValue::from_str(&value) {
+            headers.insert(name, value);
+        }
     }
-    if matches!(said.status, StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS) {
-        headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
-    }
-    response
+    (said.status, headers, said.body).into_response()
 }

@@ -5,6 +5,7 @@ use tokend::grpc::proto::{Consistency, VerifyRequest};
 use tokend::ways::WaysConfig;
 use tonic::Code;
 
+use super::ext_authz;
 use crate::support::client::{Client, created_with, texts};
 use crate::support::http::{Reply, post, send};
 use crate::support::replica::{Installation, Replica};
@@ -45,10 +46,11 @@ impl Said {
 pub(crate) enum Way {
     Introspection,
     ForwardAuth,
+    ExtAuthz,
 }
 
 impl Way {
-    pub(crate) const ALL: [Self; 2] = [Self::Introspection, Self::ForwardAuth];
+    pub(crate) const ALL: [Self; 3] = [Self::Introspection, Self::ForwardAuth, Self::ExtAuthz];
 }
 
 /// A replica with every way open, a backend of the organization `acme` that verifies, and gateways that let in
@@ -62,7 +64,7 @@ pub(crate) struct House {
 /// Returns the configuration of ways that trust this machine's gateways.
 pub(crate) fn trusting() -> WaysConfig {
     let loopback = Networks::new(vec![Network::parse("127.0.0.0/8").unwrap()]).unwrap();
-    WaysConfig { trusted_proxies: loopback, ..WaysConfig::default() }
+    WaysConfig { trusted_proxies: loopback, ext_authz: true, ..WaysConfig::default() }
 }
 
 impl House {
@@ -110,6 +112,7 @@ impl House {
         match way {
             Way::Introspection => self.introspect(question).await,
             Way::ForwardAuth => self.forward_auth(question).await,
+            Way::ExtAuthz => ext_authz::ask(&self.replica, question).await,
         }
     }
 

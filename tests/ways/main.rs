@@ -2,14 +2,18 @@
 //! gateways that they are for.
 
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+#![expect(clippy::print_stderr, reason = "a test that is skipped says so")]
 
 #[expect(dead_code, reason = "each suite uses its part")]
 #[path = "../support/mod.rs"]
 mod support;
 
 mod asking;
+mod ext_authz;
 mod forward_auth;
+mod gateways;
 mod introspection;
 mod parity;
+mod program;
 mod revocation;
 mod together;
