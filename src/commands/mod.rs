@@ -17,6 +17,8 @@ mod migrate;
 mod output;
 mod policy;
 mod rpc_error;
+mod rules;
+mod secret;
 mod serve;
 mod signals;
 mod supervision;
@@ -47,7 +49,7 @@ pub struct CommandLine {
 }
 
 const EXIT_CODES: &str = "Exit status: 0 done, 1 failed or refused, 2 wrong usage; \
-    `tokend token verify` also 3: the secret is not valid.";
+    `tokend token verify` also 3: the secret is not valid; `tokend secret check` also 3: it is none.";
 
 #[derive(Subcommand)]
 enum Command {
@@ -69,6 +71,11 @@ enum Command {
     Migrate(MigrateFlags),
     /// Exit with status 0 only if a running tokend says that it is serving
     Healthcheck(client::AddressFlag),
+    /// Print a rule by which a scanner finds secrets in source code
+    Rules(rules::RulesFlags),
+    /// Look at a secret without a server
+    #[command(subcommand)]
+    Secret(secret::SecretCommand),
     /// Look after the keyring
     #[command(subcommand)]
     Key(key::KeyCommand),
@@ -113,6 +120,8 @@ pub fn run(line: CommandLine) -> Result<ExitCode, CommandError> {
         Command::Audit(command) => audit::run(command, &environment)?,
         Command::Policy(command) => policy::run(command, &environment)?,
         Command::User(command) => user::run(command, &environment)?,
+        Command::Rules(flags) => rules::run(flags, &environment)?,
+        Command::Secret(command) => return secret::run(command, &environment),
         Command::Token(command) => return token::run(command, &environment),
     }
     Ok(ExitCode::SUCCESS)

@@ -166,6 +166,18 @@ pub struct KeyStatusFlags {
     pub(super) shared: SharedFlags,
 }
 
+/// What commands need that only look at secrets.
+#[derive(Args)]
+pub struct PrefixFlags {
+    /// TOML file of `tokend serve`, for its secret-prefix [env: TOKEND_CONFIG]
+    #[arg(long, value_name = "FILE")]
+    pub(super) config: Option<PathBuf>,
+
+    /// What secrets begin with [env: TOKEND_SECRET_PREFIX] [default: tokd]
+    #[arg(long, value_name = "PREFIX")]
+    pub(super) secret_prefix: Option<String>,
+}
+
 /// What is open beside the RPCs, and to whom.
 #[derive(Args)]
 pub(super) struct WayFlags {
@@ -188,7 +200,7 @@ pub(super) struct WayFlags {
 }
 
 /// What serve has in common with the commands that prepare or inspect its database.
-#[derive(Args)]
+#[derive(Args, Default)]
 pub(super) struct SharedFlags {
     /// TOML file with the same names as these flags, such as `listen = "127.0.0.1:50051"`.
     /// Flags and environment win over it; its paths are relative to it [env: TOKEND_CONFIG]

@@ -20,7 +20,7 @@ mod ways;
 
 pub use environment::{Account, Environment};
 pub use error::{ConfigError, KeyringOrigin};
-pub use flags::{BootstrapFlags, KeyStatusFlags, MigrateFlags, ServeFlags};
+pub use flags::{BootstrapFlags, KeyStatusFlags, MigrateFlags, PrefixFlags, ServeFlags};
 pub use keyring::read_keyring;
 pub use settings::{
     BootstrapSettings, DatabaseSettings, KeyStatusSettings, LogSettings, MigrateSettings, Migration,

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::ConfigError;
 use super::environment::Environment;
-use super::flags::{BootstrapFlags, KeyStatusFlags, MigrateFlags, ServeFlags};
+use super::flags::{BootstrapFlags, KeyStatusFlags, MigrateFlags, PrefixFlags, ServeFlags, SharedFlags};
 use super::settings::{
     BootstrapSettings, KeyStatusSettings, MigrateSettings, Migration, ServeSettings, Storage,
 };
@@ -17,6 +17,7 @@ use super::tls::{certificates, tls_files};
 use super::values::{CacheBytes, ExpiryWarnings, Millis, SampleRatio};
 use super::ways::ways;
 use crate::jobs::retention::Retention;
+use crate::secret::Prefix;
 use crate::server::Limits;
 use crate::telemetry::Sampling;
 use crate::verify::Bounds;
@@ -178,6 +179,17 @@ impl KeyStatusFlags {
             database: sources.database()?,
             keyring: sources.keyring()?.ok_or(ConfigError::NoKeyring)?,
         })
+    }
+}
+
+impl PrefixFlags {
+    /// Resolves what secrets begin with, reading the configuration file.
+    ///
+    /// # Errors
+    /// Any [`ConfigError`].
+    pub fn resolve(self, environment: &Environment) -> Result<Prefix, ConfigError> {
+        let Self { config, secret_prefix } = self;
+        Sources::open(SharedFlags { config, secret_prefix, ..SharedFlags::default() }, environment)?.prefix()
     }
 }
 

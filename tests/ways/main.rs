@@ -13,6 +13,7 @@ mod ext_authz;
 mod forward_auth;
 mod gateways;
 mod introspection;
+mod leaks;
 mod parity;
 mod program;
 mod revocation;

@@ -12,6 +12,8 @@ mod rotate;
 mod update;
 mod verify;
 
+pub(super) use verify::{NOT_VALID, presented};
+
 use std::io::{self, Write};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -104,7 +106,7 @@ pub(super) fn print(text: &str) -> Result<(), CommandError> {
 }
 
 /// Writes a remark to standard error, where nothing more can be done if it fails.
-fn remark(text: &str) {
+pub(super) fn remark(text: &str) {
     let _ = io::stderr().lock().write_all(text.as_bytes());
 }
 

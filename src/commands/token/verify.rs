@@ -17,7 +17,7 @@ use crate::config::Environment;
 use crate::grpc::proto::{Consistency, Verdict, VerifyRequest, VerifyResponse};
 
 /// Says that the secret is not valid; told apart from every failure to know.
-const NOT_VALID: u8 = 3;
+pub(crate) const NOT_VALID: u8 = 3;
 
 /// More than any secret, less than the server's limit on a message: the rest would be refused.
 const MOST_BYTES: u64 = 32 * 1024;
@@ -80,8 +80,8 @@ pub(super) async fn run(flags: VerifyFlags, environment: &Environment) -> Result
 }
 
 /// Reads the secret; one line ending is not part of it. What is no UTF-8 is no secret either: it becomes what
-/// the server finds malformed.
-pub(super) fn presented() -> Result<SecretString, CommandError> {
+/// is found malformed.
+pub(crate) fn presented() -> Result<SecretString, CommandError> {
     let input = io::stdin();
     if input.is_terminal() {
         remark("reading a secret from standard input; end with Enter and Ctrl-D\n");
