@@ -1,7 +1,7 @@
 //! One table, every way: the same secret, scopes and address get the same verdict whichever way they come, and
 //! where it is not known every way says so.
 
-use tokend::grpc::proto::{CreateTokenRequest, CreateTokenResponse};
+use tokend::grpc::proto::{CreateTokenRequest, CreateTokenResponse, DisableTokenRequest};
 use tokend::secret::TokenId;
 
 use super::asking::{House, Question, Said, Way, trusting};
@@ -46,6 +46,9 @@ async fn table(house: &House) -> Vec<(&'static str, Question, Said)> {
     let other =
         created(&mut root, CreateTokenRequest { organization_id: "other".to_owned(), ..request("olga") });
     let other = other.await;
+    let off = created(&mut root, request("otto")).await;
+    let token_id = off.token.as_ref().unwrap().id.clone();
+    root.disable_token(DisableTokenRequest { token_id }).await.unwrap();
     let none = created(&mut root, CreateTokenRequest { scopes: Vec::new(), ..request("nil") }).await;
 
     let expire = "UPDATE tokens SET create_time = '2001-01-01', expire_time = now() WHERE user_id = 'eve'";
@@ -79,6 +82,7 @@ async fn table(house: &House) -> Vec<(&'static str, Question, Said)> {
         ("expired", ask(&ended.secret, &[], None), denied("expired")),
         ("expired, and a scope is missing", ask(&ended.secret, &["admin"], None), denied("expired")),
         ("revoked", ask(&gone.secret, &[], None), denied("revoked")),
+        ("disabled", ask(&off.secret, &[], None), denied("disabled")),
         ("another organization's", ask(&other.secret, &[], None), denied("not_found")),
         (
             "another organization's root",
