@@ -86,7 +86,7 @@ pub(crate) fn write_preface(out: &mut Vec<u8>) {
 }
 
 /// The header block of a call: as the first one on a connection spells it, and as the later ones do, which
-/// refer to what the first has put into the server's table. The same that grpc-go and others send.
+/// refer to what the first has put into the server's table. As clients with a dynamic table do.
 #[derive(Debug, Clone)]
 pub(crate) struct RequestHead {
     pub(crate) first: Vec<u8>,

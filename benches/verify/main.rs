@@ -35,7 +35,7 @@ use self::database::Postgres;
 use self::plan::Plan;
 use self::population::Population;
 use self::rounds::Runner;
-use self::servers::Server;
+use self::servers::{Server, TOKEND};
 
 /// The same as in tokend, so that no server has a better one.
 #[global_allocator]
@@ -78,7 +78,7 @@ fn run(plan: &Plan) -> anyhow::Result<()> {
 /// Asks tokend once, in order that the ceiling answers what tokend does.
 async fn typical_reply(plan: &Plan, postgres: &Postgres, population: &Population) -> anyhow::Result<String> {
     let url = postgres.url(&scenarios::database_name(plan.main_table));
-    let server = Server::tokend(&url, &population.key, &plan.output.join("tokend.log"))?;
+    let server = Server::tokend(TOKEND.as_ref(), &url, &population.key, &plan.output.join("tokend.log"))?;
     let mut client = TokenServiceClient::connect(format!("http://{}", server.address)).await?;
     let deadline = std::time::Instant::now() + std::time::Duration::from_secs(30);
     loop {

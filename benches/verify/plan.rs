@@ -26,6 +26,8 @@ pub(crate) struct Plan {
     pub(crate) stream_in_flight: usize,
     /// Scenarios to measure; empty: all.
     pub(crate) only: Vec<String>,
+    /// Another build of tokend to compare with.
+    pub(crate) other: Option<PathBuf>,
     /// Where Postgres and its data are kept for the next run; `None`: gone with this one.
     pub(crate) data: Option<PathBuf>,
     /// Where the tables and plots are written.
@@ -41,14 +43,15 @@ impl Plan {
         let plan = Self {
             tables,
             main_table,
-            rounds: setting("TOKEND_BENCH_ROUNDS", "7")?,
-            duration: Duration::from_millis(setting("TOKEND_BENCH_MILLISECONDS", "1000")?),
-            warm_up: Duration::from_millis(200),
+            rounds: setting("TOKEND_BENCH_ROUNDS", "15")?,
+            duration: Duration::from_millis(setting("TOKEND_BENCH_MILLISECONDS", "400")?),
+            warm_up: Duration::from_millis(100),
             asked: setting("TOKEND_BENCH_ASKED", "100000")?,
             connections: setting("TOKEND_BENCH_CONNECTIONS", "4")?,
             in_flight: setting("TOKEND_BENCH_IN_FLIGHT", "100")?,
             stream_in_flight: setting("TOKEND_BENCH_STREAM_IN_FLIGHT", "1000")?,
             only: list("TOKEND_BENCH_ONLY", ""),
+            other: env::var_os("TOKEND_BENCH_OTHER").map(PathBuf::from),
             data: env::var_os("TOKEND_BENCH_DATA").map(PathBuf::from),
             output: env::var_os("TOKEND_BENCH_OUTPUT").map_or_else(default_output, PathBuf::from),
         };

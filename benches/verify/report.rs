@@ -9,7 +9,7 @@ use anyhow::Context as _;
 use super::plan::Plan;
 use super::plot::{Bar, Curve, bars, curves};
 use super::rounds::{Sample, Series};
-use super::scenarios::{CEILING, FULL, SELECT, STREAM, WARM};
+use super::scenarios::{CEILING, COLD, FULL, OTHER_FULL, OTHER_STREAM, OTHER_WARM, SELECT, STREAM, WARM};
 
 /// Writes the tables and the plots, and prints the tables.
 pub(crate) fn write(plan: &Plan, series: &[Series]) -> anyhow::Result<()> {
@@ -29,6 +29,7 @@ pub(crate) fn write(plan: &Plan, series: &[Series]) -> anyhow::Result<()> {
 enum Goal {
     AtLeast(f64),
     AtMost(f64),
+    None,
 }
 
 fn goals(plan: &Plan, series: &[Series]) -> anyhow::Result<String> {
@@ -58,6 +59,15 @@ fn goals(plan: &Plan, series: &[Series]) -> anyhow::Result<String> {
             p99,
             Goal::AtMost(1.5),
         ),
+        ("this build / the other, warm", closed(WARM), closed(OTHER_WARM), throughput, Goal::None),
+        ("this build / the other, FULL", closed(FULL), closed(OTHER_FULL), throughput, Goal::None),
+        (
+            "this build / the other, VerifyStream",
+            closed(STREAM),
+            closed(OTHER_STREAM),
+            throughput,
+            Goal::None,
+        ),
     ];
     let mut text =
         "| ratio | goal | median | lowest to highest round | |\n|---|---|---|---|---|\n".to_owned();
@@ -68,9 +78,25 @@ fn goals(plan: &Plan, series: &[Series]) -> anyhow::Result<String> {
         let (wanted, met) = match goal {
             Goal::AtLeast(least) => (format!("≥ {least}"), middle >= least),
             Goal::AtMost(most) => (format!("≤ {most}"), middle <= most),
+            Goal::None => (String::new(), true),
         };
-        let met = if met { "met" } else { "not met" };
+        let met = if wanted.is_empty() {
+            ""
+        } else if met {
+            "met"
+        } else {
+            "not met"
+        };
         writeln!(text, "| {name} | {wanted} | {middle:.2} | {low:.2} to {high:.2} | {met} |")?;
+    }
+    if let Some((low, middle, high)) =
+        closed(COLD).and_then(|cold| spread(cold.samples.iter().map(|sample| sample.grown)))
+    {
+        let met = if middle <= 400.0 { "met" } else { "not met" };
+        writeln!(
+            text,
+            "| bytes resident for a cached token | ≤ 400 | {middle:.0} | {low:.0} to {high:.0} | {met} |"
+        )?;
     }
     Ok(text)
 }

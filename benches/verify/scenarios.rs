@@ -15,7 +15,7 @@ use super::plan::Plan;
 use super::population::Population;
 use super::questions::{Pick, Questions};
 use super::roles::{DURABLE_HASH, REPLY};
-use super::servers::Server;
+use super::servers::{Server, TOKEND};
 
 /// Names of scenarios that others are compared with.
 pub(crate) const CEILING: &str = "ceiling";
@@ -27,6 +27,9 @@ pub(crate) const SELECT: &str = "one SELECT a Verify";
 pub(crate) const ARGON2: &str = "Argon2id on every Verify";
 pub(crate) const UNKNOWN: &str = "tokend, unknown ids";
 pub(crate) const WRONG: &str = "tokend, wrong secrets";
+pub(crate) const OTHER_WARM: &str = "other build, warm";
+pub(crate) const OTHER_FULL: &str = "other build, FULL";
+pub(crate) const OTHER_STREAM: &str = "other build, VerifyStream";
 
 /// How long a server may take until it gives right answers.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -99,8 +102,8 @@ pub(crate) fn prepare(
     let ready_made = [(REPLY, reply), (DURABLE_HASH, population.durable_hash.as_str())];
     let mut scenarios = Vec::new();
     let mut add = |name, table: Option<u32>, who: Who, questions: &Rc<Questions>| {
-        let mode = if name == STREAM { Mode::Stream } else { Mode::Unary };
-        let in_flight = if name == STREAM { plan.stream_in_flight } else { plan.in_flight };
+        let mode = if [STREAM, OTHER_STREAM].contains(&name) { Mode::Stream } else { Mode::Unary };
+        let in_flight = if mode == Mode::Stream { plan.stream_in_flight } else { plan.in_flight };
         let scheduled = match name {
             CEILING | WARM => Some(CEILING),
             FULL => Some(FULL),
@@ -119,7 +122,7 @@ pub(crate) fn prepare(
         let url = postgres.url(&database_name(table));
         let log = plan.output.join("tokend.log");
         let settings = [("DATABASE_URL", url.as_str()), ("TOKEND_KEYS", population.key.as_str())];
-        let tokend = Rc::new(Server::tokend(&url, &population.key, &log)?);
+        let tokend = Rc::new(Server::tokend(TOKEND.as_ref(), &url, &population.key, &log)?);
         let select = Rc::new(Server::role("select", &settings)?);
         let size = Some(table);
         let fresh =
@@ -132,6 +135,13 @@ pub(crate) fn prepare(
             add(STREAM, size, Who::Running(Rc::clone(&tokend)), &questions.stream);
             add(UNKNOWN, size, Who::Running(Rc::clone(&tokend)), &questions.unknown);
             add(WRONG, size, Who::Running(tokend), &questions.wrong);
+            if let Some(program) = &plan.other {
+                let other =
+                    Rc::new(Server::tokend(program, &url, &population.key, &plan.output.join("other.log"))?);
+                add(OTHER_WARM, size, Who::Running(Rc::clone(&other)), &questions.valid);
+                add(OTHER_FULL, size, Who::Running(Rc::clone(&other)), &questions.full);
+                add(OTHER_STREAM, size, Who::Running(other), &questions.stream);
+            }
         }
     }
     Ok(scenarios)
@@ -150,7 +160,7 @@ impl Scenario {
             Who::Fresh { url, key, log, used } => {
                 // The one of the last round ends now.
                 used.take();
-                let server = Rc::new(Server::tokend(url, key, log)?);
+                let server = Rc::new(Server::tokend(TOKEND.as_ref(), url, key, log)?);
                 self.await_answers(&server, caller)?;
                 // Its other workers may still be waiting to try the database again.
                 std::thread::sleep(SETTLING);

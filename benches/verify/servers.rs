@@ -15,6 +15,9 @@ use super::roles::{LISTEN, ROLE};
 /// How long a server may take until it listens.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// The tokend that this bench was built with.
+pub(crate) const TOKEND: &str = env!("CARGO_BIN_EXE_tokend");
+
 /// A server, in a process of its own.
 #[derive(Debug)]
 pub(crate) struct Server {
@@ -24,9 +27,9 @@ pub(crate) struct Server {
 
 impl Server {
     /// Starts `tokend serve` on a database, as it is by default; its log goes to a file.
-    pub(crate) fn tokend(database_url: &str, key: &str, log: &Path) -> anyhow::Result<Self> {
+    pub(crate) fn tokend(program: &Path, database_url: &str, key: &str, log: &Path) -> anyhow::Result<Self> {
         let address = free_address()?;
-        let mut command = mortal(env!("CARGO_BIN_EXE_tokend").as_ref());
+        let mut command = mortal(program);
         command.arg("serve").env("DATABASE_URL", database_url).env("TOKEND_KEYS", key);
         command.env("TOKEND_LISTEN", address.to_string());
         command.stderr(OpenOptions::new().create(true).append(true).open(log)?);
