@@ -11,7 +11,7 @@ use crate::ambient;
 use crate::domain::{Caller, CertificateMappings, CredentialError};
 use crate::listener::Peer;
 use crate::tls::ClientCertificate;
-use crate::verify::{AuthenticateError, Credential, Engine};
+use crate::verify::{AuthenticateError, Credential, Engine, Present};
 
 /// Knows who calls: by their secrets, or by what their certificates are mapped to.
 #[derive(Debug)]
@@ -50,11 +50,17 @@ impl Callers {
         bearer(request.metadata()).ok()
     }
 
-    /// Does the same from a fresh cache; `None` when that cannot tell, or the credential is not good.
-    pub(super) fn authenticate_now<M>(&self, engine: &Engine, request: &Request<M>) -> Option<Credential> {
+    /// Does the same from a cache that is fresh at `present`; `None` when that cannot tell, or the credential is
+    /// not good.
+    pub(super) fn authenticate_now<M>(
+        &self,
+        engine: &Engine,
+        request: &Request<M>,
+        present: &Present,
+    ) -> Option<Credential> {
         let peer = request.extensions().get::<Peer>();
         match bearer(request.metadata()) {
-            Ok(secret) => engine.authenticate_now(secret, peer.map(|peer| peer.address.ip())),
+            Ok(secret) => engine.authenticate_now(secret, peer.map(|peer| peer.address.ip()), present),
             Err(CredentialError::Missing) => {
                 let certificate = peer?.certificate.as_deref()?;
                 self.holder(certificate).ok()

@@ -36,7 +36,7 @@ use crate::secret::Keyring;
 use crate::shares::{Refused, Shares};
 use crate::store::Usability;
 use crate::telemetry::{self, Sampling, TraceContext};
-use crate::verify::{Answer, AuthenticateError, Consistency, Credential, Engine, Question, Share};
+use crate::verify::{Answer, AuthenticateError, Consistency, Credential, Engine, Present, Question, Share};
 use crate::watch::Hub;
 
 /// From when on an answer is worth a line in the log.
@@ -99,8 +99,7 @@ impl TokenApi {
         let context = self.sampling.context(traceparent(&request));
         let (span, trace_id) = (self.span(rpc, &context), context.trace_id);
         let started = Instant::now();
-        let timeout = request.metadata().get("grpc-timeout").and_then(|value| value.to_str().ok());
-        let timeout = timeout.and_then(deadline::parse_timeout);
+        let timeout = timeout(&request);
         let work = async {
             let outcome = match self.callers.authenticate(&self.engine, &request).await {
                 Ok(credential) => {
@@ -171,6 +170,11 @@ fn acting_user<M>(request: &Request<M>) -> Result<Option<ActingUser>, Violations
     parsed.map(Some).map_err(|error| Violations::one("tokend-acting-user", &error))
 }
 
+/// Reads how long the caller waits.
+fn timeout<M>(request: &Request<M>) -> Option<Duration> {
+    deadline::parse_timeout(request.metadata().get("grpc-timeout")?.to_str().ok()?)
+}
+
 fn traceparent<M>(request: &Request<M>) -> Option<&str> {
     request.metadata().get("traceparent")?.to_str().ok()
 }
@@ -216,23 +220,38 @@ pub async fn drained(mut draining: watch::Receiver<bool>) {
 }
 
 impl TokenApi {
-    /// Answers Verify from a fresh cache; `None` when that cannot tell, and where the call's span is wanted.
-    fn verify_now(&self, request: &Request<VerifyRequest>) -> Option<VerifyReply> {
+    /// Authenticates the caller from a fresh cache; `None` when that cannot tell, and where the call's span is
+    /// wanted whatever the answer.
+    fn known_caller<M>(&self, request: &Request<M>) -> Option<(Credential, Present)> {
         if tracing::enabled!(tracing::Level::DEBUG)
             || (self.sampling.exports() && self.sampling.context(traceparent(request)).sampled)
         {
             return None;
         }
-        let credential = self.callers.authenticate_now(&self.engine, request)?;
+        let present = self.engine.present()?;
+        Some((self.callers.authenticate_now(&self.engine, request, &present)?, present))
+    }
+
+    /// Answers Verify for a caller that is known already: at once, if the cache can.
+    async fn verify_for(
+        &self,
+        caller: &Caller,
+        request: &Request<VerifyRequest>,
+        present: &Present,
+    ) -> Result<Answer, CallError> {
         let message = request.get_ref();
-        let wanted = question(credential.caller(), message).ok()?;
-        if wanted.consistency == Consistency::Full {
-            return None;
+        let wanted = question(caller, message)?;
+        let question = asked_of(caller, &wanted);
+        if wanted.consistency == Consistency::Bounded
+            && let Some(answer) = self.engine.verify_now(&message.secret, &question, present)
+        {
+            return Ok(answer);
         }
-        let question = asked_of(credential.caller(), &wanted);
-        let answer = self.engine.verify_now(&message.secret, &question)?;
-        self.metrics.calls.verdict(answer.verdict);
-        Some(answer.into())
+        acting_user(request)?;
+        let _place = self.places.take(caller.principal.clone())?;
+        let work = self.engine.verify(&message.secret, &question, wanted.consistency);
+        // On the heap, as in `call`.
+        Ok(deadline::within(timeout(request), Box::pin(work)).await?)
     }
 
     async fn verify_slowly(
@@ -365,9 +384,22 @@ impl TokenService for TokenApi {
 
     async fn verify(&self, request: Request<VerifyRequest>) -> Result<Response<VerifyReply>, Status> {
         let started = Instant::now();
-        if let Some(reply) = self.verify_now(&request) {
-            self.metrics.calls.answered(Rpc::Verify, Code::Ok.into(), started.elapsed());
-            return Ok(Response::new(reply));
+        // A span costs more than an answer: with the caller known, it is made only for what is logged.
+        if let Some((credential, present)) = self.known_caller(&request) {
+            let caller = credential.caller();
+            let outcome = self.verify_for(caller, &request, &present).await;
+            let elapsed = started.elapsed();
+            let outcome = match outcome.inspect(|answer| self.metrics.calls.verdict(answer.verdict)) {
+                Ok(answer) if elapsed < SLOW => Ok(Response::new(answer.into())),
+                outcome => {
+                    let span = self.span(Rpc::Verify, &self.sampling.context(traceparent(&request)));
+                    span.record("caller", field::display(&caller.principal));
+                    span.in_scope(|| conclude(outcome.map(VerifyReply::from), started))
+                }
+            };
+            let code = outcome.as_ref().map_or_else(Status::code, |_| Code::Ok);
+            self.metrics.calls.answered(Rpc::Verify, code.into(), elapsed);
+            return outcome;
         }
         self.call(Rpc::Verify, request, async |credential, message| {
             Ok(self.verify_slowly(credential, message).await?.into())

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use time::OffsetDateTime;
 
 use super::cache::Cached;
-use super::engine::{Engine, Looked};
+use super::engine::{Engine, Looked, Present};
 use super::loader::Lane;
 use super::{AuthenticateError, ProveError, Share, Unknown};
 use crate::ambient;
@@ -92,11 +92,17 @@ impl Engine {
         Ok(Credential { caller, proof: Proof::Token { id, cached } })
     }
 
-    /// Does the same from a fresh cache; `None` when that cannot tell, or the credential is not good.
+    /// Does the same from a cache that is fresh at `present`; `None` when that cannot tell, or the credential is
+    /// not good.
     #[must_use]
-    pub fn authenticate_now(&self, text: &str, peer: Option<IpAddr>) -> Option<Credential> {
+    pub fn authenticate_now(
+        &self,
+        text: &str,
+        peer: Option<IpAddr>,
+        present: &Present,
+    ) -> Option<Credential> {
         let secret = Secret::parse(text, &self.prefix).ok()?;
-        let looked = self.look_up(secret.id())?;
+        let looked = self.look_up_at(present, secret.id())?;
         let cached = looked.cached.clone()?;
         if !self.compare(&secret, &cached)? {
             return None;
@@ -119,12 +125,16 @@ impl Engine {
         }
     }
 
-    /// Does the same from a fresh cache; `None` when that cannot tell.
-    pub fn judge_again_now(&self, credential: &mut Credential) -> Option<Result<(), AuthenticateError>> {
+    /// Does the same from a cache that is fresh at `present`; `None` when that cannot tell.
+    pub fn judge_again_now(
+        &self,
+        credential: &mut Credential,
+        present: &Present,
+    ) -> Option<Result<(), AuthenticateError>> {
         match credential.proof {
             Proof::Certificate { not_after } => Some(check_certificate(not_after).map_err(Into::into)),
             Proof::Token { id, .. } => {
-                let looked = self.look_up(id)?;
+                let looked = self.look_up_at(present, id)?;
                 Some(self.renew(credential, &looked))
             }
         }

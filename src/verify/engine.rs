@@ -12,7 +12,7 @@ use uuid::Uuid;
 use super::cache::{Cache, Cached};
 use super::fallback::Fallback;
 use super::feed::{self, Feed};
-use super::freshness::{Bounds, Freshness};
+use super::freshness::{self, Bounds, Freshness};
 use super::loader::{Lane, Loader, Reading};
 use super::uses::Uses;
 use super::{Answer, Consistency, Question, Unknown};
@@ -83,6 +83,14 @@ enum State {
     /// The cache had the record when it was asked.
     Cached(Secret),
     Reading(Secret, Consistency, Result<Reading, Overloaded>),
+}
+
+/// A moment at which the cache may answer, and how fresh it is then. Taken when a question is about to be
+/// answered, used for the caller's credential and the question alike, and not kept.
+#[derive(Debug, Clone, Copy)]
+pub struct Present {
+    moment: Moment,
+    reading: freshness::Reading,
 }
 
 /// A record that was found for a secret, or that there is none, and the moment of it.
@@ -176,11 +184,23 @@ impl Engine {
         self.answer(self.ask(text, consistency), question).await
     }
 
-    /// Judges a secret from a fresh cache; `None` when that cannot tell.
+    /// Judges a secret from a cache that is fresh at `present`; `None` when that cannot tell.
     #[must_use]
-    pub fn verify_now(&self, text: &str, question: &Question<'_>) -> Option<Answer> {
+    pub fn verify_now(&self, text: &str, question: &Question<'_>, present: &Present) -> Option<Answer> {
         let Ok(secret) = Secret::parse(text, &self.prefix) else { return Some(self.malformed()) };
-        self.judge(&secret, &self.look_up(secret.id())?, question)
+        self.judge(&secret, &self.look_up_at(present, secret.id())?, question)
+    }
+
+    /// Tells what time it is, if the cache may answer now.
+    #[must_use]
+    pub fn present(&self) -> Option<Present> {
+        let moment = Moment::now();
+        let reading = self.freshness.read(moment)?;
+        if !reading.may_answer(self.freshness.bounds()) {
+            self.metrics.engine.lookup(Lookup::Stale);
+            return None;
+        }
+        Some(Present { moment, reading })
     }
 
     /// Begins to find out what [`Self::answer`] will need, without waiting for it.
@@ -292,14 +312,14 @@ impl Engine {
 
     /// Looks a record up in a fresh cache.
     pub(super) fn look_up(&self, id: TokenId) -> Option<Looked> {
-        let moment = Moment::now();
+        self.look_up_at(&self.present()?, id)
+    }
+
+    /// Does the same in a cache that is fresh at `present`.
+    pub(super) fn look_up_at(&self, present: &Present, id: TokenId) -> Option<Looked> {
         // The freshness first: read after the lookup, it could vouch for a record that the feed removed
-        // in between.
-        let reading = self.freshness.read(moment)?;
-        if !reading.may_answer(self.freshness.bounds()) {
-            self.metrics.engine.lookup(Lookup::Stale);
-            return None;
-        }
+        // in between. It comes as an argument, so it cannot be later.
+        let Present { moment, reading } = *present;
         let cached = self.cache.get(id, moment);
         self.metrics.engine.lookup(if cached.is_some() { Lookup::Hit } else { Lookup::Miss });
         let cached = cached?;

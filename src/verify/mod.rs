@@ -37,7 +37,7 @@ use crate::store::StoreError;
 
 pub use cache::Cached;
 pub use credential::Credential;
-pub use engine::{Asked, Engine, Forgetting, Parts};
+pub use engine::{Asked, Engine, Forgetting, Parts, Present};
 pub use fallback::Share;
 pub use freshness::Bounds;
 pub use uses::Uses;
