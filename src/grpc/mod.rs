@@ -20,6 +20,9 @@ mod watch;
 
 pub use callers::Callers;
 pub use health::Health;
+/// For the bench of the leaves alone.
+#[doc(hidden)]
+pub use reply::VerifyReply;
 pub use service::{TokenApi, drained};
 
 /// The messages and the client of the service, generated from `proto/tokend/v1/token_service.proto`.
