@@ -97,6 +97,21 @@ impl TokenApi {
         F: Future<Output = Result<A, CallError>> + 'a,
     {
         let context = self.sampling.context(traceparent(&request));
+        self.call_within(context, rpc, request, suspect, work).await
+    }
+
+    /// Does the same in a trace that is known already.
+    async fn call_within<'a, M, A, F>(
+        &'a self,
+        context: TraceContext,
+        rpc: Rpc,
+        request: Request<M>,
+        suspect: impl FnOnce(&AuthenticateError, &Request<M>) -> Option<Suspicion>,
+        work: impl FnOnce(Credential, M) -> F,
+    ) -> Result<Response<A>, Status>
+    where
+        F: Future<Output = Result<A, CallError>> + 'a,
+    {
         let (span, trace_id) = (self.span(rpc, &context), context.trace_id);
         let started = Instant::now();
         let timeout = timeout(&request);
@@ -213,6 +228,14 @@ pub(super) fn asked_of<'a>(caller: &'a Caller, wanted: &'a Wanted) -> Question<'
     }
 }
 
+/// Says in a call's span what Verify answers.
+fn record_answer(span: &Span, answer: &Answer) {
+    span.record("verdict", convert::verdict(answer.verdict).as_str_name());
+    if let Some((cached, _)) = &answer.token {
+        span.record("token.id", field::display(cached.id));
+    }
+}
+
 /// Completes when the server begins to end.
 pub async fn drained(mut draining: watch::Receiver<bool>) {
     // An error means that the server itself is gone.
@@ -220,25 +243,45 @@ pub async fn drained(mut draining: watch::Receiver<bool>) {
 }
 
 impl TokenApi {
-    /// Authenticates the caller from a fresh cache; `None` when that cannot tell, and where the call's span is
-    /// wanted whatever the answer.
+    /// Authenticates the caller from a fresh cache; `None` when that cannot tell.
     fn known_caller<M>(&self, request: &Request<M>) -> Option<(Credential, Present)> {
-        if tracing::enabled!(tracing::Level::DEBUG)
-            || (self.sampling.exports() && self.sampling.context(traceparent(request)).sampled)
-        {
-            return None;
-        }
         let present = self.engine.present()?;
         Some((self.callers.authenticate_now(&self.engine, request, &present)?, present))
     }
 
-    /// Answers Verify for a caller that is known already: at once, if the cache can.
+    /// Answers Verify for a caller that is known already. A span costs more than an answer: here only what is
+    /// logged has one.
     async fn verify_for(
         &self,
         caller: &Caller,
         request: &Request<VerifyRequest>,
         present: &Present,
+        started: Instant,
+    ) -> Result<Response<VerifyReply>, Status> {
+        let outcome = self.find_out(caller, request, present).await;
+        let elapsed = started.elapsed();
+        let outcome = match outcome.inspect(|answer| self.metrics.calls.verdict(answer.verdict)) {
+            Ok(answer) if elapsed < SLOW => Ok(Response::new(answer.into())),
+            outcome => {
+                let span = self.span(Rpc::Verify, &self.sampling.context(traceparent(request)));
+                span.record("caller", field::display(&caller.principal));
+                let outcome = outcome.inspect(|answer| record_answer(&span, answer));
+                span.in_scope(|| conclude(outcome.map(VerifyReply::from), started))
+            }
+        };
+        let code = outcome.as_ref().map_or_else(Status::code, |_| Code::Ok);
+        self.metrics.calls.answered(Rpc::Verify, code.into(), elapsed);
+        outcome
+    }
+
+    /// Judges a secret: at once, if the cache can.
+    async fn find_out(
+        &self,
+        caller: &Caller,
+        request: &Request<VerifyRequest>,
+        present: &Present,
     ) -> Result<Answer, CallError> {
+        acting_user(request)?;
         let message = request.get_ref();
         let wanted = question(caller, message)?;
         let question = asked_of(caller, &wanted);
@@ -247,7 +290,6 @@ impl TokenApi {
         {
             return Ok(answer);
         }
-        acting_user(request)?;
         let _place = self.places.take(caller.principal.clone())?;
         let work = self.engine.verify(&message.secret, &question, wanted.consistency);
         // On the heap, as in `call`.
@@ -264,10 +306,7 @@ impl TokenApi {
         let question = asked_of(caller, &wanted);
         let answer = self.engine.verify(&message.secret, &question, wanted.consistency).await?;
         self.metrics.calls.verdict(answer.verdict);
-        Span::current().record("verdict", convert::verdict(answer.verdict).as_str_name());
-        if let Some((cached, _)) = &answer.token {
-            Span::current().record("token.id", field::display(cached.id));
-        }
+        record_answer(&Span::current(), &answer);
         Ok(answer)
     }
 }
@@ -384,26 +423,20 @@ impl TokenService for TokenApi {
 
     async fn verify(&self, request: Request<VerifyRequest>) -> Result<Response<VerifyReply>, Status> {
         let started = Instant::now();
-        // A span costs more than an answer: with the caller known, it is made only for what is logged.
-        if let Some((credential, present)) = self.known_caller(&request) {
-            let caller = credential.caller();
-            let outcome = self.verify_for(caller, &request, &present).await;
-            let elapsed = started.elapsed();
-            let outcome = match outcome.inspect(|answer| self.metrics.calls.verdict(answer.verdict)) {
-                Ok(answer) if elapsed < SLOW => Ok(Response::new(answer.into())),
-                outcome => {
-                    let span = self.span(Rpc::Verify, &self.sampling.context(traceparent(&request)));
-                    span.record("caller", field::display(&caller.principal));
-                    span.in_scope(|| conclude(outcome.map(VerifyReply::from), started))
-                }
-            };
-            let code = outcome.as_ref().map_or_else(Status::code, |_| Code::Ok);
-            self.metrics.calls.answered(Rpc::Verify, code.into(), elapsed);
-            return outcome;
+        // Drawn once: whether a call is sampled must not be asked twice.
+        let context = self.sampling.exports().then(|| self.sampling.context(traceparent(&request)));
+        let wanted = tracing::enabled!(tracing::Level::DEBUG) || context.is_some_and(|drawn| drawn.sampled);
+        if !wanted && let Some((credential, present)) = self.known_caller(&request) {
+            return self.verify_for(credential.caller(), &request, &present, started).await;
         }
-        self.call(Rpc::Verify, request, async |credential, message| {
-            Ok(self.verify_slowly(credential, message).await?.into())
-        })
+        let context = context.unwrap_or_else(|| self.sampling.context(traceparent(&request)));
+        self.call_within(
+            context,
+            Rpc::Verify,
+            request,
+            |_, _| None,
+            async |credential, message| Ok(self.verify_slowly(credential, message).await?.into()),
+        )
         .await
     }
 
