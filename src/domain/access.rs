@@ -138,7 +138,7 @@ impl Reach<'_> {
     pub fn includes_record(&self, record: &Record) -> bool {
         match self {
             Self::Any => true,
-            Self::Only(own) => record.packed.lives_in(own),
+            Self::Only(own) => record.packed().lives_in(own),
         }
     }
 }
@@ -198,15 +198,15 @@ impl Caller {
         now: OffsetDateTime,
     ) -> Result<Self, CredentialError> {
         Self::check_record(record, peer, now)?;
-        let organization_id = std::str::from_utf8(record.packed.organization_id())
+        let organization_id = std::str::from_utf8(record.packed().organization_id())
             .ok()
             .and_then(|text| OrganizationId::parse(text).ok())
             .ok_or(CredentialError::Invalid)?;
         Ok(Self {
             principal: Principal::Token(id),
             organization_id,
-            reserved: record.reserved,
-            expire_time: record.expire_time,
+            reserved: record.reserved(),
+            expire_time: record.expire_time(),
             networks: record.allowed_cidrs().ok_or(CredentialError::Invalid)?,
             peer,
         })

@@ -231,8 +231,8 @@ pub(super) fn asked_of<'a>(caller: &'a Caller, wanted: &'a Wanted) -> Question<'
 /// Says in a call's span what Verify answers.
 fn record_answer(span: &Span, answer: &Answer) {
     span.record("verdict", convert::verdict(answer.verdict).as_str_name());
-    if let Some((cached, _)) = &answer.token {
-        span.record("token.id", field::display(cached.id));
+    if let Some((record, _)) = &answer.token {
+        span.record("token.id", record.packed().id());
     }
 }
 

@@ -9,7 +9,7 @@ use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
-use super::cache::{Cache, Cached};
+use super::cache::Cache;
 use super::fallback::Fallback;
 use super::feed::{self, Feed};
 use super::freshness::{self, Bounds, Freshness};
@@ -17,7 +17,7 @@ use super::loader::{Lane, Loader, Reading};
 use super::uses::Uses;
 use super::{Answer, Consistency, Question, Unknown};
 use crate::ambient::Moment;
-use crate::domain::{Verdict, judge};
+use crate::domain::{Record, Verdict, judge};
 use crate::hashing::{HashPool, Overloaded};
 use crate::jobs::mac_refresh::MacRefresh;
 use crate::metrics::{EngineSample, Lookup, Metrics};
@@ -95,7 +95,7 @@ pub struct Present {
 
 /// A record that was found for a secret, or that there is none, and the moment of it.
 pub(super) struct Looked {
-    pub(super) cached: Option<Arc<Cached>>,
+    pub(super) record: Option<Record>,
     pub(super) now: OffsetDateTime,
     as_of: OffsetDateTime,
     /// The cache is too old to answer by itself, and stands in for a database that is away.
@@ -231,10 +231,11 @@ impl Engine {
                 (secret, looked)
             }
         };
+        let id = secret.id();
         let answer = match self.judge(&secret, &looked, question) {
             Some(answer) => answer,
             None if self.fallback.prove(secret, question.share.clone()).await? => {
-                self.conclude(&looked, question)
+                self.conclude(id, &looked, question)
             }
             None => Answer::bare(Verdict::NotFound, Some(looked.as_of)),
         };
@@ -320,10 +321,9 @@ impl Engine {
         // The freshness first: read after the lookup, it could vouch for a record that the feed removed
         // in between. It comes as an argument, so it cannot be later.
         let Present { moment, reading } = *present;
-        let cached = self.cache.get(id, moment);
-        self.metrics.engine.lookup(if cached.is_some() { Lookup::Hit } else { Lookup::Miss });
-        let cached = cached?;
-        Some(Looked { cached: Some(cached), as_of: reading.as_of, now: reading.now, standing_in: false })
+        let record = self.cache.get(id, moment);
+        self.metrics.engine.lookup(if record.is_some() { Lookup::Hit } else { Lookup::Miss });
+        Some(Looked { record: Some(record?), as_of: reading.as_of, now: reading.now, standing_in: false })
     }
 
     /// Finds a record, in a fresh cache or else in Postgres.
@@ -340,8 +340,8 @@ impl Engine {
         if !reading.may_stand_in(self.freshness.bounds()) {
             return None;
         }
-        let cached = self.cache.get_old(id)?;
-        Some(Looked { cached: Some(cached), as_of: reading.as_of, now: reading.now, standing_in: true })
+        let record = self.cache.get_old(id)?;
+        Some(Looked { record: Some(record), as_of: reading.as_of, now: reading.now, standing_in: true })
     }
 
     /// Waits for a read; if Postgres cannot be asked, an old cache may stand in.
@@ -375,16 +375,16 @@ impl Engine {
             found = self.loader.ask(id, lane)?.wait().await?;
         }
         let now = self.freshness.read(Moment::now()).map_or(found.as_of, |fresh| fresh.now.max(found.as_of));
-        Ok(Looked { cached: found.cached, as_of: found.as_of, now, standing_in: false })
+        Ok(Looked { record: found.record, as_of: found.as_of, now, standing_in: false })
     }
 
     /// Tells whether the secret is the record's; `None` when the MAC's key is not in the ring.
-    pub(super) fn compare(&self, secret: &Secret, cached: &Cached) -> Option<bool> {
-        match self.keyring.check(secret, &cached.record.mac) {
+    pub(super) fn compare(&self, secret: &Secret, record: &Record) -> Option<bool> {
+        match self.keyring.check(secret, record.mac()) {
             MacMatch::Primary => Some(true),
             MacMatch::Older => {
                 let new = self.keyring.mac(secret);
-                self.refresh.suggest(MacChange { id: cached.id, old: cached.record.mac, new });
+                self.refresh.suggest(MacChange { id: secret.id(), old: *record.mac(), new });
                 Some(true)
             }
             MacMatch::Mismatch => Some(false),
@@ -400,27 +400,30 @@ impl Engine {
     /// Compares the secret with what was found and judges; `None` when only the durable verifier can tell.
     fn judge(&self, secret: &Secret, looked: &Looked, question: &Question<'_>) -> Option<Answer> {
         let not_found = || Some(Answer::bare(Verdict::NotFound, Some(looked.as_of)));
-        let Some(cached) = &looked.cached else { return not_found() };
+        let Some(record) = &looked.record else { return not_found() };
         // Before the fallback: a caller buys no Argon2id on tokens that it could not be told about.
-        if !question.reach.includes_record(&cached.record) {
+        if !question.reach.includes_record(record) {
             return not_found();
         }
-        if self.compare(secret, cached)? { Some(self.conclude(looked, question)) } else { not_found() }
+        if self.compare(secret, record)? {
+            Some(self.conclude(secret.id(), looked, question))
+        } else {
+            not_found()
+        }
     }
 
     /// Judges a record whose secret matched.
-    fn conclude(&self, looked: &Looked, question: &Question<'_>) -> Answer {
-        let Some(cached) = &looked.cached else {
+    fn conclude(&self, id: TokenId, looked: &Looked, question: &Question<'_>) -> Answer {
+        let Some(record) = &looked.record else {
             return Answer::bare(Verdict::NotFound, Some(looked.as_of));
         };
-        let judgement =
-            judge(&cached.record, looked.now, question.reach, question.required, question.client_ip);
+        let judgement = judge(record, looked.now, question.reach, question.required, question.client_ip);
         if judgement.verdict == Verdict::Valid {
-            self.uses.note(cached, looked.now);
+            self.uses.note(id, record, looked.now);
         }
         Answer {
             verdict: judgement.verdict,
-            token: Some((Arc::clone(cached), cached.record.state(looked.now))),
+            token: Some((record.clone(), record.state(looked.now))),
             missing_scopes: judgement.missing_scopes,
             as_of: Some(looked.as_of),
         }

@@ -13,10 +13,11 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::Unknown;
-use super::cache::{Cache, Cached};
+use super::cache::Cache;
 use super::freshness::Freshness;
 use crate::ambient::Moment;
 use crate::deadline;
+use crate::domain::Record;
 use crate::hashing::Overloaded;
 use crate::metrics::Metrics;
 use crate::secret::{Keyring, TokenId};
@@ -57,7 +58,7 @@ pub(super) enum Lane {
 #[derive(Debug, Clone)]
 pub(super) struct Found {
     /// The record, if there is one.
-    pub(super) cached: Option<Arc<Cached>>,
+    pub(super) record: Option<Record>,
     /// The database's time that it is at least as new as.
     pub(super) as_of: OffsetDateTime,
     /// When the read was sent.
@@ -232,7 +233,7 @@ struct Worker {
 
 /// What a batch found.
 struct Batch {
-    records: HashMap<TokenId, Arc<Cached>>,
+    records: HashMap<TokenId, Record>,
     as_of: OffsetDateTime,
     read: Moment,
 }
@@ -257,7 +258,7 @@ impl Worker {
             match outcome {
                 Ok(Batch { records, as_of, read }) => {
                     for (id, waiters) in batch {
-                        answer(waiters, &Ok(Found { cached: records.get(&id).cloned(), as_of, read }));
+                        answer(waiters, &Ok(Found { record: records.get(&id).cloned(), as_of, read }));
                     }
                 }
                 Err(error) => {
@@ -335,14 +336,11 @@ impl Worker {
                 _ => {}
             }
         })?;
-        let records: HashMap<_, _> = loaded
-            .records
-            .into_iter()
-            .map(|(id, record)| (id, Arc::new(Cached::new(id, record, read))))
-            .collect();
+        let records: HashMap<_, _> = loaded.records.into_iter().collect();
         // One whose MAC is about to be written anew is not worth keeping.
-        let known = |cached: &&Arc<Cached>| self.shared.keyring.contains(cached.record.mac.key_id);
-        cache.end_read(&ticket, records.values().filter(known).cloned());
+        let known = |(_, record): &(&TokenId, &Record)| self.shared.keyring.contains(record.mac().key_id);
+        let lasting = records.iter().filter(known).map(|(id, record)| (*id, record.clone()));
+        cache.end_read(&ticket, read, lasting);
         self.line = Some((line, doubts));
         Ok(Batch { records, as_of: loaded.as_of, read })
     }
