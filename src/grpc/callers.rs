@@ -81,6 +81,9 @@ impl Callers {
     }
 }
 
+/// What stands before the secret.
+const SCHEME: &[u8] = b"bearer ";
+
 /// Finds the one bearer credential (RFC 6750; the scheme's case does not matter, RFC 9110).
 fn bearer(metadata: &MetadataMap) -> Result<&str, CredentialError> {
     let mut values = metadata.get_all("authorization").iter();
@@ -88,9 +91,12 @@ fn bearer(metadata: &MetadataMap) -> Result<&str, CredentialError> {
     if values.next().is_some() {
         return Err(CredentialError::Malformed);
     }
-    let (scheme, secret) =
-        value.to_str().ok().and_then(|value| value.split_once(' ')).ok_or(CredentialError::Malformed)?;
-    if scheme.eq_ignore_ascii_case("bearer") { Ok(secret) } else { Err(CredentialError::Malformed) }
+    match value.as_bytes().split_at_checked(SCHEME.len()) {
+        Some((scheme, secret)) if scheme.eq_ignore_ascii_case(SCHEME) => {
+            std::str::from_utf8(secret).map_err(|_| CredentialError::Malformed)
+        }
+        _ => Err(CredentialError::Malformed),
+    }
 }
 
 #[cfg(test)]
