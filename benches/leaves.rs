@@ -3,6 +3,7 @@
 
 use std::hint::black_box;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
@@ -21,7 +22,7 @@ use tokend::embedded::{Cluster, Durability};
 use tokend::grpc::VerifyReply;
 use tokend::hashing::HashPool;
 use tokend::jobs::mac_refresh;
-use tokend::metrics::Metrics;
+use tokend::metrics::{Lookup, Metrics, Rpc};
 use tokend::secret::{DurableCost, Keyring, Prefix, Secret, TokenId};
 use tokend::store::{self, Store};
 use tokend::verify::{Bounds, Consistency, Engine, Parts, Question, Share};
@@ -61,7 +62,33 @@ fn pure(criterion: &mut Criterion) -> anyhow::Result<()> {
     criterion.bench_function("judge", |b| {
         b.iter(|| judge(black_box(&record), now, Reach::Only(&organization), &required, None));
     });
+    metrics(criterion)?;
     criterion.bench_function("required scopes", |b| b.iter(|| scopes(black_box(&["reports:read"]))));
+    Ok(())
+}
+
+/// What a Verify from the cache counts, alone and while another core counts all the time, which is the worst that
+/// can be.
+fn metrics(criterion: &mut Criterion) -> anyhow::Result<()> {
+    let metrics = Metrics::new()?;
+    let count = || {
+        // The caller's record and the token's.
+        metrics.engine.lookup(Lookup::Hit);
+        metrics.engine.lookup(Lookup::Hit);
+        metrics.calls.verdict(Verdict::Valid);
+        metrics.calls.answered(Rpc::Verify, 0, black_box(Duration::from_micros(5)));
+    };
+    criterion.bench_function("metrics", |b| b.iter(count));
+    let ended = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !ended.load(Ordering::Relaxed) {
+                count();
+            }
+        });
+        criterion.bench_function("metrics beside another core", |b| b.iter(count));
+        ended.store(true, Ordering::Relaxed);
+    });
     Ok(())
 }
 

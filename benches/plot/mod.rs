@@ -7,7 +7,7 @@ mod curves;
 use std::fs;
 use std::path::Path;
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, bail, ensure};
 use hdrhistogram::Histogram;
 
 pub(crate) use self::bars::{Bar, bars};
@@ -15,8 +15,8 @@ pub(crate) use self::curves::{Curve, curves};
 
 /// Draws distributions of delays, a curve for each file: `plot-delays FILE… OUT.svg`.
 ///
-/// A line of a file is a delay in microseconds and how often it occurred (once, if nothing is said); `#`
-/// begins a comment, and the first one is the curve's name.
+/// A line of a file is a delay in milliseconds, and how often it occurred if more than once; `#` begins a
+/// comment, and the first one is the curve's name.
 pub(crate) fn delays(files: &[String]) -> anyhow::Result<()> {
     let Some((output, inputs)) = files.split_last().filter(|(_, inputs)| !inputs.is_empty()) else {
         bail!("plot-delays wants one or more files of delays, and the name of the SVG");
@@ -33,10 +33,11 @@ fn read(file: &Path) -> anyhow::Result<Curve> {
     for line in text.lines() {
         let content = line.split('#').next().unwrap_or_default();
         let mut numbers = content.split_whitespace().map(str::parse::<f64>);
-        let Some(micros) = numbers.next().transpose()? else { continue };
+        let Some(millis) = numbers.next().transpose()? else { continue };
         let times = numbers.next().transpose()?.unwrap_or(1.0);
-        latency.record_n(whole(micros * 1e3), whole(times))?;
+        latency.record_n(whole(millis * 1e6).max(1), whole(times))?;
     }
+    ensure!(!latency.is_empty(), "there is no delay in it");
     let name = text.lines().find_map(|line| line.strip_prefix('#')).unwrap_or("delays");
     Ok(Curve { name: name.trim().to_owned(), points: Curve::quantiles(&latency) })
 }

@@ -25,14 +25,24 @@ pub(crate) enum Mode {
 pub(crate) struct Outcome {
     /// When it was to be asked.
     pub(crate) scheduled: u64,
-    /// Whether it was answered with the verdict that was expected.
-    pub(crate) good: bool,
+    pub(crate) end: End,
+}
+
+/// How a question ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum End {
+    /// With the verdict that was expected, or with any message where none is.
+    Good,
+    /// With another one.
+    Wrong,
+    /// With a status and no message.
+    Refused,
 }
 
 #[derive(Debug)]
 struct Call {
     scheduled: u64,
-    good: bool,
+    end: End,
     ended: bool,
 }
 
@@ -42,7 +52,7 @@ pub(crate) struct Connection {
     pub(crate) socket: TcpStream,
     mode: Mode,
     head: RequestHead,
-    verdict: u8,
+    verdict: Option<u8>,
     out: Vec<u8>,
     received: Vec<u8>,
     length: usize,
@@ -59,8 +69,13 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    /// Connects; `verdict` is what every answer is expected to say.
-    pub(crate) fn open(address: SocketAddr, head: RequestHead, mode: Mode, verdict: u8) -> io::Result<Self> {
+    /// Connects; `verdict` is what every answer is expected to say, if it is to have one.
+    pub(crate) fn open(
+        address: SocketAddr,
+        head: RequestHead,
+        mode: Mode,
+        verdict: Option<u8>,
+    ) -> io::Result<Self> {
         let socket = TcpStream::connect(address)?;
         socket.set_nodelay(true)?;
         let mut out = Vec::with_capacity(READ_SIZE);
@@ -131,7 +146,7 @@ impl Connection {
     fn open_call(&mut self, scheduled: u64) -> u32 {
         let stream = self.next_stream;
         self.next_stream += 2;
-        self.calls.push_back(Call { scheduled, good: false, ended: false });
+        self.calls.push_back(Call { scheduled, end: End::Refused, ended: false });
         let block = if stream == 1 { &self.head.first } else { &self.head.later };
         frame::write(&mut self.out, frame::HEADERS, frame::END_HEADERS, stream, block);
         stream
@@ -240,14 +255,20 @@ impl Connection {
         let Some(call) = self.calls.get_mut(place).filter(|call| !call.ended) else { return };
         if frame.kind == frame::DATA {
             // An uncompressed message whose first field is the verdict.
-            call.good |= frame.payload.len() >= 7
+            let good = frame.payload.len() >= 7
                 && frame.payload[0] == 0
-                && frame.payload[5..7] == [0x08, self.verdict];
+                && self.verdict.is_none_or(|verdict| frame.payload[5..7] == [0x08, verdict]);
+            if good {
+                call.end = End::Good;
+            } else if call.end == End::Refused && !frame.payload.is_empty() {
+                call.end = End::Wrong;
+            }
         }
         if frame.ends() || frame.kind == frame::RST_STREAM {
             call.ended = true;
             self.outstanding -= 1;
-            done(Outcome { scheduled: call.scheduled, good: call.good && frame.kind != frame::RST_STREAM });
+            let end = if frame.kind == frame::RST_STREAM { End::Wrong } else { call.end };
+            done(Outcome { scheduled: call.scheduled, end });
         }
         while self.calls.front().is_some_and(|call| call.ended) {
             self.calls.pop_front();
@@ -261,7 +282,8 @@ impl Connection {
             let outstanding = &mut self.outstanding;
             self.reader.read(frame.payload, |scheduled, found| {
                 *outstanding -= 1;
-                done(Outcome { scheduled, good: found == verdict });
+                let good = verdict.is_none_or(|verdict| found == verdict);
+                done(Outcome { scheduled, end: if good { End::Good } else { End::Wrong } });
             });
         }
         if frame.ends() || frame.kind == frame::RST_STREAM {

@@ -9,7 +9,7 @@ use anyhow::{Context as _, ensure};
 use hdrhistogram::Histogram;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use super::connection::{Connection, Mode, Outcome};
+use super::connection::{Connection, End, Mode, Outcome};
 use super::frame::RequestHead;
 use super::questions::{Order, Questions};
 
@@ -27,6 +27,8 @@ pub(crate) struct Load<'a> {
     pub(crate) questions: &'a Questions,
     pub(crate) connections: usize,
     pub(crate) pace: Pace,
+    /// Whether the server may refuse some.
+    pub(crate) may_refuse: bool,
     pub(crate) warm_up: Duration,
     pub(crate) duration: Duration,
 }
@@ -47,6 +49,8 @@ pub(crate) struct Measured {
     pub(crate) elapsed: Duration,
     /// In nanoseconds, from the moment a question was to be asked.
     pub(crate) latency: Histogram<u64>,
+    /// Questions that were refused, and how soon.
+    pub(crate) refusals: Histogram<u64>,
     wrong: u64,
     /// Questions that were asked within the measured time, and those that were answered in all.
     unanswered: u64,
@@ -77,8 +81,7 @@ struct Driver<'a> {
 impl Load<'_> {
     /// Runs it as this caller. `begun` is called when the measured time begins.
     pub(crate) fn run(&self, caller: &str, begun: impl FnOnce()) -> anyhow::Result<Measured> {
-        let method = if self.mode == Mode::Stream { "VerifyStream" } else { "Verify" };
-        let head = RequestHead::new(method, &self.address.to_string(), caller);
+        let head = RequestHead::new(self.questions.method(), &self.address.to_string(), caller);
         let verdict = self.questions.verdict();
         let open = |_| Connection::open(self.address, head.clone(), self.mode, verdict);
         let connections =
@@ -95,6 +98,8 @@ impl Load<'_> {
             turn: 0,
         };
         let measured = driver.run(begun).context("the load broke off")?;
+        let refused = measured.refusals.len();
+        ensure!(refused == 0 || self.may_refuse, "{refused} questions were refused");
         ensure!(measured.answers > 0, "there was no answer");
         ensure!(measured.wrong == 0, "{} answers were not the expected ones", measured.wrong);
         ensure!(measured.unanswered == 0, "{} questions were never answered", measured.unanswered);
@@ -104,9 +109,15 @@ impl Load<'_> {
 
 impl Driver<'_> {
     fn run(mut self, begun: impl FnOnce()) -> anyhow::Result<Measured> {
-        let latency = Histogram::new_with_bounds(1, LONGEST, 3)?;
-        let (answers, wrong, unanswered, elapsed) = (0, 0, 0, Duration::ZERO);
-        let mut measured = Measured { answers, elapsed, latency, wrong, unanswered };
+        let times = || Histogram::new_with_bounds(1, LONGEST, 3);
+        let mut measured = Measured {
+            answers: 0,
+            elapsed: Duration::ZERO,
+            latency: times()?,
+            refusals: times()?,
+            wrong: 0,
+            unanswered: 0,
+        };
         let mut begun = Some(begun);
         let mut last_answer = 0;
         let patience = self.asked_until + nanos(PATIENCE);
@@ -217,11 +228,14 @@ impl Driver<'_> {
 
 impl Measured {
     fn count(&mut self, outcome: Outcome, received: u64) {
-        if outcome.good {
-            self.answers += 1;
-            self.latency.saturating_record(received.saturating_sub(outcome.scheduled).max(1));
-        } else {
-            self.wrong += 1;
+        let took = received.saturating_sub(outcome.scheduled).max(1);
+        match outcome.end {
+            End::Good => {
+                self.answers += 1;
+                self.latency.saturating_record(took);
+            }
+            End::Refused => self.refusals.saturating_record(took),
+            End::Wrong => self.wrong += 1,
         }
     }
 }

@@ -1,16 +1,18 @@
 //! The load bench: `cargo bench --bench verify`. Starts a Postgres of its own, fills it, starts tokend and the
 //! servers that it is compared with, and measures all of them in interleaved rounds. `docs/benchmarks.md` says
-//! how to read it. With `plot-delays FILE… OUT.svg` it draws a distribution instead.
+//! how to read it. With `-- overload` it measures that instead; with
+//! `-- plot-delays FILE… OUT.svg` it draws a distribution.
 //!
 //! `plan` what is measured · `database`, `population` what is asked about · `servers`, `roles` who answers ·
-//! `frame`, `connection`, `answers`, `questions`, `load` the client · `scenarios`, `rounds` the run ·
-//! `report`, `plot` what is written.
+//! `frame`, `connection`, `answers`, `questions`, `load` the client · `scenarios`, `rounds`, `overload`
+//! the runs · `report`, `plot` what is written.
 
 mod answers;
 mod connection;
 mod database;
 mod frame;
 mod load;
+mod overload;
 mod plan;
 #[path = "../plot/mod.rs"]
 mod plot;
@@ -24,7 +26,7 @@ mod servers;
 
 use std::{env, fs};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use prost::Message as _;
 use tokend::grpc::proto::VerifyRequest;
 use tokend::grpc::proto::token_service_client::TokenServiceClient;
@@ -52,8 +54,18 @@ fn main() -> anyhow::Result<()> {
         Some((mode, files)) if mode == "plot-delays" => plot::delays(files),
         // `cargo test --all-targets` runs this too, and must not measure.
         _ if !measuring => Ok(()),
-        _ => run(&Plan::from_environment()?),
+        Some((mode, [])) if mode == "overload" => run_overload(&Plan::from_environment()?),
+        Some((mode, _)) => bail!("there is no mode {mode}"),
+        None => run(&Plan::from_environment()?),
     }
+}
+
+/// Runs the overload of a plan. On the main thread, too.
+fn run_overload(plan: &Plan) -> anyhow::Result<()> {
+    fs::create_dir_all(&plan.output)?;
+    let postgres = Postgres::start(plan.data.as_deref())?;
+    let population = Population::prepare(&postgres, plan.asked)?;
+    overload::run(plan, &postgres, &population)
 }
 
 /// Runs the plan. On the main thread: what it starts ends with it.

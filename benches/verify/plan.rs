@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
 
+use super::servers::TOKEND;
+
 /// The sizes of a run.
 #[derive(Debug, Clone)]
 pub(crate) struct Plan {
@@ -15,6 +17,8 @@ pub(crate) struct Plan {
     /// The table on which everything is measured, and not only what depends on its size.
     pub(crate) main_table: u32,
     pub(crate) rounds: usize,
+    /// The same of an overload.
+    pub(crate) overload_rounds: usize,
     /// How long each scenario is measured in each round, and how long it runs before.
     pub(crate) duration: Duration,
     pub(crate) warm_up: Duration,
@@ -26,8 +30,9 @@ pub(crate) struct Plan {
     pub(crate) stream_in_flight: usize,
     /// Scenarios to measure; empty: all.
     pub(crate) only: Vec<String>,
-    /// Another build of tokend to compare with.
+    /// Another build of tokend to compare with, or this one with other settings.
     pub(crate) other: Option<PathBuf>,
+    pub(crate) other_settings: Vec<(String, String)>,
     /// Where Postgres and its data are kept for the next run; `None`: gone with this one.
     pub(crate) data: Option<PathBuf>,
     /// Where the tables and plots are written.
@@ -40,10 +45,18 @@ impl Plan {
         let tables = list("TOKEND_BENCH_TABLES", "10000,1000000");
         let tables = tables.iter().map(|size| number(size)).collect::<anyhow::Result<Vec<u32>>>()?;
         let Some(&main_table) = tables.get(1).or(tables.first()) else { bail!("there is no table") };
+        let settings = text("TOKEND_BENCH_OTHER_SETTINGS", "");
+        let other_settings: Vec<_> = settings
+            .split_whitespace()
+            .filter_map(|setting| setting.split_once('='))
+            .map(|(name, value)| (name.to_owned(), value.to_owned()))
+            .collect();
+        let other = env::var_os("TOKEND_BENCH_OTHER").map(PathBuf::from);
         let plan = Self {
             tables,
             main_table,
             rounds: setting("TOKEND_BENCH_ROUNDS", "15")?,
+            overload_rounds: setting("TOKEND_BENCH_OVERLOAD_ROUNDS", "7")?,
             duration: Duration::from_millis(setting("TOKEND_BENCH_MILLISECONDS", "400")?),
             warm_up: Duration::from_millis(100),
             asked: setting("TOKEND_BENCH_ASKED", "100000")?,
@@ -51,7 +64,8 @@ impl Plan {
             in_flight: setting("TOKEND_BENCH_IN_FLIGHT", "100")?,
             stream_in_flight: setting("TOKEND_BENCH_STREAM_IN_FLIGHT", "1000")?,
             only: list("TOKEND_BENCH_ONLY", ""),
-            other: env::var_os("TOKEND_BENCH_OTHER").map(PathBuf::from),
+            other: other.or((!other_settings.is_empty()).then(|| TOKEND.into())),
+            other_settings,
             data: env::var_os("TOKEND_BENCH_DATA").map(PathBuf::from),
             output: env::var_os("TOKEND_BENCH_OUTPUT").map_or_else(default_output, PathBuf::from),
         };

@@ -36,8 +36,9 @@ pub(crate) struct Population {
     pub(crate) wrong: Vec<String>,
     /// Well-formed secrets of ids that nothing has.
     pub(crate) unknown: Vec<String>,
-    /// The durable hash of the first one.
+    /// The durable hashes of the first one, which all others have too, and of the caller.
     pub(crate) durable_hash: String,
+    caller_hash: String,
 }
 
 impl Population {
@@ -63,8 +64,10 @@ impl Population {
         let unknown =
             secrets.iter().map(|_| render(TokenId::generate(EPOCH_MILLIS / 2, &mut ambient::randomness())?));
         let unknown = unknown.collect::<anyhow::Result<_>>()?;
-        let durable_hash = DurableHash::compute(&first, DurableCost::default(), randomness)?;
-        Ok(Self { key, caller, secrets, wrong, unknown, durable_hash: durable_hash.as_str().to_owned() })
+        let mut hash = |secret| anyhow::Ok(DurableHash::compute(secret, DurableCost::default(), randomness)?);
+        let durable_hash = hash(&first)?.as_str().to_owned();
+        let caller_hash = hash(&Secret::parse(&caller, &Prefix::default())?)?.as_str().to_owned();
+        Ok(Self { key, caller, secrets, wrong, unknown, durable_hash, caller_hash })
     }
 
     /// Fills a database with the tokens that are asked for and `others` more, unless it is filled.
@@ -100,9 +103,10 @@ impl Population {
         let (asked, others) = (self.secrets.len() as u64, u64::from(others));
         let keyring = Keyring::parse(&self.key)?;
         let mut rows =
-            Rows { text: String::with_capacity(COPY_CHUNK + 4096), keyring, hash: &self.durable_hash };
+            Rows { text: String::with_capacity(COPY_CHUNK + 4096), keyring, hash: &self.caller_hash };
         let mut copy = connection.copy_in_raw(COPY).await?;
-        rows.known(&self.caller, "{tokend:verify}")?;
+        rows.known(&self.caller, "{tokend:verify,tokend:write}")?;
+        rows.hash = &self.durable_hash;
         let mut secrets = self.secrets.iter();
         for number in 0..asked + others {
             // Spread evenly, by what is due of those asked for so far.

@@ -1,7 +1,8 @@
 //! What is asked, as bytes that only have to be sent: gRPC's frame and the message, all of one size.
 
 use prost::Message as _;
-use tokend::grpc::proto::{Consistency, Verdict, VerifyRequest, VerifyStreamRequest};
+use tokend::grpc::proto::create_token_request::Expiration;
+use tokend::grpc::proto::{Consistency, CreateTokenRequest, Verdict, VerifyRequest, VerifyStreamRequest};
 
 use super::connection::Mode;
 
@@ -13,7 +14,8 @@ pub(crate) const REQUIRED_SCOPE: &str = "reports:read";
 pub(crate) struct Questions {
     bytes: Vec<u8>,
     size: usize,
-    verdict: Verdict,
+    method: &'static str,
+    verdict: Option<Verdict>,
     pick: Pick,
 }
 
@@ -44,24 +46,53 @@ impl Questions {
         verdict: Verdict,
         pick: Pick,
     ) -> Self {
-        let (mut bytes, mut size) = (Vec::new(), 0);
-        for secret in secrets {
+        let method = if mode == Mode::Stream { "VerifyStream" } else { "Verify" };
+        let messages = secrets.into_iter().map(|secret| {
             let mut request = VerifyRequest {
                 secret: secret.to_owned(),
                 required_scopes: vec![REQUIRED_SCOPE.to_owned()],
                 ..Default::default()
             };
             request.set_consistency(consistency);
-            let message = match mode {
+            match mode {
                 Mode::Unary => request.encode_to_vec(),
                 Mode::Stream => VerifyStreamRequest { request: Some(request) }.encode_to_vec(),
-            };
+            }
+        });
+        Self::framed(messages, method, Some(verdict), pick)
+    }
+
+    /// Spells the creation of a token.
+    pub(crate) fn create() -> Self {
+        let request = CreateTokenRequest {
+            user_id: "user-000001".to_owned(),
+            name: "made under load".to_owned(),
+            expiration: Some(Expiration::Ttl(prost_types::Duration { seconds: 3_600, nanos: 0 })),
+            scopes: vec![REQUIRED_SCOPE.to_owned()],
+            ..Default::default()
+        };
+        Self::framed([request.encode_to_vec()], "CreateToken", None, Pick::Random)
+    }
+
+    fn framed(
+        messages: impl IntoIterator<Item = Vec<u8>>,
+        method: &'static str,
+        verdict: Option<Verdict>,
+        pick: Pick,
+    ) -> Self {
+        let (mut bytes, mut size) = (Vec::new(), 0);
+        for message in messages {
             size = 5 + message.len();
             bytes.push(0);
             bytes.extend(u32::try_from(message.len()).unwrap_or(0).to_be_bytes());
             bytes.extend(message);
         }
-        Self { bytes, size, verdict, pick }
+        Self { bytes, size, method, verdict, pick }
+    }
+
+    /// Returns the RPC's name.
+    pub(crate) fn method(&self) -> &'static str {
+        self.method
     }
 
     /// Returns the size of each in bytes.
@@ -70,8 +101,8 @@ impl Questions {
     }
 
     /// Returns the expected verdict as the wire has it.
-    pub(crate) fn verdict(&self) -> u8 {
-        u8::try_from(i32::from(self.verdict)).unwrap_or(0)
+    pub(crate) fn verdict(&self) -> Option<u8> {
+        u8::try_from(i32::from(self.verdict?)).ok()
     }
 
     /// Begins to go through them.

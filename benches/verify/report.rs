@@ -129,7 +129,7 @@ fn scenarios(series: &[Series]) -> anyhow::Result<String> {
 }
 
 /// Returns the lowest, the middle and the highest.
-fn spread(values: impl Iterator<Item = f64>) -> Option<(f64, f64, f64)> {
+pub(crate) fn spread(values: impl Iterator<Item = f64>) -> Option<(f64, f64, f64)> {
     let mut values: Vec<f64> = values.collect();
     values.sort_by(f64::total_cmp);
     Some((*values.first()?, *values.get(values.len() / 2)?, *values.last()?))

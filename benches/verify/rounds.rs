@@ -155,6 +155,6 @@ fn micros(duration: Duration) -> f64 {
 }
 
 #[expect(clippy::cast_precision_loss, reason = "far fewer than 2^52")]
-fn count(number: u64) -> f64 {
+pub(crate) fn count(number: u64) -> f64 {
     number as f64
 }

@@ -136,8 +136,9 @@ pub(crate) fn prepare(
             add(UNKNOWN, size, Who::Running(Rc::clone(&tokend)), &questions.unknown);
             add(WRONG, size, Who::Running(tokend), &questions.wrong);
             if let Some(program) = &plan.other {
-                let other =
-                    Rc::new(Server::tokend(program, &url, &population.key, &plan.output.join("other.log"))?);
+                let (settings, log) = (&plan.other_settings, plan.output.join("other.log"));
+                let other = Server::tokend_with(settings, program, &url, &population.key, &log)?;
+                let other = Rc::new(other);
                 add(OTHER_WARM, size, Who::Running(Rc::clone(&other)), &questions.valid);
                 add(OTHER_FULL, size, Who::Running(Rc::clone(&other)), &questions.full);
                 add(OTHER_STREAM, size, Who::Running(other), &questions.stream);
@@ -150,6 +151,19 @@ pub(crate) fn prepare(
 /// Names the database of a size.
 pub(crate) fn database_name(others: u32) -> String {
     format!("tokens_{others}")
+}
+
+/// Waits until a server answers a little of a load as expected.
+pub(crate) fn await_answers<'a>(name: &str, caller: &str, load: impl Fn() -> Load<'a>) -> anyhow::Result<()> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let little = Load { warm_up: Duration::ZERO, duration: Duration::from_millis(10), ..load() };
+        match little.run(caller, || ()) {
+            Ok(_) => return Ok(()),
+            Err(error) if Instant::now() > deadline => bail!("{name} gives no right answers: {error:#}"),
+            Err(_) => std::thread::sleep(Duration::from_millis(20)),
+        }
+    }
 }
 
 impl Scenario {
@@ -172,18 +186,7 @@ impl Scenario {
 
     /// Waits until the server answers as expected.
     pub(crate) fn await_answers(&self, server: &Server, caller: &str) -> anyhow::Result<()> {
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            let mut load = self.load(server, Pace::PerSecond(100.0));
-            load.duration = Duration::from_millis(10);
-            match load.run(caller, || ()) {
-                Ok(_) => return Ok(()),
-                Err(error) if Instant::now() > deadline => {
-                    bail!("{} gives no right answers: {error:#}", self.name)
-                }
-                Err(_) => std::thread::sleep(Duration::from_millis(20)),
-            }
-        }
+        await_answers(self.name, caller, || self.load(server, Pace::PerSecond(100.0)))
     }
 
     /// Returns a load of this scenario's questions.
@@ -194,6 +197,7 @@ impl Scenario {
             questions: &self.questions,
             connections: 1,
             pace,
+            may_refuse: false,
             warm_up: Duration::ZERO,
             duration: Duration::ZERO,
         }

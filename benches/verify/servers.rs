@@ -1,6 +1,7 @@
 //! The processes that are measured: tokend itself, and this program in its other roles. Each is ended by its
 //! process id, at the latest with the run.
 
+use std::env;
 use std::fs::{self, OpenOptions};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
@@ -9,6 +10,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
+use rustix::process::{Pid, Signal, kill_process};
 
 use super::roles::{LISTEN, ROLE};
 
@@ -28,8 +30,20 @@ pub(crate) struct Server {
 impl Server {
     /// Starts `tokend serve` on a database, as it is by default; its log goes to a file.
     pub(crate) fn tokend(program: &Path, database_url: &str, key: &str, log: &Path) -> anyhow::Result<Self> {
+        Self::tokend_with(&[], program, database_url, key, log)
+    }
+
+    /// Does the same with more settings.
+    pub(crate) fn tokend_with(
+        settings: &[(String, String)],
+        program: &Path,
+        database_url: &str,
+        key: &str,
+        log: &Path,
+    ) -> anyhow::Result<Self> {
         let address = free_address()?;
         let mut command = mortal(program);
+        command.envs(settings.iter().map(|(name, value)| (name, value)));
         command.arg("serve").env("DATABASE_URL", database_url).env("TOKEND_KEYS", key);
         command.env("TOKEND_LISTEN", address.to_string());
         command.stderr(OpenOptions::new().create(true).append(true).open(log)?);
@@ -39,7 +53,7 @@ impl Server {
     /// Starts a server to compare with.
     pub(crate) fn role(role: &str, settings: &[(&str, &str)]) -> anyhow::Result<Self> {
         let address = free_address()?;
-        let mut command = mortal(&std::env::current_exe()?);
+        let mut command = mortal(&env::current_exe()?);
         command.env(ROLE, role).env(LISTEN, address.to_string()).envs(settings.iter().copied());
         Self::start(command, address)
     }
@@ -76,8 +90,12 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // Of no use if it has ended already.
-        let _ = self.child.kill();
+        // Of no use if it has ended already. A tool that watches it writes what it has seen before it ends.
+        if watched_by().is_empty() {
+            let _ = self.child.kill();
+        } else if let Some(pid) = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw) {
+            let _ = kill_process(pid, Signal::TERM);
+        }
         let _ = self.child.wait();
     }
 }
@@ -108,8 +126,13 @@ fn parent_of(pid: u32) -> Option<u32> {
 /// Has a program end with the thread that starts it.
 fn mortal(program: &Path) -> Command {
     let mut command = Command::new("setpriv");
-    command.args(["--pdeathsig", "KILL"]).arg(program);
+    command.args(["--pdeathsig", "KILL"]).args(watched_by()).arg(program);
     command
+}
+
+/// Returns the tool, and its arguments, that servers are to be run by, for example `valgrind --tool=callgrind`.
+fn watched_by() -> Vec<String> {
+    env::var("TOKEND_BENCH_TOOL").unwrap_or_default().split_whitespace().map(str::to_owned).collect()
 }
 
 /// Finds a port that is free now.
