@@ -97,7 +97,7 @@ pub struct ServeFlags {
     #[arg(long, value_name = "DURATION", help_heading = "Verification")]
     pub(super) outage_grace: Option<OutageGrace>,
 
-    /// Most bytes of memory that cached tokens may take, about 400 each; at least 1048576
+    /// Most bytes of memory that cached tokens and their tables may take, about 400 a token; at least 1048576
     /// [env: TOKEND_CACHE_BYTES] [default: 268435456]
     #[arg(long, value_name = "BYTES", help_heading = "Verification")]
     pub(super) cache_bytes: Option<CacheBytes>,

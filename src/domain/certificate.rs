@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use time::OffsetDateTime;
 
-use super::access::{Caller, Principal};
+use super::access::Caller;
+use super::principal::Principal;
 use super::{CredentialError, OrganizationId, ReservedScopes};
 
 /// What holders of certificates with one name may do.

@@ -11,16 +11,18 @@ pub mod networks;
 pub mod packed;
 pub mod page;
 pub mod policy;
+pub mod principal;
 pub mod record;
 pub mod scope;
 pub mod token;
 
-pub use access::{AccessError, Caller, CredentialError, Permission, Principal, Reach};
+pub use access::{AccessError, Caller, CredentialError, Permission, Reach};
 pub use certificate::{CertificateMapping, CertificateMappings};
 pub use fields::{
     Expiration, FieldError, Labels, OrganizationId, RevokeReason, TokenName, UserId, Violation, Violations,
 };
 pub use networks::{Network, Networks};
+pub use principal::Principal;
 pub use record::{Judgement, Record, Verdict, judge};
 pub use scope::{ReservedScope, ReservedScopes, Scope, Scopes};
 pub use token::{Token, TokenState};

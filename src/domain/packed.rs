@@ -23,19 +23,25 @@ const REVOKE_REASON: u32 = 14 << 3 | 2;
 const ROTATED_FROM: u32 = 15 << 3 | 2;
 const DISABLE_TIME: u32 = 16 << 3 | 2;
 
-/// The packed bytes, and where in them lies what judging needs.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PackedToken {
-    wire: Box<[u8]>,
+/// Where in the packed bytes lies what judging needs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Places {
     organization: (u16, u16),
     scopes: (u16, u16),
     allowed_cidrs: (u16, u16),
 }
 
-impl PackedToken {
+/// The packed bytes, read where they are kept.
+#[derive(Debug, Clone, Copy)]
+pub struct PackedToken<'a> {
+    wire: &'a [u8],
+    places: Places,
+}
+
+impl Places {
     /// Packs a token. One whose fields keep their limits is at most 22 KiB, so positions fit 16 bits.
     #[must_use]
-    pub fn pack(token: &Token) -> Self {
+    pub fn pack(token: &Token) -> (Self, Vec<u8>) {
         let mut wire = Vec::with_capacity(256);
         text(&mut wire, ID, &token.id.to_string());
         text(&mut wire, ORGANIZATION_ID, token.organization_id.as_str());
@@ -74,24 +80,38 @@ impl PackedToken {
             time(&mut wire, DISABLE_TIME, disabled);
         }
         let position = |at: usize| u16::try_from(at).unwrap_or(u16::MAX);
-        Self {
+        let places = Self {
             organization: (position(organization_start), position(organization_end)),
             scopes: (position(scopes_start), position(scopes_end)),
             allowed_cidrs: (position(cidrs_start), position(cidrs_end)),
-            wire: wire.into(),
-        }
+        };
+        (places, wire)
     }
 
+    /// Reads the bytes that these places were found in.
+    #[must_use]
+    pub fn read(self, wire: &[u8]) -> PackedToken<'_> {
+        PackedToken { wire, places: self }
+    }
+}
+
+impl<'a> PackedToken<'a> {
     /// Returns the bytes of the `Token` message, without its state and last use.
     #[must_use]
-    pub fn wire(&self) -> &[u8] {
-        &self.wire
+    pub fn wire(&self) -> &'a [u8] {
+        self.wire
+    }
+
+    /// Returns the text of the token's id.
+    #[must_use]
+    pub fn id(&self) -> &'a str {
+        short_texts(self.wire).next().and_then(|text| std::str::from_utf8(text).ok()).unwrap_or_default()
     }
 
     /// Returns the bytes of the organization's id.
     #[must_use]
-    pub fn organization_id(&self) -> &[u8] {
-        self.part(self.organization)
+    pub fn organization_id(&self) -> &'a [u8] {
+        self.part(self.places.organization)
     }
 
     /// Tells whether the token lives in this organization.
@@ -101,16 +121,16 @@ impl PackedToken {
     }
 
     /// Walks the scopes' texts.
-    pub fn scopes(&self) -> impl Iterator<Item = &[u8]> {
-        short_texts(self.part(self.scopes))
+    pub fn scopes(&self) -> impl Iterator<Item = &'a [u8]> + use<'a> {
+        short_texts(self.part(self.places.scopes))
     }
 
     /// Walks the networks' texts.
-    pub fn allowed_cidrs(&self) -> impl Iterator<Item = &[u8]> {
-        short_texts(self.part(self.allowed_cidrs))
+    pub fn allowed_cidrs(&self) -> impl Iterator<Item = &'a [u8]> + use<'a> {
+        short_texts(self.part(self.places.allowed_cidrs))
     }
 
-    fn part(&self, (start, end): (u16, u16)) -> &[u8] {
+    fn part(&self, (start, end): (u16, u16)) -> &'a [u8] {
         self.wire.get(usize::from(start)..usize::from(end)).unwrap_or_default()
     }
 }
@@ -177,17 +197,20 @@ mod tests {
 
     #[test]
     fn what_judging_needs_is_found_again() {
-        let packed = PackedToken::pack(&token(&["a:*", "b"]));
+        let (places, wire) = Places::pack(&token(&["a:*", "b"]));
+        let packed = places.read(&wire);
+        assert_eq!(packed.id(), token(&[]).id.to_string());
         assert!(packed.lives_in(&OrganizationId::parse("acme").unwrap()));
         assert!(!packed.lives_in(&OrganizationId::parse("acm").unwrap()));
         assert_eq!(packed.scopes().collect::<Vec<_>>(), [&b"a:*"[..], b"b"]);
-        assert_eq!(PackedToken::pack(&token(&[])).scopes().count(), 0);
+        let (places, wire) = Places::pack(&token(&[]));
+        assert_eq!(places.read(&wire).scopes().count(), 0);
         assert_eq!(packed.allowed_cidrs().count(), 0);
         let mut bound = token(&["a"]);
         let networks = ["10.0.0.0/8", "2001:db8::/32"];
         bound.allowed_cidrs =
             Networks::new(networks.iter().map(|text| Network::parse(text).unwrap()).collect()).unwrap();
-        let packed = PackedToken::pack(&bound);
-        assert_eq!(packed.allowed_cidrs().collect::<Vec<_>>(), networks.map(str::as_bytes));
+        let (places, wire) = Places::pack(&bound);
+        assert_eq!(places.read(&wire).allowed_cidrs().collect::<Vec<_>>(), networks.map(str::as_bytes));
     }
 }

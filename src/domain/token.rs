@@ -3,9 +3,9 @@
 
 use time::OffsetDateTime;
 
-use super::access::Principal;
 use super::fields::{Labels, OrganizationId, RevokeReason, TokenName, UserId};
 use super::networks::Networks;
+use super::principal::Principal;
 use super::scope::Scopes;
 use crate::secret::TokenId;
 

@@ -14,7 +14,7 @@ use crate::listener::Peer;
 use crate::metrics::Metrics;
 use crate::shares::Refused;
 use crate::tls::ClientCertificate;
-use crate::verify::{AuthenticateError, Credential, Engine};
+use crate::verify::{AuthenticateError, Credential, Engine, Present};
 
 /// Knows who calls: by their secrets, or by what their certificates are mapped to.
 #[derive(Debug)]
@@ -63,11 +63,17 @@ impl Callers {
         bearer(request.metadata().as_ref()).ok()
     }
 
-    /// Does the same from a fresh cache; `None` when that cannot tell, or the credential is not good.
-    pub(super) fn authenticate_now<M>(&self, engine: &Engine, request: &Request<M>) -> Option<Credential> {
+    /// Does the same from a cache that is fresh at `present`; `None` when that cannot tell, or the credential is
+    /// not good.
+    pub(super) fn authenticate_now<M>(
+        &self,
+        engine: &Engine,
+        request: &Request<M>,
+        present: &Present,
+    ) -> Option<Credential> {
         let peer = request.extensions().get::<Peer>();
         match bearer(request.metadata().as_ref()) {
-            Ok(secret) => engine.authenticate_now(secret, peer.map(|peer| peer.address.ip())),
+            Ok(secret) => engine.authenticate_now(secret, peer.map(|peer| peer.address.ip()), present),
             Err(CredentialError::Missing) => {
                 let certificate = peer?.certificate.as_deref()?;
                 self.holder(certificate).ok()
@@ -110,6 +116,9 @@ impl Callers {
     }
 }
 
+/// What stands before the secret.
+const SCHEME: &[u8] = b"bearer ";
+
 /// Finds the one bearer credential (RFC 6750; the scheme's case does not matter, RFC 9110).
 pub(crate) fn bearer(headers: &HeaderMap) -> Result<&str, CredentialError> {
     let mut values = headers.get_all("authorization").iter();
@@ -117,9 +126,12 @@ pub(crate) fn bearer(headers: &HeaderMap) -> Result<&str, CredentialError> {
     if values.next().is_some() {
         return Err(CredentialError::Malformed);
     }
-    let (scheme, secret) =
-        value.to_str().ok().and_then(|value| value.split_once(' ')).ok_or(CredentialError::Malformed)?;
-    if scheme.eq_ignore_ascii_case("bearer") { Ok(secret) } else { Err(CredentialError::Malformed) }
+    match value.as_bytes().split_at_checked(SCHEME.len()) {
+        Some((scheme, secret)) if scheme.eq_ignore_ascii_case(SCHEME) => {
+            std::str::from_utf8(secret).map_err(|_| CredentialError::Malformed)
+        }
+        _ => Err(CredentialError::Malformed),
+    }
 }
 
 #[cfg(test)]

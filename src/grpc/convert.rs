@@ -265,7 +265,11 @@ pub(super) fn scopes(field: &'static str, texts: &[String], violations: &mut Vio
     let parsed: Vec<Scope> = texts
         .iter()
         .enumerate()
-        .filter_map(|(index, text)| violations.take(&format!("{field}[{index}]"), Scope::parse(text)))
+        .filter_map(|(index, text)| match Scope::parse(text) {
+            Ok(scope) => Some(scope),
+            // Named only then: every Verify comes by here.
+            error => violations.take(&format!("{field}[{index}]"), error),
+        })
         .collect();
     violations.take(field, Scopes::new(parsed))
 }

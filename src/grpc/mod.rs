@@ -22,6 +22,9 @@ pub use callers::Callers;
 pub(crate) use callers::bearer;
 pub(crate) use error::CallError;
 pub use health::Health;
+/// For the bench of the leaves alone.
+#[doc(hidden)]
+pub use reply::VerifyReply;
 pub use service::{TokenApi, drained};
 pub(crate) use status::{check_code, http_status, log as log_failure};
 

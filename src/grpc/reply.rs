@@ -2,8 +2,6 @@
 //! nothing is allocated. build.rs has the server use these types in place of the generated ones; a test here
 //! holds the two encodings equal. Only ever encoded: decoding belongs to the generated types.
 
-use std::sync::Arc;
-
 use prost::DecodeError;
 use prost::Message;
 use prost::bytes::{Buf, BufMut};
@@ -13,8 +11,8 @@ use prost::encoding::{
 use prost_types::Timestamp;
 
 use super::convert;
-use crate::domain::{Scope, TokenState};
-use crate::verify::{Answer, Cached};
+use crate::domain::{Record, Scope, TokenState};
+use crate::verify::Answer;
 
 /// The field numbers of `VerifyResponse`, and that of `Token.state`.
 const VERDICT: u32 = 1;
@@ -30,7 +28,7 @@ const RESPONSE: u32 = 1;
 #[derive(Debug, Default)]
 pub struct VerifyReply {
     verdict: i32,
-    token: Option<(Arc<Cached>, TokenState)>,
+    token: Option<(Record, TokenState)>,
     missing_scopes: Vec<Scope>,
     as_of_time: Option<Timestamp>,
 }
@@ -52,16 +50,16 @@ impl From<Answer> for VerifyReply {
 
 impl VerifyReply {
     fn encode_token(&self, buffer: &mut impl BufMut) {
-        let Some((cached, state)) = &self.token else { return };
+        let Some((record, state)) = &self.token else { return };
         encode_key(TOKEN, WireType::LengthDelimited, buffer);
-        encode_varint(token_len(cached, *state) as u64, buffer);
-        buffer.put_slice(cached.record.packed.wire());
+        encode_varint(token_len(record, *state) as u64, buffer);
+        buffer.put_slice(record.packed().wire());
         int32::encode(STATE, &convert::state(*state).into(), buffer);
     }
 }
 
-fn token_len(cached: &Cached, state: TokenState) -> usize {
-    cached.record.packed.wire().len() + int32::encoded_len(STATE, &convert::state(state).into())
+fn token_len(record: &Record, state: TokenState) -> usize {
+    record.packed().wire().len() + int32::encoded_len(STATE, &convert::state(state).into())
 }
 
 fn delimited_len(length: usize) -> usize {
@@ -86,7 +84,7 @@ impl Message for VerifyReply {
 
     fn encoded_len(&self) -> usize {
         let verdict = if self.verdict == 0 { 0 } else { int32::encoded_len(VERDICT, &self.verdict) };
-        let token = self.token.as_ref().map_or(0, |(cached, state)| delimited_len(token_len(cached, *state)));
+        let token = self.token.as_ref().map_or(0, |(record, state)| delimited_len(token_len(record, *state)));
         let scopes: usize = self.missing_scopes.iter().map(|scope| delimited_len(scope.as_str().len())).sum();
         let time = self.as_of_time.as_ref().map_or(0, |time| message::encoded_len(AS_OF_TIME, time));
         verdict + token + scopes + time
@@ -135,7 +133,7 @@ impl Message for VerifyStreamReply {
 mod tests {
     use super::*;
     use crate::domain::token::tests::token;
-    use crate::domain::{Labels, Network, Networks, Record, RevokeReason, Token, Verdict};
+    use crate::domain::{Labels, Network, Networks, RevokeReason, Token, Verdict};
     use crate::grpc::proto;
     use crate::secret::{KeyId, Mac};
     use time::{Duration, OffsetDateTime};
@@ -146,7 +144,7 @@ mod tests {
         let state = record.state(now);
         let answer = Answer {
             verdict: Verdict::MissingScope,
-            token: Some((Arc::new(Cached::for_test(token.id, record)), state)),
+            token: Some((record, state)),
             missing_scopes: missing.iter().map(|text| Scope::parse(text).unwrap()).collect(),
             as_of: Some(now),
         };

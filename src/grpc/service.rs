@@ -36,7 +36,7 @@ use crate::secret::Keyring;
 use crate::shares::Shares;
 use crate::store::Usability;
 use crate::telemetry::{self, Sampling, TraceContext};
-use crate::verify::{Answer, AuthenticateError, Consistency, Credential, Engine, Question, Share};
+use crate::verify::{Answer, AuthenticateError, Consistency, Credential, Engine, Present, Question, Share};
 use crate::watch::Hub;
 
 /// From when on an answer is worth a line in the log.
@@ -97,10 +97,24 @@ impl TokenApi {
         F: Future<Output = Result<A, CallError>> + 'a,
     {
         let context = self.sampling.context(traceparent(&request));
+        self.call_within(context, rpc, request, suspect, work).await
+    }
+
+    /// Does the same in a trace that is known already.
+    async fn call_within<'a, M, A, F>(
+        &'a self,
+        context: TraceContext,
+        rpc: Rpc,
+        request: Request<M>,
+        suspect: impl FnOnce(&AuthenticateError, &Request<M>) -> Option<Suspicion>,
+        work: impl FnOnce(Credential, M) -> F,
+    ) -> Result<Response<A>, Status>
+    where
+        F: Future<Output = Result<A, CallError>> + 'a,
+    {
         let (span, trace_id) = (self.span(rpc, &context), context.trace_id);
         let started = Instant::now();
-        let timeout = request.metadata().get("grpc-timeout").and_then(|value| value.to_str().ok());
-        let timeout = timeout.and_then(deadline::parse_timeout);
+        let timeout = timeout(&request);
         let work = async {
             let outcome = match self.callers.authenticate(&self.engine, &request).await {
                 Ok(credential) => {
@@ -159,6 +173,11 @@ fn acting_user<M>(request: &Request<M>) -> Result<Option<ActingUser>, Violations
     parsed.map(Some).map_err(|error| Violations::one("tokend-acting-user", &error))
 }
 
+/// Reads how long the caller waits.
+fn timeout<M>(request: &Request<M>) -> Option<Duration> {
+    deadline::parse_timeout(request.metadata().get("grpc-timeout")?.to_str().ok()?)
+}
+
 fn traceparent<M>(request: &Request<M>) -> Option<&str> {
     request.metadata().get("traceparent")?.to_str().ok()
 }
@@ -197,6 +216,14 @@ pub(super) fn asked_of<'a>(caller: &'a Caller, wanted: &'a Wanted) -> Question<'
     }
 }
 
+/// Says in a call's span what Verify answers.
+fn record_answer(span: &Span, answer: &Answer) {
+    span.record("verdict", convert::verdict(answer.verdict).as_str_name());
+    if let Some((record, _)) = &answer.token {
+        span.record("token.id", record.packed().id());
+    }
+}
+
 /// Completes when the server begins to end.
 pub async fn drained(mut draining: watch::Receiver<bool>) {
     // An error means that the server itself is gone.
@@ -204,23 +231,57 @@ pub async fn drained(mut draining: watch::Receiver<bool>) {
 }
 
 impl TokenApi {
-    /// Answers Verify from a fresh cache; `None` when that cannot tell, and where the call's span is wanted.
-    fn verify_now(&self, request: &Request<VerifyRequest>) -> Option<VerifyReply> {
-        if tracing::enabled!(tracing::Level::DEBUG)
-            || (self.sampling.exports() && self.sampling.context(traceparent(request)).sampled)
-        {
-            return None;
-        }
-        let credential = self.callers.authenticate_now(&self.engine, request)?;
+    /// Authenticates the caller from a fresh cache; `None` when that cannot tell.
+    fn known_caller<M>(&self, request: &Request<M>) -> Option<(Credential, Present)> {
+        let present = self.engine.present()?;
+        Some((self.callers.authenticate_now(&self.engine, request, &present)?, present))
+    }
+
+    /// Answers Verify for a caller that is known already. A span costs more than an answer: here only what is
+    /// logged has one.
+    async fn verify_for(
+        &self,
+        caller: &Caller,
+        request: &Request<VerifyRequest>,
+        present: &Present,
+        started: Instant,
+    ) -> Result<Response<VerifyReply>, Status> {
+        let outcome = self.find_out(caller, request, present).await;
+        let elapsed = started.elapsed();
+        let outcome = match outcome.inspect(|answer| self.metrics.calls.verdict(answer.verdict)) {
+            Ok(answer) if elapsed < SLOW => Ok(Response::new(answer.into())),
+            outcome => {
+                let span = self.span(Rpc::Verify, &self.sampling.context(traceparent(request)));
+                span.record("caller", field::display(&caller.principal));
+                let outcome = outcome.inspect(|answer| record_answer(&span, answer));
+                span.in_scope(|| conclude(outcome.map(VerifyReply::from), started))
+            }
+        };
+        let code = outcome.as_ref().map_or_else(Status::code, |_| Code::Ok);
+        self.metrics.calls.answered(Rpc::Verify, code.into(), elapsed);
+        outcome
+    }
+
+    /// Judges a secret: at once, if the cache can.
+    async fn find_out(
+        &self,
+        caller: &Caller,
+        request: &Request<VerifyRequest>,
+        present: &Present,
+    ) -> Result<Answer, CallError> {
+        acting_user(request)?;
         let message = request.get_ref();
-        let wanted = question(credential.caller(), message).ok()?;
-        if wanted.consistency == Consistency::Full {
-            return None;
+        let wanted = question(caller, message)?;
+        let question = asked_of(caller, &wanted);
+        if wanted.consistency == Consistency::Bounded
+            && let Some(answer) = self.engine.verify_now(&message.secret, &question, present)
+        {
+            return Ok(answer);
         }
-        let question = asked_of(credential.caller(), &wanted);
-        let answer = self.engine.verify_now(&message.secret, &question)?;
-        self.metrics.calls.verdict(answer.verdict);
-        Some(answer.into())
+        let _place = self.places.take(question.share.clone())?;
+        let work = self.engine.verify(&message.secret, &question, wanted.consistency);
+        // On the heap, as in `call`.
+        Ok(deadline::within(timeout(request), Box::pin(work)).await?)
     }
 
     async fn verify_slowly(
@@ -233,10 +294,7 @@ impl TokenApi {
         let question = asked_of(caller, &wanted);
         let answer = self.engine.verify(&message.secret, &question, wanted.consistency).await?;
         self.metrics.calls.verdict(answer.verdict);
-        Span::current().record("verdict", convert::verdict(answer.verdict).as_str_name());
-        if let Some((cached, _)) = &answer.token {
-            Span::current().record("token.id", field::display(cached.id));
-        }
+        record_answer(&Span::current(), &answer);
         Ok(answer)
     }
 }
@@ -353,13 +411,20 @@ impl TokenService for TokenApi {
 
     async fn verify(&self, request: Request<VerifyRequest>) -> Result<Response<VerifyReply>, Status> {
         let started = Instant::now();
-        if let Some(reply) = self.verify_now(&request) {
-            self.metrics.calls.answered(Rpc::Verify, Code::Ok.into(), started.elapsed());
-            return Ok(Response::new(reply));
+        // Drawn once: whether a call is sampled must not be asked twice.
+        let context = self.sampling.exports().then(|| self.sampling.context(traceparent(&request)));
+        let wanted = tracing::enabled!(tracing::Level::DEBUG) || context.is_some_and(|drawn| drawn.sampled);
+        if !wanted && let Some((credential, present)) = self.known_caller(&request) {
+            return self.verify_for(credential.caller(), &request, &present, started).await;
         }
-        self.call(Rpc::Verify, request, async |credential, message| {
-            Ok(self.verify_slowly(credential, message).await?.into())
-        })
+        let context = context.unwrap_or_else(|| self.sampling.context(traceparent(&request)));
+        self.call_within(
+            context,
+            Rpc::Verify,
+            request,
+            |_, _| None,
+            async |credential, message| Ok(self.verify_slowly(credential, message).await?.into()),
+        )
         .await
     }
 

@@ -122,13 +122,14 @@ impl VerifyAnswers {
     /// Answers from a fresh cache; `None` when that cannot tell.
     fn answer_now(&mut self, request: &VerifyRequest) -> Option<Outcome> {
         let credential = self.credential.as_mut()?;
-        if let Err(error) = self.engine.judge_again_now(credential)? {
+        let present = self.engine.present()?;
+        if let Err(error) = self.engine.judge_again_now(credential, &present)? {
             return Some(Err(error.into()));
         }
         let outcome = question(credential.caller(), request).map(|wanted| {
             let question = super::service::asked_of(credential.caller(), &wanted);
             let bounded = wanted.consistency == Consistency::Bounded;
-            bounded.then(|| self.engine.verify_now(&request.secret, &question)).flatten()
+            bounded.then(|| self.engine.verify_now(&request.secret, &question, &present)).flatten()
         });
         outcome.transpose()
     }

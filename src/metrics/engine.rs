@@ -50,7 +50,7 @@ impl EngineMetrics {
             lookups: ["hit", "miss", "stale"].map(|result| lookups.with_label_values(&[result])),
             evictions: family.counter("cache_evictions_total", "Records that made room for others.")?,
             records: family.gauge("cache_records", "Records in the cache.")?,
-            bytes: family.gauge("cache_bytes", "Memory that the cached records take.")?,
+            bytes: family.gauge("cache_bytes", "Memory that cached records and their tables take.")?,
             batch: family.histogram("loader_batch_records", "Records asked for at once.", &BATCH_BUCKETS)?,
             query: family.latency("loader_query_duration_seconds", "How long reading a batch took.")?,
             query_failures: family.counter("loader_query_failures_total", "Batches that were not read.")?,

@@ -18,8 +18,6 @@ use crate::secret::{DurableHash, Mac, TokenId};
 pub struct Loaded {
     /// The database's time before the read took its snapshot: the records are at least as new.
     pub as_of: OffsetDateTime,
-    /// Which life of which server answered; `None` when it has not been marked yet.
-    pub epoch: Option<Epoch>,
     /// Those of the wanted records that exist, in no order.
     pub records: Vec<(TokenId, Record)>,
 }
@@ -28,12 +26,18 @@ impl Line {
     /// Reads the records with these ids in one statement.
     ///
     /// # Errors
-    /// [`StoreError`], also when no answer came by `deadline`.
-    pub async fn load_records(&mut self, ids: &[TokenId], deadline: Duration) -> Result<Loaded, StoreError> {
+    /// [`StoreError::OtherServer`] when another life of a server than `epoch` answered; the rest as for every
+    /// call of the store, also when no answer came by `deadline`.
+    pub async fn load_records(
+        &mut self,
+        ids: &[TokenId],
+        epoch: &Epoch,
+        deadline: Duration,
+    ) -> Result<Loaded, StoreError> {
         let ids: Vec<_> = ids.iter().copied().map(rows::uuid).collect();
         within(deadline, async {
             let found = sqlx::query!(
-                r#"SELECT always.as_of AS "as_of!", always.epoch AS "epoch?",
+                r#"SELECT always.as_of AS "as_of!", always.same_epoch AS "same_epoch!",
                        t.id AS "id?", organization_id AS "organization_id?", user_id AS "user_id?",
                        name AS "name?", scopes AS "scopes?",
                        labels AS "labels?: Json<BTreeMap<String, String>>",
@@ -43,15 +47,20 @@ impl Line {
                        revoke_reason AS "revoke_reason?",
                        rotated_from AS "rotated_from?", disable_time AS "disable_time?",
                        mac AS "mac?", mac_key_id AS "mac_key_id?"
-                   FROM (SELECT now() AS as_of, (SELECT epoch FROM server_epoch) AS epoch)
+                   FROM (SELECT now() AS as_of,
+                           (SELECT epoch FROM server_epoch) IS NOT DISTINCT FROM $2 AS same_epoch)
                        AS always
                        LEFT JOIN tokens t ON t.id = ANY($1)"#,
-                &ids
+                &ids,
+                epoch.as_str()
             )
             .fetch_all(&mut self.0)
             .await?;
             let first = found.first().ok_or(sqlx::Error::RowNotFound)?;
-            let (as_of, epoch) = (first.as_of, first.epoch.clone().map(Epoch::parse));
+            if !first.same_epoch {
+                return Err(StoreError::OtherServer);
+            }
+            let as_of = first.as_of;
             let mut records = Vec::with_capacity(found.len());
             for row in found {
                 let Some(id) = row.id else { continue };
@@ -78,7 +87,7 @@ impl Line {
                     rows::mac(&row.mac_key_id.ok_or(absent("mac_key_id"))?, &row.mac.ok_or(absent("mac"))?)?;
                 records.push((rows::token_id(id), Record::new(&token.try_into()?, mac)));
             }
-            Ok(Loaded { as_of, epoch, records })
+            Ok(Loaded { as_of, records })
         })
         .await
     }

@@ -2,7 +2,6 @@
 //! read by every Verify. Holds MACs and metadata, never a secret; and never that a token does not exist.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicU32;
 
 use quick_cache::sync::Cache as QuickCache;
 use quick_cache::{DefaultHashBuilder, Lifecycle, Weighter};
@@ -13,103 +12,108 @@ use crate::domain::Record;
 use crate::metrics::Metrics;
 use crate::secret::TokenId;
 
-/// What one record costs beside its own bytes: the shared pointer's counts, the allocator's rounding, and the
-/// cache's slot, key and index. Held against the allocator's own count by a test.
-const OVERHEAD: u64 = 96;
+/// What a record counts for at least, so that it is known how many there can be: the tables are made for that
+/// many at once and never grow. Below what one with a few scopes and labels takes.
+const LEAST: u64 = 288;
 
-/// What a record takes on average, to size the cache's tables.
-const TYPICAL: u64 = 384;
+/// What the tables have for each record: a slot (id, record, times, links), and a place in the index, which is a
+/// power of two. As `tests/memory` measures them.
+const SLOT: u64 = 56;
+const INDEX: u64 = 6;
+
+/// For so many records that there can be, one that has made room is remembered, by its hash: when it comes back,
+/// it has been used often enough to stay. Each takes a slot, too.
+const REMEMBERED: u64 = 8;
+
+/// Slots to spare in each shard of the table: it gives one up a moment later than it takes one.
+const SPARE: u64 = 64;
 
 /// How long a record is used before it is read again although no change of it was seen, in nanoseconds.
 const MAX_AGE: i64 = 600 * 1_000_000_000;
 
-/// A record in the cache.
-#[derive(Debug)]
-pub struct Cached {
-    /// The token it is of.
-    pub id: TokenId,
-    /// The record.
-    pub record: Record,
-    /// When it is to be read again, by the boot clock in nanoseconds.
+/// A record, and when it is to be read again, by the boot clock in nanoseconds.
+#[derive(Debug, Clone)]
+struct Kept {
+    record: Record,
     read_again: i64,
-    /// In which interval of recording uses it was last marked as used.
-    pub(super) marked: AtomicU32,
-}
-
-impl Cached {
-    /// Takes a record that was read at `now`.
-    pub(super) fn new(id: TokenId, record: Record, now: Moment) -> Self {
-        // Spread over a quarter of the age by the id's random bits, so that what was read together is not
-        // read again together.
-        let bytes = id.to_bytes();
-        let jitter = MAX_AGE / 4 * i64::from(bytes[15]) / 256;
-        Self { id, record, read_again: now.boot + MAX_AGE - jitter, marked: AtomicU32::new(0) }
-    }
-}
-
-#[cfg(test)]
-impl Cached {
-    /// Takes a record for a test that asks no cache.
-    pub(crate) fn for_test(id: TokenId, record: Record) -> Self {
-        Self::new(id, record, Moment { boot: 0, wall: 0 })
-    }
 }
 
 #[derive(Debug, Clone)]
 struct Weight;
 
-impl Weighter<TokenId, Arc<Cached>> for Weight {
-    fn weight(&self, _: &TokenId, cached: &Arc<Cached>) -> u64 {
-        (size_of::<Cached>() + cached.record.packed.wire().len()) as u64 + OVERHEAD
+impl Weighter<TokenId, Kept> for Weight {
+    fn weight(&self, _: &TokenId, kept: &Kept) -> u64 {
+        handed_out(kept.record.bytes() as u64).max(LEAST)
     }
 }
 
-type Records = QuickCache<TokenId, Arc<Cached>, Weight, DefaultHashBuilder, Evictions>;
+/// Returns how many bytes the allocator hands out for so many: mimalloc has four sizes for each doubling.
+fn handed_out(bytes: u64) -> u64 {
+    let step = (bytes.saturating_sub(1).max(64).ilog2() - 2).min(12);
+    bytes.next_multiple_of(1 << step)
+}
+
+type Records = QuickCache<TokenId, Kept, Weight, DefaultHashBuilder, Evictions>;
 
 /// Counts what makes room for others.
 #[derive(Debug, Clone)]
 struct Evictions(Arc<Metrics>);
 
-impl Lifecycle<TokenId, Arc<Cached>> for Evictions {
-    type RequestState = ();
+impl Lifecycle<TokenId, Kept> for Evictions {
+    type RequestState = Entering;
 
-    fn on_evict(&self, (): &mut (), _: TokenId, _: Arc<Cached>) {
-        self.0.engine.evicted();
+    fn on_evict(&self, entering: &mut Entering, id: TokenId, _: Kept) {
+        // What is replaced by a newer reading of itself comes here, too.
+        if entering.0 != Some(id) {
+            self.0.engine.evicted();
+        }
     }
 }
+
+/// Which record is being put into the cache.
+#[derive(Debug, Default)]
+struct Entering(Option<TokenId>);
 
 /// The cache.
 #[derive(Debug)]
 pub(super) struct Cache {
     records: Records,
+    /// What the tables take, in bytes.
+    tables: u64,
     gate: Gate<TokenId>,
 }
 
 impl Cache {
-    /// Makes a cache of at most `bytes` bytes.
+    /// Makes a cache of at most `bytes` bytes, its tables included.
     #[must_use]
     pub(super) fn new(bytes: u64, metrics: Arc<Metrics>) -> Self {
-        let items = usize::try_from(bytes / TYPICAL).unwrap_or(usize::MAX);
+        let each = LEAST + SLOT + SLOT / REMEMBERED + INDEX;
+        let most = bytes / each;
+        let remembered = most / REMEMBERED;
+        let count = |number| usize::try_from(number).unwrap_or(usize::MAX);
         let hasher = DefaultHashBuilder::default();
-        Self {
-            records: QuickCache::with(items, bytes, Weight, hasher, Evictions(metrics)),
-            gate: Gate::new(),
-        }
+        // Half as many as it is told to expect are remembered.
+        let records = QuickCache::with(count(2 * remembered), bytes, Weight, hasher, Evictions(metrics));
+        let spare = SPARE * records.num_shards() as u64;
+        records.reserve(count(most + spare));
+        let tables = (most + spare + remembered) * SLOT + records.memory_used().map as u64;
+        records.set_capacity(bytes.saturating_sub(tables));
+        Self { records, tables, gate: Gate::new() }
     }
 
-    /// Returns how many records there are, and how many bytes they take.
+    /// Returns how many records there are, and how many bytes they and the tables take.
     pub(super) fn size(&self) -> (u64, u64) {
-        (self.records.len() as u64, self.records.weight())
+        (self.records.len() as u64, self.tables + self.records.weight())
     }
 
     /// Looks a record up; one that is to be read again is not found.
-    pub(super) fn get(&self, id: TokenId, now: Moment) -> Option<Arc<Cached>> {
-        self.records.get(&id).filter(|cached| now.boot < cached.read_again)
+    pub(super) fn get(&self, id: TokenId, now: Moment) -> Option<Record> {
+        self.records.get(&id).filter(|kept| now.boot < kept.read_again).map(|kept| kept.record)
     }
 
     /// Looks a record up, also one that is to be read again: for when nothing can be read.
-    pub(super) fn get_old(&self, id: TokenId) -> Option<Arc<Cached>> {
-        self.records.get(&id)
+    pub(super) fn get_old(&self, id: TokenId) -> Option<Record> {
+        self.records.get(&id).map(|kept| kept.record)
     }
 
     /// Registers a read that is about to be sent.
@@ -117,10 +121,20 @@ impl Cache {
         self.gate.begin()
     }
 
-    /// Ends a read with what it found; what has changed since it was sent stays out.
-    pub(super) fn end_read(&self, ticket: &Ticket, found: impl IntoIterator<Item = Arc<Cached>>) {
-        let found = found.into_iter().map(|cached| (cached.id, cached));
-        self.gate.fill(ticket, found, |id, cached| self.records.insert(id, cached));
+    /// Ends a read that was sent at `read` with what it found; what has changed since stays out.
+    pub(super) fn end_read(
+        &self,
+        ticket: &Ticket,
+        read: Moment,
+        found: impl IntoIterator<Item = (TokenId, Record)>,
+    ) {
+        self.gate.fill(ticket, found, |id, record| {
+            // Spread over a quarter of the age by the id's random bits, so that what was read together is not
+            // read again together.
+            let jitter = MAX_AGE / 4 * i64::from(id.to_bytes()[15]) / 256;
+            let kept = Kept { record, read_again: read.boot + MAX_AGE - jitter };
+            self.records.insert_with_lifecycle(id, kept, &mut Entering(Some(id)));
+        });
     }
 
     /// Ends a read that failed.
@@ -143,5 +157,15 @@ impl Cache {
     pub(super) fn clear(&self) {
         self.gate.spoil_all();
         self.records.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn what_the_allocator_hands_out_is_the_next_of_its_sizes() {
+        for (asked, got) in [(65, 80), (96, 96), (97, 112), (257, 320), (320, 320), (321, 384), (513, 640)] {
+            assert_eq!(super::handed_out(asked), got, "{asked}");
+        }
     }
 }

@@ -2,16 +2,14 @@
 //! every call and for every answer of a stream.
 
 use std::net::IpAddr;
-use std::sync::Arc;
 
 use time::OffsetDateTime;
 
-use super::cache::Cached;
-use super::engine::{Engine, Looked};
+use super::engine::{Engine, Looked, Present};
 use super::loader::Lane;
 use super::{AuthenticateError, ProveError, Share, Unknown};
 use crate::ambient;
-use crate::domain::{Caller, CredentialError};
+use crate::domain::{Caller, CredentialError, Record};
 use crate::secret::{Secret, TokenId};
 use crate::store::StoreError;
 
@@ -26,7 +24,7 @@ pub struct Credential {
 #[derive(Debug, Clone)]
 enum Proof {
     /// Its secret is that of this token.
-    Token { id: TokenId, cached: Arc<Cached> },
+    Token { id: TokenId, record: Record },
     /// Its certificate, valid until then, inclusive.
     Certificate { not_after: OffsetDateTime },
 }
@@ -54,8 +52,8 @@ impl Engine {
         let secret = Secret::parse(text, &self.prefix)?;
         let id = secret.id();
         let looked = self.find(id, Lane::Secret).await?;
-        let Some(cached) = &looked.cached else { return Ok(None) };
-        let proven = match self.compare(&secret, cached) {
+        let Some(record) = &looked.record else { return Ok(None) };
+        let proven = match self.compare(&secret, record) {
             Some(proven) => proven,
             None => self.fallback.prove(secret, share).await?,
         };
@@ -80,29 +78,36 @@ impl Engine {
         let secret = Secret::parse(text, &self.prefix).map_err(|_| CredentialError::Malformed)?;
         let id = secret.id();
         let looked = self.find(id, Lane::Credential).await?;
-        let cached = looked.cached.clone().ok_or(CredentialError::Invalid)?;
-        let proven = match self.compare(&secret, &cached) {
+        let record = looked.record.clone().ok_or(CredentialError::Invalid)?;
+        let proven = match self.compare(&secret, &record) {
             Some(proven) => proven,
             None => self.fallback.prove(secret, Share::Peer(peer)).await?,
         };
         if !proven {
             return Err(CredentialError::Invalid.into());
         }
-        let caller = self.judge_caller(&cached, &looked, peer)?;
-        Ok(Credential { caller, proof: Proof::Token { id, cached } })
+        let caller = self.judge_caller(id, &record, &looked, peer)?;
+        Ok(Credential { caller, proof: Proof::Token { id, record } })
     }
 
-    /// Does the same from a fresh cache; `None` when that cannot tell, or the credential is not good.
+    /// Does the same from a cache that is fresh at `present`; `None` when that cannot tell, or the credential is
+    /// not good.
     #[must_use]
-    pub fn authenticate_now(&self, text: &str, peer: Option<IpAddr>) -> Option<Credential> {
+    pub fn authenticate_now(
+        &self,
+        text: &str,
+        peer: Option<IpAddr>,
+        present: &Present,
+    ) -> Option<Credential> {
         let secret = Secret::parse(text, &self.prefix).ok()?;
-        let looked = self.look_up(secret.id())?;
-        let cached = looked.cached.clone()?;
-        if !self.compare(&secret, &cached)? {
+        let looked = self.look_up_at(present, secret.id())?;
+        let record = looked.record.clone()?;
+        if !self.compare(&secret, &record)? {
             return None;
         }
-        let caller = self.judge_caller(&cached, &looked, peer).ok()?;
-        Some(Credential { caller, proof: Proof::Token { id: secret.id(), cached } })
+        let id = secret.id();
+        let caller = self.judge_caller(id, &record, &looked, peer).ok()?;
+        Some(Credential { caller, proof: Proof::Token { id, record } })
     }
 
     /// Judges a proven credential anew.
@@ -119,12 +124,16 @@ impl Engine {
         }
     }
 
-    /// Does the same from a fresh cache; `None` when that cannot tell.
-    pub fn judge_again_now(&self, credential: &mut Credential) -> Option<Result<(), AuthenticateError>> {
+    /// Does the same from a cache that is fresh at `present`; `None` when that cannot tell.
+    pub fn judge_again_now(
+        &self,
+        credential: &mut Credential,
+        present: &Present,
+    ) -> Option<Result<(), AuthenticateError>> {
         match credential.proof {
             Proof::Certificate { not_after } => Some(check_certificate(not_after).map_err(Into::into)),
             Proof::Token { id, .. } => {
-                let looked = self.look_up(id)?;
+                let looked = self.look_up_at(present, id)?;
                 Some(self.renew(credential, &looked))
             }
         }
@@ -132,30 +141,31 @@ impl Engine {
 
     fn renew(&self, credential: &mut Credential, looked: &Looked) -> Result<(), AuthenticateError> {
         // Deleted since. The secret itself need not be proven again: an id never gets another one.
-        let found = looked.cached.as_ref().ok_or(CredentialError::Invalid)?;
-        let Proof::Token { cached, .. } = &mut credential.proof else { return Ok(()) };
-        if Arc::ptr_eq(found, cached) && !looked.standing_in {
-            Caller::check_record(&found.record, credential.caller.peer(), looked.now)?;
-            self.uses.note(found, looked.now);
+        let found = looked.record.as_ref().ok_or(CredentialError::Invalid)?;
+        let Proof::Token { id, record } = &mut credential.proof else { return Ok(()) };
+        if found.is(record) && !looked.standing_in {
+            Caller::check_record(found, credential.caller.peer(), looked.now)?;
+            self.uses.note(*id, found, looked.now);
             return Ok(());
         }
-        credential.caller = self.judge_caller(found, looked, credential.caller.peer())?;
-        *cached = Arc::clone(found);
+        credential.caller = self.judge_caller(*id, found, looked, credential.caller.peer())?;
+        record.clone_from(found);
         Ok(())
     }
 
     fn judge_caller(
         &self,
-        cached: &Cached,
+        id: TokenId,
+        record: &Record,
         looked: &Looked,
         peer: Option<IpAddr>,
     ) -> Result<Caller, AuthenticateError> {
-        let caller = Caller::from_record(cached.id, &cached.record, peer, looked.now);
+        let caller = Caller::from_record(id, record, peer, looked.now);
         if looked.standing_in && caller.is_err() {
             // Only what is good lives longer in an outage.
             return Err(Unknown::from(StoreError::Starting).into());
         }
-        self.uses.note(cached, looked.now);
+        self.uses.note(id, record, looked.now);
         Ok(caller?)
     }
 }

@@ -9,15 +9,15 @@ use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
-use super::cache::{Cache, Cached};
+use super::cache::Cache;
 use super::fallback::Fallback;
 use super::feed::{self, Feed};
-use super::freshness::{Bounds, Freshness};
+use super::freshness::{self, Bounds, Freshness};
 use super::loader::{Lane, Loader, Reading};
 use super::uses::Uses;
 use super::{Answer, Consistency, Question, Unknown};
 use crate::ambient::Moment;
-use crate::domain::{Verdict, judge};
+use crate::domain::{Record, Verdict, judge};
 use crate::hashing::{HashPool, Overloaded};
 use crate::jobs::mac_refresh::MacRefresh;
 use crate::metrics::{EngineSample, Lookup, Metrics};
@@ -85,9 +85,17 @@ enum State {
     Reading(Secret, Consistency, Result<Reading, Overloaded>),
 }
 
+/// A moment at which the cache may answer, and how fresh it is then. Taken when a question is about to be
+/// answered, used for the caller's credential and the question alike, and not kept.
+#[derive(Debug, Clone, Copy)]
+pub struct Present {
+    moment: Moment,
+    reading: freshness::Reading,
+}
+
 /// A record that was found for a secret, or that there is none, and the moment of it.
 pub(super) struct Looked {
-    pub(super) cached: Option<Arc<Cached>>,
+    pub(super) record: Option<Record>,
     pub(super) now: OffsetDateTime,
     as_of: OffsetDateTime,
     /// The cache is too old to answer by itself, and stands in for a database that is away.
@@ -176,11 +184,23 @@ impl Engine {
         self.answer(self.ask(text, consistency), question).await
     }
 
-    /// Judges a secret from a fresh cache; `None` when that cannot tell.
+    /// Judges a secret from a cache that is fresh at `present`; `None` when that cannot tell.
     #[must_use]
-    pub fn verify_now(&self, text: &str, question: &Question<'_>) -> Option<Answer> {
+    pub fn verify_now(&self, text: &str, question: &Question<'_>, present: &Present) -> Option<Answer> {
         let Ok(secret) = Secret::parse(text, &self.prefix) else { return Some(self.malformed()) };
-        self.judge(&secret, &self.look_up(secret.id())?, question)
+        self.judge(&secret, &self.look_up_at(present, secret.id())?, question)
+    }
+
+    /// Tells what time it is, if the cache may answer now.
+    #[must_use]
+    pub fn present(&self) -> Option<Present> {
+        let moment = Moment::now();
+        let reading = self.freshness.read(moment)?;
+        if !reading.may_answer(self.freshness.bounds()) {
+            self.metrics.engine.lookup(Lookup::Stale);
+            return None;
+        }
+        Some(Present { moment, reading })
     }
 
     /// Begins to find out what [`Self::answer`] will need, without waiting for it.
@@ -211,10 +231,11 @@ impl Engine {
                 (secret, looked)
             }
         };
+        let id = secret.id();
         let answer = match self.judge(&secret, &looked, question) {
             Some(answer) => answer,
             None if self.fallback.prove(secret, question.share.clone()).await? => {
-                self.conclude(&looked, question)
+                self.conclude(id, &looked, question)
             }
             None => Answer::bare(Verdict::NotFound, Some(looked.as_of)),
         };
@@ -292,18 +313,17 @@ impl Engine {
 
     /// Looks a record up in a fresh cache.
     pub(super) fn look_up(&self, id: TokenId) -> Option<Looked> {
-        let moment = Moment::now();
+        self.look_up_at(&self.present()?, id)
+    }
+
+    /// Does the same in a cache that is fresh at `present`.
+    pub(super) fn look_up_at(&self, present: &Present, id: TokenId) -> Option<Looked> {
         // The freshness first: read after the lookup, it could vouch for a record that the feed removed
-        // in between.
-        let reading = self.freshness.read(moment)?;
-        if !reading.may_answer(self.freshness.bounds()) {
-            self.metrics.engine.lookup(Lookup::Stale);
-            return None;
-        }
-        let cached = self.cache.get(id, moment);
-        self.metrics.engine.lookup(if cached.is_some() { Lookup::Hit } else { Lookup::Miss });
-        let cached = cached?;
-        Some(Looked { cached: Some(cached), as_of: reading.as_of, now: reading.now, standing_in: false })
+        // in between. It comes as an argument, so it cannot be later.
+        let Present { moment, reading } = *present;
+        let record = self.cache.get(id, moment);
+        self.metrics.engine.lookup(if record.is_some() { Lookup::Hit } else { Lookup::Miss });
+        Some(Looked { record: Some(record?), as_of: reading.as_of, now: reading.now, standing_in: false })
     }
 
     /// Finds a record, in a fresh cache or else in Postgres.
@@ -320,8 +340,8 @@ impl Engine {
         if !reading.may_stand_in(self.freshness.bounds()) {
             return None;
         }
-        let cached = self.cache.get_old(id)?;
-        Some(Looked { cached: Some(cached), as_of: reading.as_of, now: reading.now, standing_in: true })
+        let record = self.cache.get_old(id)?;
+        Some(Looked { record: Some(record), as_of: reading.as_of, now: reading.now, standing_in: true })
     }
 
     /// Waits for a read; if Postgres cannot be asked, an old cache may stand in.
@@ -355,16 +375,16 @@ impl Engine {
             found = self.loader.ask(id, lane)?.wait().await?;
         }
         let now = self.freshness.read(Moment::now()).map_or(found.as_of, |fresh| fresh.now.max(found.as_of));
-        Ok(Looked { cached: found.cached, as_of: found.as_of, now, standing_in: false })
+        Ok(Looked { record: found.record, as_of: found.as_of, now, standing_in: false })
     }
 
     /// Tells whether the secret is the record's; `None` when the MAC's key is not in the ring.
-    pub(super) fn compare(&self, secret: &Secret, cached: &Cached) -> Option<bool> {
-        match self.keyring.check(secret, &cached.record.mac) {
+    pub(super) fn compare(&self, secret: &Secret, record: &Record) -> Option<bool> {
+        match self.keyring.check(secret, record.mac()) {
             MacMatch::Primary => Some(true),
             MacMatch::Older => {
                 let new = self.keyring.mac(secret);
-                self.refresh.suggest(MacChange { id: cached.id, old: cached.record.mac, new });
+                self.refresh.suggest(MacChange { id: secret.id(), old: *record.mac(), new });
                 Some(true)
             }
             MacMatch::Mismatch => Some(false),
@@ -380,27 +400,30 @@ impl Engine {
     /// Compares the secret with what was found and judges; `None` when only the durable verifier can tell.
     fn judge(&self, secret: &Secret, looked: &Looked, question: &Question<'_>) -> Option<Answer> {
         let not_found = || Some(Answer::bare(Verdict::NotFound, Some(looked.as_of)));
-        let Some(cached) = &looked.cached else { return not_found() };
+        let Some(record) = &looked.record else { return not_found() };
         // Before the fallback: a caller buys no Argon2id on tokens that it could not be told about.
-        if !question.reach.includes_record(&cached.record) {
+        if !question.reach.includes_record(record) {
             return not_found();
         }
-        if self.compare(secret, cached)? { Some(self.conclude(looked, question)) } else { not_found() }
+        if self.compare(secret, record)? {
+            Some(self.conclude(secret.id(), looked, question))
+        } else {
+            not_found()
+        }
     }
 
     /// Judges a record whose secret matched.
-    fn conclude(&self, looked: &Looked, question: &Question<'_>) -> Answer {
-        let Some(cached) = &looked.cached else {
+    fn conclude(&self, id: TokenId, looked: &Looked, question: &Question<'_>) -> Answer {
+        let Some(record) = &looked.record else {
             return Answer::bare(Verdict::NotFound, Some(looked.as_of));
         };
-        let judgement =
-            judge(&cached.record, looked.now, question.reach, question.required, question.client_ip);
+        let judgement = judge(record, looked.now, question.reach, question.required, question.client_ip);
         if judgement.verdict == Verdict::Valid {
-            self.uses.note(cached, looked.now);
+            self.uses.note(id, record, looked.now);
         }
         Answer {
             verdict: judgement.verdict,
-            token: Some((Arc::clone(cached), cached.record.state(looked.now))),
+            token: Some((record.clone(), record.state(looked.now))),
             missing_scopes: judgement.missing_scopes,
             as_of: Some(looked.as_of),
         }

@@ -3,7 +3,7 @@
 //! caller joins only a query that has not been sent, so that what it gets was read after it asked.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -13,10 +13,11 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::Unknown;
-use super::cache::{Cache, Cached};
+use super::cache::Cache;
 use super::freshness::Freshness;
 use crate::ambient::Moment;
 use crate::deadline;
+use crate::domain::Record;
 use crate::hashing::Overloaded;
 use crate::metrics::Metrics;
 use crate::secret::{Keyring, TokenId};
@@ -57,7 +58,7 @@ pub(super) enum Lane {
 #[derive(Debug, Clone)]
 pub(super) struct Found {
     /// The record, if there is one.
-    pub(super) cached: Option<Arc<Cached>>,
+    pub(super) record: Option<Record>,
     /// The database's time that it is at least as new as.
     pub(super) as_of: OffsetDateTime,
     /// When the read was sent.
@@ -90,6 +91,8 @@ struct Shared {
     pace: AtomicU64,
     waiting: Mutex<Waiting>,
     arrived: Notify,
+    /// How many workers have failed of late.
+    failing: AtomicUsize,
 }
 
 #[derive(Debug, Default)]
@@ -110,9 +113,18 @@ impl Loader {
         feed: Arc<Notify>,
         metrics: Arc<Metrics>,
     ) -> Self {
-        let (pace, waiting, arrived) = (AtomicU64::new(0), Mutex::default(), Notify::new());
-        let shared =
-            Arc::new(Shared { lines, cache, freshness, keyring, feed, metrics, pace, waiting, arrived });
+        let shared = Arc::new(Shared {
+            lines,
+            cache,
+            freshness,
+            keyring,
+            feed,
+            metrics,
+            pace: AtomicU64::new(0),
+            waiting: Mutex::default(),
+            arrived: Notify::new(),
+            failing: AtomicUsize::new(0),
+        });
         let mut tasks = JoinSet::new();
         for _ in 0..WORKERS {
             tasks.spawn(Worker { shared: Arc::clone(&shared), line: None, failed: None }.run());
@@ -221,7 +233,7 @@ struct Worker {
 
 /// What a batch found.
 struct Batch {
-    records: HashMap<TokenId, Arc<Cached>>,
+    records: HashMap<TokenId, Record>,
     as_of: OffsetDateTime,
     read: Moment,
 }
@@ -229,6 +241,9 @@ struct Batch {
 impl Worker {
     async fn run(mut self) {
         loop {
+            self.recover().await;
+            // Everyone who is about to ask does so first, and goes with the same query.
+            tokio::task::yield_now().await;
             let batch = self.shared.take();
             if batch.is_empty() {
                 self.shared.arrived.notified().await;
@@ -243,7 +258,7 @@ impl Worker {
             match outcome {
                 Ok(Batch { records, as_of, read }) => {
                     for (id, waiters) in batch {
-                        answer(waiters, &Ok(Found { cached: records.get(&id).cloned(), as_of, read }));
+                        answer(waiters, &Ok(Found { record: records.get(&id).cloned(), as_of, read }));
                     }
                 }
                 Err(error) => {
@@ -254,6 +269,37 @@ impl Worker {
                 }
             }
         }
+    }
+
+    /// Gets a new line after a failure while other workers are well: failing at once, this one would take
+    /// what they could answer.
+    async fn recover(&mut self) {
+        while let Some((at, _)) = &self.failed
+            && self.shared.failing.load(Ordering::Relaxed) < WORKERS
+        {
+            let rest = BACKOFF.saturating_sub(at.elapsed());
+            // The call to work may have come here.
+            self.shared.arrived.notify_one();
+            tokio::time::sleep(rest).await;
+            let doubts = self.shared.lines.doubts();
+            let opened = self.shared.lines.open().await.map(|line| (line, doubts));
+            self.line = self.note(opened).ok();
+        }
+    }
+
+    /// Remembers whether the database could be asked.
+    fn note<T>(&mut self, outcome: Result<T, StoreError>) -> Result<T, Arc<StoreError>> {
+        let before = self.failed.take();
+        match (&before, &outcome) {
+            (None, Err(_)) => self.shared.failing.fetch_add(1, Ordering::Relaxed),
+            (Some(_), Ok(_)) => self.shared.failing.fetch_sub(1, Ordering::Relaxed),
+            _ => 0,
+        };
+        outcome.map_err(|error| {
+            let error = Arc::new(error);
+            self.failed = Some((Instant::now(), Arc::clone(&error)));
+            error
+        })
     }
 
     /// Reads a batch; once more on a new line if the first one was broken or led to another server.
@@ -267,29 +313,21 @@ impl Worker {
             Err(error) if !matches!(error, StoreError::DeadlineExceeded) => self.attempt(ids).await,
             outcome => outcome,
         };
-        attempt.map_err(|error| {
-            let error = Arc::new(error);
-            self.failed = Some((Instant::now(), Arc::clone(&error)));
-            error
-        })
+        self.note(attempt)
     }
 
     async fn attempt(&mut self, ids: &[TokenId]) -> Result<Batch, StoreError> {
+        let (cache, freshness) = (&self.shared.cache, &self.shared.freshness);
+        let epoch = freshness.epoch().ok_or(StoreError::Starting)?;
         // Taken out: a line that fails, or is given up on, is not put back.
         let doubts = self.shared.lines.doubts();
         let mut line = match self.line.take().filter(|(_, opened)| *opened == doubts) {
             Some((line, _)) => line,
             None => self.shared.lines.open().await?,
         };
-        let (cache, freshness) = (&self.shared.cache, &self.shared.freshness);
-        let epoch = freshness.epoch().ok_or(StoreError::Starting)?;
         let ticket = cache.begin_read();
         let read = Moment::now();
-        let loaded = line.load_records(ids, QUERY_DEADLINE).await;
-        let loaded = loaded.and_then(|loaded| {
-            let same = loaded.epoch.as_ref() == Some(&epoch);
-            if same { Ok(loaded) } else { Err(StoreError::OtherServer) }
-        });
+        let loaded = line.load_records(ids, &epoch, QUERY_DEADLINE).await;
         let loaded = loaded.inspect_err(|error| {
             cache.abandon_read(&ticket);
             match error {
@@ -298,14 +336,11 @@ impl Worker {
                 _ => {}
             }
         })?;
-        let records: HashMap<_, _> = loaded
-            .records
-            .into_iter()
-            .map(|(id, record)| (id, Arc::new(Cached::new(id, record, read))))
-            .collect();
+        let records: HashMap<_, _> = loaded.records.into_iter().collect();
         // One whose MAC is about to be written anew is not worth keeping.
-        let known = |cached: &&Arc<Cached>| self.shared.keyring.contains(cached.record.mac.key_id);
-        cache.end_read(&ticket, records.values().filter(known).cloned());
+        let known = |(_, record): &(&TokenId, &Record)| self.shared.keyring.contains(record.mac().key_id);
+        let lasting = records.iter().filter(known).map(|(id, record)| (*id, record.clone()));
+        cache.end_read(&ticket, read, lasting);
         self.line = Some((line, doubts));
         Ok(Batch { records, as_of: loaded.as_of, read })
     }

@@ -29,15 +29,14 @@ mod sync {
     }
 }
 
-use crate::domain::{CredentialError, Reach, Scope, Scopes, TokenState, Verdict};
+use crate::domain::{CredentialError, Reach, Record, Scope, Scopes, TokenState, Verdict};
 use crate::hashing::Overloaded;
 use crate::secret::{DurableError, FormatError};
 use crate::shares::Refused;
 use crate::store::StoreError;
 
-pub use cache::Cached;
 pub use credential::Credential;
-pub use engine::{Asked, Engine, Forgetting, Parts};
+pub use engine::{Asked, Engine, Forgetting, Parts, Present};
 pub use fallback::Share;
 pub use freshness::Bounds;
 pub use uses::Uses;
@@ -71,7 +70,7 @@ pub struct Answer {
     /// The verdict.
     pub verdict: Verdict,
     /// The token and its state; only when the secret matched and is in reach.
-    pub token: Option<(Arc<Cached>, TokenState)>,
+    pub token: Option<(Record, TokenState)>,
     /// The required scopes that the token lacks.
     pub missing_scopes: Vec<Scope>,
     /// The database's time that the answer is at least as new as; `None` only for a text that decides by

@@ -1,4 +1,4 @@
-//! Notes which tokens were used, off the database and off the path: a cached record is marked once an
+//! Notes which tokens were used, off the database and off the path: a record is marked once an
 //! interval, so that a token that is used a thousand times a second costs one note. Emptied by the job that
 //! flushes it.
 
@@ -8,7 +8,7 @@ use std::sync::{Mutex, PoisonError};
 
 use time::OffsetDateTime;
 
-use super::cache::Cached;
+use crate::domain::Record;
 use crate::secret::TokenId;
 
 const SHARDS: usize = 16;
@@ -20,7 +20,8 @@ const MAX_NOTED: usize = 1 << 20;
 #[derive(Debug)]
 pub struct Uses {
     interval: AtomicU32,
-    noted: [Mutex<HashMap<TokenId, OffsetDateTime>>; SHARDS],
+    /// When, in microseconds since 1970: half of what a whole time takes.
+    noted: [Mutex<HashMap<TokenId, i64>>; SHARDS],
 }
 
 impl Uses {
@@ -29,17 +30,18 @@ impl Uses {
     }
 
     /// Notes a use, unless this record was noted in this interval already.
-    pub(super) fn note(&self, cached: &Cached, now: OffsetDateTime) {
+    pub(super) fn note(&self, id: TokenId, record: &Record, now: OffsetDateTime) {
         let interval = self.interval.load(Ordering::Relaxed);
         // Read before write: a shared cache line that is only read stays with every core.
-        if cached.marked.load(Ordering::Relaxed) == interval {
+        if record.mark() == interval {
             return;
         }
-        let shard = usize::from(cached.id.to_bytes()[15]) % SHARDS;
+        let shard = usize::from(id.to_bytes()[15]) % SHARDS;
         let mut noted = self.noted[shard].lock().unwrap_or_else(PoisonError::into_inner);
-        if noted.len() < MAX_NOTED / SHARDS || noted.contains_key(&cached.id) {
-            noted.insert(cached.id, now);
-            cached.marked.store(interval, Ordering::Relaxed);
+        if noted.len() < MAX_NOTED / SHARDS || noted.contains_key(&id) {
+            let micros = now.unix_timestamp_nanos() / 1_000;
+            noted.insert(id, i64::try_from(micros).unwrap_or(i64::MAX));
+            record.set_mark(interval);
         }
     }
 
@@ -56,6 +58,7 @@ impl Uses {
             .noted
             .iter()
             .map(|shard| std::mem::take(&mut *shard.lock().unwrap_or_else(PoisonError::into_inner)));
-        taken.flatten().collect()
+        let time = |micros| OffsetDateTime::from_unix_timestamp_nanos(i128::from(micros) * 1_000);
+        taken.flatten().filter_map(|(id, micros)| Some((id, time(micros).ok()?))).collect()
     }
 }

@@ -28,7 +28,7 @@ impl Ways {
             share: Share::Peer(source),
         };
         let answer = self.ask(secret, &question).await?;
-        let identity = answer.token.as_ref().and_then(|(cached, _)| Identity::of(cached));
+        let identity = answer.token.as_ref().and_then(|(record, _)| Identity::of(record));
         match (answer.verdict, identity) {
             (Verdict::Valid, Some(identity)) => {
                 Span::current().record("user.id", field::display(&identity.0.user_id));

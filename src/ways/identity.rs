@@ -4,8 +4,8 @@ use std::fmt::Write as _;
 
 use prost::Message as _;
 
+use crate::domain::Record;
 use crate::grpc::proto::Token;
-use crate::verify::Cached;
 
 /// The names of the headers that tell it, all of them always there, so that none of a client's own gets through.
 pub(super) const USER: &str = "x-tokend-user";
@@ -19,8 +19,8 @@ pub(super) struct Identity(pub(super) Token);
 
 impl Identity {
     /// Reads it; `None` where the cache holds what is none.
-    pub(super) fn of(cached: &Cached) -> Option<Self> {
-        Token::decode(cached.record.packed.wire()).ok().map(Self)
+    pub(super) fn of(record: &Record) -> Option<Self> {
+        Token::decode(record.packed().wire()).ok().map(Self)
     }
 
     /// Returns the scopes, separated by spaces.

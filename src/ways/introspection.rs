@@ -41,7 +41,7 @@ impl Ways {
                 share: Share::Caller(caller.principal.clone()),
             };
             let answer = self.ask(form.require("token")?, &question).await?;
-            let identity = answer.token.as_ref().and_then(|(cached, _)| Identity::of(cached));
+            let identity = answer.token.as_ref().and_then(|(record, _)| Identity::of(record));
             Ok(match (answer.verdict, identity) {
                 (Verdict::Valid, Some(identity)) => active(&identity),
                 _ => json!({"active": false}),

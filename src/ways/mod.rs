@@ -121,7 +121,9 @@ impl Ways {
 
     /// Asks the engine as Verify does: a fresh cache at once, all else in a place of whoever is charged.
     async fn ask(&self, secret: &str, question: &Question<'_>) -> Result<Answer, CallError> {
-        let answer = if let Some(answer) = self.engine.verify_now(secret, question) {
+        let now = self.engine.present();
+        let now = now.and_then(|present| self.engine.verify_now(secret, question, &present));
+        let answer = if let Some(answer) = now {
             answer
         } else {
             let _place = self.places.take(question.share.clone())?;
@@ -129,8 +131,8 @@ impl Ways {
         };
         self.metrics.calls.verdict(answer.verdict);
         Span::current().record("verdict", answer.verdict.word());
-        if let Some((cached, _)) = &answer.token {
-            Span::current().record("token.id", field::display(cached.id));
+        if let Some((record, _)) = &answer.token {
+            Span::current().record("token.id", record.packed().id());
         }
         Ok(answer)
     }

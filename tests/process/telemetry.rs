@@ -108,3 +108,45 @@ fn log_lines_carry_the_callers_trace_and_more_of_them_come_when_asked() {
     assert_eq!(server.stderr().lines().count(), lines, "{}", server.stderr());
     assert!(server.stop().success());
 }
+
+#[test]
+fn of_calls_without_a_trace_the_part_that_was_asked_for_is_exported() {
+    let (collector, place) = (Collector::default(), Place::new());
+    let endpoint = collector.start();
+    let data_dir = place.data_dir();
+    let serve = ["serve", "--listen", "127.0.0.1:0", "--data-dir", data_dir.to_str().unwrap()];
+    let telemetry = [("TOKEND_OTLP_ENDPOINT", &*endpoint), ("TOKEND_TRACE_SAMPLE_RATIO", "0.5")];
+    let mut server = place.start(&serve, &telemetry);
+    let (address, root) = (server.ready(), place.root_secret());
+    let secret = rpc::create(&address, &root, "ada").unwrap().secret;
+
+    for _ in 0..400 {
+        rpc::verify(&address, &root, &secret).unwrap();
+    }
+
+    assert!(server.stop().success());
+    let verified = || collector.spans().iter().filter(|span| span.name == "Verify").count();
+    assert!(eventually(|| verified() > 150), "{} of 400", verified());
+    assert!(verified() < 250, "{} of 400", verified());
+}
+
+#[test]
+fn a_call_that_is_refused_to_a_known_caller_is_logged_within_its_trace() {
+    let place = Place::new();
+    let mut server = place.serve();
+    let (address, root) = (server.ready(), place.root_secret());
+    let secret = rpc::create(&address, &root, "ada").unwrap().secret;
+    // Known from now on; an ordinary token may verify nothing.
+    rpc::verify(&address, &root, &secret).unwrap();
+
+    let traceparent = format!("00-{TRACE}-00f067aa0ba902b7-01");
+    rpc::verify_traced(&address, &secret, &secret, &traceparent).unwrap_err();
+
+    server.await_log(TRACE);
+    let log = server.stderr();
+    let line = log.lines().find(|line| line.contains(TRACE)).unwrap();
+    for part in ["refused", "Verify", &secret[5..27]] {
+        assert!(line.contains(part), "{part} is not in {line}");
+    }
+    assert!(server.stop().success());
+}

@@ -10,6 +10,7 @@ mod support;
 mod create;
 mod disable;
 mod fields;
+mod full;
 mod get;
 mod list;
 mod networks;

@@ -1,0 +1,199 @@
+//! What one Verify is made of, piece by piece: `cargo bench --bench leaves`. Starts a disposable Postgres, for
+//! the engine's sake; nothing that is measured asks it.
+
+use std::hint::black_box;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, bail};
+use criterion::Criterion;
+use prost::Message as _;
+use prost::bytes::BytesMut;
+use secrecy::{ExposeSecret as _, SecretString};
+use sqlx::postgres::{PgConnectOptions, PgSslMode};
+use tokend::actions::bootstrap::{Bootstrapped, bootstrap};
+use tokend::ambient;
+use tokend::domain::{
+    Labels, Networks, OrganizationId, Principal, Reach, Record, Scope, Scopes, Token, TokenName, UserId,
+    Verdict, judge,
+};
+use tokend::embedded::{Cluster, Durability};
+use tokend::grpc::VerifyReply;
+use tokend::hashing::HashPool;
+use tokend::jobs::mac_refresh;
+use tokend::metrics::{Lookup, Metrics, Rpc};
+use tokend::secret::{DurableCost, Keyring, Prefix, Secret, TokenId};
+use tokend::store::{self, Store};
+use tokend::verify::{Bounds, Consistency, Engine, Parts, Question, Share};
+use tokio::runtime::Runtime;
+
+/// The same as in tokend.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// How long the engine may take until it has reached its database.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+fn main() -> anyhow::Result<()> {
+    let mut criterion = Criterion::default().configure_from_args();
+    pure(&mut criterion)?;
+    // `cargo test --all-targets` runs each piece once: without a database.
+    if std::env::args().any(|argument| argument == "--bench") {
+        engine(&mut criterion)?;
+    }
+    criterion.final_summary();
+    Ok(())
+}
+
+/// What needs nothing but its arguments.
+fn pure(criterion: &mut Criterion) -> anyhow::Result<()> {
+    let (prefix, randomness) = (Prefix::default(), &mut ambient::randomness());
+    let keyring = Keyring::parse(Keyring::generate_entry(randomness)?.expose_secret())?;
+    let id = TokenId::generate(1_750_000_000_000, randomness)?;
+    let secret = Secret::generate(id, randomness)?;
+    let (text, mac) = (secret.render(&prefix), keyring.mac(&secret));
+    criterion.bench_function("parse", |b| b.iter(|| Secret::parse(black_box(text.expose_secret()), &prefix)));
+    criterion.bench_function("mac", |b| b.iter(|| keyring.check(black_box(&secret), &mac)));
+
+    let (record, now) = record(id, mac)?;
+    let organization = OrganizationId::parse("acme")?;
+    let required = scopes(&["reports:read"])?;
+    criterion.bench_function("judge", |b| {
+        b.iter(|| judge(black_box(&record), now, Reach::Only(&organization), &required, None));
+    });
+    metrics(criterion)?;
+    criterion.bench_function("required scopes", |b| b.iter(|| scopes(black_box(&["reports:read"]))));
+    Ok(())
+}
+
+/// What a Verify from the cache counts, alone and while another core counts all the time, which is the worst that
+/// can be.
+fn metrics(criterion: &mut Criterion) -> anyhow::Result<()> {
+    let metrics = Metrics::new()?;
+    let count = || {
+        // The caller's record and the token's.
+        metrics.engine.lookup(Lookup::Hit);
+        metrics.engine.lookup(Lookup::Hit);
+        metrics.calls.verdict(Verdict::Valid);
+        metrics.calls.answered(Rpc::Verify, 0, black_box(Duration::from_micros(5)));
+    };
+    criterion.bench_function("metrics", |b| b.iter(count));
+    let ended = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !ended.load(Ordering::Relaxed) {
+                count();
+            }
+        });
+        criterion.bench_function("metrics beside another core", |b| b.iter(count));
+        ended.store(true, Ordering::Relaxed);
+    });
+    Ok(())
+}
+
+fn scopes(texts: &[&str]) -> anyhow::Result<Scopes> {
+    Ok(Scopes::new(texts.iter().map(|text| Scope::parse(text)).collect::<Result<_, _>>()?)?)
+}
+
+fn record(id: TokenId, mac: tokend::secret::Mac) -> anyhow::Result<(Record, time::OffsetDateTime)> {
+    let now = time::OffsetDateTime::from_unix_timestamp(1_760_000_000)?;
+    let token = Token {
+        id,
+        organization_id: OrganizationId::parse("acme")?,
+        user_id: UserId::parse("user-000123")?,
+        name: TokenName::parse("continuous integration")?,
+        scopes: scopes(&["repo:*", "user:read", "deploy:staging", "reports:read"])?,
+        labels: Labels::parse([("team", "billing"), ("environment", "production")].map(owned))?,
+        create_time: now - time::Duration::days(1),
+        created_by: Principal::Bootstrap,
+        expire_time: Some(now + time::Duration::days(1)),
+        last_use_time: None,
+        revoke_time: None,
+        revoke_reason: None,
+        disable_time: None,
+        rotated_from: None,
+        allowed_cidrs: Networks::default(),
+    };
+    Ok((Record::new(&token, mac), now))
+}
+
+fn owned((key, value): (&str, &str)) -> (String, String) {
+    (key.to_owned(), value.to_owned())
+}
+
+/// What needs an engine that follows a database: a whole hit, and its answer.
+fn engine(criterion: &mut Criterion) -> anyhow::Result<()> {
+    let directory = tempfile::Builder::new().prefix("tokend-leaves-").tempdir_in("/tmp")?;
+    let permissions = std::os::unix::fs::PermissionsExt::from_mode(0o711);
+    std::fs::set_permissions(directory.path(), permissions)?;
+    let cluster = Cluster::start(directory.path(), Durability::Disposable)?;
+    let options = PgConnectOptions::new_without_pgpass()
+        .socket(cluster.socket_dir())
+        .port(Cluster::PORT)
+        .username(Cluster::ROLE)
+        .database(Cluster::DATABASE)
+        .ssl_mode(PgSslMode::Disable);
+    let runtime = Runtime::new()?;
+    let (engine, secret) = runtime.block_on(start(options))?;
+    let _inside = runtime.enter();
+
+    let none = Scopes::default();
+    let question = Question { required: &none, reach: Reach::Any, client_ip: None, share: Share::Peer(None) };
+    let ask = || {
+        let present = engine.present().context("the cache is not fresh")?;
+        engine.verify_now(secret.expose_secret(), &question, &present).context("the record is not there")
+    };
+    ask()?;
+    criterion.bench_function("cache hit", |b| b.iter(ask));
+    criterion.bench_function("authenticate", |b| {
+        b.iter(|| engine.authenticate_now(secret.expose_secret(), None, &engine.present()?));
+    });
+    let reply = VerifyReply::from(ask()?);
+    let mut buffer = BytesMut::with_capacity(1024);
+    criterion.bench_function("encode reply", |b| {
+        b.iter(|| {
+            buffer.clear();
+            reply.encode(black_box(&mut buffer))
+        });
+    });
+    drop(engine);
+    Ok(())
+}
+
+/// Starts an engine on a new database with a root token, and has it read that.
+async fn start(options: PgConnectOptions) -> anyhow::Result<(Engine, SecretString)> {
+    let (prefix, cost) = (Prefix::default(), DurableCost::new(64, 1, 1)?);
+    let key = Keyring::generate_entry(&mut ambient::randomness())?;
+    let keyring = Arc::new(Keyring::parse(key.expose_secret())?);
+    store::migrate(&options, &prefix).await?;
+    let store = Store::new(options, 2);
+    store.open();
+    let Bootstrapped::Created(secret) = bootstrap(&store, &keyring, &prefix, cost, |_| Ok(())).await? else {
+        bail!("there was a root token");
+    };
+    let metrics = Arc::new(Metrics::new()?);
+    let engine = Engine::start(Parts {
+        lines: store.lines(),
+        store,
+        keyring,
+        prefix,
+        hashing: HashPool::new(1, metrics.work.fallback.clone()),
+        limit: cost,
+        refresh: mac_refresh::queue().0,
+        bounds: Bounds { max_staleness: Duration::from_mins(1), outage_grace: Duration::ZERO },
+        cache_bytes: 1 << 20,
+        replica: ambient::random_uuid(),
+        metrics,
+    });
+    let none = Scopes::default();
+    let question = Question { required: &none, reach: Reach::Any, client_ip: None, share: Share::Peer(None) };
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        match engine.verify(secret.expose_secret(), &question, Consistency::Bounded).await {
+            Ok(answer) if answer.verdict == Verdict::Valid => return Ok((engine, secret)),
+            Err(error) if Instant::now() > deadline => return Err(error.into()),
+            _ => tokio::time::sleep(Duration::from_millis(20)).await,
+        }
+    }
+}

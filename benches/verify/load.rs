@@ -1,0 +1,256 @@
+//! Puts a load on a server and measures what comes back: so many questions under way at all times, or so many
+//! a second whatever the server does. Called by `rounds`, once a scenario and round.
+
+use std::io;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, ensure};
+use hdrhistogram::Histogram;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use super::connection::{Connection, End, Mode, Outcome};
+use super::frame::RequestHead;
+use super::questions::{Order, Questions};
+
+/// The longest latency that is told apart from a longer one, in nanoseconds.
+const LONGEST: u64 = 60_000_000_000;
+
+/// How long answers are waited for after the last question.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// What is asked, of whom, and how.
+#[derive(Debug)]
+pub(crate) struct Load<'a> {
+    pub(crate) address: SocketAddr,
+    pub(crate) mode: Mode,
+    pub(crate) questions: &'a Questions,
+    pub(crate) connections: usize,
+    pub(crate) pace: Pace,
+    /// Whether the server may refuse some.
+    pub(crate) may_refuse: bool,
+    pub(crate) warm_up: Duration,
+    pub(crate) duration: Duration,
+}
+
+/// When the next question is asked.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Pace {
+    /// As soon as fewer than this are under way.
+    InFlight(usize),
+    /// So many a second, at moments that are fixed beforehand.
+    PerSecond(f64),
+}
+
+/// What came back.
+#[derive(Debug)]
+pub(crate) struct Measured {
+    pub(crate) answers: u64,
+    pub(crate) elapsed: Duration,
+    /// In nanoseconds, from the moment a question was to be asked.
+    pub(crate) latency: Histogram<u64>,
+    /// Questions that were refused, and how soon.
+    pub(crate) refusals: Histogram<u64>,
+    wrong: u64,
+    /// Questions that were asked within the measured time, and those that were answered in all.
+    unanswered: u64,
+}
+
+impl Measured {
+    /// Returns how many answers came a second.
+    #[expect(clippy::cast_precision_loss, reason = "far fewer than 2^52")]
+    pub(crate) fn per_second(&self) -> f64 {
+        self.answers as f64 / self.elapsed.as_secs_f64()
+    }
+}
+
+/// The state of one load.
+struct Driver<'a> {
+    load: &'a Load<'a>,
+    connections: Vec<Connection>,
+    order: Order,
+    started: Instant,
+    /// In nanoseconds since the start.
+    measured_from: u64,
+    asked_until: u64,
+    /// How many questions the schedule has had so far, and the one that waits for room.
+    scheduled: u64,
+    turn: usize,
+}
+
+impl Load<'_> {
+    /// Runs it as this caller. `begun` is called when the measured time begins.
+    pub(crate) fn run(&self, caller: &str, begun: impl FnOnce()) -> anyhow::Result<Measured> {
+        let head = RequestHead::new(self.questions.method(), &self.address.to_string(), caller);
+        let verdict = self.questions.verdict();
+        let open = |_| Connection::open(self.address, head.clone(), self.mode, verdict);
+        let connections =
+            (0..self.connections).map(open).collect::<io::Result<_>>().context("no connection")?;
+        let measured_from = nanos(self.warm_up);
+        let driver = Driver {
+            load: self,
+            connections,
+            order: self.questions.order(),
+            started: Instant::now(),
+            measured_from,
+            asked_until: measured_from + nanos(self.duration),
+            scheduled: 0,
+            turn: 0,
+        };
+        let measured = driver.run(begun).context("the load broke off")?;
+        let refused = measured.refusals.len();
+        ensure!(refused == 0 || self.may_refuse, "{refused} questions were refused");
+        ensure!(measured.answers > 0, "there was no answer");
+        ensure!(measured.wrong == 0, "{} answers were not the expected ones", measured.wrong);
+        ensure!(measured.unanswered == 0, "{} questions were never answered", measured.unanswered);
+        Ok(measured)
+    }
+}
+
+impl Driver<'_> {
+    fn run(mut self, begun: impl FnOnce()) -> anyhow::Result<Measured> {
+        let times = || Histogram::new_with_bounds(1, LONGEST, 3);
+        let mut measured = Measured {
+            answers: 0,
+            elapsed: Duration::ZERO,
+            latency: times()?,
+            refusals: times()?,
+            wrong: 0,
+            unanswered: 0,
+        };
+        let mut begun = Some(begun);
+        let mut last_answer = 0;
+        let patience = self.asked_until + nanos(PATIENCE);
+        loop {
+            let now = self.now();
+            if now >= self.measured_from
+                && let Some(begun) = begun.take()
+            {
+                begun();
+            }
+            let asking = now < self.asked_until && !self.order.is_exhausted();
+            if asking {
+                self.ask(now);
+            } else if self.outstanding() == 0 || now > patience {
+                break;
+            }
+            self.wait(asking)?;
+            let received = self.now();
+            let (from, until) = (self.measured_from, self.asked_until);
+            let open = matches!(self.load.pace, Pace::PerSecond(_));
+            for connection in &mut self.connections {
+                connection.receive(|outcome| {
+                    // An open schedule counts what was to be asked in the measured time, whenever it was
+                    // answered; a closed one what was answered in it.
+                    let counted = if open { outcome.scheduled } else { received };
+                    if (from..until).contains(&counted) {
+                        last_answer = received;
+                        measured.count(outcome, received);
+                    }
+                })?;
+            }
+        }
+        measured.unanswered = self.outstanding() as u64;
+        let end = if self.order.is_exhausted() { last_answer } else { self.asked_until };
+        measured.elapsed = Duration::from_nanos(end.saturating_sub(self.measured_from).max(1));
+        Ok(measured)
+    }
+
+    fn now(&self) -> u64 {
+        nanos(self.started.elapsed())
+    }
+
+    fn outstanding(&self) -> usize {
+        self.connections.iter().map(Connection::outstanding).sum()
+    }
+
+    /// Asks what is due, each connection in its turn.
+    fn ask(&mut self, now: u64) {
+        match self.load.pace {
+            Pace::InFlight(count) => {
+                let share = count / self.connections.len();
+                for connection in &mut self.connections {
+                    while connection.outstanding() < share {
+                        let Some(question) = self.order.next(self.load.questions) else { return };
+                        if !connection.has_room(question.len()) {
+                            self.order.put_back();
+                            break;
+                        }
+                        connection.ask(question, now);
+                    }
+                }
+            }
+            Pace::PerSecond(rate) => {
+                while moment(self.scheduled, rate) <= now {
+                    let Some(turn) = self.next_with_room() else { return };
+                    let Some(question) = self.order.next(self.load.questions) else { return };
+                    self.connections[turn].ask(question, moment(self.scheduled, rate));
+                    self.scheduled += 1;
+                }
+            }
+        }
+    }
+
+    fn next_with_room(&mut self) -> Option<usize> {
+        let size = self.load.questions.size();
+        let count = self.connections.len();
+        let turns = (self.turn..self.turn + count).map(|turn| turn % count);
+        let turn = turns.into_iter().find(|&turn| self.connections[turn].has_room(size))?;
+        self.turn = turn + 1;
+        Some(turn)
+    }
+
+    /// Sends, then sleeps until something comes or the next question is due.
+    fn wait(&mut self, asking: bool) -> anyhow::Result<()> {
+        for connection in &mut self.connections {
+            connection.flush()?;
+        }
+        let sleep = match self.load.pace {
+            Pace::PerSecond(rate) if asking => moment(self.scheduled, rate).saturating_sub(self.now()),
+            _ => 50_000_000,
+        };
+        let timeout = Timespec {
+            tv_sec: i64::try_from(sleep / 1_000_000_000)?,
+            tv_nsec: i64::try_from(sleep % 1_000_000_000)?,
+        };
+        let mut sockets: Vec<PollFd<'_>> = self
+            .connections
+            .iter()
+            .map(|connection| {
+                let write = if connection.wants_to_write() { PollFlags::OUT } else { PollFlags::empty() };
+                PollFd::new(&connection.socket, PollFlags::IN | write)
+            })
+            .collect();
+        poll(&mut sockets, Some(&timeout))?;
+        Ok(())
+    }
+}
+
+impl Measured {
+    fn count(&mut self, outcome: Outcome, received: u64) {
+        let took = received.saturating_sub(outcome.scheduled).max(1);
+        match outcome.end {
+            End::Good => {
+                self.answers += 1;
+                self.latency.saturating_record(took);
+            }
+            End::Refused => self.refusals.saturating_record(took),
+            End::Wrong => self.wrong += 1,
+        }
+    }
+}
+
+/// Returns when the question of this number is due, in nanoseconds since the start.
+#[expect(
+    clippy::cast_precision_loss,
+    clippy::cast_sign_loss,
+    clippy::cast_possible_truncation,
+    reason = "small"
+)]
+fn moment(number: u64, rate: f64) -> u64 {
+    (number as f64 * 1e9 / rate) as u64
+}
+
+fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}

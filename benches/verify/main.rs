@@ -1,0 +1,109 @@
+//! The load bench: `cargo bench --bench verify`. Starts a Postgres of its own, fills it, starts tokend and the
+//! servers that it is compared with, and measures all of them in interleaved rounds. `docs/benchmarks.md` says
+//! how to read it. With `-- overload` it measures that instead; with
+//! `-- plot-delays FILE… OUT.svg` it draws a distribution.
+//!
+//! `plan` what is measured · `database`, `population` what is asked about · `servers`, `roles` who answers ·
+//! `frame`, `connection`, `answers`, `questions`, `load` the client · `scenarios`, `rounds`, `overload`
+//! the runs · `report`, `plot` what is written.
+
+mod answers;
+mod connection;
+mod database;
+mod frame;
+mod load;
+mod overload;
+mod plan;
+#[path = "../plot/mod.rs"]
+mod plot;
+mod population;
+mod questions;
+mod report;
+mod roles;
+mod rounds;
+mod scenarios;
+mod servers;
+
+use std::{env, fs};
+
+use anyhow::{Context as _, bail};
+use prost::Message as _;
+use tokend::grpc::proto::VerifyRequest;
+use tokend::grpc::proto::token_service_client::TokenServiceClient;
+use tokio::runtime::Builder;
+use tonic::Request;
+
+use self::database::Postgres;
+use self::plan::Plan;
+use self::population::Population;
+use self::rounds::Runner;
+use self::servers::{Server, TOKEND};
+
+/// The same as in tokend, so that no server has a better one.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> anyhow::Result<()> {
+    if let Ok(role) = env::var(roles::ROLE) {
+        return roles::run(&role);
+    }
+    let mut arguments: Vec<String> = env::args().skip(1).collect();
+    let measuring = arguments.contains(&"--bench".to_owned());
+    arguments.retain(|argument| argument != "--bench");
+    match arguments.split_first() {
+        Some((mode, files)) if mode == "plot-delays" => plot::delays(files),
+        // `cargo test --all-targets` runs this too, and must not measure.
+        _ if !measuring => Ok(()),
+        Some((mode, [])) if mode == "overload" => run_overload(&Plan::from_environment()?),
+        Some((mode, _)) => bail!("there is no mode {mode}"),
+        None => run(&Plan::from_environment()?),
+    }
+}
+
+/// Runs the overload of a plan. On the main thread, too.
+fn run_overload(plan: &Plan) -> anyhow::Result<()> {
+    fs::create_dir_all(&plan.output)?;
+    let postgres = Postgres::start(plan.data.as_deref())?;
+    let population = Population::prepare(&postgres, plan.asked)?;
+    overload::run(plan, &postgres, &population)
+}
+
+/// Runs the plan. On the main thread: what it starts ends with it.
+fn run(plan: &Plan) -> anyhow::Result<()> {
+    fs::create_dir_all(&plan.output)?;
+    let postgres = Postgres::start(plan.data.as_deref())?;
+    let population = Population::prepare(&postgres, plan.asked)?;
+    let runtime = Builder::new_current_thread().enable_all().build()?;
+    for &table in &plan.tables {
+        println!("filling a table of {table} tokens and the {} that are asked for", plan.asked);
+        runtime.block_on(population.fill(&postgres, &scenarios::database_name(table), table))?;
+    }
+    let reply = runtime.block_on(typical_reply(plan, &postgres, &population))?;
+    let scenarios = scenarios::prepare(plan, &postgres, &population, &reply)?;
+    let runner = Runner { plan, caller: &population.caller, postmaster: postgres.pid()? };
+    let series = runner.run(&scenarios)?;
+    // Before their Postgres.
+    drop(scenarios);
+    report::write(plan, &series)
+}
+
+/// Asks tokend once, in order that the ceiling answers what tokend does.
+async fn typical_reply(plan: &Plan, postgres: &Postgres, population: &Population) -> anyhow::Result<String> {
+    let url = postgres.url(&scenarios::database_name(plan.main_table));
+    let server = Server::tokend(TOKEND.as_ref(), &url, &population.key, &plan.output.join("tokend.log"))?;
+    let mut client = TokenServiceClient::connect(format!("http://{}", server.address)).await?;
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(30);
+    loop {
+        let mut request = Request::new(VerifyRequest {
+            secret: population.secrets.first().context("no secret")?.clone(),
+            required_scopes: vec![questions::REQUIRED_SCOPE.to_owned()],
+            ..Default::default()
+        });
+        request.metadata_mut().insert("authorization", format!("Bearer {}", population.caller).parse()?);
+        match client.verify(request).await {
+            Ok(answer) => return Ok(roles::to_hex(&answer.into_inner().encode_to_vec())),
+            Err(status) if std::time::Instant::now() > deadline => return Err(status.into()),
+            Err(_) => tokio::time::sleep(std::time::Duration::from_millis(50)).await,
+        }
+    }
+}

@@ -1,0 +1,205 @@
+//! Overload: how much is still answered when several times more is asked than can be, and how soon the rest is
+//! told so. `cargo bench --bench verify -- overload`. Each round measures what a server can do and then the
+//! overload, so that only ratios within a round count.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use secrecy::ExposeSecret as _;
+use sqlx::ConnectOptions as _;
+use tokend::ambient;
+use tokend::grpc::proto::{Consistency, Verdict};
+use tokend::secret::Keyring;
+use tokio::runtime::Runtime;
+
+use super::connection::Mode;
+use super::database::{Postgres, execute};
+use super::load::{Load, Measured, Pace};
+use super::plan::Plan;
+use super::population::Population;
+use super::questions::{Pick, Questions};
+use super::report::spread;
+use super::rounds::count;
+use super::scenarios::await_answers;
+use super::servers::{Server, TOKEND};
+
+/// How many times more is asked than can be answered.
+const TIMES: u32 = 5;
+
+/// How long each measurement takes, and how long queues may fill before.
+const DURATION: Duration = Duration::from_secs(2);
+const WARM_UP: Duration = Duration::from_millis(1_500);
+
+/// Enough for the calls in flight of what refuses; what does not has those of the plan.
+const CONNECTIONS: usize = 8;
+
+/// Each load of records takes as much longer; so does each poll of the feed.
+const SLOW: &str = "CREATE OR REPLACE VIEW server_epoch AS
+    SELECT (SELECT system_identifier FROM pg_control_system()) || '/'
+        || (SELECT oid FROM pg_database WHERE datname = current_database()) || '/'
+        || (SELECT mark FROM server_mark) AS epoch
+    FROM pg_sleep(0.2)";
+
+/// What is overloaded.
+struct Case {
+    name: &'static str,
+    server: Server,
+    questions: Questions,
+    connections: usize,
+    /// So many calls in flight that it can do no more.
+    saturating: usize,
+    /// Whether it refuses: it is asked so many times a second what it can do. What does not refuse is asked with
+    /// so many times the calls in flight, whose client waits.
+    refuses: bool,
+}
+
+/// What a case did in one round.
+struct Round {
+    capacity: f64,
+    goodput: f64,
+    p99: f64,
+    refused: f64,
+    refused_p99: f64,
+}
+
+/// Measures all cases and writes the table.
+pub(crate) fn run(plan: &Plan, postgres: &Postgres, population: &Population) -> anyhow::Result<()> {
+    let cases = prepare(plan, postgres, population)?;
+    let caller = &population.caller;
+    for case in &cases {
+        await_answers(case.name, caller, || case.load(Pace::PerSecond(20.0), 1))?;
+    }
+    let mut rounds: Vec<Vec<Round>> = cases.iter().map(|_| Vec::new()).collect();
+    for round in 0..plan.overload_rounds {
+        println!("round {} of {}", round + 1, plan.overload_rounds);
+        for (case, rounds) in cases.iter().zip(&mut rounds) {
+            rounds.push(case.measure(caller).with_context(|| case.name.to_owned())?);
+        }
+    }
+    let text = report(&cases, &rounds)?;
+    println!("\n{text}");
+    fs::write(plan.output.join("overload.md"), text)?;
+    Ok(())
+}
+
+fn prepare(plan: &Plan, postgres: &Postgres, population: &Population) -> anyhow::Result<Vec<Case>> {
+    let runtime = Runtime::new()?;
+    let log = plan.output.join("overload.log");
+    // A database for each: the one whose key is lost writes the MACs anew.
+    let serve = |database: &str, key: &str, slow: bool| {
+        runtime.block_on(async {
+            population.fill(postgres, database, 0).await?;
+            if slow {
+                let mut connection = postgres.options(database).connect().await?;
+                execute(&mut connection, SLOW.to_owned()).await?;
+            }
+            anyhow::Ok(())
+        })?;
+        Server::tokend(TOKEND.as_ref(), &postgres.url(database), key, &log)
+    };
+    let lost = Keyring::generate_entry(&mut ambient::randomness())?.expose_secret().to_owned();
+    let asked = |consistency, verdict, secrets: &[String]| {
+        let secrets = secrets.iter().map(String::as_str);
+        Questions::new(secrets, consistency, Mode::Unary, verdict, Pick::Random)
+    };
+    let (secrets, bounded) = (&population.secrets, Consistency::Bounded);
+    let case = |name, server, questions, (connections, saturating), refuses| Case {
+        name,
+        server,
+        questions,
+        connections,
+        saturating,
+        refuses,
+    };
+    Ok(vec![
+        case(
+            "warm Verify, 5 times the calls in flight",
+            serve("overload_warm", &population.key, false)?,
+            asked(bounded, Verdict::Valid, secrets),
+            (plan.connections, plan.in_flight),
+            false,
+        ),
+        case(
+            "CreateToken",
+            serve("overload_create", &population.key, false)?,
+            Questions::create(),
+            (CONNECTIONS, 8),
+            true,
+        ),
+        // All but the first have another one's hash, which takes as long to find out.
+        case(
+            "Verify by Argon2id, the MACs' key being lost",
+            serve("overload_lost", &lost, false)?,
+            asked(bounded, Verdict::NotFound, &secrets[1..]),
+            (CONNECTIONS, 8),
+            true,
+        ),
+        case(
+            "FULL Verify, each query 0.2 s slower",
+            serve("overload_slow", &population.key, true)?,
+            asked(Consistency::Full, Verdict::Valid, secrets),
+            (CONNECTIONS, 1_504),
+            true,
+        ),
+    ])
+}
+
+impl Case {
+    fn measure(&self, caller: &str) -> anyhow::Result<Round> {
+        let run = |pace| self.load(pace, self.connections).run(caller, || ());
+        let capacity = run(Pace::InFlight(self.saturating))?.per_second();
+        let over = if self.refuses {
+            Pace::PerSecond(capacity * f64::from(TIMES))
+        } else {
+            Pace::InFlight(self.saturating * TIMES as usize)
+        };
+        let measured: Measured = run(over)?;
+        let millis = |nanos: u64| Duration::from_nanos(nanos).as_secs_f64() * 1e3;
+        let (answers, refusals) = (count(measured.answers), count(measured.refusals.len()));
+        Ok(Round {
+            capacity,
+            goodput: measured.per_second(),
+            p99: millis(measured.latency.value_at_quantile(0.99)),
+            refused: refusals / (answers + refusals),
+            refused_p99: millis(measured.refusals.value_at_quantile(0.99)),
+        })
+    }
+
+    fn load(&self, pace: Pace, connections: usize) -> Load<'_> {
+        Load {
+            address: self.server.address,
+            mode: Mode::Unary,
+            questions: &self.questions,
+            connections,
+            pace,
+            may_refuse: self.refuses,
+            warm_up: WARM_UP,
+            duration: DURATION,
+        }
+    }
+}
+
+fn report(cases: &[Case], rounds: &[Vec<Round>]) -> anyhow::Result<String> {
+    let mut text = "| overloaded | can do/s | answers/s | answers / can do | goal | lowest to highest round | p99 ms | refused | p99 ms of refusals |\n\
+         |---|---|---|---|---|---|---|---|---|\n"
+        .to_owned();
+    for (case, rounds) in cases.iter().zip(rounds) {
+        let middle = |value: fn(&Round) -> f64| spread(rounds.iter().map(value)).map_or(0.0, |found| found.1);
+        let ratios = rounds.iter().map(|round| round.goodput / round.capacity);
+        let (low, ratio, high) = spread(ratios).context("no round")?;
+        writeln!(
+            text,
+            "| {} | {:.0} | {:.0} | {ratio:.2} | ≥ 0.8, {} | {low:.2} to {high:.2} | {:.0} | {:.0} % | {:.1} |",
+            case.name,
+            middle(|round| round.capacity),
+            middle(|round| round.goodput),
+            if ratio >= 0.8 { "met" } else { "not met" },
+            middle(|round| round.p99),
+            middle(|round| round.refused) * 100.0,
+            middle(|round| round.refused_p99),
+        )?;
+    }
+    Ok(text)
+}

@@ -1,0 +1,188 @@
+//! The tokens of a run: those that are asked for, with real MACs, and among them so many others that nobody
+//! asks for. Written by COPY, with the triggers off and the indexes made afterwards.
+
+use std::fmt::Write as _;
+use std::fs;
+
+use anyhow::Context as _;
+use secrecy::ExposeSecret as _;
+use sqlx::postgres::PgConnection;
+use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _};
+use tokend::ambient;
+use tokend::secret::{DurableCost, DurableHash, Keyring, Mac, Prefix, Secret, TokenId};
+
+use super::database::{Postgres, execute};
+use super::roles::to_hex;
+
+/// The organization of all tokens here.
+const ORGANIZATION: &str = "acme";
+const USERS: u64 = 1_000;
+
+/// From when on the tokens were made, and within how long, in milliseconds.
+const EPOCH_MILLIS: u64 = 1_750_000_000_000;
+const SPAN_MILLIS: u64 = 365 * 86_400_000;
+
+const COPY: &str = "COPY tokens (id, organization_id, user_id, name, scopes, labels, create_time, created_by, \
+     expire_time, durable_hash, mac, mac_key_id) FROM STDIN";
+const COPY_CHUNK: usize = 1 << 20;
+
+/// What is asked for, and the caller who asks.
+#[derive(Debug)]
+pub(crate) struct Population {
+    pub(crate) key: String,
+    pub(crate) caller: String,
+    pub(crate) secrets: Vec<String>,
+    /// Well-formed secrets of ids that exist, with other random bits.
+    pub(crate) wrong: Vec<String>,
+    /// Well-formed secrets of ids that nothing has.
+    pub(crate) unknown: Vec<String>,
+    /// The durable hashes of the first one, which all others have too, and of the caller.
+    pub(crate) durable_hash: String,
+    caller_hash: String,
+}
+
+impl Population {
+    /// Makes the secrets, or reads those that the data was made with.
+    pub(crate) fn prepare(postgres: &Postgres, asked: u32) -> anyhow::Result<Self> {
+        let file = postgres.directory().join("bench-secrets");
+        let kept = fs::read_to_string(&file).unwrap_or_default();
+        let mut kept = kept.lines().map(str::to_owned);
+        let randomness = &mut ambient::randomness();
+        let (key, caller, secrets) = if let (Some(key), Some(caller)) = (kept.next(), kept.next()) {
+            (key, caller, kept.collect::<Vec<_>>())
+        } else {
+            let key = Keyring::generate_entry(randomness)?.expose_secret().to_owned();
+            let caller = render(TokenId::generate(EPOCH_MILLIS, randomness)?)?;
+            let made = invent(asked)?;
+            fs::write(&file, format!("{key}\n{caller}\n{}\n", made.join("\n")))?;
+            (key, caller, made)
+        };
+        let first = secrets.first().context("there is nothing to ask for")?;
+        let first = Secret::parse(first, &Prefix::default())?;
+        let wrong = secrets.iter().map(|secret| render(Secret::parse(secret, &Prefix::default())?.id()));
+        let wrong = wrong.collect::<anyhow::Result<_>>()?;
+        let unknown =
+            secrets.iter().map(|_| render(TokenId::generate(EPOCH_MILLIS / 2, &mut ambient::randomness())?));
+        let unknown = unknown.collect::<anyhow::Result<_>>()?;
+        let mut hash = |secret| anyhow::Ok(DurableHash::compute(secret, DurableCost::default(), randomness)?);
+        let durable_hash = hash(&first)?.as_str().to_owned();
+        let caller_hash = hash(&Secret::parse(&caller, &Prefix::default())?)?.as_str().to_owned();
+        Ok(Self { key, caller, secrets, wrong, unknown, durable_hash, caller_hash })
+    }
+
+    /// Fills a database with the tokens that are asked for and `others` more, unless it is filled.
+    pub(crate) async fn fill(&self, postgres: &Postgres, database: &str, others: u32) -> anyhow::Result<()> {
+        if !postgres.make(database).await? && is_filled(postgres, database).await? {
+            return Ok(());
+        }
+        postgres.drop_database(database).await?;
+        postgres.make(database).await?;
+        let mut connection = postgres.options(database).connect().await?;
+        let indexes: Vec<(String, String)> = sqlx::query_as(
+            "SELECT indexname::text, indexdef FROM pg_indexes WHERE tablename = 'tokens' AND indexname <> 'tokens_pkey'",
+        )
+        .fetch_all(&mut connection)
+        .await?;
+        for (name, _) in &indexes {
+            execute(&mut connection, format!("DROP INDEX {name}")).await?;
+        }
+        // No replica is there yet that would have to hear of each of them.
+        execute(&mut connection, "SET session_replication_role = replica".to_owned()).await?;
+        self.copy(&mut connection, others).await?;
+        execute(&mut connection, "SET maintenance_work_mem = '1GB'".to_owned()).await?;
+        for (_, definition) in indexes {
+            execute(&mut connection, definition).await?;
+        }
+        for last in ["VACUUM (FREEZE, ANALYZE) tokens", "CREATE TABLE bench_filled ()", "CHECKPOINT"] {
+            execute(&mut connection, last.to_owned()).await?;
+        }
+        Ok(connection.close().await?)
+    }
+
+    async fn copy(&self, connection: &mut PgConnection, others: u32) -> anyhow::Result<()> {
+        let (asked, others) = (self.secrets.len() as u64, u64::from(others));
+        let keyring = Keyring::parse(&self.key)?;
+        let mut rows =
+            Rows { text: String::with_capacity(COPY_CHUNK + 4096), keyring, hash: &self.caller_hash };
+        let mut copy = connection.copy_in_raw(COPY).await?;
+        rows.known(&self.caller, "{tokend:verify,tokend:write}")?;
+        rows.hash = &self.durable_hash;
+        let mut secrets = self.secrets.iter();
+        for number in 0..asked + others {
+            // Spread evenly, by what is due of those asked for so far.
+            if (number + 1) * asked / (asked + others) > number * asked / (asked + others) {
+                rows.known(secrets.next().context("too few secrets")?, SCOPES)?;
+            } else {
+                rows.other(number, EPOCH_MILLIS + number * SPAN_MILLIS / (asked + others))?;
+            }
+            if rows.text.len() > COPY_CHUNK {
+                copy.send(rows.text.as_bytes()).await?;
+                rows.text.clear();
+            }
+        }
+        copy.send(rows.text.as_bytes()).await?;
+        copy.finish().await?;
+        Ok(())
+    }
+}
+
+/// Four scopes and two labels, as the goal for memory has it.
+const SCOPES: &str = "{reports:read,repo:*,user:read,deploy:staging}";
+const LABELS: &str = r#"{"team": "billing", "environment": "production"}"#;
+
+async fn is_filled(postgres: &Postgres, database: &str) -> anyhow::Result<bool> {
+    let mut connection = postgres.options(database).connect().await?;
+    let filled =
+        sqlx::query_scalar(AssertSqlSafe("SELECT to_regclass('bench_filled') IS NOT NULL".to_owned()))
+            .fetch_one(&mut connection)
+            .await?;
+    connection.close().await?;
+    Ok(filled)
+}
+
+/// Makes secrets of tokens that were made one after the other, all over the span.
+fn invent(count: u32) -> anyhow::Result<Vec<String>> {
+    let step = SPAN_MILLIS / u64::from(count);
+    let moments = (0..u64::from(count)).map(|number| EPOCH_MILLIS + number * step);
+    moments.map(|millis| render(TokenId::generate(millis, &mut ambient::randomness())?)).collect()
+}
+
+fn render(id: TokenId) -> anyhow::Result<String> {
+    let secret = Secret::generate(id, &mut ambient::randomness())?;
+    Ok(secret.render(&Prefix::default()).expose_secret().to_owned())
+}
+
+/// Rows in COPY's text form.
+struct Rows<'a> {
+    text: String,
+    keyring: Keyring,
+    hash: &'a str,
+}
+
+impl Rows<'_> {
+    fn known(&mut self, secret: &str, scopes: &str) -> anyhow::Result<()> {
+        let secret = Secret::parse(secret, &Prefix::default())?;
+        let mac = self.keyring.mac(&secret);
+        self.row(secret.id().to_bytes(), u64::from(secret.id().to_bytes()[15]), scopes, &mac)
+    }
+
+    fn other(&mut self, number: u64, millis: u64) -> anyhow::Result<()> {
+        let scattered = u128::from(number).wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835);
+        let id = u128::from(millis) << 80 | 7 << 76 | 2 << 62 | scattered >> 66;
+        let mut tag = [0; 32];
+        tag[..16].copy_from_slice(&scattered.to_be_bytes());
+        self.row(id.to_be_bytes(), number, SCOPES, &Mac { key_id: self.keyring.primary(), tag })
+    }
+
+    fn row(&mut self, id: [u8; 16], number: u64, scopes: &str, mac: &Mac) -> anyhow::Result<()> {
+        let user = number % USERS;
+        let (id, tag, key_id) = (to_hex(&id), to_hex(&mac.tag), to_hex(&mac.key_id.to_bytes()));
+        writeln!(
+            self.text,
+            "{id}\t{ORGANIZATION}\tuser-{user:06}\tcontinuous integration\t{scopes}\t{LABELS}\t\
+             2025-06-15T12:00:00.123456Z\tbootstrap\t2035-06-15T12:00:00.654321Z\t{hash}\t\\\\x{tag}\t\\\\x{key_id}",
+            hash = self.hash,
+        )?;
+        Ok(())
+    }
+}

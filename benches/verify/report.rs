@@ -1,0 +1,158 @@
+//! What a run found, as text: every goal beside what was measured, then every scenario. Also has the plots
+//! drawn. Called once, at the end.
+
+use std::fmt::Write as _;
+use std::fs;
+
+use anyhow::Context as _;
+
+use super::plan::Plan;
+use super::plot::{Bar, Curve, bars, curves};
+use super::rounds::{Sample, Series};
+use super::scenarios::{CEILING, COLD, FULL, OTHER_FULL, OTHER_STREAM, OTHER_WARM, SELECT, STREAM, WARM};
+
+/// Writes the tables and the plots, and prints the tables.
+pub(crate) fn write(plan: &Plan, series: &[Series]) -> anyhow::Result<()> {
+    let mut text = goals(plan, series)?;
+    writeln!(text)?;
+    text += &scenarios(series)?;
+    println!("\n{text}");
+    fs::write(plan.output.join("results.md"), &text)?;
+    fs::write(plan.output.join("throughput.svg"), throughput(plan, series))?;
+    fs::write(plan.output.join("latency.svg"), latency(series))?;
+    println!("written to {}", plan.output.display());
+    Ok(())
+}
+
+/// Which way a goal goes.
+#[derive(Debug, Clone, Copy)]
+enum Goal {
+    AtLeast(f64),
+    AtMost(f64),
+    None,
+}
+
+fn goals(plan: &Plan, series: &[Series]) -> anyhow::Result<String> {
+    let find = |name, table, scheduled| series.iter().find(|found| found.is(name, Some(table), scheduled));
+    let (main, tables) = (plan.main_table, &plan.tables);
+    let (smallest, largest) = (tables.iter().min().copied(), tables.iter().max().copied());
+    let throughput: fn(&Sample) -> f64 = |sample| sample.per_second;
+    let p99: fn(&Sample) -> f64 = |sample| sample.p99;
+    let warm_at = |table: Option<u32>| table.and_then(|table| find(WARM, table, false));
+    let closed = |name| find(name, main, false);
+    let rows = [
+        ("warm / ceiling", closed(WARM), closed(CEILING), throughput, Goal::AtLeast(0.9)),
+        ("FULL / ceiling", closed(FULL), closed(CEILING), throughput, Goal::AtLeast(0.5)),
+        ("FULL / one SELECT a Verify", closed(FULL), closed(SELECT), throughput, Goal::AtLeast(3.0)),
+        ("VerifyStream / warm, answers", closed(STREAM), closed(WARM), throughput, Goal::AtLeast(8.0)),
+        (
+            "warm, largest / smallest table",
+            warm_at(largest),
+            warm_at(smallest),
+            throughput,
+            Goal::AtLeast(0.95),
+        ),
+        (
+            "p99, warm / ceiling, half its load",
+            find(WARM, main, true),
+            find(CEILING, main, true),
+            p99,
+            Goal::AtMost(1.5),
+        ),
+        ("this build / the other, warm", closed(WARM), closed(OTHER_WARM), throughput, Goal::None),
+        ("this build / the other, FULL", closed(FULL), closed(OTHER_FULL), throughput, Goal::None),
+        (
+            "this build / the other, VerifyStream",
+            closed(STREAM),
+            closed(OTHER_STREAM),
+            throughput,
+            Goal::None,
+        ),
+    ];
+    let mut text =
+        "| ratio | goal | median | lowest to highest round | |\n|---|---|---|---|---|\n".to_owned();
+    for (name, above, below, value, goal) in rows {
+        let (Some(above), Some(below)) = (above, below) else { continue };
+        let ratios = above.samples.iter().zip(&below.samples).map(|(a, b)| value(a) / value(b));
+        let (low, middle, high) = spread(ratios).context("no round")?;
+        let (wanted, met) = match goal {
+            Goal::AtLeast(least) => (format!("≥ {least}"), middle >= least),
+            Goal::AtMost(most) => (format!("≤ {most}"), middle <= most),
+            Goal::None => (String::new(), true),
+        };
+        let met = if wanted.is_empty() {
+            ""
+        } else if met {
+            "met"
+        } else {
+            "not met"
+        };
+        writeln!(text, "| {name} | {wanted} | {middle:.2} | {low:.2} to {high:.2} | {met} |")?;
+    }
+    if let Some((low, middle, high)) =
+        closed(COLD).and_then(|cold| spread(cold.samples.iter().map(|sample| sample.grown)))
+    {
+        let met = if middle <= 400.0 { "met" } else { "not met" };
+        writeln!(
+            text,
+            "| bytes resident for a cached token | ≤ 400 | {middle:.0} | {low:.0} to {high:.0} | {met} |"
+        )?;
+    }
+    Ok(text)
+}
+
+fn scenarios(series: &[Series]) -> anyhow::Result<String> {
+    let mut text =
+        "| what | table | load | answers/s | p50 µs | p99 µs | p99.9 µs | CPU µs | Postgres CPU µs | MiB |\n\
+         |---|---|---|---|---|---|---|---|---|---|\n"
+            .to_owned();
+    for found in series {
+        let table = found.table.map_or("–".to_owned(), |others| format!("{others}"));
+        let load = found.rate.map_or("full".to_owned(), |rate| format!("{rate:.0}/s"));
+        let middle = |value: fn(&Sample) -> f64| {
+            spread(found.samples.iter().map(value)).map_or(0.0, |(_, middle, _)| middle)
+        };
+        writeln!(
+            text,
+            "| {} | {table} | {load} | {:.0} | {:.0} | {:.0} | {:.0} | {:.1} | {:.1} | {:.0} |",
+            found.name,
+            middle(|sample| sample.per_second),
+            middle(|sample| sample.p50),
+            middle(|sample| sample.p99),
+            middle(|sample| sample.p999),
+            middle(|sample| sample.cpu),
+            middle(|sample| sample.postgres_cpu),
+            middle(|sample| sample.resident),
+        )?;
+    }
+    Ok(text)
+}
+
+/// Returns the lowest, the middle and the highest.
+pub(crate) fn spread(values: impl Iterator<Item = f64>) -> Option<(f64, f64, f64)> {
+    let mut values: Vec<f64> = values.collect();
+    values.sort_by(f64::total_cmp);
+    Some((*values.first()?, *values.get(values.len() / 2)?, *values.last()?))
+}
+
+fn throughput(plan: &Plan, series: &[Series]) -> String {
+    let wanted =
+        |found: &&Series| found.rate.is_none() && found.table.is_none_or(|table| table == plan.main_table);
+    let made = series.iter().filter(wanted).filter_map(|found| {
+        let (low, middle, high) = spread(found.samples.iter().map(|sample| sample.per_second))?;
+        Some(Bar { name: found.name.to_owned(), low, middle, high })
+    });
+    bars(
+        "Answers a second (logarithmic; the line is from the lowest to the highest round)",
+        &made.collect::<Vec<_>>(),
+    )
+}
+
+fn latency(series: &[Series]) -> String {
+    let scheduled = series.iter().filter_map(|found| Some((found, found.rate?)));
+    let made = scheduled.map(|(found, rate)| Curve {
+        name: format!("{}, {rate:.0}/s", found.name),
+        points: Curve::quantiles(&found.latency),
+    });
+    curves("Latency on a schedule, from the moment a question was due", &made.collect::<Vec<_>>())
+}

@@ -1,0 +1,24 @@
+//! The ceiling: answers the same bytes as tokend, and does nothing for them.
+
+use prost::bytes::Bytes;
+use tokend::grpc::proto::VerifyRequest;
+use tonic::Status;
+
+use super::face::Replies;
+use super::{REPLY, from_hex, variable};
+
+/// One answer for all.
+#[derive(Debug)]
+pub(crate) struct Ceiling(Bytes);
+
+impl Ceiling {
+    pub(crate) fn from_environment() -> anyhow::Result<Self> {
+        Ok(Self(from_hex(&variable(REPLY)?)?.into()))
+    }
+}
+
+impl Replies for Ceiling {
+    async fn reply(&self, _: VerifyRequest) -> Result<Bytes, Status> {
+        Ok(self.0.clone())
+    }
+}

@@ -1,0 +1,61 @@
+//! The servers that tokend is compared with, each a process of its own: this program, told by its environment
+//! to serve. All of them are tonic, with the same settings, the same messages and the same allocator.
+
+pub(crate) mod argon2;
+pub(crate) mod ceiling;
+mod face;
+pub(crate) mod select;
+
+use std::env;
+
+use anyhow::{Context as _, bail};
+use tokio::net::TcpListener;
+use tokio::runtime::Runtime;
+use tonic::transport::Server;
+use tonic::transport::server::TcpIncoming;
+
+use self::face::{Face, Replies};
+
+/// Names the role in the environment of the process that takes it.
+pub(crate) const ROLE: &str = "TOKEND_BENCH_ROLE";
+/// Where it listens.
+pub(crate) const LISTEN: &str = "TOKEND_BENCH_LISTEN";
+/// The answer that the ceiling gives, in hexadecimal digits.
+pub(crate) const REPLY: &str = "TOKEND_BENCH_REPLY";
+/// The PHC string that the Argon2id server checks.
+pub(crate) const DURABLE_HASH: &str = "TOKEND_BENCH_DURABLE_HASH";
+
+/// Serves in a role until the process is ended.
+pub(crate) fn run(role: &str) -> anyhow::Result<()> {
+    Runtime::new()?.block_on(async {
+        match role {
+            "ceiling" => serve(ceiling::Ceiling::from_environment()?).await,
+            "select" => serve(select::Select::from_environment()?).await,
+            "argon2" => serve(argon2::Argon2::from_environment()?).await,
+            other => bail!("there is no role {other}"),
+        }
+    })
+}
+
+async fn serve(replies: impl Replies) -> anyhow::Result<()> {
+    let listener = TcpListener::bind(variable(LISTEN)?).await?;
+    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+    Ok(Server::builder().add_service(Face::new(replies)).serve_with_incoming(incoming).await?)
+}
+
+fn variable(name: &str) -> anyhow::Result<String> {
+    env::var(name).with_context(|| format!("{name} is not set"))
+}
+
+/// Writes bytes as hexadecimal digits.
+pub(crate) fn to_hex(bytes: &[u8]) -> String {
+    const DIGITS: [char; 16] =
+        ['0', '1', '2', '3', '4', '5', '6', '7', '8', '9', 'a', 'b', 'c', 'd', 'e', 'f'];
+    let digits = bytes.iter().flat_map(|byte| [byte >> 4, byte & 15]);
+    digits.map(|digit| DIGITS[usize::from(digit)]).collect()
+}
+
+fn from_hex(digits: &str) -> anyhow::Result<Vec<u8>> {
+    let pairs = digits.as_bytes().chunks(2);
+    pairs.map(|pair| Ok(u8::from_str_radix(std::str::from_utf8(pair)?, 16)?)).collect()
+}

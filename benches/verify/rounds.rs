@@ -1,0 +1,160 @@
+//! Goes through all scenarios, round by round, so that what disturbs the machine disturbs all of them alike.
+//! What the report needs is kept for each round.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use hdrhistogram::Histogram;
+
+use super::load::{Load, Pace};
+use super::plan::Plan;
+use super::scenarios::{ARGON2, CEILING, Scenario, Who};
+use super::servers::cpu_of_children;
+
+/// What one scenario did in one round.
+#[derive(Debug, Clone)]
+pub(crate) struct Sample {
+    pub(crate) per_second: f64,
+    /// In microseconds.
+    pub(crate) p50: f64,
+    pub(crate) p99: f64,
+    pub(crate) p999: f64,
+    /// Of the server, and of Postgres, for one answer, in microseconds.
+    pub(crate) cpu: f64,
+    pub(crate) postgres_cpu: f64,
+    /// In mebibytes.
+    pub(crate) resident: f64,
+    /// By how many bytes that grew for each answer.
+    pub(crate) grown: f64,
+}
+
+/// What one scenario did in all rounds.
+#[derive(Debug)]
+pub(crate) struct Series {
+    pub(crate) name: &'static str,
+    pub(crate) table: Option<u32>,
+    /// Questions a second of the schedule; `None` where there were always so many in flight.
+    pub(crate) rate: Option<f64>,
+    pub(crate) samples: Vec<Sample>,
+    /// Of all rounds, in nanoseconds.
+    pub(crate) latency: Histogram<u64>,
+}
+
+/// Runs scenarios on a plan.
+#[derive(Debug)]
+pub(crate) struct Runner<'a> {
+    pub(crate) plan: &'a Plan,
+    pub(crate) caller: &'a str,
+    pub(crate) postmaster: u32,
+}
+
+impl Runner<'_> {
+    /// Fills the caches, finds the rates, and measures all rounds.
+    pub(crate) fn run(&self, scenarios: &[Scenario]) -> anyhow::Result<Vec<Series>> {
+        for scenario in scenarios {
+            if let Who::Running(server) = &scenario.who {
+                scenario.await_answers(server, self.caller)?;
+            }
+        }
+        let mut rates = BTreeMap::new();
+        for scenario in scenarios.iter().filter(|scenario| scenario.scheduled.is_some()) {
+            let able = self.measure(scenario, Pace::InFlight(scenario.in_flight), 2)?.0.per_second;
+            rates.insert(scenario.name, able / 2.0);
+        }
+        let mut tasks = Vec::new();
+        for scenario in scenarios {
+            tasks.push((scenario, None, Series::of(scenario, None)?));
+            if let Some(rate) = scenario.scheduled.and_then(|name| rates.get(name).copied()) {
+                tasks.push((scenario, Some(rate), Series::of(scenario, Some(rate))?));
+            }
+        }
+        for round in 0..self.plan.rounds {
+            println!("round {} of {}", round + 1, self.plan.rounds);
+            // In another order each time, so that nobody always comes after the same neighbour.
+            for place in order(tasks.len(), round) {
+                let (scenario, rate, series) = &mut tasks[place];
+                let pace = rate.map_or(Pace::InFlight(scenario.in_flight), Pace::PerSecond);
+                // Some answers a second would else be no answers a round.
+                let times = if scenario.name == ARGON2 { 3 } else { 1 };
+                let measured = self.measure(scenario, pace, times);
+                let (sample, latency) = measured.with_context(|| scenario.name.to_owned())?;
+                series.samples.push(sample);
+                series.latency.add(&latency)?;
+            }
+        }
+        Ok(tasks.into_iter().map(|(_, _, series)| series).collect())
+    }
+
+    fn measure(
+        &self,
+        scenario: &Scenario,
+        pace: Pace,
+        times: u32,
+    ) -> anyhow::Result<(Sample, Histogram<u64>)> {
+        let server = scenario.server(self.caller)?;
+        let fresh = matches!(scenario.who, Who::Fresh { .. });
+        let load = Load {
+            connections: self.plan.connections,
+            // What is asked once cannot be asked for practice, nor for a given time.
+            warm_up: if fresh { Duration::ZERO } else { self.plan.warm_up },
+            duration: if fresh { Duration::from_mins(5) } else { self.plan.duration * times },
+            ..scenario.load(&server, pace)
+        };
+        let (mut cpu, mut postgres_cpu, mut resident) = (Duration::ZERO, Duration::ZERO, 0);
+        let measured = load.run(self.caller, || {
+            (cpu, postgres_cpu) = (server.cpu(), cpu_of_children(self.postmaster));
+            resident = server.resident();
+        })?;
+        let each = |before: Duration, after: Duration| {
+            micros(after.saturating_sub(before)) / count(measured.answers)
+        };
+        let quantile = |quantile| count(measured.latency.value_at_quantile(quantile)) / 1e3;
+        let sample = Sample {
+            per_second: measured.per_second(),
+            p50: quantile(0.5),
+            p99: quantile(0.99),
+            p999: quantile(0.999),
+            cpu: each(cpu, server.cpu()),
+            postgres_cpu: each(postgres_cpu, cpu_of_children(self.postmaster)),
+            resident: count(server.resident()) / f64::from(1 << 20),
+            grown: count(server.resident().saturating_sub(resident)) / count(measured.answers),
+        };
+        Ok((sample, measured.latency))
+    }
+}
+
+impl Series {
+    fn of(scenario: &Scenario, rate: Option<f64>) -> anyhow::Result<Self> {
+        Ok(Self {
+            name: scenario.name,
+            table: scenario.table,
+            rate,
+            samples: Vec::new(),
+            latency: Histogram::new(3)?,
+        })
+    }
+
+    /// Tells whether it is one of those that the goals name.
+    pub(crate) fn is(&self, name: &str, table: Option<u32>, scheduled: bool) -> bool {
+        self.name == name && (self.table == table || name == CEILING) && self.rate.is_some() == scheduled
+    }
+}
+
+/// Returns the places up to `count`, shuffled by the round.
+fn order(count: usize, round: usize) -> Vec<usize> {
+    let mut places: Vec<usize> = (0..count).collect();
+    places.sort_by_key(|place| {
+        (*place as u64 * 64 + round as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 20
+    });
+    places
+}
+
+fn micros(duration: Duration) -> f64 {
+    duration.as_secs_f64() * 1e6
+}
+
+#[expect(clippy::cast_precision_loss, reason = "far fewer than 2^52")]
+pub(crate) fn count(number: u64) -> f64 {
+    number as f64
+}

@@ -1,0 +1,205 @@
+//! The servers of a run and what is asked of each. Made once; `rounds` goes through them again and again.
+
+use std::cell::RefCell;
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use anyhow::bail;
+use tokend::grpc::proto::{Consistency, Verdict};
+
+use super::connection::Mode;
+use super::database::Postgres;
+use super::load::{Load, Pace};
+use super::plan::Plan;
+use super::population::Population;
+use super::questions::{Pick, Questions};
+use super::roles::{DURABLE_HASH, REPLY};
+use super::servers::{Server, TOKEND};
+
+/// Names of scenarios that others are compared with.
+pub(crate) const CEILING: &str = "ceiling";
+pub(crate) const WARM: &str = "tokend warm";
+pub(crate) const FULL: &str = "tokend FULL";
+pub(crate) const COLD: &str = "tokend cold";
+pub(crate) const STREAM: &str = "tokend VerifyStream";
+pub(crate) const SELECT: &str = "one SELECT a Verify";
+pub(crate) const ARGON2: &str = "Argon2id on every Verify";
+pub(crate) const UNKNOWN: &str = "tokend, unknown ids";
+pub(crate) const WRONG: &str = "tokend, wrong secrets";
+pub(crate) const OTHER_WARM: &str = "other build, warm";
+pub(crate) const OTHER_FULL: &str = "other build, FULL";
+pub(crate) const OTHER_STREAM: &str = "other build, VerifyStream";
+
+/// How long a server may take until it gives right answers.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// How long a new server is left alone.
+const SETTLING: Duration = Duration::from_millis(300);
+
+/// Which server answers.
+#[derive(Debug)]
+pub(crate) enum Who {
+    /// One that is there all the time.
+    Running(Rc<Server>),
+    /// A new tokend each time, with an empty cache.
+    Fresh { url: String, key: String, log: PathBuf, used: RefCell<Option<Rc<Server>>> },
+}
+
+/// What is asked of whom.
+#[derive(Debug)]
+pub(crate) struct Scenario {
+    pub(crate) name: &'static str,
+    /// The size of its table; `None` where there is none.
+    pub(crate) table: Option<u32>,
+    pub(crate) who: Who,
+    pub(crate) mode: Mode,
+    pub(crate) questions: Rc<Questions>,
+    pub(crate) in_flight: usize,
+    /// Whether it is also measured on a schedule, at half of what it can do, or of what the ceiling can.
+    pub(crate) scheduled: Option<&'static str>,
+}
+
+/// All questions of a run.
+struct Catalogue {
+    valid: Rc<Questions>,
+    each_once: Rc<Questions>,
+    full: Rc<Questions>,
+    stream: Rc<Questions>,
+    unknown: Rc<Questions>,
+    wrong: Rc<Questions>,
+    first: Rc<Questions>,
+}
+
+impl Catalogue {
+    fn new(population: &Population) -> Self {
+        let make = |secrets: &[String], consistency, mode, verdict, pick| {
+            let secrets = secrets.iter().map(String::as_str);
+            Rc::new(Questions::new(secrets, consistency, mode, verdict, pick))
+        };
+        let (secrets, bounded) = (&population.secrets, Consistency::Bounded);
+        let (valid, not_found) = (Verdict::Valid, Verdict::NotFound);
+        Self {
+            valid: make(secrets, bounded, Mode::Unary, valid, Pick::Random),
+            each_once: make(secrets, bounded, Mode::Unary, valid, Pick::EachOnce),
+            full: make(secrets, Consistency::Full, Mode::Unary, valid, Pick::Random),
+            stream: make(secrets, bounded, Mode::Stream, valid, Pick::Random),
+            unknown: make(&population.unknown, bounded, Mode::Unary, not_found, Pick::Random),
+            wrong: make(&population.wrong, bounded, Mode::Unary, not_found, Pick::Random),
+            first: make(&secrets[..1], bounded, Mode::Unary, valid, Pick::Random),
+        }
+    }
+}
+
+/// Starts the servers and lists the scenarios. `reply` is what the servers without a database answer.
+pub(crate) fn prepare(
+    plan: &Plan,
+    postgres: &Postgres,
+    population: &Population,
+    reply: &str,
+) -> anyhow::Result<Vec<Scenario>> {
+    let questions = Catalogue::new(population);
+    let ready_made = [(REPLY, reply), (DURABLE_HASH, population.durable_hash.as_str())];
+    let mut scenarios = Vec::new();
+    let mut add = |name, table: Option<u32>, who: Who, questions: &Rc<Questions>| {
+        let mode = if [STREAM, OTHER_STREAM].contains(&name) { Mode::Stream } else { Mode::Unary };
+        let in_flight = if mode == Mode::Stream { plan.stream_in_flight } else { plan.in_flight };
+        let scheduled = match name {
+            CEILING | WARM => Some(CEILING),
+            FULL => Some(FULL),
+            SELECT => Some(SELECT),
+            _ => None,
+        };
+        let scheduled = scheduled.filter(|_| table.is_none_or(|table| table == plan.main_table));
+        if plan.includes(name) || (name == CEILING) {
+            let questions = Rc::clone(questions);
+            scenarios.push(Scenario { name, table, who, mode, questions, in_flight, scheduled });
+        }
+    };
+    add(CEILING, None, Who::Running(Server::role("ceiling", &ready_made)?.into()), &questions.valid);
+    add(ARGON2, None, Who::Running(Server::role("argon2", &ready_made)?.into()), &questions.first);
+    for &table in &plan.tables {
+        let url = postgres.url(&database_name(table));
+        let log = plan.output.join("tokend.log");
+        let settings = [("DATABASE_URL", url.as_str()), ("TOKEND_KEYS", population.key.as_str())];
+        let tokend = Rc::new(Server::tokend(TOKEND.as_ref(), &url, &population.key, &log)?);
+        let select = Rc::new(Server::role("select", &settings)?);
+        let size = Some(table);
+        let fresh =
+            Who::Fresh { url: url.clone(), key: population.key.clone(), log, used: RefCell::default() };
+        add(WARM, size, Who::Running(Rc::clone(&tokend)), &questions.valid);
+        add(FULL, size, Who::Running(Rc::clone(&tokend)), &questions.full);
+        add(SELECT, size, Who::Running(select), &questions.valid);
+        add(COLD, size, fresh, &questions.each_once);
+        if table == plan.main_table {
+            add(STREAM, size, Who::Running(Rc::clone(&tokend)), &questions.stream);
+            add(UNKNOWN, size, Who::Running(Rc::clone(&tokend)), &questions.unknown);
+            add(WRONG, size, Who::Running(tokend), &questions.wrong);
+            if let Some(program) = &plan.other {
+                let (settings, log) = (&plan.other_settings, plan.output.join("other.log"));
+                let other = Server::tokend_with(settings, program, &url, &population.key, &log)?;
+                let other = Rc::new(other);
+                add(OTHER_WARM, size, Who::Running(Rc::clone(&other)), &questions.valid);
+                add(OTHER_FULL, size, Who::Running(Rc::clone(&other)), &questions.full);
+                add(OTHER_STREAM, size, Who::Running(other), &questions.stream);
+            }
+        }
+    }
+    Ok(scenarios)
+}
+
+/// Names the database of a size.
+pub(crate) fn database_name(others: u32) -> String {
+    format!("tokens_{others}")
+}
+
+/// Waits until a server answers a little of a load as expected.
+pub(crate) fn await_answers<'a>(name: &str, caller: &str, load: impl Fn() -> Load<'a>) -> anyhow::Result<()> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let little = Load { warm_up: Duration::ZERO, duration: Duration::from_millis(10), ..load() };
+        match little.run(caller, || ()) {
+            Ok(_) => return Ok(()),
+            Err(error) if Instant::now() > deadline => bail!("{name} gives no right answers: {error:#}"),
+            Err(_) => std::thread::sleep(Duration::from_millis(20)),
+        }
+    }
+}
+
+impl Scenario {
+    /// Returns the server, ready to answer.
+    pub(crate) fn server(&self, caller: &str) -> anyhow::Result<Rc<Server>> {
+        match &self.who {
+            Who::Running(server) => Ok(Rc::clone(server)),
+            Who::Fresh { url, key, log, used } => {
+                // The one of the last round ends now.
+                used.take();
+                let server = Rc::new(Server::tokend(TOKEND.as_ref(), url, key, log)?);
+                self.await_answers(&server, caller)?;
+                // Its other workers may still be waiting to try the database again.
+                std::thread::sleep(SETTLING);
+                used.replace(Some(Rc::clone(&server)));
+                Ok(server)
+            }
+        }
+    }
+
+    /// Waits until the server answers as expected.
+    pub(crate) fn await_answers(&self, server: &Server, caller: &str) -> anyhow::Result<()> {
+        await_answers(self.name, caller, || self.load(server, Pace::PerSecond(100.0)))
+    }
+
+    /// Returns a load of this scenario's questions.
+    pub(crate) fn load(&self, server: &Server, pace: Pace) -> Load<'_> {
+        Load {
+            address: server.address,
+            mode: self.mode,
+            questions: &self.questions,
+            connections: 1,
+            pace,
+            may_refuse: false,
+            warm_up: Duration::ZERO,
+            duration: Duration::ZERO,
+        }
+    }
+}

@@ -1,0 +1,141 @@
+//! The processes that are measured: tokend itself, and this program in its other roles. Each is ended by its
+//! process id, at the latest with the run.
+
+use std::env;
+use std::fs::{self, OpenOptions};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, bail};
+use rustix::process::{Pid, Signal, kill_process};
+
+use super::roles::{LISTEN, ROLE};
+
+/// How long a server may take until it listens.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The tokend that this bench was built with.
+pub(crate) const TOKEND: &str = env!("CARGO_BIN_EXE_tokend");
+
+/// A server, in a process of its own.
+#[derive(Debug)]
+pub(crate) struct Server {
+    child: Child,
+    pub(crate) address: SocketAddr,
+}
+
+impl Server {
+    /// Starts `tokend serve` on a database, as it is by default; its log goes to a file.
+    pub(crate) fn tokend(program: &Path, database_url: &str, key: &str, log: &Path) -> anyhow::Result<Self> {
+        Self::tokend_with(&[], program, database_url, key, log)
+    }
+
+    /// Does the same with more settings.
+    pub(crate) fn tokend_with(
+        settings: &[(String, String)],
+        program: &Path,
+        database_url: &str,
+        key: &str,
+        log: &Path,
+    ) -> anyhow::Result<Self> {
+        let address = free_address()?;
+        let mut command = mortal(program);
+        command.envs(settings.iter().map(|(name, value)| (name, value)));
+        command.arg("serve").env("DATABASE_URL", database_url).env("TOKEND_KEYS", key);
+        command.env("TOKEND_LISTEN", address.to_string());
+        command.stderr(OpenOptions::new().create(true).append(true).open(log)?);
+        Self::start(command, address)
+    }
+
+    /// Starts a server to compare with.
+    pub(crate) fn role(role: &str, settings: &[(&str, &str)]) -> anyhow::Result<Self> {
+        let address = free_address()?;
+        let mut command = mortal(&env::current_exe()?);
+        command.env(ROLE, role).env(LISTEN, address.to_string()).envs(settings.iter().copied());
+        Self::start(command, address)
+    }
+
+    fn start(mut command: Command, address: SocketAddr) -> anyhow::Result<Self> {
+        let child = command.stdin(Stdio::null()).spawn().context("setpriv is needed (util-linux)")?;
+        let mut server = Self { child, address };
+        let deadline = Instant::now() + PATIENCE;
+        while TcpStream::connect(address).is_err() {
+            if let Some(status) = server.child.try_wait()? {
+                bail!("a server ended at once: {status}");
+            }
+            if Instant::now() > deadline {
+                bail!("a server does not listen");
+            }
+            thread::sleep(Duration::from_millis(10));
+        }
+        Ok(server)
+    }
+
+    /// Returns what it has used so far.
+    pub(crate) fn cpu(&self) -> Duration {
+        cpu_of(self.child.id())
+    }
+
+    /// Returns its resident memory in bytes.
+    pub(crate) fn resident(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap_or_default();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let kibibytes = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
+        kibibytes.unwrap_or(0) * 1024
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // Of no use if it has ended already. A tool that watches it writes what it has seen before it ends.
+        if watched_by().is_empty() {
+            let _ = self.child.kill();
+        } else if let Some(pid) = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw) {
+            let _ = kill_process(pid, Signal::TERM);
+        }
+        let _ = self.child.wait();
+    }
+}
+
+/// Returns the processor time of a process's threads.
+fn cpu_of(pid: u32) -> Duration {
+    let tasks = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    let nanos = tasks.filter_map(|task| {
+        let schedstat = fs::read_to_string(task.path().join("schedstat")).ok()?;
+        schedstat.split_whitespace().next()?.parse::<u64>().ok()
+    });
+    Duration::from_nanos(nanos.sum())
+}
+
+/// Returns the processor time of all processes that this one has started and that still run.
+pub(crate) fn cpu_of_children(parent: u32) -> Duration {
+    let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let pids = processes.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    pids.filter(|pid| parent_of(*pid) == Some(parent)).map(cpu_of).sum()
+}
+
+fn parent_of(pid: u32) -> Option<u32> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // Behind the name, which may hold anything: the state, then the parent.
+    stat.rsplit_once(") ")?.1.split(' ').nth(1)?.parse().ok()
+}
+
+/// Has a program end with the thread that starts it.
+fn mortal(program: &Path) -> Command {
+    let mut command = Command::new("setpriv");
+    command.args(["--pdeathsig", "KILL"]).args(watched_by()).arg(program);
+    command
+}
+
+/// Returns the tool, and its arguments, that servers are to be run by, for example `valgrind --tool=callgrind`.
+fn watched_by() -> Vec<String> {
+    env::var("TOKEND_BENCH_TOOL").unwrap_or_default().split_whitespace().map(str::to_owned).collect()
+}
+
+/// Finds a port that is free now.
+fn free_address() -> anyhow::Result<SocketAddr> {
+    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?)
+}

@@ -1,0 +1,103 @@
+//! What cached tokens take, counted by the allocator: the real `src/verify/cache.rs`, filled beyond its bound.
+//! Beside it run the gate's own tests alone, which allocate next to nothing.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::alloc::System;
+use std::sync::Arc;
+
+use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
+use time::OffsetDateTime;
+use tokend::domain::{
+    Labels, Networks, OrganizationId, Principal, Record, Scope, Scopes, Token, TokenName, UserId,
+};
+use tokend::metrics::Metrics;
+use tokend::secret::{KeyId, Mac, TokenId};
+use tokend::{ambient, domain, metrics, secret};
+
+use crate::ambient::Moment;
+use crate::cache::Cache;
+
+#[path = "../../src/verify/cache.rs"]
+#[expect(dead_code, reason = "not all of it is called here")]
+mod cache;
+#[path = "../../src/verify/gate.rs"]
+mod gate;
+
+/// Where the gate takes its lock from.
+mod sync {
+    pub(super) use std::sync::{Mutex, MutexGuard};
+
+    /// Runs a test of the gate's own.
+    pub(super) fn explore(test: impl Fn()) {
+        test();
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
+
+/// How large the cache may be.
+const BYTES: u64 = 16 << 20;
+
+/// How many tokens are read, more than there is room for.
+const TOKENS: u32 = 100_000;
+
+/// What one with four scopes and two labels may take.
+const GOAL: u64 = 400;
+
+#[test]
+fn a_full_cache_takes_what_it_may_and_no_token_more_than_it_should() {
+    let metrics = Arc::new(Metrics::new().unwrap());
+    for (scopes, goal) in [
+        (&["repo:*", "user:read", "deploy:staging", "reports:read"][..], GOAL),
+        (&[], GOAL),
+        // So large that rounding counts.
+        (&["a:long.enough.scope.that.says.everything.that.it.may.be.used.for.and.more:read"; 1], 2 * GOAL),
+    ] {
+        let region = Region::new(ALLOCATOR);
+        let cache = Cache::new(BYTES, Arc::clone(&metrics));
+        for number in 0..TOKENS {
+            read(&cache, number, scopes);
+        }
+
+        let allocated = u64::try_from(region.change().bytes_allocated - region.change().bytes_deallocated);
+        let (allocated, (records, bytes)) = (allocated.unwrap(), cache.size());
+        println!("{records} records, {bytes} bytes by the cache, {allocated} by the allocator");
+        assert!(records < u64::from(TOKENS), "there was room for all");
+        assert!(bytes <= BYTES && bytes > BYTES / 100 * 97, "{bytes} of {BYTES}");
+        assert!(allocated <= BYTES, "{allocated} of {BYTES}");
+        assert!(bytes / records <= goal, "{} bytes a token", bytes / records);
+    }
+}
+
+/// Has the cache filled with a token, as the loader does.
+fn read(cache: &Cache, number: u32, scopes: &[&str]) {
+    let ticket = cache.begin_read();
+    let id = TokenId::from_bytes((u128::from(number) << 64 | 7).to_be_bytes());
+    let record = Record::new(&token(id, scopes), Mac { key_id: KeyId::from_bytes([0; 8]), tag: [0; 32] });
+    cache.end_read(&ticket, Moment { boot: 0, wall: 0 }, [(id, record)]);
+}
+
+fn token(id: TokenId, scopes: &[&str]) -> Token {
+    let labels = [("team", "billing"), ("environment", "production")];
+    let scopes = scopes.iter().map(|text| Scope::parse(text).unwrap()).collect();
+    let now = OffsetDateTime::from_unix_timestamp_nanos(1_760_000_000_123_456_000).unwrap();
+    Token {
+        id,
+        organization_id: OrganizationId::parse("acme").unwrap(),
+        user_id: UserId::parse("user-000123").unwrap(),
+        name: TokenName::parse("continuous integration").unwrap(),
+        scopes: Scopes::new(scopes).unwrap(),
+        labels: Labels::parse(labels.map(|(key, value)| (key.to_owned(), value.to_owned()))).unwrap(),
+        create_time: now,
+        created_by: Principal::Token(id),
+        expire_time: Some(now + time::Duration::days(90)),
+        last_use_time: None,
+        revoke_time: None,
+        disable_time: None,
+        revoke_reason: None,
+        rotated_from: None,
+        allowed_cidrs: Networks::default(),
+    }
+}

@@ -1,0 +1,74 @@
+//! Verify with `CONSISTENCY_FULL`: the database decides, whatever the cache has. The replicas here look for
+//! changes four times a minute and hear of none, since they are made in psql.
+
+use std::time::Duration;
+
+use tokend::grpc::proto::{Consistency, Verdict, VerifyResponse};
+
+use crate::support::client::{Client, created_with, question};
+use crate::support::replica::{Installation, Replica};
+
+async fn deaf_replica() -> Replica {
+    let installation = Installation::new().await;
+    let mut config = installation.config();
+    config.bounds.max_staleness = Duration::from_mins(1);
+    installation.serve(config).await
+}
+
+async fn asked(client: &mut Client, secret: &str, consistency: Consistency) -> VerifyResponse {
+    let mut request = question(secret, &[]);
+    request.set_consistency(consistency);
+    client.verify(request).await.unwrap().into_inner()
+}
+
+#[tokio::test]
+async fn a_full_answer_takes_account_of_every_change_of_a_cached_record() {
+    let replica = deaf_replica().await;
+    let mut root = replica.root();
+    let made = created_with(&mut root, "acme", &["a"]).await;
+    let cached = asked(&mut root, &made.secret, Consistency::Bounded).await;
+    assert_eq!(cached.verdict(), Verdict::Valid);
+
+    let database = &replica.installation.database;
+    for (change, verdict, name) in [
+        ("UPDATE tokens SET name = 'first' WHERE scopes = '{a}'", Verdict::Valid, Some("first")),
+        ("UPDATE tokens SET name = 'second' WHERE scopes = '{a}'", Verdict::Valid, Some("second")),
+        (
+            "UPDATE tokens SET revoke_time = now(), revoke_reason = '' WHERE scopes = '{a}'",
+            Verdict::Revoked,
+            Some("second"),
+        ),
+        ("DELETE FROM tokens WHERE scopes = '{a}'", Verdict::NotFound, None),
+    ] {
+        database.execute(change).await;
+        // Twice: the second time the cache has the record as it is.
+        for _ in 0..2 {
+            let answer = asked(&mut root, &made.secret, Consistency::Full).await;
+            assert_eq!(answer.verdict(), verdict, "{change}");
+            assert_eq!(answer.token.as_ref().map(|token| token.name.as_str()), name);
+        }
+    }
+}
+
+#[tokio::test]
+async fn one_query_answers_for_records_that_are_cached_and_for_others() {
+    let replica = deaf_replica().await;
+    let mut root = replica.root();
+    let mut secrets = Vec::new();
+    for number in 0..20 {
+        let made = created_with(&mut root, "acme", &["a"]).await;
+        if number % 2 == 0 {
+            asked(&mut root, &made.secret, Consistency::Bounded).await;
+        }
+        secrets.push(made.secret);
+    }
+
+    let mut asking = tokio::task::JoinSet::new();
+    for secret in secrets {
+        let mut root = root.clone();
+        asking.spawn(async move { asked(&mut root, &secret, Consistency::Full).await.verdict() });
+    }
+
+    let verdicts = asking.join_all().await;
+    assert_eq!(verdicts, [Verdict::Valid; 20]);
+}
