@@ -137,11 +137,12 @@ impl Driver<'_> {
             self.wait(asking)?;
             let received = self.now();
             let (from, until) = (self.measured_from, self.asked_until);
-            let open = matches!(self.load.pace, Pace::PerSecond(_));
+            let open = matches!(self.load.pace, Pace::PerSecond(_)) && !self.load.may_refuse;
             for connection in &mut self.connections {
                 connection.receive(|outcome| {
                     // An open schedule counts what was to be asked in the measured time, whenever it was
-                    // answered; a closed one what was answered in it.
+                    // answered; a closed one what was answered in it, and so does an overload, whose schedule
+                    // falls behind.
                     let counted = if open { outcome.scheduled } else { received };
                     if (from..until).contains(&counted) {
                         last_answer = received;

@@ -9,3 +9,4 @@ mod support;
 mod connections;
 mod hostile;
 mod shares;
+mod slow;
