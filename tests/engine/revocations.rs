@@ -4,7 +4,7 @@
 //!
 //! `TOKEND_LONG=1 cargo test --release --test engine revocations -- --nocapture`
 //!
-//! It prints the delays and writes their histograms below `target/tmp`.
+//! It prints the delays and writes them below `target/tmp`.
 
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -93,17 +93,16 @@ fn told(name: &str, delays: &Histogram<u64>) -> String {
     )
 }
 
-/// Writes how many refusals came within which time, for a plot.
+/// Writes the delays down for `cargo bench --bench verify -- plot-delays`: milliseconds, one a line.
 fn write_down(name: &str, delays: &Histogram<u64>) {
-    let mut lines = String::from("microseconds,refusals,share\n");
-    let mut sum = 0;
+    let mut lines = String::new();
     for value in delays.iter_recorded() {
-        sum += value.count_since_last_iteration();
-        let share = f64::from(u32::try_from(sum).unwrap()) / f64::from(u32::try_from(delays.len()).unwrap());
-        writeln!(lines, "{},{},{share:.6}", value.value_iterated_to(), value.count_since_last_iteration())
-            .unwrap();
+        let millis = Duration::from_micros(value.value_iterated_to()).as_secs_f64() * 1e3;
+        for _ in 0..value.count_since_last_iteration() {
+            writeln!(lines, "{millis:.3}").unwrap();
+        }
     }
-    std::fs::write(format!("{}/revocation-delay-{name}.csv", env!("CARGO_TARGET_TMPDIR")), lines).unwrap();
+    std::fs::write(format!("{}/revocation-delay-{name}.txt", env!("CARGO_TARGET_TMPDIR")), lines).unwrap();
 }
 
 /// Revokes `count` tokens while clients ask for all of them.
