@@ -157,7 +157,13 @@ pub(crate) fn database_name(others: u32) -> String {
 pub(crate) fn await_answers<'a>(name: &str, caller: &str, load: impl Fn() -> Load<'a>) -> anyhow::Result<()> {
     let deadline = Instant::now() + PATIENCE;
     loop {
-        let little = Load { warm_up: Duration::ZERO, duration: Duration::from_millis(10), ..load() };
+        let little = Load {
+            warm_up: Duration::ZERO,
+            duration: Duration::from_millis(10),
+            // Counted by when it was asked, however late it is answered.
+            may_refuse: false,
+            ..load()
+        };
         match little.run(caller, || ()) {
             Ok(_) => return Ok(()),
             Err(error) if Instant::now() > deadline => bail!("{name} gives no right answers: {error:#}"),
