@@ -2,6 +2,7 @@
 //! server. Knows the actions and the engine; never the store.
 
 mod audit;
+mod call;
 mod callers;
 mod changes;
 mod convert;
@@ -16,6 +17,7 @@ mod service;
 mod status;
 mod stream;
 mod suspicion;
+mod verify;
 mod watch;
 
 pub use callers::Callers;

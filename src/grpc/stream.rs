@@ -16,7 +16,8 @@ use tracing::Span;
 use super::error::CallError;
 use super::proto::{VerifyRequest, VerifyStreamRequest};
 use super::reply::VerifyStreamReply;
-use super::service::{drained, question};
+use super::service::drained;
+use super::verify::{asked_of, question};
 use super::{convert, status};
 use crate::metrics::Metrics;
 use crate::verify::{Answer, Asked, Consistency, Credential, Engine};
@@ -127,7 +128,7 @@ impl VerifyAnswers {
             return Some(Err(error.into()));
         }
         let outcome = question(credential.caller(), request).map(|wanted| {
-            let question = super::service::asked_of(credential.caller(), &wanted);
+            let question = asked_of(credential.caller(), &wanted);
             let bounded = wanted.consistency == Consistency::Bounded;
             bounded.then(|| self.engine.verify_now(&request.secret, &question, &present)).flatten()
         });
@@ -176,7 +177,7 @@ async fn answer(
         let caller = credential.caller();
         let wanted = question(caller, &request)?;
         let asked = asked.unwrap_or_else(|| engine.ask(&request.secret, wanted.consistency));
-        Ok(engine.answer(asked, &super::service::asked_of(caller, &wanted)).await?)
+        Ok(engine.answer(asked, &asked_of(caller, &wanted)).await?)
     };
     let outcome = outcome.await;
     (credential, outcome)

@@ -1,0 +1,151 @@
+//! A call from its credential to its log line: who calls, in which trace, for how long, and what is counted.
+//! Called by every RPC. Knows nothing of what they do.
+
+use std::time::{Duration, Instant};
+
+use tonic::{Code, Request, Response, Status};
+use tracing::{Instrument as _, Span, field};
+
+use super::error::CallError;
+use super::service::TokenApi;
+use super::status;
+use super::suspicion::Suspicion;
+use crate::deadline;
+use crate::domain::{FieldError, Violations};
+use crate::listener::Peer;
+use crate::metrics::Rpc;
+use crate::provenance::{self, ActingUser, Provenance};
+use crate::telemetry::{self, TraceContext};
+use crate::verify::{AuthenticateError, Credential, Share};
+
+/// From when on an answer is worth a line in the log.
+pub(super) const SLOW: Duration = Duration::from_millis(500);
+
+impl TokenApi {
+    /// Authenticates the caller, then does `work`, inside the call's span.
+    pub(super) async fn call<'a, M, A, F>(
+        &'a self,
+        rpc: Rpc,
+        request: Request<M>,
+        work: impl FnOnce(Credential, M) -> F,
+    ) -> Result<Response<A>, Status>
+    where
+        F: Future<Output = Result<A, CallError>> + 'a,
+    {
+        self.call_or(rpc, request, |_, _| None, work).await
+    }
+
+    /// Does the same where a refused credential may mean more than its refusal: `suspect` says of what.
+    pub(super) async fn call_or<'a, M, A, F>(
+        &'a self,
+        rpc: Rpc,
+        request: Request<M>,
+        suspect: impl FnOnce(&AuthenticateError, &Request<M>) -> Option<Suspicion>,
+        work: impl FnOnce(Credential, M) -> F,
+    ) -> Result<Response<A>, Status>
+    where
+        F: Future<Output = Result<A, CallError>> + 'a,
+    {
+        let context = self.sampling.context(traceparent(&request));
+        self.call_within(context, rpc, request, suspect, work).await
+    }
+
+    /// Does the same in a trace that is known already.
+    pub(super) async fn call_within<'a, M, A, F>(
+        &'a self,
+        context: TraceContext,
+        rpc: Rpc,
+        request: Request<M>,
+        suspect: impl FnOnce(&AuthenticateError, &Request<M>) -> Option<Suspicion>,
+        work: impl FnOnce(Credential, M) -> F,
+    ) -> Result<Response<A>, Status>
+    where
+        F: Future<Output = Result<A, CallError>> + 'a,
+    {
+        let (span, trace_id) = (self.span(rpc, &context), context.trace_id);
+        let started = Instant::now();
+        let timeout = timeout(&request);
+        let work = async {
+            let outcome = match self.callers.authenticate(&self.engine, &request).await {
+                Ok(credential) => {
+                    let principal = &credential.caller().principal;
+                    Span::current().record("caller", field::display(principal));
+                    match (self.places.take(Share::Caller(principal.clone())), acting_user(&request)) {
+                        (Ok(_place), Ok(acting_user)) => {
+                            let provenance = Provenance { acting_user, trace_id: Some(trace_id) };
+                            provenance::within(provenance, work(credential, request.into_inner())).await
+                        }
+                        (Err(refused), _) => Err(refused.into()),
+                        (_, Err(violations)) => Err(violations.into()),
+                    }
+                }
+                Err(error) => match self.follow(suspect(&error, &request), trace_id).await {
+                    Ok(()) => {
+                        let peer = request.extensions().get::<Peer>();
+                        Err(self.callers.refuse(error, peer, &self.metrics).await)
+                    }
+                    Err(error) => Err(error),
+                },
+            };
+            let outcome = conclude(outcome, started);
+            let code = outcome.as_ref().map_or_else(Status::code, |_| Code::Ok);
+            self.metrics.calls.answered(rpc, code.into(), started.elapsed());
+            outcome
+        };
+        // On the heap: it is large, and would be moved through every layer above.
+        deadline::within(timeout, Box::pin(work)).instrument(span).await
+    }
+}
+
+impl TokenApi {
+    /// Begins the call's span, in the caller's trace if it brings one.
+    pub(super) fn span(&self, rpc: Rpc, context: &TraceContext) -> Span {
+        let span = tracing::info_span!(
+            "rpc",
+            otel.name = rpc.name(),
+            otel.kind = "server",
+            rpc.method = rpc.name(),
+            trace.id = %context.trace_id,
+            caller = field::Empty,
+            token.id = field::Empty,
+            user.id = field::Empty,
+            verdict = field::Empty,
+        );
+        telemetry::adopt(&span, context, self.sampling);
+        span
+    }
+}
+
+/// Reads for whom a trusted frontend acts.
+pub(super) fn acting_user<M>(request: &Request<M>) -> Result<Option<ActingUser>, Violations> {
+    let Some(value) = request.metadata().get("tokend-acting-user") else { return Ok(None) };
+    let parsed = value.to_str().map_err(|_| FieldError::ControlCharacter).and_then(ActingUser::parse);
+    parsed.map(Some).map_err(|error| Violations::one("tokend-acting-user", &error))
+}
+
+/// Reads how long the caller waits.
+pub(super) fn timeout<M>(request: &Request<M>) -> Option<Duration> {
+    deadline::parse_timeout(request.metadata().get("grpc-timeout")?.to_str().ok()?)
+}
+
+pub(super) fn traceparent<M>(request: &Request<M>) -> Option<&str> {
+    request.metadata().get("traceparent")?.to_str().ok()
+}
+
+/// Turns the outcome into what tonic sends, and logs it: answers at debug, slow ones at info.
+pub(super) fn conclude<A>(outcome: Result<A, CallError>, started: Instant) -> Result<Response<A>, Status> {
+    let elapsed = started.elapsed();
+    let duration_ms = elapsed.as_secs_f64() * 1e3;
+    let answered = outcome.map(Response::new).inspect(|_| {
+        if elapsed < SLOW {
+            tracing::debug!(duration_ms, "answered");
+        } else {
+            tracing::info!(duration_ms, "answered slowly");
+        }
+    });
+    answered.map_err(|error| {
+        let status = Status::from(&error);
+        status::log(&error, &status, Some(duration_ms));
+        status
+    })
+}
