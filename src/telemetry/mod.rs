@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use thiserror::Error;
 use tracing::{Level, Span};
-use tracing_subscriber::filter::{ParseError, filter_fn};
+use tracing_subscriber::filter::{LevelFilter, ParseError, filter_fn};
 use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, Registry, reload};
@@ -72,6 +72,9 @@ pub fn init(settings: &LogSettings, otlp_endpoint: Option<&str>) -> Result<Telem
     // Spans of calls, and nothing of the crates that would export them.
     let spans = tracer.map(|tracer| {
         let own = filter_fn(|metadata| metadata.is_span() && metadata.target().starts_with("tokend"));
+        // Without the hint every event of every crate would be asked about, at whatever level: a third of a warm
+        // Verify.
+        let own = own.with_max_level_hint(LevelFilter::INFO);
         tracing_opentelemetry::layer().with_tracer(tracer).with_location(false).with_filter(own)
     });
     let subscriber = tracing_subscriber::registry().with(chosen).with(bounded).with(spans);
