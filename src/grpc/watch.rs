@@ -132,8 +132,8 @@ impl Telling {
         loop {
             match watch.batches.recv().await {
                 Ok(batch) => {
-                    let Batch { changes, position, as_of } = &*batch;
-                    if position.as_ref().is_some_and(|position| position.epoch != begin.epoch) {
+                    let Batch { changes, position, as_of, goes_on } = &*batch;
+                    if !goes_on {
                         return Err(WatchError::TooOld.into());
                     }
                     self.tell(changes, position.as_ref(), *as_of).await?;

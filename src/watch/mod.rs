@@ -33,6 +33,8 @@ pub struct Batch {
     pub position: Option<Position>,
     /// The database's time that everything before has been told of.
     pub as_of: OffsetDateTime,
+    /// It tells all that happened behind the batch before it; otherwise some of that may be lost.
+    pub goes_on: bool,
 }
 
 /// Why a watcher is told nothing more.
@@ -199,7 +201,7 @@ impl Shared {
             // Told in pages; only with the last one is the position reached.
             while let Some(next) = page.next {
                 *self.lock() = None;
-                self.tell(page.changes, None, as_of);
+                self.tell(Batch { changes: page.changes, position: None, as_of, goes_on });
                 page = line.watch(since, Some(&reached.snapshot), Some(next), READ_DEADLINE).await?;
                 if page.purged || page.epoch.as_ref() != Some(&epoch) {
                     return Err(StoreError::OtherServer);
@@ -211,15 +213,15 @@ impl Shared {
         }
         let mut now = self.lock();
         *now = Some((reached.clone(), as_of));
-        self.tell(page.changes, Some(reached.clone()), as_of);
+        self.tell(Batch { changes: page.changes, position: Some(reached.clone()), as_of, goes_on });
         drop(now);
         *position = Some(reached);
         *slot = Some(line);
         Ok(())
     }
 
-    fn tell(&self, changes: Vec<Change>, position: Option<Position>, as_of: OffsetDateTime) {
+    fn tell(&self, batch: Batch) {
         // Fails when nobody watches.
-        let _ = self.batches.send(Arc::new(Batch { changes, position, as_of }));
+        let _ = self.batches.send(Arc::new(batch));
     }
 }

@@ -105,3 +105,16 @@ async fn a_position_behind_which_changes_were_purged_or_of_another_life_is_too_o
     database.execute("DELETE FROM server_mark").await;
     check(&watcher.end().await, Code::FailedPrecondition, "POSITION_TOO_OLD");
 }
+
+#[tokio::test]
+async fn a_watcher_is_told_when_changes_were_purged_before_anybody_read_them() {
+    let replica = Replica::start().await;
+    let (mut watcher, _) = Watcher::start(&mut replica.root(), "").await;
+
+    // As after an hour in which this replica could not read.
+    let purge =
+        "UPDATE change_horizon SET purged_below = (pg_current_xact_id()::text::bigint + 1)::text::xid8";
+    replica.installation.database.execute(purge).await;
+
+    check(&watcher.end().await, Code::FailedPrecondition, "POSITION_TOO_OLD");
+}
