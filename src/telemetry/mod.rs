@@ -72,16 +72,16 @@ pub fn init(settings: &LogSettings, otlp_endpoint: Option<&str>) -> Result<Telem
     // Spans of calls, and nothing of the crates that would export them.
     let spans = tracer.map(|tracer| {
         let own = filter_fn(|metadata| metadata.is_span() && metadata.target().starts_with("tokend"));
-        // Without the hint every event of every crate would be asked about, at whatever level: a third of a warm
-        // Verify.
+        // Without the hint, and with a layer above that has none, every event of every crate would be asked about.
         let own = own.with_max_level_hint(LevelFilter::INFO);
         tracing_opentelemetry::layer().with_tracer(tracer).with_location(false).with_filter(own)
     });
-    let subscriber = tracing_subscriber::registry().with(chosen).with(bounded).with(spans);
-    let installed = match settings.format {
-        LogFormat::Text => subscriber.with(lines.with_ansi(io::stderr().is_terminal())).try_init(),
-        LogFormat::Json => subscriber.with(lines.json().with_ansi(false)).try_init(),
+    let lines = match settings.format {
+        LogFormat::Text => lines.with_ansi(io::stderr().is_terminal()).boxed(),
+        LogFormat::Json => lines.json().with_ansi(false).boxed(),
     };
+    let subscriber = tracing_subscriber::registry().with(chosen).with(bounded);
+    let installed = subscriber.with(lines).with(spans).try_init();
     installed.map_err(|error| TelemetryError::Installed(Box::new(error)))?;
     let chosen = settings.filter.as_str().to_owned();
     Ok(Telemetry { level, chosen, more: AtomicUsize::new(0), exporter })
