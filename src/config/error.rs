@@ -158,6 +158,9 @@ pub enum ConfigError {
     /// The organization of the gateways is none.
     #[error("--gateway-organization is no organization's id: it {0}")]
     GatewayOrganization(FieldError),
+    /// What the API server's tokens need is no scope.
+    #[error("--token-review is no scope: it {0}")]
+    TokenReview(FieldError),
     /// The collector's address is none.
     #[error("--otlp-endpoint must be http://HOST:PORT of a collector, as a rule on this machine")]
     OtlpEndpoint,

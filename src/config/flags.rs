@@ -42,7 +42,8 @@ pub struct ServeFlags {
     pub(super) listen: Option<SocketAddr>,
 
     /// Address to serve HTTP on, as IP:PORT: /metrics, /livez, /readyz, /auth for gateways,
-    /// /oauth2/introspect and /oauth2/revoke; with TLS if gRPC has it [env: TOKEND_HTTP_LISTEN] [default: none]
+    /// /oauth2/introspect, /oauth2/revoke, and /tokenreview where it is on; with TLS if gRPC has it
+    /// [env: TOKEND_HTTP_LISTEN] [default: none]
     #[arg(long, value_name = "IP:PORT", help_heading = "Serving")]
     pub(super) http_listen: Option<SocketAddr>,
 
@@ -197,6 +198,17 @@ pub(super) struct WayFlags {
     /// [default: every organization]
     #[arg(long, value_name = "ID", help_heading = "Ways in")]
     pub(super) gateway_organization: Option<String>,
+
+    /// Answer Kubernetes' TokenReview at /tokenreview of --http-listen, to callers with tokend:verify:
+    /// tokens need this scope for the API server itself [env: TOKEND_TOKEN_REVIEW] [default: not there]
+    #[arg(long, value_name = "SCOPE", help_heading = "Ways in")]
+    pub(super) token_review: Option<String>,
+
+    /// What the API server calls itself, separated by commas: its --api-audiences, or else its
+    /// --service-account-issuer. Any other audience is a scope [env: TOKEND_TOKEN_REVIEW_AUDIENCES]
+    /// [default: https://kubernetes.default.svc.cluster.local]
+    #[arg(long, value_name = "AUDIENCES", help_heading = "Ways in")]
+    pub(super) token_review_audiences: Option<String>,
 }
 
 /// What serve has in common with the commands that prepare or inspect its database.

@@ -94,6 +94,23 @@ fn proxies_are_trusted_where_they_are_named_and_never_everybody() {
 }
 
 #[test]
+fn token_reviews_are_answered_where_a_scope_says_so() {
+    let found = |arguments: &[&str], environment: &[(&str, &str)]| {
+        let review = serve(arguments, environment).unwrap().0.ways.token_review?;
+        Some((review.scope.as_str().to_owned(), review.audiences.join(" ")))
+    };
+    let audience = "https://kubernetes.default.svc.cluster.local".to_owned();
+    assert_eq!(found(&[], &[("TOKEND_TOKEN_REVIEW_AUDIENCES", "a")]), None);
+    assert_eq!(found(&["--token-review", "k8s:prod"], &[]), Some(("k8s:prod".to_owned(), audience)));
+    let named = [("TOKEND_TOKEN_REVIEW", "k8s"), ("TOKEND_TOKEN_REVIEW_AUDIENCES", "a, https://b")];
+    assert_eq!(found(&[], &named), Some(("k8s".to_owned(), "a https://b".to_owned())));
+
+    for scope in ["", "K8s", "tokend:all"] {
+        assert!(matches!(refusal(&["--token-review", scope], &[]), ConfigError::TokenReview(_)), "{scope}");
+    }
+}
+
+#[test]
 fn without_any_setting_the_documented_defaults_hold() {
     let (settings, storage) = serve(&[], &[]).unwrap();
 

@@ -6,10 +6,14 @@ use super::ConfigError;
 use super::flags::WayFlags;
 use super::sources::Sources;
 use super::values::TrustedProxies;
-use crate::domain::OrganizationId;
-use crate::ways::WaysConfig;
+use crate::domain::{OrganizationId, Scope};
+use crate::ways::{TokenReviewConfig, WaysConfig};
 
-pub(super) fn ways(sources: &mut Sources<'_>, flags: WayFlags) -> Result<WaysConfig, ConfigError> {
+/// What a cluster calls its API server unless it is told otherwise.
+const AUDIENCE: &str = "https://kubernetes.default.svc.cluster.local";
+
+pub(super) fn ways(sources: &mut Sources<'_>, mut flags: WayFlags) -> Result<WaysConfig, ConfigError> {
+    let token_review = token_review(sources, &mut flags)?;
     let trusted_proxies = sources
         .choose(flags.trusted_proxies, "TOKEND_TRUSTED_PROXIES", |file| file.trusted_proxies.take())?
         .map(TrustedProxies::get)
@@ -22,6 +26,24 @@ pub(super) fn ways(sources: &mut Sources<'_>, flags: WayFlags) -> Result<WaysCon
     Ok(WaysConfig {
         trusted_proxies,
         ext_authz,
+        token_review,
         gateway_organization: organization.map_err(ConfigError::GatewayOrganization)?,
     })
+}
+
+fn token_review(
+    sources: &mut Sources<'_>,
+    flags: &mut WayFlags,
+) -> Result<Option<TokenReviewConfig>, ConfigError> {
+    let scope =
+        sources.choose(flags.token_review.take(), "TOKEND_TOKEN_REVIEW", |file| file.token_review.take())?;
+    let named = flags.token_review_audiences.take();
+    let named = sources
+        .choose(named, "TOKEND_TOKEN_REVIEW_AUDIENCES", |file| file.token_review_audiences.take())?
+        .unwrap_or_else(|| AUDIENCE.to_owned());
+    let audiences = named.split(',').map(str::trim).filter(|audience| !audience.is_empty());
+    let audiences = audiences.map(str::to_owned).collect();
+    let scope =
+        scope.map(|text: String| Scope::parse(&text).map_err(ConfigError::TokenReview)).transpose()?;
+    Ok(scope.map(|scope| TokenReviewConfig { scope, audiences }))
 }

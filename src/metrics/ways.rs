@@ -17,10 +17,13 @@ pub enum Way {
     ForwardAuth,
     /// Envoy's external authorization.
     ExtAuthz,
+    /// Kubernetes' `TokenReview`.
+    TokenReview,
 }
 
 impl Way {
-    const ALL: [Self; 4] = [Self::Introspection, Self::Revocation, Self::ForwardAuth, Self::ExtAuthz];
+    const ALL: [Self; 5] =
+        [Self::Introspection, Self::Revocation, Self::ForwardAuth, Self::ExtAuthz, Self::TokenReview];
 
     /// Returns the way's word.
     #[must_use]
@@ -30,6 +33,7 @@ impl Way {
             Self::Revocation => "revocation",
             Self::ForwardAuth => "forward_auth",
             Self::ExtAuthz => "ext_authz",
+            Self::TokenReview => "token_review",
         }
     }
 }

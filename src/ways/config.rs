@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use super::TokenReviewConfig;
 use crate::domain::{Networks, OrganizationId};
 
 /// What is configured of the ways in.
@@ -13,6 +14,8 @@ pub struct WaysConfig {
     pub gateway_organization: Option<OrganizationId>,
     /// Whether Envoy may ask on the gRPC port.
     pub ext_authz: bool,
+    /// How Kubernetes' API servers may ask; `None`: not at all.
+    pub token_review: Option<TokenReviewConfig>,
 }
 
 impl WaysConfig {

@@ -21,10 +21,12 @@ mod presented;
 mod refusal;
 mod revocation;
 mod routes;
+mod token_review;
 
 pub use config::WaysConfig;
 pub use ext_authz::{ExtAuthz, proto as envoy};
 pub use routes::routes;
+pub use token_review::TokenReviewConfig;
 
 use crate::actions::Actions;
 use crate::domain::{OrganizationId, Scopes, Verdict};

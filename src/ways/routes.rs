@@ -11,8 +11,8 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, post};
 
-use super::Ways;
 use super::refusal::Refusal;
+use super::{TokenReviewConfig, Ways};
 use crate::grpc::MAX_REQUEST_BYTES;
 use crate::listener::Peer;
 
@@ -21,13 +21,16 @@ const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
 
 /// The routes of all ways that come over HTTP.
 pub fn routes(ways: Arc<Ways>) -> Router {
-    Router::new()
+    let router = Router::new()
         // Some gateways ask with their client's own method.
         .route("/auth", any(forward_auth))
         .route("/oauth2/introspect", post(introspect))
-        .route("/oauth2/revoke", post(revoke))
-        .layer(DefaultBodyLimit::max(MAX_REQUEST_BYTES))
-        .with_state(ways)
+        .route("/oauth2/revoke", post(revoke));
+    let router = match ways.config.token_review.clone() {
+        None => router,
+        Some(config) => router.merge(token_review(config)),
+    };
+    router.layer(DefaultBodyLimit::max(MAX_REQUEST_BYTES)).with_state(ways)
 }
 
 async fn forward_auth(
@@ -49,6 +52,19 @@ async fn forward_auth(
             response
         }
     }
+}
+
+fn token_review(config: TokenReviewConfig) -> Router<Arc<Ways>> {
+    let review = async move |State(ways): State<Arc<Ways>>,
+                             ConnectInfo(peer): ConnectInfo<Peer>,
+                             headers: HeaderMap,
+                             body: Bytes| {
+        match ways.review(&config, &peer, &headers, &body).await {
+            Ok(said) => answer(StatusCode::OK, Some(said.to_string())),
+            Err(refusal) => refused(&refusal),
+        }
+    };
+    Router::new().route("/tokenreview", post(review))
 }
 
 async fn introspect(

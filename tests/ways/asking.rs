@@ -1,8 +1,9 @@
 //! One question, asked by every way, and what each of them says to it in words that can be compared.
 
-use tokend::domain::{Network, Networks};
+use serde_json::{Value, json};
+use tokend::domain::{Network, Networks, Scope};
 use tokend::grpc::proto::{Consistency, VerifyRequest};
-use tokend::ways::WaysConfig;
+use tokend::ways::{TokenReviewConfig, WaysConfig};
 use tonic::Code;
 
 use super::ext_authz;
@@ -41,16 +42,28 @@ impl Said {
     }
 }
 
+/// What a token needs for Kubernetes' API server, and what that calls itself.
+pub(crate) const CLUSTER: &str = "cluster";
+pub(crate) const AUDIENCE: &str = "https://kubernetes.default.svc";
+
 /// Every way in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Way {
     Introspection,
     ForwardAuth,
     ExtAuthz,
+    TokenReview,
 }
 
 impl Way {
-    pub(crate) const ALL: [Self; 3] = [Self::Introspection, Self::ForwardAuth, Self::ExtAuthz];
+    pub(crate) const ALL: [Self; 4] =
+        [Self::Introspection, Self::ForwardAuth, Self::ExtAuthz, Self::TokenReview];
+
+    /// Returns as much of a question as this way can ask: a `TokenReview` says nothing of the client's address.
+    pub(crate) fn askable(self, question: &Question) -> Question {
+        let client = question.client.filter(|_| self != Self::TokenReview);
+        Question { client, ..question.clone() }
+    }
 }
 
 /// A replica with every way open, a backend of the organization `acme` that verifies, and gateways that let in
@@ -64,7 +77,14 @@ pub(crate) struct House {
 /// Returns the configuration of ways that trust this machine's gateways.
 pub(crate) fn trusting() -> WaysConfig {
     let loopback = Networks::new(vec![Network::parse("127.0.0.0/8").unwrap()]).unwrap();
-    WaysConfig { trusted_proxies: loopback, ext_authz: true, ..WaysConfig::default() }
+    let token_review =
+        TokenReviewConfig { scope: Scope::parse(CLUSTER).unwrap(), audiences: vec![AUDIENCE.to_owned()] };
+    WaysConfig {
+        trusted_proxies: loopback,
+        ext_authz: true,
+        token_review: Some(token_review),
+        ..WaysConfig::default()
+    }
 }
 
 impl House {
@@ -113,6 +133,7 @@ impl House {
             Way::Introspection => self.introspect(question).await,
             Way::ForwardAuth => self.forward_auth(question).await,
             Way::ExtAuthz => ext_authz::ask(&self.replica, question).await,
+            Way::TokenReview => self.token_review(question).await,
         }
     }
 
@@ -143,6 +164,34 @@ impl House {
         Said::Admitted { user: text("sub"), organization: text("organization_id"), token_id: text("jti") }
     }
 
+    /// Posts a `TokenReview` as the backend.
+    pub(crate) async fn review(&self, secret: &str, audiences: &[&str]) -> Reply {
+        let bearer = format!("Bearer {}", self.backend);
+        let headers = [("authorization", &*bearer), ("content-type", "application/json")];
+        let body = review(secret, audiences).to_string();
+        send(self.replica.http, "POST", "/tokenreview", &headers, &body).await
+    }
+
+    async fn token_review(&self, question: &Question) -> Said {
+        let reply = self.review(&question.secret, &question.required).await;
+        if reply.status == 503 {
+            return Said::Unknown;
+        }
+        assert_eq!(reply.status, 200, "{reply:?}");
+        let status = &serde_json::from_str::<Value>(&reply.body).unwrap()["status"];
+        // Some of them may have been granted.
+        if status["authenticated"] != true || status["audiences"] != json!(question.required) {
+            return Said::Inactive;
+        }
+        let name = status["user"]["username"].as_str().unwrap();
+        let (organization, user) = name.strip_prefix("tokend:").unwrap().split_once(':').unwrap();
+        Said::Admitted {
+            user: user.to_owned(),
+            organization: organization.to_owned(),
+            token_id: status["user"]["extra"]["tokend/token-id"][0].as_str().unwrap().to_owned(),
+        }
+    }
+
     async fn forward_auth(&self, question: &Question) -> Said {
         let path = format!("/auth?organization=acme&scope={}", question.required.join("+"));
         let bearer = format!("Bearer {}", question.secret);
@@ -151,6 +200,16 @@ impl House {
         let reply = send(self.replica.http, "GET", &path, &headers, "").await;
         said_over_http(&reply, |name| reply.header(name).unwrap())
     }
+}
+
+/// Returns what Kubernetes' API server posts.
+pub(crate) fn review(secret: &str, audiences: &[&str]) -> Value {
+    let mut spec = json!({"token": secret});
+    if !audiences.is_empty() {
+        spec["audiences"] = json!(audiences);
+    }
+    let metadata = json!({"creationTimestamp": null});
+    json!({"kind": "TokenReview", "apiVersion": "authentication.k8s.io/v1", "metadata": metadata, "spec": spec})
 }
 
 /// Reads what a gate says over HTTP, and where it tells whom it has let in.

@@ -18,3 +18,4 @@ mod parity;
 mod program;
 mod revocation;
 mod together;
+mod token_review;

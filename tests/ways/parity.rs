@@ -4,13 +4,13 @@
 use tokend::grpc::proto::{CreateTokenRequest, CreateTokenResponse, DisableTokenRequest};
 use tokend::secret::TokenId;
 
-use super::asking::{House, Question, Said, Way, trusting};
+use super::asking::{CLUSTER, House, Question, Said, Way, trusting};
 use crate::support::client::{created, forged, ordinary, revoked, texts, unknown_id};
 use crate::support::eventually;
 use crate::support::proxy::{Proxy, Way as Course};
 use crate::support::replica::Installation;
 
-const SCOPES: [&str; 2] = ["repo:*", "plain"];
+const SCOPES: [&str; 3] = ["repo:*", "plain", CLUSTER];
 
 fn request(user: &str) -> CreateTokenRequest {
     CreateTokenRequest {
@@ -118,7 +118,9 @@ async fn every_way_says_what_verify_says() {
     for (name, question, expected) in &table {
         assert_eq!(&house.verify(question).await, expected, "{name}, by Verify");
         for way in Way::ALL {
-            let said = house.ask(way, question).await;
+            let askable = way.askable(question);
+            let expected = &house.verify(&askable).await;
+            let said = house.ask(way, &askable).await;
             assert!(said.agrees(expected), "{name}, by {way:?}: {said:?}, where {expected:?} was due");
         }
     }
