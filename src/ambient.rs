@@ -3,6 +3,8 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
+pub use tokend_core::moment::Moment;
+
 /// Returns the milliseconds since 1970 by this machine's clock; 0 when it stands before that.
 #[must_use]
 #[expect(clippy::disallowed_methods, reason = "this is the file that owns the clock")]
@@ -38,39 +40,4 @@ pub fn random_uuid() -> uuid::Uuid {
 #[expect(clippy::disallowed_methods, reason = "this is the file that owns the clock")]
 pub fn now() -> time::OffsetDateTime {
     time::OffsetDateTime::now_utc()
-}
-
-/// A moment on this machine, by two clocks, in nanoseconds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Moment {
-    /// Since the machine started, time in suspension included.
-    pub boot: i64,
-    /// Since 1970; may jump.
-    pub wall: i64,
-}
-
-impl Moment {
-    /// Reads both clocks.
-    #[must_use]
-    pub fn now() -> Self {
-        #[cfg(target_os = "linux")]
-        let boot = rustix::time::ClockId::Boottime;
-        // Elsewhere the monotonic clock goes on while the machine sleeps (macOS), or is the best there is.
-        #[cfg(not(target_os = "linux"))]
-        let boot = rustix::time::ClockId::Monotonic;
-        Self { boot: read(boot), wall: read(rustix::time::ClockId::Realtime) }
-    }
-
-    /// Returns how long ago `earlier` was: the larger of what the two clocks say, never negative. A machine
-    /// that was paused shows in at least one of them.
-    #[must_use]
-    pub fn since(self, earlier: Self) -> std::time::Duration {
-        let nanos = (self.boot - earlier.boot).max(self.wall - earlier.wall);
-        std::time::Duration::from_nanos(u64::try_from(nanos).unwrap_or(0))
-    }
-}
-
-fn read(clock: rustix::time::ClockId) -> i64 {
-    let time = rustix::time::clock_gettime(clock);
-    time.tv_sec * 1_000_000_000 + time.tv_nsec
 }

@@ -105,7 +105,7 @@ fn soonest(ends: Vec<End>) -> Option<End> {
 mod tests {
     use super::*;
     use crate::domain::Scopes;
-    use crate::domain::token::tests::token;
+    use tokend_core::fixtures::token;
 
     fn alone() -> Standing {
         Standing::default()

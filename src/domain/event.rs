@@ -150,7 +150,7 @@ fn rfc3339(time: OffsetDateTime) -> String {
 mod tests {
     use super::*;
     use crate::domain::TokenName;
-    use crate::domain::token::tests::token;
+    use tokend_core::fixtures::token;
 
     #[test]
     fn a_change_names_the_fields_that_differ_with_both_values() {

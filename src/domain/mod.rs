@@ -1,20 +1,15 @@
 //! The rules of tokens as plain data and pure functions: what a token is, who may do what to it, and
 //! what Verify says of it. Called by every layer above; knows no clock, no I/O, no tokio, no SQL and no
 //! gRPC. Text from outside becomes one of these types once, at the door, and is trusted from then on.
+//! What clients judge by as well is in `core/`, and is taken from there.
 
-pub mod access;
 pub mod certificate;
 pub mod enforcement;
 pub mod event;
-pub mod fields;
-pub mod networks;
-pub mod packed;
 pub mod page;
 pub mod policy;
-pub mod principal;
-pub mod record;
-pub mod scope;
-pub mod token;
+
+pub use tokend_core::domain::{access, fields, networks, packed, principal, record, scope, token};
 
 pub use access::{AccessError, Caller, CredentialError, Permission, Reach};
 pub use certificate::{CertificateMapping, CertificateMappings};

@@ -153,7 +153,7 @@ impl Policy {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::token::tests::token;
+    use tokend_core::fixtures::token;
 
     fn allowing(scopes: &[&str]) -> Policy {
         let scopes = scopes.iter().map(|text| Scope::parse(text).unwrap()).collect();

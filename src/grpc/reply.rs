@@ -132,11 +132,11 @@ impl Message for VerifyStreamReply {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::token::tests::token;
     use crate::domain::{Labels, Network, Networks, RevokeReason, Token, Verdict};
     use crate::grpc::proto;
     use crate::secret::{KeyId, Mac};
     use time::{Duration, OffsetDateTime};
+    use tokend_core::fixtures::token;
 
     /// Encodes an answer about this token, and decodes it as a client does.
     fn answered(token: &Token, now: OffsetDateTime, missing: &[&str]) -> proto::VerifyResponse {

@@ -1,6 +1,6 @@
-//! The keyring and the fast verifier: HMAC-SHA-256 (RFC 2104) under the ring's keys, each use of a key
-//! through a subkey of its own (HKDF, RFC 5869). The first key is primary; older ones still verify. Keyed
-//! states are prepared once, so that a MAC on the path of Verify costs three hash blocks and no allocation.
+//! The keyring: the keys of the fast verifier and of whatever else is signed, each use of a key through a subkey
+//! of its own (HKDF, RFC 5869). The first key is primary; older ones still verify. A key's id is the first 8 bytes
+//! of HMAC-SHA-256(key, "tokend key id"), so equal ids mean equal keys. Keyed states are prepared once.
 
 use std::fmt;
 
@@ -14,56 +14,10 @@ use sha2::Sha256;
 use subtle::ConstantTimeEq as _;
 use zeroize::Zeroizing;
 
-use super::{RequestContext, RequestSalt, Secret};
+use super::{KeyId, Mac, MacKey, RequestContext, RequestSalt, Secret};
 
 const KEY: usize = 32;
-const MAC_DOMAIN: &[u8] = b"tokend/mac/1";
 const KEY_ID_INPUT: &[u8] = b"tokend key id";
-
-/// Names a key: the first 8 bytes of HMAC-SHA-256(key, "tokend key id"), so equal ids mean equal keys.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct KeyId([u8; 8]);
-
-impl KeyId {
-    /// Takes the 8 bytes of an id.
-    #[must_use]
-    pub const fn from_bytes(bytes: [u8; 8]) -> Self {
-        Self(bytes)
-    }
-
-    /// Returns the 8 bytes of the id.
-    #[must_use]
-    pub const fn to_bytes(self) -> [u8; 8] {
-        self.0
-    }
-}
-
-impl fmt::Display for KeyId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
-    }
-}
-
-impl fmt::Debug for KeyId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "KeyId({self})")
-    }
-}
-
-/// A fast verifier and the key that made it. Its Debug shows the key's id alone.
-#[derive(Clone, Copy)]
-pub struct Mac {
-    /// The key that made it.
-    pub key_id: KeyId,
-    /// The HMAC.
-    pub tag: [u8; 32],
-}
-
-impl fmt::Debug for Mac {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Mac").field("key_id", &self.key_id).finish_non_exhaustive()
-    }
-}
 
 /// What comparing a secret with a MAC tells.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -102,8 +56,7 @@ pub enum KeyringError {
 
 /// One key, as the states that it is used through. HMAC's states are erased when they are dropped.
 struct Key {
-    id: KeyId,
-    mac: Hmac<Sha256>,
+    mac: MacKey,
     page: Hmac<Sha256>,
     request: Zeroizing<[u8; KEY]>,
     request_body: Hmac<Sha256>,
@@ -129,7 +82,7 @@ impl Keyring {
                 continue;
             }
             let key = Key::parse(entry, index + 1)?;
-            if keys.iter().any(|earlier| earlier.id == key.id) {
+            if keys.iter().any(|earlier| earlier.id() == key.id()) {
                 return Err(KeyringError::Duplicate(index + 1));
             }
             keys.push(key);
@@ -152,36 +105,35 @@ impl Keyring {
     /// Returns the id of the primary key.
     #[must_use]
     pub fn primary(&self) -> KeyId {
-        self.primary.id
+        self.primary.id()
     }
 
     /// Tells whether a key is in the ring.
     #[must_use]
     pub fn contains(&self, id: KeyId) -> bool {
-        self.keys().any(|key| key.id == id)
+        self.keys().any(|key| key.id() == id)
     }
 
     /// Walks the ids of the ring's keys in its order.
     pub fn key_ids(&self) -> impl Iterator<Item = KeyId> {
-        self.keys().map(|key| key.id)
+        self.keys().map(Key::id)
     }
 
     /// Makes the MAC of a secret under the primary key.
     #[must_use]
     pub fn mac(&self, secret: &Secret) -> Mac {
-        Mac { key_id: self.primary.id, tag: self.primary.tag(secret) }
+        self.primary.mac.mac(secret)
     }
 
     /// Compares a secret with a MAC, in constant time.
     #[must_use]
     pub fn check(&self, secret: &Secret, mac: &Mac) -> MacMatch {
-        let Some(key) = self.keys().find(|key| key.id == mac.key_id) else {
+        let Some(key) = self.keys().find(|key| key.id() == mac.key_id) else {
             return MacMatch::UnknownKey;
         };
-        let matches: bool = key.tag(secret).ct_eq(&mac.tag).into();
-        match matches {
+        match key.mac.check(secret, mac) {
             false => MacMatch::Mismatch,
-            true if key.id == self.primary.id => MacMatch::Primary,
+            true if key.id() == self.primary.id() => MacMatch::Primary,
             true => MacMatch::Older,
         }
     }
@@ -189,13 +141,13 @@ impl Keyring {
     /// Seals what a seal covers, under the primary key.
     #[must_use]
     pub fn sign_seal(&self, covered: &[u8]) -> Mac {
-        Mac { key_id: self.primary.id, tag: self.primary.seal_tag(covered) }
+        Mac { key_id: self.primary.id(), tag: self.primary.seal_tag(covered) }
     }
 
     /// Tells whether a seal is over this; compares in constant time. `None` when the ring lacks its key.
     #[must_use]
     pub fn check_seal(&self, covered: &[u8], seal: &Mac) -> Option<bool> {
-        let key = self.keys().find(|key| key.id == seal.key_id)?;
+        let key = self.keys().find(|key| key.id() == seal.key_id)?;
         Some(key.seal_tag(covered).ct_eq(&seal.tag).into())
     }
 
@@ -219,20 +171,20 @@ impl Keyring {
         salt: RequestSalt,
         context: &RequestContext<'_>,
     ) -> Option<Secret> {
-        let key = self.keys().find(|key| key.id == key_id)?;
+        let key = self.keys().find(|key| key.id() == key_id)?;
         Some(Secret::derived(context.token_id, context.derive(&key.request, salt)))
     }
 
     /// Makes the MAC of what a request asks for, under the primary key.
     #[must_use]
     pub fn sign_request(&self, body: &[u8]) -> Mac {
-        Mac { key_id: self.primary.id, tag: self.primary.request_tag(body) }
+        Mac { key_id: self.primary.id(), tag: self.primary.request_tag(body) }
     }
 
     /// Tells whether a request asked for this; compares in constant time. Not so when the ring lacks the key.
     #[must_use]
     pub fn check_request(&self, body: &[u8], mac: &Mac) -> bool {
-        let key = self.keys().find(|key| key.id == mac.key_id);
+        let key = self.keys().find(|key| key.id() == mac.key_id);
         key.is_some_and(|key| key.request_tag(body).ct_eq(&mac.tag).into())
     }
 
@@ -259,8 +211,7 @@ impl Key {
         let mut first = [0; 8];
         first.copy_from_slice(&id[..8]);
         Ok(Self {
-            id: KeyId(first),
-            mac: hmac(&subkey(key, b"tokend/subkey/mac")),
+            mac: MacKey::new(KeyId::from_bytes(first), &subkey(key, b"tokend/subkey/mac")),
             page: hmac(&subkey(key, b"tokend/subkey/page")),
             request: subkey(key, b"tokend/subkey/request"),
             request_body: hmac(&subkey(key, b"tokend/subkey/request-body")),
@@ -268,10 +219,8 @@ impl Key {
         })
     }
 
-    fn tag(&self, secret: &Secret) -> [u8; 32] {
-        const COVERED: usize = MAC_DOMAIN.len() + 48;
-        let covered = secret.covered::<COVERED>(MAC_DOMAIN);
-        self.mac.clone().chain_update(covered.as_slice()).finalize().into_bytes().into()
+    fn id(&self) -> KeyId {
+        self.mac.id()
     }
 
     fn seal_tag(&self, covered: &[u8]) -> [u8; 32] {

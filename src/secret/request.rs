@@ -11,7 +11,7 @@ use sha2::Sha256;
 use uuid::{Uuid, Variant};
 use zeroize::Zeroizing;
 
-use super::id::TokenId;
+use super::TokenId;
 
 const LABEL: &[u8] = b"tokend/request-secret/1";
 const ID_LABEL: &[u8] = b"tokend/request-id/1";

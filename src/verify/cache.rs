@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use quick_cache::sync::Cache as QuickCache;
 use quick_cache::{DefaultHashBuilder, Lifecycle, Weighter};
+use tokend_core::gate::{Gate, Ticket};
 
-use super::gate::{Gate, Ticket};
 use crate::ambient::Moment;
 use crate::domain::Record;
 use crate::metrics::Metrics;

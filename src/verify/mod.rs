@@ -14,20 +14,8 @@ mod engine;
 mod fallback;
 mod feed;
 mod freshness;
-mod gate;
 mod loader;
 mod uses;
-
-/// Where the gate takes its lock from; the model checker brings another one.
-mod sync {
-    pub(super) use std::sync::{Mutex, MutexGuard};
-
-    /// Runs a test of the gate's own, which the model checker would walk.
-    #[cfg(test)]
-    pub(super) fn explore(test: impl Fn()) {
-        test();
-    }
-}
 
 use crate::domain::{CredentialError, Reach, Record, Scope, Scopes, TokenState, Verdict};
 use crate::hashing::Overloaded;

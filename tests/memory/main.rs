@@ -1,5 +1,4 @@
 //! What cached tokens take, counted by the allocator: the real `src/verify/cache.rs`, filled beyond its bound.
-//! Beside it run the gate's own tests alone, which allocate next to nothing.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -21,18 +20,6 @@ use crate::cache::Cache;
 #[path = "../../src/verify/cache.rs"]
 #[expect(dead_code, reason = "not all of it is called here")]
 mod cache;
-#[path = "../../src/verify/gate.rs"]
-mod gate;
-
-/// Where the gate takes its lock from.
-mod sync {
-    pub(super) use std::sync::{Mutex, MutexGuard};
-
-    /// Runs a test of the gate's own.
-    pub(super) fn explore(test: impl Fn()) {
-        test();
-    }
-}
 
 #[global_allocator]
 static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;

@@ -1,5 +1,5 @@
 //! Every interleaving of the fill rule with the order of freshness, walked by a model checker: the real
-//! `src/verify/gate.rs` between a loader, a feed and a Verify. Postgres is a counter of one token's changes,
+//! `core/src/gate.rs` between a loader, a feed and a Verify. Postgres is a counter of one token's changes,
 //! the cache a cell, freshness the count that the feed vouches for. Each rule is also taken out once: the
 //! checker must then find the Verify that is answered from before a change that it was promised to see.
 
@@ -14,7 +14,8 @@ use loom::thread;
 
 use crate::gate::Gate;
 
-#[path = "../../src/verify/gate.rs"]
+#[path = "../../core/src/gate.rs"]
+#[expect(unreachable_pub, reason = "it is a library's, and open there")]
 mod gate;
 
 /// Where the gate takes its lock from.

@@ -5,8 +5,8 @@ use proptest::prelude::*;
 use rand::SeedableRng as _;
 use rand::rngs::StdRng;
 
-use super::super::format::tests::{known, secret};
 use super::*;
+use tokend_core::fixtures::{known_secret, secret};
 
 /// What the reference implementation (through Python's argon2-cffi) makes of [`known`].
 const KNOWN: &str =
@@ -21,11 +21,11 @@ fn cheap() -> DurableCost {
 }
 
 fn compute(cost: DurableCost) -> DurableHash {
-    DurableHash::compute(&known(), cost, &mut StdRng::seed_from_u64(1)).unwrap()
+    DurableHash::compute(&known_secret(), cost, &mut StdRng::seed_from_u64(1)).unwrap()
 }
 
 fn verify(phc: &str) -> Result<bool, DurableError> {
-    DurableHash::from_phc(phc.to_owned()).verify(&known(), cheap())
+    DurableHash::from_phc(phc.to_owned()).verify(&known_secret(), cheap())
 }
 
 #[test]
@@ -38,8 +38,9 @@ fn a_hash_of_the_reference_implementation_proves_its_secret() {
 #[test]
 fn a_hash_proves_its_secret_and_no_other() {
     let hash = compute(cheap());
-    assert!(hash.verify(&known(), cheap()).unwrap());
-    let (id, random) = (known().id().to_bytes(), std::array::from_fn(|i| u8::try_from(100 + i).unwrap()));
+    assert!(hash.verify(&known_secret(), cheap()).unwrap());
+    let (id, random) =
+        (known_secret().id().to_bytes(), std::array::from_fn(|i| u8::try_from(100 + i).unwrap()));
     assert!(hash.verify(&secret(id, random), cheap()).unwrap(), "these are the parts of the known secret");
     assert!(!hash.verify(&secret(id, [1; 32]), cheap()).unwrap(), "other random bits");
     assert!(!hash.verify(&secret([0; 16], random), cheap()).unwrap(), "another id");
@@ -49,20 +50,20 @@ fn a_hash_proves_its_secret_and_no_other() {
 fn the_default_cost_is_owasps() {
     let hash = compute(DurableCost::default());
     assert!(hash.as_str().starts_with("$argon2id$v=19$m=19456,t=2,p=1$"));
-    assert!(hash.verify(&known(), DurableCost::default()).unwrap());
+    assert!(hash.verify(&known_secret(), DurableCost::default()).unwrap());
 }
 
 #[test]
 fn every_hash_has_a_salt_of_its_own() {
     let mut randomness = StdRng::seed_from_u64(1);
-    let mut compute = || DurableHash::compute(&known(), cheap(), &mut randomness).unwrap();
+    let mut compute = || DurableHash::compute(&known_secret(), cheap(), &mut randomness).unwrap();
     assert_ne!(compute().as_str(), compute().as_str());
 }
 
 #[test]
 fn a_hash_above_the_configured_cost_is_refused() {
     for above in [cost(128, 2, 1), cost(64, 3, 1), cost(64, 2, 2)] {
-        let refused = compute(above).verify(&known(), cheap());
+        let refused = compute(above).verify(&known_secret(), cheap());
         assert!(matches!(refused, Err(DurableError::TooCostly)), "{above:?}");
     }
     // So costly that the test would never end if it were begun.
@@ -148,6 +149,6 @@ proptest! {
     #[test]
     fn checking_a_stored_text_never_panics(text in "(\\$argon2id\\$v=19\\$)?([a-z=,$0-9]{0,40}|\\PC{0,60})") {
         let least = cost(8, 1, 1);
-        prop_assert!(!matches!(DurableHash::from_phc(text).verify(&known(), least), Ok(true)));
+        prop_assert!(!matches!(DurableHash::from_phc(text).verify(&known_secret(), least), Ok(true)));
     }
 }

@@ -6,9 +6,9 @@ use rand::SeedableRng as _;
 use rand::rngs::StdRng;
 use secrecy::ExposeSecret as _;
 
-use super::super::format::tests::{known, secret};
 use super::super::{Prefix, RequestId, TokenId};
 use super::*;
+use tokend_core::fixtures::{known_secret, secret};
 
 fn entry(byte: u8) -> String {
     let mut key = [byte; KEY];
@@ -29,7 +29,7 @@ fn hex(bytes: &[u8]) -> String {
 fn the_verifier_is_the_documented_one() {
     // By an independent implementation (Python's hmac and hashlib), for the key 11 22 22 … 22.
     let ring = ring(&[0x22]);
-    let mac = ring.mac(&known());
+    let mac = ring.mac(&known_secret());
     assert_eq!(hex(&mac.tag), "ee23879b4cb100341d922a0380e8cfef4ad572a8e5b53a1961bb540499fc34eb");
     assert_eq!(mac.key_id.to_string(), "0624ae6003719541");
     assert_eq!(hex(&ring.sign_page(b"payload")), "1fb13cdc9b7fa60fc8d4919bf71825c5");
@@ -69,10 +69,10 @@ fn a_secret_is_derived_again_as_long_as_its_key_is_in_the_ring() {
 
 #[test]
 fn a_match_tells_which_key_made_the_mac() {
-    let mac = ring(&[1]).mac(&known());
-    assert_eq!(ring(&[1, 2]).check(&known(), &mac), MacMatch::Primary);
-    assert_eq!(ring(&[2, 1]).check(&known(), &mac), MacMatch::Older);
-    assert_eq!(ring(&[2]).check(&known(), &mac), MacMatch::UnknownKey);
+    let mac = ring(&[1]).mac(&known_secret());
+    assert_eq!(ring(&[1, 2]).check(&known_secret(), &mac), MacMatch::Primary);
+    assert_eq!(ring(&[2, 1]).check(&known_secret(), &mac), MacMatch::Older);
+    assert_eq!(ring(&[2]).check(&known_secret(), &mac), MacMatch::UnknownKey);
 }
 
 #[test]
@@ -130,7 +130,7 @@ fn a_bad_ring_is_told_by_its_line_and_never_by_its_content() {
 #[test]
 fn debug_shows_ids_alone() {
     let ring = ring(&[1]);
-    let mac = ring.mac(&known());
+    let mac = ring.mac(&known_secret());
     let shown = format!("{ring:?} {mac:?}");
     assert!(shown.contains(&ring.primary().to_string()));
     assert!(!shown.contains(&format!("{:?}", mac.tag)) && !shown.contains(&entry(1)));

@@ -1,5 +1,5 @@
 //! The rule that keeps an old record out of the cache: a read may fill only what has not changed since it was
-//! sent. Called by the cache, for the loader's fills and the feed's removals. Pure state behind one lock,
+//! sent. Called by caches, for what is filled and what is removed. Pure state behind one lock,
 //! generic over the key, so that a model checker can walk every interleaving of it (tests/model).
 
 use std::collections::HashSet;
@@ -14,7 +14,7 @@ const MAX_SPOILED: usize = 4096;
 
 /// Which reads are under way, and what has changed since each was sent.
 #[derive(Debug)]
-pub(super) struct Gate<K> {
+pub struct Gate<K> {
     reads: Mutex<Reads<K>>,
 }
 
@@ -33,17 +33,17 @@ struct Read<K> {
 
 /// The right of one read to fill what has not changed since. Taken before the read is sent.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Ticket(u64);
+pub struct Ticket(u64);
 
 impl<K: Hash + Eq + Copy> Gate<K> {
     /// Makes a gate with no reads under way.
     #[must_use]
-    pub(super) fn new() -> Self {
+    pub fn new() -> Self {
         Self { reads: Mutex::new(Reads { next: 0, under_way: Vec::new() }) }
     }
 
     /// Registers a read that is about to be sent.
-    pub(super) fn begin(&self) -> Ticket {
+    pub fn begin(&self) -> Ticket {
         let mut reads = self.lock();
         let number = reads.next;
         reads.next += 1;
@@ -53,7 +53,7 @@ impl<K: Hash + Eq + Copy> Gate<K> {
 
     /// Ends a read. `insert` is called for each of `found` that may enter the cache, under the lock: a
     /// removal that comes later finds it there.
-    pub(super) fn fill<T>(
+    pub fn fill<T>(
         &self,
         ticket: &Ticket,
         found: impl IntoIterator<Item = (K, T)>,
@@ -73,13 +73,13 @@ impl<K: Hash + Eq + Copy> Gate<K> {
     }
 
     /// Ends a read that fills nothing.
-    pub(super) fn abandon(&self, ticket: &Ticket) {
+    pub fn abandon(&self, ticket: &Ticket) {
         self.lock().under_way.retain(|read| read.number != ticket.0);
     }
 
     /// Keeps every read that is under way from filling these keys. To be called before they are removed from
     /// the cache.
-    pub(super) fn spoil(&self, keys: &[K]) {
+    pub fn spoil(&self, keys: &[K]) {
         let mut reads = self.lock();
         for read in &mut reads.under_way {
             for key in keys {
@@ -93,7 +93,7 @@ impl<K: Hash + Eq + Copy> Gate<K> {
     }
 
     /// Keeps every read that is under way from filling anything. To be called before the cache is cleared.
-    pub(super) fn spoil_all(&self) {
+    pub fn spoil_all(&self) {
         self.lock().under_way.clear();
     }
 

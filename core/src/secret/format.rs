@@ -90,7 +90,8 @@ impl Secret {
     }
 
     /// Makes the secret of a token from bits that were derived for it alone.
-    pub(super) fn derived(id: TokenId, random: Zeroizing<[u8; 32]>) -> Self {
+    #[must_use]
+    pub fn derived(id: TokenId, random: Zeroizing<[u8; 32]>) -> Self {
         Self { id, random }
     }
 
@@ -141,8 +142,9 @@ impl Secret {
         self.id
     }
 
-    /// Returns what a verifier covers: its domain, the id and the random bits.
-    pub(super) fn covered<const N: usize>(&self, domain: &[u8]) -> Zeroizing<[u8; N]> {
+    /// Returns what a verifier covers: its domain, the id and the random bits. For verifiers alone.
+    #[must_use]
+    pub fn covered<const N: usize>(&self, domain: &[u8]) -> Zeroizing<[u8; N]> {
         debug_assert_eq!(N, domain.len() + 48, "the array has room for exactly what is covered");
         let mut bytes = Zeroizing::new([0; N]);
         let (domain_part, rest) = bytes.split_at_mut(domain.len());
@@ -160,23 +162,14 @@ impl fmt::Debug for Secret {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+mod tests {
     use super::*;
+    use crate::fixtures::{known_secret, secret};
     use proptest::prelude::*;
     use secrecy::ExposeSecret as _;
 
-    /// What an independent implementation (Python's `int`, `zlib.crc32`) makes of [`known`].
+    /// What an independent implementation (Python's `int`, `zlib.crc32`) makes of [`known_secret`].
     const KNOWN: &str = "tokd_000SYW7RiJxkEgOGusQGwpNo287qEH4uQv9vBo5cxQTXAw02KFtzjuPbCrH1FrBEB1I0HY5";
-
-    pub(in crate::secret) fn secret(id: [u8; 16], random: [u8; 32]) -> Secret {
-        Secret { id: TokenId::from_bytes(id), random: Zeroizing::new(random) }
-    }
-
-    pub(in crate::secret) fn known() -> Secret {
-        let id = std::array::from_fn(|i| u8::try_from(i).unwrap());
-        let random = std::array::from_fn(|i| u8::try_from(100 + i).unwrap());
-        secret(id, random)
-    }
 
     fn parse(text: &str) -> Result<Secret, FormatError> {
         Secret::parse(text, &Prefix::default())
@@ -184,8 +177,8 @@ pub(super) mod tests {
 
     #[test]
     fn the_format_is_the_documented_one() {
-        assert_eq!(known().render(&Prefix::default()).expose_secret(), KNOWN);
-        assert_eq!(*parse(KNOWN).unwrap().random, *known().random);
+        assert_eq!(known_secret().render(&Prefix::default()).expose_secret(), KNOWN);
+        assert_eq!(*parse(KNOWN).unwrap().random, *known_secret().random);
     }
 
     #[test]
@@ -204,7 +197,7 @@ pub(super) mod tests {
         }
         let other = Prefix::parse("acme").unwrap();
         assert_eq!(Secret::parse(KNOWN, &other).unwrap_err(), FormatError::Prefix);
-        assert!(parse(known().render(&other).expose_secret()).is_err());
+        assert!(parse(known_secret().render(&other).expose_secret()).is_err());
     }
 
     #[test]
@@ -235,8 +228,8 @@ pub(super) mod tests {
 
     #[test]
     fn debug_shows_the_id_alone() {
-        let shown = format!("{:?}", known());
-        assert!(shown.contains(&known().id().to_string()));
+        let shown = format!("{:?}", known_secret());
+        assert!(shown.contains(&known_secret().id().to_string()));
         assert!(!shown.contains("100") && shown.contains("[redacted]"));
     }
 

@@ -225,7 +225,7 @@ pub fn judge(
 mod tests {
     use super::*;
     use crate::domain::OrganizationId;
-    use crate::domain::token::tests::token;
+    use crate::fixtures::token;
     use crate::secret::KeyId;
     use proptest::prelude::*;
     use time::Duration;

@@ -193,7 +193,7 @@ fn varint(wire: &mut Vec<u8>, mut number: u64) {
 mod tests {
     use super::*;
     use crate::domain::networks::{Network, Networks};
-    use crate::domain::token::tests::token;
+    use crate::fixtures::token;
 
     #[test]
     fn what_judging_needs_is_found_again() {

@@ -87,34 +87,12 @@ impl TokenState {
 }
 
 #[cfg(test)]
-pub(crate) mod tests {
+mod tests {
     use super::*;
-    use crate::domain::Scope;
-    use time::Duration;
+    use crate::fixtures::token;
     use time::macros::datetime;
 
     const NOW: OffsetDateTime = datetime!(2026-03-01 12:00 UTC);
-
-    pub(crate) fn token(scopes: &[&str]) -> Token {
-        let scopes = scopes.iter().map(|text| Scope::parse(text).unwrap()).collect();
-        Token {
-            id: TokenId::from_bytes([7; 16]),
-            organization_id: OrganizationId::parse("acme").unwrap(),
-            user_id: UserId::parse("ann").unwrap(),
-            name: TokenName::parse("laptop").unwrap(),
-            scopes: Scopes::new(scopes).unwrap(),
-            labels: Labels::default(),
-            allowed_cidrs: Networks::default(),
-            create_time: NOW - Duration::days(1),
-            created_by: Principal::Bootstrap,
-            expire_time: None,
-            last_use_time: None,
-            revoke_time: None,
-            revoke_reason: None,
-            rotated_from: None,
-            disable_time: None,
-        }
-    }
 
     #[test]
     fn of_several_ends_the_more_final_one_is_the_state() {

@@ -78,7 +78,8 @@ pub struct Caller {
 
 impl Caller {
     /// Makes a caller whose credential is not a token.
-    pub(super) fn new(
+    #[must_use]
+    pub fn new(
         principal: Principal,
         organization_id: OrganizationId,
         reserved: ReservedScopes,

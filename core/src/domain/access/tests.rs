@@ -3,7 +3,7 @@
 use super::*;
 use crate::domain::networks::Network;
 use crate::domain::scope::Scope;
-use crate::domain::token::tests::token;
+use crate::fixtures::token;
 use time::Duration;
 use time::macros::datetime;
 

@@ -265,7 +265,7 @@ mod tests {
 
     #[test]
     fn the_documented_table_of_cases_is_right() {
-        const README: &str = include_str!("../../README.md");
+        const README: &str = include_str!("../../../README.md");
         let (_, table) =
             README.split_once("| the token holds | covers | does not cover |\n|---|---|---|\n").unwrap();
         let rows: Vec<_> = table.lines().take_while(|line| line.starts_with('|')).collect();

@@ -1,0 +1,22 @@
+//! The rules of tokens as plain data and pure functions: what a token is, who may do what to it, and what Verify
+//! says of it. Knows no clock, no I/O, no SQL and no gRPC. Text from outside becomes one of these types once, at
+//! the door, and is trusted from then on.
+
+pub mod access;
+pub mod fields;
+pub mod networks;
+pub mod packed;
+pub mod principal;
+pub mod record;
+pub mod scope;
+pub mod token;
+
+pub use access::{AccessError, Caller, CredentialError, Permission, Reach};
+pub use fields::{
+    Expiration, FieldError, Labels, OrganizationId, RevokeReason, TokenName, UserId, Violation, Violations,
+};
+pub use networks::{Network, Networks};
+pub use principal::Principal;
+pub use record::{Judgement, Record, Verdict, judge};
+pub use scope::{ReservedScope, ReservedScopes, Scope, Scopes};
+pub use token::{Token, TokenState};
