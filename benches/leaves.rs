@@ -166,7 +166,7 @@ async fn start(options: PgConnectOptions) -> anyhow::Result<(Engine, SecretStrin
     let (prefix, cost) = (Prefix::default(), DurableCost::new(64, 1, 1)?);
     let key = Keyring::generate_entry(&mut ambient::randomness())?;
     let keyring = Arc::new(Keyring::parse(key.expose_secret())?);
-    store::migrate(&options, &prefix).await?;
+    store::migrate(&options.clone().into(), &prefix).await?;
     let store = Store::new(options, 2);
     store.open();
     let Bootstrapped::Created(secret) = bootstrap(&store, &keyring, &prefix, cost, |_| Ok(())).await? else {
@@ -175,6 +175,7 @@ async fn start(options: PgConnectOptions) -> anyhow::Result<(Engine, SecretStrin
     let metrics = Arc::new(Metrics::new()?);
     let engine = Engine::start(Parts {
         lines: store.lines(),
+        feed_lines: store.lines(),
         store,
         keyring,
         prefix,

@@ -78,7 +78,7 @@ impl Postgres {
             execute(&mut connection, format!("CREATE DATABASE {database}")).await?;
         }
         connection.close().await?;
-        tokend::store::migrate(&self.options(database), &tokend::secret::Prefix::default()).await?;
+        tokend::store::migrate(&self.options(database).into(), &tokend::secret::Prefix::default()).await?;
         Ok(!exists)
     }
 

@@ -229,8 +229,8 @@ async fn purge(flags: MigrateFlags, days: u16, environment: &Environment) -> Res
 }
 
 async fn open(database: &crate::config::DatabaseSettings) -> Result<Store, CommandError> {
-    store::check(&database.options, &database.prefix).await?;
-    let store = Store::new(database.options.clone(), 1);
+    store::check(&database.route, &database.prefix).await?;
+    let store = Store::new(database.route.clone(), 1);
     store.open();
     Ok(store)
 }

@@ -18,8 +18,8 @@ pub(super) fn run(settings: BootstrapSettings) -> Result<(), CommandError> {
 
 async fn make_root(settings: BootstrapSettings) -> Result<(), CommandError> {
     let database = settings.database;
-    store::migrate(&database.options, &database.prefix).await?;
-    let store = Store::new(database.options, 1);
+    store::migrate(&database.route, &database.prefix).await?;
+    let store = Store::new(database.route, 1);
     store.open();
     // Printed before the row commits: a secret that nobody could read would lock everybody out.
     let made = bootstrap(&store, &settings.keyring, &database.prefix, settings.cost, print).await;

@@ -59,8 +59,8 @@ pub(super) fn run(command: KeyCommand, environment: &Environment) -> Result<(), 
 
 async fn count(settings: KeyStatusSettings) -> Result<Vec<KeyUse>, CommandError> {
     let database = settings.database;
-    store::check(&database.options, &database.prefix).await?;
-    let store = Store::new(database.options, 1);
+    store::check(&database.route, &database.prefix).await?;
+    let store = Store::new(database.route, 1);
     store.open();
     let counted = store.count_tokens_by_key().await;
     store.close().await;

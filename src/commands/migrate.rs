@@ -7,7 +7,7 @@ use crate::{store, telemetry};
 pub(super) fn run(settings: &MigrateSettings) -> Result<(), CommandError> {
     telemetry::init(&settings.log, None)?;
     let database = &settings.database;
-    single_threaded()?.block_on(store::migrate(&database.options, &database.prefix))?;
+    single_threaded()?.block_on(store::migrate(&database.route, &database.prefix))?;
     tracing::info!("the schema is up to date");
     Ok(())
 }

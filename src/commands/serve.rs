@@ -25,7 +25,7 @@ use crate::embedded::{Cluster, Durability};
 use crate::secret::Keyring;
 use crate::server::{self, Listeners, ServerConfig};
 use crate::store;
-use crate::store::Store;
+use crate::store::{Route, Store};
 use crate::telemetry::{self, Telemetry};
 use crate::tls::ServerTls;
 
@@ -52,7 +52,9 @@ pub(super) fn run(settings: ServeSettings, storage: Storage) -> Result<(), Comma
     let (listeners, shutdown) = runtime.block_on(prepare(&settings, &telemetry))?;
     let service = Service { runtime, listeners, shutdown, tls, telemetry, settings };
     match storage {
-        Storage::Shared { options, keyring } => service.serve(*options, keyring),
+        Storage::Shared { database, direct, keyring } => {
+            service.serve(*database, direct.map(|route| *route), keyring)
+        }
         Storage::Embedded { data_dir, keyring } => {
             let data = DataDir::new(data_dir);
             let cluster = Cluster::start(data.path(), Durability::Durable)?;
@@ -95,13 +97,14 @@ async fn bind(address: SocketAddr) -> Result<TcpListener, CommandError> {
 
 impl Service {
     /// Serves until a signal, then gives what is left on blocking threads a moment.
-    fn serve(self, database: PgConnectOptions, keyring: Keyring) -> Result<(), CommandError> {
+    fn serve(self, database: Route, direct: Option<Route>, keyring: Keyring) -> Result<(), CommandError> {
         let settings = self.settings;
         let config = ServerConfig {
             tls: self.tls,
             certificates: settings.certificates,
             limits: settings.limits,
             database,
+            direct_database: direct,
             database_connections: settings.database_connections,
             migrate: settings.migration == Migration::AtStart,
             keyring: Arc::new(keyring),
@@ -145,7 +148,8 @@ impl Service {
             .port(Cluster::PORT)
             .username(Cluster::ROLE)
             .database(Cluster::DATABASE)
-            .application_name("tokend");
+            .application_name("tokend")
+            .into();
         let shutdown = self.shutdown.clone();
         let first = self.runtime.block_on(async {
             tokio::select! {
@@ -158,7 +162,7 @@ impl Service {
             Some(Some(secret)) => self.greet(&secret, data)?,
             Some(None) => {}
         }
-        self.serve(database, keyring)
+        self.serve(database, None, keyring)
     }
 
     fn greet(&self, secret: &SecretString, data: &DataDir) -> Result<(), CommandError> {
@@ -175,7 +179,7 @@ impl Service {
 
 /// Migrates, and makes the first root token unless an active one exists.
 async fn make_first_root(
-    database: &PgConnectOptions,
+    database: &Route,
     settings: &ServeSettings,
     keyring: &Keyring,
     data: &DataDir,

@@ -74,7 +74,8 @@ impl DatabaseUrl {
             return Err(ConfigError::DatabaseUrlParameter { origin });
         }
         match PgConnectOptions::from_str(url) {
-            Ok(options) => Ok(options.application_name("tokend")),
+            // Poolers refuse what they do not know at the start of a connection; no float is ever read.
+            Ok(options) => Ok(options.application_name("tokend").extra_float_digits(None)),
             Err(source) => Err(ConfigError::DatabaseUrl { origin, source: Some(Box::new(source)) }),
         }
     }

@@ -54,11 +54,13 @@ pub enum ConfigError {
     )]
     FileExposed(PathBuf),
     /// A password stands in a flag, where every process of the machine can read it.
-    #[error(
-        "--database-url must not hold a password, since command lines are public: \
-         put the URL into DATABASE_URL"
-    )]
-    PasswordInFlag,
+    #[error("{name} must not hold a password, since command lines are public: put the URL into {variable}")]
+    PasswordInFlag {
+        /// The flag.
+        name: &'static str,
+        /// Where the URL may stand instead.
+        variable: &'static str,
+    },
     /// The database URL is no `postgres://` URL.
     #[error("the database URL from {origin} is invalid: write postgres://USER@HOST/DATABASE")]
     DatabaseUrl {
@@ -85,6 +87,9 @@ pub enum ConfigError {
          (the private Postgres of `tokend serve` is looked after by serve itself)"
     )]
     NoDatabase,
+    /// Something is said about the way to a database, and none is named.
+    #[error("--direct-database-url and --database-pooling say how --database-url is reached: set it, too")]
+    NoDatabaseToPool,
     /// A database is configured and no keyring.
     #[error(
         "a database needs a keyring that all its replicas share: make one with \

@@ -15,8 +15,8 @@ use zeroize::Zeroizing;
 use super::ConfigError;
 use super::database_url::DatabaseUrl;
 use super::values::{
-    CacheBytes, DrainTimeout, ExpiryWarnings, LastUseInterval, LogFilter, LogFormat, MaxStaleness,
-    OutageGrace, SampleRatio, Switch, TokenRetention, TrustedProxies,
+    CacheBytes, DatabasePooling, DrainTimeout, ExpiryWarnings, LastUseInterval, LogFilter, LogFormat,
+    MaxStaleness, OutageGrace, SampleRatio, Switch, TokenRetention, TrustedProxies,
 };
 use crate::private_file::is_exposed;
 
@@ -28,6 +28,8 @@ pub(super) struct FileSettings {
     pub(super) http_listen: Option<SocketAddr>,
     pub(super) data_dir: Option<PathBuf>,
     pub(super) database_url: Option<DatabaseUrl>,
+    pub(super) direct_database_url: Option<DatabaseUrl>,
+    pub(super) database_pooling: Option<DatabasePooling>,
     pub(super) database_connections: Option<NonZeroU16>,
     pub(super) keyring: Option<PathBuf>,
     pub(super) secret_prefix: Option<String>,
@@ -86,8 +88,8 @@ impl FileSettings {
         let mut text = Zeroizing::new(String::new());
         file.read_to_string(&mut text).map_err(unreadable)?;
         let mut settings: Self = toml::from_str(&text).map_err(|error| invalid(path, &text, &error))?;
-        let password = settings.database_url.as_ref().is_some_and(DatabaseUrl::has_password);
-        if password && exposed {
+        let urls = [&settings.database_url, &settings.direct_database_url];
+        if exposed && urls.into_iter().flatten().any(DatabaseUrl::has_password) {
             return Err(ConfigError::FileExposed(path.to_owned()));
         }
         let directory = path.parent().unwrap_or(Path::new(""));

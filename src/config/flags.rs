@@ -12,8 +12,8 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::values::{
-    CacheBytes, DrainTimeout, ExpiryWarnings, LastUseInterval, LogFilter, LogFormat, MaxStaleness,
-    OutageGrace, SampleRatio, TokenRetention, TrustedProxies,
+    CacheBytes, DatabasePooling, DrainTimeout, ExpiryWarnings, LastUseInterval, LogFilter, LogFormat,
+    MaxStaleness, OutageGrace, SampleRatio, TokenRetention, TrustedProxies,
 };
 
 /// Flags of `tokend serve`.
@@ -223,6 +223,18 @@ pub(super) struct SharedFlags {
     /// [env: TOKEND_DATABASE_URL, then DATABASE_URL]
     #[arg(long, value_name = "URL", help_heading = "Database")]
     pub(super) database_url: Option<String>,
+
+    /// What an open connection to --database-url stands for: a session of Postgres (also by a pooler in
+    /// session mode), or a session for one transaction at a time (PgBouncer's pool_mode = transaction)
+    /// [env: TOKEND_DATABASE_POOLING] [default: session]
+    #[arg(long, value_name = "MODE", help_heading = "Database")]
+    pub(super) database_pooling: Option<DatabasePooling>,
+
+    /// The same database past the pooler, without a password: for migrations, and for following
+    /// changes. Without it, a replica behind a pooler in transaction mode only polls, and does not
+    /// migrate [env: TOKEND_DIRECT_DATABASE_URL] [default: none]
+    #[arg(long, value_name = "URL", help_heading = "Database")]
+    pub(super) direct_database_url: Option<String>,
 
     /// File with the keys of the fast verifiers: one a line as `tokend keygen` prints it, the
     /// first is primary; nobody but its owner may read it. TOKEND_KEYS may hold the same text

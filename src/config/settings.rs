@@ -7,13 +7,12 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use sqlx::postgres::PgConnectOptions;
-
 use super::values::{LogFilter, LogFormat};
 use crate::domain::CertificateMappings;
 use crate::jobs::retention::Retention;
 use crate::secret::{DurableCost, Keyring, Prefix};
 use crate::server::Limits;
+use crate::store::Route;
 use crate::telemetry::Sampling;
 use crate::tls::TlsFiles;
 use crate::verify::Bounds;
@@ -31,8 +30,8 @@ pub struct LogSettings {
 /// A database that is looked after by somebody else.
 #[derive(Clone)]
 pub struct DatabaseSettings {
-    /// How to connect, credentials included.
-    pub options: PgConnectOptions,
+    /// The way to it, credentials included; past a pooler if there is one.
+    pub route: Route,
     /// What secrets begin with.
     pub prefix: Prefix,
 }
@@ -41,8 +40,10 @@ pub struct DatabaseSettings {
 pub enum Storage {
     /// A Postgres shared by any number of replicas, and the keyring that they share.
     Shared {
-        /// How to connect, credentials included.
-        options: Box<PgConnectOptions>,
+        /// The way to it, credentials included.
+        database: Box<Route>,
+        /// Another one, past the pooler.
+        direct: Option<Box<Route>>,
         /// The keyring.
         keyring: Keyring,
     },

@@ -15,9 +15,10 @@ use super::file::{ClientCertificate, FileSettings};
 use super::flags::{CostFlags, SharedFlags};
 use super::keyring::{parse_keyring, read_keyring};
 use super::settings::{DatabaseSettings, LogSettings, Storage};
-use super::values::Switch;
+use super::values::{DatabasePooling, Switch};
 use super::{ConfigError, KeyringOrigin};
 use crate::secret::{DurableCost, Keyring, Prefix};
+use crate::store::{Pooling, Route};
 
 /// The three places that a setting can come from, best first.
 pub(super) struct Sources<'a> {
@@ -127,35 +128,59 @@ impl<'a> Sources<'a> {
         }
     }
 
-    /// The database that was given by flag, variable or file, if any.
-    fn database_options(&mut self) -> Result<Option<PgConnectOptions>, ConfigError> {
-        if let Some(url) = self.flags.database_url.take() {
-            let url = DatabaseUrl::from(url);
-            if url.has_password() {
-                return Err(ConfigError::PasswordInFlag);
+    /// The database that was given by flag, variable or file, if any, and the way past the pooler to it.
+    fn routes(&mut self) -> Result<Option<(Route, Option<Route>)>, ConfigError> {
+        let flag = self.flags.database_url.take();
+        let variables = ["TOKEND_DATABASE_URL", "DATABASE_URL"];
+        let file = self.file.database_url.take();
+        let options = self.connect_options(flag, "--database-url", &variables, file)?;
+        let flag = self.flags.direct_database_url.take();
+        let file = self.file.direct_database_url.take();
+        let variables = ["TOKEND_DIRECT_DATABASE_URL"];
+        let direct = self.connect_options(flag, "--direct-database-url", &variables, file)?;
+        let flag = self.flags.database_pooling.take();
+        let pooling = self.choose(flag, "TOKEND_DATABASE_POOLING", |file| file.database_pooling.take())?;
+        match options {
+            Some(options) => {
+                let pooling = pooling.map_or_else(Pooling::default, DatabasePooling::get);
+                Ok(Some((Route { options, pooling }, direct.map(Route::from))))
             }
-            return url.options("--database-url").map(Some);
+            None if direct.is_some() || pooling.is_some() => Err(ConfigError::NoDatabaseToPool),
+            None => Ok(None),
         }
-        for variable in ["TOKEND_DATABASE_URL", "DATABASE_URL"] {
+    }
+
+    fn connect_options(
+        &self,
+        flag: Option<String>,
+        name: &'static str,
+        variables: &[&'static str],
+        file: Option<DatabaseUrl>,
+    ) -> Result<Option<PgConnectOptions>, ConfigError> {
+        if let Some(url) = flag.map(DatabaseUrl::from) {
+            if url.has_password() {
+                return Err(ConfigError::PasswordInFlag { name, variable: variables[variables.len() - 1] });
+            }
+            return url.options(name).map(Some);
+        }
+        for variable in variables {
             if let Some(url) = self.environment.text(variable)? {
                 return DatabaseUrl::from(url).options(variable).map(Some);
             }
         }
-        let url = self.file.database_url.take();
-        url.map(|url| url.options("the configuration file")).transpose()
+        file.map(|url| url.options("the configuration file")).transpose()
     }
 
     pub(super) fn database(&mut self) -> Result<DatabaseSettings, ConfigError> {
-        Ok(DatabaseSettings {
-            options: self.database_options()?.ok_or(ConfigError::NoDatabase)?,
-            prefix: self.prefix()?,
-        })
+        let (database, direct) = self.routes()?.ok_or(ConfigError::NoDatabase)?;
+        Ok(DatabaseSettings { route: direct.unwrap_or(database), prefix: self.prefix()? })
     }
 
     pub(super) fn storage(&mut self, data_dir: Option<PathBuf>) -> Result<Storage, ConfigError> {
-        if let Some(options) = self.database_options()? {
+        if let Some((database, direct)) = self.routes()? {
             return Ok(Storage::Shared {
-                options: Box::new(options),
+                database: Box::new(database),
+                direct: direct.map(Box::new),
                 keyring: self.keyring()?.ok_or(ConfigError::NoKeyring)?,
             });
         }

@@ -10,6 +10,7 @@ use clap::Parser;
 use tempfile::TempDir;
 
 use super::*;
+use crate::store::Pooling;
 
 /// 32 zero bytes and 32 bytes of 0x01: keys for nothing but these tests.
 const KEY: &str = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";
@@ -198,6 +199,7 @@ fn an_invalid_variable_is_named() {
     for name in [
         "TOKEND_LISTEN",
         "TOKEND_DATABASE_CONNECTIONS",
+        "TOKEND_DATABASE_POOLING",
         "TOKEND_HASH_PERMITS",
         "TOKEND_ARGON2_MEMORY_KIB",
         "TOKEND_ARGON2_ITERATIONS",
@@ -243,7 +245,7 @@ fn a_password_in_the_database_flag_is_refused_and_not_repeated() {
     ] {
         let refused = refusal(&["--database-url", url], &[("TOKEND_KEYS", KEY)]);
 
-        assert!(matches!(refused, ConfigError::PasswordInFlag), "{url}: {refused:?}");
+        assert!(matches!(refused, ConfigError::PasswordInFlag { .. }), "{url}: {refused:?}");
         assert!(!told(&refused).contains("canary"));
     }
 }
@@ -258,13 +260,32 @@ fn a_database_flag_without_a_password_and_a_variable_with_one_are_taken() {
 }
 
 #[test]
+fn a_way_past_the_pooler_is_taken_beside_a_database_and_nowhere_else() {
+    let pooled = [("DATABASE_URL", "postgres://pooler/d"), ("TOKEND_KEYS", KEY)];
+    let direct = ["--direct-database-url", "postgres://direct/d", "--database-pooling", "transaction"];
+    let Storage::Shared { database, direct: Some(past), .. } = serve(&direct, &pooled).unwrap().1 else {
+        panic!("no way past the pooler")
+    };
+
+    assert_eq!((database.options.get_host(), database.pooling), ("pooler", Pooling::Transaction));
+    assert_eq!((past.options.get_host(), past.pooling), ("direct", Pooling::Session));
+    for part in direct.chunks(2) {
+        let refused = refusal(part, &[]);
+        assert!(matches!(refused, ConfigError::NoDatabaseToPool), "{refused:?}");
+    }
+    let refused = refusal(&["--direct-database-url", "postgres://u:canary@h/d"], &pooled);
+    assert!(matches!(refused, ConfigError::PasswordInFlag { .. }), "{refused:?}");
+    assert!(!told(&refused).contains("canary"));
+}
+
+#[test]
 fn our_own_database_variable_wins_over_the_general_one_and_over_the_file() {
     let directory = TempDir::new().unwrap();
     let file = write(&directory, "tokend.toml", "database-url = \"postgres://file/d\"\n", 0o644);
     let host = |flags: &[&str], pairs: &[(&str, &str)]| {
         let pairs = [pairs, &[("TOKEND_KEYS", KEY), ("TOKEND_CONFIG", text(&file))]].concat();
         match serve(flags, &pairs).unwrap().1 {
-            Storage::Shared { options, .. } => options.get_host().to_owned(),
+            Storage::Shared { database, .. } => database.options.get_host().to_owned(),
             Storage::Embedded { .. } => panic!("no database"),
         }
     };

@@ -12,6 +12,7 @@ use thiserror::Error;
 use tracing_subscriber::EnvFilter;
 
 use crate::domain::{Network, Networks};
+use crate::store::Pooling;
 
 /// Why a text is not the value of its setting.
 #[derive(Debug, Error)]
@@ -19,6 +20,9 @@ pub enum ValueError {
     /// Not one of the log formats.
     #[error("expected text or json")]
     LogFormat,
+    /// Not one of the ways to share connections.
+    #[error("expected session or transaction")]
+    DatabasePooling,
     /// Not a list of tracing directives.
     #[error("expected log directives such as info or warn,tokend=debug")]
     LogFilter,
@@ -66,6 +70,38 @@ impl FromStr for LogFormat {
             "text" => Ok(Self::Text),
             "json" => Ok(Self::Json),
             _ => Err(ValueError::LogFormat),
+        }
+    }
+}
+
+/// What an open connection to the database stands for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum DatabasePooling {
+    /// A session: no pooler, or one in session mode.
+    Session,
+    /// One session in each transaction: a pooler in transaction mode.
+    Transaction,
+}
+
+impl DatabasePooling {
+    /// Returns it as the store knows it.
+    pub(super) fn get(self) -> Pooling {
+        match self {
+            Self::Session => Pooling::Session,
+            Self::Transaction => Pooling::Transaction,
+        }
+    }
+}
+
+impl FromStr for DatabasePooling {
+    type Err = ValueError;
+
+    fn from_str(text: &str) -> Result<Self, ValueError> {
+        match text {
+            "session" => Ok(Self::Session),
+            "transaction" => Ok(Self::Transaction),
+            _ => Err(ValueError::DatabasePooling),
         }
     }
 }

@@ -3,14 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use sqlx::postgres::PgConnectOptions;
 use tokio::net::TcpListener;
 
 use crate::domain::CertificateMappings;
 use crate::jobs::retention::Retention;
 use crate::metrics::MetricsError;
 use crate::secret::{DurableCost, Keyring, Prefix};
-use crate::store::MigrateError;
+use crate::store::{MigrateError, Route};
 use crate::telemetry::Sampling;
 use crate::tls::ServerTls;
 use crate::verify::Bounds;
@@ -36,8 +35,10 @@ pub struct ServerConfig {
     pub certificates: CertificateMappings,
     /// How much it takes on.
     pub limits: Limits,
-    /// Where Postgres is.
-    pub database: PgConnectOptions,
+    /// The way to Postgres.
+    pub database: Route,
+    /// A way past the pooler, for what needs sessions: migrations, and following changes.
+    pub direct_database: Option<Route>,
     /// The most connections to it.
     pub database_connections: u32,
     /// Whether this process brings the schema up to date, or only checks it.
@@ -66,6 +67,13 @@ pub struct ServerConfig {
     pub ways: WaysConfig,
     /// How long calls may go on after the shutdown began.
     pub drain_timeout: Duration,
+}
+
+impl ServerConfig {
+    /// Returns the way on which connections are sessions, if there is one.
+    pub(super) fn direct(&self) -> &Route {
+        self.direct_database.as_ref().unwrap_or(&self.database)
+    }
 }
 
 /// Where a server listens.

@@ -23,7 +23,7 @@ use crate::jobs::{announce, last_use, mac_refresh, purge, readiness, retention, 
 use crate::listener;
 use crate::metrics::Metrics;
 use crate::shares::Shares;
-use crate::store::{self, MigrateError, Store};
+use crate::store::{self, MigrateError, Pooling, Store};
 use crate::tls::Protocol;
 use crate::verify::{Engine, Parts};
 use crate::watch::Hub;
@@ -129,10 +129,12 @@ pub async fn run(
 async fn wire(config: &ServerConfig) -> Result<(Running, Router, Arc<Ways>), ServeError> {
     let metrics = Arc::new(Metrics::new()?);
     let store = Store::new(config.database.clone(), config.database_connections);
+    let following = || store.lines_by(config.direct().clone());
     let (refresh, suggestions) = mac_refresh::queue();
     let engine = Arc::new(Engine::start(Parts {
         store: store.clone(),
         lines: store.lines(),
+        feed_lines: following(),
         keyring: Arc::clone(&config.keyring),
         prefix: config.prefix.clone(),
         hashing: HashPool::new(config.hash_permits, metrics.work.fallback.clone()),
@@ -180,7 +182,7 @@ async fn wire(config: &ServerConfig) -> Result<(Running, Router, Arc<Ways>), Ser
         engine: Arc::clone(&engine),
         actions: Arc::clone(&ways.actions),
         callers: Arc::clone(&ways.callers),
-        hub: Arc::new(Hub::start(store.lines(), engine.news(), config.bounds.max_staleness / 4)),
+        hub: Arc::new(Hub::start(following(), engine.news(), config.bounds.max_staleness / 4)),
         keyring: Arc::clone(&config.keyring),
         places: ways.places.clone(),
         sampling: config.sampling,
@@ -254,13 +256,18 @@ async fn open(config: &ServerConfig, store: Store) -> Result<(), MigrateError> {
 }
 
 async fn prepare(config: &ServerConfig) -> Result<(), MigrateError> {
+    for route in [Some(&config.database), config.direct_database.as_ref()].into_iter().flatten() {
+        if route.pooling == Pooling::Session {
+            store::check_sessions(route).await?;
+        }
+    }
     if config.require_fsync {
-        store::check_durability(&config.database).await?;
+        store::check_durability(config.direct()).await?;
     }
     if config.migrate {
-        store::migrate(&config.database, &config.prefix).await
+        store::migrate(config.direct(), &config.prefix).await
     } else {
-        store::check(&config.database, &config.prefix).await
+        store::check(config.direct(), &config.prefix).await
     }
 }
 

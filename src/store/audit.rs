@@ -66,7 +66,7 @@ impl Store {
         let user = filter.user_id.map(UserId::as_str);
         self.within(async {
             let mut transaction = self.begin().await?;
-            let connection = &mut *transaction;
+            let connection = &mut transaction;
             let rows = match (filter.token_id, organization, user) {
                 (Some(id), organization, user) => read_events!(
                     connection,

@@ -32,7 +32,7 @@ impl Store {
         self.within(async {
             let mut transaction = self.begin().await?;
             sqlx::query!("SELECT pg_advisory_xact_lock($1)", BOOTSTRAP_LOCK)
-                .execute(&mut *transaction)
+                .execute(&mut transaction)
                 .await?;
             let found = sqlx::query!(
                 r#"SELECT clock_timestamp() AS "now!", EXISTS (
@@ -41,7 +41,7 @@ impl Store {
                        AND (expire_time IS NULL OR expire_time > now())) AS "exists!""#,
                 ReservedScope::Root.word()
             )
-            .fetch_one(&mut *transaction)
+            .fetch_one(&mut transaction)
             .await?;
             if found.exists {
                 return Ok(FirstRoot::Exists);

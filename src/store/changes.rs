@@ -112,7 +112,7 @@ impl Line {
                 from.token_id,
                 PAGE
             )
-            .fetch_one(&mut self.0)
+            .fetch_one(self.0.single())
             .await?;
             let full = i64::try_from(row.ids.len()).is_ok_and(|count| count == PAGE);
             let last = row.xids.into_iter().next_back().zip(row.ids.last().copied());
@@ -135,7 +135,7 @@ impl Line {
     pub async fn mark_server(&mut self, mark: Uuid, deadline: Duration) -> Result<(), StoreError> {
         within(deadline, async {
             sqlx::query!("INSERT INTO server_mark (mark) VALUES ($1) ON CONFLICT DO NOTHING", mark)
-                .execute(&mut self.0)
+                .execute(self.0.single())
                 .await?;
             Ok(())
         })
@@ -173,7 +173,7 @@ impl Store {
                  WHERE next_time < now() - $1::text::interval OR next_below > pg_current_xact_id()",
                 KEPT
             )
-            .execute(self.pool()?)
+            .execute(self.single()?)
             .await?;
             Ok(())
         })
@@ -189,7 +189,7 @@ impl Store {
                      WHERE xid < (SELECT purged_below FROM change_horizon) ORDER BY xid, token_id LIMIT $1))",
                 PURGE_BATCH
             )
-            .execute(self.pool()?)
+            .execute(self.single()?)
             .await?;
             Ok(done.rows_affected())
         })

@@ -61,9 +61,9 @@ impl Store {
                     rows::uuid(id),
                     disables
                 )
-                .execute(&mut *transaction)
+                .execute(&mut transaction)
                 .await?;
-                let row = select_tokens!("WHERE id = $1", rows::uuid(id)).fetch_one(&mut *transaction);
+                let row = select_tokens!("WHERE id = $1", rows::uuid(id)).fetch_one(&mut transaction);
                 let after = Token::try_from(row.await?)?;
                 let kind = if disables { EventKind::Disabled } else { EventKind::Enabled };
                 events::append(&mut transaction, kind, Some(&before), &after, &caller.principal).await?;

@@ -4,11 +4,11 @@
 
 use std::collections::{HashMap, HashSet};
 
-use sqlx::PgConnection;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::events::{self, EventKind};
+use super::pooling::Transaction;
 use super::revoke::{self, Touch};
 use super::rows::{self, TokenRow, select_tokens};
 use super::tokens::lock_caller;
@@ -121,7 +121,7 @@ impl Store {
 
 /// Finds what a policy finds wrong in the window behind `from`, as far as it fits into one answer.
 async fn find(
-    transaction: &mut PgConnection,
+    transaction: &mut Transaction,
     organization_id: &OrganizationId,
     policy: &Policy,
     from: Option<Position>,
@@ -166,7 +166,7 @@ fn fitting(breaches: &[Breach]) -> usize {
 
 /// Holds those of these tokens that are neither revoked nor expired against a policy, oldest first.
 async fn examine(
-    transaction: &mut PgConnection,
+    transaction: &mut Transaction,
     ids: &[Uuid],
     policy: &Policy,
 ) -> Result<Vec<Breach>, StoreError> {
@@ -188,7 +188,7 @@ async fn examine(
 }
 
 async fn standings(
-    transaction: &mut PgConnection,
+    transaction: &mut Transaction,
     ids: &[Uuid],
     policy: &Policy,
     now: OffsetDateTime,
@@ -224,7 +224,7 @@ async fn standings(
 /// Where tokens are counted, keeps others from making some for the users of these, and returns whose; `None`: they
 /// are not counted. Of a user whose oldest token may stay, none is too many: no other users need be locked.
 async fn lock_owners(
-    transaction: &mut PgConnection,
+    transaction: &mut Transaction,
     policy: &Policy,
     organization_id: &OrganizationId,
     seen: &Breaches,
@@ -253,14 +253,14 @@ fn position(breach: &Breach) -> Position {
 }
 
 /// Locks these tokens, oldest first, as rotations do.
-async fn lock_tokens(transaction: &mut PgConnection, ids: &[Uuid]) -> Result<(), StoreError> {
+async fn lock_tokens(transaction: &mut Transaction, ids: &[Uuid]) -> Result<(), StoreError> {
     sqlx::query!("SELECT id FROM tokens WHERE id = ANY($1) ORDER BY create_time, id FOR UPDATE", ids)
         .fetch_all(transaction)
         .await?;
     Ok(())
 }
 
-async fn mend(transaction: &mut PgConnection, breach: &Breach, caller: &Caller) -> Result<(), StoreError> {
+async fn mend(transaction: &mut Transaction, breach: &Breach, caller: &Caller) -> Result<(), StoreError> {
     let token = &breach.token;
     match &breach.remedy {
         Remedy::Revoke(rule) => {

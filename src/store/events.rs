@@ -1,9 +1,9 @@
 //! The audit log's writing side: every mutation of a token appends to `token_events` in its own
 //! transaction. Called by the other files of the store.
 
-use sqlx::PgConnection;
 use sqlx::types::Json;
 
+use super::pooling::Transaction;
 use super::{StoreError, rows};
 pub(super) use crate::domain::event::EventKind;
 use crate::domain::event::{FieldChange, field_changes};
@@ -13,7 +13,7 @@ use crate::secret::TokenId;
 
 /// Appends one event, at the transaction's time, with what differs from `old`.
 pub(super) async fn append(
-    transaction: &mut PgConnection,
+    transaction: &mut Transaction,
     kind: EventKind,
     old: Option<&Token>,
     token: &Token,
@@ -41,7 +41,7 @@ pub(super) async fn append(
 
 /// Appends an event for each of these tokens, at the transaction's time, all with the same changes.
 pub(super) async fn append_all(
-    transaction: &mut PgConnection,
+    transaction: &mut Transaction,
     kind: EventKind,
     ids: &[TokenId],
     changes: &[FieldChange],

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use sqlx::ConnectOptions as _;
-use sqlx::postgres::{PgConnectOptions, PgConnection, PgListener, PgPoolOptions};
+use sqlx::postgres::{PgListener, PgPoolOptions};
 
-use super::{Store, StoreError, prepare};
+use super::pooling::{Pooling, Route, Session};
+use super::{Store, StoreError};
 
 /// How long opening a connection may take.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(1);
@@ -41,14 +41,14 @@ impl Epoch {
 /// Opens lines to one database, once the store is open.
 #[derive(Debug, Clone)]
 pub struct Lines {
-    options: PgConnectOptions,
+    route: Route,
     ready: Arc<AtomicBool>,
     doubts: Arc<AtomicU64>,
 }
 
 /// One connection.
 #[derive(Debug)]
-pub struct Line(pub(super) PgConnection);
+pub struct Line(pub(super) Session);
 
 /// A connection on which replicas' announcements are heard.
 #[derive(Debug)]
@@ -58,11 +58,13 @@ impl Store {
     /// Returns what opens lines to the same database.
     #[must_use]
     pub fn lines(&self) -> Lines {
-        Lines {
-            options: PgConnectOptions::clone(&self.pool.connect_options()),
-            ready: Arc::clone(&self.ready),
-            doubts: Arc::default(),
-        }
+        self.lines_by(self.route.clone())
+    }
+
+    /// Returns what opens lines to it another way.
+    #[must_use]
+    pub fn lines_by(&self, route: Route) -> Lines {
+        Lines { route, ready: Arc::clone(&self.ready), doubts: Arc::default() }
     }
 }
 
@@ -72,12 +74,14 @@ impl Lines {
     /// # Errors
     /// [`StoreError`]: it could not be opened within a second.
     pub async fn open(&self) -> Result<Line, StoreError> {
-        within(CONNECT_DEADLINE, async {
-            let mut connection = self.ready()?.connect().await?;
-            prepare(&mut connection).await?;
-            Ok(Line(connection))
-        })
-        .await
+        within(CONNECT_DEADLINE, async { Ok(Line(Session::open(self.ready()?).await?)) }).await
+    }
+
+    /// Tells whether announcements can be heard: not by a pooler in transaction mode, which has nobody to
+    /// pass them on to.
+    #[must_use]
+    pub fn can_listen(&self) -> bool {
+        self.route.pooling == Pooling::Session
     }
 
     /// Opens a connection that hears announcements.
@@ -86,7 +90,8 @@ impl Lines {
     /// [`StoreError`]: it could not be opened within a second.
     pub async fn listen(&self) -> Result<Listener, StoreError> {
         within(CONNECT_DEADLINE, async {
-            let pool = PgPoolOptions::new().max_connections(1).connect_lazy_with(self.ready()?.clone());
+            let pool =
+                PgPoolOptions::new().max_connections(1).connect_lazy_with(self.ready()?.options.clone());
             let mut listener = PgListener::connect_with(&pool).await?;
             // Its owner opens a new one, at its own pace.
             listener.eager_reconnect(false);
@@ -109,8 +114,8 @@ impl Lines {
         self.doubts.load(Ordering::Relaxed)
     }
 
-    fn ready(&self) -> Result<&PgConnectOptions, StoreError> {
-        if self.ready.load(Ordering::Acquire) { Ok(&self.options) } else { Err(StoreError::Starting) }
+    fn ready(&self) -> Result<&Route, StoreError> {
+        if self.ready.load(Ordering::Acquire) { Ok(&self.route) } else { Err(StoreError::Starting) }
     }
 }
 
@@ -145,7 +150,7 @@ impl Line {
                 "SELECT set_config('synchronous_commit', 'off', true) AS mode, pg_notify($1, '') IS NULL AS sent",
                 CHANNEL
             )
-            .fetch_one(&mut self.0)
+            .fetch_one(self.0.single())
             .await?;
             Ok(())
         })

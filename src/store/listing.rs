@@ -192,7 +192,7 @@ impl Store {
         let (organization, user) = owner(listing);
         // For its time limit: nobody waits for a walk that goes on.
         let mut transaction = self.begin().await?;
-        let connection = &mut *transaction;
+        let connection = &mut transaction;
         Ok(match (organization, user) {
             (Some(organization), Some(user)) => walk_by_create_time!(
                 connection,
@@ -220,7 +220,7 @@ impl Store {
         let (organization, user) = owner(listing);
         // For its time limit: nobody waits for a walk that goes on.
         let mut transaction = self.begin().await?;
-        let connection = &mut *transaction;
+        let connection = &mut transaction;
         Ok(match (organization, user) {
             (Some(organization), Some(user)) => walk_by_expire_time!(
                 connection,

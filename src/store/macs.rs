@@ -1,6 +1,8 @@
 //! Writing the fast verifiers anew, and counting which key made them. Called by the engine and by
 //! `tokend key status`. A new MAC is no event: it proves the same secret.
 
+use std::time::Duration;
+
 use super::{Store, StoreError, rows};
 use crate::secret::{KeyId, Mac, TokenId};
 
@@ -43,7 +45,7 @@ impl Store {
                 &news,
                 &key_ids
             )
-            .execute(self.pool()?)
+            .execute(self.single()?)
             .await?;
             Ok(done.rows_affected())
         })
@@ -56,15 +58,12 @@ impl Store {
     /// [`StoreError`], as for every call of the store.
     pub async fn count_tokens_by_key(&self) -> Result<Vec<(KeyId, i64)>, StoreError> {
         // No time limit: an operator's command that reads the whole table once.
-        let mut transaction = self.pool()?.begin().await?;
-        sqlx::query!("SELECT set_config('statement_timeout', '0', true) AS set")
-            .fetch_one(&mut *transaction)
-            .await?;
+        let mut transaction = self.pool()?.begin(Duration::ZERO).await?;
         let counted = sqlx::query!(
             r#"SELECT mac_key_id, count(*) AS "tokens!" FROM tokens
                GROUP BY mac_key_id ORDER BY count(*) DESC, mac_key_id"#
         )
-        .fetch_all(&mut *transaction)
+        .fetch_all(&mut transaction)
         .await?;
         counted
             .into_iter()

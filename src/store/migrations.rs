@@ -2,10 +2,10 @@
 //! at the start of `serve` and by `tokend migrate` and `tokend bootstrap`.
 
 use sqlx::migrate::Migrator;
-use sqlx::postgres::{PgConnectOptions, PgConnection};
-use sqlx::{ConnectOptions, Connection};
+use sqlx::{ConnectOptions as _, Connection as _, Executor as _, PgConnection, Row as _};
 
 use super::StoreError;
+use super::pooling::{Pooling, Route, Session, Single};
 use crate::secret::Prefix;
 
 /// The oldest Postgres that is supported, as its `server_version_num`.
@@ -38,6 +38,18 @@ pub enum MigrateError {
     /// The schema lacks migrations of this build.
     #[error("the database lacks migrations; run `tokend migrate`, or serve without --no-migrate")]
     Pending,
+    /// Connections turned out to share sessions.
+    #[error(
+        "Postgres is reached by a pooler in transaction mode: set --database-pooling transaction, or \
+         lead --direct-database-url past it"
+    )]
+    SharedSessions,
+    /// A migration holds a lock of its session.
+    #[error(
+        "migrations need a session of their own, which a pooler in transaction mode does not give: set \
+         --direct-database-url, or run `tokend migrate` with a URL past the pooler and serve with --no-migrate"
+    )]
+    NoSession,
     /// The database was set up for secrets with another prefix.
     #[error(
         "this database's secrets begin with '{recorded}', not '{configured}'; set --secret-prefix {recorded}"
@@ -80,9 +92,14 @@ fn passes(error: &sqlx::Error) -> bool {
 ///
 /// # Errors
 /// [`MigrateError`]; what was applied before the failing migration stays.
-pub async fn migrate(options: &PgConnectOptions, prefix: &Prefix) -> Result<(), MigrateError> {
-    // A connection of its own: the migrator holds a session's lock.
-    let mut connection = connect(options).await?;
+pub async fn migrate(route: &Route, prefix: &Prefix) -> Result<(), MigrateError> {
+    // The migrator holds a session's lock.
+    if route.pooling == Pooling::Transaction {
+        return Err(MigrateError::NoSession);
+    }
+    check_sessions(route).await?;
+    connect(route).await?.close().await?;
+    let mut connection = route.options.connect().await?;
     migrations().run(&mut connection).await.map_err(|error| match error {
         sqlx::migrate::MigrateError::Execute(error) => error.into(),
         error => MigrateError::Migration(error),
@@ -93,7 +110,7 @@ pub async fn migrate(options: &PgConnectOptions, prefix: &Prefix) -> Result<(), 
     )
     .execute(&mut connection)
     .await?;
-    check_prefix(&mut connection, prefix).await?;
+    check_prefix(Single::Of(&mut connection), prefix).await?;
     connection.close().await?;
     Ok(())
 }
@@ -102,21 +119,21 @@ pub async fn migrate(options: &PgConnectOptions, prefix: &Prefix) -> Result<(), 
 ///
 /// # Errors
 /// [`MigrateError`].
-pub async fn check(options: &PgConnectOptions, prefix: &Prefix) -> Result<(), MigrateError> {
-    let mut connection = connect(options).await?;
+pub async fn check(route: &Route, prefix: &Prefix) -> Result<(), MigrateError> {
+    let mut connection = connect(route).await?;
     let table = sqlx::query!(r#"SELECT to_regclass('_sqlx_migrations') IS NOT NULL AS "exists!""#)
-        .fetch_one(&mut connection)
+        .fetch_one(connection.single())
         .await?;
     if !table.exists {
         return Err(MigrateError::Pending);
     }
     let applied = sqlx::query_scalar::<_, i64>("SELECT version FROM _sqlx_migrations WHERE success")
-        .fetch_all(&mut connection)
+        .fetch_all(connection.single())
         .await?;
     if !migrations().iter().all(|migration| applied.contains(&migration.version)) {
         return Err(MigrateError::Pending);
     }
-    check_prefix(&mut connection, prefix).await?;
+    check_prefix(connection.single(), prefix).await?;
     connection.close().await?;
     Ok(())
 }
@@ -125,12 +142,32 @@ pub async fn check(options: &PgConnectOptions, prefix: &Prefix) -> Result<(), Mi
 ///
 /// # Errors
 /// [`MigrateError::FsyncOff`], and those of an unreachable Postgres.
-pub async fn check_durability(options: &PgConnectOptions) -> Result<(), MigrateError> {
-    let mut connection = connect(options).await?;
+pub async fn check_durability(route: &Route) -> Result<(), MigrateError> {
+    let mut connection = connect(route).await?;
     let row =
-        sqlx::query!(r#"SELECT current_setting('fsync') AS "fsync!""#).fetch_one(&mut connection).await?;
+        sqlx::query!(r#"SELECT current_setting('fsync') AS "fsync!""#).fetch_one(connection.single()).await?;
     connection.close().await?;
     if row.fsync == "on" { Ok(()) } else { Err(MigrateError::FsyncOff) }
+}
+
+/// Checks that two open connections are two sessions. A pooler in transaction mode has them share one as soon
+/// as both have asked, or else moves them about; what one prepares would be run by the other.
+///
+/// # Errors
+/// [`MigrateError::SharedSessions`], and those of an unreachable Postgres.
+pub async fn check_sessions(route: &Route) -> Result<(), MigrateError> {
+    let mut first = route.options.connect().await?;
+    let mut second = route.options.connect().await?;
+    let known = (session(&mut first).await?, session(&mut second).await?);
+    let again = (session(&mut first).await?, session(&mut second).await?);
+    first.close().await?;
+    second.close().await?;
+    if known.0 == known.1 || known != again { Err(MigrateError::SharedSessions) } else { Ok(()) }
+}
+
+async fn session(connection: &mut PgConnection) -> Result<String, sqlx::Error> {
+    // Unprepared, so that nothing of it is left in a session that is not ours.
+    connection.fetch_one("SELECT pg_backend_pid()::text").await?.try_get(0)
 }
 
 /// Returns this build's migrations. Those that only a newer build knows are no obstacle: a schema grows
@@ -141,13 +178,13 @@ fn migrations() -> Migrator {
     migrations
 }
 
-async fn connect(options: &PgConnectOptions) -> Result<PgConnection, MigrateError> {
-    let mut connection = options.connect().await?;
+async fn connect(route: &Route) -> Result<Session, MigrateError> {
+    let mut connection = Session::open(route).await?;
     let server = sqlx::query!(
         r#"SELECT current_setting('server_version_num')::int AS "number!",
                current_setting('server_version') AS "name!""#
     )
-    .fetch_one(&mut connection)
+    .fetch_one(connection.single())
     .await?;
     if server.number < OLDEST_POSTGRES {
         return Err(MigrateError::OldPostgres { version: server.name });
@@ -155,8 +192,8 @@ async fn connect(options: &PgConnectOptions) -> Result<PgConnection, MigrateErro
     Ok(connection)
 }
 
-async fn check_prefix(connection: &mut PgConnection, prefix: &Prefix) -> Result<(), MigrateError> {
-    let recorded = sqlx::query!("SELECT secret_prefix FROM installation").fetch_optional(connection).await?;
+async fn check_prefix(database: Single<'_>, prefix: &Prefix) -> Result<(), MigrateError> {
+    let recorded = sqlx::query!("SELECT secret_prefix FROM installation").fetch_optional(database).await?;
     match recorded {
         None => Err(MigrateError::Pending),
         Some(row) if row.secret_prefix == prefix.as_str() => Ok(()),

@@ -6,10 +6,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgPoolOptions};
-use sqlx::{Postgres, Transaction};
+use sqlx::postgres::{PgConnection, PgPoolOptions};
 
 use crate::deadline;
+use pooling::{Pool, Single, Transaction};
 
 mod audit;
 mod bootstrap;
@@ -23,6 +23,7 @@ mod macs;
 mod migrations;
 mod owners;
 mod policies;
+mod pooling;
 mod records;
 mod replicas;
 mod requests;
@@ -45,8 +46,9 @@ pub use enforcement::{Breaches, Enforced};
 pub use line::{Epoch, Line, Lines, Listener};
 pub use listing::Walk;
 pub use macs::MacChange;
-pub use migrations::{MigrateError, check, check_durability, migrate};
+pub use migrations::{MigrateError, check, check_durability, check_sessions, migrate};
 pub use policies::Terms;
+pub use pooling::{Pooling, Route};
 pub use records::Loaded;
 pub use replicas::LEASE;
 pub use requests::{KnownRequest, NewRequest, Stored};
@@ -137,7 +139,8 @@ impl StoreError {
 /// The way to Postgres; cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Store {
-    pool: PgPool,
+    pool: Pool,
+    route: Route,
     ready: Arc<AtomicBool>,
 }
 
@@ -145,13 +148,16 @@ impl Store {
     /// Prepares at most `connections` connections, opened when they are needed. Every call is refused
     /// with [`StoreError::Starting`] until [`Self::open`].
     #[must_use]
-    pub fn new(options: PgConnectOptions, connections: u32) -> Self {
-        let pool = PgPoolOptions::new()
-            .max_connections(connections)
-            .acquire_timeout(Duration::from_secs(3))
-            .after_connect(|connection, _| Box::pin(prepare(connection)))
-            .connect_lazy_with(options);
-        Self { pool, ready: Arc::new(AtomicBool::new(false)) }
+    pub fn new(route: impl Into<Route>, connections: u32) -> Self {
+        let route = route.into();
+        let mut pool =
+            PgPoolOptions::new().max_connections(connections).acquire_timeout(Duration::from_secs(3));
+        if route.pooling == Pooling::Session {
+            pool = pool.after_connect(|connection, _| Box::pin(prepare(connection)));
+        }
+        let connections = pool.connect_lazy_with(route.options.clone());
+        let pool = Pool { connections, pooling: route.pooling };
+        Self { pool, route, ready: Arc::new(AtomicBool::new(false)) }
     }
 
     /// Lets calls through, once the schema is known to be the right one.
@@ -165,7 +171,7 @@ impl Store {
     /// It gives none.
     pub async fn ping(&self) -> Result<(), StoreError> {
         self.within(async {
-            sqlx::query!("SELECT 1 AS alive").fetch_one(self.pool()?).await?;
+            sqlx::query!("SELECT 1 AS alive").fetch_one(self.single()?).await?;
             Ok(())
         })
         .await
@@ -174,33 +180,35 @@ impl Store {
     /// Tells how many connections of the pool are in use, and how many idle.
     #[must_use]
     pub fn connections(&self) -> (u32, u32) {
-        let idle = u32::try_from(self.pool.num_idle()).unwrap_or(u32::MAX);
-        (self.pool.size().saturating_sub(idle), idle)
+        let connections = &self.pool.connections;
+        let idle = u32::try_from(connections.num_idle()).unwrap_or(u32::MAX);
+        (connections.size().saturating_sub(idle), idle)
     }
 
     /// Closes every connection, after what runs on them has ended.
     pub async fn close(&self) {
-        self.pool.close().await;
+        self.pool.connections.close().await;
     }
 
-    fn pool(&self) -> Result<&PgPool, StoreError> {
+    fn pool(&self) -> Result<&Pool, StoreError> {
         if self.ready.load(Ordering::Acquire) { Ok(&self.pool) } else { Err(StoreError::Starting) }
     }
 
+    /// Returns what runs one statement that stands alone.
+    fn single(&self) -> Result<Single<'_>, StoreError> {
+        Ok(self.pool()?.single())
+    }
+
     /// Begins a transaction in which no statement goes on for longer than its caller waits.
-    async fn begin(&self) -> Result<Transaction<'static, Postgres>, StoreError> {
+    async fn begin(&self) -> Result<Transaction, StoreError> {
         self.begin_within(DEADLINE).await
     }
 
     /// Begins one in which a statement may take longer than elsewhere.
-    async fn begin_within(&self, deadline: Duration) -> Result<Transaction<'static, Postgres>, StoreError> {
-        let mut transaction = self.pool()?.begin().await?;
-        // For this transaction alone. Never 0, which would mean no limit.
-        let timeout = deadline::at_most(deadline).as_millis().max(1).to_string();
-        sqlx::query!("SELECT set_config('statement_timeout', $1, true) AS set", timeout)
-            .fetch_one(&mut *transaction)
-            .await?;
-        Ok(transaction)
+    async fn begin_within(&self, deadline: Duration) -> Result<Transaction, StoreError> {
+        // Never 0, which would mean no limit.
+        let timeout = deadline::at_most(deadline).max(Duration::from_millis(1));
+        Ok(self.pool()?.begin(timeout).await?)
     }
 
     /// Runs one statement or transaction under the deadline.

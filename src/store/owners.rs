@@ -2,14 +2,14 @@
 //! them holds it alone, from before its first read to its commit: so that no token in the making escapes.
 
 use sha2::{Digest as _, Sha256};
-use sqlx::PgConnection;
 
 use super::StoreError;
+use super::pooling::Transaction;
 use crate::domain::{OrganizationId, UserId};
 
 /// Waits for whoever revokes all of this user's tokens, and keeps others from beginning to.
 pub(super) async fn lock_shared(
-    transaction: &mut PgConnection,
+    transaction: &mut Transaction,
     organization_id: &OrganizationId,
     user_id: &UserId,
 ) -> Result<(), StoreError> {
@@ -22,7 +22,7 @@ pub(super) async fn lock_shared(
 
 /// Waits for whatever makes a token of this user, and keeps others from beginning to.
 pub(super) async fn lock_alone(
-    transaction: &mut PgConnection,
+    transaction: &mut Transaction,
     organization_id: &OrganizationId,
     user_id: &UserId,
 ) -> Result<(), StoreError> {
@@ -34,7 +34,7 @@ pub(super) async fn lock_alone(
 
 /// Does the same for several users, in an order of its own, so that two that do never wait for each other.
 pub(super) async fn lock_each_alone(
-    transaction: &mut PgConnection,
+    transaction: &mut Transaction,
     organization_id: &OrganizationId,
     user_ids: impl Iterator<Item = &UserId>,
 ) -> Result<(), StoreError> {

@@ -1,9 +1,9 @@
 //! Organizations' policies: read, set, and held by whatever makes or changes a token. Called by the policy actions
 //! and by the store's own transactions, which hold the policy before any other lock.
 
-use sqlx::PgConnection;
 use time::{Duration, OffsetDateTime};
 
+use super::pooling::Transaction;
 use super::tokens::lock_caller;
 use super::{Store, StoreError, owners, rows};
 use crate::domain::policy::{Policy, StoredPolicy};
@@ -56,7 +56,7 @@ impl Store {
     /// [`StoreError`], as for every call of the store.
     pub async fn read_policy(&self, organization_id: &OrganizationId) -> Result<StoredPolicy, StoreError> {
         self.within(async {
-            let row = select_policy!(organization_id, "").fetch_optional(self.pool()?).await?;
+            let row = select_policy!(organization_id, "").fetch_optional(self.single()?).await?;
             row.map_or_else(|| Ok(StoredPolicy::default()), StoredPolicy::try_from)
         })
         .await
@@ -77,7 +77,7 @@ impl Store {
         self.retrying(async || {
             let mut transaction = self.begin().await?;
             put_row(&mut transaction, organization_id).await?;
-            select_policy!(organization_id, "FOR UPDATE").fetch_one(&mut *transaction).await?;
+            select_policy!(organization_id, "FOR UPDATE").fetch_one(&mut transaction).await?;
             let caller = match lock_caller(&mut transaction, caller, None).await? {
                 Ok((caller, _)) => caller,
                 Err(refusal) => return Ok(Err(refusal.into())),
@@ -101,9 +101,9 @@ impl Store {
                 policy.reuse_detection,
                 caller.principal.to_string()
             )
-            .execute(&mut *transaction)
+            .execute(&mut transaction)
             .await?;
-            let stored = select_policy!(organization_id, "").fetch_one(&mut *transaction).await?;
+            let stored = select_policy!(organization_id, "").fetch_one(&mut transaction).await?;
             transaction.commit().await?;
             Ok(Ok(stored.try_into()?))
         })
@@ -113,7 +113,7 @@ impl Store {
 
 /// Reads the policy of an organization, which nobody changes until the transaction ends. Before any other lock.
 pub(super) async fn hold(
-    transaction: &mut PgConnection,
+    transaction: &mut Transaction,
     organization_id: &OrganizationId,
 ) -> Result<Policy, StoreError> {
     if let Some(row) = select_policy!(organization_id, "FOR SHARE").fetch_optional(&mut *transaction).await? {
@@ -126,7 +126,7 @@ pub(super) async fn hold(
 
 /// Sees that the organization's row is there: a lock needs one. In a statement of its own, so that the next one
 /// sees the row of whoever was faster.
-async fn put_row(transaction: &mut PgConnection, organization_id: &OrganizationId) -> Result<(), StoreError> {
+async fn put_row(transaction: &mut Transaction, organization_id: &OrganizationId) -> Result<(), StoreError> {
     sqlx::query!(
         "INSERT INTO policies (organization_id) VALUES ($1) ON CONFLICT DO NOTHING",
         organization_id.as_str()
@@ -139,7 +139,7 @@ async fn put_row(transaction: &mut PgConnection, organization_id: &OrganizationI
 /// Takes the lock of a user whose token is to be made: shared, but alone where the policy has their tokens
 /// counted, so that nobody else makes one between the count and the commit.
 pub(super) async fn lock_owner(
-    transaction: &mut PgConnection,
+    transaction: &mut Transaction,
     policy: &Policy,
     organization_id: &OrganizationId,
     user_id: &UserId,
@@ -154,7 +154,7 @@ pub(super) async fn lock_owner(
 /// Completes the terms: counts the active tokens of a user beside one that is to be replaced, if the policy asks;
 /// those that have a successor do not count, disabled ones do. Only under [`lock_owner`], in a later statement.
 pub(super) async fn terms(
-    transaction: &mut PgConnection,
+    transaction: &mut Transaction,
     (policy, now): (Policy, OffsetDateTime),
     (organization_id, user_id): (&OrganizationId, &UserId),
     replaced: Option<TokenId>,

@@ -54,7 +54,7 @@ impl Line {
                 &ids,
                 epoch.as_str()
             )
-            .fetch_all(&mut self.0)
+            .fetch_all(self.0.single())
             .await?;
             let first = found.first().ok_or(sqlx::Error::RowNotFound)?;
             if !first.same_epoch {
@@ -104,7 +104,7 @@ impl Store {
                 "SELECT mac, mac_key_id, durable_hash FROM tokens WHERE id = $1",
                 rows::uuid(id)
             )
-            .fetch_optional(self.pool()?)
+            .fetch_optional(self.single()?)
             .await?;
             row.map(|row| {
                 let mac = rows::mac(&row.mac_key_id, &row.mac)?;

@@ -35,7 +35,7 @@ impl Line {
                 id,
                 bound
             )
-            .fetch_one(&mut self.0)
+            .fetch_one(self.0.single())
             .await?;
             Ok(row.epoch.map(Epoch::parse))
         })
@@ -56,7 +56,7 @@ impl Store {
                    FROM replicas WHERE renew_time + bound + $1 > clock_timestamp()"#,
                 interval(LEASE)
             )
-            .fetch_one(self.pool()?)
+            .fetch_one(self.single()?)
             .await?;
             Ok(row.time)
         })
@@ -73,7 +73,7 @@ impl Store {
                 "DELETE FROM replicas WHERE renew_time + bound + $1 < clock_timestamp()",
                 interval(LEASE)
             )
-            .execute(self.pool()?)
+            .execute(self.single()?)
             .await?;
             Ok(done.rows_affected())
         })

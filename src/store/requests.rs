@@ -1,9 +1,9 @@
 //! Requests that may be answered again. Called by creation and rotation, in their transactions, and by the
 //! purge. Knows neither secrets nor request ids, only what they are found and compared by.
 
-use sqlx::PgConnection;
 use time::OffsetDateTime;
 
+use super::pooling::Transaction;
 use super::rows::{self, TokenRow, select_tokens};
 use super::tokens::lock_caller;
 use super::{Store, StoreError};
@@ -75,7 +75,7 @@ impl Store {
         self.within(async {
             let done =
                 sqlx::query!("DELETE FROM token_requests WHERE create_time <= now() - interval '24 hours'")
-                    .execute(self.pool()?)
+                    .execute(self.single()?)
                     .await?;
             Ok(done.rows_affected())
         })
@@ -85,7 +85,7 @@ impl Store {
 
 /// Notes a request, or returns the one that was answered before.
 pub(super) async fn claim(
-    transaction: &mut PgConnection,
+    transaction: &mut Transaction,
     request: &NewRequest,
 ) -> Result<Option<KnownRequest>, StoreError> {
     // The request's row first: a concurrent retry waits here until our commit, then sees it.
@@ -112,7 +112,7 @@ pub(super) async fn claim(
 }
 
 async fn read(
-    transaction: &mut PgConnection,
+    transaction: &mut Transaction,
     request_mac: &[u8; 32],
 ) -> Result<Option<KnownRequest>, StoreError> {
     let row = sqlx::query!(

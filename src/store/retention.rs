@@ -42,7 +42,7 @@ impl Store {
                 interval(ahead),
                 BATCH
             )
-            .execute(self.pool()?)
+            .execute(self.single()?)
             .await?;
             Ok(done.rows_affected())
         })
@@ -57,7 +57,7 @@ impl Store {
         self.within(async {
             let mut transaction = self.begin().await?;
             let turn = sqlx::query!(r#"SELECT pg_try_advisory_xact_lock($1) AS "taken!""#, PURGE_LOCK)
-                .fetch_one(&mut *transaction)
+                .fetch_one(&mut transaction)
                 .await?;
             if !turn.taken {
                 return Ok(0);
@@ -79,7 +79,7 @@ impl Store {
                 interval(kept),
                 BATCH
             )
-            .execute(&mut *transaction)
+            .execute(&mut transaction)
             .await?;
             transaction.commit().await?;
             Ok(done.rows_affected())

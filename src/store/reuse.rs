@@ -1,8 +1,7 @@
 //! What becomes of a family of tokens when one that was superseded long ago is used to rotate. Called by the reuse
 //! action.
 
-use sqlx::PgConnection;
-
+use super::pooling::Transaction;
 use super::revoke::{Touch, lock_line, revoke_and_note};
 use super::tokens::lock_token;
 use super::{Store, StoreError, policies, rows};
@@ -47,10 +46,7 @@ impl Store {
 }
 
 /// Tells whether a request was answered within the last 24 hours.
-async fn answered(
-    transaction: &mut PgConnection,
-    request_mac: Option<&[u8; 32]>,
-) -> Result<bool, StoreError> {
+async fn answered(transaction: &mut Transaction, request_mac: Option<&[u8; 32]>) -> Result<bool, StoreError> {
     let Some(request_mac) = request_mac else { return Ok(false) };
     let row = sqlx::query!(
         r#"SELECT EXISTS (SELECT FROM token_requests
@@ -63,7 +59,7 @@ async fn answered(
 }
 
 /// Locks a token's whole line, oldest first, from the oldest that is still there.
-async fn lock_family(transaction: &mut PgConnection, id: TokenId) -> Result<Vec<Token>, StoreError> {
+async fn lock_family(transaction: &mut Transaction, id: TokenId) -> Result<Vec<Token>, StoreError> {
     let oldest = sqlx::query!(
         r#"WITH RECURSIVE line AS (
                SELECT id, rotated_from, 0 AS step FROM tokens WHERE id = $1
@@ -81,7 +77,7 @@ async fn lock_family(transaction: &mut PgConnection, id: TokenId) -> Result<Vec<
 
 /// Tells whether a token of this family is bound by policies, has a successor, and has expired since.
 async fn superseded(
-    transaction: &mut PgConnection,
+    transaction: &mut Transaction,
     id: TokenId,
     family: &[Token],
 ) -> Result<bool, StoreError> {

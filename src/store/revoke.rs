@@ -1,11 +1,11 @@
 //! The transactions that revoke. Called by the revoke actions. Whatever they change they tell of before they
 //! commit, so that it can be forgotten also when the outcome is not known.
 
-use sqlx::PgConnection;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::events::{self, EventKind};
+use super::pooling::Transaction;
 use super::rows::{self, TokenRow, select_tokens};
 use super::tokens::{lock_caller, lock_token};
 use super::{Store, StoreError, USER_DEADLINE, owners};
@@ -93,7 +93,7 @@ impl Store {
                 touch(&ids);
                 revoke_and_note(&mut transaction, &ids, reason, &caller.principal).await?;
                 let token = select_tokens!("WHERE id = $1", rows::uuid(id))
-                    .fetch_one(&mut *transaction)
+                    .fetch_one(&mut transaction)
                     .await?
                     .try_into()?;
                 transaction.commit().await?;
@@ -154,7 +154,7 @@ impl Store {
 }
 
 /// Locks what was rotated from a locked token, oldest first, until nothing more can be.
-pub(super) async fn lock_line(transaction: &mut PgConnection, id: TokenId) -> Result<Vec<Token>, StoreError> {
+pub(super) async fn lock_line(transaction: &mut Transaction, id: TokenId) -> Result<Vec<Token>, StoreError> {
     let mut line: Vec<Token> = Vec::new();
     loop {
         let last = line.last().map_or(id, |token| token.id);
@@ -182,7 +182,7 @@ pub(super) async fn lock_line(transaction: &mut PgConnection, id: TokenId) -> Re
 
 /// Revokes these locked tokens, and writes an event for each.
 pub(super) async fn revoke_and_note(
-    transaction: &mut PgConnection,
+    transaction: &mut Transaction,
     ids: &[TokenId],
     reason: &RevokeReason,
     actor: &Principal,
@@ -201,7 +201,7 @@ pub(super) async fn revoke_and_note(
 
 /// Revokes what a user has, and returns it with the reserved scopes of all of it.
 async fn revoke_all_of(
-    transaction: &mut PgConnection,
+    transaction: &mut Transaction,
     organization_id: &OrganizationId,
     user_id: &UserId,
     reason: &RevokeReason,

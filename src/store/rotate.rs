@@ -61,7 +61,7 @@ impl Store {
             }
             let token = lock_token(&mut transaction, old.id).await?;
             let successor = sqlx::query!("SELECT id FROM tokens WHERE rotated_from = $1", rows::uuid(old.id))
-                .fetch_optional(&mut *transaction)
+                .fetch_optional(&mut transaction)
                 .await?
                 .map(|row| rows::token_id(row.id));
             let terms = policies::terms(&mut transaction, (policy, now), owner, Some(old.id)).await?;
@@ -75,7 +75,7 @@ impl Store {
                 rows::uuid(old.id),
                 old_expire_time
             )
-            .execute(&mut *transaction)
+            .execute(&mut transaction)
             .await?;
             insert(&mut transaction, &new).await?;
             let ending = Token { expire_time: Some(old_expire_time), ..old.clone() };

@@ -2,9 +2,9 @@
 //! commit a lower number is running: every one of tokend's has its transaction id before it takes a number.
 //! Called by the job that seals and by `tokend audit`.
 
-use sqlx::PgConnection;
 use time::OffsetDateTime;
 
+use super::pooling::Transaction;
 use super::{Store, StoreError};
 use crate::secret::{KeyId, Keyring, Mac, SealHeader, SealedEvents};
 
@@ -70,7 +70,7 @@ impl Store {
         self.within(async {
             let mut transaction = self.begin().await?;
             let turn = sqlx::query!(r#"SELECT pg_try_advisory_xact_lock($1) AS "taken!""#, SEAL_LOCK)
-                .fetch_one(&mut *transaction)
+                .fetch_one(&mut transaction)
                 .await?;
             if !turn.taken {
                 return Ok((None, None));
@@ -88,7 +88,7 @@ impl Store {
                    FROM token_events WHERE id > $1"#,
                 sealed.map_or(last.map_or(0, |last| last.header.last_id), |sealed| sealed.header.last_id)
             )
-            .fetch_one(&mut *transaction)
+            .fetch_one(&mut transaction)
             .await?;
             transaction.commit().await?;
             let next = next.last_id.map(|last_id| Candidate { last_id, xmax: next.xmax });
@@ -113,7 +113,7 @@ impl Store {
                  WHERE sequence > $1 ORDER BY sequence LIMIT 1",
                 previous.map_or(0, |previous| previous.header.sequence)
             )
-            .fetch_optional(&mut *transaction)
+            .fetch_optional(&mut transaction)
             .await?;
             let Some(row) = row else { return Ok(None) };
             let bytes = |bytes: Vec<u8>, column| {
@@ -158,7 +158,7 @@ impl Store {
                 r#"SELECT count(*) AS "events!" FROM token_events
                    WHERE id > coalesce((SELECT max(last_id) FROM audit_seals), 0)"#
             )
-            .fetch_one(self.pool()?)
+            .fetch_one(self.single()?)
             .await?;
             Ok(row.events)
         })
@@ -172,7 +172,7 @@ impl Store {
     pub async fn purge_events(&self, before: OffsetDateTime) -> Result<i64, StoreError> {
         self.within(async {
             let row = sqlx::query!(r#"SELECT purge_audit($1) AS "purged!""#, before)
-                .fetch_one(self.pool()?)
+                .fetch_one(self.single()?)
                 .await?;
             Ok(row.purged)
         })
@@ -192,7 +192,7 @@ fn follows(header: &SealHeader, previous: Option<&CheckedSeal>) -> bool {
     }
 }
 
-async fn last_seal(connection: &mut PgConnection) -> Result<Option<Sealed>, StoreError> {
+async fn last_seal(connection: &mut Transaction) -> Result<Option<Sealed>, StoreError> {
     let row = sqlx::query!(
         "SELECT sequence, first_id, last_id, events, previous, seal FROM audit_seals
          ORDER BY sequence DESC LIMIT 1"
@@ -216,7 +216,7 @@ async fn last_seal(connection: &mut PgConnection) -> Result<Option<Sealed>, Stor
     .transpose()
 }
 
-async fn settled(connection: &mut PgConnection, candidate: &Candidate) -> Result<bool, StoreError> {
+async fn settled(connection: &mut Transaction, candidate: &Candidate) -> Result<bool, StoreError> {
     let row = sqlx::query!(
         r#"SELECT pg_snapshot_xmin(pg_current_snapshot()) >= $1::text::xid8 AS "settled!""#,
         candidate.xmax
@@ -227,7 +227,7 @@ async fn settled(connection: &mut PgConnection, candidate: &Candidate) -> Result
 }
 
 async fn seal(
-    connection: &mut PgConnection,
+    connection: &mut Transaction,
     last: Option<Sealed>,
     until: i64,
     keyring: &Keyring,
@@ -263,7 +263,7 @@ async fn seal(
 
 /// Reads the events of a range as a seal covers them, and the number of the last one.
 async fn read(
-    connection: &mut PgConnection,
+    connection: &mut Transaction,
     first_id: i64,
     last_id: i64,
     limit: i64,

@@ -3,12 +3,12 @@
 
 use std::collections::BTreeMap;
 
-use sqlx::PgConnection;
 use sqlx::types::Json;
 use time::OffsetDateTime;
 
 use super::events::{self, EventKind};
 use super::policies::{self, Terms};
+use super::pooling::Transaction;
 use super::requests::{self, NewRequest, Stored};
 use super::rows::{self, TokenRow, select_tokens};
 use super::{Store, StoreError};
@@ -33,7 +33,7 @@ impl Store {
     /// [`StoreError`], as for every call of the store.
     pub async fn read_token(&self, id: TokenId) -> Result<Option<(Token, OffsetDateTime)>, StoreError> {
         self.within(async {
-            let row = select_tokens!("WHERE id = $1", rows::uuid(id)).fetch_optional(self.pool()?).await?;
+            let row = select_tokens!("WHERE id = $1", rows::uuid(id)).fetch_optional(self.single()?).await?;
             row.map(rows::with_read_time).transpose()
         })
         .await
@@ -84,7 +84,7 @@ impl Store {
 /// transaction's time. When the caller's own token is the `target` that is to be changed, its row is locked
 /// for that at once: of two callers that first only held on to it, neither could go on.
 pub(super) async fn lock_caller(
-    transaction: &mut PgConnection,
+    transaction: &mut Transaction,
     caller: &Caller,
     target: Option<TokenId>,
 ) -> Result<Result<(Caller, OffsetDateTime), CredentialError>, StoreError> {
@@ -102,7 +102,7 @@ pub(super) async fn lock_caller(
 
 /// Reads a token that is to be changed, and keeps others from changing it until the transaction ends.
 pub(super) async fn lock_token(
-    transaction: &mut PgConnection,
+    transaction: &mut Transaction,
     id: TokenId,
 ) -> Result<Option<Token>, StoreError> {
     select_tokens!("WHERE id = $1 FOR UPDATE", rows::uuid(id))
@@ -113,7 +113,7 @@ pub(super) async fn lock_token(
 }
 
 /// Inserts a token with its verifiers.
-pub(super) async fn insert(transaction: &mut PgConnection, new: &NewToken) -> Result<(), StoreError> {
+pub(super) async fn insert(transaction: &mut Transaction, new: &NewToken) -> Result<(), StoreError> {
     let token = &new.token;
     let scopes: Vec<String> = token.scopes.iter().map(|scope| scope.as_str().to_owned()).collect();
     let labels: BTreeMap<&str, &str> = token.labels.iter().collect();

@@ -38,7 +38,7 @@ impl Store {
             let before = lock_token(&mut transaction, id).await?;
             let rotation =
                 sqlx::query!("SELECT create_time FROM tokens WHERE rotated_from = $1", rows::uuid(id))
-                    .fetch_optional(&mut *transaction)
+                    .fetch_optional(&mut transaction)
                     .await?
                     .map(|row| row.create_time);
             let terms = policies::terms(&mut transaction, (policy, now), owner, Some(id)).await?;
@@ -60,7 +60,7 @@ impl Store {
                 token.expire_time,
                 &allowed_cidrs
             )
-            .execute(&mut *transaction)
+            .execute(&mut transaction)
             .await?;
             events::append(&mut transaction, EventKind::Updated, before.as_ref(), &token, &caller.principal)
                 .await?;

@@ -25,7 +25,7 @@ impl Store {
                 &ids,
                 &times
             )
-            .execute(self.pool()?)
+            .execute(self.single()?)
             .await?;
             Ok(())
         })

@@ -127,7 +127,7 @@ impl Line {
                 behind.unwrap_or(i64::MIN),
                 PAGE
             )
-            .fetch_all(&mut self.0)
+            .fetch_all(self.0.single())
             .await?;
             let first = found.first().ok_or(sqlx::Error::RowNotFound)?;
             let full = i64::try_from(found.len()).is_ok_and(|rows| rows == PAGE);

@@ -33,8 +33,10 @@ const STAND_IN_AFTER: Duration = Duration::from_millis(100);
 pub struct Parts {
     /// For what needs no line of its own.
     pub store: Store,
-    /// Where the loader's and the feed's lines come from.
+    /// Where the loader's lines come from.
     pub lines: Lines,
+    /// Where the feed's lines come from.
+    pub feed_lines: Lines,
     /// The keys of the fast verifier.
     pub keyring: Arc<Keyring>,
     /// How every secret begins.
@@ -130,12 +132,12 @@ impl Engine {
     /// poll on.
     #[must_use]
     pub fn start(parts: Parts) -> Self {
-        let Parts { store, lines, keyring, metrics, .. } = parts;
+        let Parts { store, lines, feed_lines, keyring, metrics, .. } = parts;
         let cache = Arc::new(Cache::new(parts.cache_bytes, Arc::clone(&metrics)));
         let freshness = Arc::new(Freshness::new(parts.bounds));
         let (wake, news) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
         let loader = Loader::start(
-            lines.clone(),
+            lines,
             Arc::clone(&cache),
             Arc::clone(&freshness),
             Arc::clone(&keyring),
@@ -143,7 +145,7 @@ impl Engine {
             Arc::clone(&metrics),
         );
         let feed = Feed::new(
-            lines.clone(),
+            feed_lines.clone(),
             Arc::clone(&cache),
             Arc::clone(&freshness),
             Arc::clone(&wake),
@@ -153,7 +155,9 @@ impl Engine {
         );
         let mut tasks = JoinSet::new();
         tasks.spawn(feed.run());
-        tasks.spawn(feed::listen(lines, Arc::clone(&wake)));
+        if feed_lines.can_listen() {
+            tasks.spawn(feed::listen(feed_lines, Arc::clone(&wake)));
+        }
         Self {
             prefix: parts.prefix,
             fallback: Fallback::new(store, Arc::clone(&keyring), parts.hashing, parts.limit),

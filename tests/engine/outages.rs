@@ -1,22 +1,16 @@
 //! Three replicas as processes, tokens revoked all the time, and one thing after the other that fails:
 //! Postgres frozen, killed, restarted; its connections cut, held, slowed or swallowed; a replica frozen.
-//! Answers stay right or are UNAVAILABLE (`witness` checks each), and serving resumes by itself.
+//! Answers stay right or are UNAVAILABLE (`siege` and `witness` check each), and serving resumes by itself.
 //!
 //! `TOKEND_LONG=1 cargo test --release --test engine outages -- --nocapture` goes through it all five times
 //! and prints how soon after the end of each failure every replica answered again.
 
-use std::sync::Arc;
-use std::time::{Duration, Instant};
-
-use tokend::grpc::proto::Verdict;
-use tokio::task::JoinSet;
+use std::time::Duration;
 
 use super::fleet::{Process, long, tell};
-use super::setup::{Made, assert_unavailable, made};
-use super::witness::{Seen, Suspect, conclude, wall, watch};
-use crate::support::client::{Client, question, revocation};
+use super::setup::{Made, made};
+use super::siege::{Siege, resumption};
 use crate::support::database::Database;
-use crate::support::eventually;
 use crate::support::proxy::{Proxy, Way};
 use crate::support::replica::Installation;
 use crate::support::server::Server;
@@ -95,101 +89,22 @@ impl Scene {
             Failure::Restarted | Failure::Killed => self.server.go_on(),
         }
     }
-
-    /// Returns how long after now each replica begins to answer without a gap.
-    async fn resumption(&self) -> Duration {
-        let ended = Instant::now();
-        let mut asking = JoinSet::new();
-        for process in &self.fleet {
-            asking.spawn(resumed(process.root(), self.kept.clone(), ended));
-        }
-        asking.join_all().await.into_iter().max().unwrap()
-    }
-}
-
-/// Waits for ten answers in a row, and returns when the first of them was asked for.
-async fn resumed(client: Client, kept: Made, ended: Instant) -> Duration {
-    let (mut row, mut first) = (0, ended);
-    while row < 10 {
-        let asked = Instant::now();
-        assert!(asked - ended < Duration::from_secs(30), "serving does not resume");
-        let mut client = client.clone();
-        // Not for long: an answer that would come late is none here.
-        let answer = client.verify(question(&kept.secret, &[]));
-        match tokio::time::timeout(Duration::from_millis(500), answer).await {
-            Ok(Ok(answer)) => {
-                assert_eq!(answer.into_inner().verdict(), Verdict::Valid);
-                first = if row == 0 { asked } else { first };
-                row += 1;
-            }
-            Ok(Err(status)) => {
-                assert_unavailable(&status);
-                row = 0;
-                // Not as fast as refusals come.
-                tokio::time::sleep(Duration::from_millis(5)).await;
-            }
-            Err(_) => row = 0,
-        }
-    }
-    first - ended
-}
-
-/// Revokes one token after the other on replicas in turn, for as long as something may fail.
-async fn revoke_on_and_on(fleet: Vec<Client>, doomed: Arc<[Arc<Suspect>]>, seen: Arc<Seen>) {
-    let mut turn = 0;
-    for suspect in doomed.iter() {
-        // Until it is known to have been done: an outcome that is not known may be either.
-        while !seen.has_ended() {
-            turn += 1;
-            let here = turn % fleet.len();
-            let mut client = fleet[here].clone();
-            let revoking = client.revoke_token(revocation(&suspect.token.id, ""));
-            match tokio::time::timeout(Duration::from_secs(6), revoking).await {
-                Ok(Ok(answer)) => {
-                    suspect.convict(here, &answer.into_inner());
-                    break;
-                }
-                Ok(Err(status)) => assert_unavailable(&status),
-                Err(_) => {}
-            }
-        }
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn whatever_fails_no_answer_is_wrong_and_serving_resumes() {
     let mut scene = Scene::set().await;
     let (rounds, tokens) = if long() { (5, 1_000) } else { (1, 120) };
-    let mut doomed = Vec::new();
-    let mut root = scene.fleet[0].root();
-    for _ in 0..tokens {
-        doomed.push(Suspect::new(made(&mut root).await));
-    }
-    let doomed: Arc<[_]> = doomed.into();
-    let seen = Seen::new();
-    let mut watching = watch(&scene.fleet, 3, Duration::from_millis(5), &doomed, &seen);
-    let clients = scene.fleet.iter().map(Process::root).collect();
-    watching.spawn(revoke_on_and_on(clients, Arc::clone(&doomed), Arc::clone(&seen)));
+    let siege = Siege::lay(&scene.fleet, tokens).await;
 
     for _ in 0..rounds {
         for failure in FAILURES {
             scene.fail(failure).await;
             scene.end(failure);
-            let resumption = scene.resumption().await;
+            let resumption = resumption(&scene.fleet, &scene.kept).await;
             tell(&format!("{failure:?}: every replica answers {resumption:.0?} after its end"));
         }
     }
 
-    conclude(watching, &seen).await;
-    let convicted: Vec<_> = doomed.iter().filter_map(|suspect| suspect.effective_time()).collect();
-    assert!(!convicted.is_empty(), "something was revoked meanwhile");
-    let last = *convicted.iter().max().unwrap();
-    eventually("the last effective time", async || (wall() > last).then_some(())).await;
-    for (replica, process) in scene.fleet.iter().enumerate() {
-        let mut client = process.root();
-        for suspect in doomed.iter().filter(|suspect| suspect.effective_time().is_some()) {
-            seen.ask(&mut client, replica, suspect).await;
-        }
-    }
+    siege.raise(&scene.fleet).await;
 }

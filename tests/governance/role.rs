@@ -25,9 +25,9 @@ async fn the_documented_role_can_serve_and_cannot_touch_the_audit_log() {
     let grants = documented_grants().replace("tokend_serve", &role);
     sqlx::raw_sql(sqlx::AssertSqlSafe(grants)).execute(&mut owner).await.unwrap();
     let mut config = installation.config();
-    config.database = config.database.username(&role);
+    config.database.options = config.database.options.username(&role);
     config.migrate = false;
-    let options = config.database.clone();
+    let options = config.database.options.clone();
 
     let replica = installation.serve(config).await;
     let mut root = replica.root();

@@ -1,7 +1,6 @@
 //! The schema at the start: applied once by whoever comes first, checked by the others, and a database
 //! that is not this build's to serve is refused by name.
 
-use sqlx::postgres::PgConnectOptions;
 use tokend::secret::Prefix;
 use tokend::server::ServeError;
 use tokend::store::{MigrateError, check, migrate};
@@ -31,8 +30,8 @@ async fn any_number_of_processes_may_migrate_at_once() {
     let database = Database::empty().await;
     let migrating: Vec<_> = (0..8)
         .map(|_| {
-            let options = database.options();
-            in_a_thread(move || async move { migrate(&options, &Prefix::default()).await })
+            let route = database.route();
+            in_a_thread(move || async move { migrate(&route, &Prefix::default()).await })
         })
         .collect();
 
@@ -40,7 +39,7 @@ async fn any_number_of_processes_may_migrate_at_once() {
         one.join().unwrap().unwrap();
     }
 
-    check(&database.options(), &Prefix::default()).await.unwrap();
+    check(&database.route(), &Prefix::default()).await.unwrap();
     assert_eq!(shape(&database).await, shape(&Database::migrated().await).await);
     assert_eq!(database.count("SELECT count(*) FROM installation").await, 1);
 }
@@ -58,13 +57,13 @@ fn in_a_thread<T: Send + 'static, F: Future<Output = T>>(
 #[tokio::test]
 async fn a_database_that_lacks_migrations_is_pending() {
     let database = Database::empty().await;
-    let checked = check(&database.options(), &Prefix::default()).await;
+    let checked = check(&database.route(), &Prefix::default()).await;
     assert!(matches!(checked, Err(MigrateError::Pending)), "{checked:?}");
 
     let database = Database::migrated().await;
     let undo = "DELETE FROM _sqlx_migrations WHERE version = (SELECT max(version) FROM _sqlx_migrations)";
     assert_eq!(database.execute(undo).await, 1);
-    let checked = check(&database.options(), &Prefix::default()).await;
+    let checked = check(&database.route(), &Prefix::default()).await;
     assert!(matches!(checked, Err(MigrateError::Pending)), "{checked:?}");
 }
 
@@ -72,7 +71,7 @@ async fn a_database_that_lacks_migrations_is_pending() {
 async fn a_check_changes_nothing() {
     let database = Database::empty().await;
 
-    let checked = check(&database.options(), &Prefix::default()).await;
+    let checked = check(&database.route(), &Prefix::default()).await;
 
     assert!(checked.is_err());
     assert_eq!(shape(&database).await, [""; 0]);
@@ -108,7 +107,7 @@ async fn a_replica_brings_an_empty_database_up_to_date() {
     let replica = installation.serve(installation.config()).await;
 
     assert_eq!(replica.health(SERVICE).await, ServingStatus::Serving);
-    check(&installation.database.options(), &Prefix::default()).await.unwrap();
+    check(&installation.database.route(), &Prefix::default()).await.unwrap();
 }
 
 #[tokio::test]
@@ -117,10 +116,10 @@ async fn a_schema_that_a_newer_build_has_taken_further_is_accepted() {
     let newer = "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time)
         VALUES (9999, 'of a newer build', true, '\\x00', 0)";
     installation.database.execute(newer).await;
-    let options: PgConnectOptions = installation.database.options();
+    let route = installation.database.route();
 
-    migrate(&options, &Prefix::default()).await.unwrap();
-    check(&options, &Prefix::default()).await.unwrap();
+    migrate(&route, &Prefix::default()).await.unwrap();
+    check(&route, &Prefix::default()).await.unwrap();
     created(&mut installation.serve(installation.config()).await.root(), ordinary()).await;
 }
 
@@ -129,7 +128,7 @@ async fn a_migration_that_was_altered_since_is_refused() {
     let database = Database::migrated().await;
     database.execute("UPDATE _sqlx_migrations SET checksum = '\\x00' WHERE version = 1").await;
 
-    let migrated = migrate(&database.options(), &Prefix::default()).await;
+    let migrated = migrate(&database.route(), &Prefix::default()).await;
 
     assert!(matches!(migrated, Err(MigrateError::Migration(_))), "{migrated:?}");
 }
@@ -153,10 +152,10 @@ async fn a_replica_with_another_prefix_is_refused_at_the_start() {
 #[tokio::test]
 async fn the_prefix_chosen_before_the_first_migration_stays() {
     let database = Database::empty().await;
-    migrate(&database.options(), &other_prefix()).await.unwrap();
+    migrate(&database.route(), &other_prefix()).await.unwrap();
 
-    let again = migrate(&database.options(), &Prefix::default()).await;
+    let again = migrate(&database.route(), &Prefix::default()).await;
 
     assert!(matches!(again, Err(MigrateError::OtherPrefix { .. })), "{again:?}");
-    check(&database.options(), &other_prefix()).await.unwrap();
+    check(&database.route(), &other_prefix()).await.unwrap();
 }

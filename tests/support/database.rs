@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use sqlx::postgres::{PgConnectOptions, PgConnection};
 use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _};
 use tokend::secret::Prefix;
+use tokend::store::Route;
 use tokio::sync::OnceCell;
 
 use super::cluster;
@@ -27,7 +28,7 @@ impl Database {
         let template = Self::named(cluster::cluster().socket_dir(), TEMPLATE);
         MADE.get_or_init(async || {
             administer(format!("CREATE DATABASE {TEMPLATE}")).await;
-            tokend::store::migrate(&template.options(), &Prefix::default()).await.unwrap();
+            tokend::store::migrate(&template.route(), &Prefix::default()).await.unwrap();
         })
         .await;
         Self::copy(TEMPLATE).await
@@ -54,7 +55,7 @@ impl Database {
     pub(crate) async fn migrated_on(socket_dir: &Path) -> Self {
         let database = Self::named(socket_dir, "tokend");
         Self::named(socket_dir, "postgres").execute("CREATE DATABASE tokend").await;
-        tokend::store::migrate(&database.options(), &Prefix::default()).await.unwrap();
+        tokend::store::migrate(&database.route(), &Prefix::default()).await.unwrap();
         database
     }
 
@@ -71,6 +72,11 @@ impl Database {
     /// Returns what connects to it through its server's own socket.
     pub(crate) fn options(&self) -> PgConnectOptions {
         cluster::connect_through(&self.socket_dir, &self.name)
+    }
+
+    /// Returns the same as tokend takes it.
+    pub(crate) fn route(&self) -> Route {
+        self.options().into()
     }
 
     /// Opens a connection of the test's own.

@@ -6,6 +6,7 @@ pub(crate) mod client;
 pub(crate) mod cluster;
 pub(crate) mod database;
 pub(crate) mod http;
+pub(crate) mod program;
 pub(crate) mod proxy;
 pub(crate) mod replica;
 pub(crate) mod server;

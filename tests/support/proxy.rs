@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use sqlx::postgres::{PgConnectOptions, PgSslMode};
 use tokend::embedded::Cluster;
+use tokend::store::Route;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream, UnixStream};
 use tokio::sync::watch;
@@ -91,15 +92,16 @@ impl Proxy {
     }
 
     /// Leads what was to connect to the server through the proxy.
-    pub(crate) fn lead(&self, options: &PgConnectOptions) -> PgConnectOptions {
+    pub(crate) fn lead(&self, route: &Route) -> Route {
         // Made anew: with a socket in place, `host` would not count.
-        let database = options.get_database().expect("a database").to_owned();
+        let database = route.options.get_database().expect("a database").to_owned();
         PgConnectOptions::new_without_pgpass()
             .host(&self.address.ip().to_string())
             .port(self.address.port())
             .username(Cluster::ROLE)
             .database(&database)
             .ssl_mode(PgSslMode::Disable)
+            .into()
     }
 
     /// Returns the URL of a database of that name behind the proxy.

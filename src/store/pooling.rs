@@ -1,0 +1,301 @@
+//! Statements where connections may be shared on their way to Postgres. A pooler in transaction mode gives a
+//! session for one transaction at a time: what is set in it or prepared by name would be met by strangers. So
+//! there every statement stands in a transaction, has no name, and what is set is set for that transaction.
+//! Used by the rest of the store alone.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+use std::vec;
+
+use futures_core::Stream;
+use futures_core::future::BoxFuture;
+use futures_core::stream::BoxStream;
+use sqlx::error::BoxDynError;
+use sqlx::postgres::{
+    PgArguments, PgConnectOptions, PgConnection, PgPool, PgQueryResult, PgRow, PgStatement, PgTypeInfo,
+};
+use sqlx::{
+    AssertSqlSafe, ConnectOptions as _, Connection as _, Describe, Either, Error, Execute, Executor,
+    Postgres, SqlStr,
+};
+use tokio_stream::StreamExt as _;
+
+use super::DEADLINE;
+
+/// What an open connection stands for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Pooling {
+    /// A session of its own: a direct connection, or one by a pooler in session mode.
+    #[default]
+    Session,
+    /// One session in each transaction: a pooler in transaction mode.
+    Transaction,
+}
+
+/// A way to Postgres.
+#[derive(Debug, Clone)]
+pub struct Route {
+    /// How to connect.
+    pub options: PgConnectOptions,
+    /// What an open connection stands for there.
+    pub pooling: Pooling,
+}
+
+/// A transaction; undone unless it is committed.
+#[derive(Debug)]
+pub(super) struct Transaction {
+    inner: sqlx::Transaction<'static, Postgres>,
+    pooling: Pooling,
+}
+
+/// Connections that are opened when they are needed.
+#[derive(Debug, Clone)]
+pub(super) struct Pool {
+    pub(super) connections: PgPool,
+    pub(super) pooling: Pooling,
+}
+
+/// A connection of one's own.
+#[derive(Debug)]
+pub(super) struct Session {
+    connection: PgConnection,
+    pooling: Pooling,
+}
+
+/// What runs one statement that stands alone.
+#[derive(Debug)]
+pub(super) enum Single<'c> {
+    /// As it is, on any connection of a pool.
+    OfPool(&'c PgPool),
+    /// The same, in a transaction.
+    OfSharedPool(&'c PgPool),
+    /// As it is, on this connection.
+    Of(&'c mut PgConnection),
+    /// The same, in a transaction.
+    OfShared(&'c mut PgConnection),
+}
+
+type Step = Either<PgQueryResult, PgRow>;
+
+impl From<PgConnectOptions> for Route {
+    fn from(options: PgConnectOptions) -> Self {
+        Self { options, pooling: Pooling::Session }
+    }
+}
+
+impl Pool {
+    pub(super) async fn begin(&self, timeout: Duration) -> Result<Transaction, Error> {
+        let inner = self.connections.begin_with(opening(self.pooling, timeout)).await?;
+        Ok(Transaction { inner, pooling: self.pooling })
+    }
+
+    pub(super) fn single(&self) -> Single<'_> {
+        match self.pooling {
+            Pooling::Session => Single::OfPool(&self.connections),
+            Pooling::Transaction => Single::OfSharedPool(&self.connections),
+        }
+    }
+}
+
+impl Transaction {
+    pub(super) async fn commit(self) -> Result<(), Error> {
+        self.inner.commit().await
+    }
+}
+
+impl Session {
+    pub(super) async fn open(route: &Route) -> Result<Self, Error> {
+        let mut connection = route.options.connect().await?;
+        if route.pooling == Pooling::Session {
+            super::prepare(&mut connection).await?;
+        }
+        Ok(Self { connection, pooling: route.pooling })
+    }
+
+    pub(super) fn single(&mut self) -> Single<'_> {
+        match self.pooling {
+            Pooling::Session => Single::Of(&mut self.connection),
+            Pooling::Transaction => Single::OfShared(&mut self.connection),
+        }
+    }
+
+    pub(super) async fn close(self) -> Result<(), Error> {
+        self.connection.close().await
+    }
+}
+
+impl Single<'_> {
+    /// Runs the statement as all of a transaction.
+    async fn alone<'q, E>(self, query: E) -> Result<Vec<Step>, Error>
+    where
+        E: 'q + Execute<'q, Postgres>,
+    {
+        let opening = opening(Pooling::Transaction, DEADLINE);
+        let mut transaction = match self {
+            Self::OfPool(pool) | Self::OfSharedPool(pool) => pool.begin_with(opening).await?,
+            Self::Of(connection) | Self::OfShared(connection) => connection.begin_with(opening).await?,
+        };
+        let steps = transaction.fetch_many(Unnamed(query)).collect::<Result<Vec<_>, _>>().await?;
+        transaction.commit().await?;
+        Ok(steps)
+    }
+}
+
+/// Begins a transaction in which no statement goes on for longer than `timeout`; zero is no limit. What the
+/// session of a direct connection was told once, that of a pooler is told here.
+fn opening(pooling: Pooling, timeout: Duration) -> AssertSqlSafe<String> {
+    let mut opening = format!("BEGIN; SET LOCAL statement_timeout = {}", timeout.as_millis());
+    if pooling == Pooling::Transaction {
+        opening.push_str(
+            "; SELECT set_config('synchronous_commit', 'on', true)
+             WHERE current_setting('synchronous_commit') IN ('off', 'local', 'remote_write')",
+        );
+    }
+    AssertSqlSafe(opening)
+}
+
+/// A statement that leaves nothing behind in its session.
+struct Unnamed<E>(E);
+
+impl<'q, E: Execute<'q, Postgres>> Execute<'q, Postgres> for Unnamed<E> {
+    fn sql(self) -> SqlStr {
+        self.0.sql()
+    }
+
+    fn statement(&self) -> Option<&PgStatement> {
+        self.0.statement()
+    }
+
+    fn take_arguments(&mut self) -> Result<Option<PgArguments>, BoxDynError> {
+        self.0.take_arguments()
+    }
+
+    fn persistent(&self) -> bool {
+        false
+    }
+}
+
+/// What a statement gave, once it has been committed.
+enum Steps<'e> {
+    Awaited(BoxFuture<'e, Result<Vec<Step>, Error>>),
+    Given(vec::IntoIter<Step>),
+}
+
+impl Stream for Steps<'_> {
+    type Item = Result<Step, Error>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        if let Self::Awaited(steps) = &mut *self {
+            let (steps, failed) = match std::task::ready!(steps.as_mut().poll(context)) {
+                Ok(steps) => (steps, None),
+                Err(error) => (Vec::new(), Some(error)),
+            };
+            *self = Self::Given(steps.into_iter());
+            if let Some(error) = failed {
+                return Poll::Ready(Some(Err(error)));
+            }
+        }
+        let Self::Given(steps) = &mut *self else { return Poll::Ready(None) };
+        Poll::Ready(steps.next().map(Ok))
+    }
+}
+
+impl<'c> Executor<'c> for &'c mut Transaction {
+    type Database = Postgres;
+
+    fn fetch_many<'e, 'q: 'e, E>(self, query: E) -> BoxStream<'e, Result<Step, Error>>
+    where
+        'c: 'e,
+        E: 'q + Execute<'q, Postgres>,
+    {
+        match self.pooling {
+            Pooling::Session => self.inner.fetch_many(query),
+            Pooling::Transaction => self.inner.fetch_many(Unnamed(query)),
+        }
+    }
+
+    fn fetch_optional<'e, 'q: 'e, E>(self, query: E) -> BoxFuture<'e, Result<Option<PgRow>, Error>>
+    where
+        'c: 'e,
+        E: 'q + Execute<'q, Postgres>,
+    {
+        match self.pooling {
+            Pooling::Session => self.inner.fetch_optional(query),
+            Pooling::Transaction => self.inner.fetch_optional(Unnamed(query)),
+        }
+    }
+
+    fn prepare_with<'e>(
+        self,
+        sql: SqlStr,
+        parameters: &'e [PgTypeInfo],
+    ) -> BoxFuture<'e, Result<PgStatement, Error>>
+    where
+        'c: 'e,
+    {
+        self.inner.prepare_with(sql, parameters)
+    }
+
+    fn describe<'e>(self, sql: SqlStr) -> BoxFuture<'e, Result<Describe<Postgres>, Error>>
+    where
+        'c: 'e,
+    {
+        self.inner.describe(sql)
+    }
+}
+
+impl<'c> Executor<'c> for Single<'c> {
+    type Database = Postgres;
+
+    fn fetch_many<'e, 'q: 'e, E>(self, query: E) -> BoxStream<'e, Result<Step, Error>>
+    where
+        'c: 'e,
+        E: 'q + Execute<'q, Postgres>,
+    {
+        match self {
+            Self::OfPool(pool) => pool.fetch_many(query),
+            Self::Of(connection) => connection.fetch_many(query),
+            shared => Box::pin(Steps::Awaited(Box::pin(shared.alone(query)))),
+        }
+    }
+
+    fn fetch_optional<'e, 'q: 'e, E>(self, query: E) -> BoxFuture<'e, Result<Option<PgRow>, Error>>
+    where
+        'c: 'e,
+        E: 'q + Execute<'q, Postgres>,
+    {
+        match self {
+            Self::OfPool(pool) => pool.fetch_optional(query),
+            Self::Of(connection) => connection.fetch_optional(query),
+            shared => Box::pin(async {
+                let steps = shared.alone(query).await?;
+                Ok(steps.into_iter().find_map(Either::right))
+            }),
+        }
+    }
+
+    fn prepare_with<'e>(
+        self,
+        sql: SqlStr,
+        parameters: &'e [PgTypeInfo],
+    ) -> BoxFuture<'e, Result<PgStatement, Error>>
+    where
+        'c: 'e,
+    {
+        match self {
+            Self::OfPool(pool) | Self::OfSharedPool(pool) => pool.prepare_with(sql, parameters),
+            Self::Of(connection) | Self::OfShared(connection) => connection.prepare_with(sql, parameters),
+        }
+    }
+
+    fn describe<'e>(self, sql: SqlStr) -> BoxFuture<'e, Result<Describe<Postgres>, Error>>
+    where
+        'c: 'e,
+    {
+        match self {
+            Self::OfPool(pool) | Self::OfSharedPool(pool) => pool.describe(sql),
+            Self::Of(connection) | Self::OfShared(connection) => connection.describe(sql),
+        }
+    }
+}

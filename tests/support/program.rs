@@ -1,0 +1,110 @@
+//! Programs that are not ours, as the tests run them: found or skipped, configured by what the guides show,
+//! ended with their test.
+
+use std::fs::{self, File, Permissions};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
+
+/// Finds a program; where it is missing, says so, and fails if the whole of the tests is wanted.
+#[expect(clippy::print_stderr, reason = "a test that is skipped says so")]
+pub(crate) fn find(name: &str) -> Option<PathBuf> {
+    let tools = Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("ci-tools/bin");
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let mut places: Vec<PathBuf> = std::env::split_paths(&path).collect();
+    places.extend(["/usr/sbin".into(), "/usr/local/sbin".into(), tools]);
+    let found = places.iter().map(|place| place.join(name)).find(|program| program.is_file());
+    if found.is_none() {
+        let wanted = std::env::var_os("CI_ALL").is_some_and(|value| value == "1");
+        assert!(!wanted, "{name} is missing, and CI_ALL=1 wants everything tested");
+        eprintln!("skipped: {name} is not installed");
+    }
+    found
+}
+
+/// Returns the block of a guide that is marked as this file.
+pub(crate) fn shown<'guide>(guide: &'guide str, file: &str) -> &'guide str {
+    let (_, behind) = guide.split_once(&format!("<!-- file: {file} -->\n```")).unwrap();
+    let (_, block) = behind.split_once('\n').unwrap();
+    block.split_once("\n```").unwrap().0
+}
+
+/// Returns an address of this machine where nobody listens.
+pub(crate) fn free_address() -> SocketAddr {
+    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap()
+}
+
+/// A directory for one program.
+pub(crate) struct Place(TempDir);
+
+impl Place {
+    pub(crate) fn new() -> Self {
+        let directory = tempfile::Builder::new().prefix("tokend-program-").tempdir_in("/tmp").unwrap();
+        // A program that refuses root runs as somebody else.
+        fs::set_permissions(directory.path(), Permissions::from_mode(0o755)).unwrap();
+        Self(directory)
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        self.0.path()
+    }
+
+    pub(crate) fn write(&self, name: &str, text: &str) -> String {
+        let path = self.path().join(name);
+        fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_owned()
+    }
+
+    /// Starts a program here.
+    pub(crate) fn start(self, program: &Path, arguments: &[&str]) -> Running {
+        let log = File::create(self.path().join("log")).unwrap();
+        let child = Command::new(program)
+            .args(arguments)
+            .current_dir(self.path())
+            .env("HOME", self.path())
+            .env("XDG_DATA_HOME", self.path())
+            .env("XDG_CONFIG_HOME", self.path())
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().unwrap())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        Running { child, place: self }
+    }
+}
+
+/// A program; ended when dropped.
+pub(crate) struct Running {
+    child: Child,
+    place: Place,
+}
+
+impl Running {
+    /// Returns what it has written, to be shown where a test fails.
+    pub(crate) fn log(&self) -> String {
+        fs::read_to_string(self.place.path().join("log")).unwrap_or_default()
+    }
+
+    /// Sends it a signal.
+    pub(crate) fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).unwrap();
+    }
+
+    /// Checks that it still runs.
+    pub(crate) fn check(&mut self) {
+        let ended = self.child.try_wait().unwrap();
+        assert!(ended.is_none(), "it has ended: {}", self.log());
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
