@@ -163,6 +163,14 @@ pub enum ConfigError {
     /// The organization of the gateways is none.
     #[error("--gateway-organization is no organization's id: it {0}")]
     GatewayOrganization(FieldError),
+    /// Of pages that may call, one has no origin.
+    #[error("--grpc-web-origins: '{origin}' is no origin: it {problem}")]
+    WebOrigin {
+        /// The text.
+        origin: String,
+        /// What is wrong.
+        problem: FieldError,
+    },
     /// What the API server's tokens need is no scope.
     #[error("--token-review is no scope: it {0}")]
     TokenReview(FieldError),

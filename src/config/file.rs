@@ -60,6 +60,7 @@ pub(super) struct FileSettings {
     pub(super) trusted_proxies: Option<TrustedProxies>,
     pub(super) gateway_organization: Option<String>,
     pub(super) ext_authz: Option<Switch>,
+    pub(super) grpc_web_origins: Option<String>,
     pub(super) token_review: Option<String>,
     pub(super) token_review_audiences: Option<String>,
     #[serde(default)]

@@ -199,6 +199,12 @@ pub(super) struct WayFlags {
     #[arg(long, value_name = "ID", help_heading = "Ways in")]
     pub(super) gateway_organization: Option<String>,
 
+    /// Origins whose pages may call the service from a browser, by gRPC-Web on the gRPC port, separated
+    /// by commas, each exactly as browsers send it, such as https://admin.example.org
+    /// [env: TOKEND_GRPC_WEB_ORIGINS] [default: none, and no gRPC-Web is spoken]
+    #[arg(long, value_name = "ORIGINS", help_heading = "Ways in")]
+    pub(super) grpc_web_origins: Option<String>,
+
     /// Answer Kubernetes' TokenReview at /tokenreview of --http-listen, to callers with tokend:verify:
     /// tokens need this scope for the API server itself [env: TOKEND_TOKEN_REVIEW] [default: not there]
     #[arg(long, value_name = "SCOPE", help_heading = "Ways in")]

@@ -11,6 +11,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::store::Pooling;
+use crate::ways::Origin;
 
 /// 32 zero bytes and 32 bytes of 0x01: keys for nothing but these tests.
 const KEY: &str = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";
@@ -92,6 +93,19 @@ fn proxies_are_trusted_where_they_are_named_and_never_everybody() {
     assert!(matches!(error, ConfigError::Variable { name: "TOKEND_TRUSTED_PROXIES", .. }));
     let error = refusal(&["--gateway-organization", ""], &[]);
     assert!(matches!(error, ConfigError::GatewayOrganization(_)));
+}
+
+#[test]
+fn pages_may_call_from_the_origins_that_are_named() {
+    assert!(serve(&[], &[]).unwrap().0.ways.web_origins.is_empty());
+    let (settings, _) =
+        serve(&["--grpc-web-origins", "https://a.example, http://localhost:5173"], &[]).unwrap();
+    let expected = ["https://a.example", "http://localhost:5173"].map(|text| Origin::parse(text).unwrap());
+    assert_eq!(settings.ways.web_origins, expected);
+    for wrong in ["*", "https://a.example/", "https://a.example,", ""] {
+        let error = refusal(&["--grpc-web-origins", wrong], &[]);
+        assert!(matches!(error, ConfigError::WebOrigin { .. }), "{wrong:?}");
+    }
 }
 
 #[test]

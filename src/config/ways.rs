@@ -7,13 +7,14 @@ use super::flags::WayFlags;
 use super::sources::Sources;
 use super::values::TrustedProxies;
 use crate::domain::{OrganizationId, Scope};
-use crate::ways::{TokenReviewConfig, WaysConfig};
+use crate::ways::{Origin, TokenReviewConfig, WaysConfig};
 
 /// What a cluster calls its API server unless it is told otherwise.
 const AUDIENCE: &str = "https://kubernetes.default.svc.cluster.local";
 
 pub(super) fn ways(sources: &mut Sources<'_>, mut flags: WayFlags) -> Result<WaysConfig, ConfigError> {
     let token_review = token_review(sources, &mut flags)?;
+    let web_origins = web_origins(sources, &mut flags)?;
     let trusted_proxies = sources
         .choose(flags.trusted_proxies, "TOKEND_TRUSTED_PROXIES", |file| file.trusted_proxies.take())?
         .map(TrustedProxies::get)
@@ -27,6 +28,7 @@ pub(super) fn ways(sources: &mut Sources<'_>, mut flags: WayFlags) -> Result<Way
         trusted_proxies,
         ext_authz,
         token_review,
+        web_origins,
         gateway_organization: organization.map_err(ConfigError::GatewayOrganization)?,
     })
 }
@@ -46,4 +48,17 @@ fn token_review(
     let scope =
         scope.map(|text: String| Scope::parse(&text).map_err(ConfigError::TokenReview)).transpose()?;
     Ok(scope.map(|scope| TokenReviewConfig { scope, audiences }))
+}
+
+fn web_origins(sources: &mut Sources<'_>, flags: &mut WayFlags) -> Result<Vec<Origin>, ConfigError> {
+    let flag = flags.grpc_web_origins.take();
+    let named: Option<String> =
+        sources.choose(flag, "TOKEND_GRPC_WEB_ORIGINS", |file| file.grpc_web_origins.take())?;
+    let named = named.iter().flat_map(|named| named.split(',')).map(str::trim);
+    named
+        .map(|text| {
+            Origin::parse(text)
+                .map_err(|error| ConfigError::WebOrigin { origin: text.to_owned(), problem: error })
+        })
+        .collect()
 }

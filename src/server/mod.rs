@@ -27,7 +27,7 @@ use crate::store::{self, MigrateError, Pooling, Store};
 use crate::tls::Protocol;
 use crate::verify::{Engine, Parts};
 use crate::watch::Hub;
-use crate::ways::{ExtAuthz, Ways};
+use crate::ways::{ExtAuthz, GrpcWeb, Ways};
 
 /// The shortest and longest pause between two attempts to reach Postgres at the start.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
@@ -189,7 +189,14 @@ async fn wire(config: &ServerConfig) -> Result<(Running, Router, Arc<Ways>), Ser
         metrics: Arc::clone(&metrics),
         draining,
     };
+    let origins = &config.ways.web_origins;
+    let (plain, browsers) = match (service.into_server(), &**origins) {
+        (service, []) => (Some(service), None),
+        (service, origins) => (None, Some(GrpcWeb::new(service, origins))),
+    };
     let router = Server::builder()
+        // Browsers speak it where there is no TLS.
+        .accept_http1(!origins.is_empty())
         .max_concurrent_streams(config.limits.streams)
         .http2_max_header_list_size(MAX_HEADER_BYTES)
         .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
@@ -197,7 +204,8 @@ async fn wire(config: &ServerConfig) -> Result<(Running, Router, Arc<Ways>), Ser
         .add_service(health_service)
         .add_service(descriptors().build_v1()?)
         .add_service(descriptors().build_v1alpha()?)
-        .add_service(service.into_server())
+        .add_optional_service(plain)
+        .add_optional_service(browsers)
         .add_optional_service(config.ways.ext_authz.then(|| ExtAuthz::server(Arc::clone(&ways))));
     Ok((Running { store, engine, metrics, health, jobs, flushing: None, begin_draining }, router, ways))
 }

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use super::TokenReviewConfig;
+use super::{Origin, TokenReviewConfig};
 use crate::domain::{Networks, OrganizationId};
 
 /// What is configured of the ways in.
@@ -16,6 +16,8 @@ pub struct WaysConfig {
     pub ext_authz: bool,
     /// How Kubernetes' API servers may ask; `None`: not at all.
     pub token_review: Option<TokenReviewConfig>,
+    /// Of which origins pages may call by gRPC-Web; empty: of none, and no gRPC-Web is spoken.
+    pub web_origins: Vec<Origin>,
 }
 
 impl WaysConfig {

@@ -15,6 +15,7 @@ mod ext_authz;
 mod form;
 mod forward_auth;
 mod gate;
+mod grpc_web;
 mod identity;
 mod introspection;
 mod presented;
@@ -25,6 +26,7 @@ mod token_review;
 
 pub use config::WaysConfig;
 pub use ext_authz::{ExtAuthz, proto as envoy};
+pub use grpc_web::{GrpcWeb, Origin};
 pub use routes::routes;
 pub use token_review::TokenReviewConfig;
 

@@ -11,13 +11,21 @@ use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
 /// Finds a program; where it is missing, says so, and fails if the whole of the tests is wanted.
-#[expect(clippy::print_stderr, reason = "a test that is skipped says so")]
 pub(crate) fn find(name: &str) -> Option<PathBuf> {
     let tools = Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("ci-tools/bin");
     let path = std::env::var_os("PATH").unwrap_or_default();
     let mut places: Vec<PathBuf> = std::env::split_paths(&path).collect();
     places.extend(["/usr/sbin".into(), "/usr/local/sbin".into(), tools]);
-    let found = places.iter().map(|place| place.join(name)).find(|program| program.is_file());
+    or_skipped(name, places.iter().map(|place| place.join(name)).find(|program| program.is_file()))
+}
+
+/// Finds what `.ci/examples` puts at this path of the sources.
+pub(crate) fn find_at(path: &str) -> Option<PathBuf> {
+    or_skipped(path, Some(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).filter(|place| place.exists()))
+}
+
+#[expect(clippy::print_stderr, reason = "a test that is skipped says so")]
+fn or_skipped(name: &str, found: Option<PathBuf>) -> Option<PathBuf> {
     if found.is_none() {
         let wanted = std::env::var_os("CI_ALL").is_some_and(|value| value == "1");
         assert!(!wanted, "{name} is missing, and CI_ALL=1 wants everything tested");

@@ -2,11 +2,11 @@
 
 use serde_json::{Value, json};
 use tokend::domain::{Network, Networks, Scope};
-use tokend::grpc::proto::{Consistency, VerifyRequest};
-use tokend::ways::{TokenReviewConfig, WaysConfig};
-use tonic::Code;
+use tokend::grpc::proto::{Consistency, VerifyRequest, VerifyResponse};
+use tokend::ways::{Origin, TokenReviewConfig, WaysConfig};
+use tonic::{Code, Response};
 
-use super::ext_authz;
+use super::{ext_authz, grpc_web};
 use crate::support::client::{Client, created_with, texts};
 use crate::support::http::{Reply, post, send};
 use crate::support::replica::{Installation, Replica};
@@ -17,6 +17,18 @@ pub(crate) struct Question {
     pub(crate) secret: String,
     pub(crate) required: Vec<&'static str>,
     pub(crate) client: Option<&'static str>,
+}
+
+impl Question {
+    /// Returns what Verify is asked.
+    pub(crate) fn request(&self) -> VerifyRequest {
+        VerifyRequest {
+            secret: self.secret.clone(),
+            required_scopes: texts(&self.required),
+            client_ip: self.client.unwrap_or_default().to_owned(),
+            consistency: Consistency::Bounded.into(),
+        }
+    }
 }
 
 /// What is said to it.
@@ -46,6 +58,9 @@ impl Said {
 pub(crate) const CLUSTER: &str = "cluster";
 pub(crate) const AUDIENCE: &str = "https://kubernetes.default.svc";
 
+/// Where a page comes from that may call.
+pub(crate) const ORIGIN: &str = "https://admin.example.org";
+
 /// Every way in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Way {
@@ -53,11 +68,12 @@ pub(crate) enum Way {
     ForwardAuth,
     ExtAuthz,
     TokenReview,
+    GrpcWeb,
 }
 
 impl Way {
-    pub(crate) const ALL: [Self; 4] =
-        [Self::Introspection, Self::ForwardAuth, Self::ExtAuthz, Self::TokenReview];
+    pub(crate) const ALL: [Self; 5] =
+        [Self::Introspection, Self::ForwardAuth, Self::ExtAuthz, Self::TokenReview, Self::GrpcWeb];
 
     /// Returns as much of a question as this way can ask: a `TokenReview` says nothing of the client's address.
     pub(crate) fn askable(self, question: &Question) -> Question {
@@ -83,6 +99,7 @@ pub(crate) fn trusting() -> WaysConfig {
         trusted_proxies: loopback,
         ext_authz: true,
         token_review: Some(token_review),
+        web_origins: vec![Origin::parse(ORIGIN).unwrap()],
         ..WaysConfig::default()
     }
 }
@@ -103,28 +120,8 @@ impl House {
 
     /// Asks by the RPC.
     pub(crate) async fn verify(&self, question: &Question) -> Said {
-        let request = VerifyRequest {
-            secret: question.secret.clone(),
-            required_scopes: texts(&question.required),
-            client_ip: question.client.unwrap_or_default().to_owned(),
-            consistency: Consistency::Bounded.into(),
-        };
-        match self.verifier.clone().verify(request).await {
-            Err(status) if status.code() == Code::Unavailable => Said::Unknown,
-            Err(status) => panic!("{status:?}"),
-            Ok(reply) => {
-                let reply = reply.into_inner();
-                let verdict = reply.verdict().as_str_name().trim_start_matches("VERDICT_").to_lowercase();
-                match reply.token {
-                    Some(token) if verdict == "valid" => Said::Admitted {
-                        user: token.user_id,
-                        organization: token.organization_id,
-                        token_id: token.id,
-                    },
-                    _ => Said::Denied(verdict),
-                }
-            }
-        }
+        let answer = self.verifier.clone().verify(question.request()).await;
+        said_by_verify(answer.map(Response::into_inner).map_err(|status| status.code()))
     }
 
     /// Asks by one of the other ways.
@@ -134,6 +131,7 @@ impl House {
             Way::ForwardAuth => self.forward_auth(question).await,
             Way::ExtAuthz => ext_authz::ask(&self.replica, question).await,
             Way::TokenReview => self.token_review(question).await,
+            Way::GrpcWeb => grpc_web::ask(self, question).await,
         }
     }
 
@@ -199,6 +197,21 @@ impl House {
         headers.extend(question.client.map(|client| ("x-forwarded-for", client)));
         let reply = send(self.replica.http, "GET", &path, &headers, "").await;
         said_over_http(&reply, |name| reply.header(name).unwrap())
+    }
+}
+
+/// Reads what Verify says.
+pub(crate) fn said_by_verify(answer: Result<VerifyResponse, Code>) -> Said {
+    let reply = match answer {
+        Err(Code::Unavailable) => return Said::Unknown,
+        answer => answer.unwrap(),
+    };
+    let verdict = reply.verdict().as_str_name().trim_start_matches("VERDICT_").to_lowercase();
+    match reply.token {
+        Some(token) if verdict == "valid" => {
+            Said::Admitted { user: token.user_id, organization: token.organization_id, token_id: token.id }
+        }
+        _ => Said::Denied(verdict),
     }
 }
 

@@ -9,9 +9,11 @@
 mod support;
 
 mod asking;
+mod browser;
 mod ext_authz;
 mod forward_auth;
 mod gateways;
+mod grpc_web;
 mod introspection;
 mod leaks;
 mod parity;
