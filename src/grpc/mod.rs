@@ -6,6 +6,7 @@ mod call;
 mod callers;
 mod changes;
 mod convert;
+mod direct;
 mod error;
 mod health;
 mod manage;
@@ -22,6 +23,7 @@ mod watch;
 
 pub use callers::Callers;
 pub(crate) use callers::bearer;
+pub use direct::Direct;
 pub(crate) use error::CallError;
 pub use health::Health;
 /// For the bench of the leaves alone.

@@ -58,8 +58,8 @@ pub struct TokenApi {
 impl TokenApi {
     /// Makes the service for tonic's router.
     #[must_use]
-    pub fn into_server(self) -> TokenServiceServer<Self> {
-        TokenServiceServer::new(self).max_decoding_message_size(MAX_REQUEST_BYTES)
+    pub fn server(self: &Arc<Self>) -> TokenServiceServer<Self> {
+        TokenServiceServer::from_arc(Arc::clone(self)).max_decoding_message_size(MAX_REQUEST_BYTES)
     }
 }
 

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use tokio::sync::{oneshot, watch};
 use tokio::task::{JoinHandle, JoinSet};
+use tonic::service::Routes;
 use tonic::transport::Server;
-use tonic::transport::server::Router;
 
 mod config;
 
@@ -16,7 +16,7 @@ pub use config::{Limits, Listeners, ServeError, ServerConfig};
 
 use crate::actions::Actions;
 use crate::ambient;
-use crate::grpc::{Health, TokenApi, drained, proto};
+use crate::grpc::{Direct, Health, TokenApi, drained, proto};
 use crate::hashing::HashPool;
 use crate::http;
 use crate::jobs::{announce, last_use, mac_refresh, purge, readiness, retention, seal};
@@ -71,7 +71,7 @@ pub async fn run(
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> Result<(), ServeError> {
     let Listeners { grpc, http } = listeners.into();
-    let (mut running, router, ways) = wire(&config).await?;
+    let (mut running, service, ways) = wire(&config).await?;
     let draining = running.begin_draining.subscribe();
     let metrics = || Arc::clone(&running.metrics);
     let tls = |protocol| config.tls.clone().map(|tls| (tls, protocol));
@@ -87,7 +87,14 @@ pub async fn run(
         tokio::spawn(http::serve(incoming, sources, ways));
     }
     let incoming = listener::accept(grpc, tls(Protocol::Grpc), config.limits.connections, metrics())?;
-    let serving = router.serve_with_incoming_shutdown(incoming, drained(draining));
+    let serving = Server::builder()
+        // Browsers speak it where there is no TLS.
+        .accept_http1(!config.ways.web_origins.is_empty())
+        .max_concurrent_streams(config.limits.streams)
+        .http2_max_header_list_size(MAX_HEADER_BYTES)
+        .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
+        .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
+        .serve_with_incoming_shutdown(service, incoming, drained(draining));
     tokio::pin!(serving);
 
     let opening = open(&config, running.store.clone());
@@ -126,7 +133,7 @@ pub async fn run(
 }
 
 /// Puts everything together.
-async fn wire(config: &ServerConfig) -> Result<(Running, Router, Arc<Ways>), ServeError> {
+async fn wire(config: &ServerConfig) -> Result<(Running, Direct, Arc<Ways>), ServeError> {
     let metrics = Arc::new(Metrics::new()?);
     let store = Store::new(config.database.clone(), config.database_connections);
     let following = || store.lines_by(config.direct().clone());
@@ -178,7 +185,7 @@ async fn wire(config: &ServerConfig) -> Result<(Running, Router, Arc<Ways>), Ser
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
             .register_encoded_file_descriptor_set(tonic_types::pb::FILE_DESCRIPTOR_SET)
     };
-    let service = TokenApi {
+    let api = Arc::new(TokenApi {
         engine: Arc::clone(&engine),
         actions: Arc::clone(&ways.actions),
         callers: Arc::clone(&ways.callers),
@@ -188,26 +195,19 @@ async fn wire(config: &ServerConfig) -> Result<(Running, Router, Arc<Ways>), Ser
         sampling: config.sampling,
         metrics: Arc::clone(&metrics),
         draining,
-    };
-    let origins = &config.ways.web_origins;
-    let (plain, browsers) = match (service.into_server(), &**origins) {
-        (service, []) => (Some(service), None),
-        (service, origins) => (None, Some(GrpcWeb::new(service, origins))),
-    };
-    let router = Server::builder()
-        // Browsers speak it where there is no TLS.
-        .accept_http1(!origins.is_empty())
-        .max_concurrent_streams(config.limits.streams)
-        .http2_max_header_list_size(MAX_HEADER_BYTES)
-        .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
-        .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
-        .add_service(health_service)
+    });
+    let mut routes = Routes::new(health_service)
         .add_service(descriptors().build_v1()?)
-        .add_service(descriptors().build_v1alpha()?)
-        .add_optional_service(plain)
-        .add_optional_service(browsers)
-        .add_optional_service(config.ways.ext_authz.then(|| ExtAuthz::server(Arc::clone(&ways))));
-    Ok((Running { store, engine, metrics, health, jobs, flushing: None, begin_draining }, router, ways))
+        .add_service(descriptors().build_v1alpha()?);
+    routes = match &*config.ways.web_origins {
+        [] => routes.add_service(api.server()),
+        origins => routes.add_service(GrpcWeb::new(api.server(), origins)),
+    };
+    if config.ways.ext_authz {
+        routes = routes.add_service(ExtAuthz::server(Arc::clone(&ways)));
+    }
+    let service = Direct::new(api, routes.prepare());
+    Ok((Running { store, engine, metrics, health, jobs, flushing: None, begin_draining }, service, ways))
 }
 
 impl Running {

@@ -10,6 +10,7 @@ mod support;
 mod create;
 mod disable;
 mod fields;
+mod framing;
 mod full;
 mod get;
 mod list;

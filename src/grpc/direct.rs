@@ -1,0 +1,188 @@
+//! Verify's way past the router and the codec, which cost as much as all that a warm answer needs: its request is
+//! one frame and its answer is one, so both are read and written here. Whatever is not of this plain shape goes
+//! the common way, which knows all shapes. Put in front of the router by the server.
+
+use std::collections::VecDeque;
+use std::convert::Infallible;
+use std::future::poll_fn;
+use std::mem;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use http_body::Body as _;
+use http_body::Frame;
+use prost::Message as _;
+use prost::bytes::{BufMut as _, Bytes, BytesMut};
+use tonic::Status;
+use tonic::body::Body;
+use tonic::codegen::Service;
+use tonic::codegen::http::{HeaderMap, HeaderValue, Method, Request, Response, Version, header};
+use tonic::service::Routes;
+
+use super::MAX_REQUEST_BYTES;
+use super::proto::VerifyRequest;
+use super::reply::VerifyReply;
+use super::service::TokenApi;
+
+/// The path of the RPC that goes this way.
+const PATH: &str = "/tokend.v1.TokenService/Verify";
+
+/// What stands before each message: whether it is compressed, and its length (gRPC over HTTP/2, "Length-Prefixed-Message").
+const PREFIX: usize = 5;
+const UNCOMPRESSED: u8 = 0;
+
+const CONTENT_TYPE: HeaderValue = HeaderValue::from_static("application/grpc");
+const OK: HeaderValue = HeaderValue::from_static("0");
+
+/// Answers Verify by itself, and has the router answer all else.
+#[derive(Debug, Clone)]
+pub struct Direct {
+    api: Arc<TokenApi>,
+    routes: Routes,
+}
+
+impl Direct {
+    /// Puts the way past the router in front of it.
+    #[must_use]
+    pub fn new(api: Arc<TokenApi>, routes: Routes) -> Self {
+        Self { api, routes }
+    }
+}
+
+impl Service<Request<Body>> for Direct {
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Service::<Request<Body>>::poll_ready(&mut self.routes, context)
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        if !is_plain(&request) {
+            return Box::pin(self.routes.call(request));
+        }
+        let (api, routes) = (Arc::clone(&self.api), self.routes.clone());
+        Box::pin(async move { Ok(verify(&api, routes, request).await) })
+    }
+}
+
+/// Tells whether a request is one of Verify's, by gRPC itself and uncompressed.
+fn is_plain(request: &Request<Body>) -> bool {
+    let headers = request.headers();
+    request.version() == Version::HTTP_2
+        && request.uri().path() == PATH
+        && request.method() == Method::POST
+        && headers.get(header::CONTENT_TYPE).is_some_and(|kind| kind == CONTENT_TYPE)
+        && !headers.contains_key("grpc-encoding")
+}
+
+async fn verify(api: &TokenApi, mut routes: Routes, request: Request<Body>) -> Response<Body> {
+    let (parts, mut body) = request.into_parts();
+    let read = match read(&mut body).await {
+        Ok(read) => read,
+        Err(status) => return status.into_http(),
+    };
+    let Some(message) = read.message() else {
+        let body = Body::new(Resumed { read: read.0.into_iter().flatten().collect(), rest: body });
+        let Ok(response) = routes.call(Request::from_parts(parts, body)).await;
+        return response;
+    };
+    match api.answer_verify(tonic::Request::from_http(Request::from_parts(parts, message))).await {
+        Ok(reply) => answer(reply.get_ref()),
+        Err(status) => status.into_http(),
+    }
+}
+
+/// The beginning of a body: its first frame, if it has any, and the second, if it has more.
+struct Read([Option<Frame<Bytes>>; 2]);
+
+async fn read(body: &mut Body) -> Result<Read, Status> {
+    let mut next = async || poll_fn(|context| Pin::new(&mut *body).poll_frame(context)).await.transpose();
+    let first = next().await?;
+    let second = if first.is_some() { next().await? } else { None };
+    Ok(Read([first, second]))
+}
+
+impl Read {
+    /// Returns the message, if its frame is all that there is, and nothing is wrong with it.
+    fn message(&self) -> Option<VerifyRequest> {
+        let [Some(first), None] = &self.0 else { return None };
+        let (prefix, message) = first.data_ref()?.split_first_chunk::<PREFIX>()?;
+        let [UNCOMPRESSED, length @ ..] = prefix else { return None };
+        let length = usize::try_from(u32::from_be_bytes(*length)).ok()?;
+        if length != message.len() || length > MAX_REQUEST_BYTES {
+            return None;
+        }
+        VerifyRequest::decode(message).ok()
+    }
+}
+
+/// Writes an answer as tonic does.
+fn answer(reply: &VerifyReply) -> Response<Body> {
+    let length = reply.encoded_len();
+    let mut data = BytesMut::with_capacity(PREFIX + length);
+    data.put_u8(UNCOMPRESSED);
+    // An answer is as long as a record at most: some kilobytes.
+    data.put_u32(u32::try_from(length).unwrap_or(u32::MAX));
+    reply.encode_raw(&mut data);
+    let mut response = Response::new(Body::new(Answered { data: Some(data.freeze()), ended: false }));
+    response.headers_mut().insert(header::CONTENT_TYPE, CONTENT_TYPE);
+    response
+}
+
+/// An answer's message, then its status.
+struct Answered {
+    data: Option<Bytes>,
+    ended: bool,
+}
+
+impl http_body::Body for Answered {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        if let Some(data) = self.data.take() {
+            return Poll::Ready(Some(Ok(Frame::data(data))));
+        }
+        if mem::replace(&mut self.ended, true) {
+            return Poll::Ready(None);
+        }
+        let mut trailers = HeaderMap::with_capacity(1);
+        trailers.insert(Status::GRPC_STATUS, OK);
+        Poll::Ready(Some(Ok(Frame::trailers(trailers))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.ended
+    }
+}
+
+/// A body whose beginning was read already.
+struct Resumed {
+    read: VecDeque<Frame<Bytes>>,
+    rest: Body,
+}
+
+impl http_body::Body for Resumed {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        match self.read.pop_front() {
+            Some(frame) => Poll::Ready(Some(Ok(frame))),
+            None => Pin::new(&mut self.rest).poll_frame(context),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.read.is_empty() && self.rest.is_end_stream()
+    }
+}
