@@ -25,7 +25,7 @@ use tokend::jobs::mac_refresh;
 use tokend::metrics::{Lookup, Metrics, Rpc};
 use tokend::secret::{DurableCost, Keyring, Prefix, Secret, TokenId};
 use tokend::store::{self, Store};
-use tokend::verify::{Bounds, Consistency, Engine, Parts, Question, Share};
+use tokend::verify::{Bounds, Consistency, Engine, Parts, Proven, Question, Share};
 use tokio::runtime::Runtime;
 
 /// The same as in tokend.
@@ -147,7 +147,14 @@ fn engine(criterion: &mut Criterion) -> anyhow::Result<()> {
     ask()?;
     criterion.bench_function("cache hit", |b| b.iter(ask));
     criterion.bench_function("authenticate", |b| {
-        b.iter(|| engine.authenticate_now(secret.expose_secret(), None, &engine.present()?));
+        b.iter(|| {
+            let nothing = Proven::default();
+            engine.authenticate_now(secret.expose_secret(), None, &nothing, &engine.present()?)
+        });
+    });
+    let proven = Proven::default();
+    criterion.bench_function("authenticate again", |b| {
+        b.iter(|| engine.authenticate_now(secret.expose_secret(), None, &proven, &engine.present()?));
     });
     let reply = VerifyReply::from(ask()?);
     let mut buffer = BytesMut::with_capacity(1024);

@@ -20,6 +20,7 @@ use tonic::transport::server::Connected;
 
 use crate::metrics::{Counted, Metrics};
 use crate::tls::{ClientCertificate, Protocol, ServerTls};
+use crate::verify::Proven;
 
 /// How long a handshake may take, and what is heard first of HTTP.
 const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(5);
@@ -41,6 +42,8 @@ pub struct Peer {
     pub address: SocketAddr,
     /// The certificate that it has proven to hold, if any.
     pub certificate: Option<Arc<ClientCertificate>>,
+    /// The credential that it has proven last, if any.
+    pub proven: Arc<Proven>,
 }
 
 /// The connections as they come.
@@ -127,7 +130,7 @@ async fn accept_all(
                 tracing::debug!(%address, "a peer that said nothing");
                 return;
             }
-            let peer = Peer { address, certificate };
+            let peer = Peer { address, certificate, proven: Arc::default() };
             let counted = Counted::new(metrics.work.connections());
             let first = io::Cursor::new(first);
             let connection = Connection { peer, bytes, first, _place: place, _counted: counted };

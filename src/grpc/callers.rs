@@ -2,6 +2,7 @@
 //! does every way in that knows its callers. The secret goes to the engine and nowhere else.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use tonic::Request;
 use tonic::codegen::http::HeaderMap;
@@ -70,13 +71,13 @@ impl Callers {
         engine: &Engine,
         request: &Request<M>,
         present: &Present,
-    ) -> Option<Credential> {
-        let peer = request.extensions().get::<Peer>();
+    ) -> Option<Arc<Credential>> {
+        let peer = request.extensions().get::<Peer>()?;
         match bearer(request.metadata().as_ref()) {
-            Ok(secret) => engine.authenticate_now(secret, peer.map(|peer| peer.address.ip()), present),
+            Ok(secret) => engine.authenticate_now(secret, Some(peer.address.ip()), &peer.proven, present),
             Err(CredentialError::Missing) => {
-                let certificate = peer?.certificate.as_deref()?;
-                self.holder(certificate).ok()
+                let certificate = peer.certificate.as_deref()?;
+                self.holder(certificate).ok().map(Arc::new)
             }
             Err(_) => None,
         }

@@ -1,6 +1,7 @@
 //! Verify: for a caller that is known already at once, without a span; for all others as every call goes.
 //! Called by the service; what a question is, also by the stream.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use tonic::{Code, Request, Response, Status};
@@ -67,7 +68,7 @@ impl TokenApi {
     }
 
     /// Authenticates the caller from a fresh cache; `None` when that cannot tell.
-    fn known_caller<M>(&self, request: &Request<M>) -> Option<(Credential, Present)> {
+    fn known_caller<M>(&self, request: &Request<M>) -> Option<(Arc<Credential>, Present)> {
         let present = self.engine.present()?;
         Some((self.callers.authenticate_now(&self.engine, request, &present)?, present))
     }

@@ -2,12 +2,13 @@
 //! every call and for every answer of a stream.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use time::OffsetDateTime;
 
 use super::engine::{Engine, Looked, Present};
 use super::loader::Lane;
-use super::{AuthenticateError, ProveError, Share, Unknown};
+use super::{AuthenticateError, ProveError, Proven, Share, Unknown};
 use crate::ambient;
 use crate::domain::{Caller, CredentialError, Record};
 use crate::secret::{Secret, TokenId};
@@ -91,14 +92,20 @@ impl Engine {
     }
 
     /// Does the same from a cache that is fresh at `present`; `None` when that cannot tell, or the credential is
-    /// not good.
+    /// not good. What `proven` knows of this peer is not computed again.
     #[must_use]
     pub fn authenticate_now(
         &self,
         text: &str,
         peer: Option<IpAddr>,
+        proven: &Proven,
         present: &Present,
-    ) -> Option<Credential> {
+    ) -> Option<Arc<Credential>> {
+        if let Some(credential) = proven.recall(text)
+            && self.is_still_good(&credential, peer, present)
+        {
+            return Some(credential);
+        }
         let secret = Secret::parse(text, &self.prefix).ok()?;
         let looked = self.look_up_at(present, secret.id())?;
         let record = looked.record.clone()?;
@@ -107,7 +114,22 @@ impl Engine {
         }
         let id = secret.id();
         let caller = self.judge_caller(id, &record, &looked, peer).ok()?;
-        Some(Credential { caller, proof: Proof::Token { id, record } })
+        let credential = Arc::new(Credential { caller, proof: Proof::Token { id, record } });
+        proven.remember(text, Arc::clone(&credential));
+        Some(credential)
+    }
+
+    /// Judges a token's credential by a cache that is fresh at `present`; `false` also when that has another record
+    /// than the one that it was proven by, or none.
+    fn is_still_good(&self, credential: &Credential, peer: Option<IpAddr>, present: &Present) -> bool {
+        let Proof::Token { id, record } = &credential.proof else { return false };
+        let Some(looked) = self.look_up_at(present, *id) else { return false };
+        let same = looked.record.is_some_and(|found| found.is(record));
+        let good = same && Caller::check_record(record, peer, looked.now).is_ok();
+        if good {
+            self.uses.note(*id, record, looked.now);
+        }
+        good
     }
 
     /// Judges a proven credential anew.

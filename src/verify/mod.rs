@@ -15,6 +15,7 @@ mod fallback;
 mod feed;
 mod freshness;
 mod loader;
+mod proven;
 mod uses;
 
 use crate::domain::{CredentialError, Reach, Record, Scope, Scopes, TokenState, Verdict};
@@ -27,6 +28,7 @@ pub use credential::Credential;
 pub use engine::{Asked, Engine, Forgetting, Parts, Present};
 pub use fallback::Share;
 pub use freshness::Bounds;
+pub use proven::Proven;
 pub use uses::Uses;
 
 /// How fresh an answer has to be.

@@ -1,11 +1,13 @@
 //! Every kind of bad credential is refused, by every RPC, before anything else is looked at.
 
-use tokend::grpc::proto::{DisableTokenRequest, ListTokensRequest};
+use tokend::grpc::proto::{DisableTokenRequest, EnableTokenRequest, ListTokensRequest, Verdict};
 use tokend::secret::TokenId;
 use tonic::Code;
 
 use super::methods::{call, methods};
-use crate::support::client::{bearing, created_with, forged, ordinary, revoked, unknown_id};
+use crate::support::client::{
+    bearing, created_with, forged, ordinary, question, revoked, unknown_id, verified,
+};
 use crate::support::replica::Replica;
 use crate::support::status::refused;
 
@@ -99,6 +101,44 @@ async fn a_disabled_credential_is_refused_whatever_it_was_allowed() {
     caller.disable_token(DisableTokenRequest { token_id: made.token.unwrap().id }).await.unwrap();
 
     closed(&replica, &[&format!("Bearer {}", made.secret)], "CREDENTIAL_DISABLED").await;
+}
+
+/// What a connection's peer has proven is known again by the whole secret alone, and judged each time.
+#[tokio::test]
+async fn callers_on_one_connection_are_told_apart_call_by_call() {
+    let replica = Replica::start().await;
+    let mut root = replica.root();
+    let asked = created_with(&mut root, "elsewhere", &[]).await.secret;
+    let verifier = created_with(&mut root, "", &["tokend:verify"]).await;
+    let id = verifier.token.unwrap().id;
+    let channel = replica.channel();
+    let calling = |secret: &str| bearing(channel.clone(), &[&format!("Bearer {secret}")]);
+    let (mut everywhere, mut confined) =
+        (calling(&replica.installation.root_secret), calling(&verifier.secret));
+    let mut impostor = calling(&forged(id.parse().unwrap()));
+
+    for _ in 0..3 {
+        for _ in 0..2 {
+            assert_eq!(verified(&mut everywhere, &asked, &[]).await.verdict(), Verdict::Valid);
+        }
+        for _ in 0..2 {
+            assert_eq!(verified(&mut confined, &asked, &[]).await.verdict(), Verdict::NotFound);
+        }
+        refused(impostor.verify(question(&asked, &[])).await, Code::Unauthenticated, "CREDENTIAL_INVALID");
+    }
+
+    assert_eq!(verified(&mut confined, &asked, &[]).await.verdict(), Verdict::NotFound);
+    root.disable_token(DisableTokenRequest { token_id: id.clone() }).await.unwrap();
+    // At the second time its new record is cached.
+    for _ in 0..2 {
+        refused(confined.verify(question(&asked, &[])).await, Code::Unauthenticated, "CREDENTIAL_DISABLED");
+    }
+    root.enable_token(EnableTokenRequest { token_id: id.clone() }).await.unwrap();
+    assert_eq!(verified(&mut confined, &asked, &[]).await.verdict(), Verdict::NotFound);
+    revoked(&mut root, &id, "left").await;
+    for _ in 0..2 {
+        refused(confined.verify(question(&asked, &[])).await, Code::Unauthenticated, "CREDENTIAL_REVOKED");
+    }
 }
 
 #[tokio::test]

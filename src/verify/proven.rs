@@ -1,0 +1,41 @@
+//! The credential that was proven last on a connection, so that who presents it again need not prove it again: half
+//! of what a warm Verify computes. It is judged each time all the same. Kept with what is known of the peer.
+
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use subtle::ConstantTimeEq as _;
+use zeroize::Zeroizing;
+
+use super::Credential;
+
+/// The secret's text, which HPACK keeps for as long as the connection lives anyway, and the credential that it is.
+struct Presented {
+    text: Zeroizing<Box<[u8]>>,
+    credential: Arc<Credential>,
+}
+
+/// What a connection's peer has proven. Its Debug tells nothing of it.
+#[derive(Default)]
+pub struct Proven(Mutex<Option<Presented>>);
+
+impl Proven {
+    /// Returns the credential that was proven by this text.
+    pub(super) fn recall(&self, text: &str) -> Option<Arc<Credential>> {
+        let last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let Presented { text: proven, credential } = last.as_ref()?;
+        bool::from(proven.ct_eq(text.as_bytes())).then(|| Arc::clone(credential))
+    }
+
+    /// Keeps what has been proven, in place of what was before.
+    pub(super) fn remember(&self, text: &str, credential: Arc<Credential>) {
+        let text = Zeroizing::new(text.as_bytes().into());
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(Presented { text, credential });
+    }
+}
+
+impl fmt::Debug for Proven {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Proven").finish_non_exhaustive()
+    }
+}
