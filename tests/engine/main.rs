@@ -10,6 +10,7 @@ mod support;
 
 mod anew;
 mod cached;
+mod failover;
 mod feed;
 mod fleet;
 mod floods;
