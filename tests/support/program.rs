@@ -19,6 +19,12 @@ pub(crate) fn find(name: &str) -> Option<PathBuf> {
     or_skipped(name, places.iter().map(|place| place.join(name)).find(|program| program.is_file()))
 }
 
+/// Finds a program among the tools of `.ci/tools` alone.
+pub(crate) fn find_tool(name: &str) -> Option<PathBuf> {
+    let tools = Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("ci-tools/bin");
+    or_skipped(name, Some(tools.join(name)).filter(|program| program.exists()))
+}
+
 /// Finds what `.ci/examples` puts at this path of the sources.
 pub(crate) fn find_at(path: &str) -> Option<PathBuf> {
     or_skipped(path, Some(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).filter(|place| place.exists()))
@@ -69,6 +75,16 @@ impl Place {
 
     /// Starts a program here.
     pub(crate) fn start(self, program: &Path, arguments: &[&str]) -> Running {
+        self.start_with(program, arguments, &[])
+    }
+
+    /// Starts a program here that reads these variables.
+    pub(crate) fn start_with(
+        self,
+        program: &Path,
+        arguments: &[&str],
+        environment: &[(&str, &str)],
+    ) -> Running {
         let log = File::create(self.path().join("log")).unwrap();
         let child = Command::new(program)
             .args(arguments)
@@ -76,6 +92,7 @@ impl Place {
             .env("HOME", self.path())
             .env("XDG_DATA_HOME", self.path())
             .env("XDG_CONFIG_HOME", self.path())
+            .envs(environment.iter().copied())
             .stdin(Stdio::null())
             .stdout(log.try_clone().unwrap())
             .stderr(log)
