@@ -4,7 +4,7 @@
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
-use std::future::poll_fn;
+use std::future::{poll_fn, ready};
 use std::mem;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use prost::bytes::{BufMut as _, Bytes, BytesMut};
 use tonic::Status;
 use tonic::body::Body;
 use tonic::codegen::Service;
-use tonic::codegen::http::{HeaderMap, HeaderValue, Method, Request, Response, Version, header};
+use tonic::codegen::http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version, header};
 use tonic::service::Routes;
 
 use super::MAX_REQUEST_BYTES;
@@ -32,6 +32,8 @@ const PATH: &str = "/tokend.v1.TokenService/Verify";
 const PREFIX: usize = 5;
 const UNCOMPRESSED: u8 = 0;
 
+/// How every content type of gRPC begins, gRPC-Web's too.
+const GRPC: &[u8] = b"application/grpc";
 const CONTENT_TYPE: HeaderValue = HeaderValue::from_static("application/grpc");
 const OK: HeaderValue = HeaderValue::from_static("0");
 
@@ -61,6 +63,9 @@ impl Service<Request<Body>> for Direct {
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         if !is_plain(&request) {
+            if !is_grpc(&request) {
+                return Box::pin(ready(Ok(unsupported())));
+            }
             return Box::pin(self.routes.call(request));
         }
         let (api, routes) = (Arc::clone(&self.api), self.routes.clone());
@@ -76,6 +81,20 @@ fn is_plain(request: &Request<Body>) -> bool {
         && request.method() == Method::POST
         && headers.get(header::CONTENT_TYPE).is_some_and(|kind| kind == CONTENT_TYPE)
         && !headers.contains_key("grpc-encoding")
+}
+
+/// Tells whether a request calls itself gRPC, or asks for a page whether that may. tonic reads any: so a page of
+/// anybody's could have a browser that holds a client certificate post a `text/plain`, for which browsers ask nobody.
+fn is_grpc(request: &Request<Body>) -> bool {
+    let kind = request.headers().get(header::CONTENT_TYPE);
+    request.method() == Method::OPTIONS || kind.is_some_and(|kind| kind.as_bytes().starts_with(GRPC))
+}
+
+/// Answers what is not gRPC as the protocol has it (gRPC over HTTP/2, "Requests").
+fn unsupported() -> Response<Body> {
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = StatusCode::UNSUPPORTED_MEDIA_TYPE;
+    response
 }
 
 async fn verify(api: &TokenApi, mut routes: Routes, request: Request<Body>) -> Response<Body> {

@@ -128,3 +128,26 @@ async fn whatever_the_framing_the_answer_is_the_routers() {
     let named = peer.send(PAST_THE_ROUTER, &[("grpc-encoding", "identity")], &sent).await;
     assert_eq!((named.code, named.verdict), valid);
 }
+
+#[tokio::test]
+async fn what_does_not_call_itself_grpc_is_not_read() {
+    let replica = Replica::start().await;
+    let peer = Peer::connect(&replica).await;
+    let body = Bytes::from(framed(0, &question(&peer.secret, &[]).encode_to_vec()));
+    for path in ["Verify", "CreateToken"] {
+        for kind in
+            [None, Some("text/plain"), Some("application/x-www-form-urlencoded"), Some("application/json")]
+        {
+            let url = format!("http://{}/tokend.v1.TokenService/{path}", replica.address);
+            let mut request = Request::post(url).header("authorization", format!("Bearer {}", peer.secret));
+            if let Some(kind) = kind {
+                request = request.header("content-type", kind);
+            }
+            let mut requests = peer.requests.clone().ready().await.unwrap();
+            let (answer, mut sent) = requests.send_request(request.body(()).unwrap(), false).unwrap();
+            sent.send_data(body.clone(), true).unwrap();
+            let answer = in_time("an answer", answer).await.unwrap();
+            assert_eq!(answer.status(), 415, "{path} {kind:?}");
+        }
+    }
+}
