@@ -49,7 +49,7 @@ pub use macs::MacChange;
 pub use migrations::{MigrateError, check, check_durability, check_sessions, migrate};
 pub use policies::Terms;
 pub use pooling::{Pooling, Route};
-pub use records::Loaded;
+pub use records::{Fingerprints, Loaded};
 pub use replicas::LEASE;
 pub use requests::{KnownRequest, NewRequest, Stored};
 pub use revoke::{Extent, Revoked, RevokedUser, Touch};

@@ -21,7 +21,7 @@ use crate::domain::Record;
 use crate::hashing::Overloaded;
 use crate::metrics::Metrics;
 use crate::secret::{Keyring, TokenId};
-use crate::store::{Line, Lines, StoreError};
+use crate::store::{Fingerprints, Line, Lines, StoreError};
 
 /// The most ids that one query asks for, and how many of them may be callers' own credentials: a flood of
 /// made-up bearers leaves three quarters to everyone else.
@@ -82,6 +82,7 @@ pub(super) struct Loader {
 #[derive(Debug)]
 struct Shared {
     lines: Lines,
+    fingerprints: Fingerprints,
     cache: Arc<Cache>,
     freshness: Arc<Freshness>,
     keyring: Arc<Keyring>,
@@ -115,6 +116,7 @@ impl Loader {
     ) -> Self {
         let shared = Arc::new(Shared {
             lines,
+            fingerprints: Fingerprints::default(),
             cache,
             freshness,
             keyring,
@@ -327,7 +329,9 @@ impl Worker {
         };
         let ticket = cache.begin_read();
         let read = Moment::now();
-        let loaded = line.load_records(ids, &epoch, QUERY_DEADLINE).await;
+        let loaded = line
+            .load_records(ids, |id| cache.get_old(id), &self.shared.fingerprints, &epoch, QUERY_DEADLINE)
+            .await;
         let loaded = loaded.inspect_err(|error| {
             cache.abandon_read(&ticket);
             match error {

@@ -72,3 +72,42 @@ async fn one_query_answers_for_records_that_are_cached_and_for_others() {
     let verdicts = asking.join_all().await;
     assert_eq!(verdicts, [Verdict::Valid; 20]);
 }
+
+/// A record of a row that has not changed is not made anew; so each column must tell.
+#[tokio::test]
+async fn a_change_of_any_column_is_seen() {
+    let replica = deaf_replica().await;
+    let mut root = replica.root();
+    let made = created_with(&mut root, "acme", &["a"]).await;
+    let database = &replica.installation.database;
+    let mut before = asked(&mut root, &made.secret, Consistency::Bounded).await;
+
+    for change in [
+        "organization_id = 'umbrella'",
+        "user_id = 'grace'",
+        "name = 'other'",
+        "scopes = '{a,b}'",
+        r#"labels = '{"team": "x"}'"#,
+        "create_time = create_time - interval '1 day'",
+        "created_by = 'cert:spiffe://acme/ops'",
+        "expire_time = now() + interval '1 day'",
+        "expire_time = NULL",
+        "rotated_from = '00000000-0000-7000-8000-000000000001'",
+        "allowed_cidrs = '{10.0.0.0/8}'",
+        "allowed_cidrs = '{}'",
+        "disable_time = now()",
+        "disable_time = NULL",
+        "revoke_time = now(), revoke_reason = ''",
+        "revoke_reason = 'lost'",
+        "revoke_time = revoke_time + interval '1 second'",
+        "mac = sha256('other')",
+    ] {
+        database.execute(format!("UPDATE tokens SET {change} WHERE user_id IN ('ada', 'grace')")).await;
+        let after = asked(&mut root, &made.secret, Consistency::Full).await;
+        assert_ne!((before.verdict(), before.token), (after.verdict(), after.token.clone()), "{change}");
+        let again = asked(&mut root, &made.secret, Consistency::Full).await;
+        assert_eq!((again.verdict(), &again.token), (after.verdict(), &after.token), "{change}");
+        before = after;
+    }
+    assert_eq!(before.verdict(), Verdict::NotFound);
+}

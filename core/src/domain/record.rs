@@ -3,6 +3,7 @@
 
 use std::fmt;
 use std::net::IpAddr;
+use std::num::NonZeroU64;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use time::{OffsetDateTime, PrimitiveDateTime, UtcOffset};
@@ -25,6 +26,7 @@ struct Facts {
     places: Places,
     /// In UTC; four bytes less than with an offset.
     expire_time: Option<PrimitiveDateTime>,
+    row: Option<NonZeroU64>,
     mark: AtomicU32,
     reserved: ReservedScopes,
     revoked: bool,
@@ -35,6 +37,16 @@ impl Record {
     /// Keeps what judging needs.
     #[must_use]
     pub fn new(token: &Token, mac: Mac) -> Self {
+        Self::keep(token, mac, None)
+    }
+
+    /// Does the same of what was read from a row with this fingerprint.
+    #[must_use]
+    pub fn of_row(token: &Token, mac: Mac, row: NonZeroU64) -> Self {
+        Self::keep(token, mac, Some(row))
+    }
+
+    fn keep(token: &Token, mac: Mac, row: Option<NonZeroU64>) -> Self {
         let (places, wire) = Places::pack(token);
         let in_utc = |time: OffsetDateTime| {
             let time = time.to_offset(UtcOffset::UTC);
@@ -44,6 +56,7 @@ impl Record {
             mac,
             places,
             expire_time: token.expire_time.map(in_utc),
+            row,
             mark: AtomicU32::new(0),
             reserved: token.scopes.reserved(),
             revoked: token.revoke_time.is_some(),
@@ -74,6 +87,12 @@ impl Record {
     #[must_use]
     pub fn reserved(&self) -> ReservedScopes {
         self.facts().reserved
+    }
+
+    /// Returns the fingerprint of the row that it was read from, if it was read from one.
+    #[must_use]
+    pub fn row(&self) -> Option<NonZeroU64> {
+        self.facts().row
     }
 
     /// Returns the mark that was left on it last; says nothing of the token. At first 0.
