@@ -161,10 +161,9 @@ impl MigrateFlags {
     /// # Errors
     /// Any [`ConfigError`].
     pub fn resolve(self, environment: &Environment) -> Result<MigrateSettings, ConfigError> {
-        let Self { shared, plan } = self;
-        let mut sources = Sources::open(shared, environment)?;
+        let mut sources = Sources::open(self.shared, environment)?;
         sources.keyring()?;
-        Ok(MigrateSettings { plan, log: sources.log()?, database: sources.database()? })
+        Ok(MigrateSettings { log: sources.log()?, database: sources.database()? })
     }
 }
 

@@ -5,12 +5,12 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use tonic::Request;
-use tonic::codegen::http::HeaderMap;
+use tonic::codegen::http::{HeaderMap, HeaderValue};
 
 use super::error::CallError;
 use super::penalty::Penalties;
 use crate::ambient;
-use crate::domain::{Caller, CertificateMappings, CredentialError};
+use crate::domain::{Caller, CertificateMappings, CredentialError, access};
 use crate::listener::Peer;
 use crate::metrics::Metrics;
 use crate::shares::Refused;
@@ -117,22 +117,9 @@ impl Callers {
     }
 }
 
-/// What stands before the secret.
-const SCHEME: &[u8] = b"bearer ";
-
 /// Finds the one bearer credential (RFC 6750; the scheme's case does not matter, RFC 9110).
 pub(crate) fn bearer(headers: &HeaderMap) -> Result<&str, CredentialError> {
-    let mut values = headers.get_all("authorization").iter();
-    let value = values.next().ok_or(CredentialError::Missing)?;
-    if values.next().is_some() {
-        return Err(CredentialError::Malformed);
-    }
-    match value.as_bytes().split_at_checked(SCHEME.len()) {
-        Some((scheme, secret)) if scheme.eq_ignore_ascii_case(SCHEME) => {
-            std::str::from_utf8(secret).map_err(|_| CredentialError::Malformed)
-        }
-        _ => Err(CredentialError::Malformed),
-    }
+    access::bearer(headers.get_all("authorization").iter().map(HeaderValue::as_bytes))
 }
 
 #[cfg(test)]

@@ -1,5 +1,5 @@
 //! The Debug of messages that carry a secret, or a request id, which is as good as one, written by hand so that it
-//! stays out of it. build.rs leaves these out of what it derives.
+//! stays out of it. build.rs leaves these out of what it derives. The client crate takes this file, too.
 
 use std::fmt;
 
@@ -27,16 +27,6 @@ impl fmt::Debug for CreateTokenRequest {
     }
 }
 
-impl fmt::Debug for create_token_request::Expiration {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::ExpireTime(time) => f.debug_tuple("ExpireTime").field(time).finish(),
-            Self::Ttl(ttl) => f.debug_tuple("Ttl").field(ttl).finish(),
-            Self::NoExpiration(chosen) => f.debug_tuple("NoExpiration").field(chosen).finish(),
-        }
-    }
-}
-
 impl fmt::Debug for CreateTokenResponse {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { token, secret: _ } = self;
@@ -56,11 +46,22 @@ impl fmt::Debug for RotateTokenRequest {
     }
 }
 
-impl fmt::Debug for rotate_token_request::Expiration {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        create_token_request::Expiration::from(*self).fmt(f)
-    }
+/// Shows what is left without its own Debug together with the message that it belongs to.
+macro_rules! show_expiration {
+    ($($choice:ty),+) => {$(
+        impl fmt::Debug for $choice {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                match self {
+                    Self::ExpireTime(time) => f.debug_tuple("ExpireTime").field(time).finish(),
+                    Self::Ttl(ttl) => f.debug_tuple("Ttl").field(ttl).finish(),
+                    Self::NoExpiration(chosen) => f.debug_tuple("NoExpiration").field(chosen).finish(),
+                }
+            }
+        }
+    )+};
 }
+
+show_expiration!(create_token_request::Expiration, rotate_token_request::Expiration);
 
 impl fmt::Debug for RotateTokenResponse {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

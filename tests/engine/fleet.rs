@@ -17,7 +17,7 @@ use crate::support::replica::Installation;
 /// One process; killed at the end.
 pub(crate) struct Process {
     child: Child,
-    url: String,
+    pub(crate) url: String,
     root_secret: String,
     _log: TempDir,
 }

@@ -10,4 +10,3 @@ mod support;
 mod fallback;
 mod rotation;
 mod schema;
-mod upgrade;

@@ -14,7 +14,6 @@ mod refusals;
 mod replica;
 mod rpc;
 mod telemetry;
-mod versions;
 
 #[path = "../support/cluster.rs"]
 mod cluster;

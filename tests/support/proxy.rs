@@ -1,6 +1,6 @@
-//! A way to Postgres that a test can shut: a TCP port of its own in front of a server's socket, which
-//! forwards, delays, refuses, cuts, holds every byte back for a while or swallows it for good. It can be led
-//! to another server.
+//! A way to Postgres, or to tokend, that a test can shut: a TCP port of its own in front of a server's socket or
+//! port, which forwards, delays, refuses, cuts, holds every byte back for a while or swallows it for good. It can be
+//! led to another server.
 
 use std::future::pending;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -36,7 +36,14 @@ struct Course {
     /// How often everything was cut, and swallowed; that ends each connection that began before.
     cuts: u32,
     losses: u32,
-    socket: PathBuf,
+    server: Server,
+}
+
+/// Where a proxy leads.
+#[derive(Debug, Clone)]
+enum Server {
+    Socket(PathBuf),
+    Port(SocketAddr),
 }
 
 /// The proxy. Ends with the runtime of its test.
@@ -52,11 +59,20 @@ impl Proxy {
         Self::to(cluster().socket_dir(), way).await
     }
 
+    /// Opens a port that leads to a server's port.
+    pub(crate) async fn to_port(address: SocketAddr, way: Way) -> Self {
+        Self::open(Server::Port(address), way).await
+    }
+
     /// Opens a port that leads to the server whose socket is in this directory.
     pub(crate) async fn to(socket_dir: &Path, way: Way) -> Self {
+        Self::open(socket(socket_dir), way).await
+    }
+
+    async fn open(server: Server, way: Way) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let address = listener.local_addr().unwrap();
-        let course = Course { way, cuts: 0, losses: 0, socket: socket(socket_dir) };
+        let course = Course { way, cuts: 0, losses: 0, server };
         let course = Arc::new(watch::Sender::new(course));
         let courses = Arc::clone(&course);
         tokio::spawn(async move {
@@ -86,9 +102,22 @@ impl Proxy {
     /// Leads new connections to another server, and cuts those that exist.
     pub(crate) fn lead_to(&self, socket_dir: &Path) {
         self.course.send_modify(|course| {
-            course.socket = socket(socket_dir);
+            course.server = socket(socket_dir);
             course.cuts += 1;
         });
+    }
+
+    /// Leads new connections to another server's port, and cuts those that exist.
+    pub(crate) fn lead_to_port(&self, address: SocketAddr) {
+        self.course.send_modify(|course| {
+            course.server = Server::Port(address);
+            course.cuts += 1;
+        });
+    }
+
+    /// Returns where it listens.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
     }
 
     /// Leads what was to connect to the server through the proxy.
@@ -110,18 +139,34 @@ impl Proxy {
     }
 }
 
-fn socket(directory: &Path) -> PathBuf {
-    directory.join(format!(".s.PGSQL.{}", Cluster::PORT))
+fn socket(directory: &Path) -> Server {
+    Server::Socket(directory.join(format!(".s.PGSQL.{}", Cluster::PORT)))
 }
 
-async fn forward(mut client: TcpStream, mut courses: watch::Receiver<Course>) {
-    let Course { way, cuts, losses, socket } = courses.borrow_and_update().clone();
-    if way == Way::Cut {
-        return;
+async fn forward(client: TcpStream, mut courses: watch::Receiver<Course>) {
+    let course = courses.borrow_and_update().clone();
+    match &course.server {
+        _ if course.way == Way::Cut => {}
+        Server::Socket(path) => {
+            let Ok(server) = UnixStream::connect(path).await else { return };
+            relay(client, server, courses, course).await;
+        }
+        Server::Port(address) => {
+            let Ok(server) = TcpStream::connect(address).await else { return };
+            relay(client, server, courses, course).await;
+        }
     }
-    let Ok(mut server) = UnixStream::connect(socket).await else { return };
+}
+
+async fn relay(
+    mut client: TcpStream,
+    server: impl AsyncRead + AsyncWrite,
+    mut courses: watch::Receiver<Course>,
+    begun: Course,
+) {
+    let Course { cuts, losses, .. } = begun;
     let (mut from_client, mut to_client) = client.split();
-    let (mut from_server, mut to_server) = server.split();
+    let (mut from_server, mut to_server) = tokio::io::split(server);
     let mut lost = courses.clone();
     tokio::select! {
         () = carry(&mut from_client, &mut to_server, courses.clone()) => {}

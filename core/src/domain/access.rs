@@ -14,10 +14,12 @@ use super::scope::{ReservedScope, ReservedScopes, Scopes};
 use super::token::{Token, TokenState};
 use crate::secret::TokenId;
 
+mod bearer;
 mod refusal;
 #[cfg(test)]
 mod tests;
 
+pub use bearer::bearer;
 pub use refusal::{AccessError, CredentialError};
 
 /// What kinds of calls there are, as far as permission goes.

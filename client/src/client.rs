@@ -1,0 +1,277 @@
+//! The calls, one method each. Every call has a deadline; those that may be repeated are tried again while nothing
+//! is known. What has no method here, policies and the audit log, goes through [`Client::raw`].
+
+use std::time::Duration;
+
+use secrecy::SecretString;
+use tokend_core::secret::TokenId;
+use tonic::metadata::{Ascii, MetadataValue};
+use tonic::service::Interceptor;
+use tonic::service::interceptor::InterceptedService;
+use tonic::transport::Channel;
+use tonic::{Request, Status};
+
+use crate::error::Error;
+use crate::proto;
+use crate::proto::token_service_client::TokenServiceClient;
+use crate::question::{Answer, Consistency, Question};
+use crate::requests::{
+    Changed, CreatedToken, Listing, NewToken, Page, RevocationTarget, RevokedToken, Rotation, TokenUpdate,
+};
+use crate::retry::{Repeatable, Retries};
+use crate::token::{status, time, token};
+use crate::watch::Changes;
+
+/// The generated client, with the caller's credential put into each call.
+pub type RawClient = TokenServiceClient<InterceptedService<Channel, Authorization>>;
+
+/// Puts the caller's credential into calls. Its Debug shows nothing of it.
+#[derive(Debug, Clone)]
+pub struct Authorization(Option<MetadataValue<Ascii>>);
+
+impl Interceptor for Authorization {
+    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
+        if let Some(value) = &self.0 {
+            request.metadata_mut().insert("authorization", value.clone());
+        }
+        Ok(request)
+    }
+}
+
+/// A caller of tokend. Clones share the connection.
+#[derive(Debug, Clone)]
+pub struct Client {
+    raw: RawClient,
+    secret: Option<SecretString>,
+    retries: Retries,
+}
+
+impl Client {
+    pub(crate) fn new(
+        channel: Channel,
+        authorization: Option<MetadataValue<Ascii>>,
+        secret: Option<SecretString>,
+        retries: Retries,
+    ) -> Self {
+        let raw = TokenServiceClient::with_interceptor(channel, Authorization(authorization));
+        Self { raw, secret, retries }
+    }
+
+    /// Returns the generated client, for calls that have no method here.
+    #[must_use]
+    pub fn raw(&self) -> RawClient {
+        self.raw.clone()
+    }
+
+    /// Returns what the caller itself is known by.
+    pub(crate) fn secret(&self) -> Option<&SecretString> {
+        self.secret.as_ref()
+    }
+
+    /// Returns how long a call may take.
+    pub(crate) fn call_timeout(&self) -> Duration {
+        self.retries.timeout
+    }
+
+    /// Judges a secret. Any text gets a verdict.
+    ///
+    /// # Errors
+    /// It cannot be found out, or the caller may not ask.
+    pub async fn verify(&self, question: &Question<'_>, consistency: Consistency) -> Result<Answer, Error> {
+        let message = question.message(consistency);
+        self.call(Repeatable::Yes, message, |mut raw, request| async move { raw.verify(request).await })
+            .await?
+            .try_into()
+    }
+
+    /// Makes a token.
+    ///
+    /// # Errors
+    /// [`Error`]: of an unknown outcome only [`crate::ErrorKind::DeadlineExceeded`] and
+    /// [`crate::ErrorKind::Unavailable`].
+    pub async fn create_token(&self, new: NewToken) -> Result<CreatedToken, Error> {
+        let message = proto::CreateTokenRequest::from(new);
+        let made =
+            self.call(
+                Repeatable::Yes,
+                message,
+                |mut raw, request| async move { raw.create_token(request).await },
+            );
+        let made = made.await?;
+        Ok(CreatedToken { token: status(made.token)?.token, secret: made.secret.into() })
+    }
+
+    /// Reads a token.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub async fn get_token(&self, id: TokenId) -> Result<crate::TokenStatus, Error> {
+        let message = proto::GetTokenRequest { token_id: id.to_string() };
+        let found = self
+            .call(Repeatable::Yes, message, |mut raw, request| async move { raw.get_token(request).await });
+        status(found.await?.token)
+    }
+
+    /// Reads a page of tokens: the first, or the one that the page before leads to.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub async fn list_tokens(&self, listing: &Listing, after: Option<&str>) -> Result<Page, Error> {
+        let message = listing.request(after);
+        let page = self
+            .call(Repeatable::Yes, message, |mut raw, request| async move { raw.list_tokens(request).await });
+        let page = page.await?;
+        Ok(Page {
+            tokens: page.tokens.into_iter().map(|found| status(Some(found))).collect::<Result<_, _>>()?,
+            next: Some(page.next_page_token).filter(|next| !next.is_empty()),
+        })
+    }
+
+    /// Changes a token. Not repeated by itself: it might undo what somebody else has changed since.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub async fn update_token(&self, id: TokenId, update: TokenUpdate) -> Result<crate::TokenStatus, Error> {
+        let message = update.request(id);
+        let updated = self
+            .call(Repeatable::No, message, |mut raw, request| async move { raw.update_token(request).await });
+        status(updated.await?.token)
+    }
+
+    /// Puts a new token in the place of another.
+    ///
+    /// # Errors
+    /// As for [`Self::create_token`].
+    pub async fn rotate_token(&self, id: TokenId, rotation: Rotation) -> Result<CreatedToken, Error> {
+        let message = rotation.request(id);
+        let made =
+            self.call(
+                Repeatable::Yes,
+                message,
+                |mut raw, request| async move { raw.rotate_token(request).await },
+            );
+        let made = made.await?;
+        Ok(CreatedToken { token: status(made.token)?.token, secret: made.secret.into() })
+    }
+
+    /// Revokes a token, and with it what was rotated from it.
+    ///
+    /// # Errors
+    /// [`Error`]. Whoever revokes again is told of the first time.
+    pub async fn revoke_token(
+        &self,
+        target: RevocationTarget,
+        reason: &str,
+    ) -> Result<Changed<RevokedToken>, Error> {
+        let message = proto::RevokeTokenRequest {
+            target: Some(target.into()),
+            reason: reason.to_owned(),
+            only_this: false,
+        };
+        let revoked =
+            self.call(
+                Repeatable::Yes,
+                message,
+                |mut raw, request| async move { raw.revoke_token(request).await },
+            );
+        let revoked = revoked.await?;
+        let shown = revoked.token.ok_or_else(|| Error::answer("token"))?;
+        let changed = RevokedToken {
+            id: TokenId::parse(&shown.id).map_err(|_| Error::answer("id"))?,
+            revoke_time: time("revoke_time", shown.revoke_time)?,
+            token: if shown.user_id.is_empty() { None } else { Some(token(shown)?) },
+        };
+        Ok(Changed { changed, effective_time: effective(revoked.effective_time)? })
+    }
+
+    /// Revokes all tokens of a user; returns how many there were.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub async fn revoke_user_tokens(
+        &self,
+        organization_id: Option<&str>,
+        user_id: &str,
+        reason: &str,
+    ) -> Result<Changed<u64>, Error> {
+        let message = proto::RevokeUserTokensRequest {
+            organization_id: organization_id.unwrap_or_default().to_owned(),
+            user_id: user_id.to_owned(),
+            reason: reason.to_owned(),
+        };
+        let revoked = self
+            .call(Repeatable::Yes, message, |mut raw, request| async move {
+                raw.revoke_user_tokens(request).await
+            })
+            .await?;
+        let changed = u64::try_from(revoked.revoked_count).map_err(|_| Error::answer("revoked_count"))?;
+        Ok(Changed { changed, effective_time: effective(revoked.effective_time)? })
+    }
+
+    /// Puts a token out of use until it is enabled. Not repeated by itself.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub async fn disable_token(&self, id: TokenId) -> Result<Changed<crate::TokenStatus>, Error> {
+        let message = proto::DisableTokenRequest { token_id: id.to_string() };
+        let done = self
+            .call(Repeatable::No, message, |mut raw, request| async move { raw.disable_token(request).await })
+            .await?;
+        Ok(Changed { changed: status(done.token)?, effective_time: effective(done.effective_time)? })
+    }
+
+    /// Takes a disabled token into use again. Not repeated by itself.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub async fn enable_token(&self, id: TokenId) -> Result<Changed<crate::TokenStatus>, Error> {
+        let message = proto::EnableTokenRequest { token_id: id.to_string() };
+        let done = self
+            .call(Repeatable::No, message, |mut raw, request| async move { raw.enable_token(request).await })
+            .await?;
+        Ok(Changed { changed: status(done.token)?, effective_time: effective(done.effective_time)? })
+    }
+
+    /// Begins to hear of changes: of an organization (`None`: of all that the caller reaches), behind a position
+    /// that an earlier message gave (`None`: from now on).
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub async fn watch_tokens(
+        &self,
+        organization_id: Option<&str>,
+        after: Option<&str>,
+    ) -> Result<Changes, Error> {
+        let message = proto::WatchTokensRequest {
+            organization_id: organization_id.unwrap_or_default().to_owned(),
+            after: after.unwrap_or_default().to_owned(),
+        };
+        let mut raw = self.raw.clone();
+        let begun = tokio::time::timeout(self.retries.timeout, raw.watch_tokens(message)).await;
+        let begun = begun.map_err(|_| Error::overdue())??;
+        Ok(Changes::new(begun.into_inner()))
+    }
+
+    /// Makes a call with a deadline, again where that is of use.
+    async fn call<M: Clone, R, F>(
+        &self,
+        repeatable: Repeatable,
+        message: M,
+        call: impl Fn(RawClient, Request<M>) -> F,
+    ) -> Result<R, Error>
+    where
+        F: Future<Output = Result<tonic::Response<R>, Status>>,
+    {
+        let attempt = |left| {
+            let mut request = Request::new(message.clone());
+            request.set_timeout(left);
+            let answer = call(self.raw.clone(), request);
+            async { Ok(answer.await?.into_inner()) }
+        };
+        self.retries.run(repeatable, attempt).await
+    }
+}
+
+fn effective(moment: Option<prost_types::Timestamp>) -> Result<time::OffsetDateTime, Error> {
+    time("effective_time", moment)?.ok_or_else(|| Error::answer("effective_time"))
+}

@@ -1,0 +1,217 @@
+//! How a tokend is reached: its address, who asks, TLS, and how long anything may take. The one file that makes
+//! a channel.
+
+use std::time::Duration;
+
+use secrecy::{ExposeSecret as _, SecretString};
+use tonic::metadata::{Ascii, MetadataValue};
+use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
+use zeroize::Zeroizing;
+
+use crate::client::Client;
+use crate::retry::Retries;
+
+/// How often a connection without traffic is asked whether it still stands, and how long an answer may take.
+const KEEP_ALIVE: Duration = Duration::from_secs(10);
+const KEEP_ALIVE_ANSWER: Duration = Duration::from_secs(5);
+
+/// What a [`Client`] is made of. Its Debug shows no secret.
+#[derive(Debug)]
+pub struct Connection {
+    address: String,
+    encrypted: bool,
+    plaintext_allowed: bool,
+    secret: Option<SecretString>,
+    ca: Option<Vec<u8>>,
+    certificate: Option<(Vec<u8>, SecretString)>,
+    server_name: Option<String>,
+    connect_timeout: Duration,
+    call_timeout: Duration,
+    attempts: u32,
+}
+
+/// Why no client can be made.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectionError {
+    /// The address is none.
+    #[error("the address must be http://HOST:PORT or https://HOST:PORT")]
+    Address,
+    /// The secret would cross a network readable.
+    #[error("plaintext to a host that is not this one: use https, or say that plaintext is allowed")]
+    Plaintext,
+    /// The text given as a secret can be none.
+    #[error("the caller's secret must be one word of letters, digits and _")]
+    Secret,
+    /// Certificates or key cannot be used.
+    #[error("the certificates, the key or the server's name cannot be used")]
+    Tls(#[source] tonic::transport::Error),
+}
+
+impl Connection {
+    /// Begins with the address of a tokend, or of what stands before several: `http://HOST:PORT` or
+    /// `https://HOST:PORT`.
+    #[must_use]
+    pub fn to(address: impl Into<String>) -> Self {
+        let address = address.into();
+        Self {
+            encrypted: address.starts_with("https://"),
+            address,
+            plaintext_allowed: false,
+            secret: None,
+            ca: None,
+            certificate: None,
+            server_name: None,
+            connect_timeout: Duration::from_secs(3),
+            call_timeout: Duration::from_secs(5),
+            attempts: 4,
+        }
+    }
+
+    /// Calls with this secret of a token. For guards it needs `tokend:verify`, or `tokend:verify:any`.
+    #[must_use]
+    pub fn secret(self, secret: SecretString) -> Self {
+        Self { secret: Some(secret), ..self }
+    }
+
+    /// Accepts servers that this CA has signed, PEM, beside those that the system trusts.
+    #[must_use]
+    pub fn ca(self, pem: impl Into<Vec<u8>>) -> Self {
+        Self { ca: Some(pem.into()), ..self }
+    }
+
+    /// Shows servers this certificate, PEM; with a mapping of it on the server, no secret is needed.
+    #[must_use]
+    pub fn client_certificate(self, certificate_pem: impl Into<Vec<u8>>, key_pem: SecretString) -> Self {
+        Self { certificate: Some((certificate_pem.into(), key_pem)), ..self }
+    }
+
+    /// Expects this name in the server's certificate instead of the address's host.
+    #[must_use]
+    pub fn server_name(self, name: impl Into<String>) -> Self {
+        Self { server_name: Some(name.into()), ..self }
+    }
+
+    /// Allows plaintext beyond this machine: where something else encrypts, such as a mesh.
+    #[must_use]
+    pub fn allow_plaintext(self) -> Self {
+        Self { plaintext_allowed: true, ..self }
+    }
+
+    /// How long establishing a connection may take; 3 s unless told.
+    #[must_use]
+    pub fn connect_timeout(self, timeout: Duration) -> Self {
+        Self { connect_timeout: timeout, ..self }
+    }
+
+    /// How long a call may take, with everything that is tried again; 5 s unless told. Sent along as its deadline.
+    #[must_use]
+    pub fn call_timeout(self, timeout: Duration) -> Self {
+        Self { call_timeout: timeout, ..self }
+    }
+
+    /// How often a call that may be repeated is tried, all in all; 4 unless told, at least 1.
+    #[must_use]
+    pub fn attempts(self, attempts: u32) -> Self {
+        Self { attempts: attempts.max(1), ..self }
+    }
+
+    /// Makes the client. It connects when it is first used, and again whenever the connection is lost. To be called
+    /// within a Tokio runtime.
+    ///
+    /// # Errors
+    /// [`ConnectionError`]: what was given cannot be used. Nothing is sent yet.
+    pub fn open(&self) -> Result<Client, ConnectionError> {
+        if !(self.encrypted || self.address.starts_with("http://")) || self.address.contains('@') {
+            return Err(ConnectionError::Address);
+        }
+        let authorization = self.secret.as_ref().map(authorization).transpose()?;
+        let channel = self.channel()?;
+        let retries = Retries { attempts: self.attempts, timeout: self.call_timeout };
+        Ok(Client::new(channel, authorization, self.secret.clone(), retries))
+    }
+
+    fn channel(&self) -> Result<Channel, ConnectionError> {
+        let mut endpoint =
+            Endpoint::from_shared(self.address.clone()).map_err(|_| ConnectionError::Address)?;
+        let host = endpoint.uri().host().ok_or(ConnectionError::Address)?;
+        if self.encrypted {
+            endpoint = endpoint.tls_config(self.tls()).map_err(ConnectionError::Tls)?;
+        } else if !self.plaintext_allowed && !is_loopback(host) {
+            return Err(ConnectionError::Plaintext);
+        }
+        Ok(endpoint
+            .connect_timeout(self.connect_timeout)
+            .tcp_nodelay(true)
+            .http2_keep_alive_interval(KEEP_ALIVE)
+            .keep_alive_timeout(KEEP_ALIVE_ANSWER)
+            .keep_alive_while_idle(true)
+            .connect_lazy())
+    }
+
+    fn tls(&self) -> ClientTlsConfig {
+        let mut tls = ClientTlsConfig::new().with_enabled_roots();
+        if let Some(pem) = &self.ca {
+            tls = tls.ca_certificate(Certificate::from_pem(pem));
+        }
+        if let Some((certificate, key)) = &self.certificate {
+            tls = tls.identity(Identity::from_pem(certificate, key.expose_secret()));
+        }
+        if let Some(name) = &self.server_name {
+            tls = tls.domain_name(name);
+        }
+        tls
+    }
+}
+
+fn is_loopback(host: &str) -> bool {
+    let address = host.trim_start_matches('[').trim_end_matches(']').parse::<std::net::IpAddr>();
+    host.eq_ignore_ascii_case("localhost") || address.is_ok_and(|address| address.is_loopback())
+}
+
+fn authorization(secret: &SecretString) -> Result<MetadataValue<Ascii>, ConnectionError> {
+    let word = secret.expose_secret();
+    if word.is_empty() || !word.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_') {
+        return Err(ConnectionError::Secret);
+    }
+    let header = Zeroizing::new(format!("Bearer {word}"));
+    let mut value = MetadataValue::try_from(header.as_str()).map_err(|_| ConnectionError::Secret)?;
+    value.set_sensitive(true);
+    Ok(value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn plaintext_leaves_this_machine_only_where_that_was_said() {
+        for (address, expected) in [
+            ("http://127.0.0.1:50051", true),
+            ("http://[::1]:50051", true),
+            ("http://localhost:50051", true),
+            ("http://192.0.2.7:50051", false),
+            ("http://tokend.example.org:50051", false),
+            ("http://localhost.example.org:50051", false),
+            ("https://tokend.example.org:50051", true),
+        ] {
+            assert_eq!(Connection::to(address).open().is_ok(), expected, "{address}");
+            assert!(Connection::to(address).allow_plaintext().open().is_ok(), "{address}");
+        }
+        for bad in ["", "tokend:50051", "ftp://tokend", "http://", "http://user:canary@127.0.0.1:50051"] {
+            let refused = Connection::to(bad).allow_plaintext().open();
+            assert!(matches!(refused, Err(ConnectionError::Address)), "{bad}");
+        }
+    }
+
+    #[tokio::test]
+    async fn no_secret_is_shown_when_debugged_and_one_that_is_none_is_refused() {
+        let connection = Connection::to("http://127.0.0.1:50051")
+            .secret("canary".into())
+            .client_certificate("public", "canary".into());
+        assert!(!format!("{connection:?} {:?}", connection.open().unwrap()).contains("canary"));
+        for bad in ["", "two words", "line\n"] {
+            let refused = Connection::to("http://127.0.0.1:50051").secret(bad.into()).open();
+            assert!(matches!(refused, Err(ConnectionError::Secret)), "{bad:?}");
+        }
+    }
+}

@@ -1,0 +1,195 @@
+//! Why a call has no answer, as a kind that a caller can act on. Made of statuses; holds no secret, since tokend's
+//! messages repeat nothing that was sent.
+
+use std::error::Error as _;
+use std::time::Duration;
+
+use tonic::{Code, Status, TimeoutExpired};
+use tonic_types::StatusExt as _;
+
+use crate::proto::ErrorReason;
+
+/// The domain of tokend's own reasons.
+const DOMAIN: &str = "tokend";
+
+/// What went wrong, as far as that decides what to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// The caller's own credential was not accepted.
+    Unauthenticated,
+    /// The caller may not do this.
+    PermissionDenied,
+    /// There is no such token within the caller's reach.
+    NotFound,
+    /// Fields are wrong; [`Error::violations`] says which.
+    Invalid,
+    /// The request id was used for something else.
+    AlreadyExists,
+    /// The token's state or the organization's policy forbids it; [`Error::reason`] says which.
+    FailedPrecondition,
+    /// The caller asks for more than its share.
+    ResourceExhausted,
+    /// Nothing is known: tokend, its database or the way there is away, or overloaded.
+    Unavailable,
+    /// No answer came in time. What was to be changed may or may not have been.
+    DeadlineExceeded,
+    /// The answer is not what the contract says.
+    Answer,
+    /// Anything else.
+    Other,
+}
+
+/// A field of a request, and what is wrong with it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FieldViolation {
+    /// Its path in the request.
+    pub field: String,
+    /// What is wrong with it.
+    pub description: String,
+}
+
+/// Why a call has no answer.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{message}")]
+pub struct Error {
+    kind: ErrorKind,
+    message: String,
+    reason: Option<ErrorReason>,
+    violations: Vec<FieldViolation>,
+    retry_after: Option<Duration>,
+}
+
+impl Error {
+    /// Returns what went wrong.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        self.kind
+    }
+
+    /// Returns tokend's own reason; `None` where the failure is not tokend's, or the reason newer than this client.
+    #[must_use]
+    pub fn reason(&self) -> Option<ErrorReason> {
+        self.reason
+    }
+
+    /// Returns all that is wrong with the request's fields.
+    #[must_use]
+    pub fn violations(&self) -> &[FieldViolation] {
+        &self.violations
+    }
+
+    /// Returns how long to wait at least before asking again.
+    #[must_use]
+    pub fn retry_after(&self) -> Option<Duration> {
+        self.retry_after
+    }
+
+    pub(crate) fn overdue() -> Self {
+        Self::plain(ErrorKind::DeadlineExceeded, "no answer came in time".to_owned())
+    }
+
+    pub(crate) fn lost() -> Self {
+        Self::plain(ErrorKind::Unavailable, "the connection was lost before the answer came".to_owned())
+    }
+
+    pub(crate) fn overloaded() -> Self {
+        Self::plain(ErrorKind::Unavailable, "too many questions wait for their answers".to_owned())
+    }
+
+    /// The answer lacks something, or has it wrong.
+    pub(crate) fn answer(what: &str) -> Self {
+        Self::plain(ErrorKind::Answer, format!("the server's answer has no usable {what}"))
+    }
+
+    fn plain(kind: ErrorKind, message: String) -> Self {
+        Self { kind, message, reason: None, violations: Vec::new(), retry_after: None }
+    }
+}
+
+impl From<Status> for Error {
+    fn from(status: Status) -> Self {
+        let details = status.get_error_details();
+        let reason = details.error_info().filter(|info| info.domain == DOMAIN);
+        let violations = details.bad_request().map(|bad| &bad.field_violations[..]).unwrap_or_default();
+        let violation = |violation: &tonic_types::FieldViolation| FieldViolation {
+            field: violation.field.clone(),
+            description: violation.description.clone(),
+        };
+        Self {
+            kind: kind(&status),
+            message: message(&status),
+            reason: reason
+                .and_then(|info| ErrorReason::from_str_name(&format!("ERROR_REASON_{}", info.reason))),
+            violations: violations.iter().map(violation).collect(),
+            retry_after: details.retry_info().and_then(|info| info.retry_delay),
+        }
+    }
+}
+
+fn kind(status: &Status) -> ErrorKind {
+    match status.code() {
+        Code::Unauthenticated => ErrorKind::Unauthenticated,
+        Code::PermissionDenied => ErrorKind::PermissionDenied,
+        Code::NotFound => ErrorKind::NotFound,
+        Code::InvalidArgument => ErrorKind::Invalid,
+        Code::AlreadyExists => ErrorKind::AlreadyExists,
+        Code::FailedPrecondition => ErrorKind::FailedPrecondition,
+        Code::ResourceExhausted => ErrorKind::ResourceExhausted,
+        Code::Unavailable => ErrorKind::Unavailable,
+        Code::DeadlineExceeded => ErrorKind::DeadlineExceeded,
+        // The transport's own: with what the server says comes no source.
+        Code::Unknown | Code::Cancelled | Code::Internal if status.source().is_some() => {
+            if has_expired(status) { ErrorKind::DeadlineExceeded } else { ErrorKind::Unavailable }
+        }
+        _ => ErrorKind::Other,
+    }
+}
+
+/// Tells whether the transport has ended a call by the deadline that was sent along.
+fn has_expired(status: &Status) -> bool {
+    let mut cause = status.source();
+    while let Some(error) = cause {
+        if error.is::<TimeoutExpired>() {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
+}
+
+fn message(status: &Status) -> String {
+    match (status.message(), status.source()) {
+        ("", None) => format!("{:?}", status.code()),
+        ("", Some(source)) => source.to_string(),
+        (message, _) => message.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tonic_types::ErrorDetails;
+
+    #[test]
+    fn tokends_reasons_are_read_and_others_are_not_taken_for_them() {
+        let told = |reason: &str, domain: &str| {
+            let details = ErrorDetails::with_error_info(reason, domain, std::collections::HashMap::new());
+            Error::from(Status::with_error_details(Code::NotFound, "gone", details))
+        };
+        let error = told("TOKEN_NOT_FOUND", DOMAIN);
+        assert_eq!((error.kind(), error.reason()), (ErrorKind::NotFound, Some(ErrorReason::TokenNotFound)));
+        assert_eq!(error.to_string(), "gone");
+        assert_eq!(told("TOKEN_NOT_FOUND", "example.org").reason(), None);
+        assert_eq!(told("SOMETHING_NEW", DOMAIN).reason(), None);
+    }
+
+    #[test]
+    fn what_the_transport_says_is_that_nothing_is_known() {
+        let broken = Status::from_error(std::io::Error::other("broken pipe").into());
+        assert_eq!(Error::from(broken).kind(), ErrorKind::Unavailable);
+        let overdue = Status::from_error(TimeoutExpired(()).into());
+        assert_eq!(Error::from(overdue).kind(), ErrorKind::DeadlineExceeded);
+        assert_eq!(Error::from(Status::unknown("a server's own")).kind(), ErrorKind::Other);
+    }
+}

@@ -1,0 +1,103 @@
+//! Why a request is not let through, in the words of HTTP (RFC 6750, 3.1) or of gRPC, as the request was. Nothing
+//! that was presented is repeated, and nothing is told of why tokend could not be asked.
+
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
+use tokend_core::domain::{CredentialError, Scope, Verdict};
+
+use crate::error::Error;
+
+/// gRPC's codes.
+const PERMISSION_DENIED: &str = "7";
+const UNAVAILABLE: &str = "14";
+const UNAUTHENTICATED: &str = "16";
+
+/// Why a request is refused.
+#[derive(Debug)]
+pub(super) enum Refusal {
+    /// It brings no credential, or none that can be one.
+    Credential(CredentialError),
+    /// What it brings is not good for this.
+    Denied(Verdict, Vec<Scope>),
+    /// That cannot be found out.
+    Unknown(Error),
+}
+
+/// What a refusal comes down to.
+struct Said {
+    status: StatusCode,
+    code: &'static str,
+    message: &'static str,
+    challenge: Option<String>,
+}
+
+impl Refusal {
+    /// Makes the answer to a request with these headers.
+    pub(super) fn response<R: Default>(&self, request: &HeaderMap) -> Response<R> {
+        if let Self::Unknown(error) = self {
+            tracing::warn!(%error, "tokend could not be asked about a request");
+        }
+        let said = self.said();
+        let mut response = Response::new(R::default());
+        let headers = response.headers_mut();
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        let challenge = said.challenge.and_then(|text| HeaderValue::try_from(text).ok());
+        headers.extend(challenge.map(|challenge| (WWW_AUTHENTICATE, challenge)));
+        if let Some(content_type) = grpc(request) {
+            // As trailers alone, which come as headers.
+            headers.insert(CONTENT_TYPE, content_type);
+            headers.insert(HeaderName::from_static("grpc-status"), HeaderValue::from_static(said.code));
+            headers.insert(HeaderName::from_static("grpc-message"), HeaderValue::from_static(said.message));
+            return response;
+        }
+        if said.status == StatusCode::SERVICE_UNAVAILABLE {
+            headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
+        }
+        *response.status_mut() = said.status;
+        response
+    }
+
+    fn said(&self) -> Said {
+        let unauthenticated = |challenge: &str, message| Said {
+            status: StatusCode::UNAUTHORIZED,
+            code: UNAUTHENTICATED,
+            message,
+            challenge: Some(challenge.to_owned()),
+        };
+        let forbidden = |challenge, message| Said {
+            status: StatusCode::FORBIDDEN,
+            code: PERMISSION_DENIED,
+            message,
+            challenge,
+        };
+        match self {
+            Self::Credential(CredentialError::Missing) => {
+                unauthenticated("Bearer", "no credential was given")
+            }
+            Self::Denied(Verdict::MissingScope, missing) => {
+                let missing: Vec<_> = missing.iter().map(Scope::as_str).collect();
+                // No character of a scope needs quoting.
+                let challenge =
+                    format!(r#"Bearer error="insufficient_scope", scope="{}""#, missing.join(" "));
+                forbidden(Some(challenge), "the credential lacks a scope")
+            }
+            Self::Denied(Verdict::IpNotAllowed, _) => {
+                forbidden(None, "the credential may not be used from this address")
+            }
+            Self::Credential(_) | Self::Denied(..) => {
+                unauthenticated(r#"Bearer error="invalid_token""#, "the credential is not valid")
+            }
+            Self::Unknown(_) => Said {
+                status: StatusCode::SERVICE_UNAVAILABLE,
+                code: UNAVAILABLE,
+                message: "the credential cannot be checked now",
+                challenge: None,
+            },
+        }
+    }
+}
+
+/// Returns the content type of a gRPC request, gRPC-Web's too.
+fn grpc(request: &HeaderMap) -> Option<HeaderValue> {
+    request.get(CONTENT_TYPE).filter(|value| value.as_bytes().starts_with(b"application/grpc")).cloned()
+}

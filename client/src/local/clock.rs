@@ -1,0 +1,54 @@
+//! Keeps the clock set: asks the database for its time, by a question that it has to answer itself, now and then and
+//! whenever the clock is found to be wrong. A task of the verifier.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use secrecy::{ExposeSecret as _, SecretString};
+use tokend_core::domain::Scopes;
+use tokend_core::moment::Moment;
+use tokend_core::secret::{Prefix, Secret, TokenId};
+use zeroize::Zeroizing;
+
+use super::Shared;
+use super::fresh::Set;
+use crate::ambient;
+use crate::question::{Consistency, Question};
+use crate::retry::pause;
+
+/// How often it is set. Drift is accounted for; this bounds how much that costs.
+const INTERVAL: Duration = Duration::from_secs(10);
+
+pub(super) async fn keep_set(shared: Arc<Shared>) {
+    let client = shared.remote.client();
+    // The caller's own; without one, a secret that nobody has.
+    let secret = client.secret().cloned().unwrap_or_else(|| nobodys(&shared.prefix));
+    let required_scopes = Scopes::default();
+    let question =
+        Question { secret: secret.expose_secret(), required_scopes: &required_scopes, client_ip: None };
+    let mut failures = 0;
+    loop {
+        // Before it is sent: the time that is answered is read later.
+        let sent = Moment::now();
+        let wait = match client.verify(&question, Consistency::Full).await {
+            Ok(answer) => {
+                failures = 0;
+                if let Some(database_time) = answer.as_of {
+                    shared.fresh.set_clock(Set { sent, database_time });
+                }
+                INTERVAL
+            }
+            Err(error) => {
+                failures += 1;
+                tracing::debug!(%error, "the database could not be asked for its time");
+                pause(failures)
+            }
+        };
+        let _ = tokio::time::timeout(wait, shared.fresh.doubted()).await;
+    }
+}
+
+fn nobodys(prefix: &Prefix) -> SecretString {
+    let bits = Zeroizing::new(ambient::random());
+    Secret::derived(TokenId::from_bytes(ambient::random()), bits).render(prefix)
+}

@@ -1,0 +1,113 @@
+//! Follows what changes, has it removed, and then, in this order, publishes how fresh the rest is. A task of the
+//! verifier. While it cannot follow, what is held grows old and is not used; where it may have missed something, all
+//! of it goes.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use secrecy::{ExposeSecret as _, SecretString};
+use tokend_core::moment::Moment;
+use tokend_core::secret::{Secret, TokenId};
+
+use super::Shared;
+use crate::client::Client;
+use crate::error::{Error, ErrorKind};
+use crate::proto::ErrorReason;
+use crate::retry::pause;
+use crate::watch::{ChangeBatch, Changes};
+
+/// How many heartbeats may fail to come, and how long the first message may, before the watch is begun anew.
+const MISSED: u32 = 4;
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// The follower.
+pub(super) struct Follower {
+    client: Client,
+    shared: Arc<Shared>,
+    /// The caller's own tokens, here and where questions go; whatever changes them may change whose tokens it judges.
+    own: Vec<TokenId>,
+    /// What the last complete batch reached.
+    position: Option<String>,
+    /// Nothing was taken in since everything was removed.
+    anew: bool,
+    patience: Duration,
+}
+
+impl Follower {
+    pub(super) fn new(client: Client, shared: Arc<Shared>) -> Self {
+        let secrets = [client.secret(), shared.remote.client().secret()].into_iter().flatten();
+        let read = |secret: &SecretString| Secret::parse(secret.expose_secret(), &shared.prefix).ok();
+        let own = secrets.filter_map(read).map(|secret| secret.id()).collect();
+        Self { client, shared, own, position: None, anew: false, patience: PATIENCE }
+    }
+
+    /// Follows for ever.
+    pub(super) async fn run(mut self) {
+        let mut failures = 0;
+        loop {
+            if self.position.is_none() && !self.anew {
+                self.start_anew();
+            }
+            let mut heard = false;
+            let error = match self.client.watch_tokens(None, self.position.as_deref()).await {
+                Ok(mut changes) => {
+                    self.shared.held.connected();
+                    self.follow(&mut changes, &mut heard).await
+                }
+                Err(error) => error,
+            };
+            failures = if heard { 1 } else { failures + 1 };
+            tracing::debug!(%error, "the watch has ended; going on");
+            if lost_its_place(&error) {
+                self.position = None;
+            }
+            tokio::time::sleep(pause(failures).max(error.retry_after().unwrap_or_default())).await;
+        }
+    }
+
+    /// Takes in messages until the watch ends or falls silent.
+    async fn follow(&mut self, changes: &mut Changes, heard: &mut bool) -> Error {
+        loop {
+            match tokio::time::timeout(self.patience, changes.next()).await {
+                Ok(Ok(Some(batch))) => {
+                    if batch.changes.iter().any(|change| self.own.contains(&change.token_id)) {
+                        self.position = None;
+                        self.anew = false;
+                        return Error::lost();
+                    }
+                    self.take_in(batch);
+                }
+                Ok(Ok(None)) => return Error::lost(),
+                Ok(Err(error)) => return error,
+                Err(_) => return Error::overdue(),
+            }
+            *heard = true;
+        }
+    }
+
+    fn take_in(&mut self, batch: ChangeBatch) {
+        self.anew = false;
+        let ids: Vec<_> = batch.changes.iter().map(|change| change.token_id).collect();
+        let last = batch.position.is_some();
+        self.shared.held.forget(&ids, batch.as_of, last);
+        if last {
+            self.position = batch.position;
+            self.shared.fresh.publish(batch.as_of, Moment::now());
+        }
+        self.patience = (batch.heartbeat_interval * MISSED).max(PATIENCE);
+    }
+
+    fn start_anew(&mut self) {
+        self.anew = true;
+        self.shared.starts.fetch_add(1, Ordering::Relaxed);
+        // Withdrawn first: what is being removed must not be vouched for meanwhile.
+        self.shared.fresh.withdraw();
+        self.shared.held.clear();
+    }
+}
+
+/// Tells whether changes may have been missed: the position is too old, or none of this tokend's.
+fn lost_its_place(error: &Error) -> bool {
+    error.reason() == Some(ErrorReason::PositionTooOld) || error.kind() == ErrorKind::Invalid
+}

@@ -1,0 +1,223 @@
+//! How old what is held may be, and what time it is by the database's clock. Written by the follower after every
+//! batch, read by every question before it looks a record up. Knows no clock of its own: moments are arguments.
+//!
+//! Both are known from one thing: a time D of the database that was read after a moment `sent` here. So at a moment
+//! `now` the database's clock shows at most D + (now − sent), and what the watch told as of T is at most that − T
+//! old, wherever its message was held up on its way.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwapOption;
+use time::OffsetDateTime;
+use tokend_core::moment::Moment;
+use tokio::sync::Notify;
+
+/// What part of the time that has passed clocks may differ by: 1/1024 is twice what they are slewed by at most.
+const DRIFT: u32 = 1024;
+
+/// A time of the database, read after a moment here.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Set {
+    pub(super) sent: Moment,
+    pub(super) database_time: OffsetDateTime,
+}
+
+/// What the watch has told everything of.
+#[derive(Debug)]
+struct Published {
+    as_of: OffsetDateTime,
+    set: Set,
+    /// How long after `set.sent` it may be used.
+    budget: Duration,
+    /// The time below which the clock must not fall.
+    floor: OffsetDateTime,
+}
+
+/// How fresh what is held is.
+#[derive(Debug)]
+pub(super) struct Freshness {
+    staleness: Duration,
+    clock: ArcSwapOption<Set>,
+    latest: ArcSwapOption<Published>,
+    doubt: Notify,
+}
+
+/// What is known at a moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Reading {
+    /// The database's time that what is held is at least as new as.
+    pub(super) as_of: OffsetDateTime,
+    /// The database's time now, or a little later.
+    pub(super) now: OffsetDateTime,
+}
+
+impl Freshness {
+    pub(super) fn new(staleness: Duration) -> Self {
+        let (clock, latest) = (ArcSwapOption::empty(), ArcSwapOption::empty());
+        Self { staleness, clock, latest, doubt: Notify::new() }
+    }
+
+    /// Sets the clock.
+    pub(super) fn set_clock(&self, set: Set) {
+        self.clock.store(Some(Arc::new(set)));
+    }
+
+    /// Waits until the clock is found to be wrong.
+    pub(super) async fn doubted(&self) {
+        self.doubt.notified().await;
+    }
+
+    /// Publishes that everything that was committed before `as_of` has been removed. `now`: the moment of doing so.
+    pub(super) fn publish(&self, as_of: OffsetDateTime, now: Moment) {
+        let Some(set) = self.clock.load().as_deref().copied() else { return };
+        if as_of > set.latest(now) {
+            // The database's clock was set forward since; by the old one all would seem newer than it is.
+            self.clock.store(None);
+            self.withdraw();
+            self.doubt.notify_one();
+            return;
+        }
+        let budget = Duration::try_from(as_of - set.database_time + self.staleness);
+        // Below zero: it is too old already.
+        let Ok(budget) = budget else { return };
+        let before = self.latest.load().as_deref().map(|published| published.now(now));
+        let floor = before.unwrap_or(set.database_time);
+        self.latest.store(Some(Arc::new(Published { as_of, set, budget, floor })));
+    }
+
+    /// Withdraws what was published: changes may have been missed.
+    pub(super) fn withdraw(&self) {
+        self.latest.store(None);
+    }
+
+    /// Tells what is known at `now`, if what is held may be used then.
+    pub(super) fn read(&self, now: Moment) -> Option<Reading> {
+        let latest = self.latest.load();
+        let published = latest.as_deref()?;
+        if published.set.elapsed(now) > published.budget {
+            return None;
+        }
+        Some(Reading { as_of: published.as_of, now: published.now(now) })
+    }
+
+    /// Tells how old what is held is at most.
+    pub(super) fn age(&self, now: Moment) -> Option<Duration> {
+        let latest = self.latest.load();
+        let published = latest.as_deref()?;
+        Some(Duration::try_from(published.set.latest(now) - published.as_of).unwrap_or_default())
+    }
+}
+
+impl Set {
+    /// Returns how long ago the time was asked for at most: by the clock that says more, and a little more.
+    fn elapsed(&self, now: Moment) -> Duration {
+        let elapsed = now.since(self.sent);
+        elapsed + elapsed / DRIFT
+    }
+
+    /// Returns what the database's clock shows at most.
+    fn latest(&self, now: Moment) -> OffsetDateTime {
+        self.database_time + self.elapsed(now)
+    }
+}
+
+impl Published {
+    /// Returns what the database's clock shows, or a little later. By the boot clock alone: a wall clock that jumps
+    /// must not make a token expire, or live on.
+    fn now(&self, now: Moment) -> OffsetDateTime {
+        let elapsed = time::Duration::nanoseconds((now.boot - self.set.sent.boot).max(0));
+        self.set.database_time.saturating_add(elapsed).max(self.floor)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use time::macros::datetime;
+
+    const SECOND: i64 = 1_000_000_000;
+    const NOON: OffsetDateTime = datetime!(2026-03-01 12:00 UTC);
+
+    fn moment(millis: i64) -> Moment {
+        Moment { boot: millis * SECOND / 1000, wall: millis * SECOND / 1000 }
+    }
+
+    fn noon(millis: i64) -> OffsetDateTime {
+        NOON + time::Duration::milliseconds(millis)
+    }
+
+    /// One second of staleness; at moment 0 it was noon.
+    fn set() -> Freshness {
+        let freshness = Freshness::new(Duration::from_secs(1));
+        freshness.set_clock(Set { sent: moment(0), database_time: NOON });
+        freshness
+    }
+
+    #[test]
+    fn nothing_is_known_before_the_clock_is_set_and_something_was_told() {
+        let freshness = Freshness::new(Duration::from_secs(1));
+        freshness.publish(NOON, moment(0));
+        assert_eq!(freshness.read(moment(0)), None);
+        assert_eq!(set().read(moment(0)), None);
+    }
+
+    #[test]
+    fn what_was_told_may_be_used_until_it_is_as_old_as_declared() {
+        let freshness = set();
+        freshness.publish(noon(5_000), moment(5_000));
+        assert_eq!(freshness.read(moment(5_500)), Some(Reading { as_of: noon(5_000), now: noon(5_500) }));
+        // Less by what the clocks may have drifted apart.
+        assert!(freshness.read(moment(5_990)).is_some());
+        assert!(freshness.read(moment(6_001)).is_none());
+        freshness.withdraw();
+        assert_eq!(freshness.read(moment(5_500)), None);
+    }
+
+    #[test]
+    fn what_was_held_up_on_its_way_is_as_old_as_it_is_and_not_as_new_as_it_came() {
+        let freshness = set();
+        freshness.publish(noon(5_000), moment(5_900));
+        assert!(freshness.read(moment(5_950)).is_some());
+        assert!(freshness.read(moment(6_001)).is_none());
+        freshness.publish(noon(5_500), moment(8_000));
+        assert!(freshness.read(moment(8_000)).is_none());
+    }
+
+    #[test]
+    fn a_pause_that_only_one_clock_saw_counts_but_only_the_boot_clock_tells_the_time() {
+        let freshness = set();
+        freshness.publish(noon(5_000), moment(5_000));
+        for (boot, wall) in [(5_100, 90_000), (90_000, 5_100)] {
+            let now = Moment { boot: boot * SECOND / 1000, wall: wall * SECOND / 1000 };
+            assert_eq!(freshness.read(now), None);
+        }
+        let back = Moment { boot: 5_100 * SECOND / 1000, wall: 0 };
+        assert_eq!(freshness.read(back).unwrap().now, noon(5_100));
+    }
+
+    #[tokio::test]
+    async fn a_database_whose_clock_is_ahead_of_what_it_can_show_is_asked_for_the_time_anew() {
+        let freshness = set();
+        freshness.publish(noon(5_000), moment(5_000));
+        freshness.publish(noon(9_000), moment(5_250));
+        assert_eq!(freshness.read(moment(5_250)), None);
+        freshness.doubted().await;
+        freshness.publish(noon(9_250), moment(5_500));
+        assert_eq!(freshness.read(moment(5_500)), None);
+        freshness.set_clock(Set { sent: moment(5_500), database_time: noon(9_250) });
+        freshness.publish(noon(9_500), moment(5_750));
+        assert_eq!(freshness.read(moment(5_750)).unwrap().as_of, noon(9_500));
+    }
+
+    #[test]
+    fn the_databases_time_never_goes_back() {
+        let freshness = set();
+        freshness.publish(noon(5_000), moment(5_000));
+        // A better answer to the same question.
+        freshness.set_clock(Set { sent: moment(5_200), database_time: noon(5_100) });
+        freshness.publish(noon(5_100), moment(5_250));
+        assert_eq!(freshness.read(moment(5_260)).unwrap().now, noon(5_250));
+        assert_eq!(freshness.read(moment(5_500)).unwrap().now, noon(5_400));
+    }
+}

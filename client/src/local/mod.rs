@@ -1,0 +1,218 @@
+//! Verdicts without asking: records of tokens that were asked for before, held here and judged by the same `judge`
+//! as on the server, for as long as what the watch has told is new enough. README.md has the argument why no token
+//! is VALID later than the declared staleness after its revocation.
+//!
+//! The order is the server's: the follower removes what has changed before it publishes how fresh the rest is, and
+//! a question reads the freshness before it looks a record up.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use tokend_core::domain::{Reach, Verdict, judge};
+use tokend_core::moment::Moment;
+use tokend_core::secret::{FormatError, Prefix, Secret};
+use tokio::task::JoinSet;
+
+use crate::client::Client;
+use crate::error::Error;
+use crate::question::{Answer, Consistency, Question};
+use crate::verifier::Remote;
+
+mod clock;
+mod follow;
+mod fresh;
+mod held;
+mod told;
+
+use fresh::Freshness;
+use held::{Filled, Held};
+
+/// How a verifier judges by itself.
+#[derive(Debug, Clone)]
+pub struct LocalConfig {
+    staleness: Duration,
+    bytes: u64,
+    max_age: Duration,
+    prefix: Prefix,
+    watch: Option<Client>,
+}
+
+impl Default for LocalConfig {
+    fn default() -> Self {
+        Self {
+            staleness: Duration::from_secs(1),
+            bytes: 64 << 20,
+            max_age: Duration::from_mins(10),
+            prefix: Prefix::default(),
+            watch: None,
+        }
+    }
+}
+
+impl LocalConfig {
+    /// Declares how long after its commit a change may go unnoticed here; 1 s unless told, at least 100 ms. Below
+    /// about two heartbeats of the server (each a quarter of its own max-staleness) little is answered locally.
+    #[must_use]
+    pub fn staleness(self, staleness: Duration) -> Self {
+        Self { staleness: staleness.max(Duration::from_millis(100)), ..self }
+    }
+
+    /// How many bytes the records may take; 64 MiB unless told, about 1 KiB each.
+    #[must_use]
+    pub fn bytes(self, bytes: u64) -> Self {
+        Self { bytes, ..self }
+    }
+
+    /// How long a record is held although no change of it was told; 10 minutes unless told. It is also how late
+    /// tokend learns that a token is in use.
+    #[must_use]
+    pub fn max_age(self, age: Duration) -> Self {
+        Self { max_age: age, ..self }
+    }
+
+    /// How the installation's secrets begin, where that is not `tokd`.
+    #[must_use]
+    pub fn prefix(self, prefix: Prefix) -> Self {
+        Self { prefix, ..self }
+    }
+
+    /// Watches through another client: another connection, or another replica.
+    #[must_use]
+    pub fn watch_through(self, client: Client) -> Self {
+        Self { watch: Some(client), ..self }
+    }
+}
+
+/// How a verifier that judges by itself is doing.
+#[derive(Debug, Clone, Copy)]
+pub struct LocalStatus {
+    /// How many records are held, and how many bytes they take.
+    pub held: u64,
+    /// See [`Self::held`].
+    pub bytes: u64,
+    /// How many questions were answered here, and how many went to tokend.
+    pub answered: u64,
+    /// See [`Self::answered`].
+    pub asked: u64,
+    /// How old what is known is; `None`: nothing is.
+    pub age: Option<Duration>,
+    /// How often everything was dropped because changes may have been missed.
+    pub starts: u64,
+}
+
+/// The verifier. Its tasks end with it.
+#[derive(Debug)]
+pub(crate) struct Local {
+    shared: Arc<Shared>,
+    _tasks: JoinSet<()>,
+}
+
+/// What questions and the follower share.
+#[derive(Debug)]
+struct Shared {
+    remote: Remote,
+    prefix: Prefix,
+    held: Held,
+    fresh: Freshness,
+    answered: AtomicU64,
+    asked: AtomicU64,
+    starts: AtomicU64,
+}
+
+impl Local {
+    pub(crate) fn start(remote: Remote, config: LocalConfig) -> Self {
+        let watch = config.watch.unwrap_or_else(|| remote.client().clone());
+        let shared = Arc::new(Shared {
+            remote,
+            prefix: config.prefix,
+            held: Held::new(config.bytes, config.max_age),
+            fresh: Freshness::new(config.staleness),
+            answered: AtomicU64::new(0),
+            asked: AtomicU64::new(0),
+            starts: AtomicU64::new(0),
+        });
+        let mut tasks = JoinSet::new();
+        tasks.spawn(follow::Follower::new(watch, Arc::clone(&shared)).run());
+        tasks.spawn(clock::keep_set(Arc::clone(&shared)));
+        Self { shared, _tasks: tasks }
+    }
+
+    /// Judges by what is held here; `None` where that is not enough.
+    pub(crate) fn judge(&self, question: &Question<'_>) -> Option<Answer> {
+        let answer = self.shared.judge(question, Moment::now());
+        if answer.is_some() {
+            self.shared.answered.fetch_add(1, Ordering::Relaxed);
+        }
+        answer
+    }
+
+    /// Asks tokend, and holds what it answers if nothing has been told that it may not know of.
+    pub(crate) async fn find_out(&self, question: &Question<'_>) -> Result<Answer, Error> {
+        let shared = &self.shared;
+        shared.asked.fetch_add(1, Ordering::Relaxed);
+        let Ok(secret) = Secret::parse(question.secret, &shared.prefix) else {
+            return shared.remote.ask(question, Consistency::Bounded).await;
+        };
+        match shared.ask(question, &secret, Consistency::Bounded).await? {
+            // A replica may be behind the one that is watched, within its own bound. What has been heard here is
+            // not unheard: so the database itself is asked.
+            (answer, Filled::Outdated) if answer.verdict == Verdict::Valid => {
+                Ok(shared.ask(question, &secret, Consistency::Full).await?.0)
+            }
+            (answer, _) => Ok(answer),
+        }
+    }
+
+    pub(crate) fn status(&self) -> LocalStatus {
+        let shared = &self.shared;
+        let (held, bytes) = shared.held.size();
+        LocalStatus {
+            held,
+            bytes,
+            answered: shared.answered.load(Ordering::Relaxed),
+            asked: shared.asked.load(Ordering::Relaxed),
+            age: shared.fresh.age(Moment::now()),
+            starts: shared.starts.load(Ordering::Relaxed),
+        }
+    }
+}
+
+impl Shared {
+    fn judge(&self, question: &Question<'_>, now: Moment) -> Option<Answer> {
+        // The freshness first: read after the lookup, it could vouch for a record that was removed in between.
+        let reading = self.fresh.read(now)?;
+        let answered =
+            |verdict| Answer { verdict, token: None, missing_scopes: Vec::new(), as_of: Some(reading.as_of) };
+        let secret = match Secret::parse(question.secret, &self.prefix) {
+            Ok(secret) => secret,
+            // Of another prefix than is configured here: whose mistake that is, tokend knows.
+            Err(FormatError::Prefix) => return None,
+            Err(_) => return Some(answered(Verdict::Malformed)),
+        };
+        let kept = self.held.get(secret.id(), now)?;
+        if !self.held.proves(&secret, &kept.record) {
+            return Some(answered(Verdict::NotFound));
+        }
+        // That the token is within the caller's reach, tokend said when it told of it.
+        let judgement =
+            judge(&kept.record, reading.now, Reach::Any, question.required_scopes, question.client_ip);
+        Some(Answer {
+            token: Some(kept.token),
+            missing_scopes: judgement.missing_scopes,
+            ..answered(judgement.verdict)
+        })
+    }
+
+    async fn ask(
+        &self,
+        question: &Question<'_>,
+        secret: &Secret,
+        consistency: Consistency,
+    ) -> Result<(Answer, Filled), Error> {
+        let asking = self.held.begin();
+        let answer = self.remote.ask(question, consistency).await?;
+        let filled = asking.end(secret, &answer, Moment::now());
+        Ok((answer, filled))
+    }
+}

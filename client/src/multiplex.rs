@@ -1,0 +1,175 @@
+//! Many questions over one `VerifyStream`, each answered to whoever asked it. One task owns the call; when it breaks,
+//! what has no answer is asked anew over the next one, for judging changes nothing. Called by the verifier.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::Streaming;
+
+use crate::client::Client;
+use crate::error::{Error, ErrorKind};
+use crate::proto::{VerifyRequest, VerifyStreamRequest, VerifyStreamResponse};
+use crate::question::Answer;
+use crate::retry::pause;
+
+/// How many questions wait for their answers at most, and how many more to be sent.
+const MOST: usize = 1024;
+
+/// A question, and who waits for its answer.
+struct Asked {
+    request: VerifyRequest,
+    answer: oneshot::Sender<Result<Answer, Error>>,
+}
+
+/// The asking side; the call ends with the last clone.
+#[derive(Debug, Clone)]
+pub(crate) struct Multiplex {
+    questions: mpsc::Sender<Asked>,
+    patience: Duration,
+    _task: Arc<JoinSet<()>>,
+}
+
+impl Multiplex {
+    pub(crate) fn start(client: &Client) -> Self {
+        let (questions, asked) = mpsc::channel(MOST);
+        let mut task = JoinSet::new();
+        task.spawn(Conversation { client: client.clone(), asked, again: VecDeque::new() }.run());
+        Self { questions, patience: client.call_timeout(), _task: Arc::new(task) }
+    }
+
+    pub(crate) async fn ask(&self, request: VerifyRequest) -> Result<Answer, Error> {
+        let (answer, told) = oneshot::channel();
+        let deadline = Instant::now() + self.patience;
+        // Full: whoever waited longer would only find out later that it is.
+        let asked = self.questions.try_send(Asked { request, answer });
+        asked.map_err(|_| Error::overloaded())?;
+        let told = tokio::time::timeout_at(deadline, told).await.map_err(|_| Error::overdue())?;
+        told.map_err(|_| Error::lost())?
+    }
+}
+
+/// The task's state between calls.
+struct Conversation {
+    client: Client,
+    asked: mpsc::Receiver<Asked>,
+    /// What is to be asked first over the next call.
+    again: VecDeque<Asked>,
+}
+
+impl Conversation {
+    /// Opens one call after the other, each when there is something to ask.
+    async fn run(mut self) {
+        let mut failures = 0;
+        loop {
+            if self.again.is_empty() {
+                let Some(asked) = self.asked.recv().await else { return };
+                self.again.push_back(asked);
+            }
+            match self.converse().await {
+                Ok(()) => failures = 0,
+                Err(error) => {
+                    failures += 1;
+                    self.refuse(&error);
+                    tokio::time::sleep(pause(failures).max(error.retry_after().unwrap_or_default())).await;
+                }
+            }
+            // Whoever is overdue has gone, or goes in a moment by itself.
+            self.again.retain(|asked| !asked.answer.is_closed());
+        }
+    }
+
+    /// Answers with a call's end where asking anew would end likewise: the first question ended it, the caller's
+    /// credential all of them.
+    fn refuse(&mut self, error: &Error) {
+        let count = match error.kind() {
+            ErrorKind::Unavailable | ErrorKind::DeadlineExceeded => 0,
+            ErrorKind::Unauthenticated | ErrorKind::PermissionDenied => self.again.len(),
+            _ => 1,
+        };
+        for asked in self.again.drain(..count.min(self.again.len())) {
+            // Whoever has gone needs no answer.
+            let _ = asked.answer.send(Err(error.clone()));
+        }
+    }
+
+    /// Asks and answers over one call until it ends; what has no answer by then is to be asked again. `Ok` where
+    /// something was answered.
+    async fn converse(&mut self) -> Result<(), Error> {
+        let (sender, receiver) = mpsc::channel(2 * MOST);
+        let mut raw = self.client.raw();
+        let begun = raw.verify_stream(ReceiverStream::new(receiver));
+        let begun = tokio::time::timeout(self.client.call_timeout(), begun).await;
+        let mut answers = begun.map_err(|_| Error::overdue())??.into_inner();
+        let mut waiting = std::mem::take(&mut self.again);
+        let outcome = async {
+            for asked in &waiting {
+                send(&sender, asked)?;
+            }
+            self.exchange(&sender, &mut answers, &mut waiting).await
+        };
+        let outcome = outcome.await;
+        self.again = waiting;
+        outcome
+    }
+
+    async fn exchange(
+        &mut self,
+        sender: &mpsc::Sender<VerifyStreamRequest>,
+        answers: &mut Streaming<VerifyStreamResponse>,
+        waiting: &mut VecDeque<Asked>,
+    ) -> Result<(), Error> {
+        let patience = self.client.call_timeout();
+        let mut heard = Instant::now();
+        let mut answered = false;
+        loop {
+            let silent = async {
+                if waiting.is_empty() {
+                    std::future::pending::<()>().await;
+                } else {
+                    tokio::time::sleep_until(heard + patience).await;
+                }
+            };
+            tokio::select! {
+                answer = answers.message() => match answer {
+                    Ok(Some(VerifyStreamResponse { response: Some(response) })) => {
+                        let asked = waiting.pop_front().ok_or_else(|| Error::answer("question"))?;
+                        let _ = asked.answer.send(response.try_into());
+                        heard = Instant::now();
+                        answered = true;
+                    }
+                    Ok(Some(VerifyStreamResponse { response: None })) => return Err(Error::answer("response")),
+                    Ok(None) => return Err(Error::lost()),
+                    // The next call tells whether it was more than the end of this one.
+                    Err(status) => {
+                        let error = Error::from(status);
+                        let passing = error.kind() == ErrorKind::Unavailable;
+                        return if answered && passing { Ok(()) } else { Err(error) };
+                    }
+                },
+                asked = self.asked.recv(), if waiting.len() < MOST => {
+                    let Some(asked) = asked else { return Ok(()) };
+                    if waiting.is_empty() {
+                        heard = Instant::now();
+                    }
+                    // Among those that wait first: where it cannot be sent, it is asked again.
+                    let sent = send(sender, &asked);
+                    waiting.push_back(asked);
+                    sent?;
+                }
+                // Whoever waited has been told by its own deadline.
+                () = silent => return Err(Error::overdue()),
+            }
+        }
+    }
+}
+
+/// Sends a question; there is room, for each has either its answer or a place among those that wait.
+fn send(sender: &mpsc::Sender<VerifyStreamRequest>, asked: &Asked) -> Result<(), Error> {
+    let request = Some(asked.request.clone());
+    sender.try_send(VerifyStreamRequest { request }).map_err(|_| Error::lost())
+}

@@ -1,0 +1,114 @@
+//! When a call is tried again: only where repeating it changes nothing, only after a failure that says that nothing
+//! is known, after a pause that is drawn at random so that clients do not come back all at once, and within the
+//! call's deadline.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::ambient;
+use crate::error::{Error, ErrorKind};
+
+/// The longest first pause; it doubles with each further one, up to the longest of all.
+const FIRST: Duration = Duration::from_millis(25);
+const LONGEST: Duration = Duration::from_secs(1);
+
+/// How often a call is tried, and how long it may take in all.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Retries {
+    pub(crate) attempts: u32,
+    pub(crate) timeout: Duration,
+}
+
+/// Whether repeating a call changes nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Repeatable {
+    Yes,
+    No,
+}
+
+impl Retries {
+    /// Calls with what is left of the time, until there is an answer or it is of no use to go on.
+    pub(crate) async fn run<T, F>(
+        &self,
+        repeatable: Repeatable,
+        mut call: impl FnMut(Duration) -> F,
+    ) -> Result<T, Error>
+    where
+        F: Future<Output = Result<T, Error>>,
+    {
+        let deadline = Instant::now() + self.timeout;
+        let mut attempt = 1;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let outcome = tokio::time::timeout(left, call(left)).await;
+            let error = match outcome.unwrap_or_else(|_| Err(Error::overdue())) {
+                Ok(answer) => return Ok(answer),
+                Err(error) => error,
+            };
+            let again = repeatable == Repeatable::Yes && error.kind() == ErrorKind::Unavailable;
+            let pause = pause(attempt).max(error.retry_after().unwrap_or_default());
+            if !again || attempt >= self.attempts || Instant::now() + pause >= deadline {
+                return Err(error);
+            }
+            tokio::time::sleep(pause).await;
+            attempt += 1;
+        }
+    }
+}
+
+/// Draws the pause after this attempt, counted from 1: anything up to a bound that doubles.
+pub(crate) fn pause(attempt: u32) -> Duration {
+    let most = FIRST.saturating_mul(1 << attempt.saturating_sub(1).min(16)).min(LONGEST);
+    most.mul_f64(ambient::random::<f64>())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tonic::Status;
+    use tonic_types::{ErrorDetails, StatusExt as _};
+
+    const RETRIES: Retries = Retries { attempts: 3, timeout: Duration::from_secs(5) };
+
+    async fn tried(repeatable: Repeatable, status: Status) -> (u32, Error) {
+        let mut calls = 0;
+        let outcome: Result<(), _> = RETRIES
+            .run(repeatable, |_| {
+                calls += 1;
+                std::future::ready(Err(status.clone().into()))
+            })
+            .await;
+        (calls, outcome.unwrap_err())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn only_what_may_be_repeated_is_and_only_where_nothing_is_known() {
+        assert_eq!(tried(Repeatable::Yes, Status::unavailable("")).await.0, 3);
+        assert_eq!(tried(Repeatable::No, Status::unavailable("")).await.0, 1);
+        for status in [Status::unauthenticated(""), Status::not_found(""), Status::resource_exhausted("")] {
+            assert_eq!(tried(Repeatable::Yes, status).await.0, 1);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_call_ends_by_its_deadline_and_a_pause_beyond_that_is_not_begun() {
+        let began = Instant::now();
+        let silent: Result<(), _> = RETRIES.run(Repeatable::Yes, |_| std::future::pending()).await;
+        assert_eq!(silent.unwrap_err().kind(), ErrorKind::DeadlineExceeded);
+        assert_eq!(began.elapsed(), RETRIES.timeout);
+
+        let details = ErrorDetails::with_retry_info(Some(Duration::from_mins(1)));
+        let later = Status::with_error_details(tonic::Code::Unavailable, "", details);
+        let (calls, error) = tried(Repeatable::Yes, later).await;
+        assert_eq!((calls, error.retry_after()), (1, Some(Duration::from_mins(1))));
+    }
+
+    #[test]
+    fn pauses_grow_and_stay_bounded() {
+        for attempt in 1..40 {
+            assert!(pause(attempt) <= LONGEST);
+            assert!(attempt > 1 || pause(attempt) <= FIRST);
+        }
+    }
+}

@@ -1,0 +1,174 @@
+//! Tokens as the contract sends them, read into the types that the judge knows; and times both ways. What cannot be
+//! read is an error, never a guess.
+
+use std::ops::Deref;
+use std::time::Duration;
+
+use prost_types::Timestamp;
+use time::OffsetDateTime;
+use tokend_core::domain::{
+    Labels, Network, Networks, OrganizationId, Principal, RevokeReason, Scope, Scopes, Token, TokenName,
+    TokenState, UserId, Verdict,
+};
+use tokend_core::secret::TokenId;
+
+use crate::error::Error;
+use crate::proto;
+
+/// A token, and whether it could be used when tokend answered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TokenStatus {
+    /// The token.
+    pub token: Token,
+    /// Its state at the time of the answer.
+    pub state: TokenState,
+}
+
+impl Deref for TokenStatus {
+    type Target = Token;
+
+    fn deref(&self) -> &Token {
+        &self.token
+    }
+}
+
+/// Reads a token that must be there, with its state.
+pub(crate) fn status(message: Option<proto::Token>) -> Result<TokenStatus, Error> {
+    let message = message.ok_or_else(|| Error::answer("token"))?;
+    let state = match message.state() {
+        proto::TokenState::Active => TokenState::Active,
+        proto::TokenState::Expired => TokenState::Expired,
+        proto::TokenState::Revoked => TokenState::Revoked,
+        proto::TokenState::Disabled => TokenState::Disabled,
+        proto::TokenState::Unspecified => return Err(Error::answer("state")),
+    };
+    Ok(TokenStatus { token: token(message)?, state })
+}
+
+/// Reads a token.
+pub(crate) fn token(message: proto::Token) -> Result<Token, Error> {
+    fn field<T, E>(name: &'static str, parsed: Result<T, E>) -> Result<T, Error> {
+        parsed.map_err(|_| Error::answer(name))
+    }
+    let networks = message.allowed_cidrs.iter().map(|text| Network::parse(text)).collect();
+    let reason = Some(&*message.revoke_reason).filter(|reason| !reason.is_empty());
+    let rotated_from = Some(&*message.rotated_from).filter(|id| !id.is_empty());
+    Ok(Token {
+        id: field("id", TokenId::parse(&message.id))?,
+        organization_id: field("organization_id", OrganizationId::parse(&message.organization_id))?,
+        user_id: field("user_id", UserId::parse(&message.user_id))?,
+        name: field("name", TokenName::parse(&message.name))?,
+        scopes: field("scopes", scopes(&message.scopes))?,
+        labels: field("labels", Labels::parse(message.labels))?,
+        allowed_cidrs: field("allowed_cidrs", Result::<Vec<_>, _>::and_then(networks, Networks::new))?,
+        create_time: time("create_time", message.create_time)?.ok_or_else(|| Error::answer("create_time"))?,
+        created_by: Principal::parse(&message.created_by).ok_or_else(|| Error::answer("created_by"))?,
+        expire_time: time("expire_time", message.expire_time)?,
+        last_use_time: time("last_use_time", message.last_use_time)?,
+        revoke_time: time("revoke_time", message.revoke_time)?,
+        revoke_reason: field("revoke_reason", reason.map(RevokeReason::parse).transpose())?,
+        rotated_from: field("rotated_from", rotated_from.map(TokenId::parse).transpose())?,
+        disable_time: time("disable_time", message.disable_time)?,
+    })
+}
+
+/// Reads scopes.
+pub(crate) fn scopes(texts: &[String]) -> Result<Scopes, tokend_core::domain::FieldError> {
+    Scopes::new(texts.iter().map(|text| Scope::parse(text)).collect::<Result<_, _>>()?)
+}
+
+/// Writes scopes.
+pub(crate) fn texts(scopes: &Scopes) -> Vec<String> {
+    scopes.iter().map(|scope| scope.as_str().to_owned()).collect()
+}
+
+/// Reads a verdict; one that this client does not know is no answer.
+pub(crate) fn verdict(number: i32) -> Result<Verdict, Error> {
+    match proto::Verdict::try_from(number) {
+        Ok(proto::Verdict::Valid) => Ok(Verdict::Valid),
+        Ok(proto::Verdict::Malformed) => Ok(Verdict::Malformed),
+        Ok(proto::Verdict::NotFound) => Ok(Verdict::NotFound),
+        Ok(proto::Verdict::Revoked) => Ok(Verdict::Revoked),
+        Ok(proto::Verdict::Expired) => Ok(Verdict::Expired),
+        Ok(proto::Verdict::Disabled) => Ok(Verdict::Disabled),
+        Ok(proto::Verdict::MissingScope) => Ok(Verdict::MissingScope),
+        Ok(proto::Verdict::IpNotAllowed) => Ok(Verdict::IpNotAllowed),
+        Ok(proto::Verdict::Unspecified) | Err(_) => Err(Error::answer("verdict")),
+    }
+}
+
+/// Reads a moment that may be absent.
+pub(crate) fn time(name: &str, time: Option<Timestamp>) -> Result<Option<OffsetDateTime>, Error> {
+    let read = |time: Timestamp| {
+        let second = OffsetDateTime::from_unix_timestamp(time.seconds).ok()?;
+        second.replace_nanosecond(u32::try_from(time.nanos).ok()?).ok()
+    };
+    time.map(|time| read(time).ok_or_else(|| Error::answer(name))).transpose()
+}
+
+/// Writes a moment.
+pub(crate) fn timestamp(time: OffsetDateTime) -> Timestamp {
+    // Below 10^9, which fits.
+    let nanos = i32::try_from(time.nanosecond()).unwrap_or(0);
+    Timestamp { seconds: time.unix_timestamp(), nanos }
+}
+
+/// Writes a duration.
+pub(crate) fn duration(duration: Duration) -> prost_types::Duration {
+    prost_types::Duration {
+        seconds: i64::try_from(duration.as_secs()).unwrap_or(i64::MAX),
+        // Below 10^9, which fits.
+        nanos: i32::try_from(duration.subsec_nanos()).unwrap_or(0),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use prost::Message as _;
+    use tokend_core::domain::packed::Places;
+    use tokend_core::fixtures;
+
+    /// A token whose every field says something.
+    fn full() -> Token {
+        let mut token = fixtures::token(&["repo:*", "user:read"]);
+        let text = |text: &str| text.to_owned();
+        token.labels = Labels::parse([(text("team"), text("core"))]).unwrap();
+        token.allowed_cidrs = Networks::new(vec![Network::parse("10.0.0.0/8").unwrap()]).unwrap();
+        token.expire_time = Some(token.create_time + Duration::from_millis(1_500));
+        token.revoke_time = Some(token.create_time);
+        token.revoke_reason = Some(RevokeReason::parse("lost").unwrap());
+        token.rotated_from = Some(TokenId::from_bytes([8; 16]));
+        token.disable_time = Some(token.create_time);
+        token
+    }
+
+    #[test]
+    fn what_the_server_packs_reads_back() {
+        for token in [fixtures::token(&[]), full()] {
+            let (_, wire) = Places::pack(&token);
+            assert_eq!(super::token(proto::Token::decode(&*wire).unwrap()).unwrap(), token);
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_no_answer() {
+        let good = || proto::Token::decode(&*Places::pack(&full()).1).unwrap();
+        assert!(token(good()).is_ok());
+        let changes: [fn(&mut proto::Token); 6] = [
+            |token| token.id.push('0'),
+            |token| token.user_id.clear(),
+            |token| token.scopes.push("*".to_owned()),
+            |token| token.allowed_cidrs.push("10.0.0.1/8".to_owned()),
+            |token| token.create_time = None,
+            |token| token.expire_time = Some(Timestamp { seconds: 0, nanos: -1 }),
+        ];
+        for change in changes {
+            let mut message = good();
+            change(&mut message);
+            assert_eq!(token(message).unwrap_err().kind(), crate::ErrorKind::Answer);
+        }
+        assert!(status(Some(good())).is_err(), "a state is not set");
+        assert!(verdict(0).is_err() && verdict(99).is_err());
+    }
+}

@@ -1,0 +1,57 @@
+//! Verifiers as the tests make and ask them.
+
+use std::net::SocketAddr;
+
+use tokend_client::{Answer, Client, Connection, LocalConfig, Question, Scope, Scopes, Verdict, Verifier};
+
+use crate::setup::{Made, made};
+use crate::support::eventually;
+use crate::support::replica::Replica;
+
+/// Returns a client of whoever listens there.
+pub(crate) fn client_at(address: SocketAddr, secret: &str) -> Client {
+    Connection::to(format!("http://{address}")).secret(secret.into()).open().unwrap()
+}
+
+/// Returns a client that may do everything.
+pub(crate) fn root(replica: &Replica) -> Client {
+    client_at(replica.address, &replica.installation.root_secret)
+}
+
+/// Returns these scopes.
+pub(crate) fn scopes(texts: &[&str]) -> Scopes {
+    Scopes::new(texts.iter().map(|text| Scope::parse(text).unwrap()).collect()).unwrap()
+}
+
+/// Asks a verifier what a secret is good for.
+pub(crate) async fn asked(verifier: &Verifier, secret: &str) -> Result<Answer, tokend_client::Error> {
+    verifier.verify(&Question { secret, required_scopes: &Scopes::default(), client_ip: None }).await
+}
+
+/// Asks for a verdict, which must be given.
+pub(crate) async fn verdict(verifier: &Verifier, secret: &str) -> Verdict {
+    asked(verifier, secret).await.unwrap().verdict
+}
+
+/// Asks for a verdict without asking tokend.
+pub(crate) fn judged_here(verifier: &Verifier, secret: &str) -> Option<Verdict> {
+    let question = Question { secret, required_scopes: &Scopes::default(), client_ip: None };
+    verifier.verify_now(&question).map(|answer| answer.verdict)
+}
+
+/// Waits until a token is held by the verifier, and VALID.
+pub(crate) async fn is_held(verifier: &Verifier, token: &Made) {
+    eventually("the token is held", async || {
+        assert_eq!(verdict(verifier, &token.secret).await, Verdict::Valid);
+        (judged_here(verifier, &token.secret)? == Verdict::Valid).then_some(())
+    })
+    .await;
+}
+
+/// Makes a verifier that judges by itself, of one that may do everything, and a token that it holds.
+pub(crate) async fn holding(replica: &Replica, config: LocalConfig) -> (Verifier, Made) {
+    let verifier = Verifier::local(root(replica), config);
+    let token = made(&mut replica.root()).await;
+    is_held(&verifier, &token).await;
+    (verifier, token)
+}

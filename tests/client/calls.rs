@@ -1,0 +1,177 @@
+//! The calls, typed, and what becomes of failures.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use secrecy::ExposeSecret as _;
+use tokend_client::proto::{ChangeKind, ErrorReason};
+use tokend_client::{
+    Consistency, ErrorKind, Expiration, Listing, Network, Networks, NewToken, Question, RevocationTarget,
+    Rotation, Scopes, TokenState, TokenUpdate, Verdict,
+};
+
+use super::asking::{client_at, root, scopes};
+use crate::support::client::{forged, unknown_id};
+use crate::support::proxy::{Proxy, Way};
+use crate::support::replica::Replica;
+use crate::support::{eventually, in_time};
+
+#[tokio::test]
+async fn a_tokens_life_by_typed_calls() {
+    let replica = Replica::start().await;
+    let client = root(&replica);
+    let networks = Networks::new(vec![Network::parse("192.0.2.0/24").unwrap()]).unwrap();
+    let new = NewToken {
+        organization_id: Some("acme".to_owned()),
+        scopes: scopes(&["repo:*"]),
+        labels: BTreeMap::from([("team".to_owned(), "core".to_owned())]),
+        allowed_cidrs: networks.clone(),
+        ..NewToken::new("ada", "laptop", Expiration::After(Duration::from_hours(1)))
+    };
+
+    let made = client.create_token(new).await.unwrap();
+    let id = made.token.id;
+    assert_eq!((made.token.user_id.as_str(), &made.token.allowed_cidrs), ("ada", &networks));
+    assert!(!format!("{made:?}").contains(made.secret.expose_secret()));
+    let ends = made.token.expire_time.unwrap() - made.token.create_time;
+    assert_eq!(ends, time::Duration::hours(1));
+    let read = client.get_token(id).await.unwrap();
+    assert_eq!((&read.token, read.state), (&made.token, TokenState::Active));
+
+    let question = Question {
+        secret: made.secret.expose_secret(),
+        required_scopes: &scopes(&["repo:read", "user:read"]),
+        client_ip: Some("192.0.2.7".parse().unwrap()),
+    };
+    let answer = client.verify(&question, Consistency::Bounded).await.unwrap();
+    assert_eq!(answer.verdict, Verdict::MissingScope);
+    assert_eq!(answer.missing_scopes, scopes(&["user:read"]).iter().cloned().collect::<Vec<_>>());
+    let wider = scopes(&["repo:*", "user:read"]);
+    let update = TokenUpdate { scopes: Some(wider.clone()), ..TokenUpdate::default() };
+    assert_eq!(client.update_token(id, update).await.unwrap().scopes, wider);
+    let answer = client.verify(&question, Consistency::Full).await.unwrap();
+    assert_eq!(answer.verdict, Verdict::Valid);
+    assert_eq!(answer.token.unwrap().id, id);
+    assert!(!format!("{question:?}").contains(made.secret.expose_secret()));
+
+    assert_eq!(client.disable_token(id).await.unwrap().changed.state, TokenState::Disabled);
+    assert_eq!(client.enable_token(id).await.unwrap().changed.state, TokenState::Active);
+    let rotated = client.rotate_token(id, Rotation::default()).await.unwrap();
+    assert_eq!(rotated.token.rotated_from, Some(id));
+    let revoked = client.revoke_token(RevocationTarget::Secret(rotated.secret), "lost").await.unwrap();
+    assert_eq!(revoked.changed.id, rotated.token.id);
+    assert!(revoked.effective_time >= revoked.changed.revoke_time.unwrap());
+    assert!(revoked.changed.token.is_some());
+}
+
+#[tokio::test]
+async fn lists_go_on_where_they_ended_and_a_leavers_tokens_go_at_once() {
+    let replica = Replica::start().await;
+    let client = root(&replica);
+    for number in 0..5 {
+        client.create_token(NewToken::new("ada", format!("{number}"), Expiration::Never)).await.unwrap();
+    }
+    let listing = Listing { user_id: Some("ada".to_owned()), page_size: 2, ..Listing::default() };
+    let (mut names, mut next) = (Vec::new(), None);
+    loop {
+        let page = client.list_tokens(&listing, next.as_deref()).await.unwrap();
+        names.extend(page.tokens.iter().map(|token| token.name.as_str().to_owned()));
+        next = page.next;
+        if next.is_none() {
+            break;
+        }
+    }
+    assert_eq!(names, ["4", "3", "2", "1", "0"]);
+
+    assert_eq!(client.revoke_user_tokens(None, "ada", "left").await.unwrap().changed, 5);
+    let active = Listing { states: vec![TokenState::Active], ..listing };
+    assert!(client.list_tokens(&active, None).await.unwrap().tokens.is_empty());
+}
+
+#[tokio::test]
+async fn changes_are_told_behind_a_position() {
+    let replica = Replica::start().await;
+    let client = root(&replica);
+    let mut changes = client.watch_tokens(None, None).await.unwrap();
+    let begin = in_time("the first message", changes.next()).await.unwrap().unwrap().position.unwrap();
+
+    let made = client.create_token(NewToken::new("ada", "laptop", Expiration::Never)).await.unwrap().token;
+
+    let mut changes = client.watch_tokens(None, Some(&begin)).await.unwrap();
+    let told = in_time("the change", async {
+        loop {
+            let batch = changes.next().await.unwrap().unwrap();
+            if let Some(change) = batch.changes.into_iter().find(|change| change.token_id == made.id) {
+                return change;
+            }
+        }
+    });
+    let told = told.await;
+    assert_eq!((told.kind, told.token.unwrap().id), (ChangeKind::Created, made.id));
+    let refused = client.watch_tokens(None, Some("nonsense")).await;
+    assert_eq!(refused.unwrap_err().kind(), ErrorKind::Invalid);
+}
+
+#[tokio::test]
+async fn a_refusal_says_what_it_is_about() {
+    let replica = Replica::start().await;
+    let client = root(&replica);
+
+    let nobody = client.create_token(NewToken::new("", "", Expiration::Never)).await.unwrap_err();
+    assert_eq!((nobody.kind(), nobody.reason()), (ErrorKind::Invalid, Some(ErrorReason::InvalidField)));
+    let fields: Vec<_> = nobody.violations().iter().map(|violation| &*violation.field).collect();
+    assert_eq!(fields, ["user_id", "name"]);
+    let unknown = client.get_token(unknown_id()).await.unwrap_err();
+    assert_eq!((unknown.kind(), unknown.reason()), (ErrorKind::NotFound, Some(ErrorReason::TokenNotFound)));
+    let stranger = client_at(replica.address, &forged(unknown_id()));
+    let refused = stranger.list_tokens(&Listing::default(), None).await.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Unauthenticated);
+    assert_eq!(refused.reason(), Some(ErrorReason::CredentialInvalid));
+}
+
+#[tokio::test]
+async fn a_call_whose_answer_is_lost_is_made_again_and_makes_one_token() {
+    let replica = Replica::start().await;
+    let proxy = Proxy::to_port(replica.address, Way::Open).await;
+    let client = client_at(proxy.address(), &replica.installation.root_secret);
+    client.list_tokens(&Listing::default(), None).await.unwrap();
+
+    // What the server says goes nowhere, then the connection is cut: the call has been made, its answer is lost.
+    proxy.turn(Way::Slow(Duration::from_millis(300)));
+    let new = NewToken::new("grace", "laptop", Expiration::Never);
+    let making = tokio::spawn({
+        let client = client.clone();
+        async move { client.create_token(new).await }
+    });
+    let listing = Listing { user_id: Some("grace".to_owned()), ..Listing::default() };
+    let direct = root(&replica);
+    eventually("the token is made", async || {
+        (direct.list_tokens(&listing, None).await.unwrap().tokens.len() == 1).then_some(())
+    })
+    .await;
+    proxy.turn(Way::Open);
+    proxy.cut();
+
+    let made = in_time("the second call", making).await.unwrap().unwrap();
+    let listed = direct.list_tokens(&listing, None).await.unwrap().tokens;
+    assert_eq!(listed.iter().map(|token| token.id).collect::<Vec<_>>(), [made.token.id]);
+    let question = Question {
+        secret: made.secret.expose_secret(),
+        required_scopes: &Scopes::default(),
+        client_ip: None,
+    };
+    assert_eq!(direct.verify(&question, Consistency::Full).await.unwrap().verdict, Verdict::Valid);
+}
+
+#[tokio::test]
+async fn nothing_is_known_of_a_tokend_that_is_away() {
+    let replica = Replica::start().await;
+    let proxy = Proxy::to_port(replica.address, Way::Cut).await;
+    let client = client_at(proxy.address(), &replica.installation.root_secret);
+
+    let away = client.list_tokens(&Listing::default(), None).await.unwrap_err();
+    assert_eq!(away.kind(), ErrorKind::Unavailable);
+
+    proxy.turn(Way::Open);
+    assert!(client.list_tokens(&Listing::default(), None).await.is_ok());
+}

@@ -1,0 +1,226 @@
+//! The tower layer in front of an axum service and of a tonic one.
+
+use std::net::{IpAddr, SocketAddr};
+
+use axum::extract::ConnectInfo;
+use axum::http::HeaderMap;
+use axum::routing::get;
+use axum::{Extension, Router};
+use tokend_client::{Guard, LocalConfig, VerifiedToken, Verifier};
+use tokio::net::TcpListener;
+use tonic::transport::{Channel, Endpoint, Server};
+use tonic::{Code, Request, Status};
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_client::HealthClient;
+use tonic_health::pb::health_server::HealthServer;
+use tonic_health::server::HealthService;
+
+use super::asking::{client_at, root};
+use crate::setup::Made;
+use crate::support::client::{created, created_with, ordinary, revoked, texts};
+use crate::support::eventually;
+use crate::support::http::{Reply, send};
+use crate::support::proxy::{Proxy, Way};
+use crate::support::replica::Replica;
+
+/// The verifiers that there are, of one that may do everything.
+fn verifiers(replica: &Replica) -> [Verifier; 3] {
+    [
+        Verifier::unary(root(replica)),
+        Verifier::multiplexed(root(replica)),
+        Verifier::local(root(replica), LocalConfig::default()),
+    ]
+}
+
+fn guard(verifier: Verifier) -> Guard {
+    Guard::new(verifier)
+        .require(["repo:read"])
+        .unwrap()
+        .require_at("/admin", ["repo:admin", "repo:read"])
+        .unwrap()
+        .open_at("/health")
+        .client_address(|parts| {
+            parts.extensions.get::<ConnectInfo<SocketAddr>>().map(|ConnectInfo(address)| address.ip())
+        })
+}
+
+/// What the guarded routes say: whose token let the request in, and whether its credential came along.
+async fn who(Extension(token): Extension<VerifiedToken>, headers: HeaderMap) -> String {
+    format!("{} {}", token.user_id.as_str(), headers.contains_key("authorization"))
+}
+
+/// Serves guarded routes.
+async fn serve(guard: Guard) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let routes = Router::new()
+        .route("/", get(who))
+        .route("/admin", get(who))
+        .route("/health", get(async || "well"))
+        .layer(guard);
+    tokio::spawn(async move {
+        let service = routes.into_make_service_with_connect_info::<SocketAddr>();
+        axum::serve(listener, service).await.unwrap();
+    });
+    address
+}
+
+async fn get_with(address: SocketAddr, path: &str, credentials: &[&str]) -> Reply {
+    let headers: Vec<_> = credentials.iter().map(|value| ("authorization", *value)).collect();
+    send(address, "GET", path, &headers, "").await
+}
+
+/// The status of an answer and its challenge.
+fn said(reply: &Reply) -> (u16, Option<String>) {
+    (reply.status, reply.header("www-authenticate"))
+}
+
+#[expect(clippy::unnecessary_wraps, reason = "as what is said")]
+fn challenge(text: &str) -> Option<String> {
+    Some(text.to_owned())
+}
+
+#[tokio::test]
+async fn an_axum_service_lets_in_whom_tokend_would() {
+    let replica = Replica::start().await;
+    let mut admin = replica.root();
+    let reader: Made = created_with(&mut admin, "acme", &["repo:read"]).await.into();
+    let gone: Made = created_with(&mut admin, "acme", &["repo:read"]).await.into();
+    revoked(&mut admin, &gone.id, "").await;
+    let invalid = || challenge(r#"Bearer error="invalid_token""#);
+
+    for verifier in verifiers(&replica) {
+        let address = serve(guard(verifier)).await;
+        let bearer = format!("Bearer {}", reader.secret);
+        // The first time asked of tokend, then perhaps not.
+        for _ in 0..3 {
+            let let_in = get_with(address, "/", &[&bearer]).await;
+            assert_eq!((let_in.status, &*let_in.body), (200, "ada false"));
+        }
+        assert_eq!(get_with(address, "/health", &[]).await.body, "well");
+        assert_eq!(said(&get_with(address, "/", &[]).await), (401, challenge("Bearer")));
+        for bad in [&["Basic YTpi"][..], &["Bearer nonsense"], &[&format!("Bearer {}", gone.secret)]] {
+            assert_eq!(said(&get_with(address, "/", bad).await), (401, invalid()), "{bad:?}");
+        }
+        assert_eq!(said(&get_with(address, "/", &[&bearer, &bearer]).await), (401, invalid()));
+        let lacking = r#"Bearer error="insufficient_scope", scope="repo:admin""#;
+        assert_eq!(said(&get_with(address, "/admin", &[&bearer]).await), (403, challenge(lacking)));
+    }
+}
+
+#[tokio::test]
+async fn where_a_request_comes_from_counts_as_far_as_it_is_known() {
+    let replica = Replica::start().await;
+    let mut admin = replica.root();
+    let mut bound = async |network: &str| {
+        let request = tokend::grpc::proto::CreateTokenRequest {
+            scopes: texts(&["repo:read"]),
+            allowed_cidrs: texts(&[network]),
+            ..ordinary()
+        };
+        format!("Bearer {}", created(&mut admin, request).await.secret)
+    };
+    let (here, elsewhere) = (bound("127.0.0.0/8").await, bound("192.0.2.0/24").await);
+
+    for verifier in verifiers(&replica) {
+        let address = serve(guard(verifier.clone())).await;
+        for _ in 0..3 {
+            assert_eq!(get_with(address, "/", &[&here]).await.status, 200);
+            assert_eq!(said(&get_with(address, "/", &[&elsewhere]).await), (403, None));
+        }
+        let unknowing = serve(Guard::new(verifier.clone()).leave_credential()).await;
+        assert_eq!(get_with(unknowing, "/", &[&here]).await.status, 403);
+        let far =
+            Guard::new(verifier).client_address(|_| Some(IpAddr::from([192, 0, 2, 7]))).leave_credential();
+        assert_eq!(get_with(serve(far).await, "/", &[&elsewhere]).await.body, "ada true");
+    }
+}
+
+#[tokio::test]
+async fn what_cannot_be_checked_is_refused() {
+    let replica = Replica::start().await;
+    let reader: Made = created_with(&mut replica.root(), "acme", &["repo:read"]).await.into();
+    let proxy = Proxy::to_port(replica.address, Way::Cut).await;
+    let client = client_at(proxy.address(), &replica.installation.root_secret);
+    let address = serve(guard(Verifier::unary(client))).await;
+    let bearer = format!("Bearer {}", reader.secret);
+
+    let away = get_with(address, "/", &[&bearer]).await;
+
+    assert_eq!((away.status, &*away.header("retry-after").unwrap()), (503, "1"));
+    assert_eq!(get_with(address, "/health", &[]).await.status, 200);
+    assert_eq!(get_with(address, "/", &[]).await.status, 401);
+}
+
+/// Serves gRPC's health service behind a guard; it fails where no token came along.
+async fn serve_grpc(guard: Guard) -> Channel {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (reporter, _) = tonic_health::server::health_reporter();
+    let health = HealthServer::with_interceptor(
+        HealthService::from_health_reporter(reporter),
+        |request: Request<()>| match request.extensions().get::<VerifiedToken>() {
+            Some(token) if token.user_id.as_str() == "ada" => Ok(request),
+            _ => Err(Status::internal("no token came along")),
+        },
+    );
+    let incoming = tokio_stream::wrappers::TcpListenerStream::new(listener);
+    tokio::spawn(Server::builder().layer(guard).add_service(health).serve_with_incoming(incoming));
+    Endpoint::from_shared(format!("http://{address}")).unwrap().connect_lazy()
+}
+
+async fn check(channel: &Channel, credential: Option<&str>) -> Result<(), Status> {
+    let mut request = Request::new(HealthCheckRequest::default());
+    if let Some(value) = credential {
+        request.metadata_mut().insert("authorization", value.parse().unwrap());
+    }
+    HealthClient::new(channel.clone()).check(request).await.map(|_| ())
+}
+
+#[tokio::test]
+async fn a_tonic_service_lets_in_whom_tokend_would_and_refuses_by_grpcs_codes() {
+    let replica = Replica::start().await;
+    let mut admin = replica.root();
+    let reader: Made = created_with(&mut admin, "acme", &["repo:read"]).await.into();
+    let other: Made = created_with(&mut admin, "acme", &["repo:write"]).await.into();
+    let bearer = |token: &Made| format!("Bearer {}", token.secret);
+
+    for verifier in verifiers(&replica) {
+        let guarded = Guard::new(verifier).require_at("/grpc.health.v1.Health/Check", ["repo:read"]).unwrap();
+        let channel = serve_grpc(guarded).await;
+        let refused = async |credential: Option<String>| {
+            check(&channel, credential.as_deref()).await.unwrap_err().code()
+        };
+        for _ in 0..3 {
+            check(&channel, Some(&bearer(&reader))).await.unwrap();
+            assert_eq!(refused(Some(bearer(&other))).await, Code::PermissionDenied);
+        }
+        assert_eq!(refused(None).await, Code::Unauthenticated);
+        assert_eq!(refused(Some("Bearer nonsense".to_owned())).await, Code::Unauthenticated);
+    }
+
+    let proxy = Proxy::to_port(replica.address, Way::Cut).await;
+    let away = client_at(proxy.address(), &replica.installation.root_secret);
+    let channel = serve_grpc(Guard::new(Verifier::unary(away))).await;
+    assert_eq!(check(&channel, Some(&bearer(&reader))).await.unwrap_err().code(), Code::Unavailable);
+}
+
+#[tokio::test]
+async fn a_revoked_token_is_let_in_no_more_by_whichever_verifier() {
+    let replica = Replica::start().await;
+    let mut admin = replica.root();
+    for verifier in verifiers(&replica) {
+        let reader: Made = created_with(&mut admin, "acme", &["repo:read"]).await.into();
+        let address = serve(guard(verifier)).await;
+        let bearer = format!("Bearer {}", reader.secret);
+        for _ in 0..3 {
+            assert_eq!(get_with(address, "/", &[&bearer]).await.status, 200);
+        }
+        revoked(&mut admin, &reader.id, "").await;
+        eventually("it is refused", async || {
+            (get_with(address, "/", &[&bearer]).await.status == 401).then_some(())
+        })
+        .await;
+        assert_eq!(get_with(address, "/", &[&bearer]).await.status, 401);
+    }
+}

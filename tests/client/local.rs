@@ -1,0 +1,236 @@
+//! Verdicts without asking: what is judged here is judged as tokend would, and what is not known is asked.
+
+use std::time::Duration;
+
+use tokend_client::{LocalConfig, Question, Verdict, Verifier};
+
+use super::asking::{client_at, holding, is_held, judged_here, root, scopes, verdict};
+use crate::setup::{Made, becomes, made};
+use crate::support::client::{created, created_with, forged, mask, ordinary, revoked, texts};
+use crate::support::eventually;
+use crate::support::proxy::{Proxy, Way};
+use crate::support::replica::Replica;
+
+#[tokio::test]
+async fn what_is_held_is_judged_without_tokend_and_as_tokend_would() {
+    let replica = Replica::start().await;
+    let mut admin = replica.root();
+    let request = tokend::grpc::proto::CreateTokenRequest {
+        scopes: texts(&["repo:*"]),
+        allowed_cidrs: texts(&["192.0.2.0/24"]),
+        ..ordinary()
+    };
+    let token: Made = created(&mut admin, request).await.into();
+    let verifier = Verifier::local(root(&replica), LocalConfig::default());
+    let inside = Some("192.0.2.7".parse().unwrap());
+    eventually("the token is held", async || {
+        let (none, read) = (scopes(&[]), scopes(&["repo:read"]));
+        let asked = Question { secret: &token.secret, required_scopes: &none, client_ip: inside };
+        assert_eq!(verifier.verify(&asked).await.unwrap().verdict, Verdict::Valid);
+        let answer = verifier.verify_now(&Question { required_scopes: &read, ..asked })?;
+        assert_eq!(answer.token.unwrap().user_id.as_str(), "ada");
+        Some(())
+    })
+    .await;
+
+    for (required, address, secret) in [
+        (&[][..], inside, token.secret.clone()),
+        (&["repo:read"], inside, token.secret.clone()),
+        (&["user:read", "repo:x"], inside, token.secret.clone()),
+        (&[], None, token.secret.clone()),
+        (&[], Some("198.51.100.1".parse().unwrap()), token.secret.clone()),
+        (&[], inside, forged(token.id.parse().unwrap())),
+        (&[], inside, format!("{}0", token.secret)),
+        (&[], inside, token.secret.replace("tokd_", "tokd_0")),
+    ] {
+        let required_scopes = scopes(required);
+        let asked = Question { secret: &secret, required_scopes: &required_scopes, client_ip: address };
+        let here = eventually("an answer from here", async || verifier.verify_now(&asked)).await;
+        let there = Verifier::unary(root(&replica)).verify(&asked).await.unwrap();
+        assert_eq!((here.verdict, here.missing_scopes), (there.verdict, there.missing_scopes));
+        assert_eq!(here.token.map(|token| token.id), there.token.map(|token| token.id));
+    }
+    let status = verifier.local_status().unwrap();
+    assert_eq!((status.held, status.starts), (1, 1));
+    assert!(status.answered >= 8 && status.bytes > 0);
+}
+
+#[tokio::test]
+async fn an_unknown_token_is_asked_for_each_time_and_so_is_another_installations_prefix() {
+    let replica = Replica::start().await;
+    let (verifier, token) = holding(&replica, LocalConfig::default()).await;
+    let unknown = forged(crate::support::client::unknown_id());
+
+    for secret in [unknown, token.secret.replace("tokd_", "acme_"), "nonsense".to_owned()] {
+        for _ in 0..2 {
+            let asked = verifier.local_status().unwrap().asked;
+            assert_ne!(verdict(&verifier, &secret).await, Verdict::Valid);
+            assert_eq!(verifier.local_status().unwrap().asked, asked + 1, "{secret}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_held_token_expires_to_the_moment_by_the_databases_clock() {
+    let replica = Replica::start().await;
+    let mut admin = replica.root();
+    let ttl = prost_types::Duration { seconds: 3, nanos: 0 };
+    let request = tokend::grpc::proto::CreateTokenRequest {
+        expiration: Some(tokend::grpc::proto::create_token_request::Expiration::Ttl(ttl)),
+        ..ordinary()
+    };
+    let verifier = Verifier::local(root(&replica), LocalConfig::default());
+    is_held(&verifier, &made(&mut admin).await).await;
+    let token: Made = created(&mut admin, request).await.into();
+
+    let expired = eventually("it is expired, by a verdict from here", async || {
+        verdict(&verifier, &token.secret).await;
+        (judged_here(&verifier, &token.secret)? == Verdict::Expired).then_some(())
+    });
+    expired.await;
+    // No earlier than tokend says so, but for what its answer takes.
+    becomes(&mut admin, &token, tokend::grpc::proto::Verdict::Expired).await;
+}
+
+#[tokio::test]
+async fn every_change_is_heard_of() {
+    let replica = Replica::start().await;
+    let mut admin = replica.root();
+    let verifier = Verifier::local(root(&replica), LocalConfig::default());
+    let token: Made = created_with(&mut admin, "acme", &["repo:read"]).await.into();
+    is_held(&verifier, &token).await;
+    let read = scopes(&["repo:read"]);
+    let allowed = Question { secret: &token.secret, required_scopes: &read, client_ip: None };
+
+    let update = tokend::grpc::proto::UpdateTokenRequest {
+        token_id: token.id.clone(),
+        update_mask: mask(&["scopes"]),
+        ..Default::default()
+    };
+    admin.update_token(update).await.unwrap();
+    eventually("the scope is gone", async || {
+        (verifier.verify(&allowed).await.unwrap().verdict == Verdict::MissingScope).then_some(())
+    })
+    .await;
+    is_held(&verifier, &token).await;
+
+    let id = || token.id.clone();
+    admin.disable_token(tokend::grpc::proto::DisableTokenRequest { token_id: id() }).await.unwrap();
+    eventually("it is disabled", async || {
+        (verdict(&verifier, &token.secret).await == Verdict::Disabled).then_some(())
+    })
+    .await;
+    admin.enable_token(tokend::grpc::proto::EnableTokenRequest { token_id: id() }).await.unwrap();
+    eventually("it is enabled", async || {
+        (verdict(&verifier, &token.secret).await == Verdict::Valid).then_some(())
+    })
+    .await;
+    is_held(&verifier, &token).await;
+
+    // By an operator, in psql.
+    replica.installation.database.execute(crate::setup::revoking(&token)).await;
+    eventually("it is revoked", async || {
+        (verdict(&verifier, &token.secret).await == Verdict::Revoked).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_caller_of_one_organization_judges_its_own_tokens_alone() {
+    let replica = Replica::start().await;
+    let mut admin = replica.root();
+    let caller = created_with(&mut admin, "acme", &["tokend:verify"]).await;
+    let own: Made = created_with(&mut admin, "acme", &[]).await.into();
+    let foreign: Made = created_with(&mut admin, "other", &[]).await.into();
+    let verifier = Verifier::local(client_at(replica.address, &caller.secret), LocalConfig::default());
+
+    is_held(&verifier, &own).await;
+    assert_eq!(verdict(&verifier, &foreign.secret).await, Verdict::NotFound);
+    revoked(&mut admin, &own.id, "").await;
+    eventually("its revocation is heard of", async || {
+        (verdict(&verifier, &own.secret).await == Verdict::Revoked).then_some(())
+    })
+    .await;
+
+    // With the caller's own credential all ends.
+    revoked(&mut admin, &caller.token.unwrap().id, "").await;
+    eventually("nothing is judged here any more", async || {
+        judged_here(&verifier, "tokd_0").is_none().then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_caller_that_may_judge_less_than_before_judges_no_more_here() {
+    let replica = Replica::start().await;
+    let mut admin = replica.root();
+    let caller = created_with(&mut admin, "acme", &["tokend:verify:any"]).await;
+    let foreign: Made = created_with(&mut admin, "other", &[]).await.into();
+    let verifier = Verifier::local(client_at(replica.address, &caller.secret), LocalConfig::default());
+    is_held(&verifier, &foreign).await;
+
+    let update = tokend::grpc::proto::UpdateTokenRequest {
+        token_id: caller.token.unwrap().id,
+        scopes: texts(&["tokend:verify"]),
+        update_mask: mask(&["scopes"]),
+        ..Default::default()
+    };
+    admin.update_token(update).await.unwrap();
+
+    eventually("another organization's token is unknown", async || {
+        (verdict(&verifier, &foreign.secret).await == Verdict::NotFound).then_some(())
+    })
+    .await;
+    assert_eq!(judged_here(&verifier, &foreign.secret), None);
+}
+
+#[tokio::test]
+async fn a_connection_that_is_cut_costs_no_record_and_one_that_leads_to_lost_changes_costs_all() {
+    let replica = Replica::start().await;
+    let proxy = Proxy::to_port(replica.address, Way::Open).await;
+    let watch = client_at(proxy.address(), &replica.installation.root_secret);
+    let (verifier, token) = holding(&replica, LocalConfig::default().watch_through(watch)).await;
+    let other = made(&mut replica.root()).await;
+    is_held(&verifier, &other).await;
+
+    proxy.turn(Way::Cut);
+    revoked(&mut replica.root(), &other.id, "").await;
+    proxy.turn(Way::Open);
+    eventually("what was missed is heard of", async || {
+        (verdict(&verifier, &other.secret).await == Verdict::Revoked).then_some(())
+    })
+    .await;
+    eventually("the rest is still held", async || judged_here(&verifier, &token.secret)).await;
+    assert_eq!(verifier.local_status().unwrap().starts, 1);
+
+    // While nobody watches, a token is revoked and the record of that purged.
+    proxy.turn(Way::Cut);
+    let database = &replica.installation.database;
+    crate::setup::revoke_unrecorded(database, &token).await;
+    proxy.turn(Way::Open);
+    eventually("it begins anew", async || (verifier.local_status().unwrap().starts == 2).then_some(())).await;
+    // Asked of tokend, which may be as far behind as it says, and not held meanwhile.
+    eventually("the revocation is known", async || {
+        (verdict(&verifier, &token.secret).await == Verdict::Revoked).then_some(())
+    })
+    .await;
+    let here = eventually("it is held", async || {
+        assert_eq!(verdict(&verifier, &token.secret).await, Verdict::Revoked);
+        judged_here(&verifier, &token.secret)
+    });
+    assert_eq!(here.await, Verdict::Revoked);
+}
+
+#[tokio::test]
+async fn a_record_that_is_old_is_asked_for_again_although_nothing_was_told() {
+    let replica = Replica::start().await;
+    let config = LocalConfig::default().max_age(Duration::from_secs(2));
+    let (verifier, token) = holding(&replica, config).await;
+
+    let asked = verifier.local_status().unwrap().asked;
+    eventually("it is asked for", async || {
+        verdict(&verifier, &token.secret).await;
+        (verifier.local_status().unwrap().asked > asked).then_some(())
+    })
+    .await;
+}

@@ -1,0 +1,26 @@
+//! The client crate from outside, on real servers and a real Postgres: its calls, its guards, and the promise of the
+//! verifier that judges by itself, whatever is cut, held up, frozen or behind.
+
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+
+#[expect(dead_code, reason = "each suite uses its part")]
+#[path = "../support/mod.rs"]
+mod support;
+
+#[expect(dead_code, reason = "each suite uses its part")]
+#[path = "../tls/authority.rs"]
+mod authority;
+#[expect(dead_code, reason = "each suite uses its part")]
+#[path = "../engine/fleet.rs"]
+mod fleet;
+#[expect(dead_code, reason = "each suite uses its part")]
+#[path = "../engine/setup.rs"]
+mod setup;
+
+mod asking;
+mod calls;
+mod guards;
+mod local;
+mod multiplexed;
+mod promise;
+mod tls;

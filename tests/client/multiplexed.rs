@@ -1,0 +1,122 @@
+//! Many questions over one call, also where it breaks.
+
+use tokend_client::{ErrorKind, Verdict, Verifier};
+use tokio::task::JoinSet;
+
+use super::asking::{asked, client_at, root, verdict};
+use crate::setup::{Made, made};
+use crate::support::client::{created_with, forged, revoked};
+use crate::support::proxy::{Proxy, Way};
+use crate::support::replica::Replica;
+use crate::support::{eventually, in_time};
+
+/// Makes tokens of which every other one is revoked.
+async fn some(replica: &Replica) -> Vec<(Made, Verdict)> {
+    let mut root = replica.root();
+    let mut tokens = Vec::new();
+    for number in 0..20 {
+        let token = made(&mut root).await;
+        let verdict = if number % 2 == 0 { Verdict::Valid } else { Verdict::Revoked };
+        if verdict == Verdict::Revoked {
+            revoked(&mut root, &token.id, "").await;
+        }
+        tokens.push((token, verdict));
+    }
+    tokens
+}
+
+/// Asks all at once, many times over, and checks that each got the answer to its own question.
+async fn all_are_answered(verifier: &Verifier, tokens: &[(Made, Verdict)]) {
+    let mut asking = JoinSet::new();
+    for (token, expected) in tokens.iter().cycle().take(400).cloned() {
+        let verifier = verifier.clone();
+        asking.spawn(async move {
+            let answer = asked(&verifier, &token.secret).await.unwrap();
+            assert_eq!((answer.verdict, answer.token.unwrap().id.to_string()), (expected, token.id));
+        });
+    }
+    in_time("all answers", asking.join_all()).await;
+}
+
+#[tokio::test]
+async fn each_question_gets_its_own_answer() {
+    let replica = Replica::start().await;
+    let tokens = some(&replica).await;
+
+    all_are_answered(&Verifier::multiplexed(root(&replica)), &tokens).await;
+}
+
+#[tokio::test]
+async fn what_has_no_answer_when_the_call_breaks_is_asked_again() {
+    let replica = Replica::start().await;
+    let tokens = some(&replica).await;
+    let proxy = Proxy::to_port(replica.address, Way::Open).await;
+    let verifier = Verifier::multiplexed(client_at(proxy.address(), &replica.installation.root_secret));
+    all_are_answered(&verifier, &tokens).await;
+
+    for _ in 0..5 {
+        // Held first, so that questions are under way when it breaks.
+        proxy.turn(Way::Held);
+        let (others, all) = (verifier.clone(), tokens.clone());
+        let asking = tokio::spawn(async move { all_are_answered(&others, &all).await });
+        tokio::task::yield_now().await;
+        proxy.cut();
+        proxy.turn(Way::Open);
+        asking.await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_replica_that_drains_is_followed_by_the_next() {
+    let first = Replica::start().await;
+    let tokens = some(&first).await;
+    let installation = first.installation.clone();
+    let proxy = Proxy::to_port(first.address, Way::Open).await;
+    let verifier = Verifier::multiplexed(client_at(proxy.address(), &installation.root_secret));
+    all_are_answered(&verifier, &tokens).await;
+
+    let second = installation.serve(installation.config()).await;
+    proxy.lead_to_port(second.address);
+    in_time("the first one's end", first.shut_down().outcome()).await.unwrap();
+
+    all_are_answered(&verifier, &tokens).await;
+}
+
+#[tokio::test]
+async fn a_question_that_ends_the_call_ends_no_other() {
+    let replica = Replica::start().await;
+    let mut admin = replica.root();
+    let caller = created_with(&mut admin, "acme", &["tokend:verify"]).await;
+    let own: Made = created_with(&mut admin, "acme", &[]).await.into();
+    let verifier = Verifier::multiplexed(client_at(replica.address, &caller.secret));
+    assert_eq!(verdict(&verifier, &own.secret).await, Verdict::Valid);
+
+    // Anything but a secret is a verdict, not an error.
+    assert_eq!(verdict(&verifier, "no secret").await, Verdict::Malformed);
+    assert_eq!(verdict(&verifier, &forged(own.id.parse().unwrap())).await, Verdict::NotFound);
+    assert_eq!(verdict(&verifier, &own.secret).await, Verdict::Valid);
+
+    // The caller's own end is an answer to all of its questions.
+    revoked(&mut admin, &caller.token.unwrap().id, "").await;
+    eventually("the caller is refused", async || {
+        (asked(&verifier, &own.secret).await.err()?.kind() == ErrorKind::Unauthenticated).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_tokend_that_is_silent_gives_no_verdict() {
+    let replica = Replica::start().await;
+    let token = made(&mut replica.root()).await;
+    let proxy = Proxy::to_port(replica.address, Way::Open).await;
+    let client = tokend_client::Connection::to(format!("http://{}", proxy.address()))
+        .secret((&*replica.installation.root_secret).into())
+        .call_timeout(std::time::Duration::from_millis(500));
+    for verifier in [Verifier::unary(client.open().unwrap()), Verifier::multiplexed(client.open().unwrap())] {
+        assert_eq!(verdict(&verifier, &token.secret).await, Verdict::Valid);
+        proxy.turn(Way::Held);
+        assert_eq!(asked(&verifier, &token.secret).await.unwrap_err().kind(), ErrorKind::DeadlineExceeded);
+        proxy.turn(Way::Open);
+        eventually("it answers again", async || asked(&verifier, &token.secret).await.ok()).await;
+    }
+}

@@ -1,0 +1,222 @@
+//! The promise of a verifier that judges by itself: what it says without asking takes account of every change that
+//! was committed longer ago than it declares; else it asks, or says nothing. Each test breaks something else.
+//!
+//! What each guard is for, shown by taking it out: without the gate or what was told, `held.rs` finds an old answer
+//! held; with the age counted from a message's arrival instead of from what it tells, the slow way below is judged by;
+//! without the end of freshness, the held and the frozen ones are.
+
+use std::time::{Duration, Instant};
+
+use sqlx::postgres::PgConnection;
+use tokend_client::{LocalConfig, Verdict, Verifier};
+
+use super::asking::{asked, client_at, holding, is_held, judged_here, root, verdict};
+use crate::fleet::{Process, url};
+use crate::setup::{Made, in_cache, is_valid, made, revoking, run};
+use crate::support::client::revoked;
+use crate::support::database::Database;
+use crate::support::proxy::{Proxy, Way};
+use crate::support::replica::{Installation, Replica};
+use crate::support::{eventually, in_time};
+
+const STALENESS: Duration = Duration::from_secs(1);
+
+/// Asks until the verifier says something other than VALID from here: nothing, as it must by then. Whatever was
+/// VALID was asked no later than the staleness after `committed`.
+async fn ends_in_time(verifier: &Verifier, token: &Made, committed: Instant) {
+    loop {
+        let asking = Instant::now();
+        if judged_here(verifier, &token.secret) != Some(Verdict::Valid) {
+            return;
+        }
+        assert!(asking.duration_since(committed) <= STALENESS, "VALID later than declared");
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+}
+
+/// Lets the loader's statement, and no other, wait for whoever holds the advisory lock, after its snapshot.
+const HOOK: &str = r"
+    ALTER VIEW server_epoch RENAME TO real_epoch;
+    CREATE FUNCTION hold() RETURNS text LANGUAGE plpgsql VOLATILE AS $$
+    BEGIN
+        IF current_query() LIKE '%t.id = ANY(%' THEN
+            PERFORM pg_advisory_xact_lock_shared(7);
+        END IF;
+        RETURN '';
+    END $$;
+    CREATE VIEW server_epoch AS SELECT epoch || hold() AS epoch FROM real_epoch";
+
+/// Waits until a read is held in Postgres.
+async fn a_read_waits(database: &Database) {
+    let waiting = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted
+        AND database = (SELECT oid FROM pg_database WHERE datname = current_database())";
+    eventually("the read waits", async || (database.count(waiting).await > 0).then_some(())).await;
+}
+
+async fn lock(database: &Database) -> PgConnection {
+    let mut holder = database.connect().await;
+    run(&mut holder, "SELECT pg_advisory_lock(7)").await;
+    holder
+}
+
+#[tokio::test]
+async fn an_answer_that_was_under_way_while_its_token_was_revoked_is_neither_held_nor_valid() {
+    let installation = Installation::new().await;
+    run(&mut installation.database.connect().await, HOOK).await;
+    let replica = installation.serve(installation.config()).await;
+    let database = &installation.database;
+    let (verifier, _) = holding(&replica, LocalConfig::default()).await;
+    // Again where this machine was too slow for the loader's patience.
+    eventually("an answer that outlives a revocation", async || {
+        let (token, follows) = (made(&mut replica.root()).await, made(&mut replica.root()).await);
+        is_held(&verifier, &follows).await;
+        let mut holder = lock(database).await;
+        let (asking, secret) = (verifier.clone(), token.secret.clone());
+        let answer = tokio::spawn(async move { asked(&asking, &secret).await });
+        a_read_waits(database).await;
+        database.execute(revoking(&token)).await;
+        // Told after the revocation, or with it.
+        database.execute(revoking(&follows)).await;
+        eventually("the verifier has heard of it", async || {
+            judged_here(&verifier, &follows.secret).is_none().then_some(())
+        })
+        .await;
+        run(&mut holder, "SELECT pg_advisory_unlock(7)").await;
+        let answer = in_time("the held question", answer).await.unwrap().ok()?;
+        assert_eq!(answer.verdict, Verdict::Revoked);
+        for _ in 0..3 {
+            assert_eq!(verdict(&verifier, &token.secret).await, Verdict::Revoked);
+        }
+        Some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_a_replica_says_that_is_behind_is_neither_held_nor_believed_after_a_change_was_told() {
+    let (way, installation) = (Proxy::start(Way::Open).await, Installation::new().await);
+    let ahead = installation.serve(installation.config()).await;
+    let mut config = installation.config();
+    config.database = way.lead(&config.database);
+    config.bounds.max_staleness = Duration::from_mins(1);
+    let behind = installation.serve(config).await;
+    let token = made(&mut ahead.root()).await;
+    in_cache(&mut behind.root(), &token).await;
+    let verifier = Verifier::local(root(&behind), LocalConfig::default().watch_through(root(&ahead)));
+    is_held(&verifier, &token).await;
+
+    way.turn(Way::Held);
+    revoked(&mut ahead.root(), &token.id, "").await;
+
+    eventually("it is heard of", async || judged_here(&verifier, &token.secret).is_none().then_some(()))
+        .await;
+    is_valid(&mut behind.root(), &token).await;
+    for _ in 0..3 {
+        // It cannot be asked of the database, so it is not known.
+        assert!(asked(&verifier, &token.secret).await.is_err());
+        assert_eq!(judged_here(&verifier, &token.secret), None);
+    }
+    way.turn(Way::Open);
+    eventually("it is known", async || {
+        let verdict = asked(&verifier, &token.secret).await.ok()?.verdict;
+        assert_eq!(verdict, Verdict::Revoked);
+        Some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_way_that_holds_what_the_watch_tells_ends_what_is_judged_here() {
+    let replica = Replica::start().await;
+    let proxy = Proxy::to_port(replica.address, Way::Open).await;
+    let watch = client_at(proxy.address(), &replica.installation.root_secret);
+    let config = LocalConfig::default().staleness(STALENESS).watch_through(watch);
+    let (verifier, token) = holding(&replica, config).await;
+
+    proxy.turn(Way::Held);
+    revoked(&mut replica.root(), &token.id, "").await;
+    let committed = Instant::now();
+
+    ends_in_time(&verifier, &token, committed).await;
+    // It is asked, and answered.
+    assert_eq!(verdict(&verifier, &token.secret).await, Verdict::Revoked);
+    proxy.turn(Way::Open);
+    eventually("it judges again", async || {
+        verifier.local_status().unwrap().age.filter(|age| *age < STALENESS)
+    })
+    .await;
+    assert_eq!(verdict(&verifier, &token.secret).await, Verdict::Revoked);
+}
+
+#[tokio::test]
+async fn a_way_that_is_always_late_is_known_to_be() {
+    let replica = Replica::start().await;
+    let proxy = Proxy::to_port(replica.address, Way::Open).await;
+    let watch = client_at(proxy.address(), &replica.installation.root_secret);
+    let config = LocalConfig::default().staleness(STALENESS).watch_through(watch);
+    let (verifier, token) = holding(&replica, config).await;
+
+    // Messages go on coming, as often as before.
+    proxy.turn(Way::Slow(2 * STALENESS));
+    revoked(&mut replica.root(), &token.id, "").await;
+    let committed = Instant::now();
+
+    ends_in_time(&verifier, &token, committed).await;
+    let answered = verifier.local_status().unwrap().answered;
+    let until = Instant::now() + 4 * STALENESS;
+    while Instant::now() < until {
+        assert_eq!(verdict(&verifier, &token.secret).await, Verdict::Revoked);
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert_eq!(verifier.local_status().unwrap().answered, answered, "nothing is new enough to judge by");
+}
+
+#[tokio::test]
+async fn a_tokend_that_is_frozen_ends_what_is_judged_here_and_is_no_verdict() {
+    let installation = Installation::new().await;
+    let frozen = Process::start(&installation, &url(&installation.database), &[]).await;
+    let other = installation.serve(installation.config()).await;
+    let client = tokend_client::Connection::to(&*frozen.url)
+        .secret((&*installation.root_secret).into())
+        .call_timeout(Duration::from_millis(500));
+    let verifier = Verifier::local(client.open().unwrap(), LocalConfig::default().staleness(STALENESS));
+    let token = made(&mut other.root()).await;
+    is_held(&verifier, &token).await;
+
+    frozen.freeze();
+    revoked(&mut other.root(), &token.id, "").await;
+    let committed = Instant::now();
+
+    ends_in_time(&verifier, &token, committed).await;
+    assert!(asked(&verifier, &token.secret).await.is_err());
+    frozen.thaw();
+    eventually("it is known", async || {
+        let verdict = asked(&verifier, &token.secret).await.ok()?.verdict;
+        assert_eq!(verdict, Verdict::Revoked);
+        Some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_database_that_is_away_ends_what_is_judged_here() {
+    let (way, installation) = (Proxy::start(Way::Open).await, Installation::new().await);
+    let mut config = installation.config();
+    config.database = way.lead(&config.database);
+    let replica = installation.serve(config).await;
+    let (verifier, token) = holding(&replica, LocalConfig::default().staleness(STALENESS)).await;
+
+    // The stream stands, and is silent.
+    way.turn(Way::Held);
+    installation.database.execute(revoking(&token)).await;
+    let committed = Instant::now();
+
+    ends_in_time(&verifier, &token, committed).await;
+    way.turn(Way::Open);
+    eventually("it is known", async || {
+        let verdict = asked(&verifier, &token.secret).await.ok()?.verdict;
+        (verdict == Verdict::Revoked).then_some(())
+    })
+    .await;
+    assert_eq!(verdict(&verifier, &token.secret).await, Verdict::Revoked);
+}

@@ -1,0 +1,53 @@
+//! Connections with TLS: a CA of one's own, a client certificate, and what is not trusted.
+
+use tokend::domain::{CertificateMapping, CertificateMappings, OrganizationId, ReservedScope};
+use tokend_client::{Connection, ErrorKind, Listing, LocalConfig, Verdict, Verifier};
+
+use super::asking::{judged_here, verdict};
+use crate::authority::{Authority, Files};
+use crate::support::eventually;
+use crate::support::replica::Installation;
+
+const NAME: &str = "spiffe://example.org/gateway";
+
+#[tokio::test]
+async fn a_ca_of_ones_own_is_trusted_where_it_is_named_and_a_certificate_is_a_credential() {
+    let authority = Authority::new();
+    let files = Files::new(&authority.good(&["localhost"]), Some(&authority));
+    let installation = Installation::new().await;
+    let mut config = installation.config();
+    config.tls = Some(files.load());
+    config.certificates = CertificateMappings::new(vec![CertificateMapping {
+        name: NAME.into(),
+        scopes: [ReservedScope::VerifyAny].into_iter().collect(),
+        organization_id: OrganizationId::parse("acme").unwrap(),
+    }])
+    .unwrap();
+    let replica = installation.launch(config);
+    let address = format!("https://localhost:{}", replica.address.port());
+    let root = || Connection::to(&*address).secret((&*installation.root_secret).into());
+
+    let trusted = root().ca(authority.pem.clone()).open().unwrap();
+    eventually("the replica serves", async || trusted.list_tokens(&Listing::default(), None).await.ok())
+        .await;
+    let stranger = root().ca(Authority::new().pem).open().unwrap();
+    let refused = stranger.list_tokens(&Listing::default(), None).await.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Unavailable);
+    let misnamed = root().ca(authority.pem.clone()).server_name("tokend.example.org").open().unwrap();
+    assert!(misnamed.list_tokens(&Listing::default(), None).await.is_err());
+
+    let signed = authority.good(&[NAME]);
+    let gateway = Connection::to(&*address)
+        .ca(authority.pem.clone())
+        .client_certificate(signed.certificate, signed.key.into())
+        .open()
+        .unwrap();
+    let verifier = Verifier::local(gateway, LocalConfig::default());
+    assert_eq!(verdict(&verifier, &installation.root_secret).await, Verdict::Valid);
+    // The clock is set by a secret that nobody has.
+    eventually("the token is held", async || {
+        assert_eq!(verdict(&verifier, &installation.root_secret).await, Verdict::Valid);
+        judged_here(&verifier, &installation.root_secret)
+    })
+    .await;
+}
