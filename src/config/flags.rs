@@ -158,6 +158,11 @@ pub struct BootstrapFlags {
 pub struct MigrateFlags {
     #[command(flatten)]
     pub(super) shared: SharedFlags,
+
+    /// Change nothing: print the migrations that the database lacks, and which locks on existing tables
+    /// each of them holds until it is done
+    #[arg(long)]
+    pub(super) plan: bool,
 }
 
 /// Flags of `tokend key status`.

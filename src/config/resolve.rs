@@ -161,9 +161,10 @@ impl MigrateFlags {
     /// # Errors
     /// Any [`ConfigError`].
     pub fn resolve(self, environment: &Environment) -> Result<MigrateSettings, ConfigError> {
-        let mut sources = Sources::open(self.shared, environment)?;
+        let Self { shared, plan } = self;
+        let mut sources = Sources::open(shared, environment)?;
         sources.keyring()?;
-        Ok(MigrateSettings { log: sources.log()?, database: sources.database()? })
+        Ok(MigrateSettings { plan, log: sources.log()?, database: sources.database()? })
     }
 }
 

@@ -123,6 +123,8 @@ pub struct BootstrapSettings {
 
 /// Settings of `tokend migrate`.
 pub struct MigrateSettings {
+    /// Whether to tell only what would be done.
+    pub plan: bool,
     /// The database.
     pub database: DatabaseSettings,
     /// Logging.

@@ -5,6 +5,7 @@ use sqlx::migrate::Migrator;
 use sqlx::{ConnectOptions as _, Connection as _, Executor as _, PgConnection, Row as _};
 
 use super::StoreError;
+use super::plan::{TableLock, locks};
 use super::pooling::{Pooling, Route, Session, Single};
 use crate::secret::Prefix;
 
@@ -115,21 +116,55 @@ pub async fn migrate(route: &Route, prefix: &Prefix) -> Result<(), MigrateError>
     Ok(())
 }
 
+/// A migration that a database lacks.
+#[derive(Debug, Clone)]
+pub struct Planned {
+    /// Its number.
+    pub version: i64,
+    /// What its file is called.
+    pub description: String,
+    /// What it locks.
+    pub locks: &'static [TableLock],
+}
+
+/// Tells, without changing anything, which migrations the database lacks, in their order.
+///
+/// # Errors
+/// [`MigrateError`].
+pub async fn plan(route: &Route) -> Result<Vec<Planned>, MigrateError> {
+    let mut connection = connect(route).await?;
+    let applied = applied(&mut connection).await?;
+    connection.close().await?;
+    let migrations = migrations();
+    let lacking = migrations.iter().filter(|migration| !applied.contains(&migration.version));
+    Ok(lacking
+        .map(|migration| Planned {
+            version: migration.version,
+            description: migration.description.clone().into_owned(),
+            locks: locks(migration.version),
+        })
+        .collect())
+}
+
+/// Returns which migrations the database has.
+async fn applied(connection: &mut Session) -> Result<Vec<i64>, MigrateError> {
+    let table = sqlx::query!(r#"SELECT to_regclass('_sqlx_migrations') IS NOT NULL AS "exists!""#)
+        .fetch_one(connection.single())
+        .await?;
+    if !table.exists {
+        return Ok(Vec::new());
+    }
+    let applied = sqlx::query_scalar("SELECT version FROM _sqlx_migrations WHERE success");
+    Ok(applied.fetch_all(connection.single()).await?)
+}
+
 /// Checks, without changing anything, that the schema is one that this build can serve.
 ///
 /// # Errors
 /// [`MigrateError`].
 pub async fn check(route: &Route, prefix: &Prefix) -> Result<(), MigrateError> {
     let mut connection = connect(route).await?;
-    let table = sqlx::query!(r#"SELECT to_regclass('_sqlx_migrations') IS NOT NULL AS "exists!""#)
-        .fetch_one(connection.single())
-        .await?;
-    if !table.exists {
-        return Err(MigrateError::Pending);
-    }
-    let applied = sqlx::query_scalar::<_, i64>("SELECT version FROM _sqlx_migrations WHERE success")
-        .fetch_all(connection.single())
-        .await?;
+    let applied = applied(&mut connection).await?;
     if !migrations().iter().all(|migration| applied.contains(&migration.version)) {
         return Err(MigrateError::Pending);
     }

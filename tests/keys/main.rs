@@ -10,3 +10,4 @@ mod support;
 mod fallback;
 mod rotation;
 mod schema;
+mod upgrade;

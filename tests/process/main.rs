@@ -14,6 +14,7 @@ mod refusals;
 mod replica;
 mod rpc;
 mod telemetry;
+mod versions;
 
 #[path = "../support/cluster.rs"]
 mod cluster;

@@ -13,7 +13,7 @@ use tempfile::TempDir;
 
 use super::rpc;
 
-const PROGRAM: &str = env!("CARGO_BIN_EXE_tokend");
+pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_tokend");
 /// Generous: the machine may be busy with other tests.
 const PATIENCE: Duration = Duration::from_mins(1);
 const POLL_INTERVAL: Duration = Duration::from_millis(10);
@@ -65,10 +65,15 @@ impl Place {
 
     /// Begins a run in an environment of these variables alone.
     pub(crate) fn start(&self, arguments: &[&str], variables: &[(&str, &str)]) -> Running {
+        self.start_of(PROGRAM, arguments, variables)
+    }
+
+    /// Does the same with another build.
+    pub(crate) fn start_of(&self, program: &str, arguments: &[&str], variables: &[(&str, &str)]) -> Running {
         let number = fs::read_dir(self.path()).unwrap().count();
         let stdout = self.path().join(format!("stdout-{number}"));
         let stderr = self.path().join(format!("stderr-{number}"));
-        let child = command(arguments, variables)
+        let child = command(program, arguments, variables)
             .stdin(Stdio::null())
             .stdout(File::create(&stdout).unwrap())
             .stderr(File::create(&stderr).unwrap())
@@ -170,7 +175,17 @@ impl Drop for Running {
 
 /// Runs one of the short commands to its end, with this standard input.
 pub(crate) fn run(arguments: &[&str], variables: &[(&str, &str)], input: impl AsRef<[u8]>) -> Output {
-    let mut child = command(arguments, variables)
+    run_of(PROGRAM, arguments, variables, input)
+}
+
+/// Does the same with another build.
+pub(crate) fn run_of(
+    program: &str,
+    arguments: &[&str],
+    variables: &[(&str, &str)],
+    input: impl AsRef<[u8]>,
+) -> Output {
+    let mut child = command(program, arguments, variables)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -191,8 +206,8 @@ pub(crate) fn text(bytes: &[u8]) -> String {
     String::from_utf8(bytes.to_owned()).unwrap()
 }
 
-fn command(arguments: &[&str], variables: &[(&str, &str)]) -> Command {
-    let mut command = Command::new(PROGRAM);
+fn command(program: &str, arguments: &[&str], variables: &[(&str, &str)]) -> Command {
+    let mut command = Command::new(program);
     let path = std::env::var_os("PATH").unwrap();
     command.args(arguments).env_clear().env("PATH", path);
     // The tests' Postgres, which is disposable.

@@ -2,7 +2,7 @@
 //! it does all that an admin does; from any other the browser has it do nothing.
 
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use axum::Router;
@@ -17,10 +17,16 @@ use tokio::sync::mpsc;
 
 use super::program::{Place, Running, find, find_at};
 use crate::support::in_time;
-use crate::support::replica::{Installation, Replica};
+use crate::support::replica::{Installation, Replica, wait_until_serving};
+use authority::{Authority, Files, channel};
 
-/// What keeps Chromium to itself.
-const FLAGS: [&str; 10] = [
+#[expect(dead_code, reason = "each suite uses its part")]
+#[path = "../tls/authority.rs"]
+mod authority;
+
+/// What keeps Chromium to itself, and has it take the certificate of a test.
+const FLAGS: [&str; 11] = [
+    "--ignore-certificate-errors",
     "--headless",
     "--no-sandbox",
     "--disable-gpu",
@@ -47,10 +53,11 @@ impl Site {
         (listener, origin)
     }
 
-    fn serve(listener: TcpListener, script: String, replica: &Replica) -> Self {
+    /// Serves the page, which calls a replica by this scheme.
+    fn serve(listener: TcpListener, script: String, scheme: &str, replica: &Replica) -> Self {
         let (sender, results) = mpsc::channel(1);
         let settings = json!({
-            "tokend": format!("http://{}", replica.address),
+            "tokend": format!("{scheme}://{}", replica.address),
             "secret": replica.installation.root_secret,
         });
         let page = Html(r#"<!doctype html><script type="module" src="/page.js"></script>"#);
@@ -86,25 +93,34 @@ impl Site {
     }
 }
 
-/// Bundles the page for a browser, as a frontend's build does.
-fn bundled(bundler: &Path) -> String {
+/// Finds the browser, and bundles the page for it, as a frontend's build does.
+fn browser_and_page() -> Option<(PathBuf, String)> {
+    let browser = find("chromium")?;
+    let bundler = find_at("examples/typescript/node_modules/.bin/esbuild")?;
+    find_at("examples/typescript/gen")?;
     let output = Command::new(bundler)
         .args(["src/page.ts", "--bundle", "--format=esm"])
         .current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/typescript"))
         .output()
         .unwrap();
     assert!(output.status.success(), "{output:?}");
-    String::from_utf8(output.stdout).unwrap()
+    Some((browser, String::from_utf8(output.stdout).unwrap()))
+}
+
+/// Checks that the page has seen a token's whole life.
+#[track_caller]
+fn went_well(said: &Value) {
+    let (id, secret) = (said["id"].as_str().expect("a token"), said["secret"].as_str().unwrap());
+    assert!(secret.contains(id), "{said}");
+    assert_eq!(said["shownAgain"], false);
+    assert_eq!(said["verdicts"], json!(["VALID", "MISSING_SCOPE", "REVOKED"]));
+    assert_eq!(said["revoked"], id);
+    assert_eq!(said["stranger"], "Unauthenticated");
 }
 
 #[tokio::test]
 async fn a_browser_lets_pages_of_listed_origins_call_and_no_others() {
-    let Some(browser) = find("chromium") else { return };
-    let Some(bundler) = find_at("examples/typescript/node_modules/.bin/esbuild") else { return };
-    if find_at("examples/typescript/gen").is_none() {
-        return;
-    }
-    let script = bundled(&bundler);
+    let Some((browser, script)) = browser_and_page() else { return };
     let (listed, origin) = Site::bind().await;
     let (unlisted, _) = Site::bind().await;
     let installation = Installation::new().await;
@@ -112,18 +128,27 @@ async fn a_browser_lets_pages_of_listed_origins_call_and_no_others() {
     config.ways.web_origins = vec![origin];
     let replica = installation.serve(config).await;
 
-    let said = Site::serve(unlisted, script.clone(), &replica).visit(&browser).await;
+    let said = Site::serve(unlisted, script.clone(), "http", &replica).visit(&browser).await;
 
     assert!(said["failed"].is_string(), "{said}");
     let made = ListTokensRequest { user_id: "ada".to_owned(), ..ListTokensRequest::default() };
     assert!(replica.root().list_tokens(made).await.unwrap().into_inner().tokens.is_empty());
 
-    let said = Site::serve(listed, script, &replica).visit(&browser).await;
+    went_well(&Site::serve(listed, script, "http", &replica).visit(&browser).await);
+}
 
-    let (id, secret) = (said["id"].as_str().expect("a token"), said["secret"].as_str().unwrap());
-    assert!(secret.contains(id), "{said}");
-    assert_eq!(said["shownAgain"], false);
-    assert_eq!(said["verdicts"], json!(["VALID", "MISSING_SCOPE", "REVOKED"]));
-    assert_eq!(said["revoked"], id);
-    assert_eq!(said["stranger"], "Unauthenticated");
+#[tokio::test]
+async fn over_tls_a_page_calls_by_http_2() {
+    let Some((browser, script)) = browser_and_page() else { return };
+    let (listed, origin) = Site::bind().await;
+    let authority = Authority::new();
+    let files = Files::new(&authority.good(&["localhost"]), None);
+    let installation = Installation::new().await;
+    let mut config = installation.config();
+    config.tls = Some(files.load());
+    config.ways.web_origins = vec![origin];
+    let replica = installation.launch(config);
+    wait_until_serving(channel(&replica, &authority, None)).await;
+
+    went_well(&Site::serve(listed, script, "https", &replica).visit(&browser).await);
 }

@@ -1,0 +1,89 @@
+//! What each migration asks of tables that hold rows already: which lock, and for how long. Declared here, since
+//! a plan must not try; `tests/keys/upgrade.rs` holds it against what each migration does.
+
+use std::fmt;
+
+/// A lock on a table that was there before, held until its migration is committed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TableLock {
+    /// The table.
+    pub table: &'static str,
+    /// What others can still do.
+    pub mode: LockMode,
+    /// What is done meanwhile, and so how long it takes.
+    pub work: TableWork,
+}
+
+/// The modes that hold up somebody, by their names in Postgres.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LockMode {
+    /// Reads go on, writes wait.
+    Share,
+    /// The same, beside foreign keys and triggers.
+    ShareRowExclusive,
+    /// Reads wait, too.
+    AccessExclusive,
+}
+
+/// What a migration does with a table's rows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TableWork {
+    /// Nothing.
+    None,
+    /// It reads them all.
+    Reads,
+    /// It makes indexes of them.
+    Indexes,
+    /// It writes them all.
+    Rewrites,
+}
+
+impl fmt::Display for LockMode {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Self::Share => "SHARE",
+            Self::ShareRowExclusive => "SHARE ROW EXCLUSIVE",
+            Self::AccessExclusive => "ACCESS EXCLUSIVE",
+        })
+    }
+}
+
+impl fmt::Display for TableWork {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Self::None => "a moment",
+            Self::Reads => "while it is read",
+            Self::Indexes => "while indexes are made",
+            Self::Rewrites => "while it is rewritten",
+        })
+    }
+}
+
+/// Returns the locks of a migration; none for one that only makes what is new.
+pub(super) fn locks(version: i64) -> &'static [TableLock] {
+    LOCKS.iter().find(|(of, _)| *of == version).map_or(&[], |(_, locks)| locks)
+}
+
+const LOCKS: [(i64, &[TableLock]); 11] = [
+    (3, &[lock("tokens", LockMode::ShareRowExclusive, TableWork::None)]),
+    (6, &[lock("token_changes", LockMode::AccessExclusive, TableWork::Indexes)]),
+    (9, &[lock("tokens", LockMode::AccessExclusive, TableWork::Reads)]),
+    (10, &[lock("tokens", LockMode::Share, TableWork::Indexes)]),
+    (11, &[lock("token_events", LockMode::AccessExclusive, TableWork::Reads)]),
+    (12, &[lock("tokens", LockMode::AccessExclusive, TableWork::Indexes)]),
+    (15, &[lock("token_events", LockMode::AccessExclusive, TableWork::Indexes)]),
+    (19, &[lock("tokens", LockMode::Share, TableWork::Indexes)]),
+    (
+        20,
+        &[
+            lock("token_changes", LockMode::AccessExclusive, TableWork::Rewrites),
+            lock("token_events", LockMode::AccessExclusive, TableWork::None),
+        ],
+    ),
+    (21, &[lock("tokens", LockMode::AccessExclusive, TableWork::None)]),
+    (23, &[lock("policies", LockMode::AccessExclusive, TableWork::None)]),
+];
+
+const fn lock(table: &'static str, mode: LockMode, work: TableWork) -> TableLock {
+    TableLock { table, mode, work }
+}

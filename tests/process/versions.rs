@@ -1,0 +1,73 @@
+//! Two adjacent versions side by side on one schema. `TOKEND_PREVIOUS` names the previous release's program, which
+//! `.ci/previous` builds once there is a release; until then this build stands in for it, and what is shown is
+//! that a schema is shared and taken further while it is served.
+
+use tokend::grpc::proto::Verdict;
+
+use super::databases::Database;
+use super::program::{PROGRAM, Place, printed, run, run_of};
+use super::rpc;
+
+const SERVE: [&str; 3] = ["serve", "--listen", "127.0.0.1:0"];
+
+#[test]
+fn the_version_before_goes_on_beside_this_one_and_can_be_gone_back_to() {
+    let previous = std::env::var("TOKEND_PREVIOUS").unwrap_or_else(|_| PROGRAM.to_owned());
+    let place = Place::new();
+    let (url, keys) = (Database::new().url(), printed(run(&["keygen"], &[], "")));
+    let shared = [("DATABASE_URL", &*url), ("TOKEND_KEYS", &*keys)];
+    let root = printed(run_of(&previous, &["bootstrap"], &shared, "")).trim_end().to_owned();
+    let mut old = place.start_of(&previous, &SERVE, &shared);
+    let old_address = old.ready();
+    let before = rpc::create(&old_address, &root, "ada").unwrap();
+
+    run(&["migrate"], &shared, "");
+    let mut new = place.start(&[&SERVE[..], &["--no-migrate"]].concat(), &shared);
+    let new_address = new.ready();
+
+    let revoke = |program: &str, address: &str, id: &str| {
+        let caller = [("TOKEND_ADDRESS", address), ("TOKEND_SECRET", &*root)];
+        printed(run_of(program, &["token", "revoke", id], &caller, ""));
+    };
+    let eventually_refused = |address: &str, secret: &str| {
+        let refused = || rpc::verdict(address, &root, secret) == Verdict::Revoked;
+        assert!(super::program::eventually(refused), "the other version does not hear of it");
+    };
+    let after = rpc::create(&new_address, &root, "ada").unwrap();
+    for address in [&old_address, &new_address] {
+        assert_eq!(rpc::verdict(address, &root, &before.secret), Verdict::Valid);
+        assert_eq!(rpc::verdict(address, &root, &after.secret), Verdict::Valid);
+        assert_eq!(rpc::list(address, &root).unwrap().len(), 3);
+    }
+    revoke(PROGRAM, &old_address, &before.token.unwrap().id);
+    eventually_refused(&new_address, &before.secret);
+    revoke(&previous, &new_address, &after.token.unwrap().id);
+    eventually_refused(&old_address, &after.secret);
+
+    // Back to the version before, on the schema of this one.
+    new.stop();
+    old.stop();
+    let mut again = place.start_of(&previous, &SERVE, &shared);
+    let again = again.ready();
+    assert_eq!(rpc::verdict(&again, &root, &after.secret), Verdict::Revoked);
+    let late = rpc::create(&again, &root, "ada").unwrap();
+    assert_eq!(rpc::verdict(&again, &root, &late.secret), Verdict::Valid);
+}
+
+#[test]
+fn migrate_says_what_it_would_do_and_does_nothing() {
+    let database = Database::new();
+    let (url, keys) = (database.url(), printed(run(&["keygen"], &[], "")));
+    let shared = [("DATABASE_URL", &*url), ("TOKEND_KEYS", &*keys)];
+
+    let planned = printed(run(&["migrate", "--plan"], &shared, ""));
+    let again = printed(run(&["migrate", "--plan"], &shared, ""));
+    printed(run(&["migrate"], &shared, ""));
+    let done = printed(run(&["migrate", "--plan"], &shared, ""));
+
+    assert!(planned.contains("0001 installation          -"), "{planned}");
+    let locked = "0009 token networks        tokens         ACCESS EXCLUSIVE     while it is read\n";
+    assert!(planned.contains(locked), "{planned}");
+    assert_eq!(planned, again);
+    assert_eq!(done.lines().count(), 1, "a heading alone: {done}");
+}
