@@ -6,8 +6,9 @@ use std::sync::Arc;
 
 use time::OffsetDateTime;
 
-use super::engine::{Engine, Looked, Present};
+use super::engine::Engine;
 use super::loader::Lane;
+use super::lookup::{Looked, Present};
 use super::{AuthenticateError, ProveError, Proven, Share, Unknown};
 use crate::ambient;
 use crate::domain::{Caller, CredentialError, Record};

@@ -1,10 +1,7 @@
-//! The engine itself: puts its parts together, looks records up, compares, judges. The only file that knows
-//! the order in which freshness and cache are read.
+//! The engine itself: puts its parts together, compares secrets with the records that are found, and judges.
 
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::sync::Arc;
 
-use time::OffsetDateTime;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use uuid::Uuid;
@@ -12,21 +9,18 @@ use uuid::Uuid;
 use super::cache::Cache;
 use super::fallback::Fallback;
 use super::feed::{self, Feed};
-use super::freshness::{self, Bounds, Freshness};
+use super::freshness::{Bounds, Freshness};
 use super::loader::{Lane, Loader, Reading};
+use super::lookup::{Looked, Present};
 use super::uses::Uses;
 use super::{Answer, Consistency, Question, Unknown};
 use crate::ambient::Moment;
 use crate::domain::{Record, Verdict, judge};
 use crate::hashing::{HashPool, Overloaded};
 use crate::jobs::mac_refresh::MacRefresh;
-use crate::metrics::{EngineSample, Lookup, Metrics};
+use crate::metrics::{EngineSample, Metrics};
 use crate::secret::{DurableCost, Keyring, MacMatch, Prefix, Secret, TokenId};
 use crate::store::{Lines, MacChange, Store, StoreError};
-
-/// How long Postgres is asked before a record that may stand in for it does: a database that is there answers
-/// sooner, one that is silent must not hold up every call of the outage.
-const STAND_IN_AFTER: Duration = Duration::from_millis(100);
 
 /// What an engine is made of.
 #[derive(Debug)]
@@ -64,14 +58,14 @@ pub struct Engine {
     pub(super) fallback: Fallback,
     pub(super) uses: Uses,
     keyring: Arc<Keyring>,
-    cache: Arc<Cache>,
-    freshness: Arc<Freshness>,
-    loader: Loader,
+    pub(super) cache: Arc<Cache>,
+    pub(super) freshness: Arc<Freshness>,
+    pub(super) loader: Loader,
     refresh: MacRefresh,
-    metrics: Arc<Metrics>,
+    pub(super) metrics: Arc<Metrics>,
     wake: Arc<Notify>,
     news: Arc<Notify>,
-    changed: Arc<Notify>,
+    pub(super) changed: Arc<Notify>,
     _tasks: JoinSet<()>,
 }
 
@@ -85,46 +79,6 @@ enum State {
     /// The cache had the record when it was asked.
     Cached(Secret),
     Reading(Secret, Consistency, Result<Reading, Overloaded>),
-}
-
-/// A moment at which the cache may answer, and how fresh it is then. Taken when a question is about to be
-/// answered, used for the caller's credential and the question alike, and not kept.
-#[derive(Debug, Clone, Copy)]
-pub struct Present {
-    moment: Moment,
-    reading: freshness::Reading,
-}
-
-/// A record that was found for a secret, or that there is none, and the moment of it.
-pub(super) struct Looked {
-    pub(super) record: Option<Record>,
-    pub(super) now: OffsetDateTime,
-    as_of: OffsetDateTime,
-    /// The cache is too old to answer by itself, and stands in for a database that is away.
-    pub(super) standing_in: bool,
-}
-
-/// Has the engine forget tokens when it is dropped, whatever became of the change that it stands for: done,
-/// failed, of unknown outcome, or abandoned because the caller went away.
-#[derive(Debug)]
-pub struct Forgetting<'a> {
-    engine: &'a Engine,
-    ids: Mutex<Vec<TokenId>>,
-}
-
-impl Forgetting<'_> {
-    /// Has these be forgotten too: what turned out to change as well.
-    pub fn also(&self, ids: &[TokenId]) {
-        self.ids.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(ids);
-    }
-}
-
-impl Drop for Forgetting<'_> {
-    fn drop(&mut self) {
-        let ids = self.ids.get_mut().unwrap_or_else(PoisonError::into_inner);
-        self.engine.cache.forget(ids);
-        self.engine.changed.notify_one();
-    }
 }
 
 impl Engine {
@@ -195,18 +149,6 @@ impl Engine {
         self.judge(&secret, &self.look_up_at(present, secret.id())?, question)
     }
 
-    /// Tells what time it is, if the cache may answer now.
-    #[must_use]
-    pub fn present(&self) -> Option<Present> {
-        let moment = Moment::now();
-        let reading = self.freshness.read(moment)?;
-        if !reading.may_answer(self.freshness.bounds()) {
-            self.metrics.engine.lookup(Lookup::Stale);
-            return None;
-        }
-        Some(Present { moment, reading })
-    }
-
     /// Begins to find out what [`Self::answer`] will need, without waiting for it.
     #[must_use]
     pub fn ask(&self, text: &str, consistency: Consistency) -> Asked {
@@ -250,14 +192,6 @@ impl Engine {
         Ok(answer)
     }
 
-    /// Tells whether the cache may answer now, by itself or in place of a database that is away.
-    #[must_use]
-    pub fn may_answer(&self) -> bool {
-        let bounds = self.freshness.bounds();
-        let reading = self.freshness.read(Moment::now());
-        reading.is_some_and(|reading| reading.may_answer(bounds) || reading.may_stand_in(bounds))
-    }
-
     /// Tells whether the feed has reached the database since the start.
     #[must_use]
     pub fn has_begun(&self) -> bool {
@@ -288,21 +222,6 @@ impl Engine {
         self.wake.notify_one();
     }
 
-    /// Announces a change of a token that is about to be made here. When what is returned is dropped, the
-    /// token's record is forgotten, and the other replicas are told to look.
-    #[must_use]
-    pub fn forgetting(&self, id: TokenId) -> Forgetting<'_> {
-        let forgetting = self.forgetting_what_changes();
-        forgetting.also(&[id]);
-        forgetting
-    }
-
-    /// Does the same for tokens that are not known yet: [`Forgetting::also`] says which.
-    #[must_use]
-    pub fn forgetting_what_changes(&self) -> Forgetting<'_> {
-        Forgetting { engine: self, ids: Mutex::default() }
-    }
-
     /// Notified whenever something was changed here.
     #[must_use]
     pub fn changes(&self) -> Arc<Notify> {
@@ -313,73 +232,6 @@ impl Engine {
     #[must_use]
     pub fn uses(&self) -> &Uses {
         &self.uses
-    }
-
-    /// Looks a record up in a fresh cache.
-    pub(super) fn look_up(&self, id: TokenId) -> Option<Looked> {
-        self.look_up_at(&self.present()?, id)
-    }
-
-    /// Does the same in a cache that is fresh at `present`.
-    pub(super) fn look_up_at(&self, present: &Present, id: TokenId) -> Option<Looked> {
-        // The freshness first: read after the lookup, it could vouch for a record that the feed removed
-        // in between. It comes as an argument, so it cannot be later.
-        let Present { moment, reading } = *present;
-        let record = self.cache.get(id, moment);
-        self.metrics.engine.lookup(if record.is_some() { Lookup::Hit } else { Lookup::Miss });
-        Some(Looked { record: Some(record?), as_of: reading.as_of, now: reading.now, standing_in: false })
-    }
-
-    /// Finds a record, in a fresh cache or else in Postgres.
-    pub(super) async fn find(&self, id: TokenId, lane: Lane) -> Result<Looked, Unknown> {
-        match self.look_up(id) {
-            Some(looked) => Ok(looked),
-            None => self.finish(id, lane, Consistency::Bounded, self.loader.ask(id, lane)).await,
-        }
-    }
-
-    /// Looks a record up in a cache that may stand in for a database that is away.
-    fn look_up_old(&self, id: TokenId) -> Option<Looked> {
-        let reading = self.freshness.read(Moment::now())?;
-        if !reading.may_stand_in(self.freshness.bounds()) {
-            return None;
-        }
-        let record = self.cache.get_old(id)?;
-        Some(Looked { record: Some(record), as_of: reading.as_of, now: reading.now, standing_in: true })
-    }
-
-    /// Waits for a read; if Postgres cannot be asked, an old cache may stand in.
-    async fn finish(
-        &self,
-        id: TokenId,
-        lane: Lane,
-        consistency: Consistency,
-        reading: Result<Reading, Overloaded>,
-    ) -> Result<Looked, Unknown> {
-        let read = self.read(id, lane, reading);
-        if consistency == Consistency::Full || self.look_up_old(id).is_none() {
-            return read.await;
-        }
-        match tokio::time::timeout(STAND_IN_AFTER, read).await {
-            Ok(Ok(looked)) => Ok(looked),
-            Ok(Err(error)) => self.look_up_old(id).ok_or(error),
-            Err(_) => self.look_up_old(id).ok_or_else(|| StoreError::DeadlineExceeded.into()),
-        }
-    }
-
-    /// Waits for a read; one that was sent longer ago than the cache may be old is sent once more.
-    async fn read(
-        &self,
-        id: TokenId,
-        lane: Lane,
-        reading: Result<Reading, Overloaded>,
-    ) -> Result<Looked, Unknown> {
-        let mut found = reading?.wait().await?;
-        if Moment::now().since(found.read) > self.freshness.bounds().max_staleness {
-            found = self.loader.ask(id, lane)?.wait().await?;
-        }
-        let now = self.freshness.read(Moment::now()).map_or(found.as_of, |fresh| fresh.now.max(found.as_of));
-        Ok(Looked { record: found.record, as_of: found.as_of, now, standing_in: false })
     }
 
     /// Tells whether the secret is the record's; `None` when the MAC's key is not in the ring.

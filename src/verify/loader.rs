@@ -7,21 +7,22 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use quick_cache::DefaultHashBuilder;
 use time::OffsetDateTime;
 use tokio::sync::{Notify, oneshot};
 use tokio::task::JoinSet;
-use tokio::time::Instant;
 
 use super::Unknown;
 use super::cache::Cache;
 use super::freshness::Freshness;
+use super::worker::Worker;
 use crate::ambient::Moment;
 use crate::deadline;
 use crate::domain::Record;
 use crate::hashing::Overloaded;
 use crate::metrics::Metrics;
 use crate::secret::{Keyring, TokenId};
-use crate::store::{Fingerprints, Line, Lines, StoreError};
+use crate::store::{Fingerprints, Lines, StoreError};
 
 /// The most ids that one query asks for, and how many of them may be callers' own credentials: a flood of
 /// made-up bearers leaves three quarters to everyone else.
@@ -29,7 +30,7 @@ const BATCH: usize = 256;
 const CREDENTIALS_PER_BATCH: usize = BATCH / 4;
 
 /// How many queries may be under way, each on a line of its own.
-const WORKERS: usize = 4;
+pub(super) const WORKERS: usize = 4;
 
 /// The most ids that may wait, in each lane, and the most callers for one of them.
 const QUEUE: usize = 8_192;
@@ -39,11 +40,8 @@ const WAITERS_PER_ID: usize = 4_096;
 /// at once, so that those who are served are still there.
 const MAX_WAIT: Duration = Duration::from_secs(1);
 
-/// How long a caller waits, how long a query may take, and how long a line that could not be opened is not
-/// tried again.
+/// How long a caller waits.
 const PATIENCE: Duration = Duration::from_secs(3);
-const QUERY_DEADLINE: Duration = Duration::from_millis(1_500);
-const BACKOFF: Duration = Duration::from_millis(100);
 
 /// Whose record is asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -69,8 +67,8 @@ pub(super) struct Found {
 #[derive(Debug)]
 pub(super) struct Reading(oneshot::Receiver<Outcome>);
 
-type Outcome = Result<Found, Arc<StoreError>>;
-type Waiters = Vec<oneshot::Sender<Outcome>>;
+pub(super) type Outcome = Result<Found, Arc<StoreError>>;
+pub(super) type Waiters = Vec<oneshot::Sender<Outcome>>;
 
 /// The way to the workers; they end when it is dropped.
 #[derive(Debug)]
@@ -79,21 +77,23 @@ pub(super) struct Loader {
     _workers: JoinSet<()>,
 }
 
+/// What the workers and those who ask share.
 #[derive(Debug)]
-struct Shared {
-    lines: Lines,
-    fingerprints: Fingerprints,
-    cache: Arc<Cache>,
-    freshness: Arc<Freshness>,
-    keyring: Arc<Keyring>,
-    feed: Arc<Notify>,
-    metrics: Arc<Metrics>,
+pub(super) struct Shared {
+    pub(super) lines: Lines,
+    pub(super) fingerprints: Fingerprints,
+    pub(super) cache: Arc<Cache>,
+    pub(super) freshness: Arc<Freshness>,
+    pub(super) keyring: Arc<Keyring>,
+    pub(super) feed: Arc<Notify>,
+    pub(super) metrics: Arc<Metrics>,
     /// How long a query takes of late, in microseconds.
     pace: AtomicU64,
     waiting: Mutex<Waiting>,
-    arrived: Notify,
+    /// Notified when somebody asks.
+    pub(super) arrived: Notify,
     /// How many workers have failed of late.
-    failing: AtomicUsize,
+    pub(super) failing: AtomicUsize,
 }
 
 #[derive(Debug, Default)]
@@ -101,7 +101,7 @@ struct Waiting {
     credentials: VecDeque<TokenId>,
     secrets: VecDeque<TokenId>,
     /// By lane too: whoever floods one with made-up credentials holds up nobody in the other.
-    waiters: HashMap<(Lane, TokenId), Waiters>,
+    waiters: HashMap<(Lane, TokenId), Waiters, DefaultHashBuilder>,
 }
 
 impl Loader {
@@ -129,7 +129,7 @@ impl Loader {
         });
         let mut tasks = JoinSet::new();
         for _ in 0..WORKERS {
-            tasks.spawn(Worker { shared: Arc::clone(&shared), line: None, failed: None }.run());
+            tasks.spawn(Worker::new(Arc::clone(&shared)).run());
         }
         Self { shared, _workers: tasks }
     }
@@ -191,7 +191,7 @@ impl Shared {
     }
 
     /// Learns how long a query took: an average in which the last eight or so count.
-    fn learn(&self, took: Duration) {
+    pub(super) fn learn(&self, took: Duration) {
         let took = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
         let before = self.pace.load(Ordering::Relaxed);
         // Workers may overwrite each other's: it is an estimate.
@@ -199,7 +199,7 @@ impl Shared {
     }
 
     /// Takes the next batch off the queue; what is taken can no longer be joined.
-    fn take(&self) -> Vec<(TokenId, Waiters)> {
+    pub(super) fn take(&self) -> Vec<(TokenId, Waiters)> {
         let mut waiting = self.lock();
         let credentials = waiting.credentials.len().min(CREDENTIALS_PER_BATCH);
         let secrets = waiting.secrets.len().min(BATCH - credentials);
@@ -222,137 +222,5 @@ impl Shared {
 
     fn lock(&self) -> MutexGuard<'_, Waiting> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// One worker and its line.
-struct Worker {
-    shared: Arc<Shared>,
-    /// A line, and how many doubts there were when it was opened.
-    line: Option<(Line, u64)>,
-    failed: Option<(Instant, Arc<StoreError>)>,
-}
-
-/// What a batch found.
-struct Batch {
-    records: HashMap<TokenId, Record>,
-    as_of: OffsetDateTime,
-    read: Moment,
-}
-
-impl Worker {
-    async fn run(mut self) {
-        loop {
-            self.recover().await;
-            // Everyone who is about to ask does so first, and goes with the same query.
-            tokio::task::yield_now().await;
-            let batch = self.shared.take();
-            if batch.is_empty() {
-                self.shared.arrived.notified().await;
-                continue;
-            }
-            let ids: Vec<TokenId> = batch.iter().map(|(id, _)| *id).collect();
-            let began = Instant::now();
-            let outcome = self.read(&ids).await;
-            let took = began.elapsed();
-            self.shared.learn(took);
-            self.shared.metrics.engine.batch(ids.len(), took, outcome.is_ok());
-            match outcome {
-                Ok(Batch { records, as_of, read }) => {
-                    for (id, waiters) in batch {
-                        answer(waiters, &Ok(Found { record: records.get(&id).cloned(), as_of, read }));
-                    }
-                }
-                Err(error) => {
-                    let error = Err(error);
-                    for (_, waiters) in batch {
-                        answer(waiters, &error);
-                    }
-                }
-            }
-        }
-    }
-
-    /// Gets a new line after a failure while other workers are well: failing at once, this one would take
-    /// what they could answer.
-    async fn recover(&mut self) {
-        while let Some((at, _)) = &self.failed
-            && self.shared.failing.load(Ordering::Relaxed) < WORKERS
-        {
-            let rest = BACKOFF.saturating_sub(at.elapsed());
-            // The call to work may have come here.
-            self.shared.arrived.notify_one();
-            tokio::time::sleep(rest).await;
-            let doubts = self.shared.lines.doubts();
-            let opened = self.shared.lines.open().await.map(|line| (line, doubts));
-            self.line = self.note(opened).ok();
-        }
-    }
-
-    /// Remembers whether the database could be asked.
-    fn note<T>(&mut self, outcome: Result<T, StoreError>) -> Result<T, Arc<StoreError>> {
-        let before = self.failed.take();
-        match (&before, &outcome) {
-            (None, Err(_)) => self.shared.failing.fetch_add(1, Ordering::Relaxed),
-            (Some(_), Ok(_)) => self.shared.failing.fetch_sub(1, Ordering::Relaxed),
-            _ => 0,
-        };
-        outcome.map_err(|error| {
-            let error = Arc::new(error);
-            self.failed = Some((Instant::now(), Arc::clone(&error)));
-            error
-        })
-    }
-
-    /// Reads a batch; once more on a new line if the first one was broken or led to another server.
-    async fn read(&mut self, ids: &[TokenId]) -> Result<Batch, Arc<StoreError>> {
-        if let Some((at, error)) = &self.failed
-            && at.elapsed() < BACKOFF
-        {
-            return Err(Arc::clone(error));
-        }
-        let attempt = match self.attempt(ids).await {
-            Err(error) if !matches!(error, StoreError::DeadlineExceeded) => self.attempt(ids).await,
-            outcome => outcome,
-        };
-        self.note(attempt)
-    }
-
-    async fn attempt(&mut self, ids: &[TokenId]) -> Result<Batch, StoreError> {
-        let (cache, freshness) = (&self.shared.cache, &self.shared.freshness);
-        let epoch = freshness.epoch().ok_or(StoreError::Starting)?;
-        // Taken out: a line that fails, or is given up on, is not put back.
-        let doubts = self.shared.lines.doubts();
-        let mut line = match self.line.take().filter(|(_, opened)| *opened == doubts) {
-            Some((line, _)) => line,
-            None => self.shared.lines.open().await?,
-        };
-        let ticket = cache.begin_read();
-        let read = Moment::now();
-        let loaded = line
-            .load_records(ids, |id| cache.get_old(id), &self.shared.fingerprints, &epoch, QUERY_DEADLINE)
-            .await;
-        let loaded = loaded.inspect_err(|error| {
-            cache.abandon_read(&ticket);
-            match error {
-                StoreError::OtherServer => self.shared.feed.notify_one(),
-                StoreError::DeadlineExceeded => self.shared.lines.doubt(),
-                _ => {}
-            }
-        })?;
-        let records: HashMap<_, _> = loaded.records.into_iter().collect();
-        // One whose MAC is about to be written anew is not worth keeping.
-        let known = |(_, record): &(&TokenId, &Record)| self.shared.keyring.contains(record.mac().key_id);
-        let lasting = records.iter().filter(known).map(|(id, record)| (*id, record.clone()));
-        cache.end_read(&ticket, read, lasting);
-        self.line = Some((line, doubts));
-        Ok(Batch { records, as_of: loaded.as_of, read })
-    }
-}
-
-fn answer(waiters: Waiters, outcome: &Outcome) {
-    for waiter in waiters {
-        // One that has gone misses nothing.
-        let _ = waiter.send(outcome.clone());
     }
 }

@@ -13,10 +13,13 @@ mod credential;
 mod engine;
 mod fallback;
 mod feed;
+mod forgetting;
 mod freshness;
 mod loader;
+mod lookup;
 mod proven;
 mod uses;
+mod worker;
 
 use crate::domain::{CredentialError, Reach, Record, Scope, Scopes, TokenState, Verdict};
 use crate::hashing::Overloaded;
@@ -25,9 +28,11 @@ use crate::shares::Refused;
 use crate::store::StoreError;
 
 pub use credential::Credential;
-pub use engine::{Asked, Engine, Forgetting, Parts, Present};
+pub use engine::{Asked, Engine, Parts};
 pub use fallback::Share;
+pub use forgetting::Forgetting;
 pub use freshness::Bounds;
+pub use lookup::Present;
 pub use proven::Proven;
 pub use uses::Uses;
 

@@ -1,0 +1,128 @@
+//! Finding a record for an id: in a cache that is fresh, in Postgres, or in an old cache that stands in for a database
+//! that is away. The only file that knows the order in which freshness and cache are read. Used by the engine, for
+//! secrets that are asked about and for callers' own.
+
+use std::time::Duration;
+
+use time::OffsetDateTime;
+
+use super::engine::Engine;
+use super::freshness;
+use super::loader::{Lane, Reading};
+use super::{Consistency, Unknown};
+use crate::ambient::Moment;
+use crate::domain::Record;
+use crate::hashing::Overloaded;
+use crate::metrics::Lookup;
+use crate::secret::TokenId;
+use crate::store::StoreError;
+
+/// How long Postgres is asked before a record that may stand in for it does: a database that is there answers
+/// sooner, one that is silent must not hold up every call of the outage.
+const STAND_IN_AFTER: Duration = Duration::from_millis(100);
+
+/// A moment at which the cache may answer, and how fresh it is then. Taken when a question is about to be
+/// answered, used for the caller's credential and the question alike, and not kept.
+#[derive(Debug, Clone, Copy)]
+pub struct Present {
+    moment: Moment,
+    reading: freshness::Reading,
+}
+
+/// A record that was found for a secret, or that there is none, and the moment of it.
+pub(super) struct Looked {
+    pub(super) record: Option<Record>,
+    pub(super) now: OffsetDateTime,
+    pub(super) as_of: OffsetDateTime,
+    /// The cache is too old to answer by itself, and stands in for a database that is away.
+    pub(super) standing_in: bool,
+}
+
+impl Engine {
+    /// Tells what time it is, if the cache may answer now.
+    #[must_use]
+    pub fn present(&self) -> Option<Present> {
+        let moment = Moment::now();
+        let reading = self.freshness.read(moment)?;
+        if !reading.may_answer(self.freshness.bounds()) {
+            self.metrics.engine.lookup(Lookup::Stale);
+            return None;
+        }
+        Some(Present { moment, reading })
+    }
+
+    /// Tells whether the cache may answer now, by itself or in place of a database that is away.
+    #[must_use]
+    pub fn may_answer(&self) -> bool {
+        let bounds = self.freshness.bounds();
+        let reading = self.freshness.read(Moment::now());
+        reading.is_some_and(|reading| reading.may_answer(bounds) || reading.may_stand_in(bounds))
+    }
+
+    /// Looks a record up in a fresh cache.
+    pub(super) fn look_up(&self, id: TokenId) -> Option<Looked> {
+        self.look_up_at(&self.present()?, id)
+    }
+
+    /// Does the same in a cache that is fresh at `present`.
+    pub(super) fn look_up_at(&self, present: &Present, id: TokenId) -> Option<Looked> {
+        // The freshness first: read after the lookup, it could vouch for a record that the feed removed
+        // in between. It comes as an argument, so it cannot be later.
+        let Present { moment, reading } = *present;
+        let record = self.cache.get(id, moment);
+        self.metrics.engine.lookup(if record.is_some() { Lookup::Hit } else { Lookup::Miss });
+        Some(Looked { record: Some(record?), as_of: reading.as_of, now: reading.now, standing_in: false })
+    }
+
+    /// Finds a record, in a fresh cache or else in Postgres.
+    pub(super) async fn find(&self, id: TokenId, lane: Lane) -> Result<Looked, Unknown> {
+        match self.look_up(id) {
+            Some(looked) => Ok(looked),
+            None => self.finish(id, lane, Consistency::Bounded, self.loader.ask(id, lane)).await,
+        }
+    }
+
+    /// Looks a record up in a cache that may stand in for a database that is away.
+    fn look_up_old(&self, id: TokenId) -> Option<Looked> {
+        let reading = self.freshness.read(Moment::now())?;
+        if !reading.may_stand_in(self.freshness.bounds()) {
+            return None;
+        }
+        let record = self.cache.get_old(id)?;
+        Some(Looked { record: Some(record), as_of: reading.as_of, now: reading.now, standing_in: true })
+    }
+
+    /// Waits for a read; if Postgres cannot be asked, an old cache may stand in.
+    pub(super) async fn finish(
+        &self,
+        id: TokenId,
+        lane: Lane,
+        consistency: Consistency,
+        reading: Result<Reading, Overloaded>,
+    ) -> Result<Looked, Unknown> {
+        let read = self.read(id, lane, reading);
+        if consistency == Consistency::Full || self.look_up_old(id).is_none() {
+            return read.await;
+        }
+        match tokio::time::timeout(STAND_IN_AFTER, read).await {
+            Ok(Ok(looked)) => Ok(looked),
+            Ok(Err(error)) => self.look_up_old(id).ok_or(error),
+            Err(_) => self.look_up_old(id).ok_or_else(|| StoreError::DeadlineExceeded.into()),
+        }
+    }
+
+    /// Waits for a read; one that was sent longer ago than the cache may be old is sent once more.
+    async fn read(
+        &self,
+        id: TokenId,
+        lane: Lane,
+        reading: Result<Reading, Overloaded>,
+    ) -> Result<Looked, Unknown> {
+        let mut found = reading?.wait().await?;
+        if Moment::now().since(found.read) > self.freshness.bounds().max_staleness {
+            found = self.loader.ask(id, lane)?.wait().await?;
+        }
+        let now = self.freshness.read(Moment::now()).map_or(found.as_of, |fresh| fresh.now.max(found.as_of));
+        Ok(Looked { record: found.record, as_of: found.as_of, now, standing_in: false })
+    }
+}

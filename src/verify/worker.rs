@@ -1,0 +1,159 @@
+//! One of the loader's workers: takes a batch off the queue, reads it on a line of its own and tells everybody who
+//! waits. A broken line is replaced; while the database is away, whoever asks is told so at once.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use quick_cache::DefaultHashBuilder;
+use time::OffsetDateTime;
+use tokio::time::Instant;
+
+use super::loader::{Found, Outcome, Shared, WORKERS, Waiters};
+use crate::ambient::Moment;
+use crate::domain::Record;
+use crate::secret::TokenId;
+use crate::store::{Line, StoreError};
+
+/// How long a query may take, and how long a line that could not be opened is not tried again.
+const QUERY_DEADLINE: Duration = Duration::from_millis(1_500);
+const BACKOFF: Duration = Duration::from_millis(100);
+
+/// One worker and its line.
+pub(super) struct Worker {
+    shared: Arc<Shared>,
+    /// A line, and how many doubts there were when it was opened.
+    line: Option<(Line, u64)>,
+    failed: Option<(Instant, Arc<StoreError>)>,
+}
+
+/// What a batch found.
+struct Batch {
+    records: HashMap<TokenId, Record, DefaultHashBuilder>,
+    as_of: OffsetDateTime,
+    read: Moment,
+}
+
+impl Worker {
+    /// Makes a worker that has no line yet.
+    pub(super) fn new(shared: Arc<Shared>) -> Self {
+        Self { shared, line: None, failed: None }
+    }
+
+    /// Works until it is dropped.
+    pub(super) async fn run(mut self) {
+        loop {
+            self.recover().await;
+            // Everyone who is about to ask does so first, and goes with the same query.
+            tokio::task::yield_now().await;
+            let batch = self.shared.take();
+            if batch.is_empty() {
+                self.shared.arrived.notified().await;
+                continue;
+            }
+            let ids: Vec<TokenId> = batch.iter().map(|(id, _)| *id).collect();
+            let began = Instant::now();
+            let outcome = self.read(&ids).await;
+            let took = began.elapsed();
+            self.shared.learn(took);
+            self.shared.metrics.engine.batch(ids.len(), took, outcome.is_ok());
+            match outcome {
+                Ok(Batch { records, as_of, read }) => {
+                    for (id, waiters) in batch {
+                        answer(waiters, &Ok(Found { record: records.get(&id).cloned(), as_of, read }));
+                    }
+                }
+                Err(error) => {
+                    let error = Err(error);
+                    for (_, waiters) in batch {
+                        answer(waiters, &error);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Gets a new line after a failure while other workers are well: failing at once, this one would take
+    /// what they could answer.
+    async fn recover(&mut self) {
+        while let Some((at, _)) = &self.failed
+            && self.shared.failing.load(Ordering::Relaxed) < WORKERS
+        {
+            let rest = BACKOFF.saturating_sub(at.elapsed());
+            // The call to work may have come here.
+            self.shared.arrived.notify_one();
+            tokio::time::sleep(rest).await;
+            let doubts = self.shared.lines.doubts();
+            let opened = self.shared.lines.open().await.map(|line| (line, doubts));
+            self.line = self.note(opened).ok();
+        }
+    }
+
+    /// Remembers whether the database could be asked.
+    fn note<T>(&mut self, outcome: Result<T, StoreError>) -> Result<T, Arc<StoreError>> {
+        let before = self.failed.take();
+        match (&before, &outcome) {
+            (None, Err(_)) => self.shared.failing.fetch_add(1, Ordering::Relaxed),
+            (Some(_), Ok(_)) => self.shared.failing.fetch_sub(1, Ordering::Relaxed),
+            _ => 0,
+        };
+        outcome.map_err(|error| {
+            let error = Arc::new(error);
+            self.failed = Some((Instant::now(), Arc::clone(&error)));
+            error
+        })
+    }
+
+    /// Reads a batch; once more on a new line if the first one was broken or led to another server.
+    async fn read(&mut self, ids: &[TokenId]) -> Result<Batch, Arc<StoreError>> {
+        if let Some((at, error)) = &self.failed
+            && at.elapsed() < BACKOFF
+        {
+            return Err(Arc::clone(error));
+        }
+        let attempt = match self.attempt(ids).await {
+            Err(error) if !matches!(error, StoreError::DeadlineExceeded) => self.attempt(ids).await,
+            outcome => outcome,
+        };
+        self.note(attempt)
+    }
+
+    async fn attempt(&mut self, ids: &[TokenId]) -> Result<Batch, StoreError> {
+        let (cache, freshness) = (&self.shared.cache, &self.shared.freshness);
+        let epoch = freshness.epoch().ok_or(StoreError::Starting)?;
+        // Taken out: a line that fails, or is given up on, is not put back.
+        let doubts = self.shared.lines.doubts();
+        let mut line = match self.line.take().filter(|(_, opened)| *opened == doubts) {
+            Some((line, _)) => line,
+            None => self.shared.lines.open().await?,
+        };
+        let ticket = cache.begin_read();
+        let read = Moment::now();
+        let loaded = line
+            .load_records(ids, |id| cache.get_old(id), &self.shared.fingerprints, &epoch, QUERY_DEADLINE)
+            .await;
+        let loaded = loaded.inspect_err(|error| {
+            cache.abandon_read(&ticket);
+            match error {
+                StoreError::OtherServer => self.shared.feed.notify_one(),
+                StoreError::DeadlineExceeded => self.shared.lines.doubt(),
+                _ => {}
+            }
+        })?;
+        let records: HashMap<_, _, _> = loaded.records.into_iter().collect();
+        // One whose MAC is about to be written anew is not worth keeping.
+        let known = |(_, record): &(&TokenId, &Record)| self.shared.keyring.contains(record.mac().key_id);
+        let lasting = records.iter().filter(known).map(|(id, record)| (*id, record.clone()));
+        cache.end_read(&ticket, read, lasting);
+        self.line = Some((line, doubts));
+        Ok(Batch { records, as_of: loaded.as_of, read })
+    }
+}
+
+fn answer(waiters: Waiters, outcome: &Outcome) {
+    for waiter in waiters {
+        // One that has gone misses nothing.
+        let _ = waiter.send(outcome.clone());
+    }
+}
