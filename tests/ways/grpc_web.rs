@@ -36,10 +36,9 @@ fn read<M: Message + Default>(reply: &Reply) -> Result<M, Code> {
     if let Some(code) = reply.header("grpc-status") {
         return status(&code);
     }
-    // Each piece of the body is encoded by itself, and each is a chunk of HTTP's.
-    let lines =
-        reply.body.lines().filter(|line| line.len() >= 4 && !line.chars().all(|c| c.is_ascii_hexdigit()));
-    let bytes: Vec<u8> = lines.flat_map(|line| BASE64_STANDARD.decode(line).unwrap()).collect();
+    // Each piece of the body is encoded by itself, and is a chunk of HTTP's: its length stands in a line before it.
+    let pieces = reply.body.lines().skip(1).step_by(2);
+    let bytes: Vec<u8> = pieces.flat_map(|piece| BASE64_STANDARD.decode(piece).unwrap()).collect();
     let (mut message, mut rest) = (None, &*bytes);
     while let [kind, a, b, c, d, behind @ ..] = rest {
         let (frame, next) = behind.split_at(u32::from_be_bytes([*a, *b, *c, *d]) as usize);
