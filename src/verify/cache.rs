@@ -7,6 +7,7 @@ use quick_cache::sync::Cache as QuickCache;
 use quick_cache::{DefaultHashBuilder, Lifecycle, Weighter};
 use tokend_core::gate::{Gate, Ticket};
 
+use super::seen::Removals;
 use crate::ambient::Moment;
 use crate::domain::Record;
 use crate::metrics::Metrics;
@@ -81,6 +82,7 @@ pub(super) struct Cache {
     /// What the tables take, in bytes.
     tables: u64,
     gate: Gate<TokenId>,
+    removals: Removals,
 }
 
 impl Cache {
@@ -98,7 +100,7 @@ impl Cache {
         records.reserve(count(most + spare));
         let tables = (most + spare + remembered) * SLOT + records.memory_used().map as u64;
         records.set_capacity(bytes.saturating_sub(tables));
-        Self { records, tables, gate: Gate::new() }
+        Self { records, tables, gate: Gate::new(), removals: Removals::new() }
     }
 
     /// Returns how many records there are, and how many bytes they and the tables take.
@@ -114,6 +116,11 @@ impl Cache {
     /// Looks a record up, also one that is to be read again: for when nothing can be read.
     pub(super) fn get_old(&self, id: TokenId) -> Option<Record> {
         self.records.get(&id).map(|kept| kept.record)
+    }
+
+    /// Returns how often something has been removed; what only made room for others does not count.
+    pub(super) fn removals(&self) -> u64 {
+        self.removals.count()
     }
 
     /// Registers a read that is about to be sent.
@@ -151,12 +158,14 @@ impl Cache {
         for id in ids {
             self.records.remove(id);
         }
+        self.removals.removed();
     }
 
     /// Removes everything.
     pub(super) fn clear(&self) {
         self.gate.spoil_all();
         self.records.clear();
+        self.removals.removed();
     }
 }
 

@@ -9,6 +9,7 @@ use time::OffsetDateTime;
 use super::engine::Engine;
 use super::loader::Lane;
 use super::lookup::{Looked, Present};
+use super::seen::Seen;
 use super::{AuthenticateError, ProveError, Proven, Share, Unknown};
 use crate::ambient;
 use crate::domain::{Caller, CredentialError, Record};
@@ -26,7 +27,7 @@ pub struct Credential {
 #[derive(Debug, Clone)]
 enum Proof {
     /// Its secret is that of this token.
-    Token { id: TokenId, record: Record },
+    Token { id: TokenId, record: Record, seen: Seen },
     /// Its certificate, valid until then, inclusive.
     Certificate { not_after: OffsetDateTime },
 }
@@ -89,7 +90,7 @@ impl Engine {
             return Err(CredentialError::Invalid.into());
         }
         let caller = self.judge_caller(id, &record, &looked, peer)?;
-        Ok(Credential { caller, proof: Proof::Token { id, record } })
+        Ok(Credential { caller, proof: Proof::Token { id, record, seen: Seen::never() } })
     }
 
     /// Does the same from a cache that is fresh at `present`; `None` when that cannot tell, or the credential is
@@ -103,7 +104,7 @@ impl Engine {
         present: &Present,
     ) -> Option<Arc<Credential>> {
         if let Some(credential) = proven.recall(text)
-            && self.is_still_good(&credential, peer, present)
+            && self.is_still_good(&credential, present)
         {
             return Some(credential);
         }
@@ -115,20 +116,21 @@ impl Engine {
         }
         let id = secret.id();
         let caller = self.judge_caller(id, &record, &looked, peer).ok()?;
-        let credential = Arc::new(Credential { caller, proof: Proof::Token { id, record } });
+        let proof = Proof::Token { id, record, seen: Seen::never() };
+        let credential = Arc::new(Credential { caller, proof });
         proven.remember(text, Arc::clone(&credential));
         Some(credential)
     }
 
     /// Judges a token's credential by a cache that is fresh at `present`; `false` also when that has another record
-    /// than the one that it was proven by, or none.
-    fn is_still_good(&self, credential: &Credential, peer: Option<IpAddr>, present: &Present) -> bool {
-        let Proof::Token { id, record } = &credential.proof else { return false };
-        let Some(looked) = self.look_up_at(present, *id) else { return false };
-        let same = looked.record.is_some_and(|found| found.is(record));
-        let good = same && Caller::check_record(record, peer, looked.now).is_ok();
+    /// than the one that it was judged by last, or none.
+    fn is_still_good(&self, credential: &Credential, present: &Present) -> bool {
+        let Proof::Token { id, record, seen } = &credential.proof else { return false };
+        let (peer, now) = (credential.caller.peer(), present.reading.now);
+        let good =
+            self.still_has(present, *id, record, seen) && Caller::check_record(record, peer, now).is_ok();
         if good {
-            self.uses.note(*id, record, looked.now);
+            self.uses.note(*id, record, now);
         }
         good
     }
@@ -153,6 +155,9 @@ impl Engine {
         credential: &mut Credential,
         present: &Present,
     ) -> Option<Result<(), AuthenticateError>> {
+        if self.is_still_good(credential, present) {
+            return Some(Ok(()));
+        }
         match credential.proof {
             Proof::Certificate { not_after } => Some(check_certificate(not_after).map_err(Into::into)),
             Proof::Token { id, .. } => {
@@ -165,7 +170,7 @@ impl Engine {
     fn renew(&self, credential: &mut Credential, looked: &Looked) -> Result<(), AuthenticateError> {
         // Deleted since. The secret itself need not be proven again: an id never gets another one.
         let found = looked.record.as_ref().ok_or(CredentialError::Invalid)?;
-        let Proof::Token { id, record } = &mut credential.proof else { return Ok(()) };
+        let Proof::Token { id, record, .. } = &mut credential.proof else { return Ok(()) };
         if found.is(record) && !looked.standing_in {
             Caller::check_record(found, credential.caller.peer(), looked.now)?;
             self.uses.note(*id, found, looked.now);

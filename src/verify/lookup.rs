@@ -9,6 +9,7 @@ use time::OffsetDateTime;
 use super::engine::Engine;
 use super::freshness;
 use super::loader::{Lane, Reading};
+use super::seen::Seen;
 use super::{Consistency, Unknown};
 use crate::ambient::Moment;
 use crate::domain::Record;
@@ -26,7 +27,7 @@ const STAND_IN_AFTER: Duration = Duration::from_millis(100);
 #[derive(Debug, Clone, Copy)]
 pub struct Present {
     moment: Moment,
-    reading: freshness::Reading,
+    pub(super) reading: freshness::Reading,
 }
 
 /// A record that was found for a secret, or that there is none, and the moment of it.
@@ -72,6 +73,20 @@ impl Engine {
         let record = self.cache.get(id, moment);
         self.metrics.engine.lookup(if record.is_some() { Lookup::Hit } else { Lookup::Miss });
         Some(Looked { record: Some(record?), as_of: reading.as_of, now: reading.now, standing_in: false })
+    }
+
+    /// Tells whether a cache that is fresh at `present` has this very record.
+    pub(super) fn still_has(&self, present: &Present, id: TokenId, record: &Record, seen: &Seen) -> bool {
+        // As in `look_up_at`: the freshness was read before.
+        let (removals, now) = (self.cache.removals(), present.moment.boot);
+        if !seen.holds(removals, now) {
+            if !self.cache.get(id, present.moment).is_some_and(|found| found.is(record)) {
+                return false;
+            }
+            seen.found(removals, now);
+        }
+        self.metrics.engine.lookup(Lookup::Hit);
+        true
     }
 
     /// Finds a record, in a fresh cache or else in Postgres.

@@ -18,8 +18,14 @@ mod freshness;
 mod loader;
 mod lookup;
 mod proven;
+mod seen;
 mod uses;
 mod worker;
+
+/// What the model checker replaces.
+mod sync {
+    pub(super) use std::sync::atomic::{AtomicI64, AtomicU64};
+}
 
 use crate::domain::{CredentialError, Reach, Record, Scope, Scopes, TokenState, Verdict};
 use crate::hashing::Overloaded;

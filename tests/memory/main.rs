@@ -21,6 +21,15 @@ use crate::cache::Cache;
 #[expect(dead_code, reason = "not all of it is called here")]
 mod cache;
 
+#[path = "../../src/verify/seen.rs"]
+#[expect(dead_code, reason = "not all of it is called here")]
+mod seen;
+
+/// What the model checker replaces elsewhere.
+mod sync {
+    pub(super) use std::sync::atomic::{AtomicI64, AtomicU64};
+}
+
 #[global_allocator]
 static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 

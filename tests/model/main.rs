@@ -1,5 +1,5 @@
 //! Every interleaving of the fill rule with the order of freshness, walked by a model checker: the real
-//! `core/src/gate.rs` between a loader, a feed and a Verify. Postgres is a counter of one token's changes,
+//! `core/src/gate.rs` and `src/verify/seen.rs` between a loader, a feed and a Verify. Postgres is a counter of one token's changes,
 //! the cache a cell, freshness the count that the feed vouches for. Each rule is also taken out once: the
 //! checker must then find the Verify that is answered from before a change that it was promised to see.
 
@@ -13,13 +13,18 @@ use loom::sync::atomic::AtomicU32;
 use loom::thread;
 
 use crate::gate::Gate;
+use crate::seen::{Removals, Seen};
 
 #[path = "../../core/src/gate.rs"]
 #[expect(unreachable_pub, reason = "it is a library's, and open there")]
 mod gate;
 
-/// Where the gate takes its lock from.
+#[path = "../../src/verify/seen.rs"]
+mod seen;
+
+/// Where they take their locks and atomics from.
 mod sync {
+    pub(super) use loom::sync::atomic::{AtomicI64, AtomicU64};
     pub(super) use loom::sync::{Mutex, MutexGuard};
 
     /// Runs a test of the gate's own.
@@ -39,6 +44,7 @@ struct Replica {
     database: AtomicU32,
     record: Mutex<Option<Version>>,
     gate: Gate<u32>,
+    removals: Removals,
     /// How many changes the feed vouches for.
     fresh: AtomicU32,
 }
@@ -50,6 +56,7 @@ impl Replica {
             database: AtomicU32::new(0),
             record: Mutex::new(Some(0)),
             gate: Gate::new(),
+            removals: Removals::new(),
             fresh: AtomicU32::new(0),
         })
     }
@@ -97,6 +104,7 @@ impl Replica {
     fn forget(&self) {
         self.gate.spoil(&[TOKEN]);
         self.remove();
+        self.removals.removed();
     }
 
     // What the feed does when it cannot learn what changed.
@@ -104,7 +112,25 @@ impl Replica {
         let snapshot = self.read_database();
         self.gate.spoil_all();
         self.remove();
+        self.removals.removed();
         self.publish(snapshot);
+    }
+
+    // What a caller does whose credential is judged by its record, twice in a row.
+    fn call_twice(&self) {
+        let seen = Seen::never();
+        let mut known = None;
+        for now in 0..2 {
+            let promised = self.fresh.load(Acquire);
+            let removals = self.removals.count();
+            if !seen.holds(removals, now) {
+                known = self.look_up();
+                if known.is_some() {
+                    seen.found(removals, now);
+                }
+            }
+            assert!(known.is_none_or(|version| version >= promised), "answered from before a change");
+        }
     }
 
     // What a Verify does.
@@ -242,4 +268,59 @@ fn a_new_start_that_clears_before_its_snapshot_lets_what_is_read_between_stay() 
         replica.publish(snapshot);
     };
     walk(Replica::load, cleared_first, Replica::verify);
+}
+
+#[test]
+fn what_was_found_is_relied_on_until_something_is_removed() {
+    walk(Replica::load, Replica::poll, Replica::call_twice);
+}
+
+#[test]
+fn what_was_found_is_looked_up_again_after_a_new_start() {
+    walk(Replica::load, Replica::start_anew, Replica::call_twice);
+}
+
+#[test]
+#[should_panic(expected = "answered from before a change")]
+fn a_removal_that_is_not_counted_leaves_the_removed_relied_on() {
+    let uncounted = |replica: &Replica| {
+        let snapshot = replica.read_database();
+        if snapshot > 0 {
+            replica.gate.spoil(&[TOKEN]);
+            replica.remove();
+        }
+        replica.publish(snapshot);
+    };
+    walk(Replica::load, uncounted, Replica::call_twice);
+}
+
+#[test]
+#[should_panic(expected = "answered from before a change")]
+fn a_removal_that_is_counted_before_it_is_done_leaves_the_removed_relied_on() {
+    let counted_first = |replica: &Replica| {
+        let snapshot = replica.read_database();
+        if snapshot > 0 {
+            replica.gate.spoil(&[TOKEN]);
+            replica.removals.removed();
+            replica.remove();
+        }
+        replica.publish(snapshot);
+    };
+    walk(Replica::load, counted_first, Replica::call_twice);
+}
+
+#[test]
+#[should_panic(expected = "answered from before a change")]
+fn a_count_that_is_read_after_the_lookup_covers_its_removal() {
+    let counted_late = |replica: &Replica| {
+        let seen = Seen::never();
+        let known = replica.look_up();
+        if known.is_some() {
+            seen.found(replica.removals.count(), 0);
+        }
+        let promised = replica.fresh.load(Acquire);
+        let holds = seen.holds(replica.removals.count(), 0);
+        assert!(!holds || known.is_none_or(|version| version >= promised), "answered from before a change");
+    };
+    walk(Replica::load, Replica::poll, counted_late);
 }
