@@ -9,10 +9,13 @@ mod support;
 
 mod reports;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use reports::{Reports, guarded};
-use support::program::{Place, Running, find, find_at, find_tool};
+use support::client::{created_with, revoked};
+use support::program::{Place, Running, find, find_at, find_tool, free_address, or_skipped};
+use support::replica::Replica;
+use support::{eventually, http};
 
 fn start(program: &Path, arguments: &[&str], reports: &Reports) -> Running {
     let place = Place::new();
@@ -41,6 +44,57 @@ async fn a_typescript_service_lets_in_who_may_and_nobody_else() {
     let Some(node) = find("node") else { return };
     let Some(service) = find_at("examples/typescript/gen/service.js") else { return };
     guarded(|reports| start(&node, &[service.to_str().unwrap()], reports)).await;
+}
+
+/// Finds the example in Rust, which is built beside tokend.
+fn rust_service() -> Option<PathBuf> {
+    let built = Path::new(env!("CARGO_BIN_EXE_tokend")).with_file_name("reports-service");
+    or_skipped("reports-service", Some(built).filter(|program| program.exists()))
+}
+
+#[tokio::test]
+async fn a_rust_service_lets_in_who_may_and_nobody_else() {
+    let Some(service) = rust_service() else { return };
+    guarded(|reports| start(&service, &[], reports)).await;
+}
+
+#[tokio::test]
+async fn a_rust_service_over_http_judges_by_itself_and_hears_of_revocations() {
+    let Some(service) = rust_service() else { return };
+    let replica = Replica::start().await;
+    let mut root = replica.root();
+    let place = Place::new();
+    let own = created_with(&mut root, "acme", &["tokend:verify"]).await.secret;
+    let (secret, listen) = (place.write("secret", &own), free_address());
+    let mut running = place.start_with(
+        &service,
+        &[],
+        &[
+            ("TOKEND_ADDRESS", &format!("http://{}", replica.address)),
+            ("TOKEND_SECRET_FILE", &secret),
+            ("REPORTS_LISTEN", &listen.to_string()),
+            ("REPORTS_STALENESS_MS", "1000"),
+        ],
+    );
+    eventually("the service listens", async || {
+        running.check();
+        tokio::net::TcpStream::connect(listen).await.ok()
+    })
+    .await;
+    let reader = created_with(&mut root, "acme", &["reports:read"]).await;
+    let bearer = format!("Bearer {}", reader.secret);
+    let read = async || http::send(listen, "GET", "/reports/7", &[("authorization", &bearer)], "").await;
+
+    for _ in 0..3 {
+        let reply = read().await;
+        assert_eq!((reply.status, &*reply.body), (200, "report 7 for ada"));
+    }
+    let nobody = http::send(listen, "GET", "/reports/7", &[], "").await;
+    assert_eq!((nobody.status, &*nobody.header("www-authenticate").unwrap()), (401, "Bearer"));
+    assert_eq!(http::get(listen, "/health").await, (200, "well".to_owned()));
+    revoked(&mut root, &reader.token.unwrap().id, "").await;
+    eventually("it is refused", async || (read().await.status == 401).then_some(())).await;
+    assert_eq!(read().await.status, 401);
 }
 
 #[tokio::test]

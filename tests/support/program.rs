@@ -30,8 +30,9 @@ pub(crate) fn find_at(path: &str) -> Option<PathBuf> {
     or_skipped(path, Some(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).filter(|place| place.exists()))
 }
 
+/// Returns a program that was found; where it is missing, says so, and fails if the whole of the tests is wanted.
 #[expect(clippy::print_stderr, reason = "a test that is skipped says so")]
-fn or_skipped(name: &str, found: Option<PathBuf>) -> Option<PathBuf> {
+pub(crate) fn or_skipped(name: &str, found: Option<PathBuf>) -> Option<PathBuf> {
     if found.is_none() {
         let wanted = std::env::var_os("CI_ALL").is_some_and(|value| value == "1");
         assert!(!wanted, "{name} is missing, and CI_ALL=1 wants everything tested");

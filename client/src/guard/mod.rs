@@ -35,16 +35,25 @@ pub struct Guard {
 /// What is required where.
 #[derive(Clone, Default)]
 struct Rules {
-    required: Scopes,
+    /// Where no path says otherwise.
+    elsewhere: Path,
     paths: HashMap<String, Path>,
     client_address: Option<Arc<ClientAddress>>,
     credential_stays: bool,
 }
 
-#[derive(Clone)]
+/// Who may pass.
+#[derive(Debug, Clone)]
 enum Path {
     Requires(Scopes),
     Open,
+    Closed,
+}
+
+impl Default for Path {
+    fn default() -> Self {
+        Self::Requires(Scopes::default())
+    }
 }
 
 impl Guard {
@@ -60,7 +69,7 @@ impl Guard {
     /// One of them is no scope.
     pub fn require<'a>(self, scopes: impl IntoIterator<Item = &'a str>) -> Result<Self, FieldError> {
         let required = parse(scopes)?;
-        Ok(self.with(|rules| rules.required = required))
+        Ok(self.with(|rules| rules.elsewhere = Path::Requires(required)))
     }
 
     /// Requires these scopes instead at one path exactly, such as `/v1/reports` or `/acme.v1.Reports/Get`.
@@ -84,6 +93,13 @@ impl Guard {
         self.with(|rules| {
             rules.paths.insert(path.into(), Path::Open);
         })
+    }
+
+    /// Lets nobody through, whatever a token may do, wherever nothing else is said: a path that was forgotten is not
+    /// open.
+    #[must_use]
+    pub fn closed_elsewhere(self) -> Self {
+        self.with(|rules| rules.elsewhere = Path::Closed)
     }
 
     /// Says where requests come from, for tokens that are bound to networks; without it those are refused. From a
@@ -111,7 +127,7 @@ impl Guard {
 
 impl fmt::Debug for Guard {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Guard").field("required", &self.rules.required).finish_non_exhaustive()
+        f.debug_struct("Guard").field("elsewhere", &self.rules.elsewhere).finish_non_exhaustive()
     }
 }
 
@@ -163,10 +179,10 @@ where
 impl Guard {
     /// Finds out whether a request may pass, and notes by whose token.
     async fn admit(&self, parts: &mut http::request::Parts) -> Result<(), Refusal> {
-        let required = match self.rules.paths.get(parts.uri.path()) {
-            Some(Path::Open) => return Ok(()),
-            Some(Path::Requires(scopes)) => scopes,
-            None => &self.rules.required,
+        let required = match self.rules.paths.get(parts.uri.path()).unwrap_or(&self.rules.elsewhere) {
+            Path::Requires(scopes) => scopes,
+            Path::Open => return Ok(()),
+            Path::Closed => return Err(Refusal::Closed),
         };
         let secret = presented(&parts.headers)?;
         let client_ip = self.rules.client_address.as_ref().and_then(|find| find(parts));

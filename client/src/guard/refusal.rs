@@ -19,6 +19,8 @@ pub(super) enum Refusal {
     Credential(CredentialError),
     /// What it brings is not good for this.
     Denied(Verdict, Vec<Scope>),
+    /// Nobody may do this.
+    Closed,
     /// That cannot be found out.
     Unknown(Error),
 }
@@ -84,6 +86,7 @@ impl Refusal {
             Self::Denied(Verdict::IpNotAllowed, _) => {
                 forbidden(None, "the credential may not be used from this address")
             }
+            Self::Closed => forbidden(None, "nobody may do this"),
             Self::Credential(_) | Self::Denied(..) => {
                 unauthenticated(r#"Bearer error="invalid_token""#, "the credential is not valid")
             }

@@ -1,0 +1,100 @@
+//! A service that tokend guards, over gRPC and over HTTP on one port. What each call needs is said where it is routed;
+//! the handlers find whose token it was in the request.
+
+use std::error::Error;
+use std::net::{IpAddr, SocketAddr};
+use std::{env, fs};
+
+use axum::extract::{ConnectInfo, Path};
+use axum::http::request::Parts;
+use axum::routing::get;
+use axum::{Extension, Router};
+use secrecy::SecretString;
+use tokend_client::{Connection, Guard, LocalConfig, VerifiedToken, Verifier};
+use tokio::net::TcpListener;
+use tonic::service::Routes;
+use tonic::{Request, Response, Status};
+
+use proto::report_service_server::{ReportService, ReportServiceServer};
+use proto::{
+    ArchiveReportRequest, ArchiveReportResponse, DeleteReportRequest, DeleteReportResponse, GetReportRequest,
+    GetReportResponse,
+};
+
+#[expect(clippy::pedantic, unreachable_pub, reason = "generated")]
+mod proto {
+    tonic::include_proto!("reports.v1");
+}
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn Error>> {
+    let address = env::var("TOKEND_ADDRESS")?;
+    let secret = fs::read_to_string(env::var("TOKEND_SECRET_FILE")?)?;
+    let client = Connection::to(address).secret(SecretString::from(secret.trim())).open()?;
+    // Locally: a revocation may go unnoticed for as long as is declared. Else it holds as soon as tokend says.
+    let verifier = match env::var("REPORTS_STALENESS_MS") {
+        Ok(text) => {
+            let staleness = std::time::Duration::from_millis(text.parse()?);
+            Verifier::local(client, LocalConfig::default().staleness(staleness))
+        }
+        Err(_) => Verifier::multiplexed(client),
+    };
+
+    let listener = TcpListener::bind(env::var("REPORTS_LISTEN")?).await?;
+    let service = routes(verifier)?.into_make_service_with_connect_info::<SocketAddr>();
+    axum::serve(listener, service).await?;
+    Ok(())
+}
+
+fn routes(verifier: Verifier) -> Result<Router, Box<dyn Error>> {
+    let guard = Guard::new(verifier).client_address(client_address);
+    let grpc = guard
+        .clone()
+        .require_at("/reports.v1.ReportService/GetReport", ["reports:read"])?
+        .require_at("/reports.v1.ReportService/DeleteReport", ["reports:write"])?
+        .closed_elsewhere();
+    let reports = Routes::new(ReportServiceServer::new(Reports)).into_axum_router().layer(grpc);
+    let read = get(read_report).layer(guard.require(["reports:read"])?);
+    Ok(Router::new().route("/reports/{id}", read).route("/health", get(async || "well")).merge(reports))
+}
+
+/// Where a call comes from; behind a proxy that would be the proxy.
+fn client_address(request: &Parts) -> Option<IpAddr> {
+    request.extensions.get::<ConnectInfo<SocketAddr>>().map(|ConnectInfo(address)| address.ip())
+}
+
+async fn read_report(Path(id): Path<String>, Extension(token): Extension<VerifiedToken>) -> String {
+    format!("report {id} for {}", token.user_id.as_str())
+}
+
+struct Reports;
+
+#[tonic::async_trait]
+impl ReportService for Reports {
+    async fn get_report(
+        &self,
+        request: Request<GetReportRequest>,
+    ) -> Result<Response<GetReportResponse>, Status> {
+        let token = request.extensions().get::<VerifiedToken>().cloned();
+        let token = token.ok_or_else(|| Status::internal("the guard is missing"))?;
+        Ok(Response::new(GetReportResponse {
+            text: format!("report {}", request.into_inner().report_id),
+            user_id: token.user_id.as_str().to_owned(),
+            organization_id: token.organization_id.as_str().to_owned(),
+        }))
+    }
+
+    async fn delete_report(
+        &self,
+        _: Request<DeleteReportRequest>,
+    ) -> Result<Response<DeleteReportResponse>, Status> {
+        Ok(Response::new(DeleteReportResponse {}))
+    }
+
+    async fn archive_report(
+        &self,
+        _: Request<ArchiveReportRequest>,
+    ) -> Result<Response<ArchiveReportResponse>, Status> {
+        Ok(Response::new(ArchiveReportResponse {}))
+    }
+}
