@@ -60,6 +60,11 @@ impl Process {
         process
     }
 
+    /// Returns where it listens.
+    pub(crate) fn url(&self) -> &str {
+        &self.url
+    }
+
     /// Opens a connection of its own, when it is first used.
     pub(crate) fn channel(&self) -> Channel {
         Endpoint::from_shared(self.url.clone()).unwrap().connect_lazy()

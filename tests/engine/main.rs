@@ -22,5 +22,6 @@ mod revocations;
 mod servers;
 mod setup;
 mod siege;
+mod strangers;
 mod stream;
 mod witness;

@@ -1,0 +1,161 @@
+//! Strangers at the port of the built program: nghttp2's h2load with more streams than are allowed, headers that
+//! never end, headers larger than any limit, peers that say nothing any more. Whoever is known goes on being served, and
+//! memory stays bounded.
+
+use std::io::ErrorKind;
+use std::process::{Command, Stdio};
+
+use tokend::grpc::proto::Verdict;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+
+use super::fleet::{Process, tell, url};
+use super::setup::{Made, assert_unavailable, made};
+use crate::support::client::question;
+use crate::support::eventually;
+use crate::support::program::{Place, find};
+use crate::support::replica::Installation;
+
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// SETTINGS without any.
+const SETTINGS: [u8; 9] = [0, 0, 0, 4, 0, 0, 0, 0, 0];
+
+/// What everything here together may take for good.
+const MOST_MEMORY: u64 = 64 << 20;
+
+/// The program, and one token that it must go on knowing.
+struct Scene {
+    process: Process,
+    known: Made,
+}
+
+impl Scene {
+    async fn set() -> Self {
+        let installation = Installation::new().await;
+        let process = Process::start(&installation, &url(&installation.database), &[]).await;
+        let known = made(&mut process.root()).await;
+        Self { process, known }
+    }
+
+    /// Waits until it serves. A machine that is busy with strangers may be too late to know anything.
+    async fn serves(&self) {
+        let mut root = self.process.root();
+        eventually("an answer", async || match root.verify(question(&self.known.secret, &[])).await {
+            Ok(answer) => {
+                assert_eq!(answer.into_inner().verdict(), Verdict::Valid);
+                Some(())
+            }
+            Err(status) => {
+                assert_unavailable(&status);
+                None
+            }
+        })
+        .await;
+    }
+
+    /// Opens a connection of HTTP/2 and says nothing else.
+    async fn connect(&self) -> TcpStream {
+        let address = self.process.url().strip_prefix("http://").unwrap();
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream.write_all(PREFACE).await.unwrap();
+        stream.write_all(&SETTINGS).await.unwrap();
+        stream
+    }
+}
+
+fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
+    let head = [&length[1..], &[kind, flags], &stream.to_be_bytes()].concat();
+    [&head, payload].concat()
+}
+
+/// Writes as long as anybody takes it; returns how much that was. A server that cuts off may reset.
+async fn pour(stream: &mut TcpStream, frames: impl Iterator<Item = Vec<u8>>) -> usize {
+    let mut poured = 0;
+    for frame in frames {
+        match stream.write_all(&frame).await {
+            Ok(()) => poured += frame.len(),
+            Err(error) => {
+                let cut = [ErrorKind::BrokenPipe, ErrorKind::ConnectionReset, ErrorKind::ConnectionAborted];
+                assert!(cut.contains(&error.kind()), "{error}");
+                return poured;
+            }
+        }
+    }
+    panic!("all {poured} bytes were taken")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn headers_that_never_end_are_cut_off_early() {
+    let scene = Scene::set().await;
+    let before = scene.process.resident_bytes();
+
+    for _ in 0..20 {
+        // A header whose value goes on and on, in frames that never say that it ends.
+        let mut stream = scene.connect().await;
+        stream.write_all(&frame(1, 0, 1, &[0x83, 0x86])).await.unwrap();
+        let more = || frame(9, 0, 1, &[0x40, 0x01, b'x', 0x7f, 0xff, 0xff, 0x7f].repeat(2_000));
+        let poured = pour(&mut stream, std::iter::repeat_with(more).take(4_000)).await;
+        assert!(poured < 16 << 20, "{poured} bytes of one header were taken");
+    }
+
+    scene.serves().await;
+    let grown = scene.process.resident_bytes().saturating_sub(before);
+    assert!(grown < MOST_MEMORY, "{grown} bytes more");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn peers_that_have_gone_silent_take_little_and_are_let_go() {
+    let scene = Scene::set().await;
+    let before = scene.process.resident_bytes();
+    let mut silent = Vec::new();
+    for _ in 0..1_000 {
+        silent.push(scene.connect().await);
+    }
+
+    scene.serves().await;
+    let grown = scene.process.resident_bytes().saturating_sub(before);
+    tell(&format!("{} silent connections take {} KiB each", silent.len(), grown / 1_024 / 1_000));
+    assert!(grown < MOST_MEMORY, "{grown} bytes more");
+    // Asked whether they are there after a while, they do not answer, and are cut off: read, that is an end.
+    let patience = std::time::Duration::from_secs(90);
+    let last = silent.last_mut().unwrap();
+    let mut said = Vec::new();
+    let ended = tokio::time::timeout(patience, last.read_to_end(&mut said)).await.unwrap();
+    assert!(ended.is_ok_and(|said| said > 0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_load_generator_with_too_much_of_everything_displaces_nobody() {
+    let Some(h2load) = find("h2load") else { return };
+    let scene = Scene::set().await;
+    let place = Place::new();
+    // A message without content, as gRPC frames it.
+    let body = place.write("body", "\0\0\0\0\0");
+    let url = format!("{}/tokend.v1.TokenService/Verify", scene.process.url());
+    let before = scene.process.resident_bytes();
+    let mut loading = Command::new(h2load)
+        .args(["-n", "40000", "-c", "40", "-m", "500", "-d", &body])
+        .args(["-H", "content-type: application/grpc", "-H", "te: trailers"])
+        .args(["-H", &format!("authorization: Bearer {}", "x".repeat(4_000))])
+        .arg(url)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+
+    let mut asked = 0;
+    while loading.try_wait().unwrap().is_none() {
+        scene.serves().await;
+        asked += 1;
+    }
+
+    let output = String::from_utf8(loading.wait_with_output().unwrap().stdout).unwrap();
+    assert!(asked > 0);
+    // Each was answered, by a refusal: in gRPC that is HTTP's 200, too.
+    assert!(output.contains("40000 succeeded, 0 failed"), "{output}");
+    let grown = scene.process.resident_bytes().saturating_sub(before);
+    tell(&format!("40,000 refusals beside {asked} answers; resident memory {} MiB more", grown >> 20));
+    assert!(grown < MOST_MEMORY, "{grown} bytes more");
+}
