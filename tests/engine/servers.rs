@@ -150,21 +150,60 @@ async fn after_a_dump_and_restore_changes_are_seen_and_the_cache_fills_again() {
     stays_cached(&mut root, &restored, &kept).await;
 }
 
+#[tokio::test]
+async fn a_restore_by_the_guides_commands_is_followed_from_its_first_change() {
+    let (old, new) = (Server::start(), Server::start());
+    let (_proxy, replica) = behind_proxy(&old).await;
+    let mut root = replica.root();
+    let (changed, kept) = (cached(&mut root).await, cached(&mut root).await);
+    let installation = replica.installation.clone();
+    let database = &installation.database;
+    // The old server has seen more transactions than the new one.
+    for _ in 0..300 {
+        run(&mut database.connect().await, "SELECT pg_current_xact_id()").await;
+    }
+    database.execute("UPDATE change_horizon SET next_below = pg_current_xact_id()").await;
+    replica.shut_down().outcome().await.unwrap();
+
+    let place = tempfile::tempdir().unwrap();
+    let dump = place.path().join("tokend.dump");
+    let mut dumping = Command::new("pg_dump");
+    dumping.args(at(database)).args(["--format=custom", "--no-unlogged-table-data", "--file"]).arg(&dump);
+    assert!(dumping.status().unwrap().success());
+    let restored = Database::named(new.socket_dir(), database.name());
+    Database::named(new.socket_dir(), "postgres")
+        .execute(format!("CREATE DATABASE {}", database.name()))
+        .await;
+    let mut restoring = Command::new("pg_restore");
+    restoring.args(at(&restored)).arg("--no-owner").arg(&dump);
+    assert!(restoring.status().unwrap().success());
+    let guide = include_str!("../../docs/operations.md");
+    let (_, forgetting) = guide.split_once("psql tokend_restored -c \"").unwrap();
+    run(&mut restored.connect().await, forgetting.split_once('"').unwrap().0).await;
+
+    let installation = Installation { database: restored, ..installation };
+    let replica = installation.serve(installation.config()).await;
+    let mut root = replica.root();
+    for token in [&changed, &kept] {
+        in_cache(&mut root, token).await;
+    }
+    installation.database.execute(revoking(&changed)).await;
+    becomes(&mut root, &changed, Verdict::Revoked).await;
+    stays_cached(&mut root, &installation.database, &kept).await;
+}
+
+/// Says where a database is, as Postgres's programs take it.
+fn at(database: &Database) -> [String; 6] {
+    let socket = database.socket_dir().to_str().unwrap().to_owned();
+    let flags = ["-h", "-U", "-d"].map(str::to_owned);
+    let [host, user, name] = flags;
+    [host, socket, user, Cluster::ROLE.to_owned(), name, database.name().to_owned()]
+}
+
 /// Copies a database to another server, as an operator would.
 async fn copy(from: &Database, to: &Database) {
     Database::named(to.socket_dir(), "postgres").execute(format!("CREATE DATABASE {}", to.name())).await;
     let place = tempfile::NamedTempFile::new().unwrap();
-    let at = |database: &Database| {
-        let socket = database.socket_dir().to_str().unwrap().to_owned();
-        [
-            "-h".to_owned(),
-            socket,
-            "-U".to_owned(),
-            Cluster::ROLE.to_owned(),
-            "-d".to_owned(),
-            database.name().to_owned(),
-        ]
-    };
     let dump = fs::File::create(place.path()).unwrap();
     let dumped = Command::new("pg_dump").args(at(from)).stdout(dump).status().unwrap();
     assert!(dumped.success());
