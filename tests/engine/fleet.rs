@@ -65,6 +65,11 @@ impl Process {
         &self.url
     }
 
+    /// Returns the secret of the root token.
+    pub(crate) fn root_secret(&self) -> &str {
+        &self.root_secret
+    }
+
     /// Opens a connection of its own, when it is first used.
     pub(crate) fn channel(&self) -> Channel {
         Endpoint::from_shared(self.url.clone()).unwrap().connect_lazy()

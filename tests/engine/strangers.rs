@@ -1,18 +1,22 @@
 //! Strangers at the port of the built program: nghttp2's h2load with more streams than are allowed, headers that
-//! never end, headers larger than any limit, peers that say nothing any more. Whoever is known goes on being served, and
+//! never end, peers that say nothing any more or read nothing. Whoever is known goes on being served, and
 //! memory stays bounded.
 
 use std::io::ErrorKind;
 use std::process::{Command, Stdio};
 
-use tokend::grpc::proto::Verdict;
+use h2::client::SendRequest;
+use tokend::grpc::proto::{CreateTokenRequest, Verdict};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
+use tonic::codegen::Bytes;
+use tonic::codegen::http::Request;
 
 use super::fleet::{Process, tell, url};
 use super::setup::{Made, assert_unavailable, made};
-use crate::support::client::question;
+use crate::support::client::{ordinary, question};
 use crate::support::eventually;
+use crate::support::in_time;
 use crate::support::program::{Place, find};
 use crate::support::replica::Installation;
 
@@ -158,4 +162,51 @@ async fn a_load_generator_with_too_much_of_everything_displaces_nobody() {
     let grown = scene.process.resident_bytes().saturating_sub(before);
     tell(&format!("40,000 refusals beside {asked} answers; resident memory {} MiB more", grown >> 20));
     assert!(grown < MOST_MEMORY, "{grown} bytes more");
+}
+
+/// Makes tokens that fill a page of a list.
+async fn a_full_page(process: &Process) {
+    let mut root = process.root();
+    for _ in 0..300 {
+        let labels = (0..32).map(|number| (format!("label-{number}"), "x".repeat(200))).collect();
+        root.create_token(CreateTokenRequest { labels, ..ordinary() }).await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn answers_that_nobody_reads_take_a_part_of_what_they_are() {
+    let scene = Scene::set().await;
+    a_full_page(&scene.process).await;
+    let before = scene.process.resident_bytes();
+    let mut held = Vec::new();
+    for _ in 0..2 {
+        let address = scene.process.url().strip_prefix("http://").unwrap();
+        let stream = TcpStream::connect(address).await.unwrap();
+        let (requests, connection) =
+            h2::client::Builder::new().initial_window_size(0).handshake(stream).await.unwrap();
+        tokio::spawn(connection);
+        for _ in 0..200 {
+            let mut requests: SendRequest<Bytes> = requests.clone().ready().await.unwrap();
+            let request = Request::post(format!("{}/tokend.v1.TokenService/ListTokens", scene.process.url()))
+                .header("content-type", "application/grpc")
+                .header("te", "trailers")
+                .header("authorization", format!("Bearer {}", scene.process.root_secret()))
+                .body(())
+                .unwrap();
+            let (answer, mut body) = requests.send_request(request, false).unwrap();
+            // ListTokensRequest with page_size 1000.
+            body.send_data(Bytes::from_static(&[0, 0, 0, 0, 3, 0x50, 0xe8, 0x07]), true).unwrap();
+            held.push(answer);
+        }
+    }
+    let mut answers = Vec::new();
+    for answer in held {
+        answers.push(in_time("the head of an answer", answer).await.unwrap());
+    }
+    scene.serves().await;
+    let grown = scene.process.resident_bytes().saturating_sub(before);
+    let each = grown / answers.len() as u64;
+    tell(&format!("{} answers that nobody reads take {} KiB each", answers.len(), each >> 10));
+    // A part of a page of 2 MiB.
+    assert!(each < 512 << 10, "{each} bytes each");
 }
