@@ -34,6 +34,15 @@ async fn ends_in_time(verifier: &Verifier, token: &Made, committed: Instant) {
     }
 }
 
+/// Makes a verifier that watches through a proxy and asks directly, and a token that it holds.
+async fn watched_through_a_proxy(replica: &Replica) -> (Proxy, Verifier, Made) {
+    let proxy = Proxy::to_port(replica.address, Way::Open).await;
+    let watch = client_at(proxy.address(), &replica.installation.root_secret);
+    let config = LocalConfig::default().staleness(STALENESS).watch_through(watch);
+    let (verifier, token) = holding(replica, config).await;
+    (proxy, verifier, token)
+}
+
 /// Lets the loader's statement, and no other, wait for whoever holds the advisory lock, after its snapshot.
 const HOOK: &str = r"
     ALTER VIEW server_epoch RENAME TO real_epoch;
@@ -128,10 +137,7 @@ async fn what_a_replica_says_that_is_behind_is_neither_held_nor_believed_after_a
 #[tokio::test]
 async fn a_way_that_holds_what_the_watch_tells_ends_what_is_judged_here() {
     let replica = Replica::start().await;
-    let proxy = Proxy::to_port(replica.address, Way::Open).await;
-    let watch = client_at(proxy.address(), &replica.installation.root_secret);
-    let config = LocalConfig::default().staleness(STALENESS).watch_through(watch);
-    let (verifier, token) = holding(&replica, config).await;
+    let (proxy, verifier, token) = watched_through_a_proxy(&replica).await;
 
     proxy.turn(Way::Held);
     revoked(&mut replica.root(), &token.id, "").await;
@@ -151,10 +157,7 @@ async fn a_way_that_holds_what_the_watch_tells_ends_what_is_judged_here() {
 #[tokio::test]
 async fn a_way_that_is_always_late_is_known_to_be() {
     let replica = Replica::start().await;
-    let proxy = Proxy::to_port(replica.address, Way::Open).await;
-    let watch = client_at(proxy.address(), &replica.installation.root_secret);
-    let config = LocalConfig::default().staleness(STALENESS).watch_through(watch);
-    let (verifier, token) = holding(&replica, config).await;
+    let (proxy, verifier, token) = watched_through_a_proxy(&replica).await;
 
     // Messages go on coming, as often as before.
     proxy.turn(Way::Slow(2 * STALENESS));

@@ -23,6 +23,8 @@ mod clock;
 mod follow;
 mod fresh;
 mod held;
+#[cfg(test)]
+mod model;
 mod told;
 
 use fresh::Freshness;

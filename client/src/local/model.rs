@@ -1,0 +1,202 @@
+//! The rules of filling, walked at random: a database in which one token changes, replicas whose statements take
+//! their time, messages and answers that come late, connections that lead to replicas that are behind. Whatever
+//! happens, a record that is held takes account of every change from before the moment that is published.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use proptest::prelude::*;
+use time::OffsetDateTime;
+use tokend_core::domain::{TokenName, Verdict};
+use tokend_core::fixtures;
+use tokend_core::moment::Moment;
+use tokend_core::secret::Secret;
+
+use super::held::{Asking, Held};
+use crate::question::{Answer, VerifiedToken};
+
+/// Seconds pass with each step; more than two databases' clocks may differ by.
+const STEP: i64 = 10;
+const NOW: Moment = Moment { boot: 0, wall: 0 };
+
+/// What happens next. Numbers say how far back something lies.
+#[derive(Debug, Clone)]
+enum Step {
+    /// The token changes.
+    Change,
+    /// The watched replica's statement, which began so long ago, ends, and is told of.
+    Read(i64),
+    /// The next message comes.
+    Hear,
+    /// The connection is lost, and leads to a replica whose last statement was so long ago.
+    Reconnect(i64),
+    /// A question is sent.
+    Ask,
+    /// One that is under way is answered, by a replica that is so far behind.
+    Answer(usize, i64),
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let back = prop::sample::select(vec![0_i64, 3, 15, 25, 45]);
+    let behind = 0_i64..130;
+    let step = prop_oneof![
+        2 => Just(Step::Change),
+        6 => back.clone().prop_map(Step::Read),
+        10 => Just(Step::Hear),
+        2 => back.clone().prop_map(Step::Reconnect),
+        3 => Just(Step::Ask),
+        3 => (0_usize..2, behind).prop_map(|(which, behind)| Step::Answer(which, behind)),
+    ];
+    prop::collection::vec(step, 20..120)
+}
+
+/// A statement of the watched replica: when it began, which is what it tells, and what it saw.
+#[derive(Debug, Clone, Copy)]
+struct Statement {
+    began: i64,
+    saw: i64,
+}
+
+/// A message under way: its statement, and whether the token has changed in between.
+#[derive(Debug)]
+struct Message {
+    statement: Statement,
+    changed: bool,
+}
+
+struct World<'a> {
+    held: &'a Held,
+    now: i64,
+    changes: Vec<i64>,
+    last: Statement,
+    messages: VecDeque<Message>,
+    /// What the last message that came had seen; `None`: none has come.
+    position: Option<i64>,
+    published: Option<i64>,
+    asking: Vec<Asking<'a>>,
+}
+
+fn at(seconds: i64) -> OffsetDateTime {
+    OffsetDateTime::UNIX_EPOCH + time::Duration::seconds(seconds)
+}
+
+fn secret() -> Secret {
+    fixtures::secret([7; 16], [9; 32])
+}
+
+impl<'a> World<'a> {
+    fn new(held: &'a Held) -> Self {
+        let last = Statement { began: 0, saw: 0 };
+        let messages = VecDeque::from([Message { statement: last, changed: false }]);
+        let (changes, asking) = (Vec::new(), Vec::new());
+        Self { held, now: 0, changes, last, messages, position: None, published: None, asking }
+    }
+
+    fn changed_between(&self, after: i64, until: i64) -> bool {
+        self.changes.iter().any(|change| (after + 1..=until).contains(change))
+    }
+
+    fn take(&mut self, step: &Step) {
+        self.now += STEP;
+        match *step {
+            Step::Change => self.changes.push(self.now),
+            Step::Read(back) => {
+                // One statement after the other.
+                let statement = Statement { began: (self.now - back).max(self.last.saw), saw: self.now };
+                let changed = self.changed_between(self.last.saw, statement.saw);
+                self.messages.push_back(Message { statement, changed });
+                self.last = statement;
+            }
+            Step::Hear => self.hear(),
+            Step::Reconnect(back) => self.reconnect(back),
+            Step::Ask => self.asking.push(self.held.begin()),
+            Step::Answer(which, behind) => {
+                if which < self.asking.len() {
+                    let asking = self.asking.swap_remove(which);
+                    self.answer(asking, self.now - behind);
+                }
+            }
+        }
+    }
+
+    fn hear(&mut self) {
+        let Some(Message { statement, changed }) = self.messages.pop_front() else { return };
+        let ids = if changed { vec![secret().id()] } else { Vec::new() };
+        self.held.forget(&ids, at(statement.began), true);
+        self.position = Some(statement.saw);
+        self.published = Some(statement.began);
+    }
+
+    fn reconnect(&mut self, back: i64) {
+        self.messages.clear();
+        self.held.connected();
+        let saw = (self.now - back).max(0);
+        let statement = Statement { began: (saw - back / 2).max(0), saw };
+        // Where nothing had come yet, nothing is held, and the watch begins from now on.
+        let changed = self.position.is_some_and(|position| self.changed_between(position, saw));
+        self.messages.push_back(Message { statement, changed });
+        self.last = statement;
+    }
+
+    fn answer(&self, asking: Asking<'_>, as_of: i64) {
+        let known = self.changes.iter().filter(|change| **change < as_of).count();
+        let mut token = fixtures::token(&[]);
+        token.name = TokenName::parse(&known.to_string()).unwrap();
+        let answer = Answer {
+            verdict: Verdict::Valid,
+            token: Some(VerifiedToken::new(token)),
+            missing_scopes: Vec::new(),
+            as_of: Some(at(as_of)),
+        };
+        asking.end(&secret(), &answer, NOW);
+    }
+
+    /// How many changes what is held knows of, if anything is.
+    fn known(&self) -> Option<usize> {
+        let kept = self.held.get(secret().id(), NOW)?;
+        Some(kept.token.name.as_str().parse().unwrap())
+    }
+
+    fn promised(&self) -> usize {
+        let published = self.published.unwrap_or(i64::MIN);
+        self.changes.iter().filter(|change| **change < published).count()
+    }
+}
+
+fn held() -> Held {
+    Held::new(64 << 10, Duration::from_mins(10))
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2_000))]
+
+    #[test]
+    fn what_is_held_takes_account_of_what_was_promised(steps in steps()) {
+        let held = held();
+        let mut world = World::new(&held);
+        for step in &steps {
+            world.take(step);
+            if let Some(known) = world.known() {
+                prop_assert!(known >= world.promised(), "{known} < {} after {step:?}", world.promised());
+            }
+        }
+    }
+}
+
+#[test]
+fn records_are_held_at_all() {
+    let held = held();
+    let mut world = World::new(&held);
+    for _ in 0..4 {
+        world.take(&Step::Read(0));
+        world.take(&Step::Hear);
+    }
+    world.take(&Step::Change);
+    for _ in 0..4 {
+        world.take(&Step::Read(0));
+        world.take(&Step::Hear);
+    }
+    world.take(&Step::Ask);
+    world.take(&Step::Answer(0, 0));
+    assert_eq!(world.known(), Some(1));
+}
