@@ -29,12 +29,12 @@ pub(super) async fn keep_set(shared: Arc<Shared>) {
     let mut failures = 0;
     loop {
         // Before it is sent: the time that is answered is read later.
-        let sent = Moment::now();
+        let (start, sent) = (shared.fresh.start(), Moment::now());
         let wait = match client.verify(&question, Consistency::Full).await {
             Ok(answer) => {
                 failures = 0;
                 if let Some(database_time) = answer.as_of {
-                    shared.fresh.set_clock(Set { sent, database_time });
+                    shared.fresh.set_clock(Set { sent, database_time, start });
                 }
                 INTERVAL
             }

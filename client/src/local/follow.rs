@@ -102,7 +102,7 @@ impl Follower {
         self.anew = true;
         self.shared.starts.fetch_add(1, Ordering::Relaxed);
         // Withdrawn first: what is being removed must not be vouched for meanwhile.
-        self.shared.fresh.withdraw();
+        self.shared.fresh.begin_anew();
         self.shared.held.clear();
     }
 }

@@ -6,6 +6,7 @@
 //! old, wherever its message was held up on its way.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
@@ -21,6 +22,8 @@ const DRIFT: u32 = 1024;
 pub(super) struct Set {
     pub(super) sent: Moment,
     pub(super) database_time: OffsetDateTime,
+    /// What [`Freshness::start`] said when it was asked for.
+    pub(super) start: u64,
 }
 
 /// What the watch has told everything of.
@@ -40,6 +43,8 @@ pub(super) struct Freshness {
     staleness: Duration,
     clock: ArcSwapOption<Set>,
     latest: ArcSwapOption<Published>,
+    /// How often everything was begun anew.
+    start: AtomicU64,
     doubt: Notify,
 }
 
@@ -55,12 +60,19 @@ pub(super) struct Reading {
 impl Freshness {
     pub(super) fn new(staleness: Duration) -> Self {
         let (clock, latest) = (ArcSwapOption::empty(), ArcSwapOption::empty());
-        Self { staleness, clock, latest, doubt: Notify::new() }
+        Self { staleness, clock, latest, start: AtomicU64::new(0), doubt: Notify::new() }
     }
 
-    /// Sets the clock.
+    /// Tells how often everything was begun anew. To be asked before the database is asked for its time.
+    pub(super) fn start(&self) -> u64 {
+        self.start.load(Ordering::Acquire)
+    }
+
+    /// Sets the clock, unless everything has begun anew since the time was asked for.
     pub(super) fn set_clock(&self, set: Set) {
-        self.clock.store(Some(Arc::new(set)));
+        if set.start == self.start() {
+            self.clock.store(Some(Arc::new(set)));
+        }
     }
 
     /// Waits until the clock is found to be wrong.
@@ -70,12 +82,11 @@ impl Freshness {
 
     /// Publishes that everything that was committed before `as_of` has been removed. `now`: the moment of doing so.
     pub(super) fn publish(&self, as_of: OffsetDateTime, now: Moment) {
-        let Some(set) = self.clock.load().as_deref().copied() else { return };
+        let set = self.clock.load().as_deref().copied().filter(|set| set.start == self.start());
+        let Some(set) = set else { return };
         if as_of > set.latest(now) {
             // The database's clock was set forward since; by the old one all would seem newer than it is.
-            self.clock.store(None);
-            self.withdraw();
-            self.doubt.notify_one();
+            self.begin_anew();
             return;
         }
         let budget = Duration::try_from(as_of - set.database_time + self.staleness);
@@ -86,9 +97,12 @@ impl Freshness {
         self.latest.store(Some(Arc::new(Published { as_of, set, budget, floor })));
     }
 
-    /// Withdraws what was published: changes may have been missed.
-    pub(super) fn withdraw(&self) {
+    /// Withdraws what was published, since changes may have been missed, and has the time be asked for anew: it may
+    /// be another database that tells it now.
+    pub(super) fn begin_anew(&self) {
+        self.start.fetch_add(1, Ordering::AcqRel);
         self.latest.store(None);
+        self.doubt.notify_one();
     }
 
     /// Tells what is known at `now`, if what is held may be used then.
@@ -150,8 +164,12 @@ mod tests {
     /// One second of staleness; at moment 0 it was noon.
     fn set() -> Freshness {
         let freshness = Freshness::new(Duration::from_secs(1));
-        freshness.set_clock(Set { sent: moment(0), database_time: NOON });
+        freshness.set_clock(asked(&freshness, 0, NOON));
         freshness
+    }
+
+    fn asked(freshness: &Freshness, millis: i64, database_time: OffsetDateTime) -> Set {
+        Set { sent: moment(millis), database_time, start: freshness.start() }
     }
 
     #[test]
@@ -170,8 +188,24 @@ mod tests {
         // Less by what the clocks may have drifted apart.
         assert!(freshness.read(moment(5_990)).is_some());
         assert!(freshness.read(moment(6_001)).is_none());
-        freshness.withdraw();
-        assert_eq!(freshness.read(moment(5_500)), None);
+    }
+
+    #[tokio::test]
+    async fn after_a_new_start_only_a_time_that_was_asked_for_since_counts() {
+        let freshness = set();
+        freshness.publish(noon(5_000), moment(5_000));
+        let under_way = asked(&freshness, 5_100, noon(5_100));
+        freshness.begin_anew();
+        assert_eq!(freshness.read(moment(5_150)), None);
+        freshness.doubted().await;
+        for _ in 0..2 {
+            freshness.publish(noon(5_200), moment(5_200));
+            assert_eq!(freshness.read(moment(5_250)), None);
+            freshness.set_clock(under_way);
+        }
+        freshness.set_clock(asked(&freshness, 5_300, noon(5_300)));
+        freshness.publish(noon(5_400), moment(5_400));
+        assert!(freshness.read(moment(5_450)).is_some());
     }
 
     #[test]
@@ -205,7 +239,7 @@ mod tests {
         freshness.doubted().await;
         freshness.publish(noon(9_250), moment(5_500));
         assert_eq!(freshness.read(moment(5_500)), None);
-        freshness.set_clock(Set { sent: moment(5_500), database_time: noon(9_250) });
+        freshness.set_clock(asked(&freshness, 5_500, noon(9_250)));
         freshness.publish(noon(9_500), moment(5_750));
         assert_eq!(freshness.read(moment(5_750)).unwrap().as_of, noon(9_500));
     }
@@ -215,7 +249,7 @@ mod tests {
         let freshness = set();
         freshness.publish(noon(5_000), moment(5_000));
         // A better answer to the same question.
-        freshness.set_clock(Set { sent: moment(5_200), database_time: noon(5_100) });
+        freshness.set_clock(asked(&freshness, 5_200, noon(5_100)));
         freshness.publish(noon(5_100), moment(5_250));
         assert_eq!(freshness.read(moment(5_260)).unwrap().now, noon(5_250));
         assert_eq!(freshness.read(moment(5_500)).unwrap().now, noon(5_400));
