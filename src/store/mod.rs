@@ -70,12 +70,15 @@ const USER_DEADLINE: Duration = Duration::from_mins(1);
 const CONFLICT_ATTEMPTS: usize = 3;
 
 /// Has commits of this connection survive a crash of the server, whatever its default: a revocation that
-/// was answered must not be undone. And has no statement go on for longer than anybody waits.
+/// was answered must not be undone. Has no statement go on for longer than anybody waits. And remembers which
+/// server's connection it is, for `server_epoch`.
 async fn prepare(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
     sqlx::query!(
         "SELECT set_config('statement_timeout', $1, false) AS timeout,
              CASE WHEN current_setting('synchronous_commit') IN ('off', 'local', 'remote_write')
-                 THEN set_config('synchronous_commit', 'on', false) END AS commits",
+                 THEN set_config('synchronous_commit', 'on', false) END AS commits,
+             set_config('tokend.server', (SELECT system_identifier FROM pg_control_system()) || '/'
+                 || (SELECT oid FROM pg_database WHERE datname = current_database()), false) AS server",
         DEADLINE.as_millis().to_string()
     )
     .fetch_one(connection)
