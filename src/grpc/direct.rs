@@ -39,7 +39,11 @@ const OK: HeaderValue = HeaderValue::from_static("0");
 
 /// Answers Verify by itself, and has the router answer all else.
 #[derive(Debug, Clone)]
-pub struct Direct {
+pub struct Direct(Arc<Ways>);
+
+/// What each call is given a share of: one count of shares, which all cores write, and not two.
+#[derive(Debug)]
+struct Ways {
     api: Arc<TokenApi>,
     routes: Routes,
 }
@@ -48,7 +52,7 @@ impl Direct {
     /// Puts the way past the router in front of it.
     #[must_use]
     pub fn new(api: Arc<TokenApi>, routes: Routes) -> Self {
-        Self { api, routes }
+        Self(Arc::new(Ways { api, routes }))
     }
 }
 
@@ -57,8 +61,9 @@ impl Service<Request<Body>> for Direct {
     type Error = Infallible;
     type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
 
-    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        Service::<Request<Body>>::poll_ready(&mut self.routes, context)
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        // As the router always is.
+        Poll::Ready(Ok(()))
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
@@ -66,10 +71,10 @@ impl Service<Request<Body>> for Direct {
             if !is_grpc(&request) {
                 return Box::pin(ready(Ok(unsupported())));
             }
-            return Box::pin(self.routes.call(request));
+            return Box::pin(self.0.routes.clone().call(request));
         }
-        let (api, routes) = (Arc::clone(&self.api), self.routes.clone());
-        Box::pin(async move { Ok(verify(&api, routes, request).await) })
+        let ways = Arc::clone(&self.0);
+        Box::pin(async move { Ok(verify(&ways, request).await) })
     }
 }
 
@@ -97,7 +102,7 @@ fn unsupported() -> Response<Body> {
     response
 }
 
-async fn verify(api: &TokenApi, mut routes: Routes, request: Request<Body>) -> Response<Body> {
+async fn verify(ways: &Ways, request: Request<Body>) -> Response<Body> {
     let (parts, mut body) = request.into_parts();
     let read = match read(&mut body).await {
         Ok(read) => read,
@@ -105,10 +110,10 @@ async fn verify(api: &TokenApi, mut routes: Routes, request: Request<Body>) -> R
     };
     let Some(message) = read.message() else {
         let body = Body::new(Resumed { read: read.0.into_iter().flatten().collect(), rest: body });
-        let Ok(response) = routes.call(Request::from_parts(parts, body)).await;
+        let Ok(response) = ways.routes.clone().call(Request::from_parts(parts, body)).await;
         return response;
     };
-    match api.answer_verify(tonic::Request::from_http(Request::from_parts(parts, message))).await {
+    match ways.api.answer_verify(tonic::Request::from_http(Request::from_parts(parts, message))).await {
         Ok(reply) => answer(reply.get_ref()),
         Err(status) => status.into_http(),
     }

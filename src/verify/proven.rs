@@ -2,8 +2,9 @@
 //! of what a warm Verify computes. It is judged each time all the same. Kept with what is known of the peer.
 
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
+use arc_swap::ArcSwapOption;
 use subtle::ConstantTimeEq as _;
 use zeroize::Zeroizing;
 
@@ -17,20 +18,20 @@ struct Presented {
 
 /// What a connection's peer has proven. Its Debug tells nothing of it.
 #[derive(Default)]
-pub struct Proven(Mutex<Option<Presented>>);
+pub struct Proven(ArcSwapOption<Presented>);
 
 impl Proven {
     /// Returns the credential that was proven by this text.
     pub(super) fn recall(&self, text: &str) -> Option<Arc<Credential>> {
-        let last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let Presented { text: proven, credential } = last.as_ref()?;
+        let last = self.0.load();
+        let Presented { text: proven, credential } = last.as_deref()?;
         bool::from(proven.ct_eq(text.as_bytes())).then(|| Arc::clone(credential))
     }
 
     /// Keeps what has been proven, in place of what was before.
     pub(super) fn remember(&self, text: &str, credential: Arc<Credential>) {
         let text = Zeroizing::new(text.as_bytes().into());
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(Presented { text, credential });
+        self.0.store(Some(Arc::new(Presented { text, credential })));
     }
 }
 
