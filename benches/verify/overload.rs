@@ -32,8 +32,10 @@ const TIMES: u32 = 5;
 const DURATION: Duration = Duration::from_secs(2);
 const WARM_UP: Duration = Duration::from_millis(1_500);
 
-/// Enough for the calls in flight of what refuses; what does not has those of the plan.
+/// So many that the calls in flight of each are below what a connection may have, and for FULL so many that no share
+/// of the places for waiting calls is met first.
 const CONNECTIONS: usize = 8;
+const CONNECTIONS_OF_FULL: usize = 32;
 
 /// Each load of records takes as much longer; so does each poll of the feed.
 const SLOW: &str = "CREATE OR REPLACE VIEW server_epoch AS
@@ -118,7 +120,7 @@ fn prepare(plan: &Plan, postgres: &Postgres, population: &Population) -> anyhow:
             "warm Verify, 5 times the calls in flight",
             serve("overload_warm", &population.key, false)?,
             asked(bounded, Verdict::Valid, secrets),
-            (plan.connections, plan.in_flight),
+            (CONNECTIONS, 400),
             false,
         ),
         case(
@@ -140,7 +142,7 @@ fn prepare(plan: &Plan, postgres: &Postgres, population: &Population) -> anyhow:
             "FULL Verify, each query 0.2 s slower",
             serve("overload_slow", &population.key, true)?,
             asked(Consistency::Full, Verdict::Valid, secrets),
-            (CONNECTIONS, 1_504),
+            (CONNECTIONS_OF_FULL, 1_504),
             true,
         ),
     ])
