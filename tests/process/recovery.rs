@@ -63,7 +63,8 @@ fn a_first_start_that_is_killed_at_any_stage_leaves_one_root_token_to_the_next()
         let mut killed = place.serve();
         let reached = place.data_dir().join(stage);
         // A stage that was too short to be seen is over once the last is reached.
-        assert!(eventually(|| reached.exists() || root_secret.exists()), "{stage}");
+        let seen = eventually(|| reached.exists() || root_secret.exists());
+        assert!(seen, "{stage}: {}", killed.stderr());
         killed.kill();
     }
 
