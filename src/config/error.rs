@@ -163,6 +163,9 @@ pub enum ConfigError {
     /// The organization of the gateways is none.
     #[error("--gateway-organization is no organization's id: it {0}")]
     GatewayOrganization(FieldError),
+    /// What headers are to begin with makes none.
+    #[error("--identity-header-prefix: it {0}")]
+    IdentityHeaderPrefix(FieldError),
     /// Of pages that may call, one has no origin.
     #[error("--grpc-web-origins: '{origin}' is no origin: it {problem}")]
     WebOrigin {

@@ -59,6 +59,7 @@ pub(super) struct FileSettings {
     pub(super) trace_sample_ratio: Option<SampleRatio>,
     pub(super) trusted_proxies: Option<TrustedProxies>,
     pub(super) gateway_organization: Option<String>,
+    pub(super) identity_header_prefix: Option<String>,
     pub(super) ext_authz: Option<Switch>,
     pub(super) grpc_web_origins: Option<String>,
     pub(super) token_review: Option<String>,

@@ -204,6 +204,11 @@ pub(super) struct WayFlags {
     #[arg(long, value_name = "ID", help_heading = "Ways in")]
     pub(super) gateway_organization: Option<String>,
 
+    /// How the headers begin in which gateways are told whose a token is
+    /// [env: TOKEND_IDENTITY_HEADER_PREFIX] [default: x-tokend-]
+    #[arg(long, value_name = "PREFIX", help_heading = "Ways in")]
+    pub(super) identity_header_prefix: Option<String>,
+
     /// Origins whose pages may call the service from a browser, by gRPC-Web on the gRPC port, separated
     /// by commas, each exactly as browsers send it, such as https://admin.example.org
     /// [env: TOKEND_GRPC_WEB_ORIGINS] [default: none, and no gRPC-Web is spoken]

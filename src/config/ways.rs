@@ -7,7 +7,7 @@ use super::flags::WayFlags;
 use super::sources::Sources;
 use super::values::TrustedProxies;
 use crate::domain::{OrganizationId, Scope};
-use crate::ways::{Origin, TokenReviewConfig, WaysConfig};
+use crate::ways::{IdentityHeaders, Origin, TokenReviewConfig, WaysConfig};
 
 /// What a cluster calls its API server unless it is told otherwise.
 const AUDIENCE: &str = "https://kubernetes.default.svc.cluster.local";
@@ -24,8 +24,14 @@ pub(super) fn ways(sources: &mut Sources<'_>, mut flags: WayFlags) -> Result<Way
         file.gateway_organization.take()
     })?;
     let organization = organization.map(|text| OrganizationId::parse(&text)).transpose();
+    let prefix: Option<String> =
+        sources.choose(flags.identity_header_prefix, "TOKEND_IDENTITY_HEADER_PREFIX", |file| {
+            file.identity_header_prefix.take()
+        })?;
+    let identity_headers = prefix.map(|prefix| IdentityHeaders::with_prefix(&prefix)).transpose();
     Ok(WaysConfig {
         trusted_proxies,
+        identity_headers: identity_headers.map_err(ConfigError::IdentityHeaderPrefix)?.unwrap_or_default(),
         ext_authz,
         token_review,
         web_origins,

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use super::{Origin, TokenReviewConfig};
+use super::{IdentityHeaders, Origin, TokenReviewConfig};
 use crate::domain::{Networks, OrganizationId};
 
 /// What is configured of the ways in.
@@ -12,6 +12,8 @@ pub struct WaysConfig {
     pub trusted_proxies: Networks,
     /// Whose tokens gateways let in; `None`: every organization's.
     pub gateway_organization: Option<OrganizationId>,
+    /// In which headers gateways are told whose a token is.
+    pub identity_headers: IdentityHeaders,
     /// Whether Envoy may ask on the gRPC port.
     pub ext_authz: bool,
     /// How Kubernetes' API servers may ask; `None`: not at all.

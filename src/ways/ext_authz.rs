@@ -12,7 +12,7 @@ use tonic::{Request, Response, Status};
 
 use super::form::Form;
 use super::forward_auth::{self, REQUIRED};
-use super::identity::Identity;
+use super::identity::{Identity, IdentityHeaders};
 use super::refusal::Refusal;
 use super::{Wanted, Ways, client, presented};
 use crate::deadline;
@@ -69,7 +69,7 @@ impl Authorization for ExtAuthz {
         let attributes = request.into_inner().attributes.unwrap_or_default();
         let outcome = deadline::within(timeout, self.0.check(peer.as_ref(), attributes)).await;
         Ok(Response::new(match outcome {
-            Ok((identity, credential)) => let_in(&identity, &credential),
+            Ok((identity, credential)) => let_in(&identity, &self.0.config.identity_headers, &credential),
             Err(refusal) => denied(&refusal),
         }))
     }
@@ -120,13 +120,13 @@ fn headers(texts: &HashMap<String, String>) -> Result<HeaderMap, Refusal> {
     Ok(headers)
 }
 
-fn let_in(identity: &Identity, credential: &HeaderName) -> CheckResponse {
+fn let_in(identity: &Identity, names: &IdentityHeaders, credential: &HeaderName) -> CheckResponse {
     // One without a value would leave that of the client, so it is removed instead.
     let (told, empty): (Vec<_>, Vec<_>) =
-        identity.headers().into_iter().partition(|(_, value)| !value.is_empty());
+        identity.headers(names).into_iter().partition(|(_, value)| !value.is_empty());
     let mut headers_to_remove = vec![credential.as_str().to_owned(), REQUIRED.to_owned()];
-    headers_to_remove.extend(empty.into_iter().map(|(name, _)| name.to_owned()));
-    let headers = told.into_iter().map(|(name, value)| header(name, value)).collect();
+    headers_to_remove.extend(empty.into_iter().map(|(name, _)| name.as_str().to_owned()));
+    let headers = told.into_iter().map(|(name, value)| header(name.as_str(), value)).collect();
     reply(StatusCode::OK, HttpResponse::OkResponse(OkHttpResponse { headers, headers_to_remove }))
 }
 

@@ -2,16 +2,45 @@
 
 use std::fmt::Write as _;
 
+use axum::http::HeaderName;
 use prost::Message as _;
 
-use crate::domain::Record;
+use crate::domain::{FieldError, Record};
 use crate::grpc::proto::Token;
 
+/// What the headers tell: the ends of their names.
+const PARTS: [&str; 4] = ["user", "organization", "token-id", "scopes"];
+
 /// The names of the headers that tell it, all of them always there, so that none of a client's own gets through.
-pub(super) const USER: &str = "x-tokend-user";
-pub(super) const ORGANIZATION: &str = "x-tokend-organization";
-pub(super) const TOKEN_ID: &str = "x-tokend-token-id";
-pub(super) const SCOPES: &str = "x-tokend-scopes";
+#[derive(Debug, Clone)]
+pub struct IdentityHeaders([HeaderName; 4]);
+
+impl IdentityHeaders {
+    /// Makes the names that begin with a prefix.
+    ///
+    /// # Errors
+    /// It is not 2 to 50 small letters, digits and hyphens, a hyphen last.
+    pub fn with_prefix(prefix: &str) -> Result<Self, FieldError> {
+        const RULE: FieldError =
+            FieldError::Rule("is not 2 to 50 of a-z, 0-9 and '-', with a '-' at its end");
+        let allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+        if !(2..=50).contains(&prefix.len()) || !prefix.ends_with('-') || !prefix.bytes().all(allowed) {
+            return Err(RULE);
+        }
+        let names = PARTS.map(|part| HeaderName::try_from(format!("{prefix}{part}")));
+        let [Ok(user), Ok(organization), Ok(token_id), Ok(scopes)] = names else { return Err(RULE) };
+        Ok(Self([user, organization, token_id, scopes]))
+    }
+}
+
+impl Default for IdentityHeaders {
+    fn default() -> Self {
+        Self(
+            ["x-tokend-user", "x-tokend-organization", "x-tokend-token-id", "x-tokend-scopes"]
+                .map(HeaderName::from_static),
+        )
+    }
+}
 
 /// A token that was found valid.
 #[derive(Debug, Clone)]
@@ -29,12 +58,13 @@ impl Identity {
     }
 
     /// Returns names and values of the headers.
-    pub(super) fn headers(&self) -> [(&'static str, String); 4] {
+    pub(super) fn headers<'a>(&self, names: &'a IdentityHeaders) -> [(&'a HeaderName, String); 4] {
+        let [user, organization, token_id, scopes] = &names.0;
         [
-            (USER, visible(&self.0.user_id)),
-            (ORGANIZATION, visible(&self.0.organization_id)),
-            (TOKEN_ID, self.0.id.clone()),
-            (SCOPES, self.scopes()),
+            (user, visible(&self.0.user_id)),
+            (organization, visible(&self.0.organization_id)),
+            (token_id, self.0.id.clone()),
+            (scopes, self.scopes()),
         ]
     }
 }
@@ -57,6 +87,17 @@ pub(super) fn visible(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_prefix_makes_names_of_headers_and_nothing_else() {
+        let made = IdentityHeaders::with_prefix("x-tokend-").unwrap();
+        assert_eq!(made.0, IdentityHeaders::default().0);
+        for bad in
+            ["", "-", "x-auth", "X-Auth-", "x_auth-", "x auth-", "x:-", &format!("{}-", "x".repeat(50))]
+        {
+            assert!(IdentityHeaders::with_prefix(bad).is_err(), "{bad}");
+        }
+    }
 
     #[test]
     fn an_id_in_a_header_is_told_from_every_other() {

@@ -27,6 +27,7 @@ mod token_review;
 pub use config::WaysConfig;
 pub use ext_authz::{ExtAuthz, proto as envoy};
 pub use grpc_web::{GrpcWeb, Origin};
+pub use identity::IdentityHeaders;
 pub use routes::routes;
 pub use token_review::TokenReviewConfig;
 

@@ -43,7 +43,7 @@ async fn forward_auth(
         Err(refusal) => refused(&refusal),
         Ok(identity) => {
             let mut response = answer(StatusCode::OK, None);
-            for (name, value) in identity.headers() {
+            for (name, value) in identity.headers(&ways.config.identity_headers) {
                 // Visible ASCII and spaces alone.
                 if let Ok(value) = HeaderValue::from_str(&value) {
                     response.headers_mut().insert(name, value);

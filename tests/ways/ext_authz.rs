@@ -148,3 +148,13 @@ async fn without_its_switch_the_service_is_not_there() {
     let outcome = AuthorizationClient::new(replica.channel()).check(request).await;
     assert_eq!(outcome.unwrap_err().code(), Code::Unimplemented);
 }
+
+/// Returns the names of the headers that Envoy is told to add for who is let in.
+pub(crate) async fn told(replica: &Replica, secret: &str) -> Vec<String> {
+    let bearer = format!("Bearer {secret}");
+    let asked = Check { headers: &[("authorization", &bearer)], ..Check::default() };
+    let Some(HttpResponse::OkResponse(ok)) = check(replica, &asked).await.http_response else {
+        panic!("refused");
+    };
+    ok.headers.into_iter().map(|option| option.header.unwrap().key).collect()
+}

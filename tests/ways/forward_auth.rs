@@ -6,6 +6,7 @@ use crate::support::http::{Reply, send};
 use crate::support::replica::{Installation, Replica};
 use tokend::domain::OrganizationId;
 use tokend::grpc::proto::CreateTokenRequest;
+use tokend::ways::IdentityHeaders;
 
 async fn auth(replica: &Replica, path: &str, headers: &[(&str, &str)]) -> Reply {
     send(replica.http, "GET", path, headers, "").await
@@ -189,4 +190,24 @@ async fn nothing_of_a_secret_comes_back() {
         let reply = house.post("/oauth2/introspect", &[("token", secret)]).await;
         assert!(!format!("{reply:?}").contains("canary"));
     }
+}
+
+#[tokio::test]
+async fn the_headers_begin_as_configured_by_every_gateways_way() {
+    let installation = Installation::new().await;
+    let mut config = installation.config();
+    config.ways.ext_authz = true;
+    config.ways.identity_headers = IdentityHeaders::with_prefix("x-auth-").unwrap();
+    let replica = installation.serve(config).await;
+    let secret = created_with(&mut replica.root(), "acme", &["a"]).await.secret;
+
+    let reply = auth(&replica, "/auth", &[("authorization", &format!("Bearer {secret}"))]).await;
+    assert_eq!((reply.status, reply.header("x-auth-user").as_deref()), (200, Some("ada")));
+    assert_eq!(reply.header("x-auth-organization").as_deref(), Some("acme"));
+    assert_eq!(reply.header("x-auth-scopes").as_deref(), Some("a"));
+    assert!(reply.header("x-auth-token-id").is_some() && reply.header("x-tokend-user").is_none());
+    assert_eq!(
+        super::ext_authz::told(&replica, &secret).await,
+        ["x-auth-user", "x-auth-organization", "x-auth-token-id", "x-auth-scopes"]
+    );
 }
