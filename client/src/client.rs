@@ -1,47 +1,37 @@
-//! The calls, one method each. Every call has a deadline; those that may be repeated are tried again while nothing
-//! is known. What has no method here, policies and the audit log, goes through [`Client::raw`].
+//! The calls about tokens, one method each; those about policies and the audit log are in files of their own. Every
+//! call has a deadline; those that may be repeated are tried again while nothing is known.
 
 use std::time::Duration;
 
 use secrecy::SecretString;
+use tokend_core::domain::FieldError;
 use tokend_core::secret::TokenId;
 use tonic::metadata::{Ascii, MetadataValue};
-use tonic::service::Interceptor;
 use tonic::service::interceptor::InterceptedService;
 use tonic::transport::Channel;
 use tonic::{Request, Status};
 
+use crate::authorization::Authorization;
 use crate::error::Error;
+use crate::pages::{Page, Pages};
 use crate::proto;
 use crate::proto::token_service_client::TokenServiceClient;
 use crate::question::{Answer, Consistency, Question};
 use crate::requests::{
-    Changed, CreatedToken, Listing, NewToken, Page, RevocationTarget, RevokedToken, Rotation, TokenUpdate,
+    Changed, CreatedToken, Listing, NewToken, RevocationTarget, RevokedToken, Rotation, TokenUpdate,
 };
 use crate::retry::{Repeatable, Retries};
-use crate::token::{status, time, token};
+use crate::token::{TokenStatus, status, time, token};
 use crate::watch::Changes;
 
 /// The generated client, with the caller's credential put into each call.
 pub type RawClient = TokenServiceClient<InterceptedService<Channel, Authorization>>;
 
-/// Puts the caller's credential into calls. Its Debug shows nothing of it.
-#[derive(Debug, Clone)]
-pub struct Authorization(Option<MetadataValue<Ascii>>);
-
-impl Interceptor for Authorization {
-    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
-        if let Some(value) = &self.0 {
-            request.metadata_mut().insert("authorization", value.clone());
-        }
-        Ok(request)
-    }
-}
-
 /// A caller of tokend. Clones share the connection.
 #[derive(Debug, Clone)]
 pub struct Client {
-    raw: RawClient,
+    channel: Channel,
+    authorization: Authorization,
     secret: Option<SecretString>,
     retries: Retries,
 }
@@ -49,18 +39,26 @@ pub struct Client {
 impl Client {
     pub(crate) fn new(
         channel: Channel,
-        authorization: Option<MetadataValue<Ascii>>,
+        credential: Option<MetadataValue<Ascii>>,
         secret: Option<SecretString>,
         retries: Retries,
     ) -> Self {
-        let raw = TokenServiceClient::with_interceptor(channel, Authorization(authorization));
-        Self { raw, secret, retries }
+        Self { channel, authorization: Authorization::of(credential), secret, retries }
     }
 
-    /// Returns the generated client, for calls that have no method here.
+    /// Returns a client that says for whom it acts, which the audit log notes: 1 to 200 visible ASCII characters.
+    ///
+    /// # Errors
+    /// The rule that the text breaks.
+    pub fn acting_for(&self, user: &str) -> Result<Self, FieldError> {
+        Ok(Self { authorization: self.authorization.acting_for(user)?, ..self.clone() })
+    }
+
+    /// Returns the generated client, for what the methods leave out: calls without a deadline, or with metadata of
+    /// one's own.
     #[must_use]
     pub fn raw(&self) -> RawClient {
-        self.raw.clone()
+        TokenServiceClient::with_interceptor(self.channel.clone(), self.authorization.clone())
     }
 
     /// Returns what the caller itself is known by.
@@ -105,7 +103,7 @@ impl Client {
     ///
     /// # Errors
     /// [`Error`].
-    pub async fn get_token(&self, id: TokenId) -> Result<crate::TokenStatus, Error> {
+    pub async fn get_token(&self, id: TokenId) -> Result<TokenStatus, Error> {
         let message = proto::GetTokenRequest { token_id: id.to_string() };
         let found = self
             .call(Repeatable::Yes, message, |mut raw, request| async move { raw.get_token(request).await });
@@ -116,14 +114,25 @@ impl Client {
     ///
     /// # Errors
     /// [`Error`].
-    pub async fn list_tokens(&self, listing: &Listing, after: Option<&str>) -> Result<Page, Error> {
+    pub async fn list_tokens(
+        &self,
+        listing: &Listing,
+        after: Option<&str>,
+    ) -> Result<Page<TokenStatus>, Error> {
         let message = listing.request(after);
         let page = self
             .call(Repeatable::Yes, message, |mut raw, request| async move { raw.list_tokens(request).await });
         let page = page.await?;
-        Ok(Page {
-            tokens: page.tokens.into_iter().map(|found| status(Some(found))).collect::<Result<_, _>>()?,
-            next: Some(page.next_page_token).filter(|next| !next.is_empty()),
+        Page::read(page.tokens, page.next_page_token, |found| status(Some(found)))
+    }
+
+    /// Reads tokens, page by page.
+    #[must_use]
+    pub fn token_pages(&self, listing: &Listing) -> Pages<TokenStatus> {
+        let (client, listing) = (self.clone(), listing.clone());
+        Pages::new(move |after| {
+            let (client, listing) = (client.clone(), listing.clone());
+            async move { client.list_tokens(&listing, after.as_deref()).await }
         })
     }
 
@@ -131,7 +140,7 @@ impl Client {
     ///
     /// # Errors
     /// [`Error`].
-    pub async fn update_token(&self, id: TokenId, update: TokenUpdate) -> Result<crate::TokenStatus, Error> {
+    pub async fn update_token(&self, id: TokenId, update: TokenUpdate) -> Result<TokenStatus, Error> {
         let message = update.request(id);
         let updated = self
             .call(Repeatable::No, message, |mut raw, request| async move { raw.update_token(request).await });
@@ -163,11 +172,24 @@ impl Client {
         target: RevocationTarget,
         reason: &str,
     ) -> Result<Changed<RevokedToken>, Error> {
-        let message = proto::RevokeTokenRequest {
-            target: Some(target.into()),
-            reason: reason.to_owned(),
-            only_this: false,
-        };
+        let (target, reason) = (Some(target.into()), reason.to_owned());
+        self.revoke(proto::RevokeTokenRequest { target, reason, only_this: false }).await
+    }
+
+    /// Revokes a token alone: what was rotated from it stays in use.
+    ///
+    /// # Errors
+    /// As for [`Self::revoke_token`].
+    pub async fn revoke_only_this_token(
+        &self,
+        target: RevocationTarget,
+        reason: &str,
+    ) -> Result<Changed<RevokedToken>, Error> {
+        let (target, reason) = (Some(target.into()), reason.to_owned());
+        self.revoke(proto::RevokeTokenRequest { target, reason, only_this: true }).await
+    }
+
+    async fn revoke(&self, message: proto::RevokeTokenRequest) -> Result<Changed<RevokedToken>, Error> {
         let revoked =
             self.call(
                 Repeatable::Yes,
@@ -212,7 +234,7 @@ impl Client {
     ///
     /// # Errors
     /// [`Error`].
-    pub async fn disable_token(&self, id: TokenId) -> Result<Changed<crate::TokenStatus>, Error> {
+    pub async fn disable_token(&self, id: TokenId) -> Result<Changed<TokenStatus>, Error> {
         let message = proto::DisableTokenRequest { token_id: id.to_string() };
         let done = self
             .call(Repeatable::No, message, |mut raw, request| async move { raw.disable_token(request).await })
@@ -224,7 +246,7 @@ impl Client {
     ///
     /// # Errors
     /// [`Error`].
-    pub async fn enable_token(&self, id: TokenId) -> Result<Changed<crate::TokenStatus>, Error> {
+    pub async fn enable_token(&self, id: TokenId) -> Result<Changed<TokenStatus>, Error> {
         let message = proto::EnableTokenRequest { token_id: id.to_string() };
         let done = self
             .call(Repeatable::No, message, |mut raw, request| async move { raw.enable_token(request).await })
@@ -246,14 +268,14 @@ impl Client {
             organization_id: organization_id.unwrap_or_default().to_owned(),
             after: after.unwrap_or_default().to_owned(),
         };
-        let mut raw = self.raw.clone();
+        let mut raw = self.raw();
         let begun = tokio::time::timeout(self.retries.timeout, raw.watch_tokens(message)).await;
         let begun = begun.map_err(|_| Error::overdue())??;
         Ok(Changes::new(begun.into_inner()))
     }
 
     /// Makes a call with a deadline, again where that is of use.
-    async fn call<M: Clone, R, F>(
+    pub(crate) async fn call<M: Clone, R, F>(
         &self,
         repeatable: Repeatable,
         message: M,
@@ -265,13 +287,14 @@ impl Client {
         let attempt = |left| {
             let mut request = Request::new(message.clone());
             request.set_timeout(left);
-            let answer = call(self.raw.clone(), request);
+            let answer = call(self.raw(), request);
             async { Ok(answer.await?.into_inner()) }
         };
         self.retries.run(repeatable, attempt).await
     }
 }
 
-fn effective(moment: Option<prost_types::Timestamp>) -> Result<time::OffsetDateTime, Error> {
+/// Reads when a change holds everywhere, which must be told.
+pub(crate) fn effective(moment: Option<prost_types::Timestamp>) -> Result<time::OffsetDateTime, Error> {
     time("effective_time", moment)?.ok_or_else(|| Error::answer("effective_time"))
 }

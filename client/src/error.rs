@@ -4,6 +4,8 @@
 use std::error::Error as _;
 use std::time::Duration;
 
+use tokend_core::domain::Rule;
+use tokend_core::secret::TokenId;
 use tonic::{Code, Status, TimeoutExpired};
 use tonic_types::StatusExt as _;
 
@@ -58,6 +60,8 @@ pub struct Error {
     reason: Option<ErrorReason>,
     violations: Vec<FieldViolation>,
     retry_after: Option<Duration>,
+    rule: Option<Rule>,
+    token_id: Option<TokenId>,
 }
 
 impl Error {
@@ -85,6 +89,20 @@ impl Error {
         self.retry_after
     }
 
+    /// Returns the rule of the organization's policy that forbids it, with
+    /// [`PolicyForbids`](ErrorReason::PolicyForbids); `None` also for one that is newer than this client.
+    #[must_use]
+    pub fn rule(&self) -> Option<Rule> {
+        self.rule
+    }
+
+    /// Returns the token that it is about: the one in its place, with [`TokenRotated`](ErrorReason::TokenRotated); the
+    /// one to revoke, with [`RequestNotRepeatable`](ErrorReason::RequestNotRepeatable).
+    #[must_use]
+    pub fn token_id(&self) -> Option<TokenId> {
+        self.token_id
+    }
+
     pub(crate) fn overdue() -> Self {
         Self::plain(ErrorKind::DeadlineExceeded, "no answer came in time".to_owned())
     }
@@ -103,7 +121,15 @@ impl Error {
     }
 
     fn plain(kind: ErrorKind, message: String) -> Self {
-        Self { kind, message, reason: None, violations: Vec::new(), retry_after: None }
+        Self {
+            kind,
+            message,
+            reason: None,
+            violations: Vec::new(),
+            retry_after: None,
+            rule: None,
+            token_id: None,
+        }
     }
 }
 
@@ -111,6 +137,7 @@ impl From<Status> for Error {
     fn from(status: Status) -> Self {
         let details = status.get_error_details();
         let reason = details.error_info().filter(|info| info.domain == DOMAIN);
+        let told = |name| Some(&**reason?.metadata.get(name)?);
         let violations = details.bad_request().map(|bad| &bad.field_violations[..]).unwrap_or_default();
         let violation = |violation: &tonic_types::FieldViolation| FieldViolation {
             field: violation.field.clone(),
@@ -123,6 +150,8 @@ impl From<Status> for Error {
                 .and_then(|info| ErrorReason::from_str_name(&format!("ERROR_REASON_{}", info.reason))),
             violations: violations.iter().map(violation).collect(),
             retry_after: details.retry_info().and_then(|info| info.retry_delay),
+            rule: told("rule").and_then(Rule::from_word),
+            token_id: told("successor").or(told("token_id")).and_then(|id| TokenId::parse(id).ok()),
         }
     }
 }
@@ -174,13 +203,17 @@ mod tests {
     #[test]
     fn tokends_reasons_are_read_and_others_are_not_taken_for_them() {
         let told = |reason: &str, domain: &str| {
-            let details = ErrorDetails::with_error_info(reason, domain, std::collections::HashMap::new());
+            let metadata =
+                std::collections::HashMap::from([("rule".to_owned(), "allowed_scopes".to_owned())]);
+            let details = ErrorDetails::with_error_info(reason, domain, metadata);
             Error::from(Status::with_error_details(Code::NotFound, "gone", details))
         };
         let error = told("TOKEN_NOT_FOUND", DOMAIN);
         assert_eq!((error.kind(), error.reason()), (ErrorKind::NotFound, Some(ErrorReason::TokenNotFound)));
         assert_eq!(error.to_string(), "gone");
-        assert_eq!(told("TOKEN_NOT_FOUND", "example.org").reason(), None);
+        assert_eq!((error.rule(), error.token_id()), (Some(Rule::AllowedScopes), None));
+        let foreign = told("TOKEN_NOT_FOUND", "example.org");
+        assert_eq!((foreign.reason(), foreign.rule()), (None, None));
         assert_eq!(told("SOMETHING_NEW", DOMAIN).reason(), None);
     }
 

@@ -18,12 +18,16 @@
 //! What is judged, and how, is `tokend-core`'s, which the server uses too.
 
 mod ambient;
+mod authorization;
 mod client;
 mod connection;
 mod error;
+mod events;
 mod guard;
 mod local;
 mod multiplex;
+mod pages;
+mod policies;
 mod question;
 mod requests;
 mod retry;
@@ -34,25 +38,30 @@ mod watch;
 #[path = "../../src/grpc/redact.rs"]
 mod redact;
 
-/// The contract's messages, for what has no type here.
+/// The contract's messages, for [`Client::raw`], and those of its enums that have no type of this crate's own.
 #[expect(clippy::pedantic, reason = "generated")]
 pub mod proto {
     tonic::include_proto!("tokend.v1");
 }
 
-pub use client::{Authorization, Client, RawClient};
+pub use authorization::Authorization;
+pub use client::{Client, RawClient};
 pub use connection::{Connection, ConnectionError};
 pub use error::{Error, ErrorKind, FieldViolation};
+pub use events::{EventListing, FieldChange, TokenEvent};
 pub use guard::{Guard, Guarded};
 pub use local::{LocalConfig, LocalStatus};
+pub use pages::{Page, Pages};
+pub use policies::{Policy, PolicyBreach, Remedy, StoredPolicy};
 pub use question::{Answer, Consistency, Question, VerifiedToken};
 pub use requests::{
-    Changed, CreatedToken, Expiration, Listing, NewToken, Page, RevocationTarget, RevokedToken, Rotation,
+    Changed, CreatedToken, Expiration, Listing, NewToken, RevocationTarget, RevokedToken, Rotation,
     TokenUpdate,
 };
 pub use token::TokenStatus;
 pub use tokend_core::domain::{
-    FieldError, Network, Networks, OrganizationId, Principal, Scope, Scopes, Token, TokenState, Verdict,
+    FieldError, Network, Networks, OrganizationId, Principal, Rule as PolicyRule, Scope, Scopes, Token,
+    TokenState, UserId, Verdict,
 };
 pub use tokend_core::secret::{Prefix, TokenId};
 pub use verifier::Verifier;

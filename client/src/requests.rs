@@ -12,7 +12,7 @@ use uuid::Uuid;
 use crate::ambient;
 use crate::proto;
 use crate::proto::create_token_request::Expiration as Choice;
-use crate::token::{TokenStatus, duration, texts, timestamp};
+use crate::token::{duration, texts, timestamp};
 
 /// When a token ends. A choice that is made each time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -93,15 +93,6 @@ pub struct Listing {
     pub by_expire_time: bool,
     /// How many a page holds at most; 0: as many as tokend likes.
     pub page_size: u16,
-}
-
-/// A page of a listing.
-#[derive(Debug, Clone)]
-pub struct Page {
-    /// The tokens; may be fewer than asked for.
-    pub tokens: Vec<TokenStatus>,
-    /// What to go on with; `None` behind the last page.
-    pub next: Option<String>,
 }
 
 /// What to change of a token; `None` stays as it is.

@@ -6,6 +6,8 @@ use time::{Duration, OffsetDateTime};
 use super::scope::{ReservedScope, Scope, Scopes};
 use super::token::Token;
 
+pub use tokend_core::domain::rule::Rule;
+
 /// The longest that a rotated token may still be good for, whatever a policy says.
 pub const MAX_GRACE: Duration = Duration::days(30);
 
@@ -35,40 +37,6 @@ pub struct StoredPolicy {
     pub updated_by: Option<String>,
     /// When it was set last.
     pub update_time: Option<OffsetDateTime>,
-}
-
-/// One rule of a policy that is set.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum Rule {
-    /// The token would live too long.
-    #[error("the organization's policy allows tokens no such long lifetime")]
-    LongestLifetime,
-    /// The token would never expire.
-    #[error("the organization's policy requires an expiration")]
-    ExpirationRequired,
-    /// The rotated token would be good for too long.
-    #[error("the organization's policy allows no such long grace")]
-    LongestGrace,
-    /// The user has as many tokens as it may have.
-    #[error("the user has as many active tokens as the organization's policy allows")]
-    MostActiveTokens,
-    /// The token would have a scope that it may not have.
-    #[error("the organization's policy does not allow all of these scopes")]
-    AllowedScopes,
-}
-
-impl Rule {
-    /// Returns the name of the rule's field in the contract.
-    #[must_use]
-    pub const fn word(self) -> &'static str {
-        match self {
-            Self::LongestLifetime => "longest_lifetime",
-            Self::ExpirationRequired => "expiration_required",
-            Self::LongestGrace => "longest_grace",
-            Self::MostActiveTokens => "most_active_tokens_per_user",
-            Self::AllowedScopes => "allowed_scopes",
-        }
-    }
 }
 
 impl Policy {

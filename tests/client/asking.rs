@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use tokend_client::{Answer, Client, Connection, LocalConfig, Question, Scope, Scopes, Verdict, Verifier};
 
 use crate::setup::{Made, made};
+use crate::support::client::created_with;
 use crate::support::eventually;
 use crate::support::replica::Replica;
 
@@ -54,4 +55,10 @@ pub(crate) async fn holding(replica: &Replica, config: LocalConfig) -> (Verifier
     let token = made(&mut replica.root()).await;
     is_held(&verifier, &token).await;
     (verifier, token)
+}
+
+/// Makes a token with these scopes, and returns a client that calls with it.
+pub(crate) async fn holder(replica: &Replica, organization: &str, scopes: &[&str]) -> Client {
+    let made = created_with(&mut replica.root(), organization, scopes).await;
+    client_at(replica.address, &made.secret)
 }

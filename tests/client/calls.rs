@@ -58,6 +58,11 @@ async fn a_tokens_life_by_typed_calls() {
     assert_eq!(client.enable_token(id).await.unwrap().changed.state, TokenState::Active);
     let rotated = client.rotate_token(id, Rotation::default()).await.unwrap();
     assert_eq!(rotated.token.rotated_from, Some(id));
+    let again = client.rotate_token(id, Rotation::default()).await.unwrap_err();
+    assert_eq!(again.reason(), Some(ErrorReason::TokenRotated));
+    assert_eq!(again.token_id(), Some(rotated.token.id));
+    client.revoke_only_this_token(RevocationTarget::Id(id), "superseded").await.unwrap();
+    assert_eq!(client.get_token(rotated.token.id).await.unwrap().state, TokenState::Active);
     let revoked = client.revoke_token(RevocationTarget::Secret(rotated.secret), "lost").await.unwrap();
     assert_eq!(revoked.changed.id, rotated.token.id);
     assert!(revoked.effective_time >= revoked.changed.revoke_time.unwrap());
@@ -75,17 +80,19 @@ async fn lists_go_on_where_they_ended_and_a_leavers_tokens_go_at_once() {
     let (mut names, mut next) = (Vec::new(), None);
     loop {
         let page = client.list_tokens(&listing, next.as_deref()).await.unwrap();
-        names.extend(page.tokens.iter().map(|token| token.name.as_str().to_owned()));
+        names.extend(page.items.iter().map(|token| token.name.as_str().to_owned()));
         next = page.next;
         if next.is_none() {
             break;
         }
     }
     assert_eq!(names, ["4", "3", "2", "1", "0"]);
+    let all = client.token_pages(&listing).collect().await.unwrap();
+    assert_eq!(all.iter().map(|token| token.name.as_str()).collect::<Vec<_>>(), names);
 
     assert_eq!(client.revoke_user_tokens(None, "ada", "left").await.unwrap().changed, 5);
     let active = Listing { states: vec![TokenState::Active], ..listing };
-    assert!(client.list_tokens(&active, None).await.unwrap().tokens.is_empty());
+    assert!(client.list_tokens(&active, None).await.unwrap().items.is_empty());
 }
 
 #[tokio::test]
@@ -146,14 +153,14 @@ async fn a_call_whose_answer_is_lost_is_made_again_and_makes_one_token() {
     let listing = Listing { user_id: Some("grace".to_owned()), ..Listing::default() };
     let direct = root(&replica);
     eventually("the token is made", async || {
-        (direct.list_tokens(&listing, None).await.unwrap().tokens.len() == 1).then_some(())
+        (direct.list_tokens(&listing, None).await.unwrap().items.len() == 1).then_some(())
     })
     .await;
     proxy.turn(Way::Open);
     proxy.cut();
 
     let made = in_time("the second call", making).await.unwrap().unwrap();
-    let listed = direct.list_tokens(&listing, None).await.unwrap().tokens;
+    let listed = direct.list_tokens(&listing, None).await.unwrap().items;
     assert_eq!(listed.iter().map(|token| token.id).collect::<Vec<_>>(), [made.token.id]);
     let question = Question {
         secret: made.secret.expose_secret(),

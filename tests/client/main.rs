@@ -19,8 +19,10 @@ mod setup;
 
 mod asking;
 mod calls;
+mod events;
 mod guards;
 mod local;
 mod multiplexed;
+mod policies;
 mod promise;
 mod tls;

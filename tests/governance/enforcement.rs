@@ -14,6 +14,7 @@ use super::policy::{seconds, set};
 use crate::support::client::{
     Client, created, created_with, mask, nanos, ordinary, rotated, rotation, texts, verified,
 };
+use crate::support::crowd::tokens_of_all_sorts;
 use crate::support::replica::Replica;
 use crate::support::status::refused;
 
@@ -65,20 +66,9 @@ async fn all(root: &mut Client) -> Vec<Token> {
     }
 }
 
-/// Makes tokens of all sorts, most of them by hand, so that they fill several pages.
+/// Makes tokens of all sorts that fill several pages, and one that was rotated.
 async fn all_sorts(replica: &Replica) {
-    let make = "INSERT INTO tokens (id, organization_id, user_id, name, scopes, labels, create_time, created_by,
-            expire_time, durable_hash, mac, mac_key_id)
-        SELECT gen_random_uuid(), 'default', 'user-' || n % 40, 'n',
-            CASE n % 3 WHEN 0 THEN ARRAY['repo:a', 'user:b'] WHEN 1 THEN ARRAY['repo:*'] ELSE ARRAY[]::text[] END,
-            '{}', now() - (n % 60) * interval '1 day', 'bootstrap',
-            CASE n % 7 WHEN 0 THEN NULL WHEN 1 THEN now() - interval '1 hour' + (n % 60) * interval '1 second'
-                ELSE now() + (n % 50) * interval '1 day' + interval '1 hour' END,
-            '$argon2id$', decode(repeat('00', 32), 'hex'), decode(repeat('00', 8), 'hex')
-        FROM generate_series(1, 700) AS n WHERE n % 7 <> 1 OR n % 60 > 0";
-    replica.installation.database.execute(make).await;
-    let revoke = "UPDATE tokens SET revoke_time = now(), revoke_reason = 'earlier' WHERE user_id = 'user-5'";
-    replica.installation.database.execute(revoke).await;
+    tokens_of_all_sorts(&replica.installation.database).await;
     let mut root = replica.root();
     let id = created(&mut root, ordinary()).await.token.unwrap().id;
     let graced = RotateTokenRequest { grace_period: Some(seconds(20 * DAY)), ..rotation(&id) };

@@ -8,6 +8,7 @@ pub mod networks;
 pub mod packed;
 pub mod principal;
 pub mod record;
+pub mod rule;
 pub mod scope;
 pub mod token;
 
@@ -18,5 +19,6 @@ pub use fields::{
 pub use networks::{Network, Networks};
 pub use principal::Principal;
 pub use record::{Judgement, Record, Verdict, judge};
+pub use rule::Rule;
 pub use scope::{ReservedScope, ReservedScopes, Scope, Scopes};
 pub use token::{Token, TokenState};

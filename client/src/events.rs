@@ -1,0 +1,174 @@
+//! The audit log: what the call takes and gives, and the call.
+
+use time::OffsetDateTime;
+use tokend_core::domain::{OrganizationId, Principal, UserId};
+use tokend_core::secret::TokenId;
+
+use crate::client::Client;
+use crate::error::Error;
+use crate::pages::{Page, Pages};
+use crate::proto::{self, TokenEventKind};
+use crate::retry::Repeatable;
+use crate::token::time;
+
+/// Who tokend says it is for what it does by itself.
+const TOKEND: &str = "tokend";
+
+/// Which events to list; the default is all that the caller reaches. Newest first.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct EventListing {
+    /// Of this organization's tokens alone.
+    pub organization_id: Option<OrganizationId>,
+    /// Of this token alone, which need not exist any more.
+    pub token_id: Option<TokenId>,
+    /// Of this user's tokens alone.
+    pub user_id: Option<String>,
+    /// How many a page holds at most; 0: as many as tokend likes.
+    pub page_size: u16,
+}
+
+/// An entry of the audit log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TokenEvent {
+    /// Its number, in the order of writing.
+    pub id: i64,
+    /// When it happened, by the database's clock.
+    pub event_time: OffsetDateTime,
+    /// What happened; a kind that is newer than this client is `Unspecified`.
+    pub kind: TokenEventKind,
+    /// To which token.
+    pub token_id: TokenId,
+    /// Where that lives.
+    pub organization_id: OrganizationId,
+    /// Whose it is.
+    pub user_id: UserId,
+    /// Who did it; `None`: tokend by itself.
+    pub actor: Option<Principal>,
+    /// For whom, as the caller said; see [`Client::acting_for`].
+    pub acting_user: Option<String>,
+    /// Within which trace, in 32 hexadecimal digits; `None`: there was no call.
+    pub trace_id: Option<String>,
+    /// Which fields it changed.
+    pub changes: Vec<FieldChange>,
+}
+
+/// One field of a token before and after.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FieldChange {
+    /// Its name in the contract.
+    pub field: String,
+    /// What it was; `None`: it had no value.
+    pub old: Option<String>,
+    /// What it is since; `None`: it has none.
+    pub new: Option<String>,
+}
+
+impl Client {
+    /// Reads a page of the audit log: the first, or the one that the page before leads to.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub async fn list_token_events(
+        &self,
+        listing: &EventListing,
+        after: Option<&str>,
+    ) -> Result<Page<TokenEvent>, Error> {
+        let message = listing.request(after);
+        let page =
+            self.call(Repeatable::Yes, message, |mut raw, request| async move {
+                raw.list_token_events(request).await
+            })
+            .await?;
+        Page::read(page.events, page.next_page_token, TokenEvent::try_from)
+    }
+
+    /// Reads the audit log, page by page.
+    #[must_use]
+    pub fn token_event_pages(&self, listing: &EventListing) -> Pages<TokenEvent> {
+        let (client, listing) = (self.clone(), listing.clone());
+        Pages::new(move |after| {
+            let (client, listing) = (client.clone(), listing.clone());
+            async move { client.list_token_events(&listing, after.as_deref()).await }
+        })
+    }
+}
+
+impl EventListing {
+    /// Makes the request for the page that `after` leads to.
+    fn request(&self, after: Option<&str>) -> proto::ListTokenEventsRequest {
+        let organization_id = self.organization_id.as_ref().map(|id| id.as_str().to_owned());
+        proto::ListTokenEventsRequest {
+            organization_id: organization_id.unwrap_or_default(),
+            token_id: self.token_id.map(|id| id.to_string()).unwrap_or_default(),
+            user_id: self.user_id.clone().unwrap_or_default(),
+            page_size: self.page_size.into(),
+            page_token: after.unwrap_or_default().to_owned(),
+        }
+    }
+}
+
+impl TryFrom<proto::TokenEvent> for TokenEvent {
+    type Error = Error;
+
+    fn try_from(message: proto::TokenEvent) -> Result<Self, Error> {
+        fn field<T, E>(name: &'static str, parsed: Result<T, E>) -> Result<T, Error> {
+            parsed.map_err(|_| Error::answer(name))
+        }
+        let actor = match &*message.actor {
+            TOKEND => None,
+            principal => Some(Principal::parse(principal).ok_or_else(|| Error::answer("actor"))?),
+        };
+        Ok(Self {
+            id: message.event_id,
+            event_time: time("event_time", message.event_time)?.ok_or_else(|| Error::answer("event_time"))?,
+            kind: message.kind(),
+            token_id: field("token_id", TokenId::parse(&message.token_id))?,
+            organization_id: field("organization_id", OrganizationId::parse(&message.organization_id))?,
+            user_id: field("user_id", UserId::parse(&message.user_id))?,
+            actor,
+            acting_user: given(message.acting_user),
+            trace_id: given(message.trace_id),
+            changes: message.changes.into_iter().map(FieldChange::from).collect(),
+        })
+    }
+}
+
+impl From<proto::FieldChange> for FieldChange {
+    fn from(message: proto::FieldChange) -> Self {
+        Self { field: message.field, old: given(message.old_value), new: given(message.new_value) }
+    }
+}
+
+fn given(text: String) -> Option<String> {
+    Some(text).filter(|text| !text.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn message(actor: &str) -> proto::TokenEvent {
+        let id = TokenId::from_bytes([8; 16]).to_string();
+        proto::TokenEvent {
+            event_time: Some(prost_types::Timestamp::default()),
+            kind: 99,
+            token_id: id,
+            organization_id: "acme".to_owned(),
+            user_id: "ada".to_owned(),
+            actor: actor.to_owned(),
+            ..Default::default()
+        }
+    }
+
+    #[test]
+    fn what_tokend_does_by_itself_has_no_actor_and_an_unknown_one_is_no_answer() {
+        let event = TokenEvent::try_from(message(TOKEND)).unwrap();
+        assert_eq!((event.actor, event.kind), (None, TokenEventKind::Unspecified));
+        assert_eq!((event.acting_user, event.trace_id), (None, None));
+        let bootstrap = TokenEvent::try_from(message("bootstrap")).unwrap();
+        assert_eq!(bootstrap.actor, Some(Principal::Bootstrap));
+        for bad in ["", "somebody"] {
+            assert_eq!(TokenEvent::try_from(message(bad)).unwrap_err().kind(), crate::ErrorKind::Answer);
+        }
+    }
+}

@@ -1,0 +1,131 @@
+//! What comes in pages: one of them, or all that is in them, one after the other.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::{fmt, vec};
+
+use crate::error::Error;
+
+/// A page of a list.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Page<T> {
+    /// What is in it; may be fewer than asked for, and none.
+    pub items: Vec<T>,
+    /// What to go on with; `None` behind the last page.
+    pub next: Option<String>,
+}
+
+impl<T> Page<T> {
+    /// Reads a page.
+    pub(crate) fn read<M>(
+        messages: Vec<M>,
+        next_page_token: String,
+        read: impl Fn(M) -> Result<T, Error>,
+    ) -> Result<Self, Error> {
+        Ok(Self {
+            items: messages.into_iter().map(read).collect::<Result<_, _>>()?,
+            next: Some(next_page_token).filter(|next| !next.is_empty()),
+        })
+    }
+}
+
+type Asking<T> = Pin<Box<dyn Future<Output = Result<Page<T>, Error>> + Send>>;
+
+/// Everything in a list, page by page. Asks for a page when the one before it is used up.
+pub struct Pages<T> {
+    ask: Box<dyn FnMut(Option<String>) -> Asking<T> + Send>,
+    page: vec::IntoIter<T>,
+    next: Next,
+}
+
+/// What to ask for when a page is used up.
+enum Next {
+    First,
+    After(String),
+    Nothing,
+}
+
+impl<T> Pages<T> {
+    pub(crate) fn new<F>(mut ask: impl FnMut(Option<String>) -> F + Send + 'static) -> Self
+    where
+        F: Future<Output = Result<Page<T>, Error>> + Send + 'static,
+    {
+        let ask = Box::new(move |after| -> Asking<T> { Box::pin(ask(after)) });
+        Self { ask, page: Vec::new().into_iter(), next: Next::First }
+    }
+
+    /// Returns what comes next; `None` at the end.
+    ///
+    /// # Errors
+    /// The page could not be read. It is asked for again by the next call.
+    pub async fn next(&mut self) -> Result<Option<T>, Error> {
+        loop {
+            if let Some(item) = self.page.next() {
+                return Ok(Some(item));
+            }
+            let after = match &self.next {
+                Next::First => None,
+                Next::After(token) => Some(token.clone()),
+                Next::Nothing => return Ok(None),
+            };
+            let page = (self.ask)(after).await?;
+            self.page = page.items.into_iter();
+            self.next = page.next.map_or(Next::Nothing, Next::After);
+        }
+    }
+
+    /// Returns all that is left. Holds it in memory: of a long list, take [`Self::next`].
+    ///
+    /// # Errors
+    /// One of the pages could not be read.
+    pub async fn collect(mut self) -> Result<Vec<T>, Error> {
+        let mut items = Vec::new();
+        while let Some(item) = self.next().await? {
+            items.push(item);
+        }
+        Ok(items)
+    }
+}
+
+impl<T> fmt::Debug for Pages<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Pages").finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ErrorKind;
+
+    /// Pages by what leads to them: two items, none, a failure once, and the last item.
+    fn pages() -> Pages<u8> {
+        let mut failed = false;
+        Pages::new(move |after| {
+            let page = |items: &[u8], next: Option<&str>| {
+                Ok(Page { items: items.to_vec(), next: next.map(str::to_owned) })
+            };
+            std::future::ready(match after.as_deref() {
+                None => page(&[1, 2], Some("empty")),
+                Some("empty") => page(&[], Some("last")),
+                Some("last") if !failed => {
+                    failed = true;
+                    Err(Error::lost())
+                }
+                Some("last") => page(&[3], None),
+                other => panic!("{other:?}"),
+            })
+        })
+    }
+
+    #[tokio::test]
+    async fn pages_follow_each_other_and_an_empty_one_is_not_the_end() {
+        let mut pages = pages();
+        assert_eq!(pages.next().await.unwrap(), Some(1));
+        assert_eq!(pages.next().await.unwrap(), Some(2));
+        assert_eq!(pages.next().await.unwrap_err().kind(), ErrorKind::Unavailable);
+        assert_eq!(pages.next().await.unwrap(), Some(3), "asked for again");
+        assert_eq!(pages.next().await.unwrap(), None);
+        assert_eq!(pages.next().await.unwrap(), None);
+    }
+}

@@ -1,0 +1,51 @@
+//! The rules that an organization's policy may set, by the names that the contract has for them. Told by the server,
+//! which holds tokens against them, and read by its client.
+
+/// One rule of a policy that is set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Rule {
+    /// The token would live too long.
+    #[error("the organization's policy allows tokens no such long lifetime")]
+    LongestLifetime,
+    /// The token would never expire.
+    #[error("the organization's policy requires an expiration")]
+    ExpirationRequired,
+    /// The rotated token would be good for too long.
+    #[error("the organization's policy allows no such long grace")]
+    LongestGrace,
+    /// The user has as many tokens as it may have.
+    #[error("the user has as many active tokens as the organization's policy allows")]
+    MostActiveTokens,
+    /// The token would have a scope that it may not have.
+    #[error("the organization's policy does not allow all of these scopes")]
+    AllowedScopes,
+}
+
+impl Rule {
+    /// Every rule.
+    pub const ALL: [Self; 5] = [
+        Self::LongestLifetime,
+        Self::ExpirationRequired,
+        Self::LongestGrace,
+        Self::MostActiveTokens,
+        Self::AllowedScopes,
+    ];
+
+    /// Returns the name of the rule's field in the contract.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::LongestLifetime => "longest_lifetime",
+            Self::ExpirationRequired => "expiration_required",
+            Self::LongestGrace => "longest_grace",
+            Self::MostActiveTokens => "most_active_tokens_per_user",
+            Self::AllowedScopes => "allowed_scopes",
+        }
+    }
+
+    /// Finds the rule with this name.
+    #[must_use]
+    pub fn from_word(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|rule| rule.word() == word)
+    }
+}

@@ -1,0 +1,99 @@
+//! The audit log, typed: who did what for whom, page by page, to whoever may read it.
+
+use tokend_client::proto::{ErrorReason, TokenEventKind};
+use tokend_client::{
+    ErrorKind, EventListing, Expiration, FieldChange, NewToken, Principal, RevocationTarget, TokenUpdate,
+};
+
+use super::asking::{holder, root};
+use crate::support::replica::Replica;
+
+#[tokio::test]
+async fn what_was_done_is_told_with_who_did_it_for_whom_and_what_it_changed() {
+    let replica = Replica::start().await;
+    let client = root(&replica);
+    let frontend = client.acting_for("grace").unwrap();
+    let made = frontend.create_token(NewToken::new("ada", "laptop", Expiration::Never)).await.unwrap();
+    let id = made.token.id;
+    let renamed = TokenUpdate { name: Some("desk".to_owned()), ..TokenUpdate::default() };
+    client.update_token(id, renamed).await.unwrap();
+    client.revoke_token(RevocationTarget::Id(id), "lost").await.unwrap();
+
+    let listing = EventListing { token_id: Some(id), ..EventListing::default() };
+    let page = client.list_token_events(&listing, None).await.unwrap();
+
+    assert_eq!(page.next, None);
+    let [revocation, update, creation] = &page.items[..] else { panic!("{page:?}") };
+    let kinds = page.items.iter().map(|event| event.kind).collect::<Vec<_>>();
+    assert_eq!(kinds, [TokenEventKind::Revoked, TokenEventKind::Updated, TokenEventKind::Created]);
+    let caller = Principal::parse(&replica.installation.root_secret[5..27]);
+    for event in &page.items {
+        assert_eq!(
+            (event.token_id, event.organization_id.as_str(), event.user_id.as_str()),
+            (id, "default", "ada")
+        );
+        assert_eq!((&event.actor, event.trace_id.as_ref().map(String::len)), (&caller, Some(32)));
+    }
+    assert_eq!((creation.acting_user.as_deref(), update.acting_user.as_deref()), (Some("grace"), None));
+    assert_eq!(creation.event_time, made.token.create_time);
+    let change = |field: &str, old: Option<&str>, new: &str| FieldChange {
+        field: field.to_owned(),
+        old: old.map(str::to_owned),
+        new: Some(new.to_owned()),
+    };
+    assert_eq!(update.changes, [change("name", Some("laptop"), "desk")]);
+    assert!(revocation.changes.contains(&change("revoke_reason", None, "lost")));
+}
+
+#[tokio::test]
+async fn the_log_is_read_page_by_page_and_a_page_belongs_to_its_filters() {
+    let replica = Replica::start().await;
+    let client = root(&replica);
+    for number in 0..7 {
+        client.create_token(NewToken::new("ada", format!("{number}"), Expiration::Never)).await.unwrap();
+    }
+    let listing = EventListing { user_id: Some("ada".to_owned()), page_size: 3, ..EventListing::default() };
+
+    let all = client.token_event_pages(&listing).collect().await.unwrap();
+
+    assert_eq!(all.len(), 7);
+    assert!(all.is_sorted_by(|newer, older| newer.id > older.id), "newest first, and each once");
+    let first = client.list_token_events(&listing, None).await.unwrap();
+    assert_eq!(first.items, all[..3]);
+    let second = client.list_token_events(&listing, first.next.as_deref()).await.unwrap();
+    assert_eq!(second.items, all[3..6]);
+    let everybody = EventListing { user_id: None, ..listing };
+    let foreign = client.list_token_events(&everybody, first.next.as_deref()).await.unwrap_err();
+    assert_eq!((foreign.kind(), foreign.reason()), (ErrorKind::Invalid, Some(ErrorReason::InvalidPageToken)));
+}
+
+#[tokio::test]
+async fn the_log_is_for_those_who_may_read_and_of_their_own_organization() {
+    let replica = Replica::start().await;
+    let client = root(&replica);
+    let new = NewToken::new("ada", "laptop", Expiration::Never);
+    let foreign = client.create_token(new).await.unwrap().token.id;
+    let verifier = holder(&replica, "acme", &["tokend:verify"]).await;
+    let reader = holder(&replica, "acme", &["tokend:read"]).await;
+
+    let refused = verifier.token_event_pages(&EventListing::default()).next().await.unwrap_err();
+    assert_eq!(
+        (refused.kind(), refused.reason()),
+        (ErrorKind::PermissionDenied, Some(ErrorReason::ScopeMissing))
+    );
+    let own = reader.token_event_pages(&EventListing::default()).collect().await.unwrap();
+    assert!(!own.is_empty() && own.iter().all(|event| event.organization_id.as_str() == "acme"));
+    let listing = EventListing { token_id: Some(foreign), ..EventListing::default() };
+    assert_eq!(reader.list_token_events(&listing, None).await.unwrap().items, []);
+}
+
+#[tokio::test]
+async fn whoever_is_acted_for_is_a_word_of_limited_length() {
+    let replica = Replica::start().await;
+    let client = root(&replica);
+
+    for bad in ["", &"x".repeat(201), "gr\u{e5}ce", "two\nlines"] {
+        assert!(client.acting_for(bad).is_err(), "{bad:?}");
+    }
+    assert!(client.acting_for(&"x".repeat(200)).unwrap().get_policy(None).await.is_ok());
+}
