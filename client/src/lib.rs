@@ -49,7 +49,7 @@ pub use client::{Client, RawClient};
 pub use connection::{Connection, ConnectionError};
 pub use error::{Error, ErrorKind, FieldViolation};
 pub use events::{EventListing, FieldChange, TokenEvent};
-pub use guard::{Guard, Guarded};
+pub use guard::{Guard, Guarded, GuardedBody};
 pub use local::{LocalConfig, LocalStatus};
 pub use pages::{Page, Pages};
 pub use policies::{Policy, PolicyBreach, Remedy, StoredPolicy};

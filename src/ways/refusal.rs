@@ -7,6 +7,8 @@ use axum::http::StatusCode;
 use serde_json::json;
 use tonic::Status;
 
+use crate::domain::access::Denial;
+use crate::domain::access::denial::plain;
 use crate::domain::{CredentialError, FieldError, Scope, Verdict, Violations};
 use crate::grpc::{CallError, http_status, log_failure};
 use crate::metrics::WayOutcome;
@@ -62,7 +64,7 @@ impl Refusal {
 
     fn status(&self) -> StatusCode {
         match self {
-            Self::Denied { verdict: Verdict::MissingScope | Verdict::IpNotAllowed, .. } => {
+            Self::Denied { verdict, missing } if Denial::of_verdict(*verdict, missing).forbidden => {
                 StatusCode::FORBIDDEN
             }
             Self::Denied { .. } => StatusCode::UNAUTHORIZED,
@@ -92,46 +94,25 @@ impl Refusal {
     /// Says it: the words of RFC 6750 (3.1), RFC 6749 (5.2) and RFC 7009 (2.2.1).
     pub(super) fn said(&self) -> Said {
         let status = self.status();
-        let missing = match self {
-            Self::Denied { missing, .. } => missing.iter().map(Scope::as_str).collect::<Vec<_>>().join(" "),
-            _ => String::new(),
-        };
-        let nothing_presented = matches!(
-            self,
-            Self::Call(CallError::Authenticate(AuthenticateError::Credential(CredentialError::Missing)))
-        );
-        let (error, challenge) = match status {
-            StatusCode::UNAUTHORIZED if nothing_presented => ("invalid_token", Some("Bearer".to_owned())),
-            StatusCode::UNAUTHORIZED => ("invalid_token", Some(r#"Bearer error="invalid_token""#.to_owned())),
-            StatusCode::FORBIDDEN if matches!(self, Self::Denied { verdict: Verdict::IpNotAllowed, .. }) => {
-                ("access_denied", None)
+        let denied = |denial: Denial| (denial.challenge, denial.body);
+        let (challenge, body) = match (self, status) {
+            (Self::Denied { verdict, missing }, _) => denied(Denial::of_verdict(*verdict, missing)),
+            (Self::Call(CallError::Authenticate(AuthenticateError::Credential(error))), _) => {
+                denied(Denial::of_credential(*error))
             }
-            // No character of a scope needs quoting.
-            StatusCode::FORBIDDEN => (
-                "insufficient_scope",
-                Some(match &*missing {
-                    "" => r#"Bearer error="insufficient_scope""#.to_owned(),
-                    missing => format!(r#"Bearer error="insufficient_scope", scope="{missing}""#),
-                }),
-            ),
-            StatusCode::BAD_REQUEST => ("invalid_request", None),
-            _ => ("temporarily_unavailable", None),
-        };
-        let body = match self {
-            Self::Denied { verdict, .. } if missing.is_empty() => {
-                json!({"error": error, "verdict": verdict.word()})
+            (_, StatusCode::UNAUTHORIZED) => denied(Denial::of_credential(CredentialError::Invalid)),
+            (_, StatusCode::FORBIDDEN) => {
+                (Some(r#"Bearer error="insufficient_scope""#.to_owned()), plain("insufficient_scope"))
             }
-            Self::Denied { verdict, .. } => {
-                json!({"error": error, "verdict": verdict.word(), "scope": missing})
+            (Self::Call(CallError::Invalid(violations)), _) => {
+                let wrong = violations.list().iter();
+                let wrong = wrong.map(|violation| format!("{} {}", violation.field, violation.description));
+                let description = wrong.collect::<Vec<_>>().join("; ");
+                (None, json!({"error": "invalid_request", "error_description": description}).to_string())
             }
-            Self::Call(CallError::Invalid(violations)) => json!({
-                "error": error,
-                "error_description": violations.list().iter().map(|violation| {
-                    format!("{} {}", violation.field, violation.description)
-                }).collect::<Vec<_>>().join("; "),
-            }),
-            _ => json!({"error": error}),
+            (_, StatusCode::BAD_REQUEST) => (None, plain("invalid_request")),
+            _ => (None, plain("temporarily_unavailable")),
         };
-        Said { status, challenge, body: body.to_string() }
+        Said { status, challenge, body }
     }
 }

@@ -70,10 +70,16 @@ async fn get_with(address: SocketAddr, path: &str, credentials: &[&str]) -> Repl
     send(address, "GET", path, &headers, "").await
 }
 
-/// The status of an answer and its challenge.
-fn said(reply: &Reply) -> (u16, Option<String>) {
+/// The status of a refusal and its challenge. Its body is JSON, and says this.
+#[track_caller]
+fn said(reply: &Reply, body: &str) -> (u16, Option<String>) {
+    assert_eq!((&*reply.body, reply.header("content-type").as_deref()), (body, Some("application/json")));
+    assert_eq!(reply.header("cache-control").as_deref(), Some("no-store"));
     (reply.status, reply.header("www-authenticate"))
 }
+
+const INVALID: &str = r#"{"error":"invalid_token"}"#;
+const ELSEWHERE: &str = r#"{"error":"access_denied","verdict":"ip_not_allowed"}"#;
 
 #[expect(clippy::unnecessary_wraps, reason = "as what is said")]
 fn challenge(text: &str) -> Option<String> {
@@ -98,14 +104,39 @@ async fn an_axum_service_lets_in_whom_tokend_would() {
             assert_eq!((let_in.status, &*let_in.body), (200, "ada false"));
         }
         assert_eq!(get_with(address, "/health", &[]).await.body, "well");
-        assert_eq!(said(&get_with(address, "/", &[]).await), (401, challenge("Bearer")));
-        for bad in [&["Basic YTpi"][..], &["Bearer nonsense"], &[&format!("Bearer {}", gone.secret)]] {
-            assert_eq!(said(&get_with(address, "/", bad).await), (401, invalid()), "{bad:?}");
+        assert_eq!(said(&get_with(address, "/", &[]).await, INVALID), (401, challenge("Bearer")));
+        let revoked = r#"{"error":"invalid_token","verdict":"revoked"}"#;
+        let malformed = r#"{"error":"invalid_token","verdict":"malformed"}"#;
+        for (bad, body) in [
+            (&["Basic YTpi"][..], INVALID),
+            (&[&bearer, &bearer], INVALID),
+            (&["Bearer nonsense"], malformed),
+            (&[&format!("Bearer {}", gone.secret)], revoked),
+        ] {
+            assert_eq!(said(&get_with(address, "/", bad).await, body), (401, invalid()), "{bad:?}");
         }
-        assert_eq!(said(&get_with(address, "/", &[&bearer, &bearer]).await), (401, invalid()));
         let lacking = r#"Bearer error="insufficient_scope", scope="repo:admin""#;
-        assert_eq!(said(&get_with(address, "/admin", &[&bearer]).await), (403, challenge(lacking)));
+        let body = r#"{"error":"insufficient_scope","scope":"repo:admin","verdict":"missing_scope"}"#;
+        assert_eq!(said(&get_with(address, "/admin", &[&bearer]).await, body), (403, challenge(lacking)));
     }
+}
+
+#[tokio::test]
+async fn what_no_rule_names_is_closed_to_everybody_where_that_was_said() {
+    let replica = Replica::start().await;
+    let reader: Made = created_with(&mut replica.root(), "acme", &["repo:read"]).await.into();
+    let closed = Guard::new(Verifier::unary(root(&replica)))
+        .require_at("/", ["repo:read"])
+        .unwrap()
+        .open_at("/health")
+        .closed_elsewhere();
+    let address = serve(closed).await;
+    let bearer = format!("Bearer {}", reader.secret);
+
+    assert_eq!(get_with(address, "/", &[&bearer]).await.body, "ada false");
+    assert_eq!(get_with(address, "/health", &[]).await.body, "well");
+    let forgotten = get_with(address, "/admin", &[&bearer]).await;
+    assert_eq!(said(&forgotten, r#"{"error":"access_denied"}"#), (403, None));
 }
 
 #[tokio::test]
@@ -126,7 +157,7 @@ async fn where_a_request_comes_from_counts_as_far_as_it_is_known() {
         let address = serve(guard(verifier.clone())).await;
         for _ in 0..3 {
             assert_eq!(get_with(address, "/", &[&here]).await.status, 200);
-            assert_eq!(said(&get_with(address, "/", &[&elsewhere]).await), (403, None));
+            assert_eq!(said(&get_with(address, "/", &[&elsewhere]).await, ELSEWHERE), (403, None));
         }
         let unknowing = serve(Guard::new(verifier.clone()).leave_credential()).await;
         assert_eq!(get_with(unknowing, "/", &[&here]).await.status, 403);
@@ -147,7 +178,8 @@ async fn what_cannot_be_checked_is_refused() {
 
     let away = get_with(address, "/", &[&bearer]).await;
 
-    assert_eq!((away.status, &*away.header("retry-after").unwrap()), (503, "1"));
+    assert_eq!(said(&away, r#"{"error":"temporarily_unavailable"}"#), (503, None));
+    assert_eq!(away.header("retry-after").as_deref(), Some("1"));
     assert_eq!(get_with(address, "/health", &[]).await.status, 200);
     assert_eq!(get_with(address, "/", &[]).await.status, 401);
 }

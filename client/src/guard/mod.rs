@@ -8,8 +8,10 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use bytes::Bytes;
 use http::header::AUTHORIZATION;
 use http::{HeaderMap, Request, Response};
+use http_body_util::{Either, Full};
 use tokend_core::domain::access::bearer;
 use tokend_core::domain::{FieldError, Scope, Scopes, Verdict};
 use tower_layer::Layer;
@@ -139,6 +141,9 @@ impl<S> Layer<S> for Guard {
     }
 }
 
+/// What a guarded service answers: its own body, or that of a refusal.
+pub type GuardedBody<R> = Either<R, Full<Bytes>>;
+
 /// A service behind a [`Guard`].
 #[derive(Debug, Clone)]
 pub struct Guarded<S> {
@@ -151,11 +156,10 @@ where
     S: Service<Request<B>, Response = Response<R>> + Clone + Send + 'static,
     S::Future: Send,
     B: Send + 'static,
-    R: Default,
 {
-    type Response = Response<R>;
+    type Response = Response<GuardedBody<R>>;
     type Error = S::Error;
-    type Future = Pin<Box<dyn Future<Output = Result<Response<R>, S::Error>> + Send>>;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, S::Error>> + Send>>;
 
     fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
         self.inner.poll_ready(context)
@@ -169,8 +173,8 @@ where
         Box::pin(async move {
             let (mut parts, body) = request.into_parts();
             match guard.admit(&mut parts).await {
-                Ok(()) => inner.call(Request::from_parts(parts, body)).await,
-                Err(refusal) => Ok(refusal.response(&parts.headers)),
+                Ok(()) => Ok(inner.call(Request::from_parts(parts, body)).await?.map(Either::Left)),
+                Err(refusal) => Ok(refusal.response(&parts.headers).map(Either::Right)),
             }
         })
     }

@@ -1,8 +1,12 @@
 //! Why a request is not let through, in the words of HTTP (RFC 6750, 3.1) or of gRPC, as the request was. Nothing
 //! that was presented is repeated, and nothing is told of why tokend could not be asked.
 
+use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
+use http_body_util::Full;
+use tokend_core::domain::access::Denial;
+use tokend_core::domain::access::denial::plain;
 use tokend_core::domain::{CredentialError, Scope, Verdict};
 
 use crate::error::Error;
@@ -31,16 +35,17 @@ struct Said {
     code: &'static str,
     message: &'static str,
     challenge: Option<String>,
+    body: String,
 }
 
 impl Refusal {
     /// Makes the answer to a request with these headers.
-    pub(super) fn response<R: Default>(&self, request: &HeaderMap) -> Response<R> {
+    pub(super) fn response(&self, request: &HeaderMap) -> Response<Full<Bytes>> {
         if let Self::Unknown(error) = self {
             tracing::warn!(%error, "tokend could not be asked about a request");
         }
         let said = self.said();
-        let mut response = Response::new(R::default());
+        let mut response = Response::new(Full::default());
         let headers = response.headers_mut();
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
         let challenge = said.challenge.and_then(|text| HeaderValue::try_from(text).ok());
@@ -52,49 +57,53 @@ impl Refusal {
             headers.insert(HeaderName::from_static("grpc-message"), HeaderValue::from_static(said.message));
             return response;
         }
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         if said.status == StatusCode::SERVICE_UNAVAILABLE {
             headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
         }
         *response.status_mut() = said.status;
+        *response.body_mut() = Full::from(said.body);
         response
     }
 
     fn said(&self) -> Said {
-        let unauthenticated = |challenge: &str, message| Said {
-            status: StatusCode::UNAUTHORIZED,
-            code: UNAUTHENTICATED,
-            message,
-            challenge: Some(challenge.to_owned()),
-        };
-        let forbidden = |challenge, message| Said {
-            status: StatusCode::FORBIDDEN,
-            code: PERMISSION_DENIED,
-            message,
-            challenge,
+        let denied = |denial: Denial, message| {
+            let (status, code) = if denial.forbidden {
+                (StatusCode::FORBIDDEN, PERMISSION_DENIED)
+            } else {
+                (StatusCode::UNAUTHORIZED, UNAUTHENTICATED)
+            };
+            Said { status, code, message, challenge: denial.challenge, body: denial.body }
         };
         match self {
-            Self::Credential(CredentialError::Missing) => {
-                unauthenticated("Bearer", "no credential was given")
+            Self::Credential(error) => {
+                let message = match error {
+                    CredentialError::Missing => "no credential was given",
+                    _ => "the credential is not valid",
+                };
+                denied(Denial::of_credential(*error), message)
             }
-            Self::Denied(Verdict::MissingScope, missing) => {
-                let missing: Vec<_> = missing.iter().map(Scope::as_str).collect();
-                // No character of a scope needs quoting.
-                let challenge =
-                    format!(r#"Bearer error="insufficient_scope", scope="{}""#, missing.join(" "));
-                forbidden(Some(challenge), "the credential lacks a scope")
+            Self::Denied(verdict, missing) => {
+                let message = match verdict {
+                    Verdict::MissingScope => "the credential lacks a scope",
+                    Verdict::IpNotAllowed => "the credential may not be used from this address",
+                    _ => "the credential is not valid",
+                };
+                denied(Denial::of_verdict(*verdict, missing), message)
             }
-            Self::Denied(Verdict::IpNotAllowed, _) => {
-                forbidden(None, "the credential may not be used from this address")
-            }
-            Self::Closed => forbidden(None, "nobody may do this"),
-            Self::Credential(_) | Self::Denied(..) => {
-                unauthenticated(r#"Bearer error="invalid_token""#, "the credential is not valid")
-            }
+            Self::Closed => Said {
+                status: StatusCode::FORBIDDEN,
+                code: PERMISSION_DENIED,
+                message: "nobody may do this",
+                challenge: None,
+                body: plain("access_denied"),
+            },
             Self::Unknown(_) => Said {
                 status: StatusCode::SERVICE_UNAVAILABLE,
                 code: UNAVAILABLE,
                 message: "the credential cannot be checked now",
                 challenge: None,
+                body: plain("temporarily_unavailable"),
             },
         }
     }

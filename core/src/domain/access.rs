@@ -15,11 +15,13 @@ use super::token::{Token, TokenState};
 use crate::secret::TokenId;
 
 mod bearer;
+pub mod denial;
 mod refusal;
 #[cfg(test)]
 mod tests;
 
 pub use bearer::bearer;
+pub use denial::Denial;
 pub use refusal::{AccessError, CredentialError};
 
 /// What kinds of calls there are, as far as permission goes.

@@ -1,0 +1,108 @@
+//! How it is said over HTTP that a credential is not accepted: a challenge of RFC 6750 (3.1) and a small JSON body.
+//! Said alike by the server's ways in and by the client's guards. Nothing that was presented is repeated.
+
+use super::CredentialError;
+use crate::domain::{Scope, Verdict};
+
+/// What is said.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Denial {
+    /// It is 403, for the credential itself is good; else 401.
+    pub forbidden: bool,
+    /// For `WWW-Authenticate`.
+    pub challenge: Option<String>,
+    /// JSON.
+    pub body: String,
+}
+
+impl Denial {
+    /// Says that there is no credential, or none that is accepted.
+    #[must_use]
+    pub fn of_credential(error: CredentialError) -> Self {
+        let challenge = match error {
+            CredentialError::Missing => "Bearer",
+            _ => INVALID_CHALLENGE,
+        };
+        Self { forbidden: false, challenge: Some(challenge.to_owned()), body: plain(INVALID) }
+    }
+
+    /// Says that a secret got this verdict, and which scopes it lacks.
+    #[must_use]
+    pub fn of_verdict(verdict: Verdict, missing: &[Scope]) -> Self {
+        let word = verdict.word();
+        let said = |error: &str| format!(r#"{{"error":"{error}","verdict":"{word}"}}"#);
+        match verdict {
+            Verdict::MissingScope => {
+                // No character of a scope needs quoting.
+                let scopes = missing.iter().map(Scope::as_str).collect::<Vec<_>>().join(" ");
+                Self {
+                    forbidden: true,
+                    challenge: Some(format!(r#"Bearer error="{INSUFFICIENT}", scope="{scopes}""#)),
+                    body: format!(r#"{{"error":"{INSUFFICIENT}","scope":"{scopes}","verdict":"{word}"}}"#),
+                }
+            }
+            Verdict::IpNotAllowed => Self { forbidden: true, challenge: None, body: said("access_denied") },
+            _ => {
+                Self { forbidden: false, challenge: Some(INVALID_CHALLENGE.to_owned()), body: said(INVALID) }
+            }
+        }
+    }
+}
+
+const INVALID: &str = "invalid_token";
+const INVALID_CHALLENGE: &str = r#"Bearer error="invalid_token""#;
+const INSUFFICIENT: &str = "insufficient_scope";
+
+/// Returns the body that names an error alone, a word of letters and underscores.
+#[must_use]
+pub fn plain(error: &str) -> String {
+    format!(r#"{{"error":"{error}"}}"#)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_denial_is_said_by_status_challenge_and_body() {
+        let missing = [Scope::parse("repo:read").unwrap(), Scope::parse("user:*").unwrap()];
+        let invalid = Some(INVALID_CHALLENGE);
+        for (denial, forbidden, challenge, body) in [
+            (
+                Denial::of_credential(CredentialError::Missing),
+                false,
+                Some("Bearer"),
+                r#"{"error":"invalid_token"}"#,
+            ),
+            (
+                Denial::of_credential(CredentialError::Malformed),
+                false,
+                invalid,
+                r#"{"error":"invalid_token"}"#,
+            ),
+            (
+                Denial::of_verdict(Verdict::Revoked, &[]),
+                false,
+                invalid,
+                r#"{"error":"invalid_token","verdict":"revoked"}"#,
+            ),
+            (
+                Denial::of_verdict(Verdict::MissingScope, &missing),
+                true,
+                Some(r#"Bearer error="insufficient_scope", scope="repo:read user:*""#),
+                r#"{"error":"insufficient_scope","scope":"repo:read user:*","verdict":"missing_scope"}"#,
+            ),
+            (
+                Denial::of_verdict(Verdict::IpNotAllowed, &[]),
+                true,
+                None,
+                r#"{"error":"access_denied","verdict":"ip_not_allowed"}"#,
+            ),
+        ] {
+            assert_eq!(
+                (denial.forbidden, denial.challenge.as_deref(), &*denial.body),
+                (forbidden, challenge, body)
+            );
+        }
+    }
+}
