@@ -40,13 +40,10 @@ pub(crate) async fn post(
     headers: &[(&str, &str)],
     fields: &[(&str, &str)],
 ) -> Reply {
-    let mut form = form_urlencoded::Serializer::new(String::new());
-    for (name, value) in fields {
-        form.append_pair(name, value);
-    }
+    let form = form_urlencoded::Serializer::new(String::new()).extend_pairs(fields).finish();
     let mut all = vec![("content-type", "application/x-www-form-urlencoded")];
     all.extend_from_slice(headers);
-    send(address, "POST", path, &all, &form.finish()).await
+    send(address, "POST", path, &all, &form).await
 }
 
 /// Sends a request and reads the answer to its end.

@@ -2,10 +2,10 @@
 
 use serde_json::{Value, json};
 use tokend::domain::{Network, Networks, Scope};
-use tokend::grpc::proto::{Consistency, VerifyRequest, VerifyResponse};
+use tokend::grpc::proto::{Consistency, VerifyRequest};
 use tokend::ways::{Origin, TokenReviewConfig, WaysConfig};
-use tonic::{Code, Response};
 
+use super::rust_client::Verifiers;
 use super::{ext_authz, grpc_web};
 use crate::support::client::{Client, created_with, texts};
 use crate::support::http::{Reply, post, send};
@@ -61,19 +61,45 @@ pub(crate) const AUDIENCE: &str = "https://kubernetes.default.svc";
 /// Where a page comes from that may call.
 pub(crate) const ORIGIN: &str = "https://admin.example.org";
 
-/// Every way in.
+/// Every way in, beside Verify as most clients send it, which goes past the router.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Way {
+    /// Verify as only the router reads it.
+    Routed,
+    /// Verify, read from the database.
+    Full,
+    Stream,
     Introspection,
     ForwardAuth,
     ExtAuthz,
     TokenReview,
     GrpcWeb,
+    ClientUnary,
+    ClientMultiplexed,
+    ClientLocal,
+    ClientGuard,
 }
 
 impl Way {
-    pub(crate) const ALL: [Self; 5] =
-        [Self::Introspection, Self::ForwardAuth, Self::ExtAuthz, Self::TokenReview, Self::GrpcWeb];
+    pub(crate) const ALL: [Self; 12] = [
+        Self::Routed,
+        Self::Full,
+        Self::Stream,
+        Self::Introspection,
+        Self::ForwardAuth,
+        Self::ExtAuthz,
+        Self::TokenReview,
+        Self::GrpcWeb,
+        Self::ClientUnary,
+        Self::ClientMultiplexed,
+        Self::ClientLocal,
+        Self::ClientGuard,
+    ];
+
+    /// Tells whether this way may answer by what it has heard before, within the staleness that it declares.
+    pub(crate) fn judges_by_itself(self) -> bool {
+        matches!(self, Self::ClientLocal | Self::ClientGuard)
+    }
 
     /// Returns as much of a question as this way can ask: a `TokenReview` says nothing of the client's address.
     pub(crate) fn askable(self, question: &Question) -> Question {
@@ -87,7 +113,8 @@ impl Way {
 pub(crate) struct House {
     pub(crate) replica: Replica,
     pub(crate) backend: String,
-    verifier: Client,
+    pub(crate) verifier: Client,
+    verifiers: Verifiers,
 }
 
 /// Returns the configuration of ways that trust this machine's gateways.
@@ -115,23 +142,25 @@ impl House {
     pub(crate) async fn of(replica: Replica) -> Self {
         let backend = created_with(&mut replica.root(), "acme", &["tokend:verify"]).await.secret;
         let verifier = replica.client(&backend);
-        Self { replica, backend, verifier }
-    }
-
-    /// Asks by the RPC.
-    pub(crate) async fn verify(&self, question: &Question) -> Said {
-        let answer = self.verifier.clone().verify(question.request()).await;
-        said_by_verify(answer.map(Response::into_inner).map_err(|status| status.code()))
+        let verifiers = Verifiers::open(replica.address, &backend);
+        Self { replica, backend, verifier, verifiers }
     }
 
     /// Asks by one of the other ways.
     pub(crate) async fn ask(&self, way: Way, question: &Question) -> Said {
         match way {
+            Way::Routed => self.routed(question).await,
+            Way::Full => self.full(question).await,
+            Way::Stream => self.stream(question).await,
             Way::Introspection => self.introspect(question).await,
             Way::ForwardAuth => self.forward_auth(question).await,
             Way::ExtAuthz => ext_authz::ask(&self.replica, question).await,
             Way::TokenReview => self.token_review(question).await,
             Way::GrpcWeb => grpc_web::ask(self, question).await,
+            Way::ClientUnary => self.verifiers.ask_unary(question).await,
+            Way::ClientMultiplexed => self.verifiers.ask_multiplexed(question).await,
+            Way::ClientLocal => self.verifiers.ask_local(question).await,
+            Way::ClientGuard => self.verifiers.ask_guard(question).await,
         }
     }
 
@@ -197,21 +226,6 @@ impl House {
         headers.extend(question.client.map(|client| ("x-forwarded-for", client)));
         let reply = send(self.replica.http, "GET", &path, &headers, "").await;
         said_over_http(&reply, |name| reply.header(name).unwrap())
-    }
-}
-
-/// Reads what Verify says.
-pub(crate) fn said_by_verify(answer: Result<VerifyResponse, Code>) -> Said {
-    let reply = match answer {
-        Err(Code::Unavailable) => return Said::Unknown,
-        answer => answer.unwrap(),
-    };
-    let verdict = reply.verdict().as_str_name().trim_start_matches("VERDICT_").to_lowercase();
-    match reply.token {
-        Some(token) if verdict == "valid" => {
-            Said::Admitted { user: token.user_id, organization: token.organization_id, token_id: token.id }
-        }
-        _ => Said::Denied(verdict),
     }
 }
 

@@ -11,7 +11,8 @@ use tokend::grpc::proto::{
 use tokend::ways::{Origin, WaysConfig};
 use tonic::Code;
 
-use super::asking::{House, ORIGIN, Question, Said, said_by_verify};
+use super::asking::{House, ORIGIN, Question, Said};
+use super::rpcs::said_by_verify;
 use crate::support::client::{created, created_with, ordinary};
 use crate::support::http::{Reply, send};
 use crate::support::replica::{Installation, Replica};

@@ -19,5 +19,7 @@ mod leaks;
 mod parity;
 mod program;
 mod revocation;
+mod rpcs;
+mod rust_client;
 mod together;
 mod token_review;
