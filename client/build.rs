@@ -3,16 +3,10 @@
 
 use std::error::Error;
 
-/// Messages that carry a secret, or what is as good as one: their `Debug` is written by hand, in the server's
-/// `src/grpc/redact.rs`, and shows none of it.
-const SECRET_MESSAGES: [&str; 6] = [
-    "tokend.v1.CreateTokenRequest",
-    "tokend.v1.CreateTokenResponse",
-    "tokend.v1.RotateTokenRequest",
-    "tokend.v1.RotateTokenResponse",
-    "tokend.v1.RevokeTokenRequest",
-    "tokend.v1.VerifyRequest",
-];
+#[path = "../src/grpc/secret_messages.rs"]
+mod secret_messages;
+
+use secret_messages::SECRET_MESSAGES;
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=../proto");

@@ -121,26 +121,3 @@ impl Callers {
 pub(crate) fn bearer(headers: &HeaderMap) -> Result<&str, CredentialError> {
     access::bearer(headers.get_all("authorization").iter().map(HeaderValue::as_bytes))
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn headers(values: &[&'static str]) -> HeaderMap {
-        let mut headers = HeaderMap::new();
-        for value in values {
-            headers.append("authorization", value.parse().unwrap());
-        }
-        headers
-    }
-
-    #[test]
-    fn exactly_one_bearer_value_is_a_credential() {
-        assert_eq!(bearer(&headers(&["Bearer abc"])), Ok("abc"));
-        assert_eq!(bearer(&headers(&["bearer abc"])), Ok("abc"));
-        assert_eq!(bearer(&headers(&[])), Err(CredentialError::Missing));
-        for bad in [&["Bearer"][..], &["Basic abc"], &["abc"], &[""], &["Bearer a", "Bearer a"]] {
-            assert_eq!(bearer(&headers(bad)), Err(CredentialError::Malformed), "{bad:?}");
-        }
-    }
-}

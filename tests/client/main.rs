@@ -13,6 +13,8 @@ mod authority;
 #[expect(dead_code, reason = "each suite uses its part")]
 #[path = "../engine/fleet.rs"]
 mod fleet;
+#[path = "../engine/hold.rs"]
+mod hold;
 #[expect(dead_code, reason = "each suite uses its part")]
 #[path = "../engine/setup.rs"]
 mod setup;

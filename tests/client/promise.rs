@@ -7,14 +7,13 @@
 
 use std::time::{Duration, Instant};
 
-use sqlx::postgres::PgConnection;
 use tokend_client::{LocalConfig, Verdict, Verifier};
 
 use super::asking::{asked, client_at, holding, is_held, judged_here, root, verdict};
 use crate::fleet::{Process, url};
-use crate::setup::{Made, in_cache, is_valid, made, revoking, run};
+use crate::hold::{Hold, make_holdable};
+use crate::setup::{Made, in_cache, is_valid, made, revoking};
 use crate::support::client::revoked;
-use crate::support::database::Database;
 use crate::support::proxy::{Proxy, Way};
 use crate::support::replica::{Installation, Replica};
 use crate::support::{eventually, in_time};
@@ -43,35 +42,20 @@ async fn watched_through_a_proxy(replica: &Replica) -> (Proxy, Verifier, Made) {
     (proxy, verifier, token)
 }
 
-/// Lets the loader's statement, and no other, wait for whoever holds the advisory lock, after its snapshot.
-const HOOK: &str = r"
-    ALTER VIEW server_epoch RENAME TO real_epoch;
-    CREATE FUNCTION hold() RETURNS text LANGUAGE plpgsql VOLATILE AS $$
-    BEGIN
-        IF current_query() LIKE '%t.id = ANY(%' THEN
-            PERFORM pg_advisory_xact_lock_shared(7);
-        END IF;
-        RETURN '';
-    END $$;
-    CREATE VIEW server_epoch AS SELECT epoch || hold() AS epoch FROM real_epoch";
-
-/// Waits until a read is held in Postgres.
-async fn a_read_waits(database: &Database) {
-    let waiting = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted
-        AND database = (SELECT oid FROM pg_database WHERE datname = current_database())";
-    eventually("the read waits", async || (database.count(waiting).await > 0).then_some(())).await;
-}
-
-async fn lock(database: &Database) -> PgConnection {
-    let mut holder = database.connect().await;
-    run(&mut holder, "SELECT pg_advisory_lock(7)").await;
-    holder
+/// Waits until it is known that the token is revoked; until then nothing is.
+async fn becomes_known(verifier: &Verifier, token: &Made) {
+    eventually("it is known", async || {
+        let verdict = asked(verifier, &token.secret).await.ok()?.verdict;
+        assert_eq!(verdict, Verdict::Revoked);
+        Some(())
+    })
+    .await;
 }
 
 #[tokio::test]
 async fn an_answer_that_was_under_way_while_its_token_was_revoked_is_neither_held_nor_valid() {
     let installation = Installation::new().await;
-    run(&mut installation.database.connect().await, HOOK).await;
+    make_holdable(&installation.database).await;
     let replica = installation.serve(installation.config()).await;
     let database = &installation.database;
     let (verifier, _) = holding(&replica, LocalConfig::default()).await;
@@ -79,10 +63,10 @@ async fn an_answer_that_was_under_way_while_its_token_was_revoked_is_neither_hel
     eventually("an answer that outlives a revocation", async || {
         let (token, follows) = (made(&mut replica.root()).await, made(&mut replica.root()).await);
         is_held(&verifier, &follows).await;
-        let mut holder = lock(database).await;
+        let hold = Hold::begin(database).await;
         let (asking, secret) = (verifier.clone(), token.secret.clone());
         let answer = tokio::spawn(async move { asked(&asking, &secret).await });
-        a_read_waits(database).await;
+        hold.a_read_waits(database).await;
         database.execute(revoking(&token)).await;
         // Told after the revocation, or with it.
         database.execute(revoking(&follows)).await;
@@ -90,7 +74,7 @@ async fn an_answer_that_was_under_way_while_its_token_was_revoked_is_neither_hel
             judged_here(&verifier, &follows.secret).is_none().then_some(())
         })
         .await;
-        run(&mut holder, "SELECT pg_advisory_unlock(7)").await;
+        hold.end().await;
         let answer = in_time("the held question", answer).await.unwrap().ok()?;
         assert_eq!(answer.verdict, Verdict::Revoked);
         for _ in 0..3 {
@@ -126,12 +110,7 @@ async fn what_a_replica_says_that_is_behind_is_neither_held_nor_believed_after_a
         assert_eq!(judged_here(&verifier, &token.secret), None);
     }
     way.turn(Way::Open);
-    eventually("it is known", async || {
-        let verdict = asked(&verifier, &token.secret).await.ok()?.verdict;
-        assert_eq!(verdict, Verdict::Revoked);
-        Some(())
-    })
-    .await;
+    becomes_known(&verifier, &token).await;
 }
 
 #[tokio::test]
@@ -193,12 +172,7 @@ async fn a_tokend_that_is_frozen_ends_what_is_judged_here_and_is_no_verdict() {
     ends_in_time(&verifier, &token, committed).await;
     assert!(asked(&verifier, &token.secret).await.is_err());
     frozen.thaw();
-    eventually("it is known", async || {
-        let verdict = asked(&verifier, &token.secret).await.ok()?.verdict;
-        assert_eq!(verdict, Verdict::Revoked);
-        Some(())
-    })
-    .await;
+    becomes_known(&verifier, &token).await;
 }
 
 #[tokio::test]

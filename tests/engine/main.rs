@@ -15,6 +15,7 @@ mod feed;
 mod fleet;
 mod floods;
 mod grace;
+mod hold;
 mod outages;
 mod pooler;
 mod race;

@@ -5,54 +5,36 @@
 //! With the guard taken out (`Gate::fill` made to insert all that was found) both tests find VALID where they
 //! want REVOKED; tests/model keeps that shown for every interleaving.
 
-use sqlx::postgres::PgConnection;
 use tokend::grpc::proto::{Verdict, VerifyResponse};
 use tokio::task::JoinHandle;
 use tonic::{Response, Status};
 
-use super::setup::{
-    Made, assert_unavailable, is_valid, made, polled_twice, revoke_unrecorded, revoking, run,
-};
+use super::hold::{Hold, make_holdable};
+use super::setup::{Made, assert_unavailable, is_valid, made, polled_twice, revoke_unrecorded, revoking};
 use crate::support::client::{question, verified};
 use crate::support::database::Database;
 use crate::support::replica::{Installation, Replica};
 use crate::support::{eventually, in_time};
 
-/// Lets the loader's statement, and no other, wait for whoever holds the advisory lock, in the middle of its
-/// execution.
-const HOOK: &str = r"
-    ALTER VIEW server_epoch RENAME TO real_epoch;
-    CREATE FUNCTION hold() RETURNS text LANGUAGE plpgsql VOLATILE AS $$
-    BEGIN
-        IF current_query() LIKE '%LEFT JOIN tokens%' THEN
-            PERFORM pg_advisory_xact_lock_shared(7);
-        END IF;
-        RETURN '';
-    END $$;
-    CREATE VIEW server_epoch AS SELECT epoch || hold() AS epoch FROM real_epoch";
-
 /// A Verify whose read is held in Postgres.
 struct Held {
-    holder: PgConnection,
+    hold: Hold,
     answer: JoinHandle<Result<Response<VerifyResponse>, Status>>,
 }
 
 impl Held {
     async fn begin(replica: &Replica, token: &Made) -> Self {
         let database = &replica.installation.database;
-        let mut holder = database.connect().await;
-        run(&mut holder, "SELECT pg_advisory_lock(7)").await;
+        let hold = Hold::begin(database).await;
         let (mut root, secret) = (replica.root(), token.secret.clone());
         let answer = tokio::spawn(async move { root.verify(question(&secret, &[])).await });
-        let waiting = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted
-            AND database = (SELECT oid FROM pg_database WHERE datname = current_database())";
-        eventually("the read waits", async || (database.count(waiting).await > 0).then_some(())).await;
-        Self { holder, answer }
+        hold.a_read_waits(database).await;
+        Self { hold, answer }
     }
 
     /// Lets the read go on; `None` when it had been held for longer than the loader waits.
-    async fn end(mut self) -> Option<Verdict> {
-        run(&mut self.holder, "SELECT pg_advisory_unlock(7)").await;
+    async fn end(self) -> Option<Verdict> {
+        self.hold.end().await;
         match in_time("the held Verify", self.answer).await.unwrap() {
             Ok(answer) => Some(answer.into_inner().verdict()),
             Err(status) => {
@@ -65,7 +47,7 @@ impl Held {
 
 async fn hooked() -> Replica {
     let installation = Installation::new().await;
-    run(&mut installation.database.connect().await, HOOK).await;
+    make_holdable(&installation.database).await;
     installation.serve(installation.config()).await
 }
 

@@ -22,3 +22,20 @@ pub fn bearer<'a>(values: impl IntoIterator<Item = &'a [u8]>) -> Result<&'a str,
         _ => Err(CredentialError::Malformed),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn exactly_one_bearer_value_is_a_credential() {
+        let read = |values: &'static [&str]| bearer(values.iter().map(|value| value.as_bytes()));
+        assert_eq!(read(&["Bearer abc"]), Ok("abc"));
+        assert_eq!(read(&["bearer abc"]), Ok("abc"));
+        assert_eq!(read(&[]), Err(CredentialError::Missing));
+        for bad in [&["Bearer"][..], &["Basic abc"], &["abc"], &[""], &["Bearer a", "Bearer a"]] {
+            assert_eq!(read(bad), Err(CredentialError::Malformed), "{bad:?}");
+        }
+        assert_eq!(bearer([&b"Bearer \xff"[..]]), Err(CredentialError::Malformed));
+    }
+}
