@@ -39,6 +39,7 @@ pub mod shares;
 pub mod store;
 pub mod telemetry;
 pub mod tls;
+pub mod unread;
 pub mod verify;
 pub mod watch;
 pub mod ways;

@@ -1,6 +1,7 @@
 //! A bounded number of places, shared fairly: nobody may hold more of them than are left to all others. One who
-//! is alone gets half of them, the next half of the rest; so there is always room for somebody new. Called by
-//! whatever takes on work for callers. Knows no callers: its keys are anything that tells them apart.
+//! is alone gets half of them, the next half of the rest; so there is always room for somebody new. Work takes one
+//! place, memory one a byte. Called by whatever takes on work for callers. Knows no callers: its keys are anything
+//! that tells them apart.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -40,11 +41,12 @@ pub enum Refused {
     OverShare,
 }
 
-/// A place, given back when dropped.
+/// A place, or several, given back when dropped.
 #[derive(Debug)]
 pub struct Place<K: Hash + Eq> {
     inner: Arc<Inner<K>>,
     key: K,
+    number: usize,
 }
 
 impl<K: Hash + Eq + Clone> Shares<K> {
@@ -60,18 +62,32 @@ impl<K: Hash + Eq + Clone> Shares<K> {
     /// # Errors
     /// [`Refused`].
     pub fn take(&self, key: K) -> Result<Place<K>, Refused> {
+        self.take_many(key, 1)
+    }
+
+    /// Takes so many places at once, or none.
+    ///
+    /// # Errors
+    /// [`Refused`].
+    pub fn take_many(&self, key: K, number: usize) -> Result<Place<K>, Refused> {
         let mut taken = self.0.lock();
         let left = self.0.places.saturating_sub(taken.total);
         let held = taken.by_key.get(&key).copied().unwrap_or(0);
         match left {
-            0 => Err(Refused::Full),
-            left if held >= left => Err(Refused::OverShare),
+            left if number > left => Err(Refused::Full),
+            left if held + number > left => Err(Refused::OverShare),
             _ => {
-                taken.total += 1;
-                taken.by_key.insert(key.clone(), held + 1);
-                Ok(Place { inner: Arc::clone(&self.0), key })
+                taken.total += number;
+                taken.by_key.insert(key.clone(), held + number);
+                Ok(Place { inner: Arc::clone(&self.0), key, number })
             }
         }
+    }
+
+    /// Tells how many are taken.
+    #[must_use]
+    pub fn taken(&self) -> usize {
+        self.0.lock().total
     }
 }
 
@@ -81,16 +97,25 @@ impl<K> Inner<K> {
     }
 }
 
-impl<K: Hash + Eq> Drop for Place<K> {
-    fn drop(&mut self) {
+impl<K: Hash + Eq> Place<K> {
+    /// Keeps so many of the places and gives back the others; more than it has, if need be, since what they stand
+    /// for is there already.
+    pub fn settle(&mut self, number: usize) {
         let mut taken = self.inner.lock();
-        taken.total -= 1;
+        taken.total = taken.total + number - self.number;
         if let Some(held) = taken.by_key.get_mut(&self.key) {
-            *held -= 1;
+            *held = *held + number - self.number;
             if *held == 0 {
                 taken.by_key.remove(&self.key);
             }
         }
+        self.number = number;
+    }
+}
+
+impl<K: Hash + Eq> Drop for Place<K> {
+    fn drop(&mut self) {
+        self.settle(0);
     }
 }
 
@@ -117,6 +142,19 @@ mod tests {
         let (second, refused) = greedy(&shares, "b");
         assert_eq!((second.len(), refused), (4, Refused::OverShare));
         assert!(shares.take("c").is_ok());
+    }
+
+    #[test]
+    fn several_at_once_are_shared_as_one_by_one_and_can_be_given_back_in_part() {
+        let shares = Shares::new(100);
+        let mut first = shares.take_many("a", 60).unwrap();
+        assert_eq!(shares.take_many("a", 1).unwrap_err(), Refused::OverShare);
+        assert_eq!(shares.take_many("b", 41).unwrap_err(), Refused::Full);
+        first.settle(10);
+        assert_eq!(shares.taken(), 10);
+        let second = shares.take_many("a", 80).unwrap();
+        drop((first, second));
+        assert_eq!(shares.taken(), 0);
     }
 
     #[test]

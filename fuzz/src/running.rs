@@ -83,7 +83,7 @@ fn config(database: Route, keyring: Arc<Keyring>, prefix: Prefix, cost: DurableC
     ServerConfig {
         tls: None,
         certificates: CertificateMappings::default(),
-        limits: Limits { connections: 64, streams: 256, calls: 256 },
+        limits: Limits { connections: 64, streams: 256, calls: 256, unread_bytes: 64 << 20 },
         database,
         direct_database: None,
         database_connections: 8,

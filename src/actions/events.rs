@@ -3,7 +3,7 @@
 use super::{ActionError, Actions};
 use crate::domain::event::TokenEvent;
 use crate::domain::page::PageTokenError;
-use crate::domain::{Caller, OrganizationId, Permission, UserId};
+use crate::domain::{Caller, OrganizationId, Permission, UserId, size};
 use crate::secret::{Keyring, TokenId};
 use crate::store::EventFilter;
 
@@ -52,8 +52,9 @@ impl Actions {
 
         // One more than fits tells whether there is a next page.
         let mut events = self.store.list_events(filter, before, request.page_size + 1).await?;
-        let more = events.len() > request.page_size as usize;
-        events.truncate(request.page_size as usize);
+        let fitting = size::fitting(events.iter().map(size::of_event)).min(request.page_size as usize);
+        let more = events.len() > fitting;
+        events.truncate(fitting);
         let last = events.last().filter(|_| more);
         let next_page_token = last.map(|event| render(event.id, &bound, &self.keyring));
         Ok(EventPage { events, next_page_token })

@@ -3,8 +3,8 @@
 use time::OffsetDateTime;
 
 use super::{ActionError, Actions};
-use crate::domain::page::{Listing, MAX_PAGE_BYTES, size_bound};
-use crate::domain::{Caller, Permission, Token};
+use crate::domain::page::Listing;
+use crate::domain::{Caller, Permission, Token, size};
 use crate::store::Walk;
 
 /// What is asked for.
@@ -56,13 +56,5 @@ impl Actions {
 
 /// Returns how many of the tokens, from the first, fit into a page; at least one if there is one.
 fn fitting(tokens: &[(Token, OffsetDateTime)], page_size: u32) -> usize {
-    let mut bytes = 0;
-    let by_bytes = tokens
-        .iter()
-        .take_while(|(token, _)| {
-            bytes += size_bound(token);
-            bytes <= MAX_PAGE_BYTES
-        })
-        .count();
-    by_bytes.max(1).min(page_size as usize).min(tokens.len())
+    size::fitting(tokens.iter().map(|(token, _)| size::of_token(token))).min(page_size as usize)
 }

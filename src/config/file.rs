@@ -16,7 +16,7 @@ use super::ConfigError;
 use super::database_url::DatabaseUrl;
 use super::values::{
     CacheBytes, DatabasePooling, DrainTimeout, ExpiryWarnings, LastUseInterval, LogFilter, LogFormat,
-    MaxStaleness, OutageGrace, SampleRatio, Switch, TokenRetention, TrustedProxies,
+    MaxStaleness, OutageGrace, SampleRatio, Switch, TokenRetention, TrustedProxies, UnreadBytes,
 };
 use crate::private_file::is_exposed;
 
@@ -53,6 +53,7 @@ pub(super) struct FileSettings {
     pub(super) max_connections: Option<NonZeroU16>,
     pub(super) max_streams: Option<NonZeroU16>,
     pub(super) max_calls: Option<NonZeroU16>,
+    pub(super) unread_bytes: Option<UnreadBytes>,
     pub(super) expiry_warnings: Option<ExpiryWarnings>,
     pub(super) token_retention: Option<TokenRetention>,
     pub(super) otlp_endpoint: Option<String>,

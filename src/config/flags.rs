@@ -13,7 +13,7 @@ use clap::Args;
 
 use super::values::{
     CacheBytes, DatabasePooling, DrainTimeout, ExpiryWarnings, LastUseInterval, LogFilter, LogFormat,
-    MaxStaleness, OutageGrace, SampleRatio, TokenRetention, TrustedProxies,
+    MaxStaleness, OutageGrace, SampleRatio, TokenRetention, TrustedProxies, UnreadBytes,
 };
 
 /// Flags of `tokend serve`.
@@ -81,6 +81,12 @@ pub struct ServeFlags {
     /// gets more of them than are left to all others [env: TOKEND_MAX_CALLS] [default: 4096]
     #[arg(long, value_name = "NUMBER", help_heading = "Serving")]
     pub(super) max_calls: Option<NonZeroU16>,
+
+    /// Most bytes of memory that long answers may take until they are read: pages of tokens and events, what
+    /// watchers are told, /metrics; more are refused. No caller gets more of it than is left to all others; at
+    /// least 10485760 [env: TOKEND_UNREAD_BYTES] [default: 67108864]
+    #[arg(long, value_name = "BYTES", help_heading = "Serving")]
+    pub(super) unread_bytes: Option<UnreadBytes>,
 
     /// How long running calls may take to finish after SIGTERM or Ctrl-C, at most 10s; a second
     /// signal ends the process at once [env: TOKEND_DRAIN_TIMEOUT] [default: 10s]

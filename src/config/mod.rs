@@ -28,7 +28,7 @@ pub use settings::{
 };
 pub use values::{
     CacheBytes, DrainTimeout, ExpiryWarnings, LastUseInterval, LogFilter, LogFormat, MaxStaleness,
-    OutageGrace, SampleRatio, Switch, TokenRetention, TrustedProxies, ValueError,
+    OutageGrace, SampleRatio, Switch, TokenRetention, TrustedProxies, UnreadBytes, ValueError,
 };
 
 #[cfg(test)]

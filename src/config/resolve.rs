@@ -14,7 +14,7 @@ use super::settings::{
 };
 use super::sources::Sources;
 use super::tls::{certificates, tls_files};
-use super::values::{CacheBytes, ExpiryWarnings, Millis, SampleRatio};
+use super::values::{CacheBytes, ExpiryWarnings, Millis, SampleRatio, UnreadBytes};
 use super::ways::ways;
 use crate::jobs::retention::Retention;
 use crate::secret::Prefix;
@@ -26,6 +26,7 @@ const LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 5005
 const MAX_CONNECTIONS: usize = 2048;
 const MAX_STREAMS: u32 = 256;
 const MAX_CALLS: usize = 4096;
+const UNREAD_BYTES: u64 = 64 << 20;
 const DATABASE_CONNECTIONS: u32 = 16;
 const TRACE_SAMPLE_RATIO: f64 = 0.01;
 const EXPIRY_WARNINGS: [Duration; 2] = [Duration::from_hours(24 * 7), Duration::from_hours(24)];
@@ -86,6 +87,11 @@ impl ServeFlags {
                 calls: sources
                     .choose(self.max_calls, "TOKEND_MAX_CALLS", |file| file.max_calls.take())?
                     .map_or(MAX_CALLS, |number| number.get().into()),
+                unread_bytes: sources
+                    .choose(self.unread_bytes, "TOKEND_UNREAD_BYTES", |file| file.unread_bytes.take())?
+                    .map_or(UNREAD_BYTES, UnreadBytes::get)
+                    .try_into()
+                    .unwrap_or(usize::MAX),
             },
             database_connections: sources
                 .choose(self.database_connections, "TOKEND_DATABASE_CONNECTIONS", |file| {

@@ -35,8 +35,11 @@ pub enum ValueError {
         max: humantime::FormattedDuration,
     },
     /// Not a number of bytes, or too small a one.
-    #[error("expected a number of bytes, at least 1048576")]
-    CacheBytes,
+    #[error("expected a number of bytes, at least {min}")]
+    Bytes {
+        /// The least that is allowed.
+        min: u64,
+    },
     /// Too many durations.
     #[error("expected at most eight durations separated by commas, such as 7d,1d")]
     ExpiryWarnings,
@@ -226,14 +229,19 @@ impl<const MIN: u64, const MAX: u64> TryFrom<String> for Millis<MIN, MAX> {
     }
 }
 
-/// The most bytes that the cache may take: at least a mebibyte.
+/// A number of bytes, at least `MIN`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "u64")]
-pub struct CacheBytes(u64);
+pub struct Bytes<const MIN: u64>(u64);
 
-impl CacheBytes {
-    const MIN: u64 = 1 << 20;
+/// The most bytes that the cache may take: at least a mebibyte.
+pub type CacheBytes = Bytes<{ 1 << 20 }>;
 
+/// The most bytes that answers may take until they are read: at least what four of the longest pages do, so that one
+/// caller gets two.
+pub type UnreadBytes = Bytes<{ 10 << 20 }>;
+
+impl<const MIN: u64> Bytes<MIN> {
     /// Returns the number.
     #[must_use]
     pub fn get(self) -> u64 {
@@ -241,19 +249,19 @@ impl CacheBytes {
     }
 }
 
-impl TryFrom<u64> for CacheBytes {
+impl<const MIN: u64> TryFrom<u64> for Bytes<MIN> {
     type Error = ValueError;
 
     fn try_from(bytes: u64) -> Result<Self, ValueError> {
-        if bytes >= Self::MIN { Ok(Self(bytes)) } else { Err(ValueError::CacheBytes) }
+        if bytes >= MIN { Ok(Self(bytes)) } else { Err(ValueError::Bytes { min: MIN }) }
     }
 }
 
-impl FromStr for CacheBytes {
+impl<const MIN: u64> FromStr for Bytes<MIN> {
     type Err = ValueError;
 
     fn from_str(text: &str) -> Result<Self, ValueError> {
-        text.parse().map_err(|_| ValueError::CacheBytes).and_then(|bytes: u64| bytes.try_into())
+        text.parse().map_err(|_| ValueError::Bytes { min: MIN }).and_then(|bytes: u64| bytes.try_into())
     }
 }
 

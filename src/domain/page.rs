@@ -16,9 +16,6 @@ pub const DEFAULT_PAGE_SIZE: u32 = 50;
 /// The most tokens that a page holds; more asked for is lowered to this.
 pub const MAX_PAGE_SIZE: u32 = 1000;
 
-/// The most bytes of tokens that a page holds; a page that would be larger ends earlier.
-pub const MAX_PAGE_BYTES: usize = 2 << 20;
-
 /// The order of a listing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Order {
@@ -198,24 +195,6 @@ impl Position {
 fn unix_micros(time: OffsetDateTime) -> i64 {
     // Years -9999 to 9999 in microseconds fit: 3 × 10^17.
     i64::try_from(time.unix_timestamp_nanos() / 1_000).unwrap_or(TIME_NEVER)
-}
-
-/// Returns an upper bound of the token's size in a reply, in bytes.
-#[must_use]
-pub fn size_bound(token: &Token) -> usize {
-    // A length-delimited protobuf field costs its content, a tag and a length: under 6 bytes here.
-    // The rest is of fixed size: id, state, times, created_by and the token's own frame.
-    const FIXED: usize = 256;
-    const FRAME: usize = 6;
-    let text = |text: &str| text.len() + FRAME;
-    FIXED
-        + text(token.organization_id.as_str())
-        + text(token.user_id.as_str())
-        + text(token.name.as_str())
-        + token.revoke_reason.as_ref().map_or(0, |reason| text(reason.as_str()))
-        + token.scopes.iter().map(|scope| text(scope.as_str())).sum::<usize>()
-        + token.allowed_cidrs.iter().map(|network| text(&network.to_string())).sum::<usize>()
-        + token.labels.iter().map(|(key, value)| text(key) + text(value) + FRAME).sum::<usize>()
 }
 
 #[cfg(test)]

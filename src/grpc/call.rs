@@ -1,17 +1,19 @@
 //! A call from its credential to its log line: who calls, in which trace, for how long, and what is counted.
 //! Called by every RPC. Knows nothing of what they do.
 
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use tonic::{Code, Request, Response, Status};
 use tracing::{Instrument as _, Span, field};
 
 use super::error::CallError;
+use super::held::Holding;
 use super::service::TokenApi;
 use super::status;
 use super::suspicion::Suspicion;
 use crate::deadline;
-use crate::domain::{FieldError, Violations};
+use crate::domain::{FieldError, Permission, Violations};
 use crate::listener::Peer;
 use crate::metrics::Rpc;
 use crate::provenance::{self, ActingUser, Provenance};
@@ -33,6 +35,36 @@ impl TokenApi {
         F: Future<Output = Result<A, CallError>> + 'a,
     {
         self.call_or(rpc, request, |_, _| None, work).await
+    }
+
+    /// Does the same for an answer that may be long, once there is room for the `most` bytes that it may have.
+    pub(super) async fn call_for_page<'a, M, A, F>(
+        &'a self,
+        rpc: Rpc,
+        permission: Permission,
+        request: Request<M>,
+        most: impl FnOnce(&M) -> usize + 'a,
+        work: impl FnOnce(Credential, M) -> F + 'a,
+    ) -> Result<Response<A>, Status>
+    where
+        M: 'a,
+        F: Future<Output = Result<A, CallError>> + 'a,
+    {
+        let room = Arc::new(OnceLock::new());
+        let taken = Arc::clone(&room);
+        let answered = self.call(rpc, request, async move |credential, message| {
+            credential.caller().require(permission)?;
+            let share = Share::Caller(credential.caller().principal.clone());
+            let turn = self.unread.turn(share, most(&message)).await?;
+            // The first and only one.
+            let _ = taken.set(turn.room.clone());
+            work(credential, message).await
+        });
+        let mut response = answered.await?;
+        if let Some(room) = room.get() {
+            response.extensions_mut().insert(Holding::Whole(room.clone()));
+        }
+        Ok(response)
     }
 
     /// Does the same where a refused credential may mean more than its refusal: `suspect` says of what.

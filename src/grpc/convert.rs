@@ -12,6 +12,7 @@ use crate::domain::fields::MAX_EXPIRE_TIME;
 use crate::domain::networks::MAX_NETWORKS;
 use crate::domain::page::{DEFAULT_PAGE_SIZE, Listing, MAX_PAGE_SIZE, NamePart, Order};
 use crate::domain::scope::MAX_SCOPES;
+use crate::domain::size::MAX_PAGE_BYTES;
 use crate::domain::{
     Expiration, FieldError, Labels, Network, Networks, OrganizationId, Scope, Scopes, Token, TokenName,
     TokenState, UserId, Verdict, Violations,
@@ -320,6 +321,16 @@ pub(super) fn page_size(number: i32) -> Result<u32, FieldError> {
         Ok(size) => Ok(size.min(MAX_PAGE_SIZE)),
         Err(_) => Err(FieldError::Rule("is negative")),
     }
+}
+
+/// The most bytes that a page has as a message: beside what it lists, where it ends, and what frames it.
+pub(super) const LONGEST_PAGE: usize = MAX_PAGE_BYTES + 1024;
+
+/// Returns the most bytes that a page of so many has, each with at most `each`.
+pub(super) fn page_bytes(number: i32, each: usize) -> usize {
+    // One that is refused is none.
+    let size = page_size(number).map_or(0, |size| size as usize);
+    size.saturating_mul(each).saturating_add(1024).min(LONGEST_PAGE)
 }
 
 /// Reads a request id; an empty one is none.

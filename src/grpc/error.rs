@@ -4,6 +4,7 @@
 use crate::actions::ActionError;
 use crate::domain::{AccessError, Violations};
 use crate::shares::Refused;
+use crate::unread::UnreadError;
 use crate::verify::{AuthenticateError, Unknown};
 use crate::watch::WatchError;
 
@@ -22,6 +23,8 @@ pub(crate) enum CallError {
     Unknown(#[from] Unknown),
     #[error(transparent)]
     Refused(#[from] Refused),
+    #[error(transparent)]
+    Unread(#[from] UnreadError),
     #[error(transparent)]
     Watch(#[from] WatchError),
 }

@@ -9,6 +9,7 @@ mod convert;
 mod direct;
 mod error;
 mod health;
+mod held;
 mod manage;
 mod penalty;
 mod policies;
@@ -26,6 +27,7 @@ pub(crate) use callers::bearer;
 pub use direct::Direct;
 pub(crate) use error::CallError;
 pub use health::Health;
+pub use held::Held;
 /// For the bench of the leaves alone.
 #[doc(hidden)]
 pub use reply::VerifyReply;

@@ -8,6 +8,7 @@ use tonic::{Request, Response, Status, Streaming};
 use tracing::{Span, field};
 
 use super::callers::Callers;
+use super::held::Holding;
 use super::proto::{
     CheckPolicyRequest, CheckPolicyResponse, CreateTokenRequest, CreateTokenResponse, DisableTokenRequest,
     DisableTokenResponse, EnableTokenRequest, EnableTokenResponse, EnforcePolicyRequest,
@@ -24,11 +25,13 @@ use super::watch::{WatchStream, Watcher};
 use super::{MAX_REQUEST_BYTES, audit, changes, convert, policies};
 use crate::actions::Actions;
 use crate::domain::Permission;
+use crate::domain::size::{LARGEST_EVENT, LARGEST_TOKEN};
 use crate::metrics::{Metrics, Rpc};
 use crate::secret::Keyring;
 use crate::shares::Shares;
 use crate::store::Usability;
 use crate::telemetry::Sampling;
+use crate::unread::Unread;
 use crate::verify::{Engine, Share};
 use crate::watch::Hub;
 
@@ -43,6 +46,8 @@ pub struct TokenApi {
     pub callers: Arc<Callers>,
     /// Places for calls that take waiting.
     pub places: Shares<Share>,
+    /// Room for long answers.
+    pub unread: Arc<Unread>,
     /// Which calls' spans are exported.
     pub sampling: Sampling,
     /// Tells what changes.
@@ -107,11 +112,10 @@ impl TokenService for TokenApi {
         &self,
         request: Request<ListTokensRequest>,
     ) -> Result<Response<ListTokensResponse>, Status> {
-        self.call(Rpc::ListTokens, request, async |credential, message| {
-            let caller = credential.caller();
-            caller.require(Permission::Read)?;
+        let most = |message: &ListTokensRequest| convert::page_bytes(message.page_size, LARGEST_TOKEN);
+        self.call_for_page(Rpc::ListTokens, Permission::Read, request, most, async |credential, message| {
             let request = convert::list_request(message)?;
-            Ok(convert::list_response(self.actions.list_tokens(caller, request).await?))
+            Ok(convert::list_response(self.actions.list_tokens(credential.caller(), request).await?))
         })
         .await
     }
@@ -204,24 +208,33 @@ impl TokenService for TokenApi {
         &self,
         request: Request<WatchTokensRequest>,
     ) -> Result<Response<WatchStream>, Status> {
-        self.call(Rpc::WatchTokens, request, async |credential, message| {
+        let watching = self.call(Rpc::WatchTokens, request, async |credential, message| {
             let (engine, hub) = (Arc::clone(&self.engine), Arc::clone(&self.hub));
-            let watcher = Watcher { engine, hub, keyring: Arc::clone(&self.keyring), credential };
+            let (keyring, unread) = (Arc::clone(&self.keyring), Arc::clone(&self.unread));
+            let watcher = Watcher { engine, hub, keyring, credential, unread };
             watcher.start(&message, self.draining.clone()).await
-        })
-        .await
+        });
+        let mut response = watching.await?;
+        let rooms = response.get_ref().rooms();
+        response.extensions_mut().insert(Holding::Pieces(rooms));
+        Ok(response)
     }
 
     async fn list_token_events(
         &self,
         request: Request<ListTokenEventsRequest>,
     ) -> Result<Response<ListTokenEventsResponse>, Status> {
-        self.call(Rpc::ListTokenEvents, request, async |credential, message| {
-            let caller = credential.caller();
-            caller.require(Permission::Read)?;
-            let request = audit::list_request(message)?;
-            Ok(audit::list_response(self.actions.list_events(caller, request).await?))
-        })
+        let most = |message: &ListTokenEventsRequest| convert::page_bytes(message.page_size, LARGEST_EVENT);
+        self.call_for_page(
+            Rpc::ListTokenEvents,
+            Permission::Read,
+            request,
+            most,
+            async |credential, message| {
+                let request = audit::list_request(message)?;
+                Ok(audit::list_response(self.actions.list_events(credential.caller(), request).await?))
+            },
+        )
         .await
     }
 
@@ -257,9 +270,9 @@ impl TokenService for TokenApi {
         &self,
         request: Request<CheckPolicyRequest>,
     ) -> Result<Response<CheckPolicyResponse>, Status> {
-        self.call(Rpc::CheckPolicy, request, async |credential, message| {
+        let most = |_: &_| convert::LONGEST_PAGE;
+        self.call_for_page(Rpc::CheckPolicy, Permission::Read, request, most, async |credential, message| {
             let caller = credential.caller();
-            caller.require(Permission::Read)?;
             let (organization_id, policy) = policies::check_request(&message)?;
             let checked =
                 self.actions.check_policy(caller, organization_id, policy, &message.page_token).await?;
@@ -272,9 +285,14 @@ impl TokenService for TokenApi {
         &self,
         request: Request<EnforcePolicyRequest>,
     ) -> Result<Response<EnforcePolicyResponse>, Status> {
-        self.call(Rpc::EnforcePolicy, request, async |credential, message| {
-            self.enforce(&credential, &message).await
-        })
+        let most = |_: &_| convert::LONGEST_PAGE;
+        self.call_for_page(
+            Rpc::EnforcePolicy,
+            Permission::Root,
+            request,
+            most,
+            async |credential, message| self.enforce(&credential, &message).await,
+        )
         .await
     }
 }

@@ -15,6 +15,7 @@ use crate::actions::{ActionError, StateError};
 use crate::domain::{AccessError, CredentialError, Violations};
 use crate::shares::Refused;
 use crate::store::StoreError;
+use crate::unread::UnreadError;
 use crate::verify::{AuthenticateError, Unknown};
 use crate::watch::WatchError;
 
@@ -35,6 +36,7 @@ impl From<&CallError> for Status {
             CallError::Invalid(violations) => invalid(violations),
             CallError::Action(error) => action(error),
             CallError::Refused(error) => refused(*error),
+            CallError::Unread(error) => unread(*error),
             CallError::Watch(error) => watch(error),
         }
     }
@@ -101,6 +103,14 @@ fn refused(error: Refused) -> Status {
     match error {
         Refused::Full => transient(ErrorReason::Overloaded, &error),
         Refused::OverShare => transient_over_share(ErrorReason::CallerOverShare, &error),
+    }
+}
+
+fn unread(error: UnreadError) -> Status {
+    match error {
+        UnreadError::Full => transient(ErrorReason::Overloaded, &error),
+        UnreadError::OverShare => transient_over_share(ErrorReason::CallerOverShare, &error),
+        UnreadError::Busy(error) => refused(error),
     }
 }
 

@@ -22,9 +22,10 @@ use super::{convert, status};
 use crate::metrics::Metrics;
 use crate::verify::{Answer, Asked, Consistency, Credential, Engine};
 
-/// How many questions are read ahead of the one that is being answered, and how many bytes they may have.
+/// How many questions are read ahead of the one that is being answered, and how many bytes they may have: room for
+/// so many with a scope or two. It is kept for as long as nobody reads the answers.
 const AHEAD: usize = 128;
-const AHEAD_BYTES: usize = 256 * 1024;
+const AHEAD_BYTES: usize = 32 * 1024;
 
 type Outcome = Result<Answer, CallError>;
 type Pending = Pin<Box<dyn Future<Output = (Credential, Outcome)> + Send>>;

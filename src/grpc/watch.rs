@@ -1,24 +1,29 @@
 //! `WatchTokens`: what the hub tells, as one caller may hear it, at the pace at which it reads. A task a
 //! watcher; nothing is held for one that does not read but the message it is at. Called by the service alone.
 
+use std::mem;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use futures_core::Stream;
 use prost::Message as _;
 use time::OffsetDateTime;
 use tokio::sync::{broadcast, mpsc, watch};
-use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 use tracing::Span;
 
 use super::error::CallError;
+use super::held::Rooms;
 use super::proto::{TokenChange, WatchTokensRequest, WatchTokensResponse};
 use super::service::drained;
 use super::{convert, status};
 use crate::domain::{Caller, FieldError, OrganizationId, Permission, Violations};
 use crate::secret::Keyring;
 use crate::store::{Change, StoreError};
-use crate::verify::{Credential, Engine};
+use crate::unread::{Room, Unread};
+use crate::verify::{Credential, Engine, Share};
 use crate::watch::{Batch, Hub, Position, Watch, WatchError};
 
 /// How long a watcher may leave a message unread.
@@ -33,10 +38,13 @@ const MESSAGE_BYTES: usize = 1 << 20;
 /// What is wrong with a position that was not given here, or not for this.
 const FOREIGN: FieldError = FieldError::Rule("is not a position that watching this organization gave");
 
-/// The messages of one call.
-pub(super) type WatchStream = ReceiverStream<Message>;
+/// The messages of one call; each takes its room along.
+pub struct WatchStream {
+    receiver: mpsc::Receiver<Message>,
+    rooms: Rooms,
+}
 
-type Message = Result<WatchTokensResponse, Status>;
+type Message = Result<(WatchTokensResponse, Room), Status>;
 
 /// One watcher.
 pub(super) struct Watcher {
@@ -44,6 +52,7 @@ pub(super) struct Watcher {
     pub(super) hub: Arc<Hub>,
     pub(super) keyring: Arc<Keyring>,
     pub(super) credential: Credential,
+    pub(super) unread: Arc<Unread>,
 }
 
 impl Watcher {
@@ -70,7 +79,7 @@ impl Watcher {
         let last = sender.clone().try_reserve_owned().map_err(|_| WatchError::TooSlow)?;
         let telling = Telling { watcher: self, organization, sender, span: Span::current() };
         tokio::spawn(telling.run(watch, after, draining, last));
-        Ok(ReceiverStream::new(receiver))
+        Ok(WatchStream { receiver, rooms: Rooms::default() })
     }
 
     async fn subscribe(&self) -> Result<Watch, WatchError> {
@@ -152,38 +161,62 @@ impl Telling {
         position: Option<&Position>,
         as_of: OffsetDateTime,
     ) -> Result<(), CallError> {
-        let Watcher { engine, hub, credential, .. } = &mut self.watcher;
+        let Watcher { engine, credential, .. } = &mut self.watcher;
         engine.judge_again(credential).await?;
-        let caller = credential.caller();
+        let caller = self.watcher.credential.caller();
         caller.require(Permission::Watch)?;
-        let empty = || empty(as_of, hub.heartbeat());
+        let empty = || empty(as_of, self.watcher.hub.heartbeat());
         let heard = changes.iter().filter(|change| concerns(change, self.organization.as_ref()));
-        let mut messages = vec![empty()];
+        let mut message = empty();
         let mut bytes = 0;
         for change in heard.map(|change| shown(change, caller, as_of)) {
             let size = change.encoded_len();
             if bytes + size > MESSAGE_BYTES {
-                messages.push(empty());
+                self.send(mem::replace(&mut message, empty())).await?;
                 bytes = 0;
             }
             bytes += size;
-            if let Some(message) = messages.last_mut() {
-                message.changes.push(change);
-            }
+            message.changes.push(change);
         }
-        match (position, messages.last_mut()) {
-            (Some(position), Some(last)) => {
-                last.position = position.render(self.organization.as_ref(), &self.watcher.keyring);
+        match position {
+            Some(position) => {
+                message.position = position.render(self.organization.as_ref(), &self.watcher.keyring);
             }
             // Part of a larger batch, and nothing in it for this watcher.
-            _ => messages.retain(|message| !message.changes.is_empty()),
+            None if message.changes.is_empty() => return Ok(()),
+            None => {}
         }
-        for message in messages {
-            let sent = tokio::time::timeout(PATIENCE, self.sender.send(Ok(message))).await;
-            // Whoever has gone is noticed elsewhere.
-            let _ = sent.map_err(|_| WatchError::TooSlow)?;
-        }
+        self.send(message).await
+    }
+
+    async fn send(&self, message: WatchTokensResponse) -> Result<(), CallError> {
+        let share = Share::Caller(self.watcher.credential.caller().principal.clone());
+        let room = self.watcher.unread.room(share, message.encoded_len())?;
+        let sent = tokio::time::timeout(PATIENCE, self.sender.send(Ok((message, room)))).await;
+        // Whoever has gone is noticed elsewhere.
+        let _ = sent.map_err(|_| WatchError::TooSlow)?;
         Ok(())
+    }
+}
+
+impl WatchStream {
+    /// Where the rooms are put of what was told last.
+    pub(super) fn rooms(&self) -> Rooms {
+        self.rooms.clone()
+    }
+}
+
+impl Stream for WatchStream {
+    type Item = Result<WatchTokensResponse, Status>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let told = ready!(self.receiver.poll_recv(context));
+        Poll::Ready(told.map(|told| {
+            told.map(|(message, room)| {
+                self.rooms.add(room);
+                message
+            })
+        }))
     }
 }
 

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::State;
+use axum::extract::{ConnectInfo, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
@@ -14,7 +14,8 @@ use crate::grpc::Health;
 use crate::listener::{Incoming, Peer};
 use crate::metrics::Metrics;
 use crate::store::Store;
-use crate::verify::Engine;
+use crate::unread::{Unread, holding};
+use crate::verify::{Engine, Share};
 use crate::ways::{self, Ways};
 
 /// What Prometheus's text format is called.
@@ -34,6 +35,8 @@ pub struct Sources {
     pub store: Store,
     /// Whether Verify can be answered.
     pub health: Health,
+    /// Room for what is not read at once.
+    pub unread: Arc<Unread>,
 }
 
 /// Serves until it is dropped.
@@ -51,12 +54,19 @@ pub async fn serve(incoming: Incoming, sources: Sources, ways: Arc<Ways>) {
     }
 }
 
-async fn metrics(State(sources): State<Sources>) -> Response {
+async fn metrics(State(sources): State<Sources>, ConnectInfo(peer): ConnectInfo<Peer>) -> Response {
     sources.metrics.engine.sample(&sources.engine.sample());
     let (used, idle) = sources.store.connections();
     sources.metrics.work.sample_pool(used, idle);
+    sources.metrics.work.unread.sample(sources.unread.taken());
     match sources.metrics.render() {
-        Ok(text) => ([(header::CONTENT_TYPE, METRICS_TYPE)], text).into_response(),
+        Ok(text) => match sources.unread.room(Share::Peer(Some(peer.address.ip())), text.len()) {
+            Ok(room) => {
+                let text = holding(&text, vec![room]);
+                ([(header::CONTENT_TYPE, METRICS_TYPE)], text).into_response()
+            }
+            Err(error) => unavailable(format!("{error}\n")),
+        },
         Err(error) => {
             tracing::error!(error = &error as &dyn std::error::Error, "metrics cannot be written");
             StatusCode::INTERNAL_SERVER_ERROR.into_response()
@@ -65,10 +75,9 @@ async fn metrics(State(sources): State<Sources>) -> Response {
 }
 
 async fn ready(State(sources): State<Sources>) -> Response {
-    if sources.health.is_serving() {
-        "ok\n".into_response()
-    } else {
-        let retry = [(header::RETRY_AFTER, "1")];
-        (StatusCode::SERVICE_UNAVAILABLE, retry, "not serving\n").into_response()
-    }
+    if sources.health.is_serving() { "ok\n".into_response() } else { unavailable("not serving\n") }
+}
+
+fn unavailable(why: impl IntoResponse) -> Response {
+    (StatusCode::SERVICE_UNAVAILABLE, [(header::RETRY_AFTER, "1")], why).into_response()
 }

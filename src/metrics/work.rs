@@ -1,11 +1,13 @@
-//! What takes time or room beside the engine: Argon2id, the database's pool, connections, jobs. Called by each of
-//! them.
+//! What takes time or room beside the engine: Argon2id, the database's pool, connections, long answers, jobs. Called
+//! by each of them.
 
 use std::time::Duration;
 
 use prometheus::{Histogram, IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
 
 use super::{Family, MetricsError, observe};
+use crate::shares::Refused;
+use crate::unread::UnreadError;
 
 /// Counts work.
 #[derive(Debug)]
@@ -14,6 +16,8 @@ pub struct WorkMetrics {
     pub creation: HashingMetrics,
     /// Argon2id for tokens whose MAC's key is gone.
     pub fallback: HashingMetrics,
+    /// Long answers.
+    pub unread: UnreadMetrics,
     connections: IntGauge,
     handshake_failures: IntCounter,
     authentication_failures: IntCounter,
@@ -31,6 +35,14 @@ pub struct HashingMetrics {
     waiting: IntGauge,
     refused: IntCounter,
     done: IntCounter,
+}
+
+/// Counts long answers that were refused, and tells how many bytes the others take.
+#[derive(Debug, Clone)]
+pub struct UnreadMetrics {
+    bytes: IntGauge,
+    full: IntCounter,
+    over_share: IntCounter,
 }
 
 struct Hashing {
@@ -63,10 +75,21 @@ impl WorkMetrics {
             refused: family.counters("argon2_refused_total", "Those that found no place.", &["purpose"])?,
             done: family.counters("argon2_done_total", "Argon2id computations that ended.", &["purpose"])?,
         };
+        let unread = family.counters(
+            "unread_refused_total",
+            "Answers that were not made, since others are not read or being made.",
+            &["reason"],
+        )?;
         let pool = family.gauges("database_connections", "Connections of the pool.", &["state"])?;
         Ok(Self {
             creation: hashing.of("creation"),
             fallback: hashing.of("fallback"),
+            unread: UnreadMetrics {
+                bytes: family
+                    .gauge("unread_bytes", "Memory that is taken for answers until they are read.")?,
+                full: unread.with_label_values(&["full"]),
+                over_share: unread.with_label_values(&["over_share"]),
+            },
             connections: family.gauge("connections", "Connections of clients.")?,
             handshake_failures: family.counter("handshake_failures_total", "TLS handshakes that failed.")?,
             authentication_failures: family
@@ -108,6 +131,21 @@ impl WorkMetrics {
             Some(uses) => self.flushed.inc_by(uses as u64),
             None => self.flush_failures.inc(),
         }
+    }
+}
+
+impl UnreadMetrics {
+    /// Counts an answer that was refused.
+    pub fn refused(&self, error: UnreadError) {
+        match error {
+            UnreadError::Full | UnreadError::Busy(Refused::Full) => self.full.inc(),
+            UnreadError::OverShare | UnreadError::Busy(Refused::OverShare) => self.over_share.inc(),
+        }
+    }
+
+    /// Takes how many bytes are taken when metrics are asked for.
+    pub fn sample(&self, bytes: usize) {
+        self.bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
     }
 }
 

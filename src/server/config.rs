@@ -24,6 +24,8 @@ pub struct Limits {
     pub streams: u32,
     /// Most calls at once that take waiting; warm verdicts take none.
     pub calls: usize,
+    /// Most bytes that long answers take until they are read.
+    pub unread_bytes: usize,
 }
 
 /// What a server needs to know; every value already checked.

@@ -16,7 +16,7 @@ pub use config::{Limits, Listeners, ServeError, ServerConfig};
 
 use crate::actions::Actions;
 use crate::ambient;
-use crate::grpc::{Direct, Health, TokenApi, drained, proto};
+use crate::grpc::{Direct, Health, Held, TokenApi, drained, proto};
 use crate::hashing::HashPool;
 use crate::http;
 use crate::jobs::{announce, last_use, mac_refresh, purge, readiness, retention, seal};
@@ -25,6 +25,7 @@ use crate::metrics::Metrics;
 use crate::shares::Shares;
 use crate::store::{self, MigrateError, Pooling, Store};
 use crate::tls::Protocol;
+use crate::unread::Unread;
 use crate::verify::{Engine, Parts};
 use crate::watch::Hub;
 use crate::ways::{ExtAuthz, GrpcWeb, Ways};
@@ -82,6 +83,7 @@ pub async fn run(
             engine: Arc::clone(&running.engine),
             store: running.store.clone(),
             health: running.health.clone(),
+            unread: Arc::clone(&ways.unread),
         };
         // Not among the jobs: it goes on telling while calls are drained.
         tokio::spawn(http::serve(incoming, sources, ways));
@@ -164,6 +166,12 @@ async fn wire(config: &ServerConfig) -> Result<(Running, Direct, Arc<Ways>), Ser
         actions,
         callers: Arc::new(config.certificates.clone().into()),
         places: Shares::new(config.limits.calls),
+        unread: Arc::new(Unread::new(
+            config.limits.unread_bytes,
+            // The other connections are for changes, whatever is listed.
+            config.database_connections as usize / 2,
+            metrics.work.unread.clone(),
+        )),
         sampling: config.sampling,
         metrics: Arc::clone(&metrics),
         config: Arc::new(config.ways.clone()),
@@ -192,6 +200,7 @@ async fn wire(config: &ServerConfig) -> Result<(Running, Direct, Arc<Ways>), Ser
         hub: Arc::new(Hub::start(following(), engine.news(), config.bounds.max_staleness / 4)),
         keyring: Arc::clone(&config.keyring),
         places: ways.places.clone(),
+        unread: Arc::clone(&ways.unread),
         sampling: config.sampling,
         metrics: Arc::clone(&metrics),
         draining,
@@ -200,8 +209,8 @@ async fn wire(config: &ServerConfig) -> Result<(Running, Direct, Arc<Ways>), Ser
         .add_service(descriptors().build_v1()?)
         .add_service(descriptors().build_v1alpha()?);
     routes = match &*config.ways.web_origins {
-        [] => routes.add_service(api.server()),
-        origins => routes.add_service(GrpcWeb::new(api.server(), origins)),
+        [] => routes.add_service(Held::new(api.server())),
+        origins => routes.add_service(Held::new(GrpcWeb::new(api.server(), origins))),
     };
     if config.ways.ext_authz {
         routes = routes.add_service(ExtAuthz::server(Arc::clone(&ways)));

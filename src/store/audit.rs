@@ -1,11 +1,14 @@
 //! The audit log's reading side. Called by the action that lists it.
 
+use futures_core::Stream;
 use sqlx::types::Json;
 use time::OffsetDateTime;
+use tokio_stream::StreamExt as _;
 use uuid::Uuid;
 
 use super::{Store, StoreError, rows};
 use crate::domain::event::{EventKind, FieldChange, TokenEvent};
+use crate::domain::size::{self, MAX_PAGE_BYTES};
 use crate::domain::{OrganizationId, UserId};
 use crate::secret::TokenId;
 
@@ -33,10 +36,10 @@ struct EventRow {
     changes: Option<Json<Vec<FieldChange>>>,
 }
 
-/// Reads events by one index each, newest first, before a number.
+/// Reads events by one index each, newest first, before a number, until a page is full.
 macro_rules! read_events {
     ($connection:expr, $before:expr, $limit:expr, $where:literal $(, $argument:expr)*) => {
-        sqlx::query_as!(
+        page(sqlx::query_as!(
             EventRow,
             r#"SELECT id, event_time, kind, token_id, organization_id, user_id, actor, acting_user, trace_id,
                    changes AS "changes: Json<Vec<FieldChange>>"
@@ -45,13 +48,14 @@ macro_rules! read_events {
             $limit
             $(, $argument)*
         )
-        .fetch_all($connection)
-        .await?
+        .fetch($connection))
+        .await
     };
 }
 
 impl Store {
-    /// Reads at most `limit` events, newest first, that were written before the one with the number `before`.
+    /// Reads at most `limit` events, newest first, that were written before the one with the number `before`: as
+    /// far as they fit into a page, and one that does not.
     ///
     /// # Errors
     /// [`StoreError`], as for every call of the store.
@@ -67,7 +71,7 @@ impl Store {
         self.within(async {
             let mut transaction = self.begin().await?;
             let connection = &mut transaction;
-            let rows = match (filter.token_id, organization, user) {
+            match (filter.token_id, organization, user) {
                 (Some(id), organization, user) => read_events!(
                     connection,
                     before,
@@ -92,11 +96,23 @@ impl Store {
                 (None, None, user) => {
                     read_events!(connection, before, limit, "($3::text IS NULL OR user_id = $3)", user)
                 }
-            };
-            rows.into_iter().map(TokenEvent::try_from).collect()
+            }
         })
         .await
     }
+}
+
+async fn page(
+    mut rows: impl Stream<Item = Result<EventRow, sqlx::Error>> + Unpin,
+) -> Result<Vec<TokenEvent>, StoreError> {
+    let (mut events, mut bytes) = (Vec::new(), 0);
+    while bytes <= MAX_PAGE_BYTES {
+        let Some(row) = rows.try_next().await? else { break };
+        let event = TokenEvent::try_from(row)?;
+        bytes += size::of_event(&event);
+        events.push(event);
+    }
+    Ok(events)
 }
 
 impl TryFrom<EventRow> for TokenEvent {

@@ -14,8 +14,9 @@ use super::rows::{self, TokenRow, select_tokens};
 use super::tokens::lock_caller;
 use super::{Store, StoreError, owners, policies};
 use crate::domain::enforcement::{Breach, Remedy, Standing};
-use crate::domain::page::{MAX_PAGE_BYTES, Position, size_bound};
+use crate::domain::page::Position;
 use crate::domain::policy::{Policy, Rule};
+use crate::domain::size;
 use crate::domain::{
     Caller, CredentialError, OrganizationId, ReservedScope, RevokeReason, Scope, Scopes, Token, UserId,
 };
@@ -155,13 +156,8 @@ async fn find(
 
 /// Returns how many of these, from the first, fit into an answer; at least one if there is one.
 fn fitting(breaches: &[Breach]) -> usize {
-    let mut bytes = 0;
     // What it loses is told beside what it has.
-    let within = breaches.iter().take_while(|breach| {
-        bytes += 2 * size_bound(&breach.token);
-        bytes <= MAX_PAGE_BYTES
-    });
-    within.count().max(1).min(breaches.len())
+    size::fitting(breaches.iter().map(|breach| 2 * size::of_token(&breach.token)))
 }
 
 /// Holds those of these tokens that are neither revoked nor expired against a policy, oldest first.

@@ -4,14 +4,17 @@
 
 use std::collections::BTreeMap;
 
+use futures_core::Stream;
 use sqlx::types::Json;
 use time::OffsetDateTime;
 use time::macros::datetime;
+use tokio_stream::StreamExt as _;
 use uuid::Uuid;
 
 use super::rows::{self, TokenRow};
 use super::{Store, StoreError};
 use crate::domain::page::{Listing, NamePart, Order, Position};
+use crate::domain::size::{self, MAX_PAGE_BYTES};
 use crate::domain::{OrganizationId, Token, TokenState, UserId};
 
 /// Before every token, in the order of creation, newest first.
@@ -67,15 +70,15 @@ struct Filters<'a> {
     limit: i64,
 }
 
-/// Walks an index: `$range` of it and `$owner`'s part, in the order of `$order`, which `$key` brings about.
-/// The parameters are the filters', the position's, and those of `$owner` from $13 on.
+/// Walks an index until a page is full: `$range` of it and `$owner`'s part, in the order of `$order`, which `$key`
+/// brings about. The parameters are the filters', the position's, and those of `$owner` from $13 on.
 ///
 /// Numbering the rows while they pass costs nothing and stops with them; the number of the last one tells a
 /// walk that was broken off from one that came to its end.
 macro_rules! walk {
-    ($connection:expr, $filters:expr, $position:expr, $owner:literal, $range:literal, $key:literal, $order:literal
-        $(, $argument:expr)*) => {
-        sqlx::query_as!(
+    ($connection:expr, $listing:expr, $filters:expr, $position:expr, $owner:literal, $range:literal, $key:literal,
+        $order:literal $(, $argument:expr)*) => {
+        Walk::read($listing, sqlx::query_as!(
             WalkRow,
             r#"SELECT id, organization_id, user_id, name, scopes,
                    labels AS "labels: Json<BTreeMap<String, String>>",
@@ -118,16 +121,16 @@ macro_rules! walk {
             $filters.disabled
             $(, $argument)*
         )
-        .fetch_all($connection)
+        .fetch($connection))
         .await?
     };
 }
 
 /// Newest first. The range has one upper bound, the position, and the lower one that `created_after` sets.
 macro_rules! walk_by_create_time {
-    ($connection:expr, $filters:expr, $position:expr, $owner:literal $(, $argument:expr)*) => {
+    ($connection:expr, $listing:expr, $filters:expr, $position:expr, $owner:literal $(, $argument:expr)*) => {
         walk!(
-            $connection, $filters, $position, $owner,
+            $connection, $listing, $filters, $position, $owner,
             "(create_time, id) < ($1, $2) AND create_time >= $6",
             "create_time DESC, id DESC",
             "create_time DESC, id DESC"
@@ -139,9 +142,9 @@ macro_rules! walk_by_create_time {
 /// Soonest to expire first. Where only active tokens are wanted the range begins now, and where only expired
 /// ones are it ends now. A position without a time is among those that never expire.
 macro_rules! walk_by_expire_time {
-    ($connection:expr, $filters:expr, $position:expr, $owner:literal $(, $argument:expr)*) => {
+    ($connection:expr, $listing:expr, $filters:expr, $position:expr, $owner:literal $(, $argument:expr)*) => {
         walk!(
-            $connection, $filters, $position, $owner,
+            $connection, $listing, $filters, $position, $owner,
             "(coalesce(expire_time, 'infinity'), id) > (
                  CASE WHEN $4 OR $5 THEN coalesce($1::timestamptz, 'infinity')
                      ELSE greatest(coalesce($1::timestamptz, 'infinity'), now()) END,
@@ -170,11 +173,10 @@ impl Store {
     ) -> Result<Walk, StoreError> {
         self.within(async {
             let filters = Filters::new(listing, limit);
-            let rows = match listing.order {
+            match listing.order {
                 Order::CreateTimeDescending => self.by_create_time(listing, position, &filters).await,
                 Order::ExpireTime => self.by_expire_time(listing, position, &filters).await,
-            };
-            Walk::new(listing, rows?)
+            }
         })
         .await
     }
@@ -184,7 +186,7 @@ impl Store {
         listing: &Listing,
         position: Option<Position>,
         filters: &Filters<'_>,
-    ) -> Result<Vec<WalkRow>, StoreError> {
+    ) -> Result<Walk, StoreError> {
         let position = position.map_or(NEWEST, |at| (at.time.unwrap_or(NEWEST.0), rows::uuid(at.id)));
         // One bound alone: with two, Postgres may begin at the wrong one and wade through what lies between.
         let before = listing.created_before.map_or(NEWEST, |before| (before, Uuid::nil()));
@@ -196,6 +198,7 @@ impl Store {
         Ok(match (organization, user) {
             (Some(organization), Some(user)) => walk_by_create_time!(
                 connection,
+                listing,
                 filters,
                 position,
                 "organization_id = $13 AND user_id = $14",
@@ -203,10 +206,19 @@ impl Store {
                 user
             ),
             (Some(organization), None) => {
-                walk_by_create_time!(connection, filters, position, "organization_id = $13", organization)
+                walk_by_create_time!(
+                    connection,
+                    listing,
+                    filters,
+                    position,
+                    "organization_id = $13",
+                    organization
+                )
             }
-            (None, Some(user)) => walk_by_create_time!(connection, filters, position, "user_id = $13", user),
-            (None, None) => walk_by_create_time!(connection, filters, position, "true"),
+            (None, Some(user)) => {
+                walk_by_create_time!(connection, listing, filters, position, "user_id = $13", user)
+            }
+            (None, None) => walk_by_create_time!(connection, listing, filters, position, "true"),
         })
     }
 
@@ -215,7 +227,7 @@ impl Store {
         listing: &Listing,
         position: Option<Position>,
         filters: &Filters<'_>,
-    ) -> Result<Vec<WalkRow>, StoreError> {
+    ) -> Result<Walk, StoreError> {
         let position = position.map_or((Some(SOONEST.0), SOONEST.1), |at| (at.time, rows::uuid(at.id)));
         let (organization, user) = owner(listing);
         // For its time limit: nobody waits for a walk that goes on.
@@ -224,6 +236,7 @@ impl Store {
         Ok(match (organization, user) {
             (Some(organization), Some(user)) => walk_by_expire_time!(
                 connection,
+                listing,
                 filters,
                 position,
                 "organization_id = $13 AND user_id = $14",
@@ -231,10 +244,19 @@ impl Store {
                 user
             ),
             (Some(organization), None) => {
-                walk_by_expire_time!(connection, filters, position, "organization_id = $13", organization)
+                walk_by_expire_time!(
+                    connection,
+                    listing,
+                    filters,
+                    position,
+                    "organization_id = $13",
+                    organization
+                )
             }
-            (None, Some(user)) => walk_by_expire_time!(connection, filters, position, "user_id = $13", user),
-            (None, None) => walk_by_expire_time!(connection, filters, position, "true"),
+            (None, Some(user)) => {
+                walk_by_expire_time!(connection, listing, filters, position, "user_id = $13", user)
+            }
+            (None, None) => walk_by_expire_time!(connection, listing, filters, position, "true"),
         })
     }
 }
@@ -260,15 +282,22 @@ impl<'a> Filters<'a> {
 }
 
 impl Walk {
-    fn new(listing: &Listing, rows: Vec<WalkRow>) -> Result<Self, StoreError> {
-        let mut walk = Self { tokens: Vec::with_capacity(rows.len()), broken_off: None };
-        for row in rows {
+    /// Reads rows as far as they fit into a page, and one that does not: no more is kept than is told.
+    async fn read(
+        listing: &Listing,
+        mut rows: impl Stream<Item = Result<WalkRow, sqlx::Error>> + Unpin,
+    ) -> Result<Self, StoreError> {
+        let mut walk = Self { tokens: Vec::new(), broken_off: None };
+        let mut bytes = 0;
+        while bytes <= MAX_PAGE_BYTES {
+            let Some(row) = rows.try_next().await? else { break };
             let (shown, last) = (row.shown, row.last);
             let (token, read_time) = rows::with_read_time(row.into())?;
             if last {
                 walk.broken_off = Some(listing.position_of(&token));
             }
             if shown {
+                bytes += size::of_token(&token);
                 walk.tokens.push((token, read_time));
             }
         }

@@ -39,6 +39,7 @@ use crate::metrics::{Metrics, Way, WayOutcome};
 use crate::provenance::{self, Provenance};
 use crate::shares::{Refused, Shares};
 use crate::telemetry::{self, Sampling};
+use crate::unread::Unread;
 use crate::verify::{Answer, Consistency, Credential, Engine, Question, Share};
 use refusal::Refusal;
 
@@ -56,6 +57,8 @@ pub struct Ways {
     pub callers: Arc<Callers>,
     /// Places for calls that take waiting.
     pub places: Shares<Share>,
+    /// Room for long answers.
+    pub unread: Arc<Unread>,
     /// Which calls' spans are exported.
     pub sampling: Sampling,
     /// Counts calls.

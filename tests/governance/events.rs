@@ -2,7 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use tokend::grpc::proto::{ListTokenEventsRequest, TokenEvent, TokenEventKind, UpdateTokenRequest};
+use prost::Message as _;
+use tokend::grpc::proto::{
+    CreateTokenRequest, ListTokenEventsRequest, TokenEvent, TokenEventKind, UpdateTokenRequest,
+};
 use tonic::{Code, Request};
 
 use crate::support::client::{Client, created, created_with, ordinary, revoked};
@@ -98,6 +101,35 @@ async fn pages_show_each_event_once_and_belong_to_their_filters() {
     }
 
     assert_eq!((seen.len(), pages), (7, 3));
+}
+
+#[tokio::test]
+async fn a_page_of_long_events_ends_before_it_is_longer_than_clients_take() {
+    let replica = Replica::start().await;
+    let mut root = replica.root();
+    let labels = (0..32).map(|number| (format!("label-{number}"), "x".repeat(250))).collect();
+    created(&mut root, CreateTokenRequest { labels, user_id: "grace".to_owned(), ..ordinary() }).await;
+    let copies = "INSERT INTO token_events
+            (event_time, kind, token_id, organization_id, user_id, actor, changes)
+        SELECT event_time, kind, token_id, organization_id, user_id, actor, changes
+        FROM token_events, generate_series(1, 600) WHERE user_id = 'grace'";
+    assert_eq!(replica.installation.database.execute(copies).await, 600);
+
+    let mut request =
+        ListTokenEventsRequest { page_size: 1000, user_id: "grace".to_owned(), ..Default::default() };
+    let (mut seen, mut pages) = (BTreeSet::new(), 0);
+    loop {
+        let answer = root.list_token_events(request.clone()).await.unwrap().into_inner();
+        assert!(answer.encoded_len() < 2 << 20, "{} bytes", answer.encoded_len());
+        assert!(answer.events.iter().all(|event| seen.insert(event.event_id)));
+        pages += 1;
+        request.page_token = answer.next_page_token;
+        if request.page_token.is_empty() {
+            break;
+        }
+    }
+
+    assert_eq!((seen.len(), pages), (601, 3));
 }
 
 #[tokio::test]

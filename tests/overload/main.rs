@@ -10,3 +10,4 @@ mod connections;
 mod hostile;
 mod shares;
 mod slow;
+mod unread;

@@ -104,7 +104,7 @@ impl Installation {
         ServerConfig {
             tls: None,
             certificates: CertificateMappings::default(),
-            limits: Limits { connections: 2048, streams: 256, calls: 4096 },
+            limits: Limits { connections: 2048, streams: 256, calls: 4096, unread_bytes: 64 << 20 },
             database: self.database.route(),
             direct_database: None,
             database_connections: 8,

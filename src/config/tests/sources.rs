@@ -16,6 +16,7 @@ fn without_any_setting_the_documented_defaults_hold() {
     assert_eq!(settings.bounds.max_staleness, Duration::from_secs(1));
     assert_eq!(settings.bounds.outage_grace, Duration::ZERO);
     assert_eq!(settings.cache_bytes, 268_435_456);
+    assert_eq!(settings.limits.unread_bytes, 67_108_864);
     assert_eq!(settings.last_use_interval, Duration::from_secs(30));
     assert!(settings.require_fsync);
     let cost = &settings.cost;
@@ -121,6 +122,12 @@ fn a_staleness_outside_of_50_milliseconds_to_a_minute_is_refused() {
 fn a_cache_of_less_than_a_mebibyte_is_refused() {
     assert!("1048576".parse::<CacheBytes>().is_ok());
     assert!("1048575".parse::<CacheBytes>().is_err());
+}
+
+#[test]
+fn room_for_less_than_a_few_pages_that_nobody_reads_is_refused() {
+    assert!("10485760".parse::<UnreadBytes>().is_ok());
+    assert!("10485759".parse::<UnreadBytes>().is_err());
 }
 
 #[test]

@@ -1,0 +1,120 @@
+//! How many bytes tokens and events take in replies, so that a page ends before it is longer than clients read. Called
+//! by whatever makes pages, and before, to have room for them. Upper bounds, by the fields' own limits.
+
+use super::event::TokenEvent;
+use super::token::Token;
+
+/// The most bytes that a page lists; a page that would be larger ends earlier.
+pub const MAX_PAGE_BYTES: usize = 2 << 20;
+
+/// The most bytes that a token takes in a reply, as [`of_token`] has it.
+pub const LARGEST_TOKEN: usize = 24 << 10;
+
+/// The most bytes that an event takes in a reply, as [`of_event`] has it.
+pub const LARGEST_EVENT: usize = 48 << 10;
+
+/// Returns how many of things with these sizes, from the first, fit into a page; at least one if there is one.
+#[must_use]
+pub fn fitting(sizes: impl Iterator<Item = usize>) -> usize {
+    let mut bytes = 0;
+    let mut number = 0;
+    for size in sizes {
+        bytes += size;
+        if number > 0 && bytes > MAX_PAGE_BYTES {
+            break;
+        }
+        number += 1;
+    }
+    number
+}
+
+// A length-delimited protobuf field costs its content, a tag and a length: under 6 bytes here.
+const FRAME: usize = 6;
+
+fn text(text: &str) -> usize {
+    text.len() + FRAME
+}
+
+/// Returns an upper bound of the token's size in a reply, in bytes.
+#[must_use]
+pub fn of_token(token: &Token) -> usize {
+    // What is of fixed size: id, state, times, created_by and the token's own frame.
+    const FIXED: usize = 256;
+    FIXED
+        + text(token.organization_id.as_str())
+        + text(token.user_id.as_str())
+        + text(token.name.as_str())
+        + token.revoke_reason.as_ref().map_or(0, |reason| text(reason.as_str()))
+        + token.scopes.iter().map(|scope| text(scope.as_str())).sum::<usize>()
+        + token.allowed_cidrs.iter().map(|network| text(&network.to_string())).sum::<usize>()
+        + token.labels.iter().map(|(key, value)| text(key) + text(value) + FRAME).sum::<usize>()
+}
+
+/// Returns an upper bound of the event's size in a reply, in bytes.
+#[must_use]
+pub fn of_event(event: &TokenEvent) -> usize {
+    // What is of fixed size: ids, kind, time, trace and the event's own frame.
+    const FIXED: usize = 128;
+    let value = |value: &Option<String>| value.as_deref().map_or(0, text);
+    FIXED
+        + text(event.organization_id.as_str())
+        + text(event.user_id.as_str())
+        + text(&event.actor)
+        + value(&event.acting_user)
+        + event
+            .changes
+            .iter()
+            .map(|change| text(&change.field) + value(&change.old) + value(&change.new) + FRAME)
+            .sum::<usize>()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::event::{EventKind, field_changes};
+    use crate::domain::fields::MAX_LABELS;
+    use crate::domain::scope::MAX_SCOPES;
+    use crate::domain::{
+        Labels, Network, Networks, OrganizationId, RevokeReason, Scope, Scopes, TokenName, UserId,
+    };
+    use tokend_core::fixtures::token;
+
+    #[test]
+    fn the_largest_token_and_event_are_as_large_as_reckoned() {
+        let mut largest = token(&[]);
+        let four_bytes = '\u{10348}';
+        largest.organization_id = OrganizationId::parse(&"o".repeat(200)).unwrap();
+        largest.user_id = UserId::parse(&"u".repeat(200)).unwrap();
+        largest.name = TokenName::parse(&four_bytes.to_string().repeat(100)).unwrap();
+        let scopes = (10..10 + MAX_SCOPES).map(|number| format!("{number}{}", "s".repeat(98)));
+        let scopes = scopes.map(|text| Scope::parse(&text).unwrap()).collect();
+        largest.scopes = Scopes::new(scopes).unwrap();
+        let labels = (10..10 + MAX_LABELS).map(|n| (format!("{n}{}", "k".repeat(61)), "v".repeat(255)));
+        largest.labels = Labels::parse(labels).unwrap();
+        let network = |n| Network::parse(&format!("2001:db8:1111:2222:3333:4444:5555:{n:x}/128")).unwrap();
+        largest.allowed_cidrs = Networks::new((0x1000..0x1000 + 64).map(network).collect()).unwrap();
+        largest.revoke_time = Some(largest.create_time);
+        largest.revoke_reason = Some(RevokeReason::parse(&"r".repeat(500)).unwrap());
+
+        let mut changes = field_changes(None, &largest);
+        for change in &mut changes {
+            change.old = change.new.clone();
+        }
+        let event = TokenEvent {
+            id: i64::MAX,
+            event_time: largest.create_time,
+            kind: EventKind::Updated,
+            token_id: largest.id,
+            organization_id: largest.organization_id.clone(),
+            user_id: largest.user_id.clone(),
+            actor: format!("cert:{}", "a".repeat(295)),
+            acting_user: Some("p".repeat(200)),
+            trace_id: Some([255; 16]),
+            changes,
+        };
+
+        let (token, event) = (of_token(&largest), of_event(&event));
+        assert!((LARGEST_TOKEN * 9 / 10..LARGEST_TOKEN).contains(&token), "{token}");
+        assert!((LARGEST_EVENT * 8 / 10..LARGEST_EVENT).contains(&event), "{event}");
+    }
+}

@@ -1,0 +1,155 @@
+//! Has long answers keep the room that they take until they are read. A page is made into bytes at once, since a
+//! message of the same length takes more; what a stream tells takes its room along, piece by piece. Stands around
+//! the service, whatever is spoken to it.
+
+use std::collections::VecDeque;
+use std::convert::Infallible;
+use std::future::poll_fn;
+use std::mem;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, ready};
+
+use http_body::{Body as _, Frame};
+use prost::bytes::Bytes;
+use tonic::Status;
+use tonic::body::Body;
+use tonic::codegen::Service;
+use tonic::codegen::http::{Request, Response};
+use tonic::server::NamedService;
+
+use crate::unread::{Room, holding};
+
+/// What an answer's body is to hold; among the answer's extensions.
+#[derive(Debug, Clone)]
+pub(super) enum Holding {
+    /// All of it holds this.
+    Whole(Room),
+    /// Each piece of it holds what lies here when it is made.
+    Pieces(Rooms),
+}
+
+/// The rooms of messages that a stream has told, and that are not yet bytes.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Rooms(Arc<Mutex<Vec<Room>>>);
+
+impl Rooms {
+    pub(super) fn add(&self, room: Room) {
+        self.lock().push(room);
+    }
+
+    fn take(&self) -> Vec<Room> {
+        mem::take(&mut *self.lock())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Room>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A service whose answers hold what they take.
+#[derive(Debug, Clone)]
+pub struct Held<S>(S);
+
+impl<S> Held<S> {
+    /// Stands around `service`.
+    pub fn new(service: S) -> Self {
+        Self(service)
+    }
+}
+
+impl<S: NamedService> NamedService for Held<S> {
+    const NAME: &'static str = S::NAME;
+}
+
+type Answer = Result<Response<Body>, Infallible>;
+
+impl<S> Service<Request<Body>> for Held<S>
+where
+    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>,
+    S::Future: Send + 'static,
+{
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Answer> + Send>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        self.0.poll_ready(context)
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        let answering = self.0.call(request);
+        Box::pin(async move {
+            let mut response = answering.await?;
+            match response.extensions_mut().remove() {
+                None => Ok(response),
+                Some(Holding::Whole(room)) => {
+                    let (parts, body) = response.into_parts();
+                    Ok(Response::from_parts(parts, Body::new(Whole::read(body, room).await)))
+                }
+                Some(Holding::Pieces(rooms)) => Ok(response.map(|body| Body::new(Pieces { body, rooms }))),
+            }
+        })
+    }
+}
+
+/// An answer that was made into bytes.
+struct Whole(VecDeque<Result<Frame<Bytes>, Status>>);
+
+impl Whole {
+    /// Reads what one message makes, for which nothing is waited.
+    async fn read(mut body: Body, room: Room) -> Self {
+        let mut frames = VecDeque::new();
+        let mut bytes = 0;
+        while let Some(frame) = poll_fn(|context| Pin::new(&mut body).poll_frame(context)).await {
+            frames.push_back(frame.map(|frame| {
+                frame.map_data(|data| {
+                    bytes += data.len();
+                    holding(&data, vec![room.clone()])
+                })
+            }));
+        }
+        room.settle(bytes);
+        Self(frames)
+    }
+}
+
+impl http_body::Body for Whole {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        Poll::Ready(self.0.pop_front())
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+/// The answers of a stream.
+struct Pieces {
+    body: Body,
+    rooms: Rooms,
+}
+
+impl http_body::Body for Pieces {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        let frame = ready!(Pin::new(&mut self.body).poll_frame(context));
+        let rooms = self.rooms.take();
+        Poll::Ready(frame.map(|frame| frame.map(|frame| frame.map_data(|data| holding(&data, rooms)))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+}

@@ -1,0 +1,175 @@
+//! The memory of long answers: pages of tokens and of events, changes that watchers are told, the metrics. It is
+//! taken before an answer is made, and given back when the last byte of it was handed to the socket, so that those
+//! who ask and do not read fill no more than there is for it, nor what others need. Called by the faces.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use axum::body::Bytes;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use crate::deadline;
+use crate::metrics::UnreadMetrics;
+use crate::shares::{Place, Refused, Shares};
+use crate::verify::Share;
+
+/// How long a page may wait for its turn to be made.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+/// How many pages may wait for each that can be made.
+const QUEUE_PER_TURN: usize = 64;
+
+/// Why a long answer is not made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum UnreadError {
+    /// There is no room.
+    #[error(
+        "answers that wait to be read take all the room for them; try again later, or ask for smaller pages"
+    )]
+    Full,
+    /// There is room, for others.
+    #[error("this caller's answers that wait to be read take its fair share of the room; read them first")]
+    OverShare,
+    /// Too many are being made.
+    #[error(transparent)]
+    Busy(Refused),
+}
+
+/// The room for all long answers of a replica.
+#[derive(Debug)]
+pub struct Unread {
+    bytes: Shares<Share>,
+    turns: Arc<Semaphore>,
+    queue: Shares<Share>,
+    metrics: UnreadMetrics,
+}
+
+/// Room that an answer takes; given back with the last of its copies.
+#[derive(Debug, Clone)]
+pub struct Room(Arc<Mutex<Place<Share>>>);
+
+/// The turn of a page to be made, and room for it.
+#[derive(Debug)]
+pub struct Turn {
+    /// What outlives the turn.
+    pub room: Room,
+    _permit: OwnedSemaphorePermit,
+    _place: Place<Share>,
+}
+
+impl Unread {
+    /// Makes room for so many bytes of answers, of which `turns` are made at once (at least one).
+    #[must_use]
+    pub fn new(bytes: usize, turns: usize, metrics: UnreadMetrics) -> Self {
+        let turns = turns.max(1);
+        let queue = Shares::new(turns.saturating_mul(QUEUE_PER_TURN + 1));
+        Self { bytes: Shares::new(bytes), turns: Arc::new(Semaphore::new(turns)), queue, metrics }
+    }
+
+    /// Waits for its turn to make a page, and takes as much room as it may need. So what is taken for pages that
+    /// turn out to be smaller is little at any time, and few wait for connections to the database.
+    ///
+    /// # Errors
+    /// [`UnreadError`].
+    pub async fn turn(&self, share: Share, most: usize) -> Result<Turn, UnreadError> {
+        let place = self.queue.take(share.clone()).map_err(UnreadError::Busy);
+        let place = place.inspect_err(|error| self.metrics.refused(*error))?;
+        let waiting =
+            tokio::time::timeout(deadline::at_most(PATIENCE), Arc::clone(&self.turns).acquire_owned());
+        let Ok(Ok(permit)) = waiting.await else {
+            let error = UnreadError::Busy(Refused::Full);
+            self.metrics.refused(error);
+            return Err(error);
+        };
+        Ok(Turn { room: self.room(share, most)?, _permit: permit, _place: place })
+    }
+
+    /// Takes room for an answer that is there, or about to be.
+    ///
+    /// # Errors
+    /// [`UnreadError`]: there is none.
+    pub fn room(&self, share: Share, bytes: usize) -> Result<Room, UnreadError> {
+        match self.bytes.take_many(share, bytes) {
+            Ok(place) => Ok(Room(Arc::new(Mutex::new(place)))),
+            Err(refused) => {
+                let error = match refused {
+                    Refused::Full => UnreadError::Full,
+                    Refused::OverShare => UnreadError::OverShare,
+                };
+                self.metrics.refused(error);
+                Err(error)
+            }
+        }
+    }
+
+    /// Tells how many bytes are taken.
+    #[must_use]
+    pub fn taken(&self) -> usize {
+        self.bytes.taken()
+    }
+}
+
+impl Room {
+    /// Keeps what an answer takes that is as long as this.
+    pub fn settle(&self, bytes: usize) {
+        self.lock().settle(bytes);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Place<Share>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Returns a copy of the bytes, which holds these rooms for as long as anybody holds it. What they were written to has
+/// up to as much again to spare, which no room was taken for.
+#[must_use]
+pub fn holding(bytes: &[u8], rooms: Vec<Room>) -> Bytes {
+    Bytes::from_owner(Held { bytes: bytes.into(), _rooms: rooms })
+}
+
+struct Held {
+    bytes: Box<[u8]>,
+    _rooms: Vec<Room>,
+}
+
+impl AsRef<[u8]> for Held {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::metrics::Metrics;
+
+    fn unread(bytes: usize, turns: usize) -> Unread {
+        Unread::new(bytes, turns, Metrics::new().unwrap().work.unread.clone())
+    }
+
+    #[tokio::test]
+    async fn room_is_held_until_the_last_piece_of_the_bytes_is_gone() {
+        let unread = unread(1_000, 1);
+        let turn = unread.turn(Share::Peer(None), 500).await.unwrap();
+        assert_eq!(unread.taken(), 500);
+        turn.room.settle(10);
+        let bytes = holding(b"0123456789", vec![turn.room.clone()]);
+        drop(turn);
+        let piece = bytes.slice(8..);
+        drop(bytes);
+        assert_eq!((&piece[..], unread.taken()), (&b"89"[..], 10));
+        drop(piece);
+        assert_eq!(unread.taken(), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_waits_too_long_for_a_turn_is_told_and_leaves_no_trace() {
+        let unread = unread(1_000, 1);
+        let first = unread.turn(Share::Peer(None), 10).await.unwrap();
+        let error = unread.turn(Share::Peer(None), 10).await.unwrap_err();
+        assert_eq!(error, UnreadError::Busy(Refused::Full));
+        drop(first);
+        assert!(unread.turn(Share::Peer(None), 10).await.is_ok());
+        assert_eq!(unread.taken(), 0);
+    }
+}

@@ -1,0 +1,239 @@
+//! Long answers that nobody reads: they fill no more room than there is, nor what others need, by whatever protocol
+//! they are asked for; and give it back with their connection.
+
+use h2::RecvStream;
+use h2::client::SendRequest;
+use prost::Message;
+use tokend::grpc::proto::{
+    CreateTokenRequest, ListTokenEventsRequest, ListTokensRequest, WatchTokensRequest,
+};
+use tokend::ways::{Origin, WaysConfig};
+use tokio::net::TcpStream;
+use tokio::task::JoinHandle;
+use tonic::Code;
+use tonic::codegen::Bytes;
+use tonic::codegen::http::{HeaderMap, Request, Response};
+use tonic_types::StatusExt as _;
+
+use crate::support::client::{created, created_with, ordinary};
+use crate::support::http::get;
+use crate::support::replica::{Installation, Replica};
+use crate::support::status::{check, reason};
+use crate::support::{eventually, in_time};
+
+/// Room for five pages of the longest.
+const ROOM: usize = 11 << 20;
+
+/// Somebody who opens a window of so many bytes for each answer, and no more.
+struct Hog {
+    requests: SendRequest<Bytes>,
+    connection: JoinHandle<()>,
+    secret: String,
+    unread: Vec<Response<RecvStream>>,
+}
+
+impl Hog {
+    async fn new(replica: &Replica, secret: &str, window: u32) -> Self {
+        let stream = TcpStream::connect(replica.address).await.unwrap();
+        let (requests, connection) =
+            h2::client::Builder::new().initial_window_size(window).handshake(stream).await.unwrap();
+        let connection = tokio::spawn(async { drop(connection.await) });
+        Self { requests, connection, secret: secret.to_owned(), unread: Vec::new() }
+    }
+
+    /// Asks for an answer and leaves it unread; returns its head where it is refused.
+    async fn ask(&mut self, kind: &str, rpc: &str, message: &impl Message) -> Result<(), HeaderMap> {
+        let mut requests = self.requests.clone().ready().await.unwrap();
+        let request = Request::post(format!("http://tokend/tokend.v1.TokenService/{rpc}"))
+            .header("content-type", kind)
+            .header("te", "trailers")
+            .header("authorization", format!("Bearer {}", self.secret))
+            .body(())
+            .unwrap();
+        let (answer, mut body) = requests.send_request(request, false).unwrap();
+        let mut frame = vec![0];
+        frame.extend(u32::try_from(message.encoded_len()).unwrap().to_be_bytes());
+        frame.extend(message.encode_to_vec());
+        if kind.ends_with("text") {
+            use base64::Engine as _;
+            frame = base64::prelude::BASE64_STANDARD.encode(frame).into();
+        }
+        body.send_data(frame.into(), true).unwrap();
+        let answer = in_time("the head of an answer", answer).await.unwrap();
+        if answer.headers().contains_key("grpc-status") {
+            return Err(answer.into_parts().0.headers);
+        }
+        self.unread.push(answer);
+        Ok(())
+    }
+
+    /// Asks until it is refused for having had its share.
+    async fn fill(&mut self, kind: &str, rpc: &str, message: &impl Message) {
+        let head = loop {
+            match self.ask(kind, rpc, message).await {
+                Ok(()) => assert!(self.unread.len() < 100, "nothing was refused"),
+                Err(head) => break head,
+            }
+        };
+        let status = tonic::Status::from_header_map(&head).unwrap();
+        check(&status, Code::ResourceExhausted, "CALLER_OVER_SHARE");
+    }
+
+    async fn go(self) {
+        self.connection.abort();
+        assert!(self.connection.await.unwrap_err().is_cancelled());
+    }
+}
+
+/// Reads a metric.
+async fn metric(replica: &Replica, name: &str) -> usize {
+    let (status, text) = get(replica.http, "/metrics").await;
+    assert_eq!(status, 200);
+    let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    line.unwrap().parse().unwrap()
+}
+
+async fn taken(replica: &Replica) -> usize {
+    metric(replica, "tokend_unread_bytes").await
+}
+
+/// A replica with little room, and more tokens and events than a page holds.
+async fn replica() -> Replica {
+    let installation = Installation::new().await;
+    let mut config = installation.config();
+    config.limits.unread_bytes = ROOM;
+    config.ways = WaysConfig {
+        web_origins: vec![Origin::parse("https://a.example").unwrap()],
+        ..WaysConfig::default()
+    };
+    let replica = installation.serve(config).await;
+    fill(&replica).await;
+    replica
+}
+
+/// Makes more tokens and events than a page holds.
+async fn fill(replica: &Replica) {
+    let labels = (0..32).map(|number| (format!("label-{number}"), "x".repeat(250))).collect();
+    let request = CreateTokenRequest { labels, organization_id: "acme".to_owned(), ..ordinary() };
+    created(&mut replica.root(), request).await;
+    for copies in [
+        "INSERT INTO tokens (id, organization_id, user_id, name, scopes, labels, allowed_cidrs, create_time,
+            created_by, expire_time, durable_hash, mac, mac_key_id)
+        SELECT gen_random_uuid(), organization_id, user_id, name, scopes, labels, allowed_cidrs, create_time,
+            created_by, expire_time, durable_hash, mac, mac_key_id
+        FROM tokens, generate_series(1, 300) WHERE organization_id = 'acme'",
+        "INSERT INTO token_events (event_time, kind, token_id, organization_id, user_id, actor, changes)
+        SELECT event_time, kind, token_id, organization_id, user_id, actor, changes
+        FROM token_events, generate_series(1, 300) WHERE organization_id = 'acme'",
+    ] {
+        assert_eq!(replica.installation.database.execute(copies).await, 300);
+    }
+}
+
+fn tokens() -> ListTokensRequest {
+    ListTokensRequest { page_size: 1000, ..Default::default() }
+}
+
+fn events() -> ListTokenEventsRequest {
+    ListTokenEventsRequest { page_size: 1000, ..Default::default() }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_reads_nothing_leaves_room_for_others_and_gives_its_own_back_by_going() {
+    let replica = replica().await;
+    let hog = created_with(&mut replica.root(), "acme", &["tokend:read"]).await.secret;
+    let mut other = replica.caller("acme", &["tokend:read"]).await;
+    // Nothing is read at all, or so little that the rest waits in the connection.
+    for window in [0, 1] {
+        let mut hogs = Vec::new();
+        for (kind, rpc) in [
+            ("application/grpc", "ListTokens"),
+            ("application/grpc", "ListTokenEvents"),
+            ("application/grpc-web-text", "ListTokens"),
+        ] {
+            let mut one = Hog::new(&replica, &hog, window).await;
+            match rpc {
+                "ListTokens" => one.fill(kind, rpc, &tokens()).await,
+                _ => one.fill(kind, rpc, &events()).await,
+            }
+            // The first has had all; then there is none for the same caller on another connection.
+            assert_eq!(one.unread.is_empty(), !hogs.is_empty(), "{kind} {rpc}");
+            hogs.push(one);
+        }
+        let held = taken(&replica).await;
+        assert!((ROOM / 3..ROOM * 2 / 3).contains(&held), "{held} bytes");
+
+        for _ in 0..20 {
+            let page = other.list_tokens(tokens()).await.unwrap().into_inner();
+            assert!(page.tokens.len() > 100 && !page.next_page_token.is_empty());
+            other.list_token_events(events()).await.unwrap();
+        }
+
+        for hog in hogs {
+            hog.go().await;
+        }
+        eventually("nothing is held", async || (taken(&replica).await == 0).then_some(())).await;
+    }
+    let mut hog = replica.client(&hog);
+    assert!(!hog.list_tokens(tokens()).await.unwrap().into_inner().tokens.is_empty());
+    assert!(metric(&replica, r#"tokend_unread_refused_total{reason="over_share"}"#).await >= 6);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn each_way_to_ask_for_much_is_held_until_it_is_read() {
+    let replica = replica().await;
+    let hog = created_with(&mut replica.root(), "acme", &["tokend:read"]).await.secret;
+    for kind in ["application/grpc", "application/grpc-web", "application/grpc-web-text"] {
+        let mut hog = Hog::new(&replica, &hog, 0).await;
+        hog.fill(kind, "ListTokenEvents", &events()).await;
+        let held = taken(&replica).await;
+        assert!((ROOM / 3..ROOM * 2 / 3).contains(&held), "{kind}: {held} bytes");
+        hog.go().await;
+        eventually("nothing is held", async || (taken(&replica).await == 0).then_some(())).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_watcher_does_not_read_is_held_until_it_goes() {
+    let replica = replica().await;
+    let hog = created_with(&mut replica.root(), "acme", &["tokend:read"]).await.secret;
+    let mut hog = Hog::new(&replica, &hog, 0).await;
+    hog.ask("application/grpc", "WatchTokens", &WatchTokensRequest::default()).await.unwrap();
+
+    eventually("its first message is held", async || (taken(&replica).await > 0).then_some(())).await;
+
+    hog.go().await;
+    eventually("nothing is held", async || (taken(&replica).await == 0).then_some(())).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn more_pages_at_once_than_can_be_made_are_refused_for_what_they_are() {
+    let installation = Installation::new().await;
+    let mut config = installation.config();
+    // Of which one is for pages.
+    config.database_connections = 2;
+    let replica = installation.serve(config).await;
+    fill(&replica).await;
+    let root = replica.root();
+    let calls: Vec<_> = (0..400)
+        .map(|_| {
+            let mut root = root.clone();
+            tokio::spawn(async move { root.list_tokens(tokens()).await })
+        })
+        .collect();
+
+    let (mut listed, mut refused) = (0, 0);
+    for call in calls {
+        match call.await.unwrap() {
+            Ok(_) => listed += 1,
+            Err(status) => {
+                let why = reason(&status).unwrap();
+                assert!(["CALLER_OVER_SHARE", "OVERLOADED"].contains(&&*why), "{status:?}");
+                assert!(status.get_details_retry_info().is_some());
+                refused += 1;
+            }
+        }
+    }
+
+    assert!(listed > 0 && refused > 0, "{listed} listed, {refused} refused");
+}
