@@ -5,6 +5,7 @@ use sqlx::migrate::Migrator;
 use sqlx::{ConnectOptions as _, Connection as _, Executor as _, PgConnection, Row as _};
 
 use super::StoreError;
+use super::apply::{Holders, apply};
 use super::plan::{TableLock, locks};
 use super::pooling::{Pooling, Route, Session, Single};
 use crate::secret::Prefix;
@@ -33,6 +34,17 @@ pub enum MigrateError {
     /// A migration was not accepted.
     #[error("a migration failed")]
     Migration(#[source] sqlx::migrate::MigrateError),
+    /// A migration does not get a lock.
+    #[error(
+        "migration {version} waits for a lock that others do not give up, and has let them go on: {holders}; end \
+         these transactions (SELECT pg_terminate_backend(PID)), or migrate when they are over"
+    )]
+    Locked {
+        /// The migration's number.
+        version: i64,
+        /// Who holds what it needs.
+        holders: Holders,
+    },
     /// The server can lose what it has committed.
     #[error("Postgres runs with fsync=off and can undo revocations in a crash; set fsync=on")]
     FsyncOff,
@@ -64,10 +76,13 @@ pub enum MigrateError {
 }
 
 impl MigrateError {
-    /// Tells whether waiting may help: Postgres was away, rather than wrong.
+    /// Tells whether waiting may help: Postgres was away or busy, rather than wrong.
     #[must_use]
     pub fn is_transient(&self) -> bool {
-        matches!(self, Self::Store(StoreError::Unavailable(_) | StoreError::DeadlineExceeded))
+        matches!(
+            self,
+            Self::Locked { .. } | Self::Store(StoreError::Unavailable(_) | StoreError::DeadlineExceeded)
+        )
     }
 }
 
@@ -88,7 +103,8 @@ fn passes(error: &sqlx::Error) -> bool {
 }
 
 /// Applies the migrations that the database lacks, and records the prefix if it has none. Any number of
-/// processes may do so at once: they take turns. A database that a newer build has migrated further is
+/// processes may do so at once: they take turns. Where others hold a lock that a migration needs, it waits briefly
+/// and lets them go on, eight times, and then gives up. A database that a newer build has migrated further is
 /// accepted.
 ///
 /// # Errors
@@ -101,10 +117,7 @@ pub async fn migrate(route: &Route, prefix: &Prefix) -> Result<(), MigrateError>
     check_sessions(route).await?;
     connect(route).await?.close().await?;
     let mut connection = route.options.connect().await?;
-    migrations().run(&mut connection).await.map_err(|error| match error {
-        sqlx::migrate::MigrateError::Execute(error) => error.into(),
-        error => MigrateError::Migration(error),
-    })?;
+    apply(migrations(), &mut connection).await?;
     sqlx::query!(
         "INSERT INTO installation (secret_prefix) VALUES ($1) ON CONFLICT DO NOTHING",
         prefix.as_str()

@@ -11,6 +11,7 @@ use sqlx::postgres::{PgConnection, PgPoolOptions};
 use crate::deadline;
 use pooling::{Pool, Single, Transaction};
 
+mod apply;
 mod audit;
 mod bootstrap;
 mod changes;
@@ -39,6 +40,7 @@ mod update;
 mod uses;
 mod watch;
 
+pub use apply::Holders;
 pub use audit::EventFilter;
 pub use bootstrap::FirstRoot;
 pub use changes::{ChangePage, PagePosition, Snapshot};

@@ -38,6 +38,28 @@ pub enum TableWork {
     Rewrites,
 }
 
+impl LockMode {
+    /// Returns the locks of others that one in this mode waits for, by their names in `pg_locks`.
+    pub(super) fn conflicts(self) -> &'static [&'static str] {
+        // Each mode waits for what the weaker ones do, and for more (PostgreSQL, "Conflicting Lock Modes").
+        const ALL: [&str; 8] = [
+            "RowExclusiveLock",
+            "ShareUpdateExclusiveLock",
+            "ShareRowExclusiveLock",
+            "ExclusiveLock",
+            "AccessExclusiveLock",
+            "ShareLock",
+            "RowShareLock",
+            "AccessShareLock",
+        ];
+        match self {
+            Self::Share => &ALL[..5],
+            Self::ShareRowExclusive => &ALL[..6],
+            Self::AccessExclusive => &ALL,
+        }
+    }
+}
+
 impl fmt::Display for LockMode {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(match self {

@@ -8,6 +8,7 @@
 mod support;
 
 mod fallback;
+mod locks;
 mod rotation;
 mod schema;
 mod upgrade;
