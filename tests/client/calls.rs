@@ -6,8 +6,8 @@ use std::time::Duration;
 use secrecy::ExposeSecret as _;
 use tokend_client::proto::{ChangeKind, ErrorReason};
 use tokend_client::{
-    Consistency, ErrorKind, Expiration, Listing, Network, Networks, NewToken, Question, RevocationTarget,
-    Rotation, Scopes, TokenState, TokenUpdate, Verdict,
+    Connection, Consistency, ErrorKind, Expiration, Listing, Network, Networks, NewToken, Question,
+    RevocationTarget, Rotation, Scopes, TokenState, TokenUpdate, Verdict,
 };
 
 use super::asking::{client_at, root, scopes};
@@ -181,4 +181,22 @@ async fn nothing_is_known_of_a_tokend_that_is_away() {
 
     proxy.turn(Way::Open);
     assert!(client.list_tokens(&Listing::default(), None).await.is_ok());
+}
+
+#[tokio::test]
+async fn a_connection_that_has_gone_silent_is_given_up_long_before_a_patient_calls_deadline() {
+    let replica = Replica::start().await;
+    let proxy = Proxy::to_port(replica.address, Way::Open).await;
+    let client = Connection::to(format!("http://{}", proxy.address()))
+        .secret((&*replica.installation.root_secret).into())
+        .call_timeout(Duration::from_mins(5))
+        .attempts(1)
+        .open()
+        .unwrap();
+    client.list_tokens(&Listing::default(), None).await.unwrap();
+
+    proxy.turn(Way::Held);
+
+    let silent = client.list_tokens(&Listing::default(), None).await.unwrap_err();
+    assert_eq!(silent.kind(), ErrorKind::Unavailable, "its pings had no answer: {silent}");
 }
