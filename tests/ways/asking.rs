@@ -1,5 +1,7 @@
 //! One question, asked by every way, and what each of them says to it in words that can be compared.
 
+use std::sync::OnceLock;
+
 use serde_json::{Value, json};
 use tokend::domain::{Network, Networks, Scope};
 use tokend::grpc::proto::{Consistency, VerifyRequest};
@@ -114,7 +116,7 @@ pub(crate) struct House {
     pub(crate) replica: Replica,
     pub(crate) backend: String,
     pub(crate) verifier: Client,
-    verifiers: Verifiers,
+    verifiers: OnceLock<Verifiers>,
 }
 
 /// Returns the configuration of ways that trust this machine's gateways.
@@ -142,8 +144,11 @@ impl House {
     pub(crate) async fn of(replica: Replica) -> Self {
         let backend = created_with(&mut replica.root(), "acme", &["tokend:verify"]).await.secret;
         let verifier = replica.client(&backend);
-        let verifiers = Verifiers::open(replica.address, &backend);
-        Self { replica, backend, verifier, verifiers }
+        Self { replica, backend, verifier, verifiers: OnceLock::new() }
+    }
+
+    fn verifiers(&self) -> &Verifiers {
+        self.verifiers.get_or_init(|| Verifiers::open(self.replica.address, &self.backend))
     }
 
     /// Asks by one of the other ways.
@@ -157,10 +162,10 @@ impl House {
             Way::ExtAuthz => ext_authz::ask(&self.replica, question).await,
             Way::TokenReview => self.token_review(question).await,
             Way::GrpcWeb => grpc_web::ask(self, question).await,
-            Way::ClientUnary => self.verifiers.ask_unary(question).await,
-            Way::ClientMultiplexed => self.verifiers.ask_multiplexed(question).await,
-            Way::ClientLocal => self.verifiers.ask_local(question).await,
-            Way::ClientGuard => self.verifiers.ask_guard(question).await,
+            Way::ClientUnary => self.verifiers().ask_unary(question).await,
+            Way::ClientMultiplexed => self.verifiers().ask_multiplexed(question).await,
+            Way::ClientLocal => self.verifiers().ask_local(question).await,
+            Way::ClientGuard => self.verifiers().ask_guard(question).await,
         }
     }
 

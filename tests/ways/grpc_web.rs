@@ -4,6 +4,7 @@
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use prost::Message;
+use sqlx::Connection as _;
 use tokend::grpc::MAX_REQUEST_BYTES;
 use tokend::grpc::proto::{
     Consistency, GetTokenRequest, GetTokenResponse, Verdict, VerifyRequest, VerifyResponse,
@@ -149,7 +150,10 @@ async fn a_call_is_judged_and_bounded_as_every_call_is() {
     let huge = VerifyRequest { secret: "x".repeat(MAX_REQUEST_BYTES), ..VerifyRequest::default() };
     let reply = post(&house.replica, VERIFY, &[("authorization", &bearer)], &huge).await;
     assert_eq!(read::<VerifyResponse>(&reply).unwrap_err(), Code::OutOfRange);
-    // Time that has passed already.
+    // Time that has passed before a read can end, which waits for a lock.
+    let mut holder = house.replica.installation.database.connect().await;
+    let mut lock = holder.begin().await.unwrap();
+    sqlx::query("LOCK TABLE tokens IN ACCESS EXCLUSIVE MODE").execute(&mut *lock).await.unwrap();
     let full = VerifyRequest { consistency: Consistency::Full.into(), ..VerifyRequest::default() };
     let full = VerifyRequest { secret: stranger, ..full };
     let headers = [("authorization", &*bearer), ("grpc-timeout", "1n")];
