@@ -35,6 +35,10 @@ struct Ids {
     group: u32,
 }
 
+/// Becomes a program, unless another process than the one named has become its parent: one that dies before its child
+/// has asked for a signal sends none.
+const UNLESS_ORPHANED: &str = r#"[ "$PPID" = "$1" ] || exit 1; shift; exec "$@""#;
+
 impl Account {
     /// Chooses the account: for root whoever owns `data`, when they exist, so that an account
     /// that appears later does not lock the data out.
@@ -86,7 +90,8 @@ impl Account {
             return self.command(program);
         }
         let mut command = self.command("setpriv");
-        command.args(["--pdeathsig", signal, "--"]).arg(program);
+        command.args(["--pdeathsig", signal, "--", "sh", "-c", UNLESS_ORPHANED, "sh"]);
+        command.arg(std::process::id().to_string()).arg(program);
         command
     }
 
@@ -129,4 +134,27 @@ fn look_up(name: &str) -> Option<Ids> {
         text.trim().parse::<u32>().ok().filter(|&id| id != 0)
     };
     Some(Ids { user: number("-u")?, group: number("-g")? })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn a_program_whose_parent_has_died_before_it_began_does_not_begin() {
+        let account = Account::choose(Path::new("/nowhere")).unwrap();
+        let mut command = account.mortal_command(Path::new("echo"), "KILL");
+        command.arg("begun");
+        let of_ours = command.output().unwrap();
+        // Another process is the parent.
+        let of_another = Command::new("sh")
+            .args(["-c", r#""$@"; :"#, "sh"])
+            .arg(command.get_program())
+            .args(command.get_args())
+            .output()
+            .unwrap();
+
+        assert_eq!((&*of_ours.stdout, &*of_another.stdout), (&b"begun\n"[..], &b""[..]));
+    }
 }

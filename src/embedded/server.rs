@@ -18,6 +18,7 @@ use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, waitid};
 use super::account::Account;
 use super::binaries::Binaries;
 use super::layout::{Layout, last_lines};
+use super::previous;
 use super::{Cluster, Durability, EmbeddedError};
 
 /// How long a server may take until it accepts connections; a crash recovery is part of it.
@@ -30,6 +31,11 @@ const POLL_INTERVAL: Duration = Duration::from_millis(3);
 const REPORT_INTERVAL: Duration = Duration::from_secs(5);
 /// How Postgres says that a backend of a killed server still lives; it notices and ends soon.
 const STILL_ATTACHED: &str = "pre-existing shared memory block";
+/// How Postgres says that another server is there, or about to be: one of an earlier run, killed just as it had
+/// started it, which has made its record only now.
+const OVERTAKEN: &str = r#"lock file "postmaster.pid""#;
+/// How long such a server may take to make its record.
+const OVERTAKEN_LIMIT: Duration = Duration::from_secs(10);
 
 /// Makes the data: elsewhere first, so that an interrupted attempt never looks finished.
 pub(super) fn initialise(
@@ -93,7 +99,7 @@ impl Server {
         binaries: &Binaries,
         durability: Durability,
     ) -> Result<Self, EmbeddedError> {
-        let deadline = Instant::now() + READY_LIMIT;
+        let begun = Instant::now();
         loop {
             let (log, length) = layout.open_log()?;
             let errors = log.try_clone().map_err(EmbeddedError::io("open", &layout.log()))?;
@@ -102,14 +108,19 @@ impl Server {
             command.stdout(log).stderr(errors);
             let server = Self::spawn(command).map_err(EmbeddedError::io("start", &program))?;
             let log = layout.log();
-            match server.await_ready(layout, deadline) {
+            match server.await_ready(layout, begun + READY_LIMIT) {
                 Startup::Ready => return Ok(server),
                 Startup::Ended => {
                     let tail = layout.log_tail(length);
-                    if !tail.contains(STILL_ATTACHED) || Instant::now() > deadline {
+                    let now = Instant::now();
+                    let overtaken = tail.contains(OVERTAKEN) && now < begun + OVERTAKEN_LIMIT;
+                    if !(overtaken || tail.contains(STILL_ATTACHED) && now < begun + READY_LIMIT) {
                         return Err(EmbeddedError::Start { log, tail });
                     }
                     thread::sleep(Duration::from_millis(100));
+                    if overtaken {
+                        previous::end(layout, account, binaries)?;
+                    }
                 }
                 Startup::TimedOut => {
                     let tail = layout.log_tail(length);

@@ -5,7 +5,7 @@ use std::fs::{self, Permissions};
 use std::io::{BufRead as _, BufReader};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
 use std::os::unix::process::CommandExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -84,16 +84,15 @@ fn own_a_cluster_until_killed() {
     thread::sleep(Duration::from_mins(1));
 }
 
-#[test]
+/// A server without an owner on the data of `place`, and its record.
 #[cfg(target_os = "linux")]
-fn a_server_that_outlived_its_owner_is_ended_before_a_new_one_starts() {
-    let place = place();
-    let cluster = start(&place).unwrap();
+fn survivor(place: &Place) -> (Child, PathBuf) {
+    let cluster = start(place).unwrap();
     let pid = cluster.postmaster_pid();
     let postgres = fs::read_link(format!("/proc/{pid}/exe")).unwrap();
     cluster.stop().unwrap();
     let data = place.data_dir().canonicalize().unwrap().join("postgres");
-    let mut survivor = as_owner_of(&data, &postgres)
+    let survivor = as_owner_of(&data, &postgres)
         .arg("-D")
         .arg(&data)
         .args(["-c", "listen_addresses=", "-k"])
@@ -105,9 +104,40 @@ fn a_server_that_outlived_its_owner_is_ended_before_a_new_one_starts() {
     assert!(within_seconds(10, || {
         fs::read_to_string(&pid_file).is_ok_and(|text| text.contains("ready"))
     }));
+    (survivor, pid_file)
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_server_that_outlived_its_owner_is_ended_before_a_new_one_starts() {
+    let place = place();
+    let (mut survivor, _) = survivor(&place);
 
     let cluster = start(&place).unwrap();
 
+    assert!(survivor.try_wait().unwrap().is_some());
+    assert_eq!(ask(&cluster, "SELECT 'alone'"), "alone");
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_server_that_makes_its_record_while_another_one_starts_is_ended_too() {
+    let place = place();
+    let (mut survivor, pid_file) = survivor(&place);
+    // As if it had not written it yet, when it was looked for.
+    let record = fs::read(&pid_file).unwrap();
+    fs::write(&pid_file, "").unwrap();
+    let log = place.data_dir().join("postgres.log");
+    let writing = thread::spawn(move || {
+        let refused =
+            || fs::read_to_string(&log).is_ok_and(|text| text.contains("postmaster.pid\" is empty"));
+        assert!(within_seconds(10, refused));
+        fs::write(&pid_file, record).unwrap();
+    });
+
+    let cluster = start(&place).unwrap();
+
+    writing.join().unwrap();
     assert!(survivor.try_wait().unwrap().is_some());
     assert_eq!(ask(&cluster, "SELECT 'alone'"), "alone");
 }
