@@ -5,6 +5,8 @@ use tokend::grpc::proto::{
     ChangeKind, CreateTokenRequest, ListTokenEventsRequest, TokenEventKind, WatchTokensRequest,
 };
 
+use tokend::store::Store;
+
 use crate::support::client::{Client, created, ordinary};
 use crate::support::eventually;
 use crate::support::replica::{Installation, Replica};
@@ -83,4 +85,63 @@ async fn a_token_is_deleted_long_after_its_end_and_its_events_stay() {
     let database = &replica.installation.database;
     assert_eq!(database.count("SELECT count(*) FROM tokens WHERE user_id = 'ada'").await, 1);
     assert!(!kinds(&mut root, &recent).await.contains(&TokenEventKind::Purged));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn replicas_that_purge_at_once_delete_each_token_once_and_keep_what_is_not_over() {
+    let installation = Installation::new().await;
+    let replica = installation.serve(installation.config()).await;
+    let mut root = replica.root();
+    let kept = created(&mut root, for_days(30)).await.token.unwrap().id;
+    let database = &installation.database;
+    // More than two batches.
+    let over = "WITH over AS (
+            INSERT INTO tokens (id, organization_id, user_id, name, scopes, labels, allowed_cidrs, create_time,
+                created_by, expire_time, durable_hash, mac, mac_key_id)
+            SELECT gen_random_uuid(), 'over', user_id, name, scopes, labels, allowed_cidrs,
+                create_time - interval '500 days', created_by, create_time - interval '401 days', durable_hash,
+                mac, mac_key_id
+            FROM tokens, generate_series(1, 1300) WHERE user_id = 'ada' RETURNING id
+        )
+        INSERT INTO token_uses (token_id, last_use_time) SELECT id, now() - interval '402 days' FROM over";
+    let stores: Vec<_> = (0..4)
+        .map(|_| {
+            let store = Store::new(database.options(), 2);
+            store.open();
+            store
+        })
+        .collect();
+    assert_eq!(database.execute(over).await, 1_300);
+
+    let purging = stores.iter().map(|store| {
+        let store = store.clone();
+        tokio::spawn(async move {
+            let mut purged = 0;
+            for _ in 0..20 {
+                purged += store.purge_tokens(std::time::Duration::from_hours(24 * 400)).await.unwrap();
+                store.purge_changes().await.unwrap();
+                store.purge_requests().await.unwrap();
+                store.purge_replicas().await.unwrap();
+            }
+            purged
+        })
+    });
+    let purging: Vec<_> = purging.collect();
+    for purged in purging {
+        // The replica's own job has its part in it.
+        assert!(purged.await.unwrap() <= 1_300);
+    }
+
+    let left = "SELECT count(*) FROM tokens WHERE organization_id = 'over'";
+    eventually("all are gone", async || (database.count(left).await == 0).then_some(())).await;
+    let told = "SELECT count(*) FROM token_events WHERE kind = 'purged'";
+    assert_eq!(database.count(told).await, 1_300);
+    let once = "SELECT count(DISTINCT token_id) FROM token_events WHERE kind = 'purged'";
+    assert_eq!(database.count(once).await, 1_300);
+    let uses = "SELECT count(*) FROM token_uses WHERE token_id NOT IN (SELECT id FROM tokens)";
+    assert_eq!(database.count(uses).await, 0);
+    assert_eq!(kinds(&mut root, &kept).await, [CREATED]);
+    for store in stores {
+        store.close().await;
+    }
 }

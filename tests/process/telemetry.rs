@@ -16,7 +16,8 @@ use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
 use tonic::{Request, Response, Status};
 
-use super::program::{Place, eventually};
+use super::databases::Database;
+use super::program::{Place, eventually, printed, run};
 use super::rpc;
 
 /// A collector that keeps what it is sent.
@@ -148,5 +149,41 @@ fn a_call_that_is_refused_to_a_known_caller_is_logged_within_its_trace() {
     for part in ["refused", "Verify", &secret[5..27]] {
         assert!(line.contains(part), "{part} is not in {line}");
     }
+    assert!(server.stop().success());
+}
+
+#[test]
+fn a_slow_call_is_logged_with_how_long_it_took_and_so_is_its_slow_statement() {
+    let place = Place::new();
+    let (database, keys) = (Database::new(), printed(run(&["keygen"], &[], "")));
+    let shared = [("DATABASE_URL", &*database.url()), ("TOKEND_KEYS", &*keys)];
+    let root = printed(run(&["bootstrap"], &shared, "")).trim_end().to_owned();
+    let mut server = place.start(&["serve", "--listen", "127.0.0.1:0"], &shared);
+    let address = server.ready();
+    rpc::list(&address, &root).unwrap();
+    assert!(!server.stderr().contains("ListTokens"), "an answered call is no news: {}", server.stderr());
+
+    // The time of each token's last use takes as long to read.
+    database.execute(
+        "ALTER TABLE token_uses RENAME TO real_uses;
+         CREATE VIEW token_uses AS SELECT token_id, last_use_time FROM real_uses
+             UNION ALL SELECT gen_random_uuid(), now() FROM pg_sleep(1.5)",
+    );
+    rpc::list(&address, &root).unwrap();
+
+    server.await_log("answered slowly");
+    let log = server.stderr();
+    let line = log.lines().find(|line| line.contains("answered slowly")).unwrap();
+    for part in ["INFO", "ListTokens", "caller", "trace.id"] {
+        assert!(line.contains(part), "{part} is not in {line}");
+    }
+    let took = line.split_once("duration_ms=").unwrap().1;
+    let took: f64 = took.split(' ').next().unwrap().parse().unwrap();
+    assert!(took >= 1_500.0, "{line}");
+    let statement = log.lines().find(|line| line.contains("slow statement")).unwrap();
+    for part in ["WARN", "ListTokens", "FROM tokens"] {
+        assert!(statement.contains(part), "{part} is not in {statement}");
+    }
+    assert!(!log.contains(&root));
     assert!(server.stop().success());
 }

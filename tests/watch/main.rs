@@ -8,4 +8,5 @@ mod support;
 
 mod changes;
 mod positions;
+mod servers;
 mod watcher;
