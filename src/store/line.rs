@@ -77,6 +77,19 @@ impl Lines {
         within(CONNECT_DEADLINE, async { Ok(Line(Session::open(self.ready()?).await?)) }).await
     }
 
+    /// Opens a connection that will read records, again and again.
+    ///
+    /// # Errors
+    /// [`StoreError`]: it could not be opened within a second.
+    pub async fn open_for_records(&self) -> Result<Line, StoreError> {
+        within(CONNECT_DEADLINE, async {
+            let mut session = Session::open(self.ready()?).await?;
+            session.plan_once().await?;
+            Ok(Line(session))
+        })
+        .await
+    }
+
     /// Tells whether announcements can be heard: not by a pooler in transaction mode, which has nobody to
     /// pass them on to.
     #[must_use]

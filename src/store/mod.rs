@@ -53,7 +53,7 @@ pub use migrations::{MigrateError, Planned, check, check_durability, check_sessi
 pub use plan::{LockMode, TableLock, TableWork};
 pub use policies::Terms;
 pub use pooling::{Pooling, Route};
-pub use records::{Fingerprints, Loaded};
+pub use records::Loaded;
 pub use replicas::LEASE;
 pub use requests::{KnownRequest, NewRequest, Stored};
 pub use revoke::{Extent, Revoked, RevokedUser, Touch};

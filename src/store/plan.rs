@@ -86,7 +86,7 @@ pub(super) fn locks(version: i64) -> &'static [TableLock] {
     LOCKS.iter().find(|(of, _)| *of == version).map_or(&[], |(_, locks)| locks)
 }
 
-const LOCKS: [(i64, &[TableLock]); 11] = [
+const LOCKS: [(i64, &[TableLock]); 13] = [
     (3, &[lock("tokens", LockMode::ShareRowExclusive, TableWork::None)]),
     (6, &[lock("token_changes", LockMode::AccessExclusive, TableWork::Indexes)]),
     (9, &[lock("tokens", LockMode::AccessExclusive, TableWork::Reads)]),
@@ -104,6 +104,8 @@ const LOCKS: [(i64, &[TableLock]); 11] = [
     ),
     (21, &[lock("tokens", LockMode::AccessExclusive, TableWork::None)]),
     (23, &[lock("policies", LockMode::AccessExclusive, TableWork::None)]),
+    (25, &[lock("tokens", LockMode::AccessExclusive, TableWork::None)]),
+    (26, &[lock("tokens", LockMode::Share, TableWork::Indexes)]),
 ];
 
 const fn lock(table: &'static str, mode: LockMode, work: TableWork) -> TableLock {

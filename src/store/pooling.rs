@@ -113,6 +113,21 @@ impl Session {
         Ok(Self { connection, pooling: route.pooling })
     }
 
+    /// Has each statement planned once, to go by keys. Left to itself Postgres plans one that is given a short list of
+    /// keys anew each time, which takes several times as long as executing it.
+    pub(super) async fn plan_once(&mut self) -> Result<(), Error> {
+        if self.pooling == Pooling::Session {
+            // Without the last two, a plan made while the table was small would read all of it once it is not.
+            sqlx::query!(
+                "SELECT set_config('plan_cache_mode', 'force_generic_plan', false) AS plans,
+                     set_config('enable_seqscan', 'off', false) AS scans, set_config('jit', 'off', false) AS jit"
+            )
+            .fetch_one(&mut self.connection)
+            .await?;
+        }
+        Ok(())
+    }
+
     pub(super) fn single(&mut self) -> Single<'_> {
         match self.pooling {
             Pooling::Session => Single::Of(&mut self.connection),

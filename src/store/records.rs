@@ -1,12 +1,12 @@
 //! Reading what Verify judges: token records with their MACs, and the durable verifier for the rare case
 //! that a MAC's key is gone. Called by the engine alone.
 
-use std::hash::{BuildHasher as _, Hasher as _, RandomState};
+use std::collections::HashMap;
 use std::num::NonZeroU64;
 use std::time::Duration;
 
+use sqlx::Row as _;
 use sqlx::postgres::PgRow;
-use sqlx::{Row as _, ValueRef as _};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
@@ -25,48 +25,20 @@ pub struct Loaded {
     pub records: Vec<(TokenId, Record)>,
 }
 
-/// Reads the records whose ids are in `$1`. Beside them, and also when there are none, the database's time and
-/// whether its epoch is that in `$2`. Not checked by the compiler, since rows are looked at before they are decoded:
-/// each test that verifies anything does.
+/// Reads the rows whose ids are in `$1`. Beside them, and also when there are none, the database's time and
+/// whether its epoch is that in `$2`. Not checked by the compiler, to which any column could be lacking: each test
+/// that verifies anything does.
 const LOAD: &str = "
     SELECT always.as_of, always.same_epoch,
         t.id, organization_id, user_id, name, scopes, labels, allowed_cidrs::text[], create_time, created_by,
-        expire_time, revoke_time, revoke_reason, rotated_from, disable_time, mac, mac_key_id
+        expire_time, revoke_time, revoke_reason, rotated_from, disable_time, mac, mac_key_id, revision
     FROM (SELECT now() AS as_of, (SELECT epoch FROM server_epoch) IS NOT DISTINCT FROM $2 AS same_epoch)
         AS always
         LEFT JOIN tokens t ON t.id = ANY($1)";
 
-/// Its columns: the first two are of the database, all others of the token.
-const AS_OF: usize = 0;
-const SAME_EPOCH: usize = 1;
-const ID: usize = 2;
-
-/// Tells rows apart by a fingerprint of all that they hold: `SipHash` under keys that this process drew, 64 bits. Of two
-/// different rows of a token, one is taken for the other once in 2^64 times, and nobody can choose a row so that it is.
-#[derive(Debug, Clone, Default)]
-pub struct Fingerprints(RandomState);
-
-impl Fingerprints {
-    fn of(&self, row: &PgRow) -> Result<NonZeroU64, sqlx::Error> {
-        let mut hasher = self.0.build_hasher();
-        for column in ID..row.len() {
-            let value = row.try_get_raw(column)?;
-            if value.is_null() {
-                // No value is that long.
-                hasher.write_usize(usize::MAX);
-            } else {
-                let bytes = value.as_bytes().map_err(sqlx::Error::Decode)?;
-                hasher.write_usize(bytes.len());
-                hasher.write(bytes);
-            }
-        }
-        Ok(NonZeroU64::new(hasher.finish()).unwrap_or(NonZeroU64::MAX))
-    }
-}
-
 impl Line {
-    /// Reads the records with these ids in one statement. A record that is `known` already, of the very same row, is
-    /// not made anew, which takes half of the time that reading takes here.
+    /// Reads the records with these ids. Of those that are `known` already only their rows' revisions are read,
+    /// and whole rows where that is another.
     ///
     /// # Errors
     /// [`StoreError::OtherServer`] when another life of a server than `epoch` answered; the rest as for every
@@ -75,37 +47,94 @@ impl Line {
         &mut self,
         ids: &[TokenId],
         known: impl Fn(TokenId) -> Option<Record>,
-        fingerprints: &Fingerprints,
         epoch: &Epoch,
         deadline: Duration,
     ) -> Result<Loaded, StoreError> {
-        let ids: Vec<_> = ids.iter().copied().map(rows::uuid).collect();
         within(deadline, async {
-            let found = sqlx::query(LOAD).bind(&ids).bind(epoch.as_str()).fetch_all(self.0.single()).await?;
-            let first = found.first().ok_or(sqlx::Error::RowNotFound)?;
-            if !first.try_get::<bool, _>(SAME_EPOCH)? {
-                return Err(StoreError::OtherServer);
+            let mut held = HashMap::new();
+            let mut wanted = Vec::new();
+            for &id in ids {
+                match known(id).filter(|record| record.revision().is_some()) {
+                    Some(record) => _ = held.insert(rows::uuid(id), record),
+                    None => wanted.push(rows::uuid(id)),
+                }
             }
-            let as_of = first.try_get(AS_OF)?;
-            let mut records = Vec::with_capacity(found.len());
-            for row in &found {
-                let Some(id) = row.try_get::<Option<Uuid>, _>(ID)? else { continue };
-                let id = rows::token_id(id);
-                let fingerprint = fingerprints.of(row)?;
-                let record = match known(id).filter(|record| record.row() == Some(fingerprint)) {
-                    Some(record) => record,
-                    None => made(row, fingerprint, as_of)?,
-                };
-                records.push((id, record));
+            // So few are not worth a statement of their own.
+            if held.len() < wanted.len() {
+                wanted.extend(held.keys());
+                return self.load(&wanted, epoch).await;
             }
-            Ok(Loaded { as_of, records })
+            let (mut loaded, changed) = self.compare(held, epoch).await?;
+            wanted.extend(changed);
+            if !wanted.is_empty() {
+                // What was true before the first statement is true of the second: it keeps that time.
+                loaded.records.extend(self.load(&wanted, epoch).await?.records);
+            }
+            Ok(loaded)
         })
         .await
     }
+
+    /// Reads the revisions of rows, for which their index is enough. Returns the records that are their rows' still,
+    /// and the ids of those that are not.
+    async fn compare(
+        &mut self,
+        mut held: HashMap<Uuid, Record>,
+        epoch: &Epoch,
+    ) -> Result<(Loaded, Vec<Uuid>), StoreError> {
+        let ids: Vec<_> = held.keys().copied().collect();
+        let rows = sqlx::query!(
+            r#"SELECT always.as_of AS "as_of!", always.same_epoch AS "same_epoch!", t.id AS "id?", t.revision
+               FROM (SELECT now() AS as_of, (SELECT epoch FROM server_epoch) IS NOT DISTINCT FROM $2 AS same_epoch)
+                   AS always
+                   LEFT JOIN tokens t ON t.id = ANY($1)"#,
+            &ids,
+            epoch.as_str()
+        )
+        .fetch_all(self.0.single())
+        .await?;
+        let first = rows.first().ok_or(sqlx::Error::RowNotFound)?;
+        let as_of = followed(first.same_epoch, first.as_of)?;
+        let mut records = Vec::with_capacity(rows.len());
+        let mut changed = Vec::new();
+        for row in rows {
+            let Some(id) = row.id else { continue };
+            let now = row.revision.and_then(bits);
+            match held.remove(&id).filter(|record| record.revision() == now) {
+                Some(record) => records.push((rows::token_id(id), record)),
+                None => changed.push(id),
+            }
+        }
+        Ok((Loaded { as_of, records }, changed))
+    }
+
+    /// Reads rows.
+    async fn load(&mut self, ids: &[Uuid], epoch: &Epoch) -> Result<Loaded, StoreError> {
+        let rows = sqlx::query(LOAD).bind(ids).bind(epoch.as_str()).fetch_all(self.0.single()).await?;
+        let first = rows.first().ok_or(sqlx::Error::RowNotFound)?;
+        let as_of = followed(first.try_get("same_epoch")?, first.try_get("as_of")?)?;
+        let mut records = Vec::with_capacity(rows.len());
+        for row in &rows {
+            if let Some(id) = row.try_get::<Option<Uuid>, _>("id")? {
+                records.push((rows::token_id(id), made(row, as_of)?));
+            }
+        }
+        Ok(Loaded { as_of, records })
+    }
+}
+
+/// Returns the database's time, if its server is the one that is followed.
+fn followed(same_epoch: bool, as_of: OffsetDateTime) -> Result<OffsetDateTime, StoreError> {
+    if same_epoch { Ok(as_of) } else { Err(StoreError::OtherServer) }
+}
+
+/// Returns 62 random bits of a revision: of two changes of a token one is taken for the other once in 2^62 times.
+fn bits(revision: Uuid) -> Option<NonZeroU64> {
+    NonZeroU64::new(revision.as_u64_pair().1)
 }
 
 /// Makes a record of a row.
-fn made(row: &PgRow, fingerprint: NonZeroU64, as_of: OffsetDateTime) -> Result<Record, StoreError> {
+fn made(row: &PgRow, as_of: OffsetDateTime) -> Result<Record, StoreError> {
     let token = TokenRow {
         id: row.try_get("id")?,
         organization_id: row.try_get("organization_id")?,
@@ -125,7 +154,8 @@ fn made(row: &PgRow, fingerprint: NonZeroU64, as_of: OffsetDateTime) -> Result<R
         read_time: as_of,
     };
     let mac = rows::mac(row.try_get("mac_key_id")?, row.try_get("mac")?)?;
-    Ok(Record::of_row(&token.try_into()?, mac, fingerprint))
+    let revision: Option<Uuid> = row.try_get("revision")?;
+    Ok(Record::of_row(&token.try_into()?, mac, revision.and_then(bits)))
 }
 
 impl Store {

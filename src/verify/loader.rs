@@ -22,7 +22,7 @@ use crate::domain::Record;
 use crate::hashing::Overloaded;
 use crate::metrics::Metrics;
 use crate::secret::{Keyring, TokenId};
-use crate::store::{Fingerprints, Lines, StoreError};
+use crate::store::{Lines, StoreError};
 
 /// The most ids that one query asks for, and how many of them may be callers' own credentials: a flood of
 /// made-up bearers leaves three quarters to everyone else.
@@ -81,7 +81,6 @@ pub(super) struct Loader {
 #[derive(Debug)]
 pub(super) struct Shared {
     pub(super) lines: Lines,
-    pub(super) fingerprints: Fingerprints,
     pub(super) cache: Arc<Cache>,
     pub(super) freshness: Arc<Freshness>,
     pub(super) keyring: Arc<Keyring>,
@@ -116,7 +115,6 @@ impl Loader {
     ) -> Self {
         let shared = Arc::new(Shared {
             lines,
-            fingerprints: Fingerprints::default(),
             cache,
             freshness,
             keyring,

@@ -85,7 +85,7 @@ impl Worker {
             self.shared.arrived.notify_one();
             tokio::time::sleep(rest).await;
             let doubts = self.shared.lines.doubts();
-            let opened = self.shared.lines.open().await.map(|line| (line, doubts));
+            let opened = self.shared.lines.open_for_records().await.map(|line| (line, doubts));
             self.line = self.note(opened).ok();
         }
     }
@@ -126,13 +126,11 @@ impl Worker {
         let doubts = self.shared.lines.doubts();
         let mut line = match self.line.take().filter(|(_, opened)| *opened == doubts) {
             Some((line, _)) => line,
-            None => self.shared.lines.open().await?,
+            None => self.shared.lines.open_for_records().await?,
         };
         let ticket = cache.begin_read();
         let read = Moment::now();
-        let loaded = line
-            .load_records(ids, |id| cache.get_old(id), &self.shared.fingerprints, &epoch, QUERY_DEADLINE)
-            .await;
+        let loaded = line.load_records(ids, |id| cache.get_old(id), &epoch, QUERY_DEADLINE).await;
         let loaded = loaded.inspect_err(|error| {
             cache.abandon_read(&ticket);
             match error {

@@ -73,7 +73,7 @@ async fn one_query_answers_for_records_that_are_cached_and_for_others() {
     assert_eq!(verdicts, [Verdict::Valid; 20]);
 }
 
-/// A record of a row that has not changed is not made anew; so each column must tell.
+/// A row that has the revision of its record is not read; so each column must give it another.
 #[tokio::test]
 async fn a_change_of_any_column_is_seen() {
     let replica = deaf_replica().await;
@@ -110,4 +110,33 @@ async fn a_change_of_any_column_is_seen() {
         before = after;
     }
     assert_eq!(before.verdict(), Verdict::NotFound);
+}
+
+#[tokio::test]
+async fn what_replication_writes_is_seen_and_so_is_a_row_from_before_there_were_revisions() {
+    let replica = deaf_replica().await;
+    let mut root = replica.root();
+    let made = created_with(&mut root, "acme", &["a"]).await;
+    asked(&mut root, &made.secret, Consistency::Bounded).await;
+    let database = &replica.installation.database;
+
+    for (name, change) in [
+        ("replicated", "SET LOCAL session_replication_role = replica"),
+        (
+            "old",
+            "ALTER TABLE tokens DISABLE TRIGGER tokens_revision_trigger; UPDATE tokens SET revision = NULL",
+        ),
+        // Its record has no revision to be compared with, and neither has the row.
+        ("older", "SELECT"),
+    ] {
+        let rename = format!("UPDATE tokens SET name = '{name}' WHERE user_id = 'ada'");
+        sqlx::raw_sql(sqlx::AssertSqlSafe(format!("BEGIN; {change}; {rename}; COMMIT")))
+            .execute(&mut database.connect().await)
+            .await
+            .unwrap();
+        for _ in 0..2 {
+            let answer = asked(&mut root, &made.secret, Consistency::Full).await;
+            assert_eq!(answer.token.unwrap().name, name);
+        }
+    }
 }

@@ -53,15 +53,20 @@ async fn fill(database: &Database, tokens: usize) {
     assert_eq!(database.count("SELECT count(*) FROM tokens").await, i64::try_from(tokens).unwrap() + 2);
 }
 
-/// Returns the statements that walk a listing, as they are compiled in.
-fn walks() -> Vec<String> {
+/// Returns the statements with these words in them, as they are compiled in.
+fn statements(words: &str) -> Vec<String> {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join(".sqlx");
     let queries = std::fs::read_dir(directory).unwrap().map(|entry| {
         let file = std::fs::read_to_string(entry.unwrap().path()).unwrap();
         let query: serde_json::Value = serde_json::from_str(&file).unwrap();
         query["query"].as_str().unwrap().to_owned()
     });
-    let walks: Vec<_> = queries.filter(|query| query.contains("AS walk")).collect();
+    queries.filter(|query| query.contains(words)).collect()
+}
+
+/// Returns the statements that walk a listing.
+fn walks() -> Vec<String> {
+    let walks = statements("AS walk");
     assert_eq!(walks.len(), 8, "four owners in two orders");
     walks
 }
@@ -99,10 +104,19 @@ impl Call {
 
 /// Explains a call; in `mode` as a plan for its arguments, or as one for any.
 async fn explain(connection: &mut PgConnection, walk: &str, call: Call, mode: &str, options: &str) -> String {
-    let arguments = call.arguments(walk);
-    let script = format!("DEALLOCATE ALL; SET plan_cache_mode = {mode}; PREPARE walk AS {walk}");
+    explain_with(connection, walk, &call.arguments(walk), mode, options).await
+}
+
+async fn explain_with(
+    connection: &mut PgConnection,
+    statement: &str,
+    arguments: &str,
+    mode: &str,
+    options: &str,
+) -> String {
+    let script = format!("DEALLOCATE ALL; SET plan_cache_mode = {mode}; PREPARE statement AS {statement}");
     sqlx::raw_sql(AssertSqlSafe(script)).execute(&mut *connection).await.unwrap();
-    let explain = format!("EXPLAIN ({options}) EXECUTE walk ({arguments})");
+    let explain = format!("EXPLAIN ({options}) EXECUTE statement ({arguments})");
     let lines = sqlx::raw_sql(AssertSqlSafe(explain)).fetch_all(&mut *connection).await.unwrap();
     lines.iter().map(|line| line.get::<String, _>(0) + "\n").collect()
 }
@@ -133,6 +147,11 @@ async fn among_a_million_tokens_every_listing_walks_an_index_and_no_page_costs_m
         Call { position: START, states: ALL, filters: "'0001-01-01', NULL, '2030-01-01', NULL, NULL" },
         Call { position: START, states: ALL, filters: "'2001-01-01', now(), now(), 'token 9', now()" },
     ];
+
+    let compare = statements("t.revision").pop().unwrap();
+    let few = "'{00000000-0000-7000-8000-000000000001}', ''";
+    let plan = explain_with(&mut connection, &compare, few, "force_generic_plan", "COSTS off").await;
+    assert!(plan.contains("Index Only Scan using tokens_revision_idx"), "a row is read\n{plan}");
 
     for walk in walks() {
         for call in calls {

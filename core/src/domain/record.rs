@@ -26,7 +26,7 @@ struct Facts {
     places: Places,
     /// In UTC; four bytes less than with an offset.
     expire_time: Option<PrimitiveDateTime>,
-    row: Option<NonZeroU64>,
+    revision: Option<NonZeroU64>,
     mark: AtomicU32,
     reserved: ReservedScopes,
     revoked: bool,
@@ -37,16 +37,12 @@ impl Record {
     /// Keeps what judging needs.
     #[must_use]
     pub fn new(token: &Token, mac: Mac) -> Self {
-        Self::keep(token, mac, None)
+        Self::of_row(token, mac, None)
     }
 
-    /// Does the same of what was read from a row with this fingerprint.
+    /// Does the same of what was read from a row in this revision; `None` when there is no telling which it is.
     #[must_use]
-    pub fn of_row(token: &Token, mac: Mac, row: NonZeroU64) -> Self {
-        Self::keep(token, mac, Some(row))
-    }
-
-    fn keep(token: &Token, mac: Mac, row: Option<NonZeroU64>) -> Self {
+    pub fn of_row(token: &Token, mac: Mac, revision: Option<NonZeroU64>) -> Self {
         let (places, wire) = Places::pack(token);
         let in_utc = |time: OffsetDateTime| {
             let time = time.to_offset(UtcOffset::UTC);
@@ -56,7 +52,7 @@ impl Record {
             mac,
             places,
             expire_time: token.expire_time.map(in_utc),
-            row,
+            revision,
             mark: AtomicU32::new(0),
             reserved: token.scopes.reserved(),
             revoked: token.revoke_time.is_some(),
@@ -89,10 +85,10 @@ impl Record {
         self.facts().reserved
     }
 
-    /// Returns the fingerprint of the row that it was read from, if it was read from one.
+    /// Returns the revision of the row that it was read from, if that is known.
     #[must_use]
-    pub fn row(&self) -> Option<NonZeroU64> {
-        self.facts().row
+    pub fn revision(&self) -> Option<NonZeroU64> {
+        self.facts().revision
     }
 
     /// Returns the mark that was left on it last; says nothing of the token. At first 0.
