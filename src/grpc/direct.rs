@@ -119,13 +119,16 @@ async fn verify(ways: &Ways, request: Request<Body>) -> Response<Body> {
     }
 }
 
-/// The beginning of a body: its first frame, if it has any, and the second, if it has more.
+/// The beginning of a body: its first frame, if it has any, and the second, if it has more. An empty one that only
+/// says that the body has ended, as tonic's clients send it, is none.
 struct Read([Option<Frame<Bytes>>; 2]);
 
 async fn read(body: &mut Body) -> Result<Read, Status> {
     let mut next = async || poll_fn(|context| Pin::new(&mut *body).poll_frame(context)).await.transpose();
     let first = next().await?;
     let second = if first.is_some() { next().await? } else { None };
+    let ends = |frame: &Frame<Bytes>| body.is_end_stream() && frame.data_ref().is_some_and(Bytes::is_empty);
+    let second = second.filter(|frame| !ends(frame));
     Ok(Read([first, second]))
 }
 
@@ -208,5 +211,47 @@ impl http_body::Body for Resumed {
 
     fn is_end_stream(&self) -> bool {
         self.read.is_empty() && self.rest.is_end_stream()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A body as a connection hands it over: that it has ended is known with its last frame.
+    struct Sent(VecDeque<Bytes>);
+
+    impl http_body::Body for Sent {
+        type Data = Bytes;
+        type Error = Infallible;
+
+        fn poll_frame(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+            Poll::Ready(self.0.pop_front().map(|data| Ok(Frame::data(data))))
+        }
+
+        fn is_end_stream(&self) -> bool {
+            self.0.is_empty()
+        }
+    }
+
+    #[tokio::test]
+    async fn one_message_is_read_here_whether_it_ends_the_body_or_an_empty_frame_does() {
+        let message = Bytes::from_static(b"\0\0\0\0\x03\x0a\x01x");
+        let (empty, half) = (Bytes::new(), Bytes::from_static(b"\0\0"));
+        for (frames, expected) in [
+            (&[&message][..], true),
+            (&[&message, &empty], true),
+            (&[&message, &half], false),
+            (&[&message, &empty, &half], false),
+            (&[&empty], false),
+            (&[], false),
+        ] {
+            let mut body = Body::new(Sent(frames.iter().map(|&frame| frame.clone()).collect()));
+            let read = read(&mut body).await.unwrap();
+            assert_eq!(read.message().is_some(), expected, "{frames:?}");
+        }
     }
 }

@@ -16,10 +16,20 @@ use crate::support::replica::Replica;
 const PAST_THE_ROUTER: &str = "application/grpc";
 const BY_THE_ROUTER: &str = "application/grpc+proto";
 
-/// The body of a request: its DATA frames, and whether trailers end it.
+/// The body of a request: its DATA frames, and what ends it.
 struct Sent {
     frames: Vec<Vec<u8>>,
-    trailers: bool,
+    end: End,
+}
+
+/// What says that a body has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    /// The last of its frames.
+    Itself,
+    /// An empty frame behind them.
+    Empty,
+    Trailers,
 }
 
 /// What came back.
@@ -56,13 +66,14 @@ impl Peer {
         }
         let mut requests = self.requests.clone().ready().await.unwrap();
         let (answer, mut body) = requests.send_request(request.body(()).unwrap(), false).unwrap();
-        for frame in &sent.frames {
-            body.send_data(Bytes::copy_from_slice(frame), false).unwrap();
+        for (number, frame) in (1..).zip(&sent.frames) {
+            let ends = sent.end == End::Itself && number == sent.frames.len();
+            body.send_data(Bytes::copy_from_slice(frame), ends).unwrap();
         }
-        if sent.trailers {
-            body.send_trailers(HeaderMap::new()).unwrap();
-        } else {
-            body.send_data(Bytes::new(), true).unwrap();
+        match sent.end {
+            End::Itself => {}
+            End::Empty => body.send_data(Bytes::new(), true).unwrap(),
+            End::Trailers => body.send_trailers(HeaderMap::new()).unwrap(),
         }
         let (head, mut body) = in_time("an answer", answer).await.unwrap().into_parts();
         let mut data = Vec::new();
@@ -100,29 +111,30 @@ async fn whatever_the_framing_the_answer_is_the_routers() {
     let valid = (Code::Ok, Some(Verdict::Valid));
 
     let shapes = [
-        ("one frame", vec![whole.clone()], false, valid),
-        ("trailers behind it", vec![whole.clone()], true, valid),
-        ("a frame for each byte", whole.iter().map(|byte| vec![*byte]).collect(), false, valid),
-        ("the prefix in two", vec![prefix.to_vec(), rest.to_vec()], false, valid),
-        ("an empty frame first", vec![vec![], whole.clone()], false, valid),
-        ("two messages", vec![[whole.clone(), whole.clone()].concat()], false, valid),
-        ("nothing", vec![], false, (Code::Internal, None)),
-        ("half a prefix", vec![prefix.to_vec()], false, (Code::Internal, None)),
-        ("half a message", vec![whole[..20].to_vec()], false, (Code::Internal, None)),
-        ("a message that is none", vec![framed(0, &[0xff; 9])], false, (Code::Internal, None)),
-        ("compressed by nothing", vec![framed(1, &message)], false, (Code::Internal, None)),
-        ("a flag that there is not", vec![framed(7, &message)], false, (Code::Internal, None)),
-        ("an empty message", vec![framed(0, &[])], false, (Code::Ok, Some(Verdict::Malformed))),
-        ("one too long", vec![long], false, (Code::OutOfRange, None)),
+        ("one frame", vec![whole.clone()], valid),
+        ("a frame for each byte", whole.iter().map(|byte| vec![*byte]).collect(), valid),
+        ("the prefix in two", vec![prefix.to_vec(), rest.to_vec()], valid),
+        ("an empty frame first", vec![vec![], whole.clone()], valid),
+        ("two messages", vec![[whole.clone(), whole.clone()].concat()], valid),
+        ("nothing", vec![vec![]], (Code::Internal, None)),
+        ("half a prefix", vec![prefix.to_vec()], (Code::Internal, None)),
+        ("half a message", vec![whole[..20].to_vec()], (Code::Internal, None)),
+        ("a message that is none", vec![framed(0, &[0xff; 9])], (Code::Internal, None)),
+        ("compressed by nothing", vec![framed(1, &message)], (Code::Internal, None)),
+        ("a flag that there is not", vec![framed(7, &message)], (Code::Internal, None)),
+        ("an empty message", vec![framed(0, &[])], (Code::Ok, Some(Verdict::Malformed))),
+        ("one too long", vec![long], (Code::OutOfRange, None)),
     ];
-    for (shape, frames, trailers, expected) in shapes {
-        let sent = Sent { frames, trailers };
-        let past = peer.send(PAST_THE_ROUTER, &[], &sent).await;
-        assert_eq!((past.code, past.verdict), expected, "{shape}: {past:?}");
-        assert_eq!(past, peer.send(BY_THE_ROUTER, &[], &sent).await, "{shape}");
+    for (shape, frames, expected) in shapes {
+        for end in [End::Itself, End::Empty, End::Trailers] {
+            let sent = Sent { frames: frames.clone(), end };
+            let past = peer.send(PAST_THE_ROUTER, &[], &sent).await;
+            assert_eq!((past.code, past.verdict), expected, "{shape}, {end:?}: {past:?}");
+            assert_eq!(past, peer.send(BY_THE_ROUTER, &[], &sent).await, "{shape}, {end:?}");
+        }
     }
 
-    let sent = Sent { frames: vec![whole], trailers: false };
+    let sent = Sent { frames: vec![whole], end: End::Itself };
     let refused = peer.send(PAST_THE_ROUTER, &[("grpc-encoding", "gzip")], &sent).await;
     assert_eq!(refused.code, Code::Unimplemented, "{refused:?}");
     let named = peer.send(PAST_THE_ROUTER, &[("grpc-encoding", "identity")], &sent).await;
