@@ -61,6 +61,11 @@ impl Client {
         TokenServiceClient::with_interceptor(self.channel.clone(), self.authorization.clone())
     }
 
+    /// Returns the same caller over another's connection.
+    pub(crate) fn over(&self, other: &Self) -> Self {
+        Self { channel: other.channel.clone(), ..self.clone() }
+    }
+
     /// Returns what the caller itself is known by.
     pub(crate) fn secret(&self) -> Option<&SecretString> {
         self.secret.as_ref()

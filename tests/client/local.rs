@@ -184,6 +184,25 @@ async fn a_caller_that_may_judge_less_than_before_judges_no_more_here() {
     assert_eq!(judged_here(&verifier, &foreign.secret), None);
 }
 
+/// Another caller's watch might not be told of all that this one has judged.
+#[tokio::test]
+async fn whatever_connection_is_watched_through_the_watch_is_of_the_one_who_asks() {
+    let replica = Replica::start().await;
+    let mut admin = replica.root();
+    let confined = created_with(&mut admin, "acme", &["tokend:verify"]).await.secret;
+    let foreign: Made = created_with(&mut admin, "other", &[]).await.into();
+    let watch = client_at(replica.address, &confined);
+    let verifier = Verifier::local(root(&replica), LocalConfig::default().watch_through(watch));
+    is_held(&verifier, &foreign).await;
+
+    revoked(&mut admin, &foreign.id, "").await;
+
+    eventually("its revocation is heard of", async || {
+        (verdict(&verifier, &foreign.secret).await == Verdict::Revoked).then_some(())
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn a_connection_that_is_cut_costs_no_record_and_one_that_leads_to_lost_changes_costs_all() {
     let replica = Replica::start().await;

@@ -25,8 +25,8 @@ const PATIENCE: Duration = Duration::from_secs(5);
 pub(super) struct Follower {
     client: Client,
     shared: Arc<Shared>,
-    /// The caller's own tokens, here and where questions go; whatever changes them may change whose tokens it judges.
-    own: Vec<TokenId>,
+    /// The caller's own token; whatever changes it may change whose tokens it judges.
+    own: Option<TokenId>,
     /// What the last complete batch reached.
     position: Option<String>,
     /// Nothing was taken in since everything was removed.
@@ -36,9 +36,8 @@ pub(super) struct Follower {
 
 impl Follower {
     pub(super) fn new(client: Client, shared: Arc<Shared>) -> Self {
-        let secrets = [client.secret(), shared.remote.client().secret()].into_iter().flatten();
         let read = |secret: &SecretString| Secret::parse(secret.expose_secret(), &shared.prefix).ok();
-        let own = secrets.filter_map(read).map(|secret| secret.id()).collect();
+        let own = client.secret().and_then(read).map(|secret| secret.id());
         Self { client, shared, own, position: None, anew: false, patience: PATIENCE }
     }
 
@@ -71,7 +70,7 @@ impl Follower {
         loop {
             match tokio::time::timeout(self.patience, changes.next()).await {
                 Ok(Ok(Some(batch))) => {
-                    if batch.changes.iter().any(|change| self.own.contains(&change.token_id)) {
+                    if batch.changes.iter().any(|change| self.own == Some(change.token_id)) {
                         self.position = None;
                         self.anew = false;
                         return Error::lost();

@@ -79,7 +79,8 @@ impl LocalConfig {
         Self { prefix, ..self }
     }
 
-    /// Watches through another client: another connection, or another replica.
+    /// Watches over another client's connection: to another replica, say. As the caller that asks, by whose secret it
+    /// is known; where that is a certificate, both connections must show the same.
     #[must_use]
     pub fn watch_through(self, client: Client) -> Self {
         Self { watch: Some(client), ..self }
@@ -124,7 +125,9 @@ struct Shared {
 
 impl Local {
     pub(crate) fn start(remote: Remote, config: LocalConfig) -> Self {
-        let watch = config.watch.unwrap_or_else(|| remote.client().clone());
+        let client = remote.client();
+        // Whoever watches must be told of everything that whoever asks is.
+        let watch = config.watch.map_or_else(|| client.clone(), |through| client.over(&through));
         let shared = Arc::new(Shared {
             remote,
             prefix: config.prefix,
