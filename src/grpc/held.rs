@@ -2,17 +2,14 @@
 //! message of the same length takes more; what a stream tells takes its room along, piece by piece. Stands around
 //! the service, whatever is spoken to it.
 
-use std::collections::VecDeque;
 use std::convert::Infallible;
-use std::future::poll_fn;
+use std::future::ready;
 use std::mem;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 
-use http_body::{Body as _, Frame};
-use prost::bytes::Bytes;
-use tonic::Status;
+use http_body_util::{BodyExt as _, Full};
 use tonic::body::Body;
 use tonic::codegen::Service;
 use tonic::codegen::http::{Request, Response};
@@ -83,73 +80,30 @@ where
             let mut response = answering.await?;
             match response.extensions_mut().remove() {
                 None => Ok(response),
-                Some(Holding::Whole(room)) => {
-                    let (parts, body) = response.into_parts();
-                    Ok(Response::from_parts(parts, Body::new(Whole::read(body, room).await)))
-                }
-                Some(Holding::Pieces(rooms)) => Ok(response.map(|body| Body::new(Pieces { body, rooms }))),
+                Some(Holding::Whole(room)) => Ok(whole(response, room).await),
+                Some(Holding::Pieces(rooms)) => Ok(response.map(|body| in_pieces(body, rooms))),
             }
         })
     }
 }
 
-/// An answer that was made into bytes.
-struct Whole(VecDeque<Result<Frame<Bytes>, Status>>);
-
-impl Whole {
-    /// Reads what one message makes, for which nothing is waited.
-    async fn read(mut body: Body, room: Room) -> Self {
-        let mut frames = VecDeque::new();
-        let mut bytes = 0;
-        while let Some(frame) = poll_fn(|context| Pin::new(&mut body).poll_frame(context)).await {
-            frames.push_back(frame.map(|frame| {
-                frame.map_data(|data| {
-                    bytes += data.len();
-                    holding(&data, vec![room.clone()])
-                })
-            }));
-        }
-        room.settle(bytes);
-        Self(frames)
-    }
+/// Makes an answer of one message into bytes, for which nothing is waited.
+async fn whole(response: Response<Body>, room: Room) -> Response<Body> {
+    let (parts, body) = response.into_parts();
+    let body = match body.collect().await {
+        Ok(body) => body,
+        Err(status) => return status.into_http(),
+    };
+    let trailers = body.trailers().cloned();
+    let bytes = body.to_bytes();
+    room.settle(bytes.len());
+    let bytes = Full::new(holding(&bytes, vec![room]));
+    Response::from_parts(parts, Body::new(bytes.with_trailers(ready(trailers.map(Ok)))))
 }
 
-impl http_body::Body for Whole {
-    type Data = Bytes;
-    type Error = Status;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        _: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-        Poll::Ready(self.0.pop_front())
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.0.is_empty()
-    }
-}
-
-/// The answers of a stream.
-struct Pieces {
-    body: Body,
-    rooms: Rooms,
-}
-
-impl http_body::Body for Pieces {
-    type Data = Bytes;
-    type Error = Status;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-        let frame = ready!(Pin::new(&mut self.body).poll_frame(context));
-        let rooms = self.rooms.take();
-        Poll::Ready(frame.map(|frame| frame.map(|frame| frame.map_data(|data| holding(&data, rooms)))))
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
+fn in_pieces(body: Body, rooms: Rooms) -> Body {
+    Body::new(body.map_frame(move |frame| {
+        let rooms = rooms.take();
+        frame.map_data(|data| holding(&data, rooms))
+    }))
 }

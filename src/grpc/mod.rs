@@ -8,6 +8,7 @@ mod changes;
 mod convert;
 mod direct;
 mod error;
+mod few;
 mod health;
 mod held;
 mod manage;
@@ -26,6 +27,7 @@ pub use callers::Callers;
 pub(crate) use callers::bearer;
 pub use direct::Direct;
 pub(crate) use error::CallError;
+pub use few::Few;
 pub use health::Health;
 pub use held::Held;
 /// For the bench of the leaves alone.

@@ -16,7 +16,7 @@ pub use config::{Limits, Listeners, ServeError, ServerConfig};
 
 use crate::actions::Actions;
 use crate::ambient;
-use crate::grpc::{Direct, Health, Held, TokenApi, drained, proto};
+use crate::grpc::{Direct, Few, Health, Held, TokenApi, drained, proto};
 use crate::hashing::HashPool;
 use crate::http;
 use crate::jobs::{announce, last_use, mac_refresh, purge, readiness, retention, seal};
@@ -42,6 +42,9 @@ const MAX_HEADER_BYTES: u32 = 16 * 1024;
 /// How often a connection that is silent is asked for a sign of life, and how long it may take.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Calls of reflection that are open at once: each may hold descriptors that nobody reads, some 200 KiB.
+const MOST_REFLECTIONS: usize = 32;
 
 /// How long the last writes may take.
 const LAST_WRITES: Duration = Duration::from_secs(2);
@@ -205,9 +208,10 @@ async fn wire(config: &ServerConfig) -> Result<(Running, Direct, Arc<Ways>), Ser
         metrics: Arc::clone(&metrics),
         draining,
     });
+    let curious = Shares::new(MOST_REFLECTIONS);
     let mut routes = Routes::new(health_service)
-        .add_service(descriptors().build_v1()?)
-        .add_service(descriptors().build_v1alpha()?);
+        .add_service(Few::new(descriptors().build_v1()?, curious.clone()))
+        .add_service(Few::new(descriptors().build_v1alpha()?, curious));
     routes = match &*config.ways.web_origins {
         [] => routes.add_service(Held::new(api.server())),
         origins => routes.add_service(Held::new(GrpcWeb::new(api.server(), origins))),

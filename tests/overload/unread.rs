@@ -9,10 +9,13 @@ use tokend::grpc::proto::{
 };
 use tokend::ways::{Origin, WaysConfig};
 use tokio::net::TcpStream;
+use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::Code;
 use tonic::codegen::Bytes;
 use tonic::codegen::http::{HeaderMap, Request, Response};
+use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;
 use tonic_types::StatusExt as _;
 
 use crate::support::client::{created, created_with, ordinary};
@@ -236,4 +239,28 @@ async fn more_pages_at_once_than_can_be_made_are_refused_for_what_they_are() {
     }
 
     assert!(listed > 0 && refused > 0, "{listed} listed, {refused} refused");
+}
+
+#[tokio::test]
+async fn reflection_is_open_to_a_few_at_once_and_to_others_when_they_go() {
+    let replica = Replica::start().await;
+    let mut client = ServerReflectionClient::new(replica.channel());
+    let mut ask = async || {
+        // Open until the sender goes.
+        let (sender, questions) = mpsc::channel(1);
+        client.server_reflection_info(ReceiverStream::new(questions)).await.map(|answers| (sender, answers))
+    };
+    let mut open = Vec::new();
+
+    let refused = loop {
+        match ask().await {
+            Ok(call) => open.push(call),
+            Err(status) => break status,
+        }
+        assert!(open.len() < 100, "nobody is refused");
+    };
+
+    check(&refused, Code::ResourceExhausted, "CALLER_OVER_SHARE");
+    drop(open);
+    eventually("a place", async || ask().await.ok().map(drop)).await;
 }
