@@ -1,4 +1,4 @@
-//! The memory of long answers: pages of tokens and of events, changes that watchers are told, the metrics. It is
+//! The memory of answers: pages of tokens and of events, one token, changes that watchers are told, the metrics. It is
 //! taken before an answer is made, and given back when the last byte of it was handed to the socket, so that those
 //! who ask and do not read fill no more than there is for it, nor what others need. Called by the faces.
 
@@ -19,7 +19,7 @@ const PATIENCE: Duration = Duration::from_secs(3);
 /// How many pages may wait for each that can be made.
 const QUEUE_PER_TURN: usize = 64;
 
-/// Why a long answer is not made.
+/// Why an answer is not made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum UnreadError {
     /// There is no room.
@@ -28,14 +28,17 @@ pub enum UnreadError {
     )]
     Full,
     /// There is room, for others.
-    #[error("this caller's answers that wait to be read take its fair share of the room; read them first")]
+    #[error(
+        "this caller's answers that wait to be read take its fair share of the room; read them first, or ask for \
+         smaller pages"
+    )]
     OverShare,
     /// Too many are being made.
     #[error(transparent)]
     Busy(Refused),
 }
 
-/// The room for all long answers of a replica.
+/// The room for all answers of a replica.
 #[derive(Debug)]
 pub struct Unread {
     bytes: Shares<Share>,
@@ -159,6 +162,19 @@ mod tests {
         drop(bytes);
         assert_eq!((&piece[..], unread.taken()), (&b"89"[..], 10));
         drop(piece);
+        assert_eq!(unread.taken(), 0);
+    }
+
+    #[test]
+    fn who_has_too_much_is_told_so_and_who_comes_too_late_another_thing() {
+        let unread = unread(1_000, 1);
+        let share = |last| Share::Peer(Some([10, 0, 0, last].into()));
+        let held =
+            [(1, 500), (2, 250), (3, 240)].map(|(last, bytes)| unread.room(share(last), bytes).unwrap());
+        assert_eq!(unread.room(share(1), 5).unwrap_err(), UnreadError::OverShare);
+        assert_eq!(unread.room(share(4), 20).unwrap_err(), UnreadError::Full);
+        assert!(unread.room(share(4), 10).is_ok());
+        drop(held);
         assert_eq!(unread.taken(), 0);
     }
 

@@ -82,8 +82,8 @@ pub struct ServeFlags {
     #[arg(long, value_name = "NUMBER", help_heading = "Serving")]
     pub(super) max_calls: Option<NonZeroU16>,
 
-    /// Most bytes of memory that long answers may take until they are read: pages of tokens and events, what
-    /// watchers are told, /metrics; more are refused. No caller gets more of it than is left to all others; at
+    /// Most bytes of memory that answers may take until they are read, verdicts aside: pages of tokens and events,
+    /// what watchers are told, /metrics; more are refused. No caller gets more of it than is left to all others; at
     /// least 10485760 [env: TOKEND_UNREAD_BYTES] [default: 67108864]
     #[arg(long, value_name = "BYTES", help_heading = "Serving")]
     pub(super) unread_bytes: Option<UnreadBytes>,

@@ -13,6 +13,7 @@ use super::service::TokenApi;
 use super::status;
 use super::suspicion::Suspicion;
 use crate::deadline;
+use crate::domain::size::LARGEST_TOKEN;
 use crate::domain::{FieldError, Permission, Violations};
 use crate::listener::Peer;
 use crate::metrics::Rpc;
@@ -23,21 +24,50 @@ use crate::verify::{AuthenticateError, Credential, Share};
 /// From when on an answer is worth a line in the log.
 pub(super) const SLOW: Duration = Duration::from_millis(500);
 
+/// The most bytes of an answer that tells of one token, and what there is to say beside it.
+const LONGEST_ANSWER: usize = LARGEST_TOKEN + 1024;
+
+/// How long an answer may be.
+enum Length {
+    /// As long as what is told of a token.
+    Token,
+    /// As a page of so many bytes, which callers with this permission get.
+    Page(Permission, usize),
+}
+
 impl TokenApi {
-    /// Authenticates the caller, then does `work`, inside the call's span.
+    /// Authenticates the caller, then does `work`, inside the call's span, once there is room for an answer that tells
+    /// of one token.
     pub(super) async fn call<'a, M, A, F>(
         &'a self,
         rpc: Rpc,
         request: Request<M>,
-        work: impl FnOnce(Credential, M) -> F,
+        work: impl FnOnce(Credential, M) -> F + 'a,
     ) -> Result<Response<A>, Status>
     where
+        M: 'a,
         F: Future<Output = Result<A, CallError>> + 'a,
     {
         self.call_or(rpc, request, |_, _| None, work).await
     }
 
-    /// Does the same for an answer that may be long, once there is room for the `most` bytes that it may have.
+    /// Does the same where a refused credential may mean more than its refusal: `suspect` says of what.
+    pub(super) async fn call_or<'a, M, A, F>(
+        &'a self,
+        rpc: Rpc,
+        request: Request<M>,
+        suspect: impl FnOnce(&AuthenticateError, &Request<M>) -> Option<Suspicion>,
+        work: impl FnOnce(Credential, M) -> F + 'a,
+    ) -> Result<Response<A>, Status>
+    where
+        M: 'a,
+        F: Future<Output = Result<A, CallError>> + 'a,
+    {
+        self.call_with_room(rpc, request, suspect, |_| Length::Token, work).await
+    }
+
+    /// Does the same for a page, which callers with this permission get, once it is its turn and there is room for the
+    /// `most` bytes that it may have.
     pub(super) async fn call_for_page<'a, M, A, F>(
         &'a self,
         rpc: Rpc,
@@ -50,39 +80,61 @@ impl TokenApi {
         M: 'a,
         F: Future<Output = Result<A, CallError>> + 'a,
     {
-        let room = Arc::new(OnceLock::new());
-        let taken = Arc::clone(&room);
-        let answered = self.call(rpc, request, async move |credential, message| {
-            credential.caller().require(permission)?;
+        let length = move |message: &M| Length::Page(permission, most(message));
+        self.call_with_room(rpc, request, |_, _| None, length, work).await
+    }
+
+    async fn call_with_room<'a, M, A, F>(
+        &'a self,
+        rpc: Rpc,
+        request: Request<M>,
+        suspect: impl FnOnce(&AuthenticateError, &Request<M>) -> Option<Suspicion>,
+        length: impl FnOnce(&M) -> Length + 'a,
+        work: impl FnOnce(Credential, M) -> F + 'a,
+    ) -> Result<Response<A>, Status>
+    where
+        M: 'a,
+        F: Future<Output = Result<A, CallError>> + 'a,
+    {
+        let context = self.sampling.context(traceparent(&request));
+        let taken = Arc::new(OnceLock::new());
+        let room = Arc::clone(&taken);
+        let work = async move |credential: Credential, message| {
             let share = Share::Caller(credential.caller().principal.clone());
-            let turn = self.unread.turn(share, most(&message)).await?;
+            let (taken, _turn) = match length(&message) {
+                Length::Token => (self.unread.room(share, LONGEST_ANSWER)?, None),
+                Length::Page(permission, most) => {
+                    credential.caller().require(permission)?;
+                    let turn = self.unread.turn(share, most).await?;
+                    (turn.room.clone(), Some(turn))
+                }
+            };
             // The first and only one.
-            let _ = taken.set(turn.room.clone());
+            let _ = room.set(taken);
             work(credential, message).await
-        });
-        let mut response = answered.await?;
-        if let Some(room) = room.get() {
+        };
+        let mut response = self.call_within(context, rpc, request, suspect, work).await?;
+        if let Some(room) = taken.get() {
             response.extensions_mut().insert(Holding::Whole(room.clone()));
         }
         Ok(response)
     }
 
-    /// Does the same where a refused credential may mean more than its refusal: `suspect` says of what.
-    pub(super) async fn call_or<'a, M, A, F>(
+    /// Authenticates the caller and does `work`, for an answer that goes on: what it says takes its room by itself.
+    pub(super) async fn open<'a, M, A, F>(
         &'a self,
         rpc: Rpc,
         request: Request<M>,
-        suspect: impl FnOnce(&AuthenticateError, &Request<M>) -> Option<Suspicion>,
         work: impl FnOnce(Credential, M) -> F,
     ) -> Result<Response<A>, Status>
     where
         F: Future<Output = Result<A, CallError>> + 'a,
     {
         let context = self.sampling.context(traceparent(&request));
-        self.call_within(context, rpc, request, suspect, work).await
+        self.call_within(context, rpc, request, |_, _| None, work).await
     }
 
-    /// Does the same in a trace that is known already.
+    /// Authenticates the caller and does `work`, in a trace that is known already.
     pub(super) async fn call_within<'a, M, A, F>(
         &'a self,
         context: TraceContext,

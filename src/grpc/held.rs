@@ -3,13 +3,12 @@
 //! the service, whatever is spoken to it.
 
 use std::convert::Infallible;
-use std::future::ready;
 use std::mem;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 
-use http_body_util::{BodyExt as _, Full};
+use http_body_util::{BodyExt as _, StreamBody};
 use tonic::body::Body;
 use tonic::codegen::Service;
 use tonic::codegen::http::{Request, Response};
@@ -89,16 +88,18 @@ where
 
 /// Makes an answer of one message into bytes, for which nothing is waited.
 async fn whole(response: Response<Body>, room: Room) -> Response<Body> {
-    let (parts, body) = response.into_parts();
-    let body = match body.collect().await {
-        Ok(body) => body,
-        Err(status) => return status.into_http(),
-    };
-    let trailers = body.trailers().cloned();
-    let bytes = body.to_bytes();
-    room.settle(bytes.len());
-    let bytes = Full::new(holding(&bytes, vec![room]));
-    Response::from_parts(parts, Body::new(bytes.with_trailers(ready(trailers.map(Ok)))))
+    let (parts, mut body) = response.into_parts();
+    let (mut frames, mut bytes) = (Vec::new(), 0);
+    while let Some(frame) = body.frame().await {
+        frames.push(frame.map(|frame| {
+            frame.map_data(|data| {
+                bytes += data.len();
+                holding(&data, vec![room.clone()])
+            })
+        }));
+    }
+    room.settle(bytes);
+    Response::from_parts(parts, Body::new(StreamBody::new(tokio_stream::iter(frames))))
 }
 
 fn in_pieces(body: Body, rooms: Rooms) -> Body {

@@ -193,7 +193,7 @@ impl TokenService for TokenApi {
         &self,
         request: Request<Streaming<VerifyStreamRequest>>,
     ) -> Result<Response<VerifyAnswers>, Status> {
-        self.call(Rpc::VerifyStream, request, async |credential, questions| {
+        self.open(Rpc::VerifyStream, request, async |credential, questions| {
             credential.caller().require(Permission::Verify)?;
             let (engine, metrics) = (Arc::clone(&self.engine), Arc::clone(&self.metrics));
             let draining = self.draining.clone();
@@ -208,7 +208,7 @@ impl TokenService for TokenApi {
         &self,
         request: Request<WatchTokensRequest>,
     ) -> Result<Response<WatchStream>, Status> {
-        let watching = self.call(Rpc::WatchTokens, request, async |credential, message| {
+        let watching = self.open(Rpc::WatchTokens, request, async |credential, message| {
             let (engine, hub) = (Arc::clone(&self.engine), Arc::clone(&self.hub));
             let (keyring, unread) = (Arc::clone(&self.keyring), Arc::clone(&self.unread));
             let watcher = Watcher { engine, hub, keyring, credential, unread };

@@ -5,7 +5,7 @@ use h2::RecvStream;
 use h2::client::SendRequest;
 use prost::Message;
 use tokend::grpc::proto::{
-    CreateTokenRequest, ListTokenEventsRequest, ListTokensRequest, WatchTokensRequest,
+    CreateTokenRequest, GetTokenRequest, ListTokenEventsRequest, ListTokensRequest, WatchTokensRequest,
 };
 use tokend::ways::{Origin, WaysConfig};
 use tokio::net::TcpStream;
@@ -194,6 +194,39 @@ async fn each_way_to_ask_for_much_is_held_until_it_is_read() {
         hog.go().await;
         eventually("nothing is held", async || (taken(&replica).await == 0).then_some(())).await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_short_answers_are_held_as_one_long_one_is() {
+    let replica = replica().await;
+    let mut root = replica.root();
+    let secret = created_with(&mut root, "acme", &["tokend:read"]).await.secret;
+    let page = ListTokensRequest { organization_id: "acme".to_owned(), ..Default::default() };
+    let listed = root.list_tokens(page).await.unwrap().into_inner().tokens;
+    let token = listed.into_iter().find(|token| !token.labels.is_empty()).unwrap();
+    let get = GetTokenRequest { token_id: token.id };
+    // As many calls as a connection may have open, but for one.
+    let mut hogs = Vec::new();
+    let refused = 'asking: loop {
+        let mut hog = Hog::new(&replica, &secret, 0).await;
+        for _ in 0..255 {
+            if let Err(head) = hog.ask("application/grpc", "GetToken", &get).await {
+                hogs.push(hog);
+                break 'asking head;
+            }
+        }
+        hogs.push(hog);
+        assert!(hogs.len() < 200, "nothing was refused");
+    };
+
+    let status = tonic::Status::from_header_map(&refused).unwrap();
+    check(&status, Code::ResourceExhausted, "CALLER_OVER_SHARE");
+    let held = taken(&replica).await;
+    assert!((ROOM / 3..ROOM * 2 / 3).contains(&held), "{held} bytes");
+    for hog in hogs {
+        hog.go().await;
+    }
+    eventually("nothing is held", async || (taken(&replica).await == 0).then_some(())).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
