@@ -103,10 +103,11 @@ impl Connection {
         Self { connect_timeout: timeout, ..self }
     }
 
-    /// How long a call may take, with everything that is tried again; 5 s unless told. Sent along as its deadline.
+    /// How long a call may take, with everything that is tried again; 5 s unless told, at most a day. Sent along as
+    /// its deadline.
     #[must_use]
     pub fn call_timeout(self, timeout: Duration) -> Self {
-        Self { call_timeout: timeout, ..self }
+        Self { call_timeout: timeout.min(Duration::from_hours(24)), ..self }
     }
 
     /// How often a call that may be repeated is tried, all in all; 4 unless told, at least 1.
@@ -213,5 +214,13 @@ mod tests {
             let refused = Connection::to("http://127.0.0.1:50051").secret(bad.into()).open();
             assert!(matches!(refused, Err(ConnectionError::Secret)), "{bad:?}");
         }
+    }
+
+    #[tokio::test]
+    async fn the_longest_patience_there_is_can_be_waited_for() {
+        let client =
+            Connection::to("http://127.0.0.1:1").call_timeout(Duration::MAX).attempts(1).open().unwrap();
+        let refused = client.get_token(tokend_core::secret::TokenId::from_bytes([7; 16])).await;
+        assert_eq!(refused.unwrap_err().kind(), crate::ErrorKind::Unavailable);
     }
 }

@@ -94,7 +94,7 @@ impl Follower {
             self.position = batch.position;
             self.shared.fresh.publish(batch.as_of, Moment::now());
         }
-        self.patience = (batch.heartbeat_interval * MISSED).max(PATIENCE);
+        self.patience = batch.heartbeat_interval.saturating_mul(MISSED).max(PATIENCE);
     }
 
     fn start_anew(&mut self) {

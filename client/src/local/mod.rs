@@ -30,6 +30,10 @@ mod told;
 use fresh::Freshness;
 use held::{Filled, Held};
 
+/// How late a change may be noticed: what can be kept, and what is still a promise.
+const LEAST: Duration = Duration::from_millis(100);
+const MOST: Duration = Duration::from_hours(1);
+
 /// How a verifier judges by itself.
 #[derive(Debug, Clone)]
 pub struct LocalConfig {
@@ -53,11 +57,11 @@ impl Default for LocalConfig {
 }
 
 impl LocalConfig {
-    /// Declares how long after its commit a change may go unnoticed here; 1 s unless told, at least 100 ms. Below
-    /// about two heartbeats of the server (each a quarter of its own max-staleness) little is answered locally.
+    /// Declares how long after its commit a change may go unnoticed here; 1 s unless told, 100 ms to 1 h. Below about
+    /// two heartbeats of the server (each a quarter of its own max-staleness) little is answered locally.
     #[must_use]
     pub fn staleness(self, staleness: Duration) -> Self {
-        Self { staleness: staleness.max(Duration::from_millis(100)), ..self }
+        Self { staleness: staleness.clamp(LEAST, MOST), ..self }
     }
 
     /// How many bytes the records may take; 64 MiB unless told, about 1 KiB each.
@@ -219,5 +223,18 @@ impl Shared {
         let answer = self.remote.ask(question, consistency).await?;
         let filled = asking.end(secret, &answer, Moment::now());
         Ok((answer, filled))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_staleness_is_kept_within_what_can_be_reckoned_with() {
+        let declared = |staleness| LocalConfig::default().staleness(staleness).staleness;
+        assert_eq!(declared(Duration::ZERO), Duration::from_millis(100));
+        assert_eq!(declared(Duration::from_secs(5)), Duration::from_secs(5));
+        assert_eq!(declared(Duration::MAX), Duration::from_hours(1));
     }
 }
