@@ -95,6 +95,7 @@ fn watch(error: &WatchError) -> Status {
     match error {
         WatchError::TooOld => plain(Code::FailedPrecondition, ErrorReason::PositionTooOld, error),
         WatchError::TooSlow => transient_over_share(ErrorReason::WatcherTooSlow, error),
+        WatchError::Busy(error) => refused(*error),
         WatchError::Store(error) => store(error),
     }
 }

@@ -19,7 +19,7 @@ use super::held::Rooms;
 use super::proto::{TokenChange, WatchTokensRequest, WatchTokensResponse};
 use super::service::drained;
 use super::{convert, status};
-use crate::domain::{Caller, FieldError, OrganizationId, Permission, Violations};
+use crate::domain::{Caller, FieldError, OrganizationId, Permission, Violations, size};
 use crate::secret::Keyring;
 use crate::store::{Change, StoreError};
 use crate::unread::{Room, Unread};
@@ -134,6 +134,7 @@ impl Telling {
         if let Some(after) = after {
             let mut missed = self.watcher.hub.catch_up(after, begin.clone());
             while let Some(changes) = missed.next().await? {
+                let _held = self.room(changes.iter().map(weight).sum())?;
                 self.tell(&changes, None, watch.as_of).await?;
             }
         }
@@ -190,12 +191,16 @@ impl Telling {
     }
 
     async fn send(&self, message: WatchTokensResponse) -> Result<(), CallError> {
-        let share = Share::Caller(self.watcher.credential.caller().principal.clone());
-        let room = self.watcher.unread.room(share, message.encoded_len())?;
+        let room = self.room(message.encoded_len())?;
         let sent = tokio::time::timeout(PATIENCE, self.sender.send(Ok((message, room)))).await;
         // Whoever has gone is noticed elsewhere.
         let _ = sent.map_err(|_| WatchError::TooSlow)?;
         Ok(())
+    }
+
+    fn room(&self, bytes: usize) -> Result<Room, CallError> {
+        let share = Share::Caller(self.watcher.credential.caller().principal.clone());
+        Ok(self.watcher.unread.room(share, bytes)?)
     }
 }
 
@@ -227,6 +232,11 @@ fn empty(as_of: OffsetDateTime, heartbeat: Duration) -> WatchTokensResponse {
         as_of_time: Some(convert::timestamp(as_of)),
         heartbeat_interval: Some(convert::proto_duration(heartbeat)),
     }
+}
+
+/// Returns about how many bytes a change takes.
+fn weight(change: &Change) -> usize {
+    size_of::<Change>() + change.token.as_ref().map_or(0, size::of_token)
 }
 
 /// Tells whether a change is of the organization; one of which that is not known concerns everybody.

@@ -10,11 +10,15 @@ use tokio::sync::{Notify, broadcast};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
+mod catch_up;
 mod position;
 
+pub use catch_up::CatchUp;
 pub use position::{Position, PositionError};
 
-use crate::store::{Change, Line, Lines, StoreError, WatchPage};
+use crate::shares::Refused;
+use crate::store::{Change, Line, Lines, StoreError};
+use catch_up::Readers;
 
 /// How many batches a watcher may be behind before it is dropped: with the most that a batch holds, some ten
 /// megabytes a replica.
@@ -46,6 +50,9 @@ pub enum WatchError {
     /// The watcher has not read for too long.
     #[error("the watcher does not keep up; go on behind the last position")]
     TooSlow,
+    /// Too many others read what they have missed.
+    #[error(transparent)]
+    Busy(#[from] Refused),
     /// The database could not be asked.
     #[error(transparent)]
     Store(#[from] Arc<StoreError>),
@@ -55,6 +62,7 @@ pub enum WatchError {
 #[derive(Debug)]
 pub struct Hub {
     shared: Arc<Shared>,
+    readers: Arc<Readers>,
     heartbeat: Duration,
     _tasks: JoinSet<()>,
 }
@@ -84,10 +92,11 @@ impl Hub {
     #[must_use]
     pub fn start(lines: Lines, news: Arc<Notify>, heartbeat: Duration) -> Self {
         let (batches, _) = broadcast::channel(BEHIND);
+        let readers = Readers::new(lines.clone());
         let shared = Arc::new(Shared { lines, batches, now: Mutex::default() });
         let mut tasks = JoinSet::new();
         tasks.spawn(Arc::clone(&shared).follow(news, heartbeat));
-        Self { shared, heartbeat, _tasks: tasks }
+        Self { shared, readers, heartbeat, _tasks: tasks }
     }
 
     /// Returns how often watchers hear something, at least.
@@ -108,59 +117,7 @@ impl Hub {
     /// Prepares to read what happened between two positions.
     #[must_use]
     pub fn catch_up(&self, since: Position, until: Position) -> CatchUp {
-        CatchUp { lines: self.shared.lines.clone(), line: None, since, until, next: Next::First }
-    }
-}
-
-/// Reads what a watcher has missed, a page at a time.
-#[derive(Debug)]
-pub struct CatchUp {
-    lines: Lines,
-    line: Option<Line>,
-    since: Position,
-    until: Position,
-    next: Next,
-}
-
-/// Which page comes next.
-#[derive(Debug)]
-enum Next {
-    First,
-    Behind(i64),
-    None,
-}
-
-impl CatchUp {
-    /// Reads the next page; `None` behind the last.
-    ///
-    /// # Errors
-    /// [`WatchError`].
-    pub async fn next(&mut self) -> Result<Option<Vec<Change>>, WatchError> {
-        let behind = match self.next {
-            Next::First => None,
-            Next::Behind(sequence) => Some(sequence),
-            Next::None => return Ok(None),
-        };
-        let page = self.read(behind).await.map_err(Arc::new)?;
-        if page.purged
-            || self.since.epoch != self.until.epoch
-            || page.epoch.as_ref() != Some(&self.until.epoch)
-        {
-            return Err(WatchError::TooOld);
-        }
-        self.next = page.next.map_or(Next::None, Next::Behind);
-        Ok(Some(page.changes))
-    }
-
-    async fn read(&mut self, behind: Option<i64>) -> Result<WatchPage, StoreError> {
-        let mut line = match self.line.take() {
-            Some(line) => line,
-            None => self.lines.open().await?,
-        };
-        let (since, until) = (&self.since.snapshot, &self.until.snapshot);
-        let page = line.watch(Some(since), Some(until), behind, READ_DEADLINE).await?;
-        self.line = Some(line);
-        Ok(page)
+        CatchUp::new(&self.readers, since, until)
     }
 }
 

@@ -80,6 +80,39 @@ async fn a_burst_is_told_in_full_also_to_one_who_comes_later() {
     assert_eq!(live, missed);
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_fleet_that_comes_back_at_once_catches_up_by_few_connections() {
+    let replica = Replica::start().await;
+    let (mut scout, _) = Watcher::start(&mut replica.root(), "").await;
+    let position = scout.position.clone();
+    let made = created(&mut replica.root(), ordinary()).await.token.unwrap().id;
+    // From then on it is behind the position.
+    while scout.changes(1).await.iter().all(|change| change.token_id != made) {}
+    let (database, backends) = (
+        &replica.installation.database,
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()",
+    );
+    let before = database.count(backends).await;
+    let coming: Vec<_> = (0..100)
+        .map(|_| {
+            let (mut root, position) = (replica.root(), position.clone());
+            tokio::spawn(async move { Watcher::start(&mut root, &position).await })
+        })
+        .collect();
+
+    let mut most = before;
+    while !coming.iter().all(tokio::task::JoinHandle::is_finished) {
+        most = most.max(database.count(backends).await);
+    }
+
+    for one in coming {
+        let (_, missed) = one.await.unwrap();
+        assert!(missed.iter().any(|change| change.token_id == made));
+    }
+    // Those who catch up, and the pool's.
+    assert!(most < before + 16, "{before} connections became {most}");
+}
+
 #[tokio::test]
 async fn a_position_behind_which_changes_were_purged_or_of_another_life_is_too_old() {
     let replica = Replica::start().await;
