@@ -16,7 +16,8 @@
 //! Beside them: [`config`], [`telemetry`], [`embedded`] (the private Postgres of a first start),
 //! [`listener`] and [`tls`] (the connections), [`private_file`] (who can read a secret's file), [`deadline`] and
 //! [`provenance`] (what goes along with a call), [`shares`] (a fair part of the places for each caller),
-//! [`hashing`] (a bounded place for Argon2id) and [`ambient`] (the clock and randomness).
+//! [`hashing`] (a bounded place for Argon2id), [`unread`] (the memory of answers until they are read), [`metrics`]
+//! (what is counted) and [`ambient`] (the clock and randomness).
 
 pub mod actions;
 pub mod ambient;
