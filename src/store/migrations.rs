@@ -4,10 +4,10 @@
 use sqlx::migrate::Migrator;
 use sqlx::{ConnectOptions as _, Connection as _, Executor as _, PgConnection, Row as _};
 
-use super::StoreError;
 use super::apply::{Holders, apply};
 use super::plan::{TableLock, locks};
 use super::pooling::{Pooling, Route, Session, Single};
+use super::{DEADLINE, StoreError};
 use crate::secret::Prefix;
 
 /// The oldest Postgres that is supported, as its `server_version_num`.
@@ -114,19 +114,31 @@ pub async fn migrate(route: &Route, prefix: &Prefix) -> Result<(), MigrateError>
     if route.pooling == Pooling::Transaction {
         return Err(MigrateError::NoSession);
     }
-    check_sessions(route).await?;
-    connect(route).await?.close().await?;
-    let mut connection = route.options.connect().await?;
-    apply(migrations(), &mut connection).await?;
-    sqlx::query!(
-        "INSERT INTO installation (secret_prefix) VALUES ($1) ON CONFLICT DO NOTHING",
-        prefix.as_str()
-    )
-    .execute(&mut connection)
+    let mut connection = in_time(async {
+        check_sessions(route).await?;
+        connect(route).await?.close().await?;
+        Ok(route.options.connect().await?)
+    })
     .await?;
-    check_prefix(Single::Of(&mut connection), prefix).await?;
-    connection.close().await?;
-    Ok(())
+    apply(migrations(), &mut connection).await?;
+    in_time(async {
+        sqlx::query!(
+            "INSERT INTO installation (secret_prefix) VALUES ($1) ON CONFLICT DO NOTHING",
+            prefix.as_str()
+        )
+        .execute(&mut connection)
+        .await?;
+        check_prefix(Single::Of(&mut connection), prefix).await?;
+        connection.close().await?;
+        Ok(())
+    })
+    .await
+}
+
+/// Gives up a step that is no migration after as long as a statement is waited for: a network that has forgotten a
+/// connection says nothing, and a new one may do.
+async fn in_time<T>(step: impl Future<Output = Result<T, MigrateError>>) -> Result<T, MigrateError> {
+    tokio::time::timeout(DEADLINE, Box::pin(step)).await.unwrap_or(Err(StoreError::DeadlineExceeded.into()))
 }
 
 /// A migration that a database lacks.
@@ -145,9 +157,13 @@ pub struct Planned {
 /// # Errors
 /// [`MigrateError`].
 pub async fn plan(route: &Route) -> Result<Vec<Planned>, MigrateError> {
-    let mut connection = connect(route).await?;
-    let applied = applied(&mut connection).await?;
-    connection.close().await?;
+    let applied = in_time(async {
+        let mut connection = connect(route).await?;
+        let applied = applied(&mut connection).await?;
+        connection.close().await?;
+        Ok(applied)
+    })
+    .await?;
     let migrations = migrations();
     let lacking = migrations.iter().filter(|migration| !applied.contains(&migration.version));
     Ok(lacking
@@ -176,14 +192,17 @@ async fn applied(connection: &mut Session) -> Result<Vec<i64>, MigrateError> {
 /// # Errors
 /// [`MigrateError`].
 pub async fn check(route: &Route, prefix: &Prefix) -> Result<(), MigrateError> {
-    let mut connection = connect(route).await?;
-    let applied = applied(&mut connection).await?;
-    if !migrations().iter().all(|migration| applied.contains(&migration.version)) {
-        return Err(MigrateError::Pending);
-    }
-    check_prefix(connection.single(), prefix).await?;
-    connection.close().await?;
-    Ok(())
+    in_time(async {
+        let mut connection = connect(route).await?;
+        let applied = applied(&mut connection).await?;
+        if !migrations().iter().all(|migration| applied.contains(&migration.version)) {
+            return Err(MigrateError::Pending);
+        }
+        check_prefix(connection.single(), prefix).await?;
+        connection.close().await?;
+        Ok(())
+    })
+    .await
 }
 
 /// Checks that what the server commits survives a crash of it: a revocation must not be undone.
@@ -191,11 +210,15 @@ pub async fn check(route: &Route, prefix: &Prefix) -> Result<(), MigrateError> {
 /// # Errors
 /// [`MigrateError::FsyncOff`], and those of an unreachable Postgres.
 pub async fn check_durability(route: &Route) -> Result<(), MigrateError> {
-    let mut connection = connect(route).await?;
-    let row =
-        sqlx::query!(r#"SELECT current_setting('fsync') AS "fsync!""#).fetch_one(connection.single()).await?;
-    connection.close().await?;
-    if row.fsync == "on" { Ok(()) } else { Err(MigrateError::FsyncOff) }
+    in_time(async {
+        let mut connection = connect(route).await?;
+        let row = sqlx::query!(r#"SELECT current_setting('fsync') AS "fsync!""#)
+            .fetch_one(connection.single())
+            .await?;
+        connection.close().await?;
+        if row.fsync == "on" { Ok(()) } else { Err(MigrateError::FsyncOff) }
+    })
+    .await
 }
 
 /// Checks that two open connections are two sessions. A pooler in transaction mode has them share one as soon
@@ -204,13 +227,16 @@ pub async fn check_durability(route: &Route) -> Result<(), MigrateError> {
 /// # Errors
 /// [`MigrateError::SharedSessions`], and those of an unreachable Postgres.
 pub async fn check_sessions(route: &Route) -> Result<(), MigrateError> {
-    let mut first = route.options.connect().await?;
-    let mut second = route.options.connect().await?;
-    let known = (session(&mut first).await?, session(&mut second).await?);
-    let again = (session(&mut first).await?, session(&mut second).await?);
-    first.close().await?;
-    second.close().await?;
-    if known.0 == known.1 || known != again { Err(MigrateError::SharedSessions) } else { Ok(()) }
+    in_time(async {
+        let mut first = route.options.connect().await?;
+        let mut second = route.options.connect().await?;
+        let known = (session(&mut first).await?, session(&mut second).await?);
+        let again = (session(&mut first).await?, session(&mut second).await?);
+        first.close().await?;
+        second.close().await?;
+        if known.0 == known.1 || known != again { Err(MigrateError::SharedSessions) } else { Ok(()) }
+    })
+    .await
 }
 
 async fn session(connection: &mut PgConnection) -> Result<String, sqlx::Error> {

@@ -1,5 +1,7 @@
 //! Postgres away at the start, cut off, silent, or not what it was.
 
+use std::time::Duration;
+
 use tokend::grpc::proto::{ListTokensRequest, Verdict};
 use tonic::{Code, Status};
 use tonic_health::ServingStatus;
@@ -92,6 +94,19 @@ async fn a_replica_waits_for_a_postgres_that_is_away_and_then_serves() {
     proxy.turn(Way::Open);
 
     available(&replica, &root_secret).await;
+}
+
+#[tokio::test]
+async fn a_replica_whose_first_connections_the_network_has_forgotten_opens_others() {
+    let (proxy, replica) = behind_proxy(Way::Held).await;
+    not_serving(&replica).await;
+    // Long enough for a connection to be under way; without one there would be nothing to forget.
+    tokio::time::sleep(Duration::from_millis(500)).await;
+
+    proxy.lose();
+    proxy.turn(Way::Open);
+
+    available(&replica, &replica.installation.root_secret).await;
 }
 
 #[tokio::test]
