@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use axum::body::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::Instant;
 
 use crate::deadline;
 use crate::metrics::UnreadMetrics;
@@ -18,6 +19,12 @@ const PATIENCE: Duration = Duration::from_secs(3);
 
 /// How many pages may wait for each that can be made.
 const QUEUE_PER_TURN: usize = 64;
+
+/// Which part of the room there is beside it, for what must be told also when it is full.
+const RESERVE: usize = 8;
+
+/// How often whoever waits for room looks for it.
+const LOOK: Duration = Duration::from_millis(20);
 
 /// Why an answer is not made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -41,7 +48,9 @@ pub enum UnreadError {
 /// The room for all answers of a replica.
 #[derive(Debug)]
 pub struct Unread {
+    all: usize,
     bytes: Shares<Share>,
+    reserve: Shares<Share>,
     turns: Arc<Semaphore>,
     queue: Shares<Share>,
     metrics: UnreadMetrics,
@@ -61,12 +70,20 @@ pub struct Turn {
 }
 
 impl Unread {
-    /// Makes room for so many bytes of answers, of which `turns` are made at once (at least one).
+    /// Makes room for so many bytes of answers, an eighth of it beside for those that must be told, of which `turns`
+    /// pages are made at once (at least one).
     #[must_use]
     pub fn new(bytes: usize, turns: usize, metrics: UnreadMetrics) -> Self {
         let turns = turns.max(1);
         let queue = Shares::new(turns.saturating_mul(QUEUE_PER_TURN + 1));
-        Self { bytes: Shares::new(bytes), turns: Arc::new(Semaphore::new(turns)), queue, metrics }
+        Self {
+            all: bytes,
+            bytes: Shares::new(bytes),
+            reserve: Shares::new(bytes / RESERVE),
+            turns: Arc::new(Semaphore::new(turns)),
+            queue,
+            metrics,
+        }
     }
 
     /// Waits for its turn to make a page, and takes as much room as it may need. So what is taken for pages that
@@ -92,23 +109,54 @@ impl Unread {
     /// # Errors
     /// [`UnreadError`]: there is none.
     pub fn room(&self, share: Share, bytes: usize) -> Result<Room, UnreadError> {
-        match self.bytes.take_many(share, bytes) {
-            Ok(place) => Ok(Room(Arc::new(Mutex::new(place)))),
-            Err(refused) => {
-                let error = match refused {
-                    Refused::Full => UnreadError::Full,
-                    Refused::OverShare => UnreadError::OverShare,
-                };
-                self.metrics.refused(error);
-                Err(error)
+        self.counted(take(&self.bytes, share, bytes))
+    }
+
+    /// Does the same for what must be told also when the room is full: that a token has been revoked, and the metrics.
+    ///
+    /// # Errors
+    /// [`UnreadError`]: there is not even this.
+    pub fn reserved_room(&self, share: Share, bytes: usize) -> Result<Room, UnreadError> {
+        let ordinary = take(&self.bytes, share.clone(), bytes);
+        self.counted(ordinary.or_else(|_| take(&self.reserve, share, bytes)))
+    }
+
+    /// Waits for room for what is told unasked. What is longer than a quarter of all the room counts as that, or it
+    /// might never be told.
+    ///
+    /// # Errors
+    /// [`UnreadError`]: there was none for as long as this.
+    pub async fn wait_for_room(
+        &self,
+        share: Share,
+        bytes: usize,
+        patience: Duration,
+    ) -> Result<Room, UnreadError> {
+        let until = Instant::now() + patience;
+        loop {
+            match take(&self.bytes, share.clone(), bytes.min(self.all / 4)) {
+                Err(_) if Instant::now() < until => tokio::time::sleep(LOOK).await,
+                outcome => return self.counted(outcome),
             }
         }
+    }
+
+    fn counted(&self, outcome: Result<Room, UnreadError>) -> Result<Room, UnreadError> {
+        outcome.inspect_err(|error| self.metrics.refused(*error))
     }
 
     /// Tells how many bytes are taken.
     #[must_use]
     pub fn taken(&self) -> usize {
-        self.bytes.taken()
+        self.bytes.taken() + self.reserve.taken()
+    }
+}
+
+fn take(shares: &Shares<Share>, share: Share, bytes: usize) -> Result<Room, UnreadError> {
+    match shares.take_many(share, bytes) {
+        Ok(place) => Ok(Room(Arc::new(Mutex::new(place)))),
+        Err(Refused::Full) => Err(UnreadError::Full),
+        Err(Refused::OverShare) => Err(UnreadError::OverShare),
     }
 }
 
@@ -187,5 +235,32 @@ mod tests {
         drop(first);
         assert!(unread.turn(Share::Peer(None), 10).await.is_ok());
         assert_eq!(unread.taken(), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_told_unasked_waits_until_others_have_read_and_its_length_never_forbids_it() {
+        let unread = unread(1_000, 1);
+        let share = |last| Share::Peer(Some([10, 0, 0, last].into()));
+        let held =
+            [(1, 500), (2, 250), (3, 125)].map(|(last, bytes)| unread.room(share(last), bytes).unwrap());
+        let refused = unread.wait_for_room(share(4), 5_000, PATIENCE).await.unwrap_err();
+        assert_eq!(refused, UnreadError::Full);
+        let reads = async {
+            tokio::time::sleep(PATIENCE / 2).await;
+            drop(held);
+        };
+        let (room, ()) = tokio::join!(unread.wait_for_room(share(4), 5_000, PATIENCE), reads);
+        assert_eq!((room.is_ok(), unread.taken()), (true, 250));
+    }
+
+    #[test]
+    fn there_is_a_reserve_when_the_room_is_full() {
+        let unread = unread(1_000, 1);
+        let share = |last| Share::Peer(Some([10, 0, 0, last].into()));
+        let _held =
+            [(1, 500), (2, 250), (3, 250)].map(|(last, bytes)| unread.room(share(last), bytes).unwrap());
+        let reserved = unread.reserved_room(share(1), 63);
+        assert_eq!((reserved.is_ok(), unread.taken()), (true, 1_063));
+        assert_eq!(unread.reserved_room(share(1), 1).unwrap_err(), UnreadError::OverShare);
     }
 }

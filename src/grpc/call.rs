@@ -31,6 +31,8 @@ const LONGEST_ANSWER: usize = LARGEST_TOKEN + 1024;
 enum Length {
     /// As long as what is told of a token.
     Token,
+    /// The same, of a token that has been put out of use: that must not fail because something else is not read.
+    Ended,
     /// As a page of so many bytes, which callers with this permission get.
     Page(Permission, usize),
 }
@@ -63,7 +65,11 @@ impl TokenApi {
         M: 'a,
         F: Future<Output = Result<A, CallError>> + 'a,
     {
-        self.call_with_room(rpc, request, suspect, |_| Length::Token, work).await
+        let length = match rpc {
+            Rpc::RevokeToken | Rpc::RevokeUserTokens | Rpc::DisableToken => Length::Ended,
+            _ => Length::Token,
+        };
+        self.call_with_room(rpc, request, suspect, |_| length, work).await
     }
 
     /// Does the same for a page, which callers with this permission get, once it is its turn and there is room for the
@@ -103,6 +109,7 @@ impl TokenApi {
             let share = Share::Caller(credential.caller().principal.clone());
             let (taken, _turn) = match length(&message) {
                 Length::Token => (self.unread.room(share, LONGEST_ANSWER)?, None),
+                Length::Ended => (self.unread.reserved_room(share, LONGEST_ANSWER)?, None),
                 Length::Page(permission, most) => {
                     credential.caller().require(permission)?;
                     let turn = self.unread.turn(share, most).await?;

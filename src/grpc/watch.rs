@@ -134,7 +134,7 @@ impl Telling {
         if let Some(after) = after {
             let mut missed = self.watcher.hub.catch_up(after, begin.clone());
             while let Some(changes) = missed.next().await? {
-                let _held = self.room(changes.iter().map(weight).sum())?;
+                let _held = self.room(changes.iter().map(weight).sum()).await?;
                 self.tell(&changes, None, watch.as_of).await?;
             }
         }
@@ -191,16 +191,16 @@ impl Telling {
     }
 
     async fn send(&self, message: WatchTokensResponse) -> Result<(), CallError> {
-        let room = self.room(message.encoded_len())?;
+        let room = self.room(message.encoded_len()).await?;
         let sent = tokio::time::timeout(PATIENCE, self.sender.send(Ok((message, room)))).await;
         // Whoever has gone is noticed elsewhere.
         let _ = sent.map_err(|_| WatchError::TooSlow)?;
         Ok(())
     }
 
-    fn room(&self, bytes: usize) -> Result<Room, CallError> {
+    async fn room(&self, bytes: usize) -> Result<Room, CallError> {
         let share = Share::Caller(self.watcher.credential.caller().principal.clone());
-        Ok(self.watcher.unread.room(share, bytes)?)
+        Ok(self.watcher.unread.wait_for_room(share, bytes, PATIENCE).await?)
     }
 }
 

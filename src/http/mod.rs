@@ -60,7 +60,7 @@ async fn metrics(State(sources): State<Sources>, ConnectInfo(peer): ConnectInfo<
     sources.metrics.work.sample_pool(used, idle);
     sources.metrics.work.unread.sample(sources.unread.taken());
     match sources.metrics.render() {
-        Ok(text) => match sources.unread.room(Share::Peer(Some(peer.address.ip())), text.len()) {
+        Ok(text) => match sources.unread.reserved_room(Share::Peer(Some(peer.address.ip())), text.len()) {
             Ok(room) => {
                 let text = holding(&text, vec![room]);
                 ([(header::CONTENT_TYPE, METRICS_TYPE)], text).into_response()

@@ -18,7 +18,7 @@ use tonic::codegen::http::{HeaderMap, Request, Response};
 use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;
 use tonic_types::StatusExt as _;
 
-use crate::support::client::{created, created_with, ordinary};
+use crate::support::client::{created, created_with, ordinary, revocation};
 use crate::support::http::get;
 use crate::support::replica::{Installation, Replica};
 use crate::support::status::{check, reason};
@@ -144,7 +144,7 @@ fn events() -> ListTokenEventsRequest {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn whoever_reads_nothing_leaves_room_for_others_and_gives_its_own_back_by_going() {
     let replica = replica().await;
-    let hog = created_with(&mut replica.root(), "acme", &["tokend:read"]).await.secret;
+    let hog = created_with(&mut replica.root(), "acme", &["tokend:read", "tokend:write"]).await.secret;
     let mut other = replica.caller("acme", &["tokend:read"]).await;
     // Nothing is read at all, or so little that the rest waits in the connection.
     for window in [0, 1] {
@@ -171,6 +171,10 @@ async fn whoever_reads_nothing_leaves_room_for_others_and_gives_its_own_back_by_
             assert!(page.tokens.len() > 100 && !page.next_page_token.is_empty());
             other.list_token_events(events()).await.unwrap();
         }
+
+        // Also for the greedy one there is room for what puts a token out of use.
+        let leaked = created_with(&mut replica.root(), "acme", &["a"]).await.token.unwrap();
+        replica.client(&hog).revoke_token(revocation(&leaked.id, "")).await.unwrap();
 
         for hog in hogs {
             hog.go().await;
