@@ -177,6 +177,9 @@ pub enum ConfigError {
     /// What the API server's tokens need is no scope.
     #[error("--token-review is no scope: it {0}")]
     TokenReview(FieldError),
+    /// The API server has nothing to ask.
+    #[error("--token-review is answered over HTTP, which is off: set --http-listen")]
+    TokenReviewWithoutListener,
     /// The collector's address is none.
     #[error("--otlp-endpoint must be http://HOST:PORT of a collector, as a rule on this machine")]
     OtlpEndpoint,

@@ -68,7 +68,7 @@ impl ServeFlags {
             return Err(ConfigError::NoMigrateWithoutDatabase);
         }
         let settings = ServeSettings {
-            ways: ways(&mut sources, self.ways)?,
+            ways: ways(&mut sources, self.ways, http_listen)?,
             sampling,
             otlp_endpoint,
             listen,

@@ -2,6 +2,8 @@
 //!
 //! Called by `resolve`. Nothing is open that was not asked for.
 
+use std::net::SocketAddr;
+
 use super::ConfigError;
 use super::flags::WayFlags;
 use super::sources::Sources;
@@ -12,8 +14,15 @@ use crate::ways::{IdentityHeaders, Origin, TokenReviewConfig, WaysConfig};
 /// What a cluster calls its API server unless it is told otherwise.
 const AUDIENCE: &str = "https://kubernetes.default.svc.cluster.local";
 
-pub(super) fn ways(sources: &mut Sources<'_>, mut flags: WayFlags) -> Result<WaysConfig, ConfigError> {
+pub(super) fn ways(
+    sources: &mut Sources<'_>,
+    mut flags: WayFlags,
+    http_listen: Option<SocketAddr>,
+) -> Result<WaysConfig, ConfigError> {
     let token_review = token_review(sources, &mut flags)?;
+    if token_review.is_some() && http_listen.is_none() {
+        return Err(ConfigError::TokenReviewWithoutListener);
+    }
     let web_origins = web_origins(sources, &mut flags)?;
     let trusted_proxies = sources
         .choose(flags.trusted_proxies, "TOKEND_TRUSTED_PROXIES", |file| file.trusted_proxies.take())?

@@ -74,7 +74,9 @@ impl Guard {
         Ok(self.with(|rules| rules.elsewhere = Path::Requires(required)))
     }
 
-    /// Requires these scopes instead at one path exactly, such as `/v1/reports` or `/acme.v1.Reports/Get`.
+    /// Requires these scopes instead at one path exactly, such as `/v1/reports` or `/acme.v1.Reports/Get`, as it stands
+    /// in the request. axum and tonic route by that, too; where something behind the guard decodes or shortens paths by
+    /// itself, require the same of all of them by [`Self::require`].
     ///
     /// # Errors
     /// One of them is no scope.

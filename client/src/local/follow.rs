@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use secrecy::{ExposeSecret as _, SecretString};
 use tokend_core::moment::Moment;
@@ -49,6 +49,7 @@ impl Follower {
                 self.start_anew();
             }
             let mut heard = false;
+            let began = Instant::now();
             let error = match self.client.watch_tokens(None, self.position.as_deref()).await {
                 Ok(mut changes) => {
                     self.shared.held.connected();
@@ -56,7 +57,8 @@ impl Follower {
                 }
                 Err(error) => error,
             };
-            failures = if heard { 1 } else { failures + 1 };
+            // One that ends as soon as it has begun will do so again.
+            failures = if heard && began.elapsed() > PATIENCE { 1 } else { failures + 1 };
             tracing::debug!(%error, "the watch has ended; going on");
             if lost_its_place(&error) {
                 self.position = None;

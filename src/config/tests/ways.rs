@@ -37,7 +37,8 @@ fn pages_may_call_from_the_origins_that_are_named() {
 #[test]
 fn token_reviews_are_answered_where_a_scope_says_so() {
     let found = |arguments: &[&str], environment: &[(&str, &str)]| {
-        let review = serve(arguments, environment).unwrap().0.ways.token_review?;
+        let arguments = [&["--http-listen", "127.0.0.1:9090"], arguments].concat();
+        let review = serve(&arguments, environment).unwrap().0.ways.token_review?;
         Some((review.scope.as_str().to_owned(), review.audiences.join(" ")))
     };
     let audience = "https://kubernetes.default.svc.cluster.local".to_owned();
@@ -49,4 +50,6 @@ fn token_reviews_are_answered_where_a_scope_says_so() {
     for scope in ["", "K8s", "tokend:all"] {
         assert!(matches!(refusal(&["--token-review", scope], &[]), ConfigError::TokenReview(_)), "{scope}");
     }
+    let unheard = refusal(&["--token-review", "k8s:prod"], &[]);
+    assert!(matches!(unheard, ConfigError::TokenReviewWithoutListener));
 }
