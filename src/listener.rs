@@ -2,6 +2,8 @@
 //! them on together with what is known of the peer. Called by the server. A slow or hostile handshake
 //! holds up nobody else.
 
+mod keepalive;
+
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -18,6 +20,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tonic::transport::server::Connected;
 
+use self::keepalive::Keepalive;
 use crate::metrics::{Counted, Metrics};
 use crate::tls::{ClientCertificate, Protocol, ServerTls};
 use crate::verify::Proven;
@@ -57,7 +60,7 @@ pub struct Incoming {
 #[derive(Debug)]
 pub struct Connection {
     peer: Peer,
-    bytes: Bytes,
+    bytes: Keepalive<Bytes>,
     /// What was heard first, and has not been read.
     first: io::Cursor<[u8; FIRST_BYTES]>,
     _place: OwnedSemaphorePermit,
@@ -132,6 +135,7 @@ async fn accept_all(
             }
             let peer = Peer { address, certificate, proven: Arc::default() };
             let counted = Counted::new(metrics.work.connections());
+            let bytes = Keepalive::new(bytes, &first);
             let first = io::Cursor::new(first);
             let connection = Connection { peer, bytes, first, _place: place, _counted: counted };
             let _ = sender.send(connection).await;
@@ -229,24 +233,15 @@ impl AsyncWrite for Connection {
         context: &mut Context<'_>,
         buffer: &[u8],
     ) -> Poll<io::Result<usize>> {
-        match &mut self.bytes {
-            Bytes::Plain(stream) => Pin::new(stream).poll_write(context, buffer),
-            Bytes::Tls(stream) => Pin::new(stream).poll_write(context, buffer),
-        }
+        Pin::new(&mut self.bytes).poll_write(context, buffer)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut self.bytes {
-            Bytes::Plain(stream) => Pin::new(stream).poll_flush(context),
-            Bytes::Tls(stream) => Pin::new(stream).poll_flush(context),
-        }
+        Pin::new(&mut self.bytes).poll_flush(context)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut self.bytes {
-            Bytes::Plain(stream) => Pin::new(stream).poll_shutdown(context),
-            Bytes::Tls(stream) => Pin::new(stream).poll_shutdown(context),
-        }
+        Pin::new(&mut self.bytes).poll_shutdown(context)
     }
 
     fn poll_write_vectored(
@@ -254,16 +249,51 @@ impl AsyncWrite for Connection {
         context: &mut Context<'_>,
         buffers: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        match &mut self.bytes {
-            Bytes::Plain(stream) => Pin::new(stream).poll_write_vectored(context, buffers),
-            Bytes::Tls(stream) => Pin::new(stream).poll_write_vectored(context, buffers),
+        Pin::new(&mut self.bytes).poll_write_vectored(context, buffers)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.bytes.is_write_vectored()
+    }
+}
+
+impl AsyncWrite for Bytes {
+    fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &[u8]) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_write(context, buffer),
+            Self::Tls(stream) => Pin::new(stream).poll_write(context, buffer),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_flush(context),
+            Self::Tls(stream) => Pin::new(stream).poll_flush(context),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_shutdown(context),
+            Self::Tls(stream) => Pin::new(stream).poll_shutdown(context),
+        }
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffers: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_write_vectored(context, buffers),
+            Self::Tls(stream) => Pin::new(stream).poll_write_vectored(context, buffers),
         }
     }
 
     fn is_write_vectored(&self) -> bool {
-        match &self.bytes {
-            Bytes::Plain(stream) => stream.is_write_vectored(),
-            Bytes::Tls(stream) => stream.is_write_vectored(),
+        match self {
+            Self::Plain(stream) => stream.is_write_vectored(),
+            Self::Tls(stream) => stream.is_write_vectored(),
         }
     }
 }

@@ -4,6 +4,7 @@
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
+use tonic::codegen::http::HeaderName;
 use tonic::{Code, Request, Response, Status};
 use tracing::{Instrument as _, Span, field};
 
@@ -26,6 +27,9 @@ pub(super) const SLOW: Duration = Duration::from_millis(500);
 
 /// The most bytes of an answer that tells of one token, and what there is to say beside it.
 const LONGEST_ANSWER: usize = LARGEST_TOKEN + 1024;
+
+/// Where a trusted frontend says for whom it acts.
+static ACTING_USER: HeaderName = HeaderName::from_static("tokend-acting-user");
 
 /// How long an answer may be.
 enum Length {
@@ -209,7 +213,7 @@ impl TokenApi {
 
 /// Reads for whom a trusted frontend acts.
 pub(super) fn acting_user<M>(request: &Request<M>) -> Result<Option<ActingUser>, Violations> {
-    let Some(value) = request.metadata().get("tokend-acting-user") else { return Ok(None) };
+    let Some(value) = request.metadata().as_ref().get(&ACTING_USER) else { return Ok(None) };
     let parsed = value.to_str().map_err(|_| FieldError::ControlCharacter).and_then(ActingUser::parse);
     parsed.map(Some).map_err(|error| Violations::one("tokend-acting-user", &error))
 }

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use tonic::Request;
-use tonic::codegen::http::{HeaderMap, HeaderValue};
+use tonic::codegen::http::{HeaderMap, HeaderValue, header};
 
 use super::error::CallError;
 use super::penalty::Penalties;
@@ -119,5 +119,5 @@ impl Callers {
 
 /// Finds the one bearer credential (RFC 6750; the scheme's case does not matter, RFC 9110).
 pub(crate) fn bearer(headers: &HeaderMap) -> Result<&str, CredentialError> {
-    access::bearer(headers.get_all("authorization").iter().map(HeaderValue::as_bytes))
+    access::bearer(headers.get_all(header::AUTHORIZATION).iter().map(HeaderValue::as_bytes))
 }

@@ -17,7 +17,9 @@ use prost::bytes::{BufMut as _, Bytes, BytesMut};
 use tonic::Status;
 use tonic::body::Body;
 use tonic::codegen::Service;
-use tonic::codegen::http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version, header};
+use tonic::codegen::http::{
+    HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version, header,
+};
 use tonic::service::Routes;
 
 use super::MAX_REQUEST_BYTES;
@@ -36,6 +38,7 @@ const UNCOMPRESSED: u8 = 0;
 const GRPC: &[u8] = b"application/grpc";
 const CONTENT_TYPE: HeaderValue = HeaderValue::from_static("application/grpc");
 const OK: HeaderValue = HeaderValue::from_static("0");
+static ENCODING: HeaderName = HeaderName::from_static("grpc-encoding");
 
 /// Answers Verify by itself, and has the router answer all else.
 #[derive(Debug, Clone)]
@@ -85,7 +88,7 @@ fn is_plain(request: &Request<Body>) -> bool {
         && request.uri().path() == PATH
         && request.method() == Method::POST
         && headers.get(header::CONTENT_TYPE).is_some_and(|kind| kind == CONTENT_TYPE)
-        && !headers.contains_key("grpc-encoding")
+        && !headers.contains_key(&ENCODING)
 }
 
 /// Tells whether a request calls itself gRPC, or asks for a page whether that may. tonic reads any: so a page of

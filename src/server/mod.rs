@@ -39,10 +39,6 @@ const HEALTH_NOTICE: Duration = Duration::from_millis(200);
 /// The most bytes of metadata that a call may bring.
 const MAX_HEADER_BYTES: u32 = 16 * 1024;
 
-/// How often a connection that is silent is asked for a sign of life, and how long it may take.
-const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
-const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
-
 /// Calls of reflection that are open at once: each may hold descriptors that nobody reads, some 200 KiB.
 const MOST_REFLECTIONS: usize = 32;
 
@@ -97,8 +93,6 @@ pub async fn run(
         .accept_http1(!config.ways.web_origins.is_empty())
         .max_concurrent_streams(config.limits.streams)
         .http2_max_header_list_size(MAX_HEADER_BYTES)
-        .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
-        .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
         .serve_with_incoming_shutdown(service, incoming, drained(draining));
     tokio::pin!(serving);
 

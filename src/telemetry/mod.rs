@@ -32,6 +32,9 @@ const WIRE: [&str; 3] = ["h2", "hyper", "hyper_util"];
 /// example that the table of migrations is there already.
 const NOTICES: &str = "sqlx::postgres::notice";
 
+/// Where h2 warns of answers to PINGs that are not its own: they are [`crate::listener`]'s.
+const PONGS: &str = "h2::proto::ping_pong";
+
 /// Why logging cannot begin.
 #[derive(Debug, Error)]
 pub enum TelemetryError {
@@ -137,6 +140,7 @@ fn most_detailed(target: &str) -> Level {
     let root = target.split("::").next().unwrap_or_default();
     match target {
         NOTICES => Level::WARN,
+        PONGS => Level::ERROR,
         _ if WIRE.contains(&root) => Level::INFO,
         _ => Level::TRACE,
     }
