@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use hdrhistogram::Histogram;
 
+use super::connection::Mode;
 use super::load::{Load, Pace};
 use super::plan::Plan;
 use super::scenarios::{ARGON2, CEILING, Scenario, Who};
@@ -53,8 +54,17 @@ impl Runner<'_> {
     /// Fills the caches, finds the rates, and measures all rounds.
     pub(crate) fn run(&self, scenarios: &[Scenario]) -> anyhow::Result<Vec<Series>> {
         for scenario in scenarios {
-            if let Who::Running(server) = &scenario.who {
-                scenario.await_answers(server, self.caller)?;
+            let Who::Running(server) = &scenario.who else { continue };
+            scenario.await_answers(server, self.caller)?;
+            if let Some(before) = &scenario.before {
+                let load = Load {
+                    mode: Mode::Unary,
+                    questions: before,
+                    connections: self.plan.connections,
+                    duration: Duration::from_mins(5),
+                    ..scenario.load(server, Pace::InFlight(self.plan.in_flight))
+                };
+                load.run(self.caller, || ())?;
             }
         }
         let mut rates = BTreeMap::new();

@@ -55,6 +55,8 @@ pub(crate) struct Scenario {
     pub(crate) who: Who,
     pub(crate) mode: Mode,
     pub(crate) questions: Rc<Questions>,
+    /// What is asked before the first round, so that the cache has all that will be asked for.
+    pub(crate) before: Option<Rc<Questions>>,
     pub(crate) in_flight: usize,
     /// Whether it is also measured on a schedule, at half of what it can do, or of what the ceiling can.
     pub(crate) scheduled: Option<&'static str>,
@@ -100,6 +102,7 @@ pub(crate) fn prepare(
 ) -> anyhow::Result<Vec<Scenario>> {
     let questions = Catalogue::new(population);
     let ready_made = [(REPLY, reply), (DURABLE_HASH, population.durable_hash.as_str())];
+    let each_once = Rc::clone(&questions.each_once);
     let mut scenarios = Vec::new();
     let mut add = |name, table: Option<u32>, who: Who, questions: &Rc<Questions>| {
         let mode = if [STREAM, OTHER_STREAM].contains(&name) { Mode::Stream } else { Mode::Unary };
@@ -112,8 +115,10 @@ pub(crate) fn prepare(
         };
         let scheduled = scheduled.filter(|_| table.is_none_or(|table| table == plan.main_table));
         if plan.includes(name) || (name == CEILING) {
+            let cached = [WARM, FULL, STREAM, OTHER_WARM, OTHER_FULL, OTHER_STREAM].contains(&name);
+            let before = cached.then(|| Rc::clone(&each_once));
             let questions = Rc::clone(questions);
-            scenarios.push(Scenario { name, table, who, mode, questions, in_flight, scheduled });
+            scenarios.push(Scenario { name, table, who, mode, questions, before, in_flight, scheduled });
         }
     };
     add(CEILING, None, Who::Running(Server::role("ceiling", &ready_made)?.into()), &questions.valid);
