@@ -18,7 +18,6 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
-use tonic::transport::server::Connected;
 
 use self::keepalive::Keepalive;
 use crate::metrics::{Counted, Metrics};
@@ -187,10 +186,10 @@ impl axum::serve::Listener for Incoming {
     }
 }
 
-impl Connected for Connection {
-    type ConnectInfo = Peer;
-
-    fn connect_info(&self) -> Peer {
+impl Connection {
+    /// Tells who is at the other end.
+    #[must_use]
+    pub fn peer(&self) -> Peer {
         self.peer.clone()
     }
 }

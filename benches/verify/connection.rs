@@ -54,6 +54,8 @@ pub(crate) struct Connection {
     head: RequestHead,
     verdict: Option<u8>,
     out: Vec<u8>,
+    /// Questions of a stream that are not yet in a frame.
+    together: Vec<u8>,
     received: Vec<u8>,
     length: usize,
     /// The calls from stream `first_stream` on.
@@ -86,6 +88,7 @@ impl Connection {
             head,
             verdict,
             out,
+            together: Vec::new(),
             received: vec![0; 2 * READ_SIZE],
             length: 0,
             calls: VecDeque::new(),
@@ -122,7 +125,7 @@ impl Connection {
 
     /// Tells whether there is something left to be written.
     pub(crate) fn wants_to_write(&self) -> bool {
-        !self.out.is_empty()
+        !self.out.is_empty() || !self.together.is_empty()
     }
 
     /// Asks; the bytes leave with the next flush.
@@ -138,8 +141,19 @@ impl Connection {
             Mode::Stream => {
                 self.stream_window -= size;
                 self.reader.expect(scheduled);
-                frame::write(&mut self.out, frame::DATA, 0, 1, question);
+                if self.together.len() + question.len() > frame::LARGEST_PAYLOAD {
+                    self.write_together();
+                }
+                self.together.extend(question);
             }
+        }
+    }
+
+    /// Writes the questions of a stream that leave together, in one frame, as tonic's clients do.
+    fn write_together(&mut self) {
+        if !self.together.is_empty() {
+            frame::write(&mut self.out, frame::DATA, 0, 1, &self.together);
+            self.together.clear();
         }
     }
 
@@ -154,6 +168,7 @@ impl Connection {
 
     /// Writes what the socket takes.
     pub(crate) fn flush(&mut self) -> io::Result<()> {
+        self.write_together();
         while !self.out.is_empty() {
             match self.socket.write(&self.out) {
                 Ok(written) => {

@@ -22,6 +22,9 @@ pub(crate) const INITIAL_WINDOW_SIZE: u16 = 4;
 pub(crate) const LARGEST_WINDOW: u32 = (1 << 31) - 1;
 pub(crate) const FIRST_WINDOW: u32 = 65_535;
 
+/// The longest payload that a peer takes unless it has said otherwise.
+pub(crate) const LARGEST_PAYLOAD: usize = 16_384;
+
 const HEAD: usize = 9;
 
 /// One frame.

@@ -4,7 +4,7 @@
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use tonic::codegen::http::HeaderName;
+use tonic::codegen::http::{HeaderMap, HeaderName};
 use tonic::{Code, Request, Response, Status};
 use tracing::{Instrument as _, Span, field};
 
@@ -106,7 +106,7 @@ impl TokenApi {
         M: 'a,
         F: Future<Output = Result<A, CallError>> + 'a,
     {
-        let context = self.sampling.context(traceparent(&request));
+        let context = self.sampling.context(traceparent(request.metadata().as_ref()));
         let taken = Arc::new(OnceLock::new());
         let room = Arc::clone(&taken);
         let work = async move |credential: Credential, message| {
@@ -141,7 +141,7 @@ impl TokenApi {
     where
         F: Future<Output = Result<A, CallError>> + 'a,
     {
-        let context = self.sampling.context(traceparent(&request));
+        let context = self.sampling.context(traceparent(request.metadata().as_ref()));
         self.call_within(context, rpc, request, |_, _| None, work).await
     }
 
@@ -159,13 +159,16 @@ impl TokenApi {
     {
         let (span, trace_id) = (self.span(rpc, &context), context.trace_id);
         let started = Instant::now();
-        let timeout = timeout(&request);
+        let timeout = timeout(request.metadata().as_ref());
         let work = async {
             let outcome = match self.callers.authenticate(&self.engine, &request).await {
                 Ok(credential) => {
                     let principal = &credential.caller().principal;
                     Span::current().record("caller", field::display(principal));
-                    match (self.places.take(Share::Caller(principal.clone())), acting_user(&request)) {
+                    match (
+                        self.places.take(Share::Caller(principal.clone())),
+                        acting_user(request.metadata().as_ref()),
+                    ) {
                         (Ok(_place), Ok(acting_user)) => {
                             let provenance = Provenance { acting_user, trace_id: Some(trace_id) };
                             provenance::within(provenance, work(credential, request.into_inner())).await
@@ -212,19 +215,19 @@ impl TokenApi {
 }
 
 /// Reads for whom a trusted frontend acts.
-pub(super) fn acting_user<M>(request: &Request<M>) -> Result<Option<ActingUser>, Violations> {
-    let Some(value) = request.metadata().as_ref().get(&ACTING_USER) else { return Ok(None) };
+pub(super) fn acting_user(headers: &HeaderMap) -> Result<Option<ActingUser>, Violations> {
+    let Some(value) = headers.get(&ACTING_USER) else { return Ok(None) };
     let parsed = value.to_str().map_err(|_| FieldError::ControlCharacter).and_then(ActingUser::parse);
     parsed.map(Some).map_err(|error| Violations::one("tokend-acting-user", &error))
 }
 
 /// Reads how long the caller waits.
-pub(super) fn timeout<M>(request: &Request<M>) -> Option<Duration> {
-    deadline::parse_timeout(request.metadata().get("grpc-timeout")?.to_str().ok()?)
+pub(super) fn timeout(headers: &HeaderMap) -> Option<Duration> {
+    deadline::parse_timeout(headers.get("grpc-timeout")?.to_str().ok()?)
 }
 
-pub(super) fn traceparent<M>(request: &Request<M>) -> Option<&str> {
-    request.metadata().get("traceparent")?.to_str().ok()
+pub(super) fn traceparent(headers: &HeaderMap) -> Option<&str> {
+    headers.get("traceparent")?.to_str().ok()
 }
 
 /// Turns the outcome into what tonic sends, and logs it: answers at debug, slow ones at info.

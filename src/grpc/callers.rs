@@ -66,14 +66,14 @@ impl Callers {
 
     /// Does the same from a cache that is fresh at `present`; `None` when that cannot tell, or the credential is
     /// not good.
-    pub(super) fn authenticate_now<M>(
+    pub(super) fn authenticate_now(
         &self,
         engine: &Engine,
-        request: &Request<M>,
+        headers: &HeaderMap,
+        peer: &Peer,
         present: &Present,
     ) -> Option<Arc<Credential>> {
-        let peer = request.extensions().get::<Peer>()?;
-        match bearer(request.metadata().as_ref()) {
+        match bearer(headers) {
             Ok(secret) => engine.authenticate_now(secret, Some(peer.address.ip()), &peer.proven, present),
             Err(CredentialError::Missing) => {
                 let certificate = peer.certificate.as_deref()?;

@@ -16,10 +16,12 @@ mod penalty;
 mod policies;
 mod redact;
 mod reply;
+mod serve;
 mod service;
 mod status;
 mod stream;
 mod suspicion;
+mod turn;
 mod verify;
 mod watch;
 
@@ -33,6 +35,7 @@ pub use held::Held;
 /// For the bench of the leaves alone.
 #[doc(hidden)]
 pub use reply::VerifyReply;
+pub use serve::{Transport, serve};
 pub use service::{TokenApi, drained};
 pub(crate) use status::{check_code, http_status, log as log_failure};
 

@@ -20,7 +20,7 @@ use super::proto::{
 };
 use super::reply::VerifyReply;
 use super::server::token_service_server::{TokenService, TokenServiceServer};
-use super::stream::VerifyAnswers;
+use super::stream::{Questions, VerifyAnswers};
 use super::watch::{WatchStream, Watcher};
 use super::{MAX_REQUEST_BYTES, audit, changes, convert, policies};
 use crate::actions::Actions;
@@ -65,6 +65,22 @@ impl TokenApi {
     #[must_use]
     pub fn server(self: &Arc<Self>) -> TokenServiceServer<Self> {
         TokenServiceServer::from_arc(Arc::clone(self)).max_decoding_message_size(MAX_REQUEST_BYTES)
+    }
+}
+
+impl TokenApi {
+    /// Answers `VerifyStream`, wherever its questions come from.
+    pub(super) async fn answer_stream<Q: Questions>(
+        &self,
+        request: Request<Q>,
+    ) -> Result<Response<VerifyAnswers<Q>>, Status> {
+        self.open(Rpc::VerifyStream, request, async |credential, questions| {
+            credential.caller().require(Permission::Verify)?;
+            let (engine, metrics) = (Arc::clone(&self.engine), Arc::clone(&self.metrics));
+            let draining = self.draining.clone();
+            Ok(VerifyAnswers::new(engine, metrics, credential, questions, draining, Span::current()))
+        })
+        .await
     }
 }
 
@@ -187,19 +203,13 @@ impl TokenService for TokenApi {
         self.answer_verify(request).await
     }
 
-    type VerifyStreamStream = VerifyAnswers;
+    type VerifyStreamStream = VerifyAnswers<Streaming<VerifyStreamRequest>>;
 
     async fn verify_stream(
         &self,
         request: Request<Streaming<VerifyStreamRequest>>,
-    ) -> Result<Response<VerifyAnswers>, Status> {
-        self.open(Rpc::VerifyStream, request, async |credential, questions| {
-            credential.caller().require(Permission::Verify)?;
-            let (engine, metrics) = (Arc::clone(&self.engine), Arc::clone(&self.metrics));
-            let draining = self.draining.clone();
-            Ok(VerifyAnswers::new(engine, metrics, credential, questions, draining, Span::current()))
-        })
-        .await
+    ) -> Result<Response<Self::VerifyStreamStream>, Status> {
+        self.answer_stream(request).await
     }
 
     type WatchTokensStream = WatchStream;

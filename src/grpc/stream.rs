@@ -1,6 +1,6 @@
 //! `VerifyStream`: many questions over one call, answered in their order, each judged when it is answered.
 //! Reads ahead a bounded number of questions, so that those that need Postgres wait for it together; asks for
-//! no more while the reader of the answers pauses. Called by the service alone.
+//! no more while the reader of the answers pauses. Called by the service, and by `direct`.
 
 use std::collections::VecDeque;
 use std::pin::Pin;
@@ -19,24 +19,61 @@ use super::reply::VerifyStreamReply;
 use super::service::drained;
 use super::verify::{asked_of, question};
 use super::{convert, status};
-use crate::metrics::Metrics;
-use crate::verify::{Answer, Asked, Consistency, Credential, Engine};
+use crate::metrics::{Metrics, Tally};
+use crate::verify::{Answer, Asked, Consistency, Credential, Engine, Found, Present};
 
 /// How many questions are read ahead of the one that is being answered, and how many bytes they may have: room for
 /// so many with a scope or two. It is kept for as long as nobody reads the answers.
 const AHEAD: usize = 128;
 const AHEAD_BYTES: usize = 32 * 1024;
 
+/// How many questions that have arrived are looked up one after the other, before the first of them is judged.
+const TOGETHER: usize = 16;
+
+/// Where a stream's questions come from.
+pub trait Questions: Stream<Item = Result<VerifyStreamRequest, Status>> + Send + Unpin {
+    /// Tells whether the next one has arrived already, with those before it.
+    fn has_next(&self) -> bool;
+}
+
+impl Questions for Streaming<VerifyStreamRequest> {
+    fn has_next(&self) -> bool {
+        // It does not say.
+        false
+    }
+}
+
+/// A turn of a stream, in which it answers what has arrived: that it may, is found out once. Not kept beyond it.
+#[derive(Default)]
+pub(super) struct Turn {
+    /// A moment after the last arrival at which the caller's credential was good.
+    present: Option<Present>,
+    /// What was looked up then for the first of the questions that have arrived.
+    found: VecDeque<Found>,
+    /// What was answered.
+    given: Tally,
+}
+
+impl Turn {
+    /// Forgets what it has found out.
+    fn begin_anew(&mut self) {
+        self.present = None;
+        self.found.clear();
+    }
+}
+
 type Outcome = Result<Answer, CallError>;
 type Pending = Pin<Box<dyn Future<Output = (Credential, Outcome)> + Send>>;
 
 /// The answers of one call.
-pub struct VerifyAnswers {
+pub struct VerifyAnswers<Q> {
     engine: Arc<Engine>,
     metrics: Arc<Metrics>,
-    questions: Streaming<VerifyStreamRequest>,
+    questions: Q,
     /// Lent to the answer that is waited for.
     credential: Option<Credential>,
+    /// Questions that have arrived, and that nothing was asked for yet.
+    arrived: VecDeque<VerifyRequest>,
     ahead: VecDeque<(VerifyRequest, Asked)>,
     ahead_bytes: usize,
     pending: Option<Pending>,
@@ -45,6 +82,22 @@ pub struct VerifyAnswers {
     ended: Ended,
     answers: u64,
     span: Span,
+}
+
+/// What is known of a question before its turn.
+#[derive(Debug)]
+enum Known {
+    /// What will answer it is being found out.
+    Asked(Asked),
+    /// This was in the cache.
+    Found(Found),
+    Nothing,
+}
+
+impl Known {
+    fn asked(self) -> Option<Asked> {
+        if let Self::Asked(asked) = self { Some(asked) } else { None }
+    }
 }
 
 /// What is still to come.
@@ -58,12 +111,12 @@ enum Ended {
     Yes,
 }
 
-impl VerifyAnswers {
+impl<Q: Questions> VerifyAnswers<Q> {
     pub(super) fn new(
         engine: Arc<Engine>,
         metrics: Arc<Metrics>,
         credential: Credential,
-        questions: Streaming<VerifyStreamRequest>,
+        questions: Q,
         draining: watch::Receiver<bool>,
         span: Span,
     ) -> Self {
@@ -72,6 +125,7 @@ impl VerifyAnswers {
             metrics,
             questions,
             credential: Some(credential),
+            arrived: VecDeque::new(),
             ahead: VecDeque::new(),
             ahead_bytes: 0,
             pending: None,
@@ -84,9 +138,13 @@ impl VerifyAnswers {
     }
 
     /// Takes the next question off the call, if there is one now.
-    fn read(&mut self, context: &mut Context<'_>) -> Option<VerifyRequest> {
+    fn read(&mut self, context: &mut Context<'_>, turn: &mut Turn) -> Option<VerifyRequest> {
         if !matches!(self.ended, Ended::No) {
             return None;
+        }
+        if !self.questions.has_next() {
+            // Whatever arrives now is not answered by what was known before.
+            turn.begin_anew();
         }
         match Pin::new(&mut self.questions).poll_next(context) {
             Poll::Pending => return None,
@@ -101,9 +159,9 @@ impl VerifyAnswers {
     }
 
     /// Reads questions while an answer is waited for, and begins to find out what they need.
-    fn read_ahead(&mut self, context: &mut Context<'_>) {
+    fn read_ahead(&mut self, context: &mut Context<'_>, turn: &mut Turn) {
         while self.ahead.len() < AHEAD && self.ahead_bytes < AHEAD_BYTES {
-            let Some(request) = self.read(context) else { return };
+            let Some(request) = self.arrived.pop_front().or_else(|| self.read(context, turn)) else { return };
             self.ahead_bytes += request.encoded_len();
             // A consistency that does not exist is refused when its turn comes.
             let consistency = convert::consistency(request.consistency).unwrap_or_default();
@@ -113,35 +171,124 @@ impl VerifyAnswers {
     }
 
     /// Returns the next question, from what was read ahead or off the call.
-    fn next(&mut self, context: &mut Context<'_>) -> Option<(VerifyRequest, Option<Asked>)> {
+    fn next(&mut self, context: &mut Context<'_>, turn: &mut Turn) -> Option<(VerifyRequest, Known)> {
         if let Some((request, asked)) = self.ahead.pop_front() {
             self.ahead_bytes -= request.encoded_len();
-            return Some((request, Some(asked)));
+            return Some((request, Known::Asked(asked)));
         }
-        self.read(context).map(|request| (request, None))
+        if self.arrived.is_empty() {
+            let first = self.read(context, turn)?;
+            self.arrived.push_back(first);
+            while self.arrived.len() < TOGETHER && self.questions.has_next() {
+                let Some(request) = self.read(context, turn) else { break };
+                self.arrived.push_back(request);
+            }
+        }
+        if turn.found.is_empty() && self.arrived.len() > 1 {
+            self.look_ahead(turn);
+        }
+        let request = self.arrived.pop_front()?;
+        Some((request, turn.found.pop_front().map_or(Known::Nothing, Known::Found)))
+    }
+
+    /// Looks up what has arrived.
+    fn look_ahead(&mut self, turn: &mut Turn) {
+        let Some(Ok(present)) = self.present(turn) else { return };
+        let bounded = |request: &VerifyRequest| {
+            matches!(convert::consistency(request.consistency), Ok(Consistency::Bounded))
+        };
+        if self.arrived.iter().all(bounded) {
+            let secrets = self.arrived.iter().map(|request| &*request.secret);
+            self.engine.look_ahead(secrets, &present, &mut turn.found);
+        }
+    }
+
+    /// Tells at which moment this turn answers; `None` when the cache cannot, an error when the caller may not ask.
+    fn present(&mut self, turn: &mut Turn) -> Option<Result<Present, CallError>> {
+        if turn.present.is_none() {
+            let present = self.engine.present()?;
+            if let Err(error) = self.engine.judge_again_now(self.credential.as_mut()?, &present)? {
+                return Some(Err(error.into()));
+            }
+            turn.present = Some(present);
+        }
+        turn.present.map(Ok)
     }
 
     /// Answers from a fresh cache; `None` when that cannot tell.
-    fn answer_now(&mut self, request: &VerifyRequest) -> Option<Outcome> {
-        let credential = self.credential.as_mut()?;
-        let present = self.engine.present()?;
-        if let Err(error) = self.engine.judge_again_now(credential, &present)? {
-            return Some(Err(error.into()));
-        }
-        let outcome = question(credential.caller(), request).map(|wanted| {
-            let question = asked_of(credential.caller(), &wanted);
-            let bounded = wanted.consistency == Consistency::Bounded;
-            bounded.then(|| self.engine.verify_now(&request.secret, &question, &present)).flatten()
+    fn answer_now(&mut self, request: &VerifyRequest, known: &Known, turn: &mut Turn) -> Option<Outcome> {
+        let present = match self.present(turn)? {
+            Ok(present) => present,
+            Err(error) => return Some(Err(error)),
+        };
+        let caller = self.credential.as_ref()?.caller();
+        let outcome = question(caller, request).map(|wanted| {
+            let question = asked_of(caller, &wanted);
+            match known {
+                _ if wanted.consistency != Consistency::Bounded => None,
+                Known::Found(found) => self.engine.judge_found(found, &question),
+                Known::Asked(_) | Known::Nothing => {
+                    self.engine.verify_now(&request.secret, &question, &present)
+                }
+            }
         });
         outcome.transpose()
     }
 
+    /// Gives the next answer in a turn.
+    pub(super) fn poll_answer(
+        &mut self,
+        context: &mut Context<'_>,
+        turn: &mut Turn,
+    ) -> Poll<Option<Result<VerifyStreamReply, Status>>> {
+        if matches!(self.ended, Ended::Yes) {
+            return Poll::Ready(None);
+        }
+        // Asked first: a caller that never pauses would not be told otherwise.
+        if self.draining.has_changed().unwrap_or(true) {
+            return Poll::Ready(Some(self.shut_down()));
+        }
+        // A stream that always has something to answer lets other tasks have their turn.
+        let progress = ready!(tokio::task::coop::poll_proceed(context));
+        loop {
+            if let Some(pending) = &mut self.pending {
+                if let Poll::Ready((credential, outcome)) = pending.as_mut().poll(context) {
+                    self.pending = None;
+                    self.credential = Some(credential);
+                    progress.made_progress();
+                    return Poll::Ready(Some(self.deliver(outcome, turn)));
+                }
+                self.read_ahead(context, turn);
+            } else if let Some((request, known)) = self.next(context, turn) {
+                if let Some(outcome) = self.answer_now(&request, &known, turn) {
+                    progress.made_progress();
+                    return Poll::Ready(Some(self.deliver(outcome, turn)));
+                }
+                if let Some(credential) = self.credential.take() {
+                    let engine = Arc::clone(&self.engine);
+                    turn.begin_anew();
+                    self.pending = Some(Box::pin(answer(engine, credential, request, known.asked())));
+                    continue;
+                }
+            } else if !matches!(self.ended, Ended::No) {
+                return Poll::Ready(self.end());
+            }
+            ready!(self.drained.as_mut().poll(context));
+            return Poll::Ready(Some(self.shut_down()));
+        }
+    }
+
+    /// Ends a turn.
+    pub(super) fn end_turn(&self, turn: &Turn) {
+        self.metrics.calls.stream_answers(&turn.given);
+    }
+
     /// Counts an answer, or ends the call with why there is none.
-    fn deliver(&mut self, outcome: Outcome) -> Result<VerifyStreamReply, Status> {
+    fn deliver(&mut self, outcome: Outcome, turn: &mut Turn) -> Result<VerifyStreamReply, Status> {
         match outcome {
             Ok(answer) => {
                 self.answers += 1;
-                self.metrics.calls.stream_answer(answer.verdict);
+                turn.given.add(answer.verdict);
                 Ok(VerifyStreamReply(answer.into()))
             }
             Err(error) => {
@@ -184,49 +331,19 @@ async fn answer(
     (credential, outcome)
 }
 
-impl Stream for VerifyAnswers {
+impl<Q: Questions> Stream for VerifyAnswers<Q> {
     type Item = Result<VerifyStreamReply, Status>;
 
     fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        let this = self.get_mut();
-        if matches!(this.ended, Ended::Yes) {
-            return Poll::Ready(None);
-        }
-        // Asked first: a caller that never pauses would not be told otherwise.
-        if this.draining.has_changed().unwrap_or(true) {
-            return Poll::Ready(Some(this.shut_down()));
-        }
-        // A stream that always has something to answer lets other tasks have their turn.
-        let turn = ready!(tokio::task::coop::poll_proceed(context));
-        loop {
-            if let Some(pending) = &mut this.pending {
-                if let Poll::Ready((credential, outcome)) = pending.as_mut().poll(context) {
-                    this.pending = None;
-                    this.credential = Some(credential);
-                    turn.made_progress();
-                    return Poll::Ready(Some(this.deliver(outcome)));
-                }
-                this.read_ahead(context);
-            } else if let Some((request, asked)) = this.next(context) {
-                if let Some(outcome) = this.answer_now(&request) {
-                    turn.made_progress();
-                    return Poll::Ready(Some(this.deliver(outcome)));
-                }
-                if let Some(credential) = this.credential.take() {
-                    let engine = Arc::clone(&this.engine);
-                    this.pending = Some(Box::pin(answer(engine, credential, request, asked)));
-                    continue;
-                }
-            } else if !matches!(this.ended, Ended::No) {
-                return Poll::Ready(this.end());
-            }
-            ready!(this.drained.as_mut().poll(context));
-            return Poll::Ready(Some(this.shut_down()));
-        }
+        // Whether its reader has paused since the last answer is not known here.
+        let (this, mut turn) = (self.get_mut(), Turn::default());
+        let answer = this.poll_answer(context, &mut turn);
+        this.end_turn(&turn);
+        answer
     }
 }
 
-impl Drop for VerifyAnswers {
+impl<Q> Drop for VerifyAnswers<Q> {
     fn drop(&mut self) {
         self.span.in_scope(|| tracing::debug!(answers = self.answers, "the stream ended"));
     }

@@ -144,10 +144,27 @@ impl CallMetrics {
         }
     }
 
-    /// Counts an answer within a stream.
-    pub fn stream_answer(&self, verdict: Verdict) {
-        self.stream_answers.inc();
-        self.verdict(verdict);
+    /// Counts answers within a stream.
+    pub fn stream_answers(&self, given: &Tally) {
+        self.stream_answers.inc_by(given.0.iter().sum());
+        for (counter, count) in self.verdicts.iter().zip(given.0) {
+            if count > 0 {
+                counter.inc_by(count);
+            }
+        }
+    }
+}
+
+/// Verdicts that are counted together: what all cores write costs each of them.
+#[derive(Debug, Default)]
+pub struct Tally([u64; Verdict::ALL.len()]);
+
+impl Tally {
+    /// Counts a verdict.
+    pub fn add(&mut self, verdict: Verdict) {
+        if let Some(count) = self.0.get_mut(verdict as usize) {
+            *count += 1;
+        }
     }
 }
 

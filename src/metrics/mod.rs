@@ -15,7 +15,7 @@ mod engine;
 mod ways;
 mod work;
 
-pub use calls::{CallMetrics, Rpc};
+pub use calls::{CallMetrics, Rpc, Tally};
 pub use engine::{EngineMetrics, EngineSample, Lookup};
 pub use ways::{Way, WayMetrics, WayOutcome};
 pub use work::{Counted, HashingMetrics, UnreadMetrics, WorkMetrics};

@@ -108,7 +108,4 @@ pub enum ServeError {
     /// A listener failed.
     #[error("a listener failed")]
     Listener(#[from] std::io::Error),
-    /// The gRPC server failed.
-    #[error("the gRPC server failed")]
-    Transport(#[from] tonic::transport::Error),
 }

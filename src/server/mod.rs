@@ -8,7 +8,6 @@ use std::time::Duration;
 use tokio::sync::{oneshot, watch};
 use tokio::task::{JoinHandle, JoinSet};
 use tonic::service::Routes;
-use tonic::transport::Server;
 
 mod config;
 
@@ -16,7 +15,7 @@ pub use config::{Limits, Listeners, ServeError, ServerConfig};
 
 use crate::actions::Actions;
 use crate::ambient;
-use crate::grpc::{Direct, Few, Health, Held, TokenApi, drained, proto};
+use crate::grpc::{self, Direct, Few, Health, Held, TokenApi, Transport, drained, proto};
 use crate::hashing::HashPool;
 use crate::http;
 use crate::jobs::{announce, last_use, mac_refresh, purge, readiness, retention, seal};
@@ -35,9 +34,6 @@ const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::fro
 
 /// How long watches of health are left open after draining began, so that they see it.
 const HEALTH_NOTICE: Duration = Duration::from_millis(200);
-
-/// The most bytes of metadata that a call may bring.
-const MAX_HEADER_BYTES: u32 = 16 * 1024;
 
 /// Calls of reflection that are open at once: each may hold descriptors that nobody reads, some 200 KiB.
 const MOST_REFLECTIONS: usize = 32;
@@ -88,12 +84,10 @@ pub async fn run(
         tokio::spawn(http::serve(incoming, sources, ways));
     }
     let incoming = listener::accept(grpc, tls(Protocol::Grpc), config.limits.connections, metrics())?;
-    let serving = Server::builder()
-        // Browsers speak it where there is no TLS.
-        .accept_http1(!config.ways.web_origins.is_empty())
-        .max_concurrent_streams(config.limits.streams)
-        .http2_max_header_list_size(MAX_HEADER_BYTES)
-        .serve_with_incoming_shutdown(service, incoming, drained(draining));
+    // Browsers speak it where there is no TLS.
+    let http1 = !config.ways.web_origins.is_empty();
+    let transport = Transport { streams: config.limits.streams, http1 };
+    let serving = grpc::serve(incoming, service, transport, drained(draining));
     tokio::pin!(serving);
 
     let opening = open(&config, running.store.clone());
@@ -106,29 +100,28 @@ pub async fn run(
 
     let opened = tokio::select! {
         opened = &mut opening => Some(opened?),
-        ended = &mut serving => return Ok(ended?),
+        () = &mut serving => return Ok(()),
         () = &mut shutdown => None,
     };
     if opened.is_some() {
         running.begin(&config);
         tokio::select! {
-            ended = &mut serving => return Ok(ended?),
+            () = &mut serving => return Ok(()),
             () = &mut shutdown => {}
         }
     }
 
     running.drain().await;
-    let outcome = tokio::select! {
-        ended = &mut serving => ended.map_err(ServeError::from),
-        () = end_watches(running.health.clone()) => Ok(()),
+    tokio::select! {
+        () = &mut serving => {}
+        () = end_watches(running.health.clone()) => {}
         () = tokio::time::sleep(config.drain_timeout) => {
             tracing::warn!("calls were still running at the end of the drain timeout; they are cut off");
-            Ok(())
         }
-    };
+    }
     running.close().await;
     tracing::info!("stopped");
-    outcome
+    Ok(())
 }
 
 /// Puts everything together.

@@ -1,5 +1,6 @@
 //! The engine itself: puts its parts together, compares secrets with the records that are found, and judges.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use tokio::sync::Notify;
@@ -72,6 +73,14 @@ pub struct Engine {
 /// A question whose record is being found out.
 #[derive(Debug)]
 pub struct Asked(State);
+
+/// What was looked up ahead of its question.
+#[derive(Debug)]
+pub struct Found {
+    /// None when the text is malformed.
+    secret: Option<Secret>,
+    looked: Option<Looked>,
+}
 
 #[derive(Debug)]
 enum State {
@@ -147,6 +156,30 @@ impl Engine {
     pub fn verify_now(&self, text: &str, question: &Question<'_>, present: &Present) -> Option<Answer> {
         let Ok(secret) = Secret::parse(text, &self.prefix) else { return Some(self.malformed()) };
         self.judge(&secret, &self.look_up_at(present, secret.id())?, question)
+    }
+
+    /// Looks up what these secrets name in a cache that is fresh at `present`, in steps that each follow on each other:
+    /// while the processor waits for the memory of one record, it asks for that of the next.
+    pub fn look_ahead<'t>(
+        &self,
+        texts: impl Iterator<Item = &'t str>,
+        present: &Present,
+        found: &mut VecDeque<Found>,
+    ) {
+        found
+            .extend(texts.map(|text| Found { secret: Secret::parse(text, &self.prefix).ok(), looked: None }));
+        for Found { secret, looked } in &mut *found {
+            *looked = secret.as_ref().and_then(|secret| self.look_up_at(present, secret.id()));
+        }
+        let records = found.iter().filter_map(|found| found.looked.as_ref()?.record.as_ref());
+        std::hint::black_box(records.fold(0, |all, record| all ^ record.touch()));
+    }
+
+    /// Judges a secret by what was found for it; `None` when that cannot tell.
+    #[must_use]
+    pub fn judge_found(&self, found: &Found, question: &Question<'_>) -> Option<Answer> {
+        let Some(secret) = &found.secret else { return Some(self.malformed()) };
+        self.judge(secret, found.looked.as_ref()?, question)
     }
 
     /// Begins to find out what [`Self::answer`] will need, without waiting for it.

@@ -31,6 +31,7 @@ pub struct Present {
 }
 
 /// A record that was found for a secret, or that there is none, and the moment of it.
+#[derive(Debug)]
 pub(super) struct Looked {
     pub(super) record: Option<Record>,
     pub(super) now: OffsetDateTime,

@@ -1,9 +1,12 @@
-//! Verify's requests in every shape that the framing of gRPC allows, and some that it does not: what is read past
-//! the router is answered as the router answers. A content type that only the router takes tells the two apart.
+//! Verify's requests, and those of its stream, in every shape that the framing of gRPC allows, and some that it does
+//! not: what is read past the router is answered as the router answers. A content type that only the router takes
+//! tells the two apart.
 
 use h2::client::SendRequest;
 use prost::Message as _;
-use tokend::grpc::proto::{Verdict, VerifyResponse};
+use tokend::grpc::proto::{
+    Verdict, VerifyRequest, VerifyResponse, VerifyStreamRequest, VerifyStreamResponse,
+};
 use tokio::net::TcpStream;
 use tonic::codegen::Bytes;
 use tonic::codegen::http::{HeaderMap, Request};
@@ -38,13 +41,13 @@ struct Answered {
     head: HeaderMap,
     code: Code,
     message: String,
-    verdict: Option<Verdict>,
+    verdicts: Vec<Verdict>,
 }
 
 struct Peer {
     requests: SendRequest<Bytes>,
     secret: String,
-    url: String,
+    service: String,
 }
 
 impl Peer {
@@ -52,12 +55,12 @@ impl Peer {
         let stream = TcpStream::connect(replica.address).await.unwrap();
         let (requests, connection) = h2::client::handshake(stream).await.unwrap();
         tokio::spawn(connection);
-        let url = format!("http://{}/tokend.v1.TokenService/Verify", replica.address);
-        Self { requests, secret: replica.installation.root_secret.clone(), url }
+        let service = format!("http://{}/tokend.v1.TokenService", replica.address);
+        Self { requests, secret: replica.installation.root_secret.clone(), service }
     }
 
-    async fn send(&self, content_type: &str, headers: &[(&str, &str)], sent: &Sent) -> Answered {
-        let mut request = Request::post(&self.url)
+    async fn send(&self, rpc: Rpc, content_type: &str, headers: &[(&str, &str)], sent: &Sent) -> Answered {
+        let mut request = Request::post(format!("{}/{rpc:?}", self.service))
             .header("content-type", content_type)
             .header("te", "trailers")
             .header("authorization", format!("Bearer {}", self.secret));
@@ -81,14 +84,48 @@ impl Peer {
             data.extend_from_slice(&read.unwrap());
         }
         let trailers = body.trailers().await.unwrap();
-        let mut head = head.headers;
-        // The moment is in both.
-        head.remove("date");
+        let head = head.headers;
         let status = Status::from_header_map(&head).or_else(|| Status::from_header_map(&trailers?));
         let status = status.expect("a status");
-        let verdict = data.get(5..).map(|message| VerifyResponse::decode(message).unwrap().verdict());
-        Answered { head, code: status.code(), message: status.message().to_owned(), verdict }
+        let verdicts = messages(&data).map(|message| rpc.verdict(message)).collect();
+        Answered { head, code: status.code(), message: status.message().to_owned(), verdicts }
     }
+}
+
+/// The RPCs that are read past the router.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Rpc {
+    Verify,
+    VerifyStream,
+}
+
+impl Rpc {
+    fn message(self, request: VerifyRequest) -> Vec<u8> {
+        match self {
+            Self::Verify => request.encode_to_vec(),
+            Self::VerifyStream => VerifyStreamRequest { request: Some(request) }.encode_to_vec(),
+        }
+    }
+
+    fn verdict(self, message: &[u8]) -> Verdict {
+        match self {
+            Self::Verify => VerifyResponse::decode(message).unwrap().verdict(),
+            Self::VerifyStream => {
+                VerifyStreamResponse::decode(message).unwrap().response.expect("a response").verdict()
+            }
+        }
+    }
+}
+
+/// Walks the messages that follow on each other.
+fn messages(mut data: &[u8]) -> impl Iterator<Item = &[u8]> {
+    std::iter::from_fn(move || {
+        let (prefix, rest) = data.split_first_chunk::<5>()?;
+        let length = u32::from_be_bytes(*prefix.last_chunk().unwrap());
+        let (message, rest) = rest.split_at(length as usize);
+        data = rest;
+        Some(message)
+    })
 }
 
 /// Writes a message with its prefix.
@@ -104,41 +141,64 @@ async fn whatever_the_framing_the_answer_is_the_routers() {
     let replica = Replica::start().await;
     let secret = created(&mut replica.root(), ordinary()).await.secret;
     let peer = Peer::connect(&replica).await;
-    let message = question(&secret, &[]).encode_to_vec();
-    let whole = framed(0, &message);
-    let (prefix, rest) = whole.split_at(3);
-    let long = framed(0, &question(&"x".repeat(70_000), &[]).encode_to_vec());
-    let valid = (Code::Ok, Some(Verdict::Valid));
+    for rpc in [Rpc::Verify, Rpc::VerifyStream] {
+        let message = rpc.message(question(&secret, &[]));
+        let whole = framed(0, &message);
+        let (prefix, rest) = whole.split_at(3);
+        let long = framed(0, &rpc.message(question(&"x".repeat(70_000), &[])));
+        let one = (Code::Ok, &[Verdict::Valid][..]);
+        let refused = |code| (code, &[][..]);
+        // A stream answers each, and those before one that is none.
+        let stream = rpc == Rpc::VerifyStream;
+        let by_rpc = |streamed: (Code, &'static [Verdict]), single| if stream { streamed } else { single };
+        let two = by_rpc((Code::Ok, &[Verdict::Valid; 2]), one);
+        let none = by_rpc((Code::Ok, &[]), refused(Code::Internal));
+        let after_one = by_rpc((Code::Internal, &[Verdict::Valid]), refused(Code::Internal));
+        let empty = by_rpc((Code::InvalidArgument, &[]), (Code::Ok, &[Verdict::Malformed]));
 
-    let shapes = [
-        ("one frame", vec![whole.clone()], valid),
-        ("a frame for each byte", whole.iter().map(|byte| vec![*byte]).collect(), valid),
-        ("the prefix in two", vec![prefix.to_vec(), rest.to_vec()], valid),
-        ("an empty frame first", vec![vec![], whole.clone()], valid),
-        ("two messages", vec![[whole.clone(), whole.clone()].concat()], valid),
-        ("nothing", vec![vec![]], (Code::Internal, None)),
-        ("half a prefix", vec![prefix.to_vec()], (Code::Internal, None)),
-        ("half a message", vec![whole[..20].to_vec()], (Code::Internal, None)),
-        ("a message that is none", vec![framed(0, &[0xff; 9])], (Code::Internal, None)),
-        ("compressed by nothing", vec![framed(1, &message)], (Code::Internal, None)),
-        ("a flag that there is not", vec![framed(7, &message)], (Code::Internal, None)),
-        ("an empty message", vec![framed(0, &[])], (Code::Ok, Some(Verdict::Malformed))),
-        ("one too long", vec![long], (Code::OutOfRange, None)),
-    ];
-    for (shape, frames, expected) in shapes {
-        for end in [End::Itself, End::Empty, End::Trailers] {
-            let sent = Sent { frames: frames.clone(), end };
-            let past = peer.send(PAST_THE_ROUTER, &[], &sent).await;
-            assert_eq!((past.code, past.verdict), expected, "{shape}, {end:?}: {past:?}");
-            assert_eq!(past, peer.send(BY_THE_ROUTER, &[], &sent).await, "{shape}, {end:?}");
+        let shapes = [
+            ("one frame", vec![whole.clone()], one),
+            ("a frame for each byte", whole.iter().map(|byte| vec![*byte]).collect(), one),
+            ("the prefix in two", vec![prefix.to_vec(), rest.to_vec()], one),
+            ("an empty frame first", vec![vec![], whole.clone()], one),
+            ("two messages", vec![[whole.clone(), whole.clone()].concat()], two),
+            ("one and a half, then the rest", vec![[&whole, prefix].concat(), rest.to_vec()], two),
+            ("one, then one that is none", vec![whole.clone(), framed(0, &[0xff; 9])], after_one),
+            ("nothing", vec![vec![]], none),
+            ("half a prefix", vec![prefix.to_vec()], refused(Code::Internal)),
+            ("half a message", vec![whole[..20].to_vec()], refused(Code::Internal)),
+            ("a message that is none", vec![framed(0, &[0xff; 9])], refused(Code::Internal)),
+            ("compressed by nothing", vec![framed(1, &message)], refused(Code::Internal)),
+            ("a flag that there is not", vec![framed(7, &message)], refused(Code::Internal)),
+            ("an empty message", vec![framed(0, &[])], empty),
+            ("one too long", vec![long], refused(Code::OutOfRange)),
+        ];
+        for (shape, frames, expected) in shapes {
+            for end in [End::Itself, End::Empty, End::Trailers] {
+                // Trailers, which no client sends, end a stream wherever they stand.
+                let cut = stream && end == End::Trailers && shape.starts_with("half");
+                let (code, verdicts) = if cut { (Code::Ok, &[][..]) } else { expected };
+                let sent = Sent { frames: frames.clone(), end };
+                let past = peer.send(rpc, PAST_THE_ROUTER, &[], &sent).await;
+                assert_eq!(
+                    (past.code, &*past.verdicts),
+                    (code, verdicts),
+                    "{rpc:?}, {shape}, {end:?}: {past:?}"
+                );
+                assert_eq!(
+                    past,
+                    peer.send(rpc, BY_THE_ROUTER, &[], &sent).await,
+                    "{rpc:?}, {shape}, {end:?}"
+                );
+            }
         }
-    }
 
-    let sent = Sent { frames: vec![whole], end: End::Itself };
-    let refused = peer.send(PAST_THE_ROUTER, &[("grpc-encoding", "gzip")], &sent).await;
-    assert_eq!(refused.code, Code::Unimplemented, "{refused:?}");
-    let named = peer.send(PAST_THE_ROUTER, &[("grpc-encoding", "identity")], &sent).await;
-    assert_eq!((named.code, named.verdict), valid);
+        let sent = Sent { frames: vec![whole], end: End::Itself };
+        let compressed = peer.send(rpc, PAST_THE_ROUTER, &[("grpc-encoding", "gzip")], &sent).await;
+        assert_eq!(compressed.code, Code::Unimplemented, "{compressed:?}");
+        let named = peer.send(rpc, PAST_THE_ROUTER, &[("grpc-encoding", "identity")], &sent).await;
+        assert_eq!((named.code, &*named.verdicts), one);
+    }
 }
 
 #[tokio::test]
