@@ -12,7 +12,6 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::serve::IncomingStream;
-use futures_core::Stream;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
@@ -34,7 +33,7 @@ const FIRST_BYTES: usize = 24;
 /// How long is waited after the operating system refused a connection, for want of file descriptors for one.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// How many connections may wait for tonic to take them.
+/// How many connections may wait to be taken.
 const READY: usize = 64;
 
 /// What is known of whoever is at the other end; in every request's extensions.
@@ -158,11 +157,10 @@ async fn shake_hands(
     Ok((Bytes::Tls(Box::new(stream)), certificate))
 }
 
-impl Stream for Incoming {
-    type Item = Result<Connection, io::Error>;
-
-    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        self.receiver.poll_recv(context).map(|connection| connection.map(Ok))
+impl Incoming {
+    /// Waits for the next connection; none comes when nothing accepts any more.
+    pub async fn next(&mut self) -> Option<Connection> {
+        self.receiver.recv().await
     }
 }
 
@@ -171,7 +169,7 @@ impl axum::serve::Listener for Incoming {
     type Addr = SocketAddr;
 
     async fn accept(&mut self) -> (Connection, SocketAddr) {
-        match self.receiver.recv().await {
+        match self.next().await {
             Some(connection) => {
                 let address = connection.peer.address;
                 (connection, address)

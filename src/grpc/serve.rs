@@ -9,7 +9,6 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::server::graceful::GracefulShutdown;
-use tokio_stream::StreamExt as _;
 use tonic::codegen::http::Request;
 
 use super::direct::Direct;
@@ -30,15 +29,14 @@ pub struct Transport {
 
 /// Serves the connections that come until `shutdown` completes, then waits for their calls to end.
 pub async fn serve(
-    incoming: Incoming,
+    mut incoming: Incoming,
     direct: Direct,
     transport: Transport,
     shutdown: impl Future<Output = ()>,
 ) {
     let graceful = GracefulShutdown::new();
     let accept = async {
-        tokio::pin!(incoming);
-        while let Some(Ok(connection)) = incoming.next().await {
+        while let Some(connection) = incoming.next().await {
             let peer = connection.peer();
             tracing::trace!(address = %peer.address, "a connection begins");
             let (answering, arrived) = (Arc::new(direct.answering(peer)), Arrived::default());

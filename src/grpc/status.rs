@@ -5,6 +5,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
+use prost::DecodeError;
 use tonic::codegen::http::StatusCode;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
@@ -215,6 +216,45 @@ pub(crate) fn log(error: &CallError, status: &Status, duration_ms: Option<f64>) 
     } else {
         tracing::info!(duration_ms, code, reason = %error, "refused");
     }
+}
+
+/// Says that a message is compressed although the call does not say how; in tonic's words, as the next three.
+pub(super) fn compressed(flag: u8) -> Status {
+    Status::internal(match flag {
+        1 => "protocol error: received message with compressed-flag but no grpc-encoding was specified"
+            .to_owned(),
+        _ => format!(
+            "protocol error: received message with invalid compression flag: {flag} (valid flags are 0 and 1), while \
+             sending request"
+        ),
+    })
+}
+
+/// Says that a message is longer than is read.
+pub(super) fn too_long(length: usize, limit: usize) -> Status {
+    Status::out_of_range(format!(
+        "Error, decoded message length too large: found {length} bytes, the limit is: {limit} bytes"
+    ))
+}
+
+/// Says that a message is none.
+pub(super) fn undecodable(error: &DecodeError) -> Status {
+    Status::internal(error.to_string())
+}
+
+/// Says that a call has ended within a message.
+pub(super) fn cut_off() -> Status {
+    Status::internal("Unexpected EOF decoding stream.")
+}
+
+/// Tells whether a call was given up by whoever made it.
+pub(super) fn is_cancelled(status: &Status) -> bool {
+    status.code() == Code::Cancelled
+}
+
+/// Says that a call took longer than its caller waits.
+pub(super) fn too_late() -> Status {
+    Status::deadline_exceeded("the time that grpc-timeout gives the call is over")
 }
 
 /// Returns the HTTP status that a status means to somebody who speaks HTTP. Whatever was not found out is 503, so

@@ -3,6 +3,7 @@
 //! no more while the reader of the answers pauses. Called by the service, and by `direct`.
 
 use std::collections::VecDeque;
+use std::iter;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -19,11 +20,12 @@ use super::reply::VerifyStreamReply;
 use super::service::drained;
 use super::verify::{asked_of, question};
 use super::{convert, status};
-use crate::metrics::{Metrics, Tally};
-use crate::verify::{Answer, Asked, Consistency, Credential, Engine, Found, Present};
+use crate::metrics::{Lookup, Metrics, Tally};
+use crate::verify::{Answer, Asked, Consistency, Credential, Engine, LookedAhead, Present};
 
-/// How many questions are read ahead of the one that is being answered, and how many bytes they may have: room for
-/// so many with a scope or two. It is kept for as long as nobody reads the answers.
+/// How many questions are read ahead of one that has to wait for its answer, and how many bytes they may have: room for
+/// so many with a scope or two. They are kept for as long as nobody reads the answers, and so are those that have arrived
+/// with the last of them, within one message of the longest.
 const AHEAD: usize = 128;
 const AHEAD_BYTES: usize = 32 * 1024;
 
@@ -49,16 +51,17 @@ pub(super) struct Turn {
     /// A moment after the last arrival at which the caller's credential was good.
     present: Option<Present>,
     /// What was looked up then for the first of the questions that have arrived.
-    found: VecDeque<Found>,
-    /// What was answered.
+    looked_ahead: VecDeque<LookedAhead>,
+    /// What was answered, and how much of it by what was looked up ahead.
     given: Tally,
+    hits: u64,
 }
 
 impl Turn {
     /// Forgets what it has found out.
     fn begin_anew(&mut self) {
         self.present = None;
-        self.found.clear();
+        self.looked_ahead.clear();
     }
 }
 
@@ -82,22 +85,6 @@ pub struct VerifyAnswers<Q> {
     ended: Ended,
     answers: u64,
     span: Span,
-}
-
-/// What is known of a question before its turn.
-#[derive(Debug)]
-enum Known {
-    /// What will answer it is being found out.
-    Asked(Asked),
-    /// This was in the cache.
-    Found(Found),
-    Nothing,
-}
-
-impl Known {
-    fn asked(self) -> Option<Asked> {
-        if let Self::Asked(asked) = self { Some(asked) } else { None }
-    }
 }
 
 /// What is still to come.
@@ -171,36 +158,20 @@ impl<Q: Questions> VerifyAnswers<Q> {
     }
 
     /// Returns the next question, from what was read ahead or off the call.
-    fn next(&mut self, context: &mut Context<'_>, turn: &mut Turn) -> Option<(VerifyRequest, Known)> {
+    fn next(&mut self, context: &mut Context<'_>, turn: &mut Turn) -> Option<(VerifyRequest, Option<Asked>)> {
         if let Some((request, asked)) = self.ahead.pop_front() {
             self.ahead_bytes -= request.encoded_len();
-            return Some((request, Known::Asked(asked)));
+            return Some((request, Some(asked)));
         }
-        if self.arrived.is_empty() {
-            let first = self.read(context, turn)?;
-            self.arrived.push_back(first);
-            while self.arrived.len() < TOGETHER && self.questions.has_next() {
-                let Some(request) = self.read(context, turn) else { break };
-                self.arrived.push_back(request);
-            }
+        if let Some(request) = self.arrived.pop_front() {
+            return Some((request, None));
         }
-        if turn.found.is_empty() && self.arrived.len() > 1 {
-            self.look_ahead(turn);
+        let request = self.read(context, turn)?;
+        while self.arrived.len() < TOGETHER && self.questions.has_next() {
+            let Some(request) = self.read(context, turn) else { break };
+            self.arrived.push_back(request);
         }
-        let request = self.arrived.pop_front()?;
-        Some((request, turn.found.pop_front().map_or(Known::Nothing, Known::Found)))
-    }
-
-    /// Looks up what has arrived.
-    fn look_ahead(&mut self, turn: &mut Turn) {
-        let Some(Ok(present)) = self.present(turn) else { return };
-        let bounded = |request: &VerifyRequest| {
-            matches!(convert::consistency(request.consistency), Ok(Consistency::Bounded))
-        };
-        if self.arrived.iter().all(bounded) {
-            let secrets = self.arrived.iter().map(|request| &*request.secret);
-            self.engine.look_ahead(secrets, &present, &mut turn.found);
-        }
+        Some((request, None))
     }
 
     /// Tells at which moment this turn answers; `None` when the cache cannot, an error when the caller may not ask.
@@ -216,23 +187,41 @@ impl<Q: Questions> VerifyAnswers<Q> {
     }
 
     /// Answers from a fresh cache; `None` when that cannot tell.
-    fn answer_now(&mut self, request: &VerifyRequest, known: &Known, turn: &mut Turn) -> Option<Outcome> {
+    fn answer_now(&mut self, request: &VerifyRequest, asked: bool, turn: &mut Turn) -> Option<Outcome> {
         let present = match self.present(turn)? {
             Ok(present) => present,
             Err(error) => return Some(Err(error)),
         };
+        // What had to be asked for stood before all that has arrived since.
+        let ahead = if asked { None } else { self.look_ahead(request, &present, turn) };
         let caller = self.credential.as_ref()?.caller();
         let outcome = question(caller, request).map(|wanted| {
             let question = asked_of(caller, &wanted);
-            match known {
+            match ahead {
                 _ if wanted.consistency != Consistency::Bounded => None,
-                Known::Found(found) => self.engine.judge_found(found, &question),
-                Known::Asked(_) | Known::Nothing => {
-                    self.engine.verify_now(&request.secret, &question, &present)
+                Some(ahead) => {
+                    turn.hits += u64::from(ahead.is_hit());
+                    self.engine.judge_ahead(&ahead, &question)
                 }
+                None => self.engine.verify_now(&request.secret, &question, &present),
             }
         });
         outcome.transpose()
+    }
+
+    /// Returns what was looked up for a question, with those that have arrived behind it; `None` where that is not done.
+    fn look_ahead(&self, request: &VerifyRequest, present: &Present, turn: &mut Turn) -> Option<LookedAhead> {
+        if turn.looked_ahead.is_empty() && !self.arrived.is_empty() {
+            let bounded = |request: &VerifyRequest| {
+                convert::consistency(request.consistency).is_ok_and(|wanted| wanted == Consistency::Bounded)
+            };
+            let requests = iter::once(request).chain(&self.arrived);
+            if requests.clone().all(bounded) {
+                let secrets = requests.map(|request| &*request.secret);
+                self.engine.look_ahead(secrets, present, &mut turn.looked_ahead);
+            }
+        }
+        turn.looked_ahead.pop_front()
     }
 
     /// Gives the next answer in a turn.
@@ -259,15 +248,15 @@ impl<Q: Questions> VerifyAnswers<Q> {
                     return Poll::Ready(Some(self.deliver(outcome, turn)));
                 }
                 self.read_ahead(context, turn);
-            } else if let Some((request, known)) = self.next(context, turn) {
-                if let Some(outcome) = self.answer_now(&request, &known, turn) {
+            } else if let Some((request, asked)) = self.next(context, turn) {
+                if let Some(outcome) = self.answer_now(&request, asked.is_some(), turn) {
                     progress.made_progress();
                     return Poll::Ready(Some(self.deliver(outcome, turn)));
                 }
                 if let Some(credential) = self.credential.take() {
                     let engine = Arc::clone(&self.engine);
                     turn.begin_anew();
-                    self.pending = Some(Box::pin(answer(engine, credential, request, known.asked())));
+                    self.pending = Some(Box::pin(answer(engine, credential, request, asked)));
                     continue;
                 }
             } else if !matches!(self.ended, Ended::No) {
@@ -281,6 +270,8 @@ impl<Q: Questions> VerifyAnswers<Q> {
     /// Ends a turn.
     pub(super) fn end_turn(&self, turn: &Turn) {
         self.metrics.calls.stream_answers(&turn.given);
+        // What was not found is looked up again, and counted then.
+        self.metrics.engine.lookups(Lookup::Hit, turn.hits);
     }
 
     /// Counts an answer, or ends the call with why there is none.

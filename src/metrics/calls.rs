@@ -146,7 +146,11 @@ impl CallMetrics {
 
     /// Counts answers within a stream.
     pub fn stream_answers(&self, given: &Tally) {
-        self.stream_answers.inc_by(given.0.iter().sum());
+        let answers = given.0.iter().sum();
+        if answers == 0 {
+            return;
+        }
+        self.stream_answers.inc_by(answers);
         for (counter, count) in self.verdicts.iter().zip(given.0) {
             if count > 0 {
                 counter.inc_by(count);

@@ -43,7 +43,7 @@ impl EngineMetrics {
     pub(super) fn new(family: &Family) -> Result<Self, MetricsError> {
         let lookups = family.counters(
             "cache_lookups_total",
-            "Lookups of records, callers' own included, by what came of them.",
+            "Lookups of records, by what came of them. Callers' own included, in a stream with each frame of answers.",
             &["result"],
         )?;
         Ok(Self {
@@ -69,8 +69,13 @@ impl EngineMetrics {
 
     /// Counts a lookup.
     pub fn lookup(&self, lookup: Lookup) {
-        if let Some(counter) = self.lookups.get(lookup as usize) {
-            counter.inc();
+        self.lookups(lookup, 1);
+    }
+
+    /// Counts several.
+    pub fn lookups(&self, lookup: Lookup, count: u64) {
+        if let Some(counter) = self.lookups.get(lookup as usize).filter(|_| count > 0) {
+            counter.inc_by(count);
         }
     }
 

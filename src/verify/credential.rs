@@ -1,5 +1,5 @@
 //! A caller's own credential: proven once, judged as often as it is relied on. Called by the gRPC face, for
-//! every call and for every answer of a stream.
+//! every call and in every turn of a stream.
 
 use std::net::IpAddr;
 use std::sync::Arc;

@@ -76,10 +76,18 @@ pub struct Asked(State);
 
 /// What was looked up ahead of its question.
 #[derive(Debug)]
-pub struct Found {
+pub struct LookedAhead {
     /// None when the text is malformed.
     secret: Option<Secret>,
     looked: Option<Looked>,
+}
+
+impl LookedAhead {
+    /// Tells whether the cache had the record.
+    #[must_use]
+    pub fn is_hit(&self) -> bool {
+        self.looked.is_some()
+    }
 }
 
 #[derive(Debug)]
@@ -164,22 +172,22 @@ impl Engine {
         &self,
         texts: impl Iterator<Item = &'t str>,
         present: &Present,
-        found: &mut VecDeque<Found>,
+        ahead: &mut VecDeque<LookedAhead>,
     ) {
-        found
-            .extend(texts.map(|text| Found { secret: Secret::parse(text, &self.prefix).ok(), looked: None }));
-        for Found { secret, looked } in &mut *found {
-            *looked = secret.as_ref().and_then(|secret| self.look_up_at(present, secret.id()));
+        let parsed = texts.map(|text| Secret::parse(text, &self.prefix).ok());
+        ahead.extend(parsed.map(|secret| LookedAhead { secret, looked: None }));
+        for LookedAhead { secret, looked } in &mut *ahead {
+            *looked = secret.as_ref().and_then(|secret| self.peek_at(present, secret.id()));
         }
-        let records = found.iter().filter_map(|found| found.looked.as_ref()?.record.as_ref());
+        let records = ahead.iter().filter_map(|ahead| ahead.looked.as_ref()?.record.as_ref());
         std::hint::black_box(records.fold(0, |all, record| all ^ record.touch()));
     }
 
-    /// Judges a secret by what was found for it; `None` when that cannot tell.
+    /// Judges a secret by what was looked up ahead; `None` when that cannot tell. The lookup is not counted.
     #[must_use]
-    pub fn judge_found(&self, found: &Found, question: &Question<'_>) -> Option<Answer> {
-        let Some(secret) = &found.secret else { return Some(self.malformed()) };
-        self.judge(secret, found.looked.as_ref()?, question)
+    pub fn judge_ahead(&self, ahead: &LookedAhead, question: &Question<'_>) -> Option<Answer> {
+        let Some(secret) = &ahead.secret else { return Some(self.malformed()) };
+        self.judge(secret, ahead.looked.as_ref()?, question)
     }
 
     /// Begins to find out what [`Self::answer`] will need, without waiting for it.

@@ -22,8 +22,8 @@ use crate::store::StoreError;
 /// sooner, one that is silent must not hold up every call of the outage.
 const STAND_IN_AFTER: Duration = Duration::from_millis(100);
 
-/// A moment at which the cache may answer, and how fresh it is then. Taken when a question is about to be
-/// answered, used for the caller's credential and the question alike, and not kept.
+/// A moment at which the cache may answer, and how fresh it is then. Taken when questions that have arrived are about
+/// to be answered, used for the caller's credential and for them alike, and not kept.
 #[derive(Debug, Clone, Copy)]
 pub struct Present {
     moment: Moment,
@@ -68,12 +68,18 @@ impl Engine {
 
     /// Does the same in a cache that is fresh at `present`.
     pub(super) fn look_up_at(&self, present: &Present, id: TokenId) -> Option<Looked> {
+        let looked = self.peek_at(present, id);
+        self.metrics.engine.lookup(if looked.is_some() { Lookup::Hit } else { Lookup::Miss });
+        looked
+    }
+
+    /// Does the same, and does not count it.
+    pub(super) fn peek_at(&self, present: &Present, id: TokenId) -> Option<Looked> {
         // The freshness first: read after the lookup, it could vouch for a record that the feed removed
         // in between. It comes as an argument, so it cannot be later.
         let Present { moment, reading } = *present;
-        let record = self.cache.get(id, moment);
-        self.metrics.engine.lookup(if record.is_some() { Lookup::Hit } else { Lookup::Miss });
-        Some(Looked { record: Some(record?), as_of: reading.as_of, now: reading.now, standing_in: false })
+        let record = self.cache.get(id, moment)?;
+        Some(Looked { record: Some(record), as_of: reading.as_of, now: reading.now, standing_in: false })
     }
 
     /// Tells whether a cache that is fresh at `present` has this very record.

@@ -34,7 +34,7 @@ use crate::shares::Refused;
 use crate::store::StoreError;
 
 pub use credential::Credential;
-pub use engine::{Asked, Engine, Found, Parts};
+pub use engine::{Asked, Engine, LookedAhead, Parts};
 pub use fallback::Share;
 pub use forgetting::Forgetting;
 pub use freshness::Bounds;

@@ -3,7 +3,9 @@
 
 use std::time::Duration;
 
-use tokend::grpc::proto::{Consistency, Verdict, VerifyRequest, VerifyStreamRequest, VerifyStreamResponse};
+use tokend::grpc::proto::{
+    Consistency, Verdict, VerifyRequest, VerifyResponse, VerifyStreamRequest, VerifyStreamResponse,
+};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Streaming};
@@ -22,7 +24,15 @@ struct Stream {
 
 impl Stream {
     async fn open(client: &mut Client) -> Self {
+        Self::asking(client, []).await
+    }
+
+    /// Opens one whose first questions are there from the beginning, so that they arrive together.
+    async fn asking(client: &mut Client, first: impl IntoIterator<Item = VerifyRequest>) -> Self {
         let (questions, asked) = mpsc::channel(4_096);
+        for request in first {
+            questions.try_send(VerifyStreamRequest { request: Some(request) }).unwrap();
+        }
         let answers = client.verify_stream(ReceiverStream::new(asked)).await.unwrap().into_inner();
         Self { questions, answers }
     }
@@ -32,8 +42,12 @@ impl Stream {
     }
 
     async fn answer(&mut self) -> Result<Verdict, tonic::Status> {
+        Ok(self.whole_answer().await?.verdict())
+    }
+
+    async fn whole_answer(&mut self) -> Result<VerifyResponse, tonic::Status> {
         let answer = in_time("the answer", self.answers.message()).await?;
-        Ok(answer.expect("an answer").response.unwrap().verdict())
+        Ok(answer.expect("an answer").response.unwrap())
     }
 
     async fn ended(&mut self) -> tonic::Status {
@@ -81,6 +95,58 @@ async fn answers_come_in_order_whatever_each_needs() {
     }
     drop(stream.questions);
     assert!(in_time("the end", stream.answers.message()).await.unwrap().is_none());
+}
+
+#[tokio::test]
+async fn of_questions_that_arrive_together_each_gets_its_own_answer_wherever_one_has_to_be_read() {
+    let replica = Replica::start().await;
+    let mut root = replica.root();
+    let mut tokens = Vec::new();
+    for _ in 0..40 {
+        tokens.push(cached(&mut root).await);
+    }
+    for place in [0, 1, 2, 14, 15, 16, 17, 31, 38] {
+        let unread = made(&mut replica.root()).await;
+        let mut asked: Vec<_> = tokens
+            .iter()
+            .zip([&[][..], &["a:b"]].into_iter().cycle())
+            .map(|(token, missing)| {
+                let verdict = if missing.is_empty() { Verdict::Valid } else { Verdict::MissingScope };
+                (question(&token.secret, missing), verdict, Some(&token.id))
+            })
+            .collect();
+        asked.insert(place, (question(&unread.secret, &[]), Verdict::Valid, Some(&unread.id)));
+        asked.insert(place + 1, (question("no secret", &[]), Verdict::Malformed, None));
+        asked.insert(place + 2, (question(&forged(unknown_id()), &[]), Verdict::NotFound, None));
+        let mut stream = Stream::asking(&mut root, asked.iter().map(|(request, ..)| request.clone())).await;
+        for (number, (_, verdict, id)) in asked.iter().enumerate() {
+            let answer = stream.whole_answer().await.unwrap();
+            let told = answer.token.as_ref().map(|token| &token.id);
+            assert_eq!((answer.verdict(), told), (*verdict, *id), "unread at {place}, answer {number}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_is_revoked_between_two_bursts_is_refused_in_the_second() {
+    let replica = Replica::start().await;
+    let mut root = replica.root();
+    let mut tokens = Vec::new();
+    for _ in 0..20 {
+        tokens.push(cached(&mut root).await);
+    }
+    let asked = || tokens.iter().map(|token| question(&token.secret, &[]));
+    let mut stream = Stream::asking(&mut root, asked()).await;
+    for gone in 0..tokens.len() {
+        for (number, _) in tokens.iter().enumerate() {
+            let expected = if number < gone { Verdict::Revoked } else { Verdict::Valid };
+            assert_eq!(stream.answer().await.unwrap(), expected, "{gone} are revoked, answer {number}");
+        }
+        revoked(&mut root, &tokens[gone].id, "").await;
+        for request in asked() {
+            stream.ask(request).await;
+        }
+    }
 }
 
 #[tokio::test]

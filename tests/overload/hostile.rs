@@ -132,3 +132,19 @@ async fn a_message_that_never_ends_holds_up_nobody_else() {
     let refused = raw.call(&replica, None, &[0, 0, 0, 0, 0]).await;
     assert_eq!(refused.code(), Code::Unauthenticated);
 }
+
+#[tokio::test]
+async fn a_message_that_never_comes_is_waited_for_no_longer_than_its_caller_waits() {
+    let replica = Replica::start().await;
+    let raw = Raw::open(&replica).await;
+    // Past the router and by it.
+    for kind in ["application/grpc", "application/grpc+proto"] {
+        let mut request = Raw::request(&replica, None);
+        request.headers_mut().insert("content-type", kind.parse().unwrap());
+        request.headers_mut().insert("grpc-timeout", "50m".parse().unwrap());
+        let mut requests = raw.requests.clone().ready().await.unwrap();
+        let (answer, _unfinished) = requests.send_request(request, false).unwrap();
+        let head = in_time("the end of the call", answer).await.unwrap();
+        assert_eq!(status(head.headers()).unwrap().code(), Code::DeadlineExceeded, "{kind}");
+    }
+}

@@ -5,7 +5,7 @@ use prost::Message;
 use prost::bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
 use tonic::Status;
 
-use crate::grpc::MAX_REQUEST_BYTES;
+use crate::grpc::{MAX_REQUEST_BYTES, status};
 
 const PREFIX: usize = 5;
 const UNCOMPRESSED: u8 = 0;
@@ -28,7 +28,7 @@ pub(super) fn read_only<M: Message + Default>(bytes: &[u8]) -> Option<M> {
 }
 
 /// What has arrived of a call's messages.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct Received(BytesMut);
 
 impl Received {
@@ -55,7 +55,7 @@ impl Received {
         let Some(length) = split(&self.0)? else { return Ok(None) };
         let message = M::decode(&self.0[PREFIX..PREFIX + length]);
         self.0.advance(PREFIX + length);
-        message.map(Some).map_err(|error| Status::internal(error.to_string()))
+        message.map(Some).map_err(|error| status::undecodable(&error))
     }
 }
 
@@ -65,20 +65,11 @@ fn split(bytes: &[u8]) -> Result<Option<usize>, Status> {
         return Ok(None);
     };
     if *compressed != UNCOMPRESSED {
-        return Err(Status::internal(match compressed {
-            1 => "protocol error: received message with compressed-flag but no grpc-encoding was specified"
-                .to_owned(),
-            flag => format!(
-                "protocol error: received message with invalid compression flag: {flag} (valid flags are 0 and 1), \
-                 while sending request"
-            ),
-        }));
+        return Err(status::compressed(*compressed));
     }
     let length = usize::try_from(u32::from_be_bytes(*length)).unwrap_or(usize::MAX);
     if length > MAX_REQUEST_BYTES {
-        return Err(Status::out_of_range(format!(
-            "Error, decoded message length too large: found {length} bytes, the limit is: {MAX_REQUEST_BYTES} bytes"
-        )));
+        return Err(status::too_long(length, MAX_REQUEST_BYTES));
     }
     Ok((length <= rest.len()).then_some(length))
 }

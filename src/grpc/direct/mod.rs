@@ -2,7 +2,11 @@
 //! needs: their messages are read and written here. Whatever is not of the plain shape goes the common way, which knows
 //! all shapes. Built by the server, asked by `serve`.
 
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
 
 use hyper::body::Incoming;
 use tonic::Status;
@@ -19,8 +23,10 @@ mod verdicts;
 use self::answer::{Answer, CONTENT_TYPE};
 use self::once::Read;
 use self::verdicts::{Arriving, Verdicts};
+use super::call::timeout;
 use super::proto::VerifyRequest;
 use super::service::TokenApi;
+use super::status;
 use super::verify::Begun;
 use crate::listener::Peer;
 
@@ -33,7 +39,7 @@ const GRPC: &[u8] = b"application/grpc";
 static ENCODING: HeaderName = HeaderName::from_static("grpc-encoding");
 
 /// Answers Verify and its stream by itself, and has the router answer all else.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Direct {
     api: Arc<TokenApi>,
     routes: Routes,
@@ -54,7 +60,6 @@ impl Direct {
 
 /// What answers the calls of one connection. Shared by them alone: a count of shares that all cores write costs more
 /// than a lookup.
-#[derive(Debug)]
 pub(super) struct Answering {
     api: Arc<TokenApi>,
     routes: Routes,
@@ -66,50 +71,73 @@ impl Answering {
     pub(super) async fn answer(self: Arc<Self>, request: Request<Incoming>) -> Response<Answer> {
         match request.uri().path() {
             VERIFY if is_plain(&request) => self.verify(request).await,
-            VERIFY_STREAM if is_plain(&request) => Box::pin(self.verify_stream(request)).await,
+            VERIFY_STREAM if is_plain(&request) => {
+                let timeout = timeout(request.headers());
+                in_time(|| timeout, Box::pin(self.verify_stream(request))).await.flatten()
+            }
             _ if is_grpc(&request) => Box::pin(self.route(request.map(Body::new))).await,
-            _ => unsupported(),
+            _ => Ok(unsupported()),
         }
+        .unwrap_or_else(Status::into_http)
     }
 
     /// Has the router answer.
-    async fn route(&self, mut request: Request<Body>) -> Response<Answer> {
+    async fn route(&self, mut request: Request<Body>) -> Result<Response<Answer>, Status> {
+        let timeout = timeout(request.headers());
         request.extensions_mut().insert(self.peer.clone());
-        let Ok(response) = self.routes.clone().call(request).await;
-        response.map(Answer::Common)
+        let Ok(response) = in_time(|| timeout, self.routes.clone().call(request)).await?;
+        Ok(response.map(Answer::Common))
     }
 
-    async fn verify(&self, request: Request<Incoming>) -> Response<Answer> {
+    async fn verify(&self, request: Request<Incoming>) -> Result<Response<Answer>, Status> {
         let (parts, mut body) = request.into_parts();
-        let read = match Read::of(&mut body).await {
-            Ok(read) => read,
-            Err(error) => return Status::from_error(error.into()).into_http(),
-        };
+        let read = in_time(|| timeout(&parts.headers), pin!(Read::of(&mut body))).await?;
+        let read = read.map_err(|error| Status::from_error(error.into()))?;
         let Some(message) = read.message() else {
             return Box::pin(self.route(Request::from_parts(parts, read.resume(body)))).await;
         };
         match self.api.begin_verify(&parts.headers, Some(&self.peer), &message) {
-            Begun::Answered(Ok(reply)) => Answer::from(&reply).respond(),
-            Begun::Answered(Err(status)) => status.into_http(),
-            begun => Box::pin(self.finish(begun, Request::from_parts(parts, message))).await,
+            Begun::Answered(outcome) => Ok(Answer::from(&outcome?).respond()),
+            begun => {
+                let timeout = timeout(&parts.headers);
+                let finishing = self.finish(begun, Request::from_parts(parts, message));
+                in_time(|| timeout, Box::pin(finishing)).await?
+            }
         }
     }
 
-    async fn finish(&self, begun: Begun, mut request: Request<VerifyRequest>) -> Response<Answer> {
+    async fn finish(
+        &self,
+        begun: Begun,
+        mut request: Request<VerifyRequest>,
+    ) -> Result<Response<Answer>, Status> {
         request.extensions_mut().insert(self.peer.clone());
-        match self.api.finish_verify(begun, tonic::Request::from_http(request)).await {
-            Ok(reply) => Answer::from(reply.get_ref()).respond(),
-            Err(status) => status.into_http(),
-        }
+        let reply = self.api.finish_verify(begun, tonic::Request::from_http(request)).await?;
+        Ok(Answer::from(reply.get_ref()).respond())
     }
 
-    async fn verify_stream(&self, mut request: Request<Incoming>) -> Response<Answer> {
+    async fn verify_stream(&self, mut request: Request<Incoming>) -> Result<Response<Answer>, Status> {
         request.extensions_mut().insert(self.peer.clone());
         let request = tonic::Request::from_http(request.map(Arriving::from));
-        match self.api.answer_stream(request).await {
-            Ok(answers) => Answer::Verdicts(Box::new(Verdicts::from(answers.into_inner()))).respond(),
-            Err(status) => status.into_http(),
-        }
+        let answers = self.api.answer_stream(request).await?.into_inner();
+        Ok(Answer::Verdicts(Box::new(Verdicts::from(answers))).respond())
+    }
+}
+
+/// Does some work of a call, and gives up at the call's deadline what is still waited for then: nobody waits for its
+/// answer. The timeout is asked for where there is anything to wait for.
+async fn in_time<T>(
+    timeout: impl FnOnce() -> Option<Duration>,
+    mut work: impl Future<Output = T> + Unpin,
+) -> Result<T, Status> {
+    let at_once = poll_fn(|context| Poll::Ready(Pin::new(&mut work).poll(context)));
+    if let Poll::Ready(done) = at_once.await {
+        return Ok(done);
+    }
+    match timeout() {
+        // On the heap: those that wait for nothing would carry its size.
+        Some(timeout) => Box::pin(tokio::time::timeout(timeout, work)).await.map_err(|_| status::too_late()),
+        None => Ok(work.await),
     }
 }
 

@@ -7,11 +7,12 @@ use futures_core::Stream;
 use http_body::{Body as _, Frame};
 use hyper::body::Incoming;
 use prost::bytes::{Bytes, BytesMut};
+use tonic::Status;
 use tonic::codegen::http::HeaderMap;
-use tonic::{Code, Status};
 
 use super::message::{self, Received};
 use crate::grpc::proto::VerifyStreamRequest;
+use crate::grpc::status;
 use crate::grpc::stream::{Questions, Turn, VerifyAnswers};
 
 /// From how many bytes on answers leave: with the last, no more than one frame takes (RFC 9113, 4.2), unless that is
@@ -58,11 +59,11 @@ impl Stream for Arriving {
                 },
                 Some(Err(error)) => Some(Status::from_error(error.into())),
                 None if this.received.is_empty() => None,
-                None => Some(Status::internal("Unexpected EOF decoding stream.")),
+                None => Some(status::cut_off()),
             };
             this.ended = true;
             // Nobody waits for the answers to a call that was cancelled.
-            return Poll::Ready(error.filter(|status| status.code() != Code::Cancelled).map(Err));
+            return Poll::Ready(error.filter(|error| !status::is_cancelled(error)).map(Err));
         }
         Poll::Ready(None)
     }
@@ -120,10 +121,15 @@ impl Verdicts {
 
     /// Answers until a frame is full, or nothing more can be answered now; empty at the end.
     fn poll_answers(&mut self, context: &mut Context<'_>) -> Poll<Bytes> {
-        let (mut turn, mut frame) = (Turn::default(), BytesMut::with_capacity(self.last));
+        let (mut turn, mut frame) = (Turn::default(), BytesMut::new());
         while frame.len() < FULL {
             match self.answers.poll_answer(context, &mut turn) {
-                Poll::Ready(Some(Ok(answer))) => message::write(&answer, &mut frame),
+                Poll::Ready(Some(Ok(answer))) => {
+                    if frame.is_empty() {
+                        frame.reserve(self.last);
+                    }
+                    message::write(&answer, &mut frame);
+                }
                 Poll::Ready(Some(Err(status))) => {
                     self.end = End::Status(status);
                     break;
