@@ -75,15 +75,14 @@ impl Scene {
             Failure::Restarted => self.server.stop(),
             Failure::Killed => self.server.kill(),
         }
-        if !matches!(failure, Failure::Swallowed) {
-            tokio::time::sleep(FAILURE).await;
-        }
+        tokio::time::sleep(FAILURE).await;
     }
 
     fn end(&mut self, failure: Failure) {
         match failure {
             Failure::Frozen => self.server.thaw(),
             Failure::Cut | Failure::Held | Failure::Slow => self.proxy.turn(Way::Open),
+            // They stay swallowed: what new connections could do from the first has to be done by now.
             Failure::Swallowed => {}
             Failure::ReplicaFrozen => self.fleet[1].thaw(),
             Failure::Restarted | Failure::Killed => self.server.go_on(),
@@ -102,7 +101,8 @@ async fn whatever_fails_no_answer_is_wrong_and_serving_resumes() {
             scene.fail(failure).await;
             scene.end(failure);
             let resumption = resumption(&scene.fleet, &scene.kept).await;
-            tell(&format!("{failure:?}: every replica answers {resumption:.0?} after its end"));
+            let after = resumption.as_secs_f64() * 1e3;
+            tell(&format!("{failure:?}: every replica answers {after:.1} ms after its end"));
         }
     }
 
