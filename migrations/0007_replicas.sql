@@ -5,5 +5,7 @@ CREATE TABLE replicas (
     bound interval NOT NULL,
     renew_time timestamptz NOT NULL,
     CONSTRAINT replicas_pkey PRIMARY KEY (id),
-    CONSTRAINT replicas_bound_check CHECK (bound >= interval '0')
+    -- Added to times, so no longer than makes one that a client can hold.
+    CONSTRAINT replicas_bound_check CHECK (bound BETWEEN interval '0' AND interval '1 day'),
+    CONSTRAINT replicas_renew_time_check CHECK (renew_time BETWEEN '1970-01-01Z' AND '9999-12-31 23:59:59Z')
 );

@@ -87,8 +87,11 @@ impl Population {
             execute(&mut connection, format!("DROP INDEX {name}")).await?;
         }
         // No replica is there yet that would have to hear of each of them.
-        execute(&mut connection, "SET session_replication_role = replica".to_owned()).await?;
+        execute(&mut connection, "ALTER TABLE tokens DISABLE TRIGGER tokens_insert_trigger".to_owned())
+            .await?;
         self.copy(&mut connection, others).await?;
+        execute(&mut connection, "ALTER TABLE tokens ENABLE TRIGGER tokens_insert_trigger".to_owned())
+            .await?;
         execute(&mut connection, "SET maintenance_work_mem = '1GB'".to_owned()).await?;
         for (_, definition) in indexes {
             execute(&mut connection, definition).await?;

@@ -2,8 +2,9 @@
 //! and by `tokend audit verify`, so that both cover the same.
 
 use sha2::{Digest as _, Sha256};
+use time::OffsetDateTime;
 
-/// What a seal covers beside its events.
+/// What a seal covers: all of its row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SealHeader {
     /// Its number, from 1.
@@ -14,8 +15,27 @@ pub struct SealHeader {
     pub last_id: i64,
     /// How many events the range holds.
     pub events: i64,
+    /// The SHA-256 of these events, as [`SealedEvents::hash`] makes it.
+    pub events_hash: [u8; 32],
     /// The seal before it; zeros for the first.
     pub previous: [u8; 32],
+    /// When it was made, to the microsecond.
+    pub seal_time: OffsetDateTime,
+}
+
+impl SealHeader {
+    /// Returns the bytes that the seal is an HMAC of.
+    #[must_use]
+    pub fn covered(&self) -> Vec<u8> {
+        let mut bytes = b"tokend/seal/1".to_vec();
+        for number in [self.sequence, self.first_id, self.last_id, self.events] {
+            bytes.extend_from_slice(&number.to_be_bytes());
+        }
+        bytes.extend_from_slice(&self.events_hash);
+        bytes.extend_from_slice(&self.previous);
+        bytes.extend_from_slice(&self.seal_time.unix_timestamp_nanos().to_be_bytes());
+        bytes
+    }
 }
 
 /// Gathers the events of a range, in the order of their numbers.
@@ -45,15 +65,9 @@ impl SealedEvents {
         self.events
     }
 
-    /// Returns the bytes that the seal is an HMAC of.
+    /// Returns the SHA-256 of all that was added.
     #[must_use]
-    pub fn covered(self, header: &SealHeader) -> Vec<u8> {
-        let mut bytes = b"tokend/seal/1".to_vec();
-        for number in [header.sequence, header.first_id, header.last_id, header.events] {
-            bytes.extend_from_slice(&number.to_be_bytes());
-        }
-        bytes.extend_from_slice(&header.previous);
-        bytes.extend_from_slice(&self.hash.finalize());
-        bytes
+    pub fn hash(self) -> [u8; 32] {
+        self.hash.finalize().into()
     }
 }

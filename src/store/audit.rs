@@ -33,7 +33,7 @@ struct EventRow {
     actor: String,
     acting_user: Option<String>,
     trace_id: Option<Vec<u8>>,
-    changes: Option<Json<Vec<FieldChange>>>,
+    changes: Json<Vec<FieldChange>>,
 }
 
 /// Reads events by one index each, newest first, before a number, until a page is full.
@@ -133,7 +133,7 @@ impl TryFrom<EventRow> for TokenEvent {
             actor: row.actor,
             acting_user: row.acting_user,
             trace_id,
-            changes: row.changes.map(|Json(changes)| changes).unwrap_or_default(),
+            changes: row.changes.0,
         })
     }
 }

@@ -1,6 +1,8 @@
 //! Bringing the schema to what this build needs, and refusing a database that is not ours to use. Called
 //! at the start of `serve` and by `tokend migrate` and `tokend bootstrap`.
 
+use std::collections::HashMap;
+
 use sqlx::migrate::Migrator;
 use sqlx::{ConnectOptions as _, Connection as _, Executor as _, PgConnection, Row as _};
 
@@ -51,6 +53,18 @@ pub enum MigrateError {
     /// The schema lacks migrations of this build.
     #[error("the database lacks migrations; run `tokend migrate`, or serve without --no-migrate")]
     Pending,
+    /// A migration that was applied is another than this build's of the same number.
+    #[error(
+        "this database was set up by a tokend from before its first release, or its migrations were altered: \
+         migration {version} ({description}) is not this build's; lead tokend to an empty database, or serve this \
+         one with the build that set it up"
+    )]
+    OtherSchema {
+        /// The migration's number.
+        version: i64,
+        /// What the database calls it.
+        description: String,
+    },
     /// Connections turned out to share sessions.
     #[error(
         "Postgres is reached by a pooler in transaction mode: set --database-pooling transaction, or \
@@ -116,7 +130,9 @@ pub async fn migrate(route: &Route, prefix: &Prefix) -> Result<(), MigrateError>
     }
     let mut connection = in_time(async {
         check_sessions(route).await?;
-        connect(route).await?.close().await?;
+        let mut connection = connect(route).await?;
+        applied(&mut connection).await?;
+        connection.close().await?;
         Ok(route.options.connect().await?)
     })
     .await?;
@@ -175,7 +191,7 @@ pub async fn plan(route: &Route) -> Result<Vec<Planned>, MigrateError> {
         .collect())
 }
 
-/// Returns which migrations the database has.
+/// Returns which migrations the database has, where none is another than this build's.
 async fn applied(connection: &mut Session) -> Result<Vec<i64>, MigrateError> {
     let table = sqlx::query!(r#"SELECT to_regclass('_sqlx_migrations') IS NOT NULL AS "exists!""#)
         .fetch_one(connection.single())
@@ -183,8 +199,21 @@ async fn applied(connection: &mut Session) -> Result<Vec<i64>, MigrateError> {
     if !table.exists {
         return Ok(Vec::new());
     }
-    let applied = sqlx::query_scalar("SELECT version FROM _sqlx_migrations WHERE success");
-    Ok(applied.fetch_all(connection.single()).await?)
+    let applied = sqlx::query!(
+        "SELECT version, description, checksum FROM _sqlx_migrations WHERE success ORDER BY version"
+    )
+    .fetch_all(connection.single())
+    .await?;
+    let ours: HashMap<_, _> =
+        migrations().iter().map(|migration| (migration.version, migration.checksum.clone())).collect();
+    let other =
+        applied.iter().find(|row| ours.get(&row.version).is_some_and(|checksum| **checksum != row.checksum));
+    match other {
+        None => Ok(applied.into_iter().map(|row| row.version).collect()),
+        Some(row) => {
+            Err(MigrateError::OtherSchema { version: row.version, description: row.description.clone() })
+        }
+    }
 }
 
 /// Checks, without changing anything, that the schema is one that this build can serve.

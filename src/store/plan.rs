@@ -86,27 +86,8 @@ pub(super) fn locks(version: i64) -> &'static [TableLock] {
     LOCKS.iter().find(|(of, _)| *of == version).map_or(&[], |(_, locks)| locks)
 }
 
-const LOCKS: [(i64, &[TableLock]); 13] = [
-    (3, &[lock("tokens", LockMode::ShareRowExclusive, TableWork::None)]),
-    (6, &[lock("token_changes", LockMode::AccessExclusive, TableWork::Indexes)]),
-    (9, &[lock("tokens", LockMode::AccessExclusive, TableWork::Reads)]),
-    (10, &[lock("tokens", LockMode::Share, TableWork::Indexes)]),
-    (11, &[lock("token_events", LockMode::AccessExclusive, TableWork::Reads)]),
-    (12, &[lock("tokens", LockMode::AccessExclusive, TableWork::Indexes)]),
-    (15, &[lock("token_events", LockMode::AccessExclusive, TableWork::Indexes)]),
-    (19, &[lock("tokens", LockMode::Share, TableWork::Indexes)]),
-    (
-        20,
-        &[
-            lock("token_changes", LockMode::AccessExclusive, TableWork::Rewrites),
-            lock("token_events", LockMode::AccessExclusive, TableWork::None),
-        ],
-    ),
-    (21, &[lock("tokens", LockMode::AccessExclusive, TableWork::None)]),
-    (23, &[lock("policies", LockMode::AccessExclusive, TableWork::None)]),
-    (25, &[lock("tokens", LockMode::AccessExclusive, TableWork::None)]),
-    (26, &[lock("tokens", LockMode::Share, TableWork::Indexes)]),
-];
+const LOCKS: [(i64, &[TableLock]); 1] =
+    [(3, &[lock("tokens", LockMode::ShareRowExclusive, TableWork::None)])];
 
 const fn lock(table: &'static str, mode: LockMode, work: TableWork) -> TableLock {
     TableLock { table, mode, work }

@@ -84,7 +84,7 @@ impl Line {
     ) -> Result<(Loaded, Vec<Uuid>), StoreError> {
         let ids: Vec<_> = held.keys().copied().collect();
         let rows = sqlx::query!(
-            r#"SELECT always.as_of AS "as_of!", always.same_epoch AS "same_epoch!", t.id AS "id?", t.revision
+            r#"SELECT always.as_of AS "as_of!", always.same_epoch AS "same_epoch!", t.id AS "id?", t.revision AS "revision?"
                FROM (SELECT now() AS as_of, (SELECT epoch FROM server_epoch) IS NOT DISTINCT FROM $2 AS same_epoch)
                    AS always
                    LEFT JOIN tokens t ON t.id = ANY($1)"#,

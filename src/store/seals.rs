@@ -109,8 +109,8 @@ impl Store {
         self.within(async {
             let mut transaction = self.begin().await?;
             let row = sqlx::query!(
-                "SELECT sequence, first_id, last_id, events, previous, seal, key_id, purge_time FROM audit_seals
-                 WHERE sequence > $1 ORDER BY sequence LIMIT 1",
+                "SELECT sequence, first_id, last_id, events, events_hash, previous, seal_time, key_id, seal, purge_time
+                 FROM audit_seals WHERE sequence > $1 ORDER BY sequence LIMIT 1",
                 previous.map_or(0, |previous| previous.header.sequence)
             )
             .fetch_optional(&mut transaction)
@@ -124,23 +124,23 @@ impl Store {
                 first_id: row.first_id,
                 last_id: row.last_id,
                 events: row.events,
+                events_hash: bytes(row.events_hash, "events_hash")?,
                 previous: bytes(row.previous, "previous")?,
+                seal_time: row.seal_time,
             };
             let seal = bytes(row.seal, "seal")?;
             let key_id = row.key_id.as_slice().try_into();
             let key_id = key_id.map_err(|_| StoreError::Corrupt { table: "audit_seals", column: "key_id" })?;
             let mac = Mac { key_id: KeyId::from_bytes(key_id), tag: seal };
-            let finding = if !follows(&header, previous) {
-                Finding::OutOfChain
-            } else if row.purge_time.is_some() {
-                Finding::Purged
-            } else {
-                let events = read(&mut transaction, header.first_id, header.last_id, i64::MAX).await?.0;
-                let whole = events.events() == header.events;
-                match keyring.check_seal(&events.covered(&header), &mac) {
-                    None => Finding::UnknownKey,
-                    Some(true) if whole => Finding::Genuine,
-                    Some(_) => Finding::Altered,
+            let finding = match keyring.check_seal(&header.covered(), &mac) {
+                _ if !follows(&header, previous) => Finding::OutOfChain,
+                None => Finding::UnknownKey,
+                Some(false) => Finding::Altered,
+                Some(true) if row.purge_time.is_some() => Finding::Purged,
+                Some(true) => {
+                    let events = read(&mut transaction, header.first_id, header.last_id, i64::MAX).await?.0;
+                    let whole = events.events() == header.events && events.hash() == header.events_hash;
+                    if whole { Finding::Genuine } else { Finding::Altered }
                 }
             };
             Ok(Some(CheckedSeal { header, seal, finding }))
@@ -194,7 +194,7 @@ fn follows(header: &SealHeader, previous: Option<&CheckedSeal>) -> bool {
 
 async fn last_seal(connection: &mut Transaction) -> Result<Option<Sealed>, StoreError> {
     let row = sqlx::query!(
-        "SELECT sequence, first_id, last_id, events, previous, seal FROM audit_seals
+        "SELECT sequence, first_id, last_id, events, events_hash, previous, seal_time, seal FROM audit_seals
          ORDER BY sequence DESC LIMIT 1"
     )
     .fetch_optional(connection)
@@ -203,13 +203,14 @@ async fn last_seal(connection: &mut Transaction) -> Result<Option<Sealed>, Store
         bytes.try_into().map_err(|_| StoreError::Corrupt { table: "audit_seals", column })
     };
     row.map(|row| {
-        let previous = bytes(row.previous, "previous")?;
         let header = SealHeader {
             sequence: row.sequence,
             first_id: row.first_id,
             last_id: row.last_id,
             events: row.events,
-            previous,
+            events_hash: bytes(row.events_hash, "events_hash")?,
+            previous: bytes(row.previous, "previous")?,
+            seal_time: row.seal_time,
         };
         Ok(Sealed { header, seal: bytes(row.seal, "seal")? })
     })
@@ -237,24 +238,29 @@ async fn seal(
     // What is left out by the batch's size begins the next one.
     let full = events.events() == BATCH;
     let Some(last_id) = last_read.map(|read| if full { read } else { until }) else { return Ok(None) };
+    let now = sqlx::query!(r#"SELECT clock_timestamp() AS "now!""#).fetch_one(&mut *connection).await?.now;
     let header = SealHeader {
         sequence: last.map_or(1, |last| last.header.sequence + 1),
         first_id,
         last_id,
         events: events.events(),
+        events_hash: events.hash(),
         previous: last.map_or([0; 32], |last| last.seal),
+        seal_time: now,
     };
-    let Mac { key_id, tag } = keyring.sign_seal(&events.covered(&header));
+    let Mac { key_id, tag } = keyring.sign_seal(&header.covered());
     sqlx::query!(
-        "INSERT INTO audit_seals (sequence, first_id, last_id, events, previous, seal, key_id)
-         VALUES ($1, $2, $3, $4, $5, $6, $7)",
+        "INSERT INTO audit_seals (sequence, first_id, last_id, events, events_hash, previous, seal_time, key_id, seal)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
         header.sequence,
         header.first_id,
         header.last_id,
         header.events,
+        &header.events_hash,
         &header.previous,
-        &tag,
-        &key_id.to_bytes()
+        header.seal_time,
+        &key_id.to_bytes(),
+        &tag
     )
     .execute(connection)
     .await?;

@@ -3,7 +3,7 @@
 
 use tokend::secret::Prefix;
 use tokend::server::ServeError;
-use tokend::store::{MigrateError, check, migrate};
+use tokend::store::{MigrateError, check, migrate, plan};
 use tonic_health::ServingStatus;
 
 use crate::support::client::{created, ordinary};
@@ -124,13 +124,53 @@ async fn a_schema_that_a_newer_build_has_taken_further_is_accepted() {
 }
 
 #[tokio::test]
+async fn a_database_of_before_the_first_release_is_refused_by_name_and_stays_as_it_is() {
+    let installation = Installation { database: Database::empty().await, ..Installation::new().await };
+    let database = &installation.database;
+    // What such a build left, as far as it matters: migrations of the same numbers.
+    database
+        .execute(
+            "CREATE TABLE _sqlx_migrations (version bigint PRIMARY KEY, description text NOT NULL,
+                 installed_on timestamptz NOT NULL DEFAULT now(), success boolean NOT NULL, checksum bytea NOT NULL,
+                 execution_time bigint NOT NULL)",
+        )
+        .await;
+    database
+        .execute(
+            "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time)
+             SELECT version, 'of before', true, sha384('before'), 0 FROM generate_series(1, 26) AS version",
+        )
+        .await;
+    let (before, route) = (shape(database).await, database.route());
+
+    let refusals = [
+        migrate(&route, &Prefix::default()).await,
+        check(&route, &Prefix::default()).await,
+        plan(&route).await.map(|_| ()),
+    ];
+    for refused in refusals {
+        let refused = refused.unwrap_err();
+        assert!(matches!(refused, MigrateError::OtherSchema { version: 1, .. }), "{refused:?}");
+        assert!(!refused.is_transient());
+        assert!(refused.to_string().contains("lead tokend to an empty database"), "{refused}");
+    }
+    for migrates in [true, false] {
+        let mut config = installation.config();
+        config.migrate = migrates;
+        let ended = installation.launch(config).ended().await;
+        assert!(matches!(ended, Err(ServeError::Database(MigrateError::OtherSchema { .. }))), "{ended:?}");
+    }
+    assert_eq!(shape(database).await, before);
+}
+
+#[tokio::test]
 async fn a_migration_that_was_altered_since_is_refused() {
     let database = Database::migrated().await;
-    database.execute("UPDATE _sqlx_migrations SET checksum = '\\x00' WHERE version = 1").await;
+    database.execute("UPDATE _sqlx_migrations SET checksum = '\\x00' WHERE version = 2").await;
 
     let migrated = migrate(&database.route(), &Prefix::default()).await;
 
-    assert!(matches!(migrated, Err(MigrateError::Migration(_))), "{migrated:?}");
+    assert!(matches!(migrated, Err(MigrateError::OtherSchema { version: 2, .. })), "{migrated:?}");
 }
 
 #[tokio::test]

@@ -12,6 +12,8 @@ CREATE TABLE policies (
     most_active_tokens_per_user integer NULL,
     -- Patterns of scopes; empty: any scope.
     allowed_scopes text[] NOT NULL DEFAULT '{}',
+    -- Whether a token that was superseded, and whose grace is over, revokes its family when it is used to rotate.
+    reuse_detection boolean NOT NULL DEFAULT false,
     -- Who set it last, and when; null: nobody has yet.
     updated_by text NULL,
     update_time timestamptz NULL,
@@ -21,5 +23,6 @@ CREATE TABLE policies (
     CONSTRAINT policies_longest_grace_check CHECK (longest_grace BETWEEN 0 AND 2592000),
     CONSTRAINT policies_most_active_tokens_per_user_check CHECK (most_active_tokens_per_user > 0),
     CONSTRAINT policies_allowed_scopes_check CHECK (cardinality(allowed_scopes) <= 64),
-    CONSTRAINT policies_updated_by_check CHECK ((updated_by IS NULL) = (update_time IS NULL))
+    CONSTRAINT policies_updated_by_check CHECK ((updated_by IS NULL) = (update_time IS NULL)),
+    CONSTRAINT policies_update_time_check CHECK (update_time BETWEEN '1970-01-01Z' AND '9999-12-31 23:59:59Z')
 );

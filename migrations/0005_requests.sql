@@ -14,7 +14,8 @@ CREATE TABLE token_requests (
     CONSTRAINT token_requests_request_mac_check CHECK (octet_length(request_mac) = 32),
     CONSTRAINT token_requests_body_mac_check CHECK (octet_length(body_mac) = 32),
     CONSTRAINT token_requests_key_id_check CHECK (octet_length(key_id) = 8),
-    CONSTRAINT token_requests_salt_check CHECK (octet_length(salt) = 32)
+    CONSTRAINT token_requests_salt_check CHECK (octet_length(salt) = 32),
+    CONSTRAINT token_requests_create_time_check CHECK (create_time BETWEEN '1970-01-01Z' AND '9999-12-31 23:59:59Z')
 );
 
 -- What is due to be deleted.
