@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use secrecy::{ExposeSecret as _, SecretString};
+use tokend_core::link::is_this_machine;
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 use zeroize::Zeroizing;
@@ -137,7 +138,7 @@ impl Connection {
         let host = endpoint.uri().host().ok_or(ConnectionError::Address)?;
         if self.encrypted {
             endpoint = endpoint.tls_config(self.tls()).map_err(ConnectionError::Tls)?;
-        } else if !self.plaintext_allowed && !is_loopback(host) {
+        } else if !self.plaintext_allowed && !is_this_machine(host) {
             return Err(ConnectionError::Plaintext);
         }
         Ok(endpoint
@@ -162,11 +163,6 @@ impl Connection {
         }
         tls
     }
-}
-
-fn is_loopback(host: &str) -> bool {
-    let address = host.trim_start_matches('[').trim_end_matches(']').parse::<std::net::IpAddr>();
-    host.eq_ignore_ascii_case("localhost") || address.is_ok_and(|address| address.is_loopback())
 }
 
 fn authorization(secret: &SecretString) -> Result<MetadataValue<Ascii>, ConnectionError> {

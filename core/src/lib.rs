@@ -6,6 +6,7 @@
 //! | [`secret`] | the text of a secret, its id, and the MAC that stands for it |
 //! | [`domain`] | tokens, scopes, networks, callers, and [`domain::judge`] |
 //! | [`gate`] | what keeps an old record out of a cache |
+//! | [`link`] | which hosts are this machine itself |
 //! | [`moment`] | the clocks by which a cache grows old |
 //!
 //! The server puts the rest beside these in modules of the same names, and says there what it takes from here.
@@ -14,6 +15,7 @@ pub mod domain;
 #[cfg(any(test, feature = "fixtures"))]
 pub mod fixtures;
 pub mod gate;
+pub mod link;
 pub mod moment;
 pub mod secret;
 

@@ -11,13 +11,14 @@ use std::time::Duration;
 use clap::Args;
 use secrecy::{ExposeSecret, SecretString};
 use thiserror::Error;
+use tokend_core::link::is_this_machine;
 use tonic::Request;
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint};
 use zeroize::Zeroizing;
 
 use super::CommandError;
-use crate::config::Environment;
+use crate::config::{Environment, Switch};
 use crate::grpc::proto::token_service_client::TokenServiceClient;
 
 const DEFAULT_ADDRESS: &str = "http://127.0.0.1:50051";
@@ -41,6 +42,13 @@ pub(super) struct AddressFlag {
         help = "CA of the server's certificate, PEM, beside those that the system trusts [env: TOKEND_CA]"
     )]
     ca: Option<PathBuf>,
+
+    #[arg(
+        long,
+        help = "Ask a tokend on another host in plaintext: whoever can read the network on the way sees the caller's \
+                secret [env: TOKEND_ADDRESS_INSECURE]"
+    )]
+    address_insecure: bool,
 }
 
 /// Why a running tokend could not be asked.
@@ -49,6 +57,12 @@ pub enum ClientError {
     /// The address is none.
     #[error("the address must be http://HOST:PORT or https://HOST:PORT (--address or TOKEND_ADDRESS)")]
     Address,
+    /// The caller's secret would cross the network readable.
+    #[error(
+        "refusing to ask another host in plaintext: write https:// into the address, or say --address-insecure if \
+         the network in between is trusted"
+    )]
+    Plaintext,
     /// The CA cannot be read.
     #[error("cannot read the CA {}", path.display())]
     Ca {
@@ -119,6 +133,14 @@ impl AddressFlag {
             return Err(ClientError::Address.into());
         }
         let mut endpoint = Endpoint::from_shared(text.clone()).map_err(|_| ClientError::Address)?;
+        let insecure = match Switch::of_flag(self.address_insecure) {
+            Some(said) => Some(said),
+            None => environment.value("TOKEND_ADDRESS_INSECURE")?,
+        };
+        let host = endpoint.uri().host().unwrap_or_default();
+        if !encrypted && !is_this_machine(host) && !insecure.is_some_and(Switch::is_on) {
+            return Err(ClientError::Plaintext.into());
+        }
         if encrypted {
             let mut tls = ClientTlsConfig::new().with_enabled_roots();
             let ca = match self.ca {
@@ -246,6 +268,33 @@ mod tests {
     }
 
     #[test]
+    fn a_secret_leaves_this_machine_by_tls_unless_it_is_said() {
+        let resolve = |address: &str, address_insecure, pairs: &[(&str, &str)]| {
+            let flag = AddressFlag { address: Some(address.to_owned()), ca: None, address_insecure };
+            flag.resolve(&environment(pairs)).err()
+        };
+        for address in
+            ["http://127.0.0.1:1", "http://[::1]:1", "http://[::ffff:127.0.0.1]:1", "http://localhost:1"]
+        {
+            assert!(resolve(address, false, &[]).is_none(), "{address}");
+        }
+        for address in
+            ["http://tokend.example:1", "http://192.0.2.1:1", "http://0.0.0.0:1", "http://127.0.0.1.example"]
+        {
+            let refused = resolve(address, false, &[]);
+            assert!(matches!(refused, Some(CommandError::Client(ClientError::Plaintext))), "{address}");
+            assert!(resolve(address, true, &[]).is_none(), "{address}");
+            assert!(resolve(address, false, &[("TOKEND_ADDRESS_INSECURE", "true")]).is_none(), "{address}");
+        }
+        let flag = AddressFlag {
+            address: Some("https://tokend.example:1".to_owned()),
+            ca: None,
+            address_insecure: false,
+        };
+        assert!(flag.resolve(&environment(&[])).is_ok());
+    }
+
+    #[test]
     fn an_address_that_is_no_plain_url_is_refused() {
         for address in [
             "ftp://localhost:1",
@@ -254,7 +303,7 @@ mod tests {
             "http://u:p@localhost:1",
             "http://",
         ] {
-            let flag = AddressFlag { address: Some(address.to_owned()), ca: None };
+            let flag = AddressFlag { address: Some(address.to_owned()), ca: None, address_insecure: false };
 
             let refused = flag.resolve(&environment(&[])).err();
 

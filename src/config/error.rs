@@ -81,6 +81,17 @@ pub enum ConfigError {
         /// The flag, variable or file key that it came from.
         origin: &'static str,
     },
+    /// The way to the database could be read, or ended at another server. The host is not repeated: it may be a part
+    /// of a password that was not percent-encoded.
+    #[error(
+        "the database URL from {origin} leads to another host, and nothing verifies who answers there: add \
+         sslmode=verify-full (and sslrootcert=FILE for a CA of your own), or say --database-insecure if the network \
+         in between is trusted"
+    )]
+    DatabaseUnverified {
+        /// The flag, variable or file key that it came from.
+        origin: &'static str,
+    },
     /// A command that needs a database URL has none.
     #[error(
         "no database: set DATABASE_URL, or database-url in the --config file \
@@ -181,8 +192,17 @@ pub enum ConfigError {
     #[error("--token-review is answered over HTTP, which is off: set --http-listen")]
     TokenReviewWithoutListener,
     /// The collector's address is none.
-    #[error("--otlp-endpoint must be http://HOST:PORT of a collector, as a rule on this machine")]
+    #[error(
+        "--otlp-endpoint must be https://HOST:PORT, or http://HOST:PORT on this machine, of a collector that speaks \
+         OTLP over gRPC, without a path"
+    )]
     OtlpEndpoint,
+    /// Spans would cross the network readable.
+    #[error(
+        "refusing to send spans in plaintext to another host: write https:// into --otlp-endpoint, or say \
+         --otlp-insecure if the network in between is trusted"
+    )]
+    OtlpPlaintext,
     /// `--no-migrate` beside the private Postgres, which nothing else could migrate.
     #[error("--no-migrate needs a database URL: only serve itself migrates its private Postgres")]
     NoMigrateWithoutDatabase,

@@ -26,11 +26,16 @@ pub struct ServeFlags {
     #[command(flatten)]
     pub(super) ways: WayFlags,
 
-    /// OpenTelemetry collector to export spans to over OTLP (gRPC), as http://HOST:PORT: those that
-    /// callers sample by their traceparent, and some of the rest [env: TOKEND_OTLP_ENDPOINT]
-    /// [default: none]
+    /// OpenTelemetry collector to export spans to over OTLP (gRPC), as https://HOST:PORT, on this machine
+    /// also http://HOST:PORT: those that callers sample by their traceparent, and some of the rest. Its
+    /// certificate must be of a CA that the system trusts, or one in the file that SSL_CERT_FILE names
+    /// [env: TOKEND_OTLP_ENDPOINT] [default: none]
     #[arg(long, value_name = "URL", help_heading = "Logging")]
     pub(super) otlp_endpoint: Option<String>,
+
+    /// Send spans to a collector on another host in plaintext [env: TOKEND_OTLP_INSECURE]
+    #[arg(long, help_heading = "Logging")]
+    pub(super) otlp_insecure: bool,
 
     /// What part of the calls that bring no traceparent is exported, 0 to 1
     /// [env: TOKEND_TRACE_SAMPLE_RATIO] [default: 0.01]
@@ -257,6 +262,11 @@ pub(super) struct SharedFlags {
     /// migrate [env: TOKEND_DIRECT_DATABASE_URL] [default: none]
     #[arg(long, value_name = "URL", help_heading = "Database")]
     pub(super) direct_database_url: Option<String>,
+
+    /// Reach a Postgres on another host without TLS, or without verifying its certificate: its password
+    /// may be read on the way, and another server may answer in its place [env: TOKEND_DATABASE_INSECURE]
+    #[arg(long, help_heading = "Database")]
+    pub(super) database_insecure: bool,
 
     /// File with the keys of the fast verifiers: one a line as `tokend keygen` prints it, the
     /// first is primary; nobody but its owner may read it. TOKEND_KEYS may hold the same text

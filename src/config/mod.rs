@@ -11,6 +11,7 @@ mod error;
 mod file;
 mod flags;
 mod keyring;
+mod links;
 mod resolve;
 mod settings;
 mod sources;

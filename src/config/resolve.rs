@@ -9,6 +9,7 @@ use std::time::Duration;
 use super::ConfigError;
 use super::environment::Environment;
 use super::flags::{BootstrapFlags, KeyStatusFlags, MigrateFlags, PrefixFlags, ServeFlags, SharedFlags};
+use super::links::check_otlp_endpoint;
 use super::settings::{
     BootstrapSettings, KeyStatusSettings, MigrateSettings, Migration, ServeSettings, Storage,
 };
@@ -62,7 +63,8 @@ impl ServeFlags {
         }
         let no_migrate =
             sources.is_on(self.no_migrate, "TOKEND_NO_MIGRATE", |file| file.no_migrate.take())?;
-        let (otlp_endpoint, sampling) = tracing(&mut sources, self.otlp_endpoint, self.trace_sample_ratio)?;
+        let (otlp_endpoint, sampling) =
+            tracing(&mut sources, self.otlp_endpoint, self.otlp_insecure, self.trace_sample_ratio)?;
         let storage = sources.storage(self.data_dir)?;
         if no_migrate && matches!(storage, Storage::Embedded { .. }) {
             return Err(ConfigError::NoMigrateWithoutDatabase);
@@ -204,11 +206,13 @@ impl PrefixFlags {
 fn tracing(
     sources: &mut Sources<'_>,
     endpoint: Option<String>,
+    insecure: bool,
     ratio: Option<SampleRatio>,
 ) -> Result<(Option<String>, Sampling), ConfigError> {
     let endpoint = sources.choose(endpoint, "TOKEND_OTLP_ENDPOINT", |file| file.otlp_endpoint.take())?;
-    if endpoint.as_ref().is_some_and(|url| !url.starts_with("http://") || url.contains('@')) {
-        return Err(ConfigError::OtlpEndpoint);
+    let insecure = sources.is_on(insecure, "TOKEND_OTLP_INSECURE", |file| file.otlp_insecure.take())?;
+    if let Some(endpoint) = &endpoint {
+        check_otlp_endpoint(endpoint, insecure)?;
     }
     let ratio = sources
         .choose(ratio, "TOKEND_TRACE_SAMPLE_RATIO", |file| file.trace_sample_ratio.take())?

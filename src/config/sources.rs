@@ -14,6 +14,7 @@ use super::environment::{Account, Environment};
 use super::file::{ClientCertificate, FileSettings};
 use super::flags::{CostFlags, SharedFlags};
 use super::keyring::{parse_keyring, read_keyring};
+use super::links::check_database;
 use super::settings::{DatabaseSettings, LogSettings, Storage};
 use super::values::{DatabasePooling, Switch};
 use super::{ConfigError, KeyringOrigin};
@@ -130,14 +131,16 @@ impl<'a> Sources<'a> {
 
     /// The database that was given by flag, variable or file, if any, and the way past the pooler to it.
     fn routes(&mut self) -> Result<Option<(Route, Option<Route>)>, ConfigError> {
+        let flag = self.flags.database_insecure;
+        let insecure = self.is_on(flag, "TOKEND_DATABASE_INSECURE", |file| file.database_insecure.take())?;
         let flag = self.flags.database_url.take();
         let variables = ["TOKEND_DATABASE_URL", "DATABASE_URL"];
         let file = self.file.database_url.take();
-        let options = self.connect_options(flag, "--database-url", &variables, file)?;
+        let options = self.connect_options(flag, "--database-url", &variables, file, insecure)?;
         let flag = self.flags.direct_database_url.take();
         let file = self.file.direct_database_url.take();
         let variables = ["TOKEND_DIRECT_DATABASE_URL"];
-        let direct = self.connect_options(flag, "--direct-database-url", &variables, file)?;
+        let direct = self.connect_options(flag, "--direct-database-url", &variables, file, insecure)?;
         let flag = self.flags.database_pooling.take();
         let pooling = self.choose(flag, "TOKEND_DATABASE_POOLING", |file| file.database_pooling.take())?;
         match options {
@@ -156,19 +159,25 @@ impl<'a> Sources<'a> {
         name: &'static str,
         variables: &[&'static str],
         file: Option<DatabaseUrl>,
+        insecure: bool,
     ) -> Result<Option<PgConnectOptions>, ConfigError> {
+        let options = |url: &DatabaseUrl, origin| {
+            let options = url.options(origin)?;
+            check_database(&options, origin, insecure)?;
+            Ok(Some(options))
+        };
         if let Some(url) = flag.map(DatabaseUrl::from) {
             if url.has_password() {
                 return Err(ConfigError::PasswordInFlag { name, variable: variables[variables.len() - 1] });
             }
-            return url.options(name).map(Some);
+            return options(&url, name);
         }
         for variable in variables {
             if let Some(url) = self.environment.text(variable)? {
-                return DatabaseUrl::from(url).options(variable).map(Some);
+                return options(&DatabaseUrl::from(url), variable);
             }
         }
-        file.map(|url| url.options("the configuration file")).transpose()
+        file.map_or(Ok(None), |url| options(&url, "the configuration file"))
     }
 
     pub(super) fn database(&mut self) -> Result<DatabaseSettings, ConfigError> {

@@ -14,6 +14,7 @@ use crate::grpc::Health;
 use crate::listener::{Incoming, Peer};
 use crate::metrics::Metrics;
 use crate::store::Store;
+use crate::telemetry;
 use crate::unread::{Unread, holding};
 use crate::verify::{Engine, Share};
 use crate::ways::{self, Ways};
@@ -58,6 +59,8 @@ async fn metrics(State(sources): State<Sources>, ConnectInfo(peer): ConnectInfo<
     sources.metrics.engine.sample(&sources.engine.sample());
     let (used, idle) = sources.store.connections();
     sources.metrics.work.sample_pool(used, idle);
+    let (exported, lost) = telemetry::take_export_counts();
+    sources.metrics.work.spans(exported, lost);
     sources.metrics.work.unread.sample(sources.unread.taken());
     match sources.metrics.render() {
         Ok(text) => match sources.unread.reserved_room(Share::Peer(Some(peer.address.ip())), text.len()) {

@@ -26,6 +26,8 @@ pub struct WorkMetrics {
     flush: Histogram,
     flush_failures: IntCounter,
     flushed: IntCounter,
+    spans_exported: IntCounter,
+    spans_lost: IntCounter,
 }
 
 /// Counts one use of Argon2id.
@@ -80,6 +82,11 @@ impl WorkMetrics {
             "Answers that were not made, since others are not read or being made.",
             &["reason"],
         )?;
+        let spans = family.counters(
+            "spans_total",
+            "Spans that were sent to the collector, by whether it took them.",
+            &["outcome"],
+        )?;
         let pool = family.gauges("database_connections", "Connections of the pool.", &["state"])?;
         Ok(Self {
             creation: hashing.of("creation"),
@@ -99,6 +106,8 @@ impl WorkMetrics {
             flush: family.latency("last_use_flush_duration_seconds", "How long writing uses down took.")?,
             flush_failures: family.counter("last_use_flush_failures_total", "Flushes that failed.")?,
             flushed: family.counter("last_use_flushed_total", "Uses of tokens that were written down.")?,
+            spans_exported: spans.with_label_values(&["exported"]),
+            spans_lost: spans.with_label_values(&["lost"]),
         })
     }
 
@@ -122,6 +131,12 @@ impl WorkMetrics {
     pub fn sample_pool(&self, used: u32, idle: u32) {
         self.pool_used.set(used.into());
         self.pool_idle.set(idle.into());
+    }
+
+    /// Counts spans that were sent since the last time.
+    pub fn spans(&self, exported: u64, lost: u64) {
+        self.spans_exported.inc_by(exported);
+        self.spans_lost.inc_by(lost);
     }
 
     /// Counts a flush of uses.

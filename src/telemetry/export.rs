@@ -2,15 +2,18 @@
 //! is configured. Which spans are worth exporting was decided before: here whatever has no parent is, and
 //! whatever has one goes the way of its parent.
 
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use opentelemetry::trace::{
     SpanContext, SpanId, TraceContextExt as _, TraceFlags, TraceState, TracerProvider as _,
 };
 use opentelemetry::{Context, KeyValue};
-use opentelemetry_otlp::{SpanExporter, WithExportConfig as _};
+use opentelemetry_otlp::{SpanExporter, WithExportConfig as _, WithTonicConfig as _};
 use opentelemetry_sdk::Resource;
-use opentelemetry_sdk::trace::{Sampler, SdkTracer, SdkTracerProvider};
+use opentelemetry_sdk::error::OTelSdkResult;
+use opentelemetry_sdk::trace::{Sampler, SdkTracer, SdkTracerProvider, SpanData};
+use tonic::transport::{Channel, ClientTlsConfig, Endpoint};
 use tracing::Span;
 use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 
@@ -27,9 +30,10 @@ pub(super) struct Exporter(SdkTracerProvider);
 impl Exporter {
     /// Begins to export to this collector. Needs a runtime around it.
     pub(super) fn start(endpoint: &str) -> Result<(Self, SdkTracer), TelemetryError> {
+        let channel = channel(endpoint).map_err(|error| TelemetryError::Exporter(Box::new(error)))?;
         let exporter = SpanExporter::builder()
             .with_tonic()
-            .with_endpoint(endpoint)
+            .with_channel(channel)
             .with_timeout(EXPORT_TIMEOUT)
             .build()
             .map_err(|error| TelemetryError::Exporter(Box::new(error)))?;
@@ -37,7 +41,7 @@ impl Exporter {
         let provider = SdkTracerProvider::builder()
             .with_sampler(Sampler::ParentBased(Box::new(Sampler::AlwaysOn)))
             .with_resource(Resource::builder().with_service_name("tokend").with_attribute(version).build())
-            .with_batch_exporter(exporter)
+            .with_batch_exporter(Told { exporter, failing: AtomicBool::new(false) })
             .build();
         let tracer = provider.tracer("tokend");
         Ok((Self(provider), tracer))
@@ -48,6 +52,62 @@ impl Exporter {
         if let Err(error) = self.0.shutdown_with_timeout(EXPORT_TIMEOUT) {
             tracing::warn!(%error, "the last spans were not exported");
         }
+    }
+}
+
+/// Opens a channel when it is first used; with TLS, to whoever a CA that the system trusts vouches for.
+fn channel(endpoint: &str) -> Result<Channel, tonic::transport::Error> {
+    let encrypted = endpoint.starts_with("https://");
+    let mut endpoint = Endpoint::from_shared(endpoint.to_owned())?.timeout(EXPORT_TIMEOUT);
+    if encrypted {
+        endpoint = endpoint.tls_config(ClientTlsConfig::new().with_native_roots())?;
+    }
+    Ok(endpoint.connect_lazy())
+}
+
+/// How many spans were exported, and how many were not, since it was last asked. Of the process: it has one exporter.
+static EXPORTED: AtomicU64 = AtomicU64::new(0);
+static LOST: AtomicU64 = AtomicU64::new(0);
+
+/// Returns how many spans have been exported since it was last asked, and how many have been lost.
+pub(super) fn take_counts() -> (u64, u64) {
+    (EXPORTED.swap(0, Ordering::Relaxed), LOST.swap(0, Ordering::Relaxed))
+}
+
+/// An exporter that tells when what it sends does not arrive: once when that begins, once when it ends.
+#[derive(Debug)]
+struct Told {
+    exporter: SpanExporter,
+    failing: AtomicBool,
+}
+
+impl opentelemetry_sdk::trace::SpanExporter for Told {
+    async fn export(&self, batch: Vec<SpanData>) -> OTelSdkResult {
+        let spans = batch.len() as u64;
+        let outcome = self.exporter.export(batch).await;
+        let failed = outcome.is_err();
+        if failed { &LOST } else { &EXPORTED }.fetch_add(spans, Ordering::Relaxed);
+        let failed_before = self.failing.swap(failed, Ordering::Relaxed);
+        match &outcome {
+            Err(error) if !failed_before => {
+                tracing::warn!(%error, "spans cannot be exported, and are lost until the collector takes them");
+            }
+            Ok(()) if failed_before => tracing::info!("spans are exported again"),
+            _ => {}
+        }
+        outcome
+    }
+
+    fn shutdown_with_timeout(&self, timeout: Duration) -> OTelSdkResult {
+        self.exporter.shutdown_with_timeout(timeout)
+    }
+
+    fn force_flush(&self) -> OTelSdkResult {
+        self.exporter.force_flush()
+    }
+
+    fn set_resource(&mut self, resource: &Resource) {
+        self.exporter.set_resource(resource);
     }
 }
 

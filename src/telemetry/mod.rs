@@ -42,7 +42,9 @@ pub enum TelemetryError {
     #[error("invalid log directives")]
     Filter(#[from] ParseError),
     /// The exporter could not be made.
-    #[error("spans cannot be exported: is --otlp-endpoint http://HOST:PORT?")]
+    #[error(
+        "spans cannot be exported: --otlp-endpoint, or the certificates that the system trusts, cannot be used"
+    )]
     Exporter(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// Another subscriber is installed in this process.
     #[error("logging has already begun in this process")]
@@ -118,6 +120,13 @@ impl Telemetry {
             tracing::info!(directives = more.unwrap_or(&self.chosen), "the log level was changed");
         }
     }
+}
+
+/// Returns how many spans this process has exported since it was last asked, and how many were lost, since the
+/// collector did not take them.
+#[must_use]
+pub fn take_export_counts() -> (u64, u64) {
+    export::take_counts()
 }
 
 /// Puts a call's span into its trace, where spans are exported.

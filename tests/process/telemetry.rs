@@ -1,5 +1,7 @@
 //! What a running server tells of itself: spans to a collector, and more or fewer log lines when asked.
 
+use std::io::{Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
@@ -11,9 +13,8 @@ use opentelemetry_proto::tonic::collector::trace::v1::{
 };
 use opentelemetry_proto::tonic::trace::v1::Span;
 use rustix::process::Signal;
-use tokio::net::TcpListener;
-use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
+use tonic::transport::{Identity, Server, ServerTlsConfig};
 use tonic::{Request, Response, Status};
 
 use super::databases::Database;
@@ -38,16 +39,27 @@ impl TraceService for Collector {
 impl Collector {
     /// Starts it; returns where it listens. It ends with the process.
     fn start(&self) -> String {
+        self.start_with(None)
+    }
+
+    /// Does the same, with TLS or without.
+    fn start_with(&self, tls: Option<ServerTlsConfig>) -> String {
+        let encrypted = tls.is_some();
         let (sender, receiver) = std::sync::mpsc::channel();
         let service = TraceServiceServer::new(self.clone());
         thread::spawn(move || {
             rpc::runtime().block_on(async {
-                let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+                let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
                 sender.send(listener.local_addr().unwrap()).unwrap();
-                Server::builder().add_service(service).serve_with_incoming(TcpIncoming::from(listener)).await
+                let mut server = Server::builder();
+                if let Some(tls) = tls {
+                    server = server.tls_config(tls).unwrap();
+                }
+                server.add_service(service).serve_with_incoming(TcpIncoming::from(listener)).await
             })
         });
-        format!("http://{}", receiver.recv().unwrap())
+        let port = receiver.recv().unwrap().port();
+        if encrypted { format!("https://localhost:{port}") } else { format!("http://127.0.0.1:{port}") }
     }
 
     fn spans(&self) -> Vec<Span> {
@@ -55,6 +67,15 @@ impl Collector {
         let scopes = requests.iter().flat_map(|request| &request.resource_spans).flat_map(|r| &r.scope_spans);
         scopes.flat_map(|scope| &scope.spans).cloned().collect()
     }
+}
+
+/// Asks for a page of the HTTP listener.
+fn get(address: &str, path: &str) -> String {
+    let mut stream = TcpStream::connect(address).unwrap();
+    write!(stream, "GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n").unwrap();
+    let mut text = String::new();
+    stream.read_to_string(&mut text).unwrap();
+    text
 }
 
 const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
@@ -83,6 +104,57 @@ fn a_sampled_call_is_exported_within_its_callers_trace_and_shows_no_secret() {
     assert_eq!(span.trace_id, u128::from_str_radix(TRACE, 16).unwrap().to_be_bytes());
     let shown = format!("{:?}", collector.0.lock().unwrap());
     assert!(!shown.contains(&secret[27..]) && !shown.contains(&root[27..]), "{shown}");
+}
+
+#[test]
+fn spans_go_to_a_collector_over_tls_that_the_system_trusts() {
+    let (collector, place) = (Collector::default(), Place::new());
+    let certified = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let identity = Identity::from_pem(certified.cert.pem(), certified.signing_key.serialize_pem());
+    let endpoint = collector.start_with(Some(ServerTlsConfig::new().identity(identity)));
+    let trusted = place.file("ca.pem", &certified.cert.pem(), 0o644);
+    let data_dir = place.data_dir();
+    let serve = ["serve", "--listen", "127.0.0.1:0", "--data-dir", data_dir.to_str().unwrap()];
+    let telemetry = [("TOKEND_OTLP_ENDPOINT", &*endpoint), ("SSL_CERT_FILE", &*trusted)];
+    let mut server = place.start(&serve, &telemetry);
+    let (address, root) = (server.ready(), place.root_secret());
+    let secret = rpc::create(&address, &root, "ada").unwrap().secret;
+
+    rpc::verify_traced(&address, &root, &secret, &format!("00-{TRACE}-00f067aa0ba902b7-01")).unwrap();
+
+    assert!(server.stop().success());
+    assert!(eventually(|| !collector.spans().is_empty()), "{}", server.stderr());
+}
+
+#[test]
+fn spans_that_do_not_arrive_are_told_once_and_counted() {
+    let place = Place::new();
+    let data_dir = place.data_dir();
+    let http = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let serve = ["serve", "--listen", "127.0.0.1:0", "--data-dir", data_dir.to_str().unwrap()];
+    // Nobody listens on port 1.
+    let telemetry = [
+        ("TOKEND_OTLP_ENDPOINT", "http://127.0.0.1:1"),
+        ("TOKEND_TRACE_SAMPLE_RATIO", "1"),
+        ("TOKEND_HTTP_LISTEN", &*http),
+    ];
+    let mut server = place.start(&serve, &telemetry);
+    let (address, root) = (server.ready(), place.root_secret());
+    let lost = || {
+        rpc::list(&address, &root).unwrap();
+        let text = get(&http, "/metrics");
+        let line =
+            text.lines().find(|line| line.starts_with("tokend_spans_total{outcome=\"lost\"}")).unwrap();
+        line.rsplit(' ').next().unwrap().parse::<u64>().unwrap()
+    };
+
+    assert!(eventually(|| lost() > 0), "{}", server.stderr());
+    let first = lost();
+    assert!(eventually(|| lost() > first), "{}", server.stderr());
+
+    let told = server.stderr().matches("spans cannot be exported").count();
+    assert_eq!(told, 1, "{}", server.stderr());
+    assert!(server.stop().success());
 }
 
 #[test]

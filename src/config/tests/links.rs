@@ -1,0 +1,115 @@
+//! What leaves this machine goes by verified TLS, or it was said that it need not.
+
+use super::*;
+
+const INSECURE: &str = "TOKEND_DATABASE_INSECURE";
+
+/// Of what is tried, what is refused for want of verified TLS, and of nothing else.
+fn refused_as_unverified(flags: &[&str], pairs: &[(&str, &str)]) -> bool {
+    let pairs = [&[("TOKEND_KEYS", KEY), (INSECURE, "false")], pairs].concat();
+    match serve(flags, &pairs) {
+        Ok(_) => false,
+        Err(ConfigError::DatabaseUnverified { .. }) => true,
+        Err(error) => panic!("refused for another reason: {error}"),
+    }
+}
+
+#[test]
+fn a_database_on_another_host_is_reached_by_verified_tls_alone() {
+    for (host, local) in [
+        ("localhost", true),
+        ("127.0.0.1", true),
+        ("127.9.9.9", true),
+        ("%2Frun%2Fpostgresql", true),
+        ("db.example", false),
+        ("192.0.2.1", false),
+        ("10.0.0.1", false),
+        ("0.0.0.0", false),
+        ("localhost.example", false),
+    ] {
+        for (mode, verified) in [
+            ("", false),
+            ("?sslmode=disable", false),
+            ("?sslmode=allow", false),
+            ("?sslmode=prefer", false),
+            ("?sslmode=require", false),
+            ("?sslmode=verify-full", true),
+        ] {
+            let url = format!("postgres://u@{host}/d{mode}");
+            let expected = !local && !verified;
+            assert_eq!(refused_as_unverified(&[], &[("DATABASE_URL", &url)]), expected, "{url}");
+            assert_eq!(refused_as_unverified(&["--database-url", &url], &[]), expected, "{url}");
+            assert!(!refused_as_unverified(&[], &[("DATABASE_URL", &url), (INSECURE, "true")]), "{url}");
+            let said = ["--database-url", &url, "--database-insecure"];
+            assert!(!refused_as_unverified(&said, &[]), "{url}");
+        }
+    }
+}
+
+#[test]
+fn the_host_that_counts_is_the_one_that_is_connected_to() {
+    for (url, refused) in [
+        ("postgres://u@localhost/d?host=db.example", true),
+        ("postgres://u@db.example/d?host=localhost", false),
+        ("postgres://u@db.example/d?host=/run", false),
+        ("postgres://u@localhost/d?hostaddr=192.0.2.1", true),
+    ] {
+        assert_eq!(refused_as_unverified(&[], &[("DATABASE_URL", url)]), refused, "{url}");
+    }
+}
+
+#[test]
+fn the_way_past_a_pooler_is_held_to_the_same() {
+    let pooled = [("DATABASE_URL", "postgres://u@localhost/d")];
+    let direct = |url| ["--direct-database-url", url];
+
+    assert!(refused_as_unverified(&direct("postgres://u@db.example/d?sslmode=require"), &pooled));
+    assert!(!refused_as_unverified(&direct("postgres://u@db.example/d?sslmode=verify-full"), &pooled));
+    assert!(!refused_as_unverified(&direct("postgres://u@localhost/d"), &pooled));
+}
+
+#[test]
+fn every_command_with_a_database_is_held_to_it() {
+    let environment = environment(&[
+        ("TOKEND_KEYS", KEY),
+        (INSECURE, "false"),
+        ("DATABASE_URL", "postgres://u@db.example/d"),
+    ]);
+    let migrate = Migrate::try_parse_from(["migrate"]).unwrap().flags;
+    let bootstrap = Bootstrap::try_parse_from(["bootstrap"]).unwrap().flags;
+
+    for error in [migrate.resolve(&environment).err(), bootstrap.resolve(&environment).err()] {
+        let error = error.unwrap();
+        assert!(matches!(error, ConfigError::DatabaseUnverified { .. }), "{error:?}");
+        let said = error.to_string();
+        assert!(said.contains("sslmode=verify-full") && said.contains("--database-insecure"), "{said}");
+        assert!(said.contains("DATABASE_URL") && !said.contains("db.example"), "{said}");
+    }
+}
+
+#[test]
+fn spans_leave_this_machine_by_tls_unless_that_is_said() {
+    for endpoint in
+        ["http://127.0.0.1:4317", "http://[::1]:4317", "http://localhost:4317/", "https://c.example"]
+    {
+        assert!(serve(&["--otlp-endpoint", endpoint], &[]).is_ok(), "{endpoint}");
+    }
+    for endpoint in ["http://c.example:4317", "http://192.0.2.1:4317", "http://localhost.example:4317"] {
+        let refused = refusal(&["--otlp-endpoint", endpoint], &[]);
+        assert!(matches!(refused, ConfigError::OtlpPlaintext), "{endpoint}: {refused:?}");
+        assert!(serve(&["--otlp-endpoint", endpoint, "--otlp-insecure"], &[]).is_ok(), "{endpoint}");
+    }
+    for endpoint in [
+        "c.example:4317",
+        "ftp://c.example",
+        "http://",
+        "https://u:canary@c.example:4317",
+        // OTLP over HTTP, which is not spoken here.
+        "http://127.0.0.1:4318/v1/traces",
+        "https://c.example/?a=b",
+    ] {
+        let refused = refusal(&["--otlp-endpoint", endpoint, "--otlp-insecure"], &[]);
+        assert!(matches!(refused, ConfigError::OtlpEndpoint), "{endpoint}: {refused:?}");
+        assert!(!told(&refused).contains("canary"));
+    }
+}
