@@ -20,7 +20,7 @@ use tokio_rustls::server::TlsStream;
 
 use self::keepalive::Keepalive;
 use crate::metrics::{Counted, Metrics};
-use crate::tls::{ClientCertificate, Protocol, ServerTls};
+use crate::tls::{Admission, ClientCertificate, Protocol, ServerTls};
 use crate::verify::Proven;
 
 /// How long a handshake may take, and what is heard first of HTTP.
@@ -59,6 +59,8 @@ pub struct Incoming {
 pub struct Connection {
     peer: Peer,
     bytes: Keepalive<Bytes>,
+    /// What lets it in, where that is a client certificate.
+    admission: Option<Arc<Admission>>,
     /// What was heard first, and has not been read.
     first: io::Cursor<[u8; FIRST_BYTES]>,
     _place: OwnedSemaphorePermit,
@@ -116,7 +118,7 @@ async fn accept_all(
         let (tls, sender, metrics) = (tls.clone(), sender.clone(), Arc::clone(&metrics));
         tokio::spawn(async move {
             let shaken = tokio::time::timeout(HANDSHAKE_DEADLINE, shake_hands(stream, tls)).await;
-            let (mut bytes, certificate) =
+            let Shaken { mut bytes, certificate, admission } =
                 match shaken.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
                     Ok(shaken) => shaken,
                     Err(error) => {
@@ -135,26 +137,33 @@ async fn accept_all(
             let counted = Counted::new(metrics.work.connections());
             let bytes = Keepalive::new(bytes, &first);
             let first = io::Cursor::new(first);
-            let connection = Connection { peer, bytes, first, _place: place, _counted: counted };
+            let connection = Connection { peer, bytes, admission, first, _place: place, _counted: counted };
             let _ = sender.send(connection).await;
         });
     }
 }
 
-async fn shake_hands(
-    stream: TcpStream,
-    tls: Option<(Arc<ServerTls>, Protocol)>,
-) -> io::Result<(Bytes, Option<Arc<ClientCertificate>>)> {
-    let Some((tls, protocol)) = tls else { return Ok((Bytes::Plain(stream), None)) };
-    let stream = TlsAcceptor::from(tls.config(protocol)).accept(stream).await?;
-    let certificate = match stream.get_ref().1.peer_certificates().and_then(<[_]>::first) {
-        None => None,
-        Some(certificate) => {
-            let parsed = ClientCertificate::parse(certificate);
-            Some(Arc::new(parsed.ok_or_else(|| io::Error::other("the client certificate cannot be read"))?))
-        }
+/// A connection after its handshake.
+struct Shaken {
+    bytes: Bytes,
+    certificate: Option<Arc<ClientCertificate>>,
+    admission: Option<Arc<Admission>>,
+}
+
+async fn shake_hands(stream: TcpStream, tls: Option<(Arc<ServerTls>, Protocol)>) -> io::Result<Shaken> {
+    let Some((tls, protocol)) = tls else {
+        return Ok(Shaken { bytes: Bytes::Plain(stream), certificate: None, admission: None });
     };
-    Ok((Bytes::Tls(Box::new(stream)), certificate))
+    let config = tls.config(protocol);
+    let stream = TlsAcceptor::from(Arc::clone(&config)).accept(stream).await?;
+    let (mut certificate, mut admission) = (None, None);
+    if let Some(chain @ [own, ..]) = stream.get_ref().1.peer_certificates() {
+        let parsed = ClientCertificate::parse(own);
+        let parsed = parsed.ok_or_else(|| io::Error::other("the client certificate cannot be read"))?;
+        certificate = Some(Arc::new(parsed));
+        admission = Some(tls.admit(chain, protocol, &config));
+    }
+    Ok(Shaken { bytes: Bytes::Tls(Box::new(stream)), certificate, admission })
 }
 
 impl Incoming {
@@ -190,6 +199,14 @@ impl Connection {
     pub fn peer(&self) -> Peer {
         self.peer.clone()
     }
+
+    /// Fails once the client's certificate is not accepted any more.
+    fn admitted(&self) -> io::Result<()> {
+        match &self.admission {
+            Some(admission) if admission.is_withdrawn() => Err(io::ErrorKind::ConnectionAborted.into()),
+            _ => Ok(()),
+        }
+    }
 }
 
 impl axum::extract::connect_info::Connected<IncomingStream<'_, Incoming>> for Peer {
@@ -204,10 +221,18 @@ impl AsyncRead for Connection {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        self.admitted()?;
         if self.first.position() < FIRST_BYTES as u64 {
             return Pin::new(&mut self.first).poll_read(context, buffer);
         }
-        Pin::new(&mut self.bytes).poll_read(context, buffer)
+        let read = Pin::new(&mut self.bytes).poll_read(context, buffer);
+        if read.is_pending()
+            && let Some(admission) = &self.admission
+        {
+            admission.wake(context);
+            self.admitted()?;
+        }
+        read
     }
 }
 
@@ -230,6 +255,7 @@ impl AsyncWrite for Connection {
         context: &mut Context<'_>,
         buffer: &[u8],
     ) -> Poll<io::Result<usize>> {
+        self.admitted()?;
         Pin::new(&mut self.bytes).poll_write(context, buffer)
     }
 
@@ -246,6 +272,7 @@ impl AsyncWrite for Connection {
         context: &mut Context<'_>,
         buffers: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        self.admitted()?;
         Pin::new(&mut self.bytes).poll_write_vectored(context, buffers)
     }
 

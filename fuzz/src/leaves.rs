@@ -11,7 +11,7 @@ use time::OffsetDateTime;
 use tokend::ambient;
 use tokend::config::{Account, Environment, ServeFlags};
 use tokend::domain::page::Position;
-use tokend::domain::{CertificateMapping, CertificateMappings, OrganizationId, ReservedScope};
+use tokend::domain::{CertificateMapping, CertificateMappings, OrganizationId, ReservedScope, SubjectName};
 use tokend::secret::{Keyring, Prefix, Secret, TokenId};
 use tokend::tls::ClientCertificate;
 use tokend::watch::Position as WatchPosition;
@@ -100,14 +100,14 @@ pub(crate) fn config(data: &[u8]) {
 pub(crate) fn certificate(data: &[u8]) {
     let Some(certificate) = ClientCertificate::parse(data) else { return };
     let mapping = CertificateMapping {
-        name: "admin.example.org".into(),
+        name: SubjectName::dns("admin.example.org"),
         scopes: [ReservedScope::Root].into_iter().collect(),
         organization_id: OrganizationId::default_organization(),
     };
     let mappings = CertificateMappings::new(vec![mapping]).expect("one mapping");
     let now = OffsetDateTime::UNIX_EPOCH;
     if mappings.caller(&certificate.names, certificate.not_after, now).is_ok() {
-        assert!(certificate.names.iter().any(|name| name == "admin.example.org"));
+        assert!(certificate.names.iter().any(|name| name.as_str() == "dns:admin.example.org"));
         assert!(certificate.not_after >= now);
     }
 }

@@ -51,6 +51,7 @@ pub(super) struct FileSettings {
     pub(super) tls_certificate: Option<PathBuf>,
     pub(super) tls_key: Option<PathBuf>,
     pub(super) tls_client_ca: Option<PathBuf>,
+    pub(super) tls_client_crl: Option<PathBuf>,
     pub(super) max_connections: Option<NonZeroU16>,
     pub(super) max_streams: Option<NonZeroU16>,
     pub(super) max_calls: Option<NonZeroU16>,
@@ -104,6 +105,7 @@ impl FileSettings {
             &mut settings.tls_certificate,
             &mut settings.tls_key,
             &mut settings.tls_client_ca,
+            &mut settings.tls_client_crl,
         ];
         for relative in paths {
             *relative = relative.take().map(|path| directory.join(path));

@@ -11,9 +11,10 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use super::link_flags::{TlsFlags, TracingFlags};
 use super::values::{
     CacheBytes, DatabasePooling, DrainTimeout, ExpiryWarnings, LastUseInterval, LogFilter, LogFormat,
-    MaxStaleness, OutageGrace, SampleRatio, TokenRetention, TrustedProxies, UnreadBytes,
+    MaxStaleness, OutageGrace, TokenRetention, TrustedProxies, UnreadBytes,
 };
 
 /// Flags of `tokend serve`.
@@ -25,22 +26,10 @@ pub struct ServeFlags {
     pub(super) cost: CostFlags,
     #[command(flatten)]
     pub(super) ways: WayFlags,
-
-    /// OpenTelemetry collector to export spans to over OTLP (gRPC), as https://HOST:PORT, on this machine
-    /// also http://HOST:PORT: those that callers sample by their traceparent, and some of the rest. Its
-    /// certificate must be of a CA that the system trusts, or one in the file that SSL_CERT_FILE names
-    /// [env: TOKEND_OTLP_ENDPOINT] [default: none]
-    #[arg(long, value_name = "URL", help_heading = "Logging")]
-    pub(super) otlp_endpoint: Option<String>,
-
-    /// Send spans to a collector on another host in plaintext [env: TOKEND_OTLP_INSECURE]
-    #[arg(long, help_heading = "Logging")]
-    pub(super) otlp_insecure: bool,
-
-    /// What part of the calls that bring no traceparent is exported, 0 to 1
-    /// [env: TOKEND_TRACE_SAMPLE_RATIO] [default: 0.01]
-    #[arg(long, value_name = "RATIO", help_heading = "Logging")]
-    pub(super) trace_sample_ratio: Option<SampleRatio>,
+    #[command(flatten)]
+    pub(super) tls: TlsFlags,
+    #[command(flatten)]
+    pub(super) tracing: TracingFlags,
 
     /// Address to serve gRPC on, as IP:PORT [env: TOKEND_LISTEN] [default: 127.0.0.1:50051]
     #[arg(long, value_name = "IP:PORT", help_heading = "Serving")]
@@ -56,21 +45,6 @@ pub struct ServeFlags {
     /// readable, unless something in front of tokend encrypts [env: TOKEND_INSECURE_PLAINTEXT]
     #[arg(long, help_heading = "Serving")]
     pub(super) insecure_plaintext: bool,
-
-    /// The server's certificate and its intermediates, PEM, the server's own first. Serves TLS 1.3
-    /// and 1.2; the files are read again when they change [env: TOKEND_TLS_CERTIFICATE]
-    #[arg(long, value_name = "FILE", help_heading = "Serving")]
-    pub(super) tls_certificate: Option<PathBuf>,
-
-    /// The certificate's private key, PEM; nobody but its owner may read it [env: TOKEND_TLS_KEY]
-    #[arg(long, value_name = "FILE", help_heading = "Serving")]
-    pub(super) tls_key: Option<PathBuf>,
-
-    /// CAs of client certificates, PEM. What a certificate's name allows stands in the --config
-    /// file, as [[client-certificate]] with name, scopes and organization
-    /// [env: TOKEND_TLS_CLIENT_CA]
-    #[arg(long, value_name = "FILE", help_heading = "Serving")]
-    pub(super) tls_client_ca: Option<PathBuf>,
 
     /// Most connections at once; more wait until one ends [env: TOKEND_MAX_CONNECTIONS]
     /// [default: 2048]

@@ -11,6 +11,7 @@ mod error;
 mod file;
 mod flags;
 mod keyring;
+mod link_flags;
 mod links;
 mod resolve;
 mod settings;

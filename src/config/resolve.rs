@@ -9,6 +9,7 @@ use std::time::Duration;
 use super::ConfigError;
 use super::environment::Environment;
 use super::flags::{BootstrapFlags, KeyStatusFlags, MigrateFlags, PrefixFlags, ServeFlags, SharedFlags};
+use super::link_flags::TracingFlags;
 use super::links::check_otlp_endpoint;
 use super::settings::{
     BootstrapSettings, KeyStatusSettings, MigrateSettings, Migration, ServeSettings, Storage,
@@ -52,7 +53,7 @@ impl ServeFlags {
         let plaintext = sources.is_on(self.insecure_plaintext, "TOKEND_INSECURE_PLAINTEXT", |file| {
             file.insecure_plaintext.take()
         })?;
-        let tls = tls_files(&mut sources, self.tls_certificate, self.tls_key, self.tls_client_ca)?;
+        let tls = tls_files(&mut sources, self.tls)?;
         let certificates = certificates(&mut sources, tls.as_ref())?;
         let http_listen =
             sources.choose(self.http_listen, "TOKEND_HTTP_LISTEN", |file| file.http_listen.take())?;
@@ -63,8 +64,7 @@ impl ServeFlags {
         }
         let no_migrate =
             sources.is_on(self.no_migrate, "TOKEND_NO_MIGRATE", |file| file.no_migrate.take())?;
-        let (otlp_endpoint, sampling) =
-            tracing(&mut sources, self.otlp_endpoint, self.otlp_insecure, self.trace_sample_ratio)?;
+        let (otlp_endpoint, sampling) = tracing(&mut sources, self.tracing)?;
         let storage = sources.storage(self.data_dir)?;
         if no_migrate && matches!(storage, Storage::Embedded { .. }) {
             return Err(ConfigError::NoMigrateWithoutDatabase);
@@ -205,17 +205,17 @@ impl PrefixFlags {
 /// Resolves where spans are exported to, and which.
 fn tracing(
     sources: &mut Sources<'_>,
-    endpoint: Option<String>,
-    insecure: bool,
-    ratio: Option<SampleRatio>,
+    flags: TracingFlags,
 ) -> Result<(Option<String>, Sampling), ConfigError> {
-    let endpoint = sources.choose(endpoint, "TOKEND_OTLP_ENDPOINT", |file| file.otlp_endpoint.take())?;
-    let insecure = sources.is_on(insecure, "TOKEND_OTLP_INSECURE", |file| file.otlp_insecure.take())?;
+    let endpoint: Option<String> =
+        sources.choose(flags.otlp_endpoint, "TOKEND_OTLP_ENDPOINT", |file| file.otlp_endpoint.take())?;
+    let insecure =
+        sources.is_on(flags.otlp_insecure, "TOKEND_OTLP_INSECURE", |file| file.otlp_insecure.take())?;
     if let Some(endpoint) = &endpoint {
         check_otlp_endpoint(endpoint, insecure)?;
     }
     let ratio = sources
-        .choose(ratio, "TOKEND_TRACE_SAMPLE_RATIO", |file| file.trace_sample_ratio.take())?
+        .choose(flags.trace_sample_ratio, "TOKEND_TRACE_SAMPLE_RATIO", |file| file.trace_sample_ratio.take())?
         .map_or(TRACE_SAMPLE_RATIO, SampleRatio::get);
     let sampling = if endpoint.is_some() { Sampling::of(ratio) } else { Sampling::off() };
     Ok((endpoint, sampling))

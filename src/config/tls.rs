@@ -2,31 +2,34 @@
 //!
 //! Called by `resolve`. Whether the files can be used is found out where they are read.
 
-use std::path::PathBuf;
-use std::sync::Arc;
-
 use super::ConfigError;
 use super::file::ClientCertificate;
+use super::link_flags::TlsFlags;
 use super::sources::Sources;
-use crate::domain::{CertificateMapping, CertificateMappings, OrganizationId, ReservedScope, ReservedScopes};
+use crate::domain::{
+    CertificateMapping, CertificateMappings, OrganizationId, ReservedScope, ReservedScopes, SubjectName,
+};
 use crate::tls::TlsFiles;
 
 /// The longest name that `created_by` has room for, behind `cert:`.
 const MAX_NAME_BYTES: usize = 295;
 
-pub(super) fn tls_files(
-    sources: &mut Sources<'_>,
-    certificate: Option<PathBuf>,
-    key: Option<PathBuf>,
-    client_ca: Option<PathBuf>,
-) -> Result<Option<TlsFiles>, ConfigError> {
+pub(super) fn tls_files(sources: &mut Sources<'_>, flags: TlsFlags) -> Result<Option<TlsFiles>, ConfigError> {
     let certificate =
-        sources.choose(certificate, "TOKEND_TLS_CERTIFICATE", |file| file.tls_certificate.take())?;
-    let key = sources.choose(key, "TOKEND_TLS_KEY", |file| file.tls_key.take())?;
-    let client_ca = sources.choose(client_ca, "TOKEND_TLS_CLIENT_CA", |file| file.tls_client_ca.take())?;
+        sources.choose(flags.certificate, "TOKEND_TLS_CERTIFICATE", |file| file.tls_certificate.take())?;
+    let key = sources.choose(flags.key, "TOKEND_TLS_KEY", |file| file.tls_key.take())?;
+    let client_ca =
+        sources.choose(flags.client_ca, "TOKEND_TLS_CLIENT_CA", |file| file.tls_client_ca.take())?;
+    let client_crl =
+        sources.choose(flags.client_crl, "TOKEND_TLS_CLIENT_CRL", |file| file.tls_client_crl.take())?;
     let incomplete = |given, missing| Err(ConfigError::TlsIncomplete { given, missing });
+    if client_crl.is_some() && client_ca.is_none() {
+        return incomplete("--tls-client-crl", "--tls-client-ca");
+    }
     match (certificate, key, client_ca) {
-        (Some(certificate), Some(key), client_ca) => Ok(Some(TlsFiles { certificate, key, client_ca })),
+        (Some(certificate), Some(key), client_ca) => {
+            Ok(Some(TlsFiles { certificate, key, client_ca, client_crl }))
+        }
         (None, None, None) => Ok(None),
         (None, None, Some(_)) => incomplete("--tls-client-ca", "--tls-certificate"),
         (Some(_), None, _) => incomplete("--tls-certificate", "--tls-key"),
@@ -53,6 +56,7 @@ fn mapping(from: ClientCertificate) -> Result<CertificateMapping, ConfigError> {
     if name.is_empty() || name.len() > MAX_NAME_BYTES {
         return Err(invalid(format!("the name must have 1 to {MAX_NAME_BYTES} bytes")));
     }
+    let subject = SubjectName::parse(&name).map_err(|error| invalid(format!("the name {error}")))?;
     let known: Result<ReservedScopes, ConfigError> = scopes
         .iter()
         .map(|word| {
@@ -72,5 +76,5 @@ fn mapping(from: ClientCertificate) -> Result<CertificateMapping, ConfigError> {
     if scopes.is_empty() {
         return Err(invalid("it has no scopes".to_owned()));
     }
-    Ok(CertificateMapping { name: Arc::from(name), scopes, organization_id })
+    Ok(CertificateMapping { name: subject, scopes, organization_id })
 }

@@ -2,19 +2,80 @@
 //! Called by the gRPC face for calls that bring no secret. Knows no TLS: that the certificate is genuine was
 //! settled before.
 
+use std::fmt;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use time::OffsetDateTime;
 
 use super::access::Caller;
 use super::principal::Principal;
-use super::{CredentialError, OrganizationId, ReservedScopes};
+use super::{CredentialError, FieldError, OrganizationId, ReservedScopes};
+
+/// A subject alternative name behind its kind (RFC 5280, 4.2.1.6), such as `dns:admin.example.org`: a name of one kind
+/// is never that of another, since a CA may check each kind by other rules.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SubjectName(Arc<str>);
+
+impl SubjectName {
+    /// Accepts `dns:`, `uri:` or `email:` and a name, or `ip:` and an address.
+    ///
+    /// # Errors
+    /// Any other text.
+    pub fn parse(text: &str) -> Result<Self, FieldError> {
+        const KINDS: FieldError = FieldError::Rule(
+            "must say its kind, such as dns:admin.example.org, uri:spiffe://example.org/gateway, \
+             email:ada@example.org or ip:192.0.2.7",
+        );
+        match text.split_once(':') {
+            Some(("dns" | "uri" | "email", name)) if !name.is_empty() => Ok(Self(text.into())),
+            Some(("ip", address)) => address.parse().map(Self::ip).map_err(|_| KINDS),
+            _ => Err(KINDS),
+        }
+    }
+
+    /// Makes the name of a host.
+    #[must_use]
+    pub fn dns(name: &str) -> Self {
+        Self(format!("dns:{name}").into())
+    }
+
+    /// Makes the name that a URI is, a SPIFFE id for instance.
+    #[must_use]
+    pub fn uri(name: &str) -> Self {
+        Self(format!("uri:{name}").into())
+    }
+
+    /// Makes the name that an address of mail is.
+    #[must_use]
+    pub fn email(name: &str) -> Self {
+        Self(format!("email:{name}").into())
+    }
+
+    /// Makes the name that an IP address is.
+    #[must_use]
+    pub fn ip(address: IpAddr) -> Self {
+        Self(format!("ip:{address}").into())
+    }
+
+    /// Returns the kind, a colon and the name.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for SubjectName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
 
 /// What holders of certificates with one name may do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CertificateMapping {
-    /// The subject alternative name (DNS or URI) that the certificate has, exactly.
-    pub name: Arc<str>,
+    /// The subject alternative name that the certificate has, exactly.
+    pub name: SubjectName,
     /// What it allows.
     pub scopes: ReservedScopes,
     /// Where its holder acts.
@@ -28,13 +89,13 @@ pub struct CertificateMappings(Box<[CertificateMapping]>);
 /// Two mappings are for the same name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("two client certificate mappings are for the name {0}")]
-pub struct DuplicateMapping(Arc<str>);
+pub struct DuplicateMapping(SubjectName);
 
 impl DuplicateMapping {
     /// Returns the name.
     #[must_use]
     pub fn name(&self) -> &str {
-        &self.0
+        self.0.as_str()
     }
 }
 
@@ -46,7 +107,7 @@ impl CertificateMappings {
     pub fn new(mappings: Vec<CertificateMapping>) -> Result<Self, DuplicateMapping> {
         for (index, mapping) in mappings.iter().enumerate() {
             if mappings[..index].iter().any(|earlier| earlier.name == mapping.name) {
-                return Err(DuplicateMapping(Arc::clone(&mapping.name)));
+                return Err(DuplicateMapping(mapping.name.clone()));
             }
         }
         Ok(Self(mappings.into()))
@@ -58,11 +119,11 @@ impl CertificateMappings {
     /// [`CredentialError`]: no mapping is for one of the names, or several are, or the certificate has expired.
     pub fn caller(
         &self,
-        names: &[String],
+        names: &[SubjectName],
         not_after: OffsetDateTime,
         now: OffsetDateTime,
     ) -> Result<Caller, CredentialError> {
-        let mut matching = self.0.iter().filter(|mapping| names.iter().any(|name| **name == *mapping.name));
+        let mut matching = self.0.iter().filter(|mapping| names.contains(&mapping.name));
         // Two mappings would leave it to their order what the caller may do.
         let (Some(mapping), None) = (matching.next(), matching.next()) else {
             return Err(CredentialError::Invalid);
@@ -70,7 +131,7 @@ impl CertificateMappings {
         if now > not_after {
             return Err(CredentialError::Expired);
         }
-        let principal = Principal::Certificate(Arc::clone(&mapping.name));
+        let principal = Principal::Certificate(Arc::clone(&mapping.name.0));
         Ok(Caller::new(principal, mapping.organization_id.clone(), mapping.scopes, Some(not_after)))
     }
 }
@@ -86,46 +147,76 @@ mod tests {
 
     fn mapping(name: &str, scope: ReservedScope) -> CertificateMapping {
         CertificateMapping {
-            name: name.into(),
+            name: SubjectName::parse(name).unwrap(),
             scopes: [scope].into_iter().collect(),
             organization_id: OrganizationId::parse("acme").unwrap(),
         }
     }
 
     fn caller(names: &[&str], not_after: OffsetDateTime) -> Result<Caller, CredentialError> {
-        let gateway = mapping("spiffe://example.org/gateway", ReservedScope::Verify);
-        let admin = mapping("admin.example.org", ReservedScope::Write);
-        let names: Vec<_> = names.iter().map(|&name| name.to_owned()).collect();
+        let gateway = mapping("uri:spiffe://example.org/gateway", ReservedScope::Verify);
+        let admin = mapping("dns:admin.example.org", ReservedScope::Write);
+        let names: Vec<_> = names.iter().map(|&name| SubjectName(name.into())).collect();
         CertificateMappings::new(vec![gateway, admin]).unwrap().caller(&names, not_after, NOW)
     }
 
     #[test]
     fn a_name_allows_what_its_own_mapping_says() {
-        let caller = caller(&["other.example.org", "spiffe://example.org/gateway"], NOW).unwrap();
-        assert_eq!(caller.principal.to_string(), "cert:spiffe://example.org/gateway");
+        let caller = caller(&["dns:other.example.org", "uri:spiffe://example.org/gateway"], NOW).unwrap();
+        assert_eq!(caller.principal.to_string(), "cert:uri:spiffe://example.org/gateway");
         assert!(caller.require(Permission::Verify).is_ok());
         assert!(caller.require(Permission::Write).is_err());
     }
 
     #[test]
     fn a_name_matches_exactly_or_not_at_all() {
-        for name in ["", "Admin.example.org", "admin.example.org.", "x.admin.example.org", "*.example.org"] {
+        for name in [
+            "dns:",
+            "dns:Admin.example.org",
+            "dns:admin.example.org.",
+            "dns:x.admin.example.org",
+            "dns:*.example.org",
+        ] {
             assert_eq!(caller(&[name], NOW).unwrap_err(), CredentialError::Invalid, "{name}");
         }
     }
 
     #[test]
+    fn a_name_of_one_kind_is_none_of_another() {
+        for name in [
+            SubjectName::uri("admin.example.org"),
+            SubjectName::email("admin.example.org"),
+            SubjectName::uri("dns:admin.example.org"),
+            SubjectName::dns("dns:admin.example.org"),
+        ] {
+            assert_eq!(caller(&[name.as_str()], NOW).unwrap_err(), CredentialError::Invalid, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_name_says_its_kind() {
+        for text in ["dns:a", "uri:spiffe://a/b", "uri:dns:a", "email:ada@example.org", "ip:192.0.2.7"] {
+            assert_eq!(SubjectName::parse(text).unwrap().as_str(), text);
+        }
+        assert_eq!(SubjectName::parse("ip:2001:DB8:0::1").unwrap().as_str(), "ip:2001:db8::1");
+        for text in ["", "a", "dns:", "DNS:a", " dns:a", "spiffe://a/b", "ip:a", "ip:192.0.2.7/32", "other:a"]
+        {
+            assert!(SubjectName::parse(text).is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
     fn a_certificate_that_two_mappings_are_for_is_refused() {
-        let both = ["spiffe://example.org/gateway", "admin.example.org"];
+        let both = ["uri:spiffe://example.org/gateway", "dns:admin.example.org"];
         assert_eq!(caller(&both, NOW).unwrap_err(), CredentialError::Invalid);
-        let twice = vec![mapping("a", ReservedScope::Read), mapping("a", ReservedScope::Write)];
+        let twice = vec![mapping("dns:a", ReservedScope::Read), mapping("dns:a", ReservedScope::Write)];
         assert!(CertificateMappings::new(twice).is_err());
     }
 
     #[test]
     fn a_certificate_counts_up_to_its_end_inclusive() {
-        assert!(caller(&["admin.example.org"], NOW).is_ok());
-        let ended = caller(&["admin.example.org"], NOW - Duration::seconds(1));
+        assert!(caller(&["dns:admin.example.org"], NOW).is_ok());
+        let ended = caller(&["dns:admin.example.org"], NOW - Duration::seconds(1));
         assert_eq!(ended.unwrap_err(), CredentialError::Expired);
     }
 }

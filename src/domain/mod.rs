@@ -13,7 +13,7 @@ pub mod size;
 pub use tokend_core::domain::{access, fields, networks, packed, principal, record, scope, token};
 
 pub use access::{AccessError, Caller, CredentialError, Permission, Reach};
-pub use certificate::{CertificateMapping, CertificateMappings};
+pub use certificate::{CertificateMapping, CertificateMappings, SubjectName};
 pub use fields::{
     Expiration, FieldError, Labels, OrganizationId, RevokeReason, TokenName, UserId, Violation, Violations,
 };

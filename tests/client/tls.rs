@@ -1,6 +1,6 @@
 //! Connections with TLS: a CA of one's own, a client certificate, and what is not trusted.
 
-use tokend::domain::{CertificateMapping, CertificateMappings, OrganizationId, ReservedScope};
+use tokend::domain::{CertificateMapping, CertificateMappings, OrganizationId, ReservedScope, SubjectName};
 use tokend_client::{Connection, ErrorKind, Listing, LocalConfig, Verdict, Verifier};
 
 use super::asking::{judged_here, verdict};
@@ -8,7 +8,7 @@ use crate::authority::{Authority, Files};
 use crate::support::eventually;
 use crate::support::replica::Installation;
 
-const NAME: &str = "spiffe://example.org/gateway";
+const NAME: &str = "uri:spiffe://example.org/gateway";
 
 #[tokio::test]
 async fn a_ca_of_ones_own_is_trusted_where_it_is_named_and_a_certificate_is_a_credential() {
@@ -18,7 +18,7 @@ async fn a_ca_of_ones_own_is_trusted_where_it_is_named_and_a_certificate_is_a_cr
     let mut config = installation.config();
     config.tls = Some(files.load());
     config.certificates = CertificateMappings::new(vec![CertificateMapping {
-        name: NAME.into(),
+        name: SubjectName::parse(NAME).unwrap(),
         scopes: [ReservedScope::VerifyAny].into_iter().collect(),
         organization_id: OrganizationId::parse("acme").unwrap(),
     }])

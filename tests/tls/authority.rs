@@ -5,7 +5,10 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, SanType};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, IsCa, Issuer, KeyIdMethod, KeyPair,
+    RevokedCertParams, SanType, SerialNumber,
+};
 use tempfile::TempDir;
 use time::{Duration, OffsetDateTime};
 use tokend::ambient;
@@ -24,6 +27,7 @@ pub(crate) struct Authority {
 pub(crate) struct Signed {
     pub(crate) certificate: String,
     pub(crate) key: String,
+    serial: SerialNumber,
 }
 
 impl Authority {
@@ -41,9 +45,31 @@ impl Authority {
         params.subject_alt_names = names.iter().map(|name| san(name)).collect();
         params.not_before = ambient::now() - Duration::hours(1);
         params.not_after = ambient::now() + end;
+        let serial = SerialNumber::from_slice(&ambient::random_uuid().as_bytes()[1..]);
+        params.serial_number = Some(serial.clone());
         let key = KeyPair::generate().unwrap();
         let certificate = params.signed_by(&key, &self.issuer).unwrap().pem();
-        Signed { certificate, key: key.serialize_pem() }
+        Signed { certificate, key: key.serialize_pem(), serial }
+    }
+
+    /// Signs a list of what it has revoked, which counts until `end` from now.
+    pub(crate) fn revocations(&self, revoked: &[&Signed], end: Duration) -> String {
+        let this_update = ambient::now() - Duration::hours(1);
+        let revoked = revoked.iter().map(|signed| RevokedCertParams {
+            serial_number: signed.serial.clone(),
+            revocation_time: this_update,
+            reason_code: None,
+            invalidity_date: None,
+        });
+        let list = CertificateRevocationListParams {
+            this_update,
+            next_update: ambient::now() + end,
+            crl_number: SerialNumber::from(1),
+            issuing_distribution_point: None,
+            revoked_certs: revoked.collect(),
+            key_identifier_method: KeyIdMethod::Sha256,
+        };
+        list.signed_by(&self.issuer).unwrap().pem().unwrap()
     }
 
     /// Signs one that is good for an hour.
@@ -52,11 +78,14 @@ impl Authority {
     }
 }
 
+/// Reads a name behind its kind; without one it is a host's.
 fn san(name: &str) -> SanType {
-    if name.contains("://") {
-        SanType::URI(name.try_into().unwrap())
-    } else {
-        SanType::DnsName(name.try_into().unwrap())
+    match name.split_once(':') {
+        Some(("uri", name)) => SanType::URI(name.try_into().unwrap()),
+        Some(("email", name)) => SanType::Rfc822Name(name.try_into().unwrap()),
+        Some(("ip", name)) => SanType::IpAddress(name.parse().unwrap()),
+        Some(("dns", name)) => SanType::DnsName(name.try_into().unwrap()),
+        _ => SanType::DnsName(name.try_into().unwrap()),
     }
 }
 
@@ -64,6 +93,7 @@ fn san(name: &str) -> SanType {
 pub(crate) struct Files {
     directory: TempDir,
     client_ca: bool,
+    client_crl: bool,
 }
 
 impl Files {
@@ -72,9 +102,16 @@ impl Files {
         if let Some(authority) = client_ca {
             fs::write(directory.path().join("ca.pem"), &authority.pem).unwrap();
         }
-        let files = Self { directory, client_ca: client_ca.is_some() };
+        let files = Self { directory, client_ca: client_ca.is_some(), client_crl: false };
         files.replace(signed);
         files
+    }
+
+    /// Adds a list of what has been revoked.
+    pub(crate) fn with_revocations(mut self, list: &str) -> Self {
+        fs::write(self.path("crl.pem"), list).unwrap();
+        self.client_crl = true;
+        self
     }
 
     /// Puts another certificate in place.
@@ -93,6 +130,7 @@ impl Files {
             certificate: self.path("certificate.pem"),
             key: self.path("key.pem"),
             client_ca: self.client_ca.then(|| self.path("ca.pem")),
+            client_crl: self.client_crl.then(|| self.path("crl.pem")),
         }
     }
 

@@ -1,9 +1,14 @@
 //! Callers known by a client certificate.
 
-use tokend::domain::{CertificateMapping, CertificateMappings, OrganizationId, ReservedScope};
+use std::fs;
+
+use time::Duration;
+use tokend::domain::{CertificateMapping, CertificateMappings, OrganizationId, ReservedScope, SubjectName};
 use tokend::grpc::proto::{ListTokensRequest, Verdict};
-use tonic::Code;
 use tonic::transport::Channel;
+use tonic::{Code, Streaming};
+use tonic_health::pb::health_client::HealthClient;
+use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
 
 use super::authority::{Authority, Files, Signed, channel, ended, now};
 use crate::support::client::{Client, bearing, created, ordinary, verified};
@@ -11,17 +16,18 @@ use crate::support::eventually;
 use crate::support::replica::{Installation, Replica, wait_until_serving};
 use crate::support::status::{check, refused};
 
-const GATEWAY: &str = "spiffe://example.org/gateway";
-const ADMIN: &str = "admin.example.org";
+const GATEWAY: &str = "uri:spiffe://example.org/gateway";
+const ADMIN: &str = "dns:admin.example.org";
 
 struct Place {
     authority: Authority,
+    files: Files,
     replica: Replica,
 }
 
 fn mapping(name: &str, scope: ReservedScope) -> CertificateMapping {
     CertificateMapping {
-        name: name.into(),
+        name: SubjectName::parse(name).unwrap(),
         scopes: [scope].into_iter().collect(),
         organization_id: OrganizationId::parse("acme").unwrap(),
     }
@@ -32,6 +38,10 @@ impl Place {
     async fn new() -> Self {
         let authority = Authority::new();
         let files = Files::new(&authority.good(&["localhost"]), Some(&authority));
+        Self::on(authority, files).await
+    }
+
+    async fn on(authority: Authority, files: Files) -> Self {
         let installation = Installation::new().await;
         let mut config = installation.config();
         config.tls = Some(files.load());
@@ -39,7 +49,7 @@ impl Place {
         config.certificates = CertificateMappings::new(mappings).unwrap();
         let replica = installation.launch(config);
         wait_until_serving(channel(&replica, &authority, None)).await;
-        Self { authority, replica }
+        Self { authority, files, replica }
     }
 
     fn channel(&self, identity: Option<&Signed>) -> Channel {
@@ -63,7 +73,7 @@ async fn a_certificate_may_do_what_its_name_is_mapped_to_in_its_organization() {
     let made = created(&mut admin, ordinary()).await;
 
     let token = made.token.unwrap();
-    assert_eq!((&*token.organization_id, &*token.created_by), ("acme", "cert:admin.example.org"));
+    assert_eq!((&*token.organization_id, &*token.created_by), ("acme", "cert:dns:admin.example.org"));
     let mut gateway = place.holder(&[GATEWAY]);
     assert_eq!(verified(&mut gateway, &made.secret, &[]).await.verdict(), Verdict::Valid);
     let root_secret = &place.replica.installation.root_secret;
@@ -100,7 +110,16 @@ async fn a_certificate_never_rescues_a_bad_secret_nor_adds_to_a_good_one() {
 async fn a_name_that_is_mapped_to_nothing_or_twice_is_nobody() {
     let place = Place::new().await;
 
-    for names in [&["stranger.example.org"][..], &[], &[GATEWAY, ADMIN], &["ADMIN.example.org"]] {
+    for names in [
+        &["stranger.example.org"][..],
+        &[],
+        &[GATEWAY, ADMIN],
+        &["ADMIN.example.org"],
+        &["uri:admin.example.org"],
+        &["email:admin.example.org"],
+        &["uri:dns:admin.example.org"],
+        &["dns:dns:admin.example.org"],
+    ] {
         let outcome = place.holder(names).create_token(ordinary()).await;
         refused(outcome, Code::Unauthenticated, "CREDENTIAL_INVALID");
     }
@@ -143,4 +162,78 @@ async fn a_privileged_token_does_not_outlive_the_certificate_that_creates_it() {
     let outcome = place.holder(&[ADMIN]).create_token(request).await;
 
     refused(outcome, Code::PermissionDenied, "PRIVILEGED_TOKEN");
+}
+
+#[tokio::test]
+async fn a_revoked_certificate_gets_no_connection_nor_does_one_of_which_it_is_unknown() {
+    let authority = Authority::new();
+    let (good, revoked) = (authority.good(&[ADMIN]), authority.good(&[ADMIN]));
+    let list = authority.revocations(&[&revoked], Duration::hours(1));
+    let files = Files::new(&authority.good(&["localhost"]), Some(&authority)).with_revocations(&list);
+    let place = Place::on(authority, files).await;
+
+    created(&mut bearing(place.channel(Some(&good)), &[]), ordinary()).await;
+    assert!(turned_away(&place, &revoked).await);
+    // A list that has ended, and one of another authority, say nothing of whom they are not about.
+    for unknown in [
+        place.authority.revocations(&[], -Duration::minutes(1)),
+        Authority::new().revocations(&[], Duration::hours(1)),
+    ] {
+        fs::write(place.files.path("crl.pem"), unknown).unwrap();
+        eventually("the list is read", async || turned_away(&place, &good).await.then_some(())).await;
+        fs::write(place.files.path("crl.pem"), place.authority.revocations(&[], Duration::hours(1))).unwrap();
+        eventually("the list is read", async || (!turned_away(&place, &good).await).then_some(())).await;
+    }
+}
+
+/// Tells whether a certificate is refused in the handshake: by an error of tonic's own, without our details.
+async fn turned_away(place: &Place, signed: &Signed) -> bool {
+    let mut client = bearing(place.channel(Some(signed)), &[]);
+    match client.create_token(ordinary()).await {
+        Ok(_) => false,
+        Err(status) => tonic_types::StatusExt::get_details_error_info(&status).is_none(),
+    }
+}
+
+/// Watches the health of a place over a connection of its own, which then is silent.
+async fn watching(place: &Place, identity: Option<&Signed>) -> Streaming<HealthCheckResponse> {
+    let mut health = HealthClient::new(place.channel(identity));
+    let mut watch = health.watch(HealthCheckRequest::default()).await.unwrap().into_inner();
+    assert!(watch.message().await.unwrap().is_some());
+    watch
+}
+
+/// Tells whether a silent watch goes on.
+async fn goes_on(watch: &mut Streaming<HealthCheckResponse>) -> bool {
+    tokio::time::timeout(std::time::Duration::from_millis(100), watch.message()).await.is_err()
+}
+
+#[tokio::test]
+async fn connections_end_when_their_certificate_is_revoked_and_others_go_on() {
+    let authority = Authority::new();
+    let (good, revoked) = (authority.good(&[ADMIN]), authority.good(&[ADMIN]));
+    let list = authority.revocations(&[], Duration::hours(1));
+    let files = Files::new(&authority.good(&["localhost"]), Some(&authority)).with_revocations(&list);
+    let place = Place::on(authority, files).await;
+    let (mut nobody, mut lasting) = (watching(&place, None).await, watching(&place, Some(&good)).await);
+    let mut ending = watching(&place, Some(&revoked)).await;
+
+    let list = place.authority.revocations(&[&revoked], Duration::hours(1));
+    fs::write(place.files.path("crl.pem"), list).unwrap();
+
+    // Nothing is sent on it: the server ends it by itself.
+    assert!(ending.message().await.is_err());
+    assert!(goes_on(&mut lasting).await && goes_on(&mut nobody).await);
+}
+
+#[tokio::test]
+async fn connections_end_when_their_authority_is_no_longer_one() {
+    let place = Place::new().await;
+    let signed = place.authority.good(&[ADMIN]);
+    let (mut nobody, mut ending) = (watching(&place, None).await, watching(&place, Some(&signed)).await);
+
+    fs::write(place.files.path("ca.pem"), Authority::new().pem).unwrap();
+
+    assert!(ending.message().await.is_err());
+    assert!(goes_on(&mut nobody).await);
 }

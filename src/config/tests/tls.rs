@@ -16,7 +16,7 @@ fn plaintext_leaves_the_machine_only_when_that_is_said() {
 }
 
 const MAPPING: &str = "tls-certificate = \"c\"\ntls-key = \"k\"\ntls-client-ca = \"a\"\n\
-    [[client-certificate]]\nname = \"spiffe://example.org/gateway\"\n";
+    [[client-certificate]]\nname = \"uri:spiffe://example.org/gateway\"\n";
 
 #[test]
 fn tls_allows_an_address_beyond_loopback_and_its_paths_are_the_files() {
@@ -47,10 +47,23 @@ fn a_mapping_with_an_unknown_scope_or_none_is_refused_by_name() {
 }
 
 #[test]
+fn a_mapping_that_does_not_say_the_kind_of_its_name_is_refused() {
+    let directory = TempDir::new().unwrap();
+    for name in ["spiffe://example.org/gateway", "admin.example.org", "ip:gateway", ""] {
+        let file = MAPPING.replace("uri:spiffe://example.org/gateway", name);
+        let file = write(&directory, "tokend.toml", &format!("{file}scopes = [\"tokend:read\"]\n"), 0o644);
+
+        let refused = refusal(&["--config", text(&file)], &[]);
+
+        assert!(matches!(refused, ConfigError::Mapping { .. }), "{name}: {refused:?}");
+    }
+}
+
+#[test]
 fn two_mappings_for_one_name_are_refused() {
     let directory = TempDir::new().unwrap();
     let scopes = "scopes = [\"tokend:verify\"]\n";
-    let twice = "[[client-certificate]]\nname = \"spiffe://example.org/gateway\"\n";
+    let twice = "[[client-certificate]]\nname = \"uri:spiffe://example.org/gateway\"\n";
     let file = write(&directory, "tokend.toml", &format!("{MAPPING}{scopes}{twice}{scopes}"), 0o644);
 
     assert!(matches!(refusal(&["--config", text(&file)], &[]), ConfigError::Mapping { .. }));
@@ -58,11 +71,16 @@ fn two_mappings_for_one_name_are_refused() {
 
 #[test]
 fn tls_files_without_those_that_they_need_are_refused() {
-    for flags in [&["--tls-certificate", "c"][..], &["--tls-key", "k"], &["--tls-client-ca", "a"]] {
+    for flags in [
+        &["--tls-certificate", "c"][..],
+        &["--tls-key", "k"],
+        &["--tls-client-ca", "a"],
+        &["--tls-client-crl", "l"],
+    ] {
         assert!(matches!(refusal(flags, &[]), ConfigError::TlsIncomplete { .. }), "{flags:?}");
     }
     let directory = TempDir::new().unwrap();
-    let lone = "[[client-certificate]]\nname = \"a\"\nscopes = [\"tokend:read\"]\n";
+    let lone = "[[client-certificate]]\nname = \"dns:a\"\nscopes = [\"tokend:read\"]\n";
     let file = write(&directory, "tokend.toml", lone, 0o644);
     assert!(matches!(refusal(&["--config", text(&file)], &[]), ConfigError::MappingWithoutCa));
 }
