@@ -17,21 +17,29 @@
 //! [`listener`] and [`tls`] (the connections), [`private_file`] (who can read a secret's file), [`deadline`] and
 //! [`provenance`] (what goes along with a call), [`shares`] (a fair part of the places for each caller),
 //! [`hashing`] (a bounded place for Argon2id), [`unread`] (the memory of answers until they are read), [`metrics`]
-//! (what is counted) and [`ambient`] (the clock and randomness).
+//! (what is counted), [`panics`] (calls whose work panics) and [`ambient`] (the clock and randomness).
 
+// That the work of a call may move to another thread is asked of every layer around it, from hyper to sqlx.
+#![recursion_limit = "256"]
+
+#[cfg_attr(not(test), warn(clippy::arithmetic_side_effects))]
 pub mod actions;
 pub mod ambient;
 pub mod commands;
 pub mod config;
+#[cfg_attr(not(test), warn(clippy::arithmetic_side_effects))]
 pub mod deadline;
+#[cfg_attr(not(test), warn(clippy::arithmetic_side_effects))]
 pub mod domain;
 pub mod embedded;
+#[cfg_attr(not(test), warn(clippy::arithmetic_side_effects))]
 pub mod grpc;
 pub mod hashing;
 pub mod http;
 pub mod jobs;
 pub mod listener;
 pub mod metrics;
+pub mod panics;
 pub mod private_file;
 pub mod provenance;
 pub mod secret;
@@ -43,4 +51,5 @@ pub mod tls;
 pub mod unread;
 pub mod verify;
 pub mod watch;
+#[cfg_attr(not(test), warn(clippy::arithmetic_side_effects))]
 pub mod ways;

@@ -11,6 +11,7 @@
 //!
 //! The server puts the rest beside these in modules of the same names, and says there what it takes from here.
 
+#[cfg_attr(not(test), warn(clippy::arithmetic_side_effects))]
 pub mod domain;
 #[cfg(any(test, feature = "fixtures"))]
 pub mod fixtures;

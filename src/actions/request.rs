@@ -99,16 +99,22 @@ impl Body {
         texts.iter().fold(self, |body, text| body.text(text.as_ref()))
     }
 
+    /// Adds scopes, in whatever order they were named.
     pub(super) fn scopes(self, scopes: &Scopes) -> Self {
-        self.texts(scopes.iter().map(crate::domain::Scope::as_str))
+        let mut scopes: Vec<&str> = scopes.iter().map(crate::domain::Scope::as_str).collect();
+        scopes.sort_unstable();
+        self.texts(scopes.into_iter())
     }
 
     pub(super) fn labels(self, labels: &Labels) -> Self {
         self.texts(labels.iter().flat_map(|(key, value)| [key, value]))
     }
 
+    /// Adds networks, in whatever order they were named.
     pub(super) fn networks(self, networks: &Networks) -> Self {
-        self.texts(networks.iter().map(ToString::to_string))
+        let mut networks: Vec<String> = networks.iter().map(ToString::to_string).collect();
+        networks.sort_unstable();
+        self.texts(networks.into_iter())
     }
 
     /// Adds the choice of an end.

@@ -144,7 +144,7 @@ fn prepare(
 /// Returns when the old token ends: after the grace, but no later than it would have.
 fn old_end(old: &Token, grace_period: Duration, now: OffsetDateTime) -> OffsetDateTime {
     // A clock that was set back must not have it end before it began.
-    let end = (now + grace_period).max(old.create_time + Duration::MICROSECOND);
+    let end = now.saturating_add(grace_period).max(old.create_time.saturating_add(Duration::MICROSECOND));
     old.expire_time.map_or(end, |own| own.min(end))
 }
 

@@ -63,7 +63,7 @@ impl Turns {
     fn place(&self, share: shares::Place<Principal>, key: Key) -> Place<'_> {
         let mut turns = self.lock();
         let (turn, places) = turns.entry(key).or_insert_with(|| (Arc::new(Semaphore::new(1)), 0));
-        *places += 1;
+        *places = places.saturating_add(1);
         Place { turns: self, key, turn: Arc::clone(turn), _share: share }
     }
 
@@ -76,7 +76,7 @@ impl Drop for Place<'_> {
     fn drop(&mut self) {
         let mut turns = self.turns.lock();
         if let Some((_, places)) = turns.get_mut(&self.key) {
-            *places -= 1;
+            *places = places.saturating_sub(1);
             if *places == 0 {
                 turns.remove(&self.key);
             }

@@ -6,7 +6,7 @@ use super::{ActionError, Actions, StateError};
 use crate::domain::policy::Policy;
 use crate::domain::{Caller, Expiration, Labels, Networks, Permission, Scopes, Token, TokenName, TokenState};
 use crate::secret::TokenId;
-use crate::store::Terms;
+use crate::store::{Successor, Terms};
 
 /// What is to be changed; what is `None` stays.
 #[derive(Debug, Clone, Default)]
@@ -39,8 +39,8 @@ impl Actions {
         caller.require(Permission::Write)?;
         // For its owner, who never changes; judged inside the transaction.
         let (found, _) = self.store.read_token(id).await?.ok_or(ActionError::NotFound)?;
-        let apply = |caller: &Caller, token: Option<&Token>, rotation, terms: &Terms| {
-            apply(caller, token, change, rotation, terms)
+        let apply = |caller: &Caller, token: Option<&Token>, successor, terms: &Terms| {
+            apply(caller, token, change, successor, terms)
         };
         self.store.update_token(caller, id, (&found.organization_id, &found.user_id), apply).await?
     }
@@ -50,7 +50,7 @@ fn apply(
     caller: &Caller,
     token: Option<&Token>,
     change: &TokenChange,
-    rotation: Option<OffsetDateTime>,
+    successor: Option<Successor>,
     terms: &Terms,
 ) -> Result<Token, ActionError> {
     let (before, now) = (super::manageable(caller, token)?, terms.now);
@@ -75,15 +75,16 @@ fn apply(
     if change.expiration.is_some() || !Policy::binds(before) {
         terms.policy.allows_end(&after)?;
     }
-    match rotation {
-        Some(rotation) if change.expiration.is_some() && terms.policy.limits_graces() => {
-            terms.policy.allows_grace(&after, rotation)?;
-        }
-        // It has not been counted so far.
-        None if !Policy::binds(before) && before.state(now) != TokenState::Expired => {
-            terms.policy.allows_another(&after, terms.others)?;
-        }
-        _ => {}
+    if let Some(Successor { create_time, .. }) = successor
+        && change.expiration.is_some()
+        && terms.policy.limits_graces()
+    {
+        terms.policy.allows_grace(&after, create_time)?;
+    }
+    let counts = !successor.is_some_and(|successor| successor.lives);
+    // It has not been counted so far.
+    if counts && !Policy::binds(before) && before.state(now) != TokenState::Expired {
+        terms.policy.allows_another(&after, terms.others)?;
     }
     Ok(after)
 }

@@ -9,6 +9,7 @@ use std::io::{self, Write};
 use prost_types::Timestamp;
 use serde::Serialize;
 
+use crate::domain::text::is_escaped;
 use crate::grpc::proto;
 
 /// A token as JSON.
@@ -136,10 +137,20 @@ pub(super) fn expires(token: &proto::Token) -> String {
     token.expire_time.map_or_else(|| "never".to_owned(), to_the_second)
 }
 
-/// Writes one JSON object on a line of its own.
+/// Writes one JSON object on a line of its own. Only within its texts can there be what must be escaped.
 pub(super) fn write_json_line(output: &mut impl Write, value: &impl Serialize) -> io::Result<()> {
-    serde_json::to_writer(&mut *output, value)?;
-    output.write_all(b"\n")
+    let json = serde_json::to_string(value)?;
+    let mut line = String::with_capacity(json.len());
+    for character in json.chars() {
+        if is_escaped(character) {
+            let mut units = [0; 2];
+            line.extend(character.encode_utf16(&mut units).iter().map(|unit| format!("\\u{unit:04x}")));
+        } else {
+            line.push(character);
+        }
+    }
+    line.push('\n');
+    output.write_all(line.as_bytes())
 }
 
 /// Writes rows under a heading, in aligned columns.
@@ -173,10 +184,7 @@ pub(super) fn aligned<const N: usize>(rows: &[[String; N]]) -> String {
 pub(super) fn printable(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
     for character in text.chars() {
-        let acts = character.is_control()
-            || matches!(character, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
-                | '\u{2060}'..='\u{2069}' | '\u{feff}');
-        if acts {
+        if is_escaped(character) {
             shown.extend(character.escape_unicode());
         } else {
             shown.push(character);
@@ -203,6 +211,9 @@ mod tests {
         let shown = printable("a\u{1b}[31m\n\u{202e}ü");
 
         assert_eq!(shown, "a\\u{1b}[31m\\u{a}\\u{202e}ü");
+        let mut json = Vec::new();
+        write_json_line(&mut json, &"\u{202e}\u{e0041}é\n").unwrap();
+        assert_eq!(String::from_utf8(json).unwrap(), "\"\\u202e\\udb40\\udc41é\\n\"\n");
     }
 
     #[test]

@@ -285,10 +285,10 @@ impl FromStr for TrustedProxies {
     type Err = ValueError;
 
     fn from_str(text: &str) -> Result<Self, ValueError> {
-        let parsed = text.split(',').map(str::trim).map(|part| {
-            let length: u8 = part.rsplit_once('/')?.1.parse().ok()?;
-            Network::parse(part).ok().filter(|_| length >= Self::WIDEST)
-        });
+        let parsed = text
+            .split(',')
+            .map(str::trim)
+            .map(|part| Network::parse(part).ok().filter(|network| network.prefix_length() >= Self::WIDEST));
         let networks = parsed.collect::<Option<_>>().and_then(|networks| Networks::new(networks).ok());
         networks.map(Self).ok_or(ValueError::TrustedProxies)
     }

@@ -13,8 +13,10 @@ use super::token::Token;
 pub struct Standing {
     /// When another one took its place; `None`: none has.
     pub rotation: Option<OffsetDateTime>,
-    /// How many counted tokens of its user are newer, not those that the policy ends; only up to the quota.
-    pub newer: u32,
+    /// Whether that one is neither revoked nor expired: then it is counted in this one's place.
+    pub superseded: bool,
+    /// Whether as many counted tokens of its user as there may be are newer, not those that the policy ends.
+    pub crowded_out: bool,
 }
 
 /// A token that breaks a policy.
@@ -60,8 +62,7 @@ impl Policy {
         }
         let ends = self.broken_ends(&token, standing);
         let scopes = self.excess(&token);
-        let beyond_quota =
-            standing.rotation.is_none() && self.most_active_tokens.is_some_and(|most| standing.newer >= most);
+        let beyond_quota = !standing.superseded && standing.crowded_out && self.most_active_tokens.is_some();
         let mut rules: Vec<Rule> = ends.iter().map(|end| end.rule).collect();
         rules.extend((!scopes.is_empty()).then_some(Rule::AllowedScopes));
         rules.extend(beyond_quota.then_some(Rule::MostActiveTokens));
@@ -71,7 +72,7 @@ impl Policy {
             (_, true) => Remedy::Revoke(Rule::MostActiveTokens),
             (end, false) => {
                 // A clock that was set back must not have it end before it began.
-                let earliest = token.create_time + Duration::MICROSECOND;
+                let earliest = token.create_time.saturating_add(Duration::MICROSECOND);
                 let expire_time = end.and_then(|end| end.latest).map(|end| end.max(earliest));
                 Remedy::Narrow { expire_time, scopes }
             }
@@ -83,7 +84,8 @@ impl Policy {
     /// `None`: there is none such.
     #[must_use]
     pub fn outlived_since(&self, now: OffsetDateTime) -> Option<OffsetDateTime> {
-        now.checked_sub(self.longest_lifetime?)
+        // What lies before the first year no token was created in, and Postgres need not be able to say.
+        now.checked_sub(self.longest_lifetime?).filter(|since| since.year() > 0)
     }
 
     fn broken_ends(&self, token: &Token, standing: Standing) -> Vec<End> {
@@ -142,7 +144,7 @@ mod tests {
         let expected = Some(Remedy::Revoke(Rule::ExpirationRequired));
         assert_eq!(remedy(&policy, &token, alone(), Duration::HOUR), expected);
         let graced = Policy { longest_grace: Some(Duration::HOUR), ..policy };
-        let rotated = Standing { rotation: Some(token.create_time), newer: 0 };
+        let rotated = Standing { rotation: Some(token.create_time), superseded: true, ..alone() };
         let expected = Some(ending(&token, Duration::HOUR));
         assert_eq!(remedy(&graced, &token, rotated, Duration::MINUTE), expected, "its grace gives it one");
     }
@@ -154,12 +156,15 @@ mod tests {
         let mut token = token(&["repo:a", "user:b"]);
         token.expire_time = Some(token.create_time + Duration::HOUR);
         let losing = Remedy::Narrow { expire_time: None, scopes: vec![Scope::parse("user:b").unwrap()] };
-        let beside = |newer| Standing { newer, ..alone() };
-        assert_eq!(remedy(&policy, &token, beside(1), Duration::MINUTE), Some(losing.clone()));
-        let breach = policy.breach(token.clone(), beside(2), token.create_time).unwrap();
+        let beside = |crowded_out| Standing { crowded_out, ..alone() };
+        assert_eq!(remedy(&policy, &token, beside(false), Duration::MINUTE), Some(losing.clone()));
+        let breach = policy.breach(token.clone(), beside(true), token.create_time).unwrap();
         assert_eq!(breach.rules, [Rule::AllowedScopes, Rule::MostActiveTokens]);
         assert_eq!(breach.remedy, Remedy::Revoke(Rule::MostActiveTokens));
-        let rotated = Standing { rotation: Some(token.create_time), newer: 2 };
+        let rotated = Standing { rotation: Some(token.create_time), superseded: true, crowded_out: true };
         assert_eq!(remedy(&policy, &token, rotated, Duration::MINUTE), Some(losing));
+        let orphaned = Standing { superseded: false, ..rotated };
+        let revoked = Some(Remedy::Revoke(Rule::MostActiveTokens));
+        assert_eq!(remedy(&policy, &token, orphaned, Duration::MINUTE), revoked, "its successor has ended");
     }
 }

@@ -10,7 +10,7 @@ pub mod page;
 pub mod policy;
 pub mod size;
 
-pub use tokend_core::domain::{access, fields, networks, packed, principal, record, scope, token};
+pub use tokend_core::domain::{access, fields, networks, packed, principal, record, scope, text, token};
 
 pub use access::{AccessError, Caller, CredentialError, Permission, Reach};
 pub use certificate::{CertificateMapping, CertificateMappings, SubjectName};

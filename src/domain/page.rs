@@ -184,7 +184,7 @@ impl Position {
         let time = match i64::from_be_bytes(*micros) {
             TIME_NEVER => None,
             micros => Some(
-                OffsetDateTime::from_unix_timestamp_nanos(i128::from(micros) * 1_000)
+                OffsetDateTime::from_unix_timestamp_nanos(i128::from(micros).saturating_mul(1_000))
                     .map_err(|_| PageTokenError)?,
             ),
         };

@@ -3,6 +3,7 @@
 
 use time::{Duration, OffsetDateTime};
 
+use super::fields::MAX_EXPIRE_TIME;
 use super::scope::{ReservedScope, Scope, Scopes};
 use super::token::Token;
 
@@ -49,22 +50,23 @@ impl Policy {
     /// Demands that a token's end is allowed.
     ///
     /// # Errors
-    /// It has none where one is required, or ends too long after its creation.
+    /// It has none where one is required or lifetimes are limited, or ends too long after its creation.
     pub fn allows_end(&self, token: &Token) -> Result<(), Rule> {
         match (token.expire_time, self.latest_end(token)) {
             _ if !Self::binds(token) => Ok(()),
             (None, _) if self.expiration_required => Err(Rule::ExpirationRequired),
+            (None, Some(_)) => Err(Rule::LongestLifetime),
             (Some(end), Some(latest)) if end > latest => Err(Rule::LongestLifetime),
             _ => Ok(()),
         }
     }
 
-    /// Returns the latest end that the token may have where it has one; `None`: any. A token created exactly
+    /// Returns the latest end that the token may have; `None`: any, or none at all. A token created exactly
     /// `longest_lifetime` before its end is allowed.
     #[must_use]
     pub fn latest_end(&self, token: &Token) -> Option<OffsetDateTime> {
-        // Beyond what a time can be: any end is earlier.
-        token.create_time.checked_add(self.longest_lifetime?)
+        // No end is later than the last that a token can have.
+        Some(token.create_time.saturating_add(self.longest_lifetime?).min(MAX_EXPIRE_TIME))
     }
 
     /// Demands that a token's scopes are allowed.
@@ -96,7 +98,7 @@ impl Policy {
     /// Returns the latest end of a token that was rotated at `rotation`.
     #[must_use]
     pub fn grace_end(&self, rotation: OffsetDateTime) -> OffsetDateTime {
-        rotation + self.longest_grace.unwrap_or(MAX_GRACE)
+        rotation.saturating_add(self.longest_grace.unwrap_or(MAX_GRACE))
     }
 
     /// Tells whether the end of a rotated token matters: where graces are limited, and where tokens are counted,
@@ -132,11 +134,14 @@ mod tests {
     fn an_end_is_allowed_up_to_the_longest_lifetime_inclusive() {
         let policy = Policy { longest_lifetime: Some(Duration::HOUR), ..Policy::default() };
         let mut token = token(&[]);
-        assert_eq!(policy.allows_end(&token), Ok(()), "no expiration is another rule's matter");
+        assert_eq!(policy.allows_end(&token), Err(Rule::LongestLifetime), "never is too long");
         token.expire_time = Some(token.create_time + Duration::HOUR);
         assert_eq!(policy.allows_end(&token), Ok(()));
         token.expire_time = Some(token.create_time + Duration::HOUR + Duration::MICROSECOND);
         assert_eq!(policy.allows_end(&token), Err(Rule::LongestLifetime));
+        let endless = Policy { longest_lifetime: Some(Duration::weeks(1_000_000)), ..policy };
+        token.expire_time = Some(MAX_EXPIRE_TIME);
+        assert_eq!(endless.allows_end(&token), Ok(()));
     }
 
     #[test]

@@ -1,6 +1,8 @@
 //! How many bytes tokens and events take in replies, so that a page ends before it is longer than clients read. Called
 //! by whatever makes pages, and before, to have room for them. Upper bounds, by the fields' own limits.
 
+#![cfg_attr(not(test), expect(clippy::arithmetic_side_effects, reason = "lengths of what lies in memory"))]
+
 use super::event::TokenEvent;
 use super::token::Token;
 

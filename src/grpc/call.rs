@@ -18,6 +18,7 @@ use crate::domain::size::LARGEST_TOKEN;
 use crate::domain::{FieldError, Permission, Violations};
 use crate::listener::Peer;
 use crate::metrics::Rpc;
+use crate::panics;
 use crate::provenance::{self, ActingUser, Provenance};
 use crate::telemetry::{self, TraceContext};
 use crate::verify::{AuthenticateError, Credential, Share};
@@ -161,30 +162,33 @@ impl TokenApi {
         let started = Instant::now();
         let timeout = timeout(request.metadata().as_ref());
         let work = async {
-            let outcome = match self.callers.authenticate(&self.engine, &request).await {
-                Ok(credential) => {
-                    let principal = &credential.caller().principal;
-                    Span::current().record("caller", field::display(principal));
-                    match (
-                        self.places.take(Share::Caller(principal.clone())),
-                        acting_user(request.metadata().as_ref()),
-                    ) {
-                        (Ok(_place), Ok(acting_user)) => {
-                            let provenance = Provenance { acting_user, trace_id: Some(trace_id) };
-                            provenance::within(provenance, work(credential, request.into_inner())).await
+            let outcome = panics::caught(async {
+                match self.callers.authenticate(&self.engine, &request).await {
+                    Ok(credential) => {
+                        let principal = &credential.caller().principal;
+                        Span::current().record("caller", field::display(principal));
+                        match (
+                            self.places.take(Share::Caller(principal.clone())),
+                            acting_user(request.metadata().as_ref()),
+                        ) {
+                            (Ok(_place), Ok(acting_user)) => {
+                                let provenance = Provenance { acting_user, trace_id: Some(trace_id) };
+                                provenance::within(provenance, work(credential, request.into_inner())).await
+                            }
+                            (Err(refused), _) => Err(refused.into()),
+                            (_, Err(violations)) => Err(violations.into()),
                         }
-                        (Err(refused), _) => Err(refused.into()),
-                        (_, Err(violations)) => Err(violations.into()),
                     }
+                    Err(error) => match self.follow(suspect(&error, &request), trace_id).await {
+                        Ok(()) => {
+                            let peer = request.extensions().get::<Peer>();
+                            Err(self.callers.refuse(error, peer, &self.metrics).await)
+                        }
+                        Err(error) => Err(error),
+                    },
                 }
-                Err(error) => match self.follow(suspect(&error, &request), trace_id).await {
-                    Ok(()) => {
-                        let peer = request.extensions().get::<Peer>();
-                        Err(self.callers.refuse(error, peer, &self.metrics).await)
-                    }
-                    Err(error) => Err(error),
-                },
-            };
+            });
+            let outcome = outcome.await.unwrap_or_else(|panicked| Err(panicked.into()));
             let outcome = conclude(outcome, started);
             let code = outcome.as_ref().map_or_else(Status::code, |_| Code::Ok);
             self.metrics.calls.answered(rpc, code.into(), started.elapsed());

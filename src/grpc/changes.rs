@@ -2,7 +2,10 @@
 
 use time::{Duration, OffsetDateTime};
 
-use super::convert::{expiration, networks, optional, request_id, scopes, state, timestamp, token, token_id};
+use super::convert::{
+    MAX_NAMES, expiration, networks, optional, positive, request_id, scopes, state, timestamp, token,
+    token_id,
+};
 use super::proto::{
     self, create_token_request, revoke_token_request, rotate_token_request, update_token_request,
 };
@@ -27,8 +30,9 @@ pub(super) fn update_request(
 ) -> Result<(TokenId, TokenChange), Violations> {
     let mut violations = Violations::default();
     let id = violations.take("token_id", token_id(&message.token_id));
-    let mask = message.update_mask.unwrap_or_default().paths;
+    let mut mask = message.update_mask.unwrap_or_default().paths;
     check_mask(&mask, &mut violations);
+    mask.truncate(MAX_NAMES);
     let mut named = |path: &str, field, is_set: bool| {
         let named = mask.iter().any(|named| named == path);
         if is_set && !named {
@@ -55,6 +59,10 @@ pub(super) fn update_request(
 fn check_mask(paths: &[String], violations: &mut Violations) {
     if paths.is_empty() {
         violations.add("update_mask", &FieldError::Required);
+    }
+    if paths.len() > MAX_NAMES {
+        violations.add("update_mask", &FieldError::TooLong { limit: MAX_NAMES, unit: "paths" });
+        return;
     }
     for (index, path) in paths.iter().enumerate() {
         if !PATHS.contains(&path.as_str()) {
@@ -132,13 +140,8 @@ pub(super) fn rotate_request(
 
 fn grace_period(given: Option<prost_types::Duration>) -> Result<Duration, FieldError> {
     let Some(given) = given else { return Ok(Duration::ZERO) };
-    let grace = Duration::new(given.seconds, given.nanos);
-    let well_formed = given.seconds >= 0 && (0..1_000_000_000).contains(&given.nanos);
-    if well_formed && grace <= MAX_GRACE {
-        Ok(grace)
-    } else {
-        Err(FieldError::Rule("is not a duration from 0 to 30 days"))
-    }
+    let grace = positive(given).filter(|grace| *grace <= MAX_GRACE);
+    grace.ok_or(FieldError::Rule("is not a duration from 0 to 30 days"))
 }
 
 pub(super) fn rotate_response(created: &Created) -> proto::RotateTokenResponse {

@@ -9,7 +9,7 @@ use super::proto::{self, create_token_request};
 use crate::actions::create::{CreateToken, Created};
 use crate::actions::list::{ListTokens, Page};
 use crate::domain::fields::MAX_EXPIRE_TIME;
-use crate::domain::networks::MAX_NETWORKS;
+use crate::domain::networks::{MAX_NETWORKS, parse_address};
 use crate::domain::page::{DEFAULT_PAGE_SIZE, Listing, MAX_PAGE_SIZE, NamePart, Order};
 use crate::domain::scope::MAX_SCOPES;
 use crate::domain::size::MAX_PAGE_BYTES;
@@ -20,6 +20,9 @@ use crate::domain::{
 use crate::secret::{RequestId, TokenId};
 use crate::store::ChangeKind;
 use crate::verify::Consistency;
+
+/// The most elements of a list that names states or fields: more than there are.
+pub(super) const MAX_NAMES: usize = 16;
 
 pub(super) fn create_request(message: proto::CreateTokenRequest) -> Result<CreateToken, Violations> {
     let mut violations = Violations::default();
@@ -116,15 +119,11 @@ pub(super) struct Wanted {
 pub(super) fn verify_request(message: &proto::VerifyRequest) -> Result<Wanted, Violations> {
     let mut violations = Violations::default();
     let required = scopes("required_scopes", &message.required_scopes, &mut violations);
-    let client_ip = violations.take("client_ip", optional(&message.client_ip, address));
+    let client_ip = violations.take("client_ip", optional(&message.client_ip, parse_address));
     let consistency = violations.take("consistency", self::consistency(message.consistency));
     let wanted =
         (|| Some(Wanted { required: required?, client_ip: client_ip?, consistency: consistency? }))();
     violations.finish(wanted)
-}
-
-fn address(text: &str) -> Result<IpAddr, FieldError> {
-    text.parse().map_err(|_| FieldError::Rule("is not an IPv4 or IPv6 address"))
 }
 
 pub(super) fn organization(text: &str) -> Result<Option<OrganizationId>, Violations> {
@@ -231,6 +230,9 @@ pub(super) fn expiration(
     }
 }
 
+/// The last moment that Postgres and the `time` crate can both say.
+const LAST_MICROSECOND: OffsetDateTime = time::macros::datetime!(9999-12-31 23:59:59.999_999 UTC);
+
 /// Reads a `google.protobuf.Timestamp`; its range ends where a token's end may lie at the latest.
 fn instant(time: prost_types::Timestamp) -> Result<OffsetDateTime, FieldError> {
     let nanos = u32::try_from(time.nanos).ok().filter(|nanos| *nanos < 1_000_000_000);
@@ -245,18 +247,22 @@ fn instant(time: prost_types::Timestamp) -> Result<OffsetDateTime, FieldError> {
 /// that what lies before it, and what does not, stays the same.
 fn whole_instant(time: prost_types::Timestamp) -> Result<OffsetDateTime, FieldError> {
     let time = instant(time)?;
-    let beyond = time.nanosecond() % 1_000;
-    let rest = if beyond == 0 { 0 } else { 1_000 - beyond };
-    Ok(time + Duration::nanoseconds(i64::from(rest)))
+    let rest = time.nanosecond().next_multiple_of(1_000).saturating_sub(time.nanosecond());
+    // Behind the last microsecond there is none: nothing lies there either.
+    Ok(time.checked_add(Duration::nanoseconds(i64::from(rest))).unwrap_or(LAST_MICROSECOND))
 }
 
-fn duration(duration: prost_types::Duration) -> Result<Duration, FieldError> {
-    // google.protobuf.Duration: seconds and nanos have the same sign.
-    let nanos_fit = (0..1_000_000_000).contains(&duration.nanos);
-    if duration.seconds < 0 || !nanos_fit || (duration.seconds == 0 && duration.nanos == 0) {
-        return Err(FieldError::Rule("is not a duration above zero"));
-    }
-    Ok(Duration::new(duration.seconds, duration.nanos))
+fn duration(given: prost_types::Duration) -> Result<Duration, FieldError> {
+    let duration = positive(given).filter(|duration| duration.is_positive());
+    duration.ok_or(FieldError::Rule("is not a duration above zero"))
+}
+
+/// Reads a `google.protobuf.Duration` that is not negative; `None`: it is, or not well-formed.
+pub(super) fn positive(given: prost_types::Duration) -> Option<Duration> {
+    // Seconds and nanos have the same sign.
+    let well_formed = given.seconds >= 0 && (0..1_000_000_000).contains(&given.nanos);
+    well_formed
+        .then(|| Duration::seconds(given.seconds).saturating_add(Duration::nanoseconds(given.nanos.into())))
 }
 
 pub(super) fn scopes(field: &'static str, texts: &[String], violations: &mut Violations) -> Option<Scopes> {
@@ -290,6 +296,10 @@ pub(super) fn networks(texts: &[String], violations: &mut Violations) -> Option<
 
 fn states(numbers: &[i32], violations: &mut Violations) -> Vec<TokenState> {
     let mut states = Vec::new();
+    if numbers.len() > MAX_NAMES {
+        violations.add("states", &FieldError::TooLong { limit: MAX_NAMES, unit: "states" });
+        return states;
+    }
     for (index, number) in numbers.iter().enumerate() {
         let state = match proto::TokenState::try_from(*number) {
             Ok(proto::TokenState::Active) => Ok(TokenState::Active),

@@ -3,6 +3,7 @@
 
 use crate::actions::ActionError;
 use crate::domain::{AccessError, Violations};
+use crate::panics::Panicked;
 use crate::shares::Refused;
 use crate::unread::UnreadError;
 use crate::verify::{AuthenticateError, Unknown};
@@ -27,6 +28,8 @@ pub(crate) enum CallError {
     Unread(#[from] UnreadError),
     #[error(transparent)]
     Watch(#[from] WatchError),
+    #[error(transparent)]
+    Panicked(#[from] Panicked),
 }
 
 impl From<Violations> for CallError {

@@ -2,6 +2,8 @@
 //! message of the same length takes more; what a stream tells takes its room along, piece by piece. Stands around
 //! the service, whatever is spoken to it.
 
+#![cfg_attr(not(test), expect(clippy::arithmetic_side_effects, reason = "lengths of what lies in memory"))]
+
 use std::convert::Infallible;
 use std::mem;
 use std::pin::Pin;

@@ -38,7 +38,9 @@ impl Failures {
     /// Counts one more at `now`, after those that are forgotten by then.
     fn next(earlier: Option<Self>, now: Instant) -> Self {
         let count = earlier.map_or(0, |earlier| {
-            let forgotten = now.duration_since(earlier.at).as_millis() / FORGOTTEN_AFTER.as_millis();
+            let forgotten =
+                now.duration_since(earlier.at).as_millis().checked_div(FORGOTTEN_AFTER.as_millis());
+            let forgotten = forgotten.unwrap_or(0);
             earlier.count.saturating_sub(u32::try_from(forgotten).unwrap_or(u32::MAX))
         });
         Self { count: count.saturating_add(1), at: now }

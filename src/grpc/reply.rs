@@ -2,6 +2,8 @@
 //! nothing is allocated. build.rs has the server use these types in place of the generated ones; a test here
 //! holds the two encodings equal. Only ever encoded: decoding belongs to the generated types.
 
+#![cfg_attr(not(test), expect(clippy::arithmetic_side_effects, reason = "lengths of what lies in memory"))]
+
 use prost::DecodeError;
 use prost::Message;
 use prost::bytes::{Buf, BufMut};

@@ -39,6 +39,7 @@ impl From<&CallError> for Status {
             CallError::Refused(error) => refused(*error),
             CallError::Unread(error) => unread(*error),
             CallError::Watch(error) => watch(error),
+            CallError::Panicked(_) => internal(),
         }
     }
 }
@@ -175,6 +176,11 @@ fn invalid(violations: &Violations) -> Status {
         message.push(' ');
         message.push_str(&violation.description);
     }
+    if violations.more() > 0 {
+        message.push_str("; and ");
+        message.push_str(&violations.more().to_string());
+        message.push_str(" more");
+    }
     Status::with_error_details(Code::InvalidArgument, message, details)
 }
 
@@ -200,6 +206,11 @@ fn details(reason: ErrorReason) -> ErrorDetails {
 fn word(reason: ErrorReason) -> &'static str {
     let name = reason.as_str_name();
     name.strip_prefix("ERROR_REASON_").unwrap_or(name)
+}
+
+/// Refuses somebody whose refusals wait to be read.
+pub(super) fn refusals_unread() -> Status {
+    unread(UnreadError::OverShare)
 }
 
 /// Says that a stream ends because the server does.

@@ -21,6 +21,7 @@ use super::service::drained;
 use super::verify::{asked_of, question};
 use super::{convert, status};
 use crate::metrics::{Lookup, Metrics, Tally};
+use crate::panics;
 use crate::verify::{Answer, Asked, Consistency, Credential, Engine, LookedAhead, Present};
 
 /// How many questions are read ahead of one that has to wait for its answer, and how many bytes they may have: room for
@@ -149,7 +150,7 @@ impl<Q: Questions> VerifyAnswers<Q> {
     fn read_ahead(&mut self, context: &mut Context<'_>, turn: &mut Turn) {
         while self.ahead.len() < AHEAD && self.ahead_bytes < AHEAD_BYTES {
             let Some(request) = self.arrived.pop_front().or_else(|| self.read(context, turn)) else { return };
-            self.ahead_bytes += request.encoded_len();
+            self.ahead_bytes = self.ahead_bytes.saturating_add(request.encoded_len());
             // A consistency that does not exist is refused when its turn comes.
             let consistency = convert::consistency(request.consistency).unwrap_or_default();
             let asked = self.engine.ask(&request.secret, consistency);
@@ -160,7 +161,7 @@ impl<Q: Questions> VerifyAnswers<Q> {
     /// Returns the next question, from what was read ahead or off the call.
     fn next(&mut self, context: &mut Context<'_>, turn: &mut Turn) -> Option<(VerifyRequest, Option<Asked>)> {
         if let Some((request, asked)) = self.ahead.pop_front() {
-            self.ahead_bytes -= request.encoded_len();
+            self.ahead_bytes = self.ahead_bytes.saturating_sub(request.encoded_len());
             return Some((request, Some(asked)));
         }
         if let Some(request) = self.arrived.pop_front() {
@@ -200,7 +201,7 @@ impl<Q: Questions> VerifyAnswers<Q> {
             match ahead {
                 _ if wanted.consistency != Consistency::Bounded => None,
                 Some(ahead) => {
-                    turn.hits += u64::from(ahead.is_hit());
+                    turn.hits = turn.hits.saturating_add(ahead.is_hit().into());
                     self.engine.judge_ahead(&ahead, &question)
                 }
                 None => self.engine.verify_now(&request.secret, &question, &present),
@@ -224,8 +225,19 @@ impl<Q: Questions> VerifyAnswers<Q> {
         turn.looked_ahead.pop_front()
     }
 
-    /// Gives the next answer in a turn.
+    /// Gives the next answer in a turn; where that panics, the call ends.
     pub(super) fn poll_answer(
+        &mut self,
+        context: &mut Context<'_>,
+        turn: &mut Turn,
+    ) -> Poll<Option<Result<VerifyStreamReply, Status>>> {
+        match panics::catch(|| self.poll_next_answer(context, turn)) {
+            Ok(polled) => polled,
+            Err(panicked) => Poll::Ready(Some(self.deliver(Err(panicked.into()), turn))),
+        }
+    }
+
+    fn poll_next_answer(
         &mut self,
         context: &mut Context<'_>,
         turn: &mut Turn,
@@ -278,7 +290,7 @@ impl<Q: Questions> VerifyAnswers<Q> {
     fn deliver(&mut self, outcome: Outcome, turn: &mut Turn) -> Result<VerifyStreamReply, Status> {
         match outcome {
             Ok(answer) => {
-                self.answers += 1;
+                self.answers = self.answers.saturating_add(1);
                 turn.given.add(answer.verdict);
                 Ok(VerifyStreamReply(answer.into()))
             }

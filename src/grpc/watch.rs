@@ -20,6 +20,7 @@ use super::proto::{TokenChange, WatchTokensRequest, WatchTokensResponse};
 use super::service::drained;
 use super::{convert, status};
 use crate::domain::{Caller, FieldError, OrganizationId, Permission, Violations, size};
+use crate::panics;
 use crate::secret::Keyring;
 use crate::store::{Change, StoreError};
 use crate::unread::{Room, Unread};
@@ -114,7 +115,7 @@ impl Telling {
     ) {
         let sender = self.sender.clone();
         let status = tokio::select! {
-            outcome = self.tell_all(watch, after) => match outcome {
+            outcome = panics::caught(self.tell_all(watch, after)) => match outcome.unwrap_or_else(|panicked| Err(panicked.into())) {
                 Ok(()) => return,
                 Err(error) => {
                     let status = Status::from(&error);
@@ -172,11 +173,11 @@ impl Telling {
         let mut bytes = 0;
         for change in heard.map(|change| shown(change, caller, as_of)) {
             let size = change.encoded_len();
-            if bytes + size > MESSAGE_BYTES {
+            if size.saturating_add(bytes) > MESSAGE_BYTES {
                 self.send(mem::replace(&mut message, empty())).await?;
                 bytes = 0;
             }
-            bytes += size;
+            bytes = size.saturating_add(bytes);
             message.changes.push(change);
         }
         match position {
@@ -236,7 +237,7 @@ fn empty(as_of: OffsetDateTime, heartbeat: Duration) -> WatchTokensResponse {
 
 /// Returns about how many bytes a change takes.
 fn weight(change: &Change) -> usize {
-    size_of::<Change>() + change.token.as_ref().map_or(0, size::of_token)
+    change.token.as_ref().map_or(0, size::of_token).saturating_add(size_of::<Change>())
 }
 
 /// Tells whether a change is of the organization; one of which that is not known concerns everybody.

@@ -21,7 +21,7 @@ use crate::domain::{
     Caller, CredentialError, OrganizationId, ReservedScope, RevokeReason, Scope, Scopes, Token, UserId,
 };
 
-/// How many tokens one page looks at, oldest first; each costs a look at its user's newer ones.
+/// How many tokens one page looks at, oldest first.
 const WINDOW: i64 = 250;
 
 /// What a policy finds wrong in one window of an organization's tokens.
@@ -189,21 +189,33 @@ async fn standings(
     policy: &Policy,
     now: OffsetDateTime,
 ) -> Result<HashMap<Uuid, Standing>, StoreError> {
-    // Newer ones that the policy itself ends leave their places: the same conditions as Policy::breach's.
+    // Of each user once: the oldest that still has a place, counted from the newest. Those that the policy itself ends
+    // leave theirs: the same conditions as Policy::breach's.
     let rows = sqlx::query!(
-        r#"SELECT t.id, (SELECT s.create_time FROM tokens s WHERE s.rotated_from = t.id) AS rotation,
-               (SELECT count(*) FROM (
-                   SELECT FROM tokens n
-                   WHERE n.organization_id = t.organization_id AND n.user_id = t.user_id
-                       AND (n.create_time, n.id) > (t.create_time, t.id)
+        r#"WITH owners AS (
+               SELECT DISTINCT organization_id, user_id FROM tokens WHERE id = ANY($1) AND $3::bigint > 0
+           ), last AS (
+               SELECT o.organization_id, o.user_id, n.create_time, n.id
+               FROM owners o CROSS JOIN LATERAL (
+                   SELECT n.create_time, n.id FROM tokens n
+                   WHERE n.organization_id = o.organization_id AND n.user_id = o.user_id
                        AND n.revoke_time IS NULL AND (n.expire_time IS NULL OR n.expire_time > now())
                        AND NOT n.scopes @> ARRAY[$2::text]
-                       AND NOT EXISTS (SELECT FROM tokens s WHERE s.rotated_from = n.id)
+                       AND NOT EXISTS (SELECT FROM tokens s WHERE s.rotated_from = n.id AND s.revoke_time IS NULL
+                           AND (s.expire_time IS NULL OR s.expire_time > now()))
                        AND NOT (n.expire_time IS NULL AND $4 AND NOT $5)
-                       AND NOT (n.create_time <= coalesce($6::timestamptz, '-infinity')
-                           AND ($4 OR n.expire_time IS NOT NULL))
-                   LIMIT $3) AS newer) AS "newer!"
-           FROM tokens t WHERE t.id = ANY($1)"#,
+                       AND NOT n.create_time <= coalesce($6::timestamptz, '-infinity')
+                   ORDER BY n.create_time DESC, n.id DESC OFFSET greatest($3 - 1, 0) LIMIT 1) AS n
+           )
+           SELECT t.id AS "id!", s.create_time AS "rotation?", coalesce(s.lives, false) AS "superseded!",
+               coalesce((t.create_time, t.id) < (last.create_time, last.id), false) AS "crowded_out!"
+           FROM tokens t
+               LEFT JOIN last ON last.organization_id = t.organization_id AND last.user_id = t.user_id
+               LEFT JOIN LATERAL (
+                   SELECT s.create_time, s.revoke_time IS NULL AND (s.expire_time IS NULL OR s.expire_time > now())
+                       AS lives
+                   FROM tokens s WHERE s.rotated_from = t.id) AS s ON true
+           WHERE t.id = ANY($1)"#,
         ids,
         ReservedScope::Root.word(),
         i64::from(policy.most_active_tokens.unwrap_or(0)),
@@ -213,8 +225,11 @@ async fn standings(
     )
     .fetch_all(transaction)
     .await?;
-    let standing = |rotation, newer| Standing { rotation, newer: u32::try_from(newer).unwrap_or(u32::MAX) };
-    Ok(rows.into_iter().map(|row| (row.id, standing(row.rotation, row.newer))).collect())
+    let standings = rows.into_iter().map(|row| {
+        let (rotation, superseded, crowded_out) = (row.rotation, row.superseded, row.crowded_out);
+        (row.id, Standing { rotation, superseded, crowded_out })
+    });
+    Ok(standings.collect())
 }
 
 /// Where tokens are counted, keeps others from making some for the users of these, and returns whose; `None`: they

@@ -96,7 +96,7 @@ macro_rules! walk {
                 + r#" LIMIT 10000
                ) AS walk
                CROSS JOIN LATERAL (
-                   SELECT CASE WHEN revoke_time IS NOT NULL THEN $5 WHEN expire_time <= now() THEN $4
+                   SELECT CASE WHEN revoke_time IS NOT NULL THEN $5 WHEN expire_time <= statement_timestamp() THEN $4
                            WHEN disable_time IS NOT NULL THEN $12::bool ELSE $3::bool END
                        AND create_time >= $6 AND create_time < coalesce($7::timestamptz, 'infinity')
                        AND end_time <= coalesce($8::timestamptz, 'infinity')
@@ -147,11 +147,11 @@ macro_rules! walk_by_expire_time {
             $connection, $listing, $filters, $position, $owner,
             "(coalesce(expire_time, 'infinity'), id) > (
                  CASE WHEN $4 OR $5 THEN coalesce($1::timestamptz, 'infinity')
-                     ELSE greatest(coalesce($1::timestamptz, 'infinity'), now()) END,
-                 CASE WHEN $4 OR $5 OR coalesce($1::timestamptz, 'infinity') >= now() THEN $2::uuid
+                     ELSE greatest(coalesce($1::timestamptz, 'infinity'), statement_timestamp()) END,
+                 CASE WHEN $4 OR $5 OR coalesce($1::timestamptz, 'infinity') >= statement_timestamp() THEN $2::uuid
                      ELSE 'ffffffff-ffff-ffff-ffff-ffffffffffff'::uuid END)
              AND coalesce(expire_time, 'infinity') <= CASE WHEN $3 OR $5 OR $12 THEN coalesce($8::timestamptz, 'infinity')
-                 ELSE least(coalesce($8::timestamptz, 'infinity'), now()) END",
+                 ELSE least(coalesce($8::timestamptz, 'infinity'), statement_timestamp()) END",
             "coalesce(expire_time, 'infinity'), id",
             "end_time, id"
             $(, $argument)*
@@ -273,7 +273,7 @@ impl<'a> Filters<'a> {
             created_after: listing.created_after.unwrap_or(SOONEST.0),
             created_before: listing.created_before,
             // Whole microseconds are all that Postgres keeps.
-            expires_by: listing.expires_before.map(|end| end - time::Duration::MICROSECOND),
+            expires_by: listing.expires_before.map(|end| end.saturating_sub(time::Duration::MICROSECOND)),
             unused_since: listing.unused_since,
             name_contains: listing.name_contains.as_ref().map(NamePart::folded),
             limit: i64::from(limit),

@@ -60,6 +60,7 @@ pub use revoke::{Extent, Revoked, RevokedUser, Touch};
 pub use rotate::{Rotatable, Rotation};
 pub use seals::{Candidate, CheckedSeal, Finding, Sealed};
 pub use tokens::NewToken;
+pub use update::Successor;
 pub use watch::{Change, ChangeKind, WatchPage};
 
 /// The longest that one call into the store takes before it is given up.

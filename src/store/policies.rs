@@ -152,7 +152,7 @@ pub(super) async fn lock_owner(
 }
 
 /// Completes the terms: counts the active tokens of a user beside one that is to be replaced, if the policy asks;
-/// those that have a successor do not count, disabled ones do. Only under [`lock_owner`], in a later statement.
+/// those whose successor lives do not count, disabled ones do. Only under [`lock_owner`], in a later statement.
 pub(super) async fn terms(
     transaction: &mut Transaction,
     (policy, now): (Policy, OffsetDateTime),
@@ -169,7 +169,8 @@ pub(super) async fn terms(
            WHERE organization_id = $1 AND user_id = $2 AND revoke_time IS NULL
                AND (expire_time IS NULL OR expire_time > statement_timestamp())
                AND NOT scopes @> ARRAY[$3::text] AND id IS DISTINCT FROM $4
-               AND NOT EXISTS (SELECT FROM tokens s WHERE s.rotated_from = t.id)"#,
+               AND NOT EXISTS (SELECT FROM tokens s WHERE s.rotated_from = t.id AND s.revoke_time IS NULL
+                   AND (s.expire_time IS NULL OR s.expire_time > statement_timestamp()))"#,
         organization_id.as_str(),
         user_id.as_str(),
         ReservedScope::Root.word(),

@@ -13,6 +13,15 @@ use super::{Store, StoreError};
 use crate::domain::{Caller, CredentialError, OrganizationId, Token, UserId};
 use crate::secret::TokenId;
 
+/// What was put in a token's place.
+#[derive(Debug, Clone, Copy)]
+pub struct Successor {
+    /// When.
+    pub create_time: OffsetDateTime,
+    /// Whether it is neither revoked nor expired.
+    pub lives: bool,
+}
+
 impl Store {
     /// Writes what `apply` makes of this user's token, for the caller as it stands in this transaction, under the
     /// organization's terms; it is also told when a successor was made for it. Returned with the transaction's
@@ -25,7 +34,7 @@ impl Store {
         caller: &Caller,
         id: TokenId,
         owner: (&OrganizationId, &UserId),
-        apply: impl Fn(&Caller, Option<&Token>, Option<OffsetDateTime>, &Terms) -> Result<Token, E>,
+        apply: impl Fn(&Caller, Option<&Token>, Option<Successor>, &Terms) -> Result<Token, E>,
     ) -> Result<Result<(Token, OffsetDateTime), E>, StoreError> {
         self.retrying(async || {
             let mut transaction = self.begin().await?;
@@ -36,13 +45,17 @@ impl Store {
                 Err(refusal) => return Ok(Err(refusal.into())),
             };
             let before = lock_token(&mut transaction, id).await?;
-            let rotation =
-                sqlx::query!("SELECT create_time FROM tokens WHERE rotated_from = $1", rows::uuid(id))
-                    .fetch_optional(&mut transaction)
-                    .await?
-                    .map(|row| row.create_time);
+            let successor = sqlx::query_as!(
+                Successor,
+                r#"SELECT create_time, revoke_time IS NULL AND (expire_time IS NULL OR expire_time > now())
+                       AS "lives!"
+                   FROM tokens WHERE rotated_from = $1"#,
+                rows::uuid(id)
+            )
+            .fetch_optional(&mut transaction)
+            .await?;
             let terms = policies::terms(&mut transaction, (policy, now), owner, Some(id)).await?;
-            let token = match apply(&caller, before.as_ref(), rotation, &terms) {
+            let token = match apply(&caller, before.as_ref(), successor, &terms) {
                 Ok(token) => token,
                 Err(refusal) => return Ok(Err(refusal)),
             };

@@ -15,6 +15,7 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, Registry, reload};
 
 use crate::config::{LogFormat, LogSettings};
+use crate::panics;
 
 mod context;
 mod export;
@@ -88,6 +89,7 @@ pub fn init(settings: &LogSettings, otlp_endpoint: Option<&str>) -> Result<Telem
     let subscriber = tracing_subscriber::registry().with(chosen).with(bounded);
     let installed = subscriber.with(lines).with(spans).try_init();
     installed.map_err(|error| TelemetryError::Installed(Box::new(error)))?;
+    panics::note_places();
     let chosen = settings.filter.as_str().to_owned();
     Ok(Telemetry { level, chosen, more: AtomicUsize::new(0), exporter })
 }

@@ -7,6 +7,7 @@ use std::net::{IpAddr, SocketAddr};
 use axum::http::HeaderMap;
 
 use super::WaysConfig;
+use crate::domain::networks::parse_address;
 
 /// Finds the client of a call that `gateway` makes, by the `X-Forwarded-For` that came with it.
 pub(super) fn forwarded(config: &WaysConfig, gateway: IpAddr, headers: &HeaderMap) -> Option<IpAddr> {
@@ -48,8 +49,8 @@ fn outermost<'a>(
 
 /// Reads an address; some proxies add a port.
 fn parse(text: &str) -> Option<IpAddr> {
-    let address = text.parse().ok().or_else(|| Some(text.parse::<SocketAddr>().ok()?.ip()));
-    address.map(|address: IpAddr| address.to_canonical())
+    let with_port = || text.parse::<SocketAddr>().ok().filter(|_| !text.contains('%'));
+    parse_address(text).ok().or_else(|| Some(with_port()?.ip().to_canonical()))
 }
 
 #[cfg(test)]
@@ -80,6 +81,9 @@ mod tests {
             (&["10.1.1.1, 10.0.0.2"], Some("10.1.1.1")),
             (&["192.0.2.7, unknown"], None),
             (&["192.0.2.7,"], None),
+            (&["010.0.0.7"], None),
+            (&["[fe80::1%2]:80"], None),
+            (&["192.0.2.7:"], None),
             (&[""], None),
             (&[], None),
         ] {

@@ -36,6 +36,7 @@ use crate::domain::{OrganizationId, Scopes, Verdict};
 use crate::grpc::{CallError, Callers};
 use crate::listener::Peer;
 use crate::metrics::{Metrics, Way, WayOutcome};
+use crate::panics;
 use crate::provenance::{self, Provenance};
 use crate::shares::{Refused, Shares};
 use crate::telemetry::{self, Sampling};
@@ -101,7 +102,12 @@ impl Ways {
         // On the heap: it is large, and would be moved through every layer above.
         let work = Box::pin(provenance::within(provenance, work));
         let work = async {
-            let outcome = tokio::time::timeout(DEADLINE, work).await.unwrap_or(Err(Refusal::Overdue));
+            let work = tokio::time::timeout(DEADLINE, panics::caught(work));
+            let outcome = match work.await {
+                Ok(Ok(outcome)) => outcome,
+                Ok(Err(panicked)) => Err(panicked.into()),
+                Err(_) => Err(Refusal::Overdue),
+            };
             let duration = started.elapsed();
             match &outcome {
                 Ok(_) => tracing::debug!(duration_ms = duration.as_secs_f64() * 1e3, "answered"),

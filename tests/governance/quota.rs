@@ -1,8 +1,8 @@
 //! How many active tokens a user may have: exactly so many, whoever asks at once.
 
 use tokend::grpc::proto::{
-    CreateTokenRequest, DisableTokenRequest, Policy, RotateTokenRequest, UpdateTokenRequest,
-    update_token_request,
+    CheckPolicyRequest, CreateTokenRequest, DisableTokenRequest, EnforcePolicyRequest, Policy,
+    RotateTokenRequest, UpdateTokenRequest, update_token_request,
 };
 
 use super::policy::{forbidden, seconds, set};
@@ -143,4 +143,28 @@ async fn a_root_token_that_becomes_an_ordinary_one_needs_room() {
 
     revoked(&mut root, &first, "").await;
     root.update_token(lowering).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_superseded_token_counts_again_when_its_successor_has_ended() {
+    let replica = Replica::start().await;
+    let mut root = replica.root();
+    set(&mut root, at_most(1)).await;
+    let old = created(&mut root, ordinary()).await.token.unwrap().id;
+    let graced = RotateTokenRequest { grace_period: Some(seconds(3600)), ..rotation(&old) };
+    let new = rotated(&mut root, graced).await.token.unwrap().id;
+
+    revoked(&mut root, &new, "").await;
+    forbidden(root.create_token(ordinary()).await, "most_active_tokens_per_user");
+    set(&mut root, at_most(2)).await;
+    created(&mut root, ordinary()).await;
+    forbidden(root.create_token(ordinary()).await, "most_active_tokens_per_user");
+
+    set(&mut root, at_most(1)).await;
+    let found = root.check_policy(CheckPolicyRequest::default()).await.unwrap().into_inner().breaches;
+    let found: Vec<_> = found.into_iter().map(|breach| (breach.token.unwrap().id, breach.revoked)).collect();
+    assert_eq!(found, [(old.clone(), true)]);
+    let done = root.enforce_policy(EnforcePolicyRequest::default()).await.unwrap().into_inner().breaches;
+    assert_eq!(done.len(), 1);
+    assert_eq!(done[0].token.as_ref().unwrap().id, old);
 }

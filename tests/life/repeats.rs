@@ -28,7 +28,7 @@ async fn a_retry_is_given_the_same_token_and_the_same_secret() {
     let request = CreateTokenRequest {
         labels: labels.into_iter().collect(),
         scopes: texts(&["a", "b:*"]),
-        allowed_cidrs: texts(&["127.0.0.0/8"]),
+        allowed_cidrs: texts(&["127.0.0.0/8", "::1/128"]),
         expiration: Some(Expiration::Ttl(seconds(3600).unwrap())),
         ..repeatable()
     };
@@ -38,8 +38,14 @@ async fn a_retry_is_given_the_same_token_and_the_same_secret() {
         let again = created(&mut root, request.clone()).await;
         assert_eq!((again.secret, again.token), (first.secret.clone(), first.token.clone()));
     }
-    let shouted = CreateTokenRequest { request_id: request.request_id.to_uppercase(), ..request };
+    let shouted = CreateTokenRequest { request_id: request.request_id.to_uppercase(), ..request.clone() };
     assert_eq!(created(&mut root, shouted).await.secret, first.secret, "the same UUID");
+    let turned = CreateTokenRequest {
+        scopes: texts(&["b:*", "a", "b:*"]),
+        allowed_cidrs: texts(&["::1/128", "127.0.0.0/8"]),
+        ..request
+    };
+    assert_eq!(created(&mut root, turned).await.secret, first.secret, "sets have no order");
     assert_eq!(replica.installation.database.count(TOKENS_OF_ADA).await, 1);
 }
 

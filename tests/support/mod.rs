@@ -4,6 +4,7 @@
 
 pub(crate) mod client;
 pub(crate) mod cluster;
+pub(crate) mod contract;
 pub(crate) mod crowd;
 pub(crate) mod database;
 pub(crate) mod http;

@@ -1,5 +1,7 @@
 //! What a listing shows: which tokens, in which order, and which questions it refuses.
 
+use std::time::Duration;
+
 use prost_types::Timestamp;
 use tokend::grpc::proto::TokenState::{self, Active, Expired, Revoked};
 use tokend::grpc::proto::Verdict;
@@ -9,7 +11,8 @@ use tonic::Code;
 
 use crate::support::client::{Client, created, ordinary, revoked, second, verified};
 use crate::support::eventually;
-use crate::support::replica::Replica;
+use crate::support::proxy::{Proxy, Way};
+use crate::support::replica::{Installation, Replica};
 use crate::support::status::{fields, refused};
 
 /// Creates an ordinary token with this name; the rest is the request's.
@@ -289,4 +292,34 @@ async fn tokens_that_nobody_uses_any_more_are_found() {
     assert_eq!(found(&mut root, since(1_000_000_000)).await, ["old and unused"]);
     assert_eq!(found(&mut root, since(978_307_200)).await, [""; 0], "created at that moment, not before");
     assert_eq!(found(&mut root, since(32_503_680_000)).await, ["new", "old and unused", "old and used"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_page_shows_each_token_in_a_state_that_was_asked_for() {
+    let installation = Installation::new().await;
+    let proxy = Proxy::start(Way::Open).await;
+    let mut config = installation.config();
+    config.database = proxy.lead(&config.database);
+    let replica = installation.serve(config).await;
+    let mut root = replica.root();
+    for tenths in 0..20 {
+        let ttl = prost_types::Duration { seconds: 2 + tenths / 10, nanos: 0 };
+        let ttl = prost_types::Duration { nanos: i32::try_from(tenths % 10).unwrap() * 100_000_000, ..ttl };
+        created(&mut root, CreateTokenRequest { expiration: Some(Expiration::Ttl(ttl)), ..ordinary() }).await;
+    }
+    // Between the parts of a page's transaction tokens expire.
+    proxy.turn(Way::Slow(Duration::from_millis(100)));
+    loop {
+        let mut shown = async |state: TokenState| {
+            let user_id = ordinary().user_id;
+            let request = ListTokensRequest { states: vec![state.into()], user_id, ..Default::default() };
+            let page = root.list_tokens(request).await.unwrap().into_inner();
+            assert!(page.tokens.iter().all(|token| token.state() == state), "{state:?}: {:?}", page.tokens);
+            page.tokens.len()
+        };
+        let (active, _) = (shown(Active).await, shown(Expired).await);
+        if active == 0 {
+            break;
+        }
+    }
 }

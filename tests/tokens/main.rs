@@ -9,6 +9,7 @@ mod support;
 
 mod create;
 mod disable;
+mod extremes;
 mod fields;
 mod framing;
 mod full;

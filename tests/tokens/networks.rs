@@ -102,6 +102,7 @@ async fn what_is_no_address_is_refused_whatever_the_secret() {
         " 10.0.0.1",
         "fe80::1%eth0",
         "010.0.0.1",
+        "::ffff:010.0.0.1",
     ] {
         for secret in [&*made.secret, "no secret"] {
             let outcome = root.verify(from(secret, client_ip)).await;
@@ -120,8 +121,22 @@ async fn what_is_no_network_is_refused_at_creation() {
     let replica = Replica::start().await;
     let mut root = replica.root();
 
-    for bad in ["", "10.0.0.1", "10.0.0.1/8", "10.0.0.0/33", "2001:db8::1/32", "::/129", "any", "10.0.0.0/08"]
-    {
+    for bad in [
+        "",
+        "10.0.0.1",
+        "10.0.0.1/8",
+        "10.0.0.0/33",
+        "2001:db8::1/32",
+        "::/129",
+        "any",
+        "10.0.0.0/08",
+        "010.0.0.0/8",
+        "10.0.0.00/8",
+        "0x0a.0.0.0/8",
+        "::ffff:010.0.0.0/104",
+        "::ffff:10.0.0.0/0104",
+        "fe80::%1/64",
+    ] {
         let outcome = root.create_token(within(&["10.0.0.0/8", bad])).await;
         let status = refused(outcome, Code::InvalidArgument, "INVALID_FIELD");
         assert_eq!(fields(&status), ["allowed_cidrs[1]"], "{bad:?}");

@@ -4,10 +4,14 @@
 
 use std::collections::BTreeMap;
 
+use super::text::{is_deceptive, is_unseen};
 use time::{Duration, OffsetDateTime};
 
 /// The most labels that one token may carry.
 pub const MAX_LABELS: usize = 32;
+
+/// The most violations of one request that are named; the others are counted.
+pub const MAX_NAMED: usize = 10;
 
 /// The last instant that a token may expire at: 9999-12-31T23:59:59Z (the end of
 /// `google.protobuf.Timestamp`'s range, to the second).
@@ -24,14 +28,14 @@ pub enum FieldError {
     TooLong {
         /// The largest length that is accepted.
         limit: usize,
-        /// What the limit counts: `bytes`, `characters`, `scopes`, `labels` or `networks`.
+        /// What the limit counts, for example `bytes` or `scopes`.
         unit: &'static str,
     },
     /// The value contains a control character.
     #[error("contains a control character")]
     ControlCharacter,
-    /// The value consists of white space alone.
-    #[error("consists of white space alone")]
+    /// The value consists of what is not seen alone, such as white space.
+    #[error("has nothing that can be seen")]
     Blank,
     /// The value breaks a rule of its own, which the text states.
     #[error("{0}")]
@@ -47,9 +51,13 @@ pub struct Violation {
     pub description: String,
 }
 
-/// Collects everything that is wrong with a request, so that its sender learns it all at once.
+/// Collects what is wrong with a request, so that its sender learns it all at once: the first ten are named, the others
+/// counted, so that no request makes its refusal long.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Violations(Vec<Violation>);
+pub struct Violations {
+    named: Vec<Violation>,
+    more: usize,
+}
 
 impl Violations {
     /// Builds the list that holds one violation.
@@ -62,7 +70,11 @@ impl Violations {
 
     /// Adds a violation of `field`.
     pub fn add(&mut self, field: &str, error: &FieldError) {
-        self.0.push(Violation { field: field.to_owned(), description: error.to_string() });
+        if self.named.len() < MAX_NAMED {
+            self.named.push(Violation { field: field.to_owned(), description: error.to_string() });
+        } else {
+            self.more = self.more.saturating_add(1);
+        }
     }
 
     /// Takes the value of a parsed field, or notes its error.
@@ -70,10 +82,16 @@ impl Violations {
         parsed.inspect_err(|error| self.add(field, error)).ok()
     }
 
-    /// Returns the violations in the order in which they were found.
+    /// Returns the first ten violations in the order in which they were found.
     #[must_use]
     pub fn list(&self) -> &[Violation] {
-        &self.0
+        &self.named
+    }
+
+    /// Returns how many violations there are beside those that are listed.
+    #[must_use]
+    pub fn more(&self) -> usize {
+        self.more
     }
 
     /// Returns `value` when nothing was noted and it is there.
@@ -82,7 +100,7 @@ impl Violations {
     /// The violations themselves.
     pub fn finish<T>(self, value: Option<T>) -> Result<T, Self> {
         match value {
-            Some(value) if self.0.is_empty() => Ok(value),
+            Some(value) if self.named.is_empty() => Ok(value),
             _ => Err(self),
         }
     }
@@ -127,8 +145,8 @@ text_field!(
 );
 
 text_field!(
-    /// What people call a token: 1 to 100 characters, no control characters, not only white space.
-    /// Not unique.
+    /// What people call a token: 1 to 100 characters, at least one of which is seen, none of which is a control
+    /// character, hides in text or turns its direction ([`super::text`]). Not unique.
     TokenName,
     |text| {
         if text.is_empty() {
@@ -137,10 +155,14 @@ text_field!(
         if text.chars().count() > 100 {
             return Err(FieldError::TooLong { limit: 100, unit: "characters" });
         }
-        if text.chars().all(char::is_whitespace) {
+        if text.chars().all(is_unseen) {
             return Err(FieldError::Blank);
         }
-        no_control_characters(text)
+        no_control_characters(text)?;
+        if text.chars().any(is_deceptive) {
+            return Err(FieldError::Rule("contains a character that is not seen or turns the direction of text"));
+        }
+        Ok(())
     }
 );
 
@@ -191,9 +213,12 @@ impl Labels {
     /// # Errors
     /// The first rule that a pair, or their number, breaks.
     pub fn parse(pairs: impl IntoIterator<Item = (String, String)>) -> Result<Self, FieldError> {
-        let labels: BTreeMap<String, String> = pairs.into_iter().collect();
-        if labels.len() > MAX_LABELS {
-            return Err(FieldError::TooLong { limit: MAX_LABELS, unit: "labels" });
+        let mut labels = BTreeMap::new();
+        for (key, value) in pairs {
+            labels.insert(key, value);
+            if labels.len() > MAX_LABELS {
+                return Err(FieldError::TooLong { limit: MAX_LABELS, unit: "labels" });
+            }
         }
         for (key, value) in &labels {
             if key.is_empty() {
@@ -253,7 +278,7 @@ impl Expiration {
 }
 
 fn whole_microseconds(time: OffsetDateTime) -> OffsetDateTime {
-    time.replace_nanosecond(time.microsecond() * 1_000).unwrap_or(time)
+    time.replace_nanosecond(time.microsecond().saturating_mul(1_000)).unwrap_or(time)
 }
 
 #[cfg(test)]
@@ -273,6 +298,13 @@ mod tests {
         assert_eq!(TokenName::parse(""), Err(FieldError::Required));
         assert_eq!(TokenName::parse(" \u{3000}"), Err(FieldError::Blank));
         assert_eq!(TokenName::parse("a\u{85}b"), Err(FieldError::ControlCharacter));
+        for unseen in ["\u{200b}", "\u{3164}\u{2800}", "\u{ad}\u{e0041}", "\u{200d}\u{fe0f} "] {
+            assert_eq!(TokenName::parse(unseen), Err(FieldError::Blank), "{unseen:?}");
+        }
+        for turned in ["a\u{202e}b", "a\u{61c}b", "a\u{ad}b", "a\u{e0041}", "a\u{fff9}", "\u{feff}a"] {
+            assert!(matches!(TokenName::parse(turned), Err(FieldError::Rule(_))), "{turned:?}");
+        }
+        assert!(TokenName::parse("\u{1f469}\u{200d}\u{1f4bb} می\u{200c}خواهم ❤\u{fe0f}").is_ok());
     }
 
     #[test]
@@ -314,6 +346,17 @@ mod tests {
         let asked = NOW + Duration::nanoseconds(1_999);
         assert_eq!(Expiration::At(asked).resolve(NOW), Ok(Some(NOW + Duration::microseconds(1))));
         assert!(Expiration::After(Duration::nanoseconds(999)).resolve(NOW).is_err());
+    }
+
+    #[test]
+    fn ten_violations_are_named_and_the_others_counted() {
+        let mut violations = Violations::default();
+        for index in 0..12 {
+            violations.add(&index.to_string(), &FieldError::Required);
+        }
+        assert_eq!((violations.list().len(), violations.more()), (10, 2));
+        assert_eq!(violations.list().last().map(|last| &*last.field), Some("9"));
+        assert!(violations.finish(Some(())).is_err());
     }
 
     #[test]

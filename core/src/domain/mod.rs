@@ -10,6 +10,7 @@ pub mod principal;
 pub mod record;
 pub mod rule;
 pub mod scope;
+pub mod text;
 pub mod token;
 
 pub use access::{AccessError, Caller, CredentialError, Permission, Reach};

@@ -29,15 +29,23 @@ impl Network {
         if text.is_empty() {
             return Err(FieldError::Required);
         }
-        let network: IpNet = text.parse().map_err(|_| GRAMMAR)?;
-        let length = text.rsplit_once('/').map_or("", |(_, length)| length);
-        if length.starts_with('0') && length != "0" {
+        let (address, length) = text.split_once('/').ok_or(GRAMMAR)?;
+        let digits = (1..=3).contains(&length.len()) && length.bytes().all(|byte| byte.is_ascii_digit());
+        if !digits || (length.len() > 1 && length.starts_with('0')) {
             return Err(GRAMMAR);
         }
+        let address: IpAddr = address.parse().map_err(|_| GRAMMAR)?;
+        let network = IpNet::new(address, length.parse().map_err(|_| GRAMMAR)?).map_err(|_| GRAMMAR)?;
         if network.addr() != network.network() {
             return Err(HOST_BITS);
         }
         Ok(Self(canonical(network)))
+    }
+
+    /// Returns the length of its prefix, in bits.
+    #[must_use]
+    pub fn prefix_length(&self) -> u8 {
+        self.0.prefix_len()
     }
 
     /// Tells whether an address lies in the network.
@@ -45,6 +53,17 @@ impl Network {
     pub fn contains(&self, address: IpAddr) -> bool {
         self.0.contains(&address.to_canonical())
     }
+}
+
+/// Reads one address, without a zone, a port or leading zeros, which others read as octal numbers. IPv4 in IPv6 is
+/// IPv4.
+///
+/// # Errors
+/// Anything else.
+pub fn parse_address(text: &str) -> Result<IpAddr, FieldError> {
+    let address: Result<IpAddr, _> = text.parse();
+    let address = address.map_err(|_| FieldError::Rule("is not an IPv4 or IPv6 address"))?;
+    Ok(address.to_canonical())
 }
 
 impl fmt::Display for Network {
@@ -151,6 +170,16 @@ mod tests {
             "10.0.0.0/08",
             "10.0.0.0/+8",
             "10.0.0.0/00",
+            "010.0.0.0/8",
+            "10.0.0.00/8",
+            "0x0a.0.0.0/8",
+            "167772160/8",
+            "::ffff:010.0.0.0/104",
+            "::ffff:10.0.0.0/0104",
+            "::ffff:10.0.0.0/104/8",
+            "fe80::%1/64",
+            "[::]/0",
+            "10.0.0.0/٨",
         ] {
             assert!(Network::parse(bad).is_err(), "{bad}");
         }

@@ -46,7 +46,7 @@ impl Places {
         text(&mut wire, ID, &token.id.to_string());
         text(&mut wire, ORGANIZATION_ID, token.organization_id.as_str());
         let organization_end = wire.len();
-        let organization_start = organization_end - token.organization_id.as_str().len();
+        let organization_start = organization_end.saturating_sub(token.organization_id.as_str().len());
         text(&mut wire, USER_ID, token.user_id.as_str());
         text(&mut wire, NAME, token.name.as_str());
         let scopes_start = wire.len();
@@ -161,7 +161,7 @@ fn bytes(wire: &mut Vec<u8>, tag: u32, content: &[u8]) {
 
 /// Writes a map's entry: a message of key (1) and value (2).
 fn label(wire: &mut Vec<u8>, key: &str, value: &str) {
-    let mut entry = Vec::with_capacity(key.len() + value.len() + 6);
+    let mut entry = Vec::with_capacity(key.len().saturating_add(value.len()).saturating_add(6));
     text(&mut entry, 1 << 3 | 2, key);
     text(&mut entry, 2 << 3 | 2, value);
     bytes(wire, LABELS, &entry);

@@ -105,7 +105,8 @@ impl Record {
     /// Returns how many bytes it asks of the allocator: a count of clones, the facts, a length, the token.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        let all = 2 * size_of::<usize>() + size_of::<Facts>() + self.0.slice.len();
+        const FIXED: usize = 2 * size_of::<usize>() + size_of::<Facts>();
+        let all = self.0.slice.len().saturating_add(FIXED);
         all.next_multiple_of(align_of::<usize>())
     }
 

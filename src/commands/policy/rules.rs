@@ -9,7 +9,7 @@ use crate::grpc::proto::Policy;
 /// A policy on the command line.
 #[derive(Args)]
 pub(super) struct RuleFlags {
-    /// How long after its creation a token may expire at most, such as 90d
+    /// How long after its creation a token may expire at most, such as 90d; none may then be without an end
     #[arg(long, value_name = "DURATION", value_parser = parse_ttl)]
     longest_lifetime: Option<prost_types::Duration>,
 

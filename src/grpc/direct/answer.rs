@@ -2,6 +2,7 @@
 
 use std::mem;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use http_body::{Frame, SizeHint};
@@ -10,6 +11,7 @@ use tonic::Status;
 use tonic::body::Body;
 use tonic::codegen::http::{HeaderMap, HeaderValue, Response, header};
 
+use super::Answering;
 use super::message;
 use super::verdicts::Verdicts;
 use crate::grpc::reply::VerifyReply;
@@ -23,14 +25,14 @@ pub(in crate::grpc) enum Answer {
     /// A verdict's message, then its status.
     Verdict { data: Option<Bytes>, ended: bool },
     /// Verdicts as they are given, then a status.
-    Verdicts(Box<Verdicts>),
+    Verdicts { verdicts: Box<Verdicts>, answering: Arc<Answering> },
     /// Whatever else is answered.
-    Common(Body),
+    Common { body: Body, answering: Option<Arc<Answering>> },
 }
 
 impl Default for Answer {
     fn default() -> Self {
-        Self::Common(Body::default())
+        Self::Common { body: Body::default(), answering: None }
     }
 }
 
@@ -51,6 +53,18 @@ impl Answer {
     }
 }
 
+type Next = Option<Result<Frame<Bytes>, Status>>;
+
+/// Has the status take room that a frame may be.
+fn held(mut frame: Next, answering: Option<&Answering>) -> Next {
+    if let (Some(Ok(frame)), Some(answering)) = (&mut frame, answering)
+        && let Some(trailers) = frame.trailers_mut()
+    {
+        answering.hold_refusal(trailers);
+    }
+    frame
+}
+
 impl http_body::Body for Answer {
     type Data = Bytes;
     type Error = Status;
@@ -61,8 +75,12 @@ impl http_body::Body for Answer {
     ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         let (data, ended) = match &mut *self {
             Self::Verdict { data, ended } => (data, ended),
-            Self::Verdicts(verdicts) => return verdicts.poll_frame(context),
-            Self::Common(body) => return Pin::new(body).poll_frame(context),
+            Self::Verdicts { verdicts, answering } => {
+                return verdicts.poll_frame(context).map(|frame| held(frame, Some(answering)));
+            }
+            Self::Common { body, answering } => {
+                return Pin::new(body).poll_frame(context).map(|frame| held(frame, answering.as_deref()));
+            }
         };
         if let Some(data) = data.take() {
             return Poll::Ready(Some(Ok(Frame::data(data))));
@@ -78,16 +96,16 @@ impl http_body::Body for Answer {
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Verdict { ended, .. } => *ended,
-            Self::Verdicts(verdicts) => verdicts.has_ended(),
-            Self::Common(body) => body.is_end_stream(),
+            Self::Verdicts { verdicts, .. } => verdicts.has_ended(),
+            Self::Common { body, .. } => body.is_end_stream(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
             // A length would be told in a header, which gRPC has no use for.
-            Self::Verdict { .. } | Self::Verdicts(_) => SizeHint::default(),
-            Self::Common(body) => body.size_hint(),
+            Self::Verdict { .. } | Self::Verdicts { .. } => SizeHint::default(),
+            Self::Common { body, .. } => body.size_hint(),
         }
     }
 }

@@ -1,6 +1,8 @@
 //! Messages of gRPC as they stand on a call: each behind whether it is compressed, and its length (gRPC over HTTP/2,
 //! "Length-Prefixed-Message").
 
+#![cfg_attr(not(test), expect(clippy::arithmetic_side_effects, reason = "lengths of what lies in memory"))]
+
 use prost::Message;
 use prost::bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
 use tonic::Status;

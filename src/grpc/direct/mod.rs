@@ -12,23 +12,27 @@ use hyper::body::Incoming;
 use tonic::Status;
 use tonic::body::Body;
 use tonic::codegen::Service;
-use tonic::codegen::http::{HeaderName, Method, Request, Response, StatusCode, Version, header};
+use tonic::codegen::http::{HeaderMap, HeaderName, Method, Request, Response, StatusCode, Version, header};
 use tonic::service::Routes;
 
 mod answer;
 mod message;
 mod once;
+mod refusal;
 mod verdicts;
 
 use self::answer::{Answer, CONTENT_TYPE};
 use self::once::Read;
 use self::verdicts::{Arriving, Verdicts};
 use super::call::timeout;
+use super::error::CallError;
 use super::proto::VerifyRequest;
 use super::service::TokenApi;
 use super::status;
 use super::verify::Begun;
 use crate::listener::Peer;
+use crate::metrics::Rpc;
+use crate::panics::{self, Panicked};
 
 /// The paths of the RPCs that go this way.
 const VERIFY: &str = "/tokend.v1.TokenService/Verify";
@@ -69,6 +73,18 @@ pub(super) struct Answering {
 impl Answering {
     /// Answers a call.
     pub(super) async fn answer(self: Arc<Self>, request: Request<Incoming>) -> Response<Answer> {
+        let is_verify = request.uri().path() == VERIFY;
+        let refused = match panics::caught(self.choose(request)).await {
+            Ok(Ok(response)) => return response,
+            Ok(Err(status)) => status,
+            Err(panicked) => self.panicked(is_verify, panicked),
+        };
+        let mut response = refused.into_http();
+        self.hold_refusal(response.headers_mut());
+        response
+    }
+
+    async fn choose(self: &Arc<Self>, request: Request<Incoming>) -> Result<Response<Answer>, Status> {
         match request.uri().path() {
             VERIFY if is_plain(&request) => self.verify(request).await,
             VERIFY_STREAM if is_plain(&request) => {
@@ -78,18 +94,34 @@ impl Answering {
             _ if is_grpc(&request) => Box::pin(self.route(request.map(Body::new))).await,
             _ => Ok(unsupported()),
         }
-        .unwrap_or_else(Status::into_http)
+    }
+
+    /// Logs a panic outside of what `call` does, and counts what would not be counted.
+    fn panicked(&self, is_verify: bool, panicked: Panicked) -> Status {
+        let error = CallError::from(panicked);
+        let status = Status::from(&error);
+        status::log(&error, &status, None);
+        if is_verify {
+            self.api.metrics.calls.answered(Rpc::Verify, status.code().into(), Duration::ZERO);
+        }
+        status
     }
 
     /// Has the router answer.
-    async fn route(&self, mut request: Request<Body>) -> Result<Response<Answer>, Status> {
+    async fn route(self: &Arc<Self>, mut request: Request<Body>) -> Result<Response<Answer>, Status> {
         let timeout = timeout(request.headers());
         request.extensions_mut().insert(self.peer.clone());
-        let Ok(response) = in_time(|| timeout, self.routes.clone().call(request)).await?;
-        Ok(response.map(Answer::Common))
+        let Ok(mut response) = in_time(|| timeout, self.routes.clone().call(request)).await?;
+        self.hold_refusal(response.headers_mut());
+        Ok(response.map(|body| Answer::Common { body, answering: Some(Arc::clone(self)) }))
     }
 
-    async fn verify(&self, request: Request<Incoming>) -> Result<Response<Answer>, Status> {
+    /// Has a status take room, until it is read.
+    fn hold_refusal(&self, headers: &mut HeaderMap) {
+        refusal::hold(headers, &self.api.unread, &self.peer);
+    }
+
+    async fn verify(self: &Arc<Self>, request: Request<Incoming>) -> Result<Response<Answer>, Status> {
         let (parts, mut body) = request.into_parts();
         let read = in_time(|| timeout(&parts.headers), pin!(Read::of(&mut body))).await?;
         let read = read.map_err(|error| Status::from_error(error.into()))?;
@@ -116,11 +148,15 @@ impl Answering {
         Ok(Answer::from(reply.get_ref()).respond())
     }
 
-    async fn verify_stream(&self, mut request: Request<Incoming>) -> Result<Response<Answer>, Status> {
+    async fn verify_stream(
+        self: &Arc<Self>,
+        mut request: Request<Incoming>,
+    ) -> Result<Response<Answer>, Status> {
         request.extensions_mut().insert(self.peer.clone());
         let request = tonic::Request::from_http(request.map(Arriving::from));
         let answers = self.api.answer_stream(request).await?.into_inner();
-        Ok(Answer::Verdicts(Box::new(Verdicts::from(answers))).respond())
+        let answering = Arc::clone(self);
+        Ok(Answer::Verdicts { verdicts: Box::new(Verdicts::from(answers)), answering }.respond())
     }
 }
 

@@ -1,0 +1,75 @@
+//! Turns a panic of a call's work into an error, so that its caller is answered, the call is counted, and the log says
+//! once where it was. Called around the work of every call, whatever it comes by. What a panic says is not repeated:
+//! it may quote what was presented.
+
+use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
+use std::panic::{self, AssertUnwindSafe, PanicHookInfo};
+use std::pin::pin;
+
+thread_local! {
+    /// Whether the panics of this thread are caught here.
+    static CATCHING: Cell<bool> = const { Cell::new(false) };
+    /// Where the last of them was.
+    static PLACE: RefCell<Option<String>> = const { RefCell::new(None) };
+}
+
+/// The work of a call panicked.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the call panicked at {0}")]
+pub struct Panicked(String);
+
+/// Does `work`, and returns its panic as an error. What it has changed may be half done: nothing of it should be used
+/// again but what is shared with other calls anyway.
+///
+/// # Errors
+/// [`Panicked`].
+pub fn catch<T>(work: impl FnOnce() -> T) -> Result<T, Panicked> {
+    let outer = CATCHING.replace(true);
+    let done = panic::catch_unwind(AssertUnwindSafe(work));
+    CATCHING.set(outer);
+    done.map_err(|_| Panicked(PLACE.take().unwrap_or_else(|| "an unknown place".to_owned())))
+}
+
+/// Does the same for work that waits.
+///
+/// # Errors
+/// [`Panicked`].
+pub async fn caught<F: Future>(work: F) -> Result<F::Output, Panicked> {
+    let mut work = pin!(work);
+    poll_fn(|context| match catch(|| work.as_mut().poll(context)) {
+        Ok(polled) => polled.map(Ok),
+        Err(panicked) => Err(panicked).into(),
+    })
+    .await
+}
+
+/// Has panics that are caught here say where they were, and nothing else; others are told as before.
+pub fn note_places() {
+    let others = panic::take_hook();
+    panic::set_hook(Box::new(move |info: &PanicHookInfo<'_>| {
+        if CATCHING.get() {
+            PLACE.set(info.location().map(ToString::to_string));
+        } else {
+            others(info);
+        }
+    }));
+}
+
+#[cfg(test)]
+#[expect(clippy::panic, reason = "what is tested")]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn work_that_panics_before_or_after_it_has_waited_ends_with_an_error() {
+        assert_eq!(caught(async { 1 }).await, Ok(1));
+        assert!(caught(async { panic!("meant to") }).await.is_err());
+        let later = async {
+            tokio::task::yield_now().await;
+            panic!("meant to")
+        };
+        assert!(caught(later).await.is_err());
+        assert!(!CATCHING.get());
+    }
+}
