@@ -134,10 +134,7 @@ fn prepare(
     terms.policy.allows_grace(&ending, now)?;
     terms.policy.allows_end(&new)?;
     terms.policy.allows_scopes(&new)?;
-    // One that is counted still makes room for its successor, however many there are.
-    if old.expire_time.is_some_and(|end| end <= terms.count_time) {
-        terms.policy.allows_another(&new, terms.others)?;
-    }
+    // It makes room for its successor, however many there are.
     Ok(Rotation { old_expire_time, new: minted.store_as(new) })
 }
 

@@ -1,27 +1,38 @@
 //! Watches whether Verify can be answered, and has health checks told so: from the feed's first poll on, while
-//! the cache may answer or Postgres does.
+//! the cache may answer or Postgres does, and changes are recorded.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::grpc::Health;
-use crate::store::Store;
+use crate::store::{Store, StoreError};
 use crate::verify::Engine;
 
 /// How often it is looked at: the cache always, Postgres only when the cache may not answer.
 const INTERVAL: Duration = Duration::from_millis(50);
 const PING_INTERVAL: Duration = Duration::from_secs(1);
 
+/// Why Verify is not to be asked.
+#[derive(Debug, thiserror::Error)]
+enum NotReady {
+    #[error("the database does not answer")]
+    Database(#[from] StoreError),
+    #[error("triggers of the table tokens are off: changes are not recorded")]
+    Unrecorded,
+}
+
 /// Keeps health truthful until the server stops it.
 pub async fn run(engine: Arc<Engine>, store: Store, health: Health) {
     let mut serving = false;
     loop {
         let mut pause = INTERVAL;
-        let answer = if engine.may_answer() {
+        let answer = if !engine.is_told_changes() {
+            Err(NotReady::Unrecorded)
+        } else if engine.may_answer() {
             Ok(true)
         } else if engine.has_begun() {
             pause = PING_INTERVAL;
-            store.ping().await.map(|()| true)
+            store.ping().await.map(|()| true).map_err(NotReady::from)
         } else {
             Ok(false)
         };
@@ -35,7 +46,7 @@ pub async fn run(engine: Arc<Engine>, store: Store, health: Health) {
                 health.not_serving().await;
                 serving = false;
                 let error = &error as &dyn std::error::Error;
-                tracing::error!(error, "the database does not answer: not serving until it does");
+                tracing::error!(error, "not serving until that is over");
             }
             _ => {}
         }

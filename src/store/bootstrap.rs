@@ -19,7 +19,7 @@ pub enum FirstRoot {
 }
 
 impl Store {
-    /// Stores the root token that `prepare` makes at the transaction's time, unless an active one exists.
+    /// Stores the root token that `prepare` makes at the time behind the lock, unless an active one exists.
     /// `prepare` runs once, before the commit, and may keep the secret somewhere; when it fails, nothing
     /// is stored.
     ///
@@ -38,7 +38,7 @@ impl Store {
                 r#"SELECT clock_timestamp() AS "now!", EXISTS (
                        SELECT FROM tokens WHERE scopes @> ARRAY[$1::text] AND revoke_time IS NULL
                        AND disable_time IS NULL
-                       AND (expire_time IS NULL OR expire_time > now())) AS "exists!""#,
+                       AND (expire_time IS NULL OR expire_time > clock_timestamp())) AS "exists!""#,
                 ReservedScope::Root.word()
             )
             .fetch_one(&mut transaction)
@@ -48,8 +48,8 @@ impl Store {
             }
             let new = prepare(found.now).map_err(StoreError::BeforeCommit)?;
             insert(&mut transaction, &new).await?;
-            events::append(&mut transaction, EventKind::Created, None, &new.token, &Principal::Bootstrap)
-                .await?;
+            let (token, by) = (&new.token, &Principal::Bootstrap);
+            events::append(&mut transaction, EventKind::Created, None, token, by, found.now).await?;
             transaction.commit().await?;
             Ok(FirstRoot::Stored)
         })

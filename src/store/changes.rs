@@ -57,6 +57,8 @@ pub struct ChangePage {
     pub epoch: Option<Epoch>,
     /// Changes that the asked snapshot could not see may have been purged.
     pub purged: bool,
+    /// Changes go unrecorded, before the snapshot and behind it, since triggers are off: what mends that.
+    pub unrecorded: Option<String>,
     /// The tokens that changed.
     pub ids: Vec<TokenId>,
     /// Where the next page begins; `None` when this was the last.
@@ -89,6 +91,7 @@ impl Line {
                                > pg_snapshot_xmin($1::text::pg_snapshot)
                            OR pg_snapshot_xmax($1::text::pg_snapshot)
                                > pg_snapshot_xmax(pg_current_snapshot()), false) AS "purged!",
+                       (SELECT string_agg(mend, '; ' ORDER BY name) FROM trigger_faults) AS unrecorded,
                        coalesce(page.ids, '{}') AS "ids!", coalesce(page.xids, '{}') AS "xids!"
                    FROM (
                        SELECT array_agg(token_id ORDER BY xid, token_id) AS ids,
@@ -121,6 +124,7 @@ impl Line {
                 database_time: row.now,
                 epoch: row.epoch.map(Epoch::parse),
                 purged: row.purged,
+                unrecorded: row.unrecorded,
                 next: last.filter(|_| full).map(|(xid, token_id)| PagePosition { xid, token_id }),
                 ids: row.ids.into_iter().map(rows::token_id).collect(),
             })

@@ -43,11 +43,12 @@ impl Store {
         let switched = self
             .retrying(async || {
                 let mut transaction = self.begin().await?;
-                let (caller, _) = match lock_caller(&mut transaction, caller, Some(id)).await? {
+                let caller = lock_caller(&mut transaction, caller, Some(id)).await?;
+                let before = lock_token(&mut transaction, id).await?;
+                let (caller, now) = match caller.judge(&mut transaction).await? {
                     Ok(judged) => judged,
                     Err(refusal) => return Ok(Err(refusal.into())),
                 };
-                let before = lock_token(&mut transaction, id).await?;
                 if let Err(refusal) = allow(&caller, before.as_ref()) {
                     return Ok(Err(refusal));
                 }
@@ -57,16 +58,16 @@ impl Store {
                     return Ok(Ok(Some(before)));
                 }
                 sqlx::query!(
-                    "UPDATE tokens SET disable_time = CASE WHEN $2::bool THEN now() END WHERE id = $1",
+                    "UPDATE tokens SET disable_time = $2 WHERE id = $1",
                     rows::uuid(id),
-                    disables
+                    disables.then_some(now)
                 )
                 .execute(&mut transaction)
                 .await?;
                 let row = select_tokens!("WHERE id = $1", rows::uuid(id)).fetch_one(&mut transaction);
                 let after = Token::try_from(row.await?)?;
                 let kind = if disables { EventKind::Disabled } else { EventKind::Enabled };
-                events::append(&mut transaction, kind, Some(&before), &after, &caller.principal).await?;
+                events::append(&mut transaction, kind, Some(&before), &after, &caller.principal, now).await?;
                 transaction.commit().await?;
                 Ok(Ok(Some(after)))
             })

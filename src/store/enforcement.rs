@@ -11,7 +11,7 @@ use super::events::{self, EventKind};
 use super::pooling::Transaction;
 use super::revoke::{self, Touch};
 use super::rows::{self, TokenRow, select_tokens};
-use super::tokens::lock_caller;
+use super::tokens::{clock, lock_caller};
 use super::{Store, StoreError, owners, policies};
 use crate::domain::enforcement::{Breach, Remedy, Standing};
 use crate::domain::page::Position;
@@ -86,7 +86,8 @@ impl Store {
                 };
                 let seen = find(&mut transaction, organization_id, &policy, from).await?;
                 let owners = lock_owners(&mut transaction, &policy, organization_id, &seen).await?;
-                let caller = match lock_caller(&mut transaction, caller, None).await? {
+                let locked = lock_caller(&mut transaction, caller, None).await?;
+                let caller = match locked.judge(&mut transaction).await? {
                     Ok((caller, _)) => caller,
                     Err(refusal) => return Ok(Err(refusal.into())),
                 };
@@ -100,11 +101,15 @@ impl Store {
                 let ids: Vec<Uuid> =
                     found.breaches.iter().map(|breach| rows::uuid(breach.token.id)).collect();
                 lock_tokens(&mut transaction, &ids).await?;
+                let (caller, now) = match locked.judge(&mut transaction).await? {
+                    Ok(judged) => judged,
+                    Err(refusal) => return Ok(Err(refusal.into())),
+                };
                 // And looked at again, now that nothing of it changes.
-                let breaches = examine(&mut transaction, &ids, &policy).await?;
+                let breaches = examine(&mut transaction, &ids, &policy, now).await?;
                 touch(&breaches.iter().map(|breach| breach.token.id).collect::<Vec<_>>());
                 for breach in &breaches {
-                    mend(&mut transaction, breach, &caller).await?;
+                    mend(&mut transaction, breach, &caller, now).await?;
                 }
                 transaction.commit().await?;
                 Ok(Ok((Breaches { breaches, next: found.next }, policy)))
@@ -144,7 +149,8 @@ async fn find(
     let end = rows.last().filter(|_| full);
     let end = end.map(|row| Position { time: Some(row.create_time), id: rows::token_id(row.id) });
     let ids: Vec<Uuid> = rows.into_iter().map(|row| row.id).collect();
-    let mut breaches = examine(transaction, &ids, policy).await?;
+    let now = clock(transaction).await?;
+    let mut breaches = examine(transaction, &ids, policy, now).await?;
     let fitting = fitting(&breaches);
     if fitting == breaches.len() {
         return Ok(Breaches { breaches, next: end });
@@ -160,18 +166,19 @@ fn fitting(breaches: &[Breach]) -> usize {
     size::fitting(breaches.iter().map(|breach| 2 * size::of_token(&breach.token)))
 }
 
-/// Holds those of these tokens that are neither revoked nor expired against a policy, oldest first.
+/// Holds those of these tokens that are neither revoked nor expired by then against a policy, oldest first.
 async fn examine(
     transaction: &mut Transaction,
     ids: &[Uuid],
     policy: &Policy,
+    now: OffsetDateTime,
 ) -> Result<Vec<Breach>, StoreError> {
-    let now = sqlx::query!(r#"SELECT now() AS "now!""#).fetch_one(&mut *transaction).await?.now;
     let standings = standings(transaction, ids, policy, now).await?;
     let tokens = select_tokens!(
-        "WHERE id = ANY($1) AND revoke_time IS NULL AND (expire_time IS NULL OR expire_time > now())
+        "WHERE id = ANY($1) AND revoke_time IS NULL AND (expire_time IS NULL OR expire_time > $2)
          ORDER BY create_time, id",
-        ids
+        ids,
+        now
     )
     .fetch_all(transaction)
     .await?;
@@ -199,10 +206,10 @@ async fn standings(
                FROM owners o CROSS JOIN LATERAL (
                    SELECT n.create_time, n.id FROM tokens n
                    WHERE n.organization_id = o.organization_id AND n.user_id = o.user_id
-                       AND n.revoke_time IS NULL AND (n.expire_time IS NULL OR n.expire_time > now())
+                       AND n.revoke_time IS NULL AND (n.expire_time IS NULL OR n.expire_time > $7)
                        AND NOT n.scopes @> ARRAY[$2::text]
                        AND NOT EXISTS (SELECT FROM tokens s WHERE s.rotated_from = n.id AND s.revoke_time IS NULL
-                           AND (s.expire_time IS NULL OR s.expire_time > now()))
+                           AND (s.expire_time IS NULL OR s.expire_time > $7))
                        AND NOT (n.expire_time IS NULL AND $4 AND NOT $5)
                        AND NOT n.create_time <= coalesce($6::timestamptz, '-infinity')
                    ORDER BY n.create_time DESC, n.id DESC OFFSET greatest($3 - 1, 0) LIMIT 1) AS n
@@ -212,7 +219,7 @@ async fn standings(
            FROM tokens t
                LEFT JOIN last ON last.organization_id = t.organization_id AND last.user_id = t.user_id
                LEFT JOIN LATERAL (
-                   SELECT s.create_time, s.revoke_time IS NULL AND (s.expire_time IS NULL OR s.expire_time > now())
+                   SELECT s.create_time, s.revoke_time IS NULL AND (s.expire_time IS NULL OR s.expire_time > $7)
                        AS lives
                    FROM tokens s WHERE s.rotated_from = t.id) AS s ON true
            WHERE t.id = ANY($1)"#,
@@ -221,7 +228,8 @@ async fn standings(
         i64::from(policy.most_active_tokens.unwrap_or(0)),
         policy.expiration_required,
         policy.longest_lifetime.is_some(),
-        policy.outlived_since(now)
+        policy.outlived_since(now),
+        now
     )
     .fetch_all(transaction)
     .await?;
@@ -271,11 +279,16 @@ async fn lock_tokens(transaction: &mut Transaction, ids: &[Uuid]) -> Result<(), 
     Ok(())
 }
 
-async fn mend(transaction: &mut Transaction, breach: &Breach, caller: &Caller) -> Result<(), StoreError> {
+async fn mend(
+    transaction: &mut Transaction,
+    breach: &Breach,
+    caller: &Caller,
+    now: OffsetDateTime,
+) -> Result<(), StoreError> {
     let token = &breach.token;
     match &breach.remedy {
         Remedy::Revoke(rule) => {
-            revoke::revoke_and_note(transaction, &[token.id], &reason(*rule)?, &caller.principal).await
+            revoke::revoke_and_note(transaction, &[token.id], &reason(*rule)?, &caller.principal, now).await
         }
         Remedy::Narrow { expire_time, scopes } => {
             let kept = token.scopes.iter().filter(|scope| !scopes.contains(scope)).cloned().collect();
@@ -292,7 +305,7 @@ async fn mend(transaction: &mut Transaction, breach: &Breach, caller: &Caller) -
             )
             .execute(&mut *transaction)
             .await?;
-            events::append(transaction, EventKind::Updated, Some(token), &after, &caller.principal).await
+            events::append(transaction, EventKind::Updated, Some(token), &after, &caller.principal, now).await
         }
     }
 }

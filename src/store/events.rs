@@ -2,6 +2,7 @@
 //! transaction. Called by the other files of the store.
 
 use sqlx::types::Json;
+use time::OffsetDateTime;
 
 use super::pooling::Transaction;
 use super::{StoreError, rows};
@@ -11,20 +12,22 @@ use crate::domain::{Principal, Token};
 use crate::provenance::{self, ActingUser};
 use crate::secret::TokenId;
 
-/// Appends one event, at the transaction's time, with what differs from `old`.
+/// Appends one event, at the time that the change itself bears, with what differs from `old`.
 pub(super) async fn append(
     transaction: &mut Transaction,
     kind: EventKind,
     old: Option<&Token>,
     token: &Token,
     actor: &Principal,
+    event_time: OffsetDateTime,
 ) -> Result<(), StoreError> {
     let provenance = provenance::current();
     let trace_id = provenance.trace_id.map(|id| id.0.to_vec());
     sqlx::query!(
         "INSERT INTO token_events
-             (kind, token_id, organization_id, user_id, actor, acting_user, trace_id, changes)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
+             (event_time, kind, token_id, organization_id, user_id, actor, acting_user, trace_id, changes)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
+        event_time,
         kind.word(),
         rows::uuid(token.id),
         token.organization_id.as_str(),
@@ -39,10 +42,9 @@ pub(super) async fn append(
     Ok(())
 }
 
-/// Appends an event for each of these tokens, at the transaction's time, all with the same changes.
-pub(super) async fn append_all(
+/// Appends an event of its revocation for each of these tokens, all with the same changes.
+pub(super) async fn append_revocations(
     transaction: &mut Transaction,
-    kind: EventKind,
     ids: &[TokenId],
     changes: &[FieldChange],
     actor: &Principal,
@@ -52,10 +54,10 @@ pub(super) async fn append_all(
     let ids: Vec<_> = ids.iter().copied().map(rows::uuid).collect();
     sqlx::query!(
         "INSERT INTO token_events
-             (kind, token_id, organization_id, user_id, actor, acting_user, trace_id, changes)
-         SELECT $1, id, organization_id, user_id, $3, $4, $5, $6
+             (event_time, kind, token_id, organization_id, user_id, actor, acting_user, trace_id, changes)
+         SELECT revoke_time, $1, id, organization_id, user_id, $3, $4, $5, $6
          FROM tokens WHERE id = ANY($2) ORDER BY create_time, id",
-        kind.word(),
+        EventKind::Revoked.word(),
         &ids,
         actor.to_string(),
         provenance.acting_user.as_ref().map(ActingUser::as_str),

@@ -77,6 +77,16 @@ pub enum MigrateError {
          --direct-database-url, or run `tokend migrate` with a URL past the pooler and serve with --no-migrate"
     )]
     NoSession,
+    /// Triggers of the table `tokens` are not as they must be.
+    #[error(
+        "replicas do not hear of changes: triggers of the table tokens are off, as a restore with --disable-triggers \
+         leaves them; as its owner: {mend}; DELETE FROM server_mark"
+    )]
+    TriggersOff {
+        /// What puts them right. Emptying `server_mark` besides has replicas and watchers start anew: they may have
+        /// missed something.
+        mend: String,
+    },
     /// The database was set up for secrets with another prefix.
     #[error(
         "this database's secrets begin with '{recorded}', not '{configured}'; set --secret-prefix {recorded}"
@@ -145,6 +155,7 @@ pub async fn migrate(route: &Route, prefix: &Prefix) -> Result<(), MigrateError>
         .execute(&mut connection)
         .await?;
         check_prefix(Single::Of(&mut connection), prefix).await?;
+        check_triggers(Single::Of(&mut connection)).await?;
         connection.close().await?;
         Ok(())
     })
@@ -228,6 +239,7 @@ pub async fn check(route: &Route, prefix: &Prefix) -> Result<(), MigrateError> {
             return Err(MigrateError::Pending);
         }
         check_prefix(connection.single(), prefix).await?;
+        check_triggers(connection.single()).await?;
         connection.close().await?;
         Ok(())
     })
@@ -305,4 +317,11 @@ async fn check_prefix(database: Single<'_>, prefix: &Prefix) -> Result<(), Migra
             configured: prefix.as_str().to_owned(),
         }),
     }
+}
+
+/// Checks that every change of a token is recorded.
+async fn check_triggers(database: Single<'_>) -> Result<(), MigrateError> {
+    let faults = sqlx::query!("SELECT string_agg(mend, '; ' ORDER BY name) AS mend FROM trigger_faults")
+        .fetch_one(database);
+    faults.await?.mend.map_or(Ok(()), |mend| Err(MigrateError::TriggersOff { mend }))
 }

@@ -29,9 +29,7 @@ pub struct Terms {
     pub policy: Policy,
     /// How many tokens of its user are active beside it; zero where the policy does not ask.
     pub others: u32,
-    /// When they were counted: no earlier than whoever was counted before.
-    pub count_time: OffsetDateTime,
-    /// The transaction's time.
+    /// The database's time behind the last lock: that of judging, counting and making.
     pub now: OffsetDateTime,
 }
 
@@ -78,8 +76,9 @@ impl Store {
             let mut transaction = self.begin().await?;
             put_row(&mut transaction, organization_id).await?;
             select_policy!(organization_id, "FOR UPDATE").fetch_one(&mut transaction).await?;
-            let caller = match lock_caller(&mut transaction, caller, None).await? {
-                Ok((caller, _)) => caller,
+            let caller = lock_caller(&mut transaction, caller, None).await?;
+            let (caller, now) = match caller.judge(&mut transaction).await? {
+                Ok(judged) => judged,
                 Err(refusal) => return Ok(Err(refusal.into())),
             };
             if let Err(refusal) = allow(&caller) {
@@ -90,7 +89,7 @@ impl Store {
             sqlx::query!(
                 "UPDATE policies SET longest_lifetime = $2, expiration_required = $3, longest_grace = $4,
                      most_active_tokens_per_user = $5, allowed_scopes = $6, reuse_detection = $7,
-                     updated_by = $8, update_time = now()
+                     updated_by = $8, update_time = $9
                  WHERE organization_id = $1",
                 organization_id.as_str(),
                 policy.longest_lifetime.map(Duration::whole_seconds),
@@ -99,7 +98,8 @@ impl Store {
                 policy.most_active_tokens.map(|most| i32::try_from(most).unwrap_or(i32::MAX)),
                 &scopes,
                 policy.reuse_detection,
-                caller.principal.to_string()
+                caller.principal.to_string(),
+                now
             )
             .execute(&mut transaction)
             .await?;
@@ -152,7 +152,8 @@ pub(super) async fn lock_owner(
 }
 
 /// Completes the terms: counts the active tokens of a user beside one that is to be replaced, if the policy asks;
-/// those whose successor lives do not count, disabled ones do. Only under [`lock_owner`], in a later statement.
+/// those whose successor lives do not count, disabled ones do. Only under [`lock_owner`], in a later statement, with
+/// the time behind the last lock: an earlier one would count what has expired, and miss what was made meanwhile.
 pub(super) async fn terms(
     transaction: &mut Transaction,
     (policy, now): (Policy, OffsetDateTime),
@@ -160,26 +161,25 @@ pub(super) async fn terms(
     replaced: Option<TokenId>,
 ) -> Result<Terms, StoreError> {
     if policy.most_active_tokens.is_none() {
-        return Ok(Terms { policy, others: 0, count_time: now, now });
+        return Ok(Terms { policy, others: 0, now });
     }
-    // By the statement's time: that of a transaction that has waited for the lock is earlier than what was
-    // counted before it.
     let row = sqlx::query!(
-        r#"SELECT count(*) AS "others!", statement_timestamp() AS "count_time!" FROM tokens t
+        r#"SELECT count(*) AS "others!" FROM tokens t
            WHERE organization_id = $1 AND user_id = $2 AND revoke_time IS NULL
-               AND (expire_time IS NULL OR expire_time > statement_timestamp())
+               AND (expire_time IS NULL OR expire_time > $5)
                AND NOT scopes @> ARRAY[$3::text] AND id IS DISTINCT FROM $4
                AND NOT EXISTS (SELECT FROM tokens s WHERE s.rotated_from = t.id AND s.revoke_time IS NULL
-                   AND (s.expire_time IS NULL OR s.expire_time > statement_timestamp()))"#,
+                   AND (s.expire_time IS NULL OR s.expire_time > $5))"#,
         organization_id.as_str(),
         user_id.as_str(),
         ReservedScope::Root.word(),
-        replaced.map(rows::uuid)
+        replaced.map(rows::uuid),
+        now
     )
     .fetch_one(transaction)
     .await?;
     let others = u32::try_from(row.others).unwrap_or(u32::MAX);
-    Ok(Terms { policy, others, count_time: row.count_time, now })
+    Ok(Terms { policy, others, now })
 }
 
 impl TryFrom<PolicyRow> for StoredPolicy {

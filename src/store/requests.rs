@@ -58,7 +58,8 @@ impl Store {
     ) -> Result<Result<Option<(Caller, KnownRequest)>, CredentialError>, StoreError> {
         self.within(async {
             let mut transaction = self.begin().await?;
-            let (caller, _) = match lock_caller(&mut transaction, caller, None).await? {
+            let caller = lock_caller(&mut transaction, caller, None).await?;
+            let (caller, _) = match caller.judge(&mut transaction).await? {
                 Ok(judged) => judged,
                 Err(refusal) => return Ok(Err(refusal)),
             };
@@ -73,28 +74,30 @@ impl Store {
     /// [`StoreError`], as for every call of the store.
     pub async fn purge_requests(&self) -> Result<u64, StoreError> {
         self.within(async {
-            let done =
-                sqlx::query!("DELETE FROM token_requests WHERE create_time <= now() - interval '24 hours'")
-                    .execute(self.single()?)
-                    .await?;
+            let done = sqlx::query!(
+                "DELETE FROM token_requests WHERE create_time <= clock_timestamp() - interval '24 hours'"
+            )
+            .execute(self.single()?)
+            .await?;
             Ok(done.rows_affected())
         })
         .await
     }
 }
 
-/// Notes a request, or returns the one that was answered before.
+/// Notes a request, if there is one, or returns what answered it before.
 pub(super) async fn claim(
     transaction: &mut Transaction,
-    request: &NewRequest,
+    request: Option<&NewRequest>,
 ) -> Result<Option<KnownRequest>, StoreError> {
+    let Some(request) = request else { return Ok(None) };
     // The request's row first: a concurrent retry waits here until our commit, then sees it.
     let done = sqlx::query!(
-        "INSERT INTO token_requests (request_mac, body_mac, key_id, salt, token_id)
-         VALUES ($1, $2, $3, $4, $5)
+        "INSERT INTO token_requests (request_mac, body_mac, key_id, salt, token_id, create_time)
+         VALUES ($1, $2, $3, $4, $5, clock_timestamp())
          ON CONFLICT (request_mac) DO UPDATE SET body_mac = EXCLUDED.body_mac, key_id = EXCLUDED.key_id,
              salt = EXCLUDED.salt, token_id = EXCLUDED.token_id, create_time = EXCLUDED.create_time
-         WHERE token_requests.create_time <= now() - interval '24 hours'",
+         WHERE token_requests.create_time <= clock_timestamp() - interval '24 hours'",
         &request.request_mac,
         &request.body_mac.tag,
         &request.body_mac.key_id.to_bytes(),
@@ -107,7 +110,7 @@ pub(super) async fn claim(
         return Ok(None);
     }
     let known = read(transaction, &request.request_mac).await?;
-    // Purged between the two statements: as good as a database that is away, and a retry helps.
+    // Purged, or a day old, between the two statements: as good as a database that is away, and a retry helps.
     known.map(Some).ok_or_else(|| sqlx::Error::RowNotFound.into())
 }
 
@@ -117,7 +120,7 @@ async fn read(
 ) -> Result<Option<KnownRequest>, StoreError> {
     let row = sqlx::query!(
         "SELECT body_mac, key_id, salt, token_id FROM token_requests
-         WHERE request_mac = $1 AND create_time > now() - interval '24 hours'",
+         WHERE request_mac = $1 AND create_time > clock_timestamp() - interval '24 hours'",
         request_mac
     )
     .fetch_optional(&mut *transaction)

@@ -1,9 +1,11 @@
 //! What becomes of a family of tokens when one that was superseded long ago is used to rotate. Called by the reuse
 //! action.
 
+use time::OffsetDateTime;
+
 use super::pooling::Transaction;
 use super::revoke::{Touch, lock_line, revoke_and_note};
-use super::tokens::lock_token;
+use super::tokens::{clock, lock_token};
 use super::{Store, StoreError, policies, rows};
 use crate::domain::policy::Policy;
 use crate::domain::{OrganizationId, Principal, RevokeReason, Token, TokenState};
@@ -31,13 +33,14 @@ impl Store {
                 return Ok(0);
             }
             let family = lock_family(&mut transaction, id).await?;
-            if !superseded(&mut transaction, id, &family).await? {
+            let now = clock(&mut transaction).await?;
+            if !superseded(id, &family, now) {
                 return Ok(0);
             }
             let ids: Vec<TokenId> =
                 family.iter().filter(|token| token.revoke_time.is_none()).map(|token| token.id).collect();
             touch(&ids);
-            revoke_and_note(&mut transaction, &ids, reason, &Principal::Token(id)).await?;
+            revoke_and_note(&mut transaction, &ids, reason, &Principal::Token(id), now).await?;
             transaction.commit().await?;
             Ok(ids.len())
         })
@@ -50,7 +53,7 @@ async fn answered(transaction: &mut Transaction, request_mac: Option<&[u8; 32]>)
     let Some(request_mac) = request_mac else { return Ok(false) };
     let row = sqlx::query!(
         r#"SELECT EXISTS (SELECT FROM token_requests
-               WHERE request_mac = $1 AND create_time > now() - interval '24 hours') AS "known!""#,
+               WHERE request_mac = $1 AND create_time > clock_timestamp() - interval '24 hours') AS "known!""#,
         request_mac
     )
     .fetch_one(transaction)
@@ -76,13 +79,8 @@ async fn lock_family(transaction: &mut Transaction, id: TokenId) -> Result<Vec<T
 }
 
 /// Tells whether a token of this family is bound by policies, has a successor, and has expired since.
-async fn superseded(
-    transaction: &mut Transaction,
-    id: TokenId,
-    family: &[Token],
-) -> Result<bool, StoreError> {
-    let now = sqlx::query!(r#"SELECT now() AS "now!""#).fetch_one(transaction).await?.now;
+fn superseded(id: TokenId, family: &[Token], now: OffsetDateTime) -> bool {
     let over =
         |token: &Token| token.id == id && Policy::binds(token) && token.state(now) == TokenState::Expired;
-    Ok(family.iter().any(over) && family.iter().any(|token| token.rotated_from == Some(id)))
+    family.iter().any(over) && family.iter().any(|token| token.rotated_from == Some(id))
 }

@@ -4,7 +4,7 @@
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::events::{self, EventKind};
+use super::events;
 use super::pooling::Transaction;
 use super::rows::{self, TokenRow, select_tokens};
 use super::tokens::{lock_caller, lock_token};
@@ -66,11 +66,12 @@ impl Store {
         let revoked = self
             .retrying(async || {
                 let mut transaction = self.begin().await?;
-                let (caller, _) = match lock_caller(&mut transaction, caller, Some(id)).await? {
+                let locked = lock_caller(&mut transaction, caller, Some(id)).await?;
+                let target = lock_token(&mut transaction, id).await?;
+                let (mut caller, mut now) = match locked.judge(&mut transaction).await? {
                     Ok(judged) => judged,
                     Err(refusal) => return Ok(Err(refusal.into())),
                 };
-                let target = lock_token(&mut transaction, id).await?;
                 if let Err(refusal) = allow(&caller, target.as_ref()) {
                     return Ok(Err(refusal));
                 }
@@ -79,6 +80,13 @@ impl Store {
                     Extent::Line => lock_line(&mut transaction, id).await?,
                     Extent::OnlyThis => Vec::new(),
                 };
+                if !line.is_empty() {
+                    // Its locks may have been waited for, too.
+                    (caller, now) = match locked.judge(&mut transaction).await? {
+                        Ok(judged) => judged,
+                        Err(refusal) => return Ok(Err(refusal.into())),
+                    };
+                }
                 for token in &line {
                     if let Err(refusal) = allow(&caller, Some(token)) {
                         return Ok(Err(refusal));
@@ -91,7 +99,7 @@ impl Store {
                     return Ok(Ok(Some(target)));
                 }
                 touch(&ids);
-                revoke_and_note(&mut transaction, &ids, reason, &caller.principal).await?;
+                revoke_and_note(&mut transaction, &ids, reason, &caller.principal, now).await?;
                 let token = select_tokens!("WHERE id = $1", rows::uuid(id))
                     .fetch_one(&mut transaction)
                     .await?
@@ -129,19 +137,19 @@ impl Store {
             .retrying_within(USER_DEADLINE, async || {
                 let mut transaction = self.begin_within(USER_DEADLINE).await?;
                 owners::lock_alone(&mut transaction, organization_id, user_id).await?;
-                let (caller, _) = match lock_caller(&mut transaction, caller, None).await? {
+                let locked = lock_caller(&mut transaction, caller, None).await?;
+                lock_all_of(&mut transaction, organization_id, user_id).await?;
+                let (caller, now) = match locked.judge(&mut transaction).await? {
                     Ok(judged) => judged,
                     Err(refusal) => return Ok(Err(refusal.into())),
                 };
                 let (ids, reserved) =
-                    revoke_all_of(&mut transaction, organization_id, user_id, reason).await?;
+                    revoke_all_of(&mut transaction, organization_id, user_id, reason, now).await?;
                 if let Err(refusal) = allow(&caller, reserved) {
                     return Ok(Err(refusal));
                 }
                 touch(&ids);
-                let changes = given(reason);
-                events::append_all(&mut transaction, EventKind::Revoked, &ids, &changes, &caller.principal)
-                    .await?;
+                events::append_revocations(&mut transaction, &ids, &given(reason), &caller.principal).await?;
                 transaction.commit().await?;
                 Ok(Ok(ids.len() as u64))
             })
@@ -180,23 +188,43 @@ pub(super) async fn lock_line(transaction: &mut Transaction, id: TokenId) -> Res
     }
 }
 
-/// Revokes these locked tokens, and writes an event for each.
+/// Revokes these locked tokens, at the time behind their locks, and writes an event for each.
 pub(super) async fn revoke_and_note(
     transaction: &mut Transaction,
     ids: &[TokenId],
     reason: &RevokeReason,
     actor: &Principal,
+    now: OffsetDateTime,
 ) -> Result<(), StoreError> {
     let uuids: Vec<Uuid> = ids.iter().copied().map(rows::uuid).collect();
     // The first time and reason stay, whoever gets here second.
     sqlx::query!(
-        "UPDATE tokens SET revoke_time = now(), revoke_reason = $2 WHERE id = ANY($1) AND revoke_time IS NULL",
+        "UPDATE tokens SET revoke_time = $3, revoke_reason = $2 WHERE id = ANY($1) AND revoke_time IS NULL",
         &uuids,
-        reason.as_str()
+        reason.as_str(),
+        now
     )
     .execute(&mut *transaction)
     .await?;
-    events::append_all(transaction, EventKind::Revoked, ids, &given(reason), actor).await
+    events::append_revocations(transaction, ids, &given(reason), actor).await
+}
+
+/// Locks what a user has, in the order in which rotations lock.
+async fn lock_all_of(
+    transaction: &mut Transaction,
+    organization_id: &OrganizationId,
+    user_id: &UserId,
+) -> Result<(), StoreError> {
+    sqlx::query!(
+        "SELECT count(*) FROM (
+             SELECT FROM tokens WHERE organization_id = $1 AND user_id = $2 AND revoke_time IS NULL
+             ORDER BY create_time, id FOR UPDATE) AS locked",
+        organization_id.as_str(),
+        user_id.as_str()
+    )
+    .fetch_one(transaction)
+    .await?;
+    Ok(())
 }
 
 /// Revokes what a user has, and returns it with the reserved scopes of all of it.
@@ -205,15 +233,17 @@ async fn revoke_all_of(
     organization_id: &OrganizationId,
     user_id: &UserId,
     reason: &RevokeReason,
+    now: OffsetDateTime,
 ) -> Result<(Vec<TokenId>, ReservedScopes), StoreError> {
     let rows = sqlx::query!(
-        r#"UPDATE tokens SET revoke_time = now(), revoke_reason = $3
+        r#"UPDATE tokens SET revoke_time = $4, revoke_reason = $3
            WHERE organization_id = $1 AND user_id = $2 AND revoke_time IS NULL
            RETURNING id, ARRAY(SELECT scope FROM unnest(scopes) AS scope WHERE scope LIKE 'tokend:%')
                AS "reserved!""#,
         organization_id.as_str(),
         user_id.as_str(),
-        reason.as_str()
+        reason.as_str(),
+        now
     )
     .fetch_all(transaction)
     .await?;

@@ -50,16 +50,16 @@ impl Store {
             let owner = (&old.organization_id, &old.user_id);
             let policy = policies::hold(&mut transaction, owner.0).await?;
             policies::lock_owner(&mut transaction, &policy, owner.0, owner.1).await?;
-            let (caller, now) = match lock_caller(&mut transaction, caller, Some(old.id)).await? {
+            let caller = lock_caller(&mut transaction, caller, Some(old.id)).await?;
+            let known = requests::claim(&mut transaction, request).await?;
+            let token = if known.is_none() { lock_token(&mut transaction, old.id).await? } else { None };
+            let (caller, now) = match caller.judge(&mut transaction).await? {
                 Ok(judged) => judged,
                 Err(refusal) => return Ok(Err(refusal.into())),
             };
-            if let Some(request) = request
-                && let Some(known) = requests::claim(&mut transaction, request).await?
-            {
+            if let Some(known) = known {
                 return Ok(Ok(Stored::Known(caller, Box::new(known))));
             }
-            let token = lock_token(&mut transaction, old.id).await?;
             let successor = sqlx::query!("SELECT id FROM tokens WHERE rotated_from = $1", rows::uuid(old.id))
                 .fetch_optional(&mut transaction)
                 .await?
@@ -79,9 +79,9 @@ impl Store {
             .await?;
             insert(&mut transaction, &new).await?;
             let ending = Token { expire_time: Some(old_expire_time), ..old.clone() };
-            events::append(&mut transaction, EventKind::Rotated, Some(old), &ending, &caller.principal)
-                .await?;
-            events::append(&mut transaction, EventKind::Created, None, &new.token, &caller.principal).await?;
+            let by = &caller.principal;
+            events::append(&mut transaction, EventKind::Rotated, Some(old), &ending, by, now).await?;
+            events::append(&mut transaction, EventKind::Created, None, &new.token, by, now).await?;
             transaction.commit().await?;
             Ok(Ok(Stored::New(new.token)))
         })

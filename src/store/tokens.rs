@@ -1,5 +1,6 @@
 //! The transactions that make and change tokens. Called by the actions. Each judges its caller anew from
-//! the caller's own row, locked FOR SHARE, so that no credential acts after its revocation has committed.
+//! the caller's own row, locked FOR SHARE, so that no credential acts after its revocation has committed; and by the
+//! clock behind the last lock, so that none acts after its own end.
 
 use std::collections::BTreeMap;
 
@@ -18,7 +19,7 @@ use crate::secret::{DurableHash, Mac, TokenId};
 /// A token to be stored, with both verifiers of its secret.
 #[derive(Debug, Clone)]
 pub struct NewToken {
-    /// The record; its `create_time` is the transaction's time.
+    /// The record; its `create_time` is that of the terms that it was made under.
     pub token: Token,
     /// The fast verifier.
     pub mac: Mac,
@@ -57,13 +58,13 @@ impl Store {
             let mut transaction = self.begin().await?;
             let policy = policies::hold(&mut transaction, owner.0).await?;
             policies::lock_owner(&mut transaction, &policy, owner.0, owner.1).await?;
-            let (caller, now) = match lock_caller(&mut transaction, caller, None).await? {
+            let caller = lock_caller(&mut transaction, caller, None).await?;
+            let known = requests::claim(&mut transaction, request).await?;
+            let (caller, now) = match caller.judge(&mut transaction).await? {
                 Ok(judged) => judged,
                 Err(refusal) => return Ok(Err(refusal.into())),
             };
-            if let Some(request) = request
-                && let Some(known) = requests::claim(&mut transaction, request).await?
-            {
+            if let Some(known) = known {
                 return Ok(Ok(Stored::Known(caller, Box::new(known))));
             }
             let terms = policies::terms(&mut transaction, (policy, now), owner, None).await?;
@@ -72,7 +73,8 @@ impl Store {
                 Err(refusal) => return Ok(Err(refusal)),
             };
             insert(&mut transaction, &new).await?;
-            events::append(&mut transaction, EventKind::Created, None, &new.token, &caller.principal).await?;
+            events::append(&mut transaction, EventKind::Created, None, &new.token, &caller.principal, now)
+                .await?;
             transaction.commit().await?;
             Ok(Ok(Stored::New(new.token)))
         })
@@ -80,24 +82,48 @@ impl Store {
     }
 }
 
-/// Judges the caller by its row, which stays as it is until the transaction ends, and reads the
-/// transaction's time. When the caller's own token is the `target` that is to be changed, its row is locked
-/// for that at once: of two callers that first only held on to it, neither could go on.
-pub(super) async fn lock_caller(
+/// A caller with its own row, which stays as it is until the transaction ends.
+pub(super) struct LockedCaller<'a> {
+    caller: &'a Caller,
+    /// `None`: it has none, or it is no token.
+    token: Option<Token>,
+}
+
+/// Locks the caller's row. When the caller's own token is the `target` that is to be changed, its row is locked for
+/// that at once: of two callers that first only held on to it, neither could go on.
+pub(super) async fn lock_caller<'a>(
     transaction: &mut Transaction,
-    caller: &Caller,
+    caller: &'a Caller,
     target: Option<TokenId>,
-) -> Result<Result<(Caller, OffsetDateTime), CredentialError>, StoreError> {
-    let now = sqlx::query!(r#"SELECT now() AS "now!""#).fetch_one(&mut *transaction).await?.now;
-    let Principal::Token(id) = caller.principal else { return Ok(Ok((caller.clone(), now))) };
-    let token = if target == Some(id) {
-        lock_token(transaction, id).await?
-    } else {
-        let row = select_tokens!("WHERE id = $1 FOR SHARE", rows::uuid(id)).fetch_optional(transaction);
-        row.await?.map(Token::try_from).transpose()?
+) -> Result<LockedCaller<'a>, StoreError> {
+    let token = match caller.principal {
+        Principal::Token(id) if target == Some(id) => lock_token(transaction, id).await?,
+        Principal::Token(id) => {
+            let row = select_tokens!("WHERE id = $1 FOR SHARE", rows::uuid(id)).fetch_optional(transaction);
+            row.await?.map(Token::try_from).transpose()?
+        }
+        _ => None,
     };
-    let Some(token) = token else { return Ok(Err(CredentialError::Invalid)) };
-    Ok(Caller::from_token(&token, caller.peer(), now).map(|caller| (caller, now)))
+    Ok(LockedCaller { caller, token })
+}
+
+impl LockedCaller<'_> {
+    /// Judges the caller by the database's clock, and returns what that says. To be called behind the last lock:
+    /// while one was waited for, the credential may have ended.
+    pub(super) async fn judge(
+        &self,
+        transaction: &mut Transaction,
+    ) -> Result<Result<(Caller, OffsetDateTime), CredentialError>, StoreError> {
+        let now = clock(transaction).await?;
+        let Principal::Token(_) = self.caller.principal else { return Ok(Ok((self.caller.clone(), now))) };
+        let Some(token) = &self.token else { return Ok(Err(CredentialError::Invalid)) };
+        Ok(Caller::from_token(token, self.caller.peer(), now).map(|caller| (caller, now)))
+    }
+}
+
+/// Reads the database's clock. `now()` would be the time before everything that the transaction has waited for.
+pub(super) async fn clock(transaction: &mut Transaction) -> Result<OffsetDateTime, StoreError> {
+    Ok(sqlx::query!(r#"SELECT clock_timestamp() AS "now!""#).fetch_one(transaction).await?.now)
 }
 
 /// Reads a token that is to be changed, and keeps others from changing it until the transaction ends.

@@ -24,8 +24,8 @@ pub struct Successor {
 
 impl Store {
     /// Writes what `apply` makes of this user's token, for the caller as it stands in this transaction, under the
-    /// organization's terms; it is also told when a successor was made for it. Returned with the transaction's
-    /// time. The inner result is `apply`'s own refusal, or the caller's.
+    /// organization's terms; it is also told when a successor was made for it. Returned with the time of
+    /// judging. The inner result is `apply`'s own refusal, or the caller's.
     ///
     /// # Errors
     /// [`StoreError`], as for every call of the store; the outcome may be unknown then, and a repeat is safe.
@@ -40,17 +40,19 @@ impl Store {
             let mut transaction = self.begin().await?;
             let policy = policies::hold(&mut transaction, owner.0).await?;
             policies::lock_owner(&mut transaction, &policy, owner.0, owner.1).await?;
-            let (caller, now) = match lock_caller(&mut transaction, caller, Some(id)).await? {
+            let caller = lock_caller(&mut transaction, caller, Some(id)).await?;
+            let before = lock_token(&mut transaction, id).await?;
+            let (caller, now) = match caller.judge(&mut transaction).await? {
                 Ok(judged) => judged,
                 Err(refusal) => return Ok(Err(refusal.into())),
             };
-            let before = lock_token(&mut transaction, id).await?;
             let successor = sqlx::query_as!(
                 Successor,
-                r#"SELECT create_time, revoke_time IS NULL AND (expire_time IS NULL OR expire_time > now())
+                r#"SELECT create_time, revoke_time IS NULL AND (expire_time IS NULL OR expire_time > $2)
                        AS "lives!"
                    FROM tokens WHERE rotated_from = $1"#,
-                rows::uuid(id)
+                rows::uuid(id),
+                now
             )
             .fetch_optional(&mut transaction)
             .await?;
@@ -75,8 +77,8 @@ impl Store {
             )
             .execute(&mut transaction)
             .await?;
-            events::append(&mut transaction, EventKind::Updated, before.as_ref(), &token, &caller.principal)
-                .await?;
+            let by = &caller.principal;
+            events::append(&mut transaction, EventKind::Updated, before.as_ref(), &token, by, now).await?;
             transaction.commit().await?;
             Ok(Ok((token, now)))
         })

@@ -64,7 +64,7 @@ pub struct WatchPage {
     pub database_time: OffsetDateTime,
     /// Which life of which server answered; `None` when it has not been marked yet.
     pub epoch: Option<Epoch>,
-    /// Changes that the asked snapshot could not see may have been purged.
+    /// Changes that the asked snapshot could not see may have been purged, or not been recorded.
     pub purged: bool,
     /// The changes, each token's in the order in which they were committed.
     pub changes: Vec<Change>,
@@ -106,7 +106,8 @@ impl Line {
                                   WHERE purged_below <= pg_snapshot_xmin(pg_current_snapshot()))
                                      > pg_snapshot_xmin($1::text::pg_snapshot)
                                  OR pg_snapshot_xmax($1::text::pg_snapshot)
-                                     > pg_snapshot_xmax(pg_current_snapshot()), false) AS purged) AS always
+                                     > pg_snapshot_xmax(pg_current_snapshot())
+                                 OR EXISTS (SELECT FROM trigger_faults), false) AS purged) AS always
                        LEFT JOIN LATERAL (
                            SELECT * FROM (
                                SELECT * FROM token_changes

@@ -239,6 +239,12 @@ impl Engine {
         self.freshness.epoch().is_some()
     }
 
+    /// Tells whether the database recorded changes when it was last asked.
+    #[must_use]
+    pub fn is_told_changes(&self) -> bool {
+        self.freshness.is_told_changes()
+    }
+
     /// Reads its sizes and ages.
     #[must_use]
     pub fn sample(&self) -> EngineSample {

@@ -131,16 +131,21 @@ impl Feed {
             return Ok(());
         }
         let mut changes = 0;
-        if !first.purged && self.position.as_ref().is_some_and(|(_, known)| *known == epoch) {
+        let follows = !first.purged && first.unrecorded.is_none();
+        self.freshness.tell_recording(first.unrecorded.as_deref());
+        if follows && self.position.as_ref().is_some_and(|(_, known)| *known == epoch) {
             changes = self.forget_changes(&mut line, &first, since.as_ref(), &epoch).await?;
         } else {
             // The snapshot is taken; now clear and keep out what was read before it; then publish.
-            tracing::info!("the cache starts anew");
+            if first.unrecorded.is_none() {
+                tracing::info!("the cache starts anew");
+            }
             self.metrics.engine.started_anew();
             self.cache.clear();
         }
         let poll = Poll { sent, database_time: first.database_time, epoch: epoch.clone() };
-        self.position = Some((first.snapshot, epoch));
+        // While changes are not recorded, the next poll cannot know what it has missed either.
+        self.position = first.unrecorded.is_none().then_some((first.snapshot, epoch));
         let now = Moment::now();
         self.freshness.publish(poll, now);
         self.metrics.engine.poll(now.since(sent), changes);
@@ -165,7 +170,7 @@ impl Feed {
         let mut next = first.next.clone();
         while let Some(from) = next {
             let page = line.poll(since, Some(&from), POLL_DEADLINE).await?;
-            if page.epoch.as_ref() != Some(epoch) || page.purged {
+            if page.epoch.as_ref() != Some(epoch) || page.purged || page.unrecorded.is_some() {
                 return Err(StoreError::OtherServer);
             }
             changes += page.ids.len();

@@ -3,6 +3,7 @@
 //! arguments.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
@@ -51,6 +52,8 @@ struct Published {
 pub(super) struct Freshness {
     bounds: Bounds,
     latest: ArcSwapOption<Published>,
+    /// False while the database does not record changes.
+    recording: AtomicBool,
 }
 
 /// What is known at a moment.
@@ -66,7 +69,7 @@ pub(super) struct Reading {
 
 impl Freshness {
     pub(super) fn new(bounds: Bounds) -> Self {
-        Self { bounds, latest: ArcSwapOption::empty() }
+        Self { bounds, latest: ArcSwapOption::empty(), recording: AtomicBool::new(true) }
     }
 
     pub(super) fn bounds(&self) -> Bounds {
@@ -90,6 +93,27 @@ impl Freshness {
             as_of: poll.database_time,
             now: poll.database_time.saturating_add(elapsed).max(*floor),
         })
+    }
+
+    /// Notes whether the database records changes, or else what mends it. While it does not, the cache starts anew
+    /// with each poll, and answers are as fresh as ever.
+    pub(super) fn tell_recording(&self, mend: Option<&str>) {
+        let recorded = self.recording.swap(mend.is_none(), Ordering::AcqRel);
+        match mend {
+            Some(mend) if recorded => {
+                tracing::error!(
+                    mend,
+                    "triggers of the table tokens are off: changes are not recorded; not ready"
+                );
+            }
+            None if !recorded => tracing::info!("changes are recorded again"),
+            _ => {}
+        }
+    }
+
+    /// Tells whether the database recorded changes at the latest poll.
+    pub(super) fn is_told_changes(&self) -> bool {
+        self.recording.load(Ordering::Acquire)
     }
 
     /// Returns the epoch of the latest poll.

@@ -25,4 +25,5 @@ mod setup;
 mod siege;
 mod strangers;
 mod stream;
+mod unrecorded;
 mod witness;

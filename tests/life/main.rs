@@ -14,6 +14,7 @@ mod repeats;
 mod reuse;
 mod rotation;
 mod self_rotation;
+mod waits;
 
 use prost_types::Duration;
 use tokend::grpc::proto::{GetTokenRequest, Token, Verdict};
