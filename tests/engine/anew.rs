@@ -64,7 +64,9 @@ async fn a_horizon_from_another_server_neither_empties_the_cache_nor_purges() {
     let installation = Installation::new().await;
     let database = &installation.database;
     database.execute(FOREIGN).await;
-    database.execute("INSERT INTO token_changes (token_id) VALUES (gen_random_uuid())").await;
+    database
+        .execute("INSERT INTO token_changes (token_id, organization_id) VALUES (gen_random_uuid(), 'o')")
+        .await;
 
     let replica = installation.serve(installation.config()).await;
 
@@ -84,7 +86,9 @@ async fn a_horizon_from_another_server_neither_empties_the_cache_nor_purges() {
 async fn old_changes_are_purged_and_the_feed_goes_on() {
     let installation = Installation::new().await;
     let database = &installation.database;
-    database.execute("INSERT INTO token_changes (token_id) VALUES (gen_random_uuid())").await;
+    database
+        .execute("INSERT INTO token_changes (token_id, organization_id) VALUES (gen_random_uuid(), 'o')")
+        .await;
     let due = "UPDATE change_horizon SET next_below = pg_snapshot_xmin(pg_current_snapshot()),
         next_time = now() - interval '2 hours'";
     database.execute(due).await;

@@ -79,12 +79,11 @@ async fn a_burst_of_fifty_thousand_changes_hides_none() {
 
     database.execute(revoking(&first)).await;
     for _ in 0..5 {
-        let burst =
-            "INSERT INTO token_changes (token_id) SELECT gen_random_uuid() FROM generate_series(1, 10000)";
+        let burst = "INSERT INTO token_changes (token_id, organization_id) SELECT gen_random_uuid(), 'o' FROM generate_series(1, 10000)";
         database.execute(burst).await;
     }
     // The same token again and again, before the last one.
-    let repeats = "INSERT INTO token_changes (token_id) SELECT '{}'::uuid FROM generate_series(1, 10001)";
+    let repeats = "INSERT INTO token_changes (token_id, organization_id) SELECT '{}'::uuid, 'o' FROM generate_series(1, 10001)";
     database.execute(repeats.replace("{}", &uuid(&first).to_string())).await;
     database.execute(revoking(&last)).await;
     run(&mut holder, "COMMIT").await;

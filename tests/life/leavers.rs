@@ -158,7 +158,7 @@ async fn a_rotation_that_comes_too_late_is_refused() {
     held.execute("SELECT id FROM tokens WHERE user_id = 'ada' FOR SHARE").await.unwrap();
     let (mut first, mut second) = (root.clone(), root.clone());
     let leaving = tokio::spawn(async move { left(&mut first, "ada").await });
-    waits(database, "transactionid", "UPDATE tokens").await;
+    waits(database, "transactionid", "SELECT count(*) FROM (").await;
     let rotating = tokio::spawn(async move { second.rotate_token(rotation(&id)).await });
     waits(database, "advisory", "SELECT pg_advisory_xact_lock_shared(").await;
 

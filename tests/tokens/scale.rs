@@ -26,7 +26,7 @@ async fn fill(database: &Database, tokens: usize) {
     .await
     .unwrap();
     // Indexes are faster built than kept up, and nobody follows these changes.
-    let mut script = String::from("ALTER TABLE tokens DISABLE TRIGGER USER;");
+    let mut script = String::from("ALTER TABLE tokens DISABLE TRIGGER tokens_insert_trigger;");
     for (name, _) in &indexes {
         write!(script, "DROP INDEX {name};").unwrap();
     }
@@ -48,7 +48,7 @@ async fn fill(database: &Database, tokens: usize) {
     for (_, definition) in &indexes {
         write!(script, "{definition};").unwrap();
     }
-    script.push_str("ALTER TABLE tokens ENABLE TRIGGER USER; ANALYZE tokens, token_uses");
+    script.push_str("ALTER TABLE tokens ENABLE TRIGGER tokens_insert_trigger; ANALYZE tokens, token_uses");
     sqlx::raw_sql(AssertSqlSafe(script)).execute(&mut connection).await.unwrap();
     assert_eq!(database.count("SELECT count(*) FROM tokens").await, i64::try_from(tokens).unwrap() + 2);
 }
