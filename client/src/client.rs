@@ -1,6 +1,7 @@
 //! The calls about tokens, one method each; those about policies and the audit log are in files of their own. Every
 //! call has a deadline; those that may be repeated are tried again while nothing is known.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use secrecy::SecretString;
@@ -13,6 +14,7 @@ use tonic::{Request, Status};
 
 use crate::authorization::Authorization;
 use crate::error::Error;
+use crate::outage::Outage;
 use crate::pages::{Page, Pages};
 use crate::proto;
 use crate::proto::token_service_client::TokenServiceClient;
@@ -34,6 +36,7 @@ pub struct Client {
     authorization: Authorization,
     secret: Option<SecretString>,
     retries: Retries,
+    outage: Arc<Outage>,
 }
 
 impl Client {
@@ -43,7 +46,8 @@ impl Client {
         secret: Option<SecretString>,
         retries: Retries,
     ) -> Self {
-        Self { channel, authorization: Authorization::of(credential), secret, retries }
+        let (authorization, outage) = (Authorization::of(credential), Arc::default());
+        Self { channel, authorization, secret, retries, outage }
     }
 
     /// Returns a client that says for whom it acts, which the audit log notes: 1 to 200 visible ASCII characters.
@@ -69,6 +73,11 @@ impl Client {
     /// Returns what the caller itself is known by.
     pub(crate) fn secret(&self) -> Option<&SecretString> {
         self.secret.as_ref()
+    }
+
+    /// Returns what is noted of failures that nobody else is told of.
+    pub(crate) fn outage(&self) -> &Outage {
+        &self.outage
     }
 
     /// Returns how long a call may take.

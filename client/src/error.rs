@@ -111,6 +111,12 @@ impl Error {
         Self::plain(ErrorKind::Unavailable, "the connection was lost before the answer came".to_owned())
     }
 
+    /// A peer presents too many secrets that nobody knows.
+    pub(crate) fn guesses(retry_after: Duration) -> Self {
+        let message = "this peer has presented too many unknown secrets".to_owned();
+        Self { retry_after: Some(retry_after), ..Self::plain(ErrorKind::ResourceExhausted, message) }
+    }
+
     pub(crate) fn overloaded() -> Self {
         Self::plain(ErrorKind::Unavailable, "too many questions wait for their answers".to_owned())
     }

@@ -45,9 +45,9 @@ impl Multiplex {
     pub(crate) async fn ask(&self, request: VerifyRequest) -> Result<Answer, Error> {
         let (answer, told) = oneshot::channel();
         let deadline = Instant::now() + self.patience;
-        // Full: whoever waited longer would only find out later that it is.
-        let asked = self.questions.try_send(Asked { request, answer });
-        asked.map_err(|_| Error::overloaded())?;
+        // Where too many wait already, this one waits to be among them.
+        let asked = tokio::time::timeout_at(deadline, self.questions.send(Asked { request, answer })).await;
+        asked.map_err(|_| Error::overloaded())?.map_err(|_| Error::lost())?;
         let told = tokio::time::timeout_at(deadline, told).await.map_err(|_| Error::overdue())?;
         told.map_err(|_| Error::lost())?
     }

@@ -98,6 +98,15 @@ impl Verifier {
     }
 }
 
+impl Verifier {
+    pub(crate) fn client(&self) -> &Client {
+        match &*self.0 {
+            Mode::Remote(remote) => remote.client(),
+            Mode::Local(local) => local.client(),
+        }
+    }
+}
+
 impl Remote {
     fn multiplexed(client: Client) -> Self {
         let multiplex = Multiplex::start(&client);

@@ -1,6 +1,7 @@
 //! The tower layer in front of an axum service and of a tonic one.
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, Mutex};
 
 use axum::extract::ConnectInfo;
 use axum::http::HeaderMap;
@@ -39,6 +40,7 @@ fn guard(verifier: Verifier) -> Guard {
         .require_at("/admin", ["repo:admin", "repo:read"])
         .unwrap()
         .open_at("/health")
+        .unwrap()
         .client_address(|parts| {
             parts.extensions.get::<ConnectInfo<SocketAddr>>().map(|ConnectInfo(address)| address.ip())
         })
@@ -129,6 +131,7 @@ async fn what_no_rule_names_is_closed_to_everybody_where_that_was_said() {
         .require_at("/", ["repo:read"])
         .unwrap()
         .open_at("/health")
+        .unwrap()
         .closed_elsewhere();
     let address = serve(closed).await;
     let bearer = format!("Bearer {}", reader.secret);
@@ -254,5 +257,46 @@ async fn a_revoked_token_is_let_in_no_more_by_whichever_verifier() {
         })
         .await;
         assert_eq!(get_with(address, "/", &[&bearer]).await.status, 401);
+    }
+}
+
+/// What is logged at WARN and above, on this thread.
+#[derive(Debug, Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl std::io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().write(bytes)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn an_outage_is_warned_of_once_with_its_cause() {
+    let replica = Replica::start().await;
+    let reader: Made = created_with(&mut replica.root(), "acme", &["repo:read"]).await.into();
+    let proxy = Proxy::to_port(replica.address, Way::Cut).await;
+    let log = Log::default();
+    let writer = log.clone();
+    let subscriber = tracing_subscriber::fmt()
+        .with_ansi(false)
+        .with_max_level(tracing::Level::WARN)
+        .with_writer(move || writer.clone());
+    let _logged = tracing::subscriber::set_default(subscriber.finish());
+    for local in [false, true] {
+        let client = client_at(proxy.address(), &replica.installation.root_secret);
+        let verifier =
+            if local { Verifier::local(client, LocalConfig::default()) } else { Verifier::unary(client) };
+        let address = serve(guard(verifier)).await;
+        let bearer = format!("Bearer {}", reader.secret);
+        for _ in 0..5 {
+            assert_eq!(get_with(address, "/", &[&bearer]).await.status, 503);
+        }
+        let written = String::from_utf8(std::mem::take(&mut *log.0.lock().unwrap())).unwrap();
+        assert_eq!(written.matches("WARN").count(), 1, "{written}");
+        assert!(written.contains("cause=") && !written.contains(&reader.secret), "{written}");
     }
 }

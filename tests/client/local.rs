@@ -1,15 +1,18 @@
 //! Verdicts without asking: what is judged here is judged as tokend would, and what is not known is asked.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use tokend_client::{LocalConfig, Question, Verdict, Verifier};
+use secrecy::ExposeSecret as _;
+use tokend_client::{ErrorKind, LocalConfig, Prefix, Question, Scopes, Verdict, Verifier};
+use tokend_core::secret::Secret;
+use tokio::task::JoinSet;
 
 use super::asking::{client_at, holding, is_held, judged_here, root, scopes, verdict};
 use crate::setup::{Made, becomes, made};
 use crate::support::client::{created, created_with, forged, mask, ordinary, revoked, texts};
-use crate::support::eventually;
 use crate::support::proxy::{Proxy, Way};
 use crate::support::replica::Replica;
+use crate::support::{eventually, in_time};
 
 #[tokio::test]
 async fn what_is_held_is_judged_without_tokend_and_as_tokend_would() {
@@ -56,18 +59,69 @@ async fn what_is_held_is_judged_without_tokend_and_as_tokend_would() {
 }
 
 #[tokio::test]
-async fn an_unknown_token_is_asked_for_each_time_and_so_is_another_installations_prefix() {
+async fn what_may_be_a_secret_is_asked_for_each_time_and_what_cannot_be_one_never() {
     let replica = Replica::start().await;
     let (verifier, token) = holding(&replica, LocalConfig::default()).await;
     let unknown = forged(crate::support::client::unknown_id());
 
-    for secret in [unknown, token.secret.replace("tokd_", "acme_"), "nonsense".to_owned()] {
+    // Whose mistake another prefix is, tokend knows.
+    let secret = Secret::parse(&token.secret, &Prefix::default()).unwrap();
+    let foreign = secret.render(&Prefix::parse("acme").unwrap()).expose_secret().to_owned();
+    for secret in [unknown, foreign] {
         for _ in 0..2 {
             let asked = verifier.local_status().unwrap().asked;
             assert_ne!(verdict(&verifier, &secret).await, Verdict::Valid);
             assert_eq!(verifier.local_status().unwrap().asked, asked + 1, "{secret}");
         }
     }
+    let away = Proxy::to_port(replica.address, Way::Cut).await;
+    let knows_nothing =
+        Verifier::local(client_at(away.address(), &replica.installation.root_secret), LocalConfig::default());
+    for secret in
+        ["nonsense", "", "ghp_abc", &token.secret.replace("tokd_", "acme_"), &format!("{}0", token.secret)]
+    {
+        for verifier in [&verifier, &knows_nothing] {
+            let asked = verifier.local_status().unwrap().asked;
+            assert_eq!(verdict(verifier, secret).await, Verdict::Malformed, "{secret}");
+            assert_eq!(verifier.local_status().unwrap().asked, asked, "{secret}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_peer_that_makes_up_secrets_makes_few_calls_and_keeps_nobody_else_out() {
+    let replica = Replica::start().await;
+    let (verifier, token) = holding(&replica, LocalConfig::default()).await;
+    let other = made(&mut replica.root()).await;
+    let before = verifier.local_status().unwrap().asked;
+    let began = Instant::now();
+    let mut asking = JoinSet::new();
+    for _ in 0..3_000 {
+        let (verifier, secret) = (verifier.clone(), forged(crate::support::client::unknown_id()));
+        asking.spawn(async move {
+            let client_ip = Some("192.0.2.66".parse().unwrap());
+            let question = Question { secret: &secret, required_scopes: &Scopes::default(), client_ip };
+            match verifier.verify(&question).await {
+                Ok(answer) => assert_eq!(answer.verdict, Verdict::NotFound),
+                Err(error) => assert_eq!(error.kind(), ErrorKind::ResourceExhausted),
+            }
+        });
+    }
+    in_time("all of them", asking.join_all()).await;
+    let asked = verifier.local_status().unwrap().asked - before;
+    // So many at once, so many of its address under way, and ten more a second.
+    let most = 100 + 256 + 10 * (began.elapsed().as_secs() + 1);
+    assert!(asked <= most, "{asked} questions, {most} at most");
+
+    for secret in [&token.secret, &other.secret] {
+        let client_ip = Some("192.0.2.7".parse().unwrap());
+        let question = Question { secret, required_scopes: &Scopes::default(), client_ip };
+        assert_eq!(verifier.verify(&question).await.unwrap().verdict, Verdict::Valid);
+    }
+    // What is held costs no call, wherever it comes from.
+    let client_ip = Some("192.0.2.66".parse().unwrap());
+    let question = Question { secret: &token.secret, required_scopes: &Scopes::default(), client_ip };
+    eventually("an answer from here", async || verifier.verify_now(&question)).await;
 }
 
 #[tokio::test]
@@ -155,9 +209,11 @@ async fn a_caller_of_one_organization_judges_its_own_tokens_alone() {
     // With the caller's own credential all ends.
     revoked(&mut admin, &caller.token.unwrap().id, "").await;
     eventually("nothing is judged here any more", async || {
-        judged_here(&verifier, "tokd_0").is_none().then_some(())
+        let age = verifier.local_status().unwrap().age;
+        age.is_none_or(|age| age > Duration::from_secs(1)).then_some(())
     })
     .await;
+    assert_eq!(judged_here(&verifier, &own.secret), None);
 }
 
 #[tokio::test]

@@ -27,4 +27,5 @@ mod local;
 mod multiplexed;
 mod policies;
 mod promise;
+mod rules;
 mod tls;

@@ -1,6 +1,8 @@
 //! Many questions over one call, also where it breaks.
 
-use tokend_client::{ErrorKind, Verdict, Verifier};
+use std::time::Duration;
+
+use tokend_client::{Connection, ErrorKind, Verdict, Verifier};
 use tokio::task::JoinSet;
 
 use super::asking::{asked, client_at, root, verdict};
@@ -44,6 +46,22 @@ async fn each_question_gets_its_own_answer() {
     let tokens = some(&replica).await;
 
     all_are_answered(&Verifier::multiplexed(root(&replica)), &tokens).await;
+}
+
+#[tokio::test]
+async fn more_questions_at_once_than_can_be_under_way_wait_for_their_turn() {
+    let replica = Replica::start().await;
+    let token = made(&mut replica.root()).await;
+    let client = Connection::to(format!("http://{}", replica.address))
+        .secret((&*replica.installation.root_secret).into())
+        .call_timeout(Duration::from_secs(20));
+    let verifier = Verifier::multiplexed(client.open().unwrap());
+    let mut asking = JoinSet::new();
+    for _ in 0..2_500 {
+        let (verifier, secret) = (verifier.clone(), token.secret.clone());
+        asking.spawn(async move { assert_eq!(verdict(&verifier, &secret).await, Verdict::Valid) });
+    }
+    in_time("all answers", asking.join_all()).await;
 }
 
 #[tokio::test]

@@ -1,7 +1,6 @@
 //! A tower layer in front of any axum or tonic service: `Authorization: Bearer` in, a [`VerifiedToken`] in the
 //! request's extensions, or a refusal in the words of HTTP or of gRPC out. Whatever cannot be found out is refused.
 
-use std::collections::HashMap;
 use std::fmt;
 use std::net::IpAddr;
 use std::pin::Pin;
@@ -10,10 +9,12 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http::header::AUTHORIZATION;
+use http::request::Parts;
 use http::{HeaderMap, Request, Response};
 use http_body_util::{Either, Full};
+use secrecy::{ExposeSecret as _, SecretString};
 use tokend_core::domain::access::bearer;
-use tokend_core::domain::{FieldError, Scope, Scopes, Verdict};
+use tokend_core::domain::{CredentialError, Verdict};
 use tower_layer::Layer;
 use tower_service::Service;
 
@@ -22,116 +23,120 @@ use crate::question::{Answer, Question, VerifiedToken};
 use crate::verifier::Verifier;
 
 mod refusal;
+mod rules;
+mod spelling;
 
 use refusal::Refusal;
+pub use rules::RuleError;
+use rules::{Access, Rules, scopes};
 
-type ClientAddress = dyn Fn(&http::request::Parts) -> Option<IpAddr> + Send + Sync;
+type ClientAddress = dyn Fn(&Parts) -> Option<IpAddr> + Send + Sync;
 
 /// The layer. Clones share what they ask, and what is configured.
 #[derive(Clone)]
 pub struct Guard {
     verifier: Verifier,
-    rules: Arc<Rules>,
+    config: Arc<Config>,
 }
 
-/// What is required where.
+/// What is configured.
 #[derive(Clone, Default)]
-struct Rules {
-    /// Where no path says otherwise.
-    elsewhere: Path,
-    paths: HashMap<String, Path>,
+struct Config {
+    rules: Rules,
     client_address: Option<Arc<ClientAddress>>,
     credential_stays: bool,
+    http_alone: bool,
 }
 
-/// Who may pass.
-#[derive(Debug, Clone)]
-enum Path {
-    Requires(Scopes),
-    Open,
-    Closed,
-}
-
-impl Default for Path {
-    fn default() -> Self {
-        Self::Requires(Scopes::default())
-    }
-}
+/// The credential that a guard has taken out of a request, for the guards behind it.
+#[derive(Clone)]
+struct Taken(Result<SecretString, CredentialError>);
 
 impl Guard {
     /// Lets in whoever presents a token, whatever it may do.
     #[must_use]
     pub fn new(verifier: Verifier) -> Self {
-        Self { verifier, rules: Arc::default() }
+        Self { verifier, config: Arc::default() }
     }
 
     /// Requires these scopes, all of them, wherever nothing else is said.
     ///
     /// # Errors
-    /// One of them is no scope.
-    pub fn require<'a>(self, scopes: impl IntoIterator<Item = &'a str>) -> Result<Self, FieldError> {
-        let required = parse(scopes)?;
-        Ok(self.with(|rules| rules.elsewhere = Path::Requires(required)))
+    /// [`RuleError`]: one of them is no scope, or what holds elsewhere was said already.
+    pub fn require<'a>(self, required: impl IntoIterator<Item = &'a str>) -> Result<Self, RuleError> {
+        let required = scopes(required)?;
+        self.try_with(|config| config.rules.require(required))
     }
 
-    /// Requires these scopes instead at one path exactly, such as `/v1/reports` or `/acme.v1.Reports/Get`, as it stands
-    /// in the request. axum and tonic route by that, too; where something behind the guard decodes or shortens paths by
-    /// itself, require the same of all of them by [`Self::require`].
+    /// Requires these scopes instead at one path exactly, such as `/v1/reports` or `/acme.v1.Reports/Get`, as the client
+    /// sends it: also within a nested router the whole path. A request whose path is this one in another spelling, or
+    /// that may be a part of it, has to have these scopes and those required elsewhere.
     ///
     /// # Errors
-    /// One of them is no scope.
+    /// [`RuleError`]: one of them is no scope, no request can have the path, or it has a rule already.
     pub fn require_at<'a>(
         self,
         path: impl Into<String>,
-        scopes: impl IntoIterator<Item = &'a str>,
-    ) -> Result<Self, FieldError> {
-        let required = parse(scopes)?;
-        Ok(self.with(|rules| {
-            rules.paths.insert(path.into(), Path::Requires(required));
-        }))
+        required: impl IntoIterator<Item = &'a str>,
+    ) -> Result<Self, RuleError> {
+        let required = scopes(required)?;
+        self.try_with(|config| config.rules.insert(path.into(), Access::Requires(required)))
     }
 
     /// Lets everybody through at one path exactly: a health check.
-    #[must_use]
-    pub fn open_at(self, path: impl Into<String>) -> Self {
-        self.with(|rules| {
-            rules.paths.insert(path.into(), Path::Open);
-        })
+    ///
+    /// # Errors
+    /// [`RuleError`]: no request can have the path, or it has a rule already.
+    pub fn open_at(self, path: impl Into<String>) -> Result<Self, RuleError> {
+        self.try_with(|config| config.rules.insert(path.into(), Access::Open))
     }
 
     /// Lets nobody through, whatever a token may do, wherever nothing else is said: a path that was forgotten is not
     /// open.
     #[must_use]
     pub fn closed_elsewhere(self) -> Self {
-        self.with(|rules| rules.elsewhere = Path::Closed)
+        self.with(|config| config.rules.close_elsewhere())
     }
 
     /// Says where requests come from, for tokens that are bound to networks; without it those are refused. From a
     /// header only if something that you run has set it.
     #[must_use]
-    pub fn client_address(
-        self,
-        find: impl Fn(&http::request::Parts) -> Option<IpAddr> + Send + Sync + 'static,
-    ) -> Self {
-        self.with(|rules| rules.client_address = Some(Arc::new(find)))
+    pub fn client_address(self, find: impl Fn(&Parts) -> Option<IpAddr> + Send + Sync + 'static) -> Self {
+        self.with(|config| config.client_address = Some(Arc::new(find)))
     }
 
-    /// Leaves the credential in the requests that are let through. Otherwise it is taken out: whoever does not have
-    /// it cannot log it.
+    /// Leaves the credential in the requests that are let through. Otherwise it is taken out, also where everybody is
+    /// let through: whoever does not have it cannot log it. Guards behind this one know it all the same.
     #[must_use]
     pub fn leave_credential(self) -> Self {
-        self.with(|rules| rules.credential_stays = true)
+        self.with(|config| config.credential_stays = true)
     }
 
-    fn with(mut self, change: impl FnOnce(&mut Rules)) -> Self {
-        change(Arc::make_mut(&mut self.rules));
+    /// Refuses by an HTTP status whatever a request says that it is. Otherwise a POST of one of gRPC's content types to
+    /// a path of two segments is refused in gRPC's words, which are HTTP's 200 to whoever does not read them: say this
+    /// where no gRPC is served and a gateway or a probe goes by the status.
+    #[must_use]
+    pub fn http_only(self) -> Self {
+        self.with(|config| config.http_alone = true)
+    }
+
+    fn with(mut self, change: impl FnOnce(&mut Config)) -> Self {
+        change(Arc::make_mut(&mut self.config));
         self
+    }
+
+    fn try_with(
+        mut self,
+        change: impl FnOnce(&mut Config) -> Result<(), RuleError>,
+    ) -> Result<Self, RuleError> {
+        change(Arc::make_mut(&mut self.config))?;
+        Ok(self)
     }
 }
 
 impl fmt::Debug for Guard {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Guard").field("elsewhere", &self.rules.elsewhere).finish_non_exhaustive()
+        f.debug_struct("Guard").field("rules", &self.config.rules).finish_non_exhaustive()
     }
 }
 
@@ -176,7 +181,7 @@ where
             let (mut parts, body) = request.into_parts();
             match guard.admit(&mut parts).await {
                 Ok(()) => Ok(inner.call(Request::from_parts(parts, body)).await?.map(Either::Left)),
-                Err(refusal) => Ok(refusal.response(&parts.headers).map(Either::Right)),
+                Err(refusal) => Ok(guard.refuse(&refusal, &parts).map(Either::Right)),
             }
         })
     }
@@ -184,31 +189,64 @@ where
 
 impl Guard {
     /// Finds out whether a request may pass, and notes by whose token.
-    async fn admit(&self, parts: &mut http::request::Parts) -> Result<(), Refusal> {
-        let required = match self.rules.paths.get(parts.uri.path()).unwrap_or(&self.rules.elsewhere) {
-            Path::Requires(scopes) => scopes,
-            Path::Open => return Ok(()),
-            Path::Closed => return Err(Refusal::Closed),
+    async fn admit(&self, parts: &mut Parts) -> Result<(), Refusal> {
+        let access = self.config.rules.access(parts.uri.path(), whole_path(parts));
+        let required = match &*access {
+            Access::Requires(scopes) => scopes,
+            Access::Open => {
+                self.take_credential(parts);
+                return Ok(());
+            }
+            Access::Closed => return Err(Refusal::Closed),
         };
-        let secret = presented(&parts.headers)?;
-        let client_ip = self.rules.client_address.as_ref().and_then(|find| find(parts));
+        let secret = presented(parts)?;
+        let client_ip = self.config.client_address.as_ref().and_then(|find| find(parts));
         let question = Question { secret, required_scopes: required, client_ip };
         let token = admitted(self.verifier.verify(&question).await)?;
-        if !self.rules.credential_stays {
-            parts.headers.remove(AUTHORIZATION);
-        }
+        self.take_credential(parts);
         parts.extensions.insert(token);
         Ok(())
     }
+
+    /// Takes the credential out of a request, unless it is to stay.
+    fn take_credential(&self, parts: &mut Parts) {
+        if self.config.credential_stays || !parts.headers.contains_key(AUTHORIZATION) {
+            return;
+        }
+        let taken = in_headers(&parts.headers).map(SecretString::from);
+        parts.extensions.insert(Taken(taken));
+        parts.headers.remove(AUTHORIZATION);
+    }
+
+    fn refuse(&self, refusal: &Refusal, parts: &Parts) -> Response<Full<Bytes>> {
+        if let Refusal::Unknown(error) = refusal {
+            self.verifier
+                .client()
+                .outage()
+                .note("tokend cannot be asked about requests, which are refused", error);
+        }
+        refusal.response(if self.config.http_alone { None } else { refusal::grpc(parts) })
+    }
 }
 
-fn parse<'a>(scopes: impl IntoIterator<Item = &'a str>) -> Result<Scopes, FieldError> {
-    Scopes::new(scopes.into_iter().map(Scope::parse).collect::<Result<_, _>>()?)
+/// Returns the path that the client has sent, where that is known. axum's routers take off what they are nested at.
+fn whole_path(parts: &Parts) -> Option<&str> {
+    Some(parts.extensions.get::<axum::extract::OriginalUri>()?.path())
 }
 
-fn presented(headers: &HeaderMap) -> Result<&str, Refusal> {
+/// Finds the credential of a request: the one that it bears, else the one that a guard before this one took out of it.
+fn presented(parts: &Parts) -> Result<&str, Refusal> {
+    let found = match parts.extensions.get() {
+        Some(Taken(taken)) if !parts.headers.contains_key(AUTHORIZATION) => {
+            taken.as_ref().map(SecretString::expose_secret).map_err(|error| *error)
+        }
+        _ => in_headers(&parts.headers),
+    };
+    found.map_err(Refusal::Credential)
+}
+
+fn in_headers(headers: &HeaderMap) -> Result<&str, CredentialError> {
     bearer(headers.get_all(AUTHORIZATION).iter().map(http::HeaderValue::as_bytes))
-        .map_err(Refusal::Credential)
 }
 
 fn admitted(outcome: Result<Answer, Error>) -> Result<VerifiedToken, Refusal> {

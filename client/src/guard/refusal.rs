@@ -3,7 +3,8 @@
 
 use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
-use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
+use http::request::Parts;
+use http::{HeaderName, HeaderValue, Method, Response, StatusCode, Version};
 use http_body_util::Full;
 use tokend_core::domain::access::Denial;
 use tokend_core::domain::access::denial::plain;
@@ -39,20 +40,17 @@ struct Said {
 }
 
 impl Refusal {
-    /// Makes the answer to a request with these headers.
-    pub(super) fn response(&self, request: &HeaderMap) -> Response<Full<Bytes>> {
-        if let Self::Unknown(error) = self {
-            tracing::warn!(%error, "tokend could not be asked about a request");
-        }
+    /// Makes the answer: in gRPC's words and of this content type, else in HTTP's.
+    pub(super) fn response(&self, grpc: Option<&'static str>) -> Response<Full<Bytes>> {
         let said = self.said();
         let mut response = Response::new(Full::default());
         let headers = response.headers_mut();
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
         let challenge = said.challenge.and_then(|text| HeaderValue::try_from(text).ok());
         headers.extend(challenge.map(|challenge| (WWW_AUTHENTICATE, challenge)));
-        if let Some(content_type) = grpc(request) {
+        if let Some(content_type) = grpc {
             // As trailers alone, which come as headers.
-            headers.insert(CONTENT_TYPE, content_type);
+            headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
             headers.insert(HeaderName::from_static("grpc-status"), HeaderValue::from_static(said.code));
             headers.insert(HeaderName::from_static("grpc-message"), HeaderValue::from_static(said.message));
             return response;
@@ -109,7 +107,26 @@ impl Refusal {
     }
 }
 
-/// Returns the content type of a gRPC request, gRPC-Web's too.
-fn grpc(request: &HeaderMap) -> Option<HeaderValue> {
-    request.get(CONTENT_TYPE).filter(|value| value.as_bytes().starts_with(b"application/grpc")).cloned()
+/// The content types of gRPC, which comes over HTTP/2, and of gRPC-Web.
+const NATIVE: [&str; 2] = ["application/grpc", "application/grpc+proto"];
+const WEB: [&str; 4] = [
+    "application/grpc-web",
+    "application/grpc-web+proto",
+    "application/grpc-web-text",
+    "application/grpc-web-text+proto",
+];
+
+/// Returns the content type of a gRPC request, gRPC-Web's too. Exactly those: whoever is refused in gRPC's words gets
+/// HTTP's 200, and must not have it by calling itself something like it.
+pub(super) fn grpc(request: &Parts) -> Option<&'static str> {
+    let mut segments = request.uri.path().strip_prefix('/')?.split('/');
+    let method = [segments.next()?, segments.next()?];
+    let named = segments.next().is_none() && method.iter().all(|name| !name.is_empty());
+    let mut types = request.headers.get_all(CONTENT_TYPE).iter();
+    let content_type = types.next()?;
+    if request.method != Method::POST || !named || types.next().is_some() {
+        return None;
+    }
+    let known = |types: &'static [&'static str]| types.iter().copied().find(|known| content_type == *known);
+    known(&WEB).or_else(|| known(&NATIVE).filter(|_| request.version == Version::HTTP_2))
 }

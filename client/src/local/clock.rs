@@ -40,7 +40,9 @@ pub(super) async fn keep_set(shared: Arc<Shared>) {
             }
             Err(error) => {
                 failures += 1;
-                tracing::debug!(%error, "the database could not be asked for its time");
+                client
+                    .outage()
+                    .note("the database cannot be asked for its time, so nothing is judged here", &error);
                 pause(failures)
             }
         };

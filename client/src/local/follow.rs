@@ -59,7 +59,10 @@ impl Follower {
             };
             // One that ends as soon as it has begun will do so again.
             failures = if heard && began.elapsed() > PATIENCE { 1 } else { failures + 1 };
-            tracing::debug!(%error, "the watch has ended; going on");
+            // That one ends is nothing: a replica that drains ends all of them.
+            if failures > 1 {
+                self.client.outage().note("changes cannot be watched, so nothing is judged here", &error);
+            }
             if lost_its_place(&error) {
                 self.position = None;
             }

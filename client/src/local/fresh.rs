@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use arc_swap::ArcSwapOption;
+use arc_swap::{ArcSwapOption, Guard};
 use time::OffsetDateTime;
 use tokend_core::moment::Moment;
 use tokio::sync::Notify;
@@ -31,11 +31,18 @@ pub(super) struct Set {
 struct Published {
     as_of: OffsetDateTime,
     set: Set,
+    /// When it was taken in, and how long after `set.sent` that was at most.
+    heard: Moment,
+    lead: Duration,
     /// How long after `set.sent` it may be used.
     budget: Duration,
     /// The time below which the clock must not fall.
     floor: OffsetDateTime,
 }
+
+/// What was known when a question came, to be looked at before it is judged and after: what is published in between
+/// vouches for no record that was looked up before.
+pub(super) struct Known(Guard<Option<Arc<Published>>>);
 
 /// How fresh what is held is.
 #[derive(Debug)]
@@ -94,7 +101,12 @@ impl Freshness {
         let Ok(budget) = budget else { return };
         let before = self.latest.load().as_deref().map(|published| published.now(now));
         let floor = before.unwrap_or(set.database_time);
-        self.latest.store(Some(Arc::new(Published { as_of, set, budget, floor })));
+        let published = Published { as_of, set, heard: now, lead: set.elapsed(now), budget, floor };
+        self.latest.store(Some(Arc::new(published)));
+        if as_of > set.database_time + drifting(since_by_boot(now, set.sent)) {
+            // The boot clock has missed a pause of the machine, and the wall clock may be set back.
+            self.doubt.notify_one();
+        }
     }
 
     /// Withdraws what was published, since changes may have been missed, and has the time be asked for anew: it may
@@ -105,29 +117,23 @@ impl Freshness {
         self.doubt.notify_one();
     }
 
-    /// Tells what is known at `now`, if what is held may be used then.
-    pub(super) fn read(&self, now: Moment) -> Option<Reading> {
-        let latest = self.latest.load();
-        let published = latest.as_deref()?;
-        if published.set.elapsed(now) > published.budget {
-            return None;
-        }
-        Some(Reading { as_of: published.as_of, now: published.now(now) })
+    /// Returns what is known, to be read before a record is looked up and after it is judged.
+    pub(super) fn known(&self) -> Known {
+        Known(self.latest.load())
     }
 
     /// Tells how old what is held is at most.
     pub(super) fn age(&self, now: Moment) -> Option<Duration> {
         let latest = self.latest.load();
         let published = latest.as_deref()?;
-        Some(Duration::try_from(published.set.latest(now) - published.as_of).unwrap_or_default())
+        Some(Duration::try_from(published.latest(now) - published.as_of).unwrap_or_default())
     }
 }
 
 impl Set {
     /// Returns how long ago the time was asked for at most: by the clock that says more, and a little more.
     fn elapsed(&self, now: Moment) -> Duration {
-        let elapsed = now.since(self.sent);
-        elapsed + elapsed / DRIFT
+        drifting(now.since(self.sent))
     }
 
     /// Returns what the database's clock shows at most.
@@ -136,13 +142,46 @@ impl Set {
     }
 }
 
-impl Published {
-    /// Returns what the database's clock shows, or a little later. By the boot clock alone: a wall clock that jumps
-    /// must not make a token expire, or live on.
-    fn now(&self, now: Moment) -> OffsetDateTime {
-        let elapsed = time::Duration::nanoseconds((now.boot - self.set.sent.boot).max(0));
-        self.set.database_time.saturating_add(elapsed).max(self.floor)
+impl Known {
+    /// Tells what is known at `now`, if what is held may be used then.
+    pub(super) fn read(&self, now: Moment) -> Option<Reading> {
+        let published = self.0.as_deref()?;
+        let elapsed = published.elapsed(now);
+        let reading = || Reading { as_of: published.as_of, now: published.at(elapsed).max(published.floor) };
+        (elapsed <= published.budget).then(reading)
     }
+}
+
+impl Published {
+    /// Returns how long after `set.sent` it is at most. What had passed when it was taken in has passed, whatever the
+    /// clocks have been set to since.
+    fn elapsed(&self, now: Moment) -> Duration {
+        self.set.elapsed(now).max(self.lead + drifting(now.since(self.heard)))
+    }
+
+    fn at(&self, elapsed: Duration) -> OffsetDateTime {
+        self.set.database_time + elapsed
+    }
+
+    /// Returns what the database's clock shows at most.
+    fn latest(&self, now: Moment) -> OffsetDateTime {
+        self.at(self.elapsed(now))
+    }
+
+    /// Returns what the database's clock shows, or a little later: never before what the watch has told, and never
+    /// before what was returned already. A wall clock that was set forward by less than the staleness makes it early.
+    fn now(&self, now: Moment) -> OffsetDateTime {
+        self.latest(now).max(self.floor)
+    }
+}
+
+/// Returns how long something took at most that took so long by a clock of this machine.
+fn drifting(elapsed: Duration) -> Duration {
+    elapsed + elapsed / DRIFT
+}
+
+fn since_by_boot(now: Moment, earlier: Moment) -> Duration {
+    Duration::from_nanos(u64::try_from(now.boot - earlier.boot).unwrap_or(0))
 }
 
 #[cfg(test)]
@@ -168,6 +207,15 @@ mod tests {
         freshness
     }
 
+    fn read(freshness: &Freshness, now: Moment) -> Option<Reading> {
+        freshness.known().read(now)
+    }
+
+    /// What a thousandth of so many milliseconds, by which clocks may differ, adds to a time.
+    fn drift(millis: i64) -> time::Duration {
+        time::Duration::nanoseconds(millis * SECOND / 1000 / 1024)
+    }
+
     fn asked(freshness: &Freshness, millis: i64, database_time: OffsetDateTime) -> Set {
         Set { sent: moment(millis), database_time, start: freshness.start() }
     }
@@ -176,18 +224,21 @@ mod tests {
     fn nothing_is_known_before_the_clock_is_set_and_something_was_told() {
         let freshness = Freshness::new(Duration::from_secs(1));
         freshness.publish(NOON, moment(0));
-        assert_eq!(freshness.read(moment(0)), None);
-        assert_eq!(set().read(moment(0)), None);
+        assert_eq!(read(&freshness, moment(0)), None);
+        assert_eq!(read(&set(), moment(0)), None);
     }
 
     #[test]
     fn what_was_told_may_be_used_until_it_is_as_old_as_declared() {
         let freshness = set();
         freshness.publish(noon(5_000), moment(5_000));
-        assert_eq!(freshness.read(moment(5_500)), Some(Reading { as_of: noon(5_000), now: noon(5_500) }));
+        assert_eq!(
+            read(&freshness, moment(5_500)),
+            Some(Reading { as_of: noon(5_000), now: noon(5_500) + drift(5_500) })
+        );
         // Less by what the clocks may have drifted apart.
-        assert!(freshness.read(moment(5_990)).is_some());
-        assert!(freshness.read(moment(6_001)).is_none());
+        assert!(read(&freshness, moment(5_990)).is_some());
+        assert!(read(&freshness, moment(6_001)).is_none());
     }
 
     #[tokio::test]
@@ -196,26 +247,26 @@ mod tests {
         freshness.publish(noon(5_000), moment(5_000));
         let under_way = asked(&freshness, 5_100, noon(5_100));
         freshness.begin_anew();
-        assert_eq!(freshness.read(moment(5_150)), None);
+        assert_eq!(read(&freshness, moment(5_150)), None);
         freshness.doubted().await;
         for _ in 0..2 {
             freshness.publish(noon(5_200), moment(5_200));
-            assert_eq!(freshness.read(moment(5_250)), None);
+            assert_eq!(read(&freshness, moment(5_250)), None);
             freshness.set_clock(under_way);
         }
         freshness.set_clock(asked(&freshness, 5_300, noon(5_300)));
         freshness.publish(noon(5_400), moment(5_400));
-        assert!(freshness.read(moment(5_450)).is_some());
+        assert!(read(&freshness, moment(5_450)).is_some());
     }
 
     #[test]
     fn what_was_held_up_on_its_way_is_as_old_as_it_is_and_not_as_new_as_it_came() {
         let freshness = set();
         freshness.publish(noon(5_000), moment(5_900));
-        assert!(freshness.read(moment(5_950)).is_some());
-        assert!(freshness.read(moment(6_001)).is_none());
+        assert!(read(&freshness, moment(5_950)).is_some());
+        assert!(read(&freshness, moment(6_001)).is_none());
         freshness.publish(noon(5_500), moment(8_000));
-        assert!(freshness.read(moment(8_000)).is_none());
+        assert!(read(&freshness, moment(8_000)).is_none());
     }
 
     #[test]
@@ -224,10 +275,10 @@ mod tests {
         freshness.publish(noon(5_000), moment(5_000));
         for (boot, wall) in [(5_100, 90_000), (90_000, 5_100)] {
             let now = Moment { boot: boot * SECOND / 1000, wall: wall * SECOND / 1000 };
-            assert_eq!(freshness.read(now), None);
+            assert_eq!(read(&freshness, now), None);
         }
         let back = Moment { boot: 5_100 * SECOND / 1000, wall: 0 };
-        assert_eq!(freshness.read(back).unwrap().now, noon(5_100));
+        assert_eq!(read(&freshness, back).unwrap().now, noon(5_100) + drift(5_100));
     }
 
     #[tokio::test]
@@ -235,13 +286,13 @@ mod tests {
         let freshness = set();
         freshness.publish(noon(5_000), moment(5_000));
         freshness.publish(noon(9_000), moment(5_250));
-        assert_eq!(freshness.read(moment(5_250)), None);
+        assert_eq!(read(&freshness, moment(5_250)), None);
         freshness.doubted().await;
         freshness.publish(noon(9_250), moment(5_500));
-        assert_eq!(freshness.read(moment(5_500)), None);
+        assert_eq!(read(&freshness, moment(5_500)), None);
         freshness.set_clock(asked(&freshness, 5_500, noon(9_250)));
         freshness.publish(noon(9_500), moment(5_750));
-        assert_eq!(freshness.read(moment(5_750)).unwrap().as_of, noon(9_500));
+        assert_eq!(read(&freshness, moment(5_750)).unwrap().as_of, noon(9_500));
     }
 
     #[test]
@@ -251,7 +302,46 @@ mod tests {
         // A better answer to the same question.
         freshness.set_clock(asked(&freshness, 5_200, noon(5_100)));
         freshness.publish(noon(5_100), moment(5_250));
-        assert_eq!(freshness.read(moment(5_260)).unwrap().now, noon(5_250));
-        assert_eq!(freshness.read(moment(5_500)).unwrap().now, noon(5_400));
+        assert_eq!(read(&freshness, moment(5_260)).unwrap().now, noon(5_250) + drift(5_250));
+        assert_eq!(read(&freshness, moment(5_500)).unwrap().now, noon(5_400) + drift(300));
+    }
+
+    /// A virtual machine that was paused for a minute: its boot clock stood still.
+    #[tokio::test]
+    async fn after_a_pause_that_the_boot_clock_missed_the_time_is_no_earlier_than_what_was_told() {
+        let freshness = set();
+        freshness.publish(noon(0), moment(0));
+        let paused = |boot: i64, wall: i64| Moment { boot: boot * SECOND / 1000, wall: wall * SECOND / 1000 };
+        freshness.publish(noon(60_100), paused(100, 60_100));
+        assert!(read(&freshness, paused(150, 60_150)).unwrap().now >= noon(60_150));
+        // The clock is to be set anew, and until then a wall clock that is set back neither takes the time back nor
+        // makes what is known younger.
+        freshness.doubted().await;
+        assert!(read(&freshness, paused(600, 600)).unwrap().now >= noon(60_600));
+        assert_eq!(read(&freshness, paused(1_200, 1_200)), None);
+    }
+
+    #[test]
+    fn the_time_is_never_before_the_databases_while_clocks_differ_by_what_is_reckoned_with() {
+        let freshness = set();
+        for seconds in 1..10 {
+            // A clock here that is slow by 1/1100.
+            let nanos = |database: i64| database * SECOND / 1000 / 1_100 * 1_099;
+            let here = |database: i64| Moment { boot: nanos(database), wall: nanos(database) };
+            freshness.publish(noon(seconds * 1_000), here(seconds * 1_000));
+            let reading = read(&freshness, here(seconds * 1_000 + 500)).unwrap();
+            assert!(reading.now >= noon(seconds * 1_000 + 499));
+        }
+    }
+
+    #[test]
+    fn what_is_published_after_a_look_vouches_for_nothing_that_was_looked_up_before() {
+        let freshness = set();
+        freshness.publish(noon(5_000), moment(5_000));
+        let known = freshness.known();
+        assert!(known.read(moment(5_100)).is_some());
+        freshness.publish(noon(8_000), moment(8_000));
+        assert!(known.read(moment(8_000)).is_none());
+        assert!(read(&freshness, moment(8_000)).is_some());
     }
 }

@@ -22,12 +22,14 @@ use crate::verifier::Remote;
 mod clock;
 mod follow;
 mod fresh;
+mod guesses;
 mod held;
 #[cfg(test)]
 mod model;
 mod told;
 
 use fresh::Freshness;
+use guesses::Guesses;
 use held::{Filled, Held};
 
 /// How late a change may be noticed: what can be kept, and what is still a promise.
@@ -122,6 +124,7 @@ struct Shared {
     prefix: Prefix,
     held: Held,
     fresh: Freshness,
+    guesses: Guesses,
     answered: AtomicU64,
     asked: AtomicU64,
     starts: AtomicU64,
@@ -137,6 +140,7 @@ impl Local {
             prefix: config.prefix,
             held: Held::new(config.bytes, config.max_age),
             fresh: Freshness::new(config.staleness),
+            guesses: Guesses::new(),
             answered: AtomicU64::new(0),
             asked: AtomicU64::new(0),
             starts: AtomicU64::new(0),
@@ -149,7 +153,7 @@ impl Local {
 
     /// Judges by what is held here; `None` where that is not enough.
     pub(crate) fn judge(&self, question: &Question<'_>) -> Option<Answer> {
-        let answer = self.shared.judge(question, Moment::now());
+        let answer = self.shared.judge(question, Moment::now);
         if answer.is_some() {
             self.shared.answered.fetch_add(1, Ordering::Relaxed);
         }
@@ -159,18 +163,28 @@ impl Local {
     /// Asks tokend, and holds what it answers if nothing has been told that it may not know of.
     pub(crate) async fn find_out(&self, question: &Question<'_>) -> Result<Answer, Error> {
         let shared = &self.shared;
-        shared.asked.fetch_add(1, Ordering::Relaxed);
-        let Ok(secret) = Secret::parse(question.secret, &shared.prefix) else {
-            return shared.remote.ask(question, Consistency::Bounded).await;
+        let secret = match shared.read(question.secret) {
+            Presented::Secret(secret) => Some(secret),
+            Presented::Foreign => None,
+            Presented::Malformed => return Ok(malformed()),
         };
-        match shared.ask(question, &secret, Consistency::Bounded).await? {
-            // A replica may be behind the one that is watched, within its own bound. What has been heard here is
-            // not unheard: so the database itself is asked.
-            (answer, Filled::Outdated) if answer.verdict == Verdict::Valid => {
-                Ok(shared.ask(question, &secret, Consistency::Full).await?.0)
-            }
-            (answer, _) => Ok(answer),
+        let peer = question.client_ip.map(|address| shared.guesses.peer(address));
+        let Some(peer) = peer else { return shared.find_out(question, secret).await };
+        peer.check(Moment::now())?;
+        let limit = shared.remote.client().call_timeout();
+        let permit = tokio::time::timeout(limit, peer.at_once.acquire()).await;
+        let _permit = permit.map_err(|_| Error::overloaded())?;
+        // Behind those that waited: by now they may have been too many.
+        peer.check(Moment::now())?;
+        let answer = shared.find_out(question, secret).await?;
+        if answer.verdict == Verdict::NotFound {
+            peer.charge(Moment::now());
         }
+        Ok(answer)
+    }
+
+    pub(crate) fn client(&self) -> &Client {
+        self.shared.remote.client()
     }
 
     pub(crate) fn status(&self) -> LocalStatus {
@@ -188,29 +202,60 @@ impl Local {
 }
 
 impl Shared {
-    fn judge(&self, question: &Question<'_>, now: Moment) -> Option<Answer> {
+    /// Judges by what is held. `now` is asked before and after: a pause of this process or its machine may come at any
+    /// time, and what was new enough when a question came may be too old when it is answered.
+    fn judge(&self, question: &Question<'_>, now: impl Fn() -> Moment) -> Option<Answer> {
+        let secret = match self.read(question.secret) {
+            Presented::Secret(secret) => secret,
+            Presented::Malformed => return Some(malformed()),
+            Presented::Foreign => return None,
+        };
         // The freshness first: read after the lookup, it could vouch for a record that was removed in between.
-        let reading = self.fresh.read(now)?;
+        let known = self.fresh.known();
+        let came = now();
+        let reading = known.read(came)?;
         let answered =
             |verdict| Answer { verdict, token: None, missing_scopes: Vec::new(), as_of: Some(reading.as_of) };
-        let secret = match Secret::parse(question.secret, &self.prefix) {
-            Ok(secret) => secret,
-            // Of another prefix than is configured here: whose mistake that is, tokend knows.
-            Err(FormatError::Prefix) => return None,
-            Err(_) => return Some(answered(Verdict::Malformed)),
-        };
-        let kept = self.held.get(secret.id(), now)?;
+        let kept = self.held.get(secret.id(), came)?;
         if !self.held.proves(&secret, &kept.record) {
             return Some(answered(Verdict::NotFound));
         }
         // That the token is within the caller's reach, tokend said when it told of it.
         let judgement =
             judge(&kept.record, reading.now, Reach::Any, question.required_scopes, question.client_ip);
+        let reading = known.read(now())?;
+        let ended = kept.record.expire_time().is_some_and(|end| end <= reading.now);
+        // It has ended meanwhile: what it is now is found out anew.
+        if judgement.verdict == Verdict::Valid && ended {
+            return None;
+        }
         Some(Answer {
             token: Some(kept.token),
             missing_scopes: judgement.missing_scopes,
             ..answered(judgement.verdict)
         })
+    }
+
+    /// Reads what was presented.
+    fn read(&self, text: &str) -> Presented {
+        match Secret::parse(text, &self.prefix) {
+            Ok(secret) => Presented::Secret(secret),
+            Err(FormatError::Prefix) if is_of_another_prefix(text) => Presented::Foreign,
+            Err(_) => Presented::Malformed,
+        }
+    }
+
+    async fn find_out(&self, question: &Question<'_>, secret: Option<Secret>) -> Result<Answer, Error> {
+        self.asked.fetch_add(1, Ordering::Relaxed);
+        let Some(secret) = secret else { return self.remote.ask(question, Consistency::Bounded).await };
+        match self.ask(question, &secret, Consistency::Bounded).await? {
+            // A replica may be behind the one that is watched, within its own bound. What has been heard here is
+            // not unheard: so the database itself is asked.
+            (answer, Filled::Outdated) if answer.verdict == Verdict::Valid => {
+                Ok(self.ask(question, &secret, Consistency::Full).await?.0)
+            }
+            (answer, _) => Ok(answer),
+        }
     }
 
     async fn ask(
@@ -224,6 +269,26 @@ impl Shared {
         let filled = asking.end(secret, &answer, Moment::now());
         Ok((answer, filled))
     }
+}
+
+/// What a text that was presented can be.
+enum Presented {
+    /// A secret of this installation.
+    Secret(Secret),
+    /// A secret of another prefix than is configured here: whose mistake that is, tokend knows.
+    Foreign,
+    /// None at all.
+    Malformed,
+}
+
+fn is_of_another_prefix(text: &str) -> bool {
+    let prefix = text.split_once('_').and_then(|(prefix, _)| Prefix::parse(prefix).ok());
+    prefix.is_some_and(|prefix| Secret::parse(text, &prefix).is_ok())
+}
+
+/// What holds at any time of what cannot be a secret.
+fn malformed() -> Answer {
+    Answer { verdict: Verdict::Malformed, token: None, missing_scopes: Vec::new(), as_of: None }
 }
 
 #[cfg(test)]

@@ -1,0 +1,281 @@
+//! What a guard requires where. Rules that can match nothing are refused when they are made; and where it is not
+//! certain which rule a request falls under, it has to meet all that may be meant. Knows paths, and no requests.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use tokend_core::domain::{FieldError, Scope, Scopes};
+
+use super::spelling::{can_match, plain};
+
+/// Why a rule of a guard is none.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum RuleError {
+    /// One of the scopes is none, or there are too many.
+    #[error("a required scope {0}")]
+    Scope(#[from] FieldError),
+    /// No request can have the path.
+    #[error("no request is ever taken to have the path {path:?}: {reason}")]
+    Path {
+        /// The path that was given.
+        path: String,
+        /// What is wrong with it, and what to do.
+        reason: &'static str,
+    },
+    /// Another rule is about the same path, or one that differs in its spelling alone, and says something else.
+    #[error("the path {path:?} already has a rule: {other:?}")]
+    Repeated {
+        /// The path that was given.
+        path: String,
+        /// The path of the rule that is there.
+        other: String,
+    },
+    /// What is required where no path is named was said before.
+    #[error("what is required elsewhere was said already; say it once")]
+    Elsewhere,
+}
+
+/// Who may pass.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Access {
+    Requires(Scopes),
+    Open,
+    Closed,
+}
+
+/// The rules of a guard.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Rules {
+    /// Where no path says otherwise; unless `said`, any token will do.
+    elsewhere: Access,
+    said: bool,
+    /// By the path, as it is written.
+    paths: HashMap<String, Access>,
+    /// By what remains of a path once its spelling is undone, see [`plain`].
+    alike: HashMap<String, Resembled>,
+    /// By each end of such a path: what is left of it behind a prefix that was taken away.
+    ends: HashMap<String, Resembled>,
+    told: Arc<AtomicBool>,
+}
+
+/// What rules say that a path resembles, and one of them.
+#[derive(Debug, Clone)]
+struct Resembled {
+    path: String,
+    access: Access,
+}
+
+impl Default for Access {
+    fn default() -> Self {
+        Self::Requires(Scopes::default())
+    }
+}
+
+impl Rules {
+    /// Says what is required where no path says otherwise.
+    pub(super) fn require(&mut self, scopes: Scopes) -> Result<(), RuleError> {
+        if std::mem::replace(&mut self.said, true) {
+            return Err(RuleError::Elsewhere);
+        }
+        self.elsewhere = Access::Requires(scopes);
+        Ok(())
+    }
+
+    /// Closes all that no path names.
+    pub(super) fn close_elsewhere(&mut self) {
+        (self.elsewhere, self.said) = (Access::Closed, true);
+    }
+
+    /// Says who may pass at a path.
+    pub(super) fn insert(&mut self, path: String, access: Access) -> Result<(), RuleError> {
+        if let Err(reason) = can_match(&path) {
+            return Err(RuleError::Path { path, reason });
+        }
+        let plain = plain(&path).into_owned();
+        match self.alike.get(&plain) {
+            Some(other) if other.path == path || other.access != access => {
+                return Err(RuleError::Repeated { path, other: other.path.clone() });
+            }
+            _ => {}
+        }
+        for (at, _) in plain.match_indices('/').skip(1) {
+            note(&mut self.ends, &plain[at..], &path, &access);
+        }
+        note(&mut self.alike, &plain, &path, &access);
+        self.paths.insert(path, access);
+        Ok(())
+    }
+
+    /// Tells who may pass at a path: as the guard sees it, and as it was before anything was taken off it, where that
+    /// is known.
+    ///
+    /// A rule that names the path exactly counts. Where none does, but one may be meant (by a router that folds
+    /// spellings, or because only part of the path is seen), its scopes are required beside those elsewhere; and that
+    /// it is open does not count.
+    pub(super) fn access(&self, seen: &str, whole: Option<&str>) -> Cow<'_, Access> {
+        let named = self.paths.get(whole.unwrap_or(seen));
+        let access = named.unwrap_or(&self.elsewhere);
+        if self.paths.is_empty() || (named.is_some() && whole.is_some()) {
+            return Cow::Borrowed(access);
+        }
+        let resembled = self.resembled(&plain(seen), whole.map(plain).as_deref(), named.is_none());
+        if resembled.is_empty() {
+            return Cow::Borrowed(access);
+        }
+        let least = if *access == Access::Open { &self.elsewhere } else { access };
+        Cow::Owned(resembled.into_iter().fold(least.clone(), |all, Resembled { path, access }| {
+            self.tell(path);
+            all.and(access)
+        }))
+    }
+
+    /// Finds the rules that require something of a path that may be theirs. `alike`: also in another spelling.
+    fn resembled(&self, seen: &str, whole: Option<&str>, alike: bool) -> Vec<&Resembled> {
+        let mut found = vec![self.alike.get(seen).filter(|_| alike)];
+        match whole {
+            None => found.push(self.ends.get(seen)),
+            // What was taken off the path may belong to the rule's.
+            Some(whole) => {
+                let ends = whole.match_indices('/').map(|(at, _)| &whole[at..]);
+                found.extend(ends.take_while(|end| end.len() > seen.len()).map(|end| self.alike.get(end)));
+            }
+        }
+        found.into_iter().flatten().filter(|found| matches!(found.access, Access::Requires(_))).collect()
+    }
+
+    /// Says once that a rule is not met as it is written.
+    fn tell(&self, path: &str) {
+        if !self.told.swap(true, Ordering::Relaxed) {
+            tracing::warn!(
+                rule.path = path,
+                "a request's path resembles a rule's and is not the same: both the rule and what is required \
+                 elsewhere are demanded; rules name the whole path, also within a nested router"
+            );
+        }
+    }
+}
+
+impl Access {
+    /// Returns what both demand together.
+    fn and(&self, other: &Self) -> Self {
+        match (self, other) {
+            (Self::Closed, _) | (_, Self::Closed) => Self::Closed,
+            (Self::Open, access) | (access, Self::Open) => access.clone(),
+            (Self::Requires(some), Self::Requires(others)) => {
+                // More than a question can name: nobody could show that it holds them.
+                let all = Scopes::new(some.iter().chain(others.iter()).cloned().collect());
+                all.map_or(Self::Closed, Self::Requires)
+            }
+        }
+    }
+}
+
+/// Reads scopes.
+pub(super) fn scopes<'a>(texts: impl IntoIterator<Item = &'a str>) -> Result<Scopes, RuleError> {
+    Ok(Scopes::new(texts.into_iter().map(Scope::parse).collect::<Result<_, _>>()?)?)
+}
+
+fn note(resembling: &mut HashMap<String, Resembled>, by: &str, path: &str, access: &Access) {
+    let resembled = Resembled { path: path.to_owned(), access: access.clone() };
+    resembling
+        .entry(by.to_owned())
+        .and_modify(|there| there.access = there.access.and(access))
+        .or_insert(resembled);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn requires(texts: &[&str]) -> Access {
+        Access::Requires(scopes(texts.iter().copied()).unwrap())
+    }
+
+    fn rules(paths: &[(&str, Access)]) -> Rules {
+        let mut rules = Rules::default();
+        rules.require(scopes(["some"]).unwrap()).unwrap();
+        for (path, access) in paths {
+            rules.insert((*path).to_owned(), access.clone()).unwrap();
+        }
+        rules
+    }
+
+    #[test]
+    fn a_path_has_one_rule_and_what_holds_elsewhere_is_said_once() {
+        for (other, access) in [
+            ("/admin", requires(&["a"])),
+            ("/admin", requires(&["b"])),
+            ("/Admin", requires(&["b"])),
+            ("/admin/", Access::Open),
+        ] {
+            let mut rules = rules(&[("/admin", requires(&["a"]))]);
+            let refused = rules.insert(other.to_owned(), access).unwrap_err();
+            assert!(matches!(refused, RuleError::Repeated { .. }), "{other}");
+        }
+        let same = rules(&[("/admin", requires(&["a"])), ("/admin/", requires(&["a"]))]);
+        assert_eq!(*same.access("/admin/", None), requires(&["a"]));
+        assert_eq!(rules(&[]).require(Scopes::default()).unwrap_err(), RuleError::Elsewhere);
+        let mut closed = rules(&[]);
+        closed.close_elsewhere();
+        assert_eq!(*closed.access("/", None), Access::Closed);
+        assert_eq!(closed.require(Scopes::default()).unwrap_err(), RuleError::Elsewhere);
+    }
+
+    #[test]
+    fn a_path_counts_as_it_is_written_and_what_resembles_it_has_to_meet_all_that_may_be_meant() {
+        let rules = rules(&[
+            ("/api/admin", requires(&["admin"])),
+            ("/api/health", Access::Open),
+            ("/acme.v1.Reports/Get", requires(&["get"])),
+        ]);
+        let (some, both) = (requires(&["some"]), requires(&["some", "admin"]));
+        for (seen, whole, expected) in [
+            ("/api/admin", None, requires(&["admin"])),
+            ("/acme.v1.Reports/Get", None, requires(&["get"])),
+            ("/api/health", None, Access::Open),
+            ("/other", None, some.clone()),
+            ("/", None, some.clone()),
+            ("", None, some.clone()),
+            // A nested router has taken something away, and it is not known what.
+            ("/admin", None, both.clone()),
+            ("/health", None, some.clone()),
+            // And where it is.
+            ("/admin", Some("/api/admin"), requires(&["admin"])),
+            ("/api/admin", Some("/v1/api/admin"), both.clone()),
+            ("/admin", Some("/v1/api/admin"), both.clone()),
+            ("/api/health", Some("/v1/api/health"), some.clone()),
+            ("/health", Some("/api/health"), Access::Open),
+            ("/admin", Some("/v1/admin"), some.clone()),
+            ("/admin", Some("/admin"), some.clone()),
+            // Other spellings.
+            ("/API/%61dmin", None, both.clone()),
+            ("/x", Some("/api//admin/"), both.clone()),
+            ("/Health", Some("/api/Health"), some),
+        ] {
+            assert_eq!(*rules.access(seen, whole), expected, "{seen} of {whole:?}");
+        }
+        let mut closed = rules.clone();
+        closed.close_elsewhere();
+        assert_eq!(*closed.access("/admin", None), Access::Closed);
+        assert_eq!(*closed.access("/admin", Some("/api/admin")), requires(&["admin"]));
+    }
+
+    #[test]
+    fn what_is_open_is_not_open_where_it_may_be_another_rules_path() {
+        let rules = rules(&[("/admin", Access::Open), ("/api/admin", requires(&["admin"]))]);
+        assert_eq!(*rules.access("/admin", None), requires(&["some", "admin"]));
+        assert_eq!(*rules.access("/admin", Some("/admin")), Access::Open);
+    }
+
+    #[test]
+    fn more_scopes_than_anybody_can_show_are_nobodys() {
+        let many = |kind: &str| {
+            let texts: Vec<_> = (0..40).map(|number| format!("{kind}{number}")).collect();
+            Access::Requires(scopes(texts.iter().map(|text| &**text)).unwrap())
+        };
+        assert_eq!(many("a").and(&many("b")), Access::Closed);
+    }
+}

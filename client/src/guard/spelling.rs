@@ -1,0 +1,146 @@
+//! Paths as they may be spelled: which can be a rule's, and what is left of one when all is undone that some router or
+//! server takes for the same. Pure text.
+
+use std::borrow::Cow;
+
+/// Tells whether a request can have a path, so that a router takes it for this one and no other.
+pub(super) fn can_match(path: &str) -> Result<(), &'static str> {
+    const PATTERN: &str =
+        "it is compared as it stands, and holds no patterns; put a guard of its own around such a route";
+    let Some(segments) = path.strip_prefix('/') else { return Err("it has to begin with /") };
+    if path.contains(['?', '#']) {
+        return Err("it ends before the query");
+    }
+    if path.contains(['{', '}', '*', '<', '>']) {
+        return Err(PATTERN);
+    }
+    if path.contains(['%', '\\', ';']) || !path.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Err("it can be spelled in several ways; put a guard of its own around such a route");
+    }
+    let last = segments.split('/').count();
+    for (number, segment) in segments.split('/').enumerate() {
+        match segment {
+            _ if segment.starts_with(':') => return Err(PATTERN),
+            "" if number + 1 < last => return Err("it holds an empty segment"),
+            "." | ".." => return Err("it holds a segment . or .."),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// Returns what is left of a path when all is undone that some router or server takes for the same: percent-encoding,
+/// also repeated, empty segments and those of dots, parameters, backslashes, case, and characters that nobody sees.
+pub(super) fn plain(path: &str) -> Cow<'_, str> {
+    let simple = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-_~/".contains(&byte);
+    let ends = path.len() > 1 && path.ends_with('/');
+    if path.starts_with('/') && !ends && !path.contains("//") && path.bytes().all(simple) {
+        return Cow::Borrowed(path);
+    }
+    let decoded = decode(path.as_bytes());
+    let text = String::from_utf8_lossy(&decoded).to_lowercase();
+    let text = text.split(['?', '#']).next().unwrap_or_default();
+    let mut segments: Vec<String> = Vec::new();
+    for segment in text.split(['/', '\\']) {
+        let segment = segment.split(';').next().unwrap_or_default();
+        let seen: String = segment.chars().filter(|c| !c.is_control() && !c.is_whitespace()).collect();
+        match &*seen {
+            "" | "." => {}
+            ".." => {
+                segments.pop();
+            }
+            _ => segments.push(seen),
+        }
+    }
+    Cow::Owned(format!("/{}", segments.join("/")))
+}
+
+/// Undoes percent-encoding, also of what is decoded. What is not encoded right stays.
+fn decode(bytes: &[u8]) -> Vec<u8> {
+    let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
+    let mut decoded: Vec<u8> = Vec::with_capacity(bytes.len());
+    for byte in bytes {
+        decoded.push(*byte);
+        while let [.., b'%', high, low] = &*decoded {
+            let (Some(high), Some(low)) = (digit(*high), digit(*low)) else { break };
+            decoded.truncate(decoded.len() - 3);
+            decoded.push(high << 4 | low);
+        }
+    }
+    decoded
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn encoded(character: char) -> String {
+        format!("%{:02x}", u32::from(character))
+    }
+
+    #[test]
+    fn what_no_request_can_be_taken_to_have_is_no_path_of_a_rule() {
+        for path in [
+            "",
+            "admin",
+            "https://example.org/admin",
+            "acme.v1.Reports/Get",
+            "/v1/{id}",
+            "/v1/{*rest}",
+            "/v1/:id",
+            "/v1/<id>",
+            "/admin/*",
+            "/admin?x",
+            "/admin#x",
+            "/caf%C3%A9",
+            "/café",
+            "/two words",
+            "/admin\n",
+            "/admin;x",
+            "\\admin",
+            "/x\\admin",
+            "//admin",
+            "/v1//admin",
+            "/admin//",
+            "/./admin",
+            "/v1/../admin",
+            "/v1/..",
+        ] {
+            assert!(can_match(path).is_err(), "{path:?}");
+        }
+        for path in
+            ["/", "/admin", "/admin/", "/v1/tokens:verify", "/acme.v1.Reports/Get", "/a/b.c~d_e-f@g,h"]
+        {
+            assert_eq!(can_match(path), Ok(()), "{path:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn every_spelling_of_a_path_is_undone(choices in prop::collection::vec(0_usize..7, 12)) {
+            let mut spelled = String::new();
+            for (at, choice) in "/v1/admin/x".chars().zip(choices) {
+                match (at, choice) {
+                    ('/', 1) => spelled.push_str("//"),
+                    ('/', 2) => spelled.push_str("/./"),
+                    ('/', 3) => spelled.push_str("/y/../"),
+                    ('/', 4) => spelled.push_str("%2F"),
+                    ('/', 5) => spelled.push_str(";y/"),
+                    ('/', 6) => spelled.push('\\'),
+                    (_, 1) => spelled.push_str(&encoded(at)),
+                    (_, 2) => spelled.push_str(&encoded(at).replace('%', "%25").to_uppercase()),
+                    (_, 3) => spelled.push(at.to_ascii_uppercase()),
+                    _ => spelled.push(at),
+                }
+            }
+            prop_assert_eq!(&*plain(&spelled), "/v1/admin/x", "{}", spelled);
+        }
+
+        #[test]
+        fn any_path_is_undone_in_one_go(path in "\\PC{0,40}") {
+            let once = plain(&path).into_owned();
+            prop_assert!(once.starts_with('/'));
+        }
+    }
+}

@@ -1,0 +1,113 @@
+//! How much one peer can have asked of tokend about tokens that are not held here. Whoever makes up secrets makes a call
+//! with each; so a peer has a few under way at once, and after some that nobody knows it has to slow down. Called by
+//! the verifier that judges by itself, where it is told who asks.
+
+use std::net::{IpAddr, Ipv6Addr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
+
+use quick_cache::sync::Cache;
+use tokend_core::moment::Moment;
+use tokio::sync::Semaphore;
+
+use crate::error::Error;
+
+/// How many peers are remembered, how many questions of one are under way at once, how many unknown secrets it may
+/// present at once, and after which time, in nanoseconds, one more.
+const PEERS: usize = 4096;
+const AT_ONCE: usize = 256;
+const BURST: i64 = 100;
+const INTERVAL: i64 = 100_000_000;
+
+/// The peers that present what is not held.
+#[derive(Debug)]
+pub(super) struct Guesses(Cache<IpAddr, Arc<Peer>>);
+
+/// One of them.
+#[derive(Debug)]
+pub(super) struct Peer {
+    pub(super) at_once: Semaphore,
+    /// Until when its unknown secrets count (GCRA's theoretical arrival time), by the boot clock.
+    until: AtomicI64,
+}
+
+impl Guesses {
+    pub(super) fn new() -> Self {
+        Self(Cache::new(PEERS))
+    }
+
+    /// Returns the peer at an address; of IPv6 its /64, which one machine may have whole.
+    pub(super) fn peer(&self, address: IpAddr) -> Arc<Peer> {
+        let address = match address.to_canonical() {
+            IpAddr::V6(address) => {
+                let [a, b, c, d, ..] = address.segments();
+                IpAddr::V6(Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0))
+            }
+            address @ IpAddr::V4(_) => address,
+        };
+        let new = || Peer { at_once: Semaphore::new(AT_ONCE), until: AtomicI64::new(i64::MIN) };
+        self.0
+            .get_or_insert_with(&address, || Ok::<_, std::convert::Infallible>(Arc::new(new())))
+            .unwrap_or_else(|never| match never {})
+    }
+}
+
+impl Peer {
+    /// Demands that it has not presented too many unknown secrets lately.
+    ///
+    /// # Errors
+    /// It has; with how long to wait.
+    pub(super) fn check(&self, now: Moment) -> Result<(), Error> {
+        let over =
+            self.until.load(Ordering::Relaxed).saturating_sub(now.boot.saturating_add(BURST * INTERVAL));
+        match u64::try_from(over) {
+            Ok(over @ 1..) => Err(Error::guesses(Duration::from_nanos(over))),
+            _ => Ok(()),
+        }
+    }
+
+    /// Notes that what it presented is unknown.
+    pub(super) fn charge(&self, now: Moment) {
+        let later = |until: i64| Some(until.max(now.boot).saturating_add(INTERVAL));
+        let _ = self.until.fetch_update(Ordering::Relaxed, Ordering::Relaxed, later);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ErrorKind;
+
+    fn at(millis: i64) -> Moment {
+        Moment { boot: millis * 1_000_000, wall: 0 }
+    }
+
+    #[test]
+    fn a_peer_that_guesses_has_to_slow_down_and_no_other_with_it() {
+        let guesses = Guesses::new();
+        let peer = guesses.peer("192.0.2.7".parse().unwrap());
+        let mut asked = 0;
+        for millis in 0..1_000 {
+            if peer.check(at(millis)).is_ok() {
+                peer.charge(at(millis));
+                asked += 1;
+            }
+        }
+        assert!((BURST..=BURST + 11).contains(&asked), "{asked}");
+        let refused = peer.check(at(999)).unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::ResourceExhausted);
+        assert!(refused.retry_after().unwrap() <= Duration::from_millis(100));
+        assert!(guesses.peer("192.0.2.8".parse().unwrap()).check(at(1_000)).is_ok());
+        assert!(guesses.peer("::ffff:192.0.2.7".parse().unwrap()).check(at(999)).is_err());
+        assert!(peer.check(at(20_000)).is_ok());
+    }
+
+    #[test]
+    fn a_network_of_one_machine_is_one_peer() {
+        let guesses = Guesses::new();
+        let peer = |text: &str| guesses.peer(text.parse().unwrap());
+        assert!(Arc::ptr_eq(&peer("2001:db8::1"), &peer("2001:db8::2")));
+        assert!(!Arc::ptr_eq(&peer("2001:db8::1"), &peer("2001:db8:0:1::1")));
+    }
+}

@@ -1,0 +1,48 @@
+//! What is said once of an outage, and not of each call that it costs.
+
+use std::sync::atomic::{AtomicI64, Ordering};
+
+use tokend_core::moment::Moment;
+
+use crate::error::Error;
+
+/// For how long nothing may fail for an outage to be over, in nanoseconds.
+const QUIET: i64 = 30_000_000_000;
+
+/// When something failed last, by the boot clock in nanoseconds.
+#[derive(Debug)]
+pub(crate) struct Outage(AtomicI64);
+
+impl Default for Outage {
+    fn default() -> Self {
+        Self(AtomicI64::new(i64::MIN / 2))
+    }
+}
+
+impl Outage {
+    /// Notes a failure: its cause is a warning where an outage begins, and after that for whoever looks closely.
+    pub(crate) fn note(&self, what: &'static str, cause: &Error) {
+        if self.begins(Moment::now()) {
+            tracing::warn!(%cause, "{what}; said once, until nothing has failed for half a minute");
+        } else {
+            tracing::debug!(%cause, "{what}");
+        }
+    }
+
+    /// Notes a failure; tells whether it is the first for a while.
+    fn begins(&self, now: Moment) -> bool {
+        now.boot - self.0.swap(now.boot, Ordering::Relaxed) > QUIET
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_outage_begins_once_and_again_after_a_while_without_a_failure() {
+        let outage = Outage::default();
+        let begins = |seconds: i64| outage.begins(Moment { boot: seconds * 1_000_000_000, wall: 0 });
+        assert_eq!([0, 1, 30, 60, 91, 92].map(begins), [true, false, false, false, true, false]);
+    }
+}
