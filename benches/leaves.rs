@@ -23,7 +23,7 @@ use tokend::grpc::VerifyReply;
 use tokend::hashing::HashPool;
 use tokend::jobs::mac_refresh;
 use tokend::metrics::{Lookup, Metrics, Rpc};
-use tokend::secret::{DurableCost, Keyring, Prefix, Secret, TokenId};
+use tokend::secret::{CurrentKeyring, DurableCost, Keyring, Prefix, Secret, TokenId};
 use tokend::store::{self, Store};
 use tokend::verify::{Bounds, Consistency, Engine, Parts, Proven, Question, Share};
 use tokio::runtime::Runtime;
@@ -184,7 +184,7 @@ async fn start(options: PgConnectOptions) -> anyhow::Result<(Engine, SecretStrin
         lines: store.lines(),
         feed_lines: store.lines(),
         store,
-        keyring,
+        keyring: Arc::new(CurrentKeyring::new(keyring)),
         prefix,
         hashing: HashPool::new(1, metrics.work.fallback.clone()),
         limit: cost,

@@ -8,7 +8,6 @@ use std::fs;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use rustls::crypto::{CryptoProvider, ring};
@@ -28,9 +27,6 @@ use self::admission::Admissions;
 use crate::ambient;
 use crate::domain::SubjectName;
 use crate::private_file::is_exposed;
-
-/// How often the files are looked at.
-const RELOAD_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Where the server's certificate and what belongs to it are.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -137,37 +133,11 @@ impl ServerTls {
         admission
     }
 
-    /// Reads the files again whenever they have changed, until the server stops it. What cannot be used is
-    /// said, and what was in use before stays.
-    pub async fn watch(self: Arc<Self>) {
-        let mut refused = None;
-        loop {
-            tokio::time::sleep(RELOAD_INTERVAL).await;
-            let tls = Arc::clone(&self);
-            let Ok(outcome) = tokio::task::spawn_blocking(move || tls.reload()).await else { return };
-            match outcome {
-                Ok(false) => {}
-                Ok(true) => {
-                    refused = None;
-                    tracing::info!("TLS certificate, key, client CA and revocation lists were read anew");
-                }
-                Err(error) => {
-                    // Said once for each different reason, not every second.
-                    let said = error.to_string();
-                    if refused.as_ref() != Some(&said) {
-                        let error = &error as &dyn std::error::Error;
-                        tracing::error!(
-                            error,
-                            "changed TLS files cannot be used; the earlier ones stay in use"
-                        );
-                    }
-                    refused = Some(said);
-                }
-            }
-        }
-    }
-
-    fn reload(&self) -> Result<bool, TlsError> {
+    /// Reads the files again if they have changed, and tells whether they had. What cannot be used changes nothing.
+    ///
+    /// # Errors
+    /// [`TlsError`].
+    pub fn reload(&self) -> Result<bool, TlsError> {
         let contents = Contents::read(&self.files)?;
         if contents.fingerprint() == self.current.load().fingerprint {
             return Ok(false);

@@ -14,6 +14,7 @@ use tokend::actions::bootstrap::{Bootstrapped, bootstrap};
 use tokend::ambient;
 use tokend::domain::CertificateMappings;
 use tokend::embedded::{Cluster, Durability};
+use tokend::jobs::reload::Origins;
 use tokend::jobs::retention::Retention;
 use tokend::secret::{DurableCost, Keyring, Prefix};
 use tokend::server::{self, Limits, ServerConfig};
@@ -90,6 +91,7 @@ fn config(database: Route, keyring: Arc<Keyring>, prefix: Prefix, cost: DurableC
         migrate: false,
         require_fsync: false,
         keyring,
+        origins: Origins::default(),
         prefix,
         durable_cost: cost,
         hash_permits: 2,

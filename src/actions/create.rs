@@ -82,8 +82,10 @@ impl Actions {
             return repeated_for(&caller, self.repeated(repeatable, known)?);
         }
         let _place = self.creations.take(caller.principal.clone())?;
-        let minted = self.minted(repeatable.as_ref()).await?;
-        let note = repeatable.as_ref().and_then(|request| request.note(&self.keyring, &minted));
+        // One keyring for both: the note says which key the secret was made with.
+        let keyring = self.keyring.get();
+        let minted = self.minted(&keyring, repeatable.as_ref()).await?;
+        let note = repeatable.as_ref().and_then(|request| request.note(&keyring, &minted));
         let prepare =
             |caller: &Caller, terms: &Terms| prepare(caller, terms, &organization_id, &request, &minted);
         let owner = (&organization_id, &request.user_id);

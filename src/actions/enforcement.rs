@@ -79,11 +79,11 @@ impl Actions {
         if page_token.is_empty() {
             return Ok(None);
         }
-        Ok(Some(Position::parse_page_token(page_token, bound, &self.keyring)?))
+        Ok(Some(Position::parse_page_token(page_token, bound, &self.keyring.peek())?))
     }
 
     fn page(&self, found: Breaches, bound: &[u8]) -> BreachPage {
-        let next_page_token = found.next.map(|position| position.page_token(bound, &self.keyring));
+        let next_page_token = found.next.map(|position| position.page_token(bound, &self.keyring.peek()));
         BreachPage { breaches: found.breaches, next_page_token }
     }
 }

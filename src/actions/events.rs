@@ -48,7 +48,7 @@ impl Actions {
             user_id: request.user_id.as_ref(),
         };
         let bound = bound(filter);
-        let before = request.page_token.map(|text| parse(&text, &bound, &self.keyring)).transpose()?;
+        let before = request.page_token.map(|text| parse(&text, &bound, &self.keyring.peek())).transpose()?;
 
         // One more than fits tells whether there is a next page.
         let mut events = self.store.list_events(filter, before, request.page_size.saturating_add(1)).await?;
@@ -56,7 +56,7 @@ impl Actions {
         let more = events.len() > fitting;
         events.truncate(fitting);
         let last = events.last().filter(|_| more);
-        let next_page_token = last.map(|event| render(event.id, &bound, &self.keyring));
+        let next_page_token = last.map(|event| render(event.id, &bound, &self.keyring.peek()));
         Ok(EventPage { events, next_page_token })
     }
 }

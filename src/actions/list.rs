@@ -36,8 +36,10 @@ impl Actions {
         caller.require(Permission::Read)?;
         let mut listing = request.listing;
         listing.organization_id = caller.listed_organization(listing.organization_id)?;
-        let position =
-            request.page_token.map(|text| listing.parse_page_token(&text, &self.keyring)).transpose()?;
+        let position = request
+            .page_token
+            .map(|text| listing.parse_page_token(&text, &self.keyring.peek()))
+            .transpose()?;
 
         // One more than fits tells whether there is a next page; so does a walk that was broken off.
         let Walk { mut tokens, broken_off } =
@@ -49,7 +51,7 @@ impl Actions {
             Some((last, _)) => Some(listing.position_of(last)),
             None => broken_off,
         };
-        let next_page_token = next.map(|position| listing.page_token(&position, &self.keyring));
+        let next_page_token = next.map(|position| listing.page_token(&position, &self.keyring.peek()));
         Ok(Page { tokens, next_page_token })
     }
 }

@@ -11,7 +11,7 @@ use crate::domain::{
     AccessError, Caller, CredentialError, Expiration, FieldError, Permission, Principal, Token, Violations,
 };
 use crate::hashing::{HashPool, Overloaded};
-use crate::secret::{DurableCost, DurableError, Keyring, Prefix, TokenId};
+use crate::secret::{CurrentKeyring, DurableCost, DurableError, Prefix, TokenId};
 use crate::shares::{Refused, Shares};
 use crate::store::{Store, StoreError};
 
@@ -121,7 +121,7 @@ pub enum MintError {
 #[derive(Debug)]
 pub struct Actions {
     store: Store,
-    keyring: Arc<Keyring>,
+    keyring: Arc<CurrentKeyring>,
     prefix: Prefix,
     durable_cost: DurableCost,
     hashing: HashPool,
@@ -134,7 +134,7 @@ impl Actions {
     #[must_use]
     pub fn new(
         store: Store,
-        keyring: Arc<Keyring>,
+        keyring: Arc<CurrentKeyring>,
         prefix: Prefix,
         durable_cost: DurableCost,
         hashing: HashPool,

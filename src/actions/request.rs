@@ -47,8 +47,12 @@ impl Repeatable {
 
 impl Actions {
     /// Makes a secret and its verifiers where there is place for that.
-    pub(super) async fn minted(&self, repeatable: Option<&Repeatable>) -> Result<Minted, ActionError> {
-        let (keyring, prefix, cost) = (Arc::clone(&self.keyring), self.prefix.clone(), self.durable_cost);
+    pub(super) async fn minted(
+        &self,
+        keyring: &Arc<Keyring>,
+        repeatable: Option<&Repeatable>,
+    ) -> Result<Minted, ActionError> {
+        let (keyring, prefix, cost) = (Arc::clone(keyring), self.prefix.clone(), self.durable_cost);
         let repeatable = repeatable.cloned();
         let minted = self.hashing.run(move || mint(&keyring, &prefix, cost, repeatable.as_ref())).await;
         Ok(minted??)
@@ -59,9 +63,10 @@ impl Actions {
         let unrepeatable = || ActionError::Unrepeatable(known.token_id);
         // First: without the key, whether it asks for the same cannot be told either.
         let context = request.context(known.token_id);
-        let secret = self.keyring.derive_secret(known.body_mac.key_id, known.salt, &context);
+        let keyring = self.keyring.get();
+        let secret = keyring.derive_secret(known.body_mac.key_id, known.salt, &context);
         let secret = secret.ok_or_else(unrepeatable)?;
-        if !self.keyring.check_request(&request.body.0, &known.body_mac) {
+        if !keyring.check_request(&request.body.0, &known.body_mac) {
             return Err(ActionError::RequestIdReused);
         }
         let (token, now) = known.token.ok_or_else(|| ActionError::Unrepeatable(known.token_id))?;

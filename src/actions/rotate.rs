@@ -51,8 +51,10 @@ impl Actions {
             return repeated_for(&caller, by_itself, self.repeated(repeatable, known)?);
         }
         let _place = self.creations.take(caller.principal.clone())?;
-        let minted = self.minted(repeatable.as_ref()).await?;
-        let note = repeatable.as_ref().and_then(|request| request.note(&self.keyring, &minted));
+        // One keyring for both: the note says which key the secret was made with.
+        let keyring = self.keyring.get();
+        let minted = self.minted(&keyring, repeatable.as_ref()).await?;
+        let note = repeatable.as_ref().and_then(|request| request.note(&keyring, &minted));
         let prepare =
             |caller: &Caller, rotatable: Rotatable<'_>| prepare(caller, rotatable, &request, &minted);
         match (self.store.rotate_token(caller, old, note.as_ref(), prepare).await??, &repeatable) {

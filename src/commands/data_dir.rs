@@ -33,9 +33,14 @@ impl DataDir {
         self.0.join("root-secret")
     }
 
+    /// Where the keyring is kept.
+    pub(super) fn keyring_path(&self) -> PathBuf {
+        self.0.join("keyring")
+    }
+
     /// Reads the directory's keyring, and makes one first when there is none.
     pub(super) fn keyring(&self) -> Result<Keyring, CommandError> {
-        let path = self.0.join("keyring");
+        let path = self.keyring_path();
         let absent =
             !path.try_exists().map_err(|source| CommandError::DataFile { path: path.clone(), source })?;
         if absent {

@@ -34,6 +34,9 @@ pub enum CommandError {
     /// The asynchronous runtime cannot start.
     #[error("cannot start the asynchronous runtime")]
     Runtime(#[source] io::Error),
+    /// The process cannot begin anew without PGOPTIONS.
+    #[error("PGOPTIONS is set, which the private Postgres must not be given: unset it")]
+    SessionOptions(#[source] io::Error),
     /// The process cannot listen for signals.
     #[error("cannot listen for signals")]
     Signals(#[source] io::Error),

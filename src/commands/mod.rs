@@ -7,6 +7,7 @@
 mod audit;
 mod bootstrap;
 mod client;
+mod data;
 mod data_dir;
 mod error;
 mod greeting;
@@ -76,6 +77,9 @@ enum Command {
     /// Look at a secret without a server
     #[command(subcommand)]
     Secret(secret::SecretCommand),
+    /// Look after the data of a private Postgres while nobody serves them
+    #[command(subcommand)]
+    Data(data::DataCommand),
     /// Look after the keyring
     #[command(subcommand)]
     Key(key::KeyCommand),
@@ -115,6 +119,7 @@ pub fn run(line: CommandLine) -> Result<ExitCode, CommandError> {
         Command::Keygen => keygen::run()?,
         Command::Migrate(flags) => migrate::run(&flags.resolve(&environment)?)?,
         Command::Healthcheck(address) => healthcheck::run(address, &environment)?,
+        Command::Data(command) => data::run(command, &environment)?,
         Command::Key(command) => key::run(command, &environment)?,
         Command::Watch(flags) => watch::run(flags, &environment)?,
         Command::Audit(command) => audit::run(command, &environment)?,

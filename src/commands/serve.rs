@@ -4,15 +4,18 @@
 //! The address is taken first, since that fails soonest.
 
 use std::net::SocketAddr;
-use std::path::Path;
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
-use std::{io, panic, thread};
+use std::{env, io, panic, thread};
 
 use secrecy::SecretString;
-use sqlx::postgres::PgConnectOptions;
+use sqlx::postgres::{PgConnectOptions, PgSslMode};
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
+use tokio::sync::watch;
 
 use super::CommandError;
 use super::data_dir::DataDir;
@@ -20,8 +23,9 @@ use super::greeting::Greeting;
 use super::signals::{self, Shutdown};
 use super::supervision::keep_running;
 use crate::actions::bootstrap::{Bootstrapped, bootstrap};
-use crate::config::{Migration, ServeSettings, Storage};
+use crate::config::{Migration, ServeSettings, Storage, read_certificates, read_keyring};
 use crate::embedded::{Cluster, Durability};
+use crate::jobs::reload::Origins;
 use crate::secret::Keyring;
 use crate::server::{self, Listeners, ServerConfig};
 use crate::store;
@@ -37,25 +41,29 @@ struct Service {
     runtime: Runtime,
     listeners: Listeners,
     shutdown: Shutdown,
+    hangups: watch::Receiver<u64>,
     tls: Option<Arc<ServerTls>>,
     telemetry: Arc<Telemetry>,
     settings: ServeSettings,
 }
 
 pub(super) fn run(settings: ServeSettings, storage: Storage) -> Result<(), CommandError> {
+    if matches!(storage, Storage::Embedded { .. }) {
+        forget_session_options()?;
+    }
     let runtime = Runtime::new().map_err(CommandError::Runtime)?;
     let telemetry = {
         let _within = runtime.enter();
         Arc::new(telemetry::init(&settings.log, settings.otlp_endpoint.as_deref())?)
     };
     let tls = settings.tls.clone().map(ServerTls::load).transpose()?.map(Arc::new);
-    let (listeners, shutdown) = runtime.block_on(prepare(&settings, &telemetry))?;
-    let service = Service { runtime, listeners, shutdown, tls, telemetry, settings };
+    let (listeners, shutdown, hangups) = runtime.block_on(prepare(&settings, &telemetry))?;
+    let service = Service { runtime, listeners, shutdown, hangups, tls, telemetry, settings };
     match storage {
-        Storage::Shared { database, direct, keyring } => {
-            service.serve(*database, direct.map(|route| *route), keyring)
+        Storage::Shared { database, direct, keyring, keyring_file } => {
+            service.serve(*database, direct.map(|route| *route), keyring, keyring_file)
         }
-        Storage::Embedded { data_dir, keyring } => {
+        Storage::Embedded { data_dir, keyring, keyring_file } => {
             let data = DataDir::new(data_dir);
             let cluster = Cluster::start(data.path(), Durability::Durable)?;
             let socket_directory = cluster.socket_dir().to_owned();
@@ -63,7 +71,7 @@ pub(super) fn run(settings: ServeSettings, storage: Storage) -> Result<(), Comma
                 let (serving, until) = mpsc::channel();
                 let directory = data.path();
                 let kept = scope.spawn(move || keep_running(cluster, directory, &until));
-                let served = service.serve_embedded(&socket_directory, &data, keyring);
+                let served = service.serve_embedded(&socket_directory, &data, keyring, keyring_file);
                 drop(serving);
                 let stopped = kept.join().unwrap_or_else(|panicked| panic::resume_unwind(panicked));
                 served?;
@@ -77,15 +85,16 @@ pub(super) fn run(settings: ServeSettings, storage: Storage) -> Result<(), Comma
 async fn prepare(
     settings: &ServeSettings,
     telemetry: &Arc<Telemetry>,
-) -> Result<(Listeners, Shutdown), CommandError> {
+) -> Result<(Listeners, Shutdown, watch::Receiver<u64>), CommandError> {
     let shutdown = Shutdown::install().map_err(CommandError::Signals)?;
     tokio::spawn(signals::log_levels(Arc::clone(telemetry)).map_err(CommandError::Signals)?);
+    let hangups = signals::hangups().map_err(CommandError::Signals)?;
     let grpc = bind(settings.listen).await?;
     let http = match settings.http_listen {
         Some(address) => Some(bind(address).await?),
         None => None,
     };
-    Ok((Listeners { grpc, http }, shutdown))
+    Ok((Listeners { grpc, http }, shutdown, hangups))
 }
 
 async fn bind(address: SocketAddr) -> Result<TcpListener, CommandError> {
@@ -97,7 +106,14 @@ async fn bind(address: SocketAddr) -> Result<TcpListener, CommandError> {
 
 impl Service {
     /// Serves until a signal, then gives what is left on blocking threads a moment.
-    fn serve(self, database: Route, direct: Option<Route>, keyring: Keyring) -> Result<(), CommandError> {
+    fn serve(
+        self,
+        database: Route,
+        direct: Option<Route>,
+        keyring: Keyring,
+        keyring_file: Option<PathBuf>,
+    ) -> Result<(), CommandError> {
+        let origins = self.origins(keyring_file);
         let settings = self.settings;
         let config = ServerConfig {
             tls: self.tls,
@@ -108,6 +124,7 @@ impl Service {
             database_connections: settings.database_connections,
             migrate: settings.migration == Migration::AtStart,
             keyring: Arc::new(keyring),
+            origins,
             prefix: settings.prefix,
             durable_cost: settings.cost,
             hash_permits: settings.hash_permits,
@@ -138,16 +155,18 @@ impl Service {
         socket_directory: &Path,
         data: &DataDir,
         keyring: Option<Keyring>,
+        keyring_file: Option<PathBuf>,
     ) -> Result<(), CommandError> {
-        let keyring = match keyring {
-            Some(keyring) => keyring,
-            None => data.keyring()?,
+        let (keyring, keyring_file) = match keyring {
+            Some(keyring) => (keyring, keyring_file),
+            None => (data.keyring()?, Some(data.keyring_path())),
         };
         let database = PgConnectOptions::new_without_pgpass()
             .socket(socket_directory)
             .port(Cluster::PORT)
             .username(Cluster::ROLE)
             .database(Cluster::DATABASE)
+            .ssl_mode(PgSslMode::Disable)
             .application_name("tokend")
             .into();
         let shutdown = self.shutdown.clone();
@@ -162,7 +181,24 @@ impl Service {
             Some(Some(secret)) => self.greet(&secret, data)?,
             Some(None) => {}
         }
-        self.serve(database, None, keyring)
+        self.serve(database, None, keyring, keyring_file)
+    }
+
+    /// Says where what may be replaced is read again.
+    fn origins(&self, keyring_file: Option<PathBuf>) -> Origins {
+        let certificates = self.settings.config_file.clone().filter(|_| {
+            // Without a CA no certificate is looked at, and mappings are refused.
+            self.settings.tls.as_ref().is_some_and(|files| files.client_ca.is_some())
+        });
+        Origins {
+            keyring: keyring_file.map(|path| -> Arc<dyn Fn() -> _ + Send + Sync> {
+                Arc::new(move || Ok(read_keyring(&path)?))
+            }),
+            certificates: certificates.map(|path| -> Arc<dyn Fn() -> _ + Send + Sync> {
+                Arc::new(move || Ok(read_certificates(&path)?))
+            }),
+            asked: Some(self.hangups.clone()),
+        }
     }
 
     fn greet(&self, secret: &SecretString, data: &DataDir) -> Result<(), CommandError> {
@@ -197,11 +233,27 @@ async fn make_first_root(
     }
 }
 
+/// Begins this process anew without PGOPTIONS, which is meant for another Postgres: the driver hands it to every
+/// server, and has no way to be told not to.
+fn forget_session_options() -> Result<(), CommandError> {
+    const VARIABLE: &str = "PGOPTIONS";
+    if env::var_os(VARIABLE).is_none() {
+        return Ok(());
+    }
+    let program = env::current_exe().map_err(CommandError::SessionOptions)?;
+    let mut arguments = env::args_os();
+    let mut command = Command::new(program);
+    if let Some(name) = arguments.next() {
+        command.arg0(name);
+    }
+    Err(CommandError::SessionOptions(command.args(arguments).env_remove(VARIABLE).exec()))
+}
+
 /// How to call this program again: by its path, unless it was found by its name.
 fn program() -> String {
-    let name = std::env::args().next().unwrap_or_default();
+    let name = env::args().next().unwrap_or_default();
     if !name.contains('/') {
         return "tokend".to_owned();
     }
-    std::env::current_exe().map_or(name, |path| path.to_string_lossy().into_owned())
+    env::current_exe().map_or(name, |path| path.to_string_lossy().into_owned())
 }

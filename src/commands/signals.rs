@@ -1,5 +1,5 @@
 //! SIGTERM and Ctrl-C: the first asks the server to finish, the second ends the process. SIGUSR1 has it log
-//! more, SIGUSR2 as configured again.
+//! more, SIGUSR2 as configured again. SIGHUP has files read again.
 //!
 //! Serve installs them before its slow start, so that a signal meanwhile is not lost.
 
@@ -46,6 +46,18 @@ pub(super) fn log_levels(telemetry: Arc<Telemetry>) -> Result<impl Future<Output
             }
         }
     })
+}
+
+/// Installs the handler of SIGHUP, which asks for everything to be read again; counts how often it came.
+pub(super) fn hangups() -> Result<watch::Receiver<u64>, io::Error> {
+    let mut hangup = signal(SignalKind::hangup())?;
+    let (sender, receiver) = watch::channel(0);
+    tokio::spawn(async move {
+        while hangup.recv().await.is_some() {
+            sender.send_modify(|count| *count += 1);
+        }
+    });
+    Ok(receiver)
 }
 
 async fn count(mut terminate: Signal, mut interrupt: Signal, sender: watch::Sender<bool>) {

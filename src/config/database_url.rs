@@ -1,38 +1,85 @@
-//! A database URL as it was written, before it becomes connect options.
+//! From a database URL, and libpq's variables for what it leaves out, to connect options: as psql would read them.
 //!
-//! `resolve` and `file` use it to find a password where none may stand. The URL itself never
-//! reaches a log or an error.
+//! `sources` and `file` use it. What would have no effect on a connection is refused here, above all a setting
+//! that is meant to secure it. The URL itself never reaches a log or an error.
 
 use std::fmt;
+use std::fmt::Write as _;
+use std::net::IpAddr;
+use std::path::Path;
+use std::process::Command;
 use std::str::FromStr;
 
+use rustls::pki_types::ServerName;
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 use sqlx::postgres::PgConnectOptions;
+use thiserror::Error;
+use zeroize::Zeroizing;
 
 use super::ConfigError;
+use super::database_tls::{TlsFilesProblem, TlsParameters};
+use super::database_uri::{Malformed, Parameters};
+use super::environment::Environment;
 
-/// What may stand behind the `?`, with the driver's other spellings.
-const PARAMETERS: [&str; 18] = [
-    "application_name",
-    "dbname",
-    "host",
-    "hostaddr",
-    "options",
-    "password",
-    "port",
-    "ssl-ca",
-    "ssl-cert",
-    "ssl-key",
-    "ssl-mode",
-    "ssl-root-cert",
-    "sslcert",
-    "sslkey",
-    "sslmode",
-    "sslrootcert",
-    "statement-cache-capacity",
-    "user",
+const PORT: u16 = 5432;
+
+/// Where distributions have Postgres put its socket.
+const SOCKET_DIRECTORIES: [&str; 3] = ["/run/postgresql", "/var/run/postgresql", "/tmp"];
+
+/// Variables that would bind psql to something and mean nothing to tokend's driver.
+const UNSUPPORTED_VARIABLES: [&str; 7] = [
+    "PGSERVICE",
+    "PGREQUIREAUTH",
+    "PGREQUIREPEER",
+    "PGSSLCRL",
+    "PGSSLCRLDIR",
+    "PGSSLMINPROTOCOLVERSION",
+    "PGSSLMAXPROTOCOLVERSION",
 ];
+
+/// Variables that do so with this value alone.
+const UNSUPPORTED_VALUES: [(&str, &str); 2] = [("PGCHANNELBINDING", "require"), ("PGGSSENCMODE", "require")];
+
+/// Why a URL, with the variables that complete it, leads to no database.
+#[derive(Debug, Error)]
+pub enum DatabaseUrlProblem {
+    /// It is no URI of libpq's. A password is the usual cause.
+    #[error(
+        "{0}: write postgres://USER@HOST/DATABASE, and within a user name or password '/' as %2F, '@' as %40, \
+         ':' as %3A, '?' as %3F and '%' as %25"
+    )]
+    Malformed(&'static str),
+    /// Several hosts, of which one is the primary.
+    #[error(
+        "it names several hosts, and tokend connects to one: two servers that both believe themselves primary would \
+         both be believed; name one address that leads to the primary, such as a HAProxy that asks Patroni"
+    )]
+    SeveralHosts,
+    /// A session that tokend could not use.
+    #[error("tokend needs the primary: target_session_attrs can be read-write, primary or any")]
+    SessionAttributes,
+    /// A parameter or variable has a value that is none of its own.
+    #[error("{name} is invalid: expected {expected}")]
+    Value {
+        /// The parameter.
+        name: &'static str,
+        /// What it could be.
+        expected: &'static str,
+    },
+    /// What TLS needs cannot be used, or would do nothing.
+    #[error(transparent)]
+    Tls(#[from] TlsFilesProblem),
+    /// A variable of libpq's asks for what tokend cannot do.
+    #[error("{0} is set, which tokend does not know: unset it")]
+    Variable(&'static str),
+    /// The driver would use both.
+    #[error("it has options, and PGOPTIONS is set, too: unset PGOPTIONS")]
+    OptionsTwice,
+    /// There is no user, and this account has no name.
+    #[error("it names no user, and neither PGUSER nor the name of this account is known: add one")]
+    NoUser,
+}
 
 /// A database URL that may hold a password, and therefore never shows itself.
 #[derive(Clone, Deserialize)]
@@ -43,41 +90,226 @@ impl DatabaseUrl {
     /// Tells whether the URL holds a password: before the `@`, or as the parameter `password`.
     pub(super) fn has_password(&self) -> bool {
         let url = self.0.expose_secret();
+        if let Ok(parameters) = Parameters::parse(url) {
+            return parameters.get("password").is_some();
+        }
+        // Of what cannot be read, anything between a ':' and an '@' may be one.
         let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
-        let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
-        let user = authority.rsplit_once('@').map_or("", |(user, _)| user);
-        let query = rest.split_once('?').map_or("", |(_, query)| query);
-        user.contains(':') || parameters(query).any(|name| name == b"password")
+        rest.rsplit_once('@').is_some_and(|(user, _)| user.contains(':')) || rest.contains("pass")
     }
 
-    /// Tells whether the URL holds a parameter that nothing here knows. The driver would only log it, with its
-    /// value; a mistyped `sslmode` would be no `sslmode`.
-    fn has_unknown_parameter(&self) -> bool {
-        let query = self.0.expose_secret().split_once('?').map_or("", |(_, query)| query);
-        let query = query.split('#').next().unwrap_or_default();
-        parameters(query).any(|name| {
-            !PARAMETERS.iter().any(|known| known.as_bytes() == name) && !name.starts_with(b"options[")
-        })
-    }
-
-    /// Parses the URL; what it leaves out comes from libpq's `PG…` variables, as with psql.
+    /// Reads the URL; what it leaves out comes from libpq's `PG…` variables, as with psql.
     ///
     /// # Errors
-    /// [`ConfigError::DatabaseUrl`] when it is no `postgres://` or `postgresql://` URL,
-    /// [`ConfigError::DatabaseUrlParameter`] when it holds a parameter that nothing knows.
-    pub(super) fn options(&self, origin: &'static str) -> Result<PgConnectOptions, ConfigError> {
-        let url = self.0.expose_secret();
-        if !url.starts_with("postgres://") && !url.starts_with("postgresql://") {
-            return Err(ConfigError::DatabaseUrl { origin, source: None });
+    /// [`ConfigError::DatabaseUrl`] with the part that is wrong, [`ConfigError::DatabaseUrlParameter`] when it holds
+    /// a parameter that nothing knows.
+    pub(super) fn options(
+        &self,
+        origin: &'static str,
+        environment: &Environment,
+    ) -> Result<PgConnectOptions, ConfigError> {
+        let problem = |problem| ConfigError::DatabaseUrl { origin, problem };
+        let parameters = match Parameters::parse(self.0.expose_secret()) {
+            Ok(parameters) => parameters,
+            Err(Malformed::Parameter) => return Err(ConfigError::DatabaseUrlParameter { origin }),
+            Err(Malformed::Scheme) => return Err(problem(malformed("it does not begin with postgres://"))),
+            Err(Malformed::Escape) => {
+                return Err(problem(malformed(
+                    "a '%' in it is followed by no two hexadecimal digits of a text",
+                )));
+            }
+            Err(Malformed::Brackets) => {
+                return Err(problem(malformed("its host in square brackets is not closed")));
+            }
+        };
+        let resolved = Given { parameters: &parameters, environment, origin }.resolve()?;
+        // Poolers refuse what they do not know at the start of a connection; no float is ever read.
+        let options = PgConnectOptions::from_str(&resolved)
+            .map_err(|_| problem(malformed("the driver does not take it")))?;
+        Ok(options.extra_float_digits(None))
+    }
+}
+
+fn malformed(what: &'static str) -> DatabaseUrlProblem {
+    DatabaseUrlProblem::Malformed(what)
+}
+
+/// What was said of a connection, the URL before the environment.
+struct Given<'a> {
+    parameters: &'a Parameters,
+    environment: &'a Environment,
+    origin: &'static str,
+}
+
+impl Given<'_> {
+    /// Returns the same, complete, as a URL of which the driver has nothing left to find out.
+    fn resolve(&self) -> Result<Zeroizing<String>, ConfigError> {
+        let origin = self.origin;
+        let problem = |problem| ConfigError::DatabaseUrl { origin, problem };
+        for name in UNSUPPORTED_VARIABLES {
+            if self.environment.text(name)?.is_some() {
+                return Err(problem(DatabaseUrlProblem::Variable(name)));
+            }
         }
-        if self.has_unknown_parameter() {
-            return Err(ConfigError::DatabaseUrlParameter { origin });
+        for (name, value) in UNSUPPORTED_VALUES {
+            if self.environment.text(name)?.as_deref() == Some(value) {
+                return Err(problem(DatabaseUrlProblem::Variable(name)));
+            }
         }
-        match PgConnectOptions::from_str(url) {
-            // Poolers refuse what they do not know at the start of a connection; no float is ever read.
-            Ok(options) => Ok(options.application_name("tokend").extra_float_digits(None)),
-            Err(source) => Err(ConfigError::DatabaseUrl { origin, source: Some(Box::new(source)) }),
+        let value = |name, variable| self.value(name, variable);
+        let endpoint = Endpoint {
+            host: value("host", "PGHOST")?,
+            address: value("hostaddr", "PGHOSTADDR")?,
+            port: value("port", "PGPORT")?,
+        };
+        let tls = TlsParameters {
+            mode: value("sslmode", "PGSSLMODE")?,
+            root: value("sslrootcert", "PGSSLROOTCERT")?,
+            certificate: value("sslcert", "PGSSLCERT")?,
+            key: value("sslkey", "PGSSLKEY")?,
+            home: self.environment.text("HOME")?,
+        };
+        let session = Session {
+            user: value("user", "PGUSER")?,
+            database: value("dbname", "PGDATABASE")?,
+            program: value("application_name", "PGAPPNAME")?,
+            attributes: value("target_session_attrs", "PGTARGETSESSIONATTRS")?,
+            preset_options: self.environment.text("PGOPTIONS")?.is_some(),
+        };
+        self.assemble(&endpoint, tls, session).map_err(problem)
+    }
+
+    fn assemble(
+        &self,
+        endpoint: &Endpoint,
+        tls: TlsParameters,
+        session: Session,
+    ) -> Result<Zeroizing<String>, DatabaseUrlProblem> {
+        let get = |name| self.parameters.get(name);
+        if !matches!(session.attributes.as_deref(), None | Some("any" | "read-write" | "primary")) {
+            return Err(DatabaseUrlProblem::SessionAttributes);
         }
+        if session.preset_options && (get("options").is_some() || self.parameters.settings().next().is_some())
+        {
+            return Err(DatabaseUrlProblem::OptionsTwice);
+        }
+        let capacity = get("statement-cache-capacity");
+        if capacity.is_some_and(|number| number.parse::<usize>().is_err()) {
+            return Err(DatabaseUrlProblem::Value { name: "statement-cache-capacity", expected: "a number" });
+        }
+        let (host, port) = endpoint.resolve(&tls)?;
+        let user = session.user.or_else(account_name).ok_or(DatabaseUrlProblem::NoUser)?;
+        let program = session.program.as_deref().or(get("fallback_application_name"));
+        let tls = if host.starts_with('/') { tls.on_a_socket()? } else { tls.resolve()? };
+
+        let mut url = Zeroizing::new("postgres://localhost?".to_owned());
+        let mut add = |name: &str, value: Option<&str>| {
+            if let Some(value) = value {
+                push(&mut url, name, value);
+            }
+        };
+        add("host", Some(&host));
+        add("port", Some(&port.to_string()));
+        add("dbname", Some(session.database.as_deref().unwrap_or(&user)));
+        add("user", Some(&user));
+        add("password", get("password"));
+        add("application_name", Some(program.unwrap_or("tokend")));
+        add("options", get("options"));
+        for (name, value) in self.parameters.settings() {
+            add(name, Some(value));
+        }
+        add("statement-cache-capacity", capacity);
+        add("sslmode", Some(tls.mode));
+        add("sslrootcert", tls.root.as_deref());
+        add("sslcert", tls.certificate.as_deref());
+        add("sslkey", tls.key.as_deref());
+        Ok(url)
+    }
+
+    fn value(&self, name: &str, variable: &'static str) -> Result<Option<String>, ConfigError> {
+        match self.parameters.get(name) {
+            Some(value) => Ok(Some(value.to_owned())),
+            None => self.environment.text(variable),
+        }
+    }
+}
+
+/// Who connects, to what, and how it calls itself.
+struct Session {
+    user: Option<String>,
+    database: Option<String>,
+    program: Option<String>,
+    attributes: Option<String>,
+    preset_options: bool,
+}
+
+/// Where the server is said to be.
+struct Endpoint {
+    host: Option<String>,
+    address: Option<String>,
+    port: Option<String>,
+}
+
+impl Endpoint {
+    /// Returns a directory with a socket, or the host or address to connect to, and the port.
+    fn resolve(&self, tls: &TlsParameters) -> Result<(String, u16), DatabaseUrlProblem> {
+        if [&self.host, &self.address, &self.port].into_iter().flatten().any(|text| text.contains(',')) {
+            return Err(DatabaseUrlProblem::SeveralHosts);
+        }
+        let port = self.port.as_deref().map_or(Some(PORT), |text| text.parse().ok());
+        let port =
+            port.filter(|&port| port != 0).ok_or(malformed("its port is no number from 1 to 65535"))?;
+        let host = self.host.as_deref().filter(|host| !host.is_empty());
+        if !host.is_none_or(is_host) {
+            return Err(malformed("its host is neither a name nor an address nor a socket's directory"));
+        }
+        let Some(address) = &self.address else {
+            return Ok((host.map_or_else(|| default_host(port), ToOwned::to_owned), port));
+        };
+        if address.parse::<IpAddr>().is_err() {
+            return Err(DatabaseUrlProblem::Value { name: "hostaddr", expected: "an IP address" });
+        }
+        // The driver knows one name, and would look for the address in the certificate.
+        if host.is_some_and(|host| host != address) && tls.checks_host() {
+            return Err(DatabaseUrlProblem::Value {
+                name: "hostaddr",
+                expected: "none beside a host whose certificate is checked by name",
+            });
+        }
+        Ok((address.clone(), port))
+    }
+}
+
+fn is_host(text: &str) -> bool {
+    text.starts_with('/') || text.parse::<IpAddr>().is_ok() || ServerName::try_from(text).is_ok()
+}
+
+/// Returns where a server of this machine is: at its socket, if there is one.
+fn default_host(port: u16) -> String {
+    let socket = format!(".s.PGSQL.{port}");
+    let found = SOCKET_DIRECTORIES.into_iter().find(|directory| Path::new(directory).join(&socket).exists());
+    found.unwrap_or("localhost").to_owned()
+}
+
+/// Asks `id`, which knows the accounts of every name service.
+fn account_name() -> Option<String> {
+    let output = Command::new("id").arg("-un").output().ok().filter(|output| output.status.success())?;
+    let name = String::from_utf8(output.stdout).ok()?;
+    Some(name.trim().to_owned()).filter(|name| !name.is_empty())
+}
+
+/// Adds a parameter, all of it but letters and digits percent-encoded.
+fn push(url: &mut String, name: &str, value: &str) {
+    for (text, end) in [(name, '='), (value, '&')] {
+        for byte in text.bytes() {
+            if byte.is_ascii_alphanumeric() {
+                url.push(char::from(byte));
+            } else {
+                // Writing to a string never fails.
+                let _ = write!(url, "%{byte:02X}");
+            }
+        }
+        url.push(end);
     }
 }
 
@@ -91,26 +323,4 @@ impl fmt::Debug for DatabaseUrl {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str("DatabaseUrl([redacted])")
     }
-}
-
-/// Returns the parameters' names.
-fn parameters(query: &str) -> impl Iterator<Item = Vec<u8>> {
-    let pairs = query.split('&').filter(|pair| !pair.is_empty());
-    pairs.map(|pair| percent_decoded(pair.split('=').next().unwrap_or_default()))
-}
-
-/// Undoes `%41` in a parameter's name, so that a password cannot hide behind it.
-fn percent_decoded(text: &str) -> Vec<u8> {
-    let mut decoded = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let Some((&byte, after)) = rest.split_first() {
-        let escaped = after
-            .get(..2)
-            .filter(|_| byte == b'%')
-            .and_then(|digits| str::from_utf8(digits).ok())
-            .and_then(|digits| u8::from_str_radix(digits, 16).ok());
-        decoded.push(escaped.unwrap_or(byte));
-        rest = if escaped.is_some() { &after[2..] } else { after };
-    }
-    decoded
 }

@@ -10,6 +10,7 @@ use std::path::PathBuf;
 
 use thiserror::Error;
 
+use super::DatabaseUrlProblem;
 use crate::domain::FieldError;
 use crate::secret::{DurableError, KeyringError, PrefixError};
 
@@ -61,21 +62,20 @@ pub enum ConfigError {
         /// Where the URL may stand instead.
         variable: &'static str,
     },
-    /// The database URL is no `postgres://` URL.
-    #[error("the database URL from {origin} is invalid: write postgres://USER@HOST/DATABASE")]
+    /// The database URL leads to no database.
+    #[error("the database URL from {origin} cannot be used: {problem}")]
     DatabaseUrl {
         /// The flag, variable or file key that it came from.
         origin: &'static str,
-        /// What the parser says, without the URL.
-        #[source]
-        source: Option<Box<dyn std::error::Error + Send + Sync>>,
+        /// The part that is wrong, without its value.
+        problem: DatabaseUrlProblem,
     },
     /// The database URL holds a parameter that would have no effect. Not repeated: it may be a part of a
     /// password that was not percent-encoded.
     #[error(
         "the database URL from {origin} has an unknown parameter behind its '?': tokend knows sslmode, \
          sslrootcert, sslcert, sslkey, host, hostaddr, port, dbname, user, password, application_name, \
-         options and statement-cache-capacity; in a password write '?' as %3F"
+         target_session_attrs, options and statement-cache-capacity; in a password write '?' as %3F"
     )]
     DatabaseUrlParameter {
         /// The flag, variable or file key that it came from.
@@ -92,6 +92,15 @@ pub enum ConfigError {
         /// The flag, variable or file key that it came from.
         origin: &'static str,
     },
+    /// The password file cannot be used.
+    #[error("cannot use the database password file {}", path.display())]
+    PasswordFile {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
     /// A command that needs a database URL has none.
     #[error(
         "no database: set DATABASE_URL, or database-url in the --config file \
@@ -99,7 +108,10 @@ pub enum ConfigError {
     )]
     NoDatabase,
     /// Something is said about the way to a database, and none is named.
-    #[error("--direct-database-url and --database-pooling say how --database-url is reached: set it, too")]
+    #[error(
+        "--direct-database-url, --database-pooling and --database-password-file say how --database-url is reached: \
+         set it, too"
+    )]
     NoDatabaseToPool,
     /// A database is configured and no keyring.
     #[error(

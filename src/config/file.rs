@@ -29,6 +29,7 @@ pub(super) struct FileSettings {
     pub(super) data_dir: Option<PathBuf>,
     pub(super) database_url: Option<DatabaseUrl>,
     pub(super) direct_database_url: Option<DatabaseUrl>,
+    pub(super) database_password_file: Option<PathBuf>,
     pub(super) database_pooling: Option<DatabasePooling>,
     pub(super) database_insecure: Option<Switch>,
     pub(super) database_connections: Option<NonZeroU16>,
@@ -102,6 +103,7 @@ impl FileSettings {
         let paths = [
             &mut settings.data_dir,
             &mut settings.keyring,
+            &mut settings.database_password_file,
             &mut settings.tls_certificate,
             &mut settings.tls_key,
             &mut settings.tls_client_ca,

@@ -157,6 +157,18 @@ pub struct KeyStatusFlags {
     pub(super) shared: SharedFlags,
 }
 
+/// Flags of `tokend data …`.
+#[derive(Args)]
+pub struct DataFlags {
+    /// TOML file of `tokend serve`, for its data-dir [env: TOKEND_CONFIG]
+    #[arg(long, value_name = "FILE")]
+    pub(super) config: Option<PathBuf>,
+
+    /// Where the private Postgres is kept [env: TOKEND_DATA_DIR] [default: as of `tokend serve`]
+    #[arg(long, value_name = "DIRECTORY")]
+    pub(super) data_dir: Option<PathBuf>,
+}
+
 /// What commands need that only look at secrets.
 #[derive(Args)]
 pub struct PrefixFlags {
@@ -241,6 +253,12 @@ pub(super) struct SharedFlags {
     /// may be read on the way, and another server may answer in its place [env: TOKEND_DATABASE_INSECURE]
     #[arg(long, help_heading = "Database")]
     pub(super) database_insecure: bool,
+
+    /// File with the password of the database role on its first line, instead of one in the URL; nobody but its owner
+    /// may read it. It is read again for new connections, so that a rotated password needs no restart
+    /// [env: TOKEND_DATABASE_PASSWORD_FILE] [default: none]
+    #[arg(long, value_name = "FILE", help_heading = "Database")]
+    pub(super) database_password_file: Option<PathBuf>,
 
     /// File with the keys of the fast verifiers: one a line as `tokend keygen` prints it, the
     /// first is primary; nobody but its owner may read it. TOKEND_KEYS may hold the same text

@@ -5,6 +5,8 @@
 //! commands are the only callers. Nothing here talks to a database or opens a socket, and no
 //! error of this module ever holds a password, a key or a secret.
 
+mod database_tls;
+mod database_uri;
 mod database_url;
 mod environment;
 mod error;
@@ -20,14 +22,17 @@ mod tls;
 mod values;
 mod ways;
 
+pub use database_tls::TlsFilesProblem;
+pub use database_url::DatabaseUrlProblem;
 pub use environment::{Account, Environment};
 pub use error::{ConfigError, KeyringOrigin};
-pub use flags::{BootstrapFlags, KeyStatusFlags, MigrateFlags, PrefixFlags, ServeFlags};
+pub use flags::{BootstrapFlags, DataFlags, KeyStatusFlags, MigrateFlags, PrefixFlags, ServeFlags};
 pub use keyring::read_keyring;
 pub use settings::{
-    BootstrapSettings, DatabaseSettings, KeyStatusSettings, LogSettings, MigrateSettings, Migration,
-    ServeSettings, Storage,
+    BootstrapSettings, DataSettings, DatabaseSettings, KeyStatusSettings, LogSettings, MigrateSettings,
+    Migration, ServeSettings, Storage,
 };
+pub use tls::read_certificates;
 pub use values::{
     CacheBytes, DrainTimeout, ExpiryWarnings, LastUseInterval, LogFilter, LogFormat, MaxStaleness,
     OutageGrace, SampleRatio, Switch, TokenRetention, TrustedProxies, UnreadBytes, ValueError,

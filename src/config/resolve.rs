@@ -8,11 +8,13 @@ use std::time::Duration;
 
 use super::ConfigError;
 use super::environment::Environment;
-use super::flags::{BootstrapFlags, KeyStatusFlags, MigrateFlags, PrefixFlags, ServeFlags, SharedFlags};
+use super::flags::{
+    BootstrapFlags, DataFlags, KeyStatusFlags, MigrateFlags, PrefixFlags, ServeFlags, SharedFlags,
+};
 use super::link_flags::TracingFlags;
 use super::links::check_otlp_endpoint;
 use super::settings::{
-    BootstrapSettings, KeyStatusSettings, MigrateSettings, Migration, ServeSettings, Storage,
+    BootstrapSettings, DataSettings, KeyStatusSettings, MigrateSettings, Migration, ServeSettings, Storage,
 };
 use super::sources::Sources;
 use super::tls::{certificates, tls_files};
@@ -77,6 +79,7 @@ impl ServeFlags {
             http_listen,
             tls,
             certificates,
+            config_file: sources.file_path(),
             limits: Limits {
                 connections: sources
                     .choose(self.max_connections, "TOKEND_MAX_CONNECTIONS", |file| {
@@ -188,6 +191,18 @@ impl KeyStatusFlags {
             database: sources.database()?,
             keyring: sources.keyring()?.ok_or(ConfigError::NoKeyring)?,
         })
+    }
+}
+
+impl DataFlags {
+    /// Resolves where the data are, reading the configuration file.
+    ///
+    /// # Errors
+    /// Any [`ConfigError`].
+    pub fn resolve(self, environment: &Environment) -> Result<DataSettings, ConfigError> {
+        let Self { config, data_dir } = self;
+        let mut sources = Sources::open(SharedFlags { config, ..SharedFlags::default() }, environment)?;
+        Ok(DataSettings { log: sources.log()?, data_dir: sources.data_dir(data_dir)? })
     }
 }
 

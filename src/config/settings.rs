@@ -46,6 +46,8 @@ pub enum Storage {
         direct: Option<Box<Route>>,
         /// The keyring.
         keyring: Keyring,
+        /// The file that it came from, if it came from one.
+        keyring_file: Option<PathBuf>,
     },
     /// A private Postgres in a directory of this machine.
     Embedded {
@@ -53,6 +55,8 @@ pub enum Storage {
         data_dir: PathBuf,
         /// The keyring, when another than the directory's own was given.
         keyring: Option<Keyring>,
+        /// The file that it came from, if it came from one.
+        keyring_file: Option<PathBuf>,
     },
 }
 
@@ -75,6 +79,8 @@ pub struct ServeSettings {
     pub tls: Option<TlsFiles>,
     /// What client certificates allow.
     pub certificates: CertificateMappings,
+    /// The file that says what they allow, if there is one.
+    pub config_file: Option<PathBuf>,
     /// Most connections and most calls at once on each.
     pub limits: Limits,
     /// Most connections to Postgres at once.
@@ -127,6 +133,14 @@ pub struct MigrateSettings {
     pub plan: bool,
     /// The database.
     pub database: DatabaseSettings,
+    /// Logging.
+    pub log: LogSettings,
+}
+
+/// Settings of `tokend data …`.
+pub struct DataSettings {
+    /// The directory, absolute.
+    pub data_dir: PathBuf,
     /// Logging.
     pub log: LogSettings,
 }

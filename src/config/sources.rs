@@ -3,9 +3,10 @@
 //! `resolve` opens them once a command and asks for one setting after the other: a flag wins over
 //! a variable, a variable over the file. What several commands share is parsed here.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::str::FromStr;
 
+use secrecy::ExposeSecret as _;
 use sqlx::postgres::PgConnectOptions;
 use zeroize::Zeroizing;
 
@@ -19,26 +20,27 @@ use super::settings::{DatabaseSettings, LogSettings, Storage};
 use super::values::{DatabasePooling, Switch};
 use super::{ConfigError, KeyringOrigin};
 use crate::secret::{DurableCost, Keyring, Prefix};
-use crate::store::{Pooling, Route};
+use crate::store::{PasswordFile, Pooling, Route};
 
 /// The three places that a setting can come from, best first.
 pub(super) struct Sources<'a> {
     flags: SharedFlags,
     environment: &'a Environment,
     file: FileSettings,
+    path: Option<PathBuf>,
 }
 
 impl<'a> Sources<'a> {
     pub(super) fn open(flags: SharedFlags, environment: &'a Environment) -> Result<Self, ConfigError> {
-        let path = match flags.config.clone() {
+        let path: Option<PathBuf> = match flags.config.clone() {
             Some(path) => Some(path),
             None => environment.value("TOKEND_CONFIG")?,
         };
-        let file = match path {
-            Some(path) => FileSettings::read(Path::new(&path))?,
+        let file = match &path {
+            Some(path) => FileSettings::read(path)?,
             None => FileSettings::default(),
         };
-        Ok(Self { flags, environment, file })
+        Ok(Self { flags, environment, file, path })
     }
 
     /// The precedence of every setting stands here: flag, variable, file.
@@ -71,6 +73,11 @@ impl<'a> Sources<'a> {
 
     pub(super) fn client_certificates(&mut self) -> Vec<ClientCertificate> {
         std::mem::take(&mut self.file.client_certificate)
+    }
+
+    /// Returns the configuration file's path, if there is one.
+    pub(super) fn file_path(&self) -> Option<PathBuf> {
+        self.path.clone()
     }
 
     pub(super) fn log(&mut self) -> Result<LogSettings, ConfigError> {
@@ -113,19 +120,25 @@ impl<'a> Sources<'a> {
 
     /// The keyring that was given by flag, variable, text or file, if any.
     pub(super) fn keyring(&mut self) -> Result<Option<Keyring>, ConfigError> {
+        Ok(self.keyring_and_file()?.map(|(keyring, _)| keyring))
+    }
+
+    /// The same, with the file that it came from, if it came from one.
+    pub(super) fn keyring_and_file(&mut self) -> Result<Option<(Keyring, Option<PathBuf>)>, ConfigError> {
+        let read = |path: PathBuf| Ok(Some((read_keyring(&path)?, Some(path))));
         if let Some(path) = self.flags.keyring.take() {
-            return read_keyring(&path).map(Some);
+            return read(path);
         }
         let path: Option<PathBuf> = self.environment.value("TOKEND_KEYRING")?;
         let text = self.environment.text("TOKEND_KEYS")?;
         match (path, text) {
             (Some(_), Some(_)) => Err(ConfigError::TwoKeyrings),
-            (Some(path), None) => read_keyring(&path).map(Some),
+            (Some(path), None) => read(path),
             (None, Some(text)) => {
                 let text = Zeroizing::new(text);
-                parse_keyring(&text, KeyringOrigin::Environment).map(Some)
+                Ok(Some((parse_keyring(&text, KeyringOrigin::Environment)?, None)))
             }
-            (None, None) => self.file.keyring.take().as_deref().map(read_keyring).transpose(),
+            (None, None) => self.file.keyring.take().map_or(Ok(None), read),
         }
     }
 
@@ -143,12 +156,20 @@ impl<'a> Sources<'a> {
         let direct = self.connect_options(flag, "--direct-database-url", &variables, file, insecure)?;
         let flag = self.flags.database_pooling.take();
         let pooling = self.choose(flag, "TOKEND_DATABASE_POOLING", |file| file.database_pooling.take())?;
+        let flag = self.flags.database_password_file.take();
+        let path =
+            self.choose(flag, "TOKEND_DATABASE_PASSWORD_FILE", |file| file.database_password_file.take())?;
+        let password_file = path.map(PasswordFile::new);
+        let route = |options, pooling| with_password(options, pooling, password_file.clone());
         match options {
             Some(options) => {
                 let pooling = pooling.map_or_else(Pooling::default, DatabasePooling::get);
-                Ok(Some((Route { options, pooling }, direct.map(Route::from))))
+                let direct = direct.map(|options| route(options, Pooling::Session)).transpose()?;
+                Ok(Some((route(options, pooling)?, direct)))
             }
-            None if direct.is_some() || pooling.is_some() => Err(ConfigError::NoDatabaseToPool),
+            None if direct.is_some() || pooling.is_some() || password_file.is_some() => {
+                Err(ConfigError::NoDatabaseToPool)
+            }
             None => Ok(None),
         }
     }
@@ -162,7 +183,7 @@ impl<'a> Sources<'a> {
         insecure: bool,
     ) -> Result<Option<PgConnectOptions>, ConfigError> {
         let options = |url: &DatabaseUrl, origin| {
-            let options = url.options(origin)?;
+            let options = url.options(origin, self.environment)?;
             check_database(&options, origin, insecure)?;
             Ok(Some(options))
         };
@@ -185,24 +206,46 @@ impl<'a> Sources<'a> {
         Ok(DatabaseSettings { route: direct.unwrap_or(database), prefix: self.prefix()? })
     }
 
-    pub(super) fn storage(&mut self, data_dir: Option<PathBuf>) -> Result<Storage, ConfigError> {
-        if let Some((database, direct)) = self.routes()? {
-            return Ok(Storage::Shared {
-                database: Box::new(database),
-                direct: direct.map(Box::new),
-                keyring: self.keyring()?.ok_or(ConfigError::NoKeyring)?,
-            });
-        }
-        let given = self.choose(data_dir, "TOKEND_DATA_DIR", |file| file.data_dir.take())?;
+    /// The data directory that was given by flag, variable or file, or else the usual one; absolute.
+    pub(super) fn data_dir(&mut self, flag: Option<PathBuf>) -> Result<PathBuf, ConfigError> {
+        let given = self.choose(flag, "TOKEND_DATA_DIR", |file| file.data_dir.take())?;
         let data_dir = match given {
             Some(path) => path,
             None => default_data_dir(self.environment)?,
         };
-        Ok(Storage::Embedded {
-            data_dir: std::path::absolute(data_dir).map_err(ConfigError::DataDirectory)?,
-            keyring: self.keyring()?,
-        })
+        std::path::absolute(data_dir).map_err(ConfigError::DataDirectory)
     }
+
+    pub(super) fn storage(&mut self, data_dir: Option<PathBuf>) -> Result<Storage, ConfigError> {
+        if let Some((database, direct)) = self.routes()? {
+            let (keyring, keyring_file) = self.keyring_and_file()?.ok_or(ConfigError::NoKeyring)?;
+            return Ok(Storage::Shared {
+                database: Box::new(database),
+                direct: direct.map(Box::new),
+                keyring,
+                keyring_file,
+            });
+        }
+        let data_dir = self.data_dir(data_dir)?;
+        let (keyring, keyring_file) = self.keyring_and_file()?.unzip();
+        Ok(Storage::Embedded { data_dir, keyring, keyring_file: keyring_file.flatten() })
+    }
+}
+
+/// Reads the password for the first time: a file that cannot be used is refused at the start.
+fn with_password(
+    options: PgConnectOptions,
+    pooling: Pooling,
+    password_file: Option<PasswordFile>,
+) -> Result<Route, ConfigError> {
+    let Some(file) = password_file else {
+        return Ok(Route { options, pooling, password_file: None });
+    };
+    let password = file
+        .read_first()
+        .map_err(|source| ConfigError::PasswordFile { path: file.path().to_owned(), source })?;
+    let options = options.password(password.expose_secret());
+    Ok(Route { options, pooling, password_file: Some(file) })
 }
 
 /// Root's private Postgres runs as another user, who could not reach it below root's home.

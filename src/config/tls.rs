@@ -2,8 +2,10 @@
 //!
 //! Called by `resolve`. Whether the files can be used is found out where they are read.
 
+use std::path::Path;
+
 use super::ConfigError;
-use super::file::ClientCertificate;
+use super::file::{ClientCertificate, FileSettings};
 use super::link_flags::TlsFlags;
 use super::sources::Sources;
 use crate::domain::{
@@ -45,6 +47,18 @@ pub(super) fn certificates(
     if !mapped.is_empty() && tls.is_none_or(|files| files.client_ca.is_none()) {
         return Err(ConfigError::MappingWithoutCa);
     }
+    mappings(mapped)
+}
+
+/// Reads again what client certificates allow, and nothing else, from a configuration file.
+///
+/// # Errors
+/// Those of the file, and [`ConfigError::Mapping`].
+pub fn read_certificates(path: &Path) -> Result<CertificateMappings, ConfigError> {
+    mappings(FileSettings::read(path)?.client_certificate)
+}
+
+fn mappings(mapped: Vec<ClientCertificate>) -> Result<CertificateMappings, ConfigError> {
     let mappings = mapped.into_iter().map(mapping).collect::<Result<Vec<_>, _>>()?;
     CertificateMappings::new(mappings)
         .map_err(|error| ConfigError::Mapping { name: error.name().to_owned(), problem: error.to_string() })

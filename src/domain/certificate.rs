@@ -83,7 +83,7 @@ pub struct CertificateMapping {
 }
 
 /// All mappings of a server.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct CertificateMappings(Box<[CertificateMapping]>);
 
 /// Two mappings are for the same name.

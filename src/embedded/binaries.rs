@@ -69,6 +69,23 @@ impl Binaries {
         })
     }
 
+    /// Finds the newest installation that is newer than `major` and can take its data over.
+    pub(super) fn newest(account: &Account, major: u32) -> Option<Self> {
+        let found = candidates().filter(|directory| directory.join("pg_upgrade").is_file());
+        let found =
+            found.filter_map(|directory| Some(Self { major: major_of(account, &directory)?, directory }));
+        found.filter(|installed| installed.major > major).max_by_key(|installed| installed.major)
+    }
+
+    pub(super) fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// Returns the path of another program that belongs to it.
+    pub(super) fn program(&self, name: &str) -> PathBuf {
+        self.directory.join(name)
+    }
+
     pub(super) fn major(&self) -> u32 {
         self.major
     }

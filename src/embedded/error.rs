@@ -50,8 +50,9 @@ pub enum EmbeddedError {
     },
     /// The data were written by a major version that is not installed.
     #[error(
-        "the data in {} belong to Postgres {data}, but the one installed here is Postgres {installed}: install Postgres {data}, or take the data over with pg_upgrade",
-        directory.display()
+        "the data in {} belong to Postgres {data}, but the one installed here is Postgres {installed}: install Postgres \
+         {data} beside it, then go on, or take the data over to {installed} with `tokend data upgrade --data-dir {}`",
+        directory.display(), directory.parent().unwrap_or(directory).display()
     )]
     OtherMajor {
         /// The directory of the data.
@@ -60,6 +61,41 @@ pub enum EmbeddedError {
         data: u32,
         /// The major version that was found.
         installed: u32,
+    },
+    /// There is nothing to upgrade.
+    #[error("there are no data of a private Postgres in {}", directory.display())]
+    NoData {
+        /// The data directory.
+        directory: PathBuf,
+    },
+    /// No newer Postgres, with its `pg_upgrade`, was found.
+    #[error(
+        "the data in {} belong to Postgres {data}, and no newer Postgres with its pg_upgrade is installed: install one \
+         beside Postgres {data}, then run this again",
+        directory.display()
+    )]
+    NoNewer {
+        /// The directory of the data.
+        directory: PathBuf,
+        /// The major version that wrote them.
+        data: u32,
+    },
+    /// What an earlier upgrade has kept is in the way.
+    #[error(
+        "{} is still there from an earlier upgrade: run `tokend data delete-old`, or move it away",
+        directory.display()
+    )]
+    Kept {
+        /// The directory.
+        directory: PathBuf,
+    },
+    /// A step of an upgrade failed.
+    #[error("{} failed, and the data are as they were:\n{output}", program.display())]
+    Upgrade {
+        /// The program.
+        program: PathBuf,
+        /// Its last words.
+        output: String,
     },
     /// Started as root, and there is no account to run Postgres as.
     #[error("postgres refuses to run as root, and this system has neither a user `postgres` nor `nobody`")]

@@ -50,6 +50,15 @@ impl Layout {
         Ok(Self { root, socket_directory })
     }
 
+    /// Takes a data directory that is there.
+    pub(super) fn existing(root: &Path) -> Result<Self, EmbeddedError> {
+        if root.is_dir() {
+            Self::create(root)
+        } else {
+            Err(EmbeddedError::NoData { directory: root.to_owned() })
+        }
+    }
+
     pub(super) fn root(&self) -> &Path {
         &self.root
     }
@@ -66,6 +75,57 @@ impl Layout {
     /// Where `initdb` works: what is found here was never finished.
     pub(super) fn unfinished_data(&self) -> PathBuf {
         self.root.join("postgres.new")
+    }
+
+    /// Where an upgrade works: what is found here was never finished, or is what was replaced.
+    pub(super) fn upgrade_directory(&self) -> PathBuf {
+        self.root.join("postgres.upgrade")
+    }
+
+    /// Where an upgrade makes the new data.
+    pub(super) fn upgraded_data(&self) -> PathBuf {
+        self.upgrade_directory().join("data")
+    }
+
+    /// Where the data of a major version are kept once they are replaced.
+    pub(super) fn kept_data(&self, major: u32) -> PathBuf {
+        self.root.join(format!("postgres-{major}"))
+    }
+
+    /// Makes an empty directory for an upgrade to work in.
+    pub(super) fn fresh_upgrade_directory(&self, account: &Account) -> Result<(), EmbeddedError> {
+        make_private(&self.upgrade_directory(), account)
+    }
+
+    /// Gives data that an upgrade has replaced the name by which they are kept: those that lie where it works and are
+    /// older than `major`, which is in use. Returns it, if there were some.
+    pub(super) fn keep_replaced_data(&self, major: u32) -> Result<Option<PathBuf>, EmbeddedError> {
+        let replaced = self.upgraded_data();
+        let Some(old) = major_in(&replaced)?.filter(|&old| old < major) else { return Ok(None) };
+        let kept = self.kept_data(old);
+        fs::rename(&replaced, &kept).map_err(EmbeddedError::io("move the old database to", &kept))?;
+        fs::remove_dir_all(self.upgrade_directory())
+            .map_err(EmbeddedError::io("remove", &self.upgrade_directory()))?;
+        self.sync()?;
+        Ok(Some(kept))
+    }
+
+    /// Returns all data that upgrades have kept.
+    pub(super) fn all_kept_data(&self) -> Result<Vec<PathBuf>, EmbeddedError> {
+        let read = EmbeddedError::io("read", &self.root);
+        let entries =
+            fs::read_dir(&self.root).and_then(Iterator::collect::<Result<Vec<_>, _>>).map_err(read)?;
+        let kept = entries.into_iter().filter(|entry| {
+            let name = entry.file_name();
+            let version = name.to_str().and_then(|name| name.strip_prefix("postgres-"));
+            version.is_some_and(|version| version.parse::<u32>().is_ok())
+        });
+        Ok(kept.map(|entry| entry.path()).collect())
+    }
+
+    /// Has the names below the directory survive a crash of the machine.
+    pub(super) fn sync(&self) -> Result<(), EmbeddedError> {
+        File::open(&self.root).and_then(|root| root.sync_all()).map_err(EmbeddedError::io("sync", &self.root))
     }
 
     pub(super) fn log(&self) -> PathBuf {
@@ -101,14 +161,7 @@ impl Layout {
 
     /// Returns the major version that wrote the data, or `None` when there are no data yet.
     pub(super) fn data_major(&self) -> Result<Option<u32>, EmbeddedError> {
-        let path = self.data().join("PG_VERSION");
-        match fs::read_to_string(&path) {
-            Ok(text) => text.trim().parse().map(Some).map_err(|_| {
-                EmbeddedError::io("read", &path)(io::Error::other("it holds no version number"))
-            }),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(EmbeddedError::io("read", &path)(error)),
-        }
+        major_in(&self.data())
     }
 
     /// Makes the socket's directory anew: what lies in it belongs to a server that has gone.
@@ -162,6 +215,19 @@ pub(super) fn last_lines(output: &[u8]) -> String {
     let text = String::from_utf8_lossy(output);
     let lines: Vec<&str> = text.lines().map(str::trim_end).filter(|line| !line.is_empty()).collect();
     lines[lines.len().saturating_sub(TAIL_LINES)..].join("\n")
+}
+
+fn major_in(data: &Path) -> Result<Option<u32>, EmbeddedError> {
+    let path = data.join("PG_VERSION");
+    match fs::read_to_string(&path) {
+        Ok(text) => text
+            .trim()
+            .parse()
+            .map(Some)
+            .map_err(|_| EmbeddedError::io("read", &path)(io::Error::other("it holds no version number"))),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(EmbeddedError::io("read", &path)(error)),
+    }
 }
 
 fn make_private(directory: &Path, account: &Account) -> Result<(), EmbeddedError> {

@@ -5,7 +5,8 @@
 //! Everything here blocks. It must never know what the database is used for: no SQL, no client.
 //!
 //! `layout` says where things lie, `account` who runs them, `binaries` which Postgres,
-//! `previous` deals with what a killed run left, `server` is the living postmaster.
+//! `previous` deals with what a killed run left, `server` is the living postmaster, `upgrade` takes the data to another
+//! major version.
 
 mod account;
 mod binaries;
@@ -13,6 +14,7 @@ mod error;
 mod layout;
 mod previous;
 mod server;
+mod upgrade;
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -23,6 +25,7 @@ use self::binaries::Binaries;
 pub use self::error::EmbeddedError;
 use self::layout::Layout;
 use self::server::Server;
+pub use self::upgrade::{Upgraded, delete_kept, upgrade};
 
 /// Says what the data must survive.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -65,7 +68,7 @@ impl Cluster {
         let account = Account::choose(&layout.data())?;
         account.require_access(layout.root())?;
         let binaries = Binaries::find(&account, &layout)?;
-        previous::end(&layout, &account, &binaries)?;
+        previous::end(&layout.data(), &account, &binaries)?;
         if layout.data_major()?.is_none() {
             server::initialise(&layout, &account, &binaries, durability)?;
         }

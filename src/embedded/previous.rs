@@ -13,20 +13,18 @@ use rustix::process::{Pid, test_kill_process};
 use super::EmbeddedError;
 use super::account::Account;
 use super::binaries::Binaries;
-use super::layout::Layout;
 
 /// Seconds that a fast shutdown of the earlier server may take, and then an immediate one.
 const SHUTDOWNS: [(&str, &str); 2] = [("fast", "60"), ("immediate", "10")];
 const LAST_MOMENT: Duration = Duration::from_secs(2);
 
 /// Ends the server that an earlier run has left on the data, if there is one.
-pub(super) fn end(layout: &Layout, account: &Account, binaries: &Binaries) -> Result<(), EmbeddedError> {
-    let data = layout.data();
-    let Some(pid) = recorded_postmaster(&data)? else {
+pub(super) fn end(data: &Path, account: &Account, binaries: &Binaries) -> Result<(), EmbeddedError> {
+    let Some(pid) = recorded_postmaster(data)? else {
         return Ok(());
     };
     for (mode, seconds) in SHUTDOWNS {
-        if gone_within(Duration::ZERO, pid, &data) {
+        if gone_within(Duration::ZERO, pid, data) {
             break;
         }
         tracing::info!(postgres.pid = pid.as_raw_pid(), mode, "ending the postgres of an earlier run");
@@ -35,20 +33,23 @@ pub(super) fn end(layout: &Layout, account: &Account, binaries: &Binaries) -> Re
         account
             .command(&program)
             .args(["stop", "--silent", "--mode", mode, "--timeout", seconds, "--pgdata"])
-            .arg(&data)
+            .arg(data)
             .output()
             .map_err(EmbeddedError::io("run", &program))?;
         // A server removes its record, which pg_ctl waits for, a moment before it ends.
-        if gone_within(LAST_MOMENT, pid, &data) {
+        if gone_within(LAST_MOMENT, pid, data) {
             break;
         }
     }
-    if serves(pid, &data) {
-        return Err(EmbeddedError::StillRunning { directory: data, pid: pid.as_raw_pid().unsigned_abs() });
+    if serves(pid, data) {
+        return Err(EmbeddedError::StillRunning {
+            directory: data.to_owned(),
+            pid: pid.as_raw_pid().unsigned_abs(),
+        });
     }
     // A server that has shut down took its record along, even where nobody reaps its process.
-    if exists(pid) && recorded_postmaster(&data)? == Some(pid) {
-        disown(&data, account)?;
+    if exists(pid) && recorded_postmaster(data)? == Some(pid) {
+        disown(data, account)?;
     }
     Ok(())
 }

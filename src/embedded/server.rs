@@ -47,9 +47,8 @@ pub(super) fn initialise(
     layout.fresh_unfinished_data(account)?;
     let program = binaries.initdb();
     let mut command = account.mortal_command(&program, "KILL");
+    settings_of_initdb(&mut command);
     command
-        .args(["--auth-local=trust", "--auth-host=reject", "--encoding=UTF8"])
-        .args(["--locale=C", "--no-instructions", "--username", Cluster::ROLE])
         .arg(match durability {
             Durability::Durable => "--data-checksums",
             Durability::Disposable => "--no-sync",
@@ -64,6 +63,16 @@ pub(super) fn initialise(
         });
     }
     layout.finish_data()
+}
+
+/// What every cluster of ours has.
+pub(super) fn settings_of_initdb(command: &mut Command) {
+    command.args(["--auth-local=trust", "--auth-host=reject", "--encoding=UTF8"]).args([
+        "--locale=C",
+        "--no-instructions",
+        "--username",
+        Cluster::ROLE,
+    ]);
 }
 
 /// A postmaster that this process has started.
@@ -119,7 +128,7 @@ impl Server {
                     }
                     thread::sleep(Duration::from_millis(100));
                     if overtaken {
-                        previous::end(layout, account, binaries)?;
+                        previous::end(&layout.data(), account, binaries)?;
                     }
                 }
                 Startup::TimedOut => {

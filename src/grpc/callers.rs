@@ -4,6 +4,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use tonic::Request;
 use tonic::codegen::http::{HeaderMap, HeaderValue, header};
 
@@ -20,17 +21,28 @@ use crate::verify::{AuthenticateError, Credential, Engine, Present};
 /// Knows who calls: by their secrets, or by what their certificates are mapped to.
 #[derive(Debug)]
 pub struct Callers {
-    certificates: CertificateMappings,
+    certificates: ArcSwap<CertificateMappings>,
     penalties: Penalties,
 }
 
 impl From<CertificateMappings> for Callers {
     fn from(certificates: CertificateMappings) -> Self {
-        Self { certificates, penalties: Penalties::new() }
+        Self { certificates: ArcSwap::from_pointee(certificates), penalties: Penalties::new() }
     }
 }
 
 impl Callers {
+    /// Tells whether certificates are mapped so.
+    #[must_use]
+    pub fn has_mappings(&self, certificates: &CertificateMappings) -> bool {
+        **self.certificates.load() == *certificates
+    }
+
+    /// Has certificates mean something else from the next call on.
+    pub fn replace_mappings(&self, certificates: CertificateMappings) {
+        self.certificates.store(Arc::new(certificates));
+    }
+
     /// Authenticates whoever sent this request: by its secret if it brings one, else by its certificate.
     pub(super) async fn authenticate<M>(
         &self,
@@ -112,7 +124,7 @@ impl Callers {
 
     fn holder(&self, certificate: &ClientCertificate) -> Result<Credential, CredentialError> {
         let (names, not_after) = (&certificate.names, certificate.not_after);
-        let caller: Caller = self.certificates.caller(names, not_after, ambient::now())?;
+        let caller: Caller = self.certificates.load().caller(names, not_after, ambient::now())?;
         Ok(Credential::of_certificate(caller, not_after))
     }
 }

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use arc_swap::ArcSwap;
 use tonic::server::NamedService;
 use tonic_health::ServingStatus;
 use tonic_health::pb::health_server::{Health as HealthService, HealthServer};
@@ -20,14 +21,16 @@ const OVERALL: &str = "";
 pub struct Health {
     reporter: HealthReporter,
     is_serving: Arc<AtomicBool>,
+    reason: Arc<ArcSwap<&'static str>>,
 }
 
 impl Health {
     /// Makes the reporter, saying `NOT_SERVING`, and the service that it speaks through.
     pub async fn new() -> (Self, HealthServer<impl HealthService>) {
         let (reporter, service) = health_reporter();
-        let health = Self { reporter, is_serving: Arc::default() };
-        health.not_serving().await;
+        let health =
+            Self { reporter, is_serving: Arc::default(), reason: Arc::new(ArcSwap::from_pointee("")) };
+        health.not_serving("waiting for the database").await;
         (health, service)
     }
 
@@ -36,8 +39,9 @@ impl Health {
         self.set(ServingStatus::Serving).await;
     }
 
-    /// Says that Verify is not answered.
-    pub async fn not_serving(&self) {
+    /// Says that Verify is not answered, and why.
+    pub async fn not_serving(&self, reason: &'static str) {
+        self.explain(reason);
         self.set(ServingStatus::NotServing).await;
     }
 
@@ -52,6 +56,17 @@ impl Health {
     #[must_use]
     pub fn is_serving(&self) -> bool {
         self.is_serving.load(Ordering::Acquire)
+    }
+
+    /// Says why Verify is still not answered.
+    pub fn explain(&self, reason: &'static str) {
+        self.reason.store(Arc::new(reason));
+    }
+
+    /// Tells why Verify was not answered when that was last so.
+    #[must_use]
+    pub fn reason(&self) -> &'static str {
+        **self.reason.load()
     }
 
     async fn set(&self, status: ServingStatus) {

@@ -27,7 +27,7 @@ use crate::actions::Actions;
 use crate::domain::Permission;
 use crate::domain::size::{LARGEST_EVENT, LARGEST_TOKEN};
 use crate::metrics::{Metrics, Rpc};
-use crate::secret::Keyring;
+use crate::secret::CurrentKeyring;
 use crate::shares::Shares;
 use crate::store::Usability;
 use crate::telemetry::Sampling;
@@ -53,7 +53,7 @@ pub struct TokenApi {
     /// Tells what changes.
     pub hub: Arc<Hub>,
     /// Authenticates watchers' positions.
-    pub keyring: Arc<Keyring>,
+    pub keyring: Arc<CurrentKeyring>,
     /// Counts calls.
     pub metrics: Arc<Metrics>,
     /// Turns true when the server begins to end.

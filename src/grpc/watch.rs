@@ -21,7 +21,7 @@ use super::service::drained;
 use super::{convert, status};
 use crate::domain::{Caller, FieldError, OrganizationId, Permission, Violations, size};
 use crate::panics;
-use crate::secret::Keyring;
+use crate::secret::CurrentKeyring;
 use crate::store::{Change, StoreError};
 use crate::unread::{Room, Unread};
 use crate::verify::{Credential, Engine, Share};
@@ -51,7 +51,7 @@ type Message = Result<(WatchTokensResponse, Room), Status>;
 pub(super) struct Watcher {
     pub(super) engine: Arc<Engine>,
     pub(super) hub: Arc<Hub>,
-    pub(super) keyring: Arc<Keyring>,
+    pub(super) keyring: Arc<CurrentKeyring>,
     pub(super) credential: Credential,
     pub(super) unread: Arc<Unread>,
 }
@@ -70,7 +70,7 @@ impl Watcher {
         let after = match &*message.after {
             "" => None,
             text => Some(
-                Position::parse(text, organization.as_ref(), &self.keyring)
+                Position::parse(text, organization.as_ref(), &self.keyring.peek())
                     .map_err(|_| Violations::one("after", &FOREIGN))?,
             ),
         };
@@ -182,7 +182,7 @@ impl Telling {
         }
         match position {
             Some(position) => {
-                message.position = position.render(self.organization.as_ref(), &self.watcher.keyring);
+                message.position = position.render(self.organization.as_ref(), &self.watcher.keyring.peek());
             }
             // Part of a larger batch, and nothing in it for this watcher.
             None if message.changes.is_empty() => return Ok(()),

@@ -78,7 +78,11 @@ async fn metrics(State(sources): State<Sources>, ConnectInfo(peer): ConnectInfo<
 }
 
 async fn ready(State(sources): State<Sources>) -> Response {
-    if sources.health.is_serving() { "ok\n".into_response() } else { unavailable("not serving\n") }
+    if sources.health.is_serving() {
+        "ok\n".into_response()
+    } else {
+        unavailable(format!("not serving: {}\n", sources.health.reason()))
+    }
 }
 
 fn unavailable(why: impl IntoResponse) -> Response {

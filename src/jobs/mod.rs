@@ -6,5 +6,6 @@ pub mod last_use;
 pub mod mac_refresh;
 pub mod purge;
 pub mod readiness;
+pub mod reload;
 pub mod retention;
 pub mod seal;

@@ -11,6 +11,8 @@ use crate::verify::Engine;
 /// How often it is looked at: the cache always, Postgres only when the cache may not answer.
 const INTERVAL: Duration = Duration::from_millis(50);
 const PING_INTERVAL: Duration = Duration::from_secs(1);
+/// How many looks at a cache that has not begun there are to one at Postgres.
+const LOOKS_PER_PING: u32 = 20;
 
 /// Why Verify is not to be asked.
 #[derive(Debug, thiserror::Error)]
@@ -21,9 +23,21 @@ enum NotReady {
     Unrecorded,
 }
 
+impl NotReady {
+    /// Says why in a few fixed words.
+    fn reason(&self) -> &'static str {
+        match self {
+            Self::Database(error) => error.reason(),
+            Self::Unrecorded => "triggers of the table tokens are off",
+        }
+    }
+}
+
 /// Keeps health truthful until the server stops it.
 pub async fn run(engine: Arc<Engine>, store: Store, health: Health) {
     let mut serving = false;
+    let mut told = None;
+    let mut looked = 0_u32;
     loop {
         let mut pause = INTERVAL;
         let answer = if !engine.is_told_changes() {
@@ -34,19 +48,28 @@ pub async fn run(engine: Arc<Engine>, store: Store, health: Health) {
             pause = PING_INTERVAL;
             store.ping().await.map(|()| true).map_err(NotReady::from)
         } else {
-            Ok(false)
+            looked += 1;
+            let pinged = if looked.is_multiple_of(LOOKS_PER_PING) { store.ping().await } else { Ok(()) };
+            match pinged {
+                // Said by whoever waits for the database to be opened.
+                Ok(()) | Err(StoreError::Starting) => Ok(false),
+                Err(error) => Err(error.into()),
+            }
         };
         match (answer, serving) {
             (Ok(true), false) => {
                 health.serving().await;
                 serving = true;
+                told = None;
                 tracing::info!("the database answers: serving");
             }
-            (Err(error), true) => {
-                health.not_serving().await;
+            (Err(error), _) if serving || told != Some(error.reason()) => {
+                let reason = error.reason();
+                health.not_serving(reason).await;
                 serving = false;
+                told = Some(reason);
                 let error = &error as &dyn std::error::Error;
-                tracing::error!(error, "not serving until that is over");
+                tracing::error!(error, "not serving until that is over: {reason}");
             }
             _ => {}
         }

@@ -4,18 +4,18 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::secret::Keyring;
+use crate::secret::CurrentKeyring;
 use crate::store::Store;
 
 /// How often it is looked for events to seal.
 const INTERVAL: Duration = Duration::from_secs(2);
 
 /// Seals until the server stops it.
-pub async fn run(store: Store, keyring: Arc<Keyring>) {
+pub async fn run(store: Store, keyring: Arc<CurrentKeyring>) {
     let mut candidate = None;
     let mut failing = false;
     loop {
-        match store.seal_events(candidate.as_ref(), &keyring).await {
+        match store.seal_events(candidate.as_ref(), &keyring.get()).await {
             Ok((sealed, next)) => {
                 failing = false;
                 candidate = next;

@@ -28,6 +28,45 @@ pub struct WorkMetrics {
     flushed: IntCounter,
     spans_exported: IntCounter,
     spans_lost: IntCounter,
+    reloads: IntCounterVec,
+}
+
+/// What is read again while the server runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reloaded {
+    /// Certificate, key, client CA and revocation lists of the listeners.
+    Tls,
+    /// The keyring.
+    Keyring,
+    /// What client certificates allow.
+    Certificates,
+    /// The password of the database's role.
+    DatabasePassword,
+}
+
+impl Reloaded {
+    /// All of them.
+    const ALL: [Self; 4] = [Self::Tls, Self::Keyring, Self::Certificates, Self::DatabasePassword];
+
+    /// Returns what it is called in a sentence.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Tls => "TLS certificate, key, client CA and revocation lists",
+            Self::Keyring => "keyring",
+            Self::Certificates => "configuration of client certificates",
+            Self::DatabasePassword => "database password",
+        }
+    }
+
+    fn label(self) -> &'static str {
+        match self {
+            Self::Tls => "tls",
+            Self::Keyring => "keyring",
+            Self::Certificates => "client_certificates",
+            Self::DatabasePassword => "database_password",
+        }
+    }
 }
 
 /// Counts one use of Argon2id.
@@ -108,6 +147,7 @@ impl WorkMetrics {
             flushed: family.counter("last_use_flushed_total", "Uses of tokens that were written down.")?,
             spans_exported: spans.with_label_values(&["exported"]),
             spans_lost: spans.with_label_values(&["lost"]),
+            reloads: reloads(family)?,
         })
     }
 
@@ -125,6 +165,11 @@ impl WorkMetrics {
     /// Counts a call whose credential was not accepted.
     pub fn authentication_failed(&self) {
         self.authentication_failures.inc();
+    }
+
+    /// Counts something that was read again because it has changed, or that could not be.
+    pub fn reloaded(&self, what: Reloaded, used: bool) {
+        self.reloads.with_label_values(&[what.label(), if used { "used" } else { "refused" }]).inc();
     }
 
     /// Takes the pool's sizes when metrics are asked for.
@@ -147,6 +192,21 @@ impl WorkMetrics {
             None => self.flush_failures.inc(),
         }
     }
+}
+
+fn reloads(family: &Family) -> Result<IntCounterVec, MetricsError> {
+    let labels = ["what", "outcome"];
+    let reloads = family.counters(
+        "reloads_total",
+        "Files that have changed and were read again, or could not be.",
+        &labels,
+    )?;
+    for what in Reloaded::ALL {
+        for outcome in ["used", "refused"] {
+            reloads.with_label_values(&[what.label(), outcome]);
+        }
+    }
+    Ok(reloads)
 }
 
 impl UnreadMetrics {

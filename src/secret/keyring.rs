@@ -3,7 +3,10 @@
 //! of HMAC-SHA-256(key, "tokend key id"), so equal ids mean equal keys. Keyed states are prepared once.
 
 use std::fmt;
+use std::ops::Deref;
+use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use hkdf::Hkdf;
@@ -190,6 +193,35 @@ impl Keyring {
 
     fn keys(&self) -> impl Iterator<Item = &Key> {
         std::iter::once(&self.primary).chain(&self.older)
+    }
+}
+
+/// The keyring as it stands now. Whoever uses two of its methods for one purpose takes it once: between them it may be
+/// replaced.
+#[derive(Debug)]
+pub struct CurrentKeyring(ArcSwap<Keyring>);
+
+impl CurrentKeyring {
+    /// Begins with this one.
+    #[must_use]
+    pub fn new(keyring: Arc<Keyring>) -> Self {
+        Self(ArcSwap::new(keyring))
+    }
+
+    /// Returns the keyring, for as long as it is needed.
+    #[must_use]
+    pub fn get(&self) -> Arc<Keyring> {
+        self.0.load_full()
+    }
+
+    /// Returns it for a moment: cheaper, and not to be kept while something is waited for.
+    pub fn peek(&self) -> impl Deref<Target = Arc<Keyring>> {
+        self.0.load()
+    }
+
+    /// Puts another one in its place.
+    pub fn replace(&self, keyring: Keyring) {
+        self.0.store(Arc::new(keyring));
     }
 }
 

@@ -8,7 +8,7 @@ mod request;
 mod seal;
 
 pub use durable::{DurableCost, DurableError, DurableHash};
-pub use keyring::{Keyring, KeyringError, MacMatch};
+pub use keyring::{CurrentKeyring, Keyring, KeyringError, MacMatch};
 pub use request::{RequestContext, RequestId, RequestIdError, RequestSalt};
 pub use seal::{SealHeader, SealedEvents};
 pub use tokend_core::secret::{

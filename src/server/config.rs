@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 
 use crate::domain::CertificateMappings;
+use crate::jobs::reload::Origins;
 use crate::jobs::retention::Retention;
 use crate::metrics::MetricsError;
 use crate::secret::{DurableCost, Keyring, Prefix};
@@ -49,6 +50,8 @@ pub struct ServerConfig {
     pub require_fsync: bool,
     /// The keys of the fast verifier.
     pub keyring: Arc<Keyring>,
+    /// Where to read again what may be replaced.
+    pub origins: Origins,
     /// How every secret begins.
     pub prefix: Prefix,
     /// What a new durable hash costs; a costlier one is not computed.

@@ -18,9 +18,10 @@ use crate::ambient;
 use crate::grpc::{self, Direct, Few, Health, Held, TokenApi, Transport, drained, proto};
 use crate::hashing::HashPool;
 use crate::http;
-use crate::jobs::{announce, last_use, mac_refresh, purge, readiness, retention, seal};
+use crate::jobs::{announce, last_use, mac_refresh, purge, readiness, reload, retention, seal};
 use crate::listener;
 use crate::metrics::Metrics;
+use crate::secret::CurrentKeyring;
 use crate::shares::Shares;
 use crate::store::{self, MigrateError, Pooling, Store};
 use crate::tls::Protocol;
@@ -44,6 +45,7 @@ const LAST_WRITES: Duration = Duration::from_secs(2);
 /// What lives as long as the server.
 struct Running {
     store: Store,
+    keyring: Arc<CurrentKeyring>,
     engine: Arc<Engine>,
     metrics: Arc<Metrics>,
     health: Health,
@@ -90,7 +92,7 @@ pub async fn run(
     let serving = grpc::serve(incoming, service, transport, drained(draining));
     tokio::pin!(serving);
 
-    let opening = open(&config, running.store.clone());
+    let opening = open(&config, running.store.clone(), running.health.clone());
     tokio::pin!(opening);
     let shutdown = async move {
         shutdown.await;
@@ -128,13 +130,14 @@ pub async fn run(
 async fn wire(config: &ServerConfig) -> Result<(Running, Direct, Arc<Ways>), ServeError> {
     let metrics = Arc::new(Metrics::new()?);
     let store = Store::new(config.database.clone(), config.database_connections);
+    let keyring = Arc::new(CurrentKeyring::new(Arc::clone(&config.keyring)));
     let following = || store.lines_by(config.direct().clone());
     let (refresh, suggestions) = mac_refresh::queue();
     let engine = Arc::new(Engine::start(Parts {
         store: store.clone(),
         lines: store.lines(),
         feed_lines: following(),
-        keyring: Arc::clone(&config.keyring),
+        keyring: Arc::clone(&keyring),
         prefix: config.prefix.clone(),
         hashing: HashPool::new(config.hash_permits, metrics.work.fallback.clone()),
         limit: config.durable_cost,
@@ -146,7 +149,7 @@ async fn wire(config: &ServerConfig) -> Result<(Running, Direct, Arc<Ways>), Ser
     }));
     let actions = Arc::new(Actions::new(
         store.clone(),
-        Arc::clone(&config.keyring),
+        Arc::clone(&keyring),
         config.prefix.clone(),
         config.durable_cost,
         HashPool::new(config.hash_permits, metrics.work.creation.clone()),
@@ -173,9 +176,14 @@ async fn wire(config: &ServerConfig) -> Result<(Running, Direct, Arc<Ways>), Ser
     jobs.spawn(mac_refresh::run(suggestions, store.clone()));
     jobs.spawn(announce::run(engine.changes(), store.lines()));
     jobs.spawn(readiness::run(Arc::clone(&engine), store.clone(), health.clone()));
-    if let Some(tls) = &config.tls {
-        jobs.spawn(Arc::clone(tls).watch());
-    }
+    let targets = reload::Targets {
+        tls: config.tls.clone(),
+        keyring: Arc::clone(&keyring),
+        callers: Arc::clone(&ways.callers),
+        store: store.clone(),
+        metrics: Arc::clone(&metrics),
+    };
+    jobs.spawn(reload::run(config.origins.clone(), targets));
 
     let descriptors = || {
         tonic_reflection::server::Builder::configure()
@@ -188,7 +196,7 @@ async fn wire(config: &ServerConfig) -> Result<(Running, Direct, Arc<Ways>), Ser
         actions: Arc::clone(&ways.actions),
         callers: Arc::clone(&ways.callers),
         hub: Arc::new(Hub::start(following(), engine.news(), config.bounds.max_staleness / 4)),
-        keyring: Arc::clone(&config.keyring),
+        keyring: Arc::clone(&keyring),
         places: ways.places.clone(),
         unread: Arc::clone(&ways.unread),
         sampling: config.sampling,
@@ -207,7 +215,11 @@ async fn wire(config: &ServerConfig) -> Result<(Running, Direct, Arc<Ways>), Ser
         routes = routes.add_service(ExtAuthz::server(Arc::clone(&ways)));
     }
     let service = Direct::new(api, routes.prepare());
-    Ok((Running { store, engine, metrics, health, jobs, flushing: None, begin_draining }, service, ways))
+    Ok((
+        Running { store, keyring, engine, metrics, health, jobs, flushing: None, begin_draining },
+        service,
+        ways,
+    ))
 }
 
 impl Running {
@@ -219,14 +231,14 @@ impl Running {
         let (end, ended) = oneshot::channel();
         let flushing = last_use::run(engine, store.clone(), metrics, config.last_use_interval, ended);
         self.flushing = Some((end, tokio::spawn(flushing)));
-        self.jobs.spawn(seal::run(store.clone(), Arc::clone(&config.keyring)));
+        self.jobs.spawn(seal::run(store.clone(), Arc::clone(&self.keyring)));
         self.jobs.spawn(retention::run(store.clone(), config.retention.clone()));
         self.jobs.spawn(purge::run(store));
     }
 
     async fn drain(&mut self) {
         self.jobs.abort_all();
-        self.health.not_serving().await;
+        self.health.not_serving("shutting down").await;
         self.begin_draining.send_replace(true);
     }
 
@@ -244,7 +256,7 @@ impl Running {
 }
 
 /// Reaches Postgres, however long that takes, and opens the store once the schema is right.
-async fn open(config: &ServerConfig, store: Store) -> Result<(), MigrateError> {
+async fn open(config: &ServerConfig, store: Store, health: Health) -> Result<(), MigrateError> {
     let mut pause = BACKOFF.0;
     loop {
         match prepare(config).await {
@@ -252,15 +264,22 @@ async fn open(config: &ServerConfig, store: Store) -> Result<(), MigrateError> {
                 store.open();
                 return Ok(());
             }
-            Err(error) if error.is_transient() => {
+            Err(error) if error.is_transient() || may_be_let_in_later(&error, config) => {
+                let reason = error.reason();
+                health.explain(reason);
                 let error = &error as &dyn std::error::Error;
-                tracing::warn!(error, retry_after = ?pause, "waiting for the database");
+                tracing::warn!(error, retry_after = ?pause, "waiting for the database: {reason}");
             }
             Err(error) => return Err(error),
         }
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(BACKOFF.1);
     }
+}
+
+/// Tells whether the password may still become the right one: it is read again from a file.
+fn may_be_let_in_later(error: &MigrateError, config: &ServerConfig) -> bool {
+    error.is_authentication() && config.direct().password_file.is_some()
 }
 
 async fn prepare(config: &ServerConfig) -> Result<(), MigrateError> {
@@ -275,6 +294,7 @@ async fn prepare(config: &ServerConfig) -> Result<(), MigrateError> {
     if config.migrate {
         store::migrate(config.direct(), &config.prefix).await
     } else {
+        store::check_writable(config.direct()).await?;
         store::check(config.direct(), &config.prefix).await
     }
 }

@@ -103,8 +103,7 @@ impl Lines {
     /// [`StoreError`]: it could not be opened within a second.
     pub async fn listen(&self) -> Result<Listener, StoreError> {
         within(CONNECT_DEADLINE, async {
-            let pool =
-                PgPoolOptions::new().max_connections(1).connect_lazy_with(self.ready()?.options.clone());
+            let pool = PgPoolOptions::new().max_connections(1).connect_lazy_with(self.ready()?.current()?);
             let mut listener = PgListener::connect_with(&pool).await?;
             // Its owner opens a new one, at its own pace.
             listener.eager_reconnect(false);

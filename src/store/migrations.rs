@@ -4,12 +4,12 @@
 use std::collections::HashMap;
 
 use sqlx::migrate::Migrator;
-use sqlx::{ConnectOptions as _, Connection as _, Executor as _, PgConnection, Row as _};
+use sqlx::{Connection as _, Executor as _, PgConnection, Row as _};
 
 use super::apply::{Holders, apply};
 use super::plan::{TableLock, locks};
 use super::pooling::{Pooling, Route, Session, Single};
-use super::{DEADLINE, StoreError};
+use super::{DEADLINE, StoreError, fitness, reasons};
 use crate::secret::Prefix;
 
 /// The oldest Postgres that is supported, as its `server_version_num`.
@@ -33,6 +33,33 @@ pub enum MigrateError {
          that is missing"
     )]
     Denied(#[source] sqlx::Error),
+    /// The server is a standby; it may be promoted.
+    #[error(
+        "this is a standby (pg_is_in_recovery() says so), and tokend needs the primary: lead the database URL to \
+         the primary; this one will do once it is promoted"
+    )]
+    Standby,
+    /// The server takes changes, and this role's sessions make none.
+    #[error(
+        "the sessions of role '{role}' are read-only, by default_transaction_read_only = on in {set_by}: reset it"
+    )]
+    ReadOnly {
+        /// Who is connected.
+        role: String,
+        /// What sets it.
+        set_by: String,
+    },
+    /// Tokend's tables are where this role does not look.
+    #[error(
+        "schema '{found}' of this database has tokend's tables, and this role's search_path leads to '{current}', \
+         where a second, empty installation would be made: ALTER ROLE … SET search_path = {found}"
+    )]
+    TablesElsewhere {
+        /// Where they are.
+        found: String,
+        /// Where new tables would be made.
+        current: String,
+    },
     /// A migration was not accepted.
     #[error("a migration failed")]
     Migration(#[source] sqlx::migrate::MigrateError),
@@ -105,8 +132,28 @@ impl MigrateError {
     pub fn is_transient(&self) -> bool {
         matches!(
             self,
-            Self::Locked { .. } | Self::Store(StoreError::Unavailable(_) | StoreError::DeadlineExceeded)
+            Self::Standby
+                | Self::Locked { .. }
+                | Self::Store(StoreError::Unavailable(_) | StoreError::DeadlineExceeded)
         )
+    }
+
+    /// Tells whether the server did not accept who this is.
+    #[must_use]
+    pub fn is_authentication(&self) -> bool {
+        matches!(self, Self::Denied(error) if reasons::is_authentication(error))
+    }
+
+    /// Says in a few fixed words, which name nothing, why the database cannot be served yet.
+    #[must_use]
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::Store(error) => error.reason(),
+            Self::Denied(error) => reasons::reason(error),
+            Self::Standby => reasons::STANDBY,
+            Self::Locked { .. } => "a migration waits for a lock",
+            _ => "the database cannot be used",
+        }
     }
 }
 
@@ -140,10 +187,12 @@ pub async fn migrate(route: &Route, prefix: &Prefix) -> Result<(), MigrateError>
     }
     let mut connection = in_time(async {
         check_sessions(route).await?;
-        let mut connection = connect(route).await?;
-        applied(&mut connection).await?;
-        connection.close().await?;
-        Ok(route.options.connect().await?)
+        let mut session = connect(route).await?;
+        fitness::check_writable(&mut session).await?;
+        fitness::check_schema(&mut session).await?;
+        applied(&mut session).await?;
+        session.close().await?;
+        Ok(route.connect().await?)
     })
     .await?;
     apply(migrations(), &mut connection).await?;
@@ -234,6 +283,7 @@ async fn applied(connection: &mut Session) -> Result<Vec<i64>, MigrateError> {
 pub async fn check(route: &Route, prefix: &Prefix) -> Result<(), MigrateError> {
     in_time(async {
         let mut connection = connect(route).await?;
+        fitness::check_schema(&mut connection).await?;
         let applied = applied(&mut connection).await?;
         if !migrations().iter().all(|migration| applied.contains(&migration.version)) {
             return Err(MigrateError::Pending);
@@ -262,6 +312,20 @@ pub async fn check_durability(route: &Route) -> Result<(), MigrateError> {
     .await
 }
 
+/// Checks that the server takes changes from this role.
+///
+/// # Errors
+/// [`MigrateError::Standby`], [`MigrateError::ReadOnly`], and those of an unreachable Postgres.
+pub async fn check_writable(route: &Route) -> Result<(), MigrateError> {
+    in_time(async {
+        let mut connection = connect(route).await?;
+        fitness::check_writable(&mut connection).await?;
+        connection.close().await?;
+        Ok(())
+    })
+    .await
+}
+
 /// Checks that two open connections are two sessions. A pooler in transaction mode has them share one as soon
 /// as both have asked, or else moves them about; what one prepares would be run by the other.
 ///
@@ -269,8 +333,8 @@ pub async fn check_durability(route: &Route) -> Result<(), MigrateError> {
 /// [`MigrateError::SharedSessions`], and those of an unreachable Postgres.
 pub async fn check_sessions(route: &Route) -> Result<(), MigrateError> {
     in_time(async {
-        let mut first = route.options.connect().await?;
-        let mut second = route.options.connect().await?;
+        let mut first = route.connect().await?;
+        let mut second = route.connect().await?;
         let known = (session(&mut first).await?, session(&mut second).await?);
         let again = (session(&mut first).await?, session(&mut second).await?);
         first.close().await?;

@@ -2,10 +2,12 @@
 //! row types, SQL and SQLSTATEs stay in here. One function is one statement or one transaction, and each
 //! has a deadline. Knows no gRPC and no HTTP.
 
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use secrecy::ExposeSecret as _;
 use sqlx::postgres::{PgConnection, PgPoolOptions};
 
 use crate::deadline;
@@ -18,6 +20,7 @@ mod changes;
 mod disable;
 mod enforcement;
 mod events;
+mod fitness;
 mod line;
 mod listing;
 mod macs;
@@ -26,6 +29,7 @@ mod owners;
 mod plan;
 mod policies;
 mod pooling;
+mod reasons;
 mod records;
 mod replicas;
 mod requests;
@@ -49,10 +53,12 @@ pub use enforcement::{Breaches, Enforced};
 pub use line::{Epoch, Line, Lines, Listener};
 pub use listing::Walk;
 pub use macs::MacChange;
-pub use migrations::{MigrateError, Planned, check, check_durability, check_sessions, migrate, plan};
+pub use migrations::{
+    MigrateError, Planned, check, check_durability, check_sessions, check_writable, migrate, plan,
+};
 pub use plan::{LockMode, TableLock, TableWork};
 pub use policies::Terms;
-pub use pooling::{Pooling, Route};
+pub use pooling::{PasswordFile, Pooling, Route};
 pub use records::Loaded;
 pub use replicas::LEASE;
 pub use requests::{KnownRequest, NewRequest, Stored};
@@ -183,6 +189,21 @@ impl Store {
             Ok(())
         })
         .await
+    }
+
+    /// Has connections from now on be opened with what the password file holds; tells whether that has changed.
+    /// `None`: there is no such file.
+    ///
+    /// # Errors
+    /// The file cannot be read; what was read before is still used.
+    pub fn renew_password(&self) -> io::Result<Option<bool>> {
+        let Some(file) = &self.route.password_file else { return Ok(None) };
+        let changed = file.read_changed()?;
+        if let Some(password) = &changed {
+            let options = self.route.options.clone().password(password.expose_secret());
+            self.pool.connections.set_connect_options(options);
+        }
+        Ok(Some(changed.is_some()))
     }
 
     /// Tells how many connections of the pool are in use, and how many idle.

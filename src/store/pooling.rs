@@ -3,7 +3,11 @@
 //! there every statement stands in a transaction, has no name, and what is set is set for that transaction.
 //! Used by the rest of the store alone.
 
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::path::{Path, PathBuf};
 use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 use std::vec;
@@ -11,6 +15,8 @@ use std::vec;
 use futures_core::Stream;
 use futures_core::future::BoxFuture;
 use futures_core::stream::BoxStream;
+use secrecy::{ExposeSecret as _, SecretString};
+use sha2::{Digest as _, Sha256};
 use sqlx::error::BoxDynError;
 use sqlx::postgres::{
     PgArguments, PgConnectOptions, PgConnection, PgPool, PgQueryResult, PgRow, PgStatement, PgTypeInfo,
@@ -20,8 +26,10 @@ use sqlx::{
     Postgres, SqlStr,
 };
 use tokio_stream::StreamExt as _;
+use zeroize::Zeroizing;
 
 use super::DEADLINE;
+use crate::private_file::is_exposed;
 
 /// What an open connection stands for.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -40,6 +48,73 @@ pub struct Route {
     pub options: PgConnectOptions,
     /// What an open connection stands for there.
     pub pooling: Pooling,
+    /// What holds the password, if it may change.
+    pub password_file: Option<PasswordFile>,
+}
+
+/// A file with the password of a role, on its first line; read again for each connection.
+#[derive(Debug, Clone)]
+pub struct PasswordFile {
+    path: PathBuf,
+    /// A fingerprint of what the pool uses.
+    known: Arc<Mutex<Option<[u8; 32]>>>,
+}
+
+impl PasswordFile {
+    /// More than any password has.
+    const MAX_BYTES: u64 = 4096;
+
+    /// Names the file.
+    #[must_use]
+    pub fn new(path: PathBuf) -> Self {
+        Self { path, known: Arc::default() }
+    }
+
+    /// Returns its path.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Reads the first line, without its end.
+    ///
+    /// # Errors
+    /// The file cannot be read, can be read by others than its owner, or holds no password.
+    pub fn read(&self) -> io::Result<SecretString> {
+        let file = File::open(&self.path)?;
+        if is_exposed(&file.metadata()?) {
+            return Err(io::Error::other("it can be read by others: run chmod 600 on it"));
+        }
+        let mut text = Zeroizing::new(String::new());
+        file.take(Self::MAX_BYTES).read_to_string(&mut text)?;
+        match text.lines().next() {
+            Some(line) if !line.is_empty() => Ok(line.into()),
+            _ => Err(io::Error::other("its first line is empty")),
+        }
+    }
+
+    /// Reads it for the first time: what [`Self::read_changed`] then compares with.
+    ///
+    /// # Errors
+    /// As [`Self::read`].
+    pub fn read_first(&self) -> io::Result<SecretString> {
+        let password = self.read()?;
+        self.note(&password);
+        Ok(password)
+    }
+
+    /// Reads it, if it is another password than when this was last asked.
+    pub(super) fn read_changed(&self) -> io::Result<Option<SecretString>> {
+        let password = self.read()?;
+        Ok(self.note(&password).then_some(password))
+    }
+
+    /// Takes note of what it holds; tells whether that is something else than before.
+    fn note(&self, password: &SecretString) -> bool {
+        let fingerprint: [u8; 32] = Sha256::digest(password.expose_secret()).into();
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        known.replace(fingerprint) != Some(fingerprint)
+    }
 }
 
 /// A transaction; undone unless it is committed.
@@ -80,7 +155,22 @@ type Step = Either<PgQueryResult, PgRow>;
 
 impl From<PgConnectOptions> for Route {
     fn from(options: PgConnectOptions) -> Self {
-        Self { options, pooling: Pooling::Session }
+        Self { options, pooling: Pooling::Session, password_file: None }
+    }
+}
+
+impl Route {
+    /// Opens a connection, with the password as it stands now.
+    pub(super) async fn connect(&self) -> Result<PgConnection, Error> {
+        self.current()?.connect().await
+    }
+
+    /// Returns how to connect, with the password as it stands now.
+    pub(super) fn current(&self) -> Result<PgConnectOptions, Error> {
+        let options = self.options.clone();
+        let Some(file) = &self.password_file else { return Ok(options) };
+        let password = file.read().map_err(|error| Error::Configuration(Box::new(error)))?;
+        Ok(options.password(password.expose_secret()))
     }
 }
 
@@ -106,7 +196,7 @@ impl Transaction {
 
 impl Session {
     pub(super) async fn open(route: &Route) -> Result<Self, Error> {
-        let mut connection = route.options.connect().await?;
+        let mut connection = route.connect().await?;
         if route.pooling == Pooling::Session {
             super::prepare(&mut connection).await?;
         }

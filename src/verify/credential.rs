@@ -58,7 +58,7 @@ impl Engine {
         let Some(record) = &looked.record else { return Ok(None) };
         let proven = match self.compare(&secret, record) {
             Some(proven) => proven,
-            None => self.fallback.prove(secret, share).await?,
+            None => self.prove_durably(secret, share).await?,
         };
         Ok(proven.then_some(id))
     }
@@ -84,7 +84,7 @@ impl Engine {
         let record = looked.record.clone().ok_or(CredentialError::Invalid)?;
         let proven = match self.compare(&secret, &record) {
             Some(proven) => proven,
-            None => self.fallback.prove(secret, Share::Peer(peer)).await?,
+            None => self.prove_durably(secret, Share::Peer(peer)).await?,
         };
         if !proven {
             return Err(CredentialError::Invalid.into());

@@ -8,7 +8,7 @@ use tokio::task::JoinSet;
 use uuid::Uuid;
 
 use super::cache::Cache;
-use super::fallback::Fallback;
+use super::fallback::{Fallback, Share};
 use super::feed::{self, Feed};
 use super::freshness::{Bounds, Freshness};
 use super::loader::{Lane, Loader, Reading};
@@ -20,7 +20,7 @@ use crate::domain::{Record, Verdict, judge};
 use crate::hashing::{HashPool, Overloaded};
 use crate::jobs::mac_refresh::MacRefresh;
 use crate::metrics::{EngineSample, Metrics};
-use crate::secret::{DurableCost, Keyring, MacMatch, Prefix, Secret, TokenId};
+use crate::secret::{CurrentKeyring, DurableCost, MacMatch, Prefix, Secret, TokenId};
 use crate::store::{Lines, MacChange, Store, StoreError};
 
 /// What an engine is made of.
@@ -33,7 +33,7 @@ pub struct Parts {
     /// Where the feed's lines come from.
     pub feed_lines: Lines,
     /// The keys of the fast verifier.
-    pub keyring: Arc<Keyring>,
+    pub keyring: Arc<CurrentKeyring>,
     /// How every secret begins.
     pub prefix: Prefix,
     /// Where durable hashes are computed when a key is gone.
@@ -58,7 +58,7 @@ pub struct Engine {
     pub(super) prefix: Prefix,
     pub(super) fallback: Fallback,
     pub(super) uses: Uses,
-    keyring: Arc<Keyring>,
+    keyring: Arc<CurrentKeyring>,
     pub(super) cache: Arc<Cache>,
     pub(super) freshness: Arc<Freshness>,
     pub(super) loader: Loader,
@@ -221,7 +221,7 @@ impl Engine {
         let id = secret.id();
         let answer = match self.judge(&secret, &looked, question) {
             Some(answer) => answer,
-            None if self.fallback.prove(secret, question.share.clone()).await? => {
+            None if self.prove_durably(secret, question.share.clone()).await? => {
                 self.conclude(id, &looked, question)
             }
             None => Answer::bare(Verdict::NotFound, Some(looked.as_of)),
@@ -283,16 +283,28 @@ impl Engine {
 
     /// Tells whether the secret is the record's; `None` when the MAC's key is not in the ring.
     pub(super) fn compare(&self, secret: &Secret, record: &Record) -> Option<bool> {
-        match self.keyring.check(secret, record.mac()) {
+        let keyring = self.keyring.peek();
+        match keyring.check(secret, record.mac()) {
             MacMatch::Primary => Some(true),
             MacMatch::Older => {
-                let new = self.keyring.mac(secret);
+                let new = keyring.mac(secret);
                 self.refresh.suggest(MacChange { id: secret.id(), old: *record.mac(), new });
                 Some(true)
             }
             MacMatch::Mismatch => Some(false),
             MacMatch::UnknownKey => None,
         }
+    }
+
+    /// Tells whether the durable verifier accepts the secret.
+    pub(super) async fn prove_durably(&self, secret: Secret, share: Share) -> Result<bool, Unknown> {
+        let id = secret.id();
+        let proven = self.fallback.prove(secret, share).await?;
+        if proven {
+            // What is cached has a MAC that no key of the ring made; the new one is read next time.
+            self.cache.forget(&[id]);
+        }
+        Ok(proven)
     }
 
     fn malformed(&self) -> Answer {

@@ -13,7 +13,7 @@ use tracing::Instrument as _;
 use super::Unknown;
 use crate::domain::Principal;
 use crate::hashing::{HashPool, Overloaded};
-use crate::secret::{DurableCost, Keyring, MacMatch, Secret, TokenId};
+use crate::secret::{CurrentKeyring, DurableCost, MacMatch, Secret, TokenId};
 use crate::shares::{Place, Refused, Shares};
 use crate::store::{MacChange, Store};
 
@@ -41,7 +41,7 @@ pub(super) struct Fallback {
 #[derive(Debug)]
 struct Inner {
     store: Store,
-    keyring: Arc<Keyring>,
+    keyring: Arc<CurrentKeyring>,
     hashing: HashPool,
     limit: DurableCost,
     places: Shares<Share>,
@@ -53,7 +53,12 @@ struct Inner {
 type Turns = HashMap<TokenId, (Arc<Semaphore>, usize)>;
 
 impl Fallback {
-    pub(super) fn new(store: Store, keyring: Arc<Keyring>, hashing: HashPool, limit: DurableCost) -> Self {
+    pub(super) fn new(
+        store: Store,
+        keyring: Arc<CurrentKeyring>,
+        hashing: HashPool,
+        limit: DurableCost,
+    ) -> Self {
         let (places, turns) = (Shares::new(PLACES), Mutex::default());
         Self { inner: Arc::new(Inner { store, keyring, hashing, limit, places, turns }) }
     }
@@ -76,7 +81,7 @@ impl Inner {
         let id = secret.id();
         // Read now, not before the wait: the attempt before this one may have written a MAC that decides.
         let Some((old, durable_hash)) = self.store.load_verifiers(id).await? else { return Ok(false) };
-        match self.keyring.check(&secret, &old) {
+        match self.keyring.peek().check(&secret, &old) {
             MacMatch::Primary | MacMatch::Older => return Ok(true),
             MacMatch::Mismatch => return Ok(false),
             MacMatch::UnknownKey => {}
@@ -87,7 +92,7 @@ impl Inner {
         if !verified? {
             return Ok(false);
         }
-        let change = MacChange { id, old, new: self.keyring.mac(&secret) };
+        let change = MacChange { id, old, new: self.keyring.peek().mac(&secret) };
         if let Err(error) = self.store.replace_macs(&[change]).await {
             tracing::warn!(token.id = %id, error = &error as &dyn std::error::Error,
                 "a new MAC was not written; the next Verify of this token will be slow too");

@@ -21,7 +21,7 @@ use crate::deadline;
 use crate::domain::Record;
 use crate::hashing::Overloaded;
 use crate::metrics::Metrics;
-use crate::secret::{Keyring, TokenId};
+use crate::secret::{CurrentKeyring, TokenId};
 use crate::store::{Lines, StoreError};
 
 /// The most ids that one query asks for, and how many of them may be callers' own credentials: a flood of
@@ -83,7 +83,7 @@ pub(super) struct Shared {
     pub(super) lines: Lines,
     pub(super) cache: Arc<Cache>,
     pub(super) freshness: Arc<Freshness>,
-    pub(super) keyring: Arc<Keyring>,
+    pub(super) keyring: Arc<CurrentKeyring>,
     pub(super) feed: Arc<Notify>,
     pub(super) metrics: Arc<Metrics>,
     /// How long a query takes of late, in microseconds.
@@ -109,7 +109,7 @@ impl Loader {
         lines: Lines,
         cache: Arc<Cache>,
         freshness: Arc<Freshness>,
-        keyring: Arc<Keyring>,
+        keyring: Arc<CurrentKeyring>,
         feed: Arc<Notify>,
         metrics: Arc<Metrics>,
     ) -> Self {

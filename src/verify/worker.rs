@@ -141,7 +141,8 @@ impl Worker {
         })?;
         let records: HashMap<_, _, _> = loaded.records.into_iter().collect();
         // One whose MAC is about to be written anew is not worth keeping.
-        let known = |(_, record): &(&TokenId, &Record)| self.shared.keyring.contains(record.mac().key_id);
+        let keyring = self.shared.keyring.peek();
+        let known = |(_, record): &(&TokenId, &Record)| keyring.contains(record.mac().key_id);
         let lasting = records.iter().filter(known).map(|(id, record)| (*id, record.clone()));
         cache.end_read(&ticket, read, lasting);
         self.line = Some((line, doubts));

@@ -166,7 +166,7 @@ async fn a_pooler_in_transaction_mode_is_noticed() {
     let pooler = Pooler::start(&program, &server).await;
     let refused = async |pooling, migrate| {
         let mut config = installation.config();
-        config.database = Route { options: pooler.options(), pooling };
+        config.database = Route { options: pooler.options(), pooling, password_file: None };
         config.migrate = migrate;
         match installation.launch(config).ended().await {
             Err(ServeError::Database(error)) => error,

@@ -10,3 +10,4 @@ mod support;
 mod database;
 mod deadline;
 mod drain;
+mod standby;

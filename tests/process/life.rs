@@ -47,6 +47,37 @@ fn a_later_start_has_the_same_data_and_shows_nothing() {
 }
 
 #[test]
+fn variables_that_are_meant_for_another_postgres_leave_the_private_one_alone() {
+    let place = Place::new();
+    let foreign = [
+        ("PGHOST", "nowhere.invalid"),
+        ("PGHOSTADDR", "192.0.2.1"),
+        ("PGPORT", "1"),
+        ("PGDATABASE", "elsewhere"),
+        ("PGUSER", "nobody"),
+        ("PGPASSWORD", "wrong"),
+        ("PGDATA", "/nowhere"),
+        ("PGSSLMODE", "verify-full"),
+        ("PGSSLROOTCERT", "/nowhere"),
+        ("PGSSLCERT", "/nowhere"),
+        ("PGOPTIONS", "-c default_transaction_read_only=on -c nothing.such=on"),
+        ("PGAPPNAME", "elsewhere"),
+        ("PGTZ", "nowhere"),
+        ("PGSERVICE", "elsewhere"),
+        ("PGCLIENTENCODING", "LATIN1"),
+    ];
+    let data_dir = place.data_dir();
+    let arguments = ["serve", "--listen", "127.0.0.1:0", "--data-dir", data_dir.to_str().unwrap()];
+    let mut server = place.start(&arguments, &foreign);
+
+    let address = server.ready();
+
+    let made = rpc::create(&address, &place.root_secret(), "ada").unwrap();
+    assert_eq!(rpc::verdict(&address, &place.root_secret(), &made.secret), Verdict::Valid);
+    assert!(server.stop().success());
+}
+
+#[test]
 fn sigterm_and_ctrl_c_stop_tokend_and_its_postgres_cleanly() {
     let place = Place::new();
     for signal in [Signal::TERM, Signal::INT] {

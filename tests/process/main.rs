@@ -5,15 +5,19 @@
 
 mod auditor;
 mod canary;
+mod data_upgrade;
+mod database_urls;
 mod databases;
 mod life;
 mod operator;
 mod program;
 mod recovery;
 mod refusals;
+mod reloads;
 mod replica;
 mod rpc;
 mod telemetry;
+mod unfit;
 mod versions;
 
 #[path = "../support/cluster.rs"]

@@ -123,7 +123,7 @@ impl Running {
         self.stderr().split_once(text).unwrap().1.to_owned()
     }
 
-    fn await_that(&mut self, what: &str, mut holds: impl FnMut(&Self) -> bool) {
+    pub(crate) fn await_that(&mut self, what: &str, mut holds: impl FnMut(&Self) -> bool) {
         let deadline = Instant::now() + PATIENCE;
         while !holds(self) {
             if let Some(status) = self.child.try_wait().unwrap() {

@@ -10,6 +10,7 @@ use secrecy::ExposeSecret as _;
 use tokend::actions::bootstrap::{Bootstrapped, bootstrap};
 use tokend::ambient;
 use tokend::domain::CertificateMappings;
+use tokend::jobs::reload::Origins;
 use tokend::jobs::retention::Retention;
 use tokend::secret::{DurableCost, Keyring, Prefix};
 use tokend::server::{self, Limits, Listeners, ServeError, ServerConfig};
@@ -111,6 +112,7 @@ impl Installation {
             migrate: true,
             require_fsync: false,
             keyring: keyring(&[&self.key]),
+            origins: Origins::default(),
             prefix: Prefix::default(),
             durable_cost: cheap(),
             hash_permits: 2,

@@ -1,6 +1,8 @@
 //! Callers known by a client certificate.
 
 use std::fs;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
 use time::Duration;
 use tokend::domain::{CertificateMapping, CertificateMappings, OrganizationId, ReservedScope, SubjectName};
@@ -236,4 +238,45 @@ async fn connections_end_when_their_authority_is_no_longer_one() {
 
     assert!(ending.message().await.is_err());
     assert!(goes_on(&mut nobody).await);
+}
+
+#[tokio::test]
+async fn replaced_mappings_hold_from_the_next_call_on_and_broken_ones_change_nothing() {
+    type Read = Result<CertificateMappings, &'static str>;
+    let authority = Authority::new();
+    let files = Files::new(&authority.good(&["localhost"]), Some(&authority));
+    let mapped = |scope| CertificateMappings::new(vec![mapping(ADMIN, scope)]).unwrap();
+    let source: Arc<Mutex<Read>> = Arc::new(Mutex::new(Ok(mapped(ReservedScope::Read))));
+    let installation = Installation::new().await;
+    let mut config = installation.config();
+    config.tls = Some(files.load());
+    config.certificates = mapped(ReservedScope::Read);
+    let (read, reads) = (Arc::clone(&source), Arc::new(AtomicUsize::new(0)));
+    let counted = Arc::clone(&reads);
+    config.origins.certificates = Some(Arc::new(move || {
+        let read = read.lock().unwrap().clone();
+        counted.fetch_add(1, Ordering::Relaxed);
+        Ok(read?)
+    }));
+    let replica = installation.launch(config);
+    wait_until_serving(channel(&replica, &authority, None)).await;
+    let place = Place { authority, files, replica };
+    // One connection for all of it.
+    let mut admin = place.holder(&[ADMIN]);
+    refused(admin.create_token(ordinary()).await, Code::PermissionDenied, "SCOPE_MISSING");
+
+    *source.lock().unwrap() = Ok(mapped(ReservedScope::Write));
+    eventually("the new mapping holds", async || admin.create_token(ordinary()).await.ok()).await;
+
+    *source.lock().unwrap() = Err("no mapping");
+    let before = reads.load(Ordering::Relaxed);
+    // The second of them begins when the first has been judged.
+    eventually("it is read", async || (reads.load(Ordering::Relaxed) > before + 1).then_some(())).await;
+    created(&mut admin, ordinary()).await;
+
+    *source.lock().unwrap() = Ok(CertificateMappings::default());
+    eventually("nobody is mapped", async || {
+        admin.create_token(ordinary()).await.err().filter(|status| status.code() == Code::Unauthenticated)
+    })
+    .await;
 }

@@ -64,6 +64,18 @@ impl Postgres {
         PgConnectOptions::from_str(&url).unwrap()
     }
 
+    /// Has the built program ask this server which migrations it lacks; returns what it says when that fails.
+    fn asked_by_tokend(&self, host: &str, parameters: &str) -> Result<(), String> {
+        let url = format!("postgres://tokend@{host}:{}/postgres?{parameters}", self.port);
+        let output = Command::new(env!("CARGO_BIN_EXE_tokend"))
+            .args(["migrate", "--plan"])
+            .env_clear()
+            .env("DATABASE_URL", url)
+            .output()
+            .unwrap();
+        if output.status.success() { Ok(()) } else { Err(String::from_utf8(output.stderr).unwrap()) }
+    }
+
     fn file(&self, name: &str, text: &str) -> String {
         let path = self.directory.path().join(name);
         std::fs::write(&path, text).unwrap();
@@ -109,4 +121,39 @@ async fn postgres_is_reached_over_tls_and_its_certificate_is_checked_in_full() {
     // Another authority, and a name that the certificate is not for.
     assert!(connect(postgres.url("localhost", &full(&foreign))).await.is_err());
     assert!(connect(postgres.url("127.0.0.1", &full(&ca))).await.is_err());
+}
+
+#[tokio::test]
+async fn an_authority_that_is_named_is_what_postgres_is_verified_against() {
+    let (authority, other) = (Authority::new(), Authority::new());
+    let postgres = Postgres::start(&authority.good(&["localhost"]));
+    let (ca, foreign) = (postgres.file("ca", &authority.pem), postgres.file("foreign", &other.pem));
+    eventually("Postgres answers", async || connect(postgres.url("localhost", "sslmode=disable")).await.ok())
+        .await;
+    let ask = |host: &str, parameters: &str| postgres.asked_by_tokend(host, parameters);
+
+    // Verified like verify-ca, as libpq does; the name is not looked at.
+    assert_eq!(ask("localhost", &format!("sslmode=require&sslrootcert={ca}")), Ok(()));
+    assert_eq!(ask("127.0.0.1", &format!("sslmode=require&sslrootcert={ca}")), Ok(()));
+    assert_eq!(ask("localhost", &format!("sslmode=verify-full&sslrootcert={ca}")), Ok(()));
+    assert_eq!(ask("localhost", "sslmode=require"), Ok(()));
+    for parameters in [
+        format!("sslmode=require&sslrootcert={foreign}"),
+        format!("sslmode=verify-ca&sslrootcert={foreign}"),
+        "sslmode=verify-full".to_owned(),
+        // Nobody whom this machine trusts has signed it.
+        "sslrootcert=system".to_owned(),
+        "sslmode=verify-full&sslrootcert=system".to_owned(),
+    ] {
+        let said = ask("localhost", &parameters).unwrap_err();
+        assert!(said.contains("invalid peer certificate"), "{parameters}: {said}");
+    }
+    for (parameters, reason) in [
+        (format!("sslrootcert={ca}"), "sslrootcert verifies nothing with sslmode=prefer"),
+        ("sslmode=require&sslrootcert=system".to_owned(), "sslrootcert=system needs sslmode=verify-full"),
+        ("sslmode=verify-full&sslrootcert=/nowhere".to_owned(), "the file of sslrootcert cannot be read"),
+    ] {
+        let said = ask("localhost", &parameters).unwrap_err();
+        assert!(said.contains(reason), "{parameters}: {said}");
+    }
 }

@@ -76,14 +76,16 @@ fn a_url_of_another_database_is_refused_and_not_repeated() {
 
 #[test]
 fn a_parameter_that_would_have_no_effect_is_refused_and_not_repeated() {
-    for query in ["sslmod=verify-full", "canary", "sslmode=require&SSLMODE=canary", "%73slmodes=require"] {
+    for query in
+        ["sslmod=verify-full", "canary", "sslmode=require&SSLMODE=canary", "%73slmodes=require", "#canary"]
+    {
         let url = format!("postgres://u@h/d?{query}");
         let refused = refusal(&[], &[("DATABASE_URL", &url), ("TOKEND_KEYS", KEY)]);
 
         assert!(matches!(refused, ConfigError::DatabaseUrlParameter { .. }), "{refused:?}");
         assert!(!told(&refused).contains("canary"), "{}", told(&refused));
     }
-    for query in ["sslmode=require", "%73slmode=require&options[lock_timeout]=9&&host=/run", "#fragment"] {
+    for query in ["sslmode=require", "%73slmode=require&options[lock_timeout]=9&&host=/run"] {
         let url = format!("postgres://u@h/d?{query}");
         assert!(serve(&[], &[("DATABASE_URL", &url), ("TOKEND_KEYS", KEY)]).is_ok(), "{query}");
     }
@@ -123,4 +125,101 @@ fn migrate_and_bootstrap_need_a_database_and_say_so() {
         assert!(matches!(error, ConfigError::NoDatabase), "{error:?}");
         assert!(error.to_string().contains("DATABASE_URL"));
     }
+}
+
+/// What is said of the part that is wrong.
+fn problem(url: &str, pairs: &[(&str, &str)]) -> String {
+    let pairs = [&[("DATABASE_URL", url), ("TOKEND_KEYS", KEY)], pairs].concat();
+    let refused = refusal(&[], &pairs);
+    assert!(matches!(refused, ConfigError::DatabaseUrl { .. }), "{refused:?}");
+    assert!(!told(&refused).contains("canary"), "{}", told(&refused));
+    refused.to_string()
+}
+
+#[test]
+fn a_part_that_cannot_be_used_is_named_and_not_repeated() {
+    for (url, part) in [
+        ("postgres://u@h:canary/d", "port"),
+        ("postgres://u@h:0/d", "port"),
+        ("postgres://u:can/ary@h/d", "port"),
+        ("postgres://u:pw@canary@h/d", "host"),
+        ("postgres://u@can ary/d", "host"),
+        ("postgres://u@[::1/d", "square brackets"),
+        ("postgres://u:can%ary@h/d", "'%'"),
+        ("postgres://u@h/d?sslmode=canary", "sslmode"),
+        ("postgres://u@h/d?hostaddr=canary", "hostaddr"),
+        ("postgres://u@h/d?statement-cache-capacity=canary", "statement-cache-capacity"),
+        ("postgres://u@one,two/d?target_session_attrs=read-write", "several hosts"),
+        ("postgres://u@h/d?target_session_attrs=standby", "target_session_attrs"),
+        ("postgres://u@h/d?sslmode=verify-full&hostaddr=::1", "hostaddr"),
+    ] {
+        let said = problem(url, &[]);
+        assert!(said.contains(part), "{url}: {said}");
+    }
+    let said = problem("postgres://u:can/ary@h/d", &[]);
+    assert!(said.contains("'/' as %2F"), "{said}");
+}
+
+#[test]
+fn variables_that_would_bind_psql_and_not_tokend_are_refused() {
+    for (name, value) in [
+        ("PGCHANNELBINDING", "require"),
+        ("PGREQUIREAUTH", "scram-sha-256"),
+        ("PGSSLCRL", "/crl"),
+        ("PGSERVICE", "tokend"),
+        ("PGSSLMODE", "on"),
+        ("PGPORT", "postgres"),
+        ("PGTARGETSESSIONATTRS", "read-only"),
+    ] {
+        problem("postgres://u@h/d", &[(name, value)]);
+    }
+    let both = problem("postgres://u@h/d?options=-c%20jit=off", &[("PGOPTIONS", "-c jit=off")]);
+    assert!(both.contains("PGOPTIONS"), "{both}");
+    assert!(
+        serve(&[], &[("DATABASE_URL", URL), ("TOKEND_KEYS", KEY), ("PGCHANNELBINDING", "prefer")]).is_ok()
+    );
+}
+
+#[test]
+fn a_named_authority_verifies_or_is_refused() {
+    let directory = TempDir::new().unwrap();
+    let certificate = rcgen::generate_simple_self_signed(["h".to_owned()]).unwrap();
+    let ca = write(&directory, "ca", &certificate.cert.pem(), 0o644);
+    let other = write(&directory, "other", "no certificate", 0o644);
+    let mode = |query: &str, pairs: &[(&str, &str)]| {
+        let url = format!("postgres://u@h/d?{query}");
+        let pairs = [&[("DATABASE_URL", &*url), ("TOKEND_KEYS", KEY)], pairs].concat();
+        match serve(&[], &pairs) {
+            Ok((_, Storage::Shared { database, .. })) => format!("{:?}", database.options.get_ssl_mode()),
+            Ok(_) => panic!("no database"),
+            Err(error) => {
+                assert!(error.to_string().contains("ssl"), "{error}");
+                "refused".to_owned()
+            }
+        }
+    };
+    let named = |mode: &str| format!("sslrootcert={}{mode}", text(&ca));
+
+    assert_eq!(mode(&named("&sslmode=require"), &[]), "VerifyCa");
+    assert_eq!(mode(&named("&sslmode=verify-ca"), &[]), "VerifyCa");
+    assert_eq!(mode(&named("&sslmode=verify-full"), &[]), "VerifyFull");
+    assert_eq!(mode("sslmode=require", &[("PGSSLROOTCERT", text(&ca))]), "VerifyCa");
+    assert_eq!(mode("sslmode=require", &[]), "Require");
+    assert_eq!(mode("sslmode=verify-full", &[]), "VerifyFull");
+    for weak in ["", "&sslmode=prefer", "&sslmode=allow", "&sslmode=disable"] {
+        assert_eq!(mode(&named(weak), &[]), "refused", "{weak}");
+    }
+    assert_eq!(mode("", &[("PGSSLROOTCERT", text(&ca))]), "refused");
+    assert_eq!(mode("sslmode=require&sslrootcert=system", &[]), "refused");
+    assert_eq!(mode("sslmode=verify-ca", &[]), "refused");
+    assert_eq!(mode("sslmode=verify-full&sslrootcert=/nowhere", &[]), "refused");
+    assert_eq!(mode(&format!("sslmode=require&sslrootcert={}", text(&other)), &[]), "refused");
+    assert_eq!(mode(&format!("sslmode=require&sslcert={}", text(&ca)), &[]), "refused");
+    // Where libpq looks for one that nobody has named.
+    let home = TempDir::new().unwrap();
+    fs::create_dir(home.path().join(".postgresql")).unwrap();
+    fs::copy(&ca, home.path().join(".postgresql/root.crt")).unwrap();
+    assert_eq!(mode("sslmode=require", &[("HOME", text(home.path()))]), "VerifyCa");
+    // Postgres speaks no TLS on a socket.
+    assert_eq!(mode("host=/run&sslmode=verify-full", &[]), "Disable");
 }

@@ -24,7 +24,7 @@ fn without_any_setting_the_documented_defaults_hold() {
     assert!(settings.hash_permits >= 1);
     assert_eq!(settings.log.format, LogFormat::Text);
     assert_eq!(settings.log.filter.as_str(), "info");
-    let Storage::Embedded { data_dir, keyring } = storage else { panic!("a database from nowhere") };
+    let Storage::Embedded { data_dir, keyring, .. } = storage else { panic!("a database from nowhere") };
     assert_eq!(data_dir, Path::new("/home/ada/.local/share/tokend"));
     assert!(keyring.is_none());
 }

@@ -1,0 +1,196 @@
+//! How much TLS to a database is to prove, and the files that it takes: as libpq has it, but that what would prove
+//! nothing is refused.
+//!
+//! Used by `database_url`. The files are read here once, so that one that is missing is refused at the start; the
+//! driver reads them again for each connection.
+
+use std::fs::{self, File};
+use std::io::{self, Read as _};
+use std::path::Path;
+
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use thiserror::Error;
+use zeroize::Zeroizing;
+
+use crate::private_file::is_exposed;
+
+/// The words of `sslmode`.
+const MODES: [&str; 6] = ["disable", "allow", "prefer", "require", "verify-ca", "verify-full"];
+
+/// What `sslrootcert` says for the authorities of this machine.
+const SYSTEM: &str = "system";
+
+/// Where systems keep the authorities that they trust, in one file.
+const SYSTEM_ROOTS: [&str; 5] = [
+    "/etc/ssl/certs/ca-certificates.crt",
+    "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem",
+    "/etc/pki/tls/certs/ca-bundle.crt",
+    "/etc/ssl/ca-bundle.pem",
+    "/etc/ssl/cert.pem",
+];
+
+/// Where libpq looks for an authority that nobody has named, below the home.
+const HOME_ROOT: &str = ".postgresql/root.crt";
+
+/// Far more than any bundle has.
+const MAX_BYTES: u64 = 4 << 20;
+
+/// Why TLS to the database would prove less than was meant, or cannot begin.
+#[derive(Debug, Error)]
+pub enum TlsFilesProblem {
+    /// Not one of the modes.
+    #[error("sslmode is invalid: expected disable, allow, prefer, require, verify-ca or verify-full")]
+    Mode,
+    /// An authority is named, and nothing would be checked against it.
+    #[error("sslrootcert verifies nothing with sslmode={0}: set sslmode=verify-full")]
+    RootUnused(&'static str),
+    /// Every public authority would do, for any name.
+    #[error("sslrootcert=system needs sslmode=verify-full: a public authority certifies any other host, too")]
+    SystemUnchecked,
+    /// There is no bundle of them.
+    #[error(
+        "sslrootcert=system: this machine has no bundle of authorities; install ca-certificates, or name a file"
+    )]
+    NoSystemRoots,
+    /// Nothing to verify against.
+    #[error("sslmode=verify-ca needs sslrootcert, the authority of the server's certificate")]
+    NoRoot,
+    /// A file cannot be read.
+    #[error("the file of {name} cannot be read: {source}")]
+    Unreadable {
+        /// The parameter.
+        name: &'static str,
+        /// Why; part of the message, since it names the cause and not the file.
+        source: io::Error,
+    },
+    /// A file has not what it should have.
+    #[error("the file of {name} holds no {what} in PEM")]
+    Empty {
+        /// The parameter.
+        name: &'static str,
+        /// What it should have.
+        what: &'static str,
+    },
+    /// The key can be read by others than its owner.
+    #[error("the file of sslkey can be read by others: run chmod 600 on it")]
+    Exposed,
+    /// One without the other.
+    #[error("sslcert and sslkey need each other: the driver takes both or neither")]
+    HalfIdentity,
+}
+
+/// What was said of TLS.
+pub(super) struct TlsParameters {
+    pub(super) mode: Option<String>,
+    pub(super) root: Option<String>,
+    pub(super) certificate: Option<String>,
+    pub(super) key: Option<String>,
+    pub(super) home: Option<String>,
+}
+
+/// What the driver is to do.
+pub(super) struct ResolvedTls {
+    pub(super) mode: &'static str,
+    pub(super) root: Option<String>,
+    pub(super) certificate: Option<String>,
+    pub(super) key: Option<String>,
+}
+
+impl TlsParameters {
+    /// Tells whether the server's name is looked for in its certificate.
+    pub(super) fn checks_host(&self) -> bool {
+        self.mode.as_deref() == Some("verify-full") || self.root.as_deref() == Some(SYSTEM)
+    }
+
+    /// Returns what holds on a socket of this machine: no TLS, whatever is said, since Postgres speaks none there.
+    pub(super) fn on_a_socket(&self) -> Result<ResolvedTls, TlsFilesProblem> {
+        self.mode()?;
+        Ok(ResolvedTls { mode: "disable", root: None, certificate: None, key: None })
+    }
+
+    /// Decides how much is verified, and reads the files.
+    pub(super) fn resolve(self) -> Result<ResolvedTls, TlsFilesProblem> {
+        let (mode, root) = self.verification()?;
+        if let Some(path) = &root {
+            certificates("sslrootcert", path)?;
+        }
+        match (&self.certificate, &self.key) {
+            (None, None) => {}
+            (Some(certificate), Some(key)) => {
+                certificates("sslcert", certificate)?;
+                private_key(key)?;
+            }
+            _ => return Err(TlsFilesProblem::HalfIdentity),
+        }
+        Ok(ResolvedTls { mode, root, certificate: self.certificate, key: self.key })
+    }
+
+    fn mode(&self) -> Result<Option<&'static str>, TlsFilesProblem> {
+        let Some(mode) = &self.mode else { return Ok(None) };
+        MODES.into_iter().find(|known| known == mode).map(Some).ok_or(TlsFilesProblem::Mode)
+    }
+
+    fn verification(&self) -> Result<(&'static str, Option<String>), TlsFilesProblem> {
+        let mode = self.mode()?;
+        if self.root.as_deref() == Some(SYSTEM) {
+            return match mode {
+                None | Some("verify-full") => Ok(("verify-full", Some(system_roots()?))),
+                Some(_) => Err(TlsFilesProblem::SystemUnchecked),
+            };
+        }
+        let root = self.root.clone();
+        match (mode.unwrap_or("prefer"), root) {
+            (mode @ ("disable" | "allow" | "prefer"), Some(_)) => Err(TlsFilesProblem::RootUnused(mode)),
+            // The driver has no way to try without TLS first.
+            ("allow", None) => Ok(("prefer", None)),
+            (mode @ ("disable" | "prefer"), None) => Ok((mode, None)),
+            ("require", root) => match root.or_else(|| self.home_root()) {
+                // As libpq does.
+                Some(root) => Ok(("verify-ca", Some(root))),
+                None => Ok(("require", None)),
+            },
+            ("verify-ca", root) => root
+                .or_else(|| self.home_root())
+                .map(|root| ("verify-ca", Some(root)))
+                .ok_or(TlsFilesProblem::NoRoot),
+            (_, root) => Ok(("verify-full", root.or_else(|| self.home_root()))),
+        }
+    }
+
+    fn home_root(&self) -> Option<String> {
+        let path = Path::new(self.home.as_deref()?).join(HOME_ROOT);
+        path.is_file().then(|| path.to_string_lossy().into_owned())
+    }
+}
+
+fn system_roots() -> Result<String, TlsFilesProblem> {
+    let found = SYSTEM_ROOTS.into_iter().find(|path| Path::new(path).is_file());
+    found.map(ToOwned::to_owned).ok_or(TlsFilesProblem::NoSystemRoots)
+}
+
+fn certificates(name: &'static str, path: &str) -> Result<(), TlsFilesProblem> {
+    let pem = read(name, path)?;
+    let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
+    match found {
+        Ok(found) if !found.is_empty() => Ok(()),
+        _ => Err(TlsFilesProblem::Empty { name, what: "certificate" }),
+    }
+}
+
+fn private_key(path: &str) -> Result<(), TlsFilesProblem> {
+    let unreadable = |source| TlsFilesProblem::Unreadable { name: "sslkey", source };
+    if is_exposed(&fs::metadata(path).map_err(unreadable)?) {
+        return Err(TlsFilesProblem::Exposed);
+    }
+    let pem = read("sslkey", path)?;
+    let found = PrivateKeyDer::from_pem_slice(&pem);
+    found.map(drop).map_err(|_| TlsFilesProblem::Empty { name: "sslkey", what: "private key" })
+}
+
+fn read(name: &'static str, path: &str) -> Result<Zeroizing<Vec<u8>>, TlsFilesProblem> {
+    let unreadable = |source| TlsFilesProblem::Unreadable { name, source };
+    let mut bytes = Zeroizing::new(Vec::new());
+    File::open(path).map_err(unreadable)?.take(MAX_BYTES).read_to_end(&mut bytes).map_err(unreadable)?;
+    Ok(bytes)
+}

@@ -1,0 +1,212 @@
+//! Reads again what operators replace while the server runs: TLS files, the keyring, what client certificates allow,
+//! the database's password. Each is taken whole or not at all. Started by the server, which also says where each comes
+//! from; knows no path.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+
+use crate::domain::CertificateMappings;
+use crate::grpc::Callers;
+use crate::metrics::{Metrics, Reloaded};
+use crate::secret::{CurrentKeyring, KeyId, Keyring};
+use crate::store::Store;
+use crate::tls::ServerTls;
+
+/// How often it is looked for something new.
+const INTERVAL: Duration = Duration::from_secs(1);
+
+/// Why something could not be read again.
+pub type ReadError = Box<dyn std::error::Error + Send + Sync>;
+
+type Read<T> = Arc<dyn Fn() -> Result<T, ReadError> + Send + Sync>;
+
+/// Where to read again what may be replaced; nothing, unless it is said.
+#[derive(Clone, Default)]
+pub struct Origins {
+    /// The keyring.
+    pub keyring: Option<Read<Keyring>>,
+    /// What client certificates allow.
+    pub certificates: Option<Read<CertificateMappings>>,
+    /// Changes whenever everything is to be read at once.
+    pub asked: Option<watch::Receiver<u64>>,
+}
+
+impl std::fmt::Debug for Origins {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Origins").finish_non_exhaustive()
+    }
+}
+
+/// What is replaced.
+pub struct Targets {
+    /// TLS for the listeners, which knows its files.
+    pub tls: Option<Arc<ServerTls>>,
+    /// The keyring.
+    pub keyring: Arc<CurrentKeyring>,
+    /// Who knows what client certificates allow.
+    pub callers: Arc<Callers>,
+    /// The database, and whoever opens connections to it.
+    pub store: Store,
+    /// What counts.
+    pub metrics: Arc<Metrics>,
+}
+
+/// What has become of one thing that was looked at.
+enum Outcome {
+    Unchanged,
+    Replaced,
+    Refused(ReadError),
+}
+
+/// Looks after all of them until the server stops it.
+pub async fn run(origins: Origins, targets: Targets) {
+    let mut asked = origins.asked.clone();
+    let mut refused: [Option<String>; 4] = Default::default();
+    loop {
+        let at_once = wait(asked.as_mut()).await;
+        let outcomes = [
+            (Reloaded::Tls, tls(targets.tls.as_ref()).await),
+            (Reloaded::Keyring, keyring(origins.keyring.as_ref(), &targets).await),
+            (Reloaded::Certificates, certificates(origins.certificates.as_ref(), &targets.callers).await),
+            (Reloaded::DatabasePassword, password(&targets.store).await),
+        ];
+        for ((what, outcome), refused) in outcomes.into_iter().zip(&mut refused) {
+            let Some(outcome) = outcome else { continue };
+            tell(what, &outcome, at_once, refused, &targets.metrics);
+        }
+    }
+}
+
+/// Waits for the next look; tells whether somebody has asked for it.
+async fn wait(asked: Option<&mut watch::Receiver<u64>>) -> bool {
+    let Some(asked) = asked else {
+        tokio::time::sleep(INTERVAL).await;
+        return false;
+    };
+    tokio::select! {
+        () = tokio::time::sleep(INTERVAL) => false,
+        changed = asked.changed() => {
+            if changed.is_err() {
+                // Nobody can ask any more.
+                tokio::time::sleep(INTERVAL).await;
+            }
+            changed.is_ok()
+        }
+    }
+}
+
+fn tell(what: Reloaded, outcome: &Outcome, at_once: bool, refused: &mut Option<String>, metrics: &Metrics) {
+    let name = what.name();
+    match outcome {
+        Outcome::Unchanged => {
+            *refused = None;
+            if at_once {
+                tracing::info!("asked to read the {name} again: it is as it was");
+            }
+        }
+        Outcome::Replaced => {
+            *refused = None;
+            metrics.work.reloaded(what, true);
+            tracing::info!("the {name} was read again and is in use");
+        }
+        Outcome::Refused(error) => {
+            let said = chain(&**error);
+            // Said and counted once for each different reason, not every second.
+            if at_once || refused.as_ref() != Some(&said) {
+                metrics.work.reloaded(what, false);
+                tracing::error!(
+                    error = said,
+                    "the {name} cannot be read again; the earlier one stays in use"
+                );
+            }
+            *refused = Some(said);
+        }
+    }
+}
+
+fn chain(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(error.source(), |error| error.source());
+    causes.fold(error.to_string(), |said, cause| format!("{said}: {cause}"))
+}
+
+/// Reads where that may block.
+async fn read<T: Send + 'static>(
+    read: impl FnOnce() -> Result<T, ReadError> + Send + 'static,
+) -> Result<T, ReadError> {
+    tokio::task::spawn_blocking(read).await?
+}
+
+async fn tls(tls: Option<&Arc<ServerTls>>) -> Option<Outcome> {
+    let tls = Arc::clone(tls?);
+    Some(match read(move || Ok(tls.reload()?)).await {
+        Ok(false) => Outcome::Unchanged,
+        Ok(true) => Outcome::Replaced,
+        Err(error) => Outcome::Refused(error),
+    })
+}
+
+async fn certificates(origin: Option<&Read<CertificateMappings>>, callers: &Callers) -> Option<Outcome> {
+    let origin = Arc::clone(origin?);
+    Some(match read(move || origin()).await {
+        Ok(mappings) if callers.has_mappings(&mappings) => Outcome::Unchanged,
+        Ok(mappings) => {
+            callers.replace_mappings(mappings);
+            Outcome::Replaced
+        }
+        Err(error) => Outcome::Refused(error),
+    })
+}
+
+async fn password(store: &Store) -> Option<Outcome> {
+    let store = store.clone();
+    match read(move || Ok(store.renew_password()?)).await {
+        Ok(None) => None,
+        Ok(Some(false)) => Some(Outcome::Unchanged),
+        Ok(Some(true)) => Some(Outcome::Replaced),
+        Err(error) => Some(Outcome::Refused(error)),
+    }
+}
+
+async fn keyring(origin: Option<&Read<Keyring>>, targets: &Targets) -> Option<Outcome> {
+    let origin = Arc::clone(origin?);
+    let new = match read(move || origin()).await {
+        Ok(new) => new,
+        Err(error) => return Some(Outcome::Refused(error)),
+    };
+    let old = targets.keyring.get();
+    if new.key_ids().eq(old.key_ids()) {
+        return Some(Outcome::Unchanged);
+    }
+    let dropped: Vec<KeyId> = old.key_ids().filter(|&key_id| !new.contains(key_id)).collect();
+    if !dropped.is_empty() {
+        tell_cost(&dropped, &targets.store).await;
+    }
+    tracing::info!(primary = %new.primary(), keys = new.key_ids().count(), "a new keyring");
+    targets.keyring.replace(new);
+    Some(Outcome::Replaced)
+}
+
+/// Says what it costs that keys are no longer there, before they are gone.
+async fn tell_cost(dropped: &[KeyId], store: &Store) {
+    match store.count_tokens_by_key().await {
+        Ok(counted) => {
+            for (key_id, tokens) in counted.iter().filter(|(key_id, _)| dropped.contains(key_id)) {
+                tracing::warn!(
+                    key = %key_id,
+                    tokens,
+                    "the new keyring drops a key that tokens still count on: the next Verify of each of them costs an \
+                     Argon2id; put the key back as a later line until `tokend key status` counts none"
+                );
+            }
+        }
+        Err(error) => {
+            let error = &error as &dyn std::error::Error;
+            tracing::warn!(
+                error,
+                "the new keyring drops keys, and how many tokens count on them cannot be told"
+            );
+        }
+    }
+}

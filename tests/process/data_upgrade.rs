@@ -1,0 +1,126 @@
+//! `tokend data upgrade`, with the real `pg_upgrade`: from Postgres 14, of which npm has the server alone, to the one of
+//! this machine. What `pg_upgrade` wants of the old version besides is lent by Postgres 15, whose control file is the same.
+
+use std::fs::{self, Permissions};
+use std::os::unix::fs::{PermissionsExt as _, symlink};
+use std::path::{Path, PathBuf};
+
+use tokend::grpc::proto::Verdict;
+
+use super::program::{Place, Running, printed, run, text};
+use super::rpc;
+
+/// Where Debian has the Postgres to upgrade to.
+const NEW: &str = "/usr/lib/postgresql/15/bin";
+
+/// Takes a copy of the control file to where Postgres 15 finds its own version.
+const PG_RESETWAL: &str = r#"#!/bin/sh
+set -e
+case "$*" in *-V*) exec "NEW/pg_resetwal" -V ;; esac
+for data; do :; done
+copy=$(mktemp -d)
+trap 'rm -rf "$copy"' EXIT
+cp -a "$data/global" "$data/pg_wal" "$copy"
+echo 15 >"$copy/PG_VERSION"
+"NEW/pg_resetwal" -n "$copy"
+"#;
+
+/// Returns a directory with what belongs to Postgres 14, or `None` where it or its successor is missing.
+fn old_programs(place: &Place) -> Option<PathBuf> {
+    let found = std::env::var_os("TOKEND_POSTGRES_14").map(PathBuf::from);
+    let Some(server) = found.filter(|_| Path::new(NEW).join("pg_upgrade").exists()) else {
+        let wanted = std::env::var("CI_ALL").as_deref() == Ok("1");
+        assert!(!wanted, "TOKEND_POSTGRES_14 must name what .ci/postgres 14 prints, beside {NEW}");
+        return None;
+    };
+    let programs = place.path().join("postgres-14");
+    fs::create_dir(&programs).unwrap();
+    for name in ["postgres", "initdb", "pg_ctl"] {
+        symlink(server.join(name), programs.join(name)).unwrap();
+    }
+    symlink(Path::new(NEW).join("pg_controldata"), programs.join("pg_controldata")).unwrap();
+    let resetwal = programs.join("pg_resetwal");
+    fs::write(&resetwal, PG_RESETWAL.replace("NEW", NEW)).unwrap();
+    fs::set_permissions(&resetwal, Permissions::from_mode(0o755)).unwrap();
+    Some(programs)
+}
+
+/// Runs a command on the place's data, with these programs before all others.
+fn start(place: &Place, programs: &Path, arguments: &[&str]) -> Running {
+    let path = format!("{}:{}", programs.display(), std::env::var("PATH").unwrap());
+    let data_dir = place.data_dir();
+    let arguments = [arguments, &["--data-dir", data_dir.to_str().unwrap()]].concat();
+    place.start(&arguments, &[("PATH", &path)])
+}
+
+const SERVE: [&str; 3] = ["serve", "--listen", "127.0.0.1:0"];
+
+#[test]
+fn a_private_postgres_is_taken_over_to_a_newer_version_whenever_the_upgrade_was_killed() {
+    let place = Place::new();
+    let Some(old) = old_programs(&place) else { return };
+    let mut before = start(&place, &old, &SERVE);
+    let address = before.ready();
+    let root = place.root_secret();
+    let made = rpc::create(&address, &root, "ada").unwrap();
+    // A crash first: pg_upgrade takes only what was shut down cleanly.
+    before.kill();
+
+    let upgrading = place.data_dir().join("postgres.upgrade/data");
+    let steps = [
+        upgrading.join("PG_VERSION"),
+        upgrading.join("pg_upgrade_output.d"),
+        upgrading.join("postmaster.pid"),
+    ];
+    for step in steps {
+        let mut upgrade = start(&place, &old, &["data", "upgrade"]);
+        upgrade.await_that("at its step", |_| step.exists());
+        upgrade.kill();
+    }
+    let mut between = start(&place, &old, &SERVE);
+    let address = between.ready();
+    assert_eq!(rpc::verdict(&address, &root, &made.secret), Verdict::Valid);
+    between.stop();
+
+    let mut upgrade = start(&place, &old, &["data", "upgrade"]);
+    assert!(upgrade.end().success(), "{}", upgrade.stderr());
+    assert!(upgrade.stdout().contains("those of Postgres 15 now"), "{}", upgrade.stdout());
+    assert_eq!(fs::read_to_string(place.data_dir().join("postgres/PG_VERSION")).unwrap(), "15\n");
+    let kept = place.data_dir().join("postgres-14");
+    // Killed between its last two steps, the replaced data lie where the new ones were made.
+    fs::create_dir(place.data_dir().join("postgres.upgrade")).unwrap();
+    fs::rename(&kept, &upgrading).unwrap();
+    let again = start(&place, Path::new(NEW), &["data", "upgrade"]).end();
+    assert_eq!(again.code(), Some(1));
+    assert!(kept.join("PG_VERSION").exists());
+
+    let mut after = start(&place, Path::new(NEW), &SERVE);
+    let address = after.ready();
+    assert_eq!(rpc::verdict(&address, &root, &made.secret), Verdict::Valid);
+    let later = rpc::create(&address, &root, "ada").unwrap();
+    assert_eq!(rpc::verdict(&address, &root, &later.secret), Verdict::Valid);
+    let in_use = start(&place, Path::new(NEW), &["data", "delete-old"]).end();
+    assert_eq!(in_use.code(), Some(1));
+    after.stop();
+    assert!(start(&place, Path::new(NEW), &["data", "delete-old"]).end().success());
+    assert!(!kept.exists());
+}
+
+#[test]
+fn an_upgrade_without_data_or_without_a_newer_postgres_says_so() {
+    let place = Place::new();
+    let nowhere = place.data_dir();
+    let arguments = ["data", "upgrade", "--data-dir", nowhere.to_str().unwrap()];
+
+    let refused = run(&arguments, &[], "");
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(text(&refused.stderr).contains("there are no data"), "{}", text(&refused.stderr));
+    assert!(!nowhere.exists());
+
+    let mut server = place.serve();
+    server.ready();
+    let in_use = run(&arguments, &[], "");
+    assert!(text(&in_use.stderr).contains("is in use by another tokend"), "{}", text(&in_use.stderr));
+    server.stop();
+    assert_eq!(printed(run(&["data", "delete-old", "--data-dir", nowhere.to_str().unwrap()], &[], "")), "");
+}

@@ -1,0 +1,252 @@
+//! `DATABASE_URL` means to tokend what it means to psql: the real one and the built program are led to the same server,
+//! which only writes down how it was asked.
+
+use std::collections::BTreeMap;
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, Ipv6Addr, TcpListener, TcpStream};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::process::{Command, Stdio};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread;
+
+use super::program::{Place, run};
+
+const SSL_REQUEST: u32 = 80_877_103;
+const GSS_REQUEST: u32 = 80_877_104;
+
+/// How a program came.
+#[derive(Debug, PartialEq, Eq)]
+struct Asked {
+    by: &'static str,
+    for_tls: bool,
+    /// What it says of itself and wants, once it speaks Postgres.
+    session: Option<BTreeMap<String, String>>,
+}
+
+/// A server that refuses everybody, on a socket and on both loopback addresses.
+struct Server {
+    place: Place,
+    port: u16,
+    asked: Receiver<Asked>,
+}
+
+impl Server {
+    fn start() -> Self {
+        let place = Place::new();
+        let (sender, asked) = channel();
+        let tcp = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let port = tcp.local_addr().unwrap().port();
+        let socket = UnixListener::bind(place.path().join(format!(".s.PGSQL.{port}"))).unwrap();
+        let six = TcpListener::bind((Ipv6Addr::LOCALHOST, port)).unwrap();
+        write_down("127.0.0.1", tcp.into_incoming_streams(), sender.clone());
+        write_down("::1", six.into_incoming_streams(), sender.clone());
+        write_down("socket", socket.into_incoming_streams(), sender);
+        Self { place, port, asked }
+    }
+
+    fn filled(&self, text: &str) -> String {
+        let directory = self.place.path().to_str().unwrap();
+        text.replace("{socket}", directory)
+            .replace("{encoded}", &directory.replace('/', "%2F"))
+            .replace("{port}", &self.port.to_string())
+    }
+
+    /// Returns how psql asks, if it does at all.
+    fn psql(&self, url: &str, variables: &[(&str, String)]) -> Option<Asked> {
+        let output = Command::new("psql")
+            .args(["-X", "-w", "-c", "", &self.filled(url)])
+            .env_clear()
+            .env("PATH", std::env::var_os("PATH").unwrap())
+            .envs(variables.iter().map(|(name, value)| (name, value)))
+            .stdin(Stdio::null())
+            .output()
+            .unwrap();
+        assert!(!output.status.success());
+        self.first("psql")
+    }
+
+    /// Returns how tokend asks, and what it says when it does not.
+    fn tokend(&self, url: &str, variables: &[(&str, String)]) -> (Option<Asked>, String) {
+        let url = self.filled(url);
+        let mut all = vec![("DATABASE_URL", &*url)];
+        all.extend(variables.iter().map(|(name, value)| (*name, &**value)));
+        let output = run(&["migrate"], &all, "");
+        assert!(!output.status.success());
+        (self.first("tokend"), String::from_utf8(output.stderr).unwrap())
+    }
+
+    /// Returns the first that was written down since this was last asked for. A last visitor at each door tells that
+    /// nobody is left in front of it.
+    fn first(&self, program: &str) -> Option<Asked> {
+        const LAST: &[u8] = b"\0\0\0\x13\0\x03\0\0user\0last\0\0";
+        TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)).unwrap().write_all(LAST).unwrap();
+        TcpStream::connect((Ipv6Addr::LOCALHOST, self.port)).unwrap().write_all(LAST).unwrap();
+        let socket = self.place.path().join(format!(".s.PGSQL.{}", self.port));
+        UnixStream::connect(socket).unwrap().write_all(LAST).unwrap();
+        let is_last = |asked: &Asked| {
+            asked
+                .session
+                .as_ref()
+                .is_some_and(|session| session.get("user").is_some_and(|user| user == "last"))
+        };
+        let (mut first, mut doors) = (None, 3);
+        while doors > 0 {
+            let asked = self.asked.recv().unwrap();
+            if is_last(&asked) {
+                doors -= 1;
+            } else {
+                first.get_or_insert(asked);
+            }
+        }
+        let mut first = first?;
+        if let Some(session) = &mut first.session {
+            // Each says its own name where it was given none.
+            if session.get("application_name").is_some_and(|name| name == program) {
+                session.insert("application_name".to_owned(), "its own".to_owned());
+            }
+        }
+        Some(first)
+    }
+}
+
+trait Streams {
+    type Stream: Read + Write + Send + 'static;
+    fn into_incoming_streams(self) -> impl Iterator<Item = Self::Stream> + Send + 'static;
+}
+
+impl Streams for TcpListener {
+    type Stream = TcpStream;
+    fn into_incoming_streams(self) -> impl Iterator<Item = Self::Stream> + Send + 'static {
+        std::iter::from_fn(move || self.accept().ok().map(|(stream, _)| stream))
+    }
+}
+
+impl Streams for UnixListener {
+    type Stream = UnixStream;
+    fn into_incoming_streams(self) -> impl Iterator<Item = Self::Stream> + Send + 'static {
+        std::iter::from_fn(move || self.accept().ok().map(|(stream, _)| stream))
+    }
+}
+
+fn write_down<S: Read + Write + Send + 'static>(
+    by: &'static str,
+    streams: impl Iterator<Item = S> + Send + 'static,
+    asked: Sender<Asked>,
+) {
+    thread::spawn(move || {
+        for mut stream in streams {
+            let mut for_tls = false;
+            let session = session(&mut stream, &mut for_tls);
+            if asked.send(Asked { by, for_tls, session }).is_err() {
+                return;
+            }
+            // FATAL, invalid authorization: what nobody tries again.
+            let _ = stream.write_all(b"E\0\0\0\x1cSFATAL\0C28000\0Mrefused\0\0");
+        }
+    });
+}
+
+/// Reads the start of a connection, declining TLS.
+fn session(stream: &mut (impl Read + Write), for_tls: &mut bool) -> Option<BTreeMap<String, String>> {
+    loop {
+        let mut head = [0; 8];
+        stream.read_exact(&mut head).ok()?;
+        let length = u32::from_be_bytes(head[..4].try_into().unwrap());
+        let request = u32::from_be_bytes(head[4..].try_into().unwrap());
+        if [SSL_REQUEST, GSS_REQUEST].contains(&request) {
+            *for_tls |= request == SSL_REQUEST;
+            stream.write_all(b"N").ok()?;
+            continue;
+        }
+        let mut body = vec![0; length as usize - 8];
+        stream.read_exact(&mut body).ok()?;
+        let text = String::from_utf8(body).unwrap();
+        let words: Vec<&str> = text.split('\0').collect();
+        let pairs = words.chunks_exact(2).map(|pair| (pair[0].to_owned(), pair[1].to_owned()));
+        let told = ["user", "database", "application_name", "options"];
+        return Some(pairs.filter(|(name, _)| told.contains(&&**name)).collect());
+    }
+}
+
+fn has_psql() -> bool {
+    let found = Command::new("psql").arg("--version").stdout(Stdio::null()).status().is_ok();
+    assert!(found || std::env::var("CI_ALL").as_deref() != Ok("1"), "psql is missing");
+    found
+}
+
+#[test]
+fn a_database_url_leads_tokend_where_it_leads_psql() {
+    if !has_psql() {
+        return;
+    }
+    let server = Server::start();
+    for (url, variables) in [
+        ("postgres://u@127.0.0.1:{port}/d", &[][..]),
+        // Nobody is named: the account of the operating system, or PGUSER.
+        ("postgres://127.0.0.1:{port}/d?sslmode=disable", &[]),
+        ("postgres://127.0.0.1:{port}/d", &[("PGUSER", "v")]),
+        ("postgres://127.0.0.1:{port}", &[("PGDATABASE", "e")]),
+        ("postgres://u@[::1]:{port}/d", &[]),
+        ("postgres://u@/d?host={socket}&port={port}", &[]),
+        ("postgres:///d?host={socket}&port={port}&user=u", &[]),
+        ("postgres://u@{encoded}:{port}/d", &[]),
+        ("postgresql://u@{encoded}/d", &[("PGPORT", "{port}")]),
+        ("postgres://%75:p%2F%40%3A%3F@%31%32%37.0.0.1:{port}/a%20b", &[]),
+        ("postgres://u:p?w:x@127.0.0.1:{port}/a+b#c", &[]),
+        ("postgres://u@127.0.0.1:{port}/d?user=v&dbname=e", &[]),
+        ("postgres://", &[("PGHOST", "{socket}"), ("PGPORT", "{port}"), ("PGUSER", "v")]),
+        (
+            "postgres://u@127.0.0.1:{port}/d",
+            &[("PGHOST", "::1"), ("PGPORT", "1"), ("PGUSER", "v"), ("PGDATABASE", "e")],
+        ),
+        ("postgres://u@nowhere.invalid:{port}/d", &[("PGHOSTADDR", "::1")]),
+        ("postgres://u@nowhere.invalid:{port}/d?hostaddr=127.0.0.1", &[]),
+        ("postgres://u@127.0.0.1:{port}/d?sslmode=disable", &[]),
+        ("postgres://u@127.0.0.1:{port}/d?sslmode=require", &[]),
+        ("postgres://u@127.0.0.1:{port}/d?ssl=true", &[]),
+        ("postgres://u@127.0.0.1:{port}/d", &[("PGSSLMODE", "require")]),
+        ("postgres://u@127.0.0.1:{port}/d?sslmode=prefer", &[("PGSSLMODE", "require")]),
+        ("postgres://u@/d?host={socket}&port={port}&sslmode=require", &[]),
+        ("postgres://u@/d?host={socket}&port={port}", &[("PGSSLMODE", "verify-full")]),
+        ("postgres://u@127.0.0.1:{port}/d?application_name=a%20b", &[("PGAPPNAME", "c")]),
+        ("postgres://u@127.0.0.1:{port}/d?fallback_application_name=x", &[("PGAPPNAME", "c")]),
+        ("postgres://u@127.0.0.1:{port}/d?options=-c%20jit%3Doff", &[]),
+        ("postgres://u@127.0.0.1:{port}/d", &[("PGOPTIONS", "-c jit=off")]),
+        ("postgres://u@127.0.0.1:{port}/d?target_session_attrs=read-write", &[]),
+    ] {
+        let variables: Vec<_> = variables.iter().map(|(name, value)| (*name, server.filled(value))).collect();
+
+        let psql = server.psql(url, &variables);
+        let (tokend, said) = server.tokend(url, &variables);
+
+        assert!(psql.is_some(), "{url}: psql does not ask");
+        assert_eq!(tokend, psql, "{url} {variables:?}: {said}");
+    }
+}
+
+#[test]
+fn what_psql_refuses_in_a_database_url_tokend_refuses_with_the_part_named() {
+    if !has_psql() {
+        return;
+    }
+    let server = Server::start();
+    for (url, part) in [
+        ("postgres://u@127.0.0.1:no/d", "port"),
+        ("postgres://u@127.0.0.1:0/d", "port"),
+        ("postgres://u@127.0.0.1:65536/d", "port"),
+        ("postgres://u:hunter/two@127.0.0.1:{port}/d", "%2F"),
+        ("postgres://u@[::1:{port}/d", "brackets"),
+        ("postgres://u:%4@127.0.0.1:{port}/d", "'%'"),
+        ("postgres://u@127.0.0.1:{port}/d?sslmode", "parameter"),
+        ("postgres://u@127.0.0.1:{port}/d?sslmod=require", "parameter"),
+        ("postgres://u@127.0.0.1:{port}/d?sslmode=on", "sslmode"),
+        ("postgres://u@127.0.0.1:{port}/d?target_session_attrs=master", "target_session_attrs"),
+    ] {
+        assert_eq!(server.psql(url, &[]), None, "{url}");
+        let (tokend, said) = server.tokend(url, &[]);
+
+        assert_eq!(tokend, None, "{url}");
+        assert!(said.contains("database URL from DATABASE_URL") && said.contains(part), "{url}: {said}");
+        assert!(!said.contains("hunter"), "{said}");
+    }
+}

@@ -1,0 +1,114 @@
+//! What an operator replaces while tokend serves: the keyring, and the database's password.
+
+use std::fs;
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+
+use rustix::process::Signal;
+use tokend::grpc::proto::Verdict;
+
+use super::cluster::cluster;
+use super::databases::Database;
+use super::program::{Place, Running, eventually, printed, run};
+use super::rpc;
+
+const SERVE: [&str; 5] = ["serve", "--listen", "127.0.0.1:0", "--http-listen", "127.0.0.1:0"];
+
+/// Asks the HTTP listener whether the server is ready, and returns all that it says.
+fn readiness(server: &mut Running) -> String {
+    let rest = server.await_log("HTTP on ");
+    let address = rest.lines().next().unwrap().trim().to_owned();
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.write_all(b"GET /readyz HTTP/1.1\r\nhost: tokend\r\nconnection: close\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer
+}
+
+#[test]
+fn a_replaced_keyring_is_read_again_and_says_what_a_dropped_key_costs() {
+    let place = Place::new();
+    let url = Database::new().url();
+    let [first, second] = [(); 2].map(|()| printed(run(&["keygen"], &[], "")));
+    let keyring = place.file("keyring", &first, 0o600);
+    let shared = [("DATABASE_URL", &*url), ("TOKEND_KEYRING", &*keyring)];
+    let root = printed(run(&["bootstrap"], &shared, "")).trim_end().to_owned();
+    let mut server = place.start(&SERVE, &shared);
+    let address = server.ready();
+    let made = rpc::create(&address, &root, "ada").unwrap();
+
+    // Half of a key: nothing is taken.
+    place.file("keyring", &second[..20], 0o600);
+    server.await_log("the keyring cannot be read again");
+    assert_eq!(rpc::verdict(&address, &root, &made.secret), Verdict::Valid);
+
+    place.file("keyring", &format!("{second}{first}"), 0o600);
+    server.await_log("the keyring was read again");
+    let later = rpc::create(&address, &root, "ada").unwrap();
+    let counted = || printed(run(&["key", "status", "--json"], &shared, ""));
+    // What is used is rewritten under the new key; what nobody uses stays.
+    assert_eq!(rpc::verdict(&address, &root, &made.secret), Verdict::Valid);
+    assert!(eventually(|| counted().contains("\"position\":1,\"tokens\":3")), "{}", counted());
+
+    // The new key alone, then another one alone: every token counts on what is gone.
+    place.file("keyring", &first, 0o600);
+    let warned = server.await_log("the new keyring drops a key that tokens still count on");
+    assert!(warned.contains("tokens=3"), "{warned}");
+    for secret in [&made.secret, &later.secret, &made.secret] {
+        assert_eq!(rpc::verdict(&address, &root, secret), Verdict::Valid);
+    }
+
+    server.signal(Signal::HUP);
+    server.await_log("asked to read the keyring again: it is as it was");
+    assert_eq!(server.stop().code(), Some(0));
+    for key in [first, second] {
+        assert!(!server.stderr().contains(key.trim_end()));
+    }
+}
+
+#[test]
+fn a_rotated_database_password_is_read_again_and_named_while_it_is_wrong() {
+    let place = Place::new();
+    let database = Database::new();
+    let hba = cluster().socket_dir().with_file_name("postgres").join("pg_hba.conf");
+    let rules = fs::read_to_string(&hba).unwrap();
+    fs::write(&hba, format!("local all rotated scram-sha-256\n{rules}")).unwrap();
+    database.execute("SELECT pg_reload_conf()");
+    database.execute("CREATE ROLE rotated LOGIN SUPERUSER PASSWORD 'canary-one'");
+    let keys = printed(run(&["keygen"], &[], ""));
+    let url = database.url().replace("//tokend@", "//rotated@");
+    let file = place.file("password", "wrong\n", 0o600);
+    let shared =
+        [("DATABASE_URL", &*url), ("TOKEND_KEYS", &*keys), ("TOKEND_DATABASE_PASSWORD_FILE", &*file)];
+    let mut server = place.start(&SERVE, &shared);
+
+    server.await_log("waiting for the database: the database does not accept the password or the role");
+    let early = readiness(&mut server);
+    assert!(early.starts_with("HTTP/1.1 503") && early.contains("password"), "{early}");
+    place.file("password", "canary-one\n", 0o600);
+    server.ready();
+    assert!(readiness(&mut server).starts_with("HTTP/1.1 200"));
+
+    database.execute("ALTER ROLE rotated PASSWORD 'canary-two'");
+    database.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'rotated'");
+    server.await_log("not serving until that is over: the database does not accept the password");
+    let between = readiness(&mut server);
+    assert!(between.starts_with("HTTP/1.1 503") && between.contains("password"), "{between}");
+
+    place.file("password", "canary-two\n", 0o600);
+    server.await_log("the database password was read again");
+    assert!(eventually(|| readiness(&mut server).starts_with("HTTP/1.1 200")), "{}", server.stderr());
+    assert!(!server.stderr().contains("canary"), "{}", server.stderr());
+}
+
+#[test]
+fn a_password_file_that_others_can_read_is_refused() {
+    let place = Place::new();
+    let file = place.file("password", "canary\n", 0o644);
+    let url = Database::new().url();
+    let refused = run(&["migrate"], &[("DATABASE_URL", &url), ("TOKEND_DATABASE_PASSWORD_FILE", &file)], "");
+
+    let said = String::from_utf8(refused.stderr).unwrap();
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(said.contains("chmod 600") && !said.contains("canary"), "{said}");
+}

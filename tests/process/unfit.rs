@@ -1,0 +1,68 @@
+//! Databases that waiting does not mend, or that may yet become the right one: what is said of them, and when.
+
+use std::net::TcpListener;
+use std::thread;
+
+use super::databases::Database;
+use super::program::{Place, printed, run, text};
+
+fn refusal(url: &str) -> String {
+    let keys = printed(run(&["keygen"], &[], ""));
+    let place = Place::new();
+    let mut server =
+        place.start(&["serve", "--listen", "127.0.0.1:0"], &[("DATABASE_URL", url), ("TOKEND_KEYS", &keys)]);
+    assert_eq!(server.end().code(), Some(1), "{}", server.stderr());
+    server.stderr()
+}
+
+#[test]
+fn sessions_that_are_read_only_are_refused_with_what_makes_them_so() {
+    let database = Database::new();
+    let url = database.url();
+
+    let by_url = refusal(&format!("{url}&options=-c%20default_transaction_read_only%3Don"));
+    database.execute("CREATE ROLE read_only LOGIN SUPERUSER");
+    database.execute("ALTER ROLE read_only SET default_transaction_read_only = on");
+    let by_role = refusal(&url.replace("//tokend@", "//read_only@"));
+
+    assert!(by_url.contains("default_transaction_read_only = on in the options"), "{by_url}");
+    assert!(by_role.contains("'read_only'") && by_role.contains("ALTER ROLE"), "{by_role}");
+}
+
+#[test]
+fn a_search_path_that_leads_away_from_the_tables_makes_no_second_installation() {
+    let database = Database::new();
+    let url = database.url();
+    printed(run(&["migrate"], &[("DATABASE_URL", &url)], ""));
+    database.execute("CREATE SCHEMA elsewhere");
+    let elsewhere = format!("{url}&options=-c%20search_path%3Delsewhere");
+
+    let served = refusal(&elsewhere);
+    let migrated = run(&["migrate"], &[("DATABASE_URL", &elsewhere)], "");
+
+    for said in [served, text(&migrated.stderr)] {
+        assert!(said.contains("schema 'public'") && said.contains("'elsewhere'"), "{said}");
+    }
+    // As it was, it goes on.
+    printed(run(&["migrate"], &[("DATABASE_URL", &url)], ""));
+    let both = format!("{url}&options=-c%20search_path%3Dpublic,elsewhere");
+    printed(run(&["migrate"], &[("DATABASE_URL", &both)], ""));
+}
+
+#[test]
+fn a_proxy_without_a_live_server_is_told_from_a_postgres() {
+    let proxy = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = proxy.local_addr().unwrap();
+    // Accepts and hangs up, as HAProxy does.
+    thread::spawn(move || proxy.incoming().for_each(drop));
+    let keys = printed(run(&["keygen"], &[], ""));
+    for mode in ["prefer", "disable"] {
+        let url = format!("postgres://tokend@{address}/tokend?sslmode={mode}");
+        let place = Place::new();
+        let mut server = place
+            .start(&["serve", "--listen", "127.0.0.1:0"], &[("DATABASE_URL", &url), ("TOKEND_KEYS", &keys)]);
+
+        server.await_log("a proxy without a live server");
+        assert_eq!(server.stop().code(), Some(0));
+    }
+}
