@@ -11,7 +11,7 @@ use time::OffsetDateTime;
 use super::client::{AddressFlag, Client};
 use super::output::{rfc3339, table, write_json_line};
 use super::{CommandError, RpcError, single_threaded};
-use crate::config::{Environment, KeyStatusFlags, MigrateFlags};
+use crate::config::{DatabaseFlags, Environment, KeyStatusFlags};
 use crate::grpc::proto::{FieldChange, ListTokenEventsRequest, TokenEvent};
 use crate::store::{CheckedSeal, Finding, Store};
 use crate::{ambient, store, telemetry};
@@ -37,7 +37,10 @@ pub(super) enum AuditCommand {
     /// Needs the database, as a role that may execute the function `purge_audit`. The seals stay.
     Purge {
         #[command(flatten)]
-        flags: Box<MigrateFlags>,
+        flags: Box<DatabaseFlags>,
+        /// Delete nothing: print how many events would be deleted
+        #[arg(long)]
+        dry_run: bool,
         /// How many days events are kept; at least 30
         #[arg(long, value_name = "DAYS", value_parser = clap::value_parser!(u16).range(30..))]
         older_than_days: u16,
@@ -103,8 +106,9 @@ pub(super) fn run(command: AuditCommand, environment: &Environment) -> Result<()
             print(&events, json).map_err(CommandError::Output)
         }
         AuditCommand::Verify { flags } => runtime.block_on(verify(*flags, environment)),
-        AuditCommand::Purge { flags, older_than_days } => {
-            runtime.block_on(purge(*flags, older_than_days, environment))
+        AuditCommand::Purge { flags, dry_run, older_than_days } => {
+            let extent = if dry_run { Extent::Told } else { Extent::Deleted };
+            runtime.block_on(purge(*flags, older_than_days, extent, environment))
         }
     }
 }
@@ -209,23 +213,37 @@ async fn verify(flags: KeyStatusFlags, environment: &Environment) -> Result<(), 
     io::stdout().lock().write_all(text.as_bytes()).map_err(CommandError::Output)
 }
 
-async fn purge(flags: MigrateFlags, days: u16, environment: &Environment) -> Result<(), CommandError> {
-    let settings = flags.resolve(environment)?;
-    telemetry::init(&settings.log, None)?;
-    let store = open(&settings.database).await?;
+/// What becomes of old events.
+#[derive(Clone, Copy)]
+enum Extent {
+    Told,
+    Deleted,
+}
+
+async fn purge(
+    flags: DatabaseFlags,
+    days: u16,
+    extent: Extent,
+    environment: &Environment,
+) -> Result<(), CommandError> {
+    let (log, database) = flags.resolve(environment)?;
+    telemetry::init(&log, None)?;
+    let store = open(&database).await?;
     let before: OffsetDateTime = ambient::now() - time::Duration::days(i64::from(days));
-    let mut purged = 0;
-    loop {
-        match store.purge_events(before).await? {
-            0 => break,
-            batch => purged += batch,
+    let said = match extent {
+        Extent::Told => format!("{} events would be deleted\n", store.count_purgeable_events(before).await?),
+        Extent::Deleted => {
+            let mut purged = 0;
+            loop {
+                match store.purge_events(before).await? {
+                    0 => break format!("{purged} events deleted\n"),
+                    batch => purged += batch,
+                }
+            }
         }
-    }
+    };
     store.close().await;
-    io::stdout()
-        .lock()
-        .write_all(format!("{purged} events deleted\n").as_bytes())
-        .map_err(CommandError::Output)
+    io::stdout().lock().write_all(said.as_bytes()).map_err(CommandError::Output)
 }
 
 async fn open(database: &crate::config::DatabaseSettings) -> Result<Store, CommandError> {

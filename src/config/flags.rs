@@ -138,11 +138,18 @@ pub struct BootstrapFlags {
     pub(super) cost: CostFlags,
 }
 
+/// What commands need that look at, or change, the database alone.
+#[derive(Args)]
+pub struct DatabaseFlags {
+    #[command(flatten)]
+    pub(super) shared: SharedFlags,
+}
+
 /// Flags of `tokend migrate`.
 #[derive(Args)]
 pub struct MigrateFlags {
     #[command(flatten)]
-    pub(super) shared: SharedFlags,
+    pub(super) database: DatabaseFlags,
 
     /// Change nothing: print the migrations that the database lacks, and which locks on existing tables
     /// each of them holds until it is done

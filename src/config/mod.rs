@@ -26,7 +26,9 @@ pub use database_tls::TlsFilesProblem;
 pub use database_url::DatabaseUrlProblem;
 pub use environment::{Account, Environment};
 pub use error::{ConfigError, KeyringOrigin};
-pub use flags::{BootstrapFlags, DataFlags, KeyStatusFlags, MigrateFlags, PrefixFlags, ServeFlags};
+pub use flags::{
+    BootstrapFlags, DataFlags, DatabaseFlags, KeyStatusFlags, MigrateFlags, PrefixFlags, ServeFlags,
+};
 pub use keyring::read_keyring;
 pub use settings::{
     BootstrapSettings, DataSettings, DatabaseSettings, KeyStatusSettings, LogSettings, MigrateSettings,

@@ -9,12 +9,14 @@ use std::time::Duration;
 use super::ConfigError;
 use super::environment::Environment;
 use super::flags::{
-    BootstrapFlags, DataFlags, KeyStatusFlags, MigrateFlags, PrefixFlags, ServeFlags, SharedFlags,
+    BootstrapFlags, DataFlags, DatabaseFlags, KeyStatusFlags, MigrateFlags, PrefixFlags, ServeFlags,
+    SharedFlags,
 };
 use super::link_flags::TracingFlags;
 use super::links::check_otlp_endpoint;
 use super::settings::{
-    BootstrapSettings, DataSettings, KeyStatusSettings, MigrateSettings, Migration, ServeSettings, Storage,
+    BootstrapSettings, DataSettings, DatabaseSettings, KeyStatusSettings, LogSettings, MigrateSettings,
+    Migration, ServeSettings, Storage,
 };
 use super::sources::Sources;
 use super::tls::{certificates, tls_files};
@@ -172,10 +174,21 @@ impl MigrateFlags {
     /// # Errors
     /// Any [`ConfigError`].
     pub fn resolve(self, environment: &Environment) -> Result<MigrateSettings, ConfigError> {
-        let Self { shared, plan } = self;
-        let mut sources = Sources::open(shared, environment)?;
+        let Self { database, plan } = self;
+        let (log, database) = database.resolve(environment)?;
+        Ok(MigrateSettings { plan, log, database })
+    }
+}
+
+impl DatabaseFlags {
+    /// Resolves the database and how to log. A keyring, when one is given, is only checked.
+    ///
+    /// # Errors
+    /// Any [`ConfigError`].
+    pub fn resolve(self, environment: &Environment) -> Result<(LogSettings, DatabaseSettings), ConfigError> {
+        let mut sources = Sources::open(self.shared, environment)?;
         sources.keyring()?;
-        Ok(MigrateSettings { plan, log: sources.log()?, database: sources.database()? })
+        Ok((sources.log()?, sources.database()?))
     }
 }
 

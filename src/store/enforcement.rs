@@ -208,20 +208,20 @@ async fn standings(
                    WHERE n.organization_id = o.organization_id AND n.user_id = o.user_id
                        AND n.revoke_time IS NULL AND (n.expire_time IS NULL OR n.expire_time > $7)
                        AND NOT n.scopes @> ARRAY[$2::text]
-                       AND NOT EXISTS (SELECT FROM tokens s WHERE s.rotated_from = n.id AND s.revoke_time IS NULL
+                       AND NOT EXISTS (SELECT FROM tokens s
+                           WHERE s.family_id = n.family_id AND s.generation > n.generation AND s.revoke_time IS NULL
                            AND (s.expire_time IS NULL OR s.expire_time > $7))
                        AND NOT (n.expire_time IS NULL AND $4 AND NOT $5)
                        AND NOT n.create_time <= coalesce($6::timestamptz, '-infinity')
                    ORDER BY n.create_time DESC, n.id DESC OFFSET greatest($3 - 1, 0) LIMIT 1) AS n
            )
-           SELECT t.id AS "id!", s.create_time AS "rotation?", coalesce(s.lives, false) AS "superseded!",
+           SELECT t.id AS "id!", t.supersede_time AS "rotation?",
+               EXISTS (SELECT FROM tokens s
+                   WHERE s.family_id = t.family_id AND s.generation > t.generation AND s.revoke_time IS NULL
+                       AND (s.expire_time IS NULL OR s.expire_time > $7)) AS "superseded!",
                coalesce((t.create_time, t.id) < (last.create_time, last.id), false) AS "crowded_out!"
            FROM tokens t
                LEFT JOIN last ON last.organization_id = t.organization_id AND last.user_id = t.user_id
-               LEFT JOIN LATERAL (
-                   SELECT s.create_time, s.revoke_time IS NULL AND (s.expire_time IS NULL OR s.expire_time > $7)
-                       AS lives
-                   FROM tokens s WHERE s.rotated_from = t.id) AS s ON true
            WHERE t.id = ANY($1)"#,
         ids,
         ReservedScope::Root.word(),

@@ -20,6 +20,7 @@ mod changes;
 mod disable;
 mod enforcement;
 mod events;
+mod families;
 mod fitness;
 mod line;
 mod listing;

@@ -86,8 +86,10 @@ pub(super) fn locks(version: i64) -> &'static [TableLock] {
     LOCKS.iter().find(|(of, _)| *of == version).map_or(&[], |(_, locks)| locks)
 }
 
-const LOCKS: [(i64, &[TableLock]); 1] =
-    [(3, &[lock("tokens", LockMode::ShareRowExclusive, TableWork::None)])];
+const LOCKS: [(i64, &[TableLock]); 2] = [
+    (3, &[lock("tokens", LockMode::ShareRowExclusive, TableWork::None)]),
+    (10, &[lock("tokens", LockMode::AccessExclusive, TableWork::Indexes)]),
+];
 
 const fn lock(table: &'static str, mode: LockMode, work: TableWork) -> TableLock {
     TableLock { table, mode, work }

@@ -168,7 +168,8 @@ pub(super) async fn terms(
            WHERE organization_id = $1 AND user_id = $2 AND revoke_time IS NULL
                AND (expire_time IS NULL OR expire_time > $5)
                AND NOT scopes @> ARRAY[$3::text] AND id IS DISTINCT FROM $4
-               AND NOT EXISTS (SELECT FROM tokens s WHERE s.rotated_from = t.id AND s.revoke_time IS NULL
+               AND NOT EXISTS (SELECT FROM tokens s
+                   WHERE s.family_id = t.family_id AND s.generation > t.generation AND s.revoke_time IS NULL
                    AND (s.expire_time IS NULL OR s.expire_time > $5))"#,
         organization_id.as_str(),
         user_id.as_str(),

@@ -14,7 +14,8 @@ const PURGE_LOCK: i64 = 0x746f_6b65_6e64_0003;
 
 impl Store {
     /// Writes an `expires_soon` event for tokens that will expire within `ahead` and have not been warned of
-    /// that; returns how many. A token that was made to live for less than that is not warned of.
+    /// that; returns how many. Not warned of is a token that was made to live for less than that, is disabled or has a
+    /// successor.
     ///
     /// # Errors
     /// [`StoreError`], as for every call of the store.
@@ -23,7 +24,7 @@ impl Store {
             let done = sqlx::query!(
                 "WITH due AS (
                      SELECT id, organization_id, user_id, expire_time FROM tokens t
-                     WHERE revoke_time IS NULL AND expire_time > now() AND expire_time <= now() + $1::interval
+                     WHERE revoke_time IS NULL AND disable_time IS NULL AND superseded_by IS NULL AND expire_time > now() AND expire_time <= now() + $1::interval
                          AND create_time <= expire_time - $1::interval
                          AND NOT EXISTS (SELECT FROM token_warnings w WHERE w.token_id = t.id
                              AND w.expire_time = t.expire_time AND w.ahead = $1)

@@ -3,10 +3,11 @@
 
 use time::OffsetDateTime;
 
+use super::families::{lock_family, membership};
 use super::pooling::Transaction;
-use super::revoke::{Touch, lock_line, revoke_and_note};
-use super::tokens::{clock, lock_token};
-use super::{Store, StoreError, policies, rows};
+use super::revoke::{Touch, revoke_and_note};
+use super::tokens::clock;
+use super::{Store, StoreError, policies};
 use crate::domain::policy::Policy;
 use crate::domain::{OrganizationId, Principal, RevokeReason, Token, TokenState};
 use crate::secret::TokenId;
@@ -34,7 +35,7 @@ impl Store {
             }
             let family = lock_family(&mut transaction, id).await?;
             let now = clock(&mut transaction).await?;
-            if !superseded(id, &family, now) {
+            if !superseded(&mut transaction, id, &family, now).await? {
                 return Ok(0);
             }
             let ids: Vec<TokenId> =
@@ -61,26 +62,15 @@ async fn answered(transaction: &mut Transaction, request_mac: Option<&[u8; 32]>)
     Ok(row.known)
 }
 
-/// Locks a token's whole line, oldest first, from the oldest that is still there.
-async fn lock_family(transaction: &mut Transaction, id: TokenId) -> Result<Vec<Token>, StoreError> {
-    let oldest = sqlx::query!(
-        r#"WITH RECURSIVE line AS (
-               SELECT id, rotated_from, 0 AS step FROM tokens WHERE id = $1
-               UNION ALL SELECT t.id, t.rotated_from, step + 1 FROM tokens t JOIN line ON t.id = line.rotated_from)
-           SELECT id AS "id!" FROM line ORDER BY step DESC LIMIT 1"#,
-        rows::uuid(id)
-    )
-    .fetch_optional(&mut *transaction)
-    .await?;
-    let Some(oldest) = oldest.map(|row| rows::token_id(row.id)) else { return Ok(Vec::new()) };
-    let mut family: Vec<Token> = lock_token(transaction, oldest).await?.into_iter().collect();
-    family.extend(lock_line(transaction, oldest).await?);
-    Ok(family)
-}
-
 /// Tells whether a token of this family is bound by policies, has a successor, and has expired since.
-fn superseded(id: TokenId, family: &[Token], now: OffsetDateTime) -> bool {
+async fn superseded(
+    transaction: &mut Transaction,
+    id: TokenId,
+    family: &[Token],
+    now: OffsetDateTime,
+) -> Result<bool, StoreError> {
     let over =
         |token: &Token| token.id == id && Policy::binds(token) && token.state(now) == TokenState::Expired;
-    family.iter().any(over) && family.iter().any(|token| token.rotated_from == Some(id))
+    let rotated = membership(transaction, id).await?.is_some_and(|found| found.successor().is_some());
+    Ok(rotated && family.iter().any(over))
 }

@@ -5,6 +5,7 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::events;
+use super::families::lock_line;
 use super::pooling::Transaction;
 use super::rows::{self, TokenRow, select_tokens};
 use super::tokens::{lock_caller, lock_token};
@@ -157,33 +158,6 @@ impl Store {
         match revoked {
             Err(refusal) => Ok(Err(refusal)),
             Ok(count) => Ok(Ok(RevokedUser { count, effective_time: self.effective_time().await? })),
-        }
-    }
-}
-
-/// Locks what was rotated from a locked token, oldest first, until nothing more can be.
-pub(super) async fn lock_line(transaction: &mut Transaction, id: TokenId) -> Result<Vec<Token>, StoreError> {
-    let mut line: Vec<Token> = Vec::new();
-    loop {
-        let last = line.last().map_or(id, |token| token.id);
-        // Locked together, in the order in which rotations lock; then looked again, since the last of them may
-        // have been rotated before its lock was ours.
-        let found = select_tokens!(
-            "WHERE id IN (
-                 WITH RECURSIVE line AS (
-                     SELECT t.id FROM tokens t WHERE t.rotated_from = $1
-                     UNION ALL SELECT t.id FROM tokens t JOIN line ON t.rotated_from = line.id)
-                 SELECT line.id FROM line)
-             ORDER BY create_time, id FOR UPDATE",
-            rows::uuid(last)
-        )
-        .fetch_all(&mut *transaction)
-        .await?;
-        if found.is_empty() {
-            return Ok(line);
-        }
-        for row in found {
-            line.push(row.try_into()?);
         }
     }
 }

@@ -6,7 +6,7 @@ use super::events::{self, EventKind};
 use super::policies::{self, Terms};
 use super::requests::{self, NewRequest, Stored};
 use super::tokens::{NewToken, insert, lock_caller, lock_token};
-use super::{Store, StoreError, rows};
+use super::{Store, StoreError, families, rows};
 use crate::domain::{Caller, CredentialError, Token};
 use crate::secret::TokenId;
 
@@ -60,10 +60,8 @@ impl Store {
             if let Some(known) = known {
                 return Ok(Ok(Stored::Known(caller, Box::new(known))));
             }
-            let successor = sqlx::query!("SELECT id FROM tokens WHERE rotated_from = $1", rows::uuid(old.id))
-                .fetch_optional(&mut transaction)
-                .await?
-                .map(|row| rows::token_id(row.id));
+            let membership = families::membership(&mut transaction, old.id).await?;
+            let successor = membership.and_then(|found| found.successor());
             let terms = policies::terms(&mut transaction, (policy, now), owner, Some(old.id)).await?;
             let Rotation { new, old_expire_time } =
                 match prepare(&caller, Rotatable { token: token.as_ref(), successor, terms: &terms }) {
@@ -71,9 +69,13 @@ impl Store {
                     Err(refusal) => return Ok(Err(refusal)),
                 };
             sqlx::query!(
-                "UPDATE tokens SET expire_time = $2 WHERE id = $1",
+                "UPDATE tokens SET expire_time = $2, family_id = coalesce(family_id, id), superseded_by = $3,
+                     supersede_time = $4
+                 WHERE id = $1",
                 rows::uuid(old.id),
-                old_expire_time
+                old_expire_time,
+                rows::uuid(new.token.id),
+                new.token.create_time
             )
             .execute(&mut transaction)
             .await?;

@@ -165,6 +165,24 @@ impl Store {
         .await
     }
 
+    /// Tells how many events [`Self::purge_events`] would delete, called until there is nothing left.
+    ///
+    /// # Errors
+    /// [`StoreError`], as for every call of the store.
+    pub async fn count_purgeable_events(&self, before: OffsetDateTime) -> Result<i64, StoreError> {
+        self.within(async {
+            let row = sqlx::query!(
+                r#"SELECT coalesce(sum(events), 0)::bigint AS "events!" FROM audit_seals
+                   WHERE purge_time IS NULL
+                       AND last_id < coalesce((SELECT min(id) FROM token_events WHERE event_time >= $1),
+                           9223372036854775807)"#,
+                before
+            );
+            Ok(row.fetch_one(self.single()?).await?.events)
+        })
+        .await
+    }
+
     /// Deletes events that happened before a moment, in whole sealed batches; returns how many. Keeps the seals.
     ///
     /// # Errors

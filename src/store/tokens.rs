@@ -138,7 +138,7 @@ pub(super) async fn lock_token(
         .transpose()
 }
 
-/// Inserts a token with its verifiers.
+/// Inserts a token with its verifiers; what it was rotated from is marked as superseded already.
 pub(super) async fn insert(transaction: &mut Transaction, new: &NewToken) -> Result<(), StoreError> {
     let token = &new.token;
     let scopes: Vec<String> = token.scopes.iter().map(|scope| scope.as_str().to_owned()).collect();
@@ -146,8 +146,10 @@ pub(super) async fn insert(transaction: &mut Transaction, new: &NewToken) -> Res
     let allowed_cidrs: Vec<String> = token.allowed_cidrs.iter().map(ToString::to_string).collect();
     sqlx::query!(
         "INSERT INTO tokens (id, organization_id, user_id, name, scopes, labels, allowed_cidrs, create_time,
-             created_by, expire_time, rotated_from, durable_hash, mac, mac_key_id)
-         VALUES ($1, $2, $3, $4, $5, $6, $7::text[]::cidr[], $8, $9, $10, $11, $12, $13, $14)",
+             created_by, expire_time, rotated_from, durable_hash, mac, mac_key_id, family_id, generation)
+         SELECT $1, $2, $3, $4, $5, $6, $7::text[]::cidr[], $8, $9, $10, $11, $12, $13, $14, old.family_id,
+             coalesce(old.generation + 1, 0)
+         FROM (SELECT) AS always LEFT JOIN tokens old ON old.id = $11",
         rows::uuid(token.id),
         token.organization_id.as_str(),
         token.user_id.as_str(),

@@ -18,7 +18,7 @@ use crate::secret::TokenId;
 pub struct Successor {
     /// When.
     pub create_time: OffsetDateTime,
-    /// Whether it is neither revoked nor expired.
+    /// Whether it, or one of its own successors, is neither revoked nor expired.
     pub lives: bool,
 }
 
@@ -48,9 +48,10 @@ impl Store {
             };
             let successor = sqlx::query_as!(
                 Successor,
-                r#"SELECT create_time, revoke_time IS NULL AND (expire_time IS NULL OR expire_time > $2)
-                       AS "lives!"
-                   FROM tokens WHERE rotated_from = $1"#,
+                r#"SELECT supersede_time AS "create_time!", EXISTS (SELECT FROM tokens s
+                           WHERE s.family_id = t.family_id AND s.generation > t.generation AND s.revoke_time IS NULL
+                               AND (s.expire_time IS NULL OR s.expire_time > $2)) AS "lives!"
+                   FROM tokens t WHERE id = $1 AND supersede_time IS NOT NULL"#,
                 rows::uuid(id),
                 now
             )

@@ -1,14 +1,20 @@
 //! Rotating a token by somebody else: what the successor inherits, when the old one ends, and that there is one
 //! successor at most.
 
+use tokend::grpc::proto::revoke_token_request::Target;
 use tokend::grpc::proto::rotate_token_request::Expiration;
-use tokend::grpc::proto::{CreateTokenRequest, RotateTokenRequest, Token, TokenState, Verdict};
+use tokend::grpc::proto::{
+    CreateTokenRequest, CreateTokenResponse, GetTokenRequest, Policy, RevokeTokenRequest, RotateTokenRequest,
+    RotateTokenResponse, Token, TokenState, UpdatePolicyRequest, Verdict,
+};
 use tonic::Code;
 
 use super::{got, metadata, seconds, verdict};
 use crate::support::client::{
-    created, created_with, nanos, ordinary, revocation, revoked, rotated, rotation, second, texts, unknown_id,
+    created, created_with, nanos, new_request_id, ordinary, revocation, revoked, rotated, rotation, second,
+    texts, unknown_id,
 };
+use crate::support::eventually;
 use crate::support::replica::Replica;
 use crate::support::status::{fields, refused};
 
@@ -299,4 +305,65 @@ async fn of_a_rotation_and_a_revocation_at_once_nothing_survives() {
     }
     let alive = "SELECT count(*) FROM tokens WHERE revoke_time IS NULL";
     assert_eq!(replica.installation.database.count(alive).await, 1, "root alone");
+}
+
+/// Three generations, of which retention has deleted the second; the first is within its grace.
+async fn without_the_second(replica: &Replica) -> (CreateTokenResponse, RotateTokenResponse) {
+    let mut root = replica.root();
+    let first = created(&mut root, ordinary()).await;
+    let graced =
+        RotateTokenRequest { grace_period: seconds(3600), ..rotation(&first.token.as_ref().unwrap().id) };
+    let second = rotated(&mut root, graced).await.token.unwrap().id;
+    let third = rotated(&mut root, rotation(&second)).await;
+    let ended = "UPDATE tokens SET create_time = create_time - interval '401 days',
+        expire_time = now() - interval '401 days'
+        WHERE rotated_from IS NOT NULL AND expire_time IS NOT NULL";
+    assert_eq!(replica.installation.database.execute(ended).await, 1);
+    eventually("the second one is purged", async || {
+        let outcome = root.get_token(GetTokenRequest { token_id: second.clone() }).await;
+        outcome.is_err_and(|status| status.code() == Code::NotFound).then_some(())
+    })
+    .await;
+    (first, third)
+}
+
+#[tokio::test]
+async fn revoking_a_token_revokes_what_was_rotated_from_it_also_when_what_lay_between_is_gone() {
+    let replica = Replica::start().await;
+    let mut root = replica.root();
+    for by_secret in [false, true] {
+        let (first, third) = without_the_second(&replica).await;
+        assert_eq!(verdict(&mut root, &third.secret).await, Verdict::Valid);
+        let id = first.token.unwrap().id;
+        let target = if by_secret { Target::Secret(first.secret.clone()) } else { Target::TokenId(id) };
+        let request = RevokeTokenRequest { target: Some(target), ..Default::default() };
+        root.revoke_token(request).await.unwrap();
+        for secret in [&first.secret, &third.secret] {
+            assert_eq!(verdict(&mut root, secret).await, Verdict::Revoked);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_token_whose_successor_is_gone_is_not_rotated_again_and_its_reuse_is_noticed() {
+    let replica = Replica::start().await;
+    let mut root = replica.root();
+    let policy = Some(Policy { reuse_detection: true, ..Policy::default() });
+    root.update_policy(UpdatePolicyRequest { policy, ..Default::default() }).await.unwrap();
+    let (first, third) = without_the_second(&replica).await;
+    let id = first.token.unwrap().id;
+
+    refused(root.rotate_token(rotation(&id)).await, Code::FailedPrecondition, "TOKEN_ROTATED");
+
+    let over = "UPDATE tokens SET expire_time = now() WHERE expire_time > now() AND revoke_time IS NULL";
+    replica.installation.database.execute(over).await;
+    eventually("its grace is over", async || {
+        (verdict(&mut root, &first.secret).await == Verdict::Expired).then_some(())
+    })
+    .await;
+    let again =
+        RotateTokenRequest { grace_period: seconds(60), request_id: new_request_id(), ..rotation(&id) };
+    let outcome = replica.client(&first.secret).rotate_token(again).await;
+    refused(outcome, Code::Unauthenticated, "CREDENTIAL_EXPIRED");
+    assert_eq!(verdict(&mut root, &third.secret).await, Verdict::Revoked);
 }

@@ -56,5 +56,14 @@ fn the_audit_log_is_listed_and_its_seals_are_checked() {
     assert!(String::from_utf8_lossy(&found.stderr).contains("altered"), "{found:?}");
     let purged = printed(run(&["audit", "purge", "--older-than-days", "30"], &shared, ""));
     assert_eq!(purged, "0 events deleted\n");
+
+    database.execute("UPDATE token_events SET event_time = now() - interval '40 days'");
+    let purge = ["audit", "purge", "--older-than-days", "30"];
+    let plan = run(&[&purge[..], &["--plan"]].concat(), &shared, "");
+    assert_eq!(plan.status.code(), Some(2), "it is another command's flag");
+    let told = printed(run(&[&purge[..], &["--dry-run"]].concat(), &shared, ""));
+    let purged = printed(run(&purge, &shared, ""));
+    assert!(purged != "0 events deleted\n", "{purged}");
+    assert_eq!(told.replace("would be deleted", "deleted"), purged);
     assert!(server.stop().success());
 }
