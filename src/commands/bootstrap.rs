@@ -12,6 +12,7 @@ use crate::store::Store;
 use crate::{store, telemetry};
 
 pub(super) fn run(settings: BootstrapSettings) -> Result<(), CommandError> {
+    super::token::require_output()?;
     telemetry::init(&settings.log, None)?;
     single_threaded()?.block_on(make_root(settings))
 }

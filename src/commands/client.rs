@@ -4,7 +4,7 @@
 //! into the `authorization` metadata, marked as sensitive, and nowhere else.
 
 use std::fs;
-use std::io;
+use std::io::{self, Read as _};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -20,6 +20,7 @@ use zeroize::Zeroizing;
 use super::CommandError;
 use crate::config::{Environment, Switch};
 use crate::grpc::proto::token_service_client::TokenServiceClient;
+use crate::private_file::is_exposed;
 
 const DEFAULT_ADDRESS: &str = "http://127.0.0.1:50051";
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -95,6 +96,15 @@ pub enum ClientError {
         /// Why.
         #[source]
         source: io::Error,
+    },
+    /// The file with the secret can be read by others.
+    #[error(
+        "others can read the file of TOKEND_SECRET_FILE, {}: chmod 600 it, and rotate the token if they may have",
+        path.display()
+    )]
+    SecretFileExposed {
+        /// The file.
+        path: PathBuf,
     },
     /// What was given as a secret cannot be one.
     #[error("the text in {0} is no secret: it must be one word of letters, digits and _")]
@@ -205,10 +215,7 @@ fn authorization(environment: &Environment) -> Result<MetadataValue<Ascii>, Comm
     let (secret, origin) = if let Some(secret) = environment.text("TOKEND_SECRET")? {
         (SecretString::from(secret), "TOKEND_SECRET")
     } else if let Some(path) = environment.value::<PathBuf>("TOKEND_SECRET_FILE")? {
-        let text = fs::read_to_string(&path)
-            .map(Zeroizing::new)
-            .map_err(|source| ClientError::SecretFile { path, source })?;
-        (first_line(&text), "the file of TOKEND_SECRET_FILE")
+        (first_line(&secret_file(path)?), "the file of TOKEND_SECRET_FILE")
     } else {
         return Err(ClientError::NoSecret.into());
     };
@@ -222,6 +229,22 @@ fn authorization(environment: &Environment) -> Result<MetadataValue<Ascii>, Comm
     Ok(value)
 }
 
+/// Reads the file with the caller's secret, which nobody else may.
+fn secret_file(path: PathBuf) -> Result<Zeroizing<String>, ClientError> {
+    let read = fs::File::open(&path).and_then(|mut file| {
+        // Asked of the open file: the path may lead elsewhere a moment later.
+        let exposed = is_exposed(&file.metadata()?);
+        let mut text = Zeroizing::new(String::new());
+        file.read_to_string(&mut text)?;
+        Ok((exposed, text))
+    });
+    match read {
+        Ok((false, text)) => Ok(text),
+        Ok((true, _)) => Err(ClientError::SecretFileExposed { path }),
+        Err(source) => Err(ClientError::SecretFile { path, source }),
+    }
+}
+
 /// Takes one line ending off, as editors and `echo` leave one, and nothing else.
 pub(super) fn first_line(text: &str) -> SecretString {
     let line = text.strip_suffix('\n').unwrap_or(text);
@@ -230,6 +253,8 @@ pub(super) fn first_line(text: &str) -> SecretString {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
     use super::*;
     use crate::config::Account;
 
@@ -252,10 +277,13 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("secret");
         fs::write(&path, "tokd_b\n").unwrap();
+        let read = || authorization(&environment(&[("TOKEND_SECRET_FILE", path.to_str().unwrap())]));
 
-        let value = authorization(&environment(&[("TOKEND_SECRET_FILE", path.to_str().unwrap())]));
-
-        assert_eq!(value.unwrap().to_str().unwrap(), "Bearer tokd_b");
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
+        let refused = read();
+        assert!(matches!(refused, Err(CommandError::Client(ClientError::SecretFileExposed { .. }))));
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+        assert_eq!(read().unwrap().to_str().unwrap(), "Bearer tokd_b");
     }
 
     #[test]

@@ -60,6 +60,26 @@ pub enum CommandError {
         #[source]
         source: io::Error,
     },
+    /// Standard output leads nowhere: a secret would be lost.
+    #[error("standard output is closed or /dev/null, where the secret would be lost: nothing was done")]
+    OutputNowhere,
+    /// A secret that was made could not be printed.
+    #[error(
+        "the token {token_id} was made, but its secret could not be printed: {}",
+        match request_id {
+            Some(_) => "repeat the command with the same --request-id within 24 hours, which shows it again",
+            None => "revoke it and make another; with --request-id it could have been shown again",
+        }
+    )]
+    SecretNotPrinted {
+        /// The token.
+        token_id: String,
+        /// By what the request can be repeated, if its sender knows.
+        request_id: Option<String>,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
     /// The private Postgres did not start or stop.
     #[error(transparent)]
     Embedded(#[from] EmbeddedError),

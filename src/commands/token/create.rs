@@ -1,6 +1,6 @@
 //! `tokend token create`: the secret alone on standard output, so that a script can keep it.
 
-use std::io;
+use std::io::{self, Write as _};
 use std::time::Duration;
 
 use clap::Args;
@@ -13,7 +13,7 @@ use time::format_description::well_known::Rfc3339;
 use super::super::client::{AddressFlag, Client, ClientError};
 use super::super::output::{TokenJson, token_lines, write_json_line};
 use super::super::{CommandError, RpcError};
-use super::{print, remark};
+use super::remark;
 use crate::config::Environment;
 use crate::grpc::proto;
 use crate::grpc::proto::create_token_request::Expiration;
@@ -51,9 +51,28 @@ pub(crate) struct CreateFlags {
     #[arg(long = "cidr", value_name = "NETWORK")]
     allowed_cidrs: Vec<String>,
 
+    #[command(flatten)]
+    repetition: RequestIdFlag,
+
     /// Print the whole answer as one JSON object, the secret included
     #[arg(long)]
     json: bool,
+}
+
+/// By what a request can be repeated.
+#[derive(Args)]
+pub(super) struct RequestIdFlag {
+    /// UUID of version 4 of this request: repeated with it within 24 hours, the command shows the same token and
+    /// secret [default: a new one, known to nobody]
+    #[arg(long, value_name = "UUID")]
+    request_id: Option<String>,
+}
+
+impl RequestIdFlag {
+    /// Returns what was given, else a new one.
+    pub(super) fn or_new(&self) -> Result<String, CommandError> {
+        self.request_id.clone().map_or_else(super::new_request_id, Ok)
+    }
 }
 
 /// When the token expires: a choice that must be made.
@@ -81,6 +100,7 @@ struct CreatedJson<'a> {
 }
 
 pub(super) async fn run(flags: CreateFlags, environment: &Environment) -> Result<(), CommandError> {
+    super::require_output()?;
     let mut client = Client::open(flags.address, environment).await?;
     let message = proto::CreateTokenRequest {
         organization_id: flags.organization,
@@ -90,14 +110,14 @@ pub(super) async fn run(flags: CreateFlags, environment: &Environment) -> Result
         scopes: flags.scopes,
         labels: flags.labels.into_iter().collect(),
         allowed_cidrs: flags.allowed_cidrs,
-        request_id: super::new_request_id()?,
+        request_id: flags.repetition.or_new()?,
     };
     let answer = super::repeated(async || {
         let request = client.request(message.clone());
         client.service().create_token(request).await
     });
     let answer = answer.await.map_err(RpcError::from)?.into_inner();
-    show_secret(answer.token.as_ref(), answer.secret, flags.json)
+    show_secret(answer.token.as_ref(), answer.secret, &flags.repetition, flags.json)
 }
 
 /// Prints a new token's secret alone to standard output, and what the token is to standard error; or all of it
@@ -105,17 +125,25 @@ pub(super) async fn run(flags: CreateFlags, environment: &Environment) -> Result
 pub(super) fn show_secret(
     token: Option<&proto::Token>,
     secret: String,
+    repetition: &RequestIdFlag,
     json: bool,
 ) -> Result<(), CommandError> {
     let secret = SecretString::from(secret);
     let token = token.ok_or(ClientError::Incomplete("token"))?;
-    if json {
+    let mut output = io::stdout().lock();
+    let printed = if json {
         let created = CreatedJson { token: TokenJson::from(token), secret: secret.expose_secret() };
-        return write_json_line(&mut io::stdout().lock(), &created).map_err(CommandError::Output);
-    }
-    remark(&token_lines(token));
-    remark("the secret is shown this once:\n");
-    print(&format!("{}\n", secret.expose_secret()))
+        write_json_line(&mut output, &created)
+    } else {
+        remark(&token_lines(token));
+        remark("the secret is shown this once:\n");
+        writeln!(output, "{}", secret.expose_secret())
+    };
+    printed.and_then(|()| output.flush()).map_err(|source| CommandError::SecretNotPrinted {
+        token_id: token.id.clone(),
+        request_id: repetition.request_id.clone(),
+        source,
+    })
 }
 
 impl ExpirationFlags {

@@ -4,8 +4,9 @@ use clap::Args;
 use prost_types::Timestamp;
 
 use super::super::client::{AddressFlag, Client};
+use super::super::output::to_the_second;
 use super::super::{CommandError, RpcError};
-use super::create::{parse_time, parse_ttl, show_secret};
+use super::create::{RequestIdFlag, parse_time, parse_ttl, show_secret};
 use crate::config::Environment;
 use crate::grpc::proto::RotateTokenRequest;
 use crate::grpc::proto::rotate_token_request::Expiration;
@@ -26,6 +27,9 @@ pub(crate) struct RotateFlags {
 
     #[command(flatten)]
     expiration: ExpirationFlags,
+
+    #[command(flatten)]
+    repetition: RequestIdFlag,
 
     /// Print the whole answer as one JSON object, the secret included
     #[arg(long)]
@@ -50,19 +54,34 @@ struct ExpirationFlags {
 }
 
 pub(super) async fn run(flags: RotateFlags, environment: &Environment) -> Result<(), CommandError> {
+    super::require_output()?;
     let mut client = Client::open(flags.address, environment).await?;
     let message = RotateTokenRequest {
         token_id: flags.token_id,
         expiration: flags.expiration.chosen(),
         grace_period: flags.grace_period,
-        request_id: super::new_request_id()?,
+        request_id: flags.repetition.or_new()?,
     };
     let answer = super::repeated(async || {
         let request = client.request(message.clone());
         client.service().rotate_token(request).await
     });
     let answer = answer.await.map_err(RpcError::from)?.into_inner();
-    show_secret(answer.token.as_ref(), answer.secret, flags.json)
+    let rotation = answer.token.as_ref().and_then(|token| token.create_time);
+    super::remark(&old_end(rotation, flags.grace_period));
+    show_secret(answer.token.as_ref(), answer.secret, &flags.repetition, flags.json)
+}
+
+/// Says until when the old token is accepted.
+fn old_end(rotation: Option<Timestamp>, grace: Option<prost_types::Duration>) -> String {
+    let end = rotation.zip(grace).and_then(|(rotation, grace)| {
+        let seconds = rotation.seconds.checked_add(grace.seconds)?;
+        Some(to_the_second(Timestamp { seconds, nanos: 0 }))
+    });
+    match end {
+        Some(end) => format!("the old token is accepted until {end} at the latest\n"),
+        None => "the old token is no longer accepted\n".to_owned(),
+    }
 }
 
 impl ExpirationFlags {
