@@ -176,7 +176,7 @@ impl MigrateFlags {
     pub fn resolve(self, environment: &Environment) -> Result<MigrateSettings, ConfigError> {
         let Self { database, plan } = self;
         let (log, database) = database.resolve(environment)?;
-        Ok(MigrateSettings { plan, log, database })
+        Ok(MigrateSettings { plan, database, log })
     }
 }
 
