@@ -53,6 +53,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     let mut envoy = Compiler::new(["third-party"])?;
     envoy.include_imports(true).open_file("envoy/service/auth/v3/authorization.proto")?;
+    fs::write(out_dir.join("envoy_descriptor.bin"), envoy.encode_file_descriptor_set())?;
     tonic_prost_build::configure()
         // By hand: the credential is among its headers.
         .skip_debug(["envoy.service.auth.v3.HttpRequest"])

@@ -16,8 +16,9 @@
 //! Beside them: [`config`], [`telemetry`], [`embedded`] (the private Postgres of a first start),
 //! [`listener`] and [`tls`] (the connections), [`private_file`] (who can read a secret's file), [`deadline`] and
 //! [`provenance`] (what goes along with a call), [`shares`] (a fair part of the places for each caller),
-//! [`hashing`] (a bounded place for Argon2id), [`unread`] (the memory of answers until they are read), [`metrics`]
-//! (what is counted), [`panics`] (calls whose work panics) and [`ambient`] (the clock and randomness).
+//! [`hashing`] (a bounded place for Argon2id), [`unread`] (the memory of answers until they are read),
+//! [`requests`] (the memory of requests until they are answered), [`metrics`] (what is counted), [`panics`] (calls
+//! whose work panics) and [`ambient`] (the clock and randomness).
 
 // That the work of a call may move to another thread is asked of every layer around it, from hyper to sqlx.
 #![recursion_limit = "256"]
@@ -42,6 +43,7 @@ pub mod metrics;
 pub mod panics;
 pub mod private_file;
 pub mod provenance;
+pub mod requests;
 pub mod secret;
 pub mod server;
 pub mod shares;

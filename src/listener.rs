@@ -2,39 +2,66 @@
 //! them on together with what is known of the peer. Called by the server. A slow or hostile handshake
 //! holds up nobody else.
 
+mod activity;
 mod keepalive;
 
+use std::collections::VecDeque;
+use std::convert::Infallible;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use axum::serve::IncomingStream;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
-use self::keepalive::Keepalive;
+pub use self::activity::Activity;
+use self::keepalive::{Keepalive, PREFACE};
 use crate::metrics::{Counted, Metrics};
+use crate::shares::{Place, Shares};
 use crate::tls::{Admission, ClientCertificate, Protocol, ServerTls};
 use crate::verify::Proven;
 
 /// How long a handshake may take, and what is heard first of HTTP.
 const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(5);
 
-/// What must have been heard of a peer before its connection is handed on: HTTP/2 begins with as much, and no
-/// request of HTTP/1 has less. Whoever says nothing would keep a place for ever, for nothing below waits less.
-const FIRST_BYTES: usize = 24;
+/// How much is heard of a peer at most before its connection is handed on: as much as HTTP/2 begins with, less of one
+/// that begins with something else.
+const FIRST_BYTES: usize = PREFACE.len();
 
 /// How long is waited after the operating system refused a connection, for want of file descriptors for one.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// How many connections may wait to be taken.
 const READY: usize = 64;
+
+/// How many connections beyond the limit a listener takes that is asked by probes: one more ends the oldest of them.
+const BEYOND: usize = 16;
+
+/// What connections are allowed.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Connections at once.
+    pub most: usize,
+    /// How long one may be without a call.
+    pub idle: Duration,
+    /// What becomes of those beyond the limit.
+    pub beyond: Beyond,
+}
+
+/// What becomes of connections beyond the limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Beyond {
+    /// They wait in the operating system's queue.
+    Wait,
+    /// A few are taken for a short while each, for probes.
+    Probes,
+}
 
 /// What is known of whoever is at the other end; in every request's extensions.
 #[derive(Debug, Clone)]
@@ -51,7 +78,6 @@ pub struct Peer {
 #[derive(Debug)]
 pub struct Incoming {
     receiver: mpsc::Receiver<Connection>,
-    address: SocketAddr,
 }
 
 /// One connection. Gives its place back when it ends.
@@ -62,10 +88,17 @@ pub struct Connection {
     /// What lets it in, where that is a client certificate.
     admission: Option<Arc<Admission>>,
     /// What was heard first, and has not been read.
-    first: io::Cursor<[u8; FIRST_BYTES]>,
-    _place: OwnedSemaphorePermit,
+    first: axum::body::Bytes,
+    until: Option<Until>,
+    _place: Option<Held>,
     _counted: Counted,
 }
+
+/// One of the listener's places, and one of its address's.
+type Held = (OwnedSemaphorePermit, Place<IpAddr>);
+
+/// Completes when a connection has to end that was let in beyond the limit.
+pub type Until = oneshot::Receiver<Infallible>;
 
 #[derive(Debug)]
 enum Bytes {
@@ -73,38 +106,73 @@ enum Bytes {
     Tls(Box<TlsStream<TcpStream>>),
 }
 
-/// Takes connections on `listener`, at most `most` at a time; more of them wait in the operating system's
-/// queue. Ends when the result is dropped.
-///
-/// # Errors
-/// The listener has no address.
+/// Takes connections on `listener`, so many at a time; no address may have nearly all of them. Ends when the result is
+/// dropped, and with it the listener.
 pub fn accept(
     listener: TcpListener,
     tls: Option<(Arc<ServerTls>, Protocol)>,
-    most: usize,
+    limits: Limits,
     metrics: Arc<Metrics>,
-) -> io::Result<Incoming> {
-    let address = listener.local_addr()?;
+) -> Incoming {
     let (sender, receiver) = mpsc::channel(READY);
-    let places = Arc::new(Semaphore::new(most));
+    let gate = Gate {
+        places: Arc::new(Semaphore::new(limits.most)),
+        shares: Shares::lenient(limits.most),
+        beyond: limits.beyond,
+        latest: VecDeque::new(),
+    };
+    let begin = Begin { tls, idle: limits.idle, metrics };
     tokio::spawn(async move {
         tokio::select! {
             () = sender.closed() => {}
-            () = accept_all(listener, tls, places, &sender, metrics) => {}
+            () = accept_all(listener, gate, begin, &sender) => {}
         }
     });
-    Ok(Incoming { receiver, address })
+    Incoming { receiver }
 }
 
-async fn accept_all(
-    listener: TcpListener,
-    tls: Option<(Arc<ServerTls>, Protocol)>,
+/// Who is let in.
+struct Gate {
     places: Arc<Semaphore>,
-    sender: &mpsc::Sender<Connection>,
-    metrics: Arc<Metrics>,
-) {
+    shares: Shares<IpAddr>,
+    beyond: Beyond,
+    /// The latest that were let in beyond the limit; each ends when its sender is dropped.
+    latest: VecDeque<oneshot::Sender<Infallible>>,
+}
+
+impl Gate {
+    /// Waits until somebody may be let in.
+    async fn open(&self) -> Option<OwnedSemaphorePermit> {
+        match self.beyond {
+            Beyond::Wait => Arc::clone(&self.places).acquire_owned().await.ok(),
+            Beyond::Probes => Arc::clone(&self.places).try_acquire_owned().ok(),
+        }
+    }
+
+    /// Lets in a connection of this address, if it is to be.
+    fn admit(
+        &mut self,
+        place: Option<OwnedSemaphorePermit>,
+        address: IpAddr,
+    ) -> Option<(Option<Held>, Option<Until>)> {
+        if let Some(held) = place.zip(self.shares.take(address.to_canonical()).ok()) {
+            return Some((Some(held), None));
+        }
+        if self.beyond == Beyond::Wait {
+            return None;
+        }
+        let (keep, until) = oneshot::channel();
+        self.latest.push_back(keep);
+        if self.latest.len() > BEYOND {
+            self.latest.pop_front();
+        }
+        Some((None, Some(until)))
+    }
+}
+
+async fn accept_all(listener: TcpListener, mut gate: Gate, how: Begin, sender: &mpsc::Sender<Connection>) {
     loop {
-        let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
+        let place = gate.open().await;
         let (stream, address) = match listener.accept().await {
             Ok(accepted) => accepted,
             Err(error) => {
@@ -113,34 +181,92 @@ async fn accept_all(
                 continue;
             }
         };
-        // Small messages, each of which somebody waits for.
-        let _ = stream.set_nodelay(true);
-        let (tls, sender, metrics) = (tls.clone(), sender.clone(), Arc::clone(&metrics));
+        let Some((place, mut until)) = gate.admit(place, address.ip()) else {
+            how.metrics.work.connection_refused();
+            tracing::debug!(%address, "a connection of an address that has its share was refused");
+            continue;
+        };
+        let (how, sender) = (how.clone(), sender.clone());
         tokio::spawn(async move {
-            let shaken = tokio::time::timeout(HANDSHAKE_DEADLINE, shake_hands(stream, tls)).await;
-            let Shaken { mut bytes, certificate, admission } =
-                match shaken.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
-                    Ok(shaken) => shaken,
-                    Err(error) => {
-                        metrics.work.handshake_failed();
-                        tracing::info!(%address, %error, "TLS handshake failed");
-                        return;
-                    }
-                };
-            let mut first = [0; FIRST_BYTES];
-            let heard = tokio::time::timeout(HANDSHAKE_DEADLINE, bytes.read_exact(&mut first)).await;
-            if !matches!(heard, Ok(Ok(_))) {
-                tracing::debug!(%address, "a peer that said nothing");
-                return;
+            let begun = ended_by(until.as_mut(), how.connection(stream, address)).await;
+            if let Some(Some(begun)) = begun {
+                let counted = Counted::new(how.metrics.work.connections());
+                let Begun { peer, bytes, admission, first } = begun;
+                let connection =
+                    Connection { peer, bytes, admission, first, until, _place: place, _counted: counted };
+                let _ = sender.send(connection).await;
             }
-            let peer = Peer { address, certificate, proven: Arc::default() };
-            let counted = Counted::new(metrics.work.connections());
-            let bytes = Keepalive::new(bytes, &first);
-            let first = io::Cursor::new(first);
-            let connection = Connection { peer, bytes, admission, first, _place: place, _counted: counted };
-            let _ = sender.send(connection).await;
         });
     }
+}
+
+/// Does some work unless this completes before.
+pub async fn ended_by<T>(until: Option<&mut Until>, work: impl Future<Output = T>) -> Option<T> {
+    let Some(until) = until else { return Some(work.await) };
+    tokio::select! {
+        done = work => Some(done),
+        _ = until => None,
+    }
+}
+
+/// A connection that has begun.
+struct Begun {
+    peer: Peer,
+    bytes: Keepalive<Bytes>,
+    admission: Option<Arc<Admission>>,
+    first: axum::body::Bytes,
+}
+
+/// How a connection begins.
+#[derive(Clone)]
+struct Begin {
+    tls: Option<(Arc<ServerTls>, Protocol)>,
+    idle: Duration,
+    metrics: Arc<Metrics>,
+}
+
+impl Begin {
+    /// Shakes hands and hears the first bytes; `None`: it came to nothing.
+    async fn connection(&self, stream: TcpStream, address: SocketAddr) -> Option<Begun> {
+        // Small messages, each of which somebody waits for.
+        let _ = stream.set_nodelay(true);
+        if self.tls.is_some() {
+            // Who sends nothing has failed in nothing: so load balancers look whether a port is open.
+            let spoken = tokio::time::timeout(HANDSHAKE_DEADLINE, stream.peek(&mut [0])).await;
+            if !matches!(spoken, Ok(Ok(1..))) {
+                tracing::debug!(%address, "a peer that said nothing");
+                return None;
+            }
+        }
+        let shaken = tokio::time::timeout(HANDSHAKE_DEADLINE, shake_hands(stream, self.tls.clone())).await;
+        let shaken = shaken.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
+        let Shaken { mut bytes, certificate, admission } = shaken
+            .inspect_err(|error| {
+                self.metrics.work.handshake_failed();
+                tracing::info!(%address, %error, "TLS handshake failed");
+            })
+            .ok()?;
+        let heard = tokio::time::timeout(HANDSHAKE_DEADLINE, hear(&mut bytes)).await;
+        let Ok(Ok(first)) = heard else {
+            tracing::debug!(%address, "a peer that said nothing");
+            return None;
+        };
+        let peer = Peer { address, certificate, proven: Arc::default() };
+        let bytes = Keepalive::new(bytes, &first, self.idle);
+        Some(Begun { peer, bytes, admission, first: first.into() })
+    }
+}
+
+/// Hears how a peer begins: all that HTTP/2 begins with, or as much as shows that it is something else.
+async fn hear(bytes: &mut Bytes) -> io::Result<Vec<u8>> {
+    let mut first = Vec::with_capacity(FIRST_BYTES);
+    while first.len() < FIRST_BYTES && PREFACE.starts_with(&first) {
+        let missing = FIRST_BYTES - first.len();
+        if (&mut *bytes).take(missing as u64).read_buf(&mut first).await? == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+    }
+    Ok(first)
 }
 
 /// A connection after its handshake.
@@ -173,26 +299,6 @@ impl Incoming {
     }
 }
 
-impl axum::serve::Listener for Incoming {
-    type Io = Connection;
-    type Addr = SocketAddr;
-
-    async fn accept(&mut self) -> (Connection, SocketAddr) {
-        match self.next().await {
-            Some(connection) => {
-                let address = connection.peer.address;
-                (connection, address)
-            }
-            // The task that accepts ends after its receiver, so only with the runtime.
-            None => std::future::pending().await,
-        }
-    }
-
-    fn local_addr(&self) -> io::Result<SocketAddr> {
-        Ok(self.address)
-    }
-}
-
 impl Connection {
     /// Tells who is at the other end.
     #[must_use]
@@ -207,11 +313,16 @@ impl Connection {
             _ => Ok(()),
         }
     }
-}
 
-impl axum::extract::connect_info::Connected<IncomingStream<'_, Incoming>> for Peer {
-    fn connect_info(stream: IncomingStream<'_, Incoming>) -> Self {
-        stream.io().peer.clone()
+    /// Returns where it is said what is going on on it.
+    #[must_use]
+    pub fn activity(&self) -> Arc<Activity> {
+        self.bytes.activity()
+    }
+
+    /// Takes what ends it, if it was let in beyond the limit.
+    pub fn until(&mut self) -> Option<Until> {
+        self.until.take()
     }
 }
 
@@ -222,8 +333,10 @@ impl AsyncRead for Connection {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         self.admitted()?;
-        if self.first.position() < FIRST_BYTES as u64 {
-            return Pin::new(&mut self.first).poll_read(context, buffer);
+        if !self.first.is_empty() {
+            let length = self.first.len().min(buffer.remaining());
+            buffer.put_slice(&self.first.split_to(length));
+            return Poll::Ready(Ok(()));
         }
         let read = Pin::new(&mut self.bytes).poll_read(context, buffer);
         if read.is_pending()

@@ -20,6 +20,8 @@ impl<K> Clone for Shares<K> {
 #[derive(Debug)]
 struct Inner<K> {
     places: usize,
+    /// How often as many as are left to others somebody may hold, and how many beside.
+    lenience: (usize, usize),
     taken: Mutex<Taken<K>>,
 }
 
@@ -53,8 +55,19 @@ impl<K: Hash + Eq + Clone> Shares<K> {
     /// Makes so many places.
     #[must_use]
     pub fn new(places: usize) -> Self {
+        Self::of(places, (1, 0))
+    }
+
+    /// Makes so many places where many stand behind one key as a rule, such as behind an address: it may hold seven times
+    /// as many as are left to all others, and seven.
+    #[must_use]
+    pub fn lenient(places: usize) -> Self {
+        Self::of(places, (7, 7))
+    }
+
+    fn of(places: usize, lenience: (usize, usize)) -> Self {
         let taken = Mutex::new(Taken { total: 0, by_key: HashMap::new() });
-        Self(Arc::new(Inner { places, taken }))
+        Self(Arc::new(Inner { places, lenience, taken }))
     }
 
     /// Takes a place.
@@ -70,24 +83,44 @@ impl<K: Hash + Eq + Clone> Shares<K> {
     /// # Errors
     /// [`Refused`].
     pub fn take_many(&self, key: K, number: usize) -> Result<Place<K>, Refused> {
-        let mut taken = self.0.lock();
-        let left = self.0.places.saturating_sub(taken.total);
-        let held = taken.by_key.get(&key).copied().unwrap_or(0);
-        match left {
-            left if number > left => Err(Refused::Full),
-            left if held + number > left => Err(Refused::OverShare),
-            _ => {
-                taken.total += number;
-                taken.by_key.insert(key.clone(), held + number);
-                Ok(Place { inner: Arc::clone(&self.0), key, number })
-            }
-        }
+        self.0.take(&key, number)?;
+        Ok(Place { inner: Arc::clone(&self.0), key, number })
     }
 
     /// Tells how many are taken.
     #[must_use]
     pub fn taken(&self) -> usize {
         self.0.lock().total
+    }
+}
+
+impl<K: Hash + Eq + Clone> Inner<K> {
+    fn take(&self, key: &K, number: usize) -> Result<(), Refused> {
+        let mut taken = self.lock();
+        let left = self.places.saturating_sub(taken.total);
+        let held = taken.by_key.get(key).copied().unwrap_or(0);
+        let (times, beside) = self.lenience;
+        if number > left {
+            return Err(Refused::Full);
+        }
+        if held + number > left.saturating_mul(times).saturating_add(beside) {
+            return Err(Refused::OverShare);
+        }
+        taken.total += number;
+        taken.by_key.insert(key.clone(), held + number);
+        Ok(())
+    }
+}
+
+impl<K: Hash + Eq + Clone> Place<K> {
+    /// Takes so many places more, or none.
+    ///
+    /// # Errors
+    /// [`Refused`].
+    pub fn grow(&mut self, number: usize) -> Result<(), Refused> {
+        self.inner.take(&self.key, number)?;
+        self.number += number;
+        Ok(())
     }
 }
 
@@ -145,9 +178,22 @@ mod tests {
     }
 
     #[test]
+    fn where_many_stand_behind_a_key_it_may_hold_most_and_still_leaves_some() {
+        let shares = Shares::lenient(256);
+        let (first, refused) = greedy(&shares, "a");
+        assert_eq!((first.len(), refused), (225, Refused::OverShare));
+        let (second, _) = greedy(&shares, "b");
+        assert_eq!(second.len(), 28);
+        assert!(shares.take("c").is_ok());
+    }
+
+    #[test]
     fn several_at_once_are_shared_as_one_by_one_and_can_be_given_back_in_part() {
         let shares = Shares::new(100);
-        let mut first = shares.take_many("a", 60).unwrap();
+        let mut first = shares.take_many("a", 50).unwrap();
+        assert_eq!(first.grow(26).unwrap_err(), Refused::OverShare);
+        first.grow(0).unwrap();
+        first.settle(60);
         assert_eq!(shares.take_many("a", 1).unwrap_err(), Refused::OverShare);
         assert_eq!(shares.take_many("b", 41).unwrap_err(), Refused::Full);
         first.settle(10);

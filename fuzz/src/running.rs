@@ -17,7 +17,7 @@ use tokend::embedded::{Cluster, Durability};
 use tokend::jobs::reload::Origins;
 use tokend::jobs::retention::Retention;
 use tokend::secret::{DurableCost, Keyring, Prefix};
-use tokend::server::{self, Limits, ServerConfig};
+use tokend::server::{self, Limits, ServerConfig, Timeouts};
 use tokend::store::{self, Route, Store};
 use tokend::telemetry::Sampling;
 use tokend::verify::Bounds;
@@ -84,7 +84,13 @@ fn config(database: Route, keyring: Arc<Keyring>, prefix: Prefix, cost: DurableC
     ServerConfig {
         tls: None,
         certificates: CertificateMappings::default(),
-        limits: Limits { connections: 64, streams: 256, calls: 256, unread_bytes: 64 << 20 },
+        limits: Limits {
+            connections: 64,
+            streams: 256,
+            calls: 256,
+            unread_bytes: 64 << 20,
+            timeouts: Timeouts::default(),
+        },
         database,
         direct_database: None,
         database_connections: 8,

@@ -15,6 +15,7 @@ mod healthcheck;
 mod key;
 mod keygen;
 mod migrate;
+mod open_files;
 mod output;
 mod policy;
 mod rpc_error;

@@ -20,6 +20,7 @@ use tokio::sync::watch;
 use super::CommandError;
 use super::data_dir::DataDir;
 use super::greeting::Greeting;
+use super::open_files;
 use super::signals::{self, Shutdown};
 use super::supervision::keep_running;
 use crate::actions::bootstrap::{Bootstrapped, bootstrap};
@@ -47,7 +48,7 @@ struct Service {
     settings: ServeSettings,
 }
 
-pub(super) fn run(settings: ServeSettings, storage: Storage) -> Result<(), CommandError> {
+pub(super) fn run(mut settings: ServeSettings, storage: Storage) -> Result<(), CommandError> {
     if matches!(storage, Storage::Embedded { .. }) {
         forget_session_options()?;
     }
@@ -56,6 +57,8 @@ pub(super) fn run(settings: ServeSettings, storage: Storage) -> Result<(), Comma
         let _within = runtime.enter();
         Arc::new(telemetry::init(&settings.log, settings.otlp_endpoint.as_deref())?)
     };
+    let listeners = 1 + u64::from(settings.http_listen.is_some());
+    open_files::fit(&mut settings.limits, listeners, settings.database_connections);
     let tls = settings.tls.clone().map(ServerTls::load).transpose()?.map(Arc::new);
     let (listeners, shutdown, hangups) = runtime.block_on(prepare(&settings, &telemetry))?;
     let service = Service { runtime, listeners, shutdown, hangups, tls, telemetry, settings };

@@ -24,7 +24,7 @@ use super::values::{CacheBytes, ExpiryWarnings, Millis, SampleRatio, UnreadBytes
 use super::ways::ways;
 use crate::jobs::retention::Retention;
 use crate::secret::Prefix;
-use crate::server::Limits;
+use crate::server::{Limits, Timeouts};
 use crate::telemetry::Sampling;
 use crate::verify::Bounds;
 
@@ -99,6 +99,7 @@ impl ServeFlags {
                     .map_or(UNREAD_BYTES, UnreadBytes::get)
                     .try_into()
                     .unwrap_or(usize::MAX),
+                timeouts: Timeouts::default(),
             },
             database_connections: sources
                 .choose(self.database_connections, "TOKEND_DATABASE_CONNECTIONS", |file| {

@@ -1,5 +1,5 @@
 //! Bounds how many calls of a service are open at once, fairly among peers: where no credential is asked for, each
-//! may hold answers that nobody reads. Stands around reflection.
+//! may hold answers that nobody reads. Stands around reflection and health.
 
 use std::convert::Infallible;
 use std::future::ready;

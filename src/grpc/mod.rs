@@ -27,7 +27,7 @@ mod watch;
 
 pub use callers::Callers;
 pub(crate) use callers::bearer;
-pub use direct::Direct;
+pub use direct::{Direct, Methods};
 pub(crate) use error::CallError;
 pub use few::Few;
 pub use health::Health;
@@ -35,7 +35,7 @@ pub use held::Held;
 /// For the bench of the leaves alone.
 #[doc(hidden)]
 pub use reply::VerifyReply;
-pub use serve::{Transport, serve};
+pub use serve::{MAX_HEADER_BYTES, Transport, serve};
 pub use service::{TokenApi, drained};
 pub(crate) use status::{check_code, http_status, log as log_failure};
 

@@ -14,6 +14,7 @@ use super::error::CallError;
 use super::proto::ErrorReason;
 use crate::actions::{ActionError, StateError};
 use crate::domain::{AccessError, CredentialError, Violations};
+use crate::requests::ReadError;
 use crate::shares::Refused;
 use crate::store::StoreError;
 use crate::unread::UnreadError;
@@ -246,6 +247,16 @@ pub(super) fn too_long(length: usize, limit: usize) -> Status {
     Status::out_of_range(format!(
         "Error, decoded message length too large: found {length} bytes, the limit is: {limit} bytes"
     ))
+}
+
+/// Says why a request was not read to its end.
+pub(super) fn unread_request(error: &ReadError) -> Status {
+    match error {
+        ReadError::TooLong(most) => Status::out_of_range(format!("the limit of a message is: {most} bytes")),
+        ReadError::TooLate => Status::deadline_exceeded(error.to_string()),
+        ReadError::Refused(refused) => Status::from(&CallError::from(*refused)),
+        ReadError::Body(_) => Status::cancelled(error.to_string()),
+    }
 }
 
 /// Says that a message is none.

@@ -11,6 +11,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
 use hyper::rt::Executor;
+use hyper_util::server::graceful::GracefulConnection;
+
+use crate::listener::Activity;
 
 type Call = Pin<Box<dyn Future<Output = ()> + Send>>;
 
@@ -39,41 +42,75 @@ impl Arrived {
     }
 }
 
+/// A connection that can be told to take no more calls.
+pub(super) trait Closing {
+    /// Tells it; it ends with the last of the calls that it has.
+    fn close(self: Pin<&mut Self>);
+}
+
+impl<C: GracefulConnection> Closing for C {
+    fn close(self: Pin<&mut Self>) {
+        self.graceful_shutdown();
+    }
+}
+
 /// A connection that reads what has arrived, then has the calls begin.
 pub(super) struct InTurn<C> {
     connection: Pin<Box<C>>,
     arrived: Arrived,
+    activity: Arc<Activity>,
+    /// Whether it was told to take no more calls.
+    ending: bool,
     /// Empty between two turns; kept for its room.
     beginning: Vec<Call>,
 }
 
 impl<C> InTurn<C> {
     /// Drives `connection`, whose executor is `arrived`.
-    pub(super) fn new(connection: C, arrived: Arrived) -> Self {
-        Self { connection: Box::pin(connection), arrived, beginning: Vec::new() }
+    pub(super) fn new(connection: C, arrived: Arrived, activity: Arc<Activity>) -> Self {
+        Self { connection: Box::pin(connection), arrived, activity, ending: false, beginning: Vec::new() }
     }
 }
 
-impl<C: Future> Future for InTurn<C> {
+impl<C: Closing> InTurn<C> {
+    /// Has the connection take no more calls, and end with the last of those that it has.
+    pub(super) fn close(&mut self) {
+        self.ending = true;
+        self.connection.as_mut().close();
+    }
+}
+
+impl<C: Future + Closing> Future for InTurn<C> {
     type Output = C::Output;
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<C::Output> {
         let this = self.get_mut();
         // What the calls below write wakes this task again.
-        let ended = this.connection.as_mut().poll(context);
+        let mut ended = this.connection.as_mut().poll(context);
+        if ended.is_pending() && !this.ending && this.activity.is_idle() {
+            this.close();
+            ended = this.connection.as_mut().poll(context);
+        }
         mem::swap(&mut this.beginning, &mut this.arrived.lock().0);
-        this.beginning.drain(..).for_each(begin);
+        if !this.beginning.is_empty() {
+            this.activity.call_began();
+        }
+        this.beginning.drain(..).for_each(|call| begin(call, &this.activity));
         ended
     }
 }
 
 /// Polls a call once; one that has to wait goes on as a task, which asks again for whatever it waits for.
-fn begin(mut call: Call) {
+fn begin(mut call: Call, activity: &Arc<Activity>) {
     let mut context = Context::from_waker(Waker::noop());
     // As in a task, a call that panics takes nothing with it but itself: its drop resets its stream.
     let polled = catch_unwind(AssertUnwindSafe(|| call.as_mut().poll(&mut context)));
     if matches!(polled, Ok(Poll::Pending)) {
-        tokio::spawn(call);
+        let open = activity.call_waits();
+        tokio::spawn(async move {
+            call.await;
+            drop(open);
+        });
     }
 }
 
@@ -89,6 +126,10 @@ mod tests {
     struct Connection {
         arrived: Arrived,
         turns: VecDeque<Vec<Call>>,
+    }
+
+    impl Closing for Connection {
+        fn close(self: Pin<&mut Self>) {}
     }
 
     impl Future for Connection {
@@ -110,7 +151,7 @@ mod tests {
     async fn drive(turns: impl Into<VecDeque<Vec<Call>>>) -> tokio::task::Id {
         let arrived = Arrived::default();
         let connection = Connection { arrived: arrived.clone(), turns: turns.into() };
-        let driven = tokio::spawn(InTurn::new(connection, arrived));
+        let driven = tokio::spawn(InTurn::new(connection, arrived, Arc::default()));
         let id = driven.id();
         driven.await.unwrap();
         id

@@ -1,18 +1,30 @@
 //! The HTTP listener: metrics and health for machines that speak no gRPC, and the ways in that come over HTTP.
-//! Built by the server. Its own pages need no caller: what they show names no token and no user.
+//! Built by the server. Its own pages need no caller: what they show names no token and no user. Probes are answered
+//! also when all places are taken.
 
+use std::convert::Infallible;
+use std::pin::pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
+use axum::body::Body;
 use axum::extract::{ConnectInfo, State};
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderValue, Request, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use hyper::body::Incoming as Arriving;
+use hyper::server::conn::http1::Builder;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use prost::bytes::BytesMut;
+use tower::ServiceExt as _;
 use tower::limit::ConcurrencyLimitLayer;
 
-use crate::grpc::Health;
-use crate::listener::{Incoming, Peer};
+use crate::grpc::{Health, MAX_HEADER_BYTES, MAX_REQUEST_BYTES};
+use crate::listener::{Connection, Incoming, Peer, ended_by};
 use crate::metrics::Metrics;
+use crate::requests::{ConnectionRequests, ReadError, RequestLimiter, Whole};
 use crate::store::Store;
 use crate::telemetry;
 use crate::unread::{Unread, holding};
@@ -22,8 +34,14 @@ use crate::ways::{self, Ways};
 /// What Prometheus's text format is called.
 const METRICS_TYPE: &str = "text/plain; version=0.0.4";
 
-/// Requests for pages at once; more wait.
+/// Requests for metrics at once; more wait.
 const MOST_AT_ONCE: usize = 64;
+
+/// What probes ask for.
+const PROBES: [&str; 2] = ["/livez", "/readyz"];
+
+/// Where nothing is read of what a request brings beside its head.
+const HEADS_ALONE: [&str; 4] = ["/livez", "/readyz", "/metrics", "/auth"];
 
 /// What the pages are made of.
 #[derive(Debug, Clone)]
@@ -38,21 +56,116 @@ pub struct Sources {
     pub health: Health,
     /// Room for what is not read at once.
     pub unread: Arc<Unread>,
+    /// Bytes for what has not arrived whole.
+    pub requests: RequestLimiter,
 }
 
-/// Serves until it is dropped.
-pub async fn serve(incoming: Incoming, sources: Sources, ways: Arc<Ways>) {
+/// Serves until it is dropped. A request's head is waited for as long as this, and so is the next request.
+pub async fn serve(mut incoming: Incoming, sources: Sources, ways: Arc<Ways>, head: Duration) {
+    let requests = sources.requests.clone();
     let router = Router::new()
-        .route("/metrics", get(metrics))
+        .route("/metrics", get(metrics).layer(ConcurrencyLimitLayer::new(MOST_AT_ONCE)))
         .route("/livez", get(async || "ok\n"))
         .route("/readyz", get(ready))
-        .layer(ConcurrencyLimitLayer::new(MOST_AT_ONCE))
         .with_state(sources)
         .merge(ways::routes(ways));
-    let service = router.into_make_service_with_connect_info::<Peer>();
-    if let Err(error) = axum::serve(incoming, service).await {
-        tracing::error!(%error, "the HTTP listener ended");
+    while let Some(mut connection) = incoming.next().await {
+        let mut until = connection.until();
+        let answering = Answering {
+            router: router.clone(),
+            requests: requests.connection(connection.peer().address.ip()),
+            peer: connection.peer(),
+            probes_only: until.is_some(),
+        };
+        tokio::spawn(async move {
+            ended_by(until.as_mut(), answering.serve(connection, head)).await;
+        });
     }
+}
+
+/// What answers the requests of one connection.
+#[derive(Clone)]
+struct Answering {
+    router: Router,
+    requests: Arc<ConnectionRequests>,
+    peer: Peer,
+    /// Whether it was let in beyond the limit.
+    probes_only: bool,
+}
+
+impl Answering {
+    async fn serve(self, connection: Connection, head: Duration) {
+        let (address, last) = (self.peer.address, self.probes_only);
+        let service = service_fn(move |request| {
+            let answering = self.clone();
+            async move { Ok::<_, Infallible>(answering.answer(request).await) }
+        });
+        let served = Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(head)
+            .max_buf_size(MAX_HEADER_BYTES as usize)
+            .keep_alive(!last)
+            .serve_connection(TokioIo::new(connection), service)
+            .await;
+        if let Err(error) = served {
+            tracing::debug!(%address, error = &error as &dyn std::error::Error, "a connection failed");
+        }
+    }
+
+    async fn answer(self, request: Request<Arriving>) -> Response {
+        let path = request.uri().path();
+        if self.probes_only && !PROBES.contains(&path) {
+            return unavailable("all connections are taken\n");
+        }
+        let takes_body = !HEADS_ALONE.contains(&path);
+        let (mut parts, mut arriving) = request.into_parts();
+        let mut until_answered = None;
+        let body = if takes_body {
+            match self.read(&mut parts, &mut arriving).await {
+                Err(error) => return unread(&error),
+                Ok(Whole { bytes, reservation }) => {
+                    until_answered = reservation;
+                    Body::from(bytes)
+                }
+            }
+        } else {
+            Body::empty()
+        };
+        parts.extensions.insert(ConnectInfo(self.peer.clone()));
+        let Ok(response) = self.router.oneshot(Request::from_parts(parts, body)).await;
+        drop(until_answered);
+        response
+    }
+
+    /// Reads a request to its end.
+    async fn read(
+        &self,
+        parts: &mut axum::http::request::Parts,
+        body: &mut Arriving,
+    ) -> Result<Whole, ReadError> {
+        let check = |received: &[u8]| {
+            if received.len() > MAX_REQUEST_BYTES {
+                Err(ReadError::TooLong(MAX_REQUEST_BYTES))
+            } else {
+                Ok(())
+            }
+        };
+        let reading = pin!(self.requests.read(parts, BytesMut::new(), body, check));
+        let read = tokio::time::timeout(self.requests.patience(), reading).await;
+        read.unwrap_or(Err(ReadError::TooLate))
+    }
+}
+
+/// Answers a request that was not read to its end; its connection ends with it.
+fn unread(error: &ReadError) -> Response {
+    let why = format!("{error}\n");
+    let mut response = match error {
+        ReadError::TooLong(_) => (StatusCode::PAYLOAD_TOO_LARGE, why).into_response(),
+        ReadError::TooLate | ReadError::Body(_) => (StatusCode::REQUEST_TIMEOUT, why).into_response(),
+        ReadError::Refused(_) => unavailable(why),
+    };
+    response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    response
 }
 
 async fn metrics(State(sources): State<Sources>, ConnectInfo(peer): ConnectInfo<Peer>) -> Response {
@@ -62,6 +175,7 @@ async fn metrics(State(sources): State<Sources>, ConnectInfo(peer): ConnectInfo<
     let (exported, lost) = telemetry::take_export_counts();
     sources.metrics.work.spans(exported, lost);
     sources.metrics.work.unread.sample(sources.unread.taken());
+    sources.metrics.work.requests.sample(sources.requests.taken());
     match sources.metrics.render() {
         Ok(text) => match sources.unread.reserved_room(Share::Peer(Some(peer.address.ip())), text.len()) {
             Ok(room) => {

@@ -1,15 +1,19 @@
 //! Asks peers of HTTP/2 that have been silent for a while whether they are there, and gives up those that do not
 //! answer: a connection that nobody uses any more would keep its place for ever. Stands below HTTP and above TLS.
 //! Its question is a PING frame (RFC 9113, 6.7) of its own, put between those that are written. hyper could ask, too,
-//! but would read a clock under a lock several times a call.
+//! but would read a clock under a lock several times a call. A connection without a call is told to end after a while,
+//! whatever its peer answers; and one of HTTP/1 ends whose peer takes nothing of what it is answered.
 
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep};
+
+use super::activity::Activity;
 
 /// How often it is looked whether anything was heard.
 const INTERVAL: Duration = Duration::from_secs(30);
@@ -18,17 +22,27 @@ const INTERVAL: Duration = Duration::from_secs(30);
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// How HTTP/2 begins (RFC 9113, 3.4).
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+pub(super) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// A PING frame: 8 bytes, type 6, no flags, stream 0, and what the answer repeats.
 const PING: &[u8] = b"\0\0\x08\x06\0\0\0\0\0tokend??";
 
 /// A stream whose peer is asked.
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a thing that was seen or not, by itself")]
 pub(super) struct Keepalive<S> {
     stream: S,
-    /// When it is looked next; `None` where the peer cannot be asked.
-    look: Option<Pin<Box<Sleep>>>,
+    /// When it is looked next.
+    look: Pin<Box<Sleep>>,
+    interval: Duration,
+    /// Whether the peer can be asked.
+    asks: bool,
+    activity: Arc<Activity>,
+    /// Since when there was no call, as far as was looked, and for how long there may be none.
+    unused_since: Instant,
+    longest_idle: Duration,
+    /// Whether the stream took something since it was looked last.
+    taken: bool,
     /// Whether anything was heard since it was looked last.
     heard: bool,
     /// Whether the peer was asked, and has until the next look to answer.
@@ -42,33 +56,82 @@ pub(super) struct Keepalive<S> {
 
 impl<S> Keepalive<S> {
     /// Stands around a stream whose peer has begun with these bytes. One that does not speak HTTP/2 is not asked.
-    pub(super) fn new(stream: S, first: &[u8]) -> Self {
-        let look = (first == PREFACE).then(|| Box::pin(tokio::time::sleep(INTERVAL)));
-        Self { stream, look, heard: false, asked: false, blocked: false, question: None }
+    pub(super) fn new(stream: S, first: &[u8], longest_idle: Duration) -> Self {
+        let interval = INTERVAL.min(longest_idle);
+        Self {
+            stream,
+            look: Box::pin(tokio::time::sleep(interval)),
+            interval,
+            asks: first == PREFACE,
+            activity: Arc::default(),
+            unused_since: Instant::now(),
+            longest_idle,
+            taken: false,
+            heard: false,
+            asked: false,
+            blocked: false,
+            question: None,
+        }
+    }
+
+    /// Returns where it is said what is going on.
+    pub(super) fn activity(&self) -> Arc<Activity> {
+        Arc::clone(&self.activity)
+    }
+
+    /// Tells a connection that has been without a call for too long; whether it was told before, and is still there.
+    fn is_overdue(&mut self) -> bool {
+        if self.activity.take_used() {
+            self.unused_since = Instant::now();
+            self.activity.set_idle(false);
+            return false;
+        }
+        let told = self.activity.is_idle();
+        if self.unused_since.elapsed() >= self.longest_idle {
+            self.activity.set_idle(true);
+        }
+        told
     }
 }
 
 impl<S: AsyncWrite + Unpin> Keepalive<S> {
     /// Looks whether it is time to ask, or to give up.
     fn attend(&mut self, context: &mut Context<'_>) -> io::Result<()> {
-        let Some(look) = &mut self.look else { return Ok(()) };
-        while look.as_mut().poll(context).is_ready() {
-            let again = match (self.heard, self.asked) {
-                (true, _) => INTERVAL,
-                (false, true) => return Err(io::ErrorKind::TimedOut.into()),
-                (false, false) => PATIENCE,
-            };
-            self.asked = !self.heard;
-            self.heard = false;
-            if self.asked && !self.blocked && self.question.is_none() {
-                self.question = Some(PING);
-            }
-            look.as_mut().reset(Instant::now() + again);
+        while self.look.as_mut().poll(context).is_ready() {
+            let again = if self.asks { self.look_again()? } else { self.look_at_writing()? };
+            self.look.as_mut().reset(Instant::now() + again);
         }
         match self.ask(context) {
             Poll::Ready(outcome) => outcome,
             Poll::Pending => Ok(()),
         }
+    }
+
+    /// Looks at a peer that can be asked; returns when to look again.
+    fn look_again(&mut self) -> io::Result<Duration> {
+        let again = match (self.heard, self.asked) {
+            (true, _) => self.interval,
+            (false, true) => return Err(io::ErrorKind::TimedOut.into()),
+            (false, false) => PATIENCE.min(self.interval),
+        };
+        if self.is_overdue() {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        self.asked = !self.heard;
+        self.heard = false;
+        if self.asked && !self.blocked && self.question.is_none() {
+            self.question = Some(PING);
+        }
+        Ok(again)
+    }
+
+    /// Looks whether a peer that cannot be asked takes what it is answered; returns when to look again.
+    fn look_at_writing(&mut self) -> io::Result<Duration> {
+        if self.blocked && !self.taken {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        self.taken = false;
+        Ok(self.interval)
     }
 
     /// Writes what is left of the question.
@@ -97,6 +160,7 @@ impl<S: AsyncWrite + Unpin> Keepalive<S> {
                 asked?;
                 let written = write(Pin::new(&mut self.stream), context);
                 self.blocked = written.is_pending();
+                self.taken |= written.is_ready();
                 written
             }
             Poll::Pending => Poll::Pending,
@@ -177,7 +241,7 @@ mod tests {
     /// Both ends of a connection, of which the second is the server's.
     fn connection(first: &[u8], room: usize) -> (DuplexStream, Keepalive<DuplexStream>) {
         let (client, server) = duplex(room);
-        (client, Keepalive::new(server, first))
+        (client, Keepalive::new(server, first, Duration::MAX))
     }
 
     #[tokio::test(start_paused = true)]
@@ -257,6 +321,39 @@ mod tests {
         server.write_all(b"more").await.unwrap();
         drop(server);
         assert_eq!(reading.await.unwrap(), [PING, b"more"].concat());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_without_a_call_is_told_whatever_its_peer_answers_and_then_given_up() {
+        let (mut client, server) = duplex(1 << 16);
+        let mut server = Keepalive::new(server, PREFACE, 4 * INTERVAL);
+        let (activity, began) = (server.activity(), Instant::now());
+        // It answers all that it is asked.
+        let answering = tokio::spawn(async move {
+            let mut question = [0; 17];
+            while client.read_exact(&mut question).await.is_ok() && client.write_all(&question).await.is_ok()
+            {
+            }
+        });
+        let call = activity.call_waits();
+        let reading = tokio::spawn(async move { server.read_to_end(&mut Vec::new()).await });
+        tokio::time::sleep(HOUR).await;
+        assert!(!activity.is_idle() && !reading.is_finished(), "a call waits");
+        drop(call);
+        activity.call_began();
+        let error = reading.await.unwrap().unwrap_err();
+        assert_eq!((error.kind(), activity.is_idle()), (io::ErrorKind::TimedOut, true));
+        let idle = began.elapsed().checked_sub(HOUR).unwrap();
+        assert!((4 * INTERVAL..7 * INTERVAL).contains(&idle), "{idle:?}");
+        answering.await.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_speaks_http_1_and_takes_no_answer_is_given_up() {
+        let (_client, mut server) = connection(b"GET / HTTP/1.1\r\nhost: a.b", 64);
+        let began = Instant::now();
+        let error = server.write_all(&[7; 1_000]).await.unwrap_err();
+        assert_eq!((error.kind(), began.elapsed()), (io::ErrorKind::TimedOut, 2 * INTERVAL));
     }
 
     #[tokio::test(start_paused = true)]

@@ -18,7 +18,7 @@ mod work;
 pub use calls::{CallMetrics, Rpc, Tally};
 pub use engine::{EngineMetrics, EngineSample, Lookup};
 pub use ways::{Way, WayMetrics, WayOutcome};
-pub use work::{Counted, HashingMetrics, Reloaded, UnreadMetrics, WorkMetrics};
+pub use work::{Counted, HashingMetrics, Reloaded, RequestMetrics, UnreadMetrics, WorkMetrics};
 
 /// Upper bounds in seconds: 50 µs to 5 s, three a decade.
 const LATENCY_BUCKETS: [f64; 16] = [

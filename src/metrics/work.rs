@@ -18,7 +18,10 @@ pub struct WorkMetrics {
     pub fallback: HashingMetrics,
     /// Long answers.
     pub unread: UnreadMetrics,
+    /// Requests that are not answered yet.
+    pub requests: RequestMetrics,
     connections: IntGauge,
+    connections_refused: IntCounter,
     handshake_failures: IntCounter,
     authentication_failures: IntCounter,
     pool_used: IntGauge,
@@ -86,6 +89,14 @@ pub struct UnreadMetrics {
     over_share: IntCounter,
 }
 
+/// Counts requests that were refused, and tells how many bytes the others take.
+#[derive(Debug, Clone)]
+pub struct RequestMetrics {
+    bytes: IntGauge,
+    full: IntCounter,
+    over_share: IntCounter,
+}
+
 struct Hashing {
     running: IntGaugeVec,
     waiting: IntGaugeVec,
@@ -126,6 +137,11 @@ impl WorkMetrics {
             "Spans that were sent to the collector, by whether it took them.",
             &["outcome"],
         )?;
+        let requests = family.counters(
+            "requests_refused_total",
+            "Requests that were not read to their end, since others are unfinished.",
+            &["reason"],
+        )?;
         let pool = family.gauges("database_connections", "Connections of the pool.", &["state"])?;
         Ok(Self {
             creation: hashing.of("creation"),
@@ -136,7 +152,15 @@ impl WorkMetrics {
                 full: unread.with_label_values(&["full"]),
                 over_share: unread.with_label_values(&["over_share"]),
             },
+            requests: RequestMetrics {
+                bytes: family
+                    .gauge("request_bytes", "Memory that is taken by requests until they are answered.")?,
+                full: requests.with_label_values(&["full"]),
+                over_share: requests.with_label_values(&["over_share"]),
+            },
             connections: family.gauge("connections", "Connections of clients.")?,
+            connections_refused: family
+                .counter("connections_refused_total", "Connections of addresses that had their share.")?,
             handshake_failures: family.counter("handshake_failures_total", "TLS handshakes that failed.")?,
             authentication_failures: family
                 .counter("authentication_failures_total", "Calls whose credential was not accepted.")?,
@@ -155,6 +179,11 @@ impl WorkMetrics {
     #[must_use]
     pub fn connections(&self) -> &IntGauge {
         &self.connections
+    }
+
+    /// Counts a connection that was refused, since its address had its share.
+    pub fn connection_refused(&self) {
+        self.connections_refused.inc();
     }
 
     /// Counts a handshake that failed.
@@ -215,6 +244,21 @@ impl UnreadMetrics {
         match error {
             UnreadError::Full | UnreadError::Busy(Refused::Full) => self.full.inc(),
             UnreadError::OverShare | UnreadError::Busy(Refused::OverShare) => self.over_share.inc(),
+        }
+    }
+
+    /// Takes how many bytes are taken when metrics are asked for.
+    pub fn sample(&self, bytes: usize) {
+        self.bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
+    }
+}
+
+impl RequestMetrics {
+    /// Counts a request that was refused.
+    pub fn refused(&self, refused: Refused) {
+        match refused {
+            Refused::Full => self.full.inc(),
+            Refused::OverShare => self.over_share.inc(),
         }
     }
 

@@ -27,6 +27,25 @@ pub struct Limits {
     pub calls: usize,
     /// Most bytes that long answers take until they are read.
     pub unread_bytes: usize,
+    /// How long whoever does not go on is waited for.
+    pub timeouts: Timeouts,
+}
+
+/// How long whoever does not go on is waited for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Timeouts {
+    /// For the rest of a request's message.
+    pub message: Duration,
+    /// For a request of HTTP/1, its head included.
+    pub head: Duration,
+    /// For a call on a connection of HTTP/2.
+    pub idle: Duration,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self { message: Duration::from_secs(10), head: Duration::from_secs(30), idle: Duration::from_mins(5) }
+    }
 }
 
 /// What a server needs to know; every value already checked.
@@ -102,13 +121,13 @@ pub enum ServeError {
     /// The database is not one that this build can serve.
     #[error(transparent)]
     Database(#[from] MigrateError),
+    /// The contracts that are built in could not be read.
+    #[error("the descriptors of the services could not be read")]
+    Descriptors(#[from] prost::DecodeError),
     /// The reflection service could not be built.
     #[error("the reflection service could not be built")]
     Reflection(#[from] tonic_reflection::server::Error),
     /// The metrics could not be made.
     #[error(transparent)]
     Metrics(#[from] MetricsError),
-    /// A listener failed.
-    #[error("a listener failed")]
-    Listener(#[from] std::io::Error),
 }

@@ -8,19 +8,23 @@ use std::time::Duration;
 use tokio::sync::{oneshot, watch};
 use tokio::task::{JoinHandle, JoinSet};
 use tonic::service::Routes;
+use tonic_health::pb::health_server::{Health as HealthService, HealthServer};
 
 mod config;
 
-pub use config::{Limits, Listeners, ServeError, ServerConfig};
+pub use config::{Limits, Listeners, ServeError, ServerConfig, Timeouts};
 
 use crate::actions::Actions;
 use crate::ambient;
-use crate::grpc::{self, Direct, Few, Health, Held, TokenApi, Transport, drained, proto};
+use crate::grpc::{
+    self, Direct, Few, Health, Held, MAX_REQUEST_BYTES, Methods, TokenApi, Transport, drained, proto,
+};
 use crate::hashing::HashPool;
 use crate::http;
 use crate::jobs::{announce, last_use, mac_refresh, purge, readiness, reload, retention, seal};
-use crate::listener;
+use crate::listener::{self, Beyond};
 use crate::metrics::Metrics;
+use crate::requests::RequestLimiter;
 use crate::secret::CurrentKeyring;
 use crate::shares::Shares;
 use crate::store::{self, MigrateError, Pooling, Store};
@@ -28,7 +32,7 @@ use crate::tls::Protocol;
 use crate::unread::Unread;
 use crate::verify::{Engine, Parts};
 use crate::watch::Hub;
-use crate::ways::{ExtAuthz, GrpcWeb, Ways};
+use crate::ways::{ExtAuthz, GrpcWeb, MAX_CHECK_BYTES, Ways, envoy};
 
 /// The shortest and longest pause between two attempts to reach Postgres at the start.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
@@ -38,6 +42,9 @@ const HEALTH_NOTICE: Duration = Duration::from_millis(200);
 
 /// Calls of reflection that are open at once: each may hold descriptors that nobody reads, some 200 KiB.
 const MOST_REFLECTIONS: usize = 32;
+
+/// The memory of all requests that are not answered yet.
+const REQUEST_BYTES: usize = 32 << 20;
 
 /// How long the last writes may take.
 const LAST_WRITES: Duration = Duration::from_secs(2);
@@ -69,26 +76,29 @@ pub async fn run(
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> Result<(), ServeError> {
     let Listeners { grpc, http } = listeners.into();
-    let (mut running, service, ways) = wire(&config).await?;
+    let timeouts = config.limits.timeouts;
+    let (mut running, service, ways, requests) = wire(&config).await?;
     let draining = running.begin_draining.subscribe();
     let metrics = || Arc::clone(&running.metrics);
     let tls = |protocol| config.tls.clone().map(|tls| (tls, protocol));
+    let limits = |beyond| listener::Limits { most: config.limits.connections, idle: timeouts.idle, beyond };
     if let Some(listener) = http {
-        let incoming = listener::accept(listener, tls(Protocol::Http), config.limits.connections, metrics())?;
+        let incoming = listener::accept(listener, tls(Protocol::Http), limits(Beyond::Probes), metrics());
         let sources = http::Sources {
             metrics: metrics(),
             engine: Arc::clone(&running.engine),
             store: running.store.clone(),
             health: running.health.clone(),
             unread: Arc::clone(&ways.unread),
+            requests: requests.clone(),
         };
         // Not among the jobs: it goes on telling while calls are drained.
-        tokio::spawn(http::serve(incoming, sources, ways));
+        tokio::spawn(http::serve(incoming, sources, ways, timeouts.head));
     }
-    let incoming = listener::accept(grpc, tls(Protocol::Grpc), config.limits.connections, metrics())?;
+    let incoming = listener::accept(grpc, tls(Protocol::Grpc), limits(Beyond::Wait), metrics());
     // Browsers speak it where there is no TLS.
     let http1 = !config.ways.web_origins.is_empty();
-    let transport = Transport { streams: config.limits.streams, http1 };
+    let transport = Transport { streams: config.limits.streams, http1, head: timeouts.head };
     let serving = grpc::serve(incoming, service, transport, drained(draining));
     tokio::pin!(serving);
 
@@ -127,7 +137,7 @@ pub async fn run(
 }
 
 /// Puts everything together.
-async fn wire(config: &ServerConfig) -> Result<(Running, Direct, Arc<Ways>), ServeError> {
+async fn wire(config: &ServerConfig) -> Result<(Running, Direct, Arc<Ways>, RequestLimiter), ServeError> {
     let metrics = Arc::new(Metrics::new()?);
     let store = Store::new(config.database.clone(), config.database_connections);
     let keyring = Arc::new(CurrentKeyring::new(Arc::clone(&config.keyring)));
@@ -185,12 +195,6 @@ async fn wire(config: &ServerConfig) -> Result<(Running, Direct, Arc<Ways>), Ser
     };
     jobs.spawn(reload::run(config.origins.clone(), targets));
 
-    let descriptors = || {
-        tonic_reflection::server::Builder::configure()
-            .register_encoded_file_descriptor_set(proto::FILE_DESCRIPTOR_SET)
-            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
-            .register_encoded_file_descriptor_set(tonic_types::pb::FILE_DESCRIPTOR_SET)
-    };
     let api = Arc::new(TokenApi {
         engine: Arc::clone(&engine),
         actions: Arc::clone(&ways.actions),
@@ -203,23 +207,58 @@ async fn wire(config: &ServerConfig) -> Result<(Running, Direct, Arc<Ways>), Ser
         metrics: Arc::clone(&metrics),
         draining,
     });
+    let requests =
+        RequestLimiter::new(REQUEST_BYTES, config.limits.timeouts.message, metrics.work.requests.clone());
+    let service = services(config, &ways, &api, health_service, requests.clone())?;
+    let running = Running { store, keyring, engine, metrics, health, jobs, flushing: None, begin_draining };
+    Ok((running, service, ways, requests))
+}
+
+/// Puts the services together, and what is known of them.
+fn services(
+    config: &ServerConfig,
+    ways: &Arc<Ways>,
+    api: &Arc<TokenApi>,
+    health: HealthServer<impl HealthService>,
+    requests: RequestLimiter,
+) -> Result<Direct, ServeError> {
+    let mut contracts = vec![
+        (proto::FILE_DESCRIPTOR_SET, MAX_REQUEST_BYTES),
+        (tonic_health::pb::FILE_DESCRIPTOR_SET, MAX_REQUEST_BYTES),
+    ];
+    if config.ways.ext_authz {
+        contracts.push((envoy::FILE_DESCRIPTOR_SET, MAX_CHECK_BYTES));
+    }
+    let reflection = [
+        (tonic_reflection::pb::v1::FILE_DESCRIPTOR_SET, MAX_REQUEST_BYTES),
+        (tonic_reflection::pb::v1alpha::FILE_DESCRIPTOR_SET, MAX_REQUEST_BYTES),
+    ];
+    let methods = contracts
+        .iter()
+        .chain(&reflection)
+        .try_fold(Methods::default(), |methods, (descriptors, most)| methods.add(descriptors, *most))?;
+    let descriptors = || {
+        let builder = tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(tonic_types::pb::FILE_DESCRIPTOR_SET);
+        contracts.iter().fold(builder, |builder, (descriptors, _)| {
+            builder.register_encoded_file_descriptor_set(descriptors)
+        })
+    };
     let curious = Shares::new(MOST_REFLECTIONS);
-    let mut routes = Routes::new(health_service)
+    // A watch of health is open for as long as its connection, of which each has one as a rule.
+    let watchers = Shares::new(config.limits.connections);
+    let mut routes = Routes::new(Few::new(health, watchers))
         .add_service(Few::new(descriptors().build_v1()?, curious.clone()))
         .add_service(Few::new(descriptors().build_v1alpha()?, curious));
-    routes = match &*config.ways.web_origins {
+    let web = &*config.ways.web_origins;
+    routes = match web {
         [] => routes.add_service(Held::new(api.server())),
         origins => routes.add_service(Held::new(GrpcWeb::new(api.server(), origins))),
     };
     if config.ways.ext_authz {
-        routes = routes.add_service(ExtAuthz::server(Arc::clone(&ways)));
+        routes = routes.add_service(ExtAuthz::server(Arc::clone(ways)));
     }
-    let service = Direct::new(api, routes.prepare());
-    Ok((
-        Running { store, keyring, engine, metrics, health, jobs, flushing: None, begin_draining },
-        service,
-        ways,
-    ))
+    Ok(Direct::new(Arc::clone(api), routes.prepare(), methods, requests, !web.is_empty()))
 }
 
 impl Running {

@@ -26,6 +26,9 @@ use crate::metrics::Way;
 #[expect(clippy::pedantic, missing_docs, reason = "generated")]
 pub mod proto {
     tonic::include_proto!("envoy.service.auth.v3");
+
+    /// The encoded `FileDescriptorSet` of the contract and what it imports, for reflection.
+    pub const FILE_DESCRIPTOR_SET: &[u8] = tonic::include_file_descriptor_set!("envoy_descriptor");
 }
 
 use proto::authorization_server::{Authorization, AuthorizationServer};
@@ -39,7 +42,7 @@ use proto::{
 const EXTENSIONS: [&str; 3] = ["scope", "organization", "header"];
 
 /// Envoy lets a request have 60 KiB of headers, and all of them may come.
-const MAX_CHECK_BYTES: usize = 2 * MAX_REQUEST_BYTES;
+pub const MAX_CHECK_BYTES: usize = 2 * MAX_REQUEST_BYTES;
 
 /// Serves `envoy.service.auth.v3.Authorization`.
 #[derive(Debug)]

@@ -25,7 +25,7 @@ mod routes;
 mod token_review;
 
 pub use config::WaysConfig;
-pub use ext_authz::{ExtAuthz, proto as envoy};
+pub use ext_authz::{ExtAuthz, MAX_CHECK_BYTES, proto as envoy};
 pub use grpc_web::{GrpcWeb, Origin};
 pub use identity::IdentityHeaders;
 pub use routes::routes;

@@ -8,3 +8,4 @@ mod support;
 
 mod metrics;
 mod probes;
+mod slow;

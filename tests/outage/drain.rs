@@ -6,11 +6,17 @@ use std::time::Duration;
 use sqlx::Connection as _;
 use sqlx::postgres::PgConnection;
 use tokend::grpc::proto::CreateTokenResponse;
+use tokio::net::TcpStream;
+use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Response, Status, Streaming};
 use tonic_health::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
 use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
+use tonic_reflection::pb::v1::ServerReflectionRequest;
+use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;
+use tonic_reflection::pb::v1::server_reflection_request::MessageRequest;
 
 use crate::support::client::{created, ordinary};
 use crate::support::proxy::{Proxy, Way};
@@ -144,4 +150,36 @@ async fn a_replica_ends_while_postgres_is_silent() {
     proxy.turn(Way::Held);
 
     replica.shut_down().outcome().await.unwrap();
+}
+
+#[tokio::test]
+async fn who_comes_during_the_drain_is_refused_at_once() {
+    let replica = draining_within(A_LONG_TIME).await;
+    let (address, blocked) = (replica.address, Blocked::start(&replica).await);
+
+    let ending = replica.shut_down();
+
+    eventually("a connection is refused", async || TcpStream::connect(address).await.is_err().then_some(()))
+        .await;
+    assert!(!ending.has_come(), "a call is running");
+    blocked.release().await.unwrap();
+    ending.outcome().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_forgotten_call_of_reflection_does_not_hold_up_the_end() {
+    let replica = draining_within(A_LONG_TIME).await;
+    let (questions, asked) = mpsc::channel(1);
+    let list = MessageRequest::ListServices(String::new());
+    let request = ServerReflectionRequest { host: String::new(), message_request: Some(list) };
+    questions.send(request).await.unwrap();
+    let mut client = ServerReflectionClient::new(replica.channel());
+    let answers = client.server_reflection_info(ReceiverStream::new(asked)).await;
+    let mut answers = answers.unwrap().into_inner();
+    assert!(answers.message().await.unwrap().is_some());
+
+    replica.shut_down().outcome().await.unwrap();
+
+    assert!(in_time("the end of the call", answers.message()).await.unwrap().is_none());
+    drop(questions);
 }

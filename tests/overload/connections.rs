@@ -3,7 +3,11 @@
 use std::time::Duration;
 
 use tokend::grpc::proto::ListTokensRequest;
+use tokio::io::AsyncReadExt as _;
+use tokio::net::{TcpSocket, TcpStream};
 use tonic::Request;
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_client::HealthClient;
 
 use crate::support::client::Client;
 use crate::support::replica::{Installation, Replica};
@@ -46,4 +50,51 @@ async fn metadata_beyond_its_limit_is_refused_and_the_server_goes_on() {
     assert!(replica.root().list_tokens(request).await.is_err());
 
     assert!(answers(&mut replica.root()).await);
+}
+
+#[tokio::test]
+async fn an_address_has_most_of_the_connections_and_another_finds_one() {
+    let replica = with_connections(64).await;
+    let mut open = Vec::new();
+    // Those beyond its share are closed at once.
+    loop {
+        let mut stream = TcpStream::connect(replica.address).await.unwrap();
+        let closed = async { matches!(stream.read(&mut [0; 64]).await, Ok(0) | Err(_)) };
+        if tokio::time::timeout(Duration::from_millis(50), closed).await == Ok(true) {
+            break;
+        }
+        open.push(stream);
+        assert!(open.len() < 64, "an address has all connections");
+    }
+    assert!(open.len() > 40, "{} connections", open.len());
+
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind(([127, 0, 0, 2], 0).into()).unwrap();
+    let stream = in_time("a connection", socket.connect(replica.address)).await.unwrap();
+    let (requests, connection) = in_time("a handshake", h2::client::handshake(stream)).await.unwrap();
+    let connection = tokio::spawn(connection);
+    in_time("its turn", requests.ready()).await.unwrap();
+    assert!(!connection.is_finished());
+}
+
+#[tokio::test]
+async fn a_connection_without_a_call_ends_whatever_its_peer_answers_and_one_with_a_call_stays() {
+    let installation = Installation::new().await;
+    let mut config = installation.config();
+    config.limits.timeouts.idle = Duration::from_secs(1);
+    let replica = installation.serve(config).await;
+    let mut health = HealthClient::new(replica.channel());
+    let mut watch = health.watch(HealthCheckRequest::default()).await.unwrap().into_inner();
+    in_time("what is so", watch.message()).await.unwrap();
+
+    for _ in 0..2 {
+        let stream = TcpStream::connect(replica.address).await.unwrap();
+        // It answers PINGs by itself.
+        let (requests, connection) = h2::client::handshake(stream).await.unwrap();
+        in_time("the end", connection).await.unwrap();
+        drop(requests);
+    }
+
+    let said = tokio::time::timeout(Duration::from_millis(100), watch.message()).await;
+    assert!(said.is_err(), "{said:?}");
 }

@@ -7,6 +7,7 @@
 mod support;
 
 mod connections;
+mod honest;
 mod hostile;
 mod shares;
 mod slow;

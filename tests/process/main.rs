@@ -16,6 +16,7 @@ mod refusals;
 mod reloads;
 mod replica;
 mod rpc;
+mod strangers;
 mod telemetry;
 mod unfit;
 mod versions;

@@ -13,7 +13,7 @@ use tokend::domain::CertificateMappings;
 use tokend::jobs::reload::Origins;
 use tokend::jobs::retention::Retention;
 use tokend::secret::{DurableCost, Keyring, Prefix};
-use tokend::server::{self, Limits, Listeners, ServeError, ServerConfig};
+use tokend::server::{self, Limits, Listeners, ServeError, ServerConfig, Timeouts};
 use tokend::store::Store;
 use tokend::telemetry::Sampling;
 use tokend::verify::Bounds;
@@ -105,7 +105,13 @@ impl Installation {
         ServerConfig {
             tls: None,
             certificates: CertificateMappings::default(),
-            limits: Limits { connections: 2048, streams: 256, calls: 4096, unread_bytes: 64 << 20 },
+            limits: Limits {
+                connections: 2048,
+                streams: 256,
+                calls: 4096,
+                unread_bytes: 64 << 20,
+                timeouts: Timeouts::default(),
+            },
             database: self.database.route(),
             direct_database: None,
             database_connections: 8,

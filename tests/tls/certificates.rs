@@ -7,6 +7,11 @@ use std::sync::{Arc, Mutex};
 use time::Duration;
 use tokend::domain::{CertificateMapping, CertificateMappings, OrganizationId, ReservedScope, SubjectName};
 use tokend::grpc::proto::{ListTokensRequest, Verdict};
+use tokend::listener::{Beyond, Limits, accept};
+use tokend::metrics::Metrics;
+use tokend::tls::Protocol;
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::{TcpListener, TcpStream};
 use tonic::transport::Channel;
 use tonic::{Code, Streaming};
 use tonic_health::pb::health_client::HealthClient;
@@ -279,4 +284,28 @@ async fn replaced_mappings_hold_from_the_next_call_on_and_broken_ones_change_not
         admin.create_token(ordinary()).await.err().filter(|status| status.code() == Code::Unauthenticated)
     })
     .await;
+}
+
+#[tokio::test]
+async fn who_only_looks_whether_the_port_is_open_has_failed_in_nothing() {
+    let authority = Authority::new();
+    let tls = Files::new(&authority.good(&["localhost"]), Some(&authority)).load();
+    let metrics = Arc::new(Metrics::new().unwrap());
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let limits = Limits { most: 64, idle: std::time::Duration::from_mins(1), beyond: Beyond::Wait };
+    let _incoming = accept(listener, Some((tls, Protocol::Grpc)), limits, Arc::clone(&metrics));
+
+    for _ in 0..10 {
+        drop(TcpStream::connect(address).await.unwrap());
+    }
+    let mut nonsense = TcpStream::connect(address).await.unwrap();
+    nonsense.write_all(b"nonsense, and no TLS").await.unwrap();
+
+    let failed = eventually("a failure", async || {
+        let text = String::from_utf8(metrics.render().unwrap()).unwrap();
+        let line = text.lines().find_map(|line| line.strip_prefix("tokend_handshake_failures_total "));
+        line.filter(|failed| *failed != "0").map(str::to_owned)
+    });
+    assert_eq!(failed.await, "1");
 }

@@ -207,9 +207,18 @@ async fn what_does_not_call_itself_grpc_is_not_read() {
     let peer = Peer::connect(&replica).await;
     let body = Bytes::from(framed(0, &question(&peer.secret, &[]).encode_to_vec()));
     for path in ["Verify", "CreateToken"] {
-        for kind in
-            [None, Some("text/plain"), Some("application/x-www-form-urlencoded"), Some("application/json")]
-        {
+        for kind in [
+            None,
+            Some("text/plain"),
+            Some("application/x-www-form-urlencoded"),
+            Some("application/json"),
+            Some("application/grpcX"),
+            Some("application/grpc+json"),
+            // Where no origins are configured.
+            Some("application/grpc-web"),
+            Some("application/grpc-web+proto"),
+            Some("application/grpc-web-text"),
+        ] {
             let url = format!("http://{}/tokend.v1.TokenService/{path}", replica.address);
             let mut request = Request::post(url).header("authorization", format!("Bearer {}", peer.secret));
             if let Some(kind) = kind {
@@ -221,5 +230,21 @@ async fn what_does_not_call_itself_grpc_is_not_read() {
             let answer = in_time("an answer", answer).await.unwrap();
             assert_eq!(answer.status(), 415, "{path} {kind:?}");
         }
+    }
+}
+
+#[tokio::test]
+async fn grpc_is_posted() {
+    let replica = Replica::start().await;
+    let peer = Peer::connect(&replica).await;
+    for method in ["GET", "PUT", "OPTIONS"] {
+        let request = Request::builder()
+            .method(method)
+            .uri(format!("http://{}/tokend.v1.TokenService/CreateToken", replica.address))
+            .header("content-type", "application/grpc");
+        let mut requests = peer.requests.clone().ready().await.unwrap();
+        let (answer, _) = requests.send_request(request.body(()).unwrap(), true).unwrap();
+        let answer = in_time("an answer", answer).await.unwrap();
+        assert_eq!((answer.status().as_u16(), answer.headers().get("grpc-status")), (405, None), "{method}");
     }
 }

@@ -39,9 +39,9 @@ impl Received {
         self.0.extend_from_slice(bytes);
     }
 
-    /// Tells whether nothing is there, not even a part of a message.
-    pub(super) fn is_empty(&self) -> bool {
-        self.0.is_empty()
+    /// Tells how many bytes are there.
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
     }
 
     /// Tells whether [`Self::take`] has anything to say.
@@ -59,6 +59,13 @@ impl Received {
         self.0.advance(PREFIX + length);
         message.map(Some).map_err(|error| status::undecodable(&error))
     }
+}
+
+/// Returns how long the first message is with its prefix, if that is there: as it says, of which so many bytes are read.
+pub(super) fn announced(bytes: &[u8], most: usize) -> Result<Option<usize>, Status> {
+    let Some(([_, length @ ..], _)) = bytes.split_first_chunk::<PREFIX>() else { return Ok(None) };
+    let length = usize::try_from(u32::from_be_bytes(*length)).unwrap_or(usize::MAX);
+    if length > most { Err(status::too_long(length, most)) } else { Ok(Some(PREFIX + length)) }
 }
 
 /// Returns how long the first message is, if all of it is there.

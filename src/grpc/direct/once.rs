@@ -1,77 +1,74 @@
 //! A request of one message, whose frame is all that there is of it, as nearly all of Verify's are.
 
-use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::Poll;
 
-use http_body::{Body as _, Frame};
-use hyper::body::Incoming;
-use prost::bytes::Bytes;
-use tonic::body::Body;
+use http_body::{Body, Frame};
+use prost::bytes::{Bytes, BytesMut};
 
 use super::message;
 use crate::grpc::proto::VerifyRequest;
 
-/// The beginning of a body: its first frame, if it has any, and the second, if it has more. An empty one that only
+/// What has arrived of a body: its first frame, if it has any, and the second, if it has more. An empty one that only
 /// says that the body has ended, as tonic's clients send it, is none.
-pub(super) struct Read([Option<Frame<Bytes>>; 2]);
+pub(super) struct Read {
+    frames: [Option<Frame<Bytes>>; 2],
+    /// Whether nothing is to come.
+    ended: bool,
+}
 
 impl Read {
-    /// Reads it.
-    pub(super) async fn of<B: http_body::Body<Data = Bytes> + Unpin>(body: &mut B) -> Result<Self, B::Error> {
-        let first = next(body).await?;
-        let second = if first.is_some() && !body.is_end_stream() { next(body).await? } else { None };
-        let ends =
-            |frame: &Frame<Bytes>| body.is_end_stream() && frame.data_ref().is_some_and(Bytes::is_empty);
-        let second = second.filter(|frame| !ends(frame));
-        Ok(Self([first, second]))
+    /// Reads as much as has arrived.
+    pub(super) async fn of<B: Body<Data = Bytes> + Unpin>(body: &mut B) -> Result<Self, B::Error> {
+        let mut read = Self { frames: [None, None], ended: false };
+        match now(body).await {
+            Poll::Pending => return Ok(read),
+            Poll::Ready(None) => read.ended = true,
+            Poll::Ready(Some(frame)) => {
+                read.frames[0] = Some(frame?);
+                read.ended = body.is_end_stream();
+            }
+        }
+        if read.ended {
+            return Ok(read);
+        }
+        match now(body).await {
+            Poll::Pending => {}
+            Poll::Ready(None) => read.ended = true,
+            Poll::Ready(Some(frame)) => {
+                let frame = frame?;
+                read.ended = body.is_end_stream() && frame.data_ref().is_some_and(Bytes::is_empty);
+                read.frames[1] = Some(frame).filter(|_| !read.ended);
+            }
+        }
+        Ok(read)
     }
 
     /// Returns the message, if its frame is all that there is, and nothing is wrong with it.
     pub(super) fn message(&self) -> Option<VerifyRequest> {
-        let [Some(first), None] = &self.0 else { return None };
+        let ([Some(first), None], true) = (&self.frames, self.ended) else { return None };
         message::read_only(first.data_ref()?)
     }
 
-    /// Puts what was read back before the rest.
-    pub(super) fn resume(self, rest: Incoming) -> Body {
-        Body::new(Resumed { read: self.0.into_iter().flatten().collect(), rest })
+    /// Returns a copy of the bytes that have arrived.
+    pub(super) fn bytes(&self) -> BytesMut {
+        let data = self.frames.iter().flatten().filter_map(Frame::data_ref);
+        let mut bytes = BytesMut::new();
+        data.for_each(|data| bytes.extend_from_slice(data));
+        bytes
     }
 }
 
-async fn next<B: http_body::Body + Unpin>(body: &mut B) -> Result<Option<Frame<B::Data>>, B::Error> {
-    poll_fn(|context| Pin::new(&mut *body).poll_frame(context)).await.transpose()
-}
-
-/// A body whose beginning was read already.
-struct Resumed {
-    read: VecDeque<Frame<Bytes>>,
-    rest: Incoming,
-}
-
-impl http_body::Body for Resumed {
-    type Data = Bytes;
-    type Error = hyper::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        match self.read.pop_front() {
-            Some(frame) => Poll::Ready(Some(Ok(frame))),
-            None => Pin::new(&mut self.rest).poll_frame(context),
-        }
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.read.is_empty() && self.rest.is_end_stream()
-    }
+async fn now<B: Body + Unpin>(body: &mut B) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
+    poll_fn(|context| Poll::Ready(Pin::new(&mut *body).poll_frame(context))).await
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::VecDeque;
     use std::convert::Infallible;
+    use std::task::Context;
 
     use super::*;
 

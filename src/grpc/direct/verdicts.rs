@@ -1,6 +1,7 @@
 //! `VerifyStream`'s messages: questions as they arrive, and answers, as many in a frame as there are.
 
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use futures_core::Stream;
@@ -14,6 +15,7 @@ use super::message::{self, Received};
 use crate::grpc::proto::VerifyStreamRequest;
 use crate::grpc::status;
 use crate::grpc::stream::{Questions, Turn, VerifyAnswers};
+use crate::requests::{ConnectionRequests, Unfinished};
 
 /// From how many bytes on answers leave: with the last, no more than one frame takes (RFC 9113, 4.2), unless that is
 /// uncommonly long.
@@ -23,12 +25,24 @@ const FULL: usize = 15 * 1024;
 pub(super) struct Arriving {
     body: Incoming,
     received: Received,
+    requests: Arc<ConnectionRequests>,
+    /// The rest of a question that has begun to arrive.
+    waiting: Option<Unfinished>,
     ended: bool,
 }
 
-impl From<Incoming> for Arriving {
-    fn from(body: Incoming) -> Self {
-        Self { body, received: Received::default(), ended: false }
+impl Arriving {
+    pub(super) fn new(body: Incoming, requests: Arc<ConnectionRequests>) -> Self {
+        Self { body, received: Received::default(), requests, waiting: None, ended: false }
+    }
+
+    /// Waits for the rest of a question, if there is one to wait for.
+    fn wait(&mut self, context: &mut Context<'_>) -> Poll<Status> {
+        if self.received.len() == 0 {
+            return Poll::Pending;
+        }
+        let waited = Unfinished::poll(&mut self.waiting, &self.requests, self.received.len(), context);
+        waited.map(|error| status::unread_request(&error))
     }
 }
 
@@ -47,9 +61,15 @@ impl Stream for Arriving {
             let question = this.received.take().transpose();
             this.ended = matches!(question, Some(Err(_)));
             if question.is_some() {
+                this.waiting = None;
                 return Poll::Ready(question);
             }
-            let error = match ready!(Pin::new(&mut this.body).poll_frame(context)) {
+            let Poll::Ready(frame) = Pin::new(&mut this.body).poll_frame(context) else {
+                let error = ready!(this.wait(context));
+                this.ended = true;
+                return Poll::Ready(Some(Err(error)));
+            };
+            let error = match frame {
                 Some(Ok(frame)) => match frame.data_ref() {
                     Some(data) => {
                         this.received.add(data);
@@ -58,7 +78,7 @@ impl Stream for Arriving {
                     None => None,
                 },
                 Some(Err(error)) => Some(Status::from_error(error.into())),
-                None if this.received.is_empty() => None,
+                None if this.received.len() == 0 => None,
                 None => Some(status::cut_off()),
             };
             this.ended = true;

@@ -17,6 +17,9 @@ pub fn bearer<'a>(values: impl IntoIterator<Item = &'a [u8]>) -> Result<&'a str,
     }
     match value.split_at_checked(SCHEME.len()) {
         Some((scheme, secret)) if scheme.eq_ignore_ascii_case(SCHEME) => {
+            // One space or more (RFC 6750, 2.1; RFC 9110, 11.4).
+            let begins = secret.iter().position(|byte| *byte != b' ').unwrap_or(secret.len());
+            let secret = secret.get(begins..).unwrap_or_default();
             std::str::from_utf8(secret).map_err(|_| CredentialError::Malformed)
         }
         _ => Err(CredentialError::Malformed),
@@ -32,6 +35,7 @@ mod tests {
         let read = |values: &'static [&str]| bearer(values.iter().map(|value| value.as_bytes()));
         assert_eq!(read(&["Bearer abc"]), Ok("abc"));
         assert_eq!(read(&["bearer abc"]), Ok("abc"));
+        assert_eq!(read(&["Bearer   abc"]), Ok("abc"));
         assert_eq!(read(&[]), Err(CredentialError::Missing));
         for bad in [&["Bearer"][..], &["Basic abc"], &["abc"], &[""], &["Bearer a", "Bearer a"]] {
             assert_eq!(read(bad), Err(CredentialError::Malformed), "{bad:?}");

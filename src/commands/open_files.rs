@@ -1,0 +1,54 @@
+//! The limit of open files, of which each connection takes one: raised at the start of serve as far as it may be, and
+//! if that is not enough, fewer connections are taken. Otherwise a crowd of clients would keep Postgres, probes and
+//! the reading of files out.
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+use crate::server::Limits;
+
+/// Files beside the connections of clients and the pool's to Postgres: the engine's own connections, listeners, files
+/// that are read again, and some to spare.
+const BESIDE: u64 = 128;
+
+/// Raises the soft limit, or lowers the connections that are taken on each of so many listeners.
+pub(super) fn fit(limits: &mut Limits, listeners: u64, database_connections: u32) {
+    let beside = BESIDE + u64::from(database_connections);
+    let needed = beside.saturating_add(listeners * limits.connections as u64);
+    let limit = getrlimit(Resource::Nofile);
+    let (soft, hard) = (limit.current.unwrap_or(u64::MAX), limit.maximum.unwrap_or(u64::MAX));
+    if soft >= needed {
+        return;
+    }
+    let raised = Rlimit { current: Some(needed.min(hard)), maximum: limit.maximum };
+    let open_files = if setrlimit(Resource::Nofile, raised).is_ok() { needed.min(hard) } else { soft };
+    if open_files >= needed {
+        return;
+    }
+    let asked = limits.connections;
+    limits.connections = fitting(open_files, beside, listeners);
+    tracing::warn!(
+        "the limit of open files is {open_files}, and --max-connections {asked} needs {needed}: at most {} connections \
+         are taken on each listener; raise the limit (LimitNOFILE, ulimit -Hn)",
+        limits.connections
+    );
+}
+
+/// Returns how many connections of each listener so many open files let, at least one.
+fn fitting(open_files: u64, beside: u64, listeners: u64) -> usize {
+    // Not so few files beside that Postgres and the rest are out of the question.
+    let left = open_files.saturating_sub(beside).max(open_files / 4);
+    usize::try_from(left / listeners.max(1)).unwrap_or(usize::MAX).max(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn connections_leave_files_for_all_else() {
+        assert_eq!(fitting(1024, 144, 1), 880);
+        assert_eq!(fitting(1024, 144, 2), 440);
+        assert_eq!(fitting(100, 144, 1), 25);
+        assert_eq!(fitting(1, 144, 2), 1);
+    }
+}

@@ -1,0 +1,42 @@
+//! Which methods there are, and how their requests are read: known by the descriptors that reflection serves. Built by
+//! the server.
+
+use std::collections::HashMap;
+
+use prost::Message as _;
+use prost_types::FileDescriptorSet;
+
+/// How the request of a method is read.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Method {
+    /// Whether it is a stream of messages.
+    pub(super) is_stream: bool,
+    /// The most bytes of a message.
+    pub(super) most: usize,
+}
+
+/// The methods of all services, by their paths.
+#[derive(Debug, Default)]
+pub struct Methods(HashMap<String, Method>);
+
+impl Methods {
+    /// Adds the methods of an encoded `FileDescriptorSet`, of whose messages so many bytes are read.
+    ///
+    /// # Errors
+    /// It is none.
+    pub fn add(mut self, descriptors: &[u8], most: usize) -> Result<Self, prost::DecodeError> {
+        for file in FileDescriptorSet::decode(descriptors)?.file {
+            for service in &file.service {
+                for method in &service.method {
+                    let path = format!("/{}.{}/{}", file.package(), service.name(), method.name());
+                    self.0.insert(path, Method { is_stream: method.client_streaming(), most });
+                }
+            }
+        }
+        Ok(self)
+    }
+
+    pub(super) fn get(&self, path: &str) -> Option<Method> {
+        self.0.get(path).copied()
+    }
+}

@@ -1,0 +1,315 @@
+//! The memory of requests that have not been answered: what a peer has sent of them is counted from the moment at
+//! which the rest has to be waited for, per connection, per address and in all. So strangers, however many come, have
+//! no more held than there is for it. Called by the listeners' services. Knows no protocol above HTTP.
+
+use std::future::poll_fn;
+use std::net::IpAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use axum::body::Bytes;
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, HeaderName, HeaderValue};
+use http_body::Body;
+use prost::bytes::BytesMut;
+use tokio::time::Sleep;
+
+use crate::metrics::RequestMetrics;
+use crate::shares::{Place, Refused, Shares};
+
+/// The most bytes that the unfinished requests of a connection may take; what each takes by being open is not counted,
+/// since the number of them is bounded.
+const CONNECTION_BYTES: usize = 192 * 1024;
+
+/// From which length on a request is counted that has arrived at once, for as long as it is not answered.
+const LARGE: usize = 4 * 1024;
+
+/// Why a request is not read to its end.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    /// It is longer than is read.
+    #[error("the request has more than the {0} bytes that are read")]
+    TooLong(usize),
+    /// The rest of it did not come in time.
+    #[error("the request did not arrive whole in time; send its message at once")]
+    TooLate,
+    /// Too much is unfinished already.
+    #[error(transparent)]
+    Refused(#[from] Refused),
+    /// The connection, or the peer, ended it.
+    #[error("the request was not sent to its end")]
+    Body(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
+/// The bytes for the requests of all connections.
+#[derive(Debug, Clone)]
+pub struct RequestLimiter {
+    bytes: Shares<IpAddr>,
+    patience: Duration,
+    metrics: RequestMetrics,
+}
+
+/// The requests of one connection.
+#[derive(Debug)]
+pub struct ConnectionRequests {
+    limiter: RequestLimiter,
+    address: IpAddr,
+    unfinished: AtomicUsize,
+}
+
+/// Bytes that a request takes; given back when dropped.
+#[derive(Debug)]
+pub struct Reservation {
+    connection: Arc<ConnectionRequests>,
+    place: Place<IpAddr>,
+    unfinished: usize,
+}
+
+/// A request's body, whole, and what it takes.
+#[derive(Debug)]
+pub struct Whole {
+    /// The bytes of its frames, one behind the other.
+    pub bytes: Bytes,
+    /// Held until the request is answered.
+    pub reservation: Option<Reservation>,
+}
+
+impl RequestLimiter {
+    /// Makes a limiter for so many bytes, whose connections wait so long for the rest of a request.
+    #[must_use]
+    pub fn new(bytes: usize, patience: Duration, metrics: RequestMetrics) -> Self {
+        Self { bytes: Shares::new(bytes), patience, metrics }
+    }
+
+    /// Begins to count the requests of a connection from this address.
+    #[must_use]
+    pub fn connection(&self, address: IpAddr) -> Arc<ConnectionRequests> {
+        Arc::new(ConnectionRequests { limiter: self.clone(), address, unfinished: AtomicUsize::new(0) })
+    }
+
+    /// Tells how many bytes are taken.
+    #[must_use]
+    pub fn taken(&self) -> usize {
+        self.bytes.taken()
+    }
+}
+
+impl ConnectionRequests {
+    /// Returns how long the rest of a request is waited for.
+    #[must_use]
+    pub fn patience(&self) -> Duration {
+        self.limiter.patience
+    }
+
+    /// Takes bytes for a request whose rest is waited for.
+    ///
+    /// # Errors
+    /// [`Refused`]: the connection, its address or all together have too much unfinished.
+    pub fn reserve(self: &Arc<Self>, bytes: usize) -> Result<Reservation, Refused> {
+        let taken = self.take(bytes).and_then(|()| {
+            self.limiter.bytes.take_many(self.address, bytes).inspect_err(|_| self.give_back(bytes))
+        });
+        let place = taken.inspect_err(|refused| self.limiter.metrics.refused(*refused))?;
+        Ok(Reservation { connection: Arc::clone(self), place, unfinished: bytes })
+    }
+
+    /// Reads a request to its end: `received`, which is there already, then the rest of `body`. While that is waited
+    /// for, nothing of it shares memory with what else the connection has read.
+    ///
+    /// # Errors
+    /// [`ReadError`], but for the time, which the caller knows.
+    pub async fn read<B>(
+        self: &Arc<Self>,
+        parts: &mut Parts,
+        mut received: BytesMut,
+        body: &mut B,
+        check: impl Fn(&[u8]) -> Result<(), ReadError>,
+    ) -> Result<Whole, ReadError>
+    where
+        B: Body<Data = Bytes> + Unpin,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        let mut reservation: Option<Reservation> = None;
+        check(&received)?;
+        loop {
+            let at_once = poll_fn(|context| Poll::Ready(Pin::new(&mut *body).poll_frame(context))).await;
+            let frame = match at_once {
+                Poll::Ready(frame) => frame,
+                Poll::Pending => {
+                    if reservation.is_none() {
+                        reservation = Some(self.reserve(detach(parts) + received.len())?);
+                    }
+                    poll_fn(|context| Pin::new(&mut *body).poll_frame(context)).await
+                }
+            };
+            let Some(frame) = frame else { break };
+            // Trailers say nothing here.
+            let Ok(data) = frame.map_err(|error| ReadError::Body(error.into()))?.into_data() else {
+                continue;
+            };
+            if let Some(reservation) = &mut reservation {
+                reservation.grow(data.len())?;
+            }
+            received.extend_from_slice(&data);
+            check(&received)?;
+        }
+        match &mut reservation {
+            Some(reservation) => reservation.finish(),
+            None if received.len() >= LARGE => {
+                let mut whole = self.reserve(received.len())?;
+                whole.finish();
+                reservation = Some(whole);
+            }
+            None => {}
+        }
+        Ok(Whole { bytes: received.freeze(), reservation })
+    }
+
+    fn take(&self, bytes: usize) -> Result<(), Refused> {
+        let fits = |taken: usize| Some(taken + bytes).filter(|sum| *sum <= CONNECTION_BYTES);
+        let taken = self.unfinished.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits);
+        taken.map(drop).map_err(|_| Refused::OverShare)
+    }
+
+    fn give_back(&self, bytes: usize) {
+        self.unfinished.fetch_sub(bytes, Ordering::Relaxed);
+    }
+}
+
+impl Reservation {
+    /// Takes more, since more has arrived.
+    ///
+    /// # Errors
+    /// [`Refused`].
+    pub fn grow(&mut self, bytes: usize) -> Result<(), Refused> {
+        let connection = &self.connection;
+        let taken = connection
+            .take(bytes)
+            .and_then(|()| self.place.grow(bytes).inspect_err(|_| connection.give_back(bytes)));
+        taken.inspect_err(|refused| connection.limiter.metrics.refused(*refused))?;
+        self.unfinished += bytes;
+        Ok(())
+    }
+
+    /// Counts the request as one that has arrived: no more as its connection's, still as its address's.
+    pub fn finish(&mut self) {
+        self.connection.give_back(std::mem::take(&mut self.unfinished));
+    }
+}
+
+impl Drop for Reservation {
+    fn drop(&mut self) {
+        self.finish();
+    }
+}
+
+/// The rest of a message of a stream, which is waited for.
+#[derive(Debug)]
+pub struct Unfinished {
+    reservation: Reservation,
+    counted: usize,
+    deadline: Pin<Box<Sleep>>,
+}
+
+impl Unfinished {
+    /// Waits on, with so many bytes of the message there: begins to count them, and the time, or goes on to. Ready when
+    /// nothing is waited for any longer.
+    pub fn poll(
+        waiting: &mut Option<Self>,
+        requests: &Arc<ConnectionRequests>,
+        bytes: usize,
+        context: &mut Context<'_>,
+    ) -> Poll<ReadError> {
+        if let Some(this) = waiting {
+            if let Err(refused) = this.reservation.grow(bytes.saturating_sub(this.counted)) {
+                return Poll::Ready(refused.into());
+            }
+            this.counted = this.counted.max(bytes);
+            return this.deadline.as_mut().poll(context).map(|()| ReadError::TooLate);
+        }
+        match requests.reserve(bytes) {
+            Ok(reservation) => {
+                let mut deadline = Box::pin(tokio::time::sleep(requests.patience()));
+                let over = deadline.as_mut().poll(context).map(|()| ReadError::TooLate);
+                *waiting = Some(Self { reservation, counted: bytes, deadline });
+                over
+            }
+            Err(refused) => Poll::Ready(refused.into()),
+        }
+    }
+}
+
+/// Copies a request's head out of the buffer that it was read into, which may be much longer; returns how many bytes
+/// the copy takes.
+fn detach(parts: &mut Parts) -> usize {
+    let mut bytes = 0;
+    let mut headers = HeaderMap::with_capacity(parts.headers.len());
+    for (name, value) in &parts.headers {
+        bytes += name.as_str().len() + value.len();
+        let (Ok(name), Ok(mut copy)) =
+            (HeaderName::from_bytes(name.as_str().as_bytes()), HeaderValue::from_bytes(value.as_bytes()))
+        else {
+            continue;
+        };
+        copy.set_sensitive(value.is_sensitive());
+        headers.append(name, copy);
+    }
+    parts.headers = headers;
+    let uri = parts.uri.to_string();
+    bytes += uri.len();
+    if let Ok(uri) = uri.parse() {
+        parts.uri = uri;
+    }
+    bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::metrics::Metrics;
+
+    fn limiter(bytes: usize) -> RequestLimiter {
+        let metrics = Metrics::new().unwrap().work.requests.clone();
+        RequestLimiter::new(bytes, Duration::from_secs(1), metrics)
+    }
+
+    fn address(last: u8) -> IpAddr {
+        [10, 0, 0, last].into()
+    }
+
+    #[test]
+    fn a_connection_an_address_and_all_together_have_a_bound_each() {
+        let limiter = limiter(4 * CONNECTION_BYTES);
+        let first = limiter.connection(address(1));
+        let mut held = first.reserve(CONNECTION_BYTES).unwrap();
+        assert_eq!(first.reserve(1).unwrap_err(), Refused::OverShare);
+        assert_eq!(held.grow(1).unwrap_err(), Refused::OverShare);
+        let second = limiter.connection(address(1));
+        let _also = second.reserve(CONNECTION_BYTES).unwrap();
+        assert_eq!(limiter.connection(address(1)).reserve(1).unwrap_err(), Refused::OverShare);
+        let other = limiter.connection(address(2));
+        let _others = other.reserve(CONNECTION_BYTES).unwrap();
+        assert_eq!(limiter.taken(), 3 * CONNECTION_BYTES);
+        // What has arrived counts no more for its connection.
+        held.finish();
+        assert_eq!((limiter.taken(), first.unfinished.load(Ordering::Relaxed)), (3 * CONNECTION_BYTES, 0));
+        drop(held);
+        assert_eq!(limiter.taken(), 2 * CONNECTION_BYTES);
+        assert!(first.reserve(1).is_ok());
+    }
+
+    #[test]
+    fn a_head_is_copied_as_it_is() {
+        let request = axum::http::Request::post("http://a.example/b?c=d")
+            .header("authorization", "Bearer x")
+            .header("x-two", "1")
+            .header("x-two", "2");
+        let (mut parts, ()) = request.body(()).unwrap().into_parts();
+        let before = (parts.uri.clone(), parts.headers.clone());
+        assert_eq!(detach(&mut parts), "http://a.example/b?c=dauthorizationBearer xx-two1x-two2".len());
+        assert_eq!((parts.uri, parts.headers), before);
+    }
+}

@@ -1,0 +1,88 @@
+//! Peers of the HTTP listener that do not go on: each is waited for so long, and no longer; and while they hold all
+//! connections, probes are answered.
+
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+
+use crate::support::http::get;
+use crate::support::replica::{Installation, Replica};
+use crate::support::{eventually, in_time};
+
+async fn replica(connections: usize, head: Duration) -> Replica {
+    let installation = Installation::new().await;
+    let mut config = installation.config();
+    config.limits.connections = connections;
+    config.limits.timeouts.head = head;
+    config.limits.timeouts.message = Duration::from_secs(1);
+    installation.serve(config).await
+}
+
+/// Sends something and nothing more.
+async fn say(replica: &Replica, said: &str) -> TcpStream {
+    let mut stream = TcpStream::connect(replica.http).await.unwrap();
+    // The server may have closed it before it has taken all.
+    let _ = stream.write_all(said.as_bytes()).await;
+    stream
+}
+
+/// Reads all that is answered.
+async fn read(mut stream: TcpStream) -> String {
+    let mut answer = Vec::new();
+    let _ = in_time("the end of the connection", stream.read_to_end(&mut answer)).await;
+    String::from_utf8(answer).unwrap()
+}
+
+#[tokio::test]
+async fn half_requests_keep_no_probe_out_and_do_not_last() {
+    let replica = replica(64, Duration::from_secs(5)).await;
+    let mut halves = Vec::new();
+    for _ in 0..256 {
+        halves.push(say(&replica, "GET /livez HTTP/1.1\r\nhost: a").await);
+    }
+
+    for path in ["/livez", "/readyz"] {
+        for _ in 0..20 {
+            assert_eq!(in_time("a probe", get(replica.http, path)).await.0, 200, "{path}");
+        }
+    }
+
+    for half in halves {
+        read(half).await;
+    }
+    eventually("all is served again", async || (get(replica.http, "/metrics").await.0 == 200).then_some(()))
+        .await;
+}
+
+#[tokio::test]
+async fn a_request_whose_rest_does_not_come_is_answered_and_ended() {
+    let replica = replica(64, Duration::from_secs(1)).await;
+    let post = "POST /oauth2/introspect HTTP/1.1\r\nhost: a\r\n\
+        content-type: application/x-www-form-urlencoded\r\ncontent-length: 50\r\n\r\ntoken=";
+    let answer = read(say(&replica, post).await).await;
+    assert!(answer.starts_with("HTTP/1.1 408 "), "{answer}");
+    // Between two requests, too.
+    let answer = read(say(&replica, "GET /livez HTTP/1.1\r\nhost: a\r\n\r\n").await).await;
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    read(say(&replica, "").await).await;
+}
+
+#[tokio::test]
+async fn what_is_longer_than_is_read_is_refused() {
+    let replica = replica(64, Duration::from_secs(5)).await;
+    let long = format!("GET /livez HTTP/1.1\r\nx-long: {}\r\n\r\n", "x".repeat(17 * 1024));
+    let answer = read(say(&replica, &long).await).await;
+    assert!(answer.starts_with("HTTP/1.1 431 "), "{answer}");
+    let post = "POST /oauth2/introspect HTTP/1.1\r\nhost: a\r\ncontent-length: 70000\r\n\r\n";
+    let answer = read(say(&replica, &format!("{post}{}", "x".repeat(70_000))).await).await;
+    // Unless the connection was closed before all was sent.
+    assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 413 "), "{answer}");
+}
+
+#[tokio::test]
+async fn the_shortest_request_is_answered() {
+    let replica = replica(64, Duration::from_secs(5)).await;
+    let answer = read(say(&replica, "GET /livez HTTP/1.0\r\n\r\n").await).await;
+    assert!(answer.starts_with("HTTP/1.0 200 "), "{answer}");
+}
