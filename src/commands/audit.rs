@@ -1,6 +1,7 @@
 //! `tokend audit …`: shows the audit log, checks its seals, deletes what is old. Showing goes over gRPC; the
 //! other two need the database, and checking the keyring, as they must not depend on a server to be honest.
 
+use std::fmt;
 use std::io::{self, Write};
 use std::num::NonZeroU32;
 
@@ -9,11 +10,12 @@ use serde::Serialize;
 use time::OffsetDateTime;
 
 use super::client::{AddressFlag, Client};
+use super::error::described;
 use super::output::{rfc3339, table, write_json_line};
 use super::{CommandError, RpcError, single_threaded};
-use crate::config::{DatabaseFlags, Environment, KeyStatusFlags};
+use crate::config::{Environment, KeyStatusFlags};
 use crate::grpc::proto::{FieldChange, ListTokenEventsRequest, TokenEvent};
-use crate::store::{CheckedSeal, Finding, Store};
+use crate::store::{CheckedSeal, Finding, SealWalk, Store};
 use crate::{ambient, store, telemetry};
 
 /// The most events in one page of the server.
@@ -26,18 +28,19 @@ pub(super) enum AuditCommand {
     List(ListFlags),
     /// Check every seal of the audit log against its events
     ///
-    /// Needs the database and the keyring. Exit status 1 when an event was altered, removed or put in,
-    /// or a seal was.
+    /// Needs the database and the keyring. Prints each seal that does not fit. Exit status 1 when an event was
+    /// altered, removed or put in, or a seal was.
     Verify {
         #[command(flatten)]
         flags: Box<KeyStatusFlags>,
     },
     /// Delete events that are older than a number of days, in whole sealed batches
     ///
-    /// Needs the database, as a role that may execute the function `purge_audit`. The seals stay.
+    /// Needs the database, as a role that may execute the function `purge_audit`, and the keyring: each seal is
+    /// checked first, and marked as purged. Deletes nothing behind one that does not fit. The seals stay.
     Purge {
         #[command(flatten)]
-        flags: Box<DatabaseFlags>,
+        flags: Box<KeyStatusFlags>,
         /// Delete nothing: print how many events would be deleted
         #[arg(long)]
         dry_run: bool,
@@ -193,23 +196,42 @@ async fn verify(flags: KeyStatusFlags, environment: &Environment) -> Result<(), 
     let settings = flags.resolve(environment)?;
     telemetry::init(&settings.log, None)?;
     let store = open(&settings.database).await?;
-    let (mut last, mut genuine, mut purged): (Option<CheckedSeal>, u64, u64) = (None, 0, 0);
-    while let Some(seal) = store.check_seal(last.as_ref(), &settings.keyring).await? {
+    let (mut walk, mut genuine, mut purged, mut fault) = (SealWalk::default(), 0_u64, 0_u64, None);
+    while let Some(seal) = store.check_seal(&mut walk, &settings.keyring).await? {
         match seal.finding {
             Finding::Genuine => genuine += 1,
             Finding::Purged => purged += 1,
-            Finding::Altered | Finding::OutOfChain | Finding::UnknownKey => {
-                return Err(CommandError::AuditLog { sequence: seal.header.sequence, finding: seal.finding });
+            finding => {
+                say(&format!("{}\n", SealFault { seal: &seal }))?;
+                fault.get_or_insert((seal.sealed.header.sequence, finding));
             }
         }
-        last = Some(seal);
     }
-    let unsealed = store.count_unsealed().await?;
+    let unsealed = store.count_unsealed(&walk).await?;
     store.close().await;
-    let text = format!(
+    say(&format!(
         "{genuine} seals are over the events that are there, {purged} over events that were purged; \
          {unsealed} events are not sealed yet\n"
-    );
+    ))?;
+    fault.map_or(Ok(()), |(sequence, finding)| Err(CommandError::AuditLog { sequence, finding }))
+}
+
+/// A seal that does not fit, for a line of its own: several may have the same number.
+struct SealFault<'a> {
+    seal: &'a CheckedSeal,
+}
+
+impl fmt::Display for SealFault<'_> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "seal {} (", self.seal.sealed.header.sequence)?;
+        for byte in self.seal.sealed.seal {
+            write!(formatter, "{byte:02x}")?;
+        }
+        write!(formatter, "): {}", described(self.seal.finding))
+    }
+}
+
+fn say(text: &str) -> Result<(), CommandError> {
     io::stdout().lock().write_all(text.as_bytes()).map_err(CommandError::Output)
 }
 
@@ -221,29 +243,36 @@ enum Extent {
 }
 
 async fn purge(
-    flags: DatabaseFlags,
+    flags: KeyStatusFlags,
     days: u16,
     extent: Extent,
     environment: &Environment,
 ) -> Result<(), CommandError> {
-    let (log, database) = flags.resolve(environment)?;
-    telemetry::init(&log, None)?;
-    let store = open(&database).await?;
+    let settings = flags.resolve(environment)?;
+    telemetry::init(&settings.log, None)?;
+    let store = open(&settings.database).await?;
     let before: OffsetDateTime = ambient::now() - time::Duration::days(i64::from(days));
-    let said = match extent {
-        Extent::Told => format!("{} events would be deleted\n", store.count_purgeable_events(before).await?),
-        Extent::Deleted => {
-            let mut purged = 0;
-            loop {
-                match store.purge_events(before).await? {
-                    0 => break format!("{purged} events deleted\n"),
-                    batch => purged += batch,
-                }
+    let (mut walk, mut purged) = (SealWalk::default(), 0);
+    while let Some(seal) = store.check_seal(&mut walk, &settings.keyring).await? {
+        match (seal.finding, seal.newest_event) {
+            (Finding::Purged, _) => {}
+            (Finding::Genuine, newest) if newest.is_some_and(|newest| newest < before) => {
+                purged += match extent {
+                    Extent::Told => seal.sealed.header.events,
+                    Extent::Deleted => store.purge_events(&seal.sealed, &settings.keyring).await?,
+                };
+            }
+            (Finding::Genuine, _) => break,
+            (finding, _) => {
+                return Err(CommandError::AuditLog { sequence: seal.sealed.header.sequence, finding });
             }
         }
-    };
+    }
     store.close().await;
-    io::stdout().lock().write_all(said.as_bytes()).map_err(CommandError::Output)
+    say(&match extent {
+        Extent::Told => format!("{purged} events would be deleted\n"),
+        Extent::Deleted => format!("{purged} events deleted\n"),
+    })
 }
 
 async fn open(database: &crate::config::DatabaseSettings) -> Result<Store, CommandError> {

@@ -41,7 +41,7 @@ pub enum CommandError {
     #[error("cannot listen for signals")]
     Signals(#[source] io::Error),
     /// The audit log is not what was sealed.
-    #[error("the audit log is not what seal {sequence} was made over: {}", described(*.finding))]
+    #[error("the audit log is not as it was sealed: seal {sequence}: {}", described(*.finding))]
     AuditLog {
         /// The seal's number.
         sequence: i64,
@@ -125,12 +125,15 @@ pub enum CommandError {
 }
 
 /// Says what was found in an operator's words.
-const fn described(finding: Finding) -> &'static str {
+/// Says of a seal what was found.
+pub(super) const fn described(finding: Finding) -> &'static str {
     match finding {
-        Finding::Genuine => "it is as it was",
+        Finding::Genuine => "its events are as they were",
         Finding::Purged => "its events were deleted for their age",
         Finding::Altered => "an event in its range was altered, removed or put in",
-        Finding::OutOfChain => "a seal before it was removed or put in",
-        Finding::UnknownKey => "the key that it was made with is not in the keyring",
+        Finding::Forged => "no key of the keyring has made it as it is: it was altered or put in",
+        Finding::PurgeForged => "its events are gone, and no key of the keyring has marked them as purged",
+        Finding::OutOfChain => "it is not behind a seal that is there: one was removed",
+        Finding::UnknownKey => "a key that it was made or purged with is not in the keyring",
     }
 }

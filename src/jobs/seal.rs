@@ -4,25 +4,33 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::secret::CurrentKeyring;
-use crate::store::Store;
+use tokio::time::Instant;
+
+use crate::metrics::Metrics;
+use crate::secret::{CurrentKeyring, Keyring};
+use crate::store::{Candidate, SealPass, Sealed, Store, StoreError};
 
 /// How often it is looked for events to seal.
 const INTERVAL: Duration = Duration::from_secs(2);
 
+/// How old an event may become without a seal before that is logged.
+const LATE: Duration = Duration::from_mins(1);
+
 /// Seals until the server stops it.
-pub async fn run(store: Store, keyring: Arc<CurrentKeyring>) {
-    let mut candidate = None;
-    let mut failing = false;
+pub async fn run(store: Store, keyring: Arc<CurrentKeyring>, metrics: Arc<Metrics>) {
+    let mut last: Option<SealPass> = None;
+    let (mut failing, mut late) = (false, false);
+    // How old the oldest event without a seal was when that was last known.
+    let (mut known, mut age) = (Instant::now(), Duration::ZERO);
     loop {
-        match store.seal_events(candidate.as_ref(), &keyring.get()).await {
-            Ok((sealed, next)) => {
+        match pass(&store, &keyring.get(), last.as_ref()).await {
+            Ok(pass) => {
                 failing = false;
-                candidate = next;
-                if let Some(sealed) = sealed {
-                    let seal: String = hex(&sealed.seal);
-                    let (sequence, last_id) = (sealed.header.sequence, sealed.header.last_id);
-                    tracing::info!(sequence, last_id, seal, "audit log sealed");
+                (known, age) = (Instant::now(), pass.oldest_unsealed.unwrap_or_default());
+                let made = pass.newest.filter(|_| pass.made);
+                last = Some(pass);
+                if let Some(sealed) = made {
+                    tell(&sealed);
                     continue;
                 }
             }
@@ -33,8 +41,29 @@ pub async fn run(store: Store, keyring: Arc<CurrentKeyring>) {
                 }
             }
         }
+        // While it cannot be asked, it grows older, if there is one.
+        let now = if failing { age + known.elapsed() } else { age };
+        metrics.work.unsealed(now);
+        if now > LATE && !std::mem::replace(&mut late, true) {
+            tracing::error!(age = ?now, "events of the audit log have had no seal for a minute");
+        }
+        late &= now > LATE;
         tokio::time::sleep(INTERVAL).await;
     }
+}
+
+async fn pass(store: &Store, keyring: &Keyring, last: Option<&SealPass>) -> Result<SealPass, StoreError> {
+    let (newest, candidate): (_, Option<&Candidate>) = match last {
+        Some(last) => (last.newest, last.candidate.as_ref()),
+        None => (store.newest_seal(keyring).await?, None),
+    };
+    store.seal_events(newest, candidate, keyring).await
+}
+
+fn tell(sealed: &Sealed) {
+    let seal = hex(&sealed.seal);
+    let (sequence, last_id) = (sealed.header.sequence, sealed.header.last_id);
+    tracing::info!(sequence, last_id, seal, "audit log sealed");
 }
 
 fn hex(bytes: &[u8]) -> String {

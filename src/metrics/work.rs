@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use prometheus::{Histogram, IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
+use prometheus::{Gauge, Histogram, IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
 
 use super::{Family, MetricsError, observe};
 use crate::shares::Refused;
@@ -31,6 +31,7 @@ pub struct WorkMetrics {
     flushed: IntCounter,
     spans_exported: IntCounter,
     spans_lost: IntCounter,
+    unsealed: Gauge,
     reloads: IntCounterVec,
 }
 
@@ -172,6 +173,10 @@ impl WorkMetrics {
             spans_exported: spans.with_label_values(&["exported"]),
             spans_lost: spans.with_label_values(&["lost"]),
             reloads: reloads(family)?,
+            unsealed: family.seconds(
+                "audit_unsealed_seconds",
+                "How long the oldest event of the audit log without a seal has been there.",
+            )?,
         })
     }
 
@@ -211,6 +216,11 @@ impl WorkMetrics {
     pub fn spans(&self, exported: u64, lost: u64) {
         self.spans_exported.inc_by(exported);
         self.spans_lost.inc_by(lost);
+    }
+
+    /// Tells how long the oldest event without a seal has been there.
+    pub fn unsealed(&self, age: Duration) {
+        self.unsealed.set(age.as_secs_f64());
     }
 
     /// Counts a flush of uses.

@@ -36,6 +36,17 @@ impl SealHeader {
         bytes.extend_from_slice(&self.seal_time.unix_timestamp_nanos().to_be_bytes());
         bytes
     }
+
+    /// Returns the bytes that the mark of a purge is an HMAC of: this seal's events were deleted at that time, to the
+    /// microsecond.
+    #[must_use]
+    pub fn purge_covered(&self, seal: &[u8; 32], purge_time: OffsetDateTime) -> Vec<u8> {
+        let mut bytes = b"tokend/purge/1".to_vec();
+        bytes.extend_from_slice(&self.sequence.to_be_bytes());
+        bytes.extend_from_slice(seal);
+        bytes.extend_from_slice(&purge_time.unix_timestamp_nanos().to_be_bytes());
+        bytes
+    }
 }
 
 /// Gathers the events of a range, in the order of their numbers.

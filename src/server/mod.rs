@@ -270,7 +270,7 @@ impl Running {
         let (end, ended) = oneshot::channel();
         let flushing = last_use::run(engine, store.clone(), metrics, config.last_use_interval, ended);
         self.flushing = Some((end, tokio::spawn(flushing)));
-        self.jobs.spawn(seal::run(store.clone(), Arc::clone(&self.keyring)));
+        self.jobs.spawn(seal::run(store.clone(), Arc::clone(&self.keyring), Arc::clone(&self.metrics)));
         self.jobs.spawn(retention::run(store.clone(), config.retention.clone()));
         self.jobs.spawn(purge::run(store));
     }

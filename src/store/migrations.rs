@@ -114,6 +114,15 @@ pub enum MigrateError {
         /// missed something.
         mend: String,
     },
+    /// A sequence gives numbers that are there already.
+    #[error(
+        "a sequence is behind its table, as logical replication leaves it, and what takes a number from it would fail; \
+         as its owner: {mend}"
+    )]
+    SequenceBehind {
+        /// The statements that put them right.
+        mend: String,
+    },
     /// The database was set up for secrets with another prefix.
     #[error(
         "this database's secrets begin with '{recorded}', not '{configured}'; set --secret-prefix {recorded}"
@@ -205,6 +214,7 @@ pub async fn migrate(route: &Route, prefix: &Prefix) -> Result<(), MigrateError>
         .await?;
         check_prefix(Single::Of(&mut connection), prefix).await?;
         check_triggers(Single::Of(&mut connection)).await?;
+        check_sequences(Single::Of(&mut connection)).await?;
         connection.close().await?;
         Ok(())
     })
@@ -290,6 +300,7 @@ pub async fn check(route: &Route, prefix: &Prefix) -> Result<(), MigrateError> {
         }
         check_prefix(connection.single(), prefix).await?;
         check_triggers(connection.single()).await?;
+        check_sequences(connection.single()).await?;
         connection.close().await?;
         Ok(())
     })
@@ -388,4 +399,11 @@ async fn check_triggers(database: Single<'_>) -> Result<(), MigrateError> {
     let faults = sqlx::query!("SELECT string_agg(mend, '; ' ORDER BY name) AS mend FROM trigger_faults")
         .fetch_one(database);
     faults.await?.mend.map_or(Ok(()), |mend| Err(MigrateError::TriggersOff { mend }))
+}
+
+/// Checks that no sequence gives numbers that are there already.
+async fn check_sequences(database: Single<'_>) -> Result<(), MigrateError> {
+    let faults = sqlx::query!("SELECT string_agg(mend, '; ' ORDER BY name) AS mend FROM sequence_faults")
+        .fetch_one(database);
+    faults.await?.mend.map_or(Ok(()), |mend| Err(MigrateError::SequenceBehind { mend }))
 }

@@ -86,9 +86,10 @@ pub(super) fn locks(version: i64) -> &'static [TableLock] {
     LOCKS.iter().find(|(of, _)| *of == version).map_or(&[], |(_, locks)| locks)
 }
 
-const LOCKS: [(i64, &[TableLock]); 2] = [
+const LOCKS: [(i64, &[TableLock]); 3] = [
     (3, &[lock("tokens", LockMode::ShareRowExclusive, TableWork::None)]),
     (10, &[lock("tokens", LockMode::AccessExclusive, TableWork::Indexes)]),
+    (11, &[lock("audit_seals", LockMode::AccessExclusive, TableWork::Reads)]),
 ];
 
 const fn lock(table: &'static str, mode: LockMode, work: TableWork) -> TableLock {

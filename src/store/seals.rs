@@ -1,15 +1,21 @@
-//! Sealing the audit log, and checking the seals. An event may be sealed once no transaction that could still
-//! commit a lower number is running: every one of tokend's has its transaction id before it takes a number.
-//! Called by the job that seals and by `tokend audit`.
+//! Sealing the audit log. An event may be sealed once no transaction that could still commit a lower number is
+//! running: every one of tokend's has its transaction id before it takes a number. Rows that no key of the ring has
+//! made count for nothing: whoever can insert them cannot keep others from sealing. Called by the job that seals.
+
+use std::time::Duration;
 
 use time::OffsetDateTime;
 
 use super::pooling::Transaction;
+use super::tokens::clock;
 use super::{Store, StoreError};
 use crate::secret::{KeyId, Keyring, Mac, SealHeader, SealedEvents};
 
 /// How many events one seal covers at most.
 const BATCH: i64 = 5_000;
+
+/// How many seals one statement reads.
+const PAGE: i64 = 500;
 
 /// The advisory lock of whoever seals. Any constant will do.
 const SEAL_LOCK: i64 = 0x746f_6b65_6e64_0002;
@@ -21,7 +27,7 @@ pub struct Candidate {
     xmax: String,
 }
 
-/// A seal that was made.
+/// A seal that a key of the ring made.
 #[derive(Debug, Clone, Copy)]
 pub struct Sealed {
     /// What it covers.
@@ -30,241 +36,221 @@ pub struct Sealed {
     pub seal: [u8; 32],
 }
 
-/// A stored seal, checked against what the log holds.
-#[derive(Debug)]
-pub struct CheckedSeal {
-    /// What it says that it covers.
-    pub header: SealHeader,
-    /// The seal.
-    pub seal: [u8; 32],
-    /// What was found.
-    pub finding: Finding,
+/// What one pass of sealing has come to.
+#[derive(Debug, Clone)]
+pub struct SealPass {
+    /// The newest genuine seal.
+    pub newest: Option<Sealed>,
+    /// Whether this pass made it.
+    pub made: bool,
+    /// What the next pass may seal.
+    pub candidate: Option<Candidate>,
+    /// How old the oldest event is that no seal covers, by the database's clock; `None`: all are sealed.
+    pub oldest_unsealed: Option<Duration>,
 }
 
-/// What comparing a seal with the log tells.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Finding {
-    /// Its events are as they were.
-    Genuine,
-    /// Its events were deleted for their age; nothing can be told of them.
-    Purged,
-    /// Its events are others than those that it was made over.
-    Altered,
-    /// It is not behind the one before it: one was removed or put in.
-    OutOfChain,
-    /// The key that it was made with is not in the ring.
-    UnknownKey,
+/// A row of `audit_seals`.
+pub(super) struct SealRow {
+    pub(super) sequence: i64,
+    pub(super) first_id: i64,
+    pub(super) last_id: i64,
+    pub(super) events: i64,
+    pub(super) events_hash: Vec<u8>,
+    pub(super) previous: Vec<u8>,
+    pub(super) seal_time: OffsetDateTime,
+    pub(super) key_id: Vec<u8>,
+    pub(super) seal: Vec<u8>,
+    pub(super) purge_time: Option<OffsetDateTime>,
+    pub(super) purge_key_id: Option<Vec<u8>>,
+    pub(super) purge_mark: Option<Vec<u8>>,
+}
+
+/// Builds the query for [`SealRow`]s whose text ends with the given clauses.
+macro_rules! select_seals {
+    ($clauses:literal $(, $argument:expr)* $(,)?) => {
+        sqlx::query_as!(
+            SealRow,
+            "SELECT sequence, first_id, last_id, events, events_hash, previous, seal_time, key_id, seal, purge_time,
+                 purge_key_id, purge_mark
+             FROM audit_seals "
+                + $clauses
+            $(, $argument)*
+        )
+    };
+}
+pub(super) use select_seals;
+
+impl SealRow {
+    /// Returns what it says of itself, and the key that it says has made it.
+    pub(super) fn read(&self) -> Result<(Sealed, KeyId), StoreError> {
+        let header = SealHeader {
+            sequence: self.sequence,
+            first_id: self.first_id,
+            last_id: self.last_id,
+            events: self.events,
+            events_hash: array("events_hash", &self.events_hash)?,
+            previous: array("previous", &self.previous)?,
+            seal_time: self.seal_time,
+        };
+        let key_id = KeyId::from_bytes(array("key_id", &self.key_id)?);
+        Ok((Sealed { header, seal: array("seal", &self.seal)? }, key_id))
+    }
+
+    /// Returns it if a key of the ring has made it.
+    fn genuine(&self, keyring: &Keyring) -> Result<Option<Sealed>, StoreError> {
+        let (sealed, key_id) = self.read()?;
+        let mac = Mac { key_id, tag: sealed.seal };
+        Ok((keyring.check_seal(&sealed.header.covered(), &mac) == Some(true)).then_some(sealed))
+    }
+}
+
+/// Reads a column of so many bytes.
+pub(super) fn array<const N: usize>(column: &'static str, bytes: &[u8]) -> Result<[u8; N], StoreError> {
+    bytes.try_into().map_err(|_| StoreError::Corrupt { table: "audit_seals", column })
 }
 
 impl Store {
-    /// Seals a batch of what `candidate` allows, if nobody else is sealing. Returns the seal, and the candidate
-    /// for the next time.
+    /// Finds the newest genuine seal, whatever stands behind it; `None`: there is none.
+    ///
+    /// # Errors
+    /// [`StoreError`], as for every call of the store.
+    pub async fn newest_seal(&self, keyring: &Keyring) -> Result<Option<Sealed>, StoreError> {
+        let (mut sequence, mut seal) = (i64::MAX, vec![u8::MAX; 33]);
+        loop {
+            // Each page has its own time: there may be any number that nobody with a key has made.
+            let page = self.within(async {
+                let page = select_seals!(
+                    "WHERE (sequence, seal) < ($1, $2) ORDER BY sequence DESC, seal DESC LIMIT $3",
+                    sequence,
+                    seal,
+                    PAGE
+                );
+                Ok(page.fetch_all(self.single()?).await?)
+            });
+            let page = page.await?;
+            for row in &page {
+                if let Some(sealed) = row.genuine(keyring)? {
+                    return Ok(Some(sealed));
+                }
+            }
+            let Some(last) = page.last() else { return Ok(None) };
+            (sequence, seal) = (last.sequence, last.seal.clone());
+        }
+    }
+
+    /// Seals a batch of what `candidate` allows behind `newest`, unless somebody else is sealing.
     ///
     /// # Errors
     /// [`StoreError`], as for every call of the store.
     pub async fn seal_events(
         &self,
+        newest: Option<Sealed>,
         candidate: Option<&Candidate>,
         keyring: &Keyring,
-    ) -> Result<(Option<Sealed>, Option<Candidate>), StoreError> {
+    ) -> Result<SealPass, StoreError> {
         self.within(async {
             let mut transaction = self.begin().await?;
             let turn = sqlx::query!(r#"SELECT pg_try_advisory_xact_lock($1) AS "taken!""#, SEAL_LOCK)
                 .fetch_one(&mut transaction)
                 .await?;
-            if !turn.taken {
-                return Ok((None, None));
-            }
-            let last = last_seal(&mut transaction).await?;
-            let sealed = match candidate {
-                Some(candidate) if settled(&mut transaction, candidate).await? => {
-                    seal(&mut transaction, last, candidate.last_id, keyring).await?
+            let newest = follow(&mut transaction, newest, keyring).await?;
+            // What others have sealed meanwhile is no candidate any more.
+            let covered = newest.map_or(0, |newest| newest.header.last_id);
+            let candidate = candidate.filter(|candidate| candidate.last_id > covered);
+            let (sealed, waiting) = match candidate {
+                Some(candidate) if turn.taken && settled(&mut transaction, candidate).await? => {
+                    (seal(&mut transaction, newest, candidate.last_id, keyring).await?, None)
                 }
-                _ => None,
+                candidate => (None, candidate.cloned()),
             };
-            let unsettled = candidate.filter(|_| sealed.is_none()).cloned();
-            let next = sqlx::query!(
-                r#"SELECT max(id) AS last_id, pg_snapshot_xmax(pg_current_snapshot())::text AS "xmax!"
-                   FROM token_events WHERE id > $1"#,
-                sealed.map_or(last.map_or(0, |last| last.header.last_id), |sealed| sealed.header.last_id)
-            )
-            .fetch_one(&mut transaction)
-            .await?;
+            let made = sealed.is_some();
+            let newest = sealed.or(newest);
+            let (next, oldest_unsealed) = unsealed(&mut transaction, newest).await?;
             transaction.commit().await?;
-            let next = next.last_id.map(|last_id| Candidate { last_id, xmax: next.xmax });
-            Ok((sealed, unsettled.or(next)))
-        })
-        .await
-    }
-
-    /// Checks the stored seal behind `previous` against the log; `None` when there is none.
-    ///
-    /// # Errors
-    /// [`StoreError`], as for every call of the store.
-    pub async fn check_seal(
-        &self,
-        previous: Option<&CheckedSeal>,
-        keyring: &Keyring,
-    ) -> Result<Option<CheckedSeal>, StoreError> {
-        self.within(async {
-            let mut transaction = self.begin().await?;
-            let row = sqlx::query!(
-                "SELECT sequence, first_id, last_id, events, events_hash, previous, seal_time, key_id, seal, purge_time
-                 FROM audit_seals WHERE sequence > $1 ORDER BY sequence LIMIT 1",
-                previous.map_or(0, |previous| previous.header.sequence)
-            )
-            .fetch_optional(&mut transaction)
-            .await?;
-            let Some(row) = row else { return Ok(None) };
-            let bytes = |bytes: Vec<u8>, column| {
-                bytes.try_into().map_err(|_| StoreError::Corrupt { table: "audit_seals", column })
-            };
-            let header = SealHeader {
-                sequence: row.sequence,
-                first_id: row.first_id,
-                last_id: row.last_id,
-                events: row.events,
-                events_hash: bytes(row.events_hash, "events_hash")?,
-                previous: bytes(row.previous, "previous")?,
-                seal_time: row.seal_time,
-            };
-            let seal = bytes(row.seal, "seal")?;
-            let key_id = row.key_id.as_slice().try_into();
-            let key_id = key_id.map_err(|_| StoreError::Corrupt { table: "audit_seals", column: "key_id" })?;
-            let mac = Mac { key_id: KeyId::from_bytes(key_id), tag: seal };
-            let finding = match keyring.check_seal(&header.covered(), &mac) {
-                _ if !follows(&header, previous) => Finding::OutOfChain,
-                None => Finding::UnknownKey,
-                Some(false) => Finding::Altered,
-                Some(true) if row.purge_time.is_some() => Finding::Purged,
-                Some(true) => {
-                    let events = read(&mut transaction, header.first_id, header.last_id, i64::MAX).await?.0;
-                    let whole = events.events() == header.events && events.hash() == header.events_hash;
-                    if whole { Finding::Genuine } else { Finding::Altered }
-                }
-            };
-            Ok(Some(CheckedSeal { header, seal, finding }))
-        })
-        .await
-    }
-
-    /// Counts the events that no seal covers yet.
-    ///
-    /// # Errors
-    /// [`StoreError`], as for every call of the store.
-    pub async fn count_unsealed(&self) -> Result<i64, StoreError> {
-        self.within(async {
-            let row = sqlx::query!(
-                r#"SELECT count(*) AS "events!" FROM token_events
-                   WHERE id > coalesce((SELECT max(last_id) FROM audit_seals), 0)"#
-            )
-            .fetch_one(self.single()?)
-            .await?;
-            Ok(row.events)
-        })
-        .await
-    }
-
-    /// Tells how many events [`Self::purge_events`] would delete, called until there is nothing left.
-    ///
-    /// # Errors
-    /// [`StoreError`], as for every call of the store.
-    pub async fn count_purgeable_events(&self, before: OffsetDateTime) -> Result<i64, StoreError> {
-        self.within(async {
-            let row = sqlx::query!(
-                r#"SELECT coalesce(sum(events), 0)::bigint AS "events!" FROM audit_seals
-                   WHERE purge_time IS NULL
-                       AND last_id < coalesce((SELECT min(id) FROM token_events WHERE event_time >= $1),
-                           9223372036854775807)"#,
-                before
-            );
-            Ok(row.fetch_one(self.single()?).await?.events)
-        })
-        .await
-    }
-
-    /// Deletes events that happened before a moment, in whole sealed batches; returns how many. Keeps the seals.
-    ///
-    /// # Errors
-    /// [`StoreError`]; Postgres refuses a moment less than 30 days ago.
-    pub async fn purge_events(&self, before: OffsetDateTime) -> Result<i64, StoreError> {
-        self.within(async {
-            let row = sqlx::query!(r#"SELECT purge_audit($1) AS "purged!""#, before)
-                .fetch_one(self.single()?)
-                .await?;
-            Ok(row.purged)
+            Ok(SealPass { newest, made, candidate: waiting.or(next), oldest_unsealed })
         })
         .await
     }
 }
 
-/// Tells whether a seal is the one behind another, or the first.
-fn follows(header: &SealHeader, previous: Option<&CheckedSeal>) -> bool {
-    match previous {
-        None => header.sequence == 1 && header.previous == [0; 32],
-        Some(previous) => {
-            header.sequence == previous.header.sequence + 1
-                && header.first_id == previous.header.last_id + 1
-                && header.previous == previous.seal
+/// Goes on from a seal to the newest genuine one that was made behind it.
+async fn follow(
+    transaction: &mut Transaction,
+    mut newest: Option<Sealed>,
+    keyring: &Keyring,
+) -> Result<Option<Sealed>, StoreError> {
+    loop {
+        let rows = select_seals!(
+            "WHERE sequence = $1 AND previous = $2 ORDER BY seal LIMIT $3",
+            newest.map_or(1, |newest| newest.header.sequence + 1),
+            &newest.map_or([0; 32], |newest| newest.seal),
+            PAGE
+        )
+        .fetch_all(&mut *transaction)
+        .await?;
+        // Where made-up ones are so many that a genuine one is not among these, its events are sealed twice, which
+        // harms nobody.
+        let mut genuine = None;
+        for row in &rows {
+            genuine = genuine.or(row.genuine(keyring)?);
+        }
+        match genuine {
+            Some(sealed) => newest = Some(sealed),
+            None => return Ok(newest),
         }
     }
 }
 
-async fn last_seal(connection: &mut Transaction) -> Result<Option<Sealed>, StoreError> {
+/// Returns what the next pass may seal, and how old the oldest event is that is not sealed.
+async fn unsealed(
+    transaction: &mut Transaction,
+    newest: Option<Sealed>,
+) -> Result<(Option<Candidate>, Option<Duration>), StoreError> {
+    // No number beyond those that were given out: a made-up event must not have all that come sealed already.
     let row = sqlx::query!(
-        "SELECT sequence, first_id, last_id, events, events_hash, previous, seal_time, seal FROM audit_seals
-         ORDER BY sequence DESC LIMIT 1"
+        r#"SELECT (SELECT max(id) FROM token_events WHERE id > $1
+                   AND id <= (SELECT last_value FROM token_events_id_seq)) AS last_id,
+               pg_snapshot_xmax(pg_current_snapshot())::text AS "xmax!",
+               (SELECT (extract(epoch FROM clock_timestamp() - event_time) * 1000)::bigint FROM token_events
+                WHERE id > $1 ORDER BY id LIMIT 1) AS oldest_millis"#,
+        newest.map_or(0, |newest| newest.header.last_id)
     )
-    .fetch_optional(connection)
+    .fetch_one(transaction)
     .await?;
-    let bytes = |bytes: Vec<u8>, column| {
-        bytes.try_into().map_err(|_| StoreError::Corrupt { table: "audit_seals", column })
-    };
-    row.map(|row| {
-        let header = SealHeader {
-            sequence: row.sequence,
-            first_id: row.first_id,
-            last_id: row.last_id,
-            events: row.events,
-            events_hash: bytes(row.events_hash, "events_hash")?,
-            previous: bytes(row.previous, "previous")?,
-            seal_time: row.seal_time,
-        };
-        Ok(Sealed { header, seal: bytes(row.seal, "seal")? })
-    })
-    .transpose()
+    let candidate = row.last_id.map(|last_id| Candidate { last_id, xmax: row.xmax });
+    let oldest = row.oldest_millis.map(|millis| Duration::from_millis(millis.max(0).unsigned_abs()));
+    Ok((candidate, oldest))
 }
 
-async fn settled(connection: &mut Transaction, candidate: &Candidate) -> Result<bool, StoreError> {
+async fn settled(transaction: &mut Transaction, candidate: &Candidate) -> Result<bool, StoreError> {
     let row = sqlx::query!(
         r#"SELECT pg_snapshot_xmin(pg_current_snapshot()) >= $1::text::xid8 AS "settled!""#,
         candidate.xmax
     )
-    .fetch_one(connection)
+    .fetch_one(transaction)
     .await?;
     Ok(row.settled)
 }
 
 async fn seal(
-    connection: &mut Transaction,
-    last: Option<Sealed>,
+    transaction: &mut Transaction,
+    newest: Option<Sealed>,
     until: i64,
     keyring: &Keyring,
 ) -> Result<Option<Sealed>, StoreError> {
-    let first_id = last.map_or(1, |last| last.header.last_id + 1);
-    let (events, last_read) = read(connection, first_id, until, BATCH).await?;
+    let first_id = newest.map_or(1, |newest| newest.header.last_id + 1);
+    let events = read_events(transaction, first_id, until, BATCH).await?;
     // What is left out by the batch's size begins the next one.
-    let full = events.events() == BATCH;
-    let Some(last_id) = last_read.map(|read| if full { read } else { until }) else { return Ok(None) };
-    let now = sqlx::query!(r#"SELECT clock_timestamp() AS "now!""#).fetch_one(&mut *connection).await?.now;
+    let full = events.hashed.events() == BATCH;
+    let Some(last_id) = events.last_id.map(|read| if full { read } else { until }) else { return Ok(None) };
     let header = SealHeader {
-        sequence: last.map_or(1, |last| last.header.sequence + 1),
+        sequence: newest.map_or(1, |newest| newest.header.sequence + 1),
         first_id,
         last_id,
-        events: events.events(),
-        events_hash: events.hash(),
-        previous: last.map_or([0; 32], |last| last.seal),
-        seal_time: now,
+        events: events.hashed.events(),
+        events_hash: events.hashed.hash(),
+        previous: newest.map_or([0; 32], |newest| newest.seal),
+        seal_time: clock(transaction).await?,
     };
     let Mac { key_id, tag } = keyring.sign_seal(&header.covered());
     sqlx::query!(
@@ -280,34 +266,44 @@ async fn seal(
         &key_id.to_bytes(),
         &tag
     )
-    .execute(connection)
+    .execute(transaction)
     .await?;
     Ok(Some(Sealed { header, seal: tag }))
 }
 
-/// Reads the events of a range as a seal covers them, and the number of the last one.
-async fn read(
-    connection: &mut Transaction,
+/// The events of a range.
+pub(super) struct EventRange {
+    /// As a seal covers them.
+    pub(super) hashed: SealedEvents,
+    /// The number of the last one.
+    pub(super) last_id: Option<i64>,
+    /// The time of the newest.
+    pub(super) newest: Option<OffsetDateTime>,
+}
+
+/// Reads the events of a range, from its begin.
+pub(super) async fn read_events(
+    transaction: &mut Transaction,
     first_id: i64,
     last_id: i64,
     limit: i64,
-) -> Result<(SealedEvents, Option<i64>), StoreError> {
+) -> Result<EventRange, StoreError> {
     let rows = sqlx::query!(
-        r#"SELECT id, (extract(epoch FROM event_time) * 1000000)::bigint AS "micros!", kind, token_id,
-               organization_id, user_id, actor, acting_user, trace_id, changes::text AS changes
+        r#"SELECT id, event_time, kind, token_id, organization_id, user_id, actor, acting_user, trace_id,
+               changes::text AS "changes!"
            FROM token_events WHERE id BETWEEN $1 AND $2 ORDER BY id LIMIT $3"#,
         first_id,
         last_id,
         limit
     )
-    .fetch_all(connection)
+    .fetch_all(transaction)
     .await?;
-    let (mut events, mut last) = (SealedEvents::default(), None);
+    let mut range = EventRange { hashed: SealedEvents::default(), last_id: None, newest: None };
     for row in &rows {
-        events.add(
+        range.hashed.add(
             row.id,
             &[
-                Some(&row.micros.to_be_bytes()),
+                Some(&row.event_time.unix_timestamp_nanos().to_be_bytes()),
                 Some(row.kind.as_bytes()),
                 Some(row.token_id.as_bytes()),
                 Some(row.organization_id.as_bytes()),
@@ -315,10 +311,11 @@ async fn read(
                 Some(row.actor.as_bytes()),
                 row.acting_user.as_deref().map(str::as_bytes),
                 row.trace_id.as_deref(),
-                row.changes.as_deref().map(str::as_bytes),
+                Some(row.changes.as_bytes()),
             ],
         );
-        last = Some(row.id);
+        range.last_id = Some(row.id);
+        range.newest = range.newest.max(Some(row.event_time));
     }
-    Ok((events, last))
+    Ok(range)
 }

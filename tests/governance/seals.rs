@@ -1,27 +1,57 @@
-//! Seals over the audit log: what was done to it afterwards is found.
+//! Seals over the audit log: what was done to it afterwards is found, and whoever has no key can neither seal nor keep
+//! others from sealing.
 
 use std::sync::Arc;
 
 use tokend::secret::Keyring;
-use tokend::store::{CheckedSeal, Finding, Store};
+use tokend::store::{CheckedSeal, Finding, SealWalk, Store};
 
 use crate::support::client::{created, ordinary, revoked};
+use crate::support::database::Database;
 use crate::support::eventually;
 use crate::support::replica::{Installation, Replica, keyring, new_key};
 
-/// Checks every seal, as `tokend audit verify` does; returns what was found of each, to the first fault.
-async fn findings(replica: &Replica, ring: &Keyring) -> Vec<Finding> {
+fn store(replica: &Replica) -> Store {
     let store = Store::new(replica.installation.database.options(), 1);
     store.open();
-    let (mut last, mut found): (Option<CheckedSeal>, _) = (None, Vec::new());
-    while let Some(seal) = store.check_seal(last.as_ref(), ring).await.unwrap() {
-        found.push(seal.finding);
-        if !matches!(seal.finding, Finding::Genuine | Finding::Purged) {
-            break;
-        }
-        last = Some(seal);
+    store
+}
+
+/// Checks every seal, as `tokend audit verify` does.
+async fn checked(replica: &Replica, ring: &Keyring) -> Vec<CheckedSeal> {
+    let (store, mut walk, mut found) = (store(replica), SealWalk::default(), Vec::new());
+    while let Some(seal) = store.check_seal(&mut walk, ring).await.unwrap() {
+        found.push(seal);
     }
     found
+}
+
+/// Returns what was found of each.
+async fn findings(replica: &Replica, ring: &Keyring) -> Vec<Finding> {
+    checked(replica, ring).await.into_iter().map(|seal| seal.finding).collect()
+}
+
+/// Returns what was found and is not fine.
+async fn faults(replica: &Replica, ring: &Keyring) -> Vec<Finding> {
+    findings(replica, ring).await.into_iter().filter(|finding| !finding.is_fine()).collect()
+}
+
+/// Writes events, and waits until one more genuine seal covers all there are.
+async fn seal_more(replica: &Replica, ring: &Keyring) {
+    let before = checked(replica, ring).await.len();
+    for _ in 0..4 {
+        let id = created(&mut replica.root(), ordinary()).await.token.unwrap().id;
+        revoked(&mut replica.root(), &id, "").await;
+    }
+    let events =
+        replica.installation.database.count("SELECT max(id) FROM token_events WHERE id < 1000000").await;
+    eventually("a seal covers all events", async || {
+        let found = checked(replica, ring).await;
+        let covers =
+            |seal: &CheckedSeal| seal.finding == Finding::Genuine && seal.sealed.header.last_id >= events;
+        (found.len() > before && found.iter().any(covers)).then_some(())
+    })
+    .await;
 }
 
 /// Starts a replica and has two seals made, of several events each.
@@ -30,21 +60,20 @@ async fn sealed() -> (Replica, Arc<Keyring>) {
     let config = installation.config();
     let ring = Arc::clone(&config.keyring);
     let replica = installation.serve(config).await;
-    for seals in 1..=2 {
-        for _ in 0..4 {
-            let id = created(&mut replica.root(), ordinary()).await.token.unwrap().id;
-            revoked(&mut replica.root(), &id, "").await;
-        }
-        eventually("a seal covers all events", async || {
-            let count = |sql| replica.installation.database.count(sql);
-            let all = count(
-                "SELECT coalesce(max(last_id), 0) - (SELECT max(id) FROM token_events) FROM audit_seals",
-            );
-            (all.await == 0 && count("SELECT count(*) FROM audit_seals").await >= seals).then_some(())
-        })
-        .await;
+    for _ in 1..=2 {
+        seal_more(&replica, &ring).await;
     }
     (replica, ring)
+}
+
+/// Puts in a seal without a key, behind the newest, that covers everything that will ever come.
+async fn put_in(database: &Database, sequence: &str, previous: &str) {
+    let put_in = format!(
+        "INSERT INTO audit_seals (sequence, first_id, last_id, events, events_hash, previous, seal_time, key_id, seal)
+         SELECT {sequence}, last_id + 1, 4611686018427387904, 1, sha256('a'), {previous}, now(), key_id, sha256('b')
+         FROM audit_seals WHERE last_id < 4611686018427387904 ORDER BY sequence DESC LIMIT 1"
+    );
+    database.execute(put_in).await;
 }
 
 #[tokio::test]
@@ -54,7 +83,8 @@ async fn what_nobody_touched_is_genuine_and_more_is_sealed_as_it_comes() {
     let found = findings(&replica, &ring).await;
 
     assert!(found.len() >= 2 && found.iter().all(|finding| *finding == Finding::Genuine), "{found:?}");
-    assert_eq!(findings(&replica, &keyring(&[&new_key()])).await, [Finding::UnknownKey]);
+    let unknown = findings(&replica, &keyring(&[&new_key()])).await;
+    assert!(unknown.iter().all(|finding| *finding == Finding::UnknownKey), "{unknown:?}");
 }
 
 #[tokio::test]
@@ -77,7 +107,7 @@ async fn an_event_that_was_altered_removed_put_in_or_moved_is_found() {
         for statement in tamper.split("; ") {
             database.execute(statement).await;
         }
-        assert_eq!(findings(&replica, &ring).await.last(), Some(&Finding::Altered), "{tamper}");
+        assert_eq!(faults(&replica, &ring).await, [Finding::Altered], "{tamper}");
         for statement in undo.split("; ").filter(|statement| !statement.is_empty()) {
             database.execute(statement).await;
         }
@@ -94,37 +124,164 @@ async fn two_events_that_changed_places_and_a_seal_that_is_gone_are_found() {
              event_time = o.event_time
          FROM token_events o WHERE (e.id, o.id) IN ((3, 4), (4, 3))";
     assert_eq!(database.execute(swapped).await, 2);
-    assert_eq!(findings(&replica, &ring).await.last(), Some(&Finding::Altered));
+    assert_eq!(faults(&replica, &ring).await, [Finding::Altered]);
     database.execute(swapped).await;
-    assert!(findings(&replica, &ring).await.iter().all(|finding| *finding == Finding::Genuine));
+    assert_eq!(faults(&replica, &ring).await, []);
 
     database.execute("DELETE FROM audit_seals WHERE sequence = 1").await;
-    assert_eq!(findings(&replica, &ring).await, [Finding::OutOfChain]);
+    assert_eq!(faults(&replica, &ring).await, [Finding::OutOfChain]);
 }
 
 #[tokio::test]
-async fn old_events_go_in_whole_batches_and_their_seals_stay() {
+async fn every_column_of_a_seal_is_under_its_key() {
     let (replica, ring) = sealed().await;
     let database = &replica.installation.database;
-    let young = "SELECT purge_audit(now() - interval '29 days')";
-    assert!(database.try_execute(young).await.is_err(), "young events were deleted");
+    for (change, finding) in [
+        ("sequence = sequence + 1000000", Finding::Forged),
+        ("last_id = last_id + 1", Finding::Forged),
+        ("first_id = first_id + 1, events = 1", Finding::Forged),
+        ("events = events - 1", Finding::Forged),
+        ("events_hash = sha256('x')", Finding::Forged),
+        ("previous = sha256('x')", Finding::Forged),
+        ("seal_time = seal_time - interval '1 day'", Finding::Forged),
+        ("seal = sha256('x')", Finding::Forged),
+        ("key_id = '\\x0011223344556677'", Finding::UnknownKey),
+        // Fresh events that were deleted, and a seal that says for their age.
+        (
+            "purge_time = now() + interval '1 day', purge_key_id = key_id, purge_mark = sha256('x')",
+            Finding::PurgeForged,
+        ),
+        (
+            "purge_time = now() + interval '1 day', purge_key_id = key_id, purge_mark = seal",
+            Finding::PurgeForged,
+        ),
+    ] {
+        let longest = "(SELECT sequence FROM audit_seals ORDER BY events DESC LIMIT 1)";
+        database.execute("CREATE TABLE kept AS SELECT * FROM audit_seals").await;
+        database.execute(format!("UPDATE audit_seals SET {change} WHERE sequence = {longest}")).await;
+        if change.starts_with("purge") {
+            let range = "SELECT first_id, last_id FROM audit_seals WHERE purge_time IS NOT NULL";
+            database.execute("CREATE TABLE events AS SELECT * FROM token_events").await;
+            database
+                .execute(format!(
+                    "DELETE FROM token_events USING ({range}) r WHERE id BETWEEN first_id AND last_id"
+                ))
+                .await;
+        }
 
-    // As time would: the seals no longer fit, but what was purged is not looked at.
-    database
-        .execute("UPDATE token_events SET event_time = event_time - interval '60 days' WHERE id <= 5")
-        .await;
-    let purged = database.count("SELECT purge_audit(now() - interval '40 days')").await;
+        let found = faults(&replica, &ring).await;
 
-    let last = database.count("SELECT last_id FROM audit_seals WHERE sequence = 1").await;
-    if last <= 5 {
-        assert!(purged > 0);
-        assert_eq!(findings(&replica, &ring).await[0], Finding::Purged);
-    } else {
-        // The first batch holds younger events too, and stays whole.
-        assert_eq!(purged, 0);
+        assert!(found.contains(&finding), "{change}: {found:?}");
+        database.execute("DELETE FROM audit_seals").await;
+        database.execute("INSERT INTO audit_seals SELECT * FROM kept").await;
+        database.execute("DROP TABLE kept").await;
+        if change.starts_with("purge") {
+            let again = "INSERT INTO token_events OVERRIDING SYSTEM VALUE SELECT * FROM events ON CONFLICT DO NOTHING";
+            database.execute(again).await;
+            database.execute("DROP TABLE events").await;
+        }
     }
+}
+
+#[tokio::test]
+async fn a_seal_that_nobody_with_a_key_made_is_found_and_keeps_nobody_from_sealing() {
+    let (replica, ring) = sealed().await;
+    let database = &replica.installation.database;
+    for (sequence, previous) in
+        [("sequence + 1", "seal"), ("sequence + 2", "sha256('x')"), ("9223372036854775807", "seal")]
+    {
+        put_in(database, sequence, previous).await;
+    }
+
+    seal_more(&replica, &ring).await;
+    // Also for a replica that comes later, and finds them before the genuine ones.
+    let later = replica.installation.serve(replica.installation.config()).await;
+    drop(replica);
+    seal_more(&later, &ring).await;
+
+    assert_eq!(faults(&later, &ring).await, [Finding::Forged; 3]);
+}
+
+#[tokio::test]
+async fn a_number_that_was_never_given_out_seals_nothing_in_advance() {
+    let (replica, ring) = sealed().await;
+    let forged = "INSERT INTO token_events (id, event_time, kind, token_id, organization_id, user_id, actor, changes)
+        OVERRIDING SYSTEM VALUE
+        SELECT 4611686018427387904, event_time - interval '1 hour', kind, token_id, organization_id, user_id, actor,
+            changes FROM token_events WHERE id = 2";
+    replica.installation.database.execute(forged).await;
+
+    seal_more(&replica, &ring).await;
+
+    assert_eq!(faults(&replica, &ring).await, []);
+    eventually("its having no seal is told", async || {
+        let (_, metrics) = crate::support::http::get(replica.http, "/metrics").await;
+        let line = metrics.lines().find(|line| line.starts_with("tokend_audit_unsealed_seconds "))?;
+        (line.rsplit(' ').next()?.parse::<f64>().ok()? > 3_000.0).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn of_replicas_in_turn_each_goes_on_where_the_other_has_sealed() {
+    let (one, ring) = sealed().await;
+    let other = one.installation.serve(one.installation.config()).await;
+    for _ in 0..2 {
+        seal_more(&one, &ring).await;
+        seal_more(&other, &ring).await;
+    }
+    drop(one);
+
+    seal_more(&other, &ring).await;
+
+    assert_eq!(faults(&other, &ring).await, []);
+}
+
+#[tokio::test]
+async fn old_events_are_deleted_under_a_mark_and_only_where_they_are_as_they_were_sealed() {
+    let installation = Installation::new().await;
+    let database = installation.database.clone();
+    // Before there is a seal: as if it had been made 60 days ago.
     database.execute("UPDATE token_events SET event_time = event_time - interval '60 days'").await;
-    assert!(database.count("SELECT purge_audit(now() - interval '40 days')").await > 0);
-    assert!(findings(&replica, &ring).await.iter().all(|finding| *finding == Finding::Purged));
-    assert_eq!(database.count("SELECT count(*) FROM audit_seals WHERE purge_time IS NULL").await, 0);
+    let config = installation.config();
+    let ring = Arc::clone(&config.keyring);
+    let replica = installation.serve(config).await;
+    eventually("it is sealed", async || (!checked(&replica, &ring).await.is_empty()).then_some(())).await;
+    seal_more(&replica, &ring).await;
+    let store = store(&replica);
+    let found = checked(&replica, &ring).await;
+    let old = found.first().unwrap();
+    let young = found.last().unwrap();
+
+    assert!(store.purge_events(&young.sealed, &ring).await.is_err(), "young events were deleted");
+    assert_eq!(store.purge_events(&old.sealed, &ring).await.unwrap(), 1);
+
+    let now = findings(&replica, &ring).await;
+    assert_eq!((now[0], faults(&replica, &ring).await.len()), (Finding::Purged, 0));
+    assert!(store.purge_events(&old.sealed, &ring).await.is_err(), "twice");
+    // The mark is good for its own seal and time alone, and for no events.
+    database
+        .execute(
+            "UPDATE audit_seals SET purge_time = purge_time + interval '1 s' WHERE purge_time IS NOT NULL",
+        )
+        .await;
+    assert_eq!(faults(&replica, &ring).await, [Finding::PurgeForged]);
+    database
+        .execute(
+            "UPDATE audit_seals SET purge_time = purge_time - interval '1 s' WHERE purge_time IS NOT NULL",
+        )
+        .await;
+    let moved =
+        "UPDATE audit_seals SET (purge_time, purge_key_id, purge_mark) = (SELECT purge_time + interval '1 h',
+        purge_key_id, purge_mark FROM audit_seals WHERE purge_mark IS NOT NULL) WHERE sequence = 2";
+    database.execute(moved).await;
+    assert_eq!(faults(&replica, &ring).await, [Finding::PurgeForged]);
+    database
+        .execute("UPDATE audit_seals SET purge_time = NULL, purge_key_id = NULL, purge_mark = NULL WHERE sequence = 2")
+        .await;
+    let put_in = "INSERT INTO token_events (id, kind, token_id, organization_id, user_id, actor, changes)
+        OVERRIDING SYSTEM VALUE SELECT 1, kind, token_id, organization_id, user_id, actor, changes
+        FROM token_events LIMIT 1";
+    database.execute(put_in).await;
+    assert_eq!(faults(&replica, &ring).await, [Finding::Altered]);
 }

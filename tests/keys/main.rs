@@ -9,6 +9,7 @@ mod support;
 
 mod fallback;
 mod locks;
+mod logical;
 mod rotation;
 mod schema;
 mod upgrade;
