@@ -24,6 +24,7 @@ pub use self::activity::Activity;
 use self::keepalive::{Keepalive, PREFACE};
 use crate::metrics::{Counted, Metrics};
 use crate::shares::{Place, Shares};
+use crate::telemetry::is_worth_a_line;
 use crate::tls::{Admission, ClientCertificate, Protocol, ServerTls};
 use crate::verify::Proven;
 
@@ -243,7 +244,9 @@ impl Begin {
         let Shaken { mut bytes, certificate, admission } = shaken
             .inspect_err(|error| {
                 self.metrics.work.handshake_failed();
-                tracing::info!(%address, %error, "TLS handshake failed");
+                if is_worth_a_line("TLS_HANDSHAKE", Some(address.ip())) {
+                    tracing::info!(%address, %error, "TLS handshake failed");
+                }
             })
             .ok()?;
         let heard = tokio::time::timeout(HANDSHAKE_DEADLINE, hear(&mut bytes)).await;

@@ -2,7 +2,9 @@
 //! by `RevokeToken` and `RevokeUserTokens`.
 
 use super::{ActionError, Actions};
-use crate::domain::{Caller, OrganizationId, Permission, ReservedScopes, RevokeReason, Token, UserId};
+use crate::domain::{
+    Caller, OrganizationId, Permission, ReservedScopes, RevokeReason, Token, TokenState, UserId,
+};
 use crate::secret::TokenId;
 use crate::store::{Extent, Revoked, RevokedUser, Touch};
 
@@ -45,12 +47,38 @@ impl Actions {
         if right == Right::Power {
             caller.require(Permission::Write)?;
         }
+        let extent = match right {
+            Right::Power => extent,
+            Right::Possession => self.extent_of_possession(caller, id, extent).await?,
+        };
         let allow = |caller: &Caller, token: Option<&Token>| match right {
             Right::Power => super::manageable(caller, token).map(drop),
             Right::Possession => token.map(drop).ok_or(ActionError::NotFound),
         };
         let revoked = self.store.revoke_token(caller, id, extent, reason, allow, touch).await??;
         revoked.ok_or(ActionError::NotFound)
+    }
+
+    /// Returns how far a secret that was shown reaches. One that is good for nothing any more, found in an old leak say,
+    /// ends nothing that is good: who has kept or found it has no more of the family than its owner has given up. Unless
+    /// the organization's policy would rather have the family end whenever a superseded secret turns up, or the caller
+    /// could end the token by its id.
+    ///
+    /// Neither an end nor a revocation is taken back, so that this need not be asked within the transaction.
+    async fn extent_of_possession(
+        &self,
+        caller: &Caller,
+        id: TokenId,
+        extent: Extent,
+    ) -> Result<Extent, ActionError> {
+        let Some((token, now)) = self.store.read_token(id).await? else { return Ok(extent) };
+        let over = matches!(token.state(now), TokenState::Expired | TokenState::Revoked);
+        let by_power =
+            caller.require(Permission::Write).is_ok() && super::manageable(caller, Some(&token)).is_ok();
+        if !over || by_power || self.store.read_policy(&token.organization_id).await?.policy.reuse_detection {
+            return Ok(extent);
+        }
+        Ok(Extent::OnlyThis)
     }
 
     /// Revokes all tokens of a user, for a caller with `tokend:write` and every reserved scope among them. Those

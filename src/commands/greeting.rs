@@ -1,4 +1,5 @@
-//! What the first start of a private Postgres says: the root secret, once, and what to paste next.
+//! What the first start of a private Postgres says: where the root secret is, to a terminal the secret itself, and what
+//! to paste next.
 //!
 //! For people, on standard output. No line puts the secret on a command line: `tokend` reads it
 //! from its file, grpcurl from the environment.
@@ -18,8 +19,8 @@ pub(super) struct Greeting<'a> {
     pub(super) address: SocketAddr,
     /// Whether it speaks TLS there.
     pub(super) encrypted: bool,
-    /// The first root secret.
-    pub(super) secret: &'a SecretString,
+    /// The first root secret, where it is a person who reads: a journal or a file would keep it.
+    pub(super) secret: Option<&'a SecretString>,
     /// Where the secret is kept.
     pub(super) secret_path: &'a Path,
 }
@@ -37,14 +38,17 @@ impl Greeting<'_> {
         } else {
             format!("TOKEND_ADDRESS={scheme}://{address} ")
         };
-        let secret = self.secret.expose_secret();
+        match self.secret.map(ExposeSecret::expose_secret) {
+            Some(secret) => write!(
+                output,
+                "The first root secret, shown this once and kept in {path} (readable by its owner alone):\n\n  \
+                 {secret}\n\n"
+            )?,
+            None => write!(output, "The first root secret is in {path} (readable by its owner alone).\n\n")?,
+        }
         write!(
             output,
             "\
-The first root secret, shown this once and kept in {path} (readable by its owner alone):
-
-  {secret}
-
 Create a token, with this program:
 
   {elsewhere}TOKEND_SECRET_FILE={file} {program} token create --user u --name n --ttl 30d
@@ -87,12 +91,15 @@ mod tests {
     use super::*;
 
     fn greeting(address: &str, path: &str) -> String {
-        let secret = SecretString::from("tokd_canary");
+        greeting_with(Some(&SecretString::from("tokd_canary")), address, path)
+    }
+
+    fn greeting_with(secret: Option<&SecretString>, address: &str, path: &str) -> String {
         let greeting = Greeting {
             program: "tokend",
             address: address.parse().unwrap(),
             encrypted: false,
-            secret: &secret,
+            secret,
             secret_path: Path::new(path),
         };
         let mut output = Vec::new();
@@ -111,6 +118,14 @@ mod tests {
             "\n  TOKEND_SECRET_FILE=/data/root-secret tokend token create --user u --name n --ttl 30d\n"
         ));
         assert!(text.contains("-H 'authorization: Bearer ${TOKEND_SECRET}'"));
+    }
+
+    #[test]
+    fn what_is_no_terminal_is_told_the_place_of_the_secret_alone() {
+        let text = greeting_with(None, "127.0.0.1:50051", "/data/root-secret");
+
+        assert!(text.starts_with("The first root secret is in /data/root-secret "), "{text}");
+        assert!(text.contains("\n  TOKEND_SECRET_FILE=/data/root-secret tokend token create"), "{text}");
     }
 
     #[test]

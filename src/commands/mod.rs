@@ -7,6 +7,7 @@
 mod audit;
 mod bootstrap;
 mod client;
+mod core_dumps;
 mod data;
 mod data_dir;
 mod error;
@@ -58,7 +59,7 @@ enum Command {
     /// Serve gRPC, on a private Postgres unless a database URL is given
     ///
     /// Without a database URL, serve starts a Postgres of its own in --data-dir, makes the first
-    /// root token and prints its secret once. With one it is a replica without state: any number
+    /// root token and keeps its secret in there; a terminal shows it once. With one it is a replica without state: any number
     /// may share the database and the keyring.
     Serve(Box<ServeFlags>),
     /// Make a root token when no active one exists, and print its secret alone
@@ -110,6 +111,7 @@ enum Command {
 /// # Errors
 /// [`CommandError`]: the process should say it and exit with status 1.
 pub fn run(line: CommandLine) -> Result<ExitCode, CommandError> {
+    core_dumps::disable();
     let environment = Environment::of_process();
     match line.command {
         Command::Serve(flags) => {

@@ -3,13 +3,14 @@
 //! Not asynchronous itself: a private Postgres is started and looked after by code that blocks.
 //! The address is taken first, since that fails soonest.
 
+use std::io::{self, IsTerminal as _};
 use std::net::SocketAddr;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
-use std::{env, io, panic, thread};
+use std::{env, panic, thread};
 
 use secrecy::SecretString;
 use sqlx::postgres::{PgConnectOptions, PgSslMode};
@@ -91,6 +92,7 @@ async fn prepare(
 ) -> Result<(Listeners, Shutdown, watch::Receiver<u64>), CommandError> {
     let shutdown = Shutdown::install().map_err(CommandError::Signals)?;
     tokio::spawn(signals::log_levels(Arc::clone(telemetry)).map_err(CommandError::Signals)?);
+    tokio::spawn(telemetry::tell_left_out());
     let hangups = signals::hangups().map_err(CommandError::Signals)?;
     let grpc = bind(settings.listen).await?;
     let http = match settings.http_listen {
@@ -209,7 +211,7 @@ impl Service {
             program: &program(),
             address: self.listeners.grpc.local_addr().unwrap_or(self.settings.listen),
             encrypted: self.tls.is_some(),
-            secret,
+            secret: io::stdout().is_terminal().then_some(secret),
             secret_path: &data.root_secret_path(),
         };
         greeting.write(&mut io::stdout().lock()).map_err(CommandError::Output)

@@ -51,6 +51,7 @@ impl Account {
                 has_setpriv,
             });
         }
+        // Of those that may have been chosen before: anybody else has been refused.
         let owner = fs::metadata(data).ok().filter(|found| found.uid() != 0);
         let (name, ids) = match owner {
             Some(owner) => {
@@ -110,6 +111,11 @@ impl Account {
         }
         Err(EmbeddedError::Unreachable { directory: directory.to_owned(), account: self.name.clone() })
     }
+}
+
+/// Returns the numbers of the users that root runs Postgres as.
+pub(super) fn unprivileged_users() -> Vec<u32> {
+    UNPRIVILEGED.into_iter().filter_map(look_up).map(|ids| ids.user).collect()
 }
 
 /// Tells whether util-linux's `setpriv` is there; the one of busybox lacks the option.

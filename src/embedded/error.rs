@@ -111,6 +111,26 @@ pub enum EmbeddedError {
         /// The name or number of the account.
         account: String,
     },
+    /// Root has found what belongs to somebody else.
+    #[error(
+        "{} belongs to another account (user {owner}), and root would trust what it finds there: run tokend as that \
+         account, give it to root (chown), or choose another data directory", path.display()
+    )]
+    OfAnotherAccount {
+        /// What was found.
+        path: PathBuf,
+        /// The number of the user that it belongs to.
+        owner: u32,
+    },
+    /// Others than root can change what root would find.
+    #[error(
+        "others than root can write {}, and root would trust what it finds there: take that from them \
+         (chmod go-w), or choose another data directory", path.display()
+    )]
+    WritableByOthers {
+        /// The directory.
+        path: PathBuf,
+    },
     /// A file or directory could not be used, or a program not started.
     #[error("cannot {action} {}", path.display())]
     Io {

@@ -14,6 +14,7 @@ mod error;
 mod layout;
 mod previous;
 mod server;
+mod trust;
 mod upgrade;
 
 use std::fs::File;
@@ -63,6 +64,7 @@ impl Cluster {
     /// say what this machine lacks or what Postgres reported.
     pub fn start(dir: &Path, durability: Durability) -> Result<Self, EmbeddedError> {
         let begun = Instant::now();
+        trust::check(dir)?;
         let layout = Layout::create(dir)?;
         let lock = layout.lock()?;
         let account = Account::choose(&layout.data())?;

@@ -1,6 +1,7 @@
 //! A call from its credential to its log line: who calls, in which trace, for how long, and what is counted.
 //! Called by every RPC. Knows nothing of what they do.
 
+use std::net::IpAddr;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -161,6 +162,7 @@ impl TokenApi {
         let (span, trace_id) = (self.span(rpc, &context), context.trace_id);
         let started = Instant::now();
         let timeout = timeout(request.metadata().as_ref());
+        let peer = request.extensions().get::<Peer>().map(|peer| peer.address.ip());
         let work = async {
             let outcome = panics::caught(async {
                 match self.callers.authenticate(&self.engine, &request).await {
@@ -189,7 +191,7 @@ impl TokenApi {
                 }
             });
             let outcome = outcome.await.unwrap_or_else(|panicked| Err(panicked.into()));
-            let outcome = conclude(outcome, started);
+            let outcome = conclude(outcome, started, peer);
             let code = outcome.as_ref().map_or_else(Status::code, |_| Code::Ok);
             self.metrics.calls.answered(rpc, code.into(), started.elapsed());
             outcome
@@ -235,7 +237,11 @@ pub(super) fn traceparent(headers: &HeaderMap) -> Option<&str> {
 }
 
 /// Turns the outcome into what tonic sends, and logs it: answers at debug, slow ones at info.
-pub(super) fn conclude<A>(outcome: Result<A, CallError>, started: Instant) -> Result<Response<A>, Status> {
+pub(super) fn conclude<A>(
+    outcome: Result<A, CallError>,
+    started: Instant,
+    peer: Option<IpAddr>,
+) -> Result<Response<A>, Status> {
     let elapsed = started.elapsed();
     let duration_ms = elapsed.as_secs_f64() * 1e3;
     let answered = outcome.map(Response::new).inspect(|_| {
@@ -247,7 +253,7 @@ pub(super) fn conclude<A>(outcome: Result<A, CallError>, started: Instant) -> Re
     });
     answered.map_err(|error| {
         let status = Status::from(&error);
-        status::log(&error, &status, Some(duration_ms));
+        status::log(&error, &status, Some(duration_ms), peer);
         status
     })
 }

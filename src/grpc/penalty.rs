@@ -1,12 +1,14 @@
 //! Slows down whoever guesses credentials: the answers to failed authentications from one network come later
 //! and later. Called by the service. Those that succeed are never slowed, from the same network neither.
 
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::time::Duration;
 
 use quick_cache::sync::Cache;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
+
+use crate::domain::networks::network_of;
 
 /// How many failures are free, and in what time they are forgotten one by one.
 const FREE: u32 = 10;
@@ -62,7 +64,7 @@ impl Penalties {
     /// Counts a failure from this address and holds its answer back. Returns `false` when so many answers are
     /// held back already that this one should be refused without more ado.
     pub(super) async fn hold(&self, address: IpAddr) -> bool {
-        let network = network(address);
+        let network = network_of(address);
         let failures = Failures::next(self.failures.get(&network), Instant::now());
         self.failures.insert(network, failures);
         let delay = failures.delay();
@@ -72,14 +74,6 @@ impl Penalties {
         let Ok(_held) = self.held.try_acquire() else { return false };
         tokio::time::sleep(delay).await;
         true
-    }
-}
-
-/// An IPv6 host commands its whole /64.
-fn network(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V4(address) => address.into(),
-        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() >> 64 << 64).into(),
     }
 }
 

@@ -3,6 +3,7 @@
 //! by itself also `RetryInfo`. Causes are for the log: no SQL and no file name leaves this process.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use prost::DecodeError;
@@ -17,6 +18,7 @@ use crate::domain::{AccessError, CredentialError, Violations};
 use crate::requests::ReadError;
 use crate::shares::Refused;
 use crate::store::StoreError;
+use crate::telemetry::is_worth_a_line;
 use crate::unread::UnreadError;
 use crate::verify::{AuthenticateError, Unknown};
 use crate::watch::WatchError;
@@ -219,8 +221,13 @@ pub(super) fn shutting_down() -> Status {
     transient(ErrorReason::ShuttingDown, &"this replica is shutting down")
 }
 
-/// Logs why a call failed: the caller's mistakes at info, our own failures at warn with their causes.
-pub(crate) fn log(error: &CallError, status: &Status, duration_ms: Option<f64>) {
+/// Logs why a call failed: the caller's mistakes at info, our own failures at warn with their causes. Of many for one
+/// reason, above all to one network, only the first.
+pub(crate) fn log(error: &CallError, status: &Status, duration_ms: Option<f64>, peer: Option<IpAddr>) {
+    let reason = status.get_details_error_info().map(|info| info.reason);
+    if !is_worth_a_line(reason.as_deref().unwrap_or("UNKNOWN"), peer) {
+        return;
+    }
     let code = tracing::field::debug(status.code());
     if is_our_fault(status) {
         let error = error as &dyn std::error::Error;

@@ -297,7 +297,7 @@ impl<Q: Questions> VerifyAnswers<Q> {
             Err(error) => {
                 self.ended = Ended::Yes;
                 let status = Status::from(&error);
-                self.span.in_scope(|| status::log(&error, &status, None));
+                self.span.in_scope(|| status::log(&error, &status, None, None));
                 Err(status)
             }
         }

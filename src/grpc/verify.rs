@@ -169,7 +169,8 @@ impl TokenApi {
                 let span = self.span(Rpc::Verify, &self.sampling.context(traceparent(headers)));
                 span.record("caller", field::display(&caller.principal));
                 let outcome = outcome.inspect(|answer| record_answer(&span, answer));
-                span.in_scope(|| conclude(outcome.map(VerifyReply::from), started)).map(Response::into_inner)
+                span.in_scope(|| conclude(outcome.map(VerifyReply::from), started, None))
+                    .map(Response::into_inner)
             }
         };
         let code = outcome.as_ref().map_or_else(Status::code, |_| Code::Ok);

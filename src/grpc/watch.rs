@@ -119,7 +119,7 @@ impl Telling {
                 Ok(()) => return,
                 Err(error) => {
                     let status = Status::from(&error);
-                    self.span.in_scope(|| status::log(&error, &status, None));
+                    self.span.in_scope(|| status::log(&error, &status, None, None));
                     status
                 }
             },

@@ -19,9 +19,11 @@ use crate::panics;
 
 mod context;
 mod export;
+mod lines;
 
 pub use context::{Sampling, TraceContext, TraceId};
 use export::Exporter;
+pub use lines::{is_worth_a_line, tell_left_out};
 
 /// How much more is logged when more is asked for of a running server.
 const MORE: [&str; 2] = ["tokend=debug", "tokend=trace"];

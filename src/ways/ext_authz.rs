@@ -88,11 +88,11 @@ impl Ways {
         let AttributeContext { source, request, context_extensions } = attributes;
         let http = request.and_then(|request| request.http).unwrap_or_default();
         let traceparent = http.headers.get("traceparent").map(String::as_str);
-        self.call(Way::ExtAuthz, traceparent, async {
+        let gateway = peer.map(|peer| peer.address.ip());
+        self.call(Way::ExtAuthz, gateway, traceparent, async {
             let extensions = Form::of(&context_extensions, &EXTENSIONS)?;
             let name = extensions.parse("header", forward_auth::header_name)?;
             let headers = headers(&http.headers)?;
-            let gateway = peer.map(|peer| peer.address.ip());
             let source = source.and_then(|source| source.address?.socket_address);
             let source = source.map(|source| source.address);
             let client_ip = gateway

@@ -24,7 +24,7 @@ impl Ways {
         headers: &HeaderMap,
     ) -> Result<Identity, Refusal> {
         let traceparent = headers.get("traceparent").and_then(|value| value.to_str().ok());
-        self.call(Way::ForwardAuth, traceparent, async {
+        self.call(Way::ForwardAuth, Some(peer.address.ip()), traceparent, async {
             let gateway = peer.address.ip();
             let form = Form::read(query.as_bytes(), &["scope", "organization", "header"])?;
             let name = form.parse("header", header_name)?;

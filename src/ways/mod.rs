@@ -81,6 +81,7 @@ impl Ways {
     async fn call<T>(
         &self,
         way: Way,
+        peer: Option<IpAddr>,
         traceparent: Option<&str>,
         work: impl Future<Output = Result<T, Refusal>>,
     ) -> Result<T, Refusal> {
@@ -111,7 +112,7 @@ impl Ways {
             let duration = started.elapsed();
             match &outcome {
                 Ok(_) => tracing::debug!(duration_ms = duration.as_secs_f64() * 1e3, "answered"),
-                Err(refusal) => refusal.log(duration),
+                Err(refusal) => refusal.log(duration, peer),
             }
             let ended = outcome.as_ref().map_or_else(Refusal::outcome, |_| WayOutcome::Done);
             self.metrics.ways.ended(way, ended, duration);

@@ -1,6 +1,7 @@
 //! Why a call of a way is refused, and how that is said over HTTP: a status, a challenge of RFC 6750 and a small
 //! JSON body. Called by every way. Nothing that was presented is repeated.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use axum::http::StatusCode;
@@ -12,6 +13,7 @@ use crate::domain::access::denial::plain;
 use crate::domain::{CredentialError, FieldError, Scope, Verdict, Violations};
 use crate::grpc::{CallError, http_status, log_failure};
 use crate::metrics::WayOutcome;
+use crate::telemetry::is_worth_a_line;
 use crate::verify::AuthenticateError;
 
 /// Why a call of a way is refused.
@@ -82,12 +84,16 @@ impl Refusal {
         }
     }
 
-    pub(super) fn log(&self, duration: Duration) {
+    pub(super) fn log(&self, duration: Duration, peer: Option<IpAddr>) {
         let duration_ms = duration.as_secs_f64() * 1e3;
         match self {
             Self::Denied { verdict, .. } => tracing::debug!(duration_ms, verdict = verdict.word(), "denied"),
-            Self::Call(error) => log_failure(error, &Status::from(error), Some(duration_ms)),
-            Self::Overdue => tracing::warn!(duration_ms, "a call has taken too long"),
+            Self::Call(error) => log_failure(error, &Status::from(error), Some(duration_ms), peer),
+            Self::Overdue => {
+                if is_worth_a_line("OVERDUE", peer) {
+                    tracing::warn!(duration_ms, "a call has taken too long");
+                }
+            }
         }
     }
 

@@ -25,7 +25,7 @@ const REASON: &str = "revoked by its holder (RFC 7009)";
 impl Ways {
     pub(super) async fn revoke(&self, peer: &Peer, headers: &HeaderMap, body: &[u8]) -> Result<(), Refusal> {
         let traceparent = headers.get("traceparent").and_then(|value| value.to_str().ok());
-        self.call(Way::Revocation, traceparent, async {
+        self.call(Way::Revocation, Some(peer.address.ip()), traceparent, async {
             let basic = Basic::of(headers);
             let credential = self.caller(Caller::of(headers, basic.as_ref()), peer).await?;
             let form = Form::read_loosely(body, &["token", "token_type_hint"])?;

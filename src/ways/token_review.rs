@@ -81,7 +81,7 @@ impl Ways {
         body: &[u8],
     ) -> Result<Value, Refusal> {
         let traceparent = headers.get("traceparent").and_then(|value| value.to_str().ok());
-        let reviewed = self.call(Way::TokenReview, traceparent, async {
+        let reviewed = self.call(Way::TokenReview, Some(peer.address.ip()), traceparent, async {
             let basic = Basic::of(headers);
             let credential = self.caller(Caller::of(headers, basic.as_ref()), peer).await?;
             let caller = credential.caller();

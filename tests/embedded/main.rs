@@ -7,7 +7,7 @@ mod place;
 mod recovery;
 
 use std::fs::{self, Permissions};
-use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown, lchown, symlink};
 use std::path::PathBuf;
 
 use rustix::process::geteuid;
@@ -136,4 +136,59 @@ fn the_server_has_no_privileges_and_sees_nothing_of_the_environment() {
     // Cargo sets several such variables for this test.
     assert!(std::env::var_os("CARGO_MANIFEST_DIR").is_some());
     assert!(!String::from_utf8_lossy(&environment).contains("CARGO_"));
+}
+
+/// Nobody's number on any system of the tests.
+const STRANGER: u32 = 54321;
+
+#[test]
+fn as_root_what_another_account_owns_is_neither_trusted_nor_run() {
+    if !geteuid().is_root() {
+        return;
+    }
+    for name in ["", "keyring", "root-secret", "lock", "postgres.log", "postgres", "postgres-socket"] {
+        let place = place();
+        start(&place).unwrap().stop().unwrap();
+        let path = if name.is_empty() { place.data_dir() } else { place.data_dir().join(name) };
+        if !path.exists() {
+            fs::write(&path, "").unwrap();
+        }
+        chown(&path, Some(STRANGER), Some(STRANGER)).unwrap();
+
+        let refused = start(&place).unwrap_err();
+
+        let found =
+            matches!(&refused, EmbeddedError::OfAnotherAccount { path: at, owner: STRANGER } if *at == path);
+        assert!(found, "{name}: {refused}");
+        assert!(refused.to_string().contains("chown"), "{refused}");
+    }
+}
+
+#[test]
+fn as_root_a_link_is_followed_only_where_nobody_else_has_made_it_or_can_change_where_it_leads() {
+    if !geteuid().is_root() {
+        return;
+    }
+    let place = place();
+    let (real, link) = (place.directory().join("real"), place.data_dir());
+    fs::create_dir(&real).unwrap();
+    symlink(&real, &link).unwrap();
+    start(&place).unwrap().stop().unwrap();
+
+    lchown(&link, Some(STRANGER), Some(STRANGER)).unwrap();
+    let refused = start(&place).unwrap_err();
+    assert!(matches!(&refused, EmbeddedError::OfAnotherAccount { path, .. } if *path == link), "{refused}");
+    lchown(&link, Some(0), Some(0)).unwrap();
+    chown(&real, Some(STRANGER), Some(STRANGER)).unwrap();
+    let refused = start(&place).unwrap_err();
+    assert!(matches!(refused, EmbeddedError::OfAnotherAccount { .. }), "{refused}");
+    chown(&real, Some(0), Some(0)).unwrap();
+    for open in [place.directory(), &real] {
+        let mode = fs::metadata(open).unwrap().permissions();
+        fs::set_permissions(open, Permissions::from_mode(0o777)).unwrap();
+        let refused = start(&place).unwrap_err();
+        assert!(matches!(refused, EmbeddedError::WritableByOthers { .. }), "{refused}");
+        fs::set_permissions(open, mode).unwrap();
+    }
+    start(&place).unwrap();
 }

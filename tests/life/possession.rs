@@ -1,11 +1,13 @@
 //! Whoever finds a secret can end its token, and learns no more of it than that.
 
 use tokend::grpc::proto::revoke_token_request::Target;
-use tokend::grpc::proto::{RevokeTokenRequest, Token, TokenState, Verdict};
+use tokend::grpc::proto::{
+    Policy, RevokeTokenRequest, RotateTokenRequest, Token, TokenState, UpdatePolicyRequest, Verdict,
+};
 use tokend::secret::TokenId;
 use tonic::Code;
 
-use super::{got, verdict};
+use super::{got, seconds, verdict};
 use crate::support::client::{created, created_with, forged, ordinary, rotated, rotation, unknown_id};
 use crate::support::replica::{Replica, keyring, new_key};
 use crate::support::status::{fields, refused};
@@ -68,11 +70,12 @@ async fn a_token_ends_itself_and_what_was_rotated_from_it() {
     let mut root = replica.root();
     let old = created(&mut root, ordinary()).await;
     let id = old.token.unwrap().id;
-    let new = rotated(&mut root, rotation(&id)).await;
+    let graced = RotateTokenRequest { grace_period: seconds(3600), ..rotation(&id) };
+    let new = rotated(&mut root, graced).await;
     let mut finder = replica.caller("finder", &[]).await;
     assert_eq!(verdict(&mut root, &new.secret).await, Verdict::Valid);
 
-    // The old one has expired, and its secret still proves who may end what came of it.
+    // Within its grace the old one is as good as the new one: whoever has it may have both.
     let answer = finder.revoke_token(found(&old.secret)).await.unwrap().into_inner();
 
     assert_eq!(answer.token.unwrap().id, id);
@@ -80,6 +83,45 @@ async fn a_token_ends_itself_and_what_was_rotated_from_it() {
     let own = created(&mut root, ordinary()).await;
     replica.client(&own.secret).revoke_token(found(&own.secret)).await.unwrap();
     assert_eq!(verdict(&mut root, &own.secret).await, Verdict::Revoked);
+}
+
+#[tokio::test]
+async fn a_secret_that_is_good_for_nothing_any_more_ends_nothing_that_is_good() {
+    let replica = Replica::start().await;
+    let mut root = replica.root();
+    let mut finder = replica.caller("finder", &[]).await;
+    // The one has expired, the other was revoked alone.
+    for revoked in [false, true] {
+        let old = created(&mut root, ordinary()).await;
+        let id = old.token.unwrap().id;
+        let new = rotated(&mut root, rotation(&id)).await;
+        if revoked {
+            root.revoke_token(RevokeTokenRequest { only_this: true, ..found(&old.secret) }).await.unwrap();
+        }
+
+        finder.revoke_token(found(&old.secret)).await.unwrap();
+
+        assert_eq!(verdict(&mut root, &new.secret).await, Verdict::Valid, "{revoked}");
+        assert_eq!(got(&mut root, &id).await.state(), TokenState::Revoked);
+        // Whoever could end it by its id still ends what came of it.
+        root.revoke_token(found(&old.secret)).await.unwrap();
+        assert_eq!(verdict(&mut root, &new.secret).await, Verdict::Revoked, "{revoked}");
+    }
+}
+
+#[tokio::test]
+async fn a_superseded_secret_that_is_found_ends_its_family_where_the_policy_says_so() {
+    let replica = Replica::start().await;
+    let mut root = replica.root();
+    let policy = Some(Policy { reuse_detection: true, ..Policy::default() });
+    root.update_policy(UpdatePolicyRequest { policy, ..Default::default() }).await.unwrap();
+    let old = created(&mut root, ordinary()).await;
+    let new = rotated(&mut root, rotation(&old.token.unwrap().id)).await;
+    let mut finder = replica.caller("finder", &[]).await;
+
+    finder.revoke_token(found(&old.secret)).await.unwrap();
+
+    assert_eq!(verdict(&mut root, &new.secret).await, Verdict::Revoked);
 }
 
 #[tokio::test]

@@ -1,6 +1,6 @@
 //! From the first start to the clean stop, on a private Postgres.
 
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
@@ -13,18 +13,59 @@ use super::program::{Place, eventually, is_running, printed, run, text};
 use super::rpc;
 
 #[test]
-fn a_first_start_shows_a_root_secret_once_and_that_secret_can_call() {
+fn a_first_start_shows_a_terminal_its_root_secret_once_and_that_secret_can_call() {
     let place = Place::new();
-    let mut server = place.serve();
+    let (mut server, terminal) = place.serve_on_a_terminal();
 
     let address = server.ready();
 
     let secret = place.root_secret();
-    assert_eq!(server.stdout().matches(&secret).count(), 1);
-    assert_eq!(server.stdout().matches("tokd_").count(), 1);
+    assert!(eventually(|| terminal.shown().contains("CreateToken")), "{}", terminal.shown());
+    assert_eq!(terminal.shown().matches(&secret).count(), 1);
+    assert_eq!(terminal.shown().matches("tokd_").count(), 1);
     assert!(!server.stderr().contains(&secret));
     let listed = rpc::list(&address, &secret).unwrap();
     assert_eq!(listed.iter().map(|token| token.scopes.join(" ")).collect::<Vec<_>>(), ["tokend:root"]);
+}
+
+#[test]
+fn a_first_start_tells_what_is_no_terminal_where_the_root_secret_is_and_no_more() {
+    let place = Place::new();
+    let mut server = place.serve();
+    server.ready();
+
+    let shown = server.stdout();
+
+    let path = place.data_dir().join("root-secret");
+    assert!(shown.contains(&format!("The first root secret is in {}", path.display())), "{shown}");
+    assert!(!shown.contains("tokd_") && !server.stderr().contains(&place.root_secret()), "{shown}");
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn no_command_leaves_its_memory_to_a_core_dump_or_to_others_of_its_account() {
+    use std::os::unix::fs::MetadataExt as _;
+    use std::os::unix::process::CommandExt as _;
+    let place = Place::new();
+    let program = place.path().join("tokend");
+    std::fs::copy(super::program::PROGRAM, &program).unwrap();
+    let mut command = Command::new(&program);
+    command.args(["secret", "check"]).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
+    if rustix::process::geteuid().is_root() {
+        command.uid(65534).gid(65534);
+    }
+    // It waits for its input.
+    let mut child = command.spawn().unwrap();
+    let process = std::path::PathBuf::from(format!("/proc/{}", child.id()));
+    let owner = || std::fs::metadata(process.join("mem")).map(|metadata| metadata.uid());
+
+    // What may not be dumped belongs to root there.
+    assert!(eventually(|| owner().is_ok_and(|uid| uid == 0)), "{:?}", owner());
+    let limits = std::fs::read_to_string(process.join("limits")).unwrap();
+    let limit = limits.lines().find(|line| line.starts_with("Max core file size")).unwrap();
+    assert_eq!(limit.split_whitespace().skip(4).collect::<Vec<_>>(), ["0", "0", "bytes"]);
+    drop(child.stdin.take());
+    child.wait().unwrap();
 }
 
 #[test]

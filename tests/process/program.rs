@@ -1,14 +1,16 @@
 //! One run of the built program: its place, its output in files, its end. Every wait has a deadline.
 
 use std::fs::{self, File, Permissions};
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
+use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use tempfile::TempDir;
 
 use super::rpc;
@@ -64,22 +66,75 @@ impl Place {
     }
 
     /// Begins a run in an environment of these variables alone.
+    /// Begins the same with a terminal for its standard output.
+    pub(crate) fn serve_on_a_terminal(&self) -> (Running, Terminal) {
+        let terminal = Terminal::open();
+        let data_dir = self.data_dir();
+        let arguments = ["serve", "--listen", "127.0.0.1:0", "--data-dir", data_dir.to_str().unwrap()];
+        let running = self.start_on(PROGRAM, &arguments, &[], Some(terminal.end()));
+        (running, terminal)
+    }
+
     pub(crate) fn start(&self, arguments: &[&str], variables: &[(&str, &str)]) -> Running {
         self.start_of(PROGRAM, arguments, variables)
     }
 
     /// Does the same with another build.
     pub(crate) fn start_of(&self, program: &str, arguments: &[&str], variables: &[(&str, &str)]) -> Running {
+        self.start_on(program, arguments, variables, None)
+    }
+
+    fn start_on(
+        &self,
+        program: &str,
+        arguments: &[&str],
+        variables: &[(&str, &str)],
+        terminal: Option<File>,
+    ) -> Running {
         let number = fs::read_dir(self.path()).unwrap().count();
         let stdout = self.path().join(format!("stdout-{number}"));
         let stderr = self.path().join(format!("stderr-{number}"));
         let child = command(program, arguments, variables)
             .stdin(Stdio::null())
-            .stdout(File::create(&stdout).unwrap())
+            .stdout(terminal.unwrap_or_else(|| File::create(&stdout).unwrap()))
             .stderr(File::create(&stderr).unwrap())
             .spawn()
             .unwrap();
         Running { child, stdout, stderr }
+    }
+}
+
+/// A terminal, and what it has been shown so far.
+pub(crate) struct Terminal {
+    path: PathBuf,
+    shown: Arc<Mutex<Vec<u8>>>,
+}
+
+impl Terminal {
+    fn open() -> Self {
+        let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+        grantpt(&master).unwrap();
+        unlockpt(&master).unwrap();
+        let path = PathBuf::from(ptsname(&master, Vec::new()).unwrap().to_str().unwrap());
+        let shown = Arc::<Mutex<Vec<u8>>>::default();
+        let written = Arc::clone(&shown);
+        // Until the other end is closed by all who have it.
+        thread::spawn(move || {
+            let mut master = File::from(master);
+            let mut buffer = [0; 4096];
+            while let Ok(length @ 1..) = master.read(&mut buffer) {
+                written.lock().unwrap().extend_from_slice(&buffer[..length]);
+            }
+        });
+        Self { path, shown }
+    }
+
+    fn end(&self) -> File {
+        File::options().read(true).write(true).open(&self.path).unwrap()
+    }
+
+    pub(crate) fn shown(&self) -> String {
+        String::from_utf8(self.shown.lock().unwrap().clone()).unwrap()
     }
 }
 

@@ -13,6 +13,8 @@ use opentelemetry_proto::tonic::collector::trace::v1::{
 };
 use opentelemetry_proto::tonic::trace::v1::Span;
 use rustix::process::Signal;
+use tokend::grpc::proto::GetTokenRequest;
+use tokend::grpc::proto::token_service_client::TokenServiceClient;
 use tonic::transport::server::TcpIncoming;
 use tonic::transport::{Identity, Server, ServerTlsConfig};
 use tonic::{Request, Response, Status};
@@ -257,5 +259,33 @@ fn a_slow_call_is_logged_with_how_long_it_took_and_so_is_its_slow_statement() {
         assert!(statement.contains(part), "{part} is not in {statement}");
     }
     assert!(!log.contains(&root));
+    assert!(server.stop().success());
+}
+
+#[test]
+fn strangers_have_few_lines_written_and_are_counted() {
+    const REFUSED: usize = 3000;
+    let place = Place::new();
+    let mut server = place.serve();
+    let address = server.ready();
+    let before = server.stderr().len();
+
+    rpc::runtime().block_on(async {
+        let channel = tonic::transport::Endpoint::from_shared(address).unwrap().connect().await.unwrap();
+        let mut client = TokenServiceClient::new(channel);
+        for _ in 0..REFUSED {
+            client.get_token(GetTokenRequest::default()).await.unwrap_err();
+        }
+    });
+
+    server.await_log("refused, and not logged one by one");
+    let log = server.stderr();
+    let (lines, counts): (Vec<_>, Vec<_>) =
+        log[before..].lines().partition(|line| !line.contains("not logged one by one"));
+    // Ten for each ten seconds that this took, of some 300 bytes.
+    let written = lines.iter().filter(|line| line.contains("refused")).count();
+    assert!(written < REFUSED / 10, "{written} lines");
+    let told = |line: &&str| line.split_once("count=").unwrap().1.trim().parse::<usize>().unwrap();
+    assert!(counts.iter().map(told).sum::<usize>() > REFUSED / 2, "{counts:?}");
     assert!(server.stop().success());
 }

@@ -1,6 +1,6 @@
 //! RFC 7009: whoever has a secret may end it, and nothing is told of what is none.
 
-use tokend::grpc::proto::{GetTokenRequest, TokenState};
+use tokend::grpc::proto::{GetTokenRequest, RotateTokenRequest, TokenState};
 
 use super::asking::{House, Question, Said, trusting};
 use crate::support::client::{created_with, forged, rotated, rotation, unknown_id};
@@ -16,7 +16,11 @@ async fn a_secret_ends_its_token_and_what_was_rotated_from_it() {
     let house = House::new().await;
     let mut root = house.replica.root();
     let made = created_with(&mut root, "acme", &[]).await;
-    let next = rotated(&mut root, rotation(&made.token.as_ref().unwrap().id)).await;
+    let graced = RotateTokenRequest {
+        grace_period: Some(prost_types::Duration { seconds: 3600, nanos: 0 }),
+        ..rotation(&made.token.as_ref().unwrap().id)
+    };
+    let next = rotated(&mut root, graced).await;
     assert!(matches!(
         house.verify(&Question { secret: next.secret.clone(), ..Question::default() }).await,
         Said::Admitted { .. }

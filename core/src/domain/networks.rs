@@ -3,7 +3,7 @@
 //! (`::ffff:192.0.2.7`) is the IPv4 address, in a network as in a client's address.
 
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 
 use ipnet::{IpNet, Ipv4Net};
 
@@ -76,6 +76,15 @@ fn canonical(network: IpNet) -> IpNet {
     let IpNet::V6(wide) = network else { return network };
     let mapped = wide.addr().to_ipv4_mapped().zip(wide.prefix_len().checked_sub(96));
     mapped.and_then(|(address, length)| Ipv4Net::new(address, length).ok()).map_or(network, IpNet::V4)
+}
+
+/// Returns the network that whoever has this address commands: the address, of IPv6 its /64.
+#[must_use]
+pub fn network_of(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V4(address) => address.into(),
+        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() >> 64 << 64).into(),
+    }
 }
 
 /// At most 64 networks, in the order in which they were first named; empty means from anywhere.

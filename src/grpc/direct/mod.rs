@@ -144,7 +144,7 @@ impl Answering {
     fn panicked(&self, is_verify: bool, panicked: Panicked) -> Status {
         let error = CallError::from(panicked);
         let status = Status::from(&error);
-        status::log(&error, &status, None);
+        status::log(&error, &status, None, None);
         if is_verify {
             self.api.metrics.calls.answered(Rpc::Verify, status.code().into(), Duration::ZERO);
         }

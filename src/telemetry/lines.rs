@@ -1,0 +1,116 @@
+//! Bounds the lines about calls and handshakes that were refused: anybody can have such a line written, as often as they
+//! like. So many of one reason to one network, so many of one reason to all; the rest is counted, and the count told.
+//! Asked by whoever logs a refusal. Of the process, since that is what writes lines.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::{LazyLock, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::domain::networks::network_of;
+
+/// In what time lines are counted, and how many of one reason are written in it, to one network and to all.
+const WINDOW: Duration = Duration::from_secs(10);
+const OF_NETWORK: u32 = 10;
+const OF_REASON: u32 = 50;
+
+static LINES: LazyLock<Mutex<Lines>> = LazyLock::new(|| Mutex::new(Lines::new(Instant::now())));
+
+/// Counts a refusal for this reason, one of a fixed set; returns whether it is to be logged.
+pub fn is_worth_a_line(reason: &str, peer: Option<IpAddr>) -> bool {
+    let now = Instant::now();
+    let (admitted, left_out) = {
+        let mut lines = LINES.lock().unwrap_or_else(PoisonError::into_inner);
+        let left_out = lines.turn(now);
+        (lines.admit(reason, peer.map(network_of)), left_out)
+    };
+    tell(&left_out);
+    admitted
+}
+
+/// Tells what was left out when its time is over, also when nobody is refused any more; never ends.
+pub async fn tell_left_out() {
+    loop {
+        tokio::time::sleep(WINDOW).await;
+        let left_out = LINES.lock().unwrap_or_else(PoisonError::into_inner).turn(Instant::now());
+        tell(&left_out);
+    }
+}
+
+fn tell(left_out: &[(String, u64)]) {
+    for (reason, count) in left_out {
+        tracing::info!(reason, count, "refused, and not logged one by one");
+    }
+}
+
+/// What was written and left out since `began`. Bounded: by the number of reasons, and by the lines that are written.
+#[derive(Debug)]
+struct Lines {
+    began: Instant,
+    reasons: HashMap<String, OfReason>,
+}
+
+#[derive(Debug, Default)]
+struct OfReason {
+    written: u32,
+    networks: HashMap<Option<IpAddr>, u32>,
+    left_out: u64,
+}
+
+impl Lines {
+    fn new(began: Instant) -> Self {
+        Self { began, reasons: HashMap::new() }
+    }
+
+    /// Begins anew when the time is over; returns what was left out of each reason until then.
+    fn turn(&mut self, now: Instant) -> Vec<(String, u64)> {
+        if now.duration_since(self.began) < WINDOW {
+            return Vec::new();
+        }
+        let ended = std::mem::replace(self, Self::new(now)).reasons.into_iter();
+        ended.filter(|(_, of)| of.left_out > 0).map(|(reason, of)| (reason, of.left_out)).collect()
+    }
+
+    fn admit(&mut self, reason: &str, network: Option<IpAddr>) -> bool {
+        if !self.reasons.contains_key(reason) {
+            self.reasons.insert(reason.to_owned(), OfReason::default());
+        }
+        let Some(of) = self.reasons.get_mut(reason) else { return false };
+        let to_network = of.networks.get(&network).copied().unwrap_or_default();
+        if of.written == OF_REASON || to_network == OF_NETWORK {
+            of.left_out += 1;
+            return false;
+        }
+        of.written += 1;
+        of.networks.insert(network, to_network + 1);
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn address(number: u32) -> IpAddr {
+        IpAddr::from(number.to_be_bytes())
+    }
+
+    #[test]
+    fn each_network_has_its_lines_and_all_together_no_more_than_their_reason() {
+        let begin = Instant::now();
+        let mut lines = Lines::new(begin);
+
+        let to_one = (0..1000).filter(|_| lines.admit("A", Some(address(1)))).count();
+        let to_many = (0..100_000).filter(|&number| lines.admit("A", Some(address(number)))).count();
+        let of_another = (0..1000).filter(|_| lines.admit("B", Some(address(1)))).count();
+
+        assert_eq!((to_one, to_many, of_another), (10, 40, 10));
+        assert!(lines.reasons.values().all(|of| of.networks.len() <= OF_REASON as usize));
+        assert_eq!(lines.turn(begin + WINDOW / 2), []);
+        let mut left_out = lines.turn(begin + WINDOW);
+        left_out.sort();
+        assert_eq!(left_out, [("A".to_owned(), 100_950), ("B".to_owned(), 990)]);
+        assert!(lines.admit("A", Some(address(1))));
+        assert_eq!(lines.turn(begin + WINDOW * 3), []);
+    }
+}
