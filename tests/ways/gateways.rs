@@ -10,7 +10,7 @@ use tokend::domain::{Network, Networks};
 use tokend::grpc::proto::CreateTokenRequest;
 use tokio::net::TcpListener;
 
-use super::program::{Place, Running, find, free_address, shown};
+use super::program::{Place, Running, find, find_tool, free_address, shown};
 use crate::support::client::{created, ordinary, revoked, texts};
 use crate::support::eventually;
 use crate::support::http::{Reply, get_from};
@@ -26,12 +26,17 @@ struct Addresses {
     backend: SocketAddr,
     http: SocketAddr,
     grpc: SocketAddr,
+    /// Whether the scope of the guide is required.
+    scoped: bool,
 }
 
 impl Addresses {
     /// Returns a file of the guide with these addresses in place of those that it shows.
     fn fill(&self, file: &str) -> String {
         let mut text = shown(file).to_owned();
+        if !self.scoped {
+            text = text.replace("&scope=reports:read", "").replace(", scope: reports:read", "");
+        }
         for (port, address) in
             [(8080, self.gateway), (3000, self.backend), (9090, self.http), (50051, self.grpc)]
         {
@@ -68,7 +73,7 @@ async fn get(gateway: SocketAddr, headers: &[(&str, &str)]) -> Option<Reply> {
 }
 
 /// Puts a gateway, which `start` starts, before a backend, and asks it everything.
-async fn guarded(start: impl FnOnce(&Addresses) -> Running) {
+async fn guarded(start: impl Fn(&Addresses) -> Running) {
     let (proxy, installation) = (Proxy::start(Way::Open).await, Installation::new().await);
     let mut config = installation.config();
     config.database = proxy.lead(&config.database);
@@ -80,18 +85,35 @@ async fn guarded(start: impl FnOnce(&Addresses) -> Running) {
         backend: backend().await,
         http: replica.http,
         grpc: replica.address,
+        scoped: true,
     };
-    let mut gateway = start(&addresses);
+    let gateway = started(&start, &addresses).await;
+    // Where the test fails, what it has said is shown.
+    let _said = shown_if_it_fails(&gateway);
+    who_may_is_let_in(&replica, addresses.gateway).await;
+    nothing_forged_gets_through(&replica, addresses.gateway, request("ada")).await;
+    let open = Addresses { gateway: free_address(), scoped: false, ..addresses };
+    let gateway_to_all = started(&start, &open).await;
+    let _said_too = shown_if_it_fails(&gateway_to_all);
+    nothing_forged_gets_through(
+        &replica,
+        open.gateway,
+        CreateTokenRequest { scopes: Vec::new(), ..request("ada") },
+    )
+    .await;
+    who_may_not_is_refused(&replica, addresses.gateway).await;
+    an_outage_is_no_refusal(&replica, addresses.gateway, &proxy).await;
+}
+
+/// Starts a gateway and waits until it listens.
+async fn started(start: &impl Fn(&Addresses) -> Running, addresses: &Addresses) -> Running {
+    let mut gateway = start(addresses);
     eventually("the gateway listens", async || {
         gateway.check();
         get(addresses.gateway, &[]).await.map(drop)
     })
     .await;
-    // Where the test fails, what it has said is shown.
-    let _said = shown_if_it_fails(&gateway);
-    who_may_is_let_in(&replica, addresses.gateway).await;
-    who_may_not_is_refused(&replica, addresses.gateway).await;
-    an_outage_is_no_refusal(&replica, addresses.gateway, &proxy).await;
+    gateway
 }
 
 /// Shows a program's log when a test fails.
@@ -130,6 +152,45 @@ async fn who_may_is_let_in(replica: &Replica, gateway: SocketAddr) {
     assert_eq!(seen("x-tokend-token-id"), [made.token.unwrap().id]);
     assert_eq!(seen("x-tokend-scopes"), ["reports:*"]);
     assert!(!reply.body.contains(&made.secret), "the backend got the credential");
+}
+
+/// All spellings of a header of which CGI, WSGI and Rack make one variable.
+fn spellings(name: &str) -> Vec<String> {
+    let parts: Vec<&str> = name.split('-').collect();
+    let spelling = |number: usize| {
+        let mut spelled = parts[0].to_owned();
+        for (index, part) in parts[1..].iter().enumerate() {
+            spelled.push(if number >> index & 1 == 1 { '_' } else { '-' });
+            spelled.push_str(part);
+        }
+        spelled
+    };
+    (0..1 << (parts.len() - 1)).map(spelling).collect()
+}
+
+/// Nothing that a client says of itself reaches the backend, in whatever spelling, also where tokend has nothing to say.
+async fn nothing_forged_gets_through(replica: &Replica, gateway: SocketAddr, token: CreateTokenRequest) {
+    let names = ["x-tokend-user", "x-tokend-organization", "x-tokend-token-id", "x-tokend-scopes"];
+    let forged: Vec<String> = names.into_iter().flat_map(spellings).collect();
+    let scopes = token.scopes.join(" ");
+    let made = created(&mut replica.root(), token).await;
+    let bearer = format!("Bearer {}", made.secret);
+    let mut headers = vec![("authorization", &*bearer)];
+    headers.extend(forged.iter().map(|name| (&**name, "forged")));
+
+    let reply = get(gateway, &headers).await.unwrap();
+
+    assert_eq!(reply.status, 200, "{reply:?}");
+    assert!(!reply.body.contains("forged"), "{reply:?}");
+    for (name, value) in
+        [("x-tokend-user", "ada"), ("x-tokend-organization", "acme"), ("x-tokend-scopes", &*scopes)]
+    {
+        let lines = reply.body.lines().filter_map(|line| line.split_once(": "));
+        let seen: Vec<&str> =
+            lines.filter(|(found, _)| found.replace('_', "-") == name).map(|(_, value)| value).collect();
+        // One without a value is as good as none.
+        assert_eq!(seen.join(","), value, "{name}: {reply:?}");
+    }
 }
 
 async fn who_may_not_is_refused(replica: &Replica, gateway: SocketAddr) {
@@ -198,11 +259,21 @@ async fn nginx_guards_a_backend() {
 #[tokio::test]
 async fn caddy_guards_a_backend() {
     let Some(program) = find("caddy") else { return };
+    guarded_by_caddy(&program).await;
+}
+
+#[tokio::test]
+async fn the_newest_caddy_guards_a_backend() {
+    let Some(program) = find_tool("caddy") else { return };
+    guarded_by_caddy(&program).await;
+}
+
+async fn guarded_by_caddy(program: &Path) {
     guarded(|addresses| {
         let place = Place::new();
         let text = format!("{{\n\tadmin off\n\tauto_https off\n}}\n{}\n", addresses.fill("Caddyfile"));
         let file = place.write("Caddyfile", &text);
-        place.start(&program, &["run", "--config", &file, "--adapter", "caddyfile"])
+        place.start(program, &["run", "--config", &file, "--adapter", "caddyfile"])
     })
     .await;
 }

@@ -1,6 +1,6 @@
 //! Gateways as the tests run them, configured by what docs/ways-in.md shows.
 
-pub(crate) use crate::support::program::{Place, Running, find, find_at, free_address};
+pub(crate) use crate::support::program::{Place, Running, find, find_at, find_tool, free_address};
 
 const GUIDE: &str = include_str!("../../docs/ways-in.md");
 
