@@ -38,6 +38,7 @@ pub mod grpc;
 pub mod hashing;
 pub mod http;
 pub mod jobs;
+pub mod limiter;
 pub mod listener;
 pub mod metrics;
 pub mod panics;

@@ -1,11 +1,28 @@
 //! A bounded number of places, shared fairly: nobody may hold more of them than are left to all others. One who
 //! is alone gets half of them, the next half of the rest; so there is always room for somebody new. Work takes one
-//! place, memory one a byte. Called by whatever takes on work for callers. Knows no callers: its keys are anything
-//! that tells them apart.
+//! place, memory one a byte. Called by whatever takes on work for callers.
 
 use std::collections::HashMap;
 use std::hash::Hash;
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::domain::{Account, Caller};
+
+/// Who work is counted against.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Share {
+    /// An authenticated caller's account, with whichever credential.
+    Account(Account),
+    /// A peer that is about to authenticate; `None` when its address is not known.
+    Peer(Option<IpAddr>),
+}
+
+impl From<&Caller> for Share {
+    fn from(caller: &Caller) -> Self {
+        Self::Account(caller.account())
+    }
+}
 
 /// The places.
 #[derive(Debug)]

@@ -92,7 +92,7 @@ impl Unread {
     /// # Errors
     /// [`UnreadError`].
     pub async fn turn(&self, share: Share, most: usize) -> Result<Turn, UnreadError> {
-        let place = self.queue.take(share.clone()).map_err(UnreadError::Busy);
+        let place = self.queue.take(share).map_err(UnreadError::Busy);
         let place = place.inspect_err(|error| self.metrics.refused(*error))?;
         let waiting =
             tokio::time::timeout(deadline::at_most(PATIENCE), Arc::clone(&self.turns).acquire_owned());
@@ -117,7 +117,7 @@ impl Unread {
     /// # Errors
     /// [`UnreadError`]: there is not even this.
     pub fn reserved_room(&self, share: Share, bytes: usize) -> Result<Room, UnreadError> {
-        let ordinary = take(&self.bytes, share.clone(), bytes);
+        let ordinary = take(&self.bytes, share, bytes);
         self.counted(ordinary.or_else(|_| take(&self.reserve, share, bytes)))
     }
 
@@ -134,7 +134,7 @@ impl Unread {
     ) -> Result<Room, UnreadError> {
         let until = Instant::now() + patience;
         loop {
-            match take(&self.bytes, share.clone(), bytes.min(self.all / 4)) {
+            match take(&self.bytes, share, bytes.min(self.all / 4)) {
                 Err(_) if Instant::now() < until => tokio::time::sleep(LOOK).await,
                 outcome => return self.counted(outcome),
             }

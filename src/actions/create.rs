@@ -73,15 +73,15 @@ impl Actions {
 
         let repeatable = request.repeatable(caller, &organization_id);
         let _turn = match &repeatable {
-            Some(repeatable) => Some(self.turns.take(&caller.principal, repeatable.mac()).await?),
+            Some(repeatable) => Some(self.turns.take(caller.into(), repeatable.mac()).await?),
             None => None,
         };
         if let Some(repeatable) = &repeatable
-            && let Some((caller, known)) = self.store.find_request(caller, &repeatable.mac()).await??
+            && let Some((caller, known)) = self.known(caller, repeatable).await?
         {
             return repeated_for(&caller, self.repeated(repeatable, known)?);
         }
-        let _place = self.creations.take(caller.principal.clone())?;
+        let _place = self.creations.take(caller.into())?;
         // One keyring for both: the note says which key the secret was made with.
         let keyring = self.keyring.get();
         let minted = self.minted(&keyring, repeatable.as_ref()).await?;
@@ -89,7 +89,8 @@ impl Actions {
         let prepare =
             |caller: &Caller, terms: &Terms| prepare(caller, terms, &organization_id, &request, &minted);
         let owner = (&organization_id, &request.user_id);
-        match (self.store.create_token(caller, owner, note.as_ref(), prepare).await??, &repeatable) {
+        let store = self.admission.writes(caller).await?;
+        match (store.create_token(caller, owner, note.as_ref(), prepare).await??, &repeatable) {
             (Stored::New(token), _) => Ok(Created::new(token, minted)),
             (Stored::Known(caller, known), Some(repeatable)) => {
                 repeated_for(&caller, self.repeated(repeatable, *known)?)

@@ -20,7 +20,18 @@ impl Actions {
     ) -> Result<Switched, ActionError> {
         caller.require(Permission::Write)?;
         let allow = |caller: &Caller, token: Option<&Token>| allow(caller, token, usability);
-        let switched = self.store.switch_token(caller, id, usability, allow).await??;
+        let mut store = match usability {
+            Usability::Disabled => self.admission.revocations(caller).await?,
+            Usability::Enabled => self.admission.writes(caller).await?,
+        };
+        // Judged again inside the transaction; here so that nothing is locked for what is out of reach.
+        let found = store.read_token(id).await?.map(|(token, _)| token);
+        allow(caller, found.as_ref())?;
+        if usability == Usability::Disabled && found.is_some_and(|token| token.disable_time.is_some()) {
+            drop(store);
+            store = self.admission.writes(caller).await?;
+        }
+        let switched = store.switch_token(caller, id, usability, allow).await??;
         switched.ok_or(ActionError::NotFound)
     }
 }

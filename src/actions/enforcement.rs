@@ -41,13 +41,14 @@ impl Actions {
     ) -> Result<BreachPage, ActionError> {
         caller.require(Permission::Read)?;
         let organization_id = caller.organization(organization_id)?;
+        let store = self.admission.reads(caller).await?;
         let policy = match policy {
             Some(policy) => policy,
-            None => self.store.read_policy(&organization_id).await?.policy,
+            None => store.read_policy(&organization_id).await?.policy,
         };
         let bound = bound(Walk::Check, &organization_id, &policy);
         let from = self.position(page_token, &bound)?;
-        let found = self.store.find_breaches(&organization_id, &policy, from).await?;
+        let found = store.find_breaches(&organization_id, &policy, from).await?;
         Ok(self.page(found, &bound))
     }
 
@@ -70,7 +71,8 @@ impl Actions {
             caller.require(Permission::Root)?;
             self.position(page_token, &bound(Walk::Enforce, &organization_id, policy))
         };
-        let enforced = self.store.enforce_policy(caller, &organization_id, begin, touch).await??;
+        let store = self.admission.writes(caller).await?;
+        let enforced = store.enforce_policy(caller, &organization_id, begin, touch).await??;
         let bound = bound(Walk::Enforce, &organization_id, &enforced.policy);
         Ok((self.page(enforced.done, &bound), enforced.effective_time))
     }

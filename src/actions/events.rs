@@ -51,7 +51,12 @@ impl Actions {
         let before = request.page_token.map(|text| parse(&text, &bound, &self.keyring.peek())).transpose()?;
 
         // One more than fits tells whether there is a next page.
-        let mut events = self.store.list_events(filter, before, request.page_size.saturating_add(1)).await?;
+        let mut events = self
+            .admission
+            .reads(caller)
+            .await?
+            .list_events(filter, before, request.page_size.saturating_add(1))
+            .await?;
         let fitting = size::fitting(events.iter().map(size::of_event)).min(request.page_size as usize);
         let more = events.len() > fitting;
         events.truncate(fitting);

@@ -17,7 +17,7 @@ impl Actions {
         id: TokenId,
     ) -> Result<(Token, OffsetDateTime), ActionError> {
         caller.require(Permission::Read)?;
-        let found = self.store.read_token(id).await?;
+        let found = self.admission.reads(caller).await?.read_token(id).await?;
         found
             .filter(|(token, _)| caller.reach().includes(&token.organization_id))
             .ok_or(ActionError::NotFound)

@@ -42,8 +42,12 @@ impl Actions {
             .transpose()?;
 
         // One more than fits tells whether there is a next page; so does a walk that was broken off.
-        let Walk { mut tokens, broken_off } =
-            self.store.list_tokens(&listing, position, request.page_size.saturating_add(1)).await?;
+        let Walk { mut tokens, broken_off } = self
+            .admission
+            .reads(caller)
+            .await?
+            .list_tokens(&listing, position, request.page_size.saturating_add(1))
+            .await?;
         let fitting = fitting(&tokens, request.page_size);
         let more = tokens.len() > fitting;
         tokens.truncate(fitting);

@@ -8,13 +8,14 @@ use time::OffsetDateTime;
 use crate::domain::page::PageTokenError;
 use crate::domain::policy::Rule;
 use crate::domain::{
-    AccessError, Caller, CredentialError, Expiration, FieldError, Permission, Principal, Token, Violations,
+    AccessError, Caller, CredentialError, Expiration, FieldError, Permission, Token, Violations,
 };
 use crate::hashing::{HashPool, Overloaded};
 use crate::secret::{CurrentKeyring, DurableCost, DurableError, Prefix, TokenId};
-use crate::shares::{Refused, Shares};
+use crate::shares::{Refused, Share, Shares};
 use crate::store::{Store, StoreError};
 
+mod admission;
 pub mod bootstrap;
 pub mod create;
 pub mod disable;
@@ -120,12 +121,12 @@ pub enum MintError {
 /// Does the actions of one server.
 #[derive(Debug)]
 pub struct Actions {
-    store: Store,
+    admission: admission::Admission,
     keyring: Arc<CurrentKeyring>,
     prefix: Prefix,
     durable_cost: DurableCost,
     hashing: HashPool,
-    creations: Shares<Principal>,
+    creations: Shares<Share>,
     turns: turns::Turns,
 }
 
@@ -140,7 +141,8 @@ impl Actions {
         hashing: HashPool,
     ) -> Self {
         let creations = Shares::new(hashing.places());
-        Self { store, keyring, prefix, durable_cost, hashing, creations, turns: turns::Turns::new() }
+        let admission = admission::Admission::new(store);
+        Self { admission, keyring, prefix, durable_cost, hashing, creations, turns: turns::Turns::new() }
     }
 }
 

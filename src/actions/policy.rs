@@ -16,7 +16,7 @@ impl Actions {
     ) -> Result<(OrganizationId, StoredPolicy), ActionError> {
         caller.require(Permission::Read)?;
         let organization_id = caller.organization(organization_id)?;
-        let stored = self.store.read_policy(&organization_id).await?;
+        let stored = self.admission.reads(caller).await?.read_policy(&organization_id).await?;
         Ok((organization_id, stored))
     }
 
@@ -34,7 +34,8 @@ impl Actions {
         caller.require(Permission::Root)?;
         let organization_id = caller.organization(organization_id)?;
         let allow = |caller: &Caller| caller.require(Permission::Root).map_err(ActionError::from);
-        let stored = self.store.update_policy(caller, &organization_id, policy, allow).await??;
+        let store = self.admission.writes(caller).await?;
+        let stored = store.update_policy(caller, &organization_id, policy, allow).await??;
         Ok((organization_id, stored))
     }
 }

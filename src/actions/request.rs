@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::create::{Created, Minted, mint};
 use super::{ActionError, Actions};
-use crate::domain::{Expiration, Labels, Networks, Scopes, Token};
+use crate::domain::{Caller, Expiration, Labels, Networks, Scopes, Token};
 use crate::secret::{Keyring, RequestContext, RequestId, TokenId};
 use crate::store::{KnownRequest, NewRequest};
 
@@ -46,6 +46,16 @@ impl Repeatable {
 }
 
 impl Actions {
+    /// Finds what answered the request before, for the caller as it stands now.
+    pub(super) async fn known(
+        &self,
+        caller: &Caller,
+        request: &Repeatable,
+    ) -> Result<Option<(Caller, KnownRequest)>, ActionError> {
+        let store = self.admission.writes(caller).await?;
+        Ok(store.find_request(caller, &request.mac()).await??)
+    }
+
     /// Makes a secret and its verifiers where there is place for that.
     pub(super) async fn minted(
         &self,

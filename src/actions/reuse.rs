@@ -4,6 +4,7 @@
 use super::{ActionError, Actions};
 use crate::domain::{FieldError, Principal, RevokeReason};
 use crate::secret::{RequestId, TokenId};
+use crate::shares::Share;
 use crate::store::Touch;
 
 /// What the audit log says of it.
@@ -12,25 +13,27 @@ const REASON: &str = "reuse of a superseded token";
 impl Actions {
     /// Revokes the family of a token that has proven itself, has expired and asks for its own rotation, if it has
     /// a successor and its organization's policy says so; a retry of the rotation that was answered is no
-    /// reuse. Returns how many tokens were revoked. `touch` is told of them before.
+    /// reuse. The work is counted against `share`. Returns how many tokens were revoked. `touch` is told of them before.
     ///
     /// # Errors
     /// [`ActionError`]: the database. The outcome may be unknown then, and a repeat is safe.
     pub async fn detect_reuse(
         &self,
         id: TokenId,
+        share: Share,
         request_id: Option<&RequestId>,
         touch: Touch<'_>,
     ) -> Result<usize, ActionError> {
-        let Some((token, _)) = self.store.read_token(id).await? else { return Ok(0) };
+        let store = self.admission.revocations(share).await?;
+        let Some((token, _)) = store.read_token(id).await? else { return Ok(0) };
         // Asked again inside the transaction; here so that nothing is locked where nobody wants it.
-        if !self.store.read_policy(&token.organization_id).await?.policy.reuse_detection {
+        if !store.read_policy(&token.organization_id).await?.policy.reuse_detection {
             return Ok(0);
         }
         let reason = RevokeReason::parse(REASON)
             .map_err(|error: FieldError| ActionError::invalid("reason", &error))?;
         let request_mac = request_id.map(|request| request.mac(&Principal::Token(id).to_string()));
         let organization_id = &token.organization_id;
-        Ok(self.store.revoke_reused(id, organization_id, request_mac.as_ref(), &reason, touch).await?)
+        Ok(store.revoke_reused(id, organization_id, request_mac.as_ref(), &reason, touch).await?)
     }
 }

@@ -55,7 +55,17 @@ impl Actions {
             Right::Power => super::manageable(caller, token).map(drop),
             Right::Possession => token.map(drop).ok_or(ActionError::NotFound),
         };
-        let revoked = self.store.revoke_token(caller, id, extent, reason, allow, touch).await??;
+        let mut store = self.admission.revocations(caller).await?;
+        // Judged again inside the transaction; here so that nothing is locked for what is out of reach.
+        let found = store.read_token(id).await?.map(|(token, _)| token);
+        allow(caller, found.as_ref())?;
+        if found.is_some_and(|token| token.revoke_time.is_some())
+            && (extent == Extent::OnlyThis || store.line_is_revoked(id).await?)
+        {
+            drop(store);
+            store = self.admission.writes(caller).await?;
+        }
+        let revoked = store.revoke_token(caller, id, extent, reason, allow, touch).await??;
         revoked.ok_or(ActionError::NotFound)
     }
 
@@ -102,6 +112,11 @@ impl Actions {
             caller.organization(Some(organization_id.clone()))?;
             Ok(caller.may_manage_reserved(reserved)?)
         };
-        self.store.revoke_user_tokens(caller, &organization_id, user_id, reason, allow, touch).await?
+        let mut store = self.admission.bulk_revocations(caller).await?;
+        if !store.has_unrevoked_tokens(&organization_id, user_id).await? {
+            drop(store);
+            store = self.admission.writes(caller).await?;
+        }
+        store.revoke_user_tokens(caller, &organization_id, user_id, reason, allow, touch).await?
     }
 }

@@ -37,27 +37,29 @@ impl Actions {
             caller.require(Permission::Write)?;
         }
         // Judged again inside the transaction; here so that a refusal costs no hash.
-        let found = self.store.read_token(request.id).await?.map(|(token, _)| token);
+        let found =
+            self.admission.writes(caller).await?.read_token(request.id).await?.map(|(token, _)| token);
         let old = rotatable(caller, found.as_ref())?;
 
         let repeatable = request.repeatable(caller, old);
         let _turn = match &repeatable {
-            Some(repeatable) => Some(self.turns.take(&caller.principal, repeatable.mac()).await?),
+            Some(repeatable) => Some(self.turns.take(caller.into(), repeatable.mac()).await?),
             None => None,
         };
         if let Some(repeatable) = &repeatable
-            && let Some((caller, known)) = self.store.find_request(caller, &repeatable.mac()).await??
+            && let Some((caller, known)) = self.known(caller, repeatable).await?
         {
             return repeated_for(&caller, by_itself, self.repeated(repeatable, known)?);
         }
-        let _place = self.creations.take(caller.principal.clone())?;
+        let _place = self.creations.take(caller.into())?;
         // One keyring for both: the note says which key the secret was made with.
         let keyring = self.keyring.get();
         let minted = self.minted(&keyring, repeatable.as_ref()).await?;
         let note = repeatable.as_ref().and_then(|request| request.note(&keyring, &minted));
         let prepare =
             |caller: &Caller, rotatable: Rotatable<'_>| prepare(caller, rotatable, &request, &minted);
-        match (self.store.rotate_token(caller, old, note.as_ref(), prepare).await??, &repeatable) {
+        let store = self.admission.writes(caller).await?;
+        match (store.rotate_token(caller, old, note.as_ref(), prepare).await??, &repeatable) {
             (Stored::New(token), _) => Ok(Created::new(token, minted)),
             (Stored::Known(caller, known), Some(repeatable)) => {
                 repeated_for(&caller, by_itself, self.repeated(repeatable, *known)?)

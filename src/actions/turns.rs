@@ -9,9 +9,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::ActionError;
 use crate::deadline;
-use crate::domain::Principal;
 use crate::hashing::Overloaded;
-use crate::shares::{self, Shares};
+use crate::shares::{self, Share, Shares};
 
 /// How many requests may have their turn or wait for it, fairly shared among callers.
 const PLACES: usize = 4096;
@@ -25,7 +24,7 @@ type Key = [u8; 32];
 /// Whose turn it is.
 #[derive(Debug)]
 pub(super) struct Turns {
-    places: Shares<Principal>,
+    places: Shares<Share>,
     /// An entry goes when the last of its requests leaves.
     turns: Mutex<HashMap<Key, (Arc<Semaphore>, usize)>>,
 }
@@ -35,7 +34,7 @@ struct Place<'a> {
     turns: &'a Turns,
     key: Key,
     turn: Arc<Semaphore>,
-    _share: shares::Place<Principal>,
+    _share: shares::Place<Share>,
 }
 
 /// The turn itself; the next one's when dropped.
@@ -51,8 +50,8 @@ impl Turns {
     }
 
     /// Waits until no other retry of the caller's request is at work.
-    pub(super) async fn take(&self, caller: &Principal, key: Key) -> Result<Turn<'_>, ActionError> {
-        let share = self.places.take(caller.clone())?;
+    pub(super) async fn take(&self, caller: Share, key: Key) -> Result<Turn<'_>, ActionError> {
+        let share = self.places.take(caller)?;
         let place = self.place(share, key);
         let waiting =
             tokio::time::timeout(deadline::at_most(PATIENCE), Arc::clone(&place.turn).acquire_owned());
@@ -60,7 +59,7 @@ impl Turns {
         Ok(Turn { _permit: permit, _place: place })
     }
 
-    fn place(&self, share: shares::Place<Principal>, key: Key) -> Place<'_> {
+    fn place(&self, share: shares::Place<Share>, key: Key) -> Place<'_> {
         let mut turns = self.lock();
         let (turn, places) = turns.entry(key).or_insert_with(|| (Arc::new(Semaphore::new(1)), 0));
         *places = places.saturating_add(1);
@@ -91,11 +90,11 @@ mod tests {
     #[tokio::test]
     async fn one_request_has_its_turn_at_a_time_and_leaves_nothing_behind() {
         let turns = Turns::new();
-        let caller = Principal::Bootstrap;
-        let first = turns.take(&caller, [1; 32]).await.unwrap();
-        let other = turns.take(&caller, [2; 32]).await.unwrap();
-        let mut second = Box::pin(turns.take(&caller, [1; 32]));
-        let mut abandoned = Box::pin(turns.take(&caller, [1; 32]));
+        let caller = Share::Peer(None);
+        let first = turns.take(caller, [1; 32]).await.unwrap();
+        let other = turns.take(caller, [2; 32]).await.unwrap();
+        let mut second = Box::pin(turns.take(caller, [1; 32]));
+        let mut abandoned = Box::pin(turns.take(caller, [1; 32]));
         assert!(now(&mut second).await.is_none() && now(&mut abandoned).await.is_none(), "they wait");
         drop(abandoned);
         drop(first);

@@ -37,12 +37,15 @@ impl Actions {
         change: &TokenChange,
     ) -> Result<(Token, OffsetDateTime), ActionError> {
         caller.require(Permission::Write)?;
-        // For its owner, who never changes; judged inside the transaction.
-        let (found, _) = self.store.read_token(id).await?.ok_or(ActionError::NotFound)?;
+        // For its owner, who never changes. Judged again inside the transaction; here so that nothing is locked or
+        // written for what is out of reach.
+        let store = self.admission.writes(caller).await?;
+        let found = store.read_token(id).await?.map(|(token, _)| token);
+        let found = super::manageable(caller, found.as_ref())?;
         let apply = |caller: &Caller, token: Option<&Token>, successor, terms: &Terms| {
             apply(caller, token, change, successor, terms)
         };
-        self.store.update_token(caller, id, (&found.organization_id, &found.user_id), apply).await?
+        store.update_token(caller, id, (&found.organization_id, &found.user_id), apply).await?
     }
 }
 

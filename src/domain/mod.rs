@@ -10,9 +10,12 @@ pub mod page;
 pub mod policy;
 pub mod size;
 
-pub use tokend_core::domain::{access, fields, networks, packed, principal, record, scope, text, token};
+pub use tokend_core::domain::{
+    access, account, fields, networks, packed, principal, record, scope, text, token,
+};
 
 pub use access::{AccessError, Caller, CredentialError, Permission, Reach};
+pub use account::Account;
 pub use certificate::{CertificateMapping, CertificateMappings, SubjectName};
 pub use fields::{
     Expiration, FieldError, Labels, OrganizationId, RevokeReason, TokenName, UserId, Violation, Violations,

@@ -27,6 +27,9 @@ use crate::verify::{AuthenticateError, Credential, Share};
 /// From when on an answer is worth a line in the log.
 pub(super) const SLOW: Duration = Duration::from_millis(500);
 
+/// How much later a caller with more than its share is told so.
+const OVER_SHARE: Duration = Duration::from_millis(250);
+
 /// The most bytes of an answer that tells of one token, and what there is to say beside it.
 const LONGEST_ANSWER: usize = LARGEST_TOKEN + 1024;
 
@@ -112,7 +115,7 @@ impl TokenApi {
         let taken = Arc::new(OnceLock::new());
         let room = Arc::clone(&taken);
         let work = async move |credential: Credential, message| {
-            let share = Share::Caller(credential.caller().principal.clone());
+            let share = Share::from(credential.caller());
             let (taken, _turn) = match length(&message) {
                 Length::Token => (self.unread.room(share, LONGEST_ANSWER)?, None),
                 Length::Ended => (self.unread.reserved_room(share, LONGEST_ANSWER)?, None),
@@ -163,6 +166,7 @@ impl TokenApi {
         let started = Instant::now();
         let timeout = timeout(request.metadata().as_ref());
         let peer = request.extensions().get::<Peer>().map(|peer| peer.address.ip());
+        let mut place = None;
         let work = async {
             let outcome = panics::caught(async {
                 match self.callers.authenticate(&self.engine, &request).await {
@@ -170,10 +174,11 @@ impl TokenApi {
                         let principal = &credential.caller().principal;
                         Span::current().record("caller", field::display(principal));
                         match (
-                            self.places.take(Share::Caller(principal.clone())),
+                            self.places.take(Share::from(credential.caller())),
                             acting_user(request.metadata().as_ref()),
                         ) {
-                            (Ok(_place), Ok(acting_user)) => {
+                            (Ok(taken), Ok(acting_user)) => {
+                                place = Some(taken);
                                 let provenance = Provenance { acting_user, trace_id: Some(trace_id) };
                                 provenance::within(provenance, work(credential, request.into_inner())).await
                             }
@@ -194,6 +199,10 @@ impl TokenApi {
             let outcome = conclude(outcome, started, peer);
             let code = outcome.as_ref().map_or_else(Status::code, |_| Code::Ok);
             self.metrics.calls.answered(rpc, code.into(), started.elapsed());
+            if place.is_some() && code == Code::ResourceExhausted {
+                // It keeps its place meanwhile: one who asks again at once must not keep the processor from others.
+                tokio::time::sleep(deadline::at_most(OVER_SHARE)).await;
+            }
             outcome
         };
         // On the heap: it is large, and would be moved through every layer above.

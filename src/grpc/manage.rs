@@ -127,7 +127,7 @@ impl TokenApi {
 
     /// Finds the token that a secret proves.
     async fn proven(&self, caller: &Caller, secret: &str) -> Result<TokenId, CallError> {
-        let share = Share::Caller(caller.principal.clone());
+        let share = Share::from(caller);
         match self.engine.prove(secret, share).await {
             Ok(found) => Ok(found.ok_or(ActionError::NotFound)?),
             Err(ProveError::Format(_)) => Err(changes::no_secret().into()),

@@ -8,7 +8,8 @@ use super::convert;
 use super::error::CallError;
 use super::proto::RotateTokenRequest;
 use super::service::TokenApi;
-use crate::domain::{CredentialError, Principal};
+use crate::domain::CredentialError;
+use crate::listener::Peer;
 use crate::provenance::{self, Provenance};
 use crate::secret::{RequestId, TokenId};
 use crate::telemetry::TraceId;
@@ -18,6 +19,8 @@ use crate::verify::{AuthenticateError, Share};
 #[derive(Debug)]
 pub(super) struct Suspicion {
     id: TokenId,
+    /// No caller's: there is none.
+    share: Share,
     request_id: Option<RequestId>,
 }
 
@@ -36,7 +39,8 @@ impl TokenApi {
         let message = request.get_ref();
         let by_itself = convert::token_id(&message.token_id).is_ok_and(|named| named == id);
         let request_id = convert::request_id(&message.request_id).ok().flatten();
-        by_itself.then_some(Suspicion { id, request_id })
+        let peer = request.extensions().get::<Peer>().map(|peer| peer.address.ip());
+        by_itself.then_some(Suspicion { id, share: Share::Peer(peer), request_id })
     }
 
     /// Has the family revoked, if it comes to that.
@@ -48,11 +52,11 @@ impl TokenApi {
         suspicion: Option<Suspicion>,
         trace_id: TraceId,
     ) -> Result<(), CallError> {
-        let Some(Suspicion { id, request_id }) = suspicion else { return Ok(()) };
-        let _place = self.places.take(Share::Caller(Principal::Token(id)))?;
+        let Some(Suspicion { id, share, request_id }) = suspicion else { return Ok(()) };
+        let _place = self.places.take(share)?;
         let forgetting = self.engine.forgetting_what_changes();
         let touch = |ids: &[TokenId]| forgetting.also(ids);
-        let detection = self.actions.detect_reuse(id, request_id.as_ref(), &touch);
+        let detection = self.actions.detect_reuse(id, share, request_id.as_ref(), &touch);
         let provenance = Provenance { acting_user: None, trace_id: Some(trace_id) };
         let revoked = provenance::within(provenance, detection).await?;
         if revoked > 0 {

@@ -34,7 +34,7 @@ pub(super) fn asked_of<'a>(caller: &'a Caller, wanted: &'a Wanted) -> Question<'
         required: &wanted.required,
         reach: caller.verify_reach(),
         client_ip: wanted.client_ip,
-        share: Share::Caller(caller.principal.clone()),
+        share: Share::from(caller),
     }
 }
 
@@ -148,7 +148,7 @@ impl TokenApi {
         wanted: &Wanted,
     ) -> Result<Answer, CallError> {
         let question = asked_of(caller, wanted);
-        let _place = self.places.take(question.share.clone())?;
+        let _place = self.places.take(question.share)?;
         let work = self.engine.verify(secret, &question, wanted.consistency);
         // On the heap, as in `call`.
         Ok(deadline::within(timeout(headers), Box::pin(work)).await?)

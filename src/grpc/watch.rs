@@ -200,7 +200,7 @@ impl Telling {
     }
 
     async fn room(&self, bytes: usize) -> Result<Room, CallError> {
-        let share = Share::Caller(self.watcher.credential.caller().principal.clone());
+        let share = Share::from(self.watcher.credential.caller());
         Ok(self.watcher.unread.wait_for_room(share, bytes, PATIENCE).await?)
     }
 }

@@ -27,7 +27,7 @@ use crate::metrics::Metrics;
 use crate::requests::RequestLimiter;
 use crate::secret::CurrentKeyring;
 use crate::shares::Shares;
-use crate::store::{self, MigrateError, Pooling, Store};
+use crate::store::{self, MigrateError, Pooling, Purpose, Store};
 use crate::tls::Protocol;
 use crate::unread::Unread;
 use crate::verify::{Engine, Parts};
@@ -171,8 +171,7 @@ async fn wire(config: &ServerConfig) -> Result<(Running, Direct, Arc<Ways>, Requ
         places: Shares::new(config.limits.calls),
         unread: Arc::new(Unread::new(
             config.limits.unread_bytes,
-            // The other connections are for changes, whatever is listed.
-            config.database_connections as usize / 2,
+            store.connections_of(Purpose::Reads),
             metrics.work.unread.clone(),
         )),
         sampling: config.sampling,

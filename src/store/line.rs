@@ -58,7 +58,7 @@ impl Store {
     /// Returns what opens lines to the same database.
     #[must_use]
     pub fn lines(&self) -> Lines {
-        self.lines_by(self.route.clone())
+        self.lines_by(Route::clone(&self.route))
     }
 
     /// Returns what opens lines to it another way.

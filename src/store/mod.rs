@@ -153,28 +153,80 @@ impl StoreError {
     }
 }
 
+/// What connections of the pool are for. Each kind has its own, so that none waits for another: a COMMIT may wait for a
+/// standby for as long as there is none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    /// Reading.
+    Reads,
+    /// Changing something.
+    Writes,
+    /// Putting tokens out of use.
+    Revocations,
+}
+
 /// The way to Postgres; cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Store {
-    pool: Pool,
-    route: Route,
+    pools: Arc<Pools>,
+    purpose: Purpose,
+    route: Arc<Route>,
     ready: Arc<AtomicBool>,
 }
 
+#[derive(Debug)]
+struct Pools {
+    reads: Pool,
+    writes: Pool,
+    revocations: Pool,
+}
+
+impl Pools {
+    fn all(&self) -> [&Pool; 3] {
+        [&self.reads, &self.writes, &self.revocations]
+    }
+}
+
 impl Store {
-    /// Prepares at most `connections` connections, opened when they are needed. Every call is refused
-    /// with [`StoreError::Starting`] until [`Self::open`].
+    /// Prepares at most `connections` connections, but one for each purpose, opened when they are needed. A quarter is for
+    /// revocations, of the others one half for reads and one for writes. Every call is refused with
+    /// [`StoreError::Starting`] until [`Self::open`].
     #[must_use]
     pub fn new(route: impl Into<Route>, connections: u32) -> Self {
         let route = route.into();
-        let mut pool =
-            PgPoolOptions::new().max_connections(connections).acquire_timeout(Duration::from_secs(3));
-        if route.pooling == Pooling::Session {
-            pool = pool.after_connect(|connection, _| Box::pin(prepare(connection)));
+        let revocations = (connections / 4).max(1);
+        let reading = (connections.saturating_sub(revocations) / 2).max(1);
+        let writes = connections.saturating_sub(revocations + reading).max(1);
+        let sized = |size| {
+            let mut pool = PgPoolOptions::new().max_connections(size).acquire_timeout(Duration::from_secs(3));
+            if route.pooling == Pooling::Session {
+                pool = pool.after_connect(|connection, _| Box::pin(prepare(connection)));
+            }
+            Pool { connections: pool.connect_lazy_with(route.options.clone()), pooling: route.pooling }
+        };
+        let pools = Pools { reads: sized(reading), writes: sized(writes), revocations: sized(revocations) };
+        let ready = Arc::new(AtomicBool::new(false));
+        Self { pools: Arc::new(pools), purpose: Purpose::Writes, route: Arc::new(route), ready }
+    }
+
+    /// Returns the same with connections for this; what is new goes by those for writes.
+    #[must_use]
+    pub fn on(&self, purpose: Purpose) -> Self {
+        Self { purpose, ..self.clone() }
+    }
+
+    /// Tells how many connections there are for this at most.
+    #[must_use]
+    pub fn connections_of(&self, purpose: Purpose) -> usize {
+        self.pool_of(purpose).connections.options().get_max_connections() as usize
+    }
+
+    fn pool_of(&self, purpose: Purpose) -> &Pool {
+        match purpose {
+            Purpose::Reads => &self.pools.reads,
+            Purpose::Writes => &self.pools.writes,
+            Purpose::Revocations => &self.pools.revocations,
         }
-        let connections = pool.connect_lazy_with(route.options.clone());
-        let pool = Pool { connections, pooling: route.pooling };
-        Self { pool, route, ready: Arc::new(AtomicBool::new(false)) }
     }
 
     /// Lets calls through, once the schema is known to be the right one.
@@ -188,7 +240,7 @@ impl Store {
     /// It gives none.
     pub async fn ping(&self) -> Result<(), StoreError> {
         self.within(async {
-            sqlx::query!("SELECT 1 AS alive").fetch_one(self.single()?).await?;
+            sqlx::query!("SELECT 1 AS alive").fetch_one(self.on(Purpose::Reads).single()?).await?;
             Ok(())
         })
         .await
@@ -204,26 +256,35 @@ impl Store {
         let changed = file.read_changed()?;
         if let Some(password) = &changed {
             let options = self.route.options.clone().password(password.expose_secret());
-            self.pool.connections.set_connect_options(options);
+            for pool in self.pools.all() {
+                pool.connections.set_connect_options(options.clone());
+            }
         }
         Ok(Some(changed.is_some()))
     }
 
-    /// Tells how many connections of the pool are in use, and how many idle.
+    /// Tells how many connections are in use, for whatever purpose, and how many idle.
     #[must_use]
     pub fn connections(&self) -> (u32, u32) {
-        let connections = &self.pool.connections;
-        let idle = u32::try_from(connections.num_idle()).unwrap_or(u32::MAX);
-        (connections.size().saturating_sub(idle), idle)
+        self.pools.all().iter().fold((0, 0), |(used, all_idle), Pool { connections, .. }| {
+            let idle = u32::try_from(connections.num_idle()).unwrap_or(u32::MAX);
+            (used + connections.size().saturating_sub(idle), all_idle + idle)
+        })
     }
 
     /// Closes every connection, after what runs on them has ended.
     pub async fn close(&self) {
-        self.pool.connections.close().await;
+        for pool in self.pools.all() {
+            pool.connections.close().await;
+        }
     }
 
     fn pool(&self) -> Result<&Pool, StoreError> {
-        if self.ready.load(Ordering::Acquire) { Ok(&self.pool) } else { Err(StoreError::Starting) }
+        if self.ready.load(Ordering::Acquire) {
+            Ok(self.pool_of(self.purpose))
+        } else {
+            Err(StoreError::Starting)
+        }
     }
 
     /// Returns what runs one statement that stands alone.

@@ -120,6 +120,46 @@ impl Store {
         }
     }
 
+    /// Tells whether all that was rotated from a token, however often, is revoked.
+    ///
+    /// # Errors
+    /// [`StoreError`], as for every call of the store.
+    pub async fn line_is_revoked(&self, id: TokenId) -> Result<bool, StoreError> {
+        self.within(async {
+            let row = sqlx::query!(
+                r#"WITH RECURSIVE line AS (
+                       SELECT id, revoke_time FROM tokens WHERE rotated_from = $1
+                       UNION ALL
+                       SELECT t.id, t.revoke_time FROM tokens t JOIN line ON t.rotated_from = line.id)
+                   SELECT NOT EXISTS (SELECT FROM line WHERE revoke_time IS NULL) AS "all!""#,
+                rows::uuid(id)
+            );
+            Ok(row.fetch_one(self.single()?).await?.all)
+        })
+        .await
+    }
+
+    /// Tells whether a user has a token that is not revoked.
+    ///
+    /// # Errors
+    /// [`StoreError`], as for every call of the store.
+    pub async fn has_unrevoked_tokens(
+        &self,
+        organization_id: &OrganizationId,
+        user_id: &UserId,
+    ) -> Result<bool, StoreError> {
+        self.within(async {
+            let row = sqlx::query!(
+                r#"SELECT EXISTS (SELECT FROM tokens
+                       WHERE organization_id = $1 AND user_id = $2 AND revoke_time IS NULL) AS "some!""#,
+                organization_id.as_str(),
+                user_id.as_str()
+            );
+            Ok(row.fetch_one(self.single()?).await?.some)
+        })
+        .await
+    }
+
     /// Revokes all tokens of a user when `allow` agrees to the reserved scopes among them. The inner result is
     /// `allow`'s own refusal, or the caller's.
     ///

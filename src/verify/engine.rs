@@ -8,20 +8,20 @@ use tokio::task::JoinSet;
 use uuid::Uuid;
 
 use super::cache::Cache;
-use super::fallback::{Fallback, Share};
+use super::fallback::Fallback;
 use super::feed::{self, Feed};
 use super::freshness::{Bounds, Freshness};
 use super::loader::{Lane, Loader, Reading};
 use super::lookup::{Looked, Present};
 use super::uses::Uses;
-use super::{Answer, Consistency, Question, Unknown};
+use super::{Answer, Consistency, Question, Share, Unknown};
 use crate::ambient::Moment;
 use crate::domain::{Record, Verdict, judge};
 use crate::hashing::{HashPool, Overloaded};
 use crate::jobs::mac_refresh::MacRefresh;
 use crate::metrics::{EngineSample, Metrics};
 use crate::secret::{CurrentKeyring, DurableCost, MacMatch, Prefix, Secret, TokenId};
-use crate::store::{Lines, MacChange, Store, StoreError};
+use crate::store::{Lines, MacChange, Purpose, Store, StoreError};
 
 /// What an engine is made of.
 #[derive(Debug)]
@@ -131,7 +131,7 @@ impl Engine {
         }
         Self {
             prefix: parts.prefix,
-            fallback: Fallback::new(store, Arc::clone(&keyring), parts.hashing, parts.limit),
+            fallback: Fallback::new(store.on(Purpose::Reads), Arc::clone(&keyring), parts.hashing, parts.limit),
             uses: Uses::new(),
             keyring,
             cache,
@@ -221,7 +221,7 @@ impl Engine {
         let id = secret.id();
         let answer = match self.judge(&secret, &looked, question) {
             Some(answer) => answer,
-            None if self.prove_durably(secret, question.share.clone()).await? => {
+            None if self.prove_durably(secret, question.share).await? => {
                 self.conclude(id, &looked, question)
             }
             None => Answer::bare(Verdict::NotFound, Some(looked.as_of)),

@@ -3,7 +3,6 @@
 //! secrets come here too: one attempt an id at a time, a fair share of the queue a caller.
 
 use std::collections::HashMap;
-use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -11,10 +10,9 @@ use tokio::sync::Semaphore;
 use tracing::Instrument as _;
 
 use super::Unknown;
-use crate::domain::Principal;
 use crate::hashing::{HashPool, Overloaded};
 use crate::secret::{CurrentKeyring, DurableCost, MacMatch, Secret, TokenId};
-use crate::shares::{Place, Refused, Shares};
+use crate::shares::{Place, Refused, Share, Shares};
 use crate::store::{MacChange, Store};
 
 /// How many attempts may wait or run at once.
@@ -22,15 +20,6 @@ const PLACES: usize = 128;
 
 /// How long an attempt may wait for another one on the same id.
 const PATIENCE: Duration = Duration::from_secs(2);
-
-/// Who an attempt is counted against.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum Share {
-    /// An authenticated caller.
-    Caller(Principal),
-    /// A peer that is about to authenticate; `None` when its address is not known.
-    Peer(Option<IpAddr>),
-}
 
 /// Proves secrets by the durable verifier.
 #[derive(Debug, Clone)]

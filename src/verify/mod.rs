@@ -31,11 +31,11 @@ use crate::domain::{CredentialError, Reach, Record, Scope, Scopes, TokenState, V
 use crate::hashing::Overloaded;
 use crate::secret::{DurableError, FormatError};
 use crate::shares::Refused;
+pub use crate::shares::Share;
 use crate::store::StoreError;
 
 pub use credential::Credential;
 pub use engine::{Asked, Engine, LookedAhead, Parts};
-pub use fallback::Share;
 pub use forgetting::Forgetting;
 pub use freshness::Bounds;
 pub use lookup::Present;

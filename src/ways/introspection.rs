@@ -38,7 +38,7 @@ impl Ways {
                 required: &required,
                 reach: caller.verify_reach(),
                 client_ip: form.parse("client_ip", address)?,
-                share: Share::Caller(caller.principal.clone()),
+                share: Share::from(caller),
             };
             let answer = self.ask(form.require("token")?, &question).await?;
             let identity = answer.token.as_ref().and_then(|(record, _)| Identity::of(record));

@@ -141,7 +141,7 @@ impl Ways {
         let answer = if let Some(answer) = now {
             answer
         } else {
-            let _place = self.places.take(question.share.clone())?;
+            let _place = self.places.take(question.share)?;
             self.engine.verify(secret, question, Consistency::Bounded).await?
         };
         self.metrics.calls.verdict(answer.verdict);

@@ -36,8 +36,8 @@ impl Ways {
 
     async fn revoke_proven(&self, credential: &Credential, secret: &str) -> Result<(), CallError> {
         let caller = credential.caller();
-        let share = Share::Caller(caller.principal.clone());
-        let _place = self.places.take(share.clone())?;
+        let share = Share::from(caller);
+        let _place = self.places.take(share)?;
         let id = match self.engine.prove(secret, share).await {
             Ok(Some(id)) => id,
             Ok(None) | Err(ProveError::Format(_)) => return Ok(()),

@@ -9,7 +9,8 @@ use tonic::{Code, Status};
 
 use super::methods::methods;
 use crate::support::client::{
-    Client, created, created_with, leaver, ordinary, question, renaming, revocation, rotation, verified,
+    Client, created, created_with, leaver, ordinary, question, renaming, revocation, rotation, unknown_id,
+    verified,
 };
 use crate::support::replica::Replica;
 use crate::support::status::refused;
@@ -122,15 +123,46 @@ async fn no_rpc_reaches_into_another_organization() {
     let id = other.token.unwrap().id;
     let mut caller = replica.caller("acme", &ALL_BUT_ROOT).await;
 
+    nothing_is_reached(&mut caller, &id, &other.secret).await;
+
+    assert_eq!(verified(&mut replica.root(), &other.secret, &[]).await.verdict(), Verdict::Valid);
+}
+
+#[tokio::test]
+async fn nothing_is_locked_or_written_for_what_is_out_of_reach_or_not_there() {
+    let replica = Replica::start().await;
+    let other = created_with(&mut replica.root(), "other", &[]).await;
+    let id = other.token.unwrap().id;
+    let mut caller = replica.caller("acme", &ALL_BUT_ROOT).await;
+    // Rows can be read, and whoever wants to lock or write one waits.
+    let mut operator = replica.installation.database.connect().await;
+    let lock = "BEGIN; LOCK TABLE tokens, policies, token_requests, token_events IN EXCLUSIVE MODE";
+    sqlx::raw_sql(lock).execute(&mut operator).await.unwrap();
+
+    nothing_is_reached(&mut caller, &id, &other.secret).await;
+
+    let nobody = unknown_id().to_string();
+    for outcome in [
+        caller.update_token(renaming(&nobody)).await.map(drop),
+        caller.rotate_token(rotation(&nobody)).await.map(drop),
+        caller.revoke_token(revocation(&nobody, "")).await.map(drop),
+        caller.disable_token(DisableTokenRequest { token_id: nobody.clone() }).await.map(drop),
+        caller.enable_token(EnableTokenRequest { token_id: nobody.clone() }).await.map(drop),
+    ] {
+        refused(outcome.map(tonic::Response::new), Code::NotFound, "TOKEN_NOT_FOUND");
+    }
+}
+
+/// Reaches for another organization's token by every RPC.
+async fn nothing_is_reached(caller: &mut Client, id: &str, secret: &str) {
     for method in methods() {
-        match reach(&mut caller, &method, &id, &other.secret).await {
+        match reach(caller, &method, id, secret).await {
             (outcome, Barrier::Refused(code, reason)) => {
                 refused(outcome.map(tonic::Response::new), code, reason);
             }
             (outcome, Barrier::NotFoundVerdict) => outcome.unwrap(),
         }
     }
-    assert_eq!(verified(&mut replica.root(), &other.secret, &[]).await.verdict(), Verdict::Valid);
 }
 
 #[tokio::test]

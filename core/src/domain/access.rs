@@ -6,6 +6,7 @@ use std::net::IpAddr;
 
 use time::OffsetDateTime;
 
+use super::account::Account;
 use super::fields::OrganizationId;
 use super::networks::Networks;
 use super::principal::Principal;
@@ -73,6 +74,7 @@ impl Reach<'_> {
 pub struct Caller {
     /// Who it is.
     pub principal: Principal,
+    account: Account,
     organization_id: OrganizationId,
     reserved: ReservedScopes,
     expire_time: Option<OffsetDateTime>,
@@ -90,7 +92,8 @@ impl Caller {
         expire_time: Option<OffsetDateTime>,
     ) -> Self {
         let (networks, peer) = (Networks::default(), None);
-        Self { principal, organization_id, reserved, expire_time, networks, peer }
+        let account = Account::of_principal(&principal);
+        Self { principal, account, organization_id, reserved, expire_time, networks, peer }
     }
 
     /// Makes a caller of the token whose secret it presented from `peer`, as the token stands at `now`.
@@ -105,6 +108,10 @@ impl Caller {
         usable(token.state(now), token.allowed_cidrs.admit(peer))?;
         Ok(Self {
             principal: Principal::Token(token.id),
+            account: Account::of_user(
+                token.organization_id.as_str().as_bytes(),
+                token.user_id.as_str().as_bytes(),
+            ),
             organization_id: token.organization_id.clone(),
             reserved: token.scopes.reserved(),
             expire_time: token.expire_time,
@@ -124,12 +131,14 @@ impl Caller {
         now: OffsetDateTime,
     ) -> Result<Self, CredentialError> {
         Self::check_record(record, peer, now)?;
-        let organization_id = std::str::from_utf8(record.packed().organization_id())
+        let packed = record.packed();
+        let organization_id = std::str::from_utf8(packed.organization_id())
             .ok()
             .and_then(|text| OrganizationId::parse(text).ok())
             .ok_or(CredentialError::Invalid)?;
         Ok(Self {
             principal: Principal::Token(id),
+            account: Account::of_user(packed.organization_id(), packed.user_id()),
             organization_id,
             reserved: record.reserved(),
             expire_time: record.expire_time(),
@@ -148,6 +157,12 @@ impl Caller {
         now: OffsetDateTime,
     ) -> Result<(), CredentialError> {
         usable(record.state(now), record.admits(peer))
+    }
+
+    /// Returns who the caller's work is counted against.
+    #[must_use]
+    pub fn account(&self) -> Account {
+        self.account
     }
 
     /// Returns where the call comes from, as far as that is known.

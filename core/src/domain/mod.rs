@@ -3,6 +3,7 @@
 //! the door, and is trusted from then on.
 
 pub mod access;
+pub mod account;
 pub mod fields;
 pub mod networks;
 pub mod packed;
@@ -14,6 +15,7 @@ pub mod text;
 pub mod token;
 
 pub use access::{AccessError, Caller, CredentialError, Permission, Reach};
+pub use account::Account;
 pub use fields::{
     Expiration, FieldError, Labels, OrganizationId, RevokeReason, TokenName, UserId, Violation, Violations,
 };

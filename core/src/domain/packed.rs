@@ -114,6 +114,21 @@ impl<'a> PackedToken<'a> {
         self.part(self.places.organization)
     }
 
+    /// Returns the bytes of the user's id.
+    #[must_use]
+    pub fn user_id(&self) -> &'a [u8] {
+        let behind = self.wire.get(usize::from(self.places.organization.1)..).unwrap_or_default();
+        // A tag, then a length of one byte or, since it is at most 200, two.
+        let (length, text) = match behind {
+            [_, low, high, text @ ..] if *low >= 0x80 => {
+                (usize::from(low & 0x7f) | usize::from(*high) << 7, text)
+            }
+            [_, length, text @ ..] => (usize::from(*length), text),
+            _ => return &[],
+        };
+        text.get(..length).unwrap_or_default()
+    }
+
     /// Tells whether the token lives in this organization.
     #[must_use]
     pub fn lives_in(&self, organization: &OrganizationId) -> bool {
@@ -192,6 +207,7 @@ fn varint(wire: &mut Vec<u8>, mut number: u64) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::fields::UserId;
     use crate::domain::networks::{Network, Networks};
     use crate::fixtures::token;
 
@@ -202,6 +218,11 @@ mod tests {
         assert_eq!(packed.id(), token(&[]).id.to_string());
         assert!(packed.lives_in(&OrganizationId::parse("acme").unwrap()));
         assert!(!packed.lives_in(&OrganizationId::parse("acm").unwrap()));
+        for length in [1, 127, 128, 200] {
+            let user_id = UserId::parse(&"u".repeat(length)).unwrap();
+            let (places, wire) = Places::pack(&Token { user_id: user_id.clone(), ..token(&[]) });
+            assert_eq!(places.read(&wire).user_id(), user_id.as_str().as_bytes());
+        }
         assert_eq!(packed.scopes().collect::<Vec<_>>(), [&b"a:*"[..], b"b"]);
         let (places, wire) = Places::pack(&token(&[]));
         assert_eq!(places.read(&wire).scopes().count(), 0);
