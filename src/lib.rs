@@ -41,6 +41,7 @@ pub mod jobs;
 pub mod limiter;
 pub mod listener;
 pub mod metrics;
+mod notices;
 pub mod panics;
 pub mod private_file;
 pub mod provenance;

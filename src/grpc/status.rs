@@ -91,7 +91,8 @@ fn store(error: &StoreError) -> Status {
         StoreError::Starting
         | StoreError::Unavailable(_)
         | StoreError::DeadlineExceeded
-        | StoreError::OtherServer => transient(ErrorReason::DatabaseUnavailable, error),
+        | StoreError::OtherServer
+        | StoreError::Unconfirmed => transient(ErrorReason::DatabaseUnavailable, error),
         StoreError::Refused(_) | StoreError::Corrupt { .. } | StoreError::BeforeCommit(_) => internal(),
     }
 }

@@ -55,6 +55,7 @@ impl Store {
                 let Some(before) = before else { return Ok(Ok(None)) };
                 let disables = usability == Usability::Disabled;
                 if before.disable_time.is_some() == disables {
+                    transaction.commit_unchanged().await?;
                     return Ok(Ok(Some(before)));
                 }
                 sqlx::query!(

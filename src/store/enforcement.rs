@@ -111,7 +111,11 @@ impl Store {
                 for breach in &breaches {
                     mend(&mut transaction, breach, &caller, now).await?;
                 }
-                transaction.commit().await?;
+                if breaches.is_empty() {
+                    transaction.commit_unchanged().await?;
+                } else {
+                    transaction.commit().await?;
+                }
                 Ok(Ok((Breaches { breaches, next: found.next }, policy)))
             })
             .await?;

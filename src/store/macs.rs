@@ -38,7 +38,9 @@ impl Store {
             let done = sqlx::query!(
                 "UPDATE tokens SET mac = change.new, mac_key_id = change.key_id
                  FROM unnest($1::uuid[], $2::bytea[], $3::bytea[], $4::bytea[])
-                     AS change (id, old, new, key_id)
+                     AS change (id, old, new, key_id),
+                     -- What a failover loses is written again.
+                     set_config('synchronous_commit', 'local', true)
                  WHERE tokens.id = change.id AND tokens.mac = change.old",
                 &ids,
                 &olds,

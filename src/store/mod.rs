@@ -113,6 +113,9 @@ pub enum StoreError {
     /// Another server, or another life of it, answered than the one whose changes are followed.
     #[error("the database server has changed")]
     OtherServer,
+    /// Postgres has done it, and it is not known whether a standby would have it done, too.
+    #[error("the database has not confirmed that the change outlives it")]
+    Unconfirmed,
     /// Postgres refused what tokend should never have sent.
     #[error("the database refused a statement")]
     Refused(#[source] sqlx::Error),

@@ -28,7 +28,8 @@ use sqlx::{
 use tokio_stream::StreamExt as _;
 use zeroize::Zeroizing;
 
-use super::DEADLINE;
+use super::{DEADLINE, StoreError};
+use crate::notices;
 use crate::private_file::is_exposed;
 
 /// What an open connection stands for.
@@ -189,8 +190,27 @@ impl Pool {
 }
 
 impl Transaction {
-    pub(super) async fn commit(self) -> Result<(), Error> {
-        self.inner.commit().await
+    /// Commits, and waits for the standbys that the server waits for.
+    ///
+    /// # Errors
+    /// [`StoreError::Unconfirmed`]: somebody cancelled that wait, which Postgres tells by a warning and no error.
+    pub(super) async fn commit(self) -> Result<(), StoreError> {
+        let (done, warned) = notices::watched(self.inner.commit()).await;
+        done?;
+        if warned { Err(StoreError::Unconfirmed) } else { Ok(()) }
+    }
+
+    /// Does the same for a transaction that found done what it was to do. Its answer acknowledges what another one
+    /// did, which may be waiting for a standby still, or may have been kept from it; so it writes something to the log,
+    /// behind that, and waits for it in its place.
+    ///
+    /// # Errors
+    /// Those of [`Self::commit`].
+    pub(super) async fn commit_unchanged(mut self) -> Result<(), StoreError> {
+        sqlx::query!("SELECT pg_logical_emit_message(true, 'tokend', '') IS NULL AS written")
+            .fetch_one(&mut self)
+            .await?;
+        self.commit().await
     }
 }
 

@@ -31,6 +31,7 @@ impl StoreError {
             Self::Starting => "waiting for the database",
             Self::DeadlineExceeded => "the database did not answer in time",
             Self::OtherServer => "the database server has changed",
+            Self::Unconfirmed => "no standby has confirmed the change",
             Self::Unavailable(error) | Self::Refused(error) => reason(error),
             Self::Corrupt { .. } | Self::BeforeCommit(_) => "the database holds what cannot be read",
         }

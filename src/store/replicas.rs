@@ -1,6 +1,8 @@
 //! How old each running replica's answers can be, and so how long a revocation takes to hold everywhere. A
 //! replica's row counts until its bound and a lease have passed since its last renewal; the feed lets the
-//! cache answer only while the row has been renewed well within the lease.
+//! cache answer only while the row has been renewed well within the lease. The row waits for a standby when it is
+//! written first, and never when it is renewed: so whoever is promoted knows every replica that answers from its cache,
+//! and since it need not know the last renewals, every row is as good as renewed when a server begins its life.
 
 use std::time::Duration;
 
@@ -10,13 +12,41 @@ use uuid::Uuid;
 
 use super::line::{Epoch, Line, within};
 use super::{Store, StoreError};
+use crate::notices;
 
 /// How long after its renewal a replica's row counts, beside its bound.
 pub const LEASE: Duration = Duration::from_mins(1);
 
 impl Line {
-    /// Registers or renews a replica with the age that its answers may reach. Returns which life of which
-    /// server it is registered with.
+    /// Registers a replica with the age that its answers may reach, where a failover does not lose it.
+    ///
+    /// # Errors
+    /// [`StoreError`]: the replica must not answer from its cache.
+    pub async fn register_replica(
+        &mut self,
+        id: Uuid,
+        bound: Duration,
+        deadline: Duration,
+    ) -> Result<(), StoreError> {
+        let bound = interval(bound);
+        within(deadline, async {
+            let registered = sqlx::query!(
+                "INSERT INTO replicas (id, bound, renew_time) VALUES ($1, $2, clock_timestamp())
+                 ON CONFLICT (id) DO UPDATE SET bound = EXCLUDED.bound, renew_time = EXCLUDED.renew_time",
+                id,
+                bound
+            )
+            .execute(self.0.single());
+            let (registered, warned) = notices::watched(registered).await;
+            registered?;
+            // As in a transaction's commit: somebody cancelled the wait for a standby.
+            if warned { Err(StoreError::Unconfirmed) } else { Ok(()) }
+        })
+        .await
+    }
+
+    /// Renews a registered replica's row, and waits for no standby. Returns which life of which server it is
+    /// registered with; `None`: with none, its row is not there.
     ///
     /// # Errors
     /// [`StoreError`]: the replica must not answer from its cache.
@@ -25,19 +55,19 @@ impl Line {
         id: Uuid,
         bound: Duration,
         deadline: Duration,
-    ) -> Result<Option<Epoch>, StoreError> {
+    ) -> Result<Option<Option<Epoch>>, StoreError> {
         let bound = interval(bound);
         within(deadline, async {
             let row = sqlx::query!(
-                "INSERT INTO replicas (id, bound, renew_time) VALUES ($1, $2, clock_timestamp())
-                 ON CONFLICT (id) DO UPDATE SET bound = EXCLUDED.bound, renew_time = EXCLUDED.renew_time
-                 RETURNING (SELECT epoch FROM server_epoch) AS epoch",
+                "UPDATE replicas SET renew_time = clock_timestamp() WHERE id = $1 AND bound = $2
+                 RETURNING (SELECT epoch FROM server_epoch) AS epoch,
+                     set_config('synchronous_commit', 'local', true) AS commits",
                 id,
                 bound
             )
-            .fetch_one(self.0.single())
+            .fetch_optional(self.0.single())
             .await?;
-            Ok(row.epoch.map(Epoch::parse))
+            Ok(row.map(|row| row.epoch.map(Epoch::parse)))
         })
         .await
     }
@@ -45,7 +75,7 @@ impl Line {
 
 impl Store {
     /// Returns from when on everything committed so far holds on every replica: the database's time now,
-    /// plus the longest bound in use.
+    /// plus the longest bound in use; or in use when the server's life began, of which it may not know better.
     ///
     /// # Errors
     /// [`StoreError`], as for every call of the store.
@@ -53,7 +83,9 @@ impl Store {
         self.within(async {
             let row = sqlx::query!(
                 r#"SELECT clock_timestamp() + coalesce(max(bound), interval '0') AS "time!"
-                   FROM replicas WHERE renew_time + bound + $1 > clock_timestamp()"#,
+                   FROM replicas
+                   WHERE greatest(renew_time, (SELECT coalesce(max(mark_time), clock_timestamp()) FROM server_mark))
+                       + bound + $1 > clock_timestamp()"#,
                 interval(LEASE)
             )
             .fetch_one(self.single()?)
@@ -70,7 +102,9 @@ impl Store {
     pub async fn purge_replicas(&self) -> Result<u64, StoreError> {
         self.within(async {
             let done = sqlx::query!(
-                "DELETE FROM replicas WHERE renew_time + bound + $1 < clock_timestamp()",
+                "DELETE FROM replicas
+                 WHERE greatest(renew_time, (SELECT coalesce(max(mark_time), clock_timestamp()) FROM server_mark))
+                     + bound + $1 < clock_timestamp()",
                 interval(LEASE)
             )
             .execute(self.single()?)

@@ -63,7 +63,9 @@ impl Store {
                 Ok(judged) => judged,
                 Err(refusal) => return Ok(Err(refusal)),
             };
-            Ok(Ok(read(&mut transaction, request_mac).await?.map(|known| (caller, known))))
+            let Some(known) = read(&mut transaction, request_mac).await? else { return Ok(Ok(None)) };
+            transaction.commit_unchanged().await?;
+            Ok(Ok(Some((caller, known))))
         })
         .await
     }

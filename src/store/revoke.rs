@@ -97,6 +97,7 @@ impl Store {
                 let ids: Vec<TokenId> =
                     all.filter(|token| token.revoke_time.is_none()).map(|token| token.id).collect();
                 if ids.is_empty() {
+                    transaction.commit_unchanged().await?;
                     return Ok(Ok(Some(target)));
                 }
                 touch(&ids);
@@ -188,6 +189,10 @@ impl Store {
                     revoke_all_of(&mut transaction, organization_id, user_id, reason, now).await?;
                 if let Err(refusal) = allow(&caller, reserved) {
                     return Ok(Err(refusal));
+                }
+                if ids.is_empty() {
+                    transaction.commit_unchanged().await?;
+                    return Ok(Ok(0));
                 }
                 touch(&ids);
                 events::append_revocations(&mut transaction, &ids, &given(reason), &caller.principal).await?;

@@ -58,6 +58,7 @@ impl Store {
                 Err(refusal) => return Ok(Err(refusal.into())),
             };
             if let Some(known) = known {
+                transaction.commit_unchanged().await?;
                 return Ok(Ok(Stored::Known(caller, Box::new(known))));
             }
             let membership = families::membership(&mut transaction, old.id).await?;

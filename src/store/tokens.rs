@@ -65,6 +65,7 @@ impl Store {
                 Err(refusal) => return Ok(Err(refusal.into())),
             };
             if let Some(known) = known {
+                transaction.commit_unchanged().await?;
                 return Ok(Ok(Stored::Known(caller, Box::new(known))));
             }
             let terms = policies::terms(&mut transaction, (policy, now), owner, None).await?;

@@ -15,10 +15,12 @@ impl Store {
         let times: Vec<_> = uses.iter().map(|(_, time)| *time).collect();
         self.retrying(async || {
             // One row an id: what was kept from a flush that failed may name it again. In the order of ids, so
-            // that replicas that flush at once lock rows in the same order.
+            // that replicas that flush at once lock rows in the same order. No standby is waited for: nothing is
+            // acknowledged.
             sqlx::query!(
                 "INSERT INTO token_uses (token_id, last_use_time)
-                 SELECT id, max(used) FROM unnest($1::uuid[], $2::timestamptz[]) AS use (id, used)
+                 SELECT id, max(used) FROM unnest($1::uuid[], $2::timestamptz[]) AS use (id, used),
+                     set_config('synchronous_commit', 'local', true)
                  GROUP BY id ORDER BY id
                  ON CONFLICT (token_id) DO UPDATE
                  SET last_use_time = greatest(token_uses.last_use_time, EXCLUDED.last_use_time)",

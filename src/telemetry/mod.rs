@@ -15,6 +15,7 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, Registry, reload};
 
 use crate::config::{LogFormat, LogSettings};
+use crate::notices;
 use crate::panics;
 
 mod context;
@@ -32,8 +33,8 @@ const MORE: [&str; 2] = ["tokend=debug", "tokend=trace"];
 const WIRE: [&str; 3] = ["h2", "hyper", "hyper_util"];
 
 /// Where Postgres's notices go: below a warning they tell of everyday things, at every start for
-/// example that the table of migrations is there already.
-const NOTICES: &str = "sqlx::postgres::notice";
+/// example that the table of migrations is there already. Warnings are never left out: the store goes by them.
+const NOTICES: &str = notices::TARGET;
 
 /// Where h2 warns of answers to PINGs that are not its own: they are [`crate::listener`]'s.
 const PONGS: &str = "h2::proto::ping_pong";
@@ -89,7 +90,8 @@ pub fn init(settings: &LogSettings, otlp_endpoint: Option<&str>) -> Result<Telem
         LogFormat::Json => lines.json().with_ansi(false).boxed(),
     };
     let subscriber = tracing_subscriber::registry().with(chosen).with(bounded);
-    let installed = subscriber.with(lines).with(spans).try_init();
+    // Below the spans: above a layer with a filter of its own, every event of every crate would be asked about.
+    let installed = subscriber.with(notices::Overhearing).with(lines).with(spans).try_init();
     installed.map_err(|error| TelemetryError::Installed(Box::new(error)))?;
     panics::note_places();
     let chosen = settings.filter.as_str().to_owned();
@@ -141,7 +143,7 @@ pub fn adopt(span: &Span, context: &TraceContext, sampling: Sampling) {
 }
 
 fn filter(chosen: &str, more: Option<&str>) -> Result<EnvFilter, TelemetryError> {
-    let mut filter = EnvFilter::builder().parse(chosen)?;
+    let mut filter = EnvFilter::builder().parse(chosen)?.add_directive(format!("{NOTICES}=warn").parse()?);
     if let Some(directive) = more {
         filter = filter.add_directive(directive.parse()?);
     }

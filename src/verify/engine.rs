@@ -13,6 +13,7 @@ use super::feed::{self, Feed};
 use super::freshness::{Bounds, Freshness};
 use super::loader::{Lane, Loader, Reading};
 use super::lookup::{Looked, Present};
+use super::registration::Registration;
 use super::uses::Uses;
 use super::{Answer, Consistency, Question, Share, Unknown};
 use crate::ambient::Moment;
@@ -115,6 +116,7 @@ impl Engine {
             Arc::clone(&wake),
             Arc::clone(&metrics),
         );
+        let registration = Arc::new(Registration::new(parts.replica, parts.bounds.longest()));
         let feed = Feed::new(
             feed_lines.clone(),
             Arc::clone(&cache),
@@ -122,16 +124,22 @@ impl Engine {
             Arc::clone(&wake),
             Arc::clone(&news),
             Arc::clone(&metrics),
-            parts.replica,
+            Arc::clone(&registration),
         );
         let mut tasks = JoinSet::new();
+        tasks.spawn(registration.keep(feed_lines.clone(), Arc::clone(&wake)));
         tasks.spawn(feed.run());
         if feed_lines.can_listen() {
             tasks.spawn(feed::listen(feed_lines, Arc::clone(&wake)));
         }
         Self {
             prefix: parts.prefix,
-            fallback: Fallback::new(store.on(Purpose::Reads), Arc::clone(&keyring), parts.hashing, parts.limit),
+            fallback: Fallback::new(
+                store.on(Purpose::Reads),
+                Arc::clone(&keyring),
+                parts.hashing,
+                parts.limit,
+            ),
             uses: Uses::new(),
             keyring,
             cache,
@@ -221,9 +229,7 @@ impl Engine {
         let id = secret.id();
         let answer = match self.judge(&secret, &looked, question) {
             Some(answer) => answer,
-            None if self.prove_durably(secret, question.share).await? => {
-                self.conclude(id, &looked, question)
-            }
+            None if self.prove_durably(secret, question.share).await? => self.conclude(id, &looked, question),
             None => Answer::bare(Verdict::NotFound, Some(looked.as_of)),
         };
         if looked.standing_in && answer.verdict != Verdict::Valid {

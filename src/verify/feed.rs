@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 use tokio::time::Instant;
-use uuid::Uuid;
 
 use super::cache::Cache;
 use super::freshness::{Freshness, Poll};
+use super::registration::Registration;
 use crate::ambient::{Moment, random_uuid};
 use crate::metrics::Metrics;
 use crate::store::{ChangePage, Epoch, LEASE, Line, Lines, Snapshot, StoreError};
@@ -36,7 +36,7 @@ pub(super) struct Feed {
     wake: Arc<Notify>,
     news: Arc<Notify>,
     metrics: Arc<Metrics>,
-    replica: Uuid,
+    registration: Arc<Registration>,
     line: Option<Line>,
     /// What the last handled poll saw, and on which server.
     position: Option<(Snapshot, Epoch)>,
@@ -52,7 +52,7 @@ impl Feed {
         wake: Arc<Notify>,
         news: Arc<Notify>,
         metrics: Arc<Metrics>,
-        replica: Uuid,
+        registration: Arc<Registration>,
     ) -> Self {
         Self {
             lines,
@@ -61,7 +61,7 @@ impl Feed {
             wake,
             news,
             metrics,
-            replica,
+            registration,
             line: None,
             position: None,
             renewed: None,
@@ -109,7 +109,7 @@ impl Feed {
             Some(line) => line,
             None => self.lines.open().await?,
         };
-        self.renew(&mut line).await?;
+        let registered = self.renew(&mut line).await?;
         let sent = Moment::now();
         let since = self.position.as_ref().map(|(snapshot, _)| snapshot.clone());
         let first = line.poll(since.as_ref(), None, POLL_DEADLINE).await?;
@@ -124,7 +124,7 @@ impl Feed {
             self.wake.notify_one();
             return Ok(());
         };
-        if !self.is_registered(&epoch, sent) {
+        if registered && !self.is_registered(&epoch, sent) {
             self.renewed = None;
             self.line = Some(line);
             self.wake.notify_one();
@@ -143,7 +143,7 @@ impl Feed {
             self.metrics.engine.started_anew();
             self.cache.clear();
         }
-        let poll = Poll { sent, database_time: first.database_time, epoch: epoch.clone() };
+        let poll = Poll { sent, database_time: first.database_time, epoch: epoch.clone(), registered };
         // While changes are not recorded, the next poll cannot know what it has missed either.
         self.position = first.unrecorded.is_none().then_some((first.snapshot, epoch));
         let now = Moment::now();
@@ -188,16 +188,24 @@ impl Feed {
         })
     }
 
-    /// Renews the row that tells how old this replica's answers may be, before it is due.
-    async fn renew(&mut self, line: &mut Line) -> Result<(), StoreError> {
+    /// Renews the row that tells how old this replica's answers may be, before it is due. Tells whether there is one:
+    /// what changes from now on is promised with it in mind.
+    async fn renew(&mut self, line: &mut Line) -> Result<bool, StoreError> {
+        if !self.registration.is_confirmed() {
+            self.renewed = None;
+            return Ok(false);
+        }
         let now = Moment::now();
         if self.renewed.as_ref().is_none_or(|(renewed, _)| now.since(*renewed) >= RENEWAL) {
-            let bound = self.freshness.bounds().longest();
-            let epoch = line.renew_replica(self.replica, bound, POLL_DEADLINE).await?;
+            let Registration { replica, bound, .. } = *self.registration;
+            let renewed = line.renew_replica(replica, bound, POLL_DEADLINE).await?;
             // The moment before it was sent: the row counts at least from then on.
-            self.renewed = Some((now, epoch));
+            self.renewed = renewed.map(|epoch| (now, epoch));
+            if self.renewed.is_none() {
+                self.registration.lost();
+            }
         }
-        Ok(())
+        Ok(self.renewed.is_some())
     }
 }
 

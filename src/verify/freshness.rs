@@ -38,6 +38,8 @@ pub(super) struct Poll {
     pub(super) database_time: OffsetDateTime,
     /// Which life of which server answered.
     pub(super) epoch: Epoch,
+    /// The replica was known by then, to that server and whatever takes its place: so the cache may answer.
+    pub(super) registered: bool,
 }
 
 /// A poll, and the time below which the clock must not fall.
@@ -65,6 +67,7 @@ pub(super) struct Reading {
     pub(super) as_of: OffsetDateTime,
     /// The database's time now.
     pub(super) now: OffsetDateTime,
+    registered: bool,
 }
 
 impl Freshness {
@@ -92,6 +95,7 @@ impl Freshness {
             age: now.since(poll.sent),
             as_of: poll.database_time,
             now: poll.database_time.saturating_add(elapsed).max(*floor),
+            registered: poll.registered,
         })
     }
 
@@ -125,12 +129,12 @@ impl Freshness {
 impl Reading {
     /// Tells whether the cache may answer by itself.
     pub(super) fn may_answer(&self, bounds: Bounds) -> bool {
-        self.age <= bounds.max_staleness
+        self.registered && self.age <= bounds.max_staleness
     }
 
     /// Tells whether a cached VALID may stand in for a database that cannot be asked.
     pub(super) fn may_stand_in(&self, bounds: Bounds) -> bool {
-        !bounds.outage_grace.is_zero() && self.age <= bounds.longest()
+        self.registered && !bounds.outage_grace.is_zero() && self.age <= bounds.longest()
     }
 }
 
@@ -149,7 +153,7 @@ mod tests {
     }
 
     fn polled(sent: Moment, database_time: OffsetDateTime) -> Poll {
-        Poll { sent, database_time, epoch: Epoch::parse("a".to_owned()) }
+        Poll { sent, database_time, epoch: Epoch::parse("a".to_owned()), registered: true }
     }
 
     fn published(sent: Moment) -> Freshness {
@@ -172,6 +176,16 @@ mod tests {
         assert!(!at(14, 104).may_stand_in(BOUNDS));
         let no_grace = Bounds { outage_grace: Duration::ZERO, ..BOUNDS };
         assert!(!at(10, 100).may_stand_in(no_grace));
+    }
+
+    #[test]
+    fn nothing_comes_from_the_cache_of_a_replica_that_is_not_known() {
+        let freshness = Freshness::new(BOUNDS);
+        let unknown = Poll { registered: false, ..polled(moment(10, 100), NOON) };
+        freshness.publish(unknown, moment(10, 100));
+        let reading = freshness.read(moment(10, 100)).unwrap();
+        assert!(!reading.may_answer(BOUNDS) && !reading.may_stand_in(BOUNDS));
+        assert_eq!(reading.now, NOON);
     }
 
     #[test]

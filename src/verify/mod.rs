@@ -18,6 +18,7 @@ mod freshness;
 mod loader;
 mod lookup;
 mod proven;
+mod registration;
 mod seen;
 mod uses;
 mod worker;

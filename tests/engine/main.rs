@@ -23,6 +23,7 @@ mod revocations;
 mod servers;
 mod setup;
 mod siege;
+mod standby;
 mod strangers;
 mod stream;
 mod unrecorded;

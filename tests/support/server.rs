@@ -125,14 +125,24 @@ impl Standby {
             let owned = Command::new("chown").args(["-R", "postgres:"]).arg(&directory).status().unwrap();
             assert!(owned.success());
         }
-        let log = directory.join("log");
+        standby.go_on();
+        standby
+    }
+
+    /// Starts it again on its data.
+    pub(crate) fn go_on(&self) {
+        let log = self.data.with_file_name("log");
         // No standby may admit fewer connections than its primary.
         let settings = format!(
             "-c listen_addresses= -c fsync=off -c max_connections=1000 -k {}",
-            standby.socket_dir.display()
+            self.socket_dir.display()
         );
-        standby.control(&["start", "-w", "-l", log.to_str().unwrap(), "-o", &settings]);
-        standby
+        self.control(&["start", "-w", "-l", log.to_str().unwrap(), "-o", &settings]);
+    }
+
+    /// Ends it and all of its processes at once.
+    pub(crate) fn kill(&self) {
+        self.control(&["stop", "-w", "-m", "immediate"]);
     }
 
     /// Makes it a server of its own.
