@@ -6,7 +6,7 @@ use crate::domain::{
     Caller, OrganizationId, Permission, ReservedScopes, RevokeReason, Token, TokenState, UserId,
 };
 use crate::secret::TokenId;
-use crate::store::{Extent, Revoked, RevokedUser, Touch};
+use crate::store::{Extent, Revoked, RevokedUser, Store, Touch};
 
 /// By what right a token is to be revoked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,15 +47,15 @@ impl Actions {
         if right == Right::Power {
             caller.require(Permission::Write)?;
         }
-        let extent = match right {
-            Right::Power => extent,
-            Right::Possession => self.extent_of_possession(caller, id, extent).await?,
-        };
         let allow = |caller: &Caller, token: Option<&Token>| match right {
             Right::Power => super::manageable(caller, token).map(drop),
             Right::Possession => token.map(drop).ok_or(ActionError::NotFound),
         };
         let mut store = self.admission.revocations(caller).await?;
+        let extent = match right {
+            Right::Power => extent,
+            Right::Possession => extent_of_possession(&store, caller, id, extent).await?,
+        };
         // Judged again inside the transaction; here so that nothing is locked for what is out of reach.
         let found = store.read_token(id).await?.map(|(token, _)| token);
         allow(caller, found.as_ref())?;
@@ -67,28 +67,6 @@ impl Actions {
         }
         let revoked = store.revoke_token(caller, id, extent, reason, allow, touch).await??;
         revoked.ok_or(ActionError::NotFound)
-    }
-
-    /// Returns how far a secret that was shown reaches. One that is good for nothing any more, found in an old leak say,
-    /// ends nothing that is good: who has kept or found it has no more of the family than its owner has given up. Unless
-    /// the organization's policy would rather have the family end whenever a superseded secret turns up, or the caller
-    /// could end the token by its id.
-    ///
-    /// Neither an end nor a revocation is taken back, so that this need not be asked within the transaction.
-    async fn extent_of_possession(
-        &self,
-        caller: &Caller,
-        id: TokenId,
-        extent: Extent,
-    ) -> Result<Extent, ActionError> {
-        let Some((token, now)) = self.store.read_token(id).await? else { return Ok(extent) };
-        let over = matches!(token.state(now), TokenState::Expired | TokenState::Revoked);
-        let by_power =
-            caller.require(Permission::Write).is_ok() && super::manageable(caller, Some(&token)).is_ok();
-        if !over || by_power || self.store.read_policy(&token.organization_id).await?.policy.reuse_detection {
-            return Ok(extent);
-        }
-        Ok(Extent::OnlyThis)
     }
 
     /// Revokes all tokens of a user, for a caller with `tokend:write` and every reserved scope among them. Those
@@ -119,4 +97,26 @@ impl Actions {
         }
         store.revoke_user_tokens(caller, &organization_id, user_id, reason, allow, touch).await?
     }
+}
+
+/// Returns how far a secret that was shown reaches. One that is good for nothing any more, found in an old leak say,
+/// ends nothing that is good: who has kept or found it has no more of the family than its owner has given up. Unless
+/// the organization's policy would rather have the family end whenever a superseded secret turns up, or the caller
+/// could end the token by its id.
+///
+/// Neither an end nor a revocation is taken back, so that this need not be asked within the transaction.
+async fn extent_of_possession(
+    store: &Store,
+    caller: &Caller,
+    id: TokenId,
+    extent: Extent,
+) -> Result<Extent, ActionError> {
+    let Some((token, now)) = store.read_token(id).await? else { return Ok(extent) };
+    let over = matches!(token.state(now), TokenState::Expired | TokenState::Revoked);
+    let by_power =
+        caller.require(Permission::Write).is_ok() && super::manageable(caller, Some(&token)).is_ok();
+    if !over || by_power || store.read_policy(&token.organization_id).await?.policy.reuse_detection {
+        return Ok(extent);
+    }
+    Ok(Extent::OnlyThis)
 }

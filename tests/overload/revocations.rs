@@ -39,7 +39,7 @@ enum Call {
     /// The longest page, or one token.
     Read(String),
     /// To put another token in the place of the one that asks, and to go on with that.
-    RotateItself(CreateTokenResponse),
+    RotateItself(Box<CreateTokenResponse>),
     /// Anything, with a secret that is none.
     Guess,
 }
@@ -61,7 +61,7 @@ impl Call {
                     return false;
                 };
                 let new = new.into_inner();
-                *token = CreateTokenResponse { token: new.token, secret: new.secret };
+                **token = CreateTokenResponse { token: new.token, secret: new.secret };
                 true
             }
             Self::Guess => {
@@ -212,7 +212,7 @@ async fn no_flood_keeps_an_administrators_revocation_out() {
     let mut rotators = Vec::new();
     for number in 0..AT_ONCE {
         let token = of_user(&mut root, &format!("s{}", number % 4), &[]).await;
-        rotators.push((replica.client(&token.secret), Call::RotateItself(token)));
+        rotators.push((replica.client(&token.secret), Call::RotateItself(token.into())));
     }
     let strangers = vec![(replica.root(), Call::Guess)];
 
