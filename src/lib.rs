@@ -16,7 +16,7 @@
 //! Beside them: [`config`], [`telemetry`], [`embedded`] (the private Postgres of a first start),
 //! [`listener`] and [`tls`] (the connections), [`private_file`] (who can read a secret's file), [`deadline`] and
 //! [`provenance`] (what goes along with a call), [`shares`] (a fair part of the places for each caller),
-//! [`hashing`] (a bounded place for Argon2id), [`unread`] (the memory of answers until they are read),
+//! [`hashing`] (a bounded place for Argon2id), [`supervision`] (tasks that must live), [`unread`] (the memory of answers until they are read),
 //! [`requests`] (the memory of requests until they are answered), [`metrics`] (what is counted), [`panics`] (calls
 //! whose work panics) and [`ambient`] (the clock and randomness).
 
@@ -50,6 +50,7 @@ pub mod secret;
 pub mod server;
 pub mod shares;
 pub mod store;
+pub mod supervision;
 pub mod telemetry;
 pub mod tls;
 pub mod unread;

@@ -24,6 +24,7 @@ pub use self::activity::Activity;
 use self::keepalive::{Keepalive, PREFACE};
 use crate::metrics::{Counted, Metrics};
 use crate::shares::{Place, Shares};
+use crate::supervision::{Task, Tasks};
 use crate::telemetry::is_worth_a_line;
 use crate::tls::{Admission, ClientCertificate, Protocol, ServerTls};
 use crate::verify::Proven;
@@ -79,6 +80,7 @@ pub struct Peer {
 #[derive(Debug)]
 pub struct Incoming {
     receiver: mpsc::Receiver<Connection>,
+    _accepting: Tasks,
 }
 
 /// One connection. Gives its place back when it ends.
@@ -116,20 +118,20 @@ pub fn accept(
     metrics: Arc<Metrics>,
 ) -> Incoming {
     let (sender, receiver) = mpsc::channel(READY);
-    let gate = Gate {
-        places: Arc::new(Semaphore::new(limits.most)),
-        shares: Shares::lenient(limits.most),
-        beyond: limits.beyond,
-        latest: VecDeque::new(),
-    };
+    let (listener, places) = (Arc::new(listener), Arc::new(Semaphore::new(limits.most)));
+    let shares = Shares::lenient(limits.most);
+    let mut accepting = Tasks::new(Arc::clone(&metrics));
     let begin = Begin { tls, idle: limits.idle, metrics };
-    tokio::spawn(async move {
-        tokio::select! {
-            () = sender.closed() => {}
-            () = accept_all(listener, gate, begin, &sender) => {}
-        }
+    accepting.keep(Task::Accept, move || {
+        let gate = Gate {
+            places: Arc::clone(&places),
+            shares: shares.clone(),
+            beyond: limits.beyond,
+            latest: VecDeque::new(),
+        };
+        accept_all(Arc::clone(&listener), gate, begin.clone(), sender.clone())
     });
-    Incoming { receiver }
+    Incoming { receiver, _accepting: accepting }
 }
 
 /// Who is let in.
@@ -171,7 +173,12 @@ impl Gate {
     }
 }
 
-async fn accept_all(listener: TcpListener, mut gate: Gate, how: Begin, sender: &mpsc::Sender<Connection>) {
+async fn accept_all(
+    listener: Arc<TcpListener>,
+    mut gate: Gate,
+    how: Begin,
+    sender: mpsc::Sender<Connection>,
+) {
     loop {
         let place = gate.open().await;
         let (stream, address) = match listener.accept().await {

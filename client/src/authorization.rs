@@ -1,5 +1,7 @@
 //! What the metadata of every call says of its caller.
 
+use std::fmt::Write as _;
+
 use tokend_core::domain::{FieldError, UserId};
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::service::Interceptor;
@@ -20,12 +22,25 @@ impl Authorization {
 
     /// Says for whom the caller acts.
     pub(crate) fn acting_for(&self, user: &str) -> Result<Self, FieldError> {
-        const NOT_ASCII: FieldError = FieldError::Rule("is not ASCII");
         let user = UserId::parse(user)?;
-        let text = Some(user.as_str()).filter(|text| text.is_ascii()).ok_or(NOT_ASCII)?;
-        let acting_user = Some(MetadataValue::try_from(text).map_err(|_| NOT_ASCII)?);
+        let encoded = MetadataValue::try_from(percent_encoded(user.as_str()));
+        let acting_user = Some(encoded.map_err(|_| FieldError::Rule("is no metadata"))?);
         Ok(Self { acting_user, ..self.clone() })
     }
+}
+
+/// Percent-encodes (RFC 3986, 2.1) all but visible ASCII, and `%` itself.
+fn percent_encoded(text: &str) -> String {
+    let mut encoded = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if byte.is_ascii_graphic() && byte != b'%' {
+            encoded.push(char::from(byte));
+        } else {
+            // Writing to a string does not fail.
+            let _ = write!(encoded, "%{byte:02X}");
+        }
+    }
+    encoded
 }
 
 impl Interceptor for Authorization {

@@ -5,7 +5,7 @@ use crate::domain::event::TokenEvent;
 use crate::domain::page::PageTokenError;
 use crate::domain::{Caller, OrganizationId, Permission, UserId, size};
 use crate::secret::{Keyring, TokenId};
-use crate::store::EventFilter;
+use crate::store::{EventFilter, Events};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -51,7 +51,7 @@ impl Actions {
         let before = request.page_token.map(|text| parse(&text, &bound, &self.keyring.peek())).transpose()?;
 
         // One more than fits tells whether there is a next page.
-        let mut events = self
+        let Events { mut events, read_to } = self
             .admission
             .reads(caller)
             .await?
@@ -60,8 +60,9 @@ impl Actions {
         let fitting = size::fitting(events.iter().map(size::of_event)).min(request.page_size as usize);
         let more = events.len() > fitting;
         events.truncate(fitting);
-        let last = events.last().filter(|_| more);
-        let next_page_token = last.map(|event| render(event.id, &bound, &self.keyring.peek()));
+        // Where some cannot be read, as many as fit may be fewer than there are.
+        let next = if more { events.last().map(|event| event.id) } else { read_to };
+        let next_page_token = next.map(|id| render(id, &bound, &self.keyring.peek()));
         Ok(EventPage { events, next_page_token })
     }
 }

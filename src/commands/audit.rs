@@ -11,7 +11,7 @@ use time::OffsetDateTime;
 
 use super::client::{AddressFlag, Client};
 use super::error::described;
-use super::output::{rfc3339, table, write_json_line};
+use super::output::{cell, quoted, rfc3339, table, write_json_line};
 use super::{CommandError, RpcError, single_threaded};
 use crate::config::{Environment, KeyStatusFlags};
 use crate::grpc::proto::{FieldChange, ListTokenEventsRequest, TokenEvent};
@@ -150,9 +150,9 @@ fn print(events: &[TokenEvent], json: bool) -> io::Result<()> {
                 event.event_time.map_or_else(String::new, rfc3339),
                 kind_word(event),
                 event.token_id.clone(),
-                event.user_id.clone(),
+                cell(&event.user_id),
                 event.actor.clone(),
-                event.acting_user.clone(),
+                cell(&event.acting_user),
                 event.changes.iter().map(change_text).collect::<Vec<_>>().join("; "),
             ]
         })
@@ -189,7 +189,8 @@ fn kind_word(event: &TokenEvent) -> String {
 }
 
 fn change_text(change: &FieldChange) -> String {
-    format!("{}: {} -> {}", change.field, change.old_value, change.new_value)
+    let told = |value: &str| if value.is_empty() { "none".to_owned() } else { quoted(value) };
+    format!("{}: {} -> {}", change.field, told(&change.old_value), told(&change.new_value))
 }
 
 async fn verify(flags: KeyStatusFlags, environment: &Environment) -> Result<(), CommandError> {

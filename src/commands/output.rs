@@ -193,6 +193,16 @@ pub(super) fn printable(text: &str) -> String {
     shown
 }
 
+/// Quotes a text, so that what is in it cannot pass for what stands beside it.
+pub(super) fn quoted(text: &str) -> String {
+    format!("\"{}\"", printable(&text.replace('\\', "\\\\").replace('"', "\\\"")))
+}
+
+/// Quotes a text that could pass for more than one column.
+pub(super) fn cell(text: &str) -> String {
+    if text.contains([' ', '"']) { quoted(text) } else { text.to_owned() }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -214,6 +224,11 @@ mod tests {
         let mut json = Vec::new();
         write_json_line(&mut json, &"\u{202e}\u{e0041}é\n").unwrap();
         assert_eq!(String::from_utf8(json).unwrap(), "\"\\u202e\\udb40\\udc41é\\n\"\n");
+    }
+
+    #[test]
+    fn a_text_cannot_end_its_own_quotes() {
+        assert_eq!(quoted("x\"; scopes: \\ -> y\n"), "\"x\\\"; scopes: \\\\ -> y\\u{a}\"");
     }
 
     #[test]

@@ -6,7 +6,7 @@ use clap::Args;
 use serde::Serialize;
 
 use super::client::{AddressFlag, Client};
-use super::output::{TokenJson, printable, rfc3339, write_json_line};
+use super::output::{TokenJson, quoted, rfc3339, write_json_line};
 use super::{CommandError, RpcError, single_threaded};
 use crate::config::Environment;
 use crate::grpc::proto::{TokenChange, WatchTokensRequest};
@@ -91,7 +91,8 @@ fn print(change: &TokenChange, json: bool) -> io::Result<()> {
     }
     let (user, name) = change.token.as_ref().map_or(("", ""), |token| (&*token.user_id, &*token.name));
     let time = change.change_time.map_or_else(String::new, rfc3339);
-    let (user, name) = (printable(user), printable(name));
+    let shown = |text: &str| if text.is_empty() { String::new() } else { quoted(text) };
+    let (user, name) = (shown(user), shown(name));
     writeln!(output, "{time}  {kind:<12}  {}  {user}  {name}", change.token_id)?;
     output.flush()
 }

@@ -1,6 +1,8 @@
 //! What the audit log tells of a token: what happened, and which fields it changed. Called by the store, which
 //! writes and reads it, and by every reply that shows it. Knows no secrets: a token has none.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
@@ -107,9 +109,7 @@ pub fn field_changes(old: Option<&Token>, new: &Token) -> Vec<FieldChange> {
     let fields = [
         field("name", old, new, |token| Some(token.name.as_str().to_owned())),
         field("scopes", old, new, |token| listed(token.scopes.iter().map(|scope| scope.as_str().to_owned()))),
-        field("labels", old, new, |token| {
-            listed(token.labels.iter().map(|(key, value)| format!("{key}={value}")))
-        }),
+        field("labels", old, new, labels),
         field("allowed_cidrs", old, new, |token| listed(token.allowed_cidrs.iter().map(ToString::to_string))),
         field("expire_time", old, new, |token| token.expire_time.map(rfc3339)),
         field("rotated_from", old, new, |token| token.rotated_from.map(|id| id.to_string())),
@@ -136,6 +136,14 @@ fn field(
     (old != new).then(|| FieldChange { field: name.to_owned(), old, new })
 }
 
+/// Writes labels so that no value can pass for another label: as one JSON object.
+fn labels(token: &Token) -> Option<String> {
+    let labels: BTreeMap<&str, &str> = token.labels.iter().collect();
+    // Fails for nothing that is made of texts.
+    (!labels.is_empty()).then(|| serde_json::to_string(&labels).unwrap_or_default())
+}
+
+/// Joins values in which there is no space.
 fn listed(values: impl Iterator<Item = String>) -> Option<String> {
     let joined = values.collect::<Vec<_>>().join(" ");
     Some(joined).filter(|text| !text.is_empty())
@@ -149,8 +157,22 @@ fn rfc3339(time: OffsetDateTime) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::TokenName;
+    use crate::domain::{Labels, TokenName};
     use tokend_core::fixtures::token;
+
+    #[test]
+    fn labels_that_read_alike_when_joined_are_different_values() {
+        let labelled = |labels: &[(&str, &str)]| {
+            let labels = labels.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
+            Token { labels: Labels::parse(labels.collect::<BTreeMap<_, _>>()).unwrap(), ..token(&[]) }
+        };
+        let two = labelled(&[("owner", "mallory"), ("team", "x")]);
+        let one = labelled(&[("owner", "mallory team=x")]);
+
+        let [change] = &field_changes(Some(&two), &one)[..] else { panic!("no change, or several") };
+        assert_eq!(change.old.as_deref(), Some(r#"{"owner":"mallory","team":"x"}"#));
+        assert_eq!(change.new.as_deref(), Some(r#"{"owner":"mallory team=x"}"#));
+    }
 
     #[test]
     fn a_change_names_the_fields_that_differ_with_both_values() {

@@ -35,6 +35,7 @@ const LONGEST_ANSWER: usize = LARGEST_TOKEN + 1024;
 
 /// Where a trusted frontend says for whom it acts.
 static ACTING_USER: HeaderName = HeaderName::from_static("tokend-acting-user");
+static ACTING_USER_BIN: HeaderName = HeaderName::from_static("tokend-acting-user-bin");
 
 /// How long an answer may be.
 enum Length {
@@ -231,9 +232,15 @@ impl TokenApi {
 
 /// Reads for whom a trusted frontend acts.
 pub(super) fn acting_user(headers: &HeaderMap) -> Result<Option<ActingUser>, Violations> {
-    let Some(value) = headers.get(&ACTING_USER) else { return Ok(None) };
-    let parsed = value.to_str().map_err(|_| FieldError::ControlCharacter).and_then(ActingUser::parse);
-    parsed.map(Some).map_err(|error| Violations::one("tokend-acting-user", &error))
+    const TWICE: FieldError = FieldError::Rule("is said twice: send one value, in one metadata key");
+    let texts = headers.get_all(&ACTING_USER).iter();
+    let texts = texts.map(|value| (&ACTING_USER, ActingUser::percent_decoded(value.as_bytes())));
+    let binaries = headers.get_all(&ACTING_USER_BIN).iter();
+    let binaries = binaries.map(|value| (&ACTING_USER_BIN, ActingUser::base64_decoded(value.as_bytes())));
+    let mut said = texts.chain(binaries);
+    let Some((key, user)) = said.next() else { return Ok(None) };
+    let user = if said.next().is_some() { Err(TWICE) } else { user };
+    user.map(Some).map_err(|error| Violations::one(key.as_str(), &error))
 }
 
 /// Reads how long the caller waits.

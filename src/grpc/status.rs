@@ -92,6 +92,7 @@ fn store(error: &StoreError) -> Status {
         | StoreError::Unavailable(_)
         | StoreError::DeadlineExceeded
         | StoreError::OtherServer
+        | StoreError::Clock
         | StoreError::Unconfirmed => transient(ErrorReason::DatabaseUnavailable, error),
         StoreError::Refused(_) | StoreError::Corrupt { .. } | StoreError::BeforeCommit(_) => internal(),
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use time::OffsetDateTime;
-use tokio::sync::oneshot;
+use tokio::sync::watch;
 
 use crate::metrics::Metrics;
 use crate::secret::TokenId;
@@ -18,17 +18,17 @@ const BATCH: usize = 10_000;
 /// The most uses that are kept for another try.
 const MAX_KEPT: usize = 1 << 20;
 
-/// Flushes every `interval`, and a last time when it is told to end.
+/// Flushes every `interval`, and a last time when the sender of `end` has gone.
 pub async fn run(
     engine: Arc<Engine>,
     store: Store,
     metrics: Arc<Metrics>,
     interval: Duration,
-    mut end: oneshot::Receiver<()>,
+    mut end: watch::Receiver<()>,
 ) {
     let mut kept = Vec::new();
     loop {
-        let ended = tokio::time::timeout(interval, &mut end).await.is_ok();
+        let ended = tokio::time::timeout(interval, end.changed()).await.is_ok();
         kept.extend(engine.uses().take());
         // Never given up half way: what one statement was to record would be lost.
         flush(&store, &metrics, &mut kept).await;

@@ -2,9 +2,10 @@
 //! The engine suggests them as it meets them; a suggestion that finds no room is made again at the token's
 //! next Verify. Knows no secrets, only MACs.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::mpsc;
+use tokio::sync::{Mutex, mpsc};
 
 use crate::store::{MacChange, Store};
 
@@ -21,15 +22,15 @@ const GATHER: Duration = Duration::from_millis(200);
 #[derive(Debug, Clone)]
 pub struct MacRefresh(mpsc::Sender<MacChange>);
 
-/// Where they come out.
-#[derive(Debug)]
-pub struct Suggestions(mpsc::Receiver<MacChange>);
+/// Where they come out, of whoever asks one after the other.
+#[derive(Debug, Clone)]
+pub struct Suggestions(Arc<Mutex<mpsc::Receiver<MacChange>>>);
 
 /// Makes the queue between the engine and the job.
 #[must_use]
 pub fn queue() -> (MacRefresh, Suggestions) {
     let (sender, receiver) = mpsc::channel(QUEUE);
-    (MacRefresh(sender), Suggestions(receiver))
+    (MacRefresh(sender), Suggestions(Arc::new(Mutex::new(receiver))))
 }
 
 impl MacRefresh {
@@ -41,12 +42,13 @@ impl MacRefresh {
 }
 
 /// Writes suggestions until the engine is gone.
-pub async fn run(mut suggestions: Suggestions, store: Store) {
+pub async fn run(suggestions: Suggestions, store: Store) {
+    let mut suggestions = suggestions.0.lock().await;
     let mut batch = Vec::with_capacity(BATCH);
-    while suggestions.0.recv_many(&mut batch, BATCH).await > 0 {
+    while suggestions.recv_many(&mut batch, BATCH).await > 0 {
         tokio::time::sleep(GATHER).await;
         while batch.len() < BATCH
-            && let Ok(change) = suggestions.0.try_recv()
+            && let Ok(change) = suggestions.try_recv()
         {
             batch.push(change);
         }

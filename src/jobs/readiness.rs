@@ -1,16 +1,16 @@
 //! Watches whether Verify can be answered, and has health checks told so: from the feed's first poll on, while
-//! the cache may answer or Postgres does, and changes are recorded.
+//! the cache may answer or Postgres does, changes are recorded, and the feed and the loader work.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::grpc::Health;
 use crate::store::{Store, StoreError};
-use crate::verify::Engine;
+use crate::verify::{Engine, Unknown};
 
 /// How often it is looked at: the cache always, Postgres only when the cache may not answer.
 const INTERVAL: Duration = Duration::from_millis(50);
-const PING_INTERVAL: Duration = Duration::from_secs(1);
+const PROBE_INTERVAL: Duration = Duration::from_secs(1);
 /// How many looks at a cache that has not begun there are to one at Postgres.
 const LOOKS_PER_PING: u32 = 20;
 
@@ -18,16 +18,21 @@ const LOOKS_PER_PING: u32 = 20;
 #[derive(Debug, thiserror::Error)]
 enum NotReady {
     #[error("the database does not answer")]
-    Database(#[from] StoreError),
+    Database(#[from] Unknown),
     #[error("triggers of the table tokens are off: changes are not recorded")]
     Unrecorded,
+    #[error("the feed or the loader has panicked")]
+    Panicked,
 }
 
 impl NotReady {
     /// Says why in a few fixed words.
     fn reason(&self) -> &'static str {
         match self {
-            Self::Database(error) => error.reason(),
+            Self::Database(Unknown::Store(error)) => error.reason(),
+            Self::Database(Unknown::Shared(error)) => error.reason(),
+            Self::Database(_) => "the database was not asked",
+            Self::Panicked => "the feed or the loader has panicked",
             Self::Unrecorded => "triggers of the table tokens are off",
         }
     }
@@ -35,25 +40,28 @@ impl NotReady {
 
 /// Keeps health truthful until the server stops it.
 pub async fn run(engine: Arc<Engine>, store: Store, health: Health) {
-    let mut serving = false;
+    // Also when this task is started again.
+    let mut serving = health.is_serving();
     let mut told = None;
     let mut looked = 0_u32;
     loop {
         let mut pause = INTERVAL;
-        let answer = if !engine.is_told_changes() {
+        let answer = if !engine.works() {
+            Err(NotReady::Panicked)
+        } else if !engine.is_told_changes() {
             Err(NotReady::Unrecorded)
         } else if engine.may_answer() {
             Ok(true)
         } else if engine.has_begun() {
-            pause = PING_INTERVAL;
-            store.ping().await.map(|()| true).map_err(NotReady::from)
+            pause = PROBE_INTERVAL;
+            engine.probe().await.map(|()| true).map_err(NotReady::from)
         } else {
             looked += 1;
             let pinged = if looked.is_multiple_of(LOOKS_PER_PING) { store.ping().await } else { Ok(()) };
             match pinged {
                 // Said by whoever waits for the database to be opened.
                 Ok(()) | Err(StoreError::Starting) => Ok(false),
-                Err(error) => Err(error.into()),
+                Err(error) => Err(NotReady::Database(error.into())),
             }
         };
         match (answer, serving) {

@@ -40,6 +40,7 @@ impl std::fmt::Debug for Origins {
 }
 
 /// What is replaced.
+#[derive(Clone)]
 pub struct Targets {
     /// TLS for the listeners, which knows its files.
     pub tls: Option<Arc<ServerTls>>,

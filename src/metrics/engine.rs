@@ -35,6 +35,7 @@ pub struct EngineMetrics {
     poll_failures: IntCounter,
     changes: IntCounter,
     starts: IntCounter,
+    clock_steps: IntCounter,
     age: Gauge,
     noted: IntGauge,
 }
@@ -62,6 +63,10 @@ impl EngineMetrics {
             poll_failures: family.counter("feed_poll_failures_total", "Polls that failed.")?,
             changes: family.counter("feed_changes_total", "Changed tokens that were heard of.")?,
             starts: family.counter("feed_starts_total", "Times that the cache started anew.")?,
+            clock_steps: family.counter(
+                "database_clock_steps_total",
+                "Times that the database's clock seemed to have been set.",
+            )?,
             age: family.seconds("feed_age_seconds", "How old an answer from the cache would be now.")?,
             noted: family.gauge("last_use_noted", "Uses of tokens that are not written down yet.")?,
         })
@@ -108,6 +113,11 @@ impl EngineMetrics {
     /// Counts a new start of the cache.
     pub fn started_anew(&self) {
         self.starts.inc();
+    }
+
+    /// Counts a reading of the database's clock that is not believed, after one that was.
+    pub fn clock_stepped(&self) {
+        self.clock_steps.inc();
     }
 
     /// Takes what is read when metrics are asked for.

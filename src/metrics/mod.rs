@@ -2,6 +2,7 @@
 //! whatever is measured, through plain methods; read by `/metrics`. Every label has a fixed set of values. What
 //! can be read when it is asked for (sizes, ages) is not kept here but sampled then.
 
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use prometheus::core::Collector;
@@ -55,6 +56,9 @@ impl Metrics {
         build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
         #[cfg(target_os = "linux")]
         family.0.register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))?;
+        if let Some(rows) = &*UNREADABLE_ROWS {
+            family.register(rows.clone())?;
+        }
         Ok(Self {
             calls: CallMetrics::new(&family)?,
             ways: WayMetrics::new(&family)?,
@@ -74,6 +78,23 @@ impl Metrics {
         Ok(text)
     }
 }
+
+/// Counts a row that cannot be read. One counter a process: rows are read where there is no server.
+pub fn unreadable_row(table: &str) {
+    if let Some(rows) = &*UNREADABLE_ROWS {
+        rows.with_label_values(&[table]).inc();
+    }
+}
+
+static UNREADABLE_ROWS: LazyLock<Option<IntCounterVec>> = LazyLock::new(|| {
+    let help = "Times that a row was read which holds what tokend never writes.";
+    let rows = IntCounterVec::new(Family::options("unreadable_rows_total", help), &["table"]).ok()?;
+    for table in ["tokens", "token_events", "token_changes"] {
+        // There from the start.
+        let _ = rows.with_label_values(&[table]);
+    }
+    Some(rows)
+});
 
 /// Makes metrics whose names begin with `tokend_`, and registers them.
 struct Family(Registry);

@@ -7,6 +7,7 @@ use prometheus::{Gauge, Histogram, IntCounter, IntCounterVec, IntGauge, IntGauge
 
 use super::{Family, MetricsError, observe};
 use crate::shares::Refused;
+use crate::supervision::Task;
 use crate::unread::UnreadError;
 
 /// Counts work.
@@ -33,6 +34,7 @@ pub struct WorkMetrics {
     spans_lost: IntCounter,
     unsealed: Gauge,
     reloads: IntCounterVec,
+    task_restarts: IntCounterVec,
 }
 
 /// What is read again while the server runs.
@@ -177,6 +179,18 @@ impl WorkMetrics {
                 "audit_unsealed_seconds",
                 "How long the oldest event of the audit log without a seal has been there.",
             )?,
+            task_restarts: {
+                let restarts = family.counters(
+                    "task_restarts_total",
+                    "Tasks started again after a panic.",
+                    &["task"],
+                )?;
+                for task in Task::ALL {
+                    // There from the start.
+                    let _ = restarts.with_label_values(&[task.word()]);
+                }
+                restarts
+            },
         })
     }
 
@@ -204,6 +218,11 @@ impl WorkMetrics {
     /// Counts something that was read again because it has changed, or that could not be.
     pub fn reloaded(&self, what: Reloaded, used: bool) {
         self.reloads.with_label_values(&[what.label(), if used { "used" } else { "refused" }]).inc();
+    }
+
+    /// Counts a task that is started again.
+    pub fn task_restarted(&self, task: Task) {
+        self.task_restarts.with_label_values(&[task.word()]).inc();
     }
 
     /// Takes the pool's sizes when metrics are asked for.

@@ -130,4 +130,7 @@ pub enum ServeError {
     /// The metrics could not be made.
     #[error(transparent)]
     Metrics(#[from] MetricsError),
+    /// What serves a listener's connections has ended by itself.
+    #[error("the {0} listener has ended; start tokend again")]
+    Ended(&'static str),
 }

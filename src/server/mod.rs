@@ -5,8 +5,8 @@ use std::future::pending;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{oneshot, watch};
-use tokio::task::{JoinHandle, JoinSet};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
 use tonic::service::Routes;
 use tonic_health::pb::health_server::{Health as HealthService, HealthServer};
 
@@ -21,6 +21,7 @@ use crate::grpc::{
 };
 use crate::hashing::HashPool;
 use crate::http;
+use crate::jobs::mac_refresh::Suggestions;
 use crate::jobs::{announce, last_use, mac_refresh, purge, readiness, reload, retention, seal};
 use crate::listener::{self, Beyond};
 use crate::metrics::Metrics;
@@ -28,6 +29,7 @@ use crate::requests::RequestLimiter;
 use crate::secret::CurrentKeyring;
 use crate::shares::Shares;
 use crate::store::{self, MigrateError, Pooling, Purpose, Store};
+use crate::supervision::{Task, Tasks};
 use crate::tls::Protocol;
 use crate::unread::Unread;
 use crate::verify::{Engine, Parts};
@@ -56,9 +58,9 @@ struct Running {
     engine: Arc<Engine>,
     metrics: Arc<Metrics>,
     health: Health,
-    jobs: JoinSet<()>,
+    jobs: Tasks,
     /// Writes down which tokens were used; not among the jobs: it ends after the last call.
-    flushing: Option<(oneshot::Sender<()>, JoinHandle<()>)>,
+    flushing: Option<(watch::Sender<()>, Tasks)>,
     begin_draining: watch::Sender<bool>,
 }
 
@@ -82,6 +84,7 @@ pub async fn run(
     let metrics = || Arc::clone(&running.metrics);
     let tls = |protocol| config.tls.clone().map(|tls| (tls, protocol));
     let limits = |beyond| listener::Limits { most: config.limits.connections, idle: timeouts.idle, beyond };
+    let mut serving_http = JoinSet::new();
     if let Some(listener) = http {
         let incoming = listener::accept(listener, tls(Protocol::Http), limits(Beyond::Probes), metrics());
         let sources = http::Sources {
@@ -93,8 +96,10 @@ pub async fn run(
             requests: requests.clone(),
         };
         // Not among the jobs: it goes on telling while calls are drained.
-        tokio::spawn(http::serve(incoming, sources, ways, timeouts.head));
+        serving_http.spawn(http::serve(incoming, sources, ways, timeouts.head));
     }
+    let http_ended = ended(&mut serving_http);
+    tokio::pin!(http_ended);
     let incoming = listener::accept(grpc, tls(Protocol::Grpc), limits(Beyond::Wait), metrics());
     // Browsers speak it where there is no TLS.
     let http1 = !config.ways.web_origins.is_empty();
@@ -112,13 +117,15 @@ pub async fn run(
 
     let opened = tokio::select! {
         opened = &mut opening => Some(opened?),
-        () = &mut serving => return Ok(()),
+        () = &mut serving => return Err(ServeError::Ended("gRPC")),
+        () = &mut http_ended => return Err(ServeError::Ended("HTTP")),
         () = &mut shutdown => None,
     };
     if opened.is_some() {
         running.begin(&config);
         tokio::select! {
-            () = &mut serving => return Ok(()),
+            () = &mut serving => return Err(ServeError::Ended("gRPC")),
+            () = &mut http_ended => return Err(ServeError::Ended("HTTP")),
             () = &mut shutdown => {}
         }
     }
@@ -134,6 +141,13 @@ pub async fn run(
     running.close().await;
     tracing::info!("stopped");
     Ok(())
+}
+
+/// Waits for a task that never ends by itself; for ever if there is none.
+async fn ended(tasks: &mut JoinSet<()>) {
+    if tasks.join_next().await.is_none() {
+        pending::<()>().await;
+    }
 }
 
 /// Puts everything together.
@@ -181,10 +195,8 @@ async fn wire(config: &ServerConfig) -> Result<(Running, Direct, Arc<Ways>, Requ
     let (health, health_service) = Health::new().await;
     let (begin_draining, draining) = watch::channel(false);
 
-    let mut jobs = JoinSet::new();
-    jobs.spawn(mac_refresh::run(suggestions, store.clone()));
-    jobs.spawn(announce::run(engine.changes(), store.lines()));
-    jobs.spawn(readiness::run(Arc::clone(&engine), store.clone(), health.clone()));
+    let mut jobs = Tasks::new(Arc::clone(&metrics));
+    keep_early_jobs(&mut jobs, suggestions, &store, &engine, &health);
     let targets = reload::Targets {
         tls: config.tls.clone(),
         keyring: Arc::clone(&keyring),
@@ -192,13 +204,19 @@ async fn wire(config: &ServerConfig) -> Result<(Running, Direct, Arc<Ways>, Requ
         store: store.clone(),
         metrics: Arc::clone(&metrics),
     };
-    jobs.spawn(reload::run(config.origins.clone(), targets));
+    let origins = config.origins.clone();
+    jobs.keep(Task::Reload, move || reload::run(origins.clone(), targets.clone()));
 
     let api = Arc::new(TokenApi {
         engine: Arc::clone(&engine),
         actions: Arc::clone(&ways.actions),
         callers: Arc::clone(&ways.callers),
-        hub: Arc::new(Hub::start(following(), engine.news(), config.bounds.max_staleness / 4)),
+        hub: Arc::new(Hub::start(
+            following(),
+            engine.news(),
+            config.bounds.max_staleness / 4,
+            Arc::clone(&metrics),
+        )),
         keyring: Arc::clone(&keyring),
         places: ways.places.clone(),
         unread: Arc::clone(&ways.unread),
@@ -260,18 +278,43 @@ fn services(
     Ok(Direct::new(Arc::clone(api), routes.prepare(), methods, requests, !web.is_empty()))
 }
 
+/// Starts what does not need the database to be open.
+fn keep_early_jobs(
+    jobs: &mut Tasks,
+    suggestions: Suggestions,
+    store: &Store,
+    engine: &Arc<Engine>,
+    health: &Health,
+) {
+    let refreshed = store.clone();
+    jobs.keep(Task::MacRefresh, move || mac_refresh::run(suggestions.clone(), refreshed.clone()));
+    let (changes, lines) = (engine.changes(), store.lines());
+    jobs.keep(Task::Announce, move || announce::run(Arc::clone(&changes), lines.clone()));
+    let (watched, asked, health) = (Arc::clone(engine), store.clone(), health.clone());
+    jobs.keep(Task::Readiness, move || readiness::run(Arc::clone(&watched), asked.clone(), health.clone()));
+}
+
 impl Running {
     /// Starts what needs the database, now that it is open.
     fn begin(&mut self, config: &ServerConfig) {
         self.engine.wake();
         let (engine, store, metrics) =
             (Arc::clone(&self.engine), self.store.clone(), Arc::clone(&self.metrics));
-        let (end, ended) = oneshot::channel();
-        let flushing = last_use::run(engine, store.clone(), metrics, config.last_use_interval, ended);
-        self.flushing = Some((end, tokio::spawn(flushing)));
-        self.jobs.spawn(seal::run(store.clone(), Arc::clone(&self.keyring), Arc::clone(&self.metrics)));
-        self.jobs.spawn(retention::run(store.clone(), config.retention.clone()));
-        self.jobs.spawn(purge::run(store));
+        let (end, ended) = watch::channel(());
+        let mut flushing = Tasks::new(Arc::clone(&metrics));
+        let (flushed, interval) = (store.clone(), config.last_use_interval);
+        flushing.keep(Task::LastUse, move || {
+            let (engine, metrics) = (Arc::clone(&engine), Arc::clone(&metrics));
+            last_use::run(engine, flushed.clone(), metrics, interval, ended.clone())
+        });
+        self.flushing = Some((end, flushing));
+        let (sealed, keyring, counted) =
+            (store.clone(), Arc::clone(&self.keyring), Arc::clone(&self.metrics));
+        self.jobs
+            .keep(Task::Seal, move || seal::run(sealed.clone(), Arc::clone(&keyring), Arc::clone(&counted)));
+        let (kept, retention) = (store.clone(), config.retention.clone());
+        self.jobs.keep(Task::Retention, move || retention::run(kept.clone(), retention.clone()));
+        self.jobs.keep(Task::Purge, move || purge::run(store.clone()));
     }
 
     async fn drain(&mut self) {
@@ -282,10 +325,9 @@ impl Running {
 
     async fn close(self) {
         let last = async {
-            if let Some((end, flushing)) = self.flushing {
+            if let Some((end, mut flushing)) = self.flushing {
                 drop(end);
-                // It has panicked otherwise, and said so.
-                let _ = flushing.await;
+                flushing.finished().await;
             }
             self.store.close().await;
         };

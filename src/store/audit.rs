@@ -2,10 +2,10 @@
 
 use futures_core::Stream;
 use sqlx::types::Json;
-use time::OffsetDateTime;
 use tokio_stream::StreamExt as _;
 use uuid::Uuid;
 
+use super::columns::{Lenient, Time, unreadable};
 use super::{Store, StoreError, rows};
 use crate::domain::event::{EventKind, FieldChange, TokenEvent};
 use crate::domain::size::{self, MAX_PAGE_BYTES};
@@ -25,24 +25,35 @@ pub struct EventFilter<'a> {
 
 struct EventRow {
     id: i64,
-    event_time: OffsetDateTime,
-    kind: String,
-    token_id: Uuid,
-    organization_id: String,
-    user_id: String,
-    actor: String,
-    acting_user: Option<String>,
-    trace_id: Option<Vec<u8>>,
-    changes: Json<Vec<FieldChange>>,
+    event_time: Lenient<Time>,
+    kind: Lenient<String>,
+    token_id: Lenient<Uuid>,
+    organization_id: Lenient<String>,
+    user_id: Lenient<String>,
+    actor: Lenient<String>,
+    acting_user: Lenient<Option<String>>,
+    trace_id: Lenient<Option<Vec<u8>>>,
+    changes: Lenient<Json<Vec<FieldChange>>>,
+}
+
+/// Some events, newest first.
+#[derive(Debug)]
+pub struct Events {
+    /// As many as fit into a page, and one that does not.
+    pub events: Vec<TokenEvent>,
+    /// The number of the last event that was read, where all that were asked for were: there may be more behind it.
+    /// Those that cannot be read are left out.
+    pub read_to: Option<i64>,
 }
 
 /// Reads events by one index each, newest first, before a number, until a page is full.
 macro_rules! read_events {
     ($connection:expr, $before:expr, $limit:expr, $where:literal $(, $argument:expr)*) => {
-        page(sqlx::query_as!(
+        page($limit, sqlx::query_as!(
             EventRow,
-            r#"SELECT id, event_time, kind, token_id, organization_id, user_id, actor, acting_user, trace_id,
-                   changes AS "changes: Json<Vec<FieldChange>>"
+            r#"SELECT id, event_time AS "event_time!: _", kind AS "kind!: _", token_id AS "token_id!: _",
+                   organization_id AS "organization_id!: _", user_id AS "user_id!: _", actor AS "actor!: _",
+                   acting_user AS "acting_user!: _", trace_id AS "trace_id!: _", changes AS "changes!: _"
                FROM token_events WHERE id < $1 AND "# + $where + " ORDER BY id DESC LIMIT $2",
             $before,
             $limit
@@ -64,7 +75,7 @@ impl Store {
         filter: EventFilter<'_>,
         before: Option<i64>,
         limit: u32,
-    ) -> Result<Vec<TokenEvent>, StoreError> {
+    ) -> Result<Events, StoreError> {
         let (before, limit) = (before.unwrap_or(i64::MAX), i64::from(limit));
         let organization = filter.organization_id.map(OrganizationId::as_str);
         let user = filter.user_id.map(UserId::as_str);
@@ -93,9 +104,10 @@ impl Store {
                 (None, Some(organization), None) => {
                     read_events!(connection, before, limit, "organization_id = $3", organization)
                 }
-                (None, None, user) => {
-                    read_events!(connection, before, limit, "($3::text IS NULL OR user_id = $3)", user)
+                (None, None, Some(user)) => {
+                    read_events!(connection, before, limit, "user_id = $3", user)
                 }
+                (None, None, None) => read_events!(connection, before, limit, "true"),
             }
         })
         .await
@@ -103,37 +115,44 @@ impl Store {
 }
 
 async fn page(
+    limit: i64,
     mut rows: impl Stream<Item = Result<EventRow, sqlx::Error>> + Unpin,
-) -> Result<Vec<TokenEvent>, StoreError> {
-    let (mut events, mut bytes) = (Vec::new(), 0);
+) -> Result<Events, StoreError> {
+    let mut page = Events { events: Vec::new(), read_to: None };
+    let (mut bytes, mut read) = (0, 0);
     while bytes <= MAX_PAGE_BYTES {
         let Some(row) = rows.try_next().await? else { break };
-        let event = TokenEvent::try_from(row)?;
-        bytes += size::of_event(&event);
-        events.push(event);
+        let id = row.id;
+        read += 1;
+        if read == limit {
+            page.read_to = Some(id);
+        }
+        match event(row) {
+            Ok(event) => {
+                bytes += size::of_event(&event);
+                page.events.push(event);
+            }
+            Err(column) => _ = unreadable("token_events", Some(id), column),
+        }
     }
-    Ok(events)
+    Ok(page)
 }
 
-impl TryFrom<EventRow> for TokenEvent {
-    type Error = StoreError;
-
-    fn try_from(row: EventRow) -> Result<Self, StoreError> {
-        let corrupt = |column| StoreError::Corrupt { table: "token_events", column };
-        let trace_id =
-            row.trace_id.map(|bytes| bytes.try_into().map_err(|_| corrupt("trace_id"))).transpose()?;
-        Ok(Self {
-            id: row.id,
-            event_time: row.event_time,
-            kind: EventKind::from_word(&row.kind).ok_or(corrupt("kind"))?,
-            token_id: rows::token_id(row.token_id),
-            organization_id: OrganizationId::parse(&row.organization_id)
-                .map_err(|_| corrupt("organization_id"))?,
-            user_id: UserId::parse(&row.user_id).map_err(|_| corrupt("user_id"))?,
-            actor: row.actor,
-            acting_user: row.acting_user,
-            trace_id,
-            changes: row.changes.0,
-        })
-    }
+/// Reads a row; or returns which column of it cannot be read.
+fn event(row: EventRow) -> Result<TokenEvent, &'static str> {
+    let organization_id = row.organization_id.read("organization_id")?;
+    let user_id = row.user_id.read("user_id")?;
+    let trace_id = row.trace_id.read("trace_id")?.map(TryInto::try_into).transpose();
+    Ok(TokenEvent {
+        id: row.id,
+        event_time: row.event_time.moment("event_time")?,
+        kind: EventKind::from_word(&row.kind.read("kind")?).ok_or("kind")?,
+        token_id: rows::token_id(row.token_id.read("token_id")?),
+        organization_id: OrganizationId::parse(&organization_id).map_err(|_| "organization_id")?,
+        user_id: UserId::parse(&user_id).map_err(|_| "user_id")?,
+        actor: row.actor.read("actor")?,
+        acting_user: row.acting_user.read("acting_user")?,
+        trace_id: trace_id.map_err(|_| "trace_id")?,
+        changes: row.changes.read("changes")?.0,
+    })
 }

@@ -1,5 +1,6 @@
 //! The first root token. Called by `tokend bootstrap` and by the embedded start.
 
+use super::columns::Time;
 use super::events::{self, EventKind};
 use super::tokens::{NewToken, insert};
 use super::{Store, StoreError};
@@ -35,7 +36,7 @@ impl Store {
                 .execute(&mut transaction)
                 .await?;
             let found = sqlx::query!(
-                r#"SELECT clock_timestamp() AS "now!", EXISTS (
+                r#"SELECT clock_timestamp() AS "now!: Time", EXISTS (
                        SELECT FROM tokens WHERE scopes @> ARRAY[$1::text] AND revoke_time IS NULL
                        AND disable_time IS NULL
                        AND (expire_time IS NULL OR expire_time > clock_timestamp())) AS "exists!""#,
@@ -46,10 +47,11 @@ impl Store {
             if found.exists {
                 return Ok(FirstRoot::Exists);
             }
-            let new = prepare(found.now).map_err(StoreError::BeforeCommit)?;
+            let now = found.now.clock()?;
+            let new = prepare(now).map_err(StoreError::BeforeCommit)?;
             insert(&mut transaction, &new).await?;
             let (token, by) = (&new.token, &Principal::Bootstrap);
-            events::append(&mut transaction, EventKind::Created, None, token, by, found.now).await?;
+            events::append(&mut transaction, EventKind::Created, None, token, by, now).await?;
             transaction.commit().await?;
             Ok(FirstRoot::Stored)
         })

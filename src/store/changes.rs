@@ -7,6 +7,7 @@ use std::time::Duration;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
+use super::columns::Time;
 use super::line::{Epoch, Line, within};
 use super::rows;
 use super::{Store, StoreError};
@@ -83,7 +84,7 @@ impl Line {
         let from = from.unwrap_or(&start);
         within(deadline, async {
             let row = sqlx::query!(
-                r#"SELECT pg_current_snapshot()::text AS "snapshot!", now() AS "now!",
+                r#"SELECT pg_current_snapshot()::text AS "snapshot!", now() AS "now!: Time",
                        (SELECT epoch FROM server_epoch) AS epoch,
                        coalesce(
                            (SELECT purged_below FROM change_horizon
@@ -121,7 +122,7 @@ impl Line {
             let last = row.xids.into_iter().next_back().zip(row.ids.last().copied());
             Ok(ChangePage {
                 snapshot: Snapshot(row.snapshot),
-                database_time: row.now,
+                database_time: row.now.clock()?,
                 epoch: row.epoch.map(Epoch::parse),
                 purged: row.purged,
                 unrecorded: row.unrecorded,

@@ -7,6 +7,7 @@ use std::collections::{HashMap, HashSet};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
+use super::columns::{FIRST_MOMENT, Time};
 use super::events::{self, EventKind};
 use super::pooling::Transaction;
 use super::revoke::{self, Touch};
@@ -138,10 +139,10 @@ async fn find(
 ) -> Result<Breaches, StoreError> {
     // In whatever state they are: so each page costs the same.
     let rows = sqlx::query!(
-        "SELECT id, create_time FROM tokens
-         WHERE organization_id = $1
-             AND (create_time, id) > (coalesce($2::timestamptz, '-infinity'), $3::uuid)
-         ORDER BY create_time, id LIMIT $4",
+        r#"SELECT id, create_time AS "create_time: Time" FROM tokens
+           WHERE organization_id = $1
+               AND (create_time, id) > (coalesce($2::timestamptz, '-infinity'), $3::uuid)
+           ORDER BY create_time, id LIMIT $4"#,
         organization_id.as_str(),
         from.and_then(|position| position.time),
         from.map_or(Uuid::nil(), |position| rows::uuid(position.id)),
@@ -150,8 +151,14 @@ async fn find(
     .fetch_all(&mut *transaction)
     .await?;
     let full = i64::try_from(rows.len()).is_ok_and(|found| found == WINDOW);
-    let end = rows.last().filter(|_| full);
-    let end = end.map(|row| Position { time: Some(row.create_time), id: rows::token_id(row.id) });
+    // A time that is no moment is before or behind all others: what is passed over cannot be read either.
+    let end = rows.last().filter(|_| full).and_then(|row| match row.create_time.moment() {
+        Some(time) => Some(Position { time: Some(time), id: rows::token_id(row.id) }),
+        None if row.create_time.is_early() => {
+            Some(Position { time: Some(FIRST_MOMENT), id: rows::token_id(Uuid::nil()) })
+        }
+        None => None,
+    });
     let ids: Vec<Uuid> = rows.into_iter().map(|row| row.id).collect();
     let now = clock(transaction).await?;
     let mut breaches = examine(transaction, &ids, policy, now).await?;
@@ -189,7 +196,10 @@ async fn examine(
     let mut breaches = Vec::new();
     for row in tokens {
         let standing = standings.get(&row.id).copied().unwrap_or_default();
-        breaches.extend(policy.breach(Token::try_from(row)?, standing, now));
+        // One that cannot be read keeps nobody from mending the others.
+        if let Ok(token) = Token::try_from(row) {
+            breaches.extend(policy.breach(token, standing, now));
+        }
     }
     Ok(breaches)
 }
@@ -219,7 +229,7 @@ async fn standings(
                        AND NOT n.create_time <= coalesce($6::timestamptz, '-infinity')
                    ORDER BY n.create_time DESC, n.id DESC OFFSET greatest($3 - 1, 0) LIMIT 1) AS n
            )
-           SELECT t.id AS "id!", t.supersede_time AS "rotation?",
+           SELECT t.id AS "id!", t.supersede_time AS "rotation?: Time",
                EXISTS (SELECT FROM tokens s
                    WHERE s.family_id = t.family_id AND s.generation > t.generation AND s.revoke_time IS NULL
                        AND (s.expire_time IS NULL OR s.expire_time > $7)) AS "superseded!",
@@ -238,7 +248,9 @@ async fn standings(
     .fetch_all(transaction)
     .await?;
     let standings = rows.into_iter().map(|row| {
-        let (rotation, superseded, crowded_out) = (row.rotation, row.superseded, row.crowded_out);
+        // Of a successor that cannot be read it counts that it is there.
+        let rotation = row.rotation.map(|time| time.moment().unwrap_or(now));
+        let (superseded, crowded_out) = (row.superseded, row.crowded_out);
         (row.id, Standing { rotation, superseded, crowded_out })
     });
     Ok(standings.collect())

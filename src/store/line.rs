@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use sqlx::postgres::{PgListener, PgPoolOptions};
 
+use super::clock::Clock;
 use super::pooling::{Pooling, Route, Session};
 use super::{Store, StoreError};
 
@@ -44,6 +45,7 @@ pub struct Lines {
     route: Route,
     ready: Arc<AtomicBool>,
     doubts: Arc<AtomicU64>,
+    clock: Clock,
 }
 
 /// One connection.
@@ -64,11 +66,17 @@ impl Store {
     /// Returns what opens lines to it another way.
     #[must_use]
     pub fn lines_by(&self, route: Route) -> Lines {
-        Lines { route, ready: Arc::clone(&self.ready), doubts: Arc::default() }
+        Lines { route, ready: Arc::clone(&self.ready), doubts: Arc::default(), clock: self.clock.clone() }
     }
 }
 
 impl Lines {
+    /// Returns what is believed of the database's clock.
+    #[must_use]
+    pub fn clock(&self) -> &Clock {
+        &self.clock
+    }
+
     /// Opens a connection.
     ///
     /// # Errors

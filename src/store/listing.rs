@@ -11,6 +11,7 @@ use time::macros::datetime;
 use tokio_stream::StreamExt as _;
 use uuid::Uuid;
 
+use super::columns::{FIRST_MOMENT, Lenient, Time, unreadable_token};
 use super::rows::{self, TokenRow};
 use super::{Store, StoreError};
 use crate::domain::page::{Listing, NamePart, Order, Position};
@@ -21,35 +22,35 @@ use crate::domain::{OrganizationId, Token, TokenState, UserId};
 const NEWEST: (OffsetDateTime, Uuid) = (datetime!(9999-12-31 23:59:59.999_999 UTC), Uuid::max());
 
 /// Before every token, in the order of expiration.
-const SOONEST: (OffsetDateTime, Uuid) = (datetime!(0001-01-01 00:00 UTC), Uuid::nil());
+const SOONEST: (OffsetDateTime, Uuid) = (FIRST_MOMENT, Uuid::nil());
 
 /// What one call found on its way along the index.
 #[derive(Debug)]
 pub struct Walk {
     /// The tokens that the listing shows, each with the database's time of reading.
     pub tokens: Vec<(Token, OffsetDateTime)>,
-    /// Where the walk was broken off for its length; `None`: it was not.
+    /// Where the walk was broken off, for its length or for what it left out; `None`: it was not.
     pub broken_off: Option<Position>,
 }
 
 /// A row that the listing shows, or the last one of a walk that was broken off, or both.
 struct WalkRow {
     id: Uuid,
-    organization_id: String,
-    user_id: String,
-    name: String,
-    scopes: Vec<String>,
-    labels: Json<BTreeMap<String, String>>,
-    allowed_cidrs: Vec<String>,
-    create_time: OffsetDateTime,
-    created_by: String,
-    expire_time: Option<OffsetDateTime>,
-    revoke_time: Option<OffsetDateTime>,
-    revoke_reason: Option<String>,
-    rotated_from: Option<Uuid>,
-    disable_time: Option<OffsetDateTime>,
-    last_use_time: Option<OffsetDateTime>,
-    read_time: OffsetDateTime,
+    organization_id: Lenient<String>,
+    user_id: Lenient<String>,
+    name: Lenient<String>,
+    scopes: Lenient<Vec<String>>,
+    labels: Lenient<Json<BTreeMap<String, String>>>,
+    allowed_cidrs: Lenient<Vec<String>>,
+    create_time: Lenient<Time>,
+    created_by: Lenient<String>,
+    expire_time: Lenient<Option<Time>>,
+    revoke_time: Lenient<Option<Time>>,
+    revoke_reason: Lenient<Option<String>>,
+    rotated_from: Lenient<Option<Uuid>>,
+    disable_time: Lenient<Option<Time>>,
+    last_use_time: Lenient<Option<Time>>,
+    read_time: Time,
     shown: bool,
     last: bool,
 }
@@ -78,14 +79,16 @@ struct Filters<'a> {
 macro_rules! walk {
     ($connection:expr, $listing:expr, $filters:expr, $position:expr, $owner:literal, $range:literal, $key:literal,
         $order:literal $(, $argument:expr)*) => {
-        Walk::read($listing, sqlx::query_as!(
+        Walk::read($listing, $filters.limit, sqlx::query_as!(
             WalkRow,
-            r#"SELECT id, organization_id, user_id, name, scopes,
-                   labels AS "labels: Json<BTreeMap<String, String>>",
-                   allowed_cidrs::text[] AS "allowed_cidrs!", create_time, created_by, expire_time,
-                   revoke_time, revoke_reason, rotated_from, disable_time,
-                   (SELECT u.last_use_time FROM token_uses u WHERE u.token_id = walk.id) AS last_use_time,
-                   statement_timestamp() AS "read_time!", shown AS "shown!", walked = 10000 AS "last!"
+            r#"SELECT id, organization_id AS "organization_id!: _", user_id AS "user_id!: _",
+                   name AS "name!: _", scopes AS "scopes!: _", labels AS "labels!: _",
+                   allowed_cidrs::text[] AS "allowed_cidrs!: _", create_time AS "create_time!: _",
+                   created_by AS "created_by!: _", expire_time AS "expire_time!: _",
+                   revoke_time AS "revoke_time!: _", revoke_reason AS "revoke_reason!: _",
+                   rotated_from AS "rotated_from!: _", disable_time AS "disable_time!: _",
+                   (SELECT u.last_use_time FROM token_uses u WHERE u.token_id = walk.id) AS "last_use_time!: _",
+                   statement_timestamp() AS "read_time!: _", coalesce(shown, false) AS "shown!", walked = 10000 AS "last!"
                FROM (
                    SELECT *, coalesce(expire_time, 'infinity') AS end_time,
                        row_number() OVER (ORDER BY "#
@@ -282,26 +285,54 @@ impl<'a> Filters<'a> {
 }
 
 impl Walk {
-    /// Reads rows as far as they fit into a page, and one that does not: no more is kept than is told.
+    /// Reads rows as far as they fit into a page, and one that does not: no more is kept than is told. Rows that
+    /// cannot be read are left out; where that leaves fewer than asked for, the walk goes on behind them.
     async fn read(
         listing: &Listing,
+        limit: i64,
         mut rows: impl Stream<Item = Result<WalkRow, sqlx::Error>> + Unpin,
     ) -> Result<Self, StoreError> {
         let mut walk = Self { tokens: Vec::new(), broken_off: None };
-        let mut bytes = 0;
+        let (mut bytes, mut shown) = (0, 0);
         while bytes <= MAX_PAGE_BYTES {
             let Some(row) = rows.try_next().await? else { break };
-            let (shown, last) = (row.shown, row.last);
-            let (token, read_time) = rows::with_read_time(row.into())?;
-            if last {
-                walk.broken_off = Some(listing.position_of(&token));
+            shown += i64::from(row.shown);
+            if row.last || shown == limit {
+                walk.broken_off = position(listing.order, &row);
             }
-            if shown {
-                bytes += size::of_token(&token);
-                walk.tokens.push((token, read_time));
+            if !row.shown {
+                continue;
+            }
+            let (id, read_time) = (row.id, row.read_time.clock()?);
+            match rows::token(row.into()) {
+                Ok(token) => {
+                    bytes += size::of_token(&token);
+                    walk.tokens.push((token, read_time));
+                }
+                Err(column) => _ = unreadable_token(id, column),
             }
         }
         Ok(walk)
+    }
+}
+
+/// Returns where a walk is at this row; `None`: nothing behind it can be read. A time that is no moment is before or
+/// behind all others, so that only other such rows are passed over.
+fn position(order: Order, row: &WalkRow) -> Option<Position> {
+    let id = rows::token_id(row.id);
+    match order {
+        Order::CreateTimeDescending => {
+            row.create_time.0?.moment().map(|time| Position { time: Some(time), id })
+        }
+        Order::ExpireTime => Some(match row.expire_time.0.flatten() {
+            None => Position { time: None, id },
+            Some(end) => match end.moment() {
+                Some(time) => Position { time: Some(time), id },
+                None if end.is_early() => Position { time: Some(SOONEST.0), id: rows::token_id(SOONEST.1) },
+                None if end.is_infinite() => Position { time: None, id },
+                None => Position { time: None, id: rows::token_id(Uuid::nil()) },
+            },
+        }),
     }
 }
 
@@ -323,7 +354,7 @@ impl From<WalkRow> for TokenRow {
             rotated_from: row.rotated_from,
             disable_time: row.disable_time,
             last_use_time: row.last_use_time,
-            read_time: row.read_time,
+            read_time: Some(row.read_time),
         }
     }
 }

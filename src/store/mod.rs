@@ -17,6 +17,8 @@ mod apply;
 mod audit;
 mod bootstrap;
 mod changes;
+mod clock;
+mod columns;
 mod disable;
 mod enforcement;
 mod events;
@@ -47,9 +49,10 @@ mod uses;
 mod watch;
 
 pub use apply::Holders;
-pub use audit::EventFilter;
+pub use audit::{EventFilter, Events};
 pub use bootstrap::FirstRoot;
 pub use changes::{ChangePage, PagePosition, Snapshot};
+pub use clock::{Clock, Noted, Reading, TOLERANCE};
 pub use disable::{Switched, Usability};
 pub use enforcement::{Breaches, Enforced};
 pub use line::{Epoch, Line, Lines, Listener};
@@ -127,6 +130,9 @@ pub enum StoreError {
         /// The column that makes no sense.
         column: &'static str,
     },
+    /// The database's clock says what is no moment.
+    #[error("the database's clock is outside of the years 1 to 9999; set it")]
+    Clock,
     /// What had to be done before a commit failed.
     #[error("the step before the commit failed")]
     BeforeCommit(#[source] std::io::Error),
@@ -175,6 +181,7 @@ pub struct Store {
     purpose: Purpose,
     route: Arc<Route>,
     ready: Arc<AtomicBool>,
+    clock: Clock,
 }
 
 #[derive(Debug)]
@@ -209,7 +216,13 @@ impl Store {
         };
         let pools = Pools { reads: sized(reading), writes: sized(writes), revocations: sized(revocations) };
         let ready = Arc::new(AtomicBool::new(false));
-        Self { pools: Arc::new(pools), purpose: Purpose::Writes, route: Arc::new(route), ready }
+        Self {
+            pools: Arc::new(pools),
+            purpose: Purpose::Writes,
+            route: Arc::new(route),
+            ready,
+            clock: Clock::default(),
+        }
     }
 
     /// Returns the same with connections for this; what is new goes by those for writes.

@@ -3,6 +3,7 @@
 
 use time::{Duration, OffsetDateTime};
 
+use super::columns::Time;
 use super::pooling::Transaction;
 use super::tokens::lock_caller;
 use super::{Store, StoreError, owners, rows};
@@ -19,7 +20,7 @@ struct PolicyRow {
     allowed_scopes: Vec<String>,
     reuse_detection: bool,
     updated_by: Option<String>,
-    update_time: Option<OffsetDateTime>,
+    update_time: Option<Time>,
 }
 
 /// What binds a token that is to be made or changed.
@@ -38,9 +39,9 @@ macro_rules! select_policy {
     ($organization:expr, $clauses:literal) => {
         sqlx::query_as!(
             PolicyRow,
-            "SELECT longest_lifetime, expiration_required, longest_grace, most_active_tokens_per_user,
-                 allowed_scopes, reuse_detection, updated_by, update_time
-             FROM policies WHERE organization_id = $1 "
+            r#"SELECT longest_lifetime, expiration_required, longest_grace, most_active_tokens_per_user,
+                 allowed_scopes, reuse_detection, updated_by, update_time AS "update_time: _"
+               FROM policies WHERE organization_id = $1 "#
                 + $clauses,
             $organization.as_str()
         )
@@ -201,7 +202,7 @@ impl TryFrom<PolicyRow> for StoredPolicy {
                 reuse_detection: row.reuse_detection,
             },
             updated_by: row.updated_by,
-            update_time: row.update_time,
+            update_time: row.update_time.and_then(Time::moment),
         })
     }
 }

@@ -28,6 +28,7 @@ impl StoreError {
     #[must_use]
     pub fn reason(&self) -> &'static str {
         match self {
+            Self::Clock => "the database's clock is far off",
             Self::Starting => "waiting for the database",
             Self::DeadlineExceeded => "the database did not answer in time",
             Self::OtherServer => "the database server has changed",

@@ -5,11 +5,12 @@ use std::collections::HashMap;
 use std::num::NonZeroU64;
 use std::time::Duration;
 
-use sqlx::Row as _;
 use sqlx::postgres::PgRow;
+use sqlx::{Decode, Postgres, Row as _, Type};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
+use super::columns::{Lenient, Time, unreadable_token};
 use super::line::{Epoch, Line, within};
 use super::rows::{self, TokenRow};
 use super::{Store, StoreError};
@@ -23,6 +24,8 @@ pub struct Loaded {
     pub as_of: OffsetDateTime,
     /// Those of the wanted records that exist, in no order.
     pub records: Vec<(TokenId, Record)>,
+    /// Those of the wanted ids whose rows cannot be read, each with why.
+    pub unreadable: Vec<(TokenId, StoreError)>,
 }
 
 /// Reads the rows whose ids are in `$1`. Beside them, and also when there are none, the database's time and
@@ -68,7 +71,9 @@ impl Line {
             wanted.extend(changed);
             if !wanted.is_empty() {
                 // What was true before the first statement is true of the second: it keeps that time.
-                loaded.records.extend(self.load(&wanted, epoch).await?.records);
+                let changed = self.load(&wanted, epoch).await?;
+                loaded.records.extend(changed.records);
+                loaded.unreadable = changed.unreadable;
             }
             Ok(loaded)
         })
@@ -84,7 +89,7 @@ impl Line {
     ) -> Result<(Loaded, Vec<Uuid>), StoreError> {
         let ids: Vec<_> = held.keys().copied().collect();
         let rows = sqlx::query!(
-            r#"SELECT always.as_of AS "as_of!", always.same_epoch AS "same_epoch!", t.id AS "id?", t.revision AS "revision?"
+            r#"SELECT always.as_of AS "as_of!: Time", always.same_epoch AS "same_epoch!", t.id AS "id?", t.revision AS "revision?"
                FROM (SELECT now() AS as_of, (SELECT epoch FROM server_epoch) IS NOT DISTINCT FROM $2 AS same_epoch)
                    AS always
                    LEFT JOIN tokens t ON t.id = ANY($1)"#,
@@ -105,7 +110,7 @@ impl Line {
                 None => changed.push(id),
             }
         }
-        Ok((Loaded { as_of, records }, changed))
+        Ok((Loaded { as_of, records, unreadable: Vec::new() }, changed))
     }
 
     /// Reads rows.
@@ -113,19 +118,22 @@ impl Line {
         let rows = sqlx::query(LOAD).bind(ids).bind(epoch.as_str()).fetch_all(self.0.single()).await?;
         let first = rows.first().ok_or(sqlx::Error::RowNotFound)?;
         let as_of = followed(first.try_get("same_epoch")?, first.try_get("as_of")?)?;
-        let mut records = Vec::with_capacity(rows.len());
+        let mut loaded = Loaded { as_of, records: Vec::with_capacity(rows.len()), unreadable: Vec::new() };
         for row in &rows {
-            if let Some(id) = row.try_get::<Option<Uuid>, _>("id")? {
-                records.push((rows::token_id(id), made(row, as_of)?));
+            let Some(id) = row.try_get::<Option<Uuid>, _>("id")? else { continue };
+            // A row that cannot be read is a failure for whoever asks for it, and for nobody else.
+            match made(id, row) {
+                Ok(record) => loaded.records.push((rows::token_id(id), record)),
+                Err(column) => loaded.unreadable.push((rows::token_id(id), unreadable_token(id, column))),
             }
         }
-        Ok(Loaded { as_of, records })
+        Ok(loaded)
     }
 }
 
 /// Returns the database's time, if its server is the one that is followed.
-fn followed(same_epoch: bool, as_of: OffsetDateTime) -> Result<OffsetDateTime, StoreError> {
-    if same_epoch { Ok(as_of) } else { Err(StoreError::OtherServer) }
+fn followed(same_epoch: bool, as_of: Time) -> Result<OffsetDateTime, StoreError> {
+    if same_epoch { as_of.clock() } else { Err(StoreError::OtherServer) }
 }
 
 /// Returns 62 random bits of a revision: of two changes of a token one is taken for the other once in 2^62 times.
@@ -133,29 +141,33 @@ fn bits(revision: Uuid) -> Option<NonZeroU64> {
     NonZeroU64::new(revision.as_u64_pair().1)
 }
 
-/// Makes a record of a row.
-fn made(row: &PgRow, as_of: OffsetDateTime) -> Result<Record, StoreError> {
+/// Makes a record of a row; or returns which column of it cannot be read.
+fn made(id: Uuid, row: &PgRow) -> Result<Record, &'static str> {
     let token = TokenRow {
-        id: row.try_get("id")?,
-        organization_id: row.try_get("organization_id")?,
-        user_id: row.try_get("user_id")?,
-        name: row.try_get("name")?,
-        scopes: row.try_get("scopes")?,
-        labels: row.try_get("labels")?,
-        allowed_cidrs: row.try_get("allowed_cidrs")?,
-        create_time: row.try_get("create_time")?,
-        created_by: row.try_get("created_by")?,
-        expire_time: row.try_get("expire_time")?,
-        revoke_time: row.try_get("revoke_time")?,
-        revoke_reason: row.try_get("revoke_reason")?,
-        rotated_from: row.try_get("rotated_from")?,
-        disable_time: row.try_get("disable_time")?,
-        last_use_time: None,
-        read_time: as_of,
+        id,
+        organization_id: column(row, "organization_id"),
+        user_id: column(row, "user_id"),
+        name: column(row, "name"),
+        scopes: column(row, "scopes"),
+        labels: column(row, "labels"),
+        allowed_cidrs: column(row, "allowed_cidrs"),
+        create_time: column(row, "create_time"),
+        created_by: column(row, "created_by"),
+        expire_time: column(row, "expire_time"),
+        revoke_time: column(row, "revoke_time"),
+        revoke_reason: column(row, "revoke_reason"),
+        rotated_from: column(row, "rotated_from"),
+        disable_time: column(row, "disable_time"),
+        last_use_time: Lenient(Some(None)),
+        read_time: None,
     };
-    let mac = rows::mac(row.try_get("mac_key_id")?, row.try_get("mac")?)?;
-    let revision: Option<Uuid> = row.try_get("revision")?;
-    Ok(Record::of_row(&token.try_into()?, mac, revision.and_then(bits)))
+    let mac = rows::mac(column(row, "mac_key_id"), column(row, "mac"))?;
+    let revision: Option<Uuid> = column(row, "revision").read("revision")?;
+    Ok(Record::of_row(&rows::token(token)?, mac, revision.and_then(bits)))
+}
+
+fn column<'r, T: Decode<'r, Postgres> + Type<Postgres>>(row: &'r PgRow, name: &str) -> Lenient<T> {
+    Lenient(row.try_get(name).ok())
 }
 
 impl Store {
@@ -166,14 +178,18 @@ impl Store {
     pub async fn load_verifiers(&self, id: TokenId) -> Result<Option<(Mac, DurableHash)>, StoreError> {
         self.within(async {
             let row = sqlx::query!(
-                "SELECT mac, mac_key_id, durable_hash FROM tokens WHERE id = $1",
+                r#"SELECT mac AS "mac!: Lenient<Vec<u8>>", mac_key_id AS "mac_key_id!: Lenient<Vec<u8>>",
+                       durable_hash AS "durable_hash!: Lenient<String>"
+                   FROM tokens WHERE id = $1"#,
                 rows::uuid(id)
             )
             .fetch_optional(self.single()?)
             .await?;
             row.map(|row| {
-                let mac = rows::mac(&row.mac_key_id, &row.mac)?;
-                Ok((mac, DurableHash::from_phc(row.durable_hash)))
+                let unreadable = |column| unreadable_token(rows::uuid(id), column);
+                let mac = rows::mac(row.mac_key_id, row.mac).map_err(unreadable)?;
+                let hash = row.durable_hash.read("durable_hash").map_err(unreadable)?;
+                Ok((mac, DurableHash::from_phc(hash)))
             })
             .transpose()
         })

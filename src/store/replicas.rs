@@ -10,8 +10,11 @@ use sqlx::postgres::types::PgInterval;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
+use super::clock::TOLERANCE;
+use super::columns::Time;
 use super::line::{Epoch, Line, within};
 use super::{Store, StoreError};
+use crate::ambient::Moment;
 use crate::notices;
 
 /// How long after its renewal a replica's row counts, beside its bound.
@@ -75,27 +78,33 @@ impl Line {
 
 impl Store {
     /// Returns from when on everything committed so far holds on every replica: the database's time now,
-    /// plus the longest bound in use; or in use when the server's life began, of which it may not know better.
+    /// plus the longest bound in use; or in use when the server's life began, of which it may not know better. Where its
+    /// clock is not the one that was expected, or was set within the last minute, what was noted by it tells nothing of
+    /// who is gone: then every row counts.
     ///
     /// # Errors
     /// [`StoreError`], as for every call of the store.
     pub async fn effective_time(&self) -> Result<OffsetDateTime, StoreError> {
         self.within(async {
             let row = sqlx::query!(
-                r#"SELECT clock_timestamp() + coalesce(max(bound), interval '0') AS "time!"
+                r#"SELECT clock_timestamp() + coalesce(max(bound), interval '0') AS "time!: Time"
                    FROM replicas
                    WHERE greatest(renew_time, (SELECT coalesce(max(mark_time), clock_timestamp()) FROM server_mark))
-                       + bound + $1 > clock_timestamp()"#,
-                interval(LEASE)
+                           + bound + $1 > clock_timestamp()
+                       OR coalesce(clock_timestamp() NOT BETWEEN $2::timestamptz - $3::interval
+                           AND $2::timestamptz + $3::interval, true)"#,
+                interval(LEASE),
+                self.clock.expected(Moment::now()),
+                interval(TOLERANCE)
             )
             .fetch_one(self.single()?)
             .await?;
-            Ok(row.time)
+            row.time.clock()
         })
         .await
     }
 
-    /// Deletes the rows of replicas that are gone.
+    /// Deletes the rows of replicas that are gone; none while the clock is not the one that was expected.
     ///
     /// # Errors
     /// [`StoreError`], as for every call of the store.
@@ -104,8 +113,12 @@ impl Store {
             let done = sqlx::query!(
                 "DELETE FROM replicas
                  WHERE greatest(renew_time, (SELECT coalesce(max(mark_time), clock_timestamp()) FROM server_mark))
-                     + bound + $1 < clock_timestamp()",
-                interval(LEASE)
+                         + bound + $1 < clock_timestamp()
+                     AND clock_timestamp() BETWEEN $2::timestamptz - $3::interval
+                         AND $2::timestamptz + $3::interval",
+                interval(LEASE),
+                self.clock.expected(Moment::now()),
+                interval(TOLERANCE)
             )
             .execute(self.single()?)
             .await?;

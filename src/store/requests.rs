@@ -3,6 +3,7 @@
 
 use time::OffsetDateTime;
 
+use super::columns::Lenient;
 use super::pooling::Transaction;
 use super::rows::{self, TokenRow, select_tokens};
 use super::tokens::lock_caller;
@@ -121,8 +122,9 @@ async fn read(
     request_mac: &[u8; 32],
 ) -> Result<Option<KnownRequest>, StoreError> {
     let row = sqlx::query!(
-        "SELECT body_mac, key_id, salt, token_id FROM token_requests
-         WHERE request_mac = $1 AND create_time > clock_timestamp() - interval '24 hours'",
+        r#"SELECT body_mac AS "body_mac!: Lenient<Vec<u8>>", key_id AS "key_id!: Lenient<Vec<u8>>", salt, token_id
+         FROM token_requests
+         WHERE request_mac = $1 AND create_time > clock_timestamp() - interval '24 hours'"#,
         request_mac
     )
     .fetch_optional(&mut *transaction)
@@ -131,7 +133,8 @@ async fn read(
     let corrupt = |_| StoreError::Corrupt { table: "token_requests", column: "salt" };
     let token = select_tokens!("WHERE id = $1", row.token_id).fetch_optional(transaction).await?;
     Ok(Some(KnownRequest {
-        body_mac: rows::mac(&row.key_id, &row.body_mac)?,
+        body_mac: rows::mac(row.key_id, row.body_mac)
+            .map_err(|_| StoreError::Corrupt { table: "token_requests", column: "body_mac" })?,
         salt: RequestSalt(row.salt.as_slice().try_into().map_err(corrupt)?),
         token_id: rows::token_id(row.token_id),
         token: token.map(rows::with_read_time).transpose()?,

@@ -25,6 +25,8 @@ impl Store {
                 "WITH due AS (
                      SELECT id, organization_id, user_id, expire_time FROM tokens t
                      WHERE revoke_time IS NULL AND disable_time IS NULL AND superseded_by IS NULL AND expire_time > now() AND expire_time <= now() + $1::interval
+                         -- Of others no event can be written, and one would keep back the whole batch.
+                         AND organization_id <> '' AND user_id <> ''
                          AND create_time <= expire_time - $1::interval
                          AND NOT EXISTS (SELECT FROM token_warnings w WHERE w.token_id = t.id
                              AND w.expire_time = t.expire_time AND w.ahead = $1)
@@ -66,7 +68,9 @@ impl Store {
             let done = sqlx::query!(
                 "WITH gone AS (
                      SELECT id, organization_id, user_id FROM tokens
-                     WHERE revoke_time < now() - $1::interval OR expire_time < now() - $1::interval
+                     WHERE (revoke_time < now() - $1::interval OR expire_time < now() - $1::interval)
+                         -- Of others no event can be written, and one would keep back the whole batch.
+                         AND organization_id <> '' AND user_id <> ''
                      ORDER BY id LIMIT $2 FOR UPDATE SKIP LOCKED
                  ), logged AS (
                      INSERT INTO token_events (kind, token_id, organization_id, user_id, actor, changes)

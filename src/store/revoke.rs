@@ -12,8 +12,8 @@ use super::tokens::{lock_caller, lock_token};
 use super::{Store, StoreError, USER_DEADLINE, owners};
 use crate::domain::event::FieldChange;
 use crate::domain::{
-    Caller, CredentialError, OrganizationId, Principal, ReservedScopes, RevokeReason, Scope, Scopes, Token,
-    UserId,
+    Caller, CredentialError, OrganizationId, Principal, ReservedScope, ReservedScopes, RevokeReason, Scope,
+    Scopes, Token, UserId,
 };
 use crate::secret::TokenId;
 
@@ -271,9 +271,10 @@ async fn revoke_all_of(
     for row in rows {
         ids.push(rows::token_id(row.id));
         if !row.reserved.is_empty() {
-            let corrupt = |_| StoreError::Corrupt { table: "tokens", column: "scopes" };
             let scopes = row.reserved.iter().map(|text| Scope::parse(text)).collect::<Result<_, _>>();
-            reserved = reserved.and(Scopes::new(scopes.map_err(corrupt)?).map_err(corrupt)?.reserved());
+            // What cannot be read may be anything: it takes whoever may revoke everything.
+            let scopes = scopes.and_then(Scopes::new).map(|scopes| scopes.reserved());
+            reserved = reserved.and(scopes.unwrap_or_else(|_| [ReservedScope::Root].into_iter().collect()));
         }
     }
     Ok((ids, reserved))

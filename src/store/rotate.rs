@@ -81,9 +81,11 @@ impl Store {
             .execute(&mut transaction)
             .await?;
             insert(&mut transaction, &new).await?;
-            let ending = Token { expire_time: Some(old_expire_time), ..old.clone() };
+            // As it stands under its lock: what was read before may have changed since.
+            let held = token.as_ref().unwrap_or(old);
+            let ending = Token { expire_time: Some(old_expire_time), ..held.clone() };
             let by = &caller.principal;
-            events::append(&mut transaction, EventKind::Rotated, Some(old), &ending, by, now).await?;
+            events::append(&mut transaction, EventKind::Rotated, Some(held), &ending, by, now).await?;
             events::append(&mut transaction, EventKind::Created, None, &new.token, by, now).await?;
             transaction.commit().await?;
             Ok(Ok(Stored::New(new.token)))

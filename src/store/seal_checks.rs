@@ -3,6 +3,7 @@
 
 use time::OffsetDateTime;
 
+use super::columns::Time;
 use super::pooling::Transaction;
 use super::seals::{SealRow, Sealed, array, read_events, select_seals};
 use super::tokens::clock;
@@ -177,7 +178,9 @@ async fn compare(
     keyring: &Keyring,
 ) -> Result<(Finding, Option<OffsetDateTime>), StoreError> {
     let header = &sealed.header;
-    if let (Some(time), Some(key_id), Some(mark)) = (row.purge_time, &row.purge_key_id, &row.purge_mark) {
+    if let (Some(time), Some(key_id), Some(mark)) =
+        (row.purge_time.and_then(Time::moment), &row.purge_key_id, &row.purge_mark)
+    {
         let key_id = KeyId::from_bytes(array("purge_key_id", key_id)?);
         let mark = Mac { key_id, tag: array("purge_mark", mark)? };
         let finding = match keyring.check_seal(&header.purge_covered(&sealed.seal, time), &mark) {

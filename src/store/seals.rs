@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use time::OffsetDateTime;
 
+use super::columns::Time;
 use super::pooling::Transaction;
 use super::tokens::clock;
 use super::{Store, StoreError};
@@ -57,10 +58,10 @@ pub(super) struct SealRow {
     pub(super) events: i64,
     pub(super) events_hash: Vec<u8>,
     pub(super) previous: Vec<u8>,
-    pub(super) seal_time: OffsetDateTime,
+    pub(super) seal_time: Time,
     pub(super) key_id: Vec<u8>,
     pub(super) seal: Vec<u8>,
-    pub(super) purge_time: Option<OffsetDateTime>,
+    pub(super) purge_time: Option<Time>,
     pub(super) purge_key_id: Option<Vec<u8>>,
     pub(super) purge_mark: Option<Vec<u8>>,
 }
@@ -70,9 +71,9 @@ macro_rules! select_seals {
     ($clauses:literal $(, $argument:expr)* $(,)?) => {
         sqlx::query_as!(
             SealRow,
-            "SELECT sequence, first_id, last_id, events, events_hash, previous, seal_time, key_id, seal, purge_time,
-                 purge_key_id, purge_mark
-             FROM audit_seals "
+            r#"SELECT sequence, first_id, last_id, events, events_hash, previous, seal_time AS "seal_time: _", key_id, seal,
+                   purge_time AS "purge_time: _", purge_key_id, purge_mark
+               FROM audit_seals "#
                 + $clauses
             $(, $argument)*
         )
@@ -90,7 +91,7 @@ impl SealRow {
             events: self.events,
             events_hash: array("events_hash", &self.events_hash)?,
             previous: array("previous", &self.previous)?,
-            seal_time: self.seal_time,
+            seal_time: moment("audit_seals", "seal_time", self.seal_time)?,
         };
         let key_id = KeyId::from_bytes(array("key_id", &self.key_id)?);
         Ok((Sealed { header, seal: array("seal", &self.seal)? }, key_id))
@@ -102,6 +103,15 @@ impl SealRow {
         let mac = Mac { key_id, tag: sealed.seal };
         Ok((keyring.check_seal(&sealed.header.covered(), &mac) == Some(true)).then_some(sealed))
     }
+}
+
+/// Reads a time, if it is one.
+pub(super) fn moment(
+    table: &'static str,
+    column: &'static str,
+    time: Time,
+) -> Result<OffsetDateTime, StoreError> {
+    time.moment().ok_or(StoreError::Corrupt { table, column })
 }
 
 /// Reads a column of so many bytes.
@@ -289,7 +299,7 @@ pub(super) async fn read_events(
     limit: i64,
 ) -> Result<EventRange, StoreError> {
     let rows = sqlx::query!(
-        r#"SELECT id, event_time, kind, token_id, organization_id, user_id, actor, acting_user, trace_id,
+        r#"SELECT id, event_time AS "event_time: Time", kind, token_id, organization_id, user_id, actor, acting_user, trace_id,
                changes::text AS "changes!"
            FROM token_events WHERE id BETWEEN $1 AND $2 ORDER BY id LIMIT $3"#,
         first_id,
@@ -300,10 +310,11 @@ pub(super) async fn read_events(
     .await?;
     let mut range = EventRange { hashed: SealedEvents::default(), last_id: None, newest: None };
     for row in &rows {
+        let event_time = moment("token_events", "event_time", row.event_time)?;
         range.hashed.add(
             row.id,
             &[
-                Some(&row.event_time.unix_timestamp_nanos().to_be_bytes()),
+                Some(&event_time.unix_timestamp_nanos().to_be_bytes()),
                 Some(row.kind.as_bytes()),
                 Some(row.token_id.as_bytes()),
                 Some(row.organization_id.as_bytes()),
@@ -315,7 +326,7 @@ pub(super) async fn read_events(
             ],
         );
         range.last_id = Some(row.id);
-        range.newest = range.newest.max(Some(row.event_time));
+        range.newest = range.newest.max(Some(event_time));
     }
     Ok(range)
 }

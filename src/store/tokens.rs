@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use sqlx::types::Json;
 use time::OffsetDateTime;
 
+use super::columns::Time;
 use super::events::{self, EventKind};
 use super::policies::{self, Terms};
 use super::pooling::Transaction;
@@ -124,7 +125,7 @@ impl LockedCaller<'_> {
 
 /// Reads the database's clock. `now()` would be the time before everything that the transaction has waited for.
 pub(super) async fn clock(transaction: &mut Transaction) -> Result<OffsetDateTime, StoreError> {
-    Ok(sqlx::query!(r#"SELECT clock_timestamp() AS "now!""#).fetch_one(transaction).await?.now)
+    sqlx::query!(r#"SELECT clock_timestamp() AS "now!: Time""#).fetch_one(transaction).await?.now.clock()
 }
 
 /// Reads a token that is to be changed, and keeps others from changing it until the transaction ends.

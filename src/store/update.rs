@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use sqlx::types::Json;
 use time::OffsetDateTime;
 
+use super::columns::Time;
 use super::events::{self, EventKind};
 use super::policies::{self, Terms};
 use super::rows;
@@ -46,9 +47,8 @@ impl Store {
                 Ok(judged) => judged,
                 Err(refusal) => return Ok(Err(refusal.into())),
             };
-            let successor = sqlx::query_as!(
-                Successor,
-                r#"SELECT supersede_time AS "create_time!", EXISTS (SELECT FROM tokens s
+            let successor = sqlx::query!(
+                r#"SELECT supersede_time AS "create_time!: Time", EXISTS (SELECT FROM tokens s
                            WHERE s.family_id = t.family_id AND s.generation > t.generation AND s.revoke_time IS NULL
                                AND (s.expire_time IS NULL OR s.expire_time > $2)) AS "lives!"
                    FROM tokens t WHERE id = $1 AND supersede_time IS NOT NULL"#,
@@ -56,7 +56,9 @@ impl Store {
                 now
             )
             .fetch_optional(&mut transaction)
-            .await?;
+            .await?
+            // Of one that cannot be read it counts that it is there.
+            .map(|row| Successor { create_time: row.create_time.moment().unwrap_or(now), lives: row.lives });
             let terms = policies::terms(&mut transaction, (policy, now), owner, Some(id)).await?;
             let token = match apply(&caller, before.as_ref(), successor, &terms) {
                 Ok(token) => token,

@@ -1,6 +1,7 @@
 //! What watchers are told: the same changes that the feed follows, with what is known of each. Called by the
 //! watch hub, on a line of its own.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use sqlx::types::Json;
@@ -9,6 +10,7 @@ use uuid::Uuid;
 
 use super::StoreError;
 use super::changes::Snapshot;
+use super::columns::{Lenient, Time, unreadable, unreadable_token};
 use super::line::{Epoch, Line, within};
 use super::rows::{self, TokenRow};
 use crate::domain::{OrganizationId, Token};
@@ -51,7 +53,7 @@ pub struct Change {
     pub kind: ChangeKind,
     /// When, by the database's clock.
     pub change_time: OffsetDateTime,
-    /// The token as it is now; `None`: it is no longer there.
+    /// The token as it is now; `None`: it is no longer there, or cannot be read.
     pub token: Option<Token>,
 }
 
@@ -86,18 +88,23 @@ impl Line {
     ) -> Result<WatchPage, StoreError> {
         within(deadline, async {
             let found = sqlx::query!(
-                r#"SELECT always.snapshot AS "snapshot!", always.now AS "now!", always.epoch AS "epoch?",
+                r#"SELECT always.snapshot AS "snapshot!", always.now AS "now!: Time", always.epoch AS "epoch?",
                        always.purged AS "purged!", c.sequence AS "sequence?", c.token_id AS "token_id?",
-                       c.organization_id AS change_organization, c.change_time AS "change_time?",
+                       c.organization_id AS change_organization, c.change_time AS "change_time?: Time",
                        (SELECT max(e.kind) FROM token_events e
                         WHERE e.token_id = c.token_id AND e.xid = c.xid) AS kind,
-                       t.id AS "id?", t.organization_id AS "organization_id?", t.user_id AS "user_id?",
-                       t.name AS "name?", t.scopes AS "scopes?",
-                       t.labels AS "labels?: Json<std::collections::BTreeMap<String, String>>",
-                       t.allowed_cidrs::text[] AS allowed_cidrs, t.create_time AS "create_time?",
-                       t.created_by AS "created_by?", t.expire_time AS "expire_time?",
-                       t.revoke_time AS "revoke_time?", t.revoke_reason AS "revoke_reason?",
-                       t.rotated_from AS "rotated_from?", t.disable_time AS "disable_time?"
+                       t.id AS "id?", t.organization_id AS "organization_id!: Lenient<String>",
+                       t.user_id AS "user_id!: Lenient<String>", t.name AS "name!: Lenient<String>",
+                       t.scopes AS "scopes!: Lenient<Vec<String>>",
+                       t.labels AS "labels!: Lenient<Json<BTreeMap<String, String>>>",
+                       t.allowed_cidrs::text[] AS "allowed_cidrs!: Lenient<Vec<String>>",
+                       t.create_time AS "create_time!: Lenient<Time>",
+                       t.created_by AS "created_by!: Lenient<String>",
+                       t.expire_time AS "expire_time!: Lenient<Option<Time>>",
+                       t.revoke_time AS "revoke_time!: Lenient<Option<Time>>",
+                       t.revoke_reason AS "revoke_reason!: Lenient<Option<String>>",
+                       t.rotated_from AS "rotated_from!: Lenient<Option<Uuid>>",
+                       t.disable_time AS "disable_time!: Lenient<Option<Time>>"
                    FROM (SELECT pg_current_snapshot()::text AS snapshot, now() AS now,
                              (SELECT epoch FROM server_epoch) AS epoch,
                              -- As the feed's poll judges it: see changes.rs.
@@ -134,7 +141,7 @@ impl Line {
             let full = i64::try_from(found.len()).is_ok_and(|rows| rows == PAGE);
             let mut page = WatchPage {
                 snapshot: Snapshot::from_database(first.snapshot.clone()),
-                database_time: first.now,
+                database_time: first.now.clock()?,
                 epoch: first.epoch.clone().map(Epoch::parse),
                 purged: first.purged,
                 changes: Vec::new(),
@@ -142,35 +149,34 @@ impl Line {
             };
             for row in found {
                 let Some(token_id) = row.token_id else { continue };
-                let absent = |column| StoreError::Corrupt { table: "tokens", column };
-                let token = match row.id {
-                    None => None,
-                    Some(id) => Some(Token::try_from(TokenRow {
+                let token = row.id.map(|id| {
+                    rows::token(TokenRow {
                         id,
-                        organization_id: row.organization_id.ok_or(absent("organization_id"))?,
-                        user_id: row.user_id.ok_or(absent("user_id"))?,
-                        name: row.name.ok_or(absent("name"))?,
-                        scopes: row.scopes.ok_or(absent("scopes"))?,
-                        labels: row.labels.ok_or(absent("labels"))?,
-                        allowed_cidrs: row.allowed_cidrs.ok_or(absent("allowed_cidrs"))?,
-                        create_time: row.create_time.ok_or(absent("create_time"))?,
-                        created_by: row.created_by.ok_or(absent("created_by"))?,
+                        organization_id: row.organization_id,
+                        user_id: row.user_id,
+                        name: row.name,
+                        scopes: row.scopes,
+                        labels: row.labels,
+                        allowed_cidrs: row.allowed_cidrs,
+                        create_time: row.create_time,
+                        created_by: row.created_by,
                         expire_time: row.expire_time,
                         revoke_time: row.revoke_time,
                         revoke_reason: row.revoke_reason,
                         rotated_from: row.rotated_from,
                         disable_time: row.disable_time,
-                        last_use_time: None,
-                        read_time: page.database_time,
-                    })?),
-                };
+                        last_use_time: Lenient(Some(None)),
+                        read_time: None,
+                    })
+                });
+                let change_time = row.change_time.and_then(Time::moment).unwrap_or(page.database_time);
                 page.changes.push(change(
                     token_id,
                     row.change_organization,
                     row.kind.as_deref(),
-                    row.change_time,
+                    change_time,
                     token,
-                )?);
+                ));
             }
             Ok(page)
         })
@@ -178,15 +184,15 @@ impl Line {
     }
 }
 
+/// Makes a change of what is known of it. A token that cannot be read is told of by its id alone: whoever keeps
+/// something of it must hear that it has changed.
 fn change(
     id: Uuid,
     organization: Option<String>,
     kind: Option<&str>,
-    change_time: Option<OffsetDateTime>,
-    token: Option<Token>,
-) -> Result<Change, StoreError> {
-    let corrupt = |column| StoreError::Corrupt { table: "token_changes", column };
-    let organization_id = organization.map(|text| OrganizationId::parse(&text)).transpose();
+    change_time: OffsetDateTime,
+    token: Option<Result<Token, &'static str>>,
+) -> Change {
     let kind = match (token.is_some(), kind) {
         (false, _) => ChangeKind::Deleted,
         (true, Some("created")) => ChangeKind::Created,
@@ -198,11 +204,10 @@ fn change(
         (true, Some("enabled")) => ChangeKind::Enabled,
         (true, _) => ChangeKind::Other,
     };
-    Ok(Change {
-        id: rows::token_id(id),
-        organization_id: organization_id.map_err(|_| corrupt("organization_id"))?,
-        kind,
-        change_time: change_time.ok_or(corrupt("change_time"))?,
-        token,
-    })
+    let organization_id = organization.and_then(|text| {
+        let parsed = OrganizationId::parse(&text).map_err(|_| "organization_id");
+        parsed.map_err(|column| unreadable("token_changes", Some(rows::token_id(id)), column)).ok()
+    });
+    let token = token.and_then(|token| token.map_err(|column| unreadable_token(id, column)).ok());
+    Change { id: rows::token_id(id), organization_id, kind, change_time, token }
 }

@@ -4,7 +4,6 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use tokio::sync::Notify;
-use tokio::task::JoinSet;
 use uuid::Uuid;
 
 use super::cache::Cache;
@@ -23,6 +22,10 @@ use crate::jobs::mac_refresh::MacRefresh;
 use crate::metrics::{EngineSample, Metrics};
 use crate::secret::{CurrentKeyring, DurableCost, MacMatch, Prefix, Secret, TokenId};
 use crate::store::{Lines, MacChange, Purpose, Store, StoreError};
+use crate::supervision::{Task, Tasks};
+
+/// No token's id.
+const NOBODY: TokenId = TokenId::from_bytes([0; 16]);
 
 /// What an engine is made of.
 #[derive(Debug)]
@@ -68,7 +71,7 @@ pub struct Engine {
     wake: Arc<Notify>,
     news: Arc<Notify>,
     pub(super) changed: Arc<Notify>,
-    _tasks: JoinSet<()>,
+    tasks: Tasks,
 }
 
 /// A question whose record is being found out.
@@ -126,11 +129,15 @@ impl Engine {
             Arc::clone(&metrics),
             Arc::clone(&registration),
         );
-        let mut tasks = JoinSet::new();
-        tasks.spawn(registration.keep(feed_lines.clone(), Arc::clone(&wake)));
-        tasks.spawn(feed.run());
+        let mut tasks = Tasks::new(Arc::clone(&metrics));
+        let (lines, woken) = (feed_lines.clone(), Arc::clone(&wake));
+        tasks.keep(Task::Registration, move || {
+            Arc::clone(&registration).keep(lines.clone(), Arc::clone(&woken))
+        });
+        tasks.keep(Task::Feed, move || feed.anew().run());
         if feed_lines.can_listen() {
-            tasks.spawn(feed::listen(feed_lines, Arc::clone(&wake)));
+            let wake = Arc::clone(&wake);
+            tasks.keep(Task::Listen, move || feed::listen(feed_lines.clone(), Arc::clone(&wake)));
         }
         Self {
             prefix: parts.prefix,
@@ -150,7 +157,7 @@ impl Engine {
             wake,
             news,
             changed: Arc::new(Notify::new()),
-            _tasks: tasks,
+            tasks,
         }
     }
 
@@ -249,6 +256,24 @@ impl Engine {
     #[must_use]
     pub fn is_told_changes(&self) -> bool {
         self.freshness.is_told_changes()
+    }
+
+    /// Tells whether what it is made of works: the feed and a worker of the loader.
+    #[must_use]
+    pub fn works(&self) -> bool {
+        self.tasks.down() == 0 && self.loader.works()
+    }
+
+    /// Asks Postgres for a sign of life, on the way that records are read.
+    ///
+    /// # Errors
+    /// [`Unknown`]: it gives none, or the loader does not.
+    pub async fn probe(&self) -> Result<(), Unknown> {
+        match self.loader.ask(NOBODY, Lane::Secret) {
+            Ok(reading) => reading.wait().await.map(drop),
+            // Others are read.
+            Err(Overloaded) => Ok(()),
+        }
     }
 
     /// Reads its sizes and ages.

@@ -13,7 +13,7 @@ use super::freshness::{Freshness, Poll};
 use super::registration::Registration;
 use crate::ambient::{Moment, random_uuid};
 use crate::metrics::Metrics;
-use crate::store::{ChangePage, Epoch, LEASE, Line, Lines, Snapshot, StoreError};
+use crate::store::{ChangePage, Epoch, LEASE, Line, Lines, Noted, Reading, Snapshot, StoreError, TOLERANCE};
 
 /// How soon a failed poll is tried again.
 const RETRY: Duration = Duration::from_millis(100);
@@ -62,6 +62,22 @@ impl Feed {
             news,
             metrics,
             registration,
+            line: None,
+            position: None,
+            renewed: None,
+        }
+    }
+
+    /// Makes one that has not polled yet, and begins with that.
+    pub(super) fn anew(&self) -> Self {
+        Self {
+            lines: self.lines.clone(),
+            cache: Arc::clone(&self.cache),
+            freshness: Arc::clone(&self.freshness),
+            wake: Arc::clone(&self.wake),
+            news: Arc::clone(&self.news),
+            metrics: Arc::clone(&self.metrics),
+            registration: Arc::clone(&self.registration),
             line: None,
             position: None,
             renewed: None,
@@ -144,16 +160,42 @@ impl Feed {
             self.cache.clear();
         }
         let poll = Poll { sent, database_time: first.database_time, epoch: epoch.clone(), registered };
+        let noted = self.note_clock(&poll);
         // While changes are not recorded, the next poll cannot know what it has missed either.
         self.position = first.unrecorded.is_none().then_some((first.snapshot, epoch));
         let now = Moment::now();
-        self.freshness.publish(poll, now);
+        self.freshness.publish(poll, noted, now);
         self.metrics.engine.poll(now.since(sent), changes);
         if changes > 0 {
             self.news.notify_one();
         }
         self.line = Some(line);
         Ok(())
+    }
+
+    /// Holds what the database's clock says against what it said before.
+    fn note_clock(&mut self, poll: &Poll) -> Noted {
+        let expected = self.freshness.read(poll.sent).map(|reading| reading.now);
+        let noted =
+            self.lines.clock().note(Reading { sent: poll.sent, time: poll.database_time }, &poll.epoch);
+        let Some(expected) = expected else { return noted };
+        let ahead = (poll.database_time - expected).as_seconds_f64();
+        match noted {
+            Noted::Doubted(true) => {
+                self.metrics.engine.clock_stepped();
+                tracing::warn!(
+                    ahead,
+                    "the database's clock seems to have been set; it is believed once that lasts"
+                );
+            }
+            Noted::Anew if ahead.abs() > TOLERANCE.as_secs_f64() => {
+                tracing::warn!(ahead, "what time it is is taken anew from the database's clock");
+            }
+            _ => return noted,
+        }
+        // The row of this replica looks older, or younger, than it is.
+        self.renewed = None;
+        noted
     }
 
     /// Has the cache forget what changed, page by page, and counts it. Changes that commit meanwhile are in the

@@ -10,7 +10,10 @@ use arc_swap::ArcSwapOption;
 use time::OffsetDateTime;
 
 use crate::ambient::Moment;
-use crate::store::Epoch;
+use crate::store::{self, Epoch, Noted};
+
+/// By how much a time may seem to differ from what it is.
+const TOLERANCE: time::Duration = time::Duration::new(store::TOLERANCE.as_secs().cast_signed(), 0);
 
 /// How old an answer from the cache may be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,10 +45,12 @@ pub(super) struct Poll {
     pub(super) registered: bool,
 }
 
-/// A poll, and the time below which the clock must not fall.
+/// A poll, what time it is by it, and the time below which that must not fall.
 #[derive(Debug)]
 struct Published {
     poll: Poll,
+    /// The last reading of the clock that was believed.
+    clock: store::Reading,
     floor: OffsetDateTime,
 }
 
@@ -79,23 +84,33 @@ impl Freshness {
         self.bounds
     }
 
-    /// Publishes a poll whose changes have all been removed from the cache. `now`: the moment of doing so.
-    pub(super) fn publish(&self, poll: Poll, now: Moment) {
-        let floor = self.read(now).map_or(poll.database_time, |reading| reading.now);
-        self.latest.store(Some(Arc::new(Published { poll, floor })));
+    /// Publishes a poll whose changes have all been removed from the cache, and what came of its reading of the
+    /// clock. `now`: the moment of doing so.
+    pub(super) fn publish(&self, poll: Poll, noted: Noted, now: Moment) {
+        let read = store::Reading { sent: poll.sent, time: poll.database_time };
+        let before = self.latest.load();
+        let (clock, floor) = match (noted, before.as_deref()) {
+            // What was believed goes on.
+            (Noted::Doubted(_), Some(before)) => (before.clock, before.floor),
+            // Never back, and never ahead of the clock by more than it may seem to differ.
+            (Noted::Expected, Some(before)) => {
+                (read, before.now(now).min(read.at(now).saturating_add(TOLERANCE)))
+            }
+            _ => (read, read.time),
+        };
+        self.latest.store(Some(Arc::new(Published { poll, clock, floor })));
     }
 
     /// Tells what is known at `now`; `None` before the first poll.
     pub(super) fn read(&self, now: Moment) -> Option<Reading> {
         let latest = self.latest.load();
-        let Published { poll, floor } = latest.as_deref()?;
-        // The boot clock alone: a wall clock that jumps must not make a token expire, or live on.
-        let elapsed = time::Duration::nanoseconds((now.boot - poll.sent.boot).max(0));
+        let published = latest.as_deref()?;
         Some(Reading {
-            age: now.since(poll.sent),
-            as_of: poll.database_time,
-            now: poll.database_time.saturating_add(elapsed).max(*floor),
-            registered: poll.registered,
+            age: now.since(published.poll.sent),
+            // While the clock is doubted, the last time that was not: the cache is newer.
+            as_of: published.clock.time,
+            now: published.now(now),
+            registered: published.poll.registered,
         })
     }
 
@@ -126,7 +141,25 @@ impl Freshness {
     }
 }
 
+impl Published {
+    /// Tells what time it is. By the boot clock alone: a wall clock that jumps must not make a token expire, or live
+    /// on.
+    fn now(&self, now: Moment) -> OffsetDateTime {
+        self.clock.at(now).max(self.floor)
+    }
+}
+
 impl Reading {
+    /// Takes in what a read of its own was told: the database's time that it is at least as new as, and what time it
+    /// is. A time that the feed, which follows the clock, cannot have meant is not believed.
+    pub(super) fn with(self, as_of: OffsetDateTime) -> (OffsetDateTime, OffsetDateTime) {
+        let is_followed = self.age <= TOLERANCE;
+        if is_followed && as_of > self.now.saturating_add(TOLERANCE) {
+            return (self.as_of, self.now);
+        }
+        (as_of, self.now.max(as_of))
+    }
+
     /// Tells whether the cache may answer by itself.
     pub(super) fn may_answer(&self, bounds: Bounds) -> bool {
         self.registered && self.age <= bounds.max_staleness
@@ -158,7 +191,7 @@ mod tests {
 
     fn published(sent: Moment) -> Freshness {
         let freshness = Freshness::new(BOUNDS);
-        freshness.publish(polled(sent, NOON), sent);
+        freshness.publish(polled(sent, NOON), Noted::Anew, sent);
         freshness
     }
 
@@ -182,7 +215,7 @@ mod tests {
     fn nothing_comes_from_the_cache_of_a_replica_that_is_not_known() {
         let freshness = Freshness::new(BOUNDS);
         let unknown = Poll { registered: false, ..polled(moment(10, 100), NOON) };
-        freshness.publish(unknown, moment(10, 100));
+        freshness.publish(unknown, Noted::Anew, moment(10, 100));
         let reading = freshness.read(moment(10, 100)).unwrap();
         assert!(!reading.may_answer(BOUNDS) && !reading.may_stand_in(BOUNDS));
         assert_eq!(reading.now, NOON);
@@ -206,15 +239,45 @@ mod tests {
     }
 
     #[test]
-    fn the_databases_time_never_goes_back() {
+    fn the_databases_time_never_goes_back_by_little() {
         let freshness = published(moment(10, 100));
         let before = freshness.read(moment(20, 110)).unwrap().now;
-        let slower = polled(moment(19, 109), NOON + time::Duration::seconds(3));
-        freshness.publish(slower, moment(20, 110));
+        let slower = polled(moment(19, 109), NOON + time::Duration::seconds(8));
+        freshness.publish(slower, Noted::Expected, moment(20, 110));
         let after = freshness.read(moment(20, 110)).unwrap();
         assert_eq!(after.now, before);
-        assert_eq!(after.as_of, NOON + time::Duration::seconds(3));
+        assert_eq!(after.as_of, NOON + time::Duration::seconds(8));
         let later = freshness.read(moment(40, 130)).unwrap().now;
-        assert_eq!(later, NOON + time::Duration::seconds(24));
+        assert_eq!(later, NOON + time::Duration::seconds(29));
+    }
+
+    #[test]
+    fn many_small_steps_back_leave_it_no_further_ahead_than_one() {
+        let freshness = published(moment(0, 0));
+        for at in 1..100 {
+            // A second passes, and the clock shows none.
+            freshness.publish(polled(moment(at, at), NOON), Noted::Expected, moment(at, at));
+            let ahead = freshness.read(moment(at, at)).unwrap().now - NOON;
+            assert!(ahead <= TOLERANCE, "{ahead}");
+        }
+    }
+
+    #[test]
+    fn a_reading_that_is_doubted_changes_nothing_but_the_age_and_one_that_lasts_changes_all() {
+        let freshness = published(moment(10, 100));
+        let wrong = NOON + time::Duration::days(3_650);
+        freshness.publish(polled(moment(11, 101), wrong), Noted::Doubted(true), moment(11, 101));
+        let doubted = freshness.read(moment(12, 102)).unwrap();
+        assert_eq!(doubted.now, NOON + time::Duration::seconds(2));
+        assert_eq!((doubted.as_of, doubted.age), (NOON, Duration::from_secs(1)));
+        assert_eq!(doubted.with(wrong), (NOON, doubted.now));
+        let newer = NOON + time::Duration::seconds(3);
+        assert_eq!(doubted.with(newer), (newer, newer));
+
+        freshness.publish(polled(moment(20, 110), wrong), Noted::Anew, moment(20, 110));
+        assert_eq!(freshness.read(moment(20, 110)).unwrap().now, wrong);
+        let right = NOON + time::Duration::seconds(20);
+        freshness.publish(polled(moment(30, 120), right), Noted::Anew, moment(30, 120));
+        assert_eq!(freshness.read(moment(30, 120)).unwrap().now, right);
     }
 }

@@ -10,7 +10,6 @@ use std::time::Duration;
 use quick_cache::DefaultHashBuilder;
 use time::OffsetDateTime;
 use tokio::sync::{Notify, oneshot};
-use tokio::task::JoinSet;
 
 use super::Unknown;
 use super::cache::Cache;
@@ -23,6 +22,7 @@ use crate::hashing::Overloaded;
 use crate::metrics::Metrics;
 use crate::secret::{CurrentKeyring, TokenId};
 use crate::store::{Lines, StoreError};
+use crate::supervision::{Task, Tasks};
 
 /// The most ids that one query asks for, and how many of them may be callers' own credentials: a flood of
 /// made-up bearers leaves three quarters to everyone else.
@@ -74,7 +74,7 @@ pub(super) type Waiters = Vec<oneshot::Sender<Outcome>>;
 #[derive(Debug)]
 pub(super) struct Loader {
     shared: Arc<Shared>,
-    _workers: JoinSet<()>,
+    workers: Tasks,
 }
 
 /// What the workers and those who ask share.
@@ -125,11 +125,17 @@ impl Loader {
             arrived: Notify::new(),
             failing: AtomicUsize::new(0),
         });
-        let mut tasks = JoinSet::new();
+        let mut workers = Tasks::new(Arc::clone(&shared.metrics));
         for _ in 0..WORKERS {
-            tasks.spawn(Worker::new(Arc::clone(&shared)).run());
+            let shared = Arc::clone(&shared);
+            workers.keep(Task::Loader, move || Worker::new(Arc::clone(&shared)).run());
         }
-        Self { shared, _workers: tasks }
+        Self { shared, workers }
+    }
+
+    /// Tells whether any worker works.
+    pub(super) fn works(&self) -> bool {
+        self.workers.down() < WORKERS
     }
 
     /// Returns how many records wait to be asked for.
@@ -149,7 +155,7 @@ impl Reading {
     pub(super) async fn wait(self) -> Result<Found, Unknown> {
         match tokio::time::timeout(deadline::at_most(PATIENCE), self.0).await {
             Ok(Ok(outcome)) => Ok(outcome?),
-            // A worker that is gone: the server is ending.
+            // A worker that is gone: it has panicked, or the server is ending.
             Ok(Err(_)) => Err(StoreError::Starting.into()),
             Err(_) => Err(StoreError::DeadlineExceeded.into()),
         }

@@ -144,7 +144,8 @@ impl Engine {
         if Moment::now().since(found.read) > self.freshness.bounds().max_staleness {
             found = self.loader.ask(id, lane)?.wait().await?;
         }
-        let now = self.freshness.read(Moment::now()).map_or(found.as_of, |fresh| fresh.now.max(found.as_of));
-        Ok(Looked { record: found.record, as_of: found.as_of, now, standing_in: false })
+        let fresh = self.freshness.read(Moment::now());
+        let (as_of, now) = fresh.map_or((found.as_of, found.as_of), |fresh| fresh.with(found.as_of));
+        Ok(Looked { record: found.record, as_of, now, standing_in: false })
     }
 }

@@ -8,8 +8,10 @@ use std::time::Duration;
 
 use quick_cache::DefaultHashBuilder;
 use time::OffsetDateTime;
+use tokend_core::gate::Ticket;
 use tokio::time::Instant;
 
+use super::cache::Cache;
 use super::loader::{Found, Outcome, Shared, WORKERS, Waiters};
 use crate::ambient::Moment;
 use crate::domain::Record;
@@ -28,9 +30,33 @@ pub(super) struct Worker {
     failed: Option<(Instant, Arc<StoreError>)>,
 }
 
+impl Drop for Worker {
+    fn drop(&mut self) {
+        // After a panic another one takes its place, which has not failed.
+        if self.failed.take().is_some() {
+            self.shared.failing.fetch_sub(1, Ordering::Relaxed);
+        }
+        // What it was called for is still there.
+        self.shared.arrived.notify_one();
+    }
+}
+
+/// A read that fills nothing unless it ends, whatever becomes of it.
+struct UnderWay<'a> {
+    cache: &'a Cache,
+    ticket: Ticket,
+}
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        self.cache.abandon_read(&self.ticket);
+    }
+}
+
 /// What a batch found.
 struct Batch {
     records: HashMap<TokenId, Record, DefaultHashBuilder>,
+    unreadable: HashMap<TokenId, Arc<StoreError>, DefaultHashBuilder>,
     as_of: OffsetDateTime,
     read: Moment,
 }
@@ -59,9 +85,13 @@ impl Worker {
             self.shared.learn(took);
             self.shared.metrics.engine.batch(ids.len(), took, outcome.is_ok());
             match outcome {
-                Ok(Batch { records, as_of, read }) => {
+                Ok(Batch { records, unreadable, as_of, read }) => {
                     for (id, waiters) in batch {
-                        answer(waiters, &Ok(Found { record: records.get(&id).cloned(), as_of, read }));
+                        let outcome = match unreadable.get(&id) {
+                            Some(error) => Err(Arc::clone(error)),
+                            None => Ok(Found { record: records.get(&id).cloned(), as_of, read }),
+                        };
+                        answer(waiters, &outcome);
                     }
                 }
                 Err(error) => {
@@ -128,25 +158,23 @@ impl Worker {
             Some((line, _)) => line,
             None => self.shared.lines.open_for_records().await?,
         };
-        let ticket = cache.begin_read();
+        let under_way = UnderWay { cache, ticket: cache.begin_read() };
         let read = Moment::now();
         let loaded = line.load_records(ids, |id| cache.get_old(id), &epoch, QUERY_DEADLINE).await;
-        let loaded = loaded.inspect_err(|error| {
-            cache.abandon_read(&ticket);
-            match error {
-                StoreError::OtherServer => self.shared.feed.notify_one(),
-                StoreError::DeadlineExceeded => self.shared.lines.doubt(),
-                _ => {}
-            }
+        let loaded = loaded.inspect_err(|error| match error {
+            StoreError::OtherServer => self.shared.feed.notify_one(),
+            StoreError::DeadlineExceeded => self.shared.lines.doubt(),
+            _ => {}
         })?;
         let records: HashMap<_, _, _> = loaded.records.into_iter().collect();
         // One whose MAC is about to be written anew is not worth keeping.
         let keyring = self.shared.keyring.peek();
         let known = |(_, record): &(&TokenId, &Record)| keyring.contains(record.mac().key_id);
         let lasting = records.iter().filter(known).map(|(id, record)| (*id, record.clone()));
-        cache.end_read(&ticket, read, lasting);
+        cache.end_read(&under_way.ticket, read, lasting);
         self.line = Some((line, doubts));
-        Ok(Batch { records, as_of: loaded.as_of, read })
+        let unreadable = loaded.unreadable.into_iter().map(|(id, error)| (id, Arc::new(error))).collect();
+        Ok(Batch { records, unreadable, as_of: loaded.as_of, read })
     }
 }
 

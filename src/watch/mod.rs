@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use time::OffsetDateTime;
 use tokio::sync::{Notify, broadcast};
-use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 mod catch_up;
@@ -16,8 +15,11 @@ mod position;
 pub use catch_up::CatchUp;
 pub use position::{Position, PositionError};
 
+use crate::ambient::Moment;
+use crate::metrics::Metrics;
 use crate::shares::Refused;
-use crate::store::{Change, Line, Lines, StoreError};
+use crate::store::{Change, Line, Lines, Reading, StoreError};
+use crate::supervision::{Task, Tasks};
 use catch_up::Readers;
 
 /// How many batches a watcher may be behind before it is dropped: with the most that a batch holds, some ten
@@ -64,7 +66,7 @@ pub struct Hub {
     shared: Arc<Shared>,
     readers: Arc<Readers>,
     heartbeat: Duration,
-    _tasks: JoinSet<()>,
+    _tasks: Tasks,
 }
 
 #[derive(Debug)]
@@ -90,12 +92,13 @@ pub struct Watch {
 impl Hub {
     /// Starts the hub. It reads whenever `news` is notified, and as often as `heartbeat` says.
     #[must_use]
-    pub fn start(lines: Lines, news: Arc<Notify>, heartbeat: Duration) -> Self {
+    pub fn start(lines: Lines, news: Arc<Notify>, heartbeat: Duration, metrics: Arc<Metrics>) -> Self {
         let (batches, _) = broadcast::channel(BEHIND);
         let readers = Readers::new(lines.clone());
         let shared = Arc::new(Shared { lines, batches, now: Mutex::default() });
-        let mut tasks = JoinSet::new();
-        tasks.spawn(Arc::clone(&shared).follow(news, heartbeat));
+        let mut tasks = Tasks::new(metrics);
+        let followed = Arc::clone(&shared);
+        tasks.keep(Task::Watch, move || Arc::clone(&followed).follow(Arc::clone(&news), heartbeat));
         Self { shared, readers, heartbeat, _tasks: tasks }
     }
 
@@ -128,13 +131,25 @@ impl Shared {
 
     async fn follow(self: Arc<Self>, news: Arc<Notify>, heartbeat: Duration) {
         let (mut line, mut position) = (None, None);
+        let mut failing = false;
         loop {
             let began = Instant::now();
             let mut pause = heartbeat;
-            if self.read(&mut line, &mut position).await.is_err() {
-                // The feed says in the log what is wrong. Watchers hear nothing, and know what that means.
-                line = None;
-                pause = RETRY;
+            match self.read(&mut line, &mut position).await {
+                Ok(()) => failing = false,
+                Err(error) => {
+                    // Watchers hear nothing, and know what that means.
+                    line = None;
+                    pause = RETRY;
+                    let starting = matches!(error, StoreError::Starting);
+                    if !starting && !std::mem::replace(&mut failing, true) {
+                        let error = &error as &dyn std::error::Error;
+                        tracing::warn!(
+                            error,
+                            "watchers are told nothing until changes can be read; trying on"
+                        );
+                    }
+                }
             }
             let _ = tokio::time::timeout_at(began + pause, news.notified()).await;
         }
@@ -148,11 +163,13 @@ impl Shared {
             None => self.lines.open().await?,
         };
         let since = position.as_ref().map(|position| &position.snapshot);
+        let sent = Moment::now();
         let mut page = line.watch(since, None, None, READ_DEADLINE).await?;
         // Without a mark it is too early: the feed puts it.
         let epoch = page.epoch.clone().ok_or(StoreError::Starting)?;
         let reached = Position { epoch: epoch.clone(), snapshot: page.snapshot.clone() };
-        let as_of = page.database_time;
+        // Watchers judge by it what has expired.
+        let as_of = self.lines.clock().plausible(Reading { sent, time: page.database_time });
         let goes_on = !page.purged && position.as_ref().is_some_and(|position| position.epoch == epoch);
         if goes_on {
             // Told in pages; only with the last one is the position reached.

@@ -10,6 +10,7 @@ mod support;
 
 mod anew;
 mod cached;
+mod clock;
 mod failover;
 mod feed;
 mod fleet;
@@ -17,6 +18,7 @@ mod floods;
 mod grace;
 mod hold;
 mod outages;
+mod poison;
 mod pooler;
 mod race;
 mod revocations;

@@ -3,12 +3,15 @@
 use std::collections::BTreeSet;
 
 use prost::Message as _;
+use tokend::grpc::proto::create_token_request::Expiration;
 use tokend::grpc::proto::{
     CreateTokenRequest, ListTokenEventsRequest, TokenEvent, TokenEventKind, UpdateTokenRequest,
 };
+use tonic::metadata::{AsciiMetadataValue, MetadataValue};
 use tonic::{Code, Request};
 
-use crate::support::client::{Client, created, created_with, ordinary, revoked};
+use crate::support::client::{Client, created, created_with, ordinary, revoked, rotation};
+use crate::support::eventually;
 use crate::support::replica::Replica;
 use crate::support::status::{fields, refused};
 
@@ -71,6 +74,116 @@ async fn whoever_is_acted_for_is_a_word_of_limited_length() {
         let status = refused(outcome, Code::InvalidArgument, "INVALID_FIELD");
         assert_eq!(fields(&status), ["tokend-acting-user"]);
     }
+}
+
+#[tokio::test]
+async fn whoever_is_acted_for_may_be_written_in_any_script_and_only_once() {
+    let replica = Replica::start().await;
+    let mut root = replica.root();
+    let saying = |values: &[&str], binaries: &[&str]| {
+        let mut request = Request::new(ordinary());
+        for value in values {
+            let value = AsciiMetadataValue::try_from(value.as_bytes()).unwrap();
+            request.metadata_mut().append("tokend-acting-user", value);
+        }
+        for value in binaries {
+            let value = MetadataValue::from_bytes(value.as_bytes());
+            request.metadata_mut().append_bin("tokend-acting-user-bin", value);
+        }
+        request
+    };
+
+    for (values, binaries, user) in [
+        (&["zo%C3%AB"][..], &[][..], "zoë"),
+        (&["%E6%9D%8E"], &[], "李"),
+        (&["50%25 off"], &[], "50% off"),
+        (&[], &["zoë"], "zoë"),
+        (&[], &["Ωμέγα"], "Ωμέγα"),
+    ] {
+        let made = root.create_token(saying(values, binaries)).await.unwrap().into_inner();
+        let told = events(&mut root, of_token(&made.token.unwrap().id)).await;
+        assert_eq!(told[0].acting_user, user);
+    }
+    for (values, binaries, key) in [
+        (&["zoë"][..], &[][..], "tokend-acting-user"),
+        (&["50%"], &[], "tokend-acting-user"),
+        (&["ada", "bob"], &[], "tokend-acting-user"),
+        (&["ada", "ada"], &[], "tokend-acting-user"),
+        (&["ada"], &["ada"], "tokend-acting-user"),
+        (&[], &["ada", "bob"], "tokend-acting-user-bin"),
+        (&[], &["a\nb"], "tokend-acting-user-bin"),
+    ] {
+        let outcome = root.create_token(saying(values, binaries)).await;
+        let status = refused(outcome, Code::InvalidArgument, "INVALID_FIELD");
+        assert_eq!(fields(&status), [key], "{values:?} {binaries:?}");
+    }
+}
+
+#[tokio::test]
+async fn labels_are_told_as_values() {
+    let replica = Replica::start().await;
+    let mut root = replica.root();
+    let labelled = |labels: &[(&str, &str)]| {
+        labels.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
+    };
+    let request =
+        CreateTokenRequest { labels: labelled(&[("owner", "mallory"), ("team", "x")]), ..ordinary() };
+    let id = created(&mut root, request).await.token.unwrap().id;
+    let update = UpdateTokenRequest {
+        token_id: id.clone(),
+        labels: labelled(&[("owner", "mallory team=x")]),
+        update_mask: Some(prost_types::FieldMask { paths: vec!["labels".to_owned()] }),
+        ..Default::default()
+    };
+    root.update_token(update).await.unwrap();
+
+    let told = events(&mut root, of_token(&id)).await;
+    let [change] = &told[0].changes[..] else { panic!("{told:?}") };
+    assert_eq!(change.old_value, r#"{"owner":"mallory","team":"x"}"#);
+    assert_eq!(change.new_value, r#"{"owner":"mallory team=x"}"#);
+}
+
+#[tokio::test]
+async fn what_a_rotation_is_said_to_have_changed_was_so_when_it_did() {
+    let replica = Replica::start().await;
+    let mut root = replica.root();
+    let database = &replica.installation.database;
+    let expiring =
+        |days: i64| Some(Expiration::Ttl(prost_types::Duration { seconds: days * 86_400, nanos: 0 }));
+    let id = created(&mut root, CreateTokenRequest { expiration: expiring(30), ..ordinary() }).await;
+    let id = id.token.unwrap().id;
+
+    // The rotation has read the token and waits for its row, which is changed meanwhile.
+    let mut other = database.connect().await;
+    sqlx::raw_sql(
+        "BEGIN; UPDATE tokens SET expire_time = expire_time - interval '10 days' WHERE user_id = 'ada'",
+    )
+    .execute(&mut other)
+    .await
+    .unwrap();
+    let rotating = {
+        let (mut root, id) = (replica.root(), id.clone());
+        tokio::spawn(async move { root.rotate_token(rotation(&id)).await })
+    };
+    let waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
+        AND wait_event_type = 'Lock' AND query LIKE '%FOR UPDATE%'";
+    eventually("the rotation waits", async || (database.count(waiting).await > 0).then_some(())).await;
+    sqlx::raw_sql("COMMIT").execute(&mut other).await.unwrap();
+    rotating.await.unwrap().unwrap();
+
+    let told = events(&mut root, of_token(&id)).await;
+    let rotated = told.iter().find(|event| event.kind() == TokenEventKind::Rotated).unwrap();
+    let change = rotated.changes.iter().find(|change| change.field == "expire_time").unwrap();
+    let mut reader = database.connect().await;
+    let (days,): (i64,) = sqlx::query_as(sqlx::AssertSqlSafe(format!(
+        "SELECT extract(day FROM '{}'::timestamptz - create_time)::bigint FROM tokens WHERE rotated_from IS NULL
+             AND user_id = 'ada'",
+        change.old_value
+    )))
+    .fetch_one(&mut reader)
+    .await
+    .unwrap();
+    assert_eq!(days, 20, "{change:?}");
 }
 
 #[tokio::test]

@@ -63,6 +63,11 @@ impl Server {
         }
     }
 
+    /// Returns the directory of all that it has.
+    pub(crate) fn directory(&self) -> &Path {
+        &self.directory
+    }
+
     /// Returns the directory of its socket.
     pub(crate) fn socket_dir(&self) -> &Path {
         self.cluster.as_ref().unwrap().socket_dir()

@@ -6,7 +6,7 @@ use prost_types::Timestamp;
 use serde::Serialize;
 
 use super::super::client::{Client, ClientError};
-use super::super::output::{TokenJson, printable, rfc3339, to_the_second, write_json_line};
+use super::super::output::{TokenJson, quoted, rfc3339, to_the_second, write_json_line};
 use super::super::{CommandError, RpcError};
 use super::{GetFlags, SetFlags};
 use crate::config::Environment;
@@ -83,7 +83,7 @@ fn show(breaches: &[PolicyBreach], json: bool) -> Result<(), CommandError> {
             };
             write_json_line(&mut output, &json)
         } else {
-            let (user, name) = (printable(&token.user_id), printable(&token.name));
+            let (user, name) = (quoted(&token.user_id), quoted(&token.name));
             let rules = breach.rules.join(",");
             writeln!(output, "{}  {user}  {name}  {rules}: {}", token.id, remedy(breach))
         };

@@ -1,0 +1,247 @@
+//! What is believed of the database's clock. It decides what has expired, and one that is set, or is wrong for a
+//! moment, must neither end tokens for good nor revive them at once: so each reading is held against the one before it
+//! and this machine's boot clock. Told by the feed, asked by it and by whoever promises a time. Moments are arguments.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use time::OffsetDateTime;
+
+use super::line::Epoch;
+use crate::ambient::Moment;
+
+/// By how much a reading may differ from what was expected: more than a poll may take to be answered.
+pub const TOLERANCE: Duration = Duration::from_secs(2);
+
+/// How long a step of the clock must last until it is believed.
+const DOUBT: Duration = Duration::from_secs(5);
+
+/// How long after a step nothing is concluded from how old the database's own notes are: by then every replica has
+/// renewed its row.
+const UNSETTLED: Duration = Duration::from_mins(1);
+
+/// The clock of one database, shared by all who ask it.
+#[derive(Debug, Clone, Default)]
+pub struct Clock(Arc<Mutex<State>>);
+
+#[derive(Debug, Default)]
+struct State {
+    believed: Option<Reading>,
+    /// A reading that was not believed, and since when those after it have agreed with it.
+    doubted: Option<(Reading, Moment)>,
+    stepped: Option<Moment>,
+    epoch: Option<Epoch>,
+}
+
+/// What the clock said, and when it was asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Reading {
+    /// When it was asked.
+    pub sent: Moment,
+    /// What it said.
+    pub time: OffsetDateTime,
+}
+
+/// What came of a reading.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Noted {
+    /// It is as expected.
+    Expected,
+    /// It is that of another server, or of another time that has lasted: what was believed before counts no more.
+    Anew,
+    /// The clock seems to have been set: not believed yet. True for the first such reading.
+    Doubted(bool),
+}
+
+impl Reading {
+    /// Returns what the clock says at another moment, if it goes as this machine's boot clock does.
+    #[must_use]
+    pub fn at(&self, moment: Moment) -> OffsetDateTime {
+        self.time.saturating_add(nanoseconds(moment.boot, self.sent.boot))
+    }
+
+    fn by_wall(&self, moment: Moment) -> OffsetDateTime {
+        self.time.saturating_add(nanoseconds(moment.wall, self.sent.wall))
+    }
+}
+
+fn nanoseconds(later: i64, earlier: i64) -> time::Duration {
+    time::Duration::nanoseconds(later.saturating_sub(earlier))
+}
+
+fn agree(one: OffsetDateTime, other: OffsetDateTime) -> bool {
+    (one - other).unsigned_abs() <= TOLERANCE
+}
+
+impl Clock {
+    /// Holds a reading of this server against those before it. One that differs by more than the tolerance is
+    /// believed once others have agreed with it for as long as doubt lasts; at once where this machine's own wall
+    /// clock has gone forward with it, as after a pause that the boot clock did not see. What that means for tokens:
+    /// none is VALID for longer than the doubt lasts beyond an end that a step of the clock has brought about.
+    pub fn note(&self, reading: Reading, epoch: &Epoch) -> Noted {
+        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let state = &mut *state;
+        let Some(believed) = state.believed.filter(|_| state.epoch.as_ref() == Some(epoch)) else {
+            // Another server's notes may be of another time than those before.
+            let unsettled =
+                state.believed.is_some_and(|before| !agree(before.at(reading.sent), reading.time));
+            state.stepped = unsettled.then_some(reading.sent).or(state.stepped);
+            state.epoch = Some(epoch.clone());
+            state.believed = Some(reading);
+            state.doubted = None;
+            return Noted::Anew;
+        };
+        let expected = believed.at(reading.sent);
+        if agree(expected, reading.time) {
+            state.doubted = None;
+            state.believed = Some(reading);
+            return Noted::Expected;
+        }
+        state.stepped = Some(reading.sent);
+        let corroborated = reading.time > expected && agree(believed.by_wall(reading.sent), reading.time);
+        let since = match state.doubted {
+            Some((doubted, since)) if agree(doubted.at(reading.sent), reading.time) => since,
+            _ => reading.sent,
+        };
+        if corroborated || reading.sent.since(since) >= DOUBT {
+            state.believed = Some(reading);
+            state.doubted = None;
+            return Noted::Anew;
+        }
+        let is_first = state.doubted.replace((reading, since)).is_none();
+        Noted::Doubted(is_first)
+    }
+
+    /// Returns the time of a reading, or, where that is not believed, one that was before it.
+    #[must_use]
+    pub fn plausible(&self, reading: Reading) -> OffsetDateTime {
+        let state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match state.believed.map(|believed| believed.at(reading.sent)) {
+            Some(expected) if !agree(expected, reading.time) => {
+                expected.saturating_sub(TOLERANCE.try_into().unwrap_or_default())
+            }
+            _ => reading.time,
+        }
+    }
+
+    /// Returns what the clock must say at this moment for what the database noted before to be judged by it; `None`:
+    /// that is not known, or it has been set of late.
+    #[must_use]
+    pub fn expected(&self, now: Moment) -> Option<OffsetDateTime> {
+        let state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if state.stepped.is_some_and(|stepped| now.since(stepped) < UNSETTLED) {
+            return None;
+        }
+        state.believed.map(|believed| believed.at(now))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use time::macros::datetime;
+
+    const NOON: OffsetDateTime = datetime!(2026-03-01 12:00 UTC);
+
+    /// So many milliseconds after the start, by both clocks.
+    fn moment(milliseconds: i64) -> Moment {
+        let nanos = milliseconds * 1_000_000;
+        Moment { boot: nanos, wall: nanos }
+    }
+
+    fn reading(milliseconds: i64, ahead: i64) -> Reading {
+        let time = NOON + time::Duration::milliseconds(milliseconds + ahead);
+        Reading { sent: moment(milliseconds), time }
+    }
+
+    fn epoch(name: &str) -> Epoch {
+        Epoch::parse(name.to_owned())
+    }
+
+    /// A clock that was read once, at the start.
+    fn begun() -> Clock {
+        let clock = Clock::default();
+        assert_eq!(clock.note(reading(0, 0), &epoch("a")), Noted::Anew);
+        clock
+    }
+
+    #[test]
+    fn a_step_in_either_direction_is_believed_only_once_it_has_lasted() {
+        for ahead in [3_600_000, -3_600_000, 2_500, -2_500] {
+            let clock = begun();
+            assert_eq!(clock.note(reading(250, ahead), &epoch("a")), Noted::Doubted(true), "{ahead}");
+            for at in (500..5_250).step_by(250) {
+                assert_eq!(
+                    clock.note(reading(at, ahead), &epoch("a")),
+                    Noted::Doubted(false),
+                    "{ahead} {at}"
+                );
+            }
+            assert_eq!(clock.note(reading(5_250, ahead), &epoch("a")), Noted::Anew, "{ahead}");
+            assert_eq!(clock.note(reading(5_500, ahead), &epoch("a")), Noted::Expected, "{ahead}");
+        }
+    }
+
+    #[test]
+    fn one_wrong_reading_leaves_nothing_behind() {
+        let clock = begun();
+        assert_eq!(clock.note(reading(250, 3_600_000), &epoch("a")), Noted::Doubted(true));
+        assert_eq!(clock.note(reading(500, 0), &epoch("a")), Noted::Expected);
+        assert_eq!(clock.note(reading(6_000, 3_600_000), &epoch("a")), Noted::Doubted(true));
+        // Those that do not agree with each other are never believed.
+        for at in (6_250..60_000).step_by(250) {
+            let noted = clock.note(reading(at, at * 10_000), &epoch("a"));
+            assert_eq!(noted, Noted::Doubted(false), "{at}");
+        }
+    }
+
+    #[test]
+    fn a_time_that_is_not_believed_is_told_as_an_earlier_one() {
+        assert_eq!(Clock::default().plausible(reading(0, 500)), reading(0, 500).time);
+        let clock = begun();
+        assert_eq!(clock.plausible(reading(10_000, 500)), reading(10_000, 500).time);
+        for ahead in [3_600_000, -3_600_000] {
+            assert_eq!(clock.plausible(reading(10_000, ahead)), NOON + time::Duration::seconds(8));
+        }
+    }
+
+    #[test]
+    fn small_differences_are_taken_as_they_come() {
+        let clock = begun();
+        for (at, ahead) in [(250, 900), (500, -900), (750, 100)] {
+            assert_eq!(clock.note(reading(at, ahead), &epoch("a")), Noted::Expected);
+        }
+    }
+
+    #[test]
+    fn a_pause_that_the_boot_clock_did_not_see_is_believed_with_the_wall_clock_as_its_witness() {
+        let clock = begun();
+        let hour = 3_600_000;
+        let mut paused = reading(250, hour);
+        paused.sent.wall += hour * 1_000_000;
+        assert_eq!(clock.note(paused, &epoch("a")), Noted::Anew);
+        // Back, no witness counts: it would revive what has expired.
+        let mut back = reading(500, 0);
+        back.sent.wall = moment(500).wall;
+        assert_eq!(clock.note(back, &epoch("a")), Noted::Doubted(true));
+    }
+
+    #[test]
+    fn another_server_is_believed_at_once() {
+        let clock = begun();
+        assert_eq!(clock.note(reading(250, -3_600_000), &epoch("b")), Noted::Anew);
+        assert_eq!(clock.note(reading(500, -3_600_000), &epoch("b")), Noted::Expected);
+    }
+
+    #[test]
+    fn nothing_is_expected_of_the_clock_before_its_first_reading_and_for_a_minute_after_a_step() {
+        assert_eq!(Clock::default().expected(moment(0)), None);
+        let clock = begun();
+        assert_eq!(clock.expected(moment(1_000)), Some(NOON + time::Duration::SECOND));
+        clock.note(reading(2_000, 3_600_000), &epoch("a"));
+        assert_eq!(clock.expected(moment(2_000)), None);
+        clock.note(reading(3_000, 0), &epoch("a"));
+        assert_eq!(clock.expected(moment(61_000)), None);
+        assert!(clock.expected(moment(62_000)).is_some());
+    }
+}

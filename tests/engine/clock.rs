@@ -1,0 +1,186 @@
+//! A database whose clock is set, or wrong for a moment, as libfaketime has Postgres see it. Tokens that have not
+//! expired are VALID again as soon as the clock is right, without a restart; none outlives its end by more than doubt
+//! about the clock lasts; and no revocation promises to hold everywhere before it does.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use tokend::grpc::proto::create_token_request::Expiration;
+use tokend::grpc::proto::{CreateTokenRequest, Verdict};
+
+use super::setup::{Made, NOW, cached};
+use crate::support::client::{Client, created, nanos, ordinary, question, revoked};
+use crate::support::database::Database;
+use crate::support::program::find;
+use crate::support::replica::{Installation, Replica};
+use crate::support::server::Server;
+use crate::support::{eventually, http};
+
+/// A Postgres whose clock is ahead of the machine's by as much as a file says.
+struct Clockwork {
+    data: PathBuf,
+    offset: PathBuf,
+    database: Database,
+    // Its janitor ends what runs on its data.
+    _server: Server,
+}
+
+impl Clockwork {
+    /// Starts one; `None` where there is no libfaketime.
+    async fn start() -> Option<Self> {
+        find("faketime")?;
+        let library = ["/usr/lib/x86_64-linux-gnu", "/usr/lib/aarch64-linux-gnu", "/usr/lib"]
+            .map(|directory| format!("{directory}/faketime/libfaketime.so.1"))
+            .into_iter()
+            .find(|path| fs::exists(path).unwrap())
+            .expect("libfaketime beside faketime");
+        let mut server = Server::start();
+        let socket_dir = server.socket_dir().to_owned();
+        let database = Database::migrated_on(&socket_dir).await;
+        let directory = server.directory().to_owned();
+        server.stop();
+        let clockwork = Self {
+            data: directory.join("postgres"),
+            offset: directory.join("offset"),
+            database,
+            _server: server,
+        };
+        clockwork.set(0);
+        let settings = format!("-c listen_addresses= -c fsync=off -k {}", socket_dir.display());
+        let log = clockwork.data.join("faketime-log");
+        let mut command = if rustix::process::geteuid().is_root() {
+            let mut command = Command::new("runuser");
+            command.args(["-u", "postgres", "--", "env"]);
+            command
+        } else {
+            Command::new("env")
+        };
+        let started = command
+            .arg(format!("LD_PRELOAD={library}"))
+            .arg(format!("FAKETIME_TIMESTAMP_FILE={}", clockwork.offset.display()))
+            .args(["FAKETIME_NO_CACHE=1", "FAKETIME_DONT_FAKE_MONOTONIC=1", "NO_FAKE_STAT=1"])
+            .arg(pg_ctl())
+            .args(["start", "-w", "-o", &settings, "-l"])
+            .arg(&log)
+            .arg("-D")
+            .arg(&clockwork.data)
+            .current_dir("/")
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .status()
+            .unwrap();
+        assert!(started.success(), "{}", fs::read_to_string(&log).unwrap_or_default());
+        Some(clockwork)
+    }
+
+    /// Sets the clock so many seconds ahead of the machine's.
+    fn set(&self, ahead: i64) {
+        // Renamed into place: whoever reads it reads it whole.
+        let new = self.offset.with_extension("new");
+        fs::write(&new, format!("{ahead:+}\n")).unwrap();
+        fs::rename(&new, &self.offset).unwrap();
+    }
+
+    async fn now(&self) -> i64 {
+        self.database.count(NOW).await
+    }
+}
+
+fn pg_ctl() -> PathBuf {
+    let installed = fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
+    let mut found: Vec<_> = installed.map(|version| version.path().join("bin/pg_ctl")).collect();
+    found.sort();
+    found.pop().unwrap_or_else(|| PathBuf::from("pg_ctl"))
+}
+
+async fn living_for(root: &mut Client, ttl: i64) -> Made {
+    let ttl = prost_types::Duration { seconds: ttl, nanos: 0 };
+    let request = CreateTokenRequest { expiration: Some(Expiration::Ttl(ttl)), ..ordinary() };
+    created(root, request).await.into()
+}
+
+async fn becomes_verdict(root: &mut Client, token: &Made, verdict: Verdict) {
+    eventually(&format!("{verdict:?}"), async || {
+        let answer = root.verify(question(&token.secret, &[])).await.ok()?.into_inner();
+        (answer.verdict() == verdict).then_some(())
+    })
+    .await;
+}
+
+async fn steps(replica: &Replica) -> u64 {
+    let (_, text) = http::get(replica.http, "/metrics").await;
+    let line = text.lines().find(|line| line.starts_with("tokend_database_clock_steps_total "));
+    line.unwrap().rsplit(' ').next().unwrap().parse().unwrap()
+}
+
+#[tokio::test]
+async fn tokens_are_valid_again_once_a_wrong_clock_is_right() {
+    let Some(clockwork) = Clockwork::start().await else { return };
+    let installation = Installation::on(clockwork.database.clone()).await;
+    let replica = installation.serve(installation.config()).await;
+    let mut root = replica.root();
+    let token = living_for(&mut root, 3_600).await;
+    becomes_verdict(&mut root, &token, Verdict::Valid).await;
+
+    // For a moment: nobody is told that it has expired, and that the clock is distrusted is told.
+    clockwork.set(86_400);
+    eventually("the step is noticed", async || (steps(&replica).await >= 1).then_some(())).await;
+    let answer = root.verify(question(&token.secret, &[])).await.unwrap().into_inner();
+    assert_eq!(answer.verdict(), Verdict::Valid);
+    clockwork.set(0);
+    assert_eq!(
+        root.verify(question(&token.secret, &[])).await.unwrap().into_inner().verdict(),
+        Verdict::Valid
+    );
+
+    // For so long that it is believed; and back.
+    clockwork.set(86_400);
+    becomes_verdict(&mut root, &token, Verdict::Expired).await;
+    clockwork.set(0);
+    becomes_verdict(&mut root, &token, Verdict::Valid).await;
+    assert!(steps(&replica).await >= 2);
+}
+
+#[tokio::test]
+async fn no_token_outlives_its_end_by_more_than_doubt_when_the_clock_is_set_right() {
+    let Some(clockwork) = Clockwork::start().await else { return };
+    // It has been an hour slow so far.
+    clockwork.set(-3_600);
+    let installation = Installation::on(clockwork.database.clone()).await;
+    let replica = installation.serve(installation.config()).await;
+    let mut root = replica.root();
+    let token = living_for(&mut root, 1_800).await;
+    becomes_verdict(&mut root, &token, Verdict::Valid).await;
+
+    clockwork.set(0);
+    becomes_verdict(&mut root, &token, Verdict::Expired).await;
+    // It stays so.
+    let answer = root.verify(question(&token.secret, &[])).await.unwrap().into_inner();
+    assert_eq!(answer.verdict(), Verdict::Expired);
+}
+
+#[tokio::test]
+async fn a_revocation_promises_no_less_than_the_longest_bound_right_after_the_clock_was_set() {
+    let Some(clockwork) = Clockwork::start().await else { return };
+    let installation = Installation::on(clockwork.database.clone()).await;
+    let replica = installation.serve(installation.config()).await;
+    // Another one, whose answers may be older; what it has noted looks long over to a clock that is ahead.
+    let mut slow = installation.config();
+    slow.bounds.max_staleness = Duration::from_secs(4);
+    let _other = installation.serve(slow).await;
+    let mut root = replica.root();
+    let mut tokens = Vec::new();
+    for _ in 0..6 {
+        tokens.push(cached(&mut root).await);
+    }
+    for (token, ahead) in tokens.iter().zip([7_200, 0, 86_400, 3_600, 90_000, 0]) {
+        clockwork.set(ahead);
+        let before = clockwork.now().await;
+        let promised = revoked(&mut root, &token.id, "").await.effective_time;
+        let promised = i64::try_from(nanos(promised.as_ref()) / 1_000).unwrap();
+        assert!(promised - before >= 4_000_000, "{ahead}: {} µs", promised - before);
+    }
+}
