@@ -254,7 +254,9 @@ mod tests {
         for _ in 0..MOST_WAITING {
             crowd.push(served('a'));
         }
-        tokio::task::yield_now().await;
+        while limiter.0.lock().by_key.get(&'a').is_none_or(|entry| entry.waiting.len() < MOST_WAITING) {
+            tokio::task::yield_now().await;
+        }
         assert_eq!(limiter.acquire('a').await.unwrap_err(), Refused::OverShare);
         let other = served('b');
         crowd.pop().unwrap().abort();

@@ -47,14 +47,17 @@ pub struct Events {
 }
 
 /// Reads events by one index each, newest first, before a number, until a page is full.
+///
+/// Compared and ordered as the index's whole key: by the number alone, the planner would walk the whole log where it
+/// takes an owner for a frequent one.
 macro_rules! read_events {
-    ($connection:expr, $before:expr, $limit:expr, $where:literal $(, $argument:expr)*) => {
+    ($connection:expr, $before:expr, $limit:expr, $where:literal, $order:literal $(, $argument:expr)*) => {
         page($limit, sqlx::query_as!(
             EventRow,
             r#"SELECT id, event_time AS "event_time!: _", kind AS "kind!: _", token_id AS "token_id!: _",
                    organization_id AS "organization_id!: _", user_id AS "user_id!: _", actor AS "actor!: _",
                    acting_user AS "acting_user!: _", trace_id AS "trace_id!: _", changes AS "changes!: _"
-               FROM token_events WHERE id < $1 AND "# + $where + " ORDER BY id DESC LIMIT $2",
+               FROM token_events WHERE id < $1 AND "# + $where + " ORDER BY " + $order + " LIMIT $2",
             $before,
             $limit
             $(, $argument)*
@@ -87,8 +90,9 @@ impl Store {
                     connection,
                     before,
                     limit,
-                    "token_id = $3 AND ($4::text IS NULL OR organization_id = $4)
+                    "token_id >= $3 AND (token_id, id) < ($3, $1) AND ($4::text IS NULL OR organization_id = $4)
                          AND ($5::text IS NULL OR user_id = $5)",
+                    "token_id DESC, id DESC",
                     rows::uuid(id),
                     organization,
                     user
@@ -97,17 +101,32 @@ impl Store {
                     connection,
                     before,
                     limit,
-                    "organization_id = $3 AND user_id = $4",
+                    "organization_id = $3 AND user_id >= $4 AND (user_id, id) < ($4, $1)",
+                    "user_id DESC, id DESC",
                     organization,
                     user
                 ),
                 (None, Some(organization), None) => {
-                    read_events!(connection, before, limit, "organization_id = $3", organization)
+                    read_events!(
+                        connection,
+                        before,
+                        limit,
+                        "organization_id >= $3 AND (organization_id, id) < ($3, $1)",
+                        "organization_id DESC, id DESC",
+                        organization
+                    )
                 }
                 (None, None, Some(user)) => {
-                    read_events!(connection, before, limit, "user_id = $3", user)
+                    read_events!(
+                        connection,
+                        before,
+                        limit,
+                        "user_id >= $3 AND (user_id, id) < ($3, $1)",
+                        "user_id DESC, id DESC",
+                        user
+                    )
                 }
-                (None, None, None) => read_events!(connection, before, limit, "true"),
+                (None, None, None) => read_events!(connection, before, limit, "true", "id DESC"),
             }
         })
         .await

@@ -71,6 +71,7 @@ pub struct Engine {
     wake: Arc<Notify>,
     news: Arc<Notify>,
     pub(super) changed: Arc<Notify>,
+    registration: Arc<Registration>,
     tasks: Tasks,
 }
 
@@ -131,9 +132,8 @@ impl Engine {
         );
         let mut tasks = Tasks::new(Arc::clone(&metrics));
         let (lines, woken) = (feed_lines.clone(), Arc::clone(&wake));
-        tasks.keep(Task::Registration, move || {
-            Arc::clone(&registration).keep(lines.clone(), Arc::clone(&woken))
-        });
+        let kept = Arc::clone(&registration);
+        tasks.keep(Task::Registration, move || Arc::clone(&kept).keep(lines.clone(), Arc::clone(&woken)));
         tasks.keep(Task::Feed, move || feed.anew().run());
         if feed_lines.can_listen() {
             let wake = Arc::clone(&wake);
@@ -157,6 +157,7 @@ impl Engine {
             wake,
             news,
             changed: Arc::new(Notify::new()),
+            registration,
             tasks,
         }
     }
@@ -246,10 +247,10 @@ impl Engine {
         Ok(answer)
     }
 
-    /// Tells whether the feed has reached the database since the start.
+    /// Tells whether the feed has reached the database since the start, and the cache answers or is not going to soon.
     #[must_use]
     pub fn has_begun(&self) -> bool {
-        self.freshness.epoch().is_some()
+        self.freshness.is_registered() || self.freshness.epoch().is_some() && self.registration.has_failed()
     }
 
     /// Tells whether the database recorded changes when it was last asked.

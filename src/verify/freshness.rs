@@ -135,6 +135,11 @@ impl Freshness {
         self.recording.load(Ordering::Acquire)
     }
 
+    /// Tells whether the replica was known to the database at the latest poll.
+    pub(super) fn is_registered(&self) -> bool {
+        self.latest.load().as_deref().is_some_and(|published| published.poll.registered)
+    }
+
     /// Returns the epoch of the latest poll.
     pub(super) fn epoch(&self) -> Option<Epoch> {
         self.latest.load().as_deref().map(|published| published.poll.epoch.clone())

@@ -25,16 +25,28 @@ pub(super) struct Registration {
     /// How old its answers may be.
     pub(super) bound: Duration,
     confirmed: AtomicBool,
+    failed: AtomicBool,
     missing: Notify,
 }
 
 impl Registration {
     pub(super) fn new(replica: Uuid, bound: Duration) -> Self {
-        Self { replica, bound, confirmed: AtomicBool::default(), missing: Notify::default() }
+        Self {
+            replica,
+            bound,
+            confirmed: AtomicBool::default(),
+            failed: AtomicBool::default(),
+            missing: Notify::default(),
+        }
     }
 
     pub(super) fn is_confirmed(&self) -> bool {
         self.confirmed.load(Ordering::Acquire)
+    }
+
+    /// Tells whether a try has failed: the cache may not answer for a long time.
+    pub(super) fn has_failed(&self) -> bool {
+        self.failed.load(Ordering::Relaxed)
     }
 
     /// Has the row written anew: it is not there any more.
@@ -63,6 +75,7 @@ impl Registration {
                 }
                 Err(error) => {
                     let starting = matches!(error, StoreError::Starting);
+                    self.failed.fetch_or(!starting, Ordering::Relaxed);
                     if !starting && !std::mem::replace(&mut failing, true) {
                         let error = &error as &dyn std::error::Error;
                         tracing::warn!(

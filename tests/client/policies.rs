@@ -123,10 +123,12 @@ async fn what_a_policy_forbids_is_told_by_the_rule_that_does() {
     let made = client.create_token(new(1)).await.unwrap().token;
     client.create_token(new(1)).await.unwrap();
 
-    let wider = NewToken { scopes: scopes(&["user:read"]), ..NewToken::new("bob", "n", Expiration::Never) };
+    let never = NewToken::new("bob", "n", Expiration::Never);
+    let wider = NewToken { scopes: scopes(&["user:read"]), user_id: "bob".to_owned(), ..new(1) };
     for (new, rule) in [
         (new(1), PolicyRule::MostActiveTokens),
         (NewToken { user_id: "bob".to_owned(), ..new(2) }, PolicyRule::LongestLifetime),
+        (never, PolicyRule::LongestLifetime),
         (wider, PolicyRule::AllowedScopes),
     ] {
         let refused = client.create_token(new).await.unwrap_err();

@@ -18,7 +18,7 @@ use tonic::codegen::http::{HeaderMap, Request, Response};
 use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;
 use tonic_types::StatusExt as _;
 
-use crate::support::client::{created, created_with, ordinary, revocation};
+use crate::support::client::{created, created_with, ordinary, revocation, texts};
 use crate::support::http::get;
 use crate::support::replica::{Installation, Replica};
 use crate::support::status::{check, reason};
@@ -145,7 +145,14 @@ fn events() -> ListTokenEventsRequest {
 async fn whoever_reads_nothing_leaves_room_for_others_and_gives_its_own_back_by_going() {
     let replica = replica().await;
     let hog = created_with(&mut replica.root(), "acme", &["tokend:read", "tokend:write"]).await.secret;
-    let mut other = replica.caller("acme", &["tokend:read"]).await;
+    // Room is shared by user, whichever of their tokens asks.
+    let grace = CreateTokenRequest {
+        organization_id: "acme".to_owned(),
+        user_id: "grace".to_owned(),
+        scopes: texts(&["tokend:read"]),
+        ..ordinary()
+    };
+    let mut other = replica.client(&created(&mut replica.root(), grace).await.secret);
     // Nothing is read at all, or so little that the rest waits in the connection.
     for window in [0, 1] {
         let mut hogs = Vec::new();

@@ -3,11 +3,13 @@
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use h2::client::SendRequest;
+use h2::{Ping, SendStream};
 use rustix::process::Signal;
 use tokend::grpc::proto::Verdict;
-use tonic_reflection::pb::v1::ServerReflectionRequest;
-use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;
-use tonic_reflection::pb::v1::server_reflection_request::MessageRequest;
+use tokio::net::TcpStream;
+use tonic::codegen::Bytes;
+use tonic::codegen::http::Request;
 
 use super::program::{Place, eventually, is_running, printed, run, text};
 use super::rpc;
@@ -231,28 +233,31 @@ fn a_second_signal_ends_a_drain_at_once() {
     assert!(eventually(|| !is_running(postgres)));
 }
 
-/// A call whose client never says its last word.
+/// A call whose message never comes.
 struct EndlessCall {
     _runtime: tokio::runtime::Runtime,
-    _requests: tokio::sync::mpsc::Sender<ServerReflectionRequest>,
-    _answers: tonic::Streaming<tonic_reflection::pb::v1::ServerReflectionResponse>,
+    _requests: SendRequest<Bytes>,
+    _unfinished: SendStream<Bytes>,
 }
 
 impl EndlessCall {
     fn begin(address: &str) -> Self {
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-        let (requests, receiver) = tokio::sync::mpsc::channel(1);
-        let answers = runtime.block_on(async {
-            let question = MessageRequest::ListServices(String::new());
-            let first = ServerReflectionRequest { host: String::new(), message_request: Some(question) };
-            requests.send(first).await.unwrap();
-            let mut client = ServerReflectionClient::new(rpc::connect(address).await.unwrap());
-            let stream = tokio_stream::wrappers::ReceiverStream::new(receiver);
-            let mut answers = client.server_reflection_info(stream).await.unwrap().into_inner();
-            answers.message().await.unwrap().unwrap();
-            answers
+        let (requests, unfinished) = runtime.block_on(async {
+            let stream = TcpStream::connect(address.strip_prefix("http://").unwrap()).await.unwrap();
+            let (requests, mut connection) = h2::client::handshake(stream).await.unwrap();
+            let mut pings = connection.ping_pong().unwrap();
+            tokio::spawn(connection);
+            let request = Request::post(format!("{address}/tokend.v1.TokenService/Verify"))
+                .header("content-type", "application/grpc")
+                .header("te", "trailers");
+            let mut requests = requests.ready().await.unwrap();
+            let (_, unfinished) = requests.send_request(request.body(()).unwrap(), false).unwrap();
+            // What was sent before it has arrived by then.
+            pings.ping(Ping::opaque()).await.unwrap();
+            (requests, unfinished)
         });
-        Self { _runtime: runtime, _requests: requests, _answers: answers }
+        Self { _runtime: runtime, _requests: requests, _unfinished: unfinished }
     }
 }

@@ -147,8 +147,9 @@ fn a_dry_run_and_enforcement_tell_what_becomes_of_each_token() {
     let tried = tokend(&[&["policy", "dry-run"], &rules[..]].concat());
     assert!(text(&tried.stderr).starts_with("2 tokens break the policy"), "{}", text(&tried.stderr));
     let tried = printed(tried);
-    let first = format!("{old}  ada  old  expiration_required,most_active_tokens_per_user: is revoked\n");
-    let second = format!("{new}  ada  new  expiration_required: expires ");
+    let first =
+        format!("{old}  \"ada\"  \"old\"  expiration_required,most_active_tokens_per_user: is revoked\n");
+    let second = format!("{new}  \"ada\"  \"new\"  expiration_required: expires ");
     assert!(tried.starts_with(&first) && tried.contains(&second), "{tried}");
     let untried = printed(tokend(&["policy", "dry-run"]));
     assert_eq!(untried, "", "no policy is set");

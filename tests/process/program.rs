@@ -65,7 +65,6 @@ impl Place {
         )
     }
 
-    /// Begins a run in an environment of these variables alone.
     /// Begins the same with a terminal for its standard output.
     pub(crate) fn serve_on_a_terminal(&self) -> (Running, Terminal) {
         let terminal = Terminal::open();
@@ -75,6 +74,7 @@ impl Place {
         (running, terminal)
     }
 
+    /// Begins a run in an environment of these variables alone.
     pub(crate) fn start(&self, arguments: &[&str], variables: &[(&str, &str)]) -> Running {
         self.start_of(PROGRAM, arguments, variables)
     }

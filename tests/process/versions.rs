@@ -65,8 +65,8 @@ fn migrate_says_what_it_would_do_and_does_nothing() {
     printed(run(&["migrate"], &shared, ""));
     let done = printed(run(&["migrate", "--plan"], &shared, ""));
 
-    assert!(planned.contains("0001 installation          -"), "{planned}");
-    let locked = "0009 token networks        tokens         ACCESS EXCLUSIVE     while it is read\n";
+    assert!(planned.contains("0001 installation           -"), "{planned}");
+    let locked = "0011 sealed purges          audit_seals   ACCESS EXCLUSIVE     while it is read\n";
     assert!(planned.contains(locked), "{planned}");
     assert_eq!(planned, again);
     assert_eq!(done.lines().count(), 1, "a heading alone: {done}");

@@ -114,7 +114,7 @@ impl Installation {
             },
             database: self.database.route(),
             direct_database: None,
-            database_connections: 8,
+            database_connections: 16,
             migrate: true,
             require_fsync: false,
             keyring: keyring(&[&self.key]),

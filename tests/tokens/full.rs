@@ -92,7 +92,7 @@ async fn a_change_of_any_column_is_seen() {
         "created_by = 'cert:spiffe://acme/ops'",
         "expire_time = now() + interval '1 day'",
         "expire_time = NULL",
-        "rotated_from = '00000000-0000-7000-8000-000000000001'",
+        "rotated_from = '00000000-0000-7000-8000-000000000001', family_id = '00000000-0000-7000-8000-000000000001', generation = 1",
         "allowed_cidrs = '{10.0.0.0/8}'",
         "allowed_cidrs = '{}'",
         "disable_time = now()",

@@ -232,13 +232,13 @@ async fn among_a_million_events_every_filter_of_the_log_reads_an_index_and_no_mo
     for reading in readings {
         let token = "'00000000-0000-7000-8000-000000000007'";
         for user in ["user-7", "seldom", "nobody"] {
-            let owner = if reading.contains("token_id = $3") {
+            let owner = if reading.contains("token_id >= $3") {
                 format!(", {token}, 'big', '{user}'")
-            } else if reading.contains("user_id = $4") {
+            } else if reading.contains("user_id >= $4") {
                 format!(", 'big', '{user}'")
-            } else if reading.contains("organization_id = $3") {
+            } else if reading.contains("organization_id >= $3") {
                 ", 'big'".to_owned()
-            } else if reading.contains("user_id = $3") {
+            } else if reading.contains("user_id >= $3") {
                 format!(", '{user}'")
             } else {
                 String::new()
@@ -248,7 +248,7 @@ async fn among_a_million_events_every_filter_of_the_log_reads_an_index_and_no_mo
                 let plan = explain_with(&mut connection, &reading, &arguments, mode, "COSTS off").await;
                 assert!(!plan.contains("Seq Scan") && !plan.contains("Sort"), "{mode}\n{plan}");
                 // A token's own events are few; all else is read by an index on all that is asked for.
-                let filtered = plan.contains("Filter:") && !reading.contains("token_id = $3");
+                let filtered = plan.contains("Filter:") && !reading.contains("token_id >= $3");
                 assert!(!filtered, "{mode} {arguments}\n{plan}");
             }
         }
