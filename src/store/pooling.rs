@@ -94,7 +94,7 @@ impl PasswordFile {
         }
     }
 
-    /// Reads it for the first time: what [`Self::read_changed`] then compares with.
+    /// Reads it for the first time: what `read_changed` then compares with.
     ///
     /// # Errors
     /// As [`Self::read`].
