@@ -90,9 +90,9 @@ impl Store {
                     connection,
                     before,
                     limit,
-                    "token_id >= $3 AND (token_id, id) < ($3, $1) AND ($4::text IS NULL OR organization_id = $4)
+                    "token_id = $3 AND ($4::text IS NULL OR organization_id = $4)
                          AND ($5::text IS NULL OR user_id = $5)",
-                    "token_id DESC, id DESC",
+                    "id DESC",
                     rows::uuid(id),
                     organization,
                     user
