@@ -105,7 +105,7 @@ async fn an_expired_token_can_be_revoked() {
     let mut root = replica.root();
     let id = token(&mut root).await;
     let expire = format!(
-        "UPDATE tokens SET create_time = '2001-01-01', expire_time = '2002-01-01' WHERE id = '{}'",
+        "UPDATE tokens SET create_time = '2001-01-01', expire_time = now() WHERE id = '{}'",
         uuid(&id)
     );
     replica.installation.database.execute(expire).await;
