@@ -65,6 +65,12 @@ impl Client {
         TokenServiceClient::with_interceptor(self.channel.clone(), self.authorization.clone())
     }
 
+    /// Returns the connection without the caller, for other services of the server, such as its health.
+    #[must_use]
+    pub fn channel(&self) -> Channel {
+        self.channel.clone()
+    }
+
     /// Returns the same caller over another's connection.
     pub(crate) fn over(&self, other: &Self) -> Self {
         Self { channel: other.channel.clone(), ..self.clone() }
@@ -288,8 +294,12 @@ impl Client {
         Ok(Changes::new(begun.into_inner()))
     }
 
-    /// Makes a call with a deadline, again where that is of use.
-    pub(crate) async fn call<M: Clone, R, F>(
+    /// Makes a call of the generated client with this one's deadline, again where that is of use: for messages as they
+    /// are, where the typed methods read too much into them.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub async fn call<M: Clone, R, F>(
         &self,
         repeatable: Repeatable,
         message: M,

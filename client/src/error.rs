@@ -2,6 +2,8 @@
 //! messages repeat nothing that was sent.
 
 use std::error::Error as _;
+use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokend_core::domain::Rule;
@@ -44,6 +46,7 @@ pub enum ErrorKind {
 
 /// A field of a request, and what is wrong with it.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct FieldViolation {
     /// Its path in the request.
     pub field: String,
@@ -51,9 +54,8 @@ pub struct FieldViolation {
     pub description: String,
 }
 
-/// Why a call has no answer.
-#[derive(Debug, Clone, thiserror::Error)]
-#[error("{message}")]
+/// Why a call has no answer. Its source is the transport's, where it is one.
+#[derive(Debug, Clone)]
 pub struct Error {
     kind: ErrorKind,
     message: String,
@@ -62,6 +64,20 @@ pub struct Error {
     retry_after: Option<Duration>,
     rule: Option<Rule>,
     token_id: Option<TokenId>,
+    code: Option<Code>,
+    cause: Option<Arc<Status>>,
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.cause.as_deref()?.source()
+    }
 }
 
 impl Error {
@@ -103,6 +119,13 @@ impl Error {
         self.token_id
     }
 
+    /// Returns the name of the code that the call ended with, as the gRPC specification writes it; `None` where this
+    /// client found the failure itself.
+    #[must_use]
+    pub fn code(&self) -> Option<&'static str> {
+        self.code.map(code_name)
+    }
+
     pub(crate) fn overdue() -> Self {
         Self::plain(ErrorKind::DeadlineExceeded, "no answer came in time".to_owned())
     }
@@ -135,6 +158,8 @@ impl Error {
             retry_after: None,
             rule: None,
             token_id: None,
+            code: None,
+            cause: None,
         }
     }
 }
@@ -158,6 +183,8 @@ impl From<Status> for Error {
             retry_after: details.retry_info().and_then(|info| info.retry_delay),
             rule: told("rule").and_then(Rule::from_word),
             token_id: told("successor").or(told("token_id")).and_then(|id| TokenId::parse(id).ok()),
+            code: Some(status.code()),
+            cause: status.source().is_some().then(|| Arc::new(status.clone())),
         }
     }
 }
@@ -178,6 +205,29 @@ fn kind(status: &Status) -> ErrorKind {
             if has_expired(status) { ErrorKind::DeadlineExceeded } else { ErrorKind::Unavailable }
         }
         _ => ErrorKind::Other,
+    }
+}
+
+/// Writes a code as the gRPC specification does.
+fn code_name(code: Code) -> &'static str {
+    match code {
+        Code::Ok => "OK",
+        Code::Cancelled => "CANCELLED",
+        Code::Unknown => "UNKNOWN",
+        Code::InvalidArgument => "INVALID_ARGUMENT",
+        Code::DeadlineExceeded => "DEADLINE_EXCEEDED",
+        Code::NotFound => "NOT_FOUND",
+        Code::AlreadyExists => "ALREADY_EXISTS",
+        Code::PermissionDenied => "PERMISSION_DENIED",
+        Code::ResourceExhausted => "RESOURCE_EXHAUSTED",
+        Code::FailedPrecondition => "FAILED_PRECONDITION",
+        Code::Aborted => "ABORTED",
+        Code::OutOfRange => "OUT_OF_RANGE",
+        Code::Unimplemented => "UNIMPLEMENTED",
+        Code::Internal => "INTERNAL",
+        Code::Unavailable => "UNAVAILABLE",
+        Code::DataLoss => "DATA_LOSS",
+        Code::Unauthenticated => "UNAUTHENTICATED",
     }
 }
 
@@ -226,7 +276,10 @@ mod tests {
     #[test]
     fn what_the_transport_says_is_that_nothing_is_known() {
         let broken = Status::from_error(std::io::Error::other("broken pipe").into());
-        assert_eq!(Error::from(broken).kind(), ErrorKind::Unavailable);
+        let broken = Error::from(broken);
+        assert_eq!(broken.kind(), ErrorKind::Unavailable);
+        assert_eq!(broken.source().unwrap().to_string(), "broken pipe");
+        assert!(Error::from(Status::not_found("gone")).source().is_none());
         let overdue = Status::from_error(TimeoutExpired(()).into());
         assert_eq!(Error::from(overdue).kind(), ErrorKind::DeadlineExceeded);
         assert_eq!(Error::from(Status::unknown("a server's own")).kind(), ErrorKind::Other);

@@ -59,6 +59,7 @@ pub use requests::{
     Changed, CreatedToken, Expiration, Listing, NewToken, RevocationTarget, RevokedToken, Rotation,
     TokenUpdate,
 };
+pub use retry::Repeatable;
 pub use token::TokenStatus;
 pub use tokend_core::domain::{
     FieldError, Network, Networks, OrganizationId, Principal, Rule as PolicyRule, Scope, Scopes, Token,

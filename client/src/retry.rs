@@ -20,10 +20,12 @@ pub(crate) struct Retries {
     pub(crate) timeout: Duration,
 }
 
-/// Whether repeating a call changes nothing.
+/// Whether a call may be made again without harm.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Repeatable {
+pub enum Repeatable {
+    /// It does: it reads, or has a request id, or its end is the same.
     Yes,
+    /// It might undo what somebody else has done since.
     No,
 }
 

@@ -8,13 +8,14 @@ use std::num::NonZeroU32;
 use clap::{Args, Subcommand};
 use serde::Serialize;
 use time::OffsetDateTime;
+use tokend_client::Repeatable;
+use tokend_client::proto::{FieldChange, ListTokenEventsRequest, TokenEvent};
 
 use super::client::{AddressFlag, Client};
 use super::error::described;
 use super::output::{cell, quoted, rfc3339, table, write_json_line};
-use super::{CommandError, RpcError, single_threaded};
+use super::{CommandError, single_threaded};
 use crate::config::{Environment, KeyStatusFlags};
-use crate::grpc::proto::{FieldChange, ListTokenEventsRequest, TokenEvent};
 use crate::store::{CheckedSeal, Finding, SealWalk, Store};
 use crate::{ambient, store, telemetry};
 
@@ -117,19 +118,22 @@ pub(super) fn run(command: AuditCommand, environment: &Environment) -> Result<()
 }
 
 async fn list(flags: ListFlags, environment: &Environment) -> Result<Vec<TokenEvent>, CommandError> {
-    let mut client = Client::open(flags.address, environment).await?;
+    let client = Client::open(flags.address, environment)?;
     let limit = flags.limit.get() as usize;
     let (mut events, mut page_token): (Vec<TokenEvent>, _) = (Vec::new(), String::new());
     loop {
         let page_size = i32::try_from((limit - events.len()).min(LARGEST_PAGE)).unwrap_or(i32::MAX);
-        let request = client.request(ListTokenEventsRequest {
+        let message = ListTokenEventsRequest {
             organization_id: flags.organization.clone(),
             token_id: flags.token.clone(),
             user_id: flags.user.clone(),
             page_size,
             page_token,
+        };
+        let asked = client.call(Repeatable::Yes, message, |mut raw, request| async move {
+            raw.list_token_events(request).await
         });
-        let page = client.service().list_token_events(request).await.map_err(RpcError::from)?.into_inner();
+        let page = asked.await?;
         events.extend(page.events);
         page_token = page.next_page_token;
         if page_token.is_empty() || events.len() >= limit {

@@ -1,8 +1,9 @@
-//! A connection to a running tokend: its address, the caller's secret, a deadline.
+//! How the operator's commands reach a running tokend: its address, and the caller's secret.
 //!
-//! Used by the operator's commands. The secret comes from the environment or from a file, goes
-//! into the `authorization` metadata, marked as sensitive, and nowhere else.
+//! The secret comes from the environment or from a file, and goes to `tokend-client` alone, which makes the connection,
+//! the calls and their retries.
 
+use std::error::Error as _;
 use std::fs;
 use std::io::{self, Read as _};
 use std::path::PathBuf;
@@ -11,20 +12,21 @@ use std::time::Duration;
 use clap::Args;
 use secrecy::{ExposeSecret, SecretString};
 use thiserror::Error;
-use tokend_core::link::is_this_machine;
-use tonic::Request;
-use tonic::metadata::{Ascii, MetadataValue};
-use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint};
+use tokend_client::{Connection, ConnectionError, ErrorKind, RawClient, Repeatable};
+use tonic::{Request, Response, Status};
 use zeroize::Zeroizing;
 
-use super::CommandError;
+use super::{CommandError, RpcError};
 use crate::config::{Environment, Switch};
-use crate::grpc::proto::token_service_client::TokenServiceClient;
 use crate::private_file::is_exposed;
 
 const DEFAULT_ADDRESS: &str = "http://127.0.0.1:50051";
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const CALL_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How often a call is tried at most: with the client's pauses, for about a second or two, in which a server may be
+/// started again.
+const ATTEMPTS: u32 = 8;
 
 /// Which tokend to ask.
 #[derive(Args)]
@@ -73,9 +75,9 @@ pub enum ClientError {
         #[source]
         source: io::Error,
     },
-    /// The CA cannot be used.
-    #[error("the CA or the system's own certificates cannot be used")]
-    Tls(#[source] tonic::transport::Error),
+    /// What was given for the connection cannot be used.
+    #[error("cannot make a connection of --address and --ca")]
+    Connection(#[source] ConnectionError),
     /// Nothing answers at the address.
     #[error("cannot reach a tokend at {address}")]
     Unreachable {
@@ -83,7 +85,7 @@ pub enum ClientError {
         address: String,
         /// Why.
         #[source]
-        source: tonic::transport::Error,
+        source: tokend_client::Error,
     },
     /// No secret is given.
     #[error("no secret to call with: set TOKEND_SECRET, or TOKEND_SECRET_FILE to its file")]
@@ -126,7 +128,7 @@ pub enum ClientError {
 /// Where a running tokend listens.
 pub(super) struct ServerAddress {
     text: String,
-    endpoint: Endpoint,
+    connection: Connection,
 }
 
 impl AddressFlag {
@@ -137,81 +139,89 @@ impl AddressFlag {
             None => environment.text("TOKEND_ADDRESS")?,
         };
         let text = given.unwrap_or_else(|| DEFAULT_ADDRESS.to_owned());
-        // User information in a URL would be a secret on a command line, and is never sent.
-        let encrypted = text.starts_with("https://");
-        if !(encrypted || text.starts_with("http://")) || text.contains('@') {
-            return Err(ClientError::Address.into());
-        }
-        let mut endpoint = Endpoint::from_shared(text.clone()).map_err(|_| ClientError::Address)?;
         let insecure = match Switch::of_flag(self.address_insecure) {
             Some(said) => Some(said),
             None => environment.value("TOKEND_ADDRESS_INSECURE")?,
         };
-        let host = endpoint.uri().host().unwrap_or_default();
-        if !encrypted && !is_this_machine(host) && !insecure.is_some_and(Switch::is_on) {
-            return Err(ClientError::Plaintext.into());
+        let mut connection = Connection::to(&*text)
+            .connect_timeout(CONNECT_TIMEOUT)
+            .call_timeout(CALL_TIMEOUT)
+            .attempts(ATTEMPTS);
+        if insecure.is_some_and(Switch::is_on) {
+            connection = connection.allow_plaintext();
         }
-        if encrypted {
-            let mut tls = ClientTlsConfig::new().with_enabled_roots();
-            let ca = match self.ca {
-                Some(path) => Some(path),
-                None => environment.value("TOKEND_CA")?,
-            };
-            if let Some(path) = ca {
-                let pem = fs::read(&path).map_err(|source| ClientError::Ca { path, source })?;
-                tls = tls.ca_certificate(Certificate::from_pem(pem));
-            }
-            endpoint = endpoint.tls_config(tls).map_err(ClientError::Tls)?;
+        let ca = match self.ca {
+            Some(path) => Some(path),
+            // Of use to the addresses that have TLS.
+            None if text.starts_with("https://") => environment.value("TOKEND_CA")?,
+            None => None,
+        };
+        if let Some(path) = ca {
+            connection = connection.ca(fs::read(&path).map_err(|source| ClientError::Ca { path, source })?);
         }
-        Ok(ServerAddress { text, endpoint: endpoint.connect_timeout(CONNECT_TIMEOUT) })
+        Ok(ServerAddress { text, connection })
     }
 }
 
 impl ServerAddress {
-    /// Opens a connection.
-    pub(super) async fn connect(&self) -> Result<Channel, ClientError> {
-        let connected = self.endpoint.connect().await;
-        connected.map_err(|source| ClientError::Unreachable { address: self.text.clone(), source })
+    /// Makes a client without a caller; to be called within a runtime. Nothing is sent yet.
+    pub(super) fn open(self) -> Result<Client, ClientError> {
+        let client = self.connection.open().map_err(|error| match error {
+            ConnectionError::Address => ClientError::Address,
+            ConnectionError::Plaintext => ClientError::Plaintext,
+            other => ClientError::Connection(other),
+        })?;
+        Ok(Client { address: self.text, client })
     }
 }
 
-/// A caller's connection to the token service.
+/// A caller of a running tokend.
 pub(super) struct Client {
-    service: TokenServiceClient<Channel>,
-    authorization: MetadataValue<Ascii>,
+    address: String,
+    client: tokend_client::Client,
 }
 
 impl Client {
-    /// Reads the caller's secret, then connects.
-    pub(super) async fn open(address: AddressFlag, environment: &Environment) -> Result<Self, CommandError> {
-        let address = address.resolve(environment)?;
-        let authorization = authorization(environment)?;
-        let channel = address.connect().await?;
-        Ok(Self { service: TokenServiceClient::new(channel), authorization })
+    /// Reads the caller's secret and makes its client; to be called within a runtime. Nothing is sent yet.
+    pub(super) fn open(address: AddressFlag, environment: &Environment) -> Result<Self, CommandError> {
+        let mut address = address.resolve(environment)?;
+        address.connection = address.connection.secret(caller_secret(environment)?);
+        Ok(address.open()?)
     }
 
-    /// The service, to call with what [`Self::request`] makes.
-    pub(super) fn service(&mut self) -> &mut TokenServiceClient<Channel> {
-        &mut self.service
+    /// Makes a call, again where that does no harm and nothing is known.
+    pub(super) async fn call<M: Clone, R, F>(
+        &self,
+        repeatable: Repeatable,
+        message: M,
+        call: impl Fn(RawClient, Request<M>) -> F,
+    ) -> Result<R, CommandError>
+    where
+        F: Future<Output = Result<Response<R>, Status>>,
+    {
+        self.client.call(repeatable, message, call).await.map_err(|error| self.failed(error))
     }
 
-    /// Wraps a message with the caller's secret and a deadline.
-    pub(super) fn request<T>(&self, message: T) -> Request<T> {
-        let mut request = self.request_for_ever(message);
-        request.set_timeout(CALL_TIMEOUT);
-        request
+    /// The client itself, for a stream that ends when its reader says and for the server's health.
+    pub(super) fn inner(&self) -> &tokend_client::Client {
+        &self.client
     }
 
-    /// Wraps a message with the caller's secret alone, for a stream that ends when its reader says.
-    pub(super) fn request_for_ever<T>(&self, message: T) -> Request<T> {
-        let mut request = Request::new(message);
-        request.metadata_mut().insert("authorization", self.authorization.clone());
-        request
+    /// Tells a refusal from a server that is not there.
+    pub(super) fn failed(&self, error: tokend_client::Error) -> CommandError {
+        let by_the_transport = error.code().is_none() || error.source().is_some();
+        match error.kind() {
+            ErrorKind::DeadlineExceeded if by_the_transport => ClientError::Silent(CALL_TIMEOUT).into(),
+            ErrorKind::Unavailable if by_the_transport => {
+                ClientError::Unreachable { address: self.address.clone(), source: error }.into()
+            }
+            _ => RpcError::from(error).into(),
+        }
     }
 }
 
-/// Makes the caller's metadata: `TOKEND_SECRET` wins over `TOKEND_SECRET_FILE`.
-fn authorization(environment: &Environment) -> Result<MetadataValue<Ascii>, CommandError> {
+/// Reads the caller's secret: `TOKEND_SECRET` wins over `TOKEND_SECRET_FILE`.
+fn caller_secret(environment: &Environment) -> Result<SecretString, CommandError> {
     let (secret, origin) = if let Some(secret) = environment.text("TOKEND_SECRET")? {
         (SecretString::from(secret), "TOKEND_SECRET")
     } else if let Some(path) = environment.value::<PathBuf>("TOKEND_SECRET_FILE")? {
@@ -223,10 +233,7 @@ fn authorization(environment: &Environment) -> Result<MetadataValue<Ascii>, Comm
     if word.is_empty() || !word.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_') {
         return Err(ClientError::NotASecret(origin).into());
     }
-    let header = Zeroizing::new(format!("Bearer {word}"));
-    let mut value = MetadataValue::try_from(header.as_str()).map_err(|_| ClientError::NotASecret(origin))?;
-    value.set_sensitive(true);
-    Ok(value)
+    Ok(secret)
 }
 
 /// Reads the file with the caller's secret, which nobody else may.
@@ -265,11 +272,9 @@ mod tests {
     #[test]
     fn the_secret_itself_wins_over_its_file() {
         let value =
-            authorization(&environment(&[("TOKEND_SECRET", "tokd_a"), ("TOKEND_SECRET_FILE", "/nowhere")]));
+            caller_secret(&environment(&[("TOKEND_SECRET", "tokd_a"), ("TOKEND_SECRET_FILE", "/nowhere")]));
 
-        let value = value.unwrap();
-        assert_eq!(value.to_str().unwrap(), "Bearer tokd_a");
-        assert!(value.is_sensitive());
+        assert_eq!(value.unwrap().expose_secret(), "tokd_a");
     }
 
     #[test]
@@ -277,29 +282,29 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("secret");
         fs::write(&path, "tokd_b\n").unwrap();
-        let read = || authorization(&environment(&[("TOKEND_SECRET_FILE", path.to_str().unwrap())]));
+        let read = || caller_secret(&environment(&[("TOKEND_SECRET_FILE", path.to_str().unwrap())]));
 
         fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
         let refused = read();
         assert!(matches!(refused, Err(CommandError::Client(ClientError::SecretFileExposed { .. }))));
         fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
-        assert_eq!(read().unwrap().to_str().unwrap(), "Bearer tokd_b");
+        assert_eq!(read().unwrap().expose_secret(), "tokd_b");
     }
 
     #[test]
     fn what_cannot_be_a_secret_is_refused_and_not_repeated() {
-        let refused = authorization(&environment(&[("TOKEND_SECRET", "canary text")]));
+        let refused = caller_secret(&environment(&[("TOKEND_SECRET", "canary text")]));
 
         let error = refused.unwrap_err();
         assert!(matches!(error, CommandError::Client(ClientError::NotASecret("TOKEND_SECRET"))));
         assert!(!format!("{error} {error:?}").contains("canary"));
     }
 
-    #[test]
-    fn a_secret_leaves_this_machine_by_tls_unless_it_is_said() {
+    #[tokio::test]
+    async fn a_secret_leaves_this_machine_by_tls_unless_it_is_said() {
         let resolve = |address: &str, address_insecure, pairs: &[(&str, &str)]| {
             let flag = AddressFlag { address: Some(address.to_owned()), ca: None, address_insecure };
-            flag.resolve(&environment(pairs)).err()
+            flag.resolve(&environment(pairs)).unwrap().open().err()
         };
         for address in
             ["http://127.0.0.1:1", "http://[::1]:1", "http://[::ffff:127.0.0.1]:1", "http://localhost:1"]
@@ -310,7 +315,7 @@ mod tests {
             ["http://tokend.example:1", "http://192.0.2.1:1", "http://0.0.0.0:1", "http://127.0.0.1.example"]
         {
             let refused = resolve(address, false, &[]);
-            assert!(matches!(refused, Some(CommandError::Client(ClientError::Plaintext))), "{address}");
+            assert!(matches!(refused, Some(ClientError::Plaintext)), "{address}");
             assert!(resolve(address, true, &[]).is_none(), "{address}");
             assert!(resolve(address, false, &[("TOKEND_ADDRESS_INSECURE", "true")]).is_none(), "{address}");
         }
@@ -319,11 +324,11 @@ mod tests {
             ca: None,
             address_insecure: false,
         };
-        assert!(flag.resolve(&environment(&[])).is_ok());
+        assert!(flag.resolve(&environment(&[])).unwrap().open().is_ok());
     }
 
-    #[test]
-    fn an_address_that_is_no_plain_url_is_refused() {
+    #[tokio::test]
+    async fn an_address_that_is_no_plain_url_is_refused() {
         for address in [
             "ftp://localhost:1",
             "localhost:1",
@@ -333,9 +338,9 @@ mod tests {
         ] {
             let flag = AddressFlag { address: Some(address.to_owned()), ca: None, address_insecure: false };
 
-            let refused = flag.resolve(&environment(&[])).err();
+            let refused = flag.resolve(&environment(&[])).unwrap().open().err();
 
-            assert!(matches!(refused, Some(CommandError::Client(ClientError::Address))), "{address}");
+            assert!(matches!(refused, Some(ClientError::Address)), "{address}");
         }
     }
 }

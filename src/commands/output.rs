@@ -8,9 +8,9 @@ use std::io::{self, Write};
 
 use prost_types::Timestamp;
 use serde::Serialize;
+use tokend_client::proto;
 
 use crate::domain::text::is_escaped;
-use crate::grpc::proto;
 
 /// A token as JSON.
 #[derive(Serialize)]

@@ -4,13 +4,14 @@ use std::io;
 
 use clap::{Args, Subcommand};
 use serde::Serialize;
+use tokend_client::Repeatable;
+use tokend_client::proto::RevokeUserTokensRequest;
 
 use super::client::{AddressFlag, Client};
 use super::output::{rfc3339, write_json_line};
 use super::token::{CALLER, print};
-use super::{CommandError, RpcError, single_threaded};
+use super::{CommandError, single_threaded};
 use crate::config::Environment;
-use crate::grpc::proto::RevokeUserTokensRequest;
 
 /// `tokend user …`
 #[derive(Subcommand)]
@@ -60,14 +61,17 @@ pub(super) fn run(command: UserCommand, environment: &Environment) -> Result<(),
 }
 
 async fn revoke(flags: RevokeFlags, environment: &Environment) -> Result<(), CommandError> {
-    let mut client = Client::open(flags.address, environment).await?;
-    let request = client.request(RevokeUserTokensRequest {
+    let client = Client::open(flags.address, environment)?;
+    let message = RevokeUserTokensRequest {
         organization_id: flags.organization,
         user_id: flags.user_id,
         reason: flags.reason,
+    };
+    // Not by itself again: that would count nothing.
+    let answer = client.call(Repeatable::No, message, |mut raw, request| async move {
+        raw.revoke_user_tokens(request).await
     });
-    let answer = client.service().revoke_user_tokens(request).await;
-    let answer = answer.map_err(RpcError::from)?.into_inner();
+    let answer = answer.await?;
     let effective_time = answer.effective_time.map(rfc3339);
     if flags.json {
         let json = RevokedJson { revoked_count: answer.revoked_count.to_string(), effective_time };

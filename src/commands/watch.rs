@@ -4,12 +4,13 @@ use std::io::{self, Write};
 
 use clap::Args;
 use serde::Serialize;
+use tokend_client::proto::{TokenChange, WatchTokensRequest};
+use tonic::Status;
 
 use super::client::{AddressFlag, Client};
 use super::output::{TokenJson, quoted, rfc3339, write_json_line};
-use super::{CommandError, RpcError, single_threaded};
+use super::{CommandError, single_threaded};
 use crate::config::Environment;
-use crate::grpc::proto::{TokenChange, WatchTokensRequest};
 
 /// Flags of `tokend watch`.
 #[derive(Args)]
@@ -61,11 +62,11 @@ async fn watch(
     environment: &Environment,
     position: &mut String,
 ) -> Result<(), CommandError> {
-    let mut client = Client::open(flags.address, environment).await?;
+    let client = Client::open(flags.address, environment)?;
     let message = WatchTokensRequest { organization_id: flags.organization, after: flags.after };
-    let request = client.request_for_ever(message);
-    let mut stream = client.service().watch_tokens(request).await.map_err(RpcError::from)?.into_inner();
-    while let Some(message) = stream.message().await.map_err(RpcError::from)? {
+    let failed = |status: Status| client.failed(status.into());
+    let mut stream = client.inner().raw().watch_tokens(message).await.map_err(failed)?.into_inner();
+    while let Some(message) = stream.message().await.map_err(failed)? {
         for change in &message.changes {
             print(change, flags.json).map_err(CommandError::Output)?;
         }

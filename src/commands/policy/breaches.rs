@@ -4,13 +4,14 @@ use std::io::{self, Write};
 
 use prost_types::Timestamp;
 use serde::Serialize;
+use tokend_client::Repeatable;
+use tokend_client::proto::{CheckPolicyRequest, EnforcePolicyRequest, Policy, PolicyBreach};
 
+use super::super::CommandError;
 use super::super::client::{Client, ClientError};
 use super::super::output::{TokenJson, quoted, rfc3339, to_the_second, write_json_line};
-use super::super::{CommandError, RpcError};
 use super::{GetFlags, SetFlags};
 use crate::config::Environment;
-use crate::grpc::proto::{CheckPolicyRequest, EnforcePolicyRequest, Policy, PolicyBreach};
 
 /// A token that breaks a policy as JSON.
 #[derive(Serialize)]
@@ -31,14 +32,16 @@ pub(super) async fn dry_run(
     SetFlags { target, rules }: SetFlags,
     environment: &Environment,
 ) -> Result<(), CommandError> {
-    let mut client = Client::open(target.address, environment).await?;
+    let client = Client::open(target.address, environment)?;
     let policy = Some(Policy::from(rules)).filter(|policy| *policy != Policy::default());
     let (mut page_token, mut count) = (String::new(), 0);
     loop {
         let organization_id = target.organization.clone();
-        let request =
-            client.request(CheckPolicyRequest { organization_id, policy: policy.clone(), page_token });
-        let page = client.service().check_policy(request).await.map_err(RpcError::from)?.into_inner();
+        let message = CheckPolicyRequest { organization_id, policy: policy.clone(), page_token };
+        let asked = client.call(Repeatable::Yes, message, |mut raw, request| async move {
+            raw.check_policy(request).await
+        });
+        let page = asked.await?;
         show(&page.breaches, target.json)?;
         count += page.breaches.len();
         page_token = page.next_page_token;
@@ -53,12 +56,15 @@ pub(super) async fn enforce(
     GetFlags { target }: GetFlags,
     environment: &Environment,
 ) -> Result<(), CommandError> {
-    let mut client = Client::open(target.address, environment).await?;
+    let client = Client::open(target.address, environment)?;
     let (mut page_token, mut count) = (String::new(), 0);
     loop {
         let organization_id = target.organization.clone();
-        let request = client.request(EnforcePolicyRequest { organization_id, page_token });
-        let page = client.service().enforce_policy(request).await.map_err(RpcError::from)?.into_inner();
+        let message = EnforcePolicyRequest { organization_id, page_token };
+        let asked = client.call(Repeatable::No, message, |mut raw, request| async move {
+            raw.enforce_policy(request).await
+        });
+        let page = asked.await?;
         show(&page.breaches, target.json)?;
         count += page.breaches.len();
         page_token = page.next_page_token;

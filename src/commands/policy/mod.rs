@@ -8,15 +8,16 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use serde::Serialize;
+use tokend_client::Repeatable;
+use tokend_client::proto::{GetPolicyRequest, GetPolicyResponse, UpdatePolicyRequest};
 
 use rules::{PolicyJson, RuleFlags};
 
 use super::client::{AddressFlag, Client, ClientError};
 use super::output::{aligned, rfc3339, to_the_second, write_json_line};
 use super::token::{CALLER, print};
-use super::{CommandError, RpcError, single_threaded};
+use super::{CommandError, single_threaded};
 use crate::config::Environment;
-use crate::grpc::proto::{GetPolicyRequest, GetPolicyResponse, UpdatePolicyRequest};
 
 /// `tokend policy …`
 #[derive(Subcommand)]
@@ -99,17 +100,20 @@ pub(super) fn run(command: PolicyCommand, environment: &Environment) -> Result<(
 }
 
 async fn get(GetFlags { target }: GetFlags, environment: &Environment) -> Result<(), CommandError> {
-    let mut client = Client::open(target.address, environment).await?;
-    let request = client.request(GetPolicyRequest { organization_id: target.organization });
-    let answer = client.service().get_policy(request).await;
-    show(&answer.map_err(RpcError::from)?.into_inner(), target.json)
+    let client = Client::open(target.address, environment)?;
+    let message = GetPolicyRequest { organization_id: target.organization };
+    let answer = client
+        .call(Repeatable::Yes, message, |mut raw, request| async move { raw.get_policy(request).await });
+    show(&answer.await?, target.json)
 }
 
 async fn set(SetFlags { target, rules }: SetFlags, environment: &Environment) -> Result<(), CommandError> {
-    let mut client = Client::open(target.address, environment).await?;
+    let client = Client::open(target.address, environment)?;
     let (organization_id, policy) = (target.organization, Some(rules.into()));
-    let request = client.request(UpdatePolicyRequest { organization_id, policy });
-    let answer = client.service().update_policy(request).await.map_err(RpcError::from)?.into_inner();
+    let message = UpdatePolicyRequest { organization_id, policy };
+    let answer = client
+        .call(Repeatable::No, message, |mut raw, request| async move { raw.update_policy(request).await });
+    let answer = answer.await?;
     let stored = GetPolicyResponse {
         organization_id: answer.organization_id,
         policy: answer.policy,

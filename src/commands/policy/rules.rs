@@ -4,7 +4,7 @@ use clap::Args;
 use serde::Serialize;
 
 use super::super::token::parse_ttl;
-use crate::grpc::proto::Policy;
+use tokend_client::proto::Policy;
 
 /// A policy on the command line.
 #[derive(Args)]

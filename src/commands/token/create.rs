@@ -9,14 +9,15 @@ use secrecy::{ExposeSecret, SecretString};
 use serde::Serialize;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
+use tokend_client::Repeatable;
+use tokend_client::proto;
+use tokend_client::proto::create_token_request::Expiration;
 
+use super::super::CommandError;
 use super::super::client::{AddressFlag, Client, ClientError};
 use super::super::output::{TokenJson, token_lines, write_json_line};
-use super::super::{CommandError, RpcError};
 use super::remark;
 use crate::config::Environment;
-use crate::grpc::proto;
-use crate::grpc::proto::create_token_request::Expiration;
 
 /// Flags of `tokend token create`.
 #[derive(Args)]
@@ -101,7 +102,7 @@ struct CreatedJson<'a> {
 
 pub(super) async fn run(flags: CreateFlags, environment: &Environment) -> Result<(), CommandError> {
     super::require_output()?;
-    let mut client = Client::open(flags.address, environment).await?;
+    let client = Client::open(flags.address, environment)?;
     let message = proto::CreateTokenRequest {
         organization_id: flags.organization,
         user_id: flags.user,
@@ -112,11 +113,9 @@ pub(super) async fn run(flags: CreateFlags, environment: &Environment) -> Result
         allowed_cidrs: flags.allowed_cidrs,
         request_id: flags.repetition.or_new()?,
     };
-    let answer = super::repeated(async || {
-        let request = client.request(message.clone());
-        client.service().create_token(request).await
-    });
-    let answer = answer.await.map_err(RpcError::from)?.into_inner();
+    let answer = client
+        .call(Repeatable::Yes, message, |mut raw, request| async move { raw.create_token(request).await });
+    let answer = answer.await?;
     show_secret(answer.token.as_ref(), answer.secret, &flags.repetition, flags.json)
 }
 

@@ -4,14 +4,15 @@ use std::io;
 
 use clap::Args;
 use prost_types::Timestamp;
+use tokend_client::Repeatable;
+use tokend_client::proto::{DisableTokenRequest, EnableTokenRequest, Token};
 
+use super::super::CommandError;
 use super::super::client::{AddressFlag, Client, ClientError};
 use super::super::output::{rfc3339, token_lines, write_json_line};
-use super::super::{CommandError, RpcError};
 use super::print;
 use super::revoke::RevokedJson;
 use crate::config::Environment;
-use crate::grpc::proto::{DisableTokenRequest, EnableTokenRequest, Token};
 
 /// Flags of both.
 #[derive(Args)]
@@ -28,16 +29,20 @@ pub(crate) struct SwitchFlags {
 }
 
 pub(super) async fn disable(flags: SwitchFlags, environment: &Environment) -> Result<(), CommandError> {
-    let mut client = Client::open(flags.address, environment).await?;
-    let request = client.request(DisableTokenRequest { token_id: flags.token_id });
-    let answer = client.service().disable_token(request).await.map_err(RpcError::from)?.into_inner();
+    let client = Client::open(flags.address, environment)?;
+    let message = DisableTokenRequest { token_id: flags.token_id };
+    let answer = client
+        .call(Repeatable::No, message, |mut raw, request| async move { raw.disable_token(request).await });
+    let answer = answer.await?;
     show(answer.token, answer.effective_time, "refused everywhere from ", flags.json)
 }
 
 pub(super) async fn enable(flags: SwitchFlags, environment: &Environment) -> Result<(), CommandError> {
-    let mut client = Client::open(flags.address, environment).await?;
-    let request = client.request(EnableTokenRequest { token_id: flags.token_id });
-    let answer = client.service().enable_token(request).await.map_err(RpcError::from)?.into_inner();
+    let client = Client::open(flags.address, environment)?;
+    let message = EnableTokenRequest { token_id: flags.token_id };
+    let answer = client
+        .call(Repeatable::No, message, |mut raw, request| async move { raw.enable_token(request).await });
+    let answer = answer.await?;
     show(answer.token, answer.effective_time, "known everywhere from ", flags.json)
 }
 

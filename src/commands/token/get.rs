@@ -3,13 +3,14 @@
 use std::io;
 
 use clap::Args;
+use tokend_client::Repeatable;
+use tokend_client::proto::{GetTokenRequest, Token};
 
+use super::super::CommandError;
 use super::super::client::{AddressFlag, Client, ClientError};
 use super::super::output::{TokenJson, token_lines, write_json_line};
-use super::super::{CommandError, RpcError};
 use super::print;
 use crate::config::Environment;
-use crate::grpc::proto::{GetTokenRequest, Token};
 
 /// Flags of `tokend token get`.
 #[derive(Args)]
@@ -26,11 +27,11 @@ pub(crate) struct GetFlags {
 }
 
 pub(super) async fn run(flags: GetFlags, environment: &Environment) -> Result<(), CommandError> {
-    let mut client = Client::open(flags.address, environment).await?;
-    let request = client.request(GetTokenRequest { token_id: flags.token_id });
-    let answer = client.service().get_token(request).await;
-    let token = answer.map_err(RpcError::from)?.into_inner().token;
-    show(&token.ok_or(ClientError::Incomplete("token"))?, flags.json)
+    let client = Client::open(flags.address, environment)?;
+    let message = GetTokenRequest { token_id: flags.token_id };
+    let answer =
+        client.call(Repeatable::Yes, message, |mut raw, request| async move { raw.get_token(request).await });
+    show(&answer.await?.token.ok_or(ClientError::Incomplete("token"))?, flags.json)
 }
 
 /// Prints a token, as JSON or for people.

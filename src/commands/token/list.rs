@@ -5,14 +5,15 @@ use std::num::NonZeroU32;
 
 use clap::{Args, ValueEnum};
 use prost_types::Timestamp;
+use tokend_client::Repeatable;
+use tokend_client::proto::{ListTokensRequest, Token, TokenState};
 
+use super::super::CommandError;
 use super::super::client::{AddressFlag, Client};
 use super::super::output::{TokenJson, expires, state_word, table, to_the_second, write_json_line};
-use super::super::{CommandError, RpcError};
 use super::create::parse_time;
 use super::{print, remark};
 use crate::config::Environment;
-use crate::grpc::proto::{ListTokensRequest, Token, TokenState};
 
 /// The most tokens in one page of the server.
 const LARGEST_PAGE: usize = 1000;
@@ -89,7 +90,7 @@ impl From<StateFlag> for TokenState {
 }
 
 pub(super) async fn run(flags: ListFlags, environment: &Environment) -> Result<(), CommandError> {
-    let mut client = Client::open(flags.address, environment).await?;
+    let client = Client::open(flags.address, environment)?;
     let limit = usize::try_from(flags.limit.get()).unwrap_or(usize::MAX);
     let mut states = flags.states.into_iter();
     let mut message = ListTokensRequest {
@@ -109,9 +110,10 @@ pub(super) async fn run(flags: ListFlags, environment: &Environment) -> Result<(
     let more = loop {
         let wanted = LARGEST_PAGE.min(limit - listed);
         message.page_size = i32::try_from(wanted).unwrap_or(i32::MAX);
-        let request = client.request(message.clone());
-        let answer = client.service().list_tokens(request).await;
-        let page = answer.map_err(RpcError::from)?.into_inner();
+        let asked = client.call(Repeatable::Yes, message.clone(), |mut raw, request| async move {
+            raw.list_tokens(request).await
+        });
+        let page = asked.await?;
         listed += page.tokens.len();
         if flags.json {
             write_json(&page.tokens)?;

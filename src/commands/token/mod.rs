@@ -16,11 +16,9 @@ pub(super) use verify::{NOT_VALID, presented};
 
 use std::io::{self, Write};
 use std::process::ExitCode;
-use std::time::Duration;
 
 use clap::Subcommand;
 use rand::TryRng as _;
-use tonic::{Code, Response, Status};
 use zeroize::Zeroizing;
 
 pub(super) use create::parse_ttl;
@@ -123,27 +121,9 @@ pub(super) fn remark(text: &str) {
     let _ = io::stderr().lock().write_all(text.as_bytes());
 }
 
-/// How often a call that may be repeated is made, and the pause between.
-const ATTEMPTS: usize = 3;
-const PAUSE: Duration = Duration::from_secs(1);
-
 /// Makes the id of a request that may be repeated. As good as a secret: shown nowhere.
 fn new_request_id() -> Result<String, CommandError> {
     let mut bytes = Zeroizing::new([0; 16]);
     ambient::randomness().try_fill_bytes(bytes.as_mut_slice()).map_err(CommandError::Random)?;
     Ok(uuid::Builder::from_random_bytes(*bytes).into_uuid().to_string())
-}
-
-/// Makes a call with a request id, again where its answer was lost or the server was away for a moment: it is
-/// done once all the same.
-async fn repeated<T>(
-    mut call: impl AsyncFnMut() -> Result<Response<T>, Status>,
-) -> Result<Response<T>, Status> {
-    for _ in 1..ATTEMPTS {
-        match call().await {
-            Err(status) if status.code() == Code::Unavailable => tokio::time::sleep(PAUSE).await,
-            outcome => return outcome,
-        }
-    }
-    call().await
 }

@@ -5,15 +5,16 @@ use clap::Args;
 use prost_types::Timestamp;
 use secrecy::ExposeSecret;
 use serde::Serialize;
+use tokend_client::Repeatable;
+use tokend_client::proto::revoke_token_request::Target;
+use tokend_client::proto::{RevokeTokenRequest, Token};
 
+use super::super::CommandError;
 use super::super::client::{AddressFlag, Client};
 use super::super::output::{TokenJson, rfc3339};
-use super::super::{CommandError, RpcError};
 use super::disable::show;
 use super::verify::presented;
 use crate::config::Environment;
-use crate::grpc::proto::revoke_token_request::Target;
-use crate::grpc::proto::{RevokeTokenRequest, Token};
 
 /// Flags of `tokend token revoke`.
 #[derive(Args)]
@@ -62,13 +63,11 @@ pub(super) async fn run(flags: RevokeFlags, environment: &Environment) -> Result
         Some(id) => Target::TokenId(id),
         None => Target::Secret(presented()?.expose_secret().to_owned()),
     };
-    let mut client = Client::open(flags.address, environment).await?;
-    let request = client.request(RevokeTokenRequest {
-        target: Some(target),
-        reason: flags.reason,
-        only_this: flags.only_this,
-    });
-    let answer = client.service().revoke_token(request).await;
-    let answer = answer.map_err(RpcError::from)?.into_inner();
+    let client = Client::open(flags.address, environment)?;
+    let message =
+        RevokeTokenRequest { target: Some(target), reason: flags.reason, only_this: flags.only_this };
+    let answer = client
+        .call(Repeatable::Yes, message, |mut raw, request| async move { raw.revoke_token(request).await });
+    let answer = answer.await?;
     show(answer.token, answer.effective_time, "refused everywhere from ", flags.json)
 }

@@ -2,14 +2,15 @@
 
 use clap::Args;
 use prost_types::Timestamp;
+use tokend_client::Repeatable;
+use tokend_client::proto::RotateTokenRequest;
+use tokend_client::proto::rotate_token_request::Expiration;
 
+use super::super::CommandError;
 use super::super::client::{AddressFlag, Client};
 use super::super::output::to_the_second;
-use super::super::{CommandError, RpcError};
 use super::create::{RequestIdFlag, parse_time, parse_ttl, show_secret};
 use crate::config::Environment;
-use crate::grpc::proto::RotateTokenRequest;
-use crate::grpc::proto::rotate_token_request::Expiration;
 
 /// Flags of `tokend token rotate`.
 #[derive(Args)]
@@ -55,18 +56,16 @@ struct ExpirationFlags {
 
 pub(super) async fn run(flags: RotateFlags, environment: &Environment) -> Result<(), CommandError> {
     super::require_output()?;
-    let mut client = Client::open(flags.address, environment).await?;
+    let client = Client::open(flags.address, environment)?;
     let message = RotateTokenRequest {
         token_id: flags.token_id,
         expiration: flags.expiration.chosen(),
         grace_period: flags.grace_period,
         request_id: flags.repetition.or_new()?,
     };
-    let answer = super::repeated(async || {
-        let request = client.request(message.clone());
-        client.service().rotate_token(request).await
-    });
-    let answer = answer.await.map_err(RpcError::from)?.into_inner();
+    let answer = client
+        .call(Repeatable::Yes, message, |mut raw, request| async move { raw.rotate_token(request).await });
+    let answer = answer.await?;
     let rotation = answer.token.as_ref().and_then(|token| token.create_time);
     super::remark(&old_end(rotation, flags.grace_period));
     show_secret(answer.token.as_ref(), answer.secret, &flags.repetition, flags.json)

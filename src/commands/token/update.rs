@@ -2,14 +2,15 @@
 
 use clap::Args;
 use prost_types::{FieldMask, Timestamp};
+use tokend_client::Repeatable;
+use tokend_client::proto::UpdateTokenRequest;
+use tokend_client::proto::update_token_request::Expiration;
 
+use super::super::CommandError;
 use super::super::client::{AddressFlag, Client, ClientError};
-use super::super::{CommandError, RpcError};
 use super::create::{parse_label, parse_time, parse_ttl};
 use super::get::show;
 use crate::config::Environment;
-use crate::grpc::proto::UpdateTokenRequest;
-use crate::grpc::proto::update_token_request::Expiration;
 
 /// Flags of `tokend token update`.
 #[derive(Args)]
@@ -75,11 +76,11 @@ struct ChangeFlags {
 }
 
 pub(super) async fn run(flags: UpdateFlags, environment: &Environment) -> Result<(), CommandError> {
-    let mut client = Client::open(flags.address, environment).await?;
-    let request = client.request(flags.changes.request(flags.token_id));
-    let answer = client.service().update_token(request).await;
-    let token = answer.map_err(RpcError::from)?.into_inner().token;
-    show(&token.ok_or(ClientError::Incomplete("token"))?, flags.json)
+    let client = Client::open(flags.address, environment)?;
+    let message = flags.changes.request(flags.token_id);
+    let answer = client
+        .call(Repeatable::No, message, |mut raw, request| async move { raw.update_token(request).await });
+    show(&answer.await?.token.ok_or(ClientError::Incomplete("token"))?, flags.json)
 }
 
 impl ChangeFlags {

@@ -7,14 +7,15 @@ use std::process::ExitCode;
 use clap::Args;
 use secrecy::{ExposeSecret, SecretString};
 use serde::Serialize;
+use tokend_client::Repeatable;
+use tokend_client::proto::{Consistency, Verdict, VerifyRequest, VerifyResponse};
 use zeroize::Zeroizing;
 
+use super::super::CommandError;
 use super::super::client::{AddressFlag, Client, ClientError, first_line};
 use super::super::output::{TokenJson, printable, rfc3339, token_lines, write_json_line};
-use super::super::{CommandError, RpcError};
 use super::{print, remark};
 use crate::config::Environment;
-use crate::grpc::proto::{Consistency, Verdict, VerifyRequest, VerifyResponse};
 
 /// Says that the secret is not valid; told apart from every failure to know.
 pub(crate) const NOT_VALID: u8 = 3;
@@ -56,15 +57,16 @@ struct VerifiedJson<'a> {
 
 pub(super) async fn run(flags: VerifyFlags, environment: &Environment) -> Result<ExitCode, CommandError> {
     let secret = presented()?;
-    let mut client = Client::open(flags.address, environment).await?;
-    let request = client.request(VerifyRequest {
+    let client = Client::open(flags.address, environment)?;
+    let message = VerifyRequest {
         secret: secret.expose_secret().to_owned(),
         required_scopes: flags.required_scopes,
         client_ip: flags.client_ip,
         consistency: Consistency::Bounded.into(),
-    });
-    let answer = client.service().verify(request).await;
-    let answer = answer.map_err(RpcError::from)?.into_inner();
+    };
+    let answer =
+        client.call(Repeatable::Yes, message, |mut raw, request| async move { raw.verify(request).await });
+    let answer = answer.await?;
     if flags.json {
         let verified = VerifiedJson {
             verdict: verdict_name(answer.verdict),
@@ -116,7 +118,7 @@ fn told(answer: &VerifyResponse) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::grpc::proto::Token;
+    use tokend_client::proto::Token;
 
     #[test]
     fn the_verdict_comes_first_and_the_missing_scopes_are_named() {
