@@ -1,38 +1,47 @@
 //! `tokend bootstrap`: makes the first root token of a shared database, or a new one after every
-//! root token was revoked, and prints its secret alone on standard output.
+//! root token was revoked, and writes its secret alone.
 
-use std::io::{self, Write};
+use clap::Args;
+use secrecy::ExposeSecret;
+use zeroize::Zeroizing;
 
-use secrecy::{ExposeSecret, SecretString};
-
+use super::secret_output::{OutputFlag, SecretOutput};
 use super::{CommandError, single_threaded};
 use crate::actions::bootstrap::{Bootstrapped, bootstrap};
-use crate::config::BootstrapSettings;
+use crate::config::{BootstrapFlags, BootstrapSettings, Environment};
 use crate::store::Store;
 use crate::{store, telemetry};
 
-pub(super) fn run(settings: BootstrapSettings) -> Result<(), CommandError> {
-    super::token::require_output()?;
-    telemetry::init(&settings.log, None)?;
-    single_threaded()?.block_on(make_root(settings))
+/// Flags of `tokend bootstrap`.
+#[derive(Args)]
+pub(super) struct Flags {
+    #[command(flatten)]
+    settings: Box<BootstrapFlags>,
+    #[command(flatten)]
+    output: OutputFlag,
 }
 
-async fn make_root(settings: BootstrapSettings) -> Result<(), CommandError> {
+pub(super) fn run(flags: Flags, environment: &Environment) -> Result<(), CommandError> {
+    let settings = flags.settings.resolve(environment)?;
+    let output = flags.output.open()?;
+    telemetry::init(&settings.log, None)?;
+    single_threaded()?.block_on(make_root(settings, output))
+}
+
+async fn make_root(settings: BootstrapSettings, mut output: SecretOutput) -> Result<(), CommandError> {
     let database = settings.database;
     store::migrate(&database.route, &database.prefix).await?;
     let store = Store::new(database.route, 1);
     store.open();
-    // Printed before the row commits: a secret that nobody could read would lock everybody out.
-    let made = bootstrap(&store, &settings.keyring, &database.prefix, settings.cost, print).await;
+    // Written before the row commits: a secret that nobody could read would lock everybody out.
+    let made = bootstrap(&store, &settings.keyring, &database.prefix, settings.cost, |secret| {
+        let line = Zeroizing::new(format!("{}\n", secret.expose_secret()));
+        output.write(line.as_bytes())
+    });
+    let made = made.await;
     store.close().await;
     match made.map_err(CommandError::Bootstrap)? {
         Bootstrapped::Created(_) => Ok(()),
         Bootstrapped::Exists => Err(CommandError::RootExists),
     }
-}
-
-fn print(secret: &SecretString) -> io::Result<()> {
-    let mut output = io::stdout().lock();
-    writeln!(output, "{}", secret.expose_secret())?;
-    output.flush()
 }

@@ -3,6 +3,7 @@
 //! The secret comes from the environment or from a file, and goes to `tokend-client` alone, which makes the connection,
 //! the calls and their retries.
 
+use std::cell::Cell;
 use std::error::Error as _;
 use std::fs;
 use std::io::{self, Read as _};
@@ -13,7 +14,7 @@ use clap::Args;
 use secrecy::{ExposeSecret, SecretString};
 use thiserror::Error;
 use tokend_client::{Connection, ConnectionError, ErrorKind, RawClient, Repeatable};
-use tonic::{Request, Response, Status};
+use tonic::{ConnectError, Request, Response, Status};
 use zeroize::Zeroizing;
 
 use super::{CommandError, RpcError};
@@ -207,6 +208,37 @@ impl Client {
         &self.client
     }
 
+    /// Makes a call that makes a token, and says by which request id it can be asked for again where its answer is
+    /// lost.
+    pub(super) async fn make<M: Clone, R, F>(
+        &self,
+        request_id: &str,
+        message: M,
+        call: impl Fn(RawClient, Request<M>) -> F,
+    ) -> Result<R, CommandError>
+    where
+        F: Future<Output = Result<Response<R>, Status>>,
+    {
+        // Whether no attempt can have reached the server; one that is broken off may have.
+        let unsent = Cell::new(true);
+        let (call, unsent) = (&call, &unsent);
+        let attempt = |raw, request| async move {
+            let all_before = unsent.replace(false);
+            let outcome = call(raw, request).await;
+            unsent.set(all_before && outcome.as_ref().is_err_and(had_no_connection));
+            outcome
+        };
+        self.client.call(Repeatable::Yes, message, attempt).await.map_err(|error| {
+            let lost = matches!(error.kind(), ErrorKind::DeadlineExceeded | ErrorKind::Unavailable);
+            let source = self.failed(error);
+            if lost && !unsent.get() {
+                CommandError::OutcomeUnknown { request_id: request_id.to_owned(), source: Box::new(source) }
+            } else {
+                source
+            }
+        })
+    }
+
     /// Tells a refusal from a server that is not there.
     pub(super) fn failed(&self, error: tokend_client::Error) -> CommandError {
         let by_the_transport = error.code().is_none() || error.source().is_some();
@@ -218,6 +250,18 @@ impl Client {
             _ => RpcError::from(error).into(),
         }
     }
+}
+
+/// Tells whether a call failed because there was no connection for it.
+fn had_no_connection(status: &Status) -> bool {
+    let mut cause = status.source();
+    while let Some(found) = cause {
+        if found.is::<ConnectError>() {
+            return true;
+        }
+        cause = found.source();
+    }
+    false
 }
 
 /// Reads the caller's secret: `TOKEND_SECRET` wins over `TOKEND_SECRET_FILE`.

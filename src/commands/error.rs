@@ -61,24 +61,61 @@ pub enum CommandError {
         source: io::Error,
     },
     /// Standard output leads nowhere: a secret would be lost.
-    #[error("standard output is closed or /dev/null, where the secret would be lost: nothing was done")]
-    OutputNowhere,
-    /// A secret that was made could not be printed.
     #[error(
-        "the token {token_id} was made, but its secret could not be printed: {}",
-        match request_id {
-            Some(_) => "repeat the command with the same --request-id within 24 hours, which shows it again",
-            None => "revoke it and make another; with --request-id it could have been shown again",
-        }
+        "standard output is closed or /dev/null, where the secret would be lost: nothing was done; --output FILE writes \
+         it into a file"
+    )]
+    OutputNowhere,
+    /// Standard output is a file in which others would read the secret.
+    #[error(
+        "standard output is a file that others can read (mode {mode:o}): nothing was done; --output FILE makes one that \
+         nobody else can read"
+    )]
+    OutputExposed {
+        /// The file's permissions.
+        mode: u32,
+    },
+    /// The file for a secret is there already.
+    #[error("{} is there already: nothing was done; name another file with --output", path.display())]
+    OutputExists {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The file for a secret cannot be made.
+    #[error("cannot make {}: nothing was done", path.display())]
+    OutputFile {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// A secret that was made could not be written.
+    #[error(
+        "the token {token_id} was made, but its secret could not be written: repeat the command with \
+         --request-id {request_id}, which shows it again, within 24 hours and while the caller's own secret is \
+         accepted; else revoke the token"
     )]
     SecretNotPrinted {
         /// The token.
         token_id: String,
-        /// By what the request can be repeated, if its sender knows.
-        request_id: Option<String>,
+        /// By what the request can be repeated.
+        request_id: String,
         /// Why.
         #[source]
         source: io::Error,
+    },
+    /// Whether a token was made is not known.
+    #[error(
+        "it is not known whether the token was made: repeat the command with --request-id {request_id}, within 24 hours \
+         and while the caller's own secret is accepted, which makes it at most once and shows its secret"
+    )]
+    OutcomeUnknown {
+        /// By what the request can be repeated.
+        request_id: String,
+        /// Why.
+        #[source]
+        source: Box<CommandError>,
     },
     /// The private Postgres did not start or stop.
     #[error(transparent)]
@@ -113,8 +150,8 @@ pub enum CommandError {
     /// The operating system gives no random numbers.
     #[error("the operating system gives no random numbers")]
     Random(#[source] rand::rngs::SysError),
-    /// Standard output cannot be written.
-    #[error("cannot write to standard output")]
+    /// The output cannot be written.
+    #[error("cannot write the output")]
     Output(#[source] io::Error),
     /// A running tokend could not be asked.
     #[error(transparent)]
@@ -124,7 +161,6 @@ pub enum CommandError {
     Rpc(#[from] RpcError),
 }
 
-/// Says what was found in an operator's words.
 /// Says of a seal what was found.
 pub(super) const fn described(finding: Finding) -> &'static str {
     match finding {

@@ -1,16 +1,18 @@
-//! `tokend keygen`: a new key for the keyring, on standard output.
-
-use std::io::{self, Write};
+//! `tokend keygen`: a new key for the keyring.
 
 use secrecy::{ExposeSecret, SecretString};
+use zeroize::Zeroizing;
 
 use super::CommandError;
+use super::secret_output::OutputFlag;
 use crate::ambient;
 use crate::secret::Keyring;
 
-pub(super) fn run() -> Result<(), CommandError> {
+pub(super) fn run(output: OutputFlag) -> Result<(), CommandError> {
+    let mut output = output.open()?;
     let key = new_key()?;
-    writeln!(io::stdout().lock(), "{}", key.expose_secret()).map_err(CommandError::Output)
+    let line = Zeroizing::new(format!("{}\n", key.expose_secret()));
+    output.write(line.as_bytes()).map_err(CommandError::Output)
 }
 
 /// Makes a keyring entry from the operating system's random numbers.

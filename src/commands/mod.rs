@@ -22,6 +22,7 @@ mod policy;
 mod rpc_error;
 mod rules;
 mod secret;
+mod secret_output;
 mod serve;
 mod signals;
 mod supervision;
@@ -37,7 +38,7 @@ pub use client::ClientError;
 pub use error::CommandError;
 pub use rpc_error::RpcError;
 
-use crate::config::{BootstrapFlags, Environment, MigrateFlags, ServeFlags};
+use crate::config::{Environment, MigrateFlags, ServeFlags};
 
 /// API tokens as a gRPC service in front of Postgres.
 ///
@@ -65,11 +66,11 @@ enum Command {
     /// Make a root token when no active one exists, and print its secret alone
     ///
     /// Applies migrations first. Refuses (exit status 1) when an active root token exists.
-    Bootstrap(BootstrapFlags),
+    Bootstrap(bootstrap::Flags),
     /// Print a new key, a line for a keyring file
     ///
-    /// `(umask 077; tokend keygen > keyring)` is a keyring; a new first line rotates one.
-    Keygen,
+    /// `tokend keygen --output keyring` makes a keyring; a new first line rotates one.
+    Keygen(secret_output::OutputFlag),
     /// Apply the database's migrations
     Migrate(MigrateFlags),
     /// Exit with status 0 only if a running tokend says that it is serving
@@ -118,8 +119,8 @@ pub fn run(line: CommandLine) -> Result<ExitCode, CommandError> {
             let (settings, storage) = flags.resolve(&environment)?;
             serve::run(settings, storage)?;
         }
-        Command::Bootstrap(flags) => bootstrap::run(flags.resolve(&environment)?)?,
-        Command::Keygen => keygen::run()?,
+        Command::Bootstrap(flags) => bootstrap::run(flags, &environment)?,
+        Command::Keygen(output) => keygen::run(output)?,
         Command::Migrate(flags) => migrate::run(&flags.resolve(&environment)?)?,
         Command::Healthcheck(address) => healthcheck::run(address, &environment)?,
         Command::Data(command) => data::run(command, &environment)?,

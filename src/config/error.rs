@@ -116,7 +116,7 @@ pub enum ConfigError {
     /// A database is configured and no keyring.
     #[error(
         "a database needs a keyring that all its replicas share: make one with \
-         `(umask 077; tokend keygen > keyring)` and pass it by --keyring, \
+         `tokend keygen --output keyring` and pass it by --keyring, \
          TOKEND_KEYRING or TOKEND_KEYS"
     )]
     NoKeyring,

@@ -10,6 +10,7 @@ mod database_urls;
 mod databases;
 mod life;
 mod operator;
+mod outputs;
 mod program;
 mod recovery;
 mod refusals;

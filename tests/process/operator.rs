@@ -166,30 +166,3 @@ fn a_dry_run_and_enforcement_tell_what_becomes_of_each_token() {
     assert!(text(&again.stderr).starts_with("0 tokens put right, known everywhere from "));
     assert!(printed(tokend(&["policy", "get"])).contains("\nreuse             revokes\n"));
 }
-
-#[test]
-fn a_secret_that_cannot_be_printed_is_an_error_and_can_be_asked_again() {
-    const REQUEST_ID: &str = "5f0c9a52-3c1e-4d8a-9f5b-0d6c2f1e7a43";
-    let place = Place::new();
-    let mut server = place.serve();
-    let address = server.ready();
-    let root = place.root_secret();
-    let create =
-        ["token", "create", "--user", "ada", "--name", "n", "--ttl", "1h", "--request-id", REQUEST_ID];
-    let into = |output: &str| {
-        let output = std::fs::File::options().write(true).open(output).unwrap();
-        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_tokend"));
-        command.args(create).env("TOKEND_ADDRESS", &address).env("TOKEND_SECRET", &root);
-        command.stdin(std::process::Stdio::null()).stdout(output).output().unwrap()
-    };
-    let listed = || printed(operate(&address, &root, &["token", "list", "--user", "ada", "--json"], ""));
-
-    // What a closed standard output becomes.
-    let nowhere = into("/dev/null");
-    assert_eq!((nowhere.status.code(), listed().lines().count()), (Some(1), 0), "{}", text(&nowhere.stderr));
-    let full = into("/dev/full");
-    assert_eq!((full.status.code(), listed().lines().count()), (Some(1), 1));
-    assert!(text(&full.stderr).contains("--request-id"), "{}", text(&full.stderr));
-    let secret = printed(operate(&address, &root, &create, ""));
-    assert_eq!((secret.len(), listed().lines().count()), (77, 1));
-}

@@ -2,7 +2,7 @@
 
 use std::fs::{self, File, Permissions};
 use std::io::{Read as _, Write as _};
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::{Arc, Mutex};
@@ -96,12 +96,17 @@ impl Place {
         let stderr = self.path().join(format!("stderr-{number}"));
         let child = command(program, arguments, variables)
             .stdin(Stdio::null())
-            .stdout(terminal.unwrap_or_else(|| File::create(&stdout).unwrap()))
+            .stdout(terminal.unwrap_or_else(|| private(&stdout)))
             .stderr(File::create(&stderr).unwrap())
             .spawn()
             .unwrap();
         Running { child, stdout, stderr }
     }
+}
+
+/// Makes a file that nobody else can read, as whoever has a secret printed there should.
+fn private(path: &Path) -> File {
+    File::options().write(true).create(true).truncate(true).mode(0o600).open(path).unwrap()
 }
 
 /// A terminal, and what it has been shown so far.
@@ -235,6 +240,11 @@ impl Drop for Running {
 /// Runs one of the short commands to its end, with this standard input.
 pub(crate) fn run(arguments: &[&str], variables: &[(&str, &str)], input: impl AsRef<[u8]>) -> Output {
     run_of(PROGRAM, arguments, variables, input)
+}
+
+/// Does the same without input, and with this standard output.
+pub(crate) fn run_into(arguments: &[&str], variables: &[(&str, &str)], stdout: impl Into<Stdio>) -> Output {
+    command(PROGRAM, arguments, variables).stdin(Stdio::null()).stdout(stdout).output().unwrap()
 }
 
 /// Does the same with another build.

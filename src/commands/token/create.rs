@@ -1,6 +1,6 @@
 //! `tokend token create`: the secret alone on standard output, so that a script can keep it.
 
-use std::io::{self, Write as _};
+use std::io::Write as _;
 use std::time::Duration;
 
 use clap::Args;
@@ -9,13 +9,14 @@ use secrecy::{ExposeSecret, SecretString};
 use serde::Serialize;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
-use tokend_client::Repeatable;
 use tokend_client::proto;
 use tokend_client::proto::create_token_request::Expiration;
+use zeroize::Zeroizing;
 
 use super::super::CommandError;
 use super::super::client::{AddressFlag, Client, ClientError};
 use super::super::output::{TokenJson, token_lines, write_json_line};
+use super::super::secret_output::{OutputFlag, SecretOutput};
 use super::remark;
 use crate::config::Environment;
 
@@ -55,6 +56,9 @@ pub(crate) struct CreateFlags {
     #[command(flatten)]
     repetition: RequestIdFlag,
 
+    #[command(flatten)]
+    output: OutputFlag,
+
     /// Print the whole answer as one JSON object, the secret included
     #[arg(long)]
     json: bool,
@@ -63,16 +67,16 @@ pub(crate) struct CreateFlags {
 /// By what a request can be repeated.
 #[derive(Args)]
 pub(super) struct RequestIdFlag {
-    /// UUID of version 4 of this request: repeated with it within 24 hours, the command shows the same token and
-    /// secret [default: a new one, known to nobody]
+    /// UUID of version 4 of this request: repeated with it within 24 hours, by the same caller, the command shows the
+    /// same token and secret [default: a new one, told where the answer or the secret is lost]
     #[arg(long, value_name = "UUID")]
     request_id: Option<String>,
 }
 
 impl RequestIdFlag {
     /// Returns what was given, else a new one.
-    pub(super) fn or_new(&self) -> Result<String, CommandError> {
-        self.request_id.clone().map_or_else(super::new_request_id, Ok)
+    pub(super) fn or_new(self) -> Result<String, CommandError> {
+        self.request_id.map_or_else(super::new_request_id, Ok)
     }
 }
 
@@ -101,8 +105,9 @@ struct CreatedJson<'a> {
 }
 
 pub(super) async fn run(flags: CreateFlags, environment: &Environment) -> Result<(), CommandError> {
-    super::require_output()?;
     let client = Client::open(flags.address, environment)?;
+    let request_id = flags.repetition.or_new()?;
+    let mut output = flags.output.open()?;
     let message = proto::CreateTokenRequest {
         organization_id: flags.organization,
         user_id: flags.user,
@@ -111,36 +116,37 @@ pub(super) async fn run(flags: CreateFlags, environment: &Environment) -> Result
         scopes: flags.scopes,
         labels: flags.labels.into_iter().collect(),
         allowed_cidrs: flags.allowed_cidrs,
-        request_id: flags.repetition.or_new()?,
+        request_id: request_id.clone(),
     };
-    let answer = client
-        .call(Repeatable::Yes, message, |mut raw, request| async move { raw.create_token(request).await });
+    let answer =
+        client.make(&request_id, message, |mut raw, request| async move { raw.create_token(request).await });
     let answer = answer.await?;
-    show_secret(answer.token.as_ref(), answer.secret, &flags.repetition, flags.json)
+    show_secret(answer.token.as_ref(), answer.secret, &request_id, &mut output, flags.json)
 }
 
-/// Prints a new token's secret alone to standard output, and what the token is to standard error; or all of it
+/// Writes a new token's secret alone to the output, and what the token is to standard error; or all of it to the output
 /// as JSON.
 pub(super) fn show_secret(
     token: Option<&proto::Token>,
     secret: String,
-    repetition: &RequestIdFlag,
+    request_id: &str,
+    output: &mut SecretOutput,
     json: bool,
 ) -> Result<(), CommandError> {
     let secret = SecretString::from(secret);
     let token = token.ok_or(ClientError::Incomplete("token"))?;
-    let mut output = io::stdout().lock();
-    let printed = if json {
+    let mut text = Zeroizing::new(Vec::new());
+    let formatted = if json {
         let created = CreatedJson { token: TokenJson::from(token), secret: secret.expose_secret() };
-        write_json_line(&mut output, &created)
+        write_json_line(&mut *text, &created)
     } else {
         remark(&token_lines(token));
         remark("the secret is shown this once:\n");
-        writeln!(output, "{}", secret.expose_secret())
+        writeln!(text, "{}", secret.expose_secret())
     };
-    printed.and_then(|()| output.flush()).map_err(|source| CommandError::SecretNotPrinted {
+    formatted.and_then(|()| output.write(&text)).map_err(|source| CommandError::SecretNotPrinted {
         token_id: token.id.clone(),
-        request_id: repetition.request_id.clone(),
+        request_id: request_id.to_owned(),
         source,
     })
 }

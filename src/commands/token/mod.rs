@@ -103,19 +103,6 @@ pub(super) fn print(text: &str) -> Result<(), CommandError> {
     written.and_then(|()| output.flush()).map_err(CommandError::Output)
 }
 
-/// Refuses to make a secret that could not be printed. A closed standard output is /dev/null: the runtime opens that in
-/// its place.
-pub(super) fn require_output() -> Result<(), CommandError> {
-    let is_nowhere = |output: rustix::fs::Stat| {
-        let nowhere = rustix::fs::stat("/dev/null");
-        nowhere.is_ok_and(|nowhere| (nowhere.st_dev, nowhere.st_ino) == (output.st_dev, output.st_ino))
-    };
-    match rustix::fs::fstat(io::stdout()) {
-        Ok(output) if !is_nowhere(output) => Ok(()),
-        _ => Err(CommandError::OutputNowhere),
-    }
-}
-
 /// Writes a remark to standard error, where nothing more can be done if it fails.
 pub(super) fn remark(text: &str) {
     let _ = io::stderr().lock().write_all(text.as_bytes());

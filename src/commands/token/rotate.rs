@@ -2,13 +2,13 @@
 
 use clap::Args;
 use prost_types::Timestamp;
-use tokend_client::Repeatable;
 use tokend_client::proto::RotateTokenRequest;
 use tokend_client::proto::rotate_token_request::Expiration;
 
 use super::super::CommandError;
 use super::super::client::{AddressFlag, Client};
 use super::super::output::to_the_second;
+use super::super::secret_output::OutputFlag;
 use super::create::{RequestIdFlag, parse_time, parse_ttl, show_secret};
 use crate::config::Environment;
 
@@ -31,6 +31,9 @@ pub(crate) struct RotateFlags {
 
     #[command(flatten)]
     repetition: RequestIdFlag,
+
+    #[command(flatten)]
+    output: OutputFlag,
 
     /// Print the whole answer as one JSON object, the secret included
     #[arg(long)]
@@ -55,20 +58,21 @@ struct ExpirationFlags {
 }
 
 pub(super) async fn run(flags: RotateFlags, environment: &Environment) -> Result<(), CommandError> {
-    super::require_output()?;
     let client = Client::open(flags.address, environment)?;
+    let request_id = flags.repetition.or_new()?;
+    let mut output = flags.output.open()?;
     let message = RotateTokenRequest {
         token_id: flags.token_id,
         expiration: flags.expiration.chosen(),
         grace_period: flags.grace_period,
-        request_id: flags.repetition.or_new()?,
+        request_id: request_id.clone(),
     };
-    let answer = client
-        .call(Repeatable::Yes, message, |mut raw, request| async move { raw.rotate_token(request).await });
+    let answer =
+        client.make(&request_id, message, |mut raw, request| async move { raw.rotate_token(request).await });
     let answer = answer.await?;
     let rotation = answer.token.as_ref().and_then(|token| token.create_time);
     super::remark(&old_end(rotation, flags.grace_period));
-    show_secret(answer.token.as_ref(), answer.secret, &flags.repetition, flags.json)
+    show_secret(answer.token.as_ref(), answer.secret, &request_id, &mut output, flags.json)
 }
 
 /// Says until when the old token is accepted.

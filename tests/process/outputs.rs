@@ -1,0 +1,209 @@
+//! Where commands put the secrets that they make: what becomes of one that cannot be written, and who can read it.
+
+use std::collections::BTreeSet;
+use std::fs::{self, File};
+use std::io::Read as _;
+use std::net::TcpListener;
+use std::os::unix::fs::{MetadataExt as _, symlink};
+use std::process::{Output, Stdio};
+use std::thread;
+
+use clap::{Command, CommandFactory as _};
+use tokend::commands::CommandLine;
+use tokend::grpc::proto::Verdict;
+
+use super::databases::Database;
+use super::program::{PROGRAM, Place, Running, printed, run, run_into, run_of, text};
+use super::rpc;
+
+/// A server, a database that has no root token yet, and how each command that makes a secret is called.
+struct Scene {
+    place: Place,
+    _server: Running,
+    address: String,
+    root: String,
+    url: String,
+    keys: String,
+}
+
+impl Scene {
+    fn new() -> Self {
+        let place = Place::new();
+        let mut server = place.serve();
+        let address = server.ready();
+        let root = place.root_secret();
+        let (url, keys) = (Database::new().url(), printed(run(&["keygen"], &[], "")));
+        Self { place, _server: server, address, root, url, keys }
+    }
+
+    fn variables(&self) -> [(&str, &str); 4] {
+        [
+            ("TOKEND_ADDRESS", &self.address),
+            ("TOKEND_SECRET", &self.root),
+            ("DATABASE_URL", &self.url),
+            ("TOKEND_KEYS", &self.keys),
+        ]
+    }
+
+    fn create(&self) -> String {
+        let create = ["token", "create", "--user", "ada", "--name", "n", "--ttl", "1h"];
+        printed(run(&create, &self.variables(), "")).trim_end().to_owned()
+    }
+
+    /// Returns the whole command line of a command that makes a secret.
+    fn line(&self, command: &str) -> Vec<String> {
+        let more = match command {
+            "token create" => "--user ada --name n --ttl 1h".to_owned(),
+            "token rotate" => self.create()[5..27].to_owned(),
+            "bootstrap" | "keygen" => String::new(),
+            other => panic!("{other} makes a secret, and is not tried"),
+        };
+        format!("{command} {more}").split_ascii_whitespace().map(str::to_owned).collect()
+    }
+
+    fn tokens(&self) -> usize {
+        printed(run(&["token", "list", "--json"], &self.variables(), "")).lines().count()
+    }
+}
+
+/// Returns the commands that have a flag of this name.
+fn commands_with(flag: &str) -> BTreeSet<String> {
+    fn walk(command: &Command, name: &str, flag: &str, found: &mut BTreeSet<String>) {
+        if command.get_arguments().any(|argument| argument.get_long() == Some(flag)) {
+            found.insert(name.to_owned());
+        }
+        for below in command.get_subcommands() {
+            walk(below, format!("{name} {}", below.get_name()).trim_start(), flag, found);
+        }
+    }
+    let mut found = BTreeSet::new();
+    walk(&CommandLine::command(), "", flag, &mut found);
+    found
+}
+
+fn texts(line: &[String]) -> Vec<&str> {
+    line.iter().map(String::as_str).collect()
+}
+
+/// Runs a command in a shell that does something to its process first.
+fn within(shell: &str, line: &[&str], variables: &[(&str, &str)]) -> Output {
+    let script = format!("{shell}; exec \"$0\" \"$@\"");
+    run_of("/bin/sh", &[&["-c", &*script, PROGRAM], line].concat(), variables, "")
+}
+
+#[test]
+fn a_secret_that_cannot_be_written_is_an_error_and_not_lost() {
+    let scene = Scene::new();
+    let variables = scene.variables();
+    let exposed = scene.place.file("exposed", "", 0o644);
+    for command in commands_with("output") {
+        let line = || scene.line(&command);
+        let refused = [
+            run_into(&texts(&line()), &variables, File::options().write(true).open("/dev/null").unwrap()),
+            within("exec >&-", &texts(&line()), &variables),
+            run_into(&texts(&line()), &variables, File::options().append(true).open(&exposed).unwrap()),
+        ];
+        for output in refused {
+            let said = text(&output.stderr);
+            assert_eq!(output.status.code(), Some(1), "{command}: {said}");
+            assert!(said.contains("nothing was done") && said.contains("--output"), "{command}: {said}");
+        }
+        let full = || Stdio::from(File::options().write(true).open("/dev/full").unwrap());
+        let gone = || Stdio::from(std::io::pipe().unwrap().1);
+        for output in [full, gone] {
+            let line = line();
+            let lost = run_into(&texts(&line), &variables, output());
+            let said = text(&lost.stderr);
+            assert_eq!(lost.status.code(), Some(1), "{command}: {said}");
+            if !commands_with("request-id").contains(&command) {
+                // Nothing depends on it: no root token was made, a key is in no keyring.
+                continue;
+            }
+            let (_, id) = said.split_once("--request-id ").unwrap();
+            let again = [&texts(&line), &["--request-id", &id[..36]][..]].concat();
+            let secret = printed(run(&again, &variables, ""));
+            assert_eq!(rpc::verdict(&scene.address, &scene.root, secret.trim_end()), Verdict::MissingScope);
+        }
+        let last = printed(run(&texts(&line()), &variables, ""));
+        assert!(last.lines().count() == 1 && last.len() > 40, "{command}");
+    }
+    assert_eq!(fs::read_to_string(exposed).unwrap(), "");
+}
+
+#[test]
+fn a_file_for_a_secret_is_new_and_its_owners_alone() {
+    let scene = Scene::new();
+    let variables = scene.variables();
+    let taken = scene.place.file("taken", "kept\n", 0o600);
+    let link = scene.place.path().join("link");
+    symlink(scene.place.path().join("behind"), &link).unwrap();
+    for command in commands_with("output") {
+        let line = scene.line(&command);
+        let before = scene.tokens();
+        let absent = scene.place.path().join("absent/secret");
+        for path in [&*taken, link.to_str().unwrap(), absent.to_str().unwrap()] {
+            let refused = run(&[&texts(&line), &["--output", path][..]].concat(), &variables, "");
+            let said = text(&refused.stderr);
+            assert_eq!((refused.status.code(), &*refused.stdout), (Some(1), &b""[..]), "{command}: {said}");
+            assert!(said.contains("nothing was done"), "{command}: {said}");
+        }
+        assert_eq!((scene.tokens(), scene.place.path().join("behind").exists()), (before, false));
+
+        let path = scene.place.path().join(command.replace(' ', "-"));
+        let output = ["--output", path.to_str().unwrap()];
+        let made = within("umask 0", &[&texts(&line), &output[..]].concat(), &variables);
+        assert_eq!(printed(made), "", "{command}");
+        let file = fs::metadata(&path).unwrap();
+        assert_eq!((file.mode() & 0o777, file.len() > 40), (0o600, true), "{command}");
+    }
+    assert_eq!(fs::read_to_string(taken).unwrap(), "kept\n");
+    let secret = fs::read_to_string(scene.place.path().join("token-create")).unwrap();
+    assert_eq!(rpc::verdict(&scene.address, &scene.root, secret.trim_end()), Verdict::MissingScope);
+
+    // What was refused leaves no empty file behind.
+    let path = scene.place.path().join("never");
+    let wrong =
+        ["token", "create", "--user", "", "--name", "n", "--ttl", "1h", "--output", path.to_str().unwrap()];
+    assert_eq!(run(&wrong, &variables, "").status.code(), Some(1));
+    assert!(!path.exists());
+}
+
+#[test]
+fn an_answer_that_is_lost_can_be_asked_for_again_and_a_call_that_was_never_sent_need_not() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = format!("http://{}", listener.local_addr().unwrap());
+    let peer = thread::spawn(move || {
+        // Takes what is sent, and goes.
+        for connection in listener.incoming().take(2) {
+            let _ = connection.unwrap().read(&mut [0; 4096]);
+        }
+    });
+    let secret = fake_secret();
+    let variables = [("TOKEND_ADDRESS", &*address), ("TOKEND_SECRET", &*secret)];
+    let id = &secret[5..27];
+    let create = ["token", "create", "--user", "ada", "--name", "n", "--ttl", "1h", "--request-id"];
+    let request_id = "5f0c9a52-3c1e-4d8a-9f5b-0d6c2f1e7a43";
+
+    // Also where nobody listens any more when it is tried for the last time.
+    let lost = run(&[&create[..], &[request_id]].concat(), &variables, "");
+    peer.join().unwrap();
+    let never = run(&["token", "rotate", id, "--grace-period", "1m"], &variables, "");
+
+    for output in [&lost, &never] {
+        assert_eq!((output.status.code(), &*output.stdout), (Some(1), &b""[..]));
+    }
+    let said = text(&lost.stderr);
+    assert!(said.contains("not known whether") && said.contains(request_id), "{said}");
+    assert!(!text(&never.stderr).contains("not known whether"), "{}", text(&never.stderr));
+    assert!(text(&never.stderr).contains("cannot reach a tokend at"), "{}", text(&never.stderr));
+}
+
+/// A secret of nobody's.
+fn fake_secret() -> String {
+    use secrecy::ExposeSecret as _;
+    use tokend::secret::{Prefix, Secret, TokenId};
+
+    let id = TokenId::from_bytes([7; 16]);
+    let secret = Secret::generate(id, &mut tokend::ambient::randomness()).unwrap();
+    secret.render(&Prefix::default()).expose_secret().to_owned()
+}
