@@ -9,12 +9,16 @@ use tonic::metadata::{Ascii, MetadataValue};
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 use zeroize::Zeroizing;
 
+use crate::address;
 use crate::client::Client;
 use crate::retry::Retries;
 
 /// How often a connection without traffic is asked whether it still stands, and how long an answer may take.
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
 const KEEP_ALIVE_ANSWER: Duration = Duration::from_secs(5);
+
+/// What is wrong with an address in which there is something that is in no URL.
+const NO_URL: &str = "a character in it is in no URL";
 
 /// What a [`Client`] is made of. Its Debug shows no secret.
 #[derive(Debug)]
@@ -35,8 +39,8 @@ pub struct Connection {
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectionError {
     /// The address is none.
-    #[error("the address must be http://HOST:PORT or https://HOST:PORT")]
-    Address,
+    #[error("the address must be http://HOST:PORT or https://HOST:PORT: {0}")]
+    Address(&'static str),
     /// The secret would cross a network readable.
     #[error("plaintext to a host that is not this one: use https, or say that plaintext is allowed")]
     Plaintext,
@@ -123,9 +127,7 @@ impl Connection {
     /// # Errors
     /// [`ConnectionError`]: what was given cannot be used. Nothing is sent yet.
     pub fn open(&self) -> Result<Client, ConnectionError> {
-        if !(self.encrypted || self.address.starts_with("http://")) || self.address.contains('@') {
-            return Err(ConnectionError::Address);
-        }
+        address::check(&self.address).map_err(ConnectionError::Address)?;
         let authorization = self.secret.as_ref().map(authorization).transpose()?;
         let channel = self.channel()?;
         let retries = Retries { attempts: self.attempts, timeout: self.call_timeout };
@@ -134,8 +136,8 @@ impl Connection {
 
     fn channel(&self) -> Result<Channel, ConnectionError> {
         let mut endpoint =
-            Endpoint::from_shared(self.address.clone()).map_err(|_| ConnectionError::Address)?;
-        let host = endpoint.uri().host().ok_or(ConnectionError::Address)?;
+            Endpoint::from_shared(self.address.clone()).map_err(|_| ConnectionError::Address(NO_URL))?;
+        let host = endpoint.uri().host().ok_or(ConnectionError::Address(NO_URL))?;
         if self.encrypted {
             endpoint = endpoint.tls_config(self.tls()).map_err(ConnectionError::Tls)?;
         } else if !self.plaintext_allowed && !is_this_machine(host) {
@@ -196,7 +198,7 @@ mod tests {
         }
         for bad in ["", "tokend:50051", "ftp://tokend", "http://", "http://user:canary@127.0.0.1:50051"] {
             let refused = Connection::to(bad).allow_plaintext().open();
-            assert!(matches!(refused, Err(ConnectionError::Address)), "{bad}");
+            assert!(matches!(refused, Err(ConnectionError::Address(_))), "{bad}");
         }
     }
 

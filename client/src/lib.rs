@@ -17,6 +17,7 @@
 //!
 //! What is judged, and how, is `tokend-core`'s, which the server uses too.
 
+mod address;
 mod ambient;
 mod authorization;
 mod client;

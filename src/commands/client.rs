@@ -1,25 +1,22 @@
 //! How the operator's commands reach a running tokend: its address, and the caller's secret.
 //!
-//! The secret comes from the environment or from a file, and goes to `tokend-client` alone, which makes the connection,
-//! the calls and their retries.
+//! `tokend-client` makes the connection, the calls and their retries; here is where settings come from, and what is said
+//! of a failure.
 
 use std::cell::Cell;
 use std::error::Error as _;
-use std::fs;
-use std::io::{self, Read as _};
 use std::path::PathBuf;
 use std::time::Duration;
+use std::{fs, io};
 
 use clap::Args;
-use secrecy::{ExposeSecret, SecretString};
 use thiserror::Error;
 use tokend_client::{Connection, ConnectionError, ErrorKind, RawClient, Repeatable};
 use tonic::{ConnectError, Request, Response, Status};
-use zeroize::Zeroizing;
 
-use super::{CommandError, RpcError};
+use super::caller::caller_secret;
+use super::{CommandError, RpcError, unreachable};
 use crate::config::{Environment, Switch};
-use crate::private_file::is_exposed;
 
 const DEFAULT_ADDRESS: &str = "http://127.0.0.1:50051";
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -59,8 +56,13 @@ pub(super) struct AddressFlag {
 #[derive(Debug, Error)]
 pub enum ClientError {
     /// The address is none.
-    #[error("the address must be http://HOST:PORT or https://HOST:PORT (--address or TOKEND_ADDRESS)")]
-    Address,
+    #[error("{setting} is no address of a tokend: {problem}; write http://HOST:PORT or https://HOST:PORT")]
+    Address {
+        /// Where it was given.
+        setting: &'static str,
+        /// What is wrong with it.
+        problem: &'static str,
+    },
     /// The caller's secret would cross the network readable.
     #[error(
         "refusing to ask another host in plaintext: write https:// into the address, or say --address-insecure if \
@@ -80,13 +82,17 @@ pub enum ClientError {
     #[error("cannot make a connection of --address and --ca")]
     Connection(#[source] ConnectionError),
     /// Nothing answers at the address.
-    #[error("cannot reach a tokend at {address}")]
+    #[error("cannot reach a tokend at {address} ({setting}): {advice}")]
     Unreachable {
         /// The address.
         address: String,
+        /// Where it was given.
+        setting: &'static str,
+        /// What to do.
+        advice: &'static str,
         /// Why.
         #[source]
-        source: tokend_client::Error,
+        source: Box<tokend_client::Error>,
     },
     /// No secret is given.
     #[error("no secret to call with: set TOKEND_SECRET, or TOKEND_SECRET_FILE to its file")]
@@ -110,8 +116,24 @@ pub enum ClientError {
         path: PathBuf,
     },
     /// What was given as a secret cannot be one.
-    #[error("the text in {0} is no secret: it must be one word of letters, digits and _")]
-    NotASecret(&'static str),
+    #[error("the text in {origin} is no secret of a token: {problem}; take it anew from where it is kept")]
+    NotASecret {
+        /// Where it was given.
+        origin: &'static str,
+        /// What is wrong with it.
+        problem: &'static str,
+    },
+    /// The server does not accept the caller's secret.
+    #[error("the tokend at {address} does not accept the secret in {origin}: put one there that is good")]
+    NotAccepted {
+        /// The address.
+        address: String,
+        /// Where the secret was given.
+        origin: &'static str,
+        /// What the server says.
+        #[source]
+        source: RpcError,
+    },
     /// Standard input cannot be read.
     #[error("cannot read a secret from standard input")]
     Input(#[source] io::Error),
@@ -129,17 +151,21 @@ pub enum ClientError {
 /// Where a running tokend listens.
 pub(super) struct ServerAddress {
     text: String,
+    setting: &'static str,
     connection: Connection,
+    origin: Option<&'static str>,
 }
 
 impl AddressFlag {
     /// Takes the flags, else the environment, else the default.
     pub(super) fn resolve(self, environment: &Environment) -> Result<ServerAddress, CommandError> {
-        let given = match self.address {
-            Some(address) => Some(address),
-            None => environment.text("TOKEND_ADDRESS")?,
+        let (text, setting) = if let Some(address) = self.address {
+            (address, "--address")
+        } else if let Some(address) = environment.text("TOKEND_ADDRESS")? {
+            (address, "TOKEND_ADDRESS")
+        } else {
+            (DEFAULT_ADDRESS.to_owned(), "the default: --address or TOKEND_ADDRESS give another")
         };
-        let text = given.unwrap_or_else(|| DEFAULT_ADDRESS.to_owned());
         let insecure = match Switch::of_flag(self.address_insecure) {
             Some(said) => Some(said),
             None => environment.value("TOKEND_ADDRESS_INSECURE")?,
@@ -160,33 +186,37 @@ impl AddressFlag {
         if let Some(path) = ca {
             connection = connection.ca(fs::read(&path).map_err(|source| ClientError::Ca { path, source })?);
         }
-        Ok(ServerAddress { text, connection })
+        Ok(ServerAddress { text, setting, connection, origin: None })
     }
 }
 
 impl ServerAddress {
     /// Makes a client without a caller; to be called within a runtime. Nothing is sent yet.
     pub(super) fn open(self) -> Result<Client, ClientError> {
-        let client = self.connection.open().map_err(|error| match error {
-            ConnectionError::Address => ClientError::Address,
+        let inner = self.connection.open().map_err(|error| match error {
+            ConnectionError::Address(problem) => ClientError::Address { setting: self.setting, problem },
             ConnectionError::Plaintext => ClientError::Plaintext,
             other => ClientError::Connection(other),
         })?;
-        Ok(Client { address: self.text, client })
+        Ok(Client { address: self.text, setting: self.setting, origin: self.origin, inner })
     }
 }
 
 /// A caller of a running tokend.
 pub(super) struct Client {
     address: String,
-    client: tokend_client::Client,
+    setting: &'static str,
+    origin: Option<&'static str>,
+    inner: tokend_client::Client,
 }
 
 impl Client {
     /// Reads the caller's secret and makes its client; to be called within a runtime. Nothing is sent yet.
     pub(super) fn open(address: AddressFlag, environment: &Environment) -> Result<Self, CommandError> {
         let mut address = address.resolve(environment)?;
-        address.connection = address.connection.secret(caller_secret(environment)?);
+        let (secret, origin) = caller_secret(environment)?;
+        address.connection = address.connection.secret(secret);
+        address.origin = Some(origin);
         Ok(address.open()?)
     }
 
@@ -200,12 +230,12 @@ impl Client {
     where
         F: Future<Output = Result<Response<R>, Status>>,
     {
-        self.client.call(repeatable, message, call).await.map_err(|error| self.failed(error))
+        self.inner.call(repeatable, message, call).await.map_err(|error| self.failed(error))
     }
 
     /// The client itself, for a stream that ends when its reader says and for the server's health.
     pub(super) fn inner(&self) -> &tokend_client::Client {
-        &self.client
+        &self.inner
     }
 
     /// Makes a call that makes a token, and says by which request id it can be asked for again where its answer is
@@ -228,7 +258,7 @@ impl Client {
             unsent.set(all_before && outcome.as_ref().is_err_and(had_no_connection));
             outcome
         };
-        self.client.call(Repeatable::Yes, message, attempt).await.map_err(|error| {
+        self.inner.call(Repeatable::Yes, message, attempt).await.map_err(|error| {
             let lost = matches!(error.kind(), ErrorKind::DeadlineExceeded | ErrorKind::Unavailable);
             let source = self.failed(error);
             if lost && !unsent.get() {
@@ -244,8 +274,16 @@ impl Client {
         let by_the_transport = error.code().is_none() || error.source().is_some();
         match error.kind() {
             ErrorKind::DeadlineExceeded if by_the_transport => ClientError::Silent(CALL_TIMEOUT).into(),
-            ErrorKind::Unavailable if by_the_transport => {
-                ClientError::Unreachable { address: self.address.clone(), source: error }.into()
+            ErrorKind::Unavailable if by_the_transport => ClientError::Unreachable {
+                address: self.address.clone(),
+                setting: self.setting,
+                advice: unreachable::advice(&error, self.address.starts_with("https://")),
+                source: Box::new(error),
+            }
+            .into(),
+            ErrorKind::Unauthenticated if let Some(origin) = self.origin => {
+                let (address, source) = (self.address.clone(), error.into());
+                ClientError::NotAccepted { address, origin, source }.into()
             }
             _ => RpcError::from(error).into(),
         }
@@ -264,84 +302,13 @@ fn had_no_connection(status: &Status) -> bool {
     false
 }
 
-/// Reads the caller's secret: `TOKEND_SECRET` wins over `TOKEND_SECRET_FILE`.
-fn caller_secret(environment: &Environment) -> Result<SecretString, CommandError> {
-    let (secret, origin) = if let Some(secret) = environment.text("TOKEND_SECRET")? {
-        (SecretString::from(secret), "TOKEND_SECRET")
-    } else if let Some(path) = environment.value::<PathBuf>("TOKEND_SECRET_FILE")? {
-        (first_line(&secret_file(path)?), "the file of TOKEND_SECRET_FILE")
-    } else {
-        return Err(ClientError::NoSecret.into());
-    };
-    let word = secret.expose_secret();
-    if word.is_empty() || !word.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_') {
-        return Err(ClientError::NotASecret(origin).into());
-    }
-    Ok(secret)
-}
-
-/// Reads the file with the caller's secret, which nobody else may.
-fn secret_file(path: PathBuf) -> Result<Zeroizing<String>, ClientError> {
-    let read = fs::File::open(&path).and_then(|mut file| {
-        // Asked of the open file: the path may lead elsewhere a moment later.
-        let exposed = is_exposed(&file.metadata()?);
-        let mut text = Zeroizing::new(String::new());
-        file.read_to_string(&mut text)?;
-        Ok((exposed, text))
-    });
-    match read {
-        Ok((false, text)) => Ok(text),
-        Ok((true, _)) => Err(ClientError::SecretFileExposed { path }),
-        Err(source) => Err(ClientError::SecretFile { path, source }),
-    }
-}
-
-/// Takes one line ending off, as editors and `echo` leave one, and nothing else.
-pub(super) fn first_line(text: &str) -> SecretString {
-    let line = text.strip_suffix('\n').unwrap_or(text);
-    line.strip_suffix('\r').unwrap_or(line).into()
-}
-
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt as _;
-
     use super::*;
     use crate::config::Account;
 
     fn environment(pairs: &[(&str, &str)]) -> Environment {
         Environment::of_pairs(pairs, Account::Ordinary)
-    }
-
-    #[test]
-    fn the_secret_itself_wins_over_its_file() {
-        let value =
-            caller_secret(&environment(&[("TOKEND_SECRET", "tokd_a"), ("TOKEND_SECRET_FILE", "/nowhere")]));
-
-        assert_eq!(value.unwrap().expose_secret(), "tokd_a");
-    }
-
-    #[test]
-    fn one_line_ending_of_a_secret_file_is_taken_off() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("secret");
-        fs::write(&path, "tokd_b\n").unwrap();
-        let read = || caller_secret(&environment(&[("TOKEND_SECRET_FILE", path.to_str().unwrap())]));
-
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
-        let refused = read();
-        assert!(matches!(refused, Err(CommandError::Client(ClientError::SecretFileExposed { .. }))));
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
-        assert_eq!(read().unwrap().expose_secret(), "tokd_b");
-    }
-
-    #[test]
-    fn what_cannot_be_a_secret_is_refused_and_not_repeated() {
-        let refused = caller_secret(&environment(&[("TOKEND_SECRET", "canary text")]));
-
-        let error = refused.unwrap_err();
-        assert!(matches!(error, CommandError::Client(ClientError::NotASecret("TOKEND_SECRET"))));
-        assert!(!format!("{error} {error:?}").contains("canary"));
     }
 
     #[tokio::test]
@@ -355,9 +322,12 @@ mod tests {
         {
             assert!(resolve(address, false, &[]).is_none(), "{address}");
         }
-        for address in
-            ["http://tokend.example:1", "http://192.0.2.1:1", "http://0.0.0.0:1", "http://127.0.0.1.example"]
-        {
+        for address in [
+            "http://tokend.example:1",
+            "http://192.0.2.1:1",
+            "http://0.0.0.0:1",
+            "http://127.0.0.1.example:1",
+        ] {
             let refused = resolve(address, false, &[]);
             assert!(matches!(refused, Some(ClientError::Plaintext)), "{address}");
             assert!(resolve(address, true, &[]).is_none(), "{address}");
@@ -372,19 +342,26 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_address_that_is_no_plain_url_is_refused() {
+    async fn an_address_that_is_no_plain_url_is_refused_by_its_setting() {
         for address in [
             "ftp://localhost:1",
-            "localhost:1",
-            "https://u:p@localhost:1",
-            "http://u:p@localhost:1",
-            "http://",
+            "https://u:canary@localhost:1",
+            "http://localhost",
+            "http://localhost:99999",
         ] {
-            let flag = AddressFlag { address: Some(address.to_owned()), ca: None, address_insecure: false };
+            let flag = |address: Option<&str>| AddressFlag {
+                address: address.map(str::to_owned),
+                ca: None,
+                address_insecure: false,
+            };
+            for (flag, variables, setting) in [
+                (flag(Some(address)), &[][..], "--address"),
+                (flag(None), &[("TOKEND_ADDRESS", address)], "TOKEND_ADDRESS"),
+            ] {
+                let said = flag.resolve(&environment(variables)).unwrap().open().err().unwrap().to_string();
 
-            let refused = flag.resolve(&environment(&[])).unwrap().open().err();
-
-            assert!(matches!(refused, Some(ClientError::Address)), "{address}");
+                assert!(said.starts_with(setting) && !said.contains("canary"), "{said}");
+            }
         }
     }
 }

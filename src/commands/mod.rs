@@ -6,6 +6,7 @@
 
 mod audit;
 mod bootstrap;
+mod caller;
 mod client;
 mod core_dumps;
 mod data;
@@ -27,6 +28,7 @@ mod serve;
 mod signals;
 mod supervision;
 mod token;
+mod unreachable;
 mod user;
 mod watch;
 

@@ -8,13 +8,13 @@ use super::output::printable;
 
 /// What a server answered in place of a result.
 #[derive(Debug)]
-pub struct RpcError(tokend_client::Error);
+pub struct RpcError(Box<tokend_client::Error>);
 
 impl std::error::Error for RpcError {}
 
 impl From<tokend_client::Error> for RpcError {
     fn from(error: tokend_client::Error) -> Self {
-        Self(error)
+        Self(Box::new(error))
     }
 }
 

@@ -26,8 +26,10 @@ pub(super) fn check_otlp_endpoint(text: &str, insecure: bool) -> Result<(), Conf
     let (Some(scheme), Some(authority)) = (uri.scheme_str(), uri.authority()) else {
         return Err(ConfigError::OtlpEndpoint);
     };
-    // User information would never be sent.
-    let plain = !authority.as_str().contains('@') && !authority.host().is_empty();
+    // User information would never be sent, and a port that is none would be taken for another.
+    let has_port =
+        authority.port_u16().is_some_and(|port| port > 0) || authority.as_str() == authority.host();
+    let plain = !authority.as_str().contains('@') && !authority.host().is_empty() && has_port;
     if !plain || uri.path() != "/" || uri.query().is_some() {
         return Err(ConfigError::OtlpEndpoint);
     }

@@ -12,6 +12,7 @@ mod life;
 mod operator;
 mod outputs;
 mod program;
+mod reaching;
 mod recovery;
 mod refusals;
 mod reloads;

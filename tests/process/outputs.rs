@@ -138,11 +138,11 @@ fn a_file_for_a_secret_is_new_and_its_owners_alone() {
     let link = scene.place.path().join("link");
     symlink(scene.place.path().join("behind"), &link).unwrap();
     for command in commands_with("output") {
-        let line = scene.line(&command);
+        let words = scene.line(&command);
         let before = scene.tokens();
         let absent = scene.place.path().join("absent/secret");
         for path in [&*taken, link.to_str().unwrap(), absent.to_str().unwrap()] {
-            let refused = run(&[&texts(&line), &["--output", path][..]].concat(), &variables, "");
+            let refused = run(&[&texts(&words), &["--output", path][..]].concat(), &variables, "");
             let said = text(&refused.stderr);
             assert_eq!((refused.status.code(), &*refused.stdout), (Some(1), &b""[..]), "{command}: {said}");
             assert!(said.contains("nothing was done"), "{command}: {said}");
@@ -151,7 +151,7 @@ fn a_file_for_a_secret_is_new_and_its_owners_alone() {
 
         let path = scene.place.path().join(command.replace(' ', "-"));
         let output = ["--output", path.to_str().unwrap()];
-        let made = within("umask 0", &[&texts(&line), &output[..]].concat(), &variables);
+        let made = within("umask 0", &[&texts(&words), &output[..]].concat(), &variables);
         assert_eq!(printed(made), "", "{command}");
         let file = fs::metadata(&path).unwrap();
         assert_eq!((file.mode() & 0o777, file.len() > 40), (0o600, true), "{command}");

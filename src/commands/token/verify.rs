@@ -12,7 +12,8 @@ use tokend_client::proto::{Consistency, Verdict, VerifyRequest, VerifyResponse};
 use zeroize::Zeroizing;
 
 use super::super::CommandError;
-use super::super::client::{AddressFlag, Client, ClientError, first_line};
+use super::super::caller::first_line;
+use super::super::client::{AddressFlag, Client, ClientError};
 use super::super::output::{TokenJson, printable, rfc3339, token_lines, write_json_line};
 use super::{print, remark};
 use crate::config::Environment;

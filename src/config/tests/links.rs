@@ -104,6 +104,8 @@ fn spans_leave_this_machine_by_tls_unless_that_is_said() {
         "ftp://c.example",
         "http://",
         "https://u:canary@c.example:4317",
+        "https://c.example:99999",
+        "http://127.0.0.1:",
         // OTLP over HTTP, which is not spoken here.
         "http://127.0.0.1:4318/v1/traces",
         "https://c.example/?a=b",

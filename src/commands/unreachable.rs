@@ -1,0 +1,65 @@
+//! Why a tokend was not reached, in words that say what to do about it. Read off the causes that the transport gives.
+
+use std::error::Error;
+use std::io;
+
+use rustls::CertificateError;
+use tonic::ConnectError;
+
+/// Returns what to do: which setting to correct, or what to start.
+pub(super) fn advice(error: &(dyn Error + 'static), encrypted: bool) -> &'static str {
+    if let Some(refusal) = find::<rustls::Error>(error) {
+        return of_tls(refusal);
+    }
+    if find::<ConnectError>(error).is_none() && !encrypted {
+        return "what listens there did not answer as a tokend without TLS: if it has TLS, write https:// into the \
+                address; if it is no tokend, correct host and port";
+    }
+    match find::<io::Error>(error).map(io::Error::kind) {
+        Some(io::ErrorKind::ConnectionRefused) => {
+            "nothing listens there: start tokend, or correct host and port of the address"
+        }
+        Some(io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset) if encrypted => {
+            "what listens there ended the connection: it may have no TLS (write http:// into the address), or may want \
+             a client certificate"
+        }
+        Some(io::ErrorKind::TimedOut) => "nothing answers there: correct the address, or look for a firewall",
+        _ => "correct the address if it is another, and see whether tokend runs",
+    }
+}
+
+fn of_tls(refusal: &rustls::Error) -> &'static str {
+    match refusal {
+        rustls::Error::InvalidMessage(_) => {
+            "what listens there does not speak TLS: if it is a tokend without TLS, write http:// into the address"
+        }
+        rustls::Error::InvalidCertificate(
+            CertificateError::UnknownIssuer | CertificateError::BadSignature,
+        ) => "no CA that is trusted here has signed its certificate: name its CA with --ca or TOKEND_CA",
+        rustls::Error::InvalidCertificate(
+            CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
+        ) => "its certificate is for another name: write a name that stands in it into the address",
+        rustls::Error::InvalidCertificate(
+            CertificateError::Expired | CertificateError::ExpiredContext { .. },
+        ) => "its certificate has expired: give the server another one",
+        rustls::Error::InvalidCertificate(_) => "its certificate is not valid: give the server another one",
+        _ => "TLS was refused: the server may want a client certificate, or be no tokend",
+    }
+}
+
+/// Finds a cause of this type, also one that an I/O error wraps.
+fn find<'a, T: Error + 'static>(error: &'a (dyn Error + 'static)) -> Option<&'a T> {
+    let mut next = Some(error);
+    while let Some(cause) = next {
+        if let Some(found) = cause.downcast_ref() {
+            return Some(found);
+        }
+        // An I/O error gives the causes of what it wraps, and not that itself.
+        let wrapped = cause.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+        if let Some(found) = wrapped.and_then(|wrapped| wrapped.downcast_ref()) {
+            return Some(found);
+        }
+        next = cause.source();
+    }
+    None
+}

@@ -1,0 +1,105 @@
+//! What the commands say where they reach no tokend, or are not let in: which setting is wrong, and what to do.
+
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+
+use super::program::{Place, Running, eventually, run, text};
+use super::rpc;
+
+/// Lists tokens, which must fail, and returns what is said of it.
+fn failure(variables: &[(&str, &str)]) -> String {
+    let output = run(&["token", "list"], variables, "");
+    let said = text(&output.stderr);
+    assert_eq!((output.status.code(), &*output.stdout), (Some(1), &b""[..]), "{said}");
+    said
+}
+
+/// A server with TLS for `localhost`, its CA's file, and another CA's.
+fn with_tls(place: &Place) -> (Running, String, [String; 2]) {
+    let authority = || {
+        let mut ca = CertificateParams::new(Vec::new()).unwrap();
+        ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        CertifiedIssuer::self_signed(ca, KeyPair::generate().unwrap()).unwrap()
+    };
+    let (ca, other) = (authority(), authority());
+    let key = KeyPair::generate().unwrap();
+    let server = CertificateParams::new(vec!["localhost".to_owned()]).unwrap().signed_by(&key, &ca).unwrap();
+    let certificate = place.file("server.pem", &server.pem(), 0o644);
+    let key = place.file("server.key", &key.serialize_pem(), 0o600);
+    let cas = [place.file("ca.pem", &ca.pem(), 0o644), place.file("other.pem", &other.pem(), 0o644)];
+    let data = place.data_dir();
+    let mut server = place.start(
+        &[
+            "serve",
+            "--listen",
+            "127.0.0.1:0",
+            "--data-dir",
+            data.to_str().unwrap(),
+            "--tls-certificate",
+            &certificate,
+            "--tls-key",
+            &key,
+        ],
+        &[],
+    );
+    let port = server.address().rsplit_once(':').unwrap().1.to_owned();
+    let address = format!("https://localhost:{port}");
+    let variables = [("TOKEND_ADDRESS", &*address), ("TOKEND_CA", &*cas[0])];
+    assert!(eventually(|| run(&["healthcheck"], &variables, "").status.success()), "{}", server.stderr());
+    (server, port, cas)
+}
+
+#[test]
+fn tls_where_there_is_none_and_none_where_there_is_are_told_apart() {
+    let place = Place::new();
+    let (_server, port, [ca, other]) = with_tls(&place);
+    let root = place.root_secret();
+    let said = |address: &str, ca: &str| {
+        let address = address.replace("PORT", &port);
+        failure(&[("TOKEND_ADDRESS", &address), ("TOKEND_CA", ca), ("TOKEND_SECRET", &root)])
+    };
+    for (address, ca, advice) in [
+        ("http://localhost:PORT", "", "write https:// into the address"),
+        ("https://localhost:PORT", "", "name its CA with --ca or TOKEND_CA"),
+        ("https://localhost:PORT", &other, "name its CA with --ca or TOKEND_CA"),
+        ("https://127.0.0.1:PORT", &ca, "its certificate is for another name"),
+    ] {
+        let said = said(address, ca);
+        assert!(said.contains(advice) && said.contains("TOKEND_ADDRESS"), "{address}: {said}");
+    }
+
+    let plain = Place::new();
+    let mut server = plain.serve();
+    let address = server.ready();
+    let encrypted = address.replace("http://", "https://");
+    let said = failure(&[("TOKEND_ADDRESS", &encrypted), ("TOKEND_SECRET", &root)]);
+    assert!(said.contains("write http:// into the address"), "{said}");
+    server.stop();
+    let said = failure(&[("TOKEND_ADDRESS", &address), ("TOKEND_SECRET", &root)]);
+    assert!(said.contains("nothing listens there: start tokend"), "{said}");
+    let health = run(&["healthcheck", "--address", &address], &[], "");
+    assert!(text(&health.stderr).contains("(--address): nothing listens there"), "{}", text(&health.stderr));
+}
+
+#[test]
+fn a_secret_that_is_mistyped_or_no_longer_good_is_told_by_its_setting() {
+    let place = Place::new();
+    let mut server = place.serve();
+    let (address, root) = (server.ready(), place.root_secret());
+    let mistyped = format!("{}{}", &root[..76 - 1], if root.ends_with('0') { "1" } else { "0" });
+    assert_eq!(mistyped.len(), root.len());
+    let said = failure(&[("TOKEND_ADDRESS", &address), ("TOKEND_SECRET", &mistyped)]);
+    assert!(said.contains("TOKEND_SECRET") && said.contains("checksum"), "{said}");
+
+    let made = rpc::create(&address, &root, "ada").unwrap();
+    let id = made.token.unwrap().id;
+    let as_root = [("TOKEND_ADDRESS", &*address), ("TOKEND_SECRET", &*root)];
+    assert!(run(&["token", "revoke", &id], &as_root, "").status.success());
+    let file = place.file("secret", &made.secret, 0o600);
+    for (setting, value) in [("TOKEND_SECRET", &made.secret), ("TOKEND_SECRET_FILE", &file)] {
+        let said = failure(&[("TOKEND_ADDRESS", &address), (setting, value)]);
+        assert!(said.contains(setting) && said.contains("CREDENTIAL_REVOKED"), "{said}");
+    }
+    let exposed = place.file("exposed", &root, 0o644);
+    let said = failure(&[("TOKEND_ADDRESS", &address), ("TOKEND_SECRET_FILE", &exposed)]);
+    assert!(said.contains("others can read the file of TOKEND_SECRET_FILE"), "{said}");
+}
