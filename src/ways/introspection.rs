@@ -11,7 +11,7 @@ use super::Ways;
 use super::form::Form;
 use super::forward_auth::parse_scopes;
 use super::identity::Identity;
-use super::presented::{Basic, Caller};
+use super::presented::Caller;
 use super::refusal::Refusal;
 use crate::domain::{FieldError, Permission, Verdict};
 use crate::listener::Peer;
@@ -28,8 +28,7 @@ impl Ways {
     ) -> Result<Value, Refusal> {
         let traceparent = headers.get("traceparent").and_then(|value| value.to_str().ok());
         self.call(Way::Introspection, Some(peer.address.ip()), traceparent, async {
-            let basic = Basic::of(headers);
-            let credential = self.caller(Caller::of(headers, basic.as_ref()), peer).await?;
+            let credential = self.caller(&Caller::of_client(headers, body)?, peer).await?;
             let caller = credential.caller();
             caller.require(Permission::Verify)?;
             let form = Form::read_loosely(body, &["token", "token_type_hint", "scope", "client_ip"])?;
@@ -61,7 +60,10 @@ fn active(identity: &Identity) -> Value {
     Span::current().record("user.id", field::display(&token.user_id));
     let mut members = Map::new();
     members.insert("active".to_owned(), true.into());
-    members.insert("scope".to_owned(), identity.scopes().into());
+    // The grammar of scopes (RFC 6749, 3.3) has no empty one.
+    if !token.scopes.is_empty() {
+        members.insert("scope".to_owned(), identity.scopes().into());
+    }
     members.insert("token_type".to_owned(), "Bearer".into());
     members.insert("sub".to_owned(), token.user_id.clone().into());
     members.insert("jti".to_owned(), token.id.clone().into());

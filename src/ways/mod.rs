@@ -122,8 +122,8 @@ impl Ways {
     }
 
     /// Authenticates whoever calls, for the ways that have callers.
-    async fn caller(&self, presented: presented::Caller<'_>, peer: &Peer) -> Result<Credential, Refusal> {
-        let recognised = self.callers.recognise(&self.engine, presented.secret, Some(peer)).await;
+    async fn caller(&self, presented: &presented::Caller<'_>, peer: &Peer) -> Result<Credential, Refusal> {
+        let recognised = self.callers.recognise(&self.engine, presented.secret(), Some(peer)).await;
         let credential = match recognised {
             Ok(credential) => credential,
             Err(error) => return Err(self.callers.refuse(error, Some(peer), &self.metrics).await.into()),

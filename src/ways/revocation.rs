@@ -7,7 +7,7 @@ use tracing::{Span, field};
 
 use super::Ways;
 use super::form::Form;
-use super::presented::{Basic, Caller};
+use super::presented::Caller;
 use super::refusal::Refusal;
 use crate::actions::ActionError;
 use crate::actions::revoke::{RevokeToken, Right};
@@ -26,8 +26,7 @@ impl Ways {
     pub(super) async fn revoke(&self, peer: &Peer, headers: &HeaderMap, body: &[u8]) -> Result<(), Refusal> {
         let traceparent = headers.get("traceparent").and_then(|value| value.to_str().ok());
         self.call(Way::Revocation, Some(peer.address.ip()), traceparent, async {
-            let basic = Basic::of(headers);
-            let credential = self.caller(Caller::of(headers, basic.as_ref()), peer).await?;
+            let credential = self.caller(&Caller::of_client(headers, body)?, peer).await?;
             let form = Form::read_loosely(body, &["token", "token_type_hint"])?;
             Ok(self.revoke_proven(&credential, form.require("token")?).await?)
         })

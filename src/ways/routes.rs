@@ -11,12 +11,14 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, post};
 
-use super::refusal::Refusal;
+use super::refusal::{Refusal, Said};
 use super::{TokenReviewConfig, Ways};
+use crate::domain::access::denial::plain;
 use crate::grpc::MAX_REQUEST_BYTES;
 use crate::listener::Peer;
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
+const BASIC: HeaderValue = HeaderValue::from_static(r#"Basic realm="tokend""#);
 const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
 
 /// The routes of all ways that come over HTTP.
@@ -40,7 +42,7 @@ async fn forward_auth(
     headers: HeaderMap,
 ) -> Response {
     match ways.forward_auth(&peer, query.as_deref().unwrap_or_default(), &headers).await {
-        Err(refusal) => refused(&refusal),
+        Err(refusal) => refused(refusal.said()),
         Ok(identity) => {
             let mut response = answer(StatusCode::OK, None);
             for (name, value) in identity.headers(&ways.config.identity_headers) {
@@ -61,7 +63,7 @@ fn token_review(config: TokenReviewConfig) -> Router<Arc<Ways>> {
                              body: Bytes| {
         match ways.review(&config, &peer, &headers, &body).await {
             Ok(said) => answer(StatusCode::OK, Some(said.to_string())),
-            Err(refusal) => refused(&refusal),
+            Err(refusal) => refused_to_caller(&refusal, &headers),
         }
     };
     Router::new().route("/tokenreview", post(review))
@@ -75,7 +77,7 @@ async fn introspect(
 ) -> Response {
     match ways.introspect(&peer, &headers, form(&headers, &body)).await {
         Ok(said) => answer(StatusCode::OK, Some(said.to_string())),
-        Err(refusal) => refused(&refusal),
+        Err(refusal) => refused_to_caller(&refusal, &headers),
     }
 }
 
@@ -87,7 +89,7 @@ async fn revoke(
 ) -> Response {
     match ways.revoke(&peer, &headers, form(&headers, &body)).await {
         Ok(()) => answer(StatusCode::OK, None),
-        Err(refusal) => refused(&refusal),
+        Err(refusal) => refused_to_caller(&refusal, &headers),
     }
 }
 
@@ -104,9 +106,28 @@ fn answer(status: StatusCode, json: Option<String>) -> Response {
     (status, [(header::CACHE_CONTROL, NO_STORE)], kind, body).into_response()
 }
 
+/// Says why not to a caller. One that is not known is challenged by the scheme that it has used, by all where it has used
+/// none of them: many clients wait to be asked, and answer that scheme alone which they can.
+fn refused_to_caller(refusal: &Refusal, headers: &HeaderMap) -> Response {
+    let mut said = refusal.said();
+    if said.status != StatusCode::UNAUTHORIZED {
+        return refused(said);
+    }
+    let used = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let scheme = used.split(' ').next().unwrap_or_default();
+    if scheme.eq_ignore_ascii_case("bearer") {
+        return refused(said);
+    }
+    said.body = plain("invalid_client");
+    let is_basic = scheme.eq_ignore_ascii_case("basic");
+    said.challenge = (!is_basic).then(|| "Bearer".to_owned());
+    let mut response = refused(said);
+    response.headers_mut().append(header::WWW_AUTHENTICATE, BASIC);
+    response
+}
+
 /// Says why not, and when to try again where that may help.
-fn refused(refusal: &Refusal) -> Response {
-    let said = refusal.said();
+fn refused(said: Said) -> Response {
     let mut headers = HeaderMap::new();
     for (name, value) in said.headers() {
         if let Ok(value) = HeaderValue::from_str(&value) {

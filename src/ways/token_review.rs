@@ -10,7 +10,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::identity::{Identity, visible};
-use super::presented::{Basic, Caller};
+use super::presented::Caller;
 use super::refusal::Refusal;
 use super::{Wanted, Ways};
 use crate::domain::{FieldError, Permission, Reach, Scope, Scopes, Verdict};
@@ -82,8 +82,7 @@ impl Ways {
     ) -> Result<Value, Refusal> {
         let traceparent = headers.get("traceparent").and_then(|value| value.to_str().ok());
         let reviewed = self.call(Way::TokenReview, Some(peer.address.ip()), traceparent, async {
-            let basic = Basic::of(headers);
-            let credential = self.caller(Caller::of(headers, basic.as_ref()), peer).await?;
+            let credential = self.caller(&Caller::of(headers), peer).await?;
             let caller = credential.caller();
             caller.require(Permission::Verify)?;
             let Spec { token, audiences } = Review::read(body)?.spec;

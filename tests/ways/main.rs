@@ -16,6 +16,7 @@ mod gateways;
 mod grpc_web;
 mod introspection;
 mod leaks;
+mod oauth;
 mod parity;
 mod program;
 mod revocation;
