@@ -4,7 +4,7 @@
 //! The address is taken first, since that fails soonest.
 
 use std::io::{self, IsTerminal as _};
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -12,6 +12,7 @@ use std::sync::{Arc, mpsc};
 use std::time::Duration;
 use std::{env, panic, thread};
 
+use rustix::io::Errno;
 use secrecy::SecretString;
 use sqlx::postgres::{PgConnectOptions, PgSslMode};
 use tokio::net::TcpListener;
@@ -102,11 +103,23 @@ async fn prepare(
     Ok((Listeners { grpc, http }, shutdown, hangups))
 }
 
+/// Takes an address; instead of every one of a system without IPv6, every one of IPv4.
 async fn bind(address: SocketAddr) -> Result<TcpListener, CommandError> {
-    TcpListener::bind(address).await.map_err(|source| match source.kind() {
-        io::ErrorKind::AddrInUse => CommandError::AddressInUse(address),
-        _ => CommandError::Listen { address, source },
-    })
+    match TcpListener::bind(address).await {
+        Ok(listener) => Ok(listener),
+        Err(source) if address.ip() == Ipv6Addr::UNSPECIFIED && lacks_ipv6(&source) => {
+            let instead = SocketAddr::from((Ipv4Addr::UNSPECIFIED, address.port()));
+            tracing::warn!("this system has no IPv6: {instead} is listened on instead of {address}");
+            Box::pin(bind(instead)).await
+        }
+        Err(source) if source.kind() == io::ErrorKind::AddrInUse => Err(CommandError::AddressInUse(address)),
+        Err(source) => Err(CommandError::Listen { address, source }),
+    }
+}
+
+/// Tells whether that is how a system refuses IPv6: one that does not know it, or that has no address of it.
+fn lacks_ipv6(error: &io::Error) -> bool {
+    matches!(Errno::from_io_error(error), Some(Errno::AFNOSUPPORT | Errno::ADDRNOTAVAIL))
 }
 
 impl Service {

@@ -9,6 +9,8 @@ mod data_upgrade;
 mod database_urls;
 mod databases;
 mod life;
+#[cfg(target_os = "linux")]
+mod listening;
 mod operator;
 mod outputs;
 mod program;

@@ -1,0 +1,82 @@
+//! Where the program listens on a system without IPv6: a filter of system calls refuses it as such a kernel does.
+
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
+use std::thread;
+
+use rustix::io::Errno;
+use seccompiler::{
+    SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
+};
+
+use super::program::{Place, Running};
+use super::rpc;
+
+/// The number of the system call that makes a socket, and the family of IPv6.
+const SOCKET: i64 = if cfg!(target_arch = "x86_64") { 41 } else { 198 };
+const AF_INET6: u64 = 10;
+
+/// Begins a run that cannot have a socket of IPv6.
+fn start_without_ipv6(place: &Place, arguments: &[&str]) -> Running {
+    let of_ipv6 = SeccompCondition::new(0, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, AF_INET6).unwrap();
+    let rules = [(SOCKET, vec![SeccompRule::new(vec![of_ipv6]).unwrap()])].into();
+    let refused = SeccompAction::Errno(Errno::AFNOSUPPORT.raw_os_error().unsigned_abs());
+    let architecture = std::env::consts::ARCH.try_into().unwrap();
+    let filter = SeccompFilter::new(rules, SeccompAction::Allow, refused, architecture).unwrap();
+    let program: seccompiler::BpfProgram = filter.try_into().unwrap();
+    // A thread's filter is that of the processes that it begins.
+    thread::scope(|scope| {
+        let begun = scope.spawn(|| {
+            seccompiler::apply_filter(&program).unwrap();
+            place.start(arguments, &[])
+        });
+        begun.join().unwrap()
+    })
+}
+
+/// Waits until a line tells of a listener on every address of IPv4, and returns how it is reached.
+fn address(server: &mut Running, line: &str) -> SocketAddr {
+    let rest = server.await_log(&format!("{line} 0.0.0.0:"));
+    let port: String = rest.chars().take_while(char::is_ascii_digit).collect();
+    ([127, 0, 0, 1], port.parse().unwrap()).into()
+}
+
+#[test]
+fn every_address_of_a_system_without_ipv6_is_every_one_of_ipv4() {
+    let place = Place::new();
+    let data_dir = place.data_dir();
+    let mut server = start_without_ipv6(
+        &place,
+        &[
+            "serve",
+            "--listen",
+            "[::]:0",
+            "--http-listen",
+            "[::]:0",
+            "--insecure-plaintext",
+            "--data-dir",
+            data_dir.to_str().unwrap(),
+        ],
+    );
+
+    let grpc = address(&mut server, "listening on");
+    let http = address(&mut server, "HTTP on");
+
+    assert_eq!(server.stderr().matches("this system has no IPv6").count(), 2, "{}", server.stderr());
+    server.await_that("healthy", |_| rpc::is_serving(&format!("http://{grpc}")));
+    let mut probe = TcpStream::connect(http).unwrap();
+    probe.write_all(b"GET /livez HTTP/1.0\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    probe.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.0 200 "), "{answer}");
+}
+
+#[test]
+fn an_address_of_ipv6_of_its_own_is_refused_without_ipv6() {
+    let place = Place::new();
+
+    let mut server = start_without_ipv6(&place, &["serve", "--listen", "[::1]:0"]);
+
+    assert_eq!(server.end().code(), Some(1));
+    assert!(server.stderr().contains("cannot listen on [::1]:0"), "{}", server.stderr());
+}
