@@ -8,6 +8,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod acknowledged;
 mod anew;
 mod cached;
 mod clock;

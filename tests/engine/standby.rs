@@ -4,18 +4,14 @@
 use std::time::Duration;
 
 use sqlx::PgConnection;
-use tokend::grpc::proto::{
-    Consistency, CreateTokenRequest, DisableTokenRequest, EnableTokenRequest, EnforcePolicyRequest, Policy,
-    RotateTokenRequest, UpdatePolicyRequest, Verdict, VerifyRequest, VerifyResponse,
-};
+use tokend::grpc::proto::{CreateTokenRequest, Verdict};
 use tokend::verify::Bounds;
 use tonic::{Code, Status};
 
+use super::acknowledged::{Change, all_are_covered, full};
 use super::fleet::{Process, url};
-use super::setup::{Made, assert_unavailable, becomes, cached, in_cache, made, run, stays_cached};
-use crate::support::client::{
-    Client, created, leaver, nanos, new_request_id, ordinary, question, revocation, revoked, rotation,
-};
+use super::setup::{assert_unavailable, becomes, cached, in_cache, made, run, stays_cached};
+use crate::support::client::{Client, nanos, new_request_id, ordinary, question, revocation, revoked};
 use crate::support::database::Database;
 use crate::support::proxy::{Proxy, Way};
 use crate::support::replica::{Installation, Replica};
@@ -93,78 +89,6 @@ async fn wait_for_standbys(database: &Database) {
 
 const SECOND: Bounds = Bounds { max_staleness: Duration::from_secs(1), outage_grace: Duration::ZERO };
 
-/// What an answer may acknowledge.
-#[derive(Debug, Clone)]
-enum Change {
-    Revoke(Made),
-    RevokeBySecret(Made),
-    RevokeUser(&'static str),
-    Disable(Made),
-    Enable(Made),
-    Create(CreateTokenRequest),
-    Rotate(RotateTokenRequest),
-    UpdatePolicy(UpdatePolicyRequest),
-    EnforcePolicy(EnforcePolicyRequest),
-}
-
-impl Change {
-    /// Returns one of each kind.
-    async fn each(root: &mut Client) -> Vec<Self> {
-        let disabled = made(root).await;
-        root.disable_token(DisableTokenRequest { token_id: disabled.id.clone() }).await.unwrap();
-        for user_id in ["leaver", "gone"] {
-            created(root, CreateTokenRequest { user_id: user_id.to_owned(), ..ordinary() }).await;
-        }
-        root.revoke_user_tokens(leaver("gone")).await.unwrap();
-        let expiring = |organization_id: &str| {
-            let policy = Some(Policy { expiration_required: true, ..Default::default() });
-            UpdatePolicyRequest { organization_id: organization_id.to_owned(), policy }
-        };
-        let organization_id = "enforced".to_owned();
-        let endless = CreateTokenRequest { organization_id: organization_id.clone(), ..ordinary() };
-        created(root, endless).await;
-        root.update_policy(expiring("enforced")).await.unwrap();
-        root.update_policy(expiring("set")).await.unwrap();
-        let rotate = rotation(&made(root).await.id);
-        vec![
-            Self::Revoke(made(root).await),
-            Self::RevokeBySecret(made(root).await),
-            Self::RevokeUser("leaver"),
-            // Nothing is left to revoke from the beginning.
-            Self::RevokeUser("gone"),
-            Self::Disable(made(root).await),
-            Self::Enable(disabled),
-            Self::Create(CreateTokenRequest { request_id: new_request_id(), ..ordinary() }),
-            Self::Rotate(RotateTokenRequest { request_id: new_request_id(), ..rotate }),
-            Self::UpdatePolicy(expiring("set")),
-            Self::EnforcePolicy(EnforcePolicyRequest { organization_id, ..Default::default() }),
-        ]
-    }
-
-    async fn ask(self, mut root: Client) -> Result<(), Status> {
-        match self {
-            Self::Revoke(token) => root.revoke_token(revocation(&token.id, "")).await.map(drop),
-            Self::RevokeBySecret(token) => {
-                let mut request = revocation("", "");
-                request.target =
-                    Some(tokend::grpc::proto::revoke_token_request::Target::Secret(token.secret));
-                root.revoke_token(request).await.map(drop)
-            }
-            Self::RevokeUser(user_id) => root.revoke_user_tokens(leaver(user_id)).await.map(drop),
-            Self::Disable(token) => {
-                root.disable_token(DisableTokenRequest { token_id: token.id }).await.map(drop)
-            }
-            Self::Enable(token) => {
-                root.enable_token(EnableTokenRequest { token_id: token.id }).await.map(drop)
-            }
-            Self::Create(request) => root.create_token(request).await.map(drop),
-            Self::Rotate(request) => root.rotate_token(request).await.map(drop),
-            Self::UpdatePolicy(request) => root.update_policy(request).await.map(drop),
-            Self::EnforcePolicy(request) => root.enforce_policy(request).await.map(drop),
-        }
-    }
-}
-
 /// Asks for a change until its COMMIT waits for the standby, and goes away then.
 async fn left_waiting(pair: &Pair, root: &Client, change: &Change, what: &str) {
     let before = pair.waiting().await;
@@ -177,17 +101,13 @@ async fn left_waiting(pair: &Pair, root: &Client, change: &Change, what: &str) {
     asked.abort();
 }
 
-async fn full(root: &mut Client, token: &Made) -> Result<VerifyResponse, Status> {
-    let full = VerifyRequest { consistency: Consistency::Full.into(), ..question(&token.secret, &[]) };
-    Ok(root.verify(full).await?.into_inner())
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_repeat_acknowledges_no_more_than_a_standby_has_confirmed() {
     let mut pair = Pair::start().await;
     let (proxy, replica) = pair.replica(SECOND).await;
     let mut root = replica.root();
     let changes = Change::each(&mut root).await;
+    all_are_covered(&changes);
 
     pair.new.kill();
     for change in &changes {
@@ -201,23 +121,16 @@ async fn a_repeat_acknowledges_no_more_than_a_standby_has_confirmed() {
 
     // What is acknowledged at last is there after a failover.
     pair.new.go_on();
+    let mut acknowledged = Vec::new();
     for change in &changes {
-        eventually(&format!("acknowledged: {change:?}"), async || {
-            change.clone().ask(root.clone()).await.ok()
-        })
-        .await;
+        let asked = async || change.clone().ask(root.clone()).await.ok();
+        acknowledged.push(eventually(&format!("acknowledged: {change:?}"), asked).await);
     }
     pair.fail_over();
     proxy.lead_to(pair.new.socket_dir());
-    for change in &changes {
-        let (token, verdict) = match change {
-            Change::Revoke(token) | Change::RevokeBySecret(token) => (token, Verdict::Revoked),
-            Change::Disable(token) => (token, Verdict::Disabled),
-            Change::Enable(token) => (token, Verdict::Valid),
-            _ => continue,
-        };
-        let answer = eventually("an answer", async || full(&mut root, token).await.ok()).await;
-        assert_eq!(answer.verdict(), verdict, "{change:?}");
+    for (change, acknowledged) in changes.iter().zip(&acknowledged) {
+        let asked = async || change.is_there(&mut root, acknowledged.as_ref()).await.ok();
+        assert!(eventually("an answer", asked).await, "lost: {change:?}");
     }
 }
 
@@ -273,19 +186,53 @@ async fn without_a_standby_verdicts_are_given_from_cache_and_database_for_as_lon
     assert_unavailable(&root.revoke_token(revocation(&kept.id, "")).await.unwrap_err());
 }
 
-#[tokio::test]
-async fn a_replica_that_only_the_lost_primary_knew_of_answers_nothing_from_its_cache() {
+/// A guard of the replicas' rows that a trigger of the test's own takes out, on the primary and so on its standby.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Guard {
+    /// The first commit of a row waits for a standby.
+    Registration,
+    /// A server reckons with rows as if they had been renewed when its life began.
+    Beginning,
+}
+
+impl Guard {
+    async fn take_out(self, database: &Database) {
+        let (table, act) = match self {
+            Self::Registration => ("replicas", "PERFORM set_config('synchronous_commit', 'local', true)"),
+            Self::Beginning => ("server_mark", "NEW.mark_time = now() - interval '1 day'"),
+        };
+        let function = format!(
+            "CREATE FUNCTION taken_out() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN {act}; RETURN NEW; END$$"
+        );
+        database.execute(function).await;
+        let trigger = format!(
+            "CREATE TRIGGER taken_out BEFORE INSERT ON {table} FOR EACH ROW EXECUTE FUNCTION taken_out()"
+        );
+        database.execute(trigger).await;
+    }
+}
+
+const LONG_GRACE: Bounds = Bounds { outage_grace: Duration::from_mins(2), ..SECOND };
+
+/// Has a replica begin while no standby can hear of it, and the primary be lost. Returns what the replica says of a
+/// token once its revocation by the new leader is in effect.
+async fn said_by_a_replica_that_nobody_knows(taken_out: Option<Guard>) -> Result<Verdict, Status> {
     let mut pair = Pair::start().await;
     let (proxy, known) = pair.replica(SECOND).await;
     let kept = made(&mut known.root()).await;
+    if let Some(guard) = taken_out {
+        guard.take_out(&pair.installation.database).await;
+    }
 
-    // It begins while no standby can hear of it, and would live on for long.
     pair.new.kill();
-    let grace = Bounds { outage_grace: Duration::from_mins(2), ..SECOND };
-    let (severed, unknown) = pair.replica(grace).await;
-    for _ in 0..20 {
-        let answer = unknown.root().verify(question(&kept.secret, &[])).await.unwrap().into_inner();
-        assert_eq!(answer.verdict(), Verdict::Valid);
+    let (severed, unknown) = pair.replica(LONG_GRACE).await;
+    if taken_out.is_some() {
+        in_cache(&mut unknown.root(), &kept).await;
+    } else {
+        for _ in 0..20 {
+            let answer = unknown.root().verify(question(&kept.secret, &[])).await.unwrap().into_inner();
+            assert_eq!(answer.verdict(), Verdict::Valid);
+        }
     }
     severed.turn(Way::Cut);
     pair.old.kill();
@@ -300,18 +247,33 @@ async fn a_replica_that_only_the_lost_primary_knew_of_answers_nothing_from_its_c
     let effective = nanos(revocation.effective_time.as_ref());
     eventually("the revocation is in effect", async || (super::witness::wall() > effective).then_some(()))
         .await;
-    assert_unavailable(&unknown.root().verify(question(&kept.secret, &[])).await.unwrap_err());
+    Ok(unknown.root().verify(question(&kept.secret, &[])).await?.into_inner().verdict())
 }
 
 #[tokio::test]
-async fn a_new_leader_reckons_with_replicas_whose_renewals_it_has_not_heard_of() {
+async fn a_replica_that_only_the_lost_primary_knew_of_answers_nothing_from_its_cache() {
+    assert_unavailable(&said_by_a_replica_that_nobody_knows(None).await.unwrap_err());
+}
+
+#[tokio::test]
+async fn were_its_row_not_to_wait_for_a_standby_it_would_let_in_what_is_revoked() {
+    let said = said_by_a_replica_that_nobody_knows(Some(Guard::Registration)).await;
+    assert_eq!(said.unwrap(), Verdict::Valid);
+}
+
+/// Has a replica that would live on for long be severed, and a standby promoted that has not heard of it for an hour.
+/// Returns in how many nanoseconds the new leader says that a revocation is in effect, with what the replica says of the
+/// token.
+async fn promised_beside_a_replica_that_lasts(taken_out: Option<Guard>) -> (i128, Verdict) {
     let mut pair = Pair::start().await;
+    if let Some(guard) = taken_out {
+        guard.take_out(&pair.installation.database).await;
+    }
     let (proxy, heard) = pair.replica(SECOND).await;
     let kept = made(&mut heard.root()).await;
     // It begins without a standby, and answers from its cache once one has heard of it.
     pair.new.kill();
-    let grace = Bounds { outage_grace: Duration::from_mins(2), ..SECOND };
-    let (severed, lasting) = pair.replica(grace).await;
+    let (severed, lasting) = pair.replica(LONG_GRACE).await;
     pair.new.go_on();
     in_cache(&mut lasting.root(), &kept).await;
 
@@ -327,7 +289,20 @@ async fn a_new_leader_reckons_with_replicas_whose_renewals_it_has_not_heard_of()
         eventually("the new leader revokes", async || Some(revoked(&mut heard.root(), &kept.id, "").await))
             .await;
     let promised = nanos(done.effective_time.as_ref()) - super::witness::wall();
-    assert!(promised > 110_000_000_000, "in effect in {promised} ns, which the other replica outlives");
     let stands_in = lasting.root().verify(question(&kept.secret, &[])).await.unwrap().into_inner();
-    assert_eq!(stands_in.verdict(), Verdict::Valid);
+    (promised, stands_in.verdict())
+}
+
+#[tokio::test]
+async fn a_new_leader_reckons_with_replicas_whose_renewals_it_has_not_heard_of() {
+    let (promised, said) = promised_beside_a_replica_that_lasts(None).await;
+    assert!(promised > 110_000_000_000, "in effect in {promised} ns, which the other replica outlives");
+    assert_eq!(said, Verdict::Valid);
+}
+
+#[tokio::test]
+async fn were_it_not_to_it_would_promise_what_such_a_replica_does_not_keep() {
+    let (promised, said) = promised_beside_a_replica_that_lasts(Some(Guard::Beginning)).await;
+    assert!(promised < 10_000_000_000, "in effect in {promised} ns");
+    assert_eq!(said, Verdict::Valid);
 }

@@ -1,0 +1,181 @@
+//! What an answer of the service may acknowledge, of every RPC that changes something, and how it is seen that it is
+//! there.
+
+use std::collections::BTreeSet;
+
+use prost::Message as _;
+use prost_types::FileDescriptorSet;
+use prost_types::method_options::IdempotencyLevel;
+use tokend::grpc::proto::revoke_token_request::Target;
+use tokend::grpc::proto::{
+    Consistency, CreateTokenRequest, DisableTokenRequest, EnableTokenRequest, EnforcePolicyRequest,
+    FILE_DESCRIPTOR_SET, GetPolicyRequest, GetTokenRequest, ListTokensRequest, Policy, RevokeTokenRequest,
+    RotateTokenRequest, Token, TokenState, UpdatePolicyRequest, Verdict, VerifyRequest, VerifyResponse,
+};
+use tonic::Status;
+
+use super::setup::{Made, made};
+use crate::support::client::{
+    Client, created, leaver, new_request_id, ordinary, question, renaming, revocation, rotation,
+};
+use crate::support::replica::SERVICE;
+
+/// A change.
+#[derive(Debug, Clone)]
+pub(crate) enum Change {
+    Revoke(Made),
+    RevokeBySecret(Made),
+    RevokeUser(&'static str),
+    Disable(Made),
+    Enable(Made),
+    Update(Made),
+    Create(CreateTokenRequest),
+    Rotate(RotateTokenRequest),
+    UpdatePolicy(UpdatePolicyRequest),
+    EnforcePolicy(EnforcePolicyRequest),
+}
+
+impl Change {
+    /// Returns one of each kind, and some for which nothing is left to do from the beginning.
+    pub(crate) async fn each(root: &mut Client) -> Vec<Self> {
+        let disabled = made(root).await;
+        root.disable_token(DisableTokenRequest { token_id: disabled.id.clone() }).await.unwrap();
+        for user_id in ["leaver", "gone"] {
+            created(root, CreateTokenRequest { user_id: user_id.to_owned(), ..ordinary() }).await;
+        }
+        root.revoke_user_tokens(leaver("gone")).await.unwrap();
+        let organization_id = "enforced".to_owned();
+        let endless = CreateTokenRequest { organization_id: organization_id.clone(), ..ordinary() };
+        created(root, endless).await;
+        root.update_policy(expiring("enforced")).await.unwrap();
+        let rotate = rotation(&made(root).await.id);
+        vec![
+            Self::Revoke(made(root).await),
+            Self::RevokeBySecret(made(root).await),
+            Self::RevokeUser("leaver"),
+            Self::RevokeUser("gone"),
+            Self::Disable(made(root).await),
+            Self::Enable(disabled),
+            Self::Update(made(root).await),
+            Self::Create(CreateTokenRequest { request_id: new_request_id(), ..ordinary() }),
+            Self::Rotate(RotateTokenRequest { request_id: new_request_id(), ..rotate }),
+            Self::UpdatePolicy(expiring("set")),
+            Self::EnforcePolicy(EnforcePolicyRequest { organization_id, ..Default::default() }),
+        ]
+    }
+
+    /// Names the RPC.
+    fn rpc(&self) -> &'static str {
+        match self {
+            Self::Revoke(_) | Self::RevokeBySecret(_) => "RevokeToken",
+            Self::RevokeUser(_) => "RevokeUserTokens",
+            Self::Disable(_) => "DisableToken",
+            Self::Enable(_) => "EnableToken",
+            Self::Update(_) => "UpdateToken",
+            Self::Create(_) => "CreateToken",
+            Self::Rotate(_) => "RotateToken",
+            Self::UpdatePolicy(_) => "UpdatePolicy",
+            Self::EnforcePolicy(_) => "EnforcePolicy",
+        }
+    }
+
+    /// Asks for it; the answer to a creation or a rotation has a token.
+    pub(crate) async fn ask(self, mut root: Client) -> Result<Option<Made>, Status> {
+        match self {
+            Self::Revoke(token) => root.revoke_token(revocation(&token.id, "")).await.map(drop)?,
+            Self::RevokeBySecret(token) => {
+                let target = Some(Target::Secret(token.secret));
+                root.revoke_token(RevokeTokenRequest { target, ..revocation("", "") }).await.map(drop)?;
+            }
+            Self::RevokeUser(user_id) => root.revoke_user_tokens(leaver(user_id)).await.map(drop)?,
+            Self::Disable(token) => {
+                root.disable_token(DisableTokenRequest { token_id: token.id }).await.map(drop)?;
+            }
+            Self::Enable(token) => {
+                root.enable_token(EnableTokenRequest { token_id: token.id }).await.map(drop)?;
+            }
+            Self::Update(token) => root.update_token(renaming(&token.id)).await.map(drop)?,
+            Self::Create(request) => return Ok(Some(root.create_token(request).await?.into_inner().into())),
+            Self::Rotate(request) => {
+                let rotated = root.rotate_token(request).await?.into_inner();
+                return Ok(Some(Made { id: rotated.token.unwrap().id, secret: rotated.secret }));
+            }
+            Self::UpdatePolicy(request) => root.update_policy(request).await.map(drop)?,
+            Self::EnforcePolicy(request) => root.enforce_policy(request).await.map(drop)?,
+        }
+        Ok(None)
+    }
+
+    /// Tells whether it is there, as it was acknowledged; an error is no answer.
+    pub(crate) async fn is_there(
+        &self,
+        root: &mut Client,
+        acknowledged: Option<&Made>,
+    ) -> Result<bool, Status> {
+        let verdict = match self {
+            Self::Revoke(_) | Self::RevokeBySecret(_) => Verdict::Revoked,
+            Self::Disable(_) => Verdict::Disabled,
+            _ => Verdict::Valid,
+        };
+        match self {
+            Self::Revoke(token)
+            | Self::RevokeBySecret(token)
+            | Self::Disable(token)
+            | Self::Enable(token) => Ok(full(root, token).await?.verdict() == verdict),
+            Self::RevokeUser(user_id) => {
+                let tokens = list(root, "", user_id).await?;
+                Ok(!tokens.is_empty() && tokens.iter().all(|token| token.state() == TokenState::Revoked))
+            }
+            Self::Update(token) => {
+                let found = root.get_token(GetTokenRequest { token_id: token.id.clone() }).await?;
+                Ok(found.into_inner().token.unwrap().name == "renamed")
+            }
+            Self::Create(_) | Self::Rotate(_) => {
+                let made = acknowledged.unwrap();
+                let known = self.clone().ask(root.clone()).await?.unwrap();
+                let is_known = (&known.id, &known.secret) == (&made.id, &made.secret);
+                Ok(is_known && full(root, made).await?.verdict() == verdict)
+            }
+            Self::UpdatePolicy(UpdatePolicyRequest { organization_id, policy }) => {
+                let request = GetPolicyRequest { organization_id: organization_id.clone() };
+                Ok(root.get_policy(request).await?.into_inner().policy == *policy)
+            }
+            Self::EnforcePolicy(request) => {
+                let tokens = list(root, &request.organization_id, "").await?;
+                Ok(!tokens.is_empty() && tokens.iter().all(|token| token.state() == TokenState::Revoked))
+            }
+        }
+    }
+}
+
+/// Checks that there is a change of every RPC that is not without side effects by its own contract.
+pub(crate) fn all_are_covered(changes: &[Change]) {
+    let files = FileDescriptorSet::decode(FILE_DESCRIPTOR_SET).unwrap().file;
+    let services = files.iter().flat_map(|file| &file.service);
+    let service = services.into_iter().find(|found| SERVICE.ends_with(&format!(".{}", found.name())));
+    let changing = service.unwrap().method.iter().filter(|method| {
+        let level = method.options.as_ref().map(prost_types::MethodOptions::idempotency_level);
+        // A stream of questions cannot say so.
+        level != Some(IdempotencyLevel::NoSideEffects) && !method.client_streaming()
+    });
+    let covered: BTreeSet<_> = changes.iter().map(Change::rpc).collect();
+    assert_eq!(covered, changing.map(prost_types::MethodDescriptorProto::name).collect());
+}
+
+/// Asks Postgres for a verdict.
+pub(crate) async fn full(root: &mut Client, token: &Made) -> Result<VerifyResponse, Status> {
+    let full = VerifyRequest { consistency: Consistency::Full.into(), ..question(&token.secret, &[]) };
+    Ok(root.verify(full).await?.into_inner())
+}
+
+async fn list(root: &mut Client, organization_id: &str, user_id: &str) -> Result<Vec<Token>, Status> {
+    let (organization_id, user_id) = (organization_id.to_owned(), user_id.to_owned());
+    let request = ListTokensRequest { organization_id, user_id, ..Default::default() };
+    Ok(root.list_tokens(request).await?.into_inner().tokens)
+}
+
+/// Demands of an organization's tokens that they expire.
+fn expiring(organization_id: &str) -> UpdatePolicyRequest {
+    let policy = Some(Policy { expiration_required: true, ..Default::default() });
+    UpdatePolicyRequest { organization_id: organization_id.to_owned(), policy }
+}
