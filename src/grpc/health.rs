@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use tonic::server::NamedService;
 use tonic_health::ServingStatus;
 use tonic_health::pb::health_server::{Health as HealthService, HealthServer};
@@ -22,14 +22,19 @@ pub struct Health {
     reporter: HealthReporter,
     is_serving: Arc<AtomicBool>,
     reason: Arc<ArcSwap<&'static str>>,
+    concern: Arc<ArcSwapOption<&'static str>>,
 }
 
 impl Health {
     /// Makes the reporter, saying `NOT_SERVING`, and the service that it speaks through.
     pub async fn new() -> (Self, HealthServer<impl HealthService>) {
         let (reporter, service) = health_reporter();
-        let health =
-            Self { reporter, is_serving: Arc::default(), reason: Arc::new(ArcSwap::from_pointee("")) };
+        let health = Self {
+            reporter,
+            is_serving: Arc::default(),
+            reason: Arc::new(ArcSwap::from_pointee("")),
+            concern: Arc::default(),
+        };
         health.not_serving("waiting for the database").await;
         (health, service)
     }
@@ -67,6 +72,18 @@ impl Health {
     #[must_use]
     pub fn reason(&self) -> &'static str {
         **self.reason.load()
+    }
+
+    /// Notes what is wrong although Verify is answered, or that nothing is; tells whether that is news.
+    pub fn set_concern(&self, concern: Option<&'static str>) -> bool {
+        let before = self.concern.swap(concern.map(Arc::new));
+        before.as_deref().copied() != concern
+    }
+
+    /// Tells what is wrong although Verify is answered.
+    #[must_use]
+    pub fn concern(&self) -> Option<&'static str> {
+        self.concern.load().as_deref().copied()
     }
 
     async fn set(&self, status: ServingStatus) {

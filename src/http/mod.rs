@@ -193,7 +193,11 @@ async fn metrics(State(sources): State<Sources>, ConnectInfo(peer): ConnectInfo<
 
 async fn ready(State(sources): State<Sources>) -> Response {
     if sources.health.is_serving() {
-        "ok\n".into_response()
+        match sources.health.concern() {
+            None => "ok\n".into_response(),
+            Some(concern) => format!("ok, but no new connection to the database can be opened: {concern}\n")
+                .into_response(),
+        }
     } else {
         unavailable(format!("not serving: {}\n", sources.health.reason()))
     }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use crate::domain::CertificateMappings;
-use crate::grpc::Callers;
+use crate::grpc::{Callers, Health};
 use crate::metrics::{Metrics, Reloaded};
 use crate::secret::{CurrentKeyring, KeyId, Keyring};
 use crate::store::Store;
@@ -16,6 +16,9 @@ use crate::tls::ServerTls;
 
 /// How often it is looked for something new.
 const INTERVAL: Duration = Duration::from_secs(1);
+
+/// How many looks there are to one at whether the database lets in new connections.
+const LOOKS_PER_CONNECTION: u32 = 10;
 
 /// Why something could not be read again.
 pub type ReadError = Box<dyn std::error::Error + Send + Sync>;
@@ -50,6 +53,8 @@ pub struct Targets {
     pub callers: Arc<Callers>,
     /// The database, and whoever opens connections to it.
     pub store: Store,
+    /// What tells how the server is.
+    pub health: Health,
     /// What counts.
     pub metrics: Arc<Metrics>,
 }
@@ -65,6 +70,7 @@ enum Outcome {
 pub async fn run(origins: Origins, targets: Targets) {
     let mut asked = origins.asked.clone();
     let mut refused: [Option<String>; 4] = Default::default();
+    let mut looked = 0_u32;
     loop {
         let at_once = wait(asked.as_mut()).await;
         let outcomes = [
@@ -76,6 +82,32 @@ pub async fn run(origins: Origins, targets: Targets) {
         for ((what, outcome), refused) in outcomes.into_iter().zip(&mut refused) {
             let Some(outcome) = outcome else { continue };
             tell(what, &outcome, at_once, refused, &targets.metrics);
+        }
+        looked = looked.wrapping_add(1);
+        if at_once || looked.is_multiple_of(LOOKS_PER_CONNECTION) {
+            try_connecting(&targets).await;
+        }
+    }
+}
+
+/// Says whether the database lets in new connections: those that stand keep the cache fresh whatever has become of the
+/// password. Not while it does not answer at all, which readiness says.
+async fn try_connecting(targets: &Targets) {
+    if !targets.health.is_serving() {
+        return;
+    }
+    match targets.store.try_connecting().await {
+        Ok(()) => {
+            if targets.health.set_concern(None) {
+                tracing::info!("the database lets in new connections again");
+            }
+        }
+        Err(error) => {
+            let reason = error.reason();
+            if targets.health.set_concern(Some(reason)) {
+                let error = &error as &dyn std::error::Error;
+                tracing::error!(error, "no new connection to the database can be opened: {reason}");
+            }
         }
     }
 }

@@ -213,6 +213,7 @@ async fn wire(config: &ServerConfig) -> Result<(Running, Direct, Arc<Ways>, Requ
         callers: Arc::clone(&ways.callers),
         hub: Arc::new(Hub::start(
             following(),
+        health: health.clone(),
             engine.news(),
             config.bounds.max_staleness / 4,
             Arc::clone(&metrics),

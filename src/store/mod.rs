@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use secrecy::ExposeSecret as _;
+use sqlx::Connection as _;
 use sqlx::postgres::{PgConnection, PgPoolOptions};
 
 use crate::deadline;
@@ -260,6 +261,15 @@ impl Store {
             Ok(())
         })
         .await
+    }
+
+    /// Opens a connection and closes it again: those that stand say nothing of whether others would be let in.
+    ///
+    /// # Errors
+    /// [`StoreError`]: none can be opened.
+    pub async fn try_connecting(&self) -> Result<(), StoreError> {
+        self.pool()?;
+        self.within(async { Ok(self.route.connect().await?.close().await?) }).await
     }
 
     /// Has connections from now on be opened with what the password file holds; tells whether that has changed.

@@ -86,10 +86,17 @@ fn a_rotated_database_password_is_read_again_and_named_while_it_is_wrong() {
     let early = readiness(&mut server);
     assert!(early.starts_with("HTTP/1.1 503") && early.contains("password"), "{early}");
     place.file("password", "canary-one\n", 0o600);
-    server.ready();
+    let address = server.ready();
     assert!(readiness(&mut server).starts_with("HTTP/1.1 200"));
+    let root = printed(run(&["bootstrap"], &shared, "")).trim_end().to_owned();
 
+    // Connections that stand go on, and the cache is fresh.
     database.execute("ALTER ROLE rotated PASSWORD 'canary-two'");
+    server.await_log(
+        "no new connection to the database can be opened: the database does not accept the password",
+    );
+    let standing = readiness(&mut server);
+    assert!(standing.starts_with("HTTP/1.1 200") && standing.contains("password"), "{standing}");
     database.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'rotated'");
     server.await_log("not serving until that is over: the database does not accept the password");
     let between = readiness(&mut server);
@@ -98,6 +105,12 @@ fn a_rotated_database_password_is_read_again_and_named_while_it_is_wrong() {
     place.file("password", "canary-two\n", 0o600);
     server.await_log("the database password was read again");
     assert!(eventually(|| readiness(&mut server).starts_with("HTTP/1.1 200")), "{}", server.stderr());
+    // Whatever a connection is for: reading, writing, revoking.
+    let made = rpc::create(&address, &root, "ada").unwrap();
+    assert_eq!(rpc::verdict(&address, &root, &made.secret), Verdict::Valid);
+    rpc::revoke(&address, &root, &made.token.unwrap().id).unwrap();
+    server.await_log("the database lets in new connections again");
+    assert!(readiness(&mut server).ends_with("\r\n\r\nok\n"));
     assert!(!server.stderr().contains("canary"), "{}", server.stderr());
 }
 

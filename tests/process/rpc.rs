@@ -1,8 +1,11 @@
 //! Calls over gRPC, each on a connection of its own.
 
 use tokend::grpc::proto::create_token_request::Expiration;
+use tokend::grpc::proto::revoke_token_request::Target;
 use tokend::grpc::proto::token_service_client::TokenServiceClient;
-use tokend::grpc::proto::{CreateTokenRequest, ListTokensRequest, VerifyRequest, VerifyResponse};
+use tokend::grpc::proto::{
+    CreateTokenRequest, ListTokensRequest, RevokeTokenRequest, VerifyRequest, VerifyResponse,
+};
 use tokend::grpc::proto::{CreateTokenResponse, Token, Verdict};
 use tokio::runtime::{Builder, Runtime};
 use tonic::transport::{Channel, Endpoint};
@@ -73,6 +76,16 @@ pub(crate) fn verify_traced(
 
 pub(crate) fn verdict(address: &str, caller: &str, presented: &str) -> Verdict {
     verify(address, caller, presented).unwrap().verdict()
+}
+
+/// Revokes a token by its id.
+pub(crate) fn revoke(address: &str, caller: &str, id: &str) -> Result<(), Status> {
+    let target = Some(Target::TokenId(id.to_owned()));
+    let message = RevokeTokenRequest { target, ..RevokeTokenRequest::default() };
+    runtime().block_on(async {
+        let mut client = TokenServiceClient::new(connect(address).await.unwrap());
+        client.revoke_token(request(caller, message)).await.map(drop)
+    })
 }
 
 pub(crate) fn list(address: &str, caller: &str) -> Result<Vec<Token>, Status> {
