@@ -33,6 +33,12 @@ const SYSTEM_ROOTS: [&str; 5] = [
 /// Where libpq looks for an authority that nobody has named, below the home.
 const HOME_ROOT: &str = ".postgresql/root.crt";
 
+// sqlx trusts these, too, whatever authority it is told: with `verify-ca`, anybody that any of them has certified.
+const _: () = assert!(
+    webpki_roots::TLS_SERVER_ROOTS.is_empty(),
+    "built without the patch of webpki-roots in Cargo.toml, which keeps the driver from trusting every public authority"
+);
+
 /// Far more than any bundle has.
 const MAX_BYTES: u64 = 4 << 20;
 
@@ -50,7 +56,8 @@ pub enum TlsFilesProblem {
     SystemUnchecked,
     /// There is no bundle of them.
     #[error(
-        "sslrootcert=system: this machine has no bundle of authorities; install ca-certificates, or name a file"
+        "this machine has no bundle of authorities to verify against: install ca-certificates, or name the server's own \
+         with sslrootcert"
     )]
     NoSystemRoots,
     /// Nothing to verify against.
@@ -154,7 +161,10 @@ impl TlsParameters {
                 .or_else(|| self.home_root())
                 .map(|root| ("verify-ca", Some(root)))
                 .ok_or(TlsFilesProblem::NoRoot),
-            (_, root) => Ok(("verify-full", root.or_else(|| self.home_root()))),
+            (_, root) => match root.or_else(|| self.home_root()) {
+                Some(root) => Ok(("verify-full", Some(root))),
+                None => Ok(("verify-full", Some(system_roots()?))),
+            },
         }
     }
 
