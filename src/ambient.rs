@@ -1,7 +1,7 @@
 //! The one place where the machine's clock and randomness come in. Everything below the actions takes
 //! both as arguments. No decision about a token rests on this clock: those use the database's.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 pub use tokend_core::moment::Moment;
 
@@ -26,6 +26,13 @@ pub fn randomness() -> rand::rngs::SysRng {
 #[expect(clippy::disallowed_methods, reason = "this is the file that owns randomness")]
 pub fn trace_id() -> u128 {
     rand::random_range(1..=u128::MAX)
+}
+
+/// Returns a duration that differs from this one by a tenth of it at most: what begins together ends one by one.
+#[must_use]
+#[expect(clippy::disallowed_methods, reason = "this is the file that owns randomness")]
+pub fn about(duration: Duration) -> Duration {
+    duration.mul_f64(rand::random_range(0.9..=1.1))
 }
 
 /// Returns bytes that name something of this process's own. Guessable: no secret.

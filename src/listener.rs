@@ -17,11 +17,13 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
 pub use self::activity::Activity;
 use self::keepalive::{Keepalive, PREFACE};
+use crate::ambient;
 use crate::metrics::{Counted, Metrics};
 use crate::shares::{Place, Shares};
 use crate::supervision::{Task, Tasks};
@@ -52,6 +54,8 @@ pub struct Limits {
     pub most: usize,
     /// How long one may be without a call.
     pub idle: Duration,
+    /// How long one may last, a tenth more or less; `None`: for ever.
+    pub age: Option<Duration>,
     /// What becomes of those beyond the limit.
     pub beyond: Beyond,
 }
@@ -93,6 +97,8 @@ pub struct Connection {
     /// What was heard first, and has not been read.
     first: axum::body::Bytes,
     until: Option<Until>,
+    /// When its peer is to open another one.
+    due: Option<Instant>,
     _place: Option<Held>,
     _counted: Counted,
 }
@@ -121,7 +127,7 @@ pub fn accept(
     let (listener, places) = (Arc::new(listener), Arc::new(Semaphore::new(limits.most)));
     let shares = Shares::lenient(limits.most);
     let mut accepting = Tasks::new(Arc::clone(&metrics));
-    let begin = Begin { tls, idle: limits.idle, metrics };
+    let begin = Begin { tls, idle: limits.idle, age: limits.age, metrics };
     accepting.keep(Task::Accept, move || {
         let gate = Gate {
             places: Arc::clone(&places),
@@ -200,8 +206,17 @@ async fn accept_all(
             if let Some(Some(begun)) = begun {
                 let counted = Counted::new(how.metrics.work.connections());
                 let Begun { peer, bytes, admission, first } = begun;
-                let connection =
-                    Connection { peer, bytes, admission, first, until, _place: place, _counted: counted };
+                let due = how.age.map(|age| Instant::now() + ambient::about(age));
+                let connection = Connection {
+                    peer,
+                    bytes,
+                    admission,
+                    first,
+                    until,
+                    due,
+                    _place: place,
+                    _counted: counted,
+                };
                 let _ = sender.send(connection).await;
             }
         });
@@ -230,6 +245,7 @@ struct Begun {
 struct Begin {
     tls: Option<(Arc<ServerTls>, Protocol)>,
     idle: Duration,
+    age: Option<Duration>,
     metrics: Arc<Metrics>,
 }
 
@@ -328,6 +344,12 @@ impl Connection {
     #[must_use]
     pub fn activity(&self) -> Arc<Activity> {
         self.bytes.activity()
+    }
+
+    /// Tells when its peer is to open another one, so that replicas that were added get their part.
+    #[must_use]
+    pub fn due(&self) -> Option<Instant> {
+        self.due
     }
 
     /// Takes what ends it, if it was let in beyond the limit.

@@ -15,8 +15,8 @@ use zeroize::Zeroizing;
 use super::ConfigError;
 use super::database_url::DatabaseUrl;
 use super::values::{
-    CacheBytes, DatabasePooling, DrainTimeout, ExpiryWarnings, LastUseInterval, LogFilter, LogFormat,
-    MaxStaleness, OutageGrace, SampleRatio, Switch, TokenRetention, TrustedProxies, UnreadBytes,
+    CacheBytes, ConnectionAge, DatabasePooling, DrainTimeout, ExpiryWarnings, LastUseInterval, LogFilter,
+    LogFormat, MaxStaleness, OutageGrace, SampleRatio, Switch, TokenRetention, TrustedProxies, UnreadBytes,
 };
 use crate::private_file::is_exposed;
 
@@ -57,6 +57,8 @@ pub(super) struct FileSettings {
     pub(super) max_streams: Option<NonZeroU16>,
     pub(super) max_calls: Option<NonZeroU16>,
     pub(super) unread_bytes: Option<UnreadBytes>,
+    pub(super) max_connection_age: Option<ConnectionAge>,
+    pub(super) max_connection_age_grace: Option<ConnectionAge>,
     pub(super) expiry_warnings: Option<ExpiryWarnings>,
     pub(super) token_retention: Option<TokenRetention>,
     pub(super) otlp_endpoint: Option<String>,

@@ -13,8 +13,8 @@ use clap::Args;
 
 use super::link_flags::{TlsFlags, TracingFlags};
 use super::values::{
-    CacheBytes, DatabasePooling, DrainTimeout, ExpiryWarnings, LastUseInterval, LogFilter, LogFormat,
-    MaxStaleness, OutageGrace, TokenRetention, TrustedProxies, UnreadBytes,
+    CacheBytes, ConnectionAge, DatabasePooling, DrainTimeout, ExpiryWarnings, LastUseInterval, LogFilter,
+    LogFormat, MaxStaleness, OutageGrace, TokenRetention, TrustedProxies, UnreadBytes,
 };
 
 /// Flags of `tokend serve`.
@@ -71,6 +71,17 @@ pub struct ServeFlags {
     /// signal ends the process at once [env: TOKEND_DRAIN_TIMEOUT] [default: 10s]
     #[arg(long, value_name = "DURATION", help_heading = "Serving")]
     pub(super) drain_timeout: Option<DrainTimeout>,
+
+    /// How long a connection may last, a tenth more or less; then its client is told to open another one (GOAWAY), so
+    /// that replicas that were added get their part of the calls. 0s: for ever; at most 24h
+    /// [env: TOKEND_MAX_CONNECTION_AGE] [default: 30m]
+    #[arg(long, value_name = "DURATION", help_heading = "Serving")]
+    pub(super) max_connection_age: Option<ConnectionAge>,
+
+    /// How long the calls of such a connection may go on; then streams are ended UNAVAILABLE, to be opened anew, and
+    /// what still runs is cut off; at most 24h [env: TOKEND_MAX_CONNECTION_AGE_GRACE] [default: 30s]
+    #[arg(long, value_name = "DURATION", help_heading = "Serving")]
+    pub(super) max_connection_age_grace: Option<ConnectionAge>,
 
     /// How old an answer from the cache may be: no replica admits a revoked token for longer than
     /// this, whatever fails; 50ms to 60s [env: TOKEND_MAX_STALENESS] [default: 1s]

@@ -20,7 +20,7 @@ use super::settings::{
 };
 use super::sources::Sources;
 use super::tls::{certificates, tls_files};
-use super::values::{CacheBytes, ExpiryWarnings, Millis, SampleRatio, UnreadBytes};
+use super::values::{CacheBytes, ConnectionAge, ExpiryWarnings, Millis, SampleRatio, UnreadBytes};
 use super::ways::ways;
 use crate::jobs::retention::Retention;
 use crate::secret::Prefix;
@@ -99,7 +99,7 @@ impl ServeFlags {
                     .map_or(UNREAD_BYTES, UnreadBytes::get)
                     .try_into()
                     .unwrap_or(usize::MAX),
-                timeouts: Timeouts::default(),
+                timeouts: timeouts(&mut sources, self.max_connection_age, self.max_connection_age_grace)?,
             },
             database_connections: sources
                 .choose(self.database_connections, "TOKEND_DATABASE_CONNECTIONS", |file| {
@@ -229,6 +229,23 @@ impl PrefixFlags {
         let Self { config, secret_prefix } = self;
         Sources::open(SharedFlags { config, secret_prefix, ..SharedFlags::default() }, environment)?.prefix()
     }
+}
+
+/// Resolves how long connections last; the rest is fixed.
+fn timeouts(
+    sources: &mut Sources<'_>,
+    age: Option<ConnectionAge>,
+    grace: Option<ConnectionAge>,
+) -> Result<Timeouts, ConfigError> {
+    let usual = Timeouts::default();
+    let age = sources.choose(age, "TOKEND_MAX_CONNECTION_AGE", |file| file.max_connection_age.take())?;
+    let grace = sources
+        .choose(grace, "TOKEND_MAX_CONNECTION_AGE_GRACE", |file| file.max_connection_age_grace.take())?;
+    Ok(Timeouts {
+        age: age.map_or(usual.age, |age| Some(age.get()).filter(|age| !age.is_zero())),
+        age_grace: grace.map_or(usual.age_grace, Millis::get),
+        ..usual
+    })
 }
 
 /// Resolves where spans are exported to, and which.

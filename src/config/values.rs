@@ -150,6 +150,9 @@ impl TryFrom<String> for LogFilter {
 /// How long running RPCs may take to finish after the first SIGTERM: 0 to 10 s.
 pub type DrainTimeout = Millis<0, 10_000>;
 
+/// How long a connection may last, or its calls after that: 0 to 24 h.
+pub(super) type ConnectionAge = Millis<0, 86_400_000>;
+
 /// How old an answer from the cache may be: 50 ms to 60 s.
 pub type MaxStaleness = Millis<50, 60_000>;
 

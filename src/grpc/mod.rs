@@ -7,6 +7,7 @@ mod callers;
 mod changes;
 mod convert;
 mod direct;
+mod ending;
 mod error;
 mod few;
 mod health;
@@ -28,6 +29,7 @@ mod watch;
 pub use callers::Callers;
 pub(crate) use callers::bearer;
 pub use direct::{Direct, Methods};
+pub use ending::{End, Ending};
 pub(crate) use error::CallError;
 pub use few::Few;
 pub use health::Health;
@@ -36,7 +38,7 @@ pub use held::Held;
 #[doc(hidden)]
 pub use reply::VerifyReply;
 pub use serve::{MAX_HEADER_BYTES, Transport, serve};
-pub use service::{TokenApi, drained};
+pub use service::TokenApi;
 pub(crate) use status::{check_code, http_status, log as log_failure};
 
 /// The messages and the client of the service, generated from `proto/tokend/v1/token_service.proto`.

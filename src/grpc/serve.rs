@@ -3,6 +3,7 @@
 
 use std::convert::Infallible;
 use std::error::Error;
+use std::future::pending;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,11 +11,12 @@ use hyper::body::Incoming as Body;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tonic::codegen::http::Request;
 
 use super::direct::Direct;
-use super::service::drained;
+use super::ending::{End, Ending};
 use super::turn::{Arrived, InTurn};
 use crate::listener::{Connection, Incoming, Peer};
 
@@ -29,6 +31,9 @@ const STREAM_WINDOW: u32 = 16 * 1024;
 /// read, 256 bytes each less their length, which is enough for the windows of some streams.
 const CONNECTION_WINDOW: u32 = 384 * 1024;
 
+/// How long streams that are told to end may take for their last words.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
 /// What connections are allowed.
 #[derive(Debug, Clone, Copy)]
 pub struct Transport {
@@ -38,6 +43,8 @@ pub struct Transport {
     pub http1: bool,
     /// How long a request of HTTP/1 is waited for.
     pub head: Duration,
+    /// How long the calls of a connection that has reached its age may go on.
+    pub age_grace: Duration,
 }
 
 /// Serves the connections that come until `shutdown` completes, refuses those that come then, and waits for the calls
@@ -48,11 +55,11 @@ pub async fn serve(
     transport: Transport,
     shutdown: impl Future<Output = ()>,
 ) {
-    let (ending, ended) = watch::channel(false);
+    let (end, ending) = End::new();
     let (alive, mut gone) = mpsc::channel::<Infallible>(1);
     let accept = async {
         while let Some(connection) = incoming.next().await {
-            let serving = transport.serve(connection, &direct, ended.clone());
+            let serving = transport.serve(connection, &direct, ending.clone());
             let alive = alive.clone();
             tokio::spawn(async move {
                 serving.await;
@@ -66,22 +73,23 @@ pub async fn serve(
     }
     // Closes the listener.
     drop(incoming);
-    ending.send_replace(true);
+    end.begin();
     drop(alive);
     gone.recv().await;
 }
 
 impl Transport {
-    /// Serves a connection until its peer or the server ends it.
+    /// Serves a connection until its peer or the server ends it, or it has reached its age.
     fn serve(
         self,
         connection: Connection,
         direct: &Direct,
-        ending: watch::Receiver<bool>,
+        draining: Ending,
     ) -> impl Future<Output = ()> + Send + 'static {
-        let (peer, activity) = (connection.peer(), connection.activity());
+        let (peer, activity, due) = (connection.peer(), connection.activity(), connection.due());
+        let (end, ending) = End::new();
         tracing::trace!(address = %peer.address, "a connection begins");
-        let (answering, arrived) = (Arc::new(direct.answering(peer.clone())), Arrived::default());
+        let (answering, arrived) = (Arc::new(direct.answering(peer.clone(), ending)), Arrived::default());
         let service = service_fn(move |request: Request<Body>| {
             let answering = Arc::clone(&answering);
             async move { Ok::<_, Infallible>(answering.answer(request).await) }
@@ -92,16 +100,46 @@ impl Transport {
         async move {
             let outcome = tokio::select! {
                 biased;
-                outcome = &mut serving => outcome,
-                () = drained(ending) => {
-                    serving.close();
-                    serving.await
-                }
+                outcome = &mut serving => Some(outcome),
+                () = draining.clone().begun() => None,
+                () = reached(due) => None,
             };
-            if let Err(error) = outcome {
-                log(&peer, &*error);
+            let outcome = match outcome {
+                None => {
+                    serving.close();
+                    self.finish(&mut serving, draining, end).await
+                }
+                outcome => outcome,
+            };
+            match outcome {
+                None => {
+                    tracing::debug!(address = %peer.address, "calls outlasted their connection's age; they are cut off");
+                }
+                Some(Err(error)) => log(&peer, &*error),
+                Some(Ok(())) => {}
             }
         }
+    }
+
+    /// Waits for the last calls of a connection that takes no more; `None`: some went on for too long. Streams are told to
+    /// end: at once when the server ends, else after the grace, which short ones may well keep to by themselves.
+    async fn finish<T>(
+        self,
+        mut serving: impl Future<Output = T> + Unpin,
+        draining: Ending,
+        end: End,
+    ) -> Option<T> {
+        tokio::select! {
+            biased;
+            outcome = &mut serving => return Some(outcome),
+            () = draining.clone().begun() => {}
+            () = sleep(self.age_grace) => {}
+        }
+        end.begin();
+        if draining.has_begun() {
+            return Some(serving.await);
+        }
+        timeout(LAST_WORDS, serving).await.ok()
     }
 
     fn speak(self, arrived: Arrived) -> Builder<Arrived> {
@@ -127,6 +165,14 @@ impl Transport {
             .header_read_timeout(self.head)
             .max_buf_size(MAX_HEADER_BYTES as usize);
         builder
+    }
+}
+
+/// Completes at this moment; never without one.
+async fn reached(due: Option<Instant>) {
+    match due {
+        Some(due) => sleep_until(due).await,
+        None => pending().await,
     }
 }
 

@@ -3,11 +3,11 @@
 
 use std::sync::Arc;
 
-use tokio::sync::watch;
 use tonic::{Request, Response, Status, Streaming};
 use tracing::{Span, field};
 
 use super::callers::Callers;
+use super::ending::Ending;
 use super::held::Holding;
 use super::proto::{
     CheckPolicyRequest, CheckPolicyResponse, CreateTokenRequest, CreateTokenResponse, DisableTokenRequest,
@@ -56,8 +56,6 @@ pub struct TokenApi {
     pub keyring: Arc<CurrentKeyring>,
     /// Counts calls.
     pub metrics: Arc<Metrics>,
-    /// Turns true when the server begins to end.
-    pub draining: watch::Receiver<bool>,
 }
 
 impl TokenApi {
@@ -74,20 +72,14 @@ impl TokenApi {
         &self,
         request: Request<Q>,
     ) -> Result<Response<VerifyAnswers<Q>>, Status> {
+        let ending = Ending::of(&request);
         self.open(Rpc::VerifyStream, request, async |credential, questions| {
             credential.caller().require(Permission::Verify)?;
             let (engine, metrics) = (Arc::clone(&self.engine), Arc::clone(&self.metrics));
-            let draining = self.draining.clone();
-            Ok(VerifyAnswers::new(engine, metrics, credential, questions, draining, Span::current()))
+            Ok(VerifyAnswers::new(engine, metrics, credential, questions, ending, Span::current()))
         })
         .await
     }
-}
-
-/// Completes when the server begins to end.
-pub async fn drained(mut draining: watch::Receiver<bool>) {
-    // An error means that the server itself is gone.
-    let _ = draining.wait_for(|begun| *begun).await;
 }
 
 #[tonic::async_trait]
@@ -218,11 +210,12 @@ impl TokenService for TokenApi {
         &self,
         request: Request<WatchTokensRequest>,
     ) -> Result<Response<WatchStream>, Status> {
+        let ending = Ending::of(&request);
         let watching = self.open(Rpc::WatchTokens, request, async |credential, message| {
             let (engine, hub) = (Arc::clone(&self.engine), Arc::clone(&self.hub));
             let (keyring, unread) = (Arc::clone(&self.keyring), Arc::clone(&self.unread));
             let watcher = Watcher { engine, hub, keyring, credential, unread };
-            watcher.start(&message, self.draining.clone()).await
+            watcher.start(&message, ending).await
         });
         let mut response = watching.await?;
         let rooms = response.get_ref().rooms();

@@ -220,7 +220,7 @@ pub(super) fn refusals_unread() -> Status {
 
 /// Says that a stream ends because the server does.
 pub(super) fn shutting_down() -> Status {
-    transient(ErrorReason::ShuttingDown, &"this replica is shutting down")
+    transient(ErrorReason::ShuttingDown, &"this replica or this connection is ending; call again")
 }
 
 /// Logs why a call failed: the caller's mistakes at info, our own failures at warn with their causes. Of many for one

@@ -10,14 +10,13 @@ use std::task::{Context, Poll, ready};
 
 use futures_core::Stream;
 use prost::Message as _;
-use tokio::sync::watch;
 use tonic::{Status, Streaming};
 use tracing::Span;
 
+use super::ending::Ending;
 use super::error::CallError;
 use super::proto::{VerifyRequest, VerifyStreamRequest};
 use super::reply::VerifyStreamReply;
-use super::service::drained;
 use super::verify::{asked_of, question};
 use super::{convert, status};
 use crate::metrics::{Lookup, Metrics, Tally};
@@ -81,8 +80,8 @@ pub struct VerifyAnswers<Q> {
     ahead: VecDeque<(VerifyRequest, Asked)>,
     ahead_bytes: usize,
     pending: Option<Pending>,
-    draining: watch::Receiver<bool>,
-    drained: Pin<Box<dyn Future<Output = ()> + Send>>,
+    ending: Ending,
+    told: Pin<Box<dyn Future<Output = ()> + Send>>,
     ended: Ended,
     answers: u64,
     span: Span,
@@ -105,7 +104,7 @@ impl<Q: Questions> VerifyAnswers<Q> {
         metrics: Arc<Metrics>,
         credential: Credential,
         questions: Q,
-        draining: watch::Receiver<bool>,
+        ending: Ending,
         span: Span,
     ) -> Self {
         Self {
@@ -117,8 +116,8 @@ impl<Q: Questions> VerifyAnswers<Q> {
             ahead: VecDeque::new(),
             ahead_bytes: 0,
             pending: None,
-            drained: Box::pin(drained(draining.clone())),
-            draining,
+            told: Box::pin(ending.clone().begun()),
+            ending,
             ended: Ended::No,
             answers: 0,
             span,
@@ -246,7 +245,7 @@ impl<Q: Questions> VerifyAnswers<Q> {
             return Poll::Ready(None);
         }
         // Asked first: a caller that never pauses would not be told otherwise.
-        if self.draining.has_changed().unwrap_or(true) {
+        if self.ending.has_begun() {
             return Poll::Ready(Some(self.shut_down()));
         }
         // A stream that always has something to answer lets other tasks have their turn.
@@ -274,7 +273,7 @@ impl<Q: Questions> VerifyAnswers<Q> {
             } else if !matches!(self.ended, Ended::No) {
                 return Poll::Ready(self.end());
             }
-            ready!(self.drained.as_mut().poll(context));
+            ready!(self.told.as_mut().poll(context));
             return Poll::Ready(Some(self.shut_down()));
         }
     }

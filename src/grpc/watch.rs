@@ -10,14 +10,14 @@ use std::time::Duration;
 use futures_core::Stream;
 use prost::Message as _;
 use time::OffsetDateTime;
-use tokio::sync::{broadcast, mpsc, watch};
+use tokio::sync::{broadcast, mpsc};
 use tonic::Status;
 use tracing::Span;
 
+use super::ending::Ending;
 use super::error::CallError;
 use super::held::Rooms;
 use super::proto::{TokenChange, WatchTokensRequest, WatchTokensResponse};
-use super::service::drained;
 use super::{convert, status};
 use crate::domain::{Caller, FieldError, OrganizationId, Permission, Violations, size};
 use crate::panics;
@@ -61,7 +61,7 @@ impl Watcher {
     pub(super) async fn start(
         self,
         message: &WatchTokensRequest,
-        draining: watch::Receiver<bool>,
+        ending: Ending,
     ) -> Result<WatchStream, CallError> {
         let caller = self.credential.caller();
         caller.require(Permission::Watch)?;
@@ -79,7 +79,7 @@ impl Watcher {
         let (sender, receiver) = mpsc::channel(2);
         let last = sender.clone().try_reserve_owned().map_err(|_| WatchError::TooSlow)?;
         let telling = Telling { watcher: self, organization, sender, span: Span::current() };
-        tokio::spawn(telling.run(watch, after, draining, last));
+        tokio::spawn(telling.run(watch, after, ending, last));
         Ok(WatchStream { receiver, rooms: Rooms::default() })
     }
 
@@ -110,7 +110,7 @@ impl Telling {
         mut self,
         watch: Watch,
         after: Option<Position>,
-        draining: watch::Receiver<bool>,
+        ending: Ending,
         last: mpsc::OwnedPermit<Message>,
     ) {
         let sender = self.sender.clone();
@@ -123,7 +123,7 @@ impl Telling {
                     status
                 }
             },
-            () = drained(draining) => status::shutting_down(),
+            () = ending.begun() => status::shutting_down(),
             () = sender.closed() => return,
         };
         last.send(Err(status));

@@ -18,6 +18,7 @@ use hyper::server::conn::http1::Builder;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use prost::bytes::BytesMut;
+use tokio::time::Instant;
 use tower::ServiceExt as _;
 use tower::limit::ConcurrencyLimitLayer;
 
@@ -76,6 +77,7 @@ pub async fn serve(mut incoming: Incoming, sources: Sources, ways: Arc<Ways>, he
             requests: requests.connection(connection.peer().address.ip()),
             peer: connection.peer(),
             probes_only: until.is_some(),
+            due: connection.due(),
         };
         tokio::spawn(async move {
             ended_by(until.as_mut(), answering.serve(connection, head)).await;
@@ -91,6 +93,8 @@ struct Answering {
     peer: Peer,
     /// Whether it was let in beyond the limit.
     probes_only: bool,
+    /// From when on an answer is the connection's last.
+    due: Option<Instant>,
 }
 
 impl Answering {
@@ -98,7 +102,15 @@ impl Answering {
         let (address, last) = (self.peer.address, self.probes_only);
         let service = service_fn(move |request| {
             let answering = self.clone();
-            async move { Ok::<_, Infallible>(answering.answer(request).await) }
+            async move {
+                let due = answering.due;
+                let mut response = answering.answer(request).await;
+                // Not ended between two requests: the next one may be on its way.
+                if due.is_some_and(|due| due <= Instant::now()) {
+                    response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+                }
+                Ok::<_, Infallible>(response)
+            }
         });
         let served = Builder::new()
             .timer(TokioTimer::new())

@@ -40,11 +40,21 @@ pub struct Timeouts {
     pub head: Duration,
     /// For a call on a connection of HTTP/2.
     pub idle: Duration,
+    /// For the end of a connection, a tenth more or less; `None`: for ever.
+    pub age: Option<Duration>,
+    /// For the calls of a connection that has reached its age.
+    pub age_grace: Duration,
 }
 
 impl Default for Timeouts {
     fn default() -> Self {
-        Self { message: Duration::from_secs(10), head: Duration::from_secs(30), idle: Duration::from_mins(5) }
+        Self {
+            message: Duration::from_secs(10),
+            head: Duration::from_secs(30),
+            idle: Duration::from_mins(5),
+            age: Some(Duration::from_mins(30)),
+            age_grace: Duration::from_secs(30),
+        }
     }
 }
 

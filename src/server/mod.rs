@@ -17,7 +17,7 @@ pub use config::{Limits, Listeners, ServeError, ServerConfig, Timeouts};
 use crate::actions::Actions;
 use crate::ambient;
 use crate::grpc::{
-    self, Direct, Few, Health, Held, MAX_REQUEST_BYTES, Methods, TokenApi, Transport, drained, proto,
+    self, Direct, End, Ending, Few, Health, Held, MAX_REQUEST_BYTES, Methods, TokenApi, Transport, proto,
 };
 use crate::hashing::HashPool;
 use crate::http;
@@ -61,7 +61,7 @@ struct Running {
     jobs: Tasks,
     /// Writes down which tokens were used; not among the jobs: it ends after the last call.
     flushing: Option<(watch::Sender<()>, Tasks)>,
-    begin_draining: watch::Sender<bool>,
+    draining: End,
 }
 
 /// Serves until `shutdown` completes, then drains: health says `NOT_SERVING`, no new
@@ -79,11 +79,15 @@ pub async fn run(
 ) -> Result<(), ServeError> {
     let Listeners { grpc, http } = listeners.into();
     let timeouts = config.limits.timeouts;
-    let (mut running, service, ways, requests) = wire(&config).await?;
-    let draining = running.begin_draining.subscribe();
+    let (mut running, draining, service, ways, requests) = wire(&config).await?;
     let metrics = || Arc::clone(&running.metrics);
     let tls = |protocol| config.tls.clone().map(|tls| (tls, protocol));
-    let limits = |beyond| listener::Limits { most: config.limits.connections, idle: timeouts.idle, beyond };
+    let limits = |beyond| listener::Limits {
+        most: config.limits.connections,
+        idle: timeouts.idle,
+        age: timeouts.age,
+        beyond,
+    };
     let mut serving_http = JoinSet::new();
     if let Some(listener) = http {
         let incoming = listener::accept(listener, tls(Protocol::Http), limits(Beyond::Probes), metrics());
@@ -103,8 +107,13 @@ pub async fn run(
     let incoming = listener::accept(grpc, tls(Protocol::Grpc), limits(Beyond::Wait), metrics());
     // Browsers speak it where there is no TLS.
     let http1 = !config.ways.web_origins.is_empty();
-    let transport = Transport { streams: config.limits.streams, http1, head: timeouts.head };
-    let serving = grpc::serve(incoming, service, transport, drained(draining));
+    let transport = Transport {
+        streams: config.limits.streams,
+        http1,
+        head: timeouts.head,
+        age_grace: timeouts.age_grace,
+    };
+    let serving = grpc::serve(incoming, service, transport, draining.begun());
     tokio::pin!(serving);
 
     let opening = open(&config, running.store.clone(), running.health.clone());
@@ -151,7 +160,9 @@ async fn ended(tasks: &mut JoinSet<()>) {
 }
 
 /// Puts everything together.
-async fn wire(config: &ServerConfig) -> Result<(Running, Direct, Arc<Ways>, RequestLimiter), ServeError> {
+async fn wire(
+    config: &ServerConfig,
+) -> Result<(Running, Ending, Direct, Arc<Ways>, RequestLimiter), ServeError> {
     let metrics = Arc::new(Metrics::new()?);
     let store = Store::new(config.database.clone(), config.database_connections);
     let keyring = Arc::new(CurrentKeyring::new(Arc::clone(&config.keyring)));
@@ -193,7 +204,7 @@ async fn wire(config: &ServerConfig) -> Result<(Running, Direct, Arc<Ways>, Requ
         config: Arc::new(config.ways.clone()),
     });
     let (health, health_service) = Health::new().await;
-    let (begin_draining, draining) = watch::channel(false);
+    let (end, draining) = End::new();
 
     let mut jobs = Tasks::new(Arc::clone(&metrics));
     keep_early_jobs(&mut jobs, suggestions, &store, &engine, &health);
@@ -202,6 +213,7 @@ async fn wire(config: &ServerConfig) -> Result<(Running, Direct, Arc<Ways>, Requ
         keyring: Arc::clone(&keyring),
         callers: Arc::clone(&ways.callers),
         store: store.clone(),
+        health: health.clone(),
         metrics: Arc::clone(&metrics),
     };
     let origins = config.origins.clone();
@@ -213,7 +225,6 @@ async fn wire(config: &ServerConfig) -> Result<(Running, Direct, Arc<Ways>, Requ
         callers: Arc::clone(&ways.callers),
         hub: Arc::new(Hub::start(
             following(),
-        health: health.clone(),
             engine.news(),
             config.bounds.max_staleness / 4,
             Arc::clone(&metrics),
@@ -223,13 +234,12 @@ async fn wire(config: &ServerConfig) -> Result<(Running, Direct, Arc<Ways>, Requ
         unread: Arc::clone(&ways.unread),
         sampling: config.sampling,
         metrics: Arc::clone(&metrics),
-        draining,
     });
     let requests =
         RequestLimiter::new(REQUEST_BYTES, config.limits.timeouts.message, metrics.work.requests.clone());
     let service = services(config, &ways, &api, health_service, requests.clone())?;
-    let running = Running { store, keyring, engine, metrics, health, jobs, flushing: None, begin_draining };
-    Ok((running, service, ways, requests))
+    let running = Running { store, keyring, engine, metrics, health, jobs, flushing: None, draining: end };
+    Ok((running, draining, service, ways, requests))
 }
 
 /// Puts the services together, and what is known of them.
@@ -321,7 +331,7 @@ impl Running {
     async fn drain(&mut self) {
         self.jobs.abort_all();
         self.health.not_serving("shutting down").await;
-        self.begin_draining.send_replace(true);
+        self.draining.begin();
     }
 
     async fn close(self) {

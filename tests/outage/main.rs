@@ -1,5 +1,5 @@
 //! What callers see while Postgres is away, silent or broken, and while a replica ends: an honest
-//! UNAVAILABLE, never a wrong verdict, and an end that loses no call.
+//! UNAVAILABLE, never a wrong verdict, and an end, of it or of a connection, that loses no call.
 
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
@@ -7,6 +7,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod age;
 mod database;
 mod deadline;
 mod drain;

@@ -6,6 +6,7 @@ use std::future::pending;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use sqlx::postgres::{PgConnectOptions, PgSslMode};
@@ -44,6 +45,8 @@ struct Course {
 enum Server {
     Socket(PathBuf),
     Port(SocketAddr),
+    /// One after the other, each new connection the next.
+    Turns(Vec<SocketAddr>, Arc<AtomicUsize>),
 }
 
 /// The proxy. Ends with the runtime of its test.
@@ -107,6 +110,11 @@ impl Proxy {
         });
     }
 
+    /// Leads new connections to these ports in turn, and leaves those that exist alone.
+    pub(crate) fn take_turns(&self, addresses: &[SocketAddr]) {
+        self.course.send_modify(|course| course.server = Server::Turns(addresses.to_vec(), Arc::default()));
+    }
+
     /// Leads new connections to another server's port, and cuts those that exist.
     pub(crate) fn lead_to_port(&self, address: SocketAddr) {
         self.course.send_modify(|course| {
@@ -152,6 +160,11 @@ async fn forward(client: TcpStream, mut courses: watch::Receiver<Course>) {
             relay(client, server, courses, course).await;
         }
         Server::Port(address) => {
+            let Ok(server) = TcpStream::connect(address).await else { return };
+            relay(client, server, courses, course).await;
+        }
+        Server::Turns(addresses, turn) => {
+            let address = addresses[turn.fetch_add(1, Ordering::Relaxed) % addresses.len()];
             let Ok(server) = TcpStream::connect(address).await else { return };
             relay(client, server, courses, course).await;
         }

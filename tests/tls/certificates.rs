@@ -293,7 +293,8 @@ async fn who_only_looks_whether_the_port_is_open_has_failed_in_nothing() {
     let metrics = Arc::new(Metrics::new().unwrap());
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
     let address = listener.local_addr().unwrap();
-    let limits = Limits { most: 64, idle: std::time::Duration::from_mins(1), beyond: Beyond::Wait };
+    let limits =
+        Limits { most: 64, idle: std::time::Duration::from_mins(1), age: None, beyond: Beyond::Wait };
     let _incoming = accept(listener, Some((tls, Protocol::Grpc)), limits, Arc::clone(&metrics));
 
     for _ in 0..10 {

@@ -35,9 +35,10 @@ pub use self::methods::Methods;
 use self::once::Read;
 use self::verdicts::{Arriving, Verdicts};
 use super::call::timeout;
+use super::ending::Ending;
 use super::error::CallError;
 use super::proto::VerifyRequest;
-use super::service::{TokenApi, drained};
+use super::service::TokenApi;
 use super::verify::Begun;
 use super::{MAX_REQUEST_BYTES, status};
 use crate::listener::Peer;
@@ -82,8 +83,8 @@ impl Direct {
         Self { api, routes, methods: Arc::new(methods), requests, web }
     }
 
-    /// Answers the calls of this peer.
-    pub(super) fn answering(&self, peer: Peer) -> Answering {
+    /// Answers the calls of this peer, until their connection ends.
+    pub(super) fn answering(&self, peer: Peer, ending: Ending) -> Answering {
         Answering {
             api: Arc::clone(&self.api),
             routes: self.routes.clone(),
@@ -91,6 +92,7 @@ impl Direct {
             requests: self.requests.connection(peer.address.ip()),
             web: self.web,
             peer,
+            ending,
         }
     }
 }
@@ -104,6 +106,7 @@ pub(super) struct Answering {
     requests: Arc<ConnectionRequests>,
     web: bool,
     peer: Peer,
+    ending: Ending,
 }
 
 /// What a request calls itself.
@@ -162,7 +165,7 @@ impl Answering {
         match method {
             Some(method) if method.is_stream && kind == Kind::Grpc => {
                 let is_open = parts.uri.path().starts_with(REFLECTION);
-                let until = is_open.then(|| Box::pin(drained(self.api.draining.clone())) as Pin<Box<_>>);
+                let until = is_open.then(|| Box::pin(self.ending.clone().begun()) as Pin<Box<_>>);
                 let messages = Messages::new(body, method.most, Arc::clone(&self.requests), until);
                 self.route(Request::from_parts(parts, Body::new(messages))).await
             }
@@ -210,6 +213,7 @@ impl Answering {
     async fn route(self: &Arc<Self>, mut request: Request<Body>) -> Result<Response<Answer>, Status> {
         let timeout = timeout(request.headers());
         request.extensions_mut().insert(self.peer.clone());
+        request.extensions_mut().insert(self.ending.clone());
         let Ok(mut response) = in_time(|| timeout, self.routes.clone().call(request)).await?;
         self.hold_refusal(response.headers_mut());
         Ok(response.map(|body| Answer::Common { body, answering: Some(Arc::clone(self)) }))
@@ -275,6 +279,7 @@ impl Answering {
         mut request: Request<Incoming>,
     ) -> Result<Response<Answer>, Status> {
         request.extensions_mut().insert(self.peer.clone());
+        request.extensions_mut().insert(self.ending.clone());
         let requests = Arc::clone(&self.requests);
         let request = tonic::Request::from_http(request.map(|body| Arriving::new(body, requests)));
         let answers = self.api.answer_stream(request).await?.into_inner();

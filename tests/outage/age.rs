@@ -1,0 +1,196 @@
+//! Connections that have reached their age: their clients open others, so that a replica that was added gets its part,
+//! and no call fails by it.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::Stdio;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use sqlx::Connection as _;
+use tokend::grpc::proto::{Verdict, VerifyStreamRequest, WatchTokensRequest};
+use tokend_client::{Connection, Question, Scopes, Verifier};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio::process::Command;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::Code;
+
+use crate::support::client::{created, ordinary, question, renaming};
+use crate::support::program::find_tool;
+use crate::support::proxy::{Proxy, Way};
+use crate::support::replica::{Installation, Replica};
+use crate::support::status::check;
+use crate::support::{eventually, http, in_time};
+
+/// An age that passes many times in a test.
+const SHORT: Duration = Duration::from_millis(150);
+
+/// Asks for a verdict by whatever speaks gRPC, for ever, without the contract: `PORT AUTHORIZATION SECRET`.
+const ASKING: &str = r#"
+import sys, grpc
+address, secret, asked = sys.argv[1:]
+with grpc.insecure_channel(address) as channel:
+    verify = channel.unary_unary("/tokend.v1.TokenService/Verify")
+    message = b"\n" + bytes([len(asked)]) + asked.encode()
+    while True:
+        verify(message, metadata=[("authorization", "Bearer " + secret)], timeout=10)
+"#;
+
+async fn aging(installation: &Installation, age: Duration, grace: Duration) -> Replica {
+    let mut config = installation.config();
+    config.limits.timeouts.age = Some(age);
+    config.limits.timeouts.age_grace = grace;
+    installation.serve(config).await
+}
+
+/// Returns how many verifies a replica has answered.
+async fn verifies(replica: &Replica) -> u64 {
+    let (_, metrics) = http::get(replica.http, "/metrics").await;
+    let mut lines = metrics.lines();
+    let line = lines.find(|line| line.starts_with("tokend_calls_total{code=\"OK\",rpc=\"Verify\"}"));
+    line.map_or(0, |line| line.rsplit_once(' ').unwrap().1.parse().unwrap())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replica_that_is_added_gets_calls_of_clients_that_were_there_and_none_fails() {
+    let installation = Installation::new().await;
+    let first = aging(&installation, SHORT, Duration::from_mins(1)).await;
+    let made = created(&mut first.root(), ordinary()).await;
+    let proxy = Proxy::to_port(first.address, Way::Open).await;
+    let done = Arc::new(AtomicBool::new(false));
+    let mut asking = JoinSet::new();
+    for make in [Verifier::unary, Verifier::multiplexed] {
+        let client = Connection::to(format!("http://{}", proxy.address()));
+        let verifier = make(client.secret((&*installation.root_secret).into()).open().unwrap());
+        let (secret, done) = (made.secret.clone(), Arc::clone(&done));
+        asking.spawn(async move {
+            let question = Question { secret: &secret, required_scopes: &Scopes::default(), client_ip: None };
+            while !done.load(Ordering::Relaxed) {
+                let answer = verifier.verify(&question).await.unwrap();
+                assert_eq!(answer.verdict, tokend_client::Verdict::Valid);
+            }
+        });
+    }
+    eventually("the first is asked", async || (verifies(&first).await > 100).then_some(())).await;
+
+    let second = aging(&installation, SHORT, Duration::from_mins(1)).await;
+    proxy.take_turns(&[second.address, first.address]);
+
+    eventually("the second is asked", async || (verifies(&second).await > 100).then_some(())).await;
+    done.store(true, Ordering::Relaxed);
+    in_time("the clients", asking.join_all()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_same_holds_for_grpcs_own_client() {
+    let Some(python) = find_tool("python") else { return };
+    let installation = Installation::new().await;
+    let first = aging(&installation, SHORT, Duration::from_mins(1)).await;
+    let made = created(&mut first.root(), ordinary()).await;
+    let proxy = Proxy::to_port(first.address, Way::Open).await;
+    let mut asking = asking(&python, proxy.address(), &installation.root_secret, &made.secret);
+    eventually("the first is asked", async || (verifies(&first).await > 100).then_some(())).await;
+
+    let second = aging(&installation, SHORT, Duration::from_mins(1)).await;
+    proxy.take_turns(&[second.address, first.address]);
+
+    eventually("the second is asked", async || (verifies(&second).await > 100).then_some(())).await;
+    let before = verifies(&first).await;
+    eventually("the first again", async || (verifies(&first).await > before + 100).then_some(())).await;
+    // It ends by itself where a call fails.
+    assert!(asking.try_wait().unwrap().is_none(), "{:?}", asking.wait_with_output().await);
+}
+
+fn asking(python: &Path, address: SocketAddr, caller: &str, secret: &str) -> tokio::process::Child {
+    let arguments = ["-c", ASKING, &address.to_string(), caller, secret];
+    let mut command = Command::new(python);
+    command.args(arguments).stdin(Stdio::null()).stderr(Stdio::piped()).kill_on_drop(true).spawn().unwrap()
+}
+
+#[tokio::test]
+async fn streams_go_on_in_the_grace_and_end_so_that_they_can_be_resumed() {
+    let installation = Installation::new().await;
+    let replica = aging(&installation, SHORT, 20 * SHORT).await;
+    let mut root = replica.root();
+    let made = created(&mut root, ordinary()).await;
+    let id = made.token.unwrap().id;
+    let (questions, asked) = mpsc::channel(1);
+    let ask = VerifyStreamRequest { request: Some(question(&made.secret, &[])) };
+    questions.send(ask.clone()).await.unwrap();
+    let mut answers = root.verify_stream(ReceiverStream::new(asked)).await.unwrap().into_inner();
+    let mut told = root.watch_tokens(WatchTokensRequest::default()).await.unwrap().into_inner();
+    let position = in_time("a position", told.message()).await.unwrap().unwrap().position;
+
+    tokio::time::sleep(2 * SHORT).await;
+    questions.send(ask.clone()).await.unwrap();
+    for _ in 0..2 {
+        let answer = in_time("an answer", answers.message()).await.unwrap().unwrap();
+        assert_eq!(answer.response.unwrap().verdict(), Verdict::Valid);
+    }
+    let ended = in_time("the stream's end", answers.message()).await.unwrap_err();
+    check(&ended, Code::Unavailable, "SHUTTING_DOWN");
+    let ended = in_time("the watch's end", async {
+        loop {
+            if let Err(status) = told.message().await {
+                return status;
+            }
+        }
+    });
+    check(&ended.await, Code::Unavailable, "SHUTTING_DOWN");
+
+    // By a connection of its own, or the next one: whatever the client does.
+    root.update_token(renaming(&id)).await.unwrap();
+    let after = WatchTokensRequest { after: position, ..Default::default() };
+    let mut resumed = root.watch_tokens(after).await.unwrap().into_inner();
+    let missed = in_time("what was missed", resumed.message()).await.unwrap().unwrap();
+    assert!(missed.changes.iter().any(|change| change.token_id == id), "{missed:?}");
+}
+
+#[tokio::test]
+async fn a_call_that_outlasts_the_grace_is_cut_off_and_a_shorter_one_is_answered() {
+    let installation = Installation::new().await;
+    for (grace, is_answered) in [(Duration::from_mins(1), true), (SHORT, false)] {
+        let replica = aging(&installation, SHORT, grace).await;
+        let mut lock = installation.database.connect().await;
+        for statement in ["BEGIN", "LOCK TABLE token_events IN ACCESS EXCLUSIVE MODE"] {
+            sqlx::raw_sql(statement).execute(&mut lock).await.unwrap();
+        }
+        let mut root = replica.root();
+        let creation = tokio::spawn(async move { root.create_token(ordinary()).await });
+        if is_answered {
+            let waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted";
+            let database = &installation.database;
+            eventually("it waits", async || (database.count(waiting).await > 0).then_some(())).await;
+            tokio::time::sleep(3 * SHORT).await;
+            assert!(!creation.is_finished());
+            lock.close().await.unwrap();
+        }
+        let outcome = in_time("the creation", creation).await.unwrap();
+        assert_eq!(outcome.is_ok(), is_answered, "{outcome:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_connection_of_http_1_ends_with_an_answer_and_never_between_two_requests() {
+    let installation = Installation::new().await;
+    let replica = aging(&installation, 4 * SHORT, SHORT).await;
+    let mut stream = TcpStream::connect(replica.http).await.unwrap();
+    let mut asked = async || {
+        stream.write_all(b"GET /livez HTTP/1.1\r\nhost: tokend\r\n\r\n").await.unwrap();
+        let mut answer = vec![0; 1024];
+        let length = in_time("an answer", stream.read(&mut answer)).await.unwrap();
+        String::from_utf8(answer[..length].to_vec()).unwrap()
+    };
+
+    let young = asked().await;
+    tokio::time::sleep(8 * SHORT).await;
+    let old = asked().await;
+
+    assert!(young.starts_with("HTTP/1.1 200") && !young.contains("connection: close"), "{young}");
+    assert!(old.starts_with("HTTP/1.1 200") && old.contains("connection: close"), "{old}");
+    assert_eq!(in_time("the end", stream.read(&mut [0; 16])).await.unwrap(), 0);
+}
