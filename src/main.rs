@@ -6,19 +6,19 @@
 use std::io::{self, Write};
 use std::process::ExitCode;
 
-use clap::Parser;
-use tokend::commands::{self, CommandLine};
+use tokend::commands;
 
 /// Many small allocations a call, from every thread: glibc's own allocator costs a tenth of a Verify more.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    match commands::run(CommandLine::parse()) {
+    match commands::run(commands::parse()) {
         Ok(code) => code,
         Err(error) => {
+            let status = error.status();
             report(&error.into());
-            ExitCode::FAILURE
+            ExitCode::from(status)
         }
     }
 }

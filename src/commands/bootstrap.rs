@@ -5,10 +5,12 @@ use clap::Args;
 use secrecy::ExposeSecret;
 use zeroize::Zeroizing;
 
+use super::database::{self, Database};
 use super::secret_output::{OutputFlag, SecretOutput};
 use super::{CommandError, single_threaded};
 use crate::actions::bootstrap::{Bootstrapped, bootstrap};
-use crate::config::{BootstrapFlags, BootstrapSettings, Environment};
+use crate::config::{BootstrapFlags, Environment};
+use crate::secret::{DurableCost, Keyring};
 use crate::store::Store;
 use crate::{store, telemetry};
 
@@ -25,16 +27,21 @@ pub(super) fn run(flags: Flags, environment: &Environment) -> Result<(), Command
     let settings = flags.settings.resolve(environment)?;
     let output = flags.output.open()?;
     telemetry::init(&settings.log, None)?;
-    single_threaded()?.block_on(make_root(settings, output))
+    let database = database::reach(settings.database)?;
+    single_threaded()?.block_on(make_root(&database, &settings.keyring, settings.cost, output))
 }
 
-async fn make_root(settings: BootstrapSettings, mut output: SecretOutput) -> Result<(), CommandError> {
-    let database = settings.database;
+async fn make_root(
+    database: &Database,
+    keyring: &Keyring,
+    cost: DurableCost,
+    mut output: SecretOutput,
+) -> Result<(), CommandError> {
     store::migrate(&database.route, &database.prefix).await?;
-    let store = Store::new(database.route, 1);
+    let store = Store::new(database.route.clone(), 1);
     store.open();
     // Written before the row commits: a secret that nobody could read would lock everybody out.
-    let made = bootstrap(&store, &settings.keyring, &database.prefix, settings.cost, |secret| {
+    let made = bootstrap(&store, keyring, &database.prefix, cost, |secret| {
         let line = Zeroizing::new(format!("{}\n", secret.expose_secret()));
         output.write(line.as_bytes())
     });

@@ -153,12 +153,28 @@ pub enum CommandError {
     /// The output cannot be written.
     #[error("cannot write the output")]
     Output(#[source] io::Error),
+    /// A label is given two values.
+    #[error("a label is given twice: give each key once")]
+    LabelTwice,
     /// A running tokend could not be asked.
     #[error(transparent)]
     Client(#[from] ClientError),
     /// A running tokend refused.
     #[error(transparent)]
     Rpc(#[from] RpcError),
+}
+
+impl CommandError {
+    /// Returns the exit status that tells it: 2 for wrong usage, else 1.
+    #[must_use]
+    pub fn status(&self) -> u8 {
+        if matches!(self, Self::LabelTwice) { 2 } else { 1 }
+    }
+
+    /// Tells whether the reader of the output went away, which a command that only shows something need not mind.
+    pub(super) fn is_reader_gone(&self) -> bool {
+        matches!(self, Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe)
+    }
 }
 
 /// Says of a seal what was found.

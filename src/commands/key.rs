@@ -2,14 +2,13 @@
 //!
 //! Tells an operator when an old key may leave the keyring: when no token counts on it any more.
 
-use std::io::{self, Write};
-
 use clap::Subcommand;
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
-use super::output::{table, write_json_line};
+use super::database::{self, Database};
+use super::output::{print, print_json, table};
 use super::{CommandError, single_threaded};
-use crate::config::{Environment, KeyStatusFlags, KeyStatusSettings};
+use crate::config::{Environment, KeyStatusFlags};
 use crate::secret::{KeyId, Keyring};
 use crate::store::Store;
 use crate::{store, telemetry};
@@ -37,34 +36,36 @@ struct KeyUse {
     key_id: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     position: Option<usize>,
+    #[serde(serialize_with = "as_text")]
     tokens: i64,
+}
+
+/// A 64-bit number is text in JSON, as protobuf has it: readers that take numbers for floats would round it.
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+fn as_text<S: Serializer>(number: &i64, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(number)
 }
 
 pub(super) fn run(command: KeyCommand, environment: &Environment) -> Result<(), CommandError> {
     let KeyCommand::Status { flags, json } = command;
     let settings = flags.resolve(environment)?;
     telemetry::init(&settings.log, None)?;
-    let uses = single_threaded()?.block_on(count(settings))?;
-    let mut output = io::stdout().lock();
+    let database = database::reach(settings.database)?;
+    let uses = single_threaded()?.block_on(count(&database, &settings.keyring))?;
     if json {
-        return uses
-            .iter()
-            .try_for_each(|one| write_json_line(&mut output, one))
-            .map_err(CommandError::Output);
+        return print_json(&uses);
     }
     let rows: Vec<_> = uses.iter().map(KeyUse::row).collect();
-    let text = table(["KEY", "POSITION", "TOKENS"], &rows);
-    output.write_all(text.as_bytes()).map_err(CommandError::Output)
+    print(&table(&["KEY", "POSITION", "TOKENS"], rows))
 }
 
-async fn count(settings: KeyStatusSettings) -> Result<Vec<KeyUse>, CommandError> {
-    let database = settings.database;
+async fn count(database: &Database, keyring: &Keyring) -> Result<Vec<KeyUse>, CommandError> {
     store::check(&database.route, &database.prefix).await?;
-    let store = Store::new(database.route, 1);
+    let store = Store::new(database.route.clone(), 1);
     store.open();
     let counted = store.count_tokens_by_key().await;
     store.close().await;
-    Ok(uses(&settings.keyring, &counted?))
+    Ok(uses(keyring, &counted?))
 }
 
 /// The keyring in its order, unused keys too, then what the database knows besides.
@@ -85,8 +86,12 @@ fn uses(keyring: &Keyring, counted: &[(KeyId, i64)]) -> Vec<KeyUse> {
 }
 
 impl KeyUse {
-    fn row(&self) -> [String; 3] {
+    fn row(&self) -> Vec<String> {
         let position = self.position.map(|position| position.to_string());
-        [self.key_id.clone(), position.unwrap_or_else(|| "not in ring".to_owned()), self.tokens.to_string()]
+        vec![
+            self.key_id.clone(),
+            position.unwrap_or_else(|| "not in ring".to_owned()),
+            self.tokens.to_string(),
+        ]
     }
 }

@@ -1,22 +1,21 @@
 //! `tokend migrate`: brings the database's schema up to date, for a serve with `--no-migrate`, or tells what that
 //! would mean.
 
-use std::io::{self, Write};
-
-use super::output::table;
+use super::database;
+use super::output::{print, table};
 use super::{CommandError, single_threaded};
 use crate::config::MigrateSettings;
 use crate::store::Planned;
 use crate::{store, telemetry};
 
-pub(super) fn run(settings: &MigrateSettings) -> Result<(), CommandError> {
+pub(super) fn run(settings: MigrateSettings) -> Result<(), CommandError> {
     telemetry::init(&settings.log, None)?;
-    let database = &settings.database;
+    let database = database::reach(settings.database)?;
     if settings.plan {
         let planned = single_threaded()?.block_on(store::plan(&database.route))?;
         let rows: Vec<_> = planned.iter().flat_map(rows).collect();
-        let text = table(["MIGRATION", "TABLE", "LOCK", "HELD"], &rows);
-        return io::stdout().lock().write_all(text.as_bytes()).map_err(CommandError::Output);
+        let text = table(&["MIGRATION", "TABLE", "LOCK", "HELD"], rows);
+        return print(&text);
     }
     single_threaded()?.block_on(store::migrate(&database.route, &database.prefix))?;
     tracing::info!("the schema is up to date");
@@ -24,17 +23,17 @@ pub(super) fn run(settings: &MigrateSettings) -> Result<(), CommandError> {
 }
 
 /// One row a lock, or one that says that there is none.
-fn rows(planned: &Planned) -> Vec<[String; 4]> {
+fn rows(planned: &Planned) -> Vec<Vec<String>> {
     let name = format!("{:04} {}", planned.version, planned.description);
     if planned.locks.is_empty() {
         let none = || "-".to_owned();
-        return vec![[name, none(), none(), none()]];
+        return vec![vec![name, none(), none(), none()]];
     }
     let locks = planned.locks.iter();
     locks
         .map(|lock| {
             let [mode, work] = [lock.mode.to_string(), lock.work.to_string()];
-            [name.clone(), lock.table.to_owned(), mode, work]
+            vec![name.clone(), lock.table.to_owned(), mode, work]
         })
         .collect()
 }

@@ -4,6 +4,7 @@
 //! running tokend. They alone write to standard output; what a script reads goes there, and
 //! everything said to people besides goes to standard error.
 
+mod arguments;
 mod audit;
 mod bootstrap;
 mod caller;
@@ -11,12 +12,15 @@ mod client;
 mod core_dumps;
 mod data;
 mod data_dir;
+mod database;
 mod error;
 mod greeting;
 mod healthcheck;
 mod key;
 mod keygen;
+mod manual;
 mod migrate;
+mod moments;
 mod open_files;
 mod output;
 mod policy;
@@ -36,6 +40,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+pub use arguments::parse;
 pub use client::ClientError;
 pub use error::CommandError;
 pub use rpc_error::RpcError;
@@ -77,6 +82,14 @@ enum Command {
     Migrate(MigrateFlags),
     /// Exit with status 0 only if a running tokend says that it is serving
     Healthcheck(client::AddressFlag),
+    /// Print a script that completes commands and flags in a shell
+    ///
+    /// Such as `tokend completions bash > /etc/bash_completion.d/tokend`.
+    Completions(manual::CompletionFlags),
+    /// Write manual pages, one a command
+    ///
+    /// Such as `tokend man /usr/local/share/man/man1`.
+    Man(manual::ManFlags),
     /// Print a rule by which a scanner finds secrets in source code
     Rules(rules::RulesFlags),
     /// Look at a secret without a server
@@ -99,7 +112,7 @@ enum Command {
     Audit(audit::AuditCommand),
     /// Print which tokens of a running tokend change, as it happens
     ///
-    /// Ends with Ctrl-C, and says on standard error from where to go on.
+    /// Ends with Ctrl-C or SIGTERM, and says from where to go on: --after.
     Watch(watch::WatchFlags),
     /// Show and set what an organization allows its tokens
     #[command(subcommand)]
@@ -109,21 +122,43 @@ enum Command {
     User(user::UserCommand),
 }
 
+impl Command {
+    /// Tells whether nothing is lost where the rest of the output is not read: no secret, and no work that goes on
+    /// only as it is told.
+    fn only_shows(&self) -> bool {
+        match self {
+            Self::Serve(_) | Self::Bootstrap(_) | Self::Keygen(_) => false,
+            Self::Token(command) => command.only_shows(),
+            Self::Policy(command) => command.only_shows(),
+            _ => true,
+        }
+    }
+}
+
 /// Runs the command that the command line names.
 ///
 /// # Errors
 /// [`CommandError`]: the process should say it and exit with status 1.
 pub fn run(line: CommandLine) -> Result<ExitCode, CommandError> {
     core_dumps::disable();
+    let only_shows = line.command.only_shows();
+    match dispatch(line.command) {
+        // As `tokend token list | head`.
+        Err(error) if only_shows && error.is_reader_gone() => Ok(ExitCode::SUCCESS),
+        outcome => outcome,
+    }
+}
+
+fn dispatch(command: Command) -> Result<ExitCode, CommandError> {
     let environment = Environment::of_process();
-    match line.command {
+    match command {
         Command::Serve(flags) => {
             let (settings, storage) = flags.resolve(&environment)?;
             serve::run(settings, storage)?;
         }
         Command::Bootstrap(flags) => bootstrap::run(flags, &environment)?,
         Command::Keygen(output) => keygen::run(output)?,
-        Command::Migrate(flags) => migrate::run(&flags.resolve(&environment)?)?,
+        Command::Migrate(flags) => migrate::run(flags.resolve(&environment)?)?,
         Command::Healthcheck(address) => healthcheck::run(address, &environment)?,
         Command::Data(command) => data::run(command, &environment)?,
         Command::Key(command) => key::run(command, &environment)?,
@@ -131,6 +166,8 @@ pub fn run(line: CommandLine) -> Result<ExitCode, CommandError> {
         Command::Audit(command) => audit::run(command, &environment)?,
         Command::Policy(command) => policy::run(command, &environment)?,
         Command::User(command) => user::run(command, &environment)?,
+        Command::Completions(flags) => manual::completions(&flags)?,
+        Command::Man(flags) => manual::man(&flags)?,
         Command::Rules(flags) => rules::run(flags, &environment)?,
         Command::Secret(command) => return secret::run(command, &environment),
         Command::Token(command) => return token::run(command, &environment),

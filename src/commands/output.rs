@@ -9,7 +9,9 @@ use std::io::{self, Write};
 use prost_types::Timestamp;
 use serde::Serialize;
 use tokend_client::proto;
+use unicode_width::UnicodeWidthStr as _;
 
+use super::CommandError;
 use crate::domain::text::is_escaped;
 
 /// A token as JSON.
@@ -93,7 +95,7 @@ pub(super) fn state_word(token: &proto::Token) -> String {
 
 /// Writes a token for people, a field a line.
 pub(super) fn token_lines(token: &proto::Token) -> String {
-    let mut rows = vec![
+    let mut rows: Vec<[String; 2]> = vec![
         ["id".to_owned(), token.id.clone()],
         ["organization".to_owned(), token.organization_id.clone()],
         ["user".to_owned(), token.user_id.clone()],
@@ -129,7 +131,7 @@ pub(super) fn token_lines(token: &proto::Token) -> String {
     if !token.rotated_from.is_empty() {
         rows.push(["rotated from".to_owned(), token.rotated_from.clone()]);
     }
-    aligned(&rows)
+    aligned(rows.into_iter().map(Vec::from).collect())
 }
 
 /// Writes the end of a token for people; no end is `never`.
@@ -139,6 +141,11 @@ pub(super) fn expires(token: &proto::Token) -> String {
 
 /// Writes one JSON object on a line of its own. Only within its texts can there be what must be escaped.
 pub(super) fn write_json_line(output: &mut impl Write, value: &impl Serialize) -> io::Result<()> {
+    output.write_all(json_line(value)?.as_bytes())
+}
+
+/// Makes such a line.
+pub(super) fn json_line(value: &impl Serialize) -> io::Result<String> {
     let json = serde_json::to_string(value)?;
     let mut line = String::with_capacity(json.len());
     for character in json.chars() {
@@ -150,30 +157,60 @@ pub(super) fn write_json_line(output: &mut impl Write, value: &impl Serialize) -
         }
     }
     line.push('\n');
-    output.write_all(line.as_bytes())
+    Ok(line)
+}
+
+/// Writes a result to standard output.
+pub(super) fn print(text: &str) -> Result<(), CommandError> {
+    let mut output = io::stdout().lock();
+    let written = output.write_all(text.as_bytes());
+    written.and_then(|()| output.flush()).map_err(CommandError::Output)
+}
+
+/// Writes what the exit status says besides to standard output, which need not be read.
+pub(super) fn print_if_read(text: &str) -> Result<(), CommandError> {
+    print(text).or_else(|error| if error.is_reader_gone() { Ok(()) } else { Err(error) })
+}
+
+/// Writes results to standard output, one JSON object a line.
+pub(super) fn print_json(values: &[impl Serialize]) -> Result<(), CommandError> {
+    let mut output = io::stdout().lock();
+    let written = values.iter().try_for_each(|value| write_json_line(&mut output, value));
+    written.and_then(|()| output.flush()).map_err(CommandError::Output)
+}
+
+/// Writes a remark to standard error, where nothing more can be done if it fails.
+pub(super) fn remark(text: &str) {
+    let _ = io::stderr().lock().write_all(text.as_bytes());
 }
 
 /// Writes rows under a heading, in aligned columns.
-pub(super) fn table<const N: usize>(heading: [&str; N], rows: &[[String; N]]) -> String {
-    let mut all = vec![heading.map(str::to_owned)];
-    all.extend_from_slice(rows);
-    aligned(&all)
+pub(super) fn table(heading: &[&str], rows: Vec<Vec<String>>) -> String {
+    let mut all = vec![heading.iter().map(|&name| name.to_owned()).collect()];
+    all.extend(rows);
+    aligned(all)
 }
 
-/// Pads every column but the last to its widest cell, two spaces apart.
-pub(super) fn aligned<const N: usize>(rows: &[[String; N]]) -> String {
-    let rows: Vec<[String; N]> = rows.iter().map(|row| row.each_ref().map(|cell| printable(cell))).collect();
-    let mut widths = [0; N];
+/// Pads every column but the last to its widest cell, two spaces apart, by the places that a terminal gives each
+/// character.
+pub(super) fn aligned(rows: Vec<Vec<String>>) -> String {
+    let rows: Vec<Vec<String>> =
+        rows.into_iter().map(|row| row.iter().map(|cell| printable(cell)).collect()).collect();
+    let mut widths: Vec<usize> = Vec::new();
     for row in &rows {
+        widths.resize(widths.len().max(row.len()), 0);
         for (width, cell) in widths.iter_mut().zip(row) {
-            *width = cell.chars().count().max(*width);
+            *width = cell.width().max(*width);
         }
     }
     let mut text = String::new();
     for row in &rows {
-        let cells = row.iter().zip(widths);
-        let line: Vec<String> = cells.map(|(cell, width)| format!("{cell:width$}")).collect();
-        text.push_str(line.join("  ").trim_end());
+        let mut line = String::new();
+        for (cell, width) in row.iter().zip(&widths) {
+            line.push_str(cell);
+            line.extend(std::iter::repeat_n(' ', width.saturating_sub(cell.width()) + 2));
+        }
+        text.push_str(line.trim_end());
         text.push('\n');
     }
     text
@@ -208,12 +245,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn columns_line_up_and_lines_end_without_spaces() {
-        let rows = [["é".to_owned(), "x".to_owned()], ["long".to_owned(), String::new()]];
+    fn columns_line_up_by_the_places_of_a_terminal_and_lines_end_without_spaces() {
+        let row = |cells: [&str; 2]| cells.map(str::to_owned).to_vec();
+        // One place, two each, one with a mark that takes none, and what is escaped.
+        let rows = vec![row(["é", "x"]), row(["漢字", "x"]), row(["e\u{301}", "x"]), row(["\u{7}", ""])];
 
-        let text = table(["A", "B"], &rows);
+        let text = table(&["A", "B"], rows);
 
-        assert_eq!(text, "A     B\né     x\nlong\n");
+        assert_eq!(text, "A      B\né      x\n漢字   x\ne\u{301}      x\n\\u{7}\n");
     }
 
     #[test]

@@ -5,6 +5,7 @@
 use std::fmt;
 
 use super::output::printable;
+use crate::config::Spelled;
 
 /// What a server answered in place of a result.
 #[derive(Debug)]
@@ -34,7 +35,7 @@ impl fmt::Display for RpcError {
             write!(formatter, "\n  reason: {}", reason.as_str_name().trim_start_matches("ERROR_REASON_"))?;
         }
         if let Some(delay) = self.0.retry_after() {
-            write!(formatter, "\n  try again after: {}", humantime::format_duration(delay))?;
+            write!(formatter, "\n  try again after: {}", Spelled(delay))?;
         }
         Ok(())
     }

@@ -1,10 +1,9 @@
 //! `tokend rules`: what finds secrets of this prefix in source code, in the words of the scanners that look for them.
 
-use std::io::{self, Write};
-
 use clap::{Args, ValueEnum};
 
 use super::CommandError;
+use super::output::print;
 use crate::config::{Environment, PrefixFlags};
 use crate::secret::Prefix;
 
@@ -34,7 +33,7 @@ enum Scanner {
 
 pub(super) fn run(flags: RulesFlags, environment: &Environment) -> Result<(), CommandError> {
     let prefix = flags.prefix.resolve(environment)?;
-    io::stdout().lock().write_all(rule(flags.scanner, &prefix).as_bytes()).map_err(CommandError::Output)
+    print(&rule(flags.scanner, &prefix))
 }
 
 /// Writes the rule. A prefix has nothing in it that a regular expression or these formats would read otherwise.

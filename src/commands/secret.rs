@@ -1,23 +1,29 @@
-//! `tokend secret check`: whether a text is a secret at all, and which token it names. Asks nobody, so that it can
-//! be used where no tokend is reachable; whether the token is valid is for `tokend token verify`.
+//! `tokend secret check`: whether there are secrets in a text, and which tokens they name. Asks nobody, so that it can be
+//! used where no tokend is reachable; whether a token is valid is for `tokend token verify`.
 
+use std::io::{self, IsTerminal as _, Read};
 use std::process::ExitCode;
 
 use clap::Subcommand;
-use secrecy::ExposeSecret;
+use zeroize::Zeroizing;
 
 use super::CommandError;
-use super::token::{NOT_VALID, presented, print, remark};
+use super::client::ClientError;
+use super::output::{print, remark};
+use super::token::NOT_VALID;
 use crate::config::{Environment, PrefixFlags};
-use crate::secret::Secret;
+use crate::secret::{Prefix, Secret, TokenId};
+
+/// How much of a text is looked at once.
+const CHUNK: usize = 64 * 1024;
 
 /// `tokend secret …`
 #[derive(Subcommand)]
 pub(super) enum SecretCommand {
-    /// Tell whether the text on standard input has the form of a secret, and the id of its token
+    /// Find secrets in the text on standard input, and tell the ids of their tokens
     ///
-    /// Prints the id alone. Exit status 0: it has, 3: it has not, with the reason on standard
-    /// error. Asks no server: a typing error or a scanner's false hit is told by the checksum.
+    /// Prints the ids alone, one a line, in the order of the text. Exit status 0: there are some, 3: there is none, with
+    /// the reason on standard error. Asks no server: a typing error or a scanner's false hit is told by the checksum.
     Check {
         #[command(flatten)]
         prefix: PrefixFlags,
@@ -27,14 +33,123 @@ pub(super) enum SecretCommand {
 pub(super) fn run(command: SecretCommand, environment: &Environment) -> Result<ExitCode, CommandError> {
     let SecretCommand::Check { prefix } = command;
     let prefix = prefix.resolve(environment)?;
-    match Secret::parse(presented()?.expose_secret(), &prefix) {
-        Ok(secret) => {
-            print(&format!("{}\n", secret.id()))?;
-            Ok(ExitCode::SUCCESS)
+    let input = io::stdin();
+    if input.is_terminal() {
+        remark("reading a text from standard input; end with Enter and Ctrl-D\n");
+    }
+    let mut any = false;
+    let refusal = scan(input.lock(), &prefix, |id| {
+        any = true;
+        print(&format!("{id}\n"))
+    })?;
+    if any {
+        return Ok(ExitCode::SUCCESS);
+    }
+    remark(&format!("no secret: {refusal}\n"));
+    Ok(ExitCode::from(NOT_VALID))
+}
+
+/// Calls with the id of each secret in a text; returns why there is none, if there is none. A secret is a word of its
+/// own, as the rules for scanners have it. Holds a part of the text in memory at a time.
+fn scan(
+    mut input: impl Read,
+    prefix: &Prefix,
+    mut found: impl FnMut(TokenId) -> Result<(), CommandError>,
+) -> Result<String, CommandError> {
+    let span = prefix.as_str().len() + 1 + Secret::BODY;
+    // Behind what is no word; room for all of it, so that nothing is left of it elsewhere in memory.
+    let mut text = Zeroizing::new(Vec::with_capacity(2 * (CHUNK + span)));
+    text.push(b' ');
+    let mut refusal = "the text has none in it".to_owned();
+    let mut first = true;
+    loop {
+        let room = u64::try_from(CHUNK).unwrap_or(u64::MAX);
+        let read = input.by_ref().take(room).read_to_end(&mut text).map_err(ClientError::Input)?;
+        let last = read < CHUNK;
+        if last {
+            if first && !text.trim_ascii().iter().any(u8::is_ascii_whitespace) {
+                refusal = reason(text.trim_ascii(), prefix);
+            }
+            text.push(b' ');
         }
-        Err(error) => {
-            remark(&format!("not a secret: {error}\n"));
-            Ok(ExitCode::from(NOT_VALID))
+        first = false;
+        let mut at = 1;
+        while at + span < text.len() {
+            let (before, word, behind) = (text[at - 1], &text[at..at + span], text[at + span]);
+            if !is_of_a_word(before)
+                && !is_of_a_word(behind)
+                && let Ok(word) = std::str::from_utf8(word)
+                && let Ok(secret) = Secret::parse(word, prefix)
+            {
+                found(secret.id())?;
+            }
+            at += 1;
+        }
+        if last {
+            return Ok(refusal);
+        }
+        text.drain(..at - 1);
+    }
+}
+
+fn is_of_a_word(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || byte == b'_'
+}
+
+/// Tells why a word is no secret.
+fn reason(word: &[u8], prefix: &Prefix) -> String {
+    let parsed = std::str::from_utf8(word).ok().map(|word| Secret::parse(word, prefix));
+    parsed.and_then(Result::err).map_or_else(|| "the text is no word".to_owned(), |error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use secrecy::ExposeSecret as _;
+
+    use super::*;
+
+    fn secret(byte: u8) -> (String, TokenId) {
+        let id = TokenId::from_bytes([byte; 16]);
+        let secret = Secret::derived(id, Zeroizing::new([byte; 32]));
+        (secret.render(&Prefix::default()).expose_secret().to_owned(), id)
+    }
+
+    fn ids(text: &[u8]) -> Vec<TokenId> {
+        let mut ids = Vec::new();
+        scan(text, &Prefix::default(), |id| {
+            ids.push(id);
+            Ok(())
+        })
+        .unwrap();
+        ids
+    }
+
+    #[test]
+    fn secrets_are_found_within_lines_and_nothing_else_is() {
+        let ((one, first), (two, second)) = (secret(1), secret(2));
+        let mut wrong = one.clone();
+        wrong.replace_range(30..31, if &one[30..31] == "0" { "1" } else { "0" });
+        for (text, expected) in [
+            (one.clone(), vec![first]),
+            (format!("{one}\n"), vec![first]),
+            (format!("  token: \"{one}\", other={two};\n"), vec![first, second]),
+            (format!("https://host/?t={two}&x\r\nAuthorization: Bearer {one}\u{2026}"), vec![second, first]),
+            (format!("x{one} {one}x {one}_ _{one}"), vec![]),
+            (wrong, vec![]),
+            (one[..75].to_owned(), vec![]),
+            (String::new(), vec![]),
+        ] {
+            assert_eq!(ids(text.as_bytes()), expected, "{text}");
+        }
+        assert_eq!(ids(&[b"\xff\xfe ", one.as_bytes(), b"\x00"].concat()), [first], "in what is no text");
+    }
+
+    #[test]
+    fn secrets_are_found_wherever_the_text_is_cut_to_be_looked_at() {
+        let (one, id) = secret(1);
+        for place in (CHUNK - 80..CHUNK + 80).chain(2 * CHUNK - 80..2 * CHUNK + 80) {
+            let text = [vec![b'-'; place], one.clone().into_bytes(), vec![b'\n'; 10]].concat();
+            assert_eq!(ids(&text), [id], "{place}");
         }
     }
 }

@@ -5,22 +5,20 @@
 
 use std::io::{self, IsTerminal as _};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 use std::{env, panic, thread};
 
 use rustix::io::Errno;
 use secrecy::SecretString;
-use sqlx::postgres::{PgConnectOptions, PgSslMode};
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 use tokio::sync::watch;
 
 use super::CommandError;
 use super::data_dir::DataDir;
+use super::database::{forget_session_options, private_route};
 use super::greeting::Greeting;
 use super::open_files;
 use super::signals::{self, Shutdown};
@@ -179,14 +177,7 @@ impl Service {
             Some(keyring) => (keyring, keyring_file),
             None => (data.keyring()?, Some(data.keyring_path())),
         };
-        let database = PgConnectOptions::new_without_pgpass()
-            .socket(socket_directory)
-            .port(Cluster::PORT)
-            .username(Cluster::ROLE)
-            .database(Cluster::DATABASE)
-            .ssl_mode(PgSslMode::Disable)
-            .application_name("tokend")
-            .into();
+        let database = private_route(socket_directory);
         let shutdown = self.shutdown.clone();
         let first = self.runtime.block_on(async {
             tokio::select! {
@@ -196,7 +187,7 @@ impl Service {
         })?;
         match first {
             None => return Ok(()),
-            Some(Some(secret)) => self.greet(&secret, data)?,
+            Some(Some(secret)) => self.greet(&secret, data),
             Some(None) => {}
         }
         self.serve(database, None, keyring, keyring_file)
@@ -219,7 +210,8 @@ impl Service {
         }
     }
 
-    fn greet(&self, secret: &SecretString, data: &DataDir) -> Result<(), CommandError> {
+    /// Greets whoever started this. Nothing is lost where nobody reads it: the secret is in its file.
+    fn greet(&self, secret: &SecretString, data: &DataDir) {
         let greeting = Greeting {
             program: &program(),
             address: self.listeners.grpc.local_addr().unwrap_or(self.settings.listen),
@@ -227,7 +219,10 @@ impl Service {
             secret: io::stdout().is_terminal().then_some(secret),
             secret_path: &data.root_secret_path(),
         };
-        greeting.write(&mut io::stdout().lock()).map_err(CommandError::Output)
+        if let Err(error) = greeting.write(&mut io::stdout().lock()) {
+            let path = greeting.secret_path.display();
+            tracing::warn!(%error, "the first root secret is in {path}; what to do with it could not be printed");
+        }
     }
 }
 
@@ -249,22 +244,6 @@ async fn make_first_root(
         Bootstrapped::Created(secret) => Ok(Some(secret)),
         Bootstrapped::Exists => Ok(None),
     }
-}
-
-/// Begins this process anew without PGOPTIONS, which is meant for another Postgres: the driver hands it to every
-/// server, and has no way to be told not to.
-fn forget_session_options() -> Result<(), CommandError> {
-    const VARIABLE: &str = "PGOPTIONS";
-    if env::var_os(VARIABLE).is_none() {
-        return Ok(());
-    }
-    let program = env::current_exe().map_err(CommandError::SessionOptions)?;
-    let mut arguments = env::args_os();
-    let mut command = Command::new(program);
-    if let Some(name) = arguments.next() {
-        command.arg0(name);
-    }
-    Err(CommandError::SessionOptions(command.args(arguments).env_remove(VARIABLE).exec()))
 }
 
 /// How to call this program again: by its path, unless it was found by its name.

@@ -1,15 +1,13 @@
 //! `tokend user …`: what an operator does with all that a user has.
 
-use std::io;
-
 use clap::{Args, Subcommand};
 use serde::Serialize;
 use tokend_client::Repeatable;
 use tokend_client::proto::RevokeUserTokensRequest;
 
 use super::client::{AddressFlag, Client};
-use super::output::{rfc3339, write_json_line};
-use super::token::{CALLER, print};
+use super::output::{print, print_json, quoted, remark, rfc3339};
+use super::token::CALLER;
 use super::{CommandError, single_threaded};
 use crate::config::Environment;
 
@@ -18,7 +16,7 @@ use crate::config::Environment;
 pub(super) enum UserCommand {
     /// Revoke all tokens of a user for good
     ///
-    /// For somebody who leaves. Stop making tokens for the user first: what is made after it stays.
+    /// For somebody who leaves, in one organization. Stop making tokens for the user first: what is made after it stays.
     #[command(after_help = CALLER)]
     Revoke(RevokeFlags),
 }
@@ -52,6 +50,7 @@ struct RevokedJson {
     revoked_count: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     effective_time: Option<String>,
+    organization_id: String,
 }
 
 /// Runs one of them to its end.
@@ -62,9 +61,10 @@ pub(super) fn run(command: UserCommand, environment: &Environment) -> Result<(),
 
 async fn revoke(flags: RevokeFlags, environment: &Environment) -> Result<(), CommandError> {
     let client = Client::open(flags.address, environment)?;
+    let user_id = flags.user_id;
     let message = RevokeUserTokensRequest {
         organization_id: flags.organization,
-        user_id: flags.user_id,
+        user_id: user_id.clone(),
         reason: flags.reason,
     };
     // Not by itself again: that would count nothing.
@@ -72,13 +72,24 @@ async fn revoke(flags: RevokeFlags, environment: &Environment) -> Result<(), Com
         raw.revoke_user_tokens(request).await
     });
     let answer = answer.await?;
+    let organization = quoted(&answer.organization_id);
+    if answer.revoked_count == 0 {
+        remark(&format!(
+            "nothing was revoked: in the organization {organization} no token of {} was left to revoke; --organization \
+             names another\n",
+            quoted(&user_id)
+        ));
+    }
     let effective_time = answer.effective_time.map(rfc3339);
     if flags.json {
-        let json = RevokedJson { revoked_count: answer.revoked_count.to_string(), effective_time };
-        return write_json_line(&mut io::stdout().lock(), &json).map_err(CommandError::Output);
+        return print_json(&[RevokedJson {
+            revoked_count: answer.revoked_count.to_string(),
+            effective_time,
+            organization_id: answer.organization_id,
+        }]);
     }
-    let mut text = format!("revoked  {}\n", answer.revoked_count);
-    if let Some(time) = effective_time {
+    let mut text = format!("revoked  {} in the organization {organization}\n", answer.revoked_count);
+    if let Some(time) = effective_time.filter(|_| answer.revoked_count > 0) {
         text.push_str("refused everywhere from ");
         text.push_str(&time);
         text.push('\n');

@@ -1,14 +1,13 @@
-//! `tokend watch`: prints which tokens change, as it happens, until it is interrupted.
-
-use std::io::{self, Write};
+//! `tokend watch`: prints which tokens change, as it happens, until it is interrupted or terminated.
 
 use clap::Args;
 use serde::Serialize;
-use tokend_client::proto::{TokenChange, WatchTokensRequest};
+use tokend_client::proto::{ChangeKind, TokenChange, WatchTokensRequest, WatchTokensResponse};
+use tokio::signal::unix::{SignalKind, signal};
 use tonic::Status;
 
 use super::client::{AddressFlag, Client};
-use super::output::{TokenJson, quoted, rfc3339, write_json_line};
+use super::output::{TokenJson, print, print_json, quoted, remark, rfc3339};
 use super::{CommandError, single_threaded};
 use crate::config::Environment;
 
@@ -26,16 +25,18 @@ pub(super) struct WatchFlags {
     #[arg(long, value_name = "POSITION", default_value = "", hide_default_value = true)]
     after: String,
 
-    /// Print one JSON object a line, each a change
+    /// Print one JSON object a line: each change, and behind those that belong together the position to go on from
     #[arg(long)]
     json: bool,
 }
 
+/// A change as JSON.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct ChangeJson<'a> {
     token_id: &'a str,
     kind: String,
+    #[serde(skip_serializing_if = "str::is_empty")]
     organization_id: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     change_time: Option<String>,
@@ -43,16 +44,33 @@ struct ChangeJson<'a> {
     token: Option<TokenJson<'a>>,
 }
 
+/// From where to go on, as JSON.
+#[derive(Serialize)]
+struct PositionJson<'a> {
+    position: &'a str,
+}
+
+/// Prints changes, until a signal or the server ends it.
+struct Printer {
+    organization: bool,
+    json: bool,
+    /// What to go on behind.
+    position: String,
+    /// Whether changes are shown that the last position told is before.
+    untold: bool,
+}
+
 pub(super) fn run(flags: WatchFlags, environment: &Environment) -> Result<(), CommandError> {
     single_threaded()?.block_on(async {
-        let mut position = flags.after.clone();
+        let (organization, json) = (flags.organization.is_empty(), flags.json);
+        let mut printer = Printer { organization, json, position: flags.after.clone(), untold: false };
+        let mut terminate = signal(SignalKind::terminate()).map_err(CommandError::Signals)?;
         let watched = tokio::select! {
-            watched = watch(flags, environment, &mut position) => watched,
+            watched = watch(flags, environment, &mut printer) => watched,
             _ = tokio::signal::ctrl_c() => Ok(()),
+            _ = terminate.recv() => Ok(()),
         };
-        if !position.is_empty() {
-            let _ = io::stderr().lock().write_all(format!("position: {position}\n").as_bytes());
-        }
+        printer.end();
         watched
     })
 }
@@ -60,40 +78,68 @@ pub(super) fn run(flags: WatchFlags, environment: &Environment) -> Result<(), Co
 async fn watch(
     flags: WatchFlags,
     environment: &Environment,
-    position: &mut String,
+    printer: &mut Printer,
 ) -> Result<(), CommandError> {
     let client = Client::open(flags.address, environment)?;
     let message = WatchTokensRequest { organization_id: flags.organization, after: flags.after };
     let failed = |status: Status| client.failed(status.into());
     let mut stream = client.inner().raw().watch_tokens(message).await.map_err(failed)?.into_inner();
     while let Some(message) = stream.message().await.map_err(failed)? {
-        for change in &message.changes {
-            print(change, flags.json).map_err(CommandError::Output)?;
-        }
-        if !message.position.is_empty() {
-            *position = message.position;
-        }
+        printer.batch(message)?;
     }
     Ok(())
 }
 
-fn print(change: &TokenChange, json: bool) -> io::Result<()> {
-    let mut output = io::stdout().lock();
-    let kind = change.kind().as_str_name().trim_start_matches("CHANGE_KIND_").to_lowercase();
-    if json {
-        let change = ChangeJson {
-            token_id: &change.token_id,
-            kind,
-            organization_id: &change.organization_id,
-            change_time: change.change_time.map(rfc3339),
-            token: change.token.as_ref().map(TokenJson::from),
-        };
-        return write_json_line(&mut output, &change);
+impl Printer {
+    fn batch(&mut self, message: WatchTokensResponse) -> Result<(), CommandError> {
+        for change in &message.changes {
+            self.untold = true;
+            self.change(change)?;
+        }
+        if message.position.is_empty() {
+            // The batch goes on.
+            return Ok(());
+        }
+        self.position = message.position;
+        if self.json && self.untold {
+            self.untold = false;
+            return print_json(&[PositionJson { position: &self.position }]);
+        }
+        Ok(())
     }
-    let (user, name) = change.token.as_ref().map_or(("", ""), |token| (&*token.user_id, &*token.name));
-    let time = change.change_time.map_or_else(String::new, rfc3339);
-    let shown = |text: &str| if text.is_empty() { String::new() } else { quoted(text) };
-    let (user, name) = (shown(user), shown(name));
-    writeln!(output, "{time}  {kind:<12}  {}  {user}  {name}", change.token_id)?;
-    output.flush()
+
+    fn change(&self, change: &TokenChange) -> Result<(), CommandError> {
+        let name = ChangeKind::try_from(change.kind)
+            .map_or_else(|unknown| unknown.0.to_string(), |kind| kind.as_str_name().to_owned());
+        if self.json {
+            return print_json(&[ChangeJson {
+                token_id: &change.token_id,
+                kind: name,
+                organization_id: &change.organization_id,
+                change_time: change.change_time.map(rfc3339),
+                token: change.token.as_ref().map(TokenJson::from),
+            }]);
+        }
+        let kind = name.trim_start_matches("CHANGE_KIND_").to_lowercase();
+        let (user, name) = change.token.as_ref().map_or(("", ""), |token| (&*token.user_id, &*token.name));
+        let time = change.change_time.map_or_else(String::new, rfc3339);
+        let shown = |text: &str| if text.is_empty() { String::new() } else { quoted(text) };
+        // Unless one was named, a root caller sees those of all.
+        let organization =
+            if self.organization { format!("  {}", shown(&change.organization_id)) } else { String::new() };
+        let (user, name) = (shown(user), shown(name));
+        print(&format!("{time}  {kind:<12}  {}{organization}  {user}  {name}\n", change.token_id))
+    }
+
+    /// Says from where to go on: to people on standard error, to programs among the rest, and where that has no reader
+    /// any more, on standard error as well.
+    fn end(&self) {
+        if self.position.is_empty() {
+            return;
+        }
+        let told = self.json && print_json(&[PositionJson { position: &self.position }]).is_ok();
+        if !told {
+            remark(&format!("position: {}\n", self.position));
+        }
+    }
 }

@@ -103,8 +103,8 @@ pub enum ConfigError {
     },
     /// A command that needs a database URL has none.
     #[error(
-        "no database: set DATABASE_URL, or database-url in the --config file \
-         (the private Postgres of `tokend serve` is looked after by serve itself)"
+        "no database: set DATABASE_URL, or database-url in the --config file; for the private Postgres of `tokend serve` \
+         give its --data-dir (which `migrate` does not need: serve migrates it)"
     )]
     NoDatabase,
     /// Something is said about the way to a database, and none is named.

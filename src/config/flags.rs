@@ -140,11 +140,27 @@ pub struct ServeFlags {
     pub(super) hash_permits: Option<NonZeroU16>,
 }
 
+/// Which private Postgres a command works on, beside those with a URL.
+#[derive(Args)]
+pub(super) struct PrivateFlag {
+    /// The private Postgres of `tokend serve` in this directory, also while serve runs; its keyring is used unless another is
+    /// given [env: TOKEND_DATA_DIR] [default: without a database URL, that of `tokend serve`]
+    #[arg(
+        long,
+        value_name = "DIRECTORY",
+        help_heading = "Database",
+        conflicts_with_all = ["database_url", "direct_database_url", "database_pooling", "database_password_file"]
+    )]
+    pub(super) data_dir: Option<PathBuf>,
+}
+
 /// Flags of `tokend bootstrap`.
 #[derive(Args)]
 pub struct BootstrapFlags {
     #[command(flatten)]
     pub(super) shared: SharedFlags,
+    #[command(flatten)]
+    pub(super) private: PrivateFlag,
     #[command(flatten)]
     pub(super) cost: CostFlags,
 }
@@ -173,6 +189,8 @@ pub struct MigrateFlags {
 pub struct KeyStatusFlags {
     #[command(flatten)]
     pub(super) shared: SharedFlags,
+    #[command(flatten)]
+    pub(super) private: PrivateFlag,
 }
 
 /// Flags of `tokend data …`.

@@ -8,6 +8,7 @@
 mod database_tls;
 mod database_uri;
 mod database_url;
+mod durations;
 mod environment;
 mod error;
 mod file;
@@ -24,6 +25,7 @@ mod ways;
 
 pub use database_tls::TlsFilesProblem;
 pub use database_url::DatabaseUrlProblem;
+pub use durations::{DurationProblem, Spelled, parse_duration};
 pub use environment::{Account, Environment};
 pub use error::{ConfigError, KeyringOrigin};
 pub use flags::{
@@ -31,8 +33,8 @@ pub use flags::{
 };
 pub use keyring::read_keyring;
 pub use settings::{
-    BootstrapSettings, DataSettings, DatabaseSettings, KeyStatusSettings, LogSettings, MigrateSettings,
-    Migration, ServeSettings, Storage,
+    BootstrapSettings, DataSettings, DatabasePlace, DatabaseSettings, KeyStatusSettings, LogSettings,
+    MigrateSettings, Migration, ServeSettings, Storage,
 };
 pub use tls::read_certificates;
 pub use values::{

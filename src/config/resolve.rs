@@ -159,12 +159,8 @@ impl BootstrapFlags {
     /// Any [`ConfigError`].
     pub fn resolve(self, environment: &Environment) -> Result<BootstrapSettings, ConfigError> {
         let mut sources = Sources::open(self.shared, environment)?;
-        Ok(BootstrapSettings {
-            log: sources.log()?,
-            database: sources.database()?,
-            keyring: sources.keyring()?.ok_or(ConfigError::NoKeyring)?,
-            cost: sources.cost(&self.cost)?,
-        })
+        let (database, keyring) = sources.database_and_keyring(self.private.data_dir)?;
+        Ok(BootstrapSettings { log: sources.log()?, database, keyring, cost: sources.cost(&self.cost)? })
     }
 }
 
@@ -200,11 +196,8 @@ impl KeyStatusFlags {
     /// Any [`ConfigError`].
     pub fn resolve(self, environment: &Environment) -> Result<KeyStatusSettings, ConfigError> {
         let mut sources = Sources::open(self.shared, environment)?;
-        Ok(KeyStatusSettings {
-            log: sources.log()?,
-            database: sources.database()?,
-            keyring: sources.keyring()?.ok_or(ConfigError::NoKeyring)?,
-        })
+        let (database, keyring) = sources.database_and_keyring(self.private.data_dir)?;
+        Ok(KeyStatusSettings { log: sources.log()?, database, keyring })
     }
 }
 

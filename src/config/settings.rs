@@ -27,11 +27,20 @@ pub struct LogSettings {
     pub filter: LogFilter,
 }
 
-/// A database that is looked after by somebody else.
+/// Where the database of a command is that does not serve.
+#[derive(Clone)]
+pub enum DatabasePlace {
+    /// Looked after by somebody else. The way to it, credentials included; past a pooler if there is one.
+    Shared(Box<Route>),
+    /// The private Postgres in this directory, absolute.
+    Private(PathBuf),
+}
+
+/// The database of a command that does not serve.
 #[derive(Clone)]
 pub struct DatabaseSettings {
-    /// The way to it, credentials included; past a pooler if there is one.
-    pub route: Route,
+    /// Where it is.
+    pub place: DatabasePlace,
     /// What secrets begin with.
     pub prefix: Prefix,
 }

@@ -16,7 +16,7 @@ use super::file::{ClientCertificate, FileSettings};
 use super::flags::{CostFlags, SharedFlags};
 use super::keyring::{parse_keyring, read_keyring};
 use super::links::check_database;
-use super::settings::{DatabaseSettings, LogSettings, Storage};
+use super::settings::{DatabasePlace, DatabaseSettings, LogSettings, Storage};
 use super::values::{DatabasePooling, Switch};
 use super::{ConfigError, KeyringOrigin};
 use crate::secret::{DurableCost, Keyring, Prefix};
@@ -203,7 +203,29 @@ impl<'a> Sources<'a> {
 
     pub(super) fn database(&mut self) -> Result<DatabaseSettings, ConfigError> {
         let (database, direct) = self.routes()?.ok_or(ConfigError::NoDatabase)?;
-        Ok(DatabaseSettings { route: direct.unwrap_or(database), prefix: self.prefix()? })
+        let place = DatabasePlace::Shared(Box::new(direct.unwrap_or(database)));
+        Ok(DatabaseSettings { place, prefix: self.prefix()? })
+    }
+
+    /// The database and its keyring: a private Postgres where its directory is named by a flag, or no URL is given and
+    /// serve has made one.
+    pub(super) fn database_and_keyring(
+        &mut self,
+        data_dir: Option<PathBuf>,
+    ) -> Result<(DatabaseSettings, Keyring), ConfigError> {
+        let named = data_dir.is_some();
+        let shared = if named { None } else { self.routes()? };
+        if let Some((database, direct)) = shared {
+            let place = DatabasePlace::Shared(Box::new(direct.unwrap_or(database)));
+            let keyring = self.keyring()?.ok_or(ConfigError::NoKeyring)?;
+            return Ok((DatabaseSettings { place, prefix: self.prefix()? }, keyring));
+        }
+        let data_dir = self.data_dir(data_dir).or(Err(ConfigError::NoDatabase))?;
+        if !named && !data_dir.join("keyring").exists() {
+            return Err(ConfigError::NoDatabase);
+        }
+        let keyring = self.keyring()?.map_or_else(|| read_keyring(&data_dir.join("keyring")), Ok)?;
+        Ok((DatabaseSettings { place: DatabasePlace::Private(data_dir), prefix: self.prefix()? }, keyring))
     }
 
     /// The data directory that was given by flag, variable or file, or else the usual one; absolute.

@@ -11,6 +11,7 @@ use serde::Deserialize;
 use thiserror::Error;
 use tracing_subscriber::EnvFilter;
 
+use super::durations::{DurationProblem, Spelled, parse_duration};
 use crate::domain::{Network, Networks};
 use crate::store::Pooling;
 
@@ -26,13 +27,16 @@ pub enum ValueError {
     /// Not a list of tracing directives.
     #[error("expected log directives such as info or warn,tokend=debug")]
     LogFilter,
-    /// Not a duration, or a shorter or longer one than is allowed.
+    /// Not a duration.
+    #[error(transparent)]
+    Duration(#[from] DurationProblem),
+    /// A shorter or longer duration than is allowed.
     #[error("expected a duration from {min} to {max}, such as 10s or 500ms")]
-    Duration {
+    DurationRange {
         /// The shortest that is allowed.
-        min: humantime::FormattedDuration,
+        min: Spelled,
         /// The longest that is allowed.
-        max: humantime::FormattedDuration,
+        max: Spelled,
     },
     /// Not a number of bytes, or too small a one.
     #[error("expected a number of bytes, at least {min}")]
@@ -214,12 +218,11 @@ impl<const MIN: u64, const MAX: u64> FromStr for Millis<MIN, MAX> {
 
     fn from_str(text: &str) -> Result<Self, ValueError> {
         let (min, max) = (Duration::from_millis(MIN), Duration::from_millis(MAX));
-        match humantime::parse_duration(text) {
-            Ok(time) if (min..=max).contains(&time) => Ok(Self(time)),
-            _ => Err(ValueError::Duration {
-                min: humantime::format_duration(min),
-                max: humantime::format_duration(max),
-            }),
+        let time = parse_duration(text)?;
+        if (min..=max).contains(&time) {
+            Ok(Self(time))
+        } else {
+            Err(ValueError::DurationRange { min: Spelled(min), max: Spelled(max) })
         }
     }
 }

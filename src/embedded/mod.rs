@@ -86,6 +86,28 @@ impl Cluster {
         Ok(Self { layout, server, lock })
     }
 
+    /// Starts Postgres on data that are there, unless it runs there already for somebody else; `None`: it does.
+    ///
+    /// # Errors
+    /// [`EmbeddedError::NoData`]: nothing is made; the others as of [`Cluster::start`].
+    pub fn start_unless_running(dir: &Path) -> Result<Option<Self>, EmbeddedError> {
+        if Layout::existing(dir)?.data_major()?.is_none() {
+            return Err(EmbeddedError::NoData { directory: dir.to_owned() });
+        }
+        match Self::start(dir, Durability::Durable) {
+            Err(EmbeddedError::InUse { .. }) => Ok(None),
+            started => started.map(Some),
+        }
+    }
+
+    /// Returns where the socket of a directory's Postgres is, which need not run.
+    ///
+    /// # Errors
+    /// The directory is not there, or its path too long.
+    pub fn socket_dir_in(dir: &Path) -> Result<PathBuf, EmbeddedError> {
+        Ok(Layout::existing(dir)?.socket_directory().to_owned())
+    }
+
     /// Returns the directory of the socket, to be given to a client as its host.
     #[must_use]
     pub fn socket_dir(&self) -> &Path {

@@ -233,9 +233,13 @@ pub(super) fn revoke_user_request(
     violations.finish(request)
 }
 
-pub(super) fn revoke_user_response(revoked: &RevokedUser) -> proto::RevokeUserTokensResponse {
+pub(super) fn revoke_user_response(
+    revoked: &RevokedUser,
+    organization_id: &OrganizationId,
+) -> proto::RevokeUserTokensResponse {
     proto::RevokeUserTokensResponse {
         revoked_count: i64::try_from(revoked.count).unwrap_or(i64::MAX),
         effective_time: Some(timestamp(revoked.effective_time)),
+        organization_id: organization_id.as_str().to_owned(),
     }
 }

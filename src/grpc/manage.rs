@@ -85,12 +85,15 @@ impl TokenApi {
         let caller = credential.caller();
         caller.require(Permission::Write)?;
         let (organization_id, user_id, reason) = changes::revoke_user_request(&message)?;
+        let organization_id = caller.organization(organization_id)?;
         Span::current().record("user.id", user_id.as_str());
         let forgetting = self.engine.forgetting_what_changes();
         let touch = |ids: &[TokenId]| forgetting.also(ids);
-        let revoked =
-            self.actions.revoke_user_tokens(caller, organization_id, &user_id, &reason, &touch).await?;
-        Ok(changes::revoke_user_response(&revoked))
+        let revoked = self
+            .actions
+            .revoke_user_tokens(caller, Some(organization_id.clone()), &user_id, &reason, &touch)
+            .await?;
+        Ok(changes::revoke_user_response(&revoked, &organization_id))
     }
 
     pub(super) async fn switch(

@@ -1,6 +1,7 @@
 //! The operator's commands that look at what happens: watch and audit.
 
 use rustix::process::Signal;
+use serde_json::Value;
 
 use super::databases::Database;
 use super::program::{Place, eventually, printed, run};
@@ -12,24 +13,63 @@ fn a_watch_prints_changes_as_they_happen_and_says_where_to_go_on() {
     let mut server = place.serve();
     let (address, root) = (server.ready(), place.root_secret());
     let caller = [("TOKEND_ADDRESS", &*address), ("TOKEND_SECRET", &*root)];
+    for (flags, signal) in
+        [(&["--json"][..], Signal::INT), (&["--json"], Signal::TERM), (&[], Signal::INT), (&[], Signal::TERM)]
+    {
+        let mut watch = place.start(&[&["watch"], flags].concat(), &caller);
+        // The first change may come before the watch has begun.
+        let mut ids = Vec::new();
+        assert!(eventually(|| {
+            ids.push(rpc::create(&address, &root, "ada").unwrap().token.unwrap().id);
+            let printed = watch.stdout();
+            ids.iter().any(|id| printed.contains(id))
+        }));
+
+        watch.signal(signal);
+
+        assert!(watch.end().success(), "{}", watch.stderr());
+        let position = if flags.is_empty() {
+            watch.stderr().split_once("position: ").unwrap().1.trim().to_owned()
+        } else {
+            let last: Value = serde_json::from_str(watch.stdout().lines().last().unwrap()).unwrap();
+            last["position"].as_str().unwrap().to_owned()
+        };
+        let id = rpc::create(&address, &root, "grace").unwrap().token.unwrap().id;
+        let mut again = place.start(&["watch", "--after", &position], &caller);
+        assert!(eventually(|| again.stdout().contains(&id)), "{}", again.stderr());
+        again.signal(signal);
+        assert!(again.end().success());
+    }
+    assert!(server.stop().success());
+}
+
+#[test]
+fn a_watch_that_is_killed_has_said_where_to_go_on() {
+    let place = Place::new();
+    let mut server = place.serve();
+    let (address, root) = (server.ready(), place.root_secret());
+    let caller = [("TOKEND_ADDRESS", &*address), ("TOKEND_SECRET", &*root)];
     let mut watch = place.start(&["watch", "--json"], &caller);
-    // The first change may come before the watch has begun.
     let mut ids = Vec::new();
     assert!(eventually(|| {
         ids.push(rpc::create(&address, &root, "ada").unwrap().token.unwrap().id);
-        watch.stdout().contains("\"kind\":\"created\"")
+        watch.stdout().contains("\"position\"")
     }));
+    watch.kill();
 
-    watch.signal(Signal::INT);
-
-    assert!(watch.end().success(), "{}", watch.stderr());
-    let position = watch.stderr().split_once("position: ").unwrap().1.trim().to_owned();
-    let id = rpc::create(&address, &root, "grace").unwrap().token.unwrap().id;
-    let mut again = place.start(&["watch", "--after", &position], &caller);
-    assert!(eventually(|| again.stdout().contains(&id)), "{}", again.stderr());
-    again.signal(Signal::INT);
-    assert!(again.end().success());
-    assert!(server.stop().success());
+    let printed = watch.stdout();
+    let told = printed.lines().rev().find(|line| line.starts_with("{\"position\"")).unwrap();
+    let position: Value = serde_json::from_str(told).unwrap();
+    let position = position["position"].as_str().unwrap();
+    let mut again = place.start(&["watch", "--json", "--after", position], &caller);
+    // Everything behind it, and nothing before it.
+    let (before, _) = printed.split_once(told).unwrap();
+    let rest: Vec<_> = ids.iter().filter(|id| !before.contains(&***id)).collect();
+    let first = ids.iter().find(|id| before.contains(&***id)).unwrap();
+    let newest = rpc::create(&address, &root, "grace").unwrap().token.unwrap().id;
+    assert!(eventually(|| again.stdout().contains(&newest)), "{}", again.stderr());
+    assert!(rest.iter().all(|id| again.stdout().contains(&***id)) && !again.stdout().contains(first));
+    again.kill();
 }
 
 #[test]
@@ -46,7 +86,10 @@ fn the_audit_log_is_listed_and_its_seals_are_checked() {
 
     let caller = [("TOKEND_ADDRESS", &*address), ("TOKEND_SECRET", &*root)];
     let listed = printed(run(&["audit", "list", "--token", &id, "--json"], &caller, ""));
-    assert!(listed.contains("\"kind\":\"created\"") && listed.contains(&root[5..27]), "{listed}");
+    assert!(
+        listed.contains("\"kind\":\"TOKEN_EVENT_KIND_CREATED\"") && listed.contains(&root[5..27]),
+        "{listed}"
+    );
     let checked = || run(&["audit", "verify"], &shared, "");
     assert!(printed(checked()).contains("0 over events that were purged"));
 
@@ -64,6 +107,6 @@ fn the_audit_log_is_listed_and_its_seals_are_checked() {
         assert!(String::from_utf8_lossy(&found.stderr).contains("altered"), "{found:?}");
     }
     let left = run(&["audit", "list", "--token", &id, "--json"], &caller, "");
-    assert!(printed(left).contains("\"kind\":\"created\""));
+    assert!(printed(left).contains("\"kind\":\"TOKEN_EVENT_KIND_CREATED\""));
     assert!(server.stop().success());
 }

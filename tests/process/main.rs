@@ -5,14 +5,17 @@
 
 mod auditor;
 mod canary;
+mod commands;
 mod data_upgrade;
 mod database_urls;
 mod databases;
 mod life;
 #[cfg(target_os = "linux")]
 mod listening;
+mod listings;
 mod operator;
 mod outputs;
+mod private_postgres;
 mod program;
 mod reaching;
 mod recovery;

@@ -64,7 +64,10 @@ fn a_token_is_shown_changed_rotated_and_ended_by_commands() {
     assert_eq!(left["revokedCount"], "0");
     printed(tokend(&create));
     let left = printed(tokend(&["user", "revoke", "ada", "--reason", "has left"]));
-    assert!(left.starts_with("revoked  1\nrefused everywhere from "), "{left}");
+    assert!(
+        left.starts_with("revoked  1 in the organization \"default\"\nrefused everywhere from "),
+        "{left}"
+    );
 }
 
 #[test]
@@ -119,7 +122,7 @@ fn a_policy_is_set_and_shown_by_commands() {
         ["policy", "set", "--longest-lifetime", "7d", "--expiration-required", "--allowed-scope", "repo:*"];
     let shown = printed(tokend(&set));
     assert!(
-        shown.contains("longest lifetime  7days\n") && shown.contains("scopes            repo:*\n"),
+        shown.contains("longest lifetime  7d\n") && shown.contains("scopes            repo:*\n"),
         "{shown}"
     );
     let shown = json(tokend(&["policy", "get", "--json"]));
@@ -145,7 +148,11 @@ fn a_dry_run_and_enforcement_tell_what_becomes_of_each_token() {
     let rules = ["--longest-lifetime", "7d", "--expiration-required", "--most-active-tokens-per-user", "1"];
 
     let tried = tokend(&[&["policy", "dry-run"], &rules[..]].concat());
-    assert!(text(&tried.stderr).starts_with("2 tokens break the policy"), "{}", text(&tried.stderr));
+    assert!(
+        text(&tried.stderr).starts_with("2 tokens of \"default\" break the policy"),
+        "{}",
+        text(&tried.stderr)
+    );
     let tried = printed(tried);
     let first =
         format!("{old}  \"ada\"  \"old\"  expiration_required,most_active_tokens_per_user: is revoked\n");
@@ -163,6 +170,6 @@ fn a_dry_run_and_enforcement_tell_what_becomes_of_each_token() {
     let shown = json(tokend(&["token", "get", new, "--json"]));
     assert_eq!(shown["expireTime"], done[1]["newExpireTime"]);
     let again = tokend(&["policy", "enforce"]);
-    assert!(text(&again.stderr).starts_with("0 tokens put right, known everywhere from "));
+    assert!(text(&again.stderr).starts_with("0 tokens of \"default\" put right, known everywhere from "));
     assert!(printed(tokend(&["policy", "get"])).contains("\nreuse             revokes\n"));
 }

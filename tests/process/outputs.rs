@@ -1,6 +1,5 @@
 //! Where commands put the secrets that they make: what becomes of one that cannot be written, and who can read it.
 
-use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::Read as _;
 use std::net::TcpListener;
@@ -8,10 +7,9 @@ use std::os::unix::fs::{MetadataExt as _, symlink};
 use std::process::{Output, Stdio};
 use std::thread;
 
-use clap::{Command, CommandFactory as _};
-use tokend::commands::CommandLine;
 use tokend::grpc::proto::Verdict;
 
+use super::commands;
 use super::databases::Database;
 use super::program::{PROGRAM, Place, Running, printed, run, run_into, run_of, text};
 use super::rpc;
@@ -66,21 +64,6 @@ impl Scene {
     }
 }
 
-/// Returns the commands that have a flag of this name.
-fn commands_with(flag: &str) -> BTreeSet<String> {
-    fn walk(command: &Command, name: &str, flag: &str, found: &mut BTreeSet<String>) {
-        if command.get_arguments().any(|argument| argument.get_long() == Some(flag)) {
-            found.insert(name.to_owned());
-        }
-        for below in command.get_subcommands() {
-            walk(below, format!("{name} {}", below.get_name()).trim_start(), flag, found);
-        }
-    }
-    let mut found = BTreeSet::new();
-    walk(&CommandLine::command(), "", flag, &mut found);
-    found
-}
-
 fn texts(line: &[String]) -> Vec<&str> {
     line.iter().map(String::as_str).collect()
 }
@@ -96,7 +79,7 @@ fn a_secret_that_cannot_be_written_is_an_error_and_not_lost() {
     let scene = Scene::new();
     let variables = scene.variables();
     let exposed = scene.place.file("exposed", "", 0o644);
-    for command in commands_with("output") {
+    for command in commands::with("output") {
         let line = || scene.line(&command);
         let refused = [
             run_into(&texts(&line()), &variables, File::options().write(true).open("/dev/null").unwrap()),
@@ -115,7 +98,7 @@ fn a_secret_that_cannot_be_written_is_an_error_and_not_lost() {
             let lost = run_into(&texts(&line), &variables, output());
             let said = text(&lost.stderr);
             assert_eq!(lost.status.code(), Some(1), "{command}: {said}");
-            if !commands_with("request-id").contains(&command) {
+            if !commands::with("request-id").contains(&command) {
                 // Nothing depends on it: no root token was made, a key is in no keyring.
                 continue;
             }
@@ -137,7 +120,7 @@ fn a_file_for_a_secret_is_new_and_its_owners_alone() {
     let taken = scene.place.file("taken", "kept\n", 0o600);
     let link = scene.place.path().join("link");
     symlink(scene.place.path().join("behind"), &link).unwrap();
-    for command in commands_with("output") {
+    for command in commands::with("output") {
         let words = scene.line(&command);
         let before = scene.tokens();
         let absent = scene.place.path().join("absent/secret");

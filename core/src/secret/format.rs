@@ -79,6 +79,9 @@ pub struct Secret {
 }
 
 impl Secret {
+    /// How long a secret is behind its prefix and underscore, in bytes.
+    pub const BODY: usize = BODY;
+
     /// Makes a new secret for the token with this id.
     ///
     /// # Errors

@@ -9,8 +9,8 @@ use tokend_client::proto::{CheckPolicyRequest, EnforcePolicyRequest, Policy, Pol
 
 use super::super::CommandError;
 use super::super::client::{Client, ClientError};
-use super::super::output::{TokenJson, quoted, rfc3339, to_the_second, write_json_line};
-use super::{GetFlags, SetFlags};
+use super::super::output::{TokenJson, quoted, remark, rfc3339, to_the_second, write_json_line};
+use super::{GetFlags, SetFlags, stored};
 use crate::config::Environment;
 
 /// A token that breaks a policy as JSON.
@@ -34,9 +34,10 @@ pub(super) async fn dry_run(
 ) -> Result<(), CommandError> {
     let client = Client::open(target.address, environment)?;
     let policy = Some(Policy::from(rules)).filter(|policy| *policy != Policy::default());
+    let organization = stored(&client, target.organization).await?.organization_id;
     let (mut page_token, mut count) = (String::new(), 0);
     loop {
-        let organization_id = target.organization.clone();
+        let organization_id = organization.clone();
         let message = CheckPolicyRequest { organization_id, policy: policy.clone(), page_token };
         let asked = client.call(Repeatable::Yes, message, |mut raw, request| async move {
             raw.check_policy(request).await
@@ -46,7 +47,8 @@ pub(super) async fn dry_run(
         count += page.breaches.len();
         page_token = page.next_page_token;
         if page_token.is_empty() {
-            return conclude(&format!("{count} tokens break the policy"));
+            remark(&format!("{count} tokens of {} break the policy\n", quoted(&organization)));
+            return Ok(());
         }
     }
 }
@@ -57,9 +59,10 @@ pub(super) async fn enforce(
     environment: &Environment,
 ) -> Result<(), CommandError> {
     let client = Client::open(target.address, environment)?;
+    let organization = stored(&client, target.organization).await?.organization_id;
     let (mut page_token, mut count) = (String::new(), 0);
     loop {
-        let organization_id = target.organization.clone();
+        let organization_id = organization.clone();
         let message = EnforcePolicyRequest { organization_id, page_token };
         let asked = client.call(Repeatable::No, message, |mut raw, request| async move {
             raw.enforce_policy(request).await
@@ -70,7 +73,11 @@ pub(super) async fn enforce(
         page_token = page.next_page_token;
         if page_token.is_empty() {
             let holds = page.effective_time.map_or_else(String::new, rfc3339);
-            return conclude(&format!("{count} tokens put right, known everywhere from {holds}"));
+            remark(&format!(
+                "{count} tokens of {} put right, known everywhere from {holds}\n",
+                quoted(&organization)
+            ));
+            return Ok(());
         }
     }
 }
@@ -109,9 +116,4 @@ fn remedy(breach: &PolicyBreach) -> String {
         parts.push(format!("loses {}", breach.removed_scopes.join(" ")));
     }
     parts.join(", ")
-}
-
-/// Says how many it were, beside the output, which may be empty.
-fn conclude(text: &str) -> Result<(), CommandError> {
-    io::stderr().lock().write_all(format!("{text}\n").as_bytes()).map_err(CommandError::Output)
 }

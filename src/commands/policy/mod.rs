@@ -3,7 +3,6 @@
 mod breaches;
 mod rules;
 
-use std::io;
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
@@ -14,10 +13,10 @@ use tokend_client::proto::{GetPolicyRequest, GetPolicyResponse, UpdatePolicyRequ
 use rules::{PolicyJson, RuleFlags};
 
 use super::client::{AddressFlag, Client, ClientError};
-use super::output::{aligned, rfc3339, to_the_second, write_json_line};
-use super::token::{CALLER, print};
+use super::output::{aligned, print, print_json, rfc3339, to_the_second};
+use super::token::CALLER;
 use super::{CommandError, single_threaded};
-use crate::config::Environment;
+use crate::config::{Environment, Spelled};
 
 /// `tokend policy …`
 #[derive(Subcommand)]
@@ -87,6 +86,13 @@ struct StoredJson<'a> {
     update_time: Option<String>,
 }
 
+impl PolicyCommand {
+    /// As of all commands. Enforcement goes on with each page that it has told.
+    pub(super) fn only_shows(&self) -> bool {
+        !matches!(self, Self::Enforce(_))
+    }
+}
+
 /// Runs one of them to its end.
 pub(super) fn run(command: PolicyCommand, environment: &Environment) -> Result<(), CommandError> {
     single_threaded()?.block_on(async {
@@ -99,12 +105,17 @@ pub(super) fn run(command: PolicyCommand, environment: &Environment) -> Result<(
     })
 }
 
+/// Reads the policy of an organization; empty: of the caller's own, whose name the answer tells.
+async fn stored(client: &Client, organization_id: String) -> Result<GetPolicyResponse, CommandError> {
+    let message = GetPolicyRequest { organization_id };
+    client
+        .call(Repeatable::Yes, message, |mut raw, request| async move { raw.get_policy(request).await })
+        .await
+}
+
 async fn get(GetFlags { target }: GetFlags, environment: &Environment) -> Result<(), CommandError> {
     let client = Client::open(target.address, environment)?;
-    let message = GetPolicyRequest { organization_id: target.organization };
-    let answer = client
-        .call(Repeatable::Yes, message, |mut raw, request| async move { raw.get_policy(request).await });
-    show(&answer.await?, target.json)
+    show(&stored(&client, target.organization).await?, target.json)
 }
 
 async fn set(SetFlags { target, rules }: SetFlags, environment: &Environment) -> Result<(), CommandError> {
@@ -132,21 +143,21 @@ fn show(stored: &GetPolicyResponse, json: bool) -> Result<(), CommandError> {
             updated_by: &stored.updated_by,
             update_time: stored.update_time.map(rfc3339),
         };
-        return write_json_line(&mut io::stdout().lock(), &json).map_err(CommandError::Output);
+        return print_json(&[json]);
     }
     let lasting = |given: Option<prost_types::Duration>, otherwise: &str| {
         let duration = given.and_then(|given| Duration::try_from(given).ok());
-        duration.map_or_else(|| otherwise.to_owned(), |time| humantime::format_duration(time).to_string())
+        duration.map_or_else(|| otherwise.to_owned(), |time| Spelled(time).to_string())
     };
     let most = policy.most_active_tokens_per_user;
-    let mut rows = vec![
+    let mut rows: Vec<[String; 2]> = vec![
         ["organization".to_owned(), stored.organization_id.clone()],
         ["longest lifetime".to_owned(), lasting(policy.longest_lifetime, "any")],
         [
             "expiration".to_owned(),
             if policy.expiration_required { "required" } else { "optional" }.to_owned(),
         ],
-        ["longest grace".to_owned(), lasting(policy.longest_grace, "30days")],
+        ["longest grace".to_owned(), lasting(policy.longest_grace, "30d")],
         ["tokens per user".to_owned(), if most > 0 { most.to_string() } else { "any number".to_owned() }],
     ];
     let scopes = policy.allowed_scopes.join(" ");
@@ -156,5 +167,5 @@ fn show(stored: &GetPolicyResponse, json: bool) -> Result<(), CommandError> {
         rows.push(["set".to_owned(), to_the_second(time)]);
         rows.push(["by".to_owned(), stored.updated_by.clone()]);
     }
-    print(&aligned(&rows))
+    print(&aligned(rows.into_iter().map(Vec::from).collect()))
 }

@@ -3,7 +3,7 @@
 use clap::Args;
 use serde::Serialize;
 
-use super::super::token::parse_ttl;
+use super::super::moments::parse_ttl;
 use tokend_client::proto::Policy;
 
 /// A policy on the command line.

@@ -1,23 +1,21 @@
 //! `tokend token create`: the secret alone on standard output, so that a script can keep it.
 
+use std::collections::HashMap;
 use std::io::Write as _;
-use std::time::Duration;
 
 use clap::Args;
 use prost_types::Timestamp;
 use secrecy::{ExposeSecret, SecretString};
 use serde::Serialize;
-use time::OffsetDateTime;
-use time::format_description::well_known::Rfc3339;
 use tokend_client::proto;
 use tokend_client::proto::create_token_request::Expiration;
 use zeroize::Zeroizing;
 
 use super::super::CommandError;
 use super::super::client::{AddressFlag, Client, ClientError};
-use super::super::output::{TokenJson, token_lines, write_json_line};
+use super::super::moments::{parse_time, parse_ttl};
+use super::super::output::{TokenJson, remark, token_lines, write_json_line};
 use super::super::secret_output::{OutputFlag, SecretOutput};
-use super::remark;
 use crate::config::Environment;
 
 /// Flags of `tokend token create`.
@@ -114,7 +112,7 @@ pub(super) async fn run(flags: CreateFlags, environment: &Environment) -> Result
         name: flags.name,
         expiration: flags.expiration.chosen(),
         scopes: flags.scopes,
-        labels: flags.labels.into_iter().collect(),
+        labels: labels(flags.labels)?,
         allowed_cidrs: flags.allowed_cidrs,
         request_id: request_id.clone(),
     };
@@ -159,15 +157,15 @@ impl ExpirationFlags {
     }
 }
 
-pub(super) fn parse_time(text: &str) -> Result<Timestamp, &'static str> {
-    let time = OffsetDateTime::parse(text, &Rfc3339)
-        .map_err(|_| "expected date, time and zone, such as 2030-01-31T00:00:00Z")?;
-    Ok(Timestamp { seconds: time.unix_timestamp(), nanos: time.nanosecond().try_into().unwrap_or_default() })
-}
-
-pub(in crate::commands) fn parse_ttl(text: &str) -> Result<prost_types::Duration, String> {
-    let ttl: Duration = humantime::parse_duration(text).map_err(|error| error.to_string())?;
-    ttl.try_into().map_err(|_| "the duration is too long".to_owned())
+/// Takes each label once: of two values of one, neither is known to be meant.
+pub(super) fn labels(given: Vec<(String, String)>) -> Result<HashMap<String, String>, CommandError> {
+    let mut labels = HashMap::with_capacity(given.len());
+    for (key, value) in given {
+        if labels.insert(key, value).is_some() {
+            return Err(CommandError::LabelTwice);
+        }
+    }
+    Ok(labels)
 }
 
 pub(super) fn parse_label(text: &str) -> Result<(String, String), &'static str> {

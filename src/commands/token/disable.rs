@@ -1,16 +1,14 @@
 //! `tokend token disable` and `tokend token enable`: by id, which is no secret and may stand on a command line.
 
-use std::io;
-
 use clap::Args;
 use prost_types::Timestamp;
 use tokend_client::Repeatable;
 use tokend_client::proto::{DisableTokenRequest, EnableTokenRequest, Token};
 
 use super::super::CommandError;
+use super::super::arguments::parse_token_id;
 use super::super::client::{AddressFlag, Client, ClientError};
-use super::super::output::{rfc3339, token_lines, write_json_line};
-use super::print;
+use super::super::output::{print, print_json, rfc3339, token_lines};
 use super::revoke::RevokedJson;
 use crate::config::Environment;
 
@@ -21,6 +19,7 @@ pub(crate) struct SwitchFlags {
     address: AddressFlag,
 
     /// Id of the token: the 22 characters that follow `tokd_` in its secret
+    #[arg(value_parser = parse_token_id)]
     token_id: String,
 
     /// Print the whole answer as one JSON object
@@ -56,7 +55,7 @@ pub(super) fn show(
     let token = token.ok_or(ClientError::Incomplete("token"))?;
     if json {
         let json = RevokedJson::new(&token, effective_time);
-        return write_json_line(&mut io::stdout().lock(), &json).map_err(CommandError::Output);
+        return print_json(&[json]);
     }
     let mut text = token_lines(&token);
     if let Some(time) = effective_time {

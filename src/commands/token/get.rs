@@ -1,15 +1,13 @@
 //! `tokend token get`: one token by its id.
 
-use std::io;
-
 use clap::Args;
 use tokend_client::Repeatable;
 use tokend_client::proto::{GetTokenRequest, Token};
 
 use super::super::CommandError;
+use super::super::arguments::parse_token_id;
 use super::super::client::{AddressFlag, Client, ClientError};
-use super::super::output::{TokenJson, token_lines, write_json_line};
-use super::print;
+use super::super::output::{TokenJson, print, print_json, token_lines};
 use crate::config::Environment;
 
 /// Flags of `tokend token get`.
@@ -19,6 +17,7 @@ pub(crate) struct GetFlags {
     address: AddressFlag,
 
     /// Id of the token: the 22 characters that follow `tokd_` in its secret
+    #[arg(value_parser = parse_token_id)]
     token_id: String,
 
     /// Print the token as one JSON object
@@ -38,7 +37,7 @@ pub(super) async fn run(flags: GetFlags, environment: &Environment) -> Result<()
 pub(super) fn show(token: &Token, json: bool) -> Result<(), CommandError> {
     if json {
         let json = TokenJson::from(token);
-        return write_json_line(&mut io::stdout().lock(), &json).map_err(CommandError::Output);
+        return print_json(&[json]);
     }
     print(&token_lines(token))
 }

@@ -1,6 +1,6 @@
 //! `tokend token list`: follows the pages to the end or to the limit.
 
-use std::io;
+use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 
 use clap::{Args, ValueEnum};
@@ -10,9 +10,10 @@ use tokend_client::proto::{ListTokensRequest, Token, TokenState};
 
 use super::super::CommandError;
 use super::super::client::{AddressFlag, Client};
-use super::super::output::{TokenJson, expires, state_word, table, to_the_second, write_json_line};
-use super::create::parse_time;
-use super::{print, remark};
+use super::super::moments::{parse_future, parse_past};
+use super::super::output::{
+    TokenJson, cell, expires, print, print_json, remark, state_word, table, to_the_second,
+};
 use crate::config::Environment;
 
 /// The most tokens in one page of the server.
@@ -36,20 +37,20 @@ pub(crate) struct ListFlags {
     #[arg(long = "state", value_name = "STATE")]
     states: Vec<StateFlag>,
 
-    /// Tokens created at this moment or later, RFC 3339
-    #[arg(long, value_name = "TIME", value_parser = parse_time)]
+    /// Tokens created at this moment, RFC 3339 or how long ago such as 7d, or later
+    #[arg(long, value_name = "TIME", value_parser = parse_past)]
     created_after: Option<Timestamp>,
 
-    /// Tokens created before this moment
-    #[arg(long, value_name = "TIME", value_parser = parse_time)]
+    /// Tokens created before this moment, RFC 3339 or how long ago
+    #[arg(long, value_name = "TIME", value_parser = parse_past)]
     created_before: Option<Timestamp>,
 
-    /// Tokens that expire before this moment
-    #[arg(long, value_name = "TIME", value_parser = parse_time)]
+    /// Tokens that expire before this moment, RFC 3339 or how far ahead such as 30d
+    #[arg(long, value_name = "TIME", value_parser = parse_future)]
     expires_before: Option<Timestamp>,
 
-    /// Tokens created before this moment and not used from it on
-    #[arg(long, value_name = "TIME", value_parser = parse_time)]
+    /// Tokens created before this moment, RFC 3339 or how long ago such as 90d, and not used from it on
+    #[arg(long, value_name = "TIME", value_parser = parse_past)]
     unused_since: Option<Timestamp>,
 
     /// Tokens with this text in their name
@@ -63,6 +64,10 @@ pub(crate) struct ListFlags {
     /// The most tokens to list; a remark on standard error says when there are more
     #[arg(long, value_name = "NUMBER", default_value = "1000")]
     limit: NonZeroU32,
+
+    /// Show also when each token was used last, its scopes, networks and labels
+    #[arg(long, conflicts_with = "json")]
+    wide: bool,
 
     /// Print one JSON object a line, each a token
     #[arg(long)]
@@ -92,6 +97,7 @@ impl From<StateFlag> for TokenState {
 pub(super) async fn run(flags: ListFlags, environment: &Environment) -> Result<(), CommandError> {
     let client = Client::open(flags.address, environment)?;
     let limit = usize::try_from(flags.limit.get()).unwrap_or(usize::MAX);
+    let columns = Columns { organization: flags.organization.is_empty(), wide: flags.wide };
     let mut states = flags.states.into_iter();
     let mut message = ListTokensRequest {
         organization_id: flags.organization,
@@ -116,9 +122,9 @@ pub(super) async fn run(flags: ListFlags, environment: &Environment) -> Result<(
         let page = asked.await?;
         listed += page.tokens.len();
         if flags.json {
-            write_json(&page.tokens)?;
+            print_json(&page.tokens.iter().map(TokenJson::from).collect::<Vec<_>>())?;
         } else {
-            rows.extend(page.tokens.iter().map(row));
+            rows.extend(page.tokens.iter().map(|token| columns.row(token)));
         }
         message.page_token = page.next_page_token;
         if message.page_token.is_empty() || listed >= limit {
@@ -126,8 +132,7 @@ pub(super) async fn run(flags: ListFlags, environment: &Environment) -> Result<(
         }
     };
     if !flags.json {
-        let heading = ["ID", "NAME", "USER", "STATE", "CREATED", "EXPIRES"];
-        print(&table(heading, &rows))?;
+        print(&table(&columns.heading(), rows))?;
     }
     if more {
         remark(&format!("there are more than these {listed}: raise --limit\n"));
@@ -135,21 +140,47 @@ pub(super) async fn run(flags: ListFlags, environment: &Environment) -> Result<(
     Ok(())
 }
 
-fn write_json(tokens: &[Token]) -> Result<(), CommandError> {
-    let mut output = io::stdout().lock();
-    tokens
-        .iter()
-        .try_for_each(|token| write_json_line(&mut output, &TokenJson::from(token)))
-        .map_err(CommandError::Output)
+/// What is shown of a token beside what always is.
+struct Columns {
+    /// Its organization: unless one was named, a root caller sees those of all.
+    organization: bool,
+    wide: bool,
 }
 
-fn row(token: &Token) -> [String; 6] {
-    [
-        token.id.clone(),
-        token.name.clone(),
-        token.user_id.clone(),
-        state_word(token),
-        token.create_time.map(to_the_second).unwrap_or_default(),
-        expires(token),
-    ]
+impl Columns {
+    fn heading(&self) -> Vec<&'static str> {
+        let organization = self.organization.then_some("ORGANIZATION");
+        let wide = if self.wide { &["LAST USE", "SCOPES", "NETWORKS", "LABELS"][..] } else { &[] };
+        ["ID"]
+            .into_iter()
+            .chain(organization)
+            .chain(["NAME", "USER", "STATE", "CREATED", "EXPIRES"])
+            .chain(wide.iter().copied())
+            .collect()
+    }
+
+    fn row(&self, token: &Token) -> Vec<String> {
+        let mut row = vec![token.id.clone()];
+        row.extend(self.organization.then(|| cell(&token.organization_id)));
+        row.extend([
+            token.name.clone(),
+            token.user_id.clone(),
+            state_word(token),
+            token.create_time.map(to_the_second).unwrap_or_default(),
+            expires(token),
+        ]);
+        if self.wide {
+            let labels: BTreeMap<_, _> = token.labels.iter().collect();
+            let labels: Vec<_> =
+                labels.into_iter().map(|(key, value)| format!("{key}={}", cell(value))).collect();
+            let list = |texts: &[String]| if texts.is_empty() { "-".to_owned() } else { texts.join(",") };
+            row.extend([
+                token.last_use_time.map_or_else(|| "never".to_owned(), to_the_second),
+                list(&token.scopes),
+                list(&token.allowed_cidrs),
+                list(&labels),
+            ]);
+        }
+        row
+    }
 }

@@ -12,16 +12,13 @@ mod rotate;
 mod update;
 mod verify;
 
-pub(super) use verify::{NOT_VALID, presented};
+pub(super) use verify::NOT_VALID;
 
-use std::io::{self, Write};
 use std::process::ExitCode;
 
 use clap::Subcommand;
 use rand::TryRng as _;
 use zeroize::Zeroizing;
-
-pub(super) use create::parse_ttl;
 
 use super::{CommandError, single_threaded};
 use crate::ambient;
@@ -78,6 +75,13 @@ pub(super) enum TokenCommand {
     Verify(verify::VerifyFlags),
 }
 
+impl TokenCommand {
+    /// As of all commands.
+    pub(super) fn only_shows(&self) -> bool {
+        !matches!(self, Self::Create(_) | Self::Rotate(_) | Self::Verify(_))
+    }
+}
+
 /// Runs one of them to its end.
 pub(super) fn run(command: TokenCommand, environment: &Environment) -> Result<ExitCode, CommandError> {
     single_threaded()?.block_on(async {
@@ -96,19 +100,7 @@ pub(super) fn run(command: TokenCommand, environment: &Environment) -> Result<Ex
     })
 }
 
-/// Writes a result to standard output.
-pub(super) fn print(text: &str) -> Result<(), CommandError> {
-    let mut output = io::stdout().lock();
-    let written = output.write_all(text.as_bytes());
-    written.and_then(|()| output.flush()).map_err(CommandError::Output)
-}
-
-/// Writes a remark to standard error, where nothing more can be done if it fails.
-pub(super) fn remark(text: &str) {
-    let _ = io::stderr().lock().write_all(text.as_bytes());
-}
-
-/// Makes the id of a request that may be repeated. As good as a secret: shown nowhere.
+/// Makes the id of a request that may be repeated. Told to nobody but the caller, where the answer was lost.
 fn new_request_id() -> Result<String, CommandError> {
     let mut bytes = Zeroizing::new([0; 16]);
     ambient::randomness().try_fill_bytes(bytes.as_mut_slice()).map_err(CommandError::Random)?;

@@ -10,6 +10,7 @@ use tokend_client::proto::revoke_token_request::Target;
 use tokend_client::proto::{RevokeTokenRequest, Token};
 
 use super::super::CommandError;
+use super::super::arguments::parse_token_id;
 use super::super::client::{AddressFlag, Client};
 use super::super::output::{TokenJson, rfc3339};
 use super::disable::show;
@@ -23,7 +24,7 @@ pub(crate) struct RevokeFlags {
     address: AddressFlag,
 
     /// Id of the token: the 22 characters that follow `tokd_` in its secret
-    #[arg(required_unless_present = "from_stdin", conflicts_with = "from_stdin")]
+    #[arg(value_parser = parse_token_id, required_unless_present = "from_stdin", conflicts_with = "from_stdin")]
     token_id: Option<String>,
 
     /// Read the token's secret from standard input instead; whoever has it may revoke the token

@@ -6,10 +6,12 @@ use tokend_client::proto::RotateTokenRequest;
 use tokend_client::proto::rotate_token_request::Expiration;
 
 use super::super::CommandError;
+use super::super::arguments::parse_token_id;
 use super::super::client::{AddressFlag, Client};
-use super::super::output::to_the_second;
+use super::super::moments::{parse_time, parse_ttl};
+use super::super::output::{remark, to_the_second};
 use super::super::secret_output::OutputFlag;
-use super::create::{RequestIdFlag, parse_time, parse_ttl, show_secret};
+use super::create::{RequestIdFlag, show_secret};
 use crate::config::Environment;
 
 /// Flags of `tokend token rotate`.
@@ -19,6 +21,7 @@ pub(crate) struct RotateFlags {
     address: AddressFlag,
 
     /// Id of the token: the 22 characters that follow `tokd_` in its secret
+    #[arg(value_parser = parse_token_id)]
     token_id: String,
 
     /// How long the old token is still accepted, such as 1h; at most 30d; at least 1m for the
@@ -71,7 +74,7 @@ pub(super) async fn run(flags: RotateFlags, environment: &Environment) -> Result
         client.make(&request_id, message, |mut raw, request| async move { raw.rotate_token(request).await });
     let answer = answer.await?;
     let rotation = answer.token.as_ref().and_then(|token| token.create_time);
-    super::remark(&old_end(rotation, flags.grace_period));
+    remark(&old_end(rotation, flags.grace_period));
     show_secret(answer.token.as_ref(), answer.secret, &request_id, &mut output, flags.json)
 }
 

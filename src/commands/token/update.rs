@@ -7,8 +7,10 @@ use tokend_client::proto::UpdateTokenRequest;
 use tokend_client::proto::update_token_request::Expiration;
 
 use super::super::CommandError;
+use super::super::arguments::parse_token_id;
 use super::super::client::{AddressFlag, Client, ClientError};
-use super::create::{parse_label, parse_time, parse_ttl};
+use super::super::moments::{parse_time, parse_ttl};
+use super::create::{labels, parse_label};
 use super::get::show;
 use crate::config::Environment;
 
@@ -19,6 +21,7 @@ pub(crate) struct UpdateFlags {
     address: AddressFlag,
 
     /// Id of the token: the 22 characters that follow `tokd_` in its secret
+    #[arg(value_parser = parse_token_id)]
     token_id: String,
 
     #[command(flatten)]
@@ -77,14 +80,14 @@ struct ChangeFlags {
 
 pub(super) async fn run(flags: UpdateFlags, environment: &Environment) -> Result<(), CommandError> {
     let client = Client::open(flags.address, environment)?;
-    let message = flags.changes.request(flags.token_id);
+    let message = flags.changes.request(flags.token_id)?;
     let answer = client
         .call(Repeatable::No, message, |mut raw, request| async move { raw.update_token(request).await });
     show(&answer.await?.token.ok_or(ClientError::Incomplete("token"))?, flags.json)
 }
 
 impl ChangeFlags {
-    fn request(self, token_id: String) -> UpdateTokenRequest {
+    fn request(self, token_id: String) -> Result<UpdateTokenRequest, CommandError> {
         let expiration = self
             .expire_time
             .map(Expiration::ExpireTime)
@@ -98,15 +101,15 @@ impl ChangeFlags {
             ("expiration", expiration.is_some()),
         ];
         let paths = named.into_iter().filter(|(_, named)| *named).map(|(path, _)| path.to_owned());
-        UpdateTokenRequest {
+        Ok(UpdateTokenRequest {
             token_id,
             name: self.name.unwrap_or_default(),
-            labels: self.labels.into_iter().collect(),
+            labels: labels(self.labels)?,
             scopes: self.scopes,
             expiration,
             allowed_cidrs: self.allowed_cidrs,
             update_mask: Some(FieldMask { paths: paths.collect() }),
-        }
+        })
     }
 }
 
@@ -124,7 +127,7 @@ mod tests {
     fn parse(more: &[&str]) -> Option<UpdateTokenRequest> {
         let line = ["update", "some-id"];
         let line = Line::try_parse_from(line.iter().chain(more)).ok()?;
-        Some(line.flags.changes.request(line.flags.token_id))
+        line.flags.changes.request(line.flags.token_id).ok()
     }
 
     #[test]
@@ -141,5 +144,7 @@ mod tests {
         assert!(parse(&[]).is_none() && parse(&["--json"]).is_none());
         assert!(parse(&["--scope", "a", "--no-scopes"]).is_none());
         assert!(parse(&["--ttl", "1d", "--no-expiration"]).is_none());
+        assert!(parse(&["--label", "a=1", "--label", "b=1"]).is_some());
+        assert!(parse(&["--label", "a=1", "--label", "a=2"]).is_none());
     }
 }

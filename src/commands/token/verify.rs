@@ -14,8 +14,7 @@ use zeroize::Zeroizing;
 use super::super::CommandError;
 use super::super::caller::first_line;
 use super::super::client::{AddressFlag, Client, ClientError};
-use super::super::output::{TokenJson, printable, rfc3339, token_lines, write_json_line};
-use super::{print, remark};
+use super::super::output::{TokenJson, json_line, print_if_read, printable, remark, rfc3339, token_lines};
 use crate::config::Environment;
 
 /// Says that the secret is not valid; told apart from every failure to know.
@@ -68,17 +67,19 @@ pub(super) async fn run(flags: VerifyFlags, environment: &Environment) -> Result
     let answer =
         client.call(Repeatable::Yes, message, |mut raw, request| async move { raw.verify(request).await });
     let answer = answer.await?;
-    if flags.json {
+    let text = if flags.json {
         let verified = VerifiedJson {
             verdict: verdict_name(answer.verdict),
             token: answer.token.as_ref().map(TokenJson::from),
             missing_scopes: &answer.missing_scopes,
             as_of_time: answer.as_of_time.map(rfc3339),
         };
-        write_json_line(&mut io::stdout().lock(), &verified).map_err(CommandError::Output)?;
+        json_line(&verified).map_err(CommandError::Output)?
     } else {
-        print(&told(&answer))?;
-    }
+        told(&answer)
+    };
+    // The status tells the verdict also to whoever reads nothing else.
+    print_if_read(&text)?;
     Ok(if answer.verdict() == Verdict::Valid { ExitCode::SUCCESS } else { ExitCode::from(NOT_VALID) })
 }
 

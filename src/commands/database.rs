@@ -1,0 +1,67 @@
+//! The database of a command that does not serve: a shared one, or a private Postgres, which runs already or is started for
+//! as long as the command takes.
+
+use std::env;
+use std::os::unix::process::CommandExt as _;
+use std::path::Path;
+use std::process::Command;
+
+use sqlx::postgres::{PgConnectOptions, PgSslMode};
+
+use super::CommandError;
+use crate::config::{DatabasePlace, DatabaseSettings};
+use crate::embedded::Cluster;
+use crate::secret::Prefix;
+use crate::store::Route;
+
+/// A database that can be asked.
+pub(super) struct Database {
+    /// The way to it.
+    pub(super) route: Route,
+    /// What secrets begin with.
+    pub(super) prefix: Prefix,
+    /// Stops what was started for it.
+    _started: Option<Cluster>,
+}
+
+/// Makes sure that the database runs, if it is a private one. Blocks.
+pub(super) fn reach(settings: DatabaseSettings) -> Result<Database, CommandError> {
+    let prefix = settings.prefix;
+    match settings.place {
+        DatabasePlace::Shared(route) => Ok(Database { route: *route, prefix, _started: None }),
+        DatabasePlace::Private(directory) => {
+            forget_session_options()?;
+            let started = Cluster::start_unless_running(&directory)?;
+            let route = private_route(&Cluster::socket_dir_in(&directory)?);
+            Ok(Database { route, prefix, _started: started })
+        }
+    }
+}
+
+/// Returns the way to a private Postgres by the directory of its socket.
+pub(super) fn private_route(socket_directory: &Path) -> Route {
+    PgConnectOptions::new_without_pgpass()
+        .socket(socket_directory)
+        .port(Cluster::PORT)
+        .username(Cluster::ROLE)
+        .database(Cluster::DATABASE)
+        .ssl_mode(PgSslMode::Disable)
+        .application_name("tokend")
+        .into()
+}
+
+/// Begins this process anew without PGOPTIONS, which is meant for another Postgres: the driver hands it to every
+/// server, and has no way to be told not to.
+pub(super) fn forget_session_options() -> Result<(), CommandError> {
+    const VARIABLE: &str = "PGOPTIONS";
+    if env::var_os(VARIABLE).is_none() {
+        return Ok(());
+    }
+    let program = env::current_exe().map_err(CommandError::SessionOptions)?;
+    let mut arguments = env::args_os();
+    let mut command = Command::new(program);
+    if let Some(name) = arguments.next() {
+        command.arg0(name);
+    }
+    Err(CommandError::SessionOptions(command.args(arguments).env_remove(VARIABLE).exec()))
+}

@@ -1,0 +1,287 @@
+//! What commands show: to people, to programs as JSON, and to a reader that goes away.
+
+use std::collections::BTreeSet;
+use std::process::Output;
+
+use serde_json::Value;
+
+use super::commands;
+use super::databases::Database;
+use super::program::{Place, Running, printed, run, run_into, text};
+use super::rpc;
+
+/// A server with tokens in two organizations and a policy, and a database of its own.
+struct Scene {
+    place: Place,
+    _server: Running,
+    address: String,
+    root: String,
+    url: String,
+    keys: String,
+}
+
+impl Scene {
+    fn new() -> Self {
+        let place = Place::new();
+        let mut server = place.serve();
+        let (address, root) = (server.ready(), place.root_secret());
+        let (url, keys) = (Database::new().url(), printed(run(&["keygen"], &[], "")));
+        printed(run(&["migrate"], &[("DATABASE_URL", &url), ("TOKEND_KEYS", &keys)], ""));
+        let scene = Self { place, _server: server, address, root, url, keys };
+        let elsewhere = "token create --organization acme --user ada --name n --label team=core --cidr 10.0.0.0/8 \
+                         --scope a:b --no-expiration";
+        printed(scene.run(elsewhere, ""));
+        // What the policy will not allow.
+        printed(scene.run("token create --user ada --name n --scope a:b --ttl 1h", ""));
+        printed(scene.run("policy set --longest-lifetime 90d --allowed-scope orders:*", ""));
+        scene
+    }
+
+    fn variables(&self) -> [(&str, &str); 4] {
+        [
+            ("TOKEND_ADDRESS", &self.address),
+            ("TOKEND_SECRET", &self.root),
+            ("DATABASE_URL", &self.url),
+            ("TOKEND_KEYS", &self.keys),
+        ]
+    }
+
+    fn run(&self, line: &str, input: &str) -> Output {
+        run(&line.split_ascii_whitespace().collect::<Vec<_>>(), &self.variables(), input)
+    }
+
+    fn fresh(&self) -> String {
+        rpc::create(&self.address, &self.root, "ada").unwrap().token.unwrap().id
+    }
+
+    /// Returns the whole command line of a command that shows something and ends.
+    fn line(&self, command: &str) -> String {
+        let more = match command {
+            "token create" => "--user ada --name n --ttl 1d --scope orders:read".to_owned(),
+            "token rotate" => format!("{} --grace-period 1h", self.fresh()),
+            "token get" | "token disable" | "token enable" | "token revoke" => self.fresh(),
+            "token update" => format!("{} --name m", self.fresh()),
+            "policy dry-run" => "--longest-lifetime 1s".to_owned(),
+            "policy set" => "--longest-lifetime 90d --allowed-scope orders:*".to_owned(),
+            "user revoke" => "nobody".to_owned(),
+            "audit purge" => "--older-than-days 30 --dry-run".to_owned(),
+            "migrate" => "--plan".to_owned(),
+            "rules" => "regex".to_owned(),
+            "completions" => "bash".to_owned(),
+            _ => String::new(),
+        };
+        format!("{command} {more}")
+    }
+}
+
+/// Those that end when they are told to, print nothing, or look after a directory.
+fn endless_or_silent() -> BTreeSet<String> {
+    ["serve", "watch", "healthcheck", "data upgrade", "data delete-old", "man"].map(str::to_owned).into()
+}
+
+#[test]
+fn no_reader_is_no_error_unless_a_secret_or_work_is_lost() {
+    let scene = Scene::new();
+    for command in commands::all().difference(&endless_or_silent()) {
+        let line = scene.line(command);
+        let words: Vec<_> = line.split_ascii_whitespace().collect();
+        let closed = || std::io::pipe().unwrap().1;
+        let output = run_into(&words, &scene.variables(), closed());
+        let expected = match &**command {
+            // Enforcement goes on as its pages are told.
+            "keygen" | "bootstrap" | "token create" | "token rotate" | "policy enforce" => 1,
+            // Of no secret.
+            "token verify" | "secret check" => 3,
+            _ => 0,
+        };
+        let said = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(expected), "{line}: {said}");
+        assert_eq!(said.contains("error:"), expected == 1, "{line}: {said}");
+    }
+    let words = ["token", "list", "--json"];
+    let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+    assert_eq!(
+        run_into(&words, &scene.variables(), full).status.code(),
+        Some(1),
+        "a full disk is no such reader"
+    );
+}
+
+/// Tells what of a JSON value is not as protobuf's mapping has it.
+fn broken_rule(name: &str, value: &Value) -> Option<String> {
+    let by_name = match name {
+        "kind" | "state" | "verdict" => {
+            value.as_str().is_some_and(|word| word.contains('_') && word == word.to_uppercase())
+        }
+        // 32 bits or less.
+        "mostActiveTokensPerUser" | "position" => true,
+        _ => !value.is_number(),
+    };
+    let camel =
+        name.starts_with(|c: char| c.is_ascii_lowercase()) && name.chars().all(|c| c.is_ascii_alphanumeric());
+    let is_set = match value {
+        Value::Null => false,
+        Value::String(text) => !text.is_empty(),
+        Value::Array(items) => !items.is_empty(),
+        Value::Object(fields) => !fields.is_empty() || name == "policy",
+        Value::Bool(set) => *set,
+        Value::Number(_) => true,
+    };
+    if !(by_name && camel && is_set) {
+        return Some(format!("{name}: {value}"));
+    }
+    match value {
+        Value::Object(fields) => fields.iter().find_map(|(name, value)| broken_rule(name, value)),
+        Value::Array(items) => items.iter().find_map(|item| broken_rule("item", item)),
+        _ => None,
+    }
+}
+
+#[test]
+fn all_json_is_written_by_one_rule() {
+    let scene = Scene::new();
+    for command in commands::with("json").difference(&endless_or_silent()) {
+        let line = scene.line(command) + " --json";
+        let output = scene.run(&line, &scene.root);
+        let (shown, said) = (text(&output.stdout), text(&output.stderr));
+        assert_eq!(output.status.code(), Some(0), "{line}: {said}");
+        let lines: Vec<_> = shown.lines().collect();
+        assert!(!lines.is_empty() || command.starts_with("policy"), "{line}");
+        for line in lines {
+            let value: Value = serde_json::from_str(line).unwrap();
+            assert_eq!(broken_rule("line", &value), None, "{command}: {line}");
+        }
+    }
+}
+
+#[test]
+fn a_list_that_goes_on_says_so() {
+    let scene = Scene::new();
+    for command in commands::with("limit") {
+        for json in ["", " --json"] {
+            let limited = scene.run(&format!("{command} --limit 1{json}"), "");
+            assert!(text(&limited.stderr).contains("more than these 1: raise --limit"), "{command}{json}");
+            let whole = scene.run(&format!("{command}{json}"), "");
+            assert_eq!(text(&whole.stderr), "", "{command}{json}");
+        }
+    }
+}
+
+#[test]
+fn a_root_callers_lists_tell_organizations_apart() {
+    let scene = Scene::new();
+    for command in ["token list", "audit list"] {
+        let all = printed(scene.run(command, ""));
+        assert!(all.lines().next().unwrap().contains("ORGANIZATION"), "{all}");
+        assert!(all.contains("  acme  ") && all.contains("  default  "), "{all}");
+        let one = printed(scene.run(&format!("{command} --organization acme"), ""));
+        assert!(
+            !one.contains("ORGANIZATION") && !one.contains("default") && one.lines().count() > 1,
+            "{one}"
+        );
+    }
+    let wide = printed(scene.run("token list --organization acme --wide", ""));
+    assert!(wide.lines().next().unwrap().ends_with("LAST USE  SCOPES  NETWORKS    LABELS"), "{wide}");
+    assert!(wide.contains("never     a:b     10.0.0.0/8  team=core\n"), "{wide}");
+    let rest = "--longest-lifetime 1d --organization acme";
+    let tried = scene.run(&format!("policy dry-run {rest}"), "");
+    assert!(text(&tried.stderr).starts_with("1 tokens of \"acme\""), "{}", text(&tried.stderr));
+
+    let nobody = scene.run("user revoke eve", "");
+    let warned = text(&nobody.stderr);
+    assert!(warned.contains("nothing was revoked") && warned.contains("\"default\""), "{warned}");
+    assert_eq!(printed(nobody), "revoked  0 in the organization \"default\"\n");
+    let one = scene.run("user revoke ada --organization acme", "");
+    assert_eq!(text(&one.stderr), "");
+    assert!(printed(one).starts_with("revoked  1 in the organization \"acme\"\nrefused everywhere from "));
+    let left = printed(scene.run("token list --user ada --state active", ""));
+    assert!(left.contains("default") && !left.contains("acme"), "{left}");
+}
+
+#[test]
+fn the_audit_log_is_listed_by_time_and_actor() {
+    let scene = Scene::new();
+    let lines = |more: &str| printed(scene.run(&format!("audit list --json {more}"), "")).lines().count();
+    let (all, own) = (lines(""), lines(&format!("--by {}", &scene.root[5..27])));
+    assert_eq!((lines("--by bootstrap"), lines("--by tokend"), own), (1, 0, all - 1));
+    assert_eq!(
+        (lines("--since 1h"), lines("--until 1h"), lines("--until 2999-01-01T00:00:00Z")),
+        (all, 0, all)
+    );
+    let limited = scene.run("audit list --since 1h --limit 1", "");
+    assert!(text(&limited.stderr).contains("more than these 1"), "{}", text(&limited.stderr));
+}
+
+#[test]
+fn lengths_of_time_are_read_and_written_alike_and_never_in_months() {
+    let scene = Scene::new();
+    let shown = printed(scene.run("policy get", ""));
+    assert!(
+        shown.contains("longest lifetime  90d\n") && shown.contains("longest grace     30d\n"),
+        "{shown}"
+    );
+    let whole = printed(scene.run("token list", ""));
+    for line in [
+        "token list --created-after 1h",
+        "token list --expires-before 3650d",
+        "token list --unused-since 90d",
+    ] {
+        let found = printed(scene.run(line, ""));
+        assert_eq!(found == whole, line.contains("created-after"), "{line}: {found}");
+    }
+    for line in [
+        "token create --user u --name n --ttl 1M",
+        "token rotate 0000000000000000000000 --grace-period 1month",
+        "token update 0000000000000000000000 --ttl 1y",
+        "token list --unused-since 1M",
+        "token list --expires-before 2years",
+        "policy set --longest-lifetime 1M",
+        "serve --token-retention 13M",
+        "serve --expiry-warnings 7d,1month",
+    ] {
+        let refused = scene.run(line, "");
+        let said = text(&refused.stderr);
+        assert_eq!(refused.status.code(), Some(2), "{line}: {said}");
+        assert!(said.contains("not equally long: write days"), "{line}: {said}");
+    }
+    for (name, value) in [("TOKEND_DRAIN_TIMEOUT", "1M"), ("TOKEND_TOKEN_RETENTION", "1y")] {
+        let mut server = scene.place.start(&["serve", "--listen", "127.0.0.1:0"], &[(name, value)]);
+        assert_eq!(server.end().code(), Some(1));
+        assert!(server.stderr().contains("not equally long"), "{}", server.stderr());
+    }
+}
+
+#[test]
+fn what_is_given_twice_and_can_mean_one_thing_only_is_refused() {
+    let scene = Scene::new();
+    let before = printed(scene.run("token list --json", ""));
+    for line in [
+        "token create --user u --name n --ttl 1d --label a=1 --label a=2",
+        "token create --user u --name n --ttl 1d --ttl 2d",
+        "token create --user u --user v --name n --ttl 1d",
+        "token update 0000000000000000000000 --label a=1 --label a=1",
+        "token list --limit 1 --limit 2",
+    ] {
+        let refused = scene.run(line, "");
+        assert_eq!(refused.status.code(), Some(2), "{line}: {}", text(&refused.stderr));
+    }
+    assert_eq!(printed(scene.run("token list --json", "")), before);
+}
+
+#[test]
+fn every_command_is_in_the_manual_and_completed() {
+    let place = Place::new();
+    let pages = place.path().join("man/man1");
+    printed(run(&["man", pages.to_str().unwrap()], &[], ""));
+    let scripts: Vec<_> =
+        ["bash", "zsh", "fish"].iter().map(|shell| printed(run(&["completions", shell], &[], ""))).collect();
+    for command in commands::all() {
+        let page =
+            std::fs::read_to_string(pages.join(format!("tokend-{}.1", command.replace(' ', "-")))).unwrap();
+        assert!(page.contains(".SH SYNOPSIS"), "{command}");
+        let last = command.rsplit(' ').next().unwrap();
+        assert!(scripts.iter().all(|script| script.contains(last)), "{command}");
+    }
+    let script = place.file("tokend.bash", &scripts[0], 0o600);
+    assert!(std::process::Command::new("bash").args(["-n", &script]).status().unwrap().success());
+}
