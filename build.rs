@@ -51,6 +51,11 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
     server.compile_fds(files)?;
 
+    let mut health = Compiler::new(["third-party"])?;
+    health.include_source_info(true).open_file("grpc/health/v1/health.proto")?;
+    fs::write(out_dir.join("health_descriptor.bin"), health.encode_file_descriptor_set())?;
+    tonic_prost_build::configure().compile_fds(health.file_descriptor_set())?;
+
     let mut envoy = Compiler::new(["third-party"])?;
     envoy.include_imports(true).open_file("envoy/service/auth/v3/authorization.proto")?;
     fs::write(out_dir.join("envoy_descriptor.bin"), envoy.encode_file_descriptor_set())?;

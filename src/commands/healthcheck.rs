@@ -2,13 +2,12 @@
 
 use std::time::Duration;
 
-use tonic_health::pb::HealthCheckRequest;
-use tonic_health::pb::health_check_response::ServingStatus;
-use tonic_health::pb::health_client::HealthClient;
-
 use super::client::{AddressFlag, Client, ClientError};
 use super::{CommandError, single_threaded};
 use crate::config::Environment;
+use crate::grpc::health_proto::HealthCheckRequest;
+use crate::grpc::health_proto::health_check_response::ServingStatus;
+use crate::grpc::health_proto::health_client::HealthClient;
 
 const TIMEOUT: Duration = Duration::from_secs(5);
 

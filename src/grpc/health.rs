@@ -1,66 +1,74 @@
 //! What `grpc.health.v1.Health` says, overall and for the service: SERVING exactly while Verify can be
-//! answered. Told by the server and its readiness job.
+//! answered. Told by the server and its jobs.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
+use tokio::sync::{mpsc, watch};
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::server::NamedService;
-use tonic_health::ServingStatus;
-use tonic_health::pb::health_server::{Health as HealthService, HealthServer};
-use tonic_health::server::{HealthReporter, health_reporter};
+use tonic::{Request, Response, Status};
 
 use super::TokenApi;
+use super::ending::Ending;
 use super::server::token_service_server::TokenServiceServer;
+use proto::health_check_response::ServingStatus;
+use proto::health_server::{Health as HealthService, HealthServer};
+use proto::{HealthCheckRequest, HealthCheckResponse, HealthListRequest, HealthListResponse};
 
-/// The name of the whole server in the health protocol.
-const OVERALL: &str = "";
+/// The messages, the client and the service, generated from `third-party/grpc/health/v1/health.proto`.
+#[expect(clippy::pedantic, missing_docs, reason = "generated")]
+pub mod proto {
+    tonic::include_proto!("grpc.health.v1");
+
+    /// The encoded `FileDescriptorSet` of the contract, for reflection.
+    pub const FILE_DESCRIPTOR_SET: &[u8] = tonic::include_file_descriptor_set!("health_descriptor");
+}
+
+/// What is told of: the server as a whole, and its service.
+const NAMES: [&str; 2] = ["", <TokenServiceServer<TokenApi> as NamedService>::NAME];
 
 /// Sets what health checks are told.
 #[derive(Debug, Clone)]
 pub struct Health {
-    reporter: HealthReporter,
-    is_serving: Arc<AtomicBool>,
+    said: watch::Sender<ServingStatus>,
     reason: Arc<ArcSwap<&'static str>>,
     concern: Arc<ArcSwapOption<&'static str>>,
 }
 
-impl Health {
-    /// Makes the reporter, saying `NOT_SERVING`, and the service that it speaks through.
-    pub async fn new() -> (Self, HealthServer<impl HealthService>) {
-        let (reporter, service) = health_reporter();
-        let health = Self {
-            reporter,
-            is_serving: Arc::default(),
-            reason: Arc::new(ArcSwap::from_pointee("")),
+impl Default for Health {
+    /// Makes one that says `NOT_SERVING`.
+    fn default() -> Self {
+        Self {
+            said: watch::Sender::new(ServingStatus::NotServing),
+            reason: Arc::new(ArcSwap::from_pointee("waiting for the database")),
             concern: Arc::default(),
-        };
-        health.not_serving("waiting for the database").await;
-        (health, service)
+        }
+    }
+}
+
+impl Health {
+    /// Makes the service that tells it.
+    #[must_use]
+    pub fn server(&self) -> HealthServer<impl HealthService + use<>> {
+        HealthServer::new(Told(self.said.clone()))
     }
 
     /// Says that Verify is answered.
-    pub async fn serving(&self) {
-        self.set(ServingStatus::Serving).await;
+    pub fn serving(&self) {
+        self.set(ServingStatus::Serving);
     }
 
     /// Says that Verify is not answered, and why.
-    pub async fn not_serving(&self, reason: &'static str) {
+    pub fn not_serving(&self, reason: &'static str) {
         self.explain(reason);
-        self.set(ServingStatus::NotServing).await;
-    }
-
-    /// Ends every watch, so that none of them holds up the end of the server.
-    pub async fn end_watches(&mut self) {
-        for name in names() {
-            self.reporter.clear_service_status(name).await;
-        }
+        self.set(ServingStatus::NotServing);
     }
 
     /// Tells what was said last.
     #[must_use]
     pub fn is_serving(&self) -> bool {
-        self.is_serving.load(Ordering::Acquire)
+        *self.said.borrow() == ServingStatus::Serving
     }
 
     /// Says why Verify is still not answered.
@@ -86,14 +94,71 @@ impl Health {
         self.concern.load().as_deref().copied()
     }
 
-    async fn set(&self, status: ServingStatus) {
-        self.is_serving.store(matches!(status, ServingStatus::Serving), Ordering::Release);
-        for name in names() {
-            self.reporter.set_service_status(name, status).await;
-        }
+    fn set(&self, status: ServingStatus) {
+        self.said.send_if_modified(|said| std::mem::replace(said, status) != status);
     }
 }
 
-fn names() -> [&'static str; 2] {
-    [OVERALL, <TokenServiceServer<TokenApi> as NamedService>::NAME]
+/// The service.
+struct Told(watch::Sender<ServingStatus>);
+
+impl Told {
+    fn now(&self) -> HealthCheckResponse {
+        HealthCheckResponse { status: (*self.0.borrow()).into() }
+    }
+}
+
+#[tonic::async_trait]
+impl HealthService for Told {
+    async fn check(
+        &self,
+        request: Request<HealthCheckRequest>,
+    ) -> Result<Response<HealthCheckResponse>, Status> {
+        if NAMES.contains(&&*request.get_ref().service) {
+            Ok(Response::new(self.now()))
+        } else {
+            Err(Status::not_found("there is no such service here"))
+        }
+    }
+
+    async fn list(&self, _: Request<HealthListRequest>) -> Result<Response<HealthListResponse>, Status> {
+        let statuses = NAMES.map(|name| (name.to_owned(), self.now())).into();
+        Ok(Response::new(HealthListResponse { statuses }))
+    }
+
+    type WatchStream = ReceiverStream<Result<HealthCheckResponse, Status>>;
+
+    async fn watch(
+        &self,
+        request: Request<HealthCheckRequest>,
+    ) -> Result<Response<Self::WatchStream>, Status> {
+        let is_known = NAMES.contains(&&*request.get_ref().service);
+        let ending = Ending::of(&request);
+        let (sender, receiver) = mpsc::channel(1);
+        tokio::spawn(tell(self.0.subscribe(), is_known, ending, sender));
+        Ok(Response::new(ReceiverStream::new(receiver)))
+    }
+}
+
+/// Tells a watcher until it has gone, or its connection ends: what has changed by then is told first.
+async fn tell(
+    mut said: watch::Receiver<ServingStatus>,
+    is_known: bool,
+    ending: Ending,
+    watcher: mpsc::Sender<Result<HealthCheckResponse, Status>>,
+) {
+    let mut ending = std::pin::pin!(ending.begun());
+    loop {
+        let now = *said.borrow_and_update();
+        let status = if is_known { now } else { ServingStatus::ServiceUnknown };
+        if watcher.send(Ok(HealthCheckResponse { status: status.into() })).await.is_err() {
+            return;
+        }
+        tokio::select! {
+            biased;
+            changed = said.changed(), if is_known => if changed.is_err() { return },
+            () = &mut ending => return,
+            () = watcher.closed() => return,
+        }
+    }
 }

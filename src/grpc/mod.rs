@@ -16,6 +16,7 @@ mod manage;
 mod penalty;
 mod policies;
 mod redact;
+mod reflection;
 mod reply;
 mod serve;
 mod service;
@@ -32,8 +33,9 @@ pub use direct::{Direct, Methods};
 pub use ending::{End, Ending};
 pub(crate) use error::CallError;
 pub use few::Few;
-pub use health::Health;
+pub use health::{Health, proto as health_proto};
 pub use held::Held;
+pub use reflection::{Reflected, Reflection};
 /// For the bench of the leaves alone.
 #[doc(hidden)]
 pub use reply::VerifyReply;

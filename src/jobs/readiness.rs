@@ -66,14 +66,14 @@ pub async fn run(engine: Arc<Engine>, store: Store, health: Health) {
         };
         match (answer, serving) {
             (Ok(true), false) => {
-                health.serving().await;
+                health.serving();
                 serving = true;
                 told = None;
                 tracing::info!("the database answers: serving");
             }
             (Err(error), _) if serving || told != Some(error.reason()) => {
                 let reason = error.reason();
-                health.not_serving(reason).await;
+                health.not_serving(reason);
                 serving = false;
                 told = Some(reason);
                 let error = &error as &dyn std::error::Error;

@@ -134,9 +134,6 @@ pub enum ServeError {
     /// The contracts that are built in could not be read.
     #[error("the descriptors of the services could not be read")]
     Descriptors(#[from] prost::DecodeError),
-    /// The reflection service could not be built.
-    #[error("the reflection service could not be built")]
-    Reflection(#[from] tonic_reflection::server::Error),
     /// The metrics could not be made.
     #[error(transparent)]
     Metrics(#[from] MetricsError),

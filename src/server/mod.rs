@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tonic::service::Routes;
-use tonic_health::pb::health_server::{Health as HealthService, HealthServer};
+use tonic_reflection::pb::{v1, v1alpha};
 
 mod config;
 
@@ -17,7 +17,8 @@ pub use config::{Limits, Listeners, ServeError, ServerConfig, Timeouts};
 use crate::actions::Actions;
 use crate::ambient;
 use crate::grpc::{
-    self, Direct, End, Ending, Few, Health, Held, MAX_REQUEST_BYTES, Methods, TokenApi, Transport, proto,
+    self, Direct, End, Ending, Few, Health, Held, MAX_REQUEST_BYTES, Methods, Reflected, Reflection,
+    TokenApi, Transport, health_proto, proto,
 };
 use crate::hashing::HashPool;
 use crate::http;
@@ -38,9 +39,6 @@ use crate::ways::{ExtAuthz, GrpcWeb, MAX_CHECK_BYTES, Ways, envoy};
 
 /// The shortest and longest pause between two attempts to reach Postgres at the start.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
-
-/// How long watches of health are left open after draining began, so that they see it.
-const HEALTH_NOTICE: Duration = Duration::from_millis(200);
 
 /// Calls of reflection that are open at once: each may hold descriptors that nobody reads, some 200 KiB.
 const MOST_REFLECTIONS: usize = 32;
@@ -79,7 +77,7 @@ pub async fn run(
 ) -> Result<(), ServeError> {
     let Listeners { grpc, http } = listeners.into();
     let timeouts = config.limits.timeouts;
-    let (mut running, draining, service, ways, requests) = wire(&config).await?;
+    let (mut running, draining, service, ways, requests) = wire(&config)?;
     let metrics = || Arc::clone(&running.metrics);
     let tls = |protocol| config.tls.clone().map(|tls| (tls, protocol));
     let limits = |beyond| listener::Limits {
@@ -139,10 +137,9 @@ pub async fn run(
         }
     }
 
-    running.drain().await;
+    running.drain();
     tokio::select! {
         () = &mut serving => {}
-        () = end_watches(running.health.clone()) => {}
         () = tokio::time::sleep(config.drain_timeout) => {
             tracing::warn!("calls were still running at the end of the drain timeout; they are cut off");
         }
@@ -160,9 +157,7 @@ async fn ended(tasks: &mut JoinSet<()>) {
 }
 
 /// Puts everything together.
-async fn wire(
-    config: &ServerConfig,
-) -> Result<(Running, Ending, Direct, Arc<Ways>, RequestLimiter), ServeError> {
+fn wire(config: &ServerConfig) -> Result<(Running, Ending, Direct, Arc<Ways>, RequestLimiter), ServeError> {
     let metrics = Arc::new(Metrics::new()?);
     let store = Store::new(config.database.clone(), config.database_connections);
     let keyring = Arc::new(CurrentKeyring::new(Arc::clone(&config.keyring)));
@@ -203,7 +198,7 @@ async fn wire(
         metrics: Arc::clone(&metrics),
         config: Arc::new(config.ways.clone()),
     });
-    let (health, health_service) = Health::new().await;
+    let health = Health::default();
     let (end, draining) = End::new();
 
     let mut jobs = Tasks::new(Arc::clone(&metrics));
@@ -237,7 +232,7 @@ async fn wire(
     });
     let requests =
         RequestLimiter::new(REQUEST_BYTES, config.limits.timeouts.message, metrics.work.requests.clone());
-    let service = services(config, &ways, &api, health_service, requests.clone())?;
+    let service = services(config, &ways, &api, &health, requests.clone())?;
     let running = Running { store, keyring, engine, metrics, health, jobs, flushing: None, draining: end };
     Ok((running, draining, service, ways, requests))
 }
@@ -247,37 +242,32 @@ fn services(
     config: &ServerConfig,
     ways: &Arc<Ways>,
     api: &Arc<TokenApi>,
-    health: HealthServer<impl HealthService>,
+    health: &Health,
     requests: RequestLimiter,
 ) -> Result<Direct, ServeError> {
     let mut contracts = vec![
         (proto::FILE_DESCRIPTOR_SET, MAX_REQUEST_BYTES),
-        (tonic_health::pb::FILE_DESCRIPTOR_SET, MAX_REQUEST_BYTES),
+        (health_proto::FILE_DESCRIPTOR_SET, MAX_REQUEST_BYTES),
     ];
     if config.ways.ext_authz {
         contracts.push((envoy::FILE_DESCRIPTOR_SET, MAX_CHECK_BYTES));
     }
-    let reflection = [
-        (tonic_reflection::pb::v1::FILE_DESCRIPTOR_SET, MAX_REQUEST_BYTES),
-        (tonic_reflection::pb::v1alpha::FILE_DESCRIPTOR_SET, MAX_REQUEST_BYTES),
-    ];
-    let methods = contracts
-        .iter()
-        .chain(&reflection)
-        .try_fold(Methods::default(), |methods, (descriptors, most)| methods.add(descriptors, *most))?;
-    let descriptors = || {
-        let builder = tonic_reflection::server::Builder::configure()
-            .register_encoded_file_descriptor_set(tonic_types::pb::FILE_DESCRIPTOR_SET);
-        contracts.iter().fold(builder, |builder, (descriptors, _)| {
-            builder.register_encoded_file_descriptor_set(descriptors)
-        })
-    };
+    let reflection =
+        [(v1::FILE_DESCRIPTOR_SET, MAX_REQUEST_BYTES), (v1alpha::FILE_DESCRIPTOR_SET, MAX_REQUEST_BYTES)];
+    let all = || contracts.iter().chain(&reflection);
+    let methods =
+        all().try_fold(Methods::default(), |methods, (descriptors, most)| methods.add(descriptors, *most))?;
+    let reflected = Reflected::default().with(tonic_types::pb::FILE_DESCRIPTOR_SET)?;
+    let reflected = all().try_fold(reflected, |reflected, (descriptors, _)| reflected.with(descriptors))?;
+    let reflection = Reflection::from(reflected);
     let curious = Shares::new(MOST_REFLECTIONS);
     // A watch of health is open for as long as its connection, of which each has one as a rule.
     let watchers = Shares::new(config.limits.connections);
-    let mut routes = Routes::new(Few::new(health, watchers))
-        .add_service(Few::new(descriptors().build_v1()?, curious.clone()))
-        .add_service(Few::new(descriptors().build_v1alpha()?, curious));
+    let current = v1::server_reflection_server::ServerReflectionServer::new(reflection.clone());
+    let older = v1alpha::server_reflection_server::ServerReflectionServer::new(reflection);
+    let mut routes = Routes::new(Few::new(health.server(), watchers))
+        .add_service(Few::new(current, curious.clone()))
+        .add_service(Few::new(older, curious));
     let web = &*config.ways.web_origins;
     routes = match web {
         [] => routes.add_service(Held::new(api.server())),
@@ -328,9 +318,9 @@ impl Running {
         self.jobs.keep(Task::Purge, move || purge::run(store.clone()));
     }
 
-    async fn drain(&mut self) {
+    fn drain(&mut self) {
         self.jobs.abort_all();
-        self.health.not_serving("shutting down").await;
+        self.health.not_serving("shutting down");
         self.draining.begin();
     }
 
@@ -388,11 +378,4 @@ async fn prepare(config: &ServerConfig) -> Result<(), MigrateError> {
         store::check_writable(config.direct()).await?;
         store::check(config.direct(), &config.prefix).await
     }
-}
-
-/// Ends the watches of health, which would keep their connections open for ever; never completes.
-async fn end_watches(mut health: Health) {
-    tokio::time::sleep(HEALTH_NOTICE).await;
-    health.end_watches().await;
-    pending::<()>().await;
 }

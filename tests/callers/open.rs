@@ -1,8 +1,15 @@
 //! What needs no caller: health and reflection.
 
+use std::collections::BTreeMap;
+
+use tokend::grpc::health_proto::health_check_response::ServingStatus::{ServiceUnknown, Serving};
+use tokend::grpc::health_proto::health_client::HealthClient;
+use tokend::grpc::health_proto::{HealthCheckRequest, HealthListRequest};
+use tonic::Code;
 use tonic_health::ServingStatus;
 use tonic_reflection::pb::{v1, v1alpha};
 
+use crate::support::in_time;
 use crate::support::replica::{Replica, SERVICE};
 
 #[tokio::test]
@@ -11,6 +18,27 @@ async fn health_is_told_to_anybody_overall_and_for_the_service() {
 
     assert_eq!(replica.health("").await, ServingStatus::Serving);
     assert_eq!(replica.health(SERVICE).await, ServingStatus::Serving);
+}
+
+#[tokio::test]
+async fn health_lists_all_services_and_watches_those_that_are_unknown() {
+    let replica = Replica::start().await;
+    let mut client = HealthClient::new(replica.channel());
+
+    let listed = client.list(HealthListRequest {}).await.unwrap().into_inner().statuses;
+    let listed: BTreeMap<_, _> = listed.into_iter().map(|(name, said)| (name, said.status())).collect();
+    assert_eq!(
+        listed,
+        [("", Serving), (SERVICE, Serving)].map(|(name, said)| (name.to_owned(), said)).into()
+    );
+
+    let unknown = || HealthCheckRequest { service: "tokend.v1.Elsewhere".to_owned() };
+    assert_eq!(client.check(unknown()).await.unwrap_err().code(), Code::NotFound);
+    let mut watch = client.watch(unknown()).await.unwrap().into_inner();
+    assert_eq!(watch.message().await.unwrap().unwrap().status(), ServiceUnknown);
+    // It goes on until the server ends, and ends then.
+    replica.shut_down().outcome().await.unwrap();
+    assert!(in_time("the watch's end", watch.message()).await.unwrap().is_none());
 }
 
 /// Asks one reflection protocol what it lists and whether it knows a symbol.
@@ -41,6 +69,31 @@ macro_rules! reflect {
                 other => panic!("{shown}: {other:?}"),
             }
         }
+        // What there is not is told in the stream, which goes on.
+        let unknown = [
+            MessageRequest::FileContainingSymbol("tokend.v1.Nothing".to_owned()),
+            MessageRequest::FileByFilename("nothing.proto".to_owned()),
+            MessageRequest::AllExtensionNumbersOfType("tokend.v1.Nothing".to_owned()),
+            MessageRequest::FileByFilename("tokend/v1/token_service.proto".to_owned()),
+            MessageRequest::AllExtensionNumbersOfType("tokend.v1.Token".to_owned()),
+        ]
+        .map(|question| $version::ServerReflectionRequest {
+            host: "tokend".to_owned(),
+            message_request: Some(question),
+        });
+        let answers = client.server_reflection_info(tokio_stream::iter(unknown.clone())).await;
+        let mut answers = answers.unwrap().into_inner();
+        let mut codes = Vec::new();
+        for question in unknown {
+            let answer = answers.message().await.unwrap().unwrap();
+            assert_eq!((answer.valid_host, answer.original_request), (question.host.clone(), Some(question)));
+            codes.push(match answer.message_response.unwrap() {
+                MessageResponse::ErrorResponse(error) => error.error_code,
+                _ => 0,
+            });
+        }
+        let not_found = Code::NotFound as i32;
+        assert_eq!(codes, [not_found, not_found, not_found, 0, 0]);
         services
     }};
 }
