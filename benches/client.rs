@@ -52,7 +52,7 @@ impl Subject {
 
     fn question(&self, number: usize) -> Question<'_> {
         let secret = &self.secrets[number % TOKENS];
-        Question { secret, required_scopes: &self.required, client_ip: None }
+        Question::new(secret).required_scopes(&self.required)
     }
 
     /// Has a verifier hold all tokens.
@@ -84,10 +84,10 @@ fn verdicts(criterion: &mut Criterion) {
     let runtime = Runtime::new().unwrap();
     let (subject, local, unary, multiplexed) = runtime.block_on(async {
         let subject = Arc::new(Subject::start().await);
-        let local = Verifier::local(subject.client(), LocalConfig::default());
+        let local = Verifier::local(subject.client(), LocalConfig::default()).unwrap();
         subject.hold(&local).await;
         let (unary, multiplexed) =
-            (Verifier::unary(subject.client()), Verifier::multiplexed(subject.client()));
+            (Verifier::unary(subject.client()), Verifier::multiplexed(subject.client()).unwrap());
         (subject, local, unary, multiplexed)
     });
 

@@ -1,22 +1,26 @@
 //! What the metadata of every call says of its caller.
 
 use std::fmt::Write as _;
+use std::sync::Arc;
 
 use tokend_core::domain::{FieldError, UserId};
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::service::Interceptor;
 use tonic::{Request, Status};
 
+use crate::credential::Credential;
+
 /// Puts the caller's credential into calls, and for whom it acts. Its Debug shows nothing of the credential.
 #[derive(Debug, Clone)]
+#[cfg_attr(not(feature = "raw"), expect(unreachable_pub, reason = "a part of the raw client's type"))]
 pub struct Authorization {
-    credential: Option<MetadataValue<Ascii>>,
+    credential: Option<Arc<Credential>>,
     acting_user: Option<MetadataValue<Ascii>>,
 }
 
 impl Authorization {
     /// Takes what the caller is known by.
-    pub(crate) fn of(credential: Option<MetadataValue<Ascii>>) -> Self {
+    pub(crate) fn of(credential: Option<Arc<Credential>>) -> Self {
         Self { credential, acting_user: None }
     }
 
@@ -45,10 +49,11 @@ fn percent_encoded(text: &str) -> String {
 
 impl Interceptor for Authorization {
     fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
-        for (name, value) in [("authorization", &self.credential), ("tokend-acting-user", &self.acting_user)]
+        let credential = self.credential.as_ref().map(|credential| credential.current().header.clone());
+        for (name, value) in [("authorization", credential), ("tokend-acting-user", self.acting_user.clone())]
         {
             if let Some(value) = value {
-                request.metadata_mut().insert(name, value.clone());
+                request.metadata_mut().insert(name, value);
             }
         }
         Ok(request)

@@ -4,16 +4,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use secrecy::SecretString;
 use tokend_core::domain::FieldError;
 use tokend_core::secret::TokenId;
-use tonic::metadata::{Ascii, MetadataValue};
 use tonic::service::interceptor::InterceptedService;
 use tonic::transport::Channel;
 use tonic::{Request, Status};
 
 use crate::authorization::Authorization;
-use crate::error::Error;
+use crate::credential::{Credential, Known};
+use crate::error::{Error, ErrorKind};
 use crate::outage::Outage;
 use crate::pages::{Page, Pages};
 use crate::proto;
@@ -27,6 +26,7 @@ use crate::token::{TokenStatus, status, time, token};
 use crate::watch::Changes;
 
 /// The generated client, with the caller's credential put into each call.
+#[cfg_attr(not(feature = "raw"), expect(unreachable_pub, reason = "shown with that feature alone"))]
 pub type RawClient = TokenServiceClient<InterceptedService<Channel, Authorization>>;
 
 /// A caller of tokend. Clones share the connection.
@@ -34,20 +34,15 @@ pub type RawClient = TokenServiceClient<InterceptedService<Channel, Authorizatio
 pub struct Client {
     channel: Channel,
     authorization: Authorization,
-    secret: Option<SecretString>,
+    credential: Option<Arc<Credential>>,
     retries: Retries,
     outage: Arc<Outage>,
 }
 
 impl Client {
-    pub(crate) fn new(
-        channel: Channel,
-        credential: Option<MetadataValue<Ascii>>,
-        secret: Option<SecretString>,
-        retries: Retries,
-    ) -> Self {
-        let (authorization, outage) = (Authorization::of(credential), Arc::default());
-        Self { channel, authorization, secret, retries, outage }
+    pub(crate) fn new(channel: Channel, credential: Option<Arc<Credential>>, retries: Retries) -> Self {
+        let (authorization, outage) = (Authorization::of(credential.clone()), Arc::default());
+        Self { channel, authorization, credential, retries, outage }
     }
 
     /// Returns a client that says for whom it acts, which the audit log notes: 1 to 200 visible ASCII characters.
@@ -59,13 +54,19 @@ impl Client {
     }
 
     /// Returns the generated client, for what the methods leave out: calls without a deadline, or with metadata of
-    /// one's own.
+    /// one's own. Its types are those of tonic and prost, and change with them.
+    #[cfg(feature = "raw")]
     #[must_use]
     pub fn raw(&self) -> RawClient {
+        self.generated()
+    }
+
+    pub(crate) fn generated(&self) -> RawClient {
         TokenServiceClient::with_interceptor(self.channel.clone(), self.authorization.clone())
     }
 
     /// Returns the connection without the caller, for other services of the server, such as its health.
+    #[cfg(feature = "raw")]
     #[must_use]
     pub fn channel(&self) -> Channel {
         self.channel.clone()
@@ -76,9 +77,15 @@ impl Client {
         Self { channel: other.channel.clone(), ..self.clone() }
     }
 
-    /// Returns what the caller itself is known by.
-    pub(crate) fn secret(&self) -> Option<&SecretString> {
-        self.secret.as_ref()
+    /// Returns what the caller itself is known by now.
+    pub(crate) fn known(&self) -> Option<Arc<Known>> {
+        self.credential.as_ref().map(|credential| credential.current())
+    }
+
+    /// Tells whether an error is that of a credential in whose place there is another by now.
+    pub(crate) fn has_another(&self, error: &Error, used: Option<&Arc<Known>>) -> bool {
+        let (Some(credential), Some(used)) = (&self.credential, used) else { return false };
+        error.kind() == ErrorKind::Unauthenticated && credential.differs_from(used)
     }
 
     /// Returns what is noted of failures that nobody else is told of.
@@ -97,7 +104,7 @@ impl Client {
     /// It cannot be found out, or the caller may not ask.
     pub async fn verify(&self, question: &Question<'_>, consistency: Consistency) -> Result<Answer, Error> {
         let message = question.message(consistency);
-        self.call(Repeatable::Yes, message, |mut raw, request| async move { raw.verify(request).await })
+        self.run(Repeatable::Yes, message, |mut raw, request| async move { raw.verify(request).await })
             .await?
             .try_into()
     }
@@ -109,12 +116,8 @@ impl Client {
     /// [`crate::ErrorKind::Unavailable`].
     pub async fn create_token(&self, new: NewToken) -> Result<CreatedToken, Error> {
         let message = proto::CreateTokenRequest::from(new);
-        let made =
-            self.call(
-                Repeatable::Yes,
-                message,
-                |mut raw, request| async move { raw.create_token(request).await },
-            );
+        let made = self
+            .run(Repeatable::Yes, message, |mut raw, request| async move { raw.create_token(request).await });
         let made = made.await?;
         Ok(CreatedToken { token: status(made.token)?.token, secret: made.secret.into() })
     }
@@ -126,7 +129,7 @@ impl Client {
     pub async fn get_token(&self, id: TokenId) -> Result<TokenStatus, Error> {
         let message = proto::GetTokenRequest { token_id: id.to_string() };
         let found = self
-            .call(Repeatable::Yes, message, |mut raw, request| async move { raw.get_token(request).await });
+            .run(Repeatable::Yes, message, |mut raw, request| async move { raw.get_token(request).await });
         status(found.await?.token)
     }
 
@@ -141,7 +144,7 @@ impl Client {
     ) -> Result<Page<TokenStatus>, Error> {
         let message = listing.request(after);
         let page = self
-            .call(Repeatable::Yes, message, |mut raw, request| async move { raw.list_tokens(request).await });
+            .run(Repeatable::Yes, message, |mut raw, request| async move { raw.list_tokens(request).await });
         let page = page.await?;
         Page::read(page.tokens, page.next_page_token, |found| status(Some(found)))
     }
@@ -163,7 +166,7 @@ impl Client {
     pub async fn update_token(&self, id: TokenId, update: TokenUpdate) -> Result<TokenStatus, Error> {
         let message = update.request(id);
         let updated = self
-            .call(Repeatable::No, message, |mut raw, request| async move { raw.update_token(request).await });
+            .run(Repeatable::No, message, |mut raw, request| async move { raw.update_token(request).await });
         status(updated.await?.token)
     }
 
@@ -173,12 +176,8 @@ impl Client {
     /// As for [`Self::create_token`].
     pub async fn rotate_token(&self, id: TokenId, rotation: Rotation) -> Result<CreatedToken, Error> {
         let message = rotation.request(id);
-        let made =
-            self.call(
-                Repeatable::Yes,
-                message,
-                |mut raw, request| async move { raw.rotate_token(request).await },
-            );
+        let made = self
+            .run(Repeatable::Yes, message, |mut raw, request| async move { raw.rotate_token(request).await });
         let made = made.await?;
         Ok(CreatedToken { token: status(made.token)?.token, secret: made.secret.into() })
     }
@@ -210,12 +209,8 @@ impl Client {
     }
 
     async fn revoke(&self, message: proto::RevokeTokenRequest) -> Result<Changed<RevokedToken>, Error> {
-        let revoked =
-            self.call(
-                Repeatable::Yes,
-                message,
-                |mut raw, request| async move { raw.revoke_token(request).await },
-            );
+        let revoked = self
+            .run(Repeatable::Yes, message, |mut raw, request| async move { raw.revoke_token(request).await });
         let revoked = revoked.await?;
         let shown = revoked.token.ok_or_else(|| Error::answer("token"))?;
         let changed = RevokedToken {
@@ -241,8 +236,8 @@ impl Client {
             user_id: user_id.to_owned(),
             reason: reason.to_owned(),
         };
-        let revoked = self
-            .call(Repeatable::Yes, message, |mut raw, request| async move {
+        let revoked =
+            self.run(Repeatable::Yes, message, |mut raw, request| async move {
                 raw.revoke_user_tokens(request).await
             })
             .await?;
@@ -257,7 +252,7 @@ impl Client {
     pub async fn disable_token(&self, id: TokenId) -> Result<Changed<TokenStatus>, Error> {
         let message = proto::DisableTokenRequest { token_id: id.to_string() };
         let done = self
-            .call(Repeatable::No, message, |mut raw, request| async move { raw.disable_token(request).await })
+            .run(Repeatable::No, message, |mut raw, request| async move { raw.disable_token(request).await })
             .await?;
         Ok(Changed { changed: status(done.token)?, effective_time: effective(done.effective_time)? })
     }
@@ -269,7 +264,7 @@ impl Client {
     pub async fn enable_token(&self, id: TokenId) -> Result<Changed<TokenStatus>, Error> {
         let message = proto::EnableTokenRequest { token_id: id.to_string() };
         let done = self
-            .call(Repeatable::No, message, |mut raw, request| async move { raw.enable_token(request).await })
+            .run(Repeatable::No, message, |mut raw, request| async move { raw.enable_token(request).await })
             .await?;
         Ok(Changed { changed: status(done.token)?, effective_time: effective(done.effective_time)? })
     }
@@ -288,9 +283,9 @@ impl Client {
             organization_id: organization_id.unwrap_or_default().to_owned(),
             after: after.unwrap_or_default().to_owned(),
         };
-        let mut raw = self.raw();
+        let mut raw = self.generated();
         let begun = tokio::time::timeout(self.retries.timeout, raw.watch_tokens(message)).await;
-        let begun = begun.map_err(|_| Error::overdue())??;
+        let begun = begun.map_err(|_| Error::overdue())?.map_err(|status| Error::of(&status))?;
         Ok(Changes::new(begun.into_inner()))
     }
 
@@ -299,7 +294,20 @@ impl Client {
     ///
     /// # Errors
     /// [`Error`].
+    #[cfg(feature = "raw")]
     pub async fn call<M: Clone, R, F>(
+        &self,
+        repeatable: Repeatable,
+        message: M,
+        call: impl Fn(RawClient, Request<M>) -> F,
+    ) -> Result<R, Error>
+    where
+        F: Future<Output = Result<tonic::Response<R>, Status>>,
+    {
+        self.run(repeatable, message, call).await
+    }
+
+    pub(crate) async fn run<M: Clone, R, F>(
         &self,
         repeatable: Repeatable,
         message: M,
@@ -311,10 +319,11 @@ impl Client {
         let attempt = |left| {
             let mut request = Request::new(message.clone());
             request.set_timeout(left);
-            let answer = call(self.raw(), request);
-            async { Ok(answer.await?.into_inner()) }
+            let answer = call(self.generated(), request);
+            async { answer.await.map(tonic::Response::into_inner).map_err(|status| Error::of(&status)) }
         };
-        self.retries.run(repeatable, attempt).await
+        let used = self.known();
+        self.retries.run(repeatable, |error| self.has_another(error, used.as_ref()), attempt).await
     }
 }
 

@@ -1,16 +1,21 @@
 //! How a tokend is reached: its address, who asks, TLS, and how long anything may take. The one file that makes
 //! a channel.
 
+use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
+use rustls::RootCertStore;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
 use secrecy::{ExposeSecret as _, SecretString};
 use tokend_core::link::is_this_machine;
-use tonic::metadata::{Ascii, MetadataValue};
+use tokio::runtime::Handle;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
-use zeroize::Zeroizing;
 
 use crate::address;
 use crate::client::Client;
+use crate::credential::{Credential, Source, SourceError};
 use crate::retry::Retries;
 
 /// How often a connection without traffic is asked whether it still stands, and how long an answer may take.
@@ -21,12 +26,12 @@ const KEEP_ALIVE_ANSWER: Duration = Duration::from_secs(5);
 const NO_URL: &str = "a character in it is in no URL";
 
 /// What a [`Client`] is made of. Its Debug shows no secret.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Connection {
     address: String,
     encrypted: bool,
     plaintext_allowed: bool,
-    secret: Option<SecretString>,
+    secret: Option<Source>,
     ca: Option<Vec<u8>>,
     certificate: Option<(Vec<u8>, SecretString)>,
     server_name: Option<String>,
@@ -37,6 +42,7 @@ pub struct Connection {
 
 /// Why no client can be made.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum ConnectionError {
     /// The address is none.
     #[error("the address must be http://HOST:PORT or https://HOST:PORT: {0}")]
@@ -47,9 +53,23 @@ pub enum ConnectionError {
     /// The text given as a secret can be none.
     #[error("the caller's secret must be one word of letters, digits and _")]
     Secret,
+    /// Whatever gives the secret did not.
+    #[error("the caller's secret cannot be read")]
+    SecretSource(#[source] SourceError),
+    /// The text given as a CA, or as the client's certificate, holds no certificate.
+    #[error("{0} must be the text of a PEM file that holds certificates, not its path")]
+    Certificate(&'static str),
+    /// TLS was configured for an address without it.
+    #[error(
+        "a CA, a client certificate and a server's name are for https:// alone, and the address is http://"
+    )]
+    Unencrypted,
     /// Certificates or key cannot be used.
     #[error("the certificates, the key or the server's name cannot be used")]
-    Tls(#[source] tonic::transport::Error),
+    Tls(#[source] SourceError),
+    /// There is no Tokio runtime here.
+    #[error("a connection is opened within a Tokio runtime")]
+    Runtime,
 }
 
 impl Connection {
@@ -68,14 +88,31 @@ impl Connection {
             server_name: None,
             connect_timeout: Duration::from_secs(3),
             call_timeout: Duration::from_secs(5),
-            attempts: 4,
+            attempts: u32::MAX,
         }
     }
 
     /// Calls with this secret of a token. For guards it needs `tokend:verify`, or `tokend:verify:any`.
     #[must_use]
     pub fn secret(self, secret: SecretString) -> Self {
-        Self { secret: Some(secret), ..self }
+        Self { secret: Some(Source::Fixed(secret)), ..self }
+    }
+
+    /// Calls with the secret in this file, which is read anew every few seconds and when tokend refuses it: whoever
+    /// rotates the token, with a grace, writes the new one there. White space around it does not count.
+    #[must_use]
+    pub fn secret_file(self, path: impl Into<PathBuf>) -> Self {
+        Self { secret: Some(Source::file(path.into())), ..self }
+    }
+
+    /// Calls with what this returns, which is asked as a file would be read. It is called before calls, so it must not
+    /// take long; where it fails, the last secret is used.
+    #[must_use]
+    pub fn secret_from(
+        self,
+        source: impl Fn() -> Result<SecretString, SourceError> + Send + Sync + 'static,
+    ) -> Self {
+        Self { secret: Some(Source::Asked(Arc::new(source))), ..self }
     }
 
     /// Accepts servers that this CA has signed, PEM, beside those that the system trusts.
@@ -115,7 +152,8 @@ impl Connection {
         Self { call_timeout: timeout.min(Duration::from_hours(24)), ..self }
     }
 
-    /// How often a call that may be repeated is tried, all in all; 4 unless told, at least 1.
+    /// How often a call that may be repeated is tried at most, all in all, at least 1; unless told as often as its
+    /// deadline allows.
     #[must_use]
     pub fn attempts(self, attempts: u32) -> Self {
         Self { attempts: attempts.max(1), ..self }
@@ -128,10 +166,23 @@ impl Connection {
     /// [`ConnectionError`]: what was given cannot be used. Nothing is sent yet.
     pub fn open(&self) -> Result<Client, ConnectionError> {
         address::check(&self.address).map_err(ConnectionError::Address)?;
-        let authorization = self.secret.as_ref().map(authorization).transpose()?;
+        let configured = self.ca.is_some() || self.certificate.is_some() || self.server_name.is_some();
+        if configured && !self.encrypted {
+            return Err(ConnectionError::Unencrypted);
+        }
+        let client_certificate = self.certificate.as_ref().map(|(certificate, _)| certificate);
+        for (pem, what) in [(self.ca.as_ref(), "the CA"), (client_certificate, "the client's certificate")] {
+            if pem.is_some_and(|pem| !holds_certificates(pem)) {
+                return Err(ConnectionError::Certificate(what));
+            }
+        }
+        let credential = self.secret.clone().map(Credential::new).transpose()?;
+        if Handle::try_current().is_err() {
+            return Err(ConnectionError::Runtime);
+        }
         let channel = self.channel()?;
         let retries = Retries { attempts: self.attempts, timeout: self.call_timeout };
-        Ok(Client::new(channel, authorization, self.secret.clone(), retries))
+        Ok(Client::new(channel, credential.map(Arc::new), retries))
     }
 
     fn channel(&self) -> Result<Channel, ConnectionError> {
@@ -139,7 +190,7 @@ impl Connection {
             Endpoint::from_shared(self.address.clone()).map_err(|_| ConnectionError::Address(NO_URL))?;
         let host = endpoint.uri().host().ok_or(ConnectionError::Address(NO_URL))?;
         if self.encrypted {
-            endpoint = endpoint.tls_config(self.tls()).map_err(ConnectionError::Tls)?;
+            endpoint = endpoint.tls_config(self.tls()).map_err(|error| ConnectionError::Tls(error.into()))?;
         } else if !self.plaintext_allowed && !is_this_machine(host) {
             return Err(ConnectionError::Plaintext);
         }
@@ -167,15 +218,11 @@ impl Connection {
     }
 }
 
-fn authorization(secret: &SecretString) -> Result<MetadataValue<Ascii>, ConnectionError> {
-    let word = secret.expose_secret();
-    if word.is_empty() || !word.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_') {
-        return Err(ConnectionError::Secret);
-    }
-    let header = Zeroizing::new(format!("Bearer {word}"));
-    let mut value = MetadataValue::try_from(header.as_str()).map_err(|_| ConnectionError::Secret)?;
-    value.set_sensitive(true);
-    Ok(value)
+/// Tells whether a text holds certificates, and nothing that is broken: what cannot be read would be left out silently.
+fn holds_certificates(pem: &[u8]) -> bool {
+    let mut read = RootCertStore::empty();
+    let mut certificates = CertificateDer::pem_slice_iter(pem);
+    certificates.all(|certificate| certificate.is_ok_and(|der| read.add(der).is_ok())) && !read.is_empty()
 }
 
 #[cfg(test)]
@@ -204,10 +251,10 @@ mod tests {
 
     #[tokio::test]
     async fn no_secret_is_shown_when_debugged_and_one_that_is_none_is_refused() {
-        let connection = Connection::to("http://127.0.0.1:50051")
-            .secret("canary".into())
-            .client_certificate("public", "canary".into());
+        let connection = Connection::to("http://127.0.0.1:50051").secret("canary".into());
         assert!(!format!("{connection:?} {:?}", connection.open().unwrap()).contains("canary"));
+        let certified = connection.client_certificate("public", "canary".into());
+        assert!(!format!("{certified:?}").contains("canary"));
         for bad in ["", "two words", "line\n"] {
             let refused = Connection::to("http://127.0.0.1:50051").secret(bad.into()).open();
             assert!(matches!(refused, Err(ConnectionError::Secret)), "{bad:?}");
@@ -220,5 +267,34 @@ mod tests {
             Connection::to("http://127.0.0.1:1").call_timeout(Duration::MAX).attempts(1).open().unwrap();
         let refused = client.get_token(tokend_core::secret::TokenId::from_bytes([7; 16])).await;
         assert_eq!(refused.unwrap_err().kind(), crate::ErrorKind::Unavailable);
+    }
+
+    #[tokio::test]
+    async fn what_would_be_ignored_or_cannot_be_used_is_refused() {
+        let tls = || Connection::to("https://127.0.0.1:50051");
+        let broken = "-----BEGIN CERTIFICATE-----\nnonsense!\n-----END CERTIFICATE-----\n";
+        let no_certificate = "-----BEGIN CERTIFICATE-----\nbm9uc2Vuc2U=\n-----END CERTIFICATE-----\n";
+        for pem in ["/etc/tokend/ca.pem", "", broken, no_certificate] {
+            let refused = tls().ca(pem).open();
+            assert!(matches!(refused, Err(ConnectionError::Certificate("the CA"))), "{pem}");
+            let refused = tls().client_certificate(pem, "key".into()).open();
+            assert!(matches!(refused, Err(ConnectionError::Certificate(_))), "{pem}");
+        }
+        let plain = || Connection::to("http://127.0.0.1:50051");
+        for unused in [plain().ca("x"), plain().server_name("x"), plain().client_certificate("x", "x".into())]
+        {
+            assert!(matches!(unused.open(), Err(ConnectionError::Unencrypted)));
+        }
+        let absent = plain().secret_file("/nonexistent/secret").open().unwrap_err();
+        assert!(
+            matches!(absent, ConnectionError::SecretSource(_))
+                && std::error::Error::source(&absent).is_some()
+        );
+    }
+
+    #[test]
+    fn nothing_panics_outside_a_runtime() {
+        let opened = Connection::to("http://127.0.0.1:50051").open();
+        assert!(matches!(opened, Err(ConnectionError::Runtime)));
     }
 }

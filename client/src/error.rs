@@ -11,7 +11,8 @@ use tokend_core::secret::TokenId;
 use tonic::{Code, Status, TimeoutExpired};
 use tonic_types::StatusExt as _;
 
-use crate::proto::ErrorReason;
+use crate::enums::ErrorReason;
+use crate::proto;
 
 /// The domain of tokend's own reasons.
 const DOMAIN: &str = "tokend";
@@ -164,8 +165,9 @@ impl Error {
     }
 }
 
-impl From<Status> for Error {
-    fn from(status: Status) -> Self {
+impl Error {
+    /// Reads why a call failed.
+    pub(crate) fn of(status: &Status) -> Self {
         let details = status.get_error_details();
         let reason = details.error_info().filter(|info| info.domain == DOMAIN);
         let told = |name| Some(&**reason?.metadata.get(name)?);
@@ -175,10 +177,11 @@ impl From<Status> for Error {
             description: violation.description.clone(),
         };
         Self {
-            kind: kind(&status),
-            message: message(&status),
+            kind: kind(status),
+            message: message(status),
             reason: reason
-                .and_then(|info| ErrorReason::from_str_name(&format!("ERROR_REASON_{}", info.reason))),
+                .and_then(|info| proto::ErrorReason::from_str_name(&format!("ERROR_REASON_{}", info.reason)))
+                .and_then(ErrorReason::read),
             violations: violations.iter().map(violation).collect(),
             retry_after: details.retry_info().and_then(|info| info.retry_delay),
             rule: told("rule").and_then(Rule::from_word),
@@ -186,6 +189,13 @@ impl From<Status> for Error {
             code: Some(status.code()),
             cause: status.source().is_some().then(|| Arc::new(status.clone())),
         }
+    }
+}
+
+#[cfg(feature = "raw")]
+impl From<Status> for Error {
+    fn from(status: Status) -> Self {
+        Self::of(&status)
     }
 }
 
@@ -262,7 +272,7 @@ mod tests {
             let metadata =
                 std::collections::HashMap::from([("rule".to_owned(), "allowed_scopes".to_owned())]);
             let details = ErrorDetails::with_error_info(reason, domain, metadata);
-            Error::from(Status::with_error_details(Code::NotFound, "gone", details))
+            Error::of(&Status::with_error_details(Code::NotFound, "gone", details))
         };
         let error = told("TOKEN_NOT_FOUND", DOMAIN);
         assert_eq!((error.kind(), error.reason()), (ErrorKind::NotFound, Some(ErrorReason::TokenNotFound)));
@@ -276,12 +286,12 @@ mod tests {
     #[test]
     fn what_the_transport_says_is_that_nothing_is_known() {
         let broken = Status::from_error(std::io::Error::other("broken pipe").into());
-        let broken = Error::from(broken);
+        let broken = Error::of(&broken);
         assert_eq!(broken.kind(), ErrorKind::Unavailable);
         assert_eq!(broken.source().unwrap().to_string(), "broken pipe");
-        assert!(Error::from(Status::not_found("gone")).source().is_none());
+        assert!(Error::of(&Status::not_found("gone")).source().is_none());
         let overdue = Status::from_error(TimeoutExpired(()).into());
-        assert_eq!(Error::from(overdue).kind(), ErrorKind::DeadlineExceeded);
-        assert_eq!(Error::from(Status::unknown("a server's own")).kind(), ErrorKind::Other);
+        assert_eq!(Error::of(&overdue).kind(), ErrorKind::DeadlineExceeded);
+        assert_eq!(Error::of(&Status::unknown("a server's own")).kind(), ErrorKind::Other);
     }
 }

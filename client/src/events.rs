@@ -5,9 +5,10 @@ use tokend_core::domain::{OrganizationId, Principal, UserId};
 use tokend_core::secret::TokenId;
 
 use crate::client::Client;
+use crate::enums::TokenEventKind;
 use crate::error::Error;
 use crate::pages::{Page, Pages};
-use crate::proto::{self, TokenEventKind};
+use crate::proto;
 use crate::retry::Repeatable;
 use crate::token::time;
 
@@ -16,6 +17,7 @@ const TOKEND: &str = "tokend";
 
 /// Which events to list; the default is all that the caller reaches. Newest first.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct EventListing {
     /// Of this organization's tokens alone.
     pub organization_id: Option<OrganizationId>,
@@ -29,13 +31,14 @@ pub struct EventListing {
 
 /// An entry of the audit log.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct TokenEvent {
     /// Its number, in the order of writing.
     pub id: i64,
     /// When it happened, by the database's clock.
     pub event_time: OffsetDateTime,
-    /// What happened; a kind that is newer than this client is `Unspecified`.
-    pub kind: TokenEventKind,
+    /// What happened; `None`: something that is newer than this client.
+    pub kind: Option<TokenEventKind>,
     /// To which token.
     pub token_id: TokenId,
     /// Where that lives.
@@ -54,6 +57,7 @@ pub struct TokenEvent {
 
 /// One field of a token before and after.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct FieldChange {
     /// Its name in the contract.
     pub field: String,
@@ -75,7 +79,7 @@ impl Client {
     ) -> Result<Page<TokenEvent>, Error> {
         let message = listing.request(after);
         let page =
-            self.call(Repeatable::Yes, message, |mut raw, request| async move {
+            self.run(Repeatable::Yes, message, |mut raw, request| async move {
                 raw.list_token_events(request).await
             })
             .await?;
@@ -121,7 +125,7 @@ impl TryFrom<proto::TokenEvent> for TokenEvent {
         Ok(Self {
             id: message.event_id,
             event_time: time("event_time", message.event_time)?.ok_or_else(|| Error::answer("event_time"))?,
-            kind: message.kind(),
+            kind: TokenEventKind::read(message.kind()),
             token_id: field("token_id", TokenId::parse(&message.token_id))?,
             organization_id: field("organization_id", OrganizationId::parse(&message.organization_id))?,
             user_id: field("user_id", UserId::parse(&message.user_id))?,
@@ -163,7 +167,7 @@ mod tests {
     #[test]
     fn what_tokend_does_by_itself_has_no_actor_and_an_unknown_one_is_no_answer() {
         let event = TokenEvent::try_from(message(TOKEND)).unwrap();
-        assert_eq!((event.actor, event.kind), (None, TokenEventKind::Unspecified));
+        assert_eq!((event.actor, event.kind), (None, None));
         assert_eq!((event.acting_user, event.trace_id), (None, None));
         let bootstrap = TokenEvent::try_from(message("bootstrap")).unwrap();
         assert_eq!(bootstrap.actor, Some(Principal::Bootstrap));

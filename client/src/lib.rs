@@ -5,23 +5,20 @@
 //! A [`Guard`] is a tower layer that lets requests through to any axum or tonic service by what a verifier says, and
 //! puts a [`VerifiedToken`] into their extensions.
 //!
-//! ```no_run
-//! # use tokend_client::{Connection, Guard, LocalConfig, Verifier};
-//! # fn build(secret: secrecy::SecretString) -> Result<(), Box<dyn std::error::Error>> {
-//! let client = Connection::to("https://tokend.example.org:50051").secret(secret).open()?;
-//! let verifier = Verifier::local(client, LocalConfig::default());
-//! let guard = Guard::new(verifier).require(["repo:read"])?;
-//! # Ok(())
-//! # }
-//! ```
-//!
 //! What is judged, and how, is `tokend-core`'s, which the server uses too.
+
+/// The README's example, compiled.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
 
 mod address;
 mod ambient;
 mod authorization;
 mod client;
 mod connection;
+mod credential;
+mod enums;
 mod error;
 mod events;
 mod guard;
@@ -40,18 +37,38 @@ mod watch;
 #[path = "../../src/grpc/redact.rs"]
 mod redact;
 
-/// The contract's messages, for [`Client::raw`], and those of its enums that have no type of this crate's own.
-#[expect(clippy::pedantic, reason = "generated")]
-pub mod proto {
-    tonic::include_proto!("tokend.v1");
+mod generated {
+    /// The contract's messages, for [`Client::raw`](crate::Client::raw).
+    #[expect(clippy::pedantic, reason = "generated")]
+    #[cfg_attr(
+        not(feature = "raw"),
+        expect(clippy::enum_variant_names, unreachable_pub, reason = "generated")
+    )]
+    pub mod proto {
+        tonic::include_proto!("tokend.v1");
+    }
 }
+#[cfg(not(feature = "raw"))]
+use generated::proto;
+#[cfg(feature = "raw")]
+pub use generated::proto;
 
+/// What secrets are given and returned as.
+pub use secrecy;
+/// What moments are given and returned as.
+pub use time;
+
+#[cfg(feature = "raw")]
 pub use authorization::Authorization;
-pub use client::{Client, RawClient};
+pub use client::Client;
+#[cfg(feature = "raw")]
+pub use client::RawClient;
 pub use connection::{Connection, ConnectionError};
+pub use credential::SourceError;
+pub use enums::{ChangeKind, ErrorReason, TokenEventKind};
 pub use error::{Error, ErrorKind, FieldViolation};
 pub use events::{EventListing, FieldChange, TokenEvent};
-pub use guard::{Guard, Guarded, GuardedBody, RuleError};
+pub use guard::{Guard, Guarded, GuardedBody, Refused, RuleError};
 pub use local::{LocalConfig, LocalStatus};
 pub use pages::{Page, Pages};
 pub use policies::{Policy, PolicyBreach, Remedy, StoredPolicy};
@@ -60,6 +77,7 @@ pub use requests::{
     Changed, CreatedToken, Expiration, Listing, NewToken, RevocationTarget, RevokedToken, Rotation,
     TokenUpdate,
 };
+#[cfg(feature = "raw")]
 pub use retry::Repeatable;
 pub use token::TokenStatus;
 pub use tokend_core::domain::{
@@ -67,5 +85,5 @@ pub use tokend_core::domain::{
     TokenState, UserId, Verdict,
 };
 pub use tokend_core::secret::{Prefix, TokenId};
-pub use verifier::Verifier;
+pub use verifier::{Verifier, VerifierError};
 pub use watch::{ChangeBatch, Changes, TokenChange};

@@ -70,8 +70,10 @@ impl Conversation {
                 let Some(asked) = self.asked.recv().await else { return };
                 self.again.push_back(asked);
             }
+            let known = self.client.known();
             match self.converse().await {
                 Ok(()) => failures = 0,
+                Err(error) if self.client.has_another(&error, known.as_ref()) => failures = 0,
                 Err(error) => {
                     failures += 1;
                     self.refuse(&error);
@@ -101,10 +103,11 @@ impl Conversation {
     /// something was answered.
     async fn converse(&mut self) -> Result<(), Error> {
         let (sender, receiver) = mpsc::channel(2 * MOST);
-        let mut raw = self.client.raw();
+        let mut raw = self.client.generated();
         let begun = raw.verify_stream(ReceiverStream::new(receiver));
         let begun = tokio::time::timeout(self.client.call_timeout(), begun).await;
-        let mut answers = begun.map_err(|_| Error::overdue())??.into_inner();
+        let begun = begun.map_err(|_| Error::overdue())?.map_err(|status| Error::of(&status))?;
+        let mut answers = begun.into_inner();
         let mut waiting = std::mem::take(&mut self.again);
         let outcome = async {
             for asked in &waiting {
@@ -146,7 +149,7 @@ impl Conversation {
                     Ok(None) => return Err(Error::lost()),
                     // The next call tells whether it was more than the end of this one.
                     Err(status) => {
-                        let error = Error::from(status);
+                        let error = Error::of(&status);
                         let passing = error.kind() == ErrorKind::Unavailable;
                         return if answered && passing { Ok(()) } else { Err(error) };
                     }

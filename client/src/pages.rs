@@ -8,6 +8,7 @@ use crate::error::Error;
 
 /// A page of a list.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Page<T> {
     /// What is in it; may be fewer than asked for, and none.
     pub items: Vec<T>,

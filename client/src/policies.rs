@@ -17,6 +17,7 @@ use crate::token::{TokenStatus, duration, scopes, status, texts, time};
 
 /// What an organization allows its tokens; the default is everything. No policy binds a token with `tokend:root`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Policy {
     /// How long after its creation a token may expire at most, in whole seconds; `None`: any time.
     pub longest_lifetime: Option<Duration>,
@@ -34,6 +35,7 @@ pub struct Policy {
 
 /// A policy as it is stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct StoredPolicy {
     /// Whose it is.
     pub organization_id: OrganizationId,
@@ -47,6 +49,7 @@ pub struct StoredPolicy {
 
 /// A token that breaks a policy.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct PolicyBreach {
     /// The token before anything is done about it.
     pub token: TokenStatus,
@@ -58,10 +61,12 @@ pub struct PolicyBreach {
 
 /// What enforcement does to a token.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Remedy {
     /// It is revoked.
     Revoke,
     /// It goes on with less.
+    #[non_exhaustive]
     Narrow {
         /// Its earlier end; `None`: its end stays.
         expire_time: Option<OffsetDateTime>,
@@ -77,7 +82,7 @@ impl Client {
     /// [`Error`].
     pub async fn get_policy(&self, organization_id: Option<&str>) -> Result<StoredPolicy, Error> {
         let message = proto::GetPolicyRequest { organization_id: organization(organization_id) };
-        self.call(Repeatable::Yes, message, |mut raw, request| async move { raw.get_policy(request).await })
+        self.run(Repeatable::Yes, message, |mut raw, request| async move { raw.get_policy(request).await })
             .await?
             .try_into()
     }
@@ -97,12 +102,8 @@ impl Client {
             organization_id: organization(organization_id),
             policy: Some(policy.into()),
         };
-        let set =
-            self.call(
-                Repeatable::No,
-                message,
-                |mut raw, request| async move { raw.update_policy(request).await },
-            );
+        let set = self
+            .run(Repeatable::No, message, |mut raw, request| async move { raw.update_policy(request).await });
         let proto::UpdatePolicyResponse { organization_id, policy, updated_by, update_time } = set.await?;
         proto::GetPolicyResponse { organization_id, policy, updated_by, update_time }.try_into()
     }
@@ -124,7 +125,7 @@ impl Client {
             page_token: after.unwrap_or_default().to_owned(),
         };
         let page = self
-            .call(Repeatable::Yes, message, |mut raw, request| async move { raw.check_policy(request).await })
+            .run(Repeatable::Yes, message, |mut raw, request| async move { raw.check_policy(request).await })
             .await?;
         Page::read(page.breaches, page.next_page_token, PolicyBreach::try_from)
     }
@@ -159,10 +160,8 @@ impl Client {
             organization_id: organization(organization_id),
             page_token: after.unwrap_or_default().to_owned(),
         };
-        let done =
-            self.call(Repeatable::No, message, |mut raw, request| async move {
-                raw.enforce_policy(request).await
-            })
+        let done = self
+            .run(Repeatable::No, message, |mut raw, request| async move { raw.enforce_policy(request).await })
             .await?;
         Ok(Changed {
             changed: Page::read(done.breaches, done.next_page_token, PolicyBreach::try_from)?,

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 use std::ops::Deref;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use time::OffsetDateTime;
 use tokend_core::domain::{Scope, Scopes, Token, Verdict};
@@ -13,6 +13,7 @@ use crate::token::{scopes, texts, time, token, verdict};
 
 /// What is asked: may whoever presents this do that?
 #[derive(Clone, Copy)]
+#[non_exhaustive]
 pub struct Question<'a> {
     /// The text that was presented, unchanged.
     pub secret: &'a str,
@@ -20,6 +21,30 @@ pub struct Question<'a> {
     pub required_scopes: &'a Scopes,
     /// Where it was presented from; where that is not known, no token is admitted that is bound to networks.
     pub client_ip: Option<IpAddr>,
+}
+
+/// Nothing is required.
+static NONE: LazyLock<Scopes> = LazyLock::new(Scopes::default);
+
+impl<'a> Question<'a> {
+    /// Asks about the text that was presented, unchanged: whether it is good for anything, from a place that is not
+    /// known.
+    #[must_use]
+    pub fn new(secret: &'a str) -> Self {
+        Self { secret, required_scopes: &NONE, client_ip: None }
+    }
+
+    /// Requires these scopes, all of them.
+    #[must_use]
+    pub fn required_scopes(self, required_scopes: &'a Scopes) -> Self {
+        Self { required_scopes, ..self }
+    }
+
+    /// Says where it was presented from.
+    #[must_use]
+    pub fn client_ip(self, address: impl Into<Option<IpAddr>>) -> Self {
+        Self { client_ip: address.into(), ..self }
+    }
 }
 
 impl std::fmt::Debug for Question<'_> {
@@ -35,6 +60,7 @@ impl std::fmt::Debug for Question<'_> {
 
 /// How fresh an answer of the server has to be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub enum Consistency {
     /// As old as the server is configured to be at most.
     #[default]
@@ -63,6 +89,7 @@ impl Deref for VerifiedToken {
 
 /// What is known of a secret.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct Answer {
     /// What to do about it; [`Verdict::Valid`] alone admits.
     pub verdict: Verdict,

@@ -16,6 +16,7 @@ use crate::token::{duration, texts, timestamp};
 
 /// When a token ends. A choice that is made each time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Expiration {
     /// It is refused from this moment on.
     At(OffsetDateTime),
@@ -28,6 +29,7 @@ pub enum Expiration {
 /// A token to be made. The client gives each a request id of its own, so that a lost answer is asked for again
 /// and no second token made.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct NewToken {
     /// The tenant; `None`: the caller's own.
     pub organization_id: Option<String>,
@@ -63,6 +65,7 @@ impl NewToken {
 
 /// A token that was made, and its secret, which no other call returns.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct CreatedToken {
     /// The token.
     pub token: Token,
@@ -72,6 +75,7 @@ pub struct CreatedToken {
 
 /// Which tokens to list; the default is all that the caller reaches, newest first.
 #[derive(Debug, Clone, Default)]
+#[non_exhaustive]
 pub struct Listing {
     /// Of this organization alone.
     pub organization_id: Option<OrganizationId>,
@@ -97,6 +101,7 @@ pub struct Listing {
 
 /// What to change of a token; `None` stays as it is.
 #[derive(Debug, Clone, Default)]
+#[non_exhaustive]
 pub struct TokenUpdate {
     /// What people call it.
     pub name: Option<String>,
@@ -112,6 +117,7 @@ pub struct TokenUpdate {
 
 /// How to put a new token in the place of another.
 #[derive(Debug, Clone, Copy, Default)]
+#[non_exhaustive]
 pub struct Rotation {
     /// When the new one ends; `None`: as the old one.
     pub expiration: Option<Expiration>,
@@ -121,6 +127,7 @@ pub struct Rotation {
 
 /// Which token to revoke.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub enum RevocationTarget {
     /// The one with this id.
     Id(TokenId),
@@ -131,6 +138,7 @@ pub enum RevocationTarget {
 /// What was changed, and when the change holds for every replica. Clients that judge by themselves may add the
 /// staleness that they declare.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct Changed<T> {
     /// What is told of it.
     pub changed: T,
@@ -140,6 +148,7 @@ pub struct Changed<T> {
 
 /// What is told of a revoked token: all of it to a caller that could Get it, else this.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct RevokedToken {
     /// Its id.
     pub id: TokenId,
@@ -182,6 +191,8 @@ impl Listing {
             TokenState::Expired => proto::TokenState::Expired.into(),
             TokenState::Revoked => proto::TokenState::Revoked.into(),
             TokenState::Disabled => proto::TokenState::Disabled.into(),
+            // There is none; tokend would refuse it.
+            _ => proto::TokenState::Unspecified.into(),
         };
         let organization_id = self.organization_id.as_ref().map(|id| id.as_str().to_owned());
         proto::ListTokensRequest {

@@ -22,6 +22,7 @@ pub(crate) struct Retries {
 
 /// Whether a call may be made again without harm.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(not(feature = "raw"), expect(unreachable_pub, reason = "shown with that feature alone"))]
 pub enum Repeatable {
     /// It does: it reads, or has a request id, or its end is the same.
     Yes,
@@ -30,10 +31,12 @@ pub enum Repeatable {
 }
 
 impl Retries {
-    /// Calls with what is left of the time, until there is an answer or it is of no use to go on.
+    /// Calls with what is left of the time, until there is an answer or it is of no use to go on. Once more at once,
+    /// whatever the call, where its credential was refused and `renewed` tells that there is another: nothing was done.
     pub(crate) async fn run<T, F>(
         &self,
         repeatable: Repeatable,
+        renewed: impl Fn(&Error) -> bool,
         mut call: impl FnMut(Duration) -> F,
     ) -> Result<T, Error>
     where
@@ -41,6 +44,7 @@ impl Retries {
     {
         let deadline = Instant::now() + self.timeout;
         let mut attempt = 1;
+        let mut renewable = true;
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
             let outcome = tokio::time::timeout(left, call(left)).await;
@@ -48,6 +52,10 @@ impl Retries {
                 Ok(answer) => return Ok(answer),
                 Err(error) => error,
             };
+            if renewable && renewed(&error) {
+                renewable = false;
+                continue;
+            }
             let again = repeatable == Repeatable::Yes && error.kind() == ErrorKind::Unavailable;
             let pause = pause(attempt).max(error.retry_after().unwrap_or_default());
             if !again || attempt >= self.attempts || Instant::now() + pause >= deadline {
@@ -76,10 +84,14 @@ mod tests {
     async fn tried(repeatable: Repeatable, status: Status) -> (u32, Error) {
         let mut calls = 0;
         let outcome: Result<(), _> = RETRIES
-            .run(repeatable, |_| {
-                calls += 1;
-                std::future::ready(Err(status.clone().into()))
-            })
+            .run(
+                repeatable,
+                |_| false,
+                |_| {
+                    calls += 1;
+                    std::future::ready(Err(Error::of(&status)))
+                },
+            )
             .await;
         (calls, outcome.unwrap_err())
     }
@@ -96,7 +108,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_call_ends_by_its_deadline_and_a_pause_beyond_that_is_not_begun() {
         let began = Instant::now();
-        let silent: Result<(), _> = RETRIES.run(Repeatable::Yes, |_| std::future::pending()).await;
+        let silent: Result<(), _> = RETRIES.run(Repeatable::Yes, |_| false, |_| std::future::pending()).await;
         assert_eq!(silent.unwrap_err().kind(), ErrorKind::DeadlineExceeded);
         assert_eq!(began.elapsed(), RETRIES.timeout);
 

@@ -17,6 +17,7 @@ use crate::proto;
 
 /// A token, and whether it could be used when tokend answered.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct TokenStatus {
     /// The token.
     pub token: Token,

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use tokio::runtime::Handle;
+
 use crate::client::Client;
 use crate::error::Error;
 use crate::local::{Local, LocalConfig, LocalStatus};
@@ -16,6 +18,18 @@ pub struct Verifier(Arc<Mode>);
 enum Mode {
     Remote(Box<Remote>),
     Local(Local),
+}
+
+/// Why no verifier can be made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum VerifierError {
+    /// There is no Tokio runtime here.
+    #[error("this verifier is made within a Tokio runtime")]
+    Runtime,
+    /// The staleness is less than can be kept, or more than is still a promise.
+    #[error("the staleness must be 100 ms to 1 h")]
+    Staleness,
 }
 
 /// How a running tokend is asked.
@@ -54,15 +68,20 @@ impl Verifier {
     }
 
     /// Asks tokend all questions over one call: for many at once.
-    #[must_use]
-    pub fn multiplexed(client: Client) -> Self {
-        Self(Arc::new(Mode::Remote(Box::new(Remote::multiplexed(client)))))
+    ///
+    /// # Errors
+    /// [`VerifierError::Runtime`].
+    pub fn multiplexed(client: Client) -> Result<Self, VerifierError> {
+        Ok(Self(Arc::new(Mode::Remote(Box::new(Remote::multiplexed(client)?)))))
     }
 
     /// Judges by itself what it has asked before, and hears of changes; what it cannot tell it asks of tokend.
-    #[must_use]
-    pub fn local(client: Client, config: LocalConfig) -> Self {
-        Self(Arc::new(Mode::Local(Local::start(Remote::multiplexed(client), config))))
+    ///
+    /// # Errors
+    /// [`VerifierError`].
+    pub fn local(client: Client, config: LocalConfig) -> Result<Self, VerifierError> {
+        config.check()?;
+        Ok(Self(Arc::new(Mode::Local(Local::start(Remote::multiplexed(client)?, config)))))
     }
 
     /// Judges a secret.
@@ -108,8 +127,26 @@ impl Verifier {
 }
 
 impl Remote {
-    fn multiplexed(client: Client) -> Self {
+    fn multiplexed(client: Client) -> Result<Self, VerifierError> {
+        // Its task is spawned there.
+        Handle::try_current().map_err(|_| VerifierError::Runtime)?;
         let multiplex = Multiplex::start(&client);
-        Self::Multiplexed(client, multiplex)
+        Ok(Self::Multiplexed(client, multiplex))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::connection::Connection;
+
+    #[test]
+    fn a_verifier_with_tasks_of_its_own_is_refused_outside_a_runtime() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let client = runtime.block_on(async { Connection::to("http://127.0.0.1:1").open().unwrap() });
+        assert_eq!(Verifier::multiplexed(client.clone()).unwrap_err(), VerifierError::Runtime);
+        let refused = Verifier::local(client.clone(), LocalConfig::default());
+        assert_eq!(refused.unwrap_err(), VerifierError::Runtime);
+        runtime.block_on(async { Verifier::multiplexed(client).unwrap() });
     }
 }

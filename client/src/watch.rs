@@ -7,9 +7,9 @@ use tokend_core::domain::Token;
 use tokend_core::secret::TokenId;
 use tonic::Streaming;
 
+use crate::enums::ChangeKind;
 use crate::error::Error;
 use crate::proto;
-use crate::proto::ChangeKind;
 use crate::token::{time, token};
 
 /// A running watch.
@@ -20,6 +20,7 @@ pub struct Changes {
 
 /// What one message tells; nothing changed: a heartbeat.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct ChangeBatch {
     /// The changes, each token's in order.
     pub changes: Vec<TokenChange>,
@@ -34,10 +35,11 @@ pub struct ChangeBatch {
 
 /// One change of one token.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct TokenChange {
     /// Which token.
     pub token_id: TokenId,
-    /// What happened; a kind that is newer than this client is `Unspecified`.
+    /// What happened.
     pub kind: ChangeKind,
     /// Where it lives; empty: not known.
     pub organization_id: String,
@@ -56,9 +58,9 @@ impl Changes {
     ///
     /// # Errors
     /// The watch has ended; go on behind the last position, or where that is too old
-    /// ([`proto::ErrorReason::PositionTooOld`]), list what there is and watch from now on.
+    /// ([`ErrorReason::PositionTooOld`](crate::ErrorReason::PositionTooOld)), list what there is and watch from now on.
     pub async fn next(&mut self) -> Result<Option<ChangeBatch>, Error> {
-        self.messages.message().await?.map(batch).transpose()
+        self.messages.message().await.map_err(|status| Error::of(&status))?.map(batch).transpose()
     }
 }
 
@@ -75,7 +77,7 @@ fn batch(message: proto::WatchTokensResponse) -> Result<ChangeBatch, Error> {
 fn change(message: proto::TokenChange) -> Result<TokenChange, Error> {
     Ok(TokenChange {
         token_id: TokenId::parse(&message.token_id).map_err(|_| Error::answer("token_id"))?,
-        kind: message.kind(),
+        kind: ChangeKind::read(message.kind()).unwrap_or(ChangeKind::Other),
         organization_id: message.organization_id,
         change_time: time("change_time", message.change_time)?,
         token: message.token.map(token).transpose()?,

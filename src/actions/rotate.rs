@@ -113,9 +113,9 @@ fn prepare(
         (TokenState::Revoked, _) => return Err(StateError::Revoked.into()),
         (_, Some(successor)) => return Err(StateError::Rotated(successor).into()),
         (TokenState::Expired, None) => return Err(StateError::Expired.into()),
-        // Its successor could be used, which is what disabling it is to prevent.
-        (TokenState::Disabled, None) => return Err(StateError::Disabled.into()),
         (TokenState::Active, None) => {}
+        // Disabled. Its successor could be used, which is what that is to prevent.
+        (_, None) => return Err(StateError::Disabled.into()),
     }
     let expire_time = match request.expiration {
         None => old.expire_time,

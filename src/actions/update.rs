@@ -60,7 +60,7 @@ fn apply(
     match before.state(now) {
         TokenState::Revoked => return Err(StateError::Revoked.into()),
         TokenState::Expired if change.expiration.is_some() => return Err(StateError::Expired.into()),
-        TokenState::Expired | TokenState::Disabled | TokenState::Active => {}
+        _ => {}
     }
     let mut after = before.clone();
     if let Some(expiration) = change.expiration {

@@ -32,7 +32,7 @@ impl fmt::Display for RpcError {
             write!(formatter, "\n  code: {code}")?;
         }
         if let Some(reason) = self.0.reason() {
-            write!(formatter, "\n  reason: {}", reason.as_str_name().trim_start_matches("ERROR_REASON_"))?;
+            write!(formatter, "\n  reason: {}", reason.word())?;
         }
         if let Some(delay) = self.0.retry_after() {
             write!(formatter, "\n  try again after: {}", Spelled(delay))?;

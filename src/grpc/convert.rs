@@ -176,6 +176,8 @@ pub(super) const fn verdict(verdict: Verdict) -> proto::Verdict {
         Verdict::Disabled => proto::Verdict::Disabled,
         Verdict::MissingScope => proto::Verdict::MissingScope,
         Verdict::IpNotAllowed => proto::Verdict::IpNotAllowed,
+        // There is none; a test holds this list complete.
+        _ => proto::Verdict::Unspecified,
     }
 }
 
@@ -185,6 +187,8 @@ pub(super) const fn state(state: TokenState) -> proto::TokenState {
         TokenState::Expired => proto::TokenState::Expired,
         TokenState::Revoked => proto::TokenState::Revoked,
         TokenState::Disabled => proto::TokenState::Disabled,
+        // As above.
+        _ => proto::TokenState::Unspecified,
     }
 }
 
@@ -371,5 +375,20 @@ pub(super) fn timestamp(time: OffsetDateTime) -> prost_types::Timestamp {
         seconds: time.unix_timestamp(),
         // Below 10^9, which fits.
         nanos: i32::try_from(time.nanosecond()).unwrap_or(0),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_verdict_and_every_state_has_its_own_number() {
+        let numbers: std::collections::BTreeSet<i32> =
+            Verdict::ALL.map(|known| verdict(known).into()).into_iter().collect();
+        assert!(numbers.len() == Verdict::ALL.len() && !numbers.contains(&0), "{numbers:?}");
+        let numbers: std::collections::BTreeSet<i32> =
+            TokenState::ALL.map(|known| state(known).into()).into_iter().collect();
+        assert!(numbers.len() == TokenState::ALL.len() && !numbers.contains(&0), "{numbers:?}");
     }
 }

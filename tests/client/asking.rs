@@ -24,9 +24,15 @@ pub(crate) fn scopes(texts: &[&str]) -> Scopes {
     Scopes::new(texts.iter().map(|text| Scope::parse(text).unwrap()).collect()).unwrap()
 }
 
+/// Returns a value with something else in it.
+pub(crate) fn with<T>(mut value: T, change: impl FnOnce(&mut T)) -> T {
+    change(&mut value);
+    value
+}
+
 /// Asks a verifier what a secret is good for.
 pub(crate) async fn asked(verifier: &Verifier, secret: &str) -> Result<Answer, tokend_client::Error> {
-    verifier.verify(&Question { secret, required_scopes: &Scopes::default(), client_ip: None }).await
+    verifier.verify(&Question::new(secret)).await
 }
 
 /// Asks for a verdict, which must be given.
@@ -36,7 +42,7 @@ pub(crate) async fn verdict(verifier: &Verifier, secret: &str) -> Verdict {
 
 /// Asks for a verdict without asking tokend.
 pub(crate) fn judged_here(verifier: &Verifier, secret: &str) -> Option<Verdict> {
-    let question = Question { secret, required_scopes: &Scopes::default(), client_ip: None };
+    let question = Question::new(secret);
     verifier.verify_now(&question).map(|answer| answer.verdict)
 }
 
@@ -51,7 +57,7 @@ pub(crate) async fn is_held(verifier: &Verifier, token: &Made) {
 
 /// Makes a verifier that judges by itself, of one that may do everything, and a token that it holds.
 pub(crate) async fn holding(replica: &Replica, config: LocalConfig) -> (Verifier, Made) {
-    let verifier = Verifier::local(root(replica), config);
+    let verifier = Verifier::local(root(replica), config).unwrap();
     let token = made(&mut replica.root()).await;
     is_held(&verifier, &token).await;
     (verifier, token)

@@ -4,13 +4,12 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use secrecy::ExposeSecret as _;
-use tokend_client::proto::{ChangeKind, ErrorReason};
 use tokend_client::{
-    Connection, Consistency, ErrorKind, Expiration, Listing, Network, Networks, NewToken, Question,
-    RevocationTarget, Rotation, Scopes, TokenState, TokenUpdate, Verdict,
+    ChangeKind, Connection, Consistency, ErrorKind, ErrorReason, Expiration, Listing, Network, Networks,
+    NewToken, Question, RevocationTarget, Rotation, TokenState, TokenUpdate, Verdict,
 };
 
-use super::asking::{client_at, root, scopes};
+use super::asking::{client_at, root, scopes, with};
 use crate::support::client::{forged, unknown_id};
 use crate::support::proxy::{Proxy, Way};
 use crate::support::replica::Replica;
@@ -21,13 +20,12 @@ async fn a_tokens_life_by_typed_calls() {
     let replica = Replica::start().await;
     let client = root(&replica);
     let networks = Networks::new(vec![Network::parse("192.0.2.0/24").unwrap()]).unwrap();
-    let new = NewToken {
-        organization_id: Some("acme".to_owned()),
-        scopes: scopes(&["repo:*"]),
-        labels: BTreeMap::from([("team".to_owned(), "core".to_owned())]),
-        allowed_cidrs: networks.clone(),
-        ..NewToken::new("ada", "laptop", Expiration::After(Duration::from_hours(1)))
-    };
+    let new = with(NewToken::new("ada", "laptop", Expiration::After(Duration::from_hours(1))), |it| {
+        it.organization_id = Some("acme".to_owned());
+        it.scopes = scopes(&["repo:*"]);
+        it.labels = BTreeMap::from([("team".to_owned(), "core".to_owned())]);
+        it.allowed_cidrs = networks.clone();
+    });
 
     let made = client.create_token(new).await.unwrap();
     let id = made.token.id;
@@ -38,16 +36,15 @@ async fn a_tokens_life_by_typed_calls() {
     let read = client.get_token(id).await.unwrap();
     assert_eq!((&read.token, read.state), (&made.token, TokenState::Active));
 
-    let question = Question {
-        secret: made.secret.expose_secret(),
-        required_scopes: &scopes(&["repo:read", "user:read"]),
-        client_ip: Some("192.0.2.7".parse().unwrap()),
-    };
+    let required = scopes(&["repo:read", "user:read"]);
+    let question = Question::new(made.secret.expose_secret())
+        .required_scopes(&required)
+        .client_ip(Some("192.0.2.7".parse().unwrap()));
     let answer = client.verify(&question, Consistency::Bounded).await.unwrap();
     assert_eq!(answer.verdict, Verdict::MissingScope);
     assert_eq!(answer.missing_scopes, scopes(&["user:read"]).iter().cloned().collect::<Vec<_>>());
     let wider = scopes(&["repo:*", "user:read"]);
-    let update = TokenUpdate { scopes: Some(wider.clone()), ..TokenUpdate::default() };
+    let update = with(TokenUpdate::default(), |it| it.scopes = Some(wider.clone()));
     assert_eq!(client.update_token(id, update).await.unwrap().scopes, wider);
     let answer = client.verify(&question, Consistency::Full).await.unwrap();
     assert_eq!(answer.verdict, Verdict::Valid);
@@ -76,7 +73,10 @@ async fn lists_go_on_where_they_ended_and_a_leavers_tokens_go_at_once() {
     for number in 0..5 {
         client.create_token(NewToken::new("ada", format!("{number}"), Expiration::Never)).await.unwrap();
     }
-    let listing = Listing { user_id: Some("ada".to_owned()), page_size: 2, ..Listing::default() };
+    let listing = with(Listing::default(), |it| {
+        it.user_id = Some("ada".to_owned());
+        it.page_size = 2;
+    });
     let (mut names, mut next) = (Vec::new(), None);
     loop {
         let page = client.list_tokens(&listing, next.as_deref()).await.unwrap();
@@ -91,7 +91,7 @@ async fn lists_go_on_where_they_ended_and_a_leavers_tokens_go_at_once() {
     assert_eq!(all.iter().map(|token| token.name.as_str()).collect::<Vec<_>>(), names);
 
     assert_eq!(client.revoke_user_tokens(None, "ada", "left").await.unwrap().changed, 5);
-    let active = Listing { states: vec![TokenState::Active], ..listing };
+    let active = with(listing, |it| it.states = vec![TokenState::Active]);
     assert!(client.list_tokens(&active, None).await.unwrap().items.is_empty());
 }
 
@@ -150,7 +150,7 @@ async fn a_call_whose_answer_is_lost_is_made_again_and_makes_one_token() {
         let client = client.clone();
         async move { client.create_token(new).await }
     });
-    let listing = Listing { user_id: Some("grace".to_owned()), ..Listing::default() };
+    let listing = with(Listing::default(), |it| it.user_id = Some("grace".to_owned()));
     let direct = root(&replica);
     eventually("the token is made", async || {
         (direct.list_tokens(&listing, None).await.unwrap().items.len() == 1).then_some(())
@@ -162,11 +162,7 @@ async fn a_call_whose_answer_is_lost_is_made_again_and_makes_one_token() {
     let made = in_time("the second call", making).await.unwrap().unwrap();
     let listed = direct.list_tokens(&listing, None).await.unwrap().items;
     assert_eq!(listed.iter().map(|token| token.id).collect::<Vec<_>>(), [made.token.id]);
-    let question = Question {
-        secret: made.secret.expose_secret(),
-        required_scopes: &Scopes::default(),
-        client_ip: None,
-    };
+    let question = Question::new(made.secret.expose_secret());
     assert_eq!(direct.verify(&question, Consistency::Full).await.unwrap().verdict, Verdict::Valid);
 }
 

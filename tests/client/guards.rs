@@ -2,12 +2,13 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use axum::extract::ConnectInfo;
 use axum::http::HeaderMap;
 use axum::routing::get;
 use axum::{Extension, Router};
-use tokend_client::{Guard, LocalConfig, VerifiedToken, Verifier};
+use tokend_client::{Connection, Guard, LocalConfig, Refused, Verdict, VerifiedToken, Verifier};
 use tokio::net::TcpListener;
 use tonic::transport::{Channel, Endpoint, Server};
 use tonic::{Code, Request, Status};
@@ -28,8 +29,8 @@ use crate::support::replica::Replica;
 fn verifiers(replica: &Replica) -> [Verifier; 3] {
     [
         Verifier::unary(root(replica)),
-        Verifier::multiplexed(root(replica)),
-        Verifier::local(root(replica), LocalConfig::default()),
+        Verifier::multiplexed(root(replica)).unwrap(),
+        Verifier::local(root(replica), LocalConfig::default()).unwrap(),
     ]
 }
 
@@ -260,6 +261,51 @@ async fn a_revoked_token_is_let_in_no_more_by_whichever_verifier() {
     }
 }
 
+#[tokio::test]
+async fn every_refusal_is_told_of_with_its_reason_and_nothing_else_is() {
+    let replica = Replica::start().await;
+    let reader: Made = created_with(&mut replica.root(), "acme", &["repo:read"]).await.into();
+    let other: Made = created_with(&mut replica.root(), "acme", &[]).await.into();
+    let proxy = Proxy::to_port(replica.address, Way::Open).await;
+    let connection = Connection::to(format!("http://{}", proxy.address()))
+        .secret((&*replica.installation.root_secret).into())
+        .call_timeout(Duration::from_secs(2));
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let telling = Arc::clone(&told);
+    let guard = Guard::new(Verifier::unary(connection.open().unwrap()))
+        .require_at("/", ["repo:read"])
+        .unwrap()
+        .closed_elsewhere()
+        .on_refusal(move |parts, refused| {
+            let reason = match refused {
+                Refused::Credential => "credential",
+                Refused::Verdict(Verdict::Malformed) => "malformed",
+                Refused::Verdict(Verdict::MissingScope) => "scope",
+                Refused::Closed => "closed",
+                Refused::Unknown(_) => "unknown",
+                _ => "something else",
+            };
+            telling.lock().unwrap().push(format!("{} {reason}", parts.uri.path()));
+        });
+    let address = serve(guard).await;
+    let get = async |path: &str, secret: &str| {
+        let authorization = format!("Bearer {secret}");
+        let headers: &[&str] = if secret.is_empty() { &[] } else { &[&authorization] };
+        get_with(address, path, headers).await.status
+    };
+
+    assert_eq!(get("/", &reader.secret).await, 200);
+    assert_eq!(get("/", "").await, 401);
+    assert_eq!(get("/", "nonsense").await, 401);
+    assert_eq!(get("/", &other.secret).await, 403);
+    assert_eq!(get("/admin", &reader.secret).await, 403);
+    proxy.turn(Way::Cut);
+    assert_eq!(get("/", &reader.secret).await, 503);
+
+    let told = std::mem::take(&mut *told.lock().unwrap());
+    assert_eq!(told, ["/ credential", "/ malformed", "/ scope", "/admin closed", "/ unknown"]);
+}
+
 /// What is logged at WARN and above, on this thread.
 #[derive(Debug, Clone, Default)]
 struct Log(Arc<Mutex<Vec<u8>>>);
@@ -285,11 +331,19 @@ async fn an_outage_is_warned_of_once_with_its_cause() {
         .with_ansi(false)
         .with_max_level(tracing::Level::WARN)
         .with_writer(move || writer.clone());
+    // With one subscriber in the process, a line that another test reaches first is taken for one that nobody reads.
+    let _other = tracing::Dispatch::new(tracing_subscriber::registry());
     let _logged = tracing::subscriber::set_default(subscriber.finish());
     for local in [false, true] {
-        let client = client_at(proxy.address(), &replica.installation.root_secret);
-        let verifier =
-            if local { Verifier::local(client, LocalConfig::default()) } else { Verifier::unary(client) };
+        let connection = Connection::to(format!("http://{}", proxy.address()))
+            .secret((&*replica.installation.root_secret).into())
+            .call_timeout(Duration::from_millis(300));
+        let client = connection.open().unwrap();
+        let verifier = if local {
+            Verifier::local(client, LocalConfig::default()).unwrap()
+        } else {
+            Verifier::unary(client)
+        };
         let address = serve(guard(verifier)).await;
         let bearer = format!("Bearer {}", reader.secret);
         for _ in 0..5 {

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use secrecy::ExposeSecret as _;
-use tokend_client::{ErrorKind, LocalConfig, Prefix, Question, Scopes, Verdict, Verifier};
+use tokend_client::{Connection, ErrorKind, LocalConfig, Prefix, Question, Verdict, Verifier};
 use tokend_core::secret::Secret;
 use tokio::task::JoinSet;
 
@@ -24,13 +24,13 @@ async fn what_is_held_is_judged_without_tokend_and_as_tokend_would() {
         ..ordinary()
     };
     let token: Made = created(&mut admin, request).await.into();
-    let verifier = Verifier::local(root(&replica), LocalConfig::default());
+    let verifier = Verifier::local(root(&replica), LocalConfig::default()).unwrap();
     let inside = Some("192.0.2.7".parse().unwrap());
     eventually("the token is held", async || {
         let (none, read) = (scopes(&[]), scopes(&["repo:read"]));
-        let asked = Question { secret: &token.secret, required_scopes: &none, client_ip: inside };
+        let asked = Question::new(&token.secret).required_scopes(&none).client_ip(inside);
         assert_eq!(verifier.verify(&asked).await.unwrap().verdict, Verdict::Valid);
-        let answer = verifier.verify_now(&Question { required_scopes: &read, ..asked })?;
+        let answer = verifier.verify_now(&asked.required_scopes(&read))?;
         assert_eq!(answer.token.unwrap().user_id.as_str(), "ada");
         Some(())
     })
@@ -47,7 +47,7 @@ async fn what_is_held_is_judged_without_tokend_and_as_tokend_would() {
         (&[], inside, token.secret.replace("tokd_", "tokd_0")),
     ] {
         let required_scopes = scopes(required);
-        let asked = Question { secret: &secret, required_scopes: &required_scopes, client_ip: address };
+        let asked = Question::new(&secret).required_scopes(&required_scopes).client_ip(address);
         let here = eventually("an answer from here", async || verifier.verify_now(&asked)).await;
         let there = Verifier::unary(root(&replica)).verify(&asked).await.unwrap();
         assert_eq!((here.verdict, here.missing_scopes), (there.verdict, there.missing_scopes));
@@ -76,7 +76,8 @@ async fn what_may_be_a_secret_is_asked_for_each_time_and_what_cannot_be_one_neve
     }
     let away = Proxy::to_port(replica.address, Way::Cut).await;
     let knows_nothing =
-        Verifier::local(client_at(away.address(), &replica.installation.root_secret), LocalConfig::default());
+        Verifier::local(client_at(away.address(), &replica.installation.root_secret), LocalConfig::default())
+            .unwrap();
     for secret in
         ["nonsense", "", "ghp_abc", &token.secret.replace("tokd_", "acme_"), &format!("{}0", token.secret)]
     {
@@ -100,7 +101,7 @@ async fn a_peer_that_makes_up_secrets_makes_few_calls_and_keeps_nobody_else_out(
         let (verifier, secret) = (verifier.clone(), forged(crate::support::client::unknown_id()));
         asking.spawn(async move {
             let client_ip = Some("192.0.2.66".parse().unwrap());
-            let question = Question { secret: &secret, required_scopes: &Scopes::default(), client_ip };
+            let question = Question::new(&secret).client_ip(client_ip);
             match verifier.verify(&question).await {
                 Ok(answer) => assert_eq!(answer.verdict, Verdict::NotFound),
                 Err(error) => assert_eq!(error.kind(), ErrorKind::ResourceExhausted),
@@ -115,12 +116,12 @@ async fn a_peer_that_makes_up_secrets_makes_few_calls_and_keeps_nobody_else_out(
 
     for secret in [&token.secret, &other.secret] {
         let client_ip = Some("192.0.2.7".parse().unwrap());
-        let question = Question { secret, required_scopes: &Scopes::default(), client_ip };
+        let question = Question::new(secret).client_ip(client_ip);
         assert_eq!(verifier.verify(&question).await.unwrap().verdict, Verdict::Valid);
     }
     // What is held costs no call, wherever it comes from.
     let client_ip = Some("192.0.2.66".parse().unwrap());
-    let question = Question { secret: &token.secret, required_scopes: &Scopes::default(), client_ip };
+    let question = Question::new(&token.secret).client_ip(client_ip);
     eventually("an answer from here", async || verifier.verify_now(&question)).await;
 }
 
@@ -133,7 +134,7 @@ async fn a_held_token_expires_to_the_moment_by_the_databases_clock() {
         expiration: Some(tokend::grpc::proto::create_token_request::Expiration::Ttl(ttl)),
         ..ordinary()
     };
-    let verifier = Verifier::local(root(&replica), LocalConfig::default());
+    let verifier = Verifier::local(root(&replica), LocalConfig::default()).unwrap();
     is_held(&verifier, &made(&mut admin).await).await;
     let token: Made = created(&mut admin, request).await.into();
 
@@ -150,11 +151,11 @@ async fn a_held_token_expires_to_the_moment_by_the_databases_clock() {
 async fn every_change_is_heard_of() {
     let replica = Replica::start().await;
     let mut admin = replica.root();
-    let verifier = Verifier::local(root(&replica), LocalConfig::default());
+    let verifier = Verifier::local(root(&replica), LocalConfig::default()).unwrap();
     let token: Made = created_with(&mut admin, "acme", &["repo:read"]).await.into();
     is_held(&verifier, &token).await;
     let read = scopes(&["repo:read"]);
-    let allowed = Question { secret: &token.secret, required_scopes: &read, client_ip: None };
+    let allowed = Question::new(&token.secret).required_scopes(&read);
 
     let update = tokend::grpc::proto::UpdateTokenRequest {
         token_id: token.id.clone(),
@@ -196,7 +197,8 @@ async fn a_caller_of_one_organization_judges_its_own_tokens_alone() {
     let caller = created_with(&mut admin, "acme", &["tokend:verify"]).await;
     let own: Made = created_with(&mut admin, "acme", &[]).await.into();
     let foreign: Made = created_with(&mut admin, "other", &[]).await.into();
-    let verifier = Verifier::local(client_at(replica.address, &caller.secret), LocalConfig::default());
+    let verifier =
+        Verifier::local(client_at(replica.address, &caller.secret), LocalConfig::default()).unwrap();
 
     is_held(&verifier, &own).await;
     assert_eq!(verdict(&verifier, &foreign.secret).await, Verdict::NotFound);
@@ -222,7 +224,8 @@ async fn a_caller_that_may_judge_less_than_before_judges_no_more_here() {
     let mut admin = replica.root();
     let caller = created_with(&mut admin, "acme", &["tokend:verify:any"]).await;
     let foreign: Made = created_with(&mut admin, "other", &[]).await.into();
-    let verifier = Verifier::local(client_at(replica.address, &caller.secret), LocalConfig::default());
+    let verifier =
+        Verifier::local(client_at(replica.address, &caller.secret), LocalConfig::default()).unwrap();
     is_held(&verifier, &foreign).await;
 
     let update = tokend::grpc::proto::UpdateTokenRequest {
@@ -248,7 +251,7 @@ async fn whatever_connection_is_watched_through_the_watch_is_of_the_one_who_asks
     let confined = created_with(&mut admin, "acme", &["tokend:verify"]).await.secret;
     let foreign: Made = created_with(&mut admin, "other", &[]).await.into();
     let watch = client_at(replica.address, &confined);
-    let verifier = Verifier::local(root(&replica), LocalConfig::default().watch_through(watch));
+    let verifier = Verifier::local(root(&replica), LocalConfig::default().watch_through(watch)).unwrap();
     is_held(&verifier, &foreign).await;
 
     revoked(&mut admin, &foreign.id, "").await;
@@ -308,4 +311,28 @@ async fn a_record_that_is_old_is_asked_for_again_although_nothing_was_told() {
         (verifier.local_status().unwrap().asked > asked).then_some(())
     })
     .await;
+}
+
+#[tokio::test]
+async fn a_verifier_tells_whether_it_is_ready_and_if_not_why() {
+    let replica = Replica::start().await;
+    let proxy = Proxy::to_port(replica.address, Way::Cut).await;
+    let client = Connection::to(format!("http://{}", proxy.address()))
+        .secret((&*replica.installation.root_secret).into())
+        .call_timeout(Duration::from_millis(500));
+    let verifier = Verifier::local(client.open().unwrap(), LocalConfig::default()).unwrap();
+    let status = || verifier.local_status().unwrap();
+
+    let error = eventually("why it is not ready", async || status().last_error).await;
+    assert!(matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::DeadlineExceeded), "{error:?}");
+    assert!(!status().ready());
+    proxy.turn(Way::Open);
+    eventually("it is ready", async || {
+        let status = status();
+        status.ready().then(|| assert!(status.last_error.is_none()))
+    })
+    .await;
+    proxy.turn(Way::Cut);
+    eventually("it is not", async || (!status().ready() && status().last_error.is_some()).then_some(()))
+        .await;
 }

@@ -25,6 +25,7 @@ mod events;
 mod guards;
 mod local;
 mod multiplexed;
+mod own_secret;
 mod policies;
 mod promise;
 mod rules;

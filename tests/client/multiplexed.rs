@@ -45,7 +45,7 @@ async fn each_question_gets_its_own_answer() {
     let replica = Replica::start().await;
     let tokens = some(&replica).await;
 
-    all_are_answered(&Verifier::multiplexed(root(&replica)), &tokens).await;
+    all_are_answered(&Verifier::multiplexed(root(&replica)).unwrap(), &tokens).await;
 }
 
 #[tokio::test]
@@ -55,7 +55,7 @@ async fn more_questions_at_once_than_can_be_under_way_wait_for_their_turn() {
     let client = Connection::to(format!("http://{}", replica.address))
         .secret((&*replica.installation.root_secret).into())
         .call_timeout(Duration::from_secs(20));
-    let verifier = Verifier::multiplexed(client.open().unwrap());
+    let verifier = Verifier::multiplexed(client.open().unwrap()).unwrap();
     let mut asking = JoinSet::new();
     for _ in 0..2_500 {
         let (verifier, secret) = (verifier.clone(), token.secret.clone());
@@ -69,7 +69,8 @@ async fn what_has_no_answer_when_the_call_breaks_is_asked_again() {
     let replica = Replica::start().await;
     let tokens = some(&replica).await;
     let proxy = Proxy::to_port(replica.address, Way::Open).await;
-    let verifier = Verifier::multiplexed(client_at(proxy.address(), &replica.installation.root_secret));
+    let verifier =
+        Verifier::multiplexed(client_at(proxy.address(), &replica.installation.root_secret)).unwrap();
     all_are_answered(&verifier, &tokens).await;
 
     for _ in 0..5 {
@@ -90,7 +91,7 @@ async fn a_replica_that_drains_is_followed_by_the_next() {
     let tokens = some(&first).await;
     let installation = first.installation.clone();
     let proxy = Proxy::to_port(first.address, Way::Open).await;
-    let verifier = Verifier::multiplexed(client_at(proxy.address(), &installation.root_secret));
+    let verifier = Verifier::multiplexed(client_at(proxy.address(), &installation.root_secret)).unwrap();
     all_are_answered(&verifier, &tokens).await;
 
     let second = installation.serve(installation.config()).await;
@@ -106,7 +107,7 @@ async fn a_question_that_ends_the_call_ends_no_other() {
     let mut admin = replica.root();
     let caller = created_with(&mut admin, "acme", &["tokend:verify"]).await;
     let own: Made = created_with(&mut admin, "acme", &[]).await.into();
-    let verifier = Verifier::multiplexed(client_at(replica.address, &caller.secret));
+    let verifier = Verifier::multiplexed(client_at(replica.address, &caller.secret)).unwrap();
     assert_eq!(verdict(&verifier, &own.secret).await, Verdict::Valid);
 
     // Anything but a secret is a verdict, not an error.
@@ -130,7 +131,9 @@ async fn a_tokend_that_is_silent_gives_no_verdict() {
     let client = tokend_client::Connection::to(format!("http://{}", proxy.address()))
         .secret((&*replica.installation.root_secret).into())
         .call_timeout(std::time::Duration::from_millis(500));
-    for verifier in [Verifier::unary(client.open().unwrap()), Verifier::multiplexed(client.open().unwrap())] {
+    for verifier in
+        [Verifier::unary(client.open().unwrap()), Verifier::multiplexed(client.open().unwrap()).unwrap()]
+    {
         assert_eq!(verdict(&verifier, &token.secret).await, Verdict::Valid);
         proxy.turn(Way::Held);
         assert_eq!(asked(&verifier, &token.secret).await.unwrap_err().kind(), ErrorKind::DeadlineExceeded);

@@ -5,13 +5,12 @@ use std::collections::HashSet;
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use tokend_client::proto::ErrorReason;
 use tokend_client::{
-    Client, ErrorKind, Expiration, Listing, NewToken, Policy, PolicyBreach, PolicyRule, Principal, Remedy,
-    TokenState, TokenStatus,
+    Client, ErrorKind, ErrorReason, Expiration, Listing, NewToken, Policy, PolicyBreach, PolicyRule,
+    Principal, Remedy, TokenState, TokenStatus,
 };
 
-use super::asking::{client_at, holder, root, scopes};
+use super::asking::{client_at, holder, root, scopes, with};
 use crate::support::crowd::tokens_of_all_sorts;
 use crate::support::eventually;
 use crate::support::proxy::{Proxy, Way};
@@ -20,20 +19,19 @@ use crate::support::replica::Replica;
 const DAY: Duration = Duration::from_hours(24);
 
 fn strict() -> Policy {
-    Policy {
-        longest_lifetime: Some(40 * DAY),
-        expiration_required: true,
-        longest_grace: Some(Duration::from_hours(1)),
-        most_active_tokens_per_user: NonZeroU32::new(5),
-        allowed_scopes: scopes(&["repo:*"]),
-        reuse_detection: false,
-    }
+    with(Policy::default(), |it| {
+        it.longest_lifetime = Some(40 * DAY);
+        it.expiration_required = true;
+        it.longest_grace = Some(Duration::from_hours(1));
+        it.most_active_tokens_per_user = NonZeroU32::new(5);
+        it.allowed_scopes = scopes(&["repo:*"]);
+    })
 }
 
 /// Reads what is there, without the root token, which is used all the time.
 async fn all(client: &Client) -> Vec<TokenStatus> {
     let mut tokens =
-        client.token_pages(&Listing { page_size: 300, ..Listing::default() }).collect().await.unwrap();
+        client.token_pages(&with(Listing::default(), |it| it.page_size = 300)).collect().await.unwrap();
     tokens.retain(|token| token.user_id.as_str() != "root");
     tokens
 }
@@ -59,7 +57,7 @@ async fn a_policy_is_read_as_it_was_set_and_by_whom() {
     let untouched = client.get_policy(Some("acme")).await.unwrap();
     assert_eq!((untouched.organization_id.as_str(), &untouched.policy), ("acme", &Policy::default()));
     assert_eq!((untouched.updated_by, untouched.update_time), (None, None));
-    let policy = Policy { reuse_detection: true, ..strict() };
+    let policy = with(strict(), |it| it.reuse_detection = true);
 
     let set = client.update_policy(Some("acme"), &policy).await.unwrap();
 
@@ -68,7 +66,7 @@ async fn a_policy_is_read_as_it_was_set_and_by_whom() {
     assert!(set.update_time.is_some());
     assert_eq!(client.get_policy(Some("acme")).await.unwrap(), set);
     assert_eq!(client.get_policy(None).await.unwrap().policy, Policy::default());
-    let wrong = Policy { longest_grace: Some(31 * DAY), ..policy };
+    let wrong = with(policy, |it| it.longest_grace = Some(31 * DAY));
     let refused = client.update_policy(None, &wrong).await.unwrap_err();
     assert_eq!((refused.kind(), refused.reason()), (ErrorKind::Invalid, Some(ErrorReason::InvalidField)));
     assert_eq!(refused.violations()[0].field, "policy.longest_grace");
@@ -99,10 +97,11 @@ async fn the_dry_run_tells_over_several_pages_what_enforcement_then_does() {
         let now = client.get_token(breach.token.id).await.unwrap();
         match &breach.remedy {
             Remedy::Revoke => assert_eq!(now.state, TokenState::Revoked),
-            Remedy::Narrow { expire_time, removed_scopes } => {
+            Remedy::Narrow { expire_time, removed_scopes, .. } => {
                 assert_eq!(now.expire_time, expire_time.or(breach.token.expire_time));
                 assert!(removed_scopes.iter().all(|lost| now.scopes.iter().all(|scope| scope != lost)));
             }
+            other => panic!("{other:?}"),
         }
     }
     assert_eq!(client.check_policy_pages(None, None).collect().await.unwrap(), []);
@@ -112,22 +111,24 @@ async fn the_dry_run_tells_over_several_pages_what_enforcement_then_does() {
 async fn what_a_policy_forbids_is_told_by_the_rule_that_does() {
     let replica = Replica::start().await;
     let client = root(&replica);
-    let policy = Policy {
-        longest_lifetime: Some(DAY),
-        most_active_tokens_per_user: NonZeroU32::new(2),
-        allowed_scopes: scopes(&["repo:*"]),
-        ..Policy::default()
-    };
+    let policy = with(Policy::default(), |it| {
+        it.longest_lifetime = Some(DAY);
+        it.most_active_tokens_per_user = NonZeroU32::new(2);
+        it.allowed_scopes = scopes(&["repo:*"]);
+    });
     client.update_policy(None, &policy).await.unwrap();
     let new = |days| NewToken::new("ada", "laptop", Expiration::After(days * DAY));
     let made = client.create_token(new(1)).await.unwrap().token;
     client.create_token(new(1)).await.unwrap();
 
     let never = NewToken::new("bob", "n", Expiration::Never);
-    let wider = NewToken { scopes: scopes(&["user:read"]), user_id: "bob".to_owned(), ..new(1) };
+    let wider = with(new(1), |it| {
+        it.scopes = scopes(&["user:read"]);
+        it.user_id = "bob".to_owned();
+    });
     for (new, rule) in [
         (new(1), PolicyRule::MostActiveTokens),
-        (NewToken { user_id: "bob".to_owned(), ..new(2) }, PolicyRule::LongestLifetime),
+        (with(new(2), |it| it.user_id = "bob".to_owned()), PolicyRule::LongestLifetime),
         (never, PolicyRule::LongestLifetime),
         (wider, PolicyRule::AllowedScopes),
     ] {
@@ -170,7 +171,7 @@ async fn an_enforcement_whose_answer_is_lost_says_so_and_is_begun_anew() {
     for _ in 0..3 {
         direct.create_token(NewToken::new("ada", "laptop", Expiration::Never)).await.unwrap();
     }
-    let policy = Policy { most_active_tokens_per_user: NonZeroU32::new(1), ..Policy::default() };
+    let policy = with(Policy::default(), |it| it.most_active_tokens_per_user = NonZeroU32::new(1));
     direct.update_policy(None, &policy).await.unwrap();
     let proxy = Proxy::to_port(replica.address, Way::Open).await;
     let client = client_at(proxy.address(), &replica.installation.root_secret);
@@ -182,8 +183,10 @@ async fn an_enforcement_whose_answer_is_lost_says_so_and_is_begun_anew() {
         let client = client.clone();
         async move { client.enforce_policy(None, None).await }
     });
-    let active =
-        Listing { states: vec![TokenState::Active], user_id: Some("ada".to_owned()), ..Listing::default() };
+    let active = with(Listing::default(), |it| {
+        it.states = vec![TokenState::Active];
+        it.user_id = Some("ada".to_owned());
+    });
     eventually("it is enforced", async || {
         (direct.list_tokens(&active, None).await.unwrap().items.len() == 1).then_some(())
     })

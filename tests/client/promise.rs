@@ -95,7 +95,8 @@ async fn what_a_replica_says_that_is_behind_is_neither_held_nor_believed_after_a
     let behind = installation.serve(config).await;
     let token = made(&mut ahead.root()).await;
     in_cache(&mut behind.root(), &token).await;
-    let verifier = Verifier::local(root(&behind), LocalConfig::default().watch_through(root(&ahead)));
+    let verifier =
+        Verifier::local(root(&behind), LocalConfig::default().watch_through(root(&ahead))).unwrap();
     is_held(&verifier, &token).await;
 
     way.turn(Way::Held);
@@ -161,7 +162,8 @@ async fn a_tokend_that_is_frozen_ends_what_is_judged_here_and_is_no_verdict() {
     let client = tokend_client::Connection::to(&*frozen.url)
         .secret((&*installation.root_secret).into())
         .call_timeout(Duration::from_millis(500));
-    let verifier = Verifier::local(client.open().unwrap(), LocalConfig::default().staleness(STALENESS));
+    let verifier =
+        Verifier::local(client.open().unwrap(), LocalConfig::default().staleness(STALENESS)).unwrap();
     let token = made(&mut other.root()).await;
     is_held(&verifier, &token).await;
 

@@ -42,7 +42,7 @@ async fn a_ca_of_ones_own_is_trusted_where_it_is_named_and_a_certificate_is_a_cr
         .client_certificate(signed.certificate, signed.key.into())
         .open()
         .unwrap();
-    let verifier = Verifier::local(gateway, LocalConfig::default());
+    let verifier = Verifier::local(gateway, LocalConfig::default()).unwrap();
     assert_eq!(verdict(&verifier, &installation.root_secret).await, Verdict::Valid);
     // The clock is set by a secret that nobody has.
     eventually("the token is held", async || {

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use sqlx::Connection as _;
 use tokend::grpc::proto::{Verdict, VerifyStreamRequest, WatchTokensRequest};
-use tokend_client::{Connection, Question, Scopes, Verifier};
+use tokend_client::{Connection, Question, Verifier};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::process::Command;
@@ -63,12 +63,13 @@ async fn a_replica_that_is_added_gets_calls_of_clients_that_were_there_and_none_
     let proxy = Proxy::to_port(first.address, Way::Open).await;
     let done = Arc::new(AtomicBool::new(false));
     let mut asking = JoinSet::new();
-    for make in [Verifier::unary, Verifier::multiplexed] {
-        let client = Connection::to(format!("http://{}", proxy.address()));
-        let verifier = make(client.secret((&*installation.root_secret).into()).open().unwrap());
+    let connection =
+        Connection::to(format!("http://{}", proxy.address())).secret((&*installation.root_secret).into());
+    let open = || connection.open().unwrap();
+    for verifier in [Verifier::unary(open()), Verifier::multiplexed(open()).unwrap()] {
         let (secret, done) = (made.secret.clone(), Arc::clone(&done));
         asking.spawn(async move {
-            let question = Question { secret: &secret, required_scopes: &Scopes::default(), client_ip: None };
+            let question = Question::new(&secret);
             while !done.load(Ordering::Relaxed) {
                 let answer = verifier.verify(&question).await.unwrap();
                 assert_eq!(answer.verdict, tokend_client::Verdict::Valid);

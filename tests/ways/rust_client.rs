@@ -26,8 +26,8 @@ impl Verifiers {
         let client = connection.open().unwrap();
         Self {
             unary: Verifier::unary(client.clone()),
-            multiplexed: Verifier::multiplexed(client.clone()),
-            local: Verifier::local(client, LocalConfig::default()),
+            multiplexed: Verifier::multiplexed(client.clone()).unwrap(),
+            local: Verifier::local(client, LocalConfig::default()).unwrap(),
         }
     }
 
@@ -84,7 +84,7 @@ fn required(question: &Question) -> Scopes {
 
 fn to_ask<'a>(question: &'a Question, required_scopes: &'a Scopes) -> tokend_client::Question<'a> {
     let client_ip = question.client.map(|client| client.parse().unwrap());
-    tokend_client::Question { secret: &question.secret, required_scopes, client_ip }
+    tokend_client::Question::new(&question.secret).required_scopes(required_scopes).client_ip(client_ip)
 }
 
 async fn ask(verifier: &Verifier, question: &Question) -> Said {

@@ -27,9 +27,11 @@ mod rules;
 mod spelling;
 
 use refusal::Refusal;
+pub use refusal::Refused;
 pub use rules::RuleError;
 use rules::{Access, Rules, scopes};
 
+type OnRefusal = dyn Fn(&Parts, &Refused<'_>) + Send + Sync;
 type ClientAddress = dyn Fn(&Parts) -> Option<IpAddr> + Send + Sync;
 
 /// The layer. Clones share what they ask, and what is configured.
@@ -46,6 +48,7 @@ struct Config {
     client_address: Option<Arc<ClientAddress>>,
     credential_stays: bool,
     http_alone: bool,
+    on_refusal: Option<Arc<OnRefusal>>,
 }
 
 /// The credential that a guard has taken out of a request, for the guards behind it.
@@ -118,6 +121,13 @@ impl Guard {
     #[must_use]
     pub fn http_only(self) -> Self {
         self.with(|config| config.http_alone = true)
+    }
+
+    /// Tells of every refusal before it is answered: to count it, or to log it. Without the credential, unless that is
+    /// read from the request's headers, where it still is.
+    #[must_use]
+    pub fn on_refusal(self, tell: impl Fn(&Parts, &Refused<'_>) + Send + Sync + 'static) -> Self {
+        self.with(|config| config.on_refusal = Some(Arc::new(tell)))
     }
 
     fn with(mut self, change: impl FnOnce(&mut Config)) -> Self {
@@ -224,6 +234,9 @@ impl Guard {
                 .client()
                 .outage()
                 .note("tokend cannot be asked about requests, which are refused", error);
+        }
+        if let Some(tell) = &self.config.on_refusal {
+            tell(parts, &refusal.told());
         }
         refusal.response(if self.config.http_alone { None } else { refusal::grpc(parts) })
     }

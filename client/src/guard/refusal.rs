@@ -30,6 +30,20 @@ pub(super) enum Refusal {
     Unknown(Error),
 }
 
+/// Why a guard does not let a request through, as [`Guard::on_refusal`](super::Guard::on_refusal) is told.
+#[derive(Debug, Clone, Copy)]
+#[non_exhaustive]
+pub enum Refused<'a> {
+    /// It brings no credential, or none that can be one.
+    Credential,
+    /// What it brings is not good for this: never [`Verdict::Valid`].
+    Verdict(Verdict),
+    /// Nobody may do this.
+    Closed,
+    /// That cannot be found out.
+    Unknown(&'a Error),
+}
+
 /// What a refusal comes down to.
 struct Said {
     status: StatusCode,
@@ -40,6 +54,16 @@ struct Said {
 }
 
 impl Refusal {
+    /// Returns what may be told of it.
+    pub(super) fn told(&self) -> Refused<'_> {
+        match self {
+            Self::Credential(_) => Refused::Credential,
+            Self::Denied(verdict, _) => Refused::Verdict(*verdict),
+            Self::Closed => Refused::Closed,
+            Self::Unknown(error) => Refused::Unknown(error),
+        }
+    }
+
     /// Makes the answer: in gRPC's words and of this content type, else in HTTP's.
     pub(super) fn response(&self, grpc: Option<&'static str>) -> Response<Full<Bytes>> {
         let said = self.said();

@@ -21,13 +21,14 @@ const INTERVAL: Duration = Duration::from_secs(10);
 
 pub(super) async fn keep_set(shared: Arc<Shared>) {
     let client = shared.remote.client();
-    // The caller's own; without one, a secret that nobody has.
-    let secret = client.secret().cloned().unwrap_or_else(|| nobodys(&shared.prefix));
     let required_scopes = Scopes::default();
-    let question =
-        Question { secret: secret.expose_secret(), required_scopes: &required_scopes, client_ip: None };
     let mut failures = 0;
     loop {
+        // The caller's own; without one, a secret that nobody has.
+        let known = client.known().map(|known| known.secret.clone());
+        let secret = known.unwrap_or_else(|| nobodys(&shared.prefix));
+        let question =
+            Question { secret: secret.expose_secret(), required_scopes: &required_scopes, client_ip: None };
         // Before it is sent: the time that is answered is read later.
         let (start, sent) = (shared.fresh.start(), Moment::now());
         let wait = match client.verify(&question, Consistency::Full).await {
@@ -40,9 +41,7 @@ pub(super) async fn keep_set(shared: Arc<Shared>) {
             }
             Err(error) => {
                 failures += 1;
-                client
-                    .outage()
-                    .note("the database cannot be asked for its time, so nothing is judged here", &error);
+                shared.failed("the database cannot be asked for its time, so nothing is judged here", &error);
                 pause(failures)
             }
         };

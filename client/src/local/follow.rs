@@ -6,14 +6,14 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use secrecy::{ExposeSecret as _, SecretString};
+use secrecy::ExposeSecret as _;
 use tokend_core::moment::Moment;
 use tokend_core::secret::{Secret, TokenId};
 
 use super::Shared;
 use crate::client::Client;
+use crate::enums::ErrorReason;
 use crate::error::{Error, ErrorKind};
-use crate::proto::ErrorReason;
 use crate::retry::pause;
 use crate::watch::{ChangeBatch, Changes};
 
@@ -36,9 +36,7 @@ pub(super) struct Follower {
 
 impl Follower {
     pub(super) fn new(client: Client, shared: Arc<Shared>) -> Self {
-        let read = |secret: &SecretString| Secret::parse(secret.expose_secret(), &shared.prefix).ok();
-        let own = client.secret().and_then(read).map(|secret| secret.id());
-        Self { client, shared, own, position: None, anew: false, patience: PATIENCE }
+        Self { client, shared, own: None, position: None, anew: false, patience: PATIENCE }
     }
 
     /// Follows for ever.
@@ -50,6 +48,10 @@ impl Follower {
             }
             let mut heard = false;
             let began = Instant::now();
+            let known = self.client.known();
+            let own =
+                known.as_ref().map(|known| Secret::parse(known.secret.expose_secret(), &self.shared.prefix));
+            self.own = own.and_then(Result::ok).map(|secret| secret.id());
             let error = match self.client.watch_tokens(None, self.position.as_deref()).await {
                 Ok(mut changes) => {
                     self.shared.held.connected();
@@ -59,9 +61,13 @@ impl Follower {
             };
             // One that ends as soon as it has begun will do so again.
             failures = if heard && began.elapsed() > PATIENCE { 1 } else { failures + 1 };
+            if self.client.has_another(&error, known.as_ref()) {
+                failures = 0;
+                continue;
+            }
             // That one ends is nothing: a replica that drains ends all of them.
             if failures > 1 {
-                self.client.outage().note("changes cannot be watched, so nothing is judged here", &error);
+                self.shared.failed("changes cannot be watched, so nothing is judged here", &error);
             }
             if lost_its_place(&error) {
                 self.position = None;

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use arc_swap::ArcSwapOption;
 use tokend_core::domain::{Reach, Verdict, judge};
 use tokend_core::moment::Moment;
 use tokend_core::secret::{FormatError, Prefix, Secret};
@@ -17,7 +18,7 @@ use tokio::task::JoinSet;
 use crate::client::Client;
 use crate::error::Error;
 use crate::question::{Answer, Consistency, Question};
-use crate::verifier::Remote;
+use crate::verifier::{Remote, VerifierError};
 
 mod clock;
 mod follow;
@@ -59,11 +60,16 @@ impl Default for LocalConfig {
 }
 
 impl LocalConfig {
+    /// Refuses what cannot be kept.
+    pub(crate) fn check(&self) -> Result<(), VerifierError> {
+        if (LEAST..=MOST).contains(&self.staleness) { Ok(()) } else { Err(VerifierError::Staleness) }
+    }
+
     /// Declares how long after its commit a change may go unnoticed here; 1 s unless told, 100 ms to 1 h. Below about
     /// two heartbeats of the server (each a quarter of its own max-staleness) little is answered locally.
     #[must_use]
     pub fn staleness(self, staleness: Duration) -> Self {
-        Self { staleness: staleness.clamp(LEAST, MOST), ..self }
+        Self { staleness, ..self }
     }
 
     /// How many bytes the records may take; 64 MiB unless told, about 1 KiB each.
@@ -94,7 +100,8 @@ impl LocalConfig {
 }
 
 /// How a verifier that judges by itself is doing.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct LocalStatus {
     /// How many records are held, and how many bytes they take.
     pub held: u64,
@@ -108,6 +115,17 @@ pub struct LocalStatus {
     pub age: Option<Duration>,
     /// How often everything was dropped because changes may have been missed.
     pub starts: u64,
+    /// Why the database's time could not be had, or changes not be watched, the last time; `None` while it is ready.
+    pub last_error: Option<Error>,
+    ready: bool,
+}
+
+impl LocalStatus {
+    /// Tells whether what is held is new enough to be judged by. Where it is not, everything is asked of tokend.
+    #[must_use]
+    pub fn ready(&self) -> bool {
+        self.ready
+    }
 }
 
 /// The verifier. Its tasks end with it.
@@ -128,6 +146,7 @@ struct Shared {
     answered: AtomicU64,
     asked: AtomicU64,
     starts: AtomicU64,
+    last_error: ArcSwapOption<Error>,
 }
 
 impl Local {
@@ -144,6 +163,7 @@ impl Local {
             answered: AtomicU64::new(0),
             asked: AtomicU64::new(0),
             starts: AtomicU64::new(0),
+            last_error: ArcSwapOption::empty(),
         });
         let mut tasks = JoinSet::new();
         tasks.spawn(follow::Follower::new(watch, Arc::clone(&shared)).run());
@@ -190,18 +210,28 @@ impl Local {
     pub(crate) fn status(&self) -> LocalStatus {
         let shared = &self.shared;
         let (held, bytes) = shared.held.size();
+        let now = Moment::now();
+        let ready = shared.fresh.known().read(now).is_some();
         LocalStatus {
             held,
             bytes,
             answered: shared.answered.load(Ordering::Relaxed),
             asked: shared.asked.load(Ordering::Relaxed),
-            age: shared.fresh.age(Moment::now()),
+            age: shared.fresh.age(now),
             starts: shared.starts.load(Ordering::Relaxed),
+            last_error: shared.last_error.load_full().filter(|_| !ready).map(|error| Error::clone(&error)),
+            ready,
         }
     }
 }
 
 impl Shared {
+    /// Notes why nothing can be judged here.
+    fn failed(&self, what: &'static str, error: &Error) {
+        self.remote.client().outage().note(what, error);
+        self.last_error.store(Some(Arc::new(error.clone())));
+    }
+
     /// Judges by what is held. `now` is asked before and after: a pause of this process or its machine may come at any
     /// time, and what was new enough when a question came may be too old when it is answered.
     fn judge(&self, question: &Question<'_>, now: impl Fn() -> Moment) -> Option<Answer> {
@@ -296,10 +326,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_staleness_is_kept_within_what_can_be_reckoned_with() {
-        let declared = |staleness| LocalConfig::default().staleness(staleness).staleness;
-        assert_eq!(declared(Duration::ZERO), Duration::from_millis(100));
-        assert_eq!(declared(Duration::from_secs(5)), Duration::from_secs(5));
-        assert_eq!(declared(Duration::MAX), Duration::from_hours(1));
+    fn a_staleness_that_cannot_be_kept_is_refused() {
+        let declared = |staleness| LocalConfig::default().staleness(staleness).check();
+        for bad in [Duration::ZERO, Duration::from_millis(99), Duration::from_hours(2), Duration::MAX] {
+            assert_eq!(declared(bad), Err(VerifierError::Staleness), "{bad:?}");
+        }
+        for good in [Duration::from_millis(100), Duration::from_secs(1), Duration::from_hours(1)] {
+            assert_eq!(declared(good), Ok(()), "{good:?}");
+        }
     }
 }

@@ -8,6 +8,7 @@ use crate::secret::TokenId;
 
 /// Who did something: written into `created_by` and into the audit log.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum Principal {
     /// The holder of the token with this id.
     Token(TokenId),

@@ -160,6 +160,7 @@ impl fmt::Debug for Record {
 
 /// What Verify says of a secret. Only `Valid` admits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum Verdict {
     /// It may be used for what was asked.
     Valid,

@@ -3,6 +3,7 @@
 
 /// One rule of a policy that is set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum Rule {
     /// The token would live too long.
     #[error("the organization's policy allows tokens no such long lifetime")]

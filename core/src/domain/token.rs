@@ -47,6 +47,7 @@ pub struct Token {
 
 /// Whether a token can be used, at a given moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum TokenState {
     /// It can be used.
     Active,
@@ -67,6 +68,9 @@ impl Token {
 }
 
 impl TokenState {
+    /// Every state.
+    pub const ALL: [Self; 4] = [Self::Active, Self::Expired, Self::Revoked, Self::Disabled];
+
     /// Tells the state at `now` of a token with this end, expired from it on, inclusive.
     pub(super) fn at(
         now: OffsetDateTime,

@@ -1,15 +1,14 @@
 //! A service that tokend guards, over gRPC and over HTTP on one port. What each call needs is said where it is routed;
 //! the handlers find whose token it was in the request.
 
+use std::env;
 use std::error::Error;
 use std::net::{IpAddr, SocketAddr};
-use std::{env, fs};
 
 use axum::extract::{ConnectInfo, Path};
 use axum::http::request::Parts;
 use axum::routing::get;
 use axum::{Extension, Router};
-use secrecy::SecretString;
 use tokend_client::{Connection, Guard, LocalConfig, VerifiedToken, Verifier};
 use tokio::net::TcpListener;
 use tonic::service::Routes;
@@ -29,15 +28,15 @@ mod proto {
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
     let address = env::var("TOKEND_ADDRESS")?;
-    let secret = fs::read_to_string(env::var("TOKEND_SECRET_FILE")?)?;
-    let client = Connection::to(address).secret(SecretString::from(secret.trim())).open()?;
+    // Read anew when tokend refuses it: the token may be rotated while this runs.
+    let client = Connection::to(address).secret_file(env::var("TOKEND_SECRET_FILE")?).open()?;
     // Locally: a revocation may go unnoticed for as long as is declared. Else it holds as soon as tokend says.
     let verifier = match env::var("REPORTS_STALENESS_MS") {
         Ok(text) => {
             let staleness = std::time::Duration::from_millis(text.parse()?);
-            Verifier::local(client, LocalConfig::default().staleness(staleness))
+            Verifier::local(client, LocalConfig::default().staleness(staleness))?
         }
-        Err(_) => Verifier::multiplexed(client),
+        Err(_) => Verifier::multiplexed(client)?,
     };
 
     let listener = TcpListener::bind(env::var("REPORTS_LISTEN")?).await?;

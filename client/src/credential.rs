@@ -1,0 +1,158 @@
+//! The secret by which the caller itself is known: one for life, or one that is asked for again, so that a caller
+//! outlives the rotation of its token. Made by the connection; read by whatever makes a call.
+
+use std::error::Error as StdError;
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+
+use arc_swap::ArcSwap;
+use secrecy::{ExposeSecret as _, SecretString};
+use tokend_core::moment::Moment;
+use tonic::metadata::{Ascii, MetadataValue};
+use zeroize::Zeroizing;
+
+use crate::connection::ConnectionError;
+
+/// How often a provider is asked, and how often at most where tokend has refused what it gave; in nanoseconds.
+const INTERVAL: i64 = 5_000_000_000;
+const AT_MOST: i64 = 100_000_000;
+
+/// What a provider may fail with.
+pub type SourceError = Box<dyn StdError + Send + Sync>;
+
+type Ask = dyn Fn() -> Result<SecretString, SourceError> + Send + Sync;
+
+/// Where the secret comes from.
+#[derive(Clone)]
+pub(crate) enum Source {
+    Fixed(SecretString),
+    Asked(Arc<Ask>),
+}
+
+/// A secret, and the metadata that says it.
+#[derive(Debug)]
+pub(crate) struct Known {
+    pub(crate) secret: SecretString,
+    pub(crate) header: MetadataValue<Ascii>,
+}
+
+/// The credential of a client.
+#[derive(Debug)]
+pub(crate) struct Credential {
+    known: ArcSwap<Known>,
+    source: Source,
+    /// When it was asked for, by the boot clock.
+    asked: AtomicI64,
+}
+
+impl Source {
+    /// Reads a file whenever it is asked; white space around the secret does not count.
+    pub(crate) fn file(path: PathBuf) -> Self {
+        Self::Asked(Arc::new(move || {
+            let text = Zeroizing::new(std::fs::read_to_string(&path)?);
+            Ok(SecretString::from(text.trim()))
+        }))
+    }
+
+    fn read(&self) -> Result<Known, ConnectionError> {
+        let secret = match self {
+            Self::Fixed(secret) => secret.clone(),
+            Self::Asked(ask) => ask().map_err(ConnectionError::SecretSource)?,
+        };
+        Ok(Known { header: header(&secret)?, secret })
+    }
+}
+
+impl fmt::Debug for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Fixed(_) => "Fixed([redacted])",
+            Self::Asked(_) => "Asked(..)",
+        })
+    }
+}
+
+impl Credential {
+    /// Asks for the secret for the first time.
+    pub(crate) fn new(source: Source) -> Result<Self, ConnectionError> {
+        let known = ArcSwap::from_pointee(source.read()?);
+        Ok(Self { known, source, asked: AtomicI64::new(Moment::now().boot) })
+    }
+
+    /// Returns the secret, asked for anew where that was a while ago.
+    pub(crate) fn current(&self) -> Arc<Known> {
+        self.refresh(INTERVAL);
+        self.known.load_full()
+    }
+
+    /// Tells whether there is another secret than this one, which tokend has refused.
+    pub(crate) fn differs_from(&self, refused: &Arc<Known>) -> bool {
+        self.refresh(AT_MOST);
+        !Arc::ptr_eq(&self.known.load(), refused)
+    }
+
+    fn refresh(&self, interval: i64) {
+        if matches!(self.source, Source::Fixed(_)) {
+            return;
+        }
+        let (now, asked) = (Moment::now().boot, self.asked.load(Ordering::Relaxed));
+        let due = now - asked >= interval;
+        // One asks, the others go on with what is known.
+        if !due || self.asked.compare_exchange(asked, now, Ordering::Relaxed, Ordering::Relaxed).is_err() {
+            return;
+        }
+        match self.source.read() {
+            Ok(read) if read.secret.expose_secret() == self.known.load().secret.expose_secret() => {}
+            Ok(read) => self.known.store(Arc::new(read)),
+            Err(error) => {
+                let cause = error.source().map(ToString::to_string);
+                tracing::warn!(%error, cause, "the caller's own secret cannot be read anew; the last one is used");
+            }
+        }
+    }
+}
+
+fn header(secret: &SecretString) -> Result<MetadataValue<Ascii>, ConnectionError> {
+    let word = secret.expose_secret();
+    if word.is_empty() || !word.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_') {
+        return Err(ConnectionError::Secret);
+    }
+    let header = Zeroizing::new(format!("Bearer {word}"));
+    let mut value = MetadataValue::try_from(header.as_str()).map_err(|_| ConnectionError::Secret)?;
+    value.set_sensitive(true);
+    Ok(value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Mutex;
+
+    #[test]
+    fn a_secret_that_is_refused_is_asked_for_again_and_one_that_cannot_be_read_stays() {
+        let given = Arc::new(Mutex::new(Some("one".to_owned())));
+        let giving = Arc::clone(&given);
+        let source = Source::Asked(Arc::new(move || {
+            let text = giving.lock().unwrap().clone().ok_or("there is none")?;
+            Ok(SecretString::from(text))
+        }));
+        let credential = Credential::new(source).unwrap();
+        let first = credential.current();
+        let again = || {
+            credential.asked.store(i64::MIN / 2, Ordering::Relaxed);
+            credential.differs_from(&first)
+        };
+        assert!(!again());
+        for unusable in [None, Some("two words".to_owned())] {
+            *given.lock().unwrap() = unusable;
+            assert!(!again());
+        }
+        *given.lock().unwrap() = Some("two".to_owned());
+        assert!(!credential.differs_from(&first), "asked for a moment ago");
+        assert!(again());
+        assert_eq!(credential.current().secret.expose_secret(), "two");
+        assert!(!format!("{credential:?}").contains("two"));
+    }
+}
