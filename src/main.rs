@@ -26,13 +26,13 @@ fn main() -> ExitCode {
 /// Writes an error and its causes to standard error, where nothing more can be done if it fails.
 fn report(error: &anyhow::Error) {
     let mut output = io::stderr().lock();
-    let mut said = error.to_string();
-    let _ = writeln!(output, "error: {said}");
+    let mut said = vec![error.to_string()];
+    let _ = writeln!(output, "error: {error}");
     for cause in error.chain().skip(1).map(ToString::to_string) {
-        // Some libraries wrap an error in another of the same words.
-        if cause != said {
+        // Some libraries wrap an error in others of the same words.
+        if !said.contains(&cause) {
             let _ = writeln!(output, "  because: {cause}");
-            said = cause;
+            said.push(cause);
         }
     }
 }
