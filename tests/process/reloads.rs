@@ -48,7 +48,7 @@ fn a_replaced_keyring_is_read_again_and_says_what_a_dropped_key_costs() {
     let counted = || printed(run(&["key", "status", "--json"], &shared, ""));
     // What is used is rewritten under the new key; what nobody uses stays.
     assert_eq!(rpc::verdict(&address, &root, &made.secret), Verdict::Valid);
-    assert!(eventually(|| counted().contains("\"position\":1,\"tokens\":3")), "{}", counted());
+    assert!(eventually(|| counted().contains("\"position\":1,\"tokens\":\"3\"")), "{}", counted());
 
     // The new key alone, then another one alone: every token counts on what is gone.
     place.file("keyring", &first, 0o600);
