@@ -3,8 +3,8 @@
     metric_names.py REPOSITORY METRICS
 
 METRICS is the text of /metrics. Fails when a query uses a metric, a label or a label's value that
-the text does not have, when a metric is missing in the guide's table, or when an alert has no
-summary, no severity, no test, or a runbook that leads nowhere. Prints the dashboard's queries as a
+the text does not have, when a metric is missing in the guide's table, or stands in no alert and no
+panel, or when an alert has no summary, no severity, no test, or a runbook that leads nowhere. Prints the dashboard's queries as a
 rule file, for promtool to parse. Called by .ci/metrics.
 """
 
@@ -24,6 +24,13 @@ GROUPED = re.compile(r"\b(?:by|without|on|ignoring)\s*\(([^)]*)\)")
 # What Prometheus itself adds to every sample.
 ADDED = {"job", "instance"}
 SEVERITIES = {"critical", "warning", "info"}
+# Where alerts say that the guide is published; its owner puts another address there.
+GUIDE = "https://docs.example/tokend/operations.md"
+# Metrics that no alert and no panel shows, and why.
+UNWATCHED = {
+    "process_threads": "fixed by the number of cores, but for a moment",
+    "process_virtual_memory_bytes": "address space; process_resident_memory_bytes is what is taken",
+}
 
 
 def served(text):
@@ -85,8 +92,8 @@ def wrong_alerts(alerts, tests, guide):
     for group in alerts["groups"]:
         for rule in group["rules"]:
             if name := rule.get("alert"):
-                path, _, anchor = rule["annotations"].get("runbook", "").partition("#")
-                if path != "docs/operations.md" or anchor not in anchors:
+                address, _, anchor = rule["annotations"].get("runbook_url", "").partition("#")
+                if address != GUIDE or anchor not in anchors:
                     yield f"{name}: its runbook leads nowhere"
                 if not rule["annotations"].get("summary"):
                     yield f"{name}: no summary"
@@ -94,6 +101,17 @@ def wrong_alerts(alerts, tests, guide):
                     yield f"{name}: no severity"
                 if name not in fired:
                     yield f"{name}: no test makes it fire"
+
+
+def unwatched(text, queries):
+    """Yields metrics of the server that nobody looks at, and what is said to be none of them and is."""
+    shown = {name for _, query in queries for name, _ in SELECTOR.findall(query)}
+    shown |= {re.sub(r"_(bucket|sum|count)$", "", name) for name in shown}
+    names = set(re.findall(r"^# TYPE (\S+) ", text, re.M))
+    for name in sorted(names - shown - set(UNWATCHED)):
+        yield f"{name} is in no alert and no panel: show it, or say in UNWATCHED why not"
+    for name in sorted(set(UNWATCHED) & shown | set(UNWATCHED) - names):
+        yield f"{name} is in UNWATCHED, and is shown or not served"
 
 
 def undocumented(text, guide):
@@ -125,12 +143,13 @@ def main(root, metrics):
     dashboard = json.loads((root / "deploy/grafana/tokend.json").read_text(encoding="utf-8"))
     guide = (root / "docs/operations.md").read_text(encoding="utf-8")
     samples = served(text)
+    queries = list(queries_of(alerts, dashboard))
     wrong = [
         f"{where}: {what}"
-        for where, query in queries_of(alerts, dashboard)
+        for where, query in queries
         for what in wrong_selectors(query, samples)
     ]
-    wrong += [*wrong_alerts(alerts, tests, guide), *undocumented(text, guide)]
+    wrong += [*wrong_alerts(alerts, tests, guide), *undocumented(text, guide), *unwatched(text, queries)]
     if wrong:
         sys.exit("\n".join(f"metrics: {line}" for line in wrong))
     print(yaml.safe_dump(as_rules(dashboard)))
