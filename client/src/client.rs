@@ -192,7 +192,7 @@ impl Client {
         reason: &str,
     ) -> Result<Changed<RevokedToken>, Error> {
         let (target, reason) = (Some(target.into()), reason.to_owned());
-        self.revoke(proto::RevokeTokenRequest { target, reason, only_this: false }).await
+        self.revoke(proto::RevokeTokenRequest { target, reason, only_this: false, force: false }).await
     }
 
     /// Revokes a token alone: what was rotated from it stays in use.
@@ -205,7 +205,7 @@ impl Client {
         reason: &str,
     ) -> Result<Changed<RevokedToken>, Error> {
         let (target, reason) = (Some(target.into()), reason.to_owned());
-        self.revoke(proto::RevokeTokenRequest { target, reason, only_this: true }).await
+        self.revoke(proto::RevokeTokenRequest { target, reason, only_this: true, force: false }).await
     }
 
     async fn revoke(&self, message: proto::RevokeTokenRequest) -> Result<Changed<RevokedToken>, Error> {
@@ -235,6 +235,7 @@ impl Client {
             organization_id: organization_id.unwrap_or_default().to_owned(),
             user_id: user_id.to_owned(),
             reason: reason.to_owned(),
+            force: false,
         };
         let revoked =
             self.run(Repeatable::Yes, message, |mut raw, request| async move {
@@ -250,7 +251,7 @@ impl Client {
     /// # Errors
     /// [`Error`].
     pub async fn disable_token(&self, id: TokenId) -> Result<Changed<TokenStatus>, Error> {
-        let message = proto::DisableTokenRequest { token_id: id.to_string() };
+        let message = proto::DisableTokenRequest { token_id: id.to_string(), force: false };
         let done = self
             .run(Repeatable::No, message, |mut raw, request| async move { raw.disable_token(request).await })
             .await?;

@@ -77,6 +77,8 @@ of_the_contract! {
         RequestNotRepeatable,
         /// The organization's policy forbids it; [`Error::rule`](crate::Error::rule) says by which rule.
         PolicyForbids,
+        /// No active root token would be left; the request can force it.
+        LastRootToken,
         /// Changes behind the watcher's position may be gone.
         PositionTooOld,
         /// The watcher does not keep up.

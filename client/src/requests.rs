@@ -235,6 +235,7 @@ impl TokenUpdate {
             }),
             allowed_cidrs: self.allowed_cidrs.as_ref().map(cidrs).unwrap_or_default(),
             update_mask: Some(prost_types::FieldMask { paths }),
+            force: false,
         }
     }
 }
@@ -252,6 +253,7 @@ impl Rotation {
             }),
             grace_period: Some(duration(self.grace_period)),
             request_id: request_id(),
+            force: false,
         }
     }
 }

@@ -10,8 +10,8 @@ impl Actions {
     /// it is.
     ///
     /// # Errors
-    /// [`ActionError`]: access, no such token in reach, a token that is revoked, the database. After a database
-    /// error the outcome may be unknown; a repeat is safe.
+    /// [`ActionError`]: access, no such token in reach, a token that is revoked, the last root token, the database.
+    /// After a database error the outcome may be unknown; a repeat is safe.
     pub async fn switch_token(
         &self,
         caller: &Caller,
@@ -21,13 +21,13 @@ impl Actions {
         caller.require(Permission::Write)?;
         let allow = |caller: &Caller, token: Option<&Token>| allow(caller, token, usability);
         let mut store = match usability {
-            Usability::Disabled => self.admission.revocations(caller).await?,
+            Usability::Disabled(_) => self.admission.revocations(caller).await?,
             Usability::Enabled => self.admission.writes(caller).await?,
         };
         // Judged again inside the transaction; here so that nothing is locked for what is out of reach.
         let found = store.read_token(id).await?.map(|(token, _)| token);
         allow(caller, found.as_ref())?;
-        if usability == Usability::Disabled && found.is_some_and(|token| token.disable_time.is_some()) {
+        if usability != Usability::Enabled && found.is_some_and(|token| token.disable_time.is_some()) {
             drop(store);
             store = self.admission.writes(caller).await?;
         }

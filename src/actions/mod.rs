@@ -7,6 +7,7 @@ use time::OffsetDateTime;
 
 use crate::domain::page::PageTokenError;
 use crate::domain::policy::Rule;
+use crate::domain::root::LastRootError;
 use crate::domain::{
     AccessError, Caller, CredentialError, Expiration, FieldError, Permission, Token, Violations,
 };
@@ -52,6 +53,9 @@ pub enum ActionError {
     /// The token is in a state in which this cannot be done.
     #[error(transparent)]
     State(#[from] StateError),
+    /// It would end the last active root token.
+    #[error(transparent)]
+    LastRoot(#[from] LastRootError),
     /// The organization's policy forbids it.
     #[error(transparent)]
     Policy(#[from] Rule),

@@ -2,11 +2,12 @@
 //! by `RevokeToken` and `RevokeUserTokens`.
 
 use super::{ActionError, Actions};
+use crate::domain::root::LastRoot;
 use crate::domain::{
-    Caller, OrganizationId, Permission, ReservedScopes, RevokeReason, Token, TokenState, UserId,
+    Caller, OrganizationId, Permission, ReservedScope, ReservedScopes, RevokeReason, TokenState, UserId,
 };
 use crate::secret::TokenId;
-use crate::store::{Extent, Revoked, RevokedUser, Store, Touch};
+use crate::store::{Affected, Extent, Revocation, Revoked, RevokedUser, Store, Touch};
 
 /// By what right a token is to be revoked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,6 +29,9 @@ pub struct RevokeToken {
     pub extent: Extent,
     /// Why.
     pub reason: RevokeReason,
+    /// What becomes of it where it would end the last active root token; by possession it is done: a secret that was
+    /// found must die.
+    pub last_root: LastRoot,
 }
 
 impl Actions {
@@ -35,37 +39,35 @@ impl Actions {
     /// token that is about to change.
     ///
     /// # Errors
-    /// [`ActionError`]: access, no such token in reach, the database. After a database error the outcome
-    /// may be unknown; a repeat is safe.
+    /// [`ActionError`]: access, no such token in reach, the last root token, the database. After a database error the
+    /// outcome may be unknown; a repeat is safe.
     pub async fn revoke_token(
         &self,
         caller: &Caller,
         request: &RevokeToken,
         touch: Touch<'_>,
     ) -> Result<Revoked, ActionError> {
-        let RevokeToken { id, right, extent, ref reason } = *request;
+        let RevokeToken { id, right, extent, ref reason, last_root } = *request;
         if right == Right::Power {
             caller.require(Permission::Write)?;
         }
-        let allow = |caller: &Caller, token: Option<&Token>| match right {
-            Right::Power => super::manageable(caller, token).map(drop),
-            Right::Possession => token.map(drop).ok_or(ActionError::NotFound),
-        };
+        let allow = |caller: &Caller, affected: Affected<'_>| allow(caller, right, affected);
         let mut store = self.admission.revocations(caller).await?;
-        let extent = match right {
-            Right::Power => extent,
-            Right::Possession => extent_of_possession(&store, caller, id, extent).await?,
+        let (extent, last_root) = match right {
+            Right::Power => (extent, last_root),
+            Right::Possession => (extent_of_possession(&store, caller, id, extent).await?, LastRoot::Ended),
         };
         // Judged again inside the transaction; here so that nothing is locked for what is out of reach.
         let found = store.read_token(id).await?.map(|(token, _)| token);
-        allow(caller, found.as_ref())?;
+        allow(caller, found.as_ref().map_or(Affected::Missing, Affected::Token))?;
         if found.is_some_and(|token| token.revoke_time.is_some())
             && (extent == Extent::OnlyThis || store.line_is_revoked(id).await?)
         {
             drop(store);
             store = self.admission.writes(caller).await?;
         }
-        let revoked = store.revoke_token(caller, id, extent, reason, allow, touch).await??;
+        let revocation = Revocation { id, extent, reason, last_root };
+        let revoked = store.revoke_token(caller, revocation, allow, touch).await??;
         revoked.ok_or(ActionError::NotFound)
     }
 
@@ -73,14 +75,14 @@ impl Actions {
     /// that are revoked already keep their first time and reason. `touch` as in [`Self::revoke_token`].
     ///
     /// # Errors
-    /// [`ActionError`]: access, the database. After a database error the outcome may be unknown; a repeat is
-    /// safe.
+    /// [`ActionError`]: access, the last root token, the database. After a database error the outcome may be unknown; a
+    /// repeat is safe.
     pub async fn revoke_user_tokens(
         &self,
         caller: &Caller,
         organization_id: Option<OrganizationId>,
         user_id: &UserId,
-        reason: &RevokeReason,
+        (reason, last_root): (&RevokeReason, LastRoot),
         touch: Touch<'_>,
     ) -> Result<RevokedUser, ActionError> {
         caller.require(Permission::Write)?;
@@ -95,7 +97,20 @@ impl Actions {
             drop(store);
             store = self.admission.writes(caller).await?;
         }
-        store.revoke_user_tokens(caller, &organization_id, user_id, reason, allow, touch).await?
+        let owner = (&organization_id, user_id);
+        store.revoke_user_tokens(caller, owner, (reason, last_root), allow, touch).await?
+    }
+}
+
+fn allow(caller: &Caller, right: Right, affected: Affected<'_>) -> Result<(), ActionError> {
+    match (right, affected) {
+        (_, Affected::Missing) => Err(ActionError::NotFound),
+        (Right::Possession, _) => Ok(()),
+        (Right::Power, Affected::Token(token)) => super::manageable(caller, Some(token)).map(drop),
+        // It takes whoever may revoke everything.
+        (Right::Power, Affected::Unreadable) => {
+            Ok(caller.may_manage_reserved([ReservedScope::Root].into_iter().collect())?)
+        }
     }
 }
 

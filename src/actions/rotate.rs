@@ -6,6 +6,7 @@ use time::{Duration, OffsetDateTime};
 use super::create::{Created, Minted};
 use super::request::{Body, Repeatable};
 use super::{ActionError, Actions, StateError};
+use crate::domain::root::LastRoot;
 use crate::domain::{Caller, Expiration, Permission, Token, TokenState};
 use crate::secret::{RequestId, TokenId};
 use crate::store::{NewToken, Rotatable, Rotation, Stored};
@@ -23,6 +24,8 @@ pub struct RotateToken {
     pub grace_period: Duration,
     /// What tells retries of this request from other requests.
     pub request_id: Option<RequestId>,
+    /// What becomes of it where the new token would be the last root token, and end soon.
+    pub last_root: LastRoot,
 }
 
 impl Actions {
@@ -30,7 +33,8 @@ impl Actions {
     ///
     /// # Errors
     /// [`ActionError`]: access, no such token in reach, a token that is revoked, expired, disabled or rotated already, an
-    /// end that is not in the future, a request id that was used for something else, overload, the database.
+    /// end that is not in the future, the last root token, a request id that was used for something else, overload,
+    /// the database.
     pub async fn rotate_token(&self, caller: &Caller, request: RotateToken) -> Result<Created, ActionError> {
         let by_itself = caller.is_token(request.id);
         if !by_itself {
@@ -59,7 +63,10 @@ impl Actions {
         let prepare =
             |caller: &Caller, rotatable: Rotatable<'_>| prepare(caller, rotatable, &request, &minted);
         let store = self.admission.writes(caller).await?;
-        match (store.rotate_token(caller, old, note.as_ref(), prepare).await??, &repeatable) {
+        match (
+            store.rotate_token(caller, old, note.as_ref(), request.last_root, prepare).await??,
+            &repeatable,
+        ) {
             (Stored::New(token), _) => Ok(Created::new(token, minted)),
             (Stored::Known(caller, known), Some(repeatable)) => {
                 repeated_for(&caller, by_itself, self.repeated(repeatable, *known)?)

@@ -4,12 +4,13 @@ use time::OffsetDateTime;
 
 use super::{ActionError, Actions, StateError};
 use crate::domain::policy::Policy;
+use crate::domain::root::LastRoot;
 use crate::domain::{Caller, Expiration, Labels, Networks, Permission, Scopes, Token, TokenName, TokenState};
 use crate::secret::TokenId;
 use crate::store::{Successor, Terms};
 
 /// What is to be changed; what is `None` stays.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct TokenChange {
     /// What it is to be called.
     pub name: Option<TokenName>,
@@ -21,6 +22,8 @@ pub struct TokenChange {
     pub expiration: Option<Expiration>,
     /// Where it is to be usable from.
     pub allowed_cidrs: Option<Networks>,
+    /// What becomes of it where it would end the last active root token, at once or soon.
+    pub last_root: LastRoot,
 }
 
 impl Actions {
@@ -28,8 +31,8 @@ impl Actions {
     ///
     /// # Errors
     /// [`ActionError`]: access, no such token in reach, a token that is revoked, or expired and to be revived,
-    /// an end that is not in the future, the database. After a database error the outcome may be unknown; a
-    /// repeat is safe.
+    /// an end that is not in the future, the last root token, the database. After a database error the outcome may be
+    /// unknown; a repeat is safe.
     pub async fn update_token(
         &self,
         caller: &Caller,
@@ -45,7 +48,8 @@ impl Actions {
         let apply = |caller: &Caller, token: Option<&Token>, successor, terms: &Terms| {
             apply(caller, token, change, successor, terms)
         };
-        store.update_token(caller, id, (&found.organization_id, &found.user_id), apply).await?
+        let owner = (&found.organization_id, &found.user_id);
+        store.update_token(caller, id, owner, change.last_root, apply).await?
     }
 }
 

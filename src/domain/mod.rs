@@ -8,6 +8,7 @@ pub mod enforcement;
 pub mod event;
 pub mod page;
 pub mod policy;
+pub mod root;
 pub mod size;
 
 pub use tokend_core::domain::{

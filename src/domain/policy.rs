@@ -4,7 +4,8 @@
 use time::{Duration, OffsetDateTime};
 
 use super::fields::MAX_EXPIRE_TIME;
-use super::scope::{ReservedScope, Scope, Scopes};
+use super::root::is_root;
+use super::scope::{Scope, Scopes};
 use super::token::Token;
 
 pub use tokend_core::domain::rule::Rule;
@@ -44,7 +45,7 @@ impl Policy {
     /// Tells whether any policy binds this token: all but root tokens, which belong to the installation.
     #[must_use]
     pub fn binds(token: &Token) -> bool {
-        !token.scopes.iter().any(|scope| scope.as_str() == ReservedScope::Root.word())
+        !is_root(token)
     }
 
     /// Demands that a token's end is allowed.

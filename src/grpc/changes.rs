@@ -13,6 +13,7 @@ use crate::actions::create::Created;
 use crate::actions::rotate::RotateToken;
 use crate::actions::update::TokenChange;
 use crate::domain::policy::MAX_GRACE;
+use crate::domain::root::LastRoot;
 use crate::domain::{
     Caller, FieldError, Labels, OrganizationId, RevokeReason, Token, TokenName, UserId, Violations,
 };
@@ -52,6 +53,7 @@ pub(super) fn update_request(
         scopes: scoped.then(|| scopes("scopes", &message.scopes, &mut violations)).flatten(),
         expiration: ends.then(|| expiration(message.expiration.map(Into::into), &mut violations)).flatten(),
         allowed_cidrs: bound.then(|| networks(&message.allowed_cidrs, &mut violations)).flatten(),
+        last_root: LastRoot::forced(message.force),
     };
     violations.finish(id.map(|id| (id, change)))
 }
@@ -133,6 +135,7 @@ pub(super) fn rotate_request(
             expiration: expiration?,
             grace_period: grace_period?,
             request_id: request_id?,
+            last_root: LastRoot::forced(message.force),
         })
     })();
     violations.finish(request)
@@ -157,6 +160,7 @@ pub(super) struct Revocation<'a> {
     pub(super) target: Target<'a>,
     pub(super) extent: Extent,
     pub(super) reason: RevokeReason,
+    pub(super) last_root: LastRoot,
 }
 
 /// What names a token that is to be revoked.
@@ -176,7 +180,9 @@ pub(super) fn revoke_request(message: &proto::RevokeTokenRequest) -> Result<Revo
     };
     let reason = violations.take("reason", RevokeReason::parse(&message.reason));
     let extent = if message.only_this { Extent::OnlyThis } else { Extent::Line };
-    let revocation = target.zip(reason).map(|(target, reason)| Revocation { target, extent, reason });
+    let last_root = LastRoot::forced(message.force);
+    let revocation =
+        target.zip(reason).map(|(target, reason)| Revocation { target, extent, reason, last_root });
     violations.finish(revocation)
 }
 
@@ -209,14 +215,14 @@ pub(super) fn named_token(text: &str) -> Result<TokenId, Violations> {
 
 pub(super) fn disable_response(switched: &Switched) -> proto::DisableTokenResponse {
     proto::DisableTokenResponse {
-        token: Some(token(&switched.token, switched.effective_time)),
+        token: Some(token(&switched.token, switched.now)),
         effective_time: Some(timestamp(switched.effective_time)),
     }
 }
 
 pub(super) fn enable_response(switched: &Switched) -> proto::EnableTokenResponse {
     proto::EnableTokenResponse {
-        token: Some(token(&switched.token, switched.effective_time)),
+        token: Some(token(&switched.token, switched.now)),
         effective_time: Some(timestamp(switched.effective_time)),
     }
 }

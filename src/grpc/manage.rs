@@ -3,7 +3,7 @@
 
 use tracing::{Span, field};
 
-use super::changes::{self, Target};
+use super::changes::{self, Revocation, Target};
 use super::error::CallError;
 use super::proto::{
     EnforcePolicyRequest, EnforcePolicyResponse, RevokeTokenRequest, RevokeTokenResponse,
@@ -14,6 +14,7 @@ use super::service::TokenApi;
 use super::{convert, policies};
 use crate::actions::ActionError;
 use crate::actions::revoke::{RevokeToken, Right};
+use crate::domain::root::LastRoot;
 use crate::domain::{Caller, Permission, Token};
 use crate::secret::TokenId;
 use crate::store::{Switched, Usability};
@@ -69,7 +70,8 @@ impl TokenApi {
         };
         Span::current().record("token.id", field::display(id));
         let forgetting = self.engine.forgetting(id);
-        let request = RevokeToken { id, right, extent: revocation.extent, reason: revocation.reason };
+        let Revocation { extent, reason, last_root, .. } = revocation;
+        let request = RevokeToken { id, right, extent, reason, last_root };
         let touch = |ids: &[TokenId]| forgetting.also(ids);
         let revoked = self.actions.revoke_token(caller, &request, &touch).await?;
         record_owner(&revoked.token);
@@ -86,12 +88,13 @@ impl TokenApi {
         caller.require(Permission::Write)?;
         let (organization_id, user_id, reason) = changes::revoke_user_request(&message)?;
         let organization_id = caller.organization(organization_id)?;
+        let how = (&reason, LastRoot::forced(message.force));
         Span::current().record("user.id", user_id.as_str());
         let forgetting = self.engine.forgetting_what_changes();
         let touch = |ids: &[TokenId]| forgetting.also(ids);
         let revoked = self
             .actions
-            .revoke_user_tokens(caller, Some(organization_id.clone()), &user_id, &reason, &touch)
+            .revoke_user_tokens(caller, Some(organization_id.clone()), &user_id, how, &touch)
             .await?;
         Ok(changes::revoke_user_response(&revoked, &organization_id))
     }

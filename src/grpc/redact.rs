@@ -36,12 +36,13 @@ impl fmt::Debug for CreateTokenResponse {
 
 impl fmt::Debug for RotateTokenRequest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { token_id, grace_period, request_id: _, expiration } = self;
+        let Self { token_id, grace_period, request_id: _, force, expiration } = self;
         f.debug_struct("RotateTokenRequest")
             .field("token_id", token_id)
             .field("expiration", expiration)
             .field("grace_period", grace_period)
             .field("request_id", &REDACTED)
+            .field("force", force)
             .finish()
     }
 }
@@ -72,11 +73,12 @@ impl fmt::Debug for RotateTokenResponse {
 
 impl fmt::Debug for RevokeTokenRequest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { target, reason, only_this } = self;
+        let Self { target, reason, only_this, force } = self;
         f.debug_struct("RevokeTokenRequest")
             .field("target", target)
             .field("reason", reason)
             .field("only_this", only_this)
+            .field("force", force)
             .finish()
     }
 }

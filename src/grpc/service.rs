@@ -25,6 +25,7 @@ use super::watch::{WatchStream, Watcher};
 use super::{MAX_REQUEST_BYTES, audit, changes, convert, policies};
 use crate::actions::Actions;
 use crate::domain::Permission;
+use crate::domain::root::LastRoot;
 use crate::domain::size::{LARGEST_EVENT, LARGEST_TOKEN};
 use crate::metrics::{Metrics, Rpc};
 use crate::secret::CurrentKeyring;
@@ -174,7 +175,8 @@ impl TokenService for TokenApi {
         request: Request<DisableTokenRequest>,
     ) -> Result<Response<DisableTokenResponse>, Status> {
         self.call(Rpc::DisableToken, request, async |credential, message| {
-            let switched = self.switch(&credential, &message.token_id, Usability::Disabled).await?;
+            let disabled = Usability::Disabled(LastRoot::forced(message.force));
+            let switched = self.switch(&credential, &message.token_id, disabled).await?;
             Ok(changes::disable_response(&switched))
         })
         .await

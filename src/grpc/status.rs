@@ -60,6 +60,7 @@ fn action(error: &ActionError) -> Status {
         ActionError::NotFound => plain(Code::NotFound, ErrorReason::TokenNotFound, error),
         ActionError::Refused(error) => refused(*error),
         ActionError::State(error) => state(*error),
+        ActionError::LastRoot(error) => plain(Code::FailedPrecondition, ErrorReason::LastRootToken, error),
         ActionError::Policy(rule) => {
             let named = Some(("rule", rule.word().to_owned()));
             naming(Code::FailedPrecondition, ErrorReason::PolicyForbids, rule, named)

@@ -3,12 +3,9 @@
 use super::columns::Time;
 use super::events::{self, EventKind};
 use super::tokens::{NewToken, insert};
-use super::{Store, StoreError};
+use super::{Store, StoreError, roots};
 use crate::domain::Principal;
 use crate::domain::scope::ReservedScope;
-
-/// The advisory lock that makes two bootstraps at once take turns. Any constant will do.
-const BOOTSTRAP_LOCK: i64 = 0x746f_6b65_6e64_0001;
 
 /// What came of asking for a first root token.
 #[derive(Debug)]
@@ -32,9 +29,7 @@ impl Store {
     ) -> Result<FirstRoot, StoreError> {
         self.within(async {
             let mut transaction = self.begin().await?;
-            sqlx::query!("SELECT pg_advisory_xact_lock($1)", BOOTSTRAP_LOCK)
-                .execute(&mut transaction)
-                .await?;
+            roots::lock(&mut transaction).await?;
             let found = sqlx::query!(
                 r#"SELECT clock_timestamp() AS "now!: Time", EXISTS (
                        SELECT FROM tokens WHERE scopes @> ARRAY[$1::text] AND revoke_time IS NULL

@@ -5,7 +5,8 @@ use time::OffsetDateTime;
 use super::events::{self, EventKind};
 use super::rows::{self, TokenRow, select_tokens};
 use super::tokens::{lock_caller, lock_token};
-use super::{Store, StoreError};
+use super::{Store, StoreError, roots};
+use crate::domain::root::{LastRoot, LastRootError, is_root};
 use crate::domain::{Caller, CredentialError, Token};
 use crate::secret::TokenId;
 
@@ -13,9 +14,19 @@ use crate::secret::TokenId;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Usability {
     /// It is to be refused until it is enabled.
-    Disabled,
+    Disabled(LastRoot),
     /// It is to be judged as if it had never been disabled.
     Enabled,
+}
+
+impl Usability {
+    /// What becomes of the change where it would end the last active root token: enabling ends none.
+    const fn last_root(self) -> LastRoot {
+        match self {
+            Self::Disabled(last_root) => last_root,
+            Self::Enabled => LastRoot::Ended,
+        }
+    }
 }
 
 /// A token that was disabled or enabled, by this call or before it.
@@ -23,17 +34,19 @@ pub enum Usability {
 pub struct Switched {
     /// The token as it is now.
     pub token: Token,
+    /// The time to judge it by.
+    pub now: OffsetDateTime,
     /// From when on every replica knows.
     pub effective_time: OffsetDateTime,
 }
 
 impl Store {
     /// Disables or enables the token with this id when `allow` agrees; one that is so already stays as it is. The
-    /// inner result is `allow`'s own refusal, or the caller's; `None`: no such token.
+    /// inner result is `allow`'s own refusal, the caller's, or that of the last root token; `None`: no such token.
     ///
     /// # Errors
     /// [`StoreError`], as for every call of the store; the outcome may be unknown then, and a repeat is safe.
-    pub async fn switch_token<E: From<CredentialError>>(
+    pub async fn switch_token<E: From<CredentialError> + From<LastRootError>>(
         &self,
         caller: &Caller,
         id: TokenId,
@@ -45,6 +58,8 @@ impl Store {
                 let mut transaction = self.begin().await?;
                 let caller = lock_caller(&mut transaction, caller, Some(id)).await?;
                 let before = lock_token(&mut transaction, id).await?;
+                let ends_root = before.as_ref().is_some_and(is_root);
+                let turn = roots::lock_for(&mut transaction, ends_root, usability.last_root()).await?;
                 let (caller, now) = match caller.judge(&mut transaction).await? {
                     Ok(judged) => judged,
                     Err(refusal) => return Ok(Err(refusal.into())),
@@ -53,10 +68,15 @@ impl Store {
                     return Ok(Err(refusal));
                 }
                 let Some(before) = before else { return Ok(Ok(None)) };
-                let disables = usability == Usability::Disabled;
+                let disables = usability != Usability::Enabled;
                 if before.disable_time.is_some() == disables {
                     transaction.commit_unchanged().await?;
-                    return Ok(Ok(Some(before)));
+                    return Ok(Ok(Some((before, now))));
+                }
+                if turn
+                    && let Err(refusal) = roots::demand_another(&mut transaction, &[id], None, now).await?
+                {
+                    return Ok(Err(refusal.into()));
                 }
                 sqlx::query!(
                     "UPDATE tokens SET disable_time = $2 WHERE id = $1",
@@ -70,16 +90,16 @@ impl Store {
                 let kind = if disables { EventKind::Disabled } else { EventKind::Enabled };
                 events::append(&mut transaction, kind, Some(&before), &after, &caller.principal, now).await?;
                 transaction.commit().await?;
-                Ok(Ok(Some(after)))
+                Ok(Ok(Some((after, now))))
             })
             .await?;
         match switched {
             Err(refusal) => Ok(Err(refusal)),
             Ok(None) => Ok(Ok(None)),
-            Ok(Some(token)) => {
+            Ok(Some((token, now))) => {
                 // In a statement of its own, so later than the commit that has returned.
                 let effective_time = self.effective_time().await?;
-                Ok(Ok(Some(Switched { token, effective_time })))
+                Ok(Ok(Some(Switched { token, now, effective_time })))
             }
         }
     }

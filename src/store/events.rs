@@ -56,7 +56,10 @@ pub(super) async fn append_revocations(
         "INSERT INTO token_events
              (event_time, kind, token_id, organization_id, user_id, actor, acting_user, trace_id, changes)
          SELECT revoke_time, $1, id, organization_id, user_id, $3, $4, $5, $6
-         FROM tokens WHERE id = ANY($2) ORDER BY create_time, id",
+         FROM tokens WHERE id = ANY($2)
+             -- Of others no event can be written, and one would keep back the whole family.
+             AND organization_id <> '' AND user_id <> ''
+         ORDER BY create_time, id",
         EventKind::Revoked.word(),
         &ids,
         actor.to_string(),

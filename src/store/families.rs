@@ -18,6 +18,24 @@ pub(super) struct Membership {
     superseded_by: Option<Uuid>,
 }
 
+/// A locked member of a family.
+#[derive(Debug)]
+pub(super) struct Member {
+    /// Its id.
+    pub(super) id: TokenId,
+    /// Whether it is revoked already.
+    pub(super) is_revoked: bool,
+    /// What it is; `None`: that cannot be read, which keeps nobody from revoking it and those beside it.
+    pub(super) token: Option<Token>,
+}
+
+impl From<TokenRow> for Member {
+    fn from(row: TokenRow) -> Self {
+        let (id, is_revoked) = (rows::token_id(row.id), row.is_revoked());
+        Self { id, is_revoked, token: row.try_into().ok() }
+    }
+}
+
 impl Membership {
     /// Returns what was put in the token's place; it may be gone.
     pub(super) fn successor(&self) -> Option<TokenId> {
@@ -39,7 +57,7 @@ pub(super) async fn membership(
 }
 
 /// Locks what was rotated from a locked token, oldest first, until nothing more can be.
-pub(super) async fn lock_line(transaction: &mut Transaction, id: TokenId) -> Result<Vec<Token>, StoreError> {
+pub(super) async fn lock_line(transaction: &mut Transaction, id: TokenId) -> Result<Vec<Member>, StoreError> {
     match membership(transaction, id).await? {
         Some(Membership { family_id: Some(family), generation, .. }) => {
             lock_behind(transaction, family, generation).await
@@ -53,7 +71,7 @@ pub(super) async fn lock_line(transaction: &mut Transaction, id: TokenId) -> Res
 pub(super) async fn lock_family(
     transaction: &mut Transaction,
     id: TokenId,
-) -> Result<Vec<Token>, StoreError> {
+) -> Result<Vec<Member>, StoreError> {
     match membership(transaction, id).await?.and_then(|found| found.family_id) {
         Some(family) => lock_behind(transaction, family, -1).await,
         None => Ok(Vec::new()),
@@ -65,8 +83,8 @@ async fn lock_behind(
     transaction: &mut Transaction,
     family: Uuid,
     mut generation: i64,
-) -> Result<Vec<Token>, StoreError> {
-    let mut line: Vec<Token> = Vec::new();
+) -> Result<Vec<Member>, StoreError> {
+    let mut line: Vec<Member> = Vec::new();
     loop {
         // Locked together, in the order in which rotations lock; then looked again, since the last of them may
         // have been rotated before its lock was ours.
@@ -78,9 +96,7 @@ async fn lock_behind(
         .fetch_all(&mut *transaction)
         .await?;
         let Some(last) = found.last().map(|row| row.id) else { return Ok(line) };
-        for row in found {
-            line.push(row.try_into()?);
-        }
+        line.extend(found.into_iter().map(Member::from));
         let last = membership(transaction, rows::token_id(last)).await?;
         generation = last.map_or(i64::MAX, |last| last.generation);
     }

@@ -3,7 +3,7 @@
 
 use time::OffsetDateTime;
 
-use super::families::{lock_family, membership};
+use super::families::{Member, lock_family, membership};
 use super::pooling::Transaction;
 use super::revoke::{Touch, revoke_and_note};
 use super::tokens::clock;
@@ -39,7 +39,7 @@ impl Store {
                 return Ok(0);
             }
             let ids: Vec<TokenId> =
-                family.iter().filter(|token| token.revoke_time.is_none()).map(|token| token.id).collect();
+                family.iter().filter(|member| !member.is_revoked).map(|member| member.id).collect();
             touch(&ids);
             revoke_and_note(&mut transaction, &ids, reason, &Principal::Token(id), now).await?;
             transaction.commit().await?;
@@ -66,11 +66,11 @@ async fn answered(transaction: &mut Transaction, request_mac: Option<&[u8; 32]>)
 async fn superseded(
     transaction: &mut Transaction,
     id: TokenId,
-    family: &[Token],
+    family: &[Member],
     now: OffsetDateTime,
 ) -> Result<bool, StoreError> {
     let over =
         |token: &Token| token.id == id && Policy::binds(token) && token.state(now) == TokenState::Expired;
     let rotated = membership(transaction, id).await?.is_some_and(|found| found.successor().is_some());
-    Ok(rotated && family.iter().any(over))
+    Ok(rotated && family.iter().filter_map(|member| member.token.as_ref()).any(over))
 }

@@ -9,8 +9,9 @@ use super::families::lock_line;
 use super::pooling::Transaction;
 use super::rows::{self, TokenRow, select_tokens};
 use super::tokens::{lock_caller, lock_token};
-use super::{Store, StoreError, USER_DEADLINE, owners};
+use super::{Store, StoreError, USER_DEADLINE, owners, roots};
 use crate::domain::event::FieldChange;
+use crate::domain::root::{LastRoot, LastRootError, is_root};
 use crate::domain::{
     Caller, CredentialError, OrganizationId, Principal, ReservedScope, ReservedScopes, RevokeReason, Scope,
     Scopes, Token, UserId,
@@ -24,6 +25,30 @@ pub enum Extent {
     Line,
     /// To the token alone.
     OnlyThis,
+}
+
+/// What is to be revoked, and how.
+#[derive(Debug, Clone, Copy)]
+pub struct Revocation<'a> {
+    /// The token.
+    pub id: TokenId,
+    /// How far it goes.
+    pub extent: Extent,
+    /// Why.
+    pub reason: &'a RevokeReason,
+    /// What becomes of it where this would end the last active root token.
+    pub last_root: LastRoot,
+}
+
+/// A token that is to be revoked.
+#[derive(Debug, Clone, Copy)]
+pub enum Affected<'a> {
+    /// There is none.
+    Missing,
+    /// This one.
+    Token(&'a Token),
+    /// One that cannot be read: it may be anything.
+    Unreadable,
 }
 
 /// Told of the tokens that are about to change.
@@ -49,19 +74,17 @@ pub struct RevokedUser {
 
 impl Store {
     /// Revokes the token with this id, and what was rotated from it, when `allow` agrees to each; one that is
-    /// revoked already keeps its first time and reason. The inner result is `allow`'s own refusal, or the
-    /// caller's; `None`: no such token.
+    /// revoked already keeps its first time and reason. The inner result is `allow`'s own refusal, the caller's, or
+    /// that of the last root token; `None`: no such token.
     ///
     /// # Errors
     /// [`StoreError`], as for every call of the store; the outcome may be unknown then, and a repeat
     /// is safe.
-    pub async fn revoke_token<E: From<CredentialError>>(
+    pub async fn revoke_token<E: From<CredentialError> + From<LastRootError>>(
         &self,
         caller: &Caller,
-        id: TokenId,
-        extent: Extent,
-        reason: &RevokeReason,
-        allow: impl Fn(&Caller, Option<&Token>) -> Result<(), E>,
+        Revocation { id, extent, reason, last_root }: Revocation<'_>,
+        allow: impl Fn(&Caller, Affected<'_>) -> Result<(), E>,
         touch: Touch<'_>,
     ) -> Result<Result<Option<Revoked>, E>, StoreError> {
         let revoked = self
@@ -73,7 +96,9 @@ impl Store {
                     Ok(judged) => judged,
                     Err(refusal) => return Ok(Err(refusal.into())),
                 };
-                if let Err(refusal) = allow(&caller, target.as_ref()) {
+                if let Err(refusal) =
+                    allow(&caller, target.as_ref().map_or(Affected::Missing, Affected::Token))
+                {
                     return Ok(Err(refusal));
                 }
                 let Some(target) = target else { return Ok(Ok(None)) };
@@ -81,24 +106,32 @@ impl Store {
                     Extent::Line => lock_line(&mut transaction, id).await?,
                     Extent::OnlyThis => Vec::new(),
                 };
-                if !line.is_empty() {
+                let members = line.iter().filter(|member| !member.is_revoked).map(|member| member.id);
+                let own = Some(target.id).filter(|_| target.revoke_time.is_none());
+                let ids: Vec<TokenId> = own.into_iter().chain(members).collect();
+                let ends_root =
+                    is_root(&target) || line.iter().any(|member| member.token.as_ref().is_none_or(is_root));
+                let turn = roots::lock_for(&mut transaction, ends_root, last_root).await?;
+                if !line.is_empty() || turn {
                     // Its locks may have been waited for, too.
                     (caller, now) = match locked.judge(&mut transaction).await? {
                         Ok(judged) => judged,
                         Err(refusal) => return Ok(Err(refusal.into())),
                     };
                 }
-                for token in &line {
-                    if let Err(refusal) = allow(&caller, Some(token)) {
+                for member in &line {
+                    let affected = member.token.as_ref().map_or(Affected::Unreadable, Affected::Token);
+                    if let Err(refusal) = allow(&caller, affected) {
                         return Ok(Err(refusal));
                     }
                 }
-                let all = std::iter::once(&target).chain(&line);
-                let ids: Vec<TokenId> =
-                    all.filter(|token| token.revoke_time.is_none()).map(|token| token.id).collect();
                 if ids.is_empty() {
                     transaction.commit_unchanged().await?;
                     return Ok(Ok(Some(target)));
+                }
+                if turn && let Err(refusal) = roots::demand_another(&mut transaction, &ids, None, now).await?
+                {
+                    return Ok(Err(refusal.into()));
                 }
                 touch(&ids);
                 revoke_and_note(&mut transaction, &ids, reason, &caller.principal, now).await?;
@@ -162,16 +195,15 @@ impl Store {
     }
 
     /// Revokes all tokens of a user when `allow` agrees to the reserved scopes among them. The inner result is
-    /// `allow`'s own refusal, or the caller's.
+    /// `allow`'s own refusal, the caller's, or that of the last root token.
     ///
     /// # Errors
     /// [`StoreError`]; the outcome may be unknown then, and a repeat is safe.
-    pub async fn revoke_user_tokens<E: From<CredentialError>>(
+    pub async fn revoke_user_tokens<E: From<CredentialError> + From<LastRootError>>(
         &self,
         caller: &Caller,
-        organization_id: &OrganizationId,
-        user_id: &UserId,
-        reason: &RevokeReason,
+        (organization_id, user_id): (&OrganizationId, &UserId),
+        (reason, last_root): (&RevokeReason, LastRoot),
         allow: impl Fn(&Caller, ReservedScopes) -> Result<(), E>,
         touch: Touch<'_>,
     ) -> Result<Result<RevokedUser, E>, StoreError> {
@@ -181,13 +213,16 @@ impl Store {
                 owners::lock_alone(&mut transaction, organization_id, user_id).await?;
                 let locked = lock_caller(&mut transaction, caller, None).await?;
                 lock_all_of(&mut transaction, organization_id, user_id).await?;
+                let roots =
+                    roots::lock_for_user(&mut transaction, organization_id, user_id, last_root).await?;
                 let (caller, now) = match locked.judge(&mut transaction).await? {
                     Ok(judged) => judged,
                     Err(refusal) => return Ok(Err(refusal.into())),
                 };
+                let kept = roots::demand_another(&mut transaction, &roots, None, now).await?;
                 let (ids, reserved) =
                     revoke_all_of(&mut transaction, organization_id, user_id, reason, now).await?;
-                if let Err(refusal) = allow(&caller, reserved) {
+                if let Err(refusal) = allow(&caller, reserved).and_then(|()| Ok(kept?)) {
                     return Ok(Err(refusal));
                 }
                 if ids.is_empty() {

@@ -6,7 +6,8 @@ use super::events::{self, EventKind};
 use super::policies::{self, Terms};
 use super::requests::{self, NewRequest, Stored};
 use super::tokens::{NewToken, insert, lock_caller, lock_token};
-use super::{Store, StoreError, families, rows};
+use super::{Store, StoreError, families, roots, rows};
+use crate::domain::root::{LastRoot, LastRootError, is_root};
 use crate::domain::{Caller, CredentialError, Token};
 use crate::secret::TokenId;
 
@@ -33,16 +34,17 @@ pub struct Rotatable<'a> {
 impl Store {
     /// Puts what `prepare` makes in the place of `old`, for the caller as it stands in this transaction; or
     /// returns what answered the same request before. `old` is read anew: only its id and its owner count. The
-    /// inner result is `prepare`'s own refusal, or the caller's.
+    /// inner result is `prepare`'s own refusal, the caller's, or that of the last root token.
     ///
     /// # Errors
     /// [`StoreError`], as for every call of the store; nothing is stored then, unless the commit's outcome is
     /// unknown.
-    pub async fn rotate_token<E: From<CredentialError>>(
+    pub async fn rotate_token<E: From<CredentialError> + From<LastRootError>>(
         &self,
         caller: &Caller,
         old: &Token,
         request: Option<&NewRequest>,
+        last_root: LastRoot,
         prepare: impl Fn(&Caller, Rotatable<'_>) -> Result<Rotation, E>,
     ) -> Result<Result<Stored<Token>, E>, StoreError> {
         self.retrying(async || {
@@ -53,6 +55,8 @@ impl Store {
             let caller = lock_caller(&mut transaction, caller, Some(old.id)).await?;
             let known = requests::claim(&mut transaction, request).await?;
             let token = if known.is_none() { lock_token(&mut transaction, old.id).await? } else { None };
+            let ends_root = token.as_ref().is_some_and(is_root);
+            let turn = roots::lock_for(&mut transaction, ends_root, last_root).await?;
             let (caller, now) = match caller.judge(&mut transaction).await? {
                 Ok(judged) => judged,
                 Err(refusal) => return Ok(Err(refusal.into())),
@@ -69,6 +73,12 @@ impl Store {
                     Ok(rotation) => rotation,
                     Err(refusal) => return Ok(Err(refusal)),
                 };
+            if turn
+                && let Err(refusal) =
+                    roots::demand_another(&mut transaction, &[old.id], Some(&new.token), now).await?
+            {
+                return Ok(Err(refusal.into()));
+            }
             sqlx::query!(
                 "UPDATE tokens SET expire_time = $2, family_id = coalesce(family_id, id), superseded_by = $3,
                      supersede_time = $4

@@ -40,6 +40,13 @@ pub(super) struct TokenRow {
 
 /// Builds the query for [`TokenRow`]s whose text ends with the given clauses.
 macro_rules! select_tokens {
+impl TokenRow {
+    /// Tells whether it has a time of revocation, be it one that cannot be read.
+    pub(super) fn is_revoked(&self) -> bool {
+        !matches!(self.revoke_time.0, Some(None))
+    }
+}
+
     ($clauses:literal $(, $argument:expr)* $(,)?) => {
         sqlx::query_as!(
             TokenRow,

@@ -8,9 +8,9 @@ use time::OffsetDateTime;
 use super::columns::Time;
 use super::events::{self, EventKind};
 use super::policies::{self, Terms};
-use super::rows;
 use super::tokens::{lock_caller, lock_token};
-use super::{Store, StoreError};
+use super::{Store, StoreError, roots, rows};
+use crate::domain::root::{LastRoot, LastRootError, is_root};
 use crate::domain::{Caller, CredentialError, OrganizationId, Token, UserId};
 use crate::secret::TokenId;
 
@@ -26,15 +26,16 @@ pub struct Successor {
 impl Store {
     /// Writes what `apply` makes of this user's token, for the caller as it stands in this transaction, under the
     /// organization's terms; it is also told when a successor was made for it. Returned with the time of
-    /// judging. The inner result is `apply`'s own refusal, or the caller's.
+    /// judging. The inner result is `apply`'s own refusal, the caller's, or that of the last root token.
     ///
     /// # Errors
     /// [`StoreError`], as for every call of the store; the outcome may be unknown then, and a repeat is safe.
-    pub async fn update_token<E: From<CredentialError>>(
+    pub async fn update_token<E: From<CredentialError> + From<LastRootError>>(
         &self,
         caller: &Caller,
         id: TokenId,
         owner: (&OrganizationId, &UserId),
+        last_root: LastRoot,
         apply: impl Fn(&Caller, Option<&Token>, Option<Successor>, &Terms) -> Result<Token, E>,
     ) -> Result<Result<(Token, OffsetDateTime), E>, StoreError> {
         self.retrying(async || {
@@ -43,6 +44,8 @@ impl Store {
             policies::lock_owner(&mut transaction, &policy, owner.0, owner.1).await?;
             let caller = lock_caller(&mut transaction, caller, Some(id)).await?;
             let before = lock_token(&mut transaction, id).await?;
+            let ends_root = before.as_ref().is_some_and(is_root);
+            let turn = roots::lock_for(&mut transaction, ends_root, last_root).await?;
             let (caller, now) = match caller.judge(&mut transaction).await? {
                 Ok(judged) => judged,
                 Err(refusal) => return Ok(Err(refusal.into())),
@@ -64,6 +67,12 @@ impl Store {
                 Ok(token) => token,
                 Err(refusal) => return Ok(Err(refusal)),
             };
+            if turn
+                && let Err(refusal) =
+                    roots::demand_another(&mut transaction, &[id], Some(&token), now).await?
+            {
+                return Ok(Err(refusal.into()));
+            }
             let scopes: Vec<String> = token.scopes.iter().map(|scope| scope.as_str().to_owned()).collect();
             let labels: BTreeMap<&str, &str> = token.labels.iter().collect();
             let allowed_cidrs: Vec<String> = token.allowed_cidrs.iter().map(ToString::to_string).collect();

@@ -11,6 +11,7 @@ use super::presented::Caller;
 use super::refusal::Refusal;
 use crate::actions::ActionError;
 use crate::actions::revoke::{RevokeToken, Right};
+use crate::domain::root::LastRoot;
 use crate::domain::{RevokeReason, Violations};
 use crate::grpc::CallError;
 use crate::listener::Peer;
@@ -46,7 +47,8 @@ impl Ways {
         let forgetting = self.engine.forgetting(id);
         let touch = |ids: &[TokenId]| forgetting.also(ids);
         let reason = RevokeReason::parse(REASON).map_err(|error| Violations::one("reason", &error))?;
-        let request = RevokeToken { id, right: Right::Possession, extent: Extent::Line, reason };
+        let (right, last_root) = (Right::Possession, LastRoot::Ended);
+        let request = RevokeToken { id, right, extent: Extent::Line, reason, last_root };
         match self.actions.revoke_token(caller, &request, &touch).await {
             // Deleted meanwhile.
             Ok(_) | Err(ActionError::NotFound) => Ok(()),

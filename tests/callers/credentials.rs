@@ -109,7 +109,10 @@ async fn a_disabled_credential_is_refused_whatever_it_was_allowed() {
     let mut caller = replica.client(&made.secret);
     caller.list_tokens(ListTokensRequest::default()).await.unwrap();
 
-    caller.disable_token(DisableTokenRequest { token_id: made.token.unwrap().id }).await.unwrap();
+    caller
+        .disable_token(DisableTokenRequest { token_id: made.token.unwrap().id, force: false })
+        .await
+        .unwrap();
 
     closed(&replica, &[&format!("Bearer {}", made.secret)], "CREDENTIAL_DISABLED").await;
 }
@@ -139,7 +142,7 @@ async fn callers_on_one_connection_are_told_apart_call_by_call() {
     }
 
     assert_eq!(verified(&mut confined, &asked, &[]).await.verdict(), Verdict::NotFound);
-    root.disable_token(DisableTokenRequest { token_id: id.clone() }).await.unwrap();
+    root.disable_token(DisableTokenRequest { token_id: id.clone(), force: false }).await.unwrap();
     // At the second time its new record is cached.
     for _ in 0..2 {
         refused(confined.verify(question(&asked, &[])).await, Code::Unauthenticated, "CREDENTIAL_DISABLED");

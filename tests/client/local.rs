@@ -170,7 +170,10 @@ async fn every_change_is_heard_of() {
     is_held(&verifier, &token).await;
 
     let id = || token.id.clone();
-    admin.disable_token(tokend::grpc::proto::DisableTokenRequest { token_id: id() }).await.unwrap();
+    admin
+        .disable_token(tokend::grpc::proto::DisableTokenRequest { token_id: id(), force: false })
+        .await
+        .unwrap();
     eventually("it is disabled", async || {
         (verdict(&verifier, &token.secret).await == Verdict::Disabled).then_some(())
     })

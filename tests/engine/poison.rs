@@ -4,16 +4,18 @@
 
 use std::time::Duration;
 
+use tokend::grpc::proto::revoke_token_request::Target;
 use tokend::grpc::proto::{
-    CheckPolicyRequest, Consistency, ListTokenEventsRequest, ListTokensRequest, Policy, Verdict,
-    VerifyRequest, WatchTokensRequest,
+    CheckPolicyRequest, Consistency, ListTokenEventsRequest, ListTokensRequest, Policy, RevokeTokenRequest,
+    RotateTokenRequest, Verdict, VerifyRequest, WatchTokensRequest,
 };
 use tonic::Code;
 
 use super::setup::{Made, caught_up, made, uuid};
-use crate::support::client::{Client, leaver, question, renaming, verified};
+use crate::support::client::{Client, leaver, question, renaming, revocation, rotated, rotation, verified};
 use crate::support::database::Database;
 use crate::support::replica::{Installation, Replica, SERVICE};
+use crate::support::status::refused;
 use crate::support::{eventually, http, in_time};
 use tonic_health::ServingStatus;
 
@@ -206,6 +208,43 @@ async fn rows_that_cannot_be_read_harm_no_verdict_of_their_neighbours_and_no_lis
     assert!(metric(&replica, "tokend_task_restarts_total").await < 1.0);
     assert!(metric(&replica, "tokend_unreadable_rows_total{table=\"tokens\"}").await >= 1.0);
     assert_eq!(replica.health(SERVICE).await, ServingStatus::Serving);
+}
+
+#[tokio::test]
+async fn a_member_that_cannot_be_read_keeps_no_family_from_being_revoked() {
+    let replica = unconstrained(NEVER).await;
+    let database = &replica.installation.database;
+    let mut root = replica.root();
+    let mut writer = replica.caller("", &["tokend:write"]).await;
+    for (index, (column, value)) in POISONS.iter().filter(|(column, _)| !is_verifier(column)).enumerate() {
+        let by_secret = index % 2 == 1;
+        let what = format!("{column} = {value}, by secret: {by_secret}");
+        let first = made(&mut root).await;
+        let mut family = vec![first.clone()];
+        for _ in 0..2 {
+            let old = &family.last().unwrap().id;
+            let grace_period = Some(prost_types::Duration { seconds: 3_600, nanos: 0 });
+            let new = rotated(&mut root, RotateTokenRequest { grace_period, ..rotation(old) }).await;
+            family.push(Made { id: new.token.unwrap().id, secret: new.secret });
+        }
+        poison(database, &family[1], column, value).await;
+
+        // What cannot be read may be a root token.
+        refused(
+            writer.revoke_token(revocation(&first.id, "")).await,
+            Code::PermissionDenied,
+            "PRIVILEGED_TOKEN",
+        );
+        let target = if by_secret { Target::Secret(first.secret) } else { Target::TokenId(first.id) };
+        let request = RevokeTokenRequest { target: Some(target), ..Default::default() };
+        root.revoke_token(request).await.unwrap_or_else(|status| panic!("{what}: {status:?}"));
+
+        let last = verified(&mut root, &family[2].secret, &[]).await;
+        assert_eq!(last.verdict(), Verdict::Revoked, "{what}");
+        let left =
+            format!("SELECT count(*) FROM tokens WHERE id = '{}' AND revoke_time IS NULL", uuid(&family[1]));
+        assert_eq!(database.count(left).await, 0, "{what}");
+    }
 }
 
 #[tokio::test]

@@ -7,6 +7,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod last_root;
 mod leavers;
 mod lost_replies;
 mod possession;

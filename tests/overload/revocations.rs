@@ -75,7 +75,7 @@ impl Call {
 
 fn by_secret(secret: &str) -> RevokeTokenRequest {
     let target = Some(Target::Secret(secret.to_owned()));
-    RevokeTokenRequest { target, reason: String::new(), only_this: true }
+    RevokeTokenRequest { target, only_this: true, ..Default::default() }
 }
 
 fn by_itself(id: &str) -> RotateTokenRequest {
@@ -133,7 +133,8 @@ async fn revocations(admin: &mut Client, victims: &[String], what: &str) -> (Dur
     let mut took = Vec::new();
     for (number, id) in victims.iter().enumerate() {
         if number % 5 == 0 {
-            let disabled = admin.disable_token(DisableTokenRequest { token_id: id.clone() }).await;
+            let disabled =
+                admin.disable_token(DisableTokenRequest { token_id: id.clone(), force: false }).await;
             assert!(disabled.is_ok(), "disabling during {what}: {disabled:?}");
         }
         let began = Instant::now();

@@ -96,7 +96,7 @@ pub(crate) fn revocation(id: &str, reason: &str) -> RevokeTokenRequest {
     RevokeTokenRequest {
         target: Some(Target::TokenId(id.to_owned())),
         reason: reason.to_owned(),
-        only_this: false,
+        ..Default::default()
     }
 }
 

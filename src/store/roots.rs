@@ -1,0 +1,89 @@
+//! The installation's active root tokens: counted before one is ended, by one transaction at a time. Called by the
+//! transactions that end tokens, and by bootstrap.
+
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use super::columns::Time;
+use super::pooling::Transaction;
+use super::{StoreError, rows};
+use crate::domain::root::{LastRoot, LastRootError, ROOT_MARGIN, is_missed};
+use crate::domain::{OrganizationId, Token, UserId};
+use crate::secret::TokenId;
+
+/// The advisory lock of whoever makes the first root token, or ends one. Any constant will do.
+const ROOTS_LOCK: i64 = 0x746f_6b65_6e64_0001;
+
+/// Takes a turn among those that decide by which root tokens there are. To be called behind all other locks: whoever
+/// waits here holds up nobody who has the turn. Of two that end one of the last two each, one then sees the other's.
+pub(super) async fn lock(transaction: &mut Transaction) -> Result<(), StoreError> {
+    // A statement of its own: what is read after it sees what was committed while it waited.
+    sqlx::query!("SELECT pg_advisory_xact_lock($1)", ROOTS_LOCK).execute(transaction).await?;
+    Ok(())
+}
+
+/// Takes that turn if a root token may end and the last of those is to be kept; tells whether.
+pub(super) async fn lock_for(
+    transaction: &mut Transaction,
+    ends_root: bool,
+    last_root: LastRoot,
+) -> Result<bool, StoreError> {
+    let turn = last_root == LastRoot::Kept && ends_root;
+    if turn {
+        lock(transaction).await?;
+    }
+    Ok(turn)
+}
+
+/// Takes that turn if a user has root tokens and the last one is to be kept; returns which. Behind the locks of all that
+/// the user has.
+pub(super) async fn lock_for_user(
+    transaction: &mut Transaction,
+    organization_id: &OrganizationId,
+    user_id: &UserId,
+    last_root: LastRoot,
+) -> Result<Vec<TokenId>, StoreError> {
+    if last_root == LastRoot::Ended {
+        return Ok(Vec::new());
+    }
+    let found = sqlx::query!(
+        "SELECT id FROM tokens WHERE scopes @> ARRAY['tokend:root'] AND organization_id = $1 AND user_id = $2
+             AND revoke_time IS NULL",
+        organization_id.as_str(),
+        user_id.as_str()
+    );
+    let found = found.fetch_all(&mut *transaction).await?;
+    if !found.is_empty() {
+        lock(transaction).await?;
+    }
+    Ok(found.into_iter().map(|row| rows::token_id(row.id)).collect())
+}
+
+/// Demands that ending these locked tokens leaves a root token that is active for a while; `heir`: what then stands in
+/// their place. For whoever has the turn, and with the time behind it.
+pub(super) async fn demand_another(
+    transaction: &mut Transaction,
+    ending: &[TokenId],
+    heir: Option<&Token>,
+    now: OffsetDateTime,
+) -> Result<Result<(), LastRootError>, StoreError> {
+    if ending.is_empty() {
+        return Ok(Ok(()));
+    }
+    let ending: Vec<Uuid> = ending.iter().copied().map(rows::uuid).collect();
+    // Those that are superseded do not count: their successors do.
+    let roots = sqlx::query!(
+        r#"SELECT max(ending) FILTER (WHERE id = ANY($1)) AS "lost: Time",
+               max(ending) FILTER (WHERE NOT id = ANY($1)) AS "left: Time"
+           FROM (SELECT id, least(coalesce(expire_time, 'infinity'), $3) AS ending FROM tokens
+               WHERE scopes @> ARRAY['tokend:root'] AND revoke_time IS NULL AND disable_time IS NULL
+                   AND superseded_by IS NULL AND (expire_time IS NULL OR expire_time > $2)) AS active"#,
+        &ending,
+        now,
+        now.saturating_add(ROOT_MARGIN)
+    )
+    .fetch_one(transaction)
+    .await?;
+    let (lost, left) = (roots.lost.and_then(Time::moment), roots.left.and_then(Time::moment));
+    Ok(if is_missed(lost, left, heir, now) { Err(LastRootError) } else { Ok(()) })
+}
