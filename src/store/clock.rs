@@ -124,6 +124,18 @@ impl Clock {
         }
     }
 
+    /// Returns the time to judge by: that of a reading, or, where that is not believed, what it should have been. So
+    /// whatever judges says the same as Verify, which goes by what the feed has read.
+    #[must_use]
+    pub fn believed(&self, reading: Reading) -> OffsetDateTime {
+        let state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match state.believed.map(|believed| believed.at(reading.sent)) {
+            // In whole microseconds, as the database tells it and keeps it.
+            Some(expected) if !agree(expected, reading.time) => expected.truncate_to_microsecond(),
+            _ => reading.time,
+        }
+    }
+
     /// Returns what the clock must say at this moment for what the database noted before to be judged by it; `None`:
     /// that is not known, or it has been set of late.
     #[must_use]

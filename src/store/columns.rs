@@ -23,6 +23,9 @@ const POSTGRES_EPOCH: i64 = 946_684_800_000_000;
 /// The first moment that there is.
 pub(super) const FIRST_MOMENT: OffsetDateTime = datetime!(0001-01-01 00:00 UTC);
 
+/// The last second that there is.
+pub(super) const LAST_MOMENT: OffsetDateTime = datetime!(9999-12-31 23:59:59 UTC);
+
 /// How often one column of one row is named in the log, and how many of them are remembered for that.
 const NAMED_AGAIN: Duration = Duration::from_mins(10);
 const MOST_NAMED: usize = 1024;
@@ -35,9 +38,13 @@ pub(super) struct Time(i64);
 impl Time {
     /// Returns the moment, if it is within the years 1 to 9999.
     pub(super) fn moment(self) -> Option<OffsetDateTime> {
-        let micros = i128::from(self.0) + i128::from(POSTGRES_EPOCH);
-        let moment = OffsetDateTime::from_unix_timestamp_nanos(micros * 1_000).ok()?;
+        let moment = OffsetDateTime::from_unix_timestamp_nanos(self.nanos()).ok()?;
         (1..=9999).contains(&moment.year()).then_some(moment)
+    }
+
+    /// Returns how many nanoseconds it is behind 1970, whatever it is.
+    pub(super) fn nanos(self) -> i128 {
+        (i128::from(self.0) + i128::from(POSTGRES_EPOCH)) * 1_000
     }
 
     /// Tells whether it is before every moment, rather than behind them, where it is none.

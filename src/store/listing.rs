@@ -12,7 +12,9 @@ use tokio_stream::StreamExt as _;
 use uuid::Uuid;
 
 use super::columns::{FIRST_MOMENT, Lenient, Time, unreadable_token};
+use super::pooling::Transaction;
 use super::rows::{self, TokenRow};
+use super::tokens::clock;
 use super::{Store, StoreError};
 use crate::domain::page::{Listing, NamePart, Order, Position};
 use crate::domain::size::{self, MAX_PAGE_BYTES};
@@ -27,7 +29,7 @@ const SOONEST: (OffsetDateTime, Uuid) = (FIRST_MOMENT, Uuid::nil());
 /// What one call found on its way along the index.
 #[derive(Debug)]
 pub struct Walk {
-    /// The tokens that the listing shows, each with the database's time of reading.
+    /// The tokens that the listing shows, each with the time to judge it by.
     pub tokens: Vec<(Token, OffsetDateTime)>,
     /// Where the walk was broken off, for its length or for what it left out; `None`: it was not.
     pub broken_off: Option<Position>,
@@ -50,7 +52,6 @@ struct WalkRow {
     rotated_from: Lenient<Option<Uuid>>,
     disable_time: Lenient<Option<Time>>,
     last_use_time: Lenient<Option<Time>>,
-    read_time: Time,
     shown: bool,
     last: bool,
 }
@@ -69,17 +70,19 @@ struct Filters<'a> {
     unused_since: Option<OffsetDateTime>,
     name_contains: Option<&'a str>,
     limit: i64,
+    /// The one time by which all of it is judged.
+    now: OffsetDateTime,
 }
 
 /// Walks an index until a page is full: `$range` of it and `$owner`'s part, in the order of `$order`, which `$key`
-/// brings about. The parameters are the filters', the position's, and those of `$owner` from $13 on.
+/// brings about. The parameters are the filters', the position's, and those of `$owner` from $14 on.
 ///
 /// Numbering the rows while they pass costs nothing and stops with them; the number of the last one tells a
 /// walk that was broken off from one that came to its end.
 macro_rules! walk {
     ($connection:expr, $listing:expr, $filters:expr, $position:expr, $owner:literal, $range:literal, $key:literal,
         $order:literal $(, $argument:expr)*) => {
-        Walk::read($listing, $filters.limit, sqlx::query_as!(
+        Walk::read($listing, $filters, sqlx::query_as!(
             WalkRow,
             r#"SELECT id, organization_id AS "organization_id!: _", user_id AS "user_id!: _",
                    name AS "name!: _", scopes AS "scopes!: _", labels AS "labels!: _",
@@ -88,7 +91,7 @@ macro_rules! walk {
                    revoke_time AS "revoke_time!: _", revoke_reason AS "revoke_reason!: _",
                    rotated_from AS "rotated_from!: _", disable_time AS "disable_time!: _",
                    (SELECT u.last_use_time FROM token_uses u WHERE u.token_id = walk.id) AS "last_use_time!: _",
-                   statement_timestamp() AS "read_time!: _", coalesce(shown, false) AS "shown!", walked = 10000 AS "last!"
+                   coalesce(shown, false) AS "shown!", walked = 10000 AS "last!"
                FROM (
                    SELECT *, coalesce(expire_time, 'infinity') AS end_time,
                        row_number() OVER (ORDER BY "#
@@ -99,7 +102,7 @@ macro_rules! walk {
                 + r#" LIMIT 10000
                ) AS walk
                CROSS JOIN LATERAL (
-                   SELECT CASE WHEN revoke_time IS NOT NULL THEN $5 WHEN expire_time <= statement_timestamp() THEN $4
+                   SELECT CASE WHEN revoke_time IS NOT NULL THEN $5 WHEN expire_time <= $13 THEN $4
                            WHEN disable_time IS NOT NULL THEN $12::bool ELSE $3::bool END
                        AND create_time >= $6 AND create_time < coalesce($7::timestamptz, 'infinity')
                        AND end_time <= coalesce($8::timestamptz, 'infinity')
@@ -121,7 +124,8 @@ macro_rules! walk {
             $filters.name_contains,
             $filters.unused_since,
             $filters.limit,
-            $filters.disabled
+            $filters.disabled,
+            $filters.now
             $(, $argument)*
         )
         .fetch($connection))
@@ -150,11 +154,11 @@ macro_rules! walk_by_expire_time {
             $connection, $listing, $filters, $position, $owner,
             "(coalesce(expire_time, 'infinity'), id) > (
                  CASE WHEN $4 OR $5 THEN coalesce($1::timestamptz, 'infinity')
-                     ELSE greatest(coalesce($1::timestamptz, 'infinity'), statement_timestamp()) END,
-                 CASE WHEN $4 OR $5 OR coalesce($1::timestamptz, 'infinity') >= statement_timestamp() THEN $2::uuid
+                     ELSE greatest(coalesce($1::timestamptz, 'infinity'), $13::timestamptz) END,
+                 CASE WHEN $4 OR $5 OR coalesce($1::timestamptz, 'infinity') >= $13::timestamptz THEN $2::uuid
                      ELSE 'ffffffff-ffff-ffff-ffff-ffffffffffff'::uuid END)
              AND coalesce(expire_time, 'infinity') <= CASE WHEN $3 OR $5 OR $12 THEN coalesce($8::timestamptz, 'infinity')
-                 ELSE least(coalesce($8::timestamptz, 'infinity'), statement_timestamp()) END",
+                 ELSE least(coalesce($8::timestamptz, 'infinity'), $13::timestamptz) END",
             "coalesce(expire_time, 'infinity'), id",
             "end_time, id"
             $(, $argument)*
@@ -175,97 +179,95 @@ impl Store {
         limit: u32,
     ) -> Result<Walk, StoreError> {
         self.within(async {
-            let filters = Filters::new(listing, limit);
+            // For its time limit: nobody waits for a walk that goes on.
+            let mut transaction = self.begin().await?;
+            let filters = Filters::new(listing, limit, clock(&mut transaction).await?);
             match listing.order {
-                Order::CreateTimeDescending => self.by_create_time(listing, position, &filters).await,
-                Order::ExpireTime => self.by_expire_time(listing, position, &filters).await,
+                Order::CreateTimeDescending => {
+                    by_create_time(&mut transaction, listing, position, &filters).await
+                }
+                Order::ExpireTime => by_expire_time(&mut transaction, listing, position, &filters).await,
             }
         })
         .await
     }
+}
 
-    async fn by_create_time(
-        &self,
-        listing: &Listing,
-        position: Option<Position>,
-        filters: &Filters<'_>,
-    ) -> Result<Walk, StoreError> {
-        let position = position.map_or(NEWEST, |at| (at.time.unwrap_or(NEWEST.0), rows::uuid(at.id)));
-        // One bound alone: with two, Postgres may begin at the wrong one and wade through what lies between.
-        let before = listing.created_before.map_or(NEWEST, |before| (before, Uuid::nil()));
-        let position = position.min(before);
-        let (organization, user) = owner(listing);
-        // For its time limit: nobody waits for a walk that goes on.
-        let mut transaction = self.begin().await?;
-        let connection = &mut transaction;
-        Ok(match (organization, user) {
-            (Some(organization), Some(user)) => walk_by_create_time!(
+async fn by_create_time(
+    connection: &mut Transaction,
+    listing: &Listing,
+    position: Option<Position>,
+    filters: &Filters<'_>,
+) -> Result<Walk, StoreError> {
+    let position = position.map_or(NEWEST, |at| (at.time.unwrap_or(NEWEST.0), rows::uuid(at.id)));
+    // One bound alone: with two, Postgres may begin at the wrong one and wade through what lies between.
+    let before = listing.created_before.map_or(NEWEST, |before| (before, Uuid::nil()));
+    let position = position.min(before);
+    let (organization, user) = owner(listing);
+    Ok(match (organization, user) {
+        (Some(organization), Some(user)) => walk_by_create_time!(
+            connection,
+            listing,
+            filters,
+            position,
+            "organization_id = $14 AND user_id = $15",
+            organization,
+            user
+        ),
+        (Some(organization), None) => {
+            walk_by_create_time!(
                 connection,
                 listing,
                 filters,
                 position,
-                "organization_id = $13 AND user_id = $14",
-                organization,
-                user
-            ),
-            (Some(organization), None) => {
-                walk_by_create_time!(
-                    connection,
-                    listing,
-                    filters,
-                    position,
-                    "organization_id = $13",
-                    organization
-                )
-            }
-            (None, Some(user)) => {
-                walk_by_create_time!(connection, listing, filters, position, "user_id = $13", user)
-            }
-            (None, None) => walk_by_create_time!(connection, listing, filters, position, "true"),
-        })
-    }
+                "organization_id = $14",
+                organization
+            )
+        }
+        (None, Some(user)) => {
+            walk_by_create_time!(connection, listing, filters, position, "user_id = $14", user)
+        }
+        (None, None) => walk_by_create_time!(connection, listing, filters, position, "true"),
+    })
+}
 
-    async fn by_expire_time(
-        &self,
-        listing: &Listing,
-        position: Option<Position>,
-        filters: &Filters<'_>,
-    ) -> Result<Walk, StoreError> {
-        let position = position.map_or((Some(SOONEST.0), SOONEST.1), |at| (at.time, rows::uuid(at.id)));
-        let (organization, user) = owner(listing);
-        // For its time limit: nobody waits for a walk that goes on.
-        let mut transaction = self.begin().await?;
-        let connection = &mut transaction;
-        Ok(match (organization, user) {
-            (Some(organization), Some(user)) => walk_by_expire_time!(
+async fn by_expire_time(
+    connection: &mut Transaction,
+    listing: &Listing,
+    position: Option<Position>,
+    filters: &Filters<'_>,
+) -> Result<Walk, StoreError> {
+    let position = position.map_or((Some(SOONEST.0), SOONEST.1), |at| (at.time, rows::uuid(at.id)));
+    let (organization, user) = owner(listing);
+    Ok(match (organization, user) {
+        (Some(organization), Some(user)) => walk_by_expire_time!(
+            connection,
+            listing,
+            filters,
+            position,
+            "organization_id = $14 AND user_id = $15",
+            organization,
+            user
+        ),
+        (Some(organization), None) => {
+            walk_by_expire_time!(
                 connection,
                 listing,
                 filters,
                 position,
-                "organization_id = $13 AND user_id = $14",
-                organization,
-                user
-            ),
-            (Some(organization), None) => {
-                walk_by_expire_time!(
-                    connection,
-                    listing,
-                    filters,
-                    position,
-                    "organization_id = $13",
-                    organization
-                )
-            }
-            (None, Some(user)) => {
-                walk_by_expire_time!(connection, listing, filters, position, "user_id = $13", user)
-            }
-            (None, None) => walk_by_expire_time!(connection, listing, filters, position, "true"),
-        })
-    }
+                "organization_id = $14",
+                organization
+            )
+        }
+        (None, Some(user)) => {
+            walk_by_expire_time!(connection, listing, filters, position, "user_id = $14", user)
+        }
+        (None, None) => walk_by_expire_time!(connection, listing, filters, position, "true"),
+    })
 }
 
 impl<'a> Filters<'a> {
-    fn new(listing: &'a Listing, limit: u32) -> Self {
+    fn new(listing: &'a Listing, limit: u32, now: OffsetDateTime) -> Self {
         // No state named means all.
         let wanted = |state| listing.states.is_empty() || listing.states.contains(&state);
         Self {
@@ -280,6 +282,7 @@ impl<'a> Filters<'a> {
             unused_since: listing.unused_since,
             name_contains: listing.name_contains.as_ref().map(NamePart::folded),
             limit: i64::from(limit),
+            now,
         }
     }
 }
@@ -289,7 +292,7 @@ impl Walk {
     /// cannot be read are left out; where that leaves fewer than asked for, the walk goes on behind them.
     async fn read(
         listing: &Listing,
-        limit: i64,
+        filters: &Filters<'_>,
         mut rows: impl Stream<Item = Result<WalkRow, sqlx::Error>> + Unpin,
     ) -> Result<Self, StoreError> {
         let mut walk = Self { tokens: Vec::new(), broken_off: None };
@@ -297,17 +300,17 @@ impl Walk {
         while bytes <= MAX_PAGE_BYTES {
             let Some(row) = rows.try_next().await? else { break };
             shown += i64::from(row.shown);
-            if row.last || shown == limit {
+            if row.last || shown == filters.limit {
                 walk.broken_off = position(listing.order, &row);
             }
             if !row.shown {
                 continue;
             }
-            let (id, read_time) = (row.id, row.read_time.clock()?);
+            let id = row.id;
             match rows::token(row.into()) {
                 Ok(token) => {
                     bytes += size::of_token(&token);
-                    walk.tokens.push((token, read_time));
+                    walk.tokens.push((token, filters.now));
                 }
                 Err(column) => _ = unreadable_token(id, column),
             }
@@ -354,7 +357,7 @@ impl From<WalkRow> for TokenRow {
             rotated_from: row.rotated_from,
             disable_time: row.disable_time,
             last_use_time: row.last_use_time,
-            read_time: Some(row.read_time),
+            read_time: None,
         }
     }
 }

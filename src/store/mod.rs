@@ -11,6 +11,9 @@ use secrecy::ExposeSecret as _;
 use sqlx::Connection as _;
 use sqlx::postgres::{PgConnection, PgPoolOptions};
 
+use time::OffsetDateTime;
+
+use crate::ambient::{self, Moment};
 use crate::deadline;
 use pooling::{Pool, Single, Transaction};
 
@@ -40,10 +43,10 @@ mod requests;
 mod retention;
 mod reuse;
 mod revoke;
+mod roots;
 mod rotate;
 mod rows;
 mod seal_checks;
-mod roots;
 mod seals;
 mod tokens;
 mod update;
@@ -209,22 +212,18 @@ impl Store {
         let revocations = (connections / 4).max(1);
         let reading = (connections.saturating_sub(revocations) / 2).max(1);
         let writes = connections.saturating_sub(revocations + reading).max(1);
+        let clock = Clock::default();
         let sized = |size| {
             let mut pool = PgPoolOptions::new().max_connections(size).acquire_timeout(Duration::from_secs(3));
             if route.pooling == Pooling::Session {
                 pool = pool.after_connect(|connection, _| Box::pin(prepare(connection)));
             }
-            Pool { connections: pool.connect_lazy_with(route.options.clone()), pooling: route.pooling }
+            let connections = pool.connect_lazy_with(route.options.clone());
+            Pool { connections, pooling: route.pooling, clock: clock.clone() }
         };
         let pools = Pools { reads: sized(reading), writes: sized(writes), revocations: sized(revocations) };
         let ready = Arc::new(AtomicBool::new(false));
-        Self {
-            pools: Arc::new(pools),
-            purpose: Purpose::Writes,
-            route: Arc::new(route),
-            ready,
-            clock: Clock::default(),
-        }
+        Self { pools: Arc::new(pools), purpose: Purpose::Writes, route: Arc::new(route), ready, clock }
     }
 
     /// Returns the same with connections for this; what is new goes by those for writes.
@@ -250,6 +249,12 @@ impl Store {
     /// Lets calls through, once the schema is known to be the right one.
     pub fn open(&self) {
         self.ready.store(true, Ordering::Release);
+    }
+
+    /// Returns the time by which what is old may be deleted: the earlier one of the database's, as far as it is believed,
+    /// and this machine's. A clock that is ahead must not delete what is not old. `None`: not now.
+    fn time_to_delete_by(&self) -> Option<OffsetDateTime> {
+        self.clock.expected(Moment::now()).map(|time| time.min(ambient::now()))
     }
 
     /// Asks Postgres for a sign of life.

@@ -28,6 +28,7 @@ use sqlx::{
 use tokio_stream::StreamExt as _;
 use zeroize::Zeroizing;
 
+use super::clock::Clock;
 use super::{DEADLINE, StoreError};
 use crate::notices;
 use crate::private_file::is_exposed;
@@ -123,6 +124,7 @@ impl PasswordFile {
 pub(super) struct Transaction {
     inner: sqlx::Transaction<'static, Postgres>,
     pooling: Pooling,
+    clock: Clock,
 }
 
 /// Connections that are opened when they are needed.
@@ -130,6 +132,8 @@ pub(super) struct Transaction {
 pub(super) struct Pool {
     pub(super) connections: PgPool,
     pub(super) pooling: Pooling,
+    /// What is believed of the clock of the database that they lead to.
+    pub(super) clock: Clock,
 }
 
 /// A connection of one's own.
@@ -178,7 +182,7 @@ impl Route {
 impl Pool {
     pub(super) async fn begin(&self, timeout: Duration) -> Result<Transaction, Error> {
         let inner = self.connections.begin_with(opening(self.pooling, timeout)).await?;
-        Ok(Transaction { inner, pooling: self.pooling })
+        Ok(Transaction { inner, pooling: self.pooling, clock: self.clock.clone() })
     }
 
     pub(super) fn single(&self) -> Single<'_> {
@@ -190,6 +194,11 @@ impl Pool {
 }
 
 impl Transaction {
+    /// Returns what is believed of the database's clock.
+    pub(super) fn clock(&self) -> &Clock {
+        &self.clock
+    }
+
     /// Commits, and waits for the standbys that the server waits for.
     ///
     /// # Errors

@@ -6,8 +6,9 @@ use time::OffsetDateTime;
 use super::columns::Lenient;
 use super::pooling::Transaction;
 use super::rows::{self, TokenRow, select_tokens};
-use super::tokens::lock_caller;
+use super::tokens::{clock, lock_caller};
 use super::{Store, StoreError};
+use crate::ambient::Moment;
 use crate::domain::{Caller, CredentialError, Token};
 use crate::secret::{Mac, RequestSalt, TokenId};
 
@@ -33,7 +34,7 @@ pub struct KnownRequest {
     pub salt: RequestSalt,
     /// The token that answered it.
     pub token_id: TokenId,
-    /// That token as it stands now, and the database's time of reading; `None`: it is gone.
+    /// That token as it stands now, and the time to judge it by; `None`: it is gone.
     pub token: Option<(Token, OffsetDateTime)>,
 }
 
@@ -76,9 +77,11 @@ impl Store {
     /// # Errors
     /// [`StoreError`], as for every call of the store.
     pub async fn purge_requests(&self) -> Result<u64, StoreError> {
+        let Some(now) = self.time_to_delete_by() else { return Ok(0) };
         self.within(async {
             let done = sqlx::query!(
-                "DELETE FROM token_requests WHERE create_time <= clock_timestamp() - interval '24 hours'"
+                "DELETE FROM token_requests WHERE create_time <= $1::timestamptz - interval '24 hours'",
+                now
             )
             .execute(self.single()?)
             .await?;
@@ -94,18 +97,20 @@ pub(super) async fn claim(
     request: Option<&NewRequest>,
 ) -> Result<Option<KnownRequest>, StoreError> {
     let Some(request) = request else { return Ok(None) };
+    let now = clock(transaction).await?;
     // The request's row first: a concurrent retry waits here until our commit, then sees it.
     let done = sqlx::query!(
         "INSERT INTO token_requests (request_mac, body_mac, key_id, salt, token_id, create_time)
-         VALUES ($1, $2, $3, $4, $5, clock_timestamp())
+         VALUES ($1, $2, $3, $4, $5, $6)
          ON CONFLICT (request_mac) DO UPDATE SET body_mac = EXCLUDED.body_mac, key_id = EXCLUDED.key_id,
              salt = EXCLUDED.salt, token_id = EXCLUDED.token_id, create_time = EXCLUDED.create_time
-         WHERE token_requests.create_time <= clock_timestamp() - interval '24 hours'",
+         WHERE token_requests.create_time <= $6 - interval '24 hours'",
         &request.request_mac,
         &request.body_mac.tag,
         &request.body_mac.key_id.to_bytes(),
         &request.salt.0,
-        rows::uuid(request.token_id)
+        rows::uuid(request.token_id),
+        now
     )
     .execute(&mut *transaction)
     .await?;
@@ -121,22 +126,25 @@ async fn read(
     transaction: &mut Transaction,
     request_mac: &[u8; 32],
 ) -> Result<Option<KnownRequest>, StoreError> {
+    let (sent, now) = (Moment::now(), clock(transaction).await?);
     let row = sqlx::query!(
         r#"SELECT body_mac AS "body_mac!: Lenient<Vec<u8>>", key_id AS "key_id!: Lenient<Vec<u8>>", salt, token_id
          FROM token_requests
-         WHERE request_mac = $1 AND create_time > clock_timestamp() - interval '24 hours'"#,
-        request_mac
+         WHERE request_mac = $1 AND create_time > $2::timestamptz - interval '24 hours'"#,
+        request_mac,
+        now
     )
     .fetch_optional(&mut *transaction)
     .await?;
     let Some(row) = row else { return Ok(None) };
     let corrupt = |_| StoreError::Corrupt { table: "token_requests", column: "salt" };
-    let token = select_tokens!("WHERE id = $1", row.token_id).fetch_optional(transaction).await?;
+    let token = select_tokens!("WHERE id = $1", row.token_id).fetch_optional(&mut *transaction).await?;
+    let clock = transaction.clock();
     Ok(Some(KnownRequest {
         body_mac: rows::mac(row.key_id, row.body_mac)
             .map_err(|_| StoreError::Corrupt { table: "token_requests", column: "body_mac" })?,
         salt: RequestSalt(row.salt.as_slice().try_into().map_err(corrupt)?),
         token_id: rows::token_id(row.token_id),
-        token: token.map(rows::with_read_time).transpose()?,
+        token: token.map(|row| rows::with_read_time(row, clock, sent)).transpose()?,
     }))
 }

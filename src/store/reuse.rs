@@ -52,10 +52,12 @@ impl Store {
 /// Tells whether a request was answered within the last 24 hours.
 async fn answered(transaction: &mut Transaction, request_mac: Option<&[u8; 32]>) -> Result<bool, StoreError> {
     let Some(request_mac) = request_mac else { return Ok(false) };
+    let now = clock(transaction).await?;
     let row = sqlx::query!(
         r#"SELECT EXISTS (SELECT FROM token_requests
-               WHERE request_mac = $1 AND create_time > clock_timestamp() - interval '24 hours') AS "known!""#,
-        request_mac
+               WHERE request_mac = $1 AND create_time > $2::timestamptz - interval '24 hours') AS "known!""#,
+        request_mac,
+        now
     )
     .fetch_one(transaction)
     .await?;

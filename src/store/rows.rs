@@ -9,7 +9,9 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::StoreError;
+use super::clock::{Clock, Reading};
 use super::columns::{Lenient, Time, unreadable_token};
+use crate::ambient::Moment;
 use crate::domain::{
     Labels, Network, Networks, OrganizationId, Principal, RevokeReason, Scope, Scopes, Token, TokenName,
     UserId,
@@ -38,8 +40,6 @@ pub(super) struct TokenRow {
     pub(super) read_time: Option<Time>,
 }
 
-/// Builds the query for [`TokenRow`]s whose text ends with the given clauses.
-macro_rules! select_tokens {
 impl TokenRow {
     /// Tells whether it has a time of revocation, be it one that cannot be read.
     pub(super) fn is_revoked(&self) -> bool {
@@ -47,6 +47,8 @@ impl TokenRow {
     }
 }
 
+/// Builds the query for [`TokenRow`]s whose text ends with the given clauses.
+macro_rules! select_tokens {
     ($clauses:literal $(, $argument:expr)* $(,)?) => {
         sqlx::query_as!(
             TokenRow,
@@ -73,10 +75,15 @@ impl TokenRow {
 }
 pub(super) use select_tokens;
 
-/// Converts a row, and keeps the database's time of reading it.
-pub(super) fn with_read_time(row: TokenRow) -> Result<(Token, OffsetDateTime), StoreError> {
-    let read_time = row.read_time.ok_or(StoreError::Clock)?.clock()?;
-    Ok((row.try_into()?, read_time))
+/// Converts a row, and keeps the time of reading it, as far as the database's clock is believed. `sent`: when it was asked
+/// for.
+pub(super) fn with_read_time(
+    row: TokenRow,
+    clock: &Clock,
+    sent: Moment,
+) -> Result<(Token, OffsetDateTime), StoreError> {
+    let time = row.read_time.ok_or(StoreError::Clock)?.clock()?;
+    Ok((row.try_into()?, clock.believed(Reading { sent, time })))
 }
 
 impl TryFrom<TokenRow> for Token {

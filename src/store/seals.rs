@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use time::OffsetDateTime;
 
-use super::columns::Time;
+use super::columns::{LAST_MOMENT, Time};
 use super::pooling::Transaction;
 use super::tokens::clock;
 use super::{Store, StoreError};
@@ -221,7 +221,8 @@ async fn unsealed(
         r#"SELECT (SELECT max(id) FROM token_events WHERE id > $1
                    AND id <= (SELECT last_value FROM token_events_id_seq)) AS last_id,
                pg_snapshot_xmax(pg_current_snapshot())::text AS "xmax!",
-               (SELECT (extract(epoch FROM clock_timestamp() - event_time) * 1000)::bigint FROM token_events
+               (SELECT CASE WHEN event_time BETWEEN '1970-01-01Z' AND '9999-12-31Z'
+                    THEN (extract(epoch FROM clock_timestamp() - event_time) * 1000)::bigint ELSE 0 END FROM token_events
                 WHERE id > $1 ORDER BY id LIMIT 1) AS oldest_millis"#,
         newest.map_or(0, |newest| newest.header.last_id)
     )
@@ -287,11 +288,12 @@ pub(super) struct EventRange {
     pub(super) hashed: SealedEvents,
     /// The number of the last one.
     pub(super) last_id: Option<i64>,
-    /// The time of the newest.
+    /// The time of the newest; of one that cannot be read, the last that there is.
     pub(super) newest: Option<OffsetDateTime>,
 }
 
-/// Reads the events of a range, from its begin.
+/// Reads the events of a range, from its begin. Whatever their columns hold is covered as it is, also what tokend never
+/// writes: one such event must not keep those behind it from being sealed.
 pub(super) async fn read_events(
     transaction: &mut Transaction,
     first_id: i64,
@@ -299,8 +301,9 @@ pub(super) async fn read_events(
     limit: i64,
 ) -> Result<EventRange, StoreError> {
     let rows = sqlx::query!(
-        r#"SELECT id, event_time AS "event_time: Time", kind, token_id, organization_id, user_id, actor, acting_user, trace_id,
-               changes::text AS "changes!"
+        r#"SELECT id, event_time AS "event_time?: Time", kind AS "kind?", token_id AS "token_id?",
+               organization_id AS "organization_id?", user_id AS "user_id?", actor AS "actor?", acting_user, trace_id,
+               changes::text AS "changes?"
            FROM token_events WHERE id BETWEEN $1 AND $2 ORDER BY id LIMIT $3"#,
         first_id,
         last_id,
@@ -310,23 +313,24 @@ pub(super) async fn read_events(
     .await?;
     let mut range = EventRange { hashed: SealedEvents::default(), last_id: None, newest: None };
     for row in &rows {
-        let event_time = moment("token_events", "event_time", row.event_time)?;
+        let nanos = row.event_time.map(|time| time.nanos().to_be_bytes());
         range.hashed.add(
             row.id,
             &[
-                Some(&event_time.unix_timestamp_nanos().to_be_bytes()),
-                Some(row.kind.as_bytes()),
-                Some(row.token_id.as_bytes()),
-                Some(row.organization_id.as_bytes()),
-                Some(row.user_id.as_bytes()),
-                Some(row.actor.as_bytes()),
+                nanos.as_ref().map(<[u8; 16]>::as_slice),
+                row.kind.as_deref().map(str::as_bytes),
+                row.token_id.as_ref().map(|id| id.as_bytes().as_slice()),
+                row.organization_id.as_deref().map(str::as_bytes),
+                row.user_id.as_deref().map(str::as_bytes),
+                row.actor.as_deref().map(str::as_bytes),
                 row.acting_user.as_deref().map(str::as_bytes),
                 row.trace_id.as_deref(),
-                Some(row.changes.as_bytes()),
+                row.changes.as_deref().map(str::as_bytes),
             ],
         );
         range.last_id = Some(row.id);
-        range.newest = range.newest.max(Some(event_time));
+        // One whose age nobody knows is never old.
+        range.newest = range.newest.max(row.event_time.and_then(Time::moment).or(Some(LAST_MOMENT)));
     }
     Ok(range)
 }

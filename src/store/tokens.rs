@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use sqlx::types::Json;
 use time::OffsetDateTime;
 
+use super::clock::Reading;
 use super::columns::Time;
 use super::events::{self, EventKind};
 use super::policies::{self, Terms};
@@ -14,6 +15,7 @@ use super::pooling::Transaction;
 use super::requests::{self, NewRequest, Stored};
 use super::rows::{self, TokenRow, select_tokens};
 use super::{Store, StoreError};
+use crate::ambient::Moment;
 use crate::domain::{Caller, CredentialError, OrganizationId, Principal, Token, UserId};
 use crate::secret::{DurableHash, Mac, TokenId};
 
@@ -29,14 +31,15 @@ pub struct NewToken {
 }
 
 impl Store {
-    /// Reads a token, and the database's time of reading; `None`: there is no such token.
+    /// Reads a token, and the time to judge it by; `None`: there is no such token.
     ///
     /// # Errors
     /// [`StoreError`], as for every call of the store.
     pub async fn read_token(&self, id: TokenId) -> Result<Option<(Token, OffsetDateTime)>, StoreError> {
         self.within(async {
+            let sent = Moment::now();
             let row = select_tokens!("WHERE id = $1", rows::uuid(id)).fetch_optional(self.single()?).await?;
-            row.map(rows::with_read_time).transpose()
+            row.map(|row| rows::with_read_time(row, &self.clock, sent)).transpose()
         })
         .await
     }
@@ -123,9 +126,13 @@ impl LockedCaller<'_> {
     }
 }
 
-/// Reads the database's clock. `now()` would be the time before everything that the transaction has waited for.
+/// Reads the database's clock, as far as it is believed. `now()` would be the time before everything that the transaction
+/// has waited for.
 pub(super) async fn clock(transaction: &mut Transaction) -> Result<OffsetDateTime, StoreError> {
-    sqlx::query!(r#"SELECT clock_timestamp() AS "now!: Time""#).fetch_one(transaction).await?.now.clock()
+    let sent = Moment::now();
+    let row =
+        sqlx::query!(r#"SELECT clock_timestamp() AS "now!: Time""#).fetch_one(&mut *transaction).await?;
+    Ok(transaction.clock().believed(Reading { sent, time: row.now.clock()? }))
 }
 
 /// Reads a token that is to be changed, and keeps others from changing it until the transaction ends.

@@ -8,10 +8,16 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use tokend::grpc::proto::create_token_request::Expiration;
-use tokend::grpc::proto::{CreateTokenRequest, Verdict};
+use tokend::grpc::proto::{
+    CheckPolicyRequest, CreateTokenRequest, DisableTokenRequest, EnableTokenRequest, GetTokenRequest,
+    ListTokensRequest, Policy, Token, TokenState, Verdict,
+};
 
 use super::setup::{Made, NOW, cached};
-use crate::support::client::{Client, created, nanos, ordinary, question, revoked};
+use crate::support::client::{
+    Client, created, nanos, new_request_id, ordinary, question, renaming, revoked, rotated, rotation, texts,
+    verified,
+};
 use crate::support::database::Database;
 use crate::support::program::find;
 use crate::support::replica::{Installation, Replica};
@@ -110,6 +116,11 @@ async fn becomes_verdict(root: &mut Client, token: &Made, verdict: Verdict) {
     .await;
 }
 
+async fn got(client: &mut Client, id: &str) -> Token {
+    let request = GetTokenRequest { token_id: id.to_owned() };
+    client.get_token(request).await.unwrap().into_inner().token.unwrap()
+}
+
 async fn steps(replica: &Replica) -> u64 {
     let (_, text) = http::get(replica.http, "/metrics").await;
     let line = text.lines().find(|line| line.starts_with("tokend_database_clock_steps_total "));
@@ -182,5 +193,82 @@ async fn a_revocation_promises_no_less_than_the_longest_bound_right_after_the_cl
         let promised = revoked(&mut root, &token.id, "").await.effective_time;
         let promised = i64::try_from(nanos(promised.as_ref()) / 1_000).unwrap();
         assert!(promised - before >= 4_000_000, "{ahead}: {} µs", promised - before);
+    }
+}
+
+/// Has the clock be wrong from now on, by another day each second, so that no reading is ever believed.
+async fn goes_wrong(clockwork: &Clockwork) {
+    for days in (1..300).cycle() {
+        clockwork.set(days * 86_400);
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+}
+
+#[tokio::test]
+async fn whoever_judges_goes_by_the_clock_that_verify_goes_by() {
+    let Some(clockwork) = Clockwork::start().await else { return };
+    let installation = Installation::on(clockwork.database.clone()).await;
+    let mut config = installation.config();
+    config.retention.kept = Duration::from_hours(1);
+    let replica = installation.serve(config).await;
+    let mut root = replica.root();
+    let ttl = Some(Expiration::Ttl(prost_types::Duration { seconds: 3_600, nanos: 0 }));
+    let scopes = texts(&["tokend:root"]);
+    let mighty = CreateTokenRequest { expiration: ttl, scopes, user_id: "eve".to_owned(), ..ordinary() };
+    let caller = Made::from(created(&mut root, mighty).await);
+    let mut client = replica.client(&caller.secret);
+    let mut tokens = Vec::new();
+    for _ in 0..3 {
+        tokens.push(living_for(&mut root, 3_000).await);
+    }
+    becomes_verdict(&mut root, &caller, Verdict::Valid).await;
+    let request_id = new_request_id();
+    let creation = CreateTokenRequest { request_id, user_id: "eve".to_owned(), ..ordinary() };
+
+    let calls = async {
+        eventually("the step is noticed", async || (steps(&replica).await >= 1).then_some(())).await;
+        assert_eq!(verified(&mut client, &tokens[0].secret, &[]).await.verdict(), Verdict::Valid);
+        let shown = got(&mut client, &tokens[0].id).await;
+        assert_eq!(shown.state(), TokenState::Active, "GetToken");
+        for (order_by, state, number) in [
+            ("create_time desc", TokenState::Active, 3),
+            ("create_time desc", TokenState::Expired, 0),
+            ("expire_time", TokenState::Active, 3),
+            ("expire_time", TokenState::Expired, 0),
+        ] {
+            let request = ListTokensRequest {
+                user_id: "ada".to_owned(),
+                states: vec![state.into()],
+                order_by: order_by.to_owned(),
+                ..Default::default()
+            };
+            let listed = client.list_tokens(request).await.unwrap().into_inner().tokens;
+            assert_eq!(listed.len(), number, "{state:?} by {order_by}");
+            assert!(listed.iter().all(|token| token.state() == state));
+        }
+        // The caller acts, and what it acts on has not expired.
+        let made = created(&mut client, creation.clone()).await;
+        let again = created(&mut client, creation.clone()).await;
+        assert_eq!(made, again);
+        let renamed = client.update_token(renaming(&tokens[0].id)).await.unwrap().into_inner().token.unwrap();
+        assert_eq!(renamed.state(), TokenState::Active, "UpdateToken");
+        let disabling = DisableTokenRequest { token_id: tokens[0].id.clone(), force: false };
+        let disabled = client.disable_token(disabling).await.unwrap().into_inner().token.unwrap();
+        assert_eq!(disabled.state(), TokenState::Disabled, "DisableToken");
+        let enabling = EnableTokenRequest { token_id: tokens[0].id.clone() };
+        let enabled = client.enable_token(enabling).await.unwrap().into_inner().token.unwrap();
+        assert_eq!(enabled.state(), TokenState::Active, "EnableToken");
+        rotated(&mut client, rotation(&tokens[1].id)).await;
+        let quota = Policy { most_active_tokens_per_user: 1, ..Policy::default() };
+        let check = CheckPolicyRequest { policy: Some(quota), ..Default::default() };
+        let breaches = client.check_policy(check).await.unwrap().into_inner().breaches;
+        assert_eq!(breaches.len(), 2, "those that have not expired count: {breaches:?}");
+        revoked(&mut client, &tokens[2].id, "").await;
+        // What is deleted when it is old is not: some rounds have been made meanwhile.
+        assert_eq!(clockwork.database.count("SELECT count(*) FROM tokens").await, 7);
+    };
+    tokio::select! {
+        () = goes_wrong(&clockwork) => unreachable!(),
+        () = calls => {}
     }
 }

@@ -285,3 +285,44 @@ async fn old_events_are_deleted_under_a_mark_and_only_where_they_are_as_they_wer
     database.execute(put_in).await;
     assert_eq!(faults(&replica, &ring).await, [Finding::Altered]);
 }
+
+#[tokio::test]
+async fn an_event_that_cannot_be_read_keeps_none_from_being_sealed() {
+    let (replica, ring) = sealed().await;
+    let database = &replica.installation.database;
+    // As a newer build, or a hand past every constraint, might write them.
+    let columns = ["event_time", "kind", "token_id", "organization_id", "user_id", "actor", "changes"];
+    let unbind = "DO $$ DECLARE name text; BEGIN
+        FOR name IN SELECT conname FROM pg_constraint WHERE conrelid = 'token_events'::regclass AND contype = 'c' LOOP
+            EXECUTE format('ALTER TABLE token_events DROP CONSTRAINT %I', name);
+        END LOOP; END $$";
+    database.execute(unbind).await;
+    for column in columns {
+        database.execute(format!("ALTER TABLE token_events ALTER COLUMN {column} DROP NOT NULL")).await;
+    }
+    for (column, value) in [
+        ("event_time", "'infinity'"),
+        ("event_time", "'-infinity'"),
+        ("event_time", "'20000-01-01'"),
+        ("event_time", "NULL"),
+        ("kind", "NULL"),
+        ("token_id", "NULL"),
+        ("organization_id", "NULL"),
+        ("user_id", "NULL"),
+        ("actor", "NULL"),
+        ("changes", "NULL"),
+    ] {
+        let put_in = format!(
+            "WITH one AS (SELECT * FROM token_events ORDER BY id LIMIT 1)
+             INSERT INTO token_events ({}) SELECT {} FROM one",
+            columns.join(", "),
+            columns.map(|name| if name == column { value } else { name }).join(", ")
+        );
+        assert_eq!(database.execute(put_in).await, 1, "{column} = {value}");
+    }
+
+    seal_more(&replica, &ring).await;
+    assert_eq!(faults(&replica, &ring).await, []);
+    database.execute("UPDATE token_events SET event_time = now() WHERE event_time = 'infinity'").await;
+    assert_eq!(faults(&replica, &ring).await, [Finding::Altered]);
+}
