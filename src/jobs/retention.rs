@@ -3,6 +3,8 @@
 
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use crate::store::{Store, StoreError};
 
 /// What is told and kept.
@@ -12,41 +14,82 @@ pub struct Retention {
     pub warnings: Vec<Duration>,
     /// How long an expired or revoked token is kept.
     pub kept: Duration,
-    /// How often it is looked for.
+    /// How often it is looked for, at least.
     pub interval: Duration,
+}
+
+impl Retention {
+    /// Returns how often tokens are looked for that are to be warned of so long ahead: no warning is late by more than a
+    /// tenth of that.
+    fn interval_of(&self, ahead: Duration) -> Duration {
+        self.interval.min(ahead / 10)
+    }
 }
 
 /// Warns and deletes until the server stops it.
 pub async fn run(store: Store, retention: Retention) {
+    let mut warnings: Vec<_> = retention.warnings.iter().map(|ahead| (*ahead, Instant::now())).collect();
+    let mut purge = Instant::now();
     loop {
-        match round(&store, &retention).await {
-            Ok((warned, purged)) => {
-                tracing::debug!(warned, purged, "warned of expirations and purged tokens");
-            }
-            Err(error) => {
-                let error = &error as &dyn std::error::Error;
-                tracing::warn!(error, "warnings or purges of tokens failed; trying again later");
-            }
+        for (ahead, due) in warnings.iter_mut().filter(|(_, due)| *due <= Instant::now()) {
+            *due = Instant::now() + retention.interval_of(*ahead);
+            told("warned of expirations", warn(&store, *ahead).await);
         }
-        tokio::time::sleep(retention.interval).await;
+        if purge <= Instant::now() {
+            purge = Instant::now() + retention.interval;
+            told("purged tokens", delete(&store, retention.kept).await);
+        }
+        let next = warnings.iter().map(|(_, due)| *due).min();
+        tokio::time::sleep_until(next.map_or(purge, |next| next.min(purge))).await;
     }
 }
 
-/// Does all that is due, a batch at a time.
-async fn round(store: &Store, retention: &Retention) -> Result<(u64, u64), StoreError> {
-    let (mut warned, mut purged) = (0, 0);
-    for ahead in &retention.warnings {
-        loop {
-            match store.warn_of_expirations(*ahead).await? {
-                0 => break,
-                batch => warned += batch,
-            }
+fn told(work: &'static str, outcome: Result<u64, StoreError>) {
+    match outcome {
+        Ok(tokens) => tracing::debug!(tokens, work),
+        Err(error) => {
+            let error = &error as &dyn std::error::Error;
+            tracing::warn!(error, work, "failed; trying again later");
         }
     }
+}
+
+/// Warns of all that are due, a batch at a time; returns how many.
+async fn warn(store: &Store, ahead: Duration) -> Result<u64, StoreError> {
+    let mut warned = 0;
     loop {
-        match store.purge_tokens(retention.kept).await? {
-            0 => return Ok((warned, purged)),
+        match store.warn_of_expirations(ahead).await? {
+            0 => return Ok(warned),
+            batch => warned += batch,
+        }
+    }
+}
+
+/// Deletes all that are due, a batch at a time; returns how many.
+async fn delete(store: &Store, kept: Duration) -> Result<u64, StoreError> {
+    let mut purged = 0;
+    loop {
+        match store.purge_tokens(kept).await? {
+            0 => return Ok(purged),
             batch => purged += batch,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_warning_is_late_by_more_than_a_tenth_of_its_time_ahead() {
+        let retention = Retention {
+            warnings: Vec::new(),
+            kept: Duration::from_hours(24),
+            interval: Duration::from_mins(5),
+        };
+        for (ahead, interval) in [(60, 6), (600, 60), (3_000, 300), (604_800, 300)] {
+            let (ahead, interval) = (Duration::from_secs(ahead), Duration::from_secs(interval));
+            assert_eq!(retention.interval_of(ahead), interval, "{ahead:?}");
         }
     }
 }

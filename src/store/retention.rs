@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use super::replicas::interval;
+use super::tokens::clock;
 use super::{Store, StoreError};
 
 /// How many tokens one statement takes on.
@@ -14,17 +15,20 @@ const PURGE_LOCK: i64 = 0x746f_6b65_6e64_0003;
 
 impl Store {
     /// Writes an `expires_soon` event for tokens that will expire within `ahead` and have not been warned of
-    /// that; returns how many. Not warned of is a token that was made to live for less than that, is disabled or has a
-    /// successor.
+    /// that; returns how many. It says which end that is, how long is left until then, and which warning it is. Not warned
+    /// of is a token that was made to live for less than that, is revoked or disabled or has a successor.
     ///
     /// # Errors
     /// [`StoreError`], as for every call of the store.
     pub async fn warn_of_expirations(&self, ahead: Duration) -> Result<u64, StoreError> {
         self.within(async {
+            let mut transaction = self.begin().await?;
+            let now = clock(&mut transaction).await?;
             let done = sqlx::query!(
                 "WITH due AS (
                      SELECT id, organization_id, user_id, expire_time FROM tokens t
-                     WHERE revoke_time IS NULL AND disable_time IS NULL AND superseded_by IS NULL AND expire_time > now() AND expire_time <= now() + $1::interval
+                     WHERE revoke_time IS NULL AND disable_time IS NULL AND superseded_by IS NULL
+                         AND expire_time > $3 AND expire_time <= $3::timestamptz + $1::interval
                          -- Of others no event can be written, and one would keep back the whole batch.
                          AND organization_id <> '' AND user_id <> ''
                          AND create_time <= expire_time - $1::interval
@@ -39,24 +43,33 @@ impl Store {
                      INSERT INTO token_changes (token_id, organization_id)
                      SELECT id, organization_id FROM due JOIN warned ON token_id = id
                  )
-                 INSERT INTO token_events (kind, token_id, organization_id, user_id, actor, changes)
-                 SELECT 'expires_soon', id, organization_id, user_id, 'tokend', '[]'::jsonb
+                 INSERT INTO token_events (event_time, kind, token_id, organization_id, user_id, actor, changes)
+                 SELECT $3, 'expires_soon', id, organization_id, user_id, 'tokend', jsonb_build_array(
+                     jsonb_build_object('field', 'expire_time', 'new', rtrim(rtrim(
+                         to_char(expire_time AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US'), '0'), '.') || 'Z'),
+                     jsonb_build_object('field', 'time_left', 'new',
+                         floor(extract(epoch FROM expire_time - $3))::bigint || 's'),
+                     jsonb_build_object('field', 'warning', 'new', extract(epoch FROM $1::interval)::bigint || 's'))
                  FROM due JOIN warned ON token_id = id",
                 interval(ahead),
-                BATCH
+                BATCH,
+                now
             )
-            .execute(self.single()?)
+            .execute(&mut transaction)
             .await?;
+            transaction.commit().await?;
             Ok(done.rows_affected())
         })
         .await
     }
 
-    /// Deletes a batch of tokens that ended longer ago than `kept`, if nobody else is doing it; returns how many.
+    /// Deletes a batch of tokens that ended longer ago than `kept`, if nobody else is doing it and the time is known;
+    /// returns how many.
     ///
     /// # Errors
     /// [`StoreError`], as for every call of the store.
     pub async fn purge_tokens(&self, kept: Duration) -> Result<u64, StoreError> {
+        let Some(now) = self.time_to_delete_by() else { return Ok(0) };
         self.within(async {
             let mut transaction = self.begin().await?;
             let turn = sqlx::query!(r#"SELECT pg_try_advisory_xact_lock($1) AS "taken!""#, PURGE_LOCK)
@@ -68,7 +81,7 @@ impl Store {
             let done = sqlx::query!(
                 "WITH gone AS (
                      SELECT id, organization_id, user_id FROM tokens
-                     WHERE (revoke_time < now() - $1::interval OR expire_time < now() - $1::interval)
+                     WHERE (revoke_time < $3::timestamptz - $1::interval OR expire_time < $3::timestamptz - $1::interval)
                          -- Of others no event can be written, and one would keep back the whole batch.
                          AND organization_id <> '' AND user_id <> ''
                      ORDER BY id LIMIT $2 FOR UPDATE SKIP LOCKED
@@ -82,7 +95,8 @@ impl Store {
                  )
                  DELETE FROM tokens USING gone WHERE tokens.id = gone.id",
                 interval(kept),
-                BATCH
+                BATCH,
+                now
             )
             .execute(&mut transaction)
             .await?;

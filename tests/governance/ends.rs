@@ -1,13 +1,17 @@
 //! Tokens near and long after their end.
 
+use std::time::Duration;
+
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 use tokend::grpc::proto::create_token_request::Expiration;
 use tokend::grpc::proto::{
-    ChangeKind, CreateTokenRequest, ListTokenEventsRequest, TokenEventKind, WatchTokensRequest,
+    ChangeKind, CreateTokenRequest, DisableTokenRequest, GetTokenRequest, ListTokenEventsRequest,
+    RotateTokenRequest, TokenEvent, TokenEventKind, WatchTokensRequest,
 };
-
 use tokend::store::Store;
 
-use crate::support::client::{Client, created, ordinary};
+use crate::support::client::{Client, created, nanos, ordinary, revoked, rotated, rotation};
 use crate::support::eventually;
 use crate::support::replica::{Installation, Replica};
 
@@ -20,10 +24,25 @@ fn for_days(days: i64) -> CreateTokenRequest {
     CreateTokenRequest { expiration: Some(Expiration::Ttl(ttl)), ..ordinary() }
 }
 
-async fn kinds(client: &mut Client, id: &str) -> Vec<TokenEventKind> {
+async fn events(client: &mut Client, id: &str) -> Vec<TokenEvent> {
     let request = ListTokenEventsRequest { token_id: id.to_owned(), ..Default::default() };
-    let events = client.list_token_events(request).await.unwrap().into_inner().events;
-    events.iter().map(tokend::grpc::proto::TokenEvent::kind).collect()
+    client.list_token_events(request).await.unwrap().into_inner().events
+}
+
+async fn kinds(client: &mut Client, id: &str) -> Vec<TokenEventKind> {
+    events(client, id).await.iter().map(TokenEvent::kind).collect()
+}
+
+/// Returns what a warning says under this name.
+fn said<'a>(warning: &'a TokenEvent, field: &str) -> &'a str {
+    let found = warning.changes.iter().find(|change| change.field == field);
+    let change = found.unwrap_or_else(|| panic!("no {field} in {warning:?}"));
+    assert_eq!(change.old_value, "", "{warning:?}");
+    &change.new_value
+}
+
+fn whole_seconds(text: &str) -> i64 {
+    text.strip_suffix('s').unwrap().parse().unwrap()
 }
 
 /// Makes a token as it would be when these days have gone by.
@@ -66,6 +85,77 @@ async fn a_token_is_warned_of_once_for_each_time_ahead_whichever_replicas_run() 
         }
     };
     crate::support::in_time("a watcher hears of it", heard).await;
+}
+
+#[tokio::test]
+async fn a_warning_says_which_end_how_long_is_left_and_which_warning_it_is() {
+    let replica = Replica::start().await;
+    let mut root = replica.root();
+    let id = created(&mut root, for_days(30)).await.token.unwrap().id;
+
+    // Both times ahead are passed at once.
+    aged(&replica, &id, 29).await;
+
+    eventually("both warnings", async || (kinds(&mut root, &id).await.len() == 3).then_some(())).await;
+    let request = GetTokenRequest { token_id: id.clone() };
+    let end = root.get_token(request).await.unwrap().into_inner().token.unwrap().expire_time.unwrap();
+    let mut told = Vec::new();
+    for warning in events(&mut root, &id).await.iter().filter(|event| event.kind() == SOON) {
+        let text = said(warning, "expire_time");
+        let said_end = OffsetDateTime::parse(text, &Rfc3339).unwrap();
+        assert_eq!(said_end.unix_timestamp_nanos(), nanos(Some(&end)), "{text}");
+        let left = nanos(Some(&end)) - nanos(warning.event_time.as_ref());
+        let said_left = i128::from(whole_seconds(said(warning, "time_left")));
+        assert_eq!(said_left, left.div_euclid(1_000_000_000));
+        told.push(whole_seconds(said(warning, "warning")));
+        assert_eq!(warning.changes.len(), 3);
+    }
+    told.sort_unstable();
+    assert_eq!(told, [DAY, 7 * DAY]);
+}
+
+#[tokio::test]
+async fn a_warning_comes_within_a_tenth_of_its_time_however_seldom_others_are_looked_for() {
+    let installation = Installation::new().await;
+    let mut config = installation.config();
+    config.retention.interval = Duration::from_hours(1);
+    // Due once, and then in an hour, but for the first.
+    config.retention.warnings = vec![Duration::from_secs(10), Duration::from_hours(24 * 7)];
+    let replica = installation.serve(config).await;
+    let mut root = replica.root();
+    let ttl = prost_types::Duration { seconds: 11, nanos: 0 };
+    let request = CreateTokenRequest { expiration: Some(Expiration::Ttl(ttl)), ..ordinary() };
+    let id = created(&mut root, request).await.token.unwrap().id;
+
+    eventually("the warning", async || (kinds(&mut root, &id).await.len() == 2).then_some(())).await;
+
+    assert_eq!(said(&events(&mut root, &id).await[0], "warning"), "10s");
+}
+
+#[tokio::test]
+async fn what_is_superseded_disabled_or_revoked_is_not_warned_of() {
+    let replica = Replica::start().await;
+    let mut root = replica.root();
+    let mut ids = Vec::new();
+    for _ in 0..4 {
+        ids.push(created(&mut root, for_days(30)).await.token.unwrap().id);
+    }
+    let grace = prost_types::Duration { seconds: 20 * DAY, nanos: 0 };
+    let graced = RotateTokenRequest { grace_period: Some(grace), ..rotation(&ids[0]) };
+    rotated(&mut root, graced).await;
+    root.disable_token(DisableTokenRequest { token_id: ids[1].clone(), force: false }).await.unwrap();
+    revoked(&mut root, &ids[2], "").await;
+    // Six days are left to each.
+    for (id, days) in ids.iter().zip([14, 24, 24, 24]) {
+        aged(&replica, id, days).await;
+    }
+    // The last is in use. Two rounds after the others were aged, they would have been warned of, too.
+    eventually("a round", async || (kinds(&mut root, &ids[3]).await.len() == 2).then_some(())).await;
+    aged(&replica, &ids[3], 1).await;
+    eventually("another", async || (kinds(&mut root, &ids[3]).await.len() == 3).then_some(())).await;
+    for id in &ids[..3] {
+        assert!(!kinds(&mut root, id).await.contains(&SOON));
+    }
 }
 
 #[tokio::test]
