@@ -27,6 +27,17 @@ pub enum MigrateError {
         /// What the server calls its version.
         version: String,
     },
+    /// The database cannot hold every text.
+    #[error(
+        "the database '{database}' has the encoding {encoding}, which cannot hold what people write in names; tokend \
+         needs UTF8: CREATE DATABASE … TEMPLATE template0 ENCODING 'UTF8'"
+    )]
+    Encoding {
+        /// The database's name.
+        database: String,
+        /// What the server calls its encoding.
+        encoding: String,
+    },
     /// Postgres answered, and waiting will not change what it says.
     #[error(
         "Postgres refuses tokend: correct the database URL, or create the role, the database or the grant \
@@ -372,12 +383,16 @@ async fn connect(route: &Route) -> Result<Session, MigrateError> {
     let mut connection = Session::open(route).await?;
     let server = sqlx::query!(
         r#"SELECT current_setting('server_version_num')::int AS "number!",
-               current_setting('server_version') AS "name!""#
+               current_setting('server_version') AS "name!", current_setting('server_encoding') AS "encoding!",
+               current_database()::text AS "database!""#
     )
     .fetch_one(connection.single())
     .await?;
     if server.number < OLDEST_POSTGRES {
         return Err(MigrateError::OldPostgres { version: server.name });
+    }
+    if server.encoding != "UTF8" {
+        return Err(MigrateError::Encoding { database: server.database, encoding: server.encoding });
     }
     Ok(connection)
 }

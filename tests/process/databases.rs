@@ -15,9 +15,18 @@ pub(crate) struct Database(String);
 
 impl Database {
     pub(crate) fn new() -> Self {
+        Self::made("")
+    }
+
+    /// Makes one that holds text in this encoding.
+    pub(crate) fn of_encoding(encoding: &str) -> Self {
+        Self::made(&format!("TEMPLATE template0 ENCODING '{encoding}' LC_COLLATE 'C' LC_CTYPE 'C'"))
+    }
+
+    fn made(options: &str) -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let name = format!("process_{}", NEXT.fetch_add(1, Ordering::Relaxed));
-        let statement = format!("CREATE DATABASE {name}");
+        let statement = format!("CREATE DATABASE {name} {options}");
         runtime().block_on(async {
             let mut connection = connection(Cluster::DATABASE).await;
             connection.execute(AssertSqlSafe(statement)).await.unwrap();

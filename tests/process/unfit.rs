@@ -30,6 +30,22 @@ fn sessions_that_are_read_only_are_refused_with_what_makes_them_so() {
 }
 
 #[test]
+fn a_database_that_cannot_hold_every_text_is_refused_by_name() {
+    for encoding in ["LATIN1", "SQL_ASCII"] {
+        let database = Database::of_encoding(encoding);
+        let url = database.url();
+
+        let served = refusal(&url);
+        let migrated = run(&["migrate"], &[("DATABASE_URL", &url)], "");
+
+        assert_eq!(migrated.status.code(), Some(1));
+        for said in [served, text(&migrated.stderr)] {
+            assert!(said.contains("'process_") && said.contains(encoding) && said.contains("UTF8"), "{said}");
+        }
+    }
+}
+
+#[test]
 fn a_search_path_that_leads_away_from_the_tables_makes_no_second_installation() {
     let database = Database::new();
     let url = database.url();
