@@ -19,7 +19,13 @@ pub(super) enum DataCommand {
     /// run again.
     Upgrade(DataFlags),
     /// Delete the data that an upgrade has kept
-    DeleteOld(DataFlags),
+    DeleteOld {
+        #[command(flatten)]
+        flags: DataFlags,
+        /// Delete nothing: print what would be deleted
+        #[arg(long)]
+        dry_run: bool,
+    },
 }
 
 pub(super) fn run(command: DataCommand, environment: &Environment) -> Result<(), CommandError> {
@@ -38,9 +44,16 @@ pub(super) fn run(command: DataCommand, environment: &Environment) -> Result<(),
                 done.kept.display()
             )
         }
-        DataCommand::DeleteOld(flags) => {
+        DataCommand::DeleteOld { flags, dry_run } => {
             let settings = flags.resolve(environment)?;
             telemetry::init(&settings.log, None)?;
+            if dry_run {
+                let kept = embedded::kept(&settings.data_dir)?;
+                let mut told = kept.iter();
+                return told
+                    .try_for_each(|directory| writeln!(output, "would delete {}", directory.display()))
+                    .map_err(CommandError::Output);
+            }
             let deleted = embedded::delete_kept(&settings.data_dir)?;
             deleted.iter().try_for_each(|directory| writeln!(output, "deleted {}", directory.display()))
         }

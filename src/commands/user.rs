@@ -7,7 +7,7 @@ use tokend_client::proto::RevokeUserTokensRequest;
 
 use super::client::{AddressFlag, Client};
 use super::output::{print, print_json, quoted, remark, rfc3339};
-use super::token::CALLER;
+use super::token::{CALLER, preview};
 use super::{CommandError, single_threaded};
 use crate::config::Environment;
 
@@ -33,6 +33,14 @@ pub(crate) struct RevokeFlags {
     /// Organization of the user [default: the caller's own; for a root caller: default]
     #[arg(long, value_name = "ORGANIZATION_ID", default_value = "", hide_default_value = true)]
     organization: String,
+
+    /// Revoke nothing: print the tokens that would be revoked; needs tokend:read as well
+    #[arg(long, conflicts_with_all = ["force", "reason"])]
+    dry_run: bool,
+
+    /// Revoke them also where that leaves no active root token
+    #[arg(long)]
+    force: bool,
 
     /// Why, for people who read the list; at most 500 bytes
     #[arg(long, default_value = "", hide_default_value = true)]
@@ -61,11 +69,15 @@ pub(super) fn run(command: UserCommand, environment: &Environment) -> Result<(),
 
 async fn revoke(flags: RevokeFlags, environment: &Environment) -> Result<(), CommandError> {
     let client = Client::open(flags.address, environment)?;
+    if flags.dry_run {
+        return preview::user(&client, flags.organization, flags.user_id, flags.json).await;
+    }
     let user_id = flags.user_id;
     let message = RevokeUserTokensRequest {
         organization_id: flags.organization,
         user_id: user_id.clone(),
         reason: flags.reason,
+        force: flags.force,
     };
     // Not by itself again: that would count nothing.
     let answer = client.call(Repeatable::No, message, |mut raw, request| async move {

@@ -109,10 +109,18 @@ pub enum ConfigError {
     NoDatabase,
     /// Something is said about the way to a database, and none is named.
     #[error(
-        "--direct-database-url, --database-pooling and --database-password-file say how --database-url is reached: \
-         set it, too"
+        "--direct-database-url, --database-pooling, --database-password-file and --database-insecure say how \
+         --database-url is reached: set it, too"
     )]
     NoDatabaseToPool,
+    /// A flag was given that does nothing.
+    #[error("{flag} does nothing {why}: leave it out")]
+    WithoutEffect {
+        /// The flag.
+        flag: &'static str,
+        /// Where, or for want of what.
+        why: &'static str,
+    },
     /// A database is configured and no keyring.
     #[error(
         "a database needs a keyring that all its replicas share: make one with \

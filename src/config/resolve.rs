@@ -148,6 +148,7 @@ impl ServeFlags {
                 .is_on(self.allow_fsync_off, "TOKEND_ALLOW_FSYNC_OFF", |file| file.allow_fsync_off.take())?,
             log,
         };
+        sources.finish()?;
         Ok((settings, storage))
     }
 }
@@ -160,7 +161,9 @@ impl BootstrapFlags {
     pub fn resolve(self, environment: &Environment) -> Result<BootstrapSettings, ConfigError> {
         let mut sources = Sources::open(self.shared, environment)?;
         let (database, keyring) = sources.database_and_keyring(self.private.data_dir)?;
-        Ok(BootstrapSettings { log: sources.log()?, database, keyring, cost: sources.cost(&self.cost)? })
+        let (log, cost) = (sources.log()?, sources.cost(&self.cost)?);
+        sources.finish()?;
+        Ok(BootstrapSettings { database, keyring, cost, log })
     }
 }
 
@@ -185,7 +188,9 @@ impl DatabaseFlags {
     pub fn resolve(self, environment: &Environment) -> Result<(LogSettings, DatabaseSettings), ConfigError> {
         let mut sources = Sources::open(self.shared, environment)?;
         sources.keyring()?;
-        Ok((sources.log()?, sources.database()?))
+        let settings = (sources.log()?, sources.database()?);
+        sources.finish()?;
+        Ok(settings)
     }
 }
 
@@ -197,7 +202,9 @@ impl KeyStatusFlags {
     pub fn resolve(self, environment: &Environment) -> Result<KeyStatusSettings, ConfigError> {
         let mut sources = Sources::open(self.shared, environment)?;
         let (database, keyring) = sources.database_and_keyring(self.private.data_dir)?;
-        Ok(KeyStatusSettings { log: sources.log()?, database, keyring })
+        let log = sources.log()?;
+        sources.finish()?;
+        Ok(KeyStatusSettings { database, keyring, log })
     }
 }
 
@@ -252,6 +259,12 @@ fn tracing(
         sources.is_on(flags.otlp_insecure, "TOKEND_OTLP_INSECURE", |file| file.otlp_insecure.take())?;
     if let Some(endpoint) = &endpoint {
         check_otlp_endpoint(endpoint, insecure)?;
+    }
+    if flags.trace_sample_ratio.is_some() && endpoint.is_none() {
+        return Err(ConfigError::WithoutEffect {
+            flag: "--trace-sample-ratio",
+            why: "without --otlp-endpoint",
+        });
     }
     let ratio = sources
         .choose(flags.trace_sample_ratio, "TOKEND_TRACE_SAMPLE_RATIO", |file| file.trace_sample_ratio.take())?

@@ -43,6 +43,37 @@ impl<'a> Sources<'a> {
         Ok(Self { flags, environment, file, path })
     }
 
+    /// Refuses flags that nothing has asked for: whoever gave them believes that they do something here.
+    pub(super) fn finish(self) -> Result<(), ConfigError> {
+        let SharedFlags {
+            config: _,
+            database_url,
+            database_pooling,
+            direct_database_url,
+            database_insecure,
+            database_password_file,
+            keyring,
+            secret_prefix,
+            log_format,
+            log_level,
+        } = self.flags;
+        let left = [
+            ("--database-url", database_url.is_some()),
+            ("--database-pooling", database_pooling.is_some()),
+            ("--direct-database-url", direct_database_url.is_some()),
+            ("--database-insecure", database_insecure),
+            ("--database-password-file", database_password_file.is_some()),
+            ("--keyring", keyring.is_some()),
+            ("--secret-prefix", secret_prefix.is_some()),
+            ("--log-format", log_format.is_some()),
+            ("--log-level", log_level.is_some()),
+        ];
+        match left.into_iter().find(|(_, given)| *given) {
+            Some((flag, _)) => Err(ConfigError::WithoutEffect { flag, why: "here" }),
+            None => Ok(()),
+        }
+    }
+
     /// The precedence of every setting stands here: flag, variable, file.
     pub(super) fn choose<T>(
         &mut self,
@@ -144,8 +175,9 @@ impl<'a> Sources<'a> {
 
     /// The database that was given by flag, variable or file, if any, and the way past the pooler to it.
     fn routes(&mut self) -> Result<Option<(Route, Option<Route>)>, ConfigError> {
-        let flag = self.flags.database_insecure;
-        let insecure = self.is_on(flag, "TOKEND_DATABASE_INSECURE", |file| file.database_insecure.take())?;
+        let said_insecure = std::mem::take(&mut self.flags.database_insecure);
+        let insecure =
+            self.is_on(said_insecure, "TOKEND_DATABASE_INSECURE", |file| file.database_insecure.take())?;
         let flag = self.flags.database_url.take();
         let variables = ["TOKEND_DATABASE_URL", "DATABASE_URL"];
         let file = self.file.database_url.take();
@@ -167,7 +199,7 @@ impl<'a> Sources<'a> {
                 let direct = direct.map(|options| route(options, Pooling::Session)).transpose()?;
                 Ok(Some((route(options, pooling)?, direct)))
             }
-            None if direct.is_some() || pooling.is_some() || password_file.is_some() => {
+            None if said_insecure || direct.is_some() || pooling.is_some() || password_file.is_some() => {
                 Err(ConfigError::NoDatabaseToPool)
             }
             None => Ok(None),

@@ -52,16 +52,21 @@ fn token_review(
     sources: &mut Sources<'_>,
     flags: &mut WayFlags,
 ) -> Result<Option<TokenReviewConfig>, ConfigError> {
-    let scope =
+    let scope: Option<String> =
         sources.choose(flags.token_review.take(), "TOKEND_TOKEN_REVIEW", |file| file.token_review.take())?;
     let named = flags.token_review_audiences.take();
+    if named.is_some() && scope.is_none() {
+        return Err(ConfigError::WithoutEffect {
+            flag: "--token-review-audiences",
+            why: "without --token-review",
+        });
+    }
     let named = sources
         .choose(named, "TOKEND_TOKEN_REVIEW_AUDIENCES", |file| file.token_review_audiences.take())?
         .unwrap_or_else(|| AUDIENCE.to_owned());
     let audiences = named.split(',').map(str::trim).filter(|audience| !audience.is_empty());
     let audiences = audiences.map(str::to_owned).collect();
-    let scope =
-        scope.map(|text: String| Scope::parse(&text).map_err(ConfigError::TokenReview)).transpose()?;
+    let scope = scope.map(|text| Scope::parse(&text).map_err(ConfigError::TokenReview)).transpose()?;
     Ok(scope.map(|scope| TokenReviewConfig { scope, audiences }))
 }
 

@@ -26,7 +26,7 @@ use self::binaries::Binaries;
 pub use self::error::EmbeddedError;
 use self::layout::Layout;
 use self::server::Server;
-pub use self::upgrade::{Upgraded, delete_kept, upgrade};
+pub use self::upgrade::{Upgraded, delete_kept, kept, upgrade};
 
 /// Says what the data must survive.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

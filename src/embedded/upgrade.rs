@@ -69,6 +69,14 @@ pub fn upgrade(dir: &Path) -> Result<Upgraded, EmbeddedError> {
     Ok(Upgraded { from: old_major, to: new.major(), kept })
 }
 
+/// Returns where upgrades have kept data.
+///
+/// # Errors
+/// [`EmbeddedError`]: there is no data directory, or it cannot be read.
+pub fn kept(dir: &Path) -> Result<Vec<PathBuf>, EmbeddedError> {
+    Layout::existing(dir)?.all_kept_data()
+}
+
 /// Deletes the data that upgrades have kept; returns where they were.
 ///
 /// # Errors

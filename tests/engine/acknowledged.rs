@@ -39,7 +39,9 @@ impl Change {
     /// Returns one of each kind, and some for which nothing is left to do from the beginning.
     pub(crate) async fn each(root: &mut Client) -> Vec<Self> {
         let disabled = made(root).await;
-        root.disable_token(DisableTokenRequest { token_id: disabled.id.clone(), force: false }).await.unwrap();
+        root.disable_token(DisableTokenRequest { token_id: disabled.id.clone(), force: false })
+            .await
+            .unwrap();
         for user_id in ["leaver", "gone"] {
             created(root, CreateTokenRequest { user_id: user_id.to_owned(), ..ordinary() }).await;
         }
@@ -89,7 +91,9 @@ impl Change {
             }
             Self::RevokeUser(user_id) => root.revoke_user_tokens(leaver(user_id)).await.map(drop)?,
             Self::Disable(token) => {
-                root.disable_token(DisableTokenRequest { token_id: token.id, force: false }).await.map(drop)?;
+                root.disable_token(DisableTokenRequest { token_id: token.id, force: false })
+                    .await
+                    .map(drop)?;
             }
             Self::Enable(token) => {
                 root.enable_token(EnableTokenRequest { token_id: token.id }).await.map(drop)?;

@@ -16,7 +16,7 @@ fn found(secret: &str) -> RevokeTokenRequest {
     RevokeTokenRequest {
         target: Some(Target::Secret(secret.to_owned())),
         reason: "found in a public place".to_owned(),
-        only_this: false,
+        ..Default::default()
     }
 }
 

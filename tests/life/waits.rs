@@ -84,7 +84,9 @@ async fn act(rpc: &str, client: &mut Client, id: &str) -> Result<(), Status> {
         "RotateToken" => client.rotate_token(rotation(id)).await.map(|_| ()),
         "RevokeToken" => client.revoke_token(revoke).await.map(|_| ()),
         "RevokeUserTokens" => client.revoke_user_tokens(leaver("ada")).await.map(|_| ()),
-        "DisableToken" => client.disable_token(DisableTokenRequest { token_id }).await.map(|_| ()),
+        "DisableToken" => {
+            client.disable_token(DisableTokenRequest { token_id, force: false }).await.map(|_| ())
+        }
         "EnableToken" => client.enable_token(EnableTokenRequest { token_id }).await.map(|_| ()),
         "UpdatePolicy" => {
             let request = UpdatePolicyRequest { policy: Some(Policy::default()), ..Default::default() };

@@ -9,6 +9,7 @@ mod commands;
 mod data_upgrade;
 mod database_urls;
 mod databases;
+mod flags;
 mod life;
 #[cfg(target_os = "linux")]
 mod listening;

@@ -191,7 +191,7 @@ fn show(events: &[TokenEvent], organization: bool, json: bool) -> Result<(), Com
             cell(&event.user_id),
             event.actor.clone(),
             cell(&event.acting_user),
-            event.changes.iter().map(change_text).collect::<Vec<_>>().join("; "),
+            event.changes.iter().map(|change| change_text(event, change)).collect::<Vec<_>>().join("; "),
         ];
         if organization {
             row.insert(3, cell(&event.organization_id));
@@ -235,7 +235,10 @@ fn kind_word(event: &TokenEvent) -> String {
     kind_name(event).trim_start_matches("TOKEN_EVENT_KIND_").to_lowercase()
 }
 
-fn change_text(change: &FieldChange) -> String {
+fn change_text(event: &TokenEvent, change: &FieldChange) -> String {
+    if event.kind() == TokenEventKind::ExpiresSoon {
+        return format!("{} {}", cell(&change.field), cell(&change.new_value));
+    }
     let told = |value: &str| if value.is_empty() { "none".to_owned() } else { quoted(value) };
     format!("{}: {} -> {}", change.field, told(&change.old_value), told(&change.new_value))
 }

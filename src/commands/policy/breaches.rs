@@ -10,7 +10,7 @@ use tokend_client::proto::{CheckPolicyRequest, EnforcePolicyRequest, Policy, Pol
 use super::super::CommandError;
 use super::super::client::{Client, ClientError};
 use super::super::output::{TokenJson, quoted, remark, rfc3339, to_the_second, write_json_line};
-use super::{GetFlags, SetFlags, stored};
+use super::{EnforceFlags, SetFlags, Target, stored};
 use crate::config::Environment;
 
 /// A token that breaks a policy as JSON.
@@ -32,8 +32,17 @@ pub(super) async fn dry_run(
     SetFlags { target, rules }: SetFlags,
     environment: &Environment,
 ) -> Result<(), CommandError> {
-    let client = Client::open(target.address, environment)?;
     let policy = Some(Policy::from(rules)).filter(|policy| *policy != Policy::default());
+    check(target, policy, environment).await
+}
+
+/// Tells what a policy would break; `None`: the organization's own.
+async fn check(
+    target: Target,
+    policy: Option<Policy>,
+    environment: &Environment,
+) -> Result<(), CommandError> {
+    let client = Client::open(target.address, environment)?;
     let organization = stored(&client, target.organization).await?.organization_id;
     let (mut page_token, mut count) = (String::new(), 0);
     loop {
@@ -55,9 +64,12 @@ pub(super) async fn dry_run(
 
 /// Puts one page right after the other, and prints what was done.
 pub(super) async fn enforce(
-    GetFlags { target }: GetFlags,
+    EnforceFlags { target, dry_run }: EnforceFlags,
     environment: &Environment,
 ) -> Result<(), CommandError> {
+    if dry_run {
+        return check(target, None, environment).await;
+    }
     let client = Client::open(target.address, environment)?;
     let organization = stored(&client, target.organization).await?.organization_id;
     let (mut page_token, mut count) = (String::new(), 0);

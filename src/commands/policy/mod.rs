@@ -39,7 +39,7 @@ pub(super) enum PolicyCommand {
     /// Brings ends forward, takes scopes, revokes what cannot be kept: what dry-run tells. Needs a root
     /// caller. May be broken off, and run again.
     #[command(after_help = CALLER)]
-    Enforce(GetFlags),
+    Enforce(EnforceFlags),
 }
 
 /// Flags of all of them.
@@ -57,11 +57,22 @@ struct Target {
     json: bool,
 }
 
-/// Flags of `tokend policy get` and `tokend policy enforce`.
+/// Flags of `tokend policy get`.
 #[derive(Args)]
 pub(crate) struct GetFlags {
     #[command(flatten)]
     target: Target,
+}
+
+/// Flags of `tokend policy enforce`.
+#[derive(Args)]
+pub(crate) struct EnforceFlags {
+    #[command(flatten)]
+    target: Target,
+
+    /// Change nothing: print what would be done, as dry-run does
+    #[arg(long)]
+    dry_run: bool,
 }
 
 /// Flags of `tokend policy set` and `tokend policy dry-run`.

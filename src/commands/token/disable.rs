@@ -12,6 +12,17 @@ use super::super::output::{print, print_json, rfc3339, token_lines};
 use super::revoke::RevokedJson;
 use crate::config::Environment;
 
+/// Flags of `tokend token disable`.
+#[derive(Args)]
+pub(crate) struct DisableFlags {
+    #[command(flatten)]
+    switch: SwitchFlags,
+
+    /// Disable it also where that leaves no active root token
+    #[arg(long)]
+    force: bool,
+}
+
 /// Flags of both.
 #[derive(Args)]
 pub(crate) struct SwitchFlags {
@@ -27,9 +38,10 @@ pub(crate) struct SwitchFlags {
     json: bool,
 }
 
-pub(super) async fn disable(flags: SwitchFlags, environment: &Environment) -> Result<(), CommandError> {
+pub(super) async fn disable(flags: DisableFlags, environment: &Environment) -> Result<(), CommandError> {
+    let DisableFlags { switch: flags, force } = flags;
     let client = Client::open(flags.address, environment)?;
-    let message = DisableTokenRequest { token_id: flags.token_id };
+    let message = DisableTokenRequest { token_id: flags.token_id, force };
     let answer = client
         .call(Repeatable::No, message, |mut raw, request| async move { raw.disable_token(request).await });
     let answer = answer.await?;

@@ -140,6 +140,15 @@ pub(super) async fn run(flags: ListFlags, environment: &Environment) -> Result<(
     Ok(())
 }
 
+/// Prints tokens, as JSON or for people.
+pub(super) fn show(tokens: &[Token], json: bool) -> Result<(), CommandError> {
+    if json {
+        return print_json(&tokens.iter().map(TokenJson::from).collect::<Vec<_>>());
+    }
+    let columns = Columns { organization: false, wide: false };
+    print(&table(&columns.heading(), tokens.iter().map(|token| columns.row(token)).collect()))
+}
+
 /// What is shown of a token beside what always is.
 struct Columns {
     /// Its organization: unless one was named, a root caller sees those of all.

@@ -7,6 +7,7 @@ mod create;
 mod disable;
 mod get;
 mod list;
+pub(super) mod preview;
 mod revoke;
 mod rotate;
 mod update;
@@ -63,7 +64,7 @@ pub(super) enum TokenCommand {
     ///
     /// For what is suspected but not known. What was rotated from it stays in use.
     #[command(after_help = CALLER)]
-    Disable(disable::SwitchFlags),
+    Disable(disable::DisableFlags),
     /// Take a disabled token into use again
     #[command(after_help = CALLER)]
     Enable(disable::SwitchFlags),

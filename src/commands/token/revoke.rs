@@ -14,11 +14,13 @@ use super::super::arguments::parse_token_id;
 use super::super::client::{AddressFlag, Client};
 use super::super::output::{TokenJson, rfc3339};
 use super::disable::show;
+use super::preview;
 use super::verify::presented;
 use crate::config::Environment;
 
 /// Flags of `tokend token revoke`.
 #[derive(Args)]
+#[expect(clippy::struct_excessive_bools, reason = "flags are")]
 pub(crate) struct RevokeFlags {
     #[command(flatten)]
     address: AddressFlag,
@@ -34,6 +36,14 @@ pub(crate) struct RevokeFlags {
     /// Leave alive what was rotated from the token
     #[arg(long)]
     only_this: bool,
+
+    /// Revoke nothing: print the tokens that would be revoked; needs tokend:read as well
+    #[arg(long, conflicts_with_all = ["from_stdin", "force", "reason"])]
+    dry_run: bool,
+
+    /// Revoke it also where that leaves no active root token
+    #[arg(long, conflicts_with = "from_stdin")]
+    force: bool,
 
     /// Why, for people who read the list; at most 500 bytes
     #[arg(long, default_value = "", hide_default_value = true)]
@@ -61,12 +71,20 @@ impl<'a> RevokedJson<'a> {
 
 pub(super) async fn run(flags: RevokeFlags, environment: &Environment) -> Result<(), CommandError> {
     let target = match flags.token_id {
+        Some(id) if flags.dry_run => {
+            let client = Client::open(flags.address, environment)?;
+            return preview::token(&client, id, flags.only_this, flags.json).await;
+        }
         Some(id) => Target::TokenId(id),
         None => Target::Secret(presented()?.expose_secret().to_owned()),
     };
     let client = Client::open(flags.address, environment)?;
-    let message =
-        RevokeTokenRequest { target: Some(target), reason: flags.reason, only_this: flags.only_this };
+    let message = RevokeTokenRequest {
+        target: Some(target),
+        reason: flags.reason,
+        only_this: flags.only_this,
+        force: flags.force,
+    };
     let answer = client
         .call(Repeatable::Yes, message, |mut raw, request| async move { raw.revoke_token(request).await });
     let answer = answer.await?;

@@ -32,6 +32,10 @@ pub(crate) struct RotateFlags {
     #[command(flatten)]
     expiration: ExpirationFlags,
 
+    /// Rotate it also where that leaves no root token that is active for another 24 hours
+    #[arg(long)]
+    force: bool,
+
     #[command(flatten)]
     repetition: RequestIdFlag,
 
@@ -69,6 +73,7 @@ pub(super) async fn run(flags: RotateFlags, environment: &Environment) -> Result
         expiration: flags.expiration.chosen(),
         grace_period: flags.grace_period,
         request_id: request_id.clone(),
+        force: flags.force,
     };
     let answer =
         client.make(&request_id, message, |mut raw, request| async move { raw.rotate_token(request).await });

@@ -27,6 +27,10 @@ pub(crate) struct UpdateFlags {
     #[command(flatten)]
     changes: ChangeFlags,
 
+    /// Change it also where that leaves no active root token
+    #[arg(long)]
+    force: bool,
+
     /// Print the token as one JSON object
     #[arg(long)]
     json: bool,
@@ -79,11 +83,12 @@ struct ChangeFlags {
 }
 
 pub(super) async fn run(flags: UpdateFlags, environment: &Environment) -> Result<(), CommandError> {
-    let client = Client::open(flags.address, environment)?;
-    let message = flags.changes.request(flags.token_id)?;
+    let UpdateFlags { address, token_id, changes, force, json } = flags;
+    let client = Client::open(address, environment)?;
+    let message = UpdateTokenRequest { force, ..changes.request(token_id)? };
     let answer = client
         .call(Repeatable::No, message, |mut raw, request| async move { raw.update_token(request).await });
-    show(&answer.await?.token.ok_or(ClientError::Incomplete("token"))?, flags.json)
+    show(&answer.await?.token.ok_or(ClientError::Incomplete("token"))?, json)
 }
 
 impl ChangeFlags {
@@ -109,6 +114,7 @@ impl ChangeFlags {
             expiration,
             allowed_cidrs: self.allowed_cidrs,
             update_mask: Some(FieldMask { paths: paths.collect() }),
+            ..UpdateTokenRequest::default()
         })
     }
 }

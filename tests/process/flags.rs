@@ -1,0 +1,178 @@
+//! Every command and every flag, as clap knows them: what destroys can be tried without, and a flag that several commands
+//! share does something on each.
+
+use std::collections::BTreeMap;
+use std::fs;
+
+use clap::{Command, CommandFactory as _};
+use secrecy::ExposeSecret as _;
+use tokend::ambient;
+use tokend::commands::CommandLine;
+use tokend::secret::{Prefix, Secret, TokenId};
+
+use super::program::{Place, printed, run, text};
+
+/// What the last word of a command that destroys something is.
+const DESTROYING: [&str; 8] =
+    ["delete", "delete-old", "drop", "enforce", "prune", "purge", "remove", "revoke"];
+
+/// Flags that several commands have, each with a value that cannot be used, what has to be given beside it for it to
+/// count, and what is said of it.
+const SHARED: [(&str, &str, &[&str], &str); 8] = [
+    ("address", "nonsense", &[], "--address"),
+    ("ca", "/nowhere/ca.pem", &["--address", "https://127.0.0.1:1"], "/nowhere/ca.pem"),
+    ("config", "/nowhere/tokend.toml", &[], "/nowhere/tokend.toml"),
+    ("database-url", "mysql://127.0.0.1:1/x", &[], "--database-url"),
+    ("database-password-file", "/nowhere/password", &[], "/nowhere/password"),
+    ("direct-database-url", "mysql://127.0.0.1:1/x", &[], "--direct-database-url"),
+    ("keyring", "/nowhere/keyring", &[], "/nowhere/keyring"),
+    ("secret-prefix", "NO", &[], "prefix"),
+];
+
+/// Returns every command that does something, by its words.
+fn leaves() -> BTreeMap<String, Command> {
+    fn walk(command: &Command, words: &str, found: &mut BTreeMap<String, Command>) {
+        for inner in command.get_subcommands() {
+            let words = format!("{words} {}", inner.get_name()).trim().to_owned();
+            if inner.has_subcommands() {
+                walk(inner, &words, found);
+            } else {
+                found.insert(words, inner.clone());
+            }
+        }
+    }
+    let mut found = BTreeMap::new();
+    walk(&CommandLine::command(), "", &mut found);
+    found
+}
+
+fn has(command: &Command, flag: &str) -> bool {
+    command.get_arguments().any(|argument| argument.get_long() == Some(flag))
+}
+
+/// Returns what a command demands beside a flag.
+fn demanded(words: &str) -> &'static [&'static str] {
+    match words {
+        "audit purge" => &["--older-than-days", "30"],
+        "token create" => &["--user", "u", "--name", "n", "--ttl", "1d"],
+        "token update" => &["0352xpGyNe8yJOd6fw5Q3A", "--name", "n"],
+        "token get" | "token rotate" | "token revoke" | "token disable" | "token enable" => {
+            &["0352xpGyNe8yJOd6fw5Q3A"]
+        }
+        "user revoke" => &["u"],
+        "rules" => &["gitleaks"],
+        _ => &[],
+    }
+}
+
+#[test]
+fn whatever_destroys_can_be_tried_without() {
+    let mut destroying = 0;
+    for (words, command) in leaves() {
+        let destroys = DESTROYING.contains(&words.rsplit(' ').next().unwrap());
+        assert!(!destroys || has(&command, "dry-run"), "{words} has no --dry-run");
+        destroying += usize::from(destroys);
+    }
+    assert!(destroying >= 5, "{destroying}");
+}
+
+#[test]
+fn a_flag_that_commands_share_counts_on_each_of_them() {
+    let mut randomness = ambient::randomness();
+    let id = TokenId::generate(ambient::unix_millis(), &mut randomness).unwrap();
+    let secret = Secret::generate(id, &mut randomness).unwrap().render(&Prefix::default());
+    let secret = secret.expose_secret().to_owned();
+    let mut tried = 0;
+    for (words, command) in leaves() {
+        for (flag, value, beside, said) in SHARED {
+            if !has(&command, flag) {
+                continue;
+            }
+            let flag = format!("--{flag}");
+            let arguments: Vec<&str> = words
+                .split(' ')
+                .chain(demanded(&words).iter().copied())
+                .chain([&*flag, value])
+                .chain(beside.iter().copied())
+                .collect();
+            let mut variables = vec![
+                ("TOKEND_SECRET", &*secret),
+                ("TOKEND_KEYS", "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="),
+            ];
+            if flag == "--keyring" {
+                variables.pop();
+            }
+            if flag != "--database-url" {
+                variables.push(("DATABASE_URL", "postgres://x@127.0.0.1:1/x"));
+            }
+
+            let output = run(&arguments, &variables, "");
+
+            let (status, told) = (output.status.code(), text(&output.stderr));
+            assert_eq!(status, Some(1), "{arguments:?}: {told}");
+            assert!(told.contains(said), "{arguments:?} does not look at it: {told}");
+            tried += 1;
+        }
+    }
+    assert!(tried > 30, "{tried}");
+}
+
+#[test]
+fn a_dry_run_changes_nothing_and_says_what_would_be_done() {
+    let place = Place::new();
+    let mut server = place.serve();
+    let (address, root) = (server.ready(), place.root_secret());
+    let tokend =
+        |arguments: &[&str]| run(arguments, &[("TOKEND_ADDRESS", &*address), ("TOKEND_SECRET", &*root)], "");
+    let made = |user: &str, name: &str| {
+        let line = ["token", "create", "--user", user, "--name", name, "--no-expiration"];
+        printed(tokend(&line))[5..27].to_owned()
+    };
+    let first = made("ada", "first");
+    let rotate = ["token", "rotate", &first, "--grace-period", "1h"];
+    let second = printed(tokend(&rotate))[5..27].to_owned();
+    let third = printed(tokend(&["token", "rotate", &second]))[5..27].to_owned();
+    let other = made("ada", "other");
+    printed(tokend(&["token", "revoke", &other]));
+    let elsewhere =
+        ["token", "create", "--organization", "acme", "--user", "ada", "--name", "n", "--ttl", "1d"];
+    printed(tokend(&elsewhere));
+    printed(tokend(&["policy", "set", "--expiration-required"]));
+    let kept = place.data_dir().join("postgres-13");
+    fs::create_dir(&kept).unwrap();
+    let state = || {
+        let listed = ["token", "list", "--json"];
+        let events = ["audit", "list", "--json"];
+        // Uses are noted beside.
+        let listed = printed(tokend(&listed));
+        let listed: Vec<_> =
+            listed.lines().map(|line| line.split("\"lastUseTime\"").next().unwrap().to_owned()).collect();
+        (listed, printed(tokend(&events)))
+    };
+    let before = state();
+
+    let line = tokend(&["token", "revoke", &first, "--dry-run", "--json"]);
+    let alone = tokend(&["token", "revoke", &first, "--only-this", "--dry-run"]);
+    let user = tokend(&["user", "revoke", "ada", "--dry-run"]);
+    let enforced = tokend(&["policy", "enforce", "--dry-run"]);
+    let data_dir = place.data_dir();
+    let deleted =
+        run(&["data", "delete-old", "--data-dir", data_dir.to_str().unwrap(), "--dry-run"], &[], "");
+
+    assert!(text(&line.stderr).contains("3 tokens would be revoked"), "{}", text(&line.stderr));
+    let line = printed(line);
+    assert!([&first, &second, &third].iter().all(|id| line.contains(&***id)), "{line}");
+    assert!(text(&alone.stderr).contains("1 tokens would be revoked"), "{}", text(&alone.stderr));
+    assert!(text(&user.stderr).contains("3 tokens would be revoked"), "{}", text(&user.stderr));
+    assert!(!printed(user).contains(&other));
+    assert!(
+        text(&enforced.stderr).starts_with("1 tokens of \"default\" break the policy"),
+        "{}",
+        text(&enforced.stderr)
+    );
+    assert!(printed(deleted).contains("postgres-13") && kept.exists());
+    assert_eq!(state(), before);
+
+    let done = printed(tokend(&["user", "revoke", "ada"]));
+    assert!(done.contains("revoked  3"), "{done}");
+}
