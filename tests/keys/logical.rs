@@ -1,5 +1,6 @@
 //! Moving to another Postgres by logical replication, by the commands of docs/operations.md.
 
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use tokend::grpc::proto::Verdict;
@@ -9,8 +10,9 @@ use tokend::store::{MigrateError, check, migrate};
 
 use crate::support::client::{created, ordinary, revoked, verified};
 use crate::support::database::Database;
+use crate::support::program::or_skipped;
 use crate::support::replica::Installation;
-use crate::support::server::Server;
+use crate::support::server::{Newer, Server};
 
 /// What stands between the marks of the guide.
 fn documented() -> &'static str {
@@ -20,17 +22,31 @@ fn documented() -> &'static str {
     commands.trim().trim_start_matches("```sh").trim_end_matches("```")
 }
 
-fn url(server: &Server) -> String {
-    format!("postgres://tokend@localhost/tokend?host={}", server.socket_dir().display())
+fn url(socket_dir: &Path) -> String {
+    format!("postgres://tokend@localhost/tokend?host={}", socket_dir.display())
 }
 
 #[tokio::test]
 async fn the_documented_commands_move_everything_and_the_new_server_goes_on() {
-    let (mut old, new) = (Server::start(), Server::start());
+    moves_to(Server::start().socket_dir()).await;
+}
+
+#[tokio::test]
+async fn they_move_it_to_newer_versions_too() {
+    for variable in ["TOKEND_POSTGRES_17", "TOKEND_POSTGRES_18"] {
+        let programs = std::env::var_os(variable).map(PathBuf::from);
+        let Some(programs) = or_skipped(variable, programs) else { continue };
+        moves_to(Newer::start(&programs).socket_dir()).await;
+    }
+}
+
+/// Moves what there is to the server whose socket is in this directory.
+async fn moves_to(new: &Path) {
+    let mut old = Server::start();
     Database::named(old.socket_dir(), "postgres").execute("ALTER SYSTEM SET wal_level = logical").await;
     old.stop();
     old.go_on();
-    Database::named(new.socket_dir(), "postgres").execute("CREATE DATABASE tokend").await;
+    Database::named(new, "postgres").execute("CREATE DATABASE tokend").await;
     let before = Installation::on(Database::migrated_on(old.socket_dir()).await).await;
     let replica = before.serve(before.config()).await;
     let (kept, ended) =
@@ -46,12 +62,12 @@ async fn the_documented_commands_move_everything_and_the_new_server_goes_on() {
     let moved = Command::new("sh")
         .args(["-eu", "-c", documented()])
         .env("PATH", programs)
-        .envs([("OLD", url(&old)), ("NEW", url(&new))])
+        .envs([("OLD", url(old.socket_dir())), ("NEW", url(new))])
         .output()
         .unwrap();
     assert!(moved.status.success(), "{}", String::from_utf8_lossy(&moved.stderr));
 
-    let after = Installation { database: Database::named(new.socket_dir(), "tokend"), ..before };
+    let after = Installation { database: Database::named(new, "tokend"), ..before };
     let replica = after.serve(after.config()).await;
     let mut root = replica.root();
     assert_eq!(verified(&mut root, &kept.secret, &[]).await.verdict(), Verdict::Valid);

@@ -94,6 +94,49 @@ impl Drop for Server {
     }
 }
 
+/// A server of another version, with what it is born with.
+pub(crate) struct Newer {
+    socket_dir: PathBuf,
+    _janitor: Child,
+}
+
+impl Newer {
+    /// Starts one of the programs in this directory.
+    pub(crate) fn start(programs: &Path) -> Self {
+        let (directory, janitor) = cluster::directory();
+        let (data, socket_dir) = (directory.join("postgres"), directory.join("s"));
+        fs::create_dir(&socket_dir).unwrap();
+        let is_root = rustix::process::geteuid().is_root();
+        if is_root {
+            let owned = Command::new("chown").args(["-R", "postgres:"]).arg(&directory).status().unwrap();
+            assert!(owned.success());
+        }
+        let settings = format!("-c listen_addresses= -c fsync=off -k {}", socket_dir.display());
+        let log = directory.join("log");
+        let (data, log) = (data.to_str().unwrap(), log.to_str().unwrap());
+        for arguments in [
+            &["initdb", "--auth=trust", "--no-sync", "-U", Cluster::ROLE, "-D", data][..],
+            &["pg_ctl", "start", "-w", "-l", log, "-o", &settings, "-D", data],
+        ] {
+            let program = programs.join(arguments[0]);
+            let mut command = Command::new(if is_root { Path::new("runuser") } else { &program });
+            if is_root {
+                command.args(["-u", "postgres", "--"]).arg(&program);
+            }
+            command.args(&arguments[1..]).current_dir("/").stdin(Stdio::null());
+            // Into nowhere: a server that inherited a pipe would keep it open.
+            let done = command.stdout(Stdio::null()).stderr(Stdio::null()).status().unwrap();
+            assert!(done.success(), "{arguments:?}: {}", fs::read_to_string(log).unwrap_or_default());
+        }
+        Self { socket_dir, _janitor: janitor }
+    }
+
+    /// Returns the directory of its socket.
+    pub(crate) fn socket_dir(&self) -> &Path {
+        &self.socket_dir
+    }
+}
+
 /// A copy that follows a server until it is promoted.
 pub(crate) struct Standby {
     data: PathBuf,
