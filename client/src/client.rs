@@ -251,7 +251,7 @@ impl Client {
     /// # Errors
     /// [`Error`].
     pub async fn disable_token(&self, id: TokenId) -> Result<Changed<TokenStatus>, Error> {
-        let message = proto::DisableTokenRequest { token_id: id.to_string(), force: false };
+        let message = proto::DisableTokenRequest { token_id: id.to_string(), ..Default::default() };
         let done = self
             .run(Repeatable::No, message, |mut raw, request| async move { raw.disable_token(request).await })
             .await?;

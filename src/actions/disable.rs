@@ -1,12 +1,12 @@
 //! Putting a token out of use for a while, and taking it back. Called by `DisableToken` and `EnableToken`.
 
 use super::{ActionError, Actions, StateError};
-use crate::domain::{Caller, Permission, Token};
+use crate::domain::{Caller, Permission, RevokeReason, Token};
 use crate::secret::TokenId;
 use crate::store::{Switched, Usability};
 
 impl Actions {
-    /// Disables or enables a token by its id, for a caller with `tokend:write`. One that is so already stays as
+    /// Disables or enables a token by its id, for a caller with `tokend:write`, and notes why. One that is so already stays as
     /// it is.
     ///
     /// # Errors
@@ -17,6 +17,7 @@ impl Actions {
         caller: &Caller,
         id: TokenId,
         usability: Usability,
+        reason: &RevokeReason,
     ) -> Result<Switched, ActionError> {
         caller.require(Permission::Write)?;
         let allow = |caller: &Caller, token: Option<&Token>| allow(caller, token, usability);
@@ -31,7 +32,7 @@ impl Actions {
             drop(store);
             store = self.admission.writes(caller).await?;
         }
-        let switched = store.switch_token(caller, id, usability, allow).await??;
+        let switched = store.switch_token(caller, id, usability, reason, allow).await??;
         switched.ok_or(ActionError::NotFound)
     }
 }

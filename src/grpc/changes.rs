@@ -206,11 +206,12 @@ pub(super) fn revoke_response(revoked: &Revoked, may_see: bool) -> proto::Revoke
     proto::RevokeTokenResponse { token: Some(shown), effective_time: Some(timestamp(*effective_time)) }
 }
 
-/// Reads the id of the one token that a request names.
-pub(super) fn named_token(text: &str) -> Result<TokenId, Violations> {
+/// Reads which token is to be put out of use, or taken back, and why.
+pub(super) fn switch_request(id: &str, reason: &str) -> Result<(TokenId, RevokeReason), Violations> {
     let mut violations = Violations::default();
-    let id = violations.take("token_id", token_id(text));
-    violations.finish(id)
+    let id = violations.take("token_id", token_id(id));
+    let reason = violations.take("reason", RevokeReason::parse(reason));
+    violations.finish(id.zip(reason))
 }
 
 pub(super) fn disable_response(switched: &Switched) -> proto::DisableTokenResponse {

@@ -104,13 +104,14 @@ impl TokenApi {
         credential: &Credential,
         token_id: &str,
         usability: Usability,
+        reason: &str,
     ) -> Result<Switched, CallError> {
         let caller = credential.caller();
         caller.require(Permission::Write)?;
-        let id = changes::named_token(token_id)?;
+        let (id, reason) = changes::switch_request(token_id, reason)?;
         Span::current().record("token.id", field::display(id));
         let _forgetting = self.engine.forgetting(id);
-        let switched = self.actions.switch_token(caller, id, usability).await?;
+        let switched = self.actions.switch_token(caller, id, usability, &reason).await?;
         record_owner(&switched.token);
         Ok(switched)
     }

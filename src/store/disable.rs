@@ -3,11 +3,13 @@
 use time::OffsetDateTime;
 
 use super::events::{self, EventKind};
+use super::revoke::given;
 use super::rows::{self, TokenRow, select_tokens};
 use super::tokens::{lock_caller, lock_token};
 use super::{Store, StoreError, roots};
+use crate::domain::event::field_changes;
 use crate::domain::root::{LastRoot, LastRootError, is_root};
-use crate::domain::{Caller, CredentialError, Token};
+use crate::domain::{Caller, CredentialError, RevokeReason, Token};
 use crate::secret::TokenId;
 
 /// Whether a token is to be usable.
@@ -41,7 +43,8 @@ pub struct Switched {
 }
 
 impl Store {
-    /// Disables or enables the token with this id when `allow` agrees; one that is so already stays as it is. The
+    /// Disables or enables the token with this id when `allow` agrees, and notes why; one that is so already stays as
+    /// it is. The
     /// inner result is `allow`'s own refusal, the caller's, or that of the last root token; `None`: no such token.
     ///
     /// # Errors
@@ -51,6 +54,7 @@ impl Store {
         caller: &Caller,
         id: TokenId,
         usability: Usability,
+        reason: &RevokeReason,
         allow: impl Fn(&Caller, Option<&Token>) -> Result<(), E>,
     ) -> Result<Result<Option<Switched>, E>, StoreError> {
         let switched = self
@@ -88,7 +92,10 @@ impl Store {
                 let row = select_tokens!("WHERE id = $1", rows::uuid(id)).fetch_one(&mut transaction);
                 let after = Token::try_from(row.await?)?;
                 let kind = if disables { EventKind::Disabled } else { EventKind::Enabled };
-                events::append(&mut transaction, kind, Some(&before), &after, &caller.principal, now).await?;
+                let mut changes = field_changes(Some(&before), &after);
+                changes.extend(given("disable_reason", reason));
+                events::append_changes(&mut transaction, kind, &after, &changes, &caller.principal, now)
+                    .await?;
                 transaction.commit().await?;
                 Ok(Ok(Some((after, now))))
             })

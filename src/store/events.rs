@@ -21,6 +21,19 @@ pub(super) async fn append(
     actor: &Principal,
     event_time: OffsetDateTime,
 ) -> Result<(), StoreError> {
+    let changes = field_changes(old, token);
+    append_changes(transaction, kind, token, &changes, actor, event_time).await
+}
+
+/// Appends one event with these changes.
+pub(super) async fn append_changes(
+    transaction: &mut Transaction,
+    kind: EventKind,
+    token: &Token,
+    changes: &[FieldChange],
+    actor: &Principal,
+    event_time: OffsetDateTime,
+) -> Result<(), StoreError> {
     let provenance = provenance::current();
     let trace_id = provenance.trace_id.map(|id| id.0.to_vec());
     sqlx::query!(
@@ -35,7 +48,7 @@ pub(super) async fn append(
         actor.to_string(),
         provenance.acting_user.as_ref().map(ActingUser::as_str),
         trace_id.as_deref(),
-        Json(field_changes(old, token)) as _
+        Json(changes) as _
     )
     .execute(transaction)
     .await?;

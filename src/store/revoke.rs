@@ -230,7 +230,13 @@ impl Store {
                     return Ok(Ok(0));
                 }
                 touch(&ids);
-                events::append_revocations(&mut transaction, &ids, &given(reason), &caller.principal).await?;
+                events::append_revocations(
+                    &mut transaction,
+                    &ids,
+                    &given("revoke_reason", reason),
+                    &caller.principal,
+                )
+                .await?;
                 transaction.commit().await?;
                 Ok(Ok(ids.len() as u64))
             })
@@ -260,7 +266,7 @@ pub(super) async fn revoke_and_note(
     )
     .execute(&mut *transaction)
     .await?;
-    events::append_revocations(transaction, ids, &given(reason), actor).await
+    events::append_revocations(transaction, ids, &given("revoke_reason", reason), actor).await
 }
 
 /// Locks what a user has, in the order in which rotations lock.
@@ -315,9 +321,9 @@ async fn revoke_all_of(
     Ok((ids, reserved))
 }
 
-/// Returns what the audit log says of a revocation beside its time: the reason, if one was given.
-fn given(reason: &RevokeReason) -> Vec<FieldChange> {
+/// Returns what the audit log says of a change beside its time: the reason, if one was given.
+pub(super) fn given(field: &str, reason: &RevokeReason) -> Vec<FieldChange> {
     let new = Some(reason.as_str().to_owned()).filter(|text| !text.is_empty());
-    let change = new.map(|new| FieldChange { field: "revoke_reason".to_owned(), old: None, new: Some(new) });
+    let change = new.map(|new| FieldChange { field: field.to_owned(), old: None, new: Some(new) });
     change.into_iter().collect()
 }

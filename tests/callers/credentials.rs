@@ -110,7 +110,7 @@ async fn a_disabled_credential_is_refused_whatever_it_was_allowed() {
     caller.list_tokens(ListTokensRequest::default()).await.unwrap();
 
     caller
-        .disable_token(DisableTokenRequest { token_id: made.token.unwrap().id, force: false })
+        .disable_token(DisableTokenRequest { token_id: made.token.unwrap().id, ..Default::default() })
         .await
         .unwrap();
 
@@ -142,7 +142,7 @@ async fn callers_on_one_connection_are_told_apart_call_by_call() {
     }
 
     assert_eq!(verified(&mut confined, &asked, &[]).await.verdict(), Verdict::NotFound);
-    root.disable_token(DisableTokenRequest { token_id: id.clone(), force: false }).await.unwrap();
+    root.disable_token(DisableTokenRequest { token_id: id.clone(), ..Default::default() }).await.unwrap();
     // At the second time its new record is cached.
     for _ in 0..2 {
         refused(confined.verify(question(&asked, &[])).await, Code::Unauthenticated, "CREDENTIAL_DISABLED");

@@ -66,7 +66,7 @@ async fn reach(caller: &mut Client, method: &str, id: &str, secret: &str) -> (Re
         ),
         "DisableToken" => (
             caller
-                .disable_token(DisableTokenRequest { token_id: id.to_owned(), force: false })
+                .disable_token(DisableTokenRequest { token_id: id.to_owned(), ..Default::default() })
                 .await
                 .map(drop),
             Barrier::Refused(Code::NotFound, "TOKEN_NOT_FOUND"),
@@ -149,7 +149,10 @@ async fn nothing_is_locked_or_written_for_what_is_out_of_reach_or_not_there() {
         caller.update_token(renaming(&nobody)).await.map(drop),
         caller.rotate_token(rotation(&nobody)).await.map(drop),
         caller.revoke_token(revocation(&nobody, "")).await.map(drop),
-        caller.disable_token(DisableTokenRequest { token_id: nobody.clone(), force: false }).await.map(drop),
+        caller
+            .disable_token(DisableTokenRequest { token_id: nobody.clone(), ..Default::default() })
+            .await
+            .map(drop),
         caller.enable_token(EnableTokenRequest { token_id: nobody.clone() }).await.map(drop),
     ] {
         refused(outcome.map(tonic::Response::new), Code::NotFound, "TOKEN_NOT_FOUND");

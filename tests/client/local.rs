@@ -171,7 +171,7 @@ async fn every_change_is_heard_of() {
 
     let id = || token.id.clone();
     admin
-        .disable_token(tokend::grpc::proto::DisableTokenRequest { token_id: id(), force: false })
+        .disable_token(tokend::grpc::proto::DisableTokenRequest { token_id: id(), ..Default::default() })
         .await
         .unwrap();
     eventually("it is disabled", async || {

@@ -39,7 +39,7 @@ impl Change {
     /// Returns one of each kind, and some for which nothing is left to do from the beginning.
     pub(crate) async fn each(root: &mut Client) -> Vec<Self> {
         let disabled = made(root).await;
-        root.disable_token(DisableTokenRequest { token_id: disabled.id.clone(), force: false })
+        root.disable_token(DisableTokenRequest { token_id: disabled.id.clone(), ..Default::default() })
             .await
             .unwrap();
         for user_id in ["leaver", "gone"] {
@@ -91,7 +91,7 @@ impl Change {
             }
             Self::RevokeUser(user_id) => root.revoke_user_tokens(leaver(user_id)).await.map(drop)?,
             Self::Disable(token) => {
-                root.disable_token(DisableTokenRequest { token_id: token.id, force: false })
+                root.disable_token(DisableTokenRequest { token_id: token.id, ..Default::default() })
                     .await
                     .map(drop)?;
             }

@@ -252,7 +252,7 @@ async fn whoever_judges_goes_by_the_clock_that_verify_goes_by() {
         assert_eq!(made, again);
         let renamed = client.update_token(renaming(&tokens[0].id)).await.unwrap().into_inner().token.unwrap();
         assert_eq!(renamed.state(), TokenState::Active, "UpdateToken");
-        let disabling = DisableTokenRequest { token_id: tokens[0].id.clone(), force: false };
+        let disabling = DisableTokenRequest { token_id: tokens[0].id.clone(), ..Default::default() };
         let disabled = client.disable_token(disabling).await.unwrap().into_inner().token.unwrap();
         assert_eq!(disabled.state(), TokenState::Disabled, "DisableToken");
         let enabling = EnableTokenRequest { token_id: tokens[0].id.clone() };

@@ -143,7 +143,7 @@ async fn what_is_superseded_disabled_or_revoked_is_not_warned_of() {
     let grace = prost_types::Duration { seconds: 20 * DAY, nanos: 0 };
     let graced = RotateTokenRequest { grace_period: Some(grace), ..rotation(&ids[0]) };
     rotated(&mut root, graced).await;
-    root.disable_token(DisableTokenRequest { token_id: ids[1].clone(), force: false }).await.unwrap();
+    root.disable_token(DisableTokenRequest { token_id: ids[1].clone(), ..Default::default() }).await.unwrap();
     revoked(&mut root, &ids[2], "").await;
     // Six days are left to each.
     for (id, days) in ids.iter().zip([14, 24, 24, 24]) {

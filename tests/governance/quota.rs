@@ -90,7 +90,7 @@ async fn what_has_ended_or_has_a_successor_does_not_count_and_what_is_disabled_d
     let second = created(&mut root, ordinary()).await.token.unwrap().id;
     set(&mut root, at_most(2)).await;
 
-    root.disable_token(DisableTokenRequest { token_id: second.clone(), force: false }).await.unwrap();
+    root.disable_token(DisableTokenRequest { token_id: second.clone(), ..Default::default() }).await.unwrap();
     forbidden(root.create_token(ordinary()).await, "most_active_tokens_per_user");
     let graced = RotateTokenRequest { grace_period: Some(seconds(3600)), ..rotation(&first) };
     rotated(&mut root, graced).await;

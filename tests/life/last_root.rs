@@ -86,7 +86,7 @@ impl End {
                 client.revoke_user_tokens(request).await.map(drop)
             }
             Self::Disable => {
-                let request = DisableTokenRequest { token_id: id.to_owned(), force };
+                let request = DisableTokenRequest { token_id: id.to_owned(), force, ..Default::default() };
                 client.disable_token(request).await.map(drop)
             }
             Self::Expire => {

@@ -85,7 +85,7 @@ async fn act(rpc: &str, client: &mut Client, id: &str) -> Result<(), Status> {
         "RevokeToken" => client.revoke_token(revoke).await.map(|_| ()),
         "RevokeUserTokens" => client.revoke_user_tokens(leaver("ada")).await.map(|_| ()),
         "DisableToken" => {
-            client.disable_token(DisableTokenRequest { token_id, force: false }).await.map(|_| ())
+            client.disable_token(DisableTokenRequest { token_id, ..Default::default() }).await.map(|_| ())
         }
         "EnableToken" => client.enable_token(EnableTokenRequest { token_id }).await.map(|_| ()),
         "UpdatePolicy" => {

@@ -134,7 +134,7 @@ async fn revocations(admin: &mut Client, victims: &[String], what: &str) -> (Dur
     for (number, id) in victims.iter().enumerate() {
         if number % 5 == 0 {
             let disabled =
-                admin.disable_token(DisableTokenRequest { token_id: id.clone(), force: false }).await;
+                admin.disable_token(DisableTokenRequest { token_id: id.clone(), ..Default::default() }).await;
             assert!(disabled.is_ok(), "disabling during {what}: {disabled:?}");
         }
         let began = Instant::now();

@@ -48,8 +48,16 @@ fn a_token_is_shown_changed_rotated_and_ended_by_commands() {
     assert!(text(&again.stderr).contains("TOKEN_ROTATED") && again.stdout.is_empty());
 
     let new_id = &new[5..27];
-    let disabled = json(tokend(&["token", "disable", new_id, "--json"]));
+    let disabled = json(tokend(&["token", "disable", new_id, "--reason", "found in a log", "--json"]));
     assert_eq!(disabled["token"]["state"], "TOKEN_STATE_DISABLED");
+    let noted = json(tokend(&["audit", "list", "--token", new_id, "--limit", "1", "--json"]));
+    assert_eq!(noted["kind"], "TOKEN_EVENT_KIND_DISABLED");
+    let reason =
+        noted["changes"].as_array().unwrap().iter().find(|change| change["field"] == "disable_reason");
+    assert_eq!(reason.unwrap()["newValue"], "found in a log");
+    let long = tokend(&["token", "disable", new_id, "--reason", &"x".repeat(501)]);
+    let said = text(&long.stderr);
+    assert!(said.contains("INVALID_ARGUMENT") && said.contains("reason"), "{said}");
     let listed = printed(tokend(&["token", "list", "--state", "disabled", "--json"]));
     assert_eq!(listed.lines().count(), 1);
     let enabled = printed(tokend(&["token", "enable", new_id]));

@@ -15,7 +15,7 @@ use crate::support::replica::Replica;
 use crate::support::status::refused;
 
 fn disabling(id: &str) -> DisableTokenRequest {
-    DisableTokenRequest { token_id: id.to_owned(), force: false }
+    DisableTokenRequest { token_id: id.to_owned(), ..Default::default() }
 }
 
 fn enabling(id: &str) -> EnableTokenRequest {

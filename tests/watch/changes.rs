@@ -36,7 +36,9 @@ async fn a_token_put_out_of_use_and_taken_back_is_told_as_that() {
     let token_id = created(&mut root, ordinary()).await.token.unwrap().id;
     let mut watcher = Watcher::start_after_all(&mut root.clone(), &mut root).await;
 
-    root.disable_token(DisableTokenRequest { token_id: token_id.clone(), force: false }).await.unwrap();
+    root.disable_token(DisableTokenRequest { token_id: token_id.clone(), ..Default::default() })
+        .await
+        .unwrap();
     let disabled = watcher.changes(1).await;
     root.enable_token(EnableTokenRequest { token_id: token_id.clone() }).await.unwrap();
     let enabled = watcher.changes(1).await;

@@ -51,7 +51,7 @@ async fn table(house: &House) -> Vec<(&'static str, Question, Said)> {
     let other = other.await;
     let off = created(&mut root, request("otto")).await;
     let token_id = off.token.as_ref().unwrap().id.clone();
-    root.disable_token(DisableTokenRequest { token_id, force: false }).await.unwrap();
+    root.disable_token(DisableTokenRequest { token_id, ..Default::default() }).await.unwrap();
     let none = created(&mut root, CreateTokenRequest { scopes: Vec::new(), ..request("nil") }).await;
 
     let expire = "UPDATE tokens SET create_time = '2001-01-01', expire_time = now() WHERE user_id = 'eve'";

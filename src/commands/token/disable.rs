@@ -18,6 +18,10 @@ pub(crate) struct DisableFlags {
     #[command(flatten)]
     switch: SwitchFlags,
 
+    /// Why, for people who read the audit log; at most 500 bytes
+    #[arg(long, default_value = "", hide_default_value = true)]
+    reason: String,
+
     /// Disable it also where that leaves no active root token
     #[arg(long)]
     force: bool,
@@ -39,9 +43,9 @@ pub(crate) struct SwitchFlags {
 }
 
 pub(super) async fn disable(flags: DisableFlags, environment: &Environment) -> Result<(), CommandError> {
-    let DisableFlags { switch: flags, force } = flags;
+    let DisableFlags { switch: flags, reason, force } = flags;
     let client = Client::open(flags.address, environment)?;
-    let message = DisableTokenRequest { token_id: flags.token_id, force };
+    let message = DisableTokenRequest { token_id: flags.token_id, force, reason };
     let answer = client
         .call(Repeatable::No, message, |mut raw, request| async move { raw.disable_token(request).await });
     let answer = answer.await?;
