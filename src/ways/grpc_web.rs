@@ -24,8 +24,8 @@ use crate::domain::FieldError;
 
 /// What a page may send beside what every page may.
 const ASKED: HeaderValue = HeaderValue::from_static(
-    "authorization, content-type, grpc-timeout, tokend-acting-user, tokend-acting-user-bin, traceparent, x-grpc-web, \
-     x-user-agent",
+    "authorization, baggage, content-type, grpc-timeout, tokend-acting-user, tokend-acting-user-bin, traceparent, \
+     tracestate, x-grpc-web, x-user-agent",
 );
 
 /// What a page may read beside what every page may.
