@@ -10,6 +10,7 @@ mod support;
 
 mod asking;
 mod browser;
+mod checks;
 mod ext_authz;
 mod forward_auth;
 mod gateways;
