@@ -44,6 +44,10 @@ pub enum ReadError {
     Body(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 
+/// Marks a request of which no message was read, for it is too long, where its method says so by itself.
+#[derive(Debug, Clone, Copy)]
+pub struct TooLong;
+
 /// The bytes for the requests of all connections.
 #[derive(Debug, Clone)]
 pub struct RequestLimiter {

@@ -305,7 +305,7 @@ pub(crate) fn http_status(status: &Status) -> StatusCode {
 pub(crate) fn check_code(status: StatusCode) -> i32 {
     let code = match status {
         StatusCode::OK => Code::Ok,
-        StatusCode::BAD_REQUEST => Code::InvalidArgument,
+        StatusCode::BAD_REQUEST | StatusCode::PAYLOAD_TOO_LARGE => Code::InvalidArgument,
         StatusCode::UNAUTHORIZED => Code::Unauthenticated,
         StatusCode::FORBIDDEN => Code::PermissionDenied,
         StatusCode::TOO_MANY_REQUESTS => Code::ResourceExhausted,

@@ -18,6 +18,7 @@ use hyper::server::conn::http1::Builder;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use prost::bytes::BytesMut;
+use tokio::io::AsyncReadExt as _;
 use tokio::time::Instant;
 use tower::ServiceExt as _;
 use tower::limit::ConcurrencyLimitLayer;
@@ -43,6 +44,9 @@ const PROBES: [&str; 2] = ["/livez", "/readyz"];
 
 /// Where nothing is read of what a request brings beside its head.
 const HEADS_ALONE: [&str; 4] = ["/livez", "/readyz", "/metrics", "/auth"];
+
+/// How many bytes of a head that is too long are read to nowhere, and for how long. Go lets heads have as many.
+const READ_ON: (u64, Duration) = (1 << 20, Duration::from_secs(2));
 
 /// What the pages are made of.
 #[derive(Debug, Clone)]
@@ -98,7 +102,7 @@ struct Answering {
 }
 
 impl Answering {
-    async fn serve(self, connection: Connection, head: Duration) {
+    async fn serve(self, mut connection: Connection, head: Duration) {
         let (address, last) = (self.peer.address, self.probes_only);
         let service = service_fn(move |request| {
             let answering = self.clone();
@@ -117,10 +121,13 @@ impl Answering {
             .header_read_timeout(head)
             .max_buf_size(MAX_HEADER_BYTES as usize)
             .keep_alive(!last)
-            .serve_connection(TokioIo::new(connection), service)
+            .serve_connection(TokioIo::new(&mut connection), service)
             .await;
         if let Err(error) = served {
             tracing::debug!(%address, error = &error as &dyn std::error::Error, "a connection failed");
+            if error.is_parse_too_large() {
+                read_on(connection).await;
+            }
         }
     }
 
@@ -129,7 +136,7 @@ impl Answering {
         if self.probes_only && !PROBES.contains(&path) {
             return unavailable("all connections are taken\n");
         }
-        let takes_body = !HEADS_ALONE.contains(&path);
+        let takes_body = !HEADS_ALONE.contains(&path) && !path.starts_with(ways::BEFORE_PATH);
         let (mut parts, mut arriving) = request.into_parts();
         let mut until_answered = None;
         let body = if takes_body {
@@ -166,6 +173,13 @@ impl Answering {
         let read = tokio::time::timeout(self.requests.patience(), reading).await;
         read.unwrap_or(Err(ReadError::TooLate))
     }
+}
+
+/// Reads for a moment what comes behind a refusal: a connection that is closed before that is reset, and gateways take a reset
+/// for an outage.
+async fn read_on(connection: Connection) {
+    let (mut rest, mut nowhere) = (connection.take(READ_ON.0), tokio::io::sink());
+    let _ = tokio::time::timeout(READ_ON.1, tokio::io::copy(&mut rest, &mut nowhere)).await;
 }
 
 /// Answers a request that was not read to its end; its connection ends with it.

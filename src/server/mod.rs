@@ -35,7 +35,7 @@ use crate::tls::Protocol;
 use crate::unread::Unread;
 use crate::verify::{Engine, Parts};
 use crate::watch::Hub;
-use crate::ways::{ExtAuthz, GrpcWeb, MAX_CHECK_BYTES, Ways, envoy};
+use crate::ways::{self, ExtAuthz, GrpcWeb, MAX_CHECK_BYTES, Ways, envoy};
 
 /// The shortest and longest pause between two attempts to reach Postgres at the start.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
@@ -255,8 +255,9 @@ fn services(
     let reflection =
         [(v1::FILE_DESCRIPTOR_SET, MAX_REQUEST_BYTES), (v1alpha::FILE_DESCRIPTOR_SET, MAX_REQUEST_BYTES)];
     let all = || contracts.iter().chain(&reflection);
-    let methods =
-        all().try_fold(Methods::default(), |methods, (descriptors, most)| methods.add(descriptors, *most))?;
+    let methods = all()
+        .try_fold(Methods::default(), |methods, (descriptors, most)| methods.add(descriptors, *most))?
+        .telling_too_long(ways::CHECK);
     let reflected = Reflected::default().with(tonic_types::pb::FILE_DESCRIPTOR_SET)?;
     let reflected = all().try_fold(reflected, |reflected, (descriptors, _)| reflected.with(descriptors))?;
     let reflection = Reflection::from(reflected);

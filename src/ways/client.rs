@@ -9,6 +9,9 @@ use axum::http::HeaderMap;
 use super::WaysConfig;
 use crate::domain::networks::parse_address;
 
+/// The header in which proxies say from where a request came to them.
+pub(super) const FORWARDED: &str = "x-forwarded-for";
+
 /// Finds the client of a call that `gateway` makes, by the `X-Forwarded-For` that came with it.
 pub(super) fn forwarded(config: &WaysConfig, gateway: IpAddr, headers: &HeaderMap) -> Option<IpAddr> {
     behind(config, gateway, None, headers)
@@ -21,7 +24,7 @@ pub(super) fn behind(
     source: Option<&str>,
     headers: &HeaderMap,
 ) -> Option<IpAddr> {
-    let lines = headers.get_all("x-forwarded-for").iter().map(|line| line.to_str());
+    let lines = headers.get_all(FORWARDED).iter().map(|line| line.to_str());
     let lines = lines.collect::<Result<Vec<_>, _>>().ok()?;
     let hops: Vec<&str> = lines.iter().flat_map(|line| line.split(',')).collect();
     outermost(config, gateway, source.into_iter().chain(hops.into_iter().rev()))

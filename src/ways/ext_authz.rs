@@ -3,23 +3,26 @@
 //! that has Envoy send a status, a challenge and a body; so is an outage, which has it send 503: left to itself,
 //! Envoy would say 403.
 
-use std::collections::HashMap;
 use std::fmt;
+use std::future::ready;
 use std::sync::Arc;
 
+use axum::http::header::AUTHORIZATION;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use tonic::{Request, Response, Status};
 
+use super::client::{self, FORWARDED};
 use super::form::Form;
 use super::forward_auth::{self, REQUIRED};
 use super::identity::{Identity, IdentityHeaders};
 use super::refusal::Refusal;
-use super::{Wanted, Ways, client, presented};
+use super::{Wanted, Ways, presented};
 use crate::deadline;
 use crate::domain::{FieldError, OrganizationId};
 use crate::grpc::{MAX_REQUEST_BYTES, check_code};
 use crate::listener::Peer;
 use crate::metrics::Way;
+use crate::requests::TooLong;
 
 /// The messages, the client and the service, generated from
 /// `third-party/envoy/service/auth/v3/authorization.proto`.
@@ -41,8 +44,11 @@ use proto::{
 /// What a route may say.
 const EXTENSIONS: [&str; 3] = ["scope", "organization", "header"];
 
-/// Envoy lets a request have 60 KiB of headers, and all of them may come.
+/// Envoy lets a request have 60 KiB of headers, and all of them may come. Bodies need not: nothing is read of them.
 pub const MAX_CHECK_BYTES: usize = 2 * MAX_REQUEST_BYTES;
+
+/// The path of the method: a request that is longer is answered in its words too.
+pub const CHECK: &str = "/envoy.service.auth.v3.Authorization/Check";
 
 /// Serves `envoy.service.auth.v3.Authorization`.
 #[derive(Debug)]
@@ -67,10 +73,16 @@ impl fmt::Debug for proto::HttpRequest {
 impl Authorization for ExtAuthz {
     async fn check(&self, request: Request<CheckRequest>) -> Result<Response<CheckResponse>, Status> {
         let peer = request.extensions().get::<Peer>().cloned();
+        let too_long = request.extensions().get::<TooLong>().is_some();
         let timeout = request.metadata().get("grpc-timeout").and_then(|value| value.to_str().ok());
         let timeout = timeout.and_then(deadline::parse_timeout);
         let attributes = request.into_inner().attributes.unwrap_or_default();
-        let outcome = deadline::within(timeout, self.0.check(peer.as_ref(), attributes)).await;
+        let outcome = if too_long {
+            let gateway = peer.map(|peer| peer.address.ip());
+            self.0.call(Way::ExtAuthz, gateway, None, ready(Err(Refusal::TooLong))).await
+        } else {
+            deadline::within(timeout, self.0.check(peer.as_ref(), attributes)).await
+        };
         Ok(Response::new(match outcome {
             Ok((identity, credential)) => let_in(&identity, &self.0.config.identity_headers, &credential),
             Err(refusal) => denied(&refusal),
@@ -87,38 +99,49 @@ impl Ways {
     ) -> Result<(Identity, HeaderName), Refusal> {
         let AttributeContext { source, request, context_extensions } = attributes;
         let http = request.and_then(|request| request.http).unwrap_or_default();
-        let traceparent = http.headers.get("traceparent").map(String::as_str);
+        let traceparent = values(&http, "traceparent").find_map(|value| std::str::from_utf8(value).ok());
         let gateway = peer.map(|peer| peer.address.ip());
         self.call(Way::ExtAuthz, gateway, traceparent, async {
             let extensions = Form::of(&context_extensions, &EXTENSIONS)?;
             let name = extensions.parse("header", forward_auth::header_name)?;
-            let headers = headers(&http.headers)?;
+            let headers = headers(&http, name.as_ref())?;
             let source = source.and_then(|source| source.address?.socket_address);
             let source = source.map(|source| source.address);
             let client_ip = gateway
                 .zip(source)
                 .and_then(|(gateway, source)| client::behind(&self.config, gateway, Some(&source), &headers));
-            let wanted = Wanted {
-                required: forward_auth::scopes(extensions.get("scope"), &headers)?,
-                organization: extensions.parse("organization", OrganizationId::parse)?,
-                client_ip,
-            };
+            let (required, unmeetable) = forward_auth::scopes(extensions.get("scope"), &headers)?;
+            let organization = extensions.parse("organization", OrganizationId::parse)?;
+            let wanted = Wanted { required, unmeetable, organization, client_ip };
             let secret = presented::credential(&headers, name.as_ref());
             let identity = self.admit(secret, &wanted, gateway).await?;
-            Ok((identity, name.unwrap_or(axum::http::header::AUTHORIZATION)))
+            Ok((identity, name.unwrap_or(AUTHORIZATION)))
         })
         .await
     }
 }
 
-fn headers(texts: &HashMap<String, String>) -> Result<HeaderMap, Refusal> {
+/// Returns all values of a header. Envoy sends them as texts, or as bytes where it is told to.
+fn values<'a>(http: &'a proto::HttpRequest, name: &str) -> impl Iterator<Item = &'a [u8]> {
+    let texts = http.headers.iter().map(|(name, value)| (name, value.as_bytes()));
+    let raw = http.header_map.iter().flat_map(|map| &map.headers);
+    let raw = raw.map(|header| match &*header.raw_value {
+        [] => (&header.key, header.value.as_bytes()),
+        raw => (&header.key, raw),
+    });
+    texts.chain(raw).filter(move |(found, _)| found.eq_ignore_ascii_case(name)).map(|(_, value)| value)
+}
+
+/// Takes those headers that are read here: what is wrong with another is its reader's to say.
+fn headers(http: &proto::HttpRequest, credential: Option<&HeaderName>) -> Result<HeaderMap, Refusal> {
     const NONE: FieldError = FieldError::Rule("has one that cannot be a header");
-    let mut headers = HeaderMap::with_capacity(texts.len());
-    // Pseudo-headers are none.
-    for (name, value) in texts.iter().filter(|(name, _)| !name.starts_with(':')) {
-        let read = name.parse::<HeaderName>().ok().zip(HeaderValue::from_bytes(value.as_bytes()).ok());
-        let (name, value) = read.ok_or_else(|| Refusal::parameter("headers", &NONE))?;
-        headers.insert(name, value);
+    let mut headers = HeaderMap::new();
+    let read = [AUTHORIZATION, HeaderName::from_static(REQUIRED), HeaderName::from_static(FORWARDED)];
+    for name in read.iter().chain(credential.filter(|name| !read.contains(name))) {
+        for value in values(http, name.as_str()) {
+            let value = HeaderValue::from_bytes(value).map_err(|_| Refusal::parameter("headers", &NONE))?;
+            headers.append(name, value);
+        }
     }
     Ok(headers)
 }
@@ -147,18 +170,22 @@ fn reply(status: StatusCode, response: HttpResponse) -> CheckResponse {
 }
 
 fn header(name: &str, value: String) -> HeaderValueOption {
-    let header = proto::HeaderValue { key: name.to_owned(), value };
+    let header = proto::HeaderValue { key: name.to_owned(), value, ..proto::HeaderValue::default() };
     HeaderValueOption { header: Some(header), append: Some(false) }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashMap;
+
     use super::*;
 
     #[test]
     fn a_check_does_not_show_its_headers_when_debugged() {
         let headers = HashMap::from([("authorization".to_owned(), "Bearer canary".to_owned())]);
-        let request = proto::Request { http: Some(proto::HttpRequest { headers }) };
+        let raw = proto::HeaderValue { raw_value: b"Bearer canary".into(), ..proto::HeaderValue::default() };
+        let header_map = Some(proto::HeaderMap { headers: vec![raw] });
+        let request = proto::Request { http: Some(proto::HttpRequest { headers, header_map }) };
         let attributes = AttributeContext { request: Some(request), ..AttributeContext::default() };
         let shown = format!("{:?}", Request::new(CheckRequest { attributes: Some(attributes) }));
         assert!(shown.contains("redacted") && !shown.contains("canary"), "{shown}");

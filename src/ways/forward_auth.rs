@@ -28,12 +28,10 @@ impl Ways {
             let gateway = peer.address.ip();
             let form = Form::read(query.as_bytes(), &["scope", "organization", "header"])?;
             let name = form.parse("header", header_name)?;
-            let required = scopes(form.get("scope"), headers)?;
-            let wanted = Wanted {
-                required,
-                organization: form.parse("organization", OrganizationId::parse)?,
-                client_ip: client::forwarded(&self.config, gateway, headers),
-            };
+            let (required, unmeetable) = scopes(form.get("scope"), headers)?;
+            let organization = form.parse("organization", OrganizationId::parse)?;
+            let client_ip = client::forwarded(&self.config, gateway, headers);
+            let wanted = Wanted { required, unmeetable, organization, client_ip };
             self.admit(presented::credential(headers, name.as_ref()), &wanted, Some(gateway)).await
         })
         .await
@@ -44,15 +42,14 @@ pub(super) fn header_name(text: &str) -> Result<HeaderName, FieldError> {
     text.parse().map_err(|_| FieldError::Rule("is not the name of a header"))
 }
 
-/// Reads the scopes that a gateway's configuration and the header name.
-pub(super) fn scopes(query: Option<&str>, headers: &HeaderMap) -> Result<Scopes, Refusal> {
-    let mut texts = query.into_iter().collect::<Vec<_>>();
-    for value in headers.get_all(REQUIRED) {
-        texts.push(
-            value.to_str().map_err(|_| Refusal::parameter(REQUIRED, &FieldError::Rule("is not ASCII")))?,
-        );
-    }
-    parse_scopes("scope", texts.into_iter())
+/// Reads the scopes that a gateway's configuration and the header name, and tells whether the header names what no token
+/// can have. The header may be a client's: what is wrong with it is no fault of the gateway's request, which nginx takes
+/// any 400 for.
+pub(super) fn scopes(query: Option<&str>, headers: &HeaderMap) -> Result<(Scopes, bool), Refusal> {
+    let configured = parse_scopes("scope", query.into_iter())?;
+    let texts: Option<Vec<_>> = headers.get_all(REQUIRED).iter().map(|value| value.to_str().ok()).collect();
+    let all = texts.and_then(|texts| parse_scopes("scope", query.into_iter().chain(texts)).ok());
+    Ok(all.map_or((configured, true), |all| (all, false)))
 }
 
 /// Reads lists of scopes that are separated by spaces or commas.

@@ -30,6 +30,9 @@ impl Ways {
         let answer = self.ask(secret, &question).await?;
         let identity = answer.token.as_ref().and_then(|(record, _)| Identity::of(record));
         match (answer.verdict, identity) {
+            (Verdict::Valid, _) if wanted.unmeetable => {
+                Err(Refusal::Denied { verdict: Verdict::MissingScope, missing: Vec::new() })
+            }
             (Verdict::Valid, Some(identity)) => {
                 Span::current().record("user.id", field::display(&identity.0.user_id));
                 Ok(identity)

@@ -25,10 +25,10 @@ mod routes;
 mod token_review;
 
 pub use config::WaysConfig;
-pub use ext_authz::{ExtAuthz, MAX_CHECK_BYTES, proto as envoy};
+pub use ext_authz::{CHECK, ExtAuthz, MAX_CHECK_BYTES, proto as envoy};
 pub use grpc_web::{GrpcWeb, Origin};
 pub use identity::IdentityHeaders;
-pub use routes::routes;
+pub use routes::{BEFORE_PATH, routes};
 pub use token_review::TokenReviewConfig;
 
 use crate::actions::Actions;
@@ -72,6 +72,8 @@ pub struct Ways {
 #[derive(Debug, Default)]
 struct Wanted {
     required: Scopes,
+    /// Whether something is required, too, that no token can have.
+    unmeetable: bool,
     organization: Option<OrganizationId>,
     client_ip: Option<IpAddr>,
 }

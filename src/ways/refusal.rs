@@ -25,6 +25,8 @@ pub(super) enum Refusal {
     Call(CallError),
     /// It has taken too long.
     Overdue,
+    /// It is longer than is read.
+    TooLong,
 }
 
 impl<E: Into<CallError>> From<E> for Refusal {
@@ -72,6 +74,7 @@ impl Refusal {
             Self::Denied { .. } => StatusCode::UNAUTHORIZED,
             Self::Call(error) => http_status(&Status::from(error)),
             Self::Overdue => StatusCode::SERVICE_UNAVAILABLE,
+            Self::TooLong => StatusCode::PAYLOAD_TOO_LARGE,
         }
     }
 
@@ -79,7 +82,7 @@ impl Refusal {
         match self.status() {
             StatusCode::UNAUTHORIZED => WayOutcome::Unauthenticated,
             StatusCode::FORBIDDEN => WayOutcome::Forbidden,
-            StatusCode::BAD_REQUEST => WayOutcome::Invalid,
+            StatusCode::BAD_REQUEST | StatusCode::PAYLOAD_TOO_LARGE => WayOutcome::Invalid,
             _ => WayOutcome::Unavailable,
         }
     }
@@ -92,6 +95,11 @@ impl Refusal {
             Self::Overdue => {
                 if is_worth_a_line("OVERDUE", peer) {
                     tracing::warn!(duration_ms, "a call has taken too long");
+                }
+            }
+            Self::TooLong => {
+                if is_worth_a_line("TOO_LONG", peer) {
+                    tracing::info!("a gateway sends more than is read: have Envoy hand over no bodies");
                 }
             }
         }
@@ -116,7 +124,7 @@ impl Refusal {
                 let description = wrong.collect::<Vec<_>>().join("; ");
                 (None, json!({"error": "invalid_request", "error_description": description}).to_string())
             }
-            (_, StatusCode::BAD_REQUEST) => (None, plain("invalid_request")),
+            (_, StatusCode::BAD_REQUEST | StatusCode::PAYLOAD_TOO_LARGE) => (None, plain("invalid_request")),
             _ => (None, plain("temporarily_unavailable")),
         };
         Said { status, challenge, body }

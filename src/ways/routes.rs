@@ -7,7 +7,7 @@ use axum::Router;
 use axum::body::Body;
 use axum::body::Bytes;
 use axum::extract::{ConnectInfo, DefaultBodyLimit, RawQuery, State};
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, post};
 
@@ -21,11 +21,15 @@ const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const BASIC: HeaderValue = HeaderValue::from_static(r#"Basic realm="tokend""#);
 const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
 
+/// How a path begins that a gateway puts before its client's.
+pub const BEFORE_PATH: &str = "/auth/";
+
 /// The routes of all ways that come over HTTP.
 pub fn routes(ways: Arc<Ways>) -> Router {
     let router = Router::new()
         // Some gateways ask with their client's own method.
         .route("/auth", any(forward_auth))
+        .route("/auth/{*path}", any(forward_auth_before_path))
         .route("/oauth2/introspect", post(introspect))
         .route("/oauth2/revoke", post(revoke));
     let router = match ways.config.token_review.clone() {
@@ -41,7 +45,26 @@ async fn forward_auth(
     RawQuery(query): RawQuery,
     headers: HeaderMap,
 ) -> Response {
-    match ways.forward_auth(&peer, query.as_deref().unwrap_or_default(), &headers).await {
+    gate(&ways, &peer, query.as_deref().unwrap_or_default(), &headers).await
+}
+
+/// Does the same for gateways that put a path of theirs before that of their client: what is required is the part of the
+/// path up to the next slash. Whatever follows is the client's, the query too.
+async fn forward_auth_before_path(
+    State(ways): State<Arc<Ways>>,
+    ConnectInfo(peer): ConnectInfo<Peer>,
+    uri: Uri,
+    headers: HeaderMap,
+) -> Response {
+    match uri.path().strip_prefix(BEFORE_PATH).and_then(|rest| rest.split_once('/')) {
+        Some((wanted, _)) => gate(&ways, &peer, wanted, &headers).await,
+        // Without the slash the client could go on with it.
+        None => answer(StatusCode::NOT_FOUND, None),
+    }
+}
+
+async fn gate(ways: &Ways, peer: &Peer, wanted: &str, headers: &HeaderMap) -> Response {
+    match ways.forward_auth(peer, wanted, headers).await {
         Err(refusal) => refused(refusal.said()),
         Ok(identity) => {
             let mut response = answer(StatusCode::OK, None);

@@ -3,11 +3,12 @@
 
 use std::collections::HashMap;
 
+use tokend::ways::MAX_CHECK_BYTES;
 use tokend::ways::envoy::authorization_client::AuthorizationClient;
 use tokend::ways::envoy::check_response::HttpResponse;
 use tokend::ways::envoy::{
-    Address, AttributeContext, CheckRequest, CheckResponse, DeniedHttpResponse, HeaderValueOption,
-    HttpRequest, Peer, Request, SocketAddress,
+    Address, AttributeContext, CheckRequest, CheckResponse, DeniedHttpResponse, HeaderMap, HeaderValue,
+    HeaderValueOption, HttpRequest, Peer, Request, SocketAddress,
 };
 use tonic::Code;
 
@@ -21,6 +22,20 @@ struct Check<'a> {
     headers: &'a [(&'a str, &'a str)],
     extensions: &'a [(&'a str, &'a str)],
     source: &'a str,
+    /// Whether Envoy is told to `encode_raw_headers`.
+    raw: bool,
+}
+
+fn http(check: &Check<'_>, headers: HashMap<String, String>) -> HttpRequest {
+    if !check.raw {
+        return HttpRequest { headers, header_map: None };
+    }
+    let raw = check.headers.iter().map(|(key, value)| HeaderValue {
+        key: (*key).to_owned(),
+        raw_value: value.as_bytes().to_vec(),
+        ..HeaderValue::default()
+    });
+    HttpRequest { headers: HashMap::new(), header_map: Some(HeaderMap { headers: raw.collect() }) }
 }
 
 async fn check(replica: &Replica, check: &Check<'_>) -> CheckResponse {
@@ -30,7 +45,7 @@ async fn check(replica: &Replica, check: &Check<'_>) -> CheckResponse {
     let socket_address = Some(SocketAddress { address: check.source.to_owned() });
     let attributes = AttributeContext {
         source: Some(Peer { address: Some(Address { socket_address }) }),
-        request: Some(Request { http: Some(HttpRequest { headers: map(check.headers) }) }),
+        request: Some(Request { http: Some(http(check, map(check.headers))) }),
         context_extensions: map(check.extensions),
     };
     let request = CheckRequest { attributes: Some(attributes) };
@@ -54,7 +69,7 @@ fn denied(response: CheckResponse) -> DeniedHttpResponse {
     let Some(HttpResponse::DeniedResponse(denied)) = response.http_response else { panic!("let in") };
     let status = denied.status.unwrap().code;
     let expected = match status {
-        400 => Code::InvalidArgument,
+        400 | 413 => Code::InvalidArgument,
         401 => Code::Unauthenticated,
         403 => Code::PermissionDenied,
         503 => Code::Unavailable,
@@ -72,6 +87,7 @@ pub(crate) async fn ask(replica: &Replica, question: &Question) -> Said {
         headers: &[(":authority", "api"), ("authorization", &bearer)],
         extensions: &[("organization", "acme"), ("scope", &scope)],
         source: question.client.unwrap_or_default(),
+        raw: false,
     };
     match check(replica, &asked).await {
         CheckResponse { http_response: Some(HttpResponse::OkResponse(ok)), status } => {
@@ -115,6 +131,44 @@ async fn whoever_is_let_in_is_told_about_and_loses_the_credential() {
 }
 
 #[tokio::test]
+async fn raw_headers_are_read_one_by_one() {
+    let house = House::new().await;
+    let secret = created_with(&mut house.replica.root(), "acme", &["a"]).await.secret;
+    let bearer = format!("Bearer {secret}");
+    let bearer = ("authorization", &*bearer);
+
+    for (headers, status) in [
+        (&[(":path", "/"), bearer][..], 200),
+        (&[(":path", "/"), ("Authorization", bearer.1)], 200),
+        (&[bearer, ("x-tokend-require-scopes", "a"), ("x-tokend-require-scopes", "a")], 200),
+        (&[bearer, ("x-tokend-require-scopes", "a"), ("x-tokend-require-scopes", "b")], 403),
+        (&[bearer, bearer], 401),
+    ] {
+        let response = check(&house.replica, &Check { headers, raw: true, ..Check::default() }).await;
+        match response.http_response.clone() {
+            Some(HttpResponse::OkResponse(_)) => assert_eq!(status, 200, "{headers:?}"),
+            _ => assert_eq!(denied(response).status.unwrap().code, status, "{headers:?}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_check_that_is_too_long_is_denied_in_envoys_words() {
+    let house = House::new().await;
+    let secret = created_with(&mut house.replica.root(), "acme", &["a"]).await.secret;
+    let bearer = format!("Bearer {secret}");
+    for (length, status) in [(MAX_CHECK_BYTES - 1000, 200), (MAX_CHECK_BYTES, 413), (4 << 20, 413)] {
+        let long = "x".repeat(length);
+        let headers = [("authorization", &*bearer), ("x-long", &long)];
+        let response = check(&house.replica, &Check { headers: &headers, ..Check::default() }).await;
+        match response.http_response.clone() {
+            Some(HttpResponse::OkResponse(_)) => assert_eq!(status, 200, "{length}"),
+            _ => assert_eq!(denied(response).status.unwrap().code, status, "{length}"),
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_denial_has_a_challenge_and_a_small_body() {
     let house = House::new().await;
     let secret = created_with(&mut house.replica.root(), "acme", &["a"]).await.secret;
@@ -126,10 +180,18 @@ async fn a_denial_has_a_challenge_and_a_small_body() {
         (&[("authorization", &*twice)], &[], 401, Some(r#"Bearer error="invalid_token""#)),
         (&[bearer], &[("scope", "b")], 403, Some(r#"Bearer error="insufficient_scope", scope="b""#)),
         (&[bearer, ("x-tokend-require-scopes", "b")], &[("scope", "a")], 403, Some("")),
+        (&[bearer, ("x-tokend-require-scopes", "B")], &[], 403, Some(r#"Bearer error="insufficient_scope""#)),
+        // What is not read is not judged.
+        (&[("x odd", "\u{1}")], &[], 401, Some("Bearer")),
+        (&[("authorization", "Bearer \u{1}")], &[], 400, None),
         (&[bearer], &[("scopes", "a")], 400, None),
         (&[bearer], &[("scope", "A")], 400, None),
     ] {
-        let denied = denied(check(&house.replica, &Check { headers, extensions, source: "192.0.2.1" }).await);
+        let asked = Check { headers, extensions, source: "192.0.2.1", raw: false };
+        let response = check(&house.replica, &asked).await;
+        let raw = check(&house.replica, &Check { raw: true, ..asked }).await;
+        assert_eq!(response, raw, "raw headers are judged as others are");
+        let denied = denied(response);
         assert_eq!(denied.status.unwrap().code, status, "{headers:?}");
         let said = value(&denied.headers, "www-authenticate");
         match challenge {

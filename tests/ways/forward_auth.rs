@@ -7,6 +7,8 @@ use crate::support::replica::{Installation, Replica};
 use tokend::domain::OrganizationId;
 use tokend::grpc::proto::CreateTokenRequest;
 use tokend::ways::IdentityHeaders;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 
 async fn auth(replica: &Replica, path: &str, headers: &[(&str, &str)]) -> Reply {
     send(replica.http, "GET", path, headers, "").await
@@ -109,11 +111,72 @@ async fn a_client_that_sends_the_gateways_headers_asks_more_of_itself_and_never_
         ("/auth?scope=z", "a", 403),
         ("/auth?scope=a", "z", 403),
         ("/auth", "a b", 200),
-        ("/auth", "A", 400),
+        ("/auth", "A", 403),
+        ("/auth?scope=a", "a:**", 403),
+        ("/auth?scope=A", "a", 400),
     ] {
         let headers = [("authorization", &*bearer), ("x-tokend-require-scopes", wanted)];
         assert_eq!(auth(&replica, path, &headers).await.status, status, "{path} {wanted}");
     }
+    // No scope at all, which no token has: nothing else is told to who is not known.
+    let many = "a ".repeat(1000);
+    for wanted in ["A", "\u{e9}", &many] {
+        let headers = [("authorization", &*bearer), ("x-tokend-require-scopes", wanted)];
+        let reply = auth(&replica, "/auth", &headers).await;
+        assert_eq!(reply.status, 403, "{wanted}");
+        assert_eq!(reply.header("www-authenticate").unwrap(), r#"Bearer error="insufficient_scope""#);
+        assert_eq!(reply.body, r#"{"error":"insufficient_scope","verdict":"missing_scope"}"#);
+        assert_eq!(auth(&replica, "/auth", &headers[1..]).await.status, 401, "{wanted}");
+    }
+}
+
+#[tokio::test]
+async fn a_head_that_is_too_long_is_refused_and_its_connection_is_not_reset() {
+    let replica = Replica::start().await;
+    let mut stream = TcpStream::connect(replica.http).await.unwrap();
+    let begun = format!("GET /auth HTTP/1.1\r\nhost: a\r\nx-long: {}", "x".repeat(20_000));
+
+    stream.write_all(begun.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 431 "), "{answer}");
+
+    // A gateway that still writes has not read the answer, and would take a reset for an outage.
+    for _ in 0..100 {
+        stream.write_all(&[b'x'; 4096]).await.expect("the rest is taken");
+    }
+}
+
+#[tokio::test]
+async fn what_is_required_may_stand_before_the_clients_own_path() {
+    let replica = Replica::start().await;
+    let secret = created_with(&mut replica.root(), "acme", &["a:b", "c"]).await.secret;
+    let bearer = format!("Bearer {secret}");
+    let headers = [("authorization", &*bearer)];
+
+    for (path, status) in [
+        ("/auth/organization=acme&scope=a:b+c//reports/7?scope=z&x=y", 200),
+        ("/auth/organization=acme&scope=a%3Ab/", 200),
+        ("/auth/scope=a:b/organization=other/scope=z", 200),
+        ("/auth/scope=a:b/../scope=z", 200),
+        ("/auth///reports", 200),
+        ("/auth/organization=acme&scope=z//reports?scope=a:b", 403),
+        ("/auth/scope=z%2Fy/", 403),
+        ("/auth/scope=Z/", 400),
+        ("/auth/organization=other//reports?organization=acme", 401),
+        ("/auth/organization=acme&scopes=a:b//reports", 400),
+        ("/auth/reports/7", 400),
+        // What the client adds would be part of it.
+        ("/auth/organization=acme", 404),
+        ("/auth/organization=acme?/", 404),
+    ] {
+        for method in ["GET", "POST", "OPTIONS"] {
+            let reply = send(replica.http, method, path, &headers, "").await;
+            assert_eq!(reply.status, status, "{method} {path}");
+            assert_eq!(reply.header("x-tokend-user").is_some(), status == 200, "{path}");
+        }
+    }
+    assert_eq!(auth(&replica, "/auth/organization=acme//reports", &[]).await.status, 401);
 }
 
 #[tokio::test]

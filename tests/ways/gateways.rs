@@ -5,11 +5,12 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 
 use axum::Router;
-use axum::http::HeaderMap;
+use axum::http::{HeaderMap, Method};
 use tokend::domain::{Network, Networks};
 use tokend::grpc::proto::CreateTokenRequest;
 use tokio::net::TcpListener;
 
+use super::inputs;
 use super::program::{Place, Running, find, find_tool, free_address, shown};
 use crate::support::client::{created, ordinary, revoked, texts};
 use crate::support::eventually;
@@ -18,7 +19,7 @@ use crate::support::proxy::{Proxy, Way};
 use crate::support::replica::{Installation, Replica};
 
 /// Where clients are; the gateways themselves are at 127.0.0.1.
-const CLIENT: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
+pub(crate) const CLIENT: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
 
 /// Everybody's addresses.
 struct Addresses {
@@ -51,9 +52,10 @@ impl Addresses {
 async fn backend() -> SocketAddr {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     let address = listener.local_addr().unwrap();
-    let echo = async |headers: HeaderMap| {
-        let lines = headers.iter().map(|(name, value)| format!("{name}: {}\n", value.to_str().unwrap()));
-        lines.collect::<String>()
+    let echo = async |method: Method, headers: HeaderMap| {
+        let lines = headers.iter().map(|(name, value)| (name, String::from_utf8_lossy(value.as_bytes())));
+        let lines = lines.map(|(name, value)| format!("{name}: {value}\n"));
+        format!(":method: {method}\n{}", lines.collect::<String>())
     };
     tokio::spawn(async move { axum::serve(listener, Router::new().fallback(echo)).await });
     address
@@ -101,6 +103,10 @@ async fn guarded(start: impl Fn(&Addresses) -> Running) {
         CreateTokenRequest { scopes: Vec::new(), ..request("ada") },
     )
     .await;
+    let bearer = format!("Bearer {}", created(&mut replica.root(), request("ada")).await.secret);
+    inputs::odd_requests_of_who_may_are_no_outage(addresses.gateway, &bearer).await;
+    inputs::odd_credentials_are_refused(addresses.gateway, &bearer).await;
+    inputs::preflights_reach_the_backend_as_nobodys(addresses.gateway, &bearer).await;
     who_may_not_is_refused(&replica, addresses.gateway).await;
     an_outage_is_no_refusal(&replica, addresses.gateway, &proxy).await;
 }
@@ -155,7 +161,7 @@ async fn who_may_is_let_in(replica: &Replica, gateway: SocketAddr) {
 }
 
 /// All spellings of a header of which CGI, WSGI and Rack make one variable.
-fn spellings(name: &str) -> Vec<String> {
+pub(crate) fn spellings(name: &str) -> Vec<String> {
     let parts: Vec<&str> = name.split('-').collect();
     let spelling = |number: usize| {
         let mut spelled = parts[0].to_owned();
@@ -293,14 +299,76 @@ async fn haproxy_guards_a_backend() {
 #[tokio::test]
 async fn envoy_guards_a_backend() {
     let Some(program) = find("envoy") else { return };
+    guarded(|addresses| start_envoy(&program, &addresses.fill("envoy.yaml"))).await;
+}
+
+#[tokio::test]
+async fn envoy_guards_a_backend_by_raw_headers() {
+    let Some(program) = find("envoy") else { return };
     guarded(|addresses| {
-        let place = Place::new();
-        let file = place.write("envoy.yaml", &addresses.fill("envoy.yaml"));
-        start_envoy(place, &program, &file)
+        let filter = "failure_mode_allow: false\n";
+        let raw = format!("{filter}                      encode_raw_headers: true\n");
+        start_envoy(&program, &addresses.fill("envoy.yaml").replace(filter, &raw))
     })
     .await;
 }
 
-fn start_envoy(place: Place, program: &Path, file: &str) -> Running {
-    place.start(program, &["-c", file, "--disable-hot-restart", "--concurrency", "1", "--log-level", "warn"])
+#[tokio::test]
+async fn envoy_guards_a_backend_by_http() {
+    let Some(program) = find("envoy") else { return };
+    guarded(|addresses| {
+        let text = addresses.fill("envoy.yaml");
+        let (before, behind) = text.split_once("                      grpc_service:\n").unwrap();
+        let (_, behind) = behind.split_once("timeout: 5s\n").unwrap();
+        let (behind, cluster) = behind.split_once("      typed_extension_protocol_options:\n").unwrap();
+        let (_, cluster) = cluster.split_once("http2_protocol_options: {} }\n").unwrap();
+        let ports =
+            [addresses.grpc, addresses.http].map(|address| format!("port_value: {} ", address.port()));
+        let cluster = cluster.replace(&ports[0], &ports[1]);
+        let http = addresses.fill("envoy-http.yaml");
+        let route = "                        - match: { prefix: / }\n";
+        let bare = format!("{route}                          request_headers_to_remove: [authorization]\n");
+        start_envoy(&program, &format!("{before}{http}\n{behind}{cluster}").replace(route, &bare))
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_body_that_envoy_hands_over_is_no_outage() {
+    let Some(program) = find("envoy") else { return };
+    let installation = Installation::new().await;
+    let mut config = installation.config();
+    config.ways.ext_authz = true;
+    let replica = installation.serve(config).await;
+    let addresses = Addresses {
+        gateway: free_address(),
+        backend: backend().await,
+        http: replica.http,
+        grpc: replica.address,
+        scoped: true,
+    };
+    let start = |addresses: &Addresses| {
+        let filter = "failure_mode_allow: false\n";
+        let bodies =
+            format!("{filter}                      with_request_body: {{ max_request_bytes: 1000000 }}\n");
+        start_envoy(&program, &addresses.fill("envoy.yaml").replace(filter, &bodies))
+    };
+    let gateway = started(&start, &addresses).await;
+    let _said = shown_if_it_fails(&gateway);
+    let bearer = format!("Bearer {}", created(&mut replica.root(), request("ada")).await.secret);
+    let headers = [("authorization", bearer.as_bytes()), ("connection", b"close")];
+
+    for (length, expected) in [(1000, 200), (100_000, 200), (200_000, 413), (900_000, 413)] {
+        let (status, body) = inputs::ask(addresses.gateway, "POST", &headers, &vec![b'x'; length]).await;
+        assert_eq!(status, expected, "{length}: {body}");
+    }
+    let (status, body) = inputs::ask(addresses.gateway, "POST", &headers[1..], &vec![b'x'; 200_000]).await;
+    assert_eq!((status, &*body), (413, r#"{"error":"invalid_request"}"#));
+}
+
+fn start_envoy(program: &Path, text: &str) -> Running {
+    let place = Place::new();
+    let file = place.write("envoy.yaml", text);
+    let arguments = ["-c", &file, "--disable-hot-restart", "--concurrency", "1", "--log-level", "warn"];
+    place.start(program, &arguments)
 }

@@ -15,6 +15,7 @@ mod ext_authz;
 mod forward_auth;
 mod gateways;
 mod grpc_web;
+mod inputs;
 mod introspection;
 mod leaks;
 mod oauth;

@@ -13,6 +13,8 @@ pub(super) struct Method {
     pub(super) is_stream: bool,
     /// The most bytes of a message.
     pub(super) most: usize,
+    /// Whether it says by itself that there were more.
+    pub(super) tells_too_long: bool,
 }
 
 /// The methods of all services, by their paths.
@@ -28,12 +30,22 @@ impl Methods {
         for file in FileDescriptorSet::decode(descriptors)?.file {
             for service in &file.service {
                 for method in &service.method {
+                    let is_stream = method.client_streaming();
                     let path = format!("/{}.{}/{}", file.package(), service.name(), method.name());
-                    self.0.insert(path, Method { is_stream: method.client_streaming(), most });
+                    self.0.insert(path, Method { is_stream, most, tells_too_long: false });
                 }
             }
         }
         Ok(self)
+    }
+
+    /// Has a method be called with an empty message, and told of it by a mark, where it is sent a longer one than is read.
+    #[must_use]
+    pub fn telling_too_long(mut self, path: &str) -> Self {
+        if let Some(method) = self.0.get_mut(path) {
+            method.tells_too_long = true;
+        }
+        self
     }
 
     pub(super) fn get(&self, path: &str) -> Option<Method> {

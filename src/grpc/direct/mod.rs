@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use http_body_util::Full;
 use hyper::body::Incoming;
-use prost::bytes::BytesMut;
+use prost::bytes::{Bytes, BytesMut};
 use tonic::Status;
 use tonic::body::Body;
 use tonic::codegen::Service;
@@ -44,7 +44,7 @@ use super::{MAX_REQUEST_BYTES, status};
 use crate::listener::Peer;
 use crate::metrics::Rpc;
 use crate::panics::{self, Panicked};
-use crate::requests::{ConnectionRequests, ReadError, RequestLimiter, Whole};
+use crate::requests::{ConnectionRequests, ReadError, RequestLimiter, TooLong, Whole};
 
 /// The paths of the RPCs that go this way.
 const VERIFY: &str = "/tokend.v1.TokenService/Verify";
@@ -52,6 +52,9 @@ const VERIFY_STREAM: &str = "/tokend.v1.TokenService/VerifyStream";
 
 /// How the path of every method of reflection begins, whose callers nobody knows.
 const REFLECTION: &str = "/grpc.reflection.";
+
+/// A message without content.
+const EMPTY: Bytes = Bytes::from_static(&[0; 5]);
 
 /// The content types of gRPC with this contract's messages; of gRPC-Web, how they begin, and how they may go on.
 const GRPC: [&[u8]; 2] = [b"application/grpc", b"application/grpc+proto"];
@@ -173,6 +176,10 @@ impl Answering {
                 let read = self.read_whole(&mut parts, BytesMut::new(), &mut body, kind, method.most).await;
                 match read {
                     Ok(whole) => self.route_whole(parts, whole).await,
+                    Err(ReadError::TooLong(_)) if method.tells_too_long => {
+                        parts.extensions.insert(TooLong);
+                        self.route(Request::from_parts(parts, Body::new(Full::new(EMPTY)))).await
+                    }
                     Err(error) if kind == Kind::Web => Ok(unread(&error)),
                     Err(error) => Err(status::unread_request(&error)),
                 }

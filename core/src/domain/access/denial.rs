@@ -32,6 +32,11 @@ impl Denial {
         let word = verdict.word();
         let said = |error: &str| format!(r#"{{"error":"{error}","verdict":"{word}"}}"#);
         match verdict {
+            Verdict::MissingScope if missing.is_empty() => Self {
+                forbidden: true,
+                challenge: Some(format!(r#"Bearer error="{INSUFFICIENT}""#)),
+                body: said(INSUFFICIENT),
+            },
             Verdict::MissingScope => {
                 // No character of a scope needs quoting.
                 let scopes = missing.iter().map(Scope::as_str).collect::<Vec<_>>().join(" ");
@@ -91,6 +96,12 @@ mod tests {
                 true,
                 Some(r#"Bearer error="insufficient_scope", scope="repo:read user:*""#),
                 r#"{"error":"insufficient_scope","scope":"repo:read user:*","verdict":"missing_scope"}"#,
+            ),
+            (
+                Denial::of_verdict(Verdict::MissingScope, &[]),
+                true,
+                Some(r#"Bearer error="insufficient_scope""#),
+                r#"{"error":"insufficient_scope","verdict":"missing_scope"}"#,
             ),
             (
                 Denial::of_verdict(Verdict::IpNotAllowed, &[]),
