@@ -39,7 +39,7 @@ fn a_secret_is_told_offline_from_what_is_none() {
         let output = tokend(&["secret", "check"], wrong);
         assert_eq!((output.status.code(), text(&output.stdout)), (Some(3), ""), "{wrong:?}");
         assert!(
-            text(&output.stderr).starts_with("not a secret: ")
+            text(&output.stderr).starts_with("no secret: ")
                 && !text(&output.stderr).contains(&secret[10..40])
         );
     }
