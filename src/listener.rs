@@ -4,6 +4,7 @@
 
 mod activity;
 mod keepalive;
+mod stranger;
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -23,8 +24,10 @@ use tokio_rustls::server::TlsStream;
 
 pub use self::activity::Activity;
 use self::keepalive::{Keepalive, PREFACE};
+use self::stranger::Stranger;
 use crate::ambient;
 use crate::metrics::{Counted, Metrics};
+use crate::requests::RequestLimiter;
 use crate::shares::{Place, Shares};
 use crate::supervision::{Task, Tasks};
 use crate::telemetry::is_worth_a_line;
@@ -96,6 +99,8 @@ pub struct Connection {
     admission: Option<Arc<Admission>>,
     /// What was heard first, and has not been read.
     first: axum::body::Bytes,
+    /// What it takes, for as long as its peer is not known.
+    stranger: Option<Stranger>,
     until: Option<Until>,
     /// When its peer is to open another one.
     due: Option<Instant>,
@@ -121,13 +126,14 @@ pub fn accept(
     listener: TcpListener,
     tls: Option<(Arc<ServerTls>, Protocol)>,
     limits: Limits,
+    requests: RequestLimiter,
     metrics: Arc<Metrics>,
 ) -> Incoming {
     let (sender, receiver) = mpsc::channel(READY);
     let (listener, places) = (Arc::new(listener), Arc::new(Semaphore::new(limits.most)));
     let shares = Shares::lenient(limits.most);
     let mut accepting = Tasks::new(Arc::clone(&metrics));
-    let begin = Begin { tls, idle: limits.idle, age: limits.age, metrics };
+    let begin = Begin { tls, idle: limits.idle, age: limits.age, requests, metrics };
     accepting.keep(Task::Accept, move || {
         let gate = Gate {
             places: Arc::clone(&places),
@@ -207,11 +213,14 @@ async fn accept_all(
                 let counted = Counted::new(how.metrics.work.connections());
                 let Begun { peer, bytes, admission, first } = begun;
                 let due = how.age.map(|age| Instant::now() + ambient::about(age));
+                let stranger = Stranger::new(how.requests, peer.address.ip(), &first);
+                let stranger = Some(stranger).filter(|_| !peer.is_known());
                 let connection = Connection {
                     peer,
                     bytes,
                     admission,
                     first,
+                    stranger,
                     until,
                     due,
                     _place: place,
@@ -246,6 +255,7 @@ struct Begin {
     tls: Option<(Arc<ServerTls>, Protocol)>,
     idle: Duration,
     age: Option<Duration>,
+    requests: RequestLimiter,
     metrics: Arc<Metrics>,
 }
 
@@ -318,6 +328,13 @@ async fn shake_hands(stream: TcpStream, tls: Option<(Arc<ServerTls>, Protocol)>)
     Ok(Shaken { bytes: Bytes::Tls(Box::new(stream)), certificate, admission })
 }
 
+impl Peer {
+    /// Tells whether it has shown who it is.
+    fn is_known(&self) -> bool {
+        self.certificate.is_some() || self.proven.is_any()
+    }
+}
+
 impl Incoming {
     /// Waits for the next connection; none comes when nothing accepts any more.
     pub async fn next(&mut self) -> Option<Connection> {
@@ -338,6 +355,18 @@ impl Connection {
             Some(admission) if admission.is_withdrawn() => Err(io::ErrorKind::ConnectionAborted.into()),
             _ => Ok(()),
         }
+    }
+
+    /// Counts what is heard of a peer that is not known.
+    fn hear(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let Some(stranger) = &mut self.stranger else { return Ok(()) };
+        if self.peer.is_known() {
+            self.stranger = None;
+            self.bytes.activity().set_overspent(false);
+        } else if stranger.hear(bytes)? {
+            self.bytes.activity().set_overspent(true);
+        }
+        Ok(())
     }
 
     /// Returns where it is said what is going on on it.
@@ -370,7 +399,11 @@ impl AsyncRead for Connection {
             buffer.put_slice(&self.first.split_to(length));
             return Poll::Ready(Ok(()));
         }
+        let before = buffer.filled().len();
         let read = Pin::new(&mut self.bytes).poll_read(context, buffer);
+        if self.stranger.is_some() {
+            self.hear(buffer.filled().get(before..).unwrap_or_default())?;
+        }
         if read.is_pending()
             && let Some(admission) = &self.admission
         {
@@ -401,6 +434,7 @@ impl AsyncWrite for Connection {
         buffer: &[u8],
     ) -> Poll<io::Result<usize>> {
         self.admitted()?;
+        self.stranger.iter_mut().for_each(Stranger::answered);
         Pin::new(&mut self.bytes).poll_write(context, buffer)
     }
 
@@ -418,6 +452,7 @@ impl AsyncWrite for Connection {
         buffers: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         self.admitted()?;
+        self.stranger.iter_mut().for_each(Stranger::answered);
         Pin::new(&mut self.bytes).poll_write_vectored(context, buffers)
     }
 

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use axum::body::Bytes;
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, HeaderName, HeaderValue};
+use axum::http::{Extensions, HeaderName, HeaderValue, Method, Request, Uri, Version};
 use http_body::Body;
 use prost::bytes::BytesMut;
 use tokio::time::Sleep;
@@ -20,9 +20,14 @@ use tokio::time::Sleep;
 use crate::metrics::RequestMetrics;
 use crate::shares::{Place, Refused, Shares};
 
-/// The most bytes that the unfinished requests of a connection may take; what each takes by being open is not counted,
-/// since the number of them is bounded.
-const CONNECTION_BYTES: usize = 192 * 1024;
+/// The most bytes that the unfinished requests of a connection may take.
+const CONNECTION_BYTES: usize = 320 * 1024;
+
+/// What a request takes by being open, beside what has been sent of it: what waits, and its place in the tables of HTTP.
+const OPEN: usize = 3 * 1024;
+
+/// By how much a buffer grows that is full, at least; else by an eighth.
+const GROWTH: usize = 64;
 
 /// From which length on a request is counted that has arrived at once, for as long as it is not answered.
 const LARGE: usize = 4 * 1024;
@@ -94,6 +99,23 @@ impl RequestLimiter {
         Arc::new(ConnectionRequests { limiter: self.clone(), address, unfinished: AtomicUsize::new(0) })
     }
 
+    /// Begins to count what else a connection from this address takes: nothing yet.
+    pub(crate) fn place(&self, address: IpAddr) -> Place<IpAddr> {
+        self.bytes.place(address)
+    }
+
+    /// Has a place take so many bytes in place of those that it takes.
+    ///
+    /// # Errors
+    /// [`Refused`]: its address, or all together, have too much.
+    pub(crate) fn resize(&self, place: &mut Place<IpAddr>, from: usize, to: usize) -> Result<(), Refused> {
+        let Some(more) = to.checked_sub(from) else {
+            place.settle(to);
+            return Ok(());
+        };
+        place.grow(more).inspect_err(|refused| self.metrics.refused(*refused))
+    }
+
     /// Tells how many bytes are taken.
     #[must_use]
     pub fn taken(&self) -> usize {
@@ -120,33 +142,43 @@ impl ConnectionRequests {
         Ok(Reservation { connection: Arc::clone(self), place, unfinished: bytes })
     }
 
+    /// Takes what an open request takes for one that is no more than that yet.
+    ///
+    /// # Errors
+    /// [`Refused`]: the connection, its address or all together have too much unfinished.
+    pub fn open(self: &Arc<Self>) -> Result<Reservation, Refused> {
+        self.reserve(OPEN)
+    }
+
     /// Reads a request to its end: `received`, which is there already, then the rest of `body`. While that is waited
-    /// for, nothing of it shares memory with what else the connection has read.
+    /// for, nothing of it shares memory with what else the connection has read, and its head is packed.
     ///
     /// # Errors
     /// [`ReadError`], but for the time, which the caller knows.
     pub async fn read<B>(
-        self: &Arc<Self>,
-        parts: &mut Parts,
+        self: Arc<Self>,
+        parts: Box<Parts>,
         mut received: BytesMut,
-        body: &mut B,
+        mut body: B,
         check: impl Fn(&[u8]) -> Result<(), ReadError>,
-    ) -> Result<Whole, ReadError>
+    ) -> Result<(Box<Parts>, Whole), ReadError>
     where
         B: Body<Data = Bytes> + Unpin,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
-        let mut reservation: Option<Reservation> = None;
+        let mut head = Head::Read(parts);
         check(&received)?;
         loop {
-            let at_once = poll_fn(|context| Poll::Ready(Pin::new(&mut *body).poll_frame(context))).await;
+            let at_once = poll_fn(|context| Poll::Ready(Pin::new(&mut body).poll_frame(context))).await;
             let frame = match at_once {
                 Poll::Ready(frame) => frame,
                 Poll::Pending => {
-                    if reservation.is_none() {
-                        reservation = Some(self.reserve(detach(parts) + received.len())?);
+                    if let Head::Read(parts) = head {
+                        let packed = Packed::from(*parts);
+                        let reservation = self.reserve(OPEN + packed.text.len() + received.capacity())?;
+                        head = Head::Packed(packed, reservation);
                     }
-                    poll_fn(|context| Pin::new(&mut *body).poll_frame(context)).await
+                    poll_fn(|context| Pin::new(&mut body).poll_frame(context)).await
                 }
             };
             let Some(frame) = frame else { break };
@@ -154,22 +186,26 @@ impl ConnectionRequests {
             let Ok(data) = frame.map_err(|error| ReadError::Body(error.into()))?.into_data() else {
                 continue;
             };
-            if let Some(reservation) = &mut reservation {
-                reservation.grow(data.len())?;
+            let before = received.capacity();
+            append(&mut received, &data);
+            if let Head::Packed(_, reservation) = &mut head {
+                reservation.grow(received.capacity() - before)?;
             }
-            received.extend_from_slice(&data);
             check(&received)?;
         }
-        match &mut reservation {
-            Some(reservation) => reservation.finish(),
-            None if received.len() >= LARGE => {
+        let (parts, reservation) = match head {
+            Head::Packed(packed, mut reservation) => {
+                reservation.finish();
+                (packed.unpack(), Some(reservation))
+            }
+            Head::Read(parts) if received.len() >= LARGE => {
                 let mut whole = self.reserve(received.len())?;
                 whole.finish();
-                reservation = Some(whole);
+                (parts, Some(whole))
             }
-            None => {}
-        }
-        Ok(Whole { bytes: received.freeze(), reservation })
+            Head::Read(parts) => (parts, None),
+        };
+        Ok((parts, Whole { bytes: received.freeze(), reservation }))
     }
 
     fn take(&self, bytes: usize) -> Result<(), Refused> {
@@ -234,7 +270,7 @@ impl Unfinished {
             this.counted = this.counted.max(bytes);
             return this.deadline.as_mut().poll(context).map(|()| ReadError::TooLate);
         }
-        match requests.reserve(bytes) {
+        match requests.reserve(OPEN + bytes) {
             Ok(reservation) => {
                 let mut deadline = Box::pin(tokio::time::sleep(requests.patience()));
                 let over = deadline.as_mut().poll(context).map(|()| ReadError::TooLate);
@@ -246,28 +282,74 @@ impl Unfinished {
     }
 }
 
-/// Copies a request's head out of the buffer that it was read into, which may be much longer; returns how many bytes
-/// the copy takes.
-fn detach(parts: &mut Parts) -> usize {
-    let mut bytes = 0;
-    let mut headers = HeaderMap::with_capacity(parts.headers.len());
-    for (name, value) in &parts.headers {
-        bytes += name.as_str().len() + value.len();
-        let (Ok(name), Ok(mut copy)) =
-            (HeaderName::from_bytes(name.as_str().as_bytes()), HeaderValue::from_bytes(value.as_bytes()))
-        else {
-            continue;
-        };
-        copy.set_sensitive(value.is_sensitive());
-        headers.append(name, copy);
+/// Puts bytes behind others, with little room to spare: a buffer that grows by doubling takes twice what is counted.
+pub fn append(buffer: &mut BytesMut, bytes: &[u8]) {
+    let length = buffer.len() + bytes.len();
+    if buffer.capacity() < length {
+        let mut larger = BytesMut::with_capacity(length + (length / 8).max(GROWTH));
+        larger.extend_from_slice(buffer);
+        *buffer = larger;
     }
-    parts.headers = headers;
-    let uri = parts.uri.to_string();
-    bytes += uri.len();
-    if let Ok(uri) = uri.parse() {
-        parts.uri = uri;
+    buffer.extend_from_slice(bytes);
+}
+
+/// A request's head, while the request is read.
+enum Head {
+    Read(Box<Parts>),
+    /// The rest of the request is waited for.
+    Packed(Packed, Reservation),
+}
+
+/// The text of a request's head in one piece: apart from the buffer that it was read into, and without the table of
+/// headers, each of which may be many times as long.
+struct Packed {
+    text: Box<[u8]>,
+    version: Version,
+    extensions: Extensions,
+}
+
+impl From<Parts> for Packed {
+    fn from(parts: Parts) -> Self {
+        let (headers, uri, method) = (parts.headers, parts.uri.to_string(), parts.method);
+        let text: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
+        let lengths = (2 * headers.len() + 2) * size_of::<u32>();
+        let mut packed = Vec::with_capacity(method.as_str().len() + uri.len() + text + lengths);
+        put(&mut packed, method.as_str().as_bytes());
+        put(&mut packed, uri.as_bytes());
+        for (name, value) in &headers {
+            put(&mut packed, name.as_str().as_bytes());
+            put(&mut packed, value.as_bytes());
+        }
+        Self { text: packed.into(), version: parts.version, extensions: parts.extensions }
     }
-    bytes
+}
+
+impl Packed {
+    fn unpack(self) -> Box<Parts> {
+        let (mut parts, ()) = Request::new(()).into_parts();
+        let mut rest = &*self.text;
+        parts.method = next(&mut rest).and_then(|text| Method::from_bytes(text).ok()).unwrap_or_default();
+        parts.uri = next(&mut rest).and_then(|text| Uri::try_from(text).ok()).unwrap_or_default();
+        while let (Some(name), Some(value)) = (next(&mut rest), next(&mut rest)) {
+            if let (Ok(name), Ok(value)) = (HeaderName::from_bytes(name), HeaderValue::from_bytes(value)) {
+                parts.headers.append(name, value);
+            }
+        }
+        (parts.version, parts.extensions) = (self.version, self.extensions);
+        Box::new(parts)
+    }
+}
+
+fn put(packed: &mut Vec<u8>, text: &[u8]) {
+    packed.extend_from_slice(&u32::try_from(text.len()).unwrap_or(u32::MAX).to_be_bytes());
+    packed.extend_from_slice(text);
+}
+
+fn next<'p>(packed: &mut &'p [u8]) -> Option<&'p [u8]> {
+    let (length, rest) = packed.split_first_chunk()?;
+    let (text, rest) = rest.split_at_checked(usize::try_from(u32::from_be_bytes(*length)).ok()?)?;
+    *packed = rest;
+    Some(text)
 }
 
 #[cfg(test)]
@@ -306,14 +388,25 @@ mod tests {
     }
 
     #[test]
-    fn a_head_is_copied_as_it_is() {
+    fn a_head_is_unpacked_as_it_was_packed() {
         let request = axum::http::Request::post("http://a.example/b?c=d")
             .header("authorization", "Bearer x")
             .header("x-two", "1")
-            .header("x-two", "2");
-        let (mut parts, ()) = request.body(()).unwrap().into_parts();
-        let before = (parts.uri.clone(), parts.headers.clone());
-        assert_eq!(detach(&mut parts), "http://a.example/b?c=dauthorizationBearer xx-two1x-two2".len());
-        assert_eq!((parts.uri, parts.headers), before);
+            .header("x-other", "")
+            .header("x-two", HeaderValue::from_bytes(b"\xff").unwrap());
+        let (parts, ()) = request.version(Version::HTTP_2).body(()).unwrap().into_parts();
+        let before = (Version::HTTP_2, Method::POST, parts.uri.clone(), parts.headers.clone());
+        let after = Packed::from(parts).unpack();
+        assert_eq!((after.version, after.method, after.uri, after.headers), before);
+    }
+
+    #[test]
+    fn a_buffer_takes_little_more_than_what_is_in_it() {
+        let mut buffer = BytesMut::new();
+        for _ in 0..4_000 {
+            append(&mut buffer, b"sixteen bytes ..");
+            assert!(buffer.capacity() <= buffer.len() + (buffer.len() / 8).max(GROWTH));
+        }
+        assert_eq!(&buffer[63_984..], b"sixteen bytes ..");
     }
 }

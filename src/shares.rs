@@ -104,6 +104,12 @@ impl<K: Hash + Eq + Clone> Shares<K> {
         Ok(Place { inner: Arc::clone(&self.0), key, number })
     }
 
+    /// Makes what may take places later, and has none.
+    #[must_use]
+    pub fn place(&self, key: K) -> Place<K> {
+        Place { inner: Arc::clone(&self.0), key, number: 0 }
+    }
+
     /// Tells how many are taken.
     #[must_use]
     pub fn taken(&self) -> usize {
@@ -117,6 +123,9 @@ impl<K: Hash + Eq + Clone> Inner<K> {
         let left = self.places.saturating_sub(taken.total);
         let held = taken.by_key.get(key).copied().unwrap_or(0);
         let (times, beside) = self.lenience;
+        if number == 0 {
+            return Ok(());
+        }
         if number > left {
             return Err(Refused::Full);
         }

@@ -20,7 +20,8 @@ const PATIENCE: Duration = Duration::from_secs(3);
 /// How many pages may wait for each that can be made.
 const QUEUE_PER_TURN: usize = 64;
 
-/// Which part of the room there is beside it, for what must be told also when it is full.
+/// Which part of the room there is beside it, for what must be told also when it is full; and as much for refusals,
+/// which strangers are told, too.
 const RESERVE: usize = 8;
 
 /// How often whoever waits for room looks for it.
@@ -51,6 +52,7 @@ pub struct Unread {
     all: usize,
     bytes: Shares<Share>,
     reserve: Shares<Share>,
+    refusals: Shares<Share>,
     turns: Arc<Semaphore>,
     queue: Shares<Share>,
     metrics: UnreadMetrics,
@@ -80,6 +82,7 @@ impl Unread {
             all: bytes,
             bytes: Shares::new(bytes),
             reserve: Shares::new(bytes / RESERVE),
+            refusals: Shares::new(bytes / RESERVE),
             turns: Arc::new(Semaphore::new(turns)),
             queue,
             metrics,
@@ -141,6 +144,14 @@ impl Unread {
         }
     }
 
+    /// Takes room for a refusal.
+    ///
+    /// # Errors
+    /// [`UnreadError`]: there is none.
+    pub fn room_for_refusal(&self, share: Share, bytes: usize) -> Result<Room, UnreadError> {
+        self.counted(take(&self.refusals, share, bytes))
+    }
+
     fn counted(&self, outcome: Result<Room, UnreadError>) -> Result<Room, UnreadError> {
         outcome.inspect_err(|error| self.metrics.refused(*error))
     }
@@ -148,7 +159,7 @@ impl Unread {
     /// Tells how many bytes are taken.
     #[must_use]
     pub fn taken(&self) -> usize {
-        self.bytes.taken() + self.reserve.taken()
+        self.bytes.taken() + self.reserve.taken() + self.refusals.taken()
     }
 }
 

@@ -67,7 +67,13 @@ impl Callers {
             },
             // Judged alone: a certificate never rescues a bad header.
             Err(error) => Err(error.into()),
-            Ok(secret) => engine.authenticate(secret, peer.map(|peer| peer.address.ip())).await,
+            Ok(secret) => {
+                let credential = engine.authenticate(secret, peer.map(|peer| peer.address.ip())).await?;
+                if let Some(peer) = peer {
+                    peer.proven.note();
+                }
+                Ok(credential)
+            }
         }
     }
 

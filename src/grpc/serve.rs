@@ -23,6 +23,9 @@ use crate::listener::{Connection, Incoming, Peer};
 /// The most bytes of metadata that a call may bring, and of the head of a request of HTTP/1.
 pub const MAX_HEADER_BYTES: u32 = 16 * 1024;
 
+/// The most fields of them: each takes a hundred bytes of memory beside its text. That of HTTP/1 is hyper's.
+pub(super) const MAX_HEADERS: usize = 100;
+
 /// How many bytes a call may send that are not read yet; a message may be longer, since it is read as it comes.
 const STREAM_WINDOW: u32 = 16 * 1024;
 
@@ -90,10 +93,7 @@ impl Transport {
         let (end, ending) = End::new();
         tracing::trace!(address = %peer.address, "a connection begins");
         let (answering, arrived) = (Arc::new(direct.answering(peer.clone(), ending)), Arrived::default());
-        let service = service_fn(move |request: Request<Body>| {
-            let answering = Arc::clone(&answering);
-            async move { Ok::<_, Infallible>(answering.answer(request).await) }
-        });
+        let service = service_fn(move |request: Request<Body>| answering.answer(request));
         let speaking = self.speak(arrived.clone());
         let speaking = speaking.serve_connection(TokioIo::new(connection), service).into_owned();
         let mut serving = InTurn::new(speaking, arrived, activity);

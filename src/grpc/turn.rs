@@ -87,7 +87,9 @@ impl<C: Future + Closing> Future for InTurn<C> {
         let this = self.get_mut();
         // What the calls below write wakes this task again.
         let mut ended = this.connection.as_mut().poll(context);
-        if ended.is_pending() && !this.ending && this.activity.is_idle() {
+        let has_none = || !this.activity.has_waiting() && this.arrived.lock().0.is_empty();
+        let over = this.activity.is_idle() || (this.activity.is_overspent() && has_none());
+        if ended.is_pending() && !this.ending && over {
             this.close();
             ended = this.connection.as_mut().poll(context);
         }

@@ -10,6 +10,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{ConnectInfo, State};
+use axum::http::request::Parts;
 use axum::http::{HeaderValue, Request, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
@@ -21,7 +22,6 @@ use prost::bytes::BytesMut;
 use tokio::io::AsyncReadExt as _;
 use tokio::time::Instant;
 use tower::ServiceExt as _;
-use tower::limit::ConcurrencyLimitLayer;
 
 use crate::grpc::{Health, MAX_HEADER_BYTES, MAX_REQUEST_BYTES};
 use crate::listener::{Connection, Incoming, Peer, ended_by};
@@ -35,9 +35,6 @@ use crate::ways::{self, Ways};
 
 /// What Prometheus's text format is called.
 const METRICS_TYPE: &str = "text/plain; version=0.0.4";
-
-/// Requests for metrics at once; more wait.
-const MOST_AT_ONCE: usize = 64;
 
 /// What probes ask for.
 const PROBES: [&str; 2] = ["/livez", "/readyz"];
@@ -69,7 +66,7 @@ pub struct Sources {
 pub async fn serve(mut incoming: Incoming, sources: Sources, ways: Arc<Ways>, head: Duration) {
     let requests = sources.requests.clone();
     let router = Router::new()
-        .route("/metrics", get(metrics).layer(ConcurrencyLimitLayer::new(MOST_AT_ONCE)))
+        .route("/metrics", get(metrics))
         .route("/livez", get(async || "ok\n"))
         .route("/readyz", get(ready))
         .with_state(sources)
@@ -137,12 +134,13 @@ impl Answering {
             return unavailable("all connections are taken\n");
         }
         let takes_body = !HEADS_ALONE.contains(&path) && !path.starts_with(ways::BEFORE_PATH);
-        let (mut parts, mut arriving) = request.into_parts();
+        let (mut parts, arriving) = request.into_parts();
         let mut until_answered = None;
         let body = if takes_body {
-            match self.read(&mut parts, &mut arriving).await {
+            match self.read(Box::new(parts), arriving).await {
                 Err(error) => return unread(&error),
-                Ok(Whole { bytes, reservation }) => {
+                Ok((read, Whole { bytes, reservation })) => {
+                    parts = *read;
                     until_answered = reservation;
                     Body::from(bytes)
                 }
@@ -157,11 +155,7 @@ impl Answering {
     }
 
     /// Reads a request to its end.
-    async fn read(
-        &self,
-        parts: &mut axum::http::request::Parts,
-        body: &mut Arriving,
-    ) -> Result<Whole, ReadError> {
+    async fn read(&self, parts: Box<Parts>, body: Arriving) -> Result<(Box<Parts>, Whole), ReadError> {
         let check = |received: &[u8]| {
             if received.len() > MAX_REQUEST_BYTES {
                 Err(ReadError::TooLong(MAX_REQUEST_BYTES))
@@ -169,7 +163,7 @@ impl Answering {
                 Ok(())
             }
         };
-        let reading = pin!(self.requests.read(parts, BytesMut::new(), body, check));
+        let reading = pin!(Arc::clone(&self.requests).read(parts, BytesMut::new(), body, check));
         let read = tokio::time::timeout(self.requests.patience(), reading).await;
         read.unwrap_or(Err(ReadError::TooLate))
     }

@@ -10,6 +10,7 @@ pub struct Activity {
     began: AtomicBool,
     waiting: AtomicUsize,
     idle: AtomicBool,
+    overspent: AtomicBool,
 }
 
 /// A call that waits, until this is dropped.
@@ -35,6 +36,22 @@ impl Activity {
     #[must_use]
     pub fn is_idle(&self) -> bool {
         self.idle.load(Ordering::Relaxed)
+    }
+
+    /// Tells whether the connection has taken too much for one whose peer is not known.
+    #[must_use]
+    pub fn is_overspent(&self) -> bool {
+        self.overspent.load(Ordering::Relaxed)
+    }
+
+    /// Tells whether calls wait.
+    #[must_use]
+    pub fn has_waiting(&self) -> bool {
+        self.waiting.load(Ordering::Relaxed) > 0
+    }
+
+    pub(super) fn set_overspent(&self, overspent: bool) {
+        self.overspent.store(overspent, Ordering::Relaxed);
     }
 
     /// Tells whether there was a call since this was asked last.

@@ -43,7 +43,7 @@ const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::fro
 /// Calls of reflection that are open at once: each may hold descriptors that nobody reads, some 200 KiB.
 const MOST_REFLECTIONS: usize = 32;
 
-/// The memory of all requests that are not answered yet.
+/// The memory of all requests that are not answered yet, and of what connections take whose peers are not known.
 const REQUEST_BYTES: usize = 32 << 20;
 
 /// How long the last writes may take.
@@ -88,7 +88,8 @@ pub async fn run(
     };
     let mut serving_http = JoinSet::new();
     if let Some(listener) = http {
-        let incoming = listener::accept(listener, tls(Protocol::Http), limits(Beyond::Probes), metrics());
+        let (tls, limits) = (tls(Protocol::Http), limits(Beyond::Probes));
+        let incoming = listener::accept(listener, tls, limits, requests.clone(), metrics());
         let sources = http::Sources {
             metrics: metrics(),
             engine: Arc::clone(&running.engine),
@@ -102,7 +103,7 @@ pub async fn run(
     }
     let http_ended = ended(&mut serving_http);
     tokio::pin!(http_ended);
-    let incoming = listener::accept(grpc, tls(Protocol::Grpc), limits(Beyond::Wait), metrics());
+    let incoming = listener::accept(grpc, tls(Protocol::Grpc), limits(Beyond::Wait), requests, metrics());
     // Browsers speak it where there is no TLS.
     let http1 = !config.ways.web_origins.is_empty();
     let transport = Transport {

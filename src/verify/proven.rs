@@ -3,6 +3,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use arc_swap::ArcSwapOption;
 use subtle::ConstantTimeEq as _;
@@ -18,20 +19,35 @@ struct Presented {
 
 /// What a connection's peer has proven. Its Debug tells nothing of it.
 #[derive(Default)]
-pub struct Proven(ArcSwapOption<Presented>);
+pub struct Proven {
+    last: ArcSwapOption<Presented>,
+    any: AtomicBool,
+}
 
 impl Proven {
     /// Returns the credential that was proven by this text.
     pub(super) fn recall(&self, text: &str) -> Option<Arc<Credential>> {
-        let last = self.0.load();
+        let last = self.last.load();
         let Presented { text: proven, credential } = last.as_deref()?;
         bool::from(proven.ct_eq(text.as_bytes())).then(|| Arc::clone(credential))
     }
 
+    /// Tells whether anything has been proven.
+    #[must_use]
+    pub fn is_any(&self) -> bool {
+        self.any.load(Ordering::Relaxed)
+    }
+
+    /// Notes that something has been proven that need not be kept.
+    pub fn note(&self) {
+        self.any.store(true, Ordering::Relaxed);
+    }
+
     /// Keeps what has been proven, in place of what was before.
     pub(super) fn remember(&self, text: &str, credential: Arc<Credential>) {
+        self.note();
         let text = Zeroizing::new(text.as_bytes().into());
-        self.0.store(Some(Arc::new(Presented { text, credential })));
+        self.last.store(Some(Arc::new(Presented { text, credential })));
     }
 }
 

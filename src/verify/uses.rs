@@ -62,3 +62,31 @@ impl Uses {
         taken.flatten().filter_map(|(id, micros)| Some((id, time(micros).ok()?))).collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokend_core::fixtures::token;
+
+    use super::*;
+    use crate::secret::{KeyId, Mac};
+
+    #[test]
+    fn no_more_uses_are_noted_than_there_is_room_for() {
+        let (uses, token) = (Uses::new(), token(&[]));
+        let record = Record::new(&token, Mac { key_id: KeyId::from_bytes([0; 8]), tag: [0; 32] });
+        let note = |number: u32, shard: u8| {
+            let mut id = [0; 16];
+            id[..4].copy_from_slice(&number.to_be_bytes());
+            id[15] = shard;
+            record.set_mark(0);
+            uses.note(TokenId::from_bytes(id), &record, token.create_time);
+        };
+        let each = u32::try_from(MAX_NOTED / SHARDS).unwrap();
+        (0..=each).for_each(|number| note(number, 0));
+        assert_eq!(uses.noted(), u64::from(each));
+        note(0, 1);
+        assert_eq!(uses.take().len(), MAX_NOTED / SHARDS + 1);
+        note(each, 0);
+        assert_eq!(uses.noted(), 1);
+    }
+}

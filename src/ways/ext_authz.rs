@@ -78,11 +78,15 @@ impl Authorization for ExtAuthz {
         let timeout = timeout.and_then(deadline::parse_timeout);
         let attributes = request.into_inner().attributes.unwrap_or_default();
         let outcome = if too_long {
-            let gateway = peer.map(|peer| peer.address.ip());
+            let gateway = peer.as_ref().map(|peer| peer.address.ip());
             self.0.call(Way::ExtAuthz, gateway, None, ready(Err(Refusal::TooLong))).await
         } else {
             deadline::within(timeout, self.0.check(peer.as_ref(), attributes)).await
         };
+        if let (Some(peer), Ok(_)) = (&peer, &outcome) {
+            // A gateway has no credential of its own; whoever shows one of its client's is no stranger.
+            peer.proven.note();
+        }
         Ok(Response::new(match outcome {
             Ok((identity, credential)) => let_in(&identity, &self.0.config.identity_headers, &credential),
             Err(refusal) => denied(&refusal),

@@ -4,13 +4,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use sqlx::{Connection as _, Executor as _};
-use tokend::grpc::proto::{ListTokensRequest, RevokeUserTokensRequest, TokenState, Verdict};
+use tokend::grpc::proto::{
+    CreateTokenRequest, ListTokensRequest, RevokeUserTokensRequest, TokenState, Verdict,
+};
 use tonic::Code;
 
 use super::{got, seconds, verdict};
 use crate::support::client::{Client, created, created_with, leaver, nanos, ordinary, revoked, rotation};
 use crate::support::database::Database;
-use crate::support::replica::Replica;
+use crate::support::replica::{Installation, Replica};
 use crate::support::status::{fields, refused};
 use crate::support::{eventually, in_time};
 
@@ -206,4 +208,40 @@ async fn a_hundred_thousand_tokens_of_one_user_are_revoked_in_one_call() {
     assert_eq!(root.list_tokens(active).await.unwrap().into_inner().tokens, []);
     let events = "SELECT count(*) FROM token_events WHERE kind = 'revoked'";
     assert_eq!(database.count(events).await, 100_000);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn revocations_of_many_leave_connections_to_those_of_one() {
+    let installation = Installation::new().await;
+    let mut config = installation.config();
+    config.database_connections = 16;
+    let replica = installation.serve(config).await;
+    let database = &replica.installation.database;
+    let mut root = replica.root();
+    let alone = created(&mut root, ordinary()).await.token.unwrap().id;
+    let users: Vec<_> = (0..12).map(|number| format!("user-{number}")).collect();
+    for user_id in &users {
+        created(&mut root, CreateTokenRequest { user_id: user_id.clone(), ..ordinary() }).await;
+    }
+    // None of them comes to its end.
+    let mut psql = database.connect().await;
+    let mut held = psql.begin().await.unwrap();
+    held.execute("SELECT id FROM tokens WHERE user_id LIKE 'user-%' FOR SHARE").await.unwrap();
+    let leaving: Vec<_> = users
+        .into_iter()
+        .map(|user_id| {
+            let mut root = root.clone();
+            tokio::spawn(async move { root.revoke_user_tokens(leaver(&user_id)).await })
+        })
+        .collect();
+    waits(database, "transactionid", "SELECT count(*) FROM (").await;
+
+    let revocation = in_time("the revocation of one", revoked(&mut root, &alone, "")).await;
+
+    assert!(revocation.token.is_some());
+    held.rollback().await.unwrap();
+    for leaving in leaving {
+        // Some have waited for too long.
+        drop(leaving.await.unwrap());
+    }
 }

@@ -86,9 +86,11 @@ async fn whoever_opens_and_resets_without_end_is_cut_off_and_nobody_else() {
     };
     in_time("the flood", resets).await;
 
-    let ended = in_time("the end of the connection", raw.connection).await.unwrap().unwrap_err();
-    // What it was told, unless it had written into the closed connection before it read that.
-    assert!(ended.is_io() || ended.reason() == Some(h2::Reason::ENHANCE_YOUR_CALM), "{ended:?}");
+    // It was told to end, since nobody knows who it is; or that it asks too much, unless it had written into the closed
+    // connection before it read that.
+    if let Err(ended) = in_time("the end of the connection", raw.connection).await.unwrap() {
+        assert!(ended.is_io() || ended.reason() == Some(h2::Reason::ENHANCE_YOUR_CALM), "{ended:?}");
+    }
     assert!(answers(&mut replica.root()).await);
 }
 

@@ -15,6 +15,8 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::Code;
 use tonic::codegen::Bytes;
 use tonic::codegen::http::{HeaderMap, Request, Response};
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_client::HealthClient;
 use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;
 use tonic_types::StatusExt as _;
 
@@ -302,6 +304,29 @@ async fn reflection_is_open_to_a_few_at_once_and_to_others_when_they_go() {
             Err(status) => break status,
         }
         assert!(open.len() < 100, "nobody is refused");
+    };
+
+    check(&refused, Code::ResourceExhausted, "CALLER_OVER_SHARE");
+    drop(open);
+    eventually("a place", async || ask().await.ok().map(drop)).await;
+}
+
+#[tokio::test]
+async fn health_is_watched_by_as_many_as_may_connect_and_by_others_when_they_go() {
+    let installation = Installation::new().await;
+    let mut config = installation.config();
+    config.limits.connections = 16;
+    let replica = installation.serve(config).await;
+    let mut client = HealthClient::new(replica.channel());
+    let mut ask = async || client.watch(HealthCheckRequest { service: String::new() }).await;
+    let mut open = Vec::new();
+
+    let refused = loop {
+        match ask().await {
+            Ok(watch) => open.push(watch),
+            Err(status) => break status,
+        }
+        assert!(open.len() < 16, "nobody is refused");
     };
 
     check(&refused, Code::ResourceExhausted, "CALLER_OVER_SHARE");

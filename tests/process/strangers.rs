@@ -1,19 +1,22 @@
 //! What strangers can have held: every method that the program names by its reflection is called as often as a
 //! connection may, each time with the beginning of a message whose rest never comes. The memory is the process's own.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::fs;
 use std::time::Duration;
 
 use h2::client::SendRequest;
 use prost::Message as _;
 use prost_types::FileDescriptorProto;
-use tokio::net::TcpStream;
+use rustix::process::{Resource, Rlimit};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::runtime::Runtime;
 use tokio::task::JoinSet;
 use tonic::codegen::Bytes;
 use tonic::codegen::http::Request;
 use tonic::transport::Endpoint;
+use tonic::{Code, Status};
 use tonic_reflection::pb::v1::ServerReflectionRequest;
 use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;
 use tonic_reflection::pb::v1::server_reflection_request::MessageRequest;
@@ -21,28 +24,50 @@ use tonic_reflection::pb::v1::server_reflection_response::MessageResponse;
 
 use super::program::{PROGRAM, Place, Running};
 
-/// Connections that attack at once, and the calls on each.
-const CONNECTIONS: usize = 8;
+/// Connections that attack at once, each from an address of its own, and the calls on each.
+const CONNECTIONS: u8 = 24;
 const CALLS: usize = 256;
 
-/// What is announced of each message, and what is sent of it.
+/// What is announced of each message.
 const ANNOUNCED: u32 = 65_000;
-const SENT: usize = 40_000;
 
-/// The most that a connection's unfinished calls may take, with what the allocator keeps of what it gave back.
-const MOST: usize = 6 << 20;
+/// The most that a connection's unfinished calls may take, with what the allocator keeps of what it gave back: of
+/// much data that came and went, that is as much again.
+const MOST: usize = 1 << 20;
+const MOST_OF_MUCH: usize = 2 << 20;
+
+/// What each call brings before nothing more of it comes.
+#[derive(Debug, Clone, Copy)]
+struct Beginning {
+    /// How many headers it has beside those that it needs, and how long each is.
+    headers: (usize, usize),
+    /// How much of its message is sent.
+    sent: usize,
+}
+
+/// All calls stay open: nothing of them is too much.
+const LITTLE: Beginning = Beginning { headers: (1, 300), sent: 6 };
+
+/// As much as a call may have of each.
+const MUCH: [Beginning; 3] = [
+    Beginning { headers: (1, 300), sent: 40_000 },
+    Beginning { headers: (90, 1), sent: 6 },
+    Beginning { headers: (1, 15_000), sent: 6 },
+];
 
 /// How long an unfinished call may live, with what a busy machine adds.
 const LONGEST: Duration = Duration::from_secs(20);
 
 /// A server with every service there is.
-fn serve(place: &Place) -> (Running, String) {
+fn serve(place: &Place, http: &str) -> (Running, String) {
     let data = place.data_dir();
     let mut server = place.start(
         &[
             "serve",
             "--listen",
             "127.0.0.1:0",
+            "--http-listen",
+            http,
             "--ext-authz",
             "--grpc-web-origins",
             "https://a.example",
@@ -88,22 +113,30 @@ async fn methods(address: &str) -> BTreeSet<String> {
     paths
 }
 
-/// Opens a connection.
-async fn connect(address: &str) -> (SendRequest<Bytes>, tokio::task::JoinHandle<()>) {
-    let stream = TcpStream::connect(address.strip_prefix("http://").unwrap()).await.unwrap();
+/// Opens a connection from 127.0.0.`from`.
+async fn connect(address: &str, from: u8) -> (SendRequest<Bytes>, tokio::task::JoinHandle<()>) {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind(([127, 0, 0, from], 0).into()).unwrap();
+    let stream = socket.connect(address.strip_prefix("http://").unwrap().parse().unwrap()).await.unwrap();
     let (requests, connection) = h2::client::handshake(stream).await.unwrap();
     let connection = tokio::spawn(async { drop(connection.await) });
     (requests.ready().await.unwrap(), connection)
 }
 
+/// Makes the head of a call.
+fn head(path: &str, kind: &str, headers: (usize, usize)) -> Request<()> {
+    let mut request =
+        Request::post(format!("http://tokend{path}")).header("content-type", kind).header("te", "trailers");
+    for number in 0..headers.0 {
+        request = request.header(format!("x-{number}"), "x".repeat(headers.1));
+    }
+    request.body(()).unwrap()
+}
+
 /// Begins a call and sends the beginning of its message, as the server lets it; ends with the call.
-async fn begin(mut requests: SendRequest<Bytes>, path: String, kind: &'static str) {
-    let request = Request::post(format!("http://tokend{path}"))
-        .header("content-type", kind)
-        .header("te", "trailers")
-        .header("x-padding", "x".repeat(300));
-    let Ok((answer, mut body)) = requests.send_request(request.body(()).unwrap(), false) else { return };
-    let mut left = vec![0; SENT];
+async fn begin(mut requests: SendRequest<Bytes>, head: Request<()>, sent: usize) {
+    let Ok((answer, mut body)) = requests.send_request(head, false) else { return };
+    let mut left = vec![0; sent];
     left[1..5].copy_from_slice(&ANNOUNCED.to_be_bytes());
     let mut left = Bytes::from(left);
     let sending = async {
@@ -135,29 +168,32 @@ fn resident(server: &Running) -> usize {
     line.trim().strip_suffix(" kB").unwrap().parse::<usize>().unwrap() * 1024
 }
 
-/// Returns the most that is resident within a second.
+/// Returns the most that is resident until it has not grown for half a second.
 async fn peak(server: &Running) -> usize {
-    let mut most = 0;
-    for _ in 0..20 {
+    let (mut most, mut since) = (0, 0);
+    while since < 10 {
         tokio::time::sleep(Duration::from_millis(50)).await;
-        most = most.max(resident(server));
+        let now = resident(server);
+        since = if now > most { 0 } else { since + 1 };
+        most = most.max(now);
     }
     most
 }
 
 /// Opens so many connections with as many unfinished calls of a method as they may have; returns the most that is
 /// resident meanwhile.
-async fn attack(server: &Running, address: &str, path: &str, connections: usize) -> usize {
+async fn attack(server: &Running, address: &str, path: &str, beginning: Beginning, connections: u8) -> usize {
     let mut open = Vec::new();
     let mut calls = JoinSet::new();
-    for number in 0..connections {
-        let (requests, connection) = connect(address).await;
+    for number in 1..=connections {
+        let (requests, connection) = connect(address, number).await;
         open.push(connection);
-        let kind = ["application/grpc", "application/grpc+proto", "application/grpc-web+proto"][number % 3];
+        let kinds = ["application/grpc", "application/grpc+proto", "application/grpc-web+proto"];
         for _ in 0..CALLS {
             // Some end their connection when too much is refused.
             let Ok(requests) = requests.clone().ready().await else { break };
-            calls.spawn(begin(requests, path.to_owned(), kind));
+            let head = head(path, kinds[usize::from(number) % 3], beginning.headers);
+            calls.spawn(begin(requests, head, beginning.sent));
         }
     }
     let most = peak(server).await;
@@ -169,37 +205,231 @@ async fn attack(server: &Running, address: &str, path: &str, connections: usize)
 #[test]
 fn unfinished_calls_of_any_service_hold_little_and_not_for_long() {
     let place = Place::new();
-    let (server, address) = serve(&place);
+    let (server, address) = serve(&place, "127.0.0.1:0");
     let runtime = Runtime::new().unwrap();
     runtime.block_on(async {
         let methods = methods(&address).await;
         assert!(methods.len() > 20, "{methods:?}");
         // What the program keeps for itself once it has worked is there before it is measured.
-        attack(&server, &address, methods.first().unwrap(), 1).await;
+        attack(&server, &address, methods.first().unwrap(), LITTLE, 1).await;
         let idle = {
             let mut open = Vec::new();
-            for _ in 0..CONNECTIONS {
-                open.push(connect(&address).await);
+            for number in 1..=CONNECTIONS {
+                open.push(connect(&address, number).await);
             }
             peak(&server).await
         };
+        let much = MUCH.iter().flat_map(|much| {
+            ["/tokend.v1.TokenService/CreateToken", "/tokend.v1.TokenService/VerifyStream"]
+                .map(|path| (path, *much))
+        });
+        let attacks: Vec<_> = methods.iter().map(|path| (&**path, LITTLE)).chain(much).collect();
         let mut held = Vec::new();
-        for path in &methods {
-            let most = attack(&server, &address, path, CONNECTIONS).await;
-            held.push((most.saturating_sub(idle) / CONNECTIONS, path));
+        for (path, beginning) in attacks {
+            let most = attack(&server, &address, path, beginning, CONNECTIONS).await;
+            held.push((most.saturating_sub(idle) / usize::from(CONNECTIONS), path, beginning));
         }
         println!("{held:?}");
-        let over: Vec<_> = held.iter().filter(|(held, _)| *held > MOST).collect();
+        let over: Vec<_> = held
+            .iter()
+            .filter(|(held, _, of)| *held > if of.sent > 6 { MOST_OF_MUCH } else { MOST })
+            .collect();
         assert!(over.is_empty(), "bytes a connection: {over:?}");
 
-        let (requests, _connection) = connect(&address).await;
+        let (requests, _connection) = connect(&address, 1).await;
         let mut calls = JoinSet::new();
         for path in &methods {
             let requests = requests.clone().ready().await.unwrap();
-            calls.spawn(begin(requests, path.clone(), "application/grpc"));
+            calls.spawn(begin(requests, head(path, "application/grpc", (0, 0)), 40_000));
         }
         let ended = tokio::time::timeout(LONGEST, async { while calls.join_next().await.is_some() {} }).await;
         assert!(ended.is_ok(), "{} calls are still open", calls.len());
+    });
+}
+
+/// Calls a method with the beginning of a message; returns HTTP's status, and gRPC's.
+async fn answer(requests: &SendRequest<Bytes>, head: Request<()>, message: &[u8]) -> (u16, Option<Code>) {
+    let mut requests = requests.clone().ready().await.unwrap();
+    let (answer, mut body) = requests.send_request(head, false).unwrap();
+    // Unless it has been refused already.
+    let _ = body.send_data(Bytes::copy_from_slice(message), false);
+    let (head, mut body) = answer.await.unwrap().into_parts();
+    while body.data().await.is_some() {}
+    let trailers = body.trailers().await.unwrap_or_default().unwrap_or(head.headers);
+    (head.status.as_u16(), Status::from_header_map(&trailers).map(|status| status.code()))
+}
+
+#[test]
+fn what_is_too_long_is_refused_by_every_method_before_it_comes() {
+    let place = Place::new();
+    let (_server, address) = serve(&place, "127.0.0.1:0");
+    Runtime::new().unwrap().block_on(async {
+        for path in methods(&address).await {
+            let (requests, _connection) = connect(&address, 1).await;
+            let most: u32 = if path.starts_with("/envoy.") { 128 << 10 } else { 64 << 10 };
+            let refused = tokio::time::timeout(LONGEST, async {
+                let call = head(&path, "application/grpc", (0, 0));
+                let announced = [&[0][..], &(most + 1).to_be_bytes(), b"and no more"].concat();
+                let code = match path.rsplit_once('/').unwrap().1 {
+                    // It ends, and does not say why.
+                    "ServerReflectionInfo" => Code::Ok,
+                    // Who calls is asked before anything is read.
+                    "VerifyStream" => Code::Unauthenticated,
+                    _ => Code::OutOfRange,
+                };
+                assert_eq!(answer(&requests, call, &announced).await, (200, Some(code)), "{path}");
+                for headers in [(1, 17 << 10), (100, 1)] {
+                    let call = head(&path, "application/grpc", headers);
+                    assert_eq!(answer(&requests, call, b"").await, (431, None), "{path} {headers:?}");
+                }
+            });
+            assert!(refused.await.is_ok(), "{path} waits for what it refuses");
+        }
+    });
+}
+
+#[test]
+fn a_connection_is_told_what_it_may_send() {
+    let place = Place::new();
+    let (_server, address) = serve(&place, "127.0.0.1:0");
+    Runtime::new().unwrap().block_on(async {
+        let mut stream = raw(&address, (0, 1)).await;
+        let begin = [b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", &*frame(4, 0, 0, b"")].concat();
+        stream.write_all(&begin).await.unwrap();
+        let (mut settings, mut window) = (HashMap::new(), None);
+        while settings.is_empty() || window.is_none() {
+            let mut head = [0; 9];
+            stream.read_exact(&mut head).await.unwrap();
+            let mut payload = vec![0; usize::from(head[2])];
+            stream.read_exact(&mut payload).await.unwrap();
+            match head[3] {
+                4 => settings.extend(payload.chunks(6).map(|setting| {
+                    let (name, value) = setting.split_at(2);
+                    (name[1], u32::from_be_bytes(value.try_into().unwrap()))
+                })),
+                8 => window = Some(u32::from_be_bytes((&*payload).try_into().unwrap())),
+                _ => {}
+            }
+        }
+        // Calls at once, bytes of each that are not read, bytes of a head; bytes of all calls that are not read.
+        let told = [3, 4, 6].map(|name| settings.get(&name).copied());
+        assert_eq!(told, [Some(256), Some(16 << 10), Some(16 << 10)]);
+        assert_eq!(window, Some((384 << 10) - 65_535));
+    });
+}
+
+/// The most that all strangers together may have held.
+const ALL: usize = 64 << 20;
+
+/// A connection of HTTP/2 that is written by hand.
+async fn raw(address: &str, from: (u8, u8)) -> TcpStream {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind(([127, 0, from.0, from.1], 0).into()).unwrap();
+    socket.connect(address.strip_prefix("http://").unwrap().parse().unwrap()).await.unwrap()
+}
+
+fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
+    [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
+}
+
+/// A head of HTTP/2: each field a literal, which HPACK's table is to keep or not.
+fn block(fields: &[(&str, &str, bool)]) -> Vec<u8> {
+    let mut block = Vec::new();
+    for (name, value, kept) in fields {
+        block.push(if *kept { 0x40 } else { 0 });
+        for text in [name, value] {
+            // RFC 7541, 5.1: a prefix of 7 bits.
+            let mut rest = text.len();
+            if rest < 127 {
+                block.push(u8::try_from(rest).unwrap());
+            } else {
+                block.push(127);
+                rest -= 127;
+                while rest >= 128 {
+                    block.push(u8::try_from(rest % 128 + 128).unwrap());
+                    rest /= 128;
+                }
+                block.push(u8::try_from(rest).unwrap());
+            }
+            block.extend_from_slice(text.as_bytes());
+        }
+    }
+    block
+}
+
+const CALL: [(&str, &str, bool); 5] = [
+    (":method", "POST", false),
+    (":scheme", "http", false),
+    (":path", "/tokend.v1.TokenService/CreateToken", false),
+    (":authority", "tokend", false),
+    ("content-type", "application/grpc", false),
+];
+
+/// What a stranger writes and leaves: as many unfinished calls as it may have; heads that HPACK's table holds by
+/// their shortest fields; a head that has not come to its end; data of many frames for one call; half a request of
+/// HTTP/1.
+fn writings() -> Vec<(&'static str, Vec<u8>)> {
+    let begin = [b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", &*frame(4, 0, 0, b"")].concat();
+    let message = [&[0][..], &ANNOUNCED.to_be_bytes(), b"x"].concat();
+    let (mut calls, mut tables, mut data) = (begin.clone(), begin.clone(), begin.clone());
+    for number in 0..256 {
+        calls.extend(frame(1, 4, 2 * number + 1, &block(&CALL)));
+        calls.extend(frame(0, 0, 2 * number + 1, &message));
+    }
+    let long = "x".repeat(15_000);
+    for number in 0..100 {
+        let name = format!("x-{number}");
+        let fields = [&CALL[..], &[(&name, "y", true), ("x", &long, false)]].concat();
+        tables.extend(frame(1, 5, 2 * number + 1, &block(&fields)));
+    }
+    let fields: Vec<_> = (0..450).map(|number| format!("x{number}")).collect();
+    let fields: Vec<_> = fields.iter().map(|name| (&**name, "", false)).collect();
+    let head = [begin, frame(1, 0, 1, &block(&fields))].concat();
+    data.extend(frame(1, 4, 1, &block(&CALL)));
+    data.extend((0..700).flat_map(|_| frame(0, 0, 1, b"x")));
+    let half = format!("POST /oauth2/introspect HTTP/1.1\r\nx: {}", "x".repeat(15_000)).into_bytes();
+    vec![("calls", calls), ("tables", tables), ("a head", head), ("data", data), ("half a request", half)]
+}
+
+#[test]
+fn however_many_strangers_come_they_hold_less_than_64_mebibytes_together() {
+    // As many on each listener for each thing that is written.
+    const EACH: u8 = 250;
+    let soft = rustix::process::getrlimit(Resource::Nofile);
+    rustix::process::setrlimit(Resource::Nofile, Rlimit { current: soft.maximum, ..soft }).unwrap();
+    let place = Place::new();
+    let http = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let (server, grpc) = serve(&place, &http);
+    Runtime::new().unwrap().block_on(async {
+        attack(&server, &grpc, "/tokend.v1.TokenService/CreateToken", LITTLE, 1).await;
+        let writings = writings();
+        let listeners = [grpc.clone(), format!("http://{http}")];
+        let mut open = Vec::new();
+        for kind in 0..u8::try_from(writings.len()).unwrap() {
+            for from in 1..=EACH {
+                for listener in &listeners {
+                    open.push((usize::from(kind), raw(listener, (kind, from)).await));
+                }
+            }
+        }
+        let idle = peak(&server).await;
+        let mut writing = JoinSet::new();
+        for (kind, mut stream) in open {
+            let bytes = Bytes::copy_from_slice(&writings[kind].1);
+            writing.spawn(async move {
+                // Unless it is ended before.
+                let _ = stream.write_all(&bytes).await;
+                let mut answer = [0; 1024];
+                while let Ok(1..) = stream.read(&mut answer).await {}
+            });
+        }
+        let held = peak(&server).await.saturating_sub(idle);
+        println!("{held} bytes by {} connections", writing.len());
+        assert!(held < ALL, "{held} bytes");
+        writing.abort_all();
+        // Whoever is known is served meanwhile and afterwards.
+        assert!(!methods(&grpc).await.is_empty());
     });
 }
 

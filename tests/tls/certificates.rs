@@ -1,16 +1,18 @@
 //! Callers known by a client certificate.
 
 use std::fs;
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use time::Duration;
 use tokend::domain::{CertificateMapping, CertificateMappings, OrganizationId, ReservedScope, SubjectName};
 use tokend::grpc::proto::{ListTokensRequest, Verdict};
-use tokend::listener::{Beyond, Limits, accept};
+use tokend::listener::{Beyond, Incoming, Limits, accept};
 use tokend::metrics::Metrics;
-use tokend::tls::Protocol;
-use tokio::io::AsyncWriteExt as _;
+use tokend::requests::RequestLimiter;
+use tokend::tls::{Protocol, ServerTls};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tonic::transport::Channel;
 use tonic::{Code, Streaming};
@@ -19,9 +21,9 @@ use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
 
 use super::authority::{Authority, Files, Signed, channel, ended, now};
 use crate::support::client::{Client, bearing, created, ordinary, verified};
-use crate::support::eventually;
 use crate::support::replica::{Installation, Replica, wait_until_serving};
 use crate::support::status::{check, refused};
+use crate::support::{eventually, in_time};
 
 const GATEWAY: &str = "uri:spiffe://example.org/gateway";
 const ADMIN: &str = "dns:admin.example.org";
@@ -286,16 +288,23 @@ async fn replaced_mappings_hold_from_the_next_call_on_and_broken_ones_change_not
     .await;
 }
 
+/// Takes connections, and says where.
+async fn listening(tls: Arc<ServerTls>, metrics: &Arc<Metrics>) -> (Incoming, SocketAddr) {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let limits =
+        Limits { most: 64, idle: std::time::Duration::from_mins(1), age: None, beyond: Beyond::Wait };
+    let patience = std::time::Duration::from_secs(10);
+    let requests = RequestLimiter::new(1 << 20, patience, metrics.work.requests.clone());
+    (accept(listener, Some((tls, Protocol::Grpc)), limits, requests, Arc::clone(metrics)), address)
+}
+
 #[tokio::test]
 async fn who_only_looks_whether_the_port_is_open_has_failed_in_nothing() {
     let authority = Authority::new();
     let tls = Files::new(&authority.good(&["localhost"]), Some(&authority)).load();
     let metrics = Arc::new(Metrics::new().unwrap());
-    let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
-    let address = listener.local_addr().unwrap();
-    let limits =
-        Limits { most: 64, idle: std::time::Duration::from_mins(1), age: None, beyond: Beyond::Wait };
-    let _incoming = accept(listener, Some((tls, Protocol::Grpc)), limits, Arc::clone(&metrics));
+    let (_incoming, address) = listening(tls, &metrics).await;
 
     for _ in 0..10 {
         drop(TcpStream::connect(address).await.unwrap());
@@ -309,4 +318,21 @@ async fn who_only_looks_whether_the_port_is_open_has_failed_in_nothing() {
         line.filter(|failed| *failed != "0").map(str::to_owned)
     });
     assert_eq!(failed.await, "1");
+}
+
+#[tokio::test]
+async fn a_handshake_that_does_not_go_on_is_cut_off() {
+    let authority = Authority::new();
+    let tls = Files::new(&authority.good(&["localhost"]), Some(&authority)).load();
+    let metrics = Arc::new(Metrics::new().unwrap());
+    let (_incoming, address) = listening(tls, &metrics).await;
+    let mut half = TcpStream::connect(address).await.unwrap();
+    // The type of a record, and no more.
+    half.write_all(&[22]).await.unwrap();
+
+    let end = in_time("its end", half.read(&mut [0; 64])).await;
+
+    assert!(matches!(end, Ok(0) | Err(_)), "{end:?}");
+    let text = String::from_utf8(metrics.render().unwrap()).unwrap();
+    assert!(text.contains("tokend_handshake_failures_total 1\n"), "{text}");
 }

@@ -12,7 +12,7 @@ use tonic::Status;
 
 use super::message::announced;
 use crate::grpc::status;
-use crate::requests::{ConnectionRequests, Unfinished};
+use crate::requests::{ConnectionRequests, Unfinished, append};
 
 type Ended = Pin<Box<dyn Future<Output = ()> + Send>>;
 
@@ -59,7 +59,7 @@ impl Messages {
         if self.received.is_empty() && self.strangers_until.is_none() {
             return Poll::Pending;
         }
-        let waited = Unfinished::poll(&mut self.waiting, &self.requests, self.received.len(), context);
+        let waited = Unfinished::poll(&mut self.waiting, &self.requests, self.received.capacity(), context);
         // Between two messages, a stranger has said all that it has to say.
         waited.map(|error| (!self.received.is_empty()).then(|| status::unread_request(&error)))
     }
@@ -85,7 +85,7 @@ impl http_body::Body for Messages {
             }
             match Pin::new(&mut this.body).poll_frame(context) {
                 Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
-                    Ok(data) => this.received.extend_from_slice(&data),
+                    Ok(data) => append(&mut this.received, &data),
                     Err(trailers) => return Poll::Ready(Some(Ok(trailers))),
                 },
                 Poll::Ready(Some(Err(error))) => {

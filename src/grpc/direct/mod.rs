@@ -3,9 +3,9 @@
 //! all shapes. Built by the server, asked by `serve`.
 
 use std::future::poll_fn;
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::sync::Arc;
-use std::task::Poll;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use http_body_util::Full;
@@ -16,11 +16,12 @@ use tonic::body::Body;
 use tonic::codegen::Service;
 use tonic::codegen::http::request::Parts;
 use tonic::codegen::http::{
-    HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version, header,
+    HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, Version, header,
 };
 use tonic::service::Routes;
 
 mod answer;
+mod call;
 mod message;
 mod messages;
 mod methods;
@@ -29,6 +30,7 @@ mod refusal;
 mod verdicts;
 
 use self::answer::{Answer, CONTENT_TYPE};
+use self::call::Call;
 use self::message::announced;
 use self::messages::Messages;
 pub use self::methods::Methods;
@@ -38,12 +40,13 @@ use super::call::timeout;
 use super::ending::Ending;
 use super::error::CallError;
 use super::proto::VerifyRequest;
+use super::serve::MAX_HEADERS;
 use super::service::TokenApi;
 use super::verify::Begun;
 use super::{MAX_REQUEST_BYTES, status};
 use crate::listener::Peer;
 use crate::metrics::Rpc;
-use crate::panics::{self, Panicked};
+use crate::panics::Panicked;
 use crate::requests::{ConnectionRequests, ReadError, RequestLimiter, TooLong, Whole};
 
 /// The paths of the RPCs that go this way.
@@ -121,29 +124,67 @@ enum Kind {
     Preflight,
 }
 
+/// How a call goes on.
+enum Step {
+    /// With its answer.
+    Answered(Result<Response<Answer>, Status>),
+    /// On the heap, since it may have to wait: with no more than it needs for that.
+    Waits(Waiting),
+}
+
+type Waiting = Pin<Box<dyn Future<Output = Result<Response<Answer>, Status>> + Send>>;
+
+/// What follows when a request has been read.
+#[derive(Debug, PartialEq, Eq)]
+enum Next {
+    Verify,
+    Route,
+    /// As `Route`; where the message is too long, what has this path is told so.
+    RouteTooLong(Box<Uri>),
+}
+
 impl Answering {
     /// Answers a call.
-    pub(super) async fn answer(self: Arc<Self>, request: Request<Incoming>) -> Response<Answer> {
-        let is_verify = request.uri().path() == VERIFY;
-        let refused = match panics::caught(self.choose(request)).await {
-            Ok(Ok(response)) => return response,
-            Ok(Err(status)) => status,
-            Err(panicked) => self.panicked(is_verify, panicked),
-        };
-        let mut response = refused.into_http();
-        self.hold_refusal(response.headers_mut());
-        response
+    pub(super) fn answer(self: &Arc<Self>, request: Request<Incoming>) -> Call {
+        Call::new(Arc::clone(self), request)
     }
 
-    async fn choose(self: &Arc<Self>, request: Request<Incoming>) -> Result<Response<Answer>, Status> {
-        match request.uri().path() {
-            VERIFY if is_plain(&request) => self.verify(request).await,
-            VERIFY_STREAM if is_plain(&request) => {
-                let timeout = timeout(request.headers());
-                in_time(|| timeout, Box::pin(self.verify_stream(request))).await.flatten()
-            }
-            _ => Box::pin(self.read(request)).await,
+    /// Begins a call: answers what need not wait.
+    fn begin(self: &Arc<Self>, request: Request<Incoming>, context: &mut Context<'_>) -> Step {
+        if request.headers().len() > MAX_HEADERS {
+            return Step::Answered(Ok(bare(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE)));
         }
+        match request.uri().path() {
+            VERIFY if is_plain(&request) => self.verify(request, context),
+            VERIFY_STREAM if is_plain(&request) => {
+                let (this, timeout) = (Arc::clone(self), timeout(request.headers()));
+                let answering = Box::pin(this.verify_stream(request));
+                self.open(async move { in_time(|| timeout, answering).await.flatten() })
+            }
+            _ => self.read(request),
+        }
+    }
+
+    /// Counts a call whose questions come later, until its answers begin: until then its caller may be anybody.
+    fn open(
+        &self,
+        answering: impl Future<Output = Result<Response<Answer>, Status>> + Send + 'static,
+    ) -> Step {
+        match self.requests.open() {
+            Ok(reservation) => Step::Waits(Box::pin(async move {
+                let answered = answering.await;
+                drop(reservation);
+                answered
+            })),
+            Err(refused) => Step::Answered(Err(status::unread_request(&refused.into()))),
+        }
+    }
+
+    /// Returns the answer to a call that was refused.
+    fn refused(&self, status: Status) -> Response<Answer> {
+        let mut response = status.into_http();
+        self.hold_refusal(response.headers_mut());
+        response
     }
 
     /// Logs a panic outside of what `call` does, and counts what would not be counted.
@@ -158,72 +199,104 @@ impl Answering {
     }
 
     /// Reads a request and has the router answer it. One of a method that there is not is not read.
-    async fn read(self: &Arc<Self>, request: Request<Incoming>) -> Result<Response<Answer>, Status> {
+    fn read(self: &Arc<Self>, request: Request<Incoming>) -> Step {
         let kind = match self.kind(&request) {
             Ok(kind) => kind,
-            Err(status) => return Ok(bare(status)),
+            Err(status) => return Step::Answered(Ok(bare(status))),
         };
-        let method = self.methods.get(request.uri().path());
-        let (mut parts, mut body) = request.into_parts();
-        match method {
+        let (this, method) = (Arc::clone(self), self.methods.get(request.uri().path()));
+        let (parts, body) = request.into_parts();
+        let request = match method {
             Some(method) if method.is_stream && kind == Kind::Grpc => {
                 let is_open = parts.uri.path().starts_with(REFLECTION);
                 let until = is_open.then(|| Box::pin(self.ending.clone().begun()) as Pin<Box<_>>);
                 let messages = Messages::new(body, method.most, Arc::clone(&self.requests), until);
-                self.route(Request::from_parts(parts, Body::new(messages))).await
+                let answering = Box::pin(this.route(Request::from_parts(parts, Body::new(messages))));
+                return self.open(answering);
             }
             Some(method) if kind != Kind::Preflight => {
-                let read = self.read_whole(&mut parts, BytesMut::new(), &mut body, kind, method.most).await;
-                match read {
-                    Ok(whole) => self.route_whole(parts, whole).await,
-                    Err(ReadError::TooLong(_)) if method.tells_too_long => {
-                        parts.extensions.insert(TooLong);
-                        self.route(Request::from_parts(parts, Body::new(Full::new(EMPTY)))).await
-                    }
-                    Err(error) if kind == Kind::Web => Ok(unread(&error)),
-                    Err(error) => Err(status::unread_request(&error)),
-                }
+                let next = if method.tells_too_long {
+                    Next::RouteTooLong(Box::new(parts.uri.clone()))
+                } else {
+                    Next::Route
+                };
+                let (parts, received) = (Box::new(parts), BytesMut::new());
+                let reading = Reading { parts, received, body, kind, most: method.most };
+                return this.wait_for(reading, next);
             }
-            _ => self.route(Request::from_parts(parts, Body::empty())).await,
-        }
+            _ => Request::from_parts(parts, Body::empty()),
+        };
+        Step::Waits(Box::pin(this.route(request)))
     }
 
-    /// Reads a request of one message to its end, within the server's time for it and the call's own.
-    async fn read_whole(
-        &self,
-        parts: &mut Parts,
-        received: BytesMut,
-        body: &mut Incoming,
-        kind: Kind,
-        most: usize,
-    ) -> Result<Whole, ReadError> {
+    /// Reads a request of one message to its end, within the server's time for it and the call's own; then answers it.
+    fn wait_for(self: Arc<Self>, reading: Reading, next: Next) -> Step {
+        let Reading { parts, received, body, kind, most } = reading;
         let patience = self.requests.patience();
         let patience = timeout(&parts.headers).map_or(patience, |timeout| timeout.min(patience));
         // A second message is read and passed over, if it is short; in gRPC-Web, text may be longer by a third.
         let all = most.saturating_mul(2);
-        let check = |received: &[u8]| match announced(received, most) {
+        let check = move |received: &[u8]| match announced(received, most) {
             Err(_) if kind == Kind::Grpc => Err(ReadError::TooLong(most)),
             _ if received.len() > all => Err(ReadError::TooLong(most)),
             _ => Ok(()),
         };
-        let reading = pin!(self.requests.read(parts, received, body, check));
-        in_time(|| Some(patience), reading).await.unwrap_or(Err(ReadError::TooLate))
+        let reading = Box::pin(Arc::clone(&self.requests).read(parts, received, body, check));
+        Step::Waits(Box::pin(self.read_whole(reading, patience, kind, next)))
     }
 
-    /// Has the router answer what was read whole, which keeps what it takes until then.
-    async fn route_whole(self: &Arc<Self>, parts: Parts, whole: Whole) -> Result<Response<Answer>, Status> {
+    /// Waits until a request is read, then answers it. Held for as long as the message is waited for, many
+    /// times over: what is not needed for that comes later.
+    async fn read_whole(
+        self: Arc<Self>,
+        reading: ReadingWhole,
+        patience: Duration,
+        kind: Kind,
+        next: Next,
+    ) -> Result<Response<Answer>, Status> {
+        let read = in_time(|| Some(patience), reading).await.unwrap_or(Err(ReadError::TooLate));
+        if let (Err(ReadError::TooLong(_)), Next::RouteTooLong(path)) = (&read, &next) {
+            let mut request = Request::new(Body::new(Full::new(EMPTY)));
+            *request.method_mut() = Method::POST;
+            *request.uri_mut() = Uri::clone(path);
+            request.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+            request.extensions_mut().insert(TooLong);
+            return Box::pin(self.route(request)).await;
+        }
+        match read {
+            Ok((parts, whole)) => Box::pin(self.answer_whole(parts, whole, next)).await,
+            Err(error) if kind == Kind::Web => Ok(unread(&error)),
+            Err(error) => Err(status::unread_request(&error)),
+        }
+    }
+
+    /// Answers what was read whole, which keeps what it takes until then.
+    async fn answer_whole(
+        self: Arc<Self>,
+        parts: Box<Parts>,
+        whole: Whole,
+        next: Next,
+    ) -> Result<Response<Answer>, Status> {
         let Whole { bytes, reservation: _until_answered } = whole;
-        self.route(Request::from_parts(parts, Body::new(Full::new(bytes)))).await
+        if next == Next::Verify
+            && let Some(message) = message::read_only(&bytes)
+        {
+            return match self.api.begin_verify(&parts.headers, Some(&self.peer), &message) {
+                Begun::Answered(outcome) => Ok(Answer::from(&outcome?).respond()),
+                begun => Box::pin(self.finish(begun, *parts, message)).await,
+            };
+        }
+        Box::pin(self.route(Request::from_parts(*parts, Body::new(Full::new(bytes))))).await
     }
 
     /// Has the router answer.
-    async fn route(self: &Arc<Self>, mut request: Request<Body>) -> Result<Response<Answer>, Status> {
+    async fn route(self: Arc<Self>, mut request: Request<Body>) -> Result<Response<Answer>, Status> {
         let timeout = timeout(request.headers());
         request.extensions_mut().insert(self.peer.clone());
         request.extensions_mut().insert(self.ending.clone());
         let Ok(mut response) = in_time(|| timeout, self.routes.clone().call(request)).await?;
         self.hold_refusal(response.headers_mut());
-        Ok(response.map(|body| Answer::Common { body, answering: Some(Arc::clone(self)) }))
+        Ok(response.map(|body| Answer::Common { body, answering: Some(self) }))
     }
 
     /// Has a status take room, until it is read.
@@ -231,58 +304,42 @@ impl Answering {
         refusal::hold(headers, &self.api.unread, &self.peer);
     }
 
-    async fn verify(self: &Arc<Self>, request: Request<Incoming>) -> Result<Response<Answer>, Status> {
-        let (parts, mut body) = request.into_parts();
-        let read = Read::of(&mut body).await.map_err(|error| Status::from_error(error.into()))?;
-        match read.message() {
-            Some(message) => self.judge(parts, message).await,
-            None => Box::pin(self.verify_later(parts, read, body)).await,
-        }
-    }
-
-    /// Answers Verify when its request has arrived whole, in whichever shape.
-    async fn verify_later(
-        self: &Arc<Self>,
-        mut parts: Parts,
-        read: Read,
-        mut body: Incoming,
-    ) -> Result<Response<Answer>, Status> {
-        let received = read.bytes();
-        drop(read);
-        let whole = self.read_whole(&mut parts, received, &mut body, Kind::Grpc, MAX_REQUEST_BYTES).await;
-        let whole = whole.map_err(|error| status::unread_request(&error))?;
-        match message::read_only(&whole.bytes) {
-            Some(message) => {
-                let _until_answered = whole.reservation;
-                self.judge(parts, message).await
-            }
-            None => self.route_whole(parts, whole).await,
-        }
-    }
-
-    async fn judge(&self, parts: Parts, message: VerifyRequest) -> Result<Response<Answer>, Status> {
-        match self.api.begin_verify(&parts.headers, Some(&self.peer), &message) {
-            Begun::Answered(outcome) => Ok(Answer::from(&outcome?).respond()),
-            begun => {
-                let timeout = timeout(&parts.headers);
-                let finishing = self.finish(begun, Request::from_parts(parts, message));
-                in_time(|| timeout, Box::pin(finishing)).await?
-            }
+    /// Answers Verify, if its request has arrived whole and nothing has to be waited for.
+    fn verify(self: &Arc<Self>, mut request: Request<Incoming>, context: &mut Context<'_>) -> Step {
+        let read = match Read::of(request.body_mut(), context) {
+            Ok(read) => read,
+            Err(error) => return Step::Answered(Err(Status::from_error(error.into()))),
+        };
+        let Some(message) = read.message() else {
+            let received = read.bytes();
+            drop(read);
+            let (parts, body) = request.into_parts();
+            let (kind, most) = (Kind::Grpc, MAX_REQUEST_BYTES);
+            let reading = Reading { parts: Box::new(parts), received, body, kind, most };
+            return Arc::clone(self).wait_for(reading, Next::Verify);
+        };
+        match self.api.begin_verify(request.headers(), Some(&self.peer), &message) {
+            Begun::Answered(outcome) => Step::Answered(outcome.map(|reply| Answer::from(&reply).respond())),
+            begun => Step::Waits(Box::pin(Arc::clone(self).finish(begun, request.into_parts().0, message))),
         }
     }
 
     async fn finish(
-        &self,
+        self: Arc<Self>,
         begun: Begun,
-        mut request: Request<VerifyRequest>,
+        parts: Parts,
+        message: VerifyRequest,
     ) -> Result<Response<Answer>, Status> {
+        let timeout = timeout(&parts.headers);
+        let mut request = Request::from_parts(parts, message);
         request.extensions_mut().insert(self.peer.clone());
-        let reply = self.api.finish_verify(begun, tonic::Request::from_http(request)).await?;
+        let finishing = self.api.finish_verify(begun, tonic::Request::from_http(request));
+        let reply = in_time(|| timeout, Box::pin(finishing)).await??;
         Ok(Answer::from(reply.get_ref()).respond())
     }
 
     async fn verify_stream(
-        self: &Arc<Self>,
+        self: Arc<Self>,
         mut request: Request<Incoming>,
     ) -> Result<Response<Answer>, Status> {
         request.extensions_mut().insert(self.peer.clone());
@@ -290,9 +347,20 @@ impl Answering {
         let requests = Arc::clone(&self.requests);
         let request = tonic::Request::from_http(request.map(|body| Arriving::new(body, requests)));
         let answers = self.api.answer_stream(request).await?.into_inner();
-        let answering = Arc::clone(self);
-        Ok(Answer::Verdicts { verdicts: Box::new(Verdicts::from(answers)), answering }.respond())
+        Ok(Answer::Verdicts { verdicts: Box::new(Verdicts::from(answers)), answering: self }.respond())
     }
+}
+
+type ReadingWhole = Pin<Box<dyn Future<Output = Result<(Box<Parts>, Whole), ReadError>> + Send>>;
+
+/// A request of one message that has not arrived whole.
+struct Reading {
+    parts: Box<Parts>,
+    received: BytesMut,
+    body: Incoming,
+    kind: Kind,
+    /// The most bytes of its message.
+    most: usize,
 }
 
 /// Does some work of a call, and gives up at the call's deadline what is still waited for then: nobody waits for its

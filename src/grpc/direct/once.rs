@@ -1,8 +1,7 @@
 //! A request of one message, whose frame is all that there is of it, as nearly all of Verify's are.
 
-use std::future::poll_fn;
 use std::pin::Pin;
-use std::task::Poll;
+use std::task::{Context, Poll};
 
 use http_body::{Body, Frame};
 use prost::bytes::{Bytes, BytesMut};
@@ -20,9 +19,12 @@ pub(super) struct Read {
 
 impl Read {
     /// Reads as much as has arrived.
-    pub(super) async fn of<B: Body<Data = Bytes> + Unpin>(body: &mut B) -> Result<Self, B::Error> {
+    pub(super) fn of<B>(body: &mut B, context: &mut Context<'_>) -> Result<Self, B::Error>
+    where
+        B: Body<Data = Bytes> + Unpin,
+    {
         let mut read = Self { frames: [None, None], ended: false };
-        match now(body).await {
+        match Pin::new(&mut *body).poll_frame(context) {
             Poll::Pending => return Ok(read),
             Poll::Ready(None) => read.ended = true,
             Poll::Ready(Some(frame)) => {
@@ -33,7 +35,7 @@ impl Read {
         if read.ended {
             return Ok(read);
         }
-        match now(body).await {
+        match Pin::new(&mut *body).poll_frame(context) {
             Poll::Pending => {}
             Poll::Ready(None) => read.ended = true,
             Poll::Ready(Some(frame)) => {
@@ -60,15 +62,11 @@ impl Read {
     }
 }
 
-async fn now<B: Body + Unpin>(body: &mut B) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
-    poll_fn(|context| Poll::Ready(Pin::new(&mut *body).poll_frame(context))).await
-}
-
 #[cfg(test)]
 mod tests {
     use std::collections::VecDeque;
     use std::convert::Infallible;
-    use std::task::Context;
+    use std::task::Waker;
 
     use super::*;
 
@@ -91,8 +89,8 @@ mod tests {
         }
     }
 
-    #[tokio::test]
-    async fn one_message_is_read_here_whether_it_ends_the_body_or_an_empty_frame_does() {
+    #[test]
+    fn one_message_is_read_here_whether_it_ends_the_body_or_an_empty_frame_does() {
         let message = Bytes::from_static(b"\0\0\0\0\x03\x0a\x01x");
         let (empty, half) = (Bytes::new(), Bytes::from_static(b"\0\0"));
         for (frames, expected) in [
@@ -104,7 +102,7 @@ mod tests {
             (&[], false),
         ] {
             let mut body = Sent(frames.iter().map(|&frame| frame.clone()).collect());
-            let read = Read::of(&mut body).await.unwrap();
+            let read = Read::of(&mut body, &mut Context::from_waker(Waker::noop())).unwrap();
             assert_eq!(read.message().is_some(), expected, "{frames:?}");
         }
     }

@@ -34,7 +34,7 @@ pub(super) fn hold(headers: &mut HeaderMap, unread: &Unread, peer: &Peer) {
     }
     let size = |(name, value): (&HeaderName, &HeaderValue)| name.as_str().len() + value.len() + OVERHEAD;
     let bytes = headers.iter().map(size).sum();
-    match unread.room(Share::Peer(Some(peer.address.ip())), bytes) {
+    match unread.room_for_refusal(Share::Peer(Some(peer.address.ip())), bytes) {
         Ok(room) => {
             let longest = HEADERS.iter().find(|name| headers.contains_key(*name));
             let Some(value) = longest.and_then(|name| headers.get_mut(name)) else { return };
