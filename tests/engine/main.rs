@@ -10,6 +10,7 @@ mod support;
 
 mod acknowledged;
 mod anew;
+mod attacks;
 mod cached;
 mod clock;
 mod failover;

@@ -7,6 +7,7 @@ pub(crate) mod cluster;
 pub(crate) mod contract;
 pub(crate) mod crowd;
 pub(crate) mod database;
+pub(crate) mod flood;
 pub(crate) mod http;
 pub(crate) mod program;
 pub(crate) mod proxy;
