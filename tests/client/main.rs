@@ -26,6 +26,7 @@ mod guards;
 mod local;
 mod multiplexed;
 mod own_secret;
+mod pauses;
 mod policies;
 mod promise;
 mod rules;
