@@ -11,9 +11,13 @@ import (
 	"net"
 	"os"
 	"strings"
+	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/credentials"
+	_ "google.golang.org/grpc/health" // Asks replicas whether they are healthy.
+	"google.golang.org/grpc/keepalive"
 
 	reportsv1 "tokend.example/reports/gen/reports/v1"
 	tokendv1 "tokend.example/reports/gen/tokend/v1"
@@ -58,6 +62,39 @@ func (o ours) GetRequestMetadata(context.Context, ...string) (map[string]string,
 
 func (o ours) RequireTransportSecurity() bool { return o.secure }
 
+// serviceConfig is ../service-config.json: calls go round all replicas that are healthy. While none is, Verify waits for
+// one, and while one cannot tell, it is asked again (before grpc-go 1.40 only with GRPC_GO_RETRY=on); both end with the
+// call's own deadline.
+const serviceConfig = `
+{
+  "loadBalancingConfig": [{ "round_robin": {} }],
+  "healthCheckConfig": { "serviceName": "tokend.v1.TokenService" },
+  "methodConfig": [
+    {
+      "name": [{ "service": "tokend.v1.TokenService", "method": "Verify" }],
+      "waitForReady": true,
+      "retryPolicy": {
+        "maxAttempts": 5,
+        "initialBackoff": "0.1s",
+        "maxBackoff": "1s",
+        "backoffMultiplier": 2,
+        "retryableStatusCodes": ["UNAVAILABLE"]
+      }
+    }
+  ]
+}
+`
+
+// channel has pings find a connection that has gone silent, and a lost one tried again within a second.
+var channel = []grpc.DialOption{
+	grpc.WithDefaultServiceConfig(serviceConfig),
+	grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 10 * time.Second, Timeout: 5 * time.Second}),
+	grpc.WithConnectParams(grpc.ConnectParams{
+		Backoff:           backoff.Config{BaseDelay: 100 * time.Millisecond, Multiplier: 2, Jitter: 0.2, MaxDelay: time.Second},
+		MinConnectTimeout: 3 * time.Second,
+	}),
+}
+
 func connect(address string) (*grpc.ClientConn, error) {
 	text, err := os.ReadFile(os.Getenv("TOKEND_SECRET_FILE"))
 	if err != nil {
@@ -70,7 +107,7 @@ func connect(address string) (*grpc.ClientConn, error) {
 	}
 	own := grpc.WithPerRPCCredentials(ours{strings.TrimSpace(string(text)), secure})
 	_, target, _ := strings.Cut(address, "://")
-	return grpc.Dial(target, transport, own)
+	return grpc.Dial("dns:///"+target, append([]grpc.DialOption{transport, own}, channel...)...)
 }
 
 func main() {

@@ -57,14 +57,47 @@ class Ours(grpc.UnaryUnaryClientInterceptor):
         return continuation(mine, request)
 
 
+# ../service-config.json: calls go round all replicas that are healthy. While none is, Verify waits for one, and while
+# one cannot tell, it is asked again; both end with the call's own deadline.
+SERVICE_CONFIG = """
+{
+  "loadBalancingConfig": [{ "round_robin": {} }],
+  "healthCheckConfig": { "serviceName": "tokend.v1.TokenService" },
+  "methodConfig": [
+    {
+      "name": [{ "service": "tokend.v1.TokenService", "method": "Verify" }],
+      "waitForReady": true,
+      "retryPolicy": {
+        "maxAttempts": 5,
+        "initialBackoff": "0.1s",
+        "maxBackoff": "1s",
+        "backoffMultiplier": 2,
+        "retryableStatusCodes": ["UNAVAILABLE"]
+      }
+    }
+  ]
+}
+"""
+
+# Pings find a connection that has gone silent, and a lost one is tried again within a second.
+CHANNEL = [
+    ("grpc.keepalive_time_ms", 10_000),
+    ("grpc.keepalive_timeout_ms", 5_000),
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 1_000),
+    ("grpc.service_config", SERVICE_CONFIG),
+]
+
+
 def connect():
     """Connects to tokend as a caller of its own."""
     scheme, _, target = os.environ["TOKEND_ADDRESS"].partition("://")
     secret = pathlib.Path(os.environ["TOKEND_SECRET_FILE"]).read_text(encoding="ascii").strip()
     if scheme == "https":
-        channel = grpc.secure_channel(target, grpc.ssl_channel_credentials())
+        channel = grpc.secure_channel(target, grpc.ssl_channel_credentials(), CHANNEL)
     else:
-        channel = grpc.insecure_channel(target)
+        channel = grpc.insecure_channel(target, CHANNEL)
     return token_service_pb2_grpc.TokenServiceStub(grpc.intercept_channel(channel, Ours(secret)))
 
 

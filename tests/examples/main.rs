@@ -11,7 +11,7 @@ mod reports;
 
 use std::path::{Path, PathBuf};
 
-use reports::{Reports, guarded};
+use reports::{Reports, Restarts, guarded};
 use support::client::{created_with, revoked};
 use support::program::{Place, Running, find, find_at, find_tool, free_address, or_skipped};
 use support::replica::Replica;
@@ -25,6 +25,7 @@ fn start(program: &Path, arguments: &[&str], reports: &Reports) -> Running {
         ("TOKEND_SECRET_FILE", &secret),
         ("REPORTS_LISTEN", &reports.listen),
         ("PYTHONDONTWRITEBYTECODE", "1"),
+        ("GRPC_GO_RETRY", "on"),
     ];
     place.start_with(program, arguments, &environment)
 }
@@ -36,14 +37,14 @@ async fn a_python_service_lets_in_who_may_and_nobody_else() {
         return;
     }
     let Some(service) = find_at("examples/python/service.py") else { return };
-    guarded(|reports| start(&python, &[service.to_str().unwrap()], reports)).await;
+    guarded(Restarts::CostNoCall, |reports| start(&python, &[service.to_str().unwrap()], reports)).await;
 }
 
 #[tokio::test]
 async fn a_typescript_service_lets_in_who_may_and_nobody_else() {
     let Some(node) = find("node") else { return };
     let Some(service) = find_at("examples/typescript/gen/service.js") else { return };
-    guarded(|reports| start(&node, &[service.to_str().unwrap()], reports)).await;
+    guarded(Restarts::NotTried, |reports| start(&node, &[service.to_str().unwrap()], reports)).await;
 }
 
 /// Finds the example in Rust, which is built beside tokend.
@@ -55,7 +56,7 @@ fn rust_service() -> Option<PathBuf> {
 #[tokio::test]
 async fn a_rust_service_lets_in_who_may_and_nobody_else() {
     let Some(service) = rust_service() else { return };
-    guarded(|reports| start(&service, &[], reports)).await;
+    guarded(Restarts::NotTried, |reports| start(&service, &[], reports)).await;
 }
 
 #[tokio::test]
@@ -100,5 +101,5 @@ async fn a_rust_service_over_http_judges_by_itself_and_hears_of_revocations() {
 #[tokio::test]
 async fn a_go_service_lets_in_who_may_and_nobody_else() {
     let Some(service) = find_at("examples/go/gen/reports-service") else { return };
-    guarded(|reports| start(&service, &[], reports)).await;
+    guarded(Restarts::CostNoCall, |reports| start(&service, &[], reports)).await;
 }

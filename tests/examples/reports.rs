@@ -1,7 +1,13 @@
 //! The report service that every example serves, as its clients know it, and what each example has to do.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
 use prost::Message;
 use tokend::grpc::proto::CreateTokenRequest;
+use tokend::server::ServerConfig;
+use tokend::store::Route;
+use tokio::task::JoinSet;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request, Response, Status};
 use tonic_prost::ProstCodec;
@@ -11,6 +17,15 @@ use crate::support::eventually;
 use crate::support::program::{Running, free_address};
 use crate::support::proxy::{Proxy, Way};
 use crate::support::replica::{Installation, Replica};
+
+/// What a restart of tokend does to calls.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Restarts {
+    /// Nothing, by the service config.
+    CostNoCall,
+    /// That is not tried here.
+    NotTried,
+}
 
 /// How an example is started.
 pub(crate) struct Reports {
@@ -58,13 +73,14 @@ fn request(scopes: &[&str]) -> CreateTokenRequest {
 }
 
 /// Has `start` start an example, and asks it everything.
-pub(crate) async fn guarded(start: impl FnOnce(&Reports) -> Running) {
+pub(crate) async fn guarded(restarts: Restarts, start: impl FnOnce(&Reports) -> Running) {
     let (proxy, installation) = (Proxy::start(Way::Open).await, Installation::new().await);
     let mut config = installation.config();
     config.database = proxy.lead(&config.database);
     let replica = installation.serve(config).await;
+    let way = Proxy::to_port(replica.address, Way::Open).await;
     let reports = Reports {
-        tokend: format!("http://{}", replica.address),
+        tokend: format!("http://{}", way.address()),
         secret: created_with(&mut replica.root(), "acme", &["tokend:verify"]).await.secret,
         listen: free_address().to_string(),
     };
@@ -78,6 +94,12 @@ pub(crate) async fn guarded(start: impl FnOnce(&Reports) -> Running) {
     .await;
     who_may_is_let_in(&replica, &channel).await;
     who_may_not_is_refused(&replica, &channel).await;
+    let replica = if restarts == Restarts::CostNoCall {
+        let database = proxy.lead(&installation.config().database);
+        a_restart_costs_no_call(replica, &channel, &way, database).await
+    } else {
+        replica
+    };
     what_is_not_known_is_neither(replica, &channel, &proxy).await;
     service.check();
 }
@@ -114,6 +136,47 @@ async fn who_may_not_is_refused(replica: &Replica, channel: &Channel) {
     }
     revoked(&mut root, &reader.token.unwrap().id, "").await;
     assert_eq!(code(channel, "GetReport", &reader.secret).await, Code::Unauthenticated);
+}
+
+/// Calls all the time while tokend is restarted in the middle of it: none of 2,000 or more fails.
+async fn a_restart_costs_no_call(
+    replica: Replica,
+    channel: &Channel,
+    way: &Proxy,
+    database: Route,
+) -> Replica {
+    const CALLERS: usize = 8;
+    let secret = created(&mut replica.root(), request(&["reports:read"])).await.secret;
+    let (called, restarted) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
+    let mut calling = JoinSet::new();
+    for _ in 0..CALLERS {
+        let (channel, authorization) = (channel.clone(), format!("Bearer {secret}"));
+        let (called, restarted) = (Arc::clone(&called), Arc::clone(&restarted));
+        calling.spawn(async move {
+            let mut failed = 0;
+            while called.load(Ordering::Relaxed) < 2_000 || !restarted.load(Ordering::Relaxed) {
+                failed += usize::from(call(&channel, "GetReport", Some(&authorization)).await.is_err());
+                called.fetch_add(1, Ordering::Relaxed);
+            }
+            failed
+        });
+    }
+    eventually("they are in the middle of it", async || {
+        (called.load(Ordering::Relaxed) >= 500).then_some(())
+    })
+    .await;
+    let installation = replica.installation.clone();
+    replica.shut_down().outcome().await.unwrap();
+    let next = installation.serve(ServerConfig { database, ..installation.config() }).await;
+    way.lead_to_port(next.address);
+    let before = called.load(Ordering::Relaxed);
+    eventually("they are answered again", async || {
+        (called.load(Ordering::Relaxed) > before + 500).then_some(())
+    })
+    .await;
+    restarted.store(true, Ordering::Relaxed);
+    assert_eq!(calling.join_all().await.into_iter().sum::<usize>(), 0, "calls failed");
+    next
 }
 
 async fn what_is_not_known_is_neither(replica: Replica, channel: &Channel, proxy: &Proxy) {

@@ -31,6 +31,9 @@ function setting(name: string): string {
   return value;
 }
 
+/** Pings find a connection that has gone silent; a lost one is made anew by the next call. */
+const CHANNEL = { pingIntervalMs: 10_000, pingTimeoutMs: 5_000 };
+
 /** Connects to tokend as a caller of its own. */
 function connect() {
   const secret = readFileSync(setting("TOKEND_SECRET_FILE"), "utf8").trim();
@@ -39,7 +42,7 @@ function connect() {
     return next(request);
   };
   const baseUrl = setting("TOKEND_ADDRESS");
-  return createClient(TokenService, createGrpcTransport({ baseUrl, interceptors: [authorize] }));
+  return createClient(TokenService, createGrpcTransport({ ...CHANNEL, baseUrl, interceptors: [authorize] }));
 }
 
 function routes(router: ConnectRouter): void {
