@@ -19,11 +19,9 @@ pub(crate) fn check(address: &str) -> Result<(), &'static str> {
         Some(bracketed) => bracketed.split_once(']').ok_or("its '[' is not closed")?,
         None => authority.split_at(authority.find(':').unwrap_or(authority.len())),
     };
-    if host.is_empty() {
-        return Err("it names no host");
-    }
     let port = match port.strip_prefix(':') {
         Some(port) if port.contains(':') => return Err("an IPv6 address stands in square brackets"),
+        _ if host.is_empty() => return Err("it names no host"),
         Some(port) => port,
         None => return Err("it names no port, such as 50051"),
     };
