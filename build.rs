@@ -7,7 +7,7 @@ use std::{env, error::Error, fs, path::PathBuf};
 
 use protox::Compiler;
 
-#[path = "src/grpc/secret_messages.rs"]
+#[path = "src/api/secret_messages.rs"]
 mod secret_messages;
 
 use secret_messages::SECRET_MESSAGES;
@@ -17,8 +17,8 @@ const FILES: [&str; 1] = ["tokend/v1/token_service.proto"];
 
 /// Messages that the server writes by types of its own.
 const REPLIES: [(&str, &str); 2] = [
-    (".tokend.v1.VerifyResponse", "crate::grpc::reply::VerifyReply"),
-    (".tokend.v1.VerifyStreamResponse", "crate::grpc::reply::VerifyStreamReply"),
+    (".tokend.v1.VerifyResponse", "crate::api::grpc::reply::VerifyReply"),
+    (".tokend.v1.VerifyStreamResponse", "crate::api::grpc::reply::VerifyStreamReply"),
 ];
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -45,7 +45,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut server = tonic_prost_build::configure()
         .build_client(false)
         .out_dir(server_dir)
-        .extern_path(".tokend.v1", "crate::grpc::proto");
+        .extern_path(".tokend.v1", "crate::api::proto");
     for (message, reply) in REPLIES {
         server = server.extern_path(message, reply);
     }
@@ -54,7 +54,11 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut health = Compiler::new(["third-party"])?;
     health.include_source_info(true).open_file("grpc/health/v1/health.proto")?;
     fs::write(out_dir.join("health_descriptor.bin"), health.encode_file_descriptor_set())?;
-    tonic_prost_build::configure().compile_fds(health.file_descriptor_set())?;
+    // tonic-health has the messages but not List.
+    tonic_prost_build::configure()
+        .extern_path(".grpc.health.v1.HealthCheckRequest", "::tonic_health::pb::HealthCheckRequest")
+        .extern_path(".grpc.health.v1.HealthCheckResponse", "::tonic_health::pb::HealthCheckResponse")
+        .compile_fds(health.file_descriptor_set())?;
 
     let mut envoy = Compiler::new(["third-party"])?;
     envoy.include_imports(true).open_file("envoy/service/auth/v3/authorization.proto")?;

@@ -12,20 +12,21 @@ use prost::Message as _;
 use prost::bytes::BytesMut;
 use secrecy::{ExposeSecret as _, SecretString};
 use sqlx::postgres::{PgConnectOptions, PgSslMode};
-use tokend::actions::bootstrap::{Bootstrapped, bootstrap};
-use tokend::ambient;
+use tokend::admission::hash_pool::HashPool;
+use tokend::api::grpc::VerifyReply;
+use tokend::clock;
 use tokend::domain::{
     Labels, Networks, OrganizationId, Principal, Reach, Record, Scope, Scopes, Token, TokenName, UserId,
     Verdict, judge,
 };
 use tokend::embedded::{Cluster, Durability};
-use tokend::grpc::VerifyReply;
-use tokend::hashing::HashPool;
-use tokend::jobs::mac_refresh;
 use tokend::metrics::{Lookup, Metrics, Rpc};
 use tokend::secret::{CurrentKeyring, DurableCost, Keyring, Prefix, Secret, TokenId};
 use tokend::store::{self, Store};
-use tokend::verify::{Bounds, Consistency, Engine, Parts, Proven, Question, Share};
+use tokend::tokens::bootstrap::{Bootstrapped, bootstrap};
+use tokend::verify::{
+    Bounds, ClientKey, Consistency, CredentialCache, Engine, EngineConfig, Question, mac_refresh,
+};
 use tokio::runtime::Runtime;
 
 /// The same as in tokend.
@@ -48,7 +49,7 @@ fn main() -> anyhow::Result<()> {
 
 /// What needs nothing but its arguments.
 fn pure(criterion: &mut Criterion) -> anyhow::Result<()> {
-    let (prefix, randomness) = (Prefix::default(), &mut ambient::randomness());
+    let (prefix, randomness) = (Prefix::default(), &mut clock::randomness());
     let keyring = Keyring::parse(Keyring::generate_entry(randomness)?.expose_secret())?;
     let id = TokenId::generate(1_750_000_000_000, randomness)?;
     let secret = Secret::generate(id, randomness)?;
@@ -139,22 +140,23 @@ fn engine(criterion: &mut Criterion) -> anyhow::Result<()> {
     let _inside = runtime.enter();
 
     let none = Scopes::default();
-    let question = Question { required: &none, reach: Reach::Any, client_ip: None, share: Share::Peer(None) };
+    let question =
+        Question { required: &none, reach: Reach::Any, client_ip: None, share: ClientKey::Peer(None) };
     let ask = || {
         let present = engine.present().context("the cache is not fresh")?;
-        engine.verify_now(secret.expose_secret(), &question, &present).context("the record is not there")
+        engine.try_verify(secret.expose_secret(), &question, &present).context("the record is not there")
     };
     ask()?;
     criterion.bench_function("cache hit", |b| b.iter(ask));
     criterion.bench_function("authenticate", |b| {
         b.iter(|| {
-            let nothing = Proven::default();
-            engine.authenticate_now(secret.expose_secret(), None, &nothing, &engine.present()?)
+            let nothing = CredentialCache::default();
+            engine.try_authenticate(secret.expose_secret(), None, &nothing, &engine.present()?)
         });
     });
-    let proven = Proven::default();
+    let proven = CredentialCache::default();
     criterion.bench_function("authenticate again", |b| {
-        b.iter(|| engine.authenticate_now(secret.expose_secret(), None, &proven, &engine.present()?));
+        b.iter(|| engine.try_authenticate(secret.expose_secret(), None, &proven, &engine.present()?));
     });
     let reply = VerifyReply::from(ask()?);
     let mut buffer = BytesMut::with_capacity(1024);
@@ -171,7 +173,7 @@ fn engine(criterion: &mut Criterion) -> anyhow::Result<()> {
 /// Starts an engine on a new database with a root token, and has it read that.
 async fn start(options: PgConnectOptions) -> anyhow::Result<(Engine, SecretString)> {
     let (prefix, cost) = (Prefix::default(), DurableCost::new(64, 1, 1)?);
-    let key = Keyring::generate_entry(&mut ambient::randomness())?;
+    let key = Keyring::generate_entry(&mut clock::randomness())?;
     let keyring = Arc::new(Keyring::parse(key.expose_secret())?);
     store::migrate(&options.clone().into(), &prefix).await?;
     let store = Store::new(options, 2);
@@ -180,7 +182,7 @@ async fn start(options: PgConnectOptions) -> anyhow::Result<(Engine, SecretStrin
         bail!("there was a root token");
     };
     let metrics = Arc::new(Metrics::new()?);
-    let engine = Engine::start(Parts {
+    let engine = Engine::start(EngineConfig {
         lines: store.lines(),
         feed_lines: store.lines(),
         store,
@@ -191,11 +193,12 @@ async fn start(options: PgConnectOptions) -> anyhow::Result<(Engine, SecretStrin
         refresh: mac_refresh::queue().0,
         bounds: Bounds { max_staleness: Duration::from_mins(1), outage_grace: Duration::ZERO },
         cache_bytes: 1 << 20,
-        replica: ambient::random_uuid(),
+        replica: clock::random_uuid(),
         metrics,
     });
     let none = Scopes::default();
-    let question = Question { required: &none, reach: Reach::Any, client_ip: None, share: Share::Peer(None) };
+    let question =
+        Question { required: &none, reach: Reach::Any, client_ip: None, share: ClientKey::Peer(None) };
     let deadline = Instant::now() + PATIENCE;
     loop {
         match engine.verify(secret.expose_secret(), &question, Consistency::Bounded).await {

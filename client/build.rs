@@ -3,7 +3,7 @@
 
 use std::error::Error;
 
-#[path = "../src/grpc/secret_messages.rs"]
+#[path = "../src/api/secret_messages.rs"]
 mod secret_messages;
 
 use secret_messages::SECRET_MESSAGES;

@@ -6,14 +6,14 @@
 use std::io::{self, Write};
 use std::process::ExitCode;
 
-use tokend::commands;
+use tokend::cli;
 
 /// Many small allocations a call, from every thread: glibc's own allocator costs a tenth of a Verify more.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    match commands::run(commands::parse()) {
+    match cli::run(cli::parse()) {
         Ok(code) => code,
         Err(error) => {
             let status = error.status();

@@ -1,5 +1,5 @@
 // Clients of OAuth that are not ours, as they come: oauth4webapi and openid-client. Reads from its input where tokend
-// is, an id with its secret, and a token; introspects it by each, then revokes it. Called by tests/ways/oauth.rs.
+// is, an id with its secret, and a token; introspects it by each, then revokes it. Called by tests/integrations/oauth.rs.
 import { text } from "node:stream/consumers";
 import * as oauth from "oauth4webapi";
 import * as openid from "openid-client";

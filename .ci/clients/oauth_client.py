@@ -1,5 +1,5 @@
 """A client of OAuth that is not ours, as it comes: Authlib. Reads from its input where tokend is, an id with its secret,
-and a token; introspects it in each way of authenticating, then revokes it. Called by tests/ways/oauth.rs."""
+and a token; introspects it in each way of authenticating, then revokes it. Called by tests/integrations/oauth.rs."""
 
 import json
 import sys

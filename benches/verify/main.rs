@@ -28,8 +28,8 @@ use std::{env, fs};
 
 use anyhow::{Context as _, bail};
 use prost::Message as _;
-use tokend::grpc::proto::VerifyRequest;
-use tokend::grpc::proto::token_service_client::TokenServiceClient;
+use tokend::api::proto::VerifyRequest;
+use tokend::api::proto::token_service_client::TokenServiceClient;
 use tokio::runtime::Builder;
 use tonic::Request;
 

@@ -9,8 +9,8 @@ use std::time::Duration;
 use anyhow::Context as _;
 use secrecy::ExposeSecret as _;
 use sqlx::ConnectOptions as _;
-use tokend::ambient;
-use tokend::grpc::proto::{Consistency, Verdict};
+use tokend::api::proto::{Consistency, Verdict};
+use tokend::clock;
 use tokend::secret::Keyring;
 use tokio::runtime::Runtime;
 
@@ -101,7 +101,7 @@ fn prepare(plan: &Plan, postgres: &Postgres, population: &Population) -> anyhow:
         })?;
         Server::tokend(TOKEND.as_ref(), &postgres.url(database), key, &log)
     };
-    let lost = Keyring::generate_entry(&mut ambient::randomness())?.expose_secret().to_owned();
+    let lost = Keyring::generate_entry(&mut clock::randomness())?.expose_secret().to_owned();
     let asked = |consistency, verdict, secrets: &[String]| {
         let secrets = secrets.iter().map(String::as_str);
         Questions::new(secrets, consistency, Mode::Unary, verdict, Pick::Random)

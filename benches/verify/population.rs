@@ -8,7 +8,7 @@ use anyhow::Context as _;
 use secrecy::ExposeSecret as _;
 use sqlx::postgres::PgConnection;
 use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _};
-use tokend::ambient;
+use tokend::clock;
 use tokend::secret::{DurableCost, DurableHash, Keyring, Mac, Prefix, Secret, TokenId};
 
 use super::database::{Postgres, execute};
@@ -47,7 +47,7 @@ impl Population {
         let file = postgres.directory().join("bench-secrets");
         let kept = fs::read_to_string(&file).unwrap_or_default();
         let mut kept = kept.lines().map(str::to_owned);
-        let randomness = &mut ambient::randomness();
+        let randomness = &mut clock::randomness();
         let (key, caller, secrets) = if let (Some(key), Some(caller)) = (kept.next(), kept.next()) {
             (key, caller, kept.collect::<Vec<_>>())
         } else {
@@ -62,7 +62,7 @@ impl Population {
         let wrong = secrets.iter().map(|secret| render(Secret::parse(secret, &Prefix::default())?.id()));
         let wrong = wrong.collect::<anyhow::Result<_>>()?;
         let unknown =
-            secrets.iter().map(|_| render(TokenId::generate(EPOCH_MILLIS / 2, &mut ambient::randomness())?));
+            secrets.iter().map(|_| render(TokenId::generate(EPOCH_MILLIS / 2, &mut clock::randomness())?));
         let unknown = unknown.collect::<anyhow::Result<_>>()?;
         let mut hash = |secret| anyhow::Ok(DurableHash::compute(secret, DurableCost::default(), randomness)?);
         let durable_hash = hash(&first)?.as_str().to_owned();
@@ -147,11 +147,11 @@ async fn is_filled(postgres: &Postgres, database: &str) -> anyhow::Result<bool> 
 fn invent(count: u32) -> anyhow::Result<Vec<String>> {
     let step = SPAN_MILLIS / u64::from(count);
     let moments = (0..u64::from(count)).map(|number| EPOCH_MILLIS + number * step);
-    moments.map(|millis| render(TokenId::generate(millis, &mut ambient::randomness())?)).collect()
+    moments.map(|millis| render(TokenId::generate(millis, &mut clock::randomness())?)).collect()
 }
 
 fn render(id: TokenId) -> anyhow::Result<String> {
-    let secret = Secret::generate(id, &mut ambient::randomness())?;
+    let secret = Secret::generate(id, &mut clock::randomness())?;
     Ok(secret.render(&Prefix::default()).expose_secret().to_owned())
 }
 

@@ -1,8 +1,8 @@
 //! What is asked, as bytes that only have to be sent: gRPC's frame and the message, all of one size.
 
 use prost::Message as _;
-use tokend::grpc::proto::create_token_request::Expiration;
-use tokend::grpc::proto::{Consistency, CreateTokenRequest, Verdict, VerifyRequest, VerifyStreamRequest};
+use tokend::api::proto::create_token_request::Expiration;
+use tokend::api::proto::{Consistency, CreateTokenRequest, Verdict, VerifyRequest, VerifyStreamRequest};
 
 use super::connection::Mode;
 

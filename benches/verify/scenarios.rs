@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use anyhow::bail;
-use tokend::grpc::proto::{Consistency, Verdict};
+use tokend::api::proto::{Consistency, Verdict};
 
 use super::connection::Mode;
 use super::database::Postgres;

@@ -1,13 +1,12 @@
 //! The processes that are measured: tokend itself, and this program in its other roles. Each is ended by its
 //! process id, at the latest with the run.
 
-use std::env;
 use std::fs::{self, OpenOptions};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::thread;
 use std::time::{Duration, Instant};
+use std::{env, thread};
 
 use anyhow::{Context as _, bail};
 use rustix::process::{Pid, Signal, kill_process};

@@ -9,18 +9,16 @@ use std::sync::atomic::{AtomicI64, Ordering};
 
 use arc_swap::ArcSwap;
 use secrecy::{ExposeSecret as _, SecretString};
-use tokend_core::moment::Moment;
+use tokend_core::boot_instant::BootInstant;
 use tonic::metadata::{Ascii, MetadataValue};
 use zeroize::Zeroizing;
 
-use crate::connection::ConnectionError;
+use crate::connection_error::ConnectionError;
+pub use crate::connection_error::SourceError;
 
 /// How often a provider is asked, and how often at most where tokend has refused what it gave; in nanoseconds.
 const INTERVAL: i64 = 5_000_000_000;
 const AT_MOST: i64 = 100_000_000;
-
-/// What a provider may fail with.
-pub type SourceError = Box<dyn StdError + Send + Sync>;
 
 type Ask = dyn Fn() -> Result<SecretString, SourceError> + Send + Sync;
 
@@ -78,7 +76,7 @@ impl Credential {
     /// Asks for the secret for the first time.
     pub(crate) fn new(source: Source) -> Result<Self, ConnectionError> {
         let known = ArcSwap::from_pointee(source.read()?);
-        Ok(Self { known, source, asked: AtomicI64::new(Moment::now().boot) })
+        Ok(Self { known, source, asked: AtomicI64::new(BootInstant::now().boot) })
     }
 
     /// Returns the secret, asked for anew where that was a while ago.
@@ -97,7 +95,7 @@ impl Credential {
         if matches!(self.source, Source::Fixed(_)) {
             return;
         }
-        let (now, asked) = (Moment::now().boot, self.asked.load(Ordering::Relaxed));
+        let (now, asked) = (BootInstant::now().boot, self.asked.load(Ordering::Relaxed));
         let due = now - asked >= interval;
         // One asks, the others go on with what is known.
         if !due || self.asked.compare_exchange(asked, now, Ordering::Relaxed, Ordering::Relaxed).is_err() {

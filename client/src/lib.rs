@@ -17,6 +17,7 @@ mod ambient;
 mod authorization;
 mod client;
 mod connection;
+mod connection_error;
 mod credential;
 mod enums;
 mod error;
@@ -28,13 +29,14 @@ mod outage;
 mod pages;
 mod policies;
 mod question;
+mod remote;
 mod requests;
 mod retry;
 mod token;
 mod verifier;
 mod watch;
 
-#[path = "../../src/grpc/redact.rs"]
+#[path = "../../src/api/redact.rs"]
 mod redact;
 
 mod generated {

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicI64, Ordering};
 
-use tokend_core::moment::Moment;
+use tokend_core::boot_instant::BootInstant;
 
 use crate::error::Error;
 
@@ -22,7 +22,7 @@ impl Default for Outage {
 impl Outage {
     /// Notes a failure: its cause is a warning where an outage begins, and after that for whoever looks closely.
     pub(crate) fn note(&self, what: &'static str, cause: &Error) {
-        if self.begins(Moment::now()) {
+        if self.begins(BootInstant::now()) {
             tracing::warn!(%cause, "{what}; said once, until nothing has failed for half a minute");
         } else {
             tracing::debug!(%cause, "{what}");
@@ -30,7 +30,7 @@ impl Outage {
     }
 
     /// Notes a failure; tells whether it is the first for a while.
-    fn begins(&self, now: Moment) -> bool {
+    fn begins(&self, now: BootInstant) -> bool {
         now.boot - self.0.swap(now.boot, Ordering::Relaxed) > QUIET
     }
 }
@@ -42,7 +42,7 @@ mod tests {
     #[test]
     fn an_outage_begins_once_and_again_after_a_while_without_a_failure() {
         let outage = Outage::default();
-        let begins = |seconds: i64| outage.begins(Moment { boot: seconds * 1_000_000_000, wall: 0 });
+        let begins = |seconds: i64| outage.begins(BootInstant { boot: seconds * 1_000_000_000, wall: 0 });
         assert_eq!([0, 1, 30, 60, 91, 92].map(begins), [true, false, false, false, true, false]);
     }
 }

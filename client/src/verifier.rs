@@ -9,6 +9,8 @@ use crate::error::Error;
 use crate::local::{Local, LocalConfig, LocalStatus};
 use crate::multiplex::Multiplex;
 use crate::question::{Answer, Consistency, Question};
+use crate::remote::Remote;
+pub use crate::remote::VerifierError;
 
 /// Tells what a secret is good for.
 #[derive(Debug, Clone)]
@@ -18,46 +20,6 @@ pub struct Verifier(Arc<Mode>);
 enum Mode {
     Remote(Box<Remote>),
     Local(Local),
-}
-
-/// Why no verifier can be made.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum VerifierError {
-    /// There is no Tokio runtime here.
-    #[error("this verifier is made within a Tokio runtime")]
-    Runtime,
-    /// The staleness is less than can be kept, or more than is still a promise.
-    #[error("the staleness must be 100 ms to 1 h")]
-    Staleness,
-}
-
-/// How a running tokend is asked.
-#[derive(Debug, Clone)]
-pub(crate) enum Remote {
-    /// A call for each question.
-    Unary(Client),
-    /// All questions over one call.
-    Multiplexed(Client, Multiplex),
-}
-
-impl Remote {
-    pub(crate) async fn ask(
-        &self,
-        question: &Question<'_>,
-        consistency: Consistency,
-    ) -> Result<Answer, Error> {
-        match self {
-            Self::Unary(client) => client.verify(question, consistency).await,
-            Self::Multiplexed(_, multiplex) => multiplex.ask(question.message(consistency)).await,
-        }
-    }
-
-    pub(crate) fn client(&self) -> &Client {
-        match self {
-            Self::Unary(client) | Self::Multiplexed(client, _) => client,
-        }
-    }
 }
 
 impl Verifier {
@@ -100,7 +62,7 @@ impl Verifier {
 
     /// Judges a secret without waiting; `None`: tokend has to be asked.
     #[must_use]
-    pub fn verify_now(&self, question: &Question<'_>) -> Option<Answer> {
+    pub fn try_verify(&self, question: &Question<'_>) -> Option<Answer> {
         match &*self.0 {
             Mode::Remote(_) => None,
             Mode::Local(local) => local.judge(question),

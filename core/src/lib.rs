@@ -5,19 +5,19 @@
 //! |---|---|
 //! | [`secret`] | the text of a secret, its id, and the MAC that stands for it |
 //! | [`domain`] | tokens, scopes, networks, callers, and [`domain::judge`] |
-//! | [`gate`] | what keeps an old record out of a cache |
+//! | [`fill_guard`] | what keeps an old record out of a cache |
 //! | [`link`] | which hosts are this machine itself |
-//! | [`moment`] | the clocks by which a cache grows old |
+//! | [`boot_instant`] | the clocks by which a cache grows old |
 //!
 //! The server puts the rest beside these in modules of the same names, and says there what it takes from here.
 
+pub mod boot_instant;
 #[cfg_attr(not(test), warn(clippy::arithmetic_side_effects))]
 pub mod domain;
+pub mod fill_guard;
 #[cfg(any(test, feature = "fixtures"))]
 pub mod fixtures;
-pub mod gate;
 pub mod link;
-pub mod moment;
 pub mod secret;
 
 /// Where the gate takes its lock from.

@@ -8,13 +8,13 @@ use clap::Parser;
 use secrecy::ExposeSecret as _;
 use tempfile::TempDir;
 use time::OffsetDateTime;
-use tokend::ambient;
+use tokend::changefeed::hub::Position as WatchPosition;
+use tokend::clock;
 use tokend::config::{Account, Environment, ServeFlags};
 use tokend::domain::page::Position;
 use tokend::domain::{CertificateMapping, CertificateMappings, OrganizationId, ReservedScope, SubjectName};
 use tokend::secret::{Keyring, Prefix, Secret, TokenId};
-use tokend::tls::ClientCertificate;
-use tokend::watch::Position as WatchPosition;
+use tokend::transport::tls::ClientCertificate;
 use zeroize::Zeroizing;
 
 fn keyring() -> &'static Keyring {
@@ -23,7 +23,7 @@ fn keyring() -> &'static Keyring {
 }
 
 fn key() -> String {
-    let entry = Keyring::generate_entry(&mut ambient::randomness()).expect("randomness");
+    let entry = Keyring::generate_entry(&mut clock::randomness()).expect("randomness");
     entry.expose_secret().to_owned()
 }
 

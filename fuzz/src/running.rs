@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use secrecy::{ExposeSecret as _, SecretString};
 use tempfile::TempDir;
-use tokend::actions::bootstrap::{Bootstrapped, bootstrap};
-use tokend::ambient;
+use tokend::api::http::config::IntegrationsConfig;
+use tokend::clock;
 use tokend::domain::CertificateMappings;
 use tokend::embedded::{Cluster, Durability};
 use tokend::jobs::reload::Origins;
@@ -20,8 +20,8 @@ use tokend::secret::{DurableCost, Keyring, Prefix};
 use tokend::server::{self, Limits, ServerConfig, Timeouts};
 use tokend::store::{self, Route, Store};
 use tokend::telemetry::Sampling;
+use tokend::tokens::bootstrap::{Bootstrapped, bootstrap};
 use tokend::verify::Bounds;
-use tokend::ways::WaysConfig;
 use tokio::net::TcpListener;
 use tokio::runtime::{Builder, Runtime};
 
@@ -49,7 +49,7 @@ fn start() -> Running {
     fs::set_permissions(place.path(), Permissions::from_mode(0o711)).expect("permissions");
     let cluster = Cluster::start(place.path(), Durability::Disposable).expect("Postgres");
     let database = sqlx_options(&cluster);
-    let key = Keyring::generate_entry(&mut ambient::randomness()).expect("randomness");
+    let key = Keyring::generate_entry(&mut clock::randomness()).expect("randomness");
     let keyring = Arc::new(Keyring::parse(key.expose_secret()).expect("a keyring"));
     let (prefix, cost) = (Prefix::default(), DurableCost::new(64, 1, 1).expect("a cost"));
     let root = runtime().block_on(async {
@@ -88,7 +88,7 @@ fn config(database: Route, keyring: Arc<Keyring>, prefix: Prefix, cost: DurableC
             connections: 64,
             streams: 256,
             calls: 256,
-            unread_bytes: 64 << 20,
+            response_memory_bytes: 64 << 20,
             timeouts: Timeouts::default(),
         },
         database,
@@ -110,7 +110,7 @@ fn config(database: Route, keyring: Arc<Keyring>, prefix: Prefix, cost: DurableC
             interval: Duration::from_hours(1),
         },
         sampling: Sampling::off(),
-        ways: WaysConfig { ext_authz: true, ..WaysConfig::default() },
+        ways: IntegrationsConfig { ext_authz: true, ..IntegrationsConfig::default() },
         drain_timeout: Duration::from_secs(1),
     }
 }

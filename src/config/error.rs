@@ -3,10 +3,9 @@
 //! Made by the rest of `config`, printed by `main`. A message names the flag, variable, file or
 //! line; it never repeats a value that may hold a password or a key.
 
-use std::fmt;
-use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::{fmt, io};
 
 use thiserror::Error;
 

@@ -16,9 +16,10 @@ use super::ConfigError;
 use super::database_url::DatabaseUrl;
 use super::values::{
     CacheBytes, ConnectionAge, DatabasePooling, DrainTimeout, ExpiryWarnings, LastUseInterval, LogFilter,
-    LogFormat, MaxStaleness, OutageGrace, SampleRatio, Switch, TokenRetention, TrustedProxies, UnreadBytes,
+    MaxStaleness, OutageGrace, ResponseMemoryBytes, SampleRatio, Switch, TokenRetention, TrustedProxies,
 };
-use crate::private_file::is_exposed;
+use crate::secret::private_file::is_exposed;
+use crate::telemetry::LogFormat;
 
 /// What a configuration file may say; all of it is optional.
 #[derive(Debug, Default, Deserialize)]
@@ -56,7 +57,7 @@ pub(super) struct FileSettings {
     pub(super) max_connections: Option<NonZeroU16>,
     pub(super) max_streams: Option<NonZeroU16>,
     pub(super) max_calls: Option<NonZeroU16>,
-    pub(super) unread_bytes: Option<UnreadBytes>,
+    pub(super) response_memory_bytes: Option<ResponseMemoryBytes>,
     pub(super) max_connection_age: Option<ConnectionAge>,
     pub(super) max_connection_age_grace: Option<ConnectionAge>,
     pub(super) expiry_warnings: Option<ExpiryWarnings>,

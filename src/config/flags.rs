@@ -14,8 +14,9 @@ use clap::Args;
 use super::link_flags::{TlsFlags, TracingFlags};
 use super::values::{
     CacheBytes, ConnectionAge, DatabasePooling, DrainTimeout, ExpiryWarnings, LastUseInterval, LogFilter,
-    LogFormat, MaxStaleness, OutageGrace, TokenRetention, TrustedProxies, UnreadBytes,
+    MaxStaleness, OutageGrace, ResponseMemoryBytes, TokenRetention, TrustedProxies,
 };
+use crate::telemetry::LogFormat;
 
 /// Flags of `tokend serve`.
 #[derive(Args)]
@@ -63,9 +64,9 @@ pub struct ServeFlags {
 
     /// Most bytes of memory that answers may take until they are read, verdicts aside: pages of tokens and events,
     /// what watchers are told, /metrics; more are refused. No caller gets more of it than is left to all others; at
-    /// least 10485760 [env: TOKEND_UNREAD_BYTES] [default: 67108864]
+    /// least 10485760 [env: TOKEND_RESPONSE_MEMORY_BYTES] [default: 67108864]
     #[arg(long, value_name = "BYTES", help_heading = "Serving")]
-    pub(super) unread_bytes: Option<UnreadBytes>,
+    pub(super) response_memory_bytes: Option<ResponseMemoryBytes>,
 
     /// How long running calls may take to finish after SIGTERM or Ctrl-C, at most 10s; a second
     /// signal ends the process at once [env: TOKEND_DRAIN_TIMEOUT] [default: 10s]

@@ -12,8 +12,8 @@ use std::path::Path;
 use zeroize::Zeroizing;
 
 use super::{ConfigError, KeyringOrigin};
-use crate::private_file::is_exposed;
 use crate::secret::Keyring;
+use crate::secret::private_file::is_exposed;
 
 /// More than a thousand keys: a longer file is no keyring.
 const MAX_BYTES: u64 = 64 * 1024;

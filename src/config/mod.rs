@@ -13,6 +13,7 @@ mod environment;
 mod error;
 mod file;
 mod flags;
+mod integrations;
 mod keyring;
 mod link_flags;
 mod links;
@@ -21,7 +22,6 @@ mod settings;
 mod sources;
 mod tls;
 mod values;
-mod ways;
 
 pub use database_tls::TlsFilesProblem;
 pub use database_url::DatabaseUrlProblem;
@@ -38,8 +38,8 @@ pub use settings::{
 };
 pub use tls::read_certificates;
 pub use values::{
-    CacheBytes, DrainTimeout, ExpiryWarnings, LastUseInterval, LogFilter, LogFormat, MaxStaleness,
-    OutageGrace, SampleRatio, Switch, TokenRetention, TrustedProxies, UnreadBytes, ValueError,
+    CacheBytes, DrainTimeout, ExpiryWarnings, LastUseInterval, LogFilter, MaxStaleness, OutageGrace,
+    ResponseMemoryBytes, SampleRatio, Switch, TokenRetention, TrustedProxies, ValueError,
 };
 
 #[cfg(test)]

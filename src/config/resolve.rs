@@ -12,6 +12,7 @@ use super::flags::{
     BootstrapFlags, DataFlags, DatabaseFlags, KeyStatusFlags, MigrateFlags, PrefixFlags, ServeFlags,
     SharedFlags,
 };
+use super::integrations::integrations;
 use super::link_flags::TracingFlags;
 use super::links::check_otlp_endpoint;
 use super::settings::{
@@ -20,8 +21,9 @@ use super::settings::{
 };
 use super::sources::Sources;
 use super::tls::{certificates, tls_files};
-use super::values::{CacheBytes, ConnectionAge, ExpiryWarnings, Millis, SampleRatio, UnreadBytes};
-use super::ways::ways;
+use super::values::{
+    CacheBytes, ConnectionAge, ExpiryWarnings, Millis, ResponseMemoryBytes, SampleRatio, TokenRetention,
+};
 use crate::jobs::retention::Retention;
 use crate::secret::Prefix;
 use crate::server::{Limits, Timeouts};
@@ -32,7 +34,7 @@ const LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 5005
 const MAX_CONNECTIONS: usize = 2048;
 const MAX_STREAMS: u32 = 256;
 const MAX_CALLS: usize = 4096;
-const UNREAD_BYTES: u64 = 64 << 20;
+const RESPONSE_MEMORY_BYTES: u64 = 64 << 20;
 const DATABASE_CONNECTIONS: u32 = 16;
 const TRACE_SAMPLE_RATIO: f64 = 0.01;
 const EXPIRY_WARNINGS: [Duration; 2] = [Duration::from_hours(24 * 7), Duration::from_hours(24)];
@@ -74,7 +76,7 @@ impl ServeFlags {
             return Err(ConfigError::NoMigrateWithoutDatabase);
         }
         let settings = ServeSettings {
-            ways: ways(&mut sources, self.ways, http_listen)?,
+            ways: integrations(&mut sources, self.ways, http_listen)?,
             sampling,
             otlp_endpoint,
             listen,
@@ -94,9 +96,11 @@ impl ServeFlags {
                 calls: sources
                     .choose(self.max_calls, "TOKEND_MAX_CALLS", |file| file.max_calls.take())?
                     .map_or(MAX_CALLS, |number| number.get().into()),
-                unread_bytes: sources
-                    .choose(self.unread_bytes, "TOKEND_UNREAD_BYTES", |file| file.unread_bytes.take())?
-                    .map_or(UNREAD_BYTES, UnreadBytes::get)
+                response_memory_bytes: sources
+                    .choose(self.response_memory_bytes, "TOKEND_RESPONSE_MEMORY_BYTES", |file| {
+                        file.response_memory_bytes.take()
+                    })?
+                    .map_or(RESPONSE_MEMORY_BYTES, ResponseMemoryBytes::get)
                     .try_into()
                     .unwrap_or(usize::MAX),
                 timeouts: timeouts(&mut sources, self.max_connection_age, self.max_connection_age_grace)?,
@@ -131,19 +135,7 @@ impl ServeFlags {
                     file.last_use_interval.take()
                 })?
                 .map_or(LAST_USE_INTERVAL, Millis::get),
-            retention: Retention {
-                warnings: sources
-                    .choose(self.expiry_warnings, "TOKEND_EXPIRY_WARNINGS", |file| {
-                        file.expiry_warnings.take()
-                    })?
-                    .map_or_else(|| EXPIRY_WARNINGS.to_vec(), ExpiryWarnings::get),
-                kept: sources
-                    .choose(self.token_retention, "TOKEND_TOKEN_RETENTION", |file| {
-                        file.token_retention.take()
-                    })?
-                    .map_or(TOKEN_RETENTION, Millis::get),
-                interval: RETENTION_INTERVAL,
-            },
+            retention: retention(&mut sources, self.expiry_warnings, self.token_retention)?,
             require_fsync: !sources
                 .is_on(self.allow_fsync_off, "TOKEND_ALLOW_FSYNC_OFF", |file| file.allow_fsync_off.take())?,
             log,
@@ -151,6 +143,22 @@ impl ServeFlags {
         sources.finish()?;
         Ok((settings, storage))
     }
+}
+
+fn retention(
+    sources: &mut Sources<'_>,
+    warnings: Option<ExpiryWarnings>,
+    kept: Option<TokenRetention>,
+) -> Result<Retention, ConfigError> {
+    Ok(Retention {
+        warnings: sources
+            .choose(warnings, "TOKEND_EXPIRY_WARNINGS", |file| file.expiry_warnings.take())?
+            .map_or_else(|| EXPIRY_WARNINGS.to_vec(), ExpiryWarnings::get),
+        kept: sources
+            .choose(kept, "TOKEND_TOKEN_RETENTION", |file| file.token_retention.take())?
+            .map_or(TOKEN_RETENTION, Millis::get),
+        interval: RETENTION_INTERVAL,
+    })
 }
 
 impl BootstrapFlags {

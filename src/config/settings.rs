@@ -7,16 +7,16 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::values::{LogFilter, LogFormat};
+use super::values::LogFilter;
+use crate::api::http::config::IntegrationsConfig;
 use crate::domain::CertificateMappings;
 use crate::jobs::retention::Retention;
 use crate::secret::{DurableCost, Keyring, Prefix};
 use crate::server::Limits;
 use crate::store::Route;
-use crate::telemetry::Sampling;
-use crate::tls::TlsFiles;
+use crate::telemetry::{LogFormat, Sampling};
+use crate::transport::tls::TlsFiles;
 use crate::verify::Bounds;
-use crate::ways::WaysConfig;
 
 /// How and which log lines are written.
 #[derive(Clone, Debug, Default)]
@@ -117,7 +117,7 @@ pub struct ServeSettings {
     /// Which calls' spans are exported.
     pub sampling: Sampling,
     /// What is open beside the RPCs, and to whom.
-    pub ways: WaysConfig,
+    pub ways: IntegrationsConfig,
     /// How long a drain may take.
     pub drain_timeout: Duration,
     /// Logging.

@@ -11,7 +11,7 @@ use super::sources::Sources;
 use crate::domain::{
     CertificateMapping, CertificateMappings, OrganizationId, ReservedScope, ReservedScopes, SubjectName,
 };
-use crate::tls::TlsFiles;
+use crate::transport::tls::TlsFiles;
 
 /// The longest name that `created_by` has room for, behind `cert:`.
 const MAX_NAME_BYTES: usize = 295;

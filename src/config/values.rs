@@ -14,6 +14,7 @@ use tracing_subscriber::EnvFilter;
 use super::durations::{DurationProblem, Spelled, parse_duration};
 use crate::domain::{Network, Networks};
 use crate::store::Pooling;
+use crate::telemetry::LogFormat;
 
 /// Why a text is not the value of its setting.
 #[derive(Debug, Error)]
@@ -56,17 +57,6 @@ pub enum ValueError {
     /// Not a truth value.
     #[error("expected true or false")]
     Switch,
-}
-
-/// How log lines are written.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, ValueEnum)]
-#[serde(rename_all = "lowercase")]
-pub enum LogFormat {
-    /// One line for people, coloured on a terminal.
-    #[default]
-    Text,
-    /// One JSON object a line.
-    Json,
 }
 
 impl FromStr for LogFormat {
@@ -245,7 +235,7 @@ pub type CacheBytes = Bytes<{ 1 << 20 }>;
 
 /// The most bytes that answers may take until they are read: at least what four of the longest pages do, so that one
 /// caller gets two.
-pub type UnreadBytes = Bytes<{ 10 << 20 }>;
+pub type ResponseMemoryBytes = Bytes<{ 10 << 20 }>;
 
 impl<const MIN: u64> Bytes<MIN> {
     /// Returns the number.

@@ -3,6 +3,7 @@
 //! gRPC. Text from outside becomes one of these types once, at the door, and is trusted from then on.
 //! What clients judge by as well is in `core/`, and is taken from there.
 
+pub mod audit_context;
 pub mod certificate;
 pub mod enforcement;
 pub mod event;
@@ -12,10 +13,10 @@ pub mod root;
 pub mod size;
 
 pub use tokend_core::domain::{
-    access, account, fields, networks, packed, principal, record, scope, text, token,
+    access, account, fields, networks, packed, principal, reach, record, scope, text, token,
 };
 
-pub use access::{AccessError, Caller, CredentialError, Permission, Reach};
+pub use access::{AccessError, Caller, CredentialError, Permission};
 pub use account::Account;
 pub use certificate::{CertificateMapping, CertificateMappings, SubjectName};
 pub use fields::{
@@ -23,6 +24,7 @@ pub use fields::{
 };
 pub use networks::{Network, Networks};
 pub use principal::Principal;
+pub use reach::Reach;
 pub use record::{Judgement, Record, Verdict, judge};
 pub use scope::{ReservedScope, ReservedScopes, Scope, Scopes};
 pub use token::{Token, TokenState};

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::{env, fs, io};
 
-use super::EmbeddedError;
+use super::error::EmbeddedError;
 
 /// Accounts that root runs Postgres as, by preference.
 const UNPRIVILEGED: [&str; 2] = ["postgres", "nobody"];

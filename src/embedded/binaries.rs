@@ -5,12 +5,11 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::{env, fs};
 
-use super::EmbeddedError;
 use super::account::Account;
+use super::error::EmbeddedError;
 use super::layout::Layout;
+use super::settings::OLDEST_MAJOR;
 
-/// The oldest major version that tokend runs on.
-pub(super) const OLDEST_MAJOR: u32 = 14;
 /// What must lie in one directory: a client package alone has none of the three.
 const PROGRAMS: [&str; 3] = ["postgres", "initdb", "pg_ctl"];
 /// Directories with one installation a version: parent, what a name starts with, what follows.

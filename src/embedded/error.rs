@@ -38,7 +38,7 @@ pub enum EmbeddedError {
     /// Only a server older than the oldest supported one was found.
     #[error(
         "Postgres {major} in {} is too old: {} or newer is needed; install one with `{install}`, or set DATABASE_URL",
-        directory.display(), super::binaries::OLDEST_MAJOR
+        directory.display(), super::settings::OLDEST_MAJOR
     )]
     TooOld {
         /// Where its programs are.

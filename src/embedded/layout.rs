@@ -9,7 +9,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::account::{Account, is_root};
-use super::{Cluster, EmbeddedError};
+use super::error::EmbeddedError;
+use super::settings::PORT;
 
 /// Most bytes of a socket's path without the closing zero: `sun_path` less one.
 const LONGEST_SOCKET_PATH: usize = if cfg!(target_os = "linux") { 107 } else { 103 };
@@ -43,7 +44,7 @@ impl Layout {
         }
         let root = fs::canonicalize(root).map_err(EmbeddedError::io("resolve the data directory", root))?;
         let socket_directory = root.join("postgres-socket");
-        let socket = socket_directory.join(format!(".s.PGSQL.{}", Cluster::PORT));
+        let socket = socket_directory.join(format!(".s.PGSQL.{PORT}"));
         if socket.as_os_str().len() > LONGEST_SOCKET_PATH {
             return Err(EmbeddedError::PathTooLong { socket, longest: LONGEST_SOCKET_PATH });
         }

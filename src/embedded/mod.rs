@@ -14,6 +14,7 @@ mod error;
 mod layout;
 mod previous;
 mod server;
+mod settings;
 mod trust;
 mod upgrade;
 
@@ -26,16 +27,8 @@ use self::binaries::Binaries;
 pub use self::error::EmbeddedError;
 use self::layout::Layout;
 use self::server::Server;
+pub use self::settings::Durability;
 pub use self::upgrade::{Upgraded, delete_kept, kept, upgrade};
-
-/// Says what the data must survive.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Durability {
-    /// A crash of the machine: every commit is on disk before it is answered.
-    Durable,
-    /// Nothing beyond this process: no fsync, more connections. For tests.
-    Disposable,
-}
 
 /// A running private Postgres; dropping it stops the server, as far as that can be done.
 #[derive(Debug)]
@@ -48,11 +41,11 @@ pub struct Cluster {
 
 impl Cluster {
     /// The superuser's name; the socket trusts whoever can reach it.
-    pub const ROLE: &'static str = "tokend";
+    pub const ROLE: &'static str = settings::ROLE;
     /// The database that exists from the first start.
     pub const DATABASE: &'static str = "postgres";
     /// The port that names the socket file; nothing listens on TCP.
-    pub const PORT: u16 = 5432;
+    pub const PORT: u16 = settings::PORT;
 
     /// Starts Postgres on `dir`, making the directory and the data in it when there are none.
     ///

@@ -10,9 +10,9 @@ use std::{fs, io, thread};
 
 use rustix::process::{Pid, test_kill_process};
 
-use super::EmbeddedError;
 use super::account::Account;
 use super::binaries::Binaries;
+use super::error::EmbeddedError;
 
 /// Seconds that a fast shutdown of the earlier server may take, and then an immediate one.
 const SHUTDOWNS: [(&str, &str); 2] = [("fast", "60"), ("immediate", "10")];

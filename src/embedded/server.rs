@@ -3,23 +3,22 @@
 //! the thread that forked it, not the process.
 
 use std::ffi::OsString;
-use std::fs;
-use std::io;
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::Path;
 use std::process::{Child, Command};
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::thread;
 use std::time::{Duration, Instant};
+use std::{fs, io, thread};
 
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, waitid};
 
 use super::account::Account;
 use super::binaries::Binaries;
+use super::error::EmbeddedError;
 use super::layout::{Layout, last_lines};
 use super::previous;
-use super::{Cluster, Durability, EmbeddedError};
+use super::settings::{Durability, PORT, ROLE};
 
 /// How long a server may take until it accepts connections; a crash recovery is part of it.
 const READY_LIMIT: Duration = Duration::from_mins(1);
@@ -71,7 +70,7 @@ pub(super) fn settings_of_initdb(command: &mut Command) {
         "--locale=C",
         "--no-instructions",
         "--username",
-        Cluster::ROLE,
+        ROLE,
     ]);
 }
 
@@ -255,7 +254,7 @@ fn postmaster(layout: &Layout, account: &Account, program: &Path, durability: Du
     command
         .arg("-D")
         .arg(layout.data())
-        .args(["-p", &Cluster::PORT.to_string()])
+        .args(["-p", &PORT.to_string()])
         .args(["-c", "listen_addresses=", "-c"])
         .arg(setting_of_socket(layout.socket_directory()))
         .args(["-c", "unix_socket_permissions=0700"])

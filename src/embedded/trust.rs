@@ -6,8 +6,8 @@ use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
-use super::EmbeddedError;
 use super::account::{is_root, unprivileged_users};
+use super::error::EmbeddedError;
 
 /// What lies in a data directory, beside what is Postgres's own.
 const OURS: [&str; 4] = ["keyring", "root-secret", "lock", "postgres.log"];

@@ -2,18 +2,19 @@
 //! `pg_upgrade` from the one into the other, and then the two change places in one step. Killed at any moment it leaves
 //! the old data where they were, or the new ones in their place and the old ones kept. Called by `tokend data`.
 
-use std::fs;
-use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::{fs, io};
 
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 
 use super::account::Account;
 use super::binaries::Binaries;
+use super::error::EmbeddedError;
 use super::layout::{Layout, last_lines};
+use super::previous;
 use super::server::{self, Server};
-use super::{Cluster, Durability, EmbeddedError, previous};
+use super::settings::{Durability, ROLE};
 
 /// What an upgrade has done.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -134,7 +135,7 @@ fn take_over(
     command
         // It writes what it finds wrong where it runs.
         .current_dir(layout.upgrade_directory())
-        .args(["--username", Cluster::ROLE, "--old-bindir"])
+        .args(["--username", ROLE, "--old-bindir"])
         .arg(old.directory())
         .arg("--new-bindir")
         .arg(new.directory())
@@ -161,7 +162,7 @@ fn analyze(layout: &Layout, account: &Account, new: &Binaries) -> Result<(), Emb
     let program = new.program("vacuumdb");
     let mut command = account.command(&program);
     command
-        .args(["--all", "--analyze-only", "--quiet", "--username", Cluster::ROLE, "--port", "5432", "--host"])
+        .args(["--all", "--analyze-only", "--quiet", "--username", ROLE, "--port", "5432", "--host"])
         .arg(layout.socket_directory());
     if let Err(error) = run(command, &program) {
         tracing::warn!(%error, "the tables were not analyzed; autovacuum will, in time");

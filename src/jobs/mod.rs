@@ -1,11 +1,8 @@
 //! What runs beside the requests: one file a job. Started by the server, which also ends them. A job that
 //! fails logs why and goes on.
 
-pub mod announce;
 pub mod last_use;
-pub mod mac_refresh;
 pub mod purge;
-pub mod readiness;
 pub mod reload;
 pub mod retention;
 pub mod seal;

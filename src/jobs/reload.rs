@@ -7,12 +7,13 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
+use crate::api::health::Health;
+use crate::auth::callers::Callers;
 use crate::domain::CertificateMappings;
-use crate::grpc::{Callers, Health};
 use crate::metrics::{Metrics, Reloaded};
 use crate::secret::{CurrentKeyring, KeyId, Keyring};
 use crate::store::Store;
-use crate::tls::ServerTls;
+use crate::transport::tls::ServerTls;
 
 /// How often it is looked for something new.
 const INTERVAL: Duration = Duration::from_secs(1);

@@ -13,13 +13,15 @@ use prometheus::{
 
 mod calls;
 mod engine;
-mod ways;
+mod integrations;
+mod tasks;
 mod work;
 
 pub use calls::{CallMetrics, Rpc, Tally};
 pub use engine::{EngineMetrics, EngineSample, Lookup};
-pub use ways::{Way, WayMetrics, WayOutcome};
-pub use work::{Counted, HashingMetrics, Reloaded, RequestMetrics, UnreadMetrics, WorkMetrics};
+pub use integrations::{Integration, IntegrationMetrics, IntegrationOutcome};
+pub use tasks::Task;
+pub use work::{Counted, HashingMetrics, Reloaded, RequestMetrics, ResponseMemoryMetrics, WorkMetrics};
 
 /// Upper bounds in seconds: 50 µs to 5 s, three a decade.
 const LATENCY_BUCKETS: [f64; 16] = [
@@ -33,7 +35,7 @@ pub struct Metrics {
     /// Of the RPCs.
     pub calls: CallMetrics,
     /// Of the ways in beside the RPCs.
-    pub ways: WayMetrics,
+    pub ways: IntegrationMetrics,
     /// Of the verification engine.
     pub engine: EngineMetrics,
     /// Of Argon2id, the database's pool, connections and jobs.
@@ -61,7 +63,7 @@ impl Metrics {
         }
         Ok(Self {
             calls: CallMetrics::new(&family)?,
-            ways: WayMetrics::new(&family)?,
+            ways: IntegrationMetrics::new(&family)?,
             engine: EngineMetrics::new(&family)?,
             work: WorkMetrics::new(&family)?,
             registry: family.0,

@@ -5,10 +5,8 @@ use std::time::Duration;
 
 use prometheus::{Gauge, Histogram, IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
 
+use super::tasks::Task;
 use super::{Family, MetricsError, observe};
-use crate::shares::Refused;
-use crate::supervision::Task;
-use crate::unread::UnreadError;
 
 /// Counts work.
 #[derive(Debug)]
@@ -18,7 +16,7 @@ pub struct WorkMetrics {
     /// Argon2id for tokens whose MAC's key is gone.
     pub fallback: HashingMetrics,
     /// Long answers.
-    pub unread: UnreadMetrics,
+    pub response_memory: ResponseMemoryMetrics,
     /// Requests that are not answered yet.
     pub requests: RequestMetrics,
     connections: IntGauge,
@@ -86,7 +84,7 @@ pub struct HashingMetrics {
 
 /// Counts long answers that were refused, and tells how many bytes the others take.
 #[derive(Debug, Clone)]
-pub struct UnreadMetrics {
+pub struct ResponseMemoryMetrics {
     bytes: IntGauge,
     full: IntCounter,
     over_share: IntCounter,
@@ -130,8 +128,8 @@ impl WorkMetrics {
             refused: family.counters("argon2_refused_total", "Those that found no place.", &["purpose"])?,
             done: family.counters("argon2_done_total", "Argon2id computations that ended.", &["purpose"])?,
         };
-        let unread = family.counters(
-            "unread_refused_total",
+        let response_memory = family.counters(
+            "response_memory_refused_total",
             "Answers that were not made, since others are not read or being made.",
             &["reason"],
         )?;
@@ -149,11 +147,13 @@ impl WorkMetrics {
         Ok(Self {
             creation: hashing.of("creation"),
             fallback: hashing.of("fallback"),
-            unread: UnreadMetrics {
-                bytes: family
-                    .gauge("unread_bytes", "Memory that is taken for answers until they are read.")?,
-                full: unread.with_label_values(&["full"]),
-                over_share: unread.with_label_values(&["over_share"]),
+            response_memory: ResponseMemoryMetrics {
+                bytes: family.gauge(
+                    "response_memory_bytes",
+                    "Memory that is taken for answers until they are read.",
+                )?,
+                full: response_memory.with_label_values(&["full"]),
+                over_share: response_memory.with_label_values(&["over_share"]),
             },
             requests: RequestMetrics {
                 bytes: family
@@ -267,13 +267,15 @@ fn reloads(family: &Family) -> Result<IntCounterVec, MetricsError> {
     Ok(reloads)
 }
 
-impl UnreadMetrics {
-    /// Counts an answer that was refused.
-    pub fn refused(&self, error: UnreadError) {
-        match error {
-            UnreadError::Full | UnreadError::Busy(Refused::Full) => self.full.inc(),
-            UnreadError::OverShare | UnreadError::Busy(Refused::OverShare) => self.over_share.inc(),
-        }
+impl ResponseMemoryMetrics {
+    /// Counts an answer that was refused because nothing was left.
+    pub fn refused_full(&self) {
+        self.full.inc();
+    }
+
+    /// Counts an answer that was refused because its caller has its share.
+    pub fn refused_over_share(&self) {
+        self.over_share.inc();
     }
 
     /// Takes how many bytes are taken when metrics are asked for.
@@ -283,12 +285,14 @@ impl UnreadMetrics {
 }
 
 impl RequestMetrics {
-    /// Counts a request that was refused.
-    pub fn refused(&self, refused: Refused) {
-        match refused {
-            Refused::Full => self.full.inc(),
-            Refused::OverShare => self.over_share.inc(),
-        }
+    /// Counts a request that was refused because nothing was left.
+    pub fn refused_full(&self) {
+        self.full.inc();
+    }
+
+    /// Counts a request that was refused because its sender has its share.
+    pub fn refused_over_share(&self) {
+        self.over_share.inc();
     }
 
     /// Takes how many bytes are taken when metrics are asked for.

@@ -4,6 +4,7 @@
 
 mod durable;
 mod keyring;
+pub mod private_file;
 mod request;
 mod seal;
 

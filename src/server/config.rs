@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use tokio::net::TcpListener;
 
+use crate::api::http::config::IntegrationsConfig;
 use crate::domain::CertificateMappings;
 use crate::jobs::reload::Origins;
 use crate::jobs::retention::Retention;
@@ -12,9 +13,8 @@ use crate::metrics::MetricsError;
 use crate::secret::{DurableCost, Keyring, Prefix};
 use crate::store::{MigrateError, Route};
 use crate::telemetry::Sampling;
-use crate::tls::ServerTls;
+use crate::transport::tls::ServerTls;
 use crate::verify::Bounds;
-use crate::ways::WaysConfig;
 
 /// How much of everything one replica takes on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,7 +26,7 @@ pub struct Limits {
     /// Most calls at once that take waiting; warm verdicts take none.
     pub calls: usize,
     /// Most bytes that long answers take until they are read.
-    pub unread_bytes: usize,
+    pub response_memory_bytes: usize,
     /// How long whoever does not go on is waited for.
     pub timeouts: Timeouts,
 }
@@ -98,7 +98,7 @@ pub struct ServerConfig {
     /// Which calls' spans are exported.
     pub sampling: Sampling,
     /// What is open beside the RPCs, and to whom.
-    pub ways: WaysConfig,
+    pub ways: IntegrationsConfig,
     /// How long calls may go on after the shutdown began.
     pub drain_timeout: Duration,
 }

@@ -11,31 +11,35 @@ use tonic::service::Routes;
 use tonic_reflection::pb::{v1, v1alpha};
 
 mod config;
+mod readiness;
 
 pub use config::{Limits, Listeners, ServeError, ServerConfig, Timeouts};
 
-use crate::actions::Actions;
-use crate::ambient;
-use crate::grpc::{
-    self, Direct, End, Ending, Few, Health, Held, MAX_REQUEST_BYTES, Methods, Reflected, Reflection,
-    TokenApi, Transport, health_proto, proto,
+use crate::admission::fair_limiter::FairLimiter;
+use crate::admission::hash_pool::HashPool;
+use crate::admission::request_memory::RequestLimiter;
+use crate::admission::response_memory::ResponseMemory;
+use crate::api::ending::{End, Ending};
+use crate::api::grpc::{
+    ConcurrencyLimit, Direct, ExtAuthz, GrpcWeb, MAX_CHECK_BYTES, MAX_REQUEST_BYTES, Methods, Reflected,
+    Reflection, ReservedBody, TokenApi, Transport, envoy,
 };
-use crate::hashing::HashPool;
-use crate::http;
-use crate::jobs::mac_refresh::Suggestions;
-use crate::jobs::{announce, last_use, mac_refresh, purge, readiness, reload, retention, seal};
-use crate::listener::{self, Beyond};
-use crate::metrics::Metrics;
-use crate::requests::RequestLimiter;
+use crate::api::health::{self, Health};
+use crate::api::http::integrations::Integrations;
+use crate::api::{grpc, http, proto};
+use crate::changefeed::announce;
+use crate::changefeed::hub::Hub;
+use crate::clock;
+use crate::jobs::{last_use, purge, reload, retention, seal};
+use crate::metrics::{Metrics, Task};
+use crate::runtime::tasks::Tasks;
 use crate::secret::CurrentKeyring;
-use crate::shares::Shares;
 use crate::store::{self, MigrateError, Pooling, Purpose, Store};
-use crate::supervision::{Task, Tasks};
-use crate::tls::Protocol;
-use crate::unread::Unread;
-use crate::verify::{Engine, Parts};
-use crate::watch::Hub;
-use crate::ways::{self, ExtAuthz, GrpcWeb, MAX_CHECK_BYTES, Ways, envoy};
+use crate::tokens::Actions;
+use crate::transport::listener::{self, Beyond};
+use crate::transport::tls::Protocol;
+use crate::verify::mac_refresh::Suggestions;
+use crate::verify::{Engine, EngineConfig, mac_refresh};
 
 /// The shortest and longest pause between two attempts to reach Postgres at the start.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
@@ -90,16 +94,16 @@ pub async fn run(
     if let Some(listener) = http {
         let (tls, limits) = (tls(Protocol::Http), limits(Beyond::Probes));
         let incoming = listener::accept(listener, tls, limits, requests.clone(), metrics());
-        let sources = http::Sources {
+        let sources = http::listener::Sources {
             metrics: metrics(),
             engine: Arc::clone(&running.engine),
             store: running.store.clone(),
             health: running.health.clone(),
-            unread: Arc::clone(&ways.unread),
+            response_memory: Arc::clone(&ways.response_memory),
             requests: requests.clone(),
         };
         // Not among the jobs: it goes on telling while calls are drained.
-        serving_http.spawn(http::serve(incoming, sources, ways, timeouts.head));
+        serving_http.spawn(http::listener::serve(incoming, sources, ways, timeouts.head));
     }
     let http_ended = ended(&mut serving_http);
     tokio::pin!(http_ended);
@@ -158,13 +162,15 @@ async fn ended(tasks: &mut JoinSet<()>) {
 }
 
 /// Puts everything together.
-fn wire(config: &ServerConfig) -> Result<(Running, Ending, Direct, Arc<Ways>, RequestLimiter), ServeError> {
+fn wire(
+    config: &ServerConfig,
+) -> Result<(Running, Ending, Direct, Arc<Integrations>, RequestLimiter), ServeError> {
     let metrics = Arc::new(Metrics::new()?);
     let store = Store::new(config.database.clone(), config.database_connections);
     let keyring = Arc::new(CurrentKeyring::new(Arc::clone(&config.keyring)));
     let following = || store.lines_by(config.direct().clone());
     let (refresh, suggestions) = mac_refresh::queue();
-    let engine = Arc::new(Engine::start(Parts {
+    let engine = Arc::new(Engine::start(EngineConfig {
         store: store.clone(),
         lines: store.lines(),
         feed_lines: following(),
@@ -175,7 +181,7 @@ fn wire(config: &ServerConfig) -> Result<(Running, Ending, Direct, Arc<Ways>, Re
         refresh,
         bounds: config.bounds,
         cache_bytes: config.cache_bytes,
-        replica: ambient::random_uuid(),
+        replica: clock::random_uuid(),
         metrics: Arc::clone(&metrics),
     }));
     let actions = Arc::new(Actions::new(
@@ -185,15 +191,15 @@ fn wire(config: &ServerConfig) -> Result<(Running, Ending, Direct, Arc<Ways>, Re
         config.durable_cost,
         HashPool::new(config.hash_permits, metrics.work.creation.clone()),
     ));
-    let ways = Arc::new(Ways {
+    let ways = Arc::new(Integrations {
         engine: Arc::clone(&engine),
         actions,
         callers: Arc::new(config.certificates.clone().into()),
-        places: Shares::new(config.limits.calls),
-        unread: Arc::new(Unread::new(
-            config.limits.unread_bytes,
+        places: FairLimiter::new(config.limits.calls),
+        response_memory: Arc::new(ResponseMemory::new(
+            config.limits.response_memory_bytes,
             store.connections_of(Purpose::Reads),
-            metrics.work.unread.clone(),
+            metrics.work.response_memory.clone(),
         )),
         sampling: config.sampling,
         metrics: Arc::clone(&metrics),
@@ -227,7 +233,7 @@ fn wire(config: &ServerConfig) -> Result<(Running, Ending, Direct, Arc<Ways>, Re
         )),
         keyring: Arc::clone(&keyring),
         places: ways.places.clone(),
-        unread: Arc::clone(&ways.unread),
+        response_memory: Arc::clone(&ways.response_memory),
         sampling: config.sampling,
         metrics: Arc::clone(&metrics),
     });
@@ -241,14 +247,14 @@ fn wire(config: &ServerConfig) -> Result<(Running, Ending, Direct, Arc<Ways>, Re
 /// Puts the services together, and what is known of them.
 fn services(
     config: &ServerConfig,
-    ways: &Arc<Ways>,
+    ways: &Arc<Integrations>,
     api: &Arc<TokenApi>,
     health: &Health,
     requests: RequestLimiter,
 ) -> Result<Direct, ServeError> {
     let mut contracts = vec![
         (proto::FILE_DESCRIPTOR_SET, MAX_REQUEST_BYTES),
-        (health_proto::FILE_DESCRIPTOR_SET, MAX_REQUEST_BYTES),
+        (health::proto::FILE_DESCRIPTOR_SET, MAX_REQUEST_BYTES),
     ];
     if config.ways.ext_authz {
         contracts.push((envoy::FILE_DESCRIPTOR_SET, MAX_CHECK_BYTES));
@@ -258,22 +264,22 @@ fn services(
     let all = || contracts.iter().chain(&reflection);
     let methods = all()
         .try_fold(Methods::default(), |methods, (descriptors, most)| methods.add(descriptors, *most))?
-        .telling_too_long(ways::CHECK);
+        .telling_too_long(grpc::CHECK);
     let reflected = Reflected::default().with(tonic_types::pb::FILE_DESCRIPTOR_SET)?;
     let reflected = all().try_fold(reflected, |reflected, (descriptors, _)| reflected.with(descriptors))?;
     let reflection = Reflection::from(reflected);
-    let curious = Shares::new(MOST_REFLECTIONS);
+    let curious = FairLimiter::new(MOST_REFLECTIONS);
     // A watch of health is open for as long as its connection, of which each has one as a rule.
-    let watchers = Shares::new(config.limits.connections);
+    let watchers = FairLimiter::new(config.limits.connections);
     let current = v1::server_reflection_server::ServerReflectionServer::new(reflection.clone());
     let older = v1alpha::server_reflection_server::ServerReflectionServer::new(reflection);
-    let mut routes = Routes::new(Few::new(health.server(), watchers))
-        .add_service(Few::new(current, curious.clone()))
-        .add_service(Few::new(older, curious));
+    let mut routes = Routes::new(ConcurrencyLimit::new(health.server(), watchers))
+        .add_service(ConcurrencyLimit::new(current, curious.clone()))
+        .add_service(ConcurrencyLimit::new(older, curious));
     let web = &*config.ways.web_origins;
     routes = match web {
-        [] => routes.add_service(Held::new(api.server())),
-        origins => routes.add_service(Held::new(GrpcWeb::new(api.server(), origins))),
+        [] => routes.add_service(ReservedBody::new(api.server())),
+        origins => routes.add_service(ReservedBody::new(GrpcWeb::new(api.server(), origins))),
     };
     if config.ways.ext_authz {
         routes = routes.add_service(ExtAuthz::server(Arc::clone(ways)));

@@ -7,10 +7,10 @@ use std::time::Duration;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
+use super::clock::Epoch;
 use super::columns::Time;
-use super::line::{Epoch, Line, within};
-use super::rows;
-use super::{Store, StoreError};
+use super::connection::{Connection, within};
+use super::{Store, StoreError, rows};
 use crate::secret::TokenId;
 
 /// How many changes one statement returns.
@@ -66,7 +66,7 @@ pub struct ChangePage {
     pub next: Option<PagePosition>,
 }
 
-impl Line {
+impl Connection {
     /// Reads a page of what `since` could not see; without `since`, only where the database is now.
     ///
     /// A horizon that is ahead of every transaction was purged on another server, and came here in a dump. A

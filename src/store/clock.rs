@@ -7,8 +7,7 @@ use std::time::Duration;
 
 use time::OffsetDateTime;
 
-use super::line::Epoch;
-use crate::ambient::Moment;
+use crate::clock::BootInstant;
 
 /// By how much a reading may differ from what was expected: more than a poll may take to be answered.
 pub const TOLERANCE: Duration = Duration::from_secs(2);
@@ -20,6 +19,24 @@ const DOUBT: Duration = Duration::from_secs(5);
 /// renewed its row.
 const UNSETTLED: Duration = Duration::from_mins(1);
 
+/// Which life of which server an answer comes from; equal only within one life.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Epoch(Arc<str>);
+
+impl Epoch {
+    /// Takes what the database's `server_epoch` says.
+    #[must_use]
+    pub fn parse(text: String) -> Self {
+        Self(text.into())
+    }
+
+    /// Returns what the database said.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
 /// The clock of one database, shared by all who ask it.
 #[derive(Debug, Clone, Default)]
 pub struct Clock(Arc<Mutex<State>>);
@@ -28,8 +45,8 @@ pub struct Clock(Arc<Mutex<State>>);
 struct State {
     believed: Option<Reading>,
     /// A reading that was not believed, and since when those after it have agreed with it.
-    doubted: Option<(Reading, Moment)>,
-    stepped: Option<Moment>,
+    doubted: Option<(Reading, BootInstant)>,
+    stepped: Option<BootInstant>,
     epoch: Option<Epoch>,
 }
 
@@ -37,7 +54,7 @@ struct State {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Reading {
     /// When it was asked.
-    pub sent: Moment,
+    pub sent: BootInstant,
     /// What it said.
     pub time: OffsetDateTime,
 }
@@ -56,11 +73,11 @@ pub enum Noted {
 impl Reading {
     /// Returns what the clock says at another moment, if it goes as this machine's boot clock does.
     #[must_use]
-    pub fn at(&self, moment: Moment) -> OffsetDateTime {
+    pub fn at(&self, moment: BootInstant) -> OffsetDateTime {
         self.time.saturating_add(nanoseconds(moment.boot, self.sent.boot))
     }
 
-    fn by_wall(&self, moment: Moment) -> OffsetDateTime {
+    fn by_wall(&self, moment: BootInstant) -> OffsetDateTime {
         self.time.saturating_add(nanoseconds(moment.wall, self.sent.wall))
     }
 }
@@ -139,7 +156,7 @@ impl Clock {
     /// Returns what the clock must say at this moment for what the database noted before to be judged by it; `None`:
     /// that is not known, or it has been set of late.
     #[must_use]
-    pub fn expected(&self, now: Moment) -> Option<OffsetDateTime> {
+    pub fn expected(&self, now: BootInstant) -> Option<OffsetDateTime> {
         let state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if state.stepped.is_some_and(|stepped| now.since(stepped) < UNSETTLED) {
             return None;
@@ -156,9 +173,9 @@ mod tests {
     const NOON: OffsetDateTime = datetime!(2026-03-01 12:00 UTC);
 
     /// So many milliseconds after the start, by both clocks.
-    fn moment(milliseconds: i64) -> Moment {
+    fn moment(milliseconds: i64) -> BootInstant {
         let nanos = milliseconds * 1_000_000;
-        Moment { boot: nanos, wall: nanos }
+        BootInstant { boot: nanos, wall: nanos }
     }
 
     fn reading(milliseconds: i64, ahead: i64) -> Reading {

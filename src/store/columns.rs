@@ -16,6 +16,7 @@ use uuid::Uuid;
 
 use super::StoreError;
 use crate::metrics::unreadable_row;
+use crate::secret::TokenId;
 
 /// 2000-01-01, from which Postgres counts, in microseconds since 1970.
 const POSTGRES_EPOCH: i64 = 946_684_800_000_000;
@@ -144,7 +145,7 @@ pub(super) fn unreadable(table: &'static str, id: Option<impl ToString>, column:
 
 /// Does the same for a token's row.
 pub(super) fn unreadable_token(id: Uuid, column: &'static str) -> StoreError {
-    unreadable("tokens", Some(super::rows::token_id(id)), column)
+    unreadable("tokens", Some(TokenId::from_bytes(id.into_bytes())), column)
 }
 
 fn is_to_be_named(table: &'static str, id: &str, column: &'static str) -> bool {

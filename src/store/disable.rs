@@ -3,9 +3,9 @@
 use time::OffsetDateTime;
 
 use super::events::{self, EventKind};
+use super::locks::{lock_caller, lock_token};
 use super::revoke::given;
 use super::rows::{self, TokenRow, select_tokens};
-use super::tokens::{lock_caller, lock_token};
 use super::{Store, StoreError, roots};
 use crate::domain::event::field_changes;
 use crate::domain::root::{LastRoot, LastRootError, is_root};

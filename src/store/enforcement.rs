@@ -9,17 +9,16 @@ use uuid::Uuid;
 
 use super::columns::{FIRST_MOMENT, Time};
 use super::events::{self, EventKind};
+use super::locks::{clock, lock_caller};
 use super::pooling::Transaction;
 use super::revoke::{self, Touch};
 use super::rows::{self, TokenRow, select_tokens};
-use super::tokens::{clock, lock_caller};
 use super::{Store, StoreError, owners, policies};
 use crate::domain::enforcement::{Breach, Remedy, Standing};
 use crate::domain::page::Position;
 use crate::domain::policy::{Policy, Rule};
-use crate::domain::size;
 use crate::domain::{
-    Caller, CredentialError, OrganizationId, ReservedScope, RevokeReason, Scope, Scopes, Token, UserId,
+    Caller, CredentialError, OrganizationId, ReservedScope, RevokeReason, Scope, Scopes, Token, UserId, size,
 };
 
 /// How many tokens one page looks at, oldest first.

@@ -6,10 +6,10 @@ use time::OffsetDateTime;
 
 use super::pooling::Transaction;
 use super::{StoreError, rows};
+use crate::domain::audit_context::{self, ActingUser};
 pub(super) use crate::domain::event::EventKind;
 use crate::domain::event::{FieldChange, field_changes};
 use crate::domain::{Principal, Token};
-use crate::provenance::{self, ActingUser};
 use crate::secret::TokenId;
 
 /// Appends one event, at the time that the change itself bears, with what differs from `old`.
@@ -34,7 +34,7 @@ pub(super) async fn append_changes(
     actor: &Principal,
     event_time: OffsetDateTime,
 ) -> Result<(), StoreError> {
-    let provenance = provenance::current();
+    let provenance = audit_context::current();
     let trace_id = provenance.trace_id.map(|id| id.0.to_vec());
     sqlx::query!(
         "INSERT INTO token_events
@@ -62,7 +62,7 @@ pub(super) async fn append_revocations(
     changes: &[FieldChange],
     actor: &Principal,
 ) -> Result<(), StoreError> {
-    let provenance = provenance::current();
+    let provenance = audit_context::current();
     let trace_id = provenance.trace_id.map(|id| id.0.to_vec());
     let ids: Vec<_> = ids.iter().copied().map(rows::uuid).collect();
     sqlx::query!(

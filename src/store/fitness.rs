@@ -1,7 +1,7 @@
 //! Whether a server and a schema can be tokend's: asked before anything is migrated or served, so that what waiting
 //! cannot mend is said. Called by `migrations` alone.
 
-use super::migrations::MigrateError;
+use super::migrate_error::MigrateError;
 use super::pooling::Session;
 
 /// Where a role's sessions get a setting from, and what takes it away again.

@@ -12,9 +12,9 @@ use tokio_stream::StreamExt as _;
 use uuid::Uuid;
 
 use super::columns::{FIRST_MOMENT, Lenient, Time, unreadable_token};
+use super::locks::clock;
 use super::pooling::Transaction;
 use super::rows::{self, TokenRow};
-use super::tokens::clock;
 use super::{Store, StoreError};
 use crate::domain::page::{Listing, NamePart, Order, Position};
 use crate::domain::size::{self, MAX_PAGE_BYTES};

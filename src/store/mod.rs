@@ -13,8 +13,8 @@ use sqlx::postgres::{PgConnection, PgPoolOptions};
 
 use time::OffsetDateTime;
 
-use crate::ambient::{self, Moment};
-use crate::deadline;
+use crate::clock::BootInstant;
+use crate::runtime::deadline;
 use pooling::{Pool, Single, Transaction};
 
 mod apply;
@@ -23,14 +23,17 @@ mod bootstrap;
 mod changes;
 mod clock;
 mod columns;
+mod connection;
 mod disable;
 mod enforcement;
 mod events;
 mod families;
 mod fitness;
-mod line;
 mod listing;
+mod lock_holders;
+mod locks;
 mod macs;
+mod migrate_error;
 mod migrations;
 mod owners;
 mod plan;
@@ -53,19 +56,18 @@ mod update;
 mod uses;
 mod watch;
 
-pub use apply::Holders;
 pub use audit::{EventFilter, Events};
 pub use bootstrap::FirstRoot;
 pub use changes::{ChangePage, PagePosition, Snapshot};
-pub use clock::{Clock, Noted, Reading, TOLERANCE};
+pub use clock::{Clock, Epoch, Noted, Reading, TOLERANCE};
+pub use connection::{Connection, Connector, Listener};
 pub use disable::{Switched, Usability};
 pub use enforcement::{Breaches, Enforced};
-pub use line::{Epoch, Line, Lines, Listener};
 pub use listing::Walk;
+pub use lock_holders::Holders;
 pub use macs::MacChange;
-pub use migrations::{
-    MigrateError, Planned, check, check_durability, check_sessions, check_writable, migrate, plan,
-};
+pub use migrate_error::MigrateError;
+pub use migrations::{Planned, check, check_durability, check_sessions, check_writable, migrate, plan};
 pub use plan::{LockMode, TableLock, TableWork};
 pub use policies::Terms;
 pub use pooling::{PasswordFile, Pooling, Route};
@@ -254,7 +256,7 @@ impl Store {
     /// Returns the time by which what is old may be deleted: the earlier one of the database's, as far as it is believed,
     /// and this machine's. A clock that is ahead must not delete what is not old. `None`: not now.
     fn time_to_delete_by(&self) -> Option<OffsetDateTime> {
-        self.clock.expected(Moment::now()).map(|time| time.min(ambient::now()))
+        self.clock.expected(BootInstant::now()).map(|time| time.min(crate::clock::now()))
     }
 
     /// Asks Postgres for a sign of life.

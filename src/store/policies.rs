@@ -4,8 +4,8 @@
 use time::{Duration, OffsetDateTime};
 
 use super::columns::Time;
+use super::locks::lock_caller;
 use super::pooling::Transaction;
-use super::tokens::lock_caller;
 use super::{Store, StoreError, owners, rows};
 use crate::domain::policy::{Policy, StoredPolicy};
 use crate::domain::{Caller, CredentialError, OrganizationId, ReservedScope, Scope, Scopes, UserId};

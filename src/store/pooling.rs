@@ -30,8 +30,8 @@ use zeroize::Zeroizing;
 
 use super::clock::Clock;
 use super::{DEADLINE, StoreError};
-use crate::notices;
-use crate::private_file::is_exposed;
+use crate::secret::private_file::is_exposed;
+use crate::telemetry::notices;
 
 /// What an open connection stands for.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

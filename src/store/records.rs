@@ -10,8 +10,9 @@ use sqlx::{Decode, Postgres, Row as _, Type};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
+use super::clock::Epoch;
 use super::columns::{Lenient, Time, unreadable_token};
-use super::line::{Epoch, Line, within};
+use super::connection::{Connection, within};
 use super::rows::{self, TokenRow};
 use super::{Store, StoreError};
 use crate::domain::Record;
@@ -39,7 +40,7 @@ const LOAD: &str = "
         AS always
         LEFT JOIN tokens t ON t.id = ANY($1)";
 
-impl Line {
+impl Connection {
     /// Reads the records with these ids. Of those that are `known` already only their rows' revisions are read,
     /// and whole rows where that is another.
     ///

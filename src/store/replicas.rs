@@ -10,17 +10,17 @@ use sqlx::postgres::types::PgInterval;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::clock::TOLERANCE;
+use super::clock::{Epoch, TOLERANCE};
 use super::columns::Time;
-use super::line::{Epoch, Line, within};
+use super::connection::{Connection, within};
 use super::{Store, StoreError};
-use crate::ambient::Moment;
-use crate::notices;
+use crate::clock::BootInstant;
+use crate::telemetry::notices;
 
 /// How long after its renewal a replica's row counts, beside its bound.
 pub const LEASE: Duration = Duration::from_mins(1);
 
-impl Line {
+impl Connection {
     /// Registers a replica with the age that its answers may reach, where a failover does not lose it.
     ///
     /// # Errors
@@ -94,7 +94,7 @@ impl Store {
                        OR coalesce(clock_timestamp() NOT BETWEEN $2::timestamptz - $3::interval
                            AND $2::timestamptz + $3::interval, true)"#,
                 interval(LEASE),
-                self.clock.expected(Moment::now()),
+                self.clock.expected(BootInstant::now()),
                 interval(TOLERANCE)
             )
             .fetch_one(self.single()?)
@@ -117,7 +117,7 @@ impl Store {
                      AND clock_timestamp() BETWEEN $2::timestamptz - $3::interval
                          AND $2::timestamptz + $3::interval",
                 interval(LEASE),
-                self.clock.expected(Moment::now()),
+                self.clock.expected(BootInstant::now()),
                 interval(TOLERANCE)
             )
             .execute(self.single()?)

@@ -4,11 +4,11 @@
 use time::OffsetDateTime;
 
 use super::columns::Lenient;
+use super::locks::{clock, lock_caller};
 use super::pooling::Transaction;
 use super::rows::{self, TokenRow, select_tokens};
-use super::tokens::{clock, lock_caller};
 use super::{Store, StoreError};
-use crate::ambient::Moment;
+use crate::clock::BootInstant;
 use crate::domain::{Caller, CredentialError, Token};
 use crate::secret::{Mac, RequestSalt, TokenId};
 
@@ -126,7 +126,7 @@ async fn read(
     transaction: &mut Transaction,
     request_mac: &[u8; 32],
 ) -> Result<Option<KnownRequest>, StoreError> {
-    let (sent, now) = (Moment::now(), clock(transaction).await?);
+    let (sent, now) = (BootInstant::now(), clock(transaction).await?);
     let row = sqlx::query!(
         r#"SELECT body_mac AS "body_mac!: Lenient<Vec<u8>>", key_id AS "key_id!: Lenient<Vec<u8>>", salt, token_id
          FROM token_requests

@@ -3,8 +3,8 @@
 
 use std::time::Duration;
 
+use super::locks::clock;
 use super::replicas::interval;
-use super::tokens::clock;
 use super::{Store, StoreError};
 
 /// How many tokens one statement takes on.

@@ -4,9 +4,9 @@
 use time::OffsetDateTime;
 
 use super::families::{Member, lock_family, membership};
+use super::locks::clock;
 use super::pooling::Transaction;
 use super::revoke::{Touch, revoke_and_note};
-use super::tokens::clock;
 use super::{Store, StoreError, policies};
 use crate::domain::policy::Policy;
 use crate::domain::{OrganizationId, Principal, RevokeReason, Token, TokenState};

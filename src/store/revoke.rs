@@ -4,12 +4,11 @@
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::events;
 use super::families::lock_line;
+use super::locks::{lock_caller, lock_token};
 use super::pooling::Transaction;
 use super::rows::{self, TokenRow, select_tokens};
-use super::tokens::{lock_caller, lock_token};
-use super::{Store, StoreError, USER_DEADLINE, owners, roots};
+use super::{Store, StoreError, USER_DEADLINE, events, owners, roots};
 use crate::domain::event::FieldChange;
 use crate::domain::root::{LastRoot, LastRootError, is_root};
 use crate::domain::{
@@ -22,7 +21,7 @@ use crate::secret::TokenId;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Extent {
     /// To the token and all that was rotated from it, however often.
-    Line,
+    Family,
     /// To the token alone.
     OnlyThis,
 }
@@ -103,7 +102,7 @@ impl Store {
                 }
                 let Some(target) = target else { return Ok(Ok(None)) };
                 let line = match extent {
-                    Extent::Line => lock_line(&mut transaction, id).await?,
+                    Extent::Family => lock_line(&mut transaction, id).await?,
                     Extent::OnlyThis => Vec::new(),
                 };
                 let members = line.iter().filter(|member| !member.is_revoked).map(|member| member.id);

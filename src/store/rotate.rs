@@ -3,9 +3,10 @@
 use time::OffsetDateTime;
 
 use super::events::{self, EventKind};
+use super::locks::{lock_caller, lock_token};
 use super::policies::{self, Terms};
 use super::requests::{self, NewRequest, Stored};
-use super::tokens::{NewToken, insert, lock_caller, lock_token};
+use super::tokens::{NewToken, insert};
 use super::{Store, StoreError, families, roots, rows};
 use crate::domain::root::{LastRoot, LastRootError, is_root};
 use crate::domain::{Caller, CredentialError, Token};

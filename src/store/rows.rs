@@ -11,7 +11,7 @@ use uuid::Uuid;
 use super::StoreError;
 use super::clock::{Clock, Reading};
 use super::columns::{Lenient, Time, unreadable_token};
-use crate::ambient::Moment;
+use crate::clock::BootInstant;
 use crate::domain::{
     Labels, Network, Networks, OrganizationId, Principal, RevokeReason, Scope, Scopes, Token, TokenName,
     UserId,
@@ -80,7 +80,7 @@ pub(super) use select_tokens;
 pub(super) fn with_read_time(
     row: TokenRow,
     clock: &Clock,
-    sent: Moment,
+    sent: BootInstant,
 ) -> Result<(Token, OffsetDateTime), StoreError> {
     let time = row.read_time.ok_or(StoreError::Clock)?.clock()?;
     Ok((row.try_into()?, clock.believed(Reading { sent, time })))

@@ -4,9 +4,9 @@
 use time::OffsetDateTime;
 
 use super::columns::Time;
+use super::locks::clock;
 use super::pooling::Transaction;
 use super::seals::{SealRow, Sealed, array, read_events, select_seals};
-use super::tokens::clock;
 use super::{Store, StoreError};
 use crate::secret::{KeyId, Keyring, Mac};
 

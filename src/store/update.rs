@@ -7,8 +7,8 @@ use time::OffsetDateTime;
 
 use super::columns::Time;
 use super::events::{self, EventKind};
+use super::locks::{lock_caller, lock_token};
 use super::policies::{self, Terms};
-use super::tokens::{lock_caller, lock_token};
 use super::{Store, StoreError, roots, rows};
 use crate::domain::root::{LastRoot, LastRootError, is_root};
 use crate::domain::{Caller, CredentialError, OrganizationId, Token, UserId};

@@ -10,8 +10,9 @@ use uuid::Uuid;
 
 use super::StoreError;
 use super::changes::Snapshot;
+use super::clock::Epoch;
 use super::columns::{Lenient, Time, unreadable, unreadable_token};
-use super::line::{Epoch, Line, within};
+use super::connection::{Connection, within};
 use super::rows::{self, TokenRow};
 use crate::domain::{OrganizationId, Token};
 use crate::secret::TokenId;
@@ -74,7 +75,7 @@ pub struct WatchPage {
     pub next: Option<i64>,
 }
 
-impl Line {
+impl Connection {
     /// Reads a page of what `since` could not see and `until`, or else now, can; behind a sequence number.
     ///
     /// # Errors

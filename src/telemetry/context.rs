@@ -1,9 +1,8 @@
 //! Which trace a call belongs to, by W3C Trace Context's `traceparent`, and whether its spans are exported.
 //! Called by the gRPC face once a call. Whoever calls chooses its trace, and is believed in nothing else.
 
-use std::fmt;
-
-use crate::ambient;
+use crate::clock;
+use crate::domain::audit_context::TraceId;
 
 /// The trace of a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -14,16 +13,6 @@ pub struct TraceContext {
     pub parent: Option<[u8; 8]>,
     /// Whether its spans are to be exported.
     pub sampled: bool,
-}
-
-/// Names a trace; 32 hexadecimal digits where it is shown.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct TraceId(pub [u8; 16]);
-
-impl fmt::Display for TraceId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:032x}", u128::from_be_bytes(self.0))
-    }
 }
 
 /// How many of the calls that bring no trace of their own are exported: none, all, or a part of them.
@@ -65,7 +54,7 @@ impl Sampling {
         if let Some(context) = traceparent.and_then(parse) {
             return TraceContext { sampled: context.sampled && self.exports, ..context };
         }
-        let id = ambient::trace_id().to_be_bytes();
+        let id = clock::trace_id().to_be_bytes();
         let low = u64::from_be_bytes(id.as_chunks::<8>().0[1]);
         TraceContext { trace_id: TraceId(id), parent: None, sampled: self.exports && low < self.threshold }
     }

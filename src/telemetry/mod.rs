@@ -7,6 +7,8 @@
 use std::io::{self, IsTerminal};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use clap::ValueEnum;
+use serde::Deserialize;
 use thiserror::Error;
 use tracing::{Level, Span};
 use tracing_subscriber::filter::{LevelFilter, ParseError, filter_fn};
@@ -14,15 +16,14 @@ use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, Registry, reload};
 
-use crate::config::{LogFormat, LogSettings};
-use crate::notices;
-use crate::panics;
+use crate::runtime::panics;
 
 mod context;
 mod export;
 mod lines;
+pub(crate) mod notices;
 
-pub use context::{Sampling, TraceContext, TraceId};
+pub use context::{Sampling, TraceContext};
 use export::Exporter;
 pub use lines::{is_worth_a_line, tell_left_out};
 
@@ -36,7 +37,7 @@ const WIRE: [&str; 3] = ["h2", "hyper", "hyper_util"];
 /// example that the table of migrations is there already. Warnings are never left out: the store goes by them.
 const NOTICES: &str = notices::TARGET;
 
-/// Where h2 warns of answers to PINGs that are not its own: they are [`crate::listener`]'s.
+/// Where h2 warns of answers to PINGs that are not its own: they are [`crate::transport::listener`]'s.
 const PONGS: &str = "h2::proto::ping_pong";
 
 /// Why logging cannot begin.
@@ -53,6 +54,17 @@ pub enum TelemetryError {
     /// Another subscriber is installed in this process.
     #[error("logging has already begun in this process")]
     Installed(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
+/// How log lines are written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// One line for people, coloured on a terminal.
+    #[default]
+    Text,
+    /// One JSON object a line.
+    Json,
 }
 
 /// What can be done about a running process's telemetry.
@@ -72,8 +84,12 @@ pub struct Telemetry {
 ///
 /// # Errors
 /// [`TelemetryError`] when the directives or the endpoint are invalid or logging has begun already.
-pub fn init(settings: &LogSettings, otlp_endpoint: Option<&str>) -> Result<Telemetry, TelemetryError> {
-    let (chosen, level) = reload::Layer::new(filter(settings.filter.as_str(), None)?);
+pub fn init(
+    format: LogFormat,
+    directives: &str,
+    otlp_endpoint: Option<&str>,
+) -> Result<Telemetry, TelemetryError> {
+    let (chosen, level) = reload::Layer::new(filter(directives, None)?);
     // A filter of its own: among directives the most specific wins, so `h2::codec=trace` would undo `h2=info`.
     let bounded = filter_fn(|metadata| *metadata.level() <= most_detailed(metadata.target()));
     let lines = tracing_subscriber::fmt::layer().with_writer(io::stderr);
@@ -85,7 +101,7 @@ pub fn init(settings: &LogSettings, otlp_endpoint: Option<&str>) -> Result<Telem
         let own = own.with_max_level_hint(LevelFilter::INFO);
         tracing_opentelemetry::layer().with_tracer(tracer).with_location(false).with_filter(own)
     });
-    let lines = match settings.format {
+    let lines = match format {
         LogFormat::Text => lines.with_ansi(io::stderr().is_terminal()).boxed(),
         LogFormat::Json => lines.json().with_ansi(false).boxed(),
     };
@@ -94,7 +110,7 @@ pub fn init(settings: &LogSettings, otlp_endpoint: Option<&str>) -> Result<Telem
     let installed = subscriber.with(notices::Overhearing).with(lines).with(spans).try_init();
     installed.map_err(|error| TelemetryError::Installed(Box::new(error)))?;
     panics::note_places();
-    let chosen = settings.filter.as_str().to_owned();
+    let chosen = directives.to_owned();
     Ok(Telemetry { level, chosen, more: AtomicUsize::new(0), exporter })
 }
 

@@ -5,10 +5,11 @@ use std::sync::Arc;
 
 use quick_cache::sync::Cache as QuickCache;
 use quick_cache::{DefaultHashBuilder, Lifecycle, Weighter};
-use tokend_core::gate::{Gate, Ticket};
+use tokend_core::fill_guard::{FillGuard, Lease};
 
-use super::seen::Removals;
-use crate::ambient::Moment;
+use super::cache_generation::Removals;
+use crate::changefeed::feed::Invalidation;
+use crate::clock::BootInstant;
 use crate::domain::Record;
 use crate::metrics::Metrics;
 use crate::secret::TokenId;
@@ -81,7 +82,7 @@ pub(super) struct Cache {
     records: Records,
     /// What the tables take, in bytes.
     tables: u64,
-    gate: Gate<TokenId>,
+    gate: FillGuard<TokenId>,
     removals: Removals,
 }
 
@@ -100,7 +101,7 @@ impl Cache {
         records.reserve(count(most + spare));
         let tables = (most + spare + remembered) * SLOT + records.memory_used().map as u64;
         records.set_capacity(bytes.saturating_sub(tables));
-        Self { records, tables, gate: Gate::new(), removals: Removals::new() }
+        Self { records, tables, gate: FillGuard::new(), removals: Removals::new() }
     }
 
     /// Returns how many records there are, and how many bytes they and the tables take.
@@ -109,7 +110,7 @@ impl Cache {
     }
 
     /// Looks a record up; one that is to be read again is not found.
-    pub(super) fn get(&self, id: TokenId, now: Moment) -> Option<Record> {
+    pub(super) fn get(&self, id: TokenId, now: BootInstant) -> Option<Record> {
         self.records.get(&id).filter(|kept| now.boot < kept.read_again).map(|kept| kept.record)
     }
 
@@ -124,15 +125,15 @@ impl Cache {
     }
 
     /// Registers a read that is about to be sent.
-    pub(super) fn begin_read(&self) -> Ticket {
+    pub(super) fn begin_read(&self) -> Lease {
         self.gate.begin()
     }
 
     /// Ends a read that was sent at `read` with what it found; what has changed since stays out.
     pub(super) fn end_read(
         &self,
-        ticket: &Ticket,
-        read: Moment,
+        ticket: &Lease,
+        read: BootInstant,
         found: impl IntoIterator<Item = (TokenId, Record)>,
     ) {
         self.gate.fill(ticket, found, |id, record| {
@@ -145,7 +146,7 @@ impl Cache {
     }
 
     /// Ends a read that failed.
-    pub(super) fn abandon_read(&self, ticket: &Ticket) {
+    pub(super) fn abandon_read(&self, ticket: &Lease) {
         self.gate.abandon(ticket);
     }
 
@@ -154,16 +155,24 @@ impl Cache {
         if ids.is_empty() {
             return;
         }
-        self.gate.spoil(ids);
+        self.gate.invalidate(ids);
         for id in ids {
             self.records.remove(id);
         }
         self.removals.removed();
     }
 
+    /// Removes what has changed.
+    pub(super) fn invalidate(&self, changed: Invalidation<'_>) {
+        match changed {
+            Invalidation::Tokens(ids) => self.forget(ids),
+            Invalidation::Everything => self.clear(),
+        }
+    }
+
     /// Removes everything.
     pub(super) fn clear(&self) {
-        self.gate.spoil_all();
+        self.gate.invalidate_all();
         self.records.clear();
         self.removals.removed();
     }

@@ -6,12 +6,12 @@ use std::sync::Arc;
 
 use time::OffsetDateTime;
 
+use super::cache_generation::CacheGeneration;
 use super::engine::Engine;
-use super::loader::Lane;
-use super::lookup::{Looked, Present};
-use super::seen::Seen;
-use super::{AuthenticateError, ProveError, Proven, Share, Unknown};
-use crate::ambient;
+use super::read_point::{Looked, ReadPoint};
+use super::read_queue::Lane;
+use super::{AuthenticateError, ClientKey, CredentialCache, ProveError, Unknown};
+use crate::clock;
 use crate::domain::{Caller, CredentialError, Record};
 use crate::secret::{Secret, TokenId};
 use crate::store::StoreError;
@@ -27,7 +27,7 @@ pub struct Credential {
 #[derive(Debug, Clone)]
 enum Proof {
     /// Its secret is that of this token.
-    Token { id: TokenId, record: Record, seen: Seen },
+    Token { id: TokenId, record: Record, seen: CacheGeneration },
     /// Its certificate, valid until then, inclusive.
     Certificate { not_after: OffsetDateTime },
 }
@@ -51,7 +51,7 @@ impl Engine {
     ///
     /// # Errors
     /// [`ProveError`]: the text is no secret, or what it proves cannot be found out.
-    pub async fn prove(&self, text: &str, share: Share) -> Result<Option<TokenId>, ProveError> {
+    pub async fn prove(&self, text: &str, share: ClientKey) -> Result<Option<TokenId>, ProveError> {
         let secret = Secret::parse(text, &self.prefix)?;
         let id = secret.id();
         let looked = self.find(id, Lane::Secret).await?;
@@ -84,24 +84,24 @@ impl Engine {
         let record = looked.record.clone().ok_or(CredentialError::Invalid)?;
         let proven = match self.compare(&secret, &record) {
             Some(proven) => proven,
-            None => self.prove_durably(secret, Share::Peer(peer)).await?,
+            None => self.prove_durably(secret, ClientKey::Peer(peer)).await?,
         };
         if !proven {
             return Err(CredentialError::Invalid.into());
         }
         let caller = self.judge_caller(id, &record, &looked, peer)?;
-        Ok(Credential { caller, proof: Proof::Token { id, record, seen: Seen::never() } })
+        Ok(Credential { caller, proof: Proof::Token { id, record, seen: CacheGeneration::never() } })
     }
 
     /// Does the same from a cache that is fresh at `present`; `None` when that cannot tell, or the credential is
     /// not good. What `proven` knows of this peer is not computed again.
     #[must_use]
-    pub fn authenticate_now(
+    pub fn try_authenticate(
         &self,
         text: &str,
         peer: Option<IpAddr>,
-        proven: &Proven,
-        present: &Present,
+        proven: &CredentialCache,
+        present: &ReadPoint,
     ) -> Option<Arc<Credential>> {
         if let Some(credential) = proven.recall(text)
             && self.is_still_good(&credential, present)
@@ -116,7 +116,7 @@ impl Engine {
         }
         let id = secret.id();
         let caller = self.judge_caller(id, &record, &looked, peer).ok()?;
-        let proof = Proof::Token { id, record, seen: Seen::never() };
+        let proof = Proof::Token { id, record, seen: CacheGeneration::never() };
         let credential = Arc::new(Credential { caller, proof });
         proven.remember(text, Arc::clone(&credential));
         Some(credential)
@@ -124,7 +124,7 @@ impl Engine {
 
     /// Judges a token's credential by a cache that is fresh at `present`; `false` also when that has another record
     /// than the one that it was judged by last, or none.
-    fn is_still_good(&self, credential: &Credential, present: &Present) -> bool {
+    fn is_still_good(&self, credential: &Credential, present: &ReadPoint) -> bool {
         let Proof::Token { id, record, seen } = &credential.proof else { return false };
         let (peer, now) = (credential.caller.peer(), present.reading.now);
         let good =
@@ -150,10 +150,10 @@ impl Engine {
     }
 
     /// Does the same from a cache that is fresh at `present`; `None` when that cannot tell.
-    pub fn judge_again_now(
+    pub fn try_judge_again(
         &self,
         credential: &mut Credential,
-        present: &Present,
+        present: &ReadPoint,
     ) -> Option<Result<(), AuthenticateError>> {
         if self.is_still_good(credential, present) {
             return Some(Ok(()));
@@ -199,5 +199,5 @@ impl Engine {
 }
 
 fn check_certificate(not_after: OffsetDateTime) -> Result<(), CredentialError> {
-    if ambient::now() <= not_after { Ok(()) } else { Err(CredentialError::Expired) }
+    if clock::now() <= not_after { Ok(()) } else { Err(CredentialError::Expired) }
 }

@@ -8,34 +8,35 @@ use uuid::Uuid;
 
 use super::cache::Cache;
 use super::fallback::Fallback;
-use super::feed::{self, Feed};
-use super::freshness::{Bounds, Freshness};
-use super::loader::{Lane, Loader, Reading};
-use super::lookup::{Looked, Present};
-use super::registration::Registration;
+use super::loader::{Loader, Reading};
+use super::mac_refresh::MacRefresh;
+use super::read_point::{Looked, ReadPoint};
+use super::read_queue::Lane;
 use super::uses::Uses;
-use super::{Answer, Consistency, Question, Share, Unknown};
-use crate::ambient::Moment;
+use super::{Answer, ClientKey, Consistency, Question, Unknown};
+use crate::admission::hash_pool::{HashPool, Overloaded};
+use crate::changefeed::feed::{self, Feed, Invalidate};
+use crate::changefeed::freshness::{Bounds, Freshness};
+use crate::changefeed::registration::Registration;
+use crate::clock::BootInstant;
 use crate::domain::{Record, Verdict, judge};
-use crate::hashing::{HashPool, Overloaded};
-use crate::jobs::mac_refresh::MacRefresh;
-use crate::metrics::{EngineSample, Metrics};
+use crate::metrics::{EngineSample, Metrics, Task};
+use crate::runtime::tasks::Tasks;
 use crate::secret::{CurrentKeyring, DurableCost, MacMatch, Prefix, Secret, TokenId};
-use crate::store::{Lines, MacChange, Purpose, Store, StoreError};
-use crate::supervision::{Task, Tasks};
+use crate::store::{Connector, MacChange, Purpose, Store, StoreError};
 
 /// No token's id.
 const NOBODY: TokenId = TokenId::from_bytes([0; 16]);
 
 /// What an engine is made of.
 #[derive(Debug)]
-pub struct Parts {
+pub struct EngineConfig {
     /// For what needs no line of its own.
     pub store: Store,
     /// Where the loader's lines come from.
-    pub lines: Lines,
+    pub lines: Connector,
     /// Where the feed's lines come from.
-    pub feed_lines: Lines,
+    pub feed_lines: Connector,
     /// The keys of the fast verifier.
     pub keyring: Arc<CurrentKeyring>,
     /// How every secret begins.
@@ -107,8 +108,8 @@ impl Engine {
     /// Starts an engine: its loader and its feed run until it is dropped. It answers from the feed's first
     /// poll on.
     #[must_use]
-    pub fn start(parts: Parts) -> Self {
-        let Parts { store, lines, feed_lines, keyring, metrics, .. } = parts;
+    pub fn start(parts: EngineConfig) -> Self {
+        let EngineConfig { store, lines, feed_lines, keyring, metrics, .. } = parts;
         let cache = Arc::new(Cache::new(parts.cache_bytes, Arc::clone(&metrics)));
         let freshness = Arc::new(Freshness::new(parts.bounds));
         let (wake, news) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
@@ -121,9 +122,10 @@ impl Engine {
             Arc::clone(&metrics),
         );
         let registration = Arc::new(Registration::new(parts.replica, parts.bounds.longest()));
+        let invalidated = Arc::clone(&cache);
         let feed = Feed::new(
             feed_lines.clone(),
-            Arc::clone(&cache),
+            Invalidate::new(move |changed| invalidated.invalidate(changed)),
             Arc::clone(&freshness),
             Arc::clone(&wake),
             Arc::clone(&news),
@@ -177,7 +179,7 @@ impl Engine {
 
     /// Judges a secret from a cache that is fresh at `present`; `None` when that cannot tell.
     #[must_use]
-    pub fn verify_now(&self, text: &str, question: &Question<'_>, present: &Present) -> Option<Answer> {
+    pub fn try_verify(&self, text: &str, question: &Question<'_>, present: &ReadPoint) -> Option<Answer> {
         let Ok(secret) = Secret::parse(text, &self.prefix) else { return Some(self.malformed()) };
         self.judge(&secret, &self.look_up_at(present, secret.id())?, question)
     }
@@ -187,7 +189,7 @@ impl Engine {
     pub fn look_ahead<'t>(
         &self,
         texts: impl Iterator<Item = &'t str>,
-        present: &Present,
+        present: &ReadPoint,
         ahead: &mut VecDeque<LookedAhead>,
     ) {
         let parsed = texts.map(|text| Secret::parse(text, &self.prefix).ok());
@@ -286,7 +288,7 @@ impl Engine {
             bytes,
             waiting: self.loader.waiting(),
             noted: self.uses.noted(),
-            age: self.freshness.read(Moment::now()).map(|reading| reading.age),
+            age: self.freshness.read(BootInstant::now()).map(|reading| reading.age),
         }
     }
 
@@ -329,7 +331,7 @@ impl Engine {
     }
 
     /// Tells whether the durable verifier accepts the secret.
-    pub(super) async fn prove_durably(&self, secret: Secret, share: Share) -> Result<bool, Unknown> {
+    pub(super) async fn prove_durably(&self, secret: Secret, share: ClientKey) -> Result<bool, Unknown> {
         let id = secret.id();
         let proven = self.fallback.prove(secret, share).await?;
         if proven {
@@ -340,7 +342,7 @@ impl Engine {
     }
 
     fn malformed(&self) -> Answer {
-        let reading = self.freshness.read(Moment::now());
+        let reading = self.freshness.read(BootInstant::now());
         Answer::bare(Verdict::Malformed, reading.map(|reading| reading.as_of))
     }
 

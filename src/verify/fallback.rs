@@ -10,9 +10,9 @@ use tokio::sync::Semaphore;
 use tracing::Instrument as _;
 
 use super::Unknown;
-use crate::hashing::{HashPool, Overloaded};
+use crate::admission::fair_limiter::{ClientKey, FairLimiter, Permit, Refused};
+use crate::admission::hash_pool::{HashPool, Overloaded};
 use crate::secret::{CurrentKeyring, DurableCost, MacMatch, Secret, TokenId};
-use crate::shares::{Place, Refused, Share, Shares};
 use crate::store::{MacChange, Store};
 
 /// How many attempts may wait or run at once.
@@ -33,13 +33,13 @@ struct Inner {
     keyring: Arc<CurrentKeyring>,
     hashing: HashPool,
     limit: DurableCost,
-    places: Shares<Share>,
-    turns: Mutex<Turns>,
+    places: FairLimiter<ClientKey>,
+    turns: Mutex<Attempts>,
 }
 
 /// Whose turn it is with each id, and how many wait for it. An entry goes with the last of them, so there are
 /// never more than places.
-type Turns = HashMap<TokenId, (Arc<Semaphore>, usize)>;
+type Attempts = HashMap<TokenId, (Arc<Semaphore>, usize)>;
 
 impl Fallback {
     pub(super) fn new(
@@ -48,14 +48,14 @@ impl Fallback {
         hashing: HashPool,
         limit: DurableCost,
     ) -> Self {
-        let (places, turns) = (Shares::new(PLACES), Mutex::default());
+        let (places, turns) = (FairLimiter::new(PLACES), Mutex::default());
         Self { inner: Arc::new(Inner { store, keyring, hashing, limit, places, turns }) }
     }
 
     /// Tells whether the durable verifier accepts the secret; if so, its MAC has been written anew, or
     /// the reason why not has been logged.
-    pub(super) async fn prove(&self, secret: Secret, share: Share) -> Result<bool, Unknown> {
-        let turn = Turn::take(&self.inner, secret.id(), share)?;
+    pub(super) async fn prove(&self, secret: Secret, share: ClientKey) -> Result<bool, Unknown> {
+        let turn = Attempt::take(&self.inner, secret.id(), share)?;
         let inner = Arc::clone(&self.inner);
         // A task of its own: a caller that goes away must not let the next attempt begin while this
         // one's hash still runs.
@@ -65,7 +65,7 @@ impl Fallback {
 }
 
 impl Inner {
-    async fn attempt(&self, secret: Secret, turn: Turn) -> Result<bool, Unknown> {
+    async fn attempt(&self, secret: Secret, turn: Attempt) -> Result<bool, Unknown> {
         let _alone = tokio::time::timeout(PATIENCE, turn.alone.acquire()).await.map_err(|_| Overloaded)?;
         let id = secret.id();
         // Read now, not before the wait: the attempt before this one may have written a MAC that decides.
@@ -89,22 +89,22 @@ impl Inner {
         Ok(true)
     }
 
-    fn turns(&self) -> MutexGuard<'_, Turns> {
+    fn turns(&self) -> MutexGuard<'_, Attempts> {
         self.turns.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// A place in the queue for an id, given back when dropped.
-struct Turn {
+struct Attempt {
     inner: Arc<Inner>,
     id: TokenId,
     /// Held by whoever attempts this id.
     alone: Arc<Semaphore>,
-    _place: Place<Share>,
+    _place: Permit<ClientKey>,
 }
 
-impl Turn {
-    fn take(inner: &Arc<Inner>, id: TokenId, share: Share) -> Result<Self, Refused> {
+impl Attempt {
+    fn take(inner: &Arc<Inner>, id: TokenId, share: ClientKey) -> Result<Self, Refused> {
         let place = inner.places.take(share)?;
         let mut turns = inner.turns();
         let (alone, waiting) = turns.entry(id).or_insert_with(|| (Arc::new(Semaphore::new(1)), 0));
@@ -113,7 +113,7 @@ impl Turn {
     }
 }
 
-impl Drop for Turn {
+impl Drop for Attempt {
     fn drop(&mut self) {
         let mut turns = self.inner.turns();
         if let Some((_, waiting)) = turns.get_mut(&self.id) {

@@ -4,16 +4,15 @@
 
 use std::time::Duration;
 
-use time::OffsetDateTime;
-
+use super::cache_generation::CacheGeneration;
 use super::engine::Engine;
-use super::freshness;
-use super::loader::{Lane, Reading};
-use super::seen::Seen;
+use super::loader::Reading;
+use super::read_point::{Looked, ReadPoint};
+use super::read_queue::Lane;
 use super::{Consistency, Unknown};
-use crate::ambient::Moment;
+use crate::admission::hash_pool::Overloaded;
+use crate::clock::BootInstant;
 use crate::domain::Record;
-use crate::hashing::Overloaded;
 use crate::metrics::Lookup;
 use crate::secret::TokenId;
 use crate::store::StoreError;
@@ -22,42 +21,24 @@ use crate::store::StoreError;
 /// sooner, one that is silent must not hold up every call of the outage.
 const STAND_IN_AFTER: Duration = Duration::from_millis(100);
 
-/// A moment at which the cache may answer, and how fresh it is then. Taken when questions that have arrived are about
-/// to be answered, used for the caller's credential and for them alike, and not kept.
-#[derive(Debug, Clone, Copy)]
-pub struct Present {
-    moment: Moment,
-    pub(super) reading: freshness::Reading,
-}
-
-/// A record that was found for a secret, or that there is none, and the moment of it.
-#[derive(Debug)]
-pub(super) struct Looked {
-    pub(super) record: Option<Record>,
-    pub(super) now: OffsetDateTime,
-    pub(super) as_of: OffsetDateTime,
-    /// The cache is too old to answer by itself, and stands in for a database that is away.
-    pub(super) standing_in: bool,
-}
-
 impl Engine {
     /// Tells what time it is, if the cache may answer now.
     #[must_use]
-    pub fn present(&self) -> Option<Present> {
-        let moment = Moment::now();
+    pub fn present(&self) -> Option<ReadPoint> {
+        let moment = BootInstant::now();
         let reading = self.freshness.read(moment)?;
         if !reading.may_answer(self.freshness.bounds()) {
             self.metrics.engine.lookup(Lookup::Stale);
             return None;
         }
-        Some(Present { moment, reading })
+        Some(ReadPoint { moment, reading })
     }
 
     /// Tells whether the cache may answer now, by itself or in place of a database that is away.
     #[must_use]
     pub fn may_answer(&self) -> bool {
         let bounds = self.freshness.bounds();
-        let reading = self.freshness.read(Moment::now());
+        let reading = self.freshness.read(BootInstant::now());
         reading.is_some_and(|reading| reading.may_answer(bounds) || reading.may_stand_in(bounds))
     }
 
@@ -67,23 +48,29 @@ impl Engine {
     }
 
     /// Does the same in a cache that is fresh at `present`.
-    pub(super) fn look_up_at(&self, present: &Present, id: TokenId) -> Option<Looked> {
+    pub(super) fn look_up_at(&self, present: &ReadPoint, id: TokenId) -> Option<Looked> {
         let looked = self.peek_at(present, id);
         self.metrics.engine.lookup(if looked.is_some() { Lookup::Hit } else { Lookup::Miss });
         looked
     }
 
     /// Does the same, and does not count it.
-    pub(super) fn peek_at(&self, present: &Present, id: TokenId) -> Option<Looked> {
+    pub(super) fn peek_at(&self, present: &ReadPoint, id: TokenId) -> Option<Looked> {
         // The freshness first: read after the lookup, it could vouch for a record that the feed removed
         // in between. It comes as an argument, so it cannot be later.
-        let Present { moment, reading } = *present;
+        let ReadPoint { moment, reading } = *present;
         let record = self.cache.get(id, moment)?;
         Some(Looked { record: Some(record), as_of: reading.as_of, now: reading.now, standing_in: false })
     }
 
     /// Tells whether a cache that is fresh at `present` has this very record.
-    pub(super) fn still_has(&self, present: &Present, id: TokenId, record: &Record, seen: &Seen) -> bool {
+    pub(super) fn still_has(
+        &self,
+        present: &ReadPoint,
+        id: TokenId,
+        record: &Record,
+        seen: &CacheGeneration,
+    ) -> bool {
         // As in `look_up_at`: the freshness was read before.
         let (removals, now) = (self.cache.removals(), present.moment.boot);
         if !seen.holds(removals, now) {
@@ -106,7 +93,7 @@ impl Engine {
 
     /// Looks a record up in a cache that may stand in for a database that is away.
     fn look_up_old(&self, id: TokenId) -> Option<Looked> {
-        let reading = self.freshness.read(Moment::now())?;
+        let reading = self.freshness.read(BootInstant::now())?;
         if !reading.may_stand_in(self.freshness.bounds()) {
             return None;
         }
@@ -141,10 +128,10 @@ impl Engine {
         reading: Result<Reading, Overloaded>,
     ) -> Result<Looked, Unknown> {
         let mut found = reading?.wait().await?;
-        if Moment::now().since(found.read) > self.freshness.bounds().max_staleness {
+        if BootInstant::now().since(found.read) > self.freshness.bounds().max_staleness {
             found = self.loader.ask(id, lane)?.wait().await?;
         }
-        let fresh = self.freshness.read(Moment::now());
+        let fresh = self.freshness.read(BootInstant::now());
         let (as_of, now) = fresh.map_or((found.as_of, found.as_of), |fresh| fresh.with(found.as_of));
         Ok(Looked { record: found.record, as_of, now, standing_in: false })
     }

@@ -9,17 +9,17 @@ use std::sync::Arc;
 use time::OffsetDateTime;
 
 mod cache;
+mod cache_generation;
 mod credential;
+mod credential_cache;
 mod engine;
 mod fallback;
-mod feed;
-mod forgetting;
-mod freshness;
 mod loader;
 mod lookup;
-mod proven;
-mod registration;
-mod seen;
+pub mod mac_refresh;
+mod pending_invalidation;
+mod read_point;
+mod read_queue;
 mod uses;
 mod worker;
 
@@ -28,19 +28,19 @@ mod sync {
     pub(super) use std::sync::atomic::{AtomicI64, AtomicU64};
 }
 
+pub use crate::admission::fair_limiter::ClientKey;
+use crate::admission::fair_limiter::Refused;
+use crate::admission::hash_pool::Overloaded;
 use crate::domain::{CredentialError, Reach, Record, Scope, Scopes, TokenState, Verdict};
-use crate::hashing::Overloaded;
 use crate::secret::{DurableError, FormatError};
-use crate::shares::Refused;
-pub use crate::shares::Share;
 use crate::store::StoreError;
 
+pub use crate::changefeed::freshness::Bounds;
 pub use credential::Credential;
-pub use engine::{Asked, Engine, LookedAhead, Parts};
-pub use forgetting::Forgetting;
-pub use freshness::Bounds;
-pub use lookup::Present;
-pub use proven::Proven;
+pub use credential_cache::CredentialCache;
+pub use engine::{Asked, Engine, EngineConfig, LookedAhead};
+pub use pending_invalidation::PendingInvalidation;
+pub use read_point::ReadPoint;
 pub use uses::Uses;
 
 /// How fresh an answer has to be.
@@ -63,7 +63,7 @@ pub struct Question<'a> {
     /// Where the client is that presented it, as far as that is known.
     pub client_ip: Option<IpAddr>,
     /// Who is charged when it is expensive to find out.
-    pub share: Share,
+    pub share: ClientKey,
 }
 
 /// What Verify answers.

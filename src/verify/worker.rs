@@ -8,15 +8,15 @@ use std::time::Duration;
 
 use quick_cache::DefaultHashBuilder;
 use time::OffsetDateTime;
-use tokend_core::gate::Ticket;
+use tokend_core::fill_guard::Lease;
 use tokio::time::Instant;
 
 use super::cache::Cache;
-use super::loader::{Found, Outcome, Shared, WORKERS, Waiters};
-use crate::ambient::Moment;
+use super::read_queue::{Found, Outcome, ReadQueue, WORKERS, Waiters};
+use crate::clock::BootInstant;
 use crate::domain::Record;
 use crate::secret::TokenId;
-use crate::store::{Line, StoreError};
+use crate::store::{Connection, StoreError};
 
 /// How long a query may take, and how long a line that could not be opened is not tried again.
 const QUERY_DEADLINE: Duration = Duration::from_millis(1_500);
@@ -24,9 +24,9 @@ const BACKOFF: Duration = Duration::from_millis(100);
 
 /// One worker and its line.
 pub(super) struct Worker {
-    shared: Arc<Shared>,
+    shared: Arc<ReadQueue>,
     /// A line, and how many doubts there were when it was opened.
-    line: Option<(Line, u64)>,
+    line: Option<(Connection, u64)>,
     failed: Option<(Instant, Arc<StoreError>)>,
 }
 
@@ -44,7 +44,7 @@ impl Drop for Worker {
 /// A read that fills nothing unless it ends, whatever becomes of it.
 struct UnderWay<'a> {
     cache: &'a Cache,
-    ticket: Ticket,
+    ticket: Lease,
 }
 
 impl Drop for UnderWay<'_> {
@@ -58,12 +58,12 @@ struct Batch {
     records: HashMap<TokenId, Record, DefaultHashBuilder>,
     unreadable: HashMap<TokenId, Arc<StoreError>, DefaultHashBuilder>,
     as_of: OffsetDateTime,
-    read: Moment,
+    read: BootInstant,
 }
 
 impl Worker {
     /// Makes a worker that has no line yet.
-    pub(super) fn new(shared: Arc<Shared>) -> Self {
+    pub(super) fn new(shared: Arc<ReadQueue>) -> Self {
         Self { shared, line: None, failed: None }
     }
 
@@ -159,7 +159,7 @@ impl Worker {
             None => self.shared.lines.open_for_records().await?,
         };
         let under_way = UnderWay { cache, ticket: cache.begin_read() };
-        let read = Moment::now();
+        let read = BootInstant::now();
         let loaded = line.load_records(ids, |id| cache.get_old(id), &epoch, QUERY_DEADLINE).await;
         let loaded = loaded.inspect_err(|error| match error {
             StoreError::OtherServer => self.shared.feed.notify_one(),

@@ -1,6 +1,6 @@
 //! Every kind of bad credential is refused, by every RPC, before anything else is looked at.
 
-use tokend::grpc::proto::{DisableTokenRequest, EnableTokenRequest, ListTokensRequest, Verdict};
+use tokend::api::proto::{DisableTokenRequest, EnableTokenRequest, ListTokensRequest, Verdict};
 use tokend::secret::TokenId;
 use tonic::Code;
 

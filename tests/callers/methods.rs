@@ -3,7 +3,7 @@
 
 use prost::Message as _;
 use prost_types::FileDescriptorSet;
-use tokend::grpc::proto::FILE_DESCRIPTOR_SET;
+use tokend::api::proto::FILE_DESCRIPTOR_SET;
 use tonic::client::Grpc;
 use tonic::codegen::http::uri::PathAndQuery;
 use tonic::service::interceptor::InterceptedService;

@@ -1,7 +1,7 @@
 //! A caller's own credential is good only from the networks of its token: the address that counts is the one
 //! that the call comes from.
 
-use tokend::grpc::proto::{CreateTokenRequest, ListTokensRequest, VerifyStreamRequest};
+use tokend::api::proto::{CreateTokenRequest, ListTokensRequest, VerifyStreamRequest};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Code;
 

@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use tokend::grpc::health_proto::health_check_response::ServingStatus::{ServiceUnknown, Serving};
-use tokend::grpc::health_proto::health_client::HealthClient;
-use tokend::grpc::health_proto::{HealthCheckRequest, HealthListRequest};
+use tokend::api::health::proto::HealthListRequest;
+use tokend::api::health::proto::health_client::HealthClient;
 use tonic::Code;
 use tonic_health::ServingStatus;
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_check_response::ServingStatus::{ServiceUnknown, Serving};
 use tonic_reflection::pb::{v1, v1alpha};
 
 use crate::support::in_time;

@@ -1,6 +1,6 @@
 //! A caller acts in its own organization alone, unless its scopes say otherwise.
 
-use tokend::grpc::proto::{
+use tokend::api::proto::{
     CheckPolicyRequest, CreateTokenRequest, DisableTokenRequest, EnableTokenRequest, EnforcePolicyRequest,
     GetPolicyRequest, GetTokenRequest, ListTokenEventsRequest, ListTokensRequest, RevokeUserTokensRequest,
     UpdatePolicyRequest, Verdict, VerifyStreamRequest, WatchTokensRequest,

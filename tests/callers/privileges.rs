@@ -1,8 +1,8 @@
 //! No caller can make or end a token that is mightier than itself.
 
 use prost_types::{Duration, Timestamp};
-use tokend::grpc::proto::create_token_request::Expiration;
-use tokend::grpc::proto::{CreateTokenRequest, UpdateTokenRequest, Verdict, update_token_request};
+use tokend::api::proto::create_token_request::Expiration;
+use tokend::api::proto::{CreateTokenRequest, UpdateTokenRequest, Verdict, update_token_request};
 use tonic::Code;
 use tonic_types::StatusExt as _;
 

@@ -43,7 +43,7 @@ pub(crate) async fn verdict(verifier: &Verifier, secret: &str) -> Verdict {
 /// Asks for a verdict without asking tokend.
 pub(crate) fn judged_here(verifier: &Verifier, secret: &str) -> Option<Verdict> {
     let question = Question::new(secret);
-    verifier.verify_now(&question).map(|answer| answer.verdict)
+    verifier.try_verify(&question).map(|answer| answer.verdict)
 }
 
 /// Waits until a token is held by the verifier, and VALID.

@@ -148,7 +148,7 @@ async fn where_a_request_comes_from_counts_as_far_as_it_is_known() {
     let replica = Replica::start().await;
     let mut admin = replica.root();
     let mut bound = async |network: &str| {
-        let request = tokend::grpc::proto::CreateTokenRequest {
+        let request = tokend::api::proto::CreateTokenRequest {
             scopes: texts(&["repo:read"]),
             allowed_cidrs: texts(&[network]),
             ..ordinary()

@@ -18,7 +18,7 @@ use crate::support::{eventually, in_time};
 async fn what_is_held_is_judged_without_tokend_and_as_tokend_would() {
     let replica = Replica::start().await;
     let mut admin = replica.root();
-    let request = tokend::grpc::proto::CreateTokenRequest {
+    let request = tokend::api::proto::CreateTokenRequest {
         scopes: texts(&["repo:*"]),
         allowed_cidrs: texts(&["192.0.2.0/24"]),
         ..ordinary()
@@ -30,7 +30,7 @@ async fn what_is_held_is_judged_without_tokend_and_as_tokend_would() {
         let (none, read) = (scopes(&[]), scopes(&["repo:read"]));
         let asked = Question::new(&token.secret).required_scopes(&none).client_ip(inside);
         assert_eq!(verifier.verify(&asked).await.unwrap().verdict, Verdict::Valid);
-        let answer = verifier.verify_now(&asked.required_scopes(&read))?;
+        let answer = verifier.try_verify(&asked.required_scopes(&read))?;
         assert_eq!(answer.token.unwrap().user_id.as_str(), "ada");
         Some(())
     })
@@ -48,7 +48,7 @@ async fn what_is_held_is_judged_without_tokend_and_as_tokend_would() {
     ] {
         let required_scopes = scopes(required);
         let asked = Question::new(&secret).required_scopes(&required_scopes).client_ip(address);
-        let here = eventually("an answer from here", async || verifier.verify_now(&asked)).await;
+        let here = eventually("an answer from here", async || verifier.try_verify(&asked)).await;
         let there = Verifier::unary(root(&replica)).verify(&asked).await.unwrap();
         assert_eq!((here.verdict, here.missing_scopes), (there.verdict, there.missing_scopes));
         assert_eq!(here.token.map(|token| token.id), there.token.map(|token| token.id));
@@ -122,7 +122,7 @@ async fn a_peer_that_makes_up_secrets_makes_few_calls_and_keeps_nobody_else_out(
     // What is held costs no call, wherever it comes from.
     let client_ip = Some("192.0.2.66".parse().unwrap());
     let question = Question::new(&token.secret).client_ip(client_ip);
-    eventually("an answer from here", async || verifier.verify_now(&question)).await;
+    eventually("an answer from here", async || verifier.try_verify(&question)).await;
 }
 
 #[tokio::test]
@@ -130,8 +130,8 @@ async fn a_held_token_expires_to_the_moment_by_the_databases_clock() {
     let replica = Replica::start().await;
     let mut admin = replica.root();
     let ttl = prost_types::Duration { seconds: 3, nanos: 0 };
-    let request = tokend::grpc::proto::CreateTokenRequest {
-        expiration: Some(tokend::grpc::proto::create_token_request::Expiration::Ttl(ttl)),
+    let request = tokend::api::proto::CreateTokenRequest {
+        expiration: Some(tokend::api::proto::create_token_request::Expiration::Ttl(ttl)),
         ..ordinary()
     };
     let verifier = Verifier::local(root(&replica), LocalConfig::default()).unwrap();
@@ -144,7 +144,7 @@ async fn a_held_token_expires_to_the_moment_by_the_databases_clock() {
     });
     expired.await;
     // No earlier than tokend says so, but for what its answer takes.
-    becomes(&mut admin, &token, tokend::grpc::proto::Verdict::Expired).await;
+    becomes(&mut admin, &token, tokend::api::proto::Verdict::Expired).await;
 }
 
 #[tokio::test]
@@ -157,7 +157,7 @@ async fn every_change_is_heard_of() {
     let read = scopes(&["repo:read"]);
     let allowed = Question::new(&token.secret).required_scopes(&read);
 
-    let update = tokend::grpc::proto::UpdateTokenRequest {
+    let update = tokend::api::proto::UpdateTokenRequest {
         token_id: token.id.clone(),
         update_mask: mask(&["scopes"]),
         ..Default::default()
@@ -171,14 +171,14 @@ async fn every_change_is_heard_of() {
 
     let id = || token.id.clone();
     admin
-        .disable_token(tokend::grpc::proto::DisableTokenRequest { token_id: id(), ..Default::default() })
+        .disable_token(tokend::api::proto::DisableTokenRequest { token_id: id(), ..Default::default() })
         .await
         .unwrap();
     eventually("it is disabled", async || {
         (verdict(&verifier, &token.secret).await == Verdict::Disabled).then_some(())
     })
     .await;
-    admin.enable_token(tokend::grpc::proto::EnableTokenRequest { token_id: id() }).await.unwrap();
+    admin.enable_token(tokend::api::proto::EnableTokenRequest { token_id: id() }).await.unwrap();
     eventually("it is enabled", async || {
         (verdict(&verifier, &token.secret).await == Verdict::Valid).then_some(())
     })
@@ -231,7 +231,7 @@ async fn a_caller_that_may_judge_less_than_before_judges_no_more_here() {
         Verifier::local(client_at(replica.address, &caller.secret), LocalConfig::default()).unwrap();
     is_held(&verifier, &foreign).await;
 
-    let update = tokend::grpc::proto::UpdateTokenRequest {
+    let update = tokend::api::proto::UpdateTokenRequest {
         token_id: caller.token.unwrap().id,
         scopes: texts(&["tokend:verify"]),
         update_mask: mask(&["scopes"]),

@@ -5,9 +5,9 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
-use tokend::grpc::proto::create_token_request::Expiration;
+use tokend::api::proto::create_token_request::Expiration;
 use tokend_client::{LocalConfig, Question, Scopes, Verdict, Verifier};
-use tokend_core::moment::Moment;
+use tokend_core::boot_instant::BootInstant;
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::Command;
 
@@ -43,13 +43,13 @@ async fn the_process_that_is_stopped() {
     let question = Question::new(secret).required_scopes(&required);
     eventually("the token is held", async || {
         verifier.verify(&question).await.unwrap();
-        verifier.verify_now(&question)
+        verifier.try_verify(&question)
     })
     .await;
     println!("\nheld");
-    let mut last = Moment::now();
+    let mut last = BootInstant::now();
     loop {
-        let Some(answer) = verifier.verify_now(&question) else {
+        let Some(answer) = verifier.try_verify(&question) else {
             // Not known here for a moment. What tokend is asked is not what is tried.
             match verifier.verify(&question).await {
                 Ok(answer) if answer.verdict != Verdict::Valid => break,
@@ -59,7 +59,7 @@ async fn the_process_that_is_stopped() {
         if answer.verdict != Verdict::Valid {
             break;
         }
-        last = Moment::now();
+        last = BootInstant::now();
     }
     println!("\nlast {} {}", last.boot, last.wall);
 }
@@ -69,7 +69,7 @@ async fn the_process_that_is_stopped() {
 async fn late(replica: &Replica, expires: bool) -> Duration {
     let mut admin = replica.root();
     let ttl = prost_types::Duration { seconds: 4, nanos: 0 };
-    let request = tokend::grpc::proto::CreateTokenRequest {
+    let request = tokend::api::proto::CreateTokenRequest {
         scopes: texts(&many().iter().map(String::as_str).collect::<Vec<_>>()),
         expiration: Some(if expires { Expiration::Ttl(ttl) } else { Expiration::NoExpiration(true) }),
         ..ordinary()
@@ -98,13 +98,13 @@ async fn late(replica: &Replica, expires: bool) -> Duration {
     let ended = if expires {
         let end = token.expire_time.unwrap();
         let end = end.seconds * 1_000_000_000 + i64::from(end.nanos);
-        let left = u64::try_from(end - Moment::now().wall).expect("it is stopped before the end");
+        let left = u64::try_from(end - BootInstant::now().wall).expect("it is stopped before the end");
         // The length of the pause is what is tried.
         tokio::time::sleep(Duration::from_nanos(left) + Duration::from_millis(200)).await;
         end
     } else {
         revoked(&mut admin, &token.id, "").await;
-        let committed = Moment::now().boot;
+        let committed = BootInstant::now().boot;
         tokio::time::sleep(PAUSE).await;
         committed
     };

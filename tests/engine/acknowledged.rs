@@ -6,8 +6,8 @@ use std::collections::BTreeSet;
 use prost::Message as _;
 use prost_types::FileDescriptorSet;
 use prost_types::method_options::IdempotencyLevel;
-use tokend::grpc::proto::revoke_token_request::Target;
-use tokend::grpc::proto::{
+use tokend::api::proto::revoke_token_request::Target;
+use tokend::api::proto::{
     Consistency, CreateTokenRequest, DisableTokenRequest, EnableTokenRequest, EnforcePolicyRequest,
     FILE_DESCRIPTOR_SET, GetPolicyRequest, GetTokenRequest, ListTokensRequest, Policy, RevokeTokenRequest,
     RotateTokenRequest, Token, TokenState, UpdatePolicyRequest, Verdict, VerifyRequest, VerifyResponse,

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tokend::grpc::proto::Verdict;
+use tokend::api::proto::Verdict;
 use tokend::verify::Bounds;
 
 use super::setup::{becomes, cached, in_cache, is_valid, revoke_unrecorded, revoking, run, stays_cached};

@@ -4,12 +4,11 @@
 //!
 //! `TOKEND_LONG_SECONDS=600 cargo test --release --test engine attacks -- --ignored --nocapture`
 
-use std::env;
-use std::fs;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use std::{env, fs};
 
-use tokend::grpc::proto::Verdict;
+use tokend::api::proto::Verdict;
 use tokio::net::TcpSocket;
 use tokio::task::JoinSet;
 use tonic::codegen::Bytes;

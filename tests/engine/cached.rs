@@ -3,10 +3,8 @@
 
 use std::time::Duration;
 
-use tokend::grpc::proto::create_token_request::Expiration;
-use tokend::grpc::proto::{
-    Consistency, CreateTokenRequest, ListTokensRequest, Token, Verdict, VerifyRequest,
-};
+use tokend::api::proto::create_token_request::Expiration;
+use tokend::api::proto::{Consistency, CreateTokenRequest, ListTokensRequest, Token, Verdict, VerifyRequest};
 use tokend::secret::TokenId;
 use tokend::verify::Bounds;
 

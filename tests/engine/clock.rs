@@ -7,8 +7,8 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use tokend::grpc::proto::create_token_request::Expiration;
-use tokend::grpc::proto::{
+use tokend::api::proto::create_token_request::Expiration;
+use tokend::api::proto::{
     CheckPolicyRequest, CreateTokenRequest, DisableTokenRequest, EnableTokenRequest, GetTokenRequest,
     ListTokensRequest, Policy, Token, TokenState, Verdict,
 };

@@ -7,8 +7,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use sqlx::{Connection as _, PgConnection};
+use tokend::api::proto::Verdict;
 use tokend::embedded::Cluster;
-use tokend::grpc::proto::Verdict;
 
 use super::fleet::{Process, tell};
 use super::setup::{Made, becomes, cached, in_cache, made, revoking, run, uuid};

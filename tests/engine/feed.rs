@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use tokend::grpc::proto::Verdict;
+use tokend::api::proto::Verdict;
 use tokend::verify::Bounds;
 
 use super::setup::{NOW, becomes, cached, caught_up, in_cache, is_valid, made, revoking, run, uuid};

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use tokend::grpc::proto::Verdict;
+use tokend::api::proto::Verdict;
 use tokend::secret::TokenId;
 use tokio::task::JoinSet;
 

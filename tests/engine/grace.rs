@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use tokend::grpc::proto::{Consistency, Verdict, VerifyRequest};
+use tokend::api::proto::{Consistency, Verdict, VerifyRequest};
 use tokend::verify::Bounds;
 use tokio::task::JoinSet;
 use tonic::Code;

@@ -4,8 +4,8 @@
 
 use std::time::Duration;
 
-use tokend::grpc::proto::revoke_token_request::Target;
-use tokend::grpc::proto::{
+use tokend::api::proto::revoke_token_request::Target;
+use tokend::api::proto::{
     CheckPolicyRequest, Consistency, ListTokenEventsRequest, ListTokensRequest, Policy, RevokeTokenRequest,
     RotateTokenRequest, Verdict, VerifyRequest, WatchTokensRequest,
 };

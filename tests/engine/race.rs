@@ -2,10 +2,10 @@
 //! the feed has handled a change that the read could not see. What was read is answered, for the question
 //! came first, but must not enter the cache.
 //!
-//! With the guard taken out (`Gate::fill` made to insert all that was found) both tests find VALID where they
+//! With the guard taken out (`FillGuard::fill` made to insert all that was found) both tests find VALID where they
 //! want REVOKED; tests/model keeps that shown for every interleaving.
 
-use tokend::grpc::proto::{Verdict, VerifyResponse};
+use tokend::api::proto::{Verdict, VerifyResponse};
 use tokio::task::JoinHandle;
 use tonic::{Response, Status};
 

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 use sqlx::PgConnection;
+use tokend::api::proto::Verdict;
 use tokend::embedded::Cluster;
-use tokend::grpc::proto::Verdict;
 
 use super::setup::{Made, becomes, cached, caught_up, in_cache, revoking, run, stays_cached};
 use crate::support::database::Database;

@@ -3,7 +3,7 @@
 
 use sqlx::postgres::PgConnection;
 use sqlx::{AssertSqlSafe, Executor as _};
-use tokend::grpc::proto::{CreateTokenResponse, Verdict, VerifyResponse};
+use tokend::api::proto::{CreateTokenResponse, Verdict, VerifyResponse};
 use tonic::{Code, Status};
 
 use crate::support::client::{Client, created, nanos, ordinary, question, verified};

@@ -4,7 +4,7 @@
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use tokend::grpc::proto::{Consistency, Verdict, VerifyRequest};
+use tokend::api::proto::{Consistency, Verdict, VerifyRequest};
 use tokio::task::JoinSet;
 
 use super::fleet::Process;

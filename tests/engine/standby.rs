@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use sqlx::PgConnection;
-use tokend::grpc::proto::{CreateTokenRequest, Verdict};
+use tokend::api::proto::{CreateTokenRequest, Verdict};
 use tokend::verify::Bounds;
 use tonic::{Code, Status};
 

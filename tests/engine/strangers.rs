@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 
 use h2::RecvStream;
 use h2::client::SendRequest;
-use tokend::grpc::proto::{CreateTokenRequest, Verdict};
+use tokend::api::proto::{CreateTokenRequest, Verdict};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tonic::codegen::Bytes;
@@ -16,10 +16,9 @@ use tonic::codegen::http::{Request, Response};
 use super::fleet::{Process, tell, url};
 use super::setup::{Made, assert_unavailable, made};
 use crate::support::client::{ordinary, question};
-use crate::support::eventually;
-use crate::support::in_time;
 use crate::support::program::{Place, find};
 use crate::support::replica::Installation;
+use crate::support::{eventually, in_time};
 
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
@@ -29,7 +28,7 @@ const SETTINGS: [u8; 9] = [0, 0, 0, 4, 0, 0, 0, 0, 0];
 /// What everything here together may take for good.
 const MOST_MEMORY: u64 = 64 << 20;
 
-/// What answers that nobody reads may take: `--unread-bytes`, and what is needed to make some.
+/// What answers that nobody reads may take: `--response-memory-bytes`, and what is needed to make some.
 const ROOM_FOR_ANSWERS: u64 = 96 << 20;
 
 /// The program, and one token that it must go on knowing.

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use tokend::grpc::proto::{
+use tokend::api::proto::{
     Consistency, Verdict, VerifyRequest, VerifyResponse, VerifyStreamRequest, VerifyStreamResponse,
 };
 use tokio::sync::mpsc;

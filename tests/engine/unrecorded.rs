@@ -1,6 +1,6 @@
 //! However a change comes into the database, replicas hear of it; and where it cannot be recorded, they know.
 
-use tokend::grpc::proto::Verdict;
+use tokend::api::proto::Verdict;
 use tokend::secret::Prefix;
 use tokend::server::ServeError;
 use tokend::store::{MigrateError, check, migrate};

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
-use tokend::grpc::proto::{RevokeTokenResponse, Verdict};
+use tokend::api::proto::{RevokeTokenResponse, Verdict};
 use tokio::task::JoinSet;
 
 use super::fleet::Process;

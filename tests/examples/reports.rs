@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use prost::Message;
-use tokend::grpc::proto::CreateTokenRequest;
+use tokend::api::proto::CreateTokenRequest;
 use tokend::server::ServerConfig;
 use tokend::store::Route;
 use tokio::task::JoinSet;

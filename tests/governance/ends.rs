@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
-use tokend::grpc::proto::create_token_request::Expiration;
-use tokend::grpc::proto::{
+use tokend::api::proto::create_token_request::Expiration;
+use tokend::api::proto::{
     ChangeKind, CreateTokenRequest, DisableTokenRequest, GetTokenRequest, ListTokenEventsRequest,
     RotateTokenRequest, TokenEvent, TokenEventKind, WatchTokensRequest,
 };

@@ -2,8 +2,8 @@
 
 use std::collections::HashSet;
 
-use tokend::grpc::proto::create_token_request::Expiration;
-use tokend::grpc::proto::{
+use tokend::api::proto::create_token_request::Expiration;
+use tokend::api::proto::{
     CheckPolicyRequest, CreateTokenRequest, EnforcePolicyRequest, EnforcePolicyResponse,
     ListTokenEventsRequest, ListTokensRequest, Policy, PolicyBreach, RotateTokenRequest, Token,
     TokenEventKind, TokenState, UpdateTokenRequest, Verdict, WatchTokensRequest, update_token_request,

@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use prost::Message as _;
-use tokend::grpc::proto::create_token_request::Expiration;
-use tokend::grpc::proto::{
+use tokend::api::proto::create_token_request::Expiration;
+use tokend::api::proto::{
     CreateTokenRequest, ListTokenEventsRequest, TokenEvent, TokenEventKind, UpdateTokenRequest,
 };
 use tonic::metadata::{AsciiMetadataValue, MetadataValue};

@@ -1,8 +1,8 @@
 //! Policies: who sets them, and what they bind.
 
 use prost_types::Duration;
-use tokend::grpc::proto::create_token_request::Expiration;
-use tokend::grpc::proto::{
+use tokend::api::proto::create_token_request::Expiration;
+use tokend::api::proto::{
     CreateTokenRequest, CreateTokenResponse, GetPolicyRequest, Policy, RotateTokenRequest,
     UpdatePolicyRequest, UpdateTokenRequest, update_token_request,
 };

@@ -1,6 +1,6 @@
 //! How many active tokens a user may have: exactly so many, whoever asks at once.
 
-use tokend::grpc::proto::{
+use tokend::api::proto::{
     CheckPolicyRequest, CreateTokenRequest, DisableTokenRequest, EnforcePolicyRequest, Policy,
     RotateTokenRequest, UpdateTokenRequest, update_token_request,
 };

@@ -2,7 +2,7 @@
 
 use sqlx::Connection as _;
 use sqlx::postgres::PgConnection;
-use tokend::grpc::proto::{ListTokensRequest, Verdict};
+use tokend::api::proto::{ListTokensRequest, Verdict};
 
 use crate::support::client::{created, ordinary, revoked, verified};
 use crate::support::eventually;

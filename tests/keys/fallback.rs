@@ -2,7 +2,7 @@
 //! of it than a fair share.
 
 use sqlx::Connection as _;
-use tokend::grpc::proto::{CreateTokenResponse, Verdict};
+use tokend::api::proto::{CreateTokenResponse, Verdict};
 use tokend::secret::{DurableCost, TokenId};
 use tokio::task::JoinSet;
 use tonic::Code;

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use tokend::grpc::proto::Verdict;
+use tokend::api::proto::Verdict;
 use tokend::secret::Prefix;
 use tokend::server::ServeError;
 use tokend::store::{MigrateError, check, migrate};

@@ -1,6 +1,6 @@
 //! A new first key, or another ring altogether: every token stays valid, and its MAC is made anew.
 
-use tokend::grpc::proto::Verdict;
+use tokend::api::proto::Verdict;
 use tokend::secret::{KeyId, TokenId};
 
 use crate::support::client::{created, ordinary, verified};

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use sqlx::migrate::{Migration, Migrator};
 use sqlx::{Acquire as _, AssertSqlSafe, Executor as _, PgConnection};
-use tokend::grpc::proto::{ListTokensRequest, Verdict};
+use tokend::api::proto::{ListTokensRequest, Verdict};
 use tokend::secret::Prefix;
 use tokend::store::{LockMode, Planned, TableWork, migrate, plan};
 

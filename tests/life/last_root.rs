@@ -2,9 +2,9 @@
 
 use prost_types::Duration;
 use sqlx::Executor as _;
-use tokend::grpc::proto::create_token_request::Expiration;
-use tokend::grpc::proto::revoke_token_request::Target;
-use tokend::grpc::proto::{
+use tokend::api::proto::create_token_request::Expiration;
+use tokend::api::proto::revoke_token_request::Target;
+use tokend::api::proto::{
     CreateTokenRequest, DisableTokenRequest, EnforcePolicyRequest, ListTokensRequest, Policy,
     RevokeTokenRequest, RevokeUserTokensRequest, RotateTokenRequest, TokenState, UpdatePolicyRequest,
     UpdateTokenRequest, rotate_token_request, update_token_request,

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use sqlx::{Connection as _, Executor as _};
-use tokend::grpc::proto::{
+use tokend::api::proto::{
     CreateTokenRequest, ListTokensRequest, RevokeUserTokensRequest, TokenState, Verdict,
 };
 use tonic::Code;
@@ -178,7 +178,7 @@ async fn a_hundred_thousand_tokens_of_one_user_are_revoked_in_one_call() {
     let database = &replica.installation.database;
     let mut root = replica.root();
     let made = created(&mut root, ordinary()).await;
-    let graceful = tokend::grpc::proto::RotateTokenRequest {
+    let graceful = tokend::api::proto::RotateTokenRequest {
         grace_period: seconds(3600),
         ..rotation(&made.token.unwrap().id)
     };

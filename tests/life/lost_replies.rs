@@ -3,7 +3,7 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
-use tokend::grpc::proto::{CreateTokenRequest, ListTokensRequest, RotateTokenRequest, Verdict};
+use tokend::api::proto::{CreateTokenRequest, ListTokensRequest, RotateTokenRequest, Verdict};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;

@@ -18,7 +18,7 @@ mod self_rotation;
 mod waits;
 
 use prost_types::Duration;
-use tokend::grpc::proto::{GetTokenRequest, Token, Verdict};
+use tokend::api::proto::{GetTokenRequest, Token, Verdict};
 use tonic::Status;
 use tonic_types::StatusExt as _;
 

@@ -1,7 +1,7 @@
 //! Whoever finds a secret can end its token, and learns no more of it than that.
 
-use tokend::grpc::proto::revoke_token_request::Target;
-use tokend::grpc::proto::{
+use tokend::api::proto::revoke_token_request::Target;
+use tokend::api::proto::{
     Policy, RevokeTokenRequest, RotateTokenRequest, Token, TokenState, UpdatePolicyRequest, Verdict,
 };
 use tokend::secret::TokenId;

@@ -3,8 +3,8 @@
 
 use std::collections::HashSet;
 
-use tokend::grpc::proto::create_token_request::Expiration;
-use tokend::grpc::proto::{CreateTokenRequest, CreateTokenResponse, RotateTokenRequest, TokenState, Verdict};
+use tokend::api::proto::create_token_request::Expiration;
+use tokend::api::proto::{CreateTokenRequest, CreateTokenResponse, RotateTokenRequest, TokenState, Verdict};
 use tonic::Code;
 
 use super::{metadata, seconds, verdict};

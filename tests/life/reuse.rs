@@ -1,6 +1,6 @@
 //! A superseded token that rotates itself after its grace: where the policy says so, its family is revoked.
 
-use tokend::grpc::proto::{
+use tokend::api::proto::{
     CreateTokenResponse, ListTokenEventsRequest, ListTokensRequest, Policy, RotateTokenRequest,
     RotateTokenResponse, TokenEventKind, UpdatePolicyRequest, Verdict,
 };

@@ -1,9 +1,9 @@
 //! Rotating a token by somebody else: what the successor inherits, when the old one ends, and that there is one
 //! successor at most.
 
-use tokend::grpc::proto::revoke_token_request::Target;
-use tokend::grpc::proto::rotate_token_request::Expiration;
-use tokend::grpc::proto::{
+use tokend::api::proto::revoke_token_request::Target;
+use tokend::api::proto::rotate_token_request::Expiration;
+use tokend::api::proto::{
     CreateTokenRequest, CreateTokenResponse, GetTokenRequest, Policy, RevokeTokenRequest, RotateTokenRequest,
     RotateTokenResponse, Token, TokenState, UpdatePolicyRequest, Verdict,
 };
@@ -22,7 +22,7 @@ const YEAR_3000: i64 = 32_503_680_000;
 const DAY: i64 = 86_400;
 
 fn full() -> CreateTokenRequest {
-    use tokend::grpc::proto::create_token_request::Expiration;
+    use tokend::api::proto::create_token_request::Expiration;
     CreateTokenRequest {
         organization_id: "acme".to_owned(),
         scopes: texts(&["repo:read", "repo:*"]),
@@ -81,7 +81,7 @@ async fn the_old_token_is_good_for_the_grace_and_never_longer_than_it_was() {
     assert_eq!((after.state(), new.expire_time), (TokenState::Active, None));
     assert_eq!(verdict(&mut root, &old.secret).await, Verdict::Valid);
 
-    let soon = tokend::grpc::proto::create_token_request::Expiration::Ttl(seconds(60).unwrap());
+    let soon = tokend::api::proto::create_token_request::Expiration::Ttl(seconds(60).unwrap());
     let mortal = CreateTokenRequest { expiration: Some(soon), ..ordinary() };
     let (old, after, new) = graceful(&mut root, mortal, DAY).await;
     let before = old.token.unwrap();

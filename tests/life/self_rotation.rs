@@ -1,7 +1,7 @@
 //! A token that rotates itself: it needs no scope for that, gains nothing, and cannot lock itself out.
 
-use tokend::grpc::proto::rotate_token_request::Expiration;
-use tokend::grpc::proto::{CreateTokenRequest, RotateTokenRequest, Token, Verdict};
+use tokend::api::proto::rotate_token_request::Expiration;
+use tokend::api::proto::{CreateTokenRequest, RotateTokenRequest, Token, Verdict};
 use tonic::Code;
 
 use super::{got, metadata, seconds, verdict};
@@ -19,7 +19,7 @@ fn by_itself(id: &str) -> RotateTokenRequest {
 async fn an_ordinary_token_rotates_itself_and_its_successor_is_its_equal() {
     let replica = Replica::start().await;
     let mut root = replica.root();
-    let end = tokend::grpc::proto::create_token_request::Expiration::ExpireTime(second(32_503_680_000));
+    let end = tokend::api::proto::create_token_request::Expiration::ExpireTime(second(32_503_680_000));
     let request = CreateTokenRequest {
         expiration: Some(end),
         scopes: texts(&["repo:read"]),

@@ -2,8 +2,8 @@
 
 use sqlx::postgres::PgConnection;
 use sqlx::{AssertSqlSafe, Executor as _};
-use tokend::grpc::proto::revoke_token_request::Target;
-use tokend::grpc::proto::{
+use tokend::api::proto::revoke_token_request::Target;
+use tokend::api::proto::{
     DisableTokenRequest, EnableTokenRequest, EnforcePolicyRequest, Policy, RevokeTokenRequest,
     UpdatePolicyRequest, UpdateTokenRequest, update_token_request,
 };

@@ -12,18 +12,18 @@ use tokend::domain::{
 };
 use tokend::metrics::Metrics;
 use tokend::secret::{KeyId, Mac, TokenId};
-use tokend::{ambient, domain, metrics, secret};
+use tokend::{changefeed, clock, domain, metrics, secret};
 
-use crate::ambient::Moment;
 use crate::cache::Cache;
+use crate::clock::BootInstant;
 
 #[path = "../../src/verify/cache.rs"]
 #[expect(dead_code, reason = "not all of it is called here")]
 mod cache;
 
-#[path = "../../src/verify/seen.rs"]
+#[path = "../../src/verify/cache_generation.rs"]
 #[expect(dead_code, reason = "not all of it is called here")]
-mod seen;
+mod cache_generation;
 
 /// What the model checker replaces elsewhere.
 mod sync {
@@ -72,7 +72,7 @@ fn read(cache: &Cache, number: u32, scopes: &[&str]) {
     let ticket = cache.begin_read();
     let id = TokenId::from_bytes((u128::from(number) << 64 | 7).to_be_bytes());
     let record = Record::new(&token(id, scopes), Mac { key_id: KeyId::from_bytes([0; 8]), tag: [0; 32] });
-    cache.end_read(&ticket, Moment { boot: 0, wall: 0 }, [(id, record)]);
+    cache.end_read(&ticket, BootInstant { boot: 0, wall: 0 }, [(id, record)]);
 }
 
 fn token(id: TokenId, scopes: &[&str]) -> Token {

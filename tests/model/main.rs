@@ -1,5 +1,5 @@
 //! Every interleaving of the fill rule with the order of freshness, walked by a model checker: the real
-//! `core/src/gate.rs` and `src/verify/seen.rs` between a loader, a feed and a Verify. Postgres is a counter of one token's changes,
+//! `core/src/fill_guard.rs` and `src/verify/cache_generation.rs` between a loader, a feed and a Verify. Postgres is a counter of one token's changes,
 //! the cache a cell, freshness the count that the feed vouches for. Each rule is also taken out once: the
 //! checker must then find the Verify that is answered from before a change that it was promised to see.
 
@@ -12,15 +12,15 @@ use loom::sync::Mutex;
 use loom::sync::atomic::AtomicU32;
 use loom::thread;
 
-use crate::gate::Gate;
-use crate::seen::{Removals, Seen};
+use crate::cache_generation::{CacheGeneration, Removals};
+use crate::fill_guard::FillGuard;
 
-#[path = "../../core/src/gate.rs"]
+#[path = "../../core/src/fill_guard.rs"]
 #[expect(unreachable_pub, reason = "it is a library's, and open there")]
-mod gate;
+mod fill_guard;
 
-#[path = "../../src/verify/seen.rs"]
-mod seen;
+#[path = "../../src/verify/cache_generation.rs"]
+mod cache_generation;
 
 /// Where they take their locks and atomics from.
 mod sync {
@@ -43,7 +43,7 @@ type Version = u32;
 struct Replica {
     database: AtomicU32,
     record: Mutex<Option<Version>>,
-    gate: Gate<u32>,
+    gate: FillGuard<u32>,
     removals: Removals,
     /// How many changes the feed vouches for.
     fresh: AtomicU32,
@@ -55,7 +55,7 @@ impl Replica {
         Arc::new(Self {
             database: AtomicU32::new(0),
             record: Mutex::new(Some(0)),
-            gate: Gate::new(),
+            gate: FillGuard::new(),
             removals: Removals::new(),
             fresh: AtomicU32::new(0),
         })
@@ -102,7 +102,7 @@ impl Replica {
     }
 
     fn forget(&self) {
-        self.gate.spoil(&[TOKEN]);
+        self.gate.invalidate(&[TOKEN]);
         self.remove();
         self.removals.removed();
     }
@@ -110,7 +110,7 @@ impl Replica {
     // What the feed does when it cannot learn what changed.
     fn start_anew(&self) {
         let snapshot = self.read_database();
-        self.gate.spoil_all();
+        self.gate.invalidate_all();
         self.remove();
         self.removals.removed();
         self.publish(snapshot);
@@ -118,7 +118,7 @@ impl Replica {
 
     // What a caller does whose credential is judged by its record, twice in a row.
     fn call_twice(&self) {
-        let seen = Seen::never();
+        let seen = CacheGeneration::never();
         let mut known = None;
         for now in 0..2 {
             let promised = self.fresh.load(Acquire);
@@ -216,7 +216,7 @@ fn a_record_that_is_removed_before_its_reads_are_spoiled_comes_back() {
         let snapshot = replica.read_database();
         if snapshot > 0 {
             replica.remove();
-            replica.gate.spoil(&[TOKEN]);
+            replica.gate.invalidate(&[TOKEN]);
         }
         replica.publish(snapshot);
     };
@@ -262,7 +262,7 @@ fn a_new_start_that_only_clears_lets_an_older_read_fill() {
 #[should_panic(expected = "answered from before a change")]
 fn a_new_start_that_clears_before_its_snapshot_lets_what_is_read_between_stay() {
     let cleared_first = |replica: &Replica| {
-        replica.gate.spoil_all();
+        replica.gate.invalidate_all();
         replica.remove();
         let snapshot = replica.read_database();
         replica.publish(snapshot);
@@ -286,7 +286,7 @@ fn a_removal_that_is_not_counted_leaves_the_removed_relied_on() {
     let uncounted = |replica: &Replica| {
         let snapshot = replica.read_database();
         if snapshot > 0 {
-            replica.gate.spoil(&[TOKEN]);
+            replica.gate.invalidate(&[TOKEN]);
             replica.remove();
         }
         replica.publish(snapshot);
@@ -300,7 +300,7 @@ fn a_removal_that_is_counted_before_it_is_done_leaves_the_removed_relied_on() {
     let counted_first = |replica: &Replica| {
         let snapshot = replica.read_database();
         if snapshot > 0 {
-            replica.gate.spoil(&[TOKEN]);
+            replica.gate.invalidate(&[TOKEN]);
             replica.removals.removed();
             replica.remove();
         }
@@ -313,7 +313,7 @@ fn a_removal_that_is_counted_before_it_is_done_leaves_the_removed_relied_on() {
 #[should_panic(expected = "answered from before a change")]
 fn a_count_that_is_read_after_the_lookup_covers_its_removal() {
     let counted_late = |replica: &Replica| {
-        let seen = Seen::never();
+        let seen = CacheGeneration::never();
         let known = replica.look_up();
         if known.is_some() {
             seen.found(replica.removals.count(), 0);

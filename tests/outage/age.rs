@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use sqlx::Connection as _;
-use tokend::grpc::proto::{Verdict, VerifyStreamRequest, WatchTokensRequest};
+use tokend::api::proto::{Verdict, VerifyStreamRequest, WatchTokensRequest};
 use tokend_client::{Connection, Question, Verifier};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tokend::grpc::proto::{ListTokensRequest, Verdict};
+use tokend::api::proto::{ListTokensRequest, Verdict};
 use tonic::{Code, Status};
 use tonic_health::ServingStatus;
 

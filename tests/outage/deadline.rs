@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tokend::grpc::proto::ListTokensRequest;
+use tokend::api::proto::ListTokensRequest;
 use tonic::{Code, Request};
 
 use crate::support::client::ordinary;

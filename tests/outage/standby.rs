@@ -4,10 +4,9 @@ use tokend::secret::Prefix;
 use tonic_health::ServingStatus;
 
 use crate::support::database::Database;
-use crate::support::eventually;
-use crate::support::http;
 use crate::support::replica::{Installation, SERVICE};
 use crate::support::server::{Server, Standby};
+use crate::support::{eventually, http};
 
 #[tokio::test]
 async fn a_standby_is_named_until_it_is_promoted() {

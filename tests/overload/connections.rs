@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tokend::grpc::proto::ListTokensRequest;
+use tokend::api::proto::ListTokensRequest;
 use tokio::io::AsyncReadExt as _;
 use tokio::net::{TcpSocket, TcpStream};
 use tonic::Request;

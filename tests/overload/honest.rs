@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use prost::Message as _;
 use sqlx::Connection as _;
-use tokend::grpc::proto::VerifyStreamRequest;
+use tokend::api::proto::VerifyStreamRequest;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tonic::codegen::Bytes;

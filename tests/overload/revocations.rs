@@ -7,7 +7,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokend::grpc::proto::DisableTokenRequest;
+use tokend::api::proto::DisableTokenRequest;
 
 use crate::support::client::{Client, created, ordinary, revocation};
 use crate::support::crowd::tokens_of_all_sorts;

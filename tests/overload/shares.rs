@@ -1,6 +1,6 @@
 //! Callers that want more than their share.
 
-use tokend::grpc::proto::{CreateTokenResponse, ListTokensRequest, Verdict};
+use tokend::api::proto::{CreateTokenResponse, ListTokensRequest, Verdict};
 use tonic::{Code, Response, Status};
 use tonic_types::StatusExt as _;
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use tokend::grpc::proto::{Consistency, Verdict, VerifyRequest};
+use tokend::api::proto::{Consistency, Verdict, VerifyRequest};
 use tokio::task::JoinSet;
 use tonic::Code;
 

@@ -4,10 +4,11 @@
 use h2::RecvStream;
 use h2::client::SendRequest;
 use prost::Message;
-use tokend::grpc::proto::{
+use tokend::api::grpc::Origin;
+use tokend::api::http::config::IntegrationsConfig;
+use tokend::api::proto::{
     CreateTokenRequest, GetTokenRequest, ListTokenEventsRequest, ListTokensRequest, WatchTokensRequest,
 };
-use tokend::ways::{Origin, WaysConfig};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -99,17 +100,17 @@ async fn metric(replica: &Replica, name: &str) -> usize {
 }
 
 async fn taken(replica: &Replica) -> usize {
-    metric(replica, "tokend_unread_bytes").await
+    metric(replica, "tokend_response_memory_bytes").await
 }
 
 /// A replica with little room, and more tokens and events than a page holds.
 async fn replica() -> Replica {
     let installation = Installation::new().await;
     let mut config = installation.config();
-    config.limits.unread_bytes = ROOM;
-    config.ways = WaysConfig {
+    config.limits.response_memory_bytes = ROOM;
+    config.ways = IntegrationsConfig {
         web_origins: vec![Origin::parse("https://a.example").unwrap()],
-        ..WaysConfig::default()
+        ..IntegrationsConfig::default()
     };
     let replica = installation.serve(config).await;
     fill(&replica).await;
@@ -192,7 +193,7 @@ async fn whoever_reads_nothing_leaves_room_for_others_and_gives_its_own_back_by_
     }
     let mut hog = replica.client(&hog);
     assert!(!hog.list_tokens(tokens()).await.unwrap().into_inner().tokens.is_empty());
-    assert!(metric(&replica, r#"tokend_unread_refused_total{reason="over_share"}"#).await >= 6);
+    assert!(metric(&replica, r#"tokend_response_memory_refused_total{reason="over_share"}"#).await >= 6);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

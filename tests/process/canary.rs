@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::Command;
 
-use tokend::grpc::proto::Verdict;
+use tokend::api::proto::Verdict;
 
 use super::cluster::cluster;
 use super::databases::Database;
@@ -129,7 +129,7 @@ fn guessed(secret: &str) -> String {
 
     let prefix = Prefix::default();
     let id = Secret::parse(secret, &prefix).unwrap().id();
-    let guess = Secret::generate(id, &mut tokend::ambient::randomness()).unwrap();
+    let guess = Secret::generate(id, &mut tokend::clock::randomness()).unwrap();
     guess.render(&prefix).expose_secret().to_owned()
 }
 

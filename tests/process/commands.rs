@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use clap::{Command, CommandFactory as _};
-use tokend::commands::CommandLine;
+use tokend::cli::CommandLine;
 
 /// Returns the names of all commands.
 pub(crate) fn all() -> BTreeSet<String> {

@@ -5,7 +5,7 @@ use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 
-use tokend::grpc::proto::Verdict;
+use tokend::api::proto::Verdict;
 
 use super::program::{Place, Running, printed, run, text};
 use super::rpc;

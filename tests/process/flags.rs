@@ -6,8 +6,8 @@ use std::fs;
 
 use clap::{Command, CommandFactory as _};
 use secrecy::ExposeSecret as _;
-use tokend::ambient;
-use tokend::commands::CommandLine;
+use tokend::cli::CommandLine;
+use tokend::clock;
 use tokend::secret::{Prefix, Secret, TokenId};
 
 use super::program::{Place, printed, run, text};
@@ -78,8 +78,8 @@ fn whatever_destroys_can_be_tried_without() {
 
 #[test]
 fn a_flag_that_commands_share_counts_on_each_of_them() {
-    let mut randomness = ambient::randomness();
-    let id = TokenId::generate(ambient::unix_millis(), &mut randomness).unwrap();
+    let mut randomness = clock::randomness();
+    let id = TokenId::generate(clock::unix_millis(), &mut randomness).unwrap();
     let secret = Secret::generate(id, &mut randomness).unwrap().render(&Prefix::default());
     let secret = secret.expose_secret().to_owned();
     let mut tried = 0;

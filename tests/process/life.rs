@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use h2::client::SendRequest;
 use h2::{Ping, SendStream};
 use rustix::process::Signal;
-use tokend::grpc::proto::Verdict;
+use tokend::api::proto::Verdict;
 use tokio::net::TcpStream;
 use tonic::codegen::Bytes;
 use tonic::codegen::http::Request;

@@ -5,10 +5,9 @@ use std::process::Output;
 
 use serde_json::Value;
 
-use super::commands;
 use super::databases::Database;
 use super::program::{Place, Running, printed, run, run_into, text};
-use super::rpc;
+use super::{commands, rpc};
 
 /// A server with tokens in two organizations and a policy, and a database of its own.
 struct Scene {

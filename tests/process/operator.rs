@@ -2,7 +2,7 @@
 
 use std::process::Output;
 
-use tokend::grpc::proto::Verdict;
+use tokend::api::proto::Verdict;
 
 use super::program::{Place, printed, run, text};
 use super::rpc;

@@ -7,12 +7,11 @@ use std::os::unix::fs::{MetadataExt as _, symlink};
 use std::process::{Output, Stdio};
 use std::thread;
 
-use tokend::grpc::proto::Verdict;
+use tokend::api::proto::Verdict;
 
-use super::commands;
 use super::databases::Database;
 use super::program::{PROGRAM, Place, Running, printed, run, run_into, run_of, text};
-use super::rpc;
+use super::{commands, rpc};
 
 /// A server, a database that has no root token yet, and how each command that makes a secret is called.
 struct Scene {
@@ -187,6 +186,6 @@ fn fake_secret() -> String {
     use tokend::secret::{Prefix, Secret, TokenId};
 
     let id = TokenId::from_bytes([7; 16]);
-    let secret = Secret::generate(id, &mut tokend::ambient::randomness()).unwrap();
+    let secret = Secret::generate(id, &mut tokend::clock::randomness()).unwrap();
     secret.render(&Prefix::default()).expose_secret().to_owned()
 }

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use tokend::grpc::proto::Verdict;
+use tokend::api::proto::Verdict;
 
 use super::program::{Place, printed, run, text};
 use super::rpc;

@@ -1,7 +1,7 @@
 //! What was killed comes back with its data, and nothing runs twice on the same data.
 
 use rustix::process::{Signal, kill_process};
-use tokend::grpc::proto::Verdict;
+use tokend::api::proto::Verdict;
 
 use super::program::{Place, Running, eventually, is_running};
 use super::rpc;

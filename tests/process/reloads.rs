@@ -5,7 +5,7 @@ use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 
 use rustix::process::Signal;
-use tokend::grpc::proto::Verdict;
+use tokend::api::proto::Verdict;
 
 use super::cluster::cluster;
 use super::databases::Database;

@@ -2,8 +2,8 @@
 
 use std::os::unix::fs::symlink;
 
+use tokend::api::proto::Verdict;
 use tokend::embedded::Cluster;
-use tokend::grpc::proto::Verdict;
 
 use super::cluster::cluster;
 use super::databases::Database;

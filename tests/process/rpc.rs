@@ -1,12 +1,12 @@
 //! Calls over gRPC, each on a connection of its own.
 
-use tokend::grpc::proto::create_token_request::Expiration;
-use tokend::grpc::proto::revoke_token_request::Target;
-use tokend::grpc::proto::token_service_client::TokenServiceClient;
-use tokend::grpc::proto::{
-    CreateTokenRequest, ListTokensRequest, RevokeTokenRequest, VerifyRequest, VerifyResponse,
+use tokend::api::proto::create_token_request::Expiration;
+use tokend::api::proto::revoke_token_request::Target;
+use tokend::api::proto::token_service_client::TokenServiceClient;
+use tokend::api::proto::{
+    CreateTokenRequest, CreateTokenResponse, ListTokensRequest, RevokeTokenRequest, Token, Verdict,
+    VerifyRequest, VerifyResponse,
 };
-use tokend::grpc::proto::{CreateTokenResponse, Token, Verdict};
 use tokio::runtime::{Builder, Runtime};
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Request, Status};

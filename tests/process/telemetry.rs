@@ -13,8 +13,8 @@ use opentelemetry_proto::tonic::collector::trace::v1::{
 };
 use opentelemetry_proto::tonic::trace::v1::Span;
 use rustix::process::Signal;
-use tokend::grpc::proto::GetTokenRequest;
-use tokend::grpc::proto::token_service_client::TokenServiceClient;
+use tokend::api::proto::GetTokenRequest;
+use tokend::api::proto::token_service_client::TokenServiceClient;
 use tonic::transport::server::TcpIncoming;
 use tonic::transport::{Identity, Server, ServerTlsConfig};
 use tonic::{Request, Response, Status};

@@ -2,7 +2,7 @@
 //! `.ci/previous` builds once there is a release; until then this build stands in for it, and what is shown is
 //! that a schema is shared and taken further while it is served.
 
-use tokend::grpc::proto::Verdict;
+use tokend::api::proto::Verdict;
 
 use super::databases::Database;
 use super::program::{PROGRAM, Place, printed, run, run_of};

@@ -2,15 +2,15 @@
 
 use prost_types::{FieldMask, Timestamp};
 use secrecy::ExposeSecret as _;
-use tokend::ambient;
-use tokend::grpc::proto::create_token_request::Expiration;
-use tokend::grpc::proto::revoke_token_request::Target;
-use tokend::grpc::proto::token_service_client::TokenServiceClient;
-use tokend::grpc::proto::{
+use tokend::api::proto::create_token_request::Expiration;
+use tokend::api::proto::revoke_token_request::Target;
+use tokend::api::proto::token_service_client::TokenServiceClient;
+use tokend::api::proto::{
     CreateTokenRequest, CreateTokenResponse, RevokeTokenRequest, RevokeTokenResponse,
     RevokeUserTokensRequest, RotateTokenRequest, RotateTokenResponse, UpdateTokenRequest, VerifyRequest,
     VerifyResponse,
 };
+use tokend::clock;
 use tokend::secret::{Prefix, Secret, TokenId};
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::service::Interceptor;
@@ -122,7 +122,7 @@ pub(crate) fn leaver(user_id: &str) -> RevokeUserTokensRequest {
 
 /// Returns a request id that was never used.
 pub(crate) fn new_request_id() -> String {
-    ambient::random_uuid().to_string()
+    clock::random_uuid().to_string()
 }
 
 /// Returns the request that gives a token the name `renamed`.
@@ -153,11 +153,11 @@ pub(crate) async fn verified(client: &mut Client, secret: &str, required_scopes:
 
 /// Returns a secret that names this token and has random bits of its own.
 pub(crate) fn forged(id: TokenId) -> String {
-    let secret = Secret::generate(id, &mut ambient::randomness()).unwrap();
+    let secret = Secret::generate(id, &mut clock::randomness()).unwrap();
     secret.render(&Prefix::default()).expose_secret().to_owned()
 }
 
 /// Returns an id that no token has.
 pub(crate) fn unknown_id() -> TokenId {
-    TokenId::generate(ambient::unix_millis(), &mut ambient::randomness()).unwrap()
+    TokenId::generate(clock::unix_millis(), &mut clock::randomness()).unwrap()
 }

@@ -6,7 +6,7 @@ use prost::bytes::{Buf as _, BufMut as _};
 use prost::encoding::{WireType, encode_key, encode_varint};
 use prost_types::field_descriptor_proto::{Label, Type};
 use prost_types::{DescriptorProto, FieldDescriptorProto, FileDescriptorSet};
-use tokend::grpc::proto::FILE_DESCRIPTOR_SET;
+use tokend::api::proto::FILE_DESCRIPTOR_SET;
 use tonic::client::Grpc;
 use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic::codegen::http::uri::PathAndQuery;

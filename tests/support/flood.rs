@@ -4,8 +4,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use tokend::grpc::proto::revoke_token_request::Target;
-use tokend::grpc::proto::{
+use tokend::api::proto::revoke_token_request::Target;
+use tokend::api::proto::{
     CreateTokenRequest, CreateTokenResponse, GetTokenRequest, ListTokensRequest, RevokeTokenRequest,
     RotateTokenRequest,
 };

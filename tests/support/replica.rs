@@ -7,8 +7,8 @@ use std::thread;
 use std::time::Duration;
 
 use secrecy::ExposeSecret as _;
-use tokend::actions::bootstrap::{Bootstrapped, bootstrap};
-use tokend::ambient;
+use tokend::api::http::config::IntegrationsConfig;
+use tokend::clock;
 use tokend::domain::CertificateMappings;
 use tokend::jobs::reload::Origins;
 use tokend::jobs::retention::Retention;
@@ -16,8 +16,8 @@ use tokend::secret::{DurableCost, Keyring, Prefix};
 use tokend::server::{self, Limits, Listeners, ServeError, ServerConfig, Timeouts};
 use tokend::store::Store;
 use tokend::telemetry::Sampling;
+use tokend::tokens::bootstrap::{Bootstrapped, bootstrap};
 use tokend::verify::Bounds;
-use tokend::ways::WaysConfig;
 use tokio::net::TcpListener;
 use tokio::runtime::Builder;
 use tokio::sync::oneshot;
@@ -70,7 +70,7 @@ pub(crate) async fn wait_until_serving(channel: Channel) {
 
 /// Makes a line of a keyring.
 pub(crate) fn new_key() -> String {
-    Keyring::generate_entry(&mut ambient::randomness()).unwrap().expose_secret().to_owned()
+    Keyring::generate_entry(&mut clock::randomness()).unwrap().expose_secret().to_owned()
 }
 
 /// Makes a keyring of these lines, the first one primary.
@@ -109,7 +109,7 @@ impl Installation {
                 connections: 2048,
                 streams: 256,
                 calls: 4096,
-                unread_bytes: 64 << 20,
+                response_memory_bytes: 64 << 20,
                 timeouts: Timeouts::default(),
             },
             database: self.database.route(),
@@ -131,7 +131,7 @@ impl Installation {
                 interval: Duration::from_millis(200),
             },
             sampling: Sampling::off(),
-            ways: WaysConfig::default(),
+            ways: IntegrationsConfig::default(),
             drain_timeout: Duration::from_secs(10),
         }
     }

@@ -11,8 +11,8 @@ use rcgen::{
 };
 use tempfile::TempDir;
 use time::{Duration, OffsetDateTime};
-use tokend::ambient;
-use tokend::tls::{ServerTls, TlsFiles};
+use tokend::clock;
+use tokend::transport::tls::{ServerTls, TlsFiles};
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 
 use crate::support::replica::Replica;
@@ -43,9 +43,9 @@ impl Authority {
     pub(crate) fn sign(&self, names: &[&str], end: Duration) -> Signed {
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.subject_alt_names = names.iter().map(|name| san(name)).collect();
-        params.not_before = ambient::now() - Duration::hours(1);
-        params.not_after = ambient::now() + end;
-        let serial = SerialNumber::from_slice(&ambient::random_uuid().as_bytes()[1..]);
+        params.not_before = clock::now() - Duration::hours(1);
+        params.not_after = clock::now() + end;
+        let serial = SerialNumber::from_slice(&clock::random_uuid().as_bytes()[1..]);
         params.serial_number = Some(serial.clone());
         let key = KeyPair::generate().unwrap();
         let certificate = params.signed_by(&key, &self.issuer).unwrap().pem();
@@ -54,7 +54,7 @@ impl Authority {
 
     /// Signs a list of what it has revoked, which counts until `end` from now.
     pub(crate) fn revocations(&self, revoked: &[&Signed], end: Duration) -> String {
-        let this_update = ambient::now() - Duration::hours(1);
+        let this_update = clock::now() - Duration::hours(1);
         let revoked = revoked.iter().map(|signed| RevokedCertParams {
             serial_number: signed.serial.clone(),
             revocation_time: this_update,
@@ -63,7 +63,7 @@ impl Authority {
         });
         let list = CertificateRevocationListParams {
             this_update,
-            next_update: ambient::now() + end,
+            next_update: clock::now() + end,
             crl_number: SerialNumber::from(1),
             issuing_distribution_point: None,
             revoked_certs: revoked.collect(),
@@ -157,5 +157,5 @@ pub(crate) fn ended() -> Duration {
 
 /// Returns the wall clock's time, as a handle for tests that wait for a certificate's end.
 pub(crate) fn now() -> OffsetDateTime {
-    ambient::now()
+    clock::now()
 }

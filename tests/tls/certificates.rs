@@ -6,12 +6,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use time::Duration;
+use tokend::admission::request_memory::RequestLimiter;
+use tokend::api::proto::{ListTokensRequest, Verdict};
 use tokend::domain::{CertificateMapping, CertificateMappings, OrganizationId, ReservedScope, SubjectName};
-use tokend::grpc::proto::{ListTokensRequest, Verdict};
-use tokend::listener::{Beyond, Incoming, Limits, accept};
 use tokend::metrics::Metrics;
-use tokend::requests::RequestLimiter;
-use tokend::tls::{Protocol, ServerTls};
+use tokend::transport::listener::{Beyond, Incoming, Limits, accept};
+use tokend::transport::tls::{Protocol, ServerTls};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tonic::transport::Channel;

@@ -8,7 +8,7 @@ use std::str::FromStr as _;
 
 use sqlx::postgres::PgConnectOptions;
 use tempfile::TempDir;
-use tokend::store::{Line, StoreError};
+use tokend::store::{Connection, StoreError};
 
 use super::authority::{Authority, Signed};
 use crate::support::eventually;
@@ -98,7 +98,7 @@ impl Drop for Postgres {
 }
 
 /// Connects as a replica does.
-async fn connect(options: PgConnectOptions) -> Result<Line, StoreError> {
+async fn connect(options: PgConnectOptions) -> Result<Connection, StoreError> {
     let store = tokend::store::Store::new(options, 1);
     store.open();
     store.lines().open().await

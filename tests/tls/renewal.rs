@@ -1,7 +1,7 @@
 //! The server's own certificate: what clients trust, and renewals while calls run.
 
-use tokend::grpc::proto::ListTokensRequest;
-use tokend::tls::{ServerTls, TlsError};
+use tokend::api::proto::ListTokensRequest;
+use tokend::transport::tls::{ServerTls, TlsError};
 use tonic::transport::Channel;
 
 use super::authority::{Authority, Files, channel};

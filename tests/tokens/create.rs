@@ -3,8 +3,8 @@
 use prost::Message as _;
 use prost_types::Duration;
 use sqlx::Row as _;
-use tokend::grpc::proto::create_token_request::Expiration;
-use tokend::grpc::proto::{CreateTokenRequest, ListTokensRequest, TokenState};
+use tokend::api::proto::create_token_request::Expiration;
+use tokend::api::proto::{CreateTokenRequest, ListTokensRequest, TokenState};
 use tokend::secret::{DurableHash, KeyId, Mac, MacMatch, Prefix, Secret};
 use tonic::Code;
 

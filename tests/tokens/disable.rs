@@ -1,7 +1,7 @@
 //! Disabling a token and enabling it again: at once, written down, and within what the caller may.
 
-use tokend::grpc::proto::create_token_request::Expiration;
-use tokend::grpc::proto::{
+use tokend::api::proto::create_token_request::Expiration;
+use tokend::api::proto::{
     CreateTokenRequest, DisableTokenRequest, DisableTokenResponse, EnableTokenRequest,
     ListTokenEventsRequest, ListTokensRequest, Token, TokenEvent, TokenEventKind, TokenState, Verdict,
 };
@@ -98,7 +98,7 @@ async fn what_is_final_comes_before_what_is_not() {
         refused(outcome, Code::FailedPrecondition, "TOKEN_REVOKED");
     }
     let mut question = crate::support::client::question(&expired.secret, &[]);
-    question.set_consistency(tokend::grpc::proto::Consistency::Full);
+    question.set_consistency(tokend::api::proto::Consistency::Full);
     assert_eq!(root.verify(question).await.unwrap().into_inner().verdict(), Verdict::Expired);
 }
 

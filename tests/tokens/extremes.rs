@@ -9,7 +9,7 @@ use std::time::Duration;
 use prost::Message;
 use prost_types::field_descriptor_proto::Type;
 use rustix::time::{ClockId, clock_gettime};
-use tokend::grpc::proto::{
+use tokend::api::proto::{
     CheckPolicyRequest, CreateTokenRequest, ListTokensRequest, Policy, RotateTokenRequest,
     UpdatePolicyRequest, UpdateTokenRequest,
 };

@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 
-use tokend::grpc::proto::{CreateTokenRequest, RevokeTokenRequest};
+use tokend::api::proto::{CreateTokenRequest, RevokeTokenRequest};
 use tonic::Code;
 
 use crate::support::client::{created, ordinary, question, revocation, texts};

@@ -4,9 +4,7 @@
 
 use h2::client::SendRequest;
 use prost::Message as _;
-use tokend::grpc::proto::{
-    Verdict, VerifyRequest, VerifyResponse, VerifyStreamRequest, VerifyStreamResponse,
-};
+use tokend::api::proto::{Verdict, VerifyRequest, VerifyResponse, VerifyStreamRequest, VerifyStreamResponse};
 use tokio::net::TcpStream;
 use tonic::codegen::Bytes;
 use tonic::codegen::http::{HeaderMap, Request};

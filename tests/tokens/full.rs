@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use tokend::grpc::proto::{Consistency, Verdict, VerifyResponse};
+use tokend::api::proto::{Consistency, Verdict, VerifyResponse};
 
 use crate::support::client::{Client, created_with, question};
 use crate::support::replica::{Installation, Replica};

@@ -1,6 +1,6 @@
 //! Showing one token by its id.
 
-use tokend::grpc::proto::{GetTokenRequest, Token, TokenState};
+use tokend::api::proto::{GetTokenRequest, Token, TokenState};
 use tonic::Code;
 
 use crate::support::client::{Client, created, created_with, ordinary, revoked, unknown_id, verified};

@@ -3,10 +3,9 @@
 use std::time::Duration;
 
 use prost_types::Timestamp;
-use tokend::grpc::proto::TokenState::{self, Active, Expired, Revoked};
-use tokend::grpc::proto::Verdict;
-use tokend::grpc::proto::create_token_request::Expiration;
-use tokend::grpc::proto::{CreateTokenRequest, ListTokensRequest};
+use tokend::api::proto::TokenState::{self, Active, Expired, Revoked};
+use tokend::api::proto::create_token_request::Expiration;
+use tokend::api::proto::{CreateTokenRequest, ListTokensRequest, Verdict};
 use tonic::Code;
 
 use crate::support::client::{Client, created, ordinary, revoked, second, verified};

@@ -1,6 +1,6 @@
 //! Where a token may be used from: what is accepted as a network, and what Verify says of an address.
 
-use tokend::grpc::proto::{CreateTokenRequest, Verdict, VerifyRequest};
+use tokend::api::proto::{CreateTokenRequest, Verdict, VerifyRequest};
 use tonic::Code;
 
 use crate::support::client::{Client, created, ordinary, question, revoked, texts};

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use prost::Message as _;
-use tokend::grpc::proto::{CreateTokenRequest, ListTokensRequest, ListTokensResponse, TokenState};
+use tokend::api::proto::{CreateTokenRequest, ListTokensRequest, ListTokensResponse, TokenState};
 use tonic::Code;
 
 use crate::support::client::{Client, created, created_with, ordinary, revocation, revoked, second};

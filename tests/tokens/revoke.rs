@@ -1,6 +1,6 @@
 //! Revoking a token: once and for all, written down once, and never forgotten by those who must hear of it.
 
-use tokend::grpc::proto::{Token, TokenState, Verdict};
+use tokend::api::proto::{Token, TokenState, Verdict};
 use tokend::secret::TokenId;
 use tonic::Code;
 use uuid::Uuid;

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use sqlx::postgres::PgConnection;
 use sqlx::{AssertSqlSafe, Row as _};
-use tokend::grpc::proto::ListTokensRequest;
+use tokend::api::proto::ListTokensRequest;
 
 use crate::support::client::{created, ordinary};
 use crate::support::database::Database;

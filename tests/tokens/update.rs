@@ -1,8 +1,8 @@
 //! Changing a token: only what the mask names, at once, and never a revoked one.
 
 use prost_types::Duration;
-use tokend::grpc::proto::update_token_request::Expiration;
-use tokend::grpc::proto::{CreateTokenRequest, Token, UpdateTokenRequest, Verdict};
+use tokend::api::proto::update_token_request::Expiration;
+use tokend::api::proto::{CreateTokenRequest, Token, UpdateTokenRequest, Verdict};
 use tonic::Code;
 
 use super::get::got;

@@ -1,8 +1,8 @@
 //! Verify: every verdict, which of several is given, and what is shown with it.
 
 use prost_types::Duration;
-use tokend::grpc::proto::create_token_request::Expiration;
-use tokend::grpc::proto::{CreateTokenRequest, Verdict, VerifyResponse};
+use tokend::api::proto::create_token_request::Expiration;
+use tokend::api::proto::{CreateTokenRequest, Verdict, VerifyResponse};
 use tokend::secret::TokenId;
 
 use crate::support::client::{created, created_with, forged, nanos, ordinary, revoked, unknown_id, verified};

@@ -1,6 +1,6 @@
 //! What is told, and to whom.
 
-use tokend::grpc::proto::{
+use tokend::api::proto::{
     ChangeKind, DisableTokenRequest, EnableTokenRequest, TokenState, WatchTokensRequest,
 };
 use tonic::Code;

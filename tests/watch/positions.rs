@@ -123,7 +123,7 @@ async fn a_position_behind_which_changes_were_purged_or_of_another_life_is_too_o
     let xid = "UPDATE change_horizon SET purged_below = (pg_current_xact_id()::text::bigint + 1)::text::xid8";
     database.execute(xid).await;
     let request =
-        tokend::grpc::proto::WatchTokensRequest { after: watcher.position.clone(), ..Default::default() };
+        tokend::api::proto::WatchTokensRequest { after: watcher.position.clone(), ..Default::default() };
     let mut stream = replica.root().watch_tokens(request).await.unwrap().into_inner();
     let status = loop {
         if let Err(status) = stream.message().await {

@@ -92,7 +92,7 @@ async fn watchers_are_told_that_changes_may_be_missing_after_a_crash_of_postgres
     told(watcher.end().await);
     // Behind a position of the life before, too, as soon as the next one is followed.
     let request =
-        tokend::grpc::proto::WatchTokensRequest { after: watcher.position.clone(), ..Default::default() };
+        tokend::api::proto::WatchTokensRequest { after: watcher.position.clone(), ..Default::default() };
     let refused = async {
         let mut stream = root.watch_tokens(request).await.unwrap().into_inner();
         loop {

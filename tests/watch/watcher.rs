@@ -1,6 +1,6 @@
 //! A watcher that keeps what it is told.
 
-use tokend::grpc::proto::{
+use tokend::api::proto::{
     ChangeKind, CreateTokenRequest, TokenChange, WatchTokensRequest, WatchTokensResponse,
 };
 use tonic::{Status, Streaming};

@@ -5,12 +5,12 @@ use std::sync::Arc;
 use std::thread::available_parallelism;
 
 use prost::bytes::Bytes;
-use tokend::grpc::proto::VerifyRequest;
+use tokend::api::proto::VerifyRequest;
 use tokend::secret::{DurableCost, DurableHash, Prefix, Secret};
 use tokio::sync::Semaphore;
 use tonic::Status;
 
-use super::face::Replies;
+use super::canned::Replies;
 use super::{DURABLE_HASH, REPLY, from_hex, variable};
 
 /// Checks one token's hash.

@@ -1,10 +1,10 @@
 //! The ceiling: answers the same bytes as tokend, and does nothing for them.
 
 use prost::bytes::Bytes;
-use tokend::grpc::proto::VerifyRequest;
+use tokend::api::proto::VerifyRequest;
 use tonic::Status;
 
-use super::face::Replies;
+use super::canned::Replies;
 use super::{REPLY, from_hex, variable};
 
 /// One answer for all.

@@ -2,8 +2,8 @@
 //! to serve. All of them are tonic, with the same settings, the same messages and the same allocator.
 
 pub(crate) mod argon2;
+mod canned;
 pub(crate) mod ceiling;
-mod face;
 pub(crate) mod select;
 
 use std::env;
@@ -14,7 +14,7 @@ use tokio::runtime::Runtime;
 use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
 
-use self::face::{Face, Replies};
+use self::canned::{Canned, Replies};
 
 /// Names the role in the environment of the process that takes it.
 pub(crate) const ROLE: &str = "TOKEND_BENCH_ROLE";
@@ -40,7 +40,7 @@ pub(crate) fn run(role: &str) -> anyhow::Result<()> {
 async fn serve(replies: impl Replies) -> anyhow::Result<()> {
     let listener = TcpListener::bind(variable(LISTEN)?).await?;
     let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
-    Ok(Server::builder().add_service(Face::new(replies)).serve_with_incoming(incoming).await?)
+    Ok(Server::builder().add_service(Canned::new(replies)).serve_with_incoming(incoming).await?)
 }
 
 fn variable(name: &str) -> anyhow::Result<String> {

@@ -10,12 +10,12 @@ use sqlx::postgres::{PgConnectOptions, PgPoolOptions, PgRow};
 use sqlx::types::Json;
 use sqlx::{PgPool, Row as _};
 use time::OffsetDateTime;
-use tokend::grpc::proto::{Token, TokenState, Verdict, VerifyRequest, VerifyResponse};
+use tokend::api::proto::{Token, TokenState, Verdict, VerifyRequest, VerifyResponse};
 use tokend::secret::{KeyId, Keyring, Mac, MacMatch, Prefix, Secret};
 use tonic::Status;
 use uuid::Uuid;
 
-use super::face::Replies;
+use super::canned::Replies;
 use super::variable;
 
 /// Chosen, not tuned: several for each of two cores, so that Postgres never waits for the pool.

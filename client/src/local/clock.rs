@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use secrecy::{ExposeSecret as _, SecretString};
+use tokend_core::boot_instant::BootInstant;
 use tokend_core::domain::Scopes;
-use tokend_core::moment::Moment;
 use tokend_core::secret::{Prefix, Secret, TokenId};
 use zeroize::Zeroizing;
 
@@ -30,7 +30,7 @@ pub(super) async fn keep_set(shared: Arc<Shared>) {
         let question =
             Question { secret: secret.expose_secret(), required_scopes: &required_scopes, client_ip: None };
         // Before it is sent: the time that is answered is read later.
-        let (start, sent) = (shared.fresh.start(), Moment::now());
+        let (start, sent) = (shared.fresh.start(), BootInstant::now());
         let wait = match client.verify(&question, Consistency::Full).await {
             Ok(answer) => {
                 failures = 0;

@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use secrecy::ExposeSecret as _;
-use tokend_core::moment::Moment;
+use tokend_core::boot_instant::BootInstant;
 use tokend_core::secret::{Secret, TokenId};
 
 use super::Shared;
@@ -103,7 +103,7 @@ impl Follower {
         self.shared.held.forget(&ids, batch.as_of, last);
         if last {
             self.position = batch.position;
-            self.shared.fresh.publish(batch.as_of, Moment::now());
+            self.shared.fresh.publish(batch.as_of, BootInstant::now());
         }
         self.patience = batch.heartbeat_interval.saturating_mul(MISSED).max(PATIENCE);
     }

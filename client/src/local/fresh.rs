@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use arc_swap::{ArcSwapOption, Guard};
 use time::OffsetDateTime;
-use tokend_core::moment::Moment;
+use tokend_core::boot_instant::BootInstant;
 use tokio::sync::Notify;
 
 /// What part of the time that has passed clocks may differ by: 1/1024 is twice what they are slewed by at most.
@@ -20,7 +20,7 @@ const DRIFT: u32 = 1024;
 /// A time of the database, read after a moment here.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Set {
-    pub(super) sent: Moment,
+    pub(super) sent: BootInstant,
     pub(super) database_time: OffsetDateTime,
     /// What [`Freshness::start`] said when it was asked for.
     pub(super) start: u64,
@@ -32,7 +32,7 @@ struct Published {
     as_of: OffsetDateTime,
     set: Set,
     /// When it was taken in, and how long after `set.sent` that was at most.
-    heard: Moment,
+    heard: BootInstant,
     lead: Duration,
     /// How long after `set.sent` it may be used.
     budget: Duration,
@@ -88,7 +88,7 @@ impl Freshness {
     }
 
     /// Publishes that everything that was committed before `as_of` has been removed. `now`: the moment of doing so.
-    pub(super) fn publish(&self, as_of: OffsetDateTime, now: Moment) {
+    pub(super) fn publish(&self, as_of: OffsetDateTime, now: BootInstant) {
         let set = self.clock.load().as_deref().copied().filter(|set| set.start == self.start());
         let Some(set) = set else { return };
         if as_of > set.latest(now) {
@@ -123,7 +123,7 @@ impl Freshness {
     }
 
     /// Tells how old what is held is at most.
-    pub(super) fn age(&self, now: Moment) -> Option<Duration> {
+    pub(super) fn age(&self, now: BootInstant) -> Option<Duration> {
         let latest = self.latest.load();
         let published = latest.as_deref()?;
         Some(Duration::try_from(published.latest(now) - published.as_of).unwrap_or_default())
@@ -132,19 +132,19 @@ impl Freshness {
 
 impl Set {
     /// Returns how long ago the time was asked for at most: by the clock that says more, and a little more.
-    fn elapsed(&self, now: Moment) -> Duration {
+    fn elapsed(&self, now: BootInstant) -> Duration {
         drifting(now.since(self.sent))
     }
 
     /// Returns what the database's clock shows at most.
-    fn latest(&self, now: Moment) -> OffsetDateTime {
+    fn latest(&self, now: BootInstant) -> OffsetDateTime {
         self.database_time + self.elapsed(now)
     }
 }
 
 impl Known {
     /// Tells what is known at `now`, if what is held may be used then.
-    pub(super) fn read(&self, now: Moment) -> Option<Reading> {
+    pub(super) fn read(&self, now: BootInstant) -> Option<Reading> {
         let published = self.0.as_deref()?;
         let elapsed = published.elapsed(now);
         let reading = || Reading { as_of: published.as_of, now: published.at(elapsed).max(published.floor) };
@@ -155,7 +155,7 @@ impl Known {
 impl Published {
     /// Returns how long after `set.sent` it is at most. What had passed when it was taken in has passed, whatever the
     /// clocks have been set to since.
-    fn elapsed(&self, now: Moment) -> Duration {
+    fn elapsed(&self, now: BootInstant) -> Duration {
         self.set.elapsed(now).max(self.lead + drifting(now.since(self.heard)))
     }
 
@@ -164,13 +164,13 @@ impl Published {
     }
 
     /// Returns what the database's clock shows at most.
-    fn latest(&self, now: Moment) -> OffsetDateTime {
+    fn latest(&self, now: BootInstant) -> OffsetDateTime {
         self.at(self.elapsed(now))
     }
 
     /// Returns what the database's clock shows, or a little later: never before what the watch has told, and never
     /// before what was returned already. A wall clock that was set forward by less than the staleness makes it early.
-    fn now(&self, now: Moment) -> OffsetDateTime {
+    fn now(&self, now: BootInstant) -> OffsetDateTime {
         self.latest(now).max(self.floor)
     }
 }
@@ -180,7 +180,7 @@ fn drifting(elapsed: Duration) -> Duration {
     elapsed + elapsed / DRIFT
 }
 
-fn since_by_boot(now: Moment, earlier: Moment) -> Duration {
+fn since_by_boot(now: BootInstant, earlier: BootInstant) -> Duration {
     Duration::from_nanos(u64::try_from(now.boot - earlier.boot).unwrap_or(0))
 }
 
@@ -192,8 +192,8 @@ mod tests {
     const SECOND: i64 = 1_000_000_000;
     const NOON: OffsetDateTime = datetime!(2026-03-01 12:00 UTC);
 
-    fn moment(millis: i64) -> Moment {
-        Moment { boot: millis * SECOND / 1000, wall: millis * SECOND / 1000 }
+    fn moment(millis: i64) -> BootInstant {
+        BootInstant { boot: millis * SECOND / 1000, wall: millis * SECOND / 1000 }
     }
 
     fn noon(millis: i64) -> OffsetDateTime {
@@ -207,7 +207,7 @@ mod tests {
         freshness
     }
 
-    fn read(freshness: &Freshness, now: Moment) -> Option<Reading> {
+    fn read(freshness: &Freshness, now: BootInstant) -> Option<Reading> {
         freshness.known().read(now)
     }
 
@@ -274,10 +274,10 @@ mod tests {
         let freshness = set();
         freshness.publish(noon(5_000), moment(5_000));
         for (boot, wall) in [(5_100, 90_000), (90_000, 5_100)] {
-            let now = Moment { boot: boot * SECOND / 1000, wall: wall * SECOND / 1000 };
+            let now = BootInstant { boot: boot * SECOND / 1000, wall: wall * SECOND / 1000 };
             assert_eq!(read(&freshness, now), None);
         }
-        let back = Moment { boot: 5_100 * SECOND / 1000, wall: 0 };
+        let back = BootInstant { boot: 5_100 * SECOND / 1000, wall: 0 };
         assert_eq!(read(&freshness, back).unwrap().now, noon(5_100) + drift(5_100));
     }
 
@@ -311,7 +311,8 @@ mod tests {
     async fn after_a_pause_that_the_boot_clock_missed_the_time_is_no_earlier_than_what_was_told() {
         let freshness = set();
         freshness.publish(noon(0), moment(0));
-        let paused = |boot: i64, wall: i64| Moment { boot: boot * SECOND / 1000, wall: wall * SECOND / 1000 };
+        let paused =
+            |boot: i64, wall: i64| BootInstant { boot: boot * SECOND / 1000, wall: wall * SECOND / 1000 };
         freshness.publish(noon(60_100), paused(100, 60_100));
         assert!(read(&freshness, paused(150, 60_150)).unwrap().now >= noon(60_150));
         // The clock is to be set anew, and until then a wall clock that is set back neither takes the time back nor
@@ -327,7 +328,7 @@ mod tests {
         for seconds in 1..10 {
             // A clock here that is slow by 1/1100.
             let nanos = |database: i64| database * SECOND / 1000 / 1_100 * 1_099;
-            let here = |database: i64| Moment { boot: nanos(database), wall: nanos(database) };
+            let here = |database: i64| BootInstant { boot: nanos(database), wall: nanos(database) };
             freshness.publish(noon(seconds * 1_000), here(seconds * 1_000));
             let reading = read(&freshness, here(seconds * 1_000 + 500)).unwrap();
             assert!(reading.now >= noon(seconds * 1_000 + 499));

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use quick_cache::sync::Cache;
-use tokend_core::moment::Moment;
+use tokend_core::boot_instant::BootInstant;
 use tokio::sync::Semaphore;
 
 use crate::error::Error;
@@ -58,7 +58,7 @@ impl Peer {
     ///
     /// # Errors
     /// It has; with how long to wait.
-    pub(super) fn check(&self, now: Moment) -> Result<(), Error> {
+    pub(super) fn check(&self, now: BootInstant) -> Result<(), Error> {
         let over =
             self.until.load(Ordering::Relaxed).saturating_sub(now.boot.saturating_add(BURST * INTERVAL));
         match u64::try_from(over) {
@@ -68,7 +68,7 @@ impl Peer {
     }
 
     /// Notes that what it presented is unknown.
-    pub(super) fn charge(&self, now: Moment) {
+    pub(super) fn charge(&self, now: BootInstant) {
         let later = |until: i64| Some(until.max(now.boot).saturating_add(INTERVAL));
         let _ = self.until.fetch_update(Ordering::Relaxed, Ordering::Relaxed, later);
     }
@@ -79,8 +79,8 @@ mod tests {
     use super::*;
     use crate::ErrorKind;
 
-    fn at(millis: i64) -> Moment {
-        Moment { boot: millis * 1_000_000, wall: 0 }
+    fn at(millis: i64) -> BootInstant {
+        BootInstant { boot: millis * 1_000_000, wall: 0 }
     }
 
     #[test]

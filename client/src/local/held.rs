@@ -7,13 +7,13 @@ use std::time::Duration;
 use quick_cache::Weighter;
 use quick_cache::sync::Cache;
 use time::OffsetDateTime;
+use tokend_core::boot_instant::BootInstant;
 use tokend_core::domain::Record;
-use tokend_core::gate::{Gate, Ticket};
-use tokend_core::moment::Moment;
+use tokend_core::fill_guard::{FillGuard, Lease};
 use tokend_core::secret::{KeyId, MacKey, Secret, TokenId};
 use zeroize::Zeroizing;
 
-use super::told::Told;
+use super::recent_changes::{Filled, RecentChanges};
 use crate::ambient;
 use crate::question::{Answer, VerifiedToken};
 
@@ -42,28 +42,17 @@ impl Weighter<TokenId, Kept> for Weight {
 #[derive(Debug)]
 pub(super) struct Held {
     records: Cache<TokenId, Kept, Weight>,
-    gate: Gate<TokenId>,
-    told: Mutex<Told>,
+    gate: FillGuard<TokenId>,
+    told: Mutex<RecentChanges>,
     /// Of this process alone: what is held is of no use elsewhere.
     key: MacKey,
     max_age: i64,
 }
 
-/// What became of an answer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Filled {
-    /// It is held.
-    Held,
-    /// There is nothing to hold, or it is not known whether the answer is new enough.
-    No,
-    /// A change was told that the answer may not take account of.
-    Outdated,
-}
-
 /// A question that is under way. One that is abandoned fills nothing.
 pub(super) struct Asking<'a> {
     held: &'a Held,
-    ticket: Ticket,
+    ticket: Lease,
 }
 
 impl Held {
@@ -72,7 +61,7 @@ impl Held {
         let expected = usize::try_from(bytes / (2 * BESIDE)).unwrap_or(usize::MAX);
         Self {
             records: Cache::with_weighter(expected, bytes, Weight),
-            gate: Gate::new(),
+            gate: FillGuard::new(),
             told: Mutex::default(),
             key: MacKey::new(KeyId::from_bytes([0; 8]), &key),
             max_age: i64::try_from(max_age.as_nanos()).unwrap_or(i64::MAX / 2),
@@ -80,7 +69,7 @@ impl Held {
     }
 
     /// Looks a record up; one that is to be asked for again is not found.
-    pub(super) fn get(&self, id: TokenId, now: Moment) -> Option<Kept> {
+    pub(super) fn get(&self, id: TokenId, now: BootInstant) -> Option<Kept> {
         self.records.get(&id).filter(|kept| now.boot < kept.ask_again)
     }
 
@@ -102,7 +91,7 @@ impl Held {
         if ids.is_empty() {
             return;
         }
-        self.gate.spoil(ids);
+        self.gate.invalidate(ids);
         for id in ids {
             self.records.remove(id);
         }
@@ -115,8 +104,8 @@ impl Held {
 
     /// Removes everything: changes may have been missed.
     pub(super) fn clear(&self) {
-        *self.told() = Told::default();
-        self.gate.spoil_all();
+        *self.told() = RecentChanges::default();
+        self.gate.invalidate_all();
         self.records.clear();
     }
 
@@ -125,7 +114,7 @@ impl Held {
         (self.records.len() as u64, self.records.weight())
     }
 
-    fn told(&self) -> MutexGuard<'_, Told> {
+    fn told(&self) -> MutexGuard<'_, RecentChanges> {
         // A panic inside leaves nothing half done that matters.
         self.told.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -133,7 +122,7 @@ impl Held {
 
 impl Asking<'_> {
     /// Ends the question with its answer, and holds that if it takes account of all that has been told.
-    pub(super) fn end(self, secret: &Secret, answer: &Answer, now: Moment) -> Filled {
+    pub(super) fn end(self, secret: &Secret, answer: &Answer, now: BootInstant) -> Filled {
         let (Some(token), Some(as_of)) = (&answer.token, answer.as_of) else { return Filled::No };
         let id = secret.id();
         if token.id != id {
@@ -170,7 +159,7 @@ mod tests {
     use tokend_core::fixtures;
 
     const NOON: OffsetDateTime = datetime!(2026-03-01 12:00 UTC);
-    const NOW: Moment = Moment { boot: 0, wall: 0 };
+    const NOW: BootInstant = BootInstant { boot: 0, wall: 0 };
 
     fn secret() -> Secret {
         // The id of the fixtures' token.
@@ -218,7 +207,7 @@ mod tests {
     fn a_record_is_asked_for_again_when_it_is_old() {
         let held = watching();
         held.begin().end(&secret(), &answer(seconds(10)), NOW);
-        let minutes = |minutes: i64| Moment { boot: minutes * 60_000_000_000, wall: 0 };
+        let minutes = |minutes: i64| BootInstant { boot: minutes * 60_000_000_000, wall: 0 };
         assert!(held.get(secret().id(), minutes(7)).is_some());
         assert!(held.get(secret().id(), minutes(10)).is_none());
     }

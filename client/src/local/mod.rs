@@ -10,15 +10,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
+use tokend_core::boot_instant::BootInstant;
 use tokend_core::domain::{Reach, Verdict, judge};
-use tokend_core::moment::Moment;
 use tokend_core::secret::{FormatError, Prefix, Secret};
 use tokio::task::JoinSet;
 
 use crate::client::Client;
 use crate::error::Error;
 use crate::question::{Answer, Consistency, Question};
-use crate::verifier::{Remote, VerifierError};
+use crate::remote::{Remote, VerifierError};
 
 mod clock;
 mod follow;
@@ -27,11 +27,12 @@ mod guesses;
 mod held;
 #[cfg(test)]
 mod model;
-mod told;
+mod recent_changes;
 
 use fresh::Freshness;
 use guesses::Guesses;
-use held::{Filled, Held};
+use held::Held;
+use recent_changes::Filled;
 
 /// How late a change may be noticed: what can be kept, and what is still a promise.
 const LEAST: Duration = Duration::from_millis(100);
@@ -173,7 +174,7 @@ impl Local {
 
     /// Judges by what is held here; `None` where that is not enough.
     pub(crate) fn judge(&self, question: &Question<'_>) -> Option<Answer> {
-        let answer = self.shared.judge(question, Moment::now);
+        let answer = self.shared.judge(question, BootInstant::now);
         if answer.is_some() {
             self.shared.answered.fetch_add(1, Ordering::Relaxed);
         }
@@ -190,15 +191,15 @@ impl Local {
         };
         let peer = question.client_ip.map(|address| shared.guesses.peer(address));
         let Some(peer) = peer else { return shared.find_out(question, secret).await };
-        peer.check(Moment::now())?;
+        peer.check(BootInstant::now())?;
         let limit = shared.remote.client().call_timeout();
         let permit = tokio::time::timeout(limit, peer.at_once.acquire()).await;
         let _permit = permit.map_err(|_| Error::overloaded())?;
         // Behind those that waited: by now they may have been too many.
-        peer.check(Moment::now())?;
+        peer.check(BootInstant::now())?;
         let answer = shared.find_out(question, secret).await?;
         if answer.verdict == Verdict::NotFound {
-            peer.charge(Moment::now());
+            peer.charge(BootInstant::now());
         }
         Ok(answer)
     }
@@ -210,7 +211,7 @@ impl Local {
     pub(crate) fn status(&self) -> LocalStatus {
         let shared = &self.shared;
         let (held, bytes) = shared.held.size();
-        let now = Moment::now();
+        let now = BootInstant::now();
         let ready = shared.fresh.known().read(now).is_some();
         LocalStatus {
             held,
@@ -234,7 +235,7 @@ impl Shared {
 
     /// Judges by what is held. `now` is asked before and after: a pause of this process or its machine may come at any
     /// time, and what was new enough when a question came may be too old when it is answered.
-    fn judge(&self, question: &Question<'_>, now: impl Fn() -> Moment) -> Option<Answer> {
+    fn judge(&self, question: &Question<'_>, now: impl Fn() -> BootInstant) -> Option<Answer> {
         let secret = match self.read(question.secret) {
             Presented::Secret(secret) => secret,
             Presented::Malformed => return Some(malformed()),
@@ -296,7 +297,7 @@ impl Shared {
     ) -> Result<(Answer, Filled), Error> {
         let asking = self.held.begin();
         let answer = self.remote.ask(question, consistency).await?;
-        let filled = asking.end(secret, &answer, Moment::now());
+        let filled = asking.end(secret, &answer, BootInstant::now());
         Ok((answer, filled))
     }
 }

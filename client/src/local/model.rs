@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 use time::OffsetDateTime;
+use tokend_core::boot_instant::BootInstant;
 use tokend_core::domain::{TokenName, Verdict};
 use tokend_core::fixtures;
-use tokend_core::moment::Moment;
 use tokend_core::secret::Secret;
 
 use super::held::{Asking, Held};
@@ -17,7 +17,7 @@ use crate::question::{Answer, VerifiedToken};
 
 /// Seconds pass with each step; more than two databases' clocks may differ by.
 const STEP: i64 = 10;
-const NOW: Moment = Moment { boot: 0, wall: 0 };
+const NOW: BootInstant = BootInstant { boot: 0, wall: 0 };
 
 /// What happens next. Numbers say how far back something lies.
 #[derive(Debug, Clone)]

@@ -10,6 +10,7 @@ use super::account::Account;
 use super::fields::OrganizationId;
 use super::networks::Networks;
 use super::principal::Principal;
+use super::reach::Reach;
 use super::record::Record;
 use super::scope::{ReservedScope, ReservedScopes, Scopes};
 use super::token::{Token, TokenState};
@@ -38,35 +39,6 @@ pub enum Permission {
     Write,
     /// Say what an organization's tokens may be.
     Root,
-}
-
-/// The organizations whose tokens a caller can see or have judged.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Reach<'a> {
-    /// Every organization.
-    Any,
-    /// This one alone.
-    Only(&'a OrganizationId),
-}
-
-impl Reach<'_> {
-    /// Tells whether tokens of `organization` are within reach.
-    #[must_use]
-    pub fn includes(&self, organization: &OrganizationId) -> bool {
-        match self {
-            Self::Any => true,
-            Self::Only(own) => *own == organization,
-        }
-    }
-
-    /// Tells whether a record's token is within reach.
-    #[must_use]
-    pub fn includes_record(&self, record: &Record) -> bool {
-        match self {
-            Self::Any => true,
-            Self::Only(own) => record.packed().lives_in(own),
-        }
-    }
 }
 
 /// An authenticated caller and its powers.

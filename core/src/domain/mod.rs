@@ -8,19 +8,21 @@ pub mod fields;
 pub mod networks;
 pub mod packed;
 pub mod principal;
+pub mod reach;
 pub mod record;
 pub mod rule;
 pub mod scope;
 pub mod text;
 pub mod token;
 
-pub use access::{AccessError, Caller, CredentialError, Permission, Reach};
+pub use access::{AccessError, Caller, CredentialError, Permission};
 pub use account::Account;
 pub use fields::{
     Expiration, FieldError, Labels, OrganizationId, RevokeReason, TokenName, UserId, Violation, Violations,
 };
 pub use networks::{Network, Networks};
 pub use principal::Principal;
+pub use reach::Reach;
 pub use record::{Judgement, Record, Verdict, judge};
 pub use rule::Rule;
 pub use scope::{ReservedScope, ReservedScopes, Scope, Scopes};

@@ -9,9 +9,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use time::{OffsetDateTime, PrimitiveDateTime, UtcOffset};
 use triomphe::ThinArc;
 
-use super::access::Reach;
 use super::networks::{self, Network, Networks};
 use super::packed::{PackedToken, Places};
+use super::reach::Reach;
 use super::scope::{ReservedScopes, Scope, Scopes};
 use super::token::{Token, TokenState};
 use crate::secret::Mac;
@@ -244,6 +244,17 @@ pub fn judge(
         return Judgement { verdict: Verdict::MissingScope, missing_scopes };
     }
     plain(if record.admits(client_ip) { Verdict::Valid } else { Verdict::IpNotAllowed })
+}
+
+impl Reach<'_> {
+    /// Tells whether a record's token is within reach.
+    #[must_use]
+    pub fn includes_record(&self, record: &Record) -> bool {
+        match self {
+            Self::Any => true,
+            Self::Only(own) => record.packed().lives_in(own),
+        }
+    }
 }
 
 #[cfg(test)]

@@ -2,11 +2,11 @@
 //! the files beside this one share.
 
 mod database;
+mod integrations;
 mod keyring;
 mod links;
 mod sources;
 mod tls;
-mod ways;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;

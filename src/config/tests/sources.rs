@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::*;
+use crate::telemetry::LogFormat;
 
 #[test]
 fn without_any_setting_the_documented_defaults_hold() {
@@ -16,7 +17,7 @@ fn without_any_setting_the_documented_defaults_hold() {
     assert_eq!(settings.bounds.max_staleness, Duration::from_secs(1));
     assert_eq!(settings.bounds.outage_grace, Duration::ZERO);
     assert_eq!(settings.cache_bytes, 268_435_456);
-    assert_eq!(settings.limits.unread_bytes, 67_108_864);
+    assert_eq!(settings.limits.response_memory_bytes, 67_108_864);
     assert_eq!(settings.last_use_interval, Duration::from_secs(30));
     assert!(settings.require_fsync);
     let cost = &settings.cost;
@@ -126,8 +127,8 @@ fn a_cache_of_less_than_a_mebibyte_is_refused() {
 
 #[test]
 fn room_for_less_than_a_few_pages_that_nobody_reads_is_refused() {
-    assert!("10485760".parse::<UnreadBytes>().is_ok());
-    assert!("10485759".parse::<UnreadBytes>().is_err());
+    assert!("10485760".parse::<ResponseMemoryBytes>().is_ok());
+    assert!("10485759".parse::<ResponseMemoryBytes>().is_err());
 }
 
 #[test]

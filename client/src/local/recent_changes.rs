@@ -1,0 +1,181 @@
+//! What the watch has told lately, and from when on it has told everything: what an answer must take account of to be
+//! held. An answer may come from a replica that is behind the one that is watched. Pure; called under the lock of
+//! whoever holds records.
+
+use std::collections::VecDeque;
+
+use time::{Duration, OffsetDateTime};
+use tokend_core::secret::TokenId;
+
+/// What became of an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Filled {
+    /// It is held.
+    Held,
+    /// There is nothing to hold, or it is not known whether the answer is new enough.
+    No,
+    /// A change was told that the answer may not take account of.
+    Outdated,
+}
+
+/// How many changes are remembered; what made room for others keeps out every answer that may be older.
+const MOST: usize = 4096;
+
+/// How far apart the clocks of a database and of the one that takes its place may be: an answer by the old one's
+/// clock must not seem newer than the watch.
+const CLOCKS: Duration = Duration::seconds(1);
+
+/// A change, and the time from which on an answer takes account of it; `None`: that has not come yet.
+#[derive(Debug)]
+struct Change {
+    id: TokenId,
+    known_from: Option<OffsetDateTime>,
+}
+
+/// What was told.
+#[derive(Debug, Default)]
+pub(super) struct RecentChanges {
+    recent: VecDeque<Change>,
+    /// Answers must take account of everything that was committed before this; `None`: none does.
+    floor: Option<OffsetDateTime>,
+    /// The message before this one ended its batch: this one is of a later statement.
+    ended: bool,
+    /// How many batches have ended since the connection was made.
+    batches: u32,
+}
+
+impl RecentChanges {
+    /// Notes that what comes now comes over another connection, maybe of a replica that is behind the one before.
+    /// Its first message is of a statement of some time ago, its second of one that may have been under way; only
+    /// from the third on their times are later than all that was told before.
+    pub(super) fn connected(&mut self) {
+        self.batches = 0;
+    }
+
+    /// Notes what a message tells, and its time.
+    ///
+    /// A change is visible to the statement that told it, and may have been committed a moment after the time which
+    /// that statement tells; by the time of the statement after it, it was committed for certain.
+    pub(super) fn note(&mut self, ids: &[TokenId], as_of: OffsetDateTime, last: bool) {
+        if self.ended && self.batches >= 2 {
+            for change in self.recent.iter_mut().rev().take_while(|change| change.known_from.is_none()) {
+                change.known_from = Some(as_of);
+            }
+            // What the watch has told nothing of was committed before it began.
+            if self.floor.is_none() {
+                self.floor = Some(as_of + CLOCKS);
+            }
+        }
+        for id in ids {
+            self.recent.push_back(Change { id: *id, known_from: None });
+        }
+        self.ended = last;
+        self.batches = self.batches.saturating_add(last.into());
+        while self.recent.len() > MOST {
+            let gone = self.recent.pop_front().and_then(|change| change.known_from);
+            // Of what is not settled no answer can take account yet: all of them wait for the next message.
+            self.floor = gone.and_then(|gone| self.floor.map(|floor| floor.max(gone)));
+        }
+    }
+
+    /// Tells whether an answer as of this moment may be held.
+    pub(super) fn admits(&self, id: TokenId, as_of: OffsetDateTime) -> Filled {
+        if self.floor.is_none_or(|floor| as_of < floor) {
+            return Filled::No;
+        }
+        let outdated = |change: &Change| {
+            change.id == id && change.known_from.is_none_or(|known_from| as_of < known_from)
+        };
+        if self.recent.iter().any(outdated) { Filled::Outdated } else { Filled::Held }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use time::macros::datetime;
+
+    fn at(seconds: i64) -> OffsetDateTime {
+        datetime!(2026-03-01 12:00 UTC) + Duration::seconds(seconds)
+    }
+
+    fn id(number: usize) -> TokenId {
+        TokenId::from_bytes((number as u128).to_be_bytes())
+    }
+
+    /// A watch that begins at -1 and vouches from 2 on.
+    fn begun() -> RecentChanges {
+        let mut told = RecentChanges::default();
+        for seconds in -1..=1 {
+            told.note(&[], at(seconds), true);
+        }
+        told
+    }
+
+    #[test]
+    fn nothing_is_held_from_before_the_watch_began_by_whichever_clock() {
+        let mut told = RecentChanges::default();
+        assert_eq!(told.admits(id(1), at(100)), Filled::No);
+        for seconds in -1..=0 {
+            told.note(&[], at(seconds), true);
+            assert_eq!(told.admits(id(1), at(100)), Filled::No);
+        }
+        told.note(&[], at(1), true);
+        assert_eq!(told.admits(id(1), at(1)), Filled::No);
+        assert_eq!(told.admits(id(1), at(2)), Filled::Held);
+    }
+
+    #[test]
+    fn a_change_counts_as_committed_by_the_time_of_the_next_statement() {
+        let mut told = begun();
+        told.note(&[id(1)], at(10), true);
+        assert_eq!(told.admits(id(1), at(100)), Filled::Outdated);
+        assert_eq!(told.admits(id(2), at(5)), Filled::Held);
+        told.note(&[], at(11), true);
+        assert_eq!(told.admits(id(1), at(10)), Filled::Outdated);
+        assert_eq!(told.admits(id(1), at(11)), Filled::Held);
+    }
+
+    #[test]
+    fn what_was_told_before_is_not_settled_by_a_replica_that_is_behind() {
+        let mut told = begun();
+        told.note(&[id(1)], at(10), true);
+        told.connected();
+        for seconds in [7, 8] {
+            told.note(&[], at(seconds), true);
+            assert_eq!(told.admits(id(1), at(9)), Filled::Outdated);
+        }
+        told.note(&[], at(11), true);
+        assert_eq!(told.admits(id(1), at(9)), Filled::Outdated);
+        assert_eq!(told.admits(id(1), at(11)), Filled::Held);
+    }
+
+    #[test]
+    fn the_messages_of_one_batch_are_of_one_statement() {
+        let mut told = begun();
+        told.note(&[id(1)], at(10), false);
+        told.note(&[id(2)], at(10), false);
+        told.note(&[], at(10), true);
+        assert_eq!(told.admits(id(1), at(10)), Filled::Outdated);
+        assert_eq!(told.admits(id(2), at(10)), Filled::Outdated);
+        told.note(&[], at(11), true);
+        assert_eq!(told.admits(id(1), at(11)), Filled::Held);
+        assert_eq!(told.admits(id(2), at(10)), Filled::Outdated);
+    }
+
+    #[test]
+    fn what_is_no_more_remembered_keeps_out_every_answer_that_is_older() {
+        let mut told = begun();
+        told.note(&[id(0)], at(10), true);
+        told.note(&(1..=MOST).map(id).collect::<Vec<_>>(), at(20), true);
+        assert_eq!(told.admits(id(9_999), at(19)), Filled::No);
+        assert_eq!(told.admits(id(9_999), at(20)), Filled::Held);
+        assert!(told.recent.len() <= MOST);
+        // More at once than is remembered: nothing is known until the next message.
+        told.note(&(0..=2 * MOST).map(id).collect::<Vec<_>>(), at(30), true);
+        assert_eq!(told.admits(id(9_999), at(1_000)), Filled::No);
+        told.note(&[], at(31), true);
+        assert_eq!(told.admits(id(9_999), at(31)), Filled::No);
+        assert_eq!(told.admits(id(9_999), at(32)), Filled::Held);
+    }
+}

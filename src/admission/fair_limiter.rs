@@ -1,0 +1,242 @@
+//! A bounded number of places, shared fairly: nobody may hold more of them than are left to all others. One who
+//! is alone gets half of them, the next half of the rest; so there is always room for somebody new. Work takes one
+//! place, memory one a byte. Called by whatever takes on work for callers.
+
+use std::collections::HashMap;
+use std::hash::Hash;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::domain::{Account, Caller};
+
+/// Who work is counted against.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ClientKey {
+    /// An authenticated caller's account, with whichever credential.
+    Account(Account),
+    /// A peer that is about to authenticate; `None` when its address is not known.
+    Peer(Option<IpAddr>),
+}
+
+impl From<&Caller> for ClientKey {
+    fn from(caller: &Caller) -> Self {
+        Self::Account(caller.account())
+    }
+}
+
+/// The places.
+#[derive(Debug)]
+pub struct FairLimiter<K>(Arc<Inner<K>>);
+
+impl<K> Clone for FairLimiter<K> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+#[derive(Debug)]
+struct Inner<K> {
+    places: usize,
+    /// How often as many as are left to others somebody may hold, and how many beside.
+    lenience: (usize, usize),
+    taken: Mutex<Taken<K>>,
+}
+
+/// Who holds how many. An entry goes with its last place, so there are never more than places.
+#[derive(Debug)]
+struct Taken<K> {
+    total: usize,
+    by_key: HashMap<K, usize>,
+}
+
+/// Why there is no place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Refused {
+    /// All are taken.
+    #[error("too much work is waiting already")]
+    Full,
+    /// Whoever asks holds as many as are left to all others.
+    #[error("this caller has more work waiting than its fair share")]
+    OverShare,
+}
+
+/// A place, or several, given back when dropped.
+#[derive(Debug)]
+pub struct Permit<K: Hash + Eq> {
+    inner: Arc<Inner<K>>,
+    key: K,
+    number: usize,
+}
+
+impl<K: Hash + Eq + Clone> FairLimiter<K> {
+    /// Makes so many places.
+    #[must_use]
+    pub fn new(places: usize) -> Self {
+        Self::of(places, (1, 0))
+    }
+
+    /// Makes so many places where many stand behind one key as a rule, such as behind an address: it may hold seven times
+    /// as many as are left to all others, and seven.
+    #[must_use]
+    pub fn lenient(places: usize) -> Self {
+        Self::of(places, (7, 7))
+    }
+
+    fn of(places: usize, lenience: (usize, usize)) -> Self {
+        let taken = Mutex::new(Taken { total: 0, by_key: HashMap::new() });
+        Self(Arc::new(Inner { places, lenience, taken }))
+    }
+
+    /// Takes a place.
+    ///
+    /// # Errors
+    /// [`Refused`].
+    pub fn take(&self, key: K) -> Result<Permit<K>, Refused> {
+        self.take_many(key, 1)
+    }
+
+    /// Takes so many places at once, or none.
+    ///
+    /// # Errors
+    /// [`Refused`].
+    pub fn take_many(&self, key: K, number: usize) -> Result<Permit<K>, Refused> {
+        self.0.take(&key, number)?;
+        Ok(Permit { inner: Arc::clone(&self.0), key, number })
+    }
+
+    /// Makes what may take places later, and has none.
+    #[must_use]
+    pub fn place(&self, key: K) -> Permit<K> {
+        Permit { inner: Arc::clone(&self.0), key, number: 0 }
+    }
+
+    /// Tells how many are taken.
+    #[must_use]
+    pub fn taken(&self) -> usize {
+        self.0.lock().total
+    }
+}
+
+impl<K: Hash + Eq + Clone> Inner<K> {
+    fn take(&self, key: &K, number: usize) -> Result<(), Refused> {
+        let mut taken = self.lock();
+        let left = self.places.saturating_sub(taken.total);
+        let held = taken.by_key.get(key).copied().unwrap_or(0);
+        let (times, beside) = self.lenience;
+        if number == 0 {
+            return Ok(());
+        }
+        if number > left {
+            return Err(Refused::Full);
+        }
+        if held + number > left.saturating_mul(times).saturating_add(beside) {
+            return Err(Refused::OverShare);
+        }
+        taken.total += number;
+        taken.by_key.insert(key.clone(), held + number);
+        Ok(())
+    }
+}
+
+impl<K: Hash + Eq + Clone> Permit<K> {
+    /// Takes so many places more, or none.
+    ///
+    /// # Errors
+    /// [`Refused`].
+    pub fn grow(&mut self, number: usize) -> Result<(), Refused> {
+        self.inner.take(&self.key, number)?;
+        self.number += number;
+        Ok(())
+    }
+}
+
+impl<K> Inner<K> {
+    fn lock(&self) -> MutexGuard<'_, Taken<K>> {
+        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<K: Hash + Eq> Permit<K> {
+    /// Keeps so many of the places and gives back the others; more than it has, if need be, since what they stand
+    /// for is there already.
+    pub fn shrink(&mut self, number: usize) {
+        let mut taken = self.inner.lock();
+        taken.total = taken.total + number - self.number;
+        if let Some(held) = taken.by_key.get_mut(&self.key) {
+            *held = *held + number - self.number;
+            if *held == 0 {
+                taken.by_key.remove(&self.key);
+            }
+        }
+        self.number = number;
+    }
+}
+
+impl<K: Hash + Eq> Drop for Permit<K> {
+    fn drop(&mut self) {
+        self.shrink(0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Takes places until refused.
+    fn greedy(shares: &FairLimiter<&'static str>, key: &'static str) -> (Vec<Permit<&'static str>>, Refused) {
+        let mut held = Vec::new();
+        loop {
+            match shares.take(key) {
+                Ok(place) => held.push(place),
+                Err(refused) => return (held, refused),
+            }
+        }
+    }
+
+    #[test]
+    fn whoever_is_greedy_leaves_as_much_as_it_holds() {
+        let shares = FairLimiter::new(16);
+        let (first, refused) = greedy(&shares, "a");
+        assert_eq!((first.len(), refused), (8, Refused::OverShare));
+        let (second, refused) = greedy(&shares, "b");
+        assert_eq!((second.len(), refused), (4, Refused::OverShare));
+        assert!(shares.take("c").is_ok());
+    }
+
+    #[test]
+    fn where_many_stand_behind_a_key_it_may_hold_most_and_still_leaves_some() {
+        let shares = FairLimiter::lenient(256);
+        let (first, refused) = greedy(&shares, "a");
+        assert_eq!((first.len(), refused), (225, Refused::OverShare));
+        let (second, _) = greedy(&shares, "b");
+        assert_eq!(second.len(), 28);
+        assert!(shares.take("c").is_ok());
+    }
+
+    #[test]
+    fn several_at_once_are_shared_as_one_by_one_and_can_be_given_back_in_part() {
+        let shares = FairLimiter::new(100);
+        let mut first = shares.take_many("a", 50).unwrap();
+        assert_eq!(first.grow(26).unwrap_err(), Refused::OverShare);
+        first.grow(0).unwrap();
+        first.shrink(60);
+        assert_eq!(shares.take_many("a", 1).unwrap_err(), Refused::OverShare);
+        assert_eq!(shares.take_many("b", 41).unwrap_err(), Refused::Full);
+        first.shrink(10);
+        assert_eq!(shares.taken(), 10);
+        let second = shares.take_many("a", 80).unwrap();
+        drop((first, second));
+        assert_eq!(shares.taken(), 0);
+    }
+
+    #[test]
+    fn places_come_back_and_all_of_them_can_be_taken() {
+        let shares = FairLimiter::new(2);
+        let a = shares.take("a").unwrap();
+        let b = shares.take("b").unwrap();
+        assert_eq!(shares.take("c").unwrap_err(), Refused::Full);
+        drop((a, b));
+        let taken = shares.0.lock();
+        assert_eq!((taken.total, taken.by_key.len()), (0, 0));
+    }
+}

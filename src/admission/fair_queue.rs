@@ -1,0 +1,272 @@
+//! Permits for a few at a time, granted in turn by key: whoever has much waiting waits behind its own, and anybody new
+//! comes after at most one of each other. Stands in front of connections to the database. Knows not what they are for.
+
+use std::collections::{HashMap, VecDeque};
+use std::hash::Hash;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+
+use super::fair_limiter::Refused;
+use crate::runtime::deadline;
+
+/// How long one waits for a permit.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// How many of one key may wait: more could not be served within their deadlines.
+const MOST_WAITING: usize = 256;
+
+/// Grants permits; cheap to clone.
+#[derive(Debug)]
+pub struct FairQueue<K: Hash + Eq + Copy>(Arc<Inner<K>>);
+
+impl<K: Hash + Eq + Copy> Clone for FairQueue<K> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+#[derive(Debug)]
+struct Inner<K: Hash + Eq + Copy> {
+    permits: usize,
+    /// The most of them that one key holds at once.
+    each: usize,
+    state: Mutex<State<K>>,
+}
+
+#[derive(Debug)]
+struct State<K: Hash + Eq + Copy> {
+    held: usize,
+    /// An entry goes when nothing of its key is held or waits.
+    by_key: HashMap<K, Entry<K>>,
+    /// The keys of which some wait, each once; the first one's turn is next.
+    turns: VecDeque<K>,
+}
+
+#[derive(Debug)]
+struct Entry<K: Hash + Eq + Copy> {
+    held: usize,
+    waiting: VecDeque<oneshot::Sender<Permit<K>>>,
+}
+
+/// A permit, given back when dropped.
+#[derive(Debug)]
+pub struct Permit<K: Hash + Eq + Copy> {
+    /// `None`: it was given back already.
+    inner: Option<Arc<Inner<K>>>,
+    key: K,
+}
+
+impl<K: Hash + Eq + Copy> FairQueue<K> {
+    /// Grants so many permits at a time (at least one), to one key at most three quarters of them.
+    #[must_use]
+    pub fn new(permits: usize) -> Self {
+        let permits = permits.max(1);
+        let state = State { held: 0, by_key: HashMap::new(), turns: VecDeque::new() };
+        let each = (permits - permits.div_ceil(4)).max(1);
+        Self(Arc::new(Inner { permits, each, state: Mutex::new(state) }))
+    }
+
+    /// Takes a permit if one is free for this key.
+    #[must_use]
+    pub fn try_acquire(&self, key: K) -> Option<Permit<K>> {
+        let mut state = self.0.lock();
+        if state.held >= self.0.permits {
+            return None;
+        }
+        // None of another key waits for it: what is free is handed out at once.
+        let entry = state.by_key.entry(key).or_default();
+        if entry.held >= self.0.each {
+            return None;
+        }
+        entry.held += 1;
+        state.held += 1;
+        Some(Permit { inner: Some(Arc::clone(&self.0)), key })
+    }
+
+    /// Waits for a permit, 5 seconds at most.
+    ///
+    /// # Errors
+    /// [`Refused`]: `OverShare` when 256 of this key wait already, `Full` when its turn did not come in time.
+    pub async fn acquire(&self, key: K) -> Result<Permit<K>, Refused> {
+        let granted = self.0.ask(key)?;
+        match tokio::time::timeout(deadline::at_most(PATIENCE), granted).await {
+            Ok(Ok(permit)) => Ok(permit),
+            _ => Err(Refused::Full),
+        }
+    }
+}
+
+impl<K: Hash + Eq + Copy> Inner<K> {
+    fn ask(self: &Arc<Self>, key: K) -> Result<oneshot::Receiver<Permit<K>>, Refused> {
+        let (sender, granted) = oneshot::channel();
+        {
+            let mut state = self.lock();
+            let entry = state.by_key.entry(key).or_default();
+            if entry.waiting.len() >= MOST_WAITING {
+                entry.waiting.retain(|sender| !sender.is_closed());
+            }
+            if entry.waiting.len() >= MOST_WAITING {
+                return Err(Refused::OverShare);
+            }
+            entry.waiting.push_back(sender);
+            if entry.waiting.len() == 1 {
+                state.turns.push_back(key);
+            }
+        }
+        self.grant();
+        Ok(granted)
+    }
+
+    /// Hands out what there is.
+    fn grant(self: &Arc<Self>) {
+        loop {
+            let Some((key, sender)) = self.lock().next(self.permits, self.each) else { return };
+            let permit = Permit { inner: Some(Arc::clone(self)), key };
+            if let Err(mut permit) = sender.send(permit) {
+                // Its waiter went away this very moment. Not by dropping it, which would come back here.
+                permit.inner = None;
+                self.lock().give_back(key);
+            }
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State<K>> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<K: Hash + Eq + Copy> Default for Entry<K> {
+    fn default() -> Self {
+        Self { held: 0, waiting: VecDeque::new() }
+    }
+}
+
+impl<K: Hash + Eq + Copy> State<K> {
+    /// Takes a permit for the next one in turn whose key does not hold its most.
+    fn next(&mut self, permits: usize, each: usize) -> Option<(K, oneshot::Sender<Permit<K>>)> {
+        if self.held >= permits {
+            return None;
+        }
+        for _ in 0..self.turns.len() {
+            let key = self.turns.pop_front()?;
+            let Some(entry) = self.by_key.get_mut(&key) else { continue };
+            if entry.held >= each {
+                self.turns.push_back(key);
+                continue;
+            }
+            let next = std::iter::from_fn(|| entry.waiting.pop_front()).find(|sender| !sender.is_closed());
+            if !entry.waiting.is_empty() {
+                self.turns.push_back(key);
+            }
+            if let Some(sender) = next {
+                entry.held += 1;
+                self.held += 1;
+                return Some((key, sender));
+            }
+            self.tidy(key);
+        }
+        None
+    }
+
+    fn give_back(&mut self, key: K) {
+        self.held -= 1;
+        if let Some(entry) = self.by_key.get_mut(&key) {
+            entry.held -= 1;
+        }
+        self.tidy(key);
+    }
+
+    fn tidy(&mut self, key: K) {
+        if self.by_key.get(&key).is_some_and(|entry| entry.held == 0 && entry.waiting.is_empty()) {
+            self.by_key.remove(&key);
+        }
+    }
+}
+
+impl<K: Hash + Eq + Copy> Drop for Permit<K> {
+    fn drop(&mut self) {
+        if let Some(inner) = self.inner.take() {
+            inner.lock().give_back(self.key);
+            inner.grant();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Waits for a permit in a task of its own, which has begun to wait.
+    async fn waiting(limiter: &FairQueue<char>, key: char) -> tokio::task::JoinHandle<Permit<char>> {
+        let limiter = limiter.clone();
+        let waiting = tokio::spawn(async move { limiter.acquire(key).await.unwrap() });
+        tokio::task::yield_now().await;
+        waiting
+    }
+
+    #[tokio::test]
+    async fn one_key_leaves_a_quarter_and_whoever_comes_later_is_served_in_turn() {
+        let limiter = FairQueue::new(4);
+        let first = limiter.acquire('a').await.unwrap();
+        let second = limiter.acquire('a').await.unwrap();
+        let third = limiter.try_acquire('a').unwrap();
+        assert!(limiter.try_acquire('a').is_none());
+        let [next, last] = [waiting(&limiter, 'a').await, waiting(&limiter, 'a').await];
+        let other = limiter.acquire('b').await.unwrap();
+        let modest = waiting(&limiter, 'c').await;
+        drop(second);
+        let next = next.await.unwrap();
+        drop(first);
+        // Not the fifth of the greedy one, which came before.
+        let modest = modest.await.unwrap();
+        tokio::task::yield_now().await;
+        assert!(!last.is_finished());
+        drop((third, next, other, modest));
+        drop(last.await.unwrap());
+        let state = limiter.0.lock();
+        assert_eq!((state.held, state.by_key.len(), state.turns.len()), (0, 0, 0));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_waits_too_long_or_goes_away_is_passed_over() {
+        let limiter = FairQueue::new(1);
+        let held = limiter.acquire('a').await.unwrap();
+        waiting(&limiter, 'b').await.abort();
+        assert_eq!(limiter.acquire('a').await.unwrap_err(), Refused::Full);
+        let last = waiting(&limiter, 'a').await;
+        drop(held);
+        drop(last.await.unwrap());
+        let state = limiter.0.lock();
+        assert_eq!((state.held, state.by_key.len(), state.turns.len()), (0, 0, 0));
+    }
+
+    #[tokio::test]
+    async fn a_key_of_which_too_many_wait_is_refused_at_once_and_others_are_not() {
+        let limiter = FairQueue::new(1);
+        let held = limiter.acquire('a').await.unwrap();
+        let served = |key| {
+            let limiter = limiter.clone();
+            tokio::spawn(async move { drop(limiter.acquire(key).await.unwrap()) })
+        };
+        let mut crowd = Vec::new();
+        for _ in 0..MOST_WAITING {
+            crowd.push(served('a'));
+        }
+        while limiter.0.lock().by_key.get(&'a').is_none_or(|entry| entry.waiting.len() < MOST_WAITING) {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(limiter.acquire('a').await.unwrap_err(), Refused::OverShare);
+        let other = served('b');
+        crowd.pop().unwrap().abort();
+        tokio::task::yield_now().await;
+        // The place of whoever went away.
+        let late = served('a');
+        tokio::task::yield_now().await;
+        drop(held);
+        for waiter in crowd.into_iter().chain([other, late]) {
+            waiter.await.unwrap();
+        }
+    }
+}

@@ -1,0 +1,419 @@
+//! The memory of requests that have not been answered: what a peer has sent of them is counted from the moment at
+//! which the rest has to be waited for, per connection, per address and in all. So strangers, however many come, have
+//! no more held than there is for it. Called by the listeners' services. Knows no protocol above HTTP.
+
+use std::future::poll_fn;
+use std::net::IpAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use axum::body::Bytes;
+use axum::http::request::Parts;
+use axum::http::{Extensions, HeaderName, HeaderValue, Method, Request, Uri, Version};
+use http_body::Body;
+use prost::bytes::BytesMut;
+use tokio::time::Sleep;
+
+use super::fair_limiter::{FairLimiter, Permit, Refused};
+use crate::metrics::RequestMetrics;
+
+/// The most bytes that the unfinished requests of a connection may take.
+const CONNECTION_BYTES: usize = 320 * 1024;
+
+/// What a request takes by being open, beside what has been sent of it: what waits, and its place in the tables of HTTP.
+const OPEN: usize = 3 * 1024;
+
+/// By how much a buffer grows that is full, at least; else by an eighth.
+const GROWTH: usize = 64;
+
+/// From which length on a request is counted that has arrived at once, for as long as it is not answered.
+const LARGE: usize = 4 * 1024;
+
+/// Why a request is not read to its end.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    /// It is longer than is read.
+    #[error("the request has more than the {0} bytes that are read")]
+    TooLong(usize),
+    /// The rest of it did not come in time.
+    #[error("the request did not arrive whole in time; send its message at once")]
+    TooLate,
+    /// Too much is unfinished already.
+    #[error(transparent)]
+    Refused(#[from] Refused),
+    /// The connection, or the peer, ended it.
+    #[error("the request was not sent to its end")]
+    Body(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
+/// Marks a request of which no message was read, for it is too long, where its method says so by itself.
+#[derive(Debug, Clone, Copy)]
+pub struct TooLong;
+
+/// The bytes for the requests of all connections.
+#[derive(Debug, Clone)]
+pub struct RequestLimiter {
+    bytes: FairLimiter<IpAddr>,
+    patience: Duration,
+    metrics: RequestMetrics,
+}
+
+/// The requests of one connection.
+#[derive(Debug)]
+pub struct ConnectionRequests {
+    limiter: RequestLimiter,
+    address: IpAddr,
+    unfinished: AtomicUsize,
+}
+
+/// Bytes that a request takes; given back when dropped.
+#[derive(Debug)]
+pub struct Reservation {
+    connection: Arc<ConnectionRequests>,
+    place: Permit<IpAddr>,
+    unfinished: usize,
+}
+
+/// A request's body, whole, and what it takes.
+#[derive(Debug)]
+pub struct Whole {
+    /// The bytes of its frames, one behind the other.
+    pub bytes: Bytes,
+    /// Held until the request is answered.
+    pub reservation: Option<Reservation>,
+}
+
+impl RequestLimiter {
+    fn count(&self, refused: Refused) {
+        match refused {
+            Refused::Full => self.metrics.refused_full(),
+            Refused::OverShare => self.metrics.refused_over_share(),
+        }
+    }
+
+    /// Makes a limiter for so many bytes, whose connections wait so long for the rest of a request.
+    #[must_use]
+    pub fn new(bytes: usize, patience: Duration, metrics: RequestMetrics) -> Self {
+        Self { bytes: FairLimiter::new(bytes), patience, metrics }
+    }
+
+    /// Begins to count the requests of a connection from this address.
+    #[must_use]
+    pub fn connection(&self, address: IpAddr) -> Arc<ConnectionRequests> {
+        Arc::new(ConnectionRequests { limiter: self.clone(), address, unfinished: AtomicUsize::new(0) })
+    }
+
+    /// Begins to count what else a connection from this address takes: nothing yet.
+    pub(crate) fn place(&self, address: IpAddr) -> Permit<IpAddr> {
+        self.bytes.place(address)
+    }
+
+    /// Has a place take so many bytes in place of those that it takes.
+    ///
+    /// # Errors
+    /// [`Refused`]: its address, or all together, have too much.
+    pub(crate) fn resize(&self, place: &mut Permit<IpAddr>, from: usize, to: usize) -> Result<(), Refused> {
+        let Some(more) = to.checked_sub(from) else {
+            place.shrink(to);
+            return Ok(());
+        };
+        place.grow(more).inspect_err(|refused| self.count(*refused))
+    }
+
+    /// Tells how many bytes are taken.
+    #[must_use]
+    pub fn taken(&self) -> usize {
+        self.bytes.taken()
+    }
+}
+
+impl ConnectionRequests {
+    /// Returns how long the rest of a request is waited for.
+    #[must_use]
+    pub fn patience(&self) -> Duration {
+        self.limiter.patience
+    }
+
+    /// Takes bytes for a request whose rest is waited for.
+    ///
+    /// # Errors
+    /// [`Refused`]: the connection, its address or all together have too much unfinished.
+    pub fn reserve(self: &Arc<Self>, bytes: usize) -> Result<Reservation, Refused> {
+        let taken = self.take(bytes).and_then(|()| {
+            self.limiter.bytes.take_many(self.address, bytes).inspect_err(|_| self.give_back(bytes))
+        });
+        let place = taken.inspect_err(|refused| self.limiter.count(*refused))?;
+        Ok(Reservation { connection: Arc::clone(self), place, unfinished: bytes })
+    }
+
+    /// Takes what an open request takes for one that is no more than that yet.
+    ///
+    /// # Errors
+    /// [`Refused`]: the connection, its address or all together have too much unfinished.
+    pub fn open(self: &Arc<Self>) -> Result<Reservation, Refused> {
+        self.reserve(OPEN)
+    }
+
+    /// Reads a request to its end: `received`, which is there already, then the rest of `body`. While that is waited
+    /// for, nothing of it shares memory with what else the connection has read, and its head is packed.
+    ///
+    /// # Errors
+    /// [`ReadError`], but for the time, which the caller knows.
+    pub async fn read<B>(
+        self: Arc<Self>,
+        parts: Box<Parts>,
+        mut received: BytesMut,
+        mut body: B,
+        check: impl Fn(&[u8]) -> Result<(), ReadError>,
+    ) -> Result<(Box<Parts>, Whole), ReadError>
+    where
+        B: Body<Data = Bytes> + Unpin,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        let mut head = Head::Read(parts);
+        check(&received)?;
+        loop {
+            let at_once = poll_fn(|context| Poll::Ready(Pin::new(&mut body).poll_frame(context))).await;
+            let frame = match at_once {
+                Poll::Ready(frame) => frame,
+                Poll::Pending => {
+                    if let Head::Read(parts) = head {
+                        let packed = Packed::from(*parts);
+                        let reservation = self.reserve(OPEN + packed.text.len() + received.capacity())?;
+                        head = Head::Packed(packed, reservation);
+                    }
+                    poll_fn(|context| Pin::new(&mut body).poll_frame(context)).await
+                }
+            };
+            let Some(frame) = frame else { break };
+            // Trailers say nothing here.
+            let Ok(data) = frame.map_err(|error| ReadError::Body(error.into()))?.into_data() else {
+                continue;
+            };
+            let before = received.capacity();
+            append(&mut received, &data);
+            if let Head::Packed(_, reservation) = &mut head {
+                reservation.grow(received.capacity() - before)?;
+            }
+            check(&received)?;
+        }
+        let (parts, reservation) = match head {
+            Head::Packed(packed, mut reservation) => {
+                reservation.finish();
+                (packed.unpack(), Some(reservation))
+            }
+            Head::Read(parts) if received.len() >= LARGE => {
+                let mut whole = self.reserve(received.len())?;
+                whole.finish();
+                (parts, Some(whole))
+            }
+            Head::Read(parts) => (parts, None),
+        };
+        Ok((parts, Whole { bytes: received.freeze(), reservation }))
+    }
+
+    fn take(&self, bytes: usize) -> Result<(), Refused> {
+        let fits = |taken: usize| Some(taken + bytes).filter(|sum| *sum <= CONNECTION_BYTES);
+        let taken = self.unfinished.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits);
+        taken.map(drop).map_err(|_| Refused::OverShare)
+    }
+
+    fn give_back(&self, bytes: usize) {
+        self.unfinished.fetch_sub(bytes, Ordering::Relaxed);
+    }
+}
+
+impl Reservation {
+    /// Takes more, since more has arrived.
+    ///
+    /// # Errors
+    /// [`Refused`].
+    pub fn grow(&mut self, bytes: usize) -> Result<(), Refused> {
+        let connection = &self.connection;
+        let taken = connection
+            .take(bytes)
+            .and_then(|()| self.place.grow(bytes).inspect_err(|_| connection.give_back(bytes)));
+        taken.inspect_err(|refused| connection.limiter.count(*refused))?;
+        self.unfinished += bytes;
+        Ok(())
+    }
+
+    /// Counts the request as one that has arrived: no more as its connection's, still as its address's.
+    pub fn finish(&mut self) {
+        self.connection.give_back(std::mem::take(&mut self.unfinished));
+    }
+}
+
+impl Drop for Reservation {
+    fn drop(&mut self) {
+        self.finish();
+    }
+}
+
+/// The rest of a message of a stream, which is waited for.
+#[derive(Debug)]
+pub struct Unfinished {
+    reservation: Reservation,
+    counted: usize,
+    deadline: Pin<Box<Sleep>>,
+}
+
+impl Unfinished {
+    /// Waits on, with so many bytes of the message there: begins to count them, and the time, or goes on to. Ready when
+    /// nothing is waited for any longer.
+    pub fn poll(
+        waiting: &mut Option<Self>,
+        requests: &Arc<ConnectionRequests>,
+        bytes: usize,
+        context: &mut Context<'_>,
+    ) -> Poll<ReadError> {
+        if let Some(this) = waiting {
+            if let Err(refused) = this.reservation.grow(bytes.saturating_sub(this.counted)) {
+                return Poll::Ready(refused.into());
+            }
+            this.counted = this.counted.max(bytes);
+            return this.deadline.as_mut().poll(context).map(|()| ReadError::TooLate);
+        }
+        match requests.reserve(OPEN + bytes) {
+            Ok(reservation) => {
+                let mut deadline = Box::pin(tokio::time::sleep(requests.patience()));
+                let over = deadline.as_mut().poll(context).map(|()| ReadError::TooLate);
+                *waiting = Some(Self { reservation, counted: bytes, deadline });
+                over
+            }
+            Err(refused) => Poll::Ready(refused.into()),
+        }
+    }
+}
+
+/// Puts bytes behind others, with little room to spare: a buffer that grows by doubling takes twice what is counted.
+pub fn append(buffer: &mut BytesMut, bytes: &[u8]) {
+    let length = buffer.len() + bytes.len();
+    if buffer.capacity() < length {
+        let mut larger = BytesMut::with_capacity(length + (length / 8).max(GROWTH));
+        larger.extend_from_slice(buffer);
+        *buffer = larger;
+    }
+    buffer.extend_from_slice(bytes);
+}
+
+/// A request's head, while the request is read.
+enum Head {
+    Read(Box<Parts>),
+    /// The rest of the request is waited for.
+    Packed(Packed, Reservation),
+}
+
+/// The text of a request's head in one piece: apart from the buffer that it was read into, and without the table of
+/// headers, each of which may be many times as long.
+struct Packed {
+    text: Box<[u8]>,
+    version: Version,
+    extensions: Extensions,
+}
+
+impl From<Parts> for Packed {
+    fn from(parts: Parts) -> Self {
+        let (headers, uri, method) = (parts.headers, parts.uri.to_string(), parts.method);
+        let text: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
+        let lengths = (2 * headers.len() + 2) * size_of::<u32>();
+        let mut packed = Vec::with_capacity(method.as_str().len() + uri.len() + text + lengths);
+        put(&mut packed, method.as_str().as_bytes());
+        put(&mut packed, uri.as_bytes());
+        for (name, value) in &headers {
+            put(&mut packed, name.as_str().as_bytes());
+            put(&mut packed, value.as_bytes());
+        }
+        Self { text: packed.into(), version: parts.version, extensions: parts.extensions }
+    }
+}
+
+impl Packed {
+    fn unpack(self) -> Box<Parts> {
+        let (mut parts, ()) = Request::new(()).into_parts();
+        let mut rest = &*self.text;
+        parts.method = next(&mut rest).and_then(|text| Method::from_bytes(text).ok()).unwrap_or_default();
+        parts.uri = next(&mut rest).and_then(|text| Uri::try_from(text).ok()).unwrap_or_default();
+        while let (Some(name), Some(value)) = (next(&mut rest), next(&mut rest)) {
+            if let (Ok(name), Ok(value)) = (HeaderName::from_bytes(name), HeaderValue::from_bytes(value)) {
+                parts.headers.append(name, value);
+            }
+        }
+        (parts.version, parts.extensions) = (self.version, self.extensions);
+        Box::new(parts)
+    }
+}
+
+fn put(packed: &mut Vec<u8>, text: &[u8]) {
+    packed.extend_from_slice(&u32::try_from(text.len()).unwrap_or(u32::MAX).to_be_bytes());
+    packed.extend_from_slice(text);
+}
+
+fn next<'p>(packed: &mut &'p [u8]) -> Option<&'p [u8]> {
+    let (length, rest) = packed.split_first_chunk()?;
+    let (text, rest) = rest.split_at_checked(usize::try_from(u32::from_be_bytes(*length)).ok()?)?;
+    *packed = rest;
+    Some(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::metrics::Metrics;
+
+    fn limiter(bytes: usize) -> RequestLimiter {
+        let metrics = Metrics::new().unwrap().work.requests.clone();
+        RequestLimiter::new(bytes, Duration::from_secs(1), metrics)
+    }
+
+    fn address(last: u8) -> IpAddr {
+        [10, 0, 0, last].into()
+    }
+
+    #[test]
+    fn a_connection_an_address_and_all_together_have_a_bound_each() {
+        let limiter = limiter(4 * CONNECTION_BYTES);
+        let first = limiter.connection(address(1));
+        let mut held = first.reserve(CONNECTION_BYTES).unwrap();
+        assert_eq!(first.reserve(1).unwrap_err(), Refused::OverShare);
+        assert_eq!(held.grow(1).unwrap_err(), Refused::OverShare);
+        let second = limiter.connection(address(1));
+        let _also = second.reserve(CONNECTION_BYTES).unwrap();
+        assert_eq!(limiter.connection(address(1)).reserve(1).unwrap_err(), Refused::OverShare);
+        let other = limiter.connection(address(2));
+        let _others = other.reserve(CONNECTION_BYTES).unwrap();
+        assert_eq!(limiter.taken(), 3 * CONNECTION_BYTES);
+        // What has arrived counts no more for its connection.
+        held.finish();
+        assert_eq!((limiter.taken(), first.unfinished.load(Ordering::Relaxed)), (3 * CONNECTION_BYTES, 0));
+        drop(held);
+        assert_eq!(limiter.taken(), 2 * CONNECTION_BYTES);
+        assert!(first.reserve(1).is_ok());
+    }
+
+    #[test]
+    fn a_head_is_unpacked_as_it_was_packed() {
+        let request = axum::http::Request::post("http://a.example/b?c=d")
+            .header("authorization", "Bearer x")
+            .header("x-two", "1")
+            .header("x-other", "")
+            .header("x-two", HeaderValue::from_bytes(b"\xff").unwrap());
+        let (parts, ()) = request.version(Version::HTTP_2).body(()).unwrap().into_parts();
+        let before = (Version::HTTP_2, Method::POST, parts.uri.clone(), parts.headers.clone());
+        let after = Packed::from(parts).unpack();
+        assert_eq!((after.version, after.method, after.uri, after.headers), before);
+    }
+
+    #[test]
+    fn a_buffer_takes_little_more_than_what_is_in_it() {
+        let mut buffer = BytesMut::new();
+        for _ in 0..4_000 {
+            append(&mut buffer, b"sixteen bytes ..");
+            assert!(buffer.capacity() <= buffer.len() + (buffer.len() / 8).max(GROWTH));
+        }
+        assert_eq!(&buffer[63_984..], b"sixteen bytes ..");
+    }
+}

@@ -1,0 +1,49 @@
+//! Everything that can keep an RPC from being answered, before it becomes a status. The ways in
+//! that are no RPCs refuse with the same errors.
+
+use crate::admission::fair_limiter::Refused;
+use crate::admission::response_memory::ResponseMemoryError;
+use crate::auth::callers::Unauthenticated;
+use crate::changefeed::hub::WatchError;
+use crate::domain::{AccessError, Violations};
+use crate::runtime::panics::Panicked;
+use crate::tokens::ActionError;
+use crate::verify::{AuthenticateError, Unknown};
+
+/// Why an RPC is not answered.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum CallError {
+    #[error(transparent)]
+    Authenticate(#[from] AuthenticateError),
+    #[error(transparent)]
+    Access(#[from] AccessError),
+    #[error("the request has fields that are not valid")]
+    Invalid(Violations),
+    #[error(transparent)]
+    Action(#[from] ActionError),
+    #[error(transparent)]
+    Unknown(#[from] Unknown),
+    #[error(transparent)]
+    Refused(#[from] Refused),
+    #[error(transparent)]
+    ResponseMemory(#[from] ResponseMemoryError),
+    #[error(transparent)]
+    Watch(#[from] WatchError),
+    #[error(transparent)]
+    Panicked(#[from] Panicked),
+}
+
+impl From<Violations> for CallError {
+    fn from(violations: Violations) -> Self {
+        Self::Invalid(violations)
+    }
+}
+
+impl From<Unauthenticated> for CallError {
+    fn from(error: Unauthenticated) -> Self {
+        match error {
+            Unauthenticated::Credential(error) => error.into(),
+            Unauthenticated::Throttled(refused) => refused.into(),
+        }
+    }
+}

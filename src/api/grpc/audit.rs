@@ -1,0 +1,72 @@
+//! The audit log's messages, to the domain and back. Called by the service alone.
+
+use super::convert;
+use crate::api::proto::{
+    FieldChange, ListTokenEventsRequest, ListTokenEventsResponse, TokenEvent, TokenEventKind,
+};
+use crate::domain::audit_context::TraceId;
+use crate::domain::event::{self, EventKind};
+use crate::domain::{OrganizationId, UserId, Violations};
+use crate::tokens::events::{EventPage, ListEvents};
+
+pub(super) fn list_request(message: ListTokenEventsRequest) -> Result<ListEvents, Violations> {
+    let mut violations = Violations::default();
+    let organization_id = violations
+        .take("organization_id", convert::optional(&message.organization_id, OrganizationId::parse));
+    let token_id = violations.take("token_id", convert::optional(&message.token_id, convert::token_id));
+    let user_id = violations.take("user_id", convert::optional(&message.user_id, UserId::parse));
+    let page_size = violations.take("page_size", convert::page_size(message.page_size));
+    let request = (|| {
+        Some(ListEvents {
+            organization_id: organization_id?,
+            token_id: token_id?,
+            user_id: user_id?,
+            page_size: page_size?,
+            page_token: Some(message.page_token).filter(|text| !text.is_empty()),
+        })
+    })();
+    violations.finish(request)
+}
+
+pub(super) fn list_response(page: EventPage) -> ListTokenEventsResponse {
+    ListTokenEventsResponse {
+        events: page.events.into_iter().map(event).collect(),
+        next_page_token: page.next_page_token.unwrap_or_default(),
+    }
+}
+
+fn event(event: event::TokenEvent) -> TokenEvent {
+    TokenEvent {
+        event_id: event.id,
+        event_time: Some(convert::timestamp(event.event_time)),
+        kind: kind(event.kind).into(),
+        token_id: event.token_id.to_string(),
+        organization_id: event.organization_id.as_str().to_owned(),
+        user_id: event.user_id.as_str().to_owned(),
+        actor: event.actor,
+        acting_user: event.acting_user.unwrap_or_default(),
+        trace_id: event.trace_id.map_or_else(String::new, |id| TraceId(id).to_string()),
+        changes: event.changes.into_iter().map(change).collect(),
+    }
+}
+
+fn change(change: event::FieldChange) -> FieldChange {
+    FieldChange {
+        field: change.field,
+        old_value: change.old.unwrap_or_default(),
+        new_value: change.new.unwrap_or_default(),
+    }
+}
+
+const fn kind(kind: EventKind) -> TokenEventKind {
+    match kind {
+        EventKind::Created => TokenEventKind::Created,
+        EventKind::Updated => TokenEventKind::Updated,
+        EventKind::Rotated => TokenEventKind::Rotated,
+        EventKind::Revoked => TokenEventKind::Revoked,
+        EventKind::Disabled => TokenEventKind::Disabled,
+        EventKind::Enabled => TokenEventKind::Enabled,
+        EventKind::ExpiresSoon => TokenEventKind::ExpiresSoon,
+        EventKind::Purged => TokenEventKind::Purged,
+    }
+}

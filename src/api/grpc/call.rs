@@ -1,0 +1,275 @@
+//! A call from its credential to its log line: who calls, in which trace, for how long, and what is counted.
+//! Called by every RPC. Knows nothing of what they do.
+
+use std::net::IpAddr;
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+
+use tonic::codegen::http::{HeaderMap, HeaderName};
+use tonic::{Code, Request, Response, Status};
+use tracing::{Instrument as _, Span, field};
+
+use super::context::TokenApi;
+use super::reserved_body::Holding;
+use super::reuse_detection::ReuseDetection;
+use crate::api::error::CallError;
+use crate::api::status;
+use crate::auth::peer::Peer;
+use crate::domain::audit_context::{self, ActingUser, AuditContext};
+use crate::domain::size::LARGEST_TOKEN;
+use crate::domain::{FieldError, Permission, Violations};
+use crate::metrics::Rpc;
+use crate::runtime::{deadline, panics};
+use crate::telemetry::{self, TraceContext};
+use crate::verify::{AuthenticateError, ClientKey, Credential};
+
+/// From when on an answer is worth a line in the log.
+pub(super) const SLOW: Duration = Duration::from_millis(500);
+
+/// How much later a caller with more than its share is told so.
+const OVER_SHARE: Duration = Duration::from_millis(250);
+
+/// The most bytes of an answer that tells of one token, and what there is to say beside it.
+const LONGEST_ANSWER: usize = LARGEST_TOKEN + 1024;
+
+/// Where a trusted frontend says for whom it acts.
+static ACTING_USER: HeaderName = HeaderName::from_static("tokend-acting-user");
+static ACTING_USER_BIN: HeaderName = HeaderName::from_static("tokend-acting-user-bin");
+
+/// How long an answer may be.
+enum Length {
+    /// As long as what is told of a token.
+    Token,
+    /// The same, of a token that has been put out of use: that must not fail because something else is not read.
+    Ended,
+    /// As a page of so many bytes, which callers with this permission get.
+    Page(Permission, usize),
+}
+
+impl TokenApi {
+    /// Authenticates the caller, then does `work`, inside the call's span, once there is room for an answer that tells
+    /// of one token.
+    pub(super) async fn call<'a, M, A, F>(
+        &'a self,
+        rpc: Rpc,
+        request: Request<M>,
+        work: impl FnOnce(Credential, M) -> F + 'a,
+    ) -> Result<Response<A>, Status>
+    where
+        M: 'a,
+        F: Future<Output = Result<A, CallError>> + 'a,
+    {
+        self.call_or(rpc, request, |_, _| None, work).await
+    }
+
+    /// Does the same where a refused credential may mean more than its refusal: `suspect` says of what.
+    pub(super) async fn call_or<'a, M, A, F>(
+        &'a self,
+        rpc: Rpc,
+        request: Request<M>,
+        suspect: impl FnOnce(&AuthenticateError, &Request<M>) -> Option<ReuseDetection>,
+        work: impl FnOnce(Credential, M) -> F + 'a,
+    ) -> Result<Response<A>, Status>
+    where
+        M: 'a,
+        F: Future<Output = Result<A, CallError>> + 'a,
+    {
+        let length = match rpc {
+            Rpc::RevokeToken | Rpc::RevokeUserTokens | Rpc::DisableToken => Length::Ended,
+            _ => Length::Token,
+        };
+        self.call_with_room(rpc, request, suspect, |_| length, work).await
+    }
+
+    /// Does the same for a page, which callers with this permission get, once it is its turn and there is room for the
+    /// `most` bytes that it may have.
+    pub(super) async fn call_for_page<'a, M, A, F>(
+        &'a self,
+        rpc: Rpc,
+        permission: Permission,
+        request: Request<M>,
+        most: impl FnOnce(&M) -> usize + 'a,
+        work: impl FnOnce(Credential, M) -> F + 'a,
+    ) -> Result<Response<A>, Status>
+    where
+        M: 'a,
+        F: Future<Output = Result<A, CallError>> + 'a,
+    {
+        let length = move |message: &M| Length::Page(permission, most(message));
+        self.call_with_room(rpc, request, |_, _| None, length, work).await
+    }
+
+    async fn call_with_room<'a, M, A, F>(
+        &'a self,
+        rpc: Rpc,
+        request: Request<M>,
+        suspect: impl FnOnce(&AuthenticateError, &Request<M>) -> Option<ReuseDetection>,
+        length: impl FnOnce(&M) -> Length + 'a,
+        work: impl FnOnce(Credential, M) -> F + 'a,
+    ) -> Result<Response<A>, Status>
+    where
+        M: 'a,
+        F: Future<Output = Result<A, CallError>> + 'a,
+    {
+        let context = self.sampling.context(traceparent(request.metadata().as_ref()));
+        let taken = Arc::new(OnceLock::new());
+        let room = Arc::clone(&taken);
+        let work = async move |credential: Credential, message| {
+            let share = ClientKey::from(credential.caller());
+            let (taken, _turn) = match length(&message) {
+                Length::Token => (self.response_memory.reserve(share, LONGEST_ANSWER)?, None),
+                Length::Ended => (self.response_memory.reserve_set_aside(share, LONGEST_ANSWER)?, None),
+                Length::Page(permission, most) => {
+                    credential.caller().require(permission)?;
+                    let page = self.response_memory.acquire_page(share, most).await?;
+                    (page.reservation.clone(), Some(page))
+                }
+            };
+            // The first and only one.
+            let _ = room.set(taken);
+            work(credential, message).await
+        };
+        let mut response = self.call_within(context, rpc, request, suspect, work).await?;
+        if let Some(room) = taken.get() {
+            response.extensions_mut().insert(Holding::Whole(room.clone()));
+        }
+        Ok(response)
+    }
+
+    /// Authenticates the caller and does `work`, for an answer that goes on: what it says takes its room by itself.
+    pub(super) async fn open<'a, M, A, F>(
+        &'a self,
+        rpc: Rpc,
+        request: Request<M>,
+        work: impl FnOnce(Credential, M) -> F,
+    ) -> Result<Response<A>, Status>
+    where
+        F: Future<Output = Result<A, CallError>> + 'a,
+    {
+        let context = self.sampling.context(traceparent(request.metadata().as_ref()));
+        self.call_within(context, rpc, request, |_, _| None, work).await
+    }
+
+    /// Authenticates the caller and does `work`, in a trace that is known already.
+    pub(super) async fn call_within<'a, M, A, F>(
+        &'a self,
+        context: TraceContext,
+        rpc: Rpc,
+        request: Request<M>,
+        suspect: impl FnOnce(&AuthenticateError, &Request<M>) -> Option<ReuseDetection>,
+        work: impl FnOnce(Credential, M) -> F,
+    ) -> Result<Response<A>, Status>
+    where
+        F: Future<Output = Result<A, CallError>> + 'a,
+    {
+        let (span, trace_id) = (self.span(rpc, &context), context.trace_id);
+        let started = Instant::now();
+        let timeout = timeout(request.metadata().as_ref());
+        let peer = request.extensions().get::<Peer>().map(|peer| peer.address.ip());
+        let mut place = None;
+        let work = async {
+            let outcome = panics::caught(async {
+                match self.callers.authenticate(&self.engine, &request).await {
+                    Ok(credential) => {
+                        let principal = &credential.caller().principal;
+                        Span::current().record("caller", field::display(principal));
+                        match (
+                            self.places.take(ClientKey::from(credential.caller())),
+                            acting_user(request.metadata().as_ref()),
+                        ) {
+                            (Ok(taken), Ok(acting_user)) => {
+                                place = Some(taken);
+                                let provenance = AuditContext { acting_user, trace_id: Some(trace_id) };
+                                audit_context::within(provenance, work(credential, request.into_inner()))
+                                    .await
+                            }
+                            (Err(refused), _) => Err(refused.into()),
+                            (_, Err(violations)) => Err(violations.into()),
+                        }
+                    }
+                    Err(error) => match self.follow(suspect(&error, &request), trace_id).await {
+                        Ok(()) => {
+                            let peer = request.extensions().get::<Peer>();
+                            Err(self.callers.refuse(error, peer, &self.metrics).await.into())
+                        }
+                        Err(error) => Err(error),
+                    },
+                }
+            });
+            let outcome = outcome.await.unwrap_or_else(|panicked| Err(panicked.into()));
+            let outcome = conclude(outcome, started, peer);
+            let code = outcome.as_ref().map_or_else(Status::code, |_| Code::Ok);
+            self.metrics.calls.answered(rpc, code.into(), started.elapsed());
+            if place.is_some() && code == Code::ResourceExhausted {
+                // It keeps its place meanwhile: one who asks again at once must not keep the processor from others.
+                tokio::time::sleep(deadline::at_most(OVER_SHARE)).await;
+            }
+            outcome
+        };
+        // On the heap: it is large, and would be moved through every layer above.
+        deadline::within(timeout, Box::pin(work)).instrument(span).await
+    }
+}
+
+impl TokenApi {
+    /// Begins the call's span, in the caller's trace if it brings one.
+    pub(super) fn span(&self, rpc: Rpc, context: &TraceContext) -> Span {
+        let span = tracing::info_span!(
+            "rpc",
+            otel.name = rpc.name(),
+            otel.kind = "server",
+            rpc.method = rpc.name(),
+            trace.id = %context.trace_id,
+            caller = field::Empty,
+            token.id = field::Empty,
+            user.id = field::Empty,
+            verdict = field::Empty,
+        );
+        telemetry::adopt(&span, context, self.sampling);
+        span
+    }
+}
+
+/// Reads for whom a trusted frontend acts.
+pub(super) fn acting_user(headers: &HeaderMap) -> Result<Option<ActingUser>, Violations> {
+    const TWICE: FieldError = FieldError::Rule("is said twice: send one value, in one metadata key");
+    let texts = headers.get_all(&ACTING_USER).iter();
+    let texts = texts.map(|value| (&ACTING_USER, ActingUser::percent_decoded(value.as_bytes())));
+    let binaries = headers.get_all(&ACTING_USER_BIN).iter();
+    let binaries = binaries.map(|value| (&ACTING_USER_BIN, ActingUser::base64_decoded(value.as_bytes())));
+    let mut said = texts.chain(binaries);
+    let Some((key, user)) = said.next() else { return Ok(None) };
+    let user = if said.next().is_some() { Err(TWICE) } else { user };
+    user.map(Some).map_err(|error| Violations::one(key.as_str(), &error))
+}
+
+/// Reads how long the caller waits.
+pub(super) fn timeout(headers: &HeaderMap) -> Option<Duration> {
+    deadline::parse_timeout(headers.get("grpc-timeout")?.to_str().ok()?)
+}
+
+pub(super) fn traceparent(headers: &HeaderMap) -> Option<&str> {
+    headers.get("traceparent")?.to_str().ok()
+}
+
+/// Turns the outcome into what tonic sends, and logs it: answers at debug, slow ones at info.
+pub(super) fn conclude<A>(
+    outcome: Result<A, CallError>,
+    started: Instant,
+    peer: Option<IpAddr>,
+) -> Result<Response<A>, Status> {
+    let elapsed = started.elapsed();
+    let duration_ms = elapsed.as_secs_f64() * 1e3;
+    let answered = outcome.map(Response::new).inspect(|_| {
+        if elapsed < SLOW {
+            tracing::debug!(duration_ms, "answered");
+        } else {
+            tracing::info!(duration_ms, "answered slowly");
+        }
+    });
+    answered.map_err(|error| {
+        let status = Status::from(&error);
+        status::log(&error, &status, Some(duration_ms), peer);
+        status
+    })
+}

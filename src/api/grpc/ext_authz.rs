@@ -1,0 +1,199 @@
+//! Envoy's external authorization, on the gRPC port: Envoy asks before it hands a request on. What is required
+//! stands in the route's `context_extensions`, by the names that `/auth` has in its query. A refusal is an OK reply
+//! that has Envoy send a status, a challenge and a body; so is an outage, which has it send 503: left to itself,
+//! Envoy would say 403.
+
+use std::fmt;
+use std::future::ready;
+use std::sync::Arc;
+
+use axum::http::header::AUTHORIZATION;
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use tonic::{Request, Response, Status};
+
+use super::MAX_REQUEST_BYTES;
+use crate::admission::request_memory::TooLong;
+use crate::api::http::client_address::FORWARDED;
+use crate::api::http::form::Form;
+use crate::api::http::forward_auth::{self, REQUIRED};
+use crate::api::http::identity::{Identity, IdentityHeaders};
+use crate::api::http::integrations::{Integrations, Wanted};
+use crate::api::http::refusal::Refusal;
+use crate::api::http::{client_address, presented};
+use crate::api::status::check_code;
+use crate::auth::peer::Peer;
+use crate::domain::{FieldError, OrganizationId};
+use crate::metrics::Integration;
+use crate::runtime::deadline;
+
+/// The messages, the client and the service, generated from
+/// `third-party/envoy/service/auth/v3/authorization.proto`.
+#[expect(clippy::pedantic, missing_docs, reason = "generated")]
+pub mod proto {
+    tonic::include_proto!("envoy.service.auth.v3");
+
+    /// The encoded `FileDescriptorSet` of the contract and what it imports, for reflection.
+    pub const FILE_DESCRIPTOR_SET: &[u8] = tonic::include_file_descriptor_set!("envoy_descriptor");
+}
+
+use proto::authorization_server::{Authorization, AuthorizationServer};
+use proto::check_response::HttpResponse;
+use proto::{
+    AttributeContext, CheckRequest, CheckResponse, DeniedHttpResponse, HeaderValueOption, HttpStatus,
+    OkHttpResponse,
+};
+
+/// What a route may say.
+const EXTENSIONS: [&str; 3] = ["scope", "organization", "header"];
+
+/// Envoy lets a request have 60 KiB of headers, and all of them may come. Bodies need not: nothing is read of them.
+pub const MAX_CHECK_BYTES: usize = 2 * MAX_REQUEST_BYTES;
+
+/// The path of the method: a request that is longer is answered in its words too.
+pub const CHECK: &str = "/envoy.service.auth.v3.Authorization/Check";
+
+/// Serves `envoy.service.auth.v3.Authorization`.
+#[derive(Debug)]
+pub struct ExtAuthz(Arc<Integrations>);
+
+impl ExtAuthz {
+    /// Makes the service for tonic's router.
+    #[must_use]
+    pub fn server(ways: Arc<Integrations>) -> AuthorizationServer<Self> {
+        AuthorizationServer::new(Self(ways)).max_decoding_message_size(MAX_CHECK_BYTES)
+    }
+}
+
+impl fmt::Debug for proto::HttpRequest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // The credential is among the headers.
+        f.debug_struct("HttpRequest").field("headers", &"[redacted]").finish()
+    }
+}
+
+#[tonic::async_trait]
+impl Authorization for ExtAuthz {
+    async fn check(&self, request: Request<CheckRequest>) -> Result<Response<CheckResponse>, Status> {
+        let peer = request.extensions().get::<Peer>().cloned();
+        let too_long = request.extensions().get::<TooLong>().is_some();
+        let timeout = request.metadata().get("grpc-timeout").and_then(|value| value.to_str().ok());
+        let timeout = timeout.and_then(deadline::parse_timeout);
+        let attributes = request.into_inner().attributes.unwrap_or_default();
+        let outcome = if too_long {
+            let gateway = peer.as_ref().map(|peer| peer.address.ip());
+            self.0.call(Integration::ExtAuthz, gateway, None, ready(Err(Refusal::TooLong))).await
+        } else {
+            deadline::within(timeout, self.0.check(peer.as_ref(), attributes)).await
+        };
+        if let (Some(peer), Ok(_)) = (&peer, &outcome) {
+            // A gateway has no credential of its own; whoever shows one of its client's is no stranger.
+            peer.credentials.note();
+        }
+        Ok(Response::new(match outcome {
+            Ok((identity, credential)) => let_in(&identity, &self.0.config.identity_headers, &credential),
+            Err(refusal) => denied(&refusal),
+        }))
+    }
+}
+
+impl Integrations {
+    /// Answers Envoy; with whom it lets in comes the name of the header that held the secret.
+    async fn check(
+        &self,
+        peer: Option<&Peer>,
+        attributes: AttributeContext,
+    ) -> Result<(Identity, HeaderName), Refusal> {
+        let AttributeContext { source, request, context_extensions } = attributes;
+        let http = request.and_then(|request| request.http).unwrap_or_default();
+        let traceparent = values(&http, "traceparent").find_map(|value| std::str::from_utf8(value).ok());
+        let gateway = peer.map(|peer| peer.address.ip());
+        self.call(Integration::ExtAuthz, gateway, traceparent, async {
+            let extensions = Form::of(&context_extensions, &EXTENSIONS)?;
+            let name = extensions.parse("header", forward_auth::header_name)?;
+            let headers = headers(&http, name.as_ref())?;
+            let source = source.and_then(|source| source.address?.socket_address);
+            let source = source.map(|source| source.address);
+            let client_ip = gateway.zip(source).and_then(|(gateway, source)| {
+                client_address::behind(&self.config, gateway, Some(&source), &headers)
+            });
+            let (required, unmeetable) = forward_auth::scopes(extensions.get("scope"), &headers)?;
+            let organization = extensions.parse("organization", OrganizationId::parse)?;
+            let wanted = Wanted { required, unmeetable, organization, client_ip };
+            let secret = presented::credential(&headers, name.as_ref());
+            let identity = self.admit(secret, &wanted, gateway).await?;
+            Ok((identity, name.unwrap_or(AUTHORIZATION)))
+        })
+        .await
+    }
+}
+
+/// Returns all values of a header. Envoy sends them as texts, or as bytes where it is told to.
+fn values<'a>(http: &'a proto::HttpRequest, name: &str) -> impl Iterator<Item = &'a [u8]> {
+    let texts = http.headers.iter().map(|(name, value)| (name, value.as_bytes()));
+    let raw = http.header_map.iter().flat_map(|map| &map.headers);
+    let raw = raw.map(|header| match &*header.raw_value {
+        [] => (&header.key, header.value.as_bytes()),
+        raw => (&header.key, raw),
+    });
+    texts.chain(raw).filter(move |(found, _)| found.eq_ignore_ascii_case(name)).map(|(_, value)| value)
+}
+
+/// Takes those headers that are read here: what is wrong with another is its reader's to say.
+fn headers(http: &proto::HttpRequest, credential: Option<&HeaderName>) -> Result<HeaderMap, Refusal> {
+    const NONE: FieldError = FieldError::Rule("has one that cannot be a header");
+    let mut headers = HeaderMap::new();
+    let read = [AUTHORIZATION, HeaderName::from_static(REQUIRED), HeaderName::from_static(FORWARDED)];
+    for name in read.iter().chain(credential.filter(|name| !read.contains(name))) {
+        for value in values(http, name.as_str()) {
+            let value = HeaderValue::from_bytes(value).map_err(|_| Refusal::parameter("headers", &NONE))?;
+            headers.append(name, value);
+        }
+    }
+    Ok(headers)
+}
+
+fn let_in(identity: &Identity, names: &IdentityHeaders, credential: &HeaderName) -> CheckResponse {
+    // One without a value would leave that of the client, so it is removed instead.
+    let (told, empty): (Vec<_>, Vec<_>) =
+        identity.headers(names).into_iter().partition(|(_, value)| !value.is_empty());
+    let mut headers_to_remove = vec![credential.as_str().to_owned(), REQUIRED.to_owned()];
+    headers_to_remove.extend(empty.into_iter().map(|(name, _)| name.as_str().to_owned()));
+    let headers = told.into_iter().map(|(name, value)| header(name.as_str(), value)).collect();
+    reply(StatusCode::OK, HttpResponse::OkResponse(OkHttpResponse { headers, headers_to_remove }))
+}
+
+fn denied(refusal: &Refusal) -> CheckResponse {
+    let said = refusal.said();
+    let headers = said.headers().map(|(name, value)| header(name, value)).collect();
+    let status = Some(HttpStatus { code: said.status.as_u16().into() });
+    let response = DeniedHttpResponse { status, headers, body: said.body };
+    reply(said.status, HttpResponse::DeniedResponse(response))
+}
+
+fn reply(status: StatusCode, response: HttpResponse) -> CheckResponse {
+    let status = proto::Status { code: check_code(status) };
+    CheckResponse { status: Some(status), http_response: Some(response) }
+}
+
+fn header(name: &str, value: String) -> HeaderValueOption {
+    let header = proto::HeaderValue { key: name.to_owned(), value, ..proto::HeaderValue::default() };
+    HeaderValueOption { header: Some(header), append: Some(false) }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use super::*;
+
+    #[test]
+    fn a_check_does_not_show_its_headers_when_debugged() {
+        let headers = HashMap::from([("authorization".to_owned(), "Bearer canary".to_owned())]);
+        let raw = proto::HeaderValue { raw_value: b"Bearer canary".into(), ..proto::HeaderValue::default() };
+        let header_map = Some(proto::HeaderMap { headers: vec![raw] });
+        let request = proto::Request { http: Some(proto::HttpRequest { headers, header_map }) };
+        let attributes = AttributeContext { request: Some(request), ..AttributeContext::default() };
+        let shown = format!("{:?}", Request::new(CheckRequest { attributes: Some(attributes) }));
+        assert!(shown.contains("redacted") && !shown.contains("canary"), "{shown}");
+    }
+}

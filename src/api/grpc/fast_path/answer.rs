@@ -1,0 +1,111 @@
+//! What is answered: a verdict, a stream of them, or whatever the router has to say.
+
+use std::mem;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use http_body::{Frame, SizeHint};
+use prost::bytes::{Bytes, BytesMut};
+use tonic::Status;
+use tonic::body::Body;
+use tonic::codegen::http::{HeaderMap, HeaderValue, Response, header};
+
+use super::message;
+use super::refusal::RefusalMemory;
+use super::verdicts::Verdicts;
+use crate::api::grpc::reply::VerifyReply;
+
+/// What gRPC's content type is called.
+pub(super) const CONTENT_TYPE: HeaderValue = HeaderValue::from_static("application/grpc");
+const OK: HeaderValue = HeaderValue::from_static("0");
+
+/// An answer's body.
+pub(in crate::api::grpc) enum Answer {
+    /// A verdict's message, then its status.
+    Verdict { data: Option<Bytes>, ended: bool },
+    /// Verdicts as they are given, then a status.
+    Verdicts { verdicts: Box<Verdicts>, refusals: Arc<RefusalMemory> },
+    /// Whatever else is answered.
+    Common { body: Body, refusals: Option<Arc<RefusalMemory>> },
+}
+
+impl Default for Answer {
+    fn default() -> Self {
+        Self::Common { body: Body::default(), refusals: None }
+    }
+}
+
+impl From<&VerifyReply> for Answer {
+    fn from(reply: &VerifyReply) -> Self {
+        let mut data = BytesMut::new();
+        message::write(reply, &mut data);
+        Self::Verdict { data: Some(data.freeze()), ended: false }
+    }
+}
+
+impl Answer {
+    /// Begins the response, as tonic does.
+    pub(super) fn respond(self) -> Response<Self> {
+        let mut response = Response::new(self);
+        response.headers_mut().insert(header::CONTENT_TYPE, CONTENT_TYPE);
+        response
+    }
+}
+
+type Next = Option<Result<Frame<Bytes>, Status>>;
+
+/// Has the status take room that a frame may be.
+fn held(mut frame: Next, refusals: Option<&RefusalMemory>) -> Next {
+    if let (Some(Ok(frame)), Some(refusals)) = (&mut frame, refusals)
+        && let Some(trailers) = frame.trailers_mut()
+    {
+        refusals.hold(trailers);
+    }
+    frame
+}
+
+impl http_body::Body for Answer {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        let (data, ended) = match &mut *self {
+            Self::Verdict { data, ended } => (data, ended),
+            Self::Verdicts { verdicts, refusals } => {
+                return verdicts.poll_frame(context).map(|frame| held(frame, Some(refusals)));
+            }
+            Self::Common { body, refusals } => {
+                return Pin::new(body).poll_frame(context).map(|frame| held(frame, refusals.as_deref()));
+            }
+        };
+        if let Some(data) = data.take() {
+            return Poll::Ready(Some(Ok(Frame::data(data))));
+        }
+        if mem::replace(ended, true) {
+            return Poll::Ready(None);
+        }
+        let mut trailers = HeaderMap::with_capacity(1);
+        trailers.insert(Status::GRPC_STATUS, OK);
+        Poll::Ready(Some(Ok(Frame::trailers(trailers))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Verdict { ended, .. } => *ended,
+            Self::Verdicts { verdicts, .. } => verdicts.has_ended(),
+            Self::Common { body, .. } => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            // A length would be told in a header, which gRPC has no use for.
+            Self::Verdict { .. } | Self::Verdicts { .. } => SizeHint::default(),
+            Self::Common { body, .. } => body.size_hint(),
+        }
+    }
+}

@@ -1,0 +1,382 @@
+//! Answers the calls of one connection: Verify and its stream at once where nothing has to be waited for, all else by
+//! the router.
+
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use http_body_util::Full;
+use hyper::body::Incoming;
+use prost::bytes::{Bytes, BytesMut};
+use tonic::Status;
+use tonic::body::Body;
+use tonic::codegen::Service;
+use tonic::codegen::http::request::Parts;
+use tonic::codegen::http::{
+    HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, Version, header,
+};
+use tonic::service::Routes;
+
+use super::answer::{Answer, CONTENT_TYPE};
+use super::message::{self, announced};
+use super::messages::Messages;
+use super::methods::Methods;
+use super::once::Read;
+use super::refusal::RefusalMemory;
+use super::verdicts::{Arriving, Verdicts};
+use crate::admission::request_memory::{ConnectionRequests, ReadError, TooLong, Whole};
+use crate::api::ending::Ending;
+use crate::api::error::CallError;
+use crate::api::grpc::call::timeout;
+use crate::api::grpc::context::TokenApi;
+use crate::api::grpc::verify::Begun;
+use crate::api::grpc::{MAX_HEADERS, MAX_REQUEST_BYTES};
+use crate::api::proto::VerifyRequest;
+use crate::api::status;
+use crate::auth::peer::Peer;
+use crate::metrics::Rpc;
+use crate::runtime::panics::Panicked;
+
+/// The paths of the RPCs that go this way.
+pub(super) const VERIFY: &str = "/tokend.v1.TokenService/Verify";
+const VERIFY_STREAM: &str = "/tokend.v1.TokenService/VerifyStream";
+
+/// How the path of every method of reflection begins, whose callers nobody knows.
+const REFLECTION: &str = "/grpc.reflection.";
+
+/// A message without content.
+const EMPTY: Bytes = Bytes::from_static(&[0; 5]);
+
+/// The content types of gRPC with this contract's messages; of gRPC-Web, how they begin, and how they may go on.
+const GRPC: [&[u8]; 2] = [b"application/grpc", b"application/grpc+proto"];
+const GRPC_WEB: &[u8] = b"application/grpc-web";
+const GRPC_WEB_KINDS: [&[u8]; 4] = [b"", b"+proto", b"-text", b"-text+proto"];
+static ENCODING: HeaderName = HeaderName::from_static("grpc-encoding");
+
+/// What answers the calls of one connection. Shared by them alone: a count of shares that all cores write costs more
+/// than a lookup.
+pub(in crate::api::grpc) struct Answering {
+    pub(super) api: Arc<TokenApi>,
+    pub(super) routes: Routes,
+    pub(super) methods: Arc<Methods>,
+    pub(super) requests: Arc<ConnectionRequests>,
+    pub(super) web: bool,
+    pub(super) refusals: Arc<RefusalMemory>,
+    pub(super) peer: Peer,
+    pub(super) ending: Ending,
+}
+
+/// What a request calls itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Grpc,
+    Web,
+    /// A browser asks whether a page may call.
+    Preflight,
+}
+
+/// How a call goes on.
+pub(super) enum Step {
+    /// With its answer.
+    Answered(Result<Response<Answer>, Status>),
+    /// On the heap, since it may have to wait: with no more than it needs for that.
+    Waits(Waiting),
+}
+
+pub(super) type Waiting = Pin<Box<dyn Future<Output = Result<Response<Answer>, Status>> + Send>>;
+
+/// What follows when a request has been read.
+#[derive(Debug, PartialEq, Eq)]
+enum Next {
+    Verify,
+    Route,
+    /// As `Route`; where the message is too long, what has this path is told so.
+    RouteTooLong(Box<Uri>),
+}
+
+impl Answering {
+    /// Begins a call: answers what need not wait.
+    pub(super) fn begin(self: &Arc<Self>, request: Request<Incoming>, context: &mut Context<'_>) -> Step {
+        if request.headers().len() > MAX_HEADERS {
+            return Step::Answered(Ok(bare(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE)));
+        }
+        match request.uri().path() {
+            VERIFY if is_plain(&request) => self.verify(request, context),
+            VERIFY_STREAM if is_plain(&request) => {
+                let (this, timeout) = (Arc::clone(self), timeout(request.headers()));
+                let answering = Box::pin(this.verify_stream(request));
+                self.open(async move { in_time(|| timeout, answering).await.flatten() })
+            }
+            _ => self.read(request),
+        }
+    }
+
+    /// Counts a call whose questions come later, until its answers begin: until then its caller may be anybody.
+    fn open(
+        &self,
+        answering: impl Future<Output = Result<Response<Answer>, Status>> + Send + 'static,
+    ) -> Step {
+        match self.requests.open() {
+            Ok(reservation) => Step::Waits(Box::pin(async move {
+                let answered = answering.await;
+                drop(reservation);
+                answered
+            })),
+            Err(refused) => Step::Answered(Err(status::unread_request(&refused.into()))),
+        }
+    }
+
+    /// Returns the answer to a call that was refused.
+    pub(super) fn refused(&self, status: Status) -> Response<Answer> {
+        let mut response = status.into_http();
+        self.hold_refusal(response.headers_mut());
+        response
+    }
+
+    /// Logs a panic outside of what `call` does, and counts what would not be counted.
+    pub(super) fn panicked(&self, is_verify: bool, panicked: Panicked) -> Status {
+        let error = CallError::from(panicked);
+        let status = Status::from(&error);
+        status::log(&error, &status, None, None);
+        if is_verify {
+            self.api.metrics.calls.answered(Rpc::Verify, status.code().into(), Duration::ZERO);
+        }
+        status
+    }
+
+    /// Reads a request and has the router answer it. One of a method that there is not is not read.
+    fn read(self: &Arc<Self>, request: Request<Incoming>) -> Step {
+        let kind = match self.kind(&request) {
+            Ok(kind) => kind,
+            Err(status) => return Step::Answered(Ok(bare(status))),
+        };
+        let (this, method) = (Arc::clone(self), self.methods.get(request.uri().path()));
+        let (parts, body) = request.into_parts();
+        let request = match method {
+            Some(method) if method.is_stream && kind == Kind::Grpc => {
+                let is_open = parts.uri.path().starts_with(REFLECTION);
+                let until = is_open.then(|| Box::pin(self.ending.clone().begun()) as Pin<Box<_>>);
+                let messages = Messages::new(body, method.most, Arc::clone(&self.requests), until);
+                let answering = Box::pin(this.route(Request::from_parts(parts, Body::new(messages))));
+                return self.open(answering);
+            }
+            Some(method) if kind != Kind::Preflight => {
+                let next = if method.tells_too_long {
+                    Next::RouteTooLong(Box::new(parts.uri.clone()))
+                } else {
+                    Next::Route
+                };
+                let (parts, received) = (Box::new(parts), BytesMut::new());
+                let reading = Reading { parts, received, body, kind, most: method.most };
+                return this.wait_for(reading, next);
+            }
+            _ => Request::from_parts(parts, Body::empty()),
+        };
+        Step::Waits(Box::pin(this.route(request)))
+    }
+
+    /// Reads a request of one message to its end, within the server's time for it and the call's own; then answers it.
+    fn wait_for(self: Arc<Self>, reading: Reading, next: Next) -> Step {
+        let Reading { parts, received, body, kind, most } = reading;
+        let patience = self.requests.patience();
+        let patience = timeout(&parts.headers).map_or(patience, |timeout| timeout.min(patience));
+        // A second message is read and passed over, if it is short; in gRPC-Web, text may be longer by a third.
+        let all = most.saturating_mul(2);
+        let check = move |received: &[u8]| match announced(received, most) {
+            Err(_) if kind == Kind::Grpc => Err(ReadError::TooLong(most)),
+            _ if received.len() > all => Err(ReadError::TooLong(most)),
+            _ => Ok(()),
+        };
+        let reading = Box::pin(Arc::clone(&self.requests).read(parts, received, body, check));
+        Step::Waits(Box::pin(self.read_whole(reading, patience, kind, next)))
+    }
+
+    /// Waits until a request is read, then answers it. Held for as long as the message is waited for, many
+    /// times over: what is not needed for that comes later.
+    async fn read_whole(
+        self: Arc<Self>,
+        reading: ReadingWhole,
+        patience: Duration,
+        kind: Kind,
+        next: Next,
+    ) -> Result<Response<Answer>, Status> {
+        let read = in_time(|| Some(patience), reading).await.unwrap_or(Err(ReadError::TooLate));
+        if let (Err(ReadError::TooLong(_)), Next::RouteTooLong(path)) = (&read, &next) {
+            let mut request = Request::new(Body::new(Full::new(EMPTY)));
+            *request.method_mut() = Method::POST;
+            *request.uri_mut() = Uri::clone(path);
+            request.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+            request.extensions_mut().insert(TooLong);
+            return Box::pin(self.route(request)).await;
+        }
+        match read {
+            Ok((parts, whole)) => Box::pin(self.answer_whole(parts, whole, next)).await,
+            Err(error) if kind == Kind::Web => Ok(unread(&error)),
+            Err(error) => Err(status::unread_request(&error)),
+        }
+    }
+
+    /// Answers what was read whole, which keeps what it takes until then.
+    async fn answer_whole(
+        self: Arc<Self>,
+        parts: Box<Parts>,
+        whole: Whole,
+        next: Next,
+    ) -> Result<Response<Answer>, Status> {
+        let Whole { bytes, reservation: _until_answered } = whole;
+        if next == Next::Verify
+            && let Some(message) = message::read_only(&bytes)
+        {
+            return match self.api.begin_verify(&parts.headers, Some(&self.peer), &message) {
+                Begun::Answered(outcome) => Ok(Answer::from(&outcome?).respond()),
+                begun => Box::pin(self.finish(begun, *parts, message)).await,
+            };
+        }
+        Box::pin(self.route(Request::from_parts(*parts, Body::new(Full::new(bytes))))).await
+    }
+
+    /// Has the router answer.
+    async fn route(self: Arc<Self>, mut request: Request<Body>) -> Result<Response<Answer>, Status> {
+        let timeout = timeout(request.headers());
+        request.extensions_mut().insert(self.peer.clone());
+        request.extensions_mut().insert(self.ending.clone());
+        let Ok(mut response) = in_time(|| timeout, self.routes.clone().call(request)).await?;
+        self.hold_refusal(response.headers_mut());
+        Ok(response.map(|body| Answer::Common { body, refusals: Some(Arc::clone(&self.refusals)) }))
+    }
+
+    /// Has a status take room, until it is read.
+    fn hold_refusal(&self, headers: &mut HeaderMap) {
+        self.refusals.hold(headers);
+    }
+
+    /// Answers Verify, if its request has arrived whole and nothing has to be waited for.
+    fn verify(self: &Arc<Self>, mut request: Request<Incoming>, context: &mut Context<'_>) -> Step {
+        let read = match Read::of(request.body_mut(), context) {
+            Ok(read) => read,
+            Err(error) => return Step::Answered(Err(Status::from_error(error.into()))),
+        };
+        let Some(message) = read.message() else {
+            let received = read.bytes();
+            drop(read);
+            let (parts, body) = request.into_parts();
+            let (kind, most) = (Kind::Grpc, MAX_REQUEST_BYTES);
+            let reading = Reading { parts: Box::new(parts), received, body, kind, most };
+            return Arc::clone(self).wait_for(reading, Next::Verify);
+        };
+        match self.api.begin_verify(request.headers(), Some(&self.peer), &message) {
+            Begun::Answered(outcome) => Step::Answered(outcome.map(|reply| Answer::from(&reply).respond())),
+            begun => Step::Waits(Box::pin(Arc::clone(self).finish(begun, request.into_parts().0, message))),
+        }
+    }
+
+    async fn finish(
+        self: Arc<Self>,
+        begun: Begun,
+        parts: Parts,
+        message: VerifyRequest,
+    ) -> Result<Response<Answer>, Status> {
+        let timeout = timeout(&parts.headers);
+        let mut request = Request::from_parts(parts, message);
+        request.extensions_mut().insert(self.peer.clone());
+        let finishing = self.api.finish_verify(begun, tonic::Request::from_http(request));
+        let reply = in_time(|| timeout, Box::pin(finishing)).await??;
+        Ok(Answer::from(reply.get_ref()).respond())
+    }
+
+    async fn verify_stream(
+        self: Arc<Self>,
+        mut request: Request<Incoming>,
+    ) -> Result<Response<Answer>, Status> {
+        request.extensions_mut().insert(self.peer.clone());
+        request.extensions_mut().insert(self.ending.clone());
+        let requests = Arc::clone(&self.requests);
+        let request = tonic::Request::from_http(request.map(|body| Arriving::new(body, requests)));
+        let answers = self.api.answer_stream(request).await?.into_inner();
+        let refusals = Arc::clone(&self.refusals);
+        Ok(Answer::Verdicts { verdicts: Box::new(Verdicts::from(answers)), refusals }.respond())
+    }
+}
+
+type ReadingWhole = Pin<Box<dyn Future<Output = Result<(Box<Parts>, Whole), ReadError>> + Send>>;
+
+/// A request of one message that has not arrived whole.
+struct Reading {
+    parts: Box<Parts>,
+    received: BytesMut,
+    body: Incoming,
+    kind: Kind,
+    /// The most bytes of its message.
+    most: usize,
+}
+
+/// Does some work of a call, and gives up at the call's deadline what is still waited for then: nobody waits for its
+/// answer. The timeout is asked for where there is anything to wait for.
+async fn in_time<T>(
+    timeout: impl FnOnce() -> Option<Duration>,
+    mut work: impl Future<Output = T> + Unpin,
+) -> Result<T, Status> {
+    let at_once = poll_fn(|context| Poll::Ready(Pin::new(&mut work).poll(context)));
+    if let Poll::Ready(done) = at_once.await {
+        return Ok(done);
+    }
+    match timeout() {
+        // On the heap: those that wait for nothing would carry its size.
+        Some(timeout) => Box::pin(tokio::time::timeout(timeout, work)).await.map_err(|_| status::too_late()),
+        None => Ok(work.await),
+    }
+}
+
+/// Tells whether a request is gRPC itself, and uncompressed.
+fn is_plain(request: &Request<Incoming>) -> bool {
+    let headers = request.headers();
+    request.version() == Version::HTTP_2
+        && request.method() == Method::POST
+        && headers.get(header::CONTENT_TYPE).is_some_and(|kind| kind == CONTENT_TYPE)
+        && !headers.contains_key(&ENCODING)
+}
+
+impl Answering {
+    /// Tells what a request calls itself; an error is the answer to one that is nothing that is spoken here. tonic reads
+    /// any: so a page of anybody's could have a browser that holds a client certificate post a `text/plain`, for which
+    /// browsers ask nobody. And what is answered in gRPC has HTTP's status 200, whatever it says.
+    fn kind(&self, request: &Request<Incoming>) -> Result<Kind, StatusCode> {
+        if self.web && request.method() == Method::OPTIONS {
+            return Ok(Kind::Preflight);
+        }
+        let kind = request.headers().get(header::CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
+        let is_web = || kind.strip_prefix(GRPC_WEB).is_some_and(|rest| GRPC_WEB_KINDS.contains(&rest));
+        let kind = if GRPC.contains(&kind) {
+            Kind::Grpc
+        } else if self.web && is_web() {
+            Kind::Web
+        } else {
+            return Err(StatusCode::UNSUPPORTED_MEDIA_TYPE);
+        };
+        if request.method() != Method::POST {
+            return Err(StatusCode::METHOD_NOT_ALLOWED);
+        }
+        Ok(kind)
+    }
+}
+
+/// Answers what is not gRPC as HTTP has it (gRPC over HTTP/2, "Requests").
+fn bare(status: StatusCode) -> Response<Answer> {
+    let mut response = Response::new(Answer::default());
+    *response.status_mut() = status;
+    if status == StatusCode::METHOD_NOT_ALLOWED {
+        response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("POST"));
+    }
+    response
+}
+
+/// Answers a page whose request was not read to its end.
+fn unread(error: &ReadError) -> Response<Answer> {
+    bare(match error {
+        ReadError::TooLong(_) => StatusCode::PAYLOAD_TOO_LARGE,
+        ReadError::TooLate | ReadError::Body(_) => StatusCode::REQUEST_TIMEOUT,
+        ReadError::Refused(_) => StatusCode::SERVICE_UNAVAILABLE,
+    })
+}

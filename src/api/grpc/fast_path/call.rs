@@ -1,0 +1,71 @@
+//! A call as hyper drives it. It is one of very many that may wait at once, so it is short itself: what has to wait lies
+//! on the heap, and is no longer than it must be. Whatever panics in it, the call is answered.
+
+use std::convert::Infallible;
+use std::mem;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use hyper::body::Incoming;
+use tonic::codegen::http::{Request, Response};
+
+use super::answer::Answer;
+use super::answering::{Answering, Step, VERIFY, Waiting};
+use crate::runtime::panics;
+
+/// A call that is to be answered.
+pub(in crate::api::grpc) struct Call {
+    answering: Arc<Answering>,
+    is_verify: bool,
+    state: State,
+}
+
+#[expect(clippy::large_enum_variant, reason = "a warm Verify is answered without another allocation")]
+enum State {
+    Arrived(Request<Incoming>),
+    Waits(Waiting),
+    Answered,
+}
+
+impl Call {
+    pub(super) fn new(answering: Arc<Answering>, request: Request<Incoming>) -> Self {
+        let is_verify = request.uri().path() == VERIFY;
+        Self { answering, is_verify, state: State::Arrived(request) }
+    }
+}
+
+impl Future for Call {
+    type Output = Result<Response<Answer>, Infallible>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = &mut *self;
+        let step = match mem::replace(&mut this.state, State::Answered) {
+            State::Arrived(request) => panics::catch(|| this.answering.begin(request, context)),
+            State::Waits(waiting) => Ok(Step::Waits(waiting)),
+            State::Answered => return Poll::Pending,
+        };
+        let outcome = match step {
+            Ok(Step::Answered(outcome)) => Ok(outcome),
+            Ok(Step::Waits(mut waiting)) => match panics::catch(|| waiting.as_mut().poll(context)) {
+                Ok(Poll::Pending) => {
+                    this.state = State::Waits(waiting);
+                    return Poll::Pending;
+                }
+                Ok(Poll::Ready(outcome)) => Ok(outcome),
+                Err(panicked) => Err(panicked),
+            },
+            Err(panicked) => Err(panicked),
+        };
+        let outcome =
+            outcome.unwrap_or_else(|panicked| Err(this.answering.panicked(this.is_verify, panicked)));
+        Poll::Ready(Ok(outcome.unwrap_or_else(|status| this.answering.refused(status))))
+    }
+}
+
+impl Answering {
+    /// Answers a call.
+    pub(in crate::api::grpc) fn answer(self: &Arc<Self>, request: Request<Incoming>) -> Call {
+        Call::new(Arc::clone(self), request)
+    }
+}

@@ -1,0 +1,118 @@
+//! A stream's messages on their way to the router: handed on whole, so that what has arrived of one is counted, and no
+//! more is reserved for it than is there.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use http_body::Frame;
+use hyper::body::Incoming;
+use prost::bytes::{Bytes, BytesMut};
+use tonic::Status;
+
+use super::message::announced;
+use crate::admission::request_memory::{ConnectionRequests, Unfinished, append};
+use crate::api::status;
+
+type Ended = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// The body of a call whose request is a stream.
+pub(super) struct Messages {
+    body: Incoming,
+    most: usize,
+    received: BytesMut,
+    requests: Arc<ConnectionRequests>,
+    waiting: Option<Unfinished>,
+    /// Completes when the server ends; of calls alone whose callers nobody knows, so that they do not go on for ever.
+    strangers_until: Option<Ended>,
+    ended: bool,
+}
+
+impl Messages {
+    /// Reads messages of at most so many bytes.
+    pub(super) fn new(
+        body: Incoming,
+        most: usize,
+        requests: Arc<ConnectionRequests>,
+        strangers_until: Option<Ended>,
+    ) -> Self {
+        Self { body, most, received: BytesMut::new(), requests, waiting: None, strangers_until, ended: false }
+    }
+
+    /// Takes the first message with its prefix, once it is there.
+    fn take(&mut self) -> Result<Option<Bytes>, Status> {
+        let Some(length) = announced(&self.received, self.most)? else { return Ok(None) };
+        if self.received.len() < length {
+            return Ok(None);
+        }
+        self.waiting = None;
+        Ok(Some(self.received.split_to(length).freeze()))
+    }
+
+    /// Waits for more; ready with how the stream ends if nothing more is waited for.
+    fn wait(&mut self, context: &mut Context<'_>) -> Poll<Option<Status>> {
+        let is_over =
+            self.strangers_until.as_mut().is_some_and(|over| over.as_mut().poll(context).is_ready());
+        if is_over {
+            return Poll::Ready(None);
+        }
+        if self.received.is_empty() && self.strangers_until.is_none() {
+            return Poll::Pending;
+        }
+        let waited = Unfinished::poll(&mut self.waiting, &self.requests, self.received.capacity(), context);
+        // Between two messages, a stranger has said all that it has to say.
+        waited.map(|error| (!self.received.is_empty()).then(|| status::unread_request(&error)))
+    }
+}
+
+impl http_body::Body for Messages {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        let this = &mut *self;
+        while !this.ended {
+            match this.take() {
+                Ok(None) => {}
+                Ok(Some(message)) => return Poll::Ready(Some(Ok(Frame::data(message)))),
+                Err(status) => {
+                    this.ended = true;
+                    return Poll::Ready(Some(Err(status)));
+                }
+            }
+            match Pin::new(&mut this.body).poll_frame(context) {
+                Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
+                    Ok(data) => append(&mut this.received, &data),
+                    Err(trailers) => return Poll::Ready(Some(Ok(trailers))),
+                },
+                Poll::Ready(Some(Err(error))) => {
+                    this.ended = true;
+                    return Poll::Ready(Some(Err(Status::from_error(error.into()))));
+                }
+                Poll::Ready(None) => {
+                    this.ended = true;
+                    let rest = this.received.split().freeze();
+                    if !rest.is_empty() {
+                        // The router says what is wrong with it.
+                        return Poll::Ready(Some(Ok(Frame::data(rest))));
+                    }
+                }
+                Poll::Pending => match this.wait(context) {
+                    Poll::Pending => return Poll::Pending,
+                    Poll::Ready(error) => {
+                        this.ended = true;
+                        return Poll::Ready(error.map(Err));
+                    }
+                },
+            }
+        }
+        Poll::Ready(None)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.ended
+    }
+}

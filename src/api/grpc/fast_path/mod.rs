@@ -1,0 +1,64 @@
+//! The way of Verify and `VerifyStream` past the router and the codec, which cost as much as all that a warm answer
+//! needs: their messages are read and written here. Whatever is not of the plain shape goes the common way, which knows
+//! all shapes. Built by the server, asked by `serve`.
+
+use std::sync::Arc;
+
+use tonic::service::Routes;
+
+mod answer;
+mod answering;
+mod call;
+mod message;
+mod messages;
+mod methods;
+mod once;
+mod refusal;
+mod verdicts;
+
+use self::answering::Answering;
+pub use self::methods::Methods;
+use self::refusal::RefusalMemory;
+use super::context::TokenApi;
+use crate::admission::request_memory::RequestLimiter;
+use crate::api::ending::Ending;
+use crate::auth::peer::Peer;
+
+/// Answers Verify and its stream by itself, and has the router answer all else.
+#[derive(Debug)]
+pub struct Direct {
+    api: Arc<TokenApi>,
+    routes: Routes,
+    methods: Arc<Methods>,
+    requests: RequestLimiter,
+    /// Whether gRPC-Web is spoken.
+    web: bool,
+}
+
+impl Direct {
+    /// Puts the way past the router in front of it.
+    #[must_use]
+    pub fn new(
+        api: Arc<TokenApi>,
+        routes: Routes,
+        methods: Methods,
+        requests: RequestLimiter,
+        web: bool,
+    ) -> Self {
+        Self { api, routes, methods: Arc::new(methods), requests, web }
+    }
+
+    /// Answers the calls of this peer, until their connection ends.
+    pub(super) fn answering(&self, peer: Peer, ending: Ending) -> Answering {
+        Answering {
+            api: Arc::clone(&self.api),
+            routes: self.routes.clone(),
+            methods: Arc::clone(&self.methods),
+            requests: self.requests.connection(peer.address.ip()),
+            web: self.web,
+            refusals: Arc::new(RefusalMemory::new(Arc::clone(&self.api.response_memory), peer.address.ip())),
+            peer,
+            ending,
+        }
+    }
+}

@@ -1,0 +1,115 @@
+//! Refusals take room until they are read, as answers do (`admission::response_memory`). A status stands in headers, which no flow control
+//! holds back; so one of their values holds the room, and goes when it is written. Called by all that is answered.
+
+#![cfg_attr(not(test), expect(clippy::arithmetic_side_effects, reason = "lengths of what lies in memory"))]
+
+use std::net::IpAddr;
+use std::sync::{Arc, LazyLock};
+
+use tonic::Status;
+use tonic::codegen::http::{HeaderMap, HeaderName, HeaderValue};
+
+use crate::admission::response_memory::{ResponseMemory, holding};
+use crate::api::status;
+use crate::verify::ClientKey;
+
+/// The headers of a status, the longest first.
+static HEADERS: [HeaderName; 3] = [Status::GRPC_STATUS_DETAILS, Status::GRPC_MESSAGE, Status::GRPC_STATUS];
+
+/// What a header takes beside its name and its value (RFC 7541, 4.1).
+const OVERHEAD: usize = 32;
+
+/// What is said to somebody whose refusals wait to be read. All of them share its bytes, so that it takes no room.
+static UNREAD: LazyLock<HeaderMap> = LazyLock::new(|| {
+    let mut headers = HeaderMap::new();
+    // Fails for text that is not ASCII alone.
+    let _ = status::refusals_unread().add_header(&mut headers);
+    headers
+});
+
+/// The memory for the refusals of one connection.
+#[derive(Debug)]
+pub(in crate::api::grpc) struct RefusalMemory {
+    memory: Arc<ResponseMemory>,
+    peer: IpAddr,
+}
+
+impl RefusalMemory {
+    /// Takes what this peer is told from `memory`.
+    pub(super) fn new(memory: Arc<ResponseMemory>, peer: IpAddr) -> Self {
+        Self { memory, peer }
+    }
+
+    /// Has the status among these headers take room, if there is one and it is none of success.
+    pub(super) fn hold(&self, headers: &mut HeaderMap) {
+        hold(headers, &self.memory, self.peer);
+    }
+}
+
+fn hold(headers: &mut HeaderMap, response_memory: &ResponseMemory, peer: IpAddr) {
+    if headers.get(Status::GRPC_STATUS).is_none_or(|code| code == "0") {
+        return;
+    }
+    let size = |(name, value): (&HeaderName, &HeaderValue)| name.as_str().len() + value.len() + OVERHEAD;
+    let bytes = headers.iter().map(size).sum();
+    match response_memory.reserve_for_refusal(ClientKey::Peer(Some(peer)), bytes) {
+        Ok(room) => {
+            let longest = HEADERS.iter().find(|name| headers.contains_key(*name));
+            let Some(value) = longest.and_then(|name| headers.get_mut(name)) else { return };
+            if let Ok(mut held) = HeaderValue::from_maybe_shared(holding(value.as_bytes(), vec![room])) {
+                // Or HPACK's table would hold it for as long as the connection.
+                held.set_sensitive(true);
+                *value = held;
+            }
+        }
+        Err(_) => headers.extend(UNREAD.clone()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use super::*;
+    use crate::metrics::Metrics;
+    use tonic_types::StatusExt as _;
+
+    const PEER: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 7));
+
+    fn headers(status: &Status) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        status.add_header(&mut headers).unwrap();
+        headers
+    }
+
+    #[test]
+    fn a_refusal_takes_room_until_its_headers_are_gone_and_reads_as_it_did() {
+        let response_memory =
+            ResponseMemory::new(10_000, 1, Metrics::new().unwrap().work.response_memory.clone());
+        for status in [status::shutting_down(), Status::internal("as tonic"), Status::not_found("")] {
+            let mut held = headers(&status);
+            hold(&mut held, &response_memory, PEER);
+            assert!(response_memory.taken() > 0, "{status:?}");
+            let read = Status::from_header_map(&held).unwrap();
+            assert_eq!((read.code(), read.message()), (status.code(), status.message()));
+            assert_eq!(read.details(), status.details());
+            drop(held);
+            assert_eq!(response_memory.taken(), 0);
+        }
+        let mut ok = headers(&Status::ok(""));
+        hold(&mut ok, &response_memory, PEER);
+        assert_eq!(response_memory.taken(), 0);
+    }
+
+    #[test]
+    fn without_room_another_refusal_is_told() {
+        let response_memory =
+            ResponseMemory::new(100, 1, Metrics::new().unwrap().work.response_memory.clone());
+        let mut held = headers(&status::shutting_down());
+        hold(&mut held, &response_memory, PEER);
+        let told = Status::from_header_map(&held).unwrap();
+        assert_eq!(told.code(), tonic::Code::ResourceExhausted);
+        assert_eq!(told.get_details_error_info().unwrap().reason, "CALLER_OVER_SHARE");
+        assert_eq!(response_memory.taken(), 0);
+    }
+}

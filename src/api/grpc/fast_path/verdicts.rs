@@ -1,0 +1,169 @@
+//! `VerifyStream`'s messages: questions as they arrive, and answers, as many in a frame as there are.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use futures_core::Stream;
+use http_body::{Body as _, Frame};
+use hyper::body::Incoming;
+use prost::bytes::{Bytes, BytesMut};
+use tonic::Status;
+use tonic::codegen::http::HeaderMap;
+
+use super::message::{self, Received};
+use crate::admission::request_memory::{ConnectionRequests, Unfinished};
+use crate::api::grpc::stream::{Batch, Questions, VerifyAnswers};
+use crate::api::proto::VerifyStreamRequest;
+use crate::api::status;
+
+/// From how many bytes on answers leave: with the last, no more than one frame takes (RFC 9113, 4.2), unless that is
+/// uncommonly long.
+const FULL: usize = 15 * 1024;
+
+/// The questions of a call.
+pub(super) struct Arriving {
+    body: Incoming,
+    received: Received,
+    requests: Arc<ConnectionRequests>,
+    /// The rest of a question that has begun to arrive.
+    waiting: Option<Unfinished>,
+    ended: bool,
+}
+
+impl Arriving {
+    pub(super) fn new(body: Incoming, requests: Arc<ConnectionRequests>) -> Self {
+        Self { body, received: Received::default(), requests, waiting: None, ended: false }
+    }
+
+    /// Waits for the rest of a question, if there is one to wait for.
+    fn wait(&mut self, context: &mut Context<'_>) -> Poll<Status> {
+        if self.received.len() == 0 {
+            return Poll::Pending;
+        }
+        let waited = Unfinished::poll(&mut self.waiting, &self.requests, self.received.len(), context);
+        waited.map(|error| status::unread_request(&error))
+    }
+}
+
+impl Questions for Arriving {
+    fn has_next(&self) -> bool {
+        self.received.has_next()
+    }
+}
+
+impl Stream for Arriving {
+    type Item = Result<VerifyStreamRequest, Status>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let this = &mut *self;
+        while !this.ended {
+            let question = this.received.take().transpose();
+            this.ended = matches!(question, Some(Err(_)));
+            if question.is_some() {
+                this.waiting = None;
+                return Poll::Ready(question);
+            }
+            let Poll::Ready(frame) = Pin::new(&mut this.body).poll_frame(context) else {
+                let error = ready!(this.wait(context));
+                this.ended = true;
+                return Poll::Ready(Some(Err(error)));
+            };
+            let error = match frame {
+                Some(Ok(frame)) => match frame.data_ref() {
+                    Some(data) => {
+                        this.received.add(data);
+                        continue;
+                    }
+                    None => None,
+                },
+                Some(Err(error)) => Some(Status::from_error(error.into())),
+                None if this.received.len() == 0 => None,
+                None => Some(status::cut_off()),
+            };
+            this.ended = true;
+            // Nobody waits for the answers to a call that was cancelled.
+            return Poll::Ready(error.filter(|error| !status::is_cancelled(error)).map(Err));
+        }
+        Poll::Ready(None)
+    }
+}
+
+/// The answers to a call.
+pub(in crate::api::grpc) struct Verdicts {
+    answers: VerifyAnswers<Arriving>,
+    /// How many bytes the last frame had, which the next one may well have, too.
+    last: usize,
+    end: End,
+}
+
+/// What is still to be sent.
+enum End {
+    /// More answers.
+    No,
+    /// The status.
+    Status(Status),
+    /// Nothing.
+    Sent,
+}
+
+impl From<VerifyAnswers<Arriving>> for Verdicts {
+    fn from(answers: VerifyAnswers<Arriving>) -> Self {
+        Self { answers, last: 0, end: End::No }
+    }
+}
+
+impl Verdicts {
+    pub(super) fn has_ended(&self) -> bool {
+        matches!(self.end, End::Sent)
+    }
+
+    /// Gives what can be answered now as one frame; at the end, the status.
+    pub(super) fn poll_frame(
+        &mut self,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        if matches!(self.end, End::No) {
+            let frame = ready!(self.poll_answers(context));
+            if !frame.is_empty() {
+                return Poll::Ready(Some(Ok(Frame::data(frame))));
+            }
+        }
+        match std::mem::replace(&mut self.end, End::Sent) {
+            End::Status(status) => {
+                let mut trailers = HeaderMap::new();
+                let written = status.add_header(&mut trailers);
+                Poll::Ready(Some(written.map(|()| Frame::trailers(trailers))))
+            }
+            End::No | End::Sent => Poll::Ready(None),
+        }
+    }
+
+    /// Answers until a frame is full, or nothing more can be answered now; empty at the end.
+    fn poll_answers(&mut self, context: &mut Context<'_>) -> Poll<Bytes> {
+        let (mut turn, mut frame) = (Batch::default(), BytesMut::new());
+        while frame.len() < FULL {
+            match self.answers.poll_answer(context, &mut turn) {
+                Poll::Ready(Some(Ok(answer))) => {
+                    if frame.is_empty() {
+                        frame.reserve(self.last);
+                    }
+                    message::write(&answer, &mut frame);
+                }
+                Poll::Ready(Some(Err(status))) => {
+                    self.end = End::Status(status);
+                    break;
+                }
+                Poll::Ready(None) => {
+                    self.end = End::Status(Status::ok(""));
+                    break;
+                }
+                Poll::Pending if frame.is_empty() => return Poll::Pending,
+                Poll::Pending => break,
+            }
+        }
+        self.answers.end_batch(&turn);
+        self.last = frame.len();
+        Poll::Ready(frame.freeze())
+    }
+}

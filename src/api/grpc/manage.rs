@@ -1,0 +1,148 @@
+//! The RPCs that change tokens, behind authentication. Each holds on to what the engine must forget until its
+//! outcome is known, and lets go also when its caller goes away before. Called by the service alone.
+
+use tracing::{Span, field};
+
+use super::changes::{self, Revocation, Target};
+use super::context::TokenApi;
+use super::{convert, policies};
+use crate::api::error::CallError;
+use crate::api::proto::{
+    EnforcePolicyRequest, EnforcePolicyResponse, RevokeTokenRequest, RevokeTokenResponse,
+    RevokeUserTokensRequest, RevokeUserTokensResponse, RotateTokenRequest, RotateTokenResponse,
+    UpdateTokenRequest, UpdateTokenResponse, revoke_token_request,
+};
+use crate::domain::root::LastRoot;
+use crate::domain::{Caller, Permission, Token};
+use crate::secret::TokenId;
+use crate::store::{Switched, Usability};
+use crate::tokens::ActionError;
+use crate::tokens::revoke::{RevokeToken, Right};
+use crate::verify::{ClientKey, Credential, ProveError};
+
+impl TokenApi {
+    pub(super) async fn update(
+        &self,
+        credential: &Credential,
+        message: UpdateTokenRequest,
+    ) -> Result<UpdateTokenResponse, CallError> {
+        let caller = credential.caller();
+        caller.require(Permission::Write)?;
+        let (id, change) = changes::update_request(message)?;
+        Span::current().record("token.id", field::display(id));
+        let _forgetting = self.engine.invalidate_token(id);
+        let updated = self.actions.update_token(caller, id, &change).await?;
+        record_owner(&updated.0);
+        Ok(changes::update_response(&updated))
+    }
+
+    pub(super) async fn rotate(
+        &self,
+        credential: &Credential,
+        message: RotateTokenRequest,
+    ) -> Result<RotateTokenResponse, CallError> {
+        let caller = credential.caller();
+        if !changes::rotates_itself(caller, &message) {
+            caller.require(Permission::Write)?;
+        }
+        let request = changes::rotate_request(caller, &message)?;
+        Span::current().record("token.id", field::display(request.id));
+        // The old one ends earlier than it did.
+        let _forgetting = self.engine.invalidate_token(request.id);
+        let created = self.actions.rotate_token(caller, request).await?;
+        record_owner(&created.token);
+        Ok(changes::rotate_response(&created))
+    }
+
+    pub(super) async fn revoke(
+        &self,
+        credential: &Credential,
+        message: RevokeTokenRequest,
+    ) -> Result<RevokeTokenResponse, CallError> {
+        let caller = credential.caller();
+        if !matches!(message.target, Some(revoke_token_request::Target::Secret(_))) {
+            caller.require(Permission::Write)?;
+        }
+        let revocation = changes::revoke_request(&message)?;
+        let (id, right) = match revocation.target {
+            Target::Id(id) => (id, Right::Power),
+            Target::Secret(secret) => (self.proven(caller, secret).await?, Right::Possession),
+        };
+        Span::current().record("token.id", field::display(id));
+        let forgetting = self.engine.invalidate_token(id);
+        let Revocation { extent, reason, last_root, .. } = revocation;
+        let request = RevokeToken { id, right, extent, reason, last_root };
+        let touch = |ids: &[TokenId]| forgetting.also(ids);
+        let revoked = self.actions.revoke_token(caller, &request, &touch).await?;
+        record_owner(&revoked.token);
+        let may_see = right == Right::Power || caller.may_see(&revoked.token);
+        Ok(changes::revoke_response(&revoked, may_see))
+    }
+
+    pub(super) async fn revoke_user(
+        &self,
+        credential: &Credential,
+        message: RevokeUserTokensRequest,
+    ) -> Result<RevokeUserTokensResponse, CallError> {
+        let caller = credential.caller();
+        caller.require(Permission::Write)?;
+        let (organization_id, user_id, reason) = changes::revoke_user_request(&message)?;
+        let organization_id = caller.organization(organization_id)?;
+        let how = (&reason, LastRoot::forced(message.force));
+        Span::current().record("user.id", user_id.as_str());
+        let forgetting = self.engine.invalidate_what_changes();
+        let touch = |ids: &[TokenId]| forgetting.also(ids);
+        let revoked = self
+            .actions
+            .revoke_user_tokens(caller, Some(organization_id.clone()), &user_id, how, &touch)
+            .await?;
+        Ok(changes::revoke_user_response(&revoked, &organization_id))
+    }
+
+    pub(super) async fn switch(
+        &self,
+        credential: &Credential,
+        token_id: &str,
+        usability: Usability,
+        reason: &str,
+    ) -> Result<Switched, CallError> {
+        let caller = credential.caller();
+        caller.require(Permission::Write)?;
+        let (id, reason) = changes::switch_request(token_id, reason)?;
+        Span::current().record("token.id", field::display(id));
+        let _forgetting = self.engine.invalidate_token(id);
+        let switched = self.actions.switch_token(caller, id, usability, &reason).await?;
+        record_owner(&switched.token);
+        Ok(switched)
+    }
+
+    pub(super) async fn enforce(
+        &self,
+        credential: &Credential,
+        message: &EnforcePolicyRequest,
+    ) -> Result<EnforcePolicyResponse, CallError> {
+        let caller = credential.caller();
+        caller.require(Permission::Root)?;
+        let organization_id = convert::organization(&message.organization_id)?;
+        let forgetting = self.engine.invalidate_what_changes();
+        let touch = |ids: &[TokenId]| forgetting.also(ids);
+        let enforced =
+            self.actions.enforce_policy(caller, organization_id, &message.page_token, &touch).await?;
+        tracing::info!(changed = enforced.0.breaches.len(), "policy enforced on a page of tokens");
+        Ok(policies::enforce_response(enforced))
+    }
+
+    /// Finds the token that a secret proves.
+    async fn proven(&self, caller: &Caller, secret: &str) -> Result<TokenId, CallError> {
+        let share = ClientKey::from(caller);
+        match self.engine.prove(secret, share).await {
+            Ok(found) => Ok(found.ok_or(ActionError::NotFound)?),
+            Err(ProveError::Format(_)) => Err(changes::no_secret().into()),
+            Err(ProveError::Unknown(error)) => Err(error.into()),
+        }
+    }
+}
+
+fn record_owner(token: &Token) {
+    Span::current().record("user.id", token.user_id.as_str());
+}

@@ -1,0 +1,42 @@
+//! The gRPC face: messages become domain types on the way in and answers on the way out. Built by the
+//! server. Knows the actions and the engine; never the store.
+
+mod audit;
+mod call;
+mod changes;
+mod concurrency_limit;
+pub(crate) mod context;
+mod convert;
+mod ext_authz;
+mod fast_path;
+mod manage;
+mod policies;
+mod reflection;
+mod reply;
+mod reserved_body;
+mod reuse_detection;
+mod serve;
+pub(crate) mod server;
+mod service;
+mod stream;
+mod verify;
+mod watch;
+mod web;
+
+pub use concurrency_limit::ConcurrencyLimit;
+pub use context::TokenApi;
+pub use ext_authz::{CHECK, ExtAuthz, MAX_CHECK_BYTES, proto as envoy};
+pub use fast_path::{Direct, Methods};
+pub use reflection::{Reflected, Reflection};
+/// For the bench of the leaves alone.
+#[doc(hidden)]
+pub use reply::VerifyReply;
+pub use reserved_body::ReservedBody;
+pub use serve::{MAX_HEADER_BYTES, Transport, serve};
+pub use web::{GrpcWeb, Origin};
+
+/// The largest request message that is read, in bytes.
+pub const MAX_REQUEST_BYTES: usize = 64 * 1024;
+
+/// The most fields of them: each takes a hundred bytes of memory beside its text. That of HTTP/1 is hyper's.
+pub(crate) const MAX_HEADERS: usize = 100;

@@ -1,0 +1,66 @@
+//! What a refused credential may mean beside its refusal: a token that was superseded and is used to rotate. Called
+//! by the service, before it refuses the call as it would have anyway.
+
+use tonic::Request;
+
+use super::context::TokenApi;
+use super::convert;
+use crate::api::error::CallError;
+use crate::api::proto::RotateTokenRequest;
+use crate::auth::callers::Callers;
+use crate::auth::peer::Peer;
+use crate::domain::CredentialError;
+use crate::domain::audit_context::{self, AuditContext, TraceId};
+use crate::secret::{RequestId, TokenId};
+use crate::verify::{AuthenticateError, ClientKey};
+
+/// A token that has proven itself, has expired, and asks for its own rotation.
+#[derive(Debug)]
+pub(super) struct ReuseDetection {
+    id: TokenId,
+    /// No caller's: there is none.
+    share: ClientKey,
+    request_id: Option<RequestId>,
+}
+
+impl TokenApi {
+    /// Tells whether a refused rotation is one by an expired token of itself.
+    pub(super) fn suspect(
+        &self,
+        refusal: &AuthenticateError,
+        request: &Request<RotateTokenRequest>,
+    ) -> Option<ReuseDetection> {
+        // Only what has proven its secret is told that it has expired.
+        if !matches!(refusal, AuthenticateError::Credential(CredentialError::Expired)) {
+            return None;
+        }
+        let id = self.engine.named(Callers::presented(request)?)?;
+        let message = request.get_ref();
+        let by_itself = convert::token_id(&message.token_id).is_ok_and(|named| named == id);
+        let request_id = convert::request_id(&message.request_id).ok().flatten();
+        let peer = request.extensions().get::<Peer>().map(|peer| peer.address.ip());
+        by_itself.then_some(ReuseDetection { id, share: ClientKey::Peer(peer), request_id })
+    }
+
+    /// Has the family revoked, if it comes to that.
+    ///
+    /// # Errors
+    /// The database: then the refusal must wait, lest nobody tries again.
+    pub(super) async fn follow(
+        &self,
+        suspicion: Option<ReuseDetection>,
+        trace_id: TraceId,
+    ) -> Result<(), CallError> {
+        let Some(ReuseDetection { id, share, request_id }) = suspicion else { return Ok(()) };
+        let _place = self.places.take(share)?;
+        let forgetting = self.engine.invalidate_what_changes();
+        let touch = |ids: &[TokenId]| forgetting.also(ids);
+        let detection = self.actions.detect_reuse(id, share, request_id.as_ref(), &touch);
+        let provenance = AuditContext { acting_user: None, trace_id: Some(trace_id) };
+        let revoked = audit_context::within(provenance, detection).await?;
+        if revoked > 0 {
+            tracing::warn!(token.id = %id, revoked, "a superseded token was used to rotate: its family is revoked");
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,188 @@
+//! gRPC's connections from their first frame to their last: HTTP/2 as hyper speaks it, and HTTP/1 for browsers where
+//! that is allowed. Called by the server. What a call is answered, `Direct` knows.
+
+use std::convert::Infallible;
+use std::error::Error;
+use std::future::pending;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::body::Incoming as Body;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::conn::auto::Builder;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tonic::codegen::http::Request;
+
+use super::fast_path::Direct;
+use crate::api::ending::{End, Ending};
+use crate::auth::peer::Peer;
+use crate::transport::inline::{InlineConnection, InlineExecutor};
+use crate::transport::listener::{Connection, Incoming};
+
+/// The most bytes of metadata that a call may bring, and of the head of a request of HTTP/1.
+pub const MAX_HEADER_BYTES: u32 = 16 * 1024;
+
+/// How many bytes a call may send that are not read yet; a message may be longer, since it is read as it comes.
+const STREAM_WINDOW: u32 = 16 * 1024;
+
+/// The same of all calls of a connection: this may arrive before any of them is looked at. Later, questions of streams
+/// alone are left unread, while others wait for their answers. Half of it is what h2 lets small frames cost that are not
+/// read, 256 bytes each less their length, which is enough for the windows of some streams.
+const CONNECTION_WINDOW: u32 = 384 * 1024;
+
+/// How long streams that are told to end may take for their last words.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
+/// What connections are allowed.
+#[derive(Debug, Clone, Copy)]
+pub struct Transport {
+    /// Calls at once on each.
+    pub streams: u32,
+    /// Whether HTTP/1 is spoken, too.
+    pub http1: bool,
+    /// How long a request of HTTP/1 is waited for.
+    pub head: Duration,
+    /// How long the calls of a connection that has reached its age may go on.
+    pub age_grace: Duration,
+}
+
+/// Serves the connections that come until `shutdown` completes, refuses those that come then, and waits for the calls
+/// to end.
+pub async fn serve(
+    mut incoming: Incoming,
+    direct: Direct,
+    transport: Transport,
+    shutdown: impl Future<Output = ()>,
+) {
+    let (end, ending) = End::new();
+    let (alive, mut gone) = mpsc::channel::<Infallible>(1);
+    let accept = async {
+        while let Some(connection) = incoming.next().await {
+            let serving = transport.serve(connection, &direct, ending.clone());
+            let alive = alive.clone();
+            tokio::spawn(async move {
+                serving.await;
+                drop(alive);
+            });
+        }
+    };
+    tokio::select! {
+        () = accept => {}
+        () = shutdown => {}
+    }
+    // Closes the listener.
+    drop(incoming);
+    end.begin();
+    drop(alive);
+    gone.recv().await;
+}
+
+impl Transport {
+    /// Serves a connection until its peer or the server ends it, or it has reached its age.
+    fn serve(
+        self,
+        connection: Connection,
+        direct: &Direct,
+        draining: Ending,
+    ) -> impl Future<Output = ()> + Send + 'static {
+        let (peer, activity, due) = (Peer::from(&connection), connection.activity(), connection.due());
+        let (end, ending) = End::new();
+        tracing::trace!(address = %peer.address, "a connection begins");
+        let (answering, arrived) =
+            (Arc::new(direct.answering(peer.clone(), ending)), InlineExecutor::default());
+        let service = service_fn(move |request: Request<Body>| answering.answer(request));
+        let speaking = self.speak(arrived.clone());
+        let speaking = speaking.serve_connection(TokioIo::new(connection), service).into_owned();
+        let mut serving = InlineConnection::new(speaking, arrived, activity);
+        async move {
+            let outcome = tokio::select! {
+                biased;
+                outcome = &mut serving => Some(outcome),
+                () = draining.clone().begun() => None,
+                () = reached(due) => None,
+            };
+            let outcome = match outcome {
+                None => {
+                    serving.close();
+                    self.finish(&mut serving, draining, end).await
+                }
+                outcome => outcome,
+            };
+            match outcome {
+                None => {
+                    tracing::debug!(address = %peer.address, "calls outlasted their connection's age; they are cut off");
+                }
+                Some(Err(error)) => log(&peer, &*error),
+                Some(Ok(())) => {}
+            }
+        }
+    }
+
+    /// Waits for the last calls of a connection that takes no more; `None`: some went on for too long. Streams are told to
+    /// end: at once when the server ends, else after the grace, which short ones may well keep to by themselves.
+    async fn finish<T>(
+        self,
+        mut serving: impl Future<Output = T> + Unpin,
+        draining: Ending,
+        end: End,
+    ) -> Option<T> {
+        tokio::select! {
+            biased;
+            outcome = &mut serving => return Some(outcome),
+            () = draining.clone().begun() => {}
+            () = sleep(self.age_grace) => {}
+        }
+        end.begin();
+        if draining.has_begun() {
+            return Some(serving.await);
+        }
+        timeout(LAST_WORDS, serving).await.ok()
+    }
+
+    fn speak(self, arrived: InlineExecutor) -> Builder<InlineExecutor> {
+        let mut builder = Builder::new(arrived);
+        if !self.http1 {
+            builder = builder.http2_only();
+        }
+        // Honest clients give up all that they have at once, when their time is over.
+        let resets = self.streams as usize;
+        builder
+            .http2()
+            .timer(TokioTimer::new())
+            .max_concurrent_streams(self.streams)
+            .initial_stream_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW)
+            .max_header_list_size(MAX_HEADER_BYTES)
+            .max_pending_accept_reset_streams(resets)
+            // gRPC has no use for it.
+            .auto_date_header(false);
+        builder
+            .http1()
+            .timer(TokioTimer::new())
+            .header_read_timeout(self.head)
+            .max_buf_size(MAX_HEADER_BYTES as usize);
+        builder
+    }
+}
+
+/// Completes at this moment; never without one.
+async fn reached(due: Option<Instant>) {
+    match due {
+        Some(due) => sleep_until(due).await,
+        None => pending().await,
+    }
+}
+
+/// Says that a connection failed: at info where its peer was cut off for what it did, since it may be an honest one.
+fn log(peer: &Peer, error: &(dyn Error + 'static)) {
+    let cut_off = std::iter::successors(Some(error), |&error| error.source())
+        .filter_map(|error| error.downcast_ref::<h2::Error>())
+        .find(|error| error.is_go_away() && error.is_library());
+    if let Some(why) = cut_off {
+        tracing::info!(address = %peer.address, %why, "a peer was cut off");
+    } else {
+        tracing::debug!(error, "a connection failed");
+    }
+}

@@ -1,0 +1,265 @@
+//! The service itself: each RPC authenticates its caller, reads its message, has the work done and writes
+//! the answer. One span and at most one log line a call: see `call`.
+
+use std::sync::Arc;
+
+use tonic::{Request, Response, Status, Streaming};
+use tracing::{Span, field};
+
+use super::context::TokenApi;
+use super::reply::VerifyReply;
+use super::reserved_body::Holding;
+use super::server::token_service_server::TokenService;
+use super::stream::{Questions, VerifyAnswers};
+use super::watch::{WatchStream, Watcher};
+use super::{audit, changes, convert, policies};
+use crate::api::ending::Ending;
+use crate::api::proto::{
+    CheckPolicyRequest, CheckPolicyResponse, CreateTokenRequest, CreateTokenResponse, DisableTokenRequest,
+    DisableTokenResponse, EnableTokenRequest, EnableTokenResponse, EnforcePolicyRequest,
+    EnforcePolicyResponse, GetPolicyRequest, GetPolicyResponse, GetTokenRequest, GetTokenResponse,
+    ListTokenEventsRequest, ListTokenEventsResponse, ListTokensRequest, ListTokensResponse,
+    RevokeTokenRequest, RevokeTokenResponse, RevokeUserTokensRequest, RevokeUserTokensResponse,
+    RotateTokenRequest, RotateTokenResponse, UpdatePolicyRequest, UpdatePolicyResponse, UpdateTokenRequest,
+    UpdateTokenResponse, VerifyRequest, VerifyStreamRequest, WatchTokensRequest,
+};
+use crate::domain::Permission;
+use crate::domain::root::LastRoot;
+use crate::domain::size::{LARGEST_EVENT, LARGEST_TOKEN};
+use crate::metrics::Rpc;
+use crate::store::Usability;
+
+impl TokenApi {
+    /// Answers `VerifyStream`, wherever its questions come from.
+    pub(super) async fn answer_stream<Q: Questions>(
+        &self,
+        request: Request<Q>,
+    ) -> Result<Response<VerifyAnswers<Q>>, Status> {
+        let ending = Ending::of(&request);
+        self.open(Rpc::VerifyStream, request, async |credential, questions| {
+            credential.caller().require(Permission::Verify)?;
+            let (engine, metrics) = (Arc::clone(&self.engine), Arc::clone(&self.metrics));
+            Ok(VerifyAnswers::new(engine, metrics, credential, questions, ending, Span::current()))
+        })
+        .await
+    }
+}
+
+#[tonic::async_trait]
+impl TokenService for TokenApi {
+    async fn create_token(
+        &self,
+        request: Request<CreateTokenRequest>,
+    ) -> Result<Response<CreateTokenResponse>, Status> {
+        self.call(Rpc::CreateToken, request, async |credential, message| {
+            let caller = credential.caller();
+            caller.require(Permission::Write)?;
+            let request = convert::create_request(message)?;
+            let created = self.actions.create_token(caller, request).await?;
+            Span::current().record("token.id", field::display(created.token.id));
+            Span::current().record("user.id", created.token.user_id.as_str());
+            Ok(convert::create_response(&created))
+        })
+        .await
+    }
+
+    async fn get_token(
+        &self,
+        request: Request<GetTokenRequest>,
+    ) -> Result<Response<GetTokenResponse>, Status> {
+        self.call(Rpc::GetToken, request, async |credential, message| {
+            let caller = credential.caller();
+            caller.require(Permission::Read)?;
+            let id = convert::get_request(&message)?;
+            Span::current().record("token.id", field::display(id));
+            let found = self.actions.get_token(caller, id).await?;
+            Span::current().record("user.id", found.0.user_id.as_str());
+            Ok(convert::get_response(&found))
+        })
+        .await
+    }
+
+    async fn list_tokens(
+        &self,
+        request: Request<ListTokensRequest>,
+    ) -> Result<Response<ListTokensResponse>, Status> {
+        let most = |message: &ListTokensRequest| convert::page_bytes(message.page_size, LARGEST_TOKEN);
+        self.call_for_page(Rpc::ListTokens, Permission::Read, request, most, async |credential, message| {
+            let request = convert::list_request(message)?;
+            Ok(convert::list_response(self.actions.list_tokens(credential.caller(), request).await?))
+        })
+        .await
+    }
+
+    async fn update_token(
+        &self,
+        request: Request<UpdateTokenRequest>,
+    ) -> Result<Response<UpdateTokenResponse>, Status> {
+        self.call(Rpc::UpdateToken, request, async |credential, message| {
+            self.update(&credential, message).await
+        })
+        .await
+    }
+
+    async fn rotate_token(
+        &self,
+        request: Request<RotateTokenRequest>,
+    ) -> Result<Response<RotateTokenResponse>, Status> {
+        let suspect = |error: &_, request: &Request<_>| self.suspect(error, request);
+        self.call_or(Rpc::RotateToken, request, suspect, async |credential, message| {
+            self.rotate(&credential, message).await
+        })
+        .await
+    }
+
+    async fn revoke_token(
+        &self,
+        request: Request<RevokeTokenRequest>,
+    ) -> Result<Response<RevokeTokenResponse>, Status> {
+        self.call(Rpc::RevokeToken, request, async |credential, message| {
+            self.revoke(&credential, message).await
+        })
+        .await
+    }
+
+    async fn revoke_user_tokens(
+        &self,
+        request: Request<RevokeUserTokensRequest>,
+    ) -> Result<Response<RevokeUserTokensResponse>, Status> {
+        self.call(Rpc::RevokeUserTokens, request, async |credential, message| {
+            self.revoke_user(&credential, message).await
+        })
+        .await
+    }
+
+    async fn disable_token(
+        &self,
+        request: Request<DisableTokenRequest>,
+    ) -> Result<Response<DisableTokenResponse>, Status> {
+        self.call(Rpc::DisableToken, request, async |credential, message| {
+            let disabled = Usability::Disabled(LastRoot::forced(message.force));
+            let switched = self.switch(&credential, &message.token_id, disabled, &message.reason).await?;
+            Ok(changes::disable_response(&switched))
+        })
+        .await
+    }
+
+    async fn enable_token(
+        &self,
+        request: Request<EnableTokenRequest>,
+    ) -> Result<Response<EnableTokenResponse>, Status> {
+        self.call(Rpc::EnableToken, request, async |credential, message| {
+            let switched = self.switch(&credential, &message.token_id, Usability::Enabled, "").await?;
+            Ok(changes::enable_response(&switched))
+        })
+        .await
+    }
+
+    async fn verify(&self, request: Request<VerifyRequest>) -> Result<Response<VerifyReply>, Status> {
+        self.answer_verify(request).await
+    }
+
+    type VerifyStreamStream = VerifyAnswers<Streaming<VerifyStreamRequest>>;
+
+    async fn verify_stream(
+        &self,
+        request: Request<Streaming<VerifyStreamRequest>>,
+    ) -> Result<Response<Self::VerifyStreamStream>, Status> {
+        self.answer_stream(request).await
+    }
+
+    type WatchTokensStream = WatchStream;
+
+    async fn watch_tokens(
+        &self,
+        request: Request<WatchTokensRequest>,
+    ) -> Result<Response<WatchStream>, Status> {
+        let ending = Ending::of(&request);
+        let watching = self.open(Rpc::WatchTokens, request, async |credential, message| {
+            let (engine, hub) = (Arc::clone(&self.engine), Arc::clone(&self.hub));
+            let (keyring, response_memory) = (Arc::clone(&self.keyring), Arc::clone(&self.response_memory));
+            let watcher = Watcher { engine, hub, keyring, credential, response_memory };
+            watcher.start(&message, ending).await
+        });
+        let mut response = watching.await?;
+        let rooms = response.get_ref().rooms();
+        response.extensions_mut().insert(Holding::Pieces(rooms));
+        Ok(response)
+    }
+
+    async fn list_token_events(
+        &self,
+        request: Request<ListTokenEventsRequest>,
+    ) -> Result<Response<ListTokenEventsResponse>, Status> {
+        let most = |message: &ListTokenEventsRequest| convert::page_bytes(message.page_size, LARGEST_EVENT);
+        self.call_for_page(
+            Rpc::ListTokenEvents,
+            Permission::Read,
+            request,
+            most,
+            async |credential, message| {
+                let request = audit::list_request(message)?;
+                Ok(audit::list_response(self.actions.list_events(credential.caller(), request).await?))
+            },
+        )
+        .await
+    }
+
+    async fn get_policy(
+        &self,
+        request: Request<GetPolicyRequest>,
+    ) -> Result<Response<GetPolicyResponse>, Status> {
+        self.call(Rpc::GetPolicy, request, async |credential, message| {
+            let caller = credential.caller();
+            caller.require(Permission::Read)?;
+            let organization_id = convert::organization(&message.organization_id)?;
+            Ok(policies::get_response(self.actions.get_policy(caller, organization_id).await?))
+        })
+        .await
+    }
+
+    async fn update_policy(
+        &self,
+        request: Request<UpdatePolicyRequest>,
+    ) -> Result<Response<UpdatePolicyResponse>, Status> {
+        self.call(Rpc::UpdatePolicy, request, async |credential, message| {
+            let caller = credential.caller();
+            caller.require(Permission::Root)?;
+            let (organization_id, policy) = policies::update_request(message)?;
+            let updated = self.actions.update_policy(caller, organization_id, &policy).await?;
+            tracing::info!(organization.id = updated.0.as_str(), ?policy, "policy set");
+            Ok(policies::update_response(updated))
+        })
+        .await
+    }
+
+    async fn check_policy(
+        &self,
+        request: Request<CheckPolicyRequest>,
+    ) -> Result<Response<CheckPolicyResponse>, Status> {
+        let most = |_: &_| convert::LONGEST_PAGE;
+        self.call_for_page(Rpc::CheckPolicy, Permission::Read, request, most, async |credential, message| {
+            let caller = credential.caller();
+            let (organization_id, policy) = policies::check_request(&message)?;
+            let checked =
+                self.actions.check_policy(caller, organization_id, policy, &message.page_token).await?;
+            Ok(policies::check_response(checked))
+        })
+        .await
+    }
+
+    async fn enforce_policy(
+        &self,
+        request: Request<EnforcePolicyRequest>,
+    ) -> Result<Response<EnforcePolicyResponse>, Status> {
+        let most = |_: &_| convert::LONGEST_PAGE;
+        self.call_for_page(
+            Rpc::EnforcePolicy,
+            Permission::Root,
+            request,
+            most,
+            async |credential, message| self.enforce(&credential, &message).await,
+        )
+        .await
+    }
+}

@@ -1,0 +1,194 @@
+//! Verify: for a caller that is known already at once, without a span; for all others as every call goes.
+//! Called by the service; what a question is, also by the stream.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use tonic::codegen::http::HeaderMap;
+use tonic::{Code, Request, Response, Status};
+use tracing::{Span, field};
+
+use super::call::{SLOW, acting_user, conclude, timeout, traceparent};
+use super::context::TokenApi;
+use super::convert;
+use super::convert::Wanted;
+use super::reply::VerifyReply;
+use crate::api::error::CallError;
+use crate::api::proto::VerifyRequest;
+use crate::auth::peer::Peer;
+use crate::domain::{Caller, Permission};
+use crate::metrics::Rpc;
+use crate::runtime::deadline;
+use crate::telemetry::TraceContext;
+use crate::verify::{Answer, ClientKey, Consistency, Credential, Question, ReadPoint};
+
+/// Reads what Verify is asked, for a caller that may ask it.
+pub(super) fn question(caller: &Caller, message: &VerifyRequest) -> Result<Wanted, CallError> {
+    caller.require(Permission::Verify)?;
+    Ok(convert::verify_request(message)?)
+}
+
+/// Returns what the engine is asked for a caller.
+pub(super) fn asked_of<'a>(caller: &'a Caller, wanted: &'a Wanted) -> Question<'a> {
+    Question {
+        required: &wanted.required,
+        reach: caller.verify_reach(),
+        client_ip: wanted.client_ip,
+        share: ClientKey::from(caller),
+    }
+}
+
+/// Says in a call's span what Verify answers.
+fn record_answer(span: &Span, answer: &Answer) {
+    span.record("verdict", convert::verdict(answer.verdict).as_str_name());
+    if let Some((record, _)) = &answer.token {
+        span.record("token.id", record.packed().id());
+    }
+}
+
+/// How far a call of Verify comes without waiting.
+pub(super) enum Begun {
+    /// To its end.
+    Answered(Result<VerifyReply, Status>),
+    /// The caller is known; the secret is not, or Postgres is to be asked.
+    Known(Known),
+    /// The caller is not known, or the call has a span, in this trace.
+    Unknown(TraceContext),
+}
+
+/// A caller that is known, and what it asks.
+pub(super) struct Known {
+    credential: Arc<Credential>,
+    wanted: Wanted,
+    started: Instant,
+}
+
+impl TokenApi {
+    /// Answers Verify.
+    pub(super) async fn answer_verify(
+        &self,
+        request: Request<VerifyRequest>,
+    ) -> Result<Response<VerifyReply>, Status> {
+        let peer = request.extensions().get::<Peer>();
+        let begun = self.begin_verify(request.metadata().as_ref(), peer, request.get_ref());
+        self.finish_verify(begun, request).await
+    }
+
+    /// Answers Verify from a fresh cache, or else tells what there is still to do. A span costs more than an answer:
+    /// here only what is logged has one.
+    pub(super) fn begin_verify(
+        &self,
+        headers: &HeaderMap,
+        peer: Option<&Peer>,
+        message: &VerifyRequest,
+    ) -> Begun {
+        let started = Instant::now();
+        // Drawn once: whether a call is sampled must not be asked twice.
+        let context = self.sampling.exports().then(|| self.sampling.context(traceparent(headers)));
+        let spanned = tracing::enabled!(tracing::Level::DEBUG) || context.is_some_and(|drawn| drawn.sampled);
+        let known = if spanned { None } else { self.known_caller(headers, peer) };
+        let Some((credential, present)) = known else {
+            return Begun::Unknown(context.unwrap_or_else(|| self.sampling.context(traceparent(headers))));
+        };
+        let caller = credential.caller();
+        let wanted = match acting_user(headers)
+            .map_err(CallError::from)
+            .and_then(|_| question(caller, message))
+        {
+            Ok(wanted) => wanted,
+            Err(error) => return Begun::Answered(self.conclude_verify(caller, headers, Err(error), started)),
+        };
+        if wanted.consistency == Consistency::Bounded {
+            let answer = self.engine.try_verify(&message.secret, &asked_of(caller, &wanted), &present);
+            if let Some(answer) = answer {
+                return Begun::Answered(self.conclude_verify(caller, headers, Ok(answer), started));
+            }
+        }
+        Begun::Known(Known { credential, wanted, started })
+    }
+
+    /// Answers what could not be answered without waiting.
+    pub(super) async fn finish_verify(
+        &self,
+        begun: Begun,
+        request: Request<VerifyRequest>,
+    ) -> Result<Response<VerifyReply>, Status> {
+        match begun {
+            Begun::Answered(outcome) => outcome.map(Response::new),
+            Begun::Known(Known { credential, wanted, started }) => {
+                let (caller, headers) = (credential.caller(), request.metadata().as_ref());
+                let outcome = self.find_out(caller, headers, &request.get_ref().secret, &wanted).await;
+                self.conclude_verify(caller, headers, outcome, started).map(Response::new)
+            }
+            Begun::Unknown(context) => {
+                self.call_within(
+                    context,
+                    Rpc::Verify,
+                    request,
+                    |_, _| None,
+                    async |credential, message| Ok(self.verify_slowly(credential, message).await?.into()),
+                )
+                .await
+            }
+        }
+    }
+
+    /// Authenticates the caller from a fresh cache; `None` when that cannot tell.
+    fn known_caller(&self, headers: &HeaderMap, peer: Option<&Peer>) -> Option<(Arc<Credential>, ReadPoint)> {
+        let present = self.engine.present()?;
+        Some((self.callers.try_authenticate(&self.engine, headers, peer?, &present)?, present))
+    }
+
+    /// Asks for what a known caller wants.
+    async fn find_out(
+        &self,
+        caller: &Caller,
+        headers: &HeaderMap,
+        secret: &str,
+        wanted: &Wanted,
+    ) -> Result<Answer, CallError> {
+        let question = asked_of(caller, wanted);
+        let _place = self.places.take(question.share)?;
+        let work = self.engine.verify(secret, &question, wanted.consistency);
+        // On the heap, as in `call`.
+        Ok(deadline::within(timeout(headers), Box::pin(work)).await?)
+    }
+
+    /// Counts a known caller's answer, and logs it where it is worth a line.
+    fn conclude_verify(
+        &self,
+        caller: &Caller,
+        headers: &HeaderMap,
+        outcome: Result<Answer, CallError>,
+        started: Instant,
+    ) -> Result<VerifyReply, Status> {
+        let elapsed = started.elapsed();
+        let outcome = match outcome.inspect(|answer| self.metrics.calls.verdict(answer.verdict)) {
+            Ok(answer) if elapsed < SLOW => Ok(answer.into()),
+            outcome => {
+                let span = self.span(Rpc::Verify, &self.sampling.context(traceparent(headers)));
+                span.record("caller", field::display(&caller.principal));
+                let outcome = outcome.inspect(|answer| record_answer(&span, answer));
+                span.in_scope(|| conclude(outcome.map(VerifyReply::from), started, None))
+                    .map(Response::into_inner)
+            }
+        };
+        let code = outcome.as_ref().map_or_else(Status::code, |_| Code::Ok);
+        self.metrics.calls.answered(Rpc::Verify, code.into(), elapsed);
+        outcome
+    }
+
+    async fn verify_slowly(
+        &self,
+        credential: Credential,
+        message: VerifyRequest,
+    ) -> Result<Answer, CallError> {
+        let caller = credential.caller();
+        let wanted = question(caller, &message)?;
+        let question = asked_of(caller, &wanted);
+        let answer = self.engine.verify(&message.secret, &question, wanted.consistency).await?;
+        self.metrics.calls.verdict(answer.verdict);
+        record_answer(&Span::current(), &answer);
+        Ok(answer)
+    }
+}

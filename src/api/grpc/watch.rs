@@ -1,0 +1,264 @@
+//! `WatchTokens`: what the hub tells, as one caller may hear it, at the pace at which it reads. A task a
+//! watcher; nothing is held for one that does not read but the message it is at. Called by the service alone.
+
+use std::mem;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use futures_core::Stream;
+use prost::Message as _;
+use time::OffsetDateTime;
+use tokio::sync::{broadcast, mpsc};
+use tonic::Status;
+use tracing::Span;
+
+use super::convert;
+use super::reserved_body::Rooms;
+use crate::admission::response_memory::{Reservation, ResponseMemory};
+use crate::api::ending::Ending;
+use crate::api::error::CallError;
+use crate::api::proto::{TokenChange, WatchTokensRequest, WatchTokensResponse};
+use crate::api::status;
+use crate::changefeed::hub::{Batch, Hub, Position, Watch, WatchError};
+use crate::domain::{Caller, FieldError, OrganizationId, Permission, Violations, size};
+use crate::runtime::panics;
+use crate::secret::CurrentKeyring;
+use crate::store::{Change, StoreError};
+use crate::verify::{ClientKey, Credential, Engine};
+
+/// How long a watcher may leave a message unread.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// How long a watcher waits for a hub that has not reached the database yet.
+const HUB_PATIENCE: Duration = Duration::from_secs(3);
+
+/// The most bytes of changes in one message.
+const MESSAGE_BYTES: usize = 1 << 20;
+
+/// What is wrong with a position that was not given here, or not for this.
+const FOREIGN: FieldError = FieldError::Rule("is not a position that watching this organization gave");
+
+/// The messages of one call; each takes its room along.
+pub struct WatchStream {
+    receiver: mpsc::Receiver<Message>,
+    rooms: Rooms,
+}
+
+type Message = Result<(WatchTokensResponse, Reservation), Status>;
+
+/// One watcher.
+pub(super) struct Watcher {
+    pub(super) engine: Arc<Engine>,
+    pub(super) hub: Arc<Hub>,
+    pub(super) keyring: Arc<CurrentKeyring>,
+    pub(super) credential: Credential,
+    pub(super) response_memory: Arc<ResponseMemory>,
+}
+
+impl Watcher {
+    /// Begins to tell what was asked for.
+    pub(super) async fn start(
+        self,
+        message: &WatchTokensRequest,
+        ending: Ending,
+    ) -> Result<WatchStream, CallError> {
+        let caller = self.credential.caller();
+        caller.require(Permission::Watch)?;
+        let named = convert::organization(&message.organization_id)?;
+        let organization = caller.watched_organization(named)?;
+        let after = match &*message.after {
+            "" => None,
+            text => Some(
+                Position::parse(text, organization.as_ref(), &self.keyring.peek())
+                    .map_err(|_| Violations::one("after", &FOREIGN))?,
+            ),
+        };
+        let watch = self.subscribe().await?;
+        // Two places: one is kept for the stream's last word, which nobody's slowness may keep back.
+        let (sender, receiver) = mpsc::channel(2);
+        let last = sender.clone().try_reserve_owned().map_err(|_| WatchError::TooSlow)?;
+        let telling = Telling { watcher: self, organization, sender, span: Span::current() };
+        tokio::spawn(telling.run(watch, after, ending, last));
+        Ok(WatchStream { receiver, rooms: Rooms::default() })
+    }
+
+    async fn subscribe(&self) -> Result<Watch, WatchError> {
+        let subscribed = async {
+            loop {
+                match self.hub.watch() {
+                    Some(watch) => return watch,
+                    None => tokio::time::sleep(Duration::from_millis(20)).await,
+                }
+            }
+        };
+        let timeout = tokio::time::timeout(HUB_PATIENCE, subscribed).await;
+        timeout.map_err(|_| WatchError::Store(Arc::new(StoreError::Starting)))
+    }
+}
+
+/// A watcher's task.
+struct Telling {
+    watcher: Watcher,
+    organization: Option<OrganizationId>,
+    sender: mpsc::Sender<Message>,
+    span: Span,
+}
+
+impl Telling {
+    async fn run(
+        mut self,
+        watch: Watch,
+        after: Option<Position>,
+        ending: Ending,
+        last: mpsc::OwnedPermit<Message>,
+    ) {
+        let sender = self.sender.clone();
+        let status = tokio::select! {
+            outcome = panics::caught(self.tell_all(watch, after)) => match outcome.unwrap_or_else(|panicked| Err(panicked.into())) {
+                Ok(()) => return,
+                Err(error) => {
+                    let status = Status::from(&error);
+                    self.span.in_scope(|| status::log(&error, &status, None, None));
+                    status
+                }
+            },
+            () = ending.begun() => status::shutting_down(),
+            () = sender.closed() => return,
+        };
+        last.send(Err(status));
+    }
+
+    /// Tells what was missed, then what comes, until the watcher has gone or cannot be told any more.
+    async fn tell_all(&mut self, mut watch: Watch, after: Option<Position>) -> Result<(), CallError> {
+        let begin = watch.position.clone();
+        if let Some(after) = after {
+            let mut missed = self.watcher.hub.catch_up(after, begin.clone());
+            while let Some(changes) = missed.next().await? {
+                let _held = self.reserve(changes.iter().map(weight).sum()).await?;
+                self.tell(&changes, None, watch.as_of).await?;
+            }
+        }
+        self.tell(&[], Some(&begin), watch.as_of).await?;
+        loop {
+            match watch.batches.recv().await {
+                Ok(batch) => {
+                    let Batch { changes, position, as_of, goes_on } = &*batch;
+                    if !goes_on {
+                        return Err(WatchError::TooOld.into());
+                    }
+                    self.tell(changes, position.as_ref(), *as_of).await?;
+                }
+                Err(broadcast::error::RecvError::Lagged(_)) => return Err(WatchError::TooSlow.into()),
+                // The hub ends with the server.
+                Err(broadcast::error::RecvError::Closed) => return Ok(()),
+            }
+        }
+    }
+
+    /// Tells a batch, in as many messages as it takes; the position comes with the last.
+    async fn tell(
+        &mut self,
+        changes: &[Change],
+        position: Option<&Position>,
+        as_of: OffsetDateTime,
+    ) -> Result<(), CallError> {
+        let Watcher { engine, credential, .. } = &mut self.watcher;
+        engine.judge_again(credential).await?;
+        let caller = self.watcher.credential.caller();
+        caller.require(Permission::Watch)?;
+        let empty = || empty(as_of, self.watcher.hub.heartbeat());
+        let heard = changes.iter().filter(|change| concerns(change, self.organization.as_ref()));
+        let mut message = empty();
+        let mut bytes = 0;
+        for change in heard.map(|change| shown(change, caller, as_of)) {
+            let size = change.encoded_len();
+            if size.saturating_add(bytes) > MESSAGE_BYTES {
+                self.send(mem::replace(&mut message, empty())).await?;
+                bytes = 0;
+            }
+            bytes = size.saturating_add(bytes);
+            message.changes.push(change);
+        }
+        match position {
+            Some(position) => {
+                message.position = position.render(self.organization.as_ref(), &self.watcher.keyring.peek());
+            }
+            // Part of a larger batch, and nothing in it for this watcher.
+            None if message.changes.is_empty() => return Ok(()),
+            None => {}
+        }
+        self.send(message).await
+    }
+
+    async fn send(&self, message: WatchTokensResponse) -> Result<(), CallError> {
+        let room = self.reserve(message.encoded_len()).await?;
+        let sent = tokio::time::timeout(PATIENCE, self.sender.send(Ok((message, room)))).await;
+        // Whoever has gone is noticed elsewhere.
+        let _ = sent.map_err(|_| WatchError::TooSlow)?;
+        Ok(())
+    }
+
+    async fn reserve(&self, bytes: usize) -> Result<Reservation, CallError> {
+        let share = ClientKey::from(self.watcher.credential.caller());
+        Ok(self.watcher.response_memory.wait_to_reserve(share, bytes, PATIENCE).await?)
+    }
+}
+
+impl WatchStream {
+    /// Where the rooms are put of what was told last.
+    pub(super) fn rooms(&self) -> Rooms {
+        self.rooms.clone()
+    }
+}
+
+impl Stream for WatchStream {
+    type Item = Result<WatchTokensResponse, Status>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let told = ready!(self.receiver.poll_recv(context));
+        Poll::Ready(told.map(|told| {
+            told.map(|(message, room)| {
+                self.rooms.add(room);
+                message
+            })
+        }))
+    }
+}
+
+fn empty(as_of: OffsetDateTime, heartbeat: Duration) -> WatchTokensResponse {
+    WatchTokensResponse {
+        changes: Vec::new(),
+        position: String::new(),
+        as_of_time: Some(convert::timestamp(as_of)),
+        heartbeat_interval: Some(convert::proto_duration(heartbeat)),
+    }
+}
+
+/// Returns about how many bytes a change takes.
+fn weight(change: &Change) -> usize {
+    change.token.as_ref().map_or(0, size::of_token).saturating_add(size_of::<Change>())
+}
+
+/// Tells whether a change is of the organization; one of which that is not known concerns everybody.
+fn concerns(change: &Change, organization: Option<&OrganizationId>) -> bool {
+    match (&change.organization_id, organization) {
+        (Some(of_change), Some(watched)) => of_change == watched,
+        _ => true,
+    }
+}
+
+/// Returns what a caller may hear of a change.
+fn shown(change: &Change, caller: &Caller, now: OffsetDateTime) -> TokenChange {
+    let organization = change.organization_id.as_ref();
+    let readable = caller.require(Permission::Read).is_ok()
+        && organization.is_some_and(|organization| caller.reach().includes(organization));
+    TokenChange {
+        token_id: change.id.to_string(),
+        kind: convert::change_kind(change.kind).into(),
+        organization_id: organization.map_or_else(String::new, |id| id.as_str().to_owned()),
+        change_time: Some(convert::timestamp(change.change_time)),
+        token: change.token.as_ref().filter(|_| readable).map(|token| convert::token(token, now)),
+    }
+}

@@ -1,0 +1,163 @@
+//! What `grpc.health.v1.Health` says, overall and for the service: SERVING exactly while Verify can be
+//! answered. Told by the server and its jobs.
+
+use std::sync::Arc;
+
+use arc_swap::{ArcSwap, ArcSwapOption};
+use tokio::sync::{mpsc, watch};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status};
+use tonic_health::pb::health_check_response::ServingStatus;
+use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
+
+use super::ending::Ending;
+use super::proto::SERVICE;
+use proto::health_server::{Health as HealthService, HealthServer};
+use proto::{HealthListRequest, HealthListResponse};
+
+/// The service, generated from `third-party/grpc/health/v1/health.proto`: tonic-health has its messages, but no List.
+#[expect(clippy::pedantic, missing_docs, reason = "generated")]
+pub mod proto {
+    tonic::include_proto!("grpc.health.v1");
+
+    /// The encoded `FileDescriptorSet` of the contract, for reflection.
+    pub const FILE_DESCRIPTOR_SET: &[u8] = tonic::include_file_descriptor_set!("health_descriptor");
+}
+
+/// What is told of: the server as a whole, and its service.
+const NAMES: [&str; 2] = ["", SERVICE];
+
+/// Sets what health checks are told.
+#[derive(Debug, Clone)]
+pub struct Health {
+    said: watch::Sender<ServingStatus>,
+    reason: Arc<ArcSwap<&'static str>>,
+    concern: Arc<ArcSwapOption<&'static str>>,
+}
+
+impl Default for Health {
+    /// Makes one that says `NOT_SERVING`.
+    fn default() -> Self {
+        Self {
+            said: watch::Sender::new(ServingStatus::NotServing),
+            reason: Arc::new(ArcSwap::from_pointee("waiting for the database")),
+            concern: Arc::default(),
+        }
+    }
+}
+
+impl Health {
+    /// Makes the service that tells it.
+    #[must_use]
+    pub fn server(&self) -> HealthServer<impl HealthService + use<>> {
+        HealthServer::new(Told(self.said.clone()))
+    }
+
+    /// Says that Verify is answered.
+    pub fn serving(&self) {
+        self.set(ServingStatus::Serving);
+    }
+
+    /// Says that Verify is not answered, and why.
+    pub fn not_serving(&self, reason: &'static str) {
+        self.explain(reason);
+        self.set(ServingStatus::NotServing);
+    }
+
+    /// Tells what was said last.
+    #[must_use]
+    pub fn is_serving(&self) -> bool {
+        *self.said.borrow() == ServingStatus::Serving
+    }
+
+    /// Says why Verify is still not answered.
+    pub fn explain(&self, reason: &'static str) {
+        self.reason.store(Arc::new(reason));
+    }
+
+    /// Tells why Verify was not answered when that was last so.
+    #[must_use]
+    pub fn reason(&self) -> &'static str {
+        **self.reason.load()
+    }
+
+    /// Notes what is wrong although Verify is answered, or that nothing is; tells whether that is news.
+    pub fn set_concern(&self, concern: Option<&'static str>) -> bool {
+        let before = self.concern.swap(concern.map(Arc::new));
+        before.as_deref().copied() != concern
+    }
+
+    /// Tells what is wrong although Verify is answered.
+    #[must_use]
+    pub fn concern(&self) -> Option<&'static str> {
+        self.concern.load().as_deref().copied()
+    }
+
+    fn set(&self, status: ServingStatus) {
+        self.said.send_if_modified(|said| std::mem::replace(said, status) != status);
+    }
+}
+
+/// The service.
+struct Told(watch::Sender<ServingStatus>);
+
+impl Told {
+    fn now(&self) -> HealthCheckResponse {
+        HealthCheckResponse { status: (*self.0.borrow()).into() }
+    }
+}
+
+#[tonic::async_trait]
+impl HealthService for Told {
+    async fn check(
+        &self,
+        request: Request<HealthCheckRequest>,
+    ) -> Result<Response<HealthCheckResponse>, Status> {
+        if NAMES.contains(&&*request.get_ref().service) {
+            Ok(Response::new(self.now()))
+        } else {
+            Err(Status::not_found("there is no such service here"))
+        }
+    }
+
+    async fn list(&self, _: Request<HealthListRequest>) -> Result<Response<HealthListResponse>, Status> {
+        let statuses = NAMES.map(|name| (name.to_owned(), self.now())).into();
+        Ok(Response::new(HealthListResponse { statuses }))
+    }
+
+    type WatchStream = ReceiverStream<Result<HealthCheckResponse, Status>>;
+
+    async fn watch(
+        &self,
+        request: Request<HealthCheckRequest>,
+    ) -> Result<Response<Self::WatchStream>, Status> {
+        let is_known = NAMES.contains(&&*request.get_ref().service);
+        let ending = Ending::of(&request);
+        let (sender, receiver) = mpsc::channel(1);
+        tokio::spawn(tell(self.0.subscribe(), is_known, ending, sender));
+        Ok(Response::new(ReceiverStream::new(receiver)))
+    }
+}
+
+/// Tells a watcher until it has gone, or its connection ends: what has changed by then is told first.
+async fn tell(
+    mut said: watch::Receiver<ServingStatus>,
+    is_known: bool,
+    ending: Ending,
+    watcher: mpsc::Sender<Result<HealthCheckResponse, Status>>,
+) {
+    let mut ending = std::pin::pin!(ending.begun());
+    loop {
+        let now = *said.borrow_and_update();
+        let status = if is_known { now } else { ServingStatus::ServiceUnknown };
+        if watcher.send(Ok(HealthCheckResponse { status: status.into() })).await.is_err() {
+            return;
+        }
+        tokio::select! {
+            biased;
+            changed = said.changed(), if is_known => if changed.is_err() { return },
+            () = &mut ending => return,
+            () = watcher.closed() => return,
+        }
+    }
+}

@@ -1,0 +1,61 @@
+//! `GET /auth`: a gateway asks, with the headers of its client's request, whether to let it through. For nginx's
+//! `auth_request`, Traefik's `ForwardAuth`, Caddy's `forward_auth` and whatever else takes 2xx for yes and hands on
+//! 401 and 403. What is required stands in the query, which the gateway writes, and in a header; a client that sends
+//! that header itself can only ask more of itself.
+
+use axum::http::{HeaderMap, HeaderName};
+
+use super::form::Form;
+use super::identity::Identity;
+use super::integrations::{Integrations, Wanted};
+use super::refusal::Refusal;
+use super::{client_address, presented};
+use crate::auth::peer::Peer;
+use crate::domain::{FieldError, OrganizationId, Scope, Scopes};
+use crate::metrics::Integration;
+
+/// The header that may name required scopes.
+pub(crate) const REQUIRED: &str = "x-tokend-require-scopes";
+
+impl Integrations {
+    pub(crate) async fn forward_auth(
+        &self,
+        peer: &Peer,
+        query: &str,
+        headers: &HeaderMap,
+    ) -> Result<Identity, Refusal> {
+        let traceparent = headers.get("traceparent").and_then(|value| value.to_str().ok());
+        self.call(Integration::ForwardAuth, Some(peer.address.ip()), traceparent, async {
+            let gateway = peer.address.ip();
+            let form = Form::read(query.as_bytes(), &["scope", "organization", "header"])?;
+            let name = form.parse("header", header_name)?;
+            let (required, unmeetable) = scopes(form.get("scope"), headers)?;
+            let organization = form.parse("organization", OrganizationId::parse)?;
+            let client_ip = client_address::forwarded(&self.config, gateway, headers);
+            let wanted = Wanted { required, unmeetable, organization, client_ip };
+            self.admit(presented::credential(headers, name.as_ref()), &wanted, Some(gateway)).await
+        })
+        .await
+    }
+}
+
+pub(crate) fn header_name(text: &str) -> Result<HeaderName, FieldError> {
+    text.parse().map_err(|_| FieldError::Rule("is not the name of a header"))
+}
+
+/// Reads the scopes that a gateway's configuration and the header name, and tells whether the header names what no token
+/// can have. The header may be a client's: what is wrong with it is no fault of the gateway's request, which nginx takes
+/// any 400 for.
+pub(crate) fn scopes(query: Option<&str>, headers: &HeaderMap) -> Result<(Scopes, bool), Refusal> {
+    let configured = parse_scopes("scope", query.into_iter())?;
+    let texts: Option<Vec<_>> = headers.get_all(REQUIRED).iter().map(|value| value.to_str().ok()).collect();
+    let all = texts.and_then(|texts| parse_scopes("scope", query.into_iter().chain(texts)).ok());
+    Ok(all.map_or((configured, true), |all| (all, false)))
+}
+
+/// Reads lists of scopes that are separated by spaces or commas.
+pub(crate) fn parse_scopes<'a>(field: &str, texts: impl Iterator<Item = &'a str>) -> Result<Scopes, Refusal> {
+    let words = texts.flat_map(|text| text.split([' ', ','])).filter(|word| !word.is_empty());
+    let parsed = words.map(Scope::parse).collect::<Result<Vec<_>, _>>().and_then(Scopes::new);
+    parsed.map_err(|error| Refusal::parameter(field, &error))
+}

@@ -1,0 +1,107 @@
+//! Whose a secret is: what a way tells of the token behind a VALID. Read from the message that the cache holds.
+
+use std::fmt::Write as _;
+
+use axum::http::HeaderName;
+use prost::Message as _;
+
+use crate::api::proto::Token;
+use crate::domain::{FieldError, Record};
+
+/// What the headers tell: the ends of their names.
+const PARTS: [&str; 4] = ["user", "organization", "token-id", "scopes"];
+
+/// The names of the headers that tell it, all of them always there, so that none of a client's own gets through.
+#[derive(Debug, Clone)]
+pub struct IdentityHeaders([HeaderName; 4]);
+
+impl IdentityHeaders {
+    /// Makes the names that begin with a prefix.
+    ///
+    /// # Errors
+    /// It is not 2 to 50 small letters, digits and hyphens, a hyphen last.
+    pub fn with_prefix(prefix: &str) -> Result<Self, FieldError> {
+        const RULE: FieldError =
+            FieldError::Rule("is not 2 to 50 of a-z, 0-9 and '-', with a '-' at its end");
+        let allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+        if !(2..=50).contains(&prefix.len()) || !prefix.ends_with('-') || !prefix.bytes().all(allowed) {
+            return Err(RULE);
+        }
+        let names = PARTS.map(|part| HeaderName::try_from(format!("{prefix}{part}")));
+        let [Ok(user), Ok(organization), Ok(token_id), Ok(scopes)] = names else { return Err(RULE) };
+        Ok(Self([user, organization, token_id, scopes]))
+    }
+}
+
+impl Default for IdentityHeaders {
+    fn default() -> Self {
+        Self(
+            ["x-tokend-user", "x-tokend-organization", "x-tokend-token-id", "x-tokend-scopes"]
+                .map(HeaderName::from_static),
+        )
+    }
+}
+
+/// A token that was found valid.
+#[derive(Debug, Clone)]
+pub(crate) struct Identity(pub(crate) Token);
+
+impl Identity {
+    /// Reads it; `None` where the cache holds what is none.
+    pub(crate) fn of(record: &Record) -> Option<Self> {
+        Token::decode(record.packed().wire()).ok().map(Self)
+    }
+
+    /// Returns the scopes, separated by spaces.
+    pub(crate) fn scopes(&self) -> String {
+        self.0.scopes.join(" ")
+    }
+
+    /// Returns names and values of the headers.
+    pub(crate) fn headers<'a>(&self, names: &'a IdentityHeaders) -> [(&'a HeaderName, String); 4] {
+        let [user, organization, token_id, scopes] = &names.0;
+        [
+            (user, visible(&self.0.user_id)),
+            (organization, visible(&self.0.organization_id)),
+            (token_id, self.0.id.clone()),
+            (scopes, self.scopes()),
+        ]
+    }
+}
+
+/// Percent-encodes (RFC 3986, 2.1) what a header could lose or change: all but visible ASCII, and `%` itself. Ids
+/// are opaque, so that two of them must never look alike.
+pub(crate) fn visible(text: &str) -> String {
+    let mut encoded = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if byte.is_ascii_graphic() && byte != b'%' {
+            encoded.push(byte.into());
+        } else {
+            // Writing to a String cannot fail.
+            let _ = write!(encoded, "%{byte:02X}");
+        }
+    }
+    encoded
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_prefix_makes_names_of_headers_and_nothing_else() {
+        let made = IdentityHeaders::with_prefix("x-tokend-").unwrap();
+        assert_eq!(made.0, IdentityHeaders::default().0);
+        for bad in
+            ["", "-", "x-auth", "X-Auth-", "x_auth-", "x auth-", "x:-", &format!("{}-", "x".repeat(50))]
+        {
+            assert!(IdentityHeaders::with_prefix(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn an_id_in_a_header_is_told_from_every_other() {
+        assert_eq!(visible("ada@example.org"), "ada@example.org");
+        assert_eq!(visible(" ada %é"), "%20ada%20%25%C3%A9");
+    }
+}

@@ -1,0 +1,155 @@
+//! The ways in beside the RPCs, for those who speak another protocol: one file a way, which reads its protocol's
+//! question and writes its answer. What lies between is here and the same for all: the engine that Verify asks,
+//! its callers, its places, its penalties. Called by the HTTP listener and by the gRPC port. No way judges by
+//! itself, and none says "no" where the answer is not known.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tracing::{Instrument as _, Span, field};
+
+use super::config::IntegrationsConfig;
+use super::presented;
+use super::refusal::Refusal;
+use crate::admission::fair_limiter::{FairLimiter, Refused};
+use crate::admission::response_memory::ResponseMemory;
+use crate::api::error::CallError;
+use crate::auth::callers::Callers;
+use crate::auth::peer::Peer;
+use crate::domain::audit_context::{self, AuditContext};
+use crate::domain::{OrganizationId, Scopes, Verdict};
+use crate::metrics::{Integration, IntegrationOutcome, Metrics};
+use crate::runtime::panics;
+use crate::telemetry::{self, Sampling};
+use crate::tokens::Actions;
+use crate::verify::{Answer, ClientKey, Consistency, Credential, Engine, Question};
+
+/// How long a call may take that says nothing of its own patience.
+const DEADLINE: Duration = Duration::from_secs(10);
+
+/// What all ways share.
+#[derive(Debug, Clone)]
+pub struct Integrations {
+    /// Knows secrets.
+    pub engine: Arc<Engine>,
+    /// Revokes.
+    pub actions: Arc<Actions>,
+    /// Knows who calls.
+    pub callers: Arc<Callers>,
+    /// Places for calls that take waiting.
+    pub places: FairLimiter<ClientKey>,
+    /// Room for long answers.
+    pub response_memory: Arc<ResponseMemory>,
+    /// Which calls' spans are exported.
+    pub sampling: Sampling,
+    /// Counts calls.
+    pub metrics: Arc<Metrics>,
+    /// What is configured.
+    pub config: Arc<IntegrationsConfig>,
+}
+
+/// What is asked of a presented secret.
+#[derive(Debug, Default)]
+pub(crate) struct Wanted {
+    pub(crate) required: Scopes,
+    /// Whether something is required, too, that no token can have.
+    pub(crate) unmeetable: bool,
+    pub(crate) organization: Option<OrganizationId>,
+    pub(crate) client_ip: Option<IpAddr>,
+}
+
+impl Integrations {
+    /// Does `work` as a call of this integration: within its span and its time, counted, and logged when it is refused.
+    pub(crate) async fn call<T>(
+        &self,
+        integration: Integration,
+        peer: Option<IpAddr>,
+        traceparent: Option<&str>,
+        work: impl Future<Output = Result<T, Refusal>>,
+    ) -> Result<T, Refusal> {
+        let started = Instant::now();
+        let context = self.sampling.context(traceparent);
+        let span = tracing::info_span!(
+            "integration",
+            otel.name = integration.word(),
+            otel.kind = "server",
+            integration = integration.word(),
+            trace.id = %context.trace_id,
+            caller = field::Empty,
+            token.id = field::Empty,
+            user.id = field::Empty,
+            verdict = field::Empty,
+        );
+        telemetry::adopt(&span, &context, self.sampling);
+        let provenance = AuditContext { acting_user: None, trace_id: Some(context.trace_id) };
+        // On the heap: it is large, and would be moved through every layer above.
+        let work = Box::pin(audit_context::within(provenance, work));
+        let work = async {
+            let work = tokio::time::timeout(DEADLINE, panics::caught(work));
+            let outcome = match work.await {
+                Ok(Ok(outcome)) => outcome,
+                Ok(Err(panicked)) => Err(panicked.into()),
+                Err(_) => Err(Refusal::Overdue),
+            };
+            let duration = started.elapsed();
+            match &outcome {
+                Ok(_) => tracing::debug!(duration_ms = duration.as_secs_f64() * 1e3, "answered"),
+                Err(refusal) => refusal.log(duration, peer),
+            }
+            let ended = outcome.as_ref().map_or_else(Refusal::outcome, |_| IntegrationOutcome::Done);
+            self.metrics.ways.ended(integration, ended, duration);
+            outcome
+        };
+        work.instrument(span).await
+    }
+
+    /// Authenticates whoever calls, for the ways that have callers.
+    pub(crate) async fn caller(
+        &self,
+        presented: &presented::Caller<'_>,
+        peer: &Peer,
+    ) -> Result<Credential, Refusal> {
+        let recognised = self.callers.recognise(&self.engine, presented.secret(), Some(peer)).await;
+        let credential = match recognised {
+            Ok(credential) => credential,
+            Err(error) => {
+                return Err(
+                    CallError::from(self.callers.refuse(error, Some(peer), &self.metrics).await).into()
+                );
+            }
+        };
+        let principal = &credential.caller().principal;
+        Span::current().record("caller", field::display(principal));
+        presented.check_name(principal)?;
+        Ok(credential)
+    }
+
+    /// Asks the engine as Verify does: a fresh cache at once, all else in a place of whoever is charged.
+    pub(crate) async fn ask(&self, secret: &str, question: &Question<'_>) -> Result<Answer, CallError> {
+        let now = self.engine.present();
+        let now = now.and_then(|present| self.engine.try_verify(secret, question, &present));
+        let answer = if let Some(answer) = now {
+            answer
+        } else {
+            let _place = self.places.take(question.share)?;
+            self.engine.verify(secret, question, Consistency::Bounded).await?
+        };
+        self.metrics.calls.verdict(answer.verdict);
+        Span::current().record("verdict", answer.verdict.word());
+        if let Some((record, _)) = &answer.token {
+            Span::current().record("token.id", record.packed().id());
+        }
+        Ok(answer)
+    }
+
+    /// Holds back the answer to what may be a guess, as it is done with callers' own credentials.
+    pub(crate) async fn hold(&self, verdict: Verdict, address: Option<IpAddr>) -> Result<(), CallError> {
+        match address {
+            Some(address) if verdict == Verdict::NotFound && !self.callers.hold(address).await => {
+                Err(Refused::Full.into())
+            }
+            _ => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,79 @@
+//! Token introspection (RFC 7662): a resource server, a caller with `tokend:verify`, asks what a secret is. Any
+//! verdict but VALID is `{"active": false}` and nothing else. What is not known is 503, never inactive.
+
+use std::net::IpAddr;
+
+use axum::http::HeaderMap;
+use serde_json::{Map, Value, json};
+use tracing::{Span, field};
+
+use super::form::Form;
+use super::forward_auth::parse_scopes;
+use super::identity::Identity;
+use super::integrations::Integrations;
+use super::presented::Caller;
+use super::refusal::Refusal;
+use crate::auth::peer::Peer;
+use crate::domain::{FieldError, Permission, Verdict};
+use crate::metrics::Integration;
+use crate::verify::{ClientKey, Question};
+
+impl Integrations {
+    /// Answers a posted form; `scope` and `client_ip` beside the token are extensions, as 2.1 allows.
+    pub(crate) async fn introspect(
+        &self,
+        peer: &Peer,
+        headers: &HeaderMap,
+        body: &[u8],
+    ) -> Result<Value, Refusal> {
+        let traceparent = headers.get("traceparent").and_then(|value| value.to_str().ok());
+        self.call(Integration::Introspection, Some(peer.address.ip()), traceparent, async {
+            let credential = self.caller(&Caller::of_client(headers, body)?, peer).await?;
+            let caller = credential.caller();
+            caller.require(Permission::Verify)?;
+            let form = Form::read_loosely(body, &["token", "token_type_hint", "scope", "client_ip"])?;
+            let required = parse_scopes("scope", form.get("scope").into_iter())?;
+            let question = Question {
+                required: &required,
+                reach: caller.verify_reach(),
+                client_ip: form.parse("client_ip", address)?,
+                share: ClientKey::from(caller),
+            };
+            let answer = self.ask(form.require("token")?, &question).await?;
+            let identity = answer.token.as_ref().and_then(|(record, _)| Identity::of(record));
+            Ok(match (answer.verdict, identity) {
+                (Verdict::Valid, Some(identity)) => active(&identity),
+                _ => json!({"active": false}),
+            })
+        })
+        .await
+    }
+}
+
+fn address(text: &str) -> Result<IpAddr, FieldError> {
+    text.parse().map_err(|_| FieldError::Rule("is not an IP address"))
+}
+
+/// Describes a valid token in the words of RFC 7662, 2.2; `organization_id` is our own.
+fn active(identity: &Identity) -> Value {
+    let token = &identity.0;
+    Span::current().record("user.id", field::display(&token.user_id));
+    let mut members = Map::new();
+    members.insert("active".to_owned(), true.into());
+    // The grammar of scopes (RFC 6749, 3.3) has no empty one.
+    if !token.scopes.is_empty() {
+        members.insert("scope".to_owned(), identity.scopes().into());
+    }
+    members.insert("token_type".to_owned(), "Bearer".into());
+    members.insert("sub".to_owned(), token.user_id.clone().into());
+    members.insert("jti".to_owned(), token.id.clone().into());
+    members.insert("organization_id".to_owned(), token.organization_id.clone().into());
+    // Whole seconds: the end is told rather too early than too late.
+    if let Some(time) = &token.create_time {
+        members.insert("iat".to_owned(), time.seconds.into());
+    }
+    if let Some(time) = &token.expire_time {
+        members.insert("exp".to_owned(), time.seconds.into());
+    }
+    Value::Object(members)
+}

@@ -1,0 +1,17 @@
+//! The HTTP listener: metrics, probes, and the protocols of gateways and standard clients, one file each. Built by the
+//! server. No protocol judges by itself, and none says "no" where the answer is not known.
+
+pub(crate) mod client_address;
+pub mod config;
+pub(crate) mod form;
+pub(crate) mod forward_auth;
+mod gate;
+pub mod identity;
+pub mod integrations;
+mod introspection;
+pub mod listener;
+pub(crate) mod presented;
+pub(crate) mod refusal;
+mod revocation;
+mod router;
+pub mod token_review;

@@ -1,0 +1,133 @@
+//! Why a call of a way is refused, and how that is said over HTTP: a status, a challenge of RFC 6750 and a small
+//! JSON body. Called by every way. Nothing that was presented is repeated.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use axum::http::StatusCode;
+use serde_json::json;
+use tonic::Status;
+
+use crate::api::error::CallError;
+use crate::api::status::{self, http_status};
+use crate::domain::access::Denial;
+use crate::domain::access::denial::plain;
+use crate::domain::{CredentialError, FieldError, Scope, Verdict, Violations};
+use crate::metrics::IntegrationOutcome;
+use crate::telemetry::is_worth_a_line;
+use crate::verify::AuthenticateError;
+
+/// Why a call of a way is refused.
+#[derive(Debug)]
+pub(crate) enum Refusal {
+    /// What was presented at a gate is not let in.
+    Denied { verdict: Verdict, missing: Vec<Scope> },
+    /// As an RPC would be.
+    Call(CallError),
+    /// It has taken too long.
+    Overdue,
+    /// It is longer than is read.
+    TooLong,
+}
+
+impl<E: Into<CallError>> From<E> for Refusal {
+    fn from(error: E) -> Self {
+        Self::Call(error.into())
+    }
+}
+
+/// What is said over HTTP.
+pub(crate) struct Said {
+    pub(crate) status: StatusCode,
+    /// For `WWW-Authenticate`.
+    pub(crate) challenge: Option<String>,
+    /// JSON.
+    pub(crate) body: String,
+}
+
+impl Said {
+    /// Returns the headers that belong to it.
+    pub(crate) fn headers(&self) -> impl Iterator<Item = (&'static str, String)> {
+        let later = matches!(self.status, StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS);
+        let challenge = self.challenge.clone().map(|challenge| ("www-authenticate", challenge));
+        let always = [("content-type", "application/json"), ("cache-control", "no-store")];
+        let always = always.into_iter().map(|(name, value)| (name, value.to_owned()));
+        always.chain(challenge).chain(later.then(|| ("retry-after", "1".to_owned())))
+    }
+}
+
+impl Refusal {
+    /// Refuses a request for what one of its parameters is.
+    pub(crate) fn parameter(name: &str, error: &FieldError) -> Self {
+        Violations::one(name, error).into()
+    }
+
+    /// Refuses a credential that cannot be one.
+    pub(crate) fn credential(error: CredentialError) -> Self {
+        AuthenticateError::from(error).into()
+    }
+
+    fn status(&self) -> StatusCode {
+        match self {
+            Self::Denied { verdict, missing } if Denial::of_verdict(*verdict, missing).forbidden => {
+                StatusCode::FORBIDDEN
+            }
+            Self::Denied { .. } => StatusCode::UNAUTHORIZED,
+            Self::Call(error) => http_status(&Status::from(error)),
+            Self::Overdue => StatusCode::SERVICE_UNAVAILABLE,
+            Self::TooLong => StatusCode::PAYLOAD_TOO_LARGE,
+        }
+    }
+
+    pub(crate) fn outcome(&self) -> IntegrationOutcome {
+        match self.status() {
+            StatusCode::UNAUTHORIZED => IntegrationOutcome::Unauthenticated,
+            StatusCode::FORBIDDEN => IntegrationOutcome::Forbidden,
+            StatusCode::BAD_REQUEST | StatusCode::PAYLOAD_TOO_LARGE => IntegrationOutcome::Invalid,
+            _ => IntegrationOutcome::Unavailable,
+        }
+    }
+
+    pub(crate) fn log(&self, duration: Duration, peer: Option<IpAddr>) {
+        let duration_ms = duration.as_secs_f64() * 1e3;
+        match self {
+            Self::Denied { verdict, .. } => tracing::debug!(duration_ms, verdict = verdict.word(), "denied"),
+            Self::Call(error) => status::log(error, &Status::from(error), Some(duration_ms), peer),
+            Self::Overdue => {
+                if is_worth_a_line("OVERDUE", peer) {
+                    tracing::warn!(duration_ms, "a call has taken too long");
+                }
+            }
+            Self::TooLong => {
+                if is_worth_a_line("TOO_LONG", peer) {
+                    tracing::info!("a gateway sends more than is read: have Envoy hand over no bodies");
+                }
+            }
+        }
+    }
+
+    /// Says it: the words of RFC 6750 (3.1), RFC 6749 (5.2) and RFC 7009 (2.2.1).
+    pub(crate) fn said(&self) -> Said {
+        let status = self.status();
+        let denied = |denial: Denial| (denial.challenge, denial.body);
+        let (challenge, body) = match (self, status) {
+            (Self::Denied { verdict, missing }, _) => denied(Denial::of_verdict(*verdict, missing)),
+            (Self::Call(CallError::Authenticate(AuthenticateError::Credential(error))), _) => {
+                denied(Denial::of_credential(*error))
+            }
+            (_, StatusCode::UNAUTHORIZED) => denied(Denial::of_credential(CredentialError::Invalid)),
+            (_, StatusCode::FORBIDDEN) => {
+                (Some(r#"Bearer error="insufficient_scope""#.to_owned()), plain("insufficient_scope"))
+            }
+            (Self::Call(CallError::Invalid(violations)), _) => {
+                let wrong = violations.list().iter();
+                let wrong = wrong.map(|violation| format!("{} {}", violation.field, violation.description));
+                let description = wrong.collect::<Vec<_>>().join("; ");
+                (None, json!({"error": "invalid_request", "error_description": description}).to_string())
+            }
+            (_, StatusCode::BAD_REQUEST | StatusCode::PAYLOAD_TOO_LARGE) => (None, plain("invalid_request")),
+            _ => (None, plain("temporarily_unavailable")),
+        };
+        Said { status, challenge, body }
+    }
+}

@@ -1,0 +1,161 @@
+//! The paths of the ways on the HTTP listener: reads requests, writes answers. No answer may be kept by a cache on
+//! the way.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::{Body, Bytes};
+use axum::extract::{ConnectInfo, DefaultBodyLimit, RawQuery, State};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{any, post};
+
+use super::config::TokenReviewConfig;
+use super::integrations::Integrations;
+use super::refusal::{Refusal, Said};
+use crate::api::grpc::MAX_REQUEST_BYTES;
+use crate::auth::peer::Peer;
+use crate::domain::access::denial::plain;
+
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
+const BASIC: HeaderValue = HeaderValue::from_static(r#"Basic realm="tokend""#);
+const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
+
+/// How a path begins that a gateway puts before its client's.
+pub(crate) const BEFORE_PATH: &str = "/auth/";
+
+/// The routes of all ways that come over HTTP.
+pub(super) fn routes(ways: Arc<Integrations>) -> Router {
+    let router = Router::new()
+        // Some gateways ask with their client's own method.
+        .route("/auth", any(forward_auth))
+        .route("/auth/{*path}", any(forward_auth_before_path))
+        .route("/oauth2/introspect", post(introspect))
+        .route("/oauth2/revoke", post(revoke));
+    let router = match ways.config.token_review.clone() {
+        None => router,
+        Some(config) => router.merge(token_review(config)),
+    };
+    router.layer(DefaultBodyLimit::max(MAX_REQUEST_BYTES)).with_state(ways)
+}
+
+async fn forward_auth(
+    State(ways): State<Arc<Integrations>>,
+    ConnectInfo(peer): ConnectInfo<Peer>,
+    RawQuery(query): RawQuery,
+    headers: HeaderMap,
+) -> Response {
+    gate(&ways, &peer, query.as_deref().unwrap_or_default(), &headers).await
+}
+
+/// Does the same for gateways that put a path of theirs before that of their client: what is required is the part of the
+/// path up to the next slash. Whatever follows is the client's, the query too.
+async fn forward_auth_before_path(
+    State(ways): State<Arc<Integrations>>,
+    ConnectInfo(peer): ConnectInfo<Peer>,
+    uri: Uri,
+    headers: HeaderMap,
+) -> Response {
+    match uri.path().strip_prefix(BEFORE_PATH).and_then(|rest| rest.split_once('/')) {
+        Some((wanted, _)) => gate(&ways, &peer, wanted, &headers).await,
+        // Without the slash the client could go on with it.
+        None => answer(StatusCode::NOT_FOUND, None),
+    }
+}
+
+async fn gate(ways: &Integrations, peer: &Peer, wanted: &str, headers: &HeaderMap) -> Response {
+    match ways.forward_auth(peer, wanted, headers).await {
+        Err(refusal) => refused(refusal.said()),
+        Ok(identity) => {
+            let mut response = answer(StatusCode::OK, None);
+            for (name, value) in identity.headers(&ways.config.identity_headers) {
+                // Visible ASCII and spaces alone.
+                if let Ok(value) = HeaderValue::from_str(&value) {
+                    response.headers_mut().insert(name, value);
+                }
+            }
+            response
+        }
+    }
+}
+
+fn token_review(config: TokenReviewConfig) -> Router<Arc<Integrations>> {
+    let review = async move |State(ways): State<Arc<Integrations>>,
+                             ConnectInfo(peer): ConnectInfo<Peer>,
+                             headers: HeaderMap,
+                             body: Bytes| {
+        match ways.review(&config, &peer, &headers, &body).await {
+            Ok(said) => answer(StatusCode::OK, Some(said.to_string())),
+            Err(refusal) => refused_to_caller(&refusal, &headers),
+        }
+    };
+    Router::new().route("/tokenreview", post(review))
+}
+
+async fn introspect(
+    State(ways): State<Arc<Integrations>>,
+    ConnectInfo(peer): ConnectInfo<Peer>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Response {
+    match ways.introspect(&peer, &headers, form(&headers, &body)).await {
+        Ok(said) => answer(StatusCode::OK, Some(said.to_string())),
+        Err(refusal) => refused_to_caller(&refusal, &headers),
+    }
+}
+
+async fn revoke(
+    State(ways): State<Arc<Integrations>>,
+    ConnectInfo(peer): ConnectInfo<Peer>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Response {
+    match ways.revoke(&peer, &headers, form(&headers, &body)).await {
+        Ok(()) => answer(StatusCode::OK, None),
+        Err(refusal) => refused_to_caller(&refusal, &headers),
+    }
+}
+
+/// Returns what a body says as a form: nothing, where it is none.
+fn form<'a>(headers: &HeaderMap, body: &'a [u8]) -> &'a [u8] {
+    let kind = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let kind = kind.split(';').next().unwrap_or_default().trim();
+    if kind.eq_ignore_ascii_case("application/x-www-form-urlencoded") { body } else { &[] }
+}
+
+fn answer(status: StatusCode, json: Option<String>) -> Response {
+    let kind = json.is_some().then_some([(header::CONTENT_TYPE, JSON)]);
+    let body = json.map_or_else(Body::empty, Body::from);
+    (status, [(header::CACHE_CONTROL, NO_STORE)], kind, body).into_response()
+}
+
+/// Says why not to a caller. One that is not known is challenged by the scheme that it has used, by all where it has used
+/// none of them: many clients wait to be asked, and answer that scheme alone which they can.
+fn refused_to_caller(refusal: &Refusal, headers: &HeaderMap) -> Response {
+    let mut said = refusal.said();
+    if said.status != StatusCode::UNAUTHORIZED {
+        return refused(said);
+    }
+    let used = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let scheme = used.split(' ').next().unwrap_or_default();
+    if scheme.eq_ignore_ascii_case("bearer") {
+        return refused(said);
+    }
+    said.body = plain("invalid_client");
+    let is_basic = scheme.eq_ignore_ascii_case("basic");
+    said.challenge = (!is_basic).then(|| "Bearer".to_owned());
+    let mut response = refused(said);
+    response.headers_mut().append(header::WWW_AUTHENTICATE, BASIC);
+    response
+}
+
+/// Says why not, and when to try again where that may help.
+fn refused(said: Said) -> Response {
+    let mut headers = HeaderMap::new();
+    for (name, value) in said.headers() {
+        if let Ok(value) = HeaderValue::from_str(&value) {
+            headers.insert(name, value);
+        }
+    }
+    (said.status, headers, said.body).into_response()
+}

@@ -1,0 +1,201 @@
+//! `POST /tokenreview`: the webhook by which Kubernetes' API server has bearer tokens judged
+//! (`authentication.k8s.io/v1`). Whoever asks is a caller with `tokend:verify`; audiences are scopes. What is no,
+//! is no without a reason; what is not known is 503, never "not authenticated".
+
+use std::borrow::Cow;
+use std::net::IpAddr;
+
+use axum::http::HeaderMap;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::config::TokenReviewConfig;
+use super::identity::{Identity, visible};
+use super::integrations::{Integrations, Wanted};
+use super::presented::Caller;
+use super::refusal::Refusal;
+use crate::auth::peer::Peer;
+use crate::domain::{FieldError, Permission, Reach, Scope, Scopes, Verdict};
+use crate::metrics::Integration;
+
+const VERSION: &str = "authentication.k8s.io/v1";
+const KIND: &str = "TokenReview";
+
+/// What whoever presents a bad token gets to see.
+const NOT_ACCEPTED: &str = "the token is not accepted";
+
+impl TokenReviewConfig {
+    /// Returns what an audience requires; `None`: no token is meant for it.
+    fn required(&self, audience: &str) -> Option<Scope> {
+        if self.audiences.iter().any(|own| own == audience) {
+            return Some(self.scope.clone());
+        }
+        Scope::parse(audience).ok()
+    }
+}
+
+/// What is asked. It holds a secret, so that it has no `Debug`.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Review<'a> {
+    #[serde(borrow)]
+    api_version: Cow<'a, str>,
+    #[serde(borrow)]
+    kind: Cow<'a, str>,
+    #[serde(borrow)]
+    spec: Spec<'a>,
+}
+
+#[derive(Deserialize)]
+struct Spec<'a> {
+    #[serde(borrow)]
+    token: Cow<'a, str>,
+    #[serde(default)]
+    audiences: Option<Vec<String>>,
+}
+
+impl<'a> Review<'a> {
+    fn read(body: &'a [u8]) -> Result<Self, Refusal> {
+        const NONE: FieldError = FieldError::Rule("is no TokenReview of authentication.k8s.io/v1");
+        let read = serde_json::from_slice(body).ok();
+        let read = read.filter(|review: &Self| review.api_version == VERSION && review.kind == KIND);
+        read.ok_or_else(|| Refusal::parameter("body", &NONE))
+    }
+}
+
+impl Integrations {
+    /// Answers a posted `TokenReview`.
+    pub(crate) async fn review(
+        &self,
+        config: &TokenReviewConfig,
+        peer: &Peer,
+        headers: &HeaderMap,
+        body: &[u8],
+    ) -> Result<Value, Refusal> {
+        let traceparent = headers.get("traceparent").and_then(|value| value.to_str().ok());
+        let reviewed = self.call(Integration::TokenReview, Some(peer.address.ip()), traceparent, async {
+            let credential = self.caller(&Caller::of(headers), peer).await?;
+            let caller = credential.caller();
+            caller.require(Permission::Verify)?;
+            let Spec { token, audiences } = Review::read(body)?.spec;
+            let organization = match caller.verify_reach() {
+                Reach::Any => None,
+                Reach::Only(organization) => Some(organization.clone()),
+            };
+            // None named: the API server's own.
+            let asked: Vec<_> = match audiences.filter(|audiences| !audiences.is_empty()) {
+                None => vec![(None, config.scope.clone())],
+                Some(audiences) => {
+                    let known =
+                        |audience: String| config.required(&audience).map(|scope| (Some(audience), scope));
+                    audiences.into_iter().filter_map(known).collect()
+                }
+            };
+            let wanted = Wanted { organization, ..Wanted::default() };
+            self.admit_for(asked, &token, wanted, peer.address.ip()).await
+        });
+        match reviewed.await {
+            Ok((identity, audiences)) => Ok(reply(&authenticated(&identity, &audiences))),
+            Err(Refusal::Denied { .. }) => Ok(reply(&json!({"authenticated": false, "error": NOT_ACCEPTED}))),
+            Err(refusal) => Err(refusal),
+        }
+    }
+
+    /// Lets a token in for those of these audiences that it is meant for, if there are any.
+    async fn admit_for(
+        &self,
+        mut asked: Vec<(Option<String>, Scope)>,
+        token: &str,
+        mut wanted: Wanted,
+        gateway: IpAddr,
+    ) -> Result<(Identity, Vec<String>), Refusal> {
+        if asked.is_empty() {
+            return Err(Refusal::Denied { verdict: Verdict::MissingScope, missing: Vec::new() });
+        }
+        wanted.required = required(&asked)?;
+        let mut outcome = self.admit(Ok(token), &wanted, Some(gateway)).await;
+        if let Err(Refusal::Denied { verdict: Verdict::MissingScope, missing }) = &outcome {
+            asked.retain(|(_, scope)| !missing.contains(scope));
+            if !asked.is_empty() {
+                // Asked again for these alone: only the engine says yes.
+                wanted.required = required(&asked)?;
+                outcome = self.admit(Ok(token), &wanted, Some(gateway)).await;
+            }
+        }
+        Ok((outcome?, asked.into_iter().filter_map(|(audience, _)| audience).collect()))
+    }
+}
+
+fn required(asked: &[(Option<String>, Scope)]) -> Result<Scopes, Refusal> {
+    let scopes = Scopes::new(asked.iter().map(|(_, scope)| scope.clone()).collect());
+    scopes.map_err(|error| Refusal::parameter("spec.audiences", &error))
+}
+
+/// Describes who a token stands for. No `uid`: tokend keeps no users, and could not tell one from a later one of
+/// the same name.
+fn authenticated(identity: &Identity, audiences: &[String]) -> Value {
+    let token = &identity.0;
+    let group = group(&token.organization_id);
+    json!({
+        "authenticated": true,
+        "user": {
+            "username": format!("{group}:{}", visible(&token.user_id)),
+            "groups": [group],
+            "extra": {"tokend/token-id": [token.id], "tokend/scopes": token.scopes},
+        },
+        "audiences": audiences,
+    })
+}
+
+/// Names an organization's group. What stands behind it in a user's name can be anything: no organization has a
+/// colon in here, so that no user's id makes another organization's name.
+fn group(organization_id: &str) -> String {
+    format!("tokend:{}", visible(organization_id).replace(':', "%3A"))
+}
+
+/// The token is not repeated, though the schema wants one there.
+fn reply(status: &Value) -> Value {
+    json!({"apiVersion": VERSION, "kind": KIND, "spec": {"token": ""}, "status": status})
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::proto::Token;
+
+    fn username(organization_id: &str, user_id: &str) -> String {
+        let (organization_id, user_id) = (organization_id.to_owned(), user_id.to_owned());
+        let identity = Identity(Token { organization_id, user_id, ..Token::default() });
+        authenticated(&identity, &[])["user"]["username"].as_str().unwrap().to_owned()
+    }
+
+    #[test]
+    fn no_user_is_named_like_another_organizations() {
+        assert_eq!(username("acme", "ada"), "tokend:acme:ada");
+        assert_eq!(username("acme", "dev:ada@x"), "tokend:acme:dev:ada@x");
+        assert_eq!(username("acme:dev", "ada@x"), "tokend:acme%3Adev:ada@x");
+        assert_eq!(username("acme%3Adev", "a b"), "tokend:acme%253Adev:a%20b");
+    }
+
+    #[test]
+    fn only_a_token_review_of_this_version_is_read() {
+        let read = |version: &str, kind: &str, spec: &str| {
+            let body =
+                format!(r#"{{"apiVersion":"{version}","kind":"{kind}","metadata":null,"spec":{spec}}}"#);
+            Review::read(body.as_bytes())
+                .ok()
+                .map(|review| (review.spec.token.into_owned(), review.spec.audiences))
+        };
+        let version = "authentication.k8s.io/v1";
+        let audiences = Some(vec!["a".to_owned()]);
+        let found = read(version, "TokenReview", r#"{"token":"x\u0041","audiences":["a"]}"#);
+        assert_eq!(found, Some(("xA".to_owned(), audiences)));
+        let none = r#"{"token":"","audiences":null}"#;
+        assert_eq!(read(version, "TokenReview", none), Some((String::new(), None)));
+        assert_eq!(read("authentication.k8s.io/v1beta1", "TokenReview", none), None);
+        assert_eq!(read(version, "SubjectAccessReview", none), None);
+        for spec in ["{}", "null", r#"{"token":7}"#] {
+            assert_eq!(read(version, "TokenReview", spec), None, "{spec}");
+        }
+    }
+}

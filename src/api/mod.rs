@@ -1,0 +1,11 @@
+//! The faces of the service: gRPC and HTTP. One way from an error to a status for both. Built by the server. Knows the
+//! use cases and the engine; never the database.
+
+pub mod ending;
+pub mod error;
+pub mod grpc;
+pub mod health;
+pub mod http;
+pub mod proto;
+mod redact;
+pub mod status;

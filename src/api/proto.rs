@@ -1,0 +1,11 @@
+//! The messages and the client of the service, generated from `proto/tokend/v1/token_service.proto`.
+
+#![expect(clippy::pedantic, reason = "generated")]
+
+tonic::include_proto!("tokend.v1");
+
+/// The encoded `FileDescriptorSet` of the contract and what it imports, for reflection.
+pub const FILE_DESCRIPTOR_SET: &[u8] = tonic::include_file_descriptor_set!("tokend_descriptor");
+
+/// The name of the service, as health and reflection know it.
+pub const SERVICE: &str = "tokend.v1.TokenService";

@@ -1,0 +1,115 @@
+//! Slows down whoever guesses credentials: the answers to failed authentications from one network come later
+//! and later. Called by the service. Those that succeed are never slowed, from the same network neither.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use quick_cache::sync::Cache;
+use tokio::sync::Semaphore;
+use tokio::time::Instant;
+
+use crate::domain::networks::network_of;
+
+/// How many failures are free, and in what time they are forgotten one by one.
+const FREE: u32 = 10;
+const FORGOTTEN_AFTER: Duration = Duration::from_secs(2);
+
+/// The delay of the first failure that is not free; it doubles with each.
+const FIRST_DELAY: Duration = Duration::from_millis(20);
+const LONGEST_DELAY: Duration = Duration::from_secs(2);
+
+/// How many networks are remembered, and how many answers are held back at once.
+const NETWORKS: usize = 4096;
+const MOST_HELD: usize = 1024;
+
+/// Remembers failures.
+#[derive(Debug)]
+pub(crate) struct FailedAuthThrottle {
+    failures: Cache<IpAddr, Failures>,
+    held: Semaphore,
+}
+
+/// How many failures count at a moment.
+#[derive(Debug, Clone, Copy)]
+struct Failures {
+    count: u32,
+    at: Instant,
+}
+
+impl Failures {
+    /// Counts one more at `now`, after those that are forgotten by then.
+    fn next(earlier: Option<Self>, now: Instant) -> Self {
+        let count = earlier.map_or(0, |earlier| {
+            let forgotten =
+                now.duration_since(earlier.at).as_millis().checked_div(FORGOTTEN_AFTER.as_millis());
+            let forgotten = forgotten.unwrap_or(0);
+            earlier.count.saturating_sub(u32::try_from(forgotten).unwrap_or(u32::MAX))
+        });
+        Self { count: count.saturating_add(1), at: now }
+    }
+
+    fn delay(self) -> Duration {
+        match self.count.checked_sub(FREE + 1) {
+            None => Duration::ZERO,
+            Some(doublings) => FIRST_DELAY.saturating_mul(1 << doublings.min(16)).min(LONGEST_DELAY),
+        }
+    }
+}
+
+impl FailedAuthThrottle {
+    pub(crate) fn new() -> Self {
+        Self { failures: Cache::new(NETWORKS), held: Semaphore::new(MOST_HELD) }
+    }
+
+    /// Counts a failure from this address and holds its answer back. Returns `false` when so many answers are
+    /// held back already that this one should be refused without more ado.
+    pub(crate) async fn hold(&self, address: IpAddr) -> bool {
+        let network = network_of(address);
+        let failures = Failures::next(self.failures.get(&network), Instant::now());
+        self.failures.insert(network, failures);
+        let delay = failures.delay();
+        if delay.is_zero() {
+            return true;
+        }
+        let Ok(_held) = self.held.try_acquire() else { return false };
+        tokio::time::sleep(delay).await;
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn answers_come_later_and_later_until_failures_are_forgotten() {
+        let begin = Instant::now();
+        let mut failures = None;
+        let mut delays = Vec::new();
+        for _ in 0..30 {
+            failures = Some(Failures::next(failures, begin));
+            delays.push(failures.unwrap().delay());
+        }
+        assert!(delays[..10].iter().all(Duration::is_zero));
+        assert_eq!(delays[10..13], [20, 40, 80].map(Duration::from_millis));
+        assert_eq!(delays[29], LONGEST_DELAY);
+        let later = Failures::next(failures, begin + FORGOTTEN_AFTER * 25);
+        assert_eq!(later.delay(), Duration::ZERO);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn each_network_is_slowed_by_its_own_failures_alone() {
+        let throttle = FailedAuthThrottle::new();
+        let took = async |address: &str| {
+            let began = Instant::now();
+            assert!(throttle.hold(address.parse().unwrap()).await);
+            began.elapsed()
+        };
+        for _ in 0..15 {
+            took("2001:db8::1").await;
+        }
+        assert!(took("2001:db8::2").await > Duration::from_millis(100));
+        assert_eq!(took("2001:db8:0:1::1").await, Duration::ZERO);
+        assert_eq!(took("192.0.2.1").await, Duration::ZERO);
+    }
+}

@@ -1,0 +1,302 @@
+//! Follows what has changed in the database, has it invalidated, and then, in this order, says how fresh the cache
+//! is. One task; started by the engine. Whatever it cannot do, it tries again: while it fails the
+//! cache grows old and stops answering by itself.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use super::freshness::{Freshness, Poll};
+use super::registration::Registration;
+use crate::clock::{BootInstant, random_uuid};
+use crate::metrics::Metrics;
+use crate::secret::TokenId;
+use crate::store::{
+    ChangePage, Connection, Connector, Epoch, LEASE, Noted, Reading, Snapshot, StoreError, TOLERANCE,
+};
+
+/// How soon a failed poll is tried again.
+const RETRY: Duration = Duration::from_millis(100);
+
+/// How long a poll may take before its connection is given up.
+const POLL_DEADLINE: Duration = Duration::from_millis(1_500);
+
+/// The least time between two polls, however often it is woken.
+const MIN_INTERVAL: Duration = Duration::from_millis(1);
+
+/// How often the replica's row is renewed: well within its lease.
+const RENEWAL: Duration = Duration::from_secs(LEASE.as_secs() / 4);
+
+/// What has changed in the database, as far as it is known.
+#[derive(Debug, Clone, Copy)]
+pub enum Invalidation<'a> {
+    /// These tokens.
+    Tokens(&'a [TokenId]),
+    /// Any token: changes were missed, or it is another server.
+    Everything,
+}
+
+/// Called with what has changed, before anybody is told that answers are fresh.
+#[derive(Clone)]
+pub struct Invalidate(Arc<dyn Fn(Invalidation<'_>) + Send + Sync>);
+
+impl Invalidate {
+    /// Wraps what is called.
+    pub fn new(call: impl Fn(Invalidation<'_>) + Send + Sync + 'static) -> Self {
+        Self(Arc::new(call))
+    }
+
+    fn tokens(&self, ids: &[TokenId]) {
+        (self.0)(Invalidation::Tokens(ids));
+    }
+
+    fn everything(&self) {
+        (self.0)(Invalidation::Everything);
+    }
+}
+
+impl fmt::Debug for Invalidate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Invalidate")
+    }
+}
+
+/// Follows the changes of one database.
+#[derive(Debug)]
+pub(crate) struct Feed {
+    lines: Connector,
+    invalidate: Invalidate,
+    freshness: Arc<Freshness>,
+    wake: Arc<Notify>,
+    news: Arc<Notify>,
+    metrics: Arc<Metrics>,
+    registration: Arc<Registration>,
+    line: Option<Connection>,
+    /// What the last handled poll saw, and on which server.
+    position: Option<(Snapshot, Epoch)>,
+    /// When this replica's row was last renewed, and on which server.
+    renewed: Option<(BootInstant, Option<Epoch>)>,
+}
+
+impl Feed {
+    pub(crate) fn new(
+        lines: Connector,
+        invalidate: Invalidate,
+        freshness: Arc<Freshness>,
+        wake: Arc<Notify>,
+        news: Arc<Notify>,
+        metrics: Arc<Metrics>,
+        registration: Arc<Registration>,
+    ) -> Self {
+        Self {
+            lines,
+            invalidate,
+            freshness,
+            wake,
+            news,
+            metrics,
+            registration,
+            line: None,
+            position: None,
+            renewed: None,
+        }
+    }
+
+    /// Makes one that has not polled yet, and begins with that.
+    pub(crate) fn anew(&self) -> Self {
+        Self {
+            lines: self.lines.clone(),
+            invalidate: self.invalidate.clone(),
+            freshness: Arc::clone(&self.freshness),
+            wake: Arc::clone(&self.wake),
+            news: Arc::clone(&self.news),
+            metrics: Arc::clone(&self.metrics),
+            registration: Arc::clone(&self.registration),
+            line: None,
+            position: None,
+            renewed: None,
+        }
+    }
+
+    /// Polls for ever.
+    pub(crate) async fn run(mut self) {
+        let interval = self.freshness.bounds().max_staleness / 4;
+        let mut failing = false;
+        loop {
+            let began = Instant::now();
+            let on_open_line = self.line.is_some();
+            let pause = match self.poll().await {
+                Ok(()) => {
+                    if std::mem::take(&mut failing) {
+                        tracing::info!("the feed follows the database again");
+                    }
+                    interval
+                }
+                Err(error) => {
+                    self.line = None;
+                    if on_open_line && matches!(error, StoreError::DeadlineExceeded) {
+                        self.lines.doubt();
+                    }
+                    self.metrics.engine.poll_failed();
+                    // Before the first answer of the database, the server says what it waits for.
+                    let starting = matches!(error, StoreError::Starting);
+                    if !starting && !std::mem::replace(&mut failing, true) {
+                        let error = &error as &dyn std::error::Error;
+                        tracing::warn!(error, "the feed cannot follow the database; trying on");
+                    }
+                    RETRY.min(interval)
+                }
+            };
+            tokio::time::sleep_until(began + MIN_INTERVAL).await;
+            // A wake-up that came during the poll is kept, and ends the pause at once.
+            let _ = tokio::time::timeout_at(began + pause, self.wake.notified()).await;
+        }
+    }
+
+    /// Handles everything that was committed before this call, and publishes that it did.
+    async fn poll(&mut self) -> Result<(), StoreError> {
+        let mut line = match self.line.take() {
+            Some(line) => line,
+            None => self.lines.open().await?,
+        };
+        let registered = self.renew(&mut line).await?;
+        let sent = BootInstant::now();
+        let since = self.position.as_ref().map(|(snapshot, _)| snapshot.clone());
+        let first = line.poll(since.as_ref(), None, POLL_DEADLINE).await?;
+        // The deadline once more, by the clock that goes on while the machine sleeps: an answer that took an
+        // hour would set the database's time an hour ahead.
+        if BootInstant::now().since(sent) > POLL_DEADLINE {
+            return Err(StoreError::DeadlineExceeded);
+        }
+        let Some(epoch) = first.epoch.clone() else {
+            line.mark_server(random_uuid(), POLL_DEADLINE).await?;
+            self.line = Some(line);
+            self.wake.notify_one();
+            return Ok(());
+        };
+        if registered && !self.is_registered(&epoch, sent) {
+            self.renewed = None;
+            self.line = Some(line);
+            self.wake.notify_one();
+            return Ok(());
+        }
+        let mut changes = 0;
+        let follows = !first.purged && first.unrecorded.is_none();
+        self.freshness.tell_recording(first.unrecorded.as_deref());
+        if follows && self.position.as_ref().is_some_and(|(_, known)| *known == epoch) {
+            changes = self.forget_changes(&mut line, &first, since.as_ref(), &epoch).await?;
+        } else {
+            // The snapshot is taken; now clear and keep out what was read before it; then publish.
+            if first.unrecorded.is_none() {
+                tracing::info!("the cache starts anew");
+            }
+            self.metrics.engine.started_anew();
+            self.invalidate.everything();
+        }
+        let poll = Poll { sent, database_time: first.database_time, epoch: epoch.clone(), registered };
+        let noted = self.note_clock(&poll);
+        // While changes are not recorded, the next poll cannot know what it has missed either.
+        self.position = first.unrecorded.is_none().then_some((first.snapshot, epoch));
+        let now = BootInstant::now();
+        self.freshness.publish(poll, noted, now);
+        self.metrics.engine.poll(now.since(sent), changes);
+        if changes > 0 {
+            self.news.notify_one();
+        }
+        self.line = Some(line);
+        Ok(())
+    }
+
+    /// Holds what the database's clock says against what it said before.
+    fn note_clock(&mut self, poll: &Poll) -> Noted {
+        let expected = self.freshness.read(poll.sent).map(|reading| reading.now);
+        let noted =
+            self.lines.clock().note(Reading { sent: poll.sent, time: poll.database_time }, &poll.epoch);
+        let Some(expected) = expected else { return noted };
+        let ahead = (poll.database_time - expected).as_seconds_f64();
+        match noted {
+            Noted::Doubted(true) => {
+                self.metrics.engine.clock_stepped();
+                tracing::warn!(
+                    ahead,
+                    "the database's clock seems to have been set; it is believed once that lasts"
+                );
+            }
+            Noted::Anew if ahead.abs() > TOLERANCE.as_secs_f64() => {
+                tracing::warn!(ahead, "what time it is is taken anew from the database's clock");
+            }
+            _ => return noted,
+        }
+        // The row of this replica looks older, or younger, than it is.
+        self.renewed = None;
+        noted
+    }
+
+    /// Has the cache forget what changed, page by page, and counts it. Changes that commit meanwhile are in the
+    /// next poll: it goes on from the first page's snapshot.
+    async fn forget_changes(
+        &self,
+        line: &mut Connection,
+        first: &ChangePage,
+        since: Option<&Snapshot>,
+        epoch: &Epoch,
+    ) -> Result<usize, StoreError> {
+        let mut changes = first.ids.len();
+        self.invalidate.tokens(&first.ids);
+        let mut next = first.next.clone();
+        while let Some(from) = next {
+            let page = line.poll(since, Some(&from), POLL_DEADLINE).await?;
+            if page.epoch.as_ref() != Some(epoch) || page.purged || page.unrecorded.is_some() {
+                return Err(StoreError::OtherServer);
+            }
+            changes += page.ids.len();
+            self.invalidate.tokens(&page.ids);
+            next = page.next;
+        }
+        Ok(changes)
+    }
+
+    /// Tells whether this replica's row counted with this server when a poll was sent. It may be on another
+    /// server, or the process may have been paused between the renewal and the poll.
+    fn is_registered(&self, epoch: &Epoch, sent: BootInstant) -> bool {
+        self.renewed.as_ref().is_some_and(|(renewed, server)| {
+            server.as_ref() == Some(epoch) && sent.since(*renewed) < LEASE / 2
+        })
+    }
+
+    /// Renews the row that tells how old this replica's answers may be, before it is due. Tells whether there is one:
+    /// what changes from now on is promised with it in mind.
+    async fn renew(&mut self, line: &mut Connection) -> Result<bool, StoreError> {
+        if !self.registration.is_confirmed() {
+            self.renewed = None;
+            return Ok(false);
+        }
+        let now = BootInstant::now();
+        if self.renewed.as_ref().is_none_or(|(renewed, _)| now.since(*renewed) >= RENEWAL) {
+            let Registration { replica, bound, .. } = *self.registration;
+            let renewed = line.renew_replica(replica, bound, POLL_DEADLINE).await?;
+            // The moment before it was sent: the row counts at least from then on.
+            self.renewed = renewed.map(|epoch| (now, epoch));
+            if self.renewed.is_none() {
+                self.registration.lost();
+            }
+        }
+        Ok(self.renewed.is_some())
+    }
+}
+
+/// Wakes the feed whenever a replica announces a change; without it, the feed only polls.
+pub(crate) async fn listen(lines: Connector, wake: Arc<Notify>) {
+    loop {
+        if let Ok(mut listener) = lines.listen().await {
+            wake.notify_one();
+            while listener.heard().await {
+                wake.notify_one();
+            }
+        }
+        tokio::time::sleep(RETRY).await;
+    }
+}

@@ -1,0 +1,288 @@
+//! How old the cache may be, and what time it is by the database's clock. Written by the feed after every
+//! successful poll, read by every Verify before it looks a record up. Knows no clock of its own: moments are
+//! arguments.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use arc_swap::ArcSwapOption;
+use time::OffsetDateTime;
+
+use crate::clock::BootInstant;
+use crate::store::{self, Epoch, Noted};
+
+/// By how much a time may seem to differ from what it is.
+const TOLERANCE: time::Duration = time::Duration::new(store::TOLERANCE.as_secs().cast_signed(), 0);
+
+/// How old an answer from the cache may be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bounds {
+    /// The age up to which the cache answers by itself.
+    pub max_staleness: Duration,
+    /// How much longer cached VALIDs live when Postgres cannot be asked.
+    pub outage_grace: Duration,
+}
+
+impl Bounds {
+    /// Returns the age that no answer exceeds, whatever has failed.
+    #[must_use]
+    pub fn longest(self) -> Duration {
+        self.max_staleness + self.outage_grace
+    }
+}
+
+/// What a successful poll told.
+#[derive(Debug, Clone)]
+pub(crate) struct Poll {
+    /// When it was sent: every change committed before then has been handled.
+    pub(crate) sent: BootInstant,
+    /// The database's time when it was answered.
+    pub(crate) database_time: OffsetDateTime,
+    /// Which life of which server answered.
+    pub(crate) epoch: Epoch,
+    /// The replica was known by then, to that server and whatever takes its place: so the cache may answer.
+    pub(crate) registered: bool,
+}
+
+/// A poll, what time it is by it, and the time below which that must not fall.
+#[derive(Debug)]
+struct Published {
+    poll: Poll,
+    /// The last reading of the clock that was believed.
+    clock: store::Reading,
+    floor: OffsetDateTime,
+}
+
+/// The latest poll.
+#[derive(Debug)]
+pub(crate) struct Freshness {
+    bounds: Bounds,
+    latest: ArcSwapOption<Published>,
+    /// False while the database does not record changes.
+    recording: AtomicBool,
+}
+
+/// What is known at a moment.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Reading {
+    /// How old the cache is.
+    pub(crate) age: Duration,
+    /// The database's time that the cache is at least as new as.
+    pub(crate) as_of: OffsetDateTime,
+    /// The database's time now.
+    pub(crate) now: OffsetDateTime,
+    registered: bool,
+}
+
+impl Freshness {
+    pub(crate) fn new(bounds: Bounds) -> Self {
+        Self { bounds, latest: ArcSwapOption::empty(), recording: AtomicBool::new(true) }
+    }
+
+    pub(crate) fn bounds(&self) -> Bounds {
+        self.bounds
+    }
+
+    /// Publishes a poll whose changes have all been removed from the cache, and what came of its reading of the
+    /// clock. `now`: the moment of doing so.
+    pub(crate) fn publish(&self, poll: Poll, noted: Noted, now: BootInstant) {
+        let read = store::Reading { sent: poll.sent, time: poll.database_time };
+        let before = self.latest.load();
+        let (clock, floor) = match (noted, before.as_deref()) {
+            // What was believed goes on.
+            (Noted::Doubted(_), Some(before)) => (before.clock, before.floor),
+            // Never back, and never ahead of the clock by more than it may seem to differ.
+            (Noted::Expected, Some(before)) => {
+                (read, before.now(now).min(read.at(now).saturating_add(TOLERANCE)))
+            }
+            _ => (read, read.time),
+        };
+        self.latest.store(Some(Arc::new(Published { poll, clock, floor })));
+    }
+
+    /// Tells what is known at `now`; `None` before the first poll.
+    pub(crate) fn read(&self, now: BootInstant) -> Option<Reading> {
+        let latest = self.latest.load();
+        let published = latest.as_deref()?;
+        Some(Reading {
+            age: now.since(published.poll.sent),
+            // While the clock is doubted, the last time that was not: the cache is newer.
+            as_of: published.clock.time,
+            now: published.now(now),
+            registered: published.poll.registered,
+        })
+    }
+
+    /// Notes whether the database records changes, or else what mends it. While it does not, the cache starts anew
+    /// with each poll, and answers are as fresh as ever.
+    pub(crate) fn tell_recording(&self, mend: Option<&str>) {
+        let recorded = self.recording.swap(mend.is_none(), Ordering::AcqRel);
+        match mend {
+            Some(mend) if recorded => {
+                tracing::error!(
+                    mend,
+                    "triggers of the table tokens are off: changes are not recorded; not ready"
+                );
+            }
+            None if !recorded => tracing::info!("changes are recorded again"),
+            _ => {}
+        }
+    }
+
+    /// Tells whether the database recorded changes at the latest poll.
+    pub(crate) fn is_told_changes(&self) -> bool {
+        self.recording.load(Ordering::Acquire)
+    }
+
+    /// Tells whether the replica was known to the database at the latest poll.
+    pub(crate) fn is_registered(&self) -> bool {
+        self.latest.load().as_deref().is_some_and(|published| published.poll.registered)
+    }
+
+    /// Returns the epoch of the latest poll.
+    pub(crate) fn epoch(&self) -> Option<Epoch> {
+        self.latest.load().as_deref().map(|published| published.poll.epoch.clone())
+    }
+}
+
+impl Published {
+    /// Tells what time it is. By the boot clock alone: a wall clock that jumps must not make a token expire, or live
+    /// on.
+    fn now(&self, now: BootInstant) -> OffsetDateTime {
+        self.clock.at(now).max(self.floor)
+    }
+}
+
+impl Reading {
+    /// Takes in what a read of its own was told: the database's time that it is at least as new as, and what time it
+    /// is. A time that the feed, which follows the clock, cannot have meant is not believed.
+    pub(crate) fn with(self, as_of: OffsetDateTime) -> (OffsetDateTime, OffsetDateTime) {
+        let is_followed = self.age <= TOLERANCE;
+        if is_followed && as_of > self.now.saturating_add(TOLERANCE) {
+            return (self.as_of, self.now);
+        }
+        (as_of, self.now.max(as_of))
+    }
+
+    /// Tells whether the cache may answer by itself.
+    pub(crate) fn may_answer(&self, bounds: Bounds) -> bool {
+        self.registered && self.age <= bounds.max_staleness
+    }
+
+    /// Tells whether a cached VALID may stand in for a database that cannot be asked.
+    pub(crate) fn may_stand_in(&self, bounds: Bounds) -> bool {
+        self.registered && !bounds.outage_grace.is_zero() && self.age <= bounds.longest()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use time::macros::datetime;
+
+    const SECOND: i64 = 1_000_000_000;
+    const NOON: OffsetDateTime = datetime!(2026-03-01 12:00 UTC);
+    const BOUNDS: Bounds =
+        Bounds { max_staleness: Duration::from_secs(1), outage_grace: Duration::from_secs(2) };
+
+    fn moment(boot: i64, wall: i64) -> BootInstant {
+        BootInstant { boot: boot * SECOND, wall: wall * SECOND }
+    }
+
+    fn polled(sent: BootInstant, database_time: OffsetDateTime) -> Poll {
+        Poll { sent, database_time, epoch: Epoch::parse("a".to_owned()), registered: true }
+    }
+
+    fn published(sent: BootInstant) -> Freshness {
+        let freshness = Freshness::new(BOUNDS);
+        freshness.publish(polled(sent, NOON), Noted::Anew, sent);
+        freshness
+    }
+
+    #[test]
+    fn nothing_is_known_before_the_first_poll() {
+        assert!(Freshness::new(BOUNDS).read(moment(1, 1)).is_none());
+    }
+
+    #[test]
+    fn the_cache_answers_up_to_its_bound_and_stands_in_up_to_the_longer_one() {
+        let freshness = published(moment(10, 100));
+        let at = |boot, wall| freshness.read(moment(boot, wall)).unwrap();
+        assert!(at(11, 101).may_answer(BOUNDS));
+        assert!(!at(12, 102).may_answer(BOUNDS) && at(13, 103).may_stand_in(BOUNDS));
+        assert!(!at(14, 104).may_stand_in(BOUNDS));
+        let no_grace = Bounds { outage_grace: Duration::ZERO, ..BOUNDS };
+        assert!(!at(10, 100).may_stand_in(no_grace));
+    }
+
+    #[test]
+    fn nothing_comes_from_the_cache_of_a_replica_that_is_not_known() {
+        let freshness = Freshness::new(BOUNDS);
+        let unknown = Poll { registered: false, ..polled(moment(10, 100), NOON) };
+        freshness.publish(unknown, Noted::Anew, moment(10, 100));
+        let reading = freshness.read(moment(10, 100)).unwrap();
+        assert!(!reading.may_answer(BOUNDS) && !reading.may_stand_in(BOUNDS));
+        assert_eq!(reading.now, NOON);
+    }
+
+    #[test]
+    fn a_pause_that_only_one_clock_saw_counts() {
+        let freshness = published(moment(10, 100));
+        assert!(!freshness.read(moment(10, 200)).unwrap().may_answer(BOUNDS));
+        assert!(!freshness.read(moment(200, 100)).unwrap().may_answer(BOUNDS));
+    }
+
+    #[test]
+    fn a_wall_clock_that_jumps_changes_neither_the_time_nor_makes_the_cache_younger() {
+        let freshness = published(moment(10, 100));
+        for wall in [0, 100, 1_000_000] {
+            let reading = freshness.read(moment(15, wall)).unwrap();
+            assert_eq!(reading.now, NOON + time::Duration::seconds(5));
+            assert!(!reading.may_answer(BOUNDS));
+        }
+    }
+
+    #[test]
+    fn the_databases_time_never_goes_back_by_little() {
+        let freshness = published(moment(10, 100));
+        let before = freshness.read(moment(20, 110)).unwrap().now;
+        let slower = polled(moment(19, 109), NOON + time::Duration::seconds(8));
+        freshness.publish(slower, Noted::Expected, moment(20, 110));
+        let after = freshness.read(moment(20, 110)).unwrap();
+        assert_eq!(after.now, before);
+        assert_eq!(after.as_of, NOON + time::Duration::seconds(8));
+        let later = freshness.read(moment(40, 130)).unwrap().now;
+        assert_eq!(later, NOON + time::Duration::seconds(29));
+    }
+
+    #[test]
+    fn many_small_steps_back_leave_it_no_further_ahead_than_one() {
+        let freshness = published(moment(0, 0));
+        for at in 1..100 {
+            // A second passes, and the clock shows none.
+            freshness.publish(polled(moment(at, at), NOON), Noted::Expected, moment(at, at));
+            let ahead = freshness.read(moment(at, at)).unwrap().now - NOON;
+            assert!(ahead <= TOLERANCE, "{ahead}");
+        }
+    }
+
+    #[test]
+    fn a_reading_that_is_doubted_changes_nothing_but_the_age_and_one_that_lasts_changes_all() {
+        let freshness = published(moment(10, 100));
+        let wrong = NOON + time::Duration::days(3_650);
+        freshness.publish(polled(moment(11, 101), wrong), Noted::Doubted(true), moment(11, 101));
+        let doubted = freshness.read(moment(12, 102)).unwrap();
+        assert_eq!(doubted.now, NOON + time::Duration::seconds(2));
+        assert_eq!((doubted.as_of, doubted.age), (NOON, Duration::from_secs(1)));
+        assert_eq!(doubted.with(wrong), (NOON, doubted.now));
+        let newer = NOON + time::Duration::seconds(3);
+        assert_eq!(doubted.with(newer), (newer, newer));
+
+        freshness.publish(polled(moment(20, 110), wrong), Noted::Anew, moment(20, 110));
+        assert_eq!(freshness.read(moment(20, 110)).unwrap().now, wrong);
+        let right = NOON + time::Duration::seconds(20);
+        freshness.publish(polled(moment(30, 120), right), Noted::Anew, moment(30, 120));
+        assert_eq!(freshness.read(moment(30, 120)).unwrap().now, right);
+    }
+}

@@ -1,0 +1,92 @@
+//! Makes this replica known where a failover does not lose it: no answer comes from its cache before. That commit waits
+//! for a standby, for as long as there is none; reads from Postgres go on meanwhile, and so do renewals, which wait for
+//! nobody. One task; started by the engine.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use uuid::Uuid;
+
+use crate::store::{Connector, StoreError};
+
+/// How long one try may take: longer than a statement may, so that no more of them wait than one.
+const DEADLINE: Duration = Duration::from_secs(6);
+
+/// How soon a failed one is followed by another.
+const RETRY: Duration = Duration::from_millis(250);
+
+/// Whether the replica's row is known to outlive the server that answers.
+#[derive(Debug)]
+pub(crate) struct Registration {
+    /// Names the replica among those of the database.
+    pub(crate) replica: Uuid,
+    /// How old its answers may be.
+    pub(crate) bound: Duration,
+    confirmed: AtomicBool,
+    failed: AtomicBool,
+    missing: Notify,
+}
+
+impl Registration {
+    pub(crate) fn new(replica: Uuid, bound: Duration) -> Self {
+        Self {
+            replica,
+            bound,
+            confirmed: AtomicBool::default(),
+            failed: AtomicBool::default(),
+            missing: Notify::default(),
+        }
+    }
+
+    pub(crate) fn is_confirmed(&self) -> bool {
+        self.confirmed.load(Ordering::Acquire)
+    }
+
+    /// Tells whether a try has failed: the cache may not answer for a long time.
+    pub(crate) fn has_failed(&self) -> bool {
+        self.failed.load(Ordering::Relaxed)
+    }
+
+    /// Has the row written anew: it is not there any more.
+    pub(crate) fn lost(&self) {
+        self.confirmed.store(false, Ordering::Release);
+        self.missing.notify_one();
+    }
+
+    /// Writes the row whenever it is missing, and wakes the feed. Never ends.
+    pub(crate) async fn keep(self: Arc<Self>, lines: Connector, feed: Arc<Notify>) {
+        let mut failing = false;
+        loop {
+            if self.is_confirmed() {
+                self.missing.notified().await;
+                continue;
+            }
+            let registered =
+                async { lines.open().await?.register_replica(self.replica, self.bound, DEADLINE).await };
+            match registered.await {
+                Ok(()) => {
+                    if std::mem::take(&mut failing) {
+                        tracing::info!("the database knows this replica: its cache answers");
+                    }
+                    self.confirmed.store(true, Ordering::Release);
+                    feed.notify_one();
+                }
+                Err(error) => {
+                    let starting = matches!(error, StoreError::Starting);
+                    self.failed.fetch_or(!starting, Ordering::Relaxed);
+                    if !starting && !std::mem::replace(&mut failing, true) {
+                        let error = &error as &dyn std::error::Error;
+                        tracing::warn!(
+                            error,
+                            "the database does not confirm that it knows this replica, perhaps for want of a standby: \
+                             every verdict is read from it until it does"
+                        );
+                    }
+                    tokio::time::sleep(RETRY).await;
+                }
+            }
+        }
+    }
+}

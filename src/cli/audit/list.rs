@@ -1,0 +1,244 @@
+//! `tokend audit list`: what happened to tokens, over gRPC, from a running tokend.
+
+use std::num::NonZeroU32;
+
+use clap::Args;
+use prost_types::Timestamp;
+use serde::Serialize;
+use time::OffsetDateTime;
+use tokend_client::Repeatable;
+use tokend_client::proto::{FieldChange, ListTokenEventsRequest, TokenEvent, TokenEventKind};
+
+use crate::cli::CommandError;
+use crate::cli::arguments::parse_token_id;
+use crate::cli::client::{AddressFlag, Client};
+use crate::cli::moments::parse_past;
+use crate::cli::output::{cell, print, print_json, quoted, remark, rfc3339, table};
+use crate::config::Environment;
+
+/// How much later than its time an event may be written.
+const LONGEST_WAIT: time::Duration = time::Duration::hours(1);
+
+/// The most events in one page of the server.
+const LARGEST_PAGE: usize = 1000;
+
+/// Flags of `tokend audit list`.
+#[derive(Args)]
+pub(crate) struct ListFlags {
+    #[command(flatten)]
+    address: AddressFlag,
+
+    /// Events of this organization only [default: the caller's own; for a root caller: all]
+    #[arg(long, value_name = "ORGANIZATION_ID", default_value = "", hide_default_value = true)]
+    organization: String,
+
+    /// Events of this token only
+    #[arg(long, value_name = "TOKEN_ID", value_parser = parse_token_id, default_value = "", hide_default_value = true)]
+    token: String,
+
+    /// Events of this user's tokens only
+    #[arg(long, value_name = "USER_ID", default_value = "", hide_default_value = true)]
+    user: String,
+
+    /// Events at this moment, RFC 3339 or how long ago such as 7d, or later
+    #[arg(long, value_name = "TIME", value_parser = parse_past)]
+    since: Option<Timestamp>,
+
+    /// Events before this moment, RFC 3339 or how long ago; what is newer is read and left out
+    #[arg(long, value_name = "TIME", value_parser = parse_past)]
+    until: Option<Timestamp>,
+
+    /// What this actor did, as the column BY has it: a token's id, `cert:NAME`, `bootstrap` or `tokend`; the others' are read
+    /// and left out, so give --since with it
+    #[arg(long, value_name = "ACTOR", default_value = "", hide_default_value = true)]
+    by: String,
+
+    /// The most events to list; a remark on standard error says when there are more
+    #[arg(long, value_name = "NUMBER", default_value = "1000")]
+    limit: NonZeroU32,
+
+    /// Print one JSON object a line, each an event
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct EventJson<'a> {
+    /// A 64-bit number, which is text in JSON.
+    event_id: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    event_time: Option<String>,
+    kind: String,
+    token_id: &'a str,
+    organization_id: &'a str,
+    user_id: &'a str,
+    actor: &'a str,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    acting_user: &'a str,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    trace_id: &'a str,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    changes: Vec<ChangeJson<'a>>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct ChangeJson<'a> {
+    field: &'a str,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    old_value: &'a str,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    new_value: &'a str,
+}
+
+pub(super) async fn run(flags: ListFlags, environment: &Environment) -> Result<(), CommandError> {
+    let (json, organization) = (flags.json, flags.organization.is_empty());
+    let (events, more) = list(flags, environment).await?;
+    show(&events, organization, json)?;
+    if more {
+        remark(&format!("there are more than these {}: raise --limit\n", events.len()));
+    }
+    Ok(())
+}
+
+/// Which of the events that the server lists are shown.
+struct Filter {
+    since: Option<OffsetDateTime>,
+    until: Option<OffsetDateTime>,
+    by: String,
+}
+
+impl Filter {
+    fn leaves_out(&self) -> bool {
+        self.since.is_some() || self.until.is_some() || !self.by.is_empty()
+    }
+
+    fn takes(&self, event: &TokenEvent) -> bool {
+        let time = event.event_time.and_then(moment);
+        self.since.is_none_or(|since| time.is_some_and(|time| time >= since))
+            && self.until.is_none_or(|until| time.is_some_and(|time| time < until))
+            && (self.by.is_empty() || event.actor == self.by)
+    }
+
+    /// Tells whether nothing that follows can be meant: events are listed as they were written, which one that waited
+    /// long for others was later than its time says.
+    fn is_behind(&self, event: &TokenEvent) -> bool {
+        let time = event.event_time.and_then(moment);
+        self.since.zip(time).is_some_and(|(since, time)| since - time > LONGEST_WAIT)
+    }
+}
+
+fn moment(time: Timestamp) -> Option<OffsetDateTime> {
+    OffsetDateTime::from_unix_timestamp_nanos(
+        i128::from(time.seconds) * 1_000_000_000 + i128::from(time.nanos),
+    )
+    .ok()
+}
+
+/// Returns the events, and whether there are more.
+async fn list(flags: ListFlags, environment: &Environment) -> Result<(Vec<TokenEvent>, bool), CommandError> {
+    let client = Client::open(flags.address, environment)?;
+    let limit = flags.limit.get() as usize;
+    let filter =
+        Filter { since: flags.since.and_then(moment), until: flags.until.and_then(moment), by: flags.by };
+    let (mut events, mut page_token): (Vec<TokenEvent>, _) = (Vec::new(), String::new());
+    loop {
+        // What is left out counts for a page, too.
+        let wanted =
+            if filter.leaves_out() { LARGEST_PAGE } else { (limit - events.len()).min(LARGEST_PAGE) };
+        let page_size = i32::try_from(wanted).unwrap_or(i32::MAX);
+        let message = ListTokenEventsRequest {
+            organization_id: flags.organization.clone(),
+            token_id: flags.token.clone(),
+            user_id: flags.user.clone(),
+            page_size,
+            page_token,
+        };
+        let asked = client.call(Repeatable::Yes, message, |mut raw, request| async move {
+            raw.list_token_events(request).await
+        });
+        let page = asked.await?;
+        page_token = page.next_page_token;
+        if page.events.last().is_some_and(|oldest| filter.is_behind(oldest)) {
+            page_token.clear();
+        }
+        events.extend(page.events.into_iter().filter(|event| filter.takes(event)));
+        if events.len() > limit {
+            events.truncate(limit);
+            return Ok((events, true));
+        }
+        if page_token.is_empty() || events.len() >= limit {
+            return Ok((events, !page_token.is_empty()));
+        }
+    }
+}
+
+fn show(events: &[TokenEvent], organization: bool, json: bool) -> Result<(), CommandError> {
+    if json {
+        return print_json(&events.iter().map(event_json).collect::<Vec<_>>());
+    }
+    let mut heading = vec!["TIME", "EVENT", "TOKEN", "USER", "BY", "FOR", "CHANGES"];
+    if organization {
+        // Unless one was named, a root caller sees those of all.
+        heading.insert(3, "ORGANIZATION");
+    }
+    let rows = events.iter().map(|event| {
+        let mut row = vec![
+            event.event_time.map_or_else(String::new, rfc3339),
+            kind_word(event),
+            event.token_id.clone(),
+            cell(&event.user_id),
+            event.actor.clone(),
+            cell(&event.acting_user),
+            event.changes.iter().map(|change| change_text(event, change)).collect::<Vec<_>>().join("; "),
+        ];
+        if organization {
+            row.insert(3, cell(&event.organization_id));
+        }
+        row
+    });
+    print(&table(&heading, rows.collect()))
+}
+
+fn event_json(event: &TokenEvent) -> EventJson<'_> {
+    EventJson {
+        event_id: event.event_id.to_string(),
+        event_time: event.event_time.map(rfc3339),
+        kind: kind_name(event),
+        token_id: &event.token_id,
+        organization_id: &event.organization_id,
+        user_id: &event.user_id,
+        actor: &event.actor,
+        acting_user: &event.acting_user,
+        trace_id: &event.trace_id,
+        changes: event
+            .changes
+            .iter()
+            .map(|change| ChangeJson {
+                field: &change.field,
+                old_value: &change.old_value,
+                new_value: &change.new_value,
+            })
+            .collect(),
+    }
+}
+
+/// Writes a kind as its enum value, an unknown one as its number.
+fn kind_name(event: &TokenEvent) -> String {
+    TokenEventKind::try_from(event.kind)
+        .map_or_else(|unknown| unknown.0.to_string(), |kind| kind.as_str_name().to_owned())
+}
+
+/// Writes a kind for people: `created`.
+fn kind_word(event: &TokenEvent) -> String {
+    kind_name(event).trim_start_matches("TOKEN_EVENT_KIND_").to_lowercase()
+}
+
+fn change_text(event: &TokenEvent, change: &FieldChange) -> String {
+    if event.kind() == TokenEventKind::ExpiresSoon {
+        return format!("{} {}", cell(&change.field), cell(&change.new_value));
+    }
+    let told = |value: &str| if value.is_empty() { "none".to_owned() } else { quoted(value) };
+    format!("{}: {} -> {}", change.field, told(&change.old_value), told(&change.new_value))
+}

@@ -1,0 +1,151 @@
+//! `tokend audit …`: shows the audit log, checks its seals, deletes what is old. Showing goes over gRPC; the
+//! other two need the database, and checking the keyring, as they must not depend on a server to be honest.
+
+mod list;
+
+use std::fmt;
+
+use clap::Subcommand;
+use time::OffsetDateTime;
+
+use super::database::Database;
+use super::error::described;
+use super::output::print_if_read;
+use super::{CommandError, database, single_threaded};
+use crate::config::{Environment, KeyStatusFlags};
+use crate::secret::Keyring;
+use crate::store::{CheckedSeal, Finding, SealWalk, Store};
+use crate::{clock, store, telemetry};
+
+/// `tokend audit …`
+#[derive(Subcommand)]
+pub(super) enum AuditCommand {
+    /// List what happened to tokens, newest first
+    List(list::ListFlags),
+    /// Check every seal of the audit log against its events
+    ///
+    /// Needs the database and the keyring. Prints each seal that does not fit. Exit status 1 when an event was
+    /// altered, removed or put in, or a seal was.
+    Verify {
+        #[command(flatten)]
+        flags: Box<KeyStatusFlags>,
+    },
+    /// Delete events that are older than a number of days, in whole sealed batches
+    ///
+    /// Needs the database, as a role that may execute the function `purge_audit`, and the keyring: each seal is
+    /// checked first, and marked as purged. Deletes nothing behind one that does not fit. The seals stay.
+    Purge {
+        #[command(flatten)]
+        flags: Box<KeyStatusFlags>,
+        /// Delete nothing: print how many events would be deleted
+        #[arg(long)]
+        dry_run: bool,
+        /// How many days events are kept; at least 30
+        #[arg(long, value_name = "DAYS", value_parser = clap::value_parser!(u16).range(30..))]
+        older_than_days: u16,
+    },
+}
+
+pub(super) fn run(command: AuditCommand, environment: &Environment) -> Result<(), CommandError> {
+    let runtime = single_threaded()?;
+    match command {
+        AuditCommand::List(flags) => runtime.block_on(list::run(flags, environment)),
+        AuditCommand::Verify { flags } => {
+            let (database, keyring) = reach(*flags, environment)?;
+            runtime.block_on(verify(&database, &keyring))
+        }
+        AuditCommand::Purge { flags, dry_run, older_than_days } => {
+            let extent = if dry_run { Extent::Told } else { Extent::Deleted };
+            let (database, keyring) = reach(*flags, environment)?;
+            runtime.block_on(purge(&database, &keyring, older_than_days, extent))
+        }
+    }
+}
+
+fn reach(flags: KeyStatusFlags, environment: &Environment) -> Result<(Database, Keyring), CommandError> {
+    let settings = flags.resolve(environment)?;
+    telemetry::init(settings.log.format, settings.log.filter.as_str(), None)?;
+    Ok((database::reach(settings.database)?, settings.keyring))
+}
+
+async fn verify(database: &Database, keyring: &Keyring) -> Result<(), CommandError> {
+    let store = open(database).await?;
+    let (mut walk, mut genuine, mut purged, mut fault) = (SealWalk::default(), 0_u64, 0_u64, None);
+    while let Some(seal) = store.check_seal(&mut walk, keyring).await? {
+        match seal.finding {
+            Finding::Genuine => genuine += 1,
+            Finding::Purged => purged += 1,
+            finding => {
+                print_if_read(&format!("{}\n", SealFault { seal: &seal }))?;
+                fault.get_or_insert((seal.sealed.header.sequence, finding));
+            }
+        }
+    }
+    let unsealed = store.count_unsealed(&walk).await?;
+    store.close().await;
+    print_if_read(&format!(
+        "{genuine} seals are over the events that are there, {purged} over events that were purged; \
+         {unsealed} events are not sealed yet\n"
+    ))?;
+    fault.map_or(Ok(()), |(sequence, finding)| Err(CommandError::AuditLog { sequence, finding }))
+}
+
+/// A seal that does not fit, for a line of its own: several may have the same number.
+struct SealFault<'a> {
+    seal: &'a CheckedSeal,
+}
+
+impl fmt::Display for SealFault<'_> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "seal {} (", self.seal.sealed.header.sequence)?;
+        for byte in self.seal.sealed.seal {
+            write!(formatter, "{byte:02x}")?;
+        }
+        write!(formatter, "): {}", described(self.seal.finding))
+    }
+}
+
+/// What becomes of old events.
+#[derive(Clone, Copy)]
+enum Extent {
+    Told,
+    Deleted,
+}
+
+async fn purge(
+    database: &Database,
+    keyring: &Keyring,
+    days: u16,
+    extent: Extent,
+) -> Result<(), CommandError> {
+    let store = open(database).await?;
+    let before: OffsetDateTime = clock::now() - time::Duration::days(i64::from(days));
+    let (mut walk, mut purged) = (SealWalk::default(), 0);
+    while let Some(seal) = store.check_seal(&mut walk, keyring).await? {
+        match (seal.finding, seal.newest_event) {
+            (Finding::Purged, _) => {}
+            (Finding::Genuine, newest) if newest.is_some_and(|newest| newest < before) => {
+                purged += match extent {
+                    Extent::Told => seal.sealed.header.events,
+                    Extent::Deleted => store.purge_events(&seal.sealed, keyring).await?,
+                };
+            }
+            (Finding::Genuine, _) => break,
+            (finding, _) => {
+                return Err(CommandError::AuditLog { sequence: seal.sealed.header.sequence, finding });
+            }
+        }
+    }
+    store.close().await;
+    print_if_read(&match extent {
+        Extent::Told => format!("{purged} events would be deleted\n"),
+        Extent::Deleted => format!("{purged} events deleted\n"),
+    })
+}
+
+async fn open(database: &Database) -> Result<Store, CommandError> {
+    store::check(&database.route, &database.prefix).await?;
+    let store = Store::new(database.route.clone(), 1);
+    store.open();
+    Ok(store)
+}

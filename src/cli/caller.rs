@@ -1,0 +1,132 @@
+//! The caller's own secret: from the environment or from a file that nobody else can read, looked at before it is sent.
+
+use std::fs;
+use std::io::Read as _;
+use std::path::PathBuf;
+
+use secrecy::{ExposeSecret, SecretString};
+use zeroize::Zeroizing;
+
+use super::CommandError;
+use super::client_error::ClientError;
+use crate::config::Environment;
+use crate::secret::private_file::is_exposed;
+use crate::secret::{FormatError, Prefix, Secret};
+
+/// Reads the caller's secret, and says where it was: `TOKEND_SECRET` wins over `TOKEND_SECRET_FILE`.
+pub(super) fn caller_secret(environment: &Environment) -> Result<(SecretString, &'static str), CommandError> {
+    let (secret, origin) = if let Some(secret) = environment.text("TOKEND_SECRET")? {
+        (SecretString::from(secret), "TOKEND_SECRET")
+    } else if let Some(path) = environment.value::<PathBuf>("TOKEND_SECRET_FILE")? {
+        (first_line(&secret_file(path)?), "the file of TOKEND_SECRET_FILE")
+    } else {
+        return Err(ClientError::NoSecret.into());
+    };
+    match malformed(secret.expose_secret()) {
+        None => Ok((secret, origin)),
+        Some(problem) => Err(ClientError::NotASecret { origin, problem }.into()),
+    }
+}
+
+/// Tells what is wrong with a text that should be a secret of some installation, whose prefix only its servers know.
+fn malformed(text: &str) -> Option<&'static str> {
+    if !text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_') {
+        return Some("it must be one word of letters, digits and _");
+    }
+    let Some((prefix, _)) = text.split_once('_') else {
+        return Some("it does not begin with a prefix, as in tokd_");
+    };
+    let Ok(prefix) = Prefix::parse(prefix) else {
+        return Some("it does not begin with a prefix, as in tokd_");
+    };
+    Secret::parse(text, &prefix).err().map(|error| match error {
+        FormatError::Length => "it is too short or too long",
+        _ => "its checksum does not fit, so that a character of it is wrong",
+    })
+}
+
+/// Reads the file with the caller's secret, which nobody else may.
+fn secret_file(path: PathBuf) -> Result<Zeroizing<String>, ClientError> {
+    let read = fs::File::open(&path).and_then(|mut file| {
+        // Asked of the open file: the path may lead elsewhere a moment later.
+        let exposed = is_exposed(&file.metadata()?);
+        let mut text = Zeroizing::new(String::new());
+        file.read_to_string(&mut text)?;
+        Ok((exposed, text))
+    });
+    match read {
+        Ok((false, text)) => Ok(text),
+        Ok((true, _)) => Err(ClientError::SecretFileExposed { path }),
+        Err(source) => Err(ClientError::SecretFile { path, source }),
+    }
+}
+
+/// Takes one line ending off, as editors and `echo` leave one, and nothing else.
+pub(super) fn first_line(text: &str) -> SecretString {
+    let line = text.strip_suffix('\n').unwrap_or(text);
+    line.strip_suffix('\r').unwrap_or(line).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+    use crate::config::Account;
+    use crate::secret::TokenId;
+
+    /// A secret of an installation with a prefix of its own.
+    fn secret() -> String {
+        let secret = Secret::derived(TokenId::from_bytes([7; 16]), Zeroizing::new([7; 32]));
+        secret.render(&Prefix::parse("acme").unwrap()).expose_secret().to_owned()
+    }
+
+    fn environment(pairs: &[(&str, &str)]) -> Environment {
+        Environment::of_pairs(pairs, Account::Ordinary)
+    }
+
+    #[test]
+    fn the_secret_itself_wins_over_its_file() {
+        let value =
+            caller_secret(&environment(&[("TOKEND_SECRET", &secret()), ("TOKEND_SECRET_FILE", "/nowhere")]));
+
+        let (value, origin) = value.unwrap();
+        assert_eq!((value.expose_secret(), origin), (&*secret(), "TOKEND_SECRET"));
+    }
+
+    #[test]
+    fn one_line_ending_of_a_secret_file_is_taken_off() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("secret");
+        fs::write(&path, secret() + "\n").unwrap();
+        let read = || caller_secret(&environment(&[("TOKEND_SECRET_FILE", path.to_str().unwrap())]));
+
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
+        let refused = read();
+        assert!(matches!(refused, Err(CommandError::Client(ClientError::SecretFileExposed { .. }))));
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+        assert_eq!(read().unwrap().0.expose_secret(), secret());
+    }
+
+    #[test]
+    fn what_cannot_be_a_secret_is_refused_and_not_repeated() {
+        let good = secret();
+        let wrong = format!("{}canary{}", &good[..20], &good[26..]);
+        for (text, said) in [
+            ("canary text", "one word"),
+            ("canary", "prefix"),
+            ("CANARY_canary", "prefix"),
+            (&good[..70], "too short"),
+            (&format!("{good}0"), "too long"),
+            (&wrong, "checksum"),
+        ] {
+            let error = caller_secret(&environment(&[("TOKEND_SECRET", text)])).unwrap_err();
+
+            assert!(
+                error.to_string().contains(said) && error.to_string().contains("TOKEND_SECRET"),
+                "{error}"
+            );
+            assert!(!format!("{error} {error:?}").contains("canary"));
+        }
+    }
+}

@@ -1,0 +1,61 @@
+//! `tokend data …`: looks after the data directory of a private Postgres while nobody serves it.
+
+use std::io::{self, Write as _};
+
+use clap::Subcommand;
+
+use super::CommandError;
+use crate::config::{DataFlags, Environment};
+use crate::{embedded, telemetry};
+
+/// `tokend data …`
+#[derive(Subcommand)]
+pub(super) enum DataCommand {
+    /// Take the data over to the newest Postgres of this machine
+    ///
+    /// Needs the Postgres that wrote them and the newer one, both installed, and room for a copy. Serve must have
+    /// ended. The old data are kept beside the new ones, until `tokend data delete-old`; killed at any moment, it can be
+    /// run again.
+    Upgrade(DataFlags),
+    /// Delete the data that an upgrade has kept
+    DeleteOld {
+        #[command(flatten)]
+        flags: DataFlags,
+        /// Delete nothing: print what would be deleted
+        #[arg(long)]
+        dry_run: bool,
+    },
+}
+
+pub(super) fn run(command: DataCommand, environment: &Environment) -> Result<(), CommandError> {
+    let mut output = io::stdout().lock();
+    let written = match command {
+        DataCommand::Upgrade(flags) => {
+            let settings = flags.resolve(environment)?;
+            telemetry::init(settings.log.format, settings.log.filter.as_str(), None)?;
+            let done = embedded::upgrade(&settings.data_dir)?;
+            writeln!(
+                output,
+                "The data are those of Postgres {} now. Those of Postgres {} are kept in {}; once all is well, delete \
+                 them with `tokend data delete-old`.",
+                done.to,
+                done.from,
+                done.kept.display()
+            )
+        }
+        DataCommand::DeleteOld { flags, dry_run } => {
+            let settings = flags.resolve(environment)?;
+            telemetry::init(settings.log.format, settings.log.filter.as_str(), None)?;
+            if dry_run {
+                let kept = embedded::kept(&settings.data_dir)?;
+                let mut told = kept.iter();
+                return told
+                    .try_for_each(|directory| writeln!(output, "would delete {}", directory.display()))
+                    .map_err(CommandError::Output);
+            }
+            let deleted = embedded::delete_kept(&settings.data_dir)?;
+            deleted.iter().try_for_each(|directory| writeln!(output, "deleted {}", directory.display()))
+        }
+    };
+    written.map_err(CommandError::Output)
+}

@@ -1,0 +1,190 @@
+//! Why a command failed, told to the person who ran it.
+//!
+//! Commands make these, `main` prints them with their causes. None holds a secret.
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use thiserror::Error;
+
+use super::client_error::ClientError;
+use super::rpc_error::RpcError;
+use crate::config::ConfigError;
+use crate::embedded::EmbeddedError;
+use crate::server::ServeError;
+use crate::store::{Finding, MigrateError, StoreError};
+use crate::telemetry::TelemetryError;
+use crate::tokens::ActionError;
+use crate::transport::tls::TlsError;
+
+/// Why a command ends with exit status 1.
+#[derive(Debug, Error)]
+pub enum CommandError {
+    /// The configuration is refused.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The TLS files cannot be used.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// Logging cannot begin.
+    #[error(transparent)]
+    Telemetry(#[from] TelemetryError),
+    /// The asynchronous runtime cannot start.
+    #[error("cannot start the asynchronous runtime")]
+    Runtime(#[source] io::Error),
+    /// The process cannot begin anew without PGOPTIONS.
+    #[error("PGOPTIONS is set, which the private Postgres must not be given: unset it")]
+    SessionOptions(#[source] io::Error),
+    /// The process cannot listen for signals.
+    #[error("cannot listen for signals")]
+    Signals(#[source] io::Error),
+    /// The audit log is not what was sealed.
+    #[error("the audit log is not as it was sealed: seal {sequence}: {}", described(*.finding))]
+    AuditLog {
+        /// The seal's number.
+        sequence: i64,
+        /// What was found.
+        finding: Finding,
+    },
+    /// The address is taken.
+    #[error("{0} is in use, by another tokend perhaps: stop that, or choose another address with --listen")]
+    AddressInUse(SocketAddr),
+    /// The address cannot be listened on.
+    #[error("cannot listen on {address}")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// Standard output leads nowhere: a secret would be lost.
+    #[error(
+        "standard output is closed or /dev/null, where the secret would be lost: nothing was done; --output FILE writes \
+         it into a file"
+    )]
+    OutputNowhere,
+    /// Standard output is a file in which others would read the secret.
+    #[error(
+        "standard output is a file that others can read (mode {mode:o}): nothing was done; --output FILE makes one that \
+         nobody else can read"
+    )]
+    OutputExposed {
+        /// The file's permissions.
+        mode: u32,
+    },
+    /// The file for a secret is there already.
+    #[error("{} is there already: nothing was done; name another file with --output", path.display())]
+    OutputExists {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The file for a secret cannot be made.
+    #[error("cannot make {}: nothing was done", path.display())]
+    OutputFile {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// A secret that was made could not be written.
+    #[error(
+        "the token {token_id} was made, but its secret could not be written: repeat the command with \
+         --request-id {request_id}, which shows it again, within 24 hours and while the caller's own secret is \
+         accepted; else revoke the token"
+    )]
+    SecretNotPrinted {
+        /// The token.
+        token_id: String,
+        /// By what the request can be repeated.
+        request_id: String,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// Whether a token was made is not known.
+    #[error(
+        "it is not known whether the token was made: repeat the command with --request-id {request_id}, within 24 hours \
+         and while the caller's own secret is accepted, which makes it at most once and shows its secret"
+    )]
+    OutcomeUnknown {
+        /// By what the request can be repeated.
+        request_id: String,
+        /// Why.
+        #[source]
+        source: Box<CommandError>,
+    },
+    /// The private Postgres did not start or stop.
+    #[error(transparent)]
+    Embedded(#[from] EmbeddedError),
+    /// A file of the data directory cannot be written.
+    #[error("cannot write {}", path.display())]
+    DataFile {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// Migrations were not applied.
+    #[error(transparent)]
+    Migrate(#[from] MigrateError),
+    /// The first root token was not made.
+    #[error("cannot make a root token")]
+    Bootstrap(#[source] ActionError),
+    /// There is a root token already.
+    #[error(
+        "an active root token exists: use its secret, or revoke it (by psql, if it is lost) and \
+         run bootstrap again"
+    )]
+    RootExists,
+    /// The server ended badly.
+    #[error(transparent)]
+    Serve(#[from] ServeError),
+    /// The database gave no answer.
+    #[error("cannot ask the database")]
+    Store(#[from] StoreError),
+    /// The operating system gives no random numbers.
+    #[error("the operating system gives no random numbers")]
+    Random(#[source] rand::rngs::SysError),
+    /// The output cannot be written.
+    #[error("cannot write the output")]
+    Output(#[source] io::Error),
+    /// A label is given two values.
+    #[error("a label is given twice: give each key once")]
+    LabelTwice,
+    /// A running tokend could not be asked.
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    /// A running tokend refused.
+    #[error(transparent)]
+    Rpc(#[from] RpcError),
+}
+
+impl CommandError {
+    /// Returns the exit status that tells it: 2 for wrong usage, else 1.
+    #[must_use]
+    pub fn status(&self) -> u8 {
+        if matches!(self, Self::LabelTwice) { 2 } else { 1 }
+    }
+
+    /// Tells whether the reader of the output went away, which a command that only shows something need not mind.
+    pub(super) fn is_reader_gone(&self) -> bool {
+        matches!(self, Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe)
+    }
+}
+
+/// Says of a seal what was found.
+pub(super) const fn described(finding: Finding) -> &'static str {
+    match finding {
+        Finding::Genuine => "its events are as they were",
+        Finding::Purged => "its events were deleted for their age",
+        Finding::Altered => "an event in its range was altered, removed or put in",
+        Finding::Forged => "no key of the keyring has made it as it is: it was altered or put in",
+        Finding::PurgeForged => "its events are gone, and no key of the keyring has marked them as purged",
+        Finding::OutOfChain => "it is not behind a seal that is there: one was removed",
+        Finding::UnknownKey => "a key that it was made or purged with is not in the keyring",
+    }
+}

@@ -1,0 +1,182 @@
+//! The command line: one file a command, run by `main`.
+//!
+//! Commands resolve their configuration, then call the server, the store or, as a client, a
+//! running tokend. They alone write to standard output; what a script reads goes there, and
+//! everything said to people besides goes to standard error.
+
+mod arguments;
+mod audit;
+mod bootstrap;
+mod caller;
+mod client;
+mod client_error;
+mod core_dumps;
+mod data;
+mod data_dir;
+mod database;
+mod error;
+mod greeting;
+mod healthcheck;
+mod key;
+mod keygen;
+mod manual;
+mod migrate;
+mod moments;
+mod open_files;
+mod output;
+mod policy;
+mod private_postgres;
+mod rpc_error;
+mod rules;
+mod secret;
+mod secret_output;
+mod serve;
+mod signals;
+mod token;
+mod unreachable;
+mod user;
+mod watch;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+pub use arguments::parse;
+pub use client_error::ClientError;
+pub use error::CommandError;
+pub use rpc_error::RpcError;
+
+use crate::config::{Environment, MigrateFlags, ServeFlags};
+
+/// API tokens as a gRPC service in front of Postgres.
+///
+/// Every setting may come from a flag, from the environment, from a TOML file (--config) or from
+/// a default, and the first of these wins. An empty variable counts as absent. Secrets and
+/// passwords are never flags.
+#[derive(Parser)]
+#[command(name = "tokend", version, after_help = EXIT_CODES)]
+pub struct CommandLine {
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXIT_CODES: &str = "Exit status: 0 done, 1 failed or refused, 2 wrong usage; \
+    `tokend token verify` also 3: the secret is not valid; `tokend secret check` also 3: it is none.";
+
+#[derive(Subcommand)]
+enum Command {
+    /// Serve gRPC, on a private Postgres unless a database URL is given
+    ///
+    /// Without a database URL, serve starts a Postgres of its own in --data-dir, makes the first
+    /// root token and keeps its secret in there; a terminal shows it once. With one it is a replica without state: any number
+    /// may share the database and the keyring.
+    Serve(Box<ServeFlags>),
+    /// Make a root token when no active one exists, and print its secret alone
+    ///
+    /// Applies migrations first. Refuses (exit status 1) when an active root token exists.
+    Bootstrap(bootstrap::Flags),
+    /// Print a new key, a line for a keyring file
+    ///
+    /// `tokend keygen --output keyring` makes a keyring; a new first line rotates one.
+    Keygen(secret_output::OutputFlag),
+    /// Apply the database's migrations
+    Migrate(MigrateFlags),
+    /// Exit with status 0 only if a running tokend says that it is serving
+    Healthcheck(client::AddressFlag),
+    /// Print a script that completes commands and flags in a shell
+    ///
+    /// Such as `tokend completions bash > /etc/bash_completion.d/tokend`.
+    Completions(manual::CompletionFlags),
+    /// Write manual pages, one a command
+    ///
+    /// Such as `tokend man /usr/local/share/man/man1`.
+    Man(manual::ManFlags),
+    /// Print a rule by which a scanner finds secrets in source code
+    Rules(rules::RulesFlags),
+    /// Look at a secret without a server
+    #[command(subcommand)]
+    Secret(secret::SecretCommand),
+    /// Look after the data of a private Postgres while nobody serves them
+    #[command(subcommand)]
+    Data(data::DataCommand),
+    /// Look after the keyring
+    #[command(subcommand)]
+    Key(key::KeyCommand),
+    /// Create, get, list, change, rotate, revoke, disable and verify tokens of a running tokend
+    ///
+    /// The caller's own secret is read from `TOKEND_SECRET`, else from the file that
+    /// `TOKEND_SECRET_FILE` names.
+    #[command(subcommand)]
+    Token(token::TokenCommand),
+    /// Show the audit log of a running tokend; check its seals, delete what is old
+    #[command(subcommand)]
+    Audit(audit::AuditCommand),
+    /// Print which tokens of a running tokend change, as it happens
+    ///
+    /// Ends with Ctrl-C or SIGTERM, and says from where to go on: --after.
+    Watch(watch::WatchFlags),
+    /// Show and set what an organization allows its tokens
+    #[command(subcommand)]
+    Policy(policy::PolicyCommand),
+    /// Revoke all that a user has in a running tokend
+    #[command(subcommand)]
+    User(user::UserCommand),
+}
+
+impl Command {
+    /// Tells whether nothing is lost where the rest of the output is not read: no secret, and no work that goes on
+    /// only as it is told.
+    fn only_shows(&self) -> bool {
+        match self {
+            Self::Serve(_) | Self::Bootstrap(_) | Self::Keygen(_) => false,
+            Self::Token(command) => command.only_shows(),
+            Self::Policy(command) => command.only_shows(),
+            _ => true,
+        }
+    }
+}
+
+/// Runs the command that the command line names.
+///
+/// # Errors
+/// [`CommandError`]: the process should say it and exit with status 1.
+pub fn run(line: CommandLine) -> Result<ExitCode, CommandError> {
+    core_dumps::disable();
+    let only_shows = line.command.only_shows();
+    match dispatch(line.command) {
+        // As `tokend token list | head`.
+        Err(error) if only_shows && error.is_reader_gone() => Ok(ExitCode::SUCCESS),
+        outcome => outcome,
+    }
+}
+
+fn dispatch(command: Command) -> Result<ExitCode, CommandError> {
+    let environment = Environment::of_process();
+    match command {
+        Command::Serve(flags) => {
+            let (settings, storage) = flags.resolve(&environment)?;
+            serve::run(settings, storage)?;
+        }
+        Command::Bootstrap(flags) => bootstrap::run(flags, &environment)?,
+        Command::Keygen(output) => keygen::run(output)?,
+        Command::Migrate(flags) => migrate::run(flags.resolve(&environment)?)?,
+        Command::Healthcheck(address) => healthcheck::run(address, &environment)?,
+        Command::Data(command) => data::run(command, &environment)?,
+        Command::Key(command) => key::run(command, &environment)?,
+        Command::Watch(flags) => watch::run(flags, &environment)?,
+        Command::Audit(command) => audit::run(command, &environment)?,
+        Command::Policy(command) => policy::run(command, &environment)?,
+        Command::User(command) => user::run(command, &environment)?,
+        Command::Completions(flags) => manual::completions(&flags)?,
+        Command::Man(flags) => manual::man(&flags)?,
+        Command::Rules(flags) => rules::run(flags, &environment)?,
+        Command::Secret(command) => return secret::run(command, &environment),
+        Command::Token(command) => return token::run(command, &environment),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Makes the runtime of a command that waits for one thing at a time.
+fn single_threaded() -> Result<tokio::runtime::Runtime, CommandError> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(CommandError::Runtime)
+}

@@ -1,0 +1,60 @@
+//! `tokend token disable` and `tokend token enable`: by id, which is no secret and may stand on a command line.
+
+use clap::Args;
+use tokend_client::Repeatable;
+use tokend_client::proto::{DisableTokenRequest, EnableTokenRequest};
+
+use super::revoked::show;
+use crate::cli::CommandError;
+use crate::cli::arguments::parse_token_id;
+use crate::cli::client::{AddressFlag, Client};
+use crate::config::Environment;
+
+/// Flags of `tokend token disable`.
+#[derive(Args)]
+pub(crate) struct DisableFlags {
+    #[command(flatten)]
+    switch: SwitchFlags,
+
+    /// Why, for people who read the audit log; at most 500 bytes
+    #[arg(long, default_value = "", hide_default_value = true)]
+    reason: String,
+
+    /// Disable it also where that leaves no active root token
+    #[arg(long)]
+    force: bool,
+}
+
+/// Flags of both.
+#[derive(Args)]
+pub(crate) struct SwitchFlags {
+    #[command(flatten)]
+    address: AddressFlag,
+
+    /// Id of the token: the 22 characters that follow `tokd_` in its secret
+    #[arg(value_parser = parse_token_id)]
+    token_id: String,
+
+    /// Print the whole answer as one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) async fn disable(flags: DisableFlags, environment: &Environment) -> Result<(), CommandError> {
+    let DisableFlags { switch: flags, reason, force } = flags;
+    let client = Client::open(flags.address, environment)?;
+    let message = DisableTokenRequest { token_id: flags.token_id, force, reason };
+    let answer = client
+        .call(Repeatable::No, message, |mut raw, request| async move { raw.disable_token(request).await });
+    let answer = answer.await?;
+    show(answer.token, answer.effective_time, "refused everywhere from ", flags.json)
+}
+
+pub(super) async fn enable(flags: SwitchFlags, environment: &Environment) -> Result<(), CommandError> {
+    let client = Client::open(flags.address, environment)?;
+    let message = EnableTokenRequest { token_id: flags.token_id };
+    let answer = client
+        .call(Repeatable::No, message, |mut raw, request| async move { raw.enable_token(request).await });
+    let answer = answer.await?;
+    show(answer.token, answer.effective_time, "known everywhere from ", flags.json)
+}

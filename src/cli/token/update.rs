@@ -1,0 +1,156 @@
+//! `tokend token update`: changes what is named on the command line, and nothing else.
+
+use clap::Args;
+use prost_types::{FieldMask, Timestamp};
+use tokend_client::Repeatable;
+use tokend_client::proto::UpdateTokenRequest;
+use tokend_client::proto::update_token_request::Expiration;
+
+use super::create::{labels, parse_label};
+use super::get::show;
+use crate::cli::CommandError;
+use crate::cli::arguments::parse_token_id;
+use crate::cli::client::{AddressFlag, Client, ClientError};
+use crate::cli::moments::{parse_time, parse_ttl};
+use crate::config::Environment;
+
+/// Flags of `tokend token update`.
+#[derive(Args)]
+pub(crate) struct UpdateFlags {
+    #[command(flatten)]
+    address: AddressFlag,
+
+    /// Id of the token: the 22 characters that follow `tokd_` in its secret
+    #[arg(value_parser = parse_token_id)]
+    token_id: String,
+
+    #[command(flatten)]
+    changes: ChangeFlags,
+
+    /// Change it also where that leaves no active root token
+    #[arg(long)]
+    force: bool,
+
+    /// Print the token as one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+/// What is to be changed: at least one.
+#[derive(Args)]
+#[group(required = true, multiple = true)]
+#[expect(clippy::struct_excessive_bools, reason = "flags are")]
+struct ChangeFlags {
+    /// New name
+    #[arg(long)]
+    name: Option<String>,
+
+    /// New scope, in place of all there are; may be repeated
+    #[arg(long = "scope", value_name = "SCOPE", conflicts_with = "no_scopes")]
+    scopes: Vec<String>,
+
+    /// Take all scopes away
+    #[arg(long)]
+    no_scopes: bool,
+
+    /// New label, in place of all there are; may be repeated
+    #[arg(long = "label", value_name = "KEY=VALUE", value_parser = parse_label, conflicts_with = "no_labels")]
+    labels: Vec<(String, String)>,
+
+    /// Take all labels away
+    #[arg(long)]
+    no_labels: bool,
+
+    /// Network that the token may be used from, in place of all there are; may be repeated
+    #[arg(long = "cidr", value_name = "NETWORK", conflicts_with = "no_cidrs")]
+    allowed_cidrs: Vec<String>,
+
+    /// Let the token be used from anywhere
+    #[arg(long)]
+    no_cidrs: bool,
+
+    /// Moment from which the token is refused, RFC 3339, such as 2030-01-31T00:00:00Z
+    #[arg(long, value_name = "TIME", value_parser = parse_time, conflicts_with_all = ["ttl", "no_expiration"])]
+    expire_time: Option<Timestamp>,
+
+    /// How long the token is accepted from now on, such as 30d or 12h
+    #[arg(long, value_name = "DURATION", value_parser = parse_ttl, conflicts_with = "no_expiration")]
+    ttl: Option<prost_types::Duration>,
+
+    /// The token never expires
+    #[arg(long)]
+    no_expiration: bool,
+}
+
+pub(super) async fn run(flags: UpdateFlags, environment: &Environment) -> Result<(), CommandError> {
+    let UpdateFlags { address, token_id, changes, force, json } = flags;
+    let client = Client::open(address, environment)?;
+    let message = UpdateTokenRequest { force, ..changes.request(token_id)? };
+    let answer = client
+        .call(Repeatable::No, message, |mut raw, request| async move { raw.update_token(request).await });
+    show(&answer.await?.token.ok_or(ClientError::Incomplete("token"))?, json)
+}
+
+impl ChangeFlags {
+    fn request(self, token_id: String) -> Result<UpdateTokenRequest, CommandError> {
+        let expiration = self
+            .expire_time
+            .map(Expiration::ExpireTime)
+            .or(self.ttl.map(Expiration::Ttl))
+            .or(self.no_expiration.then_some(Expiration::NoExpiration(true)));
+        let named = [
+            ("name", self.name.is_some()),
+            ("scopes", self.no_scopes || !self.scopes.is_empty()),
+            ("labels", self.no_labels || !self.labels.is_empty()),
+            ("allowed_cidrs", self.no_cidrs || !self.allowed_cidrs.is_empty()),
+            ("expiration", expiration.is_some()),
+        ];
+        let paths = named.into_iter().filter(|(_, named)| *named).map(|(path, _)| path.to_owned());
+        Ok(UpdateTokenRequest {
+            token_id,
+            name: self.name.unwrap_or_default(),
+            labels: labels(self.labels)?,
+            scopes: self.scopes,
+            expiration,
+            allowed_cidrs: self.allowed_cidrs,
+            update_mask: Some(FieldMask { paths: paths.collect() }),
+            ..UpdateTokenRequest::default()
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        flags: UpdateFlags,
+    }
+
+    fn parse(more: &[&str]) -> Option<UpdateTokenRequest> {
+        let line = ["update", "some-id"];
+        let line = Line::try_parse_from(line.iter().chain(more)).ok()?;
+        line.flags.changes.request(line.flags.token_id).ok()
+    }
+
+    #[test]
+    fn the_mask_names_what_the_line_names() {
+        let request = parse(&["--name", "n", "--no-scopes", "--ttl", "1d"]).unwrap();
+
+        assert_eq!(request.update_mask.unwrap().paths, ["name", "scopes", "expiration"]);
+        assert_eq!((&*request.name, request.scopes.len()), ("n", 0));
+        assert!(matches!(request.expiration, Some(Expiration::Ttl(_))));
+    }
+
+    #[test]
+    fn nothing_to_change_and_two_ways_to_change_it_are_refused() {
+        assert!(parse(&[]).is_none() && parse(&["--json"]).is_none());
+        assert!(parse(&["--scope", "a", "--no-scopes"]).is_none());
+        assert!(parse(&["--ttl", "1d", "--no-expiration"]).is_none());
+        assert!(parse(&["--label", "a=1", "--label", "b=1"]).is_some());
+        assert!(parse(&["--label", "a=1", "--label", "a=2"]).is_none());
+    }
+}

@@ -1,0 +1,146 @@
+//! `tokend token verify`: the verdict on a secret that comes by standard input, never as an
+//! argument, and an exit status that a script can go by.
+
+use std::io::{self, IsTerminal, Read};
+use std::process::ExitCode;
+
+use clap::Args;
+use secrecy::{ExposeSecret, SecretString};
+use serde::Serialize;
+use tokend_client::Repeatable;
+use tokend_client::proto::{Consistency, Verdict, VerifyRequest, VerifyResponse};
+use zeroize::Zeroizing;
+
+use crate::cli::CommandError;
+use crate::cli::caller::first_line;
+use crate::cli::client::{AddressFlag, Client, ClientError};
+use crate::cli::output::{TokenJson, json_line, print_if_read, printable, remark, rfc3339, token_lines};
+use crate::config::Environment;
+
+/// Says that the secret is not valid; told apart from every failure to know.
+pub(crate) const NOT_VALID: u8 = 3;
+
+/// More than any secret, less than the server's limit on a message: the rest would be refused.
+const MOST_BYTES: u64 = 32 * 1024;
+
+/// Flags of `tokend token verify`.
+#[derive(Args)]
+pub(crate) struct VerifyFlags {
+    #[command(flatten)]
+    address: AddressFlag,
+
+    /// Scope that the token must cover; may be repeated
+    #[arg(long = "require-scope", value_name = "SCOPE")]
+    required_scopes: Vec<String>,
+
+    /// Address of the client that presented the secret
+    #[arg(long, value_name = "ADDRESS", default_value = "", hide_default_value = true)]
+    client_ip: String,
+
+    /// Print the whole answer as one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+/// The answer as JSON.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct VerifiedJson<'a> {
+    verdict: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    token: Option<TokenJson<'a>>,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    missing_scopes: &'a [String],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    as_of_time: Option<String>,
+}
+
+pub(super) async fn run(flags: VerifyFlags, environment: &Environment) -> Result<ExitCode, CommandError> {
+    let secret = presented()?;
+    let client = Client::open(flags.address, environment)?;
+    let message = VerifyRequest {
+        secret: secret.expose_secret().to_owned(),
+        required_scopes: flags.required_scopes,
+        client_ip: flags.client_ip,
+        consistency: Consistency::Bounded.into(),
+    };
+    let answer =
+        client.call(Repeatable::Yes, message, |mut raw, request| async move { raw.verify(request).await });
+    let answer = answer.await?;
+    let text = if flags.json {
+        let verified = VerifiedJson {
+            verdict: verdict_name(answer.verdict),
+            token: answer.token.as_ref().map(TokenJson::from),
+            missing_scopes: &answer.missing_scopes,
+            as_of_time: answer.as_of_time.map(rfc3339),
+        };
+        json_line(&verified).map_err(CommandError::Output)?
+    } else {
+        told(&answer)
+    };
+    // The status tells the verdict also to whoever reads nothing else.
+    print_if_read(&text)?;
+    Ok(if answer.verdict() == Verdict::Valid { ExitCode::SUCCESS } else { ExitCode::from(NOT_VALID) })
+}
+
+/// Reads the secret; one line ending is not part of it. What is no UTF-8 is no secret either: it becomes what
+/// is found malformed.
+pub(crate) fn presented() -> Result<SecretString, CommandError> {
+    let input = io::stdin();
+    if input.is_terminal() {
+        remark("reading a secret from standard input; end with Enter and Ctrl-D\n");
+    }
+    let mut bytes = Zeroizing::new(Vec::new());
+    input.lock().take(MOST_BYTES).read_to_end(&mut bytes).map_err(ClientError::Input)?;
+    Ok(first_line(&String::from_utf8_lossy(&bytes)))
+}
+
+/// The verdict's enum value, an unknown one as its number.
+fn verdict_name(number: i32) -> String {
+    Verdict::try_from(number)
+        .map_or_else(|unknown| unknown.0.to_string(), |verdict| verdict.as_str_name().to_owned())
+}
+
+/// Writes the answer for people: the verdict first, alone on its line.
+fn told(answer: &VerifyResponse) -> String {
+    let name = verdict_name(answer.verdict);
+    let mut text = name.trim_start_matches("VERDICT_").to_owned();
+    text.push('\n');
+    if !answer.missing_scopes.is_empty() {
+        text.push_str("missing scopes: ");
+        text.push_str(&printable(&answer.missing_scopes.join(" ")));
+        text.push('\n');
+    }
+    if let Some(token) = &answer.token {
+        text.push_str(&token_lines(token));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokend_client::proto::Token;
+
+    #[test]
+    fn the_verdict_comes_first_and_the_missing_scopes_are_named() {
+        let answer = VerifyResponse {
+            verdict: Verdict::MissingScope.into(),
+            token: Some(Token { id: "id".to_owned(), ..Token::default() }),
+            missing_scopes: vec!["a:b".to_owned(), "c:d".to_owned()],
+            as_of_time: None,
+        };
+
+        let text = told(&answer);
+
+        assert!(text.starts_with("MISSING_SCOPE\nmissing scopes: a:b c:d\nid "), "{text}");
+    }
+
+    #[test]
+    fn a_verdict_of_a_later_version_is_its_number_and_admits_nobody() {
+        let answer = VerifyResponse { verdict: 99, ..VerifyResponse::default() };
+
+        assert_eq!(told(&answer), "99\n");
+        assert_ne!(answer.verdict(), Verdict::Valid);
+    }
+}

@@ -1,0 +1,141 @@
+//! On whose behalf, and within which trace, the work of a call is done: set by the gRPC face once a call, read
+//! where the audit log is written. Goes along with the call's own task, as its deadline does.
+
+use std::fmt;
+
+use base64::Engine as _;
+use base64::alphabet::STANDARD;
+use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+
+use super::{FieldError, UserId};
+
+/// As gRPC reads binary metadata.
+const BASE64: GeneralPurpose = GeneralPurpose::new(
+    &STANDARD,
+    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
+);
+
+/// What the audit log says of a call beside its caller.
+#[derive(Debug, Clone, Default)]
+pub struct AuditContext {
+    /// The person that the caller acts for, as the caller says.
+    pub acting_user: Option<ActingUser>,
+    /// The call's trace; `None` where there is no call.
+    pub trace_id: Option<TraceId>,
+}
+
+/// Names a trace; 32 hexadecimal digits where it is shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TraceId(pub [u8; 16]);
+
+impl fmt::Display for TraceId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:032x}", u128::from_be_bytes(self.0))
+    }
+}
+
+/// The person that a frontend acts for: 1 to 200 bytes, no control characters, as a user's id.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ActingUser(UserId);
+
+impl ActingUser {
+    /// Accepts a text within the limits.
+    ///
+    /// # Errors
+    /// The first rule that the text breaks.
+    pub fn parse(text: &str) -> Result<Self, FieldError> {
+        UserId::parse(text).map(Self)
+    }
+
+    /// Reads what metadata says, percent-encoded (RFC 3986, 2.1), as UTF-8.
+    ///
+    /// # Errors
+    /// The first rule that the bytes break.
+    pub fn percent_decoded(encoded: &[u8]) -> Result<Self, FieldError> {
+        const NOT_ASCII: FieldError =
+            FieldError::Rule("is not ASCII: percent-encode it, or send it as tokend-acting-user-bin");
+        const NO_ESCAPE: FieldError =
+            FieldError::Rule("has a % without two hexadecimal digits behind it: % itself is written %25");
+        if !encoded.is_ascii() {
+            return Err(NOT_ASCII);
+        }
+        let mut decoded = Vec::with_capacity(encoded.len());
+        let mut rest = encoded;
+        while let [byte, after @ ..] = rest {
+            rest = after;
+            if *byte != b'%' {
+                decoded.push(*byte);
+                continue;
+            }
+            let (digits, after) = rest.split_first_chunk::<2>().ok_or(NO_ESCAPE)?;
+            let [high, low] = digits.map(|digit| char::from(digit).to_digit(16));
+            let value = high
+                .zip(low)
+                .and_then(|(high, low)| u8::try_from(high.saturating_mul(16).saturating_add(low)).ok());
+            decoded.push(value.ok_or(NO_ESCAPE)?);
+            rest = after;
+        }
+        Self::of_bytes(&decoded)
+    }
+
+    /// Reads what binary metadata says, base64 with or without padding, as UTF-8.
+    ///
+    /// # Errors
+    /// The first rule that the bytes break.
+    pub fn base64_decoded(encoded: &[u8]) -> Result<Self, FieldError> {
+        const NO_BASE64: FieldError = FieldError::Rule("is not one value in base64");
+        Self::of_bytes(&BASE64.decode(encoded).map_err(|_| NO_BASE64)?)
+    }
+
+    fn of_bytes(bytes: &[u8]) -> Result<Self, FieldError> {
+        Self::parse(str::from_utf8(bytes).map_err(|_| FieldError::Rule("is not UTF-8"))?)
+    }
+
+    /// Returns the text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        self.0.as_str()
+    }
+}
+
+tokio::task_local! {
+    static CURRENT: AuditContext;
+}
+
+/// Does `work` as that of a call.
+pub async fn within<T>(provenance: AuditContext, work: impl Future<Output = T>) -> T {
+    CURRENT.scope(provenance, work).await
+}
+
+/// Returns what is known of the call whose work this is; nothing outside of one.
+#[must_use]
+pub fn current() -> AuditContext {
+    CURRENT.try_with(Clone::clone).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn any_script_is_read_from_percent_encoding_and_from_base64() {
+        for (encoded, user) in
+            [("ada", "ada"), ("zo%C3%AB", "zoë"), ("50%25", "50%"), ("%e6%9d%8e", "李"), ("a b", "a b")]
+        {
+            assert_eq!(ActingUser::percent_decoded(encoded.as_bytes()).unwrap().as_str(), user);
+        }
+        for encoded in ["em/Dqw==", "em/Dqw"] {
+            assert_eq!(ActingUser::base64_decoded(encoded.as_bytes()).unwrap().as_str(), "zoë");
+        }
+    }
+
+    #[test]
+    fn what_says_nobody_is_refused() {
+        for bad in ["", "zoë", "%", "%4", "%zz", "50%", "%C3", "%0A", "%+1"] {
+            assert!(ActingUser::percent_decoded(bad.as_bytes()).is_err(), "{bad}");
+        }
+        for bad in ["", "em/Dq", "w6s,w6s", "gA==", "Cg==", "zoë"] {
+            assert!(ActingUser::base64_decoded(bad.as_bytes()).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,63 @@
+//! The names of the tasks that must live as long as the server: values of a metric's label. Used by whoever starts
+//! one.
+
+/// What is supervised. The words are the values of the metric's label.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(missing_docs, reason = "each is the task of its word")]
+pub enum Task {
+    Accept,
+    Announce,
+    Feed,
+    LastUse,
+    Listen,
+    Loader,
+    MacRefresh,
+    Purge,
+    Readiness,
+    Registration,
+    Reload,
+    Retention,
+    Seal,
+    Watch,
+}
+
+impl Task {
+    /// Every task.
+    pub const ALL: [Self; 14] = [
+        Self::Accept,
+        Self::Announce,
+        Self::Feed,
+        Self::LastUse,
+        Self::Listen,
+        Self::Loader,
+        Self::MacRefresh,
+        Self::Purge,
+        Self::Readiness,
+        Self::Registration,
+        Self::Reload,
+        Self::Retention,
+        Self::Seal,
+        Self::Watch,
+    ];
+
+    /// Returns the task's word.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Accept => "accept",
+            Self::Announce => "announce",
+            Self::Feed => "feed",
+            Self::LastUse => "last_use",
+            Self::Listen => "listen",
+            Self::Loader => "loader",
+            Self::MacRefresh => "mac_refresh",
+            Self::Purge => "purge",
+            Self::Readiness => "readiness",
+            Self::Registration => "registration",
+            Self::Reload => "reload",
+            Self::Retention => "retention",
+            Self::Seal => "seal",
+            Self::Watch => "watch",
+        }
+    }
+}

@@ -1,0 +1,73 @@
+//! What a transaction locks and the time it judges by. Its caller is judged anew from its own row, locked FOR SHARE, so that no credential acts after its
+//! revocation has committed; and by the clock behind the last lock, so that none acts after its own end.
+
+use time::OffsetDateTime;
+
+use super::StoreError;
+use super::clock::Reading;
+use super::columns::Time;
+use super::pooling::Transaction;
+use super::rows::{self, TokenRow, select_tokens};
+use crate::clock::BootInstant;
+use crate::domain::{Caller, CredentialError, Principal, Token};
+use crate::secret::TokenId;
+
+/// A caller with its own row, which stays as it is until the transaction ends.
+pub(super) struct LockedCaller<'a> {
+    caller: &'a Caller,
+    /// `None`: it has none, or it is no token.
+    token: Option<Token>,
+}
+
+/// Locks the caller's row. When the caller's own token is the `target` that is to be changed, its row is locked for
+/// that at once: of two callers that first only held on to it, neither could go on.
+pub(super) async fn lock_caller<'a>(
+    transaction: &mut Transaction,
+    caller: &'a Caller,
+    target: Option<TokenId>,
+) -> Result<LockedCaller<'a>, StoreError> {
+    let token = match caller.principal {
+        Principal::Token(id) if target == Some(id) => lock_token(transaction, id).await?,
+        Principal::Token(id) => {
+            let row = select_tokens!("WHERE id = $1 FOR SHARE", rows::uuid(id)).fetch_optional(transaction);
+            row.await?.map(Token::try_from).transpose()?
+        }
+        _ => None,
+    };
+    Ok(LockedCaller { caller, token })
+}
+
+impl LockedCaller<'_> {
+    /// Judges the caller by the database's clock, and returns what that says. To be called behind the last lock:
+    /// while one was waited for, the credential may have ended.
+    pub(super) async fn judge(
+        &self,
+        transaction: &mut Transaction,
+    ) -> Result<Result<(Caller, OffsetDateTime), CredentialError>, StoreError> {
+        let now = clock(transaction).await?;
+        let Principal::Token(_) = self.caller.principal else { return Ok(Ok((self.caller.clone(), now))) };
+        let Some(token) = &self.token else { return Ok(Err(CredentialError::Invalid)) };
+        Ok(Caller::from_token(token, self.caller.peer(), now).map(|caller| (caller, now)))
+    }
+}
+
+/// Reads the database's clock, as far as it is believed. `now()` would be the time before everything that the transaction
+/// has waited for.
+pub(super) async fn clock(transaction: &mut Transaction) -> Result<OffsetDateTime, StoreError> {
+    let sent = BootInstant::now();
+    let row =
+        sqlx::query!(r#"SELECT clock_timestamp() AS "now!: Time""#).fetch_one(&mut *transaction).await?;
+    Ok(transaction.clock().believed(Reading { sent, time: row.now.clock()? }))
+}
+
+/// Reads a token that is to be changed, and keeps others from changing it until the transaction ends.
+pub(super) async fn lock_token(
+    transaction: &mut Transaction,
+    id: TokenId,
+) -> Result<Option<Token>, StoreError> {
+    select_tokens!("WHERE id = $1 FOR UPDATE", rows::uuid(id))
+        .fetch_optional(transaction)
+        .await?
+        .map(Token::try_from)
+        .transpose()
+}

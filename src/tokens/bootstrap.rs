@@ -1,0 +1,68 @@
+//! The first root token, without which nobody could call anything. Called by `tokend bootstrap` and by
+//! the embedded start.
+
+use secrecy::SecretString;
+
+use super::mint::{Minted, mint};
+use super::{ActionError, MintError};
+use crate::domain::scope::ReservedScope;
+use crate::domain::{Labels, Networks, OrganizationId, Principal, Scope, Scopes, Token, TokenName, UserId};
+use crate::secret::{DurableCost, Keyring, Prefix};
+use crate::store::{FirstRoot, NewToken, Store};
+
+/// What came of asking for a first root token.
+#[derive(Debug)]
+pub enum Bootstrapped {
+    /// It was made; this is its secret.
+    Created(SecretString),
+    /// There is an active root token already.
+    Exists,
+}
+
+/// Makes a root token that never expires, unless an active one exists. `persist` is given the secret
+/// before the token exists and may keep it; when it fails, no token is made. Blocks for one hash.
+///
+/// # Errors
+/// [`ActionError::Store`] (the database, or `persist`) and [`ActionError::Minting`].
+pub async fn bootstrap(
+    store: &Store,
+    keyring: &Keyring,
+    prefix: &Prefix,
+    durable_cost: DurableCost,
+    persist: impl FnOnce(&SecretString) -> std::io::Result<()>,
+) -> Result<Bootstrapped, ActionError> {
+    let minted = mint(keyring, prefix, durable_cost, None)?;
+    let token = root_token(&minted)?;
+    let Minted { text, mac, durable_hash, .. } = minted;
+    let stored = store
+        .store_first_root(|now| {
+            persist(&text)?;
+            Ok(NewToken { token: Token { create_time: now, ..token }, mac, durable_hash })
+        })
+        .await?;
+    Ok(match stored {
+        FirstRoot::Stored => Bootstrapped::Created(text),
+        FirstRoot::Exists => Bootstrapped::Exists,
+    })
+}
+
+fn root_token(minted: &Minted) -> Result<Token, MintError> {
+    let impossible = |error| MintError::RootToken(error);
+    Ok(Token {
+        id: minted.id,
+        organization_id: OrganizationId::default_organization(),
+        user_id: UserId::parse("root").map_err(impossible)?,
+        name: TokenName::parse("bootstrap").map_err(impossible)?,
+        scopes: Scopes::new(vec![Scope::from(ReservedScope::Root)]).map_err(impossible)?,
+        labels: Labels::default(),
+        allowed_cidrs: Networks::default(),
+        create_time: time::OffsetDateTime::UNIX_EPOCH,
+        created_by: Principal::Bootstrap,
+        expire_time: None,
+        last_use_time: None,
+        revoke_time: None,
+        revoke_reason: None,
+        rotated_from: None,
+        disable_time: None,
+    })
+}

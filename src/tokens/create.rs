@@ -1,0 +1,136 @@
+//! Creating a token: a new secret, its two verifiers, and the record, in this order, so that the record
+//! never exists without them. Called by `CreateToken` and, for the parts, by bootstrap.
+
+pub use super::mint::Created;
+use super::mint::Minted;
+use super::request::{Body, Repeatable};
+use super::{ActionError, Actions};
+use crate::domain::{
+    Caller, Expiration, Labels, Networks, OrganizationId, Permission, Scopes, Token, TokenName, UserId,
+};
+use crate::secret::RequestId;
+use crate::store::{NewToken, Stored, Terms};
+
+const RPC: &str = "CreateToken";
+
+/// What is asked for.
+#[derive(Debug, Clone)]
+pub struct CreateToken {
+    /// Where the token is to live; `None`: see [`Caller::organization`].
+    pub organization_id: Option<OrganizationId>,
+    /// Who it is to belong to.
+    pub user_id: UserId,
+    /// What it is to be called.
+    pub name: TokenName,
+    /// When it is to end.
+    pub expiration: Expiration,
+    /// What it is to allow.
+    pub scopes: Scopes,
+    /// What is to be noted on it.
+    pub labels: Labels,
+    /// Where it may be used from.
+    pub allowed_cidrs: Networks,
+    /// What tells retries of this request from other requests.
+    pub request_id: Option<RequestId>,
+}
+
+impl Actions {
+    /// Creates a token for a caller with `tokend:write`.
+    ///
+    /// # Errors
+    /// [`ActionError`]: access, the policy, an end that is not in the future, a request id that was used for something else,
+    /// overload, the database.
+    pub async fn create_token(&self, caller: &Caller, request: CreateToken) -> Result<Created, ActionError> {
+        // Asked again inside the transaction; here so that a refusal costs no hash.
+        caller.require(Permission::Write)?;
+        let organization_id = caller.organization(request.organization_id.clone())?;
+
+        let repeatable = request.repeatable(caller, &organization_id);
+        let _turn = match &repeatable {
+            Some(repeatable) => Some(self.request_locks.take(caller.into(), repeatable.mac()).await?),
+            None => None,
+        };
+        if let Some(repeatable) = &repeatable
+            && let Some((caller, known)) = self.known(caller, repeatable).await?
+        {
+            return repeated_for(&caller, self.repeated(repeatable, known)?);
+        }
+        let _place = self.creations.take(caller.into())?;
+        // One keyring for both: the note says which key the secret was made with.
+        let keyring = self.keyring.get();
+        let minted = self.minted(&keyring, repeatable.as_ref()).await?;
+        let note = repeatable.as_ref().and_then(|request| request.note(&keyring, &minted));
+        let prepare =
+            |caller: &Caller, terms: &Terms| prepare(caller, terms, &organization_id, &request, &minted);
+        let owner = (&organization_id, &request.user_id);
+        let store = self.admission.writes(caller).await?;
+        match (store.create_token(caller, owner, note.as_ref(), prepare).await??, &repeatable) {
+            (Stored::New(token), _) => Ok(Created::new(token, minted)),
+            (Stored::Known(caller, known), Some(repeatable)) => {
+                repeated_for(&caller, self.repeated(repeatable, *known)?)
+            }
+            // Without a request id nothing is claimed, so nothing is known.
+            (Stored::Known(_, known), None) => Err(ActionError::Unrepeatable(known.token_id)),
+        }
+    }
+}
+
+impl CreateToken {
+    fn repeatable(&self, caller: &Caller, organization_id: &OrganizationId) -> Option<Repeatable> {
+        let body = Body::new(RPC)
+            .text(organization_id.as_str())
+            .text(self.user_id.as_str())
+            .text(self.name.as_str())
+            .expiration(Some(self.expiration))
+            .scopes(&self.scopes)
+            .labels(&self.labels)
+            .networks(&self.allowed_cidrs);
+        Some(Repeatable {
+            rpc: RPC,
+            organization_id: organization_id.as_str().to_owned(),
+            caller: caller.principal.to_string(),
+            request_id: self.request_id.clone()?,
+            body,
+        })
+    }
+}
+
+/// Lets a retry have its answer, if the caller might still ask for it.
+fn repeated_for(caller: &Caller, created: Created) -> Result<Created, ActionError> {
+    super::manageable(caller, Some(&created.token))?;
+    Ok(created)
+}
+
+fn prepare(
+    caller: &Caller,
+    &Terms { ref policy, others, now, .. }: &Terms,
+    organization_id: &OrganizationId,
+    request: &CreateToken,
+    minted: &Minted,
+) -> Result<NewToken, ActionError> {
+    caller.require(Permission::Write)?;
+    caller.organization(Some(organization_id.clone()))?;
+    let expire_time = super::resolve(request.expiration, now)?;
+    caller.may_grant(&request.scopes, expire_time, &request.allowed_cidrs)?;
+    let token = Token {
+        id: minted.id,
+        organization_id: organization_id.clone(),
+        user_id: request.user_id.clone(),
+        name: request.name.clone(),
+        scopes: request.scopes.clone(),
+        labels: request.labels.clone(),
+        allowed_cidrs: request.allowed_cidrs.clone(),
+        create_time: now,
+        created_by: caller.principal.clone(),
+        expire_time,
+        last_use_time: None,
+        revoke_time: None,
+        revoke_reason: None,
+        rotated_from: None,
+        disable_time: None,
+    };
+    policy.allows_end(&token)?;
+    policy.allows_scopes(&token)?;
+    policy.allows_another(&token, others)?;
+    Ok(minted.store_as(token))
+}

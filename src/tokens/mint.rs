@@ -1,0 +1,122 @@
+//! A new secret with its verifiers; where its request may be repeated, one that can be made again. Used by creation,
+//! rotation and bootstrap.
+
+use std::sync::Arc;
+
+use secrecy::SecretString;
+use time::OffsetDateTime;
+
+use super::request::Repeatable;
+use super::{ActionError, Actions, MintError};
+use crate::clock;
+use crate::domain::{Caller, Token};
+use crate::secret::{DurableCost, DurableHash, Keyring, Mac, Prefix, RequestSalt, Secret, TokenId};
+use crate::store::{KnownRequest, NewRequest};
+
+/// A token and, this once, its secret.
+#[derive(Debug)]
+pub struct Created {
+    /// The record.
+    pub token: Token,
+    /// The moment that its state is told for.
+    pub now: OffsetDateTime,
+    /// The secret's text.
+    pub secret: SecretString,
+}
+
+/// A new secret with everything that is derived from it.
+#[derive(Debug)]
+pub(super) struct Minted {
+    pub(super) id: TokenId,
+    pub(super) text: SecretString,
+    pub(super) mac: Mac,
+    pub(super) durable_hash: DurableHash,
+    /// What the secret was derived from, if it was.
+    pub(super) salt: Option<RequestSalt>,
+}
+
+impl Repeatable {
+    /// Returns what is to be noted of the request whose secret was just made.
+    pub(super) fn note(&self, keyring: &Keyring, minted: &Minted) -> Option<NewRequest> {
+        Some(NewRequest {
+            request_mac: self.mac(),
+            body_mac: keyring.sign_request(&self.body.0),
+            salt: minted.salt?,
+            token_id: minted.id,
+        })
+    }
+}
+
+impl Actions {
+    /// Finds what answered the request before, for the caller as it stands now.
+    pub(super) async fn known(
+        &self,
+        caller: &Caller,
+        request: &Repeatable,
+    ) -> Result<Option<(Caller, KnownRequest)>, ActionError> {
+        let store = self.admission.writes(caller).await?;
+        Ok(store.find_request(caller, &request.mac()).await??)
+    }
+
+    /// Makes a secret and its verifiers where there is place for that.
+    pub(super) async fn minted(
+        &self,
+        keyring: &Arc<Keyring>,
+        repeatable: Option<&Repeatable>,
+    ) -> Result<Minted, ActionError> {
+        let (keyring, prefix, cost) = (Arc::clone(keyring), self.prefix.clone(), self.durable_cost);
+        let repeatable = repeatable.cloned();
+        let minted = self.hashing.run(move || mint(&keyring, &prefix, cost, repeatable.as_ref())).await;
+        Ok(minted??)
+    }
+
+    /// Answers what was answered before, if it is the same that is asked for.
+    pub(super) fn repeated(&self, request: &Repeatable, known: KnownRequest) -> Result<Created, ActionError> {
+        let unrepeatable = || ActionError::Unrepeatable(known.token_id);
+        // First: without the key, whether it asks for the same cannot be told either.
+        let context = request.context(known.token_id);
+        let keyring = self.keyring.get();
+        let secret = keyring.derive_secret(known.body_mac.key_id, known.salt, &context);
+        let secret = secret.ok_or_else(unrepeatable)?;
+        if !keyring.check_request(&request.body.0, &known.body_mac) {
+            return Err(ActionError::RequestIdReused);
+        }
+        let (token, now) = known.token.ok_or_else(|| ActionError::Unrepeatable(known.token_id))?;
+        Ok(Created { token, now, secret: secret.render(&self.prefix) })
+    }
+}
+
+impl Created {
+    /// A token that was made just now.
+    pub(super) fn new(token: Token, minted: Minted) -> Self {
+        Self { now: token.create_time, token, secret: minted.text }
+    }
+}
+
+/// Makes a secret and its verifiers; where its request may be repeated, a secret that can be made again. Takes
+/// 16 ms and 19 MiB at the default cost: run it where it may block.
+pub(super) fn mint(
+    keyring: &Keyring,
+    prefix: &Prefix,
+    cost: DurableCost,
+    repeatable: Option<&Repeatable>,
+) -> Result<Minted, MintError> {
+    let mut randomness = clock::randomness();
+    let no_randomness = |error| MintError::Randomness(Box::new(error));
+    let id = TokenId::generate(clock::unix_millis(), &mut randomness).map_err(no_randomness)?;
+    let (secret, salt) = match repeatable {
+        None => (Secret::generate(id, &mut randomness).map_err(no_randomness)?, None),
+        Some(request) => {
+            let salt = RequestSalt::generate(&mut randomness).map_err(no_randomness)?;
+            let secret = keyring.derive_secret(keyring.primary(), salt, &request.context(id));
+            (secret.ok_or(MintError::NoKey)?, Some(salt))
+        }
+    };
+    Ok(Minted {
+        id,
+        mac: keyring.mac(&secret),
+        durable_hash: DurableHash::compute(&secret, cost, &mut randomness)?,
+        text: secret.render(prefix),
+        salt,
+    })
+}

@@ -1,0 +1,180 @@
+//! What callers can have done: one file a use case. Called by the gRPC and HTTP faces with domain types
+//! and an authenticated caller; asks the store. Decides who may do what; knows no messages and no SQL.
+
+use std::sync::Arc;
+
+use time::OffsetDateTime;
+
+use crate::admission::fair_limiter::{ClientKey, FairLimiter, Refused};
+use crate::admission::hash_pool::{HashPool, Overloaded};
+use crate::domain::page::PageTokenError;
+use crate::domain::policy::Rule;
+use crate::domain::root::LastRootError;
+use crate::domain::{
+    AccessError, Caller, CredentialError, Expiration, FieldError, Permission, Token, Violations,
+};
+use crate::secret::{CurrentKeyring, DurableCost, DurableError, Prefix, TokenId};
+use crate::store::{Store, StoreError};
+
+pub mod bootstrap;
+pub mod create;
+pub mod disable;
+pub mod enforcement;
+pub mod events;
+pub mod get;
+pub mod list;
+mod mint;
+pub mod policy;
+mod request;
+pub mod reuse;
+pub mod revoke;
+pub mod rotate;
+mod store_access;
+pub mod update;
+
+/// Why an action was not done.
+#[derive(Debug, thiserror::Error)]
+pub enum ActionError {
+    /// The caller's credential was no longer good when the action was about to be done.
+    #[error(transparent)]
+    Credential(#[from] CredentialError),
+    /// The caller may not do this.
+    #[error(transparent)]
+    Access(#[from] AccessError),
+    /// The request's fields are wrong.
+    #[error("the request has fields that are not valid")]
+    Invalid(Violations),
+    /// The page token is not one of this listing.
+    #[error(transparent)]
+    PageToken(#[from] PageTokenError),
+    /// There is no such token within the caller's reach.
+    #[error("there is no such token")]
+    NotFound,
+    /// The token is in a state in which this cannot be done.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// It would end the last active root token.
+    #[error(transparent)]
+    LastRoot(#[from] LastRootError),
+    /// The organization's policy forbids it.
+    #[error(transparent)]
+    Policy(#[from] Rule),
+    /// The request id was used for another request.
+    #[error("the request_id was used for another request")]
+    RequestIdReused,
+    /// The request was answered, and cannot be answered again: the key of its secret is no longer in the ring, or
+    /// the token is gone.
+    #[error(
+        "this request made the token {0}, but its secret cannot be shown again; revoke it and make another"
+    )]
+    Unrepeatable(TokenId),
+    /// There is no place to hash in.
+    #[error(transparent)]
+    Overloaded(#[from] Overloaded),
+    /// The caller has more work waiting than its share, or all shares are taken.
+    #[error(transparent)]
+    Refused(#[from] Refused),
+    /// The database did not do it, or its outcome is unknown.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A secret or its verifiers could not be made.
+    #[error(transparent)]
+    Minting(#[from] MintError),
+}
+
+impl ActionError {
+    fn invalid(field: &str, error: &FieldError) -> Self {
+        Self::Invalid(Violations::one(field, error))
+    }
+}
+
+/// Why a token's state forbids a change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum StateError {
+    /// It is revoked.
+    #[error("the token is revoked")]
+    Revoked,
+    /// It has expired.
+    #[error("the token has expired")]
+    Expired,
+    /// It is disabled.
+    #[error("the token is disabled")]
+    Disabled,
+    /// Another one was put in its place.
+    #[error("the token was rotated already; its successor is {0}")]
+    Rotated(TokenId),
+}
+
+/// Why a secret could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum MintError {
+    /// The operating system gave no randomness.
+    #[error("the operating system gave no randomness")]
+    Randomness(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The ring gives no key to derive a secret from.
+    #[error("the keyring has no key to derive a secret from")]
+    NoKey,
+    /// Argon2id failed.
+    #[error("the durable hash could not be computed")]
+    Durable(#[from] DurableError),
+    /// A field of the root token breaks its own rules.
+    #[error("the root token is not valid")]
+    RootToken(#[source] FieldError),
+}
+
+/// Does the actions of one server.
+#[derive(Debug)]
+pub struct Actions {
+    admission: store_access::Admission,
+    keyring: Arc<CurrentKeyring>,
+    prefix: Prefix,
+    durable_cost: DurableCost,
+    hashing: HashPool,
+    creations: FairLimiter<ClientKey>,
+    request_locks: crate::admission::keyed_mutex::KeyedMutex,
+}
+
+impl Actions {
+    /// Puts together what the actions need. `hashing` is for creation alone.
+    #[must_use]
+    pub fn new(
+        store: Store,
+        keyring: Arc<CurrentKeyring>,
+        prefix: Prefix,
+        durable_cost: DurableCost,
+        hashing: HashPool,
+    ) -> Self {
+        let creations = FairLimiter::new(hashing.places());
+        let admission = store_access::Admission::new(store);
+        Self {
+            admission,
+            keyring,
+            prefix,
+            durable_cost,
+            hashing,
+            creations,
+            request_locks: crate::admission::keyed_mutex::KeyedMutex::new(),
+        }
+    }
+}
+
+/// Finds a token that the caller may change, in its transaction: one in reach, whose reserved scopes it holds.
+fn manageable<'a>(caller: &Caller, token: Option<&'a Token>) -> Result<&'a Token, ActionError> {
+    caller.require(Permission::Write)?;
+    let reachable = token.filter(|token| caller.reach().includes(&token.organization_id));
+    let token = reachable.ok_or(ActionError::NotFound)?;
+    caller.may_manage(token)?;
+    Ok(token)
+}
+
+/// Resolves the choice of an end at `now`, or names the field that makes none.
+fn resolve(expiration: Expiration, now: OffsetDateTime) -> Result<Option<OffsetDateTime>, ActionError> {
+    expiration.resolve(now).map_err(|error| {
+        let field = match expiration {
+            Expiration::At(_) => "expire_time",
+            Expiration::After(_) => "ttl",
+            Expiration::Never => "no_expiration",
+        };
+        ActionError::invalid(field, &error)
+    })
+}

@@ -1,0 +1,164 @@
+//! Rotating a token: another one with the same owner, name, scopes, labels and networks takes its place, and it
+//! ends after a grace. Called by `RotateToken`. A token may rotate itself, and gains nothing by it.
+
+use time::{Duration, OffsetDateTime};
+
+use super::mint::{Created, Minted};
+use super::request::{Body, Repeatable};
+use super::{ActionError, Actions, StateError};
+use crate::domain::root::LastRoot;
+use crate::domain::{Caller, Expiration, Permission, Token, TokenState};
+use crate::secret::{RequestId, TokenId};
+use crate::store::{NewToken, Rotatable, Rotation, Stored};
+
+const RPC: &str = "RotateToken";
+
+/// What is asked for.
+#[derive(Debug, Clone)]
+pub struct RotateToken {
+    /// The token in whose place another one is to be.
+    pub id: TokenId,
+    /// When the new one is to end; `None`: when the old one would have. Always so where a token rotates itself.
+    pub expiration: Option<Expiration>,
+    /// How long the old one is still to be good.
+    pub grace_period: Duration,
+    /// What tells retries of this request from other requests.
+    pub request_id: Option<RequestId>,
+    /// What becomes of it where the new token would be the last root token, and end soon.
+    pub last_root: LastRoot,
+}
+
+impl Actions {
+    /// Rotates a token, for itself or for a caller with `tokend:write`.
+    ///
+    /// # Errors
+    /// [`ActionError`]: access, no such token in reach, a token that is revoked, expired, disabled or rotated already, an
+    /// end that is not in the future, the last root token, a request id that was used for something else, overload,
+    /// the database.
+    pub async fn rotate_token(&self, caller: &Caller, request: RotateToken) -> Result<Created, ActionError> {
+        let by_itself = caller.is_token(request.id);
+        if !by_itself {
+            caller.require(Permission::Write)?;
+        }
+        // Judged again inside the transaction; here so that a refusal costs no hash.
+        let found =
+            self.admission.writes(caller).await?.read_token(request.id).await?.map(|(token, _)| token);
+        let old = rotatable(caller, found.as_ref())?;
+
+        let repeatable = request.repeatable(caller, old);
+        let _turn = match &repeatable {
+            Some(repeatable) => Some(self.request_locks.take(caller.into(), repeatable.mac()).await?),
+            None => None,
+        };
+        if let Some(repeatable) = &repeatable
+            && let Some((caller, known)) = self.known(caller, repeatable).await?
+        {
+            return repeated_for(&caller, by_itself, self.repeated(repeatable, known)?);
+        }
+        let _place = self.creations.take(caller.into())?;
+        // One keyring for both: the note says which key the secret was made with.
+        let keyring = self.keyring.get();
+        let minted = self.minted(&keyring, repeatable.as_ref()).await?;
+        let note = repeatable.as_ref().and_then(|request| request.note(&keyring, &minted));
+        let prepare =
+            |caller: &Caller, rotatable: Rotatable<'_>| prepare(caller, rotatable, &request, &minted);
+        let store = self.admission.writes(caller).await?;
+        match (
+            store.rotate_token(caller, old, note.as_ref(), request.last_root, prepare).await??,
+            &repeatable,
+        ) {
+            (Stored::New(token), _) => Ok(Created::new(token, minted)),
+            (Stored::Known(caller, known), Some(repeatable)) => {
+                repeated_for(&caller, by_itself, self.repeated(repeatable, *known)?)
+            }
+            // Without a request id nothing is claimed, so nothing is known.
+            (Stored::Known(_, known), None) => Err(ActionError::Unrepeatable(known.token_id)),
+        }
+    }
+}
+
+impl RotateToken {
+    fn repeatable(&self, caller: &Caller, old: &Token) -> Option<Repeatable> {
+        let body = Body::new(RPC)
+            .text(&self.id.to_string())
+            .expiration(self.expiration)
+            .text(&self.grace_period.whole_nanoseconds().to_string());
+        Some(Repeatable {
+            rpc: RPC,
+            organization_id: old.organization_id.as_str().to_owned(),
+            caller: caller.principal.to_string(),
+            request_id: self.request_id.clone()?,
+            body,
+        })
+    }
+}
+
+/// Finds the token that the caller may rotate: its own, or one that it may change.
+fn rotatable<'a>(caller: &Caller, token: Option<&'a Token>) -> Result<&'a Token, ActionError> {
+    match token {
+        Some(token) if caller.is_token(token.id) => Ok(token),
+        token => super::manageable(caller, token),
+    }
+}
+
+/// Lets a retry have its answer, if the caller might still ask for it.
+fn repeated_for(caller: &Caller, by_itself: bool, created: Created) -> Result<Created, ActionError> {
+    if !by_itself {
+        super::manageable(caller, Some(&created.token))?;
+    }
+    Ok(created)
+}
+
+fn prepare(
+    caller: &Caller,
+    Rotatable { token, successor, terms }: Rotatable<'_>,
+    request: &RotateToken,
+    minted: &Minted,
+) -> Result<Rotation, ActionError> {
+    let (old, now) = (rotatable(caller, token)?, terms.now);
+    match (old.state(now), successor) {
+        (TokenState::Revoked, _) => return Err(StateError::Revoked.into()),
+        (_, Some(successor)) => return Err(StateError::Rotated(successor).into()),
+        (TokenState::Expired, None) => return Err(StateError::Expired.into()),
+        (TokenState::Active, None) => {}
+        // Disabled. Its successor could be used, which is what that is to prevent.
+        (_, None) => return Err(StateError::Disabled.into()),
+    }
+    let expire_time = match request.expiration {
+        None => old.expire_time,
+        Some(expiration) => super::resolve(expiration, now)?,
+    };
+    if !caller.is_token(old.id) {
+        caller.may_grant(&old.scopes, expire_time, &old.allowed_cidrs)?;
+    }
+    let new = Token {
+        id: minted.id,
+        create_time: now,
+        created_by: caller.principal.clone(),
+        expire_time,
+        last_use_time: None,
+        rotated_from: Some(old.id),
+        ..old.clone()
+    };
+    let old_expire_time = old_end(old, request.grace_period, now);
+    let ending = Token { expire_time: Some(old_expire_time), ..old.clone() };
+    terms.policy.allows_grace(&ending, now)?;
+    terms.policy.allows_end(&new)?;
+    terms.policy.allows_scopes(&new)?;
+    // It makes room for its successor, however many there are.
+    Ok(Rotation { old_expire_time, new: minted.store_as(new) })
+}
+
+/// Returns when the old token ends: after the grace, but no later than it would have.
+fn old_end(old: &Token, grace_period: Duration, now: OffsetDateTime) -> OffsetDateTime {
+    // A clock that was set back must not have it end before it began.
+    let end = now.saturating_add(grace_period).max(old.create_time.saturating_add(Duration::MICROSECOND));
+    old.expire_time.map_or(end, |own| own.min(end))
+}
+
+impl Minted {
+    /// Returns what is stored of a token with this secret.
+    pub(super) fn store_as(&self, token: Token) -> NewToken {
+        NewToken { token, mac: self.mac, durable_hash: self.durable_hash.clone() }
+    }
+}

@@ -1,0 +1,200 @@
+//! Calls begin in the turn of the connection that they came on, one after the other, as soon as all that has arrived
+//! is read. Most of them are answered in that turn, and what they answer is written together: as tasks of their own
+//! each would be allocated, woken and perhaps moved to another core, which costs more than a verdict. A call that has
+//! to wait becomes a task after all. Used by `serve`.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+use std::{fmt, mem};
+
+use hyper::rt::Executor;
+use hyper_util::server::graceful::GracefulConnection;
+
+use super::listener::Activity;
+
+type Call = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// hyper's executor for one connection: keeps the calls that have come until it is their turn.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct InlineExecutor(Arc<Mutex<Calls>>);
+
+#[derive(Default)]
+struct Calls(Vec<Call>);
+
+impl fmt::Debug for Calls {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_tuple("Calls").field(&self.0.len()).finish()
+    }
+}
+
+impl<F: Future<Output = ()> + Send + 'static> Executor<F> for InlineExecutor {
+    fn execute(&self, call: F) {
+        self.lock().0.push(Box::pin(call));
+    }
+}
+
+impl InlineExecutor {
+    fn lock(&self) -> MutexGuard<'_, Calls> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A connection that can be told to take no more calls.
+pub(crate) trait Closing {
+    /// Tells it; it ends with the last of the calls that it has.
+    fn close(self: Pin<&mut Self>);
+}
+
+impl<C: GracefulConnection> Closing for C {
+    fn close(self: Pin<&mut Self>) {
+        self.graceful_shutdown();
+    }
+}
+
+/// A connection that reads what has arrived, then has the calls begin.
+pub(crate) struct InlineConnection<C> {
+    connection: Pin<Box<C>>,
+    arrived: InlineExecutor,
+    activity: Arc<Activity>,
+    /// Whether it was told to take no more calls.
+    ending: bool,
+    /// Empty between two turns; kept for its room.
+    beginning: Vec<Call>,
+}
+
+impl<C> InlineConnection<C> {
+    /// Drives `connection`, whose executor is `arrived`.
+    pub(crate) fn new(connection: C, arrived: InlineExecutor, activity: Arc<Activity>) -> Self {
+        Self { connection: Box::pin(connection), arrived, activity, ending: false, beginning: Vec::new() }
+    }
+}
+
+impl<C: Closing> InlineConnection<C> {
+    /// Has the connection take no more calls, and end with the last of those that it has.
+    pub(crate) fn close(&mut self) {
+        self.ending = true;
+        self.connection.as_mut().close();
+    }
+}
+
+impl<C: Future + Closing> Future for InlineConnection<C> {
+    type Output = C::Output;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<C::Output> {
+        let this = self.get_mut();
+        // What the calls below write wakes this task again.
+        let mut ended = this.connection.as_mut().poll(context);
+        let has_none = || !this.activity.has_waiting() && this.arrived.lock().0.is_empty();
+        let over = this.activity.is_idle() || (this.activity.is_overspent() && has_none());
+        if ended.is_pending() && !this.ending && over {
+            this.close();
+            ended = this.connection.as_mut().poll(context);
+        }
+        mem::swap(&mut this.beginning, &mut this.arrived.lock().0);
+        if !this.beginning.is_empty() {
+            this.activity.call_began();
+        }
+        this.beginning.drain(..).for_each(|call| begin(call, &this.activity));
+        ended
+    }
+}
+
+/// Polls a call once; one that has to wait goes on as a task, which asks again for whatever it waits for.
+fn begin(mut call: Call, activity: &Arc<Activity>) {
+    let mut context = Context::from_waker(Waker::noop());
+    // As in a task, a call that panics takes nothing with it but itself: its drop resets its stream.
+    let polled = catch_unwind(AssertUnwindSafe(|| call.as_mut().poll(&mut context)));
+    if matches!(polled, Ok(Poll::Pending)) {
+        let open = activity.call_waits();
+        tokio::spawn(async move {
+            call.await;
+            drop(open);
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+
+    use tokio::sync::{mpsc, oneshot};
+
+    use super::*;
+
+    /// A connection on which calls arrive, some each turn; it ends with the last of them.
+    struct Connection {
+        arrived: InlineExecutor,
+        turns: VecDeque<Vec<Call>>,
+    }
+
+    impl Closing for Connection {
+        fn close(self: Pin<&mut Self>) {}
+    }
+
+    impl Future for Connection {
+        type Output = ();
+
+        fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+            for call in self.turns.pop_front().unwrap_or_default() {
+                self.arrived.execute(call);
+            }
+            if self.turns.is_empty() {
+                return Poll::Ready(());
+            }
+            context.waker().wake_by_ref();
+            Poll::Pending
+        }
+    }
+
+    /// Drives a connection in a task of its own, whose name is returned.
+    async fn drive(turns: impl Into<VecDeque<Vec<Call>>>) -> tokio::task::Id {
+        let arrived = InlineExecutor::default();
+        let connection = Connection { arrived: arrived.clone(), turns: turns.into() };
+        let driven = tokio::spawn(InlineConnection::new(connection, arrived, Arc::default()));
+        let id = driven.id();
+        driven.await.unwrap();
+        id
+    }
+
+    #[tokio::test]
+    async fn what_need_not_wait_is_done_in_the_connections_turn_in_the_order_of_its_arrival() {
+        let (done, mut told) = mpsc::unbounded_channel();
+        let call = |number: usize| -> Call {
+            let done = done.clone();
+            Box::pin(async move { done.send((number, tokio::task::id())).unwrap() })
+        };
+        let connection = drive([vec![call(0), call(1)], vec![call(2)], vec![], vec![call(3)]]).await;
+        for number in 0..4 {
+            assert_eq!(told.recv().await.unwrap(), (number, connection));
+        }
+    }
+
+    #[tokio::test]
+    async fn what_has_to_wait_goes_on_by_itself_also_when_the_connection_has_ended() {
+        let (go_on, gone_on) = oneshot::channel::<()>();
+        let (done, told) = oneshot::channel();
+        let call: Call = Box::pin(async move {
+            gone_on.await.unwrap();
+            done.send(tokio::task::id()).unwrap();
+        });
+        let connection = drive([vec![call]]).await;
+        go_on.send(()).unwrap();
+        assert_ne!(told.await.unwrap(), connection);
+    }
+
+    #[tokio::test]
+    #[expect(clippy::panic, reason = "what is tested")]
+    async fn a_call_that_panics_takes_neither_the_others_nor_the_connection_with_it() {
+        let (done, mut told) = mpsc::unbounded_channel();
+        let dropped = done.clone();
+        let panics: Call = Box::pin(async move {
+            let _dropped = dropped;
+            panic!("meant to");
+        });
+        let after: Call = Box::pin(async move { done.send(()).unwrap() });
+        drive([vec![panics, after], vec![]]).await;
+        assert_eq!((told.recv().await, told.recv().await), (Some(()), None));
+    }
+}

@@ -1,0 +1,367 @@
+//! Asks peers of HTTP/2 that have been silent for a while whether they are there, and gives up those that do not
+//! answer: a connection that nobody uses any more would keep its place for ever. Stands below HTTP and above TLS.
+//! Its question is a PING frame (RFC 9113, 6.7) of its own, put between those that are written. hyper could ask, too,
+//! but would read a clock under a lock several times a call. A connection without a call is told to end after a while,
+//! whatever its peer answers; and one of HTTP/1 ends whose peer takes nothing of what it is answered.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::{Instant, Sleep};
+
+use super::activity::Activity;
+
+/// How often it is looked whether anything was heard.
+const INTERVAL: Duration = Duration::from_secs(30);
+
+/// How long an answer may take.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// How HTTP/2 begins (RFC 9113, 3.4).
+pub(crate) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// A PING frame: 8 bytes, type 6, no flags, stream 0, and what the answer repeats.
+const PING: &[u8] = b"\0\0\x08\x06\0\0\0\0\0tokend??";
+
+/// A stream whose peer is asked.
+#[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a thing that was seen or not, by itself")]
+pub(crate) struct Keepalive<S> {
+    stream: S,
+    /// When it is looked next.
+    look: Pin<Box<Sleep>>,
+    interval: Duration,
+    /// Whether the peer can be asked.
+    asks: bool,
+    activity: Arc<Activity>,
+    /// Since when there was no call, as far as was looked, and for how long there may be none.
+    unused_since: Instant,
+    longest_idle: Duration,
+    /// Whether the stream took something since it was looked last.
+    taken: bool,
+    /// Whether anything was heard since it was looked last.
+    heard: bool,
+    /// Whether the peer was asked, and has until the next look to answer.
+    asked: bool,
+    /// Whether the stream took no more when it was written to last, which may have been within a frame. If it did,
+    /// HTTP has gone on writing until it had nothing left.
+    blocked: bool,
+    /// What is still to be written of the question, and then flushed.
+    question: Option<&'static [u8]>,
+}
+
+impl<S> Keepalive<S> {
+    /// Stands around a stream whose peer has begun with these bytes. One that does not speak HTTP/2 is not asked.
+    pub(crate) fn new(stream: S, first: &[u8], longest_idle: Duration) -> Self {
+        let interval = INTERVAL.min(longest_idle);
+        Self {
+            stream,
+            look: Box::pin(tokio::time::sleep(interval)),
+            interval,
+            asks: first == PREFACE,
+            activity: Arc::default(),
+            unused_since: Instant::now(),
+            longest_idle,
+            taken: false,
+            heard: false,
+            asked: false,
+            blocked: false,
+            question: None,
+        }
+    }
+
+    /// Returns where it is said what is going on.
+    pub(crate) fn activity(&self) -> Arc<Activity> {
+        Arc::clone(&self.activity)
+    }
+
+    /// Tells a connection that has been without a call for too long; whether it was told before, and is still there.
+    fn is_overdue(&mut self) -> bool {
+        if self.activity.take_used() {
+            self.unused_since = Instant::now();
+            self.activity.set_idle(false);
+            return false;
+        }
+        let told = self.activity.is_idle();
+        if self.unused_since.elapsed() >= self.longest_idle {
+            self.activity.set_idle(true);
+        }
+        told
+    }
+}
+
+impl<S: AsyncWrite + Unpin> Keepalive<S> {
+    /// Looks whether it is time to ask, or to give up.
+    fn attend(&mut self, context: &mut Context<'_>) -> io::Result<()> {
+        while self.look.as_mut().poll(context).is_ready() {
+            let again = if self.asks { self.look_again()? } else { self.look_at_writing()? };
+            self.look.as_mut().reset(Instant::now() + again);
+        }
+        match self.ask(context) {
+            Poll::Ready(outcome) => outcome,
+            Poll::Pending => Ok(()),
+        }
+    }
+
+    /// Looks at a peer that can be asked; returns when to look again.
+    fn look_again(&mut self) -> io::Result<Duration> {
+        let again = match (self.heard, self.asked) {
+            (true, _) => self.interval,
+            (false, true) => return Err(io::ErrorKind::TimedOut.into()),
+            (false, false) => PATIENCE.min(self.interval),
+        };
+        if self.is_overdue() {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        self.asked = !self.heard;
+        self.heard = false;
+        if self.asked && !self.blocked && self.question.is_none() {
+            self.question = Some(PING);
+        }
+        Ok(again)
+    }
+
+    /// Looks whether a peer that cannot be asked takes what it is answered; returns when to look again.
+    fn look_at_writing(&mut self) -> io::Result<Duration> {
+        if self.blocked && !self.taken {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        self.taken = false;
+        Ok(self.interval)
+    }
+
+    /// Writes what is left of the question.
+    fn ask(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let Some(rest) = &mut self.question else { return Poll::Ready(Ok(())) };
+        while !rest.is_empty() {
+            let written = ready!(Pin::new(&mut self.stream).poll_write(context, rest))?;
+            if written == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            *rest = rest.get(written..).unwrap_or_default();
+        }
+        ready!(Pin::new(&mut self.stream).poll_flush(context))?;
+        self.question = None;
+        Poll::Ready(Ok(()))
+    }
+
+    /// Writes after the question.
+    fn write(
+        &mut self,
+        context: &mut Context<'_>,
+        write: impl FnOnce(Pin<&mut S>, &mut Context<'_>) -> Poll<io::Result<usize>>,
+    ) -> Poll<io::Result<usize>> {
+        let written = match self.ask(context) {
+            Poll::Ready(asked) => {
+                asked?;
+                let written = write(Pin::new(&mut self.stream), context);
+                self.blocked = written.is_pending();
+                self.taken |= written.is_ready();
+                written
+            }
+            Poll::Pending => Poll::Pending,
+        };
+        self.or_give_up(written, context)
+    }
+
+    /// Gives up while something is waited for, if it is time to.
+    fn or_give_up<T>(
+        &mut self,
+        outcome: Poll<io::Result<T>>,
+        context: &mut Context<'_>,
+    ) -> Poll<io::Result<T>> {
+        if outcome.is_pending() {
+            self.attend(context)?;
+        }
+        outcome
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Keepalive<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let read = Pin::new(&mut self.stream).poll_read(context, buffer);
+        self.heard |= read.is_ready();
+        self.or_give_up(read, context)
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Keepalive<S> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.write(context, |stream, context| stream.poll_write(context, buffer))
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffers: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.write(context, |stream, context| stream.poll_write_vectored(context, buffers))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let flushed = match self.ask(context) {
+            Poll::Ready(Ok(())) => Pin::new(&mut self.stream).poll_flush(context),
+            outcome => outcome,
+        };
+        self.or_give_up(flushed, context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use h2::{client, server};
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex};
+    use tonic::codegen::Bytes;
+    use tonic::codegen::http::{Request, Response};
+
+    use super::*;
+
+    const HOUR: Duration = Duration::from_hours(1);
+
+    /// Both ends of a connection, of which the second is the server's.
+    fn connection(first: &[u8], room: usize) -> (DuplexStream, Keepalive<DuplexStream>) {
+        let (client, server) = duplex(room);
+        (client, Keepalive::new(server, first, Duration::MAX))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_silent_peer_that_answers_stays_and_its_calls_are_answered() {
+        let (client, server) = connection(PREFACE, 1 << 16);
+        tokio::spawn(async move {
+            let mut calls = server::handshake(server).await.unwrap();
+            while let Some(call) = calls.accept().await {
+                call.unwrap().1.send_response(Response::new(()), true).unwrap();
+            }
+        });
+        let (mut calls, connection) = client::handshake(client).await.unwrap();
+        tokio::spawn(async { connection.await.unwrap() });
+        for _ in 0..10 {
+            calls = calls.ready().await.unwrap();
+            let (answer, _) = calls.send_request(Request::new(()), true).unwrap();
+            assert_eq!(answer.await.unwrap().status(), 200);
+            tokio::time::sleep(HOUR).await;
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_peer_is_asked_once_and_given_up_when_nothing_comes() {
+        let (mut client, mut server) = connection(PREFACE, 1 << 16);
+        client.write_all(b"x").await.unwrap();
+        let began = Instant::now();
+
+        let mut heard = Vec::new();
+        let error = server.read_to_end(&mut heard).await.unwrap_err();
+
+        assert_eq!((error.kind(), &heard[..]), (io::ErrorKind::TimedOut, &b"x"[..]));
+        assert_eq!(began.elapsed().as_secs(), (2 * INTERVAL + PATIENCE).as_secs());
+        drop(server);
+        let mut asked = Vec::new();
+        client.read_to_end(&mut asked).await.unwrap();
+        assert_eq!(asked, PING);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nothing_is_put_into_what_a_peer_has_not_taken() {
+        let (mut client, server) = connection(PREFACE, 64);
+        let (mut reads, mut writes) = tokio::io::split(server);
+        let frame = Bytes::from(vec![7; 1_000]);
+        let written = frame.clone();
+        let writing = tokio::spawn(async move { writes.write_all(&written).await });
+        let reading = tokio::spawn(async move { reads.read_u8().await });
+        tokio::time::sleep(INTERVAL + PATIENCE / 2).await;
+        // It reads again, and says something, before it is given up.
+        let mut taken = vec![0; 1_000];
+        client.read_exact(&mut taken).await.unwrap();
+        client.write_all(b"x").await.unwrap();
+        assert_eq!((taken, reading.await.unwrap().unwrap()), (frame.to_vec(), b'x'));
+        writing.await.unwrap().unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_peer_that_takes_nothing_and_says_nothing_is_given_up_while_it_is_written_to() {
+        let (_client, mut server) = connection(PREFACE, 64);
+        let began = Instant::now();
+        let error = server.write_all(&[7; 1_000]).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        assert_eq!(began.elapsed(), INTERVAL + PATIENCE);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_question_that_is_half_written_is_finished_before_anything_else() {
+        let (mut client, mut server) = connection(PREFACE, 9);
+        tokio::select! {
+            read = server.read_u8() => panic!("{read:?}"),
+            () = tokio::time::sleep(INTERVAL + PATIENCE / 2) => {}
+        }
+        let reading = tokio::spawn(async move {
+            let mut taken = Vec::new();
+            client.read_to_end(&mut taken).await.unwrap();
+            taken
+        });
+        server.write_all(b"more").await.unwrap();
+        drop(server);
+        assert_eq!(reading.await.unwrap(), [PING, b"more"].concat());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_without_a_call_is_told_whatever_its_peer_answers_and_then_given_up() {
+        let (mut client, server) = duplex(1 << 16);
+        let mut server = Keepalive::new(server, PREFACE, 4 * INTERVAL);
+        let (activity, began) = (server.activity(), Instant::now());
+        // It answers all that it is asked.
+        let answering = tokio::spawn(async move {
+            let mut question = [0; 17];
+            while client.read_exact(&mut question).await.is_ok() && client.write_all(&question).await.is_ok()
+            {
+            }
+        });
+        let call = activity.call_waits();
+        let reading = tokio::spawn(async move { server.read_to_end(&mut Vec::new()).await });
+        tokio::time::sleep(HOUR).await;
+        assert!(!activity.is_idle() && !reading.is_finished(), "a call waits");
+        drop(call);
+        activity.call_began();
+        let error = reading.await.unwrap().unwrap_err();
+        assert_eq!((error.kind(), activity.is_idle()), (io::ErrorKind::TimedOut, true));
+        let idle = began.elapsed().checked_sub(HOUR).unwrap();
+        assert!((4 * INTERVAL..7 * INTERVAL).contains(&idle), "{idle:?}");
+        answering.await.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_speaks_http_1_and_takes_no_answer_is_given_up() {
+        let (_client, mut server) = connection(b"GET / HTTP/1.1\r\nhost: a.b", 64);
+        let began = Instant::now();
+        let error = server.write_all(&[7; 1_000]).await.unwrap_err();
+        assert_eq!((error.kind(), began.elapsed()), (io::ErrorKind::TimedOut, 2 * INTERVAL));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_does_not_speak_http_2_is_left_alone() {
+        let (_client, mut server) = connection(b"GET / HTTP/1.1\r\nhost: a.b", 64);
+        tokio::select! {
+            read = server.read_u8() => panic!("{read:?}"),
+            () = tokio::time::sleep(HOUR) => {}
+        }
+    }
+}

@@ -1,0 +1,266 @@
+//! One question, asked by every way, and what each of them says to it in words that can be compared.
+
+use std::sync::OnceLock;
+
+use serde_json::{Value, json};
+use tokend::api::grpc::Origin;
+use tokend::api::http::config::{IntegrationsConfig, TokenReviewConfig};
+use tokend::api::proto::{Consistency, VerifyRequest};
+use tokend::domain::{Network, Networks, Scope};
+
+use super::rust_client::Verifiers;
+use super::{ext_authz, grpc_web};
+use crate::support::client::{Client, created_with, texts};
+use crate::support::http::{Reply, post, send};
+use crate::support::replica::{Installation, Replica};
+
+/// A question.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Question {
+    pub(crate) secret: String,
+    pub(crate) required: Vec<&'static str>,
+    pub(crate) client: Option<&'static str>,
+}
+
+impl Question {
+    /// Returns what Verify is asked.
+    pub(crate) fn request(&self) -> VerifyRequest {
+        VerifyRequest {
+            secret: self.secret.clone(),
+            required_scopes: texts(&self.required),
+            client_ip: self.client.unwrap_or_default().to_owned(),
+            consistency: Consistency::Bounded.into(),
+        }
+    }
+}
+
+/// What is said to it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Said {
+    /// It is let in: whose it is, and which token.
+    Admitted { user: String, organization: String, token_id: String },
+    /// It is not, for this reason.
+    Denied(String),
+    /// It is not, and this way tells no reasons.
+    Inactive,
+    /// It is not known.
+    Unknown,
+}
+
+impl Said {
+    /// Tells whether two ways have said the same, as far as both tell it.
+    pub(crate) fn agrees(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Inactive, Self::Denied(_)) | (Self::Denied(_), Self::Inactive) => true,
+            _ => self == other,
+        }
+    }
+}
+
+/// What a token needs for Kubernetes' API server, and what that calls itself.
+pub(crate) const CLUSTER: &str = "cluster";
+pub(crate) const AUDIENCE: &str = "https://kubernetes.default.svc";
+
+/// Where a page comes from that may call.
+pub(crate) const ORIGIN: &str = "https://admin.example.org";
+
+/// Every way in, beside Verify as most clients send it, which goes past the router.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Way {
+    /// Verify as only the router reads it.
+    Routed,
+    /// Verify, read from the database.
+    Full,
+    Stream,
+    Introspection,
+    ForwardAuth,
+    ExtAuthz,
+    TokenReview,
+    GrpcWeb,
+    ClientUnary,
+    ClientMultiplexed,
+    ClientLocal,
+    ClientGuard,
+}
+
+impl Way {
+    pub(crate) const ALL: [Self; 12] = [
+        Self::Routed,
+        Self::Full,
+        Self::Stream,
+        Self::Introspection,
+        Self::ForwardAuth,
+        Self::ExtAuthz,
+        Self::TokenReview,
+        Self::GrpcWeb,
+        Self::ClientUnary,
+        Self::ClientMultiplexed,
+        Self::ClientLocal,
+        Self::ClientGuard,
+    ];
+
+    /// Tells whether this way may answer by what it has heard before, within the staleness that it declares.
+    pub(crate) fn judges_by_itself(self) -> bool {
+        matches!(self, Self::ClientLocal | Self::ClientGuard)
+    }
+
+    /// Returns as much of a question as this way can ask: a `TokenReview` says nothing of the client's address.
+    pub(crate) fn askable(self, question: &Question) -> Question {
+        let client = question.client.filter(|_| self != Self::TokenReview);
+        Question { client, ..question.clone() }
+    }
+}
+
+/// A replica with every way open, a backend of the organization `acme` that verifies, and gateways that let in
+/// tokens of `acme`.
+pub(crate) struct House {
+    pub(crate) replica: Replica,
+    pub(crate) backend: String,
+    pub(crate) verifier: Client,
+    verifiers: OnceLock<Verifiers>,
+}
+
+/// Returns the configuration of ways that trust this machine's gateways.
+pub(crate) fn trusting() -> IntegrationsConfig {
+    let loopback = Networks::new(vec![Network::parse("127.0.0.0/8").unwrap()]).unwrap();
+    let token_review =
+        TokenReviewConfig { scope: Scope::parse(CLUSTER).unwrap(), audiences: vec![AUDIENCE.to_owned()] };
+    IntegrationsConfig {
+        trusted_proxies: loopback,
+        ext_authz: true,
+        token_review: Some(token_review),
+        web_origins: vec![Origin::parse(ORIGIN).unwrap()],
+        ..IntegrationsConfig::default()
+    }
+}
+
+impl House {
+    pub(crate) async fn new() -> Self {
+        let installation = Installation::new().await;
+        let mut config = installation.config();
+        config.ways = trusting();
+        Self::of(installation.serve(config).await).await
+    }
+
+    pub(crate) async fn of(replica: Replica) -> Self {
+        let backend = created_with(&mut replica.root(), "acme", &["tokend:verify"]).await.secret;
+        let verifier = replica.client(&backend);
+        Self { replica, backend, verifier, verifiers: OnceLock::new() }
+    }
+
+    fn verifiers(&self) -> &Verifiers {
+        self.verifiers.get_or_init(|| Verifiers::open(self.replica.address, &self.backend))
+    }
+
+    /// Asks by one of the other ways.
+    pub(crate) async fn ask(&self, way: Way, question: &Question) -> Said {
+        match way {
+            Way::Routed => self.routed(question).await,
+            Way::Full => self.full(question).await,
+            Way::Stream => self.stream(question).await,
+            Way::Introspection => self.introspect(question).await,
+            Way::ForwardAuth => self.forward_auth(question).await,
+            Way::ExtAuthz => ext_authz::ask(&self.replica, question).await,
+            Way::TokenReview => self.token_review(question).await,
+            Way::GrpcWeb => grpc_web::ask(self, question).await,
+            Way::ClientUnary => self.verifiers().ask_unary(question).await,
+            Way::ClientMultiplexed => self.verifiers().ask_multiplexed(question).await,
+            Way::ClientLocal => self.verifiers().ask_local(question).await,
+            Way::ClientGuard => self.verifiers().ask_guard(question).await,
+        }
+    }
+
+    /// Posts a form as the backend.
+    pub(crate) async fn post(&self, path: &str, fields: &[(&str, &str)]) -> Reply {
+        let bearer = format!("Bearer {}", self.backend);
+        post(self.replica.http, path, &[("authorization", &bearer)], fields).await
+    }
+
+    async fn introspect(&self, question: &Question) -> Said {
+        let scope = question.required.join(" ");
+        let fields = [
+            ("token", &*question.secret),
+            ("scope", &scope),
+            ("client_ip", question.client.unwrap_or_default()),
+        ];
+        let reply = self.post("/oauth2/introspect", &fields).await;
+        if reply.status == 503 {
+            return Said::Unknown;
+        }
+        assert_eq!(reply.status, 200, "{reply:?}");
+        let body: serde_json::Value = serde_json::from_str(&reply.body).unwrap();
+        if body["active"] != true {
+            assert_eq!(reply.body, r#"{"active":false}"#);
+            return Said::Inactive;
+        }
+        let text = |name: &str| body[name].as_str().unwrap().to_owned();
+        Said::Admitted { user: text("sub"), organization: text("organization_id"), token_id: text("jti") }
+    }
+
+    /// Posts a `TokenReview` as the backend.
+    pub(crate) async fn review(&self, secret: &str, audiences: &[&str]) -> Reply {
+        let bearer = format!("Bearer {}", self.backend);
+        let headers = [("authorization", &*bearer), ("content-type", "application/json")];
+        let body = review(secret, audiences).to_string();
+        send(self.replica.http, "POST", "/tokenreview", &headers, &body).await
+    }
+
+    async fn token_review(&self, question: &Question) -> Said {
+        let reply = self.review(&question.secret, &question.required).await;
+        if reply.status == 503 {
+            return Said::Unknown;
+        }
+        assert_eq!(reply.status, 200, "{reply:?}");
+        let status = &serde_json::from_str::<Value>(&reply.body).unwrap()["status"];
+        // Some of them may have been granted.
+        if status["authenticated"] != true || status["audiences"] != json!(question.required) {
+            return Said::Inactive;
+        }
+        let name = status["user"]["username"].as_str().unwrap();
+        let (organization, user) = name.strip_prefix("tokend:").unwrap().split_once(':').unwrap();
+        Said::Admitted {
+            user: user.to_owned(),
+            organization: organization.to_owned(),
+            token_id: status["user"]["extra"]["tokend/token-id"][0].as_str().unwrap().to_owned(),
+        }
+    }
+
+    async fn forward_auth(&self, question: &Question) -> Said {
+        let path = format!("/auth?organization=acme&scope={}", question.required.join("+"));
+        let bearer = format!("Bearer {}", question.secret);
+        let mut headers = vec![("authorization", &*bearer)];
+        headers.extend(question.client.map(|client| ("x-forwarded-for", client)));
+        let reply = send(self.replica.http, "GET", &path, &headers, "").await;
+        said_over_http(&reply, |name| reply.header(name).unwrap())
+    }
+}
+
+/// Returns what Kubernetes' API server posts.
+pub(crate) fn review(secret: &str, audiences: &[&str]) -> Value {
+    let mut spec = json!({"token": secret});
+    if !audiences.is_empty() {
+        spec["audiences"] = json!(audiences);
+    }
+    let metadata = json!({"creationTimestamp": null});
+    json!({"kind": "TokenReview", "apiVersion": "authentication.k8s.io/v1", "metadata": metadata, "spec": spec})
+}
+
+/// Reads what a gate says over HTTP, and where it tells whom it has let in.
+pub(crate) fn said_over_http(reply: &Reply, told: impl Fn(&str) -> String) -> Said {
+    match reply.status {
+        200 => Said::Admitted {
+            user: told("x-tokend-user"),
+            organization: told("x-tokend-organization"),
+            token_id: told("x-tokend-token-id"),
+        },
+        401 | 403 => {
+            let body: serde_json::Value = serde_json::from_str(&reply.body).unwrap();
+            let verdict = body["verdict"].as_str().unwrap().to_owned();
+            let forbidden = matches!(&*verdict, "missing_scope" | "ip_not_allowed");
+            assert_eq!(reply.status == 403, forbidden, "{reply:?}");
+            Said::Denied(verdict)
+        }
+        503 => Said::Unknown,
+        _ => panic!("{reply:?}"),
+    }
+}

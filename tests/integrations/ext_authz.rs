@@ -1,0 +1,222 @@
+//! Envoy's external authorization, asked as Envoy asks: what is read, what is answered. Envoy itself is in
+//! `gateways`.
+
+use std::collections::HashMap;
+
+use tokend::api::grpc::MAX_CHECK_BYTES;
+use tokend::api::grpc::envoy::authorization_client::AuthorizationClient;
+use tokend::api::grpc::envoy::check_response::HttpResponse;
+use tokend::api::grpc::envoy::{
+    Address, AttributeContext, CheckRequest, CheckResponse, DeniedHttpResponse, HeaderMap, HeaderValue,
+    HeaderValueOption, HttpRequest, Peer, Request, SocketAddress,
+};
+use tonic::Code;
+
+use super::asking::{House, Question, Said};
+use crate::support::client::created_with;
+use crate::support::replica::Replica;
+
+/// A question of Envoy's.
+#[derive(Debug, Default)]
+struct Check<'a> {
+    headers: &'a [(&'a str, &'a str)],
+    extensions: &'a [(&'a str, &'a str)],
+    source: &'a str,
+    /// Whether Envoy is told to `encode_raw_headers`.
+    raw: bool,
+}
+
+fn http(check: &Check<'_>, headers: HashMap<String, String>) -> HttpRequest {
+    if !check.raw {
+        return HttpRequest { headers, header_map: None };
+    }
+    let raw = check.headers.iter().map(|(key, value)| HeaderValue {
+        key: (*key).to_owned(),
+        raw_value: value.as_bytes().to_vec(),
+        ..HeaderValue::default()
+    });
+    HttpRequest { headers: HashMap::new(), header_map: Some(HeaderMap { headers: raw.collect() }) }
+}
+
+async fn check(replica: &Replica, check: &Check<'_>) -> CheckResponse {
+    let map = |pairs: &[(&str, &str)]| -> HashMap<String, String> {
+        pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+    };
+    let socket_address = Some(SocketAddress { address: check.source.to_owned() });
+    let attributes = AttributeContext {
+        source: Some(Peer { address: Some(Address { socket_address }) }),
+        request: Some(Request { http: Some(http(check, map(check.headers))) }),
+        context_extensions: map(check.extensions),
+    };
+    let request = CheckRequest { attributes: Some(attributes) };
+    AuthorizationClient::new(replica.channel()).check(request).await.unwrap().into_inner()
+}
+
+fn value(headers: &[HeaderValueOption], name: &str) -> Option<String> {
+    let mut found = headers.iter().filter_map(|option| {
+        // Otherwise Envoy would add to what the client has sent.
+        assert_eq!(option.append, Some(false));
+        option.header.as_ref().filter(|header| header.key == name)
+    });
+    let value = found.next().map(|header| header.value.clone());
+    assert!(found.next().is_none(), "{name} twice");
+    value
+}
+
+#[track_caller]
+fn denied(response: CheckResponse) -> DeniedHttpResponse {
+    let code = Code::from_i32(response.status.unwrap().code);
+    let Some(HttpResponse::DeniedResponse(denied)) = response.http_response else { panic!("let in") };
+    let status = denied.status.unwrap().code;
+    let expected = match status {
+        400 | 413 => Code::InvalidArgument,
+        401 => Code::Unauthenticated,
+        403 => Code::PermissionDenied,
+        503 => Code::Unavailable,
+        _ => panic!("{status}"),
+    };
+    assert_eq!(code, expected);
+    denied
+}
+
+/// Asks what every way is asked.
+pub(crate) async fn ask(replica: &Replica, question: &Question) -> Said {
+    let bearer = format!("Bearer {}", question.secret);
+    let scope = question.required.join(" ");
+    let asked = Check {
+        headers: &[(":authority", "api"), ("authorization", &bearer)],
+        extensions: &[("organization", "acme"), ("scope", &scope)],
+        source: question.client.unwrap_or_default(),
+        raw: false,
+    };
+    match check(replica, &asked).await {
+        CheckResponse { http_response: Some(HttpResponse::OkResponse(ok)), status } => {
+            assert_eq!(status.unwrap().code, 0);
+            Said::Admitted {
+                user: value(&ok.headers, "x-tokend-user").unwrap(),
+                organization: value(&ok.headers, "x-tokend-organization").unwrap(),
+                token_id: value(&ok.headers, "x-tokend-token-id").unwrap(),
+            }
+        }
+        response => {
+            let denied = denied(response);
+            if denied.status.unwrap().code == 503 {
+                assert_eq!(value(&denied.headers, "retry-after").unwrap(), "1");
+                return Said::Unknown;
+            }
+            let body: serde_json::Value = serde_json::from_str(&denied.body).unwrap();
+            Said::Denied(body["verdict"].as_str().unwrap().to_owned())
+        }
+    }
+}
+
+#[tokio::test]
+async fn whoever_is_let_in_is_told_about_and_loses_the_credential() {
+    let house = House::new().await;
+    let mut root = house.replica.root();
+    let scoped = created_with(&mut root, "acme", &["a:b", "c"]).await.secret;
+    let plain = created_with(&mut root, "acme", &[]).await.secret;
+
+    for (secret, scopes) in [(&scoped, Some("a:b c")), (&plain, None)] {
+        let headers = [("x-api-key", &**secret), ("x-tokend-scopes", "forged")];
+        let asked = Check { headers: &headers, extensions: &[("header", "X-API-Key")], ..Check::default() };
+        let response = check(&house.replica, &asked).await;
+        let Some(HttpResponse::OkResponse(ok)) = response.http_response else { panic!("{response:?}") };
+        assert_eq!(value(&ok.headers, "x-tokend-user").unwrap(), "ada");
+        assert_eq!(value(&ok.headers, "x-tokend-scopes").as_deref(), scopes);
+        assert!(ok.headers_to_remove.contains(&"x-api-key".to_owned()));
+        // What has no value is removed, or the client's own would get through.
+        assert_eq!(ok.headers_to_remove.contains(&"x-tokend-scopes".to_owned()), scopes.is_none());
+    }
+}
+
+#[tokio::test]
+async fn raw_headers_are_read_one_by_one() {
+    let house = House::new().await;
+    let secret = created_with(&mut house.replica.root(), "acme", &["a"]).await.secret;
+    let bearer = format!("Bearer {secret}");
+    let bearer = ("authorization", &*bearer);
+
+    for (headers, status) in [
+        (&[(":path", "/"), bearer][..], 200),
+        (&[(":path", "/"), ("Authorization", bearer.1)], 200),
+        (&[bearer, ("x-tokend-require-scopes", "a"), ("x-tokend-require-scopes", "a")], 200),
+        (&[bearer, ("x-tokend-require-scopes", "a"), ("x-tokend-require-scopes", "b")], 403),
+        (&[bearer, bearer], 401),
+    ] {
+        let response = check(&house.replica, &Check { headers, raw: true, ..Check::default() }).await;
+        match response.http_response.clone() {
+            Some(HttpResponse::OkResponse(_)) => assert_eq!(status, 200, "{headers:?}"),
+            _ => assert_eq!(denied(response).status.unwrap().code, status, "{headers:?}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_check_that_is_too_long_is_denied_in_envoys_words() {
+    let house = House::new().await;
+    let secret = created_with(&mut house.replica.root(), "acme", &["a"]).await.secret;
+    let bearer = format!("Bearer {secret}");
+    for (length, status) in [(MAX_CHECK_BYTES - 1000, 200), (MAX_CHECK_BYTES, 413), (4 << 20, 413)] {
+        let long = "x".repeat(length);
+        let headers = [("authorization", &*bearer), ("x-long", &long)];
+        let response = check(&house.replica, &Check { headers: &headers, ..Check::default() }).await;
+        match response.http_response.clone() {
+            Some(HttpResponse::OkResponse(_)) => assert_eq!(status, 200, "{length}"),
+            _ => assert_eq!(denied(response).status.unwrap().code, status, "{length}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_denial_has_a_challenge_and_a_small_body() {
+    let house = House::new().await;
+    let secret = created_with(&mut house.replica.root(), "acme", &["a"]).await.secret;
+    let bearer = format!("Bearer {secret}");
+    let (bearer, twice) = (("authorization", &*bearer), format!("{bearer},{bearer}"));
+
+    for (headers, extensions, status, challenge) in [
+        (&[][..], &[][..], 401, Some("Bearer")),
+        (&[("authorization", &*twice)], &[], 401, Some(r#"Bearer error="invalid_token""#)),
+        (&[bearer], &[("scope", "b")], 403, Some(r#"Bearer error="insufficient_scope", scope="b""#)),
+        (&[bearer, ("x-tokend-require-scopes", "b")], &[("scope", "a")], 403, Some("")),
+        (&[bearer, ("x-tokend-require-scopes", "B")], &[], 403, Some(r#"Bearer error="insufficient_scope""#)),
+        // What is not read is not judged.
+        (&[("x odd", "\u{1}")], &[], 401, Some("Bearer")),
+        (&[("authorization", "Bearer \u{1}")], &[], 400, None),
+        (&[bearer], &[("scopes", "a")], 400, None),
+        (&[bearer], &[("scope", "A")], 400, None),
+    ] {
+        let asked = Check { headers, extensions, source: "192.0.2.1", raw: false };
+        let response = check(&house.replica, &asked).await;
+        let raw = check(&house.replica, &Check { raw: true, ..asked }).await;
+        assert_eq!(response, raw, "raw headers are judged as others are");
+        let denied = denied(response);
+        assert_eq!(denied.status.unwrap().code, status, "{headers:?}");
+        let said = value(&denied.headers, "www-authenticate");
+        match challenge {
+            Some("") => assert!(said.is_some()),
+            challenge => assert_eq!(said.as_deref(), challenge),
+        }
+        assert_eq!(value(&denied.headers, "content-type").unwrap(), "application/json");
+        assert!(denied.body.starts_with(r#"{"error":"#) && !denied.body.contains(&secret));
+    }
+}
+
+#[tokio::test]
+async fn without_its_switch_the_service_is_not_there() {
+    let replica = Replica::start().await;
+    let request = CheckRequest::default();
+    let outcome = AuthorizationClient::new(replica.channel()).check(request).await;
+    assert_eq!(outcome.unwrap_err().code(), Code::Unimplemented);
+}
+
+/// Returns the names of the headers that Envoy is told to add for who is let in.
+pub(crate) async fn told(replica: &Replica, secret: &str) -> Vec<String> {
+    let bearer = format!("Bearer {secret}");
+    let asked = Check { headers: &[("authorization", &bearer)], ..Check::default() };
+    let Some(HttpResponse::OkResponse(ok)) = check(replica, &asked).await.http_response else {
+        panic!("refused");
+    };
+    ok.headers.into_iter().map(|option| option.header.unwrap().key).collect()
+}

@@ -1,0 +1,374 @@
+//! nginx, Caddy, `HAProxy` and Envoy themselves, configured as docs/integrations.md shows it, in front of a small backend.
+//! Each has to let in who may in, tell the backend who that is, and refuse everybody else.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
+
+use axum::Router;
+use axum::http::{HeaderMap, Method};
+use tokend::api::proto::CreateTokenRequest;
+use tokend::domain::{Network, Networks};
+use tokio::net::TcpListener;
+
+use super::inputs;
+use super::program::{Place, Running, find, find_tool, free_address, shown};
+use crate::support::client::{created, ordinary, revoked, texts};
+use crate::support::eventually;
+use crate::support::http::{Reply, get_from};
+use crate::support::proxy::{Proxy, Way};
+use crate::support::replica::{Installation, Replica};
+
+/// Where clients are; the gateways themselves are at 127.0.0.1.
+pub(crate) const CLIENT: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
+
+/// Everybody's addresses.
+struct Addresses {
+    gateway: SocketAddr,
+    backend: SocketAddr,
+    http: SocketAddr,
+    grpc: SocketAddr,
+    /// Whether the scope of the guide is required.
+    scoped: bool,
+}
+
+impl Addresses {
+    /// Returns a file of the guide with these addresses in place of those that it shows.
+    fn fill(&self, file: &str) -> String {
+        let mut text = shown(file).to_owned();
+        if !self.scoped {
+            text = text.replace("&scope=reports:read", "").replace(", scope: reports:read", "");
+        }
+        for (port, address) in
+            [(8080, self.gateway), (3000, self.backend), (9090, self.http), (50051, self.grpc)]
+        {
+            text = text.replace(&format!("127.0.0.1:{port}"), &address.to_string());
+            text = text.replace(&format!("port_value: {port} "), &format!("port_value: {} ", address.port()));
+        }
+        text
+    }
+}
+
+/// Starts a backend that answers with the headers that reach it.
+async fn backend() -> SocketAddr {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let echo = async |method: Method, headers: HeaderMap| {
+        let lines = headers.iter().map(|(name, value)| (name, String::from_utf8_lossy(value.as_bytes())));
+        let lines = lines.map(|(name, value)| format!("{name}: {value}\n"));
+        format!(":method: {method}\n{}", lines.collect::<String>())
+    };
+    tokio::spawn(async move { axum::serve(listener, Router::new().fallback(echo)).await });
+    address
+}
+
+fn request(user: &str) -> CreateTokenRequest {
+    CreateTokenRequest {
+        organization_id: "acme".to_owned(),
+        user_id: user.to_owned(),
+        scopes: texts(&["reports:*"]),
+        ..ordinary()
+    }
+}
+
+async fn get(gateway: SocketAddr, headers: &[(&str, &str)]) -> Option<Reply> {
+    get_from(CLIENT, gateway, "/reports?scope=none", headers).await
+}
+
+/// Puts a gateway, which `start` starts, before a backend, and asks it everything.
+async fn guarded(start: impl Fn(&Addresses) -> Running) {
+    let (proxy, installation) = (Proxy::start(Way::Open).await, Installation::new().await);
+    let mut config = installation.config();
+    config.database = proxy.lead(&config.database);
+    config.ways.ext_authz = true;
+    config.ways.trusted_proxies = Networks::new(vec![Network::parse("127.0.0.1/32").unwrap()]).unwrap();
+    let replica = installation.serve(config).await;
+    let addresses = Addresses {
+        gateway: free_address(),
+        backend: backend().await,
+        http: replica.http,
+        grpc: replica.address,
+        scoped: true,
+    };
+    let gateway = started(&start, &addresses).await;
+    // Where the test fails, what it has said is shown.
+    let _said = shown_if_it_fails(&gateway);
+    who_may_is_let_in(&replica, addresses.gateway).await;
+    nothing_forged_gets_through(&replica, addresses.gateway, request("ada")).await;
+    let open = Addresses { gateway: free_address(), scoped: false, ..addresses };
+    let gateway_to_all = started(&start, &open).await;
+    let _said_too = shown_if_it_fails(&gateway_to_all);
+    nothing_forged_gets_through(
+        &replica,
+        open.gateway,
+        CreateTokenRequest { scopes: Vec::new(), ..request("ada") },
+    )
+    .await;
+    let bearer = format!("Bearer {}", created(&mut replica.root(), request("ada")).await.secret);
+    inputs::odd_requests_of_who_may_are_no_outage(addresses.gateway, &bearer).await;
+    inputs::odd_credentials_are_refused(addresses.gateway, &bearer).await;
+    inputs::preflights_reach_the_backend_as_nobodys(addresses.gateway, &bearer).await;
+    who_may_not_is_refused(&replica, addresses.gateway).await;
+    an_outage_is_no_refusal(&replica, addresses.gateway, &proxy).await;
+}
+
+/// Starts a gateway and waits until it listens.
+async fn started(start: &impl Fn(&Addresses) -> Running, addresses: &Addresses) -> Running {
+    let mut gateway = start(addresses);
+    eventually("the gateway listens", async || {
+        gateway.check();
+        get(addresses.gateway, &[]).await.map(drop)
+    })
+    .await;
+    gateway
+}
+
+/// Shows a program's log when a test fails.
+fn shown_if_it_fails(program: &Running) -> impl Drop + '_ {
+    struct Shown<'a>(&'a Running);
+    impl Drop for Shown<'_> {
+        fn drop(&mut self) {
+            if std::thread::panicking() {
+                eprintln!("{}", self.0.log());
+            }
+        }
+    }
+    Shown(program)
+}
+
+async fn who_may_is_let_in(replica: &Replica, gateway: SocketAddr) {
+    let near = CreateTokenRequest { allowed_cidrs: texts(&["127.0.0.2/32"]), ..request("ada") };
+    let made = created(&mut replica.root(), near).await;
+    let bearer = format!("Bearer {}", made.secret);
+    let headers = [
+        ("authorization", &*bearer),
+        ("x-tokend-user", "root"),
+        ("x-tokend-organization", "forged"),
+        ("x-tokend-scopes", "everything"),
+    ];
+
+    let reply = get(gateway, &headers).await.unwrap();
+
+    assert_eq!(reply.status, 200, "{reply:?}");
+    let seen = |name: &str| -> Vec<String> {
+        let lines = reply.body.lines().filter_map(|line| line.split_once(": "));
+        lines.filter(|(found, _)| *found == name).map(|(_, value)| value.to_owned()).collect()
+    };
+    assert_eq!(seen("x-tokend-user"), ["ada"]);
+    assert_eq!(seen("x-tokend-organization"), ["acme"]);
+    assert_eq!(seen("x-tokend-token-id"), [made.token.unwrap().id]);
+    assert_eq!(seen("x-tokend-scopes"), ["reports:*"]);
+    assert!(!reply.body.contains(&made.secret), "the backend got the credential");
+}
+
+/// All spellings of a header of which CGI, WSGI and Rack make one variable.
+pub(crate) fn spellings(name: &str) -> Vec<String> {
+    let parts: Vec<&str> = name.split('-').collect();
+    let spelling = |number: usize| {
+        let mut spelled = parts[0].to_owned();
+        for (index, part) in parts[1..].iter().enumerate() {
+            spelled.push(if number >> index & 1 == 1 { '_' } else { '-' });
+            spelled.push_str(part);
+        }
+        spelled
+    };
+    (0..1 << (parts.len() - 1)).map(spelling).collect()
+}
+
+/// Nothing that a client says of itself reaches the backend, in whatever spelling, also where tokend has nothing to say.
+async fn nothing_forged_gets_through(replica: &Replica, gateway: SocketAddr, token: CreateTokenRequest) {
+    let names = ["x-tokend-user", "x-tokend-organization", "x-tokend-token-id", "x-tokend-scopes"];
+    let forged: Vec<String> = names.into_iter().flat_map(spellings).collect();
+    let scopes = token.scopes.join(" ");
+    let made = created(&mut replica.root(), token).await;
+    let bearer = format!("Bearer {}", made.secret);
+    let mut headers = vec![("authorization", &*bearer)];
+    headers.extend(forged.iter().map(|name| (&**name, "forged")));
+
+    let reply = get(gateway, &headers).await.unwrap();
+
+    assert_eq!(reply.status, 200, "{reply:?}");
+    assert!(!reply.body.contains("forged"), "{reply:?}");
+    for (name, value) in
+        [("x-tokend-user", "ada"), ("x-tokend-organization", "acme"), ("x-tokend-scopes", &*scopes)]
+    {
+        let lines = reply.body.lines().filter_map(|line| line.split_once(": "));
+        let seen: Vec<&str> =
+            lines.filter(|(found, _)| found.replace('_', "-") == name).map(|(_, value)| value).collect();
+        // One without a value is as good as none.
+        assert_eq!(seen.join(","), value, "{name}: {reply:?}");
+    }
+}
+
+async fn who_may_not_is_refused(replica: &Replica, gateway: SocketAddr) {
+    let mut root = replica.root();
+    let other = CreateTokenRequest { organization_id: "other".to_owned(), ..request("eve") };
+    let lacking = CreateTokenRequest { scopes: texts(&["invoices:read"]), ..request("eve") };
+    let far = CreateTokenRequest { allowed_cidrs: texts(&["10.0.0.0/8"]), ..request("eve") };
+    // Where the gateway is: its clients are not there.
+    let beside = CreateTokenRequest { allowed_cidrs: texts(&["127.0.0.1/32"]), ..request("eve") };
+    for (what, token, status) in
+        [("other", other, 401), ("lacking", lacking, 403), ("far", far, 403), ("beside", beside, 403)]
+    {
+        let bearer = format!("Bearer {}", created(&mut root, token).await.secret);
+        let headers = [("authorization", &*bearer), ("x-forwarded-for", "10.1.2.3")];
+        let reply = get(gateway, &headers).await.unwrap();
+        assert_eq!(reply.status, status, "{what}: {reply:?}");
+        assert!(!reply.body.contains("x-forwarded-for"), "the backend was asked");
+    }
+    for headers in [&[][..], &[("authorization", "Bearer nonsense")], &[("authorization", "Basic YTpi")]] {
+        let reply = get(gateway, headers).await.unwrap();
+        assert_eq!(reply.status, 401, "{reply:?}");
+        assert!(reply.header("www-authenticate").unwrap().starts_with("Bearer"), "{reply:?}");
+    }
+
+    let made = created(&mut root, request("ada")).await;
+    let bearer = format!("Bearer {}", made.secret);
+    assert_eq!(get(gateway, &[("authorization", &bearer)]).await.unwrap().status, 200);
+    revoked(&mut root, &made.token.unwrap().id, "").await;
+    assert_eq!(get(gateway, &[("authorization", &bearer)]).await.unwrap().status, 401);
+}
+
+async fn an_outage_is_no_refusal(replica: &Replica, gateway: SocketAddr, proxy: &Proxy) {
+    let bearer = format!("Bearer {}", created(&mut replica.root(), request("ada")).await.secret);
+    assert_eq!(get(gateway, &[("authorization", &bearer)]).await.unwrap().status, 200);
+
+    proxy.turn(Way::Cut);
+
+    let status = eventually("the cache is too old to answer", async || {
+        let status = get(gateway, &[("authorization", &bearer)]).await.unwrap().status;
+        (status != 200).then_some(status)
+    })
+    .await;
+    assert_eq!(status, 503);
+}
+
+#[tokio::test]
+async fn nginx_guards_a_backend() {
+    let Some(program) = find("nginx") else { return };
+    guarded(|addresses| {
+        let place = Place::new();
+        let here = place.path().to_str().unwrap().to_owned();
+        let temporary: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
+            .map(|kind| format!("{kind}_temp_path {here}/{kind};\n"))
+            .concat();
+        let server = addresses.fill("nginx.conf");
+        let text = format!(
+            "daemon off;\nmaster_process off;\npid {here}/pid;\nerror_log stderr;\nevents {{}}\n\
+             http {{\naccess_log off;\n{temporary}{server}\n}}\n"
+        );
+        let file = place.write("nginx.conf", &text);
+        place.start(&program, &["-e", "stderr", "-p", &here, "-c", &file])
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn caddy_guards_a_backend() {
+    let Some(program) = find("caddy") else { return };
+    guarded_by_caddy(&program).await;
+}
+
+#[tokio::test]
+async fn the_newest_caddy_guards_a_backend() {
+    let Some(program) = find_tool("caddy") else { return };
+    guarded_by_caddy(&program).await;
+}
+
+async fn guarded_by_caddy(program: &Path) {
+    guarded(|addresses| {
+        let place = Place::new();
+        let text = format!("{{\n\tadmin off\n\tauto_https off\n}}\n{}\n", addresses.fill("Caddyfile"));
+        let file = place.write("Caddyfile", &text);
+        place.start(program, &["run", "--config", &file, "--adapter", "caddyfile"])
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn haproxy_guards_a_backend() {
+    let Some(program) = find("haproxy") else { return };
+    guarded(|addresses| {
+        let place = Place::new();
+        place.write("tokend.lua", &format!("{}\n", addresses.fill("tokend.lua")));
+        let file = place.write("haproxy.cfg", &format!("{}\n", addresses.fill("haproxy.cfg")));
+        place.start(&program, &["-db", "-f", &file])
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn envoy_guards_a_backend() {
+    let Some(program) = find("envoy") else { return };
+    guarded(|addresses| start_envoy(&program, &addresses.fill("envoy.yaml"))).await;
+}
+
+#[tokio::test]
+async fn envoy_guards_a_backend_by_raw_headers() {
+    let Some(program) = find("envoy") else { return };
+    guarded(|addresses| {
+        let filter = "failure_mode_allow: false\n";
+        let raw = format!("{filter}                      encode_raw_headers: true\n");
+        start_envoy(&program, &addresses.fill("envoy.yaml").replace(filter, &raw))
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn envoy_guards_a_backend_by_http() {
+    let Some(program) = find("envoy") else { return };
+    guarded(|addresses| {
+        let text = addresses.fill("envoy.yaml");
+        let (before, behind) = text.split_once("                      grpc_service:\n").unwrap();
+        let (_, behind) = behind.split_once("timeout: 5s\n").unwrap();
+        let (behind, cluster) = behind.split_once("      typed_extension_protocol_options:\n").unwrap();
+        let (_, cluster) = cluster.split_once("http2_protocol_options: {} }\n").unwrap();
+        let ports =
+            [addresses.grpc, addresses.http].map(|address| format!("port_value: {} ", address.port()));
+        let cluster = cluster.replace(&ports[0], &ports[1]);
+        let http = addresses.fill("envoy-http.yaml");
+        let route = "                        - match: { prefix: / }\n";
+        let bare = format!("{route}                          request_headers_to_remove: [authorization]\n");
+        start_envoy(&program, &format!("{before}{http}\n{behind}{cluster}").replace(route, &bare))
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_body_that_envoy_hands_over_is_no_outage() {
+    let Some(program) = find("envoy") else { return };
+    let installation = Installation::new().await;
+    let mut config = installation.config();
+    config.ways.ext_authz = true;
+    let replica = installation.serve(config).await;
+    let addresses = Addresses {
+        gateway: free_address(),
+        backend: backend().await,
+        http: replica.http,
+        grpc: replica.address,
+        scoped: true,
+    };
+    let start = |addresses: &Addresses| {
+        let filter = "failure_mode_allow: false\n";
+        let bodies =
+            format!("{filter}                      with_request_body: {{ max_request_bytes: 1000000 }}\n");
+        start_envoy(&program, &addresses.fill("envoy.yaml").replace(filter, &bodies))
+    };
+    let gateway = started(&start, &addresses).await;
+    let _said = shown_if_it_fails(&gateway);
+    let bearer = format!("Bearer {}", created(&mut replica.root(), request("ada")).await.secret);
+    let headers = [("authorization", bearer.as_bytes()), ("connection", b"close")];
+
+    for (length, expected) in [(1000, 200), (100_000, 200), (200_000, 413), (900_000, 413)] {
+        let (status, body) = inputs::ask(addresses.gateway, "POST", &headers, &vec![b'x'; length]).await;
+        assert_eq!(status, expected, "{length}: {body}");
+    }
+    let (status, body) = inputs::ask(addresses.gateway, "POST", &headers[1..], &vec![b'x'; 200_000]).await;
+    assert_eq!((status, &*body), (413, r#"{"error":"invalid_request"}"#));
+}
+
+fn start_envoy(program: &Path, text: &str) -> Running {
+    let place = Place::new();
+    let file = place.write("envoy.yaml", text);
+    let arguments = ["-c", &file, "--disable-hot-restart", "--concurrency", "1", "--log-level", "warn"];
+    place.start(program, &arguments)
+}

@@ -1,0 +1,185 @@
+//! One table, every way: the same secret, scopes and address get the same verdict whichever way they come, and
+//! where it is not known every way says so.
+
+use std::rc::Rc;
+
+use tokend::api::proto::{CreateTokenRequest, CreateTokenResponse, DisableTokenRequest};
+use tokend::secret::TokenId;
+use tokio::task::{JoinSet, LocalSet};
+
+use super::asking::{CLUSTER, House, Question, Said, Way, trusting};
+use crate::support::client::{created, forged, ordinary, revoked, texts, unknown_id};
+use crate::support::eventually;
+use crate::support::proxy::{Proxy, Way as Course};
+use crate::support::replica::Installation;
+
+const SCOPES: [&str; 3] = ["repo:*", "plain", CLUSTER];
+
+fn request(user: &str) -> CreateTokenRequest {
+    CreateTokenRequest {
+        organization_id: "acme".to_owned(),
+        user_id: user.to_owned(),
+        scopes: texts(&SCOPES),
+        ..ordinary()
+    }
+}
+
+fn admitted(made: &CreateTokenResponse) -> Said {
+    let token = made.token.as_ref().unwrap();
+    Said::Admitted {
+        user: token.user_id.clone(),
+        organization: token.organization_id.clone(),
+        token_id: token.id.clone(),
+    }
+}
+
+fn denied(verdict: &str) -> Said {
+    Said::Denied(verdict.to_owned())
+}
+
+/// Makes tokens in every state, and returns each question with what has to be said to it.
+async fn table(house: &House) -> Vec<(&'static str, Question, Said)> {
+    let mut root = house.replica.root();
+    let good = created(&mut root, request("ada")).await;
+    let bound =
+        created(&mut root, CreateTokenRequest { allowed_cidrs: texts(&["192.0.2.0/24"]), ..request("bo") });
+    let bound = bound.await;
+    let ended = created(&mut root, request("eve")).await;
+    let gone = created(&mut root, request("gus")).await;
+    let other =
+        created(&mut root, CreateTokenRequest { organization_id: "other".to_owned(), ..request("olga") });
+    let other = other.await;
+    let off = created(&mut root, request("otto")).await;
+    let token_id = off.token.as_ref().unwrap().id.clone();
+    root.disable_token(DisableTokenRequest { token_id, ..Default::default() }).await.unwrap();
+    let none = created(&mut root, CreateTokenRequest { scopes: Vec::new(), ..request("nil") }).await;
+
+    let expire = "UPDATE tokens SET create_time = '2001-01-01', expire_time = now() WHERE user_id = 'eve'";
+    house.replica.installation.database.execute(expire).await;
+    revoked(&mut root, &gone.token.as_ref().unwrap().id, "").await;
+    let known = TokenId::parse(&good.token.as_ref().unwrap().id).unwrap();
+    let ended_id = TokenId::parse(&ended.token.as_ref().unwrap().id).unwrap();
+    let typo = {
+        let (body, last) = good.secret.split_at(75);
+        format!("{body}{}", if last == "0" { "1" } else { "0" })
+    };
+
+    let ask = |secret: &str, required: &[&'static str], client| Question {
+        secret: secret.to_owned(),
+        required: required.to_vec(),
+        client,
+    };
+    vec![
+        ("valid", ask(&good.secret, &[], None), admitted(&good)),
+        ("covered scopes", ask(&good.secret, &["repo:read", "plain"], None), admitted(&good)),
+        ("a client that nothing binds", ask(&good.secret, &[], Some("198.51.100.1")), admitted(&good)),
+        ("a missing scope", ask(&good.secret, &["repo:read", "admin"], None), denied("missing_scope")),
+        ("a reserved scope", ask(&good.secret, &["tokend:root"], None), denied("missing_scope")),
+        ("no scopes at all", ask(&none.secret, &["plain"], None), denied("missing_scope")),
+        ("no secret", ask("nonsense", &[], None), denied("malformed")),
+        ("a typo", ask(&typo, &[], None), denied("malformed")),
+        ("a long text", ask(&good.secret.repeat(20), &[], None), denied("malformed")),
+        ("an unknown id", ask(&forged(unknown_id()), &[], None), denied("not_found")),
+        ("a wrong secret", ask(&forged(known), &[], None), denied("not_found")),
+        ("a wrong secret of an expired token", ask(&forged(ended_id), &[], None), denied("not_found")),
+        ("expired", ask(&ended.secret, &[], None), denied("expired")),
+        ("expired, and a scope is missing", ask(&ended.secret, &["admin"], None), denied("expired")),
+        ("revoked", ask(&gone.secret, &[], None), denied("revoked")),
+        ("disabled", ask(&off.secret, &[], None), denied("disabled")),
+        ("another organization's", ask(&other.secret, &[], None), denied("not_found")),
+        (
+            "another organization's root",
+            ask(&house.replica.installation.root_secret, &[], None),
+            denied("not_found"),
+        ),
+        ("within its networks", ask(&bound.secret, &["plain"], Some("192.0.2.200")), admitted(&bound)),
+        (
+            "within them, in IPv6's clothes",
+            ask(&bound.secret, &[], Some("::ffff:192.0.2.1")),
+            admitted(&bound),
+        ),
+        ("outside its networks", ask(&bound.secret, &[], Some("192.0.3.1")), denied("ip_not_allowed")),
+        ("from an unknown address", ask(&bound.secret, &[], None), denied("ip_not_allowed")),
+        (
+            "outside, and a scope is missing",
+            ask(&bound.secret, &["admin"], Some("192.0.3.1")),
+            denied("missing_scope"),
+        ),
+    ]
+}
+
+#[tokio::test]
+async fn every_way_says_what_verify_says() {
+    let house = House::new().await;
+    let table = table(&house).await;
+    let (_, expired, _) = table.iter().find(|(name, _, _)| *name == "expired").unwrap();
+    eventually("the end of a token shows", async || {
+        (house.verify(expired).await == denied("expired")).then_some(())
+    })
+    .await;
+
+    for (name, question, expected) in &table {
+        assert_eq!(&house.verify(question).await, expected, "{name}, by Verify");
+        for way in Way::ALL {
+            let askable = way.askable(question);
+            let expected = &house.verify(&askable).await;
+            let said = house.ask(way, &askable).await;
+            assert!(said.agrees(expected), "{name}, by {way:?}: {said:?}, where {expected:?} was due");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_revocation_is_seen_by_every_way_at_once_or_as_soon_as_it_declares() {
+    let house = House::new().await;
+    let mut root = house.replica.root();
+    for way in Way::ALL {
+        let made = created(&mut root, request("ada")).await;
+        let question = Question { secret: made.secret.clone(), ..Question::default() };
+        assert_eq!(house.ask(way, &question).await, admitted(&made), "{way:?}");
+
+        revoked(&mut root, &made.token.unwrap().id, "").await;
+
+        if way.judges_by_itself() {
+            eventually("it is heard of", async || {
+                house.ask(way, &question).await.agrees(&denied("revoked")).then_some(())
+            })
+            .await;
+        }
+        assert!(house.ask(way, &question).await.agrees(&denied("revoked")), "{way:?}");
+    }
+}
+
+#[tokio::test]
+async fn in_an_outage_no_way_says_yes_or_no() {
+    let (proxy, installation) = (Proxy::start(Course::Open).await, Installation::new().await);
+    let mut config = installation.config();
+    config.database = proxy.lead(&config.database);
+    config.ways = trusting();
+    let house = Rc::new(House::of(installation.serve(config).await).await);
+    let made = created(&mut house.replica.root(), request("ada")).await;
+    let known = Question { secret: made.secret.clone(), ..Question::default() };
+    let unknown = Question { secret: forged(unknown_id()), ..Question::default() };
+    for way in Way::ALL {
+        assert_eq!(house.ask(way, &known).await, admitted(&made), "{way:?}");
+    }
+
+    proxy.turn(Course::Cut);
+    eventually("the cache is too old to answer", async || {
+        (house.verify(&known).await == Said::Unknown).then_some(())
+    })
+    .await;
+
+    // All at once: some wait for their deadline.
+    let here = LocalSet::new();
+    let mut asking = JoinSet::new();
+    for way in Way::ALL {
+        for question in [known.clone(), unknown.clone()] {
+            let house = Rc::clone(&house);
+            asking.spawn_local_on(async move { (way, house.ask(way, &question).await) }, &here);
+        }
+    }
+    for (way, said) in here.run_until(asking.join_all()).await {
+        assert_eq!(said, Said::Unknown, "{way:?}");
+    }
+}

@@ -1,0 +1,91 @@
+//! RFC 7009: whoever has a secret may end it, and nothing is told of what is none.
+
+use tokend::api::proto::{GetTokenRequest, RotateTokenRequest, TokenState};
+
+use super::asking::{House, Question, Said, trusting};
+use crate::support::client::{created_with, forged, rotated, rotation, unknown_id};
+use crate::support::eventually;
+use crate::support::http::post;
+use crate::support::proxy::{Proxy, Way};
+use crate::support::replica::Installation;
+
+const PATH: &str = "/oauth2/revoke";
+
+#[tokio::test]
+async fn a_secret_ends_its_token_and_what_was_rotated_from_it() {
+    let house = House::new().await;
+    let mut root = house.replica.root();
+    let made = created_with(&mut root, "acme", &[]).await;
+    let graced = RotateTokenRequest {
+        grace_period: Some(prost_types::Duration { seconds: 3600, nanos: 0 }),
+        ..rotation(&made.token.as_ref().unwrap().id)
+    };
+    let next = rotated(&mut root, graced).await;
+    assert!(matches!(
+        house.verify(&Question { secret: next.secret.clone(), ..Question::default() }).await,
+        Said::Admitted { .. }
+    ));
+
+    for _ in 0..2 {
+        let reply = house.post(PATH, &[("token", &made.secret), ("token_type_hint", "access_token")]).await;
+        assert_eq!((reply.status, &*reply.body), (200, ""));
+    }
+
+    for (secret, id) in [(made.secret, made.token.unwrap().id), (next.secret, next.token.unwrap().id)] {
+        let said = house.verify(&Question { secret, ..Question::default() }).await;
+        assert_eq!(said, Said::Denied("revoked".to_owned()));
+        let token =
+            root.get_token(GetTokenRequest { token_id: id }).await.unwrap().into_inner().token.unwrap();
+        assert_eq!(token.state(), TokenState::Revoked);
+        assert_eq!(token.revoke_reason, "revoked by its holder (RFC 7009)");
+    }
+}
+
+#[tokio::test]
+async fn any_caller_may_and_what_proves_nothing_is_answered_alike() {
+    let house = House::new().await;
+    let own = created_with(&mut house.replica.root(), "other", &["plain"]).await.secret;
+    let bearer = format!("Bearer {own}");
+
+    for secret in ["nonsense", &forged(unknown_id()), &own] {
+        let headers = [("authorization", &*bearer)];
+        let reply = post(house.replica.http, PATH, &headers, &[("token", secret)]).await;
+        assert_eq!((reply.status, &*reply.body), (200, ""));
+    }
+
+    // It has ended itself.
+    let reply = post(house.replica.http, PATH, &[("authorization", &bearer)], &[("token", &own)]).await;
+    assert_eq!(reply.status, 401);
+}
+
+#[tokio::test]
+async fn without_a_caller_or_a_token_nothing_is_done() {
+    let house = House::new().await;
+    let secret = created_with(&mut house.replica.root(), "acme", &[]).await.secret;
+
+    assert_eq!(post(house.replica.http, PATH, &[], &[("token", &secret)]).await.status, 401);
+    assert_eq!(house.post(PATH, &[]).await.status, 400);
+
+    let said = house.verify(&Question { secret, ..Question::default() }).await;
+    assert!(matches!(said, Said::Admitted { .. }));
+}
+
+#[tokio::test]
+async fn in_an_outage_nobody_is_told_that_it_is_done() {
+    let (proxy, installation) = (Proxy::start(Way::Open).await, Installation::new().await);
+    let mut config = installation.config();
+    config.database = proxy.lead(&config.database);
+    config.ways = trusting();
+    let house = House::of(installation.serve(config).await).await;
+    let secret = created_with(&mut house.replica.root(), "acme", &[]).await.secret;
+    proxy.turn(Way::Cut);
+
+    let reply = eventually("the cache is too old to answer", async || {
+        let reply = house.post(PATH, &[("token", &secret)]).await;
+        (reply.status != 401).then_some(reply)
+    })
+    .await;
+
+    assert_eq!((reply.status, reply.header("retry-after").as_deref()), (503, Some("1")));
+    assert_eq!(reply.body, r#"{"error":"temporarily_unavailable"}"#);
+}

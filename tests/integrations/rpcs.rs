@@ -1,0 +1,56 @@
+//! The RPCs that judge, each in all the ways that the server answers it.
+
+use tokend::api::proto::{Consistency, VerifyRequest, VerifyResponse, VerifyStreamRequest};
+use tonic::{Code, Request, Response};
+
+use super::asking::{House, Question, Said};
+
+impl House {
+    /// Asks by the RPC.
+    pub(crate) async fn verify(&self, question: &Question) -> Said {
+        self.verify_as(Request::new(question.request())).await
+    }
+
+    async fn verify_as(&self, request: Request<VerifyRequest>) -> Said {
+        let answer = self.verifier.clone().verify(request).await;
+        said_by_verify(answer.map(Response::into_inner).map_err(|status| status.code()))
+    }
+
+    /// Asks by the RPC, with a header that makes it no plain request.
+    pub(crate) async fn routed(&self, question: &Question) -> Said {
+        let mut request = Request::new(question.request());
+        request.metadata_mut().insert("grpc-encoding", "identity".parse().unwrap());
+        self.verify_as(request).await
+    }
+
+    pub(crate) async fn full(&self, question: &Question) -> Said {
+        let request = VerifyRequest { consistency: Consistency::Full.into(), ..question.request() };
+        self.verify_as(Request::new(request)).await
+    }
+
+    pub(crate) async fn stream(&self, question: &Question) -> Said {
+        let asked = tokio_stream::once(VerifyStreamRequest { request: Some(question.request()) });
+        let mut verifier = self.verifier.clone();
+        let answer = async {
+            let mut answers = verifier.verify_stream(asked).await?.into_inner();
+            answers.message().await
+        };
+        let answer = answer.await.map_err(|status| status.code());
+        said_by_verify(answer.map(|answer| answer.expect("an answer").response.unwrap()))
+    }
+}
+
+/// Reads what Verify says.
+pub(crate) fn said_by_verify(answer: Result<VerifyResponse, Code>) -> Said {
+    let reply = match answer {
+        Err(Code::Unavailable) => return Said::Unknown,
+        answer => answer.unwrap(),
+    };
+    let verdict = reply.verdict().as_str_name().trim_start_matches("VERDICT_").to_lowercase();
+    match reply.token {
+        Some(token) if verdict == "valid" => {
+            Said::Admitted { user: token.user_id, organization: token.organization_id, token_id: token.id }
+        }
+        _ => Said::Denied(verdict),
+    }
+}

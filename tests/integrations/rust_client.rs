@@ -1,0 +1,109 @@
+//! The same question, asked by the Rust client: by each of its verifiers, and by a guard in front of a service.
+
+use std::net::SocketAddr;
+
+use axum::routing::get;
+use axum::{Extension, Router};
+use tokend_client::{
+    Answer, Connection, Error, ErrorKind, Guard, LocalConfig, Scope, Scopes, Verdict, VerifiedToken, Verifier,
+};
+use tokio::net::TcpListener;
+
+use super::asking::{Question, Said, said_over_http};
+use crate::support::eventually;
+use crate::support::http::send;
+
+/// The verifiers of a backend.
+pub(crate) struct Verifiers {
+    unary: Verifier,
+    multiplexed: Verifier,
+    local: Verifier,
+}
+
+impl Verifiers {
+    pub(crate) fn open(address: SocketAddr, secret: &str) -> Self {
+        let connection = Connection::to(format!("http://{address}")).secret(secret.into()).attempts(1);
+        let client = connection.open().unwrap();
+        Self {
+            unary: Verifier::unary(client.clone()),
+            multiplexed: Verifier::multiplexed(client.clone()).unwrap(),
+            local: Verifier::local(client, LocalConfig::default()).unwrap(),
+        }
+    }
+
+    pub(crate) async fn ask_unary(&self, question: &Question) -> Said {
+        ask(&self.unary, question).await
+    }
+
+    pub(crate) async fn ask_multiplexed(&self, question: &Question) -> Said {
+        ask(&self.multiplexed, question).await
+    }
+
+    /// Asks until the token is held, and returns what is then said without asking. What proves none is not held.
+    pub(crate) async fn ask_local(&self, question: &Question) -> Said {
+        eventually("an answer from here", async || {
+            let asked = ask(&self.local, question).await;
+            let scopes = required(question);
+            let here = self.local.try_verify(&to_ask(question, &scopes));
+            let proves_none = match &asked {
+                Said::Denied(verdict) => matches!(&**verdict, "malformed" | "not_found"),
+                said => *said == Said::Unknown,
+            };
+            here.map(|answer| said(Ok(answer))).or(proves_none.then_some(asked))
+        })
+        .await
+    }
+
+    /// Asks a service behind a guard, which judges by itself what it can.
+    pub(crate) async fn ask_guard(&self, question: &Question) -> Said {
+        let client = question.client.map(|client| client.parse().unwrap());
+        let guard = Guard::new(self.local.clone()).require(question.required.iter().copied()).unwrap();
+        let routes = Router::new().route("/", get(who)).layer(guard.client_address(move |_| client));
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let service = tokio::spawn(async move { axum::serve(listener, routes).await });
+        let bearer = format!("Bearer {}", question.secret);
+        let reply = send(address, "GET", "/", &[("authorization", &bearer)], "").await;
+        service.abort();
+        said_over_http(&reply, |name| reply.header(name).unwrap())
+    }
+}
+
+/// What the service says: who was let in, as gateways are told.
+async fn who(Extension(token): Extension<VerifiedToken>) -> [(&'static str, String); 3] {
+    [
+        ("x-tokend-user", token.user_id.as_str().to_owned()),
+        ("x-tokend-organization", token.organization_id.as_str().to_owned()),
+        ("x-tokend-token-id", token.id.to_string()),
+    ]
+}
+
+fn required(question: &Question) -> Scopes {
+    Scopes::new(question.required.iter().map(|text| Scope::parse(text).unwrap()).collect()).unwrap()
+}
+
+fn to_ask<'a>(question: &'a Question, required_scopes: &'a Scopes) -> tokend_client::Question<'a> {
+    let client_ip = question.client.map(|client| client.parse().unwrap());
+    tokend_client::Question::new(&question.secret).required_scopes(required_scopes).client_ip(client_ip)
+}
+
+async fn ask(verifier: &Verifier, question: &Question) -> Said {
+    said(verifier.verify(&to_ask(question, &required(question))).await)
+}
+
+fn said(answer: Result<Answer, Error>) -> Said {
+    let answer = match answer {
+        Err(error) if matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::DeadlineExceeded) => {
+            return Said::Unknown;
+        }
+        answer => answer.unwrap(),
+    };
+    match answer.token {
+        Some(token) if answer.verdict == Verdict::Valid => Said::Admitted {
+            user: token.user_id.as_str().to_owned(),
+            organization: token.organization_id.as_str().to_owned(),
+            token_id: token.id.to_string(),
+        },
+        _ => Said::Denied(answer.verdict.word().to_owned()),
+    }
+}

@@ -1,0 +1,62 @@
+//! What holds for all ways: they are counted, and guessing is slowed down by each of them.
+
+use tokio::task::JoinSet;
+
+use super::asking::{House, Question, Way};
+use crate::support::client::{forged, unknown_id};
+use crate::support::http::{get, send};
+
+#[tokio::test]
+async fn calls_are_counted_by_way_and_outcome() {
+    let house = House::new().await;
+    let question = Question { secret: house.backend.clone(), ..Question::default() };
+    house.ask(Way::Introspection, &question).await;
+    house.ask(Way::ForwardAuth, &question).await;
+    house.ask(Way::ForwardAuth, &Question { required: vec!["x"], ..question.clone() }).await;
+    house.ask(Way::ForwardAuth, &Question { secret: "nonsense".to_owned(), ..question.clone() }).await;
+    house.post("/oauth2/revoke", &[]).await;
+
+    let (_, text) = get(house.replica.http, "/metrics").await;
+    for line in [
+        r#"tokend_integration_calls_total{outcome="done",integration="introspection"} 1"#,
+        r#"tokend_integration_calls_total{outcome="done",integration="forward_auth"} 1"#,
+        r#"tokend_integration_calls_total{outcome="forbidden",integration="forward_auth"} 1"#,
+        r#"tokend_integration_calls_total{outcome="unauthenticated",integration="forward_auth"} 1"#,
+        r#"tokend_integration_calls_total{outcome="invalid",integration="revocation"} 1"#,
+        r#"tokend_integration_call_duration_seconds_count{integration="forward_auth"} 3"#,
+        r#"tokend_verdicts_total{verdict="malformed"} 1"#,
+    ] {
+        assert!(text.contains(line), "{line} is not in\n{text}");
+    }
+}
+
+#[tokio::test]
+async fn who_guesses_waits_and_holds_up_nobody_else() {
+    let house = House::new().await;
+    let address = house.replica.http;
+    let ask = async move |client: &str, secret: String| {
+        let headers = [("authorization", &*format!("Bearer {secret}")), ("x-forwarded-for", client)];
+        send(address, "GET", "/auth", &headers, "").await.status
+    };
+    let mut guesses = JoinSet::new();
+    for _ in 0..40 {
+        guesses.spawn(async move { ask("192.0.2.66", forged(unknown_id())).await });
+    }
+    let mut answered = 0;
+    // The free ones, and the first that had to wait.
+    for _ in 0..11 {
+        assert_eq!(guesses.join_next().await.unwrap().unwrap(), 401);
+        answered += 1;
+    }
+
+    assert_eq!(ask("192.0.2.66", house.backend.clone()).await, 200);
+    assert_eq!(ask("198.51.100.1", forged(unknown_id())).await, 401);
+
+    while guesses.try_join_next().is_some() {
+        answered += 1;
+    }
+    assert!(answered < 40, "no guess was held back");
+    while let Some(status) = guesses.join_next().await {
+        assert_eq!(status.unwrap(), 401);
+    }
+}
