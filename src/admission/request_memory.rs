@@ -6,7 +6,7 @@ use std::future::poll_fn;
 use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -20,8 +20,10 @@ use tokio::time::Sleep;
 use super::fair_limiter::{FairLimiter, Permit, Refused};
 use crate::metrics::RequestMetrics;
 
-/// The most bytes that the unfinished requests of a connection may take.
-const CONNECTION_BYTES: usize = 320 * 1024;
+/// The most bytes that the unfinished requests of a connection may take: of one whose peer has shown no credential yet,
+/// and of any other.
+const CONNECTION_BYTES: usize = 384 * 1024;
+const KNOWN_CONNECTION_BYTES: usize = 1024 * 1024;
 
 /// What a request takes by being open, beside what has been sent of it: what waits, and its place in the tables of HTTP.
 const OPEN: usize = 3 * 1024;
@@ -66,6 +68,8 @@ pub struct RequestLimiter {
 pub struct ConnectionRequests {
     limiter: RequestLimiter,
     address: IpAddr,
+    /// Whether its peer has shown a credential.
+    known: Arc<AtomicBool>,
     unfinished: AtomicUsize,
 }
 
@@ -100,10 +104,16 @@ impl RequestLimiter {
         Self { bytes: FairLimiter::new(bytes), patience, metrics }
     }
 
-    /// Begins to count the requests of a connection from this address.
+    /// Begins to count the requests of a connection from this address; `known` turns true when its peer has shown a
+    /// credential.
     #[must_use]
-    pub fn connection(&self, address: IpAddr) -> Arc<ConnectionRequests> {
-        Arc::new(ConnectionRequests { limiter: self.clone(), address, unfinished: AtomicUsize::new(0) })
+    pub fn connection(&self, address: IpAddr, known: Arc<AtomicBool>) -> Arc<ConnectionRequests> {
+        Arc::new(ConnectionRequests {
+            limiter: self.clone(),
+            address,
+            known,
+            unfinished: AtomicUsize::new(0),
+        })
     }
 
     /// Begins to count what else a connection from this address takes: nothing yet.
@@ -202,12 +212,12 @@ impl ConnectionRequests {
         }
         let (parts, reservation) = match head {
             Head::Packed(packed, mut reservation) => {
-                reservation.finish();
+                reservation.finish(packed.text.len() + received.capacity());
                 (packed.unpack(), Some(reservation))
             }
             Head::Read(parts) if received.len() >= LARGE => {
                 let mut whole = self.reserve(received.len())?;
-                whole.finish();
+                whole.finish(received.len());
                 (parts, Some(whole))
             }
             Head::Read(parts) => (parts, None),
@@ -216,7 +226,8 @@ impl ConnectionRequests {
     }
 
     fn take(&self, bytes: usize) -> Result<(), Refused> {
-        let fits = |taken: usize| Some(taken + bytes).filter(|sum| *sum <= CONNECTION_BYTES);
+        let most = if self.known.load(Ordering::Relaxed) { KNOWN_CONNECTION_BYTES } else { CONNECTION_BYTES };
+        let fits = |taken: usize| Some(taken + bytes).filter(|sum| *sum <= most);
         let taken = self.unfinished.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits);
         taken.map(drop).map_err(|_| Refused::OverShare)
     }
@@ -241,15 +252,17 @@ impl Reservation {
         Ok(())
     }
 
-    /// Counts the request as one that has arrived: no more as its connection's, still as its address's.
-    pub fn finish(&mut self) {
+    /// Counts the request as one that has arrived: no more as its connection's, and as its address's with what has been
+    /// sent of it alone, since whatever waits from now on is bounded by the limit of calls.
+    pub fn finish(&mut self, sent: usize) {
+        self.place.shrink(sent.min(self.unfinished));
         self.connection.give_back(std::mem::take(&mut self.unfinished));
     }
 }
 
 impl Drop for Reservation {
     fn drop(&mut self) {
-        self.finish();
+        self.connection.give_back(self.unfinished);
     }
 }
 
@@ -376,22 +389,39 @@ mod tests {
     #[test]
     fn a_connection_an_address_and_all_together_have_a_bound_each() {
         let limiter = limiter(4 * CONNECTION_BYTES);
-        let first = limiter.connection(address(1));
+        let first = limiter.connection(address(1), Arc::default());
         let mut held = first.reserve(CONNECTION_BYTES).unwrap();
         assert_eq!(first.reserve(1).unwrap_err(), Refused::OverShare);
         assert_eq!(held.grow(1).unwrap_err(), Refused::OverShare);
-        let second = limiter.connection(address(1));
+        let second = limiter.connection(address(1), Arc::default());
         let _also = second.reserve(CONNECTION_BYTES).unwrap();
-        assert_eq!(limiter.connection(address(1)).reserve(1).unwrap_err(), Refused::OverShare);
-        let other = limiter.connection(address(2));
+        assert_eq!(
+            limiter.connection(address(1), Arc::default()).reserve(1).unwrap_err(),
+            Refused::OverShare
+        );
+        let other = limiter.connection(address(2), Arc::default());
         let _others = other.reserve(CONNECTION_BYTES).unwrap();
         assert_eq!(limiter.taken(), 3 * CONNECTION_BYTES);
-        // What has arrived counts no more for its connection.
-        held.finish();
-        assert_eq!((limiter.taken(), first.unfinished.load(Ordering::Relaxed)), (3 * CONNECTION_BYTES, 0));
+        // What has arrived counts no more for its connection, and with what was sent of it for its address.
+        held.finish(7);
+        assert_eq!(
+            (limiter.taken(), first.unfinished.load(Ordering::Relaxed)),
+            (2 * CONNECTION_BYTES + 7, 0)
+        );
         drop(held);
         assert_eq!(limiter.taken(), 2 * CONNECTION_BYTES);
         assert!(first.reserve(1).is_ok());
+    }
+
+    #[test]
+    fn whoever_has_shown_a_credential_may_have_as_many_unfinished_as_there_are_streams() {
+        let limiter = limiter(4 * KNOWN_CONNECTION_BYTES);
+        let known = Arc::new(AtomicBool::new(false));
+        let connection = limiter.connection(address(1), Arc::clone(&known));
+        let open = || (0..256).map_while(|_| connection.open().ok()).collect::<Vec<_>>().len();
+        assert_eq!(open(), CONNECTION_BYTES / OPEN);
+        known.store(true, Ordering::Relaxed);
+        assert_eq!(open(), 256);
     }
 
     #[test]

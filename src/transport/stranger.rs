@@ -15,7 +15,7 @@ const ENDS: usize = 128 * 1024;
 const MOST: usize = 1024 * 1024;
 
 /// What a call takes beside its bytes: the tables' entries, and what it is answered by.
-const CALL: usize = 2048;
+const CALL: usize = 1024;
 
 /// What a frame of data takes beside its bytes, for as long as it is not read.
 const DATA: usize = 256;

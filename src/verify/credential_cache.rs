@@ -39,6 +39,12 @@ impl CredentialCache {
         Self { last: ArcSwapOption::empty(), known }
     }
 
+    /// Returns what turns true when the peer has proven anything.
+    #[must_use]
+    pub fn known(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.known)
+    }
+
     /// Notes that something has been proven that need not be kept.
     pub fn note(&self) {
         self.known.store(true, Ordering::Relaxed);

@@ -78,7 +78,7 @@ pub async fn serve(mut incoming: Incoming, sources: Sources, ways: Arc<Integrati
         let mut until = connection.until();
         let answering = Answering {
             router: router.clone(),
-            requests: requests.connection(connection.address().ip()),
+            requests: requests.connection(connection.address().ip(), connection.known()),
             peer: Peer::from(&connection),
             probes_only: until.is_some(),
             due: connection.due(),

@@ -54,7 +54,7 @@ impl Direct {
             api: Arc::clone(&self.api),
             routes: self.routes.clone(),
             methods: Arc::clone(&self.methods),
-            requests: self.requests.connection(peer.address.ip()),
+            requests: self.requests.connection(peer.address.ip(), peer.credentials.known()),
             web: self.web,
             refusals: Arc::new(RefusalMemory::new(Arc::clone(&self.api.response_memory), peer.address.ip())),
             peer,
