@@ -18,11 +18,11 @@ async fn calls_are_counted_by_way_and_outcome() {
 
     let (_, text) = get(house.replica.http, "/metrics").await;
     for line in [
-        r#"tokend_integration_calls_total{outcome="done",integration="introspection"} 1"#,
-        r#"tokend_integration_calls_total{outcome="done",integration="forward_auth"} 1"#,
-        r#"tokend_integration_calls_total{outcome="forbidden",integration="forward_auth"} 1"#,
-        r#"tokend_integration_calls_total{outcome="unauthenticated",integration="forward_auth"} 1"#,
-        r#"tokend_integration_calls_total{outcome="invalid",integration="revocation"} 1"#,
+        r#"tokend_integration_calls_total{integration="introspection",outcome="done"} 1"#,
+        r#"tokend_integration_calls_total{integration="forward_auth",outcome="done"} 1"#,
+        r#"tokend_integration_calls_total{integration="forward_auth",outcome="forbidden"} 1"#,
+        r#"tokend_integration_calls_total{integration="forward_auth",outcome="unauthenticated"} 1"#,
+        r#"tokend_integration_calls_total{integration="revocation",outcome="invalid"} 1"#,
         r#"tokend_integration_call_duration_seconds_count{integration="forward_auth"} 3"#,
         r#"tokend_verdicts_total{verdict="malformed"} 1"#,
     ] {
