@@ -15,10 +15,10 @@ const ENDS: usize = 128 * 1024;
 const MOST: usize = 1024 * 1024;
 
 /// What a call takes beside its bytes: the tables' entries, and what it is answered by.
-const CALL: usize = 1024;
+const CALL: usize = 512;
 
 /// What a frame of data takes beside its bytes, for as long as it is not read.
-const DATA: usize = 256;
+const DATA: usize = 128;
 
 /// What headers take that have not come to their end.
 const UNENDED: usize = 64 * 1024;
