@@ -22,7 +22,7 @@ use crate::metrics::RequestMetrics;
 
 /// The most bytes that the unfinished requests of a connection may take: of one whose peer has shown no credential yet,
 /// and of any other.
-const CONNECTION_BYTES: usize = 368 * 1024;
+const CONNECTION_BYTES: usize = 340 * 1024;
 const KNOWN_CONNECTION_BYTES: usize = 1024 * 1024;
 
 /// What a request takes by being open, beside what has been sent of it: what waits, and its place in the tables of HTTP.
