@@ -82,7 +82,7 @@ impl Client {
         self.credential.as_ref().map(|credential| credential.current())
     }
 
-    /// Tells whether an error is that of a credential in whose place there is another by now.
+    /// Tells whether an error is about a credential that another one has replaced since.
     pub(crate) fn has_another(&self, error: &Error, used: Option<&Arc<Known>>) -> bool {
         let (Some(credential), Some(used)) = (&self.credential, used) else { return false };
         error.kind() == ErrorKind::Unauthenticated && credential.differs_from(used)

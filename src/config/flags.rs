@@ -225,39 +225,39 @@ pub(super) struct WayFlags {
     /// commas: by X-Forwarded-For at /auth,
     /// also by the source that Envoy names. Without it, tokens that are bound to networks are let in
     /// by no gateway [env: TOKEND_TRUSTED_PROXIES] [default: none]
-    #[arg(long, value_name = "NETWORKS", help_heading = "Ways in")]
+    #[arg(long, value_name = "NETWORKS", help_heading = "Integrations")]
     pub(super) trusted_proxies: Option<TrustedProxies>,
 
     /// Answer Envoy's external authorization (envoy.service.auth.v3.Authorization) on the gRPC port.
     /// Let only Envoys reach it: they ask without a credential of their own [env: TOKEND_EXT_AUTHZ]
-    #[arg(long, help_heading = "Ways in")]
+    #[arg(long, help_heading = "Integrations")]
     pub(super) ext_authz: bool,
 
     /// The organization whose tokens gateways let in [env: TOKEND_GATEWAY_ORGANIZATION]
     /// [default: every organization]
-    #[arg(long, value_name = "ID", help_heading = "Ways in")]
+    #[arg(long, value_name = "ID", help_heading = "Integrations")]
     pub(super) gateway_organization: Option<String>,
 
     /// How the headers begin in which gateways are told whose a token is
     /// [env: TOKEND_IDENTITY_HEADER_PREFIX] [default: x-tokend-]
-    #[arg(long, value_name = "PREFIX", help_heading = "Ways in")]
+    #[arg(long, value_name = "PREFIX", help_heading = "Integrations")]
     pub(super) identity_header_prefix: Option<String>,
 
     /// Origins whose pages may call the service from a browser, by gRPC-Web on the gRPC port, separated
     /// by commas, each exactly as browsers send it, such as https://admin.example.org
     /// [env: TOKEND_GRPC_WEB_ORIGINS] [default: none, and no gRPC-Web is spoken]
-    #[arg(long, value_name = "ORIGINS", help_heading = "Ways in")]
+    #[arg(long, value_name = "ORIGINS", help_heading = "Integrations")]
     pub(super) grpc_web_origins: Option<String>,
 
     /// Answer Kubernetes' TokenReview at /tokenreview of --http-listen, to callers with tokend:verify:
     /// tokens need this scope for the API server itself [env: TOKEND_TOKEN_REVIEW] [default: not there]
-    #[arg(long, value_name = "SCOPE", help_heading = "Ways in")]
+    #[arg(long, value_name = "SCOPE", help_heading = "Integrations")]
     pub(super) token_review: Option<String>,
 
     /// What the API server calls itself, separated by commas: its --api-audiences, or else its
     /// --service-account-issuer. Any other audience is a scope [env: TOKEND_TOKEN_REVIEW_AUDIENCES]
     /// [default: https://kubernetes.default.svc.cluster.local]
-    #[arg(long, value_name = "AUDIENCES", help_heading = "Ways in")]
+    #[arg(long, value_name = "AUDIENCES", help_heading = "Integrations")]
     pub(super) token_review_audiences: Option<String>,
 }
 
