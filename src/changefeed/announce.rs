@@ -1,6 +1,6 @@
-//! Tells the other replicas that something was changed here, right after the commit, so that they look at
-//! once instead of at their next poll. Best effort and at most every 2 ms: in the transaction itself a NOTIFY
-//! would take a lock that all commits share.
+//! Announces to the other replicas that this one has changed something, right after the commit, so that
+//! they poll at once. Best effort, at most every 2 ms: a NOTIFY inside the transaction would take a
+//! lock that all commits share. Started by the server.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,16 +9,16 @@ use tokio::sync::Notify;
 
 use crate::store::{Connection, Connector};
 
-/// The least time between two announcements.
+/// The shortest interval between two announcements.
 const MIN_INTERVAL: Duration = Duration::from_millis(2);
 
-/// Announces whenever `changed` is notified, until the server stops it.
+/// Announces each time `changed` is notified, until the server stops the task.
 pub async fn run(changed: Arc<Notify>, lines: Connector) {
     let mut line: Option<Connection> = None;
     loop {
         changed.notified().await;
-        // Twice: a line that has lain idle may be broken. After that nobody hears of this change before
-        // their next poll.
+        // Two attempts: an idle connection may be broken. If both fail, the other replicas see this
+        // change at their next poll.
         for _ in 0..2 {
             if line.is_none() {
                 line = lines.open().await.ok();

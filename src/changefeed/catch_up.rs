@@ -1,5 +1,6 @@
-//! What a watcher has missed, a page at a time. A fleet that comes back at once is read for by few connections, each
-//! lent for one page: whoever is told slowly holds none. Called by the watchers.
+//! Reads the changes that a watcher has missed, one page at a time. If many watchers return at once, a
+//! few connections serve them all, each lent for one page, so a slow watcher holds none. Called by the
+//! watchers.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -10,33 +11,33 @@ use super::position::Position;
 use crate::admission::fair_limiter::Refused;
 use crate::store::{Change, Connection, Connector, StoreError, WatchPage};
 
-/// How long a read may take.
+/// The longest time that one read may take.
 pub(super) const READ_DEADLINE: Duration = Duration::from_secs(2);
 
-/// Why a watcher is told nothing more.
+/// Why a watcher gets no more changes.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum WatchError {
-    /// Changes behind the position may be gone, or belong to another server.
+    /// Changes after the position may be purged, or the position belongs to another server.
     #[error("the position is too old; list what there is, and watch from now on")]
     TooOld,
     /// The watcher has not read for too long.
     #[error("the watcher does not keep up; go on behind the last position")]
     TooSlow,
-    /// Too many others read what they have missed.
+    /// Too many other watchers are catching up.
     #[error(transparent)]
     Busy(#[from] Refused),
-    /// The database could not be asked.
+    /// The database could not be read.
     #[error(transparent)]
     Store(#[from] Arc<StoreError>),
 }
 
-/// How many pages are read at once, each on a connection of its own.
+/// How many pages are read at the same time, each on its own connection.
 const AT_ONCE: usize = 4;
 
-/// How long a watcher waits for its turn.
+/// How long a watcher waits for a permit to read a page.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// The connections of all who catch up.
+/// The connections shared by all watchers that catch up.
 #[derive(Debug)]
 pub(crate) struct Readers {
     lines: Connector,
@@ -44,14 +45,14 @@ pub(crate) struct Readers {
     open: Mutex<Open>,
 }
 
-/// Connections that nobody uses right now. They go with the last who catches up.
+/// Idle connections. They are closed when the last watcher has caught up.
 #[derive(Debug, Default)]
 struct Open {
     idle: Vec<Connection>,
     catching_up: usize,
 }
 
-/// Reads what one watcher has missed.
+/// Reads the changes that one watcher has missed.
 #[derive(Debug)]
 pub struct CatchUp {
     readers: Arc<Readers>,
@@ -92,7 +93,7 @@ impl CatchUp {
         Self { readers: Arc::clone(readers), since, until, next: Next::First }
     }
 
-    /// Reads the next page; `None` behind the last.
+    /// Reads the next page; `None` after the last page.
     ///
     /// # Errors
     /// [`WatchError`].

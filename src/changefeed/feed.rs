@@ -1,6 +1,6 @@
-//! Follows what has changed in the database, has it invalidated, and then, in this order, says how fresh the cache
-//! is. One task; started by the engine. Whatever it cannot do, it tries again: while it fails the
-//! cache grows old and stops answering by itself.
+//! Polls the changes in the database, invalidates what they affect, and only then publishes how fresh
+//! the cache is. One task, started by the engine. Every failure is retried; meanwhile the cache ages
+//! and stops answering by itself.
 
 use std::fmt;
 use std::sync::Arc;
@@ -18,33 +18,33 @@ use crate::store::{
     ChangePage, Connection, Connector, Epoch, LEASE, Noted, Reading, Snapshot, StoreError, TOLERANCE,
 };
 
-/// How soon a failed poll is tried again.
+/// The delay before a failed poll is retried.
 const RETRY: Duration = Duration::from_millis(100);
 
-/// How long a poll may take before its connection is given up.
+/// The longest time a poll may take before its connection is dropped.
 const POLL_DEADLINE: Duration = Duration::from_millis(1_500);
 
-/// The least time between two polls, however often it is woken.
+/// The shortest interval between two polls, however often the feed is woken.
 const MIN_INTERVAL: Duration = Duration::from_millis(1);
 
-/// How often the replica's row is renewed: well within its lease.
+/// The interval at which the replica's row is renewed: well within its lease.
 const RENEWAL: Duration = Duration::from_secs(LEASE.as_secs() / 4);
 
-/// What has changed in the database, as far as it is known.
+/// What has changed in the database, as far as is known.
 #[derive(Debug, Clone, Copy)]
 pub enum Invalidation<'a> {
     /// These tokens.
     Tokens(&'a [TokenId]),
-    /// Any token: changes were missed, or it is another server.
+    /// Any token: changes were missed, or the database is another server.
     Everything,
 }
 
-/// Called with what has changed, before anybody is told that answers are fresh.
+/// Callback that receives what has changed, before the new freshness is published.
 #[derive(Clone)]
 pub struct Invalidate(Arc<dyn Fn(Invalidation<'_>) + Send + Sync>);
 
 impl Invalidate {
-    /// Wraps what is called.
+    /// Wraps the callback.
     pub fn new(call: impl Fn(Invalidation<'_>) + Send + Sync + 'static) -> Self {
         Self(Arc::new(call))
     }
@@ -75,7 +75,7 @@ pub(crate) struct Feed {
     metrics: Arc<Metrics>,
     registration: Arc<Registration>,
     line: Option<Connection>,
-    /// What the last handled poll saw, and on which server.
+    /// The snapshot of the last handled poll, and the epoch of its server.
     position: Option<(Snapshot, Epoch)>,
     /// When this replica's row was last renewed, and on which server.
     renewed: Option<(BootInstant, Option<Epoch>)>,
@@ -105,7 +105,7 @@ impl Feed {
         }
     }
 
-    /// Makes one that has not polled yet, and begins with that.
+    /// Creates a feed with the same dependencies that has not polled yet.
     pub(crate) fn anew(&self) -> Self {
         Self {
             lines: self.lines.clone(),
@@ -121,7 +121,7 @@ impl Feed {
         }
     }
 
-    /// Polls for ever.
+    /// Polls forever.
     pub(crate) async fn run(mut self) {
         let interval = self.freshness.bounds().max_staleness / 4;
         let mut failing = false;
@@ -141,7 +141,8 @@ impl Feed {
                         self.lines.doubt();
                     }
                     self.metrics.engine.poll_failed();
-                    // Before the first answer of the database, the server says what it waits for.
+                    // Before the database's first response, the server itself reports what it waits
+                    // for.
                     let starting = matches!(error, StoreError::Starting);
                     if !starting && !std::mem::replace(&mut failing, true) {
                         let error = &error as &dyn std::error::Error;
@@ -156,7 +157,7 @@ impl Feed {
         }
     }
 
-    /// Handles everything that was committed before this call, and publishes that it did.
+    /// Handles everything that was committed before this call, then publishes that it did.
     async fn poll(&mut self) -> Result<(), StoreError> {
         let mut line = match self.line.take() {
             Some(line) => line,
@@ -166,8 +167,8 @@ impl Feed {
         let sent = BootInstant::now();
         let since = self.position.as_ref().map(|(snapshot, _)| snapshot.clone());
         let first = line.poll(since.as_ref(), None, POLL_DEADLINE).await?;
-        // The deadline once more, by the clock that goes on while the machine sleeps: an answer that took an
-        // hour would set the database's time an hour ahead.
+        // Checks the deadline again with the clock that continues while the machine sleeps: a response
+        // that took an hour would set the database's time an hour ahead.
         if BootInstant::now().since(sent) > POLL_DEADLINE {
             return Err(StoreError::DeadlineExceeded);
         }
@@ -189,7 +190,7 @@ impl Feed {
         if follows && self.position.as_ref().is_some_and(|(_, known)| *known == epoch) {
             changes = self.forget_changes(&mut line, &first, since.as_ref(), &epoch).await?;
         } else {
-            // The snapshot is taken; now clear and keep out what was read before it; then publish.
+            // The snapshot is taken; now clear the cache and keep out earlier reads; then publish.
             if first.unrecorded.is_none() {
                 tracing::info!("the cache starts anew");
             }
@@ -210,7 +211,7 @@ impl Feed {
         Ok(())
     }
 
-    /// Holds what the database's clock says against what it said before.
+    /// Compares the database's clock with its earlier readings.
     fn note_clock(&mut self, poll: &Poll) -> Noted {
         let expected = self.freshness.read(poll.sent).map(|reading| reading.now);
         let noted =
@@ -230,13 +231,13 @@ impl Feed {
             }
             _ => return noted,
         }
-        // The row of this replica looks older, or younger, than it is.
+        // The row of this replica looks older or younger than it is.
         self.renewed = None;
         noted
     }
 
-    /// Has the cache forget what changed, page by page, and counts it. Changes that commit meanwhile are in the
-    /// next poll: it goes on from the first page's snapshot.
+    /// Invalidates the changed tokens page by page, and returns their count. Changes that commit
+    /// meanwhile are in the next poll: it continues from the first page's snapshot.
     async fn forget_changes(
         &self,
         line: &mut Connection,
@@ -259,16 +260,16 @@ impl Feed {
         Ok(changes)
     }
 
-    /// Tells whether this replica's row counted with this server when a poll was sent. It may be on another
-    /// server, or the process may have been paused between the renewal and the poll.
+    /// Returns whether this replica's row was valid on this server when a poll was sent. The row may be
+    /// on another server, or the process may have been paused between the renewal and the poll.
     fn is_registered(&self, epoch: &Epoch, sent: BootInstant) -> bool {
         self.renewed.as_ref().is_some_and(|(renewed, server)| {
             server.as_ref() == Some(epoch) && sent.since(*renewed) < LEASE / 2
         })
     }
 
-    /// Renews the row that tells how old this replica's answers may be, before it is due. Tells whether there is one:
-    /// what changes from now on is promised with it in mind.
+    /// Renews, before it is due, the row that says how old this replica's responses may be. Returns
+    /// whether the row exists: if so, every later change takes it into account in its `effective_time`.
     async fn renew(&mut self, line: &mut Connection) -> Result<bool, StoreError> {
         if !self.registration.is_confirmed() {
             self.renewed = None;
@@ -278,7 +279,7 @@ impl Feed {
         if self.renewed.as_ref().is_none_or(|(renewed, _)| now.since(*renewed) >= RENEWAL) {
             let Registration { replica, bound, .. } = *self.registration;
             let renewed = line.renew_replica(replica, bound, POLL_DEADLINE).await?;
-            // The moment before it was sent: the row counts at least from then on.
+            // The moment before the renewal was sent: the row is valid at least from then on.
             self.renewed = renewed.map(|epoch| (now, epoch));
             if self.renewed.is_none() {
                 self.registration.lost();

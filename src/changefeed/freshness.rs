@@ -1,6 +1,6 @@
-//! How old the cache may be, and what time it is by the database's clock. Written by the feed after every
-//! successful poll, read by every Verify before it looks a record up. Knows no clock of its own: moments are
-//! arguments.
+//! How old the cache may be, and what time it is by the database's clock. Written by the feed after
+//! every successful poll, read by every Verify before it looks up the record. Reads no clock itself:
+//! moments are arguments.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,44 +12,45 @@ use time::OffsetDateTime;
 use crate::clock::BootInstant;
 use crate::store::{self, Epoch, Noted};
 
-/// By how much a time may seem to differ from what it is.
+/// How far a time may appear to differ from the real one.
 const TOLERANCE: time::Duration = time::Duration::new(store::TOLERANCE.as_secs().cast_signed(), 0);
 
-/// How old an answer from the cache may be.
+/// How old a response from the cache may be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Bounds {
     /// The age up to which the cache answers by itself.
     pub max_staleness: Duration,
-    /// How much longer cached VALIDs live when Postgres cannot be asked.
+    /// How much longer cached VALIDs are used when Postgres cannot be read.
     pub outage_grace: Duration,
 }
 
 impl Bounds {
-    /// Returns the age that no answer exceeds, whatever has failed.
+    /// Returns the maximum age of a response, whatever has failed.
     #[must_use]
     pub fn longest(self) -> Duration {
         self.max_staleness + self.outage_grace
     }
 }
 
-/// What a successful poll told.
+/// What a successful poll returned.
 #[derive(Debug, Clone)]
 pub(crate) struct Poll {
     /// When it was sent: every change committed before then has been handled.
     pub(crate) sent: BootInstant,
-    /// The database's time when it was answered.
+    /// The database's time when it answered.
     pub(crate) database_time: OffsetDateTime,
-    /// Which life of which server answered.
+    /// The epoch of the server that answered.
     pub(crate) epoch: Epoch,
-    /// The replica was known by then, to that server and whatever takes its place: so the cache may answer.
+    /// The replica was registered by then, with that server and any server that replaces it: so the
+    /// cache may answer.
     pub(crate) registered: bool,
 }
 
-/// A poll, what time it is by it, and the time below which that must not fall.
+/// A poll, the clock reading in use, and the time below which the current time must not fall.
 #[derive(Debug)]
 struct Published {
     poll: Poll,
-    /// The last reading of the clock that was believed.
+    /// The last clock reading that was accepted.
     clock: store::Reading,
     floor: OffsetDateTime,
 }
@@ -63,12 +64,12 @@ pub(crate) struct Freshness {
     recording: AtomicBool,
 }
 
-/// What is known at a moment.
+/// How fresh the cache is at one moment.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Reading {
     /// How old the cache is.
     pub(crate) age: Duration,
-    /// The database's time that the cache is at least as new as.
+    /// A database time; the cache is at least as new as this.
     pub(crate) as_of: OffsetDateTime,
     /// The database's time now.
     pub(crate) now: OffsetDateTime,
@@ -84,15 +85,15 @@ impl Freshness {
         self.bounds
     }
 
-    /// Publishes a poll whose changes have all been removed from the cache, and what came of its reading of the
-    /// clock. `now`: the moment of doing so.
+    /// Publishes a poll whose changes have all been removed from the cache, with the verdict on its
+    /// clock reading. `now`: the moment of publishing.
     pub(crate) fn publish(&self, poll: Poll, noted: Noted, now: BootInstant) {
         let read = store::Reading { sent: poll.sent, time: poll.database_time };
         let before = self.latest.load();
         let (clock, floor) = match (noted, before.as_deref()) {
-            // What was believed goes on.
+            // The accepted reading stays in use.
             (Noted::Doubted(_), Some(before)) => (before.clock, before.floor),
-            // Never back, and never ahead of the clock by more than it may seem to differ.
+            // Never back, and never ahead of the clock by more than the tolerance.
             (Noted::Expected, Some(before)) => {
                 (read, before.now(now).min(read.at(now).saturating_add(TOLERANCE)))
             }
@@ -101,21 +102,21 @@ impl Freshness {
         self.latest.store(Some(Arc::new(Published { poll, clock, floor })));
     }
 
-    /// Tells what is known at `now`; `None` before the first poll.
+    /// Returns the freshness at `now`; `None` before the first poll.
     pub(crate) fn read(&self, now: BootInstant) -> Option<Reading> {
         let latest = self.latest.load();
         let published = latest.as_deref()?;
         Some(Reading {
             age: now.since(published.poll.sent),
-            // While the clock is doubted, the last time that was not: the cache is newer.
+            // While the clock is doubted, the last accepted time: the cache is newer than that.
             as_of: published.clock.time,
             now: published.now(now),
             registered: published.poll.registered,
         })
     }
 
-    /// Notes whether the database records changes, or else what mends it. While it does not, the cache starts anew
-    /// with each poll, and answers are as fresh as ever.
+    /// Notes whether the database records changes; `mend` says how to fix it if not. While it does not,
+    /// the cache is cleared at each poll, so responses are as fresh as always.
     pub(crate) fn tell_recording(&self, mend: Option<&str>) {
         let recorded = self.recording.swap(mend.is_none(), Ordering::AcqRel);
         match mend {
@@ -130,12 +131,12 @@ impl Freshness {
         }
     }
 
-    /// Tells whether the database recorded changes at the latest poll.
+    /// Returns whether the database recorded changes at the latest poll.
     pub(crate) fn is_told_changes(&self) -> bool {
         self.recording.load(Ordering::Acquire)
     }
 
-    /// Tells whether the replica was known to the database at the latest poll.
+    /// Returns whether the replica was registered with the database at the latest poll.
     pub(crate) fn is_registered(&self) -> bool {
         self.latest.load().as_deref().is_some_and(|published| published.poll.registered)
     }
@@ -147,16 +148,17 @@ impl Freshness {
 }
 
 impl Published {
-    /// Tells what time it is. By the boot clock alone: a wall clock that jumps must not make a token expire, or live
-    /// on.
+    /// Returns the current time, by the boot clock alone: a jump of the wall clock must neither expire
+    /// a token nor prolong it.
     fn now(&self, now: BootInstant) -> OffsetDateTime {
         self.clock.at(now).max(self.floor)
     }
 }
 
 impl Reading {
-    /// Takes in what a read of its own was told: the database's time that it is at least as new as, and what time it
-    /// is. A time that the feed, which follows the clock, cannot have meant is not believed.
+    /// Combines this reading with the time that a read from Postgres returned: gives the database's
+    /// time that the record is at least as new as, and the current time. A time too far ahead of the
+    /// clock that the feed follows is ignored.
     pub(crate) fn with(self, as_of: OffsetDateTime) -> (OffsetDateTime, OffsetDateTime) {
         let is_followed = self.age <= TOLERANCE;
         if is_followed && as_of > self.now.saturating_add(TOLERANCE) {
@@ -165,12 +167,12 @@ impl Reading {
         (as_of, self.now.max(as_of))
     }
 
-    /// Tells whether the cache may answer by itself.
+    /// Returns whether the cache may answer by itself.
     pub(crate) fn may_answer(&self, bounds: Bounds) -> bool {
         self.registered && self.age <= bounds.max_staleness
     }
 
-    /// Tells whether a cached VALID may stand in for a database that cannot be asked.
+    /// Returns whether a cached VALID may be used when the database cannot be read.
     pub(crate) fn may_stand_in(&self, bounds: Bounds) -> bool {
         self.registered && !bounds.outage_grace.is_zero() && self.age <= bounds.longest()
     }
@@ -260,7 +262,7 @@ mod tests {
     fn many_small_steps_back_leave_it_no_further_ahead_than_one() {
         let freshness = published(moment(0, 0));
         for at in 1..100 {
-            // A second passes, and the clock shows none.
+            // A second passes, and the database's clock does not move.
             freshness.publish(polled(moment(at, at), NOON), Noted::Expected, moment(at, at));
             let ahead = freshness.read(moment(at, at)).unwrap().now - NOON;
             assert!(ahead <= TOLERANCE, "{ahead}");

@@ -1,6 +1,6 @@
-//! Tells watchers what changes. One hub a replica follows the changes on a line of its own, a beat after the
-//! engine's feed has handled them, and hands each batch to every watcher; one who comes with an older position
-//! is first told what it has missed. Started by the server, called by the gRPC face.
+//! Sends changes to watchers. One hub per replica follows the changes on its own connection, shortly
+//! after the engine's feed has handled them, and sends each batch to every watcher; a watcher with an
+//! older position first catches up. Started by the server, called by the gRPC API.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -18,11 +18,11 @@ use crate::metrics::{Metrics, Task};
 use crate::runtime::tasks::Tasks;
 use crate::store::{Change, Connection, Connector, Reading, StoreError};
 
-/// How many batches a watcher may be behind before it is dropped: with the most that a batch holds, some ten
-/// megabytes a replica.
+/// How many batches a watcher may be behind before it is dropped: at the maximum batch size, about ten
+/// megabytes per replica.
 const BEHIND: usize = 64;
 
-/// How soon a failed read is tried again.
+/// The delay before a failed read is retried.
 const RETRY: Duration = Duration::from_millis(200);
 
 /// What changed between two positions.
@@ -30,11 +30,11 @@ const RETRY: Duration = Duration::from_millis(200);
 pub struct Batch {
     /// The changes, each token's in the order in which they were committed.
     pub changes: Vec<Change>,
-    /// Where whoever has been told them is; `None` within a batch that goes on in the next one.
+    /// The position after this batch; `None` if the next batch continues it.
     pub position: Option<Position>,
-    /// The database's time that everything before has been told of.
+    /// The database's time up to which all changes have been sent.
     pub as_of: OffsetDateTime,
-    /// It tells all that happened behind the batch before it; otherwise some of that may be lost.
+    /// The batch has every change since the batch before it; otherwise some may be missing.
     pub goes_on: bool,
 }
 
@@ -51,24 +51,24 @@ pub struct Hub {
 struct Shared {
     lines: Connector,
     batches: broadcast::Sender<Arc<Batch>>,
-    /// Where the hub is, and when it got there, for those who come; `None` before its first read, and while it
-    /// tells of more than fits into a batch.
+    /// The hub's position and when it was reached, for new watchers; `None` before the first read, and
+    /// while changes that need more than one batch are being sent.
     now: Mutex<Option<(Position, OffsetDateTime)>>,
 }
 
-/// What a new watcher begins with.
+/// What a new watcher starts with.
 #[derive(Debug)]
 pub struct Watch {
-    /// Where the hub was when it subscribed.
+    /// The hub's position when the watcher subscribed.
     pub position: Position,
-    /// The database's time of that.
+    /// The database's time at that position.
     pub as_of: OffsetDateTime,
-    /// Everything behind that.
+    /// Every batch after that position.
     pub batches: broadcast::Receiver<Arc<Batch>>,
 }
 
 impl Hub {
-    /// Starts the hub. It reads whenever `news` is notified, and as often as `heartbeat` says.
+    /// Starts the hub. It reads whenever `news` is notified, and at least once per `heartbeat`.
     #[must_use]
     pub fn start(lines: Connector, news: Arc<Notify>, heartbeat: Duration, metrics: Arc<Metrics>) -> Self {
         let (batches, _) = broadcast::channel(BEHIND);
@@ -80,7 +80,7 @@ impl Hub {
         Self { shared, readers, heartbeat, _tasks: tasks }
     }
 
-    /// Returns how often watchers hear something, at least.
+    /// Returns the longest interval between two batches to watchers.
     #[must_use]
     pub fn heartbeat(&self) -> Duration {
         self.heartbeat
@@ -89,13 +89,14 @@ impl Hub {
     /// Subscribes a watcher; `None` while the hub has not reached the database.
     #[must_use]
     pub fn watch(&self) -> Option<Watch> {
-        // Under the lock under which a batch is told: it is either behind the position or among the batches.
+        // Takes the lock under which batches are sent: a batch is either before the position or among
+        // the batches.
         let now = self.shared.lock();
         let (position, as_of) = now.clone()?;
         Some(Watch { position, as_of, batches: self.shared.batches.subscribe() })
     }
 
-    /// Prepares to read what happened between two positions.
+    /// Prepares to read the changes between two positions.
     #[must_use]
     pub fn catch_up(&self, since: Position, until: Position) -> CatchUp {
         CatchUp::new(&self.readers, since, until)
@@ -116,7 +117,7 @@ impl Shared {
             match self.read(&mut line, &mut position).await {
                 Ok(()) => failing = false,
                 Err(error) => {
-                    // Watchers hear nothing, and know what that means.
+                    // Watchers receive nothing, and know what that means.
                     line = None;
                     pause = RETRY;
                     let starting = matches!(error, StoreError::Starting);
@@ -133,8 +134,8 @@ impl Shared {
         }
     }
 
-    /// Reads what is new and tells it; a beat without news is told too. What was told before a failure is told
-    /// again.
+    /// Reads new changes and sends them; a heartbeat without changes is sent too. What was sent before
+    /// a failure is sent again.
     async fn read(
         &self,
         slot: &mut Option<Connection>,
@@ -147,14 +148,14 @@ impl Shared {
         let since = position.as_ref().map(|position| &position.snapshot);
         let sent = BootInstant::now();
         let mut page = line.watch(since, None, None, READ_DEADLINE).await?;
-        // Without a mark it is too early: the feed puts it.
+        // Without an epoch it is too early: the feed writes its mark.
         let epoch = page.epoch.clone().ok_or(StoreError::Starting)?;
         let reached = Position { epoch: epoch.clone(), snapshot: page.snapshot.clone() };
-        // Watchers judge by it what has expired.
+        // Watchers use it to decide what has expired.
         let as_of = self.lines.clock().plausible(Reading { sent, time: page.database_time });
         let goes_on = !page.purged && position.as_ref().is_some_and(|position| position.epoch == epoch);
         if goes_on {
-            // Told in pages; only with the last one is the position reached.
+            // Sent in pages; the position is reached only with the last one.
             while let Some(next) = page.next {
                 *self.lock() = None;
                 self.tell(Batch { changes: page.changes, position: None, as_of, goes_on });
@@ -164,7 +165,7 @@ impl Shared {
                 }
             }
         } else {
-            // Watchers of before see that their positions are too old.
+            // Earlier watchers learn that their positions are too old.
             page.changes.clear();
         }
         let mut now = self.lock();
@@ -177,7 +178,7 @@ impl Shared {
     }
 
     fn tell(&self, batch: Batch) {
-        // Fails when nobody watches.
+        // Fails when there are no watchers.
         let _ = self.batches.send(Arc::new(batch));
     }
 }

@@ -1,5 +1,5 @@
-//! What has changed in the database, as it happens: followed for the cache, told to watchers, announced to other
-//! replicas. Started by the engine and the server. Knows no secrets and no messages.
+//! Changes in the database, as they happen: followed for the cache, sent to watchers, announced to
+//! other replicas. Started by the engine and the server. Knows no secrets and no protobuf messages.
 
 pub mod announce;
 mod catch_up;

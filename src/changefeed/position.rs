@@ -1,6 +1,6 @@
-//! Where a watcher is in the history of changes: what it has been told is everything that a snapshot of one life
-//! of one server sees, for one organization or all. Opaque to clients and authenticated, so that none can be
-//! made up to ask the database for anything else. Pure; knows no streams.
+//! A watcher's position in the history of changes: it has received everything that a snapshot of one
+//! server epoch sees, for one organization or all. Opaque to clients and authenticated, so that nobody
+//! can forge one to query the database for anything else. Pure; knows no streams.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -15,32 +15,32 @@ const TAG: usize = 16;
 /// A watcher's position.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Position {
-    /// Which life of which server.
+    /// The epoch of the server.
     pub epoch: Epoch,
-    /// What has been told.
+    /// The snapshot whose changes have all been sent.
     pub snapshot: Snapshot,
 }
 
-/// The text is no position that was given for this organization.
+/// The text is not a position issued for this organization.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("is not a position that watching this organization gave")]
 pub struct PositionError;
 
 impl Position {
-    /// Writes the position of a watcher of `organization` (`None`: of all).
+    /// Encodes the position of a watcher of `organization` (`None`: of all organizations).
     #[must_use]
     pub fn render(&self, organization: Option<&OrganizationId>, keyring: &Keyring) -> String {
-        // Neither an epoch nor a snapshot has a line end.
+        // Neither an epoch nor a snapshot contains a newline.
         let payload = format!("{}\n{}", self.epoch.as_str(), self.snapshot.as_str());
         let mut bytes = keyring.sign_page(&bound(&payload, organization)).to_vec();
         bytes.extend_from_slice(payload.as_bytes());
         URL_SAFE_NO_PAD.encode(bytes)
     }
 
-    /// Reads what [`Self::render`] wrote for the same organization.
+    /// Decodes what [`Self::render`] encoded for the same organization.
     ///
     /// # Errors
-    /// Anything else.
+    /// [`PositionError`] for any other text.
     pub fn parse(
         text: &str,
         organization: Option<&OrganizationId>,
@@ -60,7 +60,8 @@ impl Position {
     }
 }
 
-/// Returns what the tag covers: never the same bytes as those of a page token, whose first one is below 32.
+/// Returns the bytes that the tag covers: never equal to those of a page token, whose first byte is
+/// below 32.
 fn bound(payload: &str, organization: Option<&OrganizationId>) -> Vec<u8> {
     let organization = organization.map_or("", OrganizationId::as_str);
     format!("{VERSION}\n{payload}\n{organization}").into_bytes()

@@ -1,6 +1,6 @@
-//! Makes this replica known where a failover does not lose it: no answer comes from its cache before. That commit waits
-//! for a standby, for as long as there is none; reads from Postgres go on meanwhile, and so do renewals, which wait for
-//! nobody. One task; started by the engine.
+//! Registers this replica so that a failover does not lose it; before that, the cache answers nothing.
+//! The commit waits for a standby, as long as there is none; reads from Postgres continue meanwhile,
+//! and so do renewals, which do not wait. One task, started by the engine.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,18 +11,19 @@ use uuid::Uuid;
 
 use crate::store::{Connector, StoreError};
 
-/// How long one try may take: longer than a statement may, so that no more of them wait than one.
+/// The longest time of one attempt: longer than a statement may take, so that at most one attempt
+/// waits.
 const DEADLINE: Duration = Duration::from_secs(6);
 
-/// How soon a failed one is followed by another.
+/// The delay before a failed attempt is retried.
 const RETRY: Duration = Duration::from_millis(250);
 
-/// Whether the replica's row is known to outlive the server that answers.
+/// Whether the replica's row is known to survive a failover of the server that answers.
 #[derive(Debug)]
 pub(crate) struct Registration {
-    /// Names the replica among those of the database.
+    /// The replica's id in the database.
     pub(crate) replica: Uuid,
-    /// How old its answers may be.
+    /// The maximum age of its responses.
     pub(crate) bound: Duration,
     confirmed: AtomicBool,
     failed: AtomicBool,
@@ -44,18 +45,18 @@ impl Registration {
         self.confirmed.load(Ordering::Acquire)
     }
 
-    /// Tells whether a try has failed: the cache may not answer for a long time.
+    /// Returns whether an attempt has failed: the cache may not answer for a long time.
     pub(crate) fn has_failed(&self) -> bool {
         self.failed.load(Ordering::Relaxed)
     }
 
-    /// Has the row written anew: it is not there any more.
+    /// Requests that the row be written again: it no longer exists.
     pub(crate) fn lost(&self) {
         self.confirmed.store(false, Ordering::Release);
         self.missing.notify_one();
     }
 
-    /// Writes the row whenever it is missing, and wakes the feed. Never ends.
+    /// Writes the row whenever it is missing, and wakes the feed. Never returns.
     pub(crate) async fn keep(self: Arc<Self>, lines: Connector, feed: Arc<Notify>) {
         let mut failing = false;
         loop {
