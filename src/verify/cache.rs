@@ -1,5 +1,6 @@
-//! Records of tokens, bounded in bytes, least useful out first. Filled by the loader, emptied by the feed,
-//! read by every Verify. Holds MACs and metadata, never a secret; and never that a token does not exist.
+//! A cache of token records, bounded in bytes; evicts the least useful first. Filled by the loader,
+//! invalidated by the feed, read by every Verify. Holds MACs and metadata, never a secret, and never
+//! the fact that a token does not exist.
 
 use std::sync::Arc;
 
@@ -14,26 +15,26 @@ use crate::domain::Record;
 use crate::metrics::Metrics;
 use crate::secret::TokenId;
 
-/// What a record counts for at least, so that it is known how many there can be: the tables are made for that
-/// many at once and never grow. Below what one with a few scopes and labels takes.
+/// The minimum weight of a record; it bounds how many there can be: the tables are allocated for that
+/// many at once and never grow. Less than a record with a few scopes and labels takes.
 const LEAST: u64 = 288;
 
-/// What the tables have for each record: a slot (id, record, times, links), and a place in the index, which is a
-/// power of two. As `tests/memory` measures them.
+/// The table memory of each record: a slot (id, record, times, links), and an entry in the index, whose
+/// size is a power of two. Measured by `tests/memory`.
 const SLOT: u64 = 56;
 const INDEX: u64 = 6;
 
-/// For so many records that there can be, one that has made room is remembered, by its hash: when it comes back,
+/// One evicted record is remembered, by its hash, for every so many possible records: when it returns,
 /// it has been used often enough to stay. Each takes a slot, too.
 const REMEMBERED: u64 = 8;
 
-/// Slots to spare in each shard of the table: it gives one up a moment later than it takes one.
+/// Spare slots in each shard of the table: it frees a slot slightly later than it takes one.
 const SPARE: u64 = 64;
 
-/// How long a record is used before it is read again although no change of it was seen, in nanoseconds.
+/// How long a record is used before it is read again although no change was seen, in nanoseconds.
 const MAX_AGE: i64 = 600 * 1_000_000_000;
 
-/// A record, and when it is to be read again, by the boot clock in nanoseconds.
+/// A record, and when it must be read again, by the boot clock in nanoseconds.
 #[derive(Debug, Clone)]
 struct Kept {
     record: Record,
@@ -49,7 +50,7 @@ impl Weighter<TokenId, Kept> for Weight {
     }
 }
 
-/// Returns how many bytes the allocator hands out for so many: mimalloc has four sizes for each doubling.
+/// Returns how many bytes the allocator gives for a request: mimalloc has four sizes for each doubling.
 fn handed_out(bytes: u64) -> u64 {
     let step = (bytes.saturating_sub(1).max(64).ilog2() - 2).min(12);
     bytes.next_multiple_of(1 << step)
@@ -57,7 +58,7 @@ fn handed_out(bytes: u64) -> u64 {
 
 type Records = QuickCache<TokenId, Kept, Weight, DefaultHashBuilder, Evictions>;
 
-/// Counts what makes room for others.
+/// Counts evictions.
 #[derive(Debug, Clone)]
 struct Evictions(Arc<Metrics>);
 
@@ -65,18 +66,18 @@ impl Lifecycle<TokenId, Kept> for Evictions {
     type RequestState = Entering;
 
     fn on_evict(&self, entering: &mut Entering, id: TokenId, _: Kept) {
-        // What is replaced by a newer reading of itself comes here, too.
+        // Replacing a record by a newer version of itself ends here, too.
         if entering.0 != Some(id) {
             self.0.engine.evicted();
         }
     }
 }
 
-/// Which record is being put into the cache.
+/// The record that is being inserted.
 #[derive(Debug, Default)]
 struct Entering(Option<TokenId>);
 
-/// The cache.
+/// The record cache.
 #[derive(Debug)]
 pub(super) struct Cache {
     records: Records,
@@ -87,7 +88,7 @@ pub(super) struct Cache {
 }
 
 impl Cache {
-    /// Makes a cache of at most `bytes` bytes, its tables included.
+    /// Creates a cache of at most `bytes` bytes, including its tables.
     #[must_use]
     pub(super) fn new(bytes: u64, metrics: Arc<Metrics>) -> Self {
         let each = LEAST + SLOT + SLOT / REMEMBERED + INDEX;
@@ -95,7 +96,7 @@ impl Cache {
         let remembered = most / REMEMBERED;
         let count = |number| usize::try_from(number).unwrap_or(usize::MAX);
         let hasher = DefaultHashBuilder::default();
-        // Half as many as it is told to expect are remembered.
+        // It remembers half as many as the number given here.
         let records = QuickCache::with(count(2 * remembered), bytes, Weight, hasher, Evictions(metrics));
         let spare = SPARE * records.num_shards() as u64;
         records.reserve(count(most + spare));
@@ -104,22 +105,22 @@ impl Cache {
         Self { records, tables, gate: FillGuard::new(), removals: Removals::new() }
     }
 
-    /// Returns how many records there are, and how many bytes they and the tables take.
+    /// Returns the number of records, and the bytes that they and the tables take.
     pub(super) fn size(&self) -> (u64, u64) {
         (self.records.len() as u64, self.tables + self.records.weight())
     }
 
-    /// Looks a record up; one that is to be read again is not found.
+    /// Returns a record; one that must be read again is not found.
     pub(super) fn get(&self, id: TokenId, now: BootInstant) -> Option<Record> {
         self.records.get(&id).filter(|kept| now.boot < kept.read_again).map(|kept| kept.record)
     }
 
-    /// Looks a record up, also one that is to be read again: for when nothing can be read.
+    /// Returns a record, even one that must be read again: for when Postgres cannot be read.
     pub(super) fn get_old(&self, id: TokenId) -> Option<Record> {
         self.records.get(&id).map(|kept| kept.record)
     }
 
-    /// Returns how often something has been removed; what only made room for others does not count.
+    /// Returns the number of removals; evictions do not count.
     pub(super) fn removals(&self) -> u64 {
         self.removals.count()
     }
@@ -129,7 +130,7 @@ impl Cache {
         self.gate.begin()
     }
 
-    /// Ends a read that was sent at `read` with what it found; what has changed since stays out.
+    /// Ends a read that was sent at `read` and inserts what it found, except what has changed since.
     pub(super) fn end_read(
         &self,
         ticket: &Lease,
@@ -137,8 +138,8 @@ impl Cache {
         found: impl IntoIterator<Item = (TokenId, Record)>,
     ) {
         self.gate.fill(ticket, found, |id, record| {
-            // Spread over a quarter of the age by the id's random bits, so that what was read together is not
-            // read again together.
+            // The id's random bits spread this over a quarter of the age, so that records read together
+            // are not read again together.
             let jitter = MAX_AGE / 4 * i64::from(id.to_bytes()[15]) / 256;
             let kept = Kept { record, read_again: read.boot + MAX_AGE - jitter };
             self.records.insert_with_lifecycle(id, kept, &mut Entering(Some(id)));
@@ -150,7 +151,7 @@ impl Cache {
         self.gate.abandon(ticket);
     }
 
-    /// Removes records that have changed, also those that are being read.
+    /// Removes records that have changed, and keeps out reads of them that are in progress.
     pub(super) fn forget(&self, ids: &[TokenId]) {
         if ids.is_empty() {
             return;

@@ -1,5 +1,5 @@
-//! A caller's own credential: proven once, judged as often as it is relied on. Called by the gRPC face, for
-//! every call and in every turn of a stream.
+//! A caller's own credential: proven once, judged again at each use. Called by the gRPC API, for every
+//! call and for every round of a stream.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -16,24 +16,24 @@ use crate::domain::{Caller, CredentialError, Record};
 use crate::secret::{Secret, TokenId};
 use crate::store::StoreError;
 
-/// A credential that has been proven, and the caller that it makes.
+/// A proven credential, and its caller.
 #[derive(Debug, Clone)]
 pub struct Credential {
     caller: Caller,
     proof: Proof,
 }
 
-/// What makes it the caller's.
+/// What proves that the credential is the caller's.
 #[derive(Debug, Clone)]
 enum Proof {
-    /// Its secret is that of this token.
+    /// Its secret belongs to this token.
     Token { id: TokenId, record: Record, seen: CacheGeneration },
-    /// Its certificate, valid until then, inclusive.
+    /// Its client certificate, valid until this time, inclusive.
     Certificate { not_after: OffsetDateTime },
 }
 
 impl Credential {
-    /// Takes the caller that a genuine client certificate makes.
+    /// Creates the credential of a caller with a genuine client certificate.
     #[must_use]
     pub fn of_certificate(caller: Caller, not_after: OffsetDateTime) -> Self {
         Self { caller, proof: Proof::Certificate { not_after } }
@@ -47,10 +47,10 @@ impl Credential {
 }
 
 impl Engine {
-    /// Tells which token a secret proves, in whatever state that is; `None`: none.
+    /// Returns the id of the token that a secret proves, whatever its state; `None` if it proves none.
     ///
     /// # Errors
-    /// [`ProveError`]: the text is no secret, or what it proves cannot be found out.
+    /// [`ProveError`]: the text is no secret, or the database cannot tell what it proves.
     pub async fn prove(&self, text: &str, share: ClientKey) -> Result<Option<TokenId>, ProveError> {
         let secret = Secret::parse(text, &self.prefix)?;
         let id = secret.id();
@@ -63,16 +63,18 @@ impl Engine {
         Ok(proven.then_some(id))
     }
 
-    /// Tells which token a text would prove, if it is the right secret; `None`: none.
+    /// Returns the id of the token that a text would prove, if it is the right secret; `None` if it
+    /// names none.
     #[must_use]
     pub fn named(&self, text: &str) -> Option<TokenId> {
         Secret::parse(text, &self.prefix).ok().map(|secret| secret.id())
     }
 
-    /// Makes a caller of the secret that it presents as its credential, from an address that is known or not.
+    /// Authenticates a caller by the secret that it presents as its credential, from a known or unknown
+    /// address.
     ///
     /// # Errors
-    /// [`AuthenticateError`]: the credential is not good, or that cannot be found out.
+    /// [`AuthenticateError`]: the credential is not good, or that is not known.
     pub async fn authenticate(
         &self,
         text: &str,
@@ -93,8 +95,8 @@ impl Engine {
         Ok(Credential { caller, proof: Proof::Token { id, record, seen: CacheGeneration::never() } })
     }
 
-    /// Does the same from a cache that is fresh at `present`; `None` when that cannot tell, or the credential is
-    /// not good. What `proven` knows of this peer is not computed again.
+    /// Authenticates a caller from a cache that is fresh at `present`; `None` when the cache cannot
+    /// tell, or the credential is not good. What `proven` knows of this peer is not computed again.
     #[must_use]
     pub fn try_authenticate(
         &self,
@@ -122,8 +124,8 @@ impl Engine {
         Some(credential)
     }
 
-    /// Judges a token's credential by a cache that is fresh at `present`; `false` also when that has another record
-    /// than the one that it was judged by last, or none.
+    /// Judges a token's credential by a cache that is fresh at `present`; `false` also when the cache
+    /// has no record, or another one than that of the last judgement.
     fn is_still_good(&self, credential: &Credential, present: &ReadPoint) -> bool {
         let Proof::Token { id, record, seen } = &credential.proof else { return false };
         let (peer, now) = (credential.caller.peer(), present.reading.now);
@@ -135,10 +137,10 @@ impl Engine {
         good
     }
 
-    /// Judges a proven credential anew.
+    /// Judges a proven credential again.
     ///
     /// # Errors
-    /// [`AuthenticateError`]: it is no longer good, or that cannot be found out.
+    /// [`AuthenticateError`]: it is no longer good, or that is not known.
     pub async fn judge_again(&self, credential: &mut Credential) -> Result<(), AuthenticateError> {
         match credential.proof {
             Proof::Certificate { not_after } => Ok(check_certificate(not_after)?),
@@ -149,7 +151,8 @@ impl Engine {
         }
     }
 
-    /// Does the same from a cache that is fresh at `present`; `None` when that cannot tell.
+    /// Judges a proven credential again from a cache that is fresh at `present`; `None` when the cache
+    /// cannot tell.
     pub fn try_judge_again(
         &self,
         credential: &mut Credential,
@@ -168,7 +171,8 @@ impl Engine {
     }
 
     fn renew(&self, credential: &mut Credential, looked: &Looked) -> Result<(), AuthenticateError> {
-        // Deleted since. The secret itself need not be proven again: an id never gets another one.
+        // The token was deleted since. The secret need not be proven again: an id never gets another
+        // secret.
         let found = looked.record.as_ref().ok_or(CredentialError::Invalid)?;
         let Proof::Token { id, record, .. } = &mut credential.proof else { return Ok(()) };
         if found.is(record) && !looked.standing_in {
@@ -190,7 +194,7 @@ impl Engine {
     ) -> Result<Caller, AuthenticateError> {
         let caller = Caller::from_record(id, record, peer, looked.now);
         if looked.standing_in && caller.is_err() {
-            // Only what is good lives longer in an outage.
+            // Only a good credential is accepted for longer in an outage.
             return Err(Unknown::from(StoreError::Starting).into());
         }
         self.uses.note(id, record, looked.now);

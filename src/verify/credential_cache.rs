@@ -1,5 +1,6 @@
-//! The credential that was proven last on a connection, so that who presents it again need not prove it again: half
-//! of what a warm Verify computes. It is judged each time all the same. Kept with what is known of the peer.
+//! The credential that was last proven on a connection, so that a client that presents it again need
+//! not prove it again: half the work of a warm Verify. It is still judged at each call. Stored with the
+//! state of the peer.
 
 use std::fmt;
 use std::sync::Arc;
@@ -11,46 +12,47 @@ use zeroize::Zeroizing;
 
 use super::Credential;
 
-/// The secret's text, which HPACK keeps for as long as the connection lives anyway, and the credential that it is.
+/// The secret's text, which HPACK keeps for as long as the connection lives anyway, and its credential.
 struct Presented {
     text: Zeroizing<Box<[u8]>>,
     credential: Arc<Credential>,
 }
 
-/// What a connection's peer has proven. Its Debug tells nothing of it.
+/// What a connection's peer has proven. Its Debug output reveals nothing.
 #[derive(Default)]
 pub struct CredentialCache {
     last: ArcSwapOption<Presented>,
-    /// Shared with the connection, which counts what is heard of a peer that is not known.
+    /// Shared with the connection, which limits the input of an unauthenticated client.
     known: Arc<AtomicBool>,
 }
 
 impl CredentialCache {
-    /// Returns the credential that was proven by this text.
+    /// Returns the credential that this text has proven.
     pub(crate) fn recall(&self, text: &str) -> Option<Arc<Credential>> {
         let last = self.last.load();
         let Presented { text: proven, credential } = last.as_deref()?;
         bool::from(proven.ct_eq(text.as_bytes())).then(|| Arc::clone(credential))
     }
 
-    /// Makes an empty one for a connection; `known` turns true when its peer has proven anything.
+    /// Creates an empty cache for a connection; `known` becomes true when its peer has proven any
+    /// credential.
     #[must_use]
     pub fn new(known: Arc<AtomicBool>) -> Self {
         Self { last: ArcSwapOption::empty(), known }
     }
 
-    /// Returns what turns true when the peer has proven anything.
+    /// Returns the flag that becomes true when the peer has proven any credential.
     #[must_use]
     pub fn known(&self) -> Arc<AtomicBool> {
         Arc::clone(&self.known)
     }
 
-    /// Notes that something has been proven that need not be kept.
+    /// Notes that the peer has proven a credential that need not be kept.
     pub fn note(&self) {
         self.known.store(true, Ordering::Relaxed);
     }
 
-    /// Keeps what has been proven, in place of what was before.
+    /// Keeps what has been proven, instead of what was kept before.
     pub(crate) fn remember(&self, text: &str, credential: Arc<Credential>) {
         self.note();
         let text = Zeroizing::new(text.as_bytes().into());

@@ -1,4 +1,5 @@
-//! The engine itself: puts its parts together, compares secrets with the records that are found, and judges.
+//! The engine itself: connects its parts, compares secrets with the records found, and judges. Called
+//! through `verify`.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -25,39 +26,39 @@ use crate::runtime::tasks::Tasks;
 use crate::secret::{CurrentKeyring, DurableCost, MacMatch, Prefix, Secret, TokenId};
 use crate::store::{Connector, MacChange, Purpose, Store, StoreError};
 
-/// No token's id.
+/// The id of no token.
 const NOBODY: TokenId = TokenId::from_bytes([0; 16]);
 
-/// What an engine is made of.
+/// The parts and settings of an engine.
 #[derive(Debug)]
 pub struct EngineConfig {
-    /// For what needs no line of its own.
+    /// For statements that need no dedicated connection.
     pub store: Store,
-    /// Where the loader's lines come from.
+    /// Opens the loader's connections.
     pub lines: Connector,
-    /// Where the feed's lines come from.
+    /// Opens the feed's connections.
     pub feed_lines: Connector,
     /// The keys of the fast verifier.
     pub keyring: Arc<CurrentKeyring>,
-    /// How every secret begins.
+    /// The prefix of every secret.
     pub prefix: Prefix,
-    /// Where durable hashes are computed when a key is gone.
+    /// Computes durable hashes when a MAC's key is gone.
     pub hashing: HashPool,
-    /// What such a hash may cost.
+    /// The maximum cost of such a hash.
     pub limit: DurableCost,
-    /// Takes MACs that were made with an older key.
+    /// Receives MACs that were made with an older key.
     pub refresh: MacRefresh,
-    /// How old the cache may be.
+    /// The maximum age of the cache.
     pub bounds: Bounds,
-    /// How large it may be, in bytes.
+    /// The maximum size of the cache, in bytes.
     pub cache_bytes: u64,
-    /// Names this replica among those of the database.
+    /// The id of this replica in the database.
     pub replica: Uuid,
-    /// Where it counts what it does.
+    /// Counts what the engine does.
     pub metrics: Arc<Metrics>,
 }
 
-/// Knows secrets by their records.
+/// Verifies secrets by their records.
 #[derive(Debug)]
 pub struct Engine {
     pub(super) prefix: Prefix,
@@ -76,11 +77,11 @@ pub struct Engine {
     tasks: Tasks,
 }
 
-/// A question whose record is being found out.
+/// A question whose record is being looked up or read.
 #[derive(Debug)]
 pub struct Asked(State);
 
-/// What was looked up ahead of its question.
+/// A lookup that was made ahead of its question.
 #[derive(Debug)]
 pub struct LookedAhead {
     /// None when the text is malformed.
@@ -89,7 +90,7 @@ pub struct LookedAhead {
 }
 
 impl LookedAhead {
-    /// Tells whether the cache had the record.
+    /// Returns whether the cache had the record.
     #[must_use]
     pub fn is_hit(&self) -> bool {
         self.looked.is_some()
@@ -99,14 +100,14 @@ impl LookedAhead {
 #[derive(Debug)]
 enum State {
     Malformed,
-    /// The cache had the record when it was asked.
+    /// The cache had the record when the question came.
     Cached(Secret),
     Reading(Secret, Consistency, Result<Reading, Overloaded>),
 }
 
 impl Engine {
-    /// Starts an engine: its loader and its feed run until it is dropped. It answers from the feed's first
-    /// poll on.
+    /// Starts an engine: its loader and its feed run until it is dropped. It answers from the feed's
+    /// first poll on.
     #[must_use]
     pub fn start(parts: EngineConfig) -> Self {
         let EngineConfig { store, lines, feed_lines, keyring, metrics, .. } = parts;
@@ -167,7 +168,7 @@ impl Engine {
     /// Judges a secret.
     ///
     /// # Errors
-    /// [`Unknown`] when it cannot be found out.
+    /// [`Unknown`] when the verdict cannot be determined.
     pub async fn verify(
         &self,
         text: &str,
@@ -177,15 +178,16 @@ impl Engine {
         self.answer(self.ask(text, consistency), question).await
     }
 
-    /// Judges a secret from a cache that is fresh at `present`; `None` when that cannot tell.
+    /// Judges a secret from a cache that is fresh at `present`; `None` when the cache cannot tell.
     #[must_use]
     pub fn try_verify(&self, text: &str, question: &Question<'_>, present: &ReadPoint) -> Option<Answer> {
         let Ok(secret) = Secret::parse(text, &self.prefix) else { return Some(self.malformed()) };
         self.judge(&secret, &self.look_up_at(present, secret.id())?, question)
     }
 
-    /// Looks up what these secrets name in a cache that is fresh at `present`, in steps that each follow on each other:
-    /// while the processor waits for the memory of one record, it asks for that of the next.
+    /// Looks up the records of these secrets in a cache that is fresh at `present`, one step for all
+    /// before the next step: while the processor waits for the memory of one record, it requests that
+    /// of the next.
     pub fn look_ahead<'t>(
         &self,
         texts: impl Iterator<Item = &'t str>,
@@ -201,14 +203,14 @@ impl Engine {
         std::hint::black_box(records.fold(0, |all, record| all ^ record.touch()));
     }
 
-    /// Judges a secret by what was looked up ahead; `None` when that cannot tell. The lookup is not counted.
+    /// Judges a secret by its earlier lookup; `None` when that cannot tell. The lookup is not counted.
     #[must_use]
     pub fn judge_ahead(&self, ahead: &LookedAhead, question: &Question<'_>) -> Option<Answer> {
         let Some(secret) = &ahead.secret else { return Some(self.malformed()) };
         self.judge(secret, ahead.looked.as_ref()?, question)
     }
 
-    /// Begins to find out what [`Self::answer`] will need, without waiting for it.
+    /// Starts to read what [`Self::answer`] will need, without waiting for it.
     #[must_use]
     pub fn ask(&self, text: &str, consistency: Consistency) -> Asked {
         let Ok(secret) = Secret::parse(text, &self.prefix) else { return Asked(State::Malformed) };
@@ -220,10 +222,11 @@ impl Engine {
         })
     }
 
-    /// Answers what was asked, judged now. What was read longer ago than the cache may be old is read again.
+    /// Answers a question, judged now. What was read longer ago than the maximum staleness is read
+    /// again.
     ///
     /// # Errors
-    /// [`Unknown`] when it cannot be found out.
+    /// [`Unknown`] when the verdict cannot be determined.
     pub async fn answer(&self, asked: Asked, question: &Question<'_>) -> Result<Answer, Unknown> {
         let (secret, looked) = match asked.0 {
             State::Malformed => return Ok(self.malformed()),
@@ -243,43 +246,44 @@ impl Engine {
             None => Answer::bare(Verdict::NotFound, Some(looked.as_of)),
         };
         if looked.standing_in && answer.verdict != Verdict::Valid {
-            // Only VALIDs live longer in an outage.
+            // Only VALIDs are used for longer in an outage.
             return Err(StoreError::Starting.into());
         }
         Ok(answer)
     }
 
-    /// Tells whether the feed has reached the database since the start, and the cache answers or is not going to soon.
+    /// Returns whether the feed has reached the database since the start, and the cache answers or will
+    /// not answer soon.
     #[must_use]
     pub fn has_begun(&self) -> bool {
         self.freshness.is_registered() || self.freshness.epoch().is_some() && self.registration.has_failed()
     }
 
-    /// Tells whether the database recorded changes when it was last asked.
+    /// Returns whether the database recorded changes at the latest poll.
     #[must_use]
     pub fn is_told_changes(&self) -> bool {
         self.freshness.is_told_changes()
     }
 
-    /// Tells whether what it is made of works: the feed and a worker of the loader.
+    /// Returns whether its parts work: the feed, and at least one worker of the loader.
     #[must_use]
     pub fn works(&self) -> bool {
         self.tasks.down() == 0 && self.loader.works()
     }
 
-    /// Asks Postgres for a sign of life, on the way that records are read.
+    /// Checks that Postgres responds, by the same path that reads records.
     ///
     /// # Errors
-    /// [`Unknown`]: it gives none, or the loader does not.
+    /// [`Unknown`]: Postgres or the loader does not respond.
     pub async fn probe(&self) -> Result<(), Unknown> {
         match self.loader.ask(NOBODY, Lane::Secret) {
             Ok(reading) => reading.wait().await.map(drop),
-            // Others are read.
+            // Other records are being read.
             Err(Overloaded) => Ok(()),
         }
     }
 
-    /// Reads its sizes and ages.
+    /// Returns its sizes and ages, for metrics.
     #[must_use]
     pub fn sample(&self) -> EngineSample {
         let (records, bytes) = self.cache.size();
@@ -292,18 +296,18 @@ impl Engine {
         }
     }
 
-    /// Notified whenever the feed has heard of changes.
+    /// Returns what is notified whenever the feed has received changes.
     #[must_use]
     pub fn news(&self) -> Arc<Notify> {
         Arc::clone(&self.news)
     }
 
-    /// Has the feed look at the database now.
+    /// Makes the feed poll the database now.
     pub fn wake(&self) {
         self.wake.notify_one();
     }
 
-    /// Notified whenever something was changed here.
+    /// Returns what is notified whenever this replica has changed something.
     #[must_use]
     pub fn changes(&self) -> Arc<Notify> {
         Arc::clone(&self.changed)
@@ -315,7 +319,7 @@ impl Engine {
         &self.uses
     }
 
-    /// Tells whether the secret is the record's; `None` when the MAC's key is not in the ring.
+    /// Returns whether the secret matches the record; `None` when the MAC's key is not in the ring.
     pub(super) fn compare(&self, secret: &Secret, record: &Record) -> Option<bool> {
         let keyring = self.keyring.peek();
         match keyring.check(secret, record.mac()) {
@@ -330,12 +334,12 @@ impl Engine {
         }
     }
 
-    /// Tells whether the durable verifier accepts the secret.
+    /// Returns whether the durable verifier accepts the secret.
     pub(super) async fn prove_durably(&self, secret: Secret, share: ClientKey) -> Result<bool, Unknown> {
         let id = secret.id();
         let proven = self.fallback.prove(secret, share).await?;
         if proven {
-            // What is cached has a MAC that no key of the ring made; the new one is read next time.
+            // The cached MAC was made by no key of the ring; the new one is read next time.
             self.cache.forget(&[id]);
         }
         Ok(proven)
@@ -346,11 +350,12 @@ impl Engine {
         Answer::bare(Verdict::Malformed, reading.map(|reading| reading.as_of))
     }
 
-    /// Compares the secret with what was found and judges; `None` when only the durable verifier can tell.
+    /// Compares the secret with the record found and judges; `None` when only the durable verifier can
+    /// tell.
     fn judge(&self, secret: &Secret, looked: &Looked, question: &Question<'_>) -> Option<Answer> {
         let not_found = || Some(Answer::bare(Verdict::NotFound, Some(looked.as_of)));
         let Some(record) = &looked.record else { return not_found() };
-        // Before the fallback: a caller buys no Argon2id on tokens that it could not be told about.
+        // Before the fallback: a caller cannot cause an Argon2id for tokens outside its reach.
         if !question.reach.includes_record(record) {
             return not_found();
         }

@@ -1,6 +1,6 @@
-//! What happens when a token's MAC was made with a key that is not in the ring: the durable verifier
-//! decides, once, and a new MAC is written. Called by the engine alone. Bounded in every way, since wrong
-//! secrets come here too: one attempt an id at a time, a fair share of the queue a caller.
+//! The fallback for a token whose MAC was made with a key that is not in the ring: the durable verifier
+//! decides, once, and a new MAC is written. Called by the engine alone. Limited, since wrong secrets
+//! come here too: one attempt at a time per id, a fair share of the queue per caller.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -37,8 +37,8 @@ struct Inner {
     turns: Mutex<Attempts>,
 }
 
-/// Whose turn it is with each id, and how many wait for it. An entry goes with the last of them, so there are
-/// never more than places.
+/// The lock of each id, and how many attempts hold or wait for it. An entry is removed with its last
+/// attempt, so there are never more entries than permits.
 type Attempts = HashMap<TokenId, (Arc<Semaphore>, usize)>;
 
 impl Fallback {
@@ -52,13 +52,13 @@ impl Fallback {
         Self { inner: Arc::new(Inner { store, keyring, hashing, limit, places, turns }) }
     }
 
-    /// Tells whether the durable verifier accepts the secret; if so, its MAC has been written anew, or
+    /// Returns whether the durable verifier accepts the secret; if so, a new MAC has been written, or
     /// the reason why not has been logged.
     pub(super) async fn prove(&self, secret: Secret, share: ClientKey) -> Result<bool, Unknown> {
         let turn = Attempt::take(&self.inner, secret.id(), share)?;
         let inner = Arc::clone(&self.inner);
-        // A task of its own: a caller that goes away must not let the next attempt begin while this
-        // one's hash still runs.
+        // A separate task: if the caller goes away, the next attempt must not begin while this one's
+        // hash still runs.
         let attempt = tokio::spawn(async move { inner.attempt(secret, turn).await }.in_current_span());
         attempt.await.map_err(|_| Unknown::Overloaded(Overloaded))?
     }
@@ -68,7 +68,7 @@ impl Inner {
     async fn attempt(&self, secret: Secret, turn: Attempt) -> Result<bool, Unknown> {
         let _alone = tokio::time::timeout(PATIENCE, turn.alone.acquire()).await.map_err(|_| Overloaded)?;
         let id = secret.id();
-        // Read now, not before the wait: the attempt before this one may have written a MAC that decides.
+        // Read now, not before the wait: the previous attempt may have written a MAC that decides.
         let Some((old, durable_hash)) = self.store.load_verifiers(id).await? else { return Ok(false) };
         match self.keyring.peek().check(&secret, &old) {
             MacMatch::Primary | MacMatch::Older => return Ok(true),
@@ -94,11 +94,11 @@ impl Inner {
     }
 }
 
-/// A place in the queue for an id, given back when dropped.
+/// A permit to attempt an id, released when dropped.
 struct Attempt {
     inner: Arc<Inner>,
     id: TokenId,
-    /// Held by whoever attempts this id.
+    /// Locked by the attempt that runs for this id.
     alone: Arc<Semaphore>,
     _place: Permit<ClientKey>,
 }

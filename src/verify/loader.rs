@@ -1,6 +1,6 @@
-//! Reads records for whoever waits: a few workers, each with a line of its own to Postgres, take all ids that
-//! wait and ask once. Called by the engine for what the cache cannot answer, and for every FULL read. A
-//! caller joins only a query that has not been sent, so that what it gets was read after it asked.
+//! Reads records in batches: a few workers, each with its own connection to Postgres, take all waiting
+//! ids and send one query. Called by the engine for cache misses and for every FULL read. A caller
+//! joins only a query that has not been sent, so that its record was read after the request.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,11 +22,11 @@ use crate::store::{Connector, StoreError};
 /// How long a caller waits.
 const PATIENCE: Duration = Duration::from_secs(3);
 
-/// A read that is waited for.
+/// A read in progress.
 #[derive(Debug)]
 pub(super) struct Reading(oneshot::Receiver<Outcome>);
 
-/// The way to the workers; they end when it is dropped.
+/// Passes reads to the workers; they stop when it is dropped.
 #[derive(Debug)]
 pub(super) struct Loader {
     shared: Arc<ReadQueue>,
@@ -34,7 +34,8 @@ pub(super) struct Loader {
 }
 
 impl Loader {
-    /// Starts the workers. `feed` is notified when a line leads to another server than the feed's.
+    /// Starts the workers. `feed` is notified when a connection leads to another server than the
+    /// feed's.
     pub(super) fn start(
         lines: Connector,
         cache: Arc<Cache>,
@@ -52,28 +53,28 @@ impl Loader {
         Self { shared, workers }
     }
 
-    /// Tells whether any worker works.
+    /// Returns whether any worker works.
     pub(super) fn works(&self) -> bool {
         self.workers.down() < WORKERS
     }
 
-    /// Returns how many records wait to be asked for.
+    /// Returns how many records are queued.
     pub(super) fn waiting(&self) -> u64 {
         self.shared.waiting()
     }
 
-    /// Has a record read by a query that is sent after this call.
+    /// Queues a record for a query that is sent after this call.
     pub(super) fn ask(&self, id: TokenId, lane: Lane) -> Result<Reading, Overloaded> {
         self.shared.ask(id, lane).map(Reading)
     }
 }
 
 impl Reading {
-    /// Waits for what was read.
+    /// Waits for the result of the read.
     pub(super) async fn wait(self) -> Result<Found, Unknown> {
         match tokio::time::timeout(deadline::at_most(PATIENCE), self.0).await {
             Ok(Ok(outcome)) => Ok(outcome?),
-            // A worker that is gone: it has panicked, or the server is ending.
+            // The worker is gone: it has panicked, or the server is stopping.
             Ok(Err(_)) => Err(StoreError::Starting.into()),
             Err(_) => Err(StoreError::DeadlineExceeded.into()),
         }

@@ -1,6 +1,6 @@
-//! Finding a record for an id: in a cache that is fresh, in Postgres, or in an old cache that stands in for a database
-//! that is away. The only file that knows the order in which freshness and cache are read. Used by the engine, for
-//! secrets that are asked about and for callers' own.
+//! Finds the record of an id: in a fresh cache, in Postgres, or in an old cache while the database is
+//! unavailable. The only file that knows the order in which freshness and cache are read. Used by the
+//! engine, for secrets to verify and for callers' own.
 
 use std::time::Duration;
 
@@ -17,12 +17,12 @@ use crate::metrics::Lookup;
 use crate::secret::TokenId;
 use crate::store::StoreError;
 
-/// How long Postgres is asked before a record that may stand in for it does: a database that is there answers
-/// sooner, one that is silent must not hold up every call of the outage.
+/// How long Postgres is asked before an old record is used in its place: a working database answers
+/// sooner, a silent one must not delay every call of the outage.
 const STAND_IN_AFTER: Duration = Duration::from_millis(100);
 
 impl Engine {
-    /// Tells what time it is, if the cache may answer now.
+    /// Returns the current read point, if the cache may answer now.
     #[must_use]
     pub fn present(&self) -> Option<ReadPoint> {
         let moment = BootInstant::now();
@@ -34,7 +34,7 @@ impl Engine {
         Some(ReadPoint { moment, reading })
     }
 
-    /// Tells whether the cache may answer now, by itself or in place of a database that is away.
+    /// Returns whether the cache may answer now, by itself or in place of an unavailable database.
     #[must_use]
     pub fn may_answer(&self) -> bool {
         let bounds = self.freshness.bounds();
@@ -42,28 +42,28 @@ impl Engine {
         reading.is_some_and(|reading| reading.may_answer(bounds) || reading.may_stand_in(bounds))
     }
 
-    /// Looks a record up in a fresh cache.
+    /// Looks up a record in a fresh cache.
     pub(super) fn look_up(&self, id: TokenId) -> Option<Looked> {
         self.look_up_at(&self.present()?, id)
     }
 
-    /// Does the same in a cache that is fresh at `present`.
+    /// Looks up a record in a cache that is fresh at `present`, and counts the lookup.
     pub(super) fn look_up_at(&self, present: &ReadPoint, id: TokenId) -> Option<Looked> {
         let looked = self.peek_at(present, id);
         self.metrics.engine.lookup(if looked.is_some() { Lookup::Hit } else { Lookup::Miss });
         looked
     }
 
-    /// Does the same, and does not count it.
+    /// Looks up a record in a cache that is fresh at `present`, without counting the lookup.
     pub(super) fn peek_at(&self, present: &ReadPoint, id: TokenId) -> Option<Looked> {
-        // The freshness first: read after the lookup, it could vouch for a record that the feed removed
-        // in between. It comes as an argument, so it cannot be later.
+        // Freshness first: read after the lookup, it could confirm a record that the feed removed in
+        // between. It is an argument, so it cannot be later.
         let ReadPoint { moment, reading } = *present;
         let record = self.cache.get(id, moment)?;
         Some(Looked { record: Some(record), as_of: reading.as_of, now: reading.now, standing_in: false })
     }
 
-    /// Tells whether a cache that is fresh at `present` has this very record.
+    /// Returns whether a cache that is fresh at `present` has this very record.
     pub(super) fn still_has(
         &self,
         present: &ReadPoint,
@@ -91,7 +91,7 @@ impl Engine {
         }
     }
 
-    /// Looks a record up in a cache that may stand in for a database that is away.
+    /// Looks up a record in a cache that may stand in for an unavailable database.
     fn look_up_old(&self, id: TokenId) -> Option<Looked> {
         let reading = self.freshness.read(BootInstant::now())?;
         if !reading.may_stand_in(self.freshness.bounds()) {
@@ -101,7 +101,7 @@ impl Engine {
         Some(Looked { record: Some(record), as_of: reading.as_of, now: reading.now, standing_in: true })
     }
 
-    /// Waits for a read; if Postgres cannot be asked, an old cache may stand in.
+    /// Waits for a read; if Postgres cannot be read, an old cache may stand in.
     pub(super) async fn finish(
         &self,
         id: TokenId,
@@ -120,7 +120,7 @@ impl Engine {
         }
     }
 
-    /// Waits for a read; one that was sent longer ago than the cache may be old is sent once more.
+    /// Waits for a read; one that was sent longer ago than the maximum staleness is sent once more.
     async fn read(
         &self,
         id: TokenId,

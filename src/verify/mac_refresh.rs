@@ -1,6 +1,6 @@
-//! Rewrites MACs that an older key of the ring made under the primary key, off the path and in batches.
-//! The engine suggests them as it meets them; a suggestion that finds no room is made again at the token's
-//! next Verify. Knows no secrets, only MACs.
+//! Rewrites MACs that were made with an older key of the ring, using the primary key, in the background
+//! and in batches. The engine suggests them as it meets them; a suggestion dropped from a full queue is
+//! made again at the token's next Verify. Knows no secrets, only MACs.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,18 +15,18 @@ const QUEUE: usize = 4096;
 /// How many MACs one statement writes at most.
 const BATCH: usize = 256;
 
-/// How long a batch gathers.
+/// How long a batch collects suggestions.
 const GATHER: Duration = Duration::from_millis(200);
 
-/// Where suggestions go.
+/// The sending end of the queue of suggestions.
 #[derive(Debug, Clone)]
 pub struct MacRefresh(mpsc::Sender<MacChange>);
 
-/// Where they come out, of whoever asks one after the other.
+/// The receiving end of the queue; one job reads it at a time.
 #[derive(Debug, Clone)]
 pub struct Suggestions(Arc<Mutex<mpsc::Receiver<MacChange>>>);
 
-/// Makes the queue between the engine and the job.
+/// Creates the queue between the engine and the job.
 #[must_use]
 pub fn queue() -> (MacRefresh, Suggestions) {
     let (sender, receiver) = mpsc::channel(QUEUE);
@@ -36,7 +36,7 @@ pub fn queue() -> (MacRefresh, Suggestions) {
 impl MacRefresh {
     /// Suggests a change; never waits.
     pub fn suggest(&self, change: MacChange) {
-        // A full queue is no loss: the token will come again.
+        // A full queue loses nothing: the token will be verified again.
         let _ = self.0.try_send(change);
     }
 }
@@ -52,8 +52,8 @@ pub async fn run(suggestions: Suggestions, store: Store) {
         {
             batch.push(change);
         }
-        // One change a token: a statement that joined a row twice would pick one of them at random. Sorted,
-        // so that replicas that rewrite the same tokens lock them in the same order.
+        // One change per token: a statement that joined a row twice would pick one change at random.
+        // Sorted, so that replicas that rewrite the same tokens lock them in the same order.
         batch.sort_unstable_by_key(|change| change.id);
         batch.dedup_by_key(|change| change.id);
         match store.replace_macs(&batch).await {

@@ -1,7 +1,7 @@
-//! The verification engine: from the text of a secret to a verdict. Called by Verify and by every call that
-//! authenticates its caller; both go the same way: parse, look up, compare, judge. A fresh cache answers
-//! without waiting for anything; all else is read from Postgres. What cannot be found out is an error, never a
-//! verdict. Knows no gRPC and no SQL.
+//! The verification engine: from the text of a secret to a verdict. Called by Verify and to
+//! authenticate each caller; both parse, look up, compare, judge. A fresh cache answers without any
+//! wait; the rest is read from Postgres. What cannot be determined is an error, never a verdict. Knows
+//! no gRPC and no SQL.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -23,7 +23,7 @@ mod read_queue;
 mod uses;
 mod worker;
 
-/// What the model checker replaces.
+/// Replaced by the model checker.
 mod sync {
     pub(super) use std::sync::atomic::{AtomicI64, AtomicU64};
 }
@@ -43,7 +43,7 @@ pub use pending_invalidation::PendingInvalidation;
 pub use read_point::ReadPoint;
 pub use uses::Uses;
 
-/// How fresh an answer has to be.
+/// How fresh an answer must be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Consistency {
     /// At most as old as the configured staleness.
@@ -53,20 +53,20 @@ pub enum Consistency {
     Full,
 }
 
-/// What is asked of a secret, beside whether it is one.
+/// What to check about a secret, besides whether it is valid.
 #[derive(Debug, Clone)]
 pub struct Question<'a> {
-    /// What it has to allow.
+    /// The scopes that it must have.
     pub required: &'a Scopes,
-    /// Whose tokens may be told about.
+    /// The tokens that the caller may learn about.
     pub reach: Reach<'a>,
-    /// Where the client is that presented it, as far as that is known.
+    /// The address of the client that presented it, if known.
     pub client_ip: Option<IpAddr>,
-    /// Who is charged when it is expensive to find out.
+    /// The client that is charged if the check is expensive.
     pub share: ClientKey,
 }
 
-/// What Verify answers.
+/// The answer of Verify.
 #[derive(Debug)]
 pub struct Answer {
     /// The verdict.
@@ -75,8 +75,8 @@ pub struct Answer {
     pub token: Option<(Record, TokenState)>,
     /// The required scopes that the token lacks.
     pub missing_scopes: Vec<Scope>,
-    /// The database's time that the answer is at least as new as; `None` only for a text that decides by
-    /// itself, before the database was reached.
+    /// A database time; the answer is at least as new as this. `None` only for a malformed text, before
+    /// the database was reached.
     pub as_of: Option<OffsetDateTime>,
 }
 
@@ -89,19 +89,19 @@ impl Answer {
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum Unknown {
-    /// The database could not tell.
+    /// The database could not answer.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// The database could not tell anyone who asked with the same query.
+    /// The database could not answer a query shared by several callers.
     #[error(transparent)]
     Shared(#[from] Arc<StoreError>),
-    /// Too many are asking.
+    /// There are too many requests.
     #[error(transparent)]
     Overloaded(#[from] Overloaded),
-    /// This caller is asking for more than its share, or all shares are taken.
+    /// This caller has used up its share, or all shares are taken.
     #[error(transparent)]
     Refused(#[from] Refused),
-    /// The durable verifier that the database holds is not one that this server may compute.
+    /// The durable hash in the database is not one that this server may compute.
     #[error("the token's durable hash cannot be checked")]
     DurableHash(#[from] DurableError),
 }
@@ -112,18 +112,18 @@ pub enum AuthenticateError {
     /// The credential is not good.
     #[error(transparent)]
     Credential(#[from] CredentialError),
-    /// Whether it is good could not be found out.
+    /// It is not known whether it is good.
     #[error(transparent)]
     Unknown(#[from] Unknown),
 }
 
-/// Why it is not told which token a secret proves.
+/// Why it is not known which token a secret proves.
 #[derive(Debug, thiserror::Error)]
 pub enum ProveError {
     /// The text is no secret.
     #[error(transparent)]
     Format(#[from] FormatError),
-    /// It could not be found out.
+    /// It could not be determined.
     #[error(transparent)]
     Unknown(#[from] Unknown),
 }

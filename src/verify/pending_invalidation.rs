@@ -1,13 +1,13 @@
-//! Forgetting what is changed here: the change itself need not be waited for, since the feed would tell of it a moment
-//! later. Used by whoever changes tokens, around the change.
+//! Invalidates cached tokens that are changed by this replica, without waiting for the feed, which
+//! would report the change a moment later. Used around each change by the code that changes tokens.
 
 use std::sync::{Mutex, PoisonError};
 
 use super::engine::Engine;
 use crate::secret::TokenId;
 
-/// Has the engine forget tokens when it is dropped, whatever became of the change that it stands for: done,
-/// failed, of unknown outcome, or abandoned because the caller went away.
+/// Invalidates tokens when it is dropped, whatever the outcome of the change: done, failed, unknown, or
+/// abandoned because the caller went away.
 #[derive(Debug)]
 pub struct PendingInvalidation<'a> {
     engine: &'a Engine,
@@ -15,7 +15,7 @@ pub struct PendingInvalidation<'a> {
 }
 
 impl PendingInvalidation<'_> {
-    /// Has these be forgotten too: what turned out to change as well.
+    /// Adds tokens that turned out to change as well.
     pub fn also(&self, ids: &[TokenId]) {
         self.ids.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(ids);
     }
@@ -30,8 +30,8 @@ impl Drop for PendingInvalidation<'_> {
 }
 
 impl Engine {
-    /// Announces a change of a token that is about to be made here. When what is returned is dropped, the
-    /// token's record is forgotten, and the other replicas are told to look.
+    /// Prepares for a change of a token by this replica. When the returned guard is dropped, the
+    /// token's record is removed from the cache, and the other replicas are notified to poll.
     #[must_use]
     pub fn invalidate_token(&self, id: TokenId) -> PendingInvalidation<'_> {
         let invalidation = self.invalidate_what_changes();
@@ -39,7 +39,7 @@ impl Engine {
         invalidation
     }
 
-    /// Does the same for tokens that are not known yet: [`PendingInvalidation::also`] says which.
+    /// Prepares for a change of tokens that are not known yet: [`PendingInvalidation::also`] adds them.
     #[must_use]
     pub fn invalidate_what_changes(&self) -> PendingInvalidation<'_> {
         PendingInvalidation { engine: self, ids: Mutex::default() }

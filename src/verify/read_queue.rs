@@ -1,5 +1,5 @@
-//! Who waits for which record: what the loader and its workers share. A caller joins only a query that has not been
-//! sent, so that what it gets was read after it asked.
+//! The queue of reads shared by the loader and its workers. A caller joins only a query that has not
+//! been sent, so that its record was read after the request.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -19,37 +19,37 @@ use crate::metrics::Metrics;
 use crate::secret::{CurrentKeyring, TokenId};
 use crate::store::{Connector, StoreError};
 
-/// The most ids that one query asks for, and how many of them may be callers' own credentials: a flood of
-/// made-up bearers leaves three quarters to everyone else.
+/// The maximum number of ids per query, and how many of them may be callers' own credentials: a flood
+/// of invented credentials leaves three quarters to everyone else.
 const BATCH: usize = 256;
 const CREDENTIALS_PER_BATCH: usize = BATCH / 4;
 
-/// How many queries may be under way, each on a line of its own.
+/// How many queries may run at once, each on its own connection.
 pub(super) const WORKERS: usize = 4;
 
-/// The most ids that may wait, in each lane, and the most callers for one of them.
+/// The maximum number of queued ids per lane, and of waiting callers per id.
 const QUEUE: usize = 8_192;
 const WAITERS_PER_ID: usize = 4_096;
 
-/// How long a read may have to wait for its turn, as far as can be told; whoever would wait longer is refused
-/// at once, so that those who are served are still there.
+/// The longest estimated wait of a read in the queue; a read that would wait longer is rejected at
+/// once, so that callers are still there when they are served.
 const MAX_WAIT: Duration = Duration::from_secs(1);
 
-/// Whose record is asked for.
+/// The purpose of a read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Lane {
-    /// That of a caller's own credential.
+    /// The caller's own credential.
     Credential,
-    /// That of a secret to be verified.
+    /// A secret to be verified.
     Secret,
 }
 
-/// What a read found.
+/// The result of a read.
 #[derive(Debug, Clone)]
 pub(super) struct Found {
     /// The record, if there is one.
     pub(super) record: Option<Record>,
-    /// The database's time that it is at least as new as.
+    /// A database time; the record is at least as new as this.
     pub(super) as_of: OffsetDateTime,
     /// When the read was sent.
     pub(super) read: BootInstant,
@@ -58,7 +58,7 @@ pub(super) struct Found {
 pub(super) type Outcome = Result<Found, Arc<StoreError>>;
 pub(super) type Waiters = Vec<oneshot::Sender<Outcome>>;
 
-/// What the workers and those who ask share.
+/// The state shared by the workers and the callers.
 #[derive(Debug)]
 pub(super) struct ReadQueue {
     pub(super) lines: Connector,
@@ -67,12 +67,12 @@ pub(super) struct ReadQueue {
     pub(super) keyring: Arc<CurrentKeyring>,
     pub(super) feed: Arc<Notify>,
     pub(super) metrics: Arc<Metrics>,
-    /// How long a query takes of late, in microseconds.
+    /// The recent average duration of a query, in microseconds.
     pace: AtomicU64,
     waiting: Mutex<Waiting>,
-    /// Notified when somebody asks.
+    /// Notified when a read is queued.
     pub(super) arrived: Notify,
-    /// How many workers have failed of late.
+    /// How many workers have failed recently.
     pub(super) failing: AtomicUsize,
 }
 
@@ -80,12 +80,12 @@ pub(super) struct ReadQueue {
 struct Waiting {
     credentials: VecDeque<TokenId>,
     secrets: VecDeque<TokenId>,
-    /// By lane too: whoever floods one with made-up credentials holds up nobody in the other.
+    /// Keyed by lane too: a flood of invented credentials in one lane delays nobody in the other.
     waiters: HashMap<(Lane, TokenId), Waiters, DefaultHashBuilder>,
 }
 
 impl ReadQueue {
-    /// Makes a queue in which nobody waits.
+    /// Creates an empty queue.
     pub(super) fn new(
         lines: Connector,
         cache: Arc<Cache>,
@@ -108,13 +108,13 @@ impl ReadQueue {
         }
     }
 
-    /// Returns how many records wait to be asked for.
+    /// Returns how many records are queued.
     pub(super) fn waiting(&self) -> u64 {
         let waiting = self.lock();
         (waiting.credentials.len() + waiting.secrets.len()) as u64
     }
 
-    /// Has a record read by a query that is sent after this call.
+    /// Queues a record for a query that is sent after this call.
     pub(super) fn ask(&self, id: TokenId, lane: Lane) -> Result<oneshot::Receiver<Outcome>, Overloaded> {
         let (sender, receiver) = oneshot::channel();
         let mut waiting = self.lock();
@@ -140,17 +140,17 @@ impl ReadQueue {
         Ok(receiver)
     }
 
-    /// Estimates how long a read behind so many others waits until it is sent.
+    /// Estimates how long a read waits with that many reads ahead of it.
     fn wait(&self, ahead: usize, batch: usize) -> Duration {
         let rounds = (ahead / batch).div_ceil(WORKERS) as u64;
         Duration::from_micros(self.pace.load(Ordering::Relaxed).saturating_mul(rounds))
     }
 
-    /// Learns how long a query took: an average in which the last eight or so count.
+    /// Records how long a query took: a moving average over about the last eight.
     pub(super) fn learn(&self, took: Duration) {
         let took = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
         let before = self.pace.load(Ordering::Relaxed);
-        // Workers may overwrite each other's: it is an estimate.
+        // Workers may overwrite each other's value: it is an estimate.
         self.pace.store(before.saturating_mul(7).saturating_add(took) / 8, Ordering::Relaxed);
     }
 

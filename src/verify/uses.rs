@@ -1,5 +1,5 @@
-//! Notes which tokens were used, off the database and off the path: a record is marked once an
-//! interval, so that a token that is used a thousand times a second costs one note. Emptied by the job that
+//! Notes which tokens were used, in memory and outside the request path: a record is marked once per
+//! interval, so that a token used a thousand times per second costs one note. Emptied by the job that
 //! flushes it.
 
 use std::collections::HashMap;
@@ -13,14 +13,14 @@ use crate::secret::TokenId;
 
 const SHARDS: usize = 16;
 
-/// The most tokens that are noted between two flushes; more than that are noted at their next use.
+/// The maximum number of tokens noted between two flushes; further ones are noted at their next use.
 const MAX_NOTED: usize = 1 << 20;
 
 /// The uses since the last flush.
 #[derive(Debug)]
 pub struct Uses {
     interval: AtomicU32,
-    /// When, in microseconds since 1970: half of what a whole time takes.
+    /// Times in microseconds since 1970: half the size of an `OffsetDateTime`.
     noted: [Mutex<HashMap<TokenId, i64>>; SHARDS],
 }
 
@@ -29,10 +29,10 @@ impl Uses {
         Self { interval: AtomicU32::new(1), noted: Default::default() }
     }
 
-    /// Notes a use, unless this record was noted in this interval already.
+    /// Notes a use, unless this record was already noted in this interval.
     pub(super) fn note(&self, id: TokenId, record: &Record, now: OffsetDateTime) {
         let interval = self.interval.load(Ordering::Relaxed);
-        // Read before write: a shared cache line that is only read stays with every core.
+        // Read before write: a shared cache line that is only read stays in every core's cache.
         if record.mark() == interval {
             return;
         }
@@ -50,7 +50,7 @@ impl Uses {
         self.noted.iter().map(|shard| shard.lock().unwrap_or_else(PoisonError::into_inner).len() as u64).sum()
     }
 
-    /// Takes what was noted and begins the next interval.
+    /// Takes the notes and begins the next interval.
     #[must_use]
     pub fn take(&self) -> Vec<(TokenId, OffsetDateTime)> {
         self.interval.fetch_add(1, Ordering::Relaxed);

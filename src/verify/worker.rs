@@ -1,5 +1,6 @@
-//! One of the loader's workers: takes a batch off the queue, reads it on a line of its own and tells everybody who
-//! waits. A broken line is replaced; while the database is away, whoever asks is told so at once.
+//! A worker of the loader: takes a batch off the queue, reads it on its own connection and answers all
+//! waiting callers. A broken connection is replaced; while the database is unavailable, callers get an
+//! error at once.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -18,30 +19,30 @@ use crate::domain::Record;
 use crate::secret::TokenId;
 use crate::store::{Connection, StoreError};
 
-/// How long a query may take, and how long a line that could not be opened is not tried again.
+/// The longest time of a query, and the delay before a failed connection is opened again.
 const QUERY_DEADLINE: Duration = Duration::from_millis(1_500);
 const BACKOFF: Duration = Duration::from_millis(100);
 
-/// One worker and its line.
+/// A worker and its connection.
 pub(super) struct Worker {
     shared: Arc<ReadQueue>,
-    /// A line, and how many doubts there were when it was opened.
+    /// A connection, and the count of doubts when it was opened.
     line: Option<(Connection, u64)>,
     failed: Option<(Instant, Arc<StoreError>)>,
 }
 
 impl Drop for Worker {
     fn drop(&mut self) {
-        // After a panic another one takes its place, which has not failed.
+        // After a panic another worker replaces this one, and it has not failed.
         if self.failed.take().is_some() {
             self.shared.failing.fetch_sub(1, Ordering::Relaxed);
         }
-        // What it was called for is still there.
+        // The work that this worker was notified of is still queued.
         self.shared.arrived.notify_one();
     }
 }
 
-/// A read that fills nothing unless it ends, whatever becomes of it.
+/// A read in progress; it fills nothing unless it ends normally.
 struct UnderWay<'a> {
     cache: &'a Cache,
     ticket: Lease,
@@ -53,7 +54,7 @@ impl Drop for UnderWay<'_> {
     }
 }
 
-/// What a batch found.
+/// The result of a batch.
 struct Batch {
     records: HashMap<TokenId, Record, DefaultHashBuilder>,
     unreadable: HashMap<TokenId, Arc<StoreError>, DefaultHashBuilder>,
@@ -62,16 +63,16 @@ struct Batch {
 }
 
 impl Worker {
-    /// Makes a worker that has no line yet.
+    /// Creates a worker that has no connection yet.
     pub(super) fn new(shared: Arc<ReadQueue>) -> Self {
         Self { shared, line: None, failed: None }
     }
 
-    /// Works until it is dropped.
+    /// Runs until it is dropped.
     pub(super) async fn run(mut self) {
         loop {
             self.recover().await;
-            // Everyone who is about to ask does so first, and goes with the same query.
+            // Callers that are about to queue a read do so first, and join the same query.
             tokio::task::yield_now().await;
             let batch = self.shared.take();
             if batch.is_empty() {
@@ -104,14 +105,14 @@ impl Worker {
         }
     }
 
-    /// Gets a new line after a failure while other workers are well: failing at once, this one would take
-    /// what they could answer.
+    /// Opens a new connection after a failure while other workers are healthy: failing at once, this
+    /// worker would take what they could answer.
     async fn recover(&mut self) {
         while let Some((at, _)) = &self.failed
             && self.shared.failing.load(Ordering::Relaxed) < WORKERS
         {
             let rest = BACKOFF.saturating_sub(at.elapsed());
-            // The call to work may have come here.
+            // The notification of new work may have come here.
             self.shared.arrived.notify_one();
             tokio::time::sleep(rest).await;
             let doubts = self.shared.lines.doubts();
@@ -120,7 +121,7 @@ impl Worker {
         }
     }
 
-    /// Remembers whether the database could be asked.
+    /// Records whether the database could be read.
     fn note<T>(&mut self, outcome: Result<T, StoreError>) -> Result<T, Arc<StoreError>> {
         let before = self.failed.take();
         match (&before, &outcome) {
@@ -135,7 +136,8 @@ impl Worker {
         })
     }
 
-    /// Reads a batch; once more on a new line if the first one was broken or led to another server.
+    /// Reads a batch; once more on a new connection if the first one was broken or led to another
+    /// server.
     async fn read(&mut self, ids: &[TokenId]) -> Result<Batch, Arc<StoreError>> {
         if let Some((at, error)) = &self.failed
             && at.elapsed() < BACKOFF
@@ -152,7 +154,7 @@ impl Worker {
     async fn attempt(&mut self, ids: &[TokenId]) -> Result<Batch, StoreError> {
         let (cache, freshness) = (&self.shared.cache, &self.shared.freshness);
         let epoch = freshness.epoch().ok_or(StoreError::Starting)?;
-        // Taken out: a line that fails, or is given up on, is not put back.
+        // Taken out: a connection that fails or is dropped is not put back.
         let doubts = self.shared.lines.doubts();
         let mut line = match self.line.take().filter(|(_, opened)| *opened == doubts) {
             Some((line, _)) => line,
@@ -167,7 +169,7 @@ impl Worker {
             _ => {}
         })?;
         let records: HashMap<_, _, _> = loaded.records.into_iter().collect();
-        // One whose MAC is about to be written anew is not worth keeping.
+        // A record whose MAC is about to be replaced is not worth caching.
         let keyring = self.shared.keyring.peek();
         let known = |(_, record): &(&TokenId, &Record)| keyring.contains(record.mac().key_id);
         let lasting = records.iter().filter(known).map(|(id, record)| (*id, record.clone()));
@@ -180,7 +182,7 @@ impl Worker {
 
 fn answer(waiters: Waiters, outcome: &Outcome) {
     for waiter in waiters {
-        // One that has gone misses nothing.
+        // A caller that has gone away misses nothing.
         let _ = waiter.send(outcome.clone());
     }
 }
