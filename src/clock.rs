@@ -1,5 +1,5 @@
-//! The one place where the machine's clock and randomness come in. Everything below the actions takes
-//! both as arguments. No decision about a token rests on this clock: those use the database's.
+//! The only file that reads the machine's clock and randomness; code below the use cases takes both
+//! as arguments. No decision about a token uses this clock: those use the database's.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -21,21 +21,22 @@ pub fn randomness() -> rand::rngs::SysRng {
     rand::rngs::SysRng
 }
 
-/// Returns what names a new trace (W3C Trace Context); never 0. Guessable: no secret.
+/// Returns a new trace id (W3C Trace Context); never 0. Guessable, so not a secret.
 #[must_use]
 #[expect(clippy::disallowed_methods, reason = "this is the file that owns randomness")]
 pub fn trace_id() -> u128 {
     rand::random_range(1..=u128::MAX)
 }
 
-/// Returns a duration that differs from this one by a tenth of it at most: what begins together ends one by one.
+/// Returns `duration` changed at random by at most a tenth, so that things that start together end
+/// at different times.
 #[must_use]
 #[expect(clippy::disallowed_methods, reason = "this is the file that owns randomness")]
 pub fn about(duration: Duration) -> Duration {
     duration.mul_f64(rand::random_range(0.9..=1.1))
 }
 
-/// Returns bytes that name something of this process's own. Guessable: no secret.
+/// Returns a random UUID that identifies something of this process. Guessable, so not a secret.
 #[must_use]
 #[expect(clippy::disallowed_methods, reason = "this is the file that owns randomness")]
 pub fn random_uuid() -> uuid::Uuid {

@@ -5,20 +5,21 @@
 //! | module | what lives there |
 //! |---|---|
 //! | [`cli`], [`config`] | the commands; their flags, variables and file |
-//! | [`server`], [`jobs`] | the one place that wires everything; what runs beside requests |
+//! | [`server`], [`jobs`] | the composition root; background jobs |
 //! | [`api`] | gRPC and HTTP: messages to domain and back, errors to statuses |
-//! | [`auth`] | who calls |
+//! | [`auth`] | authentication of callers |
 //! | [`tokens`], [`verify`] | the use cases; the engine that gives verdicts |
-//! | [`changefeed`] | what has changed, for the cache and for watchers |
+//! | [`changefeed`] | committed changes, for the cache and watchers |
 //! | [`store`] | all SQL |
 //! | [`transport`] | connections and TLS |
-//! | [`admission`] | fair shares, memory that is reserved, the hash pool |
-//! | [`telemetry`], [`runtime`], [`metrics`] | logs and spans; supervised tasks, panics, deadlines; what is counted |
-//! | [`embedded`] | the private Postgres of a first start |
-//! | [`domain`], [`secret`] | the rules, as plain data and pure functions; the secret's text and its verifiers |
+//! | [`admission`] | fair limiters, memory reservations, the hash pool |
+//! | [`telemetry`], [`runtime`], [`metrics`] | logs and spans; tasks, panics, deadlines; metrics |
+//! | [`embedded`] | the embedded Postgres of a first start |
+//! | [`domain`], [`secret`] | the rules, as data and pure functions; the secret's text and its verifiers |
 //! | [`clock`] | the clock and randomness |
 
-// That the work of a call may move to another thread is asked of every layer around it, from hyper to sqlx.
+// The futures of a call must be `Send` through every layer, from hyper to sqlx, which needs deep
+// trait resolution.
 #![recursion_limit = "256"]
 
 pub mod admission;
