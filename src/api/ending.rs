@@ -1,45 +1,46 @@
-//! Tells the calls of a connection, and what waits for the server, that they are to end: streams would go on for as long
-//! as their clients like. Told by the server and by `serve`; heard by streams, which then say so to their clients.
+//! Signals the calls of a connection, and tasks that wait for the server, to end; streams would
+//! otherwise continue as long as their clients like. Sent by the server and by `serve`; streams
+//! receive it and inform their clients.
 
 use tokio::sync::watch;
 use tonic::Request;
 
-/// Says that the end has begun. What is dropped has said so, too.
+/// Sends the signal to end. Dropping it sends the signal, too.
 #[derive(Debug)]
 pub struct End(watch::Sender<bool>);
 
-/// Whether the end has begun.
+/// Receives the signal to end.
 #[derive(Debug, Clone)]
 pub struct Ending(watch::Receiver<bool>);
 
 impl End {
-    /// Makes one that has not begun, and what hears of it.
+    /// Returns a sender that has not sent the signal, and its receiver.
     #[must_use]
     pub fn new() -> (Self, Ending) {
         let (sender, receiver) = watch::channel(false);
         (Self(sender), Ending(receiver))
     }
 
-    /// Begins it.
+    /// Sends the signal to end.
     pub fn begin(&self) {
         self.0.send_replace(true);
     }
 }
 
 impl Ending {
-    /// Returns that of the connection that a call came by. One that came by none ends at once.
+    /// Returns the receiver of the call's connection. A call without a connection ends at once.
     pub(super) fn of<T>(request: &Request<T>) -> Self {
         request.extensions().get().cloned().unwrap_or_else(|| End::new().1)
     }
 
-    /// Tells whether it has begun.
+    /// Returns whether the signal has been sent.
     pub(super) fn has_begun(&self) -> bool {
         self.0.has_changed().unwrap_or(true)
     }
 
-    /// Completes when it begins.
+    /// Completes when the signal is sent.
     pub async fn begun(mut self) {
-        // An error means that whoever could say so is gone.
+        // An error means that the sender is gone.
         let _ = self.0.wait_for(|begun| *begun).await;
     }
 }

@@ -1,5 +1,5 @@
-//! Everything that can keep an RPC from being answered, before it becomes a status. The ways in
-//! that are no RPCs refuse with the same errors.
+//! Every error that an RPC can fail with, before it becomes a status. The integrations that are not
+//! RPCs use the same errors.
 
 use crate::admission::fair_limiter::Refused;
 use crate::admission::response_memory::ResponseMemoryError;
@@ -10,7 +10,7 @@ use crate::runtime::panics::Panicked;
 use crate::tokens::ActionError;
 use crate::verify::{AuthenticateError, Unknown};
 
-/// Why an RPC is not answered.
+/// Why an RPC fails.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum CallError {
     #[error(transparent)]

@@ -1,5 +1,5 @@
-//! What `grpc.health.v1.Health` says, overall and for the service: SERVING exactly while Verify can be
-//! answered. Told by the server and its jobs.
+//! The state of `grpc.health.v1.Health`, overall and for the service: SERVING exactly while Verify
+//! can be answered. Set by the server and its jobs.
 
 use std::sync::Arc;
 
@@ -15,7 +15,8 @@ use super::proto::SERVICE;
 use proto::health_server::{Health as HealthService, HealthServer};
 use proto::{HealthListRequest, HealthListResponse};
 
-/// The service, generated from `third-party/grpc/health/v1/health.proto`: tonic-health has its messages, but no List.
+/// The service, generated from `third-party/grpc/health/v1/health.proto`: tonic-health has the
+/// messages, but not List.
 #[expect(clippy::pedantic, missing_docs, reason = "generated")]
 pub mod proto {
     tonic::include_proto!("grpc.health.v1");
@@ -24,10 +25,10 @@ pub mod proto {
     pub const FILE_DESCRIPTOR_SET: &[u8] = tonic::include_file_descriptor_set!("health_descriptor");
 }
 
-/// What is told of: the server as a whole, and its service.
+/// The names with a status: the server as a whole, and its service.
 const NAMES: [&str; 2] = ["", SERVICE];
 
-/// Sets what health checks are told.
+/// Sets the status that health checks return.
 #[derive(Debug, Clone)]
 pub struct Health {
     said: watch::Sender<ServingStatus>,
@@ -36,7 +37,7 @@ pub struct Health {
 }
 
 impl Default for Health {
-    /// Makes one that says `NOT_SERVING`.
+    /// Creates a health state of `NOT_SERVING`.
     fn default() -> Self {
         Self {
             said: watch::Sender::new(ServingStatus::NotServing),
@@ -47,47 +48,47 @@ impl Default for Health {
 }
 
 impl Health {
-    /// Makes the service that tells it.
+    /// Creates the gRPC health service.
     #[must_use]
     pub fn server(&self) -> HealthServer<impl HealthService + use<>> {
         HealthServer::new(Told(self.said.clone()))
     }
 
-    /// Says that Verify is answered.
+    /// Sets the status to SERVING: Verify can be answered.
     pub fn serving(&self) {
         self.set(ServingStatus::Serving);
     }
 
-    /// Says that Verify is not answered, and why.
+    /// Sets the status to `NOT_SERVING`, with a reason.
     pub fn not_serving(&self, reason: &'static str) {
         self.explain(reason);
         self.set(ServingStatus::NotServing);
     }
 
-    /// Tells what was said last.
+    /// Returns whether the current status is SERVING.
     #[must_use]
     pub fn is_serving(&self) -> bool {
         *self.said.borrow() == ServingStatus::Serving
     }
 
-    /// Says why Verify is still not answered.
+    /// Updates the reason why Verify cannot be answered.
     pub fn explain(&self, reason: &'static str) {
         self.reason.store(Arc::new(reason));
     }
 
-    /// Tells why Verify was not answered when that was last so.
+    /// Returns the last reason why Verify could not be answered.
     #[must_use]
     pub fn reason(&self) -> &'static str {
         **self.reason.load()
     }
 
-    /// Notes what is wrong although Verify is answered, or that nothing is; tells whether that is news.
+    /// Sets what is wrong although Verify can be answered, or `None`; returns whether that is a change.
     pub fn set_concern(&self, concern: Option<&'static str>) -> bool {
         let before = self.concern.swap(concern.map(Arc::new));
         before.as_deref().copied() != concern
     }
 
-    /// Tells what is wrong although Verify is answered.
+    /// Returns what is wrong although Verify can be answered.
     #[must_use]
     pub fn concern(&self) -> Option<&'static str> {
         self.concern.load().as_deref().copied()
@@ -139,7 +140,8 @@ impl HealthService for Told {
     }
 }
 
-/// Tells a watcher until it has gone, or its connection ends: what has changed by then is told first.
+/// Sends status changes until the watcher has gone or its connection ends; pending changes are sent
+/// before the end.
 async fn tell(
     mut said: watch::Receiver<ServingStatus>,
     is_known: bool,

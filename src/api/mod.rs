@@ -1,5 +1,5 @@
-//! The faces of the service: gRPC and HTTP. One way from an error to a status for both. Built by the server. Knows the
-//! use cases and the engine; never the database.
+//! The APIs of the service: gRPC and HTTP, with one mapping from errors to statuses for both. Built
+//! by the server. Knows the use cases and the engine; never the database.
 
 pub mod ending;
 pub mod error;

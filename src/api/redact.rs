@@ -1,5 +1,5 @@
-//! The Debug of messages that carry a secret, or a request id, which is as good as one, written by hand so that it
-//! stays out of it. build.rs leaves these out of what it derives. The client crate takes this file, too.
+//! Hand-written `Debug` for messages that carry a secret, or a request id, which is as sensitive.
+//! build.rs derives none for these. The client crate includes this file, too.
 
 use std::fmt;
 
@@ -47,7 +47,7 @@ impl fmt::Debug for RotateTokenRequest {
     }
 }
 
-/// Shows what is left without its own Debug together with the message that it belongs to.
+/// Writes the `Debug` of choices that have none because their message has none.
 macro_rules! show_expiration {
     ($($choice:ty),+) => {$(
         impl fmt::Debug for $choice {

@@ -1,6 +1,6 @@
-//! From errors to statuses: the one file that names a code. Every status carries `google.rpc.ErrorInfo`
-//! (AIP-193) with a reason of the contract's `ErrorReason`; bad fields also `BadRequest`, and what may pass
-//! by itself also `RetryInfo`. Causes are for the log: no SQL and no file name leaves this process.
+//! Maps errors to statuses; the only file that names a code. Every status has a `google.rpc.ErrorInfo`
+//! (AIP-193) with a reason of the contract's `ErrorReason`; bad fields also `BadRequest`, and temporary
+//! errors also `RetryInfo`. Causes go to the log: no SQL and no file name leaves this process.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -26,7 +26,7 @@ use crate::verify::{AuthenticateError, Unknown};
 /// The domain of every `ErrorInfo`.
 const DOMAIN: &str = "tokend";
 
-/// When a caller may try again what an outage or overload refused.
+/// How long a caller should wait before it retries after an outage or overload.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 impl From<&CallError> for Status {
@@ -123,7 +123,7 @@ fn unread(error: ResponseMemoryError) -> Status {
     }
 }
 
-/// Refuses somebody who wants too much, for now.
+/// Refuses a caller that is over its share, for now.
 fn transient_over_share(reason: ErrorReason, message: &impl ToString) -> Status {
     let mut details = details(reason);
     details.set_retry_info(Some(RETRY_AFTER));
@@ -164,7 +164,7 @@ fn state(error: StateError) -> Status {
     naming(Code::FailedPrecondition, reason, &error, successor.map(|id| ("successor", id.to_string())))
 }
 
-/// Makes a status whose `ErrorInfo` names something.
+/// Builds a status whose `ErrorInfo` metadata names something.
 fn naming(code: Code, reason: ErrorReason, message: &impl ToString, named: Option<(&str, String)>) -> Status {
     let metadata = named.map(|(key, value)| (key.to_owned(), value));
     let details =
@@ -208,24 +208,24 @@ fn details(reason: ErrorReason) -> ErrorDetails {
     ErrorDetails::with_error_info(word(reason), DOMAIN, HashMap::new())
 }
 
-/// Returns the reason as `ErrorInfo` spells it: the enum value's name without the enum's own.
+/// Returns the reason as `ErrorInfo` spells it: the enum value's name without the enum's prefix.
 fn word(reason: ErrorReason) -> &'static str {
     let name = reason.as_str_name();
     name.strip_prefix("ERROR_REASON_").unwrap_or(name)
 }
 
-/// Refuses somebody whose refusals wait to be read.
+/// Refuses a peer that leaves its refusals unread.
 pub(crate) fn refusals_unread() -> Status {
     unread(ResponseMemoryError::OverShare)
 }
 
-/// Says that a stream ends because the server does.
+/// Returns the status of a stream that ends because the server or its connection does.
 pub(crate) fn shutting_down() -> Status {
     transient(ErrorReason::ShuttingDown, &"this replica or this connection is ending; call again")
 }
 
-/// Logs why a call failed: the caller's mistakes at info, our own failures at warn with their causes. Of many for one
-/// reason, above all to one network, only the first.
+/// Logs why a call failed: the caller's mistakes at info, the server's failures at warn with their
+/// causes. Of many with the same reason, above all to the same network, only the first is logged.
 pub(crate) fn log(error: &CallError, status: &Status, duration_ms: Option<f64>, peer: Option<IpAddr>) {
     let reason = status.get_details_error_info().map(|info| info.reason);
     if !is_worth_a_line(reason.as_deref().unwrap_or("UNKNOWN"), peer) {
@@ -240,7 +240,8 @@ pub(crate) fn log(error: &CallError, status: &Status, duration_ms: Option<f64>, 
     }
 }
 
-/// Says that a message is compressed although the call does not say how; in tonic's words, as the next three.
+/// Returns the status of a compressed message without a stated encoding. The text is tonic's, also
+/// for `too_long`, `undecodable` and `cut_off`.
 pub(crate) fn compressed(flag: u8) -> Status {
     Status::internal(match flag {
         1 => "protocol error: received message with compressed-flag but no grpc-encoding was specified"
@@ -252,14 +253,14 @@ pub(crate) fn compressed(flag: u8) -> Status {
     })
 }
 
-/// Says that a message is longer than is read.
+/// Returns the status of a message that is too long.
 pub(crate) fn too_long(length: usize, limit: usize) -> Status {
     Status::out_of_range(format!(
         "Error, decoded message length too large: found {length} bytes, the limit is: {limit} bytes"
     ))
 }
 
-/// Says why a request was not read to its end.
+/// Returns the status of a request that was not read to its end.
 pub(crate) fn unread_request(error: &ReadError) -> Status {
     match error {
         ReadError::TooLong(most) => Status::out_of_range(format!("the limit of a message is: {most} bytes")),
@@ -269,28 +270,28 @@ pub(crate) fn unread_request(error: &ReadError) -> Status {
     }
 }
 
-/// Says that a message is none.
+/// Returns the status of bytes that are not a valid message.
 pub(crate) fn undecodable(error: &DecodeError) -> Status {
     Status::internal(error.to_string())
 }
 
-/// Says that a call has ended within a message.
+/// Returns the status of a call that ended within a message.
 pub(crate) fn cut_off() -> Status {
     Status::internal("Unexpected EOF decoding stream.")
 }
 
-/// Tells whether a call was given up by whoever made it.
+/// Returns whether the client cancelled the call.
 pub(crate) fn is_cancelled(status: &Status) -> bool {
     status.code() == Code::Cancelled
 }
 
-/// Says that a call took longer than its caller waits.
+/// Returns the status of a call that took longer than its client waits.
 pub(crate) fn too_late() -> Status {
     Status::deadline_exceeded("the time that grpc-timeout gives the call is over")
 }
 
-/// Returns the HTTP status that a status means to somebody who speaks HTTP. Whatever was not found out is 503, so
-/// that nobody takes it for a verdict.
+/// Returns the HTTP status that corresponds to a gRPC status. Anything that was not determined is
+/// 503, so that no client takes it for a verdict.
 pub(crate) fn http_status(status: &Status) -> StatusCode {
     match status.code() {
         Code::InvalidArgument => StatusCode::BAD_REQUEST,
@@ -301,7 +302,7 @@ pub(crate) fn http_status(status: &Status) -> StatusCode {
     }
 }
 
-/// Returns the number of the code that goes with an HTTP status in an answer to Envoy.
+/// Returns the number of the code that belongs to an HTTP status in a reply to Envoy.
 pub(crate) fn check_code(status: StatusCode) -> i32 {
     let code = match status {
         StatusCode::OK => Code::Ok,
@@ -314,7 +315,7 @@ pub(crate) fn check_code(status: StatusCode) -> i32 {
     code.into()
 }
 
-/// Tells whether the server, rather than the request, is why a call failed.
+/// Returns whether the server, rather than the request, is why a call failed.
 fn is_our_fault(status: &Status) -> bool {
     matches!(status.code(), Code::Unavailable | Code::Internal)
 }

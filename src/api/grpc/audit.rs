@@ -1,4 +1,4 @@
-//! The audit log's messages, to the domain and back. Called by the service alone.
+//! The audit log's messages, to domain types and back. Called by the service alone.
 
 use super::convert;
 use crate::api::proto::{

@@ -1,5 +1,5 @@
-//! A call from its credential to its log line: who calls, in which trace, for how long, and what is counted.
-//! Called by every RPC. Knows nothing of what they do.
+//! A call from its credential to its log line: caller, trace, duration and metrics. Called by every
+//! RPC. Knows nothing of what they do.
 
 use std::net::IpAddr;
 use std::sync::{Arc, OnceLock};
@@ -23,32 +23,33 @@ use crate::runtime::{deadline, panics};
 use crate::telemetry::{self, TraceContext};
 use crate::verify::{AuthenticateError, ClientKey, Credential};
 
-/// From when on an answer is worth a line in the log.
+/// The duration from which a successful call is logged at info.
 pub(super) const SLOW: Duration = Duration::from_millis(500);
 
-/// How much later a caller with more than its share is told so.
+/// How long the error of a caller over its share is delayed.
 const OVER_SHARE: Duration = Duration::from_millis(250);
 
-/// The most bytes of an answer that tells of one token, and what there is to say beside it.
+/// The most bytes of a response about one token: the token and the fields that accompany it.
 const LONGEST_ANSWER: usize = LARGEST_TOKEN + 1024;
 
-/// Where a trusted frontend says for whom it acts.
+/// The metadata in which a trusted frontend names the user it acts for.
 static ACTING_USER: HeaderName = HeaderName::from_static("tokend-acting-user");
 static ACTING_USER_BIN: HeaderName = HeaderName::from_static("tokend-acting-user-bin");
 
-/// How long an answer may be.
+/// How long a response may be.
 enum Length {
-    /// As long as what is told of a token.
+    /// One token.
     Token,
-    /// The same, of a token that has been put out of use: that must not fail because something else is not read.
+    /// One token that is being revoked or disabled. Such a call must not fail because other
+    /// responses are unread, so it uses memory set aside for it.
     Ended,
-    /// As a page of so many bytes, which callers with this permission get.
+    /// A page of at most so many bytes, for callers with this permission.
     Page(Permission, usize),
 }
 
 impl TokenApi {
-    /// Authenticates the caller, then does `work`, inside the call's span, once there is room for an answer that tells
-    /// of one token.
+    /// Authenticates the caller and runs `work` inside the call's span, once memory for a response
+    /// about one token is reserved.
     pub(super) async fn call<'a, M, A, F>(
         &'a self,
         rpc: Rpc,
@@ -62,7 +63,8 @@ impl TokenApi {
         self.call_or(rpc, request, |_, _| None, work).await
     }
 
-    /// Does the same where a refused credential may mean more than its refusal: `suspect` says of what.
+    /// Authenticates the caller and runs `work` like [`Self::call`]; where the credential is
+    /// refused, `suspect` says whether that indicates reuse of a token.
     pub(super) async fn call_or<'a, M, A, F>(
         &'a self,
         rpc: Rpc,
@@ -81,8 +83,8 @@ impl TokenApi {
         self.call_with_room(rpc, request, suspect, |_| length, work).await
     }
 
-    /// Does the same for a page, which callers with this permission get, once it is its turn and there is room for the
-    /// `most` bytes that it may have.
+    /// Authenticates the caller, requires `permission`, and runs `work` once it has a page permit
+    /// and memory for the `most` bytes that the page may have.
     pub(super) async fn call_for_page<'a, M, A, F>(
         &'a self,
         rpc: Rpc,
@@ -125,7 +127,7 @@ impl TokenApi {
                     (page.reservation.clone(), Some(page))
                 }
             };
-            // The first and only one.
+            // Set only here, so this cannot fail.
             let _ = room.set(taken);
             work(credential, message).await
         };
@@ -136,7 +138,8 @@ impl TokenApi {
         Ok(response)
     }
 
-    /// Authenticates the caller and does `work`, for an answer that goes on: what it says takes its room by itself.
+    /// Authenticates the caller and runs `work` for a streaming response, whose messages reserve
+    /// their own memory.
     pub(super) async fn open<'a, M, A, F>(
         &'a self,
         rpc: Rpc,
@@ -150,7 +153,7 @@ impl TokenApi {
         self.call_within(context, rpc, request, |_, _| None, work).await
     }
 
-    /// Authenticates the caller and does `work`, in a trace that is known already.
+    /// Authenticates the caller and runs `work`, in a trace that is known already.
     pub(super) async fn call_within<'a, M, A, F>(
         &'a self,
         context: TraceContext,
@@ -201,7 +204,8 @@ impl TokenApi {
             let code = outcome.as_ref().map_or_else(Status::code, |_| Code::Ok);
             self.metrics.calls.answered(rpc, code.into(), started.elapsed());
             if place.is_some() && code == Code::ResourceExhausted {
-                // It keeps its place meanwhile: one who asks again at once must not keep the processor from others.
+                // The permit is kept meanwhile: a caller that retries at once must not take the
+                // processor from others.
                 tokio::time::sleep(deadline::at_most(OVER_SHARE)).await;
             }
             outcome
@@ -212,7 +216,7 @@ impl TokenApi {
 }
 
 impl TokenApi {
-    /// Begins the call's span, in the caller's trace if it brings one.
+    /// Starts the call's span, in the caller's trace if it sends one.
     pub(super) fn span(&self, rpc: Rpc, context: &TraceContext) -> Span {
         let span = tracing::info_span!(
             "rpc",
@@ -230,7 +234,7 @@ impl TokenApi {
     }
 }
 
-/// Reads for whom a trusted frontend acts.
+/// Reads the user that a trusted frontend acts for.
 pub(super) fn acting_user(headers: &HeaderMap) -> Result<Option<ActingUser>, Violations> {
     const TWICE: FieldError = FieldError::Rule("is said twice: send one value, in one metadata key");
     let texts = headers.get_all(&ACTING_USER).iter();
@@ -243,7 +247,7 @@ pub(super) fn acting_user(headers: &HeaderMap) -> Result<Option<ActingUser>, Vio
     user.map(Some).map_err(|error| Violations::one(key.as_str(), &error))
 }
 
-/// Reads how long the caller waits.
+/// Reads the caller's timeout.
 pub(super) fn timeout(headers: &HeaderMap) -> Option<Duration> {
     deadline::parse_timeout(headers.get("grpc-timeout")?.to_str().ok()?)
 }
@@ -252,7 +256,7 @@ pub(super) fn traceparent(headers: &HeaderMap) -> Option<&str> {
     headers.get("traceparent")?.to_str().ok()
 }
 
-/// Turns the outcome into what tonic sends, and logs it: answers at debug, slow ones at info.
+/// Turns the outcome into what tonic sends, and logs it: success at debug, slow success at info.
 pub(super) fn conclude<A>(
     outcome: Result<A, CallError>,
     started: Instant,

@@ -1,4 +1,5 @@
-//! Messages that change tokens to domain types and back, by pure functions, as `convert` does for the others.
+//! The messages of RPCs that change tokens, to domain types and back, by pure functions; `convert`
+//! does the others.
 
 use time::{Duration, OffsetDateTime};
 
@@ -21,10 +22,10 @@ use crate::tokens::create::Created;
 use crate::tokens::rotate::RotateToken;
 use crate::tokens::update::TokenChange;
 
-/// The shortest, where it rotates itself: time for a retry whose answer was lost.
+/// The shortest grace period of a token that rotates itself: time for a retry after a lost response.
 const MIN_OWN_GRACE: Duration = Duration::minutes(1);
 
-/// What a mask may name.
+/// The paths that an update mask may name.
 const PATHS: [&str; 5] = ["name", "labels", "scopes", "allowed_cidrs", "expiration"];
 
 pub(super) fn update_request(
@@ -38,7 +39,7 @@ pub(super) fn update_request(
     let mut named = |path: &str, field, is_set: bool| {
         let named = mask.iter().any(|named| named == path);
         if is_set && !named {
-            // Accepted, it would be ignored, and its sender would believe it done.
+            // If it were accepted, it would be ignored, and the client would think it was applied.
             let _ = violations.take::<()>(field, Err(FieldError::Rule("is set, but update_mask lacks it")));
         }
         named
@@ -100,7 +101,7 @@ impl From<rotate_token_request::Expiration> for create_token_request::Expiration
     }
 }
 
-/// Tells whether a caller names its own token.
+/// Returns whether a caller names its own token.
 pub(super) fn rotates_itself(caller: &Caller, message: &proto::RotateTokenRequest) -> bool {
     TokenId::parse(&message.token_id).is_ok_and(|id| caller.is_token(id))
 }
@@ -156,7 +157,7 @@ pub(super) fn rotate_response(created: &Created) -> proto::RotateTokenResponse {
     }
 }
 
-/// What a revocation names: by what, how far and why.
+/// What a revocation names: the target, the extent and the reason.
 pub(super) struct Revocation<'a> {
     pub(super) target: Target<'a>,
     pub(super) extent: Extent,
@@ -164,7 +165,7 @@ pub(super) struct Revocation<'a> {
     pub(super) last_root: LastRoot,
 }
 
-/// What names a token that is to be revoked.
+/// How a request names the token to be revoked.
 pub(super) enum Target<'a> {
     Id(TokenId),
     Secret(&'a str),
@@ -191,7 +192,8 @@ pub(super) fn no_secret() -> Violations {
     Violations::one("secret", &FieldError::Rule("has not the form of a secret"))
 }
 
-/// Answers with the token, or with what may be told of it to whoever merely had its secret.
+/// Builds the response: the whole token, or the few fields that a caller may see that only
+/// presented its secret.
 pub(super) fn revoke_response(revoked: &Revoked, may_see: bool) -> proto::RevokeTokenResponse {
     let Revoked { token: record, effective_time } = revoked;
     let shown = if may_see {
@@ -207,7 +209,7 @@ pub(super) fn revoke_response(revoked: &Revoked, may_see: bool) -> proto::Revoke
     proto::RevokeTokenResponse { token: Some(shown), effective_time: Some(timestamp(*effective_time)) }
 }
 
-/// Reads which token is to be put out of use, or taken back, and why.
+/// Reads the token that is to be disabled or enabled, and the reason.
 pub(super) fn switch_request(id: &str, reason: &str) -> Result<(TokenId, RevokeReason), Violations> {
     let mut violations = Violations::default();
     let id = violations.take("token_id", token_id(id));

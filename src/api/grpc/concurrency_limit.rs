@@ -1,5 +1,5 @@
-//! Bounds how many calls of a service are open at once, fairly among peers: where no credential is asked for, each
-//! may hold answers that nobody reads. Stands around reflection and health.
+//! Limits the open calls of a service, fairly among peers: without a credential, each peer could
+//! hold responses that it does not read. Wraps reflection and health.
 
 use std::convert::Infallible;
 use std::future::ready;
@@ -18,7 +18,7 @@ use crate::api::error::CallError;
 use crate::auth::peer::Peer;
 use crate::verify::ClientKey;
 
-/// A service of which few calls are open at once.
+/// A service with a limit of open calls.
 #[derive(Debug, Clone)]
 pub struct ConcurrencyLimit<S> {
     inner: S,
@@ -26,7 +26,7 @@ pub struct ConcurrencyLimit<S> {
 }
 
 impl<S> ConcurrencyLimit<S> {
-    /// Bounds `service`, together with all others that have these places.
+    /// Wraps `service`; all services with the same limiter share its permits.
     pub fn new(service: S, places: FairLimiter<ClientKey>) -> Self {
         Self { inner: service, places }
     }

@@ -1,5 +1,5 @@
-//! What every RPC of the service shares: the engine, the use cases, who calls, what is bounded and counted. Made by
-//! the server.
+//! What every RPC of the service shares: the engine, the use cases, authentication, limits and
+//! metrics. Built by the server.
 
 use std::sync::Arc;
 
@@ -18,19 +18,19 @@ use crate::verify::Engine;
 /// Serves `tokend.v1.TokenService`.
 #[derive(Debug)]
 pub struct TokenApi {
-    /// Knows secrets.
+    /// Verifies secrets.
     pub engine: Arc<Engine>,
-    /// Does the rest.
+    /// Runs all other use cases.
     pub actions: Arc<Actions>,
-    /// Knows who calls.
+    /// Authenticates callers.
     pub callers: Arc<Callers>,
-    /// Places for calls that take waiting.
+    /// Permits for calls that have to wait.
     pub places: FairLimiter<ClientKey>,
-    /// Room for long answers.
+    /// Memory for responses.
     pub response_memory: Arc<ResponseMemory>,
-    /// Which calls' spans are exported.
+    /// Selects the calls whose spans are exported.
     pub sampling: Sampling,
-    /// Tells what changes.
+    /// Publishes changes of tokens.
     pub hub: Arc<Hub>,
     /// Authenticates watchers' positions.
     pub keyring: Arc<CurrentKeyring>,

@@ -1,5 +1,5 @@
-//! Messages to domain types and back, by pure functions. Text is parsed here, once; every bad field of a
-//! request is found before the request is refused.
+//! Messages to domain types and back, by pure functions. Text is parsed here, once, and all bad
+//! fields of a request are reported together.
 
 use std::net::IpAddr;
 
@@ -22,7 +22,7 @@ use crate::tokens::create::{CreateToken, Created};
 use crate::tokens::list::{ListTokens, Page};
 use crate::verify::Consistency;
 
-/// The most elements of a list that names states or fields: more than there are.
+/// The most elements of a list that names states or fields: more than there are states or fields.
 pub(super) const MAX_NAMES: usize = 16;
 
 pub(super) fn create_request(message: proto::CreateTokenRequest) -> Result<CreateToken, Violations> {
@@ -110,7 +110,7 @@ pub(super) fn list_response(page: Page) -> proto::ListTokensResponse {
     }
 }
 
-/// What Verify is asked beside the secret.
+/// What a Verify request asks in addition to the secret.
 pub(super) struct Wanted {
     pub(super) required: Scopes,
     pub(super) client_ip: Option<IpAddr>,
@@ -177,7 +177,7 @@ pub(super) const fn verdict(verdict: Verdict) -> proto::Verdict {
         Verdict::Disabled => proto::Verdict::Disabled,
         Verdict::MissingScope => proto::Verdict::MissingScope,
         Verdict::IpNotAllowed => proto::Verdict::IpNotAllowed,
-        // There is none; a test holds this list complete.
+        // There is no other; a test checks that this list is complete.
         _ => proto::Verdict::Unspecified,
     }
 }
@@ -188,7 +188,7 @@ pub(super) const fn state(state: TokenState) -> proto::TokenState {
         TokenState::Expired => proto::TokenState::Expired,
         TokenState::Revoked => proto::TokenState::Revoked,
         TokenState::Disabled => proto::TokenState::Disabled,
-        // As above.
+        // There is no other, as for verdicts.
         _ => proto::TokenState::Unspecified,
     }
 }
@@ -235,10 +235,10 @@ pub(super) fn expiration(
     }
 }
 
-/// The last moment that Postgres and the `time` crate can both say.
+/// The last instant that both Postgres and the `time` crate can represent.
 const LAST_MICROSECOND: OffsetDateTime = time::macros::datetime!(9999-12-31 23:59:59.999_999 UTC);
 
-/// Reads a `google.protobuf.Timestamp`; its range ends where a token's end may lie at the latest.
+/// Reads a `google.protobuf.Timestamp`, at most the latest allowed expiration time.
 fn instant(time: prost_types::Timestamp) -> Result<OffsetDateTime, FieldError> {
     let nanos = u32::try_from(time.nanos).ok().filter(|nanos| *nanos < 1_000_000_000);
     OffsetDateTime::from_unix_timestamp(time.seconds)
@@ -248,12 +248,12 @@ fn instant(time: prost_types::Timestamp) -> Result<OffsetDateTime, FieldError> {
         .ok_or(FieldError::Rule("is not a time between 0001-01-01T00:00:00Z and 9999-12-31T23:59:59Z"))
 }
 
-/// Reads a moment that others are compared with, rounded up to whole microseconds: all that Postgres keeps, so
-/// that what lies before it, and what does not, stays the same.
+/// Reads an instant to compare others with, rounded up to whole microseconds. Postgres keeps no
+/// more, so the same instants lie before it as without rounding.
 fn whole_instant(time: prost_types::Timestamp) -> Result<OffsetDateTime, FieldError> {
     let time = instant(time)?;
     let rest = time.nanosecond().next_multiple_of(1_000).saturating_sub(time.nanosecond());
-    // Behind the last microsecond there is none: nothing lies there either.
+    // There is no later microsecond, and nothing lies after it.
     Ok(time.checked_add(Duration::nanoseconds(i64::from(rest))).unwrap_or(LAST_MICROSECOND))
 }
 
@@ -262,7 +262,7 @@ fn duration(given: prost_types::Duration) -> Result<Duration, FieldError> {
     duration.ok_or(FieldError::Rule("is not a duration above zero"))
 }
 
-/// Reads a `google.protobuf.Duration` that is not negative; `None`: it is, or not well-formed.
+/// Reads a `google.protobuf.Duration` that is not negative; `None` if it is negative or not well-formed.
 pub(super) fn positive(given: prost_types::Duration) -> Option<Duration> {
     // Seconds and nanos have the same sign.
     let well_formed = given.seconds >= 0 && (0..1_000_000_000).contains(&given.nanos);
@@ -279,7 +279,7 @@ pub(super) fn scopes(field: &'static str, texts: &[String], violations: &mut Vio
         .enumerate()
         .filter_map(|(index, text)| match Scope::parse(text) {
             Ok(scope) => Some(scope),
-            // Named only then: every Verify comes by here.
+            // The field name is built only for an error: every Verify runs this code.
             error => violations.take(&format!("{field}[{index}]"), error),
         })
         .collect();
@@ -338,17 +338,17 @@ pub(super) fn page_size(number: i32) -> Result<u32, FieldError> {
     }
 }
 
-/// The most bytes that a page has as a message: beside what it lists, where it ends, and what frames it.
+/// The most bytes of a page as a message: what it lists, its page token, and the framing.
 pub(super) const LONGEST_PAGE: usize = MAX_PAGE_BYTES + 1024;
 
-/// Returns the most bytes that a page of so many has, each with at most `each`.
+/// Returns the most bytes of a page of `number` elements of at most `each` bytes.
 pub(super) fn page_bytes(number: i32, each: usize) -> usize {
-    // One that is refused is none.
+    // An invalid size is refused later, so it counts as 0.
     let size = page_size(number).map_or(0, |size| size as usize);
     size.saturating_mul(each).saturating_add(1024).min(LONGEST_PAGE)
 }
 
-/// Reads a request id; an empty one is none.
+/// Reads a request id; empty means none.
 pub(super) fn request_id(text: &str) -> Result<Option<RequestId>, FieldError> {
     if text.is_empty() {
         return Ok(None);

@@ -1,7 +1,6 @@
-//! Envoy's external authorization, on the gRPC port: Envoy asks before it hands a request on. What is required
-//! stands in the route's `context_extensions`, by the names that `/auth` has in its query. A refusal is an OK reply
-//! that has Envoy send a status, a challenge and a body; so is an outage, which has it send 503: left to itself,
-//! Envoy would say 403.
+//! Envoy's external authorization, on the gRPC port. Requirements are in the route's `context_extensions`,
+//! with the names of `/auth`'s query. A refusal is an OK reply that has Envoy send a status, a challenge and
+//! a body; so is an outage, with 503: without such a reply Envoy would send 403.
 
 use std::fmt;
 use std::future::ready;
@@ -43,13 +42,14 @@ use proto::{
     OkHttpResponse,
 };
 
-/// What a route may say.
+/// The keys that a route's configuration may have.
 const EXTENSIONS: [&str; 3] = ["scope", "organization", "header"];
 
-/// Envoy lets a request have 60 KiB of headers, and all of them may come. Bodies need not: nothing is read of them.
+/// The largest `CheckRequest` that is read, in bytes: Envoy accepts 60 KiB of request headers, and
+/// all may be sent. Bodies need not be sent: they are not read.
 pub const MAX_CHECK_BYTES: usize = 2 * MAX_REQUEST_BYTES;
 
-/// The path of the method: a request that is longer is answered in its words too.
+/// The path of the method. A request that is too long also gets a `CheckResponse`.
 pub const CHECK: &str = "/envoy.service.auth.v3.Authorization/Check";
 
 /// Serves `envoy.service.auth.v3.Authorization`.
@@ -86,7 +86,7 @@ impl Authorization for ExtAuthz {
             deadline::within(timeout, self.0.check(peer.as_ref(), attributes)).await
         };
         if let (Some(peer), Ok(_)) = (&peer, &outcome) {
-            // A gateway has no credential of its own; whoever shows one of its client's is no stranger.
+            // A gateway has no credential of its own; presenting one of its client's makes it a known peer.
             peer.credentials.note();
         }
         Ok(Response::new(match outcome {
@@ -97,7 +97,7 @@ impl Authorization for ExtAuthz {
 }
 
 impl Integrations {
-    /// Answers Envoy; with whom it lets in comes the name of the header that held the secret.
+    /// Checks a request for Envoy; returns the identity and the name of the header that held the secret.
     async fn check(
         &self,
         peer: Option<&Peer>,
@@ -127,7 +127,7 @@ impl Integrations {
     }
 }
 
-/// Returns all values of a header. Envoy sends them as texts, or as bytes where it is told to.
+/// Returns all values of a header. Envoy sends them as text, or as bytes if so configured.
 fn values<'a>(http: &'a proto::HttpRequest, name: &str) -> impl Iterator<Item = &'a [u8]> {
     let texts = http.headers.iter().map(|(name, value)| (name, value.as_bytes()));
     let raw = http.header_map.iter().flat_map(|map| &map.headers);
@@ -138,7 +138,7 @@ fn values<'a>(http: &'a proto::HttpRequest, name: &str) -> impl Iterator<Item = 
     texts.chain(raw).filter(move |(found, _)| found.eq_ignore_ascii_case(name)).map(|(_, value)| value)
 }
 
-/// Takes those headers that are read here: what is wrong with another is its reader's to say.
+/// Takes only the headers that are read here; others may be invalid, which is for their reader to report.
 fn headers(http: &proto::HttpRequest, credential: Option<&HeaderName>) -> Result<HeaderMap, Refusal> {
     const NONE: FieldError = FieldError::Rule("has one that cannot be a header");
     let mut headers = HeaderMap::new();
@@ -153,7 +153,7 @@ fn headers(http: &proto::HttpRequest, credential: Option<&HeaderName>) -> Result
 }
 
 fn let_in(identity: &Identity, names: &IdentityHeaders, credential: &HeaderName) -> CheckResponse {
-    // One without a value would leave that of the client, so it is removed instead.
+    // An empty value would keep the client's own header, so the header is removed instead.
     let (told, empty): (Vec<_>, Vec<_>) =
         identity.headers(names).into_iter().partition(|(_, value)| !value.is_empty());
     let mut headers_to_remove = vec![credential.as_str().to_owned(), REQUIRED.to_owned()];

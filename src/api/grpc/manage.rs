@@ -1,5 +1,5 @@
-//! The RPCs that change tokens, behind authentication. Each holds on to what the engine must forget until its
-//! outcome is known, and lets go also when its caller goes away before. Called by the service alone.
+//! The RPCs that change tokens, after authentication. Each holds a pending invalidation in the engine
+//! until its outcome is known, and drops it also when the client cancels. Called by the service alone.
 
 use tracing::{Span, field};
 
@@ -47,7 +47,7 @@ impl TokenApi {
         }
         let request = changes::rotate_request(caller, &message)?;
         Span::current().record("token.id", field::display(request.id));
-        // The old one ends earlier than it did.
+        // The old token now expires earlier.
         let _forgetting = self.engine.invalidate_token(request.id);
         let created = self.actions.rotate_token(caller, request).await?;
         record_owner(&created.token);

@@ -1,5 +1,5 @@
-//! The gRPC face: messages become domain types on the way in and answers on the way out. Built by the
-//! server. Knows the actions and the engine; never the store.
+//! The gRPC API: converts messages to domain types and results to responses. Built by the server.
+//! Knows the use cases and the engine; never the store.
 
 mod audit;
 mod call;
@@ -28,7 +28,7 @@ pub use context::TokenApi;
 pub use ext_authz::{CHECK, ExtAuthz, MAX_CHECK_BYTES, proto as envoy};
 pub use fast_path::{Direct, Methods};
 pub use reflection::{Reflected, Reflection};
-/// For the bench of the leaves alone.
+/// Only for the bench of the leaf functions.
 #[doc(hidden)]
 pub use reply::VerifyReply;
 pub use reserved_body::ReservedBody;
@@ -38,5 +38,6 @@ pub use web::{GrpcWeb, Origin};
 /// The largest request message that is read, in bytes.
 pub const MAX_REQUEST_BYTES: usize = 64 * 1024;
 
-/// The most fields of them: each takes a hundred bytes of memory beside its text. That of HTTP/1 is hyper's.
+/// The most header fields of a request: each takes about a hundred bytes of memory in addition to
+/// its text. For HTTP/1, hyper's own limit applies.
 pub(crate) const MAX_HEADERS: usize = 100;

@@ -13,7 +13,7 @@ use crate::domain::policy::{MAX_GRACE, Policy, StoredPolicy};
 use crate::domain::{FieldError, OrganizationId, Scope, Violations};
 use crate::tokens::enforcement::BreachPage;
 
-/// The longest lifetime that a policy may name: what `google.protobuf.Duration` can say.
+/// The longest lifetime that a policy may set: the maximum of `google.protobuf.Duration`.
 const MAX_LIFETIME: Duration = Duration::seconds(315_576_000_000);
 
 pub(super) fn update_request(

@@ -1,6 +1,6 @@
-//! gRPC's server reflection, in both versions that clients speak: what is not there is told in the stream, which goes
-//! on, as the protocol has it. tonic-reflection, whose messages these are, ends the call instead. Built by the server
-//! from the descriptors of its services.
+//! gRPC server reflection, in both versions that clients use. A lookup without a result is reported
+//! in the stream, which continues, as the protocol demands; tonic-reflection, whose messages are
+//! used here, ends the call. Built by the server.
 
 use std::collections::HashMap;
 use std::pin::Pin;
@@ -13,34 +13,34 @@ use tokio_stream::StreamExt as _;
 use tonic::{Code, Request, Response, Status, Streaming};
 use tonic_reflection::pb::{v1, v1alpha};
 
-/// What is known of the services.
+/// The descriptors of the services.
 #[derive(Debug, Default)]
 pub struct Reflected {
     services: Vec<String>,
     files: Vec<Vec<u8>>,
-    /// Where the file of a name is among them, and that of a symbol.
+    /// The index in `files` by file name, and by symbol.
     by_name: HashMap<String, usize>,
     by_symbol: HashMap<String, usize>,
 }
 
-/// The service of either version.
+/// Serves both versions.
 #[derive(Debug, Clone)]
 pub struct Reflection(Arc<Reflected>);
 
-/// What is answered.
+/// A response, independent of the version.
 enum Answer {
     File(Vec<u8>),
     Services(Vec<String>),
-    /// No extension of this type.
+    /// The type has no extensions.
     NoExtensions(String),
     Error(Code, &'static str),
 }
 
 impl Reflected {
-    /// Returns it with the files of an encoded `FileDescriptorSet`.
+    /// Adds the files of an encoded `FileDescriptorSet`.
     ///
     /// # Errors
-    /// It is none.
+    /// The bytes are not a valid `FileDescriptorSet`.
     pub fn with(mut self, descriptors: &[u8]) -> Result<Self, prost::DecodeError> {
         for file in FileDescriptorSet::decode(descriptors)?.file {
             if !self.by_name.contains_key(file.name()) {
@@ -103,7 +103,7 @@ impl From<Reflected> for Reflection {
 
 type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
-/// Serves one version; both have the same messages under other names.
+/// Serves one version; both have the same messages under different names.
 macro_rules! serve {
     ($version:ident) => {
         impl Reflection {

@@ -1,6 +1,6 @@
-//! Verify's answer as it is written to the wire, straight from what the cache holds: no message is built and
-//! nothing is allocated. build.rs has the server use these types in place of the generated ones; a test here
-//! holds the two encodings equal. Only ever encoded: decoding belongs to the generated types.
+//! Verify's response, encoded directly from the cached record without building a message or
+//! allocating. build.rs makes the server use these types instead of the generated ones; a test
+//! compares the two encodings. Only ever encoded, never decoded.
 
 #![cfg_attr(not(test), expect(clippy::arithmetic_side_effects, reason = "lengths of what lies in memory"))]
 
@@ -139,7 +139,7 @@ mod tests {
     use time::{Duration, OffsetDateTime};
     use tokend_core::fixtures::token;
 
-    /// Encodes an answer about this token, and decodes it as a client does.
+    /// Encodes a response about this token, and decodes it as a client does.
     fn answered(token: &Token, now: OffsetDateTime, missing: &[&str]) -> proto::VerifyResponse {
         let record = Record::new(token, Mac { key_id: KeyId::from_bytes([0; 8]), tag: [0; 32] });
         let state = record.state(now);

@@ -1,6 +1,6 @@
-//! Has long answers keep the room that they take until they are read. A page is made into bytes at once, since a
-//! message of the same length takes more; what a stream tells takes its room along, piece by piece. Stands around
-//! the service, whatever is spoken to it.
+//! Has long responses keep their memory reservation until they are read. A page is encoded at once,
+//! since its message takes more memory than its bytes; each message of a stream carries its own
+//! reservation. Wraps the service for every protocol.
 
 #![cfg_attr(not(test), expect(clippy::arithmetic_side_effects, reason = "lengths of what lies in memory"))]
 
@@ -18,16 +18,16 @@ use tonic::server::NamedService;
 
 use crate::admission::response_memory::{Reservation, holding};
 
-/// What an answer's body is to hold; among the answer's extensions.
+/// What a response's body has to keep; stored in the response's extensions.
 #[derive(Debug, Clone)]
 pub(super) enum Holding {
-    /// All of it holds this.
+    /// The whole body keeps this reservation.
     Whole(Reservation),
-    /// Each piece of it holds what lies here when it is made.
+    /// Each frame keeps the reservations that are here when it is made.
     Pieces(Rooms),
 }
 
-/// The rooms of messages that a stream has told, and that are not yet bytes.
+/// The reservations of a stream's messages that are not encoded yet.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Rooms(Arc<Mutex<Vec<Reservation>>>);
 
@@ -45,12 +45,12 @@ impl Rooms {
     }
 }
 
-/// A service whose answers hold what they take.
+/// A service whose responses keep their memory reservations.
 #[derive(Debug, Clone)]
 pub struct ReservedBody<S>(S);
 
 impl<S> ReservedBody<S> {
-    /// Stands around `service`.
+    /// Wraps `service`.
     pub fn new(service: S) -> Self {
         Self(service)
     }
@@ -88,7 +88,7 @@ where
     }
 }
 
-/// Makes an answer of one message into bytes, for which nothing is waited.
+/// Encodes a response of one message; never waits.
 async fn whole(response: Response<Body>, room: Reservation) -> Response<Body> {
     let (parts, mut body) = response.into_parts();
     let (mut frames, mut bytes) = (Vec::new(), 0);

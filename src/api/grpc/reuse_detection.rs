@@ -1,5 +1,5 @@
-//! What a refused credential may mean beside its refusal: a token that was superseded and is used to rotate. Called
-//! by the service, before it refuses the call as it would have anyway.
+//! Detects reuse: a superseded token that is used to rotate itself. Called by the service before it
+//! refuses the call, which it does in any case.
 
 use tonic::Request;
 
@@ -14,23 +14,23 @@ use crate::domain::audit_context::{self, AuditContext, TraceId};
 use crate::secret::{RequestId, TokenId};
 use crate::verify::{AuthenticateError, ClientKey};
 
-/// A token that has proven itself, has expired, and asks for its own rotation.
+/// A token with the right secret that has expired and asks for its own rotation.
 #[derive(Debug)]
 pub(super) struct ReuseDetection {
     id: TokenId,
-    /// No caller's: there is none.
+    /// The peer's, since the call has no authenticated caller.
     share: ClientKey,
     request_id: Option<RequestId>,
 }
 
 impl TokenApi {
-    /// Tells whether a refused rotation is one by an expired token of itself.
+    /// Returns a suspicion if the refused call is an expired token's rotation of itself.
     pub(super) fn suspect(
         &self,
         refusal: &AuthenticateError,
         request: &Request<RotateTokenRequest>,
     ) -> Option<ReuseDetection> {
-        // Only what has proven its secret is told that it has expired.
+        // Only a caller with the right secret gets this error.
         if !matches!(refusal, AuthenticateError::Credential(CredentialError::Expired)) {
             return None;
         }
@@ -42,10 +42,11 @@ impl TokenApi {
         by_itself.then_some(ReuseDetection { id, share: ClientKey::Peer(peer), request_id })
     }
 
-    /// Has the family revoked, if it comes to that.
+    /// Checks the suspicion, and revokes the token's family if it is confirmed.
     ///
     /// # Errors
-    /// The database: then the refusal must wait, lest nobody tries again.
+    /// There is no permit, or the database fails. The call then fails with this error instead of
+    /// the refusal, so that the client tries again.
     pub(super) async fn follow(
         &self,
         suspicion: Option<ReuseDetection>,

@@ -1,5 +1,5 @@
-//! gRPC's connections from their first frame to their last: HTTP/2 as hyper speaks it, and HTTP/1 for browsers where
-//! that is allowed. Called by the server. What a call is answered, `Direct` knows.
+//! gRPC connections from the first frame to the last: HTTP/2 by hyper, and HTTP/1 for browsers
+//! where allowed. Called by the server. `Direct` decides what each call is answered.
 
 use std::convert::Infallible;
 use std::error::Error;
@@ -21,35 +21,36 @@ use crate::auth::peer::Peer;
 use crate::transport::inline::{InlineConnection, InlineExecutor};
 use crate::transport::listener::{Connection, Incoming};
 
-/// The most bytes of metadata that a call may bring, and of the head of a request of HTTP/1.
+/// The most bytes of metadata of a call, and of the head of an HTTP/1 request.
 pub const MAX_HEADER_BYTES: u32 = 16 * 1024;
 
-/// How many bytes a call may send that are not read yet; a message may be longer, since it is read as it comes.
+/// The most unread bytes of a call. A message may be longer, since it is read as it arrives.
 const STREAM_WINDOW: u32 = 16 * 1024;
 
-/// The same of all calls of a connection: this may arrive before any of them is looked at. Later, questions of streams
-/// alone are left unread, while others wait for their answers. Half of it is what h2 lets small frames cost that are not
-/// read, 256 bytes each less their length, which is enough for the windows of some streams.
+/// The most unread bytes of all calls of a connection: so much may arrive before any call is looked
+/// at. Later only the requests of streams stay unread, while others wait for their responses. h2
+/// charges an unread small frame 256 bytes less its length, up to half of this window, which is
+/// enough for the windows of some streams.
 const CONNECTION_WINDOW: u32 = 384 * 1024;
 
-/// How long streams that are told to end may take for their last words.
+/// How long streams may take to end after the signal.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
-/// What connections are allowed.
+/// The limits of connections.
 #[derive(Debug, Clone, Copy)]
 pub struct Transport {
-    /// Calls at once on each.
+    /// The most concurrent calls on each.
     pub streams: u32,
-    /// Whether HTTP/1 is spoken, too.
+    /// Whether HTTP/1 is supported, too.
     pub http1: bool,
-    /// How long a request of HTTP/1 is waited for.
+    /// How long an HTTP/1 request's head may take.
     pub head: Duration,
-    /// How long the calls of a connection that has reached its age may go on.
+    /// How long the calls of a connection past its maximum age may continue.
     pub age_grace: Duration,
 }
 
-/// Serves the connections that come until `shutdown` completes, refuses those that come then, and waits for the calls
-/// to end.
+/// Serves new connections until `shutdown` completes, then closes the listener and waits for the
+/// open calls to end.
 pub async fn serve(
     mut incoming: Incoming,
     direct: Direct,
@@ -80,7 +81,7 @@ pub async fn serve(
 }
 
 impl Transport {
-    /// Serves a connection until its peer or the server ends it, or it has reached its age.
+    /// Serves a connection until its peer or the server ends it, or it reaches its maximum age.
     fn serve(
         self,
         connection: Connection,
@@ -120,8 +121,9 @@ impl Transport {
         }
     }
 
-    /// Waits for the last calls of a connection that takes no more; `None`: some went on for too long. Streams are told to
-    /// end: at once when the server ends, else after the grace, which short ones may well keep to by themselves.
+    /// Waits for the last calls of a connection that accepts no more; `None` if some took too long.
+    /// Streams are signalled to end: at once when the server ends, else after the grace, within
+    /// which short ones may end by themselves.
     async fn finish<T>(
         self,
         mut serving: impl Future<Output = T> + Unpin,
@@ -146,7 +148,7 @@ impl Transport {
         if !self.http1 {
             builder = builder.http2_only();
         }
-        // Honest clients give up all that they have at once, when their time is over.
+        // Honest clients cancel all their calls at once when their deadline passes.
         let resets = self.streams as usize;
         builder
             .http2()
@@ -156,7 +158,7 @@ impl Transport {
             .initial_connection_window_size(CONNECTION_WINDOW)
             .max_header_list_size(MAX_HEADER_BYTES)
             .max_pending_accept_reset_streams(resets)
-            // gRPC has no use for it.
+            // gRPC does not use it.
             .auto_date_header(false);
         builder
             .http1()
@@ -167,7 +169,7 @@ impl Transport {
     }
 }
 
-/// Completes at this moment; never without one.
+/// Completes at this instant; never without one.
 async fn reached(due: Option<Instant>) {
     match due {
         Some(due) => sleep_until(due).await,
@@ -175,7 +177,8 @@ async fn reached(due: Option<Instant>) {
     }
 }
 
-/// Says that a connection failed: at info where its peer was cut off for what it did, since it may be an honest one.
+/// Logs that a connection failed: at info where the peer was cut off for what it sent, since it may
+/// be an honest one.
 fn log(peer: &Peer, error: &(dyn Error + 'static)) {
     let cut_off = std::iter::successors(Some(error), |&error| error.source())
         .filter_map(|error| error.downcast_ref::<h2::Error>())

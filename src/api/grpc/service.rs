@@ -1,5 +1,5 @@
-//! The service itself: each RPC authenticates its caller, reads its message, has the work done and writes
-//! the answer. One span and at most one log line a call: see `call`.
+//! The service: each RPC authenticates its caller, converts its message, runs the use case and
+//! builds the response. One span and at most one log line a call: see `call`.
 
 use std::sync::Arc;
 
@@ -30,7 +30,7 @@ use crate::metrics::Rpc;
 use crate::store::Usability;
 
 impl TokenApi {
-    /// Answers `VerifyStream`, wherever its questions come from.
+    /// Answers `VerifyStream`, from either source of requests.
     pub(super) async fn answer_stream<Q: Questions>(
         &self,
         request: Request<Q>,

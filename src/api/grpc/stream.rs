@@ -1,6 +1,6 @@
-//! `VerifyStream`: many questions over one call, answered in their order, each judged when it is answered.
-//! Reads ahead a bounded number of questions, so that those that need Postgres wait for it together; asks for
-//! no more while the reader of the answers pauses. Called by the service, and by `direct`.
+//! `VerifyStream`: many requests in one call, answered in order, each judged when it is answered.
+//! Reads a bounded number of requests ahead, so that those that need Postgres share a query; reads
+//! no more while the client does not read. Called by the service and by `fast_path`.
 
 use std::collections::VecDeque;
 use std::iter;
@@ -24,42 +24,43 @@ use crate::metrics::{Lookup, Metrics, Tally};
 use crate::runtime::panics;
 use crate::verify::{Answer, Asked, Consistency, Credential, Engine, LookedAhead, ReadPoint};
 
-/// How many questions are read ahead of one that has to wait for its answer, and how many bytes they may have: room for
-/// so many with a scope or two. They are kept for as long as nobody reads the answers, and so are those that have arrived
-/// with the last of them, within one message of the longest.
+/// The most requests read ahead of one that waits, and the most bytes of them: enough for that many
+/// with a scope or two. While the client does not read, they stay in memory, and so does what
+/// arrived with the last of them, within one message of the maximum size.
 const AHEAD: usize = 128;
 const AHEAD_BYTES: usize = 32 * 1024;
 
-/// How many questions that have arrived are looked up one after the other, before the first of them is judged.
+/// How many requests that have arrived are looked up before the first of them is judged.
 const TOGETHER: usize = 16;
 
-/// Where a stream's questions come from.
+/// A source of a stream's requests.
 pub trait Questions: Stream<Item = Result<VerifyStreamRequest, Status>> + Send + Unpin {
-    /// Tells whether the next one has arrived already, with those before it.
+    /// Returns whether the next request has already arrived together with earlier ones.
     fn has_next(&self) -> bool;
 }
 
 impl Questions for Streaming<VerifyStreamRequest> {
     fn has_next(&self) -> bool {
-        // It does not say.
+        // tonic's stream does not tell.
         false
     }
 }
 
-/// A turn of a stream, in which it answers what has arrived: that it may, is found out once. Not kept beyond it.
+/// A batch of responses to requests that have arrived together: whether the caller may ask is
+/// checked once. Dropped at the batch's end.
 #[derive(Default)]
 pub(super) struct Batch {
-    /// A moment after the last arrival at which the caller's credential was good.
+    /// A read point after the last arrival at which the caller's credential was valid.
     present: Option<ReadPoint>,
-    /// What was looked up then for the first of the questions that have arrived.
+    /// The records looked up at that read point for the next requests that have arrived.
     looked_ahead: VecDeque<LookedAhead>,
-    /// What was answered, and how much of it by what was looked up ahead.
+    /// The verdicts given, and how many of them came from lookups ahead.
     given: Tally,
     hits: u64,
 }
 
 impl Batch {
-    /// Forgets what it has found out.
+    /// Discards the read point and the lookups.
     fn begin_anew(&mut self) {
         self.present = None;
         self.looked_ahead.clear();
@@ -69,14 +70,14 @@ impl Batch {
 type Outcome = Result<Answer, CallError>;
 type Pending = Pin<Box<dyn Future<Output = (Credential, Outcome)> + Send>>;
 
-/// The answers of one call.
+/// The responses of one call.
 pub struct VerifyAnswers<Q> {
     engine: Arc<Engine>,
     metrics: Arc<Metrics>,
     questions: Q,
-    /// Lent to the answer that is waited for.
+    /// Moved into the pending answer while there is one.
     credential: Option<Credential>,
-    /// Questions that have arrived, and that nothing was asked for yet.
+    /// Requests that have arrived and have not been looked up.
     arrived: VecDeque<VerifyRequest>,
     ahead: VecDeque<(VerifyRequest, Asked)>,
     ahead_bytes: usize,
@@ -91,9 +92,9 @@ pub struct VerifyAnswers<Q> {
 /// What is still to come.
 #[derive(Debug)]
 enum Ended {
-    /// More questions.
+    /// More requests.
     No,
-    /// The answers to what was read ahead, then this.
+    /// The responses to what was read ahead, then this status.
     Asking(Option<Status>),
     /// Nothing.
     Yes,
@@ -125,13 +126,13 @@ impl<Q: Questions> VerifyAnswers<Q> {
         }
     }
 
-    /// Takes the next question off the call, if there is one now.
+    /// Takes the next request off the call, if one has arrived.
     fn read(&mut self, context: &mut Context<'_>, turn: &mut Batch) -> Option<VerifyRequest> {
         if !matches!(self.ended, Ended::No) {
             return None;
         }
         if !self.questions.has_next() {
-            // Whatever arrives now is not answered by what was known before.
+            // What arrives from now on must not be answered from an earlier read point.
             turn.begin_anew();
         }
         match Pin::new(&mut self.questions).poll_next(context) {
@@ -146,19 +147,19 @@ impl<Q: Questions> VerifyAnswers<Q> {
         None
     }
 
-    /// Reads questions while an answer is waited for, and begins to find out what they need.
+    /// Reads requests while one waits for its answer, and starts their lookups.
     fn read_ahead(&mut self, context: &mut Context<'_>, turn: &mut Batch) {
         while self.ahead.len() < AHEAD && self.ahead_bytes < AHEAD_BYTES {
             let Some(request) = self.arrived.pop_front().or_else(|| self.read(context, turn)) else { return };
             self.ahead_bytes = self.ahead_bytes.saturating_add(request.encoded_len());
-            // A consistency that does not exist is refused when its turn comes.
+            // An invalid consistency is refused when its request is answered.
             let consistency = convert::consistency(request.consistency).unwrap_or_default();
             let asked = self.engine.ask(&request.secret, consistency);
             self.ahead.push_back((request, asked));
         }
     }
 
-    /// Returns the next question, from what was read ahead or off the call.
+    /// Returns the next request, from those read ahead or off the call.
     fn next(
         &mut self,
         context: &mut Context<'_>,
@@ -179,7 +180,8 @@ impl<Q: Questions> VerifyAnswers<Q> {
         Some((request, None))
     }
 
-    /// Tells at which moment this turn answers; `None` when the cache cannot, an error when the caller may not ask.
+    /// Returns the batch's read point; `None` when the cache is not fresh, an error when the caller
+    /// may not ask.
     fn present(&mut self, turn: &mut Batch) -> Option<Result<ReadPoint, CallError>> {
         if turn.present.is_none() {
             let present = self.engine.present()?;
@@ -191,13 +193,13 @@ impl<Q: Questions> VerifyAnswers<Q> {
         turn.present.map(Ok)
     }
 
-    /// Answers from a fresh cache; `None` when that cannot tell.
+    /// Answers from a fresh cache; `None` when the cache cannot.
     fn answer_now(&mut self, request: &VerifyRequest, asked: bool, turn: &mut Batch) -> Option<Outcome> {
         let present = match self.present(turn)? {
             Ok(present) => present,
             Err(error) => return Some(Err(error)),
         };
-        // What had to be asked for stood before all that has arrived since.
+        // A request that was already looked up comes before all that has arrived since.
         let ahead = if asked { None } else { self.look_ahead(request, &present, turn) };
         let caller = self.credential.as_ref()?.caller();
         let outcome = question(caller, request).map(|wanted| {
@@ -214,7 +216,8 @@ impl<Q: Questions> VerifyAnswers<Q> {
         outcome.transpose()
     }
 
-    /// Returns what was looked up for a question, with those that have arrived behind it; `None` where that is not done.
+    /// Returns the lookup for a request, made together with those that arrived after it; `None`
+    /// where there is none.
     fn look_ahead(
         &self,
         request: &VerifyRequest,
@@ -234,7 +237,7 @@ impl<Q: Questions> VerifyAnswers<Q> {
         turn.looked_ahead.pop_front()
     }
 
-    /// Gives the next answer in a turn; where that panics, the call ends.
+    /// Returns the next response of a batch; a panic ends the call.
     pub(super) fn poll_answer(
         &mut self,
         context: &mut Context<'_>,
@@ -254,11 +257,11 @@ impl<Q: Questions> VerifyAnswers<Q> {
         if matches!(self.ended, Ended::Yes) {
             return Poll::Ready(None);
         }
-        // Asked first: a caller that never pauses would not be told otherwise.
+        // Checked first: a client that never pauses would otherwise not notice the shutdown.
         if self.ending.has_begun() {
             return Poll::Ready(Some(self.shut_down()));
         }
-        // A stream that always has something to answer lets other tasks have their turn.
+        // A stream that always has something to answer must let other tasks run.
         let progress = ready!(tokio::task::coop::poll_proceed(context));
         loop {
             if let Some(pending) = &mut self.pending {
@@ -288,14 +291,14 @@ impl<Q: Questions> VerifyAnswers<Q> {
         }
     }
 
-    /// Ends a turn.
+    /// Ends a batch and counts its responses.
     pub(super) fn end_batch(&self, turn: &Batch) {
         self.metrics.calls.stream_answers(&turn.given);
-        // What was not found is looked up again, and counted then.
+        // Misses are looked up again, and counted then.
         self.metrics.engine.lookups(Lookup::Hit, turn.hits);
     }
 
-    /// Counts an answer, or ends the call with why there is none.
+    /// Counts a response, or ends the call with its error.
     fn deliver(&mut self, outcome: Outcome, turn: &mut Batch) -> Result<VerifyStreamReply, Status> {
         match outcome {
             Ok(answer) => {
@@ -325,7 +328,7 @@ impl<Q: Questions> VerifyAnswers<Q> {
     }
 }
 
-/// Answers a question for which the cache was not enough.
+/// Answers a request that the cache could not.
 async fn answer(
     engine: Arc<Engine>,
     mut credential: Credential,
@@ -347,7 +350,8 @@ impl<Q: Questions> Stream for VerifyAnswers<Q> {
     type Item = Result<VerifyStreamReply, Status>;
 
     fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        // Whether its reader has paused since the last answer is not known here.
+        // Whether the client has paused since the last response is not known here, so each response
+        // is a batch.
         let (this, mut turn) = (self.get_mut(), Batch::default());
         let answer = this.poll_answer(context, &mut turn);
         this.end_batch(&turn);

@@ -1,5 +1,5 @@
-//! Verify: for a caller that is known already at once, without a span; for all others as every call goes.
-//! Called by the service; what a question is, also by the stream.
+//! Verify: answered directly and without a span for a known caller; for all others like every call.
+//! Called by the service; the stream shares its reading of a request.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -22,13 +22,13 @@ use crate::runtime::deadline;
 use crate::telemetry::TraceContext;
 use crate::verify::{Answer, ClientKey, Consistency, Credential, Question, ReadPoint};
 
-/// Reads what Verify is asked, for a caller that may ask it.
+/// Reads a Verify request, if the caller may ask it.
 pub(super) fn question(caller: &Caller, message: &VerifyRequest) -> Result<Wanted, CallError> {
     caller.require(Permission::Verify)?;
     Ok(convert::verify_request(message)?)
 }
 
-/// Returns what the engine is asked for a caller.
+/// Returns the engine's question for a caller.
 pub(super) fn asked_of<'a>(caller: &'a Caller, wanted: &'a Wanted) -> Question<'a> {
     Question {
         required: &wanted.required,
@@ -38,7 +38,7 @@ pub(super) fn asked_of<'a>(caller: &'a Caller, wanted: &'a Wanted) -> Question<'
     }
 }
 
-/// Says in a call's span what Verify answers.
+/// Records the verdict in a call's span.
 fn record_answer(span: &Span, answer: &Answer) {
     span.record("verdict", convert::verdict(answer.verdict).as_str_name());
     if let Some((record, _)) = &answer.token {
@@ -46,17 +46,17 @@ fn record_answer(span: &Span, answer: &Answer) {
     }
 }
 
-/// How far a call of Verify comes without waiting.
+/// How far a Verify call got without waiting.
 pub(super) enum Begun {
-    /// To its end.
+    /// It is answered.
     Answered(Result<VerifyReply, Status>),
-    /// The caller is known; the secret is not, or Postgres is to be asked.
+    /// The caller is known, but the secret is not, or Postgres must be asked.
     Known(Known),
-    /// The caller is not known, or the call has a span, in this trace.
+    /// The caller is not known, or the call needs a span, in this trace.
     Unknown(TraceContext),
 }
 
-/// A caller that is known, and what it asks.
+/// A known caller, and what it asks.
 pub(super) struct Known {
     credential: Arc<Credential>,
     wanted: Wanted,
@@ -74,8 +74,8 @@ impl TokenApi {
         self.finish_verify(begun, request).await
     }
 
-    /// Answers Verify from a fresh cache, or else tells what there is still to do. A span costs more than an answer:
-    /// here only what is logged has one.
+    /// Answers Verify from a fresh cache, or returns what is left to do. A span costs more than a
+    /// response, so only a call that is logged or exported gets one.
     pub(super) fn begin_verify(
         &self,
         headers: &HeaderMap,
@@ -83,7 +83,7 @@ impl TokenApi {
         message: &VerifyRequest,
     ) -> Begun {
         let started = Instant::now();
-        // Drawn once: whether a call is sampled must not be asked twice.
+        // Drawn once: a call must not be sampled by two separate draws.
         let context = self.sampling.exports().then(|| self.sampling.context(traceparent(headers)));
         let spanned = tracing::enabled!(tracing::Level::DEBUG) || context.is_some_and(|drawn| drawn.sampled);
         let known = if spanned { None } else { self.known_caller(headers, peer) };
@@ -133,13 +133,13 @@ impl TokenApi {
         }
     }
 
-    /// Authenticates the caller from a fresh cache; `None` when that cannot tell.
+    /// Authenticates the caller from a fresh cache; `None` when the cache cannot.
     fn known_caller(&self, headers: &HeaderMap, peer: Option<&Peer>) -> Option<(Arc<Credential>, ReadPoint)> {
         let present = self.engine.present()?;
         Some((self.callers.try_authenticate(&self.engine, headers, peer?, &present)?, present))
     }
 
-    /// Asks for what a known caller wants.
+    /// Answers a known caller's request through the engine, which may wait.
     async fn find_out(
         &self,
         caller: &Caller,
@@ -154,7 +154,7 @@ impl TokenApi {
         Ok(deadline::within(timeout(headers), Box::pin(work)).await?)
     }
 
-    /// Counts a known caller's answer, and logs it where it is worth a line.
+    /// Counts a known caller's response, and logs it if it is slow or an error.
     fn conclude_verify(
         &self,
         caller: &Caller,

@@ -1,5 +1,5 @@
-//! `WatchTokens`: what the hub tells, as one caller may hear it, at the pace at which it reads. A task a
-//! watcher; nothing is held for one that does not read but the message it is at. Called by the service alone.
+//! `WatchTokens`: the hub's changes that one caller may see, as fast as it reads. One task per watcher;
+//! only the current message is kept for a watcher that does not read. Called by the service alone.
 
 use std::mem;
 use std::pin::Pin;
@@ -37,10 +37,10 @@ const HUB_PATIENCE: Duration = Duration::from_secs(3);
 /// The most bytes of changes in one message.
 const MESSAGE_BYTES: usize = 1 << 20;
 
-/// What is wrong with a position that was not given here, or not for this.
+/// The error for a position that was not issued here, or not for this organization.
 const FOREIGN: FieldError = FieldError::Rule("is not a position that watching this organization gave");
 
-/// The messages of one call; each takes its room along.
+/// The messages of one call, each with its memory reservation.
 pub struct WatchStream {
     receiver: mpsc::Receiver<Message>,
     rooms: Rooms,
@@ -58,7 +58,7 @@ pub(super) struct Watcher {
 }
 
 impl Watcher {
-    /// Begins to tell what was asked for.
+    /// Checks the request and starts the watcher's task.
     pub(super) async fn start(
         self,
         message: &WatchTokensRequest,
@@ -76,7 +76,7 @@ impl Watcher {
             ),
         };
         let watch = self.subscribe().await?;
-        // Two places: one is kept for the stream's last word, which nobody's slowness may keep back.
+        // Capacity 2: one slot is kept for the stream's last message, which must not wait for a slow client.
         let (sender, receiver) = mpsc::channel(2);
         let last = sender.clone().try_reserve_owned().map_err(|_| WatchError::TooSlow)?;
         let telling = Telling { watcher: self, organization, sender, span: Span::current() };
@@ -130,7 +130,7 @@ impl Telling {
         last.send(Err(status));
     }
 
-    /// Tells what was missed, then what comes, until the watcher has gone or cannot be told any more.
+    /// Sends missed changes, then new ones, until the watcher has gone or can no longer be sent to.
     async fn tell_all(&mut self, mut watch: Watch, after: Option<Position>) -> Result<(), CallError> {
         let begin = watch.position.clone();
         if let Some(after) = after {
@@ -157,7 +157,7 @@ impl Telling {
         }
     }
 
-    /// Tells a batch, in as many messages as it takes; the position comes with the last.
+    /// Sends a batch in as many messages as needed; the last one has the position.
     async fn tell(
         &mut self,
         changes: &[Change],
@@ -185,7 +185,7 @@ impl Telling {
             Some(position) => {
                 message.position = position.render(self.organization.as_ref(), &self.watcher.keyring.peek());
             }
-            // Part of a larger batch, and nothing in it for this watcher.
+            // Part of a larger batch, with nothing for this watcher.
             None if message.changes.is_empty() => return Ok(()),
             None => {}
         }
@@ -195,7 +195,7 @@ impl Telling {
     async fn send(&self, message: WatchTokensResponse) -> Result<(), CallError> {
         let room = self.reserve(message.encoded_len()).await?;
         let sent = tokio::time::timeout(PATIENCE, self.sender.send(Ok((message, room)))).await;
-        // Whoever has gone is noticed elsewhere.
+        // A client that has gone is noticed elsewhere.
         let _ = sent.map_err(|_| WatchError::TooSlow)?;
         Ok(())
     }
@@ -207,7 +207,7 @@ impl Telling {
 }
 
 impl WatchStream {
-    /// Where the rooms are put of what was told last.
+    /// Returns where the reservations of the last messages are put.
     pub(super) fn rooms(&self) -> Rooms {
         self.rooms.clone()
     }
@@ -236,12 +236,13 @@ fn empty(as_of: OffsetDateTime, heartbeat: Duration) -> WatchTokensResponse {
     }
 }
 
-/// Returns about how many bytes a change takes.
+/// Returns approximately how many bytes a change takes.
 fn weight(change: &Change) -> usize {
     change.token.as_ref().map_or(0, size::of_token).saturating_add(size_of::<Change>())
 }
 
-/// Tells whether a change is of the organization; one of which that is not known concerns everybody.
+/// Returns whether a change is of the organization; a change whose organization is unknown concerns
+/// every watcher.
 fn concerns(change: &Change, organization: Option<&OrganizationId>) -> bool {
     match (&change.organization_id, organization) {
         (Some(of_change), Some(watched)) => of_change == watched,
@@ -249,7 +250,7 @@ fn concerns(change: &Change, organization: Option<&OrganizationId>) -> bool {
     }
 }
 
-/// Returns what a caller may hear of a change.
+/// Returns what a caller may see of a change.
 fn shown(change: &Change, caller: &Caller, now: OffsetDateTime) -> TokenChange {
     let organization = change.organization_id.as_ref();
     let readable = caller.require(Permission::Read).is_ok()

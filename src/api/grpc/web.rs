@@ -1,7 +1,6 @@
-//! gRPC-Web, by which pages in a browser call the service on the gRPC port. Which pages may is told by their origin:
-//! the browser names it, tokend refuses the others and lets no browser read across origins (CORS). A page is known
-//! by the secret that it sends, never by what its browser holds: no cookie, no client certificate. Stands in front
-//! of tonic's service where origins are configured, and nowhere else.
+//! gRPC-Web on the gRPC port, for pages in a browser. A page is allowed by its origin: others are refused,
+//! and no browser reads across origins (CORS). A page authenticates by the secret it sends, never by its
+//! browser's cookies or client certificate. Wraps tonic's service only where origins are configured.
 
 use std::convert::Infallible;
 use std::future::ready;
@@ -22,31 +21,32 @@ use tower::{Layer as _, Service};
 
 use crate::domain::FieldError;
 
-/// What a page may send beside what every page may.
+/// The headers that a page may send in addition to the CORS-safelisted ones.
 const ASKED: HeaderValue = HeaderValue::from_static(
     "authorization, baggage, content-type, grpc-timeout, tokend-acting-user, tokend-acting-user-bin, traceparent, \
      tracestate, x-grpc-web, x-user-agent",
 );
 
-/// What a page may read beside what every page may.
+/// The headers that a page may read in addition to the CORS-safelisted ones.
 const TOLD: HeaderValue = HeaderValue::from_static("grpc-status, grpc-message, grpc-status-details-bin");
 
-/// How many seconds a browser may go by what it was allowed.
+/// How many seconds a browser may cache a preflight response.
 const MAX_AGE: HeaderValue = HeaderValue::from_static("600");
 
-/// How long an answer may take to begin over HTTP/1, its question included: there is no ping to tell whether a peer
-/// that stops in the midst of one is still there.
+/// How long an HTTP/1 response may take to start, including the reading of its request: HTTP/1 has
+/// no ping to detect a peer that stopped in the middle of one.
 const LONGEST_QUESTION: Duration = Duration::from_secs(30);
 
-/// Where a page comes from, as its browser says it (RFC 6454): scheme, host, and port unless it is the scheme's own.
+/// The origin of a page as its browser sends it (RFC 6454): scheme, host, and port unless it is the
+/// scheme's default.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Origin(HeaderValue);
 
 impl Origin {
-    /// Accepts an origin exactly as browsers send it.
+    /// Parses an origin exactly as browsers send it.
     ///
     /// # Errors
-    /// No browser sends this text, or sandboxed pages and files do (`null`).
+    /// No browser sends this text, or only sandboxed pages and files do (`null`).
     pub fn parse(text: &str) -> Result<Self, FieldError> {
         const NONE: FieldError = FieldError::Rule(
             "must be https:// or http://, a host in lower case, and a port unless it is the scheme's own; \
@@ -58,7 +58,7 @@ impl Origin {
             _ => return Err(NONE),
         };
         let (host, port) = match authority.rsplit_once(':') {
-            // Within the brackets of an IPv6 address.
+            // A colon within the brackets of an IPv6 address.
             Some((_, rest)) if rest.ends_with(']') => (authority, None),
             Some((host, port)) => (host, Some(port)),
             None => (authority, None),
@@ -78,7 +78,7 @@ impl Origin {
     }
 }
 
-/// tonic's service, also for pages of these origins.
+/// tonic's service, also open to pages of these origins.
 #[derive(Debug, Clone)]
 pub struct GrpcWeb<S> {
     inner: GrpcWebService<S>,
@@ -91,7 +91,7 @@ impl<S> GrpcWeb<S> {
         Self { inner: GrpcWebLayer::new().layer(service), origins: origins.into() }
     }
 
-    /// Tells from where a request comes: `None`, from no page; an error, from one that may not.
+    /// Returns a request's origin: `None` if it comes from no page, an error if the page is not allowed.
     fn origin(&self, headers: &HeaderMap) -> Result<Option<HeaderValue>, StatusCode> {
         let mut named = headers.get_all(ORIGIN).iter();
         match (named.next(), named.next()) {
@@ -146,7 +146,7 @@ where
     }
 }
 
-/// Bounds how long it takes until an answer begins.
+/// Bounds the time until a response starts.
 async fn in_time(version: Version, answering: impl Future<Output = Answer>) -> Answer {
     if version >= Version::HTTP_2 {
         return answering.await;
@@ -171,7 +171,7 @@ fn preflight(origin: HeaderValue) -> Response<Body> {
     readable(response, origin)
 }
 
-/// Lets pages of this origin read an answer, and none of another that a cache may hand it to.
+/// Lets pages of this origin read a response; `Vary` keeps caches from giving it to others.
 fn readable(mut response: Response<Body>, origin: HeaderValue) -> Response<Body> {
     response.headers_mut().insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin);
     response.headers_mut().append(VARY, HeaderValue::from_static("origin"));

@@ -1,6 +1,6 @@
-//! Where the client is for whom a gateway asks. Believed of trusted proxies alone, and from the nearest one
-//! outwards: what a client wrote into the header itself stands before what the proxies have added. Where it is not
-//! known for certain it is not known, and a token that is bound to networks is not let in.
+//! The address of a gateway's client. Taken only from trusted proxies, from the nearest outwards:
+//! what a client wrote into the header comes before what proxies appended. If it is not certain, it
+//! is unknown, and a token with allowed networks is refused.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -9,15 +9,15 @@ use axum::http::HeaderMap;
 use super::config::IntegrationsConfig;
 use crate::domain::networks::parse_address;
 
-/// The header in which proxies say from where a request came to them.
+/// The header in which proxies record the address of the previous hop.
 pub(crate) const FORWARDED: &str = "x-forwarded-for";
 
-/// Finds the client of a call that `gateway` makes, by the `X-Forwarded-For` that came with it.
+/// Finds the client of a call by `gateway`, from its `X-Forwarded-For`.
 pub(crate) fn forwarded(config: &IntegrationsConfig, gateway: IpAddr, headers: &HeaderMap) -> Option<IpAddr> {
     behind(config, gateway, None, headers)
 }
 
-/// Does the same where the gateway also says from where the request came to it.
+/// Finds the client of a call by `gateway` that also names its own peer in `source`.
 pub(crate) fn behind(
     config: &IntegrationsConfig,
     gateway: IpAddr,
@@ -30,7 +30,7 @@ pub(crate) fn behind(
     outermost(config, gateway, source.into_iter().chain(hops.into_iter().rev()))
 }
 
-/// Walks from the gateway outwards, past the proxies that are trusted.
+/// Walks from the gateway outwards, past trusted proxies.
 fn outermost<'a>(
     config: &IntegrationsConfig,
     gateway: IpAddr,
@@ -50,7 +50,7 @@ fn outermost<'a>(
     client
 }
 
-/// Reads an address; some proxies add a port.
+/// Reads an address; some proxies append a port.
 fn parse(text: &str) -> Option<IpAddr> {
     let with_port = || text.parse::<SocketAddr>().ok().filter(|_| !text.contains('%'));
     parse_address(text).ok().or_else(|| Some(with_port()?.ip().to_canonical()))

@@ -1,4 +1,4 @@
-//! What is configured of the ways in: parsed already, every part of it closed unless it was opened.
+//! The configuration of the integrations, already parsed; everything is off unless it was turned on.
 
 use std::net::IpAddr;
 
@@ -6,20 +6,20 @@ use super::identity::IdentityHeaders;
 use crate::api::grpc::Origin;
 use crate::domain::{Networks, OrganizationId, Scope};
 
-/// What is configured of the ways in.
+/// The configuration of the integrations.
 #[derive(Debug, Clone, Default)]
 pub struct IntegrationsConfig {
-    /// From where it is believed what is said of the client's address; empty: from nowhere.
+    /// Proxies whose `X-Forwarded-For` is trusted; empty: none.
     pub trusted_proxies: Networks,
-    /// Whose tokens gateways let in; `None`: every organization's.
+    /// The organization whose tokens gateways admit; `None`: every organization.
     pub gateway_organization: Option<OrganizationId>,
-    /// In which headers gateways are told whose a token is.
+    /// The names of the identity headers that gateways receive.
     pub identity_headers: IdentityHeaders,
     /// Whether Envoy may ask on the gRPC port.
     pub ext_authz: bool,
-    /// How Kubernetes' API servers may ask; `None`: not at all.
+    /// The settings of Kubernetes' token reviews; `None`: off.
     pub token_review: Option<TokenReviewConfig>,
-    /// Of which origins pages may call by gRPC-Web; empty: of none, and no gRPC-Web is spoken.
+    /// The origins whose pages may use gRPC-Web; empty: gRPC-Web is off.
     pub web_origins: Vec<Origin>,
 }
 
@@ -29,11 +29,11 @@ impl IntegrationsConfig {
     }
 }
 
-/// What is configured of Kubernetes' token reviews.
+/// The settings of Kubernetes' token reviews.
 #[derive(Debug, Clone)]
 pub struct TokenReviewConfig {
-    /// What a token needs for the API server itself.
+    /// The scope that a token needs for the API server itself.
     pub scope: Scope,
-    /// The audiences by which the API server calls itself.
+    /// The audiences of the API server itself.
     pub audiences: Vec<String>,
 }

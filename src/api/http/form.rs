@@ -1,6 +1,6 @@
-//! Parameters of a query or of a posted form (`application/x-www-form-urlencoded`), or of a route's
-//! configuration. Each may stand there once, and nothing unknown beside them: a misspelt requirement must not be
-//! none. Not by serde, whose errors repeat the names that they find: a secret may be where a name should.
+//! Parameters of a query, a posted form (`application/x-www-form-urlencoded`) or a route's
+//! configuration. Each may occur once, and unknown ones are refused: a misspelt requirement must not be
+//! ignored. Not by serde, whose errors repeat names, and a secret may be where a name should be.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -12,16 +12,16 @@ use crate::domain::FieldError;
 
 const TWICE: FieldError = FieldError::Rule("stands there more than once");
 
-/// The parameters.
+/// Decoded parameters.
 pub(crate) struct Form<'a>(Vec<(Cow<'a, str>, Cow<'a, str>)>);
 
 impl<'a> Form<'a> {
-    /// Reads those that are known here.
+    /// Reads parameters; unknown names are refused.
     pub(crate) fn read(bytes: &'a [u8], known: &[&str]) -> Result<Self, Refusal> {
         Self::read_loosely(bytes, known)?.check(known)
     }
 
-    /// Takes what a configuration says by the same names.
+    /// Takes parameters from a route's configuration; unknown names are refused.
     pub(crate) fn of(pairs: &'a HashMap<String, String>, known: &[&str]) -> Result<Self, Refusal> {
         Self(pairs.iter().map(|(name, value)| (name.into(), value.into())).collect()).check(known)
     }
@@ -33,7 +33,7 @@ impl<'a> Form<'a> {
         Err(Refusal::parameter("parameter", &FieldError::Rule("is not one of those that are known here")))
     }
 
-    /// Does the same where a protocol has what is unknown be passed over.
+    /// Reads parameters and ignores unknown names, where a protocol demands that.
     pub(crate) fn read_loosely(bytes: &'a [u8], known: &[&str]) -> Result<Self, Refusal> {
         let pairs: Vec<_> = form_urlencoded::parse(bytes).collect();
         for name in known {
@@ -44,13 +44,13 @@ impl<'a> Form<'a> {
         Ok(Self(pairs))
     }
 
-    /// Returns a parameter; an empty one is none (RFC 6749, 3.1).
+    /// Returns a parameter; an empty one counts as absent (RFC 6749, 3.1).
     pub(crate) fn get(&self, name: &str) -> Option<&str> {
         let found = self.0.iter().find(|(found, _)| found == name);
         found.map(|(_, value)| &**value).filter(|value| !value.is_empty())
     }
 
-    /// Returns a parameter as what it is to be.
+    /// Returns a parameter, parsed.
     pub(crate) fn parse<T>(
         &self,
         name: &str,
@@ -59,14 +59,14 @@ impl<'a> Form<'a> {
         self.get(name).map(parse).transpose().map_err(|error| Refusal::parameter(name, &error))
     }
 
-    /// Returns a parameter that must be there.
+    /// Returns a required parameter.
     pub(crate) fn require(&self, name: &str) -> Result<&str, Refusal> {
         self.get(name).ok_or_else(|| Refusal::parameter(name, &FieldError::Required))
     }
 }
 
 impl Drop for Form<'_> {
-    /// Secrets are among them.
+    /// Overwrites the values: secrets may be among them.
     fn drop(&mut self) {
         for (_, value) in &mut self.0 {
             if let Cow::Owned(text) = value {
@@ -76,10 +76,10 @@ impl Drop for Form<'_> {
     }
 }
 
-/// Reads one parameter and keeps nothing of the others; an empty one is none.
+/// Reads one parameter and keeps nothing of the others; an empty one counts as absent.
 ///
 /// # Errors
-/// It stands there more than once.
+/// The parameter occurs more than once.
 pub(super) fn only(form: &[u8], name: &str) -> Result<Option<Zeroizing<String>>, Refusal> {
     let pairs = form_urlencoded::parse(form).filter(|(found, _)| found == name);
     let mut values = pairs.map(|(_, value)| Zeroizing::new(value.into_owned()));
@@ -90,7 +90,7 @@ pub(super) fn only(form: &[u8], name: &str) -> Result<Option<Zeroizing<String>>,
     Ok(value.filter(|value| !value.is_empty()))
 }
 
-/// Decodes what is encoded as a name or a value of a form is; what is a whole form stays as it is.
+/// Decodes a form-encoded name or value; text that is a whole form is returned unchanged.
 pub(super) fn decoded(text: &str) -> Zeroizing<String> {
     let decoded = form_urlencoded::parse(text.as_bytes()).next().filter(|_| !text.contains(['&', '=']));
     Zeroizing::new(decoded.map_or_else(|| text.to_owned(), |(decoded, _)| decoded.into_owned()))

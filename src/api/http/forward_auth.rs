@@ -1,7 +1,6 @@
-//! `GET /auth`: a gateway asks, with the headers of its client's request, whether to let it through. For nginx's
-//! `auth_request`, Traefik's `ForwardAuth`, Caddy's `forward_auth` and whatever else takes 2xx for yes and hands on
-//! 401 and 403. What is required stands in the query, which the gateway writes, and in a header; a client that sends
-//! that header itself can only ask more of itself.
+//! `GET /auth`: a gateway sends its client's headers and asks whether to admit the request. For nginx's
+//! `auth_request`, Traefik's `ForwardAuth`, Caddy's `forward_auth` and others that take 2xx for yes and pass on 401 and 403. Requirements are
+//! in the query, which the gateway writes, and in a header, which can only add requirements.
 
 use axum::http::{HeaderMap, HeaderName};
 
@@ -43,9 +42,9 @@ pub(crate) fn header_name(text: &str) -> Result<HeaderName, FieldError> {
     text.parse().map_err(|_| FieldError::Rule("is not the name of a header"))
 }
 
-/// Reads the scopes that a gateway's configuration and the header name, and tells whether the header names what no token
-/// can have. The header may be a client's: what is wrong with it is no fault of the gateway's request, which nginx takes
-/// any 400 for.
+/// Reads the scopes that the gateway's configuration and the header require, and whether the header
+/// names one that no token can have. The header may come from the client, so an error in it does
+/// not make the gateway's request invalid: nginx treats a 400 as its own failure.
 pub(crate) fn scopes(query: Option<&str>, headers: &HeaderMap) -> Result<(Scopes, bool), Refusal> {
     let configured = parse_scopes("scope", query.into_iter())?;
     let texts: Option<Vec<_>> = headers.get_all(REQUIRED).iter().map(|value| value.to_str().ok()).collect();

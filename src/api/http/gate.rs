@@ -1,5 +1,5 @@
-//! The gate: what gateways ask. They have no credential of their own, they present that of their client, as a
-//! client of tokend would; so what looks like a guess is charged to whoever made it.
+//! Admission for gateways. They have no credential of their own and present their client's, so a
+//! wrong secret is charged to the client that sent it.
 
 use std::net::IpAddr;
 
@@ -12,7 +12,7 @@ use crate::domain::{CredentialError, FieldError, Reach, Verdict};
 use crate::verify::{ClientKey, Question};
 
 impl Integrations {
-    /// Lets in whoever presents this secret through a gateway at `gateway`, or says why not.
+    /// Admits the client that presents this secret through a gateway at `gateway`, or returns why not.
     pub(crate) async fn admit(
         &self,
         secret: Result<&str, CredentialError>,
@@ -44,7 +44,8 @@ impl Integrations {
         }
     }
 
-    /// Returns whose tokens are let in: a request may narrow what is configured, never widen it.
+    /// Returns the organizations whose tokens are admitted: a request may narrow the configured
+    /// reach, never widen it.
     fn reach<'a>(&'a self, wanted: &'a Wanted) -> Result<Reach<'a>, Refusal> {
         match (&self.config.gateway_organization, &wanted.organization) {
             (None, None) => Ok(Reach::Any),

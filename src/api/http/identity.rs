@@ -1,4 +1,4 @@
-//! Whose a secret is: what a way tells of the token behind a VALID. Read from the message that the cache holds.
+//! The identity behind a valid secret, as integrations report it. Read from the cached message.
 
 use std::fmt::Write as _;
 
@@ -8,18 +8,18 @@ use prost::Message as _;
 use crate::api::proto::Token;
 use crate::domain::{FieldError, Record};
 
-/// What the headers tell: the ends of their names.
+/// The suffixes of the identity headers' names.
 const PARTS: [&str; 4] = ["user", "organization", "token-id", "scopes"];
 
-/// The names of the headers that tell it, all of them always there, so that none of a client's own gets through.
+/// The names of the identity headers. All are always set, so that none of a client's own passes through.
 #[derive(Debug, Clone)]
 pub struct IdentityHeaders([HeaderName; 4]);
 
 impl IdentityHeaders {
-    /// Makes the names that begin with a prefix.
+    /// Creates the names with a prefix.
     ///
     /// # Errors
-    /// It is not 2 to 50 small letters, digits and hyphens, a hyphen last.
+    /// The prefix is not 2 to 50 lower-case letters, digits and hyphens that end with a hyphen.
     pub fn with_prefix(prefix: &str) -> Result<Self, FieldError> {
         const RULE: FieldError =
             FieldError::Rule("is not 2 to 50 of a-z, 0-9 and '-', with a '-' at its end");
@@ -47,7 +47,7 @@ impl Default for IdentityHeaders {
 pub(crate) struct Identity(pub(crate) Token);
 
 impl Identity {
-    /// Reads it; `None` where the cache holds what is none.
+    /// Decodes the cached record; `None` if it is not a valid message.
     pub(crate) fn of(record: &Record) -> Option<Self> {
         Token::decode(record.packed().wire()).ok().map(Self)
     }
@@ -57,7 +57,7 @@ impl Identity {
         self.0.scopes.join(" ")
     }
 
-    /// Returns names and values of the headers.
+    /// Returns the names and values of the identity headers.
     pub(crate) fn headers<'a>(&self, names: &'a IdentityHeaders) -> [(&'a HeaderName, String); 4] {
         let [user, organization, token_id, scopes] = &names.0;
         [
@@ -69,8 +69,8 @@ impl Identity {
     }
 }
 
-/// Percent-encodes (RFC 3986, 2.1) what a header could lose or change: all but visible ASCII, and `%` itself. Ids
-/// are opaque, so that two of them must never look alike.
+/// Percent-encodes (RFC 3986, 2.1) all but visible ASCII, and `%` itself, so that a header loses
+/// and changes nothing: ids are opaque, and two different ones must never look the same.
 pub(crate) fn visible(text: &str) -> String {
     let mut encoded = String::with_capacity(text.len());
     for byte in text.bytes() {

@@ -1,7 +1,6 @@
-//! The ways in beside the RPCs, for those who speak another protocol: one file a way, which reads its protocol's
-//! question and writes its answer. What lies between is here and the same for all: the engine that Verify asks,
-//! its callers, its places, its penalties. Called by the HTTP listener and by the gRPC port. No way judges by
-//! itself, and none says "no" where the answer is not known.
+//! The integrations: one file per foreign protocol, which reads its request and writes its response.
+//! Shared here: Verify's engine, callers, permits and throttle. Called by the HTTP listener and the
+//! gRPC port. No integration decides by itself, and none answers "no" where the result is not known.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -25,42 +24,43 @@ use crate::telemetry::{self, Sampling};
 use crate::tokens::Actions;
 use crate::verify::{Answer, ClientKey, Consistency, Credential, Engine, Question};
 
-/// How long a call may take that says nothing of its own patience.
+/// The deadline of a call that has none of its own.
 const DEADLINE: Duration = Duration::from_secs(10);
 
-/// What all ways share.
+/// What all integrations share.
 #[derive(Debug, Clone)]
 pub struct Integrations {
-    /// Knows secrets.
+    /// Verifies secrets.
     pub engine: Arc<Engine>,
-    /// Revokes.
+    /// Revokes tokens.
     pub actions: Arc<Actions>,
-    /// Knows who calls.
+    /// Authenticates callers.
     pub callers: Arc<Callers>,
-    /// Places for calls that take waiting.
+    /// Permits for calls that have to wait.
     pub places: FairLimiter<ClientKey>,
-    /// Room for long answers.
+    /// Memory for responses.
     pub response_memory: Arc<ResponseMemory>,
-    /// Which calls' spans are exported.
+    /// Selects the calls whose spans are exported.
     pub sampling: Sampling,
     /// Counts calls.
     pub metrics: Arc<Metrics>,
-    /// What is configured.
+    /// The configuration.
     pub config: Arc<IntegrationsConfig>,
 }
 
-/// What is asked of a presented secret.
+/// What is asked about a presented secret.
 #[derive(Debug, Default)]
 pub(crate) struct Wanted {
     pub(crate) required: Scopes,
-    /// Whether something is required, too, that no token can have.
+    /// Whether something is also required that no token can have.
     pub(crate) unmeetable: bool,
     pub(crate) organization: Option<OrganizationId>,
     pub(crate) client_ip: Option<IpAddr>,
 }
 
 impl Integrations {
-    /// Does `work` as a call of this integration: within its span and its time, counted, and logged when it is refused.
+    /// Runs `work` as a call of this integration: in its span, within its deadline, counted, and
+    /// logged when refused.
     pub(crate) async fn call<T>(
         &self,
         integration: Integration,
@@ -104,7 +104,7 @@ impl Integrations {
         work.instrument(span).await
     }
 
-    /// Authenticates whoever calls, for the ways that have callers.
+    /// Authenticates the caller, for the integrations that have callers.
     pub(crate) async fn caller(
         &self,
         presented: &presented::Caller<'_>,
@@ -125,7 +125,8 @@ impl Integrations {
         Ok(credential)
     }
 
-    /// Asks the engine as Verify does: a fresh cache at once, all else in a place of whoever is charged.
+    /// Asks the engine as Verify does: from a fresh cache directly, otherwise with a permit of the
+    /// client that is charged.
     pub(crate) async fn ask(&self, secret: &str, question: &Question<'_>) -> Result<Answer, CallError> {
         let now = self.engine.present();
         let now = now.and_then(|present| self.engine.try_verify(secret, question, &present));
@@ -143,7 +144,7 @@ impl Integrations {
         Ok(answer)
     }
 
-    /// Holds back the answer to what may be a guess, as it is done with callers' own credentials.
+    /// Delays the response to a possible guess, as for callers' own credentials.
     pub(crate) async fn hold(&self, verdict: Verdict, address: Option<IpAddr>) -> Result<(), CallError> {
         match address {
             Some(address) if verdict == Verdict::NotFound && !self.callers.hold(address).await => {

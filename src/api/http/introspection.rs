@@ -1,5 +1,6 @@
-//! Token introspection (RFC 7662): a resource server, a caller with `tokend:verify`, asks what a secret is. Any
-//! verdict but VALID is `{"active": false}` and nothing else. What is not known is 503, never inactive.
+//! Token introspection (RFC 7662): a resource server, a caller with `tokend:verify`, asks about a
+//! secret. Any verdict but VALID is `{"active": false}` and nothing else. If the verdict is not
+//! known, the response is 503, never inactive.
 
 use std::net::IpAddr;
 
@@ -19,7 +20,8 @@ use crate::metrics::Integration;
 use crate::verify::{ClientKey, Question};
 
 impl Integrations {
-    /// Answers a posted form; `scope` and `client_ip` beside the token are extensions, as 2.1 allows.
+    /// Answers a posted form; the parameters `scope` and `client_ip` are extensions, which RFC
+    /// 7662, 2.1 allows.
     pub(crate) async fn introspect(
         &self,
         peer: &Peer,
@@ -54,13 +56,13 @@ fn address(text: &str) -> Result<IpAddr, FieldError> {
     text.parse().map_err(|_| FieldError::Rule("is not an IP address"))
 }
 
-/// Describes a valid token in the words of RFC 7662, 2.2; `organization_id` is our own.
+/// Describes a valid token with the members of RFC 7662, 2.2; `organization_id` is an extension of tokend.
 fn active(identity: &Identity) -> Value {
     let token = &identity.0;
     Span::current().record("user.id", field::display(&token.user_id));
     let mut members = Map::new();
     members.insert("active".to_owned(), true.into());
-    // The grammar of scopes (RFC 6749, 3.3) has no empty one.
+    // The grammar of scopes (RFC 6749, 3.3) has no empty list.
     if !token.scopes.is_empty() {
         members.insert("scope".to_owned(), identity.scopes().into());
     }
@@ -68,7 +70,7 @@ fn active(identity: &Identity) -> Value {
     members.insert("sub".to_owned(), token.user_id.clone().into());
     members.insert("jti".to_owned(), token.id.clone().into());
     members.insert("organization_id".to_owned(), token.organization_id.clone().into());
-    // Whole seconds: the end is told rather too early than too late.
+    // Whole seconds, rounded down: the expiration is reported too early rather than too late.
     if let Some(time) = &token.create_time {
         members.insert("iat".to_owned(), time.seconds.into());
     }

@@ -1,6 +1,6 @@
-//! The HTTP listener: metrics and health for machines that speak no gRPC, and the ways in that come over HTTP.
-//! Built by the server. Its own pages need no caller: what they show names no token and no user. Probes are answered
-//! also when all places are taken.
+//! The HTTP listener: metrics and health for clients without gRPC, and the HTTP integrations. Built
+//! by the server. Its own pages need no caller: they show no token and no user. Probes are answered
+//! even when all connection permits are taken.
 
 use std::convert::Infallible;
 use std::pin::pin;
@@ -36,19 +36,20 @@ use crate::telemetry;
 use crate::transport::listener::{Connection, Incoming, ended_by};
 use crate::verify::{ClientKey, Engine};
 
-/// What Prometheus's text format is called.
+/// The content type of Prometheus's text format.
 const METRICS_TYPE: &str = "text/plain; version=0.0.4";
 
-/// What probes ask for.
+/// The paths of probes.
 const PROBES: [&str; 2] = ["/livez", "/readyz"];
 
-/// Where nothing is read of what a request brings beside its head.
+/// The paths whose requests are read without a body.
 const HEADS_ALONE: [&str; 4] = ["/livez", "/readyz", "/metrics", "/auth"];
 
-/// How many bytes of a head that is too long are read to nowhere, and for how long. Go lets heads have as many.
+/// How many bytes of a head that is too long are read and discarded, and for how long. Go allows
+/// heads of that size.
 const READ_ON: (u64, Duration) = (1 << 20, Duration::from_secs(2));
 
-/// What the pages are made of.
+/// The sources of the pages.
 #[derive(Debug, Clone)]
 pub struct Sources {
     /// Every metric.
@@ -59,13 +60,13 @@ pub struct Sources {
     pub store: Store,
     /// Whether Verify can be answered.
     pub health: Health,
-    /// Room for what is not read at once.
+    /// Memory for responses that are not read at once.
     pub response_memory: Arc<ResponseMemory>,
-    /// Bytes for what has not arrived whole.
+    /// Memory for requests that have not arrived whole.
     pub requests: RequestLimiter,
 }
 
-/// Serves until it is dropped. A request's head is waited for as long as this, and so is the next request.
+/// Serves until dropped. `head` bounds the wait for a request's head, and for the next request.
 pub async fn serve(mut incoming: Incoming, sources: Sources, ways: Arc<Integrations>, head: Duration) {
     let requests = sources.requests.clone();
     let router = Router::new()
@@ -89,15 +90,15 @@ pub async fn serve(mut incoming: Incoming, sources: Sources, ways: Arc<Integrati
     }
 }
 
-/// What answers the requests of one connection.
+/// Answers the requests of one connection.
 #[derive(Clone)]
 struct Answering {
     router: Router,
     requests: Arc<ConnectionRequests>,
     peer: Peer,
-    /// Whether it was let in beyond the limit.
+    /// Whether the connection was accepted beyond the limit, for probes alone.
     probes_only: bool,
-    /// From when on an answer is the connection's last.
+    /// When the connection is due to close: the first response after that is its last.
     due: Option<Instant>,
 }
 
@@ -109,7 +110,7 @@ impl Answering {
             async move {
                 let due = answering.due;
                 let mut response = answering.answer(request).await;
-                // Not ended between two requests: the next one may be on its way.
+                // Not closed between two requests: the next one may already be on its way.
                 if due.is_some_and(|due| due <= Instant::now()) {
                     response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
                 }
@@ -172,14 +173,14 @@ impl Answering {
     }
 }
 
-/// Reads for a moment what comes behind a refusal: a connection that is closed before that is reset, and gateways take a reset
-/// for an outage.
+/// Reads for a short time what follows a refusal: a connection closed before that is reset, which
+/// gateways take for an outage.
 async fn read_on(connection: Connection) {
     let (mut rest, mut nowhere) = (connection.take(READ_ON.0), tokio::io::sink());
     let _ = tokio::time::timeout(READ_ON.1, tokio::io::copy(&mut rest, &mut nowhere)).await;
 }
 
-/// Answers a request that was not read to its end; its connection ends with it.
+/// Returns the response to a request that was not read to its end; the connection ends with it.
 fn unread(error: &ReadError) -> Response {
     let why = format!("{error}\n");
     let mut response = match error {

@@ -1,5 +1,5 @@
-//! The HTTP listener: metrics, probes, and the protocols of gateways and standard clients, one file each. Built by the
-//! server. No protocol judges by itself, and none says "no" where the answer is not known.
+//! The HTTP listener: metrics, probes, and the protocols of gateways and standard clients, one file each.
+//! Built by the server. No protocol decides by itself, and none answers "no" where the result is not known.
 
 pub(crate) mod client_address;
 pub mod config;

@@ -1,6 +1,7 @@
-//! Finding the secret in what came over HTTP: a bearer of RFC 6750, the one value of another header, or the secret of
-//! an OAuth client (RFC 6749, 2.3.1). More than one value is no credential. Called by each way; keeps nothing. Not by the
-//! `headers` crate: its `Basic` reads the first of several, leaves what it has decoded in memory, and decodes no form.
+//! Finds the secret in an HTTP request: a bearer (RFC 6750), the only value of another header, or
+//! an OAuth client's secret (RFC 6749, 2.3.1). Several values are an error. Called by each
+//! integration; keeps nothing. Not by the `headers` crate: its `Basic` takes the first of several,
+//! leaves decoded text in memory, and decodes no form.
 
 use std::ops::Deref;
 
@@ -16,14 +17,14 @@ use crate::auth::callers::bearer;
 use crate::domain::{CredentialError, FieldError, Principal};
 use crate::verify::AuthenticateError;
 
-/// How a caller presents itself.
+/// The credential that a caller presents.
 pub(crate) struct Caller<'a> {
     secret: Result<Presented<'a>, CredentialError>,
-    /// The name beside the secret: the token's id.
+    /// The name sent with the secret: the token's id.
     name: Option<Zeroizing<String>>,
 }
 
-/// A secret as it was sent, or what it was decoded to.
+/// A secret as it was sent, or decoded.
 enum Presented<'a> {
     Sent(&'a str),
     Decoded(Zeroizing<String>),
@@ -41,7 +42,7 @@ impl Deref for Presented<'_> {
 }
 
 impl<'a> Caller<'a> {
-    /// Reads who calls by the headers alone: by `Basic`, where that is what they bring, else by `Bearer`.
+    /// Reads the caller's credential from the headers: `Basic` if that is the scheme, otherwise `Bearer`.
     pub(crate) fn of(headers: &'a HeaderMap) -> Self {
         let Some(encoded) = behind_basic(headers) else {
             return Self { secret: bearer(headers).map(Presented::Sent), name: None };
@@ -52,10 +53,12 @@ impl<'a> Caller<'a> {
         }
     }
 
-    /// Does the same where the form may have the client's id, and its secret (`client_secret_post`).
+    /// Reads the caller's credential from the headers or from the form's `client_id` and
+    /// `client_secret` (`client_secret_post`).
     ///
     /// # Errors
-    /// It authenticates in more than one way (RFC 6749, 5.2), or one of these stands there more than once.
+    /// The client authenticates in more than one way (RFC 6749, 5.2), or one of these parameters
+    /// occurs more than once.
     pub(crate) fn of_client(headers: &'a HeaderMap, posted: &[u8]) -> Result<Self, Refusal> {
         const TWO: FieldError =
             FieldError::Rule("stands beside an Authorization header: authenticate by one");
@@ -72,7 +75,7 @@ impl<'a> Caller<'a> {
         Ok(Self { secret: Ok(Presented::Decoded(secret)), name: id })
     }
 
-    /// Adds the name that a form gives: no other than the one beside the secret.
+    /// Adds the name from a form; it must equal the one sent with the secret.
     fn named(self, id: Option<Zeroizing<String>>) -> Result<Self, Refusal> {
         match (&self.name, id) {
             (Some(name), Some(id)) if *name != id => Err(Refusal::credential(CredentialError::Invalid)),
@@ -85,7 +88,7 @@ impl<'a> Caller<'a> {
         self.secret.as_deref().map_err(|error| *error)
     }
 
-    /// Checks that the name beside a secret is that of the token which the secret proves.
+    /// Checks that the name sent with a secret is the id of the token that the secret proves.
     pub(crate) fn check_name(&self, principal: &Principal) -> Result<(), Refusal> {
         let name = self.name.as_ref();
         if name.is_none_or(|name| Principal::parse(name).as_ref() == Some(principal)) {
@@ -96,7 +99,7 @@ impl<'a> Caller<'a> {
     }
 }
 
-/// Returns what stands behind `Basic` (RFC 7617), if that is the one scheme there is.
+/// Returns what follows `Basic` (RFC 7617), if that is the only credential.
 fn behind_basic(headers: &HeaderMap) -> Option<&str> {
     let mut values = headers.get_all(header::AUTHORIZATION).iter();
     let (Some(value), None) = (values.next(), values.next()) else { return None };
@@ -104,15 +107,15 @@ fn behind_basic(headers: &HeaderMap) -> Option<&str> {
     scheme.eq_ignore_ascii_case("basic").then(|| encoded.trim_start_matches(' '))
 }
 
-/// Decodes that. OAuth has clients encode both as a form does: `tokd%5F…`. What is not encoded stays as it is, since neither
-/// has a `%` or a `+`.
+/// Decodes a name and a secret. OAuth clients form-encode both: `tokd%5F…`. Text that is not
+/// encoded stays unchanged, since neither contains a `%` or a `+`.
 fn name_and_secret(encoded: &str) -> Option<(Zeroizing<String>, Zeroizing<String>)> {
     let bytes = BASE64_STANDARD.decode(encoded).map(Zeroizing::new).ok()?;
     let (name, secret) = std::str::from_utf8(&bytes).ok()?.split_once(':')?;
     Some((form::decoded(name), form::decoded(secret)))
 }
 
-/// Finds the secret that a gateway's client presents: a bearer, or all of another header.
+/// Finds the secret that a gateway's client presents: a bearer, or the whole value of another header.
 pub(crate) fn credential<'a>(
     headers: &'a HeaderMap,
     name: Option<&HeaderName>,
@@ -138,7 +141,7 @@ mod tests {
         headers
     }
 
-    /// Reads what these values present: secret and name.
+    /// Reads the secret and the name that these values present.
     fn read(values: &[&'static str]) -> Result<(String, Option<String>), CredentialError> {
         let headers = headers(values);
         let caller = Caller::of(&headers);

@@ -1,5 +1,5 @@
-//! Why a call of a way is refused, and how that is said over HTTP: a status, a challenge of RFC 6750 and a small
-//! JSON body. Called by every way. Nothing that was presented is repeated.
+//! Why an integration refuses a call, and the HTTP response to that: a status, a challenge of RFC
+//! 6750 and a small JSON body. Called by every integration. Repeats nothing that was presented.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -17,16 +17,16 @@ use crate::metrics::IntegrationOutcome;
 use crate::telemetry::is_worth_a_line;
 use crate::verify::AuthenticateError;
 
-/// Why a call of a way is refused.
+/// Why an integration refuses a call.
 #[derive(Debug)]
 pub(crate) enum Refusal {
-    /// What was presented at a gate is not let in.
+    /// The credential presented through a gateway is not admitted.
     Denied { verdict: Verdict, missing: Vec<Scope> },
-    /// As an RPC would be.
+    /// The error that an RPC would have.
     Call(CallError),
-    /// It has taken too long.
+    /// The deadline has passed.
     Overdue,
-    /// It is longer than is read.
+    /// The request is too long.
     TooLong,
 }
 
@@ -36,7 +36,7 @@ impl<E: Into<CallError>> From<E> for Refusal {
     }
 }
 
-/// What is said over HTTP.
+/// The HTTP response to a refusal.
 pub(crate) struct Said {
     pub(crate) status: StatusCode,
     /// For `WWW-Authenticate`.
@@ -46,7 +46,7 @@ pub(crate) struct Said {
 }
 
 impl Said {
-    /// Returns the headers that belong to it.
+    /// Returns the response's headers.
     pub(crate) fn headers(&self) -> impl Iterator<Item = (&'static str, String)> {
         let later = matches!(self.status, StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS);
         let challenge = self.challenge.clone().map(|challenge| ("www-authenticate", challenge));
@@ -57,12 +57,12 @@ impl Said {
 }
 
 impl Refusal {
-    /// Refuses a request for what one of its parameters is.
+    /// Refuses a request because of one of its parameters.
     pub(crate) fn parameter(name: &str, error: &FieldError) -> Self {
         Violations::one(name, error).into()
     }
 
-    /// Refuses a credential that cannot be one.
+    /// Refuses a credential that cannot be valid.
     pub(crate) fn credential(error: CredentialError) -> Self {
         AuthenticateError::from(error).into()
     }
@@ -106,7 +106,7 @@ impl Refusal {
         }
     }
 
-    /// Says it: the words of RFC 6750 (3.1), RFC 6749 (5.2) and RFC 7009 (2.2.1).
+    /// Builds the response, with the error codes of RFC 6750 (3.1), RFC 6749 (5.2) and RFC 7009 (2.2.1).
     pub(crate) fn said(&self) -> Said {
         let status = self.status();
         let denied = |denial: Denial| (denial.challenge, denial.body);

@@ -1,6 +1,6 @@
-//! Token revocation (RFC 7009): whoever has a secret may end it, as by
-//! `RevokeToken`. A text that proves nothing is
-//! revoked as far as anybody can tell, so that it is answered alike; what is not known is 503.
+//! Token revocation (RFC 7009): a client that has a secret may revoke it, as by `RevokeToken`. A
+//! text that proves nothing gets the same success, since for its holder it is revoked; if that is
+//! not known, the response is 503.
 
 use axum::http::HeaderMap;
 use tracing::{Span, field};
@@ -20,7 +20,7 @@ use crate::tokens::ActionError;
 use crate::tokens::revoke::{RevokeToken, Right};
 use crate::verify::{ClientKey, Credential, ProveError};
 
-/// What the audit log says.
+/// The reason in the audit log.
 const REASON: &str = "revoked by its holder (RFC 7009)";
 
 impl Integrations {
@@ -50,7 +50,7 @@ impl Integrations {
         let (right, last_root) = (Right::Possession, LastRoot::Ended);
         let request = RevokeToken { id, right, extent: Extent::Family, reason, last_root };
         match self.actions.revoke_token(caller, &request, &touch).await {
-            // Deleted meanwhile.
+            // Deleted in the meantime.
             Ok(_) | Err(ActionError::NotFound) => Ok(()),
             Err(error) => Err(error.into()),
         }

@@ -1,5 +1,5 @@
-//! The paths of the ways on the HTTP listener: reads requests, writes answers. No answer may be kept by a cache on
-//! the way.
+//! The paths of the integrations on the HTTP listener: reads requests, writes responses. No cache
+//! may store a response.
 
 use std::sync::Arc;
 
@@ -21,13 +21,13 @@ const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const BASIC: HeaderValue = HeaderValue::from_static(r#"Basic realm="tokend""#);
 const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
 
-/// How a path begins that a gateway puts before its client's.
+/// The path prefix of a gateway that puts its own path before its client's.
 pub(crate) const BEFORE_PATH: &str = "/auth/";
 
-/// The routes of all ways that come over HTTP.
+/// Returns the routes of all HTTP integrations.
 pub(super) fn routes(ways: Arc<Integrations>) -> Router {
     let router = Router::new()
-        // Some gateways ask with their client's own method.
+        // Some gateways ask with their client's method.
         .route("/auth", any(forward_auth))
         .route("/auth/{*path}", any(forward_auth_before_path))
         .route("/oauth2/introspect", post(introspect))
@@ -48,8 +48,8 @@ async fn forward_auth(
     gate(&ways, &peer, query.as_deref().unwrap_or_default(), &headers).await
 }
 
-/// Does the same for gateways that put a path of theirs before that of their client: what is required is the part of the
-/// path up to the next slash. Whatever follows is the client's, the query too.
+/// Answers `/auth` for gateways that put their own path before their client's: the requirements are
+/// the part of the path up to the next slash. Everything after it, and the query, is the client's.
 async fn forward_auth_before_path(
     State(ways): State<Arc<Integrations>>,
     ConnectInfo(peer): ConnectInfo<Peer>,
@@ -58,7 +58,7 @@ async fn forward_auth_before_path(
 ) -> Response {
     match uri.path().strip_prefix(BEFORE_PATH).and_then(|rest| rest.split_once('/')) {
         Some((wanted, _)) => gate(&ways, &peer, wanted, &headers).await,
-        // Without the slash the client could go on with it.
+        // Without the slash the client could extend it.
         None => answer(StatusCode::NOT_FOUND, None),
     }
 }
@@ -69,7 +69,7 @@ async fn gate(ways: &Integrations, peer: &Peer, wanted: &str, headers: &HeaderMa
         Ok(identity) => {
             let mut response = answer(StatusCode::OK, None);
             for (name, value) in identity.headers(&ways.config.identity_headers) {
-                // Visible ASCII and spaces alone.
+                // Only visible ASCII and spaces.
                 if let Ok(value) = HeaderValue::from_str(&value) {
                     response.headers_mut().insert(name, value);
                 }
@@ -116,7 +116,7 @@ async fn revoke(
     }
 }
 
-/// Returns what a body says as a form: nothing, where it is none.
+/// Returns a body that is a form, else nothing.
 fn form<'a>(headers: &HeaderMap, body: &'a [u8]) -> &'a [u8] {
     let kind = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let kind = kind.split(';').next().unwrap_or_default().trim();
@@ -129,8 +129,8 @@ fn answer(status: StatusCode, json: Option<String>) -> Response {
     (status, [(header::CACHE_CONTROL, NO_STORE)], kind, body).into_response()
 }
 
-/// Says why not to a caller. One that is not known is challenged by the scheme that it has used, by all where it has used
-/// none of them: many clients wait to be asked, and answer that scheme alone which they can.
+/// Refuses a caller. One that is not authenticated is challenged with the scheme it used, or with
+/// all if it used none: many clients wait for a challenge, and answer only a scheme that they know.
 fn refused_to_caller(refusal: &Refusal, headers: &HeaderMap) -> Response {
     let mut said = refusal.said();
     if said.status != StatusCode::UNAUTHORIZED {
@@ -149,7 +149,7 @@ fn refused_to_caller(refusal: &Refusal, headers: &HeaderMap) -> Response {
     response
 }
 
-/// Says why not, and when to try again where that may help.
+/// Refuses, with the time to retry where that may help.
 fn refused(said: Said) -> Response {
     let mut headers = HeaderMap::new();
     for (name, value) in said.headers() {

@@ -1,6 +1,6 @@
-//! `POST /tokenreview`: the webhook by which Kubernetes' API server has bearer tokens judged
-//! (`authentication.k8s.io/v1`). Whoever asks is a caller with `tokend:verify`; audiences are scopes. What is no,
-//! is no without a reason; what is not known is 503, never "not authenticated".
+//! `POST /tokenreview`: the webhook that Kubernetes' API server calls to check bearer tokens
+//! (`authentication.k8s.io/v1`). It is a caller with `tokend:verify`; audiences are scopes. A refusal
+//! has no reason; if the verdict is not known, the response is 503, never "not authenticated".
 
 use std::borrow::Cow;
 use std::net::IpAddr;
@@ -21,11 +21,11 @@ use crate::metrics::Integration;
 const VERSION: &str = "authentication.k8s.io/v1";
 const KIND: &str = "TokenReview";
 
-/// What whoever presents a bad token gets to see.
+/// The text that a client with a bad token sees.
 const NOT_ACCEPTED: &str = "the token is not accepted";
 
 impl TokenReviewConfig {
-    /// Returns what an audience requires; `None`: no token is meant for it.
+    /// Returns the scope that an audience requires; `None`: no token can have it.
     fn required(&self, audience: &str) -> Option<Scope> {
         if self.audiences.iter().any(|own| own == audience) {
             return Some(self.scope.clone());
@@ -34,7 +34,7 @@ impl TokenReviewConfig {
     }
 }
 
-/// What is asked. It holds a secret, so that it has no `Debug`.
+/// A posted review. It holds a secret, so it has no `Debug`.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Review<'a> {
@@ -82,7 +82,7 @@ impl Integrations {
                 Reach::Any => None,
                 Reach::Only(organization) => Some(organization.clone()),
             };
-            // None named: the API server's own.
+            // No audience named: the API server's own.
             let asked: Vec<_> = match audiences.filter(|audiences| !audiences.is_empty()) {
                 None => vec![(None, config.scope.clone())],
                 Some(audiences) => {
@@ -101,7 +101,7 @@ impl Integrations {
         }
     }
 
-    /// Lets a token in for those of these audiences that it is meant for, if there are any.
+    /// Admits a token for those of these audiences that it is valid for, if any.
     async fn admit_for(
         &self,
         mut asked: Vec<(Option<String>, Scope)>,
@@ -117,7 +117,7 @@ impl Integrations {
         if let Err(Refusal::Denied { verdict: Verdict::MissingScope, missing }) = &outcome {
             asked.retain(|(_, scope)| !missing.contains(scope));
             if !asked.is_empty() {
-                // Asked again for these alone: only the engine says yes.
+                // Asked again for these alone: only the engine admits.
                 wanted.required = required(&asked)?;
                 outcome = self.admit(Ok(token), &wanted, Some(gateway)).await;
             }
@@ -131,8 +131,8 @@ fn required(asked: &[(Option<String>, Scope)]) -> Result<Scopes, Refusal> {
     scopes.map_err(|error| Refusal::parameter("spec.audiences", &error))
 }
 
-/// Describes who a token stands for. No `uid`: tokend keeps no users, and could not tell one from a later one of
-/// the same name.
+/// Describes the user of a token. No `uid`: tokend keeps no users, and could not distinguish one
+/// from a later one of the same name.
 fn authenticated(identity: &Identity, audiences: &[String]) -> Value {
     let token = &identity.0;
     let group = group(&token.organization_id);
@@ -147,13 +147,13 @@ fn authenticated(identity: &Identity, audiences: &[String]) -> Value {
     })
 }
 
-/// Names an organization's group. What stands behind it in a user's name can be anything: no organization has a
-/// colon in here, so that no user's id makes another organization's name.
+/// Names an organization's group. The rest of a user's name can be any text, so colons in the
+/// organization are escaped: no user id can produce another organization's name.
 fn group(organization_id: &str) -> String {
     format!("tokend:{}", visible(organization_id).replace(':', "%3A"))
 }
 
-/// The token is not repeated, though the schema wants one there.
+/// Builds the reply. It does not repeat the token, although the schema has a field for it.
 fn reply(status: &Value) -> Value {
     json!({"apiVersion": VERSION, "kind": KIND, "spec": {"token": ""}, "status": status})
 }

@@ -1,4 +1,4 @@
-//! What is answered: a verdict, a stream of them, or whatever the router has to say.
+//! The bodies of responses: a verdict, a stream of verdicts, or a response of the router.
 
 use std::mem;
 use std::pin::Pin;
@@ -16,17 +16,17 @@ use super::refusal::RefusalMemory;
 use super::verdicts::Verdicts;
 use crate::api::grpc::reply::VerifyReply;
 
-/// What gRPC's content type is called.
+/// The content type of gRPC.
 pub(super) const CONTENT_TYPE: HeaderValue = HeaderValue::from_static("application/grpc");
 const OK: HeaderValue = HeaderValue::from_static("0");
 
-/// An answer's body.
+/// A response's body.
 pub(in crate::api::grpc) enum Answer {
-    /// A verdict's message, then its status.
+    /// The message of a verdict, then its status.
     Verdict { data: Option<Bytes>, ended: bool },
-    /// Verdicts as they are given, then a status.
+    /// Verdicts as they become available, then a status.
     Verdicts { verdicts: Box<Verdicts>, refusals: Arc<RefusalMemory> },
-    /// Whatever else is answered.
+    /// Any other response.
     Common { body: Body, refusals: Option<Arc<RefusalMemory>> },
 }
 
@@ -45,7 +45,7 @@ impl From<&VerifyReply> for Answer {
 }
 
 impl Answer {
-    /// Begins the response, as tonic does.
+    /// Builds the response's head as tonic does.
     pub(super) fn respond(self) -> Response<Self> {
         let mut response = Response::new(self);
         response.headers_mut().insert(header::CONTENT_TYPE, CONTENT_TYPE);
@@ -55,7 +55,7 @@ impl Answer {
 
 type Next = Option<Result<Frame<Bytes>, Status>>;
 
-/// Has the status take room that a frame may be.
+/// Reserves memory for a status, if the frame carries one.
 fn held(mut frame: Next, refusals: Option<&RefusalMemory>) -> Next {
     if let (Some(Ok(frame)), Some(refusals)) = (&mut frame, refusals)
         && let Some(trailers) = frame.trailers_mut()
@@ -103,7 +103,7 @@ impl http_body::Body for Answer {
 
     fn size_hint(&self) -> SizeHint {
         match self {
-            // A length would be told in a header, which gRPC has no use for.
+            // A known length would be sent as a header, which gRPC does not use.
             Self::Verdict { .. } | Self::Verdicts { .. } => SizeHint::default(),
             Self::Common { body, .. } => body.size_hint(),
         }

@@ -1,5 +1,5 @@
-//! Answers the calls of one connection: Verify and its stream at once where nothing has to be waited for, all else by
-//! the router.
+//! Answers the calls of one connection: Verify and its stream directly where nothing has to be
+//! waited for, everything else by the router.
 
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -39,24 +39,25 @@ use crate::auth::peer::Peer;
 use crate::metrics::Rpc;
 use crate::runtime::panics::Panicked;
 
-/// The paths of the RPCs that go this way.
+/// The paths of the RPCs that take the fast path.
 pub(super) const VERIFY: &str = "/tokend.v1.TokenService/Verify";
 const VERIFY_STREAM: &str = "/tokend.v1.TokenService/VerifyStream";
 
-/// How the path of every method of reflection begins, whose callers nobody knows.
+/// The path prefix of reflection, whose clients are unauthenticated.
 const REFLECTION: &str = "/grpc.reflection.";
 
-/// A message without content.
+/// An empty message, with its prefix.
 const EMPTY: Bytes = Bytes::from_static(&[0; 5]);
 
-/// The content types of gRPC with this contract's messages; of gRPC-Web, how they begin, and how they may go on.
+/// The content types of gRPC with this contract's messages, and of gRPC-Web: the prefix and the
+/// allowed suffixes.
 const GRPC: [&[u8]; 2] = [b"application/grpc", b"application/grpc+proto"];
 const GRPC_WEB: &[u8] = b"application/grpc-web";
 const GRPC_WEB_KINDS: [&[u8]; 4] = [b"", b"+proto", b"-text", b"-text+proto"];
 static ENCODING: HeaderName = HeaderName::from_static("grpc-encoding");
 
-/// What answers the calls of one connection. Shared by them alone: a count of shares that all cores write costs more
-/// than a lookup.
+/// Answers the calls of one connection. Not shared between connections: a reference count that all
+/// cores write costs more than a lookup.
 pub(in crate::api::grpc) struct Answering {
     pub(super) api: Arc<TokenApi>,
     pub(super) routes: Routes,
@@ -68,36 +69,37 @@ pub(in crate::api::grpc) struct Answering {
     pub(super) ending: Ending,
 }
 
-/// What a request calls itself.
+/// The protocol of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Grpc,
     Web,
-    /// A browser asks whether a page may call.
+    /// A CORS preflight: a browser asks whether a page may call.
     Preflight,
 }
 
-/// How a call goes on.
+/// The state of a call after its first step.
 pub(super) enum Step {
-    /// With its answer.
+    /// Done, with its response.
     Answered(Result<Response<Answer>, Status>),
-    /// On the heap, since it may have to wait: with no more than it needs for that.
+    /// Still waiting; on the heap, and no larger than waiting needs.
     Waits(Waiting),
 }
 
 pub(super) type Waiting = Pin<Box<dyn Future<Output = Result<Response<Answer>, Status>> + Send>>;
 
-/// What follows when a request has been read.
+/// What to do once a request has been read.
 #[derive(Debug, PartialEq, Eq)]
 enum Next {
     Verify,
     Route,
-    /// As `Route`; where the message is too long, what has this path is told so.
+    /// Like `Route`; but if the message is too long, the method at this path is called with an
+    /// empty one and a mark.
     RouteTooLong(Box<Uri>),
 }
 
 impl Answering {
-    /// Begins a call: answers what need not wait.
+    /// Starts a call; answers it if nothing has to be waited for.
     pub(super) fn begin(self: &Arc<Self>, request: Request<Incoming>, context: &mut Context<'_>) -> Step {
         if request.headers().len() > MAX_HEADERS {
             return Step::Answered(Ok(bare(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE)));
@@ -113,7 +115,8 @@ impl Answering {
         }
     }
 
-    /// Counts a call whose questions come later, until its answers begin: until then its caller may be anybody.
+    /// Reserves request memory for a streaming call until its response starts: until then its
+    /// client may be unauthenticated.
     fn open(
         &self,
         answering: impl Future<Output = Result<Response<Answer>, Status>> + Send + 'static,
@@ -128,14 +131,14 @@ impl Answering {
         }
     }
 
-    /// Returns the answer to a call that was refused.
+    /// Returns the response of a refused call.
     pub(super) fn refused(&self, status: Status) -> Response<Answer> {
         let mut response = status.into_http();
         self.hold_refusal(response.headers_mut());
         response
     }
 
-    /// Logs a panic outside of what `call` does, and counts what would not be counted.
+    /// Logs a panic outside of `call`, and counts the call if nothing else would.
     pub(super) fn panicked(&self, is_verify: bool, panicked: Panicked) -> Status {
         let error = CallError::from(panicked);
         let status = Status::from(&error);
@@ -146,7 +149,7 @@ impl Answering {
         status
     }
 
-    /// Reads a request and has the router answer it. One of a method that there is not is not read.
+    /// Reads a request and passes it to the router. The body is not read if the method does not exist.
     fn read(self: &Arc<Self>, request: Request<Incoming>) -> Step {
         let kind = match self.kind(&request) {
             Ok(kind) => kind,
@@ -177,12 +180,13 @@ impl Answering {
         Step::Waits(Box::pin(this.route(request)))
     }
 
-    /// Reads a request of one message to its end, within the server's time for it and the call's own; then answers it.
+    /// Reads a request of one message to its end, within the server's timeout and the call's own,
+    /// then answers it.
     fn wait_for(self: Arc<Self>, reading: Reading, next: Next) -> Step {
         let Reading { parts, received, body, kind, most } = reading;
         let patience = self.requests.patience();
         let patience = timeout(&parts.headers).map_or(patience, |timeout| timeout.min(patience));
-        // A second message is read and passed over, if it is short; in gRPC-Web, text may be longer by a third.
+        // A second message is read and ignored, if it is short; gRPC-Web text may be longer by a third.
         let all = most.saturating_mul(2);
         let check = move |received: &[u8]| match announced(received, most) {
             Err(_) if kind == Kind::Grpc => Err(ReadError::TooLong(most)),
@@ -193,8 +197,8 @@ impl Answering {
         Step::Waits(Box::pin(self.read_whole(reading, patience, kind, next)))
     }
 
-    /// Waits until a request is read, then answers it. Held for as long as the message is waited for, many
-    /// times over: what is not needed for that comes later.
+    /// Waits until a request is read, then answers it. This future exists as long as the message is
+    /// waited for, for many calls at once, so everything that is not needed for that is created later.
     async fn read_whole(
         self: Arc<Self>,
         reading: ReadingWhole,
@@ -218,7 +222,7 @@ impl Answering {
         }
     }
 
-    /// Answers what was read whole, which keeps what it takes until then.
+    /// Answers a request that was read whole, keeping its memory reservation until the response.
     async fn answer_whole(
         self: Arc<Self>,
         parts: Box<Parts>,
@@ -247,7 +251,7 @@ impl Answering {
         Ok(response.map(|body| Answer::Common { body, refusals: Some(Arc::clone(&self.refusals)) }))
     }
 
-    /// Has a status take room, until it is read.
+    /// Reserves memory for a status until the client reads it.
     fn hold_refusal(&self, headers: &mut HeaderMap) {
         self.refusals.hold(headers);
     }
@@ -312,8 +316,8 @@ struct Reading {
     most: usize,
 }
 
-/// Does some work of a call, and gives up at the call's deadline what is still waited for then: nobody waits for its
-/// answer. The timeout is asked for where there is anything to wait for.
+/// Runs part of a call and stops waiting at the call's deadline, after which the client no longer
+/// waits for the response. The timeout is only read when there is something to wait for.
 async fn in_time<T>(
     timeout: impl FnOnce() -> Option<Duration>,
     mut work: impl Future<Output = T> + Unpin,
@@ -323,13 +327,13 @@ async fn in_time<T>(
         return Ok(done);
     }
     match timeout() {
-        // On the heap: those that wait for nothing would carry its size.
+        // On the heap: calls that do not wait would otherwise carry its size.
         Some(timeout) => Box::pin(tokio::time::timeout(timeout, work)).await.map_err(|_| status::too_late()),
         None => Ok(work.await),
     }
 }
 
-/// Tells whether a request is gRPC itself, and uncompressed.
+/// Returns whether a request is plain gRPC, uncompressed.
 fn is_plain(request: &Request<Incoming>) -> bool {
     let headers = request.headers();
     request.version() == Version::HTTP_2
@@ -339,9 +343,9 @@ fn is_plain(request: &Request<Incoming>) -> bool {
 }
 
 impl Answering {
-    /// Tells what a request calls itself; an error is the answer to one that is nothing that is spoken here. tonic reads
-    /// any: so a page of anybody's could have a browser that holds a client certificate post a `text/plain`, for which
-    /// browsers ask nobody. And what is answered in gRPC has HTTP's status 200, whatever it says.
+    /// Returns a request's protocol; an error is the HTTP status for an unsupported one. tonic accepts any
+    /// content type: a foreign page could then have a browser with a client certificate post `text/plain`,
+    /// which browsers send without preflight. And a gRPC response always has HTTP status 200.
     fn kind(&self, request: &Request<Incoming>) -> Result<Kind, StatusCode> {
         if self.web && request.method() == Method::OPTIONS {
             return Ok(Kind::Preflight);
@@ -362,7 +366,7 @@ impl Answering {
     }
 }
 
-/// Answers what is not gRPC as HTTP has it (gRPC over HTTP/2, "Requests").
+/// Returns a plain HTTP response for what is not gRPC (gRPC over HTTP/2, "Requests").
 fn bare(status: StatusCode) -> Response<Answer> {
     let mut response = Response::new(Answer::default());
     *response.status_mut() = status;
@@ -372,7 +376,7 @@ fn bare(status: StatusCode) -> Response<Answer> {
     response
 }
 
-/// Answers a page whose request was not read to its end.
+/// Returns the response to a page whose request was not read to its end.
 fn unread(error: &ReadError) -> Response<Answer> {
     bare(match error {
         ReadError::TooLong(_) => StatusCode::PAYLOAD_TOO_LARGE,

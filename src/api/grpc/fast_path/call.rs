@@ -1,5 +1,5 @@
-//! A call as hyper drives it. It is one of very many that may wait at once, so it is short itself: what has to wait lies
-//! on the heap, and is no longer than it must be. Whatever panics in it, the call is answered.
+//! A call as hyper drives it. Very many may wait at once, so the type is small; what has to wait is
+//! on the heap and no larger than needed. Whatever panics in it, the call gets a response.
 
 use std::convert::Infallible;
 use std::mem;
@@ -14,7 +14,7 @@ use super::answer::Answer;
 use super::answering::{Answering, Step, VERIFY, Waiting};
 use crate::runtime::panics;
 
-/// A call that is to be answered.
+/// A call to be answered.
 pub(in crate::api::grpc) struct Call {
     answering: Arc<Answering>,
     is_verify: bool,
@@ -64,7 +64,7 @@ impl Future for Call {
 }
 
 impl Answering {
-    /// Answers a call.
+    /// Starts to answer a call.
     pub(in crate::api::grpc) fn answer(self: &Arc<Self>, request: Request<Incoming>) -> Call {
         Call::new(Arc::clone(self), request)
     }

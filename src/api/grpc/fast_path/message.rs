@@ -1,4 +1,4 @@
-//! Messages of gRPC as they stand on a call: each behind whether it is compressed, and its length (gRPC over HTTP/2,
+//! gRPC messages on the wire: each follows a compression flag and its length (gRPC over HTTP/2,
 //! "Length-Prefixed-Message").
 
 #![cfg_attr(not(test), expect(clippy::arithmetic_side_effects, reason = "lengths of what lies in memory"))]
@@ -13,47 +13,47 @@ use crate::api::status;
 const PREFIX: usize = 5;
 const UNCOMPRESSED: u8 = 0;
 
-/// Puts a message behind others.
+/// Appends a message with its prefix to `out`.
 pub(super) fn write(message: &impl Message, out: &mut BytesMut) {
     let length = message.encoded_len();
     out.reserve(PREFIX + length);
     out.put_u8(UNCOMPRESSED);
-    // An answer is as long as a record at most: some kilobytes.
+    // A response is at most as long as a record: some kilobytes.
     out.put_u32(u32::try_from(length).unwrap_or(u32::MAX));
     message.encode_raw(out);
 }
 
-/// Reads a message that has these bytes for itself; `None` when they are not one that is as it should be.
+/// Reads a message that fills these bytes exactly; `None` if it is not complete and valid.
 pub(super) fn read_only<M: Message + Default>(bytes: &[u8]) -> Option<M> {
     let message = bytes.get(PREFIX..)?;
     let whole = split(bytes).ok()? == Some(message.len());
     if whole { M::decode(message).ok() } else { None }
 }
 
-/// What has arrived of a call's messages.
+/// The received bytes of a call's messages.
 #[derive(Default)]
 pub(super) struct Received(BytesMut);
 
 impl Received {
-    /// Puts what arrives behind what has arrived.
+    /// Appends received bytes.
     pub(super) fn add(&mut self, bytes: &Bytes) {
         self.0.extend_from_slice(bytes);
     }
 
-    /// Tells how many bytes are there.
+    /// Returns how many bytes are buffered.
     pub(super) fn len(&self) -> usize {
         self.0.len()
     }
 
-    /// Tells whether [`Self::take`] has anything to say.
+    /// Returns whether [`Self::take`] would return a message or an error.
     pub(super) fn has_next(&self) -> bool {
         !matches!(split(&self.0), Ok(None))
     }
 
-    /// Takes the next message; `None` while it has not arrived whole.
+    /// Takes the next message; `None` while it is incomplete.
     ///
     /// # Errors
-    /// There is none to be had of these bytes; in tonic's words.
+    /// The bytes are not a valid message; the text is tonic's.
     pub(super) fn take<M: Message + Default>(&mut self) -> Result<Option<M>, Status> {
         let Some(length) = split(&self.0)? else { return Ok(None) };
         let message = M::decode(&self.0[PREFIX..PREFIX + length]);
@@ -62,14 +62,15 @@ impl Received {
     }
 }
 
-/// Returns how long the first message is with its prefix, if that is there: as it says, of which so many bytes are read.
+/// Returns the length of the first message with its prefix, as the prefix states it, once that has
+/// arrived; an error if the message is longer than `most` bytes.
 pub(super) fn announced(bytes: &[u8], most: usize) -> Result<Option<usize>, Status> {
     let Some(([_, length @ ..], _)) = bytes.split_first_chunk::<PREFIX>() else { return Ok(None) };
     let length = usize::try_from(u32::from_be_bytes(*length)).unwrap_or(usize::MAX);
     if length > most { Err(status::too_long(length, most)) } else { Ok(Some(PREFIX + length)) }
 }
 
-/// Returns how long the first message is, if all of it is there.
+/// Returns the length of the first message, if all of it has arrived.
 fn split(bytes: &[u8]) -> Result<Option<usize>, Status> {
     let Some(([compressed, length @ ..], rest)) = bytes.split_first_chunk::<PREFIX>() else {
         return Ok(None);

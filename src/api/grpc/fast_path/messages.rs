@@ -1,5 +1,5 @@
-//! A stream's messages on their way to the router: handed on whole, so that what has arrived of one is counted, and no
-//! more is reserved for it than is there.
+//! The messages of a streaming request on their way to the router. They are passed on whole, so
+//! that a partial message is counted and no more memory is reserved than has arrived.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -23,13 +23,14 @@ pub(super) struct Messages {
     received: BytesMut,
     requests: Arc<ConnectionRequests>,
     waiting: Option<Unfinished>,
-    /// Completes when the server ends; of calls alone whose callers nobody knows, so that they do not go on for ever.
+    /// Completes when the server ends. Only set for calls of unauthenticated clients, which would
+    /// otherwise never end.
     strangers_until: Option<Ended>,
     ended: bool,
 }
 
 impl Messages {
-    /// Reads messages of at most so many bytes.
+    /// Reads messages of at most `most` bytes.
     pub(super) fn new(
         body: Incoming,
         most: usize,
@@ -39,7 +40,7 @@ impl Messages {
         Self { body, most, received: BytesMut::new(), requests, waiting: None, strangers_until, ended: false }
     }
 
-    /// Takes the first message with its prefix, once it is there.
+    /// Takes the first message with its prefix, once it has arrived.
     fn take(&mut self) -> Result<Option<Bytes>, Status> {
         let Some(length) = announced(&self.received, self.most)? else { return Ok(None) };
         if self.received.len() < length {
@@ -49,7 +50,7 @@ impl Messages {
         Ok(Some(self.received.split_to(length).freeze()))
     }
 
-    /// Waits for more; ready with how the stream ends if nothing more is waited for.
+    /// Waits for more data; ready, with the stream's status, if no more is waited for.
     fn wait(&mut self, context: &mut Context<'_>) -> Poll<Option<Status>> {
         let is_over =
             self.strangers_until.as_mut().is_some_and(|over| over.as_mut().poll(context).is_ready());
@@ -60,7 +61,7 @@ impl Messages {
             return Poll::Pending;
         }
         let waited = Unfinished::poll(&mut self.waiting, &self.requests, self.received.capacity(), context);
-        // Between two messages, a stranger has said all that it has to say.
+        // Between two messages an unauthenticated client's stream is complete, so it ends without an error.
         waited.map(|error| (!self.received.is_empty()).then(|| status::unread_request(&error)))
     }
 }
@@ -96,7 +97,7 @@ impl http_body::Body for Messages {
                     this.ended = true;
                     let rest = this.received.split().freeze();
                     if !rest.is_empty() {
-                        // The router says what is wrong with it.
+                        // The router reports what is wrong with it.
                         return Poll::Ready(Some(Ok(Frame::data(rest))));
                     }
                 }

@@ -1,5 +1,5 @@
-//! Which methods there are, and how their requests are read: known by the descriptors that reflection serves. Built by
-//! the server.
+//! The methods that exist and how their requests are read, from the descriptors that reflection
+//! serves. Built by the server.
 
 use std::collections::HashMap;
 
@@ -9,23 +9,23 @@ use prost_types::FileDescriptorSet;
 /// How the request of a method is read.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Method {
-    /// Whether it is a stream of messages.
+    /// Whether the request is a stream of messages.
     pub(super) is_stream: bool,
     /// The most bytes of a message.
     pub(super) most: usize,
-    /// Whether it says by itself that there were more.
+    /// Whether the method itself reports a message that is too long.
     pub(super) tells_too_long: bool,
 }
 
-/// The methods of all services, by their paths.
+/// The methods of all services, by path.
 #[derive(Debug, Default)]
 pub struct Methods(HashMap<String, Method>);
 
 impl Methods {
-    /// Adds the methods of an encoded `FileDescriptorSet`, of whose messages so many bytes are read.
+    /// Adds the methods of an encoded `FileDescriptorSet`; their messages may have at most `most` bytes.
     ///
     /// # Errors
-    /// It is none.
+    /// The bytes are not a valid `FileDescriptorSet`.
     pub fn add(mut self, descriptors: &[u8], most: usize) -> Result<Self, prost::DecodeError> {
         for file in FileDescriptorSet::decode(descriptors)?.file {
             for service in &file.service {
@@ -39,7 +39,7 @@ impl Methods {
         Ok(self)
     }
 
-    /// Has a method be called with an empty message, and told of it by a mark, where it is sent a longer one than is read.
+    /// Has a method called with an empty message and a mark when it is sent a message that is too long.
     #[must_use]
     pub fn telling_too_long(mut self, path: &str) -> Self {
         if let Some(method) = self.0.get_mut(path) {

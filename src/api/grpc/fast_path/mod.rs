@@ -1,6 +1,6 @@
-//! The way of Verify and `VerifyStream` past the router and the codec, which cost as much as all that a warm answer
-//! needs: their messages are read and written here. Whatever is not of the plain shape goes the common way, which knows
-//! all shapes. Built by the server, asked by `serve`.
+//! The fast path of Verify and `VerifyStream`, without the router and the codec, which cost as much
+//! as all else in a warm response. Requests that are not of the plain shape go to the router, which
+//! knows all shapes. Built by the server, called by `serve`.
 
 use std::sync::Arc;
 
@@ -24,19 +24,19 @@ use crate::admission::request_memory::RequestLimiter;
 use crate::api::ending::Ending;
 use crate::auth::peer::Peer;
 
-/// Answers Verify and its stream by itself, and has the router answer all else.
+/// Answers Verify and its stream directly, and everything else by the router.
 #[derive(Debug)]
 pub struct Direct {
     api: Arc<TokenApi>,
     routes: Routes,
     methods: Arc<Methods>,
     requests: RequestLimiter,
-    /// Whether gRPC-Web is spoken.
+    /// Whether gRPC-Web is supported.
     web: bool,
 }
 
 impl Direct {
-    /// Puts the way past the router in front of it.
+    /// Puts the fast path in front of the router.
     #[must_use]
     pub fn new(
         api: Arc<TokenApi>,
@@ -48,7 +48,7 @@ impl Direct {
         Self { api, routes, methods: Arc::new(methods), requests, web }
     }
 
-    /// Answers the calls of this peer, until their connection ends.
+    /// Returns what answers this peer's calls on one connection.
     pub(super) fn answering(&self, peer: Peer, ending: Ending) -> Answering {
         Answering {
             api: Arc::clone(&self.api),

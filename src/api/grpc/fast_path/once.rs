@@ -1,4 +1,4 @@
-//! A request of one message, whose frame is all that there is of it, as nearly all of Verify's are.
+//! A request of one message in a single frame, as nearly all of Verify's are.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -9,16 +9,16 @@ use prost::bytes::{Bytes, BytesMut};
 use super::message;
 use crate::api::proto::VerifyRequest;
 
-/// What has arrived of a body: its first frame, if it has any, and the second, if it has more. An empty one that only
-/// says that the body has ended, as tonic's clients send it, is none.
+/// What has arrived of a body: its first frame, if any, and the second, if there is more. An empty
+/// frame that only ends the body, as tonic's clients send it, does not count.
 pub(super) struct Read {
     frames: [Option<Frame<Bytes>>; 2],
-    /// Whether nothing is to come.
+    /// Whether the body has ended.
     ended: bool,
 }
 
 impl Read {
-    /// Reads as much as has arrived.
+    /// Reads what has arrived, without waiting.
     pub(super) fn of<B>(body: &mut B, context: &mut Context<'_>) -> Result<Self, B::Error>
     where
         B: Body<Data = Bytes> + Unpin,
@@ -47,7 +47,7 @@ impl Read {
         Ok(read)
     }
 
-    /// Returns the message, if its frame is all that there is, and nothing is wrong with it.
+    /// Returns the message, if the body is one frame and holds one valid message.
     pub(super) fn message(&self) -> Option<VerifyRequest> {
         let ([Some(first), None], true) = (&self.frames, self.ended) else { return None };
         message::read_only(first.data_ref()?)
@@ -70,7 +70,7 @@ mod tests {
 
     use super::*;
 
-    /// A body as a connection hands it over: that it has ended is known with its last frame.
+    /// A body as a connection delivers it: its end is known together with the last frame.
     struct Sent(VecDeque<Bytes>);
 
     impl http_body::Body for Sent {

@@ -1,5 +1,6 @@
-//! Refusals take room until they are read, as answers do (`admission::response_memory`). A status stands in headers, which no flow control
-//! holds back; so one of their values holds the room, and goes when it is written. Called by all that is answered.
+//! Refusals reserve memory until they are read, as responses do (`admission::response_memory`). A
+//! status is sent in headers, which flow control does not hold back; so one header value owns the
+//! reservation and drops it once written. Called for all responses.
 
 #![cfg_attr(not(test), expect(clippy::arithmetic_side_effects, reason = "lengths of what lies in memory"))]
 
@@ -16,18 +17,19 @@ use crate::verify::ClientKey;
 /// The headers of a status, the longest first.
 static HEADERS: [HeaderName; 3] = [Status::GRPC_STATUS_DETAILS, Status::GRPC_MESSAGE, Status::GRPC_STATUS];
 
-/// What a header takes beside its name and its value (RFC 7541, 4.1).
+/// The size of a header in addition to its name and value, in bytes (RFC 7541, 4.1).
 const OVERHEAD: usize = 32;
 
-/// What is said to somebody whose refusals wait to be read. All of them share its bytes, so that it takes no room.
+/// The status for a peer that leaves its refusals unread. All such responses share its bytes, so it
+/// reserves no memory.
 static UNREAD: LazyLock<HeaderMap> = LazyLock::new(|| {
     let mut headers = HeaderMap::new();
-    // Fails for text that is not ASCII alone.
+    // Fails only for text that is not ASCII.
     let _ = status::refusals_unread().add_header(&mut headers);
     headers
 });
 
-/// The memory for the refusals of one connection.
+/// Reserves memory for the refusals of one connection.
 #[derive(Debug)]
 pub(in crate::api::grpc) struct RefusalMemory {
     memory: Arc<ResponseMemory>,
@@ -35,12 +37,12 @@ pub(in crate::api::grpc) struct RefusalMemory {
 }
 
 impl RefusalMemory {
-    /// Takes what this peer is told from `memory`.
+    /// Reserves memory for this peer's refusals in `memory`.
     pub(super) fn new(memory: Arc<ResponseMemory>, peer: IpAddr) -> Self {
         Self { memory, peer }
     }
 
-    /// Has the status among these headers take room, if there is one and it is none of success.
+    /// Reserves memory for the status in these headers, if there is one and it is not OK.
     pub(super) fn hold(&self, headers: &mut HeaderMap) {
         hold(headers, &self.memory, self.peer);
     }
@@ -57,7 +59,7 @@ fn hold(headers: &mut HeaderMap, response_memory: &ResponseMemory, peer: IpAddr)
             let longest = HEADERS.iter().find(|name| headers.contains_key(*name));
             let Some(value) = longest.and_then(|name| headers.get_mut(name)) else { return };
             if let Ok(mut held) = HeaderValue::from_maybe_shared(holding(value.as_bytes(), vec![room])) {
-                // Or HPACK's table would hold it for as long as the connection.
+                // Without this, HPACK's table would keep it as long as the connection.
                 held.set_sensitive(true);
                 *value = held;
             }

@@ -1,4 +1,4 @@
-//! `VerifyStream`'s messages: questions as they arrive, and answers, as many in a frame as there are.
+//! `VerifyStream`'s messages: requests as they arrive, and responses, as many in a frame as are ready.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -17,16 +17,16 @@ use crate::api::grpc::stream::{Batch, Questions, VerifyAnswers};
 use crate::api::proto::VerifyStreamRequest;
 use crate::api::status;
 
-/// From how many bytes on answers leave: with the last, no more than one frame takes (RFC 9113, 4.2), unless that is
-/// uncommonly long.
+/// The number of bytes from which responses are sent: with the last one they fit one frame (RFC
+/// 9113, 4.2), unless that one is unusually long.
 const FULL: usize = 15 * 1024;
 
-/// The questions of a call.
+/// The requests of a call.
 pub(super) struct Arriving {
     body: Incoming,
     received: Received,
     requests: Arc<ConnectionRequests>,
-    /// The rest of a question that has begun to arrive.
+    /// Waits for the rest of a request that has begun to arrive.
     waiting: Option<Unfinished>,
     ended: bool,
 }
@@ -36,7 +36,7 @@ impl Arriving {
         Self { body, received: Received::default(), requests, waiting: None, ended: false }
     }
 
-    /// Waits for the rest of a question, if there is one to wait for.
+    /// Waits for the rest of a request, if one has begun.
     fn wait(&mut self, context: &mut Context<'_>) -> Poll<Status> {
         if self.received.len() == 0 {
             return Poll::Pending;
@@ -82,24 +82,24 @@ impl Stream for Arriving {
                 None => Some(status::cut_off()),
             };
             this.ended = true;
-            // Nobody waits for the answers to a call that was cancelled.
+            // A cancelled call needs no responses.
             return Poll::Ready(error.filter(|error| !status::is_cancelled(error)).map(Err));
         }
         Poll::Ready(None)
     }
 }
 
-/// The answers to a call.
+/// The responses of a call.
 pub(in crate::api::grpc) struct Verdicts {
     answers: VerifyAnswers<Arriving>,
-    /// How many bytes the last frame had, which the next one may well have, too.
+    /// The size of the last frame in bytes, used as an estimate for the next.
     last: usize,
     end: End,
 }
 
-/// What is still to be sent.
+/// What remains to be sent.
 enum End {
-    /// More answers.
+    /// More responses.
     No,
     /// The status.
     Status(Status),
@@ -118,7 +118,7 @@ impl Verdicts {
         matches!(self.end, End::Sent)
     }
 
-    /// Gives what can be answered now as one frame; at the end, the status.
+    /// Returns what can be answered now as one frame; at the end, the status.
     pub(super) fn poll_frame(
         &mut self,
         context: &mut Context<'_>,
@@ -139,7 +139,8 @@ impl Verdicts {
         }
     }
 
-    /// Answers until a frame is full, or nothing more can be answered now; empty at the end.
+    /// Answers until the frame is full or nothing more can be answered now; returns an empty frame
+    /// at the end.
     fn poll_answers(&mut self, context: &mut Context<'_>) -> Poll<Bytes> {
         let (mut turn, mut frame) = (Batch::default(), BytesMut::new());
         while frame.len() < FULL {
