@@ -1,6 +1,6 @@
-//! Applying migrations beside traffic. Whoever waits for a lock on a table keeps all others waiting who come later, so
-//! a migration waits briefly, lets the others go on, and tries again; at last it says who is in its way. Called by
-//! `migrate` alone.
+//! Applies migrations while tokend serves traffic. A migration that waits for a table lock blocks all
+//! later requests for it, so it waits briefly, lets them proceed, and retries; finally it reports who
+//! holds the lock. Called by `migrate` alone.
 
 use std::time::Duration;
 
@@ -10,22 +10,23 @@ use sqlx::migrate::{Migrate as _, MigrateError, Migrator};
 use super::lock_holders::holders;
 use super::migrate_error;
 
-/// How long a migration waits for a lock: longer than a second, after which autovacuum gives way to it, and shorter
-/// than calls wait.
+/// How long a migration waits for a lock: longer than the second after which autovacuum yields, and
+/// shorter than calls wait.
 const WAIT: Duration = Duration::from_secs(2);
 
-/// How long others then go on.
+/// How long other lock requests then proceed.
 const PAUSE: Duration = Duration::from_secs(2);
 
-/// How often it is tried.
+/// The maximum number of attempts.
 const TRIES: u32 = 8;
 
-/// Applies what is lacking, as the only one that does.
+/// Applies the missing migrations, one process at a time.
 pub(super) async fn apply(
     mut migrator: Migrator,
     connection: &mut PgConnection,
 ) -> Result<(), migrate_error::MigrateError> {
-    // By ourselves: for one's turn among migrators one waits as long as it takes.
+    // tokend takes the migrators' lock itself, before it sets `lock_timeout`: for that lock there is no
+    // limit.
     connection.lock().await.map_err(failed)?;
     migrator.set_locking(false);
     sqlx::query!("SELECT set_config('lock_timeout', $1, false) AS timeout", WAIT.as_millis().to_string())
@@ -52,7 +53,7 @@ fn failed(error: MigrateError) -> migrate_error::MigrateError {
     }
 }
 
-/// Returns which migration has not got a lock in time, if that is what went wrong.
+/// Returns the version of the migration that did not get a lock in time, if that was the failure.
 fn locked_out(error: &MigrateError) -> Option<i64> {
     let MigrateError::ExecuteMigration(sqlx::Error::Database(error), version) = error else { return None };
     // 55P03 lock not available.

@@ -1,4 +1,4 @@
-//! The audit log's reading side. Called by the action that lists it.
+//! Reads the audit log. Called by the action that lists it.
 
 use futures_core::Stream;
 use sqlx::types::Json;
@@ -12,14 +12,14 @@ use crate::domain::size::{self, MAX_PAGE_BYTES};
 use crate::domain::{OrganizationId, UserId};
 use crate::secret::TokenId;
 
-/// Which events are asked for; all filters that are given apply together.
+/// Selects events; all filters that are given must match.
 #[derive(Debug, Clone, Copy)]
 pub struct EventFilter<'a> {
-    /// Of this organization.
+    /// Only events of this organization.
     pub organization_id: Option<&'a OrganizationId>,
-    /// Of this token.
+    /// Only events of this token.
     pub token_id: Option<TokenId>,
-    /// Of this user's tokens.
+    /// Only events of this user's tokens.
     pub user_id: Option<&'a UserId>,
 }
 
@@ -36,20 +36,20 @@ struct EventRow {
     changes: Lenient<Json<Vec<FieldChange>>>,
 }
 
-/// Some events, newest first.
+/// A page of events, newest first.
 #[derive(Debug)]
 pub struct Events {
-    /// As many as fit into a page, and one that does not.
+    /// The events that fit into a page, and one more that does not.
     pub events: Vec<TokenEvent>,
-    /// The number of the last event that was read, where all that were asked for were: there may be more behind it.
-    /// Those that cannot be read are left out.
+    /// The number of the last event read, if `limit` events were read: more may follow. Events that
+    /// cannot be read are left out.
     pub read_to: Option<i64>,
 }
 
 /// Reads events by one index each, newest first, before a number, until a page is full.
 ///
-/// Compared and ordered as the index's whole key: by the number alone, the planner would walk the whole log where it
-/// takes an owner for a frequent one.
+/// Compared and ordered by the whole key of the index: by the number alone, the planner would scan the
+/// whole log if it takes an owner for a frequent one.
 macro_rules! read_events {
     ($connection:expr, $before:expr, $limit:expr, $where:literal, $order:literal $(, $argument:expr)*) => {
         page($limit, sqlx::query_as!(
@@ -68,8 +68,8 @@ macro_rules! read_events {
 }
 
 impl Store {
-    /// Reads at most `limit` events, newest first, that were written before the one with the number `before`: as
-    /// far as they fit into a page, and one that does not.
+    /// Reads at most `limit` events, newest first, that were written before the event with the number
+    /// `before`: those that fit into a page, and one more that does not.
     ///
     /// # Errors
     /// [`StoreError`], as for every call of the store.
@@ -157,7 +157,7 @@ async fn page(
     Ok(page)
 }
 
-/// Reads a row; or returns which column of it cannot be read.
+/// Converts a row; the error is the name of the column that cannot be read.
 fn event(row: EventRow) -> Result<TokenEvent, &'static str> {
     let organization_id = row.organization_id.read("organization_id")?;
     let user_id = row.user_id.read("user_id")?;

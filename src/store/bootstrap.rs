@@ -7,7 +7,7 @@ use super::{Store, StoreError, roots};
 use crate::domain::Principal;
 use crate::domain::scope::ReservedScope;
 
-/// What came of asking for a first root token.
+/// The outcome of storing a first root token.
 #[derive(Debug)]
 pub enum FirstRoot {
     /// It was stored.
@@ -17,9 +17,9 @@ pub enum FirstRoot {
 }
 
 impl Store {
-    /// Stores the root token that `prepare` makes at the time behind the lock, unless an active one exists.
-    /// `prepare` runs once, before the commit, and may keep the secret somewhere; when it fails, nothing
-    /// is stored.
+    /// Stores the root token that `prepare` makes, given the time read under the lock, unless an active
+    /// one exists. `prepare` runs once, before the commit, and may save the secret somewhere; when it
+    /// fails, nothing is stored.
     ///
     /// # Errors
     /// [`StoreError::BeforeCommit`] when `prepare` fails; otherwise as for every call of the store.

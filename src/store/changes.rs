@@ -1,6 +1,7 @@
-//! Following what has changed in `tokens`: the feed's poll, and the purge of what no feed needs any more.
-//! A poll asks for what its last snapshot could not see: transactions that began after it (`xid >=` its xmax)
-//! and those that were running then (its xip). Unlike a sequence, that misses nothing that commits late.
+//! Follows the changes in `tokens`: the feed's poll, and the purge of changes that no feed needs any
+//! more. A poll reads what its last snapshot could not see: transactions that began after it (`xid >=`
+//! its xmax) and those that were running then (its xip). Unlike a sequence, this misses nothing that
+//! commits late.
 
 use std::time::Duration;
 
@@ -19,15 +20,15 @@ const PAGE: i64 = 10_000;
 /// How many changes one statement deletes.
 const PURGE_BATCH: i64 = 10_000;
 
-/// How long changes are kept at least, for feeds that lost their connection.
+/// The minimum age of purged changes, for feeds that lost their connection.
 const KEPT: &str = "1 hour";
 
-/// What a snapshot of the database sees, in Postgres's own text.
+/// A Postgres snapshot, in the database's text form.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Snapshot(String);
 
 impl Snapshot {
-    /// Takes what the database said.
+    /// Wraps a snapshot that the database returned.
     #[must_use]
     pub fn from_database(text: String) -> Self {
         Self(text)
@@ -40,7 +41,7 @@ impl Snapshot {
     }
 }
 
-/// Where in the changes since a snapshot the next page begins.
+/// Where the next page of the changes since a snapshot starts.
 #[derive(Debug, Clone)]
 pub struct PagePosition {
     xid: String,
@@ -54,26 +55,29 @@ pub struct ChangePage {
     pub snapshot: Snapshot,
     /// The database's time before the snapshot was taken.
     pub database_time: OffsetDateTime,
-    /// Which life of which server answered; `None` when it has not been marked yet.
+    /// The epoch of the server that answered; `None` when the server has no mark yet.
     pub epoch: Option<Epoch>,
-    /// Changes that the asked snapshot could not see may have been purged.
+    /// Changes that the snapshot `since` could not see may have been purged.
     pub purged: bool,
-    /// Changes go unrecorded, before the snapshot and behind it, since triggers are off: what mends that.
+    /// Changes are not recorded, before the snapshot and after it, because triggers are off: the SQL
+    /// that fixes this.
     pub unrecorded: Option<String>,
     /// The tokens that changed.
     pub ids: Vec<TokenId>,
-    /// Where the next page begins; `None` when this was the last.
+    /// Where the next page starts; `None` after the last page.
     pub next: Option<PagePosition>,
 }
 
 impl Connection {
-    /// Reads a page of what `since` could not see; without `since`, only where the database is now.
+    /// Reads a page of the changes that `since` could not see; without `since`, only the current state
+    /// of the database.
     ///
-    /// A horizon that is ahead of every transaction was purged on another server, and came here in a dump. A
-    /// `since` that is ahead means that the server itself was put back to an earlier state.
+    /// A horizon ahead of every transaction was purged on another server, and came here in a dump. A
+    /// `since` ahead of every transaction means that the server itself was restored to an earlier
+    /// state.
     ///
     /// # Errors
-    /// [`StoreError`], also when no answer came by `deadline`.
+    /// [`StoreError`], also when no response came by `deadline`.
     pub async fn poll(
         &mut self,
         since: Option<&Snapshot>,
@@ -133,7 +137,7 @@ impl Connection {
         .await
     }
 
-    /// Marks a server that has no mark: it is new, or has lost its mark in a crash or a promotion.
+    /// Marks a server that has no mark: it is new, or lost its mark in a crash or a promotion.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -149,11 +153,11 @@ impl Connection {
 }
 
 impl Store {
-    /// Deletes changes that are older than an hour; returns how many. A feed
-    /// whose snapshot is older than what is deleted starts anew.
+    /// Deletes changes that are older than an hour; returns how many. A feed whose snapshot is older
+    /// than the deleted changes clears its cache and starts again.
     ///
     /// # Errors
-    /// [`StoreError`], as for every call of the store; what was deleted before stays so.
+    /// [`StoreError`], as for every call of the store; earlier deletions remain.
     pub async fn purge_changes(&self) -> Result<u64, StoreError> {
         self.raise_horizon().await?;
         let mut purged = 0;
@@ -166,11 +170,11 @@ impl Store {
         }
     }
 
-    /// Says, before anything is deleted, what may be gone.
+    /// Records, before anything is deleted, which changes may be gone.
     async fn raise_horizon(&self) -> Result<(), StoreError> {
         self.within(async {
-            // A horizon ahead of this very transaction came here in a dump: it says nothing of this server's
-            // transactions, and would have changes deleted that no feed has seen.
+            // A horizon ahead of this very transaction came here in a dump: it does not apply to this
+            // server's transactions, and would delete changes that no feed has seen.
             sqlx::query!(
                 "UPDATE change_horizon SET
                      purged_below = CASE WHEN next_below > pg_current_xact_id() THEN '0' ELSE next_below END,
@@ -185,7 +189,7 @@ impl Store {
         .await
     }
 
-    /// Deletes the oldest of what may go. Small, so that it is soon done however much there is.
+    /// Deletes the oldest changes below the horizon. The batch is small, so each one ends soon.
     async fn purge_batch(&self) -> Result<u64, StoreError> {
         self.within(async {
             let done = sqlx::query!(

@@ -1,6 +1,7 @@
-//! What is believed of the database's clock. It decides what has expired, and one that is set, or is wrong for a
-//! moment, must neither end tokens for good nor revive them at once: so each reading is held against the one before it
-//! and this machine's boot clock. Told by the feed, asked by it and by whoever promises a time. Moments are arguments.
+//! Decides which readings of the database's clock to accept. The clock decides what has expired; if it
+//! is set, or is wrong for a moment, that must neither end tokens for good nor revive them at once: so
+//! each reading is compared with the one before and this machine's boot clock. Written by the feed,
+//! read by it and by code that promises a time.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -9,69 +10,69 @@ use time::OffsetDateTime;
 
 use crate::clock::BootInstant;
 
-/// By how much a reading may differ from what was expected: more than a poll may take to be answered.
+/// How far a reading may differ from the expected time: more than the duration of a poll.
 pub const TOLERANCE: Duration = Duration::from_secs(2);
 
-/// How long a step of the clock must last until it is believed.
+/// How long a step of the clock must last before it is accepted.
 const DOUBT: Duration = Duration::from_secs(5);
 
-/// How long after a step nothing is concluded from how old the database's own notes are: by then every replica has
-/// renewed its row.
+/// How long after a step the age of timestamps in the database proves nothing: after that every replica
+/// has renewed its row.
 const UNSETTLED: Duration = Duration::from_mins(1);
 
-/// Which life of which server an answer comes from; equal only within one life.
+/// Identifies one server between two crashes or promotions; equal only within that time.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Epoch(Arc<str>);
 
 impl Epoch {
-    /// Takes what the database's `server_epoch` says.
+    /// Wraps the value of the database's `server_epoch`.
     #[must_use]
     pub fn parse(text: String) -> Self {
         Self(text.into())
     }
 
-    /// Returns what the database said.
+    /// Returns the database's text.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
     }
 }
 
-/// The clock of one database, shared by all who ask it.
+/// The clock of one database, shared by all its users. Moments are arguments.
 #[derive(Debug, Clone, Default)]
 pub struct Clock(Arc<Mutex<State>>);
 
 #[derive(Debug, Default)]
 struct State {
     believed: Option<Reading>,
-    /// A reading that was not believed, and since when those after it have agreed with it.
+    /// A rejected reading, and the time since when later readings have agreed with it.
     doubted: Option<(Reading, BootInstant)>,
     stepped: Option<BootInstant>,
     epoch: Option<Epoch>,
 }
 
-/// What the clock said, and when it was asked.
+/// A reading of the clock, and when it was requested.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Reading {
-    /// When it was asked.
+    /// When the reading was requested.
     pub sent: BootInstant,
-    /// What it said.
+    /// The database's time.
     pub time: OffsetDateTime,
 }
 
-/// What came of a reading.
+/// The result of comparing a reading with earlier ones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Noted {
     /// It is as expected.
     Expected,
-    /// It is that of another server, or of another time that has lasted: what was believed before counts no more.
+    /// It is from another server, or from a step that has lasted: earlier readings no longer apply.
     Anew,
-    /// The clock seems to have been set: not believed yet. True for the first such reading.
+    /// The clock seems to have been set: not accepted yet. True for the first such reading.
     Doubted(bool),
 }
 
 impl Reading {
-    /// Returns what the clock says at another moment, if it goes as this machine's boot clock does.
+    /// Returns the clock's time at another moment, if it runs like this machine's boot clock.
     #[must_use]
     pub fn at(&self, moment: BootInstant) -> OffsetDateTime {
         self.time.saturating_add(nanoseconds(moment.boot, self.sent.boot))
@@ -91,15 +92,15 @@ fn agree(one: OffsetDateTime, other: OffsetDateTime) -> bool {
 }
 
 impl Clock {
-    /// Holds a reading of this server against those before it. One that differs by more than the tolerance is
-    /// believed once others have agreed with it for as long as doubt lasts; at once where this machine's own wall
-    /// clock has gone forward with it, as after a pause that the boot clock did not see. What that means for tokens:
-    /// none is VALID for longer than the doubt lasts beyond an end that a step of the clock has brought about.
+    /// Compares a reading of this server with those before it. One that differs by more than
+    /// [`TOLERANCE`] is accepted once later readings have agreed with it for `DOUBT`; at once if this
+    /// machine's own wall clock has gone forward with it, as after a pause that the boot clock did not
+    /// see. So a token that expires by a step of the clock stays VALID at most for that long.
     pub fn note(&self, reading: Reading, epoch: &Epoch) -> Noted {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let state = &mut *state;
         let Some(believed) = state.believed.filter(|_| state.epoch.as_ref() == Some(epoch)) else {
-            // Another server's notes may be of another time than those before.
+            // Timestamps in another server may be from another time than before.
             let unsettled =
                 state.believed.is_some_and(|before| !agree(before.at(reading.sent), reading.time));
             state.stepped = unsettled.then_some(reading.sent).or(state.stepped);
@@ -129,7 +130,7 @@ impl Clock {
         Noted::Doubted(is_first)
     }
 
-    /// Returns the time of a reading, or, where that is not believed, one that was before it.
+    /// Returns the time of a reading, or, if it is not accepted, a time that is certainly earlier.
     #[must_use]
     pub fn plausible(&self, reading: Reading) -> OffsetDateTime {
         let state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -141,20 +142,20 @@ impl Clock {
         }
     }
 
-    /// Returns the time to judge by: that of a reading, or, where that is not believed, what it should have been. So
-    /// whatever judges says the same as Verify, which goes by what the feed has read.
+    /// Returns the time to judge by: that of a reading, or, if it is not accepted, the expected time.
+    /// So every judgement agrees with Verify, which uses the feed's readings.
     #[must_use]
     pub fn believed(&self, reading: Reading) -> OffsetDateTime {
         let state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         match state.believed.map(|believed| believed.at(reading.sent)) {
-            // In whole microseconds, as the database tells it and keeps it.
+            // In whole microseconds, as the database returns and stores times.
             Some(expected) if !agree(expected, reading.time) => expected.truncate_to_microsecond(),
             _ => reading.time,
         }
     }
 
-    /// Returns what the clock must say at this moment for what the database noted before to be judged by it; `None`:
-    /// that is not known, or it has been set of late.
+    /// Returns the clock's expected time now, for judging timestamps in the database; `None`: it is not
+    /// known, or the clock was set recently.
     #[must_use]
     pub fn expected(&self, now: BootInstant) -> Option<OffsetDateTime> {
         let state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -172,7 +173,7 @@ mod tests {
 
     const NOON: OffsetDateTime = datetime!(2026-03-01 12:00 UTC);
 
-    /// So many milliseconds after the start, by both clocks.
+    /// That many milliseconds after the start, by both clocks.
     fn moment(milliseconds: i64) -> BootInstant {
         let nanos = milliseconds * 1_000_000;
         BootInstant { boot: nanos, wall: nanos }
@@ -187,7 +188,7 @@ mod tests {
         Epoch::parse(name.to_owned())
     }
 
-    /// A clock that was read once, at the start.
+    /// A clock with one reading, at the start.
     fn begun() -> Clock {
         let clock = Clock::default();
         assert_eq!(clock.note(reading(0, 0), &epoch("a")), Noted::Anew);
@@ -217,7 +218,7 @@ mod tests {
         assert_eq!(clock.note(reading(250, 3_600_000), &epoch("a")), Noted::Doubted(true));
         assert_eq!(clock.note(reading(500, 0), &epoch("a")), Noted::Expected);
         assert_eq!(clock.note(reading(6_000, 3_600_000), &epoch("a")), Noted::Doubted(true));
-        // Those that do not agree with each other are never believed.
+        // Readings that do not agree with each other are never accepted.
         for at in (6_250..60_000).step_by(250) {
             let noted = clock.note(reading(at, at * 10_000), &epoch("a"));
             assert_eq!(noted, Noted::Doubted(false), "{at}");
@@ -249,7 +250,7 @@ mod tests {
         let mut paused = reading(250, hour);
         paused.sent.wall += hour * 1_000_000;
         assert_eq!(clock.note(paused, &epoch("a")), Noted::Anew);
-        // Back, no witness counts: it would revive what has expired.
+        // Backwards, the wall clock does not count: it would revive what has expired.
         let mut back = reading(500, 0);
         back.sent.wall = moment(500).wall;
         assert_eq!(clock.note(back, &epoch("a")), Noted::Doubted(true));

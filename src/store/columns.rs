@@ -1,6 +1,6 @@
-//! Values as Postgres holds them, which may be none that tokend writes: an older or newer build, or a hand, can have
-//! put anything into a row. Reading one never panics and never fails the rows beside it. Used by every query that
-//! reads a time, and by those that read many rows.
+//! Column values as Postgres stores them, including ones that tokend does not write: an older or newer
+//! build, or a manual change, can put anything into a row. Reading one never panics and never fails
+//! other rows. Used by every query that reads a time, and by those that read many rows.
 
 use std::collections::HashMap;
 use std::sync::{LazyLock, Mutex, PoisonError};
@@ -18,21 +18,21 @@ use super::StoreError;
 use crate::metrics::unreadable_row;
 use crate::secret::TokenId;
 
-/// 2000-01-01, from which Postgres counts, in microseconds since 1970.
+/// 2000-01-01, the epoch of Postgres times, in microseconds since 1970.
 const POSTGRES_EPOCH: i64 = 946_684_800_000_000;
 
-/// The first moment that there is.
+/// The first valid moment.
 pub(super) const FIRST_MOMENT: OffsetDateTime = datetime!(0001-01-01 00:00 UTC);
 
-/// The last second that there is.
+/// The last valid second.
 pub(super) const LAST_MOMENT: OffsetDateTime = datetime!(9999-12-31 23:59:59 UTC);
 
-/// How often one column of one row is named in the log, and how many of them are remembered for that.
+/// How often one column of one row is logged, and how many of them are remembered for that.
 const NAMED_AGAIN: Duration = Duration::from_mins(10);
 const MOST_NAMED: usize = 1024;
 
-/// A `timestamptz`, `infinity` and the years that nothing else can hold included. The driver's own conversion panics
-/// there.
+/// A `timestamptz`, including `infinity` and years that no other type can hold. The driver's own
+/// conversion panics there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Time(i64);
 
@@ -43,22 +43,23 @@ impl Time {
         (1..=9999).contains(&moment.year()).then_some(moment)
     }
 
-    /// Returns how many nanoseconds it is behind 1970, whatever it is.
+    /// Returns the nanoseconds since 1970, for any value.
     pub(super) fn nanos(self) -> i128 {
         (i128::from(self.0) + i128::from(POSTGRES_EPOCH)) * 1_000
     }
 
-    /// Tells whether it is before every moment, rather than behind them, where it is none.
+    /// For a value that is not a valid moment, returns whether it is before all moments rather than
+    /// after them.
     pub(super) fn is_early(self) -> bool {
         self.0 < 0
     }
 
-    /// Tells whether it is `infinity`.
+    /// Returns whether it is `infinity`.
     pub(super) fn is_infinite(self) -> bool {
         self.0 == i64::MAX
     }
 
-    /// Returns what the database's clock says.
+    /// Returns the value as the time of the database's clock.
     ///
     /// # Errors
     /// [`StoreError::Clock`].
@@ -79,7 +80,7 @@ impl<'r> Decode<'r, Postgres> for Time {
     }
 }
 
-/// A value that may be none of its type; the row that it is in can be read all the same.
+/// A value that may be invalid for its type; the rest of its row can still be read.
 #[derive(Debug, Clone)]
 pub(super) struct Lenient<T>(pub(super) Option<T>);
 
@@ -132,8 +133,8 @@ impl<'r, T: Decode<'r, Postgres>> Decode<'r, Postgres> for Lenient<T> {
     }
 }
 
-/// Counts a row that cannot be read, names it in the log, and returns the error that says so. What the column holds
-/// is told to nobody.
+/// Counts a row that cannot be read, logs its name, and returns the error for it. The content of the
+/// column is never revealed.
 pub(super) fn unreadable(table: &'static str, id: Option<impl ToString>, column: &'static str) -> StoreError {
     unreadable_row(table);
     let id = id.map_or_else(String::new, |id| id.to_string());
@@ -143,7 +144,7 @@ pub(super) fn unreadable(table: &'static str, id: Option<impl ToString>, column:
     StoreError::Corrupt { table, column }
 }
 
-/// Does the same for a token's row.
+/// Counts and logs a token's row that cannot be read, and returns the error for it.
 pub(super) fn unreadable_token(id: Uuid, column: &'static str) -> StoreError {
     unreadable("tokens", Some(TokenId::from_bytes(id.into_bytes())), column)
 }

@@ -1,5 +1,5 @@
-//! A connection of one's own, for those who must not wait for the pool: the engine's loader and feed. Broken
-//! ones are thrown away by their owner and opened anew.
+//! Dedicated connections, for components that must not wait for the pool: the engine's loader and feed.
+//! Their owner drops broken ones and opens new ones.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -11,17 +11,17 @@ use super::clock::Clock;
 use super::pooling::{Pooling, Route, Session};
 use super::{Store, StoreError};
 
-/// How long opening a connection may take.
+/// The longest time of opening a connection.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(1);
 
-/// How long nothing is heard before the connection is asked whether it is alive.
+/// How long a connection may be silent before it is checked.
 const SILENCE: Duration = Duration::from_secs(5);
 
-/// The channel that a replica says on that it has changed something. A name that outsiders rely on not being
-/// theirs.
+/// The channel on which a replica announces that it has changed something. Other users of the database
+/// rely on it not being a name of theirs.
 const CHANNEL: &str = "tokend_changes";
 
-/// Opens lines to one database, once the store is open.
+/// Opens connections to one database, once the store is open.
 #[derive(Debug, Clone)]
 pub struct Connector {
     route: Route,
@@ -34,18 +34,18 @@ pub struct Connector {
 #[derive(Debug)]
 pub struct Connection(pub(super) Session);
 
-/// A connection on which replicas' announcements are heard.
+/// A connection that receives the announcements of replicas.
 #[derive(Debug)]
 pub struct Listener(PgListener);
 
 impl Store {
-    /// Returns what opens lines to the same database.
+    /// Returns a connector to the same database.
     #[must_use]
     pub fn lines(&self) -> Connector {
         self.lines_by(Route::clone(&self.route))
     }
 
-    /// Returns what opens lines to it another way.
+    /// Returns a connector to the same database by another route.
     #[must_use]
     pub fn lines_by(&self, route: Route) -> Connector {
         Connector { route, ready: Arc::clone(&self.ready), doubts: Arc::default(), clock: self.clock.clone() }
@@ -53,7 +53,7 @@ impl Store {
 }
 
 impl Connector {
-    /// Returns what is believed of the database's clock.
+    /// Returns the accepted state of the database's clock.
     #[must_use]
     pub fn clock(&self) -> &Clock {
         &self.clock
@@ -67,7 +67,7 @@ impl Connector {
         within(CONNECT_DEADLINE, async { Ok(Connection(Session::open(self.ready()?).await?)) }).await
     }
 
-    /// Opens a connection that will read records, again and again.
+    /// Opens a connection that will read records repeatedly.
     ///
     /// # Errors
     /// [`StoreError`]: it could not be opened within a second.
@@ -80,14 +80,14 @@ impl Connector {
         .await
     }
 
-    /// Tells whether announcements can be heard: not by a pooler in transaction mode, which has nobody to
-    /// pass them on to.
+    /// Returns whether announcements can be received: not through a pooler in transaction mode, which
+    /// cannot forward them.
     #[must_use]
     pub fn can_listen(&self) -> bool {
         self.route.pooling == Pooling::Session
     }
 
-    /// Opens a connection that hears announcements.
+    /// Opens a connection that receives announcements.
     ///
     /// # Errors
     /// [`StoreError`]: it could not be opened within a second.
@@ -105,12 +105,13 @@ impl Connector {
 }
 
 impl Connector {
-    /// Says that a line has been silent for too long: the network may have swallowed them all.
+    /// Marks all connections as doubtful after one was silent for too long: the network may have
+    /// dropped them all.
     pub fn doubt(&self) {
         self.doubts.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Returns how often there were doubts; a line that was opened before the last one is not to be used.
+    /// Returns how often connections became doubtful; one opened before the last time must not be used.
     #[must_use]
     pub fn doubts(&self) -> u64 {
         self.doubts.load(Ordering::Relaxed)
@@ -122,8 +123,8 @@ impl Connector {
 }
 
 impl Listener {
-    /// Waits for an announcement; `false` when the connection is lost. After a long silence it is asked
-    /// whether it still leads anywhere: a network that swallows everything closes nothing.
+    /// Waits for an announcement; `false` when the connection is lost. After a long silence the
+    /// connection is checked: a network that drops all packets closes nothing.
     pub async fn heard(&mut self) -> bool {
         loop {
             if let Ok(heard) = tokio::time::timeout(SILENCE, self.0.try_recv()).await {
@@ -141,13 +142,13 @@ impl Listener {
 }
 
 impl Connection {
-    /// Announces that something was changed. Tells the others to look, and nothing more.
+    /// Announces that something was changed. The others are only asked to poll.
     ///
     /// # Errors
-    /// [`StoreError`]: nobody may have heard.
+    /// [`StoreError`]: the announcement may be lost.
     pub async fn announce(&mut self) -> Result<(), StoreError> {
         within(CONNECT_DEADLINE, async {
-            // Not waiting for the disk: what is announced has been committed already, and is what counts.
+            // No wait for the disk: the announced change has already been committed.
             sqlx::query!(
                 "SELECT set_config('synchronous_commit', 'off', true) AS mode, pg_notify($1, '') IS NULL AS sent",
                 CHANNEL
@@ -160,7 +161,7 @@ impl Connection {
     }
 }
 
-/// Gives up waiting after `deadline`. The connection must be thrown away then.
+/// Stops waiting after `deadline`. The connection must be dropped then.
 pub(super) async fn within<T>(
     deadline: Duration,
     work: impl Future<Output = Result<T, StoreError>>,

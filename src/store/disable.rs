@@ -1,4 +1,4 @@
-//! The transaction that puts a token out of use for a while, or takes it back. Called by the disable action.
+//! The transaction that disables a token or enables it again. Called by the disable action.
 
 use time::OffsetDateTime;
 
@@ -12,17 +12,17 @@ use crate::domain::root::{LastRoot, LastRootError, is_root};
 use crate::domain::{Caller, CredentialError, RevokeReason, Token};
 use crate::secret::TokenId;
 
-/// Whether a token is to be usable.
+/// Whether to disable or enable a token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Usability {
-    /// It is to be refused until it is enabled.
+    /// It is refused until it is enabled.
     Disabled(LastRoot),
-    /// It is to be judged as if it had never been disabled.
+    /// It is judged as if it had never been disabled.
     Enabled,
 }
 
 impl Usability {
-    /// What becomes of the change where it would end the last active root token: enabling ends none.
+    /// Returns what to do if the change would end the last active root token: enabling ends none.
     const fn last_root(self) -> LastRoot {
         match self {
             Self::Disabled(last_root) => last_root,
@@ -38,17 +38,18 @@ pub struct Switched {
     pub token: Token,
     /// The time to judge it by.
     pub now: OffsetDateTime,
-    /// From when on every replica knows.
+    /// From this time on every replica knows.
     pub effective_time: OffsetDateTime,
 }
 
 impl Store {
-    /// Disables or enables the token with this id when `allow` agrees, and notes why; one that is so already stays as
-    /// it is. The
-    /// inner result is `allow`'s own refusal, the caller's, or that of the last root token; `None`: no such token.
+    /// Disables or enables the token with this id when `allow` permits it, and records the reason; one
+    /// already in that state is not changed. The inner result is the refusal of `allow`, of the caller,
+    /// or of the last root token; `None`: no such token.
     ///
     /// # Errors
-    /// [`StoreError`], as for every call of the store; the outcome may be unknown then, and a repeat is safe.
+    /// [`StoreError`], as for every call of the store; the outcome may be unknown then, and a retry is
+    /// safe.
     pub async fn switch_token<E: From<CredentialError> + From<LastRootError>>(
         &self,
         caller: &Caller,
@@ -104,7 +105,7 @@ impl Store {
             Err(refusal) => Ok(Err(refusal)),
             Ok(None) => Ok(Ok(None)),
             Ok(Some((token, now))) => {
-                // In a statement of its own, so later than the commit that has returned.
+                // In a separate statement, so later than the commit that has returned.
                 let effective_time = self.effective_time().await?;
                 Ok(Ok(Some(Switched { token, now, effective_time })))
             }

@@ -1,6 +1,6 @@
-//! Holding the tokens that an organization has against a policy: what it finds wrong with them, and the
-//! transaction that puts a batch of them right. Called by the enforcement actions. Which rule is broken and what
-//! mends it the domain says; here is read where each token stands.
+//! Checks the tokens of an organization against a policy: finds those that break it, and changes a
+//! batch of them in one transaction. Called by the enforcement actions. The domain decides which rule
+//! is broken and what fixes it; this file reads the state of each token.
 
 use std::collections::{HashMap, HashSet};
 
@@ -21,31 +21,31 @@ use crate::domain::{
     Caller, CredentialError, OrganizationId, ReservedScope, RevokeReason, Scope, Scopes, Token, UserId, size,
 };
 
-/// How many tokens one page looks at, oldest first.
+/// How many tokens one page examines, oldest first.
 const WINDOW: i64 = 250;
 
-/// What a policy finds wrong in one window of an organization's tokens.
+/// The breaches of a policy in one window of an organization's tokens.
 #[derive(Debug)]
 pub struct Breaches {
     /// The tokens that break it, oldest first.
     pub breaches: Vec<Breach>,
-    /// Where to go on; `None`: there is nothing more.
+    /// Where the next window starts; `None`: there is nothing more.
     pub next: Option<Position>,
 }
 
-/// A window of tokens that were put right.
+/// A window of tokens that were made to comply.
 #[derive(Debug)]
 pub struct Enforced {
-    /// The tokens as they were, and what became of them.
+    /// The tokens as they were, and what was done with them.
     pub done: Breaches,
-    /// The policy that they were held against.
+    /// The policy that was enforced.
     pub policy: Policy,
-    /// From when on every replica knows.
+    /// From this time on every replica knows.
     pub effective_time: OffsetDateTime,
 }
 
 impl Store {
-    /// Finds tokens of an organization that a policy would break, in the window behind `from`.
+    /// Finds tokens of an organization that would break a policy, in the window after `from`.
     ///
     /// # Errors
     /// [`StoreError`], as for every call of the store.
@@ -62,12 +62,12 @@ impl Store {
         .await
     }
 
-    /// Puts right what the organization's policy finds wrong in the window that `begin` names once it has seen
-    /// the policy and the caller, as both stand in this transaction. `touch` is told of every token that is about
-    /// to change. The inner result is `begin`'s own refusal, or the caller's.
+    /// Fixes the breaches of the organization's policy in the window that `begin` returns, given the
+    /// policy and the caller as they are in this transaction. `touch` receives every token that is
+    /// about to change. The inner result is the refusal of `begin`, or the caller's.
     ///
     /// # Errors
-    /// [`StoreError`]; the outcome may be unknown then, and a repeat is safe.
+    /// [`StoreError`]; the outcome may be unknown then, and a retry is safe.
     pub async fn enforce_policy<E: From<CredentialError>>(
         &self,
         caller: &Caller,
@@ -79,7 +79,8 @@ impl Store {
             .retrying(async || {
                 let mut transaction = self.begin().await?;
                 let policy = policies::hold(&mut transaction, organization_id).await?;
-                // The caller as it came, only to learn which users' locks are needed: those come before its own.
+                // With the caller as it arrived, only to learn which users' locks are needed: those
+                // come before its own.
                 let from = match begin(caller, &policy) {
                     Ok(from) => from,
                     Err(refusal) => return Ok(Err(refusal)),
@@ -94,8 +95,8 @@ impl Store {
                 if let Err(refusal) = begin(&caller, &policy) {
                     return Ok(Err(refusal));
                 }
-                // Found again: while the locks were waited for, one may have been rotated, which makes it the
-                // newest, and another one the oldest that is too many.
+                // Searched again: during the wait for the locks, one token may have been rotated, which
+                // makes it the newest, and another one the oldest in excess.
                 let found = find(&mut transaction, organization_id, &policy, from).await?;
                 let found = of_owners(found, owners.as_ref(), from);
                 let ids: Vec<Uuid> =
@@ -105,7 +106,7 @@ impl Store {
                     Ok(judged) => judged,
                     Err(refusal) => return Ok(Err(refusal.into())),
                 };
-                // And looked at again, now that nothing of it changes.
+                // And examined again, now that none of it changes.
                 let breaches = examine(&mut transaction, &ids, &policy, now).await?;
                 touch(&breaches.iter().map(|breach| breach.token.id).collect::<Vec<_>>());
                 for breach in &breaches {
@@ -121,7 +122,7 @@ impl Store {
             .await?;
         match done {
             Err(refusal) => Ok(Err(refusal)),
-            // In a statement of its own, so later than the commit that has returned.
+            // In a separate statement, so later than the commit that has returned.
             Ok((done, policy)) => {
                 Ok(Ok(Enforced { done, policy, effective_time: self.effective_time().await? }))
             }
@@ -129,14 +130,14 @@ impl Store {
     }
 }
 
-/// Finds what a policy finds wrong in the window behind `from`, as far as it fits into one answer.
+/// Finds the breaches of a policy in the window after `from`, as many as fit into one response.
 async fn find(
     transaction: &mut Transaction,
     organization_id: &OrganizationId,
     policy: &Policy,
     from: Option<Position>,
 ) -> Result<Breaches, StoreError> {
-    // In whatever state they are: so each page costs the same.
+    // In any state: so each page costs the same.
     let rows = sqlx::query!(
         r#"SELECT id, create_time AS "create_time: Time" FROM tokens
            WHERE organization_id = $1
@@ -150,7 +151,7 @@ async fn find(
     .fetch_all(&mut *transaction)
     .await?;
     let full = i64::try_from(rows.len()).is_ok_and(|found| found == WINDOW);
-    // A time that is no moment is before or behind all others: what is passed over cannot be read either.
+    // An invalid time is before or after all others: the skipped rows cannot be read either.
     let end = rows.last().filter(|_| full).and_then(|row| match row.create_time.moment() {
         Some(time) => Some(Position { time: Some(time), id: rows::token_id(row.id) }),
         None if row.create_time.is_early() => {
@@ -170,13 +171,13 @@ async fn find(
     Ok(Breaches { breaches, next })
 }
 
-/// Returns how many of these, from the first, fit into an answer; at least one if there is one.
+/// Returns how many of these, from the first, fit into a response; at least one if there is one.
 fn fitting(breaches: &[Breach]) -> usize {
-    // What it loses is told beside what it has.
+    // What the token loses is in the response, besides what it has.
     size::fitting(breaches.iter().map(|breach| 2 * size::of_token(&breach.token)))
 }
 
-/// Holds those of these tokens that are neither revoked nor expired by then against a policy, oldest first.
+/// Examines those of these tokens that are neither revoked nor expired at `now`, oldest first.
 async fn examine(
     transaction: &mut Transaction,
     ids: &[Uuid],
@@ -195,7 +196,7 @@ async fn examine(
     let mut breaches = Vec::new();
     for row in tokens {
         let standing = standings.get(&row.id).copied().unwrap_or_default();
-        // One that cannot be read keeps nobody from mending the others.
+        // A token that cannot be read must not prevent fixing the others.
         if let Ok(token) = Token::try_from(row) {
             breaches.extend(policy.breach(token, standing, now));
         }
@@ -209,8 +210,8 @@ async fn standings(
     policy: &Policy,
     now: OffsetDateTime,
 ) -> Result<HashMap<Uuid, Standing>, StoreError> {
-    // Of each user once: the oldest that still has a place, counted from the newest. Those that the policy itself ends
-    // leave theirs: the same conditions as Policy::breach's.
+    // Once per user: the oldest token within the limit, counted from the newest. Tokens that the policy
+    // itself ends do not count: the same conditions as in `Policy::breach`.
     let rows = sqlx::query!(
         r#"WITH owners AS (
                SELECT DISTINCT organization_id, user_id FROM tokens WHERE id = ANY($1) AND $3::bigint > 0
@@ -247,7 +248,7 @@ async fn standings(
     .fetch_all(transaction)
     .await?;
     let standings = rows.into_iter().map(|row| {
-        // Of a successor that cannot be read it counts that it is there.
+        // Of a successor that cannot be read, only its existence counts.
         let rotation = row.rotation.map(|time| time.moment().unwrap_or(now));
         let (superseded, crowded_out) = (row.superseded, row.crowded_out);
         (row.id, Standing { rotation, superseded, crowded_out })
@@ -255,8 +256,9 @@ async fn standings(
     Ok(standings.collect())
 }
 
-/// Where tokens are counted, keeps others from making some for the users of these, and returns whose; `None`: they
-/// are not counted. Of a user whose oldest token may stay, none is too many: no other users need be locked.
+/// If tokens are counted, locks out the creation of tokens for the users of these breaches, and returns
+/// the users; `None`: not counted. A user whose oldest token may stay has none in excess: no other
+/// users need be locked.
 async fn lock_owners(
     transaction: &mut Transaction,
     policy: &Policy,
@@ -271,7 +273,7 @@ async fn lock_owners(
     Ok(Some(users))
 }
 
-/// Breaks off before the first token of a user that is not locked: the next page begins with it.
+/// Stops before the first token of a user that is not locked: the next page starts with it.
 fn of_owners(mut found: Breaches, owners: Option<&HashSet<UserId>>, from: Option<Position>) -> Breaches {
     let Some(owners) = owners else { return found };
     let locked = found.breaches.iter().take_while(|breach| owners.contains(&breach.token.user_id)).count();

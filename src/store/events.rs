@@ -1,5 +1,5 @@
-//! The audit log's writing side: every mutation of a token appends to `token_events` in its own
-//! transaction. Called by the other files of the store.
+//! Writes the audit log: every mutation of a token appends to `token_events` in its own transaction.
+//! Called by the other files of the store.
 
 use sqlx::types::Json;
 use time::OffsetDateTime;
@@ -12,7 +12,7 @@ use crate::domain::event::{FieldChange, field_changes};
 use crate::domain::{Principal, Token};
 use crate::secret::TokenId;
 
-/// Appends one event, at the time that the change itself bears, with what differs from `old`.
+/// Appends one event, at the time of the change itself, with the differences from `old`.
 pub(super) async fn append(
     transaction: &mut Transaction,
     kind: EventKind,
@@ -55,7 +55,7 @@ pub(super) async fn append_changes(
     Ok(())
 }
 
-/// Appends an event of its revocation for each of these tokens, all with the same changes.
+/// Appends a revocation event for each of these tokens, all with the same changes.
 pub(super) async fn append_revocations(
     transaction: &mut Transaction,
     ids: &[TokenId],

@@ -1,5 +1,6 @@
-//! Families: a token, what it was rotated from and what was rotated from it. Each row says of itself where it stands,
-//! so that members may have been deleted. Called by what rotates, revokes and notices reuse.
+//! Families: a token, what it was rotated from and what was rotated from it. Each row records its own
+//! position in the family, so that members may be deleted. Called by rotation, revocation and reuse
+//! detection.
 
 use uuid::Uuid;
 
@@ -9,10 +10,10 @@ use super::rows::{self, TokenRow, select_tokens};
 use crate::domain::Token;
 use crate::secret::TokenId;
 
-/// Where a token stands in its family.
+/// A token's position in its family.
 #[derive(Debug)]
 pub(super) struct Membership {
-    /// The family; `None`: the token is alone.
+    /// The family; `None`: the token has not taken part in any rotation.
     family_id: Option<Uuid>,
     generation: i64,
     superseded_by: Option<Uuid>,
@@ -25,7 +26,7 @@ pub(super) struct Member {
     pub(super) id: TokenId,
     /// Whether it is revoked already.
     pub(super) is_revoked: bool,
-    /// What it is; `None`: that cannot be read, which keeps nobody from revoking it and those beside it.
+    /// The token; `None`: its row cannot be read, which must not prevent revoking it and the others.
     pub(super) token: Option<Token>,
 }
 
@@ -37,13 +38,13 @@ impl From<TokenRow> for Member {
 }
 
 impl Membership {
-    /// Returns what was put in the token's place; it may be gone.
+    /// Returns the id of the token's successor, which may have been deleted.
     pub(super) fn successor(&self) -> Option<TokenId> {
         self.superseded_by.map(rows::token_id)
     }
 }
 
-/// Reads where a locked token stands; `None`: there is no such token.
+/// Reads a locked token's position in its family; `None`: there is no such token.
 pub(super) async fn membership(
     transaction: &mut Transaction,
     id: TokenId,
@@ -56,18 +57,18 @@ pub(super) async fn membership(
     Ok(found.fetch_optional(transaction).await?)
 }
 
-/// Locks what was rotated from a locked token, oldest first, until nothing more can be.
+/// Locks all tokens rotated from a locked token, oldest first.
 pub(super) async fn lock_line(transaction: &mut Transaction, id: TokenId) -> Result<Vec<Member>, StoreError> {
     match membership(transaction, id).await? {
         Some(Membership { family_id: Some(family), generation, .. }) => {
             lock_behind(transaction, family, generation).await
         }
-        // Its first rotation would have waited for its lock.
+        // A first rotation would have waited for its lock.
         _ => Ok(Vec::new()),
     }
 }
 
-/// Locks what is there of a token's family, oldest first, itself included.
+/// Locks the existing members of a token's family, oldest first, including the token itself.
 pub(super) async fn lock_family(
     transaction: &mut Transaction,
     id: TokenId,
@@ -78,7 +79,7 @@ pub(super) async fn lock_family(
     }
 }
 
-/// Locks what is there of a family behind a generation.
+/// Locks the existing members of a family after a generation.
 async fn lock_behind(
     transaction: &mut Transaction,
     family: Uuid,
@@ -86,8 +87,8 @@ async fn lock_behind(
 ) -> Result<Vec<Member>, StoreError> {
     let mut line: Vec<Member> = Vec::new();
     loop {
-        // Locked together, in the order in which rotations lock; then looked again, since the last of them may
-        // have been rotated before its lock was ours.
+        // Locked together, in the order in which rotations lock; then read again, because the last one
+        // may have been rotated before this transaction got its lock.
         let found = select_tokens!(
             "WHERE family_id = $1 AND generation > $2 ORDER BY generation FOR UPDATE",
             family,

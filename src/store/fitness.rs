@@ -1,10 +1,10 @@
-//! Whether a server and a schema can be tokend's: asked before anything is migrated or served, so that what waiting
-//! cannot mend is said. Called by `migrations` alone.
+//! Checks whether tokend can use a server and a schema, before it migrates or serves, to report
+//! problems that waiting does not solve. Called by `migrations` alone.
 
 use super::migrate_error::MigrateError;
 use super::pooling::Session;
 
-/// Where a role's sessions get a setting from, and what takes it away again.
+/// The source of a role's session setting in `pg_settings`, and what resets it.
 const SOURCES: [(&str, &str); 5] = [
     ("user", "ALTER ROLE"),
     ("database", "ALTER DATABASE"),
@@ -13,7 +13,7 @@ const SOURCES: [(&str, &str); 5] = [
     ("client", "the options of the database URL, or PGOPTIONS"),
 ];
 
-/// Checks that what is connected to can be written.
+/// Checks that the server and the role's sessions accept writes.
 ///
 /// # Errors
 /// [`MigrateError::Standby`], [`MigrateError::ReadOnly`], and those of an unreachable Postgres.
@@ -36,8 +36,9 @@ pub(super) async fn check_writable(connection: &mut Session) -> Result<(), Migra
     Ok(())
 }
 
-/// Checks that tokend's tables, where there are some, are those that this role's search path leads to: on a path that
-/// was changed a second, empty installation would be made, and every token of the first be unknown.
+/// Checks that tokend's tables, if there are any, are in the schema that this role's search path
+/// selects: with a changed path, a second, empty installation would be created, and every token of the
+/// first be unknown.
 ///
 /// # Errors
 /// [`MigrateError::TablesElsewhere`], and those of an unreachable Postgres.

@@ -1,6 +1,7 @@
-//! Pages of tokens. Called by the list action. Every statement walks one index from where the last page
-//! ended (a keyset), at most 10,000 rows of it, so that the last page costs what the first one does however
-//! few tokens the filters let through, and tokens created or revoked meanwhile neither hide nor repeat others.
+//! Pages of tokens. Called by the list action. Every statement scans one index from the end of the last
+//! page (a keyset), at most 10,000 rows of it, so that the last page costs what the first one does
+//! however few tokens match the filters, and tokens created or revoked meanwhile neither hide nor
+//! repeat others.
 
 use std::collections::BTreeMap;
 
@@ -20,22 +21,22 @@ use crate::domain::page::{Listing, NamePart, Order, Position};
 use crate::domain::size::{self, MAX_PAGE_BYTES};
 use crate::domain::{OrganizationId, Token, TokenState, UserId};
 
-/// Before every token, in the order of creation, newest first.
+/// The position before every token, in the order of creation, newest first.
 const NEWEST: (OffsetDateTime, Uuid) = (datetime!(9999-12-31 23:59:59.999_999 UTC), Uuid::max());
 
-/// Before every token, in the order of expiration.
+/// The position before every token, in the order of expiration.
 const SOONEST: (OffsetDateTime, Uuid) = (FIRST_MOMENT, Uuid::nil());
 
-/// What one call found on its way along the index.
+/// The result of one scan of the index.
 #[derive(Debug)]
 pub struct Walk {
-    /// The tokens that the listing shows, each with the time to judge it by.
+    /// The matching tokens, each with the time to judge it by.
     pub tokens: Vec<(Token, OffsetDateTime)>,
-    /// Where the walk was broken off, for its length or for what it left out; `None`: it was not.
+    /// Where the scan stopped, at its row limit or at the page's limit; `None`: it reached the end.
     pub broken_off: Option<Position>,
 }
 
-/// A row that the listing shows, or the last one of a walk that was broken off, or both.
+/// A row that matches the listing, or the last row of a scan that stopped at its row limit, or both.
 struct WalkRow {
     id: Uuid,
     organization_id: Lenient<String>,
@@ -56,7 +57,7 @@ struct WalkRow {
     last: bool,
 }
 
-/// A listing as the statements' parameters.
+/// A listing, as parameters of the statements.
 #[expect(clippy::struct_excessive_bools, reason = "each is a parameter")]
 struct Filters<'a> {
     active: bool,
@@ -65,20 +66,21 @@ struct Filters<'a> {
     disabled: bool,
     created_after: OffsetDateTime,
     created_before: Option<OffsetDateTime>,
-    /// The last moment that an expiration may have; `None`: any, or none at all.
+    /// The latest expiration; `None`: any, or none at all.
     expires_by: Option<OffsetDateTime>,
     unused_since: Option<OffsetDateTime>,
     name_contains: Option<&'a str>,
     limit: i64,
-    /// The one time by which all of it is judged.
+    /// The one time by which all rows are judged.
     now: OffsetDateTime,
 }
 
-/// Walks an index until a page is full: `$range` of it and `$owner`'s part, in the order of `$order`, which `$key`
-/// brings about. The parameters are the filters', the position's, and those of `$owner` from $14 on.
+/// Scans an index until a page is full: `$range` of it and the part of `$owner`, ordered by `$order`,
+/// which `$key` produces. The parameters are those of the filters, the position, and, from $14 on,
+/// `$owner`.
 ///
-/// Numbering the rows while they pass costs nothing and stops with them; the number of the last one tells a
-/// walk that was broken off from one that came to its end.
+/// Numbering the rows during the scan costs nothing and stops with it; the number of the last one
+/// distinguishes a scan that stopped at its limit from one that reached the end.
 macro_rules! walk {
     ($connection:expr, $listing:expr, $filters:expr, $position:expr, $owner:literal, $range:literal, $key:literal,
         $order:literal $(, $argument:expr)*) => {
@@ -133,7 +135,7 @@ macro_rules! walk {
     };
 }
 
-/// Newest first. The range has one upper bound, the position, and the lower one that `created_after` sets.
+/// Newest first. The range has one upper bound, the position, and the lower bound of `created_after`.
 macro_rules! walk_by_create_time {
     ($connection:expr, $listing:expr, $filters:expr, $position:expr, $owner:literal $(, $argument:expr)*) => {
         walk!(
@@ -146,8 +148,8 @@ macro_rules! walk_by_create_time {
     };
 }
 
-/// Soonest to expire first. Where only active tokens are wanted the range begins now, and where only expired
-/// ones are it ends now. A position without a time is among those that never expire.
+/// Soonest to expire first. If only active tokens are wanted, the range begins now; if only expired
+/// ones, it ends now. A position without a time is among the tokens that never expire.
 macro_rules! walk_by_expire_time {
     ($connection:expr, $listing:expr, $filters:expr, $position:expr, $owner:literal $(, $argument:expr)*) => {
         walk!(
@@ -167,8 +169,8 @@ macro_rules! walk_by_expire_time {
 }
 
 impl Store {
-    /// Walks a listing from `position`, or from its start, until `limit` of its tokens are found or the walk
-    /// has its length.
+    /// Scans a listing from `position`, or from its start, until `limit` matching tokens are found or
+    /// the scan reaches its row limit.
     ///
     /// # Errors
     /// [`StoreError`], as for every call of the store.
@@ -179,7 +181,7 @@ impl Store {
         limit: u32,
     ) -> Result<Walk, StoreError> {
         self.within(async {
-            // For its time limit: nobody waits for a walk that goes on.
+            // A transaction for its statement timeout: no scan continues after its caller has given up.
             let mut transaction = self.begin().await?;
             let filters = Filters::new(listing, limit, clock(&mut transaction).await?);
             match listing.order {
@@ -200,7 +202,7 @@ async fn by_create_time(
     filters: &Filters<'_>,
 ) -> Result<Walk, StoreError> {
     let position = position.map_or(NEWEST, |at| (at.time.unwrap_or(NEWEST.0), rows::uuid(at.id)));
-    // One bound alone: with two, Postgres may begin at the wrong one and wade through what lies between.
+    // One bound only: with two, Postgres may start at the wrong one and scan everything between them.
     let before = listing.created_before.map_or(NEWEST, |before| (before, Uuid::nil()));
     let position = position.min(before);
     let (organization, user) = owner(listing);
@@ -268,7 +270,7 @@ async fn by_expire_time(
 
 impl<'a> Filters<'a> {
     fn new(listing: &'a Listing, limit: u32, now: OffsetDateTime) -> Self {
-        // No state named means all.
+        // No states given means all.
         let wanted = |state| listing.states.is_empty() || listing.states.contains(&state);
         Self {
             active: wanted(TokenState::Active),
@@ -277,7 +279,7 @@ impl<'a> Filters<'a> {
             disabled: wanted(TokenState::Disabled),
             created_after: listing.created_after.unwrap_or(SOONEST.0),
             created_before: listing.created_before,
-            // Whole microseconds are all that Postgres keeps.
+            // Postgres stores whole microseconds.
             expires_by: listing.expires_before.map(|end| end.saturating_sub(time::Duration::MICROSECOND)),
             unused_since: listing.unused_since,
             name_contains: listing.name_contains.as_ref().map(NamePart::folded),
@@ -288,8 +290,9 @@ impl<'a> Filters<'a> {
 }
 
 impl Walk {
-    /// Reads rows as far as they fit into a page, and one that does not: no more is kept than is told. Rows that
-    /// cannot be read are left out; where that leaves fewer than asked for, the walk goes on behind them.
+    /// Reads the rows that fit into a page, and one more that does not: nothing beyond the response is
+    /// kept. Rows that cannot be read are left out; if that leaves fewer than requested, the next scan
+    /// continues after them.
     async fn read(
         listing: &Listing,
         filters: &Filters<'_>,
@@ -319,8 +322,8 @@ impl Walk {
     }
 }
 
-/// Returns where a walk is at this row; `None`: nothing behind it can be read. A time that is no moment is before or
-/// behind all others, so that only other such rows are passed over.
+/// Returns the position of a scan at this row; `None`: no later row can be read. An invalid time is
+/// before or after all others, so that only other such rows are skipped.
 fn position(order: Order, row: &WalkRow) -> Option<Position> {
     let id = rows::token_id(row.id);
     match order {

@@ -1,4 +1,5 @@
-//! Who holds the locks that a migration waits for. Asked where one does not get its lock.
+//! Finds the holders of the locks that a migration waits for. Called when a migration does not get its
+//! lock.
 
 use std::fmt;
 
@@ -6,7 +7,7 @@ use sqlx::PgConnection;
 
 use super::plan::locks;
 
-/// Who holds locks that a migration needs, longest first; some of them.
+/// Up to five holders of locks that a migration needs, longest transaction first.
 #[derive(Debug, Default)]
 pub struct Holders(Vec<Holder>);
 
@@ -20,7 +21,7 @@ struct Holder {
     seconds: Option<i64>,
 }
 
-/// Finds them.
+/// Finds the holders of the locks that this migration needs.
 pub(super) async fn holders(connection: &mut PgConnection, version: i64) -> Result<Holders, sqlx::Error> {
     let (mut tables, mut modes) = (Vec::new(), Vec::new());
     for lock in locks(version) {

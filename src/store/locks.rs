@@ -1,5 +1,6 @@
-//! What a transaction locks and the time it judges by. Its caller is judged anew from its own row, locked FOR SHARE, so that no credential acts after its
-//! revocation has committed; and by the clock behind the last lock, so that none acts after its own end.
+//! The locks of a transaction and the time it judges by. Its caller is judged again from its own row,
+//! locked FOR SHARE, so that no credential acts after its revocation has committed; and by the clock
+//! after the last lock, so that none acts after its own expiration.
 
 use time::OffsetDateTime;
 
@@ -12,15 +13,15 @@ use crate::clock::BootInstant;
 use crate::domain::{Caller, CredentialError, Principal, Token};
 use crate::secret::TokenId;
 
-/// A caller with its own row, which stays as it is until the transaction ends.
+/// A caller with its own row, locked until the transaction ends.
 pub(super) struct LockedCaller<'a> {
     caller: &'a Caller,
-    /// `None`: it has none, or it is no token.
+    /// `None`: there is no such row, or the caller is not a token.
     token: Option<Token>,
 }
 
-/// Locks the caller's row. When the caller's own token is the `target` that is to be changed, its row is locked for
-/// that at once: of two callers that first only held on to it, neither could go on.
+/// Locks the caller's row. If the caller's own token is the `target` to be changed, its row is locked
+/// FOR UPDATE at once: two callers that first held it FOR SHARE would deadlock.
 pub(super) async fn lock_caller<'a>(
     transaction: &mut Transaction,
     caller: &'a Caller,
@@ -38,8 +39,8 @@ pub(super) async fn lock_caller<'a>(
 }
 
 impl LockedCaller<'_> {
-    /// Judges the caller by the database's clock, and returns what that says. To be called behind the last lock:
-    /// while one was waited for, the credential may have ended.
+    /// Judges the caller by the database's clock, and returns that time. Must be called after the last
+    /// lock: during the wait for it, the credential may have expired.
     pub(super) async fn judge(
         &self,
         transaction: &mut Transaction,
@@ -51,8 +52,8 @@ impl LockedCaller<'_> {
     }
 }
 
-/// Reads the database's clock, as far as it is believed. `now()` would be the time before everything that the transaction
-/// has waited for.
+/// Reads the database's clock, if it is accepted, else its expected time. `now()` would be the time
+/// before everything that the transaction has waited for.
 pub(super) async fn clock(transaction: &mut Transaction) -> Result<OffsetDateTime, StoreError> {
     let sent = BootInstant::now();
     let row =
@@ -60,7 +61,7 @@ pub(super) async fn clock(transaction: &mut Transaction) -> Result<OffsetDateTim
     Ok(transaction.clock().believed(Reading { sent, time: row.now.clock()? }))
 }
 
-/// Reads a token that is to be changed, and keeps others from changing it until the transaction ends.
+/// Reads a token that is to be changed, and locks its row FOR UPDATE until the transaction ends.
 pub(super) async fn lock_token(
     transaction: &mut Transaction,
     id: TokenId,

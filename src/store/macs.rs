@@ -1,25 +1,25 @@
-//! Writing the fast verifiers anew, and counting which key made them. Called by the engine and by
-//! `tokend key status`. A new MAC is no event: it proves the same secret.
+//! Replaces the fast verifiers (MACs), and counts the tokens of each key. Called by the engine and by
+//! `tokend key status`. A new MAC is no audit event: it proves the same secret.
 
 use std::time::Duration;
 
 use super::{Store, StoreError, rows};
 use crate::secret::{KeyId, Mac, TokenId};
 
-/// A MAC to be written in place of another one.
+/// A replacement of a token's MAC.
 #[derive(Debug, Clone, Copy)]
 pub struct MacChange {
-    /// The token whose MAC it is.
+    /// The token.
     pub id: TokenId,
-    /// What must still be there, or nothing is written.
+    /// The MAC that must still be stored, or nothing is written.
     pub old: Mac,
-    /// What to write.
+    /// The MAC to write.
     pub new: Mac,
 }
 
 impl Store {
-    /// Writes MACs in one statement, each only where the old one is still in place. Returns how many
-    /// were written.
+    /// Writes MACs in one statement, each only if the old one is still stored. Returns how many were
+    /// written.
     ///
     /// # Errors
     /// [`StoreError`], as for every call of the store.
@@ -54,7 +54,7 @@ impl Store {
         .await
     }
 
-    /// Counts the tokens whose MAC each key made, the most first.
+    /// Counts the tokens of each key that made their MAC, largest count first.
     ///
     /// # Errors
     /// [`StoreError`], as for every call of the store.

@@ -1,21 +1,22 @@
-//! Why a database is not one that this build can serve: what may pass by itself, and what somebody has to put right.
+//! Why this build cannot serve a database: conditions that may pass, and those that an operator must
+//! fix.
 
 use super::lock_holders::Holders;
 use super::{StoreError, reasons};
 
-/// Why the schema is not one that this build can serve.
+/// Why this build cannot serve the database or its schema.
 #[derive(Debug, thiserror::Error)]
 pub enum MigrateError {
-    /// Postgres gave no answer; it may later.
+    /// Postgres did not respond; it may later.
     #[error(transparent)]
     Store(#[from] StoreError),
     /// The server is too old.
     #[error("Postgres {version} is too old; tokend needs Postgres 14 or newer")]
     OldPostgres {
-        /// What the server calls its version.
+        /// The server's version.
         version: String,
     },
-    /// The database cannot hold every text.
+    /// The database's encoding cannot store every text.
     #[error(
         "the database '{database}' has the encoding {encoding}, which cannot hold what people write in names; tokend \
          needs UTF8: CREATE DATABASE … TEMPLATE template0 ENCODING 'UTF8'"
@@ -23,10 +24,10 @@ pub enum MigrateError {
     Encoding {
         /// The database's name.
         database: String,
-        /// What the server calls its encoding.
+        /// The server's name of the encoding.
         encoding: String,
     },
-    /// Postgres answered, and waiting will not change what it says.
+    /// Postgres refused, and waiting will not change that.
     #[error(
         "Postgres refuses tokend: correct the database URL, or create the role, the database or the grant \
          that is missing"
@@ -38,31 +39,31 @@ pub enum MigrateError {
          the primary; this one will do once it is promoted"
     )]
     Standby,
-    /// The server takes changes, and this role's sessions make none.
+    /// The server accepts writes, but this role's sessions are read-only.
     #[error(
         "the sessions of role '{role}' are read-only, by default_transaction_read_only = on in {set_by}: reset it"
     )]
     ReadOnly {
-        /// Who is connected.
+        /// The connected role.
         role: String,
-        /// What sets it.
+        /// The source of the setting.
         set_by: String,
     },
-    /// Tokend's tables are where this role does not look.
+    /// Tokend's tables are in a schema outside this role's search path.
     #[error(
         "schema '{found}' of this database has tokend's tables, and this role's search_path leads to '{current}', \
          where a second, empty installation would be made: ALTER ROLE … SET search_path = {found}"
     )]
     TablesElsewhere {
-        /// Where they are.
+        /// The schema with tokend's tables.
         found: String,
-        /// Where new tables would be made.
+        /// The schema where new tables would be created.
         current: String,
     },
-    /// A migration was not accepted.
+    /// A migration failed.
     #[error("a migration failed")]
     Migration(#[source] sqlx::migrate::MigrateError),
-    /// A migration does not get a lock.
+    /// A migration could not get a lock.
     #[error(
         "migration {version} waits for a lock that others do not give up, and has let them go on: {holders}; end \
          these transactions (SELECT pg_terminate_backend(PID)), or migrate when they are over"
@@ -70,16 +71,16 @@ pub enum MigrateError {
     Locked {
         /// The migration's number.
         version: i64,
-        /// Who holds what it needs.
+        /// The holders of the locks it needs.
         holders: Holders,
     },
-    /// The server can lose what it has committed.
+    /// The server can lose committed changes.
     #[error("Postgres runs with fsync=off and can undo revocations in a crash; set fsync=on")]
     FsyncOff,
     /// The schema lacks migrations of this build.
     #[error("the database lacks migrations; run `tokend migrate`, or serve without --no-migrate")]
     Pending,
-    /// A migration that was applied is another than this build's of the same number.
+    /// An applied migration differs from this build's of the same number.
     #[error(
         "this database was set up by a tokend from before its first release, or its migrations were altered: \
          migration {version} ({description}) is not this build's; lead tokend to an empty database, or serve this \
@@ -88,16 +89,16 @@ pub enum MigrateError {
     OtherSchema {
         /// The migration's number.
         version: i64,
-        /// What the database calls it.
+        /// The migration's description in the database.
         description: String,
     },
-    /// Connections turned out to share sessions.
+    /// Different connections share sessions.
     #[error(
         "Postgres is reached by a pooler in transaction mode: set --database-pooling transaction, or \
          lead --direct-database-url past it"
     )]
     SharedSessions,
-    /// A migration holds a lock of its session.
+    /// Migrations need a lock of their session, which a transaction pooler cannot provide.
     #[error(
         "migrations need a session of their own, which a pooler in transaction mode does not give: set \
          --direct-database-url, or run `tokend migrate` with a URL past the pooler and serve with --no-migrate"
@@ -109,17 +110,17 @@ pub enum MigrateError {
          leaves them; as its owner: {mend}; DELETE FROM server_mark"
     )]
     TriggersOff {
-        /// What puts them right. Emptying `server_mark` besides has replicas and watchers start anew: they may have
-        /// missed something.
+        /// The statements that fix them. Emptying `server_mark` too makes replicas and watchers start
+        /// again: they may have missed changes.
         mend: String,
     },
-    /// A sequence gives numbers that are there already.
+    /// A sequence would give numbers that are already in use.
     #[error(
         "a sequence is behind its table, as logical replication leaves it, and what takes a number from it would fail; \
          as its owner: {mend}"
     )]
     SequenceBehind {
-        /// The statements that put them right.
+        /// The statements that fix the sequences.
         mend: String,
     },
     /// The database was set up for secrets with another prefix.
@@ -127,15 +128,15 @@ pub enum MigrateError {
         "this database's secrets begin with '{recorded}', not '{configured}'; set --secret-prefix {recorded}"
     )]
     OtherPrefix {
-        /// What its first migration recorded.
+        /// The prefix recorded by the first migration.
         recorded: String,
-        /// What this process was given.
+        /// The prefix configured for this process.
         configured: String,
     },
 }
 
 impl MigrateError {
-    /// Tells whether waiting may help: Postgres was away or busy, rather than wrong.
+    /// Returns whether waiting may help: Postgres was unavailable or busy, or is a standby.
     #[must_use]
     pub fn is_transient(&self) -> bool {
         matches!(
@@ -146,13 +147,13 @@ impl MigrateError {
         )
     }
 
-    /// Tells whether the server did not accept who this is.
+    /// Returns whether the server refused to authenticate this client.
     #[must_use]
     pub fn is_authentication(&self) -> bool {
         matches!(self, Self::Denied(error) if reasons::is_authentication(error))
     }
 
-    /// Says in a few fixed words, which name nothing, why the database cannot be served yet.
+    /// Returns a short fixed text, without any names, why the database cannot be served yet.
     #[must_use]
     pub fn reason(&self) -> &'static str {
         match self {
@@ -171,9 +172,9 @@ impl From<sqlx::Error> for MigrateError {
     }
 }
 
-/// Tells whether an error may be gone the next time: everything that is not the server's own word, and of
-/// that what it says of its state: a lost connection (08), a standby (25), a broken up transaction (40), too
-/// many connections (53), a lock (55), a start or stop (57).
+/// Returns whether an error may be gone the next time: every error that the server did not report
+/// itself, and those that report its state: a lost connection (08), a standby (25), an aborted
+/// transaction (40), too many connections (53), a lock (55), a start or stop (57).
 fn passes(error: &sqlx::Error) -> bool {
     let sqlx::Error::Database(error) = error else { return true };
     error

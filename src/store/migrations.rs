@@ -1,5 +1,5 @@
-//! Bringing the schema to what this build needs, and refusing a database that is not ours to use. Called
-//! at the start of `serve` and by `tokend migrate` and `tokend bootstrap`.
+//! Brings the schema to what this build needs, and refuses a database that tokend cannot use. Called at
+//! the start of `serve` and by `tokend migrate` and `tokend bootstrap`.
 
 use std::collections::HashMap;
 
@@ -13,18 +13,18 @@ use super::pooling::{Pooling, Route, Session, Single};
 use super::{DEADLINE, StoreError, fitness};
 use crate::secret::Prefix;
 
-/// The oldest Postgres that is supported, as its `server_version_num`.
+/// The oldest supported Postgres, as its `server_version_num`.
 const OLDEST_POSTGRES: i32 = 140_000;
 
 /// Applies the migrations that the database lacks, and records the prefix if it has none. Any number of
-/// processes may do so at once: they take turns. Where others hold a lock that a migration needs, it waits briefly
-/// and lets them go on, eight times, and then gives up. A database that a newer build has migrated further is
-/// accepted.
+/// processes may do so at once: a lock serializes them. If another transaction holds a lock that a
+/// migration needs, it waits briefly and yields, up to eight times, and then fails. A database that a
+/// newer build has migrated further is accepted.
 ///
 /// # Errors
-/// [`MigrateError`]; what was applied before the failing migration stays.
+/// [`MigrateError`]; migrations applied before the failing one remain.
 pub async fn migrate(route: &Route, prefix: &Prefix) -> Result<(), MigrateError> {
-    // The migrator holds a session's lock.
+    // The migrator holds a lock of its session.
     if route.pooling == Pooling::Transaction {
         return Err(MigrateError::NoSession);
     }
@@ -55,8 +55,8 @@ pub async fn migrate(route: &Route, prefix: &Prefix) -> Result<(), MigrateError>
     .await
 }
 
-/// Gives up a step that is no migration after as long as a statement is waited for: a network that has forgotten a
-/// connection says nothing, and a new one may do.
+/// Fails a step that is no migration after the deadline of a statement: a network that has lost a
+/// connection reports nothing, and a new connection may work.
 async fn in_time<T>(step: impl Future<Output = Result<T, MigrateError>>) -> Result<T, MigrateError> {
     tokio::time::timeout(DEADLINE, Box::pin(step)).await.unwrap_or(Err(StoreError::DeadlineExceeded.into()))
 }
@@ -64,15 +64,15 @@ async fn in_time<T>(step: impl Future<Output = Result<T, MigrateError>>) -> Resu
 /// A migration that a database lacks.
 #[derive(Debug, Clone)]
 pub struct Planned {
-    /// Its number.
+    /// The migration's number.
     pub version: i64,
-    /// What its file is called.
+    /// The name of its file.
     pub description: String,
-    /// What it locks.
+    /// The locks that it takes.
     pub locks: &'static [TableLock],
 }
 
-/// Tells, without changing anything, which migrations the database lacks, in their order.
+/// Returns, without changing anything, which migrations the database lacks, in their order.
 ///
 /// # Errors
 /// [`MigrateError`].
@@ -95,7 +95,7 @@ pub async fn plan(route: &Route) -> Result<Vec<Planned>, MigrateError> {
         .collect())
 }
 
-/// Returns which migrations the database has, where none is another than this build's.
+/// Returns the versions of the applied migrations, if none differs from this build's.
 async fn applied(connection: &mut Session) -> Result<Vec<i64>, MigrateError> {
     let table = sqlx::query!(r#"SELECT to_regclass('_sqlx_migrations') IS NOT NULL AS "exists!""#)
         .fetch_one(connection.single())
@@ -120,7 +120,7 @@ async fn applied(connection: &mut Session) -> Result<Vec<i64>, MigrateError> {
     }
 }
 
-/// Checks, without changing anything, that the schema is one that this build can serve.
+/// Checks, without changing anything, that this build can serve the schema.
 ///
 /// # Errors
 /// [`MigrateError`].
@@ -141,7 +141,7 @@ pub async fn check(route: &Route, prefix: &Prefix) -> Result<(), MigrateError> {
     .await
 }
 
-/// Checks that what the server commits survives a crash of it: a revocation must not be undone.
+/// Checks that the server's commits survive a crash of it: a revocation must not be undone.
 ///
 /// # Errors
 /// [`MigrateError::FsyncOff`], and those of an unreachable Postgres.
@@ -157,7 +157,7 @@ pub async fn check_durability(route: &Route) -> Result<(), MigrateError> {
     .await
 }
 
-/// Checks that the server takes changes from this role.
+/// Checks that the server accepts writes from this role.
 ///
 /// # Errors
 /// [`MigrateError::Standby`], [`MigrateError::ReadOnly`], and those of an unreachable Postgres.
@@ -171,8 +171,9 @@ pub async fn check_writable(route: &Route) -> Result<(), MigrateError> {
     .await
 }
 
-/// Checks that two open connections are two sessions. A pooler in transaction mode has them share one as soon
-/// as both have asked, or else moves them about; what one prepares would be run by the other.
+/// Checks that two open connections are two sessions. A pooler in transaction mode lets them share one
+/// as soon as both have run a statement, or else moves them; a statement prepared by one would be run
+/// by the other.
 ///
 /// # Errors
 /// [`MigrateError::SharedSessions`], and those of an unreachable Postgres.
@@ -190,12 +191,12 @@ pub async fn check_sessions(route: &Route) -> Result<(), MigrateError> {
 }
 
 async fn session(connection: &mut PgConnection) -> Result<String, sqlx::Error> {
-    // Unprepared, so that nothing of it is left in a session that is not ours.
+    // Unprepared, so that it leaves nothing in a session shared with other clients.
     connection.fetch_one("SELECT pg_backend_pid()::text").await?.try_get(0)
 }
 
-/// Returns this build's migrations. Those that only a newer build knows are no obstacle: a schema grows
-/// first, and loses what nobody reads any more later.
+/// Returns this build's migrations. Migrations known only to a newer build are ignored: a schema first
+/// grows, and later loses what nothing reads any more.
 fn migrations() -> Migrator {
     let mut migrations = sqlx::migrate!();
     migrations.set_ignore_missing(true);
@@ -239,7 +240,7 @@ async fn check_triggers(database: Single<'_>) -> Result<(), MigrateError> {
     faults.await?.mend.map_or(Ok(()), |mend| Err(MigrateError::TriggersOff { mend }))
 }
 
-/// Checks that no sequence gives numbers that are there already.
+/// Checks that no sequence would give numbers that are already in use.
 async fn check_sequences(database: Single<'_>) -> Result<(), MigrateError> {
     let faults = sqlx::query!("SELECT string_agg(mend, '; ' ORDER BY name) AS mend FROM sequence_faults")
         .fetch_one(database);

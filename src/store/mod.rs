@@ -1,6 +1,6 @@
-//! Everything that is said to Postgres. Called by the actions, the engine and the jobs with domain types;
-//! row types, SQL and SQLSTATEs stay in here. One function is one statement or one transaction, and each
-//! has a deadline. Knows no gRPC and no HTTP.
+//! All access to Postgres. Called by the actions, the engine and the jobs with domain types; row types,
+//! SQL and SQLSTATEs stay in here. One function is one statement or one transaction, and each has a
+//! deadline. Knows no gRPC and no HTTP.
 
 use std::io;
 use std::sync::Arc;
@@ -82,18 +82,18 @@ pub use tokens::NewToken;
 pub use update::Successor;
 pub use watch::{Change, ChangeKind, WatchPage};
 
-/// The longest that one call into the store takes before it is given up.
+/// The deadline of one call into the store.
 const DEADLINE: Duration = Duration::from_secs(5);
 
-/// The longest that revoking all tokens of a user takes, a hundred thousand of them.
+/// The deadline of revoking all tokens of a user, up to a hundred thousand.
 const USER_DEADLINE: Duration = Duration::from_mins(1);
 
-/// How often a transaction that Postgres broke up over a deadlock is tried.
+/// The maximum number of attempts of a transaction that Postgres aborts because of a deadlock.
 const CONFLICT_ATTEMPTS: usize = 3;
 
-/// Has commits of this connection survive a crash of the server, whatever its default: a revocation that
-/// was answered must not be undone. Has no statement go on for longer than anybody waits. And remembers which
-/// server's connection it is, for `server_epoch`.
+/// Makes commits of this connection survive a crash of the server, whatever its default: an
+/// acknowledged revocation must not be undone. Sets a statement timeout, so that no statement outlasts
+/// its caller. Stores which server the connection leads to, for `server_epoch`.
 async fn prepare(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
     sqlx::query!(
         "SELECT set_config('statement_timeout', $1, false) AS timeout,
@@ -108,47 +108,47 @@ async fn prepare(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
     Ok(())
 }
 
-/// Why Postgres gave no answer, or not one that makes sense.
+/// Why Postgres gave no usable response.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// Postgres has not been reached, or its schema not been checked, since this process started.
+    /// Postgres has not been reached, or its schema has not been checked, since this process started.
     #[error("the database is not ready yet")]
     Starting,
-    /// Postgres could not be asked or did not finish.
+    /// Postgres could not be reached or did not finish.
     #[error("the database is unavailable")]
     Unavailable(#[source] sqlx::Error),
-    /// Postgres did not answer in time.
+    /// Postgres did not respond in time.
     #[error("the database did not answer within {} seconds", DEADLINE.as_secs())]
     DeadlineExceeded,
-    /// Another server, or another life of it, answered than the one whose changes are followed.
+    /// A server responded that is not the one whose changes are followed, or is in another epoch.
     #[error("the database server has changed")]
     OtherServer,
-    /// Postgres has done it, and it is not known whether a standby would have it done, too.
+    /// Postgres has committed the change, but a standby may not have it.
     #[error("the database has not confirmed that the change outlives it")]
     Unconfirmed,
-    /// Postgres refused what tokend should never have sent.
+    /// Postgres rejected something that tokend should never have sent.
     #[error("the database refused a statement")]
     Refused(#[source] sqlx::Error),
-    /// A row holds what tokend never writes.
+    /// A row contains something that tokend never writes.
     #[error("column {column} of a row in {table} cannot be read")]
     Corrupt {
         /// The row's table.
         table: &'static str,
-        /// The column that makes no sense.
+        /// The column that cannot be read.
         column: &'static str,
     },
-    /// The database's clock says what is no moment.
+    /// The database's clock is not a valid moment.
     #[error("the database's clock is outside of the years 1 to 9999; set it")]
     Clock,
-    /// What had to be done before a commit failed.
+    /// A step that must succeed before the commit failed.
     #[error("the step before the commit failed")]
     BeforeCommit(#[source] std::io::Error),
 }
 
 impl From<sqlx::Error> for StoreError {
     fn from(error: sqlx::Error) -> Self {
-        // Class 22 (data exception) and 23 (constraint violation) are our own mistakes; anything else
-        // (no connection, no schema, no permission, a standby) is a database that cannot serve us.
+        // Class 22 (data exception) and 23 (constraint violation) are tokend's own mistakes; anything
+        // else (no connection, no schema, no permission, a standby) is a database that cannot serve.
         let ours = match &error {
             sqlx::Error::Database(database) => {
                 database.code().is_some_and(|code| code.starts_with("22") || code.starts_with("23"))
@@ -161,7 +161,7 @@ impl From<sqlx::Error> for StoreError {
 }
 
 impl StoreError {
-    /// Tells whether Postgres broke up a transaction that may succeed when it is tried again.
+    /// Returns whether Postgres aborted a transaction that may succeed when retried.
     fn is_conflict(&self) -> bool {
         // 40P01 deadlock detected, 40001 serialization failure.
         matches!(self, Self::Unavailable(sqlx::Error::Database(error))
@@ -169,19 +169,19 @@ impl StoreError {
     }
 }
 
-/// What connections of the pool are for. Each kind has its own, so that none waits for another: a COMMIT may wait for a
-/// standby for as long as there is none.
+/// The use of the pool's connections. Each has its own pool, so that none waits for another: a COMMIT
+/// may wait for a standby for as long as there is none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Purpose {
-    /// Reading.
+    /// Reading data.
     Reads,
-    /// Changing something.
+    /// Changing data.
     Writes,
-    /// Putting tokens out of use.
+    /// Revoking or disabling tokens.
     Revocations,
 }
 
-/// The way to Postgres; cheap to clone.
+/// Access to Postgres; cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Store {
     pools: Arc<Pools>,
@@ -205,9 +205,9 @@ impl Pools {
 }
 
 impl Store {
-    /// Prepares at most `connections` connections, but one for each purpose, opened when they are needed. A quarter is for
-    /// revocations, of the others one half for reads and one for writes. Every call is refused with
-    /// [`StoreError::Starting`] until [`Self::open`].
+    /// Prepares at most `connections` connections, but at least one for each purpose, opened when
+    /// needed. A quarter is for revocations; the rest is split between reads and writes. Every call
+    /// fails with [`StoreError::Starting`] until [`Self::open`].
     #[must_use]
     pub fn new(route: impl Into<Route>, connections: u32) -> Self {
         let route = route.into();
@@ -228,13 +228,13 @@ impl Store {
         Self { pools: Arc::new(pools), purpose: Purpose::Writes, route: Arc::new(route), ready, clock }
     }
 
-    /// Returns the same with connections for this; what is new goes by those for writes.
+    /// Returns this store with the connections for `purpose`; a new store uses those for writes.
     #[must_use]
     pub fn on(&self, purpose: Purpose) -> Self {
         Self { purpose, ..self.clone() }
     }
 
-    /// Tells how many connections there are for this at most.
+    /// Returns the maximum number of connections for this purpose.
     #[must_use]
     pub fn connections_of(&self, purpose: Purpose) -> usize {
         self.pool_of(purpose).connections.options().get_max_connections() as usize
@@ -248,21 +248,22 @@ impl Store {
         }
     }
 
-    /// Lets calls through, once the schema is known to be the right one.
+    /// Allows calls, once the schema has been checked.
     pub fn open(&self) {
         self.ready.store(true, Ordering::Release);
     }
 
-    /// Returns the time by which what is old may be deleted: the earlier one of the database's, as far as it is believed,
-    /// and this machine's. A clock that is ahead must not delete what is not old. `None`: not now.
+    /// Returns the time by which old rows may be deleted: the earlier of the database's, if it is
+    /// accepted, and this machine's. A clock that is ahead must not delete what is not old. `None`:
+    /// nothing may be deleted now.
     fn time_to_delete_by(&self) -> Option<OffsetDateTime> {
         self.clock.expected(BootInstant::now()).map(|time| time.min(crate::clock::now()))
     }
 
-    /// Asks Postgres for a sign of life.
+    /// Checks that Postgres responds.
     ///
     /// # Errors
-    /// It gives none.
+    /// [`StoreError`]: it does not respond.
     pub async fn ping(&self) -> Result<(), StoreError> {
         self.within(async {
             sqlx::query!("SELECT 1 AS alive").fetch_one(self.on(Purpose::Reads).single()?).await?;
@@ -271,20 +272,20 @@ impl Store {
         .await
     }
 
-    /// Opens a connection and closes it again: those that stand say nothing of whether others would be let in.
+    /// Opens and closes a new connection: the existing ones do not prove that new ones are accepted.
     ///
     /// # Errors
-    /// [`StoreError`]: none can be opened.
+    /// [`StoreError`]: no connection can be opened.
     pub async fn try_connecting(&self) -> Result<(), StoreError> {
         self.pool()?;
         self.within(async { Ok(self.route.connect().await?.close().await?) }).await
     }
 
-    /// Has connections from now on be opened with what the password file holds; tells whether that has changed.
-    /// `None`: there is no such file.
+    /// Opens later connections with the current content of the password file; returns whether it has
+    /// changed. `None`: there is no such file.
     ///
     /// # Errors
-    /// The file cannot be read; what was read before is still used.
+    /// The file cannot be read; the last password is still used.
     pub fn renew_password(&self) -> io::Result<Option<bool>> {
         let Some(file) = &self.route.password_file else { return Ok(None) };
         let changed = file.read_changed()?;
@@ -297,7 +298,7 @@ impl Store {
         Ok(Some(changed.is_some()))
     }
 
-    /// Tells how many connections are in use, for whatever purpose, and how many idle.
+    /// Returns how many connections are in use, for any purpose, and how many are idle.
     #[must_use]
     pub fn connections(&self) -> (u32, u32) {
         self.pools.all().iter().fold((0, 0), |(used, all_idle), Pool { connections, .. }| {
@@ -306,7 +307,7 @@ impl Store {
         })
     }
 
-    /// Closes every connection, after what runs on them has ended.
+    /// Closes every connection, after its current work has ended.
     pub async fn close(&self) {
         for pool in self.pools.all() {
             pool.connections.close().await;
@@ -321,17 +322,17 @@ impl Store {
         }
     }
 
-    /// Returns what runs one statement that stands alone.
+    /// Returns an executor for a single statement outside a transaction.
     fn single(&self) -> Result<Single<'_>, StoreError> {
         Ok(self.pool()?.single())
     }
 
-    /// Begins a transaction in which no statement goes on for longer than its caller waits.
+    /// Begins a transaction in which no statement outlasts its caller.
     async fn begin(&self) -> Result<Transaction, StoreError> {
         self.begin_within(DEADLINE).await
     }
 
-    /// Begins one in which a statement may take longer than elsewhere.
+    /// Begins a transaction with another deadline for its statements.
     async fn begin_within(&self, deadline: Duration) -> Result<Transaction, StoreError> {
         // Never 0, which would mean no limit.
         let timeout = deadline::at_most(deadline).max(Duration::from_millis(1));
@@ -344,7 +345,7 @@ impl Store {
         outcome.unwrap_or(Err(StoreError::DeadlineExceeded))
     }
 
-    /// Runs a transaction under the deadline, again when it met a deadlock.
+    /// Runs a transaction under the deadline, and retries it after a deadlock.
     async fn retrying<T, F>(&self, attempt: impl Fn() -> F) -> Result<T, StoreError>
     where
         F: Future<Output = Result<T, StoreError>>,
@@ -352,7 +353,7 @@ impl Store {
         self.retrying_within(DEADLINE, attempt).await
     }
 
-    /// Does the same under another deadline.
+    /// Runs a transaction under the given deadline, and retries it after a deadlock.
     async fn retrying_within<T, F>(
         &self,
         deadline: Duration,

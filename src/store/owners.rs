@@ -1,5 +1,6 @@
-//! The lock of a user in an organization. Whatever makes a token of theirs holds it shared, whoever revokes all of
-//! them holds it alone, from before its first read to its commit: so that no token in the making escapes.
+//! The lock of a user in an organization. A transaction that creates a token of the user holds it
+//! shared, one that revokes all of them holds it exclusively, from before its first read to its commit:
+//! so no token in creation escapes.
 
 use sha2::{Digest as _, Sha256};
 
@@ -7,20 +8,22 @@ use super::StoreError;
 use super::pooling::Transaction;
 use crate::domain::{OrganizationId, UserId};
 
-/// Waits for whoever revokes all of this user's tokens, and keeps others from beginning to.
+/// Takes the user's lock shared: waits for a revocation of all their tokens, and blocks others from
+/// starting.
 pub(super) async fn lock_shared(
     transaction: &mut Transaction,
     organization_id: &OrganizationId,
     user_id: &UserId,
 ) -> Result<(), StoreError> {
-    // A statement of its own: what is read after it sees what was committed while it waited.
+    // A separate statement: what is read after it sees what was committed while it waited.
     sqlx::query!("SELECT pg_advisory_xact_lock_shared($1)", key(organization_id, user_id))
         .execute(transaction)
         .await?;
     Ok(())
 }
 
-/// Waits for whatever makes a token of this user, and keeps others from beginning to.
+/// Takes the user's lock exclusively: waits for transactions that create their tokens, and blocks
+/// others from starting.
 pub(super) async fn lock_alone(
     transaction: &mut Transaction,
     organization_id: &OrganizationId,
@@ -32,7 +35,7 @@ pub(super) async fn lock_alone(
     Ok(())
 }
 
-/// Does the same for several users, in an order of its own, so that two that do never wait for each other.
+/// Takes the exclusive locks of several users, in a fixed order, so that two such calls never deadlock.
 pub(super) async fn lock_each_alone(
     transaction: &mut Transaction,
     organization_id: &OrganizationId,
@@ -47,7 +50,8 @@ pub(super) async fn lock_each_alone(
     Ok(())
 }
 
-/// Names the lock. Two users with the same name, one in 2^64, would only wait for each other.
+/// Returns the key of the lock. Two users with the same key, one pair in 2^64, would only wait for each
+/// other.
 fn key(organization_id: &OrganizationId, user_id: &UserId) -> i64 {
     let mut digest = Sha256::new_with_prefix(b"tokend/owner-lock/1");
     for part in [organization_id.as_str(), user_id.as_str()] {

@@ -1,27 +1,28 @@
-//! What each migration asks of tables that hold rows already: which lock, and for how long. Declared here, since
-//! a plan must not try; `tests/keys/upgrade.rs` holds it against what each migration does.
+//! The locks that each migration takes on tables that already hold rows, and for how long. Declared
+//! here, because a plan must not try them; `tests/keys/upgrade.rs` compares this with what each
+//! migration does.
 
 use std::fmt;
 
-/// A lock on a table that was there before, held until its migration is committed.
+/// A lock on an existing table, held until its migration is committed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TableLock {
     /// The table.
     pub table: &'static str,
-    /// What others can still do.
+    /// The mode, which decides what others can still do.
     pub mode: LockMode,
-    /// What is done meanwhile, and so how long it takes.
+    /// The work under the lock, which decides how long it takes.
     pub work: TableWork,
 }
 
-/// The modes that hold up somebody, by their names in Postgres.
+/// The lock modes that block other statements, by their names in Postgres.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LockMode {
-    /// Reads go on, writes wait.
+    /// Reads continue, writes wait.
     Share,
-    /// The same, beside foreign keys and triggers.
+    /// Reads continue, writes wait; also for foreign keys and triggers.
     ShareRowExclusive,
-    /// Reads wait, too.
+    /// Reads and writes wait.
     AccessExclusive,
 }
 
@@ -30,18 +31,19 @@ pub enum LockMode {
 pub enum TableWork {
     /// Nothing.
     None,
-    /// It reads them all.
+    /// It reads all rows.
     Reads,
-    /// It makes indexes of them.
+    /// It builds indexes of them.
     Indexes,
-    /// It writes them all.
+    /// It rewrites all rows.
     Rewrites,
 }
 
 impl LockMode {
-    /// Returns the locks of others that one in this mode waits for, by their names in `pg_locks`.
+    /// Returns the locks of others that a lock in this mode waits for, by their names in `pg_locks`.
     pub(super) fn conflicts(self) -> &'static [&'static str] {
-        // Each mode waits for what the weaker ones do, and for more (PostgreSQL, "Conflicting Lock Modes").
+        // Each mode conflicts with those of the weaker ones, and more (PostgreSQL, "Conflicting Lock
+        // Modes").
         const ALL: [&str; 8] = [
             "RowExclusiveLock",
             "ShareUpdateExclusiveLock",
@@ -81,7 +83,7 @@ impl fmt::Display for TableWork {
     }
 }
 
-/// Returns the locks of a migration; none for one that only makes what is new.
+/// Returns the locks of a migration; none for one that only creates new objects.
 pub(super) fn locks(version: i64) -> &'static [TableLock] {
     LOCKS.iter().find(|(of, _)| *of == version).map_or(&[], |(_, locks)| locks)
 }
@@ -90,7 +92,7 @@ const LOCKS: [(i64, &[TableLock]); 5] = [
     (3, &[lock("tokens", LockMode::ShareRowExclusive, TableWork::None)]),
     (10, &[lock("tokens", LockMode::AccessExclusive, TableWork::Indexes)]),
     (11, &[lock("audit_seals", LockMode::AccessExclusive, TableWork::Reads)]),
-    // Its one row.
+    // It has one row.
     (13, &[lock("server_mark", LockMode::AccessExclusive, TableWork::Rewrites)]),
     (14, &[lock("token_events", LockMode::Share, TableWork::Indexes)]),
 ];

@@ -1,5 +1,6 @@
-//! Organizations' policies: read, set, and held by whatever makes or changes a token. Called by the policy actions
-//! and by the store's own transactions, which hold the policy before any other lock.
+//! Organizations' policies: read, set, and locked by each transaction that creates or changes a token.
+//! Called by the policy actions and by the store's own transactions, which lock the policy before
+//! anything else.
 
 use time::{Duration, OffsetDateTime};
 
@@ -23,14 +24,14 @@ struct PolicyRow {
     update_time: Option<Time>,
 }
 
-/// What binds a token that is to be made or changed.
+/// The constraints on a token that is created or changed.
 #[derive(Debug)]
 pub struct Terms {
-    /// The policy of its organization, which stays until the transaction ends.
+    /// The policy of its organization, which cannot change until the transaction ends.
     pub policy: Policy,
-    /// How many tokens of its user are active beside it; zero where the policy does not ask.
+    /// How many other tokens of its user are active; zero if the policy has no limit.
     pub others: u32,
-    /// The database's time behind the last lock: that of judging, counting and making.
+    /// The database's time after the last lock: used for judging, counting and creating.
     pub now: OffsetDateTime,
 }
 
@@ -61,11 +62,12 @@ impl Store {
         .await
     }
 
-    /// Sets an organization's policy, in place of all that it was, when `allow` agrees. Waits for what is being
-    /// made under the old one. The inner result is `allow`'s own refusal, or the caller's.
+    /// Replaces an organization's whole policy when `allow` permits it. Waits for transactions under
+    /// the old one. The inner result is the refusal of `allow`, or the caller's.
     ///
     /// # Errors
-    /// [`StoreError`], as for every call of the store; the outcome may be unknown then, and a repeat is safe.
+    /// [`StoreError`], as for every call of the store; the outcome may be unknown then, and a retry is
+    /// safe.
     pub async fn update_policy<E: From<CredentialError>>(
         &self,
         caller: &Caller,
@@ -112,7 +114,8 @@ impl Store {
     }
 }
 
-/// Reads the policy of an organization, which nobody changes until the transaction ends. Before any other lock.
+/// Reads the policy of an organization and locks it against changes until the transaction ends. Before
+/// any other lock.
 pub(super) async fn hold(
     transaction: &mut Transaction,
     organization_id: &OrganizationId,
@@ -125,8 +128,8 @@ pub(super) async fn hold(
     Ok(StoredPolicy::try_from(row)?.policy)
 }
 
-/// Sees that the organization's row is there: a lock needs one. In a statement of its own, so that the next one
-/// sees the row of whoever was faster.
+/// Ensures that the organization's row exists: a lock needs one. In a separate statement, so that the
+/// next one sees the row of a faster transaction.
 async fn put_row(transaction: &mut Transaction, organization_id: &OrganizationId) -> Result<(), StoreError> {
     sqlx::query!(
         "INSERT INTO policies (organization_id) VALUES ($1) ON CONFLICT DO NOTHING",
@@ -137,24 +140,26 @@ async fn put_row(transaction: &mut Transaction, organization_id: &OrganizationId
     Ok(())
 }
 
-/// Takes the lock of a user whose token is to be made: shared, but alone where the policy has their tokens
-/// counted, so that nobody else makes one between the count and the commit.
+/// Takes the lock of a user for whom a token is created: shared, or exclusive if the policy limits the
+/// number of tokens, so that no other transaction creates one between the count and the commit.
 pub(super) async fn lock_owner(
     transaction: &mut Transaction,
     policy: &Policy,
     organization_id: &OrganizationId,
     user_id: &UserId,
 ) -> Result<(), StoreError> {
-    // Chosen before the first lock: of two that hold it shared, neither could go on to hold it alone.
+    // Chosen before the first lock: two transactions that hold it shared could not both go on to hold
+    // it exclusively.
     match policy.most_active_tokens {
         None => owners::lock_shared(transaction, organization_id, user_id).await,
         Some(_) => owners::lock_alone(transaction, organization_id, user_id).await,
     }
 }
 
-/// Completes the terms: counts the active tokens of a user beside one that is to be replaced, if the policy asks;
-/// those whose successor lives do not count, disabled ones do. Only under [`lock_owner`], in a later statement, with
-/// the time behind the last lock: an earlier one would count what has expired, and miss what was made meanwhile.
+/// Completes the terms: counts the active tokens of a user except the one to be replaced, if the policy
+/// has a limit; tokens with an active successor do not count, disabled ones do. Call it only under
+/// [`lock_owner`], in a later statement, with the time after the last lock: an earlier one would count
+/// expired tokens, and miss those created meanwhile.
 pub(super) async fn terms(
     transaction: &mut Transaction,
     (policy, now): (Policy, OffsetDateTime),

@@ -1,7 +1,7 @@
-//! Statements where connections may be shared on their way to Postgres. A pooler in transaction mode gives a
-//! session for one transaction at a time: what is set in it or prepared by name would be met by strangers. So
-//! there every statement stands in a transaction, has no name, and what is set is set for that transaction.
-//! Used by the rest of the store alone.
+//! Statements over connections that may be shared on their way to Postgres. A pooler in transaction
+//! mode assigns a session for one transaction at a time: its settings and named statements would reach
+//! other clients. So with such a pooler every statement runs in a transaction, unnamed, and settings
+//! are local to it. Used only by the store.
 
 use std::fs::File;
 use std::io::{self, Read as _};
@@ -33,24 +33,24 @@ use super::{DEADLINE, StoreError};
 use crate::secret::private_file::is_exposed;
 use crate::telemetry::notices;
 
-/// What an open connection stands for.
+/// What an open connection represents.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Pooling {
-    /// A session of its own: a direct connection, or one by a pooler in session mode.
+    /// A dedicated session: a direct connection, or one through a pooler in session mode.
     #[default]
     Session,
-    /// One session in each transaction: a pooler in transaction mode.
+    /// One session per transaction: a pooler in transaction mode.
     Transaction,
 }
 
-/// A way to Postgres.
+/// How to reach Postgres.
 #[derive(Debug, Clone)]
 pub struct Route {
-    /// How to connect.
+    /// The connect options.
     pub options: PgConnectOptions,
-    /// What an open connection stands for there.
+    /// What an open connection represents there.
     pub pooling: Pooling,
-    /// What holds the password, if it may change.
+    /// The file with the password, if it may change.
     pub password_file: Option<PasswordFile>,
 }
 
@@ -58,15 +58,15 @@ pub struct Route {
 #[derive(Debug, Clone)]
 pub struct PasswordFile {
     path: PathBuf,
-    /// A fingerprint of what the pool uses.
+    /// A fingerprint of the password that the pool uses.
     known: Arc<Mutex<Option<[u8; 32]>>>,
 }
 
 impl PasswordFile {
-    /// More than any password has.
+    /// More than the length of any password.
     const MAX_BYTES: u64 = 4096;
 
-    /// Names the file.
+    /// Creates one for the file at this path.
     #[must_use]
     pub fn new(path: PathBuf) -> Self {
         Self { path, known: Arc::default() }
@@ -81,7 +81,7 @@ impl PasswordFile {
     /// Reads the first line, without its end.
     ///
     /// # Errors
-    /// The file cannot be read, can be read by others than its owner, or holds no password.
+    /// The file cannot be read, can be read by others than its owner, or contains no password.
     pub fn read(&self) -> io::Result<SecretString> {
         let file = File::open(&self.path)?;
         if is_exposed(&file.metadata()?) {
@@ -95,23 +95,23 @@ impl PasswordFile {
         }
     }
 
-    /// Reads it for the first time: what `read_changed` then compares with.
+    /// Reads the password for the first time: `read_changed` then compares with it.
     ///
     /// # Errors
-    /// As [`Self::read`].
+    /// Those of [`Self::read`].
     pub fn read_first(&self) -> io::Result<SecretString> {
         let password = self.read()?;
         self.note(&password);
         Ok(password)
     }
 
-    /// Reads it, if it is another password than when this was last asked.
+    /// Reads the password, if it has changed since the last read.
     pub(super) fn read_changed(&self) -> io::Result<Option<SecretString>> {
         let password = self.read()?;
         Ok(self.note(&password).then_some(password))
     }
 
-    /// Takes note of what it holds; tells whether that is something else than before.
+    /// Remembers the password; returns whether it has changed.
     fn note(&self, password: &SecretString) -> bool {
         let fingerprint: [u8; 32] = Sha256::digest(password.expose_secret()).into();
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
@@ -119,7 +119,7 @@ impl PasswordFile {
     }
 }
 
-/// A transaction; undone unless it is committed.
+/// A transaction; rolled back unless it is committed.
 #[derive(Debug)]
 pub(super) struct Transaction {
     inner: sqlx::Transaction<'static, Postgres>,
@@ -127,32 +127,32 @@ pub(super) struct Transaction {
     clock: Clock,
 }
 
-/// Connections that are opened when they are needed.
+/// A pool of connections, opened when needed.
 #[derive(Debug, Clone)]
 pub(super) struct Pool {
     pub(super) connections: PgPool,
     pub(super) pooling: Pooling,
-    /// What is believed of the clock of the database that they lead to.
+    /// The accepted state of the clock of their database.
     pub(super) clock: Clock,
 }
 
-/// A connection of one's own.
+/// A dedicated connection.
 #[derive(Debug)]
 pub(super) struct Session {
     connection: PgConnection,
     pooling: Pooling,
 }
 
-/// What runs one statement that stands alone.
+/// An executor for one statement outside a transaction.
 #[derive(Debug)]
 pub(super) enum Single<'c> {
-    /// As it is, on any connection of a pool.
+    /// Unchanged, on any connection of a pool.
     OfPool(&'c PgPool),
-    /// The same, in a transaction.
+    /// In its own transaction, on any connection of a pool.
     OfSharedPool(&'c PgPool),
-    /// As it is, on this connection.
+    /// Unchanged, on this connection.
     Of(&'c mut PgConnection),
-    /// The same, in a transaction.
+    /// In its own transaction, on this connection.
     OfShared(&'c mut PgConnection),
 }
 
@@ -165,12 +165,12 @@ impl From<PgConnectOptions> for Route {
 }
 
 impl Route {
-    /// Opens a connection, with the password as it stands now.
+    /// Opens a connection, with the current password.
     pub(super) async fn connect(&self) -> Result<PgConnection, Error> {
         self.current()?.connect().await
     }
 
-    /// Returns how to connect, with the password as it stands now.
+    /// Returns the connect options, with the current password.
     pub(super) fn current(&self) -> Result<PgConnectOptions, Error> {
         let options = self.options.clone();
         let Some(file) = &self.password_file else { return Ok(options) };
@@ -194,7 +194,7 @@ impl Pool {
 }
 
 impl Transaction {
-    /// Returns what is believed of the database's clock.
+    /// Returns the accepted state of the database's clock.
     pub(super) fn clock(&self) -> &Clock {
         &self.clock
     }
@@ -202,16 +202,18 @@ impl Transaction {
     /// Commits, and waits for the standbys that the server waits for.
     ///
     /// # Errors
-    /// [`StoreError::Unconfirmed`]: somebody cancelled that wait, which Postgres tells by a warning and no error.
+    /// [`StoreError::Unconfirmed`]: that wait was cancelled, which Postgres reports by a warning and no
+    /// error.
     pub(super) async fn commit(self) -> Result<(), StoreError> {
         let (done, warned) = notices::watched(self.inner.commit()).await;
         done?;
         if warned { Err(StoreError::Unconfirmed) } else { Ok(()) }
     }
 
-    /// Does the same for a transaction that found done what it was to do. Its answer acknowledges what another one
-    /// did, which may be waiting for a standby still, or may have been kept from it; so it writes something to the log,
-    /// behind that, and waits for it in its place.
+    /// Commits a transaction that found its work already done, and waits for the standbys. Its response
+    /// acknowledges the work of another transaction, which may still wait for a standby, or whose wait
+    /// may have been cancelled; so this one writes something to the WAL, after that work, and waits for
+    /// it instead.
     ///
     /// # Errors
     /// Those of [`Self::commit`].
@@ -232,11 +234,12 @@ impl Session {
         Ok(Self { connection, pooling: route.pooling })
     }
 
-    /// Has each statement planned once, to go by keys. Left to itself Postgres plans one that is given a short list of
-    /// keys anew each time, which takes several times as long as executing it.
+    /// Makes Postgres plan each statement once, for access by keys. By default it plans a statement
+    /// with a short list of keys again each time, which takes several times as long as executing it.
     pub(super) async fn plan_once(&mut self) -> Result<(), Error> {
         if self.pooling == Pooling::Session {
-            // Without the last two, a plan made while the table was small would read all of it once it is not.
+            // Without the last two, a plan made while the table was small would scan all of it when it
+            // has grown.
             sqlx::query!(
                 "SELECT set_config('plan_cache_mode', 'force_generic_plan', false) AS plans,
                      set_config('enable_seqscan', 'off', false) AS scans, set_config('jit', 'off', false) AS jit"
@@ -260,7 +263,7 @@ impl Session {
 }
 
 impl Single<'_> {
-    /// Runs the statement as all of a transaction.
+    /// Runs the statement as a whole transaction.
     async fn alone<'q, E>(self, query: E) -> Result<Vec<Step>, Error>
     where
         E: 'q + Execute<'q, Postgres>,
@@ -276,8 +279,8 @@ impl Single<'_> {
     }
 }
 
-/// Begins a transaction in which no statement goes on for longer than `timeout`; zero is no limit. What the
-/// session of a direct connection was told once, that of a pooler is told here.
+/// Begins a transaction in which no statement takes longer than `timeout`; zero is no limit. Settings
+/// that a direct connection gets once for its session are set here for a pooler's.
 fn opening(pooling: Pooling, timeout: Duration) -> AssertSqlSafe<String> {
     let mut opening = format!("BEGIN; SET LOCAL statement_timeout = {}", timeout.as_millis());
     if pooling == Pooling::Transaction {
@@ -289,7 +292,7 @@ fn opening(pooling: Pooling, timeout: Duration) -> AssertSqlSafe<String> {
     AssertSqlSafe(opening)
 }
 
-/// A statement that leaves nothing behind in its session.
+/// A statement that leaves nothing in its session.
 struct Unnamed<E>(E);
 
 impl<'q, E: Execute<'q, Postgres>> Execute<'q, Postgres> for Unnamed<E> {
@@ -310,7 +313,7 @@ impl<'q, E: Execute<'q, Postgres>> Execute<'q, Postgres> for Unnamed<E> {
     }
 }
 
-/// What a statement gave, once it has been committed.
+/// The result of a statement, available once it has been committed.
 enum Steps<'e> {
     Awaited(BoxFuture<'e, Result<Vec<Step>, Error>>),
     Given(vec::IntoIter<Step>),

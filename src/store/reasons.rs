@@ -1,5 +1,5 @@
-//! Why the database does not answer, in a few words of our own that may be shown to anybody: of the server's own there
-//! may be names and addresses. Used by the errors of the store.
+//! Why the database does not respond, in fixed short texts that may be shown to anyone: the server's
+//! own texts may contain names and addresses. Used by the errors of the store.
 
 use std::io::ErrorKind;
 
@@ -9,7 +9,7 @@ use super::StoreError;
 
 pub(super) const STANDBY: &str = "the database server is a standby, not the primary";
 
-/// What a server's SQLSTATE begins with, and means; the first that fits.
+/// Prefixes of SQLSTATEs and their meanings; the first match counts.
 const STATES: [(&str, &str); 10] = [
     ("28", "the database does not accept the password or the role"),
     ("3D", "the database does not exist"),
@@ -24,7 +24,7 @@ const STATES: [(&str, &str); 10] = [
 ];
 
 impl StoreError {
-    /// Says in a few fixed words, which name nothing, why there was no answer.
+    /// Returns a short fixed text, without any names, why there was no response.
     #[must_use]
     pub fn reason(&self) -> &'static str {
         match self {
@@ -47,7 +47,8 @@ pub(super) fn reason(error: &Error) -> &'static str {
             known.map_or("the database refuses", |(_, reason)| reason)
         }
         Error::PoolTimedOut => "the database did not answer in time",
-        // How the driver takes a connection that is closed when it has only asked for TLS, or just begun.
+        // How the driver reports a connection that is closed right after its TLS request, or at its
+        // start.
         Error::Protocol(text) if text.contains("SSLRequest") => PROXY,
         Error::Io(error)
             if matches!(
@@ -66,7 +67,7 @@ pub(super) fn reason(error: &Error) -> &'static str {
 const PROXY: &str =
     "the connection is closed before Postgres answers: a proxy without a live server, perhaps";
 
-/// Tells whether the server did not accept who this is.
+/// Returns whether the server refused to authenticate this client.
 pub(super) fn is_authentication(error: &Error) -> bool {
     // Class 28: invalid authorization specification.
     matches!(error, Error::Database(error) if error.code().is_some_and(|code| code.starts_with("28")))

@@ -1,4 +1,4 @@
-//! Reading what Verify judges: token records with their MACs, and the durable verifier for the rare case
+//! Reads what Verify judges: token records with their MACs, and the durable verifier for the rare case
 //! that a MAC's key is gone. Called by the engine alone.
 
 use std::collections::HashMap;
@@ -18,20 +18,20 @@ use super::{Store, StoreError};
 use crate::domain::Record;
 use crate::secret::{DurableHash, Mac, TokenId};
 
-/// What one read of records found.
+/// The result of one read of records.
 #[derive(Debug)]
 pub struct Loaded {
     /// The database's time before the read took its snapshot: the records are at least as new.
     pub as_of: OffsetDateTime,
-    /// Those of the wanted records that exist, in no order.
+    /// The requested records that exist, in no order.
     pub records: Vec<(TokenId, Record)>,
-    /// Those of the wanted ids whose rows cannot be read, each with why.
+    /// The requested ids whose rows cannot be read, each with the error.
     pub unreadable: Vec<(TokenId, StoreError)>,
 }
 
-/// Reads the rows whose ids are in `$1`. Beside them, and also when there are none, the database's time and
-/// whether its epoch is that in `$2`. Not checked by the compiler, to which any column could be lacking: each test
-/// that verifies anything does.
+/// Reads the rows whose ids are in `$1`, and, even when there are none, the database's time and whether
+/// its epoch is `$2`. Not checked at compile time, where every column could be NULL: each test that
+/// verifies a token checks it.
 const LOAD: &str = "
     SELECT always.as_of, always.same_epoch,
         t.id, organization_id, user_id, name, scopes, labels, allowed_cidrs::text[], create_time, created_by,
@@ -41,12 +41,12 @@ const LOAD: &str = "
         LEFT JOIN tokens t ON t.id = ANY($1)";
 
 impl Connection {
-    /// Reads the records with these ids. Of those that are `known` already only their rows' revisions are read,
-    /// and whole rows where that is another.
+    /// Reads the records with these ids. For those that are already `known`, only the revisions of
+    /// their rows are read, and whole rows only where the revision differs.
     ///
     /// # Errors
-    /// [`StoreError::OtherServer`] when another life of a server than `epoch` answered; the rest as for every
-    /// call of the store, also when no answer came by `deadline`.
+    /// [`StoreError::OtherServer`] when a server in another epoch than `epoch` responded; the rest as
+    /// for every call of the store, also when no response came by `deadline`.
     pub async fn load_records(
         &mut self,
         ids: &[TokenId],
@@ -63,7 +63,7 @@ impl Connection {
                     None => wanted.push(rows::uuid(id)),
                 }
             }
-            // So few are not worth a statement of their own.
+            // So few are not worth a separate statement.
             if held.len() < wanted.len() {
                 wanted.extend(held.keys());
                 return self.load(&wanted, epoch).await;
@@ -71,7 +71,7 @@ impl Connection {
             let (mut loaded, changed) = self.compare(held, epoch).await?;
             wanted.extend(changed);
             if !wanted.is_empty() {
-                // What was true before the first statement is true of the second: it keeps that time.
+                // What was true before the first statement is true for the second: it keeps that time.
                 let changed = self.load(&wanted, epoch).await?;
                 loaded.records.extend(changed.records);
                 loaded.unreadable = changed.unreadable;
@@ -81,8 +81,8 @@ impl Connection {
         .await
     }
 
-    /// Reads the revisions of rows, for which their index is enough. Returns the records that are their rows' still,
-    /// and the ids of those that are not.
+    /// Reads the revisions of rows, for which their index is enough. Returns the records that are still
+    /// current, and the ids of those that are not.
     async fn compare(
         &mut self,
         mut held: HashMap<Uuid, Record>,
@@ -114,7 +114,7 @@ impl Connection {
         Ok((Loaded { as_of, records, unreadable: Vec::new() }, changed))
     }
 
-    /// Reads rows.
+    /// Reads whole rows.
     async fn load(&mut self, ids: &[Uuid], epoch: &Epoch) -> Result<Loaded, StoreError> {
         let rows = sqlx::query(LOAD).bind(ids).bind(epoch.as_str()).fetch_all(self.0.single()).await?;
         let first = rows.first().ok_or(sqlx::Error::RowNotFound)?;
@@ -122,7 +122,7 @@ impl Connection {
         let mut loaded = Loaded { as_of, records: Vec::with_capacity(rows.len()), unreadable: Vec::new() };
         for row in &rows {
             let Some(id) = row.try_get::<Option<Uuid>, _>("id")? else { continue };
-            // A row that cannot be read is a failure for whoever asks for it, and for nobody else.
+            // A row that cannot be read is a failure only for the callers that ask for it.
             match made(id, row) {
                 Ok(record) => loaded.records.push((rows::token_id(id), record)),
                 Err(column) => loaded.unreadable.push((rows::token_id(id), unreadable_token(id, column))),
@@ -132,17 +132,17 @@ impl Connection {
     }
 }
 
-/// Returns the database's time, if its server is the one that is followed.
+/// Returns the database's time, if its server is the one whose changes are followed.
 fn followed(same_epoch: bool, as_of: Time) -> Result<OffsetDateTime, StoreError> {
     if same_epoch { as_of.clock() } else { Err(StoreError::OtherServer) }
 }
 
-/// Returns 62 random bits of a revision: of two changes of a token one is taken for the other once in 2^62 times.
+/// Returns 62 random bits of a revision: two changes of a token look equal once in 2^62 times.
 fn bits(revision: Uuid) -> Option<NonZeroU64> {
     NonZeroU64::new(revision.as_u64_pair().1)
 }
 
-/// Makes a record of a row; or returns which column of it cannot be read.
+/// Converts a row to a record; the error is the name of the column that cannot be read.
 fn made(id: Uuid, row: &PgRow) -> Result<Record, &'static str> {
     let token = TokenRow {
         id,

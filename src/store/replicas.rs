@@ -1,8 +1,9 @@
-//! How old each running replica's answers can be, and so how long a revocation takes to hold everywhere. A
-//! replica's row counts until its bound and a lease have passed since its last renewal; the feed lets the
-//! cache answer only while the row has been renewed well within the lease. The row waits for a standby when it is
-//! written first, and never when it is renewed: so whoever is promoted knows every replica that answers from its cache,
-//! and since it need not know the last renewals, every row is as good as renewed when a server begins its life.
+//! How old the responses of each running replica can be, and so how long a revocation takes to hold
+//! everywhere. A row counts until its bound and a lease have passed since its last renewal; the feed
+//! lets the cache answer only while the row was renewed well within the lease. The first write of a row
+//! waits for a standby, renewals never do: so a promoted standby knows every replica whose cache
+//! answers, and because it may have missed the last renewals, every row counts as renewed when a
+//! server's epoch begins.
 
 use std::time::Duration;
 
@@ -17,11 +18,11 @@ use super::{Store, StoreError};
 use crate::clock::BootInstant;
 use crate::telemetry::notices;
 
-/// How long after its renewal a replica's row counts, beside its bound.
+/// How long a replica's row counts after its renewal, in addition to its bound.
 pub const LEASE: Duration = Duration::from_mins(1);
 
 impl Connection {
-    /// Registers a replica with the age that its answers may reach, where a failover does not lose it.
+    /// Registers a replica with the maximum age of its responses, so that a failover does not lose it.
     ///
     /// # Errors
     /// [`StoreError`]: the replica must not answer from its cache.
@@ -42,14 +43,14 @@ impl Connection {
             .execute(self.0.single());
             let (registered, warned) = notices::watched(registered).await;
             registered?;
-            // As in a transaction's commit: somebody cancelled the wait for a standby.
+            // As in a transaction's commit: the wait for a standby was cancelled.
             if warned { Err(StoreError::Unconfirmed) } else { Ok(()) }
         })
         .await
     }
 
-    /// Renews a registered replica's row, and waits for no standby. Returns which life of which server it is
-    /// registered with; `None`: with none, its row is not there.
+    /// Renews a registered replica's row, without waiting for a standby. Returns the epoch of the
+    /// server that has the row; outer `None`: the row does not exist.
     ///
     /// # Errors
     /// [`StoreError`]: the replica must not answer from its cache.
@@ -77,10 +78,10 @@ impl Connection {
 }
 
 impl Store {
-    /// Returns from when on everything committed so far holds on every replica: the database's time now,
-    /// plus the longest bound in use; or in use when the server's life began, of which it may not know better. Where its
-    /// clock is not the one that was expected, or was set within the last minute, what was noted by it tells nothing of
-    /// who is gone: then every row counts.
+    /// Returns the time from which everything committed so far holds on every replica: the database's
+    /// time now, plus the longest bound in use; including those in use when the server's epoch began,
+    /// as it may have missed renewals. If its clock is not at the expected time, or was set within the
+    /// last minute, the times in the rows do not prove that a replica is gone: then every row counts.
     ///
     /// # Errors
     /// [`StoreError`], as for every call of the store.
@@ -104,7 +105,7 @@ impl Store {
         .await
     }
 
-    /// Deletes the rows of replicas that are gone; none while the clock is not the one that was expected.
+    /// Deletes the rows of replicas that are gone; none while the clock is not at the expected time.
     ///
     /// # Errors
     /// [`StoreError`], as for every call of the store.
@@ -129,7 +130,7 @@ impl Store {
 }
 
 pub(super) fn interval(duration: Duration) -> PgInterval {
-    // Configured bounds are minutes at most; a microsecond more is on the safe side.
+    // Configured bounds are at most minutes; a microsecond more is on the safe side.
     let microseconds = i64::try_from(duration.as_nanos().div_ceil(1_000)).unwrap_or(i64::MAX);
     PgInterval { months: 0, days: 0, microseconds }
 }

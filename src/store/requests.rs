@@ -1,5 +1,6 @@
-//! Requests that may be answered again. Called by creation and rotation, in their transactions, and by the
-//! purge. Knows neither secrets nor request ids, only what they are found and compared by.
+//! Requests that may be repeated with a request id. Called by creation and rotation, in their
+//! transactions, and by the purge. Knows neither secrets nor request ids, only the MACs by which they
+//! are found and compared.
 
 use time::OffsetDateTime;
 
@@ -12,43 +13,43 @@ use crate::clock::BootInstant;
 use crate::domain::{Caller, CredentialError, Token};
 use crate::secret::{Mac, RequestSalt, TokenId};
 
-/// A request that is about to be answered for the first time.
+/// A request that is being processed for the first time.
 #[derive(Debug, Clone)]
 pub struct NewRequest {
-    /// What it is found again by.
+    /// The MAC by which it is found again.
     pub request_mac: [u8; 32],
-    /// What it asks for, and the key that its secret is derived from.
+    /// The MAC of what it asks for, with the key from which its secret is derived.
     pub body_mac: Mac,
-    /// What else its secret is derived from.
+    /// The salt from which its secret is derived too.
     pub salt: RequestSalt,
-    /// The token that answers it.
+    /// The token in its response.
     pub token_id: TokenId,
 }
 
-/// A request that was answered within the last 24 hours.
+/// A request that was completed within the last 24 hours.
 #[derive(Debug)]
 pub struct KnownRequest {
-    /// What it asked for, and the key that its secret is derived from.
+    /// The MAC of what it asked for, with the key from which its secret is derived.
     pub body_mac: Mac,
-    /// What else its secret is derived from.
+    /// The salt from which its secret is derived too.
     pub salt: RequestSalt,
-    /// The token that answered it.
+    /// The token in its response.
     pub token_id: TokenId,
-    /// That token as it stands now, and the time to judge it by; `None`: it is gone.
+    /// That token now, and the time to judge it by; `None`: it was deleted.
     pub token: Option<(Token, OffsetDateTime)>,
 }
 
-/// What came of asking for a new token.
+/// The outcome of a request for a new token.
 #[derive(Debug)]
 pub enum Stored<T> {
-    /// It was made.
+    /// It was created.
     New(T),
-    /// The request had been answered before; and the caller as it stands now.
+    /// The request had been completed before; with the caller as it is now.
     Known(Caller, Box<KnownRequest>),
 }
 
 impl Store {
-    /// Finds a request that was answered, for the caller as it stands now. The inner result is the caller's
+    /// Finds a completed request, and judges the caller again. The inner result is the caller's
     /// refusal.
     ///
     /// # Errors
@@ -72,7 +73,8 @@ impl Store {
         .await
     }
 
-    /// Deletes requests that are a day old: from then on nothing derives their secrets. Returns how many.
+    /// Deletes requests that are a day old: after that nothing can derive their secrets. Returns how
+    /// many.
     ///
     /// # Errors
     /// [`StoreError`], as for every call of the store.
@@ -91,14 +93,15 @@ impl Store {
     }
 }
 
-/// Notes a request, if there is one, or returns what answered it before.
+/// Stores a request, if there is one, or returns the earlier one with the same MAC.
 pub(super) async fn claim(
     transaction: &mut Transaction,
     request: Option<&NewRequest>,
 ) -> Result<Option<KnownRequest>, StoreError> {
     let Some(request) = request else { return Ok(None) };
     let now = clock(transaction).await?;
-    // The request's row first: a concurrent retry waits here until our commit, then sees it.
+    // The request's row first: a concurrent retry waits here until this transaction's commit, then sees
+    // it.
     let done = sqlx::query!(
         "INSERT INTO token_requests (request_mac, body_mac, key_id, salt, token_id, create_time)
          VALUES ($1, $2, $3, $4, $5, $6)
@@ -118,7 +121,8 @@ pub(super) async fn claim(
         return Ok(None);
     }
     let known = read(transaction, &request.request_mac).await?;
-    // Purged, or a day old, between the two statements: as good as a database that is away, and a retry helps.
+    // Purged, or a day old, between the two statements: treated like an unavailable database, and a
+    // retry helps.
     known.map(Some).ok_or_else(|| sqlx::Error::RowNotFound.into())
 }
 

@@ -1,5 +1,5 @@
-//! Tokens near and long after their end: warning of the one, deleting the other. Small batches, so that no lock
-//! is held for long; one replica at a time. Called by the jobs.
+//! Warns of tokens that expire soon, and deletes those that ended long ago. Small batches, so that no
+//! lock is held for long; one replica at a time. Called by the jobs.
 
 use std::time::Duration;
 
@@ -7,16 +7,17 @@ use super::locks::clock;
 use super::replicas::interval;
 use super::{Store, StoreError};
 
-/// How many tokens one statement takes on.
+/// How many tokens one statement handles.
 const BATCH: i64 = 500;
 
-/// The advisory lock of whoever deletes. Any constant will do.
+/// The advisory lock of the purge. The value is arbitrary.
 const PURGE_LOCK: i64 = 0x746f_6b65_6e64_0003;
 
 impl Store {
-    /// Writes an `expires_soon` event for tokens that will expire within `ahead` and have not been warned of
-    /// that; returns how many. It says which end that is, how long is left until then, and which warning it is. Not warned
-    /// of is a token that was made to live for less than that, is revoked or disabled or has a successor.
+    /// Writes an `expires_soon` event for tokens that will expire within `ahead` and have no such
+    /// warning yet; returns how many. The event has the expiration, the time left until then, and which
+    /// warning it is. No warning for tokens with a shorter lifetime than `ahead`, or that are revoked,
+    /// disabled or have a successor.
     ///
     /// # Errors
     /// [`StoreError`], as for every call of the store.
@@ -63,8 +64,8 @@ impl Store {
         .await
     }
 
-    /// Deletes a batch of tokens that ended longer ago than `kept`, if nobody else is doing it and the time is known;
-    /// returns how many.
+    /// Deletes a batch of tokens that ended longer ago than `kept`, if no other replica is doing it and
+    /// the time is known; returns how many.
     ///
     /// # Errors
     /// [`StoreError`], as for every call of the store.

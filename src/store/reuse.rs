@@ -1,5 +1,5 @@
-//! What becomes of a family of tokens when one that was superseded long ago is used to rotate. Called by the reuse
-//! action.
+//! Revokes a family of tokens when one that was superseded long ago is used to rotate. Called by the
+//! reuse action.
 
 use time::OffsetDateTime;
 
@@ -13,12 +13,12 @@ use crate::domain::{OrganizationId, Principal, RevokeReason, Token, TokenState};
 use crate::secret::TokenId;
 
 impl Store {
-    /// Revokes what the token with this id was rotated from and what was rotated from it, and itself, if its
-    /// organization's policy says so, it has a successor and its grace is over, and the request is not one that
-    /// was answered. Returns how many tokens this call revoked. `touch` is told of them before.
+    /// Revokes the token with this id, its predecessors and its successors, if its organization's
+    /// policy requires it, it has a successor and its grace period is over, and the request was not
+    /// completed before. Returns how many tokens this call revoked. `touch` receives them before.
     ///
     /// # Errors
-    /// [`StoreError`]; the outcome may be unknown then, and a repeat is safe.
+    /// [`StoreError`]; the outcome may be unknown then, and a retry is safe.
     pub async fn revoke_reused(
         &self,
         id: TokenId,
@@ -49,7 +49,7 @@ impl Store {
     }
 }
 
-/// Tells whether a request was answered within the last 24 hours.
+/// Returns whether a request was completed within the last 24 hours.
 async fn answered(transaction: &mut Transaction, request_mac: Option<&[u8; 32]>) -> Result<bool, StoreError> {
     let Some(request_mac) = request_mac else { return Ok(false) };
     let now = clock(transaction).await?;
@@ -64,7 +64,8 @@ async fn answered(transaction: &mut Transaction, request_mac: Option<&[u8; 32]>)
     Ok(row.known)
 }
 
-/// Tells whether a token of this family is bound by policies, has a successor, and has expired since.
+/// Returns whether a token of this family is subject to policies, has a successor, and has expired
+/// since.
 async fn superseded(
     transaction: &mut Transaction,
     id: TokenId,

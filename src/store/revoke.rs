@@ -1,5 +1,5 @@
-//! The transactions that revoke. Called by the revoke actions. Whatever they change they tell of before they
-//! commit, so that it can be forgotten also when the outcome is not known.
+//! The transactions that revoke. Called by the revoke actions. They report the tokens that change
+//! before they commit, so that caches can drop them even when the outcome is not known.
 
 use time::OffsetDateTime;
 use uuid::Uuid;
@@ -17,40 +17,40 @@ use crate::domain::{
 };
 use crate::secret::TokenId;
 
-/// How far a revocation goes.
+/// Which tokens a revocation covers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Extent {
-    /// To the token and all that was rotated from it, however often.
+    /// The token and all tokens rotated from it, in any number of steps.
     Family,
-    /// To the token alone.
+    /// The token alone.
     OnlyThis,
 }
 
-/// What is to be revoked, and how.
+/// A revocation: its token and options.
 #[derive(Debug, Clone, Copy)]
 pub struct Revocation<'a> {
     /// The token.
     pub id: TokenId,
-    /// How far it goes.
+    /// Which tokens it covers.
     pub extent: Extent,
-    /// Why.
+    /// The reason.
     pub reason: &'a RevokeReason,
-    /// What becomes of it where this would end the last active root token.
+    /// What to do if this would end the last active root token.
     pub last_root: LastRoot,
 }
 
-/// A token that is to be revoked.
+/// A token to be revoked.
 #[derive(Debug, Clone, Copy)]
 pub enum Affected<'a> {
-    /// There is none.
+    /// There is no such token.
     Missing,
     /// This one.
     Token(&'a Token),
-    /// One that cannot be read: it may be anything.
+    /// One that cannot be read: it may have any scopes.
     Unreadable,
 }
 
-/// Told of the tokens that are about to change.
+/// Callback that receives the tokens that are about to change.
 pub type Touch<'a> = &'a (dyn Fn(&[TokenId]) + Send + Sync);
 
 /// A token that is revoked, by this call or before it.
@@ -58,27 +58,27 @@ pub type Touch<'a> = &'a (dyn Fn(&[TokenId]) + Send + Sync);
 pub struct Revoked {
     /// The token, with its first revocation.
     pub token: Token,
-    /// From when on no replica accepts it.
+    /// From this time on no replica accepts it.
     pub effective_time: OffsetDateTime,
 }
 
 /// A user whose tokens are revoked.
 #[derive(Debug)]
 pub struct RevokedUser {
-    /// How many this call revoked.
+    /// How many tokens this call revoked.
     pub count: u64,
-    /// From when on no replica accepts any of them.
+    /// From this time on no replica accepts any of them.
     pub effective_time: OffsetDateTime,
 }
 
 impl Store {
-    /// Revokes the token with this id, and what was rotated from it, when `allow` agrees to each; one that is
-    /// revoked already keeps its first time and reason. The inner result is `allow`'s own refusal, the caller's, or
-    /// that of the last root token; `None`: no such token.
+    /// Revokes the token with this id, and what was rotated from it, when `allow` permits each; one
+    /// that is already revoked keeps its first time and reason. The inner result is the refusal of
+    /// `allow`, of the caller, or of the last root token; `None`: no such token.
     ///
     /// # Errors
-    /// [`StoreError`], as for every call of the store; the outcome may be unknown then, and a repeat
-    /// is safe.
+    /// [`StoreError`], as for every call of the store; the outcome may be unknown then, and a retry is
+    /// safe.
     pub async fn revoke_token<E: From<CredentialError> + From<LastRootError>>(
         &self,
         caller: &Caller,
@@ -112,7 +112,7 @@ impl Store {
                     is_root(&target) || line.iter().any(|member| member.token.as_ref().is_none_or(is_root));
                 let turn = roots::lock_for(&mut transaction, ends_root, last_root).await?;
                 if !line.is_empty() || turn {
-                    // Its locks may have been waited for, too.
+                    // The transaction may have waited for these locks, too.
                     (caller, now) = match locked.judge(&mut transaction).await? {
                         Ok(judged) => judged,
                         Err(refusal) => return Ok(Err(refusal.into())),
@@ -146,14 +146,14 @@ impl Store {
             Err(refusal) => Ok(Err(refusal)),
             Ok(None) => Ok(Ok(None)),
             Ok(Some(token)) => {
-                // In a statement of its own, so later than the commit that has returned.
+                // In a separate statement, so later than the commit that has returned.
                 let effective_time = self.effective_time().await?;
                 Ok(Ok(Some(Revoked { token, effective_time })))
             }
         }
     }
 
-    /// Tells whether all that was rotated from a token, however often, is revoked.
+    /// Returns whether all tokens rotated from a token, in any number of steps, are revoked.
     ///
     /// # Errors
     /// [`StoreError`], as for every call of the store.
@@ -172,7 +172,7 @@ impl Store {
         .await
     }
 
-    /// Tells whether a user has a token that is not revoked.
+    /// Returns whether a user has a token that is not revoked.
     ///
     /// # Errors
     /// [`StoreError`], as for every call of the store.
@@ -193,11 +193,11 @@ impl Store {
         .await
     }
 
-    /// Revokes all tokens of a user when `allow` agrees to the reserved scopes among them. The inner result is
-    /// `allow`'s own refusal, the caller's, or that of the last root token.
+    /// Revokes all tokens of a user when `allow` permits their reserved scopes. The inner result is the
+    /// refusal of `allow`, of the caller, or of the last root token.
     ///
     /// # Errors
-    /// [`StoreError`]; the outcome may be unknown then, and a repeat is safe.
+    /// [`StoreError`]; the outcome may be unknown then, and a retry is safe.
     pub async fn revoke_user_tokens<E: From<CredentialError> + From<LastRootError>>(
         &self,
         caller: &Caller,
@@ -247,7 +247,7 @@ impl Store {
     }
 }
 
-/// Revokes these locked tokens, at the time behind their locks, and writes an event for each.
+/// Revokes these locked tokens, at the time after their locks, and writes an event for each.
 pub(super) async fn revoke_and_note(
     transaction: &mut Transaction,
     ids: &[TokenId],
@@ -256,7 +256,7 @@ pub(super) async fn revoke_and_note(
     now: OffsetDateTime,
 ) -> Result<(), StoreError> {
     let uuids: Vec<Uuid> = ids.iter().copied().map(rows::uuid).collect();
-    // The first time and reason stay, whoever gets here second.
+    // The first time and reason stay, even if two transactions revoke it.
     sqlx::query!(
         "UPDATE tokens SET revoke_time = $3, revoke_reason = $2 WHERE id = ANY($1) AND revoke_time IS NULL",
         &uuids,
@@ -268,7 +268,7 @@ pub(super) async fn revoke_and_note(
     events::append_revocations(transaction, ids, &given("revoke_reason", reason), actor).await
 }
 
-/// Locks what a user has, in the order in which rotations lock.
+/// Locks a user's tokens that are not revoked, in the order in which rotations lock.
 async fn lock_all_of(
     transaction: &mut Transaction,
     organization_id: &OrganizationId,
@@ -286,7 +286,7 @@ async fn lock_all_of(
     Ok(())
 }
 
-/// Revokes what a user has, and returns it with the reserved scopes of all of it.
+/// Revokes a user's tokens, and returns their ids with all their reserved scopes.
 async fn revoke_all_of(
     transaction: &mut Transaction,
     organization_id: &OrganizationId,
@@ -312,7 +312,7 @@ async fn revoke_all_of(
         ids.push(rows::token_id(row.id));
         if !row.reserved.is_empty() {
             let scopes = row.reserved.iter().map(|text| Scope::parse(text)).collect::<Result<_, _>>();
-            // What cannot be read may be anything: it takes whoever may revoke everything.
+            // Unreadable scopes may be any: only a caller that may revoke everything may revoke them.
             let scopes = scopes.and_then(Scopes::new).map(|scopes| scopes.reserved());
             reserved = reserved.and(scopes.unwrap_or_else(|_| [ReservedScope::Root].into_iter().collect()));
         }
@@ -320,7 +320,7 @@ async fn revoke_all_of(
     Ok((ids, reserved))
 }
 
-/// Returns what the audit log says of a change beside its time: the reason, if one was given.
+/// Returns the audit entry of a change besides its time: the reason, if one was given.
 pub(super) fn given(field: &str, reason: &RevokeReason) -> Vec<FieldChange> {
     let new = Some(reason.as_str().to_owned()).filter(|text| !text.is_empty());
     let change = new.map(|new| FieldChange { field: field.to_owned(), old: None, new: Some(new) });

@@ -1,5 +1,5 @@
-//! The installation's active root tokens: counted before one is ended, by one transaction at a time. Called by the
-//! transactions that end tokens, and by bootstrap.
+//! The installation's active root tokens: counted before one is ended, by one transaction at a time.
+//! Called by the transactions that end tokens, and by bootstrap.
 
 use time::OffsetDateTime;
 use uuid::Uuid;
@@ -11,18 +11,19 @@ use crate::domain::root::{LastRoot, LastRootError, ROOT_MARGIN, is_missed};
 use crate::domain::{OrganizationId, Token, UserId};
 use crate::secret::TokenId;
 
-/// The advisory lock of whoever makes the first root token, or ends one. Any constant will do.
+/// The advisory lock for creating the first root token, or ending one. The value is arbitrary.
 const ROOTS_LOCK: i64 = 0x746f_6b65_6e64_0001;
 
-/// Takes a turn among those that decide by which root tokens there are. To be called behind all other locks: whoever
-/// waits here holds up nobody who has the turn. Of two that end one of the last two each, one then sees the other's.
+/// Takes the lock of decisions that depend on the existing root tokens. Call it after all other locks:
+/// a transaction that waits here does not block the holder. If two transactions each end one of the
+/// last two, the second sees the first.
 pub(super) async fn lock(transaction: &mut Transaction) -> Result<(), StoreError> {
-    // A statement of its own: what is read after it sees what was committed while it waited.
+    // A separate statement: what is read after it sees what was committed while it waited.
     sqlx::query!("SELECT pg_advisory_xact_lock($1)", ROOTS_LOCK).execute(transaction).await?;
     Ok(())
 }
 
-/// Takes that turn if a root token may end and the last of those is to be kept; tells whether.
+/// Takes [`lock`] if a root token may end and the last one must be kept; returns whether it did.
 pub(super) async fn lock_for(
     transaction: &mut Transaction,
     ends_root: bool,
@@ -35,8 +36,8 @@ pub(super) async fn lock_for(
     Ok(turn)
 }
 
-/// Takes that turn if a user has root tokens and the last one is to be kept; returns which. Behind the locks of all that
-/// the user has.
+/// Takes [`lock`] if a user has root tokens and the last one must be kept; returns those tokens. Call
+/// it after the locks of all the user's tokens.
 pub(super) async fn lock_for_user(
     transaction: &mut Transaction,
     organization_id: &OrganizationId,
@@ -59,8 +60,8 @@ pub(super) async fn lock_for_user(
     Ok(found.into_iter().map(|row| rows::token_id(row.id)).collect())
 }
 
-/// Demands that ending these locked tokens leaves a root token that is active for a while; `heir`: what then stands in
-/// their place. For whoever has the turn, and with the time behind it.
+/// Checks that after these locked tokens end, a root token remains active for a while; `heir`: the
+/// token that replaces them. Call it under [`lock`], with the time read after it.
 pub(super) async fn demand_another(
     transaction: &mut Transaction,
     ending: &[TokenId],
@@ -71,7 +72,7 @@ pub(super) async fn demand_another(
         return Ok(Ok(()));
     }
     let ending: Vec<Uuid> = ending.iter().copied().map(rows::uuid).collect();
-    // Those that are superseded do not count: their successors do.
+    // Superseded tokens do not count: their successors do.
     let roots = sqlx::query!(
         r#"SELECT max(ending) FILTER (WHERE id = ANY($1)) AS "lost: Time",
                max(ending) FILTER (WHERE NOT id = ANY($1)) AS "left: Time"

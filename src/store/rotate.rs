@@ -1,4 +1,4 @@
-//! The transaction that puts a new token in an old one's place. Called by the rotate action.
+//! The transaction that replaces an old token by a new one. Called by the rotate action.
 
 use time::OffsetDateTime;
 
@@ -12,30 +12,31 @@ use crate::domain::root::{LastRoot, LastRootError, is_root};
 use crate::domain::{Caller, CredentialError, Token};
 use crate::secret::TokenId;
 
-/// A token to be stored in another one's place.
+/// A token to be stored as the successor of another.
 #[derive(Debug)]
 pub struct Rotation {
-    /// The new one.
+    /// The new token.
     pub new: NewToken,
-    /// When the old one is to end.
+    /// When the old token expires.
     pub old_expire_time: OffsetDateTime,
 }
 
-/// What there is to rotate, locked.
+/// The token to rotate, locked.
 #[derive(Debug, Clone, Copy)]
 pub struct Rotatable<'a> {
     /// The token, if there is one.
     pub token: Option<&'a Token>,
-    /// What was put in its place before.
+    /// Its existing successor.
     pub successor: Option<TokenId>,
-    /// What binds the token that is to be put in its place.
+    /// The constraints on the new token.
     pub terms: &'a Terms,
 }
 
 impl Store {
-    /// Puts what `prepare` makes in the place of `old`, for the caller as it stands in this transaction; or
-    /// returns what answered the same request before. `old` is read anew: only its id and its owner count. The
-    /// inner result is `prepare`'s own refusal, the caller's, or that of the last root token.
+    /// Replaces `old` by the token that `prepare` makes, with the caller judged again in this
+    /// transaction; or returns the earlier result of the same request. `old` is read again: only its id
+    /// and its owner are used. The inner result is the refusal of `prepare`, of the caller, or of the
+    /// last root token.
     ///
     /// # Errors
     /// [`StoreError`], as for every call of the store; nothing is stored then, unless the commit's outcome is
@@ -92,7 +93,7 @@ impl Store {
             .execute(&mut transaction)
             .await?;
             insert(&mut transaction, &new).await?;
-            // As it stands under its lock: what was read before may have changed since.
+            // As it is under its lock: what was read before may have changed since.
             let held = token.as_ref().unwrap_or(old);
             let ending = Token { expire_time: Some(old_expire_time), ..held.clone() };
             let by = &caller.principal;

@@ -1,6 +1,6 @@
-//! The row of a token and its one conversion into the domain's type. Used by every query that reads
-//! tokens; a row that tokend could not have written is an error that names the column, never a guess, and that row's
-//! alone.
+//! The row of a token and its conversion to the domain type. Used by every query that reads tokens; a
+//! row that tokend could not have written gives an error that names the column, never a guess, and
+//! affects no other row.
 
 use std::collections::BTreeMap;
 
@@ -34,14 +34,15 @@ pub(super) struct TokenRow {
     pub(super) revoke_reason: Lenient<Option<String>>,
     pub(super) rotated_from: Lenient<Option<Uuid>>,
     pub(super) disable_time: Lenient<Option<Time>>,
-    /// From `token_uses`; `None` where that is not joined.
+    /// From `token_uses`; `None` if that is not joined.
     pub(super) last_use_time: Lenient<Option<Time>>,
-    /// The database's time when the statement began; no column of the table. `None` where that is not asked for.
+    /// The database's time when the statement began; not a column of the table. `None` if not
+    /// requested.
     pub(super) read_time: Option<Time>,
 }
 
 impl TokenRow {
-    /// Tells whether it has a time of revocation, be it one that cannot be read.
+    /// Returns whether it has a revocation time, even an unreadable one.
     pub(super) fn is_revoked(&self) -> bool {
         !matches!(self.revoke_time.0, Some(None))
     }
@@ -75,8 +76,8 @@ macro_rules! select_tokens {
 }
 pub(super) use select_tokens;
 
-/// Converts a row, and keeps the time of reading it, as far as the database's clock is believed. `sent`: when it was asked
-/// for.
+/// Converts a row, and returns it with the time of reading it, corrected by the accepted clock. `sent`:
+/// when the read was sent.
 pub(super) fn with_read_time(
     row: TokenRow,
     clock: &Clock,
@@ -95,7 +96,7 @@ impl TryFrom<TokenRow> for Token {
     }
 }
 
-/// Reads a row; or returns which column of it cannot be read.
+/// Converts a row; the error is the name of the column that cannot be read.
 pub(super) fn token(row: TokenRow) -> Result<Token, &'static str> {
     Ok(Token {
         id: token_id(row.id),

@@ -1,5 +1,5 @@
-//! Checking every seal of the audit log against its events, and deleting events that are old, for which the seal that
-//! covers them is checked first. Called by `tokend audit`.
+//! Checks every seal of the audit log against its events, and deletes old events after checking the
+//! seal that covers them. Called by `tokend audit`.
 
 use time::OffsetDateTime;
 
@@ -10,57 +10,57 @@ use super::seals::{SealRow, Sealed, array, read_events, select_seals};
 use super::{Store, StoreError};
 use crate::secret::{KeyId, Keyring, Mac};
 
-/// A stored seal, checked against what the log holds.
+/// A stored seal, compared with the log.
 #[derive(Debug)]
 pub struct CheckedSeal {
-    /// What it says of itself.
+    /// The seal's content.
     pub sealed: Sealed,
-    /// What was found.
+    /// The result of the comparison.
     pub finding: Finding,
-    /// When the newest of its events happened, where they are genuine.
+    /// The time of its newest event, if its events are genuine.
     pub newest_event: Option<OffsetDateTime>,
 }
 
-/// What comparing a seal with the log tells.
+/// The result of comparing a seal with the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Finding {
-    /// Its events are as they were.
+    /// Its events are unchanged.
     Genuine,
-    /// Its events were deleted for their age, as a key of the ring says.
+    /// Its events were purged because of their age, confirmed by a key of the ring.
     Purged,
-    /// Its events are others than those that it was made over.
+    /// Its events differ from those that it covered.
     Altered,
-    /// No key of the ring has made it as it is: it was put in or altered.
+    /// No key of the ring made it with this content: it was inserted or altered.
     Forged,
-    /// It is marked as purged, and no key of the ring has done that.
+    /// It is marked as purged, but no key of the ring made that mark.
     PurgeForged,
-    /// It is not behind one that is there: one was removed.
+    /// Its predecessor is not in the log: one was removed.
     OutOfChain,
-    /// The key that it, or its mark as purged, was made with is not in the ring.
+    /// The key of the seal, or of its purge mark, is not in the ring.
     UnknownKey,
 }
 
 impl Finding {
-    /// Tells whether all is as it should be.
+    /// Returns whether the seal is as expected.
     #[must_use]
     pub const fn is_fine(self) -> bool {
         matches!(self, Self::Genuine | Self::Purged)
     }
 }
 
-/// Goes through the seals, from the first on.
+/// Walks through the seals, from the first on.
 #[derive(Debug, Default)]
 pub struct SealWalk {
     position: Option<(i64, [u8; 32])>,
-    /// Those that a key made, with the number of the last one and with the number before. As a rule one each: two
-    /// where two replicas did not know each other's keys.
+    /// The genuine seals with the current sequence number, and those with the number before. Usually
+    /// one each: two if two replicas did not know each other's keys.
     now: (i64, Vec<Sealed>),
     before: (i64, Vec<Sealed>),
     last_id: i64,
 }
 
 impl SealWalk {
-    /// Tells whether a seal is behind a genuine one that is there, or the first.
+    /// Returns whether a seal follows an existing genuine one, or is the first.
     fn follows(&self, sealed: &Sealed) -> bool {
         let header = &sealed.header;
         if header.sequence == 1 {
@@ -88,7 +88,7 @@ impl SealWalk {
 }
 
 impl Store {
-    /// Checks the next seal against the log; `None` behind the last.
+    /// Checks the next seal against the log; `None` after the last one.
     ///
     /// # Errors
     /// [`StoreError`], as for every call of the store.
@@ -129,7 +129,7 @@ impl Store {
         .await
     }
 
-    /// Counts the events that none of the genuine seals of a walk covers.
+    /// Counts the events that no genuine seal of a walk covers.
     ///
     /// # Errors
     /// [`StoreError`], as for every call of the store.
@@ -144,10 +144,10 @@ impl Store {
         .await
     }
 
-    /// Deletes the events of a seal that was found genuine, and marks it; returns how many.
+    /// Deletes the events of a seal that was found genuine, and marks it as purged; returns how many.
     ///
     /// # Errors
-    /// [`StoreError`]; Postgres refuses events that are younger than 30 days.
+    /// [`StoreError`]; Postgres rejects events that are younger than 30 days.
     pub async fn purge_events(&self, sealed: &Sealed, keyring: &Keyring) -> Result<i64, StoreError> {
         self.within(async {
             let mut transaction = self.begin().await?;
@@ -186,7 +186,7 @@ async fn compare(
         let finding = match keyring.check_seal(&header.purge_covered(&sealed.seal, time), &mark) {
             None => Finding::UnknownKey,
             Some(false) => Finding::PurgeForged,
-            // Where events were deleted, there are none.
+            // If the events were purged, none may remain.
             Some(true)
                 if read_events(transaction, header.first_id, header.last_id, 1).await?.last_id.is_some() =>
             {

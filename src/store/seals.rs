@@ -1,6 +1,7 @@
-//! Sealing the audit log. An event may be sealed once no transaction that could still commit a lower number is
-//! running: every one of tokend's has its transaction id before it takes a number. Rows that no key of the ring has
-//! made count for nothing: whoever can insert them cannot keep others from sealing. Called by the job that seals.
+//! Seals the audit log. An event may be sealed once no transaction is running that could still commit a
+//! lower number: each of tokend's gets its transaction id before it takes a number. Rows that no key of
+//! the ring made are ignored: someone who can insert them cannot prevent sealing. Called by the job
+//! that seals.
 
 use std::time::Duration;
 
@@ -12,16 +13,16 @@ use super::pooling::Transaction;
 use super::{Store, StoreError};
 use crate::secret::{KeyId, Keyring, Mac, SealHeader, SealedEvents};
 
-/// How many events one seal covers at most.
+/// The maximum number of events per seal.
 const BATCH: i64 = 5_000;
 
 /// How many seals one statement reads.
 const PAGE: i64 = 500;
 
-/// The advisory lock of whoever seals. Any constant will do.
+/// The advisory lock of sealing. The value is arbitrary.
 const SEAL_LOCK: i64 = 0x746f_6b65_6e64_0002;
 
-/// Up to where events may be sealed once every transaction below `xmax` has ended.
+/// The last event that may be sealed once every transaction below `xmax` has ended.
 #[derive(Debug, Clone)]
 pub struct Candidate {
     last_id: i64,
@@ -31,13 +32,13 @@ pub struct Candidate {
 /// A seal that a key of the ring made.
 #[derive(Debug, Clone, Copy)]
 pub struct Sealed {
-    /// What it covers.
+    /// Its header.
     pub header: SealHeader,
     /// The seal.
     pub seal: [u8; 32],
 }
 
-/// What one pass of sealing has come to.
+/// The result of one sealing pass.
 #[derive(Debug, Clone)]
 pub struct SealPass {
     /// The newest genuine seal.
@@ -46,7 +47,7 @@ pub struct SealPass {
     pub made: bool,
     /// What the next pass may seal.
     pub candidate: Option<Candidate>,
-    /// How old the oldest event is that no seal covers, by the database's clock; `None`: all are sealed.
+    /// The age of the oldest event without a seal, by the database's clock; `None`: all are sealed.
     pub oldest_unsealed: Option<Duration>,
 }
 
@@ -82,7 +83,7 @@ macro_rules! select_seals {
 pub(super) use select_seals;
 
 impl SealRow {
-    /// Returns what it says of itself, and the key that it says has made it.
+    /// Returns the row's content, and the key that it names as its maker.
     pub(super) fn read(&self) -> Result<(Sealed, KeyId), StoreError> {
         let header = SealHeader {
             sequence: self.sequence,
@@ -97,7 +98,7 @@ impl SealRow {
         Ok((Sealed { header, seal: array("seal", &self.seal)? }, key_id))
     }
 
-    /// Returns it if a key of the ring has made it.
+    /// Returns the seal if a key of the ring made it.
     fn genuine(&self, keyring: &Keyring) -> Result<Option<Sealed>, StoreError> {
         let (sealed, key_id) = self.read()?;
         let mac = Mac { key_id, tag: sealed.seal };
@@ -105,7 +106,7 @@ impl SealRow {
     }
 }
 
-/// Reads a time, if it is one.
+/// Converts a time, if it is valid.
 pub(super) fn moment(
     table: &'static str,
     column: &'static str,
@@ -114,20 +115,20 @@ pub(super) fn moment(
     time.moment().ok_or(StoreError::Corrupt { table, column })
 }
 
-/// Reads a column of so many bytes.
+/// Converts a column of exactly `N` bytes.
 pub(super) fn array<const N: usize>(column: &'static str, bytes: &[u8]) -> Result<[u8; N], StoreError> {
     bytes.try_into().map_err(|_| StoreError::Corrupt { table: "audit_seals", column })
 }
 
 impl Store {
-    /// Finds the newest genuine seal, whatever stands behind it; `None`: there is none.
+    /// Finds the newest genuine seal, whatever rows follow it; `None`: there is none.
     ///
     /// # Errors
     /// [`StoreError`], as for every call of the store.
     pub async fn newest_seal(&self, keyring: &Keyring) -> Result<Option<Sealed>, StoreError> {
         let (mut sequence, mut seal) = (i64::MAX, vec![u8::MAX; 33]);
         loop {
-            // Each page has its own time: there may be any number that nobody with a key has made.
+            // Each page has its own deadline: there may be any number of seals made without a key.
             let page = self.within(async {
                 let page = select_seals!(
                     "WHERE (sequence, seal) < ($1, $2) ORDER BY sequence DESC, seal DESC LIMIT $3",
@@ -148,7 +149,8 @@ impl Store {
         }
     }
 
-    /// Seals a batch of what `candidate` allows behind `newest`, unless somebody else is sealing.
+    /// Seals a batch of the events up to `candidate` and after `newest`, unless another replica is
+    /// sealing.
     ///
     /// # Errors
     /// [`StoreError`], as for every call of the store.
@@ -164,7 +166,7 @@ impl Store {
                 .fetch_one(&mut transaction)
                 .await?;
             let newest = follow(&mut transaction, newest, keyring).await?;
-            // What others have sealed meanwhile is no candidate any more.
+            // Events that other replicas have sealed meanwhile are no candidates any more.
             let covered = newest.map_or(0, |newest| newest.header.last_id);
             let candidate = candidate.filter(|candidate| candidate.last_id > covered);
             let (sealed, waiting) = match candidate {
@@ -183,7 +185,7 @@ impl Store {
     }
 }
 
-/// Goes on from a seal to the newest genuine one that was made behind it.
+/// Follows the chain from a seal to the newest genuine one after it.
 async fn follow(
     transaction: &mut Transaction,
     mut newest: Option<Sealed>,
@@ -198,8 +200,8 @@ async fn follow(
         )
         .fetch_all(&mut *transaction)
         .await?;
-        // Where made-up ones are so many that a genuine one is not among these, its events are sealed twice, which
-        // harms nobody.
+        // If there are so many forged seals that a genuine one is not among these rows, its events are
+        // sealed twice, which does no harm.
         let mut genuine = None;
         for row in &rows {
             genuine = genuine.or(row.genuine(keyring)?);
@@ -211,12 +213,12 @@ async fn follow(
     }
 }
 
-/// Returns what the next pass may seal, and how old the oldest event is that is not sealed.
+/// Returns what the next pass may seal, and the age of the oldest event that is not sealed.
 async fn unsealed(
     transaction: &mut Transaction,
     newest: Option<Sealed>,
 ) -> Result<(Option<Candidate>, Option<Duration>), StoreError> {
-    // No number beyond those that were given out: a made-up event must not have all that come sealed already.
+    // No number above those of the sequence: a forged event must not make later events count as sealed.
     let row = sqlx::query!(
         r#"SELECT (SELECT max(id) FROM token_events WHERE id > $1
                    AND id <= (SELECT last_value FROM token_events_id_seq)) AS last_id,
@@ -251,7 +253,7 @@ async fn seal(
 ) -> Result<Option<Sealed>, StoreError> {
     let first_id = newest.map_or(1, |newest| newest.header.last_id + 1);
     let events = read_events(transaction, first_id, until, BATCH).await?;
-    // What is left out by the batch's size begins the next one.
+    // Events beyond the batch size start the next batch.
     let full = events.hashed.events() == BATCH;
     let Some(last_id) = events.last_id.map(|read| if full { read } else { until }) else { return Ok(None) };
     let header = SealHeader {
@@ -284,16 +286,16 @@ async fn seal(
 
 /// The events of a range.
 pub(super) struct EventRange {
-    /// As a seal covers them.
+    /// Their hash, as a seal covers them.
     pub(super) hashed: SealedEvents,
-    /// The number of the last one.
+    /// The number of the last event.
     pub(super) last_id: Option<i64>,
-    /// The time of the newest; of one that cannot be read, the last that there is.
+    /// The time of the newest event; [`LAST_MOMENT`] if one is unreadable.
     pub(super) newest: Option<OffsetDateTime>,
 }
 
-/// Reads the events of a range, from its begin. Whatever their columns hold is covered as it is, also what tokend never
-/// writes: one such event must not keep those behind it from being sealed.
+/// Reads the events of a range, from its start. Column values are covered as they are, even those that
+/// tokend never writes: one such event must not prevent sealing those after it.
 pub(super) async fn read_events(
     transaction: &mut Transaction,
     first_id: i64,
@@ -329,7 +331,7 @@ pub(super) async fn read_events(
             ],
         );
         range.last_id = Some(row.id);
-        // One whose age nobody knows is never old.
+        // An event of unknown age never counts as old.
         range.newest = range.newest.max(row.event_time.and_then(Time::moment).or(Some(LAST_MOMENT)));
     }
     Ok(range)

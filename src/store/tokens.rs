@@ -1,6 +1,6 @@
-//! The transactions that make and change tokens. Called by the actions. Each judges its caller anew from
-//! the caller's own row, locked FOR SHARE, so that no credential acts after its revocation has committed; and by the
-//! clock behind the last lock, so that none acts after its own end.
+//! The transactions that create and read tokens. Called by the actions. Each write judges its caller
+//! again from the caller's own row, locked FOR SHARE, so that no credential acts after its revocation
+//! has committed; and by the clock after the last lock, so that none acts after its own expiration.
 
 use std::collections::BTreeMap;
 
@@ -21,7 +21,7 @@ use crate::secret::{DurableHash, Mac, TokenId};
 /// A token to be stored, with both verifiers of its secret.
 #[derive(Debug, Clone)]
 pub struct NewToken {
-    /// The record; its `create_time` is that of the terms that it was made under.
+    /// The record; its `create_time` is that of the terms it was created under.
     pub token: Token,
     /// The fast verifier.
     pub mac: Mac,
@@ -43,9 +43,9 @@ impl Store {
         .await
     }
 
-    /// Stores the token that `prepare` makes for this user and the caller, as it stands in this transaction, under
-    /// the organization's terms; or returns what answered the same request before. The inner result is
-    /// `prepare`'s own refusal, or the caller's.
+    /// Stores the token that `prepare` makes for this user, with the caller judged again in this
+    /// transaction, under the organization's terms; or returns the earlier result of the same request.
+    /// The inner result is the refusal of `prepare`, or the caller's.
     ///
     /// # Errors
     /// [`StoreError`], as for every call of the store; nothing is stored then, unless the commit's
@@ -86,7 +86,7 @@ impl Store {
     }
 }
 
-/// Inserts a token with its verifiers; what it was rotated from is marked as superseded already.
+/// Inserts a token with its verifiers; its predecessor is already marked as superseded.
 pub(super) async fn insert(transaction: &mut Transaction, new: &NewToken) -> Result<(), StoreError> {
     let token = &new.token;
     let scopes: Vec<String> = token.scopes.iter().map(|scope| scope.as_str().to_owned()).collect();

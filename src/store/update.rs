@@ -14,22 +14,24 @@ use crate::domain::root::{LastRoot, LastRootError, is_root};
 use crate::domain::{Caller, CredentialError, OrganizationId, Token, UserId};
 use crate::secret::TokenId;
 
-/// What was put in a token's place.
+/// The successor of a token.
 #[derive(Debug, Clone, Copy)]
 pub struct Successor {
-    /// When.
+    /// When it was created.
     pub create_time: OffsetDateTime,
     /// Whether it, or one of its own successors, is neither revoked nor expired.
     pub lives: bool,
 }
 
 impl Store {
-    /// Writes what `apply` makes of this user's token, for the caller as it stands in this transaction, under the
-    /// organization's terms; it is also told when a successor was made for it. Returned with the time of
-    /// judging. The inner result is `apply`'s own refusal, the caller's, or that of the last root token.
+    /// Writes the token that `apply` makes of this user's token, with the caller judged again in this
+    /// transaction, under the organization's terms; `apply` also gets the token's successor, if any.
+    /// Returns the token with the time of judging. The inner result is the refusal of `apply`, of the
+    /// caller, or of the last root token.
     ///
     /// # Errors
-    /// [`StoreError`], as for every call of the store; the outcome may be unknown then, and a repeat is safe.
+    /// [`StoreError`], as for every call of the store; the outcome may be unknown then, and a retry is
+    /// safe.
     pub async fn update_token<E: From<CredentialError> + From<LastRootError>>(
         &self,
         caller: &Caller,
@@ -60,7 +62,7 @@ impl Store {
             )
             .fetch_optional(&mut transaction)
             .await?
-            // Of one that cannot be read it counts that it is there.
+            // Of a successor that cannot be read, only its existence counts.
             .map(|row| Successor { create_time: row.create_time.moment().unwrap_or(now), lives: row.lives });
             let terms = policies::terms(&mut transaction, (policy, now), owner, Some(id)).await?;
             let token = match apply(&caller, before.as_ref(), successor, &terms) {

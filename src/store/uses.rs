@@ -1,4 +1,4 @@
-//! When tokens were last used. Called by the job that flushes what the engine noted.
+//! Records when tokens were last used. Called by the job that flushes the engine's notes.
 
 use time::OffsetDateTime;
 
@@ -6,7 +6,7 @@ use super::{Store, StoreError, rows};
 use crate::secret::TokenId;
 
 impl Store {
-    /// Records uses in one statement; a later one that is known already stays.
+    /// Records uses in one statement; a later use that is already stored stays.
     ///
     /// # Errors
     /// [`StoreError`], as for every call of the store.
@@ -14,9 +14,9 @@ impl Store {
         let ids: Vec<_> = uses.iter().map(|(id, _)| rows::uuid(*id)).collect();
         let times: Vec<_> = uses.iter().map(|(_, time)| *time).collect();
         self.retrying(async || {
-            // One row an id: what was kept from a flush that failed may name it again. In the order of ids, so
-            // that replicas that flush at once lock rows in the same order. No standby is waited for: nothing is
-            // acknowledged.
+            // One row per id: notes kept from a failed flush may name it again. In the order of ids, so
+            // that replicas that flush at once lock rows in the same order. No wait for a standby:
+            // nothing is acknowledged.
             sqlx::query!(
                 "INSERT INTO token_uses (token_id, last_use_time)
                  SELECT id, max(used) FROM unnest($1::uuid[], $2::timestamptz[]) AS use (id, used),

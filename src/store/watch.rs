@@ -1,5 +1,5 @@
-//! What watchers are told: the same changes that the feed follows, with what is known of each. Called by the
-//! watch hub, on a line of its own.
+//! Reads what watchers receive: the changes that the feed follows, with the details of each. Called by
+//! the watch hub, on its own connection.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -20,7 +20,7 @@ use crate::secret::TokenId;
 /// How many changes one statement returns.
 const PAGE: i64 = 500;
 
-/// What happened, as far as is known.
+/// What happened to a token, as far as is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ChangeKind {
     /// It was created, by `CreateToken` or as the successor of a rotation.
@@ -31,30 +31,30 @@ pub enum ChangeKind {
     Rotated,
     /// It was revoked.
     Revoked,
-    /// It was put out of use for a while.
+    /// It was disabled.
     Disabled,
-    /// It was taken into use again.
+    /// It was enabled again.
     Enabled,
     /// It will expire soon.
     ExpiresSoon,
-    /// It is no longer there.
+    /// It no longer exists.
     Deleted,
-    /// Something that no event tells of: an operator's own statement, or a new fast verifier.
+    /// A change without an event: an operator's own statement, or a new fast verifier.
     Other,
 }
 
 /// One change of one token.
 #[derive(Debug, Clone)]
 pub struct Change {
-    /// Which token.
+    /// The token.
     pub id: TokenId,
-    /// Where it lives; `None` for what happened before this was recorded.
+    /// Its organization; `None` for changes from before this was recorded.
     pub organization_id: Option<OrganizationId>,
     /// What happened.
     pub kind: ChangeKind,
-    /// When, by the database's clock.
+    /// When it happened, by the database's clock.
     pub change_time: OffsetDateTime,
-    /// The token as it is now; `None`: it is no longer there, or cannot be read.
+    /// The token now; `None`: it no longer exists, or cannot be read.
     pub token: Option<Token>,
 }
 
@@ -65,21 +65,22 @@ pub struct WatchPage {
     pub snapshot: Snapshot,
     /// The database's time before the snapshot was taken.
     pub database_time: OffsetDateTime,
-    /// Which life of which server answered; `None` when it has not been marked yet.
+    /// The epoch of the server that answered; `None` when the server has no mark yet.
     pub epoch: Option<Epoch>,
-    /// Changes that the asked snapshot could not see may have been purged, or not been recorded.
+    /// Changes that the snapshot `since` could not see may have been purged, or not been recorded.
     pub purged: bool,
     /// The changes, each token's in the order in which they were committed.
     pub changes: Vec<Change>,
-    /// The sequence number behind which the next page begins; `None` when this was the last.
+    /// The sequence number after which the next page starts; `None` after the last page.
     pub next: Option<i64>,
 }
 
 impl Connection {
-    /// Reads a page of what `since` could not see and `until`, or else now, can; behind a sequence number.
+    /// Reads a page of the changes that `since` could not see and `until` can (`None`: now), after a
+    /// sequence number.
     ///
     /// # Errors
-    /// [`StoreError`], also when no answer came by `deadline`.
+    /// [`StoreError`], also when no response came by `deadline`.
     pub async fn watch(
         &mut self,
         since: Option<&Snapshot>,
@@ -185,8 +186,8 @@ impl Connection {
     }
 }
 
-/// Makes a change of what is known of it. A token that cannot be read is told of by its id alone: whoever keeps
-/// something of it must hear that it has changed.
+/// Makes a change from what is known. A token that cannot be read is reported by its id alone: a
+/// watcher that caches it must learn that it has changed.
 fn change(
     id: Uuid,
     organization: Option<String>,
