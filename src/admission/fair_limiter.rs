@@ -1,6 +1,6 @@
-//! A bounded number of places, shared fairly: nobody may hold more of them than are left to all others. One who
-//! is alone gets half of them, the next half of the rest; so there is always room for somebody new. Work takes one
-//! place, memory one a byte. Called by whatever takes on work for callers.
+//! A limiter with a fixed number of permits, shared fairly: no key may hold more than are left to all
+//! others. A single key gets half of them, the next one half of the rest, so a new key always gets some.
+//! Work takes one permit, memory one per byte. Called by everything that accepts work for callers.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -9,12 +9,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::domain::{Account, Caller};
 
-/// Who work is counted against.
+/// Whose share work counts against.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ClientKey {
-    /// An authenticated caller's account, with whichever credential.
+    /// An authenticated caller's account, with any of its credentials.
     Account(Account),
-    /// A peer that is about to authenticate; `None` when its address is not known.
+    /// A peer before authentication; `None` when its address is not known.
     Peer(Option<IpAddr>),
 }
 
@@ -24,7 +24,7 @@ impl From<&Caller> for ClientKey {
     }
 }
 
-/// The places.
+/// The limiter; clones share its permits.
 #[derive(Debug)]
 pub struct FairLimiter<K>(Arc<Inner<K>>);
 
@@ -37,30 +37,31 @@ impl<K> Clone for FairLimiter<K> {
 #[derive(Debug)]
 struct Inner<K> {
     places: usize,
-    /// How often as many as are left to others somebody may hold, and how many beside.
+    /// One key may hold `lenience.0` times the permits left to others, plus `lenience.1`.
     lenience: (usize, usize),
     taken: Mutex<Taken<K>>,
 }
 
-/// Who holds how many. An entry goes with its last place, so there are never more than places.
+/// The permits held by each key. An entry is removed with its last permit, so there are never more
+/// entries than permits.
 #[derive(Debug)]
 struct Taken<K> {
     total: usize,
     by_key: HashMap<K, usize>,
 }
 
-/// Why there is no place.
+/// Why no permit is granted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Refused {
-    /// All are taken.
+    /// All permits are taken.
     #[error("too much work is waiting already")]
     Full,
-    /// Whoever asks holds as many as are left to all others.
+    /// The key holds as many as are left to all others.
     #[error("this caller has more work waiting than its fair share")]
     OverShare,
 }
 
-/// A place, or several, given back when dropped.
+/// One or more permits, returned when dropped.
 #[derive(Debug)]
 pub struct Permit<K: Hash + Eq> {
     inner: Arc<Inner<K>>,
@@ -69,14 +70,14 @@ pub struct Permit<K: Hash + Eq> {
 }
 
 impl<K: Hash + Eq + Clone> FairLimiter<K> {
-    /// Makes so many places.
+    /// Creates a limiter with this many permits.
     #[must_use]
     pub fn new(places: usize) -> Self {
         Self::of(places, (1, 0))
     }
 
-    /// Makes so many places where many stand behind one key as a rule, such as behind an address: it may hold seven times
-    /// as many as are left to all others, and seven.
+    /// Creates a limiter for keys that many clients usually share, such as addresses: a key may
+    /// hold seven times as many permits as are left to all others, plus seven.
     #[must_use]
     pub fn lenient(places: usize) -> Self {
         Self::of(places, (7, 7))
@@ -87,7 +88,7 @@ impl<K: Hash + Eq + Clone> FairLimiter<K> {
         Self(Arc::new(Inner { places, lenience, taken }))
     }
 
-    /// Takes a place.
+    /// Takes one permit.
     ///
     /// # Errors
     /// [`Refused`].
@@ -95,7 +96,7 @@ impl<K: Hash + Eq + Clone> FairLimiter<K> {
         self.take_many(key, 1)
     }
 
-    /// Takes so many places at once, or none.
+    /// Takes `number` permits at once, or none.
     ///
     /// # Errors
     /// [`Refused`].
@@ -104,13 +105,13 @@ impl<K: Hash + Eq + Clone> FairLimiter<K> {
         Ok(Permit { inner: Arc::clone(&self.0), key, number })
     }
 
-    /// Makes what may take places later, and has none.
+    /// Returns an empty permit for this key, which can grow later.
     #[must_use]
     pub fn place(&self, key: K) -> Permit<K> {
         Permit { inner: Arc::clone(&self.0), key, number: 0 }
     }
 
-    /// Tells how many are taken.
+    /// Returns the number of permits taken.
     #[must_use]
     pub fn taken(&self) -> usize {
         self.0.lock().total
@@ -139,7 +140,7 @@ impl<K: Hash + Eq + Clone> Inner<K> {
 }
 
 impl<K: Hash + Eq + Clone> Permit<K> {
-    /// Takes so many places more, or none.
+    /// Takes `number` more permits, or none.
     ///
     /// # Errors
     /// [`Refused`].
@@ -157,8 +158,8 @@ impl<K> Inner<K> {
 }
 
 impl<K: Hash + Eq> Permit<K> {
-    /// Keeps so many of the places and gives back the others; more than it has, if need be, since what they stand
-    /// for is there already.
+    /// Changes the permit to `number` and returns the rest. A larger number is granted, too, since
+    /// what it stands for already exists.
     pub fn shrink(&mut self, number: usize) {
         let mut taken = self.inner.lock();
         taken.total = taken.total + number - self.number;
@@ -182,7 +183,7 @@ impl<K: Hash + Eq> Drop for Permit<K> {
 mod tests {
     use super::*;
 
-    /// Takes places until refused.
+    /// Takes permits until refused.
     fn greedy(shares: &FairLimiter<&'static str>, key: &'static str) -> (Vec<Permit<&'static str>>, Refused) {
         let mut held = Vec::new();
         loop {

@@ -1,5 +1,6 @@
-//! Permits for a few at a time, granted in turn by key: whoever has much waiting waits behind its own, and anybody new
-//! comes after at most one of each other. Stands in front of connections to the database. Knows not what they are for.
+//! A fair queue for a small number of permits, granted by key in round-robin order: a key with many
+//! waiters waits behind its own, and a new key waits for at most one of each other. Used in front
+//! of database connections. Knows nothing of its use.
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::Hash;
@@ -11,10 +12,10 @@ use tokio::sync::oneshot;
 use super::fair_limiter::Refused;
 use crate::runtime::deadline;
 
-/// How long one waits for a permit.
+/// How long a caller waits for a permit.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// How many of one key may wait: more could not be served within their deadlines.
+/// The most waiters of one key: more could not be served within their deadlines.
 const MOST_WAITING: usize = 256;
 
 /// Grants permits; cheap to clone.
@@ -30,7 +31,7 @@ impl<K: Hash + Eq + Copy> Clone for FairQueue<K> {
 #[derive(Debug)]
 struct Inner<K: Hash + Eq + Copy> {
     permits: usize,
-    /// The most of them that one key holds at once.
+    /// The most permits that one key holds at once.
     each: usize,
     state: Mutex<State<K>>,
 }
@@ -38,9 +39,9 @@ struct Inner<K: Hash + Eq + Copy> {
 #[derive(Debug)]
 struct State<K: Hash + Eq + Copy> {
     held: usize,
-    /// An entry goes when nothing of its key is held or waits.
+    /// An entry is removed when its key holds nothing and has no waiters.
     by_key: HashMap<K, Entry<K>>,
-    /// The keys of which some wait, each once; the first one's turn is next.
+    /// The keys that have waiters, each once; the first is next.
     turns: VecDeque<K>,
 }
 
@@ -50,16 +51,16 @@ struct Entry<K: Hash + Eq + Copy> {
     waiting: VecDeque<oneshot::Sender<Permit<K>>>,
 }
 
-/// A permit, given back when dropped.
+/// A permit, returned when dropped.
 #[derive(Debug)]
 pub struct Permit<K: Hash + Eq + Copy> {
-    /// `None`: it was given back already.
+    /// `None`: already returned.
     inner: Option<Arc<Inner<K>>>,
     key: K,
 }
 
 impl<K: Hash + Eq + Copy> FairQueue<K> {
-    /// Grants so many permits at a time (at least one), to one key at most three quarters of them.
+    /// Creates a queue with this many permits (at least one), of which one key gets at most three quarters.
     #[must_use]
     pub fn new(permits: usize) -> Self {
         let permits = permits.max(1);
@@ -75,7 +76,7 @@ impl<K: Hash + Eq + Copy> FairQueue<K> {
         if state.held >= self.0.permits {
             return None;
         }
-        // None of another key waits for it: what is free is handed out at once.
+        // No other key waits for it: free permits are granted at once.
         let entry = state.by_key.entry(key).or_default();
         if entry.held >= self.0.each {
             return None;
@@ -85,10 +86,11 @@ impl<K: Hash + Eq + Copy> FairQueue<K> {
         Some(Permit { inner: Some(Arc::clone(&self.0)), key })
     }
 
-    /// Waits for a permit, 5 seconds at most.
+    /// Waits for a permit, for at most 5 seconds.
     ///
     /// # Errors
-    /// [`Refused`]: `OverShare` when 256 of this key wait already, `Full` when its turn did not come in time.
+    /// [`Refused`]: `OverShare` when 256 waiters of this key exist already, `Full` when no permit
+    /// was granted in time.
     pub async fn acquire(&self, key: K) -> Result<Permit<K>, Refused> {
         let granted = self.0.ask(key)?;
         match tokio::time::timeout(deadline::at_most(PATIENCE), granted).await {
@@ -119,13 +121,14 @@ impl<K: Hash + Eq + Copy> Inner<K> {
         Ok(granted)
     }
 
-    /// Hands out what there is.
+    /// Grants free permits to waiters.
     fn grant(self: &Arc<Self>) {
         loop {
             let Some((key, sender)) = self.lock().next(self.permits, self.each) else { return };
             let permit = Permit { inner: Some(Arc::clone(self)), key };
             if let Err(mut permit) = sender.send(permit) {
-                // Its waiter went away this very moment. Not by dropping it, which would come back here.
+                // The waiter has gone just now. The permit is returned by hand, since dropping it
+                // would call this function again.
                 permit.inner = None;
                 self.lock().give_back(key);
             }
@@ -144,7 +147,7 @@ impl<K: Hash + Eq + Copy> Default for Entry<K> {
 }
 
 impl<K: Hash + Eq + Copy> State<K> {
-    /// Takes a permit for the next one in turn whose key does not hold its most.
+    /// Takes a permit for the next waiter whose key is below its maximum.
     fn next(&mut self, permits: usize, each: usize) -> Option<(K, oneshot::Sender<Permit<K>>)> {
         if self.held >= permits {
             return None;
@@ -198,7 +201,7 @@ impl<K: Hash + Eq + Copy> Drop for Permit<K> {
 mod tests {
     use super::*;
 
-    /// Waits for a permit in a task of its own, which has begun to wait.
+    /// Waits for a permit in a separate task, which has already started to wait.
     async fn waiting(limiter: &FairQueue<char>, key: char) -> tokio::task::JoinHandle<Permit<char>> {
         let limiter = limiter.clone();
         let waiting = tokio::spawn(async move { limiter.acquire(key).await.unwrap() });
@@ -219,7 +222,7 @@ mod tests {
         drop(second);
         let next = next.await.unwrap();
         drop(first);
-        // Not the fifth of the greedy one, which came before.
+        // Not the fifth waiter of the greedy key, although it came earlier.
         let modest = modest.await.unwrap();
         tokio::task::yield_now().await;
         assert!(!last.is_finished());
@@ -261,7 +264,7 @@ mod tests {
         let other = served('b');
         crowd.pop().unwrap().abort();
         tokio::task::yield_now().await;
-        // The place of whoever went away.
+        // This slot belonged to the waiter that went away.
         let late = served('a');
         tokio::task::yield_now().await;
         drop(held);

@@ -1,5 +1,6 @@
-//! A bounded place for Argon2id: 16 ms of a core and 19 MiB each. Creation and the engine's fallback have
-//! one of their own each, so that neither can starve the other. Knows nothing of what is hashed.
+//! A bounded pool for Argon2id: each hash takes 16 ms of a core and 19 MiB. Creation and the
+//! engine's fallback each have a separate pool, so that neither can starve the other. Knows nothing
+//! of what is hashed.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,18 +12,18 @@ use tracing::Span;
 use crate::metrics::HashingMetrics;
 use crate::runtime::deadline;
 
-/// How long a hash may wait for its turn.
+/// How long a hash may wait for a permit.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// How many hashes may wait for each that can run.
+/// How many hashes may wait for each one that can run.
 const QUEUE_PER_PERMIT: usize = 64;
 
-/// There is no place to hash in, now; trying again later may help.
+/// The pool has no free capacity now; a later retry may succeed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("too many tokens are being created or verified for the first time at once")]
 pub struct Overloaded;
 
-/// Runs hashes on blocking threads, so many at a time, with a bounded queue.
+/// Runs hashes on blocking threads, with a limit of concurrent hashes and a bounded queue.
 #[derive(Debug, Clone)]
 pub struct HashPool {
     permits: Arc<Semaphore>,
@@ -32,7 +33,7 @@ pub struct HashPool {
 }
 
 impl HashPool {
-    /// Makes a pool that runs `permits` hashes at a time (at least one).
+    /// Creates a pool that runs `permits` hashes at a time (at least one).
     #[must_use]
     pub fn new(permits: usize, metrics: HashingMetrics) -> Self {
         let permits = permits.max(1);
@@ -47,11 +48,11 @@ impl HashPool {
         self.size
     }
 
-    /// Runs `work` when its turn comes. Work that has begun is finished even if nobody waits for it any
-    /// more, and keeps its permit until then.
+    /// Runs `work` once a permit is free. Work that has started is finished even if nothing waits
+    /// for it any more, and keeps its permit until then.
     ///
     /// # Errors
-    /// [`Overloaded`] when the queue is full or the turn does not come within 2 seconds.
+    /// [`Overloaded`] when the queue is full or no permit is free within 2 seconds.
     pub async fn run<T: Send + 'static>(
         &self,
         work: impl FnOnce() -> T + Send + 'static,
@@ -63,7 +64,7 @@ impl HashPool {
             let _held = (place, permit, counted);
             span.in_scope(work)
         });
-        // Fails only when the work panicked or the runtime is ending: in both cases nothing is known.
+        // Fails only when the work panicked or the runtime is ending: in both cases the result is unknown.
         hashed.await.map_err(|_| Overloaded)
     }
 

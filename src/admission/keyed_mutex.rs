@@ -1,5 +1,5 @@
-//! Retries of one request take turns: the first does the work, and those that come meanwhile find it done, at
-//! the price of a look. Called by creation and rotation. Between replicas the request's row does the same.
+//! A lock per request id: of concurrent retries the first does the work, and the others then find its result
+//! with one lookup. Called by creation and rotation. Between replicas the request's row does the same.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -10,24 +10,24 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use super::fair_limiter::{self, ClientKey, FairLimiter, Refused};
 use crate::runtime::deadline;
 
-/// How many requests may have their turn or wait for it, fairly shared among callers.
+/// How many requests may hold a lock or wait for one, shared fairly among callers.
 const PLACES: usize = 4096;
 
-/// How long one waits.
+/// How long a caller waits.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// A request, by what it is found again by.
+/// The key of a request.
 type Key = [u8; 32];
 
-/// Whose turn it is.
+/// The locks by key.
 #[derive(Debug)]
 pub(crate) struct KeyedMutex {
     places: FairLimiter<ClientKey>,
-    /// An entry goes when the last of its requests leaves.
+    /// An entry is removed when the last of its requests leaves.
     turns: Mutex<HashMap<Key, (Arc<Semaphore>, usize)>>,
 }
 
-/// A place among the retries of one request, given back when dropped.
+/// One holder or waiter of a key's lock, removed when dropped.
 struct Waiting<'a> {
     turns: &'a KeyedMutex,
     key: Key,
@@ -35,9 +35,9 @@ struct Waiting<'a> {
     _share: fair_limiter::Permit<ClientKey>,
 }
 
-/// The turn itself; the next one's when dropped.
+/// A held lock, released when dropped.
 pub(crate) struct KeyedGuard<'a> {
-    // Before the place: the permit belongs to what the place keeps.
+    // Dropped first: the permit belongs to the semaphore that `_place` keeps.
     _permit: OwnedSemaphorePermit,
     _place: Waiting<'a>,
 }
@@ -47,7 +47,7 @@ impl KeyedMutex {
         Self { places: FairLimiter::new(PLACES), turns: Mutex::default() }
     }
 
-    /// Waits until no other retry of the caller's request is at work.
+    /// Waits until no other retry of the caller's request runs.
     pub(crate) async fn take(&self, caller: ClientKey, key: Key) -> Result<KeyedGuard<'_>, Refused> {
         let share = self.places.take(caller)?;
         let place = self.place(share, key);

@@ -1,6 +1,6 @@
-//! What protects the server from its callers: fair shares of scarce things, memory that is reserved before it is
-//! used, a bounded pool for Argon2id. Called by the API, the use cases and the engine. Knows no messages, no SQL and
-//! no verdicts.
+//! What protects the server from its callers: fair shares of limited resources, memory
+//! reservations, a bounded pool for Argon2id. Called by the API, the use cases and the engine.
+//! Knows no messages, no SQL and no verdicts.
 
 pub mod fair_limiter;
 pub mod fair_queue;

@@ -1,6 +1,6 @@
-//! The memory of requests that have not been answered: what a peer has sent of them is counted from the moment at
-//! which the rest has to be waited for, per connection, per address and in all. So strangers, however many come, have
-//! no more held than there is for it. Called by the listeners' services. Knows no protocol above HTTP.
+//! The memory of unanswered requests: what a peer has sent is counted once the rest has to be
+//! waited for, per connection, per address and in total. So unauthenticated clients, however many,
+//! use no more than this limit. Called by the listeners' services. Knows no protocol above HTTP.
 
 use std::future::poll_fn;
 use std::net::IpAddr;
@@ -20,42 +20,42 @@ use tokio::time::Sleep;
 use super::fair_limiter::{FairLimiter, Permit, Refused};
 use crate::metrics::RequestMetrics;
 
-/// The most bytes that the unfinished requests of a connection may take: of one whose peer has shown no credential yet,
-/// and of any other.
+/// The most bytes of a connection's unfinished requests: before its peer has shown a credential, and after.
 const CONNECTION_BYTES: usize = 340 * 1024;
 const KNOWN_CONNECTION_BYTES: usize = 1024 * 1024;
 
-/// What a request takes by being open, beside what has been sent of it: what waits, and its place in the tables of HTTP.
+/// The bytes of an open request in addition to what was sent: its future, and its entries in HTTP's tables.
 const OPEN: usize = 3 * 1024;
 
-/// By how much a buffer grows that is full, at least; else by an eighth.
+/// The least growth of a full buffer in bytes; larger ones grow by an eighth.
 const GROWTH: usize = 64;
 
-/// From which length on a request is counted that has arrived at once, for as long as it is not answered.
+/// From this length on, a request that arrived at once is counted until it is answered.
 const LARGE: usize = 4 * 1024;
 
 /// Why a request is not read to its end.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
-    /// It is longer than is read.
+    /// It is longer than the limit.
     #[error("the request has more than the {0} bytes that are read")]
     TooLong(usize),
-    /// The rest of it did not come in time.
+    /// The rest of it did not arrive in time.
     #[error("the request did not arrive whole in time; send its message at once")]
     TooLate,
-    /// Too much is unfinished already.
+    /// Too many bytes are unfinished already.
     #[error(transparent)]
     Refused(#[from] Refused),
-    /// The connection, or the peer, ended it.
+    /// The connection or the peer ended it.
     #[error("the request was not sent to its end")]
     Body(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 
-/// Marks a request of which no message was read, for it is too long, where its method says so by itself.
+/// Marks a request whose message was not read because it is too long, for methods that report that
+/// themselves.
 #[derive(Debug, Clone, Copy)]
 pub struct TooLong;
 
-/// The bytes for the requests of all connections.
+/// Limits the bytes of the requests of all connections.
 #[derive(Debug, Clone)]
 pub struct RequestLimiter {
     bytes: FairLimiter<IpAddr>,
@@ -73,7 +73,7 @@ pub struct ConnectionRequests {
     unfinished: AtomicUsize,
 }
 
-/// Bytes that a request takes; given back when dropped.
+/// The bytes of a request; returned when dropped.
 #[derive(Debug)]
 pub struct Reservation {
     connection: Arc<ConnectionRequests>,
@@ -81,12 +81,12 @@ pub struct Reservation {
     unfinished: usize,
 }
 
-/// A request's body, whole, and what it takes.
+/// A request's whole body, and its reservation.
 #[derive(Debug)]
 pub struct Whole {
-    /// The bytes of its frames, one behind the other.
+    /// The bytes of its frames, concatenated.
     pub bytes: Bytes,
-    /// Held until the request is answered.
+    /// Kept until the request is answered.
     pub reservation: Option<Reservation>,
 }
 
@@ -98,14 +98,14 @@ impl RequestLimiter {
         }
     }
 
-    /// Makes a limiter for so many bytes, whose connections wait so long for the rest of a request.
+    /// Creates a limiter for this many bytes; `patience` bounds the wait for the rest of a request.
     #[must_use]
     pub fn new(bytes: usize, patience: Duration, metrics: RequestMetrics) -> Self {
         Self { bytes: FairLimiter::new(bytes), patience, metrics }
     }
 
-    /// Begins to count the requests of a connection from this address; `known` turns true when its peer has shown a
-    /// credential.
+    /// Starts to count the requests of a connection from this address; `known` becomes true when
+    /// its peer has shown a credential.
     #[must_use]
     pub fn connection(&self, address: IpAddr, known: Arc<AtomicBool>) -> Arc<ConnectionRequests> {
         Arc::new(ConnectionRequests {
@@ -116,15 +116,15 @@ impl RequestLimiter {
         })
     }
 
-    /// Begins to count what else a connection from this address takes: nothing yet.
+    /// Returns an empty permit for other memory of a connection from this address.
     pub(crate) fn place(&self, address: IpAddr) -> Permit<IpAddr> {
         self.bytes.place(address)
     }
 
-    /// Has a place take so many bytes in place of those that it takes.
+    /// Changes a permit from `from` bytes to `to` bytes.
     ///
     /// # Errors
-    /// [`Refused`]: its address, or all together, have too much.
+    /// [`Refused`]: its address, or all addresses together, take too much.
     pub(crate) fn resize(&self, place: &mut Permit<IpAddr>, from: usize, to: usize) -> Result<(), Refused> {
         let Some(more) = to.checked_sub(from) else {
             place.shrink(to);
@@ -133,7 +133,7 @@ impl RequestLimiter {
         place.grow(more).inspect_err(|refused| self.count(*refused))
     }
 
-    /// Tells how many bytes are taken.
+    /// Returns how many bytes are taken.
     #[must_use]
     pub fn taken(&self) -> usize {
         self.bytes.taken()
@@ -141,13 +141,13 @@ impl RequestLimiter {
 }
 
 impl ConnectionRequests {
-    /// Returns how long the rest of a request is waited for.
+    /// Returns how long to wait for the rest of a request.
     #[must_use]
     pub fn patience(&self) -> Duration {
         self.limiter.patience
     }
 
-    /// Takes bytes for a request whose rest is waited for.
+    /// Reserves bytes for a request whose rest is waited for.
     ///
     /// # Errors
     /// [`Refused`]: the connection, its address or all together have too much unfinished.
@@ -159,7 +159,7 @@ impl ConnectionRequests {
         Ok(Reservation { connection: Arc::clone(self), place, unfinished: bytes })
     }
 
-    /// Takes what an open request takes for one that is no more than that yet.
+    /// Reserves the bytes of an open request of which nothing has arrived yet.
     ///
     /// # Errors
     /// [`Refused`]: the connection, its address or all together have too much unfinished.
@@ -167,11 +167,11 @@ impl ConnectionRequests {
         self.reserve(OPEN)
     }
 
-    /// Reads a request to its end: `received`, which is there already, then the rest of `body`. While that is waited
-    /// for, nothing of it shares memory with what else the connection has read, and its head is packed.
+    /// Reads a request to its end: `received`, which has already arrived, then the rest of `body`. While it
+    /// waits, the request shares no memory with other data of the connection, and its head is packed.
     ///
     /// # Errors
-    /// [`ReadError`], but for the time, which the caller knows.
+    /// [`ReadError`], except for the timeout, which the caller applies.
     pub async fn read<B>(
         self: Arc<Self>,
         parts: Box<Parts>,
@@ -199,7 +199,7 @@ impl ConnectionRequests {
                 }
             };
             let Some(frame) = frame else { break };
-            // Trailers say nothing here.
+            // Trailers are ignored.
             let Ok(data) = frame.map_err(|error| ReadError::Body(error.into()))?.into_data() else {
                 continue;
             };
@@ -238,7 +238,7 @@ impl ConnectionRequests {
 }
 
 impl Reservation {
-    /// Takes more, since more has arrived.
+    /// Reserves more bytes, as more has arrived.
     ///
     /// # Errors
     /// [`Refused`].
@@ -252,8 +252,8 @@ impl Reservation {
         Ok(())
     }
 
-    /// Counts the request as one that has arrived: no more as its connection's, and as its address's with what has been
-    /// sent of it alone, since whatever waits from now on is bounded by the limit of calls.
+    /// Counts the request as arrived: no longer against its connection, and against its address
+    /// only with the bytes sent, since from now on the limit of calls bounds what waits.
     pub fn finish(&mut self, sent: usize) {
         self.place.shrink(sent.min(self.unfinished));
         self.connection.give_back(std::mem::take(&mut self.unfinished));
@@ -266,7 +266,7 @@ impl Drop for Reservation {
     }
 }
 
-/// The rest of a message of a stream, which is waited for.
+/// The rest of a stream's message, which is waited for.
 #[derive(Debug)]
 pub struct Unfinished {
     reservation: Reservation,
@@ -275,8 +275,8 @@ pub struct Unfinished {
 }
 
 impl Unfinished {
-    /// Waits on, with so many bytes of the message there: begins to count them, and the time, or goes on to. Ready when
-    /// nothing is waited for any longer.
+    /// Waits for more, with `bytes` of the message received: starts or continues to count them, and
+    /// the timeout. Ready when it gives up.
     pub fn poll(
         waiting: &mut Option<Self>,
         requests: &Arc<ConnectionRequests>,
@@ -302,7 +302,7 @@ impl Unfinished {
     }
 }
 
-/// Puts bytes behind others, with little room to spare: a buffer that grows by doubling takes twice what is counted.
+/// Appends bytes with little spare capacity: a buffer that doubles would take twice what is counted.
 pub fn append(buffer: &mut BytesMut, bytes: &[u8]) {
     let length = buffer.len() + bytes.len();
     if buffer.capacity() < length {
@@ -320,8 +320,8 @@ enum Head {
     Packed(Packed, Reservation),
 }
 
-/// The text of a request's head in one piece: apart from the buffer that it was read into, and without the table of
-/// headers, each of which may be many times as long.
+/// The text of a request's head in one allocation: apart from the buffer that it was read into, and
+/// without the table of headers; both may be many times as long.
 struct Packed {
     text: Box<[u8]>,
     version: Version,
@@ -402,7 +402,8 @@ mod tests {
         let other = limiter.connection(address(2), Arc::default());
         let _others = other.reserve(CONNECTION_BYTES).unwrap();
         assert_eq!(limiter.taken(), 3 * CONNECTION_BYTES);
-        // What has arrived counts no more for its connection, and with what was sent of it for its address.
+        // A request that has arrived no longer counts for its connection, and for its address only
+        // with the bytes sent.
         held.finish(7);
         assert_eq!(
             (limiter.taken(), first.unfinished.load(Ordering::Relaxed)),

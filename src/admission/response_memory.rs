@@ -1,6 +1,6 @@
-//! The memory of answers: pages of tokens and of events, one token, changes that watchers are told, the metrics. It is
-//! taken before an answer is made, and given back when the last byte of it was handed to the socket, so that those
-//! who ask and do not read fill no more than there is for it, nor what others need. Called by the faces.
+//! The memory of responses: pages of tokens and events, single tokens, watchers' changes, metrics. Reserved
+//! before a response is built and returned when its last byte was passed to the socket, so that clients that
+//! do not read fill no more than this limit, nor what others need. Called by the APIs.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -13,39 +13,39 @@ use super::fair_limiter::{ClientKey, FairLimiter, Permit, Refused};
 use crate::metrics::ResponseMemoryMetrics;
 use crate::runtime::deadline;
 
-/// How long a page may wait for its turn to be made.
+/// How long a page may wait for a page permit.
 const PATIENCE: Duration = Duration::from_secs(3);
 
-/// How many pages may wait for each that can be made.
+/// How many pages may wait for each that can be built.
 const QUEUE_PER_TURN: usize = 64;
 
-/// Which part of the room there is beside it, for what must be told also when it is full; and as much for refusals,
-/// which strangers are told, too.
+/// The fraction of the memory that is added for responses that must be sent even when it is full,
+/// and as much again for refusals, which unauthenticated clients get, too.
 const RESERVE: usize = 8;
 
-/// How often whoever waits for room looks for it.
+/// How often a waiting reservation is tried again.
 const LOOK: Duration = Duration::from_millis(20);
 
-/// Why an answer is not made.
+/// Why a response is not built.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum ResponseMemoryError {
-    /// There is no room.
+    /// No memory is left.
     #[error(
         "answers that wait to be read take all the room for them; try again later, or ask for smaller pages"
     )]
     Full,
-    /// There is room, for others.
+    /// Memory is left, but only for others.
     #[error(
         "this caller's answers that wait to be read take its fair share of the room; read them first, or ask for \
          smaller pages"
     )]
     OverShare,
-    /// Too many are being made.
+    /// Too many pages are being built.
     #[error(transparent)]
     Busy(Refused),
 }
 
-/// The room for all answers of a replica.
+/// The memory of all responses of a replica.
 #[derive(Debug)]
 pub struct ResponseMemory {
     all: usize,
@@ -57,22 +57,22 @@ pub struct ResponseMemory {
     metrics: ResponseMemoryMetrics,
 }
 
-/// Room that an answer takes; given back with the last of its copies.
+/// A reservation of memory for a response; returned with the last of its clones.
 #[derive(Debug, Clone)]
 pub struct Reservation(Arc<Mutex<Permit<ClientKey>>>);
 
-/// The turn of a page to be made, and room for it.
+/// The permit to build a page, with its memory reservation.
 #[derive(Debug)]
 pub struct PagePermit {
-    /// What outlives the turn.
+    /// Outlives the permit.
     pub reservation: Reservation,
     _permit: OwnedSemaphorePermit,
     _place: Permit<ClientKey>,
 }
 
 impl ResponseMemory {
-    /// Makes room for so many bytes of answers, an eighth of it beside for those that must be told, of which `turns`
-    /// pages are made at once (at least one).
+    /// Creates the memory for `bytes` bytes of responses, plus an eighth for those that must be
+    /// sent; `turns` pages are built at once (at least one).
     #[must_use]
     pub fn new(bytes: usize, turns: usize, metrics: ResponseMemoryMetrics) -> Self {
         let turns = turns.max(1);
@@ -88,8 +88,8 @@ impl ResponseMemory {
         }
     }
 
-    /// Waits for its turn to make a page, and takes as much room as it may need. So what is taken for pages that
-    /// turn out to be smaller is little at any time, and few wait for connections to the database.
+    /// Waits for a page permit and reserves as much as the page may need. So little memory is reserved
+    /// at any time for pages that turn out smaller, and few pages wait for database connections.
     ///
     /// # Errors
     /// [`ResponseMemoryError`].
@@ -110,18 +110,19 @@ impl ResponseMemory {
         Ok(PagePermit { reservation: self.reserve(share, most)?, _permit: permit, _place: place })
     }
 
-    /// Takes room for an answer that is there, or about to be.
+    /// Reserves memory for a response that exists or is about to be built.
     ///
     /// # Errors
-    /// [`ResponseMemoryError`]: there is none.
+    /// [`ResponseMemoryError`]: none is left.
     pub fn reserve(&self, share: ClientKey, bytes: usize) -> Result<Reservation, ResponseMemoryError> {
         self.counted(take(&self.bytes, share, bytes))
     }
 
-    /// Does the same for what must be told also when the room is full: that a token has been revoked, and the metrics.
+    /// Reserves memory for what must be sent even when the memory is full: that a token has been
+    /// revoked, and the metrics.
     ///
     /// # Errors
-    /// [`ResponseMemoryError`]: there is not even this.
+    /// [`ResponseMemoryError`]: not even the memory set aside is left.
     pub fn reserve_set_aside(
         &self,
         share: ClientKey,
@@ -131,11 +132,11 @@ impl ResponseMemory {
         self.counted(ordinary.or_else(|_| take(&self.set_aside, share, bytes)))
     }
 
-    /// Waits for room for what is told unasked. What is longer than a quarter of all the room counts as that, or it
-    /// might never be told.
+    /// Waits for memory for messages that a server sends unasked. A longer one counts as a quarter
+    /// of the memory, since it might otherwise never be sent.
     ///
     /// # Errors
-    /// [`ResponseMemoryError`]: there was none for as long as this.
+    /// [`ResponseMemoryError`]: none became free within `patience`.
     pub async fn wait_to_reserve(
         &self,
         share: ClientKey,
@@ -151,10 +152,10 @@ impl ResponseMemory {
         }
     }
 
-    /// Takes room for a refusal.
+    /// Reserves memory for a refusal.
     ///
     /// # Errors
-    /// [`ResponseMemoryError`]: there is none.
+    /// [`ResponseMemoryError`]: none is left.
     pub fn reserve_for_refusal(
         &self,
         share: ClientKey,
@@ -181,7 +182,7 @@ impl ResponseMemory {
         outcome.inspect_err(|error| self.count(*error))
     }
 
-    /// Tells how many bytes are taken.
+    /// Returns how many bytes are reserved.
     #[must_use]
     pub fn taken(&self) -> usize {
         self.bytes.taken() + self.set_aside.taken() + self.refusals.taken()
@@ -201,7 +202,7 @@ fn take(
 }
 
 impl Reservation {
-    /// Keeps what an answer takes that is as long as this.
+    /// Changes the reservation to the response's actual length.
     pub fn shrink(&self, bytes: usize) {
         self.lock().shrink(bytes);
     }
@@ -211,8 +212,8 @@ impl Reservation {
     }
 }
 
-/// Returns a copy of the bytes, which holds these rooms for as long as anybody holds it. What they were written to has
-/// up to as much again to spare, which no room was taken for.
+/// Returns a copy of the bytes that keeps these reservations as long as any clone exists. It is a copy
+/// because the original buffer may have as much spare capacity again, for which nothing was reserved.
 #[must_use]
 pub fn holding(bytes: &[u8], rooms: Vec<Reservation>) -> Bytes {
     Bytes::from_owner(ReservedBytes { bytes: bytes.into(), _rooms: rooms })

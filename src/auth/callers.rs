@@ -1,5 +1,5 @@
-//! From a call's metadata and connection to an authenticated caller. Every RPC of the service begins here, and so
-//! does every way in that knows its callers. The secret goes to the engine and nowhere else.
+//! Authenticates the caller of a call from its metadata and connection. Called first by every RPC of the
+//! service, and by every integration that has callers. The secret goes to the engine and nowhere else.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -17,18 +17,18 @@ use crate::metrics::Metrics;
 use crate::transport::tls::ClientCertificate;
 use crate::verify::{AuthenticateError, Credential, Engine, ReadPoint};
 
-/// Why a call has no caller.
+/// Why a call has no authenticated caller.
 #[derive(Debug, thiserror::Error)]
 pub enum Unauthenticated {
-    /// Its credential was not accepted, or could not be judged.
+    /// The credential was not accepted, or could not be judged.
     #[error(transparent)]
     Credential(#[from] AuthenticateError),
-    /// Its address has tried too many credentials that were not accepted.
+    /// The address has tried too many credentials that were not accepted.
     #[error(transparent)]
     Throttled(#[from] Refused),
 }
 
-/// Knows who calls: by their secrets, or by what their certificates are mapped to.
+/// Authenticates callers by their secrets, or by the mappings of their client certificates.
 #[derive(Debug)]
 pub struct Callers {
     certificates: ArcSwap<CertificateMappings>,
@@ -42,18 +42,18 @@ impl From<CertificateMappings> for Callers {
 }
 
 impl Callers {
-    /// Tells whether certificates are mapped so.
+    /// Returns whether these certificate mappings are in use.
     #[must_use]
     pub fn has_mappings(&self, certificates: &CertificateMappings) -> bool {
         **self.certificates.load() == *certificates
     }
 
-    /// Has certificates mean something else from the next call on.
+    /// Replaces the certificate mappings from the next call on.
     pub fn replace_mappings(&self, certificates: CertificateMappings) {
         self.certificates.store(Arc::new(certificates));
     }
 
-    /// Authenticates whoever sent this request: by its secret if it brings one, else by its certificate.
+    /// Authenticates the sender of a request: by its secret if it sends one, otherwise by its certificate.
     pub(crate) async fn authenticate<M>(
         &self,
         engine: &Engine,
@@ -75,7 +75,7 @@ impl Callers {
                 Some(certificate) => Ok(self.holder(certificate)?),
                 None => Err(CredentialError::Missing.into()),
             },
-            // Judged alone: a certificate never rescues a bad header.
+            // Judged alone: a certificate never makes up for a bad header.
             Err(error) => Err(error.into()),
             Ok(secret) => {
                 let credential = engine.authenticate(secret, peer.map(|peer| peer.address.ip())).await?;
@@ -87,13 +87,13 @@ impl Callers {
         }
     }
 
-    /// Returns what a request presents as its secret, proven or not.
+    /// Returns the secret that a request presents, proven or not.
     pub(crate) fn presented<M>(request: &Request<M>) -> Option<&str> {
         bearer(request.metadata().as_ref()).ok()
     }
 
-    /// Does the same from a cache that is fresh at `present`; `None` when that cannot tell, or the credential is
-    /// not good.
+    /// Authenticates the sender from a cache that is fresh at `present`; `None` when the cache
+    /// cannot, or the credential is not good.
     pub(crate) fn try_authenticate(
         &self,
         engine: &Engine,
@@ -113,12 +113,12 @@ impl Callers {
         }
     }
 
-    /// Holds back the answer to a failed authentication; `false` when it is to be refused without more ado.
+    /// Delays the response to a failed authentication; `false` if it must be refused at once.
     pub(crate) async fn hold(&self, address: IpAddr) -> bool {
         self.throttle.hold(address).await
     }
 
-    /// Counts a credential that was not accepted, and holds the answer back from who sends many.
+    /// Counts a credential that was not accepted, and delays the response to a peer that sends many.
     pub(crate) async fn refuse(
         &self,
         error: AuthenticateError,
@@ -127,7 +127,8 @@ impl Callers {
     ) -> Unauthenticated {
         let AuthenticateError::Credential(refusal) = error else { return error.into() };
         metrics.work.authentication_failed();
-        // Only what looks like a guess: the others have cost no query, or have proven their secret.
+        // Only for a possible guess: other errors cost no query, or come from a caller with the
+        // right secret.
         match peer {
             Some(peer) if refusal == CredentialError::Invalid => {
                 if self.hold(peer.address.ip()).await {
@@ -147,7 +148,7 @@ impl Callers {
     }
 }
 
-/// Finds the one bearer credential (RFC 6750; the scheme's case does not matter, RFC 9110).
+/// Finds the only bearer credential (RFC 6750; the scheme is case-insensitive, RFC 9110).
 pub(crate) fn bearer(headers: &HeaderMap) -> Result<&str, CredentialError> {
     access::bearer(headers.get_all(header::AUTHORIZATION).iter().map(HeaderValue::as_bytes))
 }

@@ -1,5 +1,5 @@
-//! Who is at the other end of a connection: in the extensions of each of its requests. Made by the API where it begins
-//! to serve a connection.
+//! The peer of a connection, stored in the extensions of each of its requests. Created by the API
+//! when it starts to serve a connection.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -8,14 +8,14 @@ use crate::transport::listener::Connection;
 use crate::transport::tls::ClientCertificate;
 use crate::verify::CredentialCache;
 
-/// What is known of the peer of a connection.
+/// What is known about the peer of a connection.
 #[derive(Debug, Clone)]
 pub struct Peer {
     /// Its address.
     pub address: SocketAddr,
-    /// The certificate that it has proven to hold, if any.
+    /// Its verified client certificate, if any.
     pub certificate: Option<Arc<ClientCertificate>>,
-    /// The credential that it has proven last, if any.
+    /// The credential that it proved last, if any.
     pub credentials: Arc<CredentialCache>,
 }
 

@@ -1,5 +1,6 @@
-//! Slows down whoever guesses credentials: the answers to failed authentications from one network come later
-//! and later. Called by the service. Those that succeed are never slowed, from the same network neither.
+//! Slows down guessing of credentials: responses to failed authentications from one network are
+//! delayed more and more. Called by the service. Successful authentications are never delayed, not
+//! even from the same network.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -10,7 +11,7 @@ use tokio::time::Instant;
 
 use crate::domain::networks::network_of;
 
-/// How many failures are free, and in what time they are forgotten one by one.
+/// How many failures are free, and the interval after which one of them is forgotten.
 const FREE: u32 = 10;
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(2);
 
@@ -18,7 +19,7 @@ const FORGOTTEN_AFTER: Duration = Duration::from_secs(2);
 const FIRST_DELAY: Duration = Duration::from_millis(20);
 const LONGEST_DELAY: Duration = Duration::from_secs(2);
 
-/// How many networks are remembered, and how many answers are held back at once.
+/// How many networks are remembered, and how many responses are delayed at once.
 const NETWORKS: usize = 4096;
 const MOST_HELD: usize = 1024;
 
@@ -29,7 +30,7 @@ pub(crate) struct FailedAuthThrottle {
     held: Semaphore,
 }
 
-/// How many failures count at a moment.
+/// The number of failures that count at an instant.
 #[derive(Debug, Clone, Copy)]
 struct Failures {
     count: u32,
@@ -37,7 +38,7 @@ struct Failures {
 }
 
 impl Failures {
-    /// Counts one more at `now`, after those that are forgotten by then.
+    /// Counts one more at `now`, less those that are forgotten by then.
     fn next(earlier: Option<Self>, now: Instant) -> Self {
         let count = earlier.map_or(0, |earlier| {
             let forgotten =
@@ -61,8 +62,8 @@ impl FailedAuthThrottle {
         Self { failures: Cache::new(NETWORKS), held: Semaphore::new(MOST_HELD) }
     }
 
-    /// Counts a failure from this address and holds its answer back. Returns `false` when so many answers are
-    /// held back already that this one should be refused without more ado.
+    /// Counts a failure from this address and delays its response. Returns `false` if so many
+    /// responses are delayed already that this one must be refused at once.
     pub(crate) async fn hold(&self, address: IpAddr) -> bool {
         let network = network_of(address);
         let failures = Failures::next(self.failures.get(&network), Instant::now());

@@ -1,4 +1,4 @@
-//! What a server needs to know, and why it may end other than by its shutdown.
+//! The configuration of a server, and why it may end other than by its shutdown.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,31 +16,31 @@ use crate::telemetry::Sampling;
 use crate::transport::tls::ServerTls;
 use crate::verify::Bounds;
 
-/// How much of everything one replica takes on.
+/// The limits of one replica.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// Most connections at once; more wait in the operating system's queue.
+    /// The most connections at once; more wait in the operating system's queue.
     pub connections: usize,
-    /// Most calls at once on one connection; its client waits with more.
+    /// The most calls at once on one connection; its client waits with more.
     pub streams: u32,
-    /// Most calls at once that take waiting; warm verdicts take none.
+    /// The most calls at once that have to wait; warm verdicts do not count.
     pub calls: usize,
-    /// Most bytes that long answers take until they are read.
+    /// The most bytes of responses that are not read yet.
     pub response_memory_bytes: usize,
-    /// How long whoever does not go on is waited for.
+    /// The timeouts for peers that make no progress.
     pub timeouts: Timeouts,
 }
 
-/// How long whoever does not go on is waited for.
+/// The timeouts for peers that make no progress.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Timeouts {
     /// For the rest of a request's message.
     pub message: Duration,
-    /// For a request of HTTP/1, its head included.
+    /// For an HTTP/1 request, including its head.
     pub head: Duration,
-    /// For a call on a connection of HTTP/2.
+    /// For a call on an HTTP/2 connection.
     pub idle: Duration,
-    /// For the end of a connection, a tenth more or less; `None`: for ever.
+    /// The maximum age of a connection, a tenth more or less; `None`: unlimited.
     pub age: Option<Duration>,
     /// For the calls of a connection that has reached its age.
     pub age_grace: Duration,
@@ -58,64 +58,64 @@ impl Default for Timeouts {
     }
 }
 
-/// What a server needs to know; every value already checked.
+/// The configuration of a server; every value already checked.
 #[derive(Debug, Clone)]
 pub struct ServerConfig {
     /// TLS for the listeners; `None`: plaintext.
     pub tls: Option<Arc<ServerTls>>,
     /// What client certificates allow.
     pub certificates: CertificateMappings,
-    /// How much it takes on.
+    /// The limits of this replica.
     pub limits: Limits,
-    /// The way to Postgres.
+    /// How to connect to Postgres.
     pub database: Route,
-    /// A way past the pooler, for what needs sessions: migrations, and following changes.
+    /// How to connect past a pooler, for what needs sessions: migrations, and following changes.
     pub direct_database: Option<Route>,
-    /// The most connections to it.
+    /// The most connections to Postgres.
     pub database_connections: u32,
-    /// Whether this process brings the schema up to date, or only checks it.
+    /// Whether this process migrates the schema, or only checks it.
     pub migrate: bool,
     /// Whether a Postgres that can lose commits in a crash is refused.
     pub require_fsync: bool,
     /// The keys of the fast verifier.
     pub keyring: Arc<Keyring>,
-    /// Where to read again what may be replaced.
+    /// The files to read again when they are replaced.
     pub origins: Origins,
-    /// How every secret begins.
+    /// The prefix of every secret.
     pub prefix: Prefix,
-    /// What a new durable hash costs; a costlier one is not computed.
+    /// The cost of a new durable hash; a costlier one is not computed.
     pub durable_cost: DurableCost,
     /// How many durable hashes run at once, for creation and for the fallback each.
     pub hash_permits: usize,
-    /// How old answers from the cache may be.
+    /// How stale responses from the cache may be.
     pub bounds: Bounds,
-    /// How large the cache may be, in bytes.
+    /// The most bytes of the cache.
     pub cache_bytes: u64,
-    /// How often it is written down which tokens were used.
+    /// How often the last use of tokens is written.
     pub last_use_interval: Duration,
-    /// What is warned of, and how long tokens are kept after their end.
+    /// The expiration warnings, and how long tokens are kept after their end.
     pub retention: Retention,
-    /// Which calls' spans are exported.
+    /// Selects the calls whose spans are exported.
     pub sampling: Sampling,
-    /// What is open beside the RPCs, and to whom.
+    /// The integrations that are enabled, and for which clients.
     pub ways: IntegrationsConfig,
-    /// How long calls may go on after the shutdown began.
+    /// How long calls may continue after the shutdown began.
     pub drain_timeout: Duration,
 }
 
 impl ServerConfig {
-    /// Returns the way on which connections are sessions, if there is one.
+    /// Returns the route on which connections are sessions: past the pooler if there is one.
     pub(super) fn direct(&self) -> &Route {
         self.direct_database.as_ref().unwrap_or(&self.database)
     }
 }
 
-/// Where a server listens.
+/// The sockets that a server listens on.
 #[derive(Debug)]
 pub struct Listeners {
     /// For gRPC.
     pub grpc: TcpListener,
-    /// For metrics, health and the ways in that come over HTTP.
+    /// For metrics, health and the HTTP integrations.
     pub http: Option<TcpListener>,
 }
 
@@ -128,16 +128,16 @@ impl From<TcpListener> for Listeners {
 /// Why a server ended other than by its shutdown.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
-    /// The database is not one that this build can serve.
+    /// This build cannot serve this database.
     #[error(transparent)]
     Database(#[from] MigrateError),
-    /// The contracts that are built in could not be read.
+    /// The built-in contracts could not be read.
     #[error("the descriptors of the services could not be read")]
     Descriptors(#[from] prost::DecodeError),
-    /// The metrics could not be made.
+    /// The metrics could not be created.
     #[error(transparent)]
     Metrics(#[from] MetricsError),
-    /// What serves a listener's connections has ended by itself.
+    /// The task that serves a listener's connections has ended by itself.
     #[error("the {0} listener has ended; start tokend again")]
     Ended(&'static str),
 }

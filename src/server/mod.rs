@@ -1,5 +1,5 @@
-//! The one place that wires everything: store, engine, actions, jobs and the listeners, and their life from the
-//! first connection to the last answer. Called by `tokend serve` and by the tests.
+//! The composition root: builds store, engine, use cases, jobs and listeners, and runs them from
+//! the first connection to the last response. Called by `tokend serve` and by the tests.
 
 use std::future::pending;
 use std::sync::Arc;
@@ -44,16 +44,17 @@ use crate::verify::{Engine, EngineConfig, mac_refresh};
 /// The shortest and longest pause between two attempts to reach Postgres at the start.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
 
-/// Calls of reflection that are open at once: each may hold descriptors that nobody reads, some 200 KiB.
+/// The most open calls of reflection: each may hold unread descriptors of about 200 KiB.
 const MOST_REFLECTIONS: usize = 32;
 
-/// The memory of all requests that are not answered yet, and of what connections take whose peers are not known.
+/// The memory, in bytes, of all requests that are not answered yet, and of the connections of
+/// unauthenticated clients.
 const REQUEST_BYTES: usize = 32 << 20;
 
 /// How long the last writes may take.
 const LAST_WRITES: Duration = Duration::from_secs(2);
 
-/// What lives as long as the server.
+/// Everything that lives as long as the server.
 struct Running {
     store: Store,
     keyring: Arc<CurrentKeyring>,
@@ -61,7 +62,7 @@ struct Running {
     metrics: Arc<Metrics>,
     health: Health,
     jobs: Tasks,
-    /// Writes down which tokens were used; not among the jobs: it ends after the last call.
+    /// Writes the last use of tokens. Not one of the jobs, since it ends after the last call.
     flushing: Option<(watch::Sender<()>, Tasks)>,
     draining: End,
 }
@@ -102,13 +103,13 @@ pub async fn run(
             response_memory: Arc::clone(&ways.response_memory),
             requests: requests.clone(),
         };
-        // Not among the jobs: it goes on telling while calls are drained.
+        // Not one of the jobs: it continues to serve while calls are drained.
         serving_http.spawn(http::listener::serve(incoming, sources, ways, timeouts.head));
     }
     let http_ended = ended(&mut serving_http);
     tokio::pin!(http_ended);
     let incoming = listener::accept(grpc, tls(Protocol::Grpc), limits(Beyond::Wait), requests, metrics());
-    // Browsers speak it where there is no TLS.
+    // Browsers use HTTP/1 where there is no TLS.
     let http1 = !config.ways.web_origins.is_empty();
     let transport = Transport {
         streams: config.limits.streams,
@@ -154,14 +155,14 @@ pub async fn run(
     Ok(())
 }
 
-/// Waits for a task that never ends by itself; for ever if there is none.
+/// Waits for a task that never ends by itself; never completes if there is none.
 async fn ended(tasks: &mut JoinSet<()>) {
     if tasks.join_next().await.is_none() {
         pending::<()>().await;
     }
 }
 
-/// Puts everything together.
+/// Builds everything.
 fn wire(
     config: &ServerConfig,
 ) -> Result<(Running, Ending, Direct, Arc<Integrations>, RequestLimiter), ServeError> {
@@ -244,7 +245,7 @@ fn wire(
     Ok((running, draining, service, ways, requests))
 }
 
-/// Puts the services together, and what is known of them.
+/// Builds the services and the descriptors for reflection.
 fn services(
     config: &ServerConfig,
     ways: &Arc<Integrations>,
@@ -269,7 +270,7 @@ fn services(
     let reflected = all().try_fold(reflected, |reflected, (descriptors, _)| reflected.with(descriptors))?;
     let reflection = Reflection::from(reflected);
     let curious = FairLimiter::new(MOST_REFLECTIONS);
-    // A watch of health is open for as long as its connection, of which each has one as a rule.
+    // A health watch stays open as long as its connection, and most connections have one.
     let watchers = FairLimiter::new(config.limits.connections);
     let current = v1::server_reflection_server::ServerReflectionServer::new(reflection.clone());
     let older = v1alpha::server_reflection_server::ServerReflectionServer::new(reflection);
@@ -287,7 +288,7 @@ fn services(
     Ok(Direct::new(Arc::clone(api), routes.prepare(), methods, requests, !web.is_empty()))
 }
 
-/// Starts what does not need the database to be open.
+/// Starts the jobs that do not need an open database.
 fn keep_early_jobs(
     jobs: &mut Tasks,
     suggestions: Suggestions,
@@ -304,7 +305,7 @@ fn keep_early_jobs(
 }
 
 impl Running {
-    /// Starts what needs the database, now that it is open.
+    /// Starts what needs the database, once it is open.
     fn begin(&mut self, config: &ServerConfig) {
         self.engine.wake();
         let (engine, store, metrics) =
@@ -344,7 +345,7 @@ impl Running {
     }
 }
 
-/// Reaches Postgres, however long that takes, and opens the store once the schema is right.
+/// Waits until Postgres is reached, however long that takes, and opens the store once the schema is right.
 async fn open(config: &ServerConfig, store: Store, health: Health) -> Result<(), MigrateError> {
     let mut pause = BACKOFF.0;
     loop {
@@ -366,7 +367,7 @@ async fn open(config: &ServerConfig, store: Store, health: Health) -> Result<(),
     }
 }
 
-/// Tells whether the password may still become the right one: it is read again from a file.
+/// Returns whether the password may still become right, since it is read again from a file.
 fn may_be_let_in_later(error: &MigrateError, config: &ServerConfig) -> bool {
     error.is_authentication() && config.direct().password_file.is_some()
 }

@@ -1,5 +1,5 @@
-//! Watches whether Verify can be answered, and has health checks told so: from the feed's first poll on, while
-//! the cache may answer or Postgres does, changes are recorded, and the feed and the loader work.
+//! Sets health to whether Verify can be answered: from the feed's first poll on, while the cache
+//! may answer or Postgres responds, changes are recorded, and the feed and the loader run.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,13 +8,13 @@ use crate::api::health::Health;
 use crate::store::{Store, StoreError};
 use crate::verify::{Engine, Unknown};
 
-/// How often it is looked at: the cache always, Postgres only when the cache may not answer.
+/// The interval of the checks: of the cache always, of Postgres only when the cache may not answer.
 const INTERVAL: Duration = Duration::from_millis(50);
 const PROBE_INTERVAL: Duration = Duration::from_secs(1);
-/// How many looks at a cache that has not begun there are to one at Postgres.
+/// How many checks of a cache that has not started there are per check of Postgres.
 const LOOKS_PER_PING: u32 = 20;
 
-/// Why Verify is not to be asked.
+/// Why Verify cannot be answered.
 #[derive(Debug, thiserror::Error)]
 enum NotReady {
     #[error("the database does not answer")]
@@ -26,7 +26,7 @@ enum NotReady {
 }
 
 impl NotReady {
-    /// Says why in a few fixed words.
+    /// Returns the reason as one of a few fixed texts.
     fn reason(&self) -> &'static str {
         match self {
             Self::Database(Unknown::Store(error)) => error.reason(),
@@ -38,9 +38,9 @@ impl NotReady {
     }
 }
 
-/// Keeps health truthful until the server stops it.
+/// Keeps health up to date until the server stops it.
 pub(super) async fn run(engine: Arc<Engine>, store: Store, health: Health) {
-    // Also when this task is started again.
+    // Also right when this task is restarted.
     let mut serving = health.is_serving();
     let mut told = None;
     let mut looked = 0_u32;
@@ -59,7 +59,7 @@ pub(super) async fn run(engine: Arc<Engine>, store: Store, health: Health) {
             looked += 1;
             let pinged = if looked.is_multiple_of(LOOKS_PER_PING) { store.ping().await } else { Ok(()) };
             match pinged {
-                // Said by whoever waits for the database to be opened.
+                // Reported by the task that waits for the database.
                 Ok(()) | Err(StoreError::Starting) => Ok(false),
                 Err(error) => Err(NotReady::Database(error.into())),
             }

@@ -1,5 +1,5 @@
-//! Which trace a call belongs to, by W3C Trace Context's `traceparent`, and whether its spans are exported.
-//! Called by the gRPC face once a call. Whoever calls chooses its trace, and is believed in nothing else.
+//! The trace of a call, from W3C Trace Context's `traceparent`, and whether its spans are exported. Called
+//! by the gRPC API once per call. The caller chooses its trace; nothing else in the header is trusted.
 
 use crate::clock;
 use crate::domain::audit_context::TraceId;
@@ -7,19 +7,19 @@ use crate::domain::audit_context::TraceId;
 /// The trace of a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TraceContext {
-    /// Names the trace: the caller's, or a new one.
+    /// The trace's id: the caller's, or a new one.
     pub trace_id: TraceId,
-    /// The caller's span, when it names one.
+    /// The caller's span, if it names one.
     pub parent: Option<[u8; 8]>,
-    /// Whether its spans are to be exported.
+    /// Whether the call's spans are exported.
     pub sampled: bool,
 }
 
-/// How many of the calls that bring no trace of their own are exported: none, all, or a part of them.
+/// The fraction of the calls without a trace of their own that is exported: none, all, or a part.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Sampling {
     exports: bool,
-    /// Of 2^64.
+    /// Out of 2^64.
     threshold: u64,
 }
 
@@ -30,7 +30,7 @@ impl Sampling {
         Self { exports: false, threshold: 0 }
     }
 
-    /// Exports what callers sample, and this part, 0 to 1, of the rest.
+    /// Exports what callers sample, and this fraction, 0 to 1, of the rest.
     #[must_use]
     #[expect(
         clippy::cast_possible_truncation,
@@ -42,13 +42,13 @@ impl Sampling {
         Self { exports: true, threshold: (ratio * 18_446_744_073_709_551_616.0) as u64 }
     }
 
-    /// Tells whether spans are exported at all.
+    /// Returns whether spans are exported at all.
     #[must_use]
     pub const fn exports(self) -> bool {
         self.exports
     }
 
-    /// Reads the trace of a call that brings this `traceparent`; what is none counts as absent.
+    /// Returns the trace of a call with this `traceparent`; an invalid one counts as absent.
     #[must_use]
     pub fn context(self, traceparent: Option<&str>) -> TraceContext {
         if let Some(context) = traceparent.and_then(parse) {
@@ -60,7 +60,8 @@ impl Sampling {
     }
 }
 
-/// Reads `version-trace-parent-flags` (W3C Trace Context, 3.2): of later versions, what version 00 has.
+/// Reads `version-trace-parent-flags` (W3C Trace Context, 3.2); of later versions, only the fields
+/// of version 00.
 fn parse(text: &str) -> Option<TraceContext> {
     let mut parts = text.split('-');
     let (version, trace, parent, flags) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
@@ -75,7 +76,7 @@ fn parse(text: &str) -> Option<TraceContext> {
     Some(TraceContext { trace_id: TraceId(trace), parent: Some(parent), sampled: flags & 1 == 1 })
 }
 
-/// Reads lower-case hexadecimal digits of exactly so many bytes.
+/// Reads exactly `N` bytes of lower-case hexadecimal digits.
 fn hex<const N: usize>(text: &str) -> Option<[u8; N]> {
     let digit = |byte: &u8| match byte {
         b'0'..=b'9' => Some(byte - b'0'),

@@ -1,6 +1,6 @@
-//! Spans to an OpenTelemetry collector, over OTLP. Called by `telemetry`; nothing of it exists unless an endpoint
-//! is configured. Which spans are worth exporting was decided before: here whatever has no parent is, and
-//! whatever has one goes the way of its parent.
+//! Exports spans to an OpenTelemetry collector over OTLP. Called by `telemetry`; exists only if an
+//! endpoint is configured. Sampling was decided earlier: here a span without a parent is exported,
+//! and any other follows its parent.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -28,7 +28,7 @@ const EXPORT_TIMEOUT: Duration = Duration::from_secs(5);
 pub(super) struct Exporter(SdkTracerProvider);
 
 impl Exporter {
-    /// Begins to export to this collector. Needs a runtime around it.
+    /// Starts to export to this collector. Must be called within a runtime.
     pub(super) fn start(endpoint: &str) -> Result<(Self, SdkTracer), TelemetryError> {
         let channel = channel(endpoint).map_err(|error| TelemetryError::Exporter(Box::new(error)))?;
         let exporter = SpanExporter::builder()
@@ -47,7 +47,7 @@ impl Exporter {
         Ok((Self(provider), tracer))
     }
 
-    /// Sends what is left.
+    /// Sends the remaining spans.
     pub(super) fn end(&self) {
         if let Err(error) = self.0.shutdown_with_timeout(EXPORT_TIMEOUT) {
             tracing::warn!(%error, "the last spans were not exported");
@@ -55,7 +55,7 @@ impl Exporter {
     }
 }
 
-/// Opens a channel when it is first used; with TLS, to whoever a CA that the system trusts vouches for.
+/// Creates a channel that connects on first use; with TLS, the server's CA must be trusted by the system.
 fn channel(endpoint: &str) -> Result<Channel, tonic::transport::Error> {
     let encrypted = endpoint.starts_with("https://");
     let mut endpoint = Endpoint::from_shared(endpoint.to_owned())?.timeout(EXPORT_TIMEOUT);
@@ -65,16 +65,16 @@ fn channel(endpoint: &str) -> Result<Channel, tonic::transport::Error> {
     Ok(endpoint.connect_lazy())
 }
 
-/// How many spans were exported, and how many were not, since it was last asked. Of the process: it has one exporter.
+/// How many spans were exported and lost since the last read. Global, since the process has one exporter.
 static EXPORTED: AtomicU64 = AtomicU64::new(0);
 static LOST: AtomicU64 = AtomicU64::new(0);
 
-/// Returns how many spans have been exported since it was last asked, and how many have been lost.
+/// Returns how many spans were exported and how many were lost since the last call.
 pub(super) fn take_counts() -> (u64, u64) {
     (EXPORTED.swap(0, Ordering::Relaxed), LOST.swap(0, Ordering::Relaxed))
 }
 
-/// An exporter that tells when what it sends does not arrive: once when that begins, once when it ends.
+/// An exporter that logs failures: once when they start, once when they end.
 #[derive(Debug)]
 struct Told {
     exporter: SpanExporter,
@@ -117,12 +117,12 @@ pub(super) fn adopt(span: &Span, context: &TraceContext) {
         Some(parent) => parent,
         // Sampled and without a parent: the root of its trace.
         None if context.sampled => return,
-        // Not sampled: some parent that says so.
+        // Not sampled: any parent with that flag.
         None => [1; 8],
     };
     let flags = if context.sampled { TraceFlags::SAMPLED } else { TraceFlags::NOT_SAMPLED };
     let trace_id = opentelemetry::trace::TraceId::from_bytes(context.trace_id.0);
     let remote = SpanContext::new(trace_id, SpanId::from_bytes(parent), flags, true, TraceState::NONE);
-    // Fails only where no exporter is.
+    // Fails only without an exporter.
     let _ = span.set_parent(Context::new().with_remote_span_context(remote));
 }

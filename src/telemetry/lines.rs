@@ -1,6 +1,6 @@
-//! Bounds the lines about calls and handshakes that were refused: anybody can have such a line written, as often as they
-//! like. So many of one reason to one network, so many of one reason to all; the rest is counted, and the count told.
-//! Asked by whoever logs a refusal. Of the process, since that is what writes lines.
+//! Limits the log lines about refused calls and handshakes, since anyone can cause them without
+//! bound: per reason and network, and per reason. The rest is counted, and the count is logged.
+//! Called where a refusal is logged; global, since the log is per process.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -9,14 +9,15 @@ use std::time::{Duration, Instant};
 
 use crate::domain::networks::network_of;
 
-/// In what time lines are counted, and how many of one reason are written in it, to one network and to all.
+/// The window in which lines are counted, and the most lines of one reason in it, for one network
+/// and for all.
 const WINDOW: Duration = Duration::from_secs(10);
 const OF_NETWORK: u32 = 10;
 const OF_REASON: u32 = 50;
 
 static LINES: LazyLock<Mutex<Lines>> = LazyLock::new(|| Mutex::new(Lines::new(Instant::now())));
 
-/// Counts a refusal for this reason, one of a fixed set; returns whether it is to be logged.
+/// Counts a refusal for this reason, one of a fixed set; returns whether to log it.
 pub fn is_worth_a_line(reason: &str, peer: Option<IpAddr>) -> bool {
     let now = Instant::now();
     let (admitted, left_out) = {
@@ -28,7 +29,7 @@ pub fn is_worth_a_line(reason: &str, peer: Option<IpAddr>) -> bool {
     admitted
 }
 
-/// Tells what was left out when its time is over, also when nobody is refused any more; never ends.
+/// Logs the counts of omitted lines at the end of each window, even without new refusals; never ends.
 pub async fn tell_left_out() {
     loop {
         tokio::time::sleep(WINDOW).await;
@@ -43,7 +44,7 @@ fn tell(left_out: &[(String, u64)]) {
     }
 }
 
-/// What was written and left out since `began`. Bounded: by the number of reasons, and by the lines that are written.
+/// The lines written and omitted since `began`. Bounded by the number of reasons and by the lines written.
 #[derive(Debug)]
 struct Lines {
     began: Instant,
@@ -62,7 +63,7 @@ impl Lines {
         Self { began, reasons: HashMap::new() }
     }
 
-    /// Begins anew when the time is over; returns what was left out of each reason until then.
+    /// Starts a new window when the current one is over; returns how many lines of each reason it omitted.
     fn turn(&mut self, now: Instant) -> Vec<(String, u64)> {
         if now.duration_since(self.began) < WINDOW {
             return Vec::new();

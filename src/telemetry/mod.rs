@@ -1,8 +1,6 @@
-//! Log lines to standard error, as text for people or as JSON for machines, and spans to a collector where one
-//! is configured.
-//!
-//! Commands call `init` once, after their configuration is resolved; everything else only uses
-//! the `tracing` macros. No ambient `RUST_LOG` is read: the settings alone decide.
+//! Log lines to standard error, as text for people or as JSON for machines, and spans to a
+//! collector if configured. Commands call `init` once their configuration is resolved; everything
+//! else only uses the `tracing` macros. `RUST_LOG` is not read: the settings alone decide.
 
 use std::io::{self, IsTerminal};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -27,26 +25,27 @@ pub use context::{Sampling, TraceContext};
 use export::Exporter;
 pub use lines::{is_worth_a_line, tell_left_out};
 
-/// How much more is logged when more is asked for of a running server.
+/// The log levels that a running server can be raised to.
 const MORE: [&str; 2] = ["tokend=debug", "tokend=trace"];
 
-/// What reads and writes the bytes of a connection, where secrets still stand in the open.
+/// Crates that read and write the bytes of a connection, where secrets are in plain text.
 const WIRE: [&str; 3] = ["h2", "hyper", "hyper_util"];
 
-/// Where Postgres's notices go: below a warning they tell of everyday things, at every start for
-/// example that the table of migrations is there already. Warnings are never left out: the store goes by them.
+/// The target of Postgres's notices. Below a warning they are routine: at every start, for example, that the
+/// migrations table exists already. Warnings are never filtered out: the store depends on them.
 const NOTICES: &str = notices::TARGET;
 
-/// Where h2 warns of answers to PINGs that are not its own: they are [`crate::transport::listener`]'s.
+/// Where h2 warns of PING acknowledgements that are not its own; they belong to
+/// [`crate::transport::listener`].
 const PONGS: &str = "h2::proto::ping_pong";
 
-/// Why logging cannot begin.
+/// Why logging cannot start.
 #[derive(Debug, Error)]
 pub enum TelemetryError {
     /// The directives are invalid.
     #[error("invalid log directives")]
     Filter(#[from] ParseError),
-    /// The exporter could not be made.
+    /// The exporter could not be created.
     #[error(
         "spans cannot be exported: --otlp-endpoint, or the certificates that the system trusts, cannot be used"
     )]
@@ -67,7 +66,7 @@ pub enum LogFormat {
     Json,
 }
 
-/// What can be done about a running process's telemetry.
+/// Controls the telemetry of a running process.
 #[derive(Debug)]
 pub struct Telemetry {
     level: reload::Handle<EnvFilter, Registry>,
@@ -76,28 +75,30 @@ pub struct Telemetry {
     exporter: Option<Exporter>,
 }
 
-/// Begins to write log lines to standard error, for the rest of the process; with an endpoint also to export
-/// spans, for which there must be a runtime around the call.
+/// Starts to write log lines to standard error for the rest of the process, and with an endpoint also
+/// to export spans, for which it must be called within a runtime.
 ///
-/// The crates that see raw bytes stay at `info` whatever is asked for, so that no level of
-/// detail can put a secret into a log.
+/// The crates that see raw bytes stay at `info` whatever is asked for, so that no level can put a
+/// secret into a log.
 ///
 /// # Errors
-/// [`TelemetryError`] when the directives or the endpoint are invalid or logging has begun already.
+/// [`TelemetryError`] when the directives or the endpoint are invalid or logging has already started.
 pub fn init(
     format: LogFormat,
     directives: &str,
     otlp_endpoint: Option<&str>,
 ) -> Result<Telemetry, TelemetryError> {
     let (chosen, level) = reload::Layer::new(filter(directives, None)?);
-    // A filter of its own: among directives the most specific wins, so `h2::codec=trace` would undo `h2=info`.
+    // A separate filter: among directives the most specific wins, so `h2::codec=trace` would
+    // override `h2=info`.
     let bounded = filter_fn(|metadata| *metadata.level() <= most_detailed(metadata.target()));
     let lines = tracing_subscriber::fmt::layer().with_writer(io::stderr);
     let (exporter, tracer) = otlp_endpoint.map(Exporter::start).transpose()?.unzip();
-    // Spans of calls, and nothing of the crates that would export them.
+    // Spans of calls, but none of the crates that would export them.
     let spans = tracer.map(|tracer| {
         let own = filter_fn(|metadata| metadata.is_span() && metadata.target().starts_with("tokend"));
-        // Without the hint, and with a layer above that has none, every event of every crate would be asked about.
+        // Without the hint, and with a layer above that has none, the filter would run for every
+        // event of every crate.
         let own = own.with_max_level_hint(LevelFilter::INFO);
         tracing_opentelemetry::layer().with_tracer(tracer).with_location(false).with_filter(own)
     });
@@ -106,7 +107,7 @@ pub fn init(
         LogFormat::Json => lines.json().with_ansi(false).boxed(),
     };
     let subscriber = tracing_subscriber::registry().with(chosen).with(bounded);
-    // Below the spans: above a layer with a filter of its own, every event of every crate would be asked about.
+    // Below the spans: above a layer with its own filter, it would run for every event of every crate.
     let installed = subscriber.with(notices::Overhearing).with(lines).with(spans).try_init();
     installed.map_err(|error| TelemetryError::Installed(Box::new(error)))?;
     panics::note_places();
@@ -115,13 +116,13 @@ pub fn init(
 }
 
 impl Telemetry {
-    /// Logs one step more of what tokend itself does: debug, then trace.
+    /// Raises tokend's own log level by one step: debug, then trace.
     pub fn log_more(&self) {
         let step = self.more.fetch_add(1, Ordering::Relaxed).min(MORE.len() - 1);
         self.set(Some(MORE[step]));
     }
 
-    /// Logs as configured again.
+    /// Resets the log level to the configured one.
     pub fn log_as_configured(&self) {
         self.more.store(0, Ordering::Relaxed);
         self.set(None);
@@ -144,14 +145,14 @@ impl Telemetry {
     }
 }
 
-/// Returns how many spans this process has exported since it was last asked, and how many were lost, since the
-/// collector did not take them.
+/// Returns how many spans this process has exported since the last call, and how many were lost
+/// because the collector did not accept them.
 #[must_use]
 pub fn take_export_counts() -> (u64, u64) {
     export::take_counts()
 }
 
-/// Puts a call's span into its trace, where spans are exported.
+/// Puts a call's span into its trace, if spans are exported.
 pub fn adopt(span: &Span, context: &TraceContext, sampling: Sampling) {
     if sampling.exports() {
         export::adopt(span, context);

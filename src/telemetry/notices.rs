@@ -1,6 +1,6 @@
-//! Warnings that Postgres sends beside an answer. The driver tells them to the log alone, so they are overheard there:
-//! `telemetry` puts the layer among its own, the store asks whether there was one. Without a subscriber, as in a test
-//! that runs the server within itself, none is heard.
+//! Warnings that Postgres sends with a result. The driver only logs them, so a tracing layer
+//! captures them: `telemetry` installs it, the store asks whether there was one. Without a
+//! subscriber, as in a test that runs the server in its own process, none is seen.
 
 use std::cell::Cell;
 use std::future::poll_fn;
@@ -9,14 +9,14 @@ use std::pin::pin;
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::layer::{Context, Layer};
 
-/// Where the driver tells them.
+/// The target under which the driver logs them.
 pub(crate) const TARGET: &str = "sqlx::postgres::notice";
 
 thread_local! {
     static WARNED: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Overhears them.
+/// The layer that captures warnings.
 #[derive(Debug)]
 pub(crate) struct Overhearing;
 
@@ -29,12 +29,12 @@ impl<S: Subscriber> Layer<S> for Overhearing {
     }
 }
 
-/// Does `work` and tells whether there was a warning meanwhile.
+/// Runs `work` and returns whether a warning was logged meanwhile.
 pub(crate) async fn watched<T>(work: impl Future<Output = T>) -> (T, bool) {
     let mut work = pin!(work);
     let mut warned = false;
     let done = poll_fn(|context| {
-        // The driver tells it where it is polled, so no other work's warning comes in between.
+        // The driver logs while it is polled, so no other work's warning can come in between.
         WARNED.set(false);
         let polled = work.as_mut().poll(context);
         warned |= WARNED.take();

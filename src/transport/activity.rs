@@ -1,5 +1,4 @@
-//! What is going on on a connection: said by whoever serves it, looked at where it is found out whether its peer is
-//! still there.
+//! The activity of a connection: set by the task that serves it, read where its peer's liveness is checked.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -18,33 +17,33 @@ pub struct Activity {
 pub struct WaitingCall(Arc<Activity>);
 
 impl Activity {
-    /// Notes that a call has begun.
+    /// Records that a call has begun.
     pub fn call_began(&self) {
         if !self.began.load(Ordering::Relaxed) {
             self.began.store(true, Ordering::Relaxed);
         }
     }
 
-    /// Notes that a call goes on.
+    /// Records that a call waits.
     #[must_use]
     pub fn call_waits(self: &Arc<Self>) -> WaitingCall {
         self.waiting.fetch_add(1, Ordering::Relaxed);
         WaitingCall(Arc::clone(self))
     }
 
-    /// Tells whether the connection has been without a call for too long.
+    /// Returns whether the connection has had no call for too long.
     #[must_use]
     pub fn is_idle(&self) -> bool {
         self.idle.load(Ordering::Relaxed)
     }
 
-    /// Tells whether the connection has taken too much for one whose peer is not known.
+    /// Returns whether the connection of an unauthenticated client has taken too much memory.
     #[must_use]
     pub fn is_overspent(&self) -> bool {
         self.overspent.load(Ordering::Relaxed)
     }
 
-    /// Tells whether calls wait.
+    /// Returns whether calls wait.
     #[must_use]
     pub fn has_waiting(&self) -> bool {
         self.waiting.load(Ordering::Relaxed) > 0
@@ -54,7 +53,7 @@ impl Activity {
         self.overspent.store(overspent, Ordering::Relaxed);
     }
 
-    /// Tells whether there was a call since this was asked last.
+    /// Returns whether there was a call since the last check.
     pub(crate) fn take_used(&self) -> bool {
         self.began.swap(false, Ordering::Relaxed) || self.waiting.load(Ordering::Relaxed) > 0
     }

@@ -1,7 +1,6 @@
-//! Calls begin in the turn of the connection that they came on, one after the other, as soon as all that has arrived
-//! is read. Most of them are answered in that turn, and what they answer is written together: as tasks of their own
-//! each would be allocated, woken and perhaps moved to another core, which costs more than a verdict. A call that has
-//! to wait becomes a task after all. Used by `serve`.
+//! Calls start inside their connection's task, in order, as soon as all arrived data is read. Most finish in
+//! that poll and are written together: as separate tasks each would be allocated, woken and perhaps moved to
+//! another core, which costs more than a verdict. A call that has to wait becomes a task. Used by `serve`.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
@@ -16,7 +15,7 @@ use super::listener::Activity;
 
 type Call = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// hyper's executor for one connection: keeps the calls that have come until it is their turn.
+/// hyper's executor for one connection: collects the calls that have arrived until they are started.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct InlineExecutor(Arc<Mutex<Calls>>);
 
@@ -41,9 +40,9 @@ impl InlineExecutor {
     }
 }
 
-/// A connection that can be told to take no more calls.
+/// A connection that can be closed gracefully.
 pub(crate) trait Closing {
-    /// Tells it; it ends with the last of the calls that it has.
+    /// Stops accepting calls; the connection ends with the last of its calls.
     fn close(self: Pin<&mut Self>);
 }
 
@@ -53,14 +52,14 @@ impl<C: GracefulConnection> Closing for C {
     }
 }
 
-/// A connection that reads what has arrived, then has the calls begin.
+/// A connection that reads what has arrived, then starts the calls.
 pub(crate) struct InlineConnection<C> {
     connection: Pin<Box<C>>,
     arrived: InlineExecutor,
     activity: Arc<Activity>,
-    /// Whether it was told to take no more calls.
+    /// Whether it was asked to accept no more calls.
     ending: bool,
-    /// Empty between two turns; kept for its room.
+    /// Empty between two polls; kept for its capacity.
     beginning: Vec<Call>,
 }
 
@@ -72,7 +71,7 @@ impl<C> InlineConnection<C> {
 }
 
 impl<C: Closing> InlineConnection<C> {
-    /// Has the connection take no more calls, and end with the last of those that it has.
+    /// Stops accepting calls; the connection ends with the last of its calls.
     pub(crate) fn close(&mut self) {
         self.ending = true;
         self.connection.as_mut().close();
@@ -101,10 +100,11 @@ impl<C: Future + Closing> Future for InlineConnection<C> {
     }
 }
 
-/// Polls a call once; one that has to wait goes on as a task, which asks again for whatever it waits for.
+/// Polls a call once; one that has to wait continues as a task, which polls it again and so
+/// registers its own waker.
 fn begin(mut call: Call, activity: &Arc<Activity>) {
     let mut context = Context::from_waker(Waker::noop());
-    // As in a task, a call that panics takes nothing with it but itself: its drop resets its stream.
+    // As in a task, a call that panics affects nothing else: dropping it resets its stream.
     let polled = catch_unwind(AssertUnwindSafe(|| call.as_mut().poll(&mut context)));
     if matches!(polled, Ok(Poll::Pending)) {
         let open = activity.call_waits();
@@ -123,7 +123,7 @@ mod tests {
 
     use super::*;
 
-    /// A connection on which calls arrive, some each turn; it ends with the last of them.
+    /// A connection on which some calls arrive at each poll; it ends with the last of them.
     struct Connection {
         arrived: InlineExecutor,
         turns: VecDeque<Vec<Call>>,
@@ -148,7 +148,7 @@ mod tests {
         }
     }
 
-    /// Drives a connection in a task of its own, whose name is returned.
+    /// Drives a connection in a separate task, whose id is returned.
     async fn drive(turns: impl Into<VecDeque<Vec<Call>>>) -> tokio::task::Id {
         let arrived = InlineExecutor::default();
         let connection = Connection { arrived: arrived.clone(), turns: turns.into() };

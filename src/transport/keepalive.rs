@@ -1,8 +1,7 @@
-//! Asks peers of HTTP/2 that have been silent for a while whether they are there, and gives up those that do not
-//! answer: a connection that nobody uses any more would keep its place for ever. Stands below HTTP and above TLS.
-//! Its question is a PING frame (RFC 9113, 6.7) of its own, put between those that are written. hyper could ask, too,
-//! but would read a clock under a lock several times a call. A connection without a call is told to end after a while,
-//! whatever its peer answers; and one of HTTP/1 ends whose peer takes nothing of what it is answered.
+//! Pings HTTP/2 peers that have been silent, and drops those that do not respond: an unused
+//! connection would keep its permit forever. Sits below HTTP and above TLS, and writes its PING
+//! frame (RFC 9113, 6.7) between other frames; hyper's own pings read a clock under a lock several
+//! times a call. Also ends idle connections, and HTTP/1 peers that do not read.
 
 use std::io;
 use std::pin::Pin;
@@ -15,47 +14,48 @@ use tokio::time::{Instant, Sleep};
 
 use super::activity::Activity;
 
-/// How often it is looked whether anything was heard.
+/// The interval of the checks.
 const INTERVAL: Duration = Duration::from_secs(30);
 
-/// How long an answer may take.
+/// How long a response to a PING may take.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// How HTTP/2 begins (RFC 9113, 3.4).
+/// The start of an HTTP/2 connection (RFC 9113, 3.4).
 pub(crate) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-/// A PING frame: 8 bytes, type 6, no flags, stream 0, and what the answer repeats.
+/// A PING frame: 8 bytes, type 6, no flags, stream 0, and the opaque data that the response repeats.
 const PING: &[u8] = b"\0\0\x08\x06\0\0\0\0\0tokend??";
 
-/// A stream whose peer is asked.
+/// A stream whose peer is pinged.
 #[derive(Debug)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a thing that was seen or not, by itself")]
 pub(crate) struct Keepalive<S> {
     stream: S,
-    /// When it is looked next.
+    /// When the next check is due.
     look: Pin<Box<Sleep>>,
     interval: Duration,
-    /// Whether the peer can be asked.
+    /// Whether the peer can be pinged.
     asks: bool,
     activity: Arc<Activity>,
-    /// Since when there was no call, as far as was looked, and for how long there may be none.
+    /// The last check at which there was a call, and how long the connection may be without one.
     unused_since: Instant,
     longest_idle: Duration,
-    /// Whether the stream took something since it was looked last.
+    /// Whether a write succeeded since the last check.
     taken: bool,
-    /// Whether anything was heard since it was looked last.
+    /// Whether anything was received since the last check.
     heard: bool,
-    /// Whether the peer was asked, and has until the next look to answer.
+    /// Whether the peer was pinged, and has until the next check to respond.
     asked: bool,
-    /// Whether the stream took no more when it was written to last, which may have been within a frame. If it did,
-    /// HTTP has gone on writing until it had nothing left.
+    /// Whether the last write was blocked, which may have been within a frame. If it was not, HTTP
+    /// has written all that it had.
     blocked: bool,
-    /// What is still to be written of the question, and then flushed.
+    /// The rest of the PING that is still to be written, and then flushed.
     question: Option<&'static [u8]>,
 }
 
 impl<S> Keepalive<S> {
-    /// Stands around a stream whose peer has begun with these bytes. One that does not speak HTTP/2 is not asked.
+    /// Wraps a stream whose peer has sent these first bytes. A peer that does not speak HTTP/2 is
+    /// not pinged.
     pub(crate) fn new(stream: S, first: &[u8], longest_idle: Duration) -> Self {
         let interval = INTERVAL.min(longest_idle);
         Self {
@@ -74,12 +74,13 @@ impl<S> Keepalive<S> {
         }
     }
 
-    /// Returns where it is said what is going on.
+    /// Returns the connection's activity.
     pub(crate) fn activity(&self) -> Arc<Activity> {
         Arc::clone(&self.activity)
     }
 
-    /// Tells a connection that has been without a call for too long; whether it was told before, and is still there.
+    /// Marks a connection without a call for too long as idle; returns whether it was marked before
+    /// and still exists.
     fn is_overdue(&mut self) -> bool {
         if self.activity.take_used() {
             self.unused_since = Instant::now();
@@ -95,7 +96,7 @@ impl<S> Keepalive<S> {
 }
 
 impl<S: AsyncWrite + Unpin> Keepalive<S> {
-    /// Looks whether it is time to ask, or to give up.
+    /// Runs the check if it is due, and writes a pending PING.
     fn attend(&mut self, context: &mut Context<'_>) -> io::Result<()> {
         while self.look.as_mut().poll(context).is_ready() {
             let again = if self.asks { self.look_again()? } else { self.look_at_writing()? };
@@ -107,7 +108,7 @@ impl<S: AsyncWrite + Unpin> Keepalive<S> {
         }
     }
 
-    /// Looks at a peer that can be asked; returns when to look again.
+    /// Checks a peer that can be pinged; returns the time until the next check.
     fn look_again(&mut self) -> io::Result<Duration> {
         let again = match (self.heard, self.asked) {
             (true, _) => self.interval,
@@ -125,7 +126,8 @@ impl<S: AsyncWrite + Unpin> Keepalive<S> {
         Ok(again)
     }
 
-    /// Looks whether a peer that cannot be asked takes what it is answered; returns when to look again.
+    /// Checks whether a peer that cannot be pinged reads what it is sent; returns the time until
+    /// the next check.
     fn look_at_writing(&mut self) -> io::Result<Duration> {
         if self.blocked && !self.taken {
             return Err(io::ErrorKind::TimedOut.into());
@@ -134,7 +136,7 @@ impl<S: AsyncWrite + Unpin> Keepalive<S> {
         Ok(self.interval)
     }
 
-    /// Writes what is left of the question.
+    /// Writes the rest of the PING.
     fn ask(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let Some(rest) = &mut self.question else { return Poll::Ready(Ok(())) };
         while !rest.is_empty() {
@@ -149,7 +151,7 @@ impl<S: AsyncWrite + Unpin> Keepalive<S> {
         Poll::Ready(Ok(()))
     }
 
-    /// Writes after the question.
+    /// Writes after the PING.
     fn write(
         &mut self,
         context: &mut Context<'_>,
@@ -168,7 +170,7 @@ impl<S: AsyncWrite + Unpin> Keepalive<S> {
         self.or_give_up(written, context)
     }
 
-    /// Gives up while something is waited for, if it is time to.
+    /// Checks while something is waited for, and fails if the peer is to be dropped.
     fn or_give_up<T>(
         &mut self,
         outcome: Poll<io::Result<T>>,
@@ -289,7 +291,7 @@ mod tests {
         let writing = tokio::spawn(async move { writes.write_all(&written).await });
         let reading = tokio::spawn(async move { reads.read_u8().await });
         tokio::time::sleep(INTERVAL + PATIENCE / 2).await;
-        // It reads again, and says something, before it is given up.
+        // It reads again, and sends something, before it is dropped.
         let mut taken = vec![0; 1_000];
         client.read_exact(&mut taken).await.unwrap();
         client.write_all(b"x").await.unwrap();
@@ -328,7 +330,7 @@ mod tests {
         let (mut client, server) = duplex(1 << 16);
         let mut server = Keepalive::new(server, PREFACE, 4 * INTERVAL);
         let (activity, began) = (server.activity(), Instant::now());
-        // It answers all that it is asked.
+        // It responds to every PING.
         let answering = tokio::spawn(async move {
             let mut question = [0; 17];
             while client.read_exact(&mut question).await.is_ok() && client.write_all(&question).await.is_ok()

@@ -1,6 +1,6 @@
-//! The listeners: take connections, at most so many at a time, shake hands where TLS is on, and hand
-//! them on together with what is known of the peer. Called by the server. A slow or hostile handshake
-//! holds up nobody else.
+//! The listeners: accept a limited number of connections, do the TLS handshake where TLS is on, and
+//! pass them on with what is known of the peer. Called by the server. A slow or hostile handshake
+//! delays nothing else.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -30,76 +30,76 @@ use crate::metrics::{Counted, Metrics, Task};
 use crate::runtime::tasks::Tasks;
 use crate::telemetry::is_worth_a_line;
 
-/// How long a handshake may take, and what is heard first of HTTP.
+/// How long a handshake may take, and the first bytes of HTTP.
 const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(5);
 
-/// How much is heard of a peer at most before its connection is handed on: as much as HTTP/2 begins with, less of one
-/// that begins with something else.
+/// The most bytes read from a peer before its connection is passed on: the preface of HTTP/2, or
+/// less of another protocol.
 const FIRST_BYTES: usize = PREFACE.len();
 
-/// How long is waited after the operating system refused a connection, for want of file descriptors for one.
+/// The pause after the operating system refused a connection because no file descriptor was free.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// How many connections may wait to be taken.
+/// How many accepted connections may wait to be served.
 const READY: usize = 64;
 
-/// How many connections beyond the limit a listener takes that is asked by probes: one more ends the oldest of them.
+/// How many connections beyond the limit a listener for probes accepts: one more ends the oldest of them.
 const BEYOND: usize = 16;
 
-/// What connections are allowed.
+/// The limits of connections.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// Connections at once.
+    /// The most connections at once.
     pub most: usize,
-    /// How long one may be without a call.
+    /// How long a connection may be without a call.
     pub idle: Duration,
-    /// How long one may last, a tenth more or less; `None`: for ever.
+    /// The maximum age of a connection, a tenth more or less; `None`: unlimited.
     pub age: Option<Duration>,
-    /// What becomes of those beyond the limit.
+    /// What happens to those beyond the limit.
     pub beyond: Beyond,
 }
 
-/// What becomes of connections beyond the limit.
+/// What happens to connections beyond the limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Beyond {
     /// They wait in the operating system's queue.
     Wait,
-    /// A few are taken for a short while each, for probes.
+    /// A few are accepted for a short time each, for probes.
     Probes,
 }
 
-/// The connections as they come.
+/// The accepted connections.
 #[derive(Debug)]
 pub struct Incoming {
     receiver: mpsc::Receiver<Connection>,
     _accepting: Tasks,
 }
 
-/// One connection. Gives its place back when it ends.
+/// One connection. Returns its permits when it ends.
 #[derive(Debug)]
 pub struct Connection {
     address: SocketAddr,
     certificate: Option<Arc<ClientCertificate>>,
-    /// Whether whoever is at the other end has shown who it is.
+    /// Whether the peer has authenticated.
     known: Arc<AtomicBool>,
     bytes: Keepalive<Bytes>,
-    /// What lets it in, where that is a client certificate.
+    /// The admission of its client certificate, if it has one.
     admission: Option<Arc<Admission>>,
-    /// What was heard first, and has not been read.
+    /// The first bytes received, which were not read yet.
     first: axum::body::Bytes,
-    /// What it takes, for as long as its peer is not known.
+    /// Its memory accounting while its peer is unauthenticated.
     stranger: Option<Stranger>,
     until: Option<Until>,
-    /// When its peer is to open another one.
+    /// When its peer should open another one.
     due: Option<Instant>,
     _place: Option<Permits>,
     _counted: Counted,
 }
 
-/// One of the listener's places, and one of its address's.
+/// A permit of the listener, and one of the address.
 type Permits = (OwnedSemaphorePermit, Permit<IpAddr>);
 
-/// Completes when a connection has to end that was let in beyond the limit.
+/// Completes when a connection that was accepted beyond the limit has to end.
 pub type Until = oneshot::Receiver<Infallible>;
 
 #[derive(Debug)]
@@ -108,8 +108,8 @@ enum Bytes {
     Tls(Box<TlsStream<TcpStream>>),
 }
 
-/// Takes connections on `listener`, so many at a time; no address may have nearly all of them. Ends when the result is
-/// dropped, and with it the listener.
+/// Accepts connections on `listener` up to the limits; no address may have nearly all of them.
+/// Ends, and closes the listener, when the result is dropped.
 pub fn accept(
     listener: TcpListener,
     tls: Option<(Arc<ServerTls>, Protocol)>,
@@ -134,17 +134,17 @@ pub fn accept(
     Incoming { receiver, _accepting: accepting }
 }
 
-/// Who is let in.
+/// Decides which connections are accepted.
 struct Acceptor {
     places: Arc<Semaphore>,
     shares: FairLimiter<IpAddr>,
     beyond: Beyond,
-    /// The latest that were let in beyond the limit; each ends when its sender is dropped.
+    /// The latest connections accepted beyond the limit; each ends when its sender is dropped.
     latest: VecDeque<oneshot::Sender<Infallible>>,
 }
 
 impl Acceptor {
-    /// Waits until somebody may be let in.
+    /// Waits until another connection may be accepted.
     async fn open(&self) -> Option<OwnedSemaphorePermit> {
         match self.beyond {
             Beyond::Wait => Arc::clone(&self.places).acquire_owned().await.ok(),
@@ -152,7 +152,7 @@ impl Acceptor {
         }
     }
 
-    /// Lets in a connection of this address, if it is to be.
+    /// Admits a connection from this address, if the limits allow it.
     fn admit(
         &mut self,
         place: Option<OwnedSemaphorePermit>,
@@ -223,7 +223,7 @@ async fn accept_all(
     }
 }
 
-/// Does some work unless this completes before.
+/// Runs `work` unless `until` completes first.
 pub async fn ended_by<T>(until: Option<&mut Until>, work: impl Future<Output = T>) -> Option<T> {
     let Some(until) = until else { return Some(work.await) };
     tokio::select! {
@@ -232,7 +232,7 @@ pub async fn ended_by<T>(until: Option<&mut Until>, work: impl Future<Output = T
     }
 }
 
-/// A connection that has begun.
+/// A connection after its handshake and first bytes.
 struct Begun {
     address: SocketAddr,
     certificate: Option<Arc<ClientCertificate>>,
@@ -241,7 +241,7 @@ struct Begun {
     first: axum::body::Bytes,
 }
 
-/// How a connection begins.
+/// Starts connections.
 #[derive(Clone)]
 struct Begin {
     tls: Option<(Arc<ServerTls>, Protocol)>,
@@ -252,12 +252,13 @@ struct Begin {
 }
 
 impl Begin {
-    /// Shakes hands and hears the first bytes; `None`: it came to nothing.
+    /// Does the handshake and reads the first bytes; `None` if that failed.
     async fn connection(&self, stream: TcpStream, address: SocketAddr) -> Option<Begun> {
-        // Small messages, each of which somebody waits for.
+        // Messages are small, and a peer waits for each.
         let _ = stream.set_nodelay(true);
         if self.tls.is_some() {
-            // Who sends nothing has failed in nothing: so load balancers look whether a port is open.
+            // A peer that sends nothing has not failed: load balancers check in this way whether a
+            // port is open.
             let spoken = tokio::time::timeout(HANDSHAKE_DEADLINE, stream.peek(&mut [0])).await;
             if !matches!(spoken, Ok(Ok(1..))) {
                 tracing::debug!(%address, "a peer that said nothing");
@@ -284,7 +285,7 @@ impl Begin {
     }
 }
 
-/// Hears how a peer begins: all that HTTP/2 begins with, or as much as shows that it is something else.
+/// Reads a peer's first bytes: the whole preface of HTTP/2, or enough to see that it is something else.
 async fn hear(bytes: &mut Bytes) -> io::Result<Vec<u8>> {
     let mut first = Vec::with_capacity(FIRST_BYTES);
     while first.len() < FIRST_BYTES && PREFACE.starts_with(&first) {
@@ -320,32 +321,32 @@ async fn shake_hands(stream: TcpStream, tls: Option<(Arc<ServerTls>, Protocol)>)
 }
 
 impl Incoming {
-    /// Waits for the next connection; none comes when nothing accepts any more.
+    /// Waits for the next connection; `None` once nothing is accepted any more.
     pub async fn next(&mut self) -> Option<Connection> {
         self.receiver.recv().await
     }
 }
 
 impl Connection {
-    /// Returns the address of whoever is at the other end.
+    /// Returns the peer's address.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Returns the certificate that it has proven to hold, if any.
+    /// Returns the peer's verified certificate, if any.
     #[must_use]
     pub fn certificate(&self) -> Option<Arc<ClientCertificate>> {
         self.certificate.clone()
     }
 
-    /// Returns what turns true when whoever is at the other end has shown who it is.
+    /// Returns the flag that becomes true when the peer has authenticated.
     #[must_use]
     pub fn known(&self) -> Arc<AtomicBool> {
         Arc::clone(&self.known)
     }
 
-    /// Fails once the client's certificate is not accepted any more.
+    /// Fails once the client's certificate is no longer accepted.
     fn admitted(&self) -> io::Result<()> {
         match &self.admission {
             Some(admission) if admission.is_withdrawn() => Err(io::ErrorKind::ConnectionAborted.into()),
@@ -353,7 +354,7 @@ impl Connection {
         }
     }
 
-    /// Counts what is heard of a peer that is not known.
+    /// Counts bytes received from an unauthenticated peer.
     fn hear(&mut self, bytes: &[u8]) -> io::Result<()> {
         let Some(stranger) = &mut self.stranger else { return Ok(()) };
         if self.known.load(Ordering::Relaxed) {
@@ -365,19 +366,19 @@ impl Connection {
         Ok(())
     }
 
-    /// Returns where it is said what is going on on it.
+    /// Returns the connection's activity.
     #[must_use]
     pub fn activity(&self) -> Arc<Activity> {
         self.bytes.activity()
     }
 
-    /// Tells when its peer is to open another one, so that replicas that were added get their part.
+    /// Returns when its peer should open another connection, so that added replicas get their share.
     #[must_use]
     pub fn due(&self) -> Option<Instant> {
         self.due
     }
 
-    /// Takes what ends it, if it was let in beyond the limit.
+    /// Takes the signal that ends it, if it was accepted beyond the limit.
     pub fn until(&mut self) -> Option<Until> {
         self.until.take()
     }

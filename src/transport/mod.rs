@@ -1,5 +1,5 @@
-//! Connections: accepted, secured by TLS, counted, kept alive, ended. Called by the server and the API. Knows no
-//! protocol above HTTP/2's frames and no tokens.
+//! Connections: accepted, secured by TLS, counted, kept alive, ended. Called by the server and the
+//! API. Knows no protocol above HTTP/2's frames and no tokens.
 
 pub(crate) mod activity;
 pub mod inline;

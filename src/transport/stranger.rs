@@ -1,7 +1,7 @@
-//! What a connection takes whose peer has not shown yet who it is. HTTP keeps more of what it reads than any request
-//! tells: the tables of streams and of headers, heads and frames that have not come to their end. It is not known how
-//! much, so the most that it may be is counted, from what is sent, against what there is for strangers' requests. Used
-//! by connections; looked at no more once their peers are known.
+//! The memory of an unauthenticated client's connection. HTTP keeps more than requests show: stream
+//! and header tables, unfinished heads and frames. The amount is not known, so an upper bound is
+//! computed from the bytes sent and counted against the limit for requests. Used by connections
+//! until their peers are known.
 
 use std::io;
 use std::net::IpAddr;
@@ -10,23 +10,25 @@ use super::keepalive::PREFACE;
 use crate::admission::fair_limiter::Permit;
 use crate::admission::request_memory::RequestLimiter;
 
-/// From how much on a connection is told to end, once it has no call; and what it takes at most, whatever is sent.
+/// The bytes from which a connection is asked to end once it has no call, and the most that it
+/// takes, whatever is sent.
 const ENDS: usize = 128 * 1024;
 const MOST: usize = 1024 * 1024;
 
-/// What a call takes beside its bytes: the tables' entries, and what it is answered by.
+/// The bytes of a call in addition to those sent: table entries, and its response.
 const CALL: usize = 512;
 
-/// What a frame of data takes beside its bytes, for as long as it is not read.
+/// The bytes of an unread DATA frame in addition to its payload.
 const DATA: usize = 128;
 
-/// What headers take that have not come to their end.
+/// The bytes of headers that have not ended.
 const UNENDED: usize = 64 * 1024;
 
-/// How much of a request of HTTP/1 a new connection has room for anyway; how much is kept when it has been read.
+/// The bytes of an HTTP/1 request that a new connection's buffer holds anyway, and the most that it
+/// keeps once a request is read.
 const HTTP1: (usize, usize) = (8 * 1024, 16 * 1024);
 
-/// What is counted of a connection.
+/// The memory accounting of one connection.
 #[derive(Debug)]
 pub(super) struct Stranger {
     limiter: RequestLimiter,
@@ -37,7 +39,7 @@ pub(super) struct Stranger {
 
 #[derive(Debug)]
 enum Http {
-    /// How much of a request has come, and what the longest of them keeps.
+    /// The bytes of the current request, and what is kept of the longest so far.
     One {
         come: usize,
         kept: usize,
@@ -53,7 +55,7 @@ struct Frames {
 }
 
 impl Stranger {
-    /// Begins with a connection whose peer has begun with these bytes.
+    /// Starts with a connection whose peer has sent these first bytes.
     pub(super) fn new(limiter: RequestLimiter, address: IpAddr, first: &[u8]) -> Self {
         let http = if first == PREFACE {
             Http::Two(Frames::default())
@@ -64,10 +66,10 @@ impl Stranger {
         Self { limiter, place, taken: 0, http }
     }
 
-    /// Counts what has been heard; tells whether the connection should come to its end.
+    /// Counts received bytes; returns whether the connection should end.
     ///
     /// # Errors
-    /// It has to end: there is no more to take.
+    /// The limit is reached: the connection must end.
     pub(super) fn hear(&mut self, bytes: &[u8]) -> io::Result<bool> {
         let taken = match &mut self.http {
             Http::One { come, kept } => {
@@ -84,7 +86,7 @@ impl Stranger {
         Ok(taken > ENDS)
     }
 
-    /// Counts anew: a request of HTTP/1 has been read, since something is answered.
+    /// Starts a new count: a response is written, so an HTTP/1 request has been read.
     pub(super) fn answered(&mut self) {
         if let Http::One { come, kept } = &mut self.http {
             *come = 0;
@@ -102,7 +104,7 @@ impl Frames {
     const HEADERS: u8 = 1;
     const END_HEADERS: u8 = 4;
 
-    /// Returns the most that these bytes may take.
+    /// Returns the most memory that these bytes may take.
     fn hear(&mut self, mut bytes: &[u8]) -> usize {
         let mut taken = bytes.len();
         while !bytes.is_empty() {
@@ -134,7 +136,7 @@ impl Frames {
 mod tests {
     use super::*;
 
-    /// A frame with so many bytes behind its head.
+    /// A frame with a payload of `length` bytes.
     fn frame(kind: u8, flags: u8, length: u8) -> Vec<u8> {
         let mut frame = vec![0, 0, length, kind, flags, 0, 0, 0, 1];
         frame.resize(frame.len() + usize::from(length), 0xff);

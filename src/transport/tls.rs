@@ -1,6 +1,6 @@
-//! TLS for the server's own listeners: certificate, key, client CA and revocation lists from files, read again when
-//! they change, so that a renewed certificate needs no restart and no connection ends for it. Called by the server and the
-//! listener. Knows no gRPC; what a client certificate allows is the configuration's to say.
+//! TLS for the server's listeners: certificate, key, client CA and revocation lists from files, read again
+//! when they change, so that a renewed certificate needs no restart and ends no connection. Called by the
+//! server and the listener. Knows no gRPC; the configuration decides what a client certificate allows.
 
 mod admission;
 
@@ -28,21 +28,22 @@ use crate::clock;
 use crate::domain::SubjectName;
 use crate::secret::private_file::is_exposed;
 
-/// Where the server's certificate and what belongs to it are.
+/// The paths of the server's certificate and related files.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TlsFiles {
     /// The certificate and its intermediates, PEM, the server's own first.
     pub certificate: PathBuf,
-    /// Its private key, PEM; nobody but its owner may read it.
+    /// Its private key, PEM; only its owner may read it.
     pub key: PathBuf,
-    /// The CAs that client certificates are verified against, PEM. `None`: none are asked for.
+    /// The CAs that client certificates are verified against, PEM. `None`: client certificates are
+    /// not requested.
     pub client_ca: Option<PathBuf>,
-    /// Lists of the client certificates that these CAs have revoked, PEM, one of each CA that issues any. `None`: what
-    /// has been revoked is not known.
+    /// The revocation lists of these CAs, PEM, one of each CA that issues client certificates.
+    /// `None`: revocation is not checked.
     pub client_crl: Option<PathBuf>,
 }
 
-/// What is spoken within TLS.
+/// The protocol within TLS.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Protocol {
     /// HTTP/2.
@@ -51,7 +52,7 @@ pub enum Protocol {
     Http,
 }
 
-/// Why there is no TLS.
+/// Why TLS cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
     /// A file could not be read.
@@ -63,23 +64,23 @@ pub enum TlsError {
         #[source]
         source: std::io::Error,
     },
-    /// The key can be read by others than its owner.
+    /// Other users than its owner can read the key.
     #[error("the key {} can be read by others; run: chmod 600 {}", .0.display(), .0.display())]
     Exposed(PathBuf),
-    /// A file has not what it should have.
+    /// A file lacks its expected content.
     #[error("{} holds no {what} in PEM", path.display())]
     Empty {
         /// The file.
         path: PathBuf,
-        /// What it should have.
+        /// The expected content.
         what: &'static str,
     },
-    /// Certificate and key do not fit together, or are of no use.
+    /// The certificate and the key do not match, or cannot be used.
     #[error("the certificate, its key, the client CA or its revocation lists cannot be used")]
     Unusable(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 
-/// TLS as it stands now.
+/// The current TLS configuration.
 #[derive(Debug)]
 pub struct ServerTls {
     files: TlsFiles,
@@ -105,7 +106,7 @@ impl ServerTls {
         Ok(Self { files, current: ArcSwap::from_pointee(loaded), admissions: Admissions::default() })
     }
 
-    /// Returns what the next connection that speaks this is to be served with.
+    /// Returns the TLS configuration for the next connection of this protocol.
     #[must_use]
     pub fn config(&self, protocol: Protocol) -> Arc<ServerConfig> {
         let current = self.current.load();
@@ -115,7 +116,7 @@ impl ServerTls {
         })
     }
 
-    /// Keeps watch over a connection that was let in by `config` for this certificate chain.
+    /// Tracks a connection that `config` accepted with this certificate chain.
     pub fn admit(
         &self,
         chain: &[CertificateDer<'_>],
@@ -124,7 +125,7 @@ impl ServerTls {
     ) -> Arc<Admission> {
         let chain = chain.iter().map(|certificate| certificate.clone().into_owned()).collect();
         let admission = self.admissions.add(chain);
-        // A change in between has not seen it; one from here on does.
+        // A change in between has not seen this connection; a later one does.
         if !Arc::ptr_eq(&self.config(protocol), config)
             && let Some(verifier) = &self.current.load().verifier
         {
@@ -133,7 +134,8 @@ impl ServerTls {
         admission
     }
 
-    /// Reads the files again if they have changed, and tells whether they had. What cannot be used changes nothing.
+    /// Reads the files again if they have changed, and returns whether they had. Files that cannot
+    /// be used change nothing.
     ///
     /// # Errors
     /// [`TlsError`].
@@ -157,7 +159,7 @@ impl ServerTls {
     }
 }
 
-/// What the files hold.
+/// The contents of the files.
 struct Contents {
     certificate: Vec<u8>,
     key: Zeroizing<Vec<u8>>,
@@ -221,11 +223,12 @@ impl Contents {
         for certificate in certificates(path, pem)? {
             roots.add(certificate).map_err(unusable)?;
         }
-        // Callers may also come with a secret, and no certificate.
+        // Callers may also present a secret and no certificate.
         let mut builder =
             WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).allow_unauthenticated();
         if let (Some(path), Some(pem)) = (&files.client_crl, &self.client_crl) {
-            // A list that is past its end, and a CA without one, leave it unknown what is revoked: nobody is let in.
+            // With an expired list, or a CA without a list, revocation is unknown: no certificate
+            // is accepted.
             builder = builder.with_crls(revocation_lists(path, pem)?).enforce_revocation_expiration();
         }
         Ok(Some(builder.build().map_err(unusable)?))
@@ -262,12 +265,12 @@ fn unusable(error: impl std::error::Error + Send + Sync + 'static) -> TlsError {
     TlsError::Unusable(Box::new(error))
 }
 
-/// What a verified client certificate says of its holder.
+/// The identity in a verified client certificate.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClientCertificate {
     /// Its subject alternative names.
     pub names: Vec<SubjectName>,
-    /// Until when it is valid, inclusive.
+    /// The end of its validity, inclusive.
     pub not_after: OffsetDateTime,
 }
 

@@ -1,6 +1,7 @@
 //! `GET /auth`: a gateway sends its client's headers and asks whether to admit the request. For nginx's
-//! `auth_request`, Traefik's `ForwardAuth`, Caddy's `forward_auth` and others that take 2xx for yes and pass on 401 and 403. Requirements are
-//! in the query, which the gateway writes, and in a header, which can only add requirements.
+//! `auth_request`, Traefik's `ForwardAuth`, Caddy's `forward_auth` and others that take 2xx for yes and
+//! pass on 401 and 403. Requirements are in the query, which the gateway writes, and in a header, which
+//! can only add requirements.
 
 use axum::http::{HeaderMap, HeaderName};
 

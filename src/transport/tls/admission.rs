@@ -1,5 +1,5 @@
-//! Connections that stand on a client certificate: those that a changed CA or revocation list would not let in any
-//! more are ended. The listener adds them through `ServerTls`, which goes through them when it has read its files anew.
+//! Connections with a client certificate: those that a changed CA or revocation list no longer accepts are
+//! ended. The listener adds them through `ServerTls`, which reviews them when it has read its files again.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -9,7 +9,7 @@ use atomic_waker::AtomicWaker;
 use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::server::danger::ClientCertVerifier;
 
-/// What let a connection in, and whether it still does.
+/// The certificate that a connection was accepted with, and whether it still is.
 #[derive(Debug)]
 pub struct Admission {
     chain: Vec<CertificateDer<'static>>,
@@ -18,18 +18,18 @@ pub struct Admission {
 }
 
 impl Admission {
-    /// Tells whether nothing more may be read from the connection nor written to it.
+    /// Returns whether nothing more may be read from or written to the connection.
     #[must_use]
     pub fn is_withdrawn(&self) -> bool {
         self.withdrawn.load(Ordering::Acquire)
     }
 
-    /// Has a task woken when the admission is withdrawn: the one that serves the connection.
+    /// Registers the task that serves the connection, to be woken when the admission is withdrawn.
     pub fn wake(&self, context: &Context<'_>) {
         self.waker.register(context.waker());
     }
 
-    /// Withdraws the admission unless the certificate is good now; returns whether it still stands.
+    /// Withdraws the admission unless the certificate is valid now; returns whether it is.
     pub(super) fn review(&self, verifier: &dyn ClientCertVerifier, now: UnixTime) -> bool {
         let Some((certificate, intermediates)) = self.chain.split_first() else { return true };
         let good = verifier.verify_client_cert(certificate, intermediates, now).is_ok();
@@ -41,17 +41,17 @@ impl Admission {
     }
 }
 
-/// The admissions of all connections that are open.
+/// The admissions of all open connections.
 #[derive(Debug, Default)]
 pub(super) struct Admissions(Mutex<Vec<Weak<Admission>>>);
 
 impl Admissions {
-    /// Adds a connection; it leaves by being dropped.
+    /// Adds a connection; dropping the result removes it.
     pub(super) fn add(&self, chain: Vec<CertificateDer<'static>>) -> Arc<Admission> {
         let withdrawn = AtomicBool::new(false);
         let admission = Arc::new(Admission { chain, withdrawn, waker: AtomicWaker::new() });
         let mut open = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        // Before the list grows, those that have left make room.
+        // Before the list grows, entries of closed connections are removed.
         if open.len() == open.capacity() {
             open.retain(|admission| admission.strong_count() > 0);
         }
@@ -59,7 +59,7 @@ impl Admissions {
         admission
     }
 
-    /// Reviews all of them; returns how many have been withdrawn.
+    /// Reviews all of them; returns how many were withdrawn.
     pub(super) fn review(&self, verifier: &dyn ClientCertVerifier, now: UnixTime) -> usize {
         let open: Vec<_> = {
             let open = self.0.lock().unwrap_or_else(PoisonError::into_inner);
