@@ -1,5 +1,5 @@
-//! The first root token, without which nobody could call anything. Called by `tokend bootstrap` and by
-//! the embedded start.
+//! Creates the first root token, without which nobody could call anything. Called by `tokend bootstrap`
+//! and by the embedded start.
 
 use secrecy::SecretString;
 
@@ -10,17 +10,17 @@ use crate::domain::{Labels, Networks, OrganizationId, Principal, Scope, Scopes, 
 use crate::secret::{DurableCost, Keyring, Prefix};
 use crate::store::{FirstRoot, NewToken, Store};
 
-/// What came of asking for a first root token.
+/// The outcome of creating a first root token.
 #[derive(Debug)]
 pub enum Bootstrapped {
-    /// It was made; this is its secret.
+    /// It was created; this is its secret.
     Created(SecretString),
     /// There is an active root token already.
     Exists,
 }
 
-/// Makes a root token that never expires, unless an active one exists. `persist` is given the secret
-/// before the token exists and may keep it; when it fails, no token is made. Blocks for one hash.
+/// Creates a root token that never expires, unless an active one exists. `persist` gets the secret
+/// before the token exists and may save it; when it fails, no token is created. Blocks for one hash.
 ///
 /// # Errors
 /// [`ActionError::Store`] (the database, or `persist`) and [`ActionError::Minting`].

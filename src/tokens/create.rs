@@ -1,5 +1,5 @@
-//! Creating a token: a new secret, its two verifiers, and the record, in this order, so that the record
-//! never exists without them. Called by `CreateToken` and, for the parts, by bootstrap.
+//! Creates a token: a new secret, its two verifiers, and the record, in this order, so that the record
+//! never exists without them. Called by `CreateToken`.
 
 pub use super::mint::Created;
 use super::mint::Minted;
@@ -13,24 +13,24 @@ use crate::store::{NewToken, Stored, Terms};
 
 const RPC: &str = "CreateToken";
 
-/// What is asked for.
+/// The fields of a `CreateToken` request.
 #[derive(Debug, Clone)]
 pub struct CreateToken {
-    /// Where the token is to live; `None`: see [`Caller::organization`].
+    /// The token's organization; `None`: see [`Caller::organization`].
     pub organization_id: Option<OrganizationId>,
-    /// Who it is to belong to.
+    /// The user that it belongs to.
     pub user_id: UserId,
-    /// What it is to be called.
+    /// Its name.
     pub name: TokenName,
-    /// When it is to end.
+    /// When it expires.
     pub expiration: Expiration,
-    /// What it is to allow.
+    /// Its scopes.
     pub scopes: Scopes,
-    /// What is to be noted on it.
+    /// Its labels.
     pub labels: Labels,
-    /// Where it may be used from.
+    /// The networks from which it may be used.
     pub allowed_cidrs: Networks,
-    /// What tells retries of this request from other requests.
+    /// Identifies retries of this request.
     pub request_id: Option<RequestId>,
 }
 
@@ -38,10 +38,10 @@ impl Actions {
     /// Creates a token for a caller with `tokend:write`.
     ///
     /// # Errors
-    /// [`ActionError`]: access, the policy, an end that is not in the future, a request id that was used for something else,
-    /// overload, the database.
+    /// [`ActionError`]: access, the policy, an expiration that is not in the future, a request id that
+    /// was used for another request, overload, the database.
     pub async fn create_token(&self, caller: &Caller, request: CreateToken) -> Result<Created, ActionError> {
-        // Asked again inside the transaction; here so that a refusal costs no hash.
+        // Checked again inside the transaction; here so that a refusal costs no hash.
         caller.require(Permission::Write)?;
         let organization_id = caller.organization(request.organization_id.clone())?;
 
@@ -56,7 +56,7 @@ impl Actions {
             return repeated_for(&caller, self.repeated(repeatable, known)?);
         }
         let _place = self.creations.take(caller.into())?;
-        // One keyring for both: the note says which key the secret was made with.
+        // One keyring for both: the stored request names the key that the secret was derived from.
         let keyring = self.keyring.get();
         let minted = self.minted(&keyring, repeatable.as_ref()).await?;
         let note = repeatable.as_ref().and_then(|request| request.note(&keyring, &minted));
@@ -69,7 +69,7 @@ impl Actions {
             (Stored::Known(caller, known), Some(repeatable)) => {
                 repeated_for(&caller, self.repeated(repeatable, *known)?)
             }
-            // Without a request id nothing is claimed, so nothing is known.
+            // Without a request id nothing is stored, so nothing is known.
             (Stored::Known(_, known), None) => Err(ActionError::Unrepeatable(known.token_id)),
         }
     }
@@ -95,7 +95,7 @@ impl CreateToken {
     }
 }
 
-/// Lets a retry have its answer, if the caller might still ask for it.
+/// Returns the earlier result to a retry, if the caller still has access.
 fn repeated_for(caller: &Caller, created: Created) -> Result<Created, ActionError> {
     super::manageable(caller, Some(&created.token))?;
     Ok(created)

@@ -1,4 +1,4 @@
-//! Putting a token out of use for a while, and taking it back. Called by `DisableToken` and `EnableToken`.
+//! Disables a token and enables it again. Called by `DisableToken` and `EnableToken`.
 
 use super::{ActionError, Actions, StateError};
 use crate::domain::{Caller, Permission, RevokeReason, Token};
@@ -6,12 +6,12 @@ use crate::secret::TokenId;
 use crate::store::{Switched, Usability};
 
 impl Actions {
-    /// Disables or enables a token by its id, for a caller with `tokend:write`, and notes why. One that is so already stays as
-    /// it is.
+    /// Disables or enables a token by its id, for a caller with `tokend:write`, and records the reason.
+    /// A token already in that state is not changed.
     ///
     /// # Errors
-    /// [`ActionError`]: access, no such token in reach, a token that is revoked, the last root token, the database.
-    /// After a database error the outcome may be unknown; a repeat is safe.
+    /// [`ActionError`]: access, no such token in reach, a revoked token, the last root token, the
+    /// database. After a database error the outcome may be unknown; a retry is safe.
     pub async fn switch_token(
         &self,
         caller: &Caller,
@@ -25,7 +25,8 @@ impl Actions {
             Usability::Disabled(_) => self.admission.revocations(caller).await?,
             Usability::Enabled => self.admission.writes(caller).await?,
         };
-        // Judged again inside the transaction; here so that nothing is locked for what is out of reach.
+        // Checked again inside the transaction; here so that nothing is locked for a token out of
+        // reach.
         let found = store.read_token(id).await?.map(|(token, _)| token);
         allow(caller, found.as_ref())?;
         if usability != Usability::Enabled && found.is_some_and(|token| token.disable_time.is_some()) {

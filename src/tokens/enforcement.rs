@@ -1,4 +1,4 @@
-//! Holding the tokens that are there against a policy: as a dry run of any policy, and for good under the
+//! Checks existing tokens against a policy: as a dry run of any policy, or to enforce the
 //! organization's own. Called by `CheckPolicy` and `EnforcePolicy`.
 
 use time::{Duration, OffsetDateTime};
@@ -10,28 +10,28 @@ use crate::domain::policy::Policy;
 use crate::domain::{Caller, OrganizationId, Permission, Scope};
 use crate::store::{Breaches, Touch};
 
-/// Which of the two a page token goes on with.
+/// The action that a page token belongs to.
 #[derive(Debug, Clone, Copy)]
 enum Walk {
     Check,
     Enforce,
 }
 
-/// One page of what a policy finds wrong.
+/// One page of the breaches of a policy.
 #[derive(Debug)]
 pub struct BreachPage {
-    /// Tokens that break it, as they are or, after enforcement, were; oldest first.
+    /// Tokens that break it, as they are or, after enforcement, as they were; oldest first.
     pub breaches: Vec<Breach>,
     /// Continues after this page; `None`: it was the last one.
     pub next_page_token: Option<String>,
 }
 
 impl Actions {
-    /// Tells what a policy would find wrong with an organization's tokens, for a caller with `tokend:read`;
-    /// `None`: the organization's own policy.
+    /// Lists the breaches of a policy by an organization's tokens, for a caller with `tokend:read`;
+    /// `policy` `None`: the organization's own policy.
     ///
     /// # Errors
-    /// [`ActionError`]: access, a page token of another walk, the database.
+    /// [`ActionError`]: access, a page token of another listing, the database.
     pub async fn check_policy(
         &self,
         caller: &Caller,
@@ -52,12 +52,13 @@ impl Actions {
         Ok(self.page(found, &bound))
     }
 
-    /// Puts right one page of what the organization's policy finds wrong, for a caller with `tokend:root`. Returns
-    /// with it from when on every replica knows. `touch` is told of every token that is about to change.
+    /// Fixes one page of the breaches of the organization's policy, for a caller with `tokend:root`.
+    /// Also returns the time from which every replica knows. `touch` receives every token that is about
+    /// to change.
     ///
     /// # Errors
-    /// [`ActionError`]: access, a page token of another walk, or of one under a policy that was changed since, the
-    /// database. After a database error the outcome may be unknown; a repeat is safe.
+    /// [`ActionError`]: access, a page token of another listing, or from before the policy was changed,
+    /// the database. After a database error the outcome may be unknown; a retry is safe.
     pub async fn enforce_policy(
         &self,
         caller: &Caller,
@@ -90,9 +91,9 @@ impl Actions {
     }
 }
 
-/// Returns what a page token is good for alone: the walk, the organization, the policy.
+/// Returns what a page token is bound to: the action, the organization, the policy.
 fn bound(walk: Walk, organization_id: &OrganizationId, policy: &Policy) -> Vec<u8> {
-    // What no listing's filters begin with.
+    // No filters of a token listing start with these bytes.
     let mut bytes = match walk {
         Walk::Check => b"check1".to_vec(),
         Walk::Enforce => b"enforce1".to_vec(),

@@ -1,4 +1,4 @@
-//! Reading the audit log, page by page. Called by `ListTokenEvents`.
+//! Reads the audit log, page by page. Called by `ListTokenEvents`.
 
 use super::{ActionError, Actions};
 use crate::domain::event::TokenEvent;
@@ -10,22 +10,22 @@ use crate::store::{EventFilter, Events};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
-/// What is asked for; all filters that are given apply together.
+/// The fields of a `ListTokenEvents` request; all filters that are given must match.
 #[derive(Debug, Clone)]
 pub struct ListEvents {
-    /// Whose tokens' events; `None`: see [`Caller::listed_organization`].
+    /// The organization of the tokens; `None`: see [`Caller::listed_organization`].
     pub organization_id: Option<OrganizationId>,
-    /// Only this token's.
+    /// Only events of this token.
     pub token_id: Option<TokenId>,
-    /// Only those of this user's tokens.
+    /// Only events of this user's tokens.
     pub user_id: Option<UserId>,
-    /// The most events to return.
+    /// The maximum number of events to return.
     pub page_size: u32,
-    /// Where the last page ended; `None`: from the newest on.
+    /// The page token of the last page; `None`: start with the newest event.
     pub page_token: Option<String>,
 }
 
-/// One page, newest first.
+/// One page of events, newest first.
 #[derive(Debug)]
 pub struct EventPage {
     /// The events.
@@ -38,7 +38,7 @@ impl Actions {
     /// Lists events for a caller with `tokend:read`.
     ///
     /// # Errors
-    /// [`ActionError`]: access, a foreign page token, the database.
+    /// [`ActionError`]: access, a page token of another listing, the database.
     pub async fn list_events(&self, caller: &Caller, request: ListEvents) -> Result<EventPage, ActionError> {
         caller.require(Permission::Read)?;
         let organization_id = caller.listed_organization(request.organization_id.clone())?;
@@ -50,7 +50,7 @@ impl Actions {
         let bound = bound(filter);
         let before = request.page_token.map(|text| parse(&text, &bound, &self.keyring.peek())).transpose()?;
 
-        // One more than fits tells whether there is a next page.
+        // One event more than fits shows whether there is a next page.
         let Events { mut events, read_to } = self
             .admission
             .reads(caller)
@@ -60,21 +60,21 @@ impl Actions {
         let fitting = size::fitting(events.iter().map(size::of_event)).min(request.page_size as usize);
         let more = events.len() > fitting;
         events.truncate(fitting);
-        // Where some cannot be read, as many as fit may be fewer than there are.
+        // If some cannot be read, there may be more events although all read ones fit.
         let next = if more { events.last().map(|event| event.id) } else { read_to };
         let next_page_token = next.map(|id| render(id, &bound, &self.keyring.peek()));
         Ok(EventPage { events, next_page_token })
     }
 }
 
-/// Returns the filters as bytes, each preceded by whether it is there and how long it is.
+/// Returns the filters as bytes, each preceded by its presence and length.
 fn bound(filter: EventFilter<'_>) -> Vec<u8> {
     let parts = [
         filter.organization_id.map(|id| id.as_str().as_bytes().to_vec()),
         filter.token_id.map(|id| id.to_bytes().to_vec()),
         filter.user_id.map(|id| id.as_str().as_bytes().to_vec()),
     ];
-    // What no other authenticated text begins with.
+    // No other authenticated text starts with these bytes.
     let mut bytes = b"events1".to_vec();
     for part in parts {
         bytes.push(u8::from(part.is_some()));

@@ -1,4 +1,4 @@
-//! Showing one token. Called by `GetToken`.
+//! Returns one token. Called by `GetToken`.
 
 use time::OffsetDateTime;
 
@@ -7,7 +7,8 @@ use crate::domain::{Caller, Permission, Token};
 use crate::secret::TokenId;
 
 impl Actions {
-    /// Reads a token by its id, for a caller with `tokend:read`, and the moment that its state is told for.
+    /// Reads a token by its id, for a caller with `tokend:read`, and the time at which its state is
+    /// judged.
     ///
     /// # Errors
     /// [`ActionError`]: access, no such token in reach, the database.

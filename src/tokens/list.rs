@@ -1,4 +1,4 @@
-//! Listing tokens, page by page. Called by `ListTokens`.
+//! Lists tokens, page by page. Called by `ListTokens`.
 
 use time::OffsetDateTime;
 
@@ -7,21 +7,21 @@ use crate::domain::page::Listing;
 use crate::domain::{Caller, Permission, Token, size};
 use crate::store::Walk;
 
-/// What is asked for.
+/// The fields of a `ListTokens` request.
 #[derive(Debug, Clone)]
 pub struct ListTokens {
-    /// Which tokens, in which order. An organization that is not named: see [`Caller::listed_organization`].
+    /// The filters and the order. If no organization is given: see [`Caller::listed_organization`].
     pub listing: Listing,
-    /// The most tokens to return.
+    /// The maximum number of tokens to return.
     pub page_size: u32,
-    /// Where the last page ended; `None`: from the start.
+    /// The page token of the last page; `None`: start at the beginning.
     pub page_token: Option<String>,
 }
 
-/// One page.
+/// One page of tokens.
 #[derive(Debug)]
 pub struct Page {
-    /// The tokens, each with the moment that its state is told for.
+    /// The tokens, each with the time at which its state is judged.
     pub tokens: Vec<(Token, OffsetDateTime)>,
     /// Continues after this page; `None`: it was the last one.
     pub next_page_token: Option<String>,
@@ -31,7 +31,7 @@ impl Actions {
     /// Lists tokens for a caller with `tokend:read`.
     ///
     /// # Errors
-    /// [`ActionError`]: access, a foreign page token, the database.
+    /// [`ActionError`]: access, a page token of another listing, the database.
     pub async fn list_tokens(&self, caller: &Caller, request: ListTokens) -> Result<Page, ActionError> {
         caller.require(Permission::Read)?;
         let mut listing = request.listing;
@@ -41,7 +41,8 @@ impl Actions {
             .map(|text| listing.parse_page_token(&text, &self.keyring.peek()))
             .transpose()?;
 
-        // One more than fits tells whether there is a next page; so does a walk that was broken off.
+        // One token more than fits shows whether there is a next page; so does a scan that stopped at
+        // its limit.
         let Walk { mut tokens, broken_off } = self
             .admission
             .reads(caller)

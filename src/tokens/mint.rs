@@ -1,5 +1,5 @@
-//! A new secret with its verifiers; where its request may be repeated, one that can be made again. Used by creation,
-//! rotation and bootstrap.
+//! Makes a new secret with its verifiers; for a request with an id, one that can be derived again. Used
+//! by creation, rotation and bootstrap.
 
 use std::sync::Arc;
 
@@ -13,12 +13,12 @@ use crate::domain::{Caller, Token};
 use crate::secret::{DurableCost, DurableHash, Keyring, Mac, Prefix, RequestSalt, Secret, TokenId};
 use crate::store::{KnownRequest, NewRequest};
 
-/// A token and, this once, its secret.
+/// A token with its secret, which is returned only here.
 #[derive(Debug)]
 pub struct Created {
     /// The record.
     pub token: Token,
-    /// The moment that its state is told for.
+    /// The time at which its state is judged.
     pub now: OffsetDateTime,
     /// The secret's text.
     pub secret: SecretString,
@@ -31,12 +31,12 @@ pub(super) struct Minted {
     pub(super) text: SecretString,
     pub(super) mac: Mac,
     pub(super) durable_hash: DurableHash,
-    /// What the secret was derived from, if it was.
+    /// The salt that the secret was derived from, if it was derived.
     pub(super) salt: Option<RequestSalt>,
 }
 
 impl Repeatable {
-    /// Returns what is to be noted of the request whose secret was just made.
+    /// Returns what to store of the request whose secret was just made.
     pub(super) fn note(&self, keyring: &Keyring, minted: &Minted) -> Option<NewRequest> {
         Some(NewRequest {
             request_mac: self.mac(),
@@ -48,7 +48,7 @@ impl Repeatable {
 }
 
 impl Actions {
-    /// Finds what answered the request before, for the caller as it stands now.
+    /// Finds the earlier result of the request, with the caller judged again.
     pub(super) async fn known(
         &self,
         caller: &Caller,
@@ -58,7 +58,7 @@ impl Actions {
         Ok(store.find_request(caller, &request.mac()).await??)
     }
 
-    /// Makes a secret and its verifiers where there is place for that.
+    /// Makes a secret and its verifiers on the hash pool.
     pub(super) async fn minted(
         &self,
         keyring: &Arc<Keyring>,
@@ -70,10 +70,10 @@ impl Actions {
         Ok(minted??)
     }
 
-    /// Answers what was answered before, if it is the same that is asked for.
+    /// Returns the earlier result again, if the request is the same.
     pub(super) fn repeated(&self, request: &Repeatable, known: KnownRequest) -> Result<Created, ActionError> {
         let unrepeatable = || ActionError::Unrepeatable(known.token_id);
-        // First: without the key, whether it asks for the same cannot be told either.
+        // First: without the key, it is not known either whether the request is the same.
         let context = request.context(known.token_id);
         let keyring = self.keyring.get();
         let secret = keyring.derive_secret(known.body_mac.key_id, known.salt, &context);
@@ -87,14 +87,14 @@ impl Actions {
 }
 
 impl Created {
-    /// A token that was made just now.
+    /// Creates the result for a new token.
     pub(super) fn new(token: Token, minted: Minted) -> Self {
         Self { now: token.create_time, token, secret: minted.text }
     }
 }
 
-/// Makes a secret and its verifiers; where its request may be repeated, a secret that can be made again. Takes
-/// 16 ms and 19 MiB at the default cost: run it where it may block.
+/// Makes a secret and its verifiers; for a request with an id, a secret that can be derived again.
+/// Takes 16 ms and 19 MiB at the default cost: run it where blocking is allowed.
 pub(super) fn mint(
     keyring: &Keyring,
     prefix: &Prefix,

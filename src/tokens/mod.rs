@@ -1,5 +1,6 @@
-//! What callers can have done: one file a use case. Called by the gRPC and HTTP faces with domain types
-//! and an authenticated caller; asks the store. Decides who may do what; knows no messages and no SQL.
+//! The actions of callers: one file per use case. Called by the gRPC and HTTP APIs with domain types
+//! and an authenticated caller; uses the store. Decides who may do what; knows no protobuf messages and
+//! no SQL.
 
 use std::sync::Arc;
 
@@ -32,25 +33,25 @@ pub mod rotate;
 mod store_access;
 pub mod update;
 
-/// Why an action was not done.
+/// Why an action failed.
 #[derive(Debug, thiserror::Error)]
 pub enum ActionError {
-    /// The caller's credential was no longer good when the action was about to be done.
+    /// The caller's credential was no longer valid when the action was to be executed.
     #[error(transparent)]
     Credential(#[from] CredentialError),
     /// The caller may not do this.
     #[error(transparent)]
     Access(#[from] AccessError),
-    /// The request's fields are wrong.
+    /// Fields of the request are not valid.
     #[error("the request has fields that are not valid")]
     Invalid(Violations),
-    /// The page token is not one of this listing.
+    /// The page token does not belong to this listing.
     #[error(transparent)]
     PageToken(#[from] PageTokenError),
-    /// There is no such token within the caller's reach.
+    /// No such token exists within the caller's reach.
     #[error("there is no such token")]
     NotFound,
-    /// The token is in a state in which this cannot be done.
+    /// The token's state does not allow this.
     #[error(transparent)]
     State(#[from] StateError),
     /// It would end the last active root token.
@@ -62,22 +63,22 @@ pub enum ActionError {
     /// The request id was used for another request.
     #[error("the request_id was used for another request")]
     RequestIdReused,
-    /// The request was answered, and cannot be answered again: the key of its secret is no longer in the ring, or
-    /// the token is gone.
+    /// The request was completed, but its result cannot be returned again: the key of its secret is no
+    /// longer in the ring, or the token was deleted.
     #[error(
         "this request made the token {0}, but its secret cannot be shown again; revoke it and make another"
     )]
     Unrepeatable(TokenId),
-    /// There is no place to hash in.
+    /// The queue of the hash pool is full.
     #[error(transparent)]
     Overloaded(#[from] Overloaded),
     /// The caller has more work waiting than its share, or all shares are taken.
     #[error(transparent)]
     Refused(#[from] Refused),
-    /// The database did not do it, or its outcome is unknown.
+    /// The database did not execute it, or the outcome is unknown.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// A secret or its verifiers could not be made.
+    /// A secret or its verifiers could not be computed.
     #[error(transparent)]
     Minting(#[from] MintError),
 }
@@ -100,7 +101,7 @@ pub enum StateError {
     /// It is disabled.
     #[error("the token is disabled")]
     Disabled,
-    /// Another one was put in its place.
+    /// It was rotated before.
     #[error("the token was rotated already; its successor is {0}")]
     Rotated(TokenId),
 }
@@ -111,18 +112,18 @@ pub enum MintError {
     /// The operating system gave no randomness.
     #[error("the operating system gave no randomness")]
     Randomness(#[source] Box<dyn std::error::Error + Send + Sync>),
-    /// The ring gives no key to derive a secret from.
+    /// The ring has no key to derive a secret from.
     #[error("the keyring has no key to derive a secret from")]
     NoKey,
     /// Argon2id failed.
     #[error("the durable hash could not be computed")]
     Durable(#[from] DurableError),
-    /// A field of the root token breaks its own rules.
+    /// A field of the root token is not valid.
     #[error("the root token is not valid")]
     RootToken(#[source] FieldError),
 }
 
-/// Does the actions of one server.
+/// Executes the actions of one server.
 #[derive(Debug)]
 pub struct Actions {
     admission: store_access::Admission,
@@ -135,7 +136,7 @@ pub struct Actions {
 }
 
 impl Actions {
-    /// Puts together what the actions need. `hashing` is for creation alone.
+    /// Combines the dependencies of the actions. `hashing` is only for creation.
     #[must_use]
     pub fn new(
         store: Store,
@@ -158,7 +159,8 @@ impl Actions {
     }
 }
 
-/// Finds a token that the caller may change, in its transaction: one in reach, whose reserved scopes it holds.
+/// Returns a token that the caller may change, in its transaction: it is in reach, and the caller has
+/// its reserved scopes.
 fn manageable<'a>(caller: &Caller, token: Option<&'a Token>) -> Result<&'a Token, ActionError> {
     caller.require(Permission::Write)?;
     let reachable = token.filter(|token| caller.reach().includes(&token.organization_id));
@@ -167,7 +169,7 @@ fn manageable<'a>(caller: &Caller, token: Option<&'a Token>) -> Result<&'a Token
     Ok(token)
 }
 
-/// Resolves the choice of an end at `now`, or names the field that makes none.
+/// Resolves the choice of an expiration at `now`; the error names the field that is not valid.
 fn resolve(expiration: Expiration, now: OffsetDateTime) -> Result<Option<OffsetDateTime>, ActionError> {
     expiration.resolve(now).map_err(|error| {
         let field = match expiration {

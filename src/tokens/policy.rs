@@ -1,4 +1,4 @@
-//! What an organization allows its tokens: reading and setting it. Called by `GetPolicy` and `UpdatePolicy`.
+//! Reads and sets an organization's policy. Called by `GetPolicy` and `UpdatePolicy`.
 
 use super::{ActionError, Actions};
 use crate::domain::policy::{Policy, StoredPolicy};
@@ -20,11 +20,12 @@ impl Actions {
         Ok((organization_id, stored))
     }
 
-    /// Sets an organization's policy, for a caller with `tokend:root`: whoever is bound by it must not loosen it.
+    /// Sets an organization's policy, for a caller with `tokend:root`: a caller bound by it must not
+    /// loosen it.
     ///
     /// # Errors
-    /// [`ActionError`]: access, the database. After a database error the outcome may be unknown; a repeat is
-    /// safe.
+    /// [`ActionError`]: access, the database. After a database error the outcome may be unknown; a
+    /// retry is safe.
     pub async fn update_policy(
         &self,
         caller: &Caller,

@@ -1,10 +1,10 @@
-//! A request with an id: what it asks for as bytes, so that its retries are known from other requests. Used by
-//! creation and rotation.
+//! A request with an id: its fields as bytes, so that retries are distinguished from other requests.
+//! Used by creation and rotation.
 
 use crate::domain::{Expiration, Labels, Networks, Scopes};
 use crate::secret::{RequestContext, RequestId, TokenId};
 
-/// A request that may be answered again.
+/// A request that may be retried with the same result.
 #[derive(Debug, Clone)]
 pub(super) struct Repeatable {
     pub(super) rpc: &'static str,
@@ -30,7 +30,7 @@ impl Repeatable {
     }
 }
 
-/// What is asked for, as bytes: equal only for equal requests. Its Debug shows nothing.
+/// The fields of a request as bytes: equal only for equal requests. Its Debug output reveals nothing.
 #[derive(Clone)]
 pub(super) struct Body(pub(super) Vec<u8>);
 
@@ -41,26 +41,26 @@ impl std::fmt::Debug for Body {
 }
 
 impl Body {
-    /// Begins with the RPC, so that one's request is never another's.
+    /// Starts with the RPC, so that requests of different RPCs are never equal.
     pub(super) fn new(rpc: &str) -> Self {
         Self(Vec::with_capacity(512)).text(rpc)
     }
 
-    /// Adds a text, behind its length.
+    /// Adds a text after its length.
     pub(super) fn text(mut self, text: &str) -> Self {
         self.number(text.len() as u64);
         self.0.extend_from_slice(text.as_bytes());
         self
     }
 
-    /// Adds a list of texts, behind their number.
+    /// Adds a list of texts after its length.
     pub(super) fn texts<T: AsRef<str>>(mut self, texts: impl Iterator<Item = T>) -> Self {
         let texts: Vec<T> = texts.collect();
         self.number(texts.len() as u64);
         texts.iter().fold(self, |body, text| body.text(text.as_ref()))
     }
 
-    /// Adds scopes, in whatever order they were named.
+    /// Adds scopes, in any order given.
     pub(super) fn scopes(self, scopes: &Scopes) -> Self {
         let mut scopes: Vec<&str> = scopes.iter().map(crate::domain::Scope::as_str).collect();
         scopes.sort_unstable();
@@ -71,14 +71,14 @@ impl Body {
         self.texts(labels.iter().flat_map(|(key, value)| [key, value]))
     }
 
-    /// Adds networks, in whatever order they were named.
+    /// Adds networks, in any order given.
     pub(super) fn networks(self, networks: &Networks) -> Self {
         let mut networks: Vec<String> = networks.iter().map(ToString::to_string).collect();
         networks.sort_unstable();
         self.texts(networks.into_iter())
     }
 
-    /// Adds the choice of an end.
+    /// Adds the choice of an expiration.
     pub(super) fn expiration(mut self, expiration: Option<Expiration>) -> Self {
         let (kind, nanos) = match expiration {
             None => (0, 0),

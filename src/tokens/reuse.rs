@@ -1,5 +1,6 @@
-//! Noticing that a token that was superseded long ago is used to rotate: whoever does has kept, or stolen, what
-//! nobody should have any more. Called where `RotateToken` has refused its caller's credential.
+//! Detects that a token that was superseded long ago is used to rotate: the client has kept, or stolen,
+//! a secret that nobody should still have. Called when `RotateToken` has refused its caller's
+//! credential.
 
 use super::{ActionError, Actions};
 use crate::admission::fair_limiter::ClientKey;
@@ -7,16 +8,17 @@ use crate::domain::{FieldError, Principal, RevokeReason};
 use crate::secret::{RequestId, TokenId};
 use crate::store::Touch;
 
-/// What the audit log says of it.
+/// The reason in the audit log.
 const REASON: &str = "reuse of a superseded token";
 
 impl Actions {
-    /// Revokes the family of a token that has proven itself, has expired and asks for its own rotation, if it has
-    /// a successor and its organization's policy says so; a retry of the rotation that was answered is no
-    /// reuse. The work is counted against `share`. Returns how many tokens were revoked. `touch` is told of them before.
+    /// Revokes the family of a token whose secret is proven, which has expired and requests its own
+    /// rotation, if it has a successor and its organization's policy requires it; a retry of the
+    /// completed rotation is no reuse. The work is charged to `share`. Returns how many tokens were
+    /// revoked. `touch` receives them before.
     ///
     /// # Errors
-    /// [`ActionError`]: the database. The outcome may be unknown then, and a repeat is safe.
+    /// [`ActionError`]: the database. The outcome may be unknown then, and a retry is safe.
     pub async fn detect_reuse(
         &self,
         id: TokenId,
@@ -26,7 +28,8 @@ impl Actions {
     ) -> Result<usize, ActionError> {
         let store = self.admission.revocations(share).await?;
         let Some((token, _)) = store.read_token(id).await? else { return Ok(0) };
-        // Asked again inside the transaction; here so that nothing is locked where nobody wants it.
+        // Checked again inside the transaction; here so that nothing is locked when the policy does not
+        // require it.
         if !store.read_policy(&token.organization_id).await?.policy.reuse_detection {
             return Ok(0);
         }

@@ -1,5 +1,5 @@
-//! Revoking: a token by its id or by its secret, with what was rotated from it; and all tokens of a user. Called
-//! by `RevokeToken` and `RevokeUserTokens`.
+//! Revokes a token by its id or by its secret, with the tokens rotated from it; and all tokens of a
+//! user. Called by `RevokeToken` and `RevokeUserTokens`.
 
 use super::{ActionError, Actions};
 use crate::domain::root::LastRoot;
@@ -9,38 +9,38 @@ use crate::domain::{
 use crate::secret::TokenId;
 use crate::store::{Affected, Extent, Revocation, Revoked, RevokedUser, Store, Touch};
 
-/// By what right a token is to be revoked.
+/// What entitles the caller to revoke a token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Right {
-    /// The caller's powers over tokens.
+    /// The caller's permissions.
     Power,
-    /// The caller has shown its secret: whoever finds one may end it.
+    /// The caller has presented its secret: anyone who finds a secret may revoke it.
     Possession,
 }
 
-/// What is to be revoked.
+/// The fields of a `RevokeToken` request.
 #[derive(Debug, Clone)]
 pub struct RevokeToken {
     /// The token.
     pub id: TokenId,
-    /// By what right.
+    /// What entitles the caller.
     pub right: Right,
-    /// How far it goes.
+    /// Which tokens it covers.
     pub extent: Extent,
-    /// Why.
+    /// The reason.
     pub reason: RevokeReason,
-    /// What becomes of it where it would end the last active root token; by possession it is done: a secret that was
-    /// found must die.
+    /// What to do if it would end the last active root token; with possession it is revoked: a secret
+    /// that was found must not stay valid.
     pub last_root: LastRoot,
 }
 
 impl Actions {
-    /// Revokes a token. One that is revoked already keeps its first time and reason. `touch` is told of every
-    /// token that is about to change.
+    /// Revokes a token. A revoked one keeps its first time and reason. `touch` receives every token
+    /// that is about to change.
     ///
     /// # Errors
-    /// [`ActionError`]: access, no such token in reach, the last root token, the database. After a database error the
-    /// outcome may be unknown; a repeat is safe.
+    /// [`ActionError`]: access, no such token in reach, the last root token, the database. After a
+    /// database error the outcome may be unknown; a retry is safe.
     pub async fn revoke_token(
         &self,
         caller: &Caller,
@@ -57,7 +57,8 @@ impl Actions {
             Right::Power => (extent, last_root),
             Right::Possession => (extent_of_possession(&store, caller, id, extent).await?, LastRoot::Ended),
         };
-        // Judged again inside the transaction; here so that nothing is locked for what is out of reach.
+        // Checked again inside the transaction; here so that nothing is locked for a token out of
+        // reach.
         let found = store.read_token(id).await?.map(|(token, _)| token);
         allow(caller, found.as_ref().map_or(Affected::Missing, Affected::Token))?;
         if found.is_some_and(|token| token.revoke_time.is_some())
@@ -71,12 +72,12 @@ impl Actions {
         revoked.ok_or(ActionError::NotFound)
     }
 
-    /// Revokes all tokens of a user, for a caller with `tokend:write` and every reserved scope among them. Those
-    /// that are revoked already keep their first time and reason. `touch` as in [`Self::revoke_token`].
+    /// Revokes all tokens of a user, for a caller with `tokend:write` and every reserved scope among
+    /// them. Revoked ones keep their first time and reason. `touch` as in [`Self::revoke_token`].
     ///
     /// # Errors
-    /// [`ActionError`]: access, the last root token, the database. After a database error the outcome may be unknown; a
-    /// repeat is safe.
+    /// [`ActionError`]: access, the last root token, the database. After a database error the outcome
+    /// may be unknown; a retry is safe.
     pub async fn revoke_user_tokens(
         &self,
         caller: &Caller,
@@ -107,19 +108,19 @@ fn allow(caller: &Caller, right: Right, affected: Affected<'_>) -> Result<(), Ac
         (_, Affected::Missing) => Err(ActionError::NotFound),
         (Right::Possession, _) => Ok(()),
         (Right::Power, Affected::Token(token)) => super::manageable(caller, Some(token)).map(drop),
-        // It takes whoever may revoke everything.
+        // Only a caller that may revoke everything may revoke it.
         (Right::Power, Affected::Unreadable) => {
             Ok(caller.may_manage_reserved([ReservedScope::Root].into_iter().collect())?)
         }
     }
 }
 
-/// Returns how far a secret that was shown reaches. One that is good for nothing any more, found in an old leak say,
-/// ends nothing that is good: who has kept or found it has no more of the family than its owner has given up. Unless
-/// the organization's policy would rather have the family end whenever a superseded secret turns up, or the caller
-/// could end the token by its id.
+/// Returns which tokens a presented secret revokes. One that is no longer valid, from an old leak for
+/// example, revokes no valid token: its holder gets no power over the rest of the family. Unless the
+/// organization's policy ends the family whenever a superseded secret turns up, or the caller could
+/// revoke the token by its id.
 ///
-/// Neither an end nor a revocation is taken back, so that this need not be asked within the transaction.
+/// Expiration and revocation are never undone, so this need not be checked within the transaction.
 async fn extent_of_possession(
     store: &Store,
     caller: &Caller,

@@ -1,5 +1,6 @@
-//! Rotating a token: another one with the same owner, name, scopes, labels and networks takes its place, and it
-//! ends after a grace. Called by `RotateToken`. A token may rotate itself, and gains nothing by it.
+//! Rotates a token: a new one with the same owner, name, scopes, labels and networks replaces it, and
+//! it expires after a grace period. Called by `RotateToken`. A token may rotate itself, and gains
+//! nothing by it.
 
 use time::{Duration, OffsetDateTime};
 
@@ -13,18 +14,19 @@ use crate::store::{NewToken, Rotatable, Rotation, Stored};
 
 const RPC: &str = "RotateToken";
 
-/// What is asked for.
+/// The fields of a `RotateToken` request.
 #[derive(Debug, Clone)]
 pub struct RotateToken {
-    /// The token in whose place another one is to be.
+    /// The token to replace.
     pub id: TokenId,
-    /// When the new one is to end; `None`: when the old one would have. Always so where a token rotates itself.
+    /// When the new one expires; `None`: when the old one would have. Always so if a token rotates
+    /// itself.
     pub expiration: Option<Expiration>,
-    /// How long the old one is still to be good.
+    /// How long the old one stays valid.
     pub grace_period: Duration,
-    /// What tells retries of this request from other requests.
+    /// Identifies retries of this request.
     pub request_id: Option<RequestId>,
-    /// What becomes of it where the new token would be the last root token, and end soon.
+    /// What to do if the new token would be the last root token, and expire soon.
     pub last_root: LastRoot,
 }
 
@@ -32,15 +34,15 @@ impl Actions {
     /// Rotates a token, for itself or for a caller with `tokend:write`.
     ///
     /// # Errors
-    /// [`ActionError`]: access, no such token in reach, a token that is revoked, expired, disabled or rotated already, an
-    /// end that is not in the future, the last root token, a request id that was used for something else, overload,
-    /// the database.
+    /// [`ActionError`]: access, no such token in reach, a token that is revoked, expired, disabled or
+    /// already rotated, an expiration that is not in the future, the last root token, a request id that
+    /// was used for another request, overload, the database.
     pub async fn rotate_token(&self, caller: &Caller, request: RotateToken) -> Result<Created, ActionError> {
         let by_itself = caller.is_token(request.id);
         if !by_itself {
             caller.require(Permission::Write)?;
         }
-        // Judged again inside the transaction; here so that a refusal costs no hash.
+        // Checked again inside the transaction; here so that a refusal costs no hash.
         let found =
             self.admission.writes(caller).await?.read_token(request.id).await?.map(|(token, _)| token);
         let old = rotatable(caller, found.as_ref())?;
@@ -56,7 +58,7 @@ impl Actions {
             return repeated_for(&caller, by_itself, self.repeated(repeatable, known)?);
         }
         let _place = self.creations.take(caller.into())?;
-        // One keyring for both: the note says which key the secret was made with.
+        // One keyring for both: the stored request names the key that the secret was derived from.
         let keyring = self.keyring.get();
         let minted = self.minted(&keyring, repeatable.as_ref()).await?;
         let note = repeatable.as_ref().and_then(|request| request.note(&keyring, &minted));
@@ -71,7 +73,7 @@ impl Actions {
             (Stored::Known(caller, known), Some(repeatable)) => {
                 repeated_for(&caller, by_itself, self.repeated(repeatable, *known)?)
             }
-            // Without a request id nothing is claimed, so nothing is known.
+            // Without a request id nothing is stored, so nothing is known.
             (Stored::Known(_, known), None) => Err(ActionError::Unrepeatable(known.token_id)),
         }
     }
@@ -93,7 +95,7 @@ impl RotateToken {
     }
 }
 
-/// Finds the token that the caller may rotate: its own, or one that it may change.
+/// Returns the token that the caller may rotate: its own, or one that it may change.
 fn rotatable<'a>(caller: &Caller, token: Option<&'a Token>) -> Result<&'a Token, ActionError> {
     match token {
         Some(token) if caller.is_token(token.id) => Ok(token),
@@ -101,7 +103,7 @@ fn rotatable<'a>(caller: &Caller, token: Option<&'a Token>) -> Result<&'a Token,
     }
 }
 
-/// Lets a retry have its answer, if the caller might still ask for it.
+/// Returns the earlier result to a retry, if the caller still has access.
 fn repeated_for(caller: &Caller, by_itself: bool, created: Created) -> Result<Created, ActionError> {
     if !by_itself {
         super::manageable(caller, Some(&created.token))?;
@@ -121,7 +123,7 @@ fn prepare(
         (_, Some(successor)) => return Err(StateError::Rotated(successor).into()),
         (TokenState::Expired, None) => return Err(StateError::Expired.into()),
         (TokenState::Active, None) => {}
-        // Disabled. Its successor could be used, which is what that is to prevent.
+        // Disabled. A usable successor would bypass that.
         (_, None) => return Err(StateError::Disabled.into()),
     }
     let expire_time = match request.expiration {
@@ -145,19 +147,19 @@ fn prepare(
     terms.policy.allows_grace(&ending, now)?;
     terms.policy.allows_end(&new)?;
     terms.policy.allows_scopes(&new)?;
-    // It makes room for its successor, however many there are.
+    // The successor replaces it in the count of active tokens, so no limit applies.
     Ok(Rotation { old_expire_time, new: minted.store_as(new) })
 }
 
-/// Returns when the old token ends: after the grace, but no later than it would have.
+/// Returns when the old token expires: after the grace period, but no later than before.
 fn old_end(old: &Token, grace_period: Duration, now: OffsetDateTime) -> OffsetDateTime {
-    // A clock that was set back must not have it end before it began.
+    // If the clock was set back, it must not expire before its creation.
     let end = now.saturating_add(grace_period).max(old.create_time.saturating_add(Duration::MICROSECOND));
     old.expire_time.map_or(end, |own| own.min(end))
 }
 
 impl Minted {
-    /// Returns what is stored of a token with this secret.
+    /// Returns what to store for a token with this secret.
     pub(super) fn store_as(&self, token: Token) -> NewToken {
         NewToken { token, mac: self.mac, durable_hash: self.durable_hash.clone() }
     }

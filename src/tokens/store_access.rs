@@ -1,5 +1,5 @@
-//! Connections to the database for what callers have done: in turn by account, so that nobody's flood keeps others
-//! waiting for long, and some for revocations alone. Called by the actions. Knows not what is done with them.
+//! Grants callers database connections: fairly by account, so that no caller's flood delays others for
+//! long, and some only for revocations. Called by the actions. Does not know what they are used for.
 
 use std::ops::Deref;
 
@@ -7,18 +7,18 @@ use crate::admission::fair_limiter::{ClientKey, Refused};
 use crate::admission::fair_queue::{FairQueue, Permit};
 use crate::store::{Purpose, Store};
 
-/// Who may use how many of the connections at once.
+/// The limiters of the connections, one for each purpose.
 #[derive(Debug)]
 pub(super) struct Admission {
     store: Store,
     reads: FairQueue<ClientKey>,
     writes: FairQueue<ClientKey>,
     revocations: FairQueue<ClientKey>,
-    /// Of the revocations, those that may take long.
+    /// Limits those revocations that may take long.
     bulk: FairQueue<ClientKey>,
 }
 
-/// The store, with a connection that is free for whoever was admitted.
+/// The store, with a permit for a connection.
 #[derive(Debug)]
 pub(super) struct Admitted {
     store: Store,
@@ -36,7 +36,7 @@ impl Deref for Admitted {
 
 impl Admission {
     pub(super) fn new(store: Store) -> Self {
-        // One is left to what the server does by itself.
+        // One connection is reserved for the server's own work.
         let beside = |purpose| FairQueue::new(store.connections_of(purpose).saturating_sub(1));
         let revocations = store.connections_of(Purpose::Revocations);
         Self {
@@ -48,18 +48,18 @@ impl Admission {
         }
     }
 
-    /// Waits for a connection to read by.
+    /// Waits for a permit to read.
     pub(super) async fn reads(&self, share: impl Into<ClientKey>) -> Result<Admitted, Refused> {
         self.admit(Purpose::Reads, &self.reads, share.into()).await
     }
 
-    /// Waits for a connection to change something by; also to say once more what is so already.
+    /// Waits for a permit to change something; also to repeat a change that is already made.
     pub(super) async fn writes(&self, share: impl Into<ClientKey>) -> Result<Admitted, Refused> {
         self.admit(Purpose::Writes, &self.writes, share.into()).await
     }
 
-    /// Waits for a connection to put a token out of use by: one of those that are for nothing else, unless one for any
-    /// change is free sooner.
+    /// Waits for a permit to revoke or disable a token: one of those reserved for this, unless one for
+    /// any change is available at once.
     pub(super) async fn revocations(&self, share: impl Into<ClientKey>) -> Result<Admitted, Refused> {
         let share = share.into();
         for (purpose, limiter) in [(Purpose::Revocations, &self.revocations), (Purpose::Writes, &self.writes)]
@@ -71,7 +71,8 @@ impl Admission {
         self.admit(Purpose::Revocations, &self.revocations, share).await
     }
 
-    /// Does the same for many tokens at once, which leaves half of those connections to others.
+    /// Waits for a permit to revoke many tokens at once; these use at most half of the revocation
+    /// permits.
     pub(super) async fn bulk_revocations(&self, share: impl Into<ClientKey>) -> Result<Admitted, Refused> {
         let share = share.into();
         let bulk = self.bulk.acquire(share).await?;

@@ -1,4 +1,4 @@
-//! Changing what a token is. Called by `UpdateToken`.
+//! Changes the fields of a token. Called by `UpdateToken`.
 
 use time::OffsetDateTime;
 
@@ -9,30 +9,31 @@ use crate::domain::{Caller, Expiration, Labels, Networks, Permission, Scopes, To
 use crate::secret::TokenId;
 use crate::store::{Successor, Terms};
 
-/// What is to be changed; what is `None` stays.
+/// The changes; a field with `None` stays.
 #[derive(Debug, Clone)]
 pub struct TokenChange {
-    /// What it is to be called.
+    /// The new name.
     pub name: Option<TokenName>,
-    /// What is to be noted on it.
+    /// The new labels.
     pub labels: Option<Labels>,
-    /// What it is to allow.
+    /// The new scopes.
     pub scopes: Option<Scopes>,
-    /// When it is to end.
+    /// The new expiration.
     pub expiration: Option<Expiration>,
-    /// Where it is to be usable from.
+    /// The networks from which it may be used.
     pub allowed_cidrs: Option<Networks>,
-    /// What becomes of it where it would end the last active root token, at once or soon.
+    /// What to do if it would end the last active root token, now or soon.
     pub last_root: LastRoot,
 }
 
 impl Actions {
-    /// Changes a token by its id, for a caller with `tokend:write`. Returns it with the time of the change.
+    /// Changes a token by its id, for a caller with `tokend:write`. Returns it with the time of the
+    /// change.
     ///
     /// # Errors
-    /// [`ActionError`]: access, no such token in reach, a token that is revoked, or expired and to be revived,
-    /// an end that is not in the future, the last root token, the database. After a database error the outcome may be
-    /// unknown; a repeat is safe.
+    /// [`ActionError`]: access, no such token in reach, a revoked token, an expired one with a new
+    /// expiration, an expiration that is not in the future, the last root token, the database. After a
+    /// database error the outcome may be unknown; a retry is safe.
     pub async fn update_token(
         &self,
         caller: &Caller,
@@ -40,8 +41,8 @@ impl Actions {
         change: &TokenChange,
     ) -> Result<(Token, OffsetDateTime), ActionError> {
         caller.require(Permission::Write)?;
-        // For its owner, who never changes. Judged again inside the transaction; here so that nothing is locked or
-        // written for what is out of reach.
+        // To get its owner, who never changes. Checked again inside the transaction; here so that
+        // nothing is locked or written for a token out of reach.
         let store = self.admission.writes(caller).await?;
         let found = store.read_token(id).await?.map(|(token, _)| token);
         let found = super::manageable(caller, found.as_ref())?;
@@ -75,7 +76,7 @@ fn apply(
     take(&mut after.scopes, change.scopes.as_ref());
     take(&mut after.allowed_cidrs, change.allowed_cidrs.as_ref());
     caller.may_change(before, &after)?;
-    // What the change does not touch may be older than the policy.
+    // Fields that the change does not touch may be older than the policy.
     if change.scopes.is_some() {
         terms.policy.allows_scopes(&after)?;
     }
