@@ -1,8 +1,6 @@
-//! How much TLS to a database is to prove, and the files that it takes: as libpq has it, but that what would prove
-//! nothing is refused.
-//!
-//! Used by `database_url`. The files are read here once, so that one that is missing is refused at the start; the
-//! driver reads them again for each connection.
+//! The TLS verification of a database connection and its files, as in libpq, except that settings
+//! that would verify nothing are refused. Used by `database_url`. The files are read here once, so
+//! that a missing one is refused at the start; the driver reads them again for each connection.
 
 use std::fs::{self, File};
 use std::io::{self, Read as _};
@@ -15,13 +13,13 @@ use zeroize::Zeroizing;
 
 use crate::secret::private_file::is_exposed;
 
-/// The words of `sslmode`.
+/// The values of `sslmode`.
 const MODES: [&str; 6] = ["disable", "allow", "prefer", "require", "verify-ca", "verify-full"];
 
-/// What `sslrootcert` says for the authorities of this machine.
+/// The value of `sslrootcert` for the CAs that this machine trusts.
 const SYSTEM: &str = "system";
 
-/// Where systems keep the authorities that they trust, in one file.
+/// Where systems keep the CAs that they trust, in one file.
 const SYSTEM_ROOTS: [&str; 5] = [
     "/etc/ssl/certs/ca-certificates.crt",
     "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem",
@@ -30,37 +28,38 @@ const SYSTEM_ROOTS: [&str; 5] = [
     "/etc/ssl/cert.pem",
 ];
 
-/// Where libpq looks for an authority that nobody has named, below the home.
+/// Where libpq looks for a CA if none is named, relative to the home directory.
 const HOME_ROOT: &str = ".postgresql/root.crt";
 
-// sqlx trusts these, too, whatever authority it is told: with `verify-ca`, anybody that any of them has certified.
+// sqlx trusts these in addition to the CA that it is given: with `verify-ca`, any server that one
+// of them has certified.
 const _: () = assert!(
     webpki_roots::TLS_SERVER_ROOTS.is_empty(),
     "built without the patch of webpki-roots in Cargo.toml, which keeps the driver from trusting every public authority"
 );
 
-/// Far more than any bundle has.
+/// Far larger than any CA bundle.
 const MAX_BYTES: u64 = 4 << 20;
 
-/// Why TLS to the database would prove less than was meant, or cannot begin.
+/// Why TLS to the database would verify less than intended, or cannot start.
 #[derive(Debug, Error)]
 pub enum TlsFilesProblem {
     /// Not one of the modes.
     #[error("sslmode is invalid: expected disable, allow, prefer, require, verify-ca or verify-full")]
     Mode,
-    /// An authority is named, and nothing would be checked against it.
+    /// A CA is named, but nothing would be verified against it.
     #[error("sslrootcert verifies nothing with sslmode={0}: set sslmode=verify-full")]
     RootUnused(&'static str),
-    /// Every public authority would do, for any name.
+    /// A certificate of any public CA for any name would be accepted.
     #[error("sslrootcert=system needs sslmode=verify-full: a public authority certifies any other host, too")]
     SystemUnchecked,
-    /// There is no bundle of them.
+    /// This machine has no CA bundle.
     #[error(
         "this machine has no bundle of authorities to verify against: install ca-certificates, or name the server's own \
          with sslrootcert"
     )]
     NoSystemRoots,
-    /// Nothing to verify against.
+    /// There is no CA to verify against.
     #[error("sslmode=verify-ca needs sslrootcert, the authority of the server's certificate")]
     NoRoot,
     /// A file cannot be read.
@@ -71,23 +70,23 @@ pub enum TlsFilesProblem {
         /// Why; part of the message, since it names the cause and not the file.
         source: io::Error,
     },
-    /// A file has not what it should have.
+    /// A file lacks its expected content.
     #[error("the file of {name} holds no {what} in PEM")]
     Empty {
         /// The parameter.
         name: &'static str,
-        /// What it should have.
+        /// The expected content.
         what: &'static str,
     },
-    /// The key can be read by others than its owner.
+    /// Other users than its owner can read the key.
     #[error("the file of sslkey can be read by others: run chmod 600 on it")]
     Exposed,
-    /// One without the other.
+    /// A certificate without a key, or the reverse.
     #[error("sslcert and sslkey need each other: the driver takes both or neither")]
     HalfIdentity,
 }
 
-/// What was said of TLS.
+/// The TLS parameters as given.
 pub(super) struct TlsParameters {
     pub(super) mode: Option<String>,
     pub(super) root: Option<String>,
@@ -96,7 +95,7 @@ pub(super) struct TlsParameters {
     pub(super) home: Option<String>,
 }
 
-/// What the driver is to do.
+/// The TLS parameters for the driver.
 pub(super) struct ResolvedTls {
     pub(super) mode: &'static str,
     pub(super) root: Option<String>,
@@ -105,18 +104,18 @@ pub(super) struct ResolvedTls {
 }
 
 impl TlsParameters {
-    /// Tells whether the server's name is looked for in its certificate.
+    /// Returns whether the server's certificate is checked for its name.
     pub(super) fn checks_host(&self) -> bool {
         self.mode.as_deref() == Some("verify-full") || self.root.as_deref() == Some(SYSTEM)
     }
 
-    /// Returns what holds on a socket of this machine: no TLS, whatever is said, since Postgres speaks none there.
+    /// Returns the parameters for a Unix socket: never TLS, since Postgres does not support it there.
     pub(super) fn on_a_socket(&self) -> Result<ResolvedTls, TlsFilesProblem> {
         self.mode()?;
         Ok(ResolvedTls { mode: "disable", root: None, certificate: None, key: None })
     }
 
-    /// Decides how much is verified, and reads the files.
+    /// Decides what is verified, and reads the files.
     pub(super) fn resolve(self) -> Result<ResolvedTls, TlsFilesProblem> {
         let (mode, root) = self.verification()?;
         if let Some(path) = &root {
@@ -149,7 +148,7 @@ impl TlsParameters {
         let root = self.root.clone();
         match (mode.unwrap_or("prefer"), root) {
             (mode @ ("disable" | "allow" | "prefer"), Some(_)) => Err(TlsFilesProblem::RootUnused(mode)),
-            // The driver has no way to try without TLS first.
+            // The driver cannot try without TLS first.
             ("allow", None) => Ok(("prefer", None)),
             (mode @ ("disable" | "prefer"), None) => Ok((mode, None)),
             ("require", root) => match root.or_else(|| self.home_root()) {

@@ -1,13 +1,12 @@
-//! The grammar of libpq's connection URIs: from a text to named parameters, percent-decoded.
-//!
-//! Used by `database_url`. Knows what a URI may say and not what it means; errors name parts and
-//! never repeat them, since any of them may be a piece of a password that was not percent-encoded.
+//! The grammar of libpq's connection URIs: from a text to named parameters, percent-decoded. Used
+//! by `database_url`. Knows the syntax and not the meaning; errors name parts and never repeat
+//! them, since any part may belong to a password that was not percent-encoded.
 
 use std::collections::BTreeMap;
 
 use thiserror::Error;
 
-/// What may stand behind the `?`, with the driver's other spellings.
+/// The allowed parameters after the `?`, with the driver's other spellings.
 const PARAMETERS: [(&str, &str); 20] = [
     ("application_name", "application_name"),
     ("dbname", "dbname"),
@@ -31,29 +30,30 @@ const PARAMETERS: [(&str, &str); 20] = [
     ("user", "user"),
 ];
 
-/// How a URI is not one.
+/// Why a text is not a URI.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub(super) enum Malformed {
-    /// It begins otherwise.
+    /// It does not start with `postgres://` or `postgresql://`.
     #[error("it does not begin with postgres://")]
     Scheme,
-    /// A `%` is not followed by two digits, or what is written so is no text.
+    /// A `%` is not followed by two hexadecimal digits, or the decoded bytes are not text.
     #[error("a '%' in it is not followed by two hexadecimal digits of UTF-8 text")]
     Escape,
-    /// A `[` without its `]`, or something between that and the port.
+    /// A `[` without its `]`, or text between that and the port.
     #[error("its host in square brackets is no IPv6 address")]
     Brackets,
-    /// A parameter that nothing here knows.
+    /// An unknown parameter.
     #[error("an unknown parameter")]
     Parameter,
 }
 
-/// What a URI says: no parameter twice, none empty.
+/// The parameters of a URI: none twice, none empty.
 #[derive(Default)]
 pub(super) struct Parameters(BTreeMap<String, String>);
 
 impl Parameters {
-    /// Reads a URI as libpq does: the user ends at the first `@` before any `/`, a later parameter wins.
+    /// Parses a URI as libpq does: the user ends at the first `@` before any `/`, and a later
+    /// parameter wins.
     pub(super) fn parse(uri: &str) -> Result<Self, Malformed> {
         let rest = uri.strip_prefix("postgresql://").or_else(|| uri.strip_prefix("postgres://"));
         let mut rest = rest.ok_or(Malformed::Scheme)?;
@@ -79,7 +79,7 @@ impl Parameters {
         self.0.get(name).map(String::as_str)
     }
 
-    /// Walks the settings that are given as `options[NAME]`.
+    /// Iterates over the settings given as `options[NAME]`.
     pub(super) fn settings(&self) -> impl Iterator<Item = (&str, &str)> {
         self.0.iter().filter(|(name, _)| is_setting(name)).map(|(name, value)| (&**name, &**value))
     }
@@ -106,7 +106,7 @@ impl Parameters {
         let (name, value) = pair.split_once('=').ok_or(Malformed::Parameter)?;
         let name = decoded(name)?;
         if name == "ssl" && value == "true" {
-            // As JDBC writes it.
+            // JDBC's spelling.
             return self.set("sslmode", "require");
         }
         if is_setting(&name) {
@@ -128,7 +128,7 @@ fn is_setting(name: &str) -> bool {
     name.strip_prefix("options[").is_some_and(|name| name.len() > 1 && name.ends_with(']'))
 }
 
-/// Undoes `%41`. A `+` is a plus.
+/// Decodes percent-encoding. A `+` is a plus.
 fn decoded(text: &str) -> Result<String, Malformed> {
     let mut decoded = Vec::with_capacity(text.len());
     let mut bytes = text.bytes();
@@ -139,7 +139,7 @@ fn decoded(text: &str) -> Result<String, Malformed> {
         }
         let mut digit = || char::from(bytes.next()?).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
         let (Some(high), Some(low)) = (digit(), digit()) else { return Err(Malformed::Escape) };
-        // No text of Postgres holds it.
+        // Postgres text cannot contain a zero byte.
         decoded.push(Some(high << 4 | low).filter(|&byte| byte != 0).ok_or(Malformed::Escape)?);
     }
     String::from_utf8(decoded).map_err(|_| Malformed::Escape)

@@ -1,7 +1,6 @@
-//! From a database URL, and libpq's variables for what it leaves out, to connect options: as psql would read them.
-//!
-//! `sources` and `file` use it. What would have no effect on a connection is refused here, above all a setting
-//! that is meant to secure it. The URL itself never reaches a log or an error.
+//! From a database URL, completed by libpq's variables, to connect options, as psql would read
+//! them. Used by `sources` and `file`. Settings that would have no effect are refused, above all
+//! security settings. The URL never reaches a log or an error.
 
 use std::fmt;
 use std::fmt::Write as _;
@@ -24,10 +23,10 @@ use super::environment::Environment;
 
 const PORT: u16 = 5432;
 
-/// Where distributions have Postgres put its socket.
+/// The directories in which distributions put Postgres's socket.
 const SOCKET_DIRECTORIES: [&str; 3] = ["/run/postgresql", "/var/run/postgresql", "/tmp"];
 
-/// Variables that would bind psql to something and mean nothing to tokend's driver.
+/// Variables that restrict psql and that tokend's driver ignores.
 const UNSUPPORTED_VARIABLES: [&str; 7] = [
     "PGSERVICE",
     "PGREQUIREAUTH",
@@ -38,13 +37,13 @@ const UNSUPPORTED_VARIABLES: [&str; 7] = [
     "PGSSLMAXPROTOCOLVERSION",
 ];
 
-/// Variables that do so with this value alone.
+/// Variables for which that is true only with this value.
 const UNSUPPORTED_VALUES: [(&str, &str); 2] = [("PGCHANNELBINDING", "require"), ("PGGSSENCMODE", "require")];
 
-/// Why a URL, with the variables that complete it, leads to no database.
+/// Why a URL, with the variables that complete it, cannot be used.
 #[derive(Debug, Error)]
 pub enum DatabaseUrlProblem {
-    /// It is no URI of libpq's. A password is the usual cause.
+    /// It is not a libpq URI. An unencoded password is the usual cause.
     #[error(
         "{0}: write postgres://USER@HOST/DATABASE, and within a user name or password '/' as %2F, '@' as %40, \
          ':' as %3A, '?' as %3F and '%' as %25"
@@ -59,18 +58,18 @@ pub enum DatabaseUrlProblem {
     /// A session that tokend could not use.
     #[error("tokend needs the primary: target_session_attrs can be read-write, primary or any")]
     SessionAttributes,
-    /// A parameter or variable has a value that is none of its own.
+    /// A parameter or variable has an invalid value.
     #[error("{name} is invalid: expected {expected}")]
     Value {
         /// The parameter.
         name: &'static str,
-        /// What it could be.
+        /// The valid values.
         expected: &'static str,
     },
-    /// What TLS needs cannot be used, or would do nothing.
+    /// A TLS setting cannot be used, or would have no effect.
     #[error(transparent)]
     Tls(#[from] TlsFilesProblem),
-    /// A variable of libpq's asks for what tokend cannot do.
+    /// A libpq variable asks for something that tokend does not support.
     #[error("{0} is set, which tokend does not know: unset it")]
     Variable(&'static str),
     /// The driver would use both.
@@ -81,28 +80,28 @@ pub enum DatabaseUrlProblem {
     NoUser,
 }
 
-/// A database URL that may hold a password, and therefore never shows itself.
+/// A database URL, which may contain a password and is therefore never shown.
 #[derive(Clone, Deserialize)]
 #[serde(from = "String")]
 pub(super) struct DatabaseUrl(SecretString);
 
 impl DatabaseUrl {
-    /// Tells whether the URL holds a password: before the `@`, or as the parameter `password`.
+    /// Returns whether the URL contains a password: before the `@`, or as the parameter `password`.
     pub(super) fn has_password(&self) -> bool {
         let url = self.0.expose_secret();
         if let Ok(parameters) = Parameters::parse(url) {
             return parameters.get("password").is_some();
         }
-        // Of what cannot be read, anything between a ':' and an '@' may be one.
+        // If the URL cannot be parsed, anything between a ':' and an '@' may be a password.
         let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
         rest.rsplit_once('@').is_some_and(|(user, _)| user.contains(':')) || rest.contains("pass")
     }
 
-    /// Reads the URL; what it leaves out comes from libpq's `PG…` variables, as with psql.
+    /// Parses the URL; what it leaves out comes from libpq's `PG…` variables, as with psql.
     ///
     /// # Errors
-    /// [`ConfigError::DatabaseUrl`] with the part that is wrong, [`ConfigError::DatabaseUrlParameter`] when it holds
-    /// a parameter that nothing knows.
+    /// [`ConfigError::DatabaseUrl`] with the part that is wrong,
+    /// [`ConfigError::DatabaseUrlParameter`] when it has an unknown parameter.
     pub(super) fn options(
         &self,
         origin: &'static str,
@@ -123,7 +122,7 @@ impl DatabaseUrl {
             }
         };
         let resolved = Given { parameters: &parameters, environment, origin }.resolve()?;
-        // Poolers refuse what they do not know at the start of a connection; no float is ever read.
+        // Poolers refuse unknown parameters at the start of a connection; no float is ever read.
         let options = PgConnectOptions::from_str(&resolved)
             .map_err(|_| problem(malformed("the driver does not take it")))?;
         Ok(options.extra_float_digits(None))
@@ -134,7 +133,7 @@ fn malformed(what: &'static str) -> DatabaseUrlProblem {
     DatabaseUrlProblem::Malformed(what)
 }
 
-/// What was said of a connection, the URL before the environment.
+/// The connection settings as given; the URL wins over the environment.
 struct Given<'a> {
     parameters: &'a Parameters,
     environment: &'a Environment,
@@ -142,7 +141,7 @@ struct Given<'a> {
 }
 
 impl Given<'_> {
-    /// Returns the same, complete, as a URL of which the driver has nothing left to find out.
+    /// Returns the complete settings as a URL that leaves the driver nothing to look up.
     fn resolve(&self) -> Result<Zeroizing<String>, ConfigError> {
         let origin = self.origin;
         let problem = |problem| ConfigError::DatabaseUrl { origin, problem };
@@ -234,7 +233,7 @@ impl Given<'_> {
     }
 }
 
-/// Who connects, to what, and how it calls itself.
+/// The user, the database, and the session's settings.
 struct Session {
     user: Option<String>,
     database: Option<String>,
@@ -243,7 +242,7 @@ struct Session {
     preset_options: bool,
 }
 
-/// Where the server is said to be.
+/// The server's address as given.
 struct Endpoint {
     host: Option<String>,
     address: Option<String>,
@@ -251,7 +250,7 @@ struct Endpoint {
 }
 
 impl Endpoint {
-    /// Returns a directory with a socket, or the host or address to connect to, and the port.
+    /// Returns the host or address to connect to, or a socket's directory, and the port.
     fn resolve(&self, tls: &TlsParameters) -> Result<(String, u16), DatabaseUrlProblem> {
         if [&self.host, &self.address, &self.port].into_iter().flatten().any(|text| text.contains(',')) {
             return Err(DatabaseUrlProblem::SeveralHosts);
@@ -269,7 +268,7 @@ impl Endpoint {
         if address.parse::<IpAddr>().is_err() {
             return Err(DatabaseUrlProblem::Value { name: "hostaddr", expected: "an IP address" });
         }
-        // The driver knows one name, and would look for the address in the certificate.
+        // The driver takes one name only, and would look for the address in the certificate.
         if host.is_some_and(|host| host != address) && tls.checks_host() {
             return Err(DatabaseUrlProblem::Value {
                 name: "hostaddr",
@@ -284,7 +283,7 @@ fn is_host(text: &str) -> bool {
     text.starts_with('/') || text.parse::<IpAddr>().is_ok() || ServerName::try_from(text).is_ok()
 }
 
-/// Returns where a server of this machine is: at its socket, if there is one.
+/// Returns the address of this machine's server: its socket, if there is one.
 fn default_host(port: u16) -> String {
     let socket = format!(".s.PGSQL.{port}");
     let found = SOCKET_DIRECTORIES.into_iter().find(|directory| Path::new(directory).join(&socket).exists());
@@ -298,7 +297,7 @@ fn account_name() -> Option<String> {
     Some(name.trim().to_owned()).filter(|name| !name.is_empty())
 }
 
-/// Adds a parameter, all of it but letters and digits percent-encoded.
+/// Appends a parameter; everything but letters and digits is percent-encoded.
 fn push(url: &mut String, name: &str, value: &str) {
     for (text, end) in [(name, '='), (value, '&')] {
         for byte in text.bytes() {

@@ -1,27 +1,27 @@
-//! How lengths of time are read and written, wherever people do: in settings, flags and tables.
+//! Parses and formats durations, everywhere they are shown to people: in settings, flags and tables.
 
 use std::fmt;
 use std::time::Duration;
 
 use thiserror::Error;
 
-/// Why a text is no length of time. Repeats nothing of it.
+/// Why a text is not a duration. Repeats nothing of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum DurationProblem {
-    /// It is in months or years, of which no two need be equally long; `M` may be meant for minutes.
+    /// It uses months or years, whose lengths vary; `M` may be meant for minutes.
     #[error(
         "months and years are not equally long: write days, such as 30d or 365d, or weeks, such as 4w; a minute is 1m"
     )]
     Calendar,
-    /// It is none.
+    /// It is not a duration.
     #[error("expected numbers with units, such as 90d, 12h, 30m or 1h30m")]
     Malformed,
 }
 
-/// Units whose length depends on where they are counted from, as humantime reads them.
+/// humantime's units whose length varies.
 const CALENDAR_UNITS: [&str; 7] = ["M", "month", "months", "y", "yr", "year", "years"];
 
-/// Reads a length of time: numbers with the units `w`, `d`, `h`, `m`, `s`, `ms` and shorter ones.
+/// Parses a duration: numbers with the units `w`, `d`, `h`, `m`, `s`, `ms` and shorter ones.
 ///
 /// # Errors
 /// [`DurationProblem`].
@@ -33,8 +33,7 @@ pub fn parse_duration(text: &str) -> Result<Duration, DurationProblem> {
     humantime::parse_duration(text).map_err(|_| DurationProblem::Malformed)
 }
 
-/// A length of time in the largest units that are equally long, such as `90d` or `1h30m`; what is left below a
-/// millisecond is not written.
+/// A duration in the largest units of fixed length, such as `90d` or `1h30m`, rounded down to milliseconds.
 #[derive(Debug, Clone, Copy)]
 pub struct Spelled(pub Duration);
 

@@ -1,8 +1,6 @@
-//! The one door to environment variables for the whole binary.
-//!
-//! Commands make it once from the process and pass it on; tests make it from pairs, so that no
-//! test has to change the environment of all the others. Unknown `TOKEND_…` variables are left
-//! alone: other programs' settings may share the prefix.
+//! The only access to environment variables in the binary. Commands create it once from the process
+//! and pass it on; tests create it from pairs, so that no test changes the process's environment.
+//! Unknown `TOKEND_…` variables are ignored: other programs' settings may share the prefix.
 
 use std::collections::HashMap;
 use std::ffi::OsString;
@@ -10,18 +8,18 @@ use std::str::FromStr;
 
 use super::ConfigError;
 
-/// Whose account the process runs under.
+/// The account that the process runs under.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Account {
     /// An ordinary user, with a home.
     Ordinary,
-    /// The superuser, whose data live below `/var/lib`.
+    /// The superuser, whose data is below `/var/lib`.
     Root,
 }
 
 type Lookup = Box<dyn Fn(&str) -> Option<OsString>>;
 
-/// What the process was started with beside its arguments.
+/// The environment of the process: variables and account.
 pub struct Environment {
     lookup: Lookup,
     account: Account,
@@ -35,7 +33,7 @@ impl Environment {
         Self { lookup: Box::new(|name| std::env::var_os(name)), account }
     }
 
-    /// Makes an environment of exactly these variables.
+    /// Creates an environment with exactly these variables.
     #[must_use]
     pub fn of_pairs(pairs: &[(&str, &str)], account: Account) -> Self {
         let variables: HashMap<String, OsString> =
@@ -43,7 +41,7 @@ impl Environment {
         Self { lookup: Box::new(move |name| variables.get(name).cloned()), account }
     }
 
-    /// Returns whose account the process runs under.
+    /// Returns the account that the process runs under.
     #[must_use]
     pub fn account(&self) -> Account {
         self.account

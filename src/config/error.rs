@@ -1,7 +1,6 @@
-//! Everything that can be wrong with a configuration, told so that its owner can put it right.
-//!
-//! Made by the rest of `config`, printed by `main`. A message names the flag, variable, file or
-//! line; it never repeats a value that may hold a password or a key.
+//! Every error of a configuration, worded so that the operator can correct it. Created by the rest
+//! of `config`, printed by `main`. A message names the flag, variable, file or line; it never
+//! repeats a value that may contain a password or a key.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -16,7 +15,7 @@ use crate::secret::{DurableError, KeyringError, PrefixError};
 /// Why a configuration is refused.
 #[derive(Debug, Error)]
 pub enum ConfigError {
-    /// An environment variable holds something that its setting cannot be.
+    /// An environment variable has an invalid value.
     #[error("the environment variable {name} holds an invalid value")]
     Variable {
         /// The variable's name.
@@ -53,15 +52,15 @@ pub enum ConfigError {
         .0.display()
     )]
     FileExposed(PathBuf),
-    /// A password stands in a flag, where every process of the machine can read it.
+    /// A flag contains a password, where every process of the machine can read it.
     #[error("{name} must not hold a password, since command lines are public: put the URL into {variable}")]
     PasswordInFlag {
         /// The flag.
         name: &'static str,
-        /// Where the URL may stand instead.
+        /// The variable to use for the URL instead.
         variable: &'static str,
     },
-    /// The database URL leads to no database.
+    /// The database URL cannot be used.
     #[error("the database URL from {origin} cannot be used: {problem}")]
     DatabaseUrl {
         /// The flag, variable or file key that it came from.
@@ -69,8 +68,8 @@ pub enum ConfigError {
         /// The part that is wrong, without its value.
         problem: DatabaseUrlProblem,
     },
-    /// The database URL holds a parameter that would have no effect. Not repeated: it may be a part of a
-    /// password that was not percent-encoded.
+    /// The database URL has a parameter that would have no effect. Not repeated: it may be part of
+    /// a password that was not percent-encoded.
     #[error(
         "the database URL from {origin} has an unknown parameter behind its '?': tokend knows sslmode, \
          sslrootcert, sslcert, sslkey, host, hostaddr, port, dbname, user, password, application_name, \
@@ -80,8 +79,8 @@ pub enum ConfigError {
         /// The flag, variable or file key that it came from.
         origin: &'static str,
     },
-    /// The way to the database could be read, or ended at another server. The host is not repeated: it may be a part
-    /// of a password that was not percent-encoded.
+    /// The connection to the database could be read, or reach another server. The host is not
+    /// repeated: it may be part of a password that was not percent-encoded.
     #[error(
         "the database URL from {origin} leads to another host, and nothing verifies who answers there: add \
          sslmode=verify-full (and sslrootcert=FILE for a CA of your own), or say --database-insecure if the network \
@@ -106,21 +105,21 @@ pub enum ConfigError {
          give its --data-dir (which `migrate` does not need: serve migrates it)"
     )]
     NoDatabase,
-    /// Something is said about the way to a database, and none is named.
+    /// Connection settings are given, but no database.
     #[error(
         "--direct-database-url, --database-pooling, --database-password-file and --database-insecure say how \
          --database-url is reached: set it, too"
     )]
     NoDatabaseToPool,
-    /// A flag was given that does nothing.
+    /// A flag has no effect.
     #[error("{flag} does nothing {why}: leave it out")]
     WithoutEffect {
         /// The flag.
         flag: &'static str,
-        /// Where, or for want of what.
+        /// Where it has none, or what is missing.
         why: &'static str,
     },
-    /// A database is configured and no keyring.
+    /// A database is configured, but no keyring.
     #[error(
         "a database needs a keyring that all its replicas share: make one with \
          `tokend keygen --output keyring` and pass it by --keyring, \
@@ -139,7 +138,7 @@ pub enum ConfigError {
         #[source]
         source: io::Error,
     },
-    /// A keyring file can be read by the group or by everybody.
+    /// The group or other users can read a keyring file.
     #[error(
         "the keyring {0} can be read by others (mode {mode:03o}): run `chmod 600 {0}`",
         path.display()
@@ -150,7 +149,7 @@ pub enum ConfigError {
         /// Its permission bits.
         mode: u32,
     },
-    /// A keyring holds no key, a bad line or a key twice.
+    /// A keyring has no key, an invalid line or a duplicate key.
     #[error("{origin} is no valid keyring")]
     KeyringInvalid {
         /// Where the keyring came from.
@@ -171,7 +170,7 @@ pub enum ConfigError {
          network readable; say --insecure-plaintext if something in front encrypts"
     )]
     PlaintextExposed(SocketAddr),
-    /// One of the TLS files is named without those that it needs.
+    /// A TLS file is named without another one that it needs.
     #[error("{given} needs {missing} beside it")]
     TlsIncomplete {
         /// The flag that was given.
@@ -179,7 +178,7 @@ pub enum ConfigError {
         /// The flag that was not.
         missing: &'static str,
     },
-    /// Client certificates are mapped, and none would ever be asked for.
+    /// Client certificates are mapped, but none would ever be requested.
     #[error("the file's [[client-certificate]] needs --tls-client-ca, or no certificate is ever asked for")]
     MappingWithoutCa,
     /// A mapping of a client certificate is not valid.
@@ -190,13 +189,13 @@ pub enum ConfigError {
         /// What is wrong.
         problem: String,
     },
-    /// The organization of the gateways is none.
+    /// The gateways' organization is not a valid id.
     #[error("--gateway-organization is no organization's id: it {0}")]
     GatewayOrganization(FieldError),
-    /// What headers are to begin with makes none.
+    /// The prefix of the identity headers is invalid.
     #[error("--identity-header-prefix: it {0}")]
     IdentityHeaderPrefix(FieldError),
-    /// Of pages that may call, one has no origin.
+    /// An allowed web origin is invalid.
     #[error("--grpc-web-origins: '{origin}' is no origin: it {problem}")]
     WebOrigin {
         /// The text.
@@ -204,28 +203,28 @@ pub enum ConfigError {
         /// What is wrong.
         problem: FieldError,
     },
-    /// What the API server's tokens need is no scope.
+    /// The scope required for the API server's tokens is invalid.
     #[error("--token-review is no scope: it {0}")]
     TokenReview(FieldError),
-    /// The API server has nothing to ask.
+    /// Token reviews are on, but the HTTP listener is off.
     #[error("--token-review is answered over HTTP, which is off: set --http-listen")]
     TokenReviewWithoutListener,
-    /// The collector's address is none.
+    /// The collector's address is invalid.
     #[error(
         "--otlp-endpoint must be https://HOST:PORT, or http://HOST:PORT on this machine, of a collector that speaks \
          OTLP over gRPC, without a path"
     )]
     OtlpEndpoint,
-    /// Spans would cross the network readable.
+    /// Spans would cross the network in plaintext.
     #[error(
         "refusing to send spans in plaintext to another host: write https:// into --otlp-endpoint, or say \
          --otlp-insecure if the network in between is trusted"
     )]
     OtlpPlaintext,
-    /// `--no-migrate` beside the private Postgres, which nothing else could migrate.
+    /// `--no-migrate` with the embedded Postgres, which only serve migrates.
     #[error("--no-migrate needs a database URL: only serve itself migrates its private Postgres")]
     NoMigrateWithoutDatabase,
-    /// No data directory can be told from the environment.
+    /// The environment does not determine a data directory.
     #[error("cannot tell where to keep data, HOME is not set: pass --data-dir")]
     NoDataDirectory,
     /// A path cannot be made absolute.

@@ -1,7 +1,6 @@
-//! The TOML file of `--config`: the same names as the flags, without the dashes before them.
-//!
-//! Read by `resolve` once a command. An unknown key is an error, so that a misspelt setting is
-//! never silently its default. Paths in the file are relative to the file's own directory.
+//! The TOML file of `--config`: the same names as the flags, without the leading dashes. Read by
+//! `resolve` once per command. An unknown key is an error, so that a misspelt setting never
+//! silently keeps its default. Paths are relative to the file's directory.
 
 use std::fs::File;
 use std::io::Read;
@@ -21,7 +20,7 @@ use super::values::{
 use crate::secret::private_file::is_exposed;
 use crate::telemetry::LogFormat;
 
-/// What a configuration file may say; all of it is optional.
+/// The settings of a configuration file; all are optional.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub(super) struct FileSettings {
@@ -76,7 +75,7 @@ pub(super) struct FileSettings {
     pub(super) client_certificate: Vec<ClientCertificate>,
 }
 
-/// What holders of certificates with one name may do.
+/// What clients with a certificate of this name may do.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub(super) struct ClientCertificate {
@@ -119,7 +118,7 @@ impl FileSettings {
     }
 }
 
-/// Only the parser's message and the line's number: its full text would quote the line.
+/// Uses only the parser's message and the line number: its full text would quote the line.
 fn invalid(path: &Path, text: &str, error: &toml::de::Error) -> ConfigError {
     let before = error.span().and_then(|span| text.get(..span.start));
     ConfigError::FileInvalid {

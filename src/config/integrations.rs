@@ -1,6 +1,5 @@
-//! From flags, environment and file to what is open beside the RPCs, and to whom.
-//!
-//! Called by `resolve`. Nothing is open that was not asked for.
+//! From flags, environment and file to the configuration of the integrations. Called by `resolve`.
+//! Everything is off unless it is asked for.
 
 use std::net::SocketAddr;
 
@@ -13,7 +12,7 @@ use crate::api::http::config::{IntegrationsConfig, TokenReviewConfig};
 use crate::api::http::identity::IdentityHeaders;
 use crate::domain::{OrganizationId, Scope};
 
-/// What a cluster calls its API server unless it is told otherwise.
+/// The default audience of a cluster's API server.
 const AUDIENCE: &str = "https://kubernetes.default.svc.cluster.local";
 
 pub(super) fn integrations(

@@ -1,8 +1,6 @@
-//! Reads a keyring from a file or from the environment.
-//!
-//! Called by `resolve` for a keyring that was given, and by serve for the one that a private
-//! Postgres keeps beside it. A file that others may read is refused, since whoever has the keys
-//! can try guesses against stolen rows.
+//! Reads a keyring from a file or from the environment. Called by `resolve` for a keyring that was
+//! given, and by serve for that of an embedded Postgres. A file that others may read is refused,
+//! since the keys allow guesses against stolen rows.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -15,7 +13,7 @@ use super::{ConfigError, KeyringOrigin};
 use crate::secret::Keyring;
 use crate::secret::private_file::is_exposed;
 
-/// More than a thousand keys: a longer file is no keyring.
+/// More than a thousand keys: a longer file is not a keyring.
 const MAX_BYTES: u64 = 64 * 1024;
 
 /// Reads a keyring file: one key a line, the first is primary; at most 64 KiB.
@@ -26,7 +24,7 @@ const MAX_BYTES: u64 = 64 * 1024;
 pub fn read_keyring(path: &Path) -> Result<Keyring, ConfigError> {
     let unreadable = |source| ConfigError::KeyringUnreadable { path: path.to_owned(), source };
     let file = File::open(path).map_err(unreadable)?;
-    // Asked of the open file: the path may lead elsewhere a moment later.
+    // Checked on the open file: the path may point elsewhere a moment later.
     let metadata = file.metadata().map_err(unreadable)?;
     if is_exposed(&metadata) {
         let mode = metadata.permissions().mode() & 0o777;

@@ -1,5 +1,5 @@
-//! Flags of serve about what its connections are secured by, and where it sends spans. A part of `flags`, and as that
-//! is: every value is optional, and the help texts are the manual.
+//! Flags of serve for TLS and for the export of spans. A part of `flags`, with the same rules:
+//! every value is optional, and the help texts are the manual.
 
 #![expect(clippy::doc_markdown, reason = "these comments are help texts, shown as they stand")]
 

@@ -1,7 +1,6 @@
-//! The one rule for every link that tokend opens: to another host only over TLS that verifies who answers, unless the
-//! configuration says for that link that it need not be. Sockets and loopback are free.
-//!
-//! Called by `sources` and `resolve`. What a link is for, and how it is opened, is not known here.
+//! The rule for every connection that tokend opens: to another host only over TLS that verifies the
+//! server, unless that connection is configured as insecure. Sockets and loopback are exempt.
+//! Called by `sources` and `resolve`. Does not know what a connection is for or how it is opened.
 
 use sqlx::postgres::{PgConnectOptions, PgSslMode};
 use tokend_core::link::is_this_machine;
@@ -9,7 +8,8 @@ use tonic::codegen::http::Uri;
 
 use super::ConfigError;
 
-/// Lets a way to Postgres pass that stays on this machine or verifies the server, or that was said to be insecure.
+/// Accepts a route to Postgres that stays on this machine, verifies the server, or is configured as
+/// insecure.
 pub(super) fn check_database(
     options: &PgConnectOptions,
     origin: &'static str,
@@ -20,13 +20,13 @@ pub(super) fn check_database(
     if local || verified || insecure { Ok(()) } else { Err(ConfigError::DatabaseUnverified { origin }) }
 }
 
-/// Lets the address of a collector of spans pass: scheme, host and port alone, since gRPC says the rest itself.
+/// Checks the address of a span collector: only scheme, host and port, since gRPC sets the rest itself.
 pub(super) fn check_otlp_endpoint(text: &str, insecure: bool) -> Result<(), ConfigError> {
     let uri: Uri = text.parse().map_err(|_| ConfigError::OtlpEndpoint)?;
     let (Some(scheme), Some(authority)) = (uri.scheme_str(), uri.authority()) else {
         return Err(ConfigError::OtlpEndpoint);
     };
-    // User information would never be sent, and a port that is none would be taken for another.
+    // User information would never be sent, and an invalid port would be replaced by another.
     let has_port =
         authority.port_u16().is_some_and(|port| port > 0) || authority.as_str() == authority.host();
     let plain = !authority.as_str().contains('@') && !authority.host().is_empty() && has_port;

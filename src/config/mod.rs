@@ -1,9 +1,6 @@
-//! Configuration: flags, then the environment, then a TOML file, then defaults.
-//!
-//! Each command has its own flags and its own settings; `resolve` turns the first into the
-//! second and parses every value once, so that nothing behind it meets an unparsed text. The
-//! commands are the only callers. Nothing here talks to a database or opens a socket, and no
-//! error of this module ever holds a password, a key or a secret.
+//! Configuration: flags, then the environment, then a TOML file, then defaults. Called by the
+//! commands alone: `resolve` turns a command's flags into its settings and parses every value once.
+//! Accesses no database and no socket, and no error contains a password, a key or a secret.
 
 mod database_tls;
 mod database_uri;

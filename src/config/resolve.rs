@@ -1,7 +1,5 @@
-//! From flags, environment and file to the typed settings of one command.
-//!
-//! Commands call `resolve` once, before anything else happens. Combinations that would be
-//! unsafe, or that could not mean anything, are refused here and nowhere later.
+//! From flags, environment and file to the typed settings of one command. Commands call `resolve` once,
+//! before anything else. Unsafe or meaningless combinations are refused here and nowhere later.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
@@ -46,8 +44,7 @@ const CACHE_BYTES: u64 = 256 << 20;
 const LAST_USE_INTERVAL: Duration = Duration::from_secs(30);
 
 impl ServeFlags {
-    /// Resolves the settings of serve, and where it keeps its rows and keys, reading the
-    /// configuration file and the keyring.
+    /// Resolves the settings of serve and its storage, reading the configuration file and the keyring.
     ///
     /// # Errors
     /// Any [`ConfigError`].
@@ -176,8 +173,8 @@ impl BootstrapFlags {
 }
 
 impl MigrateFlags {
-    /// Resolves the settings of migrate. A keyring, when one is given, is only checked, so that
-    /// a deployment hears of its mistake before it serves.
+    /// Resolves the settings of migrate. A keyring, if given, is only checked, so that a deployment
+    /// reports an error before it serves.
     ///
     /// # Errors
     /// Any [`ConfigError`].
@@ -189,7 +186,7 @@ impl MigrateFlags {
 }
 
 impl DatabaseFlags {
-    /// Resolves the database and how to log. A keyring, when one is given, is only checked.
+    /// Resolves the database and the log settings. A keyring, if given, is only checked.
     ///
     /// # Errors
     /// Any [`ConfigError`].
@@ -217,7 +214,7 @@ impl KeyStatusFlags {
 }
 
 impl DataFlags {
-    /// Resolves where the data are, reading the configuration file.
+    /// Resolves the data directory, reading the configuration file.
     ///
     /// # Errors
     /// Any [`ConfigError`].
@@ -229,7 +226,7 @@ impl DataFlags {
 }
 
 impl PrefixFlags {
-    /// Resolves what secrets begin with, reading the configuration file.
+    /// Resolves the prefix of secrets, reading the configuration file.
     ///
     /// # Errors
     /// Any [`ConfigError`].
@@ -239,7 +236,7 @@ impl PrefixFlags {
     }
 }
 
-/// Resolves how long connections last; the rest is fixed.
+/// Resolves the maximum age of connections; the other timeouts are fixed.
 fn timeouts(
     sources: &mut Sources<'_>,
     age: Option<ConnectionAge>,
@@ -256,7 +253,7 @@ fn timeouts(
     })
 }
 
-/// Resolves where spans are exported to, and which.
+/// Resolves the collector of spans, and the sampling.
 fn tracing(
     sources: &mut Sources<'_>,
     flags: TracingFlags,

@@ -1,7 +1,6 @@
-//! The typed settings of each command: what `resolve` makes and the commands use.
-//!
-//! Everything here is parsed and allowed; nothing is optional that has a default. None of these
-//! types shows itself, since most hold a database password or keys.
+//! The typed settings of each command: built by `resolve`, used by the commands. Everything is
+//! parsed and allowed; nothing with a default is optional. None of these types has a `Debug`, since
+//! most contain a database password or keys.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -18,30 +17,30 @@ use crate::telemetry::{LogFormat, Sampling};
 use crate::transport::tls::TlsFiles;
 use crate::verify::Bounds;
 
-/// How and which log lines are written.
+/// The log's format and filter.
 #[derive(Clone, Debug, Default)]
 pub struct LogSettings {
     /// Text or JSON.
     pub format: LogFormat,
-    /// Which lines.
+    /// The filter.
     pub filter: LogFilter,
-}
-
-/// Where the database of a command is that does not serve.
-#[derive(Clone)]
-pub enum DatabasePlace {
-    /// Looked after by somebody else. The way to it, credentials included; past a pooler if there is one.
-    Shared(Box<Route>),
-    /// The private Postgres in this directory, absolute.
-    Private(PathBuf),
 }
 
 /// The database of a command that does not serve.
 #[derive(Clone)]
+pub enum DatabasePlace {
+    /// A Postgres that tokend does not run: its route, credentials included; past a pooler if there is one.
+    Shared(Box<Route>),
+    /// The embedded Postgres in this directory, absolute.
+    Private(PathBuf),
+}
+
+/// The database settings of a command that does not serve.
+#[derive(Clone)]
 pub struct DatabaseSettings {
-    /// Where it is.
+    /// Its location.
     pub place: DatabasePlace,
-    /// What secrets begin with.
+    /// The prefix of secrets.
     pub prefix: Prefix,
 }
 
@@ -49,22 +48,22 @@ pub struct DatabaseSettings {
 pub enum Storage {
     /// A Postgres shared by any number of replicas, and the keyring that they share.
     Shared {
-        /// The way to it, credentials included.
+        /// The route to it, credentials included.
         database: Box<Route>,
-        /// Another one, past the pooler.
+        /// A second route, past the pooler.
         direct: Option<Box<Route>>,
         /// The keyring.
         keyring: Keyring,
-        /// The file that it came from, if it came from one.
+        /// The file that the keyring was read from, if any.
         keyring_file: Option<PathBuf>,
     },
-    /// A private Postgres in a directory of this machine.
+    /// An embedded Postgres in a directory of this machine.
     Embedded {
         /// The directory, absolute.
         data_dir: PathBuf,
-        /// The keyring, when another than the directory's own was given.
+        /// The keyring, if one other than the directory's own was given.
         keyring: Option<Keyring>,
-        /// The file that it came from, if it came from one.
+        /// The file that the keyring was read from, if any.
         keyring_file: Option<PathBuf>,
     },
 }
@@ -80,43 +79,43 @@ pub enum Migration {
 
 /// Settings of `tokend serve`.
 pub struct ServeSettings {
-    /// Where to listen.
+    /// The address for gRPC.
     pub listen: SocketAddr,
-    /// Where to serve HTTP, if anywhere.
+    /// The address for HTTP, if it is served.
     pub http_listen: Option<SocketAddr>,
-    /// Where the TLS certificate is; `None`: plaintext.
+    /// The TLS files; `None`: plaintext.
     pub tls: Option<TlsFiles>,
     /// What client certificates allow.
     pub certificates: CertificateMappings,
-    /// The file that says what they allow, if there is one.
+    /// The file with these mappings, if there is one.
     pub config_file: Option<PathBuf>,
-    /// Most connections and most calls at once on each.
+    /// The limits of connections, calls and memory, and the timeouts.
     pub limits: Limits,
     /// Most connections to Postgres at once.
     pub database_connections: u32,
     /// Whether to migrate.
     pub migration: Migration,
-    /// What secrets begin with.
+    /// The prefix of secrets.
     pub prefix: Prefix,
-    /// Cost of new durable verifiers, and the most that a stored one may ask for.
+    /// The cost of new durable verifiers, and the most that a stored one may have.
     pub cost: DurableCost,
-    /// Most Argon2id computations at once.
+    /// The most Argon2id computations at once.
     pub hash_permits: usize,
-    /// How old answers from the cache may be.
+    /// How stale responses from the cache may be.
     pub bounds: Bounds,
-    /// Most bytes that the cache may take.
+    /// The most bytes of the cache.
     pub cache_bytes: u64,
-    /// How often uses of tokens are written down.
+    /// How often the last use of tokens is written.
     pub last_use_interval: Duration,
     /// Whether a Postgres that can lose commits in a crash is refused.
     pub require_fsync: bool,
-    /// What is warned of, and how long tokens are kept after their end.
+    /// The expiration warnings, and how long tokens are kept after their end.
     pub retention: Retention,
     /// The collector that spans are exported to, if any.
     pub otlp_endpoint: Option<String>,
-    /// Which calls' spans are exported.
+    /// Selects the calls whose spans are exported.
     pub sampling: Sampling,
-    /// What is open beside the RPCs, and to whom.
+    /// The integrations that are enabled, and for which clients.
     pub ways: IntegrationsConfig,
     /// How long a drain may take.
     pub drain_timeout: Duration,
@@ -138,7 +137,7 @@ pub struct BootstrapSettings {
 
 /// Settings of `tokend migrate`.
 pub struct MigrateSettings {
-    /// Whether to tell only what would be done.
+    /// Whether only to print what would be done.
     pub plan: bool,
     /// The database.
     pub database: DatabaseSettings,

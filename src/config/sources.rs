@@ -1,7 +1,6 @@
-//! The places that a setting can come from, and which of them wins.
-//!
-//! `resolve` opens them once a command and asks for one setting after the other: a flag wins over
-//! a variable, a variable over the file. What several commands share is parsed here.
+//! The sources of a setting, and their precedence. `resolve` opens them once per command and asks
+//! for one setting after the other: a flag wins over a variable, a variable over the file. Settings
+//! of several commands are parsed here.
 
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -22,7 +21,7 @@ use super::{ConfigError, KeyringOrigin};
 use crate::secret::{DurableCost, Keyring, Prefix};
 use crate::store::{PasswordFile, Pooling, Route};
 
-/// The three places that a setting can come from, best first.
+/// The three sources of a setting, highest precedence first.
 pub(super) struct Sources<'a> {
     flags: SharedFlags,
     environment: &'a Environment,
@@ -43,7 +42,7 @@ impl<'a> Sources<'a> {
         Ok(Self { flags, environment, file, path })
     }
 
-    /// Refuses flags that nothing has asked for: whoever gave them believes that they do something here.
+    /// Refuses flags that nothing has asked for: their user expects an effect.
     pub(super) fn finish(self) -> Result<(), ConfigError> {
         let SharedFlags {
             config: _,
@@ -74,7 +73,7 @@ impl<'a> Sources<'a> {
         }
     }
 
-    /// The precedence of every setting stands here: flag, variable, file.
+    /// Returns a setting by the precedence that holds for all: flag, variable, file.
     pub(super) fn choose<T>(
         &mut self,
         flag: Option<T>,
@@ -149,12 +148,12 @@ impl<'a> Sources<'a> {
         .map_err(ConfigError::Cost)
     }
 
-    /// The keyring that was given by flag, variable, text or file, if any.
+    /// Returns the keyring given by flag, variable, text or file, if any.
     pub(super) fn keyring(&mut self) -> Result<Option<Keyring>, ConfigError> {
         Ok(self.keyring_and_file()?.map(|(keyring, _)| keyring))
     }
 
-    /// The same, with the file that it came from, if it came from one.
+    /// Returns the keyring, and the file that it was read from, if any.
     pub(super) fn keyring_and_file(&mut self) -> Result<Option<(Keyring, Option<PathBuf>)>, ConfigError> {
         let read = |path: PathBuf| Ok(Some((read_keyring(&path)?, Some(path))));
         if let Some(path) = self.flags.keyring.take() {
@@ -173,7 +172,8 @@ impl<'a> Sources<'a> {
         }
     }
 
-    /// The database that was given by flag, variable or file, if any, and the way past the pooler to it.
+    /// Returns the route to the database given by flag, variable or file, if any, and the route
+    /// past the pooler.
     fn routes(&mut self) -> Result<Option<(Route, Option<Route>)>, ConfigError> {
         let said_insecure = std::mem::take(&mut self.flags.database_insecure);
         let insecure =
@@ -239,8 +239,8 @@ impl<'a> Sources<'a> {
         Ok(DatabaseSettings { place, prefix: self.prefix()? })
     }
 
-    /// The database and its keyring: a private Postgres where its directory is named by a flag, or no URL is given and
-    /// serve has made one.
+    /// Returns the database and its keyring: the embedded Postgres if a flag names its directory,
+    /// or if no URL is given and serve has created one.
     pub(super) fn database_and_keyring(
         &mut self,
         data_dir: Option<PathBuf>,
@@ -260,7 +260,7 @@ impl<'a> Sources<'a> {
         Ok((DatabaseSettings { place: DatabasePlace::Private(data_dir), prefix: self.prefix()? }, keyring))
     }
 
-    /// The data directory that was given by flag, variable or file, or else the usual one; absolute.
+    /// Returns the data directory given by flag, variable or file, or the default one; absolute.
     pub(super) fn data_dir(&mut self, flag: Option<PathBuf>) -> Result<PathBuf, ConfigError> {
         let given = self.choose(flag, "TOKEND_DATA_DIR", |file| file.data_dir.take())?;
         let data_dir = match given {
@@ -302,13 +302,14 @@ fn with_password(
     Ok(Route { options, pooling, password_file: Some(file) })
 }
 
-/// Root's private Postgres runs as another user, who could not reach it below root's home.
+/// Returns the default data directory. Root's embedded Postgres runs as another user, who cannot
+/// access root's home.
 fn default_data_dir(environment: &Environment) -> Result<PathBuf, ConfigError> {
     if environment.account() == Account::Root {
         return Ok(PathBuf::from("/var/lib/tokend"));
     }
     let data_home: Option<PathBuf> = environment.value("XDG_DATA_HOME")?;
-    // The XDG base directory specification has relative paths ignored.
+    // The XDG base directory specification demands that relative paths are ignored.
     if let Some(path) = data_home.filter(|path| path.is_absolute()) {
         return Ok(path.join("tokend"));
     }

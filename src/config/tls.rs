@@ -1,6 +1,5 @@
-//! From flags, environment and file to the TLS files and to what client certificates allow.
-//!
-//! Called by `resolve`. Whether the files can be used is found out where they are read.
+//! From flags, environment and file to the TLS files and the client certificates' mappings. Called
+//! by `resolve`. Whether the files can be used is checked where they are read.
 
 use std::path::Path;
 
@@ -13,7 +12,7 @@ use crate::domain::{
 };
 use crate::transport::tls::TlsFiles;
 
-/// The longest name that `created_by` has room for, behind `cert:`.
+/// The longest name that fits `created_by` after `cert:`.
 const MAX_NAME_BYTES: usize = 295;
 
 pub(super) fn tls_files(sources: &mut Sources<'_>, flags: TlsFlags) -> Result<Option<TlsFiles>, ConfigError> {
@@ -50,7 +49,7 @@ pub(super) fn certificates(
     mappings(mapped)
 }
 
-/// Reads again what client certificates allow, and nothing else, from a configuration file.
+/// Reads the client certificates' mappings, and nothing else, again from a configuration file.
 ///
 /// # Errors
 /// Those of the file, and [`ConfigError::Mapping`].

@@ -1,7 +1,5 @@
-//! Setting types that the standard library lacks: each parses once, with its bounds.
-//!
-//! Used by flags, environment and file alike, so that a value is judged by the same rule
-//! wherever it stands. Errors do not repeat the value.
+//! Setting types that the standard library lacks: each parses once, with its bounds. Used by flags,
+//! environment and file alike, so that the same rule applies in each. Errors do not repeat the value.
 
 use std::str::FromStr;
 use std::time::Duration;
@@ -22,7 +20,7 @@ pub enum ValueError {
     /// Not one of the log formats.
     #[error("expected text or json")]
     LogFormat,
-    /// Not one of the ways to share connections.
+    /// Not one of the pooling modes.
     #[error("expected session or transaction")]
     DatabasePooling,
     /// Not a list of tracing directives.
@@ -31,30 +29,30 @@ pub enum ValueError {
     /// Not a duration.
     #[error(transparent)]
     Duration(#[from] DurationProblem),
-    /// A shorter or longer duration than is allowed.
+    /// A duration that is out of range.
     #[error("expected a duration from {min} to {max}, such as 10s or 500ms")]
     DurationRange {
-        /// The shortest that is allowed.
+        /// The shortest allowed.
         min: Spelled,
-        /// The longest that is allowed.
+        /// The longest allowed.
         max: Spelled,
     },
-    /// Not a number of bytes, or too small a one.
+    /// Not a number of bytes, or too few.
     #[error("expected a number of bytes, at least {min}")]
     Bytes {
-        /// The least that is allowed.
+        /// The fewest allowed.
         min: u64,
     },
     /// Too many durations.
     #[error("expected at most eight durations separated by commas, such as 7d,1d")]
     ExpiryWarnings,
-    /// Not a part of a whole.
+    /// Not a ratio.
     #[error("expected a number from 0 to 1, such as 0.01")]
     SampleRatio,
     /// Not networks, or one that is far too wide.
     #[error("expected networks separated by commas, such as 10.0.0.0/8,192.0.2.7/32, none wider than /8")]
     TrustedProxies,
-    /// Not a truth value.
+    /// Not a boolean.
     #[error("expected true or false")]
     Switch,
 }
@@ -71,7 +69,7 @@ impl FromStr for LogFormat {
     }
 }
 
-/// What an open connection to the database stands for.
+/// What an open connection to the database is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum DatabasePooling {
@@ -82,7 +80,7 @@ pub(super) enum DatabasePooling {
 }
 
 impl DatabasePooling {
-    /// Returns it as the store knows it.
+    /// Returns the store's equivalent.
     pub(super) fn get(self) -> Pooling {
         match self {
             Self::Session => Pooling::Session,
@@ -103,13 +101,13 @@ impl FromStr for DatabasePooling {
     }
 }
 
-/// Which log lines are written: tracing directives such as `info` or `warn,tokend=debug`.
+/// The log filter: tracing directives such as `info` or `warn,tokend=debug`.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
 pub struct LogFilter(String);
 
 impl LogFilter {
-    /// Returns the directives as they were given, known to be valid.
+    /// Returns the directives as given; they are valid.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
@@ -144,22 +142,22 @@ impl TryFrom<String> for LogFilter {
 /// How long running RPCs may take to finish after the first SIGTERM: 0 to 10 s.
 pub type DrainTimeout = Millis<0, 10_000>;
 
-/// How long a connection may last, or its calls after that: 0 to 24 h.
+/// The maximum age of a connection, or the grace of its calls after that: 0 to 24 h.
 pub(super) type ConnectionAge = Millis<0, 86_400_000>;
 
-/// How old an answer from the cache may be: 50 ms to 60 s.
+/// How stale a response from the cache may be: 50 ms to 60 s.
 pub type MaxStaleness = Millis<50, 60_000>;
 
-/// How much longer a cached VALID may live in an outage of the database: 0 to 1 h.
+/// How much longer a cached VALID may be used in an outage of the database: 0 to 1 h.
 pub type OutageGrace = Millis<0, 3_600_000>;
 
-/// How often it is written down which tokens were used: 100 ms to 1 h.
+/// How often the last use of tokens is written: 100 ms to 1 h.
 pub type LastUseInterval = Millis<100, 3_600_000>;
 
 /// How long an expired or revoked token is kept: 1 to 3650 days.
 pub type TokenRetention = Millis<86_400_000, 315_360_000_000>;
 
-/// How long before its expiration a token is warned of: up to eight durations of 1 minute to 365 days.
+/// How long before its expiration a token gets a warning: up to eight durations of 1 minute to 365 days.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
 pub struct ExpiryWarnings(Vec<Duration>);
@@ -196,7 +194,7 @@ impl TryFrom<String> for ExpiryWarnings {
 pub struct Millis<const MIN: u64, const MAX: u64>(Duration);
 
 impl<const MIN: u64, const MAX: u64> Millis<MIN, MAX> {
-    /// Returns the time.
+    /// Returns the duration.
     #[must_use]
     pub fn get(self) -> Duration {
         self.0
@@ -233,8 +231,7 @@ pub struct Bytes<const MIN: u64>(u64);
 /// The most bytes that the cache may take: at least a mebibyte.
 pub type CacheBytes = Bytes<{ 1 << 20 }>;
 
-/// The most bytes that answers may take until they are read: at least what four of the longest pages do, so that one
-/// caller gets two.
+/// The most bytes of unread responses: at least four of the longest pages, so that one caller gets two.
 pub type ResponseMemoryBytes = Bytes<{ 10 << 20 }>;
 
 impl<const MIN: u64> Bytes<MIN> {
@@ -261,8 +258,8 @@ impl<const MIN: u64> FromStr for Bytes<MIN> {
     }
 }
 
-/// Networks of proxies that are believed. None wider than /8: whoever is trusted may name any address, so that
-/// trusting everybody would let each client choose its own.
+/// The networks of trusted proxies. None wider than /8: a trusted proxy may name any address, so
+/// trusting every address would let each client choose its own.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
 pub struct TrustedProxies(Networks);
@@ -298,7 +295,7 @@ impl TryFrom<String> for TrustedProxies {
     }
 }
 
-/// A part of a whole: 0 to 1.
+/// A ratio from 0 to 1.
 #[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
 #[serde(try_from = "f64")]
 pub struct SampleRatio(f64);
@@ -327,19 +324,19 @@ impl FromStr for SampleRatio {
     }
 }
 
-/// A truth value of the environment: `true` or `1`, `false` or `0`.
+/// A boolean of the environment: `true` or `1`, `false` or `0`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(transparent)]
 pub struct Switch(bool);
 
 impl Switch {
-    /// Makes the switch that a flag given on the command line means; absent flags say nothing.
+    /// Returns the switch for a command-line flag; an absent flag is no value.
     #[must_use]
     pub fn of_flag(given: bool) -> Option<Self> {
         given.then_some(Self(true))
     }
 
-    /// Tells whether it is on.
+    /// Returns whether it is on.
     #[must_use]
     pub fn is_on(self) -> bool {
         self.0

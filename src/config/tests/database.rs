@@ -1,4 +1,4 @@
-//! Which database it is, and that its password is not told.
+//! Which database is used, and that its password is never shown.
 
 use super::*;
 use crate::store::Pooling;
@@ -127,7 +127,7 @@ fn migrate_and_bootstrap_need_a_database_and_say_so() {
     }
 }
 
-/// What is said of the part that is wrong.
+/// Returns the message about the part that is wrong.
 fn problem(url: &str, pairs: &[(&str, &str)]) -> String {
     let pairs = [&[("DATABASE_URL", url), ("TOKEND_KEYS", KEY)], pairs].concat();
     let refused = refusal(&[], &pairs);
@@ -215,11 +215,11 @@ fn a_named_authority_verifies_or_is_refused() {
     assert_eq!(mode("sslmode=verify-full&sslrootcert=/nowhere", &[]), "refused");
     assert_eq!(mode(&format!("sslmode=require&sslrootcert={}", text(&other)), &[]), "refused");
     assert_eq!(mode(&format!("sslmode=require&sslcert={}", text(&ca)), &[]), "refused");
-    // Where libpq looks for one that nobody has named.
+    // Where libpq looks for a CA if none is named.
     let home = TempDir::new().unwrap();
     fs::create_dir(home.path().join(".postgresql")).unwrap();
     fs::copy(&ca, home.path().join(".postgresql/root.crt")).unwrap();
     assert_eq!(mode("sslmode=require", &[("HOME", text(home.path()))]), "VerifyCa");
-    // Postgres speaks no TLS on a socket.
+    // Postgres does not support TLS on a socket.
     assert_eq!(mode("host=/run&sslmode=verify-full", &[]), "Disable");
 }

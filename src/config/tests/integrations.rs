@@ -1,4 +1,4 @@
-//! What the ways in beside the RPCs may be told.
+//! The settings of the integrations.
 
 use super::*;
 use crate::api::grpc::Origin;

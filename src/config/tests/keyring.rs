@@ -1,4 +1,4 @@
-//! Which keyring it is, who else can read it, and what is wrong with it.
+//! Which keyring is used, other users' access to it, and errors in it.
 
 use super::*;
 

@@ -1,10 +1,10 @@
-//! What leaves this machine goes by verified TLS, or it was said that it need not.
+//! Connections to other hosts use verified TLS, unless they are configured as insecure.
 
 use super::*;
 
 const INSECURE: &str = "TOKEND_DATABASE_INSECURE";
 
-/// Of what is tried, what is refused for want of verified TLS, and of nothing else.
+/// Returns whether the settings are refused for lack of verified TLS; panics if for another reason.
 fn refused_as_unverified(flags: &[&str], pairs: &[(&str, &str)]) -> bool {
     let pairs = [&[("TOKEND_KEYS", KEY), (INSECURE, "false")], pairs].concat();
     match serve(flags, &pairs) {
@@ -106,7 +106,7 @@ fn spans_leave_this_machine_by_tls_unless_that_is_said() {
         "https://u:canary@c.example:4317",
         "https://c.example:99999",
         "http://127.0.0.1:",
-        // OTLP over HTTP, which is not spoken here.
+        // OTLP over HTTP, which is not supported.
         "http://127.0.0.1:4318/v1/traces",
         "https://c.example/?a=b",
     ] {

@@ -1,5 +1,5 @@
-//! Precedence, refusals and defaults of the configuration, without touching the process's own environment. Here is what
-//! the files beside this one share.
+//! Precedence, refusals and defaults of the configuration, without touching the process's own
+//! environment. This file has what the test files share.
 
 mod database;
 mod integrations;
@@ -41,7 +41,7 @@ struct Bootstrap {
 }
 
 fn environment(pairs: &[(&str, &str)]) -> Environment {
-    // The hosts of these tests are other machines; what that asks for has tests of its own.
+    // The hosts of these tests are other machines; the TLS rule for those has separate tests.
     let mut all = vec![("HOME", "/home/ada"), ("TOKEND_DATABASE_INSECURE", "true")];
     all.extend_from_slice(pairs);
     Environment::of_pairs(&all, Account::Ordinary)

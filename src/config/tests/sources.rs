@@ -1,4 +1,4 @@
-//! Where settings come from, which of them counts, and what their bounds are.
+//! The sources of settings, their precedence and their bounds.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! What leaves the machine, and who is known by a certificate.
+//! Plaintext beyond this machine, and client certificates.
 
 use super::*;
 
