@@ -1,5 +1,5 @@
-//! On whose behalf, and within which trace, the work of a call is done: set by the gRPC face once a call, read
-//! where the audit log is written. Goes along with the call's own task, as its deadline does.
+//! The user on whose behalf, and the trace in which, a call is executed: set by the gRPC API once per
+//! call, read when the audit log is written. Stored in the call's own task, as its deadline is.
 
 use std::fmt;
 
@@ -9,22 +9,22 @@ use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 
 use super::{FieldError, UserId};
 
-/// As gRPC reads binary metadata.
+/// As gRPC decodes binary metadata.
 const BASE64: GeneralPurpose = GeneralPurpose::new(
     &STANDARD,
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
 );
 
-/// What the audit log says of a call beside its caller.
+/// What the audit log records about a call besides its caller.
 #[derive(Debug, Clone, Default)]
 pub struct AuditContext {
-    /// The person that the caller acts for, as the caller says.
+    /// The person that the caller acts for, according to the caller.
     pub acting_user: Option<ActingUser>,
-    /// The call's trace; `None` where there is no call.
+    /// The call's trace; `None` outside a call.
     pub trace_id: Option<TraceId>,
 }
 
-/// Names a trace; 32 hexadecimal digits where it is shown.
+/// A trace id; displayed as 32 hexadecimal digits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TraceId(pub [u8; 16]);
 
@@ -47,7 +47,7 @@ impl ActingUser {
         UserId::parse(text).map(Self)
     }
 
-    /// Reads what metadata says, percent-encoded (RFC 3986, 2.1), as UTF-8.
+    /// Decodes percent-encoded metadata (RFC 3986, 2.1) as UTF-8.
     ///
     /// # Errors
     /// The first rule that the bytes break.
@@ -78,7 +78,7 @@ impl ActingUser {
         Self::of_bytes(&decoded)
     }
 
-    /// Reads what binary metadata says, base64 with or without padding, as UTF-8.
+    /// Decodes binary metadata, base64 with or without padding, as UTF-8.
     ///
     /// # Errors
     /// The first rule that the bytes break.
@@ -102,12 +102,12 @@ tokio::task_local! {
     static CURRENT: AuditContext;
 }
 
-/// Does `work` as that of a call.
+/// Runs `work` as part of a call.
 pub async fn within<T>(provenance: AuditContext, work: impl Future<Output = T>) -> T {
     CURRENT.scope(provenance, work).await
 }
 
-/// Returns what is known of the call whose work this is; nothing outside of one.
+/// Returns the audit context of the current call; empty outside a call.
 #[must_use]
 pub fn current() -> AuditContext {
     CURRENT.try_with(Clone::clone).unwrap_or_default()

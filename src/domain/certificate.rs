@@ -1,6 +1,6 @@
-//! What a client certificate allows: the configuration's list of names, each with its scopes and organization.
-//! Called by the gRPC face for calls that bring no secret. Knows no TLS: that the certificate is genuine was
-//! settled before.
+//! What a client certificate allows: the configured list of names, each with its scopes and
+//! organization. Called by the gRPC API for calls without a secret. Knows no TLS: the certificate has
+//! already been verified.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -12,8 +12,8 @@ use super::access::Caller;
 use super::principal::Principal;
 use super::{CredentialError, FieldError, OrganizationId, ReservedScopes};
 
-/// A subject alternative name behind its kind (RFC 5280, 4.2.1.6), such as `dns:admin.example.org`: a name of one kind
-/// is never that of another, since a CA may check each kind by other rules.
+/// A subject alternative name after its kind (RFC 5280, 4.2.1.6), such as `dns:admin.example.org`:
+/// names of different kinds never match, since a CA may check each kind by other rules.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SubjectName(Arc<str>);
 
@@ -21,7 +21,7 @@ impl SubjectName {
     /// Accepts `dns:`, `uri:` or `email:` and a name, or `ip:` and an address.
     ///
     /// # Errors
-    /// Any other text.
+    /// [`FieldError`] for any other text.
     pub fn parse(text: &str) -> Result<Self, FieldError> {
         const KINDS: FieldError = FieldError::Rule(
             "must say its kind, such as dns:admin.example.org, uri:spiffe://example.org/gateway, \
@@ -34,25 +34,25 @@ impl SubjectName {
         }
     }
 
-    /// Makes the name of a host.
+    /// Creates the name for a host.
     #[must_use]
     pub fn dns(name: &str) -> Self {
         Self(format!("dns:{name}").into())
     }
 
-    /// Makes the name that a URI is, a SPIFFE id for instance.
+    /// Creates the name for a URI, for example a SPIFFE id.
     #[must_use]
     pub fn uri(name: &str) -> Self {
         Self(format!("uri:{name}").into())
     }
 
-    /// Makes the name that an address of mail is.
+    /// Creates the name for an email address.
     #[must_use]
     pub fn email(name: &str) -> Self {
         Self(format!("email:{name}").into())
     }
 
-    /// Makes the name that an IP address is.
+    /// Creates the name for an IP address.
     #[must_use]
     pub fn ip(address: IpAddr) -> Self {
         Self(format!("ip:{address}").into())
@@ -71,14 +71,14 @@ impl fmt::Display for SubjectName {
     }
 }
 
-/// What holders of certificates with one name may do.
+/// What clients with a certificate of one name may do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CertificateMapping {
     /// The subject alternative name that the certificate has, exactly.
     pub name: SubjectName,
-    /// What it allows.
+    /// The scopes that it grants.
     pub scopes: ReservedScopes,
-    /// Where its holder acts.
+    /// The organization in which the client acts.
     pub organization_id: OrganizationId,
 }
 
@@ -86,7 +86,7 @@ pub struct CertificateMapping {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct CertificateMappings(Box<[CertificateMapping]>);
 
-/// Two mappings are for the same name.
+/// Two mappings have the same name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("two client certificate mappings are for the name {0}")]
 pub struct DuplicateMapping(SubjectName);
@@ -100,7 +100,7 @@ impl DuplicateMapping {
 }
 
 impl CertificateMappings {
-    /// Takes the mappings.
+    /// Accepts mappings with different names.
     ///
     /// # Errors
     /// [`DuplicateMapping`].
@@ -113,10 +113,11 @@ impl CertificateMappings {
         Ok(Self(mappings.into()))
     }
 
-    /// Makes a caller of whoever holds a certificate with these names, valid until `not_after`.
+    /// Returns the caller for a client certificate with these names, valid until `not_after`.
     ///
     /// # Errors
-    /// [`CredentialError`]: no mapping is for one of the names, or several are, or the certificate has expired.
+    /// [`CredentialError`]: no mapping has one of the names, or several have, or the certificate has
+    /// expired.
     pub fn caller(
         &self,
         names: &[SubjectName],
@@ -124,7 +125,7 @@ impl CertificateMappings {
         now: OffsetDateTime,
     ) -> Result<Caller, CredentialError> {
         let mut matching = self.0.iter().filter(|mapping| names.contains(&mapping.name));
-        // Two mappings would leave it to their order what the caller may do.
+        // With two mappings, their order would decide what the caller may do.
         let (Some(mapping), None) = (matching.next(), matching.next()) else {
             return Err(CredentialError::Invalid);
         };

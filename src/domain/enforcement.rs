@@ -1,6 +1,6 @@
-//! Which rules of a policy a token breaks that is there already, and the least that would bring it within them. One
-//! function for the dry run and for enforcement, so that the one tells what the other does. Called by the store,
-//! which reads where each token stands. Knows no clock.
+//! Which rules of a policy an existing token breaks, and the smallest change that fixes it. One
+//! function for the dry run and for enforcement, so that both agree. Called by the store, which reads
+//! the state of each token. Knows no clock.
 
 use time::{Duration, OffsetDateTime};
 
@@ -8,53 +8,53 @@ use super::policy::{Policy, Rule};
 use super::scope::Scope;
 use super::token::Token;
 
-/// Where a token that is neither revoked nor expired stands among the others.
+/// The state of a token, neither revoked nor expired, relative to other tokens.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Standing {
-    /// When another one took its place; `None`: none has.
+    /// When it was superseded; `None`: it was not.
     pub rotation: Option<OffsetDateTime>,
-    /// Whether that one is neither revoked nor expired: then it is counted in this one's place.
+    /// Whether its successor is neither revoked nor expired: then that is counted instead of this one.
     pub superseded: bool,
-    /// Whether as many counted tokens of its user as there may be are newer, not those that the policy ends.
+    /// Whether the user's limit is reached by newer counted tokens, without those that the policy ends.
     pub crowded_out: bool,
 }
 
 /// A token that breaks a policy.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Breach {
-    /// The token as it is.
+    /// The token as it is now.
     pub token: Token,
-    /// The moment that it is judged for.
+    /// The time at which it is judged.
     pub judge_time: OffsetDateTime,
     /// The rules that it breaks; at least one.
     pub rules: Vec<Rule>,
-    /// What would bring it within them.
+    /// What makes it comply.
     pub remedy: Remedy,
 }
 
-/// What brings a token within a policy.
+/// What makes a token comply with a policy.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Remedy {
-    /// It ends at once: no later end is allowed, or its user has too many that are newer.
+    /// It is revoked: no later expiration is allowed, or its user has too many newer tokens.
     Revoke(Rule),
-    /// It goes on with less.
+    /// It stays valid with less.
     Narrow {
-        /// Its earlier end; `None`: its end stays.
+        /// Its earlier expiration; `None`: the expiration does not change.
         expire_time: Option<OffsetDateTime>,
         /// The scopes that it loses.
         scopes: Vec<Scope>,
     },
 }
 
-/// An end that a rule leaves.
+/// The latest expiration that a broken rule allows.
 struct End {
     rule: Rule,
     latest: Option<OffsetDateTime>,
 }
 
 impl Policy {
-    /// Tells what this policy finds wrong with a token that is neither revoked nor expired at `now`; `None`:
-    /// nothing. Of a user's tokens the newest may stay.
+    /// Returns how a token that is neither revoked nor expired at `now` breaks this policy; `None`: it
+    /// does not. Of a user's tokens the newest may stay.
     #[must_use]
     pub fn breach(&self, token: Token, standing: Standing, now: OffsetDateTime) -> Option<Breach> {
         if !Self::binds(&token) {
@@ -71,7 +71,7 @@ impl Policy {
             (Some(End { rule, latest }), _) if latest.is_none_or(|end| end <= now) => Remedy::Revoke(rule),
             (_, true) => Remedy::Revoke(Rule::MostActiveTokens),
             (end, false) => {
-                // A clock that was set back must not have it end before it began.
+                // If the clock was set back, it must not expire before its creation.
                 let earliest = token.create_time.saturating_add(Duration::MICROSECOND);
                 let expire_time = end.and_then(|end| end.latest).map(|end| end.max(earliest));
                 Remedy::Narrow { expire_time, scopes }
@@ -80,11 +80,11 @@ impl Policy {
         Some(Breach { token, judge_time: now, rules, remedy })
     }
 
-    /// Returns the moment that no token was created after which `longest_lifetime` has brought to its end by `now`;
-    /// `None`: there is none such.
+    /// Returns the latest creation time of tokens that `longest_lifetime` has expired by `now`; `None`:
+    /// there are none.
     #[must_use]
     pub fn outlived_since(&self, now: OffsetDateTime) -> Option<OffsetDateTime> {
-        // What lies before the first year no token was created in, and Postgres need not be able to say.
+        // No token was created before year 1, and Postgres may not be able to represent such times.
         now.checked_sub(self.longest_lifetime?).filter(|since| since.year() > 0)
     }
 
@@ -98,7 +98,7 @@ impl Policy {
     }
 }
 
-/// Returns the soonest end; a rule that leaves no end of its own is kept by any.
+/// Returns the earliest expiration; a rule without one of its own is satisfied by any.
 fn soonest(ends: Vec<End>) -> Option<End> {
     ends.into_iter().min_by_key(|end| (end.latest.is_none(), end.latest))
 }

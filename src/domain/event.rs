@@ -1,5 +1,6 @@
-//! What the audit log tells of a token: what happened, and which fields it changed. Called by the store, which
-//! writes and reads it, and by every reply that shows it. Knows no secrets: a token has none.
+//! The entries of the audit log: what happened to a token, and which fields changed. Called by the
+//! store, which writes and reads it, and by every response that contains it. Knows no secrets: a token
+//! has none.
 
 use std::collections::BTreeMap;
 
@@ -20,13 +21,13 @@ pub enum EventKind {
     Rotated,
     /// It was revoked.
     Revoked,
-    /// It was put out of use for a while.
+    /// It was disabled.
     Disabled,
-    /// It was taken into use again.
+    /// It was enabled again.
     Enabled,
     /// It will expire soon.
     ExpiresSoon,
-    /// It was deleted, long after its end.
+    /// It was deleted, long after its expiration or revocation.
     Purged,
 }
 
@@ -43,7 +44,7 @@ impl EventKind {
         Self::Purged,
     ];
 
-    /// Returns the kind's word.
+    /// Returns the kind's lower-case name, as stored.
     #[must_use]
     pub const fn word(self) -> &'static str {
         match self {
@@ -58,22 +59,22 @@ impl EventKind {
         }
     }
 
-    /// Finds the kind with this word.
+    /// Returns the kind with this name.
     #[must_use]
     pub fn from_word(word: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|kind| kind.word() == word)
     }
 }
 
-/// One field before and after.
+/// The value of a field before and after a change.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FieldChange {
     /// The field's name in the contract.
     pub field: String,
-    /// What it was; absent: it had no value.
+    /// The old value; absent: it had none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub old: Option<String>,
-    /// What it is; absent: it has no value.
+    /// The new value; absent: it has none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub new: Option<String>,
 }
@@ -87,23 +88,23 @@ pub struct TokenEvent {
     pub event_time: OffsetDateTime,
     /// What happened.
     pub kind: EventKind,
-    /// To which token.
+    /// The token.
     pub token_id: TokenId,
-    /// Where that lives.
+    /// The token's organization.
     pub organization_id: OrganizationId,
-    /// Whose it is.
+    /// The token's user.
     pub user_id: UserId,
     /// Who did it: a principal, or `tokend` for its own jobs.
     pub actor: String,
-    /// For whom, as the caller says.
+    /// The user for whom it was done, according to the caller.
     pub acting_user: Option<String>,
-    /// Within which trace.
+    /// The trace in which it was done.
     pub trace_id: Option<[u8; 16]>,
-    /// Which fields it changed; empty where that was not recorded.
+    /// The changed fields; empty if they were not recorded.
     pub changes: Vec<FieldChange>,
 }
 
-/// Returns what changed between two states of a token; without an old one, all that it has.
+/// Returns what changed between two states of a token; without an old one, all its fields with a value.
 #[must_use]
 pub fn field_changes(old: Option<&Token>, new: &Token) -> Vec<FieldChange> {
     let fields = [
@@ -136,14 +137,14 @@ fn field(
     (old != new).then(|| FieldChange { field: name.to_owned(), old, new })
 }
 
-/// Writes labels so that no value can pass for another label: as one JSON object.
+/// Formats labels as one JSON object, so that no value can be mistaken for another label.
 fn labels(token: &Token) -> Option<String> {
     let labels: BTreeMap<&str, &str> = token.labels.iter().collect();
-    // Fails for nothing that is made of texts.
+    // Cannot fail for strings.
     (!labels.is_empty()).then(|| serde_json::to_string(&labels).unwrap_or_default())
 }
 
-/// Joins values in which there is no space.
+/// Joins values that contain no spaces.
 fn listed(values: impl Iterator<Item = String>) -> Option<String> {
     let joined = values.collect::<Vec<_>>().join(" ");
     Some(joined).filter(|text| !text.is_empty())

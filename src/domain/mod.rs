@@ -1,7 +1,7 @@
 //! The rules of tokens as plain data and pure functions: what a token is, who may do what to it, and
-//! what Verify says of it. Called by every layer above; knows no clock, no I/O, no tokio, no SQL and no
-//! gRPC. Text from outside becomes one of these types once, at the door, and is trusted from then on.
-//! What clients judge by as well is in `core/`, and is taken from there.
+//! what Verify answers about it. Called by every layer above; knows no clock, no I/O, no tokio, no SQL
+//! and no gRPC. Text from outside is parsed into one of these types once, at the boundary, and trusted
+//! from then on. Rules that clients use as well are in `core/`, and are re-exported here.
 
 pub mod audit_context;
 pub mod certificate;

@@ -1,6 +1,6 @@
-//! Pages of a listing: what is asked for, where a page ended, and the opaque token that carries the end
-//! to the next call. A page token is authenticated together with the filters it was made under, so that
-//! it serves no other listing. Called by the list action and the store. Knows no SQL.
+//! Pages of a listing: its filters, where a page ended, and the opaque token that passes this position
+//! to the next call. A page token is authenticated together with its filters, so that no other listing
+//! accepts it. Called by the list action and the store. Knows no SQL.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -10,10 +10,10 @@ use super::fields::{FieldError, OrganizationId, UserId};
 use super::token::{Token, TokenState};
 use crate::secret::{Keyring, TokenId};
 
-/// How many tokens a page holds when the request does not say.
+/// The page size when the request gives none.
 pub const DEFAULT_PAGE_SIZE: u32 = 50;
 
-/// The most tokens that a page holds; more asked for is lowered to this.
+/// The maximum page size; larger requests are lowered to this.
 pub const MAX_PAGE_SIZE: u32 = 1000;
 
 /// The order of a listing.
@@ -21,26 +21,26 @@ pub const MAX_PAGE_SIZE: u32 = 1000;
 pub enum Order {
     /// Newest first.
     CreateTimeDescending,
-    /// Soonest to expire first, never last.
+    /// Soonest to expire first; tokens that never expire come last.
     ExpireTime,
 }
 
-/// Which tokens a listing shows, in which order.
+/// The filters and the order of a listing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Listing {
-    /// Only this organization's; `None`: every one's.
+    /// Only this organization's; `None`: all organizations.
     pub organization_id: Option<OrganizationId>,
     /// Only this user's.
     pub user_id: Option<UserId>,
-    /// Only those in one of these states; empty: in any.
+    /// Only those in one of these states; empty: in any state.
     pub states: Vec<TokenState>,
-    /// Only those created at this moment or later. This moment and the others: whole microseconds.
+    /// Only those created at this time or later. All times here are whole microseconds.
     pub created_after: Option<OffsetDateTime>,
-    /// Only those created before this moment.
+    /// Only those created before this time.
     pub created_before: Option<OffsetDateTime>,
-    /// Only those that expire before this moment.
+    /// Only those that expire before this time.
     pub expires_before: Option<OffsetDateTime>,
-    /// Only those created before this moment and not used from it on.
+    /// Only those created before this time and not used since.
     pub unused_since: Option<OffsetDateTime>,
     /// Only those with this in their name.
     pub name_contains: Option<NamePart>,
@@ -48,8 +48,8 @@ pub struct Listing {
     pub order: Order,
 }
 
-/// A part of a name to look for: 1 to 100 characters, no control characters. The case of ASCII letters does
-/// not matter.
+/// A part of a name to search for: 1 to 100 characters, no control characters. The case of ASCII
+/// letters does not matter.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NamePart(Box<str>);
 
@@ -75,16 +75,16 @@ impl NamePart {
     }
 }
 
-/// The last token of a page, as the order sees it.
+/// The position of the last token of a page in the listing's order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Position {
-    /// Its `create_time`, or its `expire_time` (`None`: never), by the listing's order.
+    /// Its `create_time`, or its `expire_time` (`None`: never), depending on the order.
     pub time: Option<OffsetDateTime>,
     /// Its id, which decides between equal times.
     pub id: TokenId,
 }
 
-/// The page token was made by another service, for other filters, or was altered.
+/// The page token was made by another service or for other filters, or was altered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the page token is not one that this listing with these filters returned")]
 pub struct PageTokenError;
@@ -95,7 +95,7 @@ const PAYLOAD: usize = 1 + 8 + 16;
 const TAG: usize = 16;
 
 impl Listing {
-    /// Returns where a page that ends with `token` ended.
+    /// Returns the position after a page that ends with `token`.
     #[must_use]
     pub fn position_of(&self, token: &Token) -> Position {
         let time = match self.order {
@@ -105,21 +105,21 @@ impl Listing {
         Position { time, id: token.id }
     }
 
-    /// Writes the page token that continues after `position`.
+    /// Encodes the page token that continues after `position`.
     #[must_use]
     pub fn page_token(&self, position: &Position, keyring: &Keyring) -> String {
         position.page_token(&self.filters(), keyring)
     }
 
-    /// Reads a page token that this listing wrote.
+    /// Decodes a page token that this listing encoded.
     ///
     /// # Errors
-    /// Anything else.
+    /// [`PageTokenError`] for any other text.
     pub fn parse_page_token(&self, text: &str, keyring: &Keyring) -> Result<Position, PageTokenError> {
         Position::parse_page_token(text, &self.filters(), keyring)
     }
 
-    /// Returns every filter, each preceded by whether it is there and by its length.
+    /// Returns every filter, each preceded by its presence and its length.
     fn filters(&self) -> Vec<u8> {
         let mut bytes = Vec::new();
         let mut part = |part: Option<&[u8]>| match part {
@@ -152,7 +152,7 @@ impl Listing {
 }
 
 impl Position {
-    /// Writes the page token that continues after this position, for what has these filters alone.
+    /// Encodes the page token that continues after this position, valid only with these filters.
     #[must_use]
     pub fn page_token(&self, filters: &[u8], keyring: &Keyring) -> String {
         let mut bytes = [0; PAYLOAD + TAG];
@@ -165,10 +165,10 @@ impl Position {
         URL_SAFE_NO_PAD.encode(bytes)
     }
 
-    /// Reads a page token that was written for these filters.
+    /// Decodes a page token that was encoded for these filters.
     ///
     /// # Errors
-    /// Anything else.
+    /// [`PageTokenError`] for any other text.
     pub fn parse_page_token(text: &str, filters: &[u8], keyring: &Keyring) -> Result<Self, PageTokenError> {
         let bytes = URL_SAFE_NO_PAD.decode(text).map_err(|_| PageTokenError)?;
         let (payload, tag) = bytes.split_at_checked(PAYLOAD).ok_or(PageTokenError)?;

@@ -1,5 +1,5 @@
-//! What an organization allows its tokens, and the functions that hold a token against it. Called by the actions
-//! inside their transactions. Knows no clock: whatever is judged by a moment is given it.
+//! An organization's policy, and the functions that check a token against it. Called by the actions
+//! inside their transactions. Knows no clock: times are arguments.
 
 use time::{Duration, OffsetDateTime};
 
@@ -10,48 +10,50 @@ use super::token::Token;
 
 pub use tokend_core::domain::rule::Rule;
 
-/// The longest that a rotated token may still be good for, whatever a policy says.
+/// The longest time that a rotated token may stay valid, whatever a policy says.
 pub const MAX_GRACE: Duration = Duration::days(30);
 
 /// An organization's policy. The default allows everything.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Policy {
-    /// How long after its creation a token may expire at most, in whole seconds; `None`: any time.
+    /// The longest time from creation to expiration, in whole seconds; `None`: any.
     pub longest_lifetime: Option<Duration>,
-    /// Every token must expire.
+    /// Whether every token must expire.
     pub expiration_required: bool,
-    /// How long a rotated token may still be good at most, in whole seconds; `None`: [`MAX_GRACE`].
+    /// The longest time that a rotated token may stay valid, in whole seconds; `None`: [`MAX_GRACE`].
     pub longest_grace: Option<Duration>,
-    /// How many tokens a user may have that are neither revoked nor expired; `None`: any number.
+    /// How many tokens of a user may be neither revoked nor expired; `None`: any number.
     pub most_active_tokens: Option<u32>,
-    /// What covers every scope that a token may have; empty: any scope.
+    /// The scopes that must cover every scope of a token; empty: any scope.
     pub allowed_scopes: Scopes,
-    /// A superseded token that is used to rotate takes its family with it.
+    /// Whether using a superseded token to rotate revokes its family.
     pub reuse_detection: bool,
 }
 
 /// A policy as it is stored.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct StoredPolicy {
-    /// What it says.
+    /// The policy.
     pub policy: Policy,
-    /// Who set it last, as the audit log names them; `None`: nobody has.
+    /// Who last changed it, as in the audit log; `None`: nobody has.
     pub updated_by: Option<String>,
-    /// When it was set last.
+    /// When it was last changed.
     pub update_time: Option<OffsetDateTime>,
 }
 
 impl Policy {
-    /// Tells whether any policy binds this token: all but root tokens, which belong to the installation.
+    /// Returns whether policies apply to this token: to all but root tokens, which belong to the
+    /// installation.
     #[must_use]
     pub fn binds(token: &Token) -> bool {
         !is_root(token)
     }
 
-    /// Demands that a token's end is allowed.
+    /// Checks that a token's expiration is allowed.
     ///
     /// # Errors
-    /// It has none where one is required or lifetimes are limited, or ends too long after its creation.
+    /// It has none although one is required or lifetimes are limited, or is too long after its
+    /// creation.
     pub fn allows_end(&self, token: &Token) -> Result<(), Rule> {
         match (token.expire_time, self.latest_end(token)) {
             _ if !Self::binds(token) => Ok(()),
@@ -62,23 +64,23 @@ impl Policy {
         }
     }
 
-    /// Returns the latest end that the token may have; `None`: any, or none at all. A token created exactly
-    /// `longest_lifetime` before its end is allowed.
+    /// Returns the latest allowed expiration of the token; `None`: any, or none at all. An expiration
+    /// exactly `longest_lifetime` after the creation is allowed.
     #[must_use]
     pub fn latest_end(&self, token: &Token) -> Option<OffsetDateTime> {
-        // No end is later than the last that a token can have.
+        // Never later than the latest expiration that a token can have.
         Some(token.create_time.saturating_add(self.longest_lifetime?).min(MAX_EXPIRE_TIME))
     }
 
-    /// Demands that a token's scopes are allowed.
+    /// Checks that a token's scopes are allowed.
     ///
     /// # Errors
-    /// No allowed scope covers one of them.
+    /// One of them is not covered by any allowed scope.
     pub fn allows_scopes(&self, token: &Token) -> Result<(), Rule> {
         if self.excess(token).is_empty() { Ok(()) } else { Err(Rule::AllowedScopes) }
     }
 
-    /// Returns the scopes of a token that it may not have.
+    /// Returns the scopes of a token that are not allowed.
     #[must_use]
     pub fn excess(&self, token: &Token) -> Vec<Scope> {
         if self.allowed_scopes.iter().next().is_none() || !Self::binds(token) {
@@ -87,32 +89,32 @@ impl Policy {
         token.scopes.not_covered_by(|| self.allowed_scopes.iter().map(|scope| scope.as_str().as_bytes()))
     }
 
-    /// Demands that a token, rotated at `rotation`, is good no longer than a grace after it.
+    /// Checks that a token, rotated at `rotation`, expires within the grace period.
     ///
     /// # Errors
-    /// It is.
+    /// It expires later.
     pub fn allows_grace(&self, rotated: &Token, rotation: OffsetDateTime) -> Result<(), Rule> {
         let keeps = rotated.expire_time.is_some_and(|end| end <= self.grace_end(rotation));
         if keeps || !Self::binds(rotated) { Ok(()) } else { Err(Rule::LongestGrace) }
     }
 
-    /// Returns the latest end of a token that was rotated at `rotation`.
+    /// Returns the latest expiration of a token that was rotated at `rotation`.
     #[must_use]
     pub fn grace_end(&self, rotation: OffsetDateTime) -> OffsetDateTime {
         rotation.saturating_add(self.longest_grace.unwrap_or(MAX_GRACE))
     }
 
-    /// Tells whether the end of a rotated token matters: where graces are limited, and where tokens are counted,
-    /// of which it is none.
+    /// Returns whether the expiration of a rotated token must be checked: if grace periods are limited,
+    /// or if tokens are counted, since it is not counted.
     #[must_use]
     pub fn limits_graces(&self) -> bool {
         self.longest_grace.is_some() || self.most_active_tokens.is_some()
     }
 
-    /// Demands that a user with so many other active tokens may have this one.
+    /// Checks that a user with this many other active tokens may have this one.
     ///
     /// # Errors
-    /// It has as many as it may have.
+    /// The user has reached the limit.
     pub fn allows_another(&self, token: &Token, others: u32) -> Result<(), Rule> {
         match self.most_active_tokens {
             Some(most) if others >= most && Self::binds(token) => Err(Rule::MostActiveTokens),

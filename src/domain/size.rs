@@ -1,21 +1,23 @@
-//! How many bytes tokens and events take in replies, so that a page ends before it is longer than clients read. Called
-//! by whatever makes pages, and before, to have room for them. Upper bounds, by the fields' own limits.
+//! Upper bounds for the bytes of tokens and events in responses, so that a page stays below the
+//! clients' message limit. Called when pages are made, and before, to reserve memory for them. Based on
+//! the limits of the fields.
 
 #![cfg_attr(not(test), expect(clippy::arithmetic_side_effects, reason = "lengths of what lies in memory"))]
 
 use super::event::TokenEvent;
 use super::token::Token;
 
-/// The most bytes that a page lists; a page that would be larger ends earlier.
+/// The maximum bytes of the items on a page; a page that would be larger ends earlier.
 pub const MAX_PAGE_BYTES: usize = 2 << 20;
 
-/// The most bytes that a token takes in a reply, as [`of_token`] has it.
+/// The maximum bytes of a token in a response, by [`of_token`].
 pub const LARGEST_TOKEN: usize = 24 << 10;
 
-/// The most bytes that an event takes in a reply, as [`of_event`] has it.
+/// The maximum bytes of an event in a response, by [`of_event`].
 pub const LARGEST_EVENT: usize = 48 << 10;
 
-/// Returns how many of things with these sizes, from the first, fit into a page; at least one if there is one.
+/// Returns how many items with these sizes, from the first, fit into a page; at least one if there is
+/// one.
 #[must_use]
 pub fn fitting(sizes: impl Iterator<Item = usize>) -> usize {
     let mut bytes = 0;
@@ -37,10 +39,10 @@ fn text(text: &str) -> usize {
     text.len() + FRAME
 }
 
-/// Returns an upper bound of the token's size in a reply, in bytes.
+/// Returns an upper bound of the token's size in a response, in bytes.
 #[must_use]
 pub fn of_token(token: &Token) -> usize {
-    // What is of fixed size: id, state, times, created_by and the token's own frame.
+    // The fixed-size fields: id, state, times, `created_by` and the token's own frame.
     const FIXED: usize = 256;
     FIXED
         + text(token.organization_id.as_str())
@@ -52,10 +54,10 @@ pub fn of_token(token: &Token) -> usize {
         + token.labels.iter().map(|(key, value)| text(key) + text(value) + FRAME).sum::<usize>()
 }
 
-/// Returns an upper bound of the event's size in a reply, in bytes.
+/// Returns an upper bound of the event's size in a response, in bytes.
 #[must_use]
 pub fn of_event(event: &TokenEvent) -> usize {
-    // What is of fixed size: ids, kind, time, trace and the event's own frame.
+    // The fixed-size fields: ids, kind, time, trace and the event's own frame.
     const FIXED: usize = 128;
     let value = |value: &Option<String>| value.as_deref().map_or(0, text);
     FIXED
