@@ -1,5 +1,5 @@
-//! The durable verifier: Argon2id (RFC 9106) as a PHC string, which depends on nothing but itself and so
-//! survives the loss of every key. Computed at creation, checked only when a MAC's key is gone.
+//! The durable verifier: Argon2id (RFC 9106) as a PHC string, which needs no key and so survives the
+//! loss of all keys. Computed at creation, checked only when a MAC's key is gone.
 
 use std::fmt;
 
@@ -15,7 +15,7 @@ const COVERED: usize = DOMAIN.len() + 48;
 const SALT: usize = 16;
 const PARAMS: [Ident; 3] = [Ident::new_unwrap("m"), Ident::new_unwrap("t"), Ident::new_unwrap("p")];
 
-/// What one hash costs. The default is OWASP's: 19 MiB, two passes, one lane; about 16 ms.
+/// The cost of one hash. The default is OWASP's: 19 MiB, two passes, one lane; about 16 ms.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DurableCost {
     memory_kib: u32,
@@ -26,11 +26,12 @@ pub struct DurableCost {
 /// Why a durable hash could not be computed or checked.
 #[derive(Debug, thiserror::Error)]
 pub enum DurableError {
-    /// The costs are out of Argon2's bounds.
+    /// The costs are outside Argon2's limits.
     #[error("argon2 does not accept these costs")]
     Cost(#[source] argon2::Error),
-    /// The stored text is not what this crate writes: a PHC string of Argon2id, version 19, with m, t, p
-    /// once each in this order, a salt and 32 bytes. Without the parser's error, which may repeat it.
+    /// The stored text is not what this crate writes: a PHC string of Argon2id, version 19, with m, t,
+    /// p once each in this order, a salt and 32 bytes. Omits the parser's error, which may repeat the
+    /// text.
     #[error("the stored hash is not argon2id of version 19 as tokend writes it")]
     Foreign,
     /// Checking the stored hash would cost more than is configured.
@@ -45,7 +46,7 @@ pub enum DurableError {
 }
 
 impl DurableCost {
-    /// Accepts costs within Argon2's bounds: memory in KiB, passes, and lanes.
+    /// Accepts costs within Argon2's limits: memory in KiB, passes, and lanes.
     ///
     /// # Errors
     /// [`DurableError::Cost`].
@@ -90,12 +91,12 @@ impl Default for DurableCost {
     }
 }
 
-/// A durable verifier, as the PHC string that is stored. Its Debug shows nothing of it.
+/// A durable verifier, as the stored PHC string. Its Debug output reveals nothing.
 #[derive(Clone)]
 pub struct DurableHash(String);
 
 impl DurableHash {
-    /// Takes a stored PHC string; it is checked when it is used.
+    /// Wraps a stored PHC string; it is checked when it is used.
     #[must_use]
     pub fn from_phc(phc: String) -> Self {
         Self(phc)
@@ -107,8 +108,8 @@ impl DurableHash {
         &self.0
     }
 
-    /// Computes the hash of a secret with a new salt. Takes milliseconds and mebibytes: run it where it
-    /// may block.
+    /// Computes the hash of a secret with a new salt. Takes milliseconds and mebibytes: run it where
+    /// blocking is allowed.
     ///
     /// # Errors
     /// [`DurableError::Randomness`] and [`DurableError::Failed`].
@@ -126,7 +127,8 @@ impl DurableHash {
         Ok(Self(hash.to_string()))
     }
 
-    /// Tells whether this is the hash of the secret. Takes as long as computing it, unless it is refused.
+    /// Returns whether this is the hash of the secret. Takes as long as computing it, unless it is
+    /// rejected.
     ///
     /// # Errors
     /// [`DurableError::Foreign`] and [`DurableError::TooCostly`], before any work is done;
@@ -137,7 +139,8 @@ impl DurableHash {
             || hash.version != Some(Version::V0x13.into())
             || hash.salt.is_none()
             || hash.hash.as_ref().map(Output::len) != Some(Params::DEFAULT_OUTPUT_LEN)
-            // Argon2's reader would fill in a missing cost, let the last of two win, and accept keyid and data.
+            // Argon2's parser would fill in a missing cost, use the last of two, and accept keyid and
+            // data.
             || !hash.params.iter().map(|(name, _)| name).eq(PARAMS)
         {
             return Err(DurableError::Foreign);

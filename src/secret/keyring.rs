@@ -1,6 +1,7 @@
-//! The keyring: the keys of the fast verifier and of whatever else is signed, each use of a key through a subkey
-//! of its own (HKDF, RFC 5869). The first key is primary; older ones still verify. A key's id is the first 8 bytes
-//! of HMAC-SHA-256(key, "tokend key id"), so equal ids mean equal keys. Keyed states are prepared once.
+//! The keyring: the keys of the fast verifier and of all other signatures, each use through its own
+//! subkey (HKDF, RFC 5869). The first key is primary; older ones still verify. A key's id is the first
+//! 8 bytes of HMAC-SHA-256(key, "tokend key id"), so equal ids mean equal keys. Keyed states are
+//! computed once.
 
 use std::fmt;
 use std::ops::Deref;
@@ -22,7 +23,7 @@ use super::{KeyId, Mac, MacKey, RequestContext, RequestSalt, Secret};
 const KEY: usize = 32;
 const KEY_ID_INPUT: &[u8] = b"tokend key id";
 
-/// What comparing a secret with a MAC tells.
+/// The result of comparing a secret with a MAC.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MacMatch {
     /// It matches, under the primary key.
@@ -35,13 +36,13 @@ pub enum MacMatch {
     UnknownKey,
 }
 
-/// Why a text is no keyring. Names lines, never what they hold.
+/// Why a text is not a keyring. Names lines, never their content.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum KeyringError {
-    /// There is no key in it.
+    /// It contains no key.
     #[error("it holds no key; make one with `tokend keygen`")]
     Empty,
-    /// A line is no base64.
+    /// A line is not base64.
     #[error("line {0} is not base64 of 32 bytes; make a key with `tokend keygen`")]
     NotBase64(usize),
     /// A key is shorter or longer than 32 bytes.
@@ -49,15 +50,15 @@ pub enum KeyringError {
     Length {
         /// The line, from 1.
         line: usize,
-        /// What the key has, in bytes.
+        /// The key's length, in bytes.
         length: usize,
     },
-    /// A key is there twice.
+    /// A key occurs twice.
     #[error("line {0} repeats an earlier key")]
     Duplicate(usize),
 }
 
-/// One key, as the states that it is used through. HMAC's states are erased when they are dropped.
+/// One key, as the states used for its purposes. HMAC's states are erased when dropped.
 struct Key {
     mac: MacKey,
     page: Hmac<Sha256>,
@@ -66,17 +67,17 @@ struct Key {
     seal: Hmac<Sha256>,
 }
 
-/// The keys of an installation, the primary one first. Its Debug shows their ids alone.
+/// The keys of an installation, the primary one first. Its Debug output shows only their ids.
 pub struct Keyring {
     primary: Key,
     older: Vec<Key>,
 }
 
 impl Keyring {
-    /// Reads a ring: one key a line, base64 of 32 bytes, the primary first; `#` begins a comment.
+    /// Parses a ring: one key per line, base64 of 32 bytes, the primary first; `#` starts a comment.
     ///
     /// # Errors
-    /// [`KeyringError`]: the first line that is wrong, or that there is none.
+    /// [`KeyringError`]: for the first invalid line, or if there is no key.
     pub fn parse(text: &str) -> Result<Self, KeyringError> {
         let mut keys: Vec<Key> = Vec::new();
         for (index, line) in text.lines().enumerate() {
@@ -95,10 +96,10 @@ impl Keyring {
         Ok(Self { primary, older: keys.collect() })
     }
 
-    /// Makes the line of a new key.
+    /// Generates a new key as a line of a ring.
     ///
     /// # Errors
-    /// Those of the randomness.
+    /// Those of the random generator.
     pub fn generate_entry<R: TryCryptoRng>(randomness: &mut R) -> Result<SecretString, R::Error> {
         let mut key = Zeroizing::new([0; KEY]);
         randomness.try_fill_bytes(key.as_mut_slice())?;
@@ -111,18 +112,18 @@ impl Keyring {
         self.primary.id()
     }
 
-    /// Tells whether a key is in the ring.
+    /// Returns whether a key is in the ring.
     #[must_use]
     pub fn contains(&self, id: KeyId) -> bool {
         self.keys().any(|key| key.id() == id)
     }
 
-    /// Walks the ids of the ring's keys in its order.
+    /// Iterates over the ids of the ring's keys in their order.
     pub fn key_ids(&self) -> impl Iterator<Item = KeyId> {
         self.keys().map(Key::id)
     }
 
-    /// Makes the MAC of a secret under the primary key.
+    /// Computes the MAC of a secret with the primary key.
     #[must_use]
     pub fn mac(&self, secret: &Secret) -> Mac {
         self.primary.mac.mac(secret)
@@ -141,32 +142,33 @@ impl Keyring {
         }
     }
 
-    /// Seals what a seal covers, under the primary key.
+    /// Seals the bytes that a seal covers, with the primary key.
     #[must_use]
     pub fn sign_seal(&self, covered: &[u8]) -> Mac {
         Mac { key_id: self.primary.id(), tag: self.primary.seal_tag(covered) }
     }
 
-    /// Tells whether a seal is over this; compares in constant time. `None` when the ring lacks its key.
+    /// Returns whether a seal covers these bytes; compares in constant time. `None` when its key is not
+    /// in the ring.
     #[must_use]
     pub fn check_seal(&self, covered: &[u8], seal: &Mac) -> Option<bool> {
         let key = self.keys().find(|key| key.id() == seal.key_id)?;
         Some(key.seal_tag(covered).ct_eq(&seal.tag).into())
     }
 
-    /// Signs what a page token carries, under the primary key.
+    /// Signs the payload of a page token, with the primary key.
     #[must_use]
     pub fn sign_page(&self, payload: &[u8]) -> [u8; 16] {
         self.primary.page_tag(payload)
     }
 
-    /// Tells whether any key of the ring signed this payload so; compares in constant time.
+    /// Returns whether any key of the ring made this tag for the payload; compares in constant time.
     #[must_use]
     pub fn verify_page(&self, payload: &[u8], tag: &[u8; 16]) -> bool {
         self.keys().any(|key| key.page_tag(payload).ct_eq(tag).into())
     }
 
-    /// Derives the secret that answers a request, from a key of the ring; `None`: the ring lacks it.
+    /// Derives the secret of a request's token from a key of the ring; `None`: the ring lacks the key.
     #[must_use]
     pub fn derive_secret(
         &self,
@@ -178,13 +180,14 @@ impl Keyring {
         Some(Secret::derived(context.token_id, context.derive(&key.request, salt)))
     }
 
-    /// Makes the MAC of what a request asks for, under the primary key.
+    /// Computes the MAC of a request's fields with the primary key.
     #[must_use]
     pub fn sign_request(&self, body: &[u8]) -> Mac {
         Mac { key_id: self.primary.id(), tag: self.primary.request_tag(body) }
     }
 
-    /// Tells whether a request asked for this; compares in constant time. Not so when the ring lacks the key.
+    /// Returns whether a request had these fields; compares in constant time. `false` when the ring
+    /// lacks the key.
     #[must_use]
     pub fn check_request(&self, body: &[u8], mac: &Mac) -> bool {
         let key = self.keys().find(|key| key.id() == mac.key_id);
@@ -196,30 +199,30 @@ impl Keyring {
     }
 }
 
-/// The keyring as it stands now. Whoever uses two of its methods for one purpose takes it once: between them it may be
-/// replaced.
+/// The current keyring. Code that needs two of its methods for one purpose calls [`Self::get`] once: it
+/// may be replaced in between.
 #[derive(Debug)]
 pub struct CurrentKeyring(ArcSwap<Keyring>);
 
 impl CurrentKeyring {
-    /// Begins with this one.
+    /// Starts with this keyring.
     #[must_use]
     pub fn new(keyring: Arc<Keyring>) -> Self {
         Self(ArcSwap::new(keyring))
     }
 
-    /// Returns the keyring, for as long as it is needed.
+    /// Returns the keyring, to keep as long as needed.
     #[must_use]
     pub fn get(&self) -> Arc<Keyring> {
         self.0.load_full()
     }
 
-    /// Returns it for a moment: cheaper, and not to be kept while something is waited for.
+    /// Returns the keyring for a moment: cheaper, but must not be kept across an await.
     pub fn peek(&self) -> impl Deref<Target = Arc<Keyring>> {
         self.0.load()
     }
 
-    /// Puts another one in its place.
+    /// Replaces the keyring.
     pub fn replace(&self, keyring: Keyring) {
         self.0.store(Arc::new(keyring));
     }
@@ -233,7 +236,7 @@ impl fmt::Debug for Keyring {
 
 impl Key {
     fn parse(entry: &str, line: usize) -> Result<Self, KeyringError> {
-        // Decoded in place: what was decoded before a bad character is erased too.
+        // Decoded in place: bytes decoded before an invalid character are erased too.
         let mut bytes = Zeroizing::new(vec![0; base64::decoded_len_estimate(entry.len())]);
         let length = STANDARD.decode_slice(entry, &mut bytes).map_err(|_| KeyringError::NotBase64(line))?;
         bytes.truncate(length);

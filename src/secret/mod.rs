@@ -1,6 +1,6 @@
-//! The secret: its text, and the two verifiers that stand for it at rest. A leaf that everything above
-//! uses; knows no clock, no I/O and no runtime, and takes randomness as an argument. The secret's bits are
-//! exposed in here and in `core/` alone, from where the text, its id and the fast verifier come.
+//! The secret: its text, and the two verifiers that are stored for it. Used by all layers above; knows
+//! no clock, no I/O and no runtime, and takes randomness as an argument. The secret's bits are exposed
+//! only here and in `core/`, which provides the text, its id and the fast verifier.
 
 mod durable;
 mod keyring;

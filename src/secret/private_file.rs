@@ -1,19 +1,20 @@
-//! Whether a file that holds a secret is kept from others. Asked by whoever reads a keyring, a TLS key or a
-//! database password; knows nothing of what the file holds.
+//! Checks whether a file with a secret is protected from other users. Called by code that reads a
+//! keyring, a TLS key or a database password; knows nothing of the content.
 
 use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt as _;
 
-/// What the group and others may do.
+/// All permissions of the group and others.
 const ANYTHING_TO_OTHERS: u32 = 0o077;
 
-/// The same, but for the group's reading.
+/// All permissions of the group and others, except the group's read permission.
 const MORE_THAN_GROUP_READS: u32 = 0o037;
 
-/// Returns whether others than its owner can use the file.
+/// Returns whether users other than the owner can use the file.
 ///
-/// A file of root's may be read by its group (Postgres has the same rule for its key): so Kubernetes mounts a
-/// secret for a pod's `fsGroup`, systemd a credential, and neither can do it at mode 0600 for another account.
+/// A file owned by root may be readable by its group (Postgres has the same rule for its key):
+/// Kubernetes mounts a secret for a pod's `fsGroup` this way, systemd a credential, and neither can use
+/// mode 0600 for another account.
 #[must_use]
 pub fn is_exposed(file: &Metadata) -> bool {
     exposed(file.uid(), file.mode())

@@ -1,6 +1,6 @@
-//! Secrets that can be answered twice although none is stored: with a request id, a secret's bits are derived
-//! (HKDF-SHA-256, RFC 5869) from a subkey, a salt that is kept for a day, and the id, which is kept nowhere.
-//! Called by creation and rotation. The argument why that is safe is in docs/architecture.md.
+//! Secrets that can be returned twice although none is stored: with a request id, a secret's bits are
+//! derived (HKDF-SHA-256, RFC 5869) from a subkey, a salt that is kept for a day, and the id, which is
+//! stored nowhere. Called by creation and rotation. docs/architecture.md explains why that is safe.
 
 use std::fmt;
 
@@ -16,18 +16,18 @@ use super::TokenId;
 const LABEL: &[u8] = b"tokend/request-secret/1";
 const ID_LABEL: &[u8] = b"tokend/request-id/1";
 
-/// What tells a request's retries from other requests: a UUID of version 4 (RFC 9562, AIP-155). As sensitive as
-/// a secret: its Debug shows nothing.
+/// Identifies the retries of one request: a UUID of version 4 (RFC 9562, AIP-155). As sensitive as a
+/// secret: its Debug output reveals nothing.
 #[derive(Clone)]
 pub struct RequestId(Zeroizing<[u8; 16]>);
 
-/// The text is no UUID of version 4 in its hyphenated form.
+/// The text is not a UUID of version 4 in its hyphenated form.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("not a UUID of version 4")]
 pub struct RequestIdError;
 
 impl RequestId {
-    /// Reads the hyphenated form; the case of its digits does not matter.
+    /// Parses the hyphenated form; the case of its digits does not matter.
     ///
     /// # Errors
     /// [`RequestIdError`] for anything else.
@@ -40,8 +40,8 @@ impl RequestId {
         Ok(Self(Zeroizing::new(uuid.into_bytes())))
     }
 
-    /// Returns what a caller's request is found again by. Needs no key, so that replicas with different rings
-    /// agree on it and a lost key is noticed.
+    /// Returns the MAC by which a caller's request is found again. Needs no key, so that replicas with
+    /// different rings agree on it and a lost key is noticed.
     #[must_use]
     pub fn mac(&self, caller: &str) -> [u8; 32] {
         let mut mac = finder();
@@ -64,16 +64,16 @@ impl fmt::Debug for RequestId {
     }
 }
 
-/// What makes a derived secret another one each time: 32 random bytes, deleted after a day. Its Debug shows
-/// nothing.
+/// The random part of a derived secret: 32 bytes, deleted after a day, different for each secret. Its
+/// Debug output reveals nothing.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct RequestSalt(pub [u8; 32]);
 
 impl RequestSalt {
-    /// Makes a new one.
+    /// Generates a new salt.
     ///
     /// # Errors
-    /// Those of the randomness.
+    /// Those of the random generator.
     pub fn generate<R: TryCryptoRng>(randomness: &mut R) -> Result<Self, R::Error> {
         let mut bytes = [0; 32];
         randomness.try_fill_bytes(&mut bytes)?;
@@ -87,23 +87,23 @@ impl fmt::Debug for RequestSalt {
     }
 }
 
-/// What a derived secret is bound to, beside key and salt.
+/// What a derived secret depends on, besides key and salt.
 #[derive(Debug, Clone, Copy)]
 pub struct RequestContext<'a> {
     /// The RPC's name.
     pub rpc: &'a str,
-    /// The organization that the token lives in.
+    /// The token's organization.
     pub organization_id: &'a str,
-    /// Who asks.
+    /// The caller's principal.
     pub caller: &'a str,
-    /// The token that it is the secret of.
+    /// The token whose secret is derived.
     pub token_id: TokenId,
     /// The request's id.
     pub request_id: &'a RequestId,
 }
 
 impl RequestContext<'_> {
-    /// Derives 256 bits.
+    /// Derives 256 bits for a secret.
     pub(super) fn derive(&self, subkey: &[u8; 32], salt: RequestSalt) -> Zeroizing<[u8; 32]> {
         let token_id = self.token_id.to_bytes();
         let mut info = Zeroizing::new(Vec::with_capacity(512));
@@ -159,7 +159,7 @@ mod tests {
 
     #[test]
     fn the_derivation_is_the_documented_one_and_every_part_of_it_counts() {
-        // By an independent implementation (Python's hmac and hashlib).
+        // From an independent implementation (Python's hmac and hashlib).
         let request_id = RequestId::parse(TEXT).unwrap();
         let subkey = hkdf_subkey();
         let salt = RequestSalt(std::array::from_fn(|i| u8::try_from(i).unwrap()));

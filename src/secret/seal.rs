@@ -1,30 +1,30 @@
-//! Seals over the audit log, by the keyring: what is covered, in which bytes. Pure; called by the job that seals
-//! and by `tokend audit verify`, so that both cover the same.
+//! The bytes that seals of the audit log cover; the keyring signs them. Pure; called by the job that
+//! seals and by `tokend audit verify`, so that both cover the same.
 
 use sha2::{Digest as _, Sha256};
 use time::OffsetDateTime;
 
-/// What a seal covers: all of its row.
+/// The content of a seal: all of its row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SealHeader {
     /// Its number, from 1.
     pub sequence: i64,
     /// The first event number of its range, inclusive.
     pub first_id: i64,
-    /// The last one, inclusive.
+    /// The last event number of its range, inclusive.
     pub last_id: i64,
-    /// How many events the range holds.
+    /// The number of events in the range.
     pub events: i64,
-    /// The SHA-256 of these events, as [`SealedEvents::hash`] makes it.
+    /// The SHA-256 of these events, from [`SealedEvents::hash`].
     pub events_hash: [u8; 32],
-    /// The seal before it; zeros for the first.
+    /// The previous seal; zeros for the first.
     pub previous: [u8; 32],
-    /// When it was made, to the microsecond.
+    /// When it was made, in whole microseconds.
     pub seal_time: OffsetDateTime,
 }
 
 impl SealHeader {
-    /// Returns the bytes that the seal is an HMAC of.
+    /// Returns the bytes whose HMAC is the seal.
     #[must_use]
     pub fn covered(&self) -> Vec<u8> {
         let mut bytes = b"tokend/seal/1".to_vec();
@@ -37,8 +37,8 @@ impl SealHeader {
         bytes
     }
 
-    /// Returns the bytes that the mark of a purge is an HMAC of: this seal's events were deleted at that time, to the
-    /// microsecond.
+    /// Returns the bytes whose HMAC is the purge mark: this seal's events were deleted at that time, in
+    /// whole microseconds.
     #[must_use]
     pub fn purge_covered(&self, seal: &[u8; 32], purge_time: OffsetDateTime) -> Vec<u8> {
         let mut bytes = b"tokend/purge/1".to_vec();
@@ -49,7 +49,7 @@ impl SealHeader {
     }
 }
 
-/// Gathers the events of a range, in the order of their numbers.
+/// Hashes the events of a range, in the order of their numbers.
 #[derive(Debug, Clone, Default)]
 pub struct SealedEvents {
     hash: Sha256,
@@ -62,7 +62,7 @@ impl SealedEvents {
         self.events += 1;
         self.hash.update(id.to_be_bytes());
         for column in columns {
-            // Each with whether it is there and how long it is, so that no two rows have the same bytes.
+            // Each with its presence and length, so that no two different rows have the same bytes.
             self.hash.update([u8::from(column.is_some())]);
             let column = column.unwrap_or_default();
             self.hash.update((column.len() as u64).to_be_bytes());
@@ -70,13 +70,13 @@ impl SealedEvents {
         }
     }
 
-    /// Returns how many events there are.
+    /// Returns the number of events.
     #[must_use]
     pub fn events(&self) -> i64 {
         self.events
     }
 
-    /// Returns the SHA-256 of all that was added.
+    /// Returns the SHA-256 of everything that was added.
     #[must_use]
     pub fn hash(self) -> [u8; 32] {
         self.hash.finalize().into()

@@ -1,4 +1,4 @@
-//! What the durable verifier promises: a fixed known answer, one way to write a hash, and no work beyond
+//! Tests of the durable verifier: a fixed known result, a single accepted format, and no work beyond
 //! the configured cost.
 
 use proptest::prelude::*;
@@ -8,7 +8,7 @@ use rand::rngs::StdRng;
 use super::*;
 use tokend_core::fixtures::{known_secret, secret};
 
-/// What the reference implementation (through Python's argon2-cffi) makes of [`known`].
+/// The result of the reference implementation (through Python's argon2-cffi) for [`known`].
 const KNOWN: &str =
     "$argon2id$v=19$m=64,t=1,p=1$c2l4dGVlbiBieXRlIHNsdA$AWU7Kc72EUVykuM8MfGLWI8ZwJ7ZtL76iLcTTlgKP50";
 
@@ -66,12 +66,12 @@ fn a_hash_above_the_configured_cost_is_refused() {
         let refused = compute(above).verify(&known_secret(), cheap());
         assert!(matches!(refused, Err(DurableError::TooCostly)), "{above:?}");
     }
-    // So costly that the test would never end if it were begun.
+    // So costly that the test would never end if hashing started.
     let refused = verify(&KNOWN.replace("m=64,t=1", "m=4194304,t=4000000"));
     assert!(matches!(refused, Err(DurableError::TooCostly)));
 }
 
-/// Those of the hashes that are not refused as foreign.
+/// Returns the hashes that are not rejected as foreign.
 fn accepted(hashes: impl IntoIterator<Item = String>) -> Vec<String> {
     hashes.into_iter().filter(|phc| !matches!(verify(phc), Err(DurableError::Foreign))).collect()
 }

@@ -1,4 +1,4 @@
-//! What the keyring promises: one way to read it, fixed tags, and verdicts that tell four cases apart.
+//! Tests of the keyring: a single accepted format, fixed tags, and results that distinguish four cases.
 
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -27,7 +27,7 @@ fn hex(bytes: &[u8]) -> String {
 
 #[test]
 fn the_verifier_is_the_documented_one() {
-    // By an independent implementation (Python's hmac and hashlib), for the key 11 22 22 … 22.
+    // From an independent implementation (Python's hmac and hashlib), for the key 11 22 22 … 22.
     let ring = ring(&[0x22]);
     let mac = ring.mac(&known_secret());
     assert_eq!(hex(&mac.tag), "ee23879b4cb100341d922a0380e8cfef4ad572a8e5b53a1961bb540499fc34eb");
@@ -37,7 +37,7 @@ fn the_verifier_is_the_documented_one() {
 
 #[test]
 fn what_a_request_asks_for_is_compared_under_the_key_that_signed_it() {
-    // By an independent implementation, for the same key.
+    // From an independent implementation, for the same key.
     let mac = ring(&[0x22]).sign_request(b"body");
     assert_eq!(hex(&mac.tag), "d3a21f756f32d205632c2462e26a599828de08c60e77036c19ef356d524a7a9f");
     assert!(ring(&[1, 0x22]).check_request(b"body", &mac));
@@ -144,7 +144,7 @@ fn any_key_of_the_ring_verifies_a_page() {
     assert!(!ring(&[2]).verify_page(b"page", &tag));
 }
 
-/// A line of a ring: a key, one that comes again and again, base64 of any length, and much that is none.
+/// A line of a ring: a key, a repeated key, base64 of any length, and many invalid ones.
 fn line() -> impl Strategy<Value = String> {
     prop_oneof![
         3 => "[A-Za-z0-9+/]{42}[AEIMQUYcgkosw048]=",
@@ -156,7 +156,7 @@ fn line() -> impl Strategy<Value = String> {
     ]
 }
 
-/// Tells whether any eight characters in a row of the text are shown.
+/// Returns whether any eight consecutive characters of the text are shown.
 fn repeats(shown: &str, text: &str) -> bool {
     let text: Vec<char> = text.chars().collect();
     text.windows(8).any(|part| shown.contains(&String::from_iter(part)))
