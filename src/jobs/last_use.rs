@@ -1,5 +1,5 @@
-//! Flushes which tokens were used to the database, one statement a batch, and once more when no call can
-//! come any more. What cannot be written is tried again with the next flush.
+//! Flushes the uses of tokens to the database, one statement per batch, and once more after the last
+//! call. What cannot be written is retried with the next flush. Started by the server.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -15,10 +15,10 @@ use crate::verify::Engine;
 /// How many uses one statement records.
 const BATCH: usize = 10_000;
 
-/// The most uses that are kept for another try.
+/// The maximum number of uses kept for a retry.
 const MAX_KEPT: usize = 1 << 20;
 
-/// Flushes every `interval`, and a last time when the sender of `end` has gone.
+/// Flushes every `interval`, and a last time after the sender of `end` is dropped.
 pub async fn run(
     engine: Arc<Engine>,
     store: Store,
@@ -30,7 +30,7 @@ pub async fn run(
     loop {
         let ended = tokio::time::timeout(interval, end.changed()).await.is_ok();
         kept.extend(engine.uses().take());
-        // Never given up half way: what one statement was to record would be lost.
+        // Never cancelled: the uses of the current statement would be lost.
         flush(&store, &metrics, &mut kept).await;
         kept.truncate(MAX_KEPT);
         if ended {

@@ -1,5 +1,5 @@
-//! What runs beside the requests: one file a job. Started by the server, which also ends them. A job that
-//! fails logs why and goes on.
+//! Background jobs: one file per job. Started and stopped by the server. A job that fails logs the
+//! reason and continues.
 
 pub mod last_use;
 pub mod purge;

@@ -1,11 +1,11 @@
-//! Deletes what serves nobody any more: changes that every feed has long handled, the rows of replicas
-//! that are gone, and what a day ago let requests be repeated. Whichever replica gets there first does it.
+//! Deletes data that is no longer needed: changes that every feed has handled, the rows of replicas
+//! that are gone, and requests that can no longer be repeated after a day. Any replica may do it.
 
 use std::time::Duration;
 
 use crate::store::Store;
 
-/// How often it is looked for.
+/// The interval between two purges.
 const INTERVAL: Duration = Duration::from_mins(10);
 
 /// Purges until the server stops it.

@@ -1,6 +1,6 @@
-//! Reads again what operators replace while the server runs: TLS files, the keyring, what client certificates allow,
-//! the database's password. Each is taken whole or not at all. Started by the server, which also says where each comes
-//! from; knows no path.
+//! Reloads what operators replace while the server runs: TLS files, the keyring, the mappings of client
+//! certificates, the database's password. Each is replaced completely or not at all. Started by the
+//! server, which also provides the sources; knows no path.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,25 +15,25 @@ use crate::secret::{CurrentKeyring, KeyId, Keyring};
 use crate::store::Store;
 use crate::transport::tls::ServerTls;
 
-/// How often it is looked for something new.
+/// The interval between two checks.
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// How many looks there are to one at whether the database lets in new connections.
+/// How many checks there are per test of whether the database accepts new connections.
 const LOOKS_PER_CONNECTION: u32 = 10;
 
-/// Why something could not be read again.
+/// Why something could not be reloaded.
 pub type ReadError = Box<dyn std::error::Error + Send + Sync>;
 
 type Read<T> = Arc<dyn Fn() -> Result<T, ReadError> + Send + Sync>;
 
-/// Where to read again what may be replaced; nothing, unless it is said.
+/// Where to reload from; nothing, unless set.
 #[derive(Clone, Default)]
 pub struct Origins {
     /// The keyring.
     pub keyring: Option<Read<Keyring>>,
-    /// What client certificates allow.
+    /// The mappings of client certificates.
     pub certificates: Option<Read<CertificateMappings>>,
-    /// Changes whenever everything is to be read at once.
+    /// Changes when everything must be reloaded at once.
     pub asked: Option<watch::Receiver<u64>>,
 }
 
@@ -46,28 +46,28 @@ impl std::fmt::Debug for Origins {
 /// What is replaced.
 #[derive(Clone)]
 pub struct Targets {
-    /// TLS for the listeners, which knows its files.
+    /// TLS of the listeners, which knows its files.
     pub tls: Option<Arc<ServerTls>>,
     /// The keyring.
     pub keyring: Arc<CurrentKeyring>,
-    /// Who knows what client certificates allow.
+    /// Holds the mappings of client certificates.
     pub callers: Arc<Callers>,
-    /// The database, and whoever opens connections to it.
+    /// The database, whose password may change.
     pub store: Store,
-    /// What tells how the server is.
+    /// Reports the server's health.
     pub health: Health,
-    /// What counts.
+    /// Counts the reloads.
     pub metrics: Arc<Metrics>,
 }
 
-/// What has become of one thing that was looked at.
+/// The outcome of one check.
 enum Outcome {
     Unchanged,
     Replaced,
     Refused(ReadError),
 }
 
-/// Looks after all of them until the server stops it.
+/// Checks all of them until the server stops the task.
 pub async fn run(origins: Origins, targets: Targets) {
     let mut asked = origins.asked.clone();
     let mut refused: [Option<String>; 4] = Default::default();
@@ -91,8 +91,8 @@ pub async fn run(origins: Origins, targets: Targets) {
     }
 }
 
-/// Says whether the database lets in new connections: those that stand keep the cache fresh whatever has become of the
-/// password. Not while it does not answer at all, which readiness says.
+/// Reports whether the database accepts new connections: open ones keep the cache fresh even after the
+/// password has changed. Not while the database does not respond at all, which readiness reports.
 async fn try_connecting(targets: &Targets) {
     if !targets.health.is_serving() {
         return;
@@ -113,7 +113,7 @@ async fn try_connecting(targets: &Targets) {
     }
 }
 
-/// Waits for the next look; tells whether somebody has asked for it.
+/// Waits for the next check; returns whether it was requested.
 async fn wait(asked: Option<&mut watch::Receiver<u64>>) -> bool {
     let Some(asked) = asked else {
         tokio::time::sleep(INTERVAL).await;
@@ -123,7 +123,7 @@ async fn wait(asked: Option<&mut watch::Receiver<u64>>) -> bool {
         () = tokio::time::sleep(INTERVAL) => false,
         changed = asked.changed() => {
             if changed.is_err() {
-                // Nobody can ask any more.
+                // Nobody can request any more.
                 tokio::time::sleep(INTERVAL).await;
             }
             changed.is_ok()
@@ -147,7 +147,7 @@ fn tell(what: Reloaded, outcome: &Outcome, at_once: bool, refused: &mut Option<S
         }
         Outcome::Refused(error) => {
             let said = chain(&**error);
-            // Said and counted once for each different reason, not every second.
+            // Logged and counted once for each different reason, not every second.
             if at_once || refused.as_ref() != Some(&said) {
                 metrics.work.reloaded(what, false);
                 tracing::error!(
@@ -165,7 +165,7 @@ fn chain(error: &dyn std::error::Error) -> String {
     causes.fold(error.to_string(), |said, cause| format!("{said}: {cause}"))
 }
 
-/// Reads where that may block.
+/// Reads in a thread where blocking is allowed.
 async fn read<T: Send + 'static>(
     read: impl FnOnce() -> Result<T, ReadError> + Send + 'static,
 ) -> Result<T, ReadError> {
@@ -222,7 +222,7 @@ async fn keyring(origin: Option<&Read<Keyring>>, targets: &Targets) -> Option<Ou
     Some(Outcome::Replaced)
 }
 
-/// Says what it costs that keys are no longer there, before they are gone.
+/// Logs the cost of dropped keys, before they are gone.
 async fn tell_cost(dropped: &[KeyId], store: &Store) {
     match store.count_tokens_by_key().await {
         Ok(counted) => {

@@ -1,5 +1,5 @@
-//! Warns of tokens that will expire, and deletes those that ended long ago. Whichever replica gets there first
-//! does it.
+//! Warns of tokens that will expire, and deletes those that ended long ago. Any replica may do it.
+//! Started by the server.
 
 use std::time::Duration;
 
@@ -7,26 +7,26 @@ use tokio::time::Instant;
 
 use crate::store::{Store, StoreError};
 
-/// What is told and kept.
+/// The settings of warnings and deletion.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Retention {
-    /// How long before its expiration a token is warned of; each once.
+    /// How long before its expiration a token gets a warning; one for each.
     pub warnings: Vec<Duration>,
     /// How long an expired or revoked token is kept.
     pub kept: Duration,
-    /// How often it is looked for, at least.
+    /// The longest interval between two checks.
     pub interval: Duration,
 }
 
 impl Retention {
-    /// Returns how often tokens are looked for that are to be warned of so long ahead: no warning is late by more than a
-    /// tenth of that.
+    /// Returns the interval between two checks for warnings this long ahead: no warning is late by more
+    /// than a tenth of that.
     fn interval_of(&self, ahead: Duration) -> Duration {
         self.interval.min(ahead / 10)
     }
 }
 
-/// Warns and deletes until the server stops it.
+/// Warns and deletes until the server stops the task.
 pub async fn run(store: Store, retention: Retention) {
     let mut warnings: Vec<_> = retention.warnings.iter().map(|ahead| (*ahead, Instant::now())).collect();
     let mut purge = Instant::now();
@@ -54,7 +54,7 @@ fn told(work: &'static str, outcome: Result<u64, StoreError>) {
     }
 }
 
-/// Warns of all that are due, a batch at a time; returns how many.
+/// Warns of all due tokens, a batch at a time; returns how many.
 async fn warn(store: &Store, ahead: Duration) -> Result<u64, StoreError> {
     let mut warned = 0;
     loop {
@@ -65,7 +65,7 @@ async fn warn(store: &Store, ahead: Duration) -> Result<u64, StoreError> {
     }
 }
 
-/// Deletes all that are due, a batch at a time; returns how many.
+/// Deletes all due tokens, a batch at a time; returns how many.
 async fn delete(store: &Store, kept: Duration) -> Result<u64, StoreError> {
     let mut purged = 0;
     loop {

@@ -1,5 +1,5 @@
-//! Seals the audit log, off the path of what is logged. Each seal's head goes to the log too, so that a copy of
-//! it exists outside of the database.
+//! Seals the audit log, in the background. Each seal is also logged, so that a copy of it exists
+//! outside the database. Started by the server.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,17 +10,17 @@ use crate::metrics::Metrics;
 use crate::secret::{CurrentKeyring, Keyring};
 use crate::store::{Candidate, SealPass, Sealed, Store, StoreError};
 
-/// How often it is looked for events to seal.
+/// The interval between two passes.
 const INTERVAL: Duration = Duration::from_secs(2);
 
-/// How old an event may become without a seal before that is logged.
+/// How old an event without a seal may become before an error is logged.
 const LATE: Duration = Duration::from_mins(1);
 
-/// Seals until the server stops it.
+/// Seals until the server stops the task.
 pub async fn run(store: Store, keyring: Arc<CurrentKeyring>, metrics: Arc<Metrics>) {
     let mut last: Option<SealPass> = None;
     let (mut failing, mut late) = (false, false);
-    // How old the oldest event without a seal was when that was last known.
+    // The age of the oldest event without a seal, and when that was last known.
     let (mut known, mut age) = (Instant::now(), Duration::ZERO);
     loop {
         match pass(&store, &keyring.get(), last.as_ref()).await {
@@ -41,7 +41,7 @@ pub async fn run(store: Store, keyring: Arc<CurrentKeyring>, metrics: Arc<Metric
                 }
             }
         }
-        // While it cannot be asked, it grows older, if there is one.
+        // While the database cannot be read, such an event grows older, if there is one.
         let now = if failing { age + known.elapsed() } else { age };
         metrics.work.unsealed(now);
         if now > LATE && !std::mem::replace(&mut late, true) {
@@ -69,7 +69,7 @@ fn tell(sealed: &Sealed) {
 fn hex(bytes: &[u8]) -> String {
     use std::fmt::Write as _;
     bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-        // Writing to a string does not fail.
+        // Writing to a string cannot fail.
         let _ = write!(text, "{byte:02x}");
         text
     })
