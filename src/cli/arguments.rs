@@ -1,7 +1,5 @@
-//! From the words of a command line to a command; what is no command is told without repeating what may be a secret.
-//!
-//! The parser repeats the word that it did not expect, and so would write a secret, typed where it does not belong, into
-//! the log of whatever ran the command.
+//! Parses the command line, and keeps secrets out of its errors: the parser repeats an unexpected word, and
+//! so would write a misplaced secret into the log of the program that ran the command. Called by `main`.
 
 use std::ffi::{OsStr, OsString};
 use std::io::{self, Write as _};
@@ -11,14 +9,15 @@ use clap::Parser as _;
 
 use super::CommandLine;
 
-/// What stands in the place of a word that may be a secret.
+/// Replaces a word that may be a secret.
 const NOT_REPEATED: &str = "(not repeated)";
 
-/// The longest word that is repeated, and the longest without anything between its letters and digits: a secret is one.
+/// The longest word that is repeated, and the longest run of letters and digits in one: a secret is
+/// such a run.
 const LONGEST: usize = 32;
 const LONGEST_UNBROKEN: usize = 20;
 
-/// Reads the process's command line; says what is wrong with it, or what `--help` asks for, and ends the process.
+/// Parses the process's command line; prints an error, or what `--help` asks for, and ends the process.
 #[must_use]
 pub fn parse() -> CommandLine {
     let words: Vec<_> = std::env::args_os().collect();
@@ -34,12 +33,12 @@ pub fn parse() -> CommandLine {
     }
 }
 
-/// Returns what is said of an error where the parser would repeat what must not be.
+/// Returns the redacted message of an error, if the parser's own would repeat a possible secret.
 fn told(error: &clap::Error, words: &[OsString]) -> Option<String> {
     let said = error.render().to_string();
     let mut told = said.clone();
     let mut hidden: Vec<String> = words.iter().skip(1).flat_map(|word| hidden(word)).collect();
-    // The whole before a part of it.
+    // Longer ones first: a part may also be listed.
     hidden.sort_by_key(|word| std::cmp::Reverse(word.len()));
     for word in hidden {
         told = told.replace(&word, NOT_REPEATED);
@@ -47,7 +46,7 @@ fn told(error: &clap::Error, words: &[OsString]) -> Option<String> {
     (told != said).then_some(told)
 }
 
-/// Returns what of a word is not repeated: all of it, or what is given to a flag by it.
+/// Returns the parts of a word that are not repeated: all of it, or a flag's value.
 fn hidden(word: &OsStr) -> Vec<String> {
     let word = word.to_string_lossy().into_owned();
     let value = match word.split_once('=') {
@@ -63,7 +62,7 @@ fn may_be_shown(word: &str) -> bool {
     plain && word.len() <= LONGEST && unbroken.is_none_or(|longest| longest <= LONGEST_UNBROKEN)
 }
 
-/// Refuses a secret where the id of a token belongs. Whether the rest is an id is for the server to say.
+/// Refuses a secret in place of a token's id. Whether another text is an id is for the server to decide.
 pub(super) fn parse_token_id(text: &str) -> Result<String, &'static str> {
     if text.contains('_') {
         return Err(
@@ -83,7 +82,7 @@ mod tests {
     use super::*;
     use crate::secret::{Prefix, Secret, TokenId};
 
-    /// What people have by heart or in a clipboard, each with a part that must not be shown.
+    /// Texts that people may paste by mistake, each with a part that must not be shown.
     fn secrets() -> [(String, &'static str); 4] {
         let secret = Secret::derived(TokenId::from_bytes([7; 16]), Zeroizing::new([7; 32]));
         let secret = secret.render(&Prefix::default()).expose_secret().to_owned();
@@ -95,7 +94,7 @@ mod tests {
         ]
     }
 
-    /// Walks the commands that have none below them.
+    /// Visits the commands without subcommands.
     fn leaves(command: &Command, path: &[String], visit: &mut impl FnMut(&[String], &Command)) {
         let mut below = command.get_subcommands().peekable();
         if below.peek().is_none() {
@@ -106,7 +105,7 @@ mod tests {
         }
     }
 
-    /// Returns every way to say something by an argument of a command.
+    /// Returns every form in which a text can be given to an argument of a command.
     fn positions(argument: &Arg, secret: &str) -> Vec<Vec<String>> {
         let long = argument.get_long().map(|name| format!("--{name}"));
         match long {
@@ -142,7 +141,7 @@ mod tests {
                 ["tokend"].into_iter().map(OsString::from).chain(line.iter().map(OsString::from)).collect();
             let Err(error) = CommandLine::try_parse_from(&words) else { continue };
             if !error.use_stderr() {
-                // The help, whose words are ours.
+                // The help, which contains only our own text.
                 continue;
             }
             refused += 1;

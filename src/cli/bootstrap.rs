@@ -1,5 +1,5 @@
-//! `tokend bootstrap`: makes the first root token of a shared database, or a new one after every
-//! root token was revoked, and writes its secret alone.
+//! `tokend bootstrap`: creates the first root token of a shared database, or a new one once every
+//! root token is revoked, and prints its secret alone.
 
 use clap::Args;
 use secrecy::ExposeSecret;
@@ -40,7 +40,7 @@ async fn make_root(
     store::migrate(&database.route, &database.prefix).await?;
     let store = Store::new(database.route.clone(), 1);
     store.open();
-    // Written before the row commits: a secret that nobody could read would lock everybody out.
+    // Written before the row commits: a root token whose secret nobody has would lock everybody out.
     let made = bootstrap(&store, keyring, &database.prefix, cost, |secret| {
         let line = Zeroizing::new(format!("{}\n", secret.expose_secret()));
         output.write(line.as_bytes())

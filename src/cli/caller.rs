@@ -1,4 +1,4 @@
-//! The caller's own secret: from the environment or from a file that nobody else can read, looked at before it is sent.
+//! The caller's own secret: read from the environment or a private file, and checked before it is sent.
 
 use std::fs;
 use std::io::Read as _;
@@ -13,7 +13,7 @@ use crate::config::Environment;
 use crate::secret::private_file::is_exposed;
 use crate::secret::{FormatError, Prefix, Secret};
 
-/// Reads the caller's secret, and says where it was: `TOKEND_SECRET` wins over `TOKEND_SECRET_FILE`.
+/// Reads the caller's secret and returns it with its origin: `TOKEND_SECRET` wins over `TOKEND_SECRET_FILE`.
 pub(super) fn caller_secret(environment: &Environment) -> Result<(SecretString, &'static str), CommandError> {
     let (secret, origin) = if let Some(secret) = environment.text("TOKEND_SECRET")? {
         (SecretString::from(secret), "TOKEND_SECRET")
@@ -28,7 +28,7 @@ pub(super) fn caller_secret(environment: &Environment) -> Result<(SecretString, 
     }
 }
 
-/// Tells what is wrong with a text that should be a secret of some installation, whose prefix only its servers know.
+/// Returns why a text cannot be a secret of any installation; the prefix is known only to the servers.
 fn malformed(text: &str) -> Option<&'static str> {
     if !text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_') {
         return Some("it must be one word of letters, digits and _");
@@ -45,10 +45,10 @@ fn malformed(text: &str) -> Option<&'static str> {
     })
 }
 
-/// Reads the file with the caller's secret, which nobody else may.
+/// Reads the file with the caller's secret, which nobody else may be able to read.
 fn secret_file(path: PathBuf) -> Result<Zeroizing<String>, ClientError> {
     let read = fs::File::open(&path).and_then(|mut file| {
-        // Asked of the open file: the path may lead elsewhere a moment later.
+        // Checked on the open file: the path may point elsewhere a moment later.
         let exposed = is_exposed(&file.metadata()?);
         let mut text = Zeroizing::new(String::new());
         file.read_to_string(&mut text)?;
@@ -61,7 +61,7 @@ fn secret_file(path: PathBuf) -> Result<Zeroizing<String>, ClientError> {
     }
 }
 
-/// Takes one line ending off, as editors and `echo` leave one, and nothing else.
+/// Removes one line ending, as editors and `echo` leave one, and nothing else.
 pub(super) fn first_line(text: &str) -> SecretString {
     let line = text.strip_suffix('\n').unwrap_or(text);
     line.strip_suffix('\r').unwrap_or(line).into()
@@ -75,7 +75,7 @@ mod tests {
     use crate::config::Account;
     use crate::secret::TokenId;
 
-    /// A secret of an installation with a prefix of its own.
+    /// A secret of an installation with another prefix.
     fn secret() -> String {
         let secret = Secret::derived(TokenId::from_bytes([7; 16]), Zeroizing::new([7; 32]));
         secret.render(&Prefix::parse("acme").unwrap()).expose_secret().to_owned()

@@ -1,7 +1,5 @@
-//! How the operator's commands reach a running tokend: its address, and the caller's secret.
-//!
-//! `tokend-client` makes the connection, the calls and their retries; here is where settings come from, and what is said
-//! of a failure.
+//! How the operator's commands reach a running tokend: its address, and the caller's secret. `tokend-client`
+//! does the connection, the calls and their retries; here are the settings and the error messages.
 
 use std::cell::Cell;
 use std::error::Error as _;
@@ -22,11 +20,11 @@ const DEFAULT_ADDRESS: &str = "http://127.0.0.1:50051";
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const CALL_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// How often a call is tried at most: with the client's pauses, for about a second or two, in which a server may be
-/// started again.
+/// The most attempts of a call: with the client's pauses they take one to two seconds, in which a
+/// server may restart.
 const ATTEMPTS: u32 = 8;
 
-/// Which tokend to ask.
+/// The address of a running tokend, from flags.
 #[derive(Args)]
 pub(super) struct AddressFlag {
     #[arg(
@@ -52,7 +50,7 @@ pub(super) struct AddressFlag {
     address_insecure: bool,
 }
 
-/// Where a running tokend listens.
+/// The address of a running tokend, and how to connect to it.
 pub(super) struct ServerAddress {
     text: String,
     setting: &'static str,
@@ -83,7 +81,7 @@ impl AddressFlag {
         }
         let ca = match self.ca {
             Some(path) => Some(path),
-            // Of use to the addresses that have TLS.
+            // Only used by addresses with TLS.
             None if text.starts_with("https://") => environment.value("TOKEND_CA")?,
             None => None,
         };
@@ -95,7 +93,7 @@ impl AddressFlag {
 }
 
 impl ServerAddress {
-    /// Makes a client without a caller; to be called within a runtime. Nothing is sent yet.
+    /// Creates a client without a caller; must be called within a runtime. Sends nothing yet.
     pub(super) fn open(self) -> Result<Client, ClientError> {
         let inner = self.connection.open().map_err(|error| match error {
             ConnectionError::Address(problem) => ClientError::Address { setting: self.setting, problem },
@@ -106,7 +104,7 @@ impl ServerAddress {
     }
 }
 
-/// A caller of a running tokend.
+/// A client of a running tokend, with its settings for error messages.
 pub(super) struct Client {
     address: String,
     setting: &'static str,
@@ -115,7 +113,7 @@ pub(super) struct Client {
 }
 
 impl Client {
-    /// Reads the caller's secret and makes its client; to be called within a runtime. Nothing is sent yet.
+    /// Reads the caller's secret and creates its client; must be called within a runtime. Sends nothing yet.
     pub(super) fn open(address: AddressFlag, environment: &Environment) -> Result<Self, CommandError> {
         let mut address = address.resolve(environment)?;
         let (secret, origin) = caller_secret(environment)?;
@@ -124,7 +122,7 @@ impl Client {
         Ok(address.open()?)
     }
 
-    /// Makes a call, again where that does no harm and nothing is known.
+    /// Makes a call, and repeats it where that is safe and the outcome is unknown.
     pub(super) async fn call<M: Clone, R, F>(
         &self,
         repeatable: Repeatable,
@@ -137,13 +135,13 @@ impl Client {
         self.inner.call(repeatable, message, call).await.map_err(|error| self.failed(error))
     }
 
-    /// The client itself, for a stream that ends when its reader says and for the server's health.
+    /// Returns the inner client, for streams and for the server's health.
     pub(super) fn inner(&self) -> &tokend_client::Client {
         &self.inner
     }
 
-    /// Makes a call that makes a token, and says by which request id it can be asked for again where its answer is
-    /// lost.
+    /// Makes a call that creates a token; if its response is lost, the error names the request id
+    /// to repeat it with.
     pub(super) async fn make<M: Clone, R, F>(
         &self,
         request_id: &str,
@@ -153,7 +151,7 @@ impl Client {
     where
         F: Future<Output = Result<Response<R>, Status>>,
     {
-        // Whether no attempt can have reached the server; one that is broken off may have.
+        // Whether no attempt can have reached the server; a cancelled one may have.
         let unsent = Cell::new(true);
         let (call, unsent) = (&call, &unsent);
         let attempt = |raw, request| async move {
@@ -173,7 +171,7 @@ impl Client {
         })
     }
 
-    /// Tells a refusal from a server that is not there.
+    /// Builds the error of a failed call: distinguishes a refusal from a server that was not reached.
     pub(super) fn failed(&self, error: tokend_client::Error) -> CommandError {
         let by_the_transport = error.code().is_none() || error.source().is_some();
         match error.kind() {
@@ -194,7 +192,7 @@ impl Client {
     }
 }
 
-/// Tells whether a call failed because there was no connection for it.
+/// Returns whether a call failed because it got no connection.
 fn had_no_connection(status: &Status) -> bool {
     let mut cause = status.source();
     while let Some(found) = cause {

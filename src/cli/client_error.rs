@@ -1,5 +1,5 @@
-//! Why a command could not ask a running tokend, or was not answered. Names the setting that is wrong, and never its
-//! value where that is a secret.
+//! Why a command could not ask a running tokend, or got no response. Names the wrong setting, and
+//! never its value where that is a secret.
 
 use std::io;
 use std::path::PathBuf;
@@ -14,15 +14,15 @@ use super::RpcError;
 /// Why a running tokend could not be asked.
 #[derive(Debug, Error)]
 pub enum ClientError {
-    /// The address is none.
+    /// The address is invalid.
     #[error("{setting} is no address of a tokend: {problem}; write http://HOST:PORT or https://HOST:PORT")]
     Address {
-        /// Where it was given.
+        /// The setting that it came from.
         setting: &'static str,
         /// What is wrong with it.
         problem: &'static str,
     },
-    /// The caller's secret would cross the network readable.
+    /// The caller's secret would cross the network in plaintext.
     #[error(
         "refusing to ask another host in plaintext: write https:// into the address, or say --address-insecure if \
          the network in between is trusted"
@@ -37,15 +37,15 @@ pub enum ClientError {
         #[source]
         source: io::Error,
     },
-    /// What was given for the connection cannot be used.
+    /// The connection's settings cannot be used.
     #[error("cannot make a connection of --address and --ca")]
     Connection(#[source] ConnectionError),
-    /// Nothing answers at the address.
+    /// Nothing responds at the address.
     #[error("cannot reach a tokend at {address} ({setting}): {advice}")]
     Unreachable {
         /// The address.
         address: String,
-        /// Where it was given.
+        /// The setting that it came from.
         setting: &'static str,
         /// What to do.
         advice: &'static str,
@@ -65,7 +65,7 @@ pub enum ClientError {
         #[source]
         source: io::Error,
     },
-    /// The file with the secret can be read by others.
+    /// Other users can read the file with the secret.
     #[error(
         "others can read the file of TOKEND_SECRET_FILE, {}: chmod 600 it, and rotate the token if they may have",
         path.display()
@@ -74,10 +74,10 @@ pub enum ClientError {
         /// The file.
         path: PathBuf,
     },
-    /// What was given as a secret cannot be one.
+    /// The given text cannot be a secret.
     #[error("the text in {origin} is no secret of a token: {problem}; take it anew from where it is kept")]
     NotASecret {
-        /// Where it was given.
+        /// The setting that it came from.
         origin: &'static str,
         /// What is wrong with it.
         problem: &'static str,
@@ -87,22 +87,22 @@ pub enum ClientError {
     NotAccepted {
         /// The address.
         address: String,
-        /// Where the secret was given.
+        /// The setting that the secret came from.
         origin: &'static str,
-        /// What the server says.
+        /// The server's error.
         #[source]
         source: RpcError,
     },
     /// Standard input cannot be read.
     #[error("cannot read a secret from standard input")]
     Input(#[source] io::Error),
-    /// The server answered without what it promises.
+    /// A required field is missing in the server's response.
     #[error("the server's answer lacks its {0}")]
     Incomplete(&'static str),
-    /// The server says that it cannot serve.
+    /// The server reports that it cannot serve.
     #[error("the server is not serving ({0})")]
     NotServing(&'static str),
-    /// The server says nothing in time.
+    /// The server did not respond in time.
     #[error("the server did not answer within {} s", .0.as_secs())]
     Silent(Duration),
 }

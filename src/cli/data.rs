@@ -1,4 +1,4 @@
-//! `tokend data …`: looks after the data directory of a private Postgres while nobody serves it.
+//! `tokend data …`: maintains the data directory of an embedded Postgres while it is not served.
 
 use std::io::{self, Write as _};
 

@@ -1,8 +1,6 @@
-//! The private files beside a private Postgres: its keyring and the first root secret.
-//!
-//! Serve writes them, once each. They are readable by their owner alone, appear whole or not at
-//! all, and are on the disk before whatever needs them goes on. Call only while the directory's
-//! Postgres is ours, so that no second tokend writes at the same time.
+//! The private files of an embedded Postgres: its keyring and the first root secret. Serve writes each
+//! once: readable by their owner alone, atomically, and synced to disk before anything depends on them.
+//! Call only while holding the directory's Postgres, so that no second tokend writes at the same time.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
@@ -28,17 +26,17 @@ impl DataDir {
         &self.0
     }
 
-    /// Where the first root secret is kept.
+    /// Returns the path of the first root secret.
     pub(super) fn root_secret_path(&self) -> PathBuf {
         self.0.join("root-secret")
     }
 
-    /// Where the keyring is kept.
+    /// Returns the path of the keyring.
     pub(super) fn keyring_path(&self) -> PathBuf {
         self.0.join("keyring")
     }
 
-    /// Reads the directory's keyring, and makes one first when there is none.
+    /// Reads the directory's keyring, and creates it first if there is none.
     pub(super) fn keyring(&self) -> Result<Keyring, CommandError> {
         let path = self.keyring_path();
         let absent =
@@ -52,7 +50,7 @@ impl DataDir {
         Ok(read_keyring(&path)?)
     }
 
-    /// Keeps the first root secret, in place of one that no active token bears any more.
+    /// Writes the first root secret, replacing one whose token is no longer active.
     pub(super) fn keep_root_secret(&self, secret: &SecretString) -> io::Result<()> {
         self.write_private("root-secret", secret)
     }

@@ -1,5 +1,5 @@
-//! The database of a command that does not serve: a shared one, or a private Postgres, which runs already or is started for
-//! as long as the command takes.
+//! The database of a command that does not serve: a shared one, or an embedded Postgres, which
+//! already runs or is started for the duration of the command.
 
 use std::env;
 use std::os::unix::process::CommandExt as _;
@@ -14,17 +14,17 @@ use crate::embedded::Cluster;
 use crate::secret::Prefix;
 use crate::store::Route;
 
-/// A database that can be asked.
+/// A database that can be queried.
 pub(super) struct Database {
-    /// The way to it.
+    /// The route to it.
     pub(super) route: Route,
-    /// What secrets begin with.
+    /// The prefix of secrets.
     pub(super) prefix: Prefix,
     /// Stops what was started for it.
     _started: Option<Cluster>,
 }
 
-/// Makes sure that the database runs, if it is a private one. Blocks.
+/// Makes sure that the database runs, if it is an embedded one. Blocks.
 pub(super) fn reach(settings: DatabaseSettings) -> Result<Database, CommandError> {
     let prefix = settings.prefix;
     match settings.place {
@@ -38,7 +38,7 @@ pub(super) fn reach(settings: DatabaseSettings) -> Result<Database, CommandError
     }
 }
 
-/// Returns the way to a private Postgres by the directory of its socket.
+/// Returns the route to an embedded Postgres by the directory of its socket.
 pub(super) fn private_route(socket_directory: &Path) -> Route {
     PgConnectOptions::new_without_pgpass()
         .socket(socket_directory)
@@ -50,8 +50,8 @@ pub(super) fn private_route(socket_directory: &Path) -> Route {
         .into()
 }
 
-/// Begins this process anew without PGOPTIONS, which is meant for another Postgres: the driver hands it to every
-/// server, and has no way to be told not to.
+/// Restarts this process without PGOPTIONS, which is meant for another Postgres: the driver sends
+/// it to every server, and cannot be configured otherwise.
 pub(super) fn forget_session_options() -> Result<(), CommandError> {
     const VARIABLE: &str = "PGOPTIONS";
     if env::var_os(VARIABLE).is_none() {

@@ -1,6 +1,5 @@
-//! Why a command failed, told to the person who ran it.
-//!
-//! Commands make these, `main` prints them with their causes. None holds a secret.
+//! Why a command failed, for the person who ran it. Commands create these errors, `main` prints
+//! them with their causes. None contains a secret.
 
 use std::io;
 use std::net::SocketAddr;
@@ -27,19 +26,19 @@ pub enum CommandError {
     /// The TLS files cannot be used.
     #[error(transparent)]
     Tls(#[from] TlsError),
-    /// Logging cannot begin.
+    /// Logging cannot start.
     #[error(transparent)]
     Telemetry(#[from] TelemetryError),
     /// The asynchronous runtime cannot start.
     #[error("cannot start the asynchronous runtime")]
     Runtime(#[source] io::Error),
-    /// The process cannot begin anew without PGOPTIONS.
+    /// The process cannot restart without PGOPTIONS.
     #[error("PGOPTIONS is set, which the private Postgres must not be given: unset it")]
     SessionOptions(#[source] io::Error),
     /// The process cannot listen for signals.
     #[error("cannot listen for signals")]
     Signals(#[source] io::Error),
-    /// The audit log is not what was sealed.
+    /// The audit log differs from what was sealed.
     #[error("the audit log is not as it was sealed: seal {sequence}: {}", described(*.finding))]
     AuditLog {
         /// The seal's number.
@@ -47,7 +46,7 @@ pub enum CommandError {
         /// What was found.
         finding: Finding,
     },
-    /// The address is taken.
+    /// The address is in use.
     #[error("{0} is in use, by another tokend perhaps: stop that, or choose another address with --listen")]
     AddressInUse(SocketAddr),
     /// The address cannot be listened on.
@@ -59,13 +58,13 @@ pub enum CommandError {
         #[source]
         source: io::Error,
     },
-    /// Standard output leads nowhere: a secret would be lost.
+    /// Standard output is not read: a secret would be lost.
     #[error(
         "standard output is closed or /dev/null, where the secret would be lost: nothing was done; --output FILE writes \
          it into a file"
     )]
     OutputNowhere,
-    /// Standard output is a file in which others would read the secret.
+    /// Standard output is a file in which others could read the secret.
     #[error(
         "standard output is a file that others can read (mode {mode:o}): nothing was done; --output FILE makes one that \
          nobody else can read"
@@ -74,13 +73,13 @@ pub enum CommandError {
         /// The file's permissions.
         mode: u32,
     },
-    /// The file for a secret is there already.
+    /// The file for a secret already exists.
     #[error("{} is there already: nothing was done; name another file with --output", path.display())]
     OutputExists {
         /// The file.
         path: PathBuf,
     },
-    /// The file for a secret cannot be made.
+    /// The file for a secret cannot be created.
     #[error("cannot make {}: nothing was done", path.display())]
     OutputFile {
         /// The file.
@@ -89,7 +88,7 @@ pub enum CommandError {
         #[source]
         source: io::Error,
     },
-    /// A secret that was made could not be written.
+    /// The secret of a new token could not be written.
     #[error(
         "the token {token_id} was made, but its secret could not be written: repeat the command with \
          --request-id {request_id}, which shows it again, within 24 hours and while the caller's own secret is \
@@ -98,25 +97,25 @@ pub enum CommandError {
     SecretNotPrinted {
         /// The token.
         token_id: String,
-        /// By what the request can be repeated.
+        /// The id with which the request can be repeated.
         request_id: String,
         /// Why.
         #[source]
         source: io::Error,
     },
-    /// Whether a token was made is not known.
+    /// It is unknown whether a token was created.
     #[error(
         "it is not known whether the token was made: repeat the command with --request-id {request_id}, within 24 hours \
          and while the caller's own secret is accepted, which makes it at most once and shows its secret"
     )]
     OutcomeUnknown {
-        /// By what the request can be repeated.
+        /// The id with which the request can be repeated.
         request_id: String,
         /// Why.
         #[source]
         source: Box<CommandError>,
     },
-    /// The private Postgres did not start or stop.
+    /// The embedded Postgres did not start or stop.
     #[error(transparent)]
     Embedded(#[from] EmbeddedError),
     /// A file of the data directory cannot be written.
@@ -131,52 +130,52 @@ pub enum CommandError {
     /// Migrations were not applied.
     #[error(transparent)]
     Migrate(#[from] MigrateError),
-    /// The first root token was not made.
+    /// The first root token was not created.
     #[error("cannot make a root token")]
     Bootstrap(#[source] ActionError),
-    /// There is a root token already.
+    /// A root token already exists.
     #[error(
         "an active root token exists: use its secret, or revoke it (by psql, if it is lost) and \
          run bootstrap again"
     )]
     RootExists,
-    /// The server ended badly.
+    /// The server ended with an error.
     #[error(transparent)]
     Serve(#[from] ServeError),
-    /// The database gave no answer.
+    /// The database did not respond.
     #[error("cannot ask the database")]
     Store(#[from] StoreError),
-    /// The operating system gives no random numbers.
+    /// The operating system provides no random numbers.
     #[error("the operating system gives no random numbers")]
     Random(#[source] rand::rngs::SysError),
     /// The output cannot be written.
     #[error("cannot write the output")]
     Output(#[source] io::Error),
-    /// A label is given two values.
+    /// A label has two values.
     #[error("a label is given twice: give each key once")]
     LabelTwice,
     /// A running tokend could not be asked.
     #[error(transparent)]
     Client(#[from] ClientError),
-    /// A running tokend refused.
+    /// A running tokend refused the call.
     #[error(transparent)]
     Rpc(#[from] RpcError),
 }
 
 impl CommandError {
-    /// Returns the exit status that tells it: 2 for wrong usage, else 1.
+    /// Returns the exit status: 2 for wrong usage, else 1.
     #[must_use]
     pub fn status(&self) -> u8 {
         if matches!(self, Self::LabelTwice) { 2 } else { 1 }
     }
 
-    /// Tells whether the reader of the output went away, which a command that only shows something need not mind.
+    /// Returns whether the output's reader has gone, which a command that only shows something may ignore.
     pub(super) fn is_reader_gone(&self) -> bool {
         matches!(self, Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe)
     }
 }
 
-/// Says of a seal what was found.
+/// Describes a seal's finding.
 pub(super) const fn described(finding: Finding) -> &'static str {
     match finding {
         Finding::Genuine => "its events are as they were",

@@ -1,8 +1,6 @@
-//! What the first start of a private Postgres says: where the root secret is, to a terminal the secret itself, and what
-//! to paste next.
-//!
-//! For people, on standard output. No line puts the secret on a command line: `tokend` reads it
-//! from its file, grpcurl from the environment.
+//! The output of an embedded Postgres's first start: the path of the root secret, on a terminal the
+//! secret itself, and commands to paste next. For people, on standard output. No line puts the
+//! secret on a command line: `tokend` reads it from its file, grpcurl from the environment.
 
 use std::borrow::Cow;
 use std::io::{self, Write};
@@ -11,17 +9,17 @@ use std::path::Path;
 
 use secrecy::{ExposeSecret, SecretString};
 
-/// What the greeting tells.
+/// The values in the greeting.
 pub(super) struct Greeting<'a> {
     /// How this program was called.
     pub(super) program: &'a str,
-    /// Where it listens.
+    /// The address that it listens on.
     pub(super) address: SocketAddr,
-    /// Whether it speaks TLS there.
+    /// Whether it uses TLS there.
     pub(super) encrypted: bool,
-    /// The first root secret, where it is a person who reads: a journal or a file would keep it.
+    /// The first root secret, if a person reads the output: a journal or a file would keep it.
     pub(super) secret: Option<&'a SecretString>,
-    /// Where the secret is kept.
+    /// The path of the secret.
     pub(super) secret_path: &'a Path,
 }
 
@@ -66,7 +64,7 @@ or with grpcurl, which takes the secret from the environment:
     }
 }
 
-/// An address that a client of this machine can use, also when the server listens everywhere.
+/// Returns an address that a client of this machine can use, even if the server listens on all.
 fn reachable(address: SocketAddr) -> SocketAddr {
     let ip = match address.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
@@ -76,7 +74,7 @@ fn reachable(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(ip, address.port())
 }
 
-/// Quotes a text for sh where it needs it.
+/// Quotes a text for sh if necessary.
 fn shell_word(text: &str) -> Cow<'_, str> {
     let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+,:@%".contains(c);
     if !text.is_empty() && text.chars().all(plain) {

@@ -20,7 +20,7 @@ pub(super) fn run(address: AddressFlag, environment: &Environment) -> Result<(),
     })
 }
 
-/// Asks for the server as a whole.
+/// Checks the server as a whole.
 async fn check(client: &Client) -> Result<(), CommandError> {
     let mut health = HealthClient::new(client.inner().channel());
     let answer = health.check(HealthCheckRequest { service: String::new() }).await;

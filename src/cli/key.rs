@@ -1,6 +1,5 @@
-//! `tokend key status`: which keys the stored fast verifiers were made with.
-//!
-//! Tells an operator when an old key may leave the keyring: when no token counts on it any more.
+//! `tokend key status`: counts the stored fast verifiers by key. Shows an operator when an old key
+//! can be removed from the keyring: when no token depends on it any more.
 
 use clap::Subcommand;
 use serde::{Serialize, Serializer};
@@ -29,7 +28,7 @@ pub(super) enum KeyCommand {
     },
 }
 
-/// One key, in the keyring or in the database.
+/// A key in the keyring or in the database, and its tokens.
 #[derive(Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct KeyUse {
@@ -40,7 +39,7 @@ struct KeyUse {
     tokens: i64,
 }
 
-/// A 64-bit number is text in JSON, as protobuf has it: readers that take numbers for floats would round it.
+/// Writes a 64-bit number as a string, as protobuf's JSON does: readers that use floats would round it.
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
 fn as_text<S: Serializer>(number: &i64, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_str(number)
@@ -68,7 +67,7 @@ async fn count(database: &Database, keyring: &Keyring) -> Result<Vec<KeyUse>, Co
     Ok(uses(keyring, &counted?))
 }
 
-/// The keyring in its order, unused keys too, then what the database knows besides.
+/// Returns the keyring's keys in order, unused ones too, then other keys that the database knows.
 fn uses(keyring: &Keyring, counted: &[(KeyId, i64)]) -> Vec<KeyUse> {
     let in_ring = keyring.key_ids().zip(1..).map(|(key_id, position)| {
         let found = counted.iter().find(|(other, _)| *other == key_id);

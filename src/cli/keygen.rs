@@ -15,7 +15,7 @@ pub(super) fn run(output: OutputFlag) -> Result<(), CommandError> {
     output.write(line.as_bytes()).map_err(CommandError::Output)
 }
 
-/// Makes a keyring entry from the operating system's random numbers.
+/// Creates a keyring entry from the operating system's random numbers.
 pub(super) fn new_key() -> Result<SecretString, CommandError> {
     Keyring::generate_entry(&mut clock::randomness()).map_err(CommandError::Random)
 }

@@ -1,5 +1,5 @@
-//! `tokend migrate`: brings the database's schema up to date, for a serve with `--no-migrate`, or tells what that
-//! would mean.
+//! `tokend migrate`: migrates the database's schema, for a serve with `--no-migrate`, or prints
+//! what that would do.
 
 use super::output::{print, table};
 use super::{CommandError, database, single_threaded};
@@ -21,7 +21,7 @@ pub(super) fn run(settings: MigrateSettings) -> Result<(), CommandError> {
     Ok(())
 }
 
-/// One row a lock, or one that says that there is none.
+/// Returns one row per lock, or one that shows that there is none.
 fn rows(planned: &Planned) -> Vec<Vec<String>> {
     let name = format!("{:04} {}", planned.version, planned.description);
     if planned.locks.is_empty() {

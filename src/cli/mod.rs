@@ -1,8 +1,6 @@
-//! The command line: one file a command, run by `main`.
-//!
-//! Commands resolve their configuration, then call the server, the store or, as a client, a
-//! running tokend. They alone write to standard output; what a script reads goes there, and
-//! everything said to people besides goes to standard error.
+//! The command line: one file per command, run by `main`. Commands resolve their configuration,
+//! then call the server, the store or, as a client, a running tokend. Only they write to standard
+//! output, which is for scripts; everything else for people goes to standard error.
 
 mod arguments;
 mod audit;
@@ -124,8 +122,8 @@ enum Command {
 }
 
 impl Command {
-    /// Tells whether nothing is lost where the rest of the output is not read: no secret, and no work that goes on
-    /// only as it is told.
+    /// Returns whether nothing is lost if the rest of the output is not read: neither a secret, nor
+    /// work that continues only as its output is read.
     fn only_shows(&self) -> bool {
         match self {
             Self::Serve(_) | Self::Bootstrap(_) | Self::Keygen(_) => false,
@@ -139,12 +137,12 @@ impl Command {
 /// Runs the command that the command line names.
 ///
 /// # Errors
-/// [`CommandError`]: the process should say it and exit with status 1.
+/// [`CommandError`]: the process should print it and exit with its status.
 pub fn run(line: CommandLine) -> Result<ExitCode, CommandError> {
     core_dumps::disable();
     let only_shows = line.command.only_shows();
     match dispatch(line.command) {
-        // As `tokend token list | head`.
+        // As in `tokend token list | head`.
         Err(error) if only_shows && error.is_reader_gone() => Ok(ExitCode::SUCCESS),
         outcome => outcome,
     }
@@ -176,7 +174,7 @@ fn dispatch(command: Command) -> Result<ExitCode, CommandError> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Makes the runtime of a command that waits for one thing at a time.
+/// Creates a runtime for a command that does one thing at a time.
 fn single_threaded() -> Result<tokio::runtime::Runtime, CommandError> {
     tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(CommandError::Runtime)
 }

@@ -1,4 +1,4 @@
-//! Moments and lengths of time on the command line. Errors repeat nothing of what was given.
+//! Times and durations on the command line. Errors repeat nothing of the input.
 
 use prost_types::Timestamp;
 use time::format_description::well_known::Rfc3339;
@@ -16,12 +16,12 @@ pub(super) fn parse_time(text: &str) -> Result<Timestamp, &'static str> {
     time.map(timestamp).map_err(|_| "expected date, time and zone, such as 2030-01-31T00:00:00Z")
 }
 
-/// Reads a moment, or how long ago it was.
+/// Parses a time, or how long ago it was.
 pub(super) fn parse_past(text: &str) -> Result<Timestamp, String> {
     moment(text, OffsetDateTime::checked_sub, "how long ago, such as 90d")
 }
 
-/// Reads a moment, or how far ahead it is.
+/// Parses a time, or how far ahead it is.
 pub(super) fn parse_future(text: &str) -> Result<Timestamp, String> {
     moment(text, OffsetDateTime::checked_add, "how far ahead, such as 30d")
 }

@@ -1,16 +1,16 @@
-//! The limit of open files, of which each connection takes one: raised at the start of serve as far as it may be, and
-//! if that is not enough, fewer connections are taken. Otherwise a crowd of clients would keep Postgres, probes and
-//! the reading of files out.
+//! The limit of open files, of which each connection takes one: serve raises it as far as allowed
+//! at its start, and lowers the limit of connections if that is not enough. Otherwise many clients
+//! would block Postgres, probes and file access.
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::server::Limits;
 
-/// Files beside the connections of clients and the pool's to Postgres: the engine's own connections, listeners, files
-/// that are read again, and some to spare.
+/// Files in addition to connections of clients and of the pool: the engine's own connections,
+/// listeners, files that are read again, and a reserve.
 const BESIDE: u64 = 128;
 
-/// Raises the soft limit, or lowers the connections that are taken on each of so many listeners.
+/// Raises the soft limit, or lowers the limit of connections on each of `listeners` listeners.
 pub(super) fn fit(limits: &mut Limits, listeners: u64, database_connections: u32) {
     let beside = BESIDE + u64::from(database_connections);
     let needed = beside.saturating_add(listeners * limits.connections as u64);
@@ -33,9 +33,9 @@ pub(super) fn fit(limits: &mut Limits, listeners: u64, database_connections: u32
     );
 }
 
-/// Returns how many connections of each listener so many open files let, at least one.
+/// Returns how many connections per listener the limit of open files allows, at least one.
 fn fitting(open_files: u64, beside: u64, listeners: u64) -> usize {
-    // Not so few files beside that Postgres and the rest are out of the question.
+    // With a very low limit connections get a quarter, so that Postgres and the rest keep enough files.
     let left = open_files.saturating_sub(beside).max(open_files / 4);
     usize::try_from(left / listeners.max(1)).unwrap_or(usize::MAX).max(1)
 }

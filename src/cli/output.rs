@@ -1,7 +1,6 @@
-//! What the operator's commands print: tables for people, JSON for scripts.
-//!
-//! JSON follows the protobuf mapping (camelCase, RFC 3339 times, enum names, unset fields left
-//! out). Names come from other people, so whatever a terminal would act on is escaped.
+//! The output of the operator's commands: tables for people, JSON for scripts. JSON follows the
+//! protobuf mapping (camelCase, RFC 3339 times, enum names, no unset fields). Names come from other
+//! people, so terminal control characters are escaped.
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
@@ -70,30 +69,30 @@ impl<'a> From<&'a proto::Token> for TokenJson<'a> {
     }
 }
 
-/// Writes a time as RFC 3339 in UTC, with as many digits as it needs.
+/// Formats a time as RFC 3339 in UTC, with as many digits as needed.
 pub(super) fn rfc3339(time: Timestamp) -> String {
     time.to_string()
 }
 
-/// Writes a time for people: RFC 3339 in UTC, to the second.
+/// Formats a time for people: RFC 3339 in UTC, to the second.
 pub(super) fn to_the_second(time: Timestamp) -> String {
     let whole = Timestamp { nanos: 0, ..time };
     whole.to_string()
 }
 
-/// Writes a state as its enum value, an unknown one as its number.
+/// Returns a state's enum name, or the number of an unknown one.
 fn state_name(token: &proto::Token) -> String {
     proto::TokenState::try_from(token.state)
         .map_or_else(|unknown| unknown.0.to_string(), |state| state.as_str_name().to_owned())
 }
 
-/// Writes a state for people: `active`.
+/// Returns a state for people: `active`.
 pub(super) fn state_word(token: &proto::Token) -> String {
     let name = state_name(token).to_lowercase();
     name.trim_start_matches("token_state_").to_owned()
 }
 
-/// Writes a token for people, a field a line.
+/// Formats a token for people, one field per line.
 pub(super) fn token_lines(token: &proto::Token) -> String {
     let mut rows: Vec<[String; 2]> = vec![
         ["id".to_owned(), token.id.clone()],
@@ -134,17 +133,18 @@ pub(super) fn token_lines(token: &proto::Token) -> String {
     aligned(rows.into_iter().map(Vec::from).collect())
 }
 
-/// Writes the end of a token for people; no end is `never`.
+/// Formats a token's expiration for people; without one, `never`.
 pub(super) fn expires(token: &proto::Token) -> String {
     token.expire_time.map_or_else(|| "never".to_owned(), to_the_second)
 }
 
-/// Writes one JSON object on a line of its own. Only within its texts can there be what must be escaped.
+/// Writes one JSON object on one line.
 pub(super) fn write_json_line(output: &mut impl Write, value: &impl Serialize) -> io::Result<()> {
     output.write_all(json_line(value)?.as_bytes())
 }
 
-/// Makes such a line.
+/// Returns one JSON object on one line, with terminal control characters escaped; only its strings
+/// can contain any.
 pub(super) fn json_line(value: &impl Serialize) -> io::Result<String> {
     let json = serde_json::to_string(value)?;
     let mut line = String::with_capacity(json.len());
@@ -167,32 +167,32 @@ pub(super) fn print(text: &str) -> Result<(), CommandError> {
     written.and_then(|()| output.flush()).map_err(CommandError::Output)
 }
 
-/// Writes what the exit status says besides to standard output, which need not be read.
+/// Writes to standard output what the exit status also says, so that it need not be read.
 pub(super) fn print_if_read(text: &str) -> Result<(), CommandError> {
     print(text).or_else(|error| if error.is_reader_gone() { Ok(()) } else { Err(error) })
 }
 
-/// Writes results to standard output, one JSON object a line.
+/// Writes results to standard output, one JSON object per line.
 pub(super) fn print_json(values: &[impl Serialize]) -> Result<(), CommandError> {
     let mut output = io::stdout().lock();
     let written = values.iter().try_for_each(|value| write_json_line(&mut output, value));
     written.and_then(|()| output.flush()).map_err(CommandError::Output)
 }
 
-/// Writes a remark to standard error, where nothing more can be done if it fails.
+/// Writes a remark to standard error. A failed write is ignored: nothing more can be done.
 pub(super) fn remark(text: &str) {
     let _ = io::stderr().lock().write_all(text.as_bytes());
 }
 
-/// Writes rows under a heading, in aligned columns.
+/// Formats rows under a heading, in aligned columns.
 pub(super) fn table(heading: &[&str], rows: Vec<Vec<String>>) -> String {
     let mut all = vec![heading.iter().map(|&name| name.to_owned()).collect()];
     all.extend(rows);
     aligned(all)
 }
 
-/// Pads every column but the last to its widest cell, two spaces apart, by the places that a terminal gives each
-/// character.
+/// Pads every column but the last to its widest cell, two spaces apart, by the characters' width on
+/// a terminal.
 pub(super) fn aligned(rows: Vec<Vec<String>>) -> String {
     let rows: Vec<Vec<String>> =
         rows.into_iter().map(|row| row.iter().map(|cell| printable(cell)).collect()).collect();
@@ -216,8 +216,8 @@ pub(super) fn aligned(rows: Vec<Vec<String>>) -> String {
     text
 }
 
-/// Escapes what a terminal would act on: control characters and those that turn the direction of
-/// writing or take no place.
+/// Escapes what a terminal would interpret: control characters, and those that change the writing
+/// direction or have no width.
 pub(super) fn printable(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
     for character in text.chars() {
@@ -230,12 +230,12 @@ pub(super) fn printable(text: &str) -> String {
     shown
 }
 
-/// Quotes a text, so that what is in it cannot pass for what stands beside it.
+/// Quotes a text, so that its content cannot be confused with the text around it.
 pub(super) fn quoted(text: &str) -> String {
     format!("\"{}\"", printable(&text.replace('\\', "\\\\").replace('"', "\\\"")))
 }
 
-/// Quotes a text that could pass for more than one column.
+/// Quotes a text that could be read as more than one column.
 pub(super) fn cell(text: &str) -> String {
     if text.contains([' ', '"']) { quoted(text) } else { text.to_owned() }
 }
@@ -247,7 +247,7 @@ mod tests {
     #[test]
     fn columns_line_up_by_the_places_of_a_terminal_and_lines_end_without_spaces() {
         let row = |cells: [&str; 2]| cells.map(str::to_owned).to_vec();
-        // One place, two each, one with a mark that takes none, and what is escaped.
+        // Width one, two, one with a combining mark of width zero, and an escaped character.
         let rows = vec![row(["é", "x"]), row(["漢字", "x"]), row(["e\u{301}", "x"]), row(["\u{7}", ""])];
 
         let text = table(&["A", "B"], rows);

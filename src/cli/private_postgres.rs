@@ -1,7 +1,5 @@
-//! Keeps the private Postgres running beside a server: starts it again when it has ended by
-//! itself, and stops it at the end.
-//!
-//! Serve gives it a thread of its own. Meanwhile the server sees an outage like any other.
+//! Keeps the embedded Postgres of a server running: restarts it if it ends by itself, and stops it
+//! at the end. Serve runs this on a separate thread. Meanwhile the server sees an ordinary outage.
 
 use std::path::Path;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
@@ -9,17 +7,17 @@ use std::time::Duration;
 
 use crate::embedded::{Cluster, Durability, EmbeddedError};
 
-/// How often it is looked after.
+/// The interval of the checks.
 const INTERVAL: Duration = Duration::from_millis(500);
 
-/// How long nothing is tried after a start that failed.
+/// The pause after a failed start.
 const PAUSE: Duration = Duration::from_secs(5);
 
-/// Looks after the cluster of this directory until the other end of `until` has gone, then stops it.
+/// Keeps the cluster of this directory running until the other end of `until` is dropped, then stops it.
 ///
 /// # Errors
-/// The cluster did not stop. One that does not start is tried again and again instead, since
-/// the server says to everybody that it is not serving.
+/// The cluster did not stop. One that does not start is started again and again instead, since the server
+/// reports that it is not serving.
 pub(super) fn keep_running(
     cluster: Cluster,
     directory: &Path,
@@ -31,7 +29,7 @@ pub(super) fn keep_running(
         if kept.as_ref().is_some_and(Cluster::is_running) {
             continue;
         }
-        // Gives up the directory's lock, which the next start takes.
+        // Releases the directory's lock, which the next start takes.
         drop(kept.take());
         match Cluster::start(directory, Durability::Durable) {
             Ok(cluster) => {

@@ -1,13 +1,12 @@
-//! A refusal of a running tokend, made readable: first what it says, then code and reason.
-//!
-//! What the server says is escaped, so that no answer can play with the terminal.
+//! A refusal by a running tokend, formatted for people: its message first, then code and reason.
+//! The server's text is escaped, so that no response can control the terminal.
 
 use std::fmt;
 
 use super::output::printable;
 use crate::config::Spelled;
 
-/// What a server answered in place of a result.
+/// An error response of a server.
 #[derive(Debug)]
 pub struct RpcError(Box<tokend_client::Error>);
 
@@ -23,7 +22,7 @@ impl fmt::Display for RpcError {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let message = self.0.to_string();
         formatter.write_str(&printable(&message))?;
-        // Those that the message tells already are not repeated.
+        // Violations that the message already contains are not repeated.
         for violation in self.0.violations().iter().filter(|found| !message.contains(&found.description)) {
             let (field, description) = (printable(&violation.field), printable(&violation.description));
             write!(formatter, "\n  {field}: {description}")?;

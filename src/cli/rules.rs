@@ -1,4 +1,5 @@
-//! `tokend rules`: what finds secrets of this prefix in source code, in the words of the scanners that look for them.
+//! `tokend rules`: rules that find secrets of this prefix in source code, in the formats of several
+//! scanners.
 
 use clap::{Args, ValueEnum};
 
@@ -16,7 +17,7 @@ pub(super) struct RulesFlags {
     prefix: PrefixFlags,
 }
 
-/// Who looks for secrets.
+/// The scanners.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Scanner {
     /// TOML for gitleaks --config
@@ -36,7 +37,7 @@ pub(super) fn run(flags: RulesFlags, environment: &Environment) -> Result<(), Co
     print(&rule(flags.scanner, &prefix))
 }
 
-/// Writes the rule. A prefix has nothing in it that a regular expression or these formats would read otherwise.
+/// Returns the rule. A prefix contains no character with a meaning in regular expressions or these formats.
 fn rule(scanner: Scanner, prefix: &Prefix) -> String {
     let prefix = prefix.as_str();
     let secret = format!("{prefix}_[0-9A-Za-z]{{71}}");

@@ -1,5 +1,5 @@
-//! `tokend secret check`: whether there are secrets in a text, and which tokens they name. Asks nobody, so that it can be
-//! used where no tokend is reachable; whether a token is valid is for `tokend token verify`.
+//! `tokend secret check`: finds secrets in a text and prints the ids of their tokens. Asks no server,
+//! so it works where no tokend is reachable; whether a token is valid is for `tokend token verify`.
 
 use std::io::{self, IsTerminal as _, Read};
 use std::process::ExitCode;
@@ -14,7 +14,7 @@ use super::token::NOT_VALID;
 use crate::config::{Environment, PrefixFlags};
 use crate::secret::{Prefix, Secret, TokenId};
 
-/// How much of a text is looked at once.
+/// How many bytes of a text are read at once.
 const CHUNK: usize = 64 * 1024;
 
 /// `tokend secret …`
@@ -49,15 +49,15 @@ pub(super) fn run(command: SecretCommand, environment: &Environment) -> Result<E
     Ok(ExitCode::from(NOT_VALID))
 }
 
-/// Calls with the id of each secret in a text; returns why there is none, if there is none. A secret is a word of its
-/// own, as the rules for scanners have it. Holds a part of the text in memory at a time.
+/// Calls `found` with the id of each secret in a text; returns why there is none, if there is none.
+/// A secret is a whole word, as in the scanners' rules. Keeps only a part of the text in memory.
 fn scan(
     mut input: impl Read,
     prefix: &Prefix,
     mut found: impl FnMut(TokenId) -> Result<(), CommandError>,
 ) -> Result<String, CommandError> {
     let span = prefix.as_str().len() + 1 + Secret::BODY;
-    // Behind what is no word; room for all of it, so that nothing is left of it elsewhere in memory.
+    // Starts after a word boundary, with capacity for everything, so that growing leaves no copy in memory.
     let mut text = Zeroizing::new(Vec::with_capacity(2 * (CHUNK + span)));
     text.push(b' ');
     let mut refusal = "the text has none in it".to_owned();
@@ -96,7 +96,7 @@ fn is_of_a_word(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || byte == b'_'
 }
 
-/// Tells why a word is no secret.
+/// Returns why a word is not a secret.
 fn reason(word: &[u8], prefix: &Prefix) -> String {
     let parsed = std::str::from_utf8(word).ok().map(|word| Secret::parse(word, prefix));
     parsed.and_then(Result::err).map_or_else(|| "the text is no word".to_owned(), |error| error.to_string())

@@ -1,6 +1,6 @@
-//! Where a command puts the secret that it makes: on standard output, or into a new file that nobody else can read.
-//!
-//! Opened before anything is made, so that what cannot be written to is refused while nothing is lost.
+//! Where a command writes the secret that it creates: to standard output, or to a new file that
+//! nobody else can read. Opened before anything is created, so that an output that cannot be
+//! written is refused while nothing is lost.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
@@ -22,13 +22,13 @@ pub(super) struct OutputFlag {
     output: Option<PathBuf>,
 }
 
-/// What a secret is written to, once.
+/// The destination of a secret, which is written once.
 pub(super) enum SecretOutput {
     Stdout,
     File(NewFile),
 }
 
-/// A file that was made for a secret; removed unless one was written.
+/// A file created for a secret; removed unless the secret is written.
 pub(super) struct NewFile {
     path: PathBuf,
     file: File,
@@ -36,7 +36,7 @@ pub(super) struct NewFile {
 }
 
 impl OutputFlag {
-    /// Makes the file, or sees that standard output leads somewhere, and to nobody else.
+    /// Creates the file, or checks that standard output is read, and by nobody else.
     pub(super) fn open(self) -> Result<SecretOutput, CommandError> {
         let Some(path) = self.output else {
             return require_stdout().map(|()| SecretOutput::Stdout);
@@ -52,7 +52,7 @@ impl OutputFlag {
 }
 
 impl SecretOutput {
-    /// Writes the secret; into a file so that it is on the disk.
+    /// Writes the secret; a file is also synced to disk.
     pub(super) fn write(&mut self, text: &[u8]) -> io::Result<()> {
         match self {
             Self::Stdout => {
@@ -78,8 +78,8 @@ impl Drop for NewFile {
     }
 }
 
-/// Refuses a standard output where a secret would be lost, or read by others. A closed one is /dev/null: the runtime
-/// opens that in its place.
+/// Refuses a standard output where a secret would be lost, or read by others. A closed one is
+/// /dev/null: the runtime opens that in its place.
 fn require_stdout() -> Result<(), CommandError> {
     let output = io::stdout().as_fd().try_clone_to_owned().map(File::from);
     let output = output.and_then(|output| output.metadata()).map_err(|_| CommandError::OutputNowhere)?;

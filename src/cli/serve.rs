@@ -1,7 +1,6 @@
-//! `tokend serve`: gRPC on a private Postgres, or as a replica on a shared one.
-//!
-//! Not asynchronous itself: a private Postgres is started and looked after by code that blocks.
-//! The address is taken first, since that fails soonest.
+//! `tokend serve`: gRPC on an embedded Postgres, or as a replica on a shared one. Not asynchronous
+//! itself: the code that starts and maintains an embedded Postgres blocks. The address is bound
+//! first, since that fails soonest.
 
 use std::io::{self, IsTerminal as _};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -33,10 +32,10 @@ use crate::telemetry::{self, Telemetry};
 use crate::tokens::bootstrap::{Bootstrapped, bootstrap};
 use crate::transport::tls::ServerTls;
 
-/// What blocking work may still take after the drain; then the process ends without it.
+/// How long blocking work may continue after the drain; then the process ends without it.
 const LEFTOVER_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Everything about serving that is the same on either kind of database.
+/// What serving needs on either kind of database.
 struct Service {
     runtime: Runtime,
     listeners: Listeners,
@@ -87,7 +86,7 @@ pub(super) fn run(mut settings: ServeSettings, storage: Storage) -> Result<(), C
     }
 }
 
-/// Takes the addresses and begins to listen for signals, before anything that is slow.
+/// Binds the addresses and installs the signal handlers, before anything slow.
 async fn prepare(
     settings: &ServeSettings,
     telemetry: &Arc<Telemetry>,
@@ -104,7 +103,7 @@ async fn prepare(
     Ok((Listeners { grpc, http }, shutdown, hangups))
 }
 
-/// Takes an address; instead of every one of a system without IPv6, every one of IPv4.
+/// Binds an address; on a system without IPv6, the IPv4 wildcard instead of the IPv6 one.
 async fn bind(address: SocketAddr) -> Result<TcpListener, CommandError> {
     match TcpListener::bind(address).await {
         Ok(listener) => Ok(listener),
@@ -118,13 +117,13 @@ async fn bind(address: SocketAddr) -> Result<TcpListener, CommandError> {
     }
 }
 
-/// Tells whether that is how a system refuses IPv6: one that does not know it, or that has no address of it.
+/// Returns whether the error is a system's refusal of IPv6: it does not support it, or has no such address.
 fn lacks_ipv6(error: &io::Error) -> bool {
     matches!(Errno::from_io_error(error), Some(Errno::AFNOSUPPORT | Errno::ADDRNOTAVAIL))
 }
 
 impl Service {
-    /// Serves until a signal, then gives what is left on blocking threads a moment.
+    /// Serves until a signal, then gives remaining blocking work a moment.
     fn serve(
         self,
         database: Route,
@@ -168,7 +167,7 @@ impl Service {
         Ok(served?)
     }
 
-    /// Readies the private database, says the first root secret when it made one, and serves.
+    /// Prepares the embedded database, prints the first root secret if it created one, and serves.
     fn serve_embedded(
         self,
         socket_directory: &Path,
@@ -196,10 +195,10 @@ impl Service {
         self.serve(database, None, keyring, keyring_file)
     }
 
-    /// Says where what may be replaced is read again.
+    /// Returns how to read again the files that may be replaced.
     fn origins(&self, keyring_file: Option<PathBuf>) -> Origins {
         let certificates = self.settings.config_file.clone().filter(|_| {
-            // Without a CA no certificate is looked at, and mappings are refused.
+            // Without a CA no certificate is read, and mappings are refused.
             self.settings.tls.as_ref().is_some_and(|files| files.client_ca.is_some())
         });
         Origins {
@@ -213,7 +212,7 @@ impl Service {
         }
     }
 
-    /// Greets whoever started this. Nothing is lost where nobody reads it: the secret is in its file.
+    /// Prints the greeting. Nothing is lost if it is not read: the secret is in its file.
     fn greet(&self, secret: &SecretString, data: &DataDir) {
         let greeting = Greeting {
             program: &program(),
@@ -229,7 +228,7 @@ impl Service {
     }
 }
 
-/// Migrates, and makes the first root token unless an active one exists.
+/// Migrates, and creates the first root token unless an active one exists.
 async fn make_first_root(
     database: &Route,
     settings: &ServeSettings,
@@ -249,7 +248,7 @@ async fn make_first_root(
     }
 }
 
-/// How to call this program again: by its path, unless it was found by its name.
+/// Returns how to call this program again: by its path, unless it was found by its name.
 fn program() -> String {
     let name = env::args().next().unwrap_or_default();
     if !name.contains('/') {

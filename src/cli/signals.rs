@@ -1,7 +1,6 @@
-//! SIGTERM and Ctrl-C: the first asks the server to finish, the second ends the process. SIGUSR1 has it log
-//! more, SIGUSR2 as configured again. SIGHUP has files read again.
-//!
-//! Serve installs them before its slow start, so that a signal meanwhile is not lost.
+//! SIGTERM and Ctrl-C: the first asks the server to finish, the second ends the process. SIGUSR1
+//! raises the log level, SIGUSR2 resets it. SIGHUP has files read again. Serve installs the
+//! handlers before its slow start, so that no signal is lost.
 
 use std::io;
 use std::sync::Arc;
@@ -11,7 +10,7 @@ use tokio::sync::watch;
 
 use crate::telemetry::Telemetry;
 
-/// Learns of the first signal. Clones learn of the same one.
+/// Receives the first signal. Clones receive the same one.
 #[derive(Clone)]
 pub(super) struct Shutdown(watch::Receiver<bool>);
 
@@ -28,13 +27,13 @@ impl Shutdown {
     /// Waits for the first signal.
     pub(super) async fn requested(mut self) {
         if self.0.wait_for(|requested| *requested).await.is_err() {
-            // The runtime ends and takes the sender along; nobody asked to stop.
+            // The runtime ends and drops the sender; there was no signal.
             std::future::pending::<()>().await;
         }
     }
 }
 
-/// Installs the handlers that change how much is logged; what is returned waits for the signals.
+/// Installs the handlers that change the log level; the returned future waits for the signals.
 pub(super) fn log_levels(telemetry: Arc<Telemetry>) -> Result<impl Future<Output = ()>, io::Error> {
     let (mut more, mut less) = (signal(SignalKind::user_defined1())?, signal(SignalKind::user_defined2())?);
     Ok(async move {
@@ -48,7 +47,7 @@ pub(super) fn log_levels(telemetry: Arc<Telemetry>) -> Result<impl Future<Output
     })
 }
 
-/// Installs the handler of SIGHUP, which asks for everything to be read again; counts how often it came.
+/// Installs the handler of SIGHUP, which has files read again; counts the signals.
 pub(super) fn hangups() -> Result<watch::Receiver<u64>, io::Error> {
     let mut hangup = signal(SignalKind::hangup())?;
     let (sender, receiver) = watch::channel(0);

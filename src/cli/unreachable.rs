@@ -1,4 +1,4 @@
-//! Why a tokend was not reached, in words that say what to do about it. Read off the causes that the transport gives.
+//! Why a tokend was not reached, with advice. Derived from the transport's error causes.
 
 use std::error::Error;
 use std::io;
@@ -54,7 +54,7 @@ fn find<'a, T: Error + 'static>(error: &'a (dyn Error + 'static)) -> Option<&'a 
         if let Some(found) = cause.downcast_ref() {
             return Some(found);
         }
-        // An I/O error gives the causes of what it wraps, and not that itself.
+        // An I/O error returns the source of the error that it wraps, not that error itself.
         let wrapped = cause.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
         if let Some(found) = wrapped.and_then(|wrapped| wrapped.downcast_ref()) {
             return Some(found);

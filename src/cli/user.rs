@@ -1,4 +1,4 @@
-//! `tokend user …`: what an operator does with all that a user has.
+//! `tokend user …`: the operator's commands on all tokens of a user.
 
 use clap::{Args, Subcommand};
 use serde::Serialize;
@@ -51,7 +51,7 @@ pub(crate) struct RevokeFlags {
     json: bool,
 }
 
-/// The answer as JSON; a 64-bit number is text there.
+/// The response as JSON; a 64-bit number is a string there.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct RevokedJson {
@@ -61,7 +61,7 @@ struct RevokedJson {
     organization_id: String,
 }
 
-/// Runs one of them to its end.
+/// Runs a user command to its end.
 pub(super) fn run(command: UserCommand, environment: &Environment) -> Result<(), CommandError> {
     let UserCommand::Revoke(flags) = command;
     single_threaded()?.block_on(revoke(flags, environment))
@@ -79,7 +79,7 @@ async fn revoke(flags: RevokeFlags, environment: &Environment) -> Result<(), Com
         reason: flags.reason,
         force: flags.force,
     };
-    // Not by itself again: that would count nothing.
+    // Not retried automatically: a repeat would count 0.
     let answer = client.call(Repeatable::No, message, |mut raw, request| async move {
         raw.revoke_user_tokens(request).await
     });

@@ -1,4 +1,4 @@
-//! `tokend watch`: prints which tokens change, as it happens, until it is interrupted or terminated.
+//! `tokend watch`: prints changes of tokens as they happen, until it is interrupted or terminated.
 
 use clap::Args;
 use serde::Serialize;
@@ -44,19 +44,19 @@ struct ChangeJson<'a> {
     token: Option<TokenJson<'a>>,
 }
 
-/// From where to go on, as JSON.
+/// The position to resume from, as JSON.
 #[derive(Serialize)]
 struct PositionJson<'a> {
     position: &'a str,
 }
 
-/// Prints changes, until a signal or the server ends it.
+/// Prints changes until a signal or the server ends the watch.
 struct Printer {
     organization: bool,
     json: bool,
-    /// What to go on behind.
+    /// The position to resume after.
     position: String,
-    /// Whether changes are shown that the last position told is before.
+    /// Whether changes were shown since the last printed position.
     untold: bool,
 }
 
@@ -97,7 +97,7 @@ impl Printer {
             self.change(change)?;
         }
         if message.position.is_empty() {
-            // The batch goes on.
+            // The batch continues.
             return Ok(());
         }
         self.position = message.position;
@@ -124,15 +124,15 @@ impl Printer {
         let (user, name) = change.token.as_ref().map_or(("", ""), |token| (&*token.user_id, &*token.name));
         let time = change.change_time.map_or_else(String::new, rfc3339);
         let shown = |text: &str| if text.is_empty() { String::new() } else { quoted(text) };
-        // Unless one was named, a root caller sees those of all.
+        // If no organization is named, a root caller sees those of all.
         let organization =
             if self.organization { format!("  {}", shown(&change.organization_id)) } else { String::new() };
         let (user, name) = (shown(user), shown(name));
         print(&format!("{time}  {kind:<12}  {}{organization}  {user}  {name}\n", change.token_id))
     }
 
-    /// Says from where to go on: to people on standard error, to programs among the rest, and where that has no reader
-    /// any more, on standard error as well.
+    /// Prints the position to resume from: for people on standard error, for programs in the
+    /// output, and if that has no reader any more, on standard error as well.
     fn end(&self) {
         if self.position.is_empty() {
             return;

@@ -1,4 +1,4 @@
-//! `tokend audit list`: what happened to tokens, over gRPC, from a running tokend.
+//! `tokend audit list`: lists token events from a running tokend, over gRPC.
 
 use std::num::NonZeroU32;
 
@@ -16,7 +16,7 @@ use crate::cli::moments::parse_past;
 use crate::cli::output::{cell, print, print_json, quoted, remark, rfc3339, table};
 use crate::config::Environment;
 
-/// How much later than its time an event may be written.
+/// The most that an event may be written after its time.
 const LONGEST_WAIT: time::Duration = time::Duration::hours(1);
 
 /// The most events in one page of the server.
@@ -65,7 +65,7 @@ pub(crate) struct ListFlags {
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct EventJson<'a> {
-    /// A 64-bit number, which is text in JSON.
+    /// A 64-bit number, which is a string in JSON.
     event_id: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     event_time: Option<String>,
@@ -102,7 +102,7 @@ pub(super) async fn run(flags: ListFlags, environment: &Environment) -> Result<(
     Ok(())
 }
 
-/// Which of the events that the server lists are shown.
+/// Selects the events to show among those that the server lists.
 struct Filter {
     since: Option<OffsetDateTime>,
     until: Option<OffsetDateTime>,
@@ -121,8 +121,8 @@ impl Filter {
             && (self.by.is_empty() || event.actor == self.by)
     }
 
-    /// Tells whether nothing that follows can be meant: events are listed as they were written, which one that waited
-    /// long for others was later than its time says.
+    /// Returns whether no later event can match: events are listed in the order in which they were
+    /// written, and an event that waited long for others was written later than its time.
     fn is_behind(&self, event: &TokenEvent) -> bool {
         let time = event.event_time.and_then(moment);
         self.since.zip(time).is_some_and(|(since, time)| since - time > LONGEST_WAIT)
@@ -144,7 +144,7 @@ async fn list(flags: ListFlags, environment: &Environment) -> Result<(Vec<TokenE
         Filter { since: flags.since.and_then(moment), until: flags.until.and_then(moment), by: flags.by };
     let (mut events, mut page_token): (Vec<TokenEvent>, _) = (Vec::new(), String::new());
     loop {
-        // What is left out counts for a page, too.
+        // Events that are left out count for the page size, too.
         let wanted =
             if filter.leaves_out() { LARGEST_PAGE } else { (limit - events.len()).min(LARGEST_PAGE) };
         let page_size = i32::try_from(wanted).unwrap_or(i32::MAX);
@@ -180,7 +180,7 @@ fn show(events: &[TokenEvent], organization: bool, json: bool) -> Result<(), Com
     }
     let mut heading = vec!["TIME", "EVENT", "TOKEN", "USER", "BY", "FOR", "CHANGES"];
     if organization {
-        // Unless one was named, a root caller sees those of all.
+        // If no organization is named, a root caller sees those of all.
         heading.insert(3, "ORGANIZATION");
     }
     let rows = events.iter().map(|event| {
@@ -224,13 +224,13 @@ fn event_json(event: &TokenEvent) -> EventJson<'_> {
     }
 }
 
-/// Writes a kind as its enum value, an unknown one as its number.
+/// Returns a kind's enum name, or the number of an unknown one.
 fn kind_name(event: &TokenEvent) -> String {
     TokenEventKind::try_from(event.kind)
         .map_or_else(|unknown| unknown.0.to_string(), |kind| kind.as_str_name().to_owned())
 }
 
-/// Writes a kind for people: `created`.
+/// Returns a kind for people: `created`.
 fn kind_word(event: &TokenEvent) -> String {
     kind_name(event).trim_start_matches("TOKEN_EVENT_KIND_").to_lowercase()
 }

@@ -1,5 +1,5 @@
-//! `tokend audit …`: shows the audit log, checks its seals, deletes what is old. Showing goes over gRPC; the
-//! other two need the database, and checking the keyring, as they must not depend on a server to be honest.
+//! `tokend audit …`: shows the audit log, checks its seals, deletes old events. Showing uses gRPC; the
+//! other two need the database and the keyring, since they must not depend on a server's honesty.
 
 mod list;
 
@@ -90,7 +90,7 @@ async fn verify(database: &Database, keyring: &Keyring) -> Result<(), CommandErr
     fault.map_or(Ok(()), |(sequence, finding)| Err(CommandError::AuditLog { sequence, finding }))
 }
 
-/// A seal that does not fit, for a line of its own: several may have the same number.
+/// Displays a seal that does not match: several may have the same number.
 struct SealFault<'a> {
     seal: &'a CheckedSeal,
 }
@@ -105,7 +105,7 @@ impl fmt::Display for SealFault<'_> {
     }
 }
 
-/// What becomes of old events.
+/// What happens to old events.
 #[derive(Clone, Copy)]
 enum Extent {
     Told,

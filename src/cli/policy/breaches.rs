@@ -1,4 +1,5 @@
-//! `tokend policy dry-run` and `tokend policy enforce`: which tokens break a policy, and what becomes of them.
+//! `tokend policy dry-run` and `tokend policy enforce`: the tokens that break a policy, and the
+//! consequences.
 
 use std::io::{self, Write};
 
@@ -27,7 +28,7 @@ struct BreachJson<'a> {
     revoked: bool,
 }
 
-/// Asks page by page, and prints each as it comes.
+/// Prints what a policy would break, page by page.
 pub(super) async fn dry_run(
     SetFlags { target, rules }: SetFlags,
     environment: &Environment,
@@ -36,7 +37,7 @@ pub(super) async fn dry_run(
     check(target, policy, environment).await
 }
 
-/// Tells what a policy would break; `None`: the organization's own.
+/// Prints what a policy would break; `None`: the organization's own policy.
 async fn check(
     target: Target,
     policy: Option<Policy>,
@@ -62,7 +63,7 @@ async fn check(
     }
 }
 
-/// Puts one page right after the other, and prints what was done.
+/// Enforces page after page, and prints what was done.
 pub(super) async fn enforce(
     EnforceFlags { target, dry_run }: EnforceFlags,
     environment: &Environment,
@@ -117,7 +118,7 @@ fn show(breaches: &[PolicyBreach], json: bool) -> Result<(), CommandError> {
     output.flush().map_err(CommandError::Output)
 }
 
-/// Says in words what becomes of it.
+/// Describes what happens to the token.
 fn remedy(breach: &PolicyBreach) -> String {
     let mut parts = Vec::new();
     if breach.revoked {

@@ -1,4 +1,4 @@
-//! `tokend policy …`: what an organization allows its tokens, over gRPC, to a running tokend.
+//! `tokend policy …`: an organization's policy, over gRPC, in a running tokend.
 
 mod breaches;
 mod rules;
@@ -85,7 +85,7 @@ pub(crate) struct SetFlags {
     rules: RuleFlags,
 }
 
-/// An answer as JSON.
+/// A response as JSON.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct StoredJson<'a> {
@@ -98,13 +98,14 @@ struct StoredJson<'a> {
 }
 
 impl PolicyCommand {
-    /// As of all commands. Enforcement goes on with each page that it has told.
+    /// Returns whether nothing is lost if the rest of the output is not read. Enforcement continues
+    /// only as its pages are printed.
     pub(super) fn only_shows(&self) -> bool {
         !matches!(self, Self::Enforce(_))
     }
 }
 
-/// Runs one of them to its end.
+/// Runs a policy command to its end.
 pub(super) fn run(command: PolicyCommand, environment: &Environment) -> Result<(), CommandError> {
     single_threaded()?.block_on(async {
         match command {
@@ -116,7 +117,7 @@ pub(super) fn run(command: PolicyCommand, environment: &Environment) -> Result<(
     })
 }
 
-/// Reads the policy of an organization; empty: of the caller's own, whose name the answer tells.
+/// Reads the policy of an organization; empty: the caller's own, which the response names.
 async fn stored(client: &Client, organization_id: String) -> Result<GetPolicyResponse, CommandError> {
     let message = GetPolicyRequest { organization_id };
     client

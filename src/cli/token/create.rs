@@ -1,4 +1,4 @@
-//! `tokend token create`: the secret alone on standard output, so that a script can keep it.
+//! `tokend token create`: prints the secret alone on standard output, so that a script can store it.
 
 use std::collections::HashMap;
 use std::io::Write as _;
@@ -62,7 +62,7 @@ pub(crate) struct CreateFlags {
     json: bool,
 }
 
-/// By what a request can be repeated.
+/// The id with which a request can be repeated.
 #[derive(Args)]
 pub(super) struct RequestIdFlag {
     /// UUID of version 4 of this request: repeated with it within 24 hours, by the same caller, the command shows the
@@ -72,13 +72,13 @@ pub(super) struct RequestIdFlag {
 }
 
 impl RequestIdFlag {
-    /// Returns what was given, else a new one.
+    /// Returns the given id, or a new one.
     pub(super) fn or_new(self) -> Result<String, CommandError> {
         self.request_id.map_or_else(super::new_request_id, Ok)
     }
 }
 
-/// When the token expires: a choice that must be made.
+/// The new token's expiration, which must be chosen.
 #[derive(Args)]
 #[group(required = true, multiple = false)]
 struct ExpirationFlags {
@@ -95,7 +95,7 @@ struct ExpirationFlags {
     no_expiration: bool,
 }
 
-/// The answer as JSON.
+/// The response as JSON.
 #[derive(Serialize)]
 struct CreatedJson<'a> {
     token: TokenJson<'a>,
@@ -122,8 +122,8 @@ pub(super) async fn run(flags: CreateFlags, environment: &Environment) -> Result
     show_secret(answer.token.as_ref(), answer.secret, &request_id, &mut output, flags.json)
 }
 
-/// Writes a new token's secret alone to the output, and what the token is to standard error; or all of it to the output
-/// as JSON.
+/// Writes a new token's secret alone to the output, and the token to standard error; or both to the
+/// output as JSON.
 pub(super) fn show_secret(
     token: Option<&proto::Token>,
     secret: String,
@@ -157,7 +157,7 @@ impl ExpirationFlags {
     }
 }
 
-/// Takes each label once: of two values of one, neither is known to be meant.
+/// Accepts each label once: with two values, it is unknown which is meant.
 pub(super) fn labels(given: Vec<(String, String)>) -> Result<HashMap<String, String>, CommandError> {
     let mut labels = HashMap::with_capacity(given.len());
     for (key, value) in given {

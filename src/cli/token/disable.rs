@@ -1,4 +1,5 @@
-//! `tokend token disable` and `tokend token enable`: by id, which is no secret and may stand on a command line.
+//! `tokend token disable` and `tokend token enable`: by id, which is not secret and may be on a
+//! command line.
 
 use clap::Args;
 use tokend_client::Repeatable;
@@ -25,7 +26,7 @@ pub(crate) struct DisableFlags {
     force: bool,
 }
 
-/// Flags of both.
+/// Flags of both commands.
 #[derive(Args)]
 pub(crate) struct SwitchFlags {
     #[command(flatten)]

@@ -149,9 +149,9 @@ pub(super) fn show(tokens: &[Token], json: bool) -> Result<(), CommandError> {
     print(&table(&columns.heading(), tokens.iter().map(|token| columns.row(token)).collect()))
 }
 
-/// What is shown of a token beside what always is.
+/// The optional columns.
 struct Columns {
-    /// Its organization: unless one was named, a root caller sees those of all.
+    /// The organization: if none is named, a root caller sees those of all.
     organization: bool,
     wide: bool,
 }

@@ -1,7 +1,6 @@
-//! `tokend token …`: what an operator does with tokens, over gRPC, to a running tokend.
-//!
-//! One file a subcommand. Results go to standard output, as a table or as JSON; the caller's
-//! secret comes from the environment, a secret to verify from standard input.
+//! `tokend token …`: the operator's commands on tokens, over gRPC, in a running tokend. One file
+//! per subcommand. Results go to standard output, as a table or as JSON; the caller's secret comes
+//! from the environment, a secret to verify from standard input.
 
 mod create;
 mod disable;
@@ -78,13 +77,13 @@ pub(super) enum TokenCommand {
 }
 
 impl TokenCommand {
-    /// As of all commands.
+    /// Returns whether nothing is lost if the rest of the output is not read.
     pub(super) fn only_shows(&self) -> bool {
         !matches!(self, Self::Create(_) | Self::Rotate(_) | Self::Verify(_))
     }
 }
 
-/// Runs one of them to its end.
+/// Runs a token command to its end.
 pub(super) fn run(command: TokenCommand, environment: &Environment) -> Result<ExitCode, CommandError> {
     single_threaded()?.block_on(async {
         match command {
@@ -102,7 +101,7 @@ pub(super) fn run(command: TokenCommand, environment: &Environment) -> Result<Ex
     })
 }
 
-/// Makes the id of a request that may be repeated. Told to nobody but the caller, where the answer was lost.
+/// Creates the id of a request that may be repeated. Shown only to the caller, if the response is lost.
 fn new_request_id() -> Result<String, CommandError> {
     let mut bytes = Zeroizing::new([0; 16]);
     clock::randomness().try_fill_bytes(bytes.as_mut_slice()).map_err(CommandError::Random)?;

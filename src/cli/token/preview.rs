@@ -1,4 +1,4 @@
-//! What a revocation would take, found by reading alone: for `--dry-run` of what revokes.
+//! What a revocation would revoke, found by reading only: for `--dry-run`.
 
 use std::collections::HashSet;
 
@@ -10,10 +10,10 @@ use crate::cli::CommandError;
 use crate::cli::client::{Client, ClientError};
 use crate::cli::output::remark;
 
-/// How many tokens one page has.
+/// The tokens per page.
 const PAGE: i32 = 1000;
 
-/// Prints which tokens revoking this one would revoke: itself and what was rotated from it, however often.
+/// Prints the tokens that revoking this one would revoke: itself and its successors by rotation.
 pub(super) async fn token(
     client: &Client,
     token_id: String,
@@ -26,9 +26,9 @@ pub(super) async fn token(
     let found = asked.await?.token.ok_or(ClientError::Incomplete("token"))?;
     let mut line = vec![found.clone()];
     if !only_this {
-        // A successor is younger than what it was rotated from.
+        // A successor is newer than the token it was rotated from.
         let mut ids = HashSet::from([found.id]);
-        // Those that are revoked, too: the line goes on behind them.
+        // Includes revoked ones: their successors belong to the family, too.
         let mut others = of_user(client, found.organization_id, found.user_id, &[]).await?;
         others.reverse();
         line.extend(others.into_iter().filter(|other| {
@@ -40,14 +40,14 @@ pub(super) async fn token(
     told(&line, json)
 }
 
-/// Prints which tokens revoking all of a user would revoke.
+/// Prints the tokens that revoking all of a user would revoke.
 pub(in super::super) async fn user(
     client: &Client,
     organization_id: String,
     user_id: String,
     json: bool,
 ) -> Result<(), CommandError> {
-    // The organization that is meant where none is named: the server says.
+    // If no organization is named, the server says which one applies.
     let asked =
         client.call(Repeatable::Yes, GetPolicyRequest { organization_id }, |mut raw, request| async move {
             raw.get_policy(request).await
@@ -63,7 +63,7 @@ fn told(tokens: &[Token], json: bool) -> Result<(), CommandError> {
     Ok(())
 }
 
-/// Lists what a user has in these states, newest first; none: in any.
+/// Lists a user's tokens in these states, newest first; no states: all.
 async fn of_user(
     client: &Client,
     organization_id: String,

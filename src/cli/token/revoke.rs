@@ -1,5 +1,5 @@
-//! `tokend token revoke`: by id, which is no secret and may stand on a command line, or by a secret that comes by
-//! standard input.
+//! `tokend token revoke`: by id, which is not secret and may be on a command line, or by a secret
+//! from standard input.
 
 use clap::Args;
 use secrecy::ExposeSecret;

@@ -1,4 +1,4 @@
-//! What is shown of a token that was revoked, disabled or enabled.
+//! The output for a token that was revoked, disabled or enabled.
 
 use prost_types::Timestamp;
 use serde::Serialize;
@@ -8,7 +8,7 @@ use crate::cli::CommandError;
 use crate::cli::client_error::ClientError;
 use crate::cli::output::{TokenJson, print, print_json, rfc3339, token_lines};
 
-/// The answer as JSON.
+/// The response as JSON.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct RevokedJson<'a> {
@@ -23,7 +23,7 @@ impl<'a> RevokedJson<'a> {
     }
 }
 
-/// Prints a token, and from when on what became of it holds.
+/// Prints a token, and the time from which the change is effective.
 pub(super) fn show(
     token: Option<Token>,
     effective_time: Option<Timestamp>,

@@ -1,4 +1,4 @@
-//! `tokend token rotate`: the successor's secret alone on standard output.
+//! `tokend token rotate`: prints the successor's secret alone on standard output.
 
 use clap::Args;
 use prost_types::Timestamp;
@@ -47,7 +47,7 @@ pub(crate) struct RotateFlags {
     json: bool,
 }
 
-/// When the new token expires; by default when the old one would have.
+/// The new token's expiration; by default the old one's.
 #[derive(Args)]
 #[group(multiple = false)]
 struct ExpirationFlags {
@@ -83,7 +83,7 @@ pub(super) async fn run(flags: RotateFlags, environment: &Environment) -> Result
     show_secret(answer.token.as_ref(), answer.secret, &request_id, &mut output, flags.json)
 }
 
-/// Says until when the old token is accepted.
+/// Returns until when the old token is accepted.
 fn old_end(rotation: Option<Timestamp>, grace: Option<prost_types::Duration>) -> String {
     let end = rotation.zip(grace).and_then(|(rotation, grace)| {
         let seconds = rotation.seconds.checked_add(grace.seconds)?;

@@ -1,4 +1,4 @@
-//! `tokend token update`: changes what is named on the command line, and nothing else.
+//! `tokend token update`: changes the fields named on the command line, and nothing else.
 
 use clap::Args;
 use prost_types::{FieldMask, Timestamp};
@@ -36,7 +36,7 @@ pub(crate) struct UpdateFlags {
     json: bool,
 }
 
-/// What is to be changed: at least one.
+/// The changes: at least one.
 #[derive(Args)]
 #[group(required = true, multiple = true)]
 #[expect(clippy::struct_excessive_bools, reason = "flags are")]

@@ -1,5 +1,5 @@
-//! `tokend token verify`: the verdict on a secret that comes by standard input, never as an
-//! argument, and an exit status that a script can go by.
+//! `tokend token verify`: prints the verdict on a secret from standard input, never from an
+//! argument, with an exit status for scripts.
 
 use std::io::{self, IsTerminal, Read};
 use std::process::ExitCode;
@@ -17,10 +17,10 @@ use crate::cli::client::{AddressFlag, Client, ClientError};
 use crate::cli::output::{TokenJson, json_line, print_if_read, printable, remark, rfc3339, token_lines};
 use crate::config::Environment;
 
-/// Says that the secret is not valid; told apart from every failure to know.
+/// The exit status of a secret that is not valid; distinct from every error.
 pub(crate) const NOT_VALID: u8 = 3;
 
-/// More than any secret, less than the server's limit on a message: the rest would be refused.
+/// More than any secret, less than the server's limit on a message: a longer text would be refused.
 const MOST_BYTES: u64 = 32 * 1024;
 
 /// Flags of `tokend token verify`.
@@ -42,7 +42,7 @@ pub(crate) struct VerifyFlags {
     json: bool,
 }
 
-/// The answer as JSON.
+/// The response as JSON.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct VerifiedJson<'a> {
@@ -78,13 +78,13 @@ pub(super) async fn run(flags: VerifyFlags, environment: &Environment) -> Result
     } else {
         told(&answer)
     };
-    // The status tells the verdict also to whoever reads nothing else.
+    // The exit status has the verdict even if the output is not read.
     print_if_read(&text)?;
     Ok(if answer.verdict() == Verdict::Valid { ExitCode::SUCCESS } else { ExitCode::from(NOT_VALID) })
 }
 
-/// Reads the secret; one line ending is not part of it. What is no UTF-8 is no secret either: it becomes what
-/// is found malformed.
+/// Reads the secret without one line ending. Bytes that are not UTF-8 are no secret either: they
+/// become a malformed one.
 pub(crate) fn presented() -> Result<SecretString, CommandError> {
     let input = io::stdin();
     if input.is_terminal() {
@@ -95,13 +95,13 @@ pub(crate) fn presented() -> Result<SecretString, CommandError> {
     Ok(first_line(&String::from_utf8_lossy(&bytes)))
 }
 
-/// The verdict's enum value, an unknown one as its number.
+/// Returns the verdict's enum name, or the number of an unknown one.
 fn verdict_name(number: i32) -> String {
     Verdict::try_from(number)
         .map_or_else(|unknown| unknown.0.to_string(), |verdict| verdict.as_str_name().to_owned())
 }
 
-/// Writes the answer for people: the verdict first, alone on its line.
+/// Formats the response for people: the verdict first, alone on its line.
 fn told(answer: &VerifyResponse) -> String {
     let name = verdict_name(answer.verdict);
     let mut text = name.trim_start_matches("VERDICT_").to_owned();
