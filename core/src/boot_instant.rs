@@ -1,13 +1,13 @@
-//! The clocks by which a cache grows old: one that goes on while the machine is suspended, and the wall clock
-//! beside it, since a machine that was paused may show it in one of them only. The one file of this crate that
-//! asks the operating system for anything.
+//! The clocks that measure the age of a cache: one that continues while the machine is suspended, and
+//! the wall clock, since a pause of the machine may show in only one of them. The only file of this
+//! crate that calls the operating system.
 
 use std::time::Duration;
 
 /// A moment on this machine, by two clocks, in nanoseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BootInstant {
-    /// Since the machine started, time in suspension included.
+    /// Since the machine started, including time in suspension.
     pub boot: i64,
     /// Since 1970; may jump.
     pub wall: i64,
@@ -19,14 +19,15 @@ impl BootInstant {
     pub fn now() -> Self {
         #[cfg(target_os = "linux")]
         let boot = rustix::time::ClockId::Boottime;
-        // Elsewhere the monotonic clock goes on while the machine sleeps (macOS), or is the best there is.
+        // On macOS the monotonic clock continues while the machine sleeps; on other systems it is the
+        // best available.
         #[cfg(not(target_os = "linux"))]
         let boot = rustix::time::ClockId::Monotonic;
         Self { boot: read(boot), wall: read(rustix::time::ClockId::Realtime) }
     }
 
-    /// Returns how long ago `earlier` was: the larger of what the two clocks say, never negative. A machine
-    /// that was paused shows in at least one of them.
+    /// Returns how long ago `earlier` was: the larger value of the two clocks, never negative. A pause
+    /// of the machine shows in at least one of them.
     #[must_use]
     pub fn since(self, earlier: Self) -> Duration {
         let nanos = (self.boot - earlier.boot).max(self.wall - earlier.wall);

@@ -1,6 +1,6 @@
-//! The rule that keeps an old record out of the cache: a read may fill only what has not changed since it was
-//! sent. Called by caches, for what is filled and what is removed. Pure state behind one lock,
-//! generic over the key, so that a model checker can walk every interleaving of it (tests/model).
+//! Keeps old records out of a cache: a read may fill only what has not changed since it was sent.
+//! Called by caches, when they fill and invalidate. Pure state behind one lock, generic over the key,
+//! so that a model checker can test every interleaving (tests/model).
 
 use std::collections::HashSet;
 use std::hash::Hash;
@@ -8,11 +8,11 @@ use std::sync::PoisonError;
 
 use super::sync::{Mutex, MutexGuard};
 
-/// Past this many changes during one read, none of its records is filled: remembering more would cost more
-/// than reading again.
+/// After this many changes during one read, none of its records is filled: remembering more would cost
+/// more than reading again.
 const MAX_INVALIDATED: usize = 4096;
 
-/// Which reads are under way, and what has changed since each was sent.
+/// The reads in progress, and what has changed since each was sent.
 #[derive(Debug)]
 pub struct FillGuard<K> {
     reads: Mutex<Reads<K>>,
@@ -21,7 +21,7 @@ pub struct FillGuard<K> {
 #[derive(Debug)]
 struct Reads<K> {
     next: u64,
-    /// One entry a read, so as many as the loader has workers.
+    /// One entry per read, so as many as the loader has workers.
     under_way: Vec<Read<K>>,
 }
 
@@ -31,12 +31,12 @@ struct Read<K> {
     invalidated: HashSet<K>,
 }
 
-/// The right of one read to fill what has not changed since. Taken before the read is sent.
+/// Allows one read to fill what has not changed since. Taken before the read is sent.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Lease(u64);
 
 impl<K: Hash + Eq + Copy> FillGuard<K> {
-    /// Makes a gate with no reads under way.
+    /// Creates a guard with no reads in progress.
     #[must_use]
     pub fn new() -> Self {
         Self { reads: Mutex::new(Reads { next: 0, under_way: Vec::new() }) }
@@ -51,8 +51,8 @@ impl<K: Hash + Eq + Copy> FillGuard<K> {
         Lease(number)
     }
 
-    /// Ends a read. `insert` is called for each of `found` that may enter the cache, under the lock: a
-    /// removal that comes later finds it there.
+    /// Ends a read. Calls `insert` for each of `found` that may enter the cache, under the lock: a
+    /// later removal finds it there.
     pub fn fill<T>(
         &self,
         ticket: &Lease,
@@ -72,18 +72,18 @@ impl<K: Hash + Eq + Copy> FillGuard<K> {
         }
     }
 
-    /// Ends a read that fills nothing.
+    /// Ends a read without filling anything.
     pub fn abandon(&self, ticket: &Lease) {
         self.lock().under_way.retain(|read| read.number != ticket.0);
     }
 
-    /// Keeps every read that is under way from filling these keys. To be called before they are removed from
-    /// the cache.
+    /// Prevents every read in progress from filling these keys. Must be called before they are removed
+    /// from the cache.
     pub fn invalidate(&self, keys: &[K]) {
         let mut reads = self.lock();
         for read in &mut reads.under_way {
             for key in keys {
-                // Asked of each: keys that repeat take no room, and must not keep later ones out.
+                // Checked for each key: repeated keys take no memory, and must not keep later ones out.
                 if read.invalidated.len() > MAX_INVALIDATED {
                     break;
                 }
@@ -92,13 +92,14 @@ impl<K: Hash + Eq + Copy> FillGuard<K> {
         }
     }
 
-    /// Keeps every read that is under way from filling anything. To be called before the cache is cleared.
+    /// Prevents every read in progress from filling anything. Must be called before the cache is
+    /// cleared.
     pub fn invalidate_all(&self) {
         self.lock().under_way.clear();
     }
 
     fn lock(&self) -> MutexGuard<'_, Reads<K>> {
-        // A panic inside leaves nothing half done that matters: at worst a read is forgotten.
+        // A panic inside leaves no harmful state: at worst a read is forgotten.
         self.reads.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

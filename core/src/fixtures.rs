@@ -1,4 +1,4 @@
-//! A token and a secret for tests, here and in the crates that build on this one.
+//! A token and a secret for tests, in this crate and those that depend on it.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -8,10 +8,11 @@ use zeroize::Zeroizing;
 use crate::domain::{Labels, Networks, OrganizationId, Principal, Scope, Scopes, Token, TokenName, UserId};
 use crate::secret::{Secret, TokenId};
 
-/// Returns a token with these scopes, of ann at acme, created at noon on 28 February 2026 (UTC).
+/// Returns a token with these scopes, of user ann in organization acme, created at noon on 28 February
+/// 2026 (UTC).
 ///
 /// # Panics
-/// One of them is no scope.
+/// One of the texts is not a scope.
 #[must_use]
 pub fn token(scopes: &[&str]) -> Token {
     let scopes = scopes.iter().map(|text| Scope::parse(text).unwrap()).collect();

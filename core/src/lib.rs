@@ -1,15 +1,17 @@
-//! What tokend and its client judge tokens by, so that both do it alike: the secret's text and its fast verifier,
-//! what a token is and who may do what with it, and the rule by which a cache of records is filled.
+//! The rules by which tokend and its client judge tokens, so that both agree: the secret's text and its
+//! fast verifier, what a token is and who may do what with it, and the rule by which a cache of records
+//! is filled.
 //!
-//! | module | what lives there |
+//! | module | content |
 //! |---|---|
-//! | [`secret`] | the text of a secret, its id, and the MAC that stands for it |
+//! | [`secret`] | the text of a secret, its id, and its MAC |
 //! | [`domain`] | tokens, scopes, networks, callers, and [`domain::judge`] |
-//! | [`fill_guard`] | what keeps an old record out of a cache |
+//! | [`fill_guard`] | keeps old records out of a cache |
 //! | [`link`] | which hosts are this machine itself |
-//! | [`boot_instant`] | the clocks by which a cache grows old |
+//! | [`boot_instant`] | the clocks that measure the age of a cache |
 //!
-//! The server puts the rest beside these in modules of the same names, and says there what it takes from here.
+//! The server adds its own parts in modules of the same names, and re-exports there what it uses from
+//! here.
 
 pub mod boot_instant;
 #[cfg_attr(not(test), warn(clippy::arithmetic_side_effects))]
@@ -20,11 +22,11 @@ pub mod fixtures;
 pub mod link;
 pub mod secret;
 
-/// Where the gate takes its lock from.
+/// The lock of the fill guard.
 mod sync {
     pub(super) use std::sync::{Mutex, MutexGuard};
 
-    /// Runs a test of the gate's own, which the model checker would walk.
+    /// Runs one of the guard's own tests, which the model checker would explore.
     #[cfg(test)]
     pub(super) fn explore(test: impl Fn()) {
         test();

@@ -1,10 +1,11 @@
-//! Which hosts are this machine itself. What goes to any other needs TLS that verifies who answers, unless its owner
-//! says otherwise. Asked by the server's configuration, the operator's commands and the client. Knows no socket: a
-//! name is never resolved, since whoever answers for it decides where it leads.
+//! Which hosts are this machine itself. Connections to any other need TLS with a verified certificate,
+//! unless the operator allows otherwise. Called by the server's configuration, the operator's commands
+//! and the client. Uses no socket: a name is never resolved, since its DNS answer decides where it
+//! leads.
 
 use std::net::IpAddr;
 
-/// Returns whether a host, as it stands in a URL, is this machine: a loopback address (RFC 6890, also as
+/// Returns whether a host, as written in a URL, is this machine: a loopback address (RFC 6890, also as
 /// `::ffff:127.0.0.1`), `localhost` (RFC 6761), or the path of a Unix socket.
 #[must_use]
 pub fn is_this_machine(host: &str) -> bool {
@@ -54,7 +55,7 @@ mod tests {
             "2130706433",
             "0x7f.0.0.1",
             "0177.0.0.1",
-            // Names that lead wherever their owner likes.
+            // Names that can resolve to any address.
             "localhost.example",
             "127.0.0.1.example",
             "db.localhost",

@@ -1,6 +1,6 @@
-//! Who calls, and what that caller may do. Called by the actions and by the engine when it
-//! authenticates. Authority comes from the credential alone: nothing here looks at a request's own
-//! claims. Knows no headers and no status codes.
+//! The caller, and what it may do. Called by the actions and by the engine when it authenticates.
+//! Permissions come only from the credential: nothing here uses the claims of a request. Knows no
+//! headers and no status codes.
 
 use std::net::IpAddr;
 
@@ -26,25 +26,25 @@ pub use bearer::bearer;
 pub use denial::Denial;
 pub use refusal::{AccessError, CredentialError};
 
-/// What kinds of calls there are, as far as permission goes.
+/// The kinds of calls, by the permission they need.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Permission {
-    /// Ask for verdicts.
+    /// Verify secrets.
     Verify,
-    /// Hear which tokens change.
+    /// Watch changes of tokens.
     Watch,
-    /// See tokens.
+    /// Read tokens.
     Read,
     /// Create and change tokens.
     Write,
-    /// Say what an organization's tokens may be.
+    /// Set an organization's policy.
     Root,
 }
 
-/// An authenticated caller and its powers.
+/// An authenticated caller with its permissions.
 #[derive(Debug, Clone)]
 pub struct Caller {
-    /// Who it is.
+    /// The caller's identity.
     pub principal: Principal,
     account: Account,
     organization_id: OrganizationId,
@@ -55,7 +55,7 @@ pub struct Caller {
 }
 
 impl Caller {
-    /// Makes a caller whose credential is not a token.
+    /// Creates a caller whose credential is not a token.
     #[must_use]
     pub fn new(
         principal: Principal,
@@ -68,10 +68,10 @@ impl Caller {
         Self { principal, account, organization_id, reserved, expire_time, networks, peer }
     }
 
-    /// Makes a caller of the token whose secret it presented from `peer`, as the token stands at `now`.
+    /// Creates the caller from a token whose secret it presented from `peer`, judged at `now`.
     ///
     /// # Errors
-    /// The token is revoked, expired or disabled, or may not be used from there.
+    /// The token is revoked, expired or disabled, or may not be used from `peer`.
     pub fn from_token(
         token: &Token,
         peer: Option<IpAddr>,
@@ -92,10 +92,10 @@ impl Caller {
         })
     }
 
-    /// Makes a caller of the record of the token with this id, as [`Self::from_token`] does.
+    /// Creates the caller from the record of the token with this id, as [`Self::from_token`] does.
     ///
     /// # Errors
-    /// Those of [`Self::from_token`], or its organization is not one.
+    /// Those of [`Self::from_token`], or the record's organization or networks cannot be read.
     pub fn from_record(
         id: TokenId,
         record: &Record,
@@ -119,7 +119,7 @@ impl Caller {
         })
     }
 
-    /// Tells whether a record whose secret is proven still makes a caller.
+    /// Checks that a record whose secret is proven is still accepted as a credential.
     ///
     /// # Errors
     /// The token is revoked, expired or disabled, or may not be used from `peer`.
@@ -131,22 +131,22 @@ impl Caller {
         usable(record.state(now), record.admits(peer))
     }
 
-    /// Returns who the caller's work is counted against.
+    /// Returns the account that the caller's work is charged to.
     #[must_use]
     pub fn account(&self) -> Account {
         self.account
     }
 
-    /// Returns where the call comes from, as far as that is known.
+    /// Returns the address of the call, if known.
     #[must_use]
     pub fn peer(&self) -> Option<IpAddr> {
         self.peer
     }
 
-    /// Demands the scope for a kind of call.
+    /// Checks that the caller has the scope for a kind of call.
     ///
     /// # Errors
-    /// The caller has no scope that allows it.
+    /// No scope of the caller allows it.
     pub fn require(&self, permission: Permission) -> Result<(), AccessError> {
         let (scope, allowed) = match permission {
             Permission::Verify => (
@@ -166,17 +166,17 @@ impl Caller {
         if allowed { Ok(()) } else { Err(AccessError::MissingScope(scope)) }
     }
 
-    /// Returns whose tokens Verify judges for this caller.
+    /// Returns the organizations whose tokens Verify judges for this caller.
     #[must_use]
     pub fn verify_reach(&self) -> Reach<'_> {
         if self.holds(ReservedScope::VerifyAny) { Reach::Any } else { self.reach() }
     }
 
-    /// Returns the organization that a caller watches: the named one, else its own, for one that has tokens of
-    /// every organization judged all of them (`None`).
+    /// Returns the organization that a caller watches: the named one, else its own, or all of them
+    /// (`None`) for a caller that may verify tokens of every organization.
     ///
     /// # Errors
-    /// It named another organization than its own.
+    /// The named organization is not the caller's own.
     pub fn watched_organization(
         &self,
         named: Option<OrganizationId>,
@@ -189,17 +189,17 @@ impl Caller {
         }
     }
 
-    /// Returns whose tokens this caller can see and manage.
+    /// Returns the organizations whose tokens this caller can read and manage.
     #[must_use]
     pub fn reach(&self) -> Reach<'_> {
         if self.holds(ReservedScope::Root) { Reach::Any } else { Reach::Only(&self.organization_id) }
     }
 
-    /// Returns the organization that a call means: the named one, else the caller's own, for a root
-    /// caller `default`.
+    /// Returns the organization of a call: the named one, else the caller's own, or `default` for a
+    /// root caller.
     ///
     /// # Errors
-    /// The named organization is out of the caller's reach.
+    /// The named organization is outside the caller's reach.
     pub fn organization(&self, named: Option<OrganizationId>) -> Result<OrganizationId, AccessError> {
         match (self.reach(), named) {
             (Reach::Any, named) => Ok(named.unwrap_or_else(OrganizationId::default_organization)),
@@ -209,11 +209,11 @@ impl Caller {
         }
     }
 
-    /// Returns the organization that a listing is limited to: as [`Self::organization`], but a root
-    /// caller that names none sees all (`None`).
+    /// Returns the organization of a listing: as [`Self::organization`], but a root caller that names
+    /// none gets all (`None`).
     ///
     /// # Errors
-    /// The named organization is out of the caller's reach.
+    /// The named organization is outside the caller's reach.
     pub fn listed_organization(
         &self,
         named: Option<OrganizationId>,
@@ -224,11 +224,13 @@ impl Caller {
         self.organization(named).map(Some)
     }
 
-    /// Demands what it takes to give a token these scopes, this end and these networks: every reserved scope
-    /// among them, and for a privileged token an end no later and networks no wider than the caller's own.
+    /// Checks that the caller may give a token these scopes, this expiration and these networks: it
+    /// needs every reserved scope among them, and a privileged token must not expire later or allow
+    /// wider networks than the caller's own.
     ///
     /// # Errors
-    /// A reserved scope is lacking, or the token would outlive the caller or be usable from elsewhere.
+    /// A reserved scope is missing, or the token would outlive the caller or be usable from other
+    /// networks.
     pub fn may_grant(
         &self,
         scopes: &Scopes,
@@ -258,18 +260,19 @@ impl Caller {
         if self.networks.cover(networks) { Ok(()) } else { Err(AccessError::WiderNetworks) }
     }
 
-    /// Demands what it takes to change a token that is within reach: every reserved scope of it.
+    /// Checks that the caller may change a token within its reach: it needs every reserved scope of the
+    /// token.
     ///
     /// # Errors
-    /// The token holds a reserved scope that the caller lacks.
+    /// The token has a reserved scope that the caller lacks.
     pub fn may_manage(&self, token: &Token) -> Result<(), AccessError> {
         self.may_manage_reserved(token.scopes.reserved())
     }
 
-    /// Demands what it takes to change tokens that hold these reserved scopes: every one of them.
+    /// Checks that the caller may change tokens with these reserved scopes: it needs every one of them.
     ///
     /// # Errors
-    /// The caller lacks one.
+    /// The caller lacks one of them.
     pub fn may_manage_reserved(&self, reserved: ReservedScopes) -> Result<(), AccessError> {
         match self.reserved.lacking(reserved) {
             Some(scope) => Err(AccessError::Privileged(scope)),
@@ -277,32 +280,36 @@ impl Caller {
         }
     }
 
-    /// Tells whether the caller calls with the token that has this id.
+    /// Returns whether the caller's credential is the token with this id.
     #[must_use]
     pub fn is_token(&self, id: TokenId) -> bool {
         self.principal == Principal::Token(id)
     }
 
-    /// Tells whether the caller may see a token: it could Get it.
+    /// Returns whether the caller may read a token with `GetToken`.
     #[must_use]
     pub fn may_see(&self, token: &Token) -> bool {
         self.require(Permission::Read).is_ok() && self.reach().includes(&token.organization_id)
     }
 
-    /// Demands what it takes to take a token that is within reach into use again: every reserved scope of it,
-    /// and for a privileged one an end and networks within the caller's own, since it gains its power anew.
+    /// Checks that the caller may enable a token within its reach: it needs every reserved scope of the
+    /// token, and a privileged token must expire and be usable within the caller's own limits, since it
+    /// regains its power.
     ///
     /// # Errors
-    /// A reserved scope is lacking, or the token would outlive the caller or be usable from elsewhere.
+    /// A reserved scope is missing, or the token would outlive the caller or be usable from other
+    /// networks.
     pub fn may_enable(&self, token: &Token) -> Result<(), AccessError> {
         self.may_grant(&token.scopes, token.expire_time, &token.allowed_cidrs)
     }
 
-    /// Demands what it takes to turn a token that is within reach into another: every reserved scope that it
-    /// holds or is to hold, and what [`Self::may_grant`] demands of whatever the change gives a privileged one.
+    /// Checks that the caller may change a token within its reach from `before` to `after`: it needs
+    /// every reserved scope of both, and what [`Self::may_grant`] requires for everything that the
+    /// change gives to a privileged token.
     ///
     /// # Errors
-    /// A reserved scope is lacking, or the change gives a later end or wider networks than the caller has.
+    /// A reserved scope is missing, or the change gives a later expiration or wider networks than the
+    /// caller has.
     pub fn may_change(&self, before: &Token, after: &Token) -> Result<(), AccessError> {
         self.may_manage(before)?;
         self.may_manage(after)?;
@@ -310,7 +317,7 @@ impl Caller {
         if has.is_empty() {
             return Ok(());
         }
-        // With a power that is new to it, an old end and old networks are given to that power.
+        // A newly granted power also gets the old expiration and the old networks.
         let gains = had.lacking(has).is_some();
         if gains || after.expire_time != before.expire_time {
             self.may_set_end(after.expire_time)?;

@@ -1,22 +1,23 @@
-//! Who work is counted against: a user of an organization, whichever of their tokens asks, or a certificate's name.
-//! Rotating a token, or making another one, makes no new account. Called where a caller is made.
+//! The account that work is charged to: a user of an organization, for all of their tokens, or a
+//! certificate's name. Rotating a token, or creating another one, makes no new account. Called when a
+//! caller is created.
 
 use sha2::{Digest as _, Sha256};
 
 use super::principal::Principal;
 
-/// An account, told from others by 128 bits of a hash: short, so that it is copied with every call.
+/// An account, identified by 128 bits of a hash: short, because it is copied with every call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Account([u8; 16]);
 
 impl Account {
-    /// Returns that of a user of an organization.
+    /// Returns the account of a user of an organization.
     #[must_use]
     pub fn of_user(organization_id: &[u8], user_id: &[u8]) -> Self {
         Self::of(b"tokend/account/user/1", &[organization_id, user_id])
     }
 
-    /// Returns that of a principal that is no token.
+    /// Returns the account of a principal that is no token.
     #[must_use]
     pub fn of_principal(principal: &Principal) -> Self {
         Self::of(b"tokend/account/principal/1", &[principal.to_string().as_bytes()])

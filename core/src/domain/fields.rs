@@ -1,23 +1,23 @@
-//! The fields of a token as types that can only hold what the contract allows, and the list of
-//! everything that was wrong with a request. Called by the gRPC layer on the way in and by the store on
-//! the way out. Knows no message types and no SQL.
+//! The fields of a token as types that only accept valid values, and the list of all errors in a
+//! request. Called by the gRPC API for input and by the store for output. Knows no message types and no
+//! SQL.
 
 use std::collections::BTreeMap;
 
 use super::text::{is_deceptive, is_unseen};
 use time::{Duration, OffsetDateTime};
 
-/// The most labels that one token may carry.
+/// The maximum number of labels of one token.
 pub const MAX_LABELS: usize = 32;
 
-/// The most violations of one request that are named; the others are counted.
+/// The maximum number of violations of one request that are listed; the others are counted.
 pub const MAX_NAMED: usize = 10;
 
-/// The last instant that a token may expire at: 9999-12-31T23:59:59Z (the end of
+/// The last instant at which a token may expire: 9999-12-31T23:59:59Z (the end of
 /// `google.protobuf.Timestamp`'s range, to the second).
 pub const MAX_EXPIRE_TIME: OffsetDateTime = time::macros::datetime!(9999-12-31 23:59:59 UTC);
 
-/// Says what is wrong with one value, in words that help whoever sent it.
+/// The error in one value, in words that help the client.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum FieldError {
     /// A required value is absent or empty.
@@ -26,7 +26,7 @@ pub enum FieldError {
     /// The value is longer than its limit.
     #[error("is longer than {limit} {unit}")]
     TooLong {
-        /// The largest length that is accepted.
+        /// The maximum length.
         limit: usize,
         /// What the limit counts, for example `bytes` or `scopes`.
         unit: &'static str,
@@ -34,10 +34,10 @@ pub enum FieldError {
     /// The value contains a control character.
     #[error("contains a control character")]
     ControlCharacter,
-    /// The value consists of what is not seen alone, such as white space.
+    /// The value consists only of invisible characters, such as white space.
     #[error("has nothing that can be seen")]
     Blank,
-    /// The value breaks a rule of its own, which the text states.
+    /// The value breaks another rule, which the text states.
     #[error("{0}")]
     Rule(&'static str),
 }
@@ -51,8 +51,8 @@ pub struct Violation {
     pub description: String,
 }
 
-/// Collects what is wrong with a request, so that its sender learns it all at once: the first ten are named, the others
-/// counted, so that no request makes its refusal long.
+/// Collects the errors of a request, so that the client learns them all at once: the first ten are
+/// listed, the others counted, so that no request makes the error response long.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Violations {
     named: Vec<Violation>,
@@ -60,7 +60,7 @@ pub struct Violations {
 }
 
 impl Violations {
-    /// Builds the list that holds one violation.
+    /// Creates a list with one violation.
     #[must_use]
     pub fn one(field: &str, error: &FieldError) -> Self {
         let mut violations = Self::default();
@@ -77,7 +77,7 @@ impl Violations {
         }
     }
 
-    /// Takes the value of a parsed field, or notes its error.
+    /// Takes the value of a parsed field, or records its error.
     pub fn take<T>(&mut self, field: &str, parsed: Result<T, FieldError>) -> Option<T> {
         parsed.inspect_err(|error| self.add(field, error)).ok()
     }
@@ -88,13 +88,13 @@ impl Violations {
         &self.named
     }
 
-    /// Returns how many violations there are beside those that are listed.
+    /// Returns how many violations there are besides the listed ones.
     #[must_use]
     pub fn more(&self) -> usize {
         self.more
     }
 
-    /// Returns `value` when nothing was noted and it is there.
+    /// Returns `value` when no violation was recorded and it is present.
     ///
     /// # Errors
     /// The violations themselves.
@@ -114,7 +114,7 @@ macro_rules! text_field {
         pub struct $name(Box<str>);
 
         impl $name {
-            /// Accepts the text when it keeps the type's limits.
+            /// Accepts a text within the type's limits.
             ///
             /// # Errors
             /// The first rule that the text breaks.
@@ -133,20 +133,20 @@ macro_rules! text_field {
 }
 
 text_field!(
-    /// The tenant that a token lives in: opaque, 1 to 200 bytes, no control characters.
+    /// The tenant of a token: opaque, 1 to 200 bytes, no control characters.
     OrganizationId,
     opaque_id
 );
 
 text_field!(
-    /// Who a token belongs to: opaque, 1 to 200 bytes, no control characters.
+    /// The user of a token: opaque, 1 to 200 bytes, no control characters.
     UserId,
     opaque_id
 );
 
 text_field!(
-    /// What people call a token: 1 to 100 characters, at least one of which is seen, none of which is a control
-    /// character, hides in text or turns its direction ([`super::text`]). Not unique.
+    /// A token's name: 1 to 100 characters, at least one of them visible, none of them a control
+    /// character, invisible in text or changing its direction ([`super::text`]). Not unique.
     TokenName,
     |text| {
         if text.is_empty() {
@@ -167,13 +167,13 @@ text_field!(
 );
 
 text_field!(
-    /// Why a token was revoked: at most 500 bytes, may be empty, no control characters.
+    /// The reason of a revocation: at most 500 bytes, may be empty, no control characters.
     RevokeReason,
     |text| at_most_bytes(text, 500).and_then(|()| no_control_characters(text))
 );
 
 impl OrganizationId {
-    /// Returns the organization that a root caller means when it names none: `default`.
+    /// Returns the organization for a root caller that names none: `default`.
     #[must_use]
     pub fn default_organization() -> Self {
         Self("default".into())
@@ -208,7 +208,7 @@ fn no_control_characters(text: &str) -> Result<(), FieldError> {
 pub struct Labels(BTreeMap<String, String>);
 
 impl Labels {
-    /// Accepts the pairs when every one keeps the limits.
+    /// Accepts pairs that are all within the limits.
     ///
     /// # Errors
     /// The first rule that a pair, or their number, breaks.
@@ -236,13 +236,13 @@ impl Labels {
         Ok(Self(labels))
     }
 
-    /// Walks the labels in the order of their keys.
+    /// Iterates over the labels in the order of their keys.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
         self.0.iter().map(|(key, value)| (key.as_str(), value.as_str()))
     }
 }
 
-/// The choice that every creation must make: when the token ends, or that it never does.
+/// The choice that every creation must make: when the token expires, or that it never does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Expiration {
     /// It expires at this instant.
@@ -255,7 +255,7 @@ pub enum Expiration {
 
 impl Expiration {
     /// Resolves the choice for a token that is created at `now`; `None` means never. The instant is
-    /// cut to whole microseconds, which is what Postgres keeps, so never later than asked for.
+    /// truncated to whole microseconds, as Postgres stores them, so it is never later than requested.
     ///
     /// # Errors
     /// The instant is not after `now`, or after [`MAX_EXPIRE_TIME`].

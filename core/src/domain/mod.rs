@@ -1,6 +1,6 @@
-//! The rules of tokens as plain data and pure functions: what a token is, who may do what to it, and what Verify
-//! says of it. Knows no clock, no I/O, no SQL and no gRPC. Text from outside becomes one of these types once, at
-//! the door, and is trusted from then on.
+//! The rules of tokens as plain data and pure functions: what a token is, who may do what to it, and
+//! what Verify answers about it. Knows no clock, no I/O, no SQL and no gRPC. Text from outside is
+//! parsed into one of these types once, at the boundary, and trusted from then on.
 
 pub mod access;
 pub mod account;

@@ -1,6 +1,6 @@
-//! Networks that a token may be used from, in CIDR notation (RFC 4632, RFC 4291). Called by the judge, by access
-//! control and wherever a token is read or shown. An IPv4 address that comes in IPv6's clothes
-//! (`::ffff:192.0.2.7`) is the IPv4 address, in a network as in a client's address.
+//! Networks from which a token may be used, in CIDR notation (RFC 4632, RFC 4291). Called by the judge,
+//! by access control and wherever a token is read or shown. An IPv4-mapped IPv6 address
+//! (`::ffff:192.0.2.7`) counts as the IPv4 address, in a network and in a client's address.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
@@ -9,7 +9,7 @@ use ipnet::{IpNet, Ipv4Net};
 
 use super::fields::FieldError;
 
-/// The most networks that a token may name.
+/// The maximum number of networks of a token.
 pub const MAX_NETWORKS: usize = 64;
 
 /// One network.
@@ -20,7 +20,7 @@ impl Network {
     /// Accepts an address and a prefix length, such as `192.0.2.0/24` or `2001:db8::/32`.
     ///
     /// # Errors
-    /// Anything else, a bare address too, and an address with bits set behind the prefix.
+    /// Any other text, including a bare address, and an address with bits set after the prefix.
     pub fn parse(text: &str) -> Result<Self, FieldError> {
         const GRAMMAR: FieldError =
             FieldError::Rule("is not a network such as 192.0.2.0/24, 192.0.2.7/32 or 2001:db8::/32");
@@ -48,18 +48,18 @@ impl Network {
         self.0.prefix_len()
     }
 
-    /// Tells whether an address lies in the network.
+    /// Returns whether an address is in the network.
     #[must_use]
     pub fn contains(&self, address: IpAddr) -> bool {
         self.0.contains(&address.to_canonical())
     }
 }
 
-/// Reads one address, without a zone, a port or leading zeros, which others read as octal numbers. IPv4 in IPv6 is
-/// IPv4.
+/// Parses one address, without a zone, a port or leading zeros, which other parsers read as octal.
+/// IPv4-mapped IPv6 becomes IPv4.
 ///
 /// # Errors
-/// Anything else.
+/// [`FieldError`] for any other text.
 pub fn parse_address(text: &str) -> Result<IpAddr, FieldError> {
     let address: Result<IpAddr, _> = text.parse();
     let address = address.map_err(|_| FieldError::Rule("is not an IPv4 or IPv6 address"))?;
@@ -78,7 +78,8 @@ fn canonical(network: IpNet) -> IpNet {
     mapped.and_then(|(address, length)| Ipv4Net::new(address, length).ok()).map_or(network, IpNet::V4)
 }
 
-/// Returns the network that whoever has this address commands: the address, of IPv6 its /64.
+/// Returns the network that the owner of this address controls: the address itself, or the /64 of an
+/// IPv6 address.
 #[must_use]
 pub fn network_of(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
@@ -87,15 +88,15 @@ pub fn network_of(address: IpAddr) -> IpAddr {
     }
 }
 
-/// At most 64 networks, in the order in which they were first named; empty means from anywhere.
+/// At most 64 networks, in the order in which they were first given; empty means from anywhere.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Networks(Box<[Network]>);
 
 impl Networks {
-    /// Builds the set; a network named twice is held once.
+    /// Creates the set; duplicates are stored once.
     ///
     /// # Errors
-    /// More than 64 networks were named.
+    /// There are more than 64 networks.
     pub fn new(named: Vec<Network>) -> Result<Self, FieldError> {
         if named.len() > MAX_NETWORKS {
             return Err(FieldError::TooLong { limit: MAX_NETWORKS, unit: "networks" });
@@ -109,32 +110,32 @@ impl Networks {
         Ok(Self(networks.into()))
     }
 
-    /// Walks the networks in their order.
+    /// Iterates over the networks in their order.
     pub fn iter(&self) -> impl Iterator<Item = &Network> {
         self.0.iter()
     }
 
-    /// Tells whether something with these networks may be used from an address; where there are networks, not
-    /// from one that is unknown.
+    /// Returns whether a token with these networks may be used from an address; if there are networks,
+    /// not from an unknown one.
     #[must_use]
     pub fn admit(&self, address: Option<IpAddr>) -> bool {
         admitted(self.iter().copied().map(Some), address)
     }
 
-    /// Tells whether these networks let in every address that `other` lets in.
+    /// Returns whether these networks contain every address that `other` contains.
     #[must_use]
     pub fn cover(&self, other: &Self) -> bool {
         if self.0.is_empty() {
             return true;
         }
-        // Joined where they are neighbours, so that two halves cover the whole.
+        // Adjacent networks are joined, so that two halves cover the whole.
         let own = IpNet::aggregate(&self.iter().map(|network| network.0).collect());
         !other.0.is_empty() && other.iter().all(|inner| own.iter().any(|outer| outer.contains(&inner.0)))
     }
 }
 
-/// Tells whether an address lies in one of the networks, or whether there are none. One that cannot be read
-/// counts, and lets in nobody.
+/// Returns whether an address is in one of the networks, or there are none. A network that cannot be
+/// read counts as one that contains nothing.
 pub(super) fn admitted(mut networks: impl Iterator<Item = Option<Network>>, address: Option<IpAddr>) -> bool {
     let Some(first) = networks.next() else { return true };
     let Some(address) = address else { return false };

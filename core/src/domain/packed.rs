@@ -1,13 +1,14 @@
-//! A token packed into one run of bytes: those that the contract's `Token` message has on the wire (protobuf
-//! encoding), but for its state and last use, which are not the record's. What the cache keeps, what Verify
-//! judges by, and what its answer carries as it is. A test beside the messages holds the two encodings equal.
+//! A token packed into one byte string: the wire encoding (protobuf) of the API's `Token` message,
+//! without its state and last use, which are not part of the record. Stored in the cache, used by
+//! Verify for judging, and copied into its response unchanged. A test next to the messages checks that
+//! both encodings are equal.
 
 use time::OffsetDateTime;
 
 use super::fields::OrganizationId;
 use super::token::Token;
 
-/// The wire's tags: field number × 8, plus 2 for length-delimited.
+/// Tags of the wire format: field number × 8, plus 2 for length-delimited.
 const ID: u32 = 1 << 3 | 2;
 const ORGANIZATION_ID: u32 = 2 << 3 | 2;
 const USER_ID: u32 = 3 << 3 | 2;
@@ -23,7 +24,7 @@ const REVOKE_REASON: u32 = 14 << 3 | 2;
 const ROTATED_FROM: u32 = 15 << 3 | 2;
 const DISABLE_TIME: u32 = 16 << 3 | 2;
 
-/// Where in the packed bytes lies what judging needs.
+/// The positions of the fields that judging needs in the packed bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Places {
     organization: (u16, u16),
@@ -31,7 +32,7 @@ pub struct Places {
     allowed_cidrs: (u16, u16),
 }
 
-/// The packed bytes, read where they are kept.
+/// The packed bytes, read in place.
 #[derive(Debug, Clone, Copy)]
 pub struct PackedToken<'a> {
     wire: &'a [u8],
@@ -39,7 +40,7 @@ pub struct PackedToken<'a> {
 }
 
 impl Places {
-    /// Packs a token. One whose fields keep their limits is at most 22 KiB, so positions fit 16 bits.
+    /// Packs a token. One within the limits of its fields is at most 22 KiB, so positions fit 16 bits.
     #[must_use]
     pub fn pack(token: &Token) -> (Self, Vec<u8>) {
         let mut wire = Vec::with_capacity(256);
@@ -88,7 +89,7 @@ impl Places {
         (places, wire)
     }
 
-    /// Reads the bytes that these places were found in.
+    /// Reads the bytes to which these positions belong.
     #[must_use]
     pub fn read(self, wire: &[u8]) -> PackedToken<'_> {
         PackedToken { wire, places: self }
@@ -129,18 +130,18 @@ impl<'a> PackedToken<'a> {
         text.get(..length).unwrap_or_default()
     }
 
-    /// Tells whether the token lives in this organization.
+    /// Returns whether the token belongs to this organization.
     #[must_use]
     pub fn lives_in(&self, organization: &OrganizationId) -> bool {
         self.organization_id() == organization.as_str().as_bytes()
     }
 
-    /// Walks the scopes' texts.
+    /// Iterates over the scopes' texts.
     pub fn scopes(&self) -> impl Iterator<Item = &'a [u8]> + use<'a> {
         short_texts(self.part(self.places.scopes))
     }
 
-    /// Walks the networks' texts.
+    /// Iterates over the networks' texts.
     pub fn allowed_cidrs(&self) -> impl Iterator<Item = &'a [u8]> + use<'a> {
         short_texts(self.part(self.places.allowed_cidrs))
     }
@@ -150,7 +151,7 @@ impl<'a> PackedToken<'a> {
     }
 }
 
-/// Walks a repeated field of texts of at most 127 bytes, as scopes and networks are.
+/// Iterates over a repeated field of texts of at most 127 bytes, as scopes and networks are.
 fn short_texts(mut wire: &[u8]) -> impl Iterator<Item = &[u8]> {
     std::iter::from_fn(move || {
         // A tag, then a length of one byte.
@@ -161,7 +162,7 @@ fn short_texts(mut wire: &[u8]) -> impl Iterator<Item = &[u8]> {
     })
 }
 
-/// Writes a text field; an empty one is left out, as proto3 does.
+/// Writes a text field; an empty one is omitted, as in proto3.
 fn text(wire: &mut Vec<u8>, tag: u32, text: &str) {
     if !text.is_empty() {
         bytes(wire, tag, text.as_bytes());
@@ -174,7 +175,7 @@ fn bytes(wire: &mut Vec<u8>, tag: u32, content: &[u8]) {
     wire.extend_from_slice(content);
 }
 
-/// Writes a map's entry: a message of key (1) and value (2).
+/// Writes a map entry: a message of key (1) and value (2).
 fn label(wire: &mut Vec<u8>, key: &str, value: &str) {
     let mut entry = Vec::with_capacity(key.len().saturating_add(value.len()).saturating_add(6));
     text(&mut entry, 1 << 3 | 2, key);

@@ -1,24 +1,24 @@
-//! Who did something, as `created_by` and the audit log say it. Read and written by the store and by the contract.
-//! Knows nothing of what they may do.
+//! The author of an action, in `created_by` and the audit log. Read and written by the store and by the
+//! API. Knows nothing of permissions.
 
 use std::fmt;
 use std::sync::Arc;
 
 use crate::secret::TokenId;
 
-/// Who did something: written into `created_by` and into the audit log.
+/// The author of an action: stored in `created_by` and in the audit log.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Principal {
-    /// The holder of the token with this id.
+    /// A client with the secret of the token with this id.
     Token(TokenId),
-    /// The holder of a client certificate with this subject alternative name.
+    /// A client with a client certificate of this subject alternative name.
     Certificate(Arc<str>),
     /// The operator, through `tokend bootstrap` or the embedded start.
     Bootstrap,
 }
 
-/// What precedes a certificate's name; no token id has a colon.
+/// The prefix of a certificate's name; no token id contains a colon.
 const CERTIFICATE: &str = "cert:";
 
 impl fmt::Display for Principal {
@@ -32,7 +32,7 @@ impl fmt::Display for Principal {
 }
 
 impl Principal {
-    /// Reads back what [`fmt::Display`] wrote; `None` for anything else.
+    /// Parses what [`fmt::Display`] wrote; `None` for anything else.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         match text {

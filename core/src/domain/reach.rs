@@ -1,18 +1,18 @@
-//! Whose tokens somebody may be told about.
+//! The organizations that a caller may learn about.
 
 use super::fields::OrganizationId;
 
-/// The organizations whose tokens a caller can see or have judged.
+/// The organizations whose tokens a caller can read or verify.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reach<'a> {
     /// Every organization.
     Any,
-    /// This one alone.
+    /// Only this one.
     Only(&'a OrganizationId),
 }
 
 impl Reach<'_> {
-    /// Tells whether tokens of `organization` are within reach.
+    /// Returns whether tokens of `organization` are within reach.
     #[must_use]
     pub fn includes(&self, organization: &OrganizationId) -> bool {
         match self {

@@ -1,5 +1,5 @@
-//! What is kept of a token to judge secrets by, and the one function that judges. Called by the engine, for
-//! Verify and for every caller's own credential. Knows no clock: the moment of judging is an argument.
+//! The cached record of a token, and the only function that judges it. Called by the engine, for Verify
+//! and for every caller's own credential. Knows no clock: the time of judging is an argument.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -16,11 +16,11 @@ use super::scope::{ReservedScopes, Scope, Scopes};
 use super::token::{Token, TokenState};
 use crate::secret::Mac;
 
-/// A token together with its fast verifier, in as few bytes as judging allows: one allocation, which clones share.
+/// A token with its fast verifier, in as few bytes as judging allows: one allocation, shared by clones.
 #[derive(Clone)]
 pub struct Record(ThinArc<Facts, u8>);
 
-/// What judging needs beside the packed token, which lies behind it.
+/// The data for judging besides the packed token, which is stored after it.
 struct Facts {
     mac: Mac,
     places: Places,
@@ -34,13 +34,13 @@ struct Facts {
 }
 
 impl Record {
-    /// Keeps what judging needs.
+    /// Creates a record with what judging needs.
     #[must_use]
     pub fn new(token: &Token, mac: Mac) -> Self {
         Self::of_row(token, mac, None)
     }
 
-    /// Does the same of what was read from a row in this revision; `None` when there is no telling which it is.
+    /// Creates a record from a row of this revision; `None` when the revision is not known.
     #[must_use]
     pub fn of_row(token: &Token, mac: Mac, revision: Option<NonZeroU64>) -> Self {
         let (places, wire) = Places::pack(token);
@@ -61,48 +61,49 @@ impl Record {
         Self(ThinArc::from_header_and_slice(facts, &wire))
     }
 
-    /// Returns the token, as an answer shows it.
+    /// Returns the token as it appears in a response.
     #[must_use]
     pub fn packed(&self) -> PackedToken<'_> {
         self.facts().places.read(&self.0.slice)
     }
 
-    /// Returns what the token's secret is compared with.
+    /// Returns the MAC with which the token's secret is compared.
     #[must_use]
     pub fn mac(&self) -> &Mac {
         &self.facts().mac
     }
 
-    /// Returns from when on it is expired; never when absent.
+    /// Returns the time from which it is expired; `None`: never.
     #[must_use]
     pub fn expire_time(&self) -> Option<OffsetDateTime> {
         self.facts().expire_time.map(PrimitiveDateTime::assume_utc)
     }
 
-    /// Returns which powers over tokend it grants.
+    /// Returns the reserved scopes that it has.
     #[must_use]
     pub fn reserved(&self) -> ReservedScopes {
         self.facts().reserved
     }
 
-    /// Returns the revision of the row that it was read from, if that is known.
+    /// Returns the revision of its row, if known.
     #[must_use]
     pub fn revision(&self) -> Option<NonZeroU64> {
         self.facts().revision
     }
 
-    /// Returns the mark that was left on it last; says nothing of the token. At first 0.
+    /// Returns the last mark; it says nothing about the token. Initially 0.
     #[must_use]
     pub fn mark(&self) -> u32 {
         self.facts().mark.load(Ordering::Relaxed)
     }
 
-    /// Leaves a mark for whoever keeps the record, on all its clones.
+    /// Sets a mark for the record's user, shared by all clones.
     pub fn set_mark(&self, mark: u32) {
         self.facts().mark.store(mark, Ordering::Relaxed);
     }
 
-    /// Returns how many bytes it asks of the allocator: a count of clones, the facts, a length, the token.
+    /// Returns the bytes that it requests from the allocator: a reference count, the facts, a length,
+    /// the token.
     #[must_use]
     pub fn bytes(&self) -> usize {
         const FIXED: usize = 2 * size_of::<usize>() + size_of::<Facts>();
@@ -110,15 +111,15 @@ impl Record {
         all.next_multiple_of(align_of::<usize>())
     }
 
-    /// Reads a byte of each line of the processor's caches that judging it and telling of it will read, and returns what
-    /// they make together, which means nothing. Several records can be waited for at once in this way.
+    /// Reads a byte of each CPU cache line that judging it and encoding it will read, and returns their
+    /// combination, which has no meaning. So the processor can load several records at once.
     #[must_use]
     pub fn touch(&self) -> u8 {
         const LINE: usize = 64;
         self.0.slice.iter().step_by(LINE).fold(0, |all, byte| all ^ byte)
     }
 
-    /// Tells whether two are clones of each other.
+    /// Returns whether two records are clones of each other.
     #[must_use]
     pub fn is(&self, other: &Self) -> bool {
         std::ptr::eq(self.facts(), other.facts())
@@ -128,20 +129,21 @@ impl Record {
         &self.0.header.header
     }
 
-    /// Tells the token's state at `now`.
+    /// Returns the token's state at `now`.
     #[must_use]
     pub fn state(&self, now: OffsetDateTime) -> TokenState {
         let facts = self.facts();
         TokenState::at(now, facts.revoked, facts.disabled, self.expire_time())
     }
 
-    /// Tells whether the token may be used from this address; where it names networks, not from an unknown one.
+    /// Returns whether the token may be used from this address; if it has networks, not from an unknown
+    /// one.
     #[must_use]
     pub fn admits(&self, address: Option<IpAddr>) -> bool {
         networks::admitted(self.networks(), address)
     }
 
-    /// Returns the networks that it may be used from; `None` if what is kept of one is none.
+    /// Returns the networks from which it may be used; `None` if one cannot be read.
     #[must_use]
     pub fn allowed_cidrs(&self) -> Option<Networks> {
         Networks::new(self.networks().collect::<Option<_>>()?).ok()
@@ -158,25 +160,25 @@ impl fmt::Debug for Record {
     }
 }
 
-/// What Verify says of a secret. Only `Valid` admits.
+/// The result of Verify. Only `Valid` grants access.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Verdict {
-    /// It may be used for what was asked.
+    /// The secret may be used for the request.
     Valid,
-    /// The text is no secret: wrong form or wrong checksum.
+    /// The text is not a secret: wrong form or wrong checksum.
     Malformed,
-    /// Unknown id, wrong secret, or a token out of the caller's reach: all alike.
+    /// Unknown id, wrong secret, or a token outside the caller's reach: indistinguishable.
     NotFound,
     /// The token was revoked.
     Revoked,
-    /// The token's expiration has come.
+    /// The token has expired.
     Expired,
     /// The token is disabled.
     Disabled,
     /// The token lacks a required scope.
     MissingScope,
-    /// The token may not be used from the client's address, or that is not known.
+    /// The token may not be used from the client's address, or that address is unknown.
     IpNotAllowed,
 }
 
@@ -193,7 +195,7 @@ impl Verdict {
         Self::IpNotAllowed,
     ];
 
-    /// Returns the verdict's word.
+    /// Returns the verdict's lower-case name.
     #[must_use]
     pub const fn word(self) -> &'static str {
         match self {
@@ -212,15 +214,14 @@ impl Verdict {
 /// A verdict on a token whose secret matched.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Judgement {
-    /// What to answer.
+    /// The verdict to return.
     pub verdict: Verdict,
     /// The required scopes that the token lacks; empty unless the verdict is `MissingScope`.
     pub missing_scopes: Vec<Scope>,
 }
 
-/// Judges a token whose secret matched, at `now`, for a caller that reaches `reach`, when a client at
-/// `client_ip` presented it. The first verdict that applies is given, in the order in which [`Verdict`] lists
-/// them.
+/// Judges a token whose secret matched, at `now`, for a caller with the reach `reach`, when a client at
+/// `client_ip` presented it. Returns the first verdict that applies, in the order of [`Verdict`].
 #[must_use]
 pub fn judge(
     record: &Record,
@@ -247,7 +248,7 @@ pub fn judge(
 }
 
 impl Reach<'_> {
-    /// Tells whether a record's token is within reach.
+    /// Returns whether a record's token is within reach.
     #[must_use]
     pub fn includes_record(&self, record: &Record) -> bool {
         match self {

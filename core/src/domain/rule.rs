@@ -1,7 +1,7 @@
-//! The rules that an organization's policy may set, by the names that the contract has for them. Told by the server,
-//! which holds tokens against them, and read by its client.
+//! The rules of an organization's policy, by their names in the API. Reported by the server, which
+//! checks tokens against them, and read by its client.
 
-/// One rule of a policy that is set.
+/// One rule that a policy sets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Rule {
@@ -11,13 +11,13 @@ pub enum Rule {
     /// The token would never expire.
     #[error("the organization's policy requires an expiration")]
     ExpirationRequired,
-    /// The rotated token would be good for too long.
+    /// The rotated token would stay valid for too long.
     #[error("the organization's policy allows no such long grace")]
     LongestGrace,
-    /// The user has as many tokens as it may have.
+    /// The user has reached the maximum number of tokens.
     #[error("the user has as many active tokens as the organization's policy allows")]
     MostActiveTokens,
-    /// The token would have a scope that it may not have.
+    /// The token would have a scope that is not allowed.
     #[error("the organization's policy does not allow all of these scopes")]
     AllowedScopes,
 }
@@ -32,7 +32,7 @@ impl Rule {
         Self::AllowedScopes,
     ];
 
-    /// Returns the name of the rule's field in the contract.
+    /// Returns the name of the rule's field in the API.
     #[must_use]
     pub const fn word(self) -> &'static str {
         match self {
@@ -44,7 +44,7 @@ impl Rule {
         }
     }
 
-    /// Finds the rule with this name.
+    /// Returns the rule with this name.
     #[must_use]
     pub fn from_word(word: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|rule| rule.word() == word)

@@ -1,12 +1,12 @@
-//! Scopes: their grammar, which scope covers which, and the five reserved words that grant tokend's own
-//! powers. Called by Verify's judge and by access control; one implementation serves both.
+//! Scopes: their grammar, which scope covers which, and the five reserved scopes that grant permissions
+//! in tokend itself. Called by Verify's judge and by access control; one implementation serves both.
 
 use super::fields::FieldError;
 
-/// The most scopes that a token may hold or a Verify may require.
+/// The maximum number of scopes that a token may have or a Verify may require.
 pub const MAX_SCOPES: usize = 64;
 
-/// The longest scope, in characters (all of them ASCII).
+/// The maximum length of a scope, in characters (all of them ASCII).
 pub const MAX_SCOPE_LENGTH: usize = 100;
 
 const GRAMMAR: FieldError = FieldError::Rule(
@@ -54,16 +54,16 @@ impl Scope {
         &self.0
     }
 
-    /// Tells whether holding this scope satisfies `required`. `a:*` covers `a:b`, `a:b:c`, `a:*` and
-    /// `a:b:*`, but neither `a` nor `ab:c`; no wildcard covers a reserved scope, because none can
-    /// begin with `tokend`.
+    /// Returns whether this scope satisfies `required`. `a:*` covers `a:b`, `a:b:c`, `a:*` and `a:b:*`,
+    /// but neither `a` nor `ab:c`; no wildcard covers a reserved scope, because none can start with
+    /// `tokend`.
     #[must_use]
     pub fn covers(&self, required: &Scope) -> bool {
         covers(self.0.as_bytes(), required)
     }
 }
 
-/// Tells whether a held scope, given as the bytes of its text, satisfies `required`.
+/// Returns whether a scope, given as the bytes of its text, satisfies `required`.
 fn covers(held: &[u8], required: &Scope) -> bool {
     match held.strip_suffix(b"*") {
         Some(stem) => required.0.as_bytes().starts_with(stem),
@@ -78,7 +78,7 @@ fn is_segment(text: &str) -> bool {
         && bytes.all(|b| alphanumeric(b) || matches!(b, b'.' | b'_' | b'/' | b'-'))
 }
 
-/// The five scopes that grant powers over tokend itself.
+/// The five scopes that grant permissions in tokend itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum ReservedScope {
@@ -86,11 +86,11 @@ pub enum ReservedScope {
     Verify = 1,
     /// `tokend:verify:any`: Verify in every organization.
     VerifyAny = 2,
-    /// `tokend:read`: see tokens.
+    /// `tokend:read`: read tokens.
     Read = 4,
     /// `tokend:write`: create, change and revoke tokens.
     Write = 8,
-    /// `tokend:root`: all of it, in every organization.
+    /// `tokend:root`: all permissions, in every organization.
     Root = 16,
 }
 
@@ -110,7 +110,7 @@ impl ReservedScope {
         }
     }
 
-    /// Finds the scope with this text.
+    /// Returns the scope with this text.
     #[must_use]
     pub fn from_word(text: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|scope| scope.word() == text)
@@ -123,24 +123,24 @@ impl From<ReservedScope> for Scope {
     }
 }
 
-/// Which reserved scopes a token holds, as a set of bits.
+/// The reserved scopes of a token, as a bit set.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct ReservedScopes(u8);
 
 impl ReservedScopes {
-    /// Tells whether the set is empty.
+    /// Returns whether the set is empty.
     #[must_use]
     pub const fn is_empty(self) -> bool {
         self.0 == 0
     }
 
-    /// Tells whether the scope is in the set, by itself or through `tokend:root`.
+    /// Returns whether the scope is in the set, by itself or through `tokend:root`.
     #[must_use]
     pub const fn grants(self, scope: ReservedScope) -> bool {
         self.0 & (scope as u8 | ReservedScope::Root as u8) != 0
     }
 
-    /// Returns both sets as one.
+    /// Returns the union of both sets.
     #[must_use]
     pub const fn and(self, other: Self) -> Self {
         Self(self.0 | other.0)
@@ -159,15 +159,15 @@ impl FromIterator<ReservedScope> for ReservedScopes {
     }
 }
 
-/// A set of at most 64 scopes, in the order in which they were first named.
+/// A set of at most 64 scopes, in the order in which they were first given.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Scopes(Box<[Scope]>);
 
 impl Scopes {
-    /// Builds the set; a scope named twice is held once.
+    /// Creates the set; duplicates are stored once.
     ///
     /// # Errors
-    /// More than 64 scopes were named.
+    /// There are more than 64 scopes.
     pub fn new(named: Vec<Scope>) -> Result<Self, FieldError> {
         if named.len() > MAX_SCOPES {
             return Err(FieldError::TooLong { limit: MAX_SCOPES, unit: "scopes" });
@@ -181,12 +181,12 @@ impl Scopes {
         Ok(Self(scopes.into()))
     }
 
-    /// Walks the scopes in their order.
+    /// Iterates over the scopes in their order.
     pub fn iter(&self) -> impl Iterator<Item = &Scope> {
         self.0.iter()
     }
 
-    /// Returns the scopes of this set, all required, that none of the held ones covers, in their order.
+    /// Returns the scopes of this set of required ones that no scope of `held` covers, in their order.
     pub fn not_covered_by<'a, H>(&self, held: impl Fn() -> H) -> Vec<Scope>
     where
         H: Iterator<Item = &'a [u8]>,
@@ -257,7 +257,7 @@ mod tests {
         }
     }
 
-    /// Takes the scopes out of a cell of README.md's table.
+    /// Extracts the scopes from a cell of README.md's table.
     fn cell(text: &str) -> Vec<Scope> {
         let quoted = text.split('`').skip(1).step_by(2);
         quoted.filter(|text| *text != "required_scopes").map(scope).collect()

@@ -1,8 +1,10 @@
-//! Characters that readers cannot see, or that change where others stand: refused in names, and escaped wherever text
-//! of other people is shown. Called by the fields and by whatever shows them.
+//! Characters that readers cannot see, or that change the position of others: rejected in names, and
+//! escaped wherever text from other users is shown. Called by the fields and by code that displays
+//! them.
 
-/// Tells whether a character hides in text or changes its direction: bidirectional controls, soft hyphens, zero-width
-/// spaces, tags, interlinear marks, and format characters that are deprecated. None is needed to write a language.
+/// Returns whether a character is hidden in text or changes its direction: bidirectional controls, soft
+/// hyphens, zero-width spaces, tags, interlinear marks, and deprecated format characters. No language
+/// needs them.
 #[must_use]
 pub fn is_deceptive(character: char) -> bool {
     matches!(character,
@@ -11,15 +13,16 @@ pub fn is_deceptive(character: char) -> bool {
         | '\u{1d173}'..='\u{1d17a}' | '\u{e0000}'..='\u{e00ff}' | '\u{e01f0}'..='\u{e0fff}')
 }
 
-/// Tells whether a character is part of how others look, and nothing by itself: joiners, which some scripts and
-/// emoji need, and variation selectors.
+/// Returns whether a character only affects the look of others: joiners, which some scripts and emoji
+/// need, and variation selectors.
 fn is_joining(character: char) -> bool {
     matches!(character,
         '\u{34f}' | '\u{180b}'..='\u{180d}' | '\u{180f}' | '\u{200c}' | '\u{200d}' | '\u{fe00}'..='\u{fe0f}'
         | '\u{e0100}'..='\u{e01ef}')
 }
 
-/// Tells whether a character leaves no mark: white space, controls, what is deceptive or joins others, and fillers.
+/// Returns whether a character is invisible: white space, controls, deceptive or joining characters,
+/// and fillers.
 #[must_use]
 pub fn is_unseen(character: char) -> bool {
     character.is_whitespace()
@@ -32,8 +35,8 @@ pub fn is_unseen(character: char) -> bool {
         )
 }
 
-/// Tells whether a character must be escaped where text is shown: what a terminal would act on, and what is not seen,
-/// but for spaces and for what selects how the character before it looks.
+/// Returns whether a character must be escaped when text is shown: those that a terminal would
+/// interpret, and invisible ones, except spaces and variation selectors.
 #[must_use]
 pub fn is_escaped(character: char) -> bool {
     let selects = matches!(character, '\u{fe00}'..='\u{fe0f}' | '\u{e0100}'..='\u{e01ef}');

@@ -1,5 +1,5 @@
-//! The token and its state. Called by every action and every reply that shows a token. Knows no clock: the
-//! moment that a state is told for is an argument.
+//! The token and its state. Called by every action and every response that contains a token. Knows no
+//! clock: the time at which a state is judged is an argument.
 
 use time::OffsetDateTime;
 
@@ -9,58 +9,58 @@ use super::principal::Principal;
 use super::scope::Scopes;
 use crate::secret::TokenId;
 
-/// A token's record: everything but what proves it.
+/// A token's record: everything except its verifiers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Token {
-    /// Names the token; part of its secret, not secret itself.
+    /// Identifies the token; part of its secret, but not secret itself.
     pub id: TokenId,
-    /// The tenant that it lives in.
+    /// The tenant of the token.
     pub organization_id: OrganizationId,
-    /// Who it belongs to.
+    /// The user that it belongs to.
     pub user_id: UserId,
-    /// What people call it.
+    /// Its display name.
     pub name: TokenName,
-    /// What it allows.
+    /// The scopes that it grants.
     pub scopes: Scopes,
-    /// What its creator noted on it.
+    /// Labels from its creator.
     pub labels: Labels,
-    /// Where it may be used from.
+    /// The networks from which it may be used.
     pub allowed_cidrs: Networks,
     /// When it was created, by the database's clock.
     pub create_time: OffsetDateTime,
-    /// Who created it.
+    /// The principal that created it.
     pub created_by: Principal,
-    /// From when on it is expired; never when absent.
+    /// The time from which it is expired; `None`: never.
     pub expire_time: Option<OffsetDateTime>,
-    /// When it was last used, to within the interval in which uses are recorded; absent where it was not
-    /// asked for, and before the first recorded use.
+    /// When it was last used, with the precision of the recording interval; `None` if it was not
+    /// requested, and before the first recorded use.
     pub last_use_time: Option<OffsetDateTime>,
-    /// When it was revoked first.
+    /// When it was first revoked.
     pub revoke_time: Option<OffsetDateTime>,
-    /// Why it was revoked first.
+    /// The reason of the first revocation.
     pub revoke_reason: Option<RevokeReason>,
-    /// The token in whose place it was put; absent where it was created.
+    /// The token that it replaced; `None` if it was created.
     pub rotated_from: Option<TokenId>,
-    /// Since when it is disabled; absent where it is not.
+    /// When it was disabled; `None` if it is not disabled.
     pub disable_time: Option<OffsetDateTime>,
 }
 
-/// Whether a token can be used, at a given moment.
+/// Whether a token can be used, at a given time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum TokenState {
     /// It can be used.
     Active,
-    /// Its expiration has come.
+    /// It has expired.
     Expired,
-    /// It was revoked; stays so also past its expiration.
+    /// It was revoked; this also remains after its expiration.
     Revoked,
-    /// It is out of use until it is enabled again, and neither revoked nor expired.
+    /// It cannot be used until it is enabled again, and is neither revoked nor expired.
     Disabled,
 }
 
 impl Token {
-    /// Tells the token's state at `now`. It is expired from `expire_time` on, inclusive.
+    /// Returns the token's state at `now`. It is expired from `expire_time` on, inclusive.
     #[must_use]
     pub fn state(&self, now: OffsetDateTime) -> TokenState {
         TokenState::at(now, self.revoke_time.is_some(), self.disable_time.is_some(), self.expire_time)
@@ -71,7 +71,7 @@ impl TokenState {
     /// Every state.
     pub const ALL: [Self; 4] = [Self::Active, Self::Expired, Self::Revoked, Self::Disabled];
 
-    /// Tells the state at `now` of a token with this end, expired from it on, inclusive.
+    /// Returns the state at `now` of a token with this expiration, expired from it on, inclusive.
     pub(super) fn at(
         now: OffsetDateTime,
         revoked: bool,

@@ -1,7 +1,7 @@
-//! Big-endian, zero-padded base62 over `0-9A-Za-z`, of fixed widths: 6 characters for 32 bits, 22 for 128,
-//! 43 for 256. Every number has exactly one spelling; a spelling of a number too large for its bits is
-//! refused. Works on the stack, in chunks of ten characters, since it is on the path of every Verify; what
-//! it works on for 256 bits, which are secret, is erased.
+//! Big-endian, zero-padded base62 over `0-9A-Za-z`, of fixed widths: 6 characters for 32 bits, 22 for
+//! 128, 43 for 256. Every number has exactly one spelling; a number too large for its bits is rejected.
+//! Works on the stack, in chunks of ten characters, since every Verify uses it; its buffers for 256
+//! bits, which are secret, are erased.
 
 #![expect(clippy::cast_possible_truncation, reason = "limbs and remainders are cut on purpose")]
 
@@ -21,11 +21,11 @@ const VALUES: [u8; 256] = {
 };
 const NO_DIGIT: u8 = u8::MAX;
 
-/// Ten digits are below 2^60: the most that fits a `u64` with room for the sums.
+/// Ten digits are below 2^60: the most that leaves space in a `u64` for the sums.
 const CHUNK: usize = 10;
 const CHUNK_RADIX: u64 = 62_u64.pow(CHUNK as u32);
 
-/// Reads at most ten digits.
+/// Decodes at most ten digits.
 fn chunk(text: &[u8]) -> Option<u64> {
     text.iter().try_fold(0, |sum, byte| match VALUES[usize::from(*byte)] {
         NO_DIGIT => None,
@@ -33,7 +33,7 @@ fn chunk(text: &[u8]) -> Option<u64> {
     })
 }
 
-/// Writes as many digits as `text` has places for.
+/// Encodes a number with the length of `text`.
 fn write_chunk(mut number: u64, text: &mut [u8]) {
     for place in text.iter_mut().rev() {
         *place = DIGITS[(number % 62) as usize];
@@ -41,29 +41,29 @@ fn write_chunk(mut number: u64, text: &mut [u8]) {
     }
 }
 
-/// Reads 32 bits.
+/// Decodes 32 bits.
 pub(super) fn decode_u32(text: [u8; 6]) -> Option<u32> {
     u32::try_from(chunk(&text)?).ok()
 }
 
-/// Writes 32 bits.
+/// Encodes 32 bits.
 pub(super) fn encode_u32(number: u32) -> [u8; 6] {
     let mut text = [0; 6];
     write_chunk(u64::from(number), &mut text);
     text
 }
 
-/// Reads 128 bits.
+/// Decodes 128 bits.
 pub(super) fn decode_u128(text: &[u8; 22]) -> Option<u128> {
     let head = u128::from(chunk(&text[..2])?);
     let middle = u128::from(chunk(&text[2..12])?);
     let tail = u128::from(chunk(&text[12..])?);
     let radix = u128::from(CHUNK_RADIX);
-    // The head and middle are below 62^12, which leaves only the last step to overflow.
+    // The head and middle are below 62^12, so only the last step can overflow.
     (head * radix + middle).checked_mul(radix)?.checked_add(tail)
 }
 
-/// Writes 128 bits.
+/// Encodes 128 bits.
 pub(super) fn encode_u128(number: u128) -> [u8; 22] {
     let radix = u128::from(CHUNK_RADIX);
     let mut text = [0; 22];
@@ -73,7 +73,7 @@ pub(super) fn encode_u128(number: u128) -> [u8; 22] {
     text
 }
 
-/// Reads 256 bits, big-endian.
+/// Decodes 256 bits, big-endian.
 pub(super) fn decode_256(text: &[u8; 43]) -> Option<Zeroizing<[u8; 32]>> {
     // Least significant limb first.
     let mut limbs = Zeroizing::new([chunk(&text[..3])?, 0, 0, 0]);
@@ -95,7 +95,7 @@ pub(super) fn decode_256(text: &[u8; 43]) -> Option<Zeroizing<[u8; 32]>> {
     Some(bytes)
 }
 
-/// Writes 256 bits.
+/// Encodes 256 bits.
 pub(super) fn encode_256(bytes: &[u8; 32], text: &mut [u8; 43]) {
     // Most significant limb first, for the long division.
     let mut limbs = Zeroizing::new([0_u64; 4]);

@@ -1,6 +1,6 @@
-//! The text of a secret: `<prefix>_<id><random><checksum>`, as GitHub's tokens taught the field: one word
-//! for a double click, a prefix and a fixed length for scanners, a checksum against typos and false hits.
-//! Parsing is exact and allocates nothing; every Verify begins here.
+//! The text of a secret: `<prefix>_<id><random><checksum>`, like GitHub's tokens: one word for a double
+//! click, a prefix and a fixed length for scanners, a checksum against typos and false positives.
+//! Parsing is exact and allocates nothing; every Verify starts here.
 
 use std::fmt;
 
@@ -11,11 +11,11 @@ use zeroize::Zeroizing;
 use super::base62;
 use super::id::TokenId;
 
-/// How every secret of an installation begins: 2 to 16 characters, `[a-z][a-z0-9]{1,15}`.
+/// The prefix of every secret of an installation: 2 to 16 characters, `[a-z][a-z0-9]{1,15}`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Prefix(Box<str>);
 
-/// The text is no prefix.
+/// The text is not a prefix.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("a prefix is a small letter followed by 1 to 15 small letters or digits")]
 pub struct PrefixError;
@@ -54,16 +54,16 @@ impl fmt::Display for Prefix {
 /// Why a text is not a secret.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum FormatError {
-    /// It does not begin with the prefix and an underscore.
+    /// It does not start with the prefix and an underscore.
     #[error("the text does not begin with this installation's prefix")]
     Prefix,
     /// It is longer or shorter than a secret.
     #[error("the text has not the length of a secret")]
     Length,
-    /// A character is no base62 digit, or the digits spell a number that is too large.
+    /// A character is not a base62 digit, or the number is too large.
     #[error("the text is not base62 of the right size")]
     Digits,
-    /// The checksum is another one.
+    /// The checksum does not match.
     #[error("the checksum does not fit the text")]
     Checksum,
 }
@@ -72,37 +72,37 @@ const RANDOM: usize = 43;
 const CHECKSUM: usize = 6;
 const BODY: usize = TokenId::LENGTH + RANDOM + CHECKSUM;
 
-/// A secret: the id of its token and 256 random bits. Its Debug shows the id alone.
+/// A secret: the id of its token and 256 random bits. Its Debug output shows only the id.
 pub struct Secret {
     id: TokenId,
     random: Zeroizing<[u8; 32]>,
 }
 
 impl Secret {
-    /// How long a secret is behind its prefix and underscore, in bytes.
+    /// The length of a secret after its prefix and underscore, in bytes.
     pub const BODY: usize = BODY;
 
-    /// Makes a new secret for the token with this id.
+    /// Generates a new secret for the token with this id.
     ///
     /// # Errors
-    /// Those of the randomness.
+    /// Those of the random generator.
     pub fn generate<R: TryCryptoRng>(id: TokenId, randomness: &mut R) -> Result<Self, R::Error> {
         let mut random = Zeroizing::new([0; 32]);
         randomness.try_fill_bytes(random.as_mut_slice())?;
         Ok(Self { id, random })
     }
 
-    /// Makes the secret of a token from bits that were derived for it alone.
+    /// Creates the secret of a token from bits derived only for it.
     #[must_use]
     pub fn derived(id: TokenId, random: Zeroizing<[u8; 32]>) -> Self {
         Self { id, random }
     }
 
-    /// Reads a secret of the installation with this prefix. Exact: no trimming, no case folding, no
-    /// second spelling.
+    /// Parses a secret of the installation with this prefix. Exact: no trimming, no case folding, only
+    /// one spelling.
     ///
     /// # Errors
-    /// [`FormatError`]: the first thing that is wrong, from prefix to checksum.
+    /// [`FormatError`]: the first error, from prefix to checksum.
     pub fn parse(text: &str, prefix: &Prefix) -> Result<Self, FormatError> {
         let body = text
             .strip_prefix(prefix.as_str())
@@ -123,12 +123,12 @@ impl Secret {
         Ok(Self { id, random })
     }
 
-    /// Writes the secret's text.
+    /// Formats the secret's text.
     #[must_use]
     pub fn render(&self, prefix: &Prefix) -> SecretString {
         let mut random = Zeroizing::new([0; RANDOM]);
         base62::encode_256(&self.random, &mut random);
-        // Of the final capacity, so that no half of a secret is left behind by a reallocation.
+        // Allocated with the final capacity, so that no reallocation leaves a part of a secret behind.
         let mut text = String::with_capacity(prefix.as_str().len() + 1 + BODY);
         text.push_str(prefix.as_str());
         text.push('_');
@@ -139,13 +139,14 @@ impl Secret {
         SecretString::from(text)
     }
 
-    /// Returns the id of the token that this is the secret of.
+    /// Returns the id of the secret's token.
     #[must_use]
     pub const fn id(&self) -> TokenId {
         self.id
     }
 
-    /// Returns what a verifier covers: its domain, the id and the random bits. For verifiers alone.
+    /// Returns the bytes that a verifier covers: its domain, the id and the random bits. Only for
+    /// verifiers.
     #[must_use]
     pub fn covered<const N: usize>(&self, domain: &[u8]) -> Zeroizing<[u8; N]> {
         debug_assert_eq!(N, domain.len() + 48, "the array has room for exactly what is covered");
@@ -171,7 +172,7 @@ mod tests {
     use proptest::prelude::*;
     use secrecy::ExposeSecret as _;
 
-    /// What an independent implementation (Python's `int`, `zlib.crc32`) makes of [`known_secret`].
+    /// The result of an independent implementation (Python's `int`, `zlib.crc32`) for [`known_secret`].
     const KNOWN: &str = "tokd_000SYW7RiJxkEgOGusQGwpNo287qEH4uQv9vBo5cxQTXAw02KFtzjuPbCrH1FrBEB1I0HY5";
 
     fn parse(text: &str) -> Result<Secret, FormatError> {

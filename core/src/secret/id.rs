@@ -1,4 +1,4 @@
-//! A token's id: 128 bits, written as 22 base62 characters wherever people or programs see it.
+//! A token's id: 128 bits, written as 22 base62 characters wherever it is shown.
 
 use std::fmt;
 use std::str::FromStr;
@@ -8,7 +8,8 @@ use uuid::Builder;
 
 use super::base62;
 
-/// Names a token. Not secret: it is part of the secret's text and of every log line about the token.
+/// Identifies a token. Not secret: it is part of the secret's text and of every log line about the
+/// token.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TokenId([u8; 16]);
 
@@ -18,13 +19,13 @@ pub struct TokenId([u8; 16]);
 pub struct TokenIdError;
 
 impl TokenId {
-    /// How many characters an id has.
+    /// The length of an id, in characters.
     pub const LENGTH: usize = 22;
 
-    /// Makes a new id: a UUIDv7 (RFC 9562) of this time, in milliseconds since 1970.
+    /// Generates a new id: a UUIDv7 (RFC 9562) of this time, in milliseconds since 1970.
     ///
     /// # Errors
-    /// Those of the randomness.
+    /// Those of the random generator.
     pub fn generate<R: TryCryptoRng>(unix_millis: u64, randomness: &mut R) -> Result<Self, R::Error> {
         let mut random = [0; 10];
         randomness.try_fill_bytes(&mut random)?;
@@ -32,7 +33,7 @@ impl TokenId {
         Ok(Self(uuid.into_bytes()))
     }
 
-    /// Takes the 16 bytes of an id.
+    /// Creates an id from its 16 bytes.
     #[must_use]
     pub const fn from_bytes(bytes: [u8; 16]) -> Self {
         Self(bytes)
@@ -44,7 +45,7 @@ impl TokenId {
         self.0
     }
 
-    /// Reads the 22 characters; any number within 128 bits is an id.
+    /// Parses the 22 characters; any number within 128 bits is an id.
     ///
     /// # Errors
     /// [`TokenIdError`] for anything else.

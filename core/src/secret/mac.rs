@@ -1,5 +1,5 @@
-//! The fast verifier: HMAC-SHA-256 (RFC 2104) of a secret. Its key's state is prepared once, so that a MAC on the
-//! path of Verify costs three hash blocks and no allocation.
+//! The fast verifier: HMAC-SHA-256 (RFC 2104) of a secret. Its key's state is computed once, so that a
+//! MAC in Verify costs three hash blocks and no allocation.
 
 use std::fmt;
 
@@ -11,12 +11,12 @@ use super::Secret;
 
 const MAC_DOMAIN: &[u8] = b"tokend/mac/1";
 
-/// Names a key.
+/// Identifies a key.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct KeyId([u8; 8]);
 
 impl KeyId {
-    /// Takes the 8 bytes of an id.
+    /// Creates an id from its 8 bytes.
     #[must_use]
     pub const fn from_bytes(bytes: [u8; 8]) -> Self {
         Self(bytes)
@@ -41,7 +41,7 @@ impl fmt::Debug for KeyId {
     }
 }
 
-/// A fast verifier and the key that made it. Its Debug shows the key's id alone.
+/// A fast verifier and the id of its key. Its Debug output shows only the key's id.
 #[derive(Clone, Copy)]
 pub struct Mac {
     /// The key that made it.
@@ -56,26 +56,27 @@ impl fmt::Debug for Mac {
     }
 }
 
-/// One key, as the state that it is used through, which is erased when it is dropped. Its Debug shows its id alone.
+/// One key, as the HMAC state used for it, which is erased when dropped. Its Debug output shows only
+/// its id.
 pub struct MacKey {
     id: KeyId,
     state: Hmac<Sha256>,
 }
 
 impl MacKey {
-    /// Takes a key and what names it.
+    /// Creates a key with its id.
     #[must_use]
     pub fn new(id: KeyId, key: &[u8; 32]) -> Self {
         Self { id, state: keyed(key) }
     }
 
-    /// Returns what names it.
+    /// Returns the key's id.
     #[must_use]
     pub fn id(&self) -> KeyId {
         self.id
     }
 
-    /// Makes the MAC of a secret.
+    /// Computes the MAC of a secret.
     #[must_use]
     pub fn mac(&self, secret: &Secret) -> Mac {
         const COVERED: usize = MAC_DOMAIN.len() + 48;
@@ -84,7 +85,7 @@ impl MacKey {
         Mac { key_id: self.id, tag }
     }
 
-    /// Tells whether a MAC that this key made is of the secret; compares in constant time.
+    /// Returns whether a MAC of this key belongs to the secret; compares in constant time.
     #[must_use]
     pub fn check(&self, secret: &Secret, mac: &Mac) -> bool {
         self.mac(secret).tag.ct_eq(&mac.tag).into()

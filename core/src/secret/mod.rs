@@ -1,5 +1,5 @@
-//! The secret: its text, its id, and the MAC that stands for it. A leaf that everything above uses; knows no
-//! clock, no I/O and no runtime, and takes randomness as an argument.
+//! The secret: its text, its id, and its MAC. Used by all layers above; knows no clock, no I/O and no
+//! runtime, and takes randomness as an argument.
 
 mod base62;
 mod format;

@@ -1,11 +1,12 @@
-//! The credential in an `authorization` header (RFC 6750), wherever it is looked for.
+//! Reads the credential in an `authorization` header (RFC 6750). Called by the server's authentication
+//! and the client.
 
 use super::CredentialError;
 
-/// What stands before the secret; the scheme's case does not matter (RFC 9110).
+/// The scheme before the secret; its case does not matter (RFC 9110).
 const SCHEME: &[u8] = b"bearer ";
 
-/// Finds the one bearer credential among the header's values.
+/// Returns the only bearer credential among the header's values.
 ///
 /// # Errors
 /// There is no value, or not exactly one of the form `Bearer <secret>`.

@@ -1,22 +1,22 @@
-//! How it is said over HTTP that a credential is not accepted: a challenge of RFC 6750 (3.1) and a small JSON body.
-//! Said alike by the server's ways in and by the client's guards. Nothing that was presented is repeated.
+//! The HTTP response for a rejected credential: a challenge of RFC 6750 (3.1) and a small JSON body.
+//! Used by the server's HTTP endpoints and by the client's guards. Never repeats what was presented.
 
 use super::CredentialError;
 use crate::domain::{Scope, Verdict};
 
-/// What is said.
+/// The content of the response.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Denial {
-    /// It is 403, for the credential itself is good; else 401.
+    /// The status is 403, because the credential itself is valid; else 401.
     pub forbidden: bool,
-    /// For `WWW-Authenticate`.
+    /// The value of `WWW-Authenticate`.
     pub challenge: Option<String>,
-    /// JSON.
+    /// The body, as JSON.
     pub body: String,
 }
 
 impl Denial {
-    /// Says that there is no credential, or none that is accepted.
+    /// Creates the response for a missing or rejected credential.
     #[must_use]
     pub fn of_credential(error: CredentialError) -> Self {
         let challenge = match error {
@@ -26,7 +26,7 @@ impl Denial {
         Self { forbidden: false, challenge: Some(challenge.to_owned()), body: plain(INVALID) }
     }
 
-    /// Says that a secret got this verdict, and which scopes it lacks.
+    /// Creates the response for a secret with this verdict and these missing scopes.
     #[must_use]
     pub fn of_verdict(verdict: Verdict, missing: &[Scope]) -> Self {
         let word = verdict.word();
@@ -38,7 +38,7 @@ impl Denial {
                 body: said(INSUFFICIENT),
             },
             Verdict::MissingScope => {
-                // No character of a scope needs quoting.
+                // No character of a scope needs escaping.
                 let scopes = missing.iter().map(Scope::as_str).collect::<Vec<_>>().join(" ");
                 Self {
                     forbidden: true,
@@ -58,7 +58,7 @@ const INVALID: &str = "invalid_token";
 const INVALID_CHALLENGE: &str = r#"Bearer error="invalid_token""#;
 const INSUFFICIENT: &str = "insufficient_scope";
 
-/// Returns the body that names an error alone, a word of letters and underscores.
+/// Returns the body with an error only, a word of letters and underscores.
 #[must_use]
 pub fn plain(error: &str) -> String {
     format!(r#"{{"error":"{error}"}}"#)

@@ -1,11 +1,11 @@
-//! Why a caller was refused: for its credential, or for what it may do.
+//! Why a caller was rejected: because of its credential, or its permissions.
 
 use crate::domain::scope::ReservedScope;
 
-/// Why a credential was not accepted. Each is `UNAUTHENTICATED` to its sender.
+/// Why a credential was rejected. For the client each is `UNAUTHENTICATED`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum CredentialError {
-    /// There is none.
+    /// There is no credential.
     #[error("no credential was given; send the metadata 'authorization: Bearer <secret>'")]
     Missing,
     /// The header is not exactly one `Bearer <secret>`.
@@ -23,12 +23,12 @@ pub enum CredentialError {
     /// The token is disabled.
     #[error("the credential is disabled")]
     Disabled,
-    /// The token may not be used from where the call comes from.
+    /// The token may not be used from the call's address.
     #[error("the credential may not be used from this address")]
     IpNotAllowed,
 }
 
-/// Why a caller may not do what it asked for.
+/// Why a caller may not execute its request.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AccessError {
     /// The caller lacks the scope that the call needs.
@@ -37,13 +37,13 @@ pub enum AccessError {
     /// The caller named an organization that is not its own.
     #[error("the caller may act in its own organization alone")]
     ForeignOrganization,
-    /// The token holds, or would hold, a reserved scope that the caller lacks.
+    /// The token has, or would have, a reserved scope that the caller lacks.
     #[error("the token holds the reserved scope {}, which the caller lacks", .0.word())]
     Privileged(ReservedScope),
-    /// A privileged token would live longer than its creator.
+    /// A privileged token would expire later than its creator.
     #[error("a token with a reserved scope must not expire later than the caller's own")]
     OutlivesCaller,
-    /// A privileged token could be used from where its creator cannot.
+    /// A privileged token could be used from networks that its creator cannot use.
     #[error("a token with a reserved scope must not be usable from more networks than the caller's own")]
     WiderNetworks,
 }

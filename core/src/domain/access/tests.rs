@@ -1,4 +1,4 @@
-//! What callers may do, and what makes one.
+//! Tests of what callers may do, and which credentials are accepted.
 
 use super::*;
 use crate::domain::networks::Network;
