@@ -1,6 +1,6 @@
-//! Until when the work of a call is still of use to somebody: set by the gRPC face from what the client said
-//! (`grpc-timeout`), read where work is waited for and where Postgres is told how long a statement may take.
-//! Goes along with the call's own task, so that nothing in between has to hand it on.
+//! The deadline of a call: set by the gRPC API from the client's `grpc-timeout`, read wherever the call
+//! waits and where Postgres gets its statement timeout. Stored in the call's own task, so that no
+//! function in between has to pass it on.
 
 use std::time::Duration;
 
@@ -10,7 +10,8 @@ tokio::task_local! {
     static DEADLINE: Instant;
 }
 
-/// Does `work` as part of a call that ends after `timeout`; without one, as part of a call that waits for ever.
+/// Runs `work` as part of a call that ends after `timeout`; without one, as part of a call that waits
+/// forever.
 pub async fn within<T>(timeout: Option<Duration>, work: impl Future<Output = T>) -> T {
     match timeout.and_then(|timeout| Instant::now().checked_add(timeout)) {
         Some(deadline) => DEADLINE.scope(deadline, work).await,
@@ -18,14 +19,14 @@ pub async fn within<T>(timeout: Option<Duration>, work: impl Future<Output = T>)
     }
 }
 
-/// Returns how long a part of the work may take that is given `most`: less when the call ends before.
+/// Returns how long a part of the work may take, at most `most`: less if the call ends before.
 #[must_use]
 pub fn at_most(most: Duration) -> Duration {
     let left = DEADLINE.try_with(|deadline| deadline.saturating_duration_since(Instant::now()));
     left.map_or(most, |left| left.min(most))
 }
 
-/// Reads `grpc-timeout`: at most eight digits and a unit (gRPC over HTTP/2).
+/// Parses `grpc-timeout`: at most eight digits and a unit (gRPC over HTTP/2).
 #[must_use]
 pub fn parse_timeout(text: &str) -> Option<Duration> {
     let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;

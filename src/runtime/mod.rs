@@ -1,5 +1,5 @@
-//! What every task of the server stands on: tasks that must live, calls that panic, the deadline of a call.
-//! Called by everything that runs. Knows nothing of tokens.
+//! What every task of the server uses: supervised tasks, catching of panics, the deadline of a call.
+//! Called by all other layers. Knows nothing of tokens.
 
 #[cfg_attr(not(test), warn(clippy::arithmetic_side_effects))]
 pub mod deadline;

@@ -1,6 +1,6 @@
-//! Turns a panic of a call's work into an error, so that its caller is answered, the call is counted, and the log says
-//! once where it was. Called around the work of every call, whatever it comes by. What a panic says is not repeated:
-//! it may quote what was presented.
+//! Turns a panic of a call's work into an error, so that its client gets a response, the call is
+//! counted, and the log has its location once. Called around the work of every call of every protocol.
+//! The panic message is not repeated: it may contain what the client presented.
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
@@ -8,9 +8,9 @@ use std::panic::{self, AssertUnwindSafe, PanicHookInfo};
 use std::pin::pin;
 
 thread_local! {
-    /// Whether the panics of this thread are caught here.
+    /// Whether panics of this thread are caught here.
     static CATCHING: Cell<bool> = const { Cell::new(false) };
-    /// Where the last of them was.
+    /// The location of the last one.
     static PLACE: RefCell<Option<String>> = const { RefCell::new(None) };
 }
 
@@ -19,8 +19,8 @@ thread_local! {
 #[error("the call panicked at {0}")]
 pub struct Panicked(String);
 
-/// Does `work`, and returns its panic as an error. What it has changed may be half done: nothing of it should be used
-/// again but what is shared with other calls anyway.
+/// Runs `work`, and returns its panic as an error. Its changes may be incomplete: nothing that it used
+/// may be used again, except what is shared with other calls anyway.
 ///
 /// # Errors
 /// [`Panicked`].
@@ -31,7 +31,7 @@ pub fn catch<T>(work: impl FnOnce() -> T) -> Result<T, Panicked> {
     done.map_err(|_| Panicked(PLACE.take().unwrap_or_else(|| "an unknown place".to_owned())))
 }
 
-/// Does the same for work that waits.
+/// Runs asynchronous work, and returns its panic as an error.
 ///
 /// # Errors
 /// [`Panicked`].
@@ -44,7 +44,7 @@ pub async fn caught<F: Future>(work: F) -> Result<F::Output, Panicked> {
     .await
 }
 
-/// Has panics that are caught here say where they were, and nothing else; others are told as before.
+/// Makes panics that are caught here record only their location; others are reported as before.
 pub fn note_places() {
     let others = panic::take_hook();
     panic::set_hook(Box::new(move |info: &PanicHookInfo<'_>| {

@@ -1,6 +1,6 @@
-//! Tasks that must live as long as the server. One that panics is started again, after a pause that grows; that is
-//! counted and logged, and whoever answers for readiness can ask. Used by the server, the engine, the watch hub and
-//! the listeners. Knows nothing of what the tasks do.
+//! Supervised tasks that must live as long as the server. One that panics is restarted after a growing
+//! delay; that is counted and logged, and readiness checks can query it. Used by the server, the
+//! engine, the watch hub and the listeners. Knows nothing of what the tasks do.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -11,13 +11,13 @@ use tokio::time::Instant;
 
 use crate::metrics::{Metrics, Task};
 
-/// The shortest and longest pause before a task is started again.
+/// The shortest and longest delay before a task is restarted.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
 
-/// How long a task that was started again must live to count as working.
+/// How long a restarted task must live to count as working.
 const STEADY: Duration = Duration::from_secs(1);
 
-/// Some tasks of one owner. They end when it is dropped.
+/// The supervised tasks of one owner. They are aborted when it is dropped.
 #[derive(Debug)]
 pub struct Tasks {
     running: JoinSet<()>,
@@ -27,13 +27,13 @@ pub struct Tasks {
 }
 
 impl Tasks {
-    /// Makes an owner of no tasks yet.
+    /// Creates an owner without tasks.
     #[must_use]
     pub fn new(metrics: Arc<Metrics>) -> Self {
         Self { running: JoinSet::new(), down: Arc::default(), metrics }
     }
 
-    /// Starts a task, and starts it again whenever it panics. One that returns has done its work.
+    /// Starts a task, and restarts it whenever it panics. A task that returns is finished.
     pub fn keep<F>(&mut self, task: Task, start: impl FnMut() -> F + Send + 'static)
     where
         F: Future<Output = ()> + Send + 'static,
@@ -42,24 +42,25 @@ impl Tasks {
         self.running.spawn(supervise(task, start, down, metrics));
     }
 
-    /// Returns how many of the tasks do not work: each has panicked, and has not lived for a second since.
+    /// Returns how many of the tasks do not work: each has panicked, and has not lived for a second
+    /// since.
     #[must_use]
     pub fn down(&self) -> usize {
         self.down.load(Ordering::Relaxed)
     }
 
-    /// Ends all of them.
+    /// Aborts all of them.
     pub fn abort_all(&mut self) {
         self.running.abort_all();
     }
 
-    /// Waits until all of them have done their work.
+    /// Waits until all of them are finished.
     pub async fn finished(&mut self) {
         while self.running.join_next().await.is_some() {}
     }
 }
 
-/// Runs a task until it has done its work, however often it panics.
+/// Runs a task until it is finished, however often it panics.
 async fn supervise<F>(task: Task, mut start: impl FnMut() -> F, down: Arc<AtomicUsize>, metrics: Arc<Metrics>)
 where
     F: Future<Output = ()> + Send + 'static,
@@ -68,7 +69,7 @@ where
     let mut is_down = false;
     loop {
         let began = Instant::now();
-        // A set of its own: dropped with this task, it ends that one.
+        // A separate set: dropped with this supervisor, it aborts the task.
         let mut life = JoinSet::new();
         life.spawn(start());
         let mut end = tokio::time::timeout(STEADY, life.join_next()).await;
@@ -103,7 +104,7 @@ mod tests {
 
     use super::*;
 
-    /// Counts its lives, and panics in the first few of them.
+    /// Counts its starts, and panics in the first few of them.
     fn panicking(lives: &Arc<AtomicU32>, panics: u32) -> impl FnMut() -> BoxedLife + Send + 'static {
         let lives = Arc::clone(lives);
         move || {
