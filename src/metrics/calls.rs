@@ -1,5 +1,5 @@
-//! How calls end: by RPC, code and verdict, and how long they take. Called once a call by the gRPC face; each
-//! value's place is found at the start, so that a call costs a few additions.
+//! Metrics of RPC calls: by RPC, code and verdict, and their durations. Called once per call by the
+//! gRPC API; all label values are looked up at the start, so that a call costs a few additions.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use prometheus::{Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterV
 use super::{Family, LATENCY_BUCKETS, MetricsError, observe};
 use crate::domain::Verdict;
 
-/// What gRPC calls its status codes, by their numbers.
+/// The names of the gRPC status codes, by number.
 const CODES: [&str; 17] = [
     "OK",
     "CANCELLED",
@@ -73,7 +73,7 @@ impl Rpc {
         Self::EnforcePolicy,
     ];
 
-    /// Returns the RPC's name in the contract.
+    /// Returns the RPC's name in the API.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -144,7 +144,7 @@ impl CallMetrics {
         }
     }
 
-    /// Counts answers within a stream.
+    /// Counts the responses of a stream.
     pub fn stream_answers(&self, given: &Tally) {
         let answers = given.0.iter().sum();
         if answers == 0 {
@@ -159,7 +159,7 @@ impl CallMetrics {
     }
 }
 
-/// Verdicts that are counted together: what all cores write costs each of them.
+/// Verdicts that are counted together: counters written by all cores are expensive for each of them.
 #[derive(Debug, Default)]
 pub struct Tally([u64; Verdict::ALL.len()]);
 

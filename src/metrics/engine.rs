@@ -1,4 +1,4 @@
-//! How the verification engine fares: its cache, its loader, its feed. Called by the engine's parts.
+//! Metrics of the verification engine: its cache, its loader, its feed. Called by the engine's parts.
 
 use std::time::Duration;
 
@@ -6,15 +6,15 @@ use prometheus::{Gauge, Histogram, IntCounter, IntGauge};
 
 use super::{Family, MetricsError, observe};
 
-/// Records asked for at once: up to the loader's 256.
+/// Records per query: up to the loader's 256.
 const BATCH_BUCKETS: [f64; 9] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0];
 
-/// What came of looking a record up.
+/// The result of looking up a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Lookup {
-    /// It was there, and the cache fresh.
+    /// The record was there, and the cache was fresh.
     Hit,
-    /// It was not there.
+    /// The record was not there.
     Miss,
     /// The cache was too old to answer.
     Stale,
@@ -77,19 +77,19 @@ impl EngineMetrics {
         self.lookups(lookup, 1);
     }
 
-    /// Counts several.
+    /// Counts several lookups.
     pub fn lookups(&self, lookup: Lookup, count: u64) {
         if let Some(counter) = self.lookups.get(lookup as usize).filter(|_| count > 0) {
             counter.inc_by(count);
         }
     }
 
-    /// Counts a record that made room for another.
+    /// Counts an evicted record.
     pub fn evicted(&self) {
         self.evictions.inc();
     }
 
-    /// Counts a batch that was read, or not.
+    /// Counts a batch that was read, or that failed.
     pub fn batch(&self, records: usize, duration: Duration, read: bool) {
         #[expect(clippy::cast_precision_loss, reason = "a few hundred at most")]
         self.batch.observe(records as f64);
@@ -110,24 +110,24 @@ impl EngineMetrics {
         self.poll_failures.inc();
     }
 
-    /// Counts a new start of the cache.
+    /// Counts a clearing of the whole cache.
     pub fn started_anew(&self) {
         self.starts.inc();
     }
 
-    /// Counts a reading of the database's clock that is not believed, after one that was.
+    /// Counts a reading of the database's clock that is not accepted, after one that was.
     pub fn clock_stepped(&self) {
         self.clock_steps.inc();
     }
 
-    /// Takes what is read when metrics are asked for.
+    /// Sets the gauges that are sampled when metrics are requested.
     pub fn sample(&self, sample: &EngineSample) {
         let number = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
         self.records.set(number(sample.records));
         self.bytes.set(number(sample.bytes));
         self.waiting.set(number(sample.waiting));
         self.noted.set(number(sample.noted));
-        // Before the first poll there is no age; that it is not a number says so.
+        // Before the first poll there is no age; NaN shows that.
         self.age.set(sample.age.map_or(f64::NAN, |age| age.as_secs_f64()));
     }
 }
@@ -139,9 +139,9 @@ pub struct EngineSample {
     pub records: u64,
     /// Bytes that they take.
     pub bytes: u64,
-    /// Records waited for and not yet asked for.
+    /// Records that are waited for and not yet requested.
     pub waiting: u64,
-    /// Uses that are not written down yet.
+    /// Uses that are not written yet.
     pub noted: u64,
     /// How old the cache is; `None` before the first poll.
     pub age: Option<Duration>,

@@ -1,4 +1,5 @@
-//! How calls of the ways in beside the RPCs end, and how long they take. Called once a call by each way.
+//! Metrics of the integrations besides the RPCs: outcomes and durations. Called once per call by each
+//! integration.
 
 use std::time::Duration;
 
@@ -6,7 +7,7 @@ use prometheus::{Histogram, HistogramOpts, HistogramVec, IntCounter};
 
 use super::{Family, LATENCY_BUCKETS, MetricsError, observe};
 
-/// The ways in beside the RPCs.
+/// The integrations besides the RPCs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Integration {
     /// RFC 7662.
@@ -25,7 +26,7 @@ impl Integration {
     const ALL: [Self; 5] =
         [Self::Introspection, Self::Revocation, Self::ForwardAuth, Self::ExtAuthz, Self::TokenReview];
 
-    /// Returns the way's word.
+    /// Returns the integration's label value.
     #[must_use]
     pub const fn word(self) -> &'static str {
         match self {
@@ -38,18 +39,18 @@ impl Integration {
     }
 }
 
-/// How a call of a way ends.
+/// The outcome of an integration's call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum IntegrationOutcome {
-    /// It was answered; at a gate: let in.
+    /// The call was answered; for a gateway: access was granted.
     Done,
-    /// The credential was refused: 401.
+    /// The credential was rejected: 401.
     Unauthenticated,
-    /// It does not allow this: 403.
+    /// The credential does not allow this: 403.
     Forbidden,
-    /// The request was wrong: 400.
+    /// The request was not valid: 400.
     Invalid,
-    /// It could not be found out, or too much was asked: 503 and 429.
+    /// The database could not answer, or there were too many requests: 503 and 429.
     Unavailable,
 }
 
@@ -68,7 +69,7 @@ impl IntegrationOutcome {
     }
 }
 
-/// Counts calls of the ways.
+/// Counts calls of the integrations.
 #[derive(Debug)]
 pub struct IntegrationMetrics {
     ended: Vec<[IntCounter; IntegrationOutcome::ALL.len()]>,
@@ -97,7 +98,7 @@ impl IntegrationMetrics {
         })
     }
 
-    /// Counts a call that ended like this.
+    /// Counts a call with this outcome.
     pub fn ended(&self, way: Integration, outcome: IntegrationOutcome, duration: Duration) {
         if let Some(counter) = self.ended.get(way as usize).and_then(|ended| ended.get(outcome as usize)) {
             counter.inc();

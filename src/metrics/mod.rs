@@ -1,6 +1,6 @@
-//! What operators watch: counters, gauges and histograms in Prometheus's sense, one registry a server. Called by
-//! whatever is measured, through plain methods; read by `/metrics`. Every label has a fixed set of values. What
-//! can be read when it is asked for (sizes, ages) is not kept here but sampled then.
+//! Prometheus metrics for operators: counters, gauges and histograms, one registry per server. Called
+//! by all measured code, through plain methods; read by `/metrics`. Every label has a fixed set of
+//! values. Values that can be read on request (sizes, ages) are not stored here but sampled then.
 
 use std::sync::LazyLock;
 use std::time::Duration;
@@ -23,7 +23,7 @@ pub use integrations::{Integration, IntegrationMetrics, IntegrationOutcome};
 pub use tasks::Task;
 pub use work::{Counted, HashingMetrics, Reloaded, RequestMetrics, ResponseMemoryMetrics, WorkMetrics};
 
-/// Upper bounds in seconds: 50 µs to 5 s, three a decade.
+/// Upper bounds in seconds: 50 µs to 5 s, three per decade.
 const LATENCY_BUCKETS: [f64; 16] = [
     0.000_05, 0.000_1, 0.000_2, 0.000_5, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0,
 ];
@@ -32,26 +32,26 @@ const LATENCY_BUCKETS: [f64; 16] = [
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
-    /// Of the RPCs.
+    /// Metrics of the RPCs.
     pub calls: CallMetrics,
-    /// Of the ways in beside the RPCs.
+    /// Metrics of the integrations besides the RPCs.
     pub ways: IntegrationMetrics,
-    /// Of the verification engine.
+    /// Metrics of the verification engine.
     pub engine: EngineMetrics,
-    /// Of Argon2id, the database's pool, connections and jobs.
+    /// Metrics of Argon2id, the database's pool, connections and jobs.
     pub work: WorkMetrics,
 }
 
-/// A metric could not be registered: two have one name.
+/// A metric could not be registered: two have the same name.
 #[derive(Debug, thiserror::Error)]
 #[error("a metric could not be registered")]
 pub struct MetricsError(#[from] prometheus::Error);
 
 impl Metrics {
-    /// Makes a registry with every metric at zero.
+    /// Creates a registry with every metric at zero.
     ///
     /// # Errors
-    /// [`MetricsError`]: a fault of this build.
+    /// [`MetricsError`]: a bug in this build.
     pub fn new() -> Result<Self, MetricsError> {
         let family = Family(Registry::new());
         let build = family.gauges("build_info", "Always 1; its label tells the version.", &["version"])?;
@@ -70,7 +70,7 @@ impl Metrics {
         })
     }
 
-    /// Writes all of them in Prometheus's text format, version 0.0.4.
+    /// Formats all metrics in Prometheus's text format, version 0.0.4.
     ///
     /// # Errors
     /// [`MetricsError`].
@@ -81,7 +81,7 @@ impl Metrics {
     }
 }
 
-/// Counts a row that cannot be read. One counter a process: rows are read where there is no server.
+/// Counts a row that cannot be read. One counter per process: rows are also read without a server.
 pub fn unreadable_row(table: &str) {
     if let Some(rows) = &*UNREADABLE_ROWS {
         rows.with_label_values(&[table]).inc();
@@ -92,13 +92,13 @@ static UNREADABLE_ROWS: LazyLock<Option<IntCounterVec>> = LazyLock::new(|| {
     let help = "Times that a row was read which holds what tokend never writes.";
     let rows = IntCounterVec::new(Family::options("unreadable_rows_total", help), &["table"]).ok()?;
     for table in ["tokens", "token_events", "token_changes"] {
-        // There from the start.
+        // Present from the start.
         let _ = rows.with_label_values(&[table]);
     }
     Some(rows)
 });
 
-/// Makes metrics whose names begin with `tokend_`, and registers them.
+/// Creates metrics whose names start with `tokend_`, and registers them.
 struct Family(Registry);
 
 impl Family {

@@ -1,7 +1,6 @@
-//! The names of the tasks that must live as long as the server: values of a metric's label. Used by whoever starts
-//! one.
+//! The names of the supervised tasks: values of a metric's label. Used by the code that starts them.
 
-/// What is supervised. The words are the values of the metric's label.
+/// A supervised task. Its word is the value of the metric's label.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[expect(missing_docs, reason = "each is the task of its word")]
 pub enum Task {
@@ -40,7 +39,7 @@ impl Task {
         Self::Watch,
     ];
 
-    /// Returns the task's word.
+    /// Returns the task's label value.
     #[must_use]
     pub const fn word(self) -> &'static str {
         match self {

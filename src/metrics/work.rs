@@ -1,5 +1,5 @@
-//! What takes time or room beside the engine: Argon2id, the database's pool, connections, long answers, jobs. Called
-//! by each of them.
+//! Metrics of work that takes time or memory besides the engine: Argon2id, the database's pool,
+//! connections, long responses, jobs. Called by each of them.
 
 use std::time::Duration;
 
@@ -8,16 +8,16 @@ use prometheus::{Gauge, Histogram, IntCounter, IntCounterVec, IntGauge, IntGauge
 use super::tasks::Task;
 use super::{Family, MetricsError, observe};
 
-/// Counts work.
+/// Counts work besides the engine's.
 #[derive(Debug)]
 pub struct WorkMetrics {
     /// Argon2id for new tokens.
     pub creation: HashingMetrics,
     /// Argon2id for tokens whose MAC's key is gone.
     pub fallback: HashingMetrics,
-    /// Long answers.
+    /// Long responses.
     pub response_memory: ResponseMemoryMetrics,
-    /// Requests that are not answered yet.
+    /// Requests without a response yet.
     pub requests: RequestMetrics,
     connections: IntGauge,
     connections_refused: IntCounter,
@@ -35,14 +35,14 @@ pub struct WorkMetrics {
     task_restarts: IntCounterVec,
 }
 
-/// What is read again while the server runs.
+/// What is reloaded while the server runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reloaded {
     /// Certificate, key, client CA and revocation lists of the listeners.
     Tls,
     /// The keyring.
     Keyring,
-    /// What client certificates allow.
+    /// The mappings of client certificates.
     Certificates,
     /// The password of the database's role.
     DatabasePassword,
@@ -52,7 +52,7 @@ impl Reloaded {
     /// All of them.
     const ALL: [Self; 4] = [Self::Tls, Self::Keyring, Self::Certificates, Self::DatabasePassword];
 
-    /// Returns what it is called in a sentence.
+    /// Returns its name in log messages.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -73,7 +73,7 @@ impl Reloaded {
     }
 }
 
-/// Counts one use of Argon2id.
+/// Metrics of one use of Argon2id.
 #[derive(Debug, Clone)]
 pub struct HashingMetrics {
     running: IntGauge,
@@ -82,7 +82,7 @@ pub struct HashingMetrics {
     done: IntCounter,
 }
 
-/// Counts long answers that were refused, and tells how many bytes the others take.
+/// Counts rejected long responses, and reports the bytes that the others take.
 #[derive(Debug, Clone)]
 pub struct ResponseMemoryMetrics {
     bytes: IntGauge,
@@ -90,7 +90,7 @@ pub struct ResponseMemoryMetrics {
     over_share: IntCounter,
 }
 
-/// Counts requests that were refused, and tells how many bytes the others take.
+/// Counts rejected requests, and reports the bytes that the others take.
 #[derive(Debug, Clone)]
 pub struct RequestMetrics {
     bytes: IntGauge,
@@ -186,7 +186,7 @@ impl WorkMetrics {
                     &["task"],
                 )?;
                 for task in Task::ALL {
-                    // There from the start.
+                    // Present from the start.
                     let _ = restarts.with_label_values(&[task.word()]);
                 }
                 restarts
@@ -194,13 +194,13 @@ impl WorkMetrics {
         })
     }
 
-    /// Counts a connection that began; the gauge falls when it is told that it ended.
+    /// Returns the gauge of open connections; it falls when a connection's guard is dropped.
     #[must_use]
     pub fn connections(&self) -> &IntGauge {
         &self.connections
     }
 
-    /// Counts a connection that was refused, since its address had its share.
+    /// Counts a connection that was rejected because its address has used up its share.
     pub fn connection_refused(&self) {
         self.connections_refused.inc();
     }
@@ -210,34 +210,34 @@ impl WorkMetrics {
         self.handshake_failures.inc();
     }
 
-    /// Counts a call whose credential was not accepted.
+    /// Counts a call whose credential was rejected.
     pub fn authentication_failed(&self) {
         self.authentication_failures.inc();
     }
 
-    /// Counts something that was read again because it has changed, or that could not be.
+    /// Counts a reload after a change, or a failed one.
     pub fn reloaded(&self, what: Reloaded, used: bool) {
         self.reloads.with_label_values(&[what.label(), if used { "used" } else { "refused" }]).inc();
     }
 
-    /// Counts a task that is started again.
+    /// Counts the restart of a task.
     pub fn task_restarted(&self, task: Task) {
         self.task_restarts.with_label_values(&[task.word()]).inc();
     }
 
-    /// Takes the pool's sizes when metrics are asked for.
+    /// Sets the pool's sizes when metrics are requested.
     pub fn sample_pool(&self, used: u32, idle: u32) {
         self.pool_used.set(used.into());
         self.pool_idle.set(idle.into());
     }
 
-    /// Counts spans that were sent since the last time.
+    /// Counts the spans sent since the last call.
     pub fn spans(&self, exported: u64, lost: u64) {
         self.spans_exported.inc_by(exported);
         self.spans_lost.inc_by(lost);
     }
 
-    /// Tells how long the oldest event without a seal has been there.
+    /// Sets the age of the oldest event without a seal.
     pub fn unsealed(&self, age: Duration) {
         self.unsealed.set(age.as_secs_f64());
     }
@@ -268,65 +268,65 @@ fn reloads(family: &Family) -> Result<IntCounterVec, MetricsError> {
 }
 
 impl ResponseMemoryMetrics {
-    /// Counts an answer that was refused because nothing was left.
+    /// Counts a response that was rejected because no memory was left.
     pub fn refused_full(&self) {
         self.full.inc();
     }
 
-    /// Counts an answer that was refused because its caller has its share.
+    /// Counts a response that was rejected because its caller has used up its share.
     pub fn refused_over_share(&self) {
         self.over_share.inc();
     }
 
-    /// Takes how many bytes are taken when metrics are asked for.
+    /// Sets the bytes in use when metrics are requested.
     pub fn sample(&self, bytes: usize) {
         self.bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
     }
 }
 
 impl RequestMetrics {
-    /// Counts a request that was refused because nothing was left.
+    /// Counts a request that was rejected because no memory was left.
     pub fn refused_full(&self) {
         self.full.inc();
     }
 
-    /// Counts a request that was refused because its sender has its share.
+    /// Counts a request that was rejected because its client has used up its share.
     pub fn refused_over_share(&self) {
         self.over_share.inc();
     }
 
-    /// Takes how many bytes are taken when metrics are asked for.
+    /// Sets the bytes in use when metrics are requested.
     pub fn sample(&self, bytes: usize) {
         self.bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
     }
 }
 
 impl HashingMetrics {
-    /// Counts one that waits, until what is returned is dropped.
+    /// Counts a waiting computation until the returned guard is dropped.
     #[must_use]
     pub fn waiting(&self) -> Counted {
         Counted::new(&self.waiting)
     }
 
-    /// Counts one that runs, until what is returned is dropped.
+    /// Counts a running computation until the returned guard is dropped.
     #[must_use]
     pub fn running(&self) -> Counted {
         self.done.inc();
         Counted::new(&self.running)
     }
 
-    /// Counts one that found no place.
+    /// Counts a computation that was rejected because the queue was full.
     pub fn refused(&self) {
         self.refused.inc();
     }
 }
 
-/// One more in a gauge for as long as it lives.
+/// Adds one to a gauge for as long as it lives.
 #[derive(Debug)]
 pub struct Counted(IntGauge);
 
 impl Counted {
-    /// Adds one.
+    /// Adds one to the gauge.
     #[must_use]
     pub fn new(gauge: &IntGauge) -> Self {
         gauge.inc();
