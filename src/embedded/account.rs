@@ -1,5 +1,5 @@
-//! Who runs Postgres: the current user, or, when tokend runs as root, an unprivileged account,
-//! since Postgres refuses root. Builds the commands that run as that account.
+//! The account that runs Postgres: the current user, or, when tokend runs as root, an unprivileged
+//! account, since Postgres refuses root. Builds the commands that run as that account.
 
 use std::ffi::OsStr;
 use std::os::unix::fs::{MetadataExt as _, chown};
@@ -10,13 +10,13 @@ use std::{env, fs, io};
 
 use super::error::EmbeddedError;
 
-/// Accounts that root runs Postgres as, by preference.
+/// Accounts as which root runs Postgres, by preference.
 const UNPRIVILEGED: [&str; 2] = ["postgres", "nobody"];
-/// All that Postgres gets to see of the environment: no variable of tokend's, which may hold
-/// secrets, and none of Postgres's own (PGPORT, PGDATA …), which would change what it does.
+/// The only environment variables that Postgres gets: none of tokend's, which may contain secrets, and
+/// none of Postgres's own (PGPORT, PGDATA …), which would change what it does.
 const ENVIRONMENT: [&str; 5] = ["PATH", "HOME", "TZ", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH"];
 
-/// Tells whether this process is root.
+/// Returns whether this process is root.
 pub(super) fn is_root() -> bool {
     rustix::process::geteuid().is_root()
 }
@@ -35,13 +35,13 @@ struct Ids {
     group: u32,
 }
 
-/// Becomes a program, unless another process than the one named has become its parent: one that dies before its child
-/// has asked for a signal sends none.
+/// Executes a program, unless its parent is not the expected process: a parent that dies before its
+/// child has requested a signal sends none.
 const UNLESS_ORPHANED: &str = r#"[ "$PPID" = "$1" ] || exit 1; shift; exec "$@""#;
 
 impl Account {
-    /// Chooses the account: for root whoever owns `data`, when they exist, so that an account
-    /// that appears later does not lock the data out.
+    /// Chooses the account: for root the owner of `data`, if the directory exists, so that an account
+    /// created later does not lose access to the data.
     pub(super) fn choose(data: &Path) -> Result<Self, EmbeddedError> {
         let has_setpriv = can_signal_on_death();
         if !is_root() {
@@ -51,7 +51,7 @@ impl Account {
                 has_setpriv,
             });
         }
-        // Of those that may have been chosen before: anybody else has been refused.
+        // An account that may have been chosen before: any other owner has been refused.
         let owner = fs::metadata(data).ok().filter(|found| found.uid() != 0);
         let (name, ids) = match owner {
             Some(owner) => {
@@ -66,8 +66,8 @@ impl Account {
         Ok(Self { name, ids: Some(ids), has_setpriv })
     }
 
-    /// Returns a command that runs as this account, in a process group of its own, so that Ctrl-C
-    /// on the terminal reaches tokend alone.
+    /// Returns a command that runs as this account, in its own process group, so that Ctrl-C on the
+    /// terminal only reaches tokend.
     pub(super) fn command(&self, program: impl AsRef<OsStr>) -> Command {
         let mut command = Command::new(program);
         command
@@ -78,14 +78,14 @@ impl Account {
             .stdin(Stdio::null())
             .process_group(0);
         if let Some(ids) = self.ids {
-            // The standard library clears the supplementary groups along with it.
+            // The standard library also clears the supplementary groups.
             command.uid(ids.user).gid(ids.group);
         }
         command
     }
 
-    /// Returns a command like [`Self::command`] that is sent `signal` when the calling thread
-    /// ends, killed or not, where the system can do that (Linux).
+    /// Returns a command like [`Self::command`] that gets `signal` when the calling thread ends, killed
+    /// or not, if the system supports that (Linux).
     pub(super) fn mortal_command(&self, program: &Path, signal: &str) -> Command {
         if !self.has_setpriv {
             return self.command(program);
@@ -96,7 +96,7 @@ impl Account {
         command
     }
 
-    /// Gives a directory that this process has made to the account.
+    /// Gives a directory created by this process to the account.
     pub(super) fn own(&self, directory: &Path) -> io::Result<()> {
         match self.ids {
             Some(ids) => chown(directory, Some(ids.user), Some(ids.group)),
@@ -104,7 +104,7 @@ impl Account {
         }
     }
 
-    /// Checks that the account can pass through `directory`.
+    /// Checks that the account can traverse `directory`.
     pub(super) fn require_access(&self, directory: &Path) -> Result<(), EmbeddedError> {
         if self.ids.is_none() || succeeds(self.command("test").arg("-x").arg(directory)) {
             return Ok(());
@@ -113,12 +113,12 @@ impl Account {
     }
 }
 
-/// Returns the numbers of the users that root runs Postgres as.
+/// Returns the user ids as which root runs Postgres.
 pub(super) fn unprivileged_users() -> Vec<u32> {
     UNPRIVILEGED.into_iter().filter_map(look_up).map(|ids| ids.user).collect()
 }
 
-/// Tells whether util-linux's `setpriv` is there; the one of busybox lacks the option.
+/// Returns whether util-linux's `setpriv` is installed; the one of busybox lacks the option.
 fn can_signal_on_death() -> bool {
     cfg!(target_os = "linux") && succeeds(Command::new("setpriv").args(["--pdeathsig", "keep", "--", "true"]))
 }
@@ -132,7 +132,7 @@ fn succeeds(command: &mut Command) -> bool {
         .is_ok_and(|status| status.success())
 }
 
-/// Asks `id`, which unlike `/etc/passwd` knows the accounts of every name service.
+/// Runs `id`, which unlike `/etc/passwd` knows the accounts of every name service.
 fn look_up(name: &str) -> Option<Ids> {
     let number = |option: &str| {
         let output = Command::new("id").args([option, name]).output().ok()?;

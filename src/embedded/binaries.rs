@@ -1,5 +1,5 @@
-//! Which Postgres of this machine is used: looks where distributions and Homebrew put the server's
-//! programs, which most of them keep off PATH. Must never change or download anything.
+//! Finds the Postgres of this machine to use: searches the directories of distributions and Homebrew
+//! for the server's programs, which are usually not on PATH. Must never change or download anything.
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -10,9 +10,9 @@ use super::error::EmbeddedError;
 use super::layout::Layout;
 use super::settings::OLDEST_MAJOR;
 
-/// What must lie in one directory: a client package alone has none of the three.
+/// Programs that must be in one directory: a client package alone has none of the three.
 const PROGRAMS: [&str; 3] = ["postgres", "initdb", "pg_ctl"];
-/// Directories with one installation a version: parent, what a name starts with, what follows.
+/// Directories with one installation per version: parent, prefix of the name, subdirectory.
 const INSTALLATIONS: [(&str, &str, &str); 7] = [
     ("/usr/lib/postgresql", "", "bin"),
     ("/usr", "pgsql-", "bin"),
@@ -22,7 +22,7 @@ const INSTALLATIONS: [(&str, &str, &str); 7] = [
     ("/usr/local/opt", "postgresql@", "bin"),
     ("/home/linuxbrew/.linuxbrew/opt", "postgresql@", "bin"),
 ];
-/// The command that installs a server, by the package manager that a system has.
+/// The command that installs a server, by package manager.
 const INSTALL: [(&str, &str); 6] = [
     ("apt-get", "sudo apt-get install postgresql"),
     ("dnf", "sudo dnf install postgresql-server"),
@@ -40,8 +40,8 @@ pub(super) struct Binaries {
 }
 
 impl Binaries {
-    /// Finds the installation to use: of the major version that wrote the data, or, when there are
-    /// none yet, the first that is new enough, PATH before the newest elsewhere.
+    /// Finds the installation to use: of the major version that wrote the data, or, if there are none
+    /// yet, the first that is new enough, PATH before the newest elsewhere.
     pub(super) fn find(account: &Account, layout: &Layout) -> Result<Self, EmbeddedError> {
         let data_major = layout.data_major()?;
         let mut unfit: Option<Self> = None;
@@ -68,7 +68,7 @@ impl Binaries {
         })
     }
 
-    /// Finds the newest installation that is newer than `major` and can take its data over.
+    /// Finds the newest installation that is newer than `major` and can upgrade its data.
     pub(super) fn newest(account: &Account, major: u32) -> Option<Self> {
         let found = candidates().filter(|directory| directory.join("pg_upgrade").is_file());
         let found =
@@ -80,7 +80,7 @@ impl Binaries {
         &self.directory
     }
 
-    /// Returns the path of another program that belongs to it.
+    /// Returns the path of another program of this installation.
     pub(super) fn program(&self, name: &str) -> PathBuf {
         self.directory.join(name)
     }
@@ -102,7 +102,7 @@ impl Binaries {
     }
 }
 
-/// Lists the directories that hold all programs: PATH first, then by version, highest first.
+/// Lists the directories with all programs: PATH first, then by version, highest first.
 fn candidates() -> impl Iterator<Item = PathBuf> {
     let mut versions: Vec<(u32, PathBuf)> = INSTALLATIONS
         .iter()
@@ -130,12 +130,12 @@ fn installations(parent: &Path, prefix: &str, rest: &str) -> Vec<(u32, PathBuf)>
 
 fn search_path() -> Vec<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
-    // A relative entry would make what runs depend on where tokend was started.
+    // With a relative entry, the program would depend on tokend's working directory.
     env::split_paths(&path).filter(|entry| entry.is_absolute()).collect()
 }
 
-/// Asks the server's program for its version, as the account that is to run it: one that it cannot
-/// reach or load is none.
+/// Runs the server's program for its version, as the account that will run it: one that it cannot reach
+/// or load does not count.
 fn major_of(account: &Account, directory: &Path) -> Option<u32> {
     let output = account
         .command(directory.join("postgres"))

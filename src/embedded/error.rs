@@ -1,19 +1,19 @@
-//! Why a private Postgres could not be started or stopped, in words that say what to do.
+//! Why a private Postgres could not be started or stopped, in messages that say what to do.
 
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// Says why the private Postgres is not there.
+/// Why the private Postgres is not available.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum EmbeddedError {
-    /// Another process runs a cluster on the same directory.
+    /// Another process runs a cluster in the same directory.
     #[error(
         "{} is in use by another tokend: stop that one, or choose another data directory",
         directory.display()
     )]
     InUse {
-        /// The data directory that both want.
+        /// The data directory.
         directory: PathBuf,
     },
     /// The socket's path does not fit into a socket address.
@@ -22,9 +22,9 @@ pub enum EmbeddedError {
         socket.display(), socket.as_os_str().len()
     )]
     PathTooLong {
-        /// The path that the socket would have.
+        /// The path of the socket.
         socket: PathBuf,
-        /// Most bytes that this system takes.
+        /// The maximum number of bytes on this system.
         longest: usize,
     },
     /// No Postgres server was found on this machine.
@@ -41,7 +41,7 @@ pub enum EmbeddedError {
         directory.display(), super::settings::OLDEST_MAJOR
     )]
     TooOld {
-        /// Where its programs are.
+        /// The directory of its programs.
         directory: PathBuf,
         /// Its major version.
         major: u32,
@@ -62,7 +62,7 @@ pub enum EmbeddedError {
         /// The major version that was found.
         installed: u32,
     },
-    /// There is nothing to upgrade.
+    /// There is no data to upgrade.
     #[error("there are no data of a private Postgres in {}", directory.display())]
     NoData {
         /// The data directory.
@@ -80,7 +80,7 @@ pub enum EmbeddedError {
         /// The major version that wrote them.
         data: u32,
     },
-    /// What an earlier upgrade has kept is in the way.
+    /// The data kept by an earlier upgrade are in the way.
     #[error(
         "{} is still there from an earlier upgrade: run `tokend data delete-old`, or move it away",
         directory.display()
@@ -94,10 +94,10 @@ pub enum EmbeddedError {
     Upgrade {
         /// The program.
         program: PathBuf,
-        /// Its last words.
+        /// The end of its output.
         output: String,
     },
-    /// Started as root, and there is no account to run Postgres as.
+    /// tokend was started as root, and there is no account to run Postgres as.
     #[error("postgres refuses to run as root, and this system has neither a user `postgres` nor `nobody`")]
     NoAccount,
     /// The account that runs Postgres cannot reach the data directory.
@@ -106,23 +106,23 @@ pub enum EmbeddedError {
         directory.display()
     )]
     Unreachable {
-        /// The directory that it must pass.
+        /// The directory that it cannot traverse.
         directory: PathBuf,
         /// The name or number of the account.
         account: String,
     },
-    /// Root has found what belongs to somebody else.
+    /// Root has found a file of another account.
     #[error(
         "{} belongs to another account (user {owner}), and root would trust what it finds there: run tokend as that \
          account, give it to root (chown), or choose another data directory", path.display()
     )]
     OfAnotherAccount {
-        /// What was found.
+        /// The file or directory.
         path: PathBuf,
-        /// The number of the user that it belongs to.
+        /// The user id of its owner.
         owner: u32,
     },
-    /// Others than root can change what root would find.
+    /// Users other than root can change what root would use.
     #[error(
         "others than root can write {}, and root would trust what it finds there: take that from them \
          (chmod go-w), or choose another data directory", path.display()
@@ -134,20 +134,20 @@ pub enum EmbeddedError {
     /// A file or directory could not be used, or a program not started.
     #[error("cannot {action} {}", path.display())]
     Io {
-        /// What was tried.
+        /// The failed action.
         action: &'static str,
-        /// On what.
+        /// The file or directory.
         path: PathBuf,
-        /// Why not.
+        /// The cause.
         #[source]
         source: io::Error,
     },
     /// `initdb` failed.
     #[error("initdb could not make a database in {}: {output}", directory.display())]
     Initialise {
-        /// Where.
+        /// The data directory.
         directory: PathBuf,
-        /// The end of what it said.
+        /// The end of its output.
         output: String,
     },
     /// The server ended before it was ready.
@@ -155,31 +155,31 @@ pub enum EmbeddedError {
     Start {
         /// The server's log.
         log: PathBuf,
-        /// The end of what it logged at this start.
+        /// The end of its log since this start.
         tail: String,
     },
-    /// The server was not ready in time, for instance because a recovery took too long.
+    /// The server was not ready in time, for example because a recovery took too long.
     #[error("postgres was not ready after {seconds} s; its log {} ends with: {tail}", log.display())]
     NotReady {
-        /// How long it was given.
+        /// The time limit, in seconds.
         seconds: u64,
         /// The server's log.
         log: PathBuf,
-        /// The end of what it logged at this start.
+        /// The end of its log since this start.
         tail: String,
     },
-    /// A server could not be ended.
+    /// A server could not be stopped.
     #[error("the Postgres on {} (process {pid}) does not end", directory.display())]
     StillRunning {
         /// The directory of its data.
         directory: PathBuf,
-        /// Its postmaster.
+        /// The process id of its postmaster.
         pid: u32,
     },
 }
 
 impl EmbeddedError {
-    /// Returns what turns an I/O error into one that names the file, for `map_err`.
+    /// Returns a function that adds the file to an I/O error, for `map_err`.
     pub(super) fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
         move |source| Self::Io { action, path: path.to_owned(), source }
     }

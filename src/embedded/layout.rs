@@ -1,5 +1,5 @@
-//! Where the private Postgres keeps its things below tokend's data directory, and with which
-//! permissions. Must never know how Postgres is run.
+//! The paths and permissions of the private Postgres below tokend's data directory. Called by the other
+//! files of `embedded`. Must never know how Postgres is run.
 
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions, TryLockError};
 use std::io::{self, Read as _, Seek as _, SeekFrom};
@@ -12,13 +12,13 @@ use super::account::{Account, is_root};
 use super::error::EmbeddedError;
 use super::settings::PORT;
 
-/// Most bytes of a socket's path without the closing zero: `sun_path` less one.
+/// The maximum bytes of a socket's path without the terminating zero: `sun_path` less one.
 const LONGEST_SOCKET_PATH: usize = if cfg!(target_os = "linux") { 107 } else { 103 };
-/// A killed holder of the lock keeps it until the system has cleared the process away.
+/// A killed lock holder keeps the lock until the system has removed the process.
 const LOCK_PATIENCE: Duration = Duration::from_millis(300);
-/// A log beyond this many bytes is emptied at the next start.
+/// A log larger than this, in bytes, is truncated at the next start.
 const LARGEST_LOG: u64 = 10 * 1024 * 1024;
-/// Most bytes and lines of a log that an error quotes.
+/// The maximum bytes and lines of a log that an error quotes.
 const TAIL_BYTES: u64 = 4096;
 const TAIL_LINES: usize = 8;
 
@@ -30,10 +30,10 @@ pub(super) struct Layout {
 }
 
 impl Layout {
-    /// Makes the data directory where there is none and fixes its absolute path.
+    /// Creates the data directory if it does not exist, and resolves its absolute path.
     pub(super) fn create(root: &Path) -> Result<Self, EmbeddedError> {
         if !root.is_dir() {
-            // As root, another account must be able to pass through to the data.
+            // As root: another account must be able to traverse it to the data.
             let mode = if is_root() { 0o711 } else { 0o700 };
             DirBuilder::new()
                 .recursive(true)
@@ -51,7 +51,7 @@ impl Layout {
         Ok(Self { root, socket_directory })
     }
 
-    /// Takes a data directory that is there.
+    /// Uses an existing data directory.
     pub(super) fn existing(root: &Path) -> Result<Self, EmbeddedError> {
         if root.is_dir() {
             Self::create(root)
@@ -73,33 +73,34 @@ impl Layout {
         self.root.join("postgres")
     }
 
-    /// Where `initdb` works: what is found here was never finished.
+    /// The working directory of `initdb`: its content was never finished.
     pub(super) fn unfinished_data(&self) -> PathBuf {
         self.root.join("postgres.new")
     }
 
-    /// Where an upgrade works: what is found here was never finished, or is what was replaced.
+    /// The working directory of an upgrade: its content was never finished, or is the replaced data.
     pub(super) fn upgrade_directory(&self) -> PathBuf {
         self.root.join("postgres.upgrade")
     }
 
-    /// Where an upgrade makes the new data.
+    /// Where an upgrade creates the new data.
     pub(super) fn upgraded_data(&self) -> PathBuf {
         self.upgrade_directory().join("data")
     }
 
-    /// Where the data of a major version are kept once they are replaced.
+    /// Where the data of a major version are kept after they are replaced.
     pub(super) fn kept_data(&self, major: u32) -> PathBuf {
         self.root.join(format!("postgres-{major}"))
     }
 
-    /// Makes an empty directory for an upgrade to work in.
+    /// Creates an empty working directory for an upgrade.
     pub(super) fn fresh_upgrade_directory(&self, account: &Account) -> Result<(), EmbeddedError> {
         make_private(&self.upgrade_directory(), account)
     }
 
-    /// Gives data that an upgrade has replaced the name by which they are kept: those that lie where it works and are
-    /// older than `major`, which is in use. Returns it, if there were some.
+    /// Renames data that an upgrade has replaced to the name under which they are kept: data in its
+    /// working directory that are older than `major`, which is in use. Returns the new path, if there
+    /// were any.
     pub(super) fn keep_replaced_data(&self, major: u32) -> Result<Option<PathBuf>, EmbeddedError> {
         let replaced = self.upgraded_data();
         let Some(old) = major_in(&replaced)?.filter(|&old| old < major) else { return Ok(None) };
@@ -111,7 +112,7 @@ impl Layout {
         Ok(Some(kept))
     }
 
-    /// Returns all data that upgrades have kept.
+    /// Returns the directories of all data that upgrades have kept.
     pub(super) fn all_kept_data(&self) -> Result<Vec<PathBuf>, EmbeddedError> {
         let read = EmbeddedError::io("read", &self.root);
         let entries =
@@ -124,7 +125,7 @@ impl Layout {
         Ok(kept.map(|entry| entry.path()).collect())
     }
 
-    /// Has the names below the directory survive a crash of the machine.
+    /// Makes the names in the directory survive a crash of the machine.
     pub(super) fn sync(&self) -> Result<(), EmbeddedError> {
         File::open(&self.root).and_then(|root| root.sync_all()).map_err(EmbeddedError::io("sync", &self.root))
     }
@@ -133,7 +134,7 @@ impl Layout {
         self.root.join("postgres.log")
     }
 
-    /// Takes the exclusive lock that lets its holder touch anything below the directory.
+    /// Takes the exclusive lock that is required to change anything in the directory.
     pub(super) fn lock(&self) -> Result<File, EmbeddedError> {
         let path = self.root.join("lock");
         let file = OpenOptions::new()
@@ -160,22 +161,22 @@ impl Layout {
         }
     }
 
-    /// Returns the major version that wrote the data, or `None` when there are no data yet.
+    /// Returns the major version that wrote the data, or `None` if there are no data yet.
     pub(super) fn data_major(&self) -> Result<Option<u32>, EmbeddedError> {
         major_in(&self.data())
     }
 
-    /// Makes the socket's directory anew: what lies in it belongs to a server that has gone.
+    /// Recreates the socket's directory: its content belongs to a server that is gone.
     pub(super) fn fresh_socket_directory(&self, account: &Account) -> Result<(), EmbeddedError> {
         make_private(&self.socket_directory, account)
     }
 
-    /// Makes an empty directory for `initdb` to work in.
+    /// Creates an empty working directory for `initdb`.
     pub(super) fn fresh_unfinished_data(&self, account: &Account) -> Result<(), EmbeddedError> {
         make_private(&self.unfinished_data(), account)
     }
 
-    /// Gives finished data their name, for good.
+    /// Moves finished data to their final name.
     pub(super) fn finish_data(&self) -> Result<(), EmbeddedError> {
         let data = self.data();
         fs::rename(self.unfinished_data(), &data)
@@ -183,7 +184,7 @@ impl Layout {
             .map_err(EmbeddedError::io("move the new database to", &data))
     }
 
-    /// Opens the server's log for appending; returns it with its length so far.
+    /// Opens the server's log for appending; returns it with its current length.
     pub(super) fn open_log(&self) -> Result<(File, u64), EmbeddedError> {
         let path = self.log();
         let open = || {
@@ -197,7 +198,7 @@ impl Layout {
         open().map_err(EmbeddedError::io("open", &path))
     }
 
-    /// Returns the last lines that the log has gained since it had `start` bytes.
+    /// Returns the last lines that were added to the log since it had `start` bytes.
     pub(super) fn log_tail(&self, start: u64) -> String {
         let read = || -> io::Result<String> {
             let mut log = File::open(self.log())?;
@@ -211,7 +212,7 @@ impl Layout {
     }
 }
 
-/// Returns the last lines of a program's output as one piece of text.
+/// Returns the last lines of a program's output as one text.
 pub(super) fn last_lines(output: &[u8]) -> String {
     let text = String::from_utf8_lossy(output);
     let lines: Vec<&str> = text.lines().map(str::trim_end).filter(|line| !line.is_empty()).collect();

@@ -1,12 +1,7 @@
-//! The private Postgres: found on the machine, run from tokend's data directory, reached through
-//! a Unix socket alone, and ended with the process that owns it.
-//!
-//! `tokend serve` starts one when no database is configured; the tests start a disposable one.
-//! Everything here blocks. It must never know what the database is used for: no SQL, no client.
-//!
-//! `layout` says where things lie, `account` who runs them, `binaries` which Postgres,
-//! `previous` deals with what a killed run left, `server` is the living postmaster, `upgrade` takes the data to another
-//! major version.
+//! The private Postgres: found on the machine, run in tokend's data directory, reached only through a
+//! Unix socket, and stopped with the process that owns it. Started by `tokend serve` when no database
+//! is configured, and by the tests, disposable. All calls block. It must never know what the database
+//! is used for: no SQL, no client.
 
 mod account;
 mod binaries;
@@ -35,26 +30,26 @@ pub use self::upgrade::{Upgraded, delete_kept, kept, upgrade};
 pub struct Cluster {
     layout: Layout,
     server: Server,
-    // Held for the cluster's life: whoever has it may touch the data.
+    // Held for the cluster's life: only the holder may touch the data.
     lock: File,
 }
 
 impl Cluster {
-    /// The superuser's name; the socket trusts whoever can reach it.
+    /// The superuser's name; the socket trusts every client that can reach it.
     pub const ROLE: &'static str = settings::ROLE;
     /// The database that exists from the first start.
     pub const DATABASE: &'static str = "postgres";
-    /// The port that names the socket file; nothing listens on TCP.
+    /// The port number in the socket's file name; nothing listens on TCP.
     pub const PORT: u16 = settings::PORT;
 
-    /// Starts Postgres on `dir`, making the directory and the data in it when there are none.
+    /// Starts Postgres in `dir`, and creates the directory and the data if they do not exist.
     ///
-    /// Blocks until connections are accepted: about a second on a new directory, a tenth of one on
-    /// a used one, at most some two minutes when an earlier run has to be ended and recovered.
+    /// Blocks until connections are accepted: about one second for a new directory, 0.1 s for a used
+    /// one, at most about two minutes if an earlier server must be stopped and recovered.
     ///
     /// # Errors
-    /// [`EmbeddedError::InUse`] while another process runs a cluster on `dir`; the other variants
-    /// say what this machine lacks or what Postgres reported.
+    /// [`EmbeddedError::InUse`] while another process runs a cluster in `dir`; the other variants say
+    /// what is missing on this machine or what Postgres reported.
     pub fn start(dir: &Path, durability: Durability) -> Result<Self, EmbeddedError> {
         let begun = Instant::now();
         trust::check(dir)?;
@@ -79,10 +74,10 @@ impl Cluster {
         Ok(Self { layout, server, lock })
     }
 
-    /// Starts Postgres on data that are there, unless it runs there already for somebody else; `None`: it does.
+    /// Starts Postgres on existing data, unless another process already runs it; `None`: it does.
     ///
     /// # Errors
-    /// [`EmbeddedError::NoData`]: nothing is made; the others as of [`Cluster::start`].
+    /// [`EmbeddedError::NoData`]: nothing is created; the others as for [`Cluster::start`].
     pub fn start_unless_running(dir: &Path) -> Result<Option<Self>, EmbeddedError> {
         if Layout::existing(dir)?.data_major()?.is_none() {
             return Err(EmbeddedError::NoData { directory: dir.to_owned() });
@@ -93,21 +88,21 @@ impl Cluster {
         }
     }
 
-    /// Returns where the socket of a directory's Postgres is, which need not run.
+    /// Returns the socket directory of a data directory's Postgres, which need not run.
     ///
     /// # Errors
-    /// The directory is not there, or its path too long.
+    /// The directory does not exist, or its path is too long.
     pub fn socket_dir_in(dir: &Path) -> Result<PathBuf, EmbeddedError> {
         Ok(Layout::existing(dir)?.socket_directory().to_owned())
     }
 
-    /// Returns the directory of the socket, to be given to a client as its host.
+    /// Returns the directory of the socket, for use as a client's host.
     #[must_use]
     pub fn socket_dir(&self) -> &Path {
         self.layout.socket_directory()
     }
 
-    /// Returns the file that the server's own messages go to.
+    /// Returns the server's log file.
     #[must_use]
     pub fn log_file(&self) -> PathBuf {
         self.layout.log()
@@ -119,17 +114,17 @@ impl Cluster {
         self.server.pid()
     }
 
-    /// Tells whether the postmaster is still there; nothing starts it again by itself.
+    /// Returns whether the postmaster still runs; nothing restarts it automatically.
     #[must_use]
     pub fn is_running(&self) -> bool {
         self.server.is_running()
     }
 
-    /// Disconnects all clients, writes everything down and waits until the server has gone: about
-    /// a tenth of a second, at most 20 s.
+    /// Disconnects all clients, writes all data to disk and waits until the server has stopped: about
+    /// 0.1 s, at most 20 s.
     ///
     /// # Errors
-    /// [`EmbeddedError::StillRunning`] when it did not end even by an immediate shutdown.
+    /// [`EmbeddedError::StillRunning`] if it did not stop even by an immediate shutdown.
     pub fn stop(self) -> Result<(), EmbeddedError> {
         self.server.stop(&self.layout)
     }
@@ -140,8 +135,8 @@ impl Drop for Cluster {
         if let Err(error) = self.server.stop(&self.layout) {
             tracing::error!(%error, "private postgres was left running");
         }
-        // Closing is not enough: a child that another thread has forked, and that has not yet
-        // executed its program, shares the lock for a moment. Where this fails, closing remains.
+        // Closing is not enough: a child that another thread has forked, and that has not yet executed
+        // its program, shares the lock for a moment. If this fails, closing still releases it later.
         let _ = self.lock.unlock();
     }
 }

@@ -1,8 +1,8 @@
-//! What an earlier run left behind when it was killed: a postmaster that still runs, or its pid
-//! file. Ends the one and makes sure that the other keeps nobody out. Called under the lock.
+//! Cleans up after an earlier run that was killed: stops a postmaster that still runs, and makes sure
+//! that its pid file does not prevent a start. Called under the lock.
 //!
-//! The pid file is never removed: Postgres reads from it which shared memory the killed server
-//! used, and refuses to start while one of its backends still lives.
+//! The pid file is never removed: Postgres reads from it which shared memory the killed server used,
+//! and refuses to start while one of its backends still lives.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -14,11 +14,11 @@ use super::account::Account;
 use super::binaries::Binaries;
 use super::error::EmbeddedError;
 
-/// Seconds that a fast shutdown of the earlier server may take, and then an immediate one.
+/// Seconds for a fast shutdown of the earlier server, and then for an immediate one.
 const SHUTDOWNS: [(&str, &str); 2] = [("fast", "60"), ("immediate", "10")];
 const LAST_MOMENT: Duration = Duration::from_secs(2);
 
-/// Ends the server that an earlier run has left on the data, if there is one.
+/// Stops the server of an earlier run on the data, if there is one.
 pub(super) fn end(data: &Path, account: &Account, binaries: &Binaries) -> Result<(), EmbeddedError> {
     let Some(pid) = recorded_postmaster(data)? else {
         return Ok(());
@@ -28,7 +28,7 @@ pub(super) fn end(data: &Path, account: &Account, binaries: &Binaries) -> Result
             break;
         }
         tracing::info!(postgres.pid = pid.as_raw_pid(), mode, "ending the postgres of an earlier run");
-        // As the account: the pid file is the account's, and root must not signal what it names.
+        // As the account: it owns the pid file, and root must not signal a process named there.
         let program = binaries.pg_ctl();
         account
             .command(&program)
@@ -36,7 +36,7 @@ pub(super) fn end(data: &Path, account: &Account, binaries: &Binaries) -> Result
             .arg(data)
             .output()
             .map_err(EmbeddedError::io("run", &program))?;
-        // A server removes its record, which pg_ctl waits for, a moment before it ends.
+        // A server removes its pid file, which `pg_ctl` waits for, a moment before it exits.
         if gone_within(LAST_MOMENT, pid, data) {
             break;
         }
@@ -47,7 +47,7 @@ pub(super) fn end(data: &Path, account: &Account, binaries: &Binaries) -> Result
             pid: pid.as_raw_pid().unsigned_abs(),
         });
     }
-    // A server that has shut down took its record along, even where nobody reaps its process.
+    // A server that has shut down has removed its pid file, even if nobody reaps its process.
     if exists(pid) && recorded_postmaster(data)? == Some(pid) {
         disown(data, account)?;
     }
@@ -81,8 +81,8 @@ fn exists(pid: Pid) -> bool {
     !matches!(test_kill_process(pid), Err(rustix::io::Errno::SRCH))
 }
 
-/// Tells whether the process is a Postgres on `data`: after a restart of the machine or of a
-/// container the recorded number may be anybody's.
+/// Returns whether the process is a Postgres on `data`: after a restart of the machine or container the
+/// recorded pid may belong to any process.
 #[cfg(target_os = "linux")]
 fn serves(pid: Pid, data: &Path) -> bool {
     use std::os::unix::ffi::OsStrExt as _;
@@ -100,8 +100,8 @@ fn serves(pid: Pid, data: &Path) -> bool {
         .is_ok_and(|output| String::from_utf8_lossy(&output.stdout).contains(&*data.to_string_lossy()))
 }
 
-/// Replaces a recorded number that now is another process's by our own: Postgres takes its
-/// parent's for stale, another living one's for a server and would refuse to start for ever.
+/// Replaces a recorded pid that now belongs to another process by this process's: Postgres treats its
+/// parent's as stale, but any other living one as a server and would never start.
 fn disown(data: &Path, account: &Account) -> Result<(), EmbeddedError> {
     let path = data.join("postmaster.pid");
     let script = r#"{ echo "$2"; tail -n +2 "$1"; } >"$1.new" && mv "$1.new" "$1""#;

@@ -1,6 +1,6 @@
-//! The postmaster: how it is started, when it is ready, and how it ends. It is forked by a thread
-//! of its own, which then waits for it: the signal that a server gets when its owner dies follows
-//! the thread that forked it, not the process.
+//! The postmaster: its start, its readiness, and its end. It is forked by a dedicated thread, which
+//! then waits for it: the signal that a server gets when its owner dies is tied to the thread that
+//! forked it, not to the process.
 
 use std::ffi::OsString;
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
@@ -20,23 +20,23 @@ use super::layout::{Layout, last_lines};
 use super::previous;
 use super::settings::{Durability, PORT, ROLE};
 
-/// How long a server may take until it accepts connections; a crash recovery is part of it.
+/// How long a server may take until it accepts connections, including a crash recovery.
 const READY_LIMIT: Duration = Duration::from_mins(1);
-/// How long a fast shutdown may take before an immediate one is asked for.
+/// How long a fast shutdown may take before an immediate one.
 const FAST_SHUTDOWN_LIMIT: Duration = Duration::from_secs(10);
 /// Longer than the 5 s after which the postmaster kills backends that do not obey.
 const IMMEDIATE_SHUTDOWN_LIMIT: Duration = Duration::from_secs(8);
 const POLL_INTERVAL: Duration = Duration::from_millis(3);
 const REPORT_INTERVAL: Duration = Duration::from_secs(5);
-/// How Postgres says that a backend of a killed server still lives; it notices and ends soon.
+/// The log message for a backend of a killed server that still lives; it notices and exits soon.
 const STILL_ATTACHED: &str = "pre-existing shared memory block";
-/// How Postgres says that another server is there, or about to be: one of an earlier run, killed just as it had
-/// started it, which has made its record only now.
+/// The log message for another server that runs or starts: one of an earlier run, which was killed just
+/// after starting it, and which has written its pid file only now.
 const OVERTAKEN: &str = r#"lock file "postmaster.pid""#;
-/// How long such a server may take to make its record.
+/// How long such a server may take to write its pid file.
 const OVERTAKEN_LIMIT: Duration = Duration::from_secs(10);
 
-/// Makes the data: elsewhere first, so that an interrupted attempt never looks finished.
+/// Creates the data: elsewhere first, so that an interrupted attempt never looks finished.
 pub(super) fn initialise(
     layout: &Layout,
     account: &Account,
@@ -64,7 +64,7 @@ pub(super) fn initialise(
     layout.finish_data()
 }
 
-/// What every cluster of ours has.
+/// The settings of every private cluster.
 pub(super) fn settings_of_initdb(command: &mut Command) {
     command.args(["--auth-local=trust", "--auth-host=reject", "--encoding=UTF8"]).args([
         "--locale=C",
@@ -74,7 +74,7 @@ pub(super) fn settings_of_initdb(command: &mut Command) {
     ]);
 }
 
-/// A postmaster that this process has started.
+/// A postmaster started by this process.
 #[derive(Debug)]
 pub(super) struct Server {
     pid: Pid,
@@ -185,15 +185,15 @@ impl Server {
         }
     }
 
-    /// Ends the postmaster and waits for it; one that has ended already is no error.
+    /// Stops the postmaster and waits for it; one that has already ended is no error.
     pub(super) fn stop(&self, layout: &Layout) -> Result<(), EmbeddedError> {
         let steps = [(Signal::INT, FAST_SHUTDOWN_LIMIT), (Signal::QUIT, IMMEDIATE_SHUTDOWN_LIMIT)];
         for (signal, limit) in steps {
             let mut state = self.life.lock();
             state.told_to_end = true;
             if !state.ended {
-                // Not reaped while the lock is held: the number is still this process's. And one
-                // that cannot be signalled shows below by not ending.
+                // Not reaped while the lock is held: the pid still belongs to the server. A server that
+                // cannot be signalled is detected below, because it does not end.
                 let _ = kill_process(self.pid, signal);
             }
             if self.life.ended_within(state, limit) {
@@ -218,12 +218,12 @@ impl Life {
     }
 }
 
-/// Announces the postmaster, stays until it has ended, and says so.
+/// Reports the postmaster's pid, waits until it has ended, and records that.
 fn own(mut child: Child, life: &Life, started: &SyncSender<io::Result<Pid>>) {
     let pid = Pid::from_child(&child);
-    // Nobody waits for it any more only when the starting thread has died with its process.
+    // The receiver is gone only if the starting thread has died with its process.
     let _ = started.send(Ok(pid));
-    // NOWAIT leaves it unreaped, so that `stop` never signals a number that was given away.
+    // NOWAIT leaves it unreaped, so that `stop` never signals a reused pid.
     let unreaped = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
     while let Err(rustix::io::Errno::INTR) = waitid(WaitId::Pid(pid), unreaped) {}
     let mut state = life.lock();
@@ -235,7 +235,7 @@ fn own(mut child: Child, life: &Life, started: &SyncSender<io::Result<Pid>>) {
     life.changed.notify_all();
 }
 
-/// Reads the postmaster's own word: the eighth line of its pid file.
+/// Reads the postmaster's own status: the eighth line of its pid file.
 fn accepts_connections(pid_file: &Path, pid: Pid) -> bool {
     let text = fs::read_to_string(pid_file).unwrap_or_default();
     let mut lines = text.lines().map(str::trim);
@@ -244,7 +244,7 @@ fn accepts_connections(pid_file: &Path, pid: Pid) -> bool {
 
 fn postmaster(layout: &Layout, account: &Account, program: &Path, durability: Durability) -> Command {
     let (death_signal, settings): (_, &[&str]) = match durability {
-        // INT is a fast shutdown, QUIT an immediate one, which leaves a recovery to the next start.
+        // INT is a fast shutdown, QUIT an immediate one, after which the next start recovers.
         Durability::Durable => ("INT", &["fsync=on", "full_page_writes=on", "synchronous_commit=on"]),
         Durability::Disposable => {
             ("QUIT", &["fsync=off", "full_page_writes=off", "synchronous_commit=off", "max_connections=300"])
@@ -260,10 +260,10 @@ fn postmaster(layout: &Layout, account: &Account, program: &Path, durability: Du
         .args(["-c", "unix_socket_permissions=0700"])
         .args(["-c", "cluster_name=tokend"])
         .args(["-c", "logging_collector=off", "-c", "log_destination=stderr"])
-        // Terse: the details of an error quote rows.
+        // Terse: the details of an error would contain rows.
         .args(["-c", "log_error_verbosity=terse"])
-        // Short queries gain nothing from compiling, and a service manager may forbid memory that can be
-        // written and run.
+        // Short queries gain nothing from JIT compilation, and a service manager may forbid memory that
+        // is writable and executable.
         .args(["-c", "jit=off"]);
     for setting in settings {
         command.args(["-c", setting]);
@@ -271,7 +271,7 @@ fn postmaster(layout: &Layout, account: &Account, program: &Path, durability: Du
     command
 }
 
-/// The setting is a list of quoted names: a directory may hold a comma, a space or a quote.
+/// The setting is a list of quoted names: a directory may contain a comma, a space or a quote.
 fn setting_of_socket(directory: &Path) -> OsString {
     let mut setting = b"unix_socket_directories=\"".to_vec();
     for &byte in directory.as_os_str().as_bytes() {

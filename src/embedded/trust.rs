@@ -1,5 +1,5 @@
-//! Whether root may use what it finds in a data directory: Postgres is run on it, and its keyring believed. What another
-//! account owns, or could put something else in place of, is refused. Called before anything there is opened.
+//! Checks whether root may use a data directory: root runs Postgres on it and trusts its keyring.
+//! Rejects what another account owns or could replace. Called before anything there is opened.
 
 use std::fs::{self, Metadata};
 use std::io;
@@ -9,14 +9,14 @@ use std::path::Path;
 use super::account::{is_root, unprivileged_users};
 use super::error::EmbeddedError;
 
-/// What lies in a data directory, beside what is Postgres's own.
+/// The files of a data directory that are not Postgres's own.
 const OURS: [&str; 4] = ["keyring", "root-secret", "lock", "postgres.log"];
 
-/// What the account that runs Postgres owns.
+/// The directories owned by the account that runs Postgres.
 const OF_POSTGRES: [&str; 3] = ["postgres", "postgres.new", "postgres-socket"];
 
-/// Checks the way to the directory, the directory, and what is in it. Only for root: Postgres itself refuses what
-/// belongs to another account than an ordinary one's own.
+/// Checks the path to the directory, the directory, and its content. Only for root: for an ordinary
+/// account Postgres itself rejects what belongs to another one.
 ///
 /// # Errors
 /// [`EmbeddedError::OfAnotherAccount`] and [`EmbeddedError::WritableByOthers`].
@@ -25,7 +25,7 @@ pub(super) fn check(directory: &Path) -> Result<(), EmbeddedError> {
         return Ok(());
     }
     check_way(directory)?;
-    // Where links lead, too; none are left in that way.
+    // The target of links, too; its path contains no links.
     if let Ok(resolved) = fs::canonicalize(directory) {
         check_way(&resolved)?;
     }
@@ -36,7 +36,7 @@ pub(super) fn check(directory: &Path) -> Result<(), EmbeddedError> {
     OF_POSTGRES.into_iter().try_for_each(|name| check_owner(&directory.join(name), &users))
 }
 
-/// Checks that nobody but root decides what a path leads to.
+/// Checks that only root decides where a path leads.
 fn check_way(path: &Path) -> Result<(), EmbeddedError> {
     path.ancestors().filter(|path| !path.as_os_str().is_empty()).try_for_each(|path| {
         check_owner(path, &[])?;
@@ -49,7 +49,7 @@ fn check_way(path: &Path) -> Result<(), EmbeddedError> {
     })
 }
 
-/// Checks that what is there, and what it leads to if it is a link, is root's or one of these users'.
+/// Checks that a file, and its target if it is a link, belongs to root or one of these users.
 fn check_owner(path: &Path, users: &[u32]) -> Result<(), EmbeddedError> {
     for metadata in [fs::symlink_metadata(path), fs::metadata(path)] {
         match found(metadata, path)?.map(|metadata| metadata.uid()) {
@@ -70,8 +70,8 @@ fn found(metadata: io::Result<Metadata>, path: &Path) -> Result<Option<Metadata>
     }
 }
 
-/// Tells whether others than root may put something else in place of what is in a directory. A sticky one, such as
-/// /tmp, lets nobody touch what is another's.
+/// Returns whether users other than root may replace the content of a directory. A sticky directory,
+/// such as /tmp, does not let users touch files of others.
 fn others_may_replace(metadata: &Metadata) -> bool {
     const STICKY: u32 = 0o1000;
     let group = metadata.mode() & 0o020 != 0 && metadata.gid() != 0;

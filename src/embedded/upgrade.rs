@@ -1,6 +1,7 @@
-//! Taking a private Postgres over to a newer major version, with both installed: a new cluster beside the old one,
-//! `pg_upgrade` from the one into the other, and then the two change places in one step. Killed at any moment it leaves
-//! the old data where they were, or the new ones in their place and the old ones kept. Called by `tokend data`.
+//! Upgrades a private Postgres to a newer major version, with both installed: creates a new cluster
+//! next to the old one, runs `pg_upgrade`, and then exchanges the two in one step. If killed at any
+//! moment, it leaves the old data in use, or the new data in use and the old ones kept. Called by
+//! `tokend data`.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -16,23 +17,23 @@ use super::previous;
 use super::server::{self, Server};
 use super::settings::{Durability, ROLE};
 
-/// What an upgrade has done.
+/// The result of an upgrade.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Upgraded {
-    /// The major version of before.
+    /// The old major version.
     pub from: u32,
-    /// The major version of now.
+    /// The new major version.
     pub to: u32,
-    /// Where the data of before are kept.
+    /// Where the old data are kept.
     pub kept: PathBuf,
 }
 
-/// Takes the data in `dir` over to the newest Postgres of this machine; nobody may be serving them.
+/// Upgrades the data in `dir` to the newest Postgres of this machine; no server may use them meanwhile.
 ///
-/// Blocks for as long as copying the data takes; the directory needs room for both.
+/// Blocks for as long as copying the data takes; the disk needs space for both copies.
 ///
 /// # Errors
-/// [`EmbeddedError`]: the data are then as they were.
+/// [`EmbeddedError`]: the data are then unchanged.
 pub fn upgrade(dir: &Path) -> Result<Upgraded, EmbeddedError> {
     let layout = Layout::existing(dir)?;
     let lock = layout.lock()?;
@@ -52,7 +53,7 @@ pub fn upgrade(dir: &Path) -> Result<Upgraded, EmbeddedError> {
     }
     previous::end(&layout.upgraded_data(), &account, &new)?;
     previous::end(&layout.data(), &account, &old)?;
-    // What a crash has left is recovered: pg_upgrade takes data only as a clean shutdown leaves them.
+    // Recovers after a crash: `pg_upgrade` accepts data only after a clean shutdown.
     layout.fresh_socket_directory(&account)?;
     Server::start(&layout, &account, &old, Durability::Durable)?.stop(&layout)?;
     tracing::info!(
@@ -70,7 +71,7 @@ pub fn upgrade(dir: &Path) -> Result<Upgraded, EmbeddedError> {
     Ok(Upgraded { from: old_major, to: new.major(), kept })
 }
 
-/// Returns where upgrades have kept data.
+/// Returns the directories of the data that upgrades have kept.
 ///
 /// # Errors
 /// [`EmbeddedError`]: there is no data directory, or it cannot be read.
@@ -78,10 +79,10 @@ pub fn kept(dir: &Path) -> Result<Vec<PathBuf>, EmbeddedError> {
     Layout::existing(dir)?.all_kept_data()
 }
 
-/// Deletes the data that upgrades have kept; returns where they were.
+/// Deletes the data that upgrades have kept; returns their directories.
 ///
 /// # Errors
-/// [`EmbeddedError`]; nothing of the data in use is touched.
+/// [`EmbeddedError`]; the data in use are not touched.
 pub fn delete_kept(dir: &Path) -> Result<Vec<PathBuf>, EmbeddedError> {
     let layout = Layout::existing(dir)?;
     let _lock = layout.lock()?;
@@ -103,14 +104,14 @@ fn make_new(layout: &Layout, account: &Account, old: &Binaries, new: &Binaries) 
     if checksums {
         command.arg("--data-checksums");
     } else if new.major() >= 18 {
-        // The default of before.
+        // The default of older versions.
         command.arg("--no-data-checksums");
     }
     command.arg("--pgdata").arg(layout.upgraded_data());
     run(command, &new.initdb())
 }
 
-/// Both clusters must have checksums, or neither.
+/// Both clusters must have checksums, or neither: returns whether the old one has.
 fn has_checksums(layout: &Layout, account: &Account, old: &Binaries) -> Result<bool, EmbeddedError> {
     let program = old.program("pg_controldata");
     let output =
@@ -133,7 +134,7 @@ fn take_over(
     layout.fresh_socket_directory(account)?;
     let mut command = account.mortal_command(&program, "KILL");
     command
-        // It writes what it finds wrong where it runs.
+        // It writes its error reports into its working directory.
         .current_dir(layout.upgrade_directory())
         .args(["--username", ROLE, "--old-bindir"])
         .arg(old.directory())
@@ -149,13 +150,13 @@ fn take_over(
     run(command, &program)
 }
 
-/// Has two directories change places in one step: there is no moment without data.
+/// Exchanges two directories in one step: there is no moment without data.
 fn exchange(one: &Path, other: &Path) -> Result<(), EmbeddedError> {
     renameat_with(CWD, one, CWD, other, RenameFlags::EXCHANGE)
         .map_err(|error| EmbeddedError::io("put the new database in place of", other)(io::Error::from(error)))
 }
 
-/// Has the planner know the tables: its statistics are not taken over.
+/// Collects the planner's statistics: they are not upgraded.
 fn analyze(layout: &Layout, account: &Account, new: &Binaries) -> Result<(), EmbeddedError> {
     layout.fresh_socket_directory(account)?;
     let server = Server::start(layout, account, new, Durability::Durable)?;
@@ -175,7 +176,7 @@ fn run(mut command: Command, program: &Path) -> Result<(), EmbeddedError> {
     if output.status.success() {
         return Ok(());
     }
-    // pg_upgrade says on standard output what is wrong.
+    // `pg_upgrade` reports errors on standard output.
     let said = [output.stdout, output.stderr].concat();
     Err(EmbeddedError::Upgrade { program: program.to_owned(), output: last_lines(&said) })
 }
