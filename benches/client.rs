@@ -1,5 +1,6 @@
-//! What a verdict costs a service that asks by the client crate: judged by itself, and asked of a tokend on this
-//! machine, by a call each or over one for all. One run measures all, on a real server and a real Postgres.
+//! The cost of a verdict for a service that uses the client crate: judged locally, and requested from a
+//! tokend on this machine, with one call per verdict or multiplexed on one. One run measures all, on a
+//! real server and a real Postgres.
 //!
 //!     cargo bench --bench client
 
@@ -21,10 +22,10 @@ use crate::support::client::created_with;
 use crate::support::eventually;
 use crate::support::replica::Replica;
 
-/// How many tokens are asked for in turn.
+/// How many tokens are verified in rotation.
 const TOKENS: usize = 10_000;
 
-/// How many questions are under way at once, where there is more than one.
+/// How many requests are in flight, where there is more than one.
 const AT_ONCE: usize = 64;
 
 struct Subject {
@@ -55,7 +56,7 @@ impl Subject {
         Question::new(secret).required_scopes(&self.required)
     }
 
-    /// Has a verifier hold all tokens.
+    /// Makes a verifier cache all tokens.
     async fn hold(&self, verifier: &Verifier) {
         for number in 0..TOKENS {
             eventually("the token is held", async || {
@@ -67,7 +68,7 @@ impl Subject {
     }
 }
 
-/// Asks so many questions at once.
+/// Sends this many requests at once.
 async fn ask(subject: &Arc<Subject>, verifier: &Verifier, from: usize, count: usize) {
     let mut asking = JoinSet::new();
     for number in from..from + count {

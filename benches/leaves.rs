@@ -1,5 +1,5 @@
-//! What one Verify is made of, piece by piece: `cargo bench --bench leaves`. Starts a disposable Postgres, for
-//! the engine's sake; nothing that is measured asks it.
+//! The parts of one Verify, measured separately: `cargo bench --bench leaves`. Starts a disposable
+//! Postgres, which the engine needs; no measured code reads it.
 
 use std::hint::black_box;
 use std::sync::Arc;
@@ -29,17 +29,17 @@ use tokend::verify::{
 };
 use tokio::runtime::Runtime;
 
-/// The same as in tokend.
+/// The same allocator as in tokend.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// How long the engine may take until it has reached its database.
+/// How long the engine may take to reach its database.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 fn main() -> anyhow::Result<()> {
     let mut criterion = Criterion::default().configure_from_args();
     pure(&mut criterion)?;
-    // `cargo test --all-targets` runs each piece once: without a database.
+    // `cargo test --all-targets` runs each part once: without a database.
     if std::env::args().any(|argument| argument == "--bench") {
         engine(&mut criterion)?;
     }
@@ -47,7 +47,7 @@ fn main() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What needs nothing but its arguments.
+/// Measures the parts that need only their arguments.
 fn pure(criterion: &mut Criterion) -> anyhow::Result<()> {
     let (prefix, randomness) = (Prefix::default(), &mut clock::randomness());
     let keyring = Keyring::parse(Keyring::generate_entry(randomness)?.expose_secret())?;
@@ -68,8 +68,8 @@ fn pure(criterion: &mut Criterion) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What a Verify from the cache counts, alone and while another core counts all the time, which is the worst that
-/// can be.
+/// Measures the counting of a Verify from the cache, alone and while another core counts all the time,
+/// which is the worst case.
 fn metrics(criterion: &mut Criterion) -> anyhow::Result<()> {
     let metrics = Metrics::new()?;
     let count = || {
@@ -123,7 +123,7 @@ fn owned((key, value): (&str, &str)) -> (String, String) {
     (key.to_owned(), value.to_owned())
 }
 
-/// What needs an engine that follows a database: a whole hit, and its answer.
+/// Measures the parts that need an engine with a database: a whole cache hit, and its response.
 fn engine(criterion: &mut Criterion) -> anyhow::Result<()> {
     let directory = tempfile::Builder::new().prefix("tokend-leaves-").tempdir_in("/tmp")?;
     let permissions = std::os::unix::fs::PermissionsExt::from_mode(0o711);
@@ -170,7 +170,7 @@ fn engine(criterion: &mut Criterion) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Starts an engine on a new database with a root token, and has it read that.
+/// Starts an engine on a new database with a root token, and makes it read that token.
 async fn start(options: PgConnectOptions) -> anyhow::Result<(Engine, SecretString)> {
     let (prefix, cost) = (Prefix::default(), DurableCost::new(64, 1, 1)?);
     let key = Keyring::generate_entry(&mut clock::randomness())?;

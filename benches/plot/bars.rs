@@ -1,4 +1,4 @@
-//! Bars on a logarithmic axis, each with its spread.
+//! Bars on a logarithmic axis, each with its spread. Called by the load bench's report.
 
 use super::{COLOURS, decades, document, line, rectangle, short, text};
 
@@ -16,7 +16,7 @@ pub(crate) struct Bar {
     pub(crate) high: f64,
 }
 
-/// Draws them one below the other.
+/// Draws the bars below each other.
 pub(crate) fn bars(title: &str, bars: &[Bar]) -> String {
     let (first, last) = decades(bars.iter().flat_map(|bar| [bar.low, bar.high]));
     let x = |value: f64| LEFT + WIDTH * ((value.max(1e-9).log10() - first) / (last - first)).clamp(0.0, 1.0);

@@ -1,4 +1,5 @@
-//! Distributions: how long the fastest so many per cent took, both axes logarithmic, so that the tail shows.
+//! Latency distributions by quantile, with both axes logarithmic, so that the tail shows. Called by the
+//! load bench's report.
 
 use hdrhistogram::Histogram;
 
@@ -13,12 +14,12 @@ const HEIGHT: f64 = 320.0;
 #[derive(Debug, Clone)]
 pub(crate) struct Curve {
     pub(crate) name: String,
-    /// The share of what took longer, from 1 down, and how long, in microseconds.
+    /// The share that took longer, from 1 down, and the latency in microseconds.
     pub(crate) points: Vec<(f64, f64)>,
 }
 
 impl Curve {
-    /// Reads the quantiles of a histogram of nanoseconds, as far out as it has values.
+    /// Returns the quantiles of a histogram of nanoseconds, as far as it has values.
     #[expect(clippy::cast_precision_loss, reason = "far fewer than 2^52")]
     pub(crate) fn quantiles(histogram: &Histogram<u64>) -> Vec<(f64, f64)> {
         let least = 1.0 / histogram.len().max(1) as f64;
@@ -31,7 +32,7 @@ impl Curve {
     }
 }
 
-/// Draws them over each other.
+/// Draws the curves in one plot.
 pub(crate) fn curves(title: &str, curves: &[Curve]) -> String {
     let points = || curves.iter().flat_map(|curve| &curve.points);
     let (first, last) = decades(points().map(|point| point.1));
@@ -78,7 +79,7 @@ fn duration(micros: f64) -> String {
     }
 }
 
-/// Writes the share of what was faster.
+/// Formats the share that was faster.
 fn per_cent(slower: f64) -> String {
     let faster = (1.0 - slower) * 100.0;
     let digits = match slower {

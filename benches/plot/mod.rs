@@ -1,5 +1,5 @@
-//! Plots as SVG, without a library: bars of throughput, and distributions as quantiles. Used by the load
-//! bench; its mode `plot-delays` draws files of delays that others have measured.
+//! Plots as SVG, without a library: bars of throughput, and latency distributions. Used by the load
+//! bench; its mode `plot-delays` draws files of delays measured elsewhere.
 
 mod bars;
 mod curves;
@@ -15,8 +15,8 @@ pub(crate) use self::curves::{Curve, curves};
 
 /// Draws distributions of delays, a curve for each file: `plot-delays FILE… OUT.svg`.
 ///
-/// A line of a file is a delay in milliseconds, and how often it occurred if more than once; `#` begins a
-/// comment, and the first one is the curve's name.
+/// A line of a file is a delay in milliseconds, and its count if more than one; `#` starts a comment,
+/// and the first one is the curve's name.
 pub(crate) fn delays(files: &[String]) -> anyhow::Result<()> {
     let Some((output, inputs)) = files.split_last().filter(|(_, inputs)| !inputs.is_empty()) else {
         bail!("plot-delays wants one or more files of delays, and the name of the SVG");
@@ -84,7 +84,7 @@ fn escaped(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;")
 }
 
-/// Returns the powers of ten that enclose what is positive of these values.
+/// Returns the exponents of the powers of ten that enclose the positive values.
 fn decades(values: impl Iterator<Item = f64>) -> (f64, f64) {
     let (low, high) = values
         .filter(|value| *value > 0.0)
@@ -96,7 +96,7 @@ fn decades(values: impl Iterator<Item = f64>) -> (f64, f64) {
     }
 }
 
-/// Writes a number as people do on axes.
+/// Formats a number for an axis.
 fn short(value: f64) -> String {
     match value {
         value if value >= 1e6 => {

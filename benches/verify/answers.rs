@@ -1,12 +1,13 @@
-//! Reads the answers of a `VerifyStream` out of its DATA frames, whose bounds are not those of the messages.
-//! Used by `connection`. Looks at the verdict alone.
+//! Reads the responses of a `VerifyStream` from its DATA frames, whose boundaries differ from those of
+//! the messages. Used by `connection`. Only looks at the verdict.
 
 use std::collections::VecDeque;
 
-/// gRPC's frame (5 bytes), then `response` (1 byte and a length of 1 to 3), then the verdict (2 bytes).
+/// gRPC's frame header (5 bytes), then `response` (1 byte and a length of 1 to 3), then the verdict (2
+/// bytes).
 const HEAD: usize = 11;
 
-/// What is left over between two frames, and what is still to be answered.
+/// The incomplete response between two frames, and the requests without a response.
 #[derive(Debug, Default)]
 pub(crate) struct AnswerReader {
     asked: VecDeque<u64>,
@@ -15,12 +16,12 @@ pub(crate) struct AnswerReader {
 }
 
 impl AnswerReader {
-    /// Notes a question, and when it was to be asked.
+    /// Records a request, and when it was scheduled.
     pub(crate) fn expect(&mut self, scheduled: u64) {
         self.asked.push_back(scheduled);
     }
 
-    /// Reads on; hands every answer's question and verdict to `answered`.
+    /// Reads more bytes; calls `answered` with each response's schedule and verdict.
     pub(crate) fn read(&mut self, mut bytes: &[u8], mut answered: impl FnMut(u64, u8)) {
         while !bytes.is_empty() {
             if self.rest > 0 {
@@ -38,7 +39,7 @@ impl AnswerReader {
             }
             let length =
                 u32::from_be_bytes([self.head[1], self.head[2], self.head[3], self.head[4]]) as usize;
-            // An answer is never as short as its head here: it has a verdict and a time.
+            // A response is always longer than this head: it has a verdict and a time.
             self.rest = (5 + length).saturating_sub(HEAD);
             let verdict = verdict(&self.head[5..]);
             self.head.clear();
@@ -49,7 +50,7 @@ impl AnswerReader {
     }
 }
 
-/// Finds the verdict behind the tag and the length of `response`; 0 for anything unexpected.
+/// Returns the verdict after the tag and the length of `response`; 0 for anything unexpected.
 fn verdict(message: &[u8]) -> u8 {
     let (Some(0x0a), rest) = (message.first(), &message[1..]) else { return 0 };
     let length_bytes = 1 + rest.iter().take_while(|byte| **byte & 0x80 != 0).count();

@@ -1,6 +1,6 @@
-//! One connection of the load client: asks, and tells which of what was asked has been answered as expected.
-//! Driven by `load`. A call each for Verify, or all questions on one stream for `VerifyStream`. Honours the
-//! server's windows and its limit of concurrent streams.
+//! One connection of the load client: sends requests, and reports whether each got the expected
+//! response. Driven by `load`. One call per request for Verify, or all requests on one stream for
+//! `VerifyStream`. Respects the server's windows and its limit of concurrent streams.
 
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind, Read as _, Write as _};
@@ -9,31 +9,31 @@ use std::net::{SocketAddr, TcpStream};
 use super::answers::AnswerReader;
 use super::frame::{self, Frame, RequestHead};
 
-/// How much is read at once, and after how much the server's window is opened again.
+/// How much is read at once, and after how many bytes the server's window is reopened.
 const READ_SIZE: usize = 256 * 1024;
 const WINDOW_STEP: u32 = 1 << 24;
 
-/// Whether each question is a call of its own.
+/// Whether each request is a separate call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Mode {
     Unary,
     Stream,
 }
 
-/// What became of a question.
+/// The outcome of a request.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Outcome {
-    /// When it was to be asked.
+    /// When it was scheduled.
     pub(crate) scheduled: u64,
     pub(crate) end: End,
 }
 
-/// How a question ended.
+/// How a request ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum End {
-    /// With the verdict that was expected, or with any message where none is.
+    /// With the expected verdict, or with any message if none is expected.
     Good,
-    /// With another one.
+    /// With another verdict.
     Wrong,
     /// With a status and no message.
     Refused,
@@ -54,11 +54,11 @@ pub(crate) struct Connection {
     head: RequestHead,
     verdict: Option<u8>,
     out: Vec<u8>,
-    /// Questions of a stream that are not yet in a frame.
+    /// Requests of a stream that are not yet in a frame.
     together: Vec<u8>,
     received: Vec<u8>,
     length: usize,
-    /// The calls from stream `first_stream` on.
+    /// The calls, starting with stream `first_stream`.
     calls: VecDeque<Call>,
     first_stream: u32,
     next_stream: u32,
@@ -71,7 +71,7 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    /// Connects; `verdict` is what every answer is expected to say, if it is to have one.
+    /// Connects; `verdict` is the expected one of every response, if any.
     pub(crate) fn open(
         address: SocketAddr,
         head: RequestHead,
@@ -109,12 +109,12 @@ impl Connection {
         Ok(connection)
     }
 
-    /// Returns how many questions have no answer yet.
+    /// Returns how many requests have no response yet.
     pub(crate) fn outstanding(&self) -> usize {
         self.outstanding
     }
 
-    /// Tells whether the server would take another question of this size now.
+    /// Returns whether the server's limits allow another request of this size now.
     pub(crate) fn has_room(&self, size: usize) -> bool {
         let size = i64::try_from(size).unwrap_or(i64::MAX);
         match self.mode {
@@ -123,12 +123,12 @@ impl Connection {
         }
     }
 
-    /// Tells whether there is something left to be written.
+    /// Returns whether there is anything left to write.
     pub(crate) fn wants_to_write(&self) -> bool {
         !self.out.is_empty() || !self.together.is_empty()
     }
 
-    /// Asks; the bytes leave with the next flush.
+    /// Queues a request; its bytes are sent with the next flush.
     pub(crate) fn ask(&mut self, question: &[u8], scheduled: u64) {
         let size = i64::try_from(question.len()).unwrap_or(i64::MAX);
         self.window -= size;
@@ -149,7 +149,7 @@ impl Connection {
         }
     }
 
-    /// Writes the questions of a stream that leave together, in one frame, as tonic's clients do.
+    /// Writes the queued requests of a stream in one frame, as tonic's clients do.
     fn write_together(&mut self) {
         if !self.together.is_empty() {
             frame::write(&mut self.out, frame::DATA, 0, 1, &self.together);
@@ -166,7 +166,7 @@ impl Connection {
         stream
     }
 
-    /// Writes what the socket takes.
+    /// Writes as much as the socket accepts.
     pub(crate) fn flush(&mut self) -> io::Result<()> {
         self.write_together();
         while !self.out.is_empty() {
@@ -181,7 +181,7 @@ impl Connection {
         Ok(())
     }
 
-    /// Reads what has come and hands every outcome to `done`.
+    /// Reads what has arrived and calls `done` with every outcome.
     pub(crate) fn receive(&mut self, mut done: impl FnMut(Outcome)) -> io::Result<()> {
         loop {
             let room = self.received.len() - self.length;
@@ -201,7 +201,7 @@ impl Connection {
     }
 
     fn take_frames(&mut self, done: &mut impl FnMut(Outcome)) -> io::Result<()> {
-        // Out of the way while the frames borrow it.
+        // Moved out while the frames borrow it.
         let mut received = std::mem::take(&mut self.received);
         let mut taken = 0;
         while let Some((frame, size)) = Frame::split(&received[taken..self.length]) {
@@ -242,7 +242,7 @@ impl Connection {
         for (id, value) in frame.settings() {
             match id {
                 frame::MAX_CONCURRENT_STREAMS => self.max_streams = value as usize,
-                // Before anything was sent but an empty stream.
+                // Nothing but an empty stream has been sent before.
                 frame::INITIAL_WINDOW_SIZE => {
                     self.stream_window += i64::from(value) - i64::from(frame::FIRST_WINDOW);
                 }
@@ -252,7 +252,7 @@ impl Connection {
         frame::write(&mut self.out, frame::SETTINGS, frame::ACK, 0, &[]);
     }
 
-    /// Opens the windows again that the server has used up.
+    /// Reopens the windows that the server has used.
     fn acknowledge(&mut self, frame: Frame<'_>) {
         self.unacknowledged += u32::try_from(frame.payload.len()).unwrap_or(0);
         if self.unacknowledged >= WINDOW_STEP {

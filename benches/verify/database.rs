@@ -1,5 +1,5 @@
-//! The private Postgres of a run, with durable settings, and one database for each size of table. Kept for
-//! the next run if the plan says where.
+//! The private Postgres of a run, with durable settings, and one database for each table size. Kept for
+//! the next run if the plan names a directory.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt as _;
@@ -11,7 +11,7 @@ use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _};
 use tempfile::TempDir;
 use tokend::embedded::{Cluster, Durability};
 
-/// Short, and open to the account that runs Postgres.
+/// Short, and accessible to the account that runs Postgres.
 const PARENT: &str = "/tmp";
 
 /// A running Postgres.
@@ -24,8 +24,8 @@ pub(crate) struct Postgres {
 }
 
 impl Postgres {
-    /// Starts one on `kept`, or on a directory that goes with it. Called on the main thread, with which
-    /// Postgres ends.
+    /// Starts Postgres in `kept`, or in a directory that is removed with it. Called on the main thread,
+    /// because Postgres ends with that.
     pub(crate) fn start(kept: Option<&Path>) -> anyhow::Result<Self> {
         let (directory, disposable) = if let Some(kept) = kept {
             (kept.to_owned(), None)
@@ -39,7 +39,7 @@ impl Postgres {
         Ok(Self { cluster, directory, _disposable: disposable })
     }
 
-    /// Returns where a run may keep what belongs to the data.
+    /// Returns the directory for files that belong to the data.
     pub(crate) fn directory(&self) -> &Path {
         &self.directory
     }
@@ -50,7 +50,7 @@ impl Postgres {
         Ok(file.lines().next().context("an empty pid file")?.trim().parse()?)
     }
 
-    /// Returns what connects to a database.
+    /// Returns the connect options of a database.
     pub(crate) fn options(&self, database: &str) -> PgConnectOptions {
         PgConnectOptions::new_without_pgpass()
             .socket(self.cluster.socket_dir())
@@ -61,13 +61,13 @@ impl Postgres {
             .disable_statement_logging()
     }
 
-    /// Returns the same as a URL, for another process.
+    /// Returns the URL of a database, for another process.
     pub(crate) fn url(&self, database: &str) -> String {
         let socket = self.cluster.socket_dir().display().to_string().replace('/', "%2F");
         format!("postgres://{}@{socket}:{}/{database}?sslmode=disable", Cluster::ROLE, Cluster::PORT)
     }
 
-    /// Makes a database with tokend's schema, unless it is there; tells whether it was made now.
+    /// Creates a database with tokend's schema, unless it exists; returns whether it was created.
     pub(crate) async fn make(&self, database: &str) -> anyhow::Result<bool> {
         let mut connection = self.options(Cluster::DATABASE).connect().await?;
         let exists: bool = sqlx::query_scalar("SELECT EXISTS (SELECT FROM pg_database WHERE datname = $1)")
@@ -82,7 +82,7 @@ impl Postgres {
         Ok(!exists)
     }
 
-    /// Drops a database that was not filled to the end.
+    /// Drops a database that was not completely filled.
     pub(crate) async fn drop_database(&self, database: &str) -> anyhow::Result<()> {
         let mut connection = self.options(Cluster::DATABASE).connect().await?;
         execute(&mut connection, format!("DROP DATABASE IF EXISTS {database} WITH (FORCE)")).await?;
@@ -90,7 +90,7 @@ impl Postgres {
     }
 }
 
-/// Executes a statement of the bench's own.
+/// Executes a statement of the bench.
 pub(crate) async fn execute(connection: &mut PgConnection, sql: String) -> anyhow::Result<()> {
     sqlx::query(AssertSqlSafe(sql)).execute(connection).await?;
     Ok(())

@@ -1,5 +1,5 @@
-//! Puts a load on a server and measures what comes back: so many questions under way at all times, or so many
-//! a second whatever the server does. Called by `rounds`, once a scenario and round.
+//! Puts a load on a server and measures the responses: a fixed number of requests in flight, or a fixed
+//! number per second whatever the server does. Called by `rounds`, once per scenario and round.
 
 use std::io;
 use std::net::SocketAddr;
@@ -13,13 +13,13 @@ use super::connection::{Connection, End, Mode, Outcome};
 use super::frame::RequestHead;
 use super::questions::{Order, Questions};
 
-/// The longest latency that is told apart from a longer one, in nanoseconds.
+/// The largest latency that is distinguished from larger ones, in nanoseconds.
 const LONGEST: u64 = 60_000_000_000;
 
-/// How long answers are waited for after the last question.
+/// How long to wait for responses after the last request.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// What is asked, of whom, and how.
+/// The requests of a load, the server, and the pace.
 #[derive(Debug)]
 pub(crate) struct Load<'a> {
     pub(crate) address: SocketAddr,
@@ -27,37 +27,37 @@ pub(crate) struct Load<'a> {
     pub(crate) questions: &'a Questions,
     pub(crate) connections: usize,
     pub(crate) pace: Pace,
-    /// Whether the server may refuse some.
+    /// Whether the server may reject some requests.
     pub(crate) may_refuse: bool,
     pub(crate) warm_up: Duration,
     pub(crate) duration: Duration,
 }
 
-/// When the next question is asked.
+/// When the next request is sent.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Pace {
-    /// As soon as fewer than this are under way.
+    /// As soon as fewer than this are in flight.
     InFlight(usize),
-    /// So many a second, at moments that are fixed beforehand.
+    /// This many per second, at fixed times.
     PerSecond(f64),
 }
 
-/// What came back.
+/// The results.
 #[derive(Debug)]
 pub(crate) struct Measured {
     pub(crate) answers: u64,
     pub(crate) elapsed: Duration,
-    /// In nanoseconds, from the moment a question was to be asked.
+    /// In nanoseconds, from the scheduled time of a request.
     pub(crate) latency: Histogram<u64>,
-    /// Questions that were refused, and how soon.
+    /// The latencies of rejected requests.
     pub(crate) refusals: Histogram<u64>,
     wrong: u64,
-    /// Questions that were asked within the measured time, and those that were answered in all.
+    /// Requests from the measured time without a response.
     unanswered: u64,
 }
 
 impl Measured {
-    /// Returns how many answers came a second.
+    /// Returns the responses per second.
     #[expect(clippy::cast_precision_loss, reason = "far fewer than 2^52")]
     pub(crate) fn per_second(&self) -> f64 {
         self.answers as f64 / self.elapsed.as_secs_f64()
@@ -73,13 +73,13 @@ struct Driver<'a> {
     /// In nanoseconds since the start.
     measured_from: u64,
     asked_until: u64,
-    /// How many questions the schedule has had so far, and the one that waits for room.
+    /// How many requests the schedule has released; the next one may wait for a window.
     scheduled: u64,
     turn: usize,
 }
 
 impl Load<'_> {
-    /// Runs it as this caller. `begun` is called when the measured time begins.
+    /// Runs the load as this caller. `begun` is called when the measured time begins.
     pub(crate) fn run(&self, caller: &str, begun: impl FnOnce()) -> anyhow::Result<Measured> {
         let head = RequestHead::new(self.questions.method(), &self.address.to_string(), caller);
         let verdict = self.questions.verdict();
@@ -140,9 +140,9 @@ impl Driver<'_> {
             let open = matches!(self.load.pace, Pace::PerSecond(_)) && !self.load.may_refuse;
             for connection in &mut self.connections {
                 connection.receive(|outcome| {
-                    // An open schedule counts what was to be asked in the measured time, whenever it was
-                    // answered; a closed one what was answered in it, and so does an overload, whose schedule
-                    // falls behind.
+                    // An open schedule counts the requests scheduled in the measured time, whenever
+                    // their responses came; a closed one counts the responses in that time, and so does
+                    // an overload, whose schedule falls behind.
                     let counted = if open { outcome.scheduled } else { received };
                     if (from..until).contains(&counted) {
                         last_answer = received;
@@ -165,7 +165,7 @@ impl Driver<'_> {
         self.connections.iter().map(Connection::outstanding).sum()
     }
 
-    /// Asks what is due, each connection in its turn.
+    /// Sends the requests that are due, on the connections in rotation.
     fn ask(&mut self, now: u64) {
         match self.load.pace {
             Pace::InFlight(count) => {
@@ -201,7 +201,7 @@ impl Driver<'_> {
         Some(turn)
     }
 
-    /// Sends, then sleeps until something comes or the next question is due.
+    /// Flushes, then sleeps until a response arrives or the next request is due.
     fn wait(&mut self, asking: bool) -> anyhow::Result<()> {
         for connection in &mut self.connections {
             connection.flush()?;
@@ -241,7 +241,7 @@ impl Measured {
     }
 }
 
-/// Returns when the question of this number is due, in nanoseconds since the start.
+/// Returns when the request with this number is due, in nanoseconds since the start.
 #[expect(
     clippy::cast_precision_loss,
     clippy::cast_sign_loss,

@@ -1,11 +1,11 @@
-//! The load bench: `cargo bench --bench verify`. Starts a Postgres of its own, fills it, starts tokend and the
-//! servers that it is compared with, and measures all of them in interleaved rounds. `docs/benchmarks.md` says
-//! how to read it. With `-- overload` it measures that instead; with
-//! `-- plot-delays FILE… OUT.svg` it draws a distribution.
+//! The load bench: `cargo bench --bench verify`. Starts its own Postgres, fills it, starts tokend and
+//! the servers to compare it with, and measures all of them in interleaved rounds. `docs/benchmarks.md`
+//! explains the results. With `-- overload` it measures overload instead; with `-- plot-delays FILE…
+//! OUT.svg` it draws a distribution.
 //!
-//! `plan` what is measured · `database`, `population` what is asked about · `servers`, `roles` who answers ·
-//! `frame`, `connection`, `answers`, `questions`, `load` the client · `scenarios`, `rounds`, `overload`
-//! the runs · `report`, `plot` what is written.
+//! `plan` settings · `database`, `population` the data · `servers`, `roles` the servers · `frame`,
+//! `connection`, `answers`, `questions`, `load` the client · `scenarios`, `rounds`, `overload` the runs
+//! · `report`, `plot` the output.
 
 mod answers;
 mod connection;
@@ -39,7 +39,7 @@ use self::population::Population;
 use self::rounds::Runner;
 use self::servers::{Server, TOKEND};
 
-/// The same as in tokend, so that no server has a better one.
+/// The same allocator as in tokend, so that no server has a better one.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
@@ -60,7 +60,7 @@ fn main() -> anyhow::Result<()> {
     }
 }
 
-/// Runs the overload of a plan. On the main thread, too.
+/// Runs the overload of a plan, on the main thread, too.
 fn run_overload(plan: &Plan) -> anyhow::Result<()> {
     fs::create_dir_all(&plan.output)?;
     let postgres = Postgres::start(plan.data.as_deref())?;
@@ -68,7 +68,7 @@ fn run_overload(plan: &Plan) -> anyhow::Result<()> {
     overload::run(plan, &postgres, &population)
 }
 
-/// Runs the plan. On the main thread: what it starts ends with it.
+/// Runs the plan, on the main thread: the processes that it starts end with it.
 fn run(plan: &Plan) -> anyhow::Result<()> {
     fs::create_dir_all(&plan.output)?;
     let postgres = Postgres::start(plan.data.as_deref())?;
@@ -82,12 +82,12 @@ fn run(plan: &Plan) -> anyhow::Result<()> {
     let scenarios = scenarios::prepare(plan, &postgres, &population, &reply)?;
     let runner = Runner { plan, caller: &population.caller, postmaster: postgres.pid()? };
     let series = runner.run(&scenarios)?;
-    // Before their Postgres.
+    // Before their Postgres stops.
     drop(scenarios);
     report::write(plan, &series)
 }
 
-/// Asks tokend once, in order that the ceiling answers what tokend does.
+/// Gets one response from tokend, so that the ceiling returns the same.
 async fn typical_reply(plan: &Plan, postgres: &Postgres, population: &Population) -> anyhow::Result<String> {
     let url = postgres.url(&scenarios::database_name(plan.main_table));
     let server = Server::tokend(TOKEND.as_ref(), &url, &population.key, &plan.output.join("tokend.log"))?;

@@ -1,6 +1,6 @@
-//! Overload: how much is still answered when several times more is asked than can be, and how soon the rest is
-//! told so. `cargo bench --bench verify -- overload`. Each round measures what a server can do and then the
-//! overload, so that only ratios within a round count.
+//! Overload: how many requests succeed at several times the capacity, and how soon the others are
+//! rejected. `cargo bench --bench verify -- overload`. Each round measures a server's capacity and then
+//! the overload, so that only ratios within a round count.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -25,39 +25,39 @@ use super::rounds::count;
 use super::scenarios::await_answers;
 use super::servers::{Server, TOKEND};
 
-/// How many times more is asked than can be answered.
+/// The load, as a multiple of the capacity.
 const TIMES: u32 = 5;
 
-/// How long each measurement takes, and how long queues may fill before.
+/// The duration of each measurement, and the time for queues to fill before it.
 const DURATION: Duration = Duration::from_secs(2);
 const WARM_UP: Duration = Duration::from_millis(1_500);
 
-/// So many that the calls in flight of each are below what a connection may have, and for FULL so many that no share
-/// of the places for waiting calls is met first.
+/// So many that the calls in flight on each stay below a connection's limit, and for FULL so many that
+/// no share of the queue of waiting calls is reached first.
 const CONNECTIONS: usize = 8;
 const CONNECTIONS_OF_FULL: usize = 32;
 
-/// Each load of records takes as much longer; so does each poll of the feed.
+/// Makes each load of records take longer; each poll of the feed, too.
 const SLOW: &str = "CREATE OR REPLACE VIEW server_epoch AS
     SELECT (SELECT system_identifier FROM pg_control_system()) || '/'
         || (SELECT oid FROM pg_database WHERE datname = current_database()) || '/'
         || (SELECT mark FROM server_mark) AS epoch
     FROM pg_sleep(0.2)";
 
-/// What is overloaded.
+/// A server to overload.
 struct Case {
     name: &'static str,
     server: Server,
     questions: Questions,
     connections: usize,
-    /// So many calls in flight that it can do no more.
+    /// The number of calls in flight that saturates it.
     saturating: usize,
-    /// Whether it refuses: it is asked so many times a second what it can do. What does not refuse is asked with
-    /// so many times the calls in flight, whose client waits.
+    /// Whether it rejects requests: then it gets a multiple of its capacity per second. A server that
+    /// does not reject gets a multiple of the calls in flight, whose client waits.
     refuses: bool,
 }
 
-/// What a case did in one round.
+/// The results of a case in one round.
 struct Round {
     capacity: f64,
     goodput: f64,
@@ -89,7 +89,7 @@ pub(crate) fn run(plan: &Plan, postgres: &Postgres, population: &Population) -> 
 fn prepare(plan: &Plan, postgres: &Postgres, population: &Population) -> anyhow::Result<Vec<Case>> {
     let runtime = Runtime::new()?;
     let log = plan.output.join("overload.log");
-    // A database for each: the one whose key is lost writes the MACs anew.
+    // A separate database for each: the one with the lost key writes new MACs.
     let serve = |database: &str, key: &str, slow: bool| {
         runtime.block_on(async {
             population.fill(postgres, database, 0).await?;
@@ -130,7 +130,7 @@ fn prepare(plan: &Plan, postgres: &Postgres, population: &Population) -> anyhow:
             (CONNECTIONS, 8),
             true,
         ),
-        // All but the first have another one's hash, which takes as long to find out.
+        // All but the first have another token's hash, which takes as long to check.
         case(
             "Verify by Argon2id, the MACs' key being lost",
             serve("overload_lost", &lost, false)?,

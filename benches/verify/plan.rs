@@ -1,4 +1,4 @@
-//! What a run measures, chosen by environment variables, with defaults that need a few minutes.
+//! The settings of a run, from environment variables, with defaults that take a few minutes.
 
 use std::env;
 use std::path::PathBuf;
@@ -12,35 +12,35 @@ use super::servers::TOKEND;
 /// The sizes of a run.
 #[derive(Debug, Clone)]
 pub(crate) struct Plan {
-    /// How many tokens each table has beside those that are asked for.
+    /// The number of tokens in each table besides the requested ones.
     pub(crate) tables: Vec<u32>,
-    /// The table on which everything is measured, and not only what depends on its size.
+    /// The table for all measurements; on the others only those that depend on the table's size.
     pub(crate) main_table: u32,
     pub(crate) rounds: usize,
-    /// The same of an overload.
+    /// The number of rounds of an overload.
     pub(crate) overload_rounds: usize,
-    /// How long each scenario is measured in each round, and how long it runs before.
+    /// How long each scenario is measured in each round, and its warm-up time.
     pub(crate) duration: Duration,
     pub(crate) warm_up: Duration,
-    /// How many tokens are asked for.
+    /// How many tokens are requested.
     pub(crate) asked: u32,
     pub(crate) connections: usize,
     pub(crate) in_flight: usize,
-    /// How many questions of a `VerifyStream` are under way, over all of its connections.
+    /// How many requests of a `VerifyStream` are in flight, over all of its connections.
     pub(crate) stream_in_flight: usize,
     /// Scenarios to measure; empty: all.
     pub(crate) only: Vec<String>,
     /// Another build of tokend to compare with, or this one with other settings.
     pub(crate) other: Option<PathBuf>,
     pub(crate) other_settings: Vec<(String, String)>,
-    /// Where Postgres and its data are kept for the next run; `None`: gone with this one.
+    /// The directory of Postgres and its data, kept for the next run; `None`: removed after this one.
     pub(crate) data: Option<PathBuf>,
-    /// Where the tables and plots are written.
+    /// The directory for the tables and plots.
     pub(crate) output: PathBuf,
 }
 
 impl Plan {
-    /// Reads the plan.
+    /// Reads the plan from the environment.
     pub(crate) fn from_environment() -> anyhow::Result<Self> {
         let tables = list("TOKEND_BENCH_TABLES", "10000,1000000");
         let tables = tables.iter().map(|size| number(size)).collect::<anyhow::Result<Vec<u32>>>()?;
@@ -74,7 +74,7 @@ impl Plan {
         Ok(plan)
     }
 
-    /// Tells whether a scenario is to be measured.
+    /// Returns whether a scenario is measured.
     pub(crate) fn includes(&self, scenario: &str) -> bool {
         self.only.is_empty() || self.only.iter().any(|wanted| scenario.contains(wanted.as_str()))
     }

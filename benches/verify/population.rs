@@ -1,5 +1,5 @@
-//! The tokens of a run: those that are asked for, with real MACs, and among them so many others that nobody
-//! asks for. Written by COPY, with the triggers off and the indexes made afterwards.
+//! The tokens of a run: the requested ones, with real MACs, and among them others that are never
+//! requested. Written by COPY, with the triggers off and the indexes created afterwards.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -14,11 +14,11 @@ use tokend::secret::{DurableCost, DurableHash, Keyring, Mac, Prefix, Secret, Tok
 use super::database::{Postgres, execute};
 use super::roles::to_hex;
 
-/// The organization of all tokens here.
+/// The organization of all these tokens.
 const ORGANIZATION: &str = "acme";
 const USERS: u64 = 1_000;
 
-/// From when on the tokens were made, and within how long, in milliseconds.
+/// The earliest creation time of the tokens, and their time span, in milliseconds.
 const EPOCH_MILLIS: u64 = 1_750_000_000_000;
 const SPAN_MILLIS: u64 = 365 * 86_400_000;
 
@@ -26,23 +26,23 @@ const COPY: &str = "COPY tokens (id, organization_id, user_id, name, scopes, lab
      expire_time, durable_hash, mac, mac_key_id) FROM STDIN";
 const COPY_CHUNK: usize = 1 << 20;
 
-/// What is asked for, and the caller who asks.
+/// The secrets to verify, and the caller.
 #[derive(Debug)]
 pub(crate) struct Population {
     pub(crate) key: String,
     pub(crate) caller: String,
     pub(crate) secrets: Vec<String>,
-    /// Well-formed secrets of ids that exist, with other random bits.
+    /// Well-formed secrets of existing ids, with other random bits.
     pub(crate) wrong: Vec<String>,
-    /// Well-formed secrets of ids that nothing has.
+    /// Well-formed secrets of ids that do not exist.
     pub(crate) unknown: Vec<String>,
-    /// The durable hashes of the first one, which all others have too, and of the caller.
+    /// The durable hashes of the first token, shared by all others, and of the caller.
     pub(crate) durable_hash: String,
     caller_hash: String,
 }
 
 impl Population {
-    /// Makes the secrets, or reads those that the data was made with.
+    /// Generates the secrets, or reads those of existing data.
     pub(crate) fn prepare(postgres: &Postgres, asked: u32) -> anyhow::Result<Self> {
         let file = postgres.directory().join("bench-secrets");
         let kept = fs::read_to_string(&file).unwrap_or_default();
@@ -70,7 +70,7 @@ impl Population {
         Ok(Self { key, caller, secrets, wrong, unknown, durable_hash, caller_hash })
     }
 
-    /// Fills a database with the tokens that are asked for and `others` more, unless it is filled.
+    /// Fills a database with the requested tokens and `others` more, unless it is filled.
     pub(crate) async fn fill(&self, postgres: &Postgres, database: &str, others: u32) -> anyhow::Result<()> {
         if !postgres.make(database).await? && is_filled(postgres, database).await? {
             return Ok(());
@@ -86,7 +86,7 @@ impl Population {
         for (name, _) in &indexes {
             execute(&mut connection, format!("DROP INDEX {name}")).await?;
         }
-        // No replica is there yet that would have to hear of each of them.
+        // No replica exists yet that needs these changes.
         execute(&mut connection, "ALTER TABLE tokens DISABLE TRIGGER tokens_insert_trigger".to_owned())
             .await?;
         self.copy(&mut connection, others).await?;
@@ -112,7 +112,7 @@ impl Population {
         rows.hash = &self.durable_hash;
         let mut secrets = self.secrets.iter();
         for number in 0..asked + others {
-            // Spread evenly, by what is due of those asked for so far.
+            // Spread evenly, in proportion to the requested ones so far.
             if (number + 1) * asked / (asked + others) > number * asked / (asked + others) {
                 rows.known(secrets.next().context("too few secrets")?, SCOPES)?;
             } else {
@@ -129,7 +129,7 @@ impl Population {
     }
 }
 
-/// Four scopes and two labels, as the goal for memory has it.
+/// Four scopes and two labels, as in the memory goal.
 const SCOPES: &str = "{reports:read,repo:*,user:read,deploy:staging}";
 const LABELS: &str = r#"{"team": "billing", "environment": "production"}"#;
 
@@ -143,7 +143,7 @@ async fn is_filled(postgres: &Postgres, database: &str) -> anyhow::Result<bool> 
     Ok(filled)
 }
 
-/// Makes secrets of tokens that were made one after the other, all over the span.
+/// Generates secrets of tokens whose creation times are spread over the time span.
 fn invent(count: u32) -> anyhow::Result<Vec<String>> {
     let step = SPAN_MILLIS / u64::from(count);
     let moments = (0..u64::from(count)).map(|number| EPOCH_MILLIS + number * step);
@@ -155,7 +155,7 @@ fn render(id: TokenId) -> anyhow::Result<String> {
     Ok(secret.render(&Prefix::default()).expose_secret().to_owned())
 }
 
-/// Rows in COPY's text form.
+/// Rows in COPY's text format.
 struct Rows<'a> {
     text: String,
     keyring: Keyring,

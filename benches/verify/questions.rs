@@ -1,4 +1,5 @@
-//! What is asked, as bytes that only have to be sent: gRPC's frame and the message, all of one size.
+//! The requests, as bytes ready to send: gRPC's frame header and the message, all of one size. Used by
+//! `load`.
 
 use prost::Message as _;
 use tokend::api::proto::create_token_request::Expiration;
@@ -9,7 +10,7 @@ use super::connection::Mode;
 /// The scope that every question requires.
 pub(crate) const REQUIRED_SCOPE: &str = "reports:read";
 
-/// Ready-made questions.
+/// Encoded requests.
 #[derive(Debug)]
 pub(crate) struct Questions {
     bytes: Vec<u8>,
@@ -19,16 +20,16 @@ pub(crate) struct Questions {
     pick: Pick,
 }
 
-/// Which question comes next.
+/// How the next request is chosen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Pick {
-    /// Any, for ever.
+    /// At random, forever.
     Random,
     /// Each once, then none.
     EachOnce,
 }
 
-/// Where a load stands in its questions.
+/// The position of a load in its requests.
 #[derive(Debug)]
 pub(crate) struct Order {
     pick: Pick,
@@ -38,7 +39,7 @@ pub(crate) struct Order {
 }
 
 impl Questions {
-    /// Spells a question for every secret; `verdict` is what each is to be answered with.
+    /// Encodes a request for every secret; `verdict` is the expected one of each.
     pub(crate) fn new<'a>(
         secrets: impl IntoIterator<Item = &'a str>,
         consistency: Consistency,
@@ -62,7 +63,7 @@ impl Questions {
         Self::framed(messages, method, Some(verdict), pick)
     }
 
-    /// Spells the creation of a token.
+    /// Encodes the creation of a token.
     pub(crate) fn create() -> Self {
         let request = CreateTokenRequest {
             user_id: "user-000001".to_owned(),
@@ -95,17 +96,17 @@ impl Questions {
         self.method
     }
 
-    /// Returns the size of each in bytes.
+    /// Returns the size of each request in bytes.
     pub(crate) fn size(&self) -> usize {
         self.size
     }
 
-    /// Returns the expected verdict as the wire has it.
+    /// Returns the expected verdict as its protobuf number.
     pub(crate) fn verdict(&self) -> Option<u8> {
         u8::try_from(i32::from(self.verdict?)).ok()
     }
 
-    /// Begins to go through them.
+    /// Starts an iteration over the requests.
     pub(crate) fn order(&self) -> Order {
         let state = if self.pick == Pick::Random { 0x9e37_79b9_7f4a_7c15 } else { 0 };
         Order { pick: self.pick, count: self.bytes.len() / self.size, state, before: state }
@@ -113,12 +114,12 @@ impl Questions {
 }
 
 impl Order {
-    /// Tells whether there is nothing left to ask.
+    /// Returns whether no request is left.
     pub(crate) fn is_exhausted(&self) -> bool {
         self.pick == Pick::EachOnce && self.state >= self.count as u64
     }
 
-    /// Returns the next question.
+    /// Returns the next request.
     pub(crate) fn next<'a>(&mut self, questions: &'a Questions) -> Option<&'a [u8]> {
         if self.is_exhausted() {
             return None;
@@ -141,7 +142,7 @@ impl Order {
         questions.bytes.get(place..place + questions.size)
     }
 
-    /// Has the question that was returned last be returned again.
+    /// Makes `next` return the last request again.
     pub(crate) fn put_back(&mut self) {
         self.state = self.before;
     }

@@ -1,5 +1,5 @@
-//! What a run found, as text: every goal beside what was measured, then every scenario. Also has the plots
-//! drawn. Called once, at the end.
+//! The results of a run, as text: every goal with its measured value, then every scenario. Also draws
+//! the plots. Called once, at the end.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -24,7 +24,7 @@ pub(crate) fn write(plan: &Plan, series: &[Series]) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Which way a goal goes.
+/// The direction of a goal.
 #[derive(Debug, Clone, Copy)]
 enum Goal {
     AtLeast(f64),
@@ -128,7 +128,7 @@ fn scenarios(series: &[Series]) -> anyhow::Result<String> {
     Ok(text)
 }
 
-/// Returns the lowest, the middle and the highest.
+/// Returns the lowest value, the median and the highest.
 pub(crate) fn spread(values: impl Iterator<Item = f64>) -> Option<(f64, f64, f64)> {
     let mut values: Vec<f64> = values.collect();
     values.sort_by(f64::total_cmp);

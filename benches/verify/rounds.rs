@@ -1,5 +1,5 @@
-//! Goes through all scenarios, round by round, so that what disturbs the machine disturbs all of them alike.
-//! What the report needs is kept for each round.
+//! Runs all scenarios, round by round, so that disturbances of the machine affect all of them alike.
+//! Keeps the values that the report needs from each round.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use super::plan::Plan;
 use super::scenarios::{ARGON2, CEILING, Scenario, Who};
 use super::servers::cpu_of_children;
 
-/// What one scenario did in one round.
+/// The results of one scenario in one round.
 #[derive(Debug, Clone)]
 pub(crate) struct Sample {
     pub(crate) per_second: f64,
@@ -21,28 +21,28 @@ pub(crate) struct Sample {
     pub(crate) p50: f64,
     pub(crate) p99: f64,
     pub(crate) p999: f64,
-    /// Of the server, and of Postgres, for one answer, in microseconds.
+    /// CPU time of the server, and of Postgres, per response, in microseconds.
     pub(crate) cpu: f64,
     pub(crate) postgres_cpu: f64,
     /// In mebibytes.
     pub(crate) resident: f64,
-    /// By how many bytes that grew for each answer.
+    /// The growth of `resident` per response, in bytes.
     pub(crate) grown: f64,
 }
 
-/// What one scenario did in all rounds.
+/// The results of one scenario in all rounds.
 #[derive(Debug)]
 pub(crate) struct Series {
     pub(crate) name: &'static str,
     pub(crate) table: Option<u32>,
-    /// Questions a second of the schedule; `None` where there were always so many in flight.
+    /// Requests per second of the schedule; `None` for a fixed number in flight.
     pub(crate) rate: Option<f64>,
     pub(crate) samples: Vec<Sample>,
-    /// Of all rounds, in nanoseconds.
+    /// Over all rounds, in nanoseconds.
     pub(crate) latency: Histogram<u64>,
 }
 
-/// Runs scenarios on a plan.
+/// Runs the scenarios of a plan.
 #[derive(Debug)]
 pub(crate) struct Runner<'a> {
     pub(crate) plan: &'a Plan,
@@ -51,7 +51,7 @@ pub(crate) struct Runner<'a> {
 }
 
 impl Runner<'_> {
-    /// Fills the caches, finds the rates, and measures all rounds.
+    /// Fills the caches, determines the rates, and measures all rounds.
     pub(crate) fn run(&self, scenarios: &[Scenario]) -> anyhow::Result<Vec<Series>> {
         for scenario in scenarios {
             let Who::Running(server) = &scenario.who else { continue };
@@ -81,11 +81,11 @@ impl Runner<'_> {
         }
         for round in 0..self.plan.rounds {
             println!("round {} of {}", round + 1, self.plan.rounds);
-            // In another order each time, so that nobody always comes after the same neighbour.
+            // In a different order each round, so that no scenario always follows the same one.
             for place in order(tasks.len(), round) {
                 let (scenario, rate, series) = &mut tasks[place];
                 let pace = rate.map_or(Pace::InFlight(scenario.in_flight), Pace::PerSecond);
-                // Some answers a second would else be no answers a round.
+                // With few responses per second, a round might otherwise have none.
                 let times = if scenario.name == ARGON2 { 3 } else { 1 };
                 let measured = self.measure(scenario, pace, times);
                 let (sample, latency) = measured.with_context(|| scenario.name.to_owned())?;
@@ -106,7 +106,7 @@ impl Runner<'_> {
         let fresh = matches!(scenario.who, Who::Fresh { .. });
         let load = Load {
             connections: self.plan.connections,
-            // What is asked once cannot be asked for practice, nor for a given time.
+            // Requests that are sent only once allow neither a warm-up nor a fixed duration.
             warm_up: if fresh { Duration::ZERO } else { self.plan.warm_up },
             duration: if fresh { Duration::from_mins(5) } else { self.plan.duration * times },
             ..scenario.load(&server, pace)
@@ -145,13 +145,13 @@ impl Series {
         })
     }
 
-    /// Tells whether it is one of those that the goals name.
+    /// Returns whether this is the series of these parameters; used for the goals.
     pub(crate) fn is(&self, name: &str, table: Option<u32>, scheduled: bool) -> bool {
         self.name == name && (self.table == table || name == CEILING) && self.rate.is_some() == scheduled
     }
 }
 
-/// Returns the places up to `count`, shuffled by the round.
+/// Returns the indexes below `count`, shuffled by the round.
 fn order(count: usize, round: usize) -> Vec<usize> {
     let mut places: Vec<usize> = (0..count).collect();
     places.sort_by_key(|place| {

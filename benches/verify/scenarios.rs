@@ -1,4 +1,4 @@
-//! The servers of a run and what is asked of each. Made once; `rounds` goes through them again and again.
+//! The servers of a run and the requests to each. Created once; `rounds` runs them repeatedly.
 
 use std::cell::RefCell;
 use std::path::PathBuf;
@@ -31,38 +31,38 @@ pub(crate) const OTHER_WARM: &str = "other build, warm";
 pub(crate) const OTHER_FULL: &str = "other build, FULL";
 pub(crate) const OTHER_STREAM: &str = "other build, VerifyStream";
 
-/// How long a server may take until it gives right answers.
+/// How long a server may take until its responses are as expected.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// How long a new server is left alone.
+/// How long a new server is left idle.
 const SETTLING: Duration = Duration::from_millis(300);
 
-/// Which server answers.
+/// The server of a scenario.
 #[derive(Debug)]
 pub(crate) enum Who {
-    /// One that is there all the time.
+    /// One that runs all the time.
     Running(Rc<Server>),
     /// A new tokend each time, with an empty cache.
     Fresh { url: String, key: String, log: PathBuf, used: RefCell<Option<Rc<Server>>> },
 }
 
-/// What is asked of whom.
+/// The requests and the server of one measurement.
 #[derive(Debug)]
 pub(crate) struct Scenario {
     pub(crate) name: &'static str,
-    /// The size of its table; `None` where there is none.
+    /// The size of its table; `None` if it has none.
     pub(crate) table: Option<u32>,
     pub(crate) who: Who,
     pub(crate) mode: Mode,
     pub(crate) questions: Rc<Questions>,
-    /// What is asked before the first round, so that the cache has all that will be asked for.
+    /// Requests sent before the first round, so that the cache has all tokens.
     pub(crate) before: Option<Rc<Questions>>,
     pub(crate) in_flight: usize,
-    /// Whether it is also measured on a schedule, at half of what it can do, or of what the ceiling can.
+    /// Whether it is also measured on a schedule, at half its capacity, or half the ceiling's.
     pub(crate) scheduled: Option<&'static str>,
 }
 
-/// All questions of a run.
+/// All requests of a run.
 struct Catalogue {
     valid: Rc<Questions>,
     each_once: Rc<Questions>,
@@ -93,7 +93,8 @@ impl Catalogue {
     }
 }
 
-/// Starts the servers and lists the scenarios. `reply` is what the servers without a database answer.
+/// Starts the servers and lists the scenarios. `reply` is the response of the servers without a
+/// database.
 pub(crate) fn prepare(
     plan: &Plan,
     postgres: &Postgres,
@@ -153,19 +154,19 @@ pub(crate) fn prepare(
     Ok(scenarios)
 }
 
-/// Names the database of a size.
+/// Returns the name of a size's database.
 pub(crate) fn database_name(others: u32) -> String {
     format!("tokens_{others}")
 }
 
-/// Waits until a server answers a little of a load as expected.
+/// Waits until a server responds as expected to a small part of a load.
 pub(crate) fn await_answers<'a>(name: &str, caller: &str, load: impl Fn() -> Load<'a>) -> anyhow::Result<()> {
     let deadline = Instant::now() + PATIENCE;
     loop {
         let little = Load {
             warm_up: Duration::ZERO,
             duration: Duration::from_millis(10),
-            // Counted by when it was asked, however late it is answered.
+            // So it is counted by its scheduled time, however late the response comes.
             may_refuse: false,
             ..load()
         };
@@ -178,16 +179,16 @@ pub(crate) fn await_answers<'a>(name: &str, caller: &str, load: impl Fn() -> Loa
 }
 
 impl Scenario {
-    /// Returns the server, ready to answer.
+    /// Returns the server, ready to respond.
     pub(crate) fn server(&self, caller: &str) -> anyhow::Result<Rc<Server>> {
         match &self.who {
             Who::Running(server) => Ok(Rc::clone(server)),
             Who::Fresh { url, key, log, used } => {
-                // The one of the last round ends now.
+                // Stops the one of the last round.
                 used.take();
                 let server = Rc::new(Server::tokend(TOKEND.as_ref(), url, key, log)?);
                 self.await_answers(&server, caller)?;
-                // Its other workers may still be waiting to try the database again.
+                // Its other workers may still wait to retry the database.
                 std::thread::sleep(SETTLING);
                 used.replace(Some(Rc::clone(&server)));
                 Ok(server)
@@ -195,12 +196,12 @@ impl Scenario {
         }
     }
 
-    /// Waits until the server answers as expected.
+    /// Waits until the server responds as expected.
     pub(crate) fn await_answers(&self, server: &Server, caller: &str) -> anyhow::Result<()> {
         await_answers(self.name, caller, || self.load(server, Pace::PerSecond(100.0)))
     }
 
-    /// Returns a load of this scenario's questions.
+    /// Returns a load with this scenario's requests.
     pub(crate) fn load(&self, server: &Server, pace: Pace) -> Load<'_> {
         Load {
             address: server.address,

@@ -1,5 +1,5 @@
-//! The processes that are measured: tokend itself, and this program in its other roles. Each is ended by its
-//! process id, at the latest with the run.
+//! The measured processes: tokend itself, and this program in its other roles. Each is ended by its
+//! process id, at the latest when the run ends.
 
 use std::fs::{self, OpenOptions};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
@@ -16,10 +16,10 @@ use super::roles::{LISTEN, ROLE};
 /// How long a server may take until it listens.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// The tokend that this bench was built with.
+/// The tokend binary of this build.
 pub(crate) const TOKEND: &str = env!("CARGO_BIN_EXE_tokend");
 
-/// A server, in a process of its own.
+/// A server in a separate process.
 #[derive(Debug)]
 pub(crate) struct Server {
     child: Child,
@@ -27,12 +27,12 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// Starts `tokend serve` on a database, as it is by default; its log goes to a file.
+    /// Starts `tokend serve` on a database, with default settings; its log goes to a file.
     pub(crate) fn tokend(program: &Path, database_url: &str, key: &str, log: &Path) -> anyhow::Result<Self> {
         Self::tokend_with(&[], program, database_url, key, log)
     }
 
-    /// Does the same with more settings.
+    /// Starts `tokend serve` on a database with these settings; its log goes to a file.
     pub(crate) fn tokend_with(
         settings: &[(String, String)],
         program: &Path,
@@ -73,7 +73,7 @@ impl Server {
         Ok(server)
     }
 
-    /// Returns what it has used so far.
+    /// Returns the CPU time that it has used so far.
     pub(crate) fn cpu(&self) -> Duration {
         cpu_of(self.child.id())
     }
@@ -89,7 +89,8 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // Of no use if it has ended already. A tool that watches it writes what it has seen before it ends.
+        // No effect if it has already ended. A tool that observes it must write its results before it
+        // ends.
         if watched_by().is_empty() {
             let _ = self.child.kill();
         } else if let Some(pid) = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw) {
@@ -99,7 +100,7 @@ impl Drop for Server {
     }
 }
 
-/// Returns the processor time of a process's threads.
+/// Returns the CPU time of a process's threads.
 fn cpu_of(pid: u32) -> Duration {
     let tasks = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
     let nanos = tasks.filter_map(|task| {
@@ -109,7 +110,7 @@ fn cpu_of(pid: u32) -> Duration {
     Duration::from_nanos(nanos.sum())
 }
 
-/// Returns the processor time of all processes that this one has started and that still run.
+/// Returns the CPU time of all running child processes of `parent`.
 pub(crate) fn cpu_of_children(parent: u32) -> Duration {
     let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
     let pids = processes.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
@@ -118,23 +119,23 @@ pub(crate) fn cpu_of_children(parent: u32) -> Duration {
 
 fn parent_of(pid: u32) -> Option<u32> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // Behind the name, which may hold anything: the state, then the parent.
+    // After the name, which may contain anything: the state, then the parent.
     stat.rsplit_once(") ")?.1.split(' ').nth(1)?.parse().ok()
 }
 
-/// Has a program end with the thread that starts it.
+/// Makes a program end with the thread that starts it.
 fn mortal(program: &Path) -> Command {
     let mut command = Command::new("setpriv");
     command.args(["--pdeathsig", "KILL"]).args(watched_by()).arg(program);
     command
 }
 
-/// Returns the tool, and its arguments, that servers are to be run by, for example `valgrind --tool=callgrind`.
+/// Returns the tool that runs the servers, with its arguments, for example `valgrind --tool=callgrind`.
 fn watched_by() -> Vec<String> {
     env::var("TOKEND_BENCH_TOOL").unwrap_or_default().split_whitespace().map(str::to_owned).collect()
 }
 
-/// Finds a port that is free now.
+/// Finds a port that is currently free.
 fn free_address() -> anyhow::Result<SocketAddr> {
     Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?)
 }

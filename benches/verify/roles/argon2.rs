@@ -1,5 +1,5 @@
-//! What a service pays that keeps Argon2id hashes alone: one computation a Verify, as many at once as there
-//! are cores.
+//! A server that only has Argon2id hashes: one computation per Verify, as many at once as there are
+//! cores.
 
 use std::sync::Arc;
 use std::thread::available_parallelism;

@@ -1,5 +1,5 @@
-//! `Verify` as tonic's generated code serves it, but with an answer that is bytes already, so that no server
-//! is measured with more than its own work. Used by every role.
+//! `Verify` as tonic's generated code serves it, but with a pre-encoded response, so that each server
+//! is measured only with its own work. Used by every role.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -19,11 +19,11 @@ type Answering<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
 /// Answers Verify.
 pub(crate) trait Replies: Send + Sync + 'static {
-    /// Returns the encoded answer.
+    /// Returns the encoded response.
     fn reply(&self, request: VerifyRequest) -> impl Future<Output = Result<Bytes, Status>> + Send;
 }
 
-/// The service.
+/// The gRPC service.
 #[derive(Debug)]
 pub(crate) struct Canned<R>(Arc<R>);
 
@@ -73,7 +73,7 @@ impl<R: Replies> UnaryService<VerifyRequest> for Canned<R> {
     }
 }
 
-/// Decodes the question, and copies the answer.
+/// Decodes the request, and copies the response.
 #[derive(Debug, Default)]
 struct ReadyMade;
 

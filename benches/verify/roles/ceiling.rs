@@ -1,4 +1,4 @@
-//! The ceiling: answers the same bytes as tokend, and does nothing for them.
+//! The ceiling: returns the same bytes as tokend, without any work.
 
 use prost::bytes::Bytes;
 use tokend::api::proto::VerifyRequest;
@@ -7,7 +7,7 @@ use tonic::Status;
 use super::canned::Replies;
 use super::{REPLY, from_hex, variable};
 
-/// One answer for all.
+/// One response for all requests.
 #[derive(Debug)]
 pub(crate) struct Ceiling(Bytes);
 

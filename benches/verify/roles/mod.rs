@@ -1,5 +1,6 @@
-//! The servers that tokend is compared with, each a process of its own: this program, told by its environment
-//! to serve. All of them are tonic, with the same settings, the same messages and the same allocator.
+//! The servers to compare with tokend, each a separate process: this program, started as a server by an
+//! environment variable. All of them use tonic, with the same settings, the same messages and the same
+//! allocator.
 
 pub(crate) mod argon2;
 mod canned;
@@ -16,13 +17,13 @@ use tonic::transport::server::TcpIncoming;
 
 use self::canned::{Canned, Replies};
 
-/// Names the role in the environment of the process that takes it.
+/// The environment variable with the role of a process.
 pub(crate) const ROLE: &str = "TOKEND_BENCH_ROLE";
-/// Where it listens.
+/// The environment variable with its listen address.
 pub(crate) const LISTEN: &str = "TOKEND_BENCH_LISTEN";
-/// The answer that the ceiling gives, in hexadecimal digits.
+/// The environment variable with the ceiling's response, in hexadecimal digits.
 pub(crate) const REPLY: &str = "TOKEND_BENCH_REPLY";
-/// The PHC string that the Argon2id server checks.
+/// The environment variable with the PHC string that the Argon2id server checks.
 pub(crate) const DURABLE_HASH: &str = "TOKEND_BENCH_DURABLE_HASH";
 
 /// Serves in a role until the process is ended.
@@ -47,7 +48,7 @@ fn variable(name: &str) -> anyhow::Result<String> {
     env::var(name).with_context(|| format!("{name} is not set"))
 }
 
-/// Writes bytes as hexadecimal digits.
+/// Formats bytes as hexadecimal digits.
 pub(crate) fn to_hex(bytes: &[u8]) -> String {
     const DIGITS: [char; 16] =
         ['0', '1', '2', '3', '4', '5', '6', '7', '8', '9', 'a', 'b', 'c', 'd', 'e', 'f'];

@@ -1,5 +1,5 @@
-//! The baseline: what a careful service without a cache does. One prepared SELECT by primary key on a
-//! connection from a pool, compare the MAC, judge, answer.
+//! The baseline: a careful service without a cache. One prepared SELECT by primary key on a connection
+//! from a pool, compare the MAC, judge, respond.
 
 use std::collections::BTreeMap;
 
@@ -37,7 +37,7 @@ impl Select {
         let options: PgConnectOptions = variable("DATABASE_URL")?.parse()?;
         let pool = PgPoolOptions::new()
             .max_connections(CONNECTIONS)
-            // Asking each time whether the connection lives would be a second statement a Verify.
+            // Testing the connection each time would be a second statement per Verify.
             .test_before_acquire(false)
             .connect_lazy_with(options);
         Ok(Self { pool, keyring: Keyring::parse(&variable("TOKEND_KEYS")?)?, prefix: Prefix::default() })
