@@ -1,5 +1,5 @@
-//! Compiles the contract, in `../proto`, to a client's Rust. `protox` parses it in pure Rust, so a build needs no
-//! `protoc`.
+//! Compiles the contract in `../proto` to Rust for a client. `protox` parses it in pure Rust, so a
+//! build needs no `protoc`.
 
 use std::error::Error;
 

@@ -1,7 +1,7 @@
-//! What the address of a tokend may be. Whatever a URL can say beyond that would be ignored, or be taken for something
-//! else, as a port that is none is for 80.
+//! The allowed form of a tokend's address. Anything else in a URL would be ignored or misread, as
+//! an invalid port would be replaced by 80.
 
-/// Tells whether a text is `http://HOST:PORT` or `https://HOST:PORT`.
+/// Checks that a text is `http://HOST:PORT` or `https://HOST:PORT`.
 ///
 /// # Errors
 /// What is wrong with it, without repeating it.

@@ -1,8 +1,9 @@
-//! The one place where randomness comes in.
+//! The only file that uses randomness.
 
 use rand::distr::{Distribution, StandardUniform};
 
-/// Returns a value from the operating system's randomness, by a generator of this thread that is good for keys.
+/// Returns a random value from this thread's generator, which the operating system seeds and which
+/// is safe for keys.
 #[expect(clippy::disallowed_methods, reason = "this is the file that owns randomness")]
 pub(crate) fn random<T>() -> T
 where

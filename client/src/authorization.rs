@@ -1,4 +1,4 @@
-//! What the metadata of every call says of its caller.
+//! The metadata that identifies the caller in every call.
 
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -10,7 +10,8 @@ use tonic::{Request, Status};
 
 use crate::credential::Credential;
 
-/// Puts the caller's credential into calls, and for whom it acts. Its Debug shows nothing of the credential.
+/// Adds the caller's credential to calls, and the user it acts for. Its `Debug` shows nothing of
+/// the credential.
 #[derive(Debug, Clone)]
 #[cfg_attr(not(feature = "raw"), expect(unreachable_pub, reason = "a part of the raw client's type"))]
 pub struct Authorization {
@@ -19,12 +20,12 @@ pub struct Authorization {
 }
 
 impl Authorization {
-    /// Takes what the caller is known by.
+    /// Takes the caller's credential.
     pub(crate) fn of(credential: Option<Arc<Credential>>) -> Self {
         Self { credential, acting_user: None }
     }
 
-    /// Says for whom the caller acts.
+    /// Sets the user that the caller acts for.
     pub(crate) fn acting_for(&self, user: &str) -> Result<Self, FieldError> {
         let user = UserId::parse(user)?;
         let encoded = MetadataValue::try_from(percent_encoded(user.as_str()));

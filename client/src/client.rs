@@ -1,5 +1,5 @@
-//! The calls about tokens, one method each; those about policies and the audit log are in files of their own. Every
-//! call has a deadline; those that may be repeated are tried again while nothing is known.
+//! The calls about tokens, one method each; policies and the audit log have separate files. Every
+//! call has a deadline; repeatable calls are retried while their outcome is unknown.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,11 +25,11 @@ use crate::retry::{Repeatable, Retries};
 use crate::token::{TokenStatus, status, time, token};
 use crate::watch::Changes;
 
-/// The generated client, with the caller's credential put into each call.
+/// The generated client, which adds the caller's credential to each call.
 #[cfg_attr(not(feature = "raw"), expect(unreachable_pub, reason = "shown with that feature alone"))]
 pub type RawClient = TokenServiceClient<InterceptedService<Channel, Authorization>>;
 
-/// A caller of tokend. Clones share the connection.
+/// A client of tokend. Clones share the connection.
 #[derive(Debug, Clone)]
 pub struct Client {
     channel: Channel,
@@ -45,7 +45,7 @@ impl Client {
         Self { channel, authorization, credential, retries, outage }
     }
 
-    /// Returns a client that says for whom it acts, which the audit log notes: 1 to 200 visible ASCII characters.
+    /// Returns a client that acts for a user, whom the audit log records: 1 to 200 visible ASCII characters.
     ///
     /// # Errors
     /// The rule that the text breaks.
@@ -53,8 +53,8 @@ impl Client {
         Ok(Self { authorization: self.authorization.acting_for(user)?, ..self.clone() })
     }
 
-    /// Returns the generated client, for what the methods leave out: calls without a deadline, or with metadata of
-    /// one's own. Its types are those of tonic and prost, and change with them.
+    /// Returns the generated client, for what the methods do not offer: calls without a deadline,
+    /// or with other metadata. Its types are those of tonic and prost, and change with them.
     #[cfg(feature = "raw")]
     #[must_use]
     pub fn raw(&self) -> RawClient {
@@ -65,35 +65,36 @@ impl Client {
         TokenServiceClient::with_interceptor(self.channel.clone(), self.authorization.clone())
     }
 
-    /// Returns the connection without the caller, for other services of the server, such as its health.
+    /// Returns the channel without the caller's credential, for other services of the server, such
+    /// as its health.
     #[cfg(feature = "raw")]
     #[must_use]
     pub fn channel(&self) -> Channel {
         self.channel.clone()
     }
 
-    /// Returns the same caller over another's connection.
+    /// Returns the same caller over another client's connection.
     pub(crate) fn over(&self, other: &Self) -> Self {
         Self { channel: other.channel.clone(), ..self.clone() }
     }
 
-    /// Returns what the caller itself is known by now.
+    /// Returns the caller's current credential.
     pub(crate) fn known(&self) -> Option<Arc<Known>> {
         self.credential.as_ref().map(|credential| credential.current())
     }
 
-    /// Tells whether an error is about a credential that another one has replaced since.
+    /// Returns whether an error is about a credential that has been replaced since.
     pub(crate) fn has_another(&self, error: &Error, used: Option<&Arc<Known>>) -> bool {
         let (Some(credential), Some(used)) = (&self.credential, used) else { return false };
         error.kind() == ErrorKind::Unauthenticated && credential.differs_from(used)
     }
 
-    /// Returns what is noted of failures that nobody else is told of.
+    /// Returns the record of failures that are reported to no caller.
     pub(crate) fn outage(&self) -> &Outage {
         &self.outage
     }
 
-    /// Returns how long a call may take.
+    /// Returns the timeout of a call.
     pub(crate) fn call_timeout(&self) -> Duration {
         self.retries.timeout
     }
@@ -101,7 +102,7 @@ impl Client {
     /// Judges a secret. Any text gets a verdict.
     ///
     /// # Errors
-    /// It cannot be found out, or the caller may not ask.
+    /// The verdict is not known, or the caller may not ask.
     pub async fn verify(&self, question: &Question<'_>, consistency: Consistency) -> Result<Answer, Error> {
         let message = question.message(consistency);
         self.run(Repeatable::Yes, message, |mut raw, request| async move { raw.verify(request).await })
@@ -109,10 +110,10 @@ impl Client {
             .try_into()
     }
 
-    /// Makes a token.
+    /// Creates a token.
     ///
     /// # Errors
-    /// [`Error`]: of an unknown outcome only [`crate::ErrorKind::DeadlineExceeded`] and
+    /// [`Error`]; the outcome is unknown only with [`crate::ErrorKind::DeadlineExceeded`] and
     /// [`crate::ErrorKind::Unavailable`].
     pub async fn create_token(&self, new: NewToken) -> Result<CreatedToken, Error> {
         let message = proto::CreateTokenRequest::from(new);
@@ -133,7 +134,7 @@ impl Client {
         status(found.await?.token)
     }
 
-    /// Reads a page of tokens: the first, or the one that the page before leads to.
+    /// Reads a page of tokens: the first, or the one after a previous page.
     ///
     /// # Errors
     /// [`Error`].
@@ -159,7 +160,7 @@ impl Client {
         })
     }
 
-    /// Changes a token. Not repeated by itself: it might undo what somebody else has changed since.
+    /// Changes a token. Not retried automatically: it might undo another client's change.
     ///
     /// # Errors
     /// [`Error`].
@@ -170,7 +171,7 @@ impl Client {
         status(updated.await?.token)
     }
 
-    /// Puts a new token in the place of another.
+    /// Replaces a token by a new one.
     ///
     /// # Errors
     /// As for [`Self::create_token`].
@@ -182,10 +183,10 @@ impl Client {
         Ok(CreatedToken { token: status(made.token)?.token, secret: made.secret.into() })
     }
 
-    /// Revokes a token, and with it what was rotated from it.
+    /// Revokes a token, and the tokens rotated from it. A repeat returns the first revocation.
     ///
     /// # Errors
-    /// [`Error`]. Whoever revokes again is told of the first time.
+    /// [`Error`].
     pub async fn revoke_token(
         &self,
         target: RevocationTarget,
@@ -195,7 +196,7 @@ impl Client {
         self.revoke(proto::RevokeTokenRequest { target, reason, only_this: false, force: false }).await
     }
 
-    /// Revokes a token alone: what was rotated from it stays in use.
+    /// Revokes only this token: tokens rotated from it stay valid.
     ///
     /// # Errors
     /// As for [`Self::revoke_token`].
@@ -221,7 +222,7 @@ impl Client {
         Ok(Changed { changed, effective_time: effective(revoked.effective_time)? })
     }
 
-    /// Revokes all tokens of a user; returns how many there were.
+    /// Revokes all tokens of a user; returns how many were revoked.
     ///
     /// # Errors
     /// [`Error`].
@@ -246,7 +247,7 @@ impl Client {
         Ok(Changed { changed, effective_time: effective(revoked.effective_time)? })
     }
 
-    /// Puts a token out of use until it is enabled. Not repeated by itself.
+    /// Disables a token until it is enabled. Not retried automatically.
     ///
     /// # Errors
     /// [`Error`].
@@ -258,7 +259,7 @@ impl Client {
         Ok(Changed { changed: status(done.token)?, effective_time: effective(done.effective_time)? })
     }
 
-    /// Takes a disabled token into use again. Not repeated by itself.
+    /// Enables a disabled token. Not retried automatically.
     ///
     /// # Errors
     /// [`Error`].
@@ -270,8 +271,8 @@ impl Client {
         Ok(Changed { changed: status(done.token)?, effective_time: effective(done.effective_time)? })
     }
 
-    /// Begins to hear of changes: of an organization (`None`: of all that the caller reaches), behind a position
-    /// that an earlier message gave (`None`: from now on).
+    /// Starts to watch changes: of an organization (`None`: of all that the caller can reach),
+    /// after the position of an earlier message (`None`: from now on).
     ///
     /// # Errors
     /// [`Error`].
@@ -290,8 +291,8 @@ impl Client {
         Ok(Changes::new(begun.into_inner()))
     }
 
-    /// Makes a call of the generated client with this one's deadline, again where that is of use: for messages as they
-    /// are, where the typed methods read too much into them.
+    /// Makes a call of the generated client with this client's deadline and retries: for plain
+    /// messages, where the typed methods interpret too much.
     ///
     /// # Errors
     /// [`Error`].
@@ -328,7 +329,7 @@ impl Client {
     }
 }
 
-/// Reads when a change holds everywhere, which must be told.
+/// Reads the time from which a change is effective everywhere, which is required.
 pub(crate) fn effective(moment: Option<prost_types::Timestamp>) -> Result<time::OffsetDateTime, Error> {
     time("effective_time", moment)?.ok_or_else(|| Error::answer("effective_time"))
 }

@@ -1,5 +1,4 @@
-//! How a tokend is reached: its address, who asks, TLS, and how long anything may take. The one file that makes
-//! a channel.
+//! How to connect to a tokend: address, credential, TLS and timeouts. The only file that creates a channel.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -20,14 +19,14 @@ use crate::connection_error::SourceError;
 use crate::credential::{Credential, Source};
 use crate::retry::Retries;
 
-/// How often a connection without traffic is asked whether it still stands, and how long an answer may take.
+/// The interval of pings on a connection without traffic, and how long a response to one may take.
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
 const KEEP_ALIVE_ANSWER: Duration = Duration::from_secs(5);
 
-/// What is wrong with an address in which there is something that is in no URL.
+/// The error for an address with a character that no URL can have.
 const NO_URL: &str = "a character in it is in no URL";
 
-/// What a [`Client`] is made of. Its Debug shows no secret.
+/// The settings of a [`Client`]. Its `Debug` shows no secret.
 #[derive(Debug, Clone)]
 pub struct Connection {
     address: String,
@@ -43,7 +42,7 @@ pub struct Connection {
 }
 
 impl Connection {
-    /// Begins with the address of a tokend, or of what stands before several: `http://HOST:PORT` or
+    /// Starts with the address of a tokend, or of a load balancer: `http://HOST:PORT` or
     /// `https://HOST:PORT`.
     #[must_use]
     pub fn to(address: impl Into<String>) -> Self {
@@ -62,21 +61,22 @@ impl Connection {
         }
     }
 
-    /// Calls with this secret of a token. For guards it needs `tokend:verify`, or `tokend:verify:any`.
+    /// Sets the caller's secret. For guards it needs `tokend:verify`, or `tokend:verify:any`.
     #[must_use]
     pub fn secret(self, secret: SecretString) -> Self {
         Self { secret: Some(Source::Fixed(secret)), ..self }
     }
 
-    /// Calls with the secret in this file, which is read anew every few seconds and when tokend refuses it: whoever
-    /// rotates the token, with a grace, writes the new one there. White space around it does not count.
+    /// Sets a file with the caller's secret, which is read again every few seconds and when tokend
+    /// refuses the secret: to rotate the token, rotate it with a grace and write the new secret to
+    /// the file. White space around it is ignored.
     #[must_use]
     pub fn secret_file(self, path: impl Into<PathBuf>) -> Self {
         Self { secret: Some(Source::file(path.into())), ..self }
     }
 
-    /// Calls with what this returns, which is asked as a file would be read. It is called before calls, so it must not
-    /// take long; where it fails, the last secret is used.
+    /// Sets a function that returns the caller's secret, called as often as a file would be read.
+    /// It runs before calls, so it must be fast; if it fails, the last secret is used.
     #[must_use]
     pub fn secret_from(
         self,
@@ -85,13 +85,14 @@ impl Connection {
         Self { secret: Some(Source::Asked(Arc::new(source))), ..self }
     }
 
-    /// Accepts servers that this CA has signed, PEM, beside those that the system trusts.
+    /// Accepts servers whose certificate this CA (PEM) has signed, in addition to CAs that the
+    /// system trusts.
     #[must_use]
     pub fn ca(self, pem: impl Into<Vec<u8>>) -> Self {
         Self { ca: Some(pem.into()), ..self }
     }
 
-    /// Shows servers this certificate, PEM; with a mapping of it on the server, no secret is needed.
+    /// Sets the client certificate, PEM; if the server maps it, no secret is needed.
     #[must_use]
     pub fn client_certificate(self, certificate_pem: impl Into<Vec<u8>>, key_pem: SecretString) -> Self {
         Self { certificate: Some((certificate_pem.into(), key_pem)), ..self }
@@ -103,37 +104,36 @@ impl Connection {
         Self { server_name: Some(name.into()), ..self }
     }
 
-    /// Allows plaintext beyond this machine: where something else encrypts, such as a mesh.
+    /// Allows plaintext to other hosts, for networks that something else encrypts, such as a mesh.
     #[must_use]
     pub fn allow_plaintext(self) -> Self {
         Self { plaintext_allowed: true, ..self }
     }
 
-    /// How long establishing a connection may take; 3 s unless told.
+    /// Sets how long connecting may take; 3 s by default.
     #[must_use]
     pub fn connect_timeout(self, timeout: Duration) -> Self {
         Self { connect_timeout: timeout, ..self }
     }
 
-    /// How long a call may take, with everything that is tried again; 5 s unless told, at most a day. Sent along as
+    /// Sets how long a call may take with all its retries; 5 s by default, at most a day. Sent as
     /// its deadline.
     #[must_use]
     pub fn call_timeout(self, timeout: Duration) -> Self {
         Self { call_timeout: timeout.min(Duration::from_hours(24)), ..self }
     }
 
-    /// How often a call that may be repeated is tried at most, all in all, at least 1; unless told as often as its
-    /// deadline allows.
+    /// Sets the most attempts of a repeatable call, at least 1; by default as many as its deadline allows.
     #[must_use]
     pub fn attempts(self, attempts: u32) -> Self {
         Self { attempts: attempts.max(1), ..self }
     }
 
-    /// Makes the client. It connects when it is first used, and again whenever the connection is lost. To be called
-    /// within a Tokio runtime.
+    /// Creates the client. It connects on first use, and again whenever the connection is lost.
+    /// Must be called within a Tokio runtime.
     ///
     /// # Errors
-    /// [`ConnectionError`]: what was given cannot be used. Nothing is sent yet.
+    /// [`ConnectionError`]: the settings cannot be used. Nothing is sent yet.
     pub fn open(&self) -> Result<Client, ConnectionError> {
         address::check(&self.address).map_err(ConnectionError::Address)?;
         let configured = self.ca.is_some() || self.certificate.is_some() || self.server_name.is_some();
@@ -188,7 +188,7 @@ impl Connection {
     }
 }
 
-/// Tells whether a text holds certificates, and nothing that is broken: what cannot be read would be left out silently.
+/// Returns whether a text has certificates, all of them valid: an invalid one would be left out silently.
 fn holds_certificates(pem: &[u8]) -> bool {
     let mut read = RootCertStore::empty();
     let mut certificates = CertificateDer::pem_slice_iter(pem);

@@ -1,5 +1,5 @@
-//! The secret by which the caller itself is known: one for life, or one that is asked for again, so that a caller
-//! outlives the rotation of its token. Made by the connection; read by whatever makes a call.
+//! The caller's own secret: fixed, or read again from a source, so that a client survives the
+//! rotation of its token. Created by the connection; read by every call.
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -16,20 +16,21 @@ use zeroize::Zeroizing;
 use crate::connection_error::ConnectionError;
 pub use crate::connection_error::SourceError;
 
-/// How often a provider is asked, and how often at most where tokend has refused what it gave; in nanoseconds.
+/// The interval between two reads of a source, and the shortest one after tokend has refused its
+/// secret; in nanoseconds.
 const INTERVAL: i64 = 5_000_000_000;
 const AT_MOST: i64 = 100_000_000;
 
 type Ask = dyn Fn() -> Result<SecretString, SourceError> + Send + Sync;
 
-/// Where the secret comes from.
+/// The source of the secret.
 #[derive(Clone)]
 pub(crate) enum Source {
     Fixed(SecretString),
     Asked(Arc<Ask>),
 }
 
-/// A secret, and the metadata that says it.
+/// A secret, and the metadata value for it.
 #[derive(Debug)]
 pub(crate) struct Known {
     pub(crate) secret: SecretString,
@@ -41,12 +42,12 @@ pub(crate) struct Known {
 pub(crate) struct Credential {
     known: ArcSwap<Known>,
     source: Source,
-    /// When it was asked for, by the boot clock.
+    /// When the source was last read, by the boot clock.
     asked: AtomicI64,
 }
 
 impl Source {
-    /// Reads a file whenever it is asked; white space around the secret does not count.
+    /// Reads the file at each request; white space around the secret is ignored.
     pub(crate) fn file(path: PathBuf) -> Self {
         Self::Asked(Arc::new(move || {
             let text = Zeroizing::new(std::fs::read_to_string(&path)?);
@@ -73,19 +74,19 @@ impl fmt::Debug for Source {
 }
 
 impl Credential {
-    /// Asks for the secret for the first time.
+    /// Reads the secret for the first time.
     pub(crate) fn new(source: Source) -> Result<Self, ConnectionError> {
         let known = ArcSwap::from_pointee(source.read()?);
         Ok(Self { known, source, asked: AtomicI64::new(BootInstant::now().boot) })
     }
 
-    /// Returns the secret, asked for anew where that was a while ago.
+    /// Returns the secret, read again if the last read was a while ago.
     pub(crate) fn current(&self) -> Arc<Known> {
         self.refresh(INTERVAL);
         self.known.load_full()
     }
 
-    /// Tells whether there is another secret than this one, which tokend has refused.
+    /// Returns whether there is another secret than this one, which tokend has refused.
     pub(crate) fn differs_from(&self, refused: &Arc<Known>) -> bool {
         self.refresh(AT_MOST);
         !Arc::ptr_eq(&self.known.load(), refused)
@@ -97,7 +98,7 @@ impl Credential {
         }
         let (now, asked) = (BootInstant::now().boot, self.asked.load(Ordering::Relaxed));
         let due = now - asked >= interval;
-        // One asks, the others go on with what is known.
+        // One caller reads it, the others continue with the known one.
         if !due || self.asked.compare_exchange(asked, now, Ordering::Relaxed, Ordering::Relaxed).is_err() {
             return;
         }

@@ -1,10 +1,10 @@
-//! The contract's enums as types of this crate, which users may match on without knowing prost, and which may grow.
-//! Read by whatever reads answers.
+//! The contract's enums as types of this crate, which users can match without knowing prost, and
+//! which may grow. Used by everything that reads responses.
 
 use crate::proto;
 
-/// Defines an enum that has all values of the contract's but `Unspecified`; a value that is added there has to be added
-/// here before this compiles.
+/// Defines an enum with all values of the contract's except `Unspecified`; this does not compile
+/// until a value added to the contract is added here.
 macro_rules! of_the_contract {
     ($(#[$about:meta])* $name:ident, $prefix:literal { $($(#[$doc:meta])* $variant:ident,)+ }) => {
         $(#[$about])*
@@ -22,7 +22,7 @@ macro_rules! of_the_contract {
                 }
             }
 
-            /// Returns its name in the contract, without what all of them begin with.
+            /// Returns its name in the contract, without the enum's prefix.
             #[must_use]
             pub fn word(self) -> &'static str {
                 let value = match self {
@@ -39,7 +39,7 @@ of_the_contract! {
     ErrorReason, "ERROR_REASON_" {
         /// There was no credential.
         CredentialMissing,
-        /// The credential was not one secret.
+        /// The credential was not a single well-formed secret.
         CredentialMalformed,
         /// The secret proves no token.
         CredentialInvalid,
@@ -49,85 +49,86 @@ of_the_contract! {
         CredentialRevoked,
         /// The caller's token is disabled.
         CredentialDisabled,
-        /// The caller's token may not be used from where it was.
+        /// The caller's token may not be used from this address.
         CredentialIpNotAllowed,
-        /// The caller's token lacks the scope that the call needs.
+        /// The caller's token lacks the scope for this call.
         ScopeMissing,
-        /// The caller does not act in the organization that it named.
+        /// The caller may not act in the organization that it named.
         OrganizationForbidden,
-        /// The token has, or would have, more than the caller may give.
+        /// The token has, or would get, more rights than the caller may give.
         PrivilegedToken,
-        /// Fields are wrong; [`Error::violations`](crate::Error::violations) says which.
+        /// Fields are invalid; [`Error::violations`](crate::Error::violations) lists them.
         InvalidField,
-        /// The page token is of another list.
+        /// The page token belongs to another list.
         InvalidPageToken,
-        /// There is no such token within the caller's reach.
+        /// The caller can reach no such token.
         TokenNotFound,
         /// The token is revoked, which is final.
         TokenRevoked,
-        /// The token has expired, and is not revived.
+        /// The token has expired, and cannot be revived.
         TokenExpired,
-        /// The token was rotated already; [`Error::token_id`](crate::Error::token_id) is the one in its place.
+        /// The token was rotated already; [`Error::token_id`](crate::Error::token_id) is its successor.
         TokenRotated,
         /// The token is disabled.
         TokenDisabled,
-        /// The request id was used for another request.
+        /// The request id was used for a different request.
         RequestIdReused,
         /// The secret cannot be shown again; [`Error::token_id`](crate::Error::token_id) is the token to revoke.
         RequestNotRepeatable,
-        /// The organization's policy forbids it; [`Error::rule`](crate::Error::rule) says by which rule.
+        /// The organization's policy forbids it; [`Error::rule`](crate::Error::rule) is the rule.
         PolicyForbids,
         /// No active root token would be left; the request can force it.
         LastRootToken,
-        /// Changes behind the watcher's position may be gone.
+        /// Changes after the watcher's position may have been deleted.
         PositionTooOld,
-        /// The watcher does not keep up.
+        /// The watcher reads too slowly.
         WatcherTooSlow,
-        /// The caller has as much under way as is left to all others.
+        /// The caller is over its share: it has as many calls running as are left to all others.
         CallerOverShare,
-        /// The database cannot be asked now.
+        /// The database cannot be reached now.
         DatabaseUnavailable,
-        /// Too much is under way.
+        /// Too many calls are running.
         Overloaded,
         /// This replica is shutting down.
         ShuttingDown,
-        /// A fault of tokend's; its log says more.
+        /// A fault of tokend; its log has details.
         Internal,
     }
 }
 
 of_the_contract! {
-    /// What happened to a token, as a watch tells it.
+    /// What happened to a token, as a watch reports it.
     ChangeKind, "CHANGE_KIND_" {
         /// It was created.
         Created,
         /// Its fields were changed.
         Updated,
-        /// A successor was made for it.
+        /// It was rotated: it has a successor.
         Rotated,
         /// It was revoked.
         Revoked,
-        /// It is no longer there.
+        /// It no longer exists.
         Deleted,
         /// It will expire soon.
         ExpiresSoon,
-        /// It was put out of use for a while.
+        /// It was disabled.
         Disabled,
-        /// It was taken into use again.
+        /// It was enabled again.
         Enabled,
-        /// Something else, also what is newer than this client: ask again for what depends on the token.
+        /// Anything else, also a kind that is newer than this client: ask again for what depends on
+        /// the token.
         Other,
     }
 }
 
 of_the_contract! {
-    /// What happened to a token, as the audit log has it.
+    /// What happened to a token, as the audit log records it.
     TokenEventKind, "TOKEN_EVENT_KIND_" {
         /// It was created.
         Created,
         /// Its fields were changed.
         Updated,
-        /// A successor was made for it.
+        /// It was rotated: it has a successor.
         Rotated,
         /// It was revoked.
         Revoked,
@@ -135,9 +136,9 @@ of_the_contract! {
         ExpiresSoon,
         /// It was deleted, long after its end.
         Purged,
-        /// It was put out of use for a while.
+        /// It was disabled.
         Disabled,
-        /// It was taken into use again.
+        /// It was enabled again.
         Enabled,
     }
 }

@@ -1,5 +1,5 @@
-//! Why a call has no answer, as a kind that a caller can act on. Made of statuses; holds no secret, since tokend's
-//! messages repeat nothing that was sent.
+//! Why a call has no response, with a kind that a caller can act on. Built from statuses; contains
+//! no secret, since tokend's messages repeat nothing that was sent.
 
 use std::error::Error as _;
 use std::fmt;
@@ -17,7 +17,7 @@ use crate::proto;
 /// The domain of tokend's own reasons.
 const DOMAIN: &str = "tokend";
 
-/// What went wrong, as far as that decides what to do.
+/// What went wrong, as far as it decides what to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorKind {
@@ -25,21 +25,21 @@ pub enum ErrorKind {
     Unauthenticated,
     /// The caller may not do this.
     PermissionDenied,
-    /// There is no such token within the caller's reach.
+    /// The caller can reach no such token.
     NotFound,
-    /// Fields are wrong; [`Error::violations`] says which.
+    /// Fields are invalid; [`Error::violations`] lists them.
     Invalid,
-    /// The request id was used for something else.
+    /// The request id was used for a different request.
     AlreadyExists,
     /// The token's state or the organization's policy forbids it; [`Error::reason`] says which.
     FailedPrecondition,
-    /// The caller asks for more than its share.
+    /// The caller is over its share.
     ResourceExhausted,
-    /// Nothing is known: tokend, its database or the way there is away, or overloaded.
+    /// The outcome is unknown: tokend, its database or the network is unavailable or overloaded.
     Unavailable,
-    /// No answer came in time. What was to be changed may or may not have been.
+    /// No response came in time. A change may or may not have been made.
     DeadlineExceeded,
-    /// The answer is not what the contract says.
+    /// The response does not follow the contract.
     Answer,
     /// Anything else.
     Other,
@@ -55,7 +55,7 @@ pub struct FieldViolation {
     pub description: String,
 }
 
-/// Why a call has no answer. Its source is the transport's, where it is one.
+/// Why a call has no response. Its source is the transport's error, if there is one.
 #[derive(Debug, Clone)]
 pub struct Error {
     kind: ErrorKind,
@@ -88,39 +88,40 @@ impl Error {
         self.kind
     }
 
-    /// Returns tokend's own reason; `None` where the failure is not tokend's, or the reason newer than this client.
+    /// Returns tokend's own reason; `None` if the failure is not tokend's, or the reason is newer
+    /// than this client.
     #[must_use]
     pub fn reason(&self) -> Option<ErrorReason> {
         self.reason
     }
 
-    /// Returns all that is wrong with the request's fields.
+    /// Returns everything that is wrong with the request's fields.
     #[must_use]
     pub fn violations(&self) -> &[FieldViolation] {
         &self.violations
     }
 
-    /// Returns how long to wait at least before asking again.
+    /// Returns the shortest time to wait before a retry.
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {
         self.retry_after
     }
 
     /// Returns the rule of the organization's policy that forbids it, with
-    /// [`PolicyForbids`](ErrorReason::PolicyForbids); `None` also for one that is newer than this client.
+    /// [`PolicyForbids`](ErrorReason::PolicyForbids); `None` also for a rule that is newer than this client.
     #[must_use]
     pub fn rule(&self) -> Option<Rule> {
         self.rule
     }
 
-    /// Returns the token that it is about: the one in its place, with [`TokenRotated`](ErrorReason::TokenRotated); the
-    /// one to revoke, with [`RequestNotRepeatable`](ErrorReason::RequestNotRepeatable).
+    /// Returns the token concerned: with [`TokenRotated`](ErrorReason::TokenRotated) the successor,
+    /// with [`RequestNotRepeatable`](ErrorReason::RequestNotRepeatable) the one to revoke.
     #[must_use]
     pub fn token_id(&self) -> Option<TokenId> {
         self.token_id
     }
 
-    /// Returns the name of the code that the call ended with, as the gRPC specification writes it; `None` where this
+    /// Returns the gRPC code of the call, as the gRPC specification spells it; `None` if this
     /// client found the failure itself.
     #[must_use]
     pub fn code(&self) -> Option<&'static str> {
@@ -135,7 +136,7 @@ impl Error {
         Self::plain(ErrorKind::Unavailable, "the connection was lost before the answer came".to_owned())
     }
 
-    /// A peer presents too many secrets that nobody knows.
+    /// A peer presents too many unknown secrets.
     pub(crate) fn guesses(retry_after: Duration) -> Self {
         let message = "this peer has presented too many unknown secrets".to_owned();
         Self { retry_after: Some(retry_after), ..Self::plain(ErrorKind::ResourceExhausted, message) }
@@ -145,7 +146,7 @@ impl Error {
         Self::plain(ErrorKind::Unavailable, "too many questions wait for their answers".to_owned())
     }
 
-    /// The answer lacks something, or has it wrong.
+    /// The response lacks a field, or has an invalid one.
     pub(crate) fn answer(what: &str) -> Self {
         Self::plain(ErrorKind::Answer, format!("the server's answer has no usable {what}"))
     }
@@ -166,7 +167,7 @@ impl Error {
 }
 
 impl Error {
-    /// Reads why a call failed.
+    /// Converts a call's status.
     pub(crate) fn of(status: &Status) -> Self {
         let details = status.get_error_details();
         let reason = details.error_info().filter(|info| info.domain == DOMAIN);
@@ -210,7 +211,7 @@ fn kind(status: &Status) -> ErrorKind {
         Code::ResourceExhausted => ErrorKind::ResourceExhausted,
         Code::Unavailable => ErrorKind::Unavailable,
         Code::DeadlineExceeded => ErrorKind::DeadlineExceeded,
-        // The transport's own: with what the server says comes no source.
+        // The transport's own error: a status from the server has no source.
         Code::Unknown | Code::Cancelled | Code::Internal if status.source().is_some() => {
             if has_expired(status) { ErrorKind::DeadlineExceeded } else { ErrorKind::Unavailable }
         }
@@ -218,7 +219,7 @@ fn kind(status: &Status) -> ErrorKind {
     }
 }
 
-/// Writes a code as the gRPC specification does.
+/// Returns a code as the gRPC specification spells it.
 fn code_name(code: Code) -> &'static str {
     match code {
         Code::Ok => "OK",
@@ -241,7 +242,7 @@ fn code_name(code: Code) -> &'static str {
     }
 }
 
-/// Tells whether the transport has ended a call by the deadline that was sent along.
+/// Returns whether the transport ended a call because of the deadline sent with it.
 fn has_expired(status: &Status) -> bool {
     let mut cause = status.source();
     while let Some(error) = cause {

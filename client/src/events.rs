@@ -1,4 +1,4 @@
-//! The audit log: what the call takes and gives, and the call.
+//! The audit log: the types of its call, and the call.
 
 use time::OffsetDateTime;
 use tokend_core::domain::{OrganizationId, Principal, UserId};
@@ -12,20 +12,20 @@ use crate::proto;
 use crate::retry::Repeatable;
 use crate::token::time;
 
-/// Who tokend says it is for what it does by itself.
+/// The actor of what tokend does by itself.
 const TOKEND: &str = "tokend";
 
-/// Which events to list; the default is all that the caller reaches. Newest first.
+/// Selects events; the default is all that the caller can reach. Newest first.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct EventListing {
-    /// Of this organization's tokens alone.
+    /// Only those of this organization's tokens.
     pub organization_id: Option<OrganizationId>,
-    /// Of this token alone, which need not exist any more.
+    /// Only those of this token, which may have been deleted.
     pub token_id: Option<TokenId>,
-    /// Of this user's tokens alone.
+    /// Only those of this user's tokens.
     pub user_id: Option<String>,
-    /// How many a page holds at most; 0: as many as tokend likes.
+    /// The most events in a page; 0: tokend's default.
     pub page_size: u16,
 }
 
@@ -37,38 +37,38 @@ pub struct TokenEvent {
     pub id: i64,
     /// When it happened, by the database's clock.
     pub event_time: OffsetDateTime,
-    /// What happened; `None`: something that is newer than this client.
+    /// What happened; `None`: a kind that is newer than this client.
     pub kind: Option<TokenEventKind>,
-    /// To which token.
+    /// The token.
     pub token_id: TokenId,
-    /// Where that lives.
+    /// The token's organization.
     pub organization_id: OrganizationId,
-    /// Whose it is.
+    /// The token's user.
     pub user_id: UserId,
-    /// Who did it; `None`: tokend by itself.
+    /// The caller that did it; `None`: tokend by itself.
     pub actor: Option<Principal>,
-    /// For whom, as the caller said; see [`Client::acting_for`].
+    /// The user that the caller acted for; see [`Client::acting_for`].
     pub acting_user: Option<String>,
-    /// Within which trace, in 32 hexadecimal digits; `None`: there was no call.
+    /// The call's trace id, 32 hexadecimal digits; `None`: there was no call.
     pub trace_id: Option<String>,
-    /// Which fields it changed.
+    /// The changed fields.
     pub changes: Vec<FieldChange>,
 }
 
-/// One field of a token before and after.
+/// One field of a token before and after a change.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct FieldChange {
     /// Its name in the contract.
     pub field: String,
-    /// What it was; `None`: it had no value.
+    /// Its old value; `None`: it had none.
     pub old: Option<String>,
-    /// What it is since; `None`: it has none.
+    /// Its new value; `None`: it has none.
     pub new: Option<String>,
 }
 
 impl Client {
-    /// Reads a page of the audit log: the first, or the one that the page before leads to.
+    /// Reads a page of the audit log: the first, or the one after a previous page.
     ///
     /// # Errors
     /// [`Error`].
@@ -98,7 +98,7 @@ impl Client {
 }
 
 impl EventListing {
-    /// Makes the request for the page that `after` leads to.
+    /// Builds the request for the page after `after`.
     fn request(&self, after: Option<&str>) -> proto::ListTokenEventsRequest {
         let organization_id = self.organization_id.as_ref().map(|id| id.as_str().to_owned());
         proto::ListTokenEventsRequest {

@@ -1,11 +1,11 @@
-//! Asks tokend about API tokens, and guards services by them.
+//! A client of tokend, for API tokens, and guards for services.
 //!
-//! [`Connection`] makes a [`Client`], which has a method for each call. A [`Verifier`] tells what a secret is good for:
-//! by asking each time, over a call of its own or one for all, or by itself for as long as it knows what has changed.
-//! A [`Guard`] is a tower layer that lets requests through to any axum or tonic service by what a verifier says, and
-//! puts a [`VerifiedToken`] into their extensions.
+//! [`Connection`] creates a [`Client`], which has a method for each call. A [`Verifier`] judges a
+//! secret: by asking each time, with one call per question or one for all, or locally for as long
+//! as it knows what has changed. A [`Guard`] is a tower layer that admits requests to any axum or
+//! tonic service by a verifier's verdict, and puts a [`VerifiedToken`] into their extensions.
 //!
-//! What is judged, and how, is `tokend-core`'s, which the server uses too.
+//! The rules of judging are in `tokend-core`, which the server uses too.
 
 /// The README's example, compiled.
 #[cfg(doctest)]
@@ -55,9 +55,9 @@ use generated::proto;
 #[cfg(feature = "raw")]
 pub use generated::proto;
 
-/// What secrets are given and returned as.
+/// The type of secrets in this API.
 pub use secrecy;
-/// What moments are given and returned as.
+/// The type of times in this API.
 pub use time;
 
 #[cfg(feature = "raw")]

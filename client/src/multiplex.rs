@@ -1,5 +1,6 @@
-//! Many questions over one `VerifyStream`, each answered to whoever asked it. One task owns the call; when it breaks,
-//! what has no answer is asked anew over the next one, for judging changes nothing. Called by the verifier.
+//! Many questions over one `VerifyStream`, with each answer returned to its asker. One task owns
+//! the call; if it breaks, unanswered questions are sent again over the next one, since judging
+//! changes nothing. Called by the verifier.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -17,10 +18,10 @@ use crate::proto::{VerifyRequest, VerifyStreamRequest, VerifyStreamResponse};
 use crate::question::Answer;
 use crate::retry::pause;
 
-/// How many questions wait for their answers at most, and how many more to be sent.
+/// The most questions that wait for an answer, and the most that wait to be sent.
 const MOST: usize = 1024;
 
-/// A question, and who waits for its answer.
+/// A question, and the channel for its answer.
 struct Asked {
     request: VerifyRequest,
     answer: oneshot::Sender<Result<Answer, Error>>,
@@ -45,7 +46,7 @@ impl Multiplex {
     pub(crate) async fn ask(&self, request: VerifyRequest) -> Result<Answer, Error> {
         let (answer, told) = oneshot::channel();
         let deadline = Instant::now() + self.patience;
-        // Where too many wait already, this one waits to be among them.
+        // If too many wait already, this one waits for capacity.
         let asked = tokio::time::timeout_at(deadline, self.questions.send(Asked { request, answer })).await;
         asked.map_err(|_| Error::overloaded())?.map_err(|_| Error::lost())?;
         let told = tokio::time::timeout_at(deadline, told).await.map_err(|_| Error::overdue())?;
@@ -57,12 +58,12 @@ impl Multiplex {
 struct Conversation {
     client: Client,
     asked: mpsc::Receiver<Asked>,
-    /// What is to be asked first over the next call.
+    /// The questions to send first over the next call.
     again: VecDeque<Asked>,
 }
 
 impl Conversation {
-    /// Opens one call after the other, each when there is something to ask.
+    /// Opens one call after the other, each when there is a question.
     async fn run(mut self) {
         let mut failures = 0;
         loop {
@@ -80,13 +81,13 @@ impl Conversation {
                     tokio::time::sleep(pause(failures).max(error.retry_after().unwrap_or_default())).await;
                 }
             }
-            // Whoever is overdue has gone, or goes in a moment by itself.
+            // An asker past its deadline has gone, or will in a moment.
             self.again.retain(|asked| !asked.answer.is_closed());
         }
     }
 
-    /// Answers with a call's end where asking anew would end likewise: the first question ended it, the caller's
-    /// credential all of them.
+    /// Answers with the call's error where a retry would fail in the same way: for the first
+    /// question if it ended the call, for all if the caller's credential did.
     fn refuse(&mut self, error: &Error) {
         let count = match error.kind() {
             ErrorKind::Unavailable | ErrorKind::DeadlineExceeded => 0,
@@ -94,13 +95,13 @@ impl Conversation {
             _ => 1,
         };
         for asked in self.again.drain(..count.min(self.again.len())) {
-            // Whoever has gone needs no answer.
+            // An asker that has gone needs no answer.
             let _ = asked.answer.send(Err(error.clone()));
         }
     }
 
-    /// Asks and answers over one call until it ends; what has no answer by then is to be asked again. `Ok` where
-    /// something was answered.
+    /// Sends questions and returns answers over one call until it ends; unanswered questions are
+    /// kept for the next. `Ok` if something was answered.
     async fn converse(&mut self) -> Result<(), Error> {
         let (sender, receiver) = mpsc::channel(2 * MOST);
         let mut raw = self.client.generated();
@@ -147,7 +148,7 @@ impl Conversation {
                     }
                     Ok(Some(VerifyStreamResponse { response: None })) => return Err(Error::answer("response")),
                     Ok(None) => return Err(Error::lost()),
-                    // The next call tells whether it was more than the end of this one.
+                    // The next call shows whether it was more than the end of this one.
                     Err(status) => {
                         let error = Error::of(&status);
                         let passing = error.kind() == ErrorKind::Unavailable;
@@ -159,19 +160,19 @@ impl Conversation {
                     if waiting.is_empty() {
                         heard = Instant::now();
                     }
-                    // Among those that wait first: where it cannot be sent, it is asked again.
+                    // Added to the waiting ones first: if it cannot be sent, it is asked again.
                     let sent = send(sender, &asked);
                     waiting.push_back(asked);
                     sent?;
                 }
-                // Whoever waited has been told by its own deadline.
+                // The askers have been answered by their own deadlines.
                 () = silent => return Err(Error::overdue()),
             }
         }
     }
 }
 
-/// Sends a question; there is room, for each has either its answer or a place among those that wait.
+/// Sends a question; there is capacity, since at most so many wait.
 fn send(sender: &mpsc::Sender<VerifyStreamRequest>, asked: &Asked) -> Result<(), Error> {
     let request = Some(asked.request.clone());
     sender.try_send(VerifyStreamRequest { request }).map_err(|_| Error::lost())

@@ -1,4 +1,4 @@
-//! What is said once of an outage, and not of each call that it costs.
+//! Logs an outage once, and not for each call that fails.
 
 use std::sync::atomic::{AtomicI64, Ordering};
 
@@ -6,10 +6,10 @@ use tokend_core::boot_instant::BootInstant;
 
 use crate::error::Error;
 
-/// For how long nothing may fail for an outage to be over, in nanoseconds.
+/// How long nothing may fail for an outage to be over, in nanoseconds.
 const QUIET: i64 = 30_000_000_000;
 
-/// When something failed last, by the boot clock in nanoseconds.
+/// The time of the last failure, by the boot clock in nanoseconds.
 #[derive(Debug)]
 pub(crate) struct Outage(AtomicI64);
 
@@ -20,7 +20,7 @@ impl Default for Outage {
 }
 
 impl Outage {
-    /// Notes a failure: its cause is a warning where an outage begins, and after that for whoever looks closely.
+    /// Records a failure: its cause is logged as a warning when an outage begins, and at debug after that.
     pub(crate) fn note(&self, what: &'static str, cause: &Error) {
         if self.begins(BootInstant::now()) {
             tracing::warn!(%cause, "{what}; said once, until nothing has failed for half a minute");
@@ -29,7 +29,7 @@ impl Outage {
         }
     }
 
-    /// Notes a failure; tells whether it is the first for a while.
+    /// Records a failure; returns whether it is the first for a while.
     fn begins(&self, now: BootInstant) -> bool {
         now.boot - self.0.swap(now.boot, Ordering::Relaxed) > QUIET
     }

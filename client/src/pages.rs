@@ -1,4 +1,4 @@
-//! What comes in pages: one of them, or all that is in them, one after the other.
+//! Results in pages: a single page, or all items one after the other.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -10,14 +10,14 @@ use crate::error::Error;
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Page<T> {
-    /// What is in it; may be fewer than asked for, and none.
+    /// The items; may be fewer than asked for, or none.
     pub items: Vec<T>,
-    /// What to go on with; `None` behind the last page.
+    /// The token of the next page; `None` for the last page.
     pub next: Option<String>,
 }
 
 impl<T> Page<T> {
-    /// Reads a page.
+    /// Converts a page.
     pub(crate) fn read<M>(
         messages: Vec<M>,
         next_page_token: String,
@@ -32,7 +32,7 @@ impl<T> Page<T> {
 
 type Asking<T> = Pin<Box<dyn Future<Output = Result<Page<T>, Error>> + Send>>;
 
-/// Everything in a list, page by page. Asks for a page when the one before it is used up.
+/// All items of a list, page by page. Asks for a page when the previous one is used up.
 pub struct Pages<T> {
     ask: Box<dyn FnMut(Option<String>) -> Asking<T> + Send>,
     page: vec::IntoIter<T>,
@@ -55,10 +55,10 @@ impl<T> Pages<T> {
         Self { ask, page: Vec::new().into_iter(), next: Next::First }
     }
 
-    /// Returns what comes next; `None` at the end.
+    /// Returns the next item; `None` at the end.
     ///
     /// # Errors
-    /// The page could not be read. It is asked for again by the next call.
+    /// The page could not be read. The next call asks for it again.
     pub async fn next(&mut self) -> Result<Option<T>, Error> {
         loop {
             if let Some(item) = self.page.next() {
@@ -75,7 +75,7 @@ impl<T> Pages<T> {
         }
     }
 
-    /// Returns all that is left. Holds it in memory: of a long list, take [`Self::next`].
+    /// Returns all remaining items in memory; for a long list, use [`Self::next`].
     ///
     /// # Errors
     /// One of the pages could not be read.
@@ -99,7 +99,7 @@ mod tests {
     use super::*;
     use crate::ErrorKind;
 
-    /// Pages by what leads to them: two items, none, a failure once, and the last item.
+    /// Pages by page token: two items, none, one failure, and the last item.
     fn pages() -> Pages<u8> {
         let mut failed = false;
         Pages::new(move |after| {

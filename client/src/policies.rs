@@ -1,5 +1,5 @@
-//! Policies: what an organization allows its tokens, which of them break it, and putting those right. What the calls
-//! take and give, and the calls.
+//! Policies: an organization's rules for its tokens, the tokens that break them, and enforcement.
+//! The types of the calls, and the calls.
 
 use std::num::NonZeroU32;
 use std::time::Duration;
@@ -15,33 +15,34 @@ use crate::requests::Changed;
 use crate::retry::Repeatable;
 use crate::token::{TokenStatus, duration, scopes, status, texts, time};
 
-/// What an organization allows its tokens; the default is everything. No policy binds a token with `tokend:root`.
+/// What an organization allows its tokens; the default is everything. No policy applies to a token
+/// with `tokend:root`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Policy {
-    /// How long after its creation a token may expire at most, in whole seconds; `None`: any time.
+    /// The longest time from a token's creation to its expiration, in whole seconds; `None`: unlimited.
     pub longest_lifetime: Option<Duration>,
     /// Every token must expire.
     pub expiration_required: bool,
-    /// How long a rotated token may still be good at most, in whole seconds, up to 30 days; `None`: 30 days.
+    /// The longest grace of a rotated token, in whole seconds, up to 30 days; `None`: 30 days.
     pub longest_grace: Option<Duration>,
-    /// How many tokens a user may have that are neither revoked nor expired; `None`: any number.
+    /// The most tokens of a user that are neither revoked nor expired; `None`: unlimited.
     pub most_active_tokens_per_user: Option<NonZeroU32>,
-    /// What covers every scope that a token may have; empty: any scope.
+    /// The scopes that must cover every scope of a token; empty: any scope.
     pub allowed_scopes: Scopes,
-    /// A superseded token that is used to rotate takes its family with it.
+    /// A superseded token that is used to rotate has its family revoked.
     pub reuse_detection: bool,
 }
 
-/// A policy as it is stored.
+/// A stored policy.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct StoredPolicy {
-    /// Whose it is.
+    /// The organization.
     pub organization_id: OrganizationId,
-    /// What it says.
+    /// Its policy.
     pub policy: Policy,
-    /// Who set it last; `None`: nobody has.
+    /// The caller that set it last; `None`: it was never set.
     pub updated_by: Option<Principal>,
     /// When it was set last.
     pub update_time: Option<OffsetDateTime>,
@@ -51,9 +52,9 @@ pub struct StoredPolicy {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct PolicyBreach {
-    /// The token before anything is done about it.
+    /// The token before enforcement.
     pub token: TokenStatus,
-    /// What it breaks; without rules that are newer than this client.
+    /// The broken rules, except for those that are newer than this client.
     pub rules: Vec<Rule>,
     /// What enforcement does about it.
     pub remedy: Remedy,
@@ -65,10 +66,10 @@ pub struct PolicyBreach {
 pub enum Remedy {
     /// It is revoked.
     Revoke,
-    /// It goes on with less.
+    /// It keeps less.
     #[non_exhaustive]
     Narrow {
-        /// Its earlier end; `None`: its end stays.
+        /// Its earlier expiration; `None`: unchanged.
         expire_time: Option<OffsetDateTime>,
         /// The scopes that it loses.
         removed_scopes: Scopes,
@@ -87,9 +88,9 @@ impl Client {
             .try_into()
     }
 
-    /// Sets the policy of an organization (`None`: `default`), whole: what it does not say is no longer limited.
-    /// Binds what is created, rotated or changed from then on. Not repeated by itself: it might undo what somebody
-    /// else has set since.
+    /// Sets the whole policy of an organization (`None`: `default`): omitted fields are unlimited.
+    /// Applies to tokens created, rotated or changed afterwards. Not retried automatically: it
+    /// might undo another client's change.
     ///
     /// # Errors
     /// [`Error`].
@@ -108,8 +109,9 @@ impl Client {
         proto::GetPolicyResponse { organization_id, policy, updated_by, update_time }.try_into()
     }
 
-    /// Reads a page of the tokens of an organization (`None`: of the caller's own) that a policy would break (`None`:
-    /// that the organization's own breaks), and what [`Self::enforce_policy`] would do to each. Changes nothing.
+    /// Reads a page of the tokens of an organization (`None`: the caller's own) that would break a
+    /// policy (`None`: the organization's own), with what [`Self::enforce_policy`] would do to
+    /// each. Changes nothing.
     ///
     /// # Errors
     /// [`Error`].
@@ -130,7 +132,7 @@ impl Client {
         Page::read(page.breaches, page.next_page_token, PolicyBreach::try_from)
     }
 
-    /// Reads all that [`Self::check_policy`] tells.
+    /// Reads all pages of [`Self::check_policy`].
     #[must_use]
     pub fn check_policy_pages(
         &self,
@@ -145,9 +147,10 @@ impl Client {
         })
     }
 
-    /// Puts a page of the tokens of an organization (`None`: `default`) within its policy, and tells how they were and
-    /// what was done to each. To be called with what each page leads to until none follows. Not repeated by itself:
-    /// what a lost answer told, the next one would not. What was broken off may be begun anew.
+    /// Enforces the policy of an organization (`None`: `default`) on a page of its tokens; returns
+    /// each token as it was, and what was done to it. Call it with each page's `next` until there
+    /// is none. Not retried automatically: a repeat would not return what a lost response
+    /// contained. An interrupted enforcement may be started again.
     ///
     /// # Errors
     /// [`Error`].
@@ -181,7 +184,7 @@ impl From<&Policy> for proto::Policy {
             longest_lifetime: policy.longest_lifetime.map(duration),
             expiration_required: policy.expiration_required,
             longest_grace: policy.longest_grace.map(duration),
-            // Nobody has more.
+            // No user has more.
             most_active_tokens_per_user: i32::try_from(most).unwrap_or(i32::MAX),
             allowed_scopes: texts(&policy.allowed_scopes),
             reuse_detection: policy.reuse_detection,

@@ -1,4 +1,4 @@
-//! What is asked of a verifier, and what it answers, whichever way it finds out.
+//! A verifier's question and answer, independent of its mode.
 
 use std::net::IpAddr;
 use std::ops::Deref;
@@ -11,36 +11,35 @@ use crate::error::Error;
 use crate::proto;
 use crate::token::{scopes, texts, time, token, verdict};
 
-/// What is asked: may whoever presents this do that?
+/// A question: may the client that presents this secret do that?
 #[derive(Clone, Copy)]
 #[non_exhaustive]
 pub struct Question<'a> {
-    /// The text that was presented, unchanged.
+    /// The presented text, unchanged.
     pub secret: &'a str,
-    /// What it must be allowed to do, all of it.
+    /// The scopes that it must cover, all of them.
     pub required_scopes: &'a Scopes,
-    /// Where it was presented from; where that is not known, no token is admitted that is bound to networks.
+    /// The client's address; if it is not known, no token with allowed networks is admitted.
     pub client_ip: Option<IpAddr>,
 }
 
-/// Nothing is required.
+/// No scope is required.
 static NONE: LazyLock<Scopes> = LazyLock::new(Scopes::default);
 
 impl<'a> Question<'a> {
-    /// Asks about the text that was presented, unchanged: whether it is good for anything, from a place that is not
-    /// known.
+    /// Asks about a presented text, unchanged: whether it is valid at all, from an unknown address.
     #[must_use]
     pub fn new(secret: &'a str) -> Self {
         Self { secret, required_scopes: &NONE, client_ip: None }
     }
 
-    /// Requires these scopes, all of them.
+    /// Requires all of these scopes.
     #[must_use]
     pub fn required_scopes(self, required_scopes: &'a Scopes) -> Self {
         Self { required_scopes, ..self }
     }
 
-    /// Says where it was presented from.
+    /// Sets the client's address.
     #[must_use]
     pub fn client_ip(self, address: impl Into<Option<IpAddr>>) -> Self {
         Self { client_ip: address.into(), ..self }
@@ -58,14 +57,14 @@ impl std::fmt::Debug for Question<'_> {
     }
 }
 
-/// How fresh an answer of the server has to be.
+/// How fresh a response of the server has to be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum Consistency {
-    /// As old as the server is configured to be at most.
+    /// At most as stale as the server is configured to allow.
     #[default]
     Bounded,
-    /// Read from the database after the question came.
+    /// Read from the database after the request arrived.
     Full,
 }
 
@@ -87,17 +86,17 @@ impl Deref for VerifiedToken {
     }
 }
 
-/// What is known of a secret.
+/// A verifier's answer about a secret.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Answer {
-    /// What to do about it; [`Verdict::Valid`] alone admits.
+    /// The verdict; only [`Verdict::Valid`] admits.
     pub verdict: Verdict,
-    /// The token, where the secret proved one: with every verdict but `Malformed` and `NotFound`.
+    /// The token that the secret proved: with every verdict but `Malformed` and `NotFound`.
     pub token: Option<VerifiedToken>,
     /// The required scopes that it lacks.
     pub missing_scopes: Vec<Scope>,
-    /// The answer takes account of every change that was committed before this moment, by the database's clock.
+    /// The answer includes every change that was committed before this time, by the database's clock.
     pub as_of: Option<OffsetDateTime>,
 }
 

@@ -1,19 +1,19 @@
-//! How a running tokend is asked: by a call for each question, or over one call. Used by the verifier and by its local
-//! mode.
+//! How a running tokend is asked: by one call per question, or by one call for all. Used by the
+//! verifier and by its local mode.
 
 use crate::client::Client;
 use crate::error::Error;
 use crate::multiplex::Multiplex;
 use crate::question::{Answer, Consistency, Question};
 
-/// Why no verifier can be made.
+/// Why a verifier cannot be created.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum VerifierError {
-    /// There is no Tokio runtime here.
+    /// There is no Tokio runtime.
     #[error("this verifier is made within a Tokio runtime")]
     Runtime,
-    /// The staleness is less than can be kept, or more than is still a promise.
+    /// The staleness is shorter than can be kept, or too long to be a useful promise.
     #[error("the staleness must be 100 ms to 1 h")]
     Staleness,
 }
@@ -21,7 +21,7 @@ pub enum VerifierError {
 /// How a running tokend is asked.
 #[derive(Debug, Clone)]
 pub(crate) enum Remote {
-    /// A call for each question.
+    /// One call per question.
     Unary(Client),
     /// All questions over one call.
     Multiplexed(Client, Multiplex),

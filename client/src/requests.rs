@@ -1,4 +1,5 @@
-//! What the calls take and give, in the judge's types. Plain data; turned into messages and back by the client.
+//! The arguments and results of the calls, in `tokend-core`'s types. Plain data; the client
+//! converts them to messages and back.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -14,41 +15,41 @@ use crate::proto;
 use crate::proto::create_token_request::Expiration as Choice;
 use crate::token::{duration, texts, timestamp};
 
-/// When a token ends. A choice that is made each time.
+/// A token's expiration, which must be chosen each time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Expiration {
-    /// It is refused from this moment on.
+    /// Refused from this time on.
     At(OffsetDateTime),
-    /// It is accepted for so long.
+    /// Accepted for this long.
     After(Duration),
-    /// It never ends.
+    /// Never expires.
     Never,
 }
 
-/// A token to be made. The client gives each a request id of its own, so that a lost answer is asked for again
-/// and no second token made.
+/// A token to create. The client gives each a request id, so that a retry after a lost response
+/// creates no second token.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct NewToken {
     /// The tenant; `None`: the caller's own.
     pub organization_id: Option<String>,
-    /// Who it belongs to.
+    /// The user that it belongs to.
     pub user_id: String,
-    /// What people call it.
+    /// Its name, for people.
     pub name: String,
-    /// When it ends.
+    /// Its expiration.
     pub expiration: Expiration,
-    /// What it may do.
+    /// Its scopes.
     pub scopes: Scopes,
-    /// Notes on it.
+    /// Its labels.
     pub labels: BTreeMap<String, String>,
-    /// Where it may be used from; empty: anywhere.
+    /// The networks that it may be used from; empty: any.
     pub allowed_cidrs: Networks,
 }
 
 impl NewToken {
-    /// Begins with what every token has.
+    /// Starts with the fields that every token has.
     #[must_use]
     pub fn new(user_id: impl Into<String>, name: impl Into<String>, expiration: Expiration) -> Self {
         Self {
@@ -63,98 +64,98 @@ impl NewToken {
     }
 }
 
-/// A token that was made, and its secret, which no other call returns.
+/// A new token, and its secret, which no other call returns.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct CreatedToken {
     /// The token.
     pub token: Token,
-    /// What proves it.
+    /// The secret that proves it.
     pub secret: SecretString,
 }
 
-/// Which tokens to list; the default is all that the caller reaches, newest first.
+/// Selects tokens; the default is all that the caller can reach, newest first.
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]
 pub struct Listing {
-    /// Of this organization alone.
+    /// Only of this organization.
     pub organization_id: Option<OrganizationId>,
-    /// Of this user alone.
+    /// Only of this user.
     pub user_id: Option<String>,
-    /// In one of these states; empty: in any.
+    /// In one of these states; empty: any.
     pub states: Vec<TokenState>,
-    /// Created then or later.
+    /// Created at this time or later.
     pub created_after: Option<OffsetDateTime>,
-    /// Created before.
+    /// Created before this time.
     pub created_before: Option<OffsetDateTime>,
-    /// That expire before.
+    /// Expiring before this time.
     pub expires_before: Option<OffsetDateTime>,
-    /// Not used since.
+    /// Not used since this time.
     pub unused_since: Option<OffsetDateTime>,
-    /// With this in their name.
+    /// With this text in their name.
     pub name_contains: Option<String>,
-    /// Soonest to expire first, instead of newest first.
+    /// Ordered by expiration, soonest first, instead of newest first.
     pub by_expire_time: bool,
-    /// How many a page holds at most; 0: as many as tokend likes.
+    /// The most tokens in a page; 0: tokend's default.
     pub page_size: u16,
 }
 
-/// What to change of a token; `None` stays as it is.
+/// The changes of a token; `None` leaves a field unchanged.
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]
 pub struct TokenUpdate {
-    /// What people call it.
+    /// Its name, for people.
     pub name: Option<String>,
-    /// Notes on it, all of them.
+    /// Its labels, all of them.
     pub labels: Option<BTreeMap<String, String>>,
-    /// What it may do.
+    /// Its scopes.
     pub scopes: Option<Scopes>,
-    /// Where it may be used from.
+    /// The networks that it may be used from.
     pub allowed_cidrs: Option<Networks>,
-    /// When it ends.
+    /// Its expiration.
     pub expiration: Option<Expiration>,
 }
 
-/// How to put a new token in the place of another.
+/// How to replace a token by a new one.
 #[derive(Debug, Clone, Copy, Default)]
 #[non_exhaustive]
 pub struct Rotation {
-    /// When the new one ends; `None`: as the old one.
+    /// The new token's expiration; `None`: the old one's.
     pub expiration: Option<Expiration>,
-    /// How long the old one is still good for.
+    /// How long the old token is still accepted.
     pub grace_period: Duration,
 }
 
-/// Which token to revoke.
+/// The token to revoke.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum RevocationTarget {
-    /// The one with this id.
+    /// The token with this id.
     Id(TokenId),
-    /// The one that this secret proves: whoever finds it may revoke it.
+    /// The token that this secret proves: a caller that has it may revoke the token.
     Secret(SecretString),
 }
 
-/// What was changed, and when the change holds for every replica. Clients that judge by themselves may add the
-/// staleness that they declare.
+/// A change, and when every replica applies it. A local verifier may take up to its declared
+/// staleness longer.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Changed<T> {
-    /// What is told of it.
+    /// The result.
     pub changed: T,
-    /// From when on every replica takes account of it, by the database's clock.
+    /// The time from which every replica applies it, by the database's clock.
     pub effective_time: OffsetDateTime,
 }
 
-/// What is told of a revoked token: all of it to a caller that could Get it, else this.
+/// A revoked token: complete for a caller that could Get it, otherwise only id and time.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct RevokedToken {
     /// Its id.
     pub id: TokenId,
-    /// When it was revoked first.
+    /// When it was first revoked.
     pub revoke_time: Option<OffsetDateTime>,
-    /// All that is known of it, to whoever may see it.
+    /// The complete token, if the caller may see it.
     pub token: Option<Token>,
 }
 
@@ -184,14 +185,14 @@ impl From<NewToken> for proto::CreateTokenRequest {
 }
 
 impl Listing {
-    /// Makes the request for the page that `after` leads to.
+    /// Builds the request for the page after `after`.
     pub(crate) fn request(&self, after: Option<&str>) -> proto::ListTokensRequest {
         let state = |state: &TokenState| match state {
             TokenState::Active => proto::TokenState::Active.into(),
             TokenState::Expired => proto::TokenState::Expired.into(),
             TokenState::Revoked => proto::TokenState::Revoked.into(),
             TokenState::Disabled => proto::TokenState::Disabled.into(),
-            // There is none; tokend would refuse it.
+            // There is no other; tokend would refuse it.
             _ => proto::TokenState::Unspecified.into(),
         };
         let organization_id = self.organization_id.as_ref().map(|id| id.as_str().to_owned());
@@ -212,7 +213,7 @@ impl Listing {
 }
 
 impl TokenUpdate {
-    /// Makes the request that changes the token with this id.
+    /// Builds the request that changes the token with this id.
     pub(crate) fn request(self, id: TokenId) -> proto::UpdateTokenRequest {
         use proto::update_token_request::Expiration as Choice;
         let set = [
@@ -241,7 +242,7 @@ impl TokenUpdate {
 }
 
 impl Rotation {
-    /// Makes the request that rotates the token with this id.
+    /// Builds the request that rotates the token with this id.
     pub(crate) fn request(self, id: TokenId) -> proto::RotateTokenRequest {
         use proto::rotate_token_request::Expiration as Choice;
         proto::RotateTokenRequest {
@@ -271,7 +272,7 @@ fn cidrs(networks: &Networks) -> Vec<String> {
     networks.iter().map(ToString::to_string).collect()
 }
 
-/// Makes what a call is known by when it is repeated.
+/// Returns a new request id, by which a repeated call is recognized.
 fn request_id() -> String {
     uuid::Builder::from_random_bytes(ambient::random())
         .into_uuid()

@@ -1,6 +1,5 @@
-//! When a call is tried again: only where repeating it changes nothing, only after a failure that says that nothing
-//! is known, after a pause that is drawn at random so that clients do not come back all at once, and within the
-//! call's deadline.
+//! When a call is retried: only if a repeat is safe, only after a failure with an unknown outcome,
+//! after a random pause so that clients do not all return at once, and within the call's deadline.
 
 use std::time::Duration;
 
@@ -13,26 +12,27 @@ use crate::error::{Error, ErrorKind};
 const FIRST: Duration = Duration::from_millis(25);
 const LONGEST: Duration = Duration::from_secs(1);
 
-/// How often a call is tried, and how long it may take in all.
+/// The most attempts of a call, and its timeout including all of them.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Retries {
     pub(crate) attempts: u32,
     pub(crate) timeout: Duration,
 }
 
-/// Whether a call may be made again without harm.
+/// Whether a call may be repeated safely.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[cfg_attr(not(feature = "raw"), expect(unreachable_pub, reason = "shown with that feature alone"))]
 pub enum Repeatable {
-    /// It does: it reads, or has a request id, or its end is the same.
+    /// It may: it only reads, or has a request id, or has the same result.
     Yes,
-    /// It might undo what somebody else has done since.
+    /// It may not: it might undo another client's change.
     No,
 }
 
 impl Retries {
-    /// Calls with what is left of the time, until there is an answer or it is of no use to go on. Once more at once,
-    /// whatever the call, where its credential was refused and `renewed` tells that there is another: nothing was done.
+    /// Calls with the remaining time, until there is a response or a retry is useless. Any call is
+    /// retried once at once if its credential was refused and `renewed` says that there is another:
+    /// nothing was done.
     pub(crate) async fn run<T, F>(
         &self,
         repeatable: Repeatable,
@@ -67,7 +67,7 @@ impl Retries {
     }
 }
 
-/// Draws the pause after this attempt, counted from 1: anything up to a bound that doubles.
+/// Returns a random pause after this attempt, counted from 1, up to a bound that doubles.
 pub(crate) fn pause(attempt: u32) -> Duration {
     let most = FIRST.saturating_mul(1 << attempt.saturating_sub(1).min(16)).min(LONGEST);
     most.mul_f64(ambient::random::<f64>())

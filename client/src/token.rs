@@ -1,5 +1,5 @@
-//! Tokens as the contract sends them, read into the types that the judge knows; and times both ways. What cannot be
-//! read is an error, never a guess.
+//! Converts tokens from the contract's messages to `tokend-core`'s types, and times in both
+//! directions. A field that cannot be converted is an error, never a guess.
 
 use std::ops::Deref;
 use std::time::Duration;
@@ -15,13 +15,13 @@ use tokend_core::secret::TokenId;
 use crate::error::Error;
 use crate::proto;
 
-/// A token, and whether it could be used when tokend answered.
+/// A token, and its state at the time of the response.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct TokenStatus {
     /// The token.
     pub token: Token,
-    /// Its state at the time of the answer.
+    /// Its state at the time of the response.
     pub state: TokenState,
 }
 
@@ -33,7 +33,7 @@ impl Deref for TokenStatus {
     }
 }
 
-/// Reads a token that must be there, with its state.
+/// Converts a required token with its state.
 pub(crate) fn status(message: Option<proto::Token>) -> Result<TokenStatus, Error> {
     let message = message.ok_or_else(|| Error::answer("token"))?;
     let state = match message.state() {
@@ -46,7 +46,7 @@ pub(crate) fn status(message: Option<proto::Token>) -> Result<TokenStatus, Error
     Ok(TokenStatus { token: token(message)?, state })
 }
 
-/// Reads a token.
+/// Converts a token.
 pub(crate) fn token(message: proto::Token) -> Result<Token, Error> {
     fn field<T, E>(name: &'static str, parsed: Result<T, E>) -> Result<T, Error> {
         parsed.map_err(|_| Error::answer(name))
@@ -73,17 +73,17 @@ pub(crate) fn token(message: proto::Token) -> Result<Token, Error> {
     })
 }
 
-/// Reads scopes.
+/// Parses scopes.
 pub(crate) fn scopes(texts: &[String]) -> Result<Scopes, tokend_core::domain::FieldError> {
     Scopes::new(texts.iter().map(|text| Scope::parse(text)).collect::<Result<_, _>>()?)
 }
 
-/// Writes scopes.
+/// Returns the scopes as text.
 pub(crate) fn texts(scopes: &Scopes) -> Vec<String> {
     scopes.iter().map(|scope| scope.as_str().to_owned()).collect()
 }
 
-/// Reads a verdict; one that this client does not know is no answer.
+/// Converts a verdict; one that this client does not know is an error.
 pub(crate) fn verdict(number: i32) -> Result<Verdict, Error> {
     match proto::Verdict::try_from(number) {
         Ok(proto::Verdict::Valid) => Ok(Verdict::Valid),
@@ -98,7 +98,7 @@ pub(crate) fn verdict(number: i32) -> Result<Verdict, Error> {
     }
 }
 
-/// Reads a moment that may be absent.
+/// Converts an optional time.
 pub(crate) fn time(name: &str, time: Option<Timestamp>) -> Result<Option<OffsetDateTime>, Error> {
     let read = |time: Timestamp| {
         let second = OffsetDateTime::from_unix_timestamp(time.seconds).ok()?;
@@ -107,14 +107,14 @@ pub(crate) fn time(name: &str, time: Option<Timestamp>) -> Result<Option<OffsetD
     time.map(|time| read(time).ok_or_else(|| Error::answer(name))).transpose()
 }
 
-/// Writes a moment.
+/// Converts a time to a message.
 pub(crate) fn timestamp(time: OffsetDateTime) -> Timestamp {
     // Below 10^9, which fits.
     let nanos = i32::try_from(time.nanosecond()).unwrap_or(0);
     Timestamp { seconds: time.unix_timestamp(), nanos }
 }
 
-/// Writes a duration.
+/// Converts a duration to a message.
 pub(crate) fn duration(duration: Duration) -> prost_types::Duration {
     prost_types::Duration {
         seconds: i64::try_from(duration.as_secs()).unwrap_or(i64::MAX),
@@ -130,7 +130,7 @@ mod tests {
     use tokend_core::domain::packed::Places;
     use tokend_core::fixtures;
 
-    /// A token whose every field says something.
+    /// A token with every field set.
     fn full() -> Token {
         let mut token = fixtures::token(&["repo:*", "user:read"]);
         let text = |text: &str| text.to_owned();

@@ -1,4 +1,4 @@
-//! The one thing that guards ask: a verifier, in one of three ways. Clones share it.
+//! The verifier that guards ask, with three modes. Clones share it.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use crate::question::{Answer, Consistency, Question};
 use crate::remote::Remote;
 pub use crate::remote::VerifierError;
 
-/// Tells what a secret is good for.
+/// Judges secrets.
 #[derive(Debug, Clone)]
 pub struct Verifier(Arc<Mode>);
 
@@ -23,13 +23,13 @@ enum Mode {
 }
 
 impl Verifier {
-    /// Asks tokend each question by a call of its own.
+    /// Creates a verifier that asks tokend with one call per question.
     #[must_use]
     pub fn unary(client: Client) -> Self {
         Self(Arc::new(Mode::Remote(Box::new(Remote::Unary(client)))))
     }
 
-    /// Asks tokend all questions over one call: for many at once.
+    /// Creates a verifier that asks tokend all questions over one call, for many at once.
     ///
     /// # Errors
     /// [`VerifierError::Runtime`].
@@ -37,7 +37,8 @@ impl Verifier {
         Ok(Self(Arc::new(Mode::Remote(Box::new(Remote::multiplexed(client)?)))))
     }
 
-    /// Judges by itself what it has asked before, and hears of changes; what it cannot tell it asks of tokend.
+    /// Creates a verifier that judges locally what it has asked before, follows changes, and asks
+    /// tokend everything else.
     ///
     /// # Errors
     /// [`VerifierError`].
@@ -49,7 +50,7 @@ impl Verifier {
     /// Judges a secret.
     ///
     /// # Errors
-    /// It cannot be found out: whoever guards something must not admit.
+    /// The verdict is not known: the caller must not admit the client.
     pub async fn verify(&self, question: &Question<'_>) -> Result<Answer, Error> {
         match &*self.0 {
             Mode::Remote(remote) => remote.ask(question, Consistency::Bounded).await,
@@ -69,7 +70,7 @@ impl Verifier {
         }
     }
 
-    /// Tells how a verifier that judges by itself is doing; `None` for the others.
+    /// Returns the status of a local verifier; `None` for the other modes.
     #[must_use]
     pub fn local_status(&self) -> Option<LocalStatus> {
         match &*self.0 {
@@ -90,7 +91,7 @@ impl Verifier {
 
 impl Remote {
     fn multiplexed(client: Client) -> Result<Self, VerifierError> {
-        // Its task is spawned there.
+        // Its task is spawned on the runtime.
         Handle::try_current().map_err(|_| VerifierError::Runtime)?;
         let multiplex = Multiplex::start(&client);
         Ok(Self::Multiplexed(client, multiplex))

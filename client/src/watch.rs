@@ -1,4 +1,4 @@
-//! What changes, as tokend tells it. Read by whoever wants to know, and by the verifier that judges by itself.
+//! Changes of tokens, as tokend reports them. Used by applications, and by the local verifier.
 
 use std::time::Duration;
 
@@ -18,18 +18,18 @@ pub struct Changes {
     messages: Streaming<proto::WatchTokensResponse>,
 }
 
-/// What one message tells; nothing changed: a heartbeat.
+/// One message of a watch; without changes it is a heartbeat.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct ChangeBatch {
-    /// The changes, each token's in order.
+    /// The changes, those of one token in order.
     pub changes: Vec<TokenChange>,
-    /// What to go on behind; `None` within a batch that the next message goes on with.
+    /// The position to resume after; `None` within a batch that continues in the next message.
     pub position: Option<String>,
-    /// Everything that was committed before this moment, by the database's clock, has been told with this message
-    /// and, where it has no position, those that go on with its batch.
+    /// Everything that was committed before this time, by the database's clock, has been reported
+    /// with this message and, if it has no position, the rest of its batch.
     pub as_of: OffsetDateTime,
-    /// How often a message comes, at least.
+    /// The longest interval between messages.
     pub heartbeat_interval: Duration,
 }
 
@@ -37,15 +37,15 @@ pub struct ChangeBatch {
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct TokenChange {
-    /// Which token.
+    /// The token.
     pub token_id: TokenId,
     /// What happened.
     pub kind: ChangeKind,
-    /// Where it lives; empty: not known.
+    /// The token's organization; empty: not known.
     pub organization_id: String,
-    /// When, by the database's clock.
+    /// The time, by the database's clock.
     pub change_time: Option<OffsetDateTime>,
-    /// The token as it is now, to a caller that may read it.
+    /// The current token, if the caller may read it.
     pub token: Option<Token>,
 }
 
@@ -57,8 +57,9 @@ impl Changes {
     /// Waits for the next message; `None`: tokend has ended the watch.
     ///
     /// # Errors
-    /// The watch has ended; go on behind the last position, or where that is too old
-    /// ([`ErrorReason::PositionTooOld`](crate::ErrorReason::PositionTooOld)), list what there is and watch from now on.
+    /// The watch has ended; resume after the last position, or if that is too old
+    /// ([`ErrorReason::PositionTooOld`](crate::ErrorReason::PositionTooOld)), list all tokens and
+    /// watch from now on.
     pub async fn next(&mut self) -> Result<Option<ChangeBatch>, Error> {
         self.messages.message().await.map_err(|status| Error::of(&status))?.map(batch).transpose()
     }

@@ -1,5 +1,6 @@
-//! A tower layer in front of any axum or tonic service: `Authorization: Bearer` in, a [`VerifiedToken`] in the
-//! request's extensions, or a refusal in the words of HTTP or of gRPC out. Whatever cannot be found out is refused.
+//! A tower layer for any axum or tonic service: takes `Authorization: Bearer`, and puts a
+//! [`VerifiedToken`] into the request's extensions or responds with a refusal, by HTTP or gRPC. If
+//! the verdict is not known, the request is refused.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -34,14 +35,14 @@ use rules::{Access, Rules, scopes};
 type OnRefusal = dyn Fn(&Parts, &Refused<'_>) + Send + Sync;
 type ClientAddress = dyn Fn(&Parts) -> Option<IpAddr> + Send + Sync;
 
-/// The layer. Clones share what they ask, and what is configured.
+/// The layer. Clones share the verifier and the configuration.
 #[derive(Clone)]
 pub struct Guard {
     verifier: Verifier,
     config: Arc<Config>,
 }
 
-/// What is configured.
+/// The configuration of a guard.
 #[derive(Clone, Default)]
 struct Config {
     rules: Rules,
@@ -51,32 +52,32 @@ struct Config {
     on_refusal: Option<Arc<OnRefusal>>,
 }
 
-/// The credential that a guard has taken out of a request, for the guards behind it.
+/// The credential that a guard has removed from a request, for guards behind it.
 #[derive(Clone)]
 struct Taken(Result<SecretString, CredentialError>);
 
 impl Guard {
-    /// Lets in whoever presents a token, whatever it may do.
+    /// Admits every request with a valid token, whatever its scopes.
     #[must_use]
     pub fn new(verifier: Verifier) -> Self {
         Self { verifier, config: Arc::default() }
     }
 
-    /// Requires these scopes, all of them, wherever nothing else is said.
+    /// Requires all of these scopes at every path without a rule.
     ///
     /// # Errors
-    /// [`RuleError`]: one of them is no scope, or what holds elsewhere was said already.
+    /// [`RuleError`]: one of them is not a scope, or the rule for other paths is already set.
     pub fn require<'a>(self, required: impl IntoIterator<Item = &'a str>) -> Result<Self, RuleError> {
         let required = scopes(required)?;
         self.try_with(|config| config.rules.require(required))
     }
 
-    /// Requires these scopes instead at one path exactly, such as `/v1/reports` or `/acme.v1.Reports/Get`, as the client
-    /// sends it: also within a nested router the whole path. A request whose path is this one in another spelling, or
-    /// that may be a part of it, has to have these scopes and those required elsewhere.
+    /// Requires these scopes instead at exactly one path, such as `/v1/reports` or `/acme.v1.Reports/Get`,
+    /// as the client sends it: the whole path, even within a nested router. A request whose path is another
+    /// spelling of this one, or may be a part of it, needs these scopes and those required elsewhere.
     ///
     /// # Errors
-    /// [`RuleError`]: one of them is no scope, no request can have the path, or it has a rule already.
+    /// [`RuleError`]: one of them is not a scope, no request can have the path, or it already has a rule.
     pub fn require_at<'a>(
         self,
         path: impl Into<String>,
@@ -86,45 +87,45 @@ impl Guard {
         self.try_with(|config| config.rules.insert(path.into(), Access::Requires(required)))
     }
 
-    /// Lets everybody through at one path exactly: a health check.
+    /// Admits every request at exactly one path, such as a health check.
     ///
     /// # Errors
-    /// [`RuleError`]: no request can have the path, or it has a rule already.
+    /// [`RuleError`]: no request can have the path, or it already has a rule.
     pub fn open_at(self, path: impl Into<String>) -> Result<Self, RuleError> {
         self.try_with(|config| config.rules.insert(path.into(), Access::Open))
     }
 
-    /// Lets nobody through, whatever a token may do, wherever nothing else is said: a path that was forgotten is not
-    /// open.
+    /// Refuses every request at paths without a rule, whatever the token's scopes, so that a
+    /// forgotten path is not open.
     #[must_use]
     pub fn closed_elsewhere(self) -> Self {
         self.with(|config| config.rules.close_elsewhere())
     }
 
-    /// Says where requests come from, for tokens that are bound to networks; without it those are refused. From a
-    /// header only if something that you run has set it.
+    /// Sets how to find the client's address, for tokens with allowed networks, which are otherwise
+    /// refused. Use a header only if your own proxy sets it.
     #[must_use]
     pub fn client_address(self, find: impl Fn(&Parts) -> Option<IpAddr> + Send + Sync + 'static) -> Self {
         self.with(|config| config.client_address = Some(Arc::new(find)))
     }
 
-    /// Leaves the credential in the requests that are let through. Otherwise it is taken out, also where everybody is
-    /// let through: whoever does not have it cannot log it. Guards behind this one know it all the same.
+    /// Leaves the credential in admitted requests. By default it is removed, even where every request
+    /// is admitted, so that the service cannot log it. Guards behind this one still know it.
     #[must_use]
     pub fn leave_credential(self) -> Self {
         self.with(|config| config.credential_stays = true)
     }
 
-    /// Refuses by an HTTP status whatever a request says that it is. Otherwise a POST of one of gRPC's content types to
-    /// a path of two segments is refused in gRPC's words, which are HTTP's 200 to whoever does not read them: say this
-    /// where no gRPC is served and a gateway or a probe goes by the status.
+    /// Refuses with an HTTP status whatever the request claims to be. By default a POST of a gRPC content
+    /// type to a path of two segments is refused by gRPC, which is HTTP status 200 to clients that do not
+    /// read gRPC: use this where no gRPC is served and a gateway or a probe relies on the status.
     #[must_use]
     pub fn http_only(self) -> Self {
         self.with(|config| config.http_alone = true)
     }
 
-    /// Tells of every refusal before it is answered: to count it, or to log it. Without the credential, unless that is
-    /// read from the request's headers, where it still is.
+    /// Calls `tell` for every refusal before the response, to count or log it. Without the
+    /// credential, unless `tell` reads the request's headers, where it still is.
     #[must_use]
     pub fn on_refusal(self, tell: impl Fn(&Parts, &Refused<'_>) + Send + Sync + 'static) -> Self {
         self.with(|config| config.on_refusal = Some(Arc::new(tell)))
@@ -158,7 +159,7 @@ impl<S> Layer<S> for Guard {
     }
 }
 
-/// What a guarded service answers: its own body, or that of a refusal.
+/// The response body of a guarded service: its own, or that of a refusal.
 pub type GuardedBody<R> = Either<R, Full<Bytes>>;
 
 /// A service behind a [`Guard`].
@@ -183,7 +184,7 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        // The one that is ready goes; its clone has to become ready first.
+        // The ready service takes the call; its clone has to become ready first.
         let clone = self.inner.clone();
         let mut inner = std::mem::replace(&mut self.inner, clone);
         let guard = self.guard.clone();
@@ -198,7 +199,7 @@ where
 }
 
 impl Guard {
-    /// Finds out whether a request may pass, and notes by whose token.
+    /// Decides whether a request is admitted, and records its token.
     async fn admit(&self, parts: &mut Parts) -> Result<(), Refusal> {
         let access = self.config.rules.access(parts.uri.path(), whole_path(parts));
         let required = match &*access {
@@ -218,7 +219,7 @@ impl Guard {
         Ok(())
     }
 
-    /// Takes the credential out of a request, unless it is to stay.
+    /// Removes the credential from a request, unless it is to stay.
     fn take_credential(&self, parts: &mut Parts) {
         if self.config.credential_stays || !parts.headers.contains_key(AUTHORIZATION) {
             return;
@@ -242,12 +243,12 @@ impl Guard {
     }
 }
 
-/// Returns the path that the client has sent, where that is known. axum's routers take off what they are nested at.
+/// Returns the path that the client sent, if known. axum's nested routers remove their prefix.
 fn whole_path(parts: &Parts) -> Option<&str> {
     Some(parts.extensions.get::<axum::extract::OriginalUri>()?.path())
 }
 
-/// Finds the credential of a request: the one that it bears, else the one that a guard before this one took out of it.
+/// Finds the credential of a request: its own, otherwise the one that an earlier guard removed from it.
 fn presented(parts: &Parts) -> Result<&str, Refusal> {
     let found = match parts.extensions.get() {
         Some(Taken(taken)) if !parts.headers.contains_key(AUTHORIZATION) => {

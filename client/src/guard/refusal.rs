@@ -1,5 +1,5 @@
-//! Why a request is not let through, in the words of HTTP (RFC 6750, 3.1) or of gRPC, as the request was. Nothing
-//! that was presented is repeated, and nothing is told of why tokend could not be asked.
+//! Why a request is refused, and the response by HTTP (RFC 6750, 3.1) or gRPC, as the request was.
+//! Repeats nothing that was presented, and does not say why tokend could not be asked.
 
 use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
@@ -20,31 +20,31 @@ const UNAUTHENTICATED: &str = "16";
 /// Why a request is refused.
 #[derive(Debug)]
 pub(super) enum Refusal {
-    /// It brings no credential, or none that can be one.
+    /// There is no credential, or a malformed one.
     Credential(CredentialError),
-    /// What it brings is not good for this.
+    /// The credential is not sufficient.
     Denied(Verdict, Vec<Scope>),
-    /// Nobody may do this.
+    /// No request is admitted here.
     Closed,
-    /// That cannot be found out.
+    /// The verdict is not known.
     Unknown(Error),
 }
 
-/// Why a guard does not let a request through, as [`Guard::on_refusal`](super::Guard::on_refusal) is told.
+/// Why a guard refuses a request, as passed to [`Guard::on_refusal`](super::Guard::on_refusal).
 #[derive(Debug, Clone, Copy)]
 #[non_exhaustive]
 pub enum Refused<'a> {
-    /// It brings no credential, or none that can be one.
+    /// There is no credential, or a malformed one.
     Credential,
-    /// What it brings is not good for this: never [`Verdict::Valid`].
+    /// The credential is not sufficient: never [`Verdict::Valid`].
     Verdict(Verdict),
-    /// Nobody may do this.
+    /// No request is admitted here.
     Closed,
-    /// That cannot be found out.
+    /// The verdict is not known.
     Unknown(&'a Error),
 }
 
-/// What a refusal comes down to.
+/// The parts of a refusal's response.
 struct Said {
     status: StatusCode,
     code: &'static str,
@@ -54,7 +54,7 @@ struct Said {
 }
 
 impl Refusal {
-    /// Returns what may be told of it.
+    /// Returns the public part of a refusal.
     pub(super) fn told(&self) -> Refused<'_> {
         match self {
             Self::Credential(_) => Refused::Credential,
@@ -64,7 +64,7 @@ impl Refusal {
         }
     }
 
-    /// Makes the answer: in gRPC's words and of this content type, else in HTTP's.
+    /// Builds the response: by gRPC with this content type, otherwise by HTTP.
     pub(super) fn response(&self, grpc: Option<&'static str>) -> Response<Full<Bytes>> {
         let said = self.said();
         let mut response = Response::new(Full::default());
@@ -73,7 +73,7 @@ impl Refusal {
         let challenge = said.challenge.and_then(|text| HeaderValue::try_from(text).ok());
         headers.extend(challenge.map(|challenge| (WWW_AUTHENTICATE, challenge)));
         if let Some(content_type) = grpc {
-            // As trailers alone, which come as headers.
+            // Trailers only, which are sent as headers.
             headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
             headers.insert(HeaderName::from_static("grpc-status"), HeaderValue::from_static(said.code));
             headers.insert(HeaderName::from_static("grpc-message"), HeaderValue::from_static(said.message));
@@ -131,7 +131,7 @@ impl Refusal {
     }
 }
 
-/// The content types of gRPC, which comes over HTTP/2, and of gRPC-Web.
+/// The content types of gRPC, which needs HTTP/2, and of gRPC-Web.
 const NATIVE: [&str; 2] = ["application/grpc", "application/grpc+proto"];
 const WEB: [&str; 4] = [
     "application/grpc-web",
@@ -140,8 +140,8 @@ const WEB: [&str; 4] = [
     "application/grpc-web-text+proto",
 ];
 
-/// Returns the content type of a gRPC request, gRPC-Web's too. Exactly those: whoever is refused in gRPC's words gets
-/// HTTP's 200, and must not have it by calling itself something like it.
+/// Returns the content type of a gRPC or gRPC-Web request. Only exact matches: a refusal by gRPC
+/// has HTTP status 200, which a client must not get by a similar content type.
 pub(super) fn grpc(request: &Parts) -> Option<&'static str> {
     let mut segments = request.uri.path().strip_prefix('/')?.split('/');
     let method = [segments.next()?, segments.next()?];

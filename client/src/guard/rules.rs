@@ -1,5 +1,5 @@
-//! What a guard requires where. Rules that can match nothing are refused when they are made; and where it is not
-//! certain which rule a request falls under, it has to meet all that may be meant. Knows paths, and no requests.
+//! The rules of a guard. A rule that can match nothing is refused when it is added; if it is not certain
+//! which rule applies to a request, all that may apply must be met. Knows paths, and no requests.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -10,35 +10,35 @@ use tokend_core::domain::{FieldError, Scope, Scopes};
 
 use super::spelling::{can_match, plain};
 
-/// Why a rule of a guard is none.
+/// Why a guard's rule is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum RuleError {
-    /// One of the scopes is none, or there are too many.
+    /// A scope is invalid, or there are too many.
     #[error("a required scope {0}")]
     Scope(#[from] FieldError),
     /// No request can have the path.
     #[error("no request is ever taken to have the path {path:?}: {reason}")]
     Path {
-        /// The path that was given.
+        /// The given path.
         path: String,
         /// What is wrong with it, and what to do.
         reason: &'static str,
     },
-    /// Another rule is about the same path, or one that differs in its spelling alone, and says something else.
+    /// Another rule for the same path, or for another spelling of it, demands something else.
     #[error("the path {path:?} already has a rule: {other:?}")]
     Repeated {
-        /// The path that was given.
+        /// The given path.
         path: String,
-        /// The path of the rule that is there.
+        /// The existing rule's path.
         other: String,
     },
-    /// What is required where no path is named was said before.
+    /// The rule for paths without one is already set.
     #[error("what is required elsewhere was said already; say it once")]
     Elsewhere,
 }
 
-/// Who may pass.
+/// The requests that are admitted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Access {
     Requires(Scopes),
@@ -49,19 +49,19 @@ pub(super) enum Access {
 /// The rules of a guard.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Rules {
-    /// Where no path says otherwise; unless `said`, any token will do.
+    /// The rule for other paths; unless `said`, any token is admitted.
     elsewhere: Access,
     said: bool,
-    /// By the path, as it is written.
+    /// The rules by path, as written.
     paths: HashMap<String, Access>,
-    /// By what remains of a path once its spelling is undone, see [`plain`].
+    /// The rules by normalized path, see [`plain`].
     alike: HashMap<String, Resembled>,
-    /// By each end of such a path: what is left of it behind a prefix that was taken away.
+    /// The rules by each suffix of the normalized path: what is left of it after a removed prefix.
     ends: HashMap<String, Resembled>,
     told: Arc<AtomicBool>,
 }
 
-/// What rules say that a path resembles, and one of them.
+/// The combined demand of the rules that a path resembles, and one of their paths.
 #[derive(Debug, Clone)]
 struct Resembled {
     path: String,
@@ -75,7 +75,7 @@ impl Default for Access {
 }
 
 impl Rules {
-    /// Says what is required where no path says otherwise.
+    /// Sets the rule for paths without one.
     pub(super) fn require(&mut self, scopes: Scopes) -> Result<(), RuleError> {
         if std::mem::replace(&mut self.said, true) {
             return Err(RuleError::Elsewhere);
@@ -84,12 +84,12 @@ impl Rules {
         Ok(())
     }
 
-    /// Closes all that no path names.
+    /// Refuses requests at paths without a rule.
     pub(super) fn close_elsewhere(&mut self) {
         (self.elsewhere, self.said) = (Access::Closed, true);
     }
 
-    /// Says who may pass at a path.
+    /// Adds the rule for a path.
     pub(super) fn insert(&mut self, path: String, access: Access) -> Result<(), RuleError> {
         if let Err(reason) = can_match(&path) {
             return Err(RuleError::Path { path, reason });
@@ -109,12 +109,12 @@ impl Rules {
         Ok(())
     }
 
-    /// Tells who may pass at a path: as the guard sees it, and as it was before anything was taken off it, where that
-    /// is known.
+    /// Returns the access at a path: `seen` is the path as the guard sees it, `whole` the path
+    /// before routers removed anything, if known.
     ///
-    /// A rule that names the path exactly counts. Where none does, but one may be meant (by a router that folds
-    /// spellings, or because only part of the path is seen), its scopes are required beside those elsewhere; and that
-    /// it is open does not count.
+    /// A rule for exactly this path applies. If there is none, but one may be meant (a router may
+    /// accept other spellings, or only part of the path is seen), its scopes are required in
+    /// addition to those elsewhere; that it is open does not apply.
     pub(super) fn access(&self, seen: &str, whole: Option<&str>) -> Cow<'_, Access> {
         let named = self.paths.get(whole.unwrap_or(seen));
         let access = named.unwrap_or(&self.elsewhere);
@@ -132,12 +132,12 @@ impl Rules {
         }))
     }
 
-    /// Finds the rules that require something of a path that may be theirs. `alike`: also in another spelling.
+    /// Finds the rules with requirements that may apply to a path. `alike`: also by other spellings.
     fn resembled(&self, seen: &str, whole: Option<&str>, alike: bool) -> Vec<&Resembled> {
         let mut found = vec![self.alike.get(seen).filter(|_| alike)];
         match whole {
             None => found.push(self.ends.get(seen)),
-            // What was taken off the path may belong to the rule's.
+            // What was removed from the path may belong to the rule's path.
             Some(whole) => {
                 let ends = whole.match_indices('/').map(|(at, _)| &whole[at..]);
                 found.extend(ends.take_while(|end| end.len() > seen.len()).map(|end| self.alike.get(end)));
@@ -146,7 +146,7 @@ impl Rules {
         found.into_iter().flatten().filter(|found| matches!(found.access, Access::Requires(_))).collect()
     }
 
-    /// Says once that a rule is not met as it is written.
+    /// Logs once that a rule matches only by resemblance.
     fn tell(&self, path: &str) {
         if !self.told.swap(true, Ordering::Relaxed) {
             tracing::warn!(
@@ -159,13 +159,13 @@ impl Rules {
 }
 
 impl Access {
-    /// Returns what both demand together.
+    /// Returns the combined demand of both.
     fn and(&self, other: &Self) -> Self {
         match (self, other) {
             (Self::Closed, _) | (_, Self::Closed) => Self::Closed,
             (Self::Open, access) | (access, Self::Open) => access.clone(),
             (Self::Requires(some), Self::Requires(others)) => {
-                // More than a question can name: nobody could show that it holds them.
+                // Too many for one question: no token could prove that it has them.
                 let all = Scopes::new(some.iter().chain(others.iter()).cloned().collect());
                 all.map_or(Self::Closed, Self::Requires)
             }
@@ -173,7 +173,7 @@ impl Access {
     }
 }
 
-/// Reads scopes.
+/// Parses scopes.
 pub(super) fn scopes<'a>(texts: impl IntoIterator<Item = &'a str>) -> Result<Scopes, RuleError> {
     Ok(Scopes::new(texts.into_iter().map(Scope::parse).collect::<Result<_, _>>()?)?)
 }
@@ -239,10 +239,10 @@ mod tests {
             ("/other", None, some.clone()),
             ("/", None, some.clone()),
             ("", None, some.clone()),
-            // A nested router has taken something away, and it is not known what.
+            // A nested router has removed a prefix that is not known.
             ("/admin", None, both.clone()),
             ("/health", None, some.clone()),
-            // And where it is.
+            // And with the whole path known.
             ("/admin", Some("/api/admin"), requires(&["admin"])),
             ("/api/admin", Some("/v1/api/admin"), both.clone()),
             ("/admin", Some("/v1/api/admin"), both.clone()),

@@ -1,9 +1,9 @@
-//! Paths as they may be spelled: which can be a rule's, and what is left of one when all is undone that some router or
-//! server takes for the same. Pure text.
+//! The spelling of paths: which can have a rule, and the normal form of all spellings that some
+//! router or server treats as equal. Pure functions on text.
 
 use std::borrow::Cow;
 
-/// Tells whether a request can have a path, so that a router takes it for this one and no other.
+/// Checks that a request can have exactly this path, with no other spelling for a router.
 pub(super) fn can_match(path: &str) -> Result<(), &'static str> {
     const PATTERN: &str =
         "it is compared as it stands, and holds no patterns; put a guard of its own around such a route";
@@ -29,8 +29,8 @@ pub(super) fn can_match(path: &str) -> Result<(), &'static str> {
     Ok(())
 }
 
-/// Returns what is left of a path when all is undone that some router or server takes for the same: percent-encoding,
-/// also repeated, empty segments and those of dots, parameters, backslashes, case, and characters that nobody sees.
+/// Returns the normal form of a path. Undoes all that some router or server treats as equal: (repeated)
+/// percent-encoding, empty and dot segments, parameters, backslashes, case, and invisible characters.
 pub(super) fn plain(path: &str) -> Cow<'_, str> {
     let simple = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-_~/".contains(&byte);
     let ends = path.len() > 1 && path.ends_with('/');
@@ -55,7 +55,7 @@ pub(super) fn plain(path: &str) -> Cow<'_, str> {
     Cow::Owned(format!("/{}", segments.join("/")))
 }
 
-/// Undoes percent-encoding, also of what is decoded. What is not encoded right stays.
+/// Decodes percent-encoding repeatedly. Invalid encodings stay unchanged.
 fn decode(bytes: &[u8]) -> Vec<u8> {
     let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
     let mut decoded: Vec<u8> = Vec::with_capacity(bytes.len());

@@ -1,5 +1,5 @@
-//! Keeps the clock set: asks the database for its time, by a question that it has to answer itself, now and then and
-//! whenever the clock is found to be wrong. A task of the verifier.
+//! Keeps the clock set: asks for the database's time, with a question that only the database can
+//! answer, periodically and whenever the clock is found to be wrong. A task of the local verifier.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,7 +16,7 @@ use crate::ambient;
 use crate::question::{Consistency, Question};
 use crate::retry::pause;
 
-/// How often it is set. Drift is accounted for; this bounds how much that costs.
+/// How often the clock is set. Drift is accounted for; this bounds its cost.
 const INTERVAL: Duration = Duration::from_secs(10);
 
 pub(super) async fn keep_set(shared: Arc<Shared>) {
@@ -24,12 +24,12 @@ pub(super) async fn keep_set(shared: Arc<Shared>) {
     let required_scopes = Scopes::default();
     let mut failures = 0;
     loop {
-        // The caller's own; without one, a secret that nobody has.
+        // The caller's own secret; without one, a secret that belongs to no token.
         let known = client.known().map(|known| known.secret.clone());
         let secret = known.unwrap_or_else(|| nobodys(&shared.prefix));
         let question =
             Question { secret: secret.expose_secret(), required_scopes: &required_scopes, client_ip: None };
-        // Before it is sent: the time that is answered is read later.
+        // Taken before it is sent: the returned time is read later.
         let (start, sent) = (shared.fresh.start(), BootInstant::now());
         let wait = match client.verify(&question, Consistency::Full).await {
             Ok(answer) => {

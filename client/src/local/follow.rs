@@ -1,6 +1,6 @@
-//! Follows what changes, has it removed, and then, in this order, publishes how fresh the rest is. A task of the
-//! verifier. While it cannot follow, what is held grows old and is not used; where it may have missed something, all
-//! of it goes.
+//! Follows changes: removes changed records, and then, in this order, publishes how fresh the rest
+//! is. A task of the local verifier. While it cannot follow, the cached records age and are not
+//! used; when it may have missed something, all are removed.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -17,7 +17,8 @@ use crate::error::{Error, ErrorKind};
 use crate::retry::pause;
 use crate::watch::{ChangeBatch, Changes};
 
-/// How many heartbeats may fail to come, and how long the first message may, before the watch is begun anew.
+/// How many heartbeats may be missed, and how long the first message may take, before the watch is
+/// restarted.
 const MISSED: u32 = 4;
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -25,11 +26,11 @@ const PATIENCE: Duration = Duration::from_secs(5);
 pub(super) struct Follower {
     client: Client,
     shared: Arc<Shared>,
-    /// The caller's own token; whatever changes it may change whose tokens it judges.
+    /// The caller's own token; a change of it may change which tokens it can judge.
     own: Option<TokenId>,
-    /// What the last complete batch reached.
+    /// The position of the last complete batch.
     position: Option<String>,
-    /// Nothing was taken in since everything was removed.
+    /// Nothing was received since everything was removed.
     anew: bool,
     patience: Duration,
 }
@@ -39,7 +40,7 @@ impl Follower {
         Self { client, shared, own: None, position: None, anew: false, patience: PATIENCE }
     }
 
-    /// Follows for ever.
+    /// Follows forever.
     pub(super) async fn run(mut self) {
         let mut failures = 0;
         loop {
@@ -59,13 +60,13 @@ impl Follower {
                 }
                 Err(error) => error,
             };
-            // One that ends as soon as it has begun will do so again.
+            // A watch that ends as soon as it has begun will probably do so again.
             failures = if heard && began.elapsed() > PATIENCE { 1 } else { failures + 1 };
             if self.client.has_another(&error, known.as_ref()) {
                 failures = 0;
                 continue;
             }
-            // That one ends is nothing: a replica that drains ends all of them.
+            // One watch that ends is normal: a draining replica ends all of its watches.
             if failures > 1 {
                 self.shared.failed("changes cannot be watched, so nothing is judged here", &error);
             }
@@ -76,7 +77,7 @@ impl Follower {
         }
     }
 
-    /// Takes in messages until the watch ends or falls silent.
+    /// Handles messages until the watch ends or is silent for too long.
     async fn follow(&mut self, changes: &mut Changes, heard: &mut bool) -> Error {
         loop {
             match tokio::time::timeout(self.patience, changes.next()).await {
@@ -111,13 +112,13 @@ impl Follower {
     fn start_anew(&mut self) {
         self.anew = true;
         self.shared.starts.fetch_add(1, Ordering::Relaxed);
-        // Withdrawn first: what is being removed must not be vouched for meanwhile.
+        // Freshness is withdrawn first: it must not cover records that are being removed.
         self.shared.fresh.begin_anew();
         self.shared.held.clear();
     }
 }
 
-/// Tells whether changes may have been missed: the position is too old, or none of this tokend's.
+/// Returns whether changes may have been missed: the position is too old, or of another tokend.
 fn lost_its_place(error: &Error) -> bool {
     error.reason() == Some(ErrorReason::PositionTooOld) || error.kind() == ErrorKind::Invalid
 }

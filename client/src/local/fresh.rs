@@ -1,9 +1,9 @@
-//! How old what is held may be, and what time it is by the database's clock. Written by the follower after every
-//! batch, read by every question before it looks a record up. Knows no clock of its own: moments are arguments.
+//! How stale cached records may be, and the time by the database's clock. Written by the follower after
+//! every batch, read by every question before its lookup. Reads no clock: instants are arguments.
 //!
-//! Both are known from one thing: a time D of the database that was read after a moment `sent` here. So at a moment
-//! `now` the database's clock shows at most D + (now − sent), and what the watch told as of T is at most that − T
-//! old, wherever its message was held up on its way.
+//! Both follow from one fact: a time D of the database that was read after an instant `sent` here. So
+//! at an instant `now` the database's clock shows at most D + (now − sent), and what the watch reported
+//! as of T is at most that − T old, wherever its message was delayed.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,51 +14,52 @@ use time::OffsetDateTime;
 use tokend_core::boot_instant::BootInstant;
 use tokio::sync::Notify;
 
-/// What part of the time that has passed clocks may differ by: 1/1024 is twice what they are slewed by at most.
+/// The divisor of elapsed time by which clocks may differ: 1/1024 is twice the most that clocks are
+/// slewed by.
 const DRIFT: u32 = 1024;
 
-/// A time of the database, read after a moment here.
+/// A time of the database that was read after an instant here.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Set {
     pub(super) sent: BootInstant,
     pub(super) database_time: OffsetDateTime,
-    /// What [`Freshness::start`] said when it was asked for.
+    /// The value of [`Freshness::start`] when the time was asked for.
     pub(super) start: u64,
 }
 
-/// What the watch has told everything of.
+/// The time up to which the watch has reported everything.
 #[derive(Debug)]
 struct Published {
     as_of: OffsetDateTime,
     set: Set,
-    /// When it was taken in, and how long after `set.sent` that was at most.
+    /// When it was received, and the most time that may have passed since `set.sent` by then.
     heard: BootInstant,
     lead: Duration,
     /// How long after `set.sent` it may be used.
     budget: Duration,
-    /// The time below which the clock must not fall.
+    /// The clock must not fall below this time.
     floor: OffsetDateTime,
 }
 
-/// What was known when a question came, to be looked at before it is judged and after: what is published in between
-/// vouches for no record that was looked up before.
+/// The published state when a question came, read before the question is judged and after: what is
+/// published in between does not cover records that were looked up before.
 pub(super) struct Known(Guard<Option<Arc<Published>>>);
 
-/// How fresh what is held is.
+/// The freshness of cached records.
 #[derive(Debug)]
 pub(super) struct Freshness {
     staleness: Duration,
     clock: ArcSwapOption<Set>,
     latest: ArcSwapOption<Published>,
-    /// How often everything was begun anew.
+    /// How often everything was restarted.
     start: AtomicU64,
     doubt: Notify,
 }
 
-/// What is known at a moment.
+/// The freshness at an instant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Reading {
-    /// The database's time that what is held is at least as new as.
+    /// Cached records include every change before this time of the database.
     pub(super) as_of: OffsetDateTime,
     /// The database's time now, or a little later.
     pub(super) now: OffsetDateTime,
@@ -70,12 +71,12 @@ impl Freshness {
         Self { staleness, clock, latest, start: AtomicU64::new(0), doubt: Notify::new() }
     }
 
-    /// Tells how often everything was begun anew. To be asked before the database is asked for its time.
+    /// Returns how often everything was restarted. Must be read before the database is asked for its time.
     pub(super) fn start(&self) -> u64 {
         self.start.load(Ordering::Acquire)
     }
 
-    /// Sets the clock, unless everything has begun anew since the time was asked for.
+    /// Sets the clock, unless everything was restarted since the time was asked for.
     pub(super) fn set_clock(&self, set: Set) {
         if set.start == self.start() {
             self.clock.store(Some(Arc::new(set)));
@@ -87,42 +88,43 @@ impl Freshness {
         self.doubt.notified().await;
     }
 
-    /// Publishes that everything that was committed before `as_of` has been removed. `now`: the moment of doing so.
+    /// Publishes that every record changed before `as_of` has been removed. `now`: the current instant.
     pub(super) fn publish(&self, as_of: OffsetDateTime, now: BootInstant) {
         let set = self.clock.load().as_deref().copied().filter(|set| set.start == self.start());
         let Some(set) = set else { return };
         if as_of > set.latest(now) {
-            // The database's clock was set forward since; by the old one all would seem newer than it is.
+            // The database's clock was set forward since; by the old one everything would seem
+            // newer than it is.
             self.begin_anew();
             return;
         }
         let budget = Duration::try_from(as_of - set.database_time + self.staleness);
-        // Below zero: it is too old already.
+        // Negative: it is too old already.
         let Ok(budget) = budget else { return };
         let before = self.latest.load().as_deref().map(|published| published.now(now));
         let floor = before.unwrap_or(set.database_time);
         let published = Published { as_of, set, heard: now, lead: set.elapsed(now), budget, floor };
         self.latest.store(Some(Arc::new(published)));
         if as_of > set.database_time + drifting(since_by_boot(now, set.sent)) {
-            // The boot clock has missed a pause of the machine, and the wall clock may be set back.
+            // The boot clock did not count a pause of the machine, and the wall clock may be set back.
             self.doubt.notify_one();
         }
     }
 
-    /// Withdraws what was published, since changes may have been missed, and has the time be asked for anew: it may
-    /// be another database that tells it now.
+    /// Withdraws what was published, since changes may have been missed, and has the time asked for
+    /// again: it may now come from another database.
     pub(super) fn begin_anew(&self) {
         self.start.fetch_add(1, Ordering::AcqRel);
         self.latest.store(None);
         self.doubt.notify_one();
     }
 
-    /// Returns what is known, to be read before a record is looked up and after it is judged.
+    /// Returns the published state, to be read before a record is looked up and after it is judged.
     pub(super) fn known(&self) -> Known {
         Known(self.latest.load())
     }
 
-    /// Tells how old what is held is at most.
+    /// Returns the highest possible age of the cached records.
     pub(super) fn age(&self, now: BootInstant) -> Option<Duration> {
         let latest = self.latest.load();
         let published = latest.as_deref()?;
@@ -131,19 +133,20 @@ impl Freshness {
 }
 
 impl Set {
-    /// Returns how long ago the time was asked for at most: by the clock that says more, and a little more.
+    /// Returns the longest possible time since the time was asked for: by the clock that shows
+    /// more, plus drift.
     fn elapsed(&self, now: BootInstant) -> Duration {
         drifting(now.since(self.sent))
     }
 
-    /// Returns what the database's clock shows at most.
+    /// Returns the latest time that the database's clock may show.
     fn latest(&self, now: BootInstant) -> OffsetDateTime {
         self.database_time + self.elapsed(now)
     }
 }
 
 impl Known {
-    /// Tells what is known at `now`, if what is held may be used then.
+    /// Returns the freshness at `now`, if cached records may be used then.
     pub(super) fn read(&self, now: BootInstant) -> Option<Reading> {
         let published = self.0.as_deref()?;
         let elapsed = published.elapsed(now);
@@ -153,8 +156,8 @@ impl Known {
 }
 
 impl Published {
-    /// Returns how long after `set.sent` it is at most. What had passed when it was taken in has passed, whatever the
-    /// clocks have been set to since.
+    /// Returns the longest possible time since `set.sent`. The time that had passed when it was
+    /// received counts, even if the clocks have been changed since.
     fn elapsed(&self, now: BootInstant) -> Duration {
         self.set.elapsed(now).max(self.lead + drifting(now.since(self.heard)))
     }
@@ -163,19 +166,20 @@ impl Published {
         self.set.database_time + elapsed
     }
 
-    /// Returns what the database's clock shows at most.
+    /// Returns the latest time that the database's clock may show.
     fn latest(&self, now: BootInstant) -> OffsetDateTime {
         self.at(self.elapsed(now))
     }
 
-    /// Returns what the database's clock shows, or a little later: never before what the watch has told, and never
-    /// before what was returned already. A wall clock that was set forward by less than the staleness makes it early.
+    /// Returns the database's time, or a little later: never before what the watch has reported,
+    /// and never before a time returned earlier. It may be early if a wall clock was set forward by
+    /// less than the staleness.
     fn now(&self, now: BootInstant) -> OffsetDateTime {
         self.latest(now).max(self.floor)
     }
 }
 
-/// Returns how long something took at most that took so long by a clock of this machine.
+/// Returns the longest time that may have passed when a clock of this machine has measured `elapsed`.
 fn drifting(elapsed: Duration) -> Duration {
     elapsed + elapsed / DRIFT
 }
@@ -200,7 +204,7 @@ mod tests {
         NOON + time::Duration::milliseconds(millis)
     }
 
-    /// One second of staleness; at moment 0 it was noon.
+    /// One second of staleness; at instant 0 it was noon.
     fn set() -> Freshness {
         let freshness = Freshness::new(Duration::from_secs(1));
         freshness.set_clock(asked(&freshness, 0, NOON));
@@ -211,7 +215,7 @@ mod tests {
         freshness.known().read(now)
     }
 
-    /// What a thousandth of so many milliseconds, by which clocks may differ, adds to a time.
+    /// Returns the allowed drift, 1/1024, of this many milliseconds.
     fn drift(millis: i64) -> time::Duration {
         time::Duration::nanoseconds(millis * SECOND / 1000 / 1024)
     }
@@ -236,7 +240,7 @@ mod tests {
             read(&freshness, moment(5_500)),
             Some(Reading { as_of: noon(5_000), now: noon(5_500) + drift(5_500) })
         );
-        // Less by what the clocks may have drifted apart.
+        // Less by the drift of the clocks.
         assert!(read(&freshness, moment(5_990)).is_some());
         assert!(read(&freshness, moment(6_001)).is_none());
     }
@@ -299,7 +303,7 @@ mod tests {
     fn the_databases_time_never_goes_back() {
         let freshness = set();
         freshness.publish(noon(5_000), moment(5_000));
-        // A better answer to the same question.
+        // A better time from the same question.
         freshness.set_clock(asked(&freshness, 5_200, noon(5_100)));
         freshness.publish(noon(5_100), moment(5_250));
         assert_eq!(read(&freshness, moment(5_260)).unwrap().now, noon(5_250) + drift(5_250));
@@ -315,8 +319,8 @@ mod tests {
             |boot: i64, wall: i64| BootInstant { boot: boot * SECOND / 1000, wall: wall * SECOND / 1000 };
         freshness.publish(noon(60_100), paused(100, 60_100));
         assert!(read(&freshness, paused(150, 60_150)).unwrap().now >= noon(60_150));
-        // The clock is to be set anew, and until then a wall clock that is set back neither takes the time back nor
-        // makes what is known younger.
+        // The clock must be set again; until then a wall clock that is set back neither takes the
+        // time back nor makes what is known newer.
         freshness.doubted().await;
         assert!(read(&freshness, paused(600, 600)).unwrap().now >= noon(60_600));
         assert_eq!(read(&freshness, paused(1_200, 1_200)), None);
@@ -326,7 +330,7 @@ mod tests {
     fn the_time_is_never_before_the_databases_while_clocks_differ_by_what_is_reckoned_with() {
         let freshness = set();
         for seconds in 1..10 {
-            // A clock here that is slow by 1/1100.
+            // A local clock that is slow by 1/1100.
             let nanos = |database: i64| database * SECOND / 1000 / 1_100 * 1_099;
             let here = |database: i64| BootInstant { boot: nanos(database), wall: nanos(database) };
             freshness.publish(noon(seconds * 1_000), here(seconds * 1_000));

@@ -1,6 +1,6 @@
-//! How much one peer can have asked of tokend about tokens that are not held here. Whoever makes up secrets makes a call
-//! with each; so a peer has a few under way at once, and after some that nobody knows it has to slow down. Called by
-//! the verifier that judges by itself, where it is told who asks.
+//! Limits what one peer can have asked of tokend about tokens that are not cached. A client that
+//! makes up secrets causes a call with each, so a peer gets a few concurrent ones, and must slow
+//! down after some unknown secrets. Called by the local verifier, if it knows the peer.
 
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
@@ -13,18 +13,18 @@ use tokio::sync::Semaphore;
 
 use crate::error::Error;
 
-/// How many peers are remembered, how many questions of one are under way at once, how many unknown secrets it may
-/// present at once, and after which time, in nanoseconds, one more.
+/// How many peers are remembered, the most concurrent questions of one, the most unknown secrets at
+/// once, and the time, in nanoseconds, after which one more is allowed.
 const PEERS: usize = 4096;
 const AT_ONCE: usize = 256;
 const BURST: i64 = 100;
 const INTERVAL: i64 = 100_000_000;
 
-/// The peers that present what is not held.
+/// The peers that present secrets which are not cached.
 #[derive(Debug)]
 pub(super) struct Guesses(Cache<IpAddr, Arc<Peer>>);
 
-/// One of them.
+/// One peer.
 #[derive(Debug)]
 pub(super) struct Peer {
     pub(super) at_once: Semaphore,
@@ -37,7 +37,7 @@ impl Guesses {
         Self(Cache::new(PEERS))
     }
 
-    /// Returns the peer at an address; of IPv6 its /64, which one machine may have whole.
+    /// Returns the peer at an address; for IPv6 its /64, all of which one machine may have.
     pub(super) fn peer(&self, address: IpAddr) -> Arc<Peer> {
         let address = match address.to_canonical() {
             IpAddr::V6(address) => {
@@ -54,10 +54,10 @@ impl Guesses {
 }
 
 impl Peer {
-    /// Demands that it has not presented too many unknown secrets lately.
+    /// Checks that the peer has not presented too many unknown secrets lately.
     ///
     /// # Errors
-    /// It has; with how long to wait.
+    /// It has; with the time to wait.
     pub(super) fn check(&self, now: BootInstant) -> Result<(), Error> {
         let over =
             self.until.load(Ordering::Relaxed).saturating_sub(now.boot.saturating_add(BURST * INTERVAL));
@@ -67,7 +67,7 @@ impl Peer {
         }
     }
 
-    /// Notes that what it presented is unknown.
+    /// Records that the peer presented an unknown secret.
     pub(super) fn charge(&self, now: BootInstant) {
         let later = |until: i64| Some(until.max(now.boot).saturating_add(INTERVAL));
         let _ = self.until.fetch_update(Ordering::Relaxed, Ordering::Relaxed, later);

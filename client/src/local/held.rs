@@ -1,5 +1,5 @@
-//! The records that are held, bounded in bytes and in age, least useful out first; and who may put one there. Holds
-//! keyed hashes and metadata, never a secret; and never that a token does not exist.
+//! The cached records, bounded in bytes and in age, the least useful evicted first, and the rule for adding
+//! one. Contains keyed hashes and metadata, never a secret, and never the fact that a token does not exist.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -17,10 +17,12 @@ use super::recent_changes::{Filled, RecentChanges};
 use crate::ambient;
 use crate::question::{Answer, VerifiedToken};
 
-/// What a record takes beside its own bytes: the token as it is handed out, with a few texts; the table's part.
+/// The bytes of a record in addition to its own: the token as it is returned, with a few texts, and
+/// its part of the table.
 const BESIDE: u64 = 512;
 
-/// A record, the token as guards hand it on, and when it is to be asked for again, by the boot clock in nanoseconds.
+/// A cache entry: the record, the token as guards pass it on, and when to ask for it again, by the
+/// boot clock in nanoseconds.
 #[derive(Debug, Clone)]
 pub(super) struct Kept {
     pub(super) record: Record,
@@ -33,23 +35,23 @@ struct Weight;
 
 impl Weighter<TokenId, Kept> for Weight {
     fn weight(&self, _: &TokenId, kept: &Kept) -> u64 {
-        // The texts are there twice.
+        // The texts are stored twice.
         2 * kept.record.bytes() as u64 + BESIDE
     }
 }
 
-/// The records.
+/// The cache.
 #[derive(Debug)]
 pub(super) struct Held {
     records: Cache<TokenId, Kept, Weight>,
     gate: FillGuard<TokenId>,
     told: Mutex<RecentChanges>,
-    /// Of this process alone: what is held is of no use elsewhere.
+    /// Random for this process: the records are of no use elsewhere.
     key: MacKey,
     max_age: i64,
 }
 
-/// A question that is under way. One that is abandoned fills nothing.
+/// A question in progress. An abandoned one fills nothing.
 pub(super) struct Asking<'a> {
     held: &'a Held,
     ticket: Lease,
@@ -68,12 +70,12 @@ impl Held {
         }
     }
 
-    /// Looks a record up; one that is to be asked for again is not found.
+    /// Looks a record up; one that is due to be asked for again is not found.
     pub(super) fn get(&self, id: TokenId, now: BootInstant) -> Option<Kept> {
         self.records.get(&id).filter(|kept| now.boot < kept.ask_again)
     }
 
-    /// Tells whether a secret is the one that the record was held for; compares in constant time.
+    /// Returns whether a secret is the one that the record was stored for; compares in constant time.
     pub(super) fn proves(&self, secret: &Secret, record: &Record) -> bool {
         self.key.check(secret, record.mac())
     }
@@ -83,10 +85,10 @@ impl Held {
         Asking { held: self, ticket: self.gate.begin() }
     }
 
-    /// Removes what a message tells to have changed, also what is being asked for. `last`: the message ends its
-    /// batch.
+    /// Removes the tokens that a message reports as changed, also from questions in progress.
+    /// `last`: the message ends its batch.
     pub(super) fn forget(&self, ids: &[TokenId], as_of: OffsetDateTime, last: bool) {
-        // First what an answer is held against, then what is under way, then what is held.
+        // First the changes that answers are compared with, then questions in progress, then records.
         self.told().note(ids, as_of, last);
         if ids.is_empty() {
             return;
@@ -97,7 +99,7 @@ impl Held {
         }
     }
 
-    /// Notes that the watch goes on over another connection.
+    /// Records that the watch continues over another connection.
     pub(super) fn connected(&self) {
         self.told().connected();
     }
@@ -109,19 +111,19 @@ impl Held {
         self.records.clear();
     }
 
-    /// Returns how many records there are, and how many bytes they take.
+    /// Returns the number of records, and their bytes.
     pub(super) fn size(&self) -> (u64, u64) {
         (self.records.len() as u64, self.records.weight())
     }
 
     fn told(&self) -> MutexGuard<'_, RecentChanges> {
-        // A panic inside leaves nothing half done that matters.
+        // A panic inside leaves nothing inconsistent that matters.
         self.told.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Asking<'_> {
-    /// Ends the question with its answer, and holds that if it takes account of all that has been told.
+    /// Ends the question with its answer, and caches that if it includes every change reported so far.
     pub(super) fn end(self, secret: &Secret, answer: &Answer, now: BootInstant) -> Filled {
         let (Some(token), Some(as_of)) = (&answer.token, answer.as_of) else { return Filled::No };
         let id = secret.id();
@@ -130,7 +132,7 @@ impl Asking<'_> {
         }
         let held = self.held;
         let found = (Record::new(token, held.key.mac(secret)), token.clone());
-        // Stays so where the gate lets nothing through: the change came while the answer was under way.
+        // The result if the fill guard rejects it: the change came while the question was in progress.
         let mut filled = Filled::Outdated;
         held.gate.fill(&self.ticket, [(id, found)], |id, (record, token)| {
             filled = held.told().admits(id, as_of);
@@ -181,7 +183,7 @@ mod tests {
         }
     }
 
-    /// A watch that has begun, long enough ago.
+    /// A watch that began long enough ago.
     fn watching() -> Held {
         let held = Held::new(1 << 20, Duration::from_mins(10));
         begin(&held);
@@ -223,7 +225,8 @@ mod tests {
         assert!(!is_held(&held));
     }
 
-    // Without the gate this record would be held: by its time, which another clock may have told, it is new.
+    // Without the fill guard this record would be cached: its time, perhaps from another clock,
+    // makes it look new.
     #[test]
     fn what_changes_while_it_is_asked_for_is_not_held_whatever_time_its_answer_tells() {
         let held = watching();
@@ -235,8 +238,8 @@ mod tests {
         assert_eq!(held.begin().end(&secret(), &answer(seconds(1_000)), NOW), Filled::Held);
     }
 
-    // Without what was told this record would be held: nothing has changed since it was asked for, but whoever
-    // answered has not heard yet of what changed before.
+    // Without the recent changes this record would be cached: nothing changed since it was asked
+    // for, but the replica that answered does not know an earlier change yet.
     #[test]
     fn an_answer_from_before_a_change_that_was_told_already_is_not_held() {
         let held = watching();

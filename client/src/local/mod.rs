@@ -1,9 +1,9 @@
-//! Verdicts without asking: records of tokens that were asked for before, held here and judged by the same `judge`
-//! as on the server, for as long as what the watch has told is new enough. README.md has the argument why no token
-//! is VALID later than the declared staleness after its revocation.
+//! Local verdicts: records of tokens that were asked for before, cached here and judged by the same
+//! `judge` as on the server, as long as the watch's reports are recent enough. README.md has the
+//! argument why no token is VALID later than the declared staleness after its revocation.
 //!
-//! The order is the server's: the follower removes what has changed before it publishes how fresh the rest is, and
-//! a question reads the freshness before it looks a record up.
+//! The order is the server's: the follower removes changed records before it publishes how fresh
+//! the rest is, and a question reads the freshness before it looks a record up.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -34,11 +34,12 @@ use guesses::Guesses;
 use held::Held;
 use recent_changes::Filled;
 
-/// How late a change may be noticed: what can be kept, and what is still a promise.
+/// The bounds of the staleness: the shortest that can be kept, and the longest that is still useful
+/// as a promise.
 const LEAST: Duration = Duration::from_millis(100);
 const MOST: Duration = Duration::from_hours(1);
 
-/// How a verifier judges by itself.
+/// The settings of a local verifier.
 #[derive(Debug, Clone)]
 pub struct LocalConfig {
     staleness: Duration,
@@ -61,82 +62,84 @@ impl Default for LocalConfig {
 }
 
 impl LocalConfig {
-    /// Refuses what cannot be kept.
+    /// Refuses a staleness that cannot be kept.
     pub(crate) fn check(&self) -> Result<(), VerifierError> {
         if (LEAST..=MOST).contains(&self.staleness) { Ok(()) } else { Err(VerifierError::Staleness) }
     }
 
-    /// Declares how long after its commit a change may go unnoticed here; 1 s unless told, 100 ms to 1 h. Below about
-    /// two heartbeats of the server (each a quarter of its own max-staleness) little is answered locally.
+    /// Declares how long after its commit a change may go unnoticed here; 1 s by default, 100 ms to
+    /// 1 h. Below about two heartbeats of the server (each a quarter of its own max-staleness) few
+    /// questions are answered locally.
     #[must_use]
     pub fn staleness(self, staleness: Duration) -> Self {
         Self { staleness, ..self }
     }
 
-    /// How many bytes the records may take; 64 MiB unless told, about 1 KiB each.
+    /// Sets the most bytes of the records; 64 MiB by default, about 1 KiB each.
     #[must_use]
     pub fn bytes(self, bytes: u64) -> Self {
         Self { bytes, ..self }
     }
 
-    /// How long a record is held although no change of it was told; 10 minutes unless told. It is also how late
-    /// tokend learns that a token is in use.
+    /// Sets how long a record is cached if no change of it is reported; 10 minutes by default. Also
+    /// the longest delay until tokend learns that a token is in use.
     #[must_use]
     pub fn max_age(self, age: Duration) -> Self {
         Self { max_age: age, ..self }
     }
 
-    /// How the installation's secrets begin, where that is not `tokd`.
+    /// Sets the prefix of the installation's secrets, if it is not `tokd`.
     #[must_use]
     pub fn prefix(self, prefix: Prefix) -> Self {
         Self { prefix, ..self }
     }
 
-    /// Watches over another client's connection: to another replica, say. As the caller that asks, by whose secret it
-    /// is known; where that is a certificate, both connections must show the same.
+    /// Watches over another client's connection, for example to another replica, with the asking client's
+    /// secret; if the caller is known by a certificate instead, both connections must use the same one.
     #[must_use]
     pub fn watch_through(self, client: Client) -> Self {
         Self { watch: Some(client), ..self }
     }
 }
 
-/// How a verifier that judges by itself is doing.
+/// The status of a local verifier.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct LocalStatus {
-    /// How many records are held, and how many bytes they take.
+    /// The number of cached records, and their bytes.
     pub held: u64,
     /// See [`Self::held`].
     pub bytes: u64,
-    /// How many questions were answered here, and how many went to tokend.
+    /// The number of questions answered locally, and of those sent to tokend.
     pub answered: u64,
     /// See [`Self::answered`].
     pub asked: u64,
-    /// How old what is known is; `None`: nothing is.
+    /// How old the local knowledge is; `None`: there is none.
     pub age: Option<Duration>,
-    /// How often everything was dropped because changes may have been missed.
+    /// How often everything was removed because changes may have been missed.
     pub starts: u64,
-    /// Why the database's time could not be had, or changes not be watched, the last time; `None` while it is ready.
+    /// The last error of reading the database's time or of watching changes; `None` while it is ready.
     pub last_error: Option<Error>,
     ready: bool,
 }
 
 impl LocalStatus {
-    /// Tells whether what is held is new enough to be judged by. Where it is not, everything is asked of tokend.
+    /// Returns whether cached records are fresh enough to judge by. If not, every question is sent
+    /// to tokend.
     #[must_use]
     pub fn ready(&self) -> bool {
         self.ready
     }
 }
 
-/// The verifier. Its tasks end with it.
+/// The local verifier. Its tasks end with it.
 #[derive(Debug)]
 pub(crate) struct Local {
     shared: Arc<Shared>,
     _tasks: JoinSet<()>,
 }
 
-/// What questions and the follower share.
+/// The state that questions and the follower share.
 #[derive(Debug)]
 struct Shared {
     remote: Remote,
@@ -153,7 +156,7 @@ struct Shared {
 impl Local {
     pub(crate) fn start(remote: Remote, config: LocalConfig) -> Self {
         let client = remote.client();
-        // Whoever watches must be told of everything that whoever asks is.
+        // The watching client must see every change of tokens that the asking client can reach.
         let watch = config.watch.map_or_else(|| client.clone(), |through| client.over(&through));
         let shared = Arc::new(Shared {
             remote,
@@ -172,7 +175,7 @@ impl Local {
         Self { shared, _tasks: tasks }
     }
 
-    /// Judges by what is held here; `None` where that is not enough.
+    /// Judges by a cached record; `None` if that is not possible.
     pub(crate) fn judge(&self, question: &Question<'_>) -> Option<Answer> {
         let answer = self.shared.judge(question, BootInstant::now);
         if answer.is_some() {
@@ -181,7 +184,7 @@ impl Local {
         answer
     }
 
-    /// Asks tokend, and holds what it answers if nothing has been told that it may not know of.
+    /// Asks tokend, and caches the answer unless a change was reported that it may not include.
     pub(crate) async fn find_out(&self, question: &Question<'_>) -> Result<Answer, Error> {
         let shared = &self.shared;
         let secret = match shared.read(question.secret) {
@@ -195,7 +198,7 @@ impl Local {
         let limit = shared.remote.client().call_timeout();
         let permit = tokio::time::timeout(limit, peer.at_once.acquire()).await;
         let _permit = permit.map_err(|_| Error::overloaded())?;
-        // Behind those that waited: by now they may have been too many.
+        // Checked again after the wait: by now there may have been too many.
         peer.check(BootInstant::now())?;
         let answer = shared.find_out(question, secret).await?;
         if answer.verdict == Verdict::NotFound {
@@ -227,21 +230,22 @@ impl Local {
 }
 
 impl Shared {
-    /// Notes why nothing can be judged here.
+    /// Records why nothing can be judged locally.
     fn failed(&self, what: &'static str, error: &Error) {
         self.remote.client().outage().note(what, error);
         self.last_error.store(Some(Arc::new(error.clone())));
     }
 
-    /// Judges by what is held. `now` is asked before and after: a pause of this process or its machine may come at any
-    /// time, and what was new enough when a question came may be too old when it is answered.
+    /// Judges by a cached record. `now` is read before and after: this process or its machine may
+    /// pause at any time, and a record that was fresh enough when the question came may be too old
+    /// when it is answered.
     fn judge(&self, question: &Question<'_>, now: impl Fn() -> BootInstant) -> Option<Answer> {
         let secret = match self.read(question.secret) {
             Presented::Secret(secret) => secret,
             Presented::Malformed => return Some(malformed()),
             Presented::Foreign => return None,
         };
-        // The freshness first: read after the lookup, it could vouch for a record that was removed in between.
+        // The freshness first: read after the lookup, it could cover a record that was removed in between.
         let known = self.fresh.known();
         let came = now();
         let reading = known.read(came)?;
@@ -251,12 +255,12 @@ impl Shared {
         if !self.held.proves(&secret, &kept.record) {
             return Some(answered(Verdict::NotFound));
         }
-        // That the token is within the caller's reach, tokend said when it told of it.
+        // Reach is not checked here: tokend returned the token only because the caller can reach it.
         let judgement =
             judge(&kept.record, reading.now, Reach::Any, question.required_scopes, question.client_ip);
         let reading = known.read(now())?;
         let ended = kept.record.expire_time().is_some_and(|end| end <= reading.now);
-        // It has ended meanwhile: what it is now is found out anew.
+        // It expired in the meantime: its current state has to be asked for.
         if judgement.verdict == Verdict::Valid && ended {
             return None;
         }
@@ -267,7 +271,7 @@ impl Shared {
         })
     }
 
-    /// Reads what was presented.
+    /// Parses the presented text.
     fn read(&self, text: &str) -> Presented {
         match Secret::parse(text, &self.prefix) {
             Ok(secret) => Presented::Secret(secret),
@@ -280,8 +284,8 @@ impl Shared {
         self.asked.fetch_add(1, Ordering::Relaxed);
         let Some(secret) = secret else { return self.remote.ask(question, Consistency::Bounded).await };
         match self.ask(question, &secret, Consistency::Bounded).await? {
-            // A replica may be behind the one that is watched, within its own bound. What has been heard here is
-            // not unheard: so the database itself is asked.
+            // A replica may lag behind the watched one, within its own bound. A change that was
+            // already reported here must not be ignored, so the database itself is asked.
             (answer, Filled::Outdated) if answer.verdict == Verdict::Valid => {
                 Ok(self.ask(question, &secret, Consistency::Full).await?.0)
             }
@@ -302,13 +306,13 @@ impl Shared {
     }
 }
 
-/// What a text that was presented can be.
+/// The kinds of presented text.
 enum Presented {
     /// A secret of this installation.
     Secret(Secret),
-    /// A secret of another prefix than is configured here: whose mistake that is, tokend knows.
+    /// A secret with another prefix than is configured here: only tokend knows which of the two is wrong.
     Foreign,
-    /// None at all.
+    /// Not a secret.
     Malformed,
 }
 
@@ -317,7 +321,7 @@ fn is_of_another_prefix(text: &str) -> bool {
     prefix.is_some_and(|prefix| Secret::parse(text, &prefix).is_ok())
 }
 
-/// What holds at any time of what cannot be a secret.
+/// Returns the answer for a text that cannot be a secret; it holds at any time.
 fn malformed() -> Answer {
     Answer { verdict: Verdict::Malformed, token: None, missing_scopes: Vec::new(), as_of: None }
 }

@@ -1,6 +1,6 @@
-//! The rules of filling, walked at random: a database in which one token changes, replicas whose statements take
-//! their time, messages and answers that come late, connections that lead to replicas that are behind. Whatever
-//! happens, a record that is held takes account of every change from before the moment that is published.
+//! A random walk through the rules of filling: a database in which one token changes, replicas
+//! whose statements take time, messages and answers that come late, connections to replicas that
+//! lag. In every state, a cached record includes every change from before the published time.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -15,24 +15,24 @@ use tokend_core::secret::Secret;
 use super::held::{Asking, Held};
 use crate::question::{Answer, VerifiedToken};
 
-/// Seconds pass with each step; more than two databases' clocks may differ by.
+/// Seconds per step; more than the clocks of two databases may differ by.
 const STEP: i64 = 10;
 const NOW: BootInstant = BootInstant { boot: 0, wall: 0 };
 
-/// What happens next. Numbers say how far back something lies.
+/// What happens next. Numbers are seconds into the past.
 #[derive(Debug, Clone)]
 enum Step {
     /// The token changes.
     Change,
-    /// The watched replica's statement, which began so long ago, ends, and is told of.
+    /// A statement of the watched replica, which began this long ago, ends, and its message is sent.
     Read(i64),
-    /// The next message comes.
+    /// The next message is received.
     Hear,
-    /// The connection is lost, and leads to a replica whose last statement was so long ago.
+    /// The connection is lost, and leads to a replica whose last statement was this long ago.
     Reconnect(i64),
     /// A question is sent.
     Ask,
-    /// One that is under way is answered, by a replica that is so far behind.
+    /// A question in progress is answered, by a replica that lags this far.
     Answer(usize, i64),
 }
 
@@ -50,14 +50,15 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     prop::collection::vec(step, 20..120)
 }
 
-/// A statement of the watched replica: when it began, which is what it tells, and what it saw.
+/// A statement of the watched replica: when it began, which is the time it reports, and the time up
+/// to which it saw changes.
 #[derive(Debug, Clone, Copy)]
 struct Statement {
     began: i64,
     saw: i64,
 }
 
-/// A message under way: its statement, and whether the token has changed in between.
+/// A message in transit: its statement, and whether the token has changed since the previous one.
 #[derive(Debug)]
 struct Message {
     statement: Statement,
@@ -70,7 +71,7 @@ struct World<'a> {
     changes: Vec<i64>,
     last: Statement,
     messages: VecDeque<Message>,
-    /// What the last message that came had seen; `None`: none has come.
+    /// The time up to which the last received message saw changes; `None`: none was received.
     position: Option<i64>,
     published: Option<i64>,
     asking: Vec<Asking<'a>>,
@@ -132,7 +133,7 @@ impl<'a> World<'a> {
         self.held.connected();
         let saw = (self.now - back).max(0);
         let statement = Statement { began: (saw - back / 2).max(0), saw };
-        // Where nothing had come yet, nothing is held, and the watch begins from now on.
+        // If nothing was received yet, nothing is cached, and the watch begins now.
         let changed = self.position.is_some_and(|position| self.changed_between(position, saw));
         self.messages.push_back(Message { statement, changed });
         self.last = statement;
@@ -151,7 +152,7 @@ impl<'a> World<'a> {
         asking.end(&secret(), &answer, NOW);
     }
 
-    /// How many changes what is held knows of, if anything is.
+    /// Returns how many changes the cached record includes, if there is one.
     fn known(&self) -> Option<usize> {
         let kept = self.held.get(secret().id(), NOW)?;
         Some(kept.token.name.as_str().parse().unwrap())

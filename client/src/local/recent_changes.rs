@@ -1,67 +1,67 @@
-//! What the watch has told lately, and from when on it has told everything: what an answer must take account of to be
-//! held. An answer may come from a replica that is behind the one that is watched. Pure; called under the lock of
-//! whoever holds records.
+//! The recent changes that the watch reported, and the time from which it reports everything: an
+//! answer must include them to be cached, as it may come from a replica that lags behind the
+//! watched one. Pure; called under the cache's lock.
 
 use std::collections::VecDeque;
 
 use time::{Duration, OffsetDateTime};
 use tokend_core::secret::TokenId;
 
-/// What became of an answer.
+/// What happened to an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Filled {
-    /// It is held.
+    /// It is cached.
     Held,
-    /// There is nothing to hold, or it is not known whether the answer is new enough.
+    /// There is nothing to cache, or it is not known whether the answer is new enough.
     No,
-    /// A change was told that the answer may not take account of.
+    /// A change was reported that the answer may not include.
     Outdated,
 }
 
-/// How many changes are remembered; what made room for others keeps out every answer that may be older.
+/// How many changes are remembered; a forgotten one keeps out every answer that may be older.
 const MOST: usize = 4096;
 
-/// How far apart the clocks of a database and of the one that takes its place may be: an answer by the old one's
-/// clock must not seem newer than the watch.
+/// How far the clocks of a database and of its successor may differ: an answer by the old clock
+/// must not seem newer than the watch.
 const CLOCKS: Duration = Duration::seconds(1);
 
-/// A change, and the time from which on an answer takes account of it; `None`: that has not come yet.
+/// A change, and the time from which answers include it; `None`: not known yet.
 #[derive(Debug)]
 struct Change {
     id: TokenId,
     known_from: Option<OffsetDateTime>,
 }
 
-/// What was told.
+/// The changes that were reported.
 #[derive(Debug, Default)]
 pub(super) struct RecentChanges {
     recent: VecDeque<Change>,
-    /// Answers must take account of everything that was committed before this; `None`: none does.
+    /// Answers must include everything that was committed before this; `None`: no answer can be cached.
     floor: Option<OffsetDateTime>,
-    /// The message before this one ended its batch: this one is of a later statement.
+    /// The previous message ended its batch: this one comes from a later statement.
     ended: bool,
-    /// How many batches have ended since the connection was made.
+    /// How many batches have ended on this connection.
     batches: u32,
 }
 
 impl RecentChanges {
-    /// Notes that what comes now comes over another connection, maybe of a replica that is behind the one before.
-    /// Its first message is of a statement of some time ago, its second of one that may have been under way; only
-    /// from the third on their times are later than all that was told before.
+    /// Records that messages now come over another connection, maybe from a replica that lags behind the
+    /// previous one. Its first message comes from an older statement, its second from one that may have been
+    /// running; only from the third on, their times are later than everything reported before.
     pub(super) fn connected(&mut self) {
         self.batches = 0;
     }
 
-    /// Notes what a message tells, and its time.
+    /// Records a message's changes and its time.
     ///
-    /// A change is visible to the statement that told it, and may have been committed a moment after the time which
-    /// that statement tells; by the time of the statement after it, it was committed for certain.
+    /// A change is visible to the statement that reported it, and may have been committed a moment
+    /// after that statement's time; by the time of the next statement it was certainly committed.
     pub(super) fn note(&mut self, ids: &[TokenId], as_of: OffsetDateTime, last: bool) {
         if self.ended && self.batches >= 2 {
             for change in self.recent.iter_mut().rev().take_while(|change| change.known_from.is_none()) {
                 change.known_from = Some(as_of);
             }
-            // What the watch has told nothing of was committed before it began.
+            // Changes that the watch did not report were committed before it began.
             if self.floor.is_none() {
                 self.floor = Some(as_of + CLOCKS);
             }
@@ -73,12 +73,12 @@ impl RecentChanges {
         self.batches = self.batches.saturating_add(last.into());
         while self.recent.len() > MOST {
             let gone = self.recent.pop_front().and_then(|change| change.known_from);
-            // Of what is not settled no answer can take account yet: all of them wait for the next message.
+            // No answer can include a change without a known time: all wait for the next message.
             self.floor = gone.and_then(|gone| self.floor.map(|floor| floor.max(gone)));
         }
     }
 
-    /// Tells whether an answer as of this moment may be held.
+    /// Returns whether an answer as of this time may be cached.
     pub(super) fn admits(&self, id: TokenId, as_of: OffsetDateTime) -> Filled {
         if self.floor.is_none_or(|floor| as_of < floor) {
             return Filled::No;
@@ -103,7 +103,7 @@ mod tests {
         TokenId::from_bytes((number as u128).to_be_bytes())
     }
 
-    /// A watch that begins at -1 and vouches from 2 on.
+    /// A watch that begins at -1 and covers answers from 2 on.
     fn begun() -> RecentChanges {
         let mut told = RecentChanges::default();
         for seconds in -1..=1 {
