@@ -1,4 +1,4 @@
-//! Clients as a backend would write them, and the requests that most tests begin with.
+//! Clients as a backend would write them, and the requests that most tests start with.
 
 use prost_types::{FieldMask, Timestamp};
 use secrecy::ExposeSecret as _;
@@ -21,12 +21,12 @@ use tonic::{Request, Status};
 /// A client of the service.
 pub(crate) type Client = TokenServiceClient<InterceptedService<Channel, Authorization>>;
 
-/// Puts its values, none, one or several, into every call's `authorization` metadata.
+/// Adds its values, none, one or several, to every call's `authorization` metadata.
 #[derive(Debug, Clone)]
 pub(crate) struct Authorization(Vec<MetadataValue<Ascii>>);
 
 impl Authorization {
-    /// Takes the values as they are to be sent.
+    /// Takes the values to be sent.
     pub(crate) fn new(values: &[&str]) -> Self {
         Self(values.iter().map(|value| value.parse().unwrap()).collect())
     }
@@ -56,7 +56,7 @@ pub(crate) fn ordinary() -> CreateTokenRequest {
     }
 }
 
-/// Returns copies of these texts, as messages want them.
+/// Returns copies of these texts, as messages need them.
 pub(crate) fn texts(texts: &[&str]) -> Vec<String> {
     texts.iter().map(|&text| text.to_owned()).collect()
 }
@@ -66,7 +66,7 @@ pub(crate) fn second(seconds: i64) -> Timestamp {
     Timestamp { seconds, nanos: 0 }
 }
 
-/// Returns a moment as one number, for comparing.
+/// Returns a time as one number, for comparisons.
 pub(crate) fn nanos(time: Option<&Timestamp>) -> i128 {
     let time = time.expect("a time");
     i128::from(time.seconds) * 1_000_000_000 + i128::from(time.nanos)
@@ -141,17 +141,17 @@ pub(crate) fn mask(paths: &[&str]) -> Option<FieldMask> {
     Some(FieldMask { paths: texts(paths) })
 }
 
-/// Returns the request that asks for a verdict.
+/// Returns the request for a verdict.
 pub(crate) fn question(secret: &str, required_scopes: &[&str]) -> VerifyRequest {
     VerifyRequest { secret: secret.to_owned(), required_scopes: texts(required_scopes), ..Default::default() }
 }
 
-/// Asks for a verdict, which must be given.
+/// Asks for a verdict, which must succeed.
 pub(crate) async fn verified(client: &mut Client, secret: &str, required_scopes: &[&str]) -> VerifyResponse {
     client.verify(question(secret, required_scopes)).await.unwrap().into_inner()
 }
 
-/// Returns a secret that names this token and has random bits of its own.
+/// Returns a secret that names this token but has other random bits.
 pub(crate) fn forged(id: TokenId) -> String {
     let secret = Secret::generate(id, &mut clock::randomness()).unwrap();
     secret.render(&Prefix::default()).expose_secret().to_owned()

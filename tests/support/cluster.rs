@@ -1,6 +1,6 @@
-//! The disposable Postgres that a test binary shares among its tests: started by the first that
-//! asks, gone with the process however that ends. A janitor, a child that outlives the process,
-//! removes the directory; what a killed janitor left is swept by a later run.
+//! The disposable Postgres that the tests of a binary share: started at the first use, gone with
+//! the process however that ends. A janitor, a child that outlives the process, removes the
+//! directory; a later run removes what a killed janitor left.
 
 use std::fs::{self, OpenOptions, Permissions};
 use std::io;
@@ -14,12 +14,12 @@ use std::time::Duration;
 use sqlx::postgres::{PgConnectOptions, PgSslMode};
 use tokend::embedded::{Cluster, Durability};
 
-/// Short, and open to the account that runs Postgres; TMPDIR may be neither.
+/// Short, and accessible to the account that runs Postgres; TMPDIR may be neither.
 const PARENT: &str = "/tmp";
 const PREFIX: &str = "tokend-test-";
-/// A directory without a taken lock may be one that another test binary has just made.
+/// A directory without a held lock may be one that another test binary has just created.
 const OLD_ENOUGH_TO_SWEEP: Duration = Duration::from_mins(1);
-/// Waits for the end of the process at the other end of its input, then for its Postgres.
+/// Waits until the process at the other end of its input ends, then for its Postgres.
 const JANITOR: &str = r#"
 cat >/dev/null
 pid_file=$1/postgres/postmaster.pid
@@ -36,22 +36,22 @@ rm -rf -- "$1" || { sleep 1; rm -rf -- "$1"; }
 
 struct Disposable {
     cluster: Cluster,
-    // Its input is closed when this process ends, in whichever way.
+    // Its input is closed when this process ends, however it ends.
     _janitor: Child,
 }
 
-/// Returns the cluster of this test binary; starts it at the first call.
+/// Returns the cluster of this test binary; the first call starts it.
 pub(crate) fn cluster() -> &'static Cluster {
     static SHARED: OnceLock<Disposable> = OnceLock::new();
     &SHARED.get_or_init(start).cluster
 }
 
-/// Returns what connects to `database` on the cluster as its superuser.
+/// Returns the options to connect to `database` on the cluster as its superuser.
 pub(crate) fn connect_options(database: &str) -> PgConnectOptions {
     connect_through(cluster().socket_dir(), database)
 }
 
-/// Returns what connects to `database` through the socket in this directory.
+/// Returns the options to connect to `database` through the socket in this directory.
 pub(crate) fn connect_through(socket_dir: &Path, database: &str) -> PgConnectOptions {
     PgConnectOptions::new_without_pgpass()
         .socket(socket_dir)
@@ -61,7 +61,8 @@ pub(crate) fn connect_through(socket_dir: &Path, database: &str) -> PgConnectOpt
         .ssl_mode(PgSslMode::Disable)
 }
 
-/// Makes a directory that a Postgres can use, and hires who ends that Postgres and removes the directory.
+/// Creates a directory for a Postgres, and starts a janitor that ends that Postgres and removes the
+/// directory.
 #[expect(clippy::expect_used, reason = "without a database no test can run")]
 pub(crate) fn directory() -> (PathBuf, Child) {
     let directory =
@@ -87,12 +88,12 @@ fn hire_janitor(directory: &Path) -> io::Result<Child> {
         .stdin(Stdio::piped())
         .stdout(Stdio::null())
         .stderr(Stdio::null())
-        // Out of reach of the Ctrl-C that ends the tests.
+        // Not reached by the Ctrl-C that ends the tests.
         .process_group(0)
         .spawn()
 }
 
-/// Removes what killed runs have left; whatever cannot be removed is left to a later run.
+/// Removes what killed runs have left; what cannot be removed is left for a later run.
 fn sweep() {
     let entries = fs::read_dir(PARENT).into_iter().flatten().flatten();
     for entry in entries.filter(|entry| entry.file_name().to_string_lossy().starts_with(PREFIX)) {
@@ -114,8 +115,8 @@ fn is_abandoned(directory: &Path) -> bool {
     }
 }
 
-/// Ends a server that may have survived, in the way a start does: a recorded process id alone
-/// could by now be anybody's.
+/// Ends a server that may have survived, as a start does: the recorded process id alone may by now
+/// belong to another process.
 fn has_no_postgres(directory: &Path) -> bool {
     !directory.join("postgres/postmaster.pid").exists()
         || Cluster::start(directory, Durability::Disposable).and_then(Cluster::stop).is_ok()

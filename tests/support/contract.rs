@@ -1,5 +1,5 @@
-//! The contract as its descriptors tell it: every RPC, every field of what it is asked, nested ones too, and messages
-//! written byte by byte, so that a test covers what is added to the contract later.
+//! The contract as its descriptors define it: every RPC, every field of its request including nested
+//! ones, and messages encoded by hand, so that a test covers later additions to the contract.
 
 use prost::Message as _;
 use prost::bytes::{Buf as _, BufMut as _};
@@ -15,19 +15,19 @@ use tonic::{Request, Status};
 
 use super::replica::SERVICE;
 
-/// An RPC, by its name, and the fields of its request.
+/// An RPC: its name, and the fields of its request.
 pub(crate) struct Rpc {
     pub(crate) name: String,
     pub(crate) fields: Vec<Field>,
 }
 
-/// A field, by the numbers and the names on the way to it.
+/// A field, with the path of numbers and of names to it.
 #[derive(Debug, Clone)]
 pub(crate) struct Field {
     pub(crate) numbers: Vec<u32>,
     pub(crate) name: String,
     pub(crate) kind: Type,
-    /// For a message, its full name.
+    /// The full name of a message's type.
     pub(crate) type_name: String,
     pub(crate) repeated: bool,
 }
@@ -68,7 +68,7 @@ fn is_message(field: &FieldDescriptorProto) -> bool {
     field.r#type() == Type::Message
 }
 
-/// Finds a message by its full name, inner ones (of maps) too.
+/// Finds a message by its full name, nested ones (of maps) included.
 fn find<'a>(set: &'a FileDescriptorSet, name: &str) -> &'a DescriptorProto {
     let within = set.file.iter().find_map(|file| {
         let rest = name.strip_prefix(&format!(".{}.", file.package()))?;
@@ -81,12 +81,12 @@ fn find<'a>(set: &'a FileDescriptorSet, name: &str) -> &'a DescriptorProto {
 }
 
 impl Field {
-    /// Writes the field once with this value: a text, a message or packed numbers.
+    /// Encodes the field once with this value: a text, a message or packed numbers.
     pub(crate) fn delimited(&self, value: &[u8]) -> Vec<u8> {
         self.times(value, 1)
     }
 
-    /// Writes the field so many times.
+    /// Encodes the field `times` times.
     pub(crate) fn times(&self, value: &[u8], times: usize) -> Vec<u8> {
         let (own, above) = self.numbers.split_last().unwrap();
         let one = delimited(*own, value);
@@ -102,7 +102,7 @@ fn delimited(number: u32, value: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// Sends these bytes as an RPC's only message, and returns the first answer's.
+/// Sends these bytes as an RPC's only message, and returns the bytes of the first response.
 pub(crate) async fn call(
     channel: &Channel,
     bearer: &str,
@@ -118,7 +118,7 @@ pub(crate) async fn call(
     Ok(answers.message().await?.unwrap_or_default())
 }
 
-/// Bytes as they are, in both directions.
+/// A codec that passes bytes unchanged in both directions.
 struct Raw;
 
 impl Codec for Raw {

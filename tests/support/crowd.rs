@@ -1,9 +1,9 @@
-//! Tokens of all sorts in one organization, more than a page of anything holds.
+//! Tokens of all kinds in one organization, more than one page of any list.
 
 use super::database::Database;
 
-/// Makes some 690 tokens of forty users: of three kinds of scopes, of ages up to two months, without an end, with one
-/// that is near or far, or past, and those of one user revoked. Nobody knows their secrets.
+/// Creates some 690 tokens of forty users: with three kinds of scopes, ages up to two months, no expiration
+/// or one that is near, far or past; those of one user are revoked. Their secrets are not known.
 pub(crate) async fn tokens_of_all_sorts(database: &Database) {
     let make = "INSERT INTO tokens (id, organization_id, user_id, name, scopes, labels, create_time, created_by,
             expire_time, durable_hash, mac, mac_key_id)

@@ -1,5 +1,5 @@
-//! A database for each test, copied from a template that each test binary migrates once. Nobody drops
-//! them: the cluster goes with the process.
+//! A database for each test, copied from a template that each test binary migrates once. They are
+//! not dropped: the cluster goes with the process.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -14,7 +14,7 @@ use super::cluster;
 
 const TEMPLATE: &str = "template_migrated";
 
-/// A database, on this binary's cluster unless a test says otherwise.
+/// A database, by default on this binary's cluster.
 #[derive(Debug, Clone)]
 pub(crate) struct Database {
     name: String,
@@ -22,7 +22,7 @@ pub(crate) struct Database {
 }
 
 impl Database {
-    /// Makes a database with tokend's schema and no tokens.
+    /// Creates a database with tokend's schema and no tokens.
     pub(crate) async fn migrated() -> Self {
         static MADE: OnceCell<()> = OnceCell::const_new();
         let template = Self::named(cluster::cluster().socket_dir(), TEMPLATE);
@@ -34,7 +34,7 @@ impl Database {
         Self::copy(TEMPLATE).await
     }
 
-    /// Makes a database with nothing in it.
+    /// Creates an empty database.
     pub(crate) async fn empty() -> Self {
         Self::copy("template1").await
     }
@@ -46,12 +46,12 @@ impl Database {
         Self::named(cluster::cluster().socket_dir(), &name)
     }
 
-    /// Names a database of the server whose socket is in this directory.
+    /// Returns a database of the server whose socket is in this directory.
     pub(crate) fn named(socket_dir: &Path, name: &str) -> Self {
         Self { name: name.to_owned(), socket_dir: socket_dir.to_owned() }
     }
 
-    /// Makes a database with tokend's schema on the server whose socket is in this directory.
+    /// Creates a database with tokend's schema on the server whose socket is in this directory.
     pub(crate) async fn migrated_on(socket_dir: &Path) -> Self {
         let database = Self::named(socket_dir, "tokend");
         Self::named(socket_dir, "postgres").execute("CREATE DATABASE tokend").await;
@@ -69,27 +69,27 @@ impl Database {
         &self.socket_dir
     }
 
-    /// Returns what connects to it through its server's own socket.
+    /// Returns the options to connect to it through its server's own socket.
     pub(crate) fn options(&self) -> PgConnectOptions {
         cluster::connect_through(&self.socket_dir, &self.name)
     }
 
-    /// Returns the same as tokend takes it.
+    /// Returns the route to it, for tokend.
     pub(crate) fn route(&self) -> Route {
         self.options().into()
     }
 
-    /// Opens a connection of the test's own.
+    /// Opens a separate connection for the test.
     pub(crate) async fn connect(&self) -> PgConnection {
         self.options().disable_statement_logging().connect().await.unwrap()
     }
 
-    /// Does what an operator does in psql. Returns how many rows the statement touched.
+    /// Executes a statement as an operator does in psql; returns the number of affected rows.
     pub(crate) async fn execute(&self, sql: impl Into<String>) -> u64 {
         self.try_execute(sql).await.unwrap()
     }
 
-    /// Does the same where Postgres may refuse.
+    /// Executes a statement that Postgres may refuse; returns the number of affected rows.
     pub(crate) async fn try_execute(&self, sql: impl Into<String>) -> Result<u64, sqlx::Error> {
         let mut connection = self.connect().await;
         let done = sqlx::query(AssertSqlSafe(sql.into())).execute(&mut connection).await?;

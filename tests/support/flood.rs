@@ -1,5 +1,5 @@
-//! Floods of everything that callers of all sorts may ask for, and strangers, against one server: of each alone or all
-//! together. Each kind of caller goes on until it is told to end.
+//! Floods of every kind of call, by callers of all kinds and unauthenticated clients, against one
+//! server: each kind alone or all together. Each caller continues until it is told to end.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -18,10 +18,10 @@ use super::client::{
 };
 use super::eventually;
 
-/// How many calls a flood has under way with each of its credentials.
+/// How many calls a flood has open with each of its credentials.
 const AT_ONCE: usize = 60;
 
-/// A server, and a credential that may do everything.
+/// A server, and a credential with all rights.
 #[derive(Debug)]
 pub(crate) struct Server {
     pub(crate) url: String,
@@ -29,7 +29,7 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// Opens a connection of its own, when it is first used.
+    /// Returns a separate channel, which connects on first use.
     pub(crate) fn channel(&self) -> Channel {
         Endpoint::from_shared(self.url.clone()).unwrap().connect_lazy()
     }
@@ -39,26 +39,26 @@ impl Server {
         bearing(self.channel(), &[&format!("Bearer {secret}")])
     }
 
-    /// Returns a client that may do everything.
+    /// Returns a client with all rights.
     pub(crate) fn root(&self) -> Client {
         self.client(&self.root_secret)
     }
 }
 
-/// What a flood asks for, again and again.
+/// The call that a flood repeats.
 #[derive(Debug, Clone)]
 pub(crate) enum Call {
-    /// To revoke, by its secret, what is revoked already.
+    /// Revokes, by its secret, a token that is already revoked.
     RevokeAgain(String),
-    /// To change a token of its own.
+    /// Changes one of the caller's own tokens.
     Rename(String),
-    /// To make tokens.
+    /// Creates tokens.
     Create,
-    /// The longest page, or one token.
+    /// Reads the longest page, or one token.
     Read(String),
-    /// To put another token in the place of the one that asks, and to go on with that.
+    /// Rotates the calling token, and continues with its successor.
     RotateItself(Box<CreateTokenResponse>),
-    /// Anything, with a secret that is none.
+    /// Any call, with a wrong secret.
     Guess,
 }
 
@@ -101,7 +101,7 @@ fn by_itself(id: &str) -> RotateTokenRequest {
     RotateTokenRequest { grace_period: Some(grace), request_id: new_request_id(), ..rotation(id) }
 }
 
-/// Calls that are made again and again until it ends.
+/// Calls that are repeated until the flood ends.
 pub(crate) struct Flood {
     over: Arc<AtomicBool>,
     answered: Arc<AtomicU64>,
@@ -109,12 +109,12 @@ pub(crate) struct Flood {
 }
 
 impl Flood {
-    /// Begins: each of these is asked for `AT_ONCE` times at once.
+    /// Starts the flood: each of these calls runs `AT_ONCE` times concurrently.
     pub(crate) async fn begin(server: &Arc<Server>, calls: &[(Client, Call)]) -> Self {
         let (over, answered) = (Arc::<AtomicBool>::default(), Arc::<AtomicU64>::default());
         let mut callers = Vec::new();
         for (client, call) in calls {
-            // A rotation is one of one token: those have a token for each.
+            // A token can be rotated only once: these callers have one token each.
             let times = if matches!(call, Call::RotateItself(_)) { 1 } else { AT_ONCE };
             for _ in 0..times {
                 let (mut client, mut call, server) = (client.clone(), call.clone(), Arc::clone(server));
@@ -145,10 +145,10 @@ impl Flood {
     }
 }
 
-/// What a kind of caller asks, and by which clients.
+/// The calls of one kind of caller, with their clients.
 pub(crate) type Calls = Vec<(Client, Call)>;
 
-/// Makes callers of every kind, and tells which kind they are.
+/// Creates callers of every kind, with the kind's name.
 pub(crate) async fn kinds(server: &Server) -> Vec<(&'static str, Calls)> {
     let mut root = server.root();
     let holders = generations(server).await;
@@ -182,8 +182,8 @@ pub(crate) async fn kinds(server: &Server) -> Vec<(&'static str, Calls)> {
     ]
 }
 
-/// A token without any scope, rotated by itself until five of it are good at once; and one of the same user that has
-/// been revoked.
+/// A token without scopes, rotated by itself until five of its family are valid at once; and a
+/// revoked one of the same user.
 async fn generations(server: &Server) -> Calls {
     let mut root = server.root();
     let request = CreateTokenRequest { user_id: "mallory".to_owned(), ..ordinary() };

@@ -1,4 +1,4 @@
-//! As much of an HTTP client as the tests need.
+//! A minimal HTTP client for the tests.
 
 use std::fmt::Write as _;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -6,7 +6,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpSocket, TcpStream};
 
-/// An answer.
+/// A response.
 #[derive(Debug, Clone)]
 pub(crate) struct Reply {
     pub(crate) status: u16,
@@ -46,7 +46,7 @@ pub(crate) async fn post(
     send(address, "POST", path, &all, &form).await
 }
 
-/// Sends a request and reads the answer to its end.
+/// Sends a request and reads the response to its end.
 pub(crate) async fn send(
     address: SocketAddr,
     method: &str,
@@ -58,7 +58,7 @@ pub(crate) async fn send(
     exchange(stream, address, method, path, headers, body).await
 }
 
-/// Gets a page from another address of this machine; `None`: nobody listens there.
+/// Gets a page from another address of this machine; `None` if nothing listens there.
 pub(crate) async fn get_from(
     source: Ipv4Addr,
     address: SocketAddr,

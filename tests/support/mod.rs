@@ -1,6 +1,6 @@
-//! What the suites share: a real Postgres with a fresh database for every test, servers that run in this
-//! process on a socket of their own, clients that speak to them, and ways to read what is refused. Each
-//! suite includes it as a module of its own and uses the part that it needs.
+//! What the suites share: a real Postgres with a fresh database for every test, servers in this
+//! process on separate sockets, their clients, and helpers for refusals. Each suite includes it as
+//! a module and uses the part that it needs.
 
 pub(crate) mod client;
 pub(crate) mod cluster;
@@ -17,10 +17,10 @@ pub(crate) mod status;
 
 use std::time::{Duration, Instant};
 
-/// How long a test waits for what must come.
+/// How long a test waits for an expected result.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Asks again and again until there is an answer, and returns it.
+/// Calls `probe` until it returns a value, and returns that.
 ///
 /// # Panics
 /// There is none after 20 seconds.

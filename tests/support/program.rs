@@ -1,4 +1,4 @@
-//! Programs that are not ours, as the tests run them: found or skipped, configured by what the guides show,
+//! External programs in tests: found or skipped, configured by the examples of the guides, and
 //! ended with their test.
 
 use std::fs::{self, File, Permissions};
@@ -10,7 +10,7 @@ use std::process::{Child, Command, Stdio};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
-/// Finds a program; where it is missing, says so, and fails if the whole of the tests is wanted.
+/// Finds a program; if it is missing, prints that, and fails with `CI_ALL=1`.
 pub(crate) fn find(name: &str) -> Option<PathBuf> {
     let tools = Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("ci-tools/bin");
     let path = std::env::var_os("PATH").unwrap_or_default();
@@ -19,7 +19,7 @@ pub(crate) fn find(name: &str) -> Option<PathBuf> {
     or_skipped(name, places.iter().map(|place| place.join(name)).find(|program| program.is_file()))
 }
 
-/// Finds a program among the tools of `.ci/tools` alone.
+/// Finds a program only among the tools of `.ci/tools`.
 pub(crate) fn find_tool(name: &str) -> Option<PathBuf> {
     let tools = Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("ci-tools/bin");
     or_skipped(name, Some(tools.join(name)).filter(|program| program.exists()))
@@ -30,7 +30,7 @@ pub(crate) fn find_at(path: &str) -> Option<PathBuf> {
     or_skipped(path, Some(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).filter(|place| place.exists()))
 }
 
-/// Returns a program that was found; where it is missing, says so, and fails if the whole of the tests is wanted.
+/// Returns a program that was found; if it is missing, prints that, and fails with `CI_ALL=1`.
 #[expect(clippy::print_stderr, reason = "a test that is skipped says so")]
 pub(crate) fn or_skipped(name: &str, found: Option<PathBuf>) -> Option<PathBuf> {
     if found.is_none() {
@@ -48,7 +48,7 @@ pub(crate) fn shown<'guide>(guide: &'guide str, file: &str) -> &'guide str {
     block.split_once("\n```").unwrap().0
 }
 
-/// Returns an address of this machine where nobody listens.
+/// Returns an unused address of this machine.
 pub(crate) fn free_address() -> SocketAddr {
     TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap()
 }
@@ -59,7 +59,7 @@ pub(crate) struct Place(TempDir);
 impl Place {
     pub(crate) fn new() -> Self {
         let directory = tempfile::Builder::new().prefix("tokend-program-").tempdir_in("/tmp").unwrap();
-        // A program that refuses root runs as somebody else.
+        // A program that refuses root runs as another user.
         fs::set_permissions(directory.path(), Permissions::from_mode(0o755)).unwrap();
         Self(directory)
     }
@@ -74,12 +74,12 @@ impl Place {
         path.to_str().unwrap().to_owned()
     }
 
-    /// Starts a program here.
+    /// Starts a program in this directory.
     pub(crate) fn start(self, program: &Path, arguments: &[&str]) -> Running {
         self.start_with(program, arguments, &[])
     }
 
-    /// Starts a program here that reads these variables.
+    /// Starts a program in this directory with these variables.
     pub(crate) fn start_with(
         self,
         program: &Path,
@@ -103,14 +103,14 @@ impl Place {
     }
 }
 
-/// A program; ended when dropped.
+/// A running program; ended when dropped.
 pub(crate) struct Running {
     child: Child,
     place: Place,
 }
 
 impl Running {
-    /// Returns what it has written, to be shown where a test fails.
+    /// Returns its output, to be shown if a test fails.
     pub(crate) fn log(&self) -> String {
         fs::read_to_string(self.place.path().join("log")).unwrap_or_default()
     }

@@ -1,6 +1,5 @@
-//! A way to Postgres, or to tokend, that a test can shut: a TCP port of its own in front of a server's socket or
-//! port, which forwards, delays, refuses, cuts, holds every byte back for a while or swallows it for good. It can be
-//! led to another server.
+//! A TCP proxy in front of a Postgres or tokend that a test controls: it forwards, delays, refuses,
+//! cuts, holds bytes back for a while or discards them, and can be redirected to another server.
 
 use std::future::pending;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -18,34 +17,35 @@ use tokio::sync::watch;
 
 use super::cluster::cluster;
 
-/// What becomes of connections, those that exist and those that come.
+/// What happens to connections, both existing and new ones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Way {
-    /// Bytes go both ways.
+    /// Bytes are forwarded in both directions.
     Open,
-    /// Bytes go both ways, each read of them this much later.
+    /// Bytes are forwarded in both directions, each read after this delay.
     Slow(Duration),
     /// Existing connections are cut, new ones closed at once.
     Cut,
-    /// Connections stay, and no byte moves: a server that has gone silent. What was held goes on afterwards.
+    /// Connections stay open, but no byte is forwarded, as with a silent server. Held bytes are
+    /// forwarded afterwards.
     Held,
 }
 
 #[derive(Debug, Clone)]
 struct Course {
     way: Way,
-    /// How often everything was cut, and swallowed; that ends each connection that began before.
+    /// How often everything was cut, and discarded; each change ends the connections that began before it.
     cuts: u32,
     losses: u32,
     server: Server,
 }
 
-/// Where a proxy leads.
+/// The target of a proxy.
 #[derive(Debug, Clone)]
 enum Server {
     Socket(PathBuf),
     Port(SocketAddr),
-    /// One after the other, each new connection the next.
+    /// Round-robin: each new connection goes to the next address.
     Turns(Vec<SocketAddr>, Arc<AtomicUsize>),
 }
 
@@ -57,17 +57,17 @@ pub(crate) struct Proxy {
 }
 
 impl Proxy {
-    /// Opens a port that leads to the cluster.
+    /// Opens a port that forwards to the cluster.
     pub(crate) async fn start(way: Way) -> Self {
         Self::to(cluster().socket_dir(), way).await
     }
 
-    /// Opens a port that leads to a server's port.
+    /// Opens a port that forwards to a server's port.
     pub(crate) async fn to_port(address: SocketAddr, way: Way) -> Self {
         Self::open(Server::Port(address), way).await
     }
 
-    /// Opens a port that leads to the server whose socket is in this directory.
+    /// Opens a port that forwards to the server whose socket is in this directory.
     pub(crate) async fn to(socket_dir: &Path, way: Way) -> Self {
         Self::open(socket(socket_dir), way).await
     }
@@ -86,23 +86,23 @@ impl Proxy {
         Self { address, course }
     }
 
-    /// Changes what becomes of connections.
+    /// Changes what happens to connections.
     pub(crate) fn turn(&self, way: Way) {
         self.course.send_modify(|course| course.way = way);
     }
 
-    /// Cuts the connections that exist.
+    /// Cuts the existing connections.
     pub(crate) fn cut(&self) {
         self.course.send_modify(|course| course.cuts += 1);
     }
 
-    /// Swallows what the connections that exist still say, without closing them: a network that has
-    /// forgotten them.
+    /// Discards what existing connections still send, without closing them, like a network that has
+    /// lost their state.
     pub(crate) fn lose(&self) {
         self.course.send_modify(|course| course.losses += 1);
     }
 
-    /// Leads new connections to another server, and cuts those that exist.
+    /// Sends new connections to another server, and cuts the existing ones.
     pub(crate) fn lead_to(&self, socket_dir: &Path) {
         self.course.send_modify(|course| {
             course.server = socket(socket_dir);
@@ -110,12 +110,12 @@ impl Proxy {
         });
     }
 
-    /// Leads new connections to these ports in turn, and leaves those that exist alone.
+    /// Sends new connections to these ports in turn, and does not affect existing ones.
     pub(crate) fn take_turns(&self, addresses: &[SocketAddr]) {
         self.course.send_modify(|course| course.server = Server::Turns(addresses.to_vec(), Arc::default()));
     }
 
-    /// Leads new connections to another server's port, and cuts those that exist.
+    /// Sends new connections to another server's port, and cuts the existing ones.
     pub(crate) fn lead_to_port(&self, address: SocketAddr) {
         self.course.send_modify(|course| {
             course.server = Server::Port(address);
@@ -123,14 +123,14 @@ impl Proxy {
         });
     }
 
-    /// Returns where it listens.
+    /// Returns the address that it listens on.
     pub(crate) fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Leads what was to connect to the server through the proxy.
+    /// Returns a route to the same database through the proxy.
     pub(crate) fn lead(&self, route: &Route) -> Route {
-        // Made anew: with a socket in place, `host` would not count.
+        // Built from new options: if a socket is set, `host` is ignored.
         let database = route.options.get_database().expect("a database").to_owned();
         PgConnectOptions::new_without_pgpass()
             .host(&self.address.ip().to_string())
@@ -141,7 +141,7 @@ impl Proxy {
             .into()
     }
 
-    /// Returns the URL of a database of that name behind the proxy.
+    /// Returns the URL of this database behind the proxy.
     pub(crate) fn url(&self, database: &str) -> String {
         format!("postgres://{}@{}/{database}?sslmode=disable", Cluster::ROLE, self.address)
     }
@@ -190,7 +190,7 @@ async fn relay(
 }
 
 async fn come(courses: &mut watch::Receiver<Course>, what: impl FnMut(&Course) -> bool) {
-    // An error is the end of the proxy, and of what leads through it.
+    // An error means that the proxy has ended, and with it what it forwards.
     let _ = courses.wait_for(what).await;
 }
 

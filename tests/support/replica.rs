@@ -1,5 +1,5 @@
-//! Installations, each a database with a root token and a key, and replicas: servers as `tokend serve`
-//! would run them, in this process but each on a port, a thread and a runtime of its own.
+//! Installations, each a database with a root token and a key, and replicas: servers as `tokend
+//! serve` would run them, in this process but each with its own port, thread and runtime.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -34,7 +34,7 @@ use super::{eventually, in_time};
 /// The full name of the service, as health and reflection know it.
 pub(crate) const SERVICE: &str = "tokend.v1.TokenService";
 
-/// What outlives a replica.
+/// The state that outlives a replica.
 #[derive(Debug, Clone)]
 pub(crate) struct Installation {
     pub(crate) database: Database,
@@ -58,7 +58,7 @@ fn listener() -> std::net::TcpListener {
     listener
 }
 
-/// Waits until the server at the other end of a channel says that it serves.
+/// Waits until the server of a channel reports SERVING.
 pub(crate) async fn wait_until_serving(channel: Channel) {
     eventually("the replica serves", async || {
         let request = HealthCheckRequest { service: SERVICE.to_owned() };
@@ -68,28 +68,28 @@ pub(crate) async fn wait_until_serving(channel: Channel) {
     .await;
 }
 
-/// Makes a line of a keyring.
+/// Returns a new line of a keyring.
 pub(crate) fn new_key() -> String {
     Keyring::generate_entry(&mut clock::randomness()).unwrap().expose_secret().to_owned()
 }
 
-/// Makes a keyring of these lines, the first one primary.
+/// Returns a keyring of these lines, the first one primary.
 pub(crate) fn keyring(keys: &[&str]) -> Arc<Keyring> {
     Arc::new(Keyring::parse(&keys.join("\n")).unwrap())
 }
 
-/// The cheapest cost there is: tests make many tokens.
+/// Returns the lowest possible cost: tests create many tokens.
 pub(crate) fn cheap() -> DurableCost {
     DurableCost::new(64, 1, 1).unwrap()
 }
 
 impl Installation {
-    /// Makes one with a fresh database.
+    /// Creates an installation with a fresh database.
     pub(crate) async fn new() -> Self {
         Self::on(Database::migrated().await).await
     }
 
-    /// Makes one in a database that has the schema and no tokens.
+    /// Creates an installation in a database with the schema and no tokens.
     pub(crate) async fn on(database: Database) -> Self {
         let key = new_key();
         let store = Store::new(database.options(), 1);
@@ -100,7 +100,7 @@ impl Installation {
         Self { database, key, root_secret: secret.expose_secret().to_owned() }
     }
 
-    /// Returns how its replicas are run unless a test says otherwise.
+    /// Returns the default configuration of its replicas.
     pub(crate) fn config(&self) -> ServerConfig {
         ServerConfig {
             tls: None,
@@ -151,7 +151,7 @@ impl Installation {
         let (grpc, http) = (listener(), listener());
         let (address, http_address) = (grpc.local_addr().unwrap(), http.local_addr().unwrap());
         let (shutdown, told) = oneshot::channel();
-        // Dropping the replica ends it too.
+        // Dropping the replica ends it, too.
         let told = async { told.await.unwrap_or(()) };
         let (ended, outcome) = oneshot::channel();
         thread::spawn(move || {
@@ -175,7 +175,7 @@ impl Replica {
         installation.serve(installation.config()).await
     }
 
-    /// Opens a connection, when it is first used.
+    /// Returns a channel, which connects on first use.
     pub(crate) fn channel(&self) -> Channel {
         Endpoint::from_shared(format!("http://{}", self.address)).unwrap().connect_lazy()
     }
@@ -185,17 +185,17 @@ impl Replica {
         bearing(self.channel(), &[&format!("Bearer {secret}")])
     }
 
-    /// Returns a client that may do everything.
+    /// Returns a client with all rights.
     pub(crate) fn root(&self) -> Client {
         self.client(&self.installation.root_secret)
     }
 
-    /// Returns a client with a new token of its own, in this organization and with these scopes.
+    /// Returns a client with a new token, in this organization and with these scopes.
     pub(crate) async fn caller(&self, organization_id: &str, scopes: &[&str]) -> Client {
         self.client(&created_with(&mut self.root(), organization_id, scopes).await.secret)
     }
 
-    /// Asks for the health of a service; the empty name is the server as a whole.
+    /// Returns the health of a service; the empty name is the server as a whole.
     pub(crate) async fn health(&self, service: &str) -> ServingStatus {
         let request = HealthCheckRequest { service: service.to_owned() };
         let response = HealthClient::new(self.channel()).check(request).await.unwrap().into_inner();
@@ -206,9 +206,9 @@ impl Replica {
         }
     }
 
-    /// Tells the replica to shut down.
+    /// Asks the replica to shut down.
     pub(crate) fn shut_down(self) -> Ending {
-        // An error means that it has ended by itself; the outcome tells.
+        // An error means that it has ended by itself; the outcome shows that.
         let _ = self.shutdown.send(());
         Ending(self.outcome)
     }
@@ -220,7 +220,7 @@ impl Replica {
     }
 }
 
-/// A replica that is about to end.
+/// A replica that is ending.
 #[derive(Debug)]
 pub(crate) struct Ending(oneshot::Receiver<Result<(), ServeError>>);
 
@@ -230,7 +230,7 @@ impl Ending {
         in_time("the replica", self.0).await.unwrap()
     }
 
-    /// Tells whether it has ended.
+    /// Returns whether it has ended.
     pub(crate) fn has_come(&self) -> bool {
         !self.0.is_empty() || self.0.is_terminated()
     }

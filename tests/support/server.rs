@@ -1,5 +1,5 @@
-//! A Postgres of a test's own, which it may stop, kill, freeze and thaw, and a standby of it. Like the shared
-//! one, it goes with the process of the tests, however that ends.
+//! A separate Postgres for one test, which may stop, kill, freeze and thaw it, and a standby of it.
+//! Like the shared one, it goes with the tests' process, however that ends.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -18,7 +18,7 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// Starts one.
+    /// Starts a server.
     pub(crate) fn start() -> Self {
         let (directory, janitor) = cluster::directory();
         let mut server = Self { directory, cluster: None, _janitor: janitor };
@@ -36,23 +36,23 @@ impl Server {
         self.cluster.take().unwrap().stop().unwrap();
     }
 
-    /// Ends it and all of its processes at once, as a power failure would.
+    /// Kills all of its processes at once, as a power failure would.
     pub(crate) fn kill(&mut self) {
         let processes = self.processes();
         // The postmaster first: it would start a recovery by itself.
         for pid in processes {
-            // One that has just ended is no loss.
+            // The process may have just ended.
             let _ = kill_process(pid, Signal::KILL);
         }
         drop(self.cluster.take());
     }
 
-    /// Stops all of its processes in their tracks.
+    /// Suspends all of its processes.
     pub(crate) fn freeze(&self) {
         self.signal(Signal::STOP);
     }
 
-    /// Lets them go on.
+    /// Resumes them.
     pub(crate) fn thaw(&self) {
         self.signal(Signal::CONT);
     }
@@ -63,7 +63,7 @@ impl Server {
         }
     }
 
-    /// Returns the directory of all that it has.
+    /// Returns its directory.
     pub(crate) fn directory(&self) -> &Path {
         &self.directory
     }
@@ -73,7 +73,7 @@ impl Server {
         self.cluster.as_ref().unwrap().socket_dir()
     }
 
-    /// The postmaster and its children.
+    /// Returns the postmaster and its children.
     fn processes(&self) -> Vec<Pid> {
         let postmaster = self.cluster.as_ref().unwrap().postmaster_pid();
         let children = fs::read_to_string(format!("/proc/{postmaster}/task/{postmaster}/children")).unwrap();
@@ -87,21 +87,21 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // A frozen one would not obey.
+        // A suspended server could not be stopped.
         if self.cluster.is_some() {
             self.thaw();
         }
     }
 }
 
-/// A server of another version, with what it is born with.
+/// A server of another version, with its initial data.
 pub(crate) struct Newer {
     socket_dir: PathBuf,
     _janitor: Child,
 }
 
 impl Newer {
-    /// Starts one of the programs in this directory.
+    /// Starts the server with the programs in this directory.
     pub(crate) fn start(programs: &Path) -> Self {
         let (directory, janitor) = cluster::directory();
         let (data, socket_dir) = (directory.join("postgres"), directory.join("s"));
@@ -124,7 +124,7 @@ impl Newer {
                 command.args(["-u", "postgres", "--"]).arg(&program);
             }
             command.args(&arguments[1..]).current_dir("/").stdin(Stdio::null());
-            // Into nowhere: a server that inherited a pipe would keep it open.
+            // To /dev/null: a server that inherited a pipe would keep it open.
             let done = command.stdout(Stdio::null()).stderr(Stdio::null()).status().unwrap();
             assert!(done.success(), "{arguments:?}: {}", fs::read_to_string(log).unwrap_or_default());
         }
@@ -137,7 +137,7 @@ impl Newer {
     }
 }
 
-/// A copy that follows a server until it is promoted.
+/// A standby that follows a server until it is promoted.
 pub(crate) struct Standby {
     data: PathBuf,
     socket_dir: PathBuf,
@@ -180,7 +180,7 @@ impl Standby {
     /// Starts it again on its data.
     pub(crate) fn go_on(&self) {
         let log = self.data.with_file_name("log");
-        // No standby may admit fewer connections than its primary.
+        // A standby must not allow fewer connections than its primary.
         let settings = format!(
             "-c listen_addresses= -c fsync=off -c max_connections=1000 -k {}",
             self.socket_dir.display()
@@ -188,12 +188,12 @@ impl Standby {
         self.control(&["start", "-w", "-l", log.to_str().unwrap(), "-o", &settings]);
     }
 
-    /// Ends it and all of its processes at once.
+    /// Kills all of its processes at once.
     pub(crate) fn kill(&self) {
         self.control(&["stop", "-w", "-m", "immediate"]);
     }
 
-    /// Makes it a server of its own.
+    /// Promotes it to an independent server.
     pub(crate) fn promote(&self) {
         self.control(&["promote", "-w"]);
     }
@@ -212,7 +212,7 @@ impl Standby {
             Command::new("pg_ctl")
         };
         command.args(arguments).arg("-D").arg(&self.data).current_dir("/");
-        // Into nowhere: a server that inherited a pipe would keep it open.
+        // To /dev/null: a server that inherited a pipe would keep it open.
         let done = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status().unwrap();
         let log = || fs::read_to_string(self.data.with_file_name("log")).unwrap_or_default();
         assert!(done.success(), "pg_ctl {arguments:?}: {}", log());

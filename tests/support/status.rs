@@ -1,14 +1,14 @@
-//! Reading refusals as a client does: the code, the reason of `google.rpc.ErrorInfo`, and what else the
-//! contract promises beside it. No test reads prose.
+//! Reads refusals as a client does: the code, the reason of `google.rpc.ErrorInfo`, and the details
+//! that the contract promises. No test compares messages.
 
 use tonic::{Code, Response, Status};
 use tonic_types::StatusExt as _;
 
-/// What no status may ever show: SQL, SQLSTATEs, names of files and of crates.
+/// What no status may ever contain: SQL, SQLSTATEs, names of files and of crates.
 const INTERNALS: [&str; 11] =
     ["SELECT", "INSERT", "UPDATE ", "relation", "column", "42P01", "08006", ".rs", "sqlx", "/tmp", "socket"];
 
-/// Checks that a call was refused with this code and reason, and with the details that go with it.
+/// Checks that a call was refused with this code and reason, and with the details that belong to them.
 #[track_caller]
 pub(crate) fn refused<T>(outcome: Result<Response<T>, Status>, code: Code, reason: &str) -> Status {
     let Err(status) = outcome else { panic!("answered, where {code:?} {reason} was due") };
@@ -16,7 +16,7 @@ pub(crate) fn refused<T>(outcome: Result<Response<T>, Status>, code: Code, reaso
     status
 }
 
-/// Checks the status itself.
+/// Checks the code, the reason and the details of a status.
 #[track_caller]
 pub(crate) fn check(status: &Status, code: Code, reason: &str) {
     let details = status.get_error_details();
