@@ -1,7 +1,6 @@
 //! Which hosts are this machine itself. Connections to any other need TLS with a verified certificate,
-//! unless the operator allows otherwise. Called by the server's configuration, the operator's commands
-//! and the client. Uses no socket: a name is never resolved, since its DNS answer decides where it
-//! leads.
+//! unless the operator allows otherwise. Called by the server's configuration, the operator's commands and
+//! the client. Uses no socket: a name is never resolved, since its DNS answer decides where it leads.
 
 use std::net::IpAddr;
 

@@ -1,7 +1,6 @@
-//! The rules of tokens as plain data and pure functions: what a token is, who may do what to it, and
-//! what Verify answers about it. Called by every layer above; knows no clock, no I/O, no tokio, no SQL
-//! and no gRPC. Text from outside is parsed into one of these types once, at the boundary, and trusted
-//! from then on. Rules that clients use as well are in `core/`, and are re-exported here.
+//! The rules of tokens as plain data and pure functions: what a token is, who may do what to it, what Verify
+//! answers. Called by all layers above; knows no clock, I/O, tokio, SQL or gRPC. Text from outside is parsed
+//! into these types once, at the boundary, then trusted. Rules shared with clients come from `core/`.
 
 pub mod audit_context;
 pub mod certificate;

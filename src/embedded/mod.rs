@@ -1,7 +1,6 @@
-//! The private Postgres: found on the machine, run in tokend's data directory, reached only through a
-//! Unix socket, and stopped with the process that owns it. Started by `tokend serve` when no database
-//! is configured, and by the tests, disposable. All calls block. It must never know what the database
-//! is used for: no SQL, no client.
+//! The private Postgres: found on the machine, run in tokend's data directory, reached only by a Unix socket,
+//! stopped with its owner process. Started by `tokend serve` without a configured database and, disposable,
+//! by the tests. All calls block. Must never know what the database is for: no SQL, no client.
 
 mod account;
 mod binaries;

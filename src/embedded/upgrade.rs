@@ -1,7 +1,6 @@
-//! Upgrades a private Postgres to a newer major version, with both installed: creates a new cluster
-//! next to the old one, runs `pg_upgrade`, and then exchanges the two in one step. If killed at any
-//! moment, it leaves the old data in use, or the new data in use and the old ones kept. Called by
-//! `tokend data`.
+//! Upgrades a private Postgres to a newer major version, with both installed: creates a new cluster next
+//! to the old one, runs `pg_upgrade`, and then exchanges the two in one step. If killed at any moment, it
+//! leaves the old data in use, or the new data in use and the old ones kept. Called by `tokend data`.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

@@ -1,7 +1,6 @@
-//! The keyring: the keys of the fast verifier and of all other signatures, each use through its own
-//! subkey (HKDF, RFC 5869). The first key is primary; older ones still verify. A key's id is the first
-//! 8 bytes of HMAC-SHA-256(key, "tokend key id"), so equal ids mean equal keys. Keyed states are
-//! computed once.
+//! The keyring: the keys of the fast verifier and of all other signatures, each use through its own subkey
+//! (HKDF, RFC 5869). The first key is primary; older ones still verify. A key's id is the first 8 bytes of
+//! HMAC-SHA-256(key, "tokend key id"), so equal ids mean equal keys. Keyed states are computed once.
 
 use std::fmt;
 use std::ops::Deref;

@@ -1,7 +1,6 @@
-//! Follows the changes in `tokens`: the feed's poll, and the purge of changes that no feed needs any
-//! more. A poll reads what its last snapshot could not see: transactions that began after it (`xid >=`
-//! its xmax) and those that were running then (its xip). Unlike a sequence, this misses nothing that
-//! commits late.
+//! Follows the changes in `tokens`: the feed's poll, and the purge of changes that no feed needs any more.
+//! A poll reads what its last snapshot could not see: transactions that began after it (`xid >=` its xmax)
+//! and those that were running then (its xip). Unlike a sequence, this misses nothing that commits late.
 
 use std::time::Duration;
 

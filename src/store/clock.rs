@@ -1,7 +1,7 @@
-//! Decides which readings of the database's clock to accept. The clock decides what has expired; if it
-//! is set, or is wrong for a moment, that must neither end tokens for good nor revive them at once: so
-//! each reading is compared with the one before and this machine's boot clock. Written by the feed,
-//! read by it and by code that promises a time.
+//! Decides which readings of the database's clock to accept. It decides what has expired; if set, or wrong
+//! for a moment, it must neither end tokens for good nor revive them at once: so each reading is compared
+//! with the last one and this machine's boot clock. Written by the feed, read by it and by code that promises
+//! a time.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;

@@ -1,7 +1,6 @@
 //! Pages of tokens. Called by the list action. Every statement scans one index from the end of the last
-//! page (a keyset), at most 10,000 rows of it, so that the last page costs what the first one does
-//! however few tokens match the filters, and tokens created or revoked meanwhile neither hide nor
-//! repeat others.
+//! page (a keyset), at most 10,000 rows of it, so that the last page costs what the first one does however
+//! few tokens match the filters, and tokens created or revoked meanwhile neither hide nor repeat others.
 
 use std::collections::BTreeMap;
 

@@ -20,7 +20,7 @@ pub struct TableLock {
 pub enum LockMode {
     /// Reads continue, writes wait.
     Share,
-    /// Reads continue, writes wait; also for foreign keys and triggers.
+    /// Reads continue, writes wait; the mode for adding foreign keys and triggers.
     ShareRowExclusive,
     /// Reads and writes wait.
     AccessExclusive,

@@ -1,7 +1,6 @@
-//! Statements over connections that may be shared on their way to Postgres. A pooler in transaction
-//! mode assigns a session for one transaction at a time: its settings and named statements would reach
-//! other clients. So with such a pooler every statement runs in a transaction, unnamed, and settings
-//! are local to it. Used only by the store.
+//! Statements over connections that may be shared on their way to Postgres. A pooler in transaction mode
+//! lends a session for one transaction: its settings and named statements would reach other clients. So there
+//! every statement runs in a transaction, unnamed, with local settings. Used only by the store.
 
 use std::fs::File;
 use std::io::{self, Read as _};

@@ -1,7 +1,6 @@
-//! Seals the audit log. An event may be sealed once no transaction is running that could still commit a
-//! lower number: each of tokend's gets its transaction id before it takes a number. Rows that no key of
-//! the ring made are ignored: someone who can insert them cannot prevent sealing. Called by the job
-//! that seals.
+//! Seals the audit log. An event may be sealed once no transaction is running that could still commit a lower
+//! number: each of tokend's gets its transaction id before it takes a number. Rows that no key of the ring
+//! made are ignored: someone who can insert them cannot prevent sealing. Called by the job that seals.
 
 use std::time::Duration;
 

@@ -1,7 +1,6 @@
-//! Remembers that a record is in the cache, so that a caller who needs it in each call need not look it
-//! up each time, which costs more than judging it. A record that was found is still there while nothing
-//! has been removed; so the cache counts removals. Pure state, so that a model checker can test every
-//! interleaving (tests/model).
+//! Remembers that a record is in the cache, so that its user need not look it up in each call, which costs
+//! more than judging it. A found record is still there while nothing has been removed; so the cache counts
+//! removals. Pure state, so that a model checker can test every interleaving (tests/model).
 
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 

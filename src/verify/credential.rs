@@ -47,7 +47,7 @@ impl Credential {
 }
 
 impl Engine {
-    /// Returns the id of the token that a secret proves, whatever its state; `None` if it proves none.
+    /// Returns the id of the token that a secret proves, in any state; `None` if it proves none.
     ///
     /// # Errors
     /// [`ProveError`]: the text is no secret, or the database cannot tell what it proves.

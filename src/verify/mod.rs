@@ -1,7 +1,6 @@
-//! The verification engine: from the text of a secret to a verdict. Called by Verify and to
-//! authenticate each caller; both parse, look up, compare, judge. A fresh cache answers without any
-//! wait; the rest is read from Postgres. What cannot be determined is an error, never a verdict. Knows
-//! no gRPC and no SQL.
+//! The verification engine: from the text of a secret to a verdict. Called by Verify and to authenticate
+//! each caller; both parse, look up, compare, judge. A fresh cache answers without any wait; the rest is
+//! read from Postgres. What cannot be determined is an error, never a verdict. Knows no gRPC and no SQL.
 
 use std::net::IpAddr;
 use std::sync::Arc;

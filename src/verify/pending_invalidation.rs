@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 use super::engine::Engine;
 use crate::secret::TokenId;
 
-/// Invalidates tokens when it is dropped, whatever the outcome of the change: done, failed, unknown, or
+/// Invalidates tokens when it is dropped, for every outcome of the change: done, failed, unknown, or
 /// abandoned because the caller went away.
 #[derive(Debug)]
 pub struct PendingInvalidation<'a> {

@@ -1,7 +1,6 @@
-//! A token packed into one byte string: the wire encoding (protobuf) of the API's `Token` message,
-//! without its state and last use, which are not part of the record. Stored in the cache, used by
-//! Verify for judging, and copied into its response unchanged. A test next to the messages checks that
-//! both encodings are equal.
+//! A token packed into one byte string: the wire encoding (protobuf) of the API's `Token` message, without
+//! its state and last use, which are not part of the record. Stored in the cache, used by Verify for judging,
+//! and copied into its response unchanged. A test next to the messages checks that both encodings are equal.
 
 use time::OffsetDateTime;
 
