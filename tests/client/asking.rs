@@ -1,4 +1,4 @@
-//! Verifiers as the tests make and ask them.
+//! Helpers to create and ask verifiers.
 
 use std::net::SocketAddr;
 
@@ -9,12 +9,12 @@ use crate::support::client::created_with;
 use crate::support::eventually;
 use crate::support::replica::Replica;
 
-/// Returns a client of whoever listens there.
+/// Returns a client of the server at this address.
 pub(crate) fn client_at(address: SocketAddr, secret: &str) -> Client {
     Connection::to(format!("http://{address}")).secret(secret.into()).open().unwrap()
 }
 
-/// Returns a client that may do everything.
+/// Returns a client with all rights.
 pub(crate) fn root(replica: &Replica) -> Client {
     client_at(replica.address, &replica.installation.root_secret)
 }
@@ -24,29 +24,29 @@ pub(crate) fn scopes(texts: &[&str]) -> Scopes {
     Scopes::new(texts.iter().map(|text| Scope::parse(text).unwrap()).collect()).unwrap()
 }
 
-/// Returns a value with something else in it.
+/// Returns a value with a change applied.
 pub(crate) fn with<T>(mut value: T, change: impl FnOnce(&mut T)) -> T {
     change(&mut value);
     value
 }
 
-/// Asks a verifier what a secret is good for.
+/// Asks a verifier about a secret.
 pub(crate) async fn asked(verifier: &Verifier, secret: &str) -> Result<Answer, tokend_client::Error> {
     verifier.verify(&Question::new(secret)).await
 }
 
-/// Asks for a verdict, which must be given.
+/// Asks for a verdict, which must succeed.
 pub(crate) async fn verdict(verifier: &Verifier, secret: &str) -> Verdict {
     asked(verifier, secret).await.unwrap().verdict
 }
 
-/// Asks for a verdict without asking tokend.
+/// Returns a local verdict, without asking tokend.
 pub(crate) fn judged_here(verifier: &Verifier, secret: &str) -> Option<Verdict> {
     let question = Question::new(secret);
     verifier.try_verify(&question).map(|answer| answer.verdict)
 }
 
-/// Waits until a token is held by the verifier, and VALID.
+/// Waits until the verifier has cached a token, and it is VALID.
 pub(crate) async fn is_held(verifier: &Verifier, token: &Made) {
     eventually("the token is held", async || {
         assert_eq!(verdict(verifier, &token.secret).await, Verdict::Valid);
@@ -55,7 +55,7 @@ pub(crate) async fn is_held(verifier: &Verifier, token: &Made) {
     .await;
 }
 
-/// Makes a verifier that judges by itself, of one that may do everything, and a token that it holds.
+/// Creates a local verifier of a root caller, and a token that it has cached.
 pub(crate) async fn holding(replica: &Replica, config: LocalConfig) -> (Verifier, Made) {
     let verifier = Verifier::local(root(replica), config).unwrap();
     let token = made(&mut replica.root()).await;
@@ -63,7 +63,7 @@ pub(crate) async fn holding(replica: &Replica, config: LocalConfig) -> (Verifier
     (verifier, token)
 }
 
-/// Makes a token with these scopes, and returns a client that calls with it.
+/// Creates a token with these scopes, and returns a client that uses it.
 pub(crate) async fn holder(replica: &Replica, organization: &str, scopes: &[&str]) -> Client {
     let made = created_with(&mut replica.root(), organization, scopes).await;
     client_at(replica.address, &made.secret)

@@ -1,4 +1,4 @@
-//! The calls, typed, and what becomes of failures.
+//! The typed calls, and how they handle failures.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -143,7 +143,8 @@ async fn a_call_whose_answer_is_lost_is_made_again_and_makes_one_token() {
     let client = client_at(proxy.address(), &replica.installation.root_secret);
     client.list_tokens(&Listing::default(), None).await.unwrap();
 
-    // What the server says goes nowhere, then the connection is cut: the call has been made, its answer is lost.
+    // The server's responses are delayed, then the connection is cut: the call was made, its
+    // response is lost.
     proxy.turn(Way::Slow(Duration::from_millis(300)));
     let new = NewToken::new("grace", "laptop", Expiration::Never);
     let making = tokio::spawn({

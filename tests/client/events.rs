@@ -1,4 +1,4 @@
-//! The audit log, typed: who did what for whom, page by page, to whoever may read it.
+//! The typed audit log: who did what for whom, page by page, for callers that may read it.
 
 use tokend_client::{
     ErrorKind, ErrorReason, EventListing, Expiration, FieldChange, NewToken, Principal, RevocationTarget,

@@ -25,7 +25,7 @@ use crate::support::http::{Reply, send};
 use crate::support::proxy::{Proxy, Way};
 use crate::support::replica::Replica;
 
-/// The verifiers that there are, of one that may do everything.
+/// All kinds of verifiers, of a root caller.
 fn verifiers(replica: &Replica) -> [Verifier; 3] {
     [
         Verifier::unary(root(replica)),
@@ -47,7 +47,8 @@ fn guard(verifier: Verifier) -> Guard {
         })
 }
 
-/// What the guarded routes say: whose token let the request in, and whether its credential came along.
+/// The guarded routes' response: the user whose token was admitted, and whether its credential was
+/// passed on.
 async fn who(Extension(token): Extension<VerifiedToken>, headers: HeaderMap) -> String {
     format!("{} {}", token.user_id.as_str(), headers.contains_key("authorization"))
 }
@@ -73,7 +74,7 @@ async fn get_with(address: SocketAddr, path: &str, credentials: &[&str]) -> Repl
     send(address, "GET", path, &headers, "").await
 }
 
-/// The status of a refusal and its challenge. Its body is JSON, and says this.
+/// Returns a refusal's status and challenge, after checking that its body is this JSON.
 #[track_caller]
 fn said(reply: &Reply, body: &str) -> (u16, Option<String>) {
     assert_eq!((&*reply.body, reply.header("content-type").as_deref()), (body, Some("application/json")));
@@ -101,7 +102,7 @@ async fn an_axum_service_lets_in_whom_tokend_would() {
     for verifier in verifiers(&replica) {
         let address = serve(guard(verifier)).await;
         let bearer = format!("Bearer {}", reader.secret);
-        // The first time asked of tokend, then perhaps not.
+        // Asked of tokend the first time, later perhaps not.
         for _ in 0..3 {
             let let_in = get_with(address, "/", &[&bearer]).await;
             assert_eq!((let_in.status, &*let_in.body), (200, "ada false"));
@@ -188,7 +189,7 @@ async fn what_cannot_be_checked_is_refused() {
     assert_eq!(get_with(address, "/", &[]).await.status, 401);
 }
 
-/// Serves gRPC's health service behind a guard; it fails where no token came along.
+/// Serves gRPC's health service behind a guard; it fails if no verified token was passed on.
 async fn serve_grpc(guard: Guard) -> Channel {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -331,7 +332,8 @@ async fn an_outage_is_warned_of_once_with_its_cause() {
         .with_ansi(false)
         .with_max_level(tracing::Level::WARN)
         .with_writer(move || writer.clone());
-    // With one subscriber in the process, a line that another test reaches first is taken for one that nobody reads.
+    // With a single subscriber in the process, tracing would cache another test's lack of interest
+    // in a log line.
     let _other = tracing::Dispatch::new(tracing_subscriber::registry());
     let _logged = tracing::subscriber::set_default(subscriber.finish());
     for local in [false, true] {

@@ -1,4 +1,4 @@
-//! Verdicts without asking: what is judged here is judged as tokend would, and what is not known is asked.
+//! Local verdicts: what is judged locally is judged as by tokend, and what is not known is asked.
 
 use std::time::{Duration, Instant};
 
@@ -64,7 +64,7 @@ async fn what_may_be_a_secret_is_asked_for_each_time_and_what_cannot_be_one_neve
     let (verifier, token) = holding(&replica, LocalConfig::default()).await;
     let unknown = forged(crate::support::client::unknown_id());
 
-    // Whose mistake another prefix is, tokend knows.
+    // Only tokend knows which of the two prefixes is wrong.
     let secret = Secret::parse(&token.secret, &Prefix::default()).unwrap();
     let foreign = secret.render(&Prefix::parse("acme").unwrap()).expose_secret().to_owned();
     for secret in [unknown, foreign] {
@@ -110,7 +110,7 @@ async fn a_peer_that_makes_up_secrets_makes_few_calls_and_keeps_nobody_else_out(
     }
     in_time("all of them", asking.join_all()).await;
     let asked = verifier.local_status().unwrap().asked - before;
-    // So many at once, so many of its address under way, and ten more a second.
+    // The burst, the concurrent questions of the address, and ten more a second.
     let most = 100 + 256 + 10 * (began.elapsed().as_secs() + 1);
     assert!(asked <= most, "{asked} questions, {most} at most");
 
@@ -119,7 +119,7 @@ async fn a_peer_that_makes_up_secrets_makes_few_calls_and_keeps_nobody_else_out(
         let question = Question::new(secret).client_ip(client_ip);
         assert_eq!(verifier.verify(&question).await.unwrap().verdict, Verdict::Valid);
     }
-    // What is held costs no call, wherever it comes from.
+    // A cached token costs no call, from any address.
     let client_ip = Some("192.0.2.66".parse().unwrap());
     let question = Question::new(&token.secret).client_ip(client_ip);
     eventually("an answer from here", async || verifier.try_verify(&question)).await;
@@ -143,7 +143,7 @@ async fn a_held_token_expires_to_the_moment_by_the_databases_clock() {
         (judged_here(&verifier, &token.secret)? == Verdict::Expired).then_some(())
     });
     expired.await;
-    // No earlier than tokend says so, but for what its answer takes.
+    // No earlier than tokend says so, except for the time that its response takes.
     becomes(&mut admin, &token, tokend::api::proto::Verdict::Expired).await;
 }
 
@@ -185,7 +185,7 @@ async fn every_change_is_heard_of() {
     .await;
     is_held(&verifier, &token).await;
 
-    // By an operator, in psql.
+    // Changed by an operator, in psql.
     replica.installation.database.execute(crate::setup::revoking(&token)).await;
     eventually("it is revoked", async || {
         (verdict(&verifier, &token.secret).await == Verdict::Revoked).then_some(())
@@ -211,7 +211,7 @@ async fn a_caller_of_one_organization_judges_its_own_tokens_alone() {
     })
     .await;
 
-    // With the caller's own credential all ends.
+    // When the caller's own credential ends, nothing is judged locally.
     revoked(&mut admin, &caller.token.unwrap().id, "").await;
     eventually("nothing is judged here any more", async || {
         let age = verifier.local_status().unwrap().age;
@@ -246,7 +246,7 @@ async fn a_caller_that_may_judge_less_than_before_judges_no_more_here() {
     assert_eq!(judged_here(&verifier, &foreign.secret), None);
 }
 
-/// Another caller's watch might not be told of all that this one has judged.
+/// Another caller's watch might not report every change of what this one has judged.
 #[tokio::test]
 async fn whatever_connection_is_watched_through_the_watch_is_of_the_one_who_asks() {
     let replica = Replica::start().await;
@@ -284,13 +284,13 @@ async fn a_connection_that_is_cut_costs_no_record_and_one_that_leads_to_lost_cha
     eventually("the rest is still held", async || judged_here(&verifier, &token.secret)).await;
     assert_eq!(verifier.local_status().unwrap().starts, 1);
 
-    // While nobody watches, a token is revoked and the record of that purged.
+    // While there is no watch, a token is revoked and the record of that purged.
     proxy.turn(Way::Cut);
     let database = &replica.installation.database;
     crate::setup::revoke_unrecorded(database, &token).await;
     proxy.turn(Way::Open);
     eventually("it begins anew", async || (verifier.local_status().unwrap().starts == 2).then_some(())).await;
-    // Asked of tokend, which may be as far behind as it says, and not held meanwhile.
+    // Asked of tokend, which may lag as far as it declares, and not cached meanwhile.
     eventually("the revocation is known", async || {
         (verdict(&verifier, &token.secret).await == Verdict::Revoked).then_some(())
     })

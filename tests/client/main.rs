@@ -1,5 +1,5 @@
-//! The client crate from outside, on real servers and a real Postgres: its calls, its guards, and the promise of the
-//! verifier that judges by itself, whatever is cut, held up, frozen or behind.
+//! The client crate from outside, on real servers and a real Postgres: its calls, its guards, and
+//! the promise of the local verifier, whatever is cut, delayed, frozen or lagging.
 
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 

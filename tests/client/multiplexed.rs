@@ -1,4 +1,4 @@
-//! Many questions over one call, also where it breaks.
+//! Many questions over one call, also when it breaks.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use crate::support::proxy::{Proxy, Way};
 use crate::support::replica::Replica;
 use crate::support::{eventually, in_time};
 
-/// Makes tokens of which every other one is revoked.
+/// Creates tokens, of which every other one is revoked.
 async fn some(replica: &Replica) -> Vec<(Made, Verdict)> {
     let mut root = replica.root();
     let mut tokens = Vec::new();
@@ -27,7 +27,7 @@ async fn some(replica: &Replica) -> Vec<(Made, Verdict)> {
     tokens
 }
 
-/// Asks all at once, many times over, and checks that each got the answer to its own question.
+/// Asks all questions concurrently, many times, and checks that each gets its own answer.
 async fn all_are_answered(verifier: &Verifier, tokens: &[(Made, Verdict)]) {
     let mut asking = JoinSet::new();
     for (token, expected) in tokens.iter().cycle().take(400).cloned() {
@@ -74,7 +74,7 @@ async fn what_has_no_answer_when_the_call_breaks_is_asked_again() {
     all_are_answered(&verifier, &tokens).await;
 
     for _ in 0..5 {
-        // Held first, so that questions are under way when it breaks.
+        // Held first, so that questions are in progress when it breaks.
         proxy.turn(Way::Held);
         let (others, all) = (verifier.clone(), tokens.clone());
         let asking = tokio::spawn(async move { all_are_answered(&others, &all).await });
@@ -110,12 +110,12 @@ async fn a_question_that_ends_the_call_ends_no_other() {
     let verifier = Verifier::multiplexed(client_at(replica.address, &caller.secret)).unwrap();
     assert_eq!(verdict(&verifier, &own.secret).await, Verdict::Valid);
 
-    // Anything but a secret is a verdict, not an error.
+    // Any text gets a verdict, not an error.
     assert_eq!(verdict(&verifier, "no secret").await, Verdict::Malformed);
     assert_eq!(verdict(&verifier, &forged(own.id.parse().unwrap())).await, Verdict::NotFound);
     assert_eq!(verdict(&verifier, &own.secret).await, Verdict::Valid);
 
-    // The caller's own end is an answer to all of its questions.
+    // The end of the caller's own token answers all of its questions.
     revoked(&mut admin, &caller.token.unwrap().id, "").await;
     eventually("the caller is refused", async || {
         (asked(&verifier, &own.secret).await.err()?.kind() == ErrorKind::Unauthenticated).then_some(())

@@ -1,4 +1,4 @@
-//! A guard whose own token is rotated while it stands: it goes on with the secret that is given to it anew.
+//! A guard whose own token is rotated while it runs: it continues with the new secret once that is provided.
 
 use std::time::Duration;
 
@@ -62,7 +62,7 @@ async fn a_call_is_made_again_within_its_deadline_while_tokend_restarts() {
 
     first.shut_down().outcome().await.unwrap();
     let asking = tokio::spawn(async move { asked(&verifier, &token.secret).await });
-    // Away for as long as a program takes to start again.
+    // Away for as long as a program takes to restart.
     tokio::time::sleep(Duration::from_secs(1)).await;
     let second = installation.serve(installation.config()).await;
     proxy.lead_to_port(second.address);

@@ -1,5 +1,5 @@
-//! A process that judges by itself and is stopped in the middle of it: what it says when it goes on is no older than
-//! declared.
+//! A process with a local verifier that is stopped while it judges: after it resumes, its verdicts
+//! are no older than declared.
 
 use std::process::Stdio;
 use std::time::Duration;
@@ -16,12 +16,13 @@ use crate::support::client::{created, ordinary, revoked, texts};
 use crate::support::replica::Replica;
 use crate::support::{eventually, in_time};
 
-/// Above two heartbeats of the server, so that most is answered here; and how long the process is stopped.
+/// More than two heartbeats of the server, so that most is answered locally; and how long the
+/// process is stopped.
 const STALENESS: Duration = Duration::from_millis(700);
 const PAUSE: Duration = Duration::from_millis(1_600);
 const CHILD: &str = "TOKEND_TEST_PAUSED";
 
-/// So many that judging takes most of the time: wherever the process is stopped, it is judging.
+/// So many that judging takes most of the time: the process is nearly always stopped while it judges.
 fn many() -> Vec<String> {
     (0..60).map(|number| format!("repo:some{number}")).collect()
 }
@@ -30,8 +31,8 @@ fn required() -> Scopes {
     scopes(&many().iter().map(String::as_str).collect::<Vec<_>>())
 }
 
-/// The process that is stopped: says when it holds the token, and when the token was VALID last, by the boot clock and the
-/// wall clock. By itself, without what it is told, no test.
+/// The process that is stopped: prints when it has cached the token, and when the token was last
+/// VALID, by the boot clock and the wall clock. Without its variable it tests nothing.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[expect(clippy::print_stdout, reason = "how it is heard")]
 async fn the_process_that_is_stopped() {
@@ -50,7 +51,7 @@ async fn the_process_that_is_stopped() {
     let mut last = BootInstant::now();
     loop {
         let Some(answer) = verifier.try_verify(&question) else {
-            // Not known here for a moment. What tokend is asked is not what is tried.
+            // Not known locally for a moment. What tokend is asked is not under test.
             match verifier.verify(&question).await {
                 Ok(answer) if answer.verdict != Verdict::Valid => break,
                 _ => continue,
@@ -64,8 +65,8 @@ async fn the_process_that_is_stopped() {
     println!("\nlast {} {}", last.boot, last.wall);
 }
 
-/// Has a process that judges a token be stopped while the token comes to its end; returns how long after that it was
-/// VALID by what the process says.
+/// Stops a process that judges a token while the token ends; returns how long after that it was
+/// still VALID, according to the process.
 async fn late(replica: &Replica, expires: bool) -> Duration {
     let mut admin = replica.root();
     let ttl = prost_types::Duration { seconds: 4, nanos: 0 };
@@ -99,7 +100,7 @@ async fn late(replica: &Replica, expires: bool) -> Duration {
         let end = token.expire_time.unwrap();
         let end = end.seconds * 1_000_000_000 + i64::from(end.nanos);
         let left = u64::try_from(end - BootInstant::now().wall).expect("it is stopped before the end");
-        // The length of the pause is what is tried.
+        // The length of the pause is what is tested.
         tokio::time::sleep(Duration::from_nanos(left) + Duration::from_millis(200)).await;
         end
     } else {
@@ -119,8 +120,9 @@ async fn late(replica: &Replica, expires: bool) -> Duration {
     Duration::from_nanos(u64::try_from(if expires { wall } else { boot } - ended).unwrap_or(0))
 }
 
-/// Of three tries two must hold: a pause between the last look at the clock and the moment at which the caller has the
-/// answer is nobody's to see, and takes about one of a hundred in a build without optimisation.
+/// Two of three tries must succeed: a pause between the last look at the clock and the moment at
+/// which the caller has the answer cannot be detected, and hits about one try of a hundred in a
+/// build without optimisation.
 async fn holds(expires: bool, bound: Duration) {
     let replica = Replica::start().await;
     let mut tries = Vec::new();

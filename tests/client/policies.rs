@@ -1,5 +1,5 @@
-//! Policies, typed: what is set is what is read, the dry run tells what enforcement does, and what a policy forbids
-//! is told by the rule that does.
+//! Typed policies: what is set is what is read, the dry run shows what enforcement does, and a
+//! refusal by a policy names the rule.
 
 use std::collections::HashSet;
 use std::num::NonZeroU32;
@@ -28,7 +28,7 @@ fn strict() -> Policy {
     })
 }
 
-/// Reads what is there, without the root token, which is used all the time.
+/// Reads all tokens except the root token, whose last use keeps changing.
 async fn all(client: &Client) -> Vec<TokenStatus> {
     let mut tokens =
         client.token_pages(&with(Listing::default(), |it| it.page_size = 300)).collect().await.unwrap();
@@ -36,7 +36,7 @@ async fn all(client: &Client) -> Vec<TokenStatus> {
     tokens
 }
 
-/// Enforces the default organization's policy to the end; returns what was done, and in how many pages.
+/// Enforces the default organization's policy to the end; returns what was done, and the number of pages.
 async fn enforced(client: &Client) -> (Vec<PolicyBreach>, u32) {
     let (mut breaches, mut after, mut pages) = (Vec::new(), None, 0);
     loop {
@@ -177,7 +177,8 @@ async fn an_enforcement_whose_answer_is_lost_says_so_and_is_begun_anew() {
     let client = client_at(proxy.address(), &replica.installation.root_secret);
     client.get_policy(None).await.unwrap();
 
-    // What the server says goes nowhere, then the connection is cut: it has been done, and what was done is lost.
+    // The server's responses are delayed, then the connection is cut: it was done, but the list of
+    // what was done is lost.
     proxy.turn(Way::Slow(Duration::from_millis(300)));
     let enforcing = tokio::spawn({
         let client = client.clone();

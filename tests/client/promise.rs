@@ -1,9 +1,9 @@
-//! The promise of a verifier that judges by itself: what it says without asking takes account of every change that
-//! was committed longer ago than it declares; else it asks, or says nothing. Each test breaks something else.
+//! The promise of a local verifier: its local verdicts include every change that was committed longer ago
+//! than the declared staleness; otherwise it asks, or fails. Each test breaks something else.
 //!
-//! What each guard is for, shown by taking it out: without the gate or what was told, `held.rs` finds an old answer
-//! held; with the age counted from a message's arrival instead of from what it tells, the slow way below is judged by;
-//! without the end of freshness, the held and the frozen ones are.
+//! What each guard is for, shown by taking it out: without the fill guard or the recent changes, `held.rs`
+//! finds an old answer cached; with the age counted from a message's arrival instead of its time, the slow
+//! connection below is judged by; without the end of freshness, the held and the frozen ones are.
 
 use std::time::{Duration, Instant};
 
@@ -20,8 +20,8 @@ use crate::support::{eventually, in_time};
 
 const STALENESS: Duration = Duration::from_secs(1);
 
-/// Asks until the verifier says something other than VALID from here: nothing, as it must by then. Whatever was
-/// VALID was asked no later than the staleness after `committed`.
+/// Asks until the local verdict is no longer VALID: then there must be none. Every VALID was asked
+/// for no later than the staleness after `committed`.
 async fn ends_in_time(verifier: &Verifier, token: &Made, committed: Instant) {
     loop {
         let asking = Instant::now();
@@ -33,7 +33,7 @@ async fn ends_in_time(verifier: &Verifier, token: &Made, committed: Instant) {
     }
 }
 
-/// Makes a verifier that watches through a proxy and asks directly, and a token that it holds.
+/// Creates a local verifier that watches through a proxy and asks directly, and a token that it has cached.
 async fn watched_through_a_proxy(replica: &Replica) -> (Proxy, Verifier, Made) {
     let proxy = Proxy::to_port(replica.address, Way::Open).await;
     let watch = client_at(proxy.address(), &replica.installation.root_secret);
@@ -42,7 +42,7 @@ async fn watched_through_a_proxy(replica: &Replica) -> (Proxy, Verifier, Made) {
     (proxy, verifier, token)
 }
 
-/// Waits until it is known that the token is revoked; until then nothing is.
+/// Waits until the token's revocation is known; until then no verdict may be.
 async fn becomes_known(verifier: &Verifier, token: &Made) {
     eventually("it is known", async || {
         let verdict = asked(verifier, &token.secret).await.ok()?.verdict;
@@ -59,7 +59,7 @@ async fn an_answer_that_was_under_way_while_its_token_was_revoked_is_neither_hel
     let replica = installation.serve(installation.config()).await;
     let database = &installation.database;
     let (verifier, _) = holding(&replica, LocalConfig::default()).await;
-    // Again where this machine was too slow for the loader's patience.
+    // Repeated if this machine was too slow for the loader's timeout.
     eventually("an answer that outlives a revocation", async || {
         let (token, follows) = (made(&mut replica.root()).await, made(&mut replica.root()).await);
         is_held(&verifier, &follows).await;
@@ -68,7 +68,7 @@ async fn an_answer_that_was_under_way_while_its_token_was_revoked_is_neither_hel
         let answer = tokio::spawn(async move { asked(&asking, &secret).await });
         hold.a_read_waits(database).await;
         database.execute(revoking(&token)).await;
-        // Told after the revocation, or with it.
+        // Reported after the revocation, or with it.
         database.execute(revoking(&follows)).await;
         eventually("the verifier has heard of it", async || {
             judged_here(&verifier, &follows.secret).is_none().then_some(())
@@ -106,7 +106,7 @@ async fn what_a_replica_says_that_is_behind_is_neither_held_nor_believed_after_a
         .await;
     is_valid(&mut behind.root(), &token).await;
     for _ in 0..3 {
-        // It cannot be asked of the database, so it is not known.
+        // The database cannot be asked, so the verdict is not known.
         assert!(asked(&verifier, &token.secret).await.is_err());
         assert_eq!(judged_here(&verifier, &token.secret), None);
     }
@@ -124,7 +124,7 @@ async fn a_way_that_holds_what_the_watch_tells_ends_what_is_judged_here() {
     let committed = Instant::now();
 
     ends_in_time(&verifier, &token, committed).await;
-    // It is asked, and answered.
+    // It is asked of tokend, and answered.
     assert_eq!(verdict(&verifier, &token.secret).await, Verdict::Revoked);
     proxy.turn(Way::Open);
     eventually("it judges again", async || {
@@ -139,7 +139,7 @@ async fn a_way_that_is_always_late_is_known_to_be() {
     let replica = Replica::start().await;
     let (proxy, verifier, token) = watched_through_a_proxy(&replica).await;
 
-    // Messages go on coming, as often as before.
+    // Messages continue to come, as often as before.
     proxy.turn(Way::Slow(2 * STALENESS));
     revoked(&mut replica.root(), &token.id, "").await;
     let committed = Instant::now();
@@ -185,7 +185,7 @@ async fn a_database_that_is_away_ends_what_is_judged_here() {
     let replica = installation.serve(config).await;
     let (verifier, token) = holding(&replica, LocalConfig::default().staleness(STALENESS)).await;
 
-    // The stream stands, and is silent.
+    // The stream stays open, but silent.
     way.turn(Way::Held);
     installation.database.execute(revoking(&token)).await;
     let committed = Instant::now();

@@ -1,5 +1,5 @@
-//! The guard attacked from outside: what a request says of itself must neither choose how it is refused nor get it past
-//! a rule, however the service behind is put together.
+//! Attacks on the guard from outside: what a request claims must neither decide how it is refused
+//! nor get it past a rule, however the service behind the guard is built.
 
 use std::net::SocketAddr;
 
@@ -26,7 +26,7 @@ fn guard(replica: &Replica) -> Guard {
     Guard::new(Verifier::unary(root(replica)))
 }
 
-/// Makes a token with these scopes, and returns what it is presented as.
+/// Creates a token with these scopes, and returns its `authorization` value.
 async fn bearer(replica: &Replica, scopes: &[&str]) -> String {
     let made: Made = created_with(&mut replica.root(), "acme", scopes).await.into();
     format!("Bearer {}", made.secret)
@@ -36,7 +36,8 @@ async fn status(address: SocketAddr, path: &str, bearer: &str) -> u16 {
     send(address, "GET", path, &[("authorization", bearer)], "").await.status
 }
 
-/// What the guarded routes say: whose token let the request in, and whether its credential came along.
+/// The guarded routes' response: the user whose token was admitted, and whether its credential was
+/// passed on.
 async fn who(Extension(token): Extension<VerifiedToken>, headers: HeaderMap) -> String {
     format!("{} {}", token.user_id.as_str(), headers.contains_key("authorization"))
 }
@@ -128,7 +129,7 @@ async fn a_path_in_another_spelling_gets_past_no_rule() {
     let reader = bearer(&replica, &["repo:read"]).await;
     let guard = guard(&replica).require(["repo:read"]).unwrap();
     let guard = guard.require_at("/v1/admin", ["repo:admin"]).unwrap().open_at("/health").unwrap();
-    // Whatever is behind may read paths in whatever way.
+    // The service behind the guard may read paths in any way.
     let address = serve(Router::new().fallback(get(async || "in")).layer(guard)).await;
     assert_eq!(status(address, "/v1/other", &reader).await, 200);
     for path in [

@@ -1,4 +1,4 @@
-//! Connections with TLS: a CA of one's own, a client certificate, and what is not trusted.
+//! Connections with TLS: a private CA, a client certificate, and what is not trusted.
 
 use tokend::domain::{CertificateMapping, CertificateMappings, OrganizationId, ReservedScope, SubjectName};
 use tokend_client::{Connection, ErrorKind, Listing, LocalConfig, Verdict, Verifier};
@@ -44,7 +44,7 @@ async fn a_ca_of_ones_own_is_trusted_where_it_is_named_and_a_certificate_is_a_cr
         .unwrap();
     let verifier = Verifier::local(gateway, LocalConfig::default()).unwrap();
     assert_eq!(verdict(&verifier, &installation.root_secret).await, Verdict::Valid);
-    // The clock is set by a secret that nobody has.
+    // The clock is set with a secret that belongs to no token.
     eventually("the token is held", async || {
         assert_eq!(verdict(&verifier, &installation.root_secret).await, Verdict::Valid);
         judged_here(&verifier, &installation.root_secret)

@@ -1,5 +1,5 @@
-//! A service that tokend guards, over gRPC and over HTTP on one port. What each call needs is said where it is routed;
-//! the handlers find whose token it was in the request.
+//! A service guarded by tokend, with gRPC and HTTP on one port. What each call requires is set
+//! where it is routed; handlers find the verified token in the request.
 
 use std::env;
 use std::error::Error;
@@ -28,9 +28,10 @@ mod proto {
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
     let address = env::var("TOKEND_ADDRESS")?;
-    // Read anew when tokend refuses it: the token may be rotated while this runs.
+    // Read again when tokend refuses it: the token may be rotated while this runs.
     let client = Connection::to(address).secret_file(env::var("TOKEND_SECRET_FILE")?).open()?;
-    // Locally: a revocation may go unnoticed for as long as is declared. Else it holds as soon as tokend says.
+    // Locally, a revocation may go unnoticed for the declared staleness. Otherwise it is effective
+    // as soon as tokend says so.
     let verifier = match env::var("REPORTS_STALENESS_MS") {
         Ok(text) => {
             let staleness = std::time::Duration::from_millis(text.parse()?);
@@ -57,7 +58,7 @@ fn routes(verifier: Verifier) -> Result<Router, Box<dyn Error>> {
     Ok(Router::new().route("/reports/{id}", read).route("/health", get(async || "well")).merge(reports))
 }
 
-/// Where a call comes from; behind a proxy that would be the proxy.
+/// Returns the client's address; behind a proxy it would be the proxy's.
 fn client_address(request: &Parts) -> Option<IpAddr> {
     request.extensions.get::<ConnectInfo<SocketAddr>>().map(|ConnectInfo(address)| address.ip())
 }
