@@ -11,7 +11,7 @@ use crate::admission::fair_limiter::Permit;
 use crate::admission::request_memory::RequestLimiter;
 
 /// The bytes from which a connection is asked to end once it has no call, and the most that it
-/// takes, whatever is sent.
+/// takes, for any input.
 const ENDS: usize = 128 * 1024;
 const MOST: usize = 1024 * 1024;
 

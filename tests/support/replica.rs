@@ -1,5 +1,5 @@
-//! Installations, each a database with a root token and a key, and replicas: servers as `tokend
-//! serve` would run them, in this process but each with its own port, thread and runtime.
+//! Installations, each a database with a root token and a key, and replicas: servers as
+//! `tokend serve` would run them, in this process but each with its own port, thread and runtime.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;

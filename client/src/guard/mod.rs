@@ -57,7 +57,7 @@ struct Config {
 struct Taken(Result<SecretString, CredentialError>);
 
 impl Guard {
-    /// Admits every request with a valid token, whatever its scopes.
+    /// Admits every request with a valid token, with any scopes.
     #[must_use]
     pub fn new(verifier: Verifier) -> Self {
         Self { verifier, config: Arc::default() }
@@ -95,7 +95,7 @@ impl Guard {
         self.try_with(|config| config.rules.insert(path.into(), Access::Open))
     }
 
-    /// Refuses every request at paths without a rule, whatever the token's scopes, so that a
+    /// Refuses every request at paths without a rule, regardless of the token's scopes, so that a
     /// forgotten path is not open.
     #[must_use]
     pub fn closed_elsewhere(self) -> Self {
@@ -116,9 +116,10 @@ impl Guard {
         self.with(|config| config.credential_stays = true)
     }
 
-    /// Refuses with an HTTP status whatever the request claims to be. By default a POST of a gRPC content
-    /// type to a path of two segments is refused by gRPC, which is HTTP status 200 to clients that do not
-    /// read gRPC: use this where no gRPC is served and a gateway or a probe relies on the status.
+    /// Always refuses with an HTTP status, even if the request claims to be gRPC. By default a POST of
+    /// a gRPC content type to a path of two segments is refused by gRPC, which is HTTP status 200 to
+    /// clients that do not read gRPC: use this where no gRPC is served and a gateway or a probe relies
+    /// on the status.
     #[must_use]
     pub fn http_only(self) -> Self {
         self.with(|config| config.http_alone = true)

@@ -41,7 +41,7 @@ pub trait Questions: Stream<Item = Result<VerifyStreamRequest, Status>> + Send +
 
 impl Questions for Streaming<VerifyStreamRequest> {
     fn has_next(&self) -> bool {
-        // tonic's stream does not tell.
+        // tonic's stream does not expose this.
         false
     }
 }

@@ -1,5 +1,5 @@
 //! A call as hyper drives it. Very many may wait at once, so the type is small; what has to wait is
-//! on the heap and no larger than needed. Whatever panics in it, the call gets a response.
+//! on the heap and no larger than needed. If it panics, the call still gets a response.
 
 use std::convert::Infallible;
 use std::mem;
