@@ -1,5 +1,5 @@
-//! What an answer of the service may acknowledge, of every RPC that changes something, and how it is seen that it is
-//! there.
+//! What the service may acknowledge for every RPC that changes something, and how to check that the
+//! acknowledged change is there.
 
 use std::collections::BTreeSet;
 
@@ -36,7 +36,7 @@ pub(crate) enum Change {
 }
 
 impl Change {
-    /// Returns one of each kind, and some for which nothing is left to do from the beginning.
+    /// Returns one change of each kind, and some that have nothing to do from the start.
     pub(crate) async fn each(root: &mut Client) -> Vec<Self> {
         let disabled = made(root).await;
         root.disable_token(DisableTokenRequest { token_id: disabled.id.clone(), ..Default::default() })
@@ -66,7 +66,7 @@ impl Change {
         ]
     }
 
-    /// Names the RPC.
+    /// Returns the name of the RPC.
     fn rpc(&self) -> &'static str {
         match self {
             Self::Revoke(_) | Self::RevokeBySecret(_) => "RevokeToken",
@@ -81,7 +81,7 @@ impl Change {
         }
     }
 
-    /// Asks for it; the answer to a creation or a rotation has a token.
+    /// Requests the change; returns the token of a creation or a rotation.
     pub(crate) async fn ask(self, mut root: Client) -> Result<Option<Made>, Status> {
         match self {
             Self::Revoke(token) => root.revoke_token(revocation(&token.id, "")).await.map(drop)?,
@@ -110,7 +110,7 @@ impl Change {
         Ok(None)
     }
 
-    /// Tells whether it is there, as it was acknowledged; an error is no answer.
+    /// Returns whether the change is there, as it was acknowledged; an error is neither yes nor no.
     pub(crate) async fn is_there(
         &self,
         root: &mut Client,
@@ -152,21 +152,21 @@ impl Change {
     }
 }
 
-/// Checks that there is a change of every RPC that is not without side effects by its own contract.
+/// Checks that there is a change for every RPC that the contract does not mark as free of side effects.
 pub(crate) fn all_are_covered(changes: &[Change]) {
     let files = FileDescriptorSet::decode(FILE_DESCRIPTOR_SET).unwrap().file;
     let services = files.iter().flat_map(|file| &file.service);
     let service = services.into_iter().find(|found| SERVICE.ends_with(&format!(".{}", found.name())));
     let changing = service.unwrap().method.iter().filter(|method| {
         let level = method.options.as_ref().map(prost_types::MethodOptions::idempotency_level);
-        // A stream of questions cannot say so.
+        // A stream of requests cannot be marked so.
         level != Some(IdempotencyLevel::NoSideEffects) && !method.client_streaming()
     });
     let covered: BTreeSet<_> = changes.iter().map(Change::rpc).collect();
     assert_eq!(covered, changing.map(prost_types::MethodDescriptorProto::name).collect());
 }
 
-/// Asks Postgres for a verdict.
+/// Verifies a token against Postgres, with consistency FULL.
 pub(crate) async fn full(root: &mut Client, token: &Made) -> Result<VerifyResponse, Status> {
     let full = VerifyRequest { consistency: Consistency::Full.into(), ..question(&token.secret, &[]) };
     Ok(root.verify(full).await?.into_inner())
@@ -178,7 +178,7 @@ async fn list(root: &mut Client, organization_id: &str, user_id: &str) -> Result
     Ok(root.list_tokens(request).await?.into_inner().tokens)
 }
 
-/// Demands of an organization's tokens that they expire.
+/// Returns the policy that requires an organization's tokens to expire.
 fn expiring(organization_id: &str) -> UpdatePolicyRequest {
     let policy = Some(Policy { expiration_required: true, ..Default::default() });
     UpdatePolicyRequest { organization_id: organization_id.to_owned(), policy }

@@ -1,4 +1,4 @@
-//! When the feed cannot know what has changed it starts anew, and afterwards the cache fills again.
+//! When the feed cannot know what has changed it starts over, and then the cache fills again.
 
 use std::time::Duration;
 
@@ -55,7 +55,7 @@ async fn replicas_agree_on_the_mark_of_a_new_server() {
     }
 }
 
-/// As a dump of a server leaves it that has done more transactions than this one ever will in a test.
+/// As restored from the dump of a server with more transactions than this one will ever run in a test.
 const FOREIGN: &str = "UPDATE change_horizon SET purged_below = '4000000000', next_below = '5000000000',
     next_time = now() - interval '2 hours'";
 

@@ -1,6 +1,7 @@
-//! All attacks together against one process, for as long as is asked for: floods by callers of every kind, and
-//! strangers who leave calls unfinished, while an administrator revokes and a backend verifies. Neither is ever
-//! refused; how long they wait, and what the process takes, is for a person to read.
+//! All attacks together against one process, for a given time: floods by callers of every kind and
+//! unauthenticated clients with unfinished calls, while an administrator revokes and a backend
+//! verifies. Neither is ever refused; their latencies and the resources of the process are printed
+//! for a person.
 //!
 //! `TOKEND_LONG_SECONDS=600 cargo test --release --test engine attacks -- --ignored --nocapture`
 
@@ -20,17 +21,17 @@ use crate::support::crowd::tokens_of_all_sorts;
 use crate::support::flood::{Calls, Flood, Server, kinds};
 use crate::support::replica::Installation;
 
-/// How many addresses strangers come from, and the calls that each leaves unfinished.
+/// The number of addresses of unauthenticated clients, and of the unfinished calls of each.
 const STRANGERS: u8 = 40;
 const CALLS: usize = 256;
 
-/// How long it goes on.
+/// How long the test runs.
 fn length() -> Duration {
     let seconds = env::var("TOKEND_LONG_SECONDS").ok().map(|text| text.parse().unwrap());
     Duration::from_secs(seconds.unwrap_or(600))
 }
 
-/// How long something took, each time.
+/// The durations of one kind of call.
 #[derive(Debug, Default)]
 struct Took(Vec<Duration>);
 
@@ -43,7 +44,7 @@ impl Took {
     }
 }
 
-/// Leaves calls unfinished, on one connection after another.
+/// Opens calls and leaves them unfinished, on one connection after another.
 async fn strangers(server: Arc<Server>, from: u8) {
     loop {
         let socket = TcpSocket::new_v4().unwrap();
@@ -63,7 +64,7 @@ async fn strangers(server: Arc<Server>, from: u8) {
                 let _ = body.send_data(Bytes::from_static(&[0, 0, 0, 200, 0, 1]), false);
                 calls.push((answer, body));
             }
-            // As long as they are let.
+            // As long as the server allows.
             tokio::time::sleep(Duration::from_secs(12)).await;
         };
         tokio::select! {
@@ -73,11 +74,11 @@ async fn strangers(server: Arc<Server>, from: u8) {
     }
 }
 
-/// Verifies and revokes for so long; returns how long each took.
+/// Verifies and revokes for the given time; returns the durations of each.
 async fn honest(server: &Server, length: Duration) -> (Took, Took) {
     let (mut admin, mut backend) = (server.root(), server.root());
     let secret = loop {
-        // A change like those of the floods.
+        // Creation may be refused, as in the floods.
         if let Ok(created) = admin.create_token(ordinary()).await {
             break created.into_inner().secret;
         }
@@ -108,7 +109,8 @@ async fn honest(server: &Server, length: Duration) -> (Took, Took) {
     tokio::join!(verifying, revoking)
 }
 
-/// Makes a token to be revoked: that may take some tries, since it is a change like those of the floods.
+/// Creates a token to be revoked: this may need several tries, because it is a change like those of
+/// the floods.
 async fn victim(admin: &mut Client) -> String {
     loop {
         if let Ok(created) = admin.create_token(ordinary()).await {
@@ -158,7 +160,7 @@ async fn all_attacks_together_keep_neither_verdicts_nor_revocations_out() {
     tell(&format!("afterwards: {} MiB, {} files", process.resident_bytes() >> 20, files(&process)));
 }
 
-/// Returns how many files a process has open.
+/// Returns the number of open files of a process.
 fn files(process: &Process) -> usize {
     fs::read_dir(format!("/proc/{}/fd", process.pid())).unwrap().count()
 }

@@ -1,5 +1,5 @@
-//! What the cache must not do: outlive an expiry, hide a token just created, grow past its bound, or stand
-//! before a reader who asked for FULL. And what it keeps on the side: when tokens were last used.
+//! What the cache must not do: outlive an expiration, hide a new token, exceed its bound, or serve
+//! a FULL request. And what is recorded besides: when tokens were last used.
 
 use std::time::Duration;
 
@@ -22,17 +22,18 @@ async fn a_cached_record_expires_at_its_instant_by_the_databases_clock() {
     let expire_time = nanos(response.token.as_ref().unwrap().expire_time.as_ref());
     let token = Made::from(response);
     caught_up(&mut root, database, &token).await;
-    // From here on only the cache can answer; the feed goes on.
+    // From here on only the cache can answer; the feed continues.
     let mut operator = database.connect().await;
     run(&mut operator, "BEGIN; LOCK TABLE tokens IN ACCESS EXCLUSIVE MODE").await;
 
     let mut was = Verdict::Valid;
     eventually("its instant", async || {
         let before = i128::from(database.count(NOW).await) * 1_000;
-        // A machine that is busy may let the cache grow too old, and then nothing is known.
+        // On a busy machine the cache may become too old, and then nothing is known.
         let answer = root.verify(question(&token.secret, &[])).await.ok()?.into_inner();
         let after = i128::from(database.count(NOW).await) * 1_000;
-        // The replica's estimate of that clock is ahead by the way of one poll, and never behind.
+        // The replica's estimate of that clock is ahead by at most the round trip of one poll, and
+        // never behind.
         match answer.verdict() {
             Verdict::Valid => {
                 assert!(before < expire_time && was == Verdict::Valid, "VALID past the instant");
@@ -77,7 +78,8 @@ async fn an_unknown_id_that_was_asked_for_does_not_hide_the_token_made_with_it()
     let (mut here, mut there) = (one.root(), other.root());
     let known = made(&mut here).await;
     let database = &installation.database;
-    // Asked for while its row is away, on both: no other way leads to an id before its token is made.
+    // Verified on both replicas while its row is missing: there is no other way to ask for an id
+    // before its token exists.
     let away = TokenId::parse(&known.id).unwrap();
     let row = "CREATE TABLE put_by AS SELECT * FROM tokens WHERE user_id = 'ada'; DELETE FROM tokens
         WHERE user_id = 'ada'";
@@ -98,7 +100,7 @@ async fn an_unknown_id_that_was_asked_for_does_not_hide_the_token_made_with_it()
 async fn a_tiny_cache_gives_right_answers_for_many_tokens() {
     let installation = Installation::new().await;
     let mut config = installation.config();
-    // Room for a handful.
+    // Enough for a handful of tokens.
     config.cache_bytes = 4_096;
     let replica = installation.serve(config).await;
     let mut root = replica.root();
@@ -133,12 +135,12 @@ async fn a_use_is_written_down_and_shown_and_never_goes_back() {
     let (used, idle) = (made(&mut root).await, made(&mut root).await);
     let before = i128::from(database.count(NOW).await) * 1_000;
     is_valid(&mut root, &used).await;
-    // A wrong secret is no use of the token.
+    // A wrong secret is not a use of the token.
     verified(&mut root, &forged(TokenId::parse(&idle.id).unwrap()), &[]).await;
 
     let shown = eventually("the use shows", async || listed(&mut root, &used).await.last_use_time).await;
 
-    // The replica's clock is up to one poll's way from the database's.
+    // The replica's clock differs from the database's by at most the round trip of one poll.
     assert!((nanos(Some(&shown)) - before).abs() < 20_000_000_000);
     assert_eq!(listed(&mut root, &idle).await.last_use_time, None);
     database.execute("UPDATE token_uses SET last_use_time = '2999-01-01'").await;
@@ -162,7 +164,7 @@ async fn uses_are_written_down_at_a_clean_stop() {
 
     replica.shut_down().outcome().await.unwrap();
 
-    // Its own, and the caller's.
+    // One row for the token, one for the caller's.
     assert_eq!(installation.database.count(rows).await, 2);
 }
 
@@ -174,7 +176,7 @@ async fn uses_that_could_not_be_written_down_are_when_the_table_is_back() {
     is_valid(&mut root, &used).await;
     eventually("the first use shows", async || listed(&mut root, &used).await.last_use_time).await;
     let mut operator = database.connect().await;
-    // Uses of the same token in several intervals come together in one later flush.
+    // Uses of the same token in several intervals are merged in one later flush.
     database
         .execute("ALTER TABLE token_uses ADD CONSTRAINT shut CHECK (last_use_time < '2000-01-01') NOT VALID")
         .await;

@@ -1,6 +1,7 @@
-//! A database whose clock is set, or wrong for a moment, as libfaketime has Postgres see it. Tokens that have not
-//! expired are VALID again as soon as the clock is right, without a restart; none outlives its end by more than doubt
-//! about the clock lasts; and no revocation promises to hold everywhere before it does.
+//! A database whose clock is set, or wrong for a short time, by means of libfaketime. Unexpired
+//! tokens are VALID again as soon as the clock is right, without a restart; none outlives its
+//! expiration by more than the time for which a clock is doubted; a revocation never promises to be
+//! effective everywhere too early.
 
 use std::fs;
 use std::path::PathBuf;
@@ -24,17 +25,17 @@ use crate::support::replica::{Installation, Replica};
 use crate::support::server::Server;
 use crate::support::{eventually, http};
 
-/// A Postgres whose clock is ahead of the machine's by as much as a file says.
+/// A Postgres whose clock is ahead of the machine's by the offset in a file.
 struct Clockwork {
     data: PathBuf,
     offset: PathBuf,
     database: Database,
-    // Its janitor ends what runs on its data.
+    // Its janitor ends what runs on its data directory.
     _server: Server,
 }
 
 impl Clockwork {
-    /// Starts one; `None` where there is no libfaketime.
+    /// Starts one; `None` without libfaketime.
     async fn start() -> Option<Self> {
         find("faketime")?;
         let library = ["/usr/lib/x86_64-linux-gnu", "/usr/lib/aarch64-linux-gnu", "/usr/lib"]
@@ -82,9 +83,9 @@ impl Clockwork {
         Some(clockwork)
     }
 
-    /// Sets the clock so many seconds ahead of the machine's.
+    /// Sets the clock this many seconds ahead of the machine's.
     fn set(&self, ahead: i64) {
-        // Renamed into place: whoever reads it reads it whole.
+        // Renamed, so that it is never read half written.
         let new = self.offset.with_extension("new");
         fs::write(&new, format!("{ahead:+}\n")).unwrap();
         fs::rename(&new, &self.offset).unwrap();
@@ -136,7 +137,7 @@ async fn tokens_are_valid_again_once_a_wrong_clock_is_right() {
     let token = living_for(&mut root, 3_600).await;
     becomes_verdict(&mut root, &token, Verdict::Valid).await;
 
-    // For a moment: nobody is told that it has expired, and that the clock is distrusted is told.
+    // For a short time: the token is not reported as expired, but the step of the clock is counted.
     clockwork.set(86_400);
     eventually("the step is noticed", async || (steps(&replica).await >= 1).then_some(())).await;
     let answer = root.verify(question(&token.secret, &[])).await.unwrap().into_inner();
@@ -147,7 +148,7 @@ async fn tokens_are_valid_again_once_a_wrong_clock_is_right() {
         Verdict::Valid
     );
 
-    // For so long that it is believed; and back.
+    // For so long that the new time is believed; and back.
     clockwork.set(86_400);
     becomes_verdict(&mut root, &token, Verdict::Expired).await;
     clockwork.set(0);
@@ -158,7 +159,7 @@ async fn tokens_are_valid_again_once_a_wrong_clock_is_right() {
 #[tokio::test]
 async fn no_token_outlives_its_end_by_more_than_doubt_when_the_clock_is_set_right() {
     let Some(clockwork) = Clockwork::start().await else { return };
-    // It has been an hour slow so far.
+    // So far the clock has been an hour slow.
     clockwork.set(-3_600);
     let installation = Installation::on(clockwork.database.clone()).await;
     let replica = installation.serve(installation.config()).await;
@@ -168,7 +169,7 @@ async fn no_token_outlives_its_end_by_more_than_doubt_when_the_clock_is_set_righ
 
     clockwork.set(0);
     becomes_verdict(&mut root, &token, Verdict::Expired).await;
-    // It stays so.
+    // The verdict does not change back.
     let answer = root.verify(question(&token.secret, &[])).await.unwrap().into_inner();
     assert_eq!(answer.verdict(), Verdict::Expired);
 }
@@ -178,7 +179,8 @@ async fn a_revocation_promises_no_less_than_the_longest_bound_right_after_the_cl
     let Some(clockwork) = Clockwork::start().await else { return };
     let installation = Installation::on(clockwork.database.clone()).await;
     let replica = installation.serve(installation.config()).await;
-    // Another one, whose answers may be older; what it has noted looks long over to a clock that is ahead.
+    // Another replica, with a larger staleness bound; to a clock that is ahead its registration
+    // looks long out of date.
     let mut slow = installation.config();
     slow.bounds.max_staleness = Duration::from_secs(4);
     let _other = installation.serve(slow).await;
@@ -196,7 +198,7 @@ async fn a_revocation_promises_no_less_than_the_longest_bound_right_after_the_cl
     }
 }
 
-/// Has the clock be wrong from now on, by another day each second, so that no reading is ever believed.
+/// Makes the clock wrong from now on, by another day each second, so that no reading is ever believed.
 async fn goes_wrong(clockwork: &Clockwork) {
     for days in (1..300).cycle() {
         clockwork.set(days * 86_400);
@@ -246,7 +248,7 @@ async fn whoever_judges_goes_by_the_clock_that_verify_goes_by() {
             assert_eq!(listed.len(), number, "{state:?} by {order_by}");
             assert!(listed.iter().all(|token| token.state() == state));
         }
-        // The caller acts, and what it acts on has not expired.
+        // The caller is accepted, and the tokens that it changes have not expired.
         let made = created(&mut client, creation.clone()).await;
         let again = created(&mut client, creation.clone()).await;
         assert_eq!(made, again);
@@ -264,7 +266,7 @@ async fn whoever_judges_goes_by_the_clock_that_verify_goes_by() {
         let breaches = client.check_policy(check).await.unwrap().into_inner().breaches;
         assert_eq!(breaches.len(), 2, "those that have not expired count: {breaches:?}");
         revoked(&mut client, &tokens[2].id, "").await;
-        // What is deleted when it is old is not: some rounds have been made meanwhile.
+        // The purge of old tokens has deleted none, although it has run several times meanwhile.
         assert_eq!(clockwork.database.count("SELECT count(*) FROM tokens").await, 7);
     };
     tokio::select! {

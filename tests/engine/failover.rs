@@ -1,6 +1,6 @@
-//! A primary and a streaming standby behind a real `HAProxy`, as the guide shows it, and replicas under load while
-//! the primary fails and the standby is promoted: it dies, or it hangs and comes back as a second primary.
-//! Skipped where `HAProxy` is not installed.
+//! A primary and a streaming standby behind a real `HAProxy`, configured as in the guide, and
+//! replicas under load while the primary fails and the standby is promoted: it dies, or it hangs
+//! and comes back as a second primary. Skipped where `HAProxy` is not installed.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -39,7 +39,7 @@ impl Scene {
         let installation = Installation::on(Database::migrated_on(old.socket_dir()).await).await;
         installation.database.execute("CREATE ROLE haproxy_check LOGIN").await;
         let new = Standby::of(&old);
-        // On the old primary alone: nobody follows the new one.
+        // On the old primary only: the new one has no standby.
         installation.database.execute("ALTER SYSTEM SET synchronous_standby_names = '*'").await;
         installation.database.execute("SELECT pg_reload_conf()").await;
         eventually("commits wait for the standby", async || {
@@ -64,7 +64,7 @@ impl Scene {
     }
 }
 
-/// Runs what the guide shows, with the servers' own sockets.
+/// Starts the proxy with the configuration in the guide, on the servers' own sockets.
 async fn start_proxy(haproxy: &Path, address: SocketAddr, servers: [&Path; 2]) -> Running {
     let mut config = shown(GUIDE, "haproxy.cfg").replace("127.0.0.1:6432", &address.to_string());
     for (number, socket_dir) in (1..).zip(servers) {
@@ -82,7 +82,7 @@ async fn start_proxy(haproxy: &Path, address: SocketAddr, servers: [&Path; 2]) -
     running
 }
 
-/// Waits until much has been acknowledged that was not before.
+/// Waits until several more changes have been acknowledged.
 async fn under_way(siege: &Siege) {
     let before = (siege.revoked(), siege.created());
     eventually("the load is under way", async || {
@@ -122,7 +122,7 @@ async fn an_old_primary_that_comes_back_is_not_believed() {
     scene.copy().execute(revoking(&changed)).await;
     scene.old.thaw();
 
-    // Long enough for the proxy to see that it is there again, and a primary.
+    // Long enough for the proxy to see that the old primary is back, and a primary.
     tokio::time::sleep(Duration::from_secs(3)).await;
     let old = &scene.installation.database;
     assert_eq!(old.count("SELECT pg_is_in_recovery()::int::bigint").await, 0);
@@ -130,7 +130,7 @@ async fn an_old_primary_that_comes_back_is_not_believed() {
         becomes(&mut process.root(), &changed, Verdict::Revoked).await;
         in_cache(&mut process.root(), &scene.kept).await;
     }
-    // New connections are not led back either.
+    // New connections do not reach the old primary either.
     for _ in 0..8 {
         let mut connection = PgConnection::connect(&scene.url).await.unwrap();
         let asked = "SELECT count(*) FROM tokens WHERE revoke_reason = 'by hand'";
@@ -139,7 +139,7 @@ async fn an_old_primary_that_comes_back_is_not_believed() {
     let late = made(&mut root).await;
     revoked(&mut root, &late.id, "").await;
     assert_eq!(old.count(format!("SELECT count(*) FROM tokens WHERE id = '{}'", uuid(&late))).await, 0);
-    // Nor can it acknowledge anything: its commits wait for the standby that has left.
+    // Nor can it acknowledge anything: its commits wait for the lost standby.
     let mut connection = old.connect().await;
     let commit = run(&mut connection, "SET synchronous_commit = 'on'; UPDATE tokens SET name = 'late'");
     assert!(tokio::time::timeout(Duration::from_secs(2), commit).await.is_err());

@@ -1,5 +1,5 @@
-//! The feed misses no change, in whatever order and however late transactions commit. Every change here is
-//! made in SQL, as by psql, so that no NOTIFY tells of it, unless a test is about NOTIFY.
+//! The feed misses no change, in whatever order and however late transactions commit. Changes are
+//! made in SQL, as in psql, so without a NOTIFY, except in the tests of NOTIFY.
 
 use std::time::Duration;
 
@@ -22,7 +22,7 @@ async fn a_change_that_commits_after_later_ones_is_seen() {
     run(&mut writer, &format!("BEGIN; {}", revoking(&early))).await;
     run(&mut quick, &revoking(&late)).await;
     becomes(&mut root, &late, Verdict::Revoked).await;
-    // Many polls and transactions later.
+    // After many polls and transactions.
     for _ in 0..3 {
         run(&mut quick, "SELECT pg_current_xact_id()").await;
         caught_up(&mut root, database, &third).await;
@@ -74,7 +74,7 @@ async fn a_burst_of_fifty_thousand_changes_hides_none() {
     let (mut root, database) = (replica.root(), &replica.installation.database);
     let (first, last, kept) = (cached(&mut root).await, cached(&mut root).await, cached(&mut root).await);
     let mut holder = database.connect().await;
-    // The poll waits for this lock, so that one poll meets all of it.
+    // The poll waits for this lock, so that one poll reads all of it.
     run(&mut holder, "BEGIN; LOCK TABLE change_horizon IN ACCESS EXCLUSIVE MODE").await;
 
     database.execute(revoking(&first)).await;
@@ -82,7 +82,7 @@ async fn a_burst_of_fifty_thousand_changes_hides_none() {
         let burst = "INSERT INTO token_changes (token_id, organization_id) SELECT gen_random_uuid(), 'o' FROM generate_series(1, 10000)";
         database.execute(burst).await;
     }
-    // The same token again and again, before the last one.
+    // Many changes of the same token before the last one.
     let repeats = "INSERT INTO token_changes (token_id, organization_id) SELECT '{}'::uuid, 'o' FROM generate_series(1, 10001)";
     database.execute(repeats.replace("{}", &uuid(&first).to_string())).await;
     database.execute(revoking(&last)).await;
@@ -108,7 +108,7 @@ async fn a_token_that_is_deleted_or_renamed_in_sql_is_forgotten() {
     becomes(&mut root, &renamed, Verdict::NotFound).await;
 }
 
-/// Two replicas that poll every 15 s, the second one through the proxy.
+/// Returns two replicas that poll every 15 s, the second one through the proxy.
 async fn rarely_polling(proxy: &Proxy) -> (Replica, Replica) {
     let installation = Installation::new().await;
     let mut config = installation.config();
@@ -118,8 +118,8 @@ async fn rarely_polling(proxy: &Proxy) -> (Replica, Replica) {
     (one, installation.serve(config).await)
 }
 
-/// Revokes five tokens on one replica that the other has cached. By polls alone it would take more than a
-/// minute until the other one refuses them all.
+/// Revokes, on one replica, five tokens that the other has cached. With polls only it would take
+/// more than a minute until the other one refuses all of them.
 async fn heard_five_times(one: &Replica, other: &Replica) {
     let (mut here, mut there) = (one.root(), other.root());
     let rounds = async {
@@ -144,7 +144,7 @@ async fn a_revocation_is_heard_of_long_before_the_poll() {
         WHERE datname = current_database() AND pid <> pg_backend_pid()";
     one.installation.database.execute(kill).await;
     let mut there = other.root();
-    // Once more there is a way to both.
+    // Both can be reached again.
     for replica in [&one, &other] {
         let _ = cached(&mut replica.root()).await;
     }

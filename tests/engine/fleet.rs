@@ -1,5 +1,5 @@
-//! Replicas as real processes: the built program on one database, whose processes a test may freeze and
-//! thaw, and a channel to each.
+//! Replicas as real processes: the built program on one database, with a channel to each; a test
+//! may freeze and thaw them.
 
 use std::fs::{self, File};
 use std::process::{Child, Command, Stdio};
@@ -23,7 +23,7 @@ pub(crate) struct Process {
 }
 
 impl Process {
-    /// Starts the program on the installation's database, by this way to it, and waits until it serves.
+    /// Starts the program with this URL of the installation's database, and waits until it serves.
     pub(crate) async fn start(installation: &Installation, database_url: &str, flags: &[&str]) -> Self {
         let log = tempfile::tempdir().unwrap();
         let path = log.path().join("log");
@@ -34,7 +34,7 @@ impl Process {
             .env("DATABASE_URL", database_url)
             .env("TOKEND_KEYS", &installation.key)
             .env("TOKEND_ALLOW_FSYNC_OFF", "true")
-            // As the tests' own: many tokens are made.
+            // As in the other tests, because many tokens are created.
             .envs([("TOKEND_ARGON2_MEMORY_KIB", "64"), ("TOKEND_ARGON2_ITERATIONS", "1")])
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -60,7 +60,7 @@ impl Process {
         process
     }
 
-    /// Returns where it listens.
+    /// Returns its URL.
     pub(crate) fn url(&self) -> &str {
         &self.url
     }
@@ -70,34 +70,34 @@ impl Process {
         &self.root_secret
     }
 
-    /// Opens a connection of its own, when it is first used.
+    /// Returns a separate channel, which connects on first use.
     pub(crate) fn channel(&self) -> Channel {
         Endpoint::from_shared(self.url.clone()).unwrap().connect_lazy()
     }
 
-    /// Returns a client that may do everything.
+    /// Returns a client with all rights.
     pub(crate) fn root(&self) -> Client {
         bearing(self.channel(), &[&format!("Bearer {}", self.root_secret)])
     }
 
-    /// Stops the process in its tracks.
+    /// Freezes the process (SIGSTOP).
     pub(crate) fn freeze(&self) {
         self.signal(Signal::STOP);
     }
 
-    /// Lets it go on.
+    /// Lets the process continue.
     pub(crate) fn thaw(&self) {
         self.signal(Signal::CONT);
     }
 
-    /// Returns how many bytes of memory it takes.
+    /// Returns its resident memory in bytes.
     pub(crate) fn resident_bytes(&self) -> u64 {
         let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
         let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
         line.split_ascii_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 1024
     }
 
-    /// Returns its number.
+    /// Returns its process id.
     pub(crate) fn pid(&self) -> u32 {
         self.child.id()
     }
@@ -114,18 +114,18 @@ impl Drop for Process {
     }
 }
 
-/// Returns the URL that leads to a database by its server's own socket.
+/// Returns the URL of a database through its server's own socket.
 pub(crate) fn url(database: &Database) -> String {
     let socket = database.socket_dir().display();
     format!("postgres://{}@localhost/{}?host={socket}", tokend::embedded::Cluster::ROLE, database.name())
 }
 
-/// Tells whether the long forms are to be run.
+/// Returns whether the long forms are to be run.
 pub(crate) fn long() -> bool {
     std::env::var_os("TOKEND_LONG").is_some()
 }
 
-/// Tells whoever runs a long form what was measured.
+/// Prints a measurement of a long form.
 #[expect(clippy::print_stderr, reason = "what was measured is for a person")]
 pub(crate) fn tell(what: &str) {
     eprintln!("{what}");

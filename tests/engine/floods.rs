@@ -1,5 +1,6 @@
-//! Crowds: many clients on one token, many on distinct ones, floods of what is unknown, wrong or made up.
-//! Those who are valid go on being served, and memory stays bounded. The long form has 10,000 clients.
+//! Crowds: many clients with one token, many with distinct ones, floods of unknown, wrong or
+//! invented secrets. Valid tokens are still served, and memory stays bounded. The long form has
+//! 10,000 clients.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -18,7 +19,7 @@ async fn process(flags: &[&str]) -> Process {
     Process::start(&installation, &url(&installation.database), flags).await
 }
 
-/// Has each client ask `times` times for its token, all at once; every answer must be VALID.
+/// Verifies each client's token `times` times, all clients concurrently; every verdict must be VALID.
 async fn all_valid(clients: impl IntoIterator<Item = (Client, Made)>, times: u32) {
     let mut asking = JoinSet::new();
     for (mut client, token) in clients {
@@ -39,7 +40,7 @@ async fn many_clients_on_one_token_and_on_tokens_of_their_own_are_all_served() {
     let process = process(&[]).await;
     let mut root = process.root();
     let one = made(&mut root).await;
-    // A connection each.
+    // One connection per client.
     all_valid((0..256).map(|_| (process.root(), one.clone())), 20).await;
 
     let mut tokens = Vec::new();
@@ -47,7 +48,7 @@ async fn many_clients_on_one_token_and_on_tokens_of_their_own_are_all_served() {
         tokens.push(made(&mut root).await);
     }
     let clients = if long() { 10_000 } else { 1_000 };
-    // Over some connections: ten thousand sockets are more than a process may open here.
+    // Over shared connections: ten thousand sockets exceed the limit of a process here.
     let channels: Vec<_> = (0..100).map(|_| process.root()).collect();
     let each = |number: usize| (channels[number % 100].clone(), tokens[number % tokens.len()].clone());
     let before = process.resident_bytes();
@@ -95,7 +96,7 @@ async fn floods_of_unknown_and_wrong_secrets_and_made_up_callers_displace_nobody
     let before = process.resident_bytes();
     let asked = all_valid((0..8).map(|_| (process.root(), valid.clone())), if long() { 2_000 } else { 50 });
     asked.await;
-    // A token that is not in the cache is read beside the flood.
+    // A token that is not in the cache is read during the flood.
     for _ in 0..20 {
         let fresh = made(&mut root).await;
         all_valid([(process.root(), fresh)], 1).await;

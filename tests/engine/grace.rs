@@ -1,5 +1,5 @@
-//! An outage with a grace: what was VALID lives on for a while, openly, everything else is UNAVAILABLE; and
-//! an outage without one.
+//! An outage with a grace period: what was VALID stays so for a while, with an `as_of_time` that
+//! shows its age, and everything else is UNAVAILABLE; and an outage without one.
 
 use std::time::Duration;
 
@@ -27,7 +27,7 @@ async fn with_grace(outage_grace: Duration) -> (Proxy, Replica) {
     (proxy, replica)
 }
 
-/// Waits until the age of an answer shows that the cache stands in for the database.
+/// Waits until the age of a response shows that the cache is served in place of the database.
 async fn stands_in(replica: &Replica, token: &Made) {
     let mut root = replica.root();
     let ask = async || {
@@ -81,7 +81,7 @@ async fn a_silent_database_and_a_crowd_do_not_shorten_the_grace() {
     proxy.turn(Way::Held);
     stands_in(&replica, &live).await;
 
-    // All of one token.
+    // All for the same token.
     let mut crowd = JoinSet::new();
     for _ in 0..64 {
         let (mut client, secret) = (replica.root(), live.secret.clone());
@@ -98,7 +98,7 @@ async fn a_silent_database_and_a_crowd_do_not_shorten_the_grace() {
     in_time("6,400 answers in an outage", crowd).await;
 }
 
-/// Asks a hundred times at once.
+/// Sends a hundred requests concurrently.
 async fn futures_of(client: &mut crate::support::client::Client, secret: &str) -> Vec<Option<Verdict>> {
     let mut asking = JoinSet::new();
     for _ in 0..100 {

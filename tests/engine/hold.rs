@@ -1,5 +1,5 @@
-//! Reads that are held in Postgres, in the middle of their execution, when their snapshot is taken, for as long as a
-//! test likes.
+//! Reads that a test holds in Postgres, in the middle of their execution when their snapshot is
+//! taken, for any length of time.
 
 use sqlx::postgres::PgConnection;
 
@@ -7,7 +7,7 @@ use super::setup::run;
 use crate::support::database::Database;
 use crate::support::eventually;
 
-/// Lets the loader's statement, and no other, wait for whoever holds the advisory lock.
+/// Makes the loader's statement, and no other, wait for the holder of the advisory lock.
 const HOOK: &str = r"
     ALTER VIEW server_epoch RENAME TO real_epoch;
     CREATE FUNCTION hold() RETURNS text LANGUAGE plpgsql VOLATILE AS $$
@@ -19,12 +19,12 @@ const HOOK: &str = r"
     END $$;
     CREATE VIEW server_epoch AS SELECT epoch || hold() AS epoch FROM real_epoch";
 
-/// Lets reads of this database be held; to be called before it is served.
+/// Allows reads of this database to be held; must be called before a replica serves it.
 pub(crate) async fn make_holdable(database: &Database) {
     run(&mut database.connect().await, HOOK).await;
 }
 
-/// Holds the reads that begin from now on.
+/// Holds the reads that start from now on.
 pub(crate) struct Hold(PgConnection);
 
 impl Hold {
@@ -41,7 +41,7 @@ impl Hold {
         eventually("the read waits", async || (database.count(waiting).await > 0).then_some(())).await;
     }
 
-    /// Lets them go on.
+    /// Lets the held reads continue.
     pub(crate) async fn end(mut self) {
         run(&mut self.0, "SELECT pg_advisory_unlock(7)").await;
     }

@@ -1,6 +1,7 @@
-//! The promise of the verification engine, proven on a real Postgres: what changes is seen by every replica
-//! in time, whatever fails, and what cannot be known is UNAVAILABLE. `setup` holds what the tests share,
-//! `fleet` runs replicas as processes. `TOKEND_LONG=1` runs the long forms, which also measure.
+//! The guarantee of the verification engine, tested on a real Postgres: every replica sees each
+//! change in time, whatever fails, and what cannot be known is UNAVAILABLE. `setup` has the shared
+//! helpers, `fleet` runs replicas as processes. `TOKEND_LONG=1` runs the long forms, which also
+//! measure.
 
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 

@@ -1,8 +1,10 @@
-//! Three replicas as processes, tokens revoked all the time, and one thing after the other that fails:
-//! Postgres frozen, killed, restarted; its connections cut, held, slowed or swallowed; a replica frozen.
-//! Answers stay right or are UNAVAILABLE (`siege` and `witness` check each), and serving resumes by itself.
+//! Three replicas as processes, constant revocations, and one failure after another: Postgres
+//! frozen, killed, restarted; its connections cut, held, slowed or swallowed; a replica frozen.
+//! Verdicts stay right or UNAVAILABLE (`siege` and `witness` check each), and serving resumes by
+//! itself.
 //!
-//! `TOKEND_LONG=1 cargo test --release --test engine outages -- --nocapture` goes through it all five times
+//! `TOKEND_LONG=1 cargo test --release --test engine outages -- --nocapture` repeats everything
+//! five times
 //! and prints how soon after the end of each failure every replica answered again.
 
 use std::time::Duration;
@@ -15,10 +17,10 @@ use crate::support::proxy::{Proxy, Way};
 use crate::support::replica::Installation;
 use crate::support::server::Server;
 
-/// Longer than a poll or a read is waited for, and than the cache may be old.
+/// Longer than the timeouts of a poll and of a read, and than the staleness bound of the cache.
 const FAILURE: Duration = Duration::from_secs(2);
 
-/// What fails, in this order.
+/// The failures, in order.
 const FAILURES: [Failure; 8] = [
     Failure::Frozen,
     Failure::Cut,
@@ -82,7 +84,7 @@ impl Scene {
         match failure {
             Failure::Frozen => self.server.thaw(),
             Failure::Cut | Failure::Held | Failure::Slow => self.proxy.turn(Way::Open),
-            // They stay swallowed: what new connections could do from the first has to be done by now.
+            // They stay swallowed: what new connections can do from the start must be done by now.
             Failure::Swallowed => {}
             Failure::ReplicaFrozen => self.fleet[1].thaw(),
             Failure::Restarted | Failure::Killed => self.server.go_on(),

@@ -1,6 +1,7 @@
-//! Rows that tokend never writes: a newer build or a hand has put them there, past every constraint. Such a row is
-//! the fault of nobody but itself. Its own token is not known (never VALID, never `NOT_FOUND`); whoever is read beside
-//! it, listed with it or watched with it is answered as ever, and nothing has to be started again.
+//! Rows that tokend never writes: a newer build or an operator has stored them, past every
+//! constraint. Such a row affects only itself: its token is not known (never VALID, never
+//! `NOT_FOUND`), while tokens read, listed or watched with it get their usual responses, and
+//! nothing needs a restart.
 
 use std::time::Duration;
 
@@ -19,7 +20,8 @@ use crate::support::status::refused;
 use crate::support::{eventually, http, in_time};
 use tonic_health::ServingStatus;
 
-/// Each is what a column of `tokens` may hold once nothing constrains it, and that tokend cannot read.
+/// Each is a value that a column of `tokens` may hold without its constraints, and that tokend
+/// cannot read.
 const POISONS: &[(&str, &str)] = &[
     ("organization_id", "''"),
     ("organization_id", "NULL"),
@@ -68,7 +70,7 @@ const POISONS: &[(&str, &str)] = &[
 /// Longer than any test.
 const NEVER: Duration = Duration::from_hours(1);
 
-/// Takes away whatever keeps such rows out.
+/// Drops the constraints that keep such rows out.
 fn dropping_constraints(table: &str, key: &str) -> String {
     format!(
         "DO $$
@@ -86,8 +88,8 @@ fn dropping_constraints(table: &str, key: &str) -> String {
     )
 }
 
-/// Starts a replica on tables that nothing constrains. It looks so often for tokens that ended long ago, as those do
-/// whose end is before all times.
+/// Starts a replica on tables without constraints. It purges tokens that ended long ago at this
+/// interval; one of the poisoned values is an end before all times.
 async fn unconstrained(purges: Duration) -> Replica {
     let installation = Installation::new().await;
     let mut config = installation.config();
@@ -99,7 +101,7 @@ async fn unconstrained(purges: Duration) -> Replica {
     replica
 }
 
-/// Tells whether only Verify reads a column: lists and watches show the token as ever.
+/// Returns whether only Verify reads a column: lists and watches then show the token as usual.
 fn is_verifier(column: &str) -> bool {
     column.starts_with("mac")
 }
@@ -113,7 +115,7 @@ fn full(token: &Made) -> VerifyRequest {
     VerifyRequest { consistency: Consistency::Full.into(), ..question(&token.secret, &[]) }
 }
 
-/// Asks for the poisoned token and its neighbours at once, so that they are read together.
+/// Verifies the poisoned token and its neighbours concurrently, so that they are read together.
 async fn asked_together(client: &Client, poisoned: &Made, neighbours: &[Made], what: &str) {
     for consistency in [Consistency::Bounded, Consistency::Full] {
         let ask = |token: &Made| {
@@ -138,7 +140,7 @@ async fn listed(root: &mut Client) -> Vec<String> {
     for order in ["create_time desc", "expire_time"] {
         let mut page_token = String::new();
         let mut found = Vec::new();
-        // So small that pages end at rows that are left out.
+        // A page so small that pages end at omitted rows.
         for _ in 0..200 {
             let request = ListTokensRequest {
                 order_by: order.to_owned(),
@@ -229,7 +231,7 @@ async fn a_member_that_cannot_be_read_keeps_no_family_from_being_revoked() {
         }
         poison(database, &family[1], column, value).await;
 
-        // What cannot be read may be a root token.
+        // A row that cannot be read may be a root token.
         refused(
             writer.revoke_token(revocation(&first.id, "")).await,
             Code::PermissionDenied,
@@ -259,7 +261,7 @@ async fn a_row_that_cannot_be_read_silences_no_watcher() {
         poison(database, &poisoned, column, value).await;
         root.update_token(renaming(&neighbour.id)).await.unwrap();
         let (mut heard_of_poison, mut heard_of_neighbour) = (false, false);
-        // Whoever keeps something of the one that cannot be read must hear that it has changed, too.
+        // A watcher that keeps a copy of the unreadable token must hear of its change, too.
         in_time(&format!("a watcher hears of {column} = {value}, and of what is beside it"), async {
             while !(heard_of_poison && heard_of_neighbour) {
                 let message = watch.message().await.unwrap().unwrap();
@@ -338,7 +340,7 @@ async fn events_that_cannot_be_read_are_left_out_of_the_log() {
         }
     }
     sound.reverse();
-    // Behind them: the root token's.
+    // At the end: the root token.
     found.pop();
     assert_eq!(found, sound);
 }

@@ -1,5 +1,6 @@
-//! Replicas that reach Postgres by a real PgBouncer in transaction mode, with fewer connections than they ask
-//! it for: one that follows changes past it, and one by polling through it. Skipped where it is not installed.
+//! Replicas that reach Postgres through a real PgBouncer in transaction mode, with fewer
+//! connections than they request: one follows changes over a direct connection, one polls through
+//! the pooler. Skipped where PgBouncer is not installed.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -24,10 +25,10 @@ use crate::support::server::Server;
 
 const GUIDE: &str = include_str!("../../docs/operations.md");
 
-/// What the pooler holds to Postgres: a fraction of what two replicas hold to the pooler.
+/// The pooler's connections to Postgres: a fraction of the connections of two replicas to the pooler.
 const SESSIONS: u32 = 3;
 
-/// A pooler as the guide shows it.
+/// A pooler as configured in the guide.
 struct Pooler {
     address: SocketAddr,
     running: Option<Running>,
@@ -40,7 +41,7 @@ impl Pooler {
         pooler
     }
 
-    /// Starts it, again where it was.
+    /// Starts it, or restarts it at the same address.
     async fn go_on(&mut self, program: &Path, server: &Server) {
         let place = Place::new();
         let users = place.write("userlist.txt", &format!("\"{}\" \"\"\n", Cluster::ROLE));
@@ -53,7 +54,7 @@ impl Pooler {
             .replace("default_pool_size = 20", &pool);
         let config = place.write("pgbouncer.ini", &config);
         let mut arguments = vec![config.as_str()];
-        // It refuses root.
+        // PgBouncer refuses to run as root.
         if rustix::process::geteuid().is_root() {
             arguments.extend(["-u", "postgres"]);
         }
@@ -66,7 +67,7 @@ impl Pooler {
         self.running = Some(running);
     }
 
-    /// Ends it at once, with all of its connections.
+    /// Kills it at once, with all of its connections.
     fn kill(&mut self) {
         self.running = None;
     }
@@ -86,7 +87,7 @@ impl Pooler {
     }
 }
 
-/// Does on a replica what callers do.
+/// Makes the calls of ordinary callers on a replica.
 async fn everything_works(process: &Process) {
     let mut root = process.root();
     let token = cached(&mut root).await;
@@ -103,7 +104,7 @@ async fn everything_works(process: &Process) {
     assert_eq!(root.verify(asked).await.unwrap().into_inner().verdict(), Verdict::Revoked);
 }
 
-/// Checks that whoever is given the sessions next finds nothing in them.
+/// Checks that the next user of the pooled sessions finds no state in them.
 async fn nothing_is_left_behind(pooler: &Pooler) {
     let mut stranger = pooler.options().connect().await.unwrap();
     for _ in 0..30 {
@@ -132,7 +133,7 @@ async fn behind_a_pooler_in_transaction_mode_the_promise_holds() {
     for process in &fleet {
         everything_works(process).await;
     }
-    // By an operator's hand nothing is announced: both have to see it by themselves.
+    // A change by an operator sends no NOTIFY: both replicas must find it by themselves.
     let mut roots = [fleet[0].root(), fleet[1].root()];
     let changed = cached(&mut roots[0]).await;
     in_cache(&mut roots[1], &changed).await;

@@ -1,9 +1,9 @@
-//! The fill race, made to happen: Postgres holds the answer to one read, which has taken its snapshot, until
-//! the feed has handled a change that the read could not see. What was read is answered, for the question
-//! came first, but must not enter the cache.
+//! The fill race, forced: Postgres holds the result of a read, which has taken its snapshot, until
+//! the feed has handled a change that the read could not see. The result is returned, because the
+//! request came before the change, but must not enter the cache.
 //!
-//! With the guard taken out (`FillGuard::fill` made to insert all that was found) both tests find VALID where they
-//! want REVOKED; tests/model keeps that shown for every interleaving.
+//! Without the guard (`FillGuard::fill` changed to insert everything that was read) both tests find VALID
+//! where they expect REVOKED; tests/model checks that for every interleaving.
 
 use tokend::api::proto::{Verdict, VerifyResponse};
 use tokio::task::JoinHandle;
@@ -32,7 +32,7 @@ impl Held {
         Self { hold, answer }
     }
 
-    /// Lets the read go on; `None` when it had been held for longer than the loader waits.
+    /// Lets the read continue; `None` if it was held for longer than the loader's timeout.
     async fn end(self) -> Option<Verdict> {
         self.hold.end().await;
         match in_time("the held Verify", self.answer).await.unwrap() {
@@ -51,10 +51,10 @@ async fn hooked() -> Replica {
     installation.serve(installation.config()).await
 }
 
-/// Holds the read of a token, lets something happen to it, and checks what is then said of it.
+/// Holds the read of a token, changes the token meanwhile, and checks the verdicts that follow.
 async fn meanwhile(replica: &Replica, happens: impl AsyncFn(&Database, &Made)) {
     let (mut root, database) = (replica.root(), &replica.installation.database);
-    // Again where this machine was too slow for the loader's patience.
+    // Repeated if this machine was too slow for the loader's timeout.
     eventually("a read that outlives a revocation", async || {
         let token = made(&mut root).await;
         is_valid(&mut root, &Made { id: String::new(), secret: replica.installation.root_secret.clone() })

@@ -1,10 +1,9 @@
-//! Three replicas as processes on one Postgres, and tokens revoked at random on any of them. No question that
-//! is sent after a revocation's `effective_time` is answered VALID. How long the other replicas take to
-//! refuse is measured by the long form, when idle and at half of what the fleet can do:
+//! Three replicas as processes on one Postgres, and tokens revoked at random on any of them. No
+//! request sent after a revocation's `effective_time` gets VALID. The long form measures how long
+//! the other replicas take to refuse, when idle and at half of the fleet's capacity, prints the
+//! delays and writes them below `target/tmp`:
 //!
 //! `TOKEND_LONG=1 cargo test --release --test engine revocations -- --nocapture`
-//!
-//! It prints the delays and writes them below `target/tmp`.
 
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -40,7 +39,7 @@ async fn suspects(process: &Process, count: usize) -> Vec<Arc<Suspect>> {
     suspects
 }
 
-/// Revokes each token on some replica while the others are asked for it without a pause, until they refuse.
+/// Revokes each token on some replica while the others verify it without a pause, until they refuse.
 async fn revoke_all(fleet: &[Process], suspects: &[Arc<Suspect>], seen: &Arc<Seen>) {
     let mut clients: Vec<_> = fleet.iter().map(Process::root).collect();
     for (number, suspect) in suspects.iter().enumerate() {
@@ -59,7 +58,7 @@ async fn revoke_all(fleet: &[Process], suspects: &[Arc<Suspect>], seen: &Arc<See
             }));
         }
         suspect.convict(here, &revoked(&mut clients[here], &suspect.token.id, "").await);
-        // Where it was revoked it holds at once.
+        // On the replica that revoked it, it is effective at once.
         seen.ask(&mut clients[here], here, suspect).await;
         assert!(suspect.is_refused_by(here));
         for task in asking {
@@ -68,7 +67,7 @@ async fn revoke_all(fleet: &[Process], suspects: &[Arc<Suspect>], seen: &Arc<See
     }
 }
 
-/// Asks every replica once more for every token, when all revocations hold.
+/// Verifies every token once more on every replica, when all revocations are effective.
 async fn none_comes_back(fleet: &[Process], suspects: &[Arc<Suspect>], seen: &Seen) {
     let last = suspects.iter().filter_map(|suspect| suspect.effective_time()).max().unwrap();
     eventually("the last effective time", async || (wall() > last).then_some(())).await;
@@ -93,7 +92,7 @@ fn told(name: &str, delays: &Histogram<u64>) -> String {
     )
 }
 
-/// Writes the delays down for `cargo bench --bench verify -- plot-delays`: milliseconds, one a line.
+/// Writes the delays for `cargo bench --bench verify -- plot-delays`: milliseconds, one per line.
 fn write_down(name: &str, delays: &Histogram<u64>) {
     let mut lines = String::new();
     for value in delays.iter_recorded() {
@@ -105,9 +104,9 @@ fn write_down(name: &str, delays: &Histogram<u64>) {
     std::fs::write(format!("{}/revocation-delay-{name}.txt", env!("CARGO_TARGET_TMPDIR")), lines).unwrap();
 }
 
-/// Revokes `count` tokens while clients ask for all of them.
+/// Revokes `count` tokens while clients verify all of them.
 async fn measure(name: &str, fleet: &[Process], count: usize, clients: u32, pause: Duration) {
-    // The others are asked for what is never revoked: they are the load.
+    // The load is the verification of tokens that are never revoked.
     let load: Arc<[_]> = suspects(&fleet[0], 100.min(count)).await.into();
     let doomed = suspects(&fleet[0], count).await;
     let (seen, load_seen) = (Seen::new(), Seen::new());
@@ -142,10 +141,10 @@ async fn a_revocation_holds_everywhere_from_its_effective_time_on() {
     measure("half-load", &fleet, 3_000, CLIENTS, pause).await;
 }
 
-/// How many clients a replica make the load.
+/// The number of clients per replica that make the load.
 const CLIENTS: u32 = 32;
 
-/// Measures how many answers a second the fleet gives to clients that never pause.
+/// Measures how many responses per second the fleet gives to clients that never pause.
 async fn capacity(fleet: &[Process]) -> f64 {
     let load: Arc<[_]> = suspects(&fleet[0], 500).await.into();
     let seen = Seen::new();
@@ -197,7 +196,7 @@ async fn the_effective_time_is_that_of_the_slowest_replica() {
     };
     let second = 1_000_000_000;
 
-    // A replica answers before it is known, from the database; from its cache only then.
+    // A replica that is not registered yet answers from the database; from its cache only after that.
     let known = async |replicas| {
         eventually("they are known", async || {
             let known = installation.database.count("SELECT count(*) FROM replicas").await;

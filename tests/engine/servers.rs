@@ -1,5 +1,5 @@
-//! The server behind the connections becomes another one: a promoted standby, a crash after which
-//! transaction ids are used again, a restart, another server that a dump was restored into.
+//! The server behind the connections changes: a promoted standby, a crash after which transaction
+//! ids are used again, a restart, another server with a restored dump.
 
 use std::fs;
 use std::process::{Command, Stdio};
@@ -17,21 +17,22 @@ use crate::support::proxy::{Proxy, Way};
 use crate::support::replica::{Installation, Replica};
 use crate::support::server::{Server, Standby};
 
-/// A replica that reaches a server of its own through a proxy.
+/// Returns a replica that reaches a separate server through a proxy.
 async fn behind_proxy(server: &Server) -> (Proxy, Replica) {
     let installation = Installation::on(Database::migrated_on(server.socket_dir()).await).await;
     let proxy = Proxy::to(server.socket_dir(), Way::Open).await;
     let mut config = installation.config();
     config.database = proxy.lead(&config.database);
-    // Whatever commits writes down what was to be forgotten in a crash.
+    // Any commit would flush what a crash is meant to lose.
     config.last_use_interval = Duration::from_hours(1);
     let replica = installation.serve(config).await;
     (proxy, replica)
 }
 
-/// Uses up transaction ids of which the server keeps no trace, so that its next life gives them out again,
-/// and waits until the feed has a snapshot that is past them. Nothing may write that trace until the server's
-/// end: its writer is stopped, and nobody seals the audit log while the connections are open.
+/// Uses up transaction ids without any trace on the server's disk, so that it assigns them again
+/// after a crash, and waits until the feed has a snapshot past them. Nothing may write that trace
+/// before the crash: the WAL writer is stopped, and sealing the audit log is blocked while the
+/// connections are open.
 async fn burn_ids(replica: &Replica, witness: &Made) -> (Vec<PgConnection>, i64) {
     let database = &replica.installation.database;
     let writer = "SELECT pid::bigint FROM pg_stat_activity WHERE backend_type = 'walwriter'";
@@ -46,7 +47,7 @@ async fn burn_ids(replica: &Replica, witness: &Made) -> (Vec<PgConnection>, i64)
         open.push(connection);
     }
     kill_process(writer, Signal::STOP).unwrap();
-    // Its end moves the snapshots of all others past its id, and is not written by anybody now.
+    // Its end moves all other snapshots past its id, and no process writes it to disk now.
     run(open.last_mut().unwrap(), "ROLLBACK").await;
     let horizon = database.count(XMAX).await;
     caught_up(&mut replica.root(), database, witness).await;
@@ -55,7 +56,8 @@ async fn burn_ids(replica: &Replica, witness: &Made) -> (Vec<PgConnection>, i64)
 
 const XMAX: &str = "SELECT pg_snapshot_xmax(pg_current_snapshot())::text::bigint";
 
-/// Checks that a new life of the server is followed: what changes in it under an id that was used before.
+/// Checks that the feed follows the restarted server: a change under a transaction id that was used
+/// before.
 async fn follows(replica: &Replica, database: &Database, horizon: i64, changed: &Made, kept: &Made) {
     database.execute(revoking(changed)).await;
     let now = database.count(XMAX).await;
@@ -108,7 +110,7 @@ async fn a_promoted_standby_is_followed_from_its_first_change() {
     })
     .await;
 
-    // A standby answers nothing, wherever the connections lead.
+    // A standby answers nothing, even where connections lead to it.
     proxy.lead_to(standby.socket_dir());
     eventually("nothing is known", async || {
         root.verify(crate::support::client::question(&kept.secret, &[])).await.err().map(|_| ())
@@ -192,7 +194,7 @@ async fn a_restore_by_the_guides_commands_is_followed_from_its_first_change() {
     stays_cached(&mut root, &installation.database, &kept).await;
 }
 
-/// Says where a database is, as Postgres's programs take it.
+/// Returns the arguments that name a database for Postgres's programs.
 fn at(database: &Database) -> [String; 6] {
     let socket = database.socket_dir().to_str().unwrap().to_owned();
     let flags = ["-h", "-U", "-d"].map(str::to_owned);
@@ -200,7 +202,7 @@ fn at(database: &Database) -> [String; 6] {
     [host, socket, user, Cluster::ROLE.to_owned(), name, database.name().to_owned()]
 }
 
-/// Copies a database to another server, as an operator would.
+/// Copies a database to another server, as an operator does.
 async fn copy(from: &Database, to: &Database) {
     Database::named(to.socket_dir(), "postgres").execute(format!("CREATE DATABASE {}", to.name())).await;
     let place = tempfile::NamedTempFile::new().unwrap();

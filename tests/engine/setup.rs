@@ -1,5 +1,5 @@
-//! What the tests of the engine begin with and end with: tokens that are known to be in a replica's cache,
-//! changes as an operator makes them, and waiting for a verdict.
+//! Shared helpers of the engine's tests: tokens that are known to be in a replica's cache, changes
+//! as an operator makes them, and waiting for a verdict.
 
 use sqlx::postgres::PgConnection;
 use sqlx::{AssertSqlSafe, Executor as _};
@@ -23,20 +23,20 @@ impl From<CreateTokenResponse> for Made {
     }
 }
 
-/// Makes an ordinary token that never expires.
+/// Creates an ordinary token that never expires.
 pub(crate) async fn made(client: &mut Client) -> Made {
     created(client, ordinary()).await.into()
 }
 
-/// Makes one that is in the replica's cache.
+/// Creates a token that is in the replica's cache.
 pub(crate) async fn cached(client: &mut Client) -> Made {
     let made = made(client).await;
     in_cache(client, &made).await;
     made
 }
 
-/// Waits until a VALID comes from the cache: two answers then are as old as one poll, where every read has
-/// a time of its own.
+/// Waits until a VALID comes from the cache: then two responses have the `as_of_time` of the same
+/// poll, whereas each read from the database has its own.
 pub(crate) async fn in_cache(client: &mut Client, token: &Made) {
     eventually("the record is in the cache", async || {
         let mut ask = async || {
@@ -49,7 +49,7 @@ pub(crate) async fn in_cache(client: &mut Client, token: &Made) {
     .await;
 }
 
-/// Waits until the token gets this verdict. Until then it must be VALID, or not be known.
+/// Waits until the token gets this verdict. Until then it must be VALID or UNAVAILABLE.
 pub(crate) async fn becomes(client: &mut Client, token: &Made, verdict: Verdict) -> VerifyResponse {
     eventually("the change is seen", async || {
         let answer = match client.verify(question(&token.secret, &[])).await {
@@ -73,7 +73,7 @@ pub(crate) async fn is_valid(client: &mut Client, token: &Made) {
     assert_eq!(verified(client, &token.secret, &[]).await.verdict(), Verdict::Valid);
 }
 
-/// Waits until the replica vouches for everything that was committed before this call, by its cache.
+/// Waits until the replica's cache covers everything that was committed before this call.
 pub(crate) async fn caught_up(client: &mut Client, database: &Database, token: &Made) {
     let committed = i128::from(database.count(NOW).await) * 1_000;
     eventually("the feed has passed this moment", async || {
@@ -88,7 +88,7 @@ pub(crate) async fn caught_up(client: &mut Client, database: &Database, token: &
 /// The database's time in microseconds.
 pub(crate) const NOW: &str = "SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint";
 
-/// Runs statements in one go on a connection that stays open.
+/// Executes statements in one message on a connection that stays open.
 pub(crate) async fn run(connection: &mut PgConnection, sql: &str) {
     connection.execute(AssertSqlSafe(sql.to_owned())).await.unwrap();
 }
@@ -98,19 +98,19 @@ pub(crate) fn revoking(token: &Made) -> String {
     format!("UPDATE tokens SET revoke_time = now(), revoke_reason = 'by hand' WHERE id = '{}'", uuid(token))
 }
 
-/// The token's id as the database spells it.
+/// Returns the token's id in the form of the database.
 pub(crate) fn uuid(token: &Made) -> uuid::Uuid {
     let bytes = tokend::secret::TokenId::parse(&token.id).unwrap().to_bytes();
     uuid::Uuid::from_bytes(bytes)
 }
 
-/// Checks that a failure says that nothing is known.
+/// Checks that an error is UNAVAILABLE: nothing is known.
 #[track_caller]
 pub(crate) fn assert_unavailable(status: &Status) {
     assert_eq!(status.code(), Code::Unavailable, "{status:?}");
 }
 
-/// Checks that a cached record outlives polls: while no token can be read, it goes on being VALID.
+/// Checks that a cached record survives polls: while no token can be read, it stays VALID.
 pub(crate) async fn stays_cached(client: &mut Client, database: &Database, token: &Made) {
     caught_up(client, database, token).await;
     let mut operator = database.connect().await;
@@ -120,7 +120,7 @@ pub(crate) async fn stays_cached(client: &mut Client, database: &Database, token
     run(&mut operator, "ROLLBACK").await;
 }
 
-/// Waits until a poll has begun after the one that began after this call: that one has been handled.
+/// Waits until two polls have started after this call: the first of them has then been handled.
 pub(crate) async fn polled_twice(database: &Database) {
     for _ in 0..2 {
         let since = database.count(NOW).await;
@@ -132,7 +132,8 @@ pub(crate) async fn polled_twice(database: &Database) {
     }
 }
 
-/// Revokes a token so that no feed can learn of it from its record: that is purged before any poll.
+/// Revokes a token so that no feed can learn of it from its change record, which is purged before
+/// any poll.
 pub(crate) async fn revoke_unrecorded(database: &Database, token: &Made) {
     let mut operator = database.connect().await;
     run(&mut operator, "BEGIN; LOCK TABLE change_horizon IN ACCESS EXCLUSIVE MODE").await;

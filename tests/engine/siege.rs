@@ -1,5 +1,6 @@
-//! Replicas under load while something fails: clients ask on and on (`witness` judges each answer), and tokens
-//! are revoked and created all the time. What was acknowledged must hold in the end.
+//! Replicas under load while something fails: clients verify all the time (`witness` judges each
+//! response), and tokens are constantly revoked and created. What was acknowledged must hold in the
+//! end.
 
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -13,7 +14,7 @@ use super::witness::{Seen, Suspect, conclude, wall, watch};
 use crate::support::client::{Client, ordinary, question, revocation};
 use crate::support::eventually;
 
-/// The clients, and what they have been told.
+/// The clients, and what was acknowledged to them.
 pub(crate) struct Siege {
     clients: JoinSet<()>,
     doomed: Arc<[Arc<Suspect>]>,
@@ -22,7 +23,7 @@ pub(crate) struct Siege {
 }
 
 impl Siege {
-    /// Makes tokens to be revoked, and lets the clients loose.
+    /// Creates tokens to be revoked, and starts the clients.
     pub(crate) async fn lay(fleet: &[Process], tokens: usize) -> Self {
         let mut doomed = Vec::new();
         let mut root = fleet[0].root();
@@ -38,7 +39,7 @@ impl Siege {
         Self { clients, doomed, created, seen }
     }
 
-    /// Ends it, and checks that everything that was acknowledged holds on every replica.
+    /// Ends the load, and checks on every replica that everything acknowledged holds.
     pub(crate) async fn raise(self, fleet: &[Process]) {
         conclude(self.clients, &self.seen).await;
         let convicted: Vec<_> = self.doomed.iter().filter_map(|suspect| suspect.effective_time()).collect();
@@ -59,25 +60,25 @@ impl Siege {
         }
     }
 
-    /// Returns how many revocations have been acknowledged so far.
+    /// Returns the number of acknowledged revocations so far.
     pub(crate) fn revoked(&self) -> usize {
         self.doomed.iter().filter(|suspect| suspect.effective_time().is_some()).count()
     }
 
-    /// Returns how many creations have been acknowledged so far.
+    /// Returns the number of acknowledged creations so far.
     pub(crate) fn created(&self) -> usize {
         self.created.lock().unwrap().len()
     }
 }
 
-/// Asks what the database itself says.
+/// Returns the database's verdict, with consistency FULL.
 async fn known(client: &mut Client, token: &Made) -> Verdict {
     let consistency = Consistency::Full.into();
     let asked = VerifyRequest { consistency, ..question(&token.secret, &[]) };
     client.verify(asked).await.unwrap().into_inner().verdict()
 }
 
-/// Returns how long after now each replica begins to answer without a gap.
+/// Returns how long after now all replicas answer without a gap.
 pub(crate) async fn resumption(fleet: &[Process], kept: &Made) -> Duration {
     let ended = Instant::now();
     let mut asking = JoinSet::new();
@@ -87,14 +88,15 @@ pub(crate) async fn resumption(fleet: &[Process], kept: &Made) -> Duration {
     asking.join_all().await.into_iter().max().unwrap()
 }
 
-/// Waits for ten answers in a row, and returns when the first of them was asked for.
+/// Waits for ten responses in a row, and returns when the first of them was requested.
 async fn resumed(client: Client, kept: Made, ended: Instant) -> Duration {
     let (mut row, mut first) = (0, ended);
     while row < 10 {
         let asked = Instant::now();
         assert!(asked - ended < Duration::from_secs(30), "serving does not resume");
         let mut client = client.clone();
-        // Not for long: an answer that would come late is none here, and what is found is no more exact than this.
+        // A short timeout: a late response does not count here, and this is also the precision of
+        // the result.
         let answer = client.verify(question(&kept.secret, &[]));
         match tokio::time::timeout(Duration::from_millis(100), answer).await {
             Ok(Ok(answer)) => {
@@ -105,7 +107,7 @@ async fn resumed(client: Client, kept: Made, ended: Instant) -> Duration {
             Ok(Err(status)) => {
                 assert_unavailable(&status);
                 row = 0;
-                // Not as fast as refusals come.
+                // Slower than refusals arrive.
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
             Err(_) => row = 0,
@@ -114,11 +116,11 @@ async fn resumed(client: Client, kept: Made, ended: Instant) -> Duration {
     first - ended
 }
 
-/// Revokes one token after the other on replicas in turn, for as long as something may fail.
+/// Revokes one token after another on alternating replicas, as long as something may fail.
 async fn revoke_on_and_on(fleet: Vec<Client>, doomed: Arc<[Arc<Suspect>]>, seen: Arc<Seen>) {
     let mut turn = 0;
     for suspect in doomed.iter() {
-        // Until it is known to have been done: an outcome that is not known may be either.
+        // Until the revocation is known to be done: an unknown outcome may be either.
         while !seen.has_ended() {
             turn += 1;
             let here = turn % fleet.len();
@@ -137,7 +139,7 @@ async fn revoke_on_and_on(fleet: Vec<Client>, doomed: Arc<[Arc<Suspect>]>, seen:
     }
 }
 
-/// Creates tokens on replicas in turn, and keeps those whose secrets were answered.
+/// Creates tokens on alternating replicas, and keeps those whose secrets were returned.
 async fn create_on_and_on(fleet: Vec<Client>, created: Arc<Mutex<Vec<Made>>>, seen: Arc<Seen>) {
     for mut client in fleet.iter().cycle().cloned() {
         if seen.has_ended() {

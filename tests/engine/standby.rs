@@ -1,5 +1,5 @@
-//! A primary whose commits wait for a standby, and the standby is gone: nothing is acknowledged that a failover could
-//! lose, by no repeat either, and reads go on where they are right.
+//! A primary whose commits wait for a standby that is gone: nothing that a failover could lose is
+//! acknowledged, not by a retry either, and reads continue where they are right.
 
 use std::time::Duration;
 
@@ -25,7 +25,7 @@ struct Pair {
     old: Server,
     new: Standby,
     installation: Installation,
-    /// Keeps the audit log from being sealed: those commits would wait too.
+    /// Prevents the sealing of the audit log: those commits would wait too.
     _sealer: PgConnection,
 }
 
@@ -46,7 +46,7 @@ impl Pair {
         Self { old, new, installation, _sealer: sealer }
     }
 
-    /// Starts a replica that reaches the primary through a proxy, and writes down nothing by itself.
+    /// Starts a replica that reaches the primary through a proxy, and writes nothing in the background.
     async fn replica(&self, bounds: Bounds) -> (Proxy, Replica) {
         let proxy = Proxy::to(self.old.socket_dir(), Way::Open).await;
         let mut config = self.installation.config();
@@ -63,7 +63,7 @@ impl Pair {
         Database::named(self.new.socket_dir(), self.installation.database.name())
     }
 
-    /// Loses the primary for good, and makes the standby, which may have been down, a server of its own.
+    /// Loses the primary for good, and promotes the standby, which may have been down.
     fn fail_over(&mut self) {
         self.old.kill();
         self.new.promote();
@@ -73,7 +73,7 @@ impl Pair {
         self.installation.database.count(format!("SELECT count(*) {WAITING}")).await
     }
 
-    /// Ends whoever waits for the standby, as an operator may.
+    /// Terminates the connections that wait for the standby, as an operator may.
     async fn terminate_waiters(&self) {
         let end = format!("SELECT count(pg_terminate_backend(pid)) {WAITING}");
         self.installation.database.count(end).await;
@@ -81,7 +81,7 @@ impl Pair {
     }
 }
 
-/// Has the server's commits wait for a standby.
+/// Makes the server's commits wait for a standby.
 async fn wait_for_standbys(database: &Database) {
     database.execute("ALTER SYSTEM SET synchronous_standby_names = '*'").await;
     database.execute("SELECT pg_reload_conf()").await;
@@ -89,7 +89,7 @@ async fn wait_for_standbys(database: &Database) {
 
 const SECOND: Bounds = Bounds { max_staleness: Duration::from_secs(1), outage_grace: Duration::ZERO };
 
-/// Asks for a change until its COMMIT waits for the standby, and goes away then.
+/// Requests a change, and cancels the call when its COMMIT waits for the standby.
 async fn left_waiting(pair: &Pair, root: &Client, change: &Change, what: &str) {
     let before = pair.waiting().await;
     let asked = tokio::spawn(change.clone().ask(root.clone()));
@@ -119,7 +119,7 @@ async fn a_repeat_acknowledges_no_more_than_a_standby_has_confirmed() {
         pair.terminate_waiters().await;
     }
 
-    // What is acknowledged at last is there after a failover.
+    // What is finally acknowledged is still there after a failover.
     pair.new.go_on();
     let mut acknowledged = Vec::new();
     for change in &changes {
@@ -144,7 +144,7 @@ async fn a_wait_that_is_cancelled_acknowledges_nothing() {
     let changes = [Change::Revoke(token), Change::Create(request)];
 
     pair.new.kill();
-    // The first try, then a repeat.
+    // The first try, then a retry.
     for change in changes.iter().chain(&changes) {
         let asked = tokio::spawn(change.clone().ask(root.clone()));
         eventually("it waits for the standby", async || (pair.waiting().await > 0).then_some(())).await;
@@ -172,7 +172,7 @@ async fn without_a_standby_verdicts_are_given_from_cache_and_database_for_as_lon
     .await;
     stays_cached(&mut root, &pair.installation.database, &kept).await;
 
-    // Two nodes are left, the leader fails, and the new one waits for a standby that is not there.
+    // Two nodes are left, the leader fails, and the new leader waits for a standby that does not exist.
     pair.old.kill();
     pair.new.go_on();
     pair.new.promote();
@@ -186,12 +186,13 @@ async fn without_a_standby_verdicts_are_given_from_cache_and_database_for_as_lon
     assert_unavailable(&root.revoke_token(revocation(&kept.id, "")).await.unwrap_err());
 }
 
-/// A guard of the replicas' rows that a trigger of the test's own takes out, on the primary and so on its standby.
+/// A protection of the replicas' rows that a trigger of the test disables, on the primary and so on
+/// its standby.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Guard {
     /// The first commit of a row waits for a standby.
     Registration,
-    /// A server reckons with rows as if they had been renewed when its life began.
+    /// A server treats rows as if they had been renewed when it started.
     Beginning,
 }
 
@@ -214,8 +215,8 @@ impl Guard {
 
 const LONG_GRACE: Bounds = Bounds { outage_grace: Duration::from_mins(2), ..SECOND };
 
-/// Has a replica begin while no standby can hear of it, and the primary be lost. Returns what the replica says of a
-/// token once its revocation by the new leader is in effect.
+/// Starts a replica while no standby receives its row, and loses the primary. Returns the replica's
+/// verdict on a token once the token's revocation by the new leader is in effect.
 async fn said_by_a_replica_that_nobody_knows(taken_out: Option<Guard>) -> Result<Verdict, Status> {
     let mut pair = Pair::start().await;
     let (proxy, known) = pair.replica(SECOND).await;
@@ -261,9 +262,9 @@ async fn were_its_row_not_to_wait_for_a_standby_it_would_let_in_what_is_revoked(
     assert_eq!(said.unwrap(), Verdict::Valid);
 }
 
-/// Has a replica that would live on for long be severed, and a standby promoted that has not heard of it for an hour.
-/// Returns in how many nanoseconds the new leader says that a revocation is in effect, with what the replica says of the
-/// token.
+/// Disconnects a replica with a long grace period, and promotes a standby whose row for that
+/// replica is an hour old. Returns in how many nanoseconds a revocation by the new leader is to be
+/// in effect, and the replica's verdict on the token.
 async fn promised_beside_a_replica_that_lasts(taken_out: Option<Guard>) -> (i128, Verdict) {
     let mut pair = Pair::start().await;
     if let Some(guard) = taken_out {
@@ -271,7 +272,7 @@ async fn promised_beside_a_replica_that_lasts(taken_out: Option<Guard>) -> (i128
     }
     let (proxy, heard) = pair.replica(SECOND).await;
     let kept = made(&mut heard.root()).await;
-    // It begins without a standby, and answers from its cache once one has heard of it.
+    // It starts without a standby, and answers from its cache once a standby has received its row.
     pair.new.kill();
     let (severed, lasting) = pair.replica(LONG_GRACE).await;
     pair.new.go_on();
@@ -279,7 +280,7 @@ async fn promised_beside_a_replica_that_lasts(taken_out: Option<Guard>) -> (i128
 
     severed.turn(Way::Cut);
     pair.fail_over();
-    // As if the standby had been away for the last hour.
+    // As if the standby had been disconnected for the last hour.
     let copy = pair.copy();
     copy.execute("UPDATE replicas SET renew_time = renew_time - interval '1 hour'").await;
     proxy.lead_to(pair.new.socket_dir());

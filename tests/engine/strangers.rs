@@ -1,6 +1,6 @@
-//! Strangers at the port of the built program: nghttp2's h2load with more streams than are allowed, headers that
-//! never end, peers that say nothing any more or read nothing. Whoever is known goes on being served, and
-//! memory stays bounded.
+//! Unauthenticated clients at the port of the built program: nghttp2's h2load with more streams
+//! than allowed, headers that never end, peers that fall silent or do not read. Authenticated
+//! clients are still served, and memory stays bounded.
 
 use std::io::ErrorKind;
 use std::process::{Command, Stdio};
@@ -22,16 +22,17 @@ use crate::support::{eventually, in_time};
 
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-/// SETTINGS without any.
+/// An empty SETTINGS frame.
 const SETTINGS: [u8; 9] = [0, 0, 0, 4, 0, 0, 0, 0, 0];
 
-/// What everything here together may take for good.
+/// The most memory, in bytes, that all of this together may take permanently.
 const MOST_MEMORY: u64 = 64 << 20;
 
-/// What answers that nobody reads may take: `--response-memory-bytes`, and what is needed to make some.
+/// The most memory, in bytes, for unread responses: `--response-memory-bytes`, and what it takes to
+/// produce some.
 const ROOM_FOR_ANSWERS: u64 = 96 << 20;
 
-/// The program, and one token that it must go on knowing.
+/// The program, and a token that it must keep serving.
 struct Scene {
     process: Process,
     known: Made,
@@ -45,7 +46,8 @@ impl Scene {
         Self { process, known }
     }
 
-    /// Waits until it serves. A machine that is busy with strangers may be too late to know anything.
+    /// Waits until the token is served. A machine that is busy with the attack may be too late to
+    /// know anything.
     async fn serves(&self) {
         let mut root = self.process.root();
         eventually("an answer", async || match root.verify(question(&self.known.secret, &[])).await {
@@ -61,7 +63,7 @@ impl Scene {
         .await;
     }
 
-    /// Opens a connection of HTTP/2 and says nothing else.
+    /// Opens an HTTP/2 connection and sends nothing more.
     async fn connect(&self) -> TcpStream {
         let address = self.process.url().strip_prefix("http://").unwrap();
         let mut stream = TcpStream::connect(address).await.unwrap();
@@ -77,7 +79,7 @@ fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     [&head, payload].concat()
 }
 
-/// Writes as long as anybody takes it; returns how much that was. A server that cuts off may reset.
+/// Writes until the peer refuses; returns the number of bytes. A server that disconnects may reset.
 async fn pour(stream: &mut TcpStream, frames: impl Iterator<Item = Vec<u8>>) -> usize {
     let mut poured = 0;
     for frame in frames {
@@ -99,7 +101,7 @@ async fn headers_that_never_end_are_cut_off_early() {
     let before = scene.process.resident_bytes();
 
     for _ in 0..20 {
-        // A header whose value goes on and on, in frames that never say that it ends.
+        // A header whose value never ends, in frames without END_HEADERS.
         let mut stream = scene.connect().await;
         stream.write_all(&frame(1, 0, 1, &[0x83, 0x86])).await.unwrap();
         let more = || frame(9, 0, 1, &[0x40, 0x01, b'x', 0x7f, 0xff, 0xff, 0x7f].repeat(2_000));
@@ -125,7 +127,7 @@ async fn peers_that_have_gone_silent_take_little_and_are_let_go() {
     let grown = scene.process.resident_bytes().saturating_sub(before);
     tell(&format!("{} silent connections take {} KiB each", silent.len(), grown / 1_024 / 1_000));
     assert!(grown < MOST_MEMORY, "{grown} bytes more");
-    // Asked whether they are there after a while, they do not answer, and are cut off: read, that is an end.
+    // They do not respond to the server's PING after a while, and are disconnected, which ends the read.
     let patience = std::time::Duration::from_secs(90);
     let last = silent.last_mut().unwrap();
     let mut said = Vec::new();
@@ -138,7 +140,7 @@ async fn a_load_generator_with_too_much_of_everything_displaces_nobody() {
     let Some(h2load) = find("h2load") else { return };
     let scene = Scene::set().await;
     let place = Place::new();
-    // A message without content, as gRPC frames it.
+    // An empty message in a gRPC frame.
     let body = place.write("body", "\0\0\0\0\0");
     let url = format!("{}/tokend.v1.TokenService/Verify", scene.process.url());
     let before = scene.process.resident_bytes();
@@ -160,14 +162,14 @@ async fn a_load_generator_with_too_much_of_everything_displaces_nobody() {
 
     let output = String::from_utf8(loading.wait_with_output().unwrap().stdout).unwrap();
     assert!(asked > 0);
-    // Each was answered, by a refusal: in gRPC that is HTTP's 200, too.
+    // Each got a response, a refusal: in gRPC that has HTTP status 200, too.
     assert!(output.contains("5000 succeeded, 0 failed"), "{output}");
     let grown = scene.process.resident_bytes().saturating_sub(before);
     tell(&format!("5,000 refusals beside {asked} answers; resident memory {} MiB more", grown >> 20));
     assert!(grown < MOST_MEMORY, "{grown} bytes more");
 }
 
-/// Makes tokens that fill a page of a list.
+/// Creates tokens that fill a page of a list.
 async fn a_full_page(process: &Process) {
     let mut root = process.root();
     for _ in 0..300 {
@@ -176,7 +178,7 @@ async fn a_full_page(process: &Process) {
     }
 }
 
-/// Asks for a full page and reads nothing of it; tells what the answer's head says.
+/// Requests a full page and reads nothing of it; returns the head of the response.
 async fn ask_and_read_nothing(scene: &Scene, requests: &SendRequest<Bytes>) -> Response<RecvStream> {
     let mut requests = requests.clone().ready().await.unwrap();
     let request = Request::post(format!("{}/tokend.v1.TokenService/ListTokens", scene.process.url()))
@@ -208,7 +210,7 @@ async fn answers_that_nobody_reads_take_no_more_than_they_are() {
             match answer.headers().get("grpc-status") {
                 None => answers.push(answer),
                 Some(code) => {
-                    // RESOURCE_EXHAUSTED, and what to do.
+                    // RESOURCE_EXHAUSTED, with advice.
                     assert_eq!(code, "8", "{:?}", answer.headers());
                     let message = answer.headers()["grpc-message"].to_str().unwrap();
                     assert!(message.contains("read"), "{message}");

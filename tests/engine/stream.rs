@@ -1,5 +1,5 @@
-//! `VerifyStream`: answers in the order of the questions whatever each needs, each judged when it is
-//! answered, and an end that says why.
+//! `VerifyStream`: responses in the order of the requests whatever each of them needs, each judged
+//! when it is sent, and an end with a reason.
 
 use std::time::Duration;
 
@@ -27,7 +27,7 @@ impl Stream {
         Self::asking(client, []).await
     }
 
-    /// Opens one whose first questions are there from the beginning, so that they arrive together.
+    /// Opens a stream whose first requests are queued from the start, so that they arrive together.
     async fn asking(client: &mut Client, first: impl IntoIterator<Item = VerifyRequest>) -> Self {
         let (questions, asked) = mpsc::channel(4_096);
         for request in first {
@@ -223,7 +223,7 @@ async fn a_slow_reader_is_not_read_ahead_of_and_gets_what_is_true_when_it_reads(
     let mut root = replica.root();
     let token = cached(&mut root).await;
     let mut stream = Stream::open(&mut replica.root()).await;
-    // Questions go on until no more is taken: neither side keeps the rest.
+    // Requests are sent until no more is accepted: neither side buffers the rest.
     let (questions, secret) = (stream.questions.clone(), token.secret.clone());
     let sent = std::sync::Arc::new(std::sync::atomic::AtomicU64::new(0));
     let counted = std::sync::Arc::clone(&sent);
@@ -245,7 +245,7 @@ async fn a_slow_reader_is_not_read_ahead_of_and_gets_what_is_true_when_it_reads(
     replica.installation.database.execute(revoking(&token)).await;
     super::setup::becomes(&mut root, &token, Verdict::Revoked).await;
 
-    // What the transport had taken is from before; the questions that waited are judged now.
+    // What the transport had buffered is older; the requests that waited are judged now.
     let mut valid = 0;
     while stream.answer().await.unwrap() == Verdict::Valid {
         valid += 1;

@@ -1,4 +1,5 @@
-//! However a change comes into the database, replicas hear of it; and where it cannot be recorded, they know.
+//! However a change gets into the database, replicas hear of it; if it cannot be recorded, they
+//! know that.
 
 use tokend::api::proto::Verdict;
 use tokend::secret::Prefix;
@@ -12,7 +13,7 @@ use crate::support::eventually;
 use crate::support::replica::{Installation, Replica, SERVICE};
 use crate::support::server::Server;
 
-/// How often a token's changes were recorded.
+/// Returns how many changes of a token were recorded.
 async fn recorded(database: &Database, token: &Made) -> i64 {
     database.count(format!("SELECT count(*) FROM token_changes WHERE token_id = '{}'", uuid(token))).await
 }
@@ -40,7 +41,7 @@ async fn what_a_subscription_applies_is_seen_by_replicas_on_the_subscriber() {
     let (mut root, mut there) = (writer.root(), reader.root());
     in_cache(&mut there, &earlier).await;
 
-    // A row that is put in, changed, and deleted; alone and with others in one statement.
+    // A row that is inserted, updated, and deleted; alone and with others in one statement.
     let later = made(&mut root).await;
     eventually("a new one arrives", async || {
         let answer = there.verify(crate::support::client::question(&later.secret, &[])).await.ok()?;
@@ -109,7 +110,7 @@ async fn triggers_that_are_off_are_named_and_meanwhile_nothing_old_is_answered()
         watched.push(cached(&mut root).await);
     }
 
-    // As pg_restore --disable-triggers does, before the rows and behind them.
+    // As pg_restore --disable-triggers does, before and after the rows.
     for (state, token) in [("DISABLE", &watched[0]), ("ENABLE", &watched[1])] {
         database.execute(format!("ALTER TABLE tokens {state} TRIGGER ALL")).await;
         database.execute(revoking(token)).await;
@@ -137,7 +138,7 @@ async fn triggers_that_are_off_are_named_and_meanwhile_nothing_old_is_answered()
             matches!(refused, MigrateError::TriggersOff { .. }) && !refused.is_transient(),
             "{refused:?}"
         );
-        // What it says is what helps.
+        // The statements in the error message repair it.
         let said = refused.to_string();
         let (_, mend) = said.split_once("as its owner: ").unwrap();
         assert!(mend.contains("ENABLE REPLICA TRIGGER tokens_row_trigger"), "{said}");
@@ -163,7 +164,7 @@ async fn a_replica_is_ready_again_once_triggers_are_on_and_knows_what_it_missed(
     })
     .await;
 
-    // In one transaction with what is not recorded: no poll comes between.
+    // In the same transaction as the unrecorded change: no poll comes between.
     let mut operator = database.connect().await;
     let mend = "ALTER TABLE tokens ENABLE TRIGGER tokens_update_trigger";
     run(&mut operator, &format!("BEGIN; {}; {mend}; COMMIT", revoking(&token))).await;

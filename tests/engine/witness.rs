@@ -1,6 +1,6 @@
-//! Clients that never rest: each asks one replica after the verdict of one token after the other, and every
-//! answer is held against what is known of the revocations. A question that was sent after a revocation's
-//! `effective_time` must not be answered VALID, whatever is failing at the time.
+//! Clients that never pause: each verifies one token after another on one replica, and every
+//! response is compared with the known revocations. A request sent after a revocation's
+//! `effective_time` must not get VALID, whatever is failing at the time.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
@@ -14,12 +14,13 @@ use super::fleet::Process;
 use super::setup::{Made, assert_unavailable};
 use crate::support::client::{Client, nanos, question};
 
-/// A token, and when its revocation was answered, from when on it holds, and which replica did it.
+/// A token, with the time of the response to its revocation, its effective time, and the replica
+/// that revoked it.
 #[derive(Debug)]
 pub(crate) struct Suspect {
     pub(crate) token: Made,
     revoked: OnceLock<(Instant, i128, usize)>,
-    /// Which replicas have refused it.
+    /// The replicas that have refused it, one bit each.
     refusals: AtomicU64,
 }
 
@@ -28,29 +29,29 @@ impl Suspect {
         Arc::new(Self { token, revoked: OnceLock::new(), refusals: AtomicU64::new(0) })
     }
 
-    /// Tells whether a replica has refused it.
+    /// Returns whether a replica has refused it.
     pub(crate) fn is_refused_by(&self, replica: usize) -> bool {
         self.refusals.load(Ordering::Relaxed) & (1 << replica) != 0
     }
 
-    /// Returns from when on it must be refused, once that is known, in nanoseconds since 1970.
+    /// Returns when it must be refused from, once that is known, in nanoseconds since 1970.
     pub(crate) fn effective_time(&self) -> Option<i128> {
         self.revoked.get().map(|(_, effective, _)| *effective)
     }
 
-    /// Notes what a replica answered to its revocation.
+    /// Records a replica's response to its revocation.
     pub(crate) fn convict(&self, replica: usize, answer: &RevokeTokenResponse) {
         let _ = self.revoked.set((Instant::now(), nanos(answer.effective_time.as_ref()), replica));
     }
 }
 
-/// What the clients have seen.
+/// What the clients have observed.
 #[derive(Debug)]
 pub(crate) struct Seen {
     pub(crate) answers: AtomicU64,
     pub(crate) unavailable: AtomicU64,
     ended: AtomicBool,
-    /// From the answer to a revocation to the first refusal on each other replica, in microseconds.
+    /// From the response to a revocation to the first refusal on each other replica, in microseconds.
     pub(crate) delays: Mutex<Histogram<u64>>,
 }
 
@@ -64,7 +65,7 @@ impl Seen {
         })
     }
 
-    /// Returns how many answers came in a second, since there were `before`.
+    /// Returns the number of responses per second since there were `before`.
     pub(crate) fn rate_since(&self, before: u64, began: Instant) -> f64 {
         let answers = u32::try_from(self.answers.load(Ordering::Relaxed) - before).unwrap();
         f64::from(answers) / began.elapsed().as_secs_f64()
@@ -79,7 +80,7 @@ impl Seen {
         self.ended.load(Ordering::Relaxed)
     }
 
-    /// Asks once and judges the answer.
+    /// Verifies once and judges the response.
     pub(crate) async fn ask(&self, client: &mut Client, replica: usize, suspect: &Suspect) {
         let sent = wall();
         let convicted = suspect.revoked.get().copied();
@@ -106,7 +107,7 @@ impl Seen {
     fn note_refusal(&self, replica: usize, suspect: &Suspect) {
         let bit = 1 << replica;
         if suspect.refusals.fetch_or(bit, Ordering::Relaxed) & bit == 0 {
-            // A refusal may come before the answer to the revocation itself.
+            // A refusal may come before the response to the revocation itself.
             let revoked = suspect.revoked.get();
             if revoked.is_some_and(|(.., here)| *here == replica) {
                 return;
@@ -118,8 +119,8 @@ impl Seen {
     }
 }
 
-/// Has `clients` clients a replica ask for all suspects in turn, one question every `pause`, until the end.
-/// What one of them has found wrong comes out when the set is joined.
+/// Starts `clients` clients per replica that verify all suspects in turn, one request every
+/// `pause`, until the end. A client's finding is raised when the set is joined.
 pub(crate) fn watch(
     fleet: &[Process],
     clients: u32,
@@ -137,7 +138,7 @@ pub(crate) fn watch(
                 while !seen.has_ended() {
                     seen.ask(&mut client, replica, &suspects[next % suspects.len()]).await;
                     next += 1;
-                    // By a schedule that does not wait for slow answers.
+                    // A fixed schedule that does not wait for slow responses.
                     due += pause;
                     tokio::time::sleep_until(due).await;
                 }
@@ -147,7 +148,7 @@ pub(crate) fn watch(
     watching
 }
 
-/// Ends a watch; fails when any of its clients has.
+/// Ends a watch; fails if any of its clients has failed.
 pub(crate) async fn conclude(mut watching: JoinSet<()>, seen: &Seen) {
     seen.end();
     while let Some(ended) = watching.join_next().await {
