@@ -1,4 +1,4 @@
-//! Limits on what one client may hold.
+//! Limits on the connections of one client.
 
 use std::time::Duration;
 
@@ -27,7 +27,7 @@ pub(super) async fn with_connections(connections: usize) -> Replica {
 #[tokio::test]
 async fn connections_beyond_the_limit_wait_until_others_end() {
     let replica = with_connections(2).await;
-    // The connections of the start's health checks end by themselves.
+    // The connections of the health checks at the start end by themselves.
     let (mut first, mut second) = (replica.root(), replica.root());
     eventually("two connections are taken", async || answers(&mut first).await.then_some(())).await;
     eventually("two connections are taken", async || answers(&mut second).await.then_some(())).await;
@@ -56,7 +56,7 @@ async fn metadata_beyond_its_limit_is_refused_and_the_server_goes_on() {
 async fn an_address_has_most_of_the_connections_and_another_finds_one() {
     let replica = with_connections(64).await;
     let mut open = Vec::new();
-    // Those beyond its share are closed at once.
+    // Connections beyond its share are closed at once.
     loop {
         let mut stream = TcpStream::connect(replica.address).await.unwrap();
         let closed = async { matches!(stream.read(&mut [0; 64]).await, Ok(0) | Err(_)) };
@@ -89,7 +89,7 @@ async fn a_connection_without_a_call_ends_whatever_its_peer_answers_and_one_with
 
     for _ in 0..2 {
         let stream = TcpStream::connect(replica.address).await.unwrap();
-        // It answers PINGs by itself.
+        // The client answers PINGs by itself.
         let (requests, connection) = h2::client::handshake(stream).await.unwrap();
         in_time("the end", connection).await.unwrap();
         drop(requests);

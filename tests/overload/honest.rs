@@ -1,4 +1,4 @@
-//! Honest clients that do much at once, as they do after a pause: none of them is taken for a flood.
+//! Honest clients with many calls at once, as after a pause: none is treated as a flood.
 
 use std::time::Duration;
 
@@ -29,7 +29,7 @@ fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     frame
 }
 
-/// A call's head, in HPACK without its table (RFC 7541, 6.2.2).
+/// Returns the head of a call, in HPACK without its table (RFC 7541, 6.2.2).
 fn head(path: &str) -> Vec<u8> {
     let mut head = vec![0x83, 0x86];
     let mut add = |name: &[u8], value: &str| {
@@ -59,7 +59,7 @@ async fn calls_whose_time_is_over_together_are_given_up_and_their_connection_goe
     }
     let last = ids.last().unwrap() + 2;
     sent.extend(frame(HEADERS, END_HEADERS | END_STREAM, last, &verify));
-    // All of it arrives at once.
+    // Everything arrives at once.
     stream.write_all(&sent).await.unwrap();
 
     loop {
@@ -95,7 +95,7 @@ async fn a_stream_that_asks_much_while_postgres_is_held_waits_and_is_answered() 
 
     let asking = tokio::spawn(async move {
         for number in 0..QUESTIONS {
-            // One frame each, as most clients do.
+            // One frame per message, as with most clients.
             let message =
                 VerifyStreamRequest { request: Some(question(&forged(unknown_id()), &[])) }.encode_to_vec();
             let mut asked = vec![0];
@@ -111,7 +111,7 @@ async fn a_stream_that_asks_much_while_postgres_is_held_waits_and_is_answered() 
             }
         }
     });
-    // For as long as a lock may well be held.
+    // As long as a lock may well be held.
     tokio::time::sleep(Duration::from_millis(500)).await;
     assert!(!connection.is_finished(), "{:?}", connection.await);
     lock.close().await.unwrap();

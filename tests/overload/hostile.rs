@@ -1,5 +1,4 @@
-//! Peers that keep HTTP/2's letter and not its spirit, or neither: none of them keeps the others from being
-//! served.
+//! Peers that comply with HTTP/2 formally only, or not at all: none keeps others from being served.
 
 use std::time::Duration;
 
@@ -15,7 +14,7 @@ use super::connections::{answers, with_connections};
 use crate::support::in_time;
 use crate::support::replica::Replica;
 
-/// A connection of HTTP/2 and nothing above it.
+/// An HTTP/2 connection without gRPC.
 struct Raw {
     requests: SendRequest<Bytes>,
     connection: JoinHandle<Result<(), h2::Error>>,
@@ -28,7 +27,8 @@ impl Raw {
         Self { requests, connection: tokio::spawn(connection) }
     }
 
-    /// Begins a call of Verify without a credential, which is refused after its message has been read.
+    /// Returns the head of a Verify without a credential, which is refused after its message has
+    /// been read.
     fn request(replica: &Replica, encoding: Option<&str>) -> Request<()> {
         let request = Request::post(format!("http://{}/tokend.v1.TokenService/Verify", replica.address))
             .header("content-type", "application/grpc")
@@ -40,7 +40,7 @@ impl Raw {
         request.body(()).unwrap()
     }
 
-    /// Sends one message as it is, and returns how the call ended.
+    /// Sends these bytes as the message, and returns the status of the call.
     async fn call(&mut self, replica: &Replica, encoding: Option<&str>, message: &[u8]) -> Status {
         let mut requests = self.requests.clone().ready().await.unwrap();
         let (answer, mut body) = requests.send_request(Self::request(replica, encoding), false).unwrap();
@@ -98,9 +98,11 @@ async fn whoever_opens_and_resets_without_end_is_cut_off_and_nobody_else() {
         in_time("the flood", resets).await;
 
         match in_time("the end of the connection", raw.connection).await.unwrap() {
-            // A stranger is told to end before it has asked too much.
+            // The connection of an unauthenticated client is closed gracefully before the flood
+            // goes too far.
             Ok(()) => assert!(!known, "a flood went on to its end"),
-            // What it was told, unless it had written into the closed connection before it read that.
+            // The server's error, unless the client had written to the closed connection before it
+            // read that.
             Err(ended) => {
                 assert!(ended.is_io() || ended.reason() == Some(h2::Reason::ENHANCE_YOUR_CALM), "{ended:?}");
             }
@@ -113,7 +115,7 @@ async fn whoever_opens_and_resets_without_end_is_cut_off_and_nobody_else() {
 async fn bombs_and_lies_about_a_messages_size_are_refused_unread() {
     let replica = Replica::start().await;
     let mut raw = Raw::open(&replica).await;
-    // Flag, length, and what follows of the message.
+    // The flag, the length, and the start of the message.
     let four_gigabytes = [&[0, 0xff, 0xff, 0xff, 0xff][..], b"a little"].concat();
     let packed = [&[1, 0, 0, 0, 8][..], b"\x1f\x8b\x08\0\0\0\0\0"].concat();
     let cut_short = [0, 0, 0, 0, 200, 1, 2, 3];
@@ -154,7 +156,7 @@ async fn a_message_that_never_ends_holds_up_nobody_else() {
 async fn a_message_that_never_comes_is_waited_for_no_longer_than_its_caller_waits() {
     let replica = Replica::start().await;
     let raw = Raw::open(&replica).await;
-    // Past the router and by it.
+    // By the fast path, and by the router.
     for kind in ["application/grpc", "application/grpc+proto"] {
         let mut request = Raw::request(&replica, None);
         request.headers_mut().insert("content-type", kind.parse().unwrap());

@@ -1,4 +1,4 @@
-//! More than a replica can do: what is too much is refused early, and nobody starves anybody else.
+//! More load than a replica can serve: the excess is refused early, and no client starves another.
 
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 

@@ -1,6 +1,6 @@
-//! An administrator's revocation while others flood the replica: with revocations of what is revoked already, with
-//! changes, with pages, with rotations of themselves, with secrets that are none; each alone, then all together. What
-//! it takes beside what it takes on a quiet replica is for a person to read; that none is refused is demanded.
+//! An administrator's revocations while others flood the replica with repeated revocations,
+//! changes, pages, rotations of themselves, and wrong secrets; each alone, then all together. None
+//! may be refused; the durations, compared with those on a quiet replica, are printed for a person.
 //!
 //! `cargo test --release --test overload revocations -- --nocapture` measures more of them.
 
@@ -14,11 +14,11 @@ use crate::support::crowd::tokens_of_all_sorts;
 use crate::support::flood::{Flood, Server, kinds};
 use crate::support::replica::Installation;
 
-/// How many revocations are measured in each flood.
+/// The number of revocations measured in each flood.
 const MEASURED: usize = if cfg!(debug_assertions) { 12 } else { 200 };
 
-/// Revokes these tokens one after the other, each fifth by disabling it first; returns how long one of them took, how
-/// long nearly all, and the longest.
+/// Revokes these tokens one after the other, each fifth after disabling it; returns the median, the
+/// 99th percentile, and the longest.
 async fn revocations(admin: &mut Client, victims: &[String], what: &str) -> [Duration; 3] {
     let mut took = Vec::new();
     for (number, id) in victims.iter().enumerate() {
@@ -61,7 +61,7 @@ async fn no_flood_keeps_an_administrators_revocation_out() {
     let server = Arc::new(server);
     let (mut root, mut admin) = (server.root(), server.root());
     let each = kinds(&server).await;
-    // Anew: a token is rotated once.
+    // New callers: a token can be rotated only once.
     let all = kinds(&server).await.into_iter().flat_map(|(_, calls)| calls).collect();
 
     let mut groups = Vec::new();

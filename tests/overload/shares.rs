@@ -1,4 +1,4 @@
-//! Callers that want more than their share.
+//! Callers that request more than their share.
 
 use tokend::api::proto::{CreateTokenResponse, ListTokensRequest, Verdict};
 use tonic::{Code, Response, Status};
@@ -8,7 +8,7 @@ use crate::support::client::{Client, bearing, created, forged, ordinary, unknown
 use crate::support::replica::{Installation, Replica};
 use crate::support::status::{check, reason};
 
-/// Starts as many creations at once as asked, and returns how each ended.
+/// Starts `number` creations concurrently, and returns the outcome of each.
 async fn creations(client: &Client, number: usize) -> Vec<Result<Response<CreateTokenResponse>, Status>> {
     let calls: Vec<_> = (0..number)
         .map(|_| {
@@ -23,7 +23,7 @@ async fn creations(client: &Client, number: usize) -> Vec<Result<Response<Create
     outcomes
 }
 
-/// A replica that hashes one at a time, at a cost that takes a while.
+/// Starts a replica that computes one hash at a time, at a high cost.
 async fn slow_hashing() -> Replica {
     let installation = Installation::new().await;
     let mut config = installation.config();
@@ -80,7 +80,7 @@ async fn whoever_guesses_credentials_is_slowed_and_nobody_else() {
         })
         .collect();
 
-    // From the same address, and not held back: it succeeds while every guess is still waiting or refused.
+    // From the same address, but not delayed: it succeeds while the guesses are still waiting or refused.
     let mut root = replica.root();
     let secret = created(&mut root, ordinary()).await.secret;
     for _ in 0..50 {

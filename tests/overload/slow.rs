@@ -1,4 +1,4 @@
-//! A Postgres that takes long for each query: what it can do is still done.
+//! A Postgres that takes long for each query: it is still used to its capacity.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,7 +12,7 @@ use crate::support::client::{created, ordinary, question};
 use crate::support::eventually;
 use crate::support::replica::Replica;
 
-/// Each load of records takes as much longer, and each poll of the feed.
+/// Delays each load of records, and each poll of the feed, by 0.2 s.
 const SLOW: &str = "ALTER VIEW server_epoch RENAME TO real_epoch;
     CREATE VIEW server_epoch AS SELECT epoch FROM real_epoch, pg_sleep(0.2)";
 
@@ -30,7 +30,7 @@ async fn answers_keep_coming_when_far_more_is_asked_than_a_slow_database_can_tel
     for number in 0..1_500 {
         let (secret, valid) = (secrets[number % secrets.len()].clone(), Arc::clone(&valid));
         if number % 100 == 0 {
-            // A connection of its own for each hundred.
+            // One connection per hundred clients.
             root = replica.root();
         }
         let mut client = root.clone();

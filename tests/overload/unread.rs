@@ -1,5 +1,5 @@
-//! Long answers that nobody reads: they fill no more room than there is, nor what others need, by whatever protocol
-//! they are asked for; and give it back with their connection.
+//! Long responses that are not read: they take no more memory than there is, nor what others need,
+//! over any protocol; and release it when their connection closes.
 
 use h2::RecvStream;
 use h2::client::SendRequest;
@@ -27,10 +27,10 @@ use crate::support::replica::{Installation, Replica};
 use crate::support::status::{check, reason};
 use crate::support::{eventually, in_time};
 
-/// Room for five pages of the longest.
+/// Memory for five of the longest pages.
 const ROOM: usize = 11 << 20;
 
-/// Somebody who opens a window of so many bytes for each answer, and no more.
+/// A client with an HTTP/2 window of this many bytes per response, and no more.
 struct Hog {
     requests: SendRequest<Bytes>,
     connection: JoinHandle<()>,
@@ -47,7 +47,7 @@ impl Hog {
         Self { requests, connection, secret: secret.to_owned(), unread: Vec::new() }
     }
 
-    /// Asks for an answer and leaves it unread; returns its head where it is refused.
+    /// Sends a request and leaves its response unread; returns the response's head if it is refused.
     async fn ask(&mut self, kind: &str, rpc: &str, message: &impl Message) -> Result<(), HeaderMap> {
         let mut requests = self.requests.clone().ready().await.unwrap();
         let request = Request::post(format!("http://tokend/tokend.v1.TokenService/{rpc}"))
@@ -73,7 +73,7 @@ impl Hog {
         Ok(())
     }
 
-    /// Asks until it is refused for having had its share.
+    /// Sends requests until one is refused because the caller has used its share.
     async fn fill(&mut self, kind: &str, rpc: &str, message: &impl Message) {
         let head = loop {
             match self.ask(kind, rpc, message).await {
@@ -91,7 +91,7 @@ impl Hog {
     }
 }
 
-/// Reads a metric.
+/// Returns the value of a metric.
 async fn metric(replica: &Replica, name: &str) -> usize {
     let (status, text) = get(replica.http, "/metrics").await;
     assert_eq!(status, 200);
@@ -103,7 +103,7 @@ async fn taken(replica: &Replica) -> usize {
     metric(replica, "tokend_response_memory_bytes").await
 }
 
-/// A replica with little room, and more tokens and events than a page holds.
+/// Starts a replica with little memory, and more tokens and events than a page holds.
 async fn replica() -> Replica {
     let installation = Installation::new().await;
     let mut config = installation.config();
@@ -117,7 +117,7 @@ async fn replica() -> Replica {
     replica
 }
 
-/// Makes more tokens and events than a page holds.
+/// Creates more tokens and events than a page holds.
 async fn fill(replica: &Replica) {
     let labels = (0..32).map(|number| (format!("label-{number}"), "x".repeat(250))).collect();
     let request = CreateTokenRequest { labels, organization_id: "acme".to_owned(), ..ordinary() };
@@ -148,7 +148,7 @@ fn events() -> ListTokenEventsRequest {
 async fn whoever_reads_nothing_leaves_room_for_others_and_gives_its_own_back_by_going() {
     let replica = replica().await;
     let hog = created_with(&mut replica.root(), "acme", &["tokend:read", "tokend:write"]).await.secret;
-    // Room is shared by user, whichever of their tokens asks.
+    // Memory is shared by user, across all of a user's tokens.
     let grace = CreateTokenRequest {
         organization_id: "acme".to_owned(),
         user_id: "grace".to_owned(),
@@ -169,7 +169,8 @@ async fn whoever_reads_nothing_leaves_room_for_others_and_gives_its_own_back_by_
                 "ListTokens" => one.fill(kind, rpc, &tokens()).await,
                 _ => one.fill(kind, rpc, &events()).await,
             }
-            // The first has had all; then there is none for the same caller on another connection.
+            // The first one has used the whole share; another connection of the same caller then
+            // gets none.
             assert_eq!(one.unread.is_empty(), !hogs.is_empty(), "{kind} {rpc}");
             hogs.push(one);
         }
@@ -182,7 +183,7 @@ async fn whoever_reads_nothing_leaves_room_for_others_and_gives_its_own_back_by_
             other.list_token_events(events()).await.unwrap();
         }
 
-        // Also for the greedy one there is room for what puts a token out of use.
+        // Even for this caller there is memory for revocations.
         let leaked = created_with(&mut replica.root(), "acme", &["a"]).await.token.unwrap();
         replica.client(&hog).revoke_token(revocation(&leaked.id, "")).await.unwrap();
 
@@ -219,7 +220,7 @@ async fn many_short_answers_are_held_as_one_long_one_is() {
     let listed = root.list_tokens(page).await.unwrap().into_inner().tokens;
     let token = listed.into_iter().find(|token| !token.labels.is_empty()).unwrap();
     let get = GetTokenRequest { token_id: token.id };
-    // As many calls as a connection may have open, but for one.
+    // One fewer than the calls that a connection may have open.
     let mut hogs = Vec::new();
     let refused = 'asking: loop {
         let mut hog = Hog::new(&replica, &secret, 0).await;
@@ -260,7 +261,7 @@ async fn what_a_watcher_does_not_read_is_held_until_it_goes() {
 async fn more_pages_at_once_than_can_be_made_are_refused_for_what_they_are() {
     let installation = Installation::new().await;
     let mut config = installation.config();
-    // Of which one is for pages.
+    // One of them is for pages.
     config.database_connections = 2;
     let replica = installation.serve(config).await;
     fill(&replica).await;
@@ -293,7 +294,7 @@ async fn reflection_is_open_to_a_few_at_once_and_to_others_when_they_go() {
     let replica = Replica::start().await;
     let mut client = ServerReflectionClient::new(replica.channel());
     let mut ask = async || {
-        // Open until the sender goes.
+        // Open until the sender is dropped.
         let (sender, questions) = mpsc::channel(1);
         client.server_reflection_info(ReceiverStream::new(questions)).await.map(|answers| (sender, answers))
     };
