@@ -1,5 +1,5 @@
-//! Connections that have reached their age: their clients open others, so that a replica that was added gets its part,
-//! and no call fails by it.
+//! Connections that reach their maximum age: their clients open new ones, so that an added replica
+//! gets its share, and no call fails because of it.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -26,10 +26,10 @@ use crate::support::replica::{Installation, Replica};
 use crate::support::status::check;
 use crate::support::{eventually, http, in_time};
 
-/// An age that passes many times in a test.
+/// A maximum age that passes many times in a test.
 const SHORT: Duration = Duration::from_millis(150);
 
-/// Asks for a verdict by whatever speaks gRPC, for ever, without the contract: `PORT AUTHORIZATION SECRET`.
+/// Verifies for ever with a generic gRPC client, without the contract: `PORT AUTHORIZATION SECRET`.
 const ASKING: &str = r#"
 import sys, grpc
 address, secret, asked = sys.argv[1:]
@@ -47,7 +47,7 @@ async fn aging(installation: &Installation, age: Duration, grace: Duration) -> R
     installation.serve(config).await
 }
 
-/// Returns how many verifies a replica has answered.
+/// Returns the number of Verify calls that a replica has answered.
 async fn verifies(replica: &Replica) -> u64 {
     let (_, metrics) = http::get(replica.http, "/metrics").await;
     let mut lines = metrics.lines();
@@ -102,7 +102,7 @@ async fn the_same_holds_for_grpcs_own_client() {
     eventually("the second is asked", async || (verifies(&second).await > 100).then_some(())).await;
     let before = verifies(&first).await;
     eventually("the first again", async || (verifies(&first).await > before + 100).then_some(())).await;
-    // It ends by itself where a call fails.
+    // It exits when a call fails.
     assert!(asking.try_wait().unwrap().is_none(), "{:?}", asking.wait_with_output().await);
 }
 
@@ -143,7 +143,7 @@ async fn streams_go_on_in_the_grace_and_end_so_that_they_can_be_resumed() {
     });
     check(&ended.await, Code::Unavailable, "SHUTTING_DOWN");
 
-    // By a connection of its own, or the next one: whatever the client does.
+    // Over a new connection or the same one, as the client chooses.
     root.update_token(renaming(&id)).await.unwrap();
     let after = WatchTokensRequest { after: position, ..Default::default() };
     let mut resumed = root.watch_tokens(after).await.unwrap().into_inner();

@@ -1,4 +1,4 @@
-//! Postgres away at the start, cut off, silent, or not what it was.
+//! Postgres missing at the start, cut off, silent, or with unexpected content.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use crate::support::proxy::{Proxy, Way};
 use crate::support::replica::{Installation, Replica, SERVICE};
 use crate::support::status::{check, refused};
 
-/// Starts a replica whose way to Postgres the test can shut.
+/// Starts a replica whose connections to Postgres the test can cut.
 async fn behind_proxy(way: Way) -> (Proxy, Replica) {
     let (proxy, installation) = (Proxy::start(way).await, Installation::new().await);
     let mut config = installation.config();
@@ -40,7 +40,7 @@ async fn not_serving(replica: &Replica) {
     assert_eq!(replica.health("").await, ServingStatus::NotServing, "overall");
 }
 
-/// Calls every RPC, and returns what each was refused with.
+/// Calls every RPC, and returns the error of each.
 async fn refusals(replica: &Replica, id: &str, secret: &str) -> Vec<(&'static str, Option<Status>)> {
     let mut root = replica.root();
     vec![
@@ -52,8 +52,8 @@ async fn refusals(replica: &Replica, id: &str, secret: &str) -> Vec<(&'static st
     ]
 }
 
-/// Waits until every RPC is unavailable. Until then a verdict may come from what is known, but it must be
-/// the right one.
+/// Waits until every RPC is unavailable. Until then a verdict may come from the cache, but it must
+/// be right.
 async fn unavailable(replica: &Replica, secret: &str) {
     let mut root = replica.root();
     eventually("every RPC is unavailable", async || {
@@ -68,7 +68,7 @@ async fn unavailable(replica: &Replica, secret: &str) {
     .await;
 }
 
-/// Waits until every RPC is answered.
+/// Waits until every RPC succeeds.
 async fn available(replica: &Replica, secret: &str) {
     serving(replica).await;
     let mut root = replica.root();
@@ -100,7 +100,7 @@ async fn a_replica_waits_for_a_postgres_that_is_away_and_then_serves() {
 async fn a_replica_whose_first_connections_the_network_has_forgotten_opens_others() {
     let (proxy, replica) = behind_proxy(Way::Held).await;
     not_serving(&replica).await;
-    // Long enough for a connection to be under way; without one there would be nothing to forget.
+    // Long enough for a connection attempt to have started; otherwise there would be nothing to lose.
     tokio::time::sleep(Duration::from_millis(500)).await;
 
     proxy.lose();
@@ -165,7 +165,7 @@ async fn only_what_the_text_alone_decides_is_refused_for_good_in_an_outage() {
     let unknown = "Bearer tokd_0000000000000000000000000000000000000000000000000000000000000000000000";
     assert_eq!(unknown.len(), 7 + 75, "one character short, so malformed");
     refused(list(&[unknown]).await, Code::Unauthenticated, "CREDENTIAL_MALFORMED");
-    // Whether this one is good cannot be known.
+    // Whether this one is valid cannot be known.
     let root = format!("Bearer {}", replica.installation.root_secret);
     eventually("the root token is no longer known", async || {
         let status = list(&[&root]).await.err()?;
@@ -198,7 +198,7 @@ async fn a_row_that_tokend_never_wrote_is_an_internal_error_of_its_own_and_no_ve
 
     refused(root.verify(question(&secret, &[])).await, Code::Internal, "INTERNAL");
 
-    // It is left out where others are told.
+    // It is left out of lists.
     let page = root.list_tokens(ListTokensRequest::default()).await.unwrap().into_inner();
     assert_eq!(page.tokens.len(), 1, "the root token alone");
     let bearer = format!("Bearer {secret}");

@@ -1,4 +1,4 @@
-//! Clients that wait for a limited time: nothing goes on for longer than they do, in Postgres neither.
+//! Clients with a deadline: nothing runs for longer, not in Postgres either.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use crate::support::client::ordinary;
 use crate::support::eventually;
 use crate::support::replica::Replica;
 
-/// Counts statements of calls that wait for a lock: judging the caller, and walking a list.
+/// Counts the statements of calls that wait for a lock: authentication of the caller, and walking a list.
 const WAITING: &str = "SELECT count(*) FROM pg_stat_activity
     WHERE wait_event_type = 'Lock' AND datname = current_database()
         AND (query LIKE '%FOR SHARE%' OR query LIKE '%AS walk%')";
@@ -24,7 +24,7 @@ fn for_a_moment<T>(message: T) -> Request<T> {
 async fn a_statement_ends_in_postgres_when_its_caller_has_waited_long_enough() {
     let replica = Replica::start().await;
     let database = &replica.installation.database;
-    // Warm, so that only what the calls themselves do waits for the lock.
+    // Warm, so that only the calls' own statements wait for the lock.
     replica.root().list_tokens(ListTokensRequest::default()).await.unwrap();
     let mut lock = database.connect().await;
     let locks = "LOCK TABLE tokens IN ACCESS EXCLUSIVE MODE";
@@ -38,11 +38,11 @@ async fn a_statement_ends_in_postgres_when_its_caller_has_waited_long_enough() {
     eventually("both wait", async || (database.count(WAITING).await == 2).then_some(())).await;
     for outcome in [creation.await.unwrap().err(), listing.await.unwrap().err()] {
         let code = outcome.expect("no answer is possible").code();
-        // Whose clock rings first is left open.
+        // Which timeout expires first is not specified.
         assert!(matches!(code, Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled), "{code:?}");
     }
 
-    // The lock is still held: what waited for it has been ended by Postgres itself.
+    // The lock is still held: Postgres itself has ended the statements that waited for it.
     eventually("nothing waits any more", async || (database.count(WAITING).await == 0).then_some(())).await;
     sqlx::query("ROLLBACK").execute(&mut lock).await.unwrap();
     assert!(replica.root().list_tokens(ListTokensRequest::default()).await.is_ok());

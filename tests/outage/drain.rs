@@ -1,5 +1,5 @@
-//! The end of a replica: health says so first, calls that run are answered, and nothing holds it up for
-//! longer than it may.
+//! The shutdown of a replica: health reports it first, running calls are answered, and nothing
+//! delays it for longer than allowed.
 
 use std::time::Duration;
 
@@ -32,7 +32,7 @@ async fn draining_within(limit: Duration) -> Replica {
     installation.serve(config).await
 }
 
-/// Opens a watch of the service's health that has said SERVING.
+/// Opens a watch of the service's health that has reported SERVING.
 async fn watch(replica: &Replica) -> Streaming<HealthCheckResponse> {
     let request = HealthCheckRequest { service: SERVICE.to_owned() };
     let mut watch = HealthClient::new(replica.channel()).watch(request).await.unwrap().into_inner();
@@ -40,12 +40,12 @@ async fn watch(replica: &Replica) -> Streaming<HealthCheckResponse> {
     watch
 }
 
-/// Returns what a watch says next; `None`: it has ended.
+/// Returns the next message of a watch; `None`: it has ended.
 async fn said(watch: &mut Streaming<HealthCheckResponse>) -> Option<i32> {
     in_time("the watch", watch.message()).await.ok().flatten().map(|response| response.status)
 }
 
-/// A creation that cannot end before its lock is let go.
+/// A creation that cannot end before its lock is released.
 struct Blocked {
     lock: PgConnection,
     creation: JoinHandle<Result<Response<CreateTokenResponse>, Status>>,

@@ -1,5 +1,6 @@
-//! What callers see while Postgres is away, silent or broken, and while a replica ends: an honest
-//! UNAVAILABLE, never a wrong verdict, and an end, of it or of a connection, that loses no call.
+//! What callers see while Postgres is missing, silent or broken, and while a replica shuts down:
+//! UNAVAILABLE, never a wrong verdict, and an end of the replica or of a connection that loses no
+//! call.
 
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 

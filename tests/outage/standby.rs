@@ -1,4 +1,4 @@
-//! A replica that is led to a standby: it says so, and serves once that is promoted.
+//! A replica whose connections lead to a standby: it reports that, and serves after the promotion.
 
 use tokend::secret::Prefix;
 use tonic_health::ServingStatus;
