@@ -1,4 +1,4 @@
-//! A certificate authority of the tests, what it signs, and files for a server to read.
+//! A certificate authority of the tests, what it signs, and the certificate files of a server.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -52,7 +52,7 @@ impl Authority {
         Signed { certificate, key: key.serialize_pem(), serial }
     }
 
-    /// Signs a list of what it has revoked, which counts until `end` from now.
+    /// Signs a revocation list that is valid until `end` from now.
     pub(crate) fn revocations(&self, revoked: &[&Signed], end: Duration) -> String {
         let this_update = clock::now() - Duration::hours(1);
         let revoked = revoked.iter().map(|signed| RevokedCertParams {
@@ -72,13 +72,13 @@ impl Authority {
         list.signed_by(&self.issuer).unwrap().pem().unwrap()
     }
 
-    /// Signs one that is good for an hour.
+    /// Signs a certificate that is valid for an hour.
     pub(crate) fn good(&self, names: &[&str]) -> Signed {
         self.sign(names, Duration::hours(1))
     }
 }
 
-/// Reads a name behind its kind; without one it is a host's.
+/// Reads a name with its type before a colon; without a type it is a host name.
 fn san(name: &str) -> SanType {
     match name.split_once(':') {
         Some(("uri", name)) => SanType::URI(name.try_into().unwrap()),
@@ -89,7 +89,7 @@ fn san(name: &str) -> SanType {
     }
 }
 
-/// A directory with the files of a server.
+/// A directory with the certificate files of a server.
 pub(crate) struct Files {
     directory: TempDir,
     client_ca: bool,
@@ -107,14 +107,14 @@ impl Files {
         files
     }
 
-    /// Adds a list of what has been revoked.
+    /// Adds a certificate revocation list.
     pub(crate) fn with_revocations(mut self, list: &str) -> Self {
         fs::write(self.path("crl.pem"), list).unwrap();
         self.client_crl = true;
         self
     }
 
-    /// Puts another certificate in place.
+    /// Replaces the certificate and its key.
     pub(crate) fn replace(&self, signed: &Signed) {
         fs::write(self.path("key.pem"), &signed.key).unwrap();
         fs::set_permissions(self.path("key.pem"), fs::Permissions::from_mode(0o600)).unwrap();
@@ -139,7 +139,7 @@ impl Files {
     }
 }
 
-/// Opens a connection that trusts this CA and presents this certificate.
+/// Returns a channel that trusts this CA and presents this certificate.
 pub(crate) fn channel(replica: &Replica, authority: &Authority, identity: Option<&Signed>) -> Channel {
     let mut tls =
         ClientTlsConfig::new().domain_name("localhost").ca_certificate(Certificate::from_pem(&authority.pem));
@@ -150,12 +150,12 @@ pub(crate) fn channel(replica: &Replica, authority: &Authority, identity: Option
     Endpoint::from_shared(address).unwrap().tls_config(tls).unwrap().connect_lazy()
 }
 
-/// Returns the end of a certificate that ended a minute ago.
+/// Returns the `end` of a certificate that expired a minute ago.
 pub(crate) fn ended() -> Duration {
     Duration::minutes(-1)
 }
 
-/// Returns the wall clock's time, as a handle for tests that wait for a certificate's end.
+/// Returns the wall clock's time, for tests that wait for a certificate's expiration.
 pub(crate) fn now() -> OffsetDateTime {
     clock::now()
 }

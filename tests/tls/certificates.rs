@@ -1,4 +1,4 @@
-//! Callers known by a client certificate.
+//! Callers authenticated by a client certificate.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -43,7 +43,7 @@ fn mapping(name: &str, scope: ReservedScope) -> CertificateMapping {
 }
 
 impl Place {
-    /// Starts a replica that takes certificates of its authority for callers.
+    /// Starts a replica that accepts its authority's certificates from callers.
     async fn new() -> Self {
         let authority = Authority::new();
         let files = Files::new(&authority.good(&["localhost"]), Some(&authority));
@@ -143,7 +143,7 @@ async fn a_certificate_of_another_authority_or_past_its_end_gets_no_connection()
     for signed in [foreign, expired] {
         let mut client = bearing(place.channel(Some(&signed)), &[]);
         let status = client.create_token(ordinary()).await.unwrap_err();
-        // The handshake failed: tonic's own error, without our details.
+        // The handshake failed: tonic's own error, without tokend's details.
         assert!(tonic_types::StatusExt::get_details_error_info(&status).is_none(), "{status:?}");
     }
 }
@@ -183,7 +183,7 @@ async fn a_revoked_certificate_gets_no_connection_nor_does_one_of_which_it_is_un
 
     created(&mut bearing(place.channel(Some(&good)), &[]), ordinary()).await;
     assert!(turned_away(&place, &revoked).await);
-    // A list that has ended, and one of another authority, say nothing of whom they are not about.
+    // An expired list, and one of another authority, leave it unknown whether a certificate is revoked.
     for unknown in [
         place.authority.revocations(&[], -Duration::minutes(1)),
         Authority::new().revocations(&[], Duration::hours(1)),
@@ -195,7 +195,8 @@ async fn a_revoked_certificate_gets_no_connection_nor_does_one_of_which_it_is_un
     }
 }
 
-/// Tells whether a certificate is refused in the handshake: by an error of tonic's own, without our details.
+/// Returns whether a certificate is refused in the handshake: with tonic's own error, without
+/// tokend's details.
 async fn turned_away(place: &Place, signed: &Signed) -> bool {
     let mut client = bearing(place.channel(Some(signed)), &[]);
     match client.create_token(ordinary()).await {
@@ -204,7 +205,7 @@ async fn turned_away(place: &Place, signed: &Signed) -> bool {
     }
 }
 
-/// Watches the health of a place over a connection of its own, which then is silent.
+/// Watches a server's health over a separate connection, which is then silent.
 async fn watching(place: &Place, identity: Option<&Signed>) -> Streaming<HealthCheckResponse> {
     let mut health = HealthClient::new(place.channel(identity));
     let mut watch = health.watch(HealthCheckRequest::default()).await.unwrap().into_inner();
@@ -212,7 +213,7 @@ async fn watching(place: &Place, identity: Option<&Signed>) -> Streaming<HealthC
     watch
 }
 
-/// Tells whether a silent watch goes on.
+/// Returns whether a silent watch is still open.
 async fn goes_on(watch: &mut Streaming<HealthCheckResponse>) -> bool {
     tokio::time::timeout(std::time::Duration::from_millis(100), watch.message()).await.is_err()
 }
@@ -230,7 +231,7 @@ async fn connections_end_when_their_certificate_is_revoked_and_others_go_on() {
     let list = place.authority.revocations(&[&revoked], Duration::hours(1));
     fs::write(place.files.path("crl.pem"), list).unwrap();
 
-    // Nothing is sent on it: the server ends it by itself.
+    // Nothing is sent on it: the server closes it by itself.
     assert!(ending.message().await.is_err());
     assert!(goes_on(&mut lasting).await && goes_on(&mut nobody).await);
 }
@@ -268,7 +269,7 @@ async fn replaced_mappings_hold_from_the_next_call_on_and_broken_ones_change_not
     let replica = installation.launch(config);
     wait_until_serving(channel(&replica, &authority, None)).await;
     let place = Place { authority, files, replica };
-    // One connection for all of it.
+    // One connection for the whole test.
     let mut admin = place.holder(&[ADMIN]);
     refused(admin.create_token(ordinary()).await, Code::PermissionDenied, "SCOPE_MISSING");
 
@@ -277,7 +278,7 @@ async fn replaced_mappings_hold_from_the_next_call_on_and_broken_ones_change_not
 
     *source.lock().unwrap() = Err("no mapping");
     let before = reads.load(Ordering::Relaxed);
-    // The second of them begins when the first has been judged.
+    // The second read starts after the first has been applied.
     eventually("it is read", async || (reads.load(Ordering::Relaxed) > before + 1).then_some(())).await;
     created(&mut admin, ordinary()).await;
 
@@ -288,7 +289,7 @@ async fn replaced_mappings_hold_from_the_next_call_on_and_broken_ones_change_not
     .await;
 }
 
-/// Takes connections, and says where.
+/// Accepts connections, and returns the address.
 async fn listening(tls: Arc<ServerTls>, metrics: &Arc<Metrics>) -> (Incoming, SocketAddr) {
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -327,7 +328,7 @@ async fn a_handshake_that_does_not_go_on_is_cut_off() {
     let metrics = Arc::new(Metrics::new().unwrap());
     let (_incoming, address) = listening(tls, &metrics).await;
     let mut half = TcpStream::connect(address).await.unwrap();
-    // The type of a record, and no more.
+    // The type of a TLS record, and nothing more.
     half.write_all(&[22]).await.unwrap();
 
     let end = in_time("its end", half.read(&mut [0; 64])).await;

@@ -1,5 +1,5 @@
-//! TLS from outside: the server's certificate and its renewal, callers by client certificate, and a Postgres
-//! that is reached over TLS. All certificates are real, made by the tests.
+//! TLS from outside: the server's certificate and its renewal, callers with client certificates,
+//! and connections to Postgres over TLS. All certificates are real, created by the tests.
 
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 

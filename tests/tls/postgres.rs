@@ -1,4 +1,4 @@
-//! A Postgres that is reached over TCP and TLS: tokend checks its certificate, or is told not to.
+//! A Postgres reached over TCP and TLS: tokend verifies its certificate, or is configured not to.
 
 use std::io::Read as _;
 use std::net::TcpListener;
@@ -13,7 +13,7 @@ use tokend::store::{Connection, StoreError};
 use super::authority::{Authority, Signed};
 use crate::support::eventually;
 
-/// Runs a server in a directory of its own until its input is closed, as an account that is not root.
+/// Runs a server in a separate directory until its input is closed, as an account that is not root.
 const SERVER: &str = r#"
 set -eu
 cd "$1"
@@ -64,7 +64,7 @@ impl Postgres {
         PgConnectOptions::from_str(&url).unwrap()
     }
 
-    /// Has the built program ask this server which migrations it lacks; returns what it says when that fails.
+    /// Runs `tokend migrate --plan` against this server; returns the error message if it fails.
     fn asked_by_tokend(&self, host: &str, parameters: &str) -> Result<(), String> {
         let url = format!("postgres://tokend@{host}:{}/postgres?{parameters}", self.port);
         let output = Command::new(env!("CARGO_BIN_EXE_tokend"))
@@ -118,7 +118,7 @@ async fn postgres_is_reached_over_tls_and_its_certificate_is_checked_in_full() {
 
     assert!(connect(postgres.url("localhost", &full(&ca))).await.is_ok());
     assert!(connect(postgres.url("localhost", "sslmode=require")).await.is_ok());
-    // Another authority, and a name that the certificate is not for.
+    // Another authority, and a name that is not in the certificate.
     assert!(connect(postgres.url("localhost", &full(&foreign))).await.is_err());
     assert!(connect(postgres.url("127.0.0.1", &full(&ca))).await.is_err());
 }
@@ -132,7 +132,7 @@ async fn an_authority_that_is_named_is_what_postgres_is_verified_against() {
         .await;
     let ask = |host: &str, parameters: &str| postgres.asked_by_tokend(host, parameters);
 
-    // Verified like verify-ca, as libpq does; the name is not looked at.
+    // Verified as with verify-ca, as in libpq; the name is not checked.
     assert_eq!(ask("localhost", &format!("sslmode=require&sslrootcert={ca}")), Ok(()));
     assert_eq!(ask("127.0.0.1", &format!("sslmode=require&sslrootcert={ca}")), Ok(()));
     assert_eq!(ask("localhost", &format!("sslmode=verify-full&sslrootcert={ca}")), Ok(()));
@@ -141,7 +141,7 @@ async fn an_authority_that_is_named_is_what_postgres_is_verified_against() {
         format!("sslmode=require&sslrootcert={foreign}"),
         format!("sslmode=verify-ca&sslrootcert={foreign}"),
         "sslmode=verify-full".to_owned(),
-        // Nobody whom this machine trusts has signed it.
+        // It is not signed by an authority that this machine trusts.
         "sslrootcert=system".to_owned(),
         "sslmode=verify-full&sslrootcert=system".to_owned(),
     ] {

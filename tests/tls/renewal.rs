@@ -1,4 +1,4 @@
-//! The server's own certificate: what clients trust, and renewals while calls run.
+//! The server's own certificate: whether clients trust it, and its renewal while calls run.
 
 use tokend::api::proto::ListTokensRequest;
 use tokend::transport::tls::{ServerTls, TlsError};
@@ -53,7 +53,7 @@ async fn a_renewed_certificate_is_served_without_a_connection_being_dropped() {
     })
     .await;
     assert!(!answers(&mut root(&replica, channel(&replica, &old, None))).await);
-    // Over its first connection still: it trusts only the authority of before.
+    // Still over its first connection: it trusts only the old authority.
     assert!(answers(&mut lasting).await);
 }
 
@@ -63,7 +63,7 @@ async fn a_renewal_that_cannot_be_used_leaves_the_earlier_certificate_in_place()
     let files = Files::new(&authority.good(&["localhost"]), None);
     let replica = serve(&files, &authority).await;
 
-    // A key that is not the certificate's, as between two writes of a renewal.
+    // A key that does not match the certificate, as between the two writes of a renewal.
     std::fs::write(files.path("key.pem"), other.good(&["localhost"]).key).unwrap();
     tokio::time::sleep(std::time::Duration::from_millis(1500)).await;
 
