@@ -1,4 +1,4 @@
-//! The operator's commands that look at what happens: watch and audit.
+//! The operator's commands that show what happens: watch and audit.
 
 use rustix::process::Signal;
 use serde_json::Value;
@@ -17,7 +17,7 @@ fn a_watch_prints_changes_as_they_happen_and_says_where_to_go_on() {
         [(&["--json"][..], Signal::INT), (&["--json"], Signal::TERM), (&[], Signal::INT), (&[], Signal::TERM)]
     {
         let mut watch = place.start(&[&["watch"], flags].concat(), &caller);
-        // The first change may come before the watch has begun.
+        // The first change may come before the watch has started.
         let mut ids = Vec::new();
         assert!(eventually(|| {
             ids.push(rpc::create(&address, &root, "ada").unwrap().token.unwrap().id);
@@ -62,7 +62,7 @@ fn a_watch_that_is_killed_has_said_where_to_go_on() {
     let position: Value = serde_json::from_str(told).unwrap();
     let position = position["position"].as_str().unwrap();
     let mut again = place.start(&["watch", "--json", "--after", position], &caller);
-    // Everything behind it, and nothing before it.
+    // Everything after the position, and nothing before it.
     let (before, _) = printed.split_once(told).unwrap();
     let rest: Vec<_> = ids.iter().filter(|id| !before.contains(&***id)).collect();
     let first = ids.iter().find(|id| before.contains(&***id)).unwrap();
@@ -100,7 +100,7 @@ fn the_audit_log_is_listed_and_its_seals_are_checked() {
     let plan = run(&["audit", "purge", "--older-than-days", "30", "--plan"], &shared, "");
     assert_eq!(plan.status.code(), Some(2), "it is another command's flag");
 
-    // Old, so that they would be deleted.
+    // Older, so that they would be deleted.
     database.execute("UPDATE token_events SET event_time = event_time - interval '60 days'");
     for found in [checked(), purge()] {
         assert_eq!(found.status.code(), Some(1));

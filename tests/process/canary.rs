@@ -1,5 +1,6 @@
-//! Whatever happens to a secret, it stands only where it is meant to be shown or kept: searched for in
-//! all output at the most detailed log level, in Postgres's log, in every row and every file of the data.
+//! Whatever happens to a secret, it appears only where it is meant to be shown or kept: searched
+//! for in all output at the most detailed log level, in Postgres's log, in every row and every data
+//! file.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -64,8 +65,8 @@ fn a_shared_postgres_holds_no_secret_and_a_json_log_shows_none() {
     assert_eq!(files_with(&needles, &hidden, place.path()), names(&[]));
 }
 
-/// Has every call succeed and be refused, over gRPC and by the command line, and returns the secrets that
-/// took part. The commands show no secret but the one that they create.
+/// Makes every call succeed and be refused, over gRPC and by the command line, and returns the
+/// secrets that were used. The commands show no secret except the one that they create.
 fn live_through_everything(address: &str, root: &str) -> Vec<String> {
     let created = rpc::create(address, root, "ada").unwrap();
     let id = created.token.unwrap().id;
@@ -86,7 +87,7 @@ fn live_through_everything(address: &str, root: &str) -> Vec<String> {
         rpc::list(address, caller).unwrap_err();
         rpc::verify(address, caller, other).unwrap_err();
     }
-    // A secret where a name or an id belongs is the mistake that people make.
+    // A secret in the argument for a name or an id is a common mistake.
     rpc::create(address, root, &format!("{good}\n")).unwrap_err();
     assert!(!run(&["token", "revoke", "nonsense"], &caller, "").status.success());
     let rotated = printed(run(&["token", "rotate", &by_id(other), "--grace-period", "1h"], &caller, ""));
@@ -111,18 +112,19 @@ fn live_through_everything(address: &str, root: &str) -> Vec<String> {
     [secrets, vec![rotated]].concat()
 }
 
-/// The id of a secret's token.
+/// Returns the id of a secret's token.
 fn by_id(secret: &str) -> String {
     secret["tokd_".len()..][..22].to_owned()
 }
 
-/// One wrong character, which the checksum tells.
+/// Returns a secret with one wrong character, which the checksum reveals.
 fn mistyped(secret: &str) -> String {
     let (body, last) = secret.split_at(secret.len() - 1);
     format!("{body}{}", if last == "0" { "1" } else { "0" })
 }
 
-/// The id of a token with other random bits and a right checksum: nobody's secret.
+/// Returns a secret with the id of a token, other random bits and a right checksum: it belongs to
+/// no token.
 fn guessed(secret: &str) -> String {
     use secrecy::ExposeSecret as _;
     use tokend::secret::{Prefix, Secret};
@@ -133,12 +135,12 @@ fn guessed(secret: &str) -> String {
     guess.render(&prefix).expose_secret().to_owned()
 }
 
-/// The random part of a secret, which alone must not show either.
+/// Returns the random part of a secret, which must not appear alone either.
 fn core_of(secret: &str) -> &str {
     &secret["tokd_".len() + 22..][..43]
 }
 
-/// A key as it is kept, and as its bytes would look in a log.
+/// Returns a key as stored, and its bytes in the forms that a log could have.
 fn forms_of_key(line: &str) -> Vec<String> {
     use base64::Engine as _;
 
@@ -153,13 +155,13 @@ fn names(names: &[&str]) -> BTreeSet<String> {
     names.iter().map(|name| (*name).to_owned()).collect()
 }
 
-/// Returns the files below `directory` that hold one of the needles, as paths relative to it.
+/// Returns the files below `directory` that contain one of the needles, as paths relative to it.
 fn files_with(place: &Place, needles: &[String], directory: &Path) -> BTreeSet<String> {
     let needles: Vec<&str> = needles
         .iter()
         .map(|needle| if needle.starts_with("tokd_") { core_of(needle) } else { needle })
         .collect();
-    // In a file: no secret is an argument, here neither.
+    // In a file: a secret is never a command-line argument, not in tests either.
     let file = place.file("needles", &needles.join("\n"), 0o600);
     let found =
         Command::new("grep").args(["-r", "-l", "-a", "-F", "-f", &file, "."]).current_dir(directory).output();

@@ -1,4 +1,5 @@
-//! The commands that there are, as the program's parser knows them: so that a test of a kind of them forgets none.
+//! The commands as the program's parser defines them, so that a test of a kind of command covers
+//! all of them.
 
 use std::collections::BTreeSet;
 

@@ -1,5 +1,6 @@
-//! `tokend data upgrade`, with the real `pg_upgrade`: from Postgres 14, of which npm has the server alone, to the one of
-//! this machine. What `pg_upgrade` wants of the old version besides is lent by Postgres 15, whose control file is the same.
+//! `tokend data upgrade`, with the real `pg_upgrade`: from Postgres 14, of which npm has only the
+//! server, to this machine's version. The other programs of version 14 that `pg_upgrade` needs come
+//! from Postgres 15, which has the same control file.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt as _, symlink};
@@ -10,10 +11,10 @@ use tokend::api::proto::Verdict;
 use super::program::{Place, Running, printed, run, text};
 use super::rpc;
 
-/// Where Debian has the Postgres to upgrade to.
+/// Debian's directory of the Postgres to upgrade to.
 const NEW: &str = "/usr/lib/postgresql/15/bin";
 
-/// Takes a copy of the control file to where Postgres 15 finds its own version.
+/// Runs Postgres 15's program on a copy of the control file, with a version file that it accepts.
 const PG_RESETWAL: &str = r#"#!/bin/sh
 set -e
 case "$*" in *-V*) exec "NEW/pg_resetwal" -V ;; esac
@@ -25,7 +26,7 @@ echo 15 >"$copy/PG_VERSION"
 "NEW/pg_resetwal" -n "$copy"
 "#;
 
-/// Returns a directory with what belongs to Postgres 14, or `None` where it or its successor is missing.
+/// Returns a directory with Postgres 14's programs, or `None` if it or its successor is missing.
 fn old_programs(place: &Place) -> Option<PathBuf> {
     let found = std::env::var_os("TOKEND_POSTGRES_14").map(PathBuf::from);
     let Some(server) = found.filter(|_| Path::new(NEW).join("pg_upgrade").exists()) else {
@@ -45,7 +46,7 @@ fn old_programs(place: &Place) -> Option<PathBuf> {
     Some(programs)
 }
 
-/// Runs a command on the place's data, with these programs before all others.
+/// Runs a command on the data directory, with these programs first in PATH.
 fn start(place: &Place, programs: &Path, arguments: &[&str]) -> Running {
     let path = format!("{}:{}", programs.display(), std::env::var("PATH").unwrap());
     let data_dir = place.data_dir();
@@ -63,7 +64,7 @@ fn a_private_postgres_is_taken_over_to_a_newer_version_whenever_the_upgrade_was_
     let address = before.ready();
     let root = place.root_secret();
     let made = rpc::create(&address, &root, "ada").unwrap();
-    // A crash first: pg_upgrade takes only what was shut down cleanly.
+    // After a crash, because `pg_upgrade` accepts only data that were shut down cleanly.
     before.kill();
 
     let upgrading = place.data_dir().join("postgres.upgrade/data");
@@ -87,7 +88,8 @@ fn a_private_postgres_is_taken_over_to_a_newer_version_whenever_the_upgrade_was_
     assert!(upgrade.stdout().contains("those of Postgres 15 now"), "{}", upgrade.stdout());
     assert_eq!(fs::read_to_string(place.data_dir().join("postgres/PG_VERSION")).unwrap(), "15\n");
     let kept = place.data_dir().join("postgres-14");
-    // Killed between its last two steps, the replaced data lie where the new ones were made.
+    // If the upgrade is killed between its last two steps, the replaced data are where the new ones
+    // were made.
     fs::create_dir(place.data_dir().join("postgres.upgrade")).unwrap();
     fs::rename(&kept, &upgrading).unwrap();
     let again = start(&place, Path::new(NEW), &["data", "upgrade"]).end();

@@ -1,5 +1,5 @@
-//! `DATABASE_URL` means to tokend what it means to psql: the real one and the built program are led to the same server,
-//! which only writes down how it was asked.
+//! `DATABASE_URL` means the same for tokend as for psql: the real psql and the built program
+//! connect to the same server, which only records their requests.
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
@@ -14,16 +14,16 @@ use super::program::{Place, run};
 const SSL_REQUEST: u32 = 80_877_103;
 const GSS_REQUEST: u32 = 80_877_104;
 
-/// How a program came.
+/// How a program connected.
 #[derive(Debug, PartialEq, Eq)]
 struct Asked {
     by: &'static str,
     for_tls: bool,
-    /// What it says of itself and wants, once it speaks Postgres.
+    /// The parameters of its startup message, once it has sent one.
     session: Option<BTreeMap<String, String>>,
 }
 
-/// A server that refuses everybody, on a socket and on both loopback addresses.
+/// A server that refuses every client, on a socket and on both loopback addresses.
 struct Server {
     place: Place,
     port: u16,
@@ -51,7 +51,7 @@ impl Server {
             .replace("{port}", &self.port.to_string())
     }
 
-    /// Returns how psql asks, if it does at all.
+    /// Returns psql's connection, if it makes one.
     fn psql(&self, url: &str, variables: &[(&str, String)]) -> Option<Asked> {
         let output = Command::new("psql")
             .args(["-X", "-w", "-c", "", &self.filled(url)])
@@ -65,7 +65,7 @@ impl Server {
         self.first("psql")
     }
 
-    /// Returns how tokend asks, and what it says when it does not.
+    /// Returns tokend's connection, if it makes one, and its error message.
     fn tokend(&self, url: &str, variables: &[(&str, String)]) -> (Option<Asked>, String) {
         let url = self.filled(url);
         let mut all = vec![("DATABASE_URL", &*url)];
@@ -75,8 +75,8 @@ impl Server {
         (self.first("tokend"), String::from_utf8(output.stderr).unwrap())
     }
 
-    /// Returns the first that was written down since this was last asked for. A last visitor at each door tells that
-    /// nobody is left in front of it.
+    /// Returns the first connection recorded since the last call. A final connection to each
+    /// listener shows that no other one is waiting there.
     fn first(&self, program: &str) -> Option<Asked> {
         const LAST: &[u8] = b"\0\0\0\x13\0\x03\0\0user\0last\0\0";
         TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)).unwrap().write_all(LAST).unwrap();
@@ -100,7 +100,7 @@ impl Server {
         }
         let mut first = first?;
         if let Some(session) = &mut first.session {
-            // Each says its own name where it was given none.
+            // Each sends its own name if none was given.
             if session.get("application_name").is_some_and(|name| name == program) {
                 session.insert("application_name".to_owned(), "its own".to_owned());
             }
@@ -140,13 +140,13 @@ fn write_down<S: Read + Write + Send + 'static>(
             if asked.send(Asked { by, for_tls, session }).is_err() {
                 return;
             }
-            // FATAL, invalid authorization: what nobody tries again.
+            // FATAL, invalid authorization: no client retries after this.
             let _ = stream.write_all(b"E\0\0\0\x1cSFATAL\0C28000\0Mrefused\0\0");
         }
     });
 }
 
-/// Reads the start of a connection, declining TLS.
+/// Reads the startup message of a connection, and declines TLS.
 fn session(stream: &mut (impl Read + Write), for_tls: &mut bool) -> Option<BTreeMap<String, String>> {
     loop {
         let mut head = [0; 8];
@@ -182,7 +182,7 @@ fn a_database_url_leads_tokend_where_it_leads_psql() {
     let server = Server::start();
     for (url, variables) in [
         ("postgres://u@127.0.0.1:{port}/d", &[][..]),
-        // Nobody is named: the account of the operating system, or PGUSER.
+        // Without a user name: the account of the operating system, or PGUSER.
         ("postgres://127.0.0.1:{port}/d?sslmode=disable", &[]),
         ("postgres://127.0.0.1:{port}/d", &[("PGUSER", "v")]),
         ("postgres://127.0.0.1:{port}", &[("PGDATABASE", "e")]),

@@ -1,5 +1,5 @@
-//! A shared Postgres as an operator gives it to replicas: an empty database each, on the cluster of this
-//! test binary.
+//! A shared Postgres as an operator provides it for replicas: an empty database for each test, on
+//! the cluster of this test binary.
 
 use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -18,7 +18,7 @@ impl Database {
         Self::made("")
     }
 
-    /// Makes one that holds text in this encoding.
+    /// Creates a database with this encoding.
     pub(crate) fn of_encoding(encoding: &str) -> Self {
         Self::made(&format!("TEMPLATE template0 ENCODING '{encoding}' LC_COLLATE 'C' LC_CTYPE 'C'"))
     }
@@ -45,7 +45,7 @@ impl Database {
         format!("postgres://{}@localhost/{}?host={}", Cluster::ROLE, self.0, directory.display())
     }
 
-    /// Does what somebody does who can write the database.
+    /// Executes a statement, as anyone with write access to the database can.
     pub(crate) fn execute(&self, statement: &'static str) {
         runtime().block_on(async {
             let mut connection = connection(&self.0).await;

@@ -1,5 +1,5 @@
-//! Every command and every flag, as clap knows them: what destroys can be tried without, and a flag that several commands
-//! share does something on each.
+//! Every command and every flag, as clap defines them: destructive commands have a dry run, and a
+//! flag that several commands share has an effect on each.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -12,12 +12,12 @@ use tokend::secret::{Prefix, Secret, TokenId};
 
 use super::program::{Place, printed, run, text};
 
-/// What the last word of a command that destroys something is.
+/// The last words of commands that are destructive.
 const DESTROYING: [&str; 8] =
     ["delete", "delete-old", "drop", "enforce", "prune", "purge", "remove", "revoke"];
 
-/// Flags that several commands have, each with a value that cannot be used, what has to be given beside it for it to
-/// count, and what is said of it.
+/// Flags of several commands, each with an unusable value, the other arguments without which the
+/// flag has no effect, and a part of the expected error message.
 const SHARED: [(&str, &str, &[&str], &str); 8] = [
     ("address", "nonsense", &[], "--address"),
     ("ca", "/nowhere/ca.pem", &["--address", "https://127.0.0.1:1"], "/nowhere/ca.pem"),
@@ -29,7 +29,7 @@ const SHARED: [(&str, &str, &[&str], &str); 8] = [
     ("secret-prefix", "NO", &[], "prefix"),
 ];
 
-/// Returns every command that does something, by its words.
+/// Returns every command without subcommands, by its full name.
 fn leaves() -> BTreeMap<String, Command> {
     fn walk(command: &Command, words: &str, found: &mut BTreeMap<String, Command>) {
         for inner in command.get_subcommands() {
@@ -50,7 +50,7 @@ fn has(command: &Command, flag: &str) -> bool {
     command.get_arguments().any(|argument| argument.get_long() == Some(flag))
 }
 
-/// Returns what a command demands beside a flag.
+/// Returns the required arguments of a command.
 fn demanded(words: &str) -> &'static [&'static str] {
     match words {
         "audit purge" => &["--older-than-days", "30"],
@@ -143,7 +143,7 @@ fn a_dry_run_changes_nothing_and_says_what_would_be_done() {
     let state = || {
         let listed = ["token", "list", "--json"];
         let events = ["audit", "list", "--json"];
-        // Uses are noted beside.
+        // Last uses are recorded independently.
         let listed = printed(tokend(&listed));
         let listed: Vec<_> =
             listed.lines().map(|line| line.split("\"lastUseTime\"").next().unwrap().to_owned()).collect();

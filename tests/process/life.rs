@@ -61,7 +61,7 @@ fn no_command_leaves_its_memory_to_a_core_dump_or_to_others_of_its_account() {
     let process = std::path::PathBuf::from(format!("/proc/{}", child.id()));
     let owner = || std::fs::metadata(process.join("mem")).map(|metadata| metadata.uid());
 
-    // What may not be dumped belongs to root there.
+    // There, a process that must not be dumped belongs to root.
     assert!(eventually(|| owner().is_ok_and(|uid| uid == 0)), "{:?}", owner());
     let limits = std::fs::read_to_string(process.join("limits")).unwrap();
     let limit = limits.lines().find(|line| line.starts_with("Max core file size")).unwrap();
@@ -254,7 +254,7 @@ impl EndlessCall {
                 .header("te", "trailers");
             let mut requests = requests.ready().await.unwrap();
             let (_, unfinished) = requests.send_request(request.body(()).unwrap(), false).unwrap();
-            // What was sent before it has arrived by then.
+            // The pong shows that everything sent before has arrived.
             pings.ping(Ping::opaque()).await.unwrap();
             (requests, unfinished)
         });

@@ -1,4 +1,4 @@
-//! Where the program listens on a system without IPv6: a filter of system calls refuses it as such a kernel does.
+//! The program's listeners on a system without IPv6: a seccomp filter refuses it as such a kernel does.
 
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
@@ -12,11 +12,11 @@ use seccompiler::{
 use super::program::{Place, Running};
 use super::rpc;
 
-/// The number of the system call that makes a socket, and the family of IPv6.
+/// The number of the `socket` system call, and the address family of IPv6.
 const SOCKET: i64 = if cfg!(target_arch = "x86_64") { 41 } else { 198 };
 const AF_INET6: u64 = 10;
 
-/// Begins a run that cannot have a socket of IPv6.
+/// Starts the program so that it cannot create an IPv6 socket.
 fn start_without_ipv6(place: &Place, arguments: &[&str]) -> Running {
     let of_ipv6 = SeccompCondition::new(0, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, AF_INET6).unwrap();
     let rules = [(SOCKET, vec![SeccompRule::new(vec![of_ipv6]).unwrap()])].into();
@@ -24,7 +24,7 @@ fn start_without_ipv6(place: &Place, arguments: &[&str]) -> Running {
     let architecture = std::env::consts::ARCH.try_into().unwrap();
     let filter = SeccompFilter::new(rules, SeccompAction::Allow, refused, architecture).unwrap();
     let program: seccompiler::BpfProgram = filter.try_into().unwrap();
-    // A thread's filter is that of the processes that it begins.
+    // The processes that a thread starts inherit its filter.
     thread::scope(|scope| {
         let begun = scope.spawn(|| {
             seccompiler::apply_filter(&program).unwrap();
@@ -34,7 +34,7 @@ fn start_without_ipv6(place: &Place, arguments: &[&str]) -> Running {
     })
 }
 
-/// Waits until a line tells of a listener on every address of IPv4, and returns how it is reached.
+/// Waits for the log line of a listener on every IPv4 address, and returns an address to reach it.
 fn address(server: &mut Running, line: &str) -> SocketAddr {
     let rest = server.await_log(&format!("{line} 0.0.0.0:"));
     let port: String = rest.chars().take_while(char::is_ascii_digit).collect();

@@ -1,4 +1,4 @@
-//! What commands show: to people, to programs as JSON, and to a reader that goes away.
+//! The output of commands: for people, as JSON for programs, and for a reader that closes the pipe.
 
 use std::collections::BTreeSet;
 use std::process::Output;
@@ -9,7 +9,7 @@ use super::databases::Database;
 use super::program::{Place, Running, printed, run, run_into, text};
 use super::{commands, rpc};
 
-/// A server with tokens in two organizations and a policy, and a database of its own.
+/// A server with tokens in two organizations and a policy, and a separate database.
 struct Scene {
     place: Place,
     _server: Running,
@@ -30,7 +30,7 @@ impl Scene {
         let elsewhere = "token create --organization acme --user ada --name n --label team=core --cidr 10.0.0.0/8 \
                          --scope a:b --no-expiration";
         printed(scene.run(elsewhere, ""));
-        // What the policy will not allow.
+        // The policy will not allow this one.
         printed(scene.run("token create --user ada --name n --scope a:b --ttl 1h", ""));
         printed(scene.run("policy set --longest-lifetime 90d --allowed-scope orders:*", ""));
         scene
@@ -53,7 +53,7 @@ impl Scene {
         rpc::create(&self.address, &self.root, "ada").unwrap().token.unwrap().id
     }
 
-    /// Returns the whole command line of a command that shows something and ends.
+    /// Returns the full arguments of a command that prints something and ends.
     fn line(&self, command: &str) -> String {
         let more = match command {
             "token create" => "--user ada --name n --ttl 1d --scope orders:read".to_owned(),
@@ -73,7 +73,7 @@ impl Scene {
     }
 }
 
-/// Those that end when they are told to, print nothing, or look after a directory.
+/// The commands that run until they are stopped, print nothing, or manage a directory.
 fn endless_or_silent() -> BTreeSet<String> {
     ["serve", "watch", "healthcheck", "data upgrade", "data delete-old", "man"].map(str::to_owned).into()
 }
@@ -87,9 +87,9 @@ fn no_reader_is_no_error_unless_a_secret_or_work_is_lost() {
         let closed = || std::io::pipe().unwrap().1;
         let output = run_into(&words, &scene.variables(), closed());
         let expected = match &**command {
-            // Enforcement goes on as its pages are told.
+            // Enforcement reports each page as it continues.
             "keygen" | "bootstrap" | "token create" | "token rotate" | "policy enforce" => 1,
-            // Of no secret.
+            // The input is not a secret.
             "token verify" | "secret check" => 3,
             _ => 0,
         };
@@ -106,13 +106,13 @@ fn no_reader_is_no_error_unless_a_secret_or_work_is_lost() {
     );
 }
 
-/// Tells what of a JSON value is not as protobuf's mapping has it.
+/// Returns the part of a JSON value that does not follow protobuf's JSON mapping.
 fn broken_rule(name: &str, value: &Value) -> Option<String> {
     let by_name = match name {
         "kind" | "state" | "verdict" => {
             value.as_str().is_some_and(|word| word.contains('_') && word == word.to_uppercase())
         }
-        // 32 bits or less.
+        // These have at most 32 bits.
         "mostActiveTokensPerUser" | "position" => true,
         _ => !value.is_number(),
     };

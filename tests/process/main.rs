@@ -1,5 +1,5 @@
-//! The built program, driven from outside as its user drives it: by command line, environment, signals
-//! and gRPC. `program` runs it, `rpc` calls it, `databases` gives it a shared Postgres.
+//! The built program, driven from outside as its users do: by command line, environment, signals
+//! and gRPC. `program` runs it, `rpc` calls it, `databases` provides a shared Postgres.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 

@@ -1,4 +1,4 @@
-//! The life of a token by the operator's commands: what they print where, and their exit status.
+//! The life of a token by the operator's commands: their output, and their exit status.
 
 use std::process::Output;
 
@@ -7,7 +7,7 @@ use tokend::api::proto::Verdict;
 use super::program::{Place, printed, run, text};
 use super::rpc;
 
-/// Runs a command as root, with this standard input.
+/// Runs a command with the root token, and this standard input.
 fn operate(address: &str, root: &str, arguments: &[&str], input: &str) -> Output {
     run(arguments, &[("TOKEND_ADDRESS", address), ("TOKEND_SECRET", root)], input)
 }
@@ -104,7 +104,7 @@ fn a_command_that_cannot_be_meant_ends_with_status_2_and_one_that_is_refused_wit
         &["token", "get", "0000000000000000000000"][..],
         &["token", "update", "nonsense", "--name", "n"],
         &["token", "rotate", "0000000000000000000000"],
-        // The caller's own token: a lost answer must not lock it out.
+        // The caller's own token: a lost response must not lock the caller out.
         &["token", "rotate", id],
         &["token", "revoke", "--from-stdin"],
         &["token", "enable", "0000000000000000000000"],

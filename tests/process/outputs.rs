@@ -1,4 +1,4 @@
-//! Where commands put the secrets that they make: what becomes of one that cannot be written, and who can read it.
+//! The output of secrets by commands that create them: one that cannot be written, and who can read it.
 
 use std::fs::{self, File};
 use std::io::Read as _;
@@ -13,7 +13,8 @@ use super::databases::Database;
 use super::program::{PROGRAM, Place, Running, printed, run, run_into, run_of, text};
 use super::{commands, rpc};
 
-/// A server, a database that has no root token yet, and how each command that makes a secret is called.
+/// A server, a database that has no root token yet, and the arguments of each command that creates
+/// a secret.
 struct Scene {
     place: Place,
     _server: Running,
@@ -47,7 +48,7 @@ impl Scene {
         printed(run(&create, &self.variables(), "")).trim_end().to_owned()
     }
 
-    /// Returns the whole command line of a command that makes a secret.
+    /// Returns the full arguments of a command that creates a secret.
     fn line(&self, command: &str) -> Vec<String> {
         let more = match command {
             "token create" => "--user ada --name n --ttl 1h".to_owned(),
@@ -67,7 +68,7 @@ fn texts(line: &[String]) -> Vec<&str> {
     line.iter().map(String::as_str).collect()
 }
 
-/// Runs a command in a shell that does something to its process first.
+/// Runs a command in a shell that first changes its process.
 fn within(shell: &str, line: &[&str], variables: &[(&str, &str)]) -> Output {
     let script = format!("{shell}; exec \"$0\" \"$@\"");
     run_of("/bin/sh", &[&["-c", &*script, PROGRAM], line].concat(), variables, "")
@@ -98,7 +99,7 @@ fn a_secret_that_cannot_be_written_is_an_error_and_not_lost() {
             let said = text(&lost.stderr);
             assert_eq!(lost.status.code(), Some(1), "{command}: {said}");
             if !commands::with("request-id").contains(&command) {
-                // Nothing depends on it: no root token was made, a key is in no keyring.
+                // There is nothing to recover: no root token was created, or the key is in no keyring.
                 continue;
             }
             let (_, id) = said.split_once("--request-id ").unwrap();
@@ -142,7 +143,7 @@ fn a_file_for_a_secret_is_new_and_its_owners_alone() {
     let secret = fs::read_to_string(scene.place.path().join("token-create")).unwrap();
     assert_eq!(rpc::verdict(&scene.address, &scene.root, secret.trim_end()), Verdict::MissingScope);
 
-    // What was refused leaves no empty file behind.
+    // A refused command leaves no empty file behind.
     let path = scene.place.path().join("never");
     let wrong =
         ["token", "create", "--user", "", "--name", "n", "--ttl", "1h", "--output", path.to_str().unwrap()];
@@ -155,7 +156,7 @@ fn an_answer_that_is_lost_can_be_asked_for_again_and_a_call_that_was_never_sent_
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = format!("http://{}", listener.local_addr().unwrap());
     let peer = thread::spawn(move || {
-        // Takes what is sent, and goes.
+        // Reads the request, and closes the connection.
         for connection in listener.incoming().take(2) {
             let _ = connection.unwrap().read(&mut [0; 4096]);
         }
@@ -166,7 +167,7 @@ fn an_answer_that_is_lost_can_be_asked_for_again_and_a_call_that_was_never_sent_
     let create = ["token", "create", "--user", "ada", "--name", "n", "--ttl", "1h", "--request-id"];
     let request_id = "5f0c9a52-3c1e-4d8a-9f5b-0d6c2f1e7a43";
 
-    // Also where nobody listens any more when it is tried for the last time.
+    // Also if nothing listens any more at the last try.
     let lost = run(&[&create[..], &[request_id]].concat(), &variables, "");
     peer.join().unwrap();
     let never = run(&["token", "rotate", id, "--grace-period", "1m"], &variables, "");
@@ -180,7 +181,7 @@ fn an_answer_that_is_lost_can_be_asked_for_again_and_a_call_that_was_never_sent_
     assert!(text(&never.stderr).contains("cannot reach a tokend at"), "{}", text(&never.stderr));
 }
 
-/// A secret of nobody's.
+/// Returns a secret that belongs to no token.
 fn fake_secret() -> String {
     use secrecy::ExposeSecret as _;
     use tokend::secret::{Prefix, Secret, TokenId};

@@ -1,4 +1,5 @@
-//! What operators do with the private Postgres of serve: look at it, make another root token, back it up and restore it.
+//! An operator's work on the private Postgres of serve: look at it, create another root token, back
+//! it up and restore it.
 
 use std::fs;
 use std::path::Path;
@@ -40,13 +41,13 @@ fn commands_work_on_a_private_postgres_whether_it_is_served_or_not() {
         assert!(text(&exists.stderr).contains("an active root token exists"), "{}", text(&exists.stderr));
     }
 
-    // By the environment too; and never beside a database URL.
+    // From the environment, too; but never together with a database URL.
     let named = [("TOKEND_DATA_DIR", data.to_str().unwrap())];
     assert!(printed(run(&["key", "status"], &named, "")).contains("POSITION"));
     let both = on(&data, "key status --data-dir DATA --database-url postgres://u@localhost/d");
     assert_eq!(both.status.code(), Some(2), "{}", text(&both.stderr));
 
-    // When every root token is revoked, another is made.
+    // After every root token is revoked, another is created.
     let mut server = place.serve();
     let address = server.ready();
     let caller = [("TOKEND_ADDRESS", &*address), ("TOKEND_SECRET", &*root)];
@@ -58,7 +59,7 @@ fn commands_work_on_a_private_postgres_whether_it_is_served_or_not() {
     assert!(printed(run(&["token", "get", &id], &caller, "")).contains("\nstate         active\n"));
 }
 
-/// What stands between the marks of the guide.
+/// Returns the commands between the markers in the guide.
 fn documented() -> &'static str {
     let guide = include_str!("../../docs/operations.md");
     let (_, rest) = guide.split_once("<!-- private:begin -->").unwrap();
@@ -66,7 +67,7 @@ fn documented() -> &'static str {
     commands.trim().trim_start_matches("```sh").trim_end_matches("```")
 }
 
-/// Runs a script as the account that runs Postgres, with the programs of Postgres that `tokend` finds.
+/// Runs a script as the account that runs Postgres, with the Postgres programs that `tokend` finds.
 fn script(script: &str, place: &Place, variables: &[(&str, &str)]) {
     let installed = fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
     let mut programs: Vec<_> = installed.map(|version| version.path().join("bin")).collect();
@@ -81,7 +82,7 @@ fn script(script: &str, place: &Place, variables: &[(&str, &str)]) {
         Command::new("sh")
     };
     let said = place.path().join("said");
-    // Into a file: a server that inherited a pipe would keep it open.
+    // A file, because a server that inherited a pipe would keep it open.
     let output = || fs::File::create(&said).unwrap();
     command.args(["-eu", "-c", script]).env("PATH", path).envs(variables.iter().copied());
     command.stdin(Stdio::null()).stdout(output()).stderr(output()).current_dir(place.path().join("dumps"));

@@ -1,4 +1,4 @@
-//! One run of the built program: its place, its output in files, its end. Every wait has a deadline.
+//! One run of the built program: its directory, its output in files, its end. Every wait has a deadline.
 
 use std::fs::{self, File, Permissions};
 use std::io::{Read as _, Write as _};
@@ -20,12 +20,12 @@ pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_tokend");
 const PATIENCE: Duration = Duration::from_mins(1);
 const POLL_INTERVAL: Duration = Duration::from_millis(10);
 
-/// A directory that the account of Postgres can reach, removed at the end.
+/// A directory that Postgres's account can access, removed at the end.
 pub(crate) struct Place(TempDir);
 
 impl Place {
     pub(crate) fn new() -> Self {
-        // Not TMPDIR, which may be too deep for a socket or closed to the account.
+        // Not TMPDIR, which may be too deep for a socket or inaccessible to the account.
         let directory = tempfile::Builder::new().prefix("tokend-process-").tempdir_in("/tmp").unwrap();
         fs::set_permissions(directory.path(), Permissions::from_mode(0o755)).unwrap();
         Self(directory)
@@ -51,13 +51,13 @@ impl Place {
         path.to_str().unwrap().to_owned()
     }
 
-    /// Returns the process of the Postgres that its own record names.
+    /// Returns the process id of the Postgres, from its own pid file.
     pub(crate) fn postmaster(&self) -> Pid {
         let text = fs::read_to_string(self.data_dir().join("postgres/postmaster.pid")).unwrap();
         Pid::from_raw(text.lines().next().unwrap().trim().parse().unwrap()).unwrap()
     }
 
-    /// Begins `tokend serve` on this place's data directory.
+    /// Starts `tokend serve` on this directory's data.
     pub(crate) fn serve(&self) -> Running {
         self.start(
             &["serve", "--listen", "127.0.0.1:0", "--data-dir", self.data_dir().to_str().unwrap()],
@@ -65,7 +65,7 @@ impl Place {
         )
     }
 
-    /// Begins the same with a terminal for its standard output.
+    /// Starts `tokend serve` on this directory's data, with a terminal as its standard output.
     pub(crate) fn serve_on_a_terminal(&self) -> (Running, Terminal) {
         let terminal = Terminal::open();
         let data_dir = self.data_dir();
@@ -74,12 +74,12 @@ impl Place {
         (running, terminal)
     }
 
-    /// Begins a run in an environment of these variables alone.
+    /// Starts the program with these environment variables only.
     pub(crate) fn start(&self, arguments: &[&str], variables: &[(&str, &str)]) -> Running {
         self.start_of(PROGRAM, arguments, variables)
     }
 
-    /// Does the same with another build.
+    /// Starts another build with these environment variables only.
     pub(crate) fn start_of(&self, program: &str, arguments: &[&str], variables: &[(&str, &str)]) -> Running {
         self.start_on(program, arguments, variables, None)
     }
@@ -104,12 +104,12 @@ impl Place {
     }
 }
 
-/// Makes a file that nobody else can read, as whoever has a secret printed there should.
+/// Creates a file with access for its owner only, as is right for a printed secret.
 fn private(path: &Path) -> File {
     File::options().write(true).create(true).truncate(true).mode(0o600).open(path).unwrap()
 }
 
-/// A terminal, and what it has been shown so far.
+/// A terminal, and its output so far.
 pub(crate) struct Terminal {
     path: PathBuf,
     shown: Arc<Mutex<Vec<u8>>>,
@@ -123,7 +123,7 @@ impl Terminal {
         let path = PathBuf::from(ptsname(&master, Vec::new()).unwrap().to_str().unwrap());
         let shown = Arc::<Mutex<Vec<u8>>>::default();
         let written = Arc::clone(&shown);
-        // Until the other end is closed by all who have it.
+        // Until every holder of the other end has closed it.
         thread::spawn(move || {
             let mut master = File::from(master);
             let mut buffer = [0; 4096];
@@ -167,14 +167,14 @@ impl Running {
         self.stdout.file_name().unwrap().to_str().unwrap().to_owned()
     }
 
-    /// Waits until the server listens, and returns where.
+    /// Waits until the server listens, and returns its address.
     pub(crate) fn address(&mut self) -> String {
         let line = self.await_log("listening on 127.0.0.1:");
         let digits: String = line.chars().take_while(char::is_ascii_digit).collect();
         format!("http://127.0.0.1:{digits}")
     }
 
-    /// Waits until the server says that it can answer, and returns its address.
+    /// Waits until the server's health is SERVING, and returns its address.
     pub(crate) fn ready(&mut self) -> String {
         let address = self.address();
         self.await_that("healthy", |_| rpc::is_serving(&address));
@@ -209,13 +209,13 @@ impl Running {
         self.child.wait().unwrap()
     }
 
-    /// Asks the server to stop and waits until it has.
+    /// Stops the server and waits for its end.
     pub(crate) fn stop(&mut self) -> ExitStatus {
         self.signal(Signal::TERM);
         self.end()
     }
 
-    /// Ends the server as a crash would.
+    /// Kills the server, as in a crash.
     pub(crate) fn kill(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
@@ -224,7 +224,7 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        // A failed test's server takes its Postgres along, both at once if it must.
+        // The server of a failed test ends with its Postgres; it is killed if it does not end by itself.
         if self.child.try_wait().is_ok_and(|status| status.is_none()) {
             let _ = kill_process(Pid::from_child(&self.child), Signal::TERM);
             let deadline = Instant::now() + Duration::from_secs(5);
@@ -237,17 +237,17 @@ impl Drop for Running {
     }
 }
 
-/// Runs one of the short commands to its end, with this standard input.
+/// Runs a short command to its end, with this standard input.
 pub(crate) fn run(arguments: &[&str], variables: &[(&str, &str)], input: impl AsRef<[u8]>) -> Output {
     run_of(PROGRAM, arguments, variables, input)
 }
 
-/// Does the same without input, and with this standard output.
+/// Runs a short command to its end, without input and with this standard output.
 pub(crate) fn run_into(arguments: &[&str], variables: &[(&str, &str)], stdout: impl Into<Stdio>) -> Output {
     command(PROGRAM, arguments, variables).stdin(Stdio::null()).stdout(stdout).output().unwrap()
 }
 
-/// Does the same with another build.
+/// Runs a short command of another build to its end, with this standard input.
 pub(crate) fn run_of(
     program: &str,
     arguments: &[&str],
@@ -265,7 +265,7 @@ pub(crate) fn run_of(
     child.wait_with_output().unwrap()
 }
 
-/// Returns what a command printed, which must have ended well.
+/// Returns the output of a command, which must have succeeded.
 pub(crate) fn printed(output: Output) -> String {
     assert!(output.status.success(), "{}", text(&output.stderr));
     String::from_utf8(output.stdout).unwrap()
@@ -284,7 +284,7 @@ fn command(program: &str, arguments: &[&str], variables: &[(&str, &str)]) -> Com
     command
 }
 
-/// Waits until something holds; tells whether it did in time.
+/// Waits until a condition holds; returns whether it did in time.
 pub(crate) fn eventually(mut holds: impl FnMut() -> bool) -> bool {
     let deadline = Instant::now() + PATIENCE;
     while !holds() {
@@ -296,7 +296,7 @@ pub(crate) fn eventually(mut holds: impl FnMut() -> bool) -> bool {
     true
 }
 
-/// Tells whether a process runs; one that only waits to be reaped does not.
+/// Returns whether a process runs; a zombie does not.
 pub(crate) fn is_running(pid: Pid) -> bool {
     let status = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     let is_zombie = status.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('Z'));

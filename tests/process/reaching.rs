@@ -1,11 +1,12 @@
-//! What the commands say where they reach no tokend, or are not let in: which setting is wrong, and what to do.
+//! What the commands print if they reach no tokend, or are refused: which setting is wrong, and
+//! what to do.
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 
 use super::program::{Place, Running, eventually, run, text};
 use super::rpc;
 
-/// Lists tokens, which must fail, and returns what is said of it.
+/// Lists tokens, which must fail, and returns the error message.
 fn failure(variables: &[(&str, &str)]) -> String {
     let output = run(&["token", "list"], variables, "");
     let said = text(&output.stderr);
@@ -13,7 +14,7 @@ fn failure(variables: &[(&str, &str)]) -> String {
     said
 }
 
-/// A server with TLS for `localhost`, its CA's file, and another CA's.
+/// Starts a server with TLS for `localhost`; returns it with its CA's file and another CA's.
 fn with_tls(place: &Place) -> (Running, String, [String; 2]) {
     let authority = || {
         let mut ca = CertificateParams::new(Vec::new()).unwrap();

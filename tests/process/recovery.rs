@@ -1,4 +1,4 @@
-//! What was killed comes back with its data, and nothing runs twice on the same data.
+//! After a kill the server comes back with its data, and never runs twice on the same data.
 
 use rustix::process::{Signal, kill_process};
 use tokend::api::proto::Verdict;
@@ -62,7 +62,7 @@ fn a_first_start_that_is_killed_at_any_stage_leaves_one_root_token_to_the_next()
     for stage in ["", "postgres.new", "postgres", "keyring", "root-secret"] {
         let mut killed = place.serve();
         let reached = place.data_dir().join(stage);
-        // A stage that was too short to be seen is over once the last is reached.
+        // If a stage was too short to be seen, the last one is reached.
         let seen = eventually(|| reached.exists() || root_secret.exists());
         assert!(seen, "{stage}: {}", killed.stderr());
         killed.kill();

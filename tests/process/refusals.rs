@@ -1,11 +1,11 @@
-//! Configurations that are refused: with status 1, a message that says what to do, and no secret in it.
+//! Refused configurations: with status 1, a message with advice, and no secret in it.
 
 use super::databases::Database;
 use super::program::{Place, printed, run};
 
 const SERVE: [&str; 3] = ["serve", "--listen", "127.0.0.1:0"];
 
-/// Runs `tokend serve` with more arguments, which must be refused, and returns what it said.
+/// Runs `tokend serve` with further arguments, which must be refused, and returns the error message.
 fn refusal(place: &Place, arguments: &[&str], variables: &[(&str, &str)]) -> String {
     let mut server = place.start(&[&SERVE, arguments].concat(), variables);
     let status = server.end();

@@ -14,7 +14,7 @@ use super::rpc;
 
 const SERVE: [&str; 5] = ["serve", "--listen", "127.0.0.1:0", "--http-listen", "127.0.0.1:0"];
 
-/// Asks the HTTP listener whether the server is ready, and returns all that it says.
+/// Requests the readiness from the HTTP listener, and returns the whole response.
 fn readiness(server: &mut Running) -> String {
     let rest = server.await_log("HTTP on ");
     let address = rest.lines().next().unwrap().trim().to_owned();
@@ -37,7 +37,7 @@ fn a_replaced_keyring_is_read_again_and_says_what_a_dropped_key_costs() {
     let address = server.ready();
     let made = rpc::create(&address, &root, "ada").unwrap();
 
-    // Half of a key: nothing is taken.
+    // Half of a key: the file is rejected.
     place.file("keyring", &second[..20], 0o600);
     server.await_log("the keyring cannot be read again");
     assert_eq!(rpc::verdict(&address, &root, &made.secret), Verdict::Valid);
@@ -46,11 +46,11 @@ fn a_replaced_keyring_is_read_again_and_says_what_a_dropped_key_costs() {
     server.await_log("the keyring was read again");
     let later = rpc::create(&address, &root, "ada").unwrap();
     let counted = || printed(run(&["key", "status", "--json"], &shared, ""));
-    // What is used is rewritten under the new key; what nobody uses stays.
+    // Used tokens are rewritten under the new key; unused ones are not.
     assert_eq!(rpc::verdict(&address, &root, &made.secret), Verdict::Valid);
     assert!(eventually(|| counted().contains("\"position\":1,\"tokens\":\"3\"")), "{}", counted());
 
-    // The new key alone, then another one alone: every token counts on what is gone.
+    // The new key only, then another one only: every token depends on the removed key.
     place.file("keyring", &first, 0o600);
     let warned = server.await_log("the new keyring drops a key that tokens still count on");
     assert!(warned.contains("tokens=3"), "{warned}");
@@ -90,7 +90,7 @@ fn a_rotated_database_password_is_read_again_and_named_while_it_is_wrong() {
     assert!(readiness(&mut server).starts_with("HTTP/1.1 200"));
     let root = printed(run(&["bootstrap"], &shared, "")).trim_end().to_owned();
 
-    // Connections that stand go on, and the cache is fresh.
+    // Existing connections stay usable, and the cache is fresh.
     database.execute("ALTER ROLE rotated PASSWORD 'canary-two'");
     server.await_log(
         "no new connection to the database can be opened: the database does not accept the password",
@@ -105,7 +105,7 @@ fn a_rotated_database_password_is_read_again_and_named_while_it_is_wrong() {
     place.file("password", "canary-two\n", 0o600);
     server.await_log("the database password was read again");
     assert!(eventually(|| readiness(&mut server).starts_with("HTTP/1.1 200")), "{}", server.stderr());
-    // Whatever a connection is for: reading, writing, revoking.
+    // For every use of a connection: reading, writing, revoking.
     let made = rpc::create(&address, &root, "ada").unwrap();
     assert_eq!(rpc::verdict(&address, &root, &made.secret), Verdict::Valid);
     rpc::revoke(&address, &root, &made.token.unwrap().id).unwrap();

@@ -1,4 +1,4 @@
-//! Serving as a replica on a shared Postgres: how it begins, and how it waits.
+//! Serving as a replica on a shared Postgres: its start, and its waiting.
 
 use std::os::unix::fs::symlink;
 

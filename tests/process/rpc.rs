@@ -1,4 +1,4 @@
-//! Calls over gRPC, each on a connection of its own.
+//! Calls over gRPC, each on a separate connection.
 
 use tokend::api::proto::create_token_request::Expiration;
 use tokend::api::proto::revoke_token_request::Target;
@@ -22,7 +22,7 @@ pub(crate) async fn connect(address: &str) -> Result<Channel, tonic::transport::
     Endpoint::from_shared(address.to_owned()).unwrap().connect().await
 }
 
-/// Tells whether the server says of itself that it serves.
+/// Returns whether the server's health is SERVING.
 pub(crate) fn is_serving(address: &str) -> bool {
     runtime().block_on(async {
         let Ok(channel) = connect(address).await else { return false };
@@ -31,7 +31,7 @@ pub(crate) fn is_serving(address: &str) -> bool {
     })
 }
 
-/// Creates a token that may do `orders:read`, for a minute.
+/// Creates a token with the scope `orders:read`, for a minute.
 pub(crate) fn create(address: &str, caller: &str, user: &str) -> Result<CreateTokenResponse, Status> {
     let message = CreateTokenRequest {
         user_id: user.to_owned(),
@@ -58,7 +58,7 @@ pub(crate) fn verify(address: &str, caller: &str, presented: &str) -> Result<Ver
     })
 }
 
-/// Verifies within a trace of the caller's.
+/// Verifies within the caller's trace.
 pub(crate) fn verify_traced(
     address: &str,
     caller: &str,

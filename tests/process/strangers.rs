@@ -1,5 +1,6 @@
-//! What strangers can have held: every method that the program names by its reflection is called as often as a
-//! connection may, each time with the beginning of a message whose rest never comes. The memory is the process's own.
+//! What unauthenticated clients can make the server hold: every method in its reflection is called
+//! as often as a connection may, each time with the start of a message whose rest never comes. The
+//! memory is the process's.
 
 use std::collections::{BTreeSet, HashMap};
 use std::fs;
@@ -24,41 +25,41 @@ use tonic_reflection::pb::v1::server_reflection_response::MessageResponse;
 
 use super::program::{PROGRAM, Place, Running};
 
-/// Connections that attack at once, each from an address of its own, and the calls on each.
+/// The number of attacking connections, each from a separate address, and of the calls on each.
 const CONNECTIONS: u8 = 24;
 const CALLS: usize = 256;
 
-/// What is announced of each message.
+/// The announced length of each message, in bytes.
 const ANNOUNCED: u32 = 65_000;
 
-/// The most that a connection's unfinished calls may take, with what the allocator keeps of what it gave back: of
-/// much data that came and went, that is as much again.
+/// The most memory, in bytes, for a connection's unfinished calls, including freed memory that the
+/// allocator keeps: after much data has come and gone, that is as much again.
 const MOST: usize = 1 << 20;
 const MOST_OF_MUCH: usize = 2 << 20;
 
-/// What each call brings before nothing more of it comes.
+/// What each call sends before it stalls.
 #[derive(Debug, Clone, Copy)]
 struct Beginning {
-    /// How many headers it has beside those that it needs, and how long each is.
+    /// The number of extra headers, and the length of each.
     headers: (usize, usize),
-    /// How much of its message is sent.
+    /// The bytes of its message that are sent.
     sent: usize,
 }
 
-/// All calls stay open: nothing of them is too much.
+/// All calls stay open: none exceeds a limit.
 const LITTLE: Beginning = Beginning { headers: (1, 300), sent: 6 };
 
-/// As much as a call may have of each.
+/// The limit of each kind for a call.
 const MUCH: [Beginning; 3] = [
     Beginning { headers: (1, 300), sent: 40_000 },
     Beginning { headers: (90, 1), sent: 6 },
     Beginning { headers: (1, 15_000), sent: 6 },
 ];
 
-/// How long an unfinished call may live, with what a busy machine adds.
+/// The longest life of an unfinished call, with a margin for a busy machine.
 const LONGEST: Duration = Duration::from_secs(20);
 
-/// A server with every service there is.
+/// Starts a server with every service enabled.
 fn serve(place: &Place, http: &str) -> (Running, String) {
     let data = place.data_dir();
     let mut server = place.start(
@@ -80,7 +81,7 @@ fn serve(place: &Place, http: &str) -> (Running, String) {
     (server, address)
 }
 
-/// Asks reflection one question.
+/// Sends a request to reflection.
 async fn ask(address: &str, question: MessageRequest) -> Option<MessageResponse> {
     let request = ServerReflectionRequest { host: String::new(), message_request: Some(question) };
     let channel = Endpoint::from_shared(address.to_owned()).unwrap().connect_lazy();
@@ -123,7 +124,7 @@ async fn connect(address: &str, from: u8) -> (SendRequest<Bytes>, tokio::task::J
     (requests.ready().await.unwrap(), connection)
 }
 
-/// Makes the head of a call.
+/// Returns the head of a call.
 fn head(path: &str, kind: &str, headers: (usize, usize)) -> Request<()> {
     let mut request =
         Request::post(format!("http://tokend{path}")).header("content-type", kind).header("te", "trailers");
@@ -133,7 +134,7 @@ fn head(path: &str, kind: &str, headers: (usize, usize)) -> Request<()> {
     request.body(()).unwrap()
 }
 
-/// Begins a call and sends the beginning of its message, as the server lets it; ends with the call.
+/// Starts a call and sends the start of its message, as flow control allows; ends with the call.
 async fn begin(mut requests: SendRequest<Bytes>, head: Request<()>, sent: usize) {
     let Ok((answer, mut body)) = requests.send_request(head, false) else { return };
     let mut left = vec![0; sent];
@@ -153,7 +154,7 @@ async fn begin(mut requests: SendRequest<Bytes>, head: Request<()>, sent: usize)
     tokio::select! {
         () = sending => {}
         answer = answer => {
-            // Until the end of what is answered.
+            // Until the end of the response.
             let Ok(answer) = answer else { return };
             let mut body = answer.into_body();
             while let Some(Ok(_)) = body.data().await {}
@@ -161,14 +162,14 @@ async fn begin(mut requests: SendRequest<Bytes>, head: Request<()>, sent: usize)
     }
 }
 
-/// Returns the memory of a process that is resident, its program aside, in bytes.
+/// Returns the resident memory of a process, without its program, in bytes.
 fn resident(server: &Running) -> usize {
     let status = fs::read_to_string(format!("/proc/{}/status", server.pid())).unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).unwrap();
     line.trim().strip_suffix(" kB").unwrap().parse::<usize>().unwrap() * 1024
 }
 
-/// Returns the most that is resident until it has not grown for half a second.
+/// Returns the peak of the resident memory, once it has not grown for half a second.
 async fn peak(server: &Running) -> usize {
     let (mut most, mut since) = (0, 0);
     while since < 10 {
@@ -180,8 +181,8 @@ async fn peak(server: &Running) -> usize {
     most
 }
 
-/// Opens so many connections with as many unfinished calls of a method as they may have; returns the most that is
-/// resident meanwhile.
+/// Opens this many connections with as many unfinished calls of a method as allowed; returns the
+/// peak of the resident memory meanwhile.
 async fn attack(server: &Running, address: &str, path: &str, beginning: Beginning, connections: u8) -> usize {
     let mut open = Vec::new();
     let mut calls = JoinSet::new();
@@ -190,7 +191,7 @@ async fn attack(server: &Running, address: &str, path: &str, beginning: Beginnin
         open.push(connection);
         let kinds = ["application/grpc", "application/grpc+proto", "application/grpc-web+proto"];
         for _ in 0..CALLS {
-            // Some end their connection when too much is refused.
+            // Some connections end when too much is refused.
             let Ok(requests) = requests.clone().ready().await else { break };
             let head = head(path, kinds[usize::from(number) % 3], beginning.headers);
             calls.spawn(begin(requests, head, beginning.sent));
@@ -210,7 +211,7 @@ fn unfinished_calls_of_any_service_hold_little_and_not_for_long() {
     runtime.block_on(async {
         let methods = methods(&address).await;
         assert!(methods.len() > 20, "{methods:?}");
-        // What the program keeps for itself once it has worked is there before it is measured.
+        // First, so that memory which the program keeps after its first work is not counted.
         attack(&server, &address, methods.first().unwrap(), LITTLE, 1).await;
         let idle = {
             let mut open = Vec::new();
@@ -247,11 +248,11 @@ fn unfinished_calls_of_any_service_hold_little_and_not_for_long() {
     });
 }
 
-/// Calls a method with the beginning of a message; returns HTTP's status, and gRPC's.
+/// Calls a method with the start of a message; returns the HTTP status, and the gRPC code.
 async fn answer(requests: &SendRequest<Bytes>, head: Request<()>, message: &[u8]) -> (u16, Option<Code>) {
     let mut requests = requests.clone().ready().await.unwrap();
     let (answer, mut body) = requests.send_request(head, false).unwrap();
-    // Unless it has been refused already.
+    // Fails if the call has been refused already.
     let _ = body.send_data(Bytes::copy_from_slice(message), false);
     let (head, mut body) = answer.await.unwrap().into_parts();
     while body.data().await.is_some() {}
@@ -271,9 +272,9 @@ fn what_is_too_long_is_refused_by_every_method_before_it_comes() {
                 let call = head(&path, "application/grpc", (0, 0));
                 let announced = [&[0][..], &(most + 1).to_be_bytes(), b"and no more"].concat();
                 let code = match path.rsplit_once('/').unwrap().1 {
-                    // Who calls is asked before anything is read.
+                    // The caller is authenticated before anything is read.
                     "VerifyStream" => Code::Unauthenticated,
-                    // Envoy is told what to tell its client.
+                    // Envoy is told what to return to its client.
                     _ if path.starts_with("/envoy.") => Code::Ok,
                     _ => Code::OutOfRange,
                 };
@@ -311,17 +312,17 @@ fn a_connection_is_told_what_it_may_send() {
                 _ => {}
             }
         }
-        // Calls at once, bytes of each that are not read, bytes of a head; bytes of all calls that are not read.
+        // Concurrent calls, unread bytes per call, bytes of a head; then unread bytes of all calls.
         let told = [3, 4, 6].map(|name| settings.get(&name).copied());
         assert_eq!(told, [Some(256), Some(16 << 10), Some(16 << 10)]);
         assert_eq!(window, Some((384 << 10) - 65_535));
     });
 }
 
-/// The most that all strangers together may have held.
+/// The most memory, in bytes, for all unauthenticated clients together.
 const ALL: usize = 64 << 20;
 
-/// A connection of HTTP/2 that is written by hand.
+/// Opens an HTTP/2 connection to be written by hand.
 async fn raw(address: &str, from: (u8, u8)) -> TcpStream {
     let socket = TcpSocket::new_v4().unwrap();
     socket.bind(([127, 0, from.0, from.1], 0).into()).unwrap();
@@ -333,7 +334,7 @@ fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
 }
 
-/// A head of HTTP/2: each field a literal, which HPACK's table is to keep or not.
+/// Encodes a head of HTTP/2: each field a literal, with or without an entry in HPACK's table.
 fn block(fields: &[(&str, &str, bool)]) -> Vec<u8> {
     let mut block = Vec::new();
     for (name, value, kept) in fields {
@@ -366,9 +367,9 @@ const CALL: [(&str, &str, bool); 5] = [
     ("content-type", "application/grpc", false),
 ];
 
-/// What a stranger writes and leaves: as many unfinished calls as it may have; heads that HPACK's table holds by
-/// their shortest fields; a head that has not come to its end; data of many frames for one call; half a request of
-/// HTTP/1.
+/// What an unauthenticated client writes before it stalls: as many unfinished calls as allowed; heads that
+/// stay in memory because HPACK's table keeps their shortest fields; an unfinished head; data in many
+/// frames for one call; half a request of HTTP/1.
 fn writings() -> Vec<(&'static str, Vec<u8>)> {
     let begin = [b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", &*frame(4, 0, 0, b"")].concat();
     let message = [&[0][..], &ANNOUNCED.to_be_bytes(), b"x"].concat();
@@ -394,7 +395,7 @@ fn writings() -> Vec<(&'static str, Vec<u8>)> {
 
 #[test]
 fn however_many_strangers_come_they_hold_less_than_64_mebibytes_together() {
-    // As many on each listener for each thing that is written.
+    // Connections per listener for each kind of data.
     const EACH: u8 = 250;
     let soft = rustix::process::getrlimit(Resource::Nofile);
     rustix::process::setrlimit(Resource::Nofile, Rlimit { current: soft.maximum, ..soft }).unwrap();
@@ -418,7 +419,7 @@ fn however_many_strangers_come_they_hold_less_than_64_mebibytes_together() {
         for (kind, mut stream) in open {
             let bytes = Bytes::copy_from_slice(&writings[kind].1);
             writing.spawn(async move {
-                // Unless it is ended before.
+                // Fails if the server closes it first.
                 let _ = stream.write_all(&bytes).await;
                 let mut answer = [0; 1024];
                 while let Ok(1..) = stream.read(&mut answer).await {}
@@ -428,7 +429,7 @@ fn however_many_strangers_come_they_hold_less_than_64_mebibytes_together() {
         println!("{held} bytes by {} connections", writing.len());
         assert!(held < ALL, "{held} bytes");
         writing.abort_all();
-        // Whoever is known is served meanwhile and afterwards.
+        // Authenticated clients are served meanwhile and afterwards.
         assert!(!methods(&grpc).await.is_empty());
     });
 }

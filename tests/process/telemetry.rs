@@ -1,4 +1,4 @@
-//! What a running server tells of itself: spans to a collector, and more or fewer log lines when asked.
+//! The telemetry of a running server: spans for a collector, and more or fewer log lines on request.
 
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
@@ -23,7 +23,7 @@ use super::databases::Database;
 use super::program::{Place, eventually, printed, run};
 use super::rpc;
 
-/// A collector that keeps what it is sent.
+/// A collector that keeps what it receives.
 #[derive(Debug, Clone, Default)]
 struct Collector(Arc<Mutex<Vec<ExportTraceServiceRequest>>>);
 
@@ -39,12 +39,12 @@ impl TraceService for Collector {
 }
 
 impl Collector {
-    /// Starts it; returns where it listens. It ends with the process.
+    /// Starts the collector, which ends with the process; returns its address.
     fn start(&self) -> String {
         self.start_with(None)
     }
 
-    /// Does the same, with TLS or without.
+    /// Starts the collector with TLS or without; returns its address.
     fn start_with(&self, tls: Option<ServerTlsConfig>) -> String {
         let encrypted = tls.is_some();
         let (sender, receiver) = std::sync::mpsc::channel();
@@ -71,7 +71,7 @@ impl Collector {
     }
 }
 
-/// Asks for a page of the HTTP listener.
+/// Requests a page from the HTTP listener.
 fn get(address: &str, path: &str) -> String {
     let mut stream = TcpStream::connect(address).unwrap();
     write!(stream, "GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n").unwrap();
@@ -92,7 +92,7 @@ fn a_sampled_call_is_exported_within_its_callers_trace_and_shows_no_secret() {
     let mut server = place.start(&serve, &telemetry);
     let (address, root) = (server.ready(), place.root_secret());
     let secret = rpc::create(&address, &root, "ada").unwrap().secret;
-    // Warm: a call in the fast lane has a span too when its caller wants one.
+    // Warm, because a call in the fast path has a span, too, if its caller requests one.
     rpc::verify(&address, &root, &secret).unwrap();
 
     rpc::verify_traced(&address, &root, &secret, &format!("00-{TRACE}-00f067aa0ba902b7-01")).unwrap();
@@ -134,7 +134,7 @@ fn spans_that_do_not_arrive_are_told_once_and_counted() {
     let data_dir = place.data_dir();
     let http = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
     let serve = ["serve", "--listen", "127.0.0.1:0", "--data-dir", data_dir.to_str().unwrap()];
-    // Nobody listens on port 1.
+    // Nothing listens on port 1.
     let telemetry = [
         ("TOKEND_OTLP_ENDPOINT", "http://127.0.0.1:1"),
         ("TOKEND_TRACE_SAMPLE_RATIO", "1"),
@@ -211,7 +211,7 @@ fn a_call_that_is_refused_to_a_known_caller_is_logged_within_its_trace() {
     let mut server = place.serve();
     let (address, root) = (server.ready(), place.root_secret());
     let secret = rpc::create(&address, &root, "ada").unwrap().secret;
-    // Known from now on; an ordinary token may verify nothing.
+    // Cached from now on; an ordinary token may not verify.
     rpc::verify(&address, &root, &secret).unwrap();
 
     let traceparent = format!("00-{TRACE}-00f067aa0ba902b7-01");
@@ -237,7 +237,7 @@ fn a_slow_call_is_logged_with_how_long_it_took_and_so_is_its_slow_statement() {
     rpc::list(&address, &root).unwrap();
     assert!(!server.stderr().contains("ListTokens"), "an answered call is no news: {}", server.stderr());
 
-    // The time of each token's last use takes as long to read.
+    // Reading the last uses of tokens now takes 1.5 s.
     database.execute(
         "ALTER TABLE token_uses RENAME TO real_uses;
          CREATE VIEW token_uses AS SELECT token_id, last_use_time FROM real_uses
@@ -282,7 +282,7 @@ fn strangers_have_few_lines_written_and_are_counted() {
     let log = server.stderr();
     let (lines, counts): (Vec<_>, Vec<_>) =
         log[before..].lines().partition(|line| !line.contains("not logged one by one"));
-    // Ten for each ten seconds that this took, of some 300 bytes.
+    // Ten lines of some 300 bytes for each ten seconds of this test.
     let written = lines.iter().filter(|line| line.contains("refused")).count();
     assert!(written < REFUSED / 10, "{written} lines");
     let told = |line: &&str| line.split_once("count=").unwrap().1.trim().parse::<usize>().unwrap();

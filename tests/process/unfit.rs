@@ -1,4 +1,5 @@
-//! Databases that waiting does not mend, or that may yet become the right one: what is said of them, and when.
+//! Databases that do not become usable by waiting, or that may still do so: the messages, and when
+//! they appear.
 
 use std::net::TcpListener;
 use std::thread;
@@ -59,7 +60,7 @@ fn a_search_path_that_leads_away_from_the_tables_makes_no_second_installation() 
     for said in [served, text(&migrated.stderr)] {
         assert!(said.contains("schema 'public'") && said.contains("'elsewhere'"), "{said}");
     }
-    // As it was, it goes on.
+    // With the original search path it continues to work.
     printed(run(&["migrate"], &[("DATABASE_URL", &url)], ""));
     let both = format!("{url}&options=-c%20search_path%3Dpublic,elsewhere");
     printed(run(&["migrate"], &[("DATABASE_URL", &both)], ""));
@@ -69,7 +70,7 @@ fn a_search_path_that_leads_away_from_the_tables_makes_no_second_installation() 
 fn a_proxy_without_a_live_server_is_told_from_a_postgres() {
     let proxy = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = proxy.local_addr().unwrap();
-    // Accepts and hangs up, as HAProxy does.
+    // Accepts and closes, as HAProxy does.
     thread::spawn(move || proxy.incoming().for_each(drop));
     let keys = printed(run(&["keygen"], &[], ""));
     for mode in ["prefer", "disable"] {

@@ -1,6 +1,6 @@
-//! Two adjacent versions side by side on one schema. `TOKEND_PREVIOUS` names the previous release's program, which
-//! `.ci/previous` builds once there is a release; until then this build stands in for it, and what is shown is
-//! that a schema is shared and taken further while it is served.
+//! Two adjacent versions concurrently on one schema. `TOKEND_PREVIOUS` names the previous release's
+//! program, which `.ci/previous` builds once there is a release; until then this build is used
+//! instead, which shows that a schema is shared and migrated while it is served.
 
 use tokend::api::proto::Verdict;
 
@@ -44,7 +44,7 @@ fn the_version_before_goes_on_beside_this_one_and_can_be_gone_back_to() {
     revoke(&previous, &new_address, &after.token.unwrap().id);
     eventually_refused(&old_address, &after.secret);
 
-    // Back to the version before, on the schema of this one.
+    // Back to the previous version, on this version's schema.
     new.stop();
     old.stop();
     let mut again = place.start_of(&previous, &SERVE, &shared);
