@@ -1,4 +1,5 @@
-//! The last active root token: no call ends it by mistake, and none that was forced, or has shown its secret, is refused.
+//! The last active root token: no call ends it by mistake, and no call is refused that forces it or
+//! shows the token's secret.
 
 use prost_types::Duration;
 use sqlx::Executor as _;
@@ -24,10 +25,10 @@ use crate::support::{eventually, in_time};
 
 const HOUR: i64 = 3600;
 
-/// RPCs that change something and end no token of any kind, or none of `tokend:root`.
+/// RPCs that change something but end no token, or no `tokend:root` token.
 const HARMLESS: [&str; 4] = ["CreateToken", "EnableToken", "UpdatePolicy", "EnforcePolicy"];
 
-/// RPCs that change nothing.
+/// Read-only RPCs.
 const READS: [&str; 8] = [
     "GetToken",
     "ListTokens",
@@ -39,12 +40,12 @@ const READS: [&str; 8] = [
     "CheckPolicy",
 ];
 
-/// Returns the id of the token that bootstrap made, of the user `root`.
+/// Returns the id of the token that bootstrap created, of the user `root`.
 fn root_id(replica: &Replica) -> String {
     Secret::parse(&replica.installation.root_secret, &Prefix::default()).unwrap().id().to_string()
 }
 
-/// Makes another root token, of the user `ada`; `hours`: how long it lives, else for ever.
+/// Creates another root token, of the user `ada`, with a lifetime of `hours`; `None`: without expiration.
 async fn another(root: &mut Client, hours: Option<i64>) -> (String, String) {
     let ttl = hours.map(|hours| Expiration::Ttl(Duration { seconds: hours * HOUR, nanos: 0 }));
     let request = CreateTokenRequest {
@@ -56,7 +57,7 @@ async fn another(root: &mut Client, hours: Option<i64>) -> (String, String) {
     (made.token.unwrap().id, made.secret)
 }
 
-/// A way to end a token by its id, or to have it end soon.
+/// A call that ends a token given its id, or makes it expire soon.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum End {
     Revoke,
@@ -118,7 +119,8 @@ impl End {
     }
 }
 
-/// Demands that a call was refused since it would end the last root token, and that this is still what it was.
+/// Checks that a call was refused because it would end the last root token, and that the token is
+/// unchanged.
 async fn kept(outcome: Result<(), Status>, reader: &mut Client, id: &str, case: &str) {
     let Err(status) = outcome else { panic!("{case}: done") };
     check(&status, Code::FailedPrecondition, "LAST_ROOT_TOKEN");
@@ -133,12 +135,12 @@ async fn no_call_ends_the_last_active_root_token_unless_it_is_forced() {
     for end in ENDS {
         let replica = Replica::start().await;
         let (mut root, id) = (replica.root(), root_id(&replica));
-        // A token that rotates itself cannot choose when its successor ends.
+        // A token that rotates itself cannot choose the expiration of its successor.
         if end != End::Rotate {
             let outcome = end.of(&mut root.clone(), &id, false).await;
             kept(outcome, &mut root, &id, &format!("{end:?} by itself")).await;
         }
-        // One that ends soon is not one that is left.
+        // A root token that expires soon does not count as another one.
         let (_, secret) = another(&mut root, Some(1)).await;
         let mut mortal = replica.client(&secret);
 
@@ -193,7 +195,7 @@ async fn of_a_rotated_root_token_its_successor_is_the_one_that_counts() {
     };
     let new = rotated(&mut root, graced).await.token.unwrap().id;
 
-    // With it would go what was rotated from it.
+    // The revocation would include the successor.
     kept(End::Revoke.of(&mut mortal, &old, false).await, &mut root, &new, "with its line").await;
     kept(End::Revoke.of(&mut mortal, &new, false).await, &mut root, &new, "the successor").await;
     End::RevokeAlone.of(&mut mortal, &old, false).await.unwrap();
@@ -215,7 +217,7 @@ async fn a_root_token_whose_secret_is_shown_is_revoked_even_if_it_is_the_last() 
         assert_eq!(token.state(), TokenState::Revoked);
         let listed = root.list_tokens(ListTokensRequest::default()).await;
         refused(listed, Code::Unauthenticated, "CREDENTIAL_REVOKED");
-        // And another can be made.
+        // And another one can be created.
         Installation::on(replica.installation.database.clone()).await;
     }
 }
@@ -227,7 +229,7 @@ async fn of_two_calls_that_end_the_last_two_root_tokens_one_is_refused() {
     let mut first = replica.root();
     let (other_id, secret) = another(&mut first, None).await;
     let (mut second, id) = (replica.client(&secret), root_id(&replica));
-    // Holds up whoever has counted already and is about to write.
+    // Blocks the calls that have already counted and are about to write.
     let mut psql = database.connect().await;
     psql.execute("BEGIN; LOCK TABLE token_events IN EXCLUSIVE MODE").await.unwrap();
     let calls = [
@@ -290,7 +292,7 @@ async fn who_may_not_end_a_root_token_is_not_told_whether_it_is_the_last() {
         };
         check(&status, Code::PermissionDenied, "PRIVILEGED_TOKEN");
     }
-    // Nor is anybody held up who ends others.
+    // Nor are callers blocked that end other tokens.
     let other = created_with(&mut root, "", &[]).await.token.unwrap().id;
     revoked(&mut writer, &other, "").await;
 }

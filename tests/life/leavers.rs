@@ -1,4 +1,4 @@
-//! Revoking everything that a user has, in one step that no token in the making escapes.
+//! Revoking all tokens of a user in one step that no concurrent creation escapes.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -116,7 +116,7 @@ async fn what_was_answered_before_is_revoked_however_many_are_created_meanwhile(
     assert_eq!(database.count(ALIVE).await, 0);
 }
 
-/// Waits until a server process waits for a lock of this kind, for the statement that begins like this.
+/// Waits until a server process waits for a lock of this kind, in a statement with this prefix.
 async fn waits(database: &Database, kind: &str, statement: &str) {
     let waiting = format!(
         "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
@@ -131,7 +131,7 @@ async fn a_rotation_that_is_under_way_does_not_survive() {
     let database = &replica.installation.database;
     let mut root = replica.root();
     let id = created(&mut root, ordinary()).await.token.unwrap().id;
-    // Holds the rotation up in the middle: it has the user's lock, and waits for the old token's row.
+    // Blocks the rotation in the middle: it has the user's lock, and waits for the old token's row.
     let mut psql = database.connect().await;
     let mut held = psql.begin().await.unwrap();
     held.execute("SELECT id FROM tokens WHERE user_id = 'ada' FOR SHARE").await.unwrap();
@@ -223,7 +223,7 @@ async fn revocations_of_many_leave_connections_to_those_of_one() {
     for user_id in &users {
         created(&mut root, CreateTokenRequest { user_id: user_id.clone(), ..ordinary() }).await;
     }
-    // None of them comes to its end.
+    // None of them can finish.
     let mut psql = database.connect().await;
     let mut held = psql.begin().await.unwrap();
     held.execute("SELECT id FROM tokens WHERE user_id LIKE 'user-%' FOR SHARE").await.unwrap();
@@ -241,7 +241,7 @@ async fn revocations_of_many_leave_connections_to_those_of_one() {
     assert!(revocation.token.is_some());
     held.rollback().await.unwrap();
     for leaving in leaving {
-        // Some have waited for too long.
+        // Some have timed out.
         drop(leaving.await.unwrap());
     }
 }

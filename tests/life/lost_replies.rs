@@ -1,4 +1,4 @@
-//! Answers that are lost on the wire: the work is done, its caller does not know, and asks again.
+//! Responses lost on the wire: the work is done, but the caller does not know, and retries.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -14,7 +14,8 @@ use crate::support::client::{Client, bearing, created, new_request_id, ordinary,
 use crate::support::replica::Replica;
 use crate::support::{eventually, in_time};
 
-/// A port in front of a replica that passes everything on, until it loses every answer, then the connection.
+/// A proxy in front of a replica that forwards everything, until it drops every response, then the
+/// connection.
 struct Wire {
     address: SocketAddr,
     loses: Arc<watch::Sender<Loss>>,
@@ -68,7 +69,7 @@ async fn pass(client: TcpStream, server: TcpStream, mut loses: watch::Receiver<L
     }
 }
 
-/// Sends a call whose answer is lost, and returns when its work is done and its caller has an error.
+/// Sends a call whose response is lost, and returns when its work is done and its caller has an error.
 async fn lose<T: Send + 'static>(
     replica: &Replica,
     wire: &Wire,

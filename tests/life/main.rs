@@ -1,5 +1,5 @@
-//! How tokens follow one another and end: rotation, requests that are answered once however often they are sent,
-//! revocation by possession and of everything that a user has.
+//! The succession and the end of tokens: rotation, requests that have one result however often they
+//! are sent, revocation by possession and of all tokens of a user.
 
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
@@ -24,23 +24,23 @@ use tonic_types::StatusExt as _;
 
 use support::client::{Client, verified};
 
-/// Shows a token, which must be there.
+/// Returns a token, which must exist.
 async fn got(client: &mut Client, id: &str) -> Token {
     let request = GetTokenRequest { token_id: id.to_owned() };
     client.get_token(request).await.unwrap().into_inner().token.unwrap()
 }
 
-/// Asks for a verdict without requiring anything.
+/// Verifies a secret without required scopes.
 async fn verdict(client: &mut Client, secret: &str) -> Verdict {
     verified(client, secret, &[]).await.verdict()
 }
 
-/// Returns what a refusal's metadata says under a key.
+/// Returns the value of a key in an error's metadata.
 fn metadata(status: &Status, key: &str) -> String {
     status.get_details_error_info().unwrap().metadata[key].clone()
 }
 
-/// Returns whole seconds, as messages want them.
+/// Returns whole seconds, as messages need them.
 #[expect(clippy::unnecessary_wraps, reason = "as the messages want it")]
 fn seconds(seconds: i64) -> Option<Duration> {
     Some(Duration { seconds, nanos: 0 })

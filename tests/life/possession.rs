@@ -1,4 +1,4 @@
-//! Whoever finds a secret can end its token, and learns no more of it than that.
+//! The finder of a secret can end its token, and learns no more than that.
 
 use tokend::api::proto::revoke_token_request::Target;
 use tokend::api::proto::{
@@ -75,7 +75,7 @@ async fn a_token_ends_itself_and_what_was_rotated_from_it() {
     let mut finder = replica.caller("finder", &[]).await;
     assert_eq!(verdict(&mut root, &new.secret).await, Verdict::Valid);
 
-    // Within its grace the old one is as good as the new one: whoever has it may have both.
+    // Within its grace period the old token is as good as the new one: its holder may have both.
     let answer = finder.revoke_token(found(&old.secret)).await.unwrap().into_inner();
 
     assert_eq!(answer.token.unwrap().id, id);
@@ -90,7 +90,7 @@ async fn a_secret_that_is_good_for_nothing_any_more_ends_nothing_that_is_good() 
     let replica = Replica::start().await;
     let mut root = replica.root();
     let mut finder = replica.caller("finder", &[]).await;
-    // The one has expired, the other was revoked alone.
+    // One has expired, the other was revoked with `only_this`.
     for revoked in [false, true] {
         let old = created(&mut root, ordinary()).await;
         let id = old.token.unwrap().id;
@@ -103,7 +103,7 @@ async fn a_secret_that_is_good_for_nothing_any_more_ends_nothing_that_is_good() 
 
         assert_eq!(verdict(&mut root, &new.secret).await, Verdict::Valid, "{revoked}");
         assert_eq!(got(&mut root, &id).await.state(), TokenState::Revoked);
-        // Whoever could end it by its id still ends what came of it.
+        // A caller who may revoke it by its id still ends its successors.
         root.revoke_token(found(&old.secret)).await.unwrap();
         assert_eq!(verdict(&mut root, &new.secret).await, Verdict::Revoked, "{revoked}");
     }

@@ -1,5 +1,5 @@
-//! Requests with an id are answered once: every retry gets the same token and the same secret, although tokend
-//! keeps neither the secret nor the id.
+//! Requests with an id have one result: every retry gets the same token and the same secret,
+//! although tokend stores neither the secret nor the id.
 
 use std::collections::HashSet;
 
@@ -228,7 +228,7 @@ async fn requests_of_yesterday_are_deleted() {
         WHERE request_mac = (SELECT request_mac FROM token_requests ORDER BY request_mac LIMIT 1)";
     assert_eq!(database.execute(oldest).await, 1);
 
-    // The job looks when a replica begins.
+    // The job runs when a replica starts.
     let _other = replica.installation.serve(replica.installation.config()).await;
 
     crate::support::eventually("the old one is deleted", async || {

@@ -1,4 +1,5 @@
-//! A superseded token that rotates itself after its grace: where the policy says so, its family is revoked.
+//! A superseded token that rotates itself after its grace period: if the policy says so, its family
+//! is revoked.
 
 use tokend::api::proto::{
     CreateTokenResponse, ListTokenEventsRequest, ListTokensRequest, Policy, RotateTokenRequest,
@@ -31,7 +32,7 @@ fn successor(made: &RotateTokenResponse) -> String {
     made.token.as_ref().unwrap().id.clone()
 }
 
-/// Ends a token's grace by hand, and waits until the replica knows.
+/// Ends a token's grace period in SQL, and waits until the replica knows.
 async fn let_expire(replica: &Replica, made: &CreateTokenResponse) {
     let expire =
         "UPDATE tokens SET expire_time = now() WHERE expire_time IS NOT NULL AND revoke_time IS NULL";

@@ -1,5 +1,5 @@
-//! Rotating a token by somebody else: what the successor inherits, when the old one ends, and that there is one
-//! successor at most.
+//! Rotating a token by another caller: what the successor inherits, when the old token ends, and
+//! that there is at most one successor.
 
 use tokend::api::proto::revoke_token_request::Target;
 use tokend::api::proto::rotate_token_request::Expiration;
@@ -307,7 +307,8 @@ async fn of_a_rotation_and_a_revocation_at_once_nothing_survives() {
     assert_eq!(replica.installation.database.count(alive).await, 1, "root alone");
 }
 
-/// Three generations, of which retention has deleted the second; the first is within its grace.
+/// Creates three generations, of which retention has deleted the second; the first is within its
+/// grace period.
 async fn without_the_second(replica: &Replica) -> (CreateTokenResponse, RotateTokenResponse) {
     let mut root = replica.root();
     let first = created(&mut root, ordinary()).await;

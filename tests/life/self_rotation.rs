@@ -1,4 +1,4 @@
-//! A token that rotates itself: it needs no scope for that, gains nothing, and cannot lock itself out.
+//! A token that rotates itself: this needs no scope, gains nothing, and cannot lock it out.
 
 use tokend::api::proto::rotate_token_request::Expiration;
 use tokend::api::proto::{CreateTokenRequest, RotateTokenRequest, Token, Verdict};

@@ -1,4 +1,5 @@
-//! What is judged is judged by the clock behind the last lock: what ended while a lock was waited for has ended.
+//! Calls are judged by the time after the last lock was acquired: what expired during the wait has
+//! expired.
 
 use sqlx::postgres::PgConnection;
 use sqlx::{AssertSqlSafe, Executor as _};
@@ -18,14 +19,14 @@ use crate::support::eventually;
 use crate::support::replica::Replica;
 use crate::support::status::{check, refused};
 
-/// A transaction of somebody else's that has locked rows.
+/// Another transaction that has locked rows.
 struct Holder {
     connection: PgConnection,
     database: Database,
 }
 
 impl Holder {
-    /// Locks what a query finds.
+    /// Locks the rows of a query.
     async fn of(database: &Database, query: &str) -> Self {
         let mut connection = database.connect().await;
         connection.execute(AssertSqlSafe(format!("BEGIN; {query} FOR UPDATE"))).await.unwrap();
@@ -36,14 +37,15 @@ impl Holder {
         Self::of(database, &format!("SELECT FROM tokens WHERE id = '{}'", uuid(id))).await
     }
 
-    /// Waits until so many calls wait for locks.
+    /// Waits until this many calls wait for locks.
     async fn waited_for(&self, calls: i64) {
         let waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
             AND wait_event_type = 'Lock'";
         eventually("calls wait", async || (self.database.count(waiting).await >= calls).then_some(())).await;
     }
 
-    /// Has a token end now, and lets the waiting go on once that is over. Returns the time in microseconds.
+    /// Makes a token expire now, and releases the waiting calls after that. Returns the time in
+    /// microseconds.
     async fn end(mut self, id: &str) -> i64 {
         let end = format!(
             "UPDATE tokens SET expire_time = clock_timestamp() + interval '1 ms' WHERE id = '{}'",
@@ -74,7 +76,7 @@ fn reviving(id: &str) -> UpdateTokenRequest {
     }
 }
 
-/// Calls an RPC that changes something, on the token with this id where it is about one.
+/// Calls an RPC that changes something, on the token with this id if it takes one.
 async fn act(rpc: &str, client: &mut Client, id: &str) -> Result<(), Status> {
     let token_id = id.to_owned();
     let revoke = RevokeTokenRequest { target: Some(Target::TokenId(token_id.clone())), ..Default::default() };
@@ -118,7 +120,7 @@ async fn no_caller_acts_after_its_own_end_whatever_it_has_waited_for() {
         let caller_id = made.token.unwrap().id;
         let mut caller = replica.client(&made.secret);
         let id = created(&mut root, ordinary()).await.token.unwrap().id;
-        // Its own row, which every act locks.
+        // The caller's own row, which every change locks.
         let holder = Holder::of_token(database, &caller_id).await;
 
         let acting = tokio::spawn(async move { act(rpc, &mut caller, &id).await });
@@ -141,7 +143,7 @@ async fn no_caller_acts_after_its_own_end_on_a_token_that_it_has_waited_for() {
         let caller_id = made.token.unwrap().id;
         let mut caller = replica.client(&made.secret);
         let id = created(&mut root, ordinary()).await.token.unwrap().id;
-        // So short that it is over soon, and long enough to be locked by then.
+        // Short enough to end soon, long enough for the call to reach the lock.
         let ends = format!(
             "UPDATE tokens SET expire_time = clock_timestamp() + interval '1 s' WHERE id = '{}'",
             uuid(&caller_id)
