@@ -1,4 +1,4 @@
-//! Creating a token: what is answered, what is stored, and that the secret is shown this once.
+//! Creating a token: the response, the stored row, and that the secret is shown only this once.
 
 use prost::Message as _;
 use prost_types::Duration;
@@ -111,7 +111,7 @@ async fn both_verifiers_are_stored_and_the_plaintext_in_no_table() {
     }
 }
 
-/// Reads base62 of 256 bits; returns their 64 hexadecimal digits, as Postgres would show these bytes.
+/// Reads 256 bits in base62; returns their 64 hexadecimal digits, as Postgres would show these bytes.
 fn hex_of_number(base62: &str) -> String {
     let mut digits = [0_u32; 64];
     for character in base62.chars() {

@@ -1,4 +1,4 @@
-//! Disabling a token and enabling it again: at once, written down, and within what the caller may.
+//! Disabling and enabling a token: effective at once, audited, and within the caller's rights.
 
 use tokend::api::proto::create_token_request::Expiration;
 use tokend::api::proto::{
@@ -40,7 +40,7 @@ async fn a_disabled_token_is_refused_at_once_and_an_enabled_one_accepted() {
 
     let answer = disabled(&mut root, &original.id).await;
 
-    // The use may have been written down by now; what Verify shows never has it.
+    // The last use may be recorded by now; Verify's response never has it.
     let token = Token { last_use_time: None, ..answer.token.unwrap() };
     assert_eq!(token.state(), TokenState::Disabled);
     assert!(nanos(answer.effective_time.as_ref()) >= nanos(token.disable_time.as_ref()));

@@ -1,7 +1,7 @@
-//! What every RPC does with the most and the strangest that its fields can hold. The fields are found through the
-//! descriptors, so that a new one is tried, too.
+//! What every RPC does with the longest and strangest values of its fields. The fields come from
+//! the descriptors, so new ones are tried, too.
 //!
-//! `cargo test --release --test tokens no_field -- --nocapture` tells what each costs.
+//! `cargo test --release --test tokens no_field -- --nocapture` prints the cost of each.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -21,13 +21,13 @@ use crate::support::contract::{Field, call, rpcs};
 use crate::support::replica::Replica;
 use crate::support::status::reason;
 
-/// What a message may have at most.
+/// The maximum size of a message, in bytes.
 const MESSAGE: usize = 64 * 1024;
 
-/// What a refusal may have at most, names of headers included.
+/// The maximum size of a refusal, in bytes, including header names.
 const REFUSAL: usize = 8 * 1024;
 
-/// Returns what the headers of a status take.
+/// Returns the size of a status's headers.
 fn length(status: &Status) -> usize {
     let mut headers = HeaderMap::new();
     status.add_header(&mut headers).unwrap();
@@ -39,7 +39,7 @@ fn worst(field: &Field) -> Vec<Vec<u8>> {
     let room = MESSAGE - 64;
     match field.kind {
         Type::String | Type::Bytes if field.repeated => {
-            // An element takes two bytes of frame.
+            // The tag and the length of an element take two bytes.
             ["", "\u{1}", "x*", "%%", "é", "name"]
                 .map(|text| field.times(text.as_bytes(), room / (text.len() + 2)))
                 .into()
@@ -50,7 +50,7 @@ fn worst(field: &Field) -> Vec<Vec<u8>> {
         Type::Enum | Type::Int32 | Type::Int64 | Type::Bool if field.repeated => {
             [0, 1, 99].map(|number: u8| field.delimited(&vec![number; room])).into()
         }
-        // A map's entry: a key of four letters.
+        // An entry of a map, with a key of four letters.
         Type::Message if field.repeated => {
             let entries = (0..room / 8).map(|number| format!("\n\u{4}{number:04}")).collect::<Vec<_>>();
             let one = field.delimited(b"");
@@ -62,7 +62,7 @@ fn worst(field: &Field) -> Vec<Vec<u8>> {
     }
 }
 
-/// How often each message is sent to measure what refusing it costs.
+/// How often each message is sent to measure the cost of its refusal.
 const TIMES: u32 = if cfg!(debug_assertions) { 1 } else { 20 };
 
 fn processor_time() -> Duration {
@@ -107,7 +107,7 @@ async fn no_field_however_full_is_answered_by_more_than_a_short_refusal() {
     assert!(tried > 100, "{tried}");
 }
 
-/// The seconds and the nanoseconds of times and durations, each with each.
+/// The seconds of times and durations, each combined with each of the nanoseconds.
 const SECONDS: [i64; 16] = [
     i64::MIN,
     -315_576_000_001,
@@ -129,7 +129,7 @@ const SECONDS: [i64; 16] = [
 const NANOS: [i32; 9] =
     [i32::MIN, -1_000_000_000, -1, 0, 1, 999_999_000, 999_999_999, 1_000_000_000, i32::MAX];
 
-/// Returns a message that lacks nothing but what is tried.
+/// Returns a message that lacks only the field under test.
 async fn else_valid(replica: &Replica, rpc: &str) -> Vec<u8> {
     let token_id = async || created(&mut replica.root(), ordinary()).await.token.unwrap().id;
     match rpc {
@@ -174,7 +174,7 @@ async fn no_time_and_no_duration_is_more_than_can_be_calculated_with() {
             for (seconds, nanos) in SECONDS.iter().flat_map(|&s| NANOS.iter().map(move |&n| (s, n))) {
                 let shown = format!("{} {} {seconds} s {nanos} ns", rpc.name, field.name);
                 let time = prost_types::Duration { seconds, nanos }.encode_to_vec();
-                // What comes later in a message counts, or is merged.
+                // A later field of a message replaces an earlier one, or is merged into it.
                 let message = [else_valid(&replica, &rpc.name).await, field.delimited(&time)].concat();
                 if !answered(call(&channel, root, &rpc.name, message).await, &shown) {
                     continue;

@@ -1,4 +1,4 @@
-//! The limits of every field of a request: what lies on a bound is accepted, what lies just beyond it is
+//! The limits of every request field: a value at the limit is accepted, one just beyond it is
 //! refused, and the refusal names the field.
 
 use std::collections::HashMap;

@@ -1,6 +1,6 @@
-//! Verify's requests, and those of its stream, in every shape that the framing of gRPC allows, and some that it does
-//! not: what is read past the router is answered as the router answers. A content type that only the router takes
-//! tells the two apart.
+//! The requests of Verify and `VerifyStream` in every shape that gRPC's framing allows, and some
+//! that it does not: the fast path responds as the router does. A content type that only the router
+//! accepts distinguishes the two.
 
 use h2::client::SendRequest;
 use prost::Message as _;
@@ -17,23 +17,23 @@ use crate::support::replica::Replica;
 const PAST_THE_ROUTER: &str = "application/grpc";
 const BY_THE_ROUTER: &str = "application/grpc+proto";
 
-/// The body of a request: its DATA frames, and what ends it.
+/// The body of a request: its DATA frames, and its end.
 struct Sent {
     frames: Vec<Vec<u8>>,
     end: End,
 }
 
-/// What says that a body has ended.
+/// How a body ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum End {
-    /// The last of its frames.
+    /// With the last of its frames.
     Itself,
-    /// An empty frame behind them.
+    /// With an empty frame after them.
     Empty,
     Trailers,
 }
 
-/// What came back.
+/// The response.
 #[derive(Debug, PartialEq)]
 struct Answered {
     head: HeaderMap,
@@ -90,7 +90,7 @@ impl Peer {
     }
 }
 
-/// The RPCs that are read past the router.
+/// The RPCs of the fast path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Rpc {
     Verify,
@@ -115,7 +115,7 @@ impl Rpc {
     }
 }
 
-/// Walks the messages that follow on each other.
+/// Iterates over consecutive messages.
 fn messages(mut data: &[u8]) -> impl Iterator<Item = &[u8]> {
     std::iter::from_fn(move || {
         let (prefix, rest) = data.split_first_chunk::<5>()?;
@@ -126,7 +126,7 @@ fn messages(mut data: &[u8]) -> impl Iterator<Item = &[u8]> {
     })
 }
 
-/// Writes a message with its prefix.
+/// Encodes a message with its prefix.
 fn framed(compressed: u8, message: &[u8]) -> Vec<u8> {
     let mut framed = vec![compressed];
     framed.extend(u32::try_from(message.len()).unwrap().to_be_bytes());
@@ -146,7 +146,7 @@ async fn whatever_the_framing_the_answer_is_the_routers() {
         let long = framed(0, &rpc.message(question(&"x".repeat(70_000), &[])));
         let one = (Code::Ok, &[Verdict::Valid][..]);
         let refused = |code| (code, &[][..]);
-        // A stream answers each, and those before one that is none.
+        // A stream responds to each message, up to an invalid one.
         let stream = rpc == Rpc::VerifyStream;
         let by_rpc = |streamed: (Code, &'static [Verdict]), single| if stream { streamed } else { single };
         let two = by_rpc((Code::Ok, &[Verdict::Valid; 2]), one);
@@ -173,7 +173,7 @@ async fn whatever_the_framing_the_answer_is_the_routers() {
         ];
         for (shape, frames, expected) in shapes {
             for end in [End::Itself, End::Empty, End::Trailers] {
-                // Trailers, which no client sends, end a stream wherever they stand.
+                // Trailers, which no client sends, end a stream wherever they are.
                 let cut = stream && end == End::Trailers && shape.starts_with("half");
                 let (code, verdicts) = if cut { (Code::Ok, &[][..]) } else { expected };
                 let sent = Sent { frames: frames.clone(), end };
@@ -212,7 +212,7 @@ async fn what_does_not_call_itself_grpc_is_not_read() {
             Some("application/json"),
             Some("application/grpcX"),
             Some("application/grpc+json"),
-            // Where no origins are configured.
+            // Because no origins are configured.
             Some("application/grpc-web"),
             Some("application/grpc-web+proto"),
             Some("application/grpc-web-text"),

@@ -1,5 +1,5 @@
-//! Verify with `CONSISTENCY_FULL`: the database decides, whatever the cache has. The replicas here look for
-//! changes four times a minute and hear of none, since they are made in psql.
+//! Verify with `CONSISTENCY_FULL`: the database decides, whatever is cached. These replicas poll
+//! for changes four times a minute and are not notified, because the changes are made in psql.
 
 use std::time::Duration;
 
@@ -41,7 +41,7 @@ async fn a_full_answer_takes_account_of_every_change_of_a_cached_record() {
         ("DELETE FROM tokens WHERE scopes = '{a}'", Verdict::NotFound, None),
     ] {
         database.execute(change).await;
-        // Twice: the second time the cache has the record as it is.
+        // Twice: the second time the cache has the current record.
         for _ in 0..2 {
             let answer = asked(&mut root, &made.secret, Consistency::Full).await;
             assert_eq!(answer.verdict(), verdict, "{change}");
@@ -73,7 +73,7 @@ async fn one_query_answers_for_records_that_are_cached_and_for_others() {
     assert_eq!(verdicts, [Verdict::Valid; 20]);
 }
 
-/// A row that has the revision of its record is not read; so each column must give it another.
+/// A row with the revision of its cached record is not read; so each column must change the revision.
 #[tokio::test]
 async fn a_change_of_any_column_is_seen() {
     let replica = deaf_replica().await;

@@ -1,4 +1,4 @@
-//! Showing one token by its id.
+//! Getting one token by its id.
 
 use tokend::api::proto::{GetTokenRequest, Token, TokenState};
 use tonic::Code;

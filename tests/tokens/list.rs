@@ -1,4 +1,4 @@
-//! What a listing shows: which tokens, in which order, and which questions it refuses.
+//! Listing: which tokens, in which order, and which requests are refused.
 
 use std::time::Duration;
 
@@ -14,12 +14,12 @@ use crate::support::proxy::{Proxy, Way};
 use crate::support::replica::{Installation, Replica};
 use crate::support::status::{fields, refused};
 
-/// Creates an ordinary token with this name; the rest is the request's.
+/// Creates an ordinary token with this name; other fields are from `request`.
 async fn named(client: &mut Client, name: &str, request: CreateTokenRequest) -> String {
     created(client, CreateTokenRequest { name: name.to_owned(), ..request }).await.token.unwrap().id
 }
 
-/// Lists one page and returns the names on it, without the callers' own.
+/// Lists one page and returns the names on it, without the callers' own tokens.
 async fn names(client: &mut Client, request: ListTokensRequest) -> Vec<String> {
     let page = client.list_tokens(request).await.unwrap().into_inner();
     let ordinary =
@@ -187,7 +187,7 @@ async fn everything_wrong_with_a_question_is_told_at_once() {
     assert_eq!(fields(&status), ["organization_id", "user_id", "states[0]", "order_by", "page_size"]);
 }
 
-/// Lists by both orders, which must agree, and returns the names in alphabetical order.
+/// Lists in both orders, which must agree, and returns the names in alphabetical order.
 async fn found(client: &mut Client, request: ListTokensRequest) -> Vec<String> {
     let by_expire_time = ListTokensRequest { order_by: "expire_time".to_owned(), ..request.clone() };
     let (mut found, mut by_expire_time) = (names(client, request).await, names(client, by_expire_time).await);
@@ -306,7 +306,7 @@ async fn a_page_shows_each_token_in_a_state_that_was_asked_for() {
         let ttl = prost_types::Duration { nanos: i32::try_from(tenths % 10).unwrap() * 100_000_000, ..ttl };
         created(&mut root, CreateTokenRequest { expiration: Some(Expiration::Ttl(ttl)), ..ordinary() }).await;
     }
-    // Between the parts of a page's transaction tokens expire.
+    // Tokens expire between the statements of a page's transaction.
     proxy.turn(Way::Slow(Duration::from_millis(100)));
     loop {
         let mut shown = async |state: TokenState| {

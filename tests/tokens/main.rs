@@ -1,5 +1,5 @@
-//! The main job, from outside: tokens are created, listed, revoked and verified over a real socket, on a
-//! real Postgres.
+//! The main functions, from outside: tokens are created, listed, revoked and verified over a real
+//! socket, on a real Postgres.
 
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 

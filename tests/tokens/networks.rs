@@ -1,4 +1,4 @@
-//! Where a token may be used from: what is accepted as a network, and what Verify says of an address.
+//! The networks that a token may be used from: which are accepted, and Verify's verdict on an address.
 
 use tokend::api::proto::{CreateTokenRequest, Verdict, VerifyRequest};
 use tonic::Code;

@@ -1,5 +1,5 @@
-//! Walking a listing page by page: sizes, page tokens, and that nothing is missed or shown twice while
-//! others create and revoke.
+//! Paging through a listing: sizes, page tokens, and that nothing is missed or shown twice during
+//! concurrent creations and revocations.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use crate::support::eventually;
 use crate::support::replica::Replica;
 use crate::support::status::refused;
 
-/// Makes copies of the one token of user `ada`, a third of them of equal age.
+/// Creates copies of the one token of user `ada`, a third of them of equal age.
 async fn multiply(database: &Database, copies: usize) {
     let sql =
         "INSERT INTO tokens (id, organization_id, user_id, name, scopes, labels, allowed_cidrs, create_time, created_by,
@@ -37,7 +37,7 @@ async fn page(client: &mut Client, request: ListTokensRequest) -> ListTokensResp
     client.list_tokens(request).await.unwrap().into_inner()
 }
 
-/// Walks to the end and returns how often each token was shown; `between` runs after each page.
+/// Pages to the end and returns how often each token was shown; `between` runs after each page.
 async fn walk(
     client: &mut Client,
     mut request: ListTokensRequest,
@@ -292,7 +292,7 @@ impl Writers {
         Self { written, stopped, tasks }
     }
 
-    /// Waits until they have written since it was called.
+    /// Waits until they have written again since the call.
     async fn write_on(&self) {
         let before = self.written.load(Ordering::Relaxed);
         eventually("the writers go on", async || {

@@ -1,4 +1,4 @@
-//! Revoking a token: once and for all, written down once, and never forgotten by those who must hear of it.
+//! Revoking a token: final, audited once, and never missed by those who must know of it.
 
 use tokend::api::proto::{Token, TokenState, Verdict};
 use tokend::secret::TokenId;
@@ -11,7 +11,7 @@ use crate::support::client::{
 use crate::support::replica::Replica;
 use crate::support::status::refused;
 
-/// Returns the id as Postgres holds it.
+/// Returns the id as stored in Postgres.
 fn uuid(id: &str) -> Uuid {
     Uuid::from_bytes(TokenId::parse(id).unwrap().to_bytes())
 }
@@ -36,7 +36,7 @@ async fn a_revoked_token_is_refused_at_once() {
     assert!(nanos(answer.effective_time.as_ref()) >= nanos(token.revoke_time.as_ref()));
     let judged = verified(&mut root, &made.secret, &[]).await;
     assert_eq!(judged.verdict(), Verdict::Revoked);
-    // The revocation may tell of the use above; Verify never does.
+    // The revocation's response may have the use above; Verify's never does.
     assert_eq!(judged.token.unwrap(), Token { last_use_time: None, ..token });
 }
 

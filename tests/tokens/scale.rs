@@ -1,5 +1,5 @@
-//! Listing among a million tokens: by an index whatever is asked for, in steps of one size from the first page
-//! to the last.
+//! Listing among a million tokens: always by an index, in steps of the same cost from the first
+//! page to the last.
 
 use std::collections::HashSet;
 use std::fmt::Write as _;
@@ -15,8 +15,8 @@ use crate::support::replica::Replica;
 
 const MILLION: usize = 1_000_000;
 
-/// Fills a database with tokens: nine tenths in one organization, of ten users, half of them never
-/// expiring, a fifth expired, a hundredth revoked, a tenth used.
+/// Fills a database with tokens: nine tenths in one organization, of ten users, half of them
+/// without expiration, a fifth expired, a hundredth revoked, a tenth used.
 async fn fill(database: &Database, tokens: usize) {
     let mut connection = database.connect().await;
     let indexes: Vec<(String, String)> = sqlx::query_as(
@@ -25,7 +25,7 @@ async fn fill(database: &Database, tokens: usize) {
     .fetch_all(&mut connection)
     .await
     .unwrap();
-    // Indexes are faster built than kept up, and nobody follows these changes.
+    // Building indexes is faster than updating them, and no replica follows these changes.
     let mut script = String::from("ALTER TABLE tokens DISABLE TRIGGER tokens_insert_trigger;");
     for (name, _) in &indexes {
         write!(script, "DROP INDEX {name};").unwrap();
@@ -53,7 +53,7 @@ async fn fill(database: &Database, tokens: usize) {
     assert_eq!(database.count("SELECT count(*) FROM tokens").await, i64::try_from(tokens).unwrap() + 2);
 }
 
-/// Returns the statements with these words in them, as they are compiled in.
+/// Returns the compiled statements that contain these words.
 fn statements(words: &str) -> Vec<String> {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join(".sqlx");
     let queries = std::fs::read_dir(directory).unwrap().map(|entry| {
@@ -71,7 +71,7 @@ fn walks() -> Vec<String> {
     walks
 }
 
-/// What one call asks for, as a statement's arguments.
+/// The parameters of one call, as a statement's arguments.
 #[derive(Debug, Clone, Copy)]
 struct Call {
     position: (&'static str, &'static str),
@@ -102,7 +102,7 @@ impl Call {
     }
 }
 
-/// Explains a call; in `mode` as a plan for its arguments, or as one for any.
+/// Explains a call with a plan of this `mode`: for its arguments, or generic.
 async fn explain(connection: &mut PgConnection, walk: &str, call: Call, mode: &str, options: &str) -> String {
     explain_with(connection, walk, &call.arguments(walk), mode, options).await
 }
@@ -121,10 +121,10 @@ async fn explain_with(
     lines.iter().map(|line| line.get::<String, _>(0) + "\n").collect()
 }
 
-/// Returns how many blocks a call touches, all in all.
+/// Returns the number of blocks that a call accesses.
 async fn blocks(connection: &mut PgConnection, walk: &str, call: Call) -> u64 {
     let plan = explain(connection, walk, call, "force_custom_plan", "ANALYZE, BUFFERS, TIMING off").await;
-    // The first line of buffers is the whole statement's.
+    // The first line of buffers is the total of the statement.
     let buffers = plan.lines().find(|line| line.contains("Buffers: shared")).unwrap_or_default();
     let words = buffers.split([' ', ':']).filter_map(|word| word.split_once('='));
     let touched = words.filter(|(kind, _)| ["hit", "read"].contains(kind));
@@ -175,13 +175,13 @@ async fn among_a_million_tokens_every_listing_walks_an_index_and_no_page_costs_m
             };
             blocks(&mut connection, &walk, Call { position: (time, id), states: ALL, filters: none }).await
         };
-        // 51 rows: each one's own block, the way to its last use through another index, and what updates that
-        // are not vacuumed yet have left.
+        // 51 rows: the block of each, the lookup of its last use through another index, and dead
+        // rows of updates that are not vacuumed yet.
         for position in [first, middle, last] {
             let touched = cost(position).await;
             assert!(touched <= 51 * 20, "{touched} blocks for a page at {position:?} of\n{walk}");
         }
-        // A call that finds nothing touches what 10,000 rows lie in, not what a million do.
+        // A call that finds nothing reads the blocks of 10,000 rows, not those of a million.
         let vain =
             Call { position: START, states: ALL, filters: "'0001-01-01', NULL, NULL, 'no such', NULL" };
         let touched = blocks(&mut connection, &walk, vain).await;
@@ -189,7 +189,7 @@ async fn among_a_million_tokens_every_listing_walks_an_index_and_no_page_costs_m
     }
 }
 
-/// Fills the audit log: nine tenths in one organization, of ten users; one user with few events, long ago.
+/// Fills the audit log: nine tenths in one organization, of ten users; one user with few, old events.
 async fn fill_log(database: &Database, events: usize) {
     let mut connection = database.connect().await;
     let indexes: Vec<(String, String)> = sqlx::query_as(
@@ -250,9 +250,10 @@ async fn among_a_million_events_every_filter_of_the_log_reads_an_index_and_no_mo
                     !plan.contains("Seq Scan") && !plan.contains("_pkey on") || owner.is_empty(),
                     "{mode}\n{plan}"
                 );
-                // A token's own events are few; all else is read by an index on all that is asked for, in its order.
+                // A token has few events; all other reads use an index on all conditions, in its order.
                 let few = reading.contains("token_id = $3");
-                // Of one user of an organization also by all that the user did anywhere, where that is little.
+                // One user in an organization may also be read by the index on the user's events
+                // anywhere, if they are few.
                 let elsewhere =
                     plan.contains("token_events_any_user_idx") && reading.contains("user_id >= $4");
                 let more = plan.contains("Filter:") && !elsewhere || plan.contains("Sort");
@@ -262,7 +263,7 @@ async fn among_a_million_events_every_filter_of_the_log_reads_an_index_and_no_mo
     }
 }
 
-/// Pages through a listing of everything, and returns how many calls that took.
+/// Pages through a listing of everything, and returns the number of calls.
 async fn page_to_the_end(replica: &Replica, order_by: &str, tokens: usize) -> usize {
     let mut root = replica.root();
     let (mut shown, mut calls, mut page_token) = (HashSet::new(), 0, String::new());

@@ -1,4 +1,4 @@
-//! Changing a token: only what the mask names, at once, and never a revoked one.
+//! Updating a token: only the fields in the mask, effective at once, and never a revoked token.
 
 use prost_types::Duration;
 use tokend::api::proto::update_token_request::Expiration;

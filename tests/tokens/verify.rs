@@ -1,4 +1,4 @@
-//! Verify: every verdict, which of several is given, and what is shown with it.
+//! Verify: every verdict, which one takes precedence, and the rest of the response.
 
 use prost_types::Duration;
 use tokend::api::proto::create_token_request::Expiration;
@@ -12,7 +12,7 @@ use crate::support::replica::Replica;
 const EXPIRE_ALL: &str =
     "UPDATE tokens SET create_time = '2001-01-01', expire_time = now() WHERE user_id = 'ada'";
 
-/// Checks that nothing is told but the verdict itself.
+/// Checks that a response has nothing but the verdict.
 #[track_caller]
 fn bare(answer: &VerifyResponse, verdict: Verdict) {
     assert_eq!(answer.verdict(), verdict);
