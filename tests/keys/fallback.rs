@@ -1,5 +1,5 @@
-//! The durable verifier, asked when a token's key is lost: it decides rightly, and nobody can spend more
-//! of it than a fair share.
+//! The durable verifier, used when a token's key is lost: it decides correctly, and no caller can
+//! use more than a fair share of it.
 
 use sqlx::Connection as _;
 use tokend::api::proto::{CreateTokenResponse, Verdict};
@@ -16,8 +16,8 @@ fn wrong_secret_of(made: &CreateTokenResponse) -> String {
     forged(TokenId::parse(&made.token.as_ref().unwrap().id).unwrap())
 }
 
-/// Starts a replica that has lost every key so far, with one place to hash in. Its callers' own secrets
-/// have been proven already.
+/// Starts a replica that has lost every previous key, with one hash permit. Its callers' own
+/// secrets have been verified already.
 async fn forgetful(installation: &Installation, limit: DurableCost, callers: &[&str]) -> Replica {
     let mut config = installation.config();
     config.keyring = keyring(&[&new_key()]);
@@ -92,7 +92,7 @@ async fn attempts_on_one_token_take_turns_and_a_flood_of_them_leaves_room_for_ot
     let replica = forgetful(&installation, cheap(), &[&installation.root_secret, &gateway]).await;
     let database = &installation.database;
 
-    // Its turn lasts until its new MAC is written, which the lock delays.
+    // This attempt holds its token's lock until the new MAC is written, which the row lock delays.
     let mut lock = database.connect().await;
     sqlx::raw_sql("BEGIN; SELECT FROM tokens WHERE user_id = 'ada' FOR UPDATE")
         .execute(&mut lock)
@@ -111,7 +111,7 @@ async fn attempts_on_one_token_take_turns_and_a_flood_of_them_leaves_room_for_ot
             async move { client.verify(question(&secret, &[])).await }
         })
         .collect();
-    // Half of the places are its share; the others are turned away, and nobody has had a turn meanwhile.
+    // Half of the permits are the caller's share; the rest is refused, and no attempt has run meanwhile.
     for _ in 64..80 {
         let turned_away = flood.join_next().await.unwrap().unwrap();
         refused(turned_away, Code::ResourceExhausted, "CALLER_OVER_SHARE");

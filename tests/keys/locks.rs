@@ -1,5 +1,5 @@
-//! Migrations beside transactions that hold what they need: nobody waits behind them for long, and they say who is
-//! in their way.
+//! Migrations during transactions that hold the locks they need: other statements do not wait
+//! behind them for long, and the error names the blocking process.
 
 use sqlx::Executor as _;
 use sqlx::migrate::Migrator;
@@ -9,19 +9,19 @@ use tokend::store::{MigrateError, migrate, plan};
 use crate::support::database::Database;
 use crate::support::{eventually, in_time};
 
-/// What a long import does.
+/// As in a long import.
 const HOLD: &str = "BEGIN; DELETE FROM tokens WHERE id = gen_random_uuid()";
 
 static MIGRATIONS: Migrator = sqlx::migrate!();
 
-/// A database that lacks migrations from 3 on, which keeps others from writing `tokens`.
+/// Creates a database without the migrations from 3 on; number 3 blocks writes to `tokens`.
 async fn old_database() -> Database {
     let database = Database::empty().await;
     MIGRATIONS.run_to(2, &mut database.connect().await).await.unwrap();
     database
 }
 
-/// Waits until somebody waits for `tokens`.
+/// Waits until a migration waits for `tokens`.
 async fn waiting(database: &Database) {
     let asked = "SELECT count(*) FROM pg_locks WHERE relation = 'tokens'::regclass
         AND mode = 'ShareRowExclusiveLock' AND NOT granted";
@@ -37,7 +37,7 @@ async fn whoever_writes_behind_a_migration_that_waits_goes_on_and_it_is_applied_
     let writing = async {
         for _ in 0..2 {
             waiting(&database).await;
-            // It stands behind the migration, which gives way and comes again.
+            // It queues behind the migration, which gives up its lock request and retries.
             in_time("a write", database.execute("DELETE FROM tokens WHERE id = gen_random_uuid()")).await;
         }
         blocker.execute("COMMIT").await.unwrap();
@@ -63,7 +63,7 @@ async fn a_migration_that_gives_up_says_who_is_in_its_way() {
     assert!(given_up.is_transient());
     let said = given_up.to_string();
     assert!(said.contains(&format!("process {pid} ")) && said.contains("idle in transaction"), "{said}");
-    // The same can be done later.
+    // The migration can be run later.
     blocker.execute("COMMIT").await.unwrap();
     migrate(&database.route(), &Prefix::default()).await.unwrap();
 }

@@ -1,4 +1,4 @@
-//! Moving to another Postgres by logical replication, by the commands of docs/operations.md.
+//! Moving to another Postgres by logical replication, with the commands of docs/operations.md.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -14,7 +14,7 @@ use crate::support::program::or_skipped;
 use crate::support::replica::Installation;
 use crate::support::server::{Newer, Server};
 
-/// What stands between the marks of the guide.
+/// Returns the commands between the markers in the guide.
 fn documented() -> &'static str {
     let guide = include_str!("../../docs/operations.md");
     let (_, rest) = guide.split_once("<!-- logical:begin -->").unwrap();
@@ -40,7 +40,7 @@ async fn they_move_it_to_newer_versions_too() {
     }
 }
 
-/// Moves what there is to the server whose socket is in this directory.
+/// Moves all data to the server whose socket is in this directory.
 async fn moves_to(new: &Path) {
     let mut old = Server::start();
     Database::named(old.socket_dir(), "postgres").execute("ALTER SYSTEM SET wal_level = logical").await;

@@ -1,4 +1,4 @@
-//! What stands behind a token while keys come and go: rotation, loss, the durable verifier, and the schema
+//! What tokens depend on while keys change: rotation, loss, the durable verifier, and the schema
 //! that all replicas share.
 
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]

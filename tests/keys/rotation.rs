@@ -1,4 +1,4 @@
-//! A new first key, or another ring altogether: every token stays valid, and its MAC is made anew.
+//! A new first key, or an entirely new keyring: every token stays valid, and gets a new MAC.
 
 use tokend::api::proto::Verdict;
 use tokend::secret::{KeyId, TokenId};
@@ -8,7 +8,7 @@ use crate::support::database::Database;
 use crate::support::eventually;
 use crate::support::replica::{Installation, keyring, new_key};
 
-/// Reads which key made a token's MAC.
+/// Returns the key of a token's MAC.
 async fn key_of(database: &Database, id: &str) -> KeyId {
     let id = sqlx::types::Uuid::from_bytes(TokenId::parse(id).unwrap().to_bytes());
     let bytes: Vec<u8> = sqlx::query_scalar("SELECT mac_key_id FROM tokens WHERE id = $1")
@@ -19,7 +19,7 @@ async fn key_of(database: &Database, id: &str) -> KeyId {
     KeyId::from_bytes(bytes.try_into().unwrap())
 }
 
-/// Waits until a token's MAC has been made with this key.
+/// Waits until a token's MAC is from this key.
 async fn taken_over(database: &Database, id: &str, key: KeyId) {
     eventually("the new MAC", async || (key_of(database, id).await == key).then_some(())).await;
 }
@@ -55,7 +55,7 @@ async fn once_every_mac_is_new_the_old_key_is_needed_no_more() {
     let root_id = &installation.root_secret[5..27];
     let primary = keyring(&[&new_key]).primary();
     taken_over(&installation.database, root_id, primary).await;
-    // Unreadable: from here on only the MAC can prove anything.
+    // Unreadable: from here on only the MAC can prove a secret.
     let spoil = "UPDATE tokens SET durable_hash = '$argon2id$v=19$m=64,t=1,p=1$AAAAAAAAAAA$AAAAAAAAAAAAAAAA'";
     assert_eq!(installation.database.execute(spoil).await, 2);
 

@@ -1,5 +1,5 @@
-//! The schema at the start: applied once by whoever comes first, checked by the others, and a database
-//! that is not this build's to serve is refused by name.
+//! The schema at the start: applied once by the first replica, checked by the others; a database
+//! that this build cannot serve is refused by name.
 
 use tokend::secret::Prefix;
 use tokend::server::ServeError;
@@ -14,7 +14,7 @@ fn other_prefix() -> Prefix {
     Prefix::parse("acme").unwrap()
 }
 
-/// Reads all that describes the tables, to be compared.
+/// Returns a description of the tables, for comparison.
 async fn shape(database: &Database) -> Vec<String> {
     sqlx::query_scalar(
         "SELECT table_name || '.' || column_name || ' ' || data_type FROM information_schema.columns
@@ -44,7 +44,7 @@ async fn any_number_of_processes_may_migrate_at_once() {
     assert_eq!(database.count("SELECT count(*) FROM installation").await, 1);
 }
 
-/// Runs one of several futures in a thread and runtime of its own, as a process of its own would.
+/// Runs a future in a separate thread and runtime, as in a separate process.
 fn in_a_thread<T: Send + 'static, F: Future<Output = T>>(
     work: impl FnOnce() -> F + Send + 'static,
 ) -> std::thread::JoinHandle<T> {
@@ -127,7 +127,7 @@ async fn a_schema_that_a_newer_build_has_taken_further_is_accepted() {
 async fn a_database_of_before_the_first_release_is_refused_by_name_and_stays_as_it_is() {
     let installation = Installation { database: Database::empty().await, ..Installation::new().await };
     let database = &installation.database;
-    // What such a build left, as far as it matters: migrations of the same numbers.
+    // The relevant part of what such a build left: migrations with the same numbers.
     database
         .execute(
             "CREATE TABLE _sqlx_migrations (version bigint PRIMARY KEY, description text NOT NULL,

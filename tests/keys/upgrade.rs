@@ -1,5 +1,5 @@
-//! Upgrades: what `tokend migrate --plan` says of each migration is what it does, and a database that stands at
-//! an older migration keeps its rows and its tokens.
+//! Upgrades: each migration does what `tokend migrate --plan` says, and a database at an older
+//! migration keeps its rows and its tokens.
 
 use std::collections::BTreeMap;
 
@@ -15,18 +15,18 @@ use crate::support::replica::Installation;
 
 static MIGRATIONS: Migrator = sqlx::migrate!();
 
-/// A table from within a transaction.
+/// The state of a table within a transaction.
 #[derive(sqlx::FromRow)]
 struct Seen {
     name: String,
     file: i64,
     newest_index: i64,
     rows_read: i64,
-    /// The strongest of our locks on it.
+    /// The strongest of this transaction's locks on it.
     lock: Option<String>,
 }
 
-/// Looks at every table.
+/// Returns the state of every table.
 async fn tables(connection: &mut PgConnection) -> Vec<Seen> {
     sqlx::query_as(
         "SELECT c.relname::text AS name, pg_relation_filenode(c.oid)::bigint AS file,
@@ -43,7 +43,7 @@ async fn tables(connection: &mut PgConnection) -> Vec<Seen> {
     .unwrap()
 }
 
-/// Applies a migration and tells, of each table that was there, the lock and the work.
+/// Applies a migration and returns the lock and the work on each existing table.
 async fn observe(connection: &mut PgConnection, migration: &Migration) -> Vec<(String, String, String)> {
     let mut transaction = connection.begin().await.unwrap();
     let before: BTreeMap<_, _> =
@@ -73,7 +73,7 @@ async fn observe(connection: &mut PgConnection, migration: &Migration) -> Vec<(S
     observed
 }
 
-/// Puts a row into tables that have none, so that whoever reads all of them reads something.
+/// Inserts a row into tables without any, so that reading all rows reads something.
 const ROWS: [(i64, &str); 5] = [
     (
         2,
@@ -147,7 +147,7 @@ async fn a_database_at_an_older_migration_keeps_its_rows_and_its_tokens() {
     assert_eq!(upgraded.database.count("SELECT count(*) FROM token_events WHERE kind = 'created'").await, 2);
 }
 
-/// Copies a table's rows into one that has some of its columns.
+/// Copies a table's rows into a table with a subset of its columns.
 async fn copy(from: &Database, to: &Database, table: &str) {
     let asked = format!("SELECT json_agg(t)::text FROM {table} t");
     let rows: String =
