@@ -1,4 +1,4 @@
-//! Tokens near and long after their end.
+//! Tokens before, at and long after their end.
 
 use std::time::Duration;
 
@@ -33,7 +33,7 @@ async fn kinds(client: &mut Client, id: &str) -> Vec<TokenEventKind> {
     events(client, id).await.iter().map(TokenEvent::kind).collect()
 }
 
-/// Returns what a warning says under this name.
+/// Returns a warning's value of this field.
 fn said<'a>(warning: &'a TokenEvent, field: &str) -> &'a str {
     let found = warning.changes.iter().find(|change| change.field == field);
     let change = found.unwrap_or_else(|| panic!("no {field} in {warning:?}"));
@@ -45,7 +45,7 @@ fn whole_seconds(text: &str) -> i64 {
     text.strip_suffix('s').unwrap().parse().unwrap()
 }
 
-/// Makes a token as it would be when these days have gone by.
+/// Changes a token as if this many days had passed.
 async fn aged(replica: &Replica, id: &str, days: i64) {
     let id = tokend::secret::TokenId::parse(id).unwrap();
     let hex: String = id.to_bytes().iter().fold(String::new(), |text, byte| format!("{text}{byte:02x}"));
@@ -71,7 +71,7 @@ async fn a_token_is_warned_of_once_for_each_time_ahead_whichever_replicas_run() 
     eventually("the first warning", async || (kinds(&mut root, &id).await.len() == 2).then_some(())).await;
     aged(&first, &id, 5).await;
 
-    // A moved expiration is another one, and is warned of anew for both times.
+    // A moved expiration is a new one, with both of its warnings.
     eventually("the other warnings", async || (kinds(&mut root, &id).await.len() == 4).then_some(())).await;
     tokio::time::sleep(std::time::Duration::from_millis(600)).await;
     assert_eq!(kinds(&mut root, &id).await, [SOON, SOON, SOON, CREATED]);
@@ -93,7 +93,7 @@ async fn a_warning_says_which_end_how_long_is_left_and_which_warning_it_is() {
     let mut root = replica.root();
     let id = created(&mut root, for_days(30)).await.token.unwrap().id;
 
-    // Both times ahead are passed at once.
+    // Both warning times are passed at once.
     aged(&replica, &id, 29).await;
 
     eventually("both warnings", async || (kinds(&mut root, &id).await.len() == 3).then_some(())).await;
@@ -119,7 +119,7 @@ async fn a_warning_comes_within_a_tenth_of_its_time_however_seldom_others_are_lo
     let installation = Installation::new().await;
     let mut config = installation.config();
     config.retention.interval = Duration::from_hours(1);
-    // Due once, and then in an hour, but for the first.
+    // Except for the first of these times, the job runs once at the start and then in an hour.
     config.retention.warnings = vec![Duration::from_secs(10), Duration::from_hours(24 * 7)];
     let replica = installation.serve(config).await;
     let mut root = replica.root();
@@ -145,11 +145,11 @@ async fn what_is_superseded_disabled_or_revoked_is_not_warned_of() {
     rotated(&mut root, graced).await;
     root.disable_token(DisableTokenRequest { token_id: ids[1].clone(), ..Default::default() }).await.unwrap();
     revoked(&mut root, &ids[2], "").await;
-    // Six days are left to each.
+    // Each has six days left.
     for (id, days) in ids.iter().zip([14, 24, 24, 24]) {
         aged(&replica, id, days).await;
     }
-    // The last is in use. Two rounds after the others were aged, they would have been warned of, too.
+    // The last one is in use. Two rounds after the others were aged, they would have been warned of, too.
     eventually("a round", async || (kinds(&mut root, &ids[3]).await.len() == 2).then_some(())).await;
     aged(&replica, &ids[3], 1).await;
     eventually("another", async || (kinds(&mut root, &ids[3]).await.len() == 3).then_some(())).await;
@@ -218,7 +218,7 @@ async fn replicas_that_purge_at_once_delete_each_token_once_and_keep_what_is_not
     });
     let purging: Vec<_> = purging.collect();
     for purged in purging {
-        // The replica's own job has its part in it.
+        // The replica's own job purges some of them.
         assert!(purged.await.unwrap() <= 1_300);
     }
 

@@ -1,4 +1,4 @@
-//! Policies and the tokens that are there already: the dry run, and enforcement, which does what that told.
+//! Policies and existing tokens: the dry run, and enforcement, which does what the dry run reported.
 
 use std::collections::HashSet;
 
@@ -20,7 +20,7 @@ use crate::support::status::refused;
 
 const DAY: i64 = 86_400;
 
-/// Tells what a policy would break, over all pages; without one, what the organization's own does.
+/// Returns the breaches of a policy, over all pages; `None`: of the organization's own policy.
 async fn checked(client: &mut Client, policy: Option<Policy>) -> Vec<PolicyBreach> {
     let mut request = CheckPolicyRequest { policy, ..Default::default() };
     let mut breaches = Vec::new();
@@ -52,7 +52,7 @@ async fn enforced(root: &mut Client) -> Vec<PolicyBreach> {
     }
 }
 
-/// Lists what is there, without the root token, which is used all the time.
+/// Lists all tokens except the root token, which is used all the time.
 async fn all(root: &mut Client) -> Vec<Token> {
     let mut request = ListTokensRequest { page_size: 1000, ..Default::default() };
     let mut tokens = Vec::new();
@@ -66,7 +66,7 @@ async fn all(root: &mut Client) -> Vec<Token> {
     }
 }
 
-/// Makes tokens of all sorts that fill several pages, and one that was rotated.
+/// Creates tokens of all kinds that fill several pages, and a rotated one.
 async fn all_sorts(replica: &Replica) {
     tokens_of_all_sorts(&replica.installation.database).await;
     let mut root = replica.root();
@@ -181,7 +181,7 @@ async fn enforcement_goes_on_where_it_was_broken_off_or_begins_anew() {
     let first = enforced_page(&mut root, "").await;
     assert!(!first.next_page_token.is_empty() && first.breaches.len() < told.len());
     let mut done = first.breaches.clone();
-    // The second page's answer is lost, and it is asked for again.
+    // The second page's response is lost, and the page is requested again.
     let second = enforced_page(&mut root, &first.next_page_token).await;
     done.extend(second.breaches);
     assert_eq!(enforced_page(&mut root, &first.next_page_token).await.breaches, []);

@@ -1,4 +1,4 @@
-//! The audit log, as `ListTokenEvents` shows it.
+//! The audit log, as `ListTokenEvents` returns it.
 
 use std::collections::BTreeSet;
 
@@ -25,7 +25,7 @@ async fn events(client: &mut Client, request: ListTokenEventsRequest) -> Vec<Tok
     client.list_token_events(request).await.unwrap().into_inner().events
 }
 
-/// Wraps a message as a frontend sends it that acts for somebody, within a trace.
+/// Wraps a message as a frontend sends it on behalf of a user, within a trace.
 fn on_behalf<T>(user: &str, message: T) -> Request<T> {
     let mut request = Request::new(message);
     request.metadata_mut().insert("tokend-acting-user", user.parse().unwrap());

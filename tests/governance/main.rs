@@ -1,4 +1,4 @@
-//! Who did what, and what can be made of it, from outside.
+//! Audit log, policies and retention, from outside.
 
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 

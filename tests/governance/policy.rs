@@ -1,4 +1,4 @@
-//! Policies: who sets them, and what they bind.
+//! Policies: who sets them, and what they restrict.
 
 use prost_types::Duration;
 use tokend::api::proto::create_token_request::Expiration;
@@ -28,7 +28,7 @@ pub(crate) async fn set(root: &mut Client, policy: Policy) {
     root.update_policy(request).await.unwrap();
 }
 
-/// Checks that a policy forbids it, by this rule.
+/// Checks that a policy forbids a call by this rule.
 #[track_caller]
 pub(crate) fn forbidden<T>(outcome: Result<Response<T>, Status>, rule: &str) {
     let status = refused(outcome, Code::FailedPrecondition, "POLICY_FORBIDS");

@@ -1,4 +1,4 @@
-//! How many active tokens a user may have: exactly so many, whoever asks at once.
+//! The quota of active tokens per user: exact, however many requests are concurrent.
 
 use tokend::api::proto::{
     CheckPolicyRequest, CreateTokenRequest, DisableTokenRequest, EnforcePolicyRequest, Policy,
@@ -25,7 +25,7 @@ async fn of_two_hundred_creations_at_once_on_two_replicas_exactly_so_many_succee
             tokio::spawn(async move {
                 loop {
                     match root.create_token(ordinary()).await {
-                        // Too many at once is no answer to whether there is room.
+                        // A refused concurrent call does not tell whether the quota is used up.
                         Err(status) if status.code() != tonic::Code::FailedPrecondition => {}
                         outcome => return outcome,
                     }

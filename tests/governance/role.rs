@@ -1,4 +1,4 @@
-//! Serving as a role that owns nothing: docs/operations.md's, word for word.
+//! Serving as a role that owns nothing: with exactly the grants of docs/operations.md.
 
 use sqlx::Connection as _;
 use sqlx::postgres::PgConnection;
@@ -8,7 +8,7 @@ use crate::support::client::{created, ordinary, revoked, verified};
 use crate::support::eventually;
 use crate::support::replica::Installation;
 
-/// What stands between the marks of the guide.
+/// Returns the grants between the markers in the guide.
 fn documented_grants() -> String {
     let guide = include_str!("../../docs/operations.md");
     let (_, rest) = guide.split_once("<!-- role:begin -->").expect("the begin of the role's grants");
@@ -20,7 +20,7 @@ fn documented_grants() -> String {
 async fn the_documented_role_can_serve_and_cannot_touch_the_audit_log() {
     let installation = Installation::new().await;
     let mut owner = installation.database.connect().await;
-    // Roles belong to the whole cluster, and this one to one test.
+    // Roles belong to the whole cluster, so this one is for one test only.
     let role = format!("serving_{}", std::process::id());
     let grants = documented_grants().replace("tokend_serve", &role);
     sqlx::raw_sql(sqlx::AssertSqlSafe(grants)).execute(&mut owner).await.unwrap();

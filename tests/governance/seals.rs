@@ -1,5 +1,5 @@
-//! Seals over the audit log: what was done to it afterwards is found, and whoever has no key can neither seal nor keep
-//! others from sealing.
+//! Seals over the audit log: later changes are found, and without a key nobody can seal or prevent
+//! sealing.
 
 use std::sync::Arc;
 
@@ -26,17 +26,17 @@ async fn checked(replica: &Replica, ring: &Keyring) -> Vec<CheckedSeal> {
     found
 }
 
-/// Returns what was found of each.
+/// Returns the finding on each seal.
 async fn findings(replica: &Replica, ring: &Keyring) -> Vec<Finding> {
     checked(replica, ring).await.into_iter().map(|seal| seal.finding).collect()
 }
 
-/// Returns what was found and is not fine.
+/// Returns the findings that are not fine.
 async fn faults(replica: &Replica, ring: &Keyring) -> Vec<Finding> {
     findings(replica, ring).await.into_iter().filter(|finding| !finding.is_fine()).collect()
 }
 
-/// Writes events, and waits until one more genuine seal covers all there are.
+/// Writes events, and waits until one more genuine seal covers all events.
 async fn seal_more(replica: &Replica, ring: &Keyring) {
     let before = checked(replica, ring).await.len();
     for _ in 0..4 {
@@ -54,7 +54,7 @@ async fn seal_more(replica: &Replica, ring: &Keyring) {
     .await;
 }
 
-/// Starts a replica and has two seals made, of several events each.
+/// Starts a replica and waits for two seals, of several events each.
 async fn sealed() -> (Replica, Arc<Keyring>) {
     let installation = Installation::new().await;
     let config = installation.config();
@@ -66,7 +66,7 @@ async fn sealed() -> (Replica, Arc<Keyring>) {
     (replica, ring)
 }
 
-/// Puts in a seal without a key, behind the newest, that covers everything that will ever come.
+/// Inserts a seal made without a key, after the newest, that covers every future event.
 async fn put_in(database: &Database, sequence: &str, previous: &str) {
     let put_in = format!(
         "INSERT INTO audit_seals (sequence, first_id, last_id, events, events_hash, previous, seal_time, key_id, seal)
@@ -119,7 +119,7 @@ async fn two_events_that_changed_places_and_a_seal_that_is_gone_are_found() {
     let (replica, ring) = sealed().await;
     let database = &replica.installation.database;
 
-    // Column by column, since the numbers themselves cannot be written.
+    // Column by column, because the ids themselves cannot be written.
     let swapped = "UPDATE token_events e SET token_id = o.token_id, kind = o.kind, changes = o.changes,
              event_time = o.event_time
          FROM token_events o WHERE (e.id, o.id) IN ((3, 4), (4, 3))";
@@ -146,7 +146,7 @@ async fn every_column_of_a_seal_is_under_its_key() {
         ("seal_time = seal_time - interval '1 day'", Finding::Forged),
         ("seal = sha256('x')", Finding::Forged),
         ("key_id = '\\x0011223344556677'", Finding::UnknownKey),
-        // Fresh events that were deleted, and a seal that says for their age.
+        // New events that were deleted, with a seal that claims they were old.
         (
             "purge_time = now() + interval '1 day', purge_key_id = key_id, purge_mark = sha256('x')",
             Finding::PurgeForged,
@@ -194,7 +194,7 @@ async fn a_seal_that_nobody_with_a_key_made_is_found_and_keeps_nobody_from_seali
     }
 
     seal_more(&replica, &ring).await;
-    // Also for a replica that comes later, and finds them before the genuine ones.
+    // The same for a replica that starts later, and finds them before the genuine ones.
     let later = replica.installation.serve(replica.installation.config()).await;
     drop(replica);
     seal_more(&later, &ring).await;
@@ -241,7 +241,7 @@ async fn of_replicas_in_turn_each_goes_on_where_the_other_has_sealed() {
 async fn old_events_are_deleted_under_a_mark_and_only_where_they_are_as_they_were_sealed() {
     let installation = Installation::new().await;
     let database = installation.database.clone();
-    // Before there is a seal: as if it had been made 60 days ago.
+    // Before the first seal: as if the event were 60 days old.
     database.execute("UPDATE token_events SET event_time = event_time - interval '60 days'").await;
     let config = installation.config();
     let ring = Arc::clone(&config.keyring);
@@ -259,7 +259,7 @@ async fn old_events_are_deleted_under_a_mark_and_only_where_they_are_as_they_wer
     let now = findings(&replica, &ring).await;
     assert_eq!((now[0], faults(&replica, &ring).await.len()), (Finding::Purged, 0));
     assert!(store.purge_events(&old.sealed, &ring).await.is_err(), "twice");
-    // The mark is good for its own seal and time alone, and for no events.
+    // The mark is valid only for its own seal and time, and without events.
     database
         .execute(
             "UPDATE audit_seals SET purge_time = purge_time + interval '1 s' WHERE purge_time IS NOT NULL",
@@ -290,7 +290,7 @@ async fn old_events_are_deleted_under_a_mark_and_only_where_they_are_as_they_wer
 async fn an_event_that_cannot_be_read_keeps_none_from_being_sealed() {
     let (replica, ring) = sealed().await;
     let database = &replica.installation.database;
-    // As a newer build, or a hand past every constraint, might write them.
+    // As a newer build, or an operator without constraints, might write them.
     let columns = ["event_time", "kind", "token_id", "organization_id", "user_id", "actor", "changes"];
     let unbind = "DO $$ DECLARE name text; BEGIN
         FOR name IN SELECT conname FROM pg_constraint WHERE conrelid = 'token_events'::regclass AND contype = 'c' LOOP
