@@ -1,4 +1,4 @@
-//! One question, asked by every way, and what each of them says to it in words that can be compared.
+//! One request, sent through every integration, and the response of each in a form that can be compared.
 
 use std::sync::OnceLock;
 
@@ -14,7 +14,7 @@ use crate::support::client::{Client, created_with, texts};
 use crate::support::http::{Reply, post, send};
 use crate::support::replica::{Installation, Replica};
 
-/// A question.
+/// A credential to be judged.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Question {
     pub(crate) secret: String,
@@ -23,7 +23,7 @@ pub(crate) struct Question {
 }
 
 impl Question {
-    /// Returns what Verify is asked.
+    /// Returns the request for Verify.
     pub(crate) fn request(&self) -> VerifyRequest {
         VerifyRequest {
             secret: self.secret.clone(),
@@ -34,21 +34,21 @@ impl Question {
     }
 }
 
-/// What is said to it.
+/// The response to a question.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Said {
-    /// It is let in: whose it is, and which token.
+    /// It is accepted; the token and its owner.
     Admitted { user: String, organization: String, token_id: String },
-    /// It is not, for this reason.
+    /// It is refused, for this reason.
     Denied(String),
-    /// It is not, and this way tells no reasons.
+    /// It is refused, and this integration gives no reasons.
     Inactive,
-    /// It is not known.
+    /// Nothing is known.
     Unknown,
 }
 
 impl Said {
-    /// Tells whether two ways have said the same, as far as both tell it.
+    /// Returns whether two integrations agree, as far as both give details.
     pub(crate) fn agrees(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Inactive, Self::Denied(_)) | (Self::Denied(_), Self::Inactive) => true,
@@ -57,17 +57,17 @@ impl Said {
     }
 }
 
-/// What a token needs for Kubernetes' API server, and what that calls itself.
+/// The scope that a token needs for Kubernetes' API server, and that server's audience.
 pub(crate) const CLUSTER: &str = "cluster";
 pub(crate) const AUDIENCE: &str = "https://kubernetes.default.svc";
 
-/// Where a page comes from that may call.
+/// The origin of a page that may call.
 pub(crate) const ORIGIN: &str = "https://admin.example.org";
 
-/// Every way in, beside Verify as most clients send it, which goes past the router.
+/// Every integration, except Verify as most clients send it, which takes the fast path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Way {
-    /// Verify as only the router reads it.
+    /// Verify in a form that only the router accepts.
     Routed,
     /// Verify, read from the database.
     Full,
@@ -99,20 +99,22 @@ impl Way {
         Self::ClientGuard,
     ];
 
-    /// Tells whether this way may answer by what it has heard before, within the staleness that it declares.
+    /// Returns whether this integration may answer from what it knows, within the staleness that it
+    /// declares.
     pub(crate) fn judges_by_itself(self) -> bool {
         matches!(self, Self::ClientLocal | Self::ClientGuard)
     }
 
-    /// Returns as much of a question as this way can ask: a `TokenReview` says nothing of the client's address.
+    /// Returns the part of a question that this integration can ask: a `TokenReview` has no client
+    /// address.
     pub(crate) fn askable(self, question: &Question) -> Question {
         let client = question.client.filter(|_| self != Self::TokenReview);
         Question { client, ..question.clone() }
     }
 }
 
-/// A replica with every way open, a backend of the organization `acme` that verifies, and gateways that let in
-/// tokens of `acme`.
+/// A replica with every integration enabled, a backend of the organization `acme` that verifies,
+/// and gateways that accept tokens of `acme`.
 pub(crate) struct House {
     pub(crate) replica: Replica,
     pub(crate) backend: String,
@@ -120,7 +122,7 @@ pub(crate) struct House {
     verifiers: OnceLock<Verifiers>,
 }
 
-/// Returns the configuration of ways that trust this machine's gateways.
+/// Returns the configuration of integrations that trust this machine's gateways.
 pub(crate) fn trusting() -> IntegrationsConfig {
     let loopback = Networks::new(vec![Network::parse("127.0.0.0/8").unwrap()]).unwrap();
     let token_review =
@@ -152,7 +154,7 @@ impl House {
         self.verifiers.get_or_init(|| Verifiers::open(self.replica.address, &self.backend))
     }
 
-    /// Asks by one of the other ways.
+    /// Sends a question through one of the other integrations.
     pub(crate) async fn ask(&self, way: Way, question: &Question) -> Said {
         match way {
             Way::Routed => self.routed(question).await,
@@ -212,7 +214,7 @@ impl House {
         }
         assert_eq!(reply.status, 200, "{reply:?}");
         let status = &serde_json::from_str::<Value>(&reply.body).unwrap()["status"];
-        // Some of them may have been granted.
+        // Only some of them may have been granted.
         if status["authenticated"] != true || status["audiences"] != json!(question.required) {
             return Said::Inactive;
         }
@@ -235,7 +237,7 @@ impl House {
     }
 }
 
-/// Returns what Kubernetes' API server posts.
+/// Returns the body that Kubernetes' API server posts.
 pub(crate) fn review(secret: &str, audiences: &[&str]) -> Value {
     let mut spec = json!({"token": secret});
     if !audiences.is_empty() {
@@ -245,7 +247,7 @@ pub(crate) fn review(secret: &str, audiences: &[&str]) -> Value {
     json!({"kind": "TokenReview", "apiVersion": "authentication.k8s.io/v1", "metadata": metadata, "spec": spec})
 }
 
-/// Reads what a gate says over HTTP, and where it tells whom it has let in.
+/// Reads a gate's HTTP response; `told` returns its headers on the accepted token.
 pub(crate) fn said_over_http(reply: &Reply, told: impl Fn(&str) -> String) -> Said {
     match reply.status {
         200 => Said::Admitted {

@@ -1,5 +1,5 @@
-//! A page in a real browser: the generated client of examples/typescript, bundled, in Chromium. From a listed origin
-//! it does all that an admin does; from any other the browser has it do nothing.
+//! A page in a real browser: the generated client of examples/typescript, bundled, in Chromium.
+//! From a listed origin it can do everything an admin does; from any other the browser blocks it.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -24,7 +24,7 @@ use authority::{Authority, Files, channel};
 #[path = "../tls/authority.rs"]
 mod authority;
 
-/// What keeps Chromium to itself, and has it take the certificate of a test.
+/// Flags that keep Chromium from other network access, and make it accept a test's certificate.
 const FLAGS: [&str; 11] = [
     "--ignore-certificate-errors",
     "--headless",
@@ -39,21 +39,21 @@ const FLAGS: [&str; 11] = [
     "--disable-default-apps",
 ];
 
-/// A server of pages, and what its page reports.
+/// A web server, and what its page reports.
 struct Site {
     address: SocketAddr,
     results: mpsc::Receiver<Value>,
 }
 
 impl Site {
-    /// Listens; serves nothing yet.
+    /// Listens, but serves nothing yet.
     async fn bind() -> (TcpListener, Origin) {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let origin = Origin::parse(&format!("http://{}", listener.local_addr().unwrap())).unwrap();
         (listener, origin)
     }
 
-    /// Serves the page, which calls a replica by this scheme.
+    /// Serves the page, which calls a replica with this URL scheme.
     fn serve(listener: TcpListener, script: String, scheme: &str, replica: &Replica) -> Self {
         let (sender, results) = mpsc::channel(1);
         let settings = json!({
@@ -68,7 +68,7 @@ impl Site {
             .route(
                 "/result",
                 post(async move |body: String| {
-                    // Whoever waits may have given up.
+                    // The receiver may have timed out.
                     let _ = sender.send(serde_json::from_str(&body).unwrap()).await;
                 }),
             );
@@ -77,7 +77,7 @@ impl Site {
         Self { address, results }
     }
 
-    /// Opens the page in a browser of its own; returns what the page says.
+    /// Opens the page in a separate browser; returns the page's report.
     async fn visit(&mut self, browser: &Path) -> Value {
         let place = Place::new();
         let data = format!("--user-data-dir={}", place.path().join("data").display());
@@ -87,7 +87,7 @@ impl Site {
         let result = in_time("what the page says", self.results.recv());
         tokio::select! {
             result = result => result.unwrap(),
-            // Before the limit, so that it is told what the browser has said.
+            // Before the test's time limit, to show the browser's log.
             () = tokio::time::sleep(std::time::Duration::from_secs(19)) => panic!("{}", running.log()),
         }
     }

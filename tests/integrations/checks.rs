@@ -1,4 +1,4 @@
-//! `HAProxy`'s own health checks, as docs/operations.md shows them, against both listeners.
+//! `HAProxy`'s own health checks, as shown in docs/operations.md, against both listeners.
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixStream;
@@ -10,7 +10,7 @@ use crate::support::replica::{Installation, Replica};
 
 const GUIDE: &str = include_str!("../../docs/operations.md");
 
-/// Starts `HAProxy` with the file of the guide, and a way to ask what it has found.
+/// Starts `HAProxy` with the guide's configuration; returns it with its statistics socket.
 fn start(program: &std::path::Path, replica: &Replica, more: &str) -> (Running, std::path::PathBuf) {
     let place = Place::new();
     let socket = place.path().join("stats");
@@ -26,7 +26,7 @@ fn start(program: &std::path::Path, replica: &Replica, more: &str) -> (Running, 
     (place.start(program, &["-db", "-f", &file]), socket)
 }
 
-/// Returns what was found of a server: its status, and how its last check ended.
+/// Returns the status of a server, and the result of its last check.
 async fn found(socket: &std::path::Path, backend: &str, server: &str) -> Option<(String, String)> {
     let mut stream = UnixStream::connect(socket).await.ok()?;
     stream.write_all(b"show stat\n").await.unwrap();
@@ -38,7 +38,7 @@ async fn found(socket: &std::path::Path, backend: &str, server: &str) -> Option<
     let (status, check) = (column("status"), column("check_status"));
     let mut rows = lines.map(|line| line.split(',').collect::<Vec<_>>());
     let row = rows.find(|row| row.starts_with(&[backend, server]))?;
-    // Until it has ended once, and while it goes on (`*`), nothing is found.
+    // Before the first check has ended, and during a check (`*`), there is no result.
     Some((row[status].to_owned(), row[check].to_owned())).filter(|(_, check)| check.starts_with('L'))
 }
 
@@ -47,7 +47,8 @@ async fn haproxy_finds_a_replica_up_by_its_own_httpchk() {
     let Some(program) = find("haproxy") else { return };
     let installation = Installation::new().await;
     let replica = installation.serve(installation.config()).await;
-    // Without a port of its own the check goes to gRPC's, which speaks no HTTP/1: told at once, not by the check's end.
+    // Without a separate port the check goes to the gRPC port, which speaks no HTTP/1: the refusal
+    // comes at once, not when the check times out.
     let more = format!(
         "backend others\n    mode http\n    timeout check 4s\n    option httpchk GET /livez\n    \
          server http {} check inter 100ms\n    server grpc {} check inter 100ms",
@@ -62,7 +63,7 @@ async fn haproxy_finds_a_replica_up_by_its_own_httpchk() {
     ] {
         let ended = eventually("a check has ended", async || {
             let (status, check) = found(&socket, backend, server).await?;
-            // They are thought to be up until they have failed.
+            // Servers count as up until a check has failed.
             Some(check.clone()).filter(|_| status == if check == "L7OK" { "UP" } else { "DOWN" })
         });
         let ended = ended.await;

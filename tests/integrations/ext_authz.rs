@@ -1,5 +1,5 @@
-//! Envoy's external authorization, asked as Envoy asks: what is read, what is answered. Envoy itself is in
-//! `gateways`.
+//! Envoy's external authorization, called as Envoy does: what is read, and the response. Envoy
+//! itself is in `gateways`.
 
 use std::collections::HashMap;
 
@@ -16,13 +16,13 @@ use super::asking::{House, Question, Said};
 use crate::support::client::created_with;
 use crate::support::replica::Replica;
 
-/// A question of Envoy's.
+/// A request from Envoy.
 #[derive(Debug, Default)]
 struct Check<'a> {
     headers: &'a [(&'a str, &'a str)],
     extensions: &'a [(&'a str, &'a str)],
     source: &'a str,
-    /// Whether Envoy is told to `encode_raw_headers`.
+    /// Whether Envoy is configured with `encode_raw_headers`.
     raw: bool,
 }
 
@@ -54,7 +54,7 @@ async fn check(replica: &Replica, check: &Check<'_>) -> CheckResponse {
 
 fn value(headers: &[HeaderValueOption], name: &str) -> Option<String> {
     let mut found = headers.iter().filter_map(|option| {
-        // Otherwise Envoy would add to what the client has sent.
+        // Otherwise Envoy would append to the client's own header.
         assert_eq!(option.append, Some(false));
         option.header.as_ref().filter(|header| header.key == name)
     });
@@ -79,7 +79,7 @@ fn denied(response: CheckResponse) -> DeniedHttpResponse {
     denied
 }
 
-/// Asks what every way is asked.
+/// Sends a question as Envoy's check.
 pub(crate) async fn ask(replica: &Replica, question: &Question) -> Said {
     let bearer = format!("Bearer {}", question.secret);
     let scope = question.required.join(" ");
@@ -125,7 +125,7 @@ async fn whoever_is_let_in_is_told_about_and_loses_the_credential() {
         assert_eq!(value(&ok.headers, "x-tokend-user").unwrap(), "ada");
         assert_eq!(value(&ok.headers, "x-tokend-scopes").as_deref(), scopes);
         assert!(ok.headers_to_remove.contains(&"x-api-key".to_owned()));
-        // What has no value is removed, or the client's own would get through.
+        // A header without a value is removed, or the client's own would get through.
         assert_eq!(ok.headers_to_remove.contains(&"x-tokend-scopes".to_owned()), scopes.is_none());
     }
 }
@@ -181,7 +181,7 @@ async fn a_denial_has_a_challenge_and_a_small_body() {
         (&[bearer], &[("scope", "b")], 403, Some(r#"Bearer error="insufficient_scope", scope="b""#)),
         (&[bearer, ("x-tokend-require-scopes", "b")], &[("scope", "a")], 403, Some("")),
         (&[bearer, ("x-tokend-require-scopes", "B")], &[], 403, Some(r#"Bearer error="insufficient_scope""#)),
-        // What is not read is not judged.
+        // Headers that are not read are not judged.
         (&[("x odd", "\u{1}")], &[], 401, Some("Bearer")),
         (&[("authorization", "Bearer \u{1}")], &[], 400, None),
         (&[bearer], &[("scopes", "a")], 400, None),
@@ -211,7 +211,7 @@ async fn without_its_switch_the_service_is_not_there() {
     assert_eq!(outcome.unwrap_err().code(), Code::Unimplemented);
 }
 
-/// Returns the names of the headers that Envoy is told to add for who is let in.
+/// Returns the names of the headers that Envoy is to add for an accepted token.
 pub(crate) async fn told(replica: &Replica, secret: &str) -> Vec<String> {
     let bearer = format!("Bearer {secret}");
     let asked = Check { headers: &[("authorization", &bearer)], ..Check::default() };

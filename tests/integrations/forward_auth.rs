@@ -1,4 +1,4 @@
-//! `GET /auth`: what it reads, what it answers, and that a client can only ask more of itself.
+//! `GET /auth`: its input, its response, and that a client can only add requirements.
 
 use super::asking::{House, trusting};
 use crate::support::client::{created, created_with, ordinary, texts};
@@ -118,7 +118,7 @@ async fn a_client_that_sends_the_gateways_headers_asks_more_of_itself_and_never_
         let headers = [("authorization", &*bearer), ("x-tokend-require-scopes", wanted)];
         assert_eq!(auth(&replica, path, &headers).await.status, status, "{path} {wanted}");
     }
-    // No scope at all, which no token has: nothing else is told to who is not known.
+    // Not a scope, so no token has it: unauthenticated clients get no other response.
     let many = "a ".repeat(1000);
     for wanted in ["A", "\u{e9}", &many] {
         let headers = [("authorization", &*bearer), ("x-tokend-require-scopes", wanted)];
@@ -141,7 +141,7 @@ async fn a_head_that_is_too_long_is_refused_and_its_connection_is_not_reset() {
     stream.read_to_string(&mut answer).await.unwrap();
     assert!(answer.starts_with("HTTP/1.1 431 "), "{answer}");
 
-    // A gateway that still writes has not read the answer, and would take a reset for an outage.
+    // A gateway that is still writing has not read the response, and would take a reset for an outage.
     for _ in 0..100 {
         stream.write_all(&[b'x'; 4096]).await.expect("the rest is taken");
     }
@@ -166,7 +166,7 @@ async fn what_is_required_may_stand_before_the_clients_own_path() {
         ("/auth/organization=other//reports?organization=acme", 401),
         ("/auth/organization=acme&scopes=a:b//reports", 400),
         ("/auth/reports/7", 400),
-        // What the client adds would be part of it.
+        // Otherwise the client's path would become a part of it.
         ("/auth/organization=acme", 404),
         ("/auth/organization=acme?/", 404),
     ] {
@@ -224,7 +224,7 @@ async fn the_clients_address_is_taken_from_trusted_proxies_alone() {
     let mut config = installation.config();
     config.ways = trusting();
     let trusting = installation.serve(config).await;
-    // The gateways themselves are within the networks too: that must not let in their clients.
+    // The gateways' own addresses are in these networks, too: that must not admit their clients.
     let request = CreateTokenRequest { allowed_cidrs: texts(&["10.0.0.0/8", "127.0.0.0/8"]), ..ordinary() };
     let secret = created(&mut trusting.root(), request).await.secret;
     let bearer = format!("Bearer {secret}");

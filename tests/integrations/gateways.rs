@@ -1,5 +1,6 @@
-//! nginx, Caddy, `HAProxy` and Envoy themselves, configured as docs/integrations.md shows it, in front of a small backend.
-//! Each has to let in who may in, tell the backend who that is, and refuse everybody else.
+//! Real nginx, Caddy, `HAProxy` and Envoy, configured as in docs/integrations.md, in front of a
+//! small backend. Each must admit authorized clients, tell the backend who they are, and refuse all
+//! others.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
@@ -18,21 +19,21 @@ use crate::support::http::{Reply, get_from};
 use crate::support::proxy::{Proxy, Way};
 use crate::support::replica::{Installation, Replica};
 
-/// Where clients are; the gateways themselves are at 127.0.0.1.
+/// The address of clients; the gateways themselves are at 127.0.0.1.
 pub(crate) const CLIENT: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
 
-/// Everybody's addresses.
+/// The addresses of all servers.
 struct Addresses {
     gateway: SocketAddr,
     backend: SocketAddr,
     http: SocketAddr,
     grpc: SocketAddr,
-    /// Whether the scope of the guide is required.
+    /// Whether the guide's scope is required.
     scoped: bool,
 }
 
 impl Addresses {
-    /// Returns a file of the guide with these addresses in place of those that it shows.
+    /// Returns a file of the guide with these addresses in place of its own.
     fn fill(&self, file: &str) -> String {
         let mut text = shown(file).to_owned();
         if !self.scoped {
@@ -48,7 +49,7 @@ impl Addresses {
     }
 }
 
-/// Starts a backend that answers with the headers that reach it.
+/// Starts a backend that responds with the headers that it receives.
 async fn backend() -> SocketAddr {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -74,7 +75,7 @@ async fn get(gateway: SocketAddr, headers: &[(&str, &str)]) -> Option<Reply> {
     get_from(CLIENT, gateway, "/reports?scope=none", headers).await
 }
 
-/// Puts a gateway, which `start` starts, before a backend, and asks it everything.
+/// Starts a gateway with `start` in front of a backend, and runs all checks on it.
 async fn guarded(start: impl Fn(&Addresses) -> Running) {
     let (proxy, installation) = (Proxy::start(Way::Open).await, Installation::new().await);
     let mut config = installation.config();
@@ -90,7 +91,7 @@ async fn guarded(start: impl Fn(&Addresses) -> Running) {
         scoped: true,
     };
     let gateway = started(&start, &addresses).await;
-    // Where the test fails, what it has said is shown.
+    // If the test fails, the gateway's log is printed.
     let _said = shown_if_it_fails(&gateway);
     who_may_is_let_in(&replica, addresses.gateway).await;
     nothing_forged_gets_through(&replica, addresses.gateway, request("ada")).await;
@@ -122,7 +123,7 @@ async fn started(start: &impl Fn(&Addresses) -> Running, addresses: &Addresses) 
     gateway
 }
 
-/// Shows a program's log when a test fails.
+/// Prints a program's log when a test fails.
 fn shown_if_it_fails(program: &Running) -> impl Drop + '_ {
     struct Shown<'a>(&'a Running);
     impl Drop for Shown<'_> {
@@ -160,7 +161,7 @@ async fn who_may_is_let_in(replica: &Replica, gateway: SocketAddr) {
     assert!(!reply.body.contains(&made.secret), "the backend got the credential");
 }
 
-/// All spellings of a header of which CGI, WSGI and Rack make one variable.
+/// Returns all spellings of a header that CGI, WSGI and Rack map to the same variable.
 pub(crate) fn spellings(name: &str) -> Vec<String> {
     let parts: Vec<&str> = name.split('-').collect();
     let spelling = |number: usize| {
@@ -174,7 +175,7 @@ pub(crate) fn spellings(name: &str) -> Vec<String> {
     (0..1 << (parts.len() - 1)).map(spelling).collect()
 }
 
-/// Nothing that a client says of itself reaches the backend, in whatever spelling, also where tokend has nothing to say.
+/// No identity header of the client reaches the backend, in any spelling, even if tokend sends none.
 async fn nothing_forged_gets_through(replica: &Replica, gateway: SocketAddr, token: CreateTokenRequest) {
     let names = ["x-tokend-user", "x-tokend-organization", "x-tokend-token-id", "x-tokend-scopes"];
     let forged: Vec<String> = names.into_iter().flat_map(spellings).collect();
@@ -194,7 +195,7 @@ async fn nothing_forged_gets_through(replica: &Replica, gateway: SocketAddr, tok
         let lines = reply.body.lines().filter_map(|line| line.split_once(": "));
         let seen: Vec<&str> =
             lines.filter(|(found, _)| found.replace('_', "-") == name).map(|(_, value)| value).collect();
-        // One without a value is as good as none.
+        // An empty header is as good as none.
         assert_eq!(seen.join(","), value, "{name}: {reply:?}");
     }
 }
@@ -204,7 +205,7 @@ async fn who_may_not_is_refused(replica: &Replica, gateway: SocketAddr) {
     let other = CreateTokenRequest { organization_id: "other".to_owned(), ..request("eve") };
     let lacking = CreateTokenRequest { scopes: texts(&["invoices:read"]), ..request("eve") };
     let far = CreateTokenRequest { allowed_cidrs: texts(&["10.0.0.0/8"]), ..request("eve") };
-    // Where the gateway is: its clients are not there.
+    // The gateway's address, which its clients do not have.
     let beside = CreateTokenRequest { allowed_cidrs: texts(&["127.0.0.1/32"]), ..request("eve") };
     for (what, token, status) in
         [("other", other, 401), ("lacking", lacking, 403), ("far", far, 403), ("beside", beside, 403)]

@@ -1,5 +1,5 @@
-//! gRPC-Web, as a browser speaks it: what a page of which origin is told, and that a call is the same call. A real
-//! browser is in `browser`.
+//! gRPC-Web, as from a browser: the response to a page of each origin, and that a call has the same
+//! result. A real browser is in `browser`.
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
@@ -20,7 +20,7 @@ use crate::support::replica::{Installation, Replica};
 
 const VERIFY: &str = "/tokend.v1.TokenService/Verify";
 
-/// Posts a message by gRPC-Web, as text: this suite's HTTP client reads no other.
+/// Posts a message by gRPC-Web, as text: this suite's HTTP client reads nothing else.
 async fn post(replica: &Replica, path: &str, headers: &[(&str, &str)], message: &impl Message) -> Reply {
     let mut frame = vec![0];
     frame.extend(u32::try_from(message.encoded_len()).unwrap().to_be_bytes());
@@ -31,14 +31,15 @@ async fn post(replica: &Replica, path: &str, headers: &[(&str, &str)], message: 
     send(replica.address, "POST", path, &all, &BASE64_STANDARD.encode(frame)).await
 }
 
-/// Reads an answer's one message, or its status.
+/// Reads the only message of a response, or its status.
 fn read<M: Message + Default>(reply: &Reply) -> Result<M, Code> {
     assert_eq!(reply.status, 200, "{reply:?}");
     let status = |text: &str| Err(Code::from_bytes(text.trim().as_bytes()));
     if let Some(code) = reply.header("grpc-status") {
         return status(&code);
     }
-    // Each piece of the body is encoded by itself, and is a chunk of HTTP's: its length stands in a line before it.
+    // Each piece of the body is encoded separately, in one HTTP chunk, with its length in the line
+    // before.
     let pieces = reply.body.lines().skip(1).step_by(2);
     let bytes: Vec<u8> = pieces.flat_map(|piece| BASE64_STANDARD.decode(piece).unwrap()).collect();
     let (mut message, mut rest) = (None, &*bytes);
@@ -58,7 +59,7 @@ fn read<M: Message + Default>(reply: &Reply) -> Result<M, Code> {
     Ok(message.expect("a message"))
 }
 
-/// Asks what every way is asked.
+/// Sends a question as Verify by gRPC-Web.
 pub(crate) async fn ask(house: &House, question: &Question) -> Said {
     let bearer = format!("Bearer {}", house.backend);
     let headers = [("authorization", &*bearer), ("origin", ORIGIN)];
@@ -83,12 +84,12 @@ async fn a_page_of_a_listed_origin_is_told_what_it_may_send_and_read() {
     assert_eq!(said("access-control-allow-methods"), "POST");
     let allowed = said("access-control-allow-headers");
     let allowed: Vec<&str> = allowed.split(", ").collect();
-    // With what pages' OpenTelemetry adds to each call.
+    // Including the headers that OpenTelemetry adds to each call of a page.
     for header in ["authorization", "content-type", "grpc-timeout", "traceparent", "tracestate", "baggage"] {
         assert!(allowed.contains(&header), "{header}: {allowed:?}");
     }
     assert_eq!(said("vary"), "origin");
-    // What the browser holds proves nothing.
+    // Cookies and other credentials of the browser prove nothing.
     assert_eq!(reply.header("access-control-allow-credentials"), None);
 
     let bearer = format!("Bearer {}", house.backend);
@@ -118,7 +119,7 @@ async fn any_other_origin_is_refused_whatever_it_asks() {
         let reply = post(&house.replica, VERIFY, &headers, &request).await;
         assert_eq!((reply.status, &*reply.body), (403, ""), "{origin:?}");
         assert_eq!(reply.header("access-control-allow-origin"), None);
-        // Nor does it help to be no gRPC-Web: for the second, browsers ask nobody.
+        // Another content type does not help either: for the second, browsers send no preflight.
         for (kind, status) in [("application/grpc", 403), ("text/plain", 415)] {
             let headers = [("origin", origin), ("authorization", &*bearer), ("content-type", kind)];
             assert_eq!(send(house.replica.address, "POST", VERIFY, &headers, "a").await.status, status);
@@ -155,7 +156,7 @@ async fn a_call_is_judged_and_bounded_as_every_call_is() {
     let huge = VerifyRequest { secret: "x".repeat(MAX_REQUEST_BYTES), ..VerifyRequest::default() };
     let reply = post(&house.replica, VERIFY, &[("authorization", &bearer)], &huge).await;
     assert_eq!(read::<VerifyResponse>(&reply).unwrap_err(), Code::OutOfRange);
-    // Time that has passed before a read can end, which waits for a lock.
+    // A deadline that passes before the read, which waits for a lock, can end.
     let mut holder = house.replica.installation.database.connect().await;
     let mut lock = holder.begin().await.unwrap();
     sqlx::query("LOCK TABLE tokens IN ACCESS EXCLUSIVE MODE").execute(&mut *lock).await.unwrap();
@@ -163,7 +164,7 @@ async fn a_call_is_judged_and_bounded_as_every_call_is() {
     let full = VerifyRequest { secret: stranger, ..full };
     let headers = [("authorization", &*bearer), ("grpc-timeout", "1n")];
     let reply = post(&house.replica, VERIFY, &headers, &full).await;
-    // Whose clock rings first is left open.
+    // Which timeout expires first is not specified.
     let code = read::<VerifyResponse>(&reply).unwrap_err();
     assert!(matches!(code, Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled), "{code:?}");
 }

@@ -1,5 +1,6 @@
-//! What clients may send through a gateway, well or badly: none of it is an outage, none of it lets anybody in who may not, and
-//! what browsers ask before they call reaches the backend as nobody's. Asked of each gateway by `gateways`.
+//! Valid and malformed input from clients through a gateway: none causes an outage or admits an
+//! unauthorized client, and preflights reach the backend without an identity. `gateways` runs this
+//! for each gateway.
 
 use std::net::SocketAddr;
 
@@ -11,7 +12,7 @@ use crate::support::in_time;
 
 type Header<'a> = (&'a str, &'a [u8]);
 
-/// Sends a request with these headers, bytes that may be none; returns status and body, lossily.
+/// Sends a request with these headers, of any bytes; returns the status and the body, decoded lossily.
 pub(crate) async fn ask(
     gateway: SocketAddr,
     method: &str,
@@ -27,7 +28,7 @@ pub(crate) async fn ask(
     }
     request.extend(format!("Content-Length: {}\r\n\r\n", body.len()).as_bytes());
     request.extend(body);
-    // Who refuses may do so before it has read all, and close.
+    // A server that refuses the request may do so before it has read everything, and close.
     let _ = stream.write_all(&request).await;
     let mut answer = Vec::new();
     in_time("an answer", async {
@@ -44,7 +45,7 @@ pub(crate) async fn ask(
     (status, body)
 }
 
-/// Who may is let in, or refused for what it sends; nothing of that is an outage.
+/// Authorized clients are accepted, or refused because of their input; nothing causes an outage.
 pub(crate) async fn odd_requests_of_who_may_are_no_outage(gateway: SocketAddr, bearer: &str) {
     let many: Vec<String> = (0..150).map(|number| format!("x-many-{number}")).collect();
     let many: Vec<Header<'_>> = many.iter().map(|name| (&**name, &b"1"[..])).collect();
@@ -73,7 +74,7 @@ pub(crate) async fn odd_requests_of_who_may_are_no_outage(gateway: SocketAddr, b
     }
 }
 
-/// Who may not is refused, however its credential is none.
+/// Unauthorized clients are refused, whatever is wrong with their credential.
 pub(crate) async fn odd_credentials_are_refused(gateway: SocketAddr, bearer: &str) {
     let bearer = bearer.as_bytes();
     let long = [b"Bearer ".to_vec(), vec![b'a'; 14_000]].concat();
@@ -99,7 +100,8 @@ pub(crate) async fn odd_credentials_are_refused(gateway: SocketAddr, bearer: &st
     }
 }
 
-/// A browser's question reaches the backend, without identity and credential; nothing else does that looks like one.
+/// A preflight reaches the backend, without identity and credential; nothing else that looks like
+/// one does.
 pub(crate) async fn preflights_reach_the_backend_as_nobodys(gateway: SocketAddr, bearer: &str) {
     let names = ["x-tokend-user", "x-tokend-organization", "x-tokend-token-id", "x-tokend-scopes"];
     let forged: Vec<String> = names.into_iter().flat_map(spellings).collect();
@@ -132,7 +134,7 @@ pub(crate) async fn preflights_reach_the_backend_as_nobodys(gateway: SocketAddr,
         let (status, body) = ask(gateway, method, &headers, b"").await;
         assert_eq!(status, 401, "{method} {headers:?}: {body}");
     }
-    // To HTTP another method, which some do not know.
+    // In HTTP this is another method, which some gateways do not know.
     let (status, body) = ask(gateway, "options", &question, b"").await;
     assert!(matches!(status, 400 | 401 | 405 | 501), "{status}: {body}");
 }

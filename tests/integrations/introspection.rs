@@ -1,4 +1,4 @@
-//! RFC 7662: who may ask, what is answered, and what is not.
+//! RFC 7662: who may introspect, and what the response has and does not have.
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
@@ -107,6 +107,6 @@ async fn a_request_without_one_token_is_invalid() {
     let headers = [("authorization", &*bearer), ("content-type", "application/json")];
     assert_eq!(send(house.replica.http, "POST", PATH, &headers, r#"{"token":"a"}"#).await.status, 400);
     assert_eq!(send(house.replica.http, "GET", &format!("{PATH}?token=a"), &headers, "").await.status, 405);
-    // What is unknown is passed over, as the standard wants.
+    // Unknown parameters are ignored, as the standard requires.
     assert_eq!(house.post(PATH, &[("token", "a"), ("colour", "blue")]).await.status, 200);
 }

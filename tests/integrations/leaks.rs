@@ -67,7 +67,7 @@ fn a_real_scanner_finds_planted_secrets_by_the_printed_rule_and_nothing_else() {
     // Almost secrets: too short, too long, with a letter before.
     let near = forged(unknown_id());
     fs::write(planted.join("near.txt"), format!("{} {near}x x{near}\n", &near[..75])).unwrap();
-    // The sources of everything that this is built of, where cargo keeps them, are the large tree.
+    // The sources of all dependencies, in cargo's registry, are the large tree.
     let home =
         std::env::var("CARGO_HOME").or_else(|_| std::env::var("HOME").map(|home| format!("{home}/.cargo")));
     let sources = Path::new(&home.unwrap()).join("registry/src");

@@ -1,5 +1,5 @@
-//! The ways in beside the RPCs, from outside: each by itself, all of them against Verify, and behind the real
-//! gateways that they are for.
+//! The integrations besides the RPCs, from outside: each alone, all of them compared with Verify,
+//! and behind the real gateways that they are for.
 
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 #![expect(clippy::print_stderr, reason = "a test that is skipped says so")]

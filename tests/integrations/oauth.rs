@@ -1,5 +1,5 @@
-//! Clients of OAuth at introspection and revocation: how they say who they are (RFC 6749, 2.3.1), how they are asked
-//! to, and the clients themselves as they come.
+//! OAuth clients at introspection and revocation: how they authenticate (RFC 6749, 2.3.1), how they
+//! are asked to, and real client libraries.
 
 use std::io::Write as _;
 use std::os::unix::fs::symlink;
@@ -40,7 +40,7 @@ impl Client {
         post(self.house.replica.http, path, &headers, fields).await
     }
 
-    /// Returns what a program is told of all this.
+    /// Returns the input for a client program.
     fn said(&self) -> String {
         let url = format!("http://{}", self.house.replica.http);
         json!({"url": url, "id": self.id, "secret": self.secret, "token": self.token}).to_string()
@@ -59,7 +59,7 @@ fn error(reply: &Reply) -> String {
 async fn an_id_and_a_secret_may_come_encoded_or_in_the_form() {
     let client = Client::new().await;
     let (id, secret) = (&*client.id, &*client.secret);
-    // As oauth4webapi and openid-client encode it, and as nobody has to.
+    // As encoded by oauth4webapi and openid-client, and in a form that no client needs.
     let encoded = secret.replace('_', "%5F");
     let all = id.bytes().fold(String::new(), |all, byte| all + &format!("%{byte:02x}"));
     let plain = BASE64_STANDARD.encode(format!("{id}:{secret}"));
@@ -128,7 +128,7 @@ async fn two_credentials_at_once_are_no_request() {
         }
         let reply = client.post(path, &[&*bearer, &*basic], &[("token", &client.token)]).await;
         assert_eq!(reply.status, 401, "{reply:?}");
-        // In a query it would stand in logs: there it is none (RFC 6749, 2.3.1).
+        // A query would appear in logs, so credentials there do not count (RFC 6749, 2.3.1).
         let headers = [("content-type", "application/x-www-form-urlencoded")];
         let query = format!("{path}?client_id={id}&client_secret={secret}");
         assert_eq!(send(client.house.replica.http, "POST", &query, &headers, "token=x").await.status, 401);
@@ -173,11 +173,11 @@ async fn a_token_without_scopes_has_no_scope() {
     let bearer = format!("Bearer {}", client.secret);
     let reply = client.post("/oauth2/introspect", &[&bearer], &[("token", &client.token)]).await;
     let said = serde_json::from_str::<Value>(&reply.body).unwrap();
-    // RFC 6749 (3.3) knows no empty one.
+    // RFC 6749 (3.3) does not allow an empty scope.
     assert_eq!((&said["active"], said.get("scope")), (&json!(true), None), "{said}");
 }
 
-/// Runs a program that reads `input`; returns what it says.
+/// Runs a program with this input; returns its output.
 async fn run(mut command: Command, input: String) -> String {
     let running = tokio::task::spawn_blocking(move || {
         let mut child =
@@ -190,7 +190,7 @@ async fn run(mut command: Command, input: String) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// Checks that every client was told of the token, and at last that it is none any more.
+/// Checks that every client got the token as active, and inactive at the end.
 #[track_caller]
 fn told(said: &str, names: &[&str]) {
     let said: Value = serde_json::from_str(said).unwrap();

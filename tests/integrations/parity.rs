@@ -1,5 +1,5 @@
-//! One table, every way: the same secret, scopes and address get the same verdict whichever way they come, and
-//! where it is not known every way says so.
+//! One table for all integrations: the same secret, scopes and address get the same verdict in
+//! each, and each reports when nothing is known.
 
 use std::rc::Rc;
 
@@ -37,7 +37,7 @@ fn denied(verdict: &str) -> Said {
     Said::Denied(verdict.to_owned())
 }
 
-/// Makes tokens in every state, and returns each question with what has to be said to it.
+/// Creates tokens in every state, and returns each question with the expected response.
 async fn table(house: &House) -> Vec<(&'static str, Question, Said)> {
     let mut root = house.replica.root();
     let good = created(&mut root, request("ada")).await;
@@ -170,7 +170,7 @@ async fn in_an_outage_no_way_says_yes_or_no() {
     })
     .await;
 
-    // All at once: some wait for their deadline.
+    // All concurrently, because some wait for their deadline.
     let here = LocalSet::new();
     let mut asking = JoinSet::new();
     for way in Way::ALL {

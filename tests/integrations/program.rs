@@ -1,4 +1,4 @@
-//! Gateways as the tests run them, configured by what docs/integrations.md shows.
+//! Gateways in tests, configured as docs/integrations.md shows.
 
 pub(crate) use crate::support::program::{Place, Running, find, find_at, find_tool, free_address};
 

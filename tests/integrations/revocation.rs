@@ -1,4 +1,5 @@
-//! RFC 7009: whoever has a secret may end it, and nothing is told of what is none.
+//! RFC 7009: the holder of a secret may revoke it, and the response does not reveal whether it was
+//! a secret.
 
 use tokend::api::proto::{GetTokenRequest, RotateTokenRequest, TokenState};
 
@@ -53,7 +54,7 @@ async fn any_caller_may_and_what_proves_nothing_is_answered_alike() {
         assert_eq!((reply.status, &*reply.body), (200, ""));
     }
 
-    // It has ended itself.
+    // The token has revoked itself.
     let reply = post(house.replica.http, PATH, &[("authorization", &bearer)], &[("token", &own)]).await;
     assert_eq!(reply.status, 401);
 }

@@ -1,4 +1,4 @@
-//! The RPCs that judge, each in all the ways that the server answers it.
+//! The RPCs that verify, in all forms in which the server answers them.
 
 use tokend::api::proto::{Consistency, VerifyRequest, VerifyResponse, VerifyStreamRequest};
 use tonic::{Code, Request, Response};
@@ -6,7 +6,7 @@ use tonic::{Code, Request, Response};
 use super::asking::{House, Question, Said};
 
 impl House {
-    /// Asks by the RPC.
+    /// Sends a question as Verify.
     pub(crate) async fn verify(&self, question: &Question) -> Said {
         self.verify_as(Request::new(question.request())).await
     }
@@ -16,7 +16,7 @@ impl House {
         said_by_verify(answer.map(Response::into_inner).map_err(|status| status.code()))
     }
 
-    /// Asks by the RPC, with a header that makes it no plain request.
+    /// Sends a question as Verify, with a header that excludes the fast path.
     pub(crate) async fn routed(&self, question: &Question) -> Said {
         let mut request = Request::new(question.request());
         request.metadata_mut().insert("grpc-encoding", "identity".parse().unwrap());
@@ -40,7 +40,7 @@ impl House {
     }
 }
 
-/// Reads what Verify says.
+/// Reads Verify's response.
 pub(crate) fn said_by_verify(answer: Result<VerifyResponse, Code>) -> Said {
     let reply = match answer {
         Err(Code::Unavailable) => return Said::Unknown,

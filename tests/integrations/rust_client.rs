@@ -1,4 +1,5 @@
-//! The same question, asked by the Rust client: by each of its verifiers, and by a guard in front of a service.
+//! The same question, sent by the Rust client: by each of its verifiers, and by a guard in front of
+//! a service.
 
 use std::net::SocketAddr;
 
@@ -39,7 +40,8 @@ impl Verifiers {
         ask(&self.multiplexed, question).await
     }
 
-    /// Asks until the token is held, and returns what is then said without asking. What proves none is not held.
+    /// Verifies until the token is cached, and returns the cached verdict. A secret that proves no
+    /// token is not cached.
     pub(crate) async fn ask_local(&self, question: &Question) -> Said {
         eventually("an answer from here", async || {
             let asked = ask(&self.local, question).await;
@@ -54,7 +56,7 @@ impl Verifiers {
         .await
     }
 
-    /// Asks a service behind a guard, which judges by itself what it can.
+    /// Calls a service behind a guard, which judges from its cache where it can.
     pub(crate) async fn ask_guard(&self, question: &Question) -> Said {
         let client = question.client.map(|client| client.parse().unwrap());
         let guard = Guard::new(self.local.clone()).require(question.required.iter().copied()).unwrap();
@@ -69,7 +71,7 @@ impl Verifiers {
     }
 }
 
-/// What the service says: who was let in, as gateways are told.
+/// The service's response: the accepted token, in the headers of gateways.
 async fn who(Extension(token): Extension<VerifiedToken>) -> [(&'static str, String); 3] {
     [
         ("x-tokend-user", token.user_id.as_str().to_owned()),

@@ -1,4 +1,4 @@
-//! What holds for all ways: they are counted, and guessing is slowed down by each of them.
+//! Common to all integrations: their calls are counted, and guessing is slowed down in each.
 
 use tokio::task::JoinSet;
 
@@ -43,7 +43,7 @@ async fn who_guesses_waits_and_holds_up_nobody_else() {
         guesses.spawn(async move { ask("192.0.2.66", forged(unknown_id())).await });
     }
     let mut answered = 0;
-    // The free ones, and the first that had to wait.
+    // The guesses without a delay, and the first delayed one.
     for _ in 0..11 {
         assert_eq!(guesses.join_next().await.unwrap().unwrap(), 401);
         answered += 1;

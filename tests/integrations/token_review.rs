@@ -1,4 +1,5 @@
-//! Kubernetes' `TokenReview`: who may ask, what is answered, in which words, and what is not.
+//! Kubernetes' `TokenReview`: who may send it, and what the response has and does not have, in
+//! which words.
 
 use std::process::Command;
 
@@ -64,7 +65,7 @@ async fn of_the_audiences_those_are_granted_whose_scopes_the_token_has() {
         (&vault, &[AUDIENCE, "vault:login"], Some(&["vault:login"])),
         (&both, &["vault:login", AUDIENCE, "other"], Some(&["vault:login", AUDIENCE])),
         (&both, &["https://vault.example", "vault:login"], Some(&["vault:login"])),
-        // No scope, and not the API server: nobody's.
+        // Neither a scope nor the API server's audience.
         (&both, &["https://vault.example"], None),
         (&both, &[""], None),
         (&both, &["tokend:root"], None),
@@ -105,7 +106,7 @@ async fn only_callers_that_may_verify_are_answered() {
     for (caller, expected) in [
         (None, 401),
         (Some("nonsense"), 401),
-        // The token that is asked about proves nothing of who asks.
+        // The token under review does not authenticate the caller.
         (Some(&*secret), 403),
         (Some(&*anywhere), 200),
     ] {
@@ -164,7 +165,7 @@ async fn request_and_replies_are_what_kubernetes_publishes() {
     assert!(fits("request.json", &review(&secret, &[AUDIENCE]).to_string()));
     assert!(fits("yes.json", &yes));
     assert!(fits("no.json", &house.review("nonsense", &[]).await.body));
-    // It does look.
+    // The check does look at the fields.
     assert!(!fits("misspelt.json", &yes.replace("username", "userName")));
     assert!(!fits("untyped.json", &yes.replace(r#"["tokend:acme"]"#, r#""tokend:acme""#)));
 }
