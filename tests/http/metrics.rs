@@ -1,4 +1,4 @@
-//! `/metrics`: what is counted, and that it names nobody.
+//! `/metrics`: what is counted, and that it names no user or token.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +7,7 @@ use crate::support::eventually;
 use crate::support::http::get;
 use crate::support::replica::Replica;
 
-/// Reads every sample, by its name and labels.
+/// Returns every sample, by its name and labels.
 async fn samples(replica: &Replica) -> BTreeMap<String, f64> {
     let (status, text) = get(replica.http, "/metrics").await;
     assert_eq!(status, 200);
@@ -47,7 +47,7 @@ async fn calls_verdicts_lookups_and_work_are_counted() {
     assert!(more(r#"tokend_cache_lookups_total{result="miss"}"#) >= 1.0);
     assert!(more("tokend_loader_batch_records_count") >= 1.0);
     assert_eq!(after["tokend_cache_records"], 2.0);
-    // Two records; the tables are there from the start.
+    // Two records; the tables are allocated from the start.
     assert!((500.0..2_000.0).contains(&more("tokend_cache_bytes")), "{}", more("tokend_cache_bytes"));
     assert!(after["tokend_feed_age_seconds"] < 60.0);
     assert!(after["tokend_connections"] >= 1.0);
@@ -80,6 +80,6 @@ async fn no_sample_names_a_token_a_user_or_an_organization() {
     let (_, text) = get(replica.http, "/metrics").await;
 
     assert!(!text.contains("canary") && !text.contains(&made.secret[5..27]), "{text}");
-    // No label whose values grow with use.
+    // No label has values that grow with use.
     assert!(text.lines().count() < 1000, "{}", text.lines().count());
 }

@@ -1,4 +1,4 @@
-//! What is told, and to whom.
+//! The changes that a watch reports, and to whom.
 
 use tokend::api::proto::{
     ChangeKind, DisableTokenRequest, EnableTokenRequest, TokenState, WatchTokensRequest,
@@ -62,7 +62,7 @@ async fn what_an_operator_does_in_psql_is_told_too() {
 
     let changes = watcher.changes(2).await;
     let kinds: Vec<_> = told(&changes);
-    // By the time that the first one was read the token may have been gone already.
+    // When the first change was read, the token may have been deleted already.
     assert_eq!(kinds[1], (id.clone(), ChangeKind::Deleted));
     assert!([ChangeKind::Other, ChangeKind::Deleted].contains(&kinds[0].1) && kinds[0].0 == id);
 }
@@ -79,7 +79,7 @@ async fn a_transaction_that_is_rolled_back_is_not_told_and_a_late_one_is() {
     let database = &replica.installation.database;
     assert!(database.try_execute("UPDATE tokens SET name = repeat('x', 1000)").await.is_err());
 
-    // Begun later, committed earlier.
+    // Started later, committed earlier.
     let other = created(&mut root, ordinary()).await.token.unwrap().id;
     assert_eq!(told(&watcher.changes(1).await), [(other, ChangeKind::Created)]);
     sqlx::query("COMMIT").execute(&mut early).await.unwrap();
@@ -146,7 +146,7 @@ async fn a_watcher_that_does_not_read_is_dropped_and_others_are_not() {
     let (slow, _) = Watcher::start(&mut replica.root(), "").await;
     let mut slow = slow;
     let (mut quick, _) = Watcher::start(&mut replica.root(), "").await;
-    // Every change is a batch of its own, and large enough to fill what the connection holds.
+    // Every change is a separate batch, large enough to fill the connection's buffers.
     let labels = format!(r#"'{{"a": "{}"}}'"#, "x".repeat(255));
     let database = &replica.installation.database;
     let insert = format!(

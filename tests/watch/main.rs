@@ -1,4 +1,5 @@
-//! Watching from outside: every change is told, in order, to those who may hear it, across restarts too.
+//! Watching from outside: every change is reported, in order, to the callers that may see it,
+//! across restarts, too.
 
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 

@@ -1,4 +1,4 @@
-//! Going on behind a position: nothing is missed, or it is said that something may be.
+//! Resuming after a position: nothing is missed, or the watch reports that something may be.
 
 use std::collections::BTreeSet;
 
@@ -11,7 +11,7 @@ use crate::support::proxy::{Proxy, Way};
 use crate::support::replica::{Installation, Replica};
 use crate::support::status::check;
 
-/// Every change that the table holds, by its token.
+/// Returns the number of tokens with changes in the table.
 async fn changed(replica: &Replica) -> usize {
     let count =
         replica.installation.database.count("SELECT count(DISTINCT token_id) FROM token_changes").await;
@@ -33,7 +33,7 @@ async fn a_watcher_misses_nothing_across_a_restart_of_tokend_and_an_outage_of_po
     }
     heard.extend(watcher.changes(20).await.into_iter().map(|change| change.token_id));
 
-    // Postgres away: the stream is silent, and goes on by itself.
+    // Postgres is unreachable: the stream is silent, and continues by itself.
     proxy.turn(Way::Cut);
     let database = &installation.database;
     database.execute("UPDATE tokens SET name = 'meanwhile' WHERE user_id = 'ada'").await;
@@ -41,7 +41,7 @@ async fn a_watcher_misses_nothing_across_a_restart_of_tokend_and_an_outage_of_po
     heard.extend(watcher.changes(20).await.into_iter().map(|change| change.token_id));
     assert_eq!(heard.len(), 20);
 
-    // tokend away: another replica goes on behind the position.
+    // tokend is gone: another replica resumes after the position.
     let position = watcher.position.clone();
     first.shut_down().outcome().await.unwrap();
     let second = installation.serve(config).await;
@@ -86,7 +86,7 @@ async fn a_fleet_that_comes_back_at_once_catches_up_by_few_connections() {
     let (mut scout, _) = Watcher::start(&mut replica.root(), "").await;
     let position = scout.position.clone();
     let made = created(&mut replica.root(), ordinary()).await.token.unwrap().id;
-    // From then on it is behind the position.
+    // From then on the change is after the position.
     while scout.changes(1).await.iter().all(|change| change.token_id != made) {}
     let (database, backends) = (
         &replica.installation.database,
@@ -109,7 +109,7 @@ async fn a_fleet_that_comes_back_at_once_catches_up_by_few_connections() {
         let (_, missed) = one.await.unwrap();
         assert!(missed.iter().any(|change| change.token_id == made));
     }
-    // Those who catch up, and the pool's.
+    // The watches that catch up, and the pool's connections.
     assert!(most < before + 16, "{before} connections became {most}");
 }
 

@@ -1,5 +1,5 @@
-//! Postgres itself restarts, or crashes, under those who watch: what was acknowledged is told, or it is said that
-//! something may be missing.
+//! Postgres restarts or crashes during watches: what was acknowledged is reported, or the watch
+//! reports that something may be missing.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -20,7 +20,7 @@ async fn replica_of(server: &Server) -> Replica {
     installation.serve(installation.config()).await
 }
 
-/// Creates tokens until told to end, whatever fails meanwhile; returns those that were acknowledged.
+/// Creates tokens until told to end, whatever fails meanwhile; returns the acknowledged ones.
 async fn create_on(mut root: Client, end: Arc<AtomicBool>) -> BTreeSet<String> {
     let mut acknowledged = BTreeSet::new();
     while !end.load(Ordering::Acquire) {
@@ -31,7 +31,7 @@ async fn create_on(mut root: Client, end: Arc<AtomicBool>) -> BTreeSet<String> {
     acknowledged
 }
 
-/// Reads until all of these were heard of, beside what was before.
+/// Reads until all of these tokens were reported, besides those in `heard`.
 async fn hears(watcher: &mut Watcher, mut heard: BTreeSet<String>, all: &BTreeSet<String>) {
     in_time("all that was acknowledged", async {
         while !heard.is_superset(all) {
@@ -71,7 +71,7 @@ async fn watchers_miss_nothing_across_a_restart_of_postgres_while_tokens_are_mad
     for mut watcher in staying {
         hears(&mut watcher, BTreeSet::new(), &acknowledged).await;
     }
-    // One who has watched elsewhere meanwhile goes on behind where it was.
+    // A watcher that left before the restart resumes after its position.
     let (mut watcher, missed) = Watcher::start(&mut root, &leaving).await;
     hears(&mut watcher, missed.into_iter().map(|change| change.token_id).collect(), &acknowledged).await;
 }
@@ -90,7 +90,7 @@ async fn watchers_are_told_that_changes_may_be_missing_after_a_crash_of_postgres
 
     let told = |status: Status| check(&status, Code::FailedPrecondition, "POSITION_TOO_OLD");
     told(watcher.end().await);
-    // Behind a position of the life before, too, as soon as the next one is followed.
+    // Also after a position from before the crash, as soon as the feed follows the restarted server.
     let request =
         tokend::api::proto::WatchTokensRequest { after: watcher.position.clone(), ..Default::default() };
     let refused = async {

@@ -1,4 +1,4 @@
-//! A watcher that keeps what it is told.
+//! A watcher that keeps its position.
 
 use tokend::api::proto::{
     ChangeKind, CreateTokenRequest, TokenChange, WatchTokensRequest, WatchTokensResponse,
@@ -11,13 +11,13 @@ use crate::support::in_time;
 /// A watcher's stream.
 pub(crate) struct Watcher {
     stream: Streaming<WatchTokensResponse>,
-    /// The last position that it was given.
+    /// The last position that it received.
     pub(crate) position: String,
 }
 
 impl Watcher {
-    /// Begins to watch the caller's own organization, or all; behind a position if one is given. Returns what
-    /// was missed too.
+    /// Watches the caller's own organization, or all; after a position, if one is given. Also
+    /// returns the missed changes.
     pub(crate) async fn start(client: &mut Client, after: &str) -> (Self, Vec<TokenChange>) {
         let request = WatchTokensRequest { after: after.to_owned(), ..Default::default() };
         let stream = client.watch_tokens(request).await.unwrap().into_inner();
@@ -29,8 +29,8 @@ impl Watcher {
         (watcher, missed)
     }
 
-    /// Begins as [`Self::start`] does, once what was changed before is told no more: all watchers share one look
-    /// at the database, which may be a moment old.
+    /// Starts as [`Self::start`] does, once earlier changes are no longer reported: all watchers
+    /// share one read of the database, which may be slightly old.
     pub(crate) async fn start_after_all(client: &mut Client, root: &mut Client) -> Self {
         let (mut scout, _) = Self::start(root, "").await;
         let passed = created(root, CreateTokenRequest { user_id: "scout".to_owned(), ..ordinary() })
@@ -54,7 +54,7 @@ impl Watcher {
         Ok(message)
     }
 
-    /// Reads until so many changes have come.
+    /// Reads until at least this many changes have come.
     pub(crate) async fn changes(&mut self, number: usize) -> Vec<TokenChange> {
         let mut changes = Vec::new();
         while changes.len() < number {
@@ -63,7 +63,7 @@ impl Watcher {
         changes
     }
 
-    /// Reads until the stream ends, and returns with what.
+    /// Reads until the stream ends, and returns its status.
     pub(crate) async fn end(&mut self) -> Status {
         loop {
             if let Err(status) = self.next().await {
@@ -73,7 +73,7 @@ impl Watcher {
     }
 }
 
-/// Returns ids and kinds.
+/// Returns the ids and the kinds of changes.
 pub(crate) fn told(changes: &[TokenChange]) -> Vec<(String, ChangeKind)> {
     changes.iter().map(|change| (change.token_id.clone(), change.kind())).collect()
 }
