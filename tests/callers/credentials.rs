@@ -1,4 +1,4 @@
-//! Every kind of bad credential is refused, by every RPC, before anything else is looked at.
+//! Every kind of bad credential is refused, by every RPC, before anything else is checked.
 
 use tokend::api::proto::{DisableTokenRequest, EnableTokenRequest, ListTokensRequest, Verdict};
 use tokend::secret::TokenId;
@@ -33,7 +33,7 @@ async fn two_credentials_are_refused_even_when_both_are_good() {
     closed(&replica, &["Basic YTpi", good], "CREDENTIAL_MALFORMED").await;
 }
 
-/// RFC 9110 allows any number of spaces behind the scheme, whose case does not count.
+/// RFC 9110 allows any number of spaces after the scheme, and ignores the scheme's case.
 #[tokio::test]
 async fn spaces_behind_the_scheme_are_no_part_of_the_secret() {
     let replica = Replica::start().await;
@@ -117,7 +117,8 @@ async fn a_disabled_credential_is_refused_whatever_it_was_allowed() {
     closed(&replica, &[&format!("Bearer {}", made.secret)], "CREDENTIAL_DISABLED").await;
 }
 
-/// What a connection's peer has proven is known again by the whole secret alone, and judged each time.
+/// A credential already verified on a connection is recognized only by its whole secret, and judged
+/// each time.
 #[tokio::test]
 async fn callers_on_one_connection_are_told_apart_call_by_call() {
     let replica = Replica::start().await;
@@ -143,7 +144,7 @@ async fn callers_on_one_connection_are_told_apart_call_by_call() {
 
     assert_eq!(verified(&mut confined, &asked, &[]).await.verdict(), Verdict::NotFound);
     root.disable_token(DisableTokenRequest { token_id: id.clone(), ..Default::default() }).await.unwrap();
-    // At the second time its new record is cached.
+    // The second time its new record is cached.
     for _ in 0..2 {
         refused(confined.verify(question(&asked, &[])).await, Code::Unauthenticated, "CREDENTIAL_DISABLED");
     }

@@ -1,5 +1,5 @@
-//! Who may call what, from outside: every RPC is closed to whoever has no good credential, and opens no
-//! further than the credential's scopes and organization.
+//! Authorization, from outside: every RPC needs a valid credential, and allows no more than the
+//! credential's scopes and organization.
 
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 

@@ -1,5 +1,5 @@
-//! The RPCs of the service as its own descriptors list them, so that a new one cannot escape the checks,
-//! and a way to call any of them without knowing its messages.
+//! The RPCs of the service from its own descriptors, so that the checks include new ones, and a
+//! call to any of them without its message types.
 
 use prost::Message as _;
 use prost_types::FileDescriptorSet;

@@ -1,5 +1,5 @@
-//! A caller's own credential is good only from the networks of its token: the address that counts is the one
-//! that the call comes from.
+//! A caller's own credential is valid only from the networks of its token: what counts is the
+//! address of the caller.
 
 use tokend::api::proto::{CreateTokenRequest, ListTokensRequest, VerifyStreamRequest};
 use tokio_stream::wrappers::ReceiverStream;

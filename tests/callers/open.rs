@@ -1,4 +1,4 @@
-//! What needs no caller: health and reflection.
+//! The services without authentication: health and reflection.
 
 use std::collections::BTreeMap;
 
@@ -37,12 +37,12 @@ async fn health_lists_all_services_and_watches_those_that_are_unknown() {
     assert_eq!(client.check(unknown()).await.unwrap_err().code(), Code::NotFound);
     let mut watch = client.watch(unknown()).await.unwrap().into_inner();
     assert_eq!(watch.message().await.unwrap().unwrap().status(), ServiceUnknown);
-    // It goes on until the server ends, and ends then.
+    // The watch continues until the server ends, and ends then.
     replica.shut_down().outcome().await.unwrap();
     assert!(in_time("the watch's end", watch.message()).await.unwrap().is_none());
 }
 
-/// Asks one reflection protocol what it lists and whether it knows a symbol.
+/// Requests the list and several symbols from one version of reflection.
 macro_rules! reflect {
     ($version:ident, $replica:expr) => {{
         use $version::server_reflection_client::ServerReflectionClient;
@@ -70,7 +70,7 @@ macro_rules! reflect {
                 other => panic!("{shown}: {other:?}"),
             }
         }
-        // What there is not is told in the stream, which goes on.
+        // An unknown symbol is an error message in the stream, which continues.
         let unknown = [
             MessageRequest::FileContainingSymbol("tokend.v1.Nothing".to_owned()),
             MessageRequest::FileByFilename("nothing.proto".to_owned()),

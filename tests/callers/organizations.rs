@@ -1,4 +1,4 @@
-//! A caller acts in its own organization alone, unless its scopes say otherwise.
+//! A caller acts only in its own organization, unless its scopes allow more.
 
 use tokend::api::proto::{
     CheckPolicyRequest, CreateTokenRequest, DisableTokenRequest, EnableTokenRequest, EnforcePolicyRequest,
@@ -17,7 +17,7 @@ use crate::support::status::refused;
 
 const ALL_BUT_ROOT: [&str; 3] = ["tokend:verify", "tokend:read", "tokend:write"];
 
-/// What answers a caller that reaches for another organization.
+/// The response to a caller that accesses another organization.
 enum Barrier {
     Refused(Code, &'static str),
     NotFoundVerdict,
@@ -35,7 +35,7 @@ async fn organizations(client: &mut Client) -> Vec<String> {
     found
 }
 
-/// Reaches for the token of another organization by an RPC.
+/// Accesses the token of another organization by an RPC.
 async fn reach(caller: &mut Client, method: &str, id: &str, secret: &str) -> (Result<(), Status>, Barrier) {
     let forbidden = Barrier::Refused(Code::PermissionDenied, "ORGANIZATION_FORBIDDEN");
     match method {
@@ -137,7 +137,7 @@ async fn nothing_is_locked_or_written_for_what_is_out_of_reach_or_not_there() {
     let other = created_with(&mut replica.root(), "other", &[]).await;
     let id = other.token.unwrap().id;
     let mut caller = replica.caller("acme", &ALL_BUT_ROOT).await;
-    // Rows can be read, and whoever wants to lock or write one waits.
+    // Rows can be read, but locking or writing one waits.
     let mut operator = replica.installation.database.connect().await;
     let lock = "BEGIN; LOCK TABLE tokens, policies, token_requests, token_events IN EXCLUSIVE MODE";
     sqlx::raw_sql(lock).execute(&mut operator).await.unwrap();
@@ -159,7 +159,7 @@ async fn nothing_is_locked_or_written_for_what_is_out_of_reach_or_not_there() {
     }
 }
 
-/// Reaches for another organization's token by every RPC.
+/// Accesses another organization's token by every RPC.
 async fn nothing_is_reached(caller: &mut Client, id: &str, secret: &str) {
     for method in methods() {
         match reach(caller, &method, id, secret).await {

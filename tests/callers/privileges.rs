@@ -1,4 +1,4 @@
-//! No caller can make or end a token that is mightier than itself.
+//! No caller can create or end a token with more rights than its own.
 
 use prost_types::{Duration, Timestamp};
 use tokend::api::proto::create_token_request::Expiration;
@@ -22,7 +22,7 @@ fn until(expiration: Expiration, scopes: &[&str]) -> CreateTokenRequest {
     CreateTokenRequest { expiration: Some(expiration), ..with_scopes(scopes) }
 }
 
-/// Returns a writer that expires.
+/// Returns a writer with an expiration.
 async fn mortal_writer(replica: &Replica) -> Client {
     let request = until(Expiration::ExpireTime(second(END)), &["tokend:write", "tokend:read"]);
     replica.client(&created(&mut replica.root(), request).await.secret)
@@ -155,7 +155,7 @@ async fn a_caller_changes_no_token_into_one_that_is_mightier_than_itself() {
     for request in [
         renaming(&verifier),
         scopes(&plain, &["tokend:verify"]),
-        // Powers that it has itself, but for longer than it has them.
+        // Scopes of the caller itself, but for longer than it has them.
         scopes(&plain, &["a:b", "tokend:read"]),
         scopes(&eternal, &["tokend:read", "tokend:write"]),
         forever,

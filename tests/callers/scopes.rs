@@ -1,4 +1,4 @@
-//! Which reserved scope opens which RPC, and no other.
+//! Which reserved scope allows which RPC, and no other.
 
 use tonic::Code;
 use tonic_types::StatusExt as _;
@@ -11,7 +11,7 @@ use crate::support::status::{reason, refused};
 const RESERVED: [&str; 5] =
     ["tokend:verify", "tokend:verify:any", "tokend:read", "tokend:write", "tokend:root"];
 
-/// Returns the scopes that open an RPC, the one that a refusal names first.
+/// Returns the scopes that allow an RPC; the first is the one in the refusal.
 fn opened_by(method: &str) -> &'static [&'static str] {
     match method {
         "Verify" | "VerifyStream" => &["tokend:verify", "tokend:verify:any", "tokend:root"],
@@ -36,7 +36,7 @@ async fn each_reserved_scope_opens_its_own_rpcs_alone() {
             let outcome = call(&replica, &[&format!("Bearer {secret}")], &method).await;
             let opening = opened_by(&method);
             if opening.contains(&scope) {
-                // The empty message may be no valid request, but it is judged.
+                // The empty message may be invalid, but it gets past authorization.
                 let reason = outcome.err().as_ref().and_then(reason);
                 assert!(
                     reason.is_none() || reason.as_deref() == Some("INVALID_FIELD"),
