@@ -1,5 +1,5 @@
-//! The private Postgres, tried with the real one of this machine: here how it starts and whom it
-//! refuses, in `recovery` how it ends and what it makes of what a killed run has left.
+//! The private Postgres, with this machine's real one: here its start and its refusals, in
+//! `recovery` its end, and what it does with the remains of a killed run.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -138,7 +138,7 @@ fn the_server_has_no_privileges_and_sees_nothing_of_the_environment() {
     assert!(!String::from_utf8_lossy(&environment).contains("CARGO_"));
 }
 
-/// Nobody's number on any system of the tests.
+/// The id of no user on any system that runs the tests.
 const STRANGER: u32 = 54321;
 
 #[test]

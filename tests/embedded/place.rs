@@ -1,4 +1,4 @@
-//! Where a cluster of these tests lies, and how one is started and asked.
+//! The directory of a cluster in these tests, and helpers to start and query it.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt as _;
@@ -9,7 +9,7 @@ use sqlx::{ConnectOptions as _, Row as _};
 use tempfile::TempDir;
 use tokend::embedded::{Cluster, Durability, EmbeddedError};
 
-/// A directory that the account of Postgres can reach, removed at the end.
+/// A directory that Postgres's account can access, removed at the end.
 pub(crate) struct Place(TempDir);
 
 impl Place {
@@ -23,7 +23,7 @@ impl Place {
 }
 
 pub(crate) fn place() -> Place {
-    // Not TMPDIR, which may be too deep for a socket or closed to the account.
+    // Not TMPDIR, which may be too deep for a socket or inaccessible to the account.
     let directory = tempfile::Builder::new().prefix("tokend-embedded-").tempdir_in("/tmp").unwrap();
     fs::set_permissions(directory.path(), Permissions::from_mode(0o755)).unwrap();
     Place(directory)
@@ -33,7 +33,7 @@ pub(crate) fn start(place: &Place) -> Result<Cluster, EmbeddedError> {
     Cluster::start(&place.data_dir(), Durability::Durable)
 }
 
-/// Runs one statement and returns the text it answers with, if any.
+/// Executes one statement and returns its text result, if any.
 pub(crate) fn ask(cluster: &Cluster, statement: &'static str) -> String {
     let options = PgConnectOptions::new_without_pgpass()
         .socket(cluster.socket_dir())

@@ -1,5 +1,5 @@
-//! Nothing outlives its owner, nothing runs twice on the same data, and whatever was killed comes
-//! back with its data.
+//! Nothing outlives its owner, nothing runs twice on the same data, and after a kill the next start
+//! recovers the data.
 
 use std::fs::{self, Permissions};
 use std::io::{BufRead as _, BufReader};
@@ -15,7 +15,7 @@ use tokend::embedded::{Cluster, Durability};
 
 use super::place::{Place, ask, place, start};
 
-/// Names the directory to the run of this binary that only owns a cluster and is then killed.
+/// Names the directory for the run of this binary that only owns a cluster and is then killed.
 const OWNED_DIRECTORY: &str = "EMBEDDED_TEST_OWNED_DIRECTORY";
 
 #[test]
@@ -67,7 +67,7 @@ fn a_killed_owner_takes_the_server_along_and_the_next_start_recovers() {
     owner.kill().unwrap();
     owner.wait().unwrap();
 
-    // At once: the old server is still shutting down, and must have gone before the new one.
+    // Immediately: the old server is still shutting down, and must end before the new one starts.
     let cluster = start(&place).unwrap();
     assert!(!exists(pid));
     assert_eq!(ask(&cluster, "SELECT 'back'"), "back");
@@ -84,7 +84,7 @@ fn own_a_cluster_until_killed() {
     thread::sleep(Duration::from_mins(1));
 }
 
-/// A server without an owner on the data of `place`, and its record.
+/// Returns a server without an owner on the data of `place`, and its pid file.
 #[cfg(target_os = "linux")]
 fn survivor(place: &Place) -> (Child, PathBuf) {
     let cluster = start(place).unwrap();
@@ -124,7 +124,7 @@ fn a_server_that_outlived_its_owner_is_ended_before_a_new_one_starts() {
 fn a_server_that_makes_its_record_while_another_one_starts_is_ended_too() {
     let place = place();
     let (mut survivor, pid_file) = survivor(&place);
-    // As if it had not written it yet, when it was looked for.
+    // As if the server had not written it yet when it was read.
     let record = fs::read(&pid_file).unwrap();
     fs::write(&pid_file, "").unwrap();
     let log = place.data_dir().join("postgres.log");
@@ -194,7 +194,7 @@ fn owning_process(place: &Place) -> (Child, u32) {
     (owner, pid.unwrap())
 }
 
-/// Returns a command that runs as whoever owns `data`.
+/// Returns a command that runs as the owner of `data`.
 fn as_owner_of(data: &Path, program: impl AsRef<std::ffi::OsStr>) -> Command {
     let mut command = Command::new(program);
     command.current_dir("/");
@@ -213,7 +213,7 @@ fn kill(pid: u32) {
     kill_process(process(pid), Signal::KILL).unwrap();
 }
 
-/// Tells whether the process is there and not merely waiting for somebody to reap it.
+/// Returns whether the process runs; a zombie does not.
 fn exists(pid: u32) -> bool {
     if cfg!(target_os = "linux") {
         let arguments = fs::read(format!("/proc/{pid}/cmdline"));
