@@ -1,4 +1,5 @@
-//! What cached tokens take, counted by the allocator: the real `src/verify/cache.rs`, filled beyond its bound.
+//! The memory of cached tokens, counted by the allocator: the real `src/verify/cache.rs`, filled
+//! beyond its bound.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -25,7 +26,7 @@ mod cache;
 #[expect(dead_code, reason = "not all of it is called here")]
 mod cache_generation;
 
-/// What the model checker replaces elsewhere.
+/// The types that the model checker replaces in its own test.
 mod sync {
     pub(super) use std::sync::atomic::{AtomicI64, AtomicU64};
 }
@@ -33,13 +34,13 @@ mod sync {
 #[global_allocator]
 static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 
-/// How large the cache may be.
+/// The bound of the cache in bytes.
 const BYTES: u64 = 16 << 20;
 
-/// How many tokens are read, more than there is room for.
+/// The number of tokens read, more than fit in the cache.
 const TOKENS: u32 = 100_000;
 
-/// What one with four scopes and two labels may take.
+/// The most bytes for a token with four scopes and two labels.
 const GOAL: u64 = 400;
 
 #[test]
@@ -48,7 +49,7 @@ fn a_full_cache_takes_what_it_may_and_no_token_more_than_it_should() {
     for (scopes, goal) in [
         (&["repo:*", "user:read", "deploy:staging", "reports:read"][..], GOAL),
         (&[], GOAL),
-        // So large that rounding counts.
+        // So long that rounding matters.
         (&["a:long.enough.scope.that.says.everything.that.it.may.be.used.for.and.more:read"; 1], 2 * GOAL),
     ] {
         let region = Region::new(ALLOCATOR);
@@ -67,7 +68,7 @@ fn a_full_cache_takes_what_it_may_and_no_token_more_than_it_should() {
     }
 }
 
-/// Has the cache filled with a token, as the loader does.
+/// Fills the cache with a token, as the loader does.
 fn read(cache: &Cache, number: u32, scopes: &[&str]) {
     let ticket = cache.begin_read();
     let id = TokenId::from_bytes((u128::from(number) << 64 | 7).to_be_bytes());
