@@ -1,7 +1,8 @@
-//! Every interleaving of the fill rule with the order of freshness, walked by a model checker: the real
-//! `core/src/fill_guard.rs` and `src/verify/cache_generation.rs` between a loader, a feed and a Verify. Postgres is a counter of one token's changes,
-//! the cache a cell, freshness the count that the feed vouches for. Each rule is also taken out once: the
-//! checker must then find the Verify that is answered from before a change that it was promised to see.
+//! A model checker runs every interleaving of a loader, a feed and a Verify on the real
+//! `core/src/fill_guard.rs` and `src/verify/cache_generation.rs`. Postgres is a counter of one
+//! token's changes, the cache a cell, freshness the count that the feed guarantees. Each rule is
+//! also removed once: the checker must then find a Verify whose response is older than a change it
+//! had to include.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -22,21 +23,21 @@ mod fill_guard;
 #[path = "../../src/verify/cache_generation.rs"]
 mod cache_generation;
 
-/// Where they take their locks and atomics from.
+/// The source of the locks and atomics of both modules.
 mod sync {
     pub(super) use loom::sync::atomic::{AtomicI64, AtomicU64};
     pub(super) use loom::sync::{Mutex, MutexGuard};
 
-    /// Runs a test of the gate's own.
+    /// Runs a test of the module itself.
     pub(super) fn explore(test: impl Fn() + Sync + Send + 'static) {
         loom::model(test);
     }
 }
 
-/// The one token.
+/// The only token.
 const TOKEN: u32 = 7;
 
-/// What a Verify may find: how many changes of the token its record knows.
+/// The result of a lookup: the number of changes of the token that its record includes.
 type Version = u32;
 
 /// One replica, and the database that it follows.
@@ -45,12 +46,12 @@ struct Replica {
     record: Mutex<Option<Version>>,
     gate: FillGuard<u32>,
     removals: Removals,
-    /// How many changes the feed vouches for.
+    /// The number of changes that the feed guarantees to be included.
     fresh: AtomicU32,
 }
 
 impl Replica {
-    /// With a record from before the change.
+    /// Returns a replica with a record from before the change.
     fn new() -> Arc<Self> {
         Arc::new(Self {
             database: AtomicU32::new(0),
@@ -85,14 +86,14 @@ impl Replica {
         self.fresh.store(snapshot, Release);
     }
 
-    // What the loader does.
+    // The steps of the loader.
     fn load(&self) {
         let ticket = self.gate.begin();
         let version = self.read_database();
         self.gate.fill(&ticket, [(TOKEN, version)], |_, version| self.insert(version));
     }
 
-    // What the feed does when it learns of the change.
+    // The steps of the feed when it learns of the change.
     fn poll(&self) {
         let snapshot = self.read_database();
         if snapshot > 0 {
@@ -107,7 +108,7 @@ impl Replica {
         self.removals.removed();
     }
 
-    // What the feed does when it cannot learn what changed.
+    // The steps of the feed when it cannot learn what has changed.
     fn start_anew(&self) {
         let snapshot = self.read_database();
         self.gate.invalidate_all();
@@ -116,7 +117,7 @@ impl Replica {
         self.publish(snapshot);
     }
 
-    // What a caller does whose credential is judged by its record, twice in a row.
+    // The steps of a caller whose credential is judged by its record, twice in a row.
     fn call_twice(&self) {
         let seen = CacheGeneration::never();
         let mut known = None;
@@ -133,7 +134,7 @@ impl Replica {
         }
     }
 
-    // What a Verify does.
+    // The steps of a Verify.
     fn verify(&self) {
         let promised = self.fresh.load(Acquire);
         if let Some(version) = self.look_up() {
@@ -142,8 +143,8 @@ impl Replica {
     }
 }
 
-/// Walks every interleaving of a load, a poll and a Verify with a change, in which threads are interrupted at
-/// most twice; `LOOM_MAX_PREEMPTIONS=4` walks half a minute longer.
+/// Runs every interleaving of a load, a poll and a Verify with a change, with at most two
+/// preemptions; `LOOM_MAX_PREEMPTIONS=4` takes half a minute longer.
 fn walk(load: fn(&Replica), poll: fn(&Replica), verify: fn(&Replica)) {
     let mut model = loom::model::Builder::new();
     model.preemption_bound.get_or_insert(2);
@@ -157,7 +158,7 @@ fn walk(load: fn(&Replica), poll: fn(&Replica), verify: fn(&Replica)) {
         for thread in threads {
             thread.join().unwrap();
         }
-        // What is in the cache at the end is what the next Verify finds.
+        // The next Verify finds what is in the cache at the end.
         replica.verify();
     });
 }
