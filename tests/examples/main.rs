@@ -1,5 +1,6 @@
-//! The guarded services of examples/, each started as its users would and called over gRPC, against a real tokend:
-//! who may is let in, everybody else is refused, and what is not known is neither.
+//! The guarded services of examples/, each started as its users do and called over gRPC, against a
+//! real tokend: authorized callers are admitted, others are refused, and if nothing is known
+//! neither happens.
 
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
@@ -47,7 +48,7 @@ async fn a_typescript_service_lets_in_who_may_and_nobody_else() {
     guarded(Restarts::NotTried, |reports| start(&node, &[service.to_str().unwrap()], reports)).await;
 }
 
-/// Finds the example in Rust, which is built beside tokend.
+/// Finds the Rust example, which is built in the same directory as tokend.
 fn rust_service() -> Option<PathBuf> {
     let built = Path::new(env!("CARGO_BIN_EXE_tokend")).with_file_name("reports-service");
     or_skipped("reports-service", Some(built).filter(|program| program.exists()))

@@ -1,4 +1,5 @@
-//! The report service that every example serves, as its clients know it, and what each example has to do.
+//! The report service of every example, from its clients' view, and the checks that each example
+//! must pass.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -18,23 +19,23 @@ use crate::support::program::{Running, free_address};
 use crate::support::proxy::{Proxy, Way};
 use crate::support::replica::{Installation, Replica};
 
-/// What a restart of tokend does to calls.
+/// The effect of a restart of tokend on calls.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Restarts {
-    /// Nothing, by the service config.
+    /// None, because of the service config.
     CostNoCall,
-    /// That is not tried here.
+    /// Not tested for this example.
     NotTried,
 }
 
-/// How an example is started.
+/// The settings of an example.
 pub(crate) struct Reports {
     pub(crate) tokend: String,
     pub(crate) secret: String,
     pub(crate) listen: String,
 }
 
-/// `reports.v1.GetReportRequest`, and the like: all of them name a report.
+/// `reports.v1.GetReportRequest`, and similar ones: each has only a report's id.
 #[derive(Clone, PartialEq, Message)]
 struct Named {
     #[prost(string, tag = "1")]
@@ -72,7 +73,7 @@ fn request(scopes: &[&str]) -> CreateTokenRequest {
     CreateTokenRequest { organization_id: "acme".to_owned(), scopes: texts(scopes), ..ordinary() }
 }
 
-/// Has `start` start an example, and asks it everything.
+/// Starts an example with `start`, and runs all checks on it.
 pub(crate) async fn guarded(restarts: Restarts, start: impl FnOnce(&Reports) -> Running) {
     let (proxy, installation) = (Proxy::start(Way::Open).await, Installation::new().await);
     let mut config = installation.config();
@@ -114,7 +115,7 @@ async fn who_may_is_let_in(replica: &Replica, channel: &Channel) {
         Report { text: "report 7".to_owned(), user_id: "ada".to_owned(), organization_id: "acme".to_owned() };
     assert_eq!(report, expected);
     assert_eq!(code(channel, "DeleteReport", &secret).await, Code::Ok);
-    // Whatever a token has: no scope was chosen for it.
+    // Refused with any token: no scope was chosen for this RPC.
     assert_eq!(code(channel, "ArchiveReport", &secret).await, Code::PermissionDenied);
 }
 
@@ -138,7 +139,7 @@ async fn who_may_not_is_refused(replica: &Replica, channel: &Channel) {
     assert_eq!(code(channel, "GetReport", &reader.secret).await, Code::Unauthenticated);
 }
 
-/// Calls all the time while tokend is restarted in the middle of it: none of 2,000 or more fails.
+/// Calls constantly while tokend is restarted: none of 2,000 or more calls fails.
 async fn a_restart_costs_no_call(
     replica: Replica,
     channel: &Channel,
