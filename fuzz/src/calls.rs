@@ -1,5 +1,6 @@
-//! Messages to every method, from a caller that may do everything, and raw bytes behind a connection's preface. Every
-//! message is answered, by other than a fault of the server's own; no bytes keep it from serving.
+//! Messages to every method, from a caller with all rights, and raw bytes after a connection's
+//! preface. Every message gets a response other than a server fault; no bytes stop the server from
+//! serving.
 
 use std::cell::RefCell;
 use std::time::Duration;
@@ -18,7 +19,7 @@ use tonic::{Code, Request, Status};
 
 use crate::running::{running, runtime};
 
-/// The methods, in an order that seeds rely on: new ones come last.
+/// The methods, in an order that seeds depend on: new ones go last.
 const METHODS: [&str; 18] = [
     "/tokend.v1.TokenService/CreateToken",
     "/tokend.v1.TokenService/GetToken",
@@ -42,10 +43,10 @@ const METHODS: [&str; 18] = [
 
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-/// How long an answer may take. Far longer than any does.
+/// The timeout of a response. Far longer than any takes.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Bytes go out as they are, and what comes back is not looked at.
+/// A codec that sends bytes unchanged, and ignores the response.
 struct Raw;
 
 impl Codec for Raw {
@@ -83,7 +84,7 @@ impl Decoder for Raw {
     }
 }
 
-/// The fuzzer's side: one thread, one connection.
+/// The fuzzer's client: one thread, one connection.
 struct Caller {
     runtime: Runtime,
     client: Grpc<Channel>,
@@ -111,7 +112,7 @@ impl Caller {
         caller
     }
 
-    /// Sends one message and waits for the first answer.
+    /// Sends one message and waits for the first response.
     fn call(&mut self, method: &'static str, message: Vec<u8>) -> Result<(), Status> {
         let mut request = Request::new(message);
         request.metadata_mut().insert("authorization", self.bearer.clone());
@@ -120,7 +121,7 @@ impl Caller {
             client.ready().await.map_err(|error| Status::unknown(error.to_string()))?;
             let path = PathAndQuery::from_static(method);
             let answers = client.server_streaming(request, path, Raw).await?;
-            // A watch that is accepted has nothing to tell.
+            // A watch that is accepted has nothing to report.
             if method.ends_with("WatchTokens") {
                 return Ok(());
             }
@@ -131,13 +132,13 @@ impl Caller {
     }
 }
 
-/// The first byte chooses the method, the others are the message.
+/// Sends a message: the first byte chooses the method, the others are the message.
 pub(crate) fn message(data: &[u8]) {
     let Some((method, message)) = data.split_first() else { return };
     let method = METHODS[usize::from(*method) % METHODS.len()];
     with_caller(|caller| {
         if let Err(status) = caller.call(method, message.to_vec()) {
-            // What is no message at all is tonic's to refuse, and it calls that internal.
+            // tonic itself refuses what cannot be decoded, with code INTERNAL.
             let undecodable = status.code() == Code::Internal && status.message().contains("decode");
             let ours = matches!(status.code(), Code::Internal | Code::Unknown | Code::DataLoss);
             assert!(!ours || undecodable, "{method}: {status:?}");
@@ -145,7 +146,7 @@ pub(crate) fn message(data: &[u8]) {
     });
 }
 
-/// The bytes are what a client says behind its preface.
+/// Sends the bytes after the preface of a connection.
 pub(crate) fn frames(data: &[u8]) {
     with_caller(|caller| {
         caller.runtime.block_on(async {
@@ -157,7 +158,7 @@ pub(crate) fn frames(data: &[u8]) {
                 stream.shutdown().await?;
                 stream.read_to_end(&mut answer).await
             };
-            // That it is cut off is an answer, too.
+            // A closed connection is a response, too.
             let _ = tokio::time::timeout(PATIENCE, spoken).await.expect("an end of the connection");
         });
         caller.call(METHODS[9], Vec::new()).expect("it goes on serving");

@@ -1,5 +1,4 @@
-//! Texts and files that are parsed without a server: secrets, page tokens and positions, the configuration, client
-//! certificates.
+//! Parsers without a server: secrets, page tokens and positions, the configuration, client certificates.
 
 use std::fs;
 use std::sync::OnceLock;
@@ -27,7 +26,7 @@ fn key() -> String {
     entry.expose_secret().to_owned()
 }
 
-/// A text is a secret in one spelling alone, and no other text is the same secret.
+/// Checks that each secret has exactly one text form.
 pub(crate) fn secret(data: &[u8]) {
     let prefix = Prefix::default();
     if let Ok(text) = std::str::from_utf8(data)
@@ -35,7 +34,8 @@ pub(crate) fn secret(data: &[u8]) {
     {
         assert_eq!(secret.render(&prefix).expose_secret(), text);
     }
-    // What the checksum keeps from being found: a secret, and one of its characters changed.
+    // The fuzzer cannot find these because of the checksum: a valid secret, and one with a changed
+    // character.
     let Some((bytes, [place, change, ..])) = data.split_first_chunk::<48>() else { return };
     let (id, random) = bytes.split_first_chunk::<16>().expect("48 bytes");
     let random = Zeroizing::new(random.try_into().expect("32 bytes"));
@@ -53,7 +53,8 @@ pub(crate) fn secret(data: &[u8]) {
     }
 }
 
-/// No text is a page token or a position that was not given, for exactly these filters.
+/// Checks that only page tokens and positions from the server are accepted, with exactly the same
+/// filters.
 pub(crate) fn page(data: &[u8]) {
     if let Ok(text) = std::str::from_utf8(data) {
         assert!(Position::parse_page_token(text, b"", keyring()).is_err());
@@ -76,7 +77,8 @@ struct Line {
     flags: ServeFlags,
 }
 
-/// A configuration file is taken or refused, and a refusal never quotes what may be a password.
+/// Checks that a configuration file is accepted or refused, and that an error never quotes a
+/// possible password.
 pub(crate) fn config(data: &[u8]) {
     static PLACE: OnceLock<(TempDir, String)> = OnceLock::new();
     let (place, key) = PLACE.get_or_init(|| (TempDir::new().expect("a directory"), key()));
@@ -96,7 +98,7 @@ pub(crate) fn config(data: &[u8]) {
     }
 }
 
-/// A certificate's names are read or not; whoever it is, it is nobody but who the mapping names.
+/// Checks that a certificate's names are parsed or refused, and that only a mapped name is accepted.
 pub(crate) fn certificate(data: &[u8]) {
     let Some(certificate) = ClientCertificate::parse(data) else { return };
     let mapping = CertificateMapping {

@@ -1,14 +1,14 @@
-//! What strangers can send: each target takes any bytes and panics where a promise is broken. `main` gives them to
-//! libFuzzer, `tests/seeds.rs` replays what is committed in `seeds/`.
+//! Input from unauthenticated clients: each target takes any bytes and panics if a guarantee is
+//! broken. `main` passes them to libFuzzer, `tests/seeds.rs` replays the committed `seeds/`.
 
 mod calls;
 mod leaves;
 mod running;
 
-/// Takes any bytes.
+/// A function that takes any bytes.
 pub type Target = fn(&[u8]);
 
-/// All targets by their names.
+/// All targets by name.
 pub const TARGETS: [(&str, Target); 6] = [
     ("secret", leaves::secret),
     ("page", leaves::page),

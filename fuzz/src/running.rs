@@ -1,5 +1,5 @@
-//! A whole server in this process, on a Postgres of its own, as the targets of `calls` need it. Postgres ends with
-//! the process.
+//! A whole server in this process, on a separate Postgres, for the targets of `calls`. Postgres
+//! ends with the process.
 
 use std::fs::{self, Permissions};
 use std::net::{Ipv4Addr, SocketAddr};
@@ -33,13 +33,13 @@ pub(crate) struct Running {
     _cluster: Cluster,
 }
 
-/// Returns the server; starts it at the first call.
+/// Returns the server; the first call starts it.
 pub(crate) fn running() -> &'static Running {
     static RUNNING: OnceLock<Running> = OnceLock::new();
     RUNNING.get_or_init(start)
 }
 
-/// Makes a runtime for one thread.
+/// Returns a runtime for one thread.
 pub(crate) fn runtime() -> Runtime {
     Builder::new_current_thread().enable_all().build().expect("a runtime")
 }

@@ -1,4 +1,4 @@
-//! Every seed once through its target, without a fuzzer: what was found stays found.
+//! Runs every seed once through its target, without a fuzzer, as regression tests.
 
 use std::fs;
 use std::path::Path;
