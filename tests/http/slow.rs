@@ -1,4 +1,4 @@
-//! Peers of the HTTP listener that do not go on: each is waited for so long, and no longer; and while they hold all
+//! Peers of the HTTP listener that stall: each is closed after a timeout; and while they hold all
 //! connections, probes are answered.
 
 use std::time::Duration;
@@ -19,15 +19,15 @@ async fn replica(connections: usize, head: Duration) -> Replica {
     installation.serve(config).await
 }
 
-/// Sends something and nothing more.
+/// Sends these bytes and nothing more.
 async fn say(replica: &Replica, said: &str) -> TcpStream {
     let mut stream = TcpStream::connect(replica.http).await.unwrap();
-    // The server may have closed it before it has taken all.
+    // The server may have closed the connection before it has read everything.
     let _ = stream.write_all(said.as_bytes()).await;
     stream
 }
 
-/// Reads all that is answered.
+/// Reads the whole response.
 async fn read(mut stream: TcpStream) -> String {
     let mut answer = Vec::new();
     let _ = in_time("the end of the connection", stream.read_to_end(&mut answer)).await;
@@ -76,7 +76,7 @@ async fn what_is_longer_than_is_read_is_refused() {
     assert!(answer.starts_with("HTTP/1.1 431 "), "{answer}");
     let post = "POST /oauth2/introspect HTTP/1.1\r\nhost: a\r\ncontent-length: 70000\r\n\r\n";
     let answer = read(say(&replica, &format!("{post}{}", "x".repeat(70_000))).await).await;
-    // Unless the connection was closed before all was sent.
+    // Empty if the connection was closed before everything was sent.
     assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 413 "), "{answer}");
 }
 
