@@ -1,11 +1,11 @@
-"""Compares what alerts, dashboard and operations guide say of metrics with what a server serves.
+"""Compares the metrics in the alerts, the dashboard and the operations guide with those of a server.
 
     metric_names.py REPOSITORY METRICS
 
 METRICS is the text of /metrics. Fails when a query uses a metric, a label or a label's value that
-the text does not have, when a metric is missing in the guide's table, or stands in no alert and no
-panel, or when an alert has no summary, no severity, no test, or a runbook that leads nowhere. Prints the dashboard's queries as a
-rule file, for promtool to parse. Called by .ci/metrics.
+the text does not have, when a metric is missing in the guide's table, or is in no alert and no
+panel, or when an alert has no summary, no severity, no test, or a broken runbook link. Prints the
+dashboard's queries as a rule file, for promtool to parse. Called by .ci/metrics.
 """
 
 import collections
@@ -21,10 +21,10 @@ PAIR = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
 SELECTOR = re.compile(r"\b((?:tokend|process)_[a-z0-9_]+)(?:\{([^}]*)\})?")
 MATCHER = re.compile(r'(\w+)\s*(=~|!~|!=|=)\s*"([^"]*)"')
 GROUPED = re.compile(r"\b(?:by|without|on|ignoring)\s*\(([^)]*)\)")
-# What Prometheus itself adds to every sample.
+# The labels that Prometheus itself adds to every sample.
 ADDED = {"job", "instance"}
 SEVERITIES = {"critical", "warning", "info"}
-# Where alerts say that the guide is published; its owner puts another address there.
+# The address of the published guide in the alerts; its owner replaces it.
 GUIDE = "https://docs.example/tokend/operations.md"
 # Metrics that no alert and no panel shows, and why.
 UNWATCHED = {
@@ -34,7 +34,7 @@ UNWATCHED = {
 
 
 def served(text):
-    """Reads every sample's labels, each with all its values, by the sample's name."""
+    """Returns the labels of every sample, each with all its values, by the sample's name."""
     samples = collections.defaultdict(lambda: collections.defaultdict(set))
     for line in text.splitlines():
         if line and not line.startswith("#"):
@@ -46,7 +46,7 @@ def served(text):
 
 
 def queries_of(alerts, dashboard):
-    """Yields where each query stands, and the query."""
+    """Yields the name of each alert, rule, panel or variable, with its query."""
     for group in alerts["groups"]:
         for rule in group["rules"]:
             yield rule.get("alert") or rule["record"], rule["expr"]
@@ -59,7 +59,7 @@ def queries_of(alerts, dashboard):
 
 
 def wrong_selectors(query, samples):
-    """Yields what a query asks for and no server has."""
+    """Yields the metrics, labels and values in a query that no server has."""
     for name, matchers in SELECTOR.findall(query):
         if name not in samples:
             yield f"no metric {name}"
@@ -81,7 +81,7 @@ def wrong_selectors(query, samples):
 
 
 def wrong_alerts(alerts, tests, guide):
-    """Yields what is missing of an alert beside its query."""
+    """Yields what an alert lacks besides its query."""
     anchors = {heading.strip().lower().replace(" ", "-") for heading in re.findall(r"^#+ (.*)$", guide, re.M)}
     fired = {
         case["alertname"]
@@ -104,7 +104,7 @@ def wrong_alerts(alerts, tests, guide):
 
 
 def unwatched(text, queries):
-    """Yields metrics of the server that nobody looks at, and what is said to be none of them and is."""
+    """Yields the server's metrics that no alert and no panel uses, and wrong entries of UNWATCHED."""
     shown = {name for _, query in queries for name, _ in SELECTOR.findall(query)}
     shown |= {re.sub(r"_(bucket|sum|count)$", "", name) for name in shown}
     names = set(re.findall(r"^# TYPE (\S+) ", text, re.M))
@@ -125,7 +125,7 @@ def undocumented(text, guide):
 
 
 def as_rules(dashboard):
-    """Turns the dashboard's queries into recording rules, its variables filled in."""
+    """Returns the dashboard's queries as recording rules, with its variables filled in."""
     rules = []
     for panel in dashboard["panels"]:
         for target in panel.get("targets", []):
@@ -136,7 +136,7 @@ def as_rules(dashboard):
 
 
 def main(root, metrics):
-    """Prints the dashboard's rules, or ends with every mistake at once."""
+    """Prints the dashboard's rules, or exits with the list of all mistakes."""
     root, text = pathlib.Path(root), pathlib.Path(metrics).read_text(encoding="utf-8")
     alerts = yaml.safe_load((root / "deploy/prometheus/alerts.yml").read_text(encoding="utf-8"))
     tests = yaml.safe_load((root / "deploy/prometheus/alerts_test.yml").read_text(encoding="utf-8"))

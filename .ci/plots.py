@@ -1,4 +1,4 @@
-"""Puts a server under load, then draws what the dashboard's queries say of it.
+"""Puts a server under load, then draws the results of the dashboard's queries.
 
     plots.py REPOSITORY PROMETHEUS POSTMASTER
 
@@ -28,7 +28,7 @@ SECONDS = 180
 TOKENS = 300
 THREADS = 4
 VERIFIES_A_SECOND = 800
-# From when to when: tokens come and go; Postgres is frozen.
+# The times of token creations and revocations, and of the frozen Postgres.
 CHURN = (40, 80)
 FREEZE = (110, 122)
 PANELS = [
@@ -43,7 +43,7 @@ UNITS = {"s": "seconds", "reqps": "a second", "short": "a second"}
 
 
 def quietly(service, method, caller, **fields):
-    """Calls a method; failures are what is being watched."""
+    """Calls a method; failures are expected."""
     try:
         return service.call(method, caller, **fields)
     except grpc.RpcError:
@@ -81,13 +81,13 @@ def churn(service, root, end):
 
 
 def family(process):
-    """The process and its children, as they are now."""
+    """Returns the process and its current children."""
     children = pathlib.Path(f"/proc/{process}/task/{process}/children").read_text(encoding="ascii")
     return [process, *map(int, children.split())]
 
 
 def load(postmaster):
-    """Runs the whole load; returns when it began, by the wall clock."""
+    """Runs the whole load; returns its start time, by the wall clock."""
     root = root_secret()
     channels = [grpc.insecure_channel(address(), [("grpc.use_local_subchannel_pool", 1)]) for _ in range(THREADS + 1)]
     services = [TokenService(channel) for channel in channels]
@@ -113,7 +113,7 @@ def load(postmaster):
 
 
 def answers(prometheus, query, start):
-    """Asks Prometheus for a query's series over the whole load."""
+    """Returns the series of a query in Prometheus, over the whole load."""
     for variable, value in {"$__rate_interval": "5s", "$job": "tokend", "$instance": ".*"}.items():
         query = query.replace(variable, value)
     asked = urllib.parse.urlencode({"query": query, "start": start, "end": start + SECONDS, "step": 1})
@@ -122,7 +122,7 @@ def answers(prometheus, query, start):
 
 
 def label(target, metric):
-    """Names a series as Grafana would, its one label filled in."""
+    """Returns the name of a series as in Grafana, with its one label filled in."""
     text = target["legendFormat"]
     for name, value in metric.items():
         text = text.replace("{{%s}}" % name, value)
@@ -150,7 +150,7 @@ def draw(panel, axes, prometheus, start):
 
 
 def main(repository, prometheus, postmaster):
-    """Loads, asks and draws."""
+    """Runs the load, queries Prometheus and draws the panels."""
     repository = pathlib.Path(repository)
     dashboard = json.loads((repository / "deploy/grafana/tokend.json").read_text(encoding="utf-8"))
     panels = {panel["title"]: panel for panel in dashboard["panels"]}
@@ -162,7 +162,7 @@ def main(repository, prometheus, postmaster):
         draw(panels[title], axes, prometheus, start)
     for axes in grid[-1]:
         axes.set_xlabel("seconds", fontsize=7)
-    # The check's own files are nobody else's; this one is.
+    # The check's own files are private; this one is not.
     os.umask(0o022)
     images = repository / "docs/img"
     images.mkdir(exist_ok=True)

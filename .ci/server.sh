@@ -1,11 +1,11 @@
 # shellcheck shell=bash
-# A server of a built binary on a private Postgres and free ports of loopback, for the checks that
-# need one. Sourced by tour and metrics, which set `here` (this directory) and call:
+# A server of a built binary on a private Postgres and free loopback ports, for the checks that need
+# one. Sourced by tour and metrics, which set `here` (this directory) and call:
 #
 #   start_server BINARY     sets work, data_dir, port and http_port; returns when it is healthy
 #   stop_server             ends it by SIGTERM, and fails unless it ends cleanly
 #
-# Whatever else happens, the server has ended and its files are gone when the script ends.
+# In any case, the server has ended and its files are removed when the script ends.
 
 server=
 work=
@@ -35,7 +35,7 @@ free_port() {
 
 start_server() {
     local binary=$1 deadline
-    # As root, Postgres runs as another user, who must be able to pass through to its files.
+    # As root, Postgres runs as another user, who must have access to its files below.
     work=$(mktemp -d)
     trap end EXIT
     chmod 0711 "$work"

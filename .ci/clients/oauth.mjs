@@ -1,5 +1,6 @@
-// Clients of OAuth that are not ours, as they come: oauth4webapi and openid-client. Reads from its input where tokend
-// is, an id with its secret, and a token; introspects it by each, then revokes it. Called by tests/integrations/oauth.rs.
+// Third-party OAuth clients, unmodified: oauth4webapi and openid-client. Reads tokend's URL, an id with its secret, and
+// a token from its input; introspects the token with each client, then revokes it. Called by
+// tests/integrations/oauth.rs.
 import { text } from "node:stream/consumers";
 import * as oauth from "oauth4webapi";
 import * as openid from "openid-client";

@@ -1,5 +1,6 @@
-"""A client of OAuth that is not ours, as it comes: Authlib. Reads from its input where tokend is, an id with its secret,
-and a token; introspects it in each way of authenticating, then revokes it. Called by tests/integrations/oauth.rs."""
+"""A third-party OAuth client, unmodified: Authlib. Reads tokend's URL, an id with its secret, and a token from its
+input; introspects the token with each method of authentication, then revokes it. Called by
+tests/integrations/oauth.rs."""
 
 import json
 import sys

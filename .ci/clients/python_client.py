@@ -1,10 +1,10 @@
-"""Walks a token through its life with Python's own gRPC, knowing tokend by reflection alone.
+"""Runs through a token's life with Python's own gRPC, which knows tokend only by reflection.
 
 No code is generated from the contract: what this client can call, any dynamic client can. It speaks
-reflection v1alpha, as grpcio-reflection does. It ends with status 0 when every answer was right.
+reflection v1alpha, as grpcio-reflection does. It exits with status 0 if every response was right.
 
 Environment: TOKEND_ADDRESS (host:port, with or without http://), and the secret of a root token in
-TOKEND_SECRET or in the file that TOKEND_SECRET_FILE names. Secrets are never printed.
+TOKEND_SECRET or in the file named by TOKEND_SECRET_FILE. Secrets are never printed.
 """
 
 import os
@@ -39,13 +39,13 @@ def check_that(condition, what):
 
 
 def address():
-    """Reads where tokend listens, as host:port."""
+    """Returns tokend's address, as host:port."""
     text = os.environ.get("TOKEND_ADDRESS", "127.0.0.1:50051")
     return text.removeprefix("http://").rstrip("/")
 
 
 def root_secret():
-    """Reads the caller's secret from the environment or from a file."""
+    """Returns the caller's secret, from the environment or from a file."""
     if secret := os.environ.get("TOKEND_SECRET"):
         return secret
     if path := os.environ.get("TOKEND_SECRET_FILE"):
@@ -54,7 +54,7 @@ def root_secret():
 
 
 class TokenService:
-    """Calls tokend's methods by name, with messages built from what reflection tells."""
+    """Calls tokend's methods by name, with messages built from its reflection."""
 
     def __init__(self, channel):
         self._channel = channel
@@ -77,13 +77,13 @@ class TokenService:
         return invoke(request, metadata=metadata, timeout=TIMEOUT_SECONDS)
 
     def enum_name(self, enum, number):
-        """Names an enum's value, as the contract spells it."""
+        """Returns the name of an enum's value in the contract."""
         values = self._pool.FindEnumTypeByName(f"tokend.v1.{enum}").values_by_number
         return values[number].name
 
 
 def check_health(channel):
-    """The whole server and the service both say SERVING, to anyone."""
+    """Checks that the server and the service are both SERVING, without a credential."""
     health = health_pb2_grpc.HealthStub(channel)
     for name in ("", SERVICE):
         request = health_pb2.HealthCheckRequest(service=name)
@@ -92,7 +92,7 @@ def check_health(channel):
 
 
 def check_refused(service, secret, code, reason):
-    """A call with this credential fails with this code and ErrorInfo reason."""
+    """Checks that a call with this credential fails with this code and ErrorInfo reason."""
     try:
         service.call("ListTokens", secret)
     except grpc.RpcError as error:
@@ -108,7 +108,7 @@ def check_refused(service, secret, code, reason):
 
 
 def check_verdict(service, root, secret, wanted, scopes=()):
-    """Verify says this of the secret, and names its token."""
+    """Checks that Verify returns this verdict on the secret, and its token."""
     answer = service.call("Verify", root, secret=secret, required_scopes=list(scopes))
     check(service.enum_name("Verdict", answer.verdict), wanted, "verdict")
     known = wanted not in ("VERDICT_MALFORMED", "VERDICT_NOT_FOUND")
@@ -118,7 +118,7 @@ def check_verdict(service, root, secret, wanted, scopes=()):
 
 
 def create(service, root):
-    """Creates a token that lives for a while and may do one thing."""
+    """Creates a token with an expiration and one scope."""
     created = service.call(
         "CreateToken",
         root,
@@ -139,7 +139,7 @@ def create(service, root):
 
 
 def check_listed(service, root, created):
-    """The list shows exactly that token to a user's filter, without its secret."""
+    """Checks that a list filtered by user has exactly that token, without its secret."""
     listed = service.call("ListTokens", root, user_id="python", page_size=1000)
     mine = [token for token in listed.tokens if token.id == created.token.id]
     check_that(mine == [created.token], "the list shows the token once, as created")

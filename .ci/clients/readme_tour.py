@@ -1,12 +1,12 @@
-"""Takes the tour out of README.md and compares what it printed with what README.md shows.
+"""Extracts the tour from README.md and compares its output with what README.md shows.
 
     readme_tour.py script README.md            prints the tour's commands as one shell script
-    readme_tour.py compare README.md OUTPUT    compares OUTPUT, what that script printed
+    readme_tour.py compare README.md OUTPUT    compares OUTPUT, the output of that script
 
-The tour is what stands between `<!-- tour:begin -->` and `<!-- tour:end -->`: ```sh blocks are
-commands, all of one shell; a ```json or ```text block shows what the ```sh block before it prints.
-Ids, secrets and times differ each time: they compare by their form, and ids in JSON also by where
-they appear again. In text, how wide the columns are does not count.
+The tour is the text between `<!-- tour:begin -->` and `<!-- tour:end -->`: ```sh blocks are
+commands, all of one shell; a ```json or ```text block shows the output of the ```sh block before it.
+Ids, secrets and times differ each time: they are compared by their form, and ids in JSON also by
+their repetitions. In text, the width of columns is ignored.
 """
 
 import json
@@ -17,12 +17,12 @@ BEGIN, END = "<!-- tour:begin -->", "<!-- tour:end -->"
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 SEPARATOR = "== README tour, block"
 
-# README.md may cut its secret short, so that no scanner takes it for a leak.
+# README.md may shorten its secret, so that no scanner takes it for a leak.
 SECRET = re.compile(r"^tokd_([0-9A-Za-z]{71}|[0-9A-Za-z]*\.\.\.)$")
 ID = re.compile(r"^[0-9A-Za-z]{22}$")
 TIME = re.compile(r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z$")
 
-# The same within a text.
+# The same forms within a text.
 WORDS = [
     (re.compile(r"\btokd_([0-9A-Za-z]{71}\b|[0-9A-Za-z]*\.\.\.)"), "<secret>"),
     (re.compile(r"\b\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z"), "<time>"),
@@ -52,7 +52,7 @@ def tour(readme_path):
 
 
 def script(steps):
-    """Joins the commands to one script, which ends at the first that fails."""
+    """Prints the commands as one script, which ends at the first failure."""
     print("set -euo pipefail")
     for number, (commands, _, _) in enumerate(steps):
         print(f"printf '\\n%s %s\\n' '{SEPARATOR}' {number}")
@@ -60,7 +60,7 @@ def script(steps):
 
 
 def documents(text):
-    """Parses JSON values that follow one another."""
+    """Parses consecutive JSON values."""
     decoder, values, text = json.JSONDecoder(), [], text.strip()
     while text:
         value, end = decoder.raw_decode(text)
@@ -70,7 +70,7 @@ def documents(text):
 
 
 def masked(value, ids):
-    """Replaces what differs from run to run; an id by the number of its first appearance."""
+    """Replaces what differs between runs; an id by the number of its first appearance."""
     if isinstance(value, dict):
         return {key: masked(inner, ids) for key, inner in value.items()}
     if isinstance(value, list):
@@ -86,14 +86,14 @@ def masked(value, ids):
 
 
 def masked_text(text):
-    """The same for a text, line by line."""
+    """Replaces what differs between runs in a text, line by line."""
     for form, name in WORDS:
         text = form.sub(name, text)
     return [" ".join(line.split()) for line in text.strip().splitlines()]
 
 
 def compare(steps, output):
-    """Ends with a message at the first block that printed something else than README.md shows."""
+    """Exits with a message at the first block whose output differs from README.md."""
     parts = re.split(rf"^{SEPARATOR} \d+\n", output, flags=re.MULTILINE)[1:]
     if len(parts) != len(steps):
         sys.exit(f"tour: {len(parts)} of {len(steps)} blocks ran")
