@@ -117,6 +117,37 @@ fn a_flag_that_commands_share_counts_on_each_of_them() {
     assert!(tried > 30, "{tried}");
 }
 
+/// Returns what stands in a help text as `[name: …]`.
+fn noted<'a>(help: &'a str, name: &str) -> Option<&'a str> {
+    help.split_once(&format!("[{name}: "))?.1.split_once(']').map(|(noted, _)| noted)
+}
+
+#[test]
+fn the_table_of_settings_has_every_flag_of_serve_with_its_variables_and_default() {
+    const GUIDE: &str = include_str!("../../docs/configuration.md");
+    let rows: Vec<&str> = GUIDE.lines().filter(|line| line.starts_with("| `--")).collect();
+    let described: usize =
+        rows.iter().map(|row| row.split(" | ").next().unwrap().matches("`--").count()).sum();
+    let serve = &leaves()["serve"];
+    let mut flags = 0;
+    for argument in serve.get_arguments().filter(|argument| !argument.is_global_set()) {
+        let Some(long) = argument.get_long().filter(|long| *long != "help") else { continue };
+        let help = argument.get_long_help().or(argument.get_help()).unwrap().to_string();
+        let value = argument.get_value_names().filter(|_| argument.get_action().takes_values());
+        let flag = value.map_or(format!("`--{long}`"), |value| format!("`--{long} {}`", value[0]));
+        let row = rows.iter().find(|row| row.contains(&flag)).unwrap_or_else(|| panic!("no row has {flag}"));
+        let variables = noted(&help, "env").unwrap_or_else(|| panic!("the help of {flag} names no variable"));
+        for variable in variables.split(", then ") {
+            assert!(row.contains(&format!("`{variable}`")), "{variable} is not in {row}");
+        }
+        let default = noted(&help, "default").filter(|default| !default.contains(' '));
+        assert!(default.is_none_or(|default| row.contains(default)), "{default:?} is not in {row}");
+        flags += 1;
+    }
+    assert!(flags > 40, "{flags}");
+    assert_eq!(flags, described, "the table describes flags that serve does not have");
+}
+
 #[test]
 fn a_dry_run_changes_nothing_and_says_what_would_be_done() {
     let place = Place::new();

@@ -257,7 +257,7 @@ mod tests {
         }
     }
 
-    /// Extracts the scopes from a cell of README.md's table.
+    /// Extracts the scopes from a cell of the table in docs/api.md.
     fn cell(text: &str) -> Vec<Scope> {
         let quoted = text.split('`').skip(1).step_by(2);
         quoted.filter(|text| *text != "required_scopes").map(scope).collect()
@@ -265,9 +265,9 @@ mod tests {
 
     #[test]
     fn the_documented_table_of_cases_is_right() {
-        const README: &str = include_str!("../../../README.md");
+        const API: &str = include_str!("../../../docs/api.md");
         let (_, table) =
-            README.split_once("| the token holds | covers | does not cover |\n|---|---|---|\n").unwrap();
+            API.split_once("| the token holds | covers | does not cover |\n|---|---|---|\n").unwrap();
         let rows: Vec<_> = table.lines().take_while(|line| line.starts_with('|')).collect();
         assert!(rows.len() >= 6);
         for row in rows {

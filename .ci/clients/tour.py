@@ -1,12 +1,12 @@
-"""Extracts the tour from README.md and compares its output with what README.md shows.
+"""Takes the commands out of a page and compares what they printed with what the page shows.
 
-    readme_tour.py script README.md            prints the tour's commands as one shell script
-    readme_tour.py compare README.md OUTPUT    compares OUTPUT, the output of that script
+    tour.py script PAGE            prints the commands of the page as one shell script
+    tour.py compare PAGE OUTPUT    compares OUTPUT, what that script printed
 
-The tour is the text between `<!-- tour:begin -->` and `<!-- tour:end -->`: ```sh blocks are
-commands, all of one shell; a ```json or ```text block shows the output of the ```sh block before it.
-Ids, secrets and times differ each time: they are compared by their form, and ids in JSON also by
-their repetitions. In text, the width of columns is ignored.
+The commands are between `<!-- tour:begin -->` and `<!-- tour:end -->`: ```sh blocks are
+commands, all of one shell; a ```json or ```text block shows what the ```sh block before it prints.
+Ids, secrets and times differ each time: they compare by their form, and ids in JSON also by where
+they appear again. In text, how wide the columns are does not count.
 """
 
 import json
@@ -15,9 +15,12 @@ import sys
 
 BEGIN, END = "<!-- tour:begin -->", "<!-- tour:end -->"
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-SEPARATOR = "== README tour, block"
+SEPARATOR = "== tour, block"
 
-# README.md may shorten its secret, so that no scanner takes it for a leak.
+# What docs/tour.md has to show.
+METHODS = ("CreateToken", "ListTokens", "Verify", "RotateToken", "RevokeToken")
+
+# A page may cut its secret short, so that no scanner takes it for a leak.
 SECRET = re.compile(r"^tokd_([0-9A-Za-z]{71}|[0-9A-Za-z]*\.\.\.)$")
 ID = re.compile(r"^[0-9A-Za-z]{22}$")
 TIME = re.compile(r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z$")
@@ -30,12 +33,12 @@ WORDS = [
 ]
 
 
-def tour(readme_path):
+def tour(page):
     """Reads the tour as a list of [commands, language of the output, shown output or None]."""
-    with open(readme_path, encoding="utf-8") as file:
+    with open(page, encoding="utf-8") as file:
         text = file.read()
     if text.count(BEGIN) != 1 or text.count(END) != 1:
-        sys.exit(f"tour: README.md must have one {BEGIN} and one {END}")
+        sys.exit(f"tour: {page} must have one {BEGIN} and one {END}")
     text = text.split(BEGIN)[1].split(END)[0]
     steps = []
     for language, block in FENCE.findall(text):
@@ -45,9 +48,11 @@ def tour(readme_path):
             if not steps or steps[-1][2] is not None:
                 sys.exit(f"tour: a {language} block must follow the sh block that prints it")
             steps[-1][1:] = [language, block]
-    for method in ("CreateToken", "ListTokens", "Verify", "RotateToken", "RevokeToken"):
+    for method in METHODS if page.endswith("/tour.md") else ():
         if not any(f"TokenService/{method}" in commands for commands, _, _ in steps):
-            sys.exit(f"tour: README.md's tour does not call {method}")
+            sys.exit(f"tour: {page} does not call {method}")
+    if not steps:
+        sys.exit(f"tour: {page} has no commands")
     return steps
 
 
@@ -93,7 +98,7 @@ def masked_text(text):
 
 
 def compare(steps, output):
-    """Exits with a message at the first block whose output differs from README.md."""
+    """Ends with a message at the first block that printed something else than the page shows."""
     parts = re.split(rf"^{SEPARATOR} \d+\n", output, flags=re.MULTILINE)[1:]
     if len(parts) != len(steps):
         sys.exit(f"tour: {len(parts)} of {len(steps)} blocks ran")
@@ -110,20 +115,20 @@ def compare(steps, output):
         if actual != wanted:
             sys.exit(
                 f"tour: block {number} printed\n{json.dumps(actual, indent=2)}\n"
-                f"but README.md shows\n{json.dumps(wanted, indent=2)}"
+                f"but the page shows\n{json.dumps(wanted, indent=2)}"
             )
-    if verdicts[:1] != ["VERDICT_VALID"] or verdicts[-1:] != ["VERDICT_REVOKED"]:
+    if verdicts and (verdicts[:1] != ["VERDICT_VALID"] or verdicts[-1:] != ["VERDICT_REVOKED"]):
         sys.exit(f"tour: must go from VERDICT_VALID to VERDICT_REVOKED, went {verdicts}")
-    print(f"tour: {len(steps)} blocks printed what README.md shows: {', '.join(verdicts)}")
+    print(f"tour: {len(steps)} blocks printed what the page shows", *verdicts)
 
 
 def main():
     match sys.argv[1:]:
-        case ["script", readme]:
-            script(tour(readme))
-        case ["compare", readme, output]:
+        case ["script", page]:
+            script(tour(page))
+        case ["compare", page, output]:
             with open(output, encoding="utf-8") as file:
-                compare(tour(readme), file.read())
+                compare(tour(page), file.read())
         case _:
             sys.exit(__doc__)
 
