@@ -1,6 +1,7 @@
 //! Secrets that can be returned twice although none is stored: with a request id, a secret's bits are
 //! derived (HKDF-SHA-256, RFC 5869) from a subkey, a salt that is kept for a day, and the id, which is
-//! stored nowhere. Called by creation and rotation. docs/architecture.md explains why that is safe.
+//! stored nowhere. Called by creation and rotation. docs/design/repeated-requests.md explains why that is
+//! safe.
 
 use std::fmt;
 
