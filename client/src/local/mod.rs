@@ -1,6 +1,7 @@
 //! Local verdicts: records of tokens that were asked for before, cached here and judged by the same
-//! `judge` as on the server, as long as the watch's reports are recent enough. README.md has the
-//! argument why no token is VALID later than the declared staleness after its revocation.
+//! `judge` as on the server, as long as the watch's reports are recent enough.
+//! docs/design/local-verdicts.md has the argument why no token is VALID later than the declared
+//! staleness after its revocation.
 //!
 //! The order is the server's: the follower removes changed records before it publishes how fresh
 //! the rest is, and a question reads the freshness before it looks a record up.
