@@ -94,7 +94,7 @@ async fn table(house: &House) -> Vec<(&'static str, Question, Said)> {
         ),
         ("within its networks", ask(&bound.secret, &["plain"], Some("192.0.2.200")), admitted(&bound)),
         (
-            "within them, in IPv6's clothes",
+            "within them, as an IPv4-mapped address",
             ask(&bound.secret, &[], Some("::ffff:192.0.2.1")),
             admitted(&bound),
         ),
