@@ -1,7 +1,8 @@
-//! What the service may acknowledge for every RPC that changes something, and how to check that the
-//! acknowledged change is there.
+//! What the service may acknowledge for every RPC and every HTTP path that changes something, and how to check that
+//! the acknowledged change is there.
 
 use std::collections::BTreeSet;
+use std::net::SocketAddr;
 
 use prost::Message as _;
 use prost_types::FileDescriptorSet;
@@ -18,13 +19,18 @@ use super::setup::{Made, made};
 use crate::support::client::{
     Client, created, leaver, new_request_id, ordinary, question, renaming, revocation, rotation,
 };
+use crate::support::http::post;
 use crate::support::replica::SERVICE;
+
+/// What changes something over HTTP (RFC 7009).
+const REVOCATION: &str = "/oauth2/revoke";
 
 /// A change.
 #[derive(Debug, Clone)]
 pub(crate) enum Change {
     Revoke(Made),
     RevokeBySecret(Made),
+    RevokeOverHttp(OverHttp),
     RevokeUser(&'static str),
     Disable(Made),
     Enable(Made),
@@ -35,9 +41,35 @@ pub(crate) enum Change {
     EnforcePolicy(EnforcePolicyRequest),
 }
 
+/// A token to be revoked over HTTP, at this address, and who asks for it.
+#[derive(Debug, Clone)]
+pub(crate) struct OverHttp {
+    address: SocketAddr,
+    caller: Made,
+    token: Made,
+}
+
+impl OverHttp {
+    pub(crate) async fn new(root: &mut Client, address: SocketAddr) -> Self {
+        Self { address, caller: made(root).await, token: made(root).await }
+    }
+
+    async fn ask(self) -> Result<(), Status> {
+        let bearer = format!("Bearer {}", self.caller.secret);
+        let (headers, fields) = ([("authorization", &*bearer)], [("token", &*self.token.secret)]);
+        let reply = post(self.address, REVOCATION, &headers, &fields).await;
+        match reply.status {
+            200 => Ok(()),
+            503 => Err(Status::unavailable(reply.body)),
+            _ => Err(Status::unknown(format!("{reply:?}"))),
+        }
+    }
+}
+
 impl Change {
-    /// Returns one change of each kind, and some that have nothing to do from the start.
-    pub(crate) async fn each(root: &mut Client) -> Vec<Self> {
+    /// Returns one change of each kind, and some that have nothing to do from the start. Those over HTTP are sent to this
+    /// address.
+    pub(crate) async fn each(root: &mut Client, http: SocketAddr) -> Vec<Self> {
         let disabled = made(root).await;
         root.disable_token(DisableTokenRequest { token_id: disabled.id.clone(), ..Default::default() })
             .await
@@ -54,6 +86,7 @@ impl Change {
         vec![
             Self::Revoke(made(root).await),
             Self::RevokeBySecret(made(root).await),
+            Self::RevokeOverHttp(OverHttp::new(root, http).await),
             Self::RevokeUser("leaver"),
             Self::RevokeUser("gone"),
             Self::Disable(made(root).await),
@@ -66,10 +99,11 @@ impl Change {
         ]
     }
 
-    /// Returns the name of the RPC.
-    fn rpc(&self) -> &'static str {
+    /// Returns the name of the RPC, or the HTTP path.
+    fn name(&self) -> &'static str {
         match self {
             Self::Revoke(_) | Self::RevokeBySecret(_) => "RevokeToken",
+            Self::RevokeOverHttp(_) => REVOCATION,
             Self::RevokeUser(_) => "RevokeUserTokens",
             Self::Disable(_) => "DisableToken",
             Self::Enable(_) => "EnableToken",
@@ -89,6 +123,7 @@ impl Change {
                 let target = Some(Target::Secret(token.secret));
                 root.revoke_token(RevokeTokenRequest { target, ..revocation("", "") }).await.map(drop)?;
             }
+            Self::RevokeOverHttp(asked) => asked.ask().await?,
             Self::RevokeUser(user_id) => root.revoke_user_tokens(leaver(user_id)).await.map(drop)?,
             Self::Disable(token) => {
                 root.disable_token(DisableTokenRequest { token_id: token.id, ..Default::default() })
@@ -117,13 +152,14 @@ impl Change {
         acknowledged: Option<&Made>,
     ) -> Result<bool, Status> {
         let verdict = match self {
-            Self::Revoke(_) | Self::RevokeBySecret(_) => Verdict::Revoked,
+            Self::Revoke(_) | Self::RevokeBySecret(_) | Self::RevokeOverHttp(_) => Verdict::Revoked,
             Self::Disable(_) => Verdict::Disabled,
             _ => Verdict::Valid,
         };
         match self {
             Self::Revoke(token)
             | Self::RevokeBySecret(token)
+            | Self::RevokeOverHttp(OverHttp { token, .. })
             | Self::Disable(token)
             | Self::Enable(token) => Ok(full(root, token).await?.verdict() == verdict),
             Self::RevokeUser(user_id) => {
@@ -152,7 +188,7 @@ impl Change {
     }
 }
 
-/// Checks that there is a change for every RPC that the contract does not mark as free of side effects.
+/// Checks that there is a change for every RPC that the contract does not mark as free of side effects, and for HTTP.
 pub(crate) fn all_are_covered(changes: &[Change]) {
     let files = FileDescriptorSet::decode(FILE_DESCRIPTOR_SET).unwrap().file;
     let services = files.iter().flat_map(|file| &file.service);
@@ -162,8 +198,9 @@ pub(crate) fn all_are_covered(changes: &[Change]) {
         // A stream of requests cannot be marked so.
         level != Some(IdempotencyLevel::NoSideEffects) && !method.client_streaming()
     });
-    let covered: BTreeSet<_> = changes.iter().map(Change::rpc).collect();
-    assert_eq!(covered, changing.map(prost_types::MethodDescriptorProto::name).collect());
+    let covered: BTreeSet<_> = changes.iter().map(Change::name).collect();
+    let changing = changing.map(prost_types::MethodDescriptorProto::name);
+    assert_eq!(covered, changing.chain([REVOCATION]).collect());
 }
 
 /// Verifies a token against Postgres, with consistency FULL.

@@ -2,6 +2,7 @@
 //! may freeze and thaw them.
 
 use std::fs::{self, File};
+use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -14,19 +15,21 @@ use crate::support::database::Database;
 use crate::support::eventually;
 use crate::support::replica::Installation;
 
+/// What it writes to standard error, in a directory of its own.
+const LOG: &str = "log";
+
 /// One process; killed at the end.
 pub(crate) struct Process {
     child: Child,
     pub(crate) url: String,
     root_secret: String,
-    _log: TempDir,
+    log: TempDir,
 }
 
 impl Process {
     /// Starts the program with this URL of the installation's database, and waits until it serves.
     pub(crate) async fn start(installation: &Installation, database_url: &str, flags: &[&str]) -> Self {
         let log = tempfile::tempdir().unwrap();
-        let path = log.path().join("log");
         let child = Command::new(env!("CARGO_BIN_EXE_tokend"))
             .args(["serve", "--listen", "127.0.0.1:0", "--log-level", "warn,tokend=info"])
             .args(flags)
@@ -38,18 +41,12 @@ impl Process {
             .envs([("TOKEND_ARGON2_MEMORY_KIB", "64"), ("TOKEND_ARGON2_ITERATIONS", "1")])
             .stdin(Stdio::null())
             .stdout(Stdio::null())
-            .stderr(File::create(&path).unwrap())
+            .stderr(File::create(log.path().join(LOG)).unwrap())
             .spawn()
             .unwrap();
-        let address = eventually("the program listens", async || {
-            let text = fs::read_to_string(&path).unwrap();
-            let (_, rest) = text.split_once("listening on 127.0.0.1:")?;
-            rest.contains(|after: char| !after.is_ascii_digit()).then_some(())?;
-            let port: String = rest.chars().take_while(char::is_ascii_digit).collect();
-            Some(format!("http://127.0.0.1:{port}"))
-        })
-        .await;
-        let process = Self { child, url: address, root_secret: installation.root_secret.clone(), _log: log };
+        let url = String::new();
+        let mut process = Self { child, url, root_secret: installation.root_secret.clone(), log };
+        process.url = format!("http://{}", process.listens("listening on ").await);
         let mut root = process.root();
         let root_token = Made { id: String::new(), secret: process.root_secret.clone() };
         eventually("the program answers", async || {
@@ -63,6 +60,21 @@ impl Process {
     /// Returns its URL.
     pub(crate) fn url(&self) -> &str {
         &self.url
+    }
+
+    /// Returns where it listens for HTTP.
+    pub(crate) async fn http(&self) -> SocketAddr {
+        self.listens("HTTP on ").await
+    }
+
+    /// Waits until it says behind these words where it listens.
+    async fn listens(&self, words: &str) -> SocketAddr {
+        eventually("the program listens", async || {
+            let text = fs::read_to_string(self.log.path().join(LOG)).unwrap();
+            let (line, _) = text.split_once(words)?.1.split_once('\n')?;
+            Some(line.parse().unwrap())
+        })
+        .await
     }
 
     /// Returns the secret of the root token.

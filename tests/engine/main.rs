@@ -9,6 +9,10 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+#[expect(dead_code, reason = "this suite uses its part")]
+#[path = "../tls/authority.rs"]
+mod authority;
+
 mod acknowledged;
 mod anew;
 mod attacks;

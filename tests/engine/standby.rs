@@ -4,17 +4,22 @@
 use std::time::Duration;
 
 use sqlx::PgConnection;
-use tokend::api::proto::{CreateTokenRequest, Verdict};
+use tokend::api::proto::{CreateTokenRequest, RotateTokenRequest, Verdict};
+use tokend::domain::{CertificateMapping, CertificateMappings, OrganizationId, ReservedScope, SubjectName};
+use tokend::server::ServerConfig;
 use tokend::verify::Bounds;
 use tonic::{Code, Status};
 
-use super::acknowledged::{Change, all_are_covered, full};
+use super::acknowledged::{Change, OverHttp, all_are_covered, full};
+use super::authority::{Authority, Files, channel};
 use super::fleet::{Process, url};
 use super::setup::{assert_unavailable, becomes, cached, in_cache, made, run, stays_cached};
-use crate::support::client::{Client, nanos, new_request_id, ordinary, question, revocation, revoked};
+use crate::support::client::{
+    Client, bearing, created, nanos, new_request_id, ordinary, question, revocation, revoked, rotation,
+};
 use crate::support::database::Database;
 use crate::support::proxy::{Proxy, Way};
-use crate::support::replica::{Installation, Replica};
+use crate::support::replica::{Installation, Replica, wait_until_serving};
 use crate::support::server::{Server, Standby};
 use crate::support::{eventually, in_time};
 
@@ -48,6 +53,12 @@ impl Pair {
 
     /// Starts a replica that reaches the primary through a proxy, and writes nothing in the background.
     async fn replica(&self, bounds: Bounds) -> (Proxy, Replica) {
+        let (proxy, config) = self.config(bounds).await;
+        (proxy, self.installation.serve(config).await)
+    }
+
+    /// Returns how such a replica is run.
+    async fn config(&self, bounds: Bounds) -> (Proxy, ServerConfig) {
         let proxy = Proxy::to(self.old.socket_dir(), Way::Open).await;
         let mut config = self.installation.config();
         config.database = proxy.lead(&config.database);
@@ -55,7 +66,7 @@ impl Pair {
         config.bounds = bounds;
         config.last_use_interval = Duration::from_hours(1);
         config.retention.interval = Duration::from_hours(1);
-        (proxy, self.installation.serve(config).await)
+        (proxy, config)
     }
 
     /// Returns the database on the standby.
@@ -106,7 +117,7 @@ async fn a_repeat_acknowledges_no_more_than_a_standby_has_confirmed() {
     let mut pair = Pair::start().await;
     let (proxy, replica) = pair.replica(SECOND).await;
     let mut root = replica.root();
-    let changes = Change::each(&mut root).await;
+    let changes = Change::each(&mut root, replica.http).await;
     all_are_covered(&changes);
 
     pair.new.kill();
@@ -135,13 +146,51 @@ async fn a_repeat_acknowledges_no_more_than_a_standby_has_confirmed() {
 }
 
 #[tokio::test]
+async fn a_repeat_waits_also_where_it_has_locked_nothing() {
+    const ADMIN: &str = "dns:admin.example.org";
+    let pair = Pair::start().await;
+    let authority = Authority::new();
+    let files = Files::new(&authority.good(&["localhost"]), Some(&authority));
+    let (_proxy, mut config) = pair.config(SECOND).await;
+    config.tls = Some(files.load());
+    let mapping = CertificateMapping {
+        name: SubjectName::parse(ADMIN).unwrap(),
+        scopes: [ReservedScope::Write].into_iter().collect(),
+        organization_id: OrganizationId::parse("acme").unwrap(),
+    };
+    config.certificates = CertificateMappings::new(vec![mapping]).unwrap();
+    let replica = pair.installation.launch(config);
+    wait_until_serving(channel(&replica, &authority, None)).await;
+    // A caller by certificate has no row that its transactions would lock.
+    let mut admin = bearing(channel(&replica, &authority, Some(&authority.good(&[ADMIN]))), &[]);
+    let user_id = "leaver".to_owned();
+    created(&mut admin, CreateTokenRequest { user_id, ..ordinary() }).await;
+    let rotate = rotation(&made(&mut admin).await.id);
+    let changes = [
+        Change::RevokeUser("leaver"),
+        Change::Create(CreateTokenRequest { request_id: new_request_id(), ..ordinary() }),
+        Change::Rotate(RotateTokenRequest { request_id: new_request_id(), ..rotate }),
+    ];
+
+    pair.new.kill();
+    for what in ["the first try", "a repeat"] {
+        for change in &changes {
+            left_waiting(&pair, &admin, change, what).await;
+        }
+        pair.terminate_waiters().await;
+    }
+}
+
+#[tokio::test]
 async fn a_wait_that_is_cancelled_acknowledges_nothing() {
     let pair = Pair::start().await;
-    let process = Process::start(&pair.installation, &url(&pair.installation.database), &[]).await;
+    let database = url(&pair.installation.database);
+    let process = Process::start(&pair.installation, &database, &["--http-listen", "127.0.0.1:0"]).await;
     let mut root = process.root();
     let token = made(&mut root).await;
     let request = CreateTokenRequest { request_id: new_request_id(), ..ordinary() };
-    let changes = [Change::Revoke(token), Change::Create(request)];
+    let over_http = OverHttp::new(&mut root, process.http().await).await;
+    let changes = [Change::Revoke(token), Change::Create(request), Change::RevokeOverHttp(over_http)];
 
     pair.new.kill();
     // The first try, then a retry.
