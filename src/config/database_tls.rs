@@ -19,6 +19,9 @@ const MODES: [&str; 6] = ["disable", "allow", "prefer", "require", "verify-ca", 
 /// The value of `sslrootcert` for the CAs that this machine trusts.
 const SYSTEM: &str = "system";
 
+/// The variable that names a file of CAs to use in place of those, as OpenSSL and so libpq read it.
+pub(super) const SYSTEM_VARIABLE: &str = "SSL_CERT_FILE";
+
 /// Where systems keep the CAs that they trust, in one file.
 const SYSTEM_ROOTS: [&str; 5] = [
     "/etc/ssl/certs/ca-certificates.crt",
@@ -93,6 +96,8 @@ pub(super) struct TlsParameters {
     pub(super) certificate: Option<String>,
     pub(super) key: Option<String>,
     pub(super) home: Option<String>,
+    /// The value of [`SYSTEM_VARIABLE`].
+    pub(super) system: Option<String>,
 }
 
 /// The TLS parameters for the driver.
@@ -119,7 +124,8 @@ impl TlsParameters {
     pub(super) fn resolve(self) -> Result<ResolvedTls, TlsFilesProblem> {
         let (mode, root) = self.verification()?;
         if let Some(path) = &root {
-            certificates("sslrootcert", path)?;
+            let name = if root == self.system { SYSTEM_VARIABLE } else { "sslrootcert" };
+            certificates(name, path)?;
         }
         match (&self.certificate, &self.key) {
             (None, None) => {}
@@ -141,7 +147,7 @@ impl TlsParameters {
         let mode = self.mode()?;
         if self.root.as_deref() == Some(SYSTEM) {
             return match mode {
-                None | Some("verify-full") => Ok(("verify-full", Some(system_roots()?))),
+                None | Some("verify-full") => Ok(("verify-full", Some(self.system_roots()?))),
                 Some(_) => Err(TlsFilesProblem::SystemUnchecked),
             };
         }
@@ -162,7 +168,7 @@ impl TlsParameters {
                 .ok_or(TlsFilesProblem::NoRoot),
             (_, root) => match root.or_else(|| self.home_root()) {
                 Some(root) => Ok(("verify-full", Some(root))),
-                None => Ok(("verify-full", Some(system_roots()?))),
+                None => Ok(("verify-full", Some(self.system_roots()?))),
             },
         }
     }
@@ -171,11 +177,11 @@ impl TlsParameters {
         let path = Path::new(self.home.as_deref()?).join(HOME_ROOT);
         path.is_file().then(|| path.to_string_lossy().into_owned())
     }
-}
 
-fn system_roots() -> Result<String, TlsFilesProblem> {
-    let found = SYSTEM_ROOTS.into_iter().find(|path| Path::new(path).is_file());
-    found.map(ToOwned::to_owned).ok_or(TlsFilesProblem::NoSystemRoots)
+    fn system_roots(&self) -> Result<String, TlsFilesProblem> {
+        let found = || SYSTEM_ROOTS.into_iter().find(|path| Path::new(path).is_file()).map(ToOwned::to_owned);
+        self.system.clone().or_else(found).ok_or(TlsFilesProblem::NoSystemRoots)
+    }
 }
 
 fn certificates(name: &'static str, path: &str) -> Result<(), TlsFilesProblem> {

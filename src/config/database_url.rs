@@ -17,7 +17,7 @@ use thiserror::Error;
 use zeroize::Zeroizing;
 
 use super::ConfigError;
-use super::database_tls::{TlsFilesProblem, TlsParameters};
+use super::database_tls::{SYSTEM_VARIABLE, TlsFilesProblem, TlsParameters};
 use super::database_uri::{Malformed, Parameters};
 use super::environment::Environment;
 
@@ -167,6 +167,7 @@ impl Given<'_> {
             certificate: value("sslcert", "PGSSLCERT")?,
             key: value("sslkey", "PGSSLKEY")?,
             home: self.environment.text("HOME")?,
+            system: self.environment.text(SYSTEM_VARIABLE)?,
         };
         let session = Session {
             user: value("user", "PGUSER")?,

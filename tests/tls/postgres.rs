@@ -66,11 +66,17 @@ impl Postgres {
 
     /// Runs `tokend migrate --plan` against this server; returns the error message if it fails.
     fn asked_by_tokend(&self, host: &str, parameters: &str) -> Result<(), String> {
+        self.asked_where(None, host, parameters)
+    }
+
+    /// Does the same on a machine whose public authorities are those of this file.
+    fn asked_where(&self, public: Option<&str>, host: &str, parameters: &str) -> Result<(), String> {
         let url = format!("postgres://tokend@{host}:{}/postgres?{parameters}", self.port);
         let output = Command::new(env!("CARGO_BIN_EXE_tokend"))
             .args(["migrate", "--plan"])
             .env_clear()
             .env("DATABASE_URL", url)
+            .envs(public.map(|file| ("SSL_CERT_FILE", file)))
             .output()
             .unwrap();
         if output.status.success() { Ok(()) } else { Err(String::from_utf8(output.stderr).unwrap()) }
@@ -156,4 +162,28 @@ async fn an_authority_that_is_named_is_what_postgres_is_verified_against() {
         let said = ask("localhost", &parameters).unwrap_err();
         assert!(said.contains(reason), "{parameters}: {said}");
     }
+}
+
+#[tokio::test]
+async fn a_public_authority_certifies_no_server_of_another_one_that_is_named() {
+    let (public, own) = (Authority::new(), Authority::new());
+    let postgres = Postgres::start(&public.good(&["localhost"]));
+    let (public, own) = (postgres.file("public", &public.pem), postgres.file("own", &own.pem));
+    eventually("Postgres answers", async || connect(postgres.url("localhost", "sslmode=disable")).await.ok())
+        .await;
+    let ask = |host: &str, parameters: &str| postgres.asked_where(Some(&public), host, parameters);
+
+    for mode in ["require", "verify-ca", "verify-full"] {
+        let said = ask("localhost", &format!("sslmode={mode}&sslrootcert={own}")).unwrap_err();
+        assert!(said.contains("invalid peer certificate"), "{mode}: {said}");
+    }
+    for parameters in ["sslrootcert=system", "sslmode=verify-full&sslrootcert=system", "sslmode=verify-full"]
+    {
+        assert_eq!(ask("localhost", parameters), Ok(()), "{parameters}");
+        // It certifies other hosts, too.
+        let said = ask("127.0.0.1", parameters).unwrap_err();
+        assert!(said.contains("invalid peer certificate"), "{parameters}: {said}");
+    }
+    let said = postgres.asked_where(Some("/nowhere"), "localhost", "sslrootcert=system").unwrap_err();
+    assert!(said.contains("the file of SSL_CERT_FILE cannot be read"), "{said}");
 }

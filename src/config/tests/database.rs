@@ -193,7 +193,7 @@ fn a_named_authority_verifies_or_is_refused() {
             Ok((_, Storage::Shared { database, .. })) => format!("{:?}", database.options.get_ssl_mode()),
             Ok(_) => panic!("no database"),
             Err(error) => {
-                assert!(error.to_string().contains("ssl"), "{error}");
+                assert!(error.to_string().to_lowercase().contains("ssl"), "{error}");
                 "refused".to_owned()
             }
         }
@@ -211,6 +211,9 @@ fn a_named_authority_verifies_or_is_refused() {
     }
     assert_eq!(mode("", &[("PGSSLROOTCERT", text(&ca))]), "refused");
     assert_eq!(mode("sslmode=require&sslrootcert=system", &[]), "refused");
+    assert_eq!(mode("sslrootcert=system", &[("SSL_CERT_FILE", text(&ca))]), "VerifyFull");
+    assert_eq!(mode("sslrootcert=system", &[("SSL_CERT_FILE", "/nowhere")]), "refused");
+    assert_eq!(mode(&named("&sslmode=verify-full"), &[("SSL_CERT_FILE", "/nowhere")]), "VerifyFull");
     assert_eq!(mode("sslmode=verify-ca", &[]), "refused");
     assert_eq!(mode("sslmode=verify-full&sslrootcert=/nowhere", &[]), "refused");
     assert_eq!(mode(&format!("sslmode=require&sslrootcert={}", text(&other)), &[]), "refused");
