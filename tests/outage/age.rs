@@ -18,6 +18,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Code;
+use tonic_types::StatusExt as _;
 
 use crate::support::client::{created, ordinary, question, renaming};
 use crate::support::program::find_tool;
@@ -172,6 +173,10 @@ async fn a_call_that_outlasts_the_grace_is_cut_off_and_a_shorter_one_is_answered
         }
         let outcome = in_time("the creation", creation).await.unwrap();
         assert_eq!(outcome.is_ok(), is_answered, "{outcome:?}");
+        if let Err(cut_off) = outcome {
+            // Not by an answer: that one comes, too, when the database's time is over.
+            assert!(cut_off.get_error_details().error_info().is_none(), "{cut_off:?}");
+        }
     }
 }
 
