@@ -10,12 +10,14 @@ use serde::Deserialize;
 use thiserror::Error;
 use tracing::{Level, Span};
 use tracing_subscriber::filter::{LevelFilter, ParseError, filter_fn};
+use tracing_subscriber::fmt::writer::MakeWriterExt as _;
 use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, Registry, reload};
 
 use crate::runtime::panics;
 
+pub(crate) mod authority;
 mod context;
 mod export;
 mod lines;
@@ -92,7 +94,8 @@ pub fn init(
     // A separate filter: among directives the most specific wins, so `h2::codec=trace` would
     // override `h2=info`.
     let bounded = filter_fn(|metadata| *metadata.level() <= most_detailed(metadata.target()));
-    let lines = tracing_subscriber::fmt::layer().with_writer(io::stderr);
+    let written = io::stderr.with_filter(|metadata| !authority::is_overheard(metadata));
+    let lines = tracing_subscriber::fmt::layer().with_writer(written);
     let (exporter, tracer) = otlp_endpoint.map(Exporter::start).transpose()?.unzip();
     // Spans of calls, but none of the crates that would export them.
     let spans = tracer.map(|tracer| {
@@ -108,7 +111,8 @@ pub fn init(
     };
     let subscriber = tracing_subscriber::registry().with(chosen).with(bounded);
     // Below the spans: above a layer with its own filter, it would run for every event of every crate.
-    let installed = subscriber.with(notices::Overhearing).with(lines).with(spans).try_init();
+    let overhearing = subscriber.with(notices::Overhearing).with(authority::Overhearing);
+    let installed = overhearing.with(lines).with(spans).try_init();
     installed.map_err(|error| TelemetryError::Installed(Box::new(error)))?;
     panics::note_places();
     let chosen = directives.to_owned();
@@ -160,7 +164,10 @@ pub fn adopt(span: &Span, context: &TraceContext, sampling: Sampling) {
 }
 
 fn filter(chosen: &str, more: Option<&str>) -> Result<EnvFilter, TelemetryError> {
-    let mut filter = EnvFilter::builder().parse(chosen)?.add_directive(format!("{NOTICES}=warn").parse()?);
+    let mut filter = EnvFilter::builder().parse(chosen)?;
+    for overheard in [format!("{NOTICES}=warn"), format!("{}=debug", authority::TARGET)] {
+        filter = filter.add_directive(overheard.parse()?);
+    }
     if let Some(directive) = more {
         filter = filter.add_directive(directive.parse()?);
     }
@@ -173,6 +180,7 @@ fn most_detailed(target: &str) -> Level {
     match target {
         NOTICES => Level::WARN,
         PONGS => Level::ERROR,
+        authority::TARGET => Level::DEBUG,
         _ if WIRE.contains(&root) => Level::INFO,
         _ => Level::TRACE,
     }

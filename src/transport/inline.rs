@@ -2,6 +2,7 @@
 //! that poll and are written together: as separate tasks each would be allocated, woken and perhaps moved to
 //! another core, which costs more than a verdict. A call that has to wait becomes a task. Used by `serve`.
 
+use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -12,6 +13,7 @@ use hyper::rt::Executor;
 use hyper_util::server::graceful::GracefulConnection;
 
 use super::listener::Activity;
+use crate::telemetry::{authority, is_worth_a_line};
 
 type Call = Pin<Box<dyn Future<Output = ()> + Send>>;
 
@@ -57,6 +59,7 @@ pub(crate) struct InlineConnection<C> {
     connection: Pin<Box<C>>,
     arrived: InlineExecutor,
     activity: Arc<Activity>,
+    peer: SocketAddr,
     /// Whether it was asked to accept no more calls.
     ending: bool,
     /// Empty between two polls; kept for its capacity.
@@ -64,9 +67,15 @@ pub(crate) struct InlineConnection<C> {
 }
 
 impl<C> InlineConnection<C> {
-    /// Drives `connection`, whose executor is `arrived`.
-    pub(crate) fn new(connection: C, arrived: InlineExecutor, activity: Arc<Activity>) -> Self {
-        Self { connection: Box::pin(connection), arrived, activity, ending: false, beginning: Vec::new() }
+    /// Drives the `connection` of `peer`, whose executor is `arrived`.
+    pub(crate) fn new(
+        connection: C,
+        arrived: InlineExecutor,
+        activity: Arc<Activity>,
+        peer: SocketAddr,
+    ) -> Self {
+        let (connection, beginning) = (Box::pin(connection), Vec::new());
+        Self { connection, arrived, activity, peer, ending: false, beginning }
     }
 }
 
@@ -96,7 +105,21 @@ impl<C: Future + Closing> Future for InlineConnection<C> {
             this.activity.call_began();
         }
         this.beginning.drain(..).for_each(|call| begin(call, &this.activity));
+        if authority::was_refused() {
+            tell(this.peer);
+        }
         ended
+    }
+}
+
+/// Logs that HTTP/2 refused a call, and what its client has to set.
+fn tell(peer: SocketAddr) {
+    if is_worth_a_line("AUTHORITY_MALFORMED", Some(peer.ip())) {
+        tracing::warn!(
+            address = %peer,
+            "a call was refused: its :authority is no host; set it in the client: grpc.default_authority among gRPC's channel \
+             arguments, authority in Envoy's envoy_grpc"
+        );
     }
 }
 
@@ -152,7 +175,12 @@ mod tests {
     async fn drive(turns: impl Into<VecDeque<Vec<Call>>>) -> tokio::task::Id {
         let arrived = InlineExecutor::default();
         let connection = Connection { arrived: arrived.clone(), turns: turns.into() };
-        let driven = tokio::spawn(InlineConnection::new(connection, arrived, Arc::default()));
+        let driven = tokio::spawn(InlineConnection::new(
+            connection,
+            arrived,
+            Arc::default(),
+            ([127, 0, 0, 1], 0).into(),
+        ));
         let id = driven.id();
         driven.await.unwrap();
         id

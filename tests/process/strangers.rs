@@ -367,6 +367,57 @@ const CALL: [(&str, &str, bool); 5] = [
     ("content-type", "application/grpc", false),
 ];
 
+/// Authorities that are not hosts: several addresses, as grpcio writes them, and names of Envoy clusters.
+const NO_HOSTS: [&str; 3] = ["127.0.0.1:1,127.0.0.1:2", "outbound|50051||canary", "clusters/canary"];
+
+/// Makes calls with these authorities on a new connection; returns the error code that reset each stream.
+async fn resets(address: &str, authorities: &[&str]) -> Vec<u32> {
+    let mut stream = raw(address, (0, 1)).await;
+    let mut sent = [b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", &*frame(4, 0, 0, b"")].concat();
+    for (authority, number) in authorities.iter().zip((1..).step_by(2)) {
+        let mut call = CALL;
+        call[3].1 = authority;
+        sent.extend(frame(1, 5, number, &block(&call)));
+    }
+    stream.write_all(&sent).await.unwrap();
+    let mut reasons = Vec::new();
+    while reasons.len() < authorities.len() {
+        let mut head = [0; 9];
+        stream.read_exact(&mut head).await.unwrap();
+        let mut payload = vec![0; usize::from(head[2])];
+        stream.read_exact(&mut payload).await.unwrap();
+        if head[3] == 3 {
+            reasons.push(u32::from_be_bytes((&*payload).try_into().unwrap()));
+        }
+    }
+    reasons
+}
+
+#[test]
+fn an_authority_that_is_no_host_is_refused_with_few_lines_that_say_what_to_set() {
+    const PROTOCOL_ERROR: u32 = 1;
+    let place = Place::new();
+    let (mut server, address) = serve(&place, "127.0.0.1:0");
+    Runtime::new().unwrap().block_on(async {
+        for _ in 0..40 {
+            assert_eq!(resets(&address, &NO_HOSTS).await, [PROTOCOL_ERROR; 3]);
+        }
+    });
+    let lines = |server: &Running| -> Vec<String> {
+        let log = server.stderr();
+        log.lines().filter(|line| line.contains(":authority is no host")).map(ToOwned::to_owned).collect()
+    };
+    // Ten per network in ten seconds.
+    server.await_that("enough lines", |server| lines(server).len() >= 10);
+    let (lines, log) = (lines(&server), server.stderr());
+    assert!(lines.len() < 40, "{} lines", lines.len());
+    for part in [" WARN ", "address=127.0.0.1:", "grpc.default_authority", "envoy_grpc"] {
+        assert!(lines.iter().all(|line| line.contains(part)), "{part}: {lines:?}");
+    }
+    // Nothing else that h2 logs about strangers appears.
+    assert!(!log.contains("canary") && !log.contains("h2::"), "{log}");
+}
+
 /// What an unauthenticated client writes before it stalls: as many unfinished calls as allowed; heads that
 /// stay in memory because HPACK's table keeps their shortest fields; an unfinished head; data in many
 /// frames for one call; half a request of HTTP/1.

@@ -96,7 +96,7 @@ impl Transport {
         let service = service_fn(move |request: Request<Body>| answering.answer(request));
         let speaking = self.speak(arrived.clone());
         let speaking = speaking.serve_connection(TokioIo::new(connection), service).into_owned();
-        let mut serving = InlineConnection::new(speaking, arrived, activity);
+        let mut serving = InlineConnection::new(speaking, arrived, activity, peer.address);
         async move {
             let outcome = tokio::select! {
                 biased;
