@@ -40,6 +40,9 @@ const FIRST_BYTES: usize = PREFACE.len();
 /// The pause after the operating system refused a connection because no file descriptor was free.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
+/// How many bytes are read and discarded after the last response of a connection, and for how long.
+const LINGER: (u64, Duration) = (16 << 20, Duration::from_secs(2));
+
 /// How many accepted connections may wait to be served.
 const READY: usize = 64;
 
@@ -376,6 +379,15 @@ impl Connection {
     #[must_use]
     pub fn due(&self) -> Option<Instant> {
         self.due
+    }
+
+    /// Reads and discards what the peer still sends after the last response, for a short time or until it closes: a connection
+    /// that is closed with unread data is reset, and the peer may lose the response. Gateways take a reset for an outage.
+    pub async fn linger(mut self) {
+        // Nothing of it is kept, so nothing is counted.
+        self.stranger = None;
+        let (mut rest, mut nowhere) = (self.take(LINGER.0), tokio::io::sink());
+        let _ = tokio::time::timeout(LINGER.1, tokio::io::copy(&mut rest, &mut nowhere)).await;
     }
 
     /// Takes the signal that ends it, if it was accepted beyond the limit.

@@ -19,7 +19,6 @@ use hyper::server::conn::http1::Builder;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use prost::bytes::BytesMut;
-use tokio::io::AsyncReadExt as _;
 use tokio::time::Instant;
 use tower::ServiceExt as _;
 
@@ -44,10 +43,6 @@ const PROBES: [&str; 2] = ["/livez", "/readyz"];
 
 /// The paths whose requests are read without a body.
 const HEADS_ALONE: [&str; 4] = ["/livez", "/readyz", "/metrics", "/auth"];
-
-/// How many bytes of a head that is too long are read and discarded, and for how long. Go allows
-/// heads of that size.
-const READ_ON: (u64, Duration) = (1 << 20, Duration::from_secs(2));
 
 /// The sources of the pages.
 #[derive(Debug, Clone)]
@@ -124,10 +119,13 @@ impl Answering {
             .keep_alive(!last)
             .serve_connection(TokioIo::new(&mut connection), service)
             .await;
-        if let Err(error) = served {
-            tracing::debug!(%address, error = &error as &dyn std::error::Error, "a connection failed");
-            if error.is_parse_too_large() {
-                read_on(connection).await;
+        match served {
+            Ok(()) => connection.linger().await,
+            Err(error) => {
+                tracing::debug!(%address, error = &error as &dyn std::error::Error, "a connection failed");
+                if error.is_parse_too_large() {
+                    connection.linger().await;
+                }
             }
         }
     }
@@ -171,13 +169,6 @@ impl Answering {
         let read = tokio::time::timeout(self.requests.patience(), reading).await;
         read.unwrap_or(Err(ReadError::TooLate))
     }
-}
-
-/// Reads for a short time what follows a refusal: a connection closed before that is reset, which
-/// gateways take for an outage.
-async fn read_on(connection: Connection) {
-    let (mut rest, mut nowhere) = (connection.take(READ_ON.0), tokio::io::sink());
-    let _ = tokio::time::timeout(READ_ON.1, tokio::io::copy(&mut rest, &mut nowhere)).await;
 }
 
 /// Returns the response to a request that was not read to its end; the connection ends with it.
