@@ -125,7 +125,8 @@ fn noted<'a>(help: &'a str, name: &str) -> Option<&'a str> {
 #[test]
 fn the_table_of_settings_has_every_flag_of_serve_with_its_variables_and_default() {
     const GUIDE: &str = include_str!("../../docs/configuration.md");
-    let rows: Vec<&str> = GUIDE.lines().filter(|line| line.starts_with("| `--")).collect();
+    let (table, _) = GUIDE.split_once("\n## The database URL").unwrap();
+    let rows: Vec<&str> = table.lines().filter(|line| line.starts_with("| `--")).collect();
     let described: usize =
         rows.iter().map(|row| row.split(" | ").next().unwrap().matches("`--").count()).sum();
     let serve = &leaves()["serve"];
