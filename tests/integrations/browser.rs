@@ -18,11 +18,7 @@ use tokio::sync::mpsc;
 use super::program::{Place, Running, find, find_at};
 use crate::support::in_time;
 use crate::support::replica::{Installation, Replica, wait_until_serving};
-use authority::{Authority, Files, channel};
-
-#[expect(dead_code, reason = "each suite uses its part")]
-#[path = "../tls/authority.rs"]
-mod authority;
+use crate::tls::authority::{Authority, Files, channel};
 
 /// Flags that keep Chromium from other network access, and make it accept a test's certificate.
 const FLAGS: [&str; 11] = [

@@ -1,7 +1,7 @@
 //! What every RPC does with the longest and strangest values of its fields. The fields come from
 //! the descriptors, so new ones are tried, too.
 //!
-//! `cargo test --release --test tokens no_field -- --nocapture` prints the cost of each.
+//! `cargo test --release --test api no_field -- --nocapture` prints the cost of each.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

@@ -296,7 +296,7 @@ async fn twenty_thousand_tokens_are_paged_to_their_end() {
 }
 
 #[tokio::test]
-#[ignore = "takes a minute or two: cargo test --test tokens -- --ignored a_million"]
+#[ignore = "takes a minute or two: cargo test --test api -- --ignored a_million"]
 async fn a_million_tokens_are_paged_to_their_end() {
     let replica = Replica::start().await;
     created(&mut replica.root(), ordinary()).await;

@@ -2,21 +2,15 @@
 //! real tokend: authorized callers are admitted, others are refused, and if nothing is known
 //! neither happens.
 
-#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
-
-#[expect(dead_code, reason = "each suite uses its part")]
-#[path = "../support/mod.rs"]
-mod support;
-
 mod reports;
 
 use std::path::{Path, PathBuf};
 
-use reports::{Reports, Restarts, guarded};
-use support::client::{created_with, revoked};
-use support::program::{Place, Running, find, find_at, find_tool, free_address, or_skipped};
-use support::replica::Replica;
-use support::{eventually, http};
+use self::reports::{Reports, Restarts, guarded};
+use crate::support::client::{created_with, revoked};
+use crate::support::program::{Place, Running, find, find_at, find_tool, free_address, or_skipped};
+use crate::support::replica::Replica;
+use crate::support::{eventually, http};
 
 fn start(program: &Path, arguments: &[&str], reports: &Reports) -> Running {
     let place = Place::new();

@@ -1,12 +1,6 @@
 //! The succession and the end of tokens: rotation, requests that have one result however often they
 //! are sent, revocation by possession and of all tokens of a user.
 
-#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
-
-#[expect(dead_code, reason = "each suite uses its part")]
-#[path = "../support/mod.rs"]
-mod support;
-
 mod last_root;
 mod leavers;
 mod lost_replies;
@@ -22,7 +16,7 @@ use tokend::api::proto::{GetTokenRequest, Token, Verdict};
 use tonic::Status;
 use tonic_types::StatusExt as _;
 
-use support::client::{Client, verified};
+use crate::support::client::{Client, verified};
 
 /// Returns a token, which must exist.
 async fn got(client: &mut Client, id: &str) -> Token {

@@ -1,0 +1,9 @@
+//! Audit log, policies and retention, from outside.
+
+mod ends;
+mod enforcement;
+mod events;
+mod policy;
+mod quota;
+mod role;
+mod seals;

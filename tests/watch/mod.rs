@@ -1,0 +1,7 @@
+//! Watching from outside: every change is reported, in order, to the callers that may see it,
+//! across restarts, too.
+
+mod changes;
+mod positions;
+mod servers;
+mod watcher;
