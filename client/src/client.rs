@@ -19,7 +19,8 @@ use crate::proto;
 use crate::proto::token_service_client::TokenServiceClient;
 use crate::question::{Answer, Consistency, Question};
 use crate::requests::{
-    Changed, CreatedToken, Listing, NewToken, RevocationTarget, RevokedToken, Rotation, TokenUpdate,
+    Changed, CreatedToken, EndOptions, Listing, NewToken, RevocationTarget, RevokedToken, Rotation,
+    TokenUpdate,
 };
 use crate::retry::{Repeatable, Retries};
 use crate::token::{TokenStatus, status, time, token};
@@ -190,10 +191,10 @@ impl Client {
     pub async fn revoke_token(
         &self,
         target: RevocationTarget,
-        reason: &str,
+        options: impl Into<EndOptions>,
     ) -> Result<Changed<RevokedToken>, Error> {
-        let (target, reason) = (Some(target.into()), reason.to_owned());
-        self.revoke(proto::RevokeTokenRequest { target, reason, only_this: false, force: false }).await
+        let (target, EndOptions { reason, force }) = (Some(target.into()), options.into());
+        self.revoke(proto::RevokeTokenRequest { target, reason, only_this: false, force }).await
     }
 
     /// Revokes only this token: tokens rotated from it stay valid.
@@ -203,10 +204,10 @@ impl Client {
     pub async fn revoke_only_this_token(
         &self,
         target: RevocationTarget,
-        reason: &str,
+        options: impl Into<EndOptions>,
     ) -> Result<Changed<RevokedToken>, Error> {
-        let (target, reason) = (Some(target.into()), reason.to_owned());
-        self.revoke(proto::RevokeTokenRequest { target, reason, only_this: true, force: false }).await
+        let (target, EndOptions { reason, force }) = (Some(target.into()), options.into());
+        self.revoke(proto::RevokeTokenRequest { target, reason, only_this: true, force }).await
     }
 
     async fn revoke(&self, message: proto::RevokeTokenRequest) -> Result<Changed<RevokedToken>, Error> {
@@ -230,13 +231,14 @@ impl Client {
         &self,
         organization_id: Option<&str>,
         user_id: &str,
-        reason: &str,
+        options: impl Into<EndOptions>,
     ) -> Result<Changed<u64>, Error> {
+        let EndOptions { reason, force } = options.into();
         let message = proto::RevokeUserTokensRequest {
             organization_id: organization_id.unwrap_or_default().to_owned(),
             user_id: user_id.to_owned(),
-            reason: reason.to_owned(),
-            force: false,
+            reason,
+            force,
         };
         let revoked =
             self.run(Repeatable::Yes, message, |mut raw, request| async move {
@@ -251,8 +253,13 @@ impl Client {
     ///
     /// # Errors
     /// [`Error`].
-    pub async fn disable_token(&self, id: TokenId) -> Result<Changed<TokenStatus>, Error> {
-        let message = proto::DisableTokenRequest { token_id: id.to_string(), ..Default::default() };
+    pub async fn disable_token(
+        &self,
+        id: TokenId,
+        options: impl Into<EndOptions>,
+    ) -> Result<Changed<TokenStatus>, Error> {
+        let EndOptions { reason, force } = options.into();
+        let message = proto::DisableTokenRequest { token_id: id.to_string(), force, reason };
         let done = self
             .run(Repeatable::No, message, |mut raw, request| async move { raw.disable_token(request).await })
             .await?;

@@ -114,6 +114,8 @@ pub struct TokenUpdate {
     pub allowed_cidrs: Option<Networks>,
     /// Its expiration.
     pub expiration: Option<Expiration>,
+    /// Whether to change it also where that leaves no active root token.
+    pub force: bool,
 }
 
 /// How to replace a token by a new one.
@@ -124,6 +126,8 @@ pub struct Rotation {
     pub expiration: Option<Expiration>,
     /// How long the old token is still accepted.
     pub grace_period: Duration,
+    /// Whether to rotate it also where that leaves no root token that is active for another 24 hours.
+    pub force: bool,
 }
 
 /// The token to revoke.
@@ -134,6 +138,36 @@ pub enum RevocationTarget {
     Id(TokenId),
     /// The token that this secret proves: a caller that has it may revoke the token.
     Secret(SecretString),
+}
+
+/// How to revoke or disable tokens. A reason alone converts into it: `"lost"`.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct EndOptions {
+    /// Why, for people who read the list or the audit log: at most 500 bytes. Empty: not told.
+    pub reason: String,
+    /// Whether to do so also where that leaves no active root token.
+    pub force: bool,
+}
+
+impl EndOptions {
+    /// Revokes or disables also where that leaves no active root token.
+    #[must_use]
+    pub fn force(self) -> Self {
+        Self { force: true, ..self }
+    }
+}
+
+impl From<String> for EndOptions {
+    fn from(reason: String) -> Self {
+        Self { reason, force: false }
+    }
+}
+
+impl From<&str> for EndOptions {
+    fn from(reason: &str) -> Self {
+        reason.to_owned().into()
+    }
 }
 
 /// A change, and when every replica applies it. A local verifier may take up to its declared
@@ -236,7 +270,7 @@ impl TokenUpdate {
             }),
             allowed_cidrs: self.allowed_cidrs.as_ref().map(cidrs).unwrap_or_default(),
             update_mask: Some(prost_types::FieldMask { paths }),
-            force: false,
+            force: self.force,
         }
     }
 }
@@ -254,7 +288,7 @@ impl Rotation {
             }),
             grace_period: Some(duration(self.grace_period)),
             request_id: request_id(),
-            force: false,
+            force: self.force,
         }
     }
 }

@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use secrecy::ExposeSecret as _;
 use tokend_client::{
-    ChangeKind, Connection, Consistency, ErrorKind, ErrorReason, Expiration, Listing, Network, Networks,
-    NewToken, Question, RevocationTarget, Rotation, TokenState, TokenUpdate, Verdict,
+    ChangeKind, Client, Connection, Consistency, EndOptions, Error, ErrorKind, ErrorReason, EventListing,
+    Expiration, Listing, Network, Networks, NewToken, Question, RevocationTarget, Rotation, TokenEventKind,
+    TokenId, TokenState, TokenUpdate, Verdict,
 };
 
 use super::asking::{client_at, root, scopes, with};
@@ -51,7 +52,7 @@ async fn a_tokens_life_by_typed_calls() {
     assert_eq!(answer.token.unwrap().id, id);
     assert!(!format!("{question:?}").contains(made.secret.expose_secret()));
 
-    assert_eq!(client.disable_token(id).await.unwrap().changed.state, TokenState::Disabled);
+    assert_eq!(client.disable_token(id, "lost").await.unwrap().changed.state, TokenState::Disabled);
     assert_eq!(client.enable_token(id).await.unwrap().changed.state, TokenState::Active);
     let rotated = client.rotate_token(id, Rotation::default()).await.unwrap();
     assert_eq!(rotated.token.rotated_from, Some(id));
@@ -64,6 +65,69 @@ async fn a_tokens_life_by_typed_calls() {
     assert_eq!(revoked.changed.id, rotated.token.id);
     assert!(revoked.effective_time >= revoked.changed.revoke_time.unwrap());
     assert!(revoked.changed.token.is_some());
+}
+
+/// The calls that can end a token.
+#[derive(Debug, Clone, Copy)]
+enum End {
+    Revoke,
+    RevokeOnlyThis,
+    RevokeUser,
+    Disable,
+    Update,
+    Rotate,
+}
+
+impl End {
+    async fn of(self, client: &Client, id: TokenId, options: EndOptions) -> Result<(), Error> {
+        let force = options.force;
+        match self {
+            Self::Revoke => client.revoke_token(RevocationTarget::Id(id), options).await.map(drop),
+            Self::RevokeOnlyThis => {
+                client.revoke_only_this_token(RevocationTarget::Id(id), options).await.map(drop)
+            }
+            Self::RevokeUser => client.revoke_user_tokens(None, "root", options).await.map(drop),
+            Self::Disable => client.disable_token(id, options).await.map(drop),
+            Self::Update => {
+                let update = with(TokenUpdate::default(), |it| {
+                    (it.scopes, it.force) = (Some(scopes(&["a:b"])), force);
+                });
+                client.update_token(id, update).await.map(drop)
+            }
+            Self::Rotate => {
+                let rotation = with(Rotation::default(), |it| {
+                    it.expiration = Some(Expiration::After(Duration::from_mins(30)));
+                    it.force = force;
+                });
+                client.rotate_token(id, rotation).await.map(drop)
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_last_root_token_is_ended_by_force_alone_and_the_log_says_why() {
+    for end in [End::Revoke, End::RevokeOnlyThis, End::RevokeUser, End::Disable, End::Update, End::Rotate] {
+        let replica = Replica::start().await;
+        // One that ends soon, which is not one that is left.
+        let new = NewToken::new("ada", "mortal", Expiration::After(Duration::from_hours(1)));
+        let new = with(new, |it| it.scopes = scopes(&["tokend:root"]));
+        let mortal = root(&replica).create_token(new).await.unwrap().secret;
+        let client = client_at(replica.address, mortal.expose_secret());
+        let listing = with(Listing::default(), |it| it.user_id = Some("root".to_owned()));
+        let id = client.list_tokens(&listing, None).await.unwrap().items[0].id;
+
+        let refused = end.of(&client, id, "lost".into()).await.unwrap_err();
+        assert_eq!(refused.reason(), Some(ErrorReason::LastRootToken), "{end:?}");
+        end.of(&client, id, EndOptions::from("lost").force()).await.unwrap();
+
+        let events = with(EventListing::default(), |it| it.token_id = Some(id));
+        let event = client.list_token_events(&events, None).await.unwrap().items.swap_remove(0);
+        let reason = event.changes.iter().find(|change| change.field.ends_with("_reason"));
+        let told = matches!(event.kind, Some(TokenEventKind::Revoked | TokenEventKind::Disabled));
+        assert_eq!(reason.and_then(|reason| reason.new.as_deref()), told.then_some("lost"), "{event:?}");
+        assert_eq!(told, !matches!(end, End::Update | End::Rotate), "{end:?}");
+    }
 }
 
 #[tokio::test]

@@ -137,7 +137,7 @@ async fn what_a_policy_forbids_is_told_by_the_rule_that_does() {
         assert_eq!((refused.reason(), refused.rule()), (Some(ErrorReason::PolicyForbids), Some(rule)));
     }
 
-    client.disable_token(made.id).await.unwrap();
+    client.disable_token(made.id, "").await.unwrap();
     let refused = client.create_token(new(1)).await.unwrap_err();
     assert_eq!(refused.rule(), Some(PolicyRule::MostActiveTokens), "what is disabled counts");
     client.revoke_user_tokens(None, "ada", "left").await.unwrap();
