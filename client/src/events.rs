@@ -10,7 +10,7 @@ use crate::error::Error;
 use crate::pages::{Page, Pages};
 use crate::proto;
 use crate::retry::Repeatable;
-use crate::token::time;
+use crate::token::{time, timestamp};
 
 /// The actor of what tokend does by itself.
 const TOKEND: &str = "tokend";
@@ -25,6 +25,12 @@ pub struct EventListing {
     pub token_id: Option<TokenId>,
     /// Only those of this user's tokens.
     pub user_id: Option<String>,
+    /// Only those at this time or later.
+    pub occurred_after: Option<OffsetDateTime>,
+    /// Only those before this time.
+    pub occurred_before: Option<OffsetDateTime>,
+    /// Only those by this actor: the text of a [`Principal`], or `tokend` for what it does by itself.
+    pub actor: Option<String>,
     /// The most events in a page; 0: tokend's default.
     pub page_size: u16,
 }
@@ -107,6 +113,9 @@ impl EventListing {
             user_id: self.user_id.clone().unwrap_or_default(),
             page_size: self.page_size.into(),
             page_token: after.unwrap_or_default().to_owned(),
+            occurred_after: self.occurred_after.map(timestamp),
+            occurred_before: self.occurred_before.map(timestamp),
+            actor: self.actor.clone().unwrap_or_default(),
         }
     }
 }

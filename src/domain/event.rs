@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
-use super::{OrganizationId, Token, UserId};
+use super::{FieldError, OrganizationId, Principal, Token, UserId};
 use crate::secret::TokenId;
 
 /// What happened to a token.
@@ -63,6 +63,43 @@ impl EventKind {
     #[must_use]
     pub fn from_word(word: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|kind| kind.word() == word)
+    }
+}
+
+/// The actor of events that no caller caused.
+const TOKEND: &str = "tokend";
+
+/// The maximum length of an actor, in bytes.
+const MAX_ACTOR_BYTES: usize = 300;
+
+/// The actor of an event: a [`Principal`], or tokend itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Actor(Box<str>);
+
+impl Actor {
+    /// Parses the text of a [`Principal`], or `tokend`.
+    ///
+    /// # Errors
+    /// The text is neither, or is too long.
+    pub fn parse(text: &str) -> Result<Self, FieldError> {
+        if text.len() > MAX_ACTOR_BYTES {
+            return Err(FieldError::TooLong { limit: MAX_ACTOR_BYTES, unit: "bytes" });
+        }
+        if text.chars().any(char::is_control) {
+            return Err(FieldError::ControlCharacter);
+        }
+        if text == TOKEND || Principal::parse(text).is_some() {
+            return Ok(Self(text.into()));
+        }
+        Err(FieldError::Rule(
+            "is no actor: a token's id, cert: and a certificate's name, bootstrap or tokend",
+        ))
+    }
+
+    /// Returns the text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
     }
 }
 

@@ -2,15 +2,21 @@
 
 use futures_core::Stream;
 use sqlx::types::Json;
+use time::{Duration, OffsetDateTime};
 use tokio_stream::StreamExt as _;
 use uuid::Uuid;
 
 use super::columns::{Lenient, Time, unreadable};
+use super::pooling::Transaction;
 use super::{Store, StoreError, rows};
-use crate::domain::event::{EventKind, FieldChange, TokenEvent};
+use crate::domain::event::{Actor, EventKind, FieldChange, TokenEvent};
 use crate::domain::size::{self, MAX_PAGE_BYTES};
 use crate::domain::{OrganizationId, UserId};
 use crate::secret::TokenId;
+
+/// The maximum delay between an event's time and its insertion. Far longer than any transaction, so that the
+/// clock of the database may also be set back by this much.
+const LONGEST_DELAY: Duration = Duration::HOUR;
 
 /// Selects events; all filters that are given must match.
 #[derive(Debug, Clone, Copy)]
@@ -21,8 +27,15 @@ pub struct EventFilter<'a> {
     pub token_id: Option<TokenId>,
     /// Only events of this user's tokens.
     pub user_id: Option<&'a UserId>,
+    /// Only events at this time or later.
+    pub occurred_after: Option<OffsetDateTime>,
+    /// Only events before this time.
+    pub occurred_before: Option<OffsetDateTime>,
+    /// Only events by this actor.
+    pub actor: Option<&'a Actor>,
 }
 
+/// An event that matches the filter, or the last row of a scan that was cut off, or both.
 struct EventRow {
     id: i64,
     event_time: Lenient<Time>,
@@ -34,6 +47,8 @@ struct EventRow {
     acting_user: Lenient<Option<String>>,
     trace_id: Lenient<Option<Vec<u8>>>,
     changes: Lenient<Json<Vec<FieldChange>>>,
+    shown: bool,
+    last: bool,
 }
 
 /// A page of events, newest first.
@@ -41,25 +56,57 @@ struct EventRow {
 pub struct Events {
     /// The events that fit into a page, and one more that does not.
     pub events: Vec<TokenEvent>,
-    /// The number of the last event read, if `limit` events were read: more may follow. Events that
-    /// cannot be read are left out.
+    /// The number of the last event read, if more may follow: `limit` events were found, or 10,000 were
+    /// read. Events that cannot be read are left out.
     pub read_to: Option<i64>,
 }
 
-/// Reads events by one index each, newest first, before a number, until a page is full.
+/// The parameters of the statements. The event numbers lie between `behind` and `before`, both excluded.
+struct Scan<'a> {
+    before: i64,
+    behind: i64,
+    limit: i64,
+    occurred_after: Option<OffsetDateTime>,
+    occurred_before: Option<OffsetDateTime>,
+    actor: Option<&'a str>,
+}
+
+/// Scans `$range` of one index, newest first, until a page is full or 10,000 events were read. `$order` is the
+/// order of the index. Parameters from $7 on belong to `$range`.
 ///
 /// Compared and ordered by the whole key of the index: by the number alone, the planner would scan the
 /// whole log if it takes an owner for a frequent one.
+/// The row number tells whether a scan was cut off or reached its end.
 macro_rules! read_events {
-    ($connection:expr, $before:expr, $limit:expr, $where:literal, $order:literal $(, $argument:expr)*) => {
-        page($limit, sqlx::query_as!(
+    ($connection:expr, $scan:expr, $range:literal, $order:literal $(, $argument:expr)*) => {
+        page($scan.limit, sqlx::query_as!(
             EventRow,
             r#"SELECT id, event_time AS "event_time!: _", kind AS "kind!: _", token_id AS "token_id!: _",
                    organization_id AS "organization_id!: _", user_id AS "user_id!: _", actor AS "actor!: _",
-                   acting_user AS "acting_user!: _", trace_id AS "trace_id!: _", changes AS "changes!: _"
-               FROM token_events WHERE id < $1 AND "# + $where + " ORDER BY " + $order + " LIMIT $2",
-            $before,
-            $limit
+                   acting_user AS "acting_user!: _", trace_id AS "trace_id!: _", changes AS "changes!: _",
+                   shown AS "shown!", scanned = 10000 AS "last!"
+               FROM (
+                   SELECT *, row_number() OVER (ORDER BY "#
+                + $order
+                + r#") AS scanned
+                   FROM token_events WHERE "#
+                + $range + " ORDER BY " + $order
+                + r#" LIMIT 10000
+               ) AS log
+               CROSS JOIN LATERAL (
+                   SELECT ($4::timestamptz IS NULL OR event_time >= $4)
+                       AND ($5::timestamptz IS NULL OR event_time < $5)
+                       AND ($6::text IS NULL OR actor = $6) AS shown
+               ) AS filter
+               WHERE shown OR scanned = 10000
+               ORDER BY "#
+                + $order + " LIMIT $2",
+            $scan.before,
+            $scan.limit,
+            $scan.behind,
+            $scan.occurred_after,
+            $scan.occurred_before,
+            $scan.actor
             $(, $argument)*
         )
         .fetch($connection))
@@ -79,57 +126,98 @@ impl Store {
         before: Option<i64>,
         limit: u32,
     ) -> Result<Events, StoreError> {
-        let (before, limit) = (before.unwrap_or(i64::MAX), i64::from(limit));
-        let organization = filter.organization_id.map(OrganizationId::as_str);
-        let user = filter.user_id.map(UserId::as_str);
         self.within(async {
             let mut transaction = self.begin().await?;
-            let connection = &mut transaction;
-            match (filter.token_id, organization, user) {
-                (Some(id), organization, user) => read_events!(
-                    connection,
-                    before,
-                    limit,
-                    "token_id = $3 AND ($4::text IS NULL OR organization_id = $4)
-                         AND ($5::text IS NULL OR user_id = $5)",
-                    "id DESC",
-                    rows::uuid(id),
-                    organization,
-                    user
-                ),
-                (None, Some(organization), Some(user)) => read_events!(
-                    connection,
-                    before,
-                    limit,
-                    "organization_id = $3 AND user_id >= $4 AND (user_id, id) < ($4, $1)",
-                    "user_id DESC, id DESC",
-                    organization,
-                    user
-                ),
-                (None, Some(organization), None) => {
-                    read_events!(
-                        connection,
-                        before,
-                        limit,
-                        "organization_id >= $3 AND (organization_id, id) < ($3, $1)",
-                        "organization_id DESC, id DESC",
-                        organization
-                    )
-                }
-                (None, None, Some(user)) => {
-                    read_events!(
-                        connection,
-                        before,
-                        limit,
-                        "user_id >= $3 AND (user_id, id) < ($3, $1)",
-                        "user_id DESC, id DESC",
-                        user
-                    )
-                }
-                (None, None, None) => read_events!(connection, before, limit, "true", "id DESC"),
-            }
+            let scan = Scan::new(&mut transaction, filter, before, limit).await?;
+            read(&mut transaction, filter, &scan).await
         })
         .await
+    }
+}
+
+impl<'a> Scan<'a> {
+    /// Finds the range of numbers that contains all events of these times. Numbers grow with time, except for
+    /// events that waited: these follow any event that is older by the maximum delay, and precede any that is
+    /// newer by it.
+    async fn new(
+        transaction: &mut Transaction,
+        filter: EventFilter<'a>,
+        before: Option<i64>,
+        limit: u32,
+    ) -> Result<Self, StoreError> {
+        let mut scan = Self {
+            before: before.unwrap_or(i64::MAX),
+            behind: 0,
+            limit: limit.into(),
+            occurred_after: filter.occurred_after,
+            occurred_before: filter.occurred_before,
+            actor: filter.actor.map(Actor::as_str),
+        };
+        if let (None, None) = (filter.occurred_after, filter.occurred_before) {
+            return Ok(scan);
+        }
+        let found = sqlx::query!(
+            r#"SELECT (SELECT id FROM token_events WHERE event_time < $1 ORDER BY event_time DESC, id DESC LIMIT 1)
+                   AS behind,
+                   (SELECT id FROM token_events WHERE event_time >= $2 ORDER BY event_time, id LIMIT 1) AS before"#,
+            filter.occurred_after.map(|time| time.saturating_sub(LONGEST_DELAY)),
+            filter.occurred_before.map(|time| time.saturating_add(LONGEST_DELAY))
+        )
+        .fetch_one(transaction)
+        .await?;
+        scan.behind = found.behind.unwrap_or(scan.behind);
+        scan.before = found.before.map_or(scan.before, |before| before.min(scan.before));
+        Ok(scan)
+    }
+}
+
+async fn read(
+    connection: &mut Transaction,
+    filter: EventFilter<'_>,
+    scan: &Scan<'_>,
+) -> Result<Events, StoreError> {
+    let organization = filter.organization_id.map(OrganizationId::as_str);
+    let user = filter.user_id.map(UserId::as_str);
+    match (filter.token_id, organization, user, scan.actor) {
+        (Some(id), organization, user, _) => read_events!(
+            connection,
+            scan,
+            "(token_id, id) < ($7, $1) AND (token_id, id) > ($7, $3)
+                 AND ($8::text IS NULL OR organization_id = $8) AND ($9::text IS NULL OR user_id = $9)",
+            "token_id DESC, id DESC",
+            rows::uuid(id),
+            organization,
+            user
+        ),
+        (None, Some(organization), Some(user), _) => read_events!(
+            connection,
+            scan,
+            "(organization_id, user_id, id) < ($7, $8, $1) AND (organization_id, user_id, id) > ($7, $8, $3)",
+            "organization_id DESC, user_id DESC, id DESC",
+            organization,
+            user
+        ),
+        (None, Some(organization), None, _) => read_events!(
+            connection,
+            scan,
+            "(organization_id, id) < ($7, $1) AND (organization_id, id) > ($7, $3)",
+            "organization_id DESC, id DESC",
+            organization
+        ),
+        (None, None, Some(user), _) => read_events!(
+            connection,
+            scan,
+            "(user_id, id) < ($7, $1) AND (user_id, id) > ($7, $3)",
+            "user_id DESC, id DESC",
+            user
+        ),
+        (None, None, None, Some(_)) => read_events!(
+            connection,
+            scan,
+            r#"(actor COLLATE "C", id) < ($6, $1) AND (actor COLLATE "C", id) > ($6, $3)"#,
+            r#"actor COLLATE "C" DESC, id DESC"#
+        ),
+        (None, None, None, None) => read_events!(connection, scan, "id < $1 AND id > $3", "id DESC"),
     }
 }
 
@@ -138,13 +226,16 @@ async fn page(
     mut rows: impl Stream<Item = Result<EventRow, sqlx::Error>> + Unpin,
 ) -> Result<Events, StoreError> {
     let mut page = Events { events: Vec::new(), read_to: None };
-    let (mut bytes, mut read) = (0, 0);
+    let (mut bytes, mut shown) = (0, 0);
     while bytes <= MAX_PAGE_BYTES {
         let Some(row) = rows.try_next().await? else { break };
         let id = row.id;
-        read += 1;
-        if read == limit {
+        shown += i64::from(row.shown);
+        if row.last || shown == limit {
             page.read_to = Some(id);
+        }
+        if !row.shown {
+            continue;
         }
         match event(row) {
             Ok(event) => {

@@ -88,13 +88,14 @@ pub(super) fn locks(version: i64) -> &'static [TableLock] {
     LOCKS.iter().find(|(of, _)| *of == version).map_or(&[], |(_, locks)| locks)
 }
 
-const LOCKS: [(i64, &[TableLock]); 5] = [
+const LOCKS: [(i64, &[TableLock]); 6] = [
     (3, &[lock("tokens", LockMode::ShareRowExclusive, TableWork::None)]),
     (10, &[lock("tokens", LockMode::AccessExclusive, TableWork::Indexes)]),
     (11, &[lock("audit_seals", LockMode::AccessExclusive, TableWork::Reads)]),
     // It has one row.
     (13, &[lock("server_mark", LockMode::AccessExclusive, TableWork::Rewrites)]),
     (14, &[lock("token_events", LockMode::Share, TableWork::Indexes)]),
+    (15, &[lock("token_events", LockMode::Share, TableWork::Indexes)]),
 ];
 
 const fn lock(table: &'static str, mode: LockMode, work: TableWork) -> TableLock {

@@ -1,7 +1,7 @@
 //! Reads the audit log, page by page. Called by `ListTokenEvents`.
 
 use super::{ActionError, Actions};
-use crate::domain::event::TokenEvent;
+use crate::domain::event::{Actor, TokenEvent};
 use crate::domain::page::PageTokenError;
 use crate::domain::{Caller, OrganizationId, Permission, UserId, size};
 use crate::secret::{Keyring, TokenId};
@@ -9,6 +9,7 @@ use crate::store::{EventFilter, Events};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use time::OffsetDateTime;
 
 /// The fields of a `ListTokenEvents` request; all filters that are given must match.
 #[derive(Debug, Clone)]
@@ -19,6 +20,12 @@ pub struct ListEvents {
     pub token_id: Option<TokenId>,
     /// Only events of this user's tokens.
     pub user_id: Option<UserId>,
+    /// Only events at this time or later, in whole microseconds.
+    pub occurred_after: Option<OffsetDateTime>,
+    /// Only events before this time, in whole microseconds.
+    pub occurred_before: Option<OffsetDateTime>,
+    /// Only events by this actor.
+    pub actor: Option<Actor>,
     /// The maximum number of events to return.
     pub page_size: u32,
     /// The page token of the last page; `None`: start with the newest event.
@@ -46,6 +53,9 @@ impl Actions {
             organization_id: organization_id.as_ref(),
             token_id: request.token_id,
             user_id: request.user_id.as_ref(),
+            occurred_after: request.occurred_after,
+            occurred_before: request.occurred_before,
+            actor: request.actor.as_ref(),
         };
         let bound = bound(filter);
         let before = request.page_token.map(|text| parse(&text, &bound, &self.keyring.peek())).transpose()?;
@@ -69,11 +79,21 @@ impl Actions {
 
 /// Returns the filters as bytes, each preceded by its presence and length.
 fn bound(filter: EventFilter<'_>) -> Vec<u8> {
-    let parts = [
+    let micros = |time: OffsetDateTime| (time.unix_timestamp_nanos() / 1_000).to_be_bytes().to_vec();
+    let mut parts = vec![
         filter.organization_id.map(|id| id.as_str().as_bytes().to_vec()),
         filter.token_id.map(|id| id.to_bytes().to_vec()),
         filter.user_id.map(|id| id.as_str().as_bytes().to_vec()),
     ];
+    let later = [
+        filter.occurred_after.map(micros),
+        filter.occurred_before.map(micros),
+        filter.actor.map(|actor| actor.as_str().as_bytes().to_vec()),
+    ];
+    // Replicas of older versions refuse page tokens with these filters, and accept all others.
+    if later.iter().any(Option::is_some) {
+        parts.extend(later);
+    }
     // No other authenticated text starts with these bytes.
     let mut bytes = b"events1".to_vec();
     for part in parts {

@@ -70,6 +70,24 @@ async fn the_log_is_read_page_by_page_and_a_page_belongs_to_its_filters() {
 }
 
 #[tokio::test]
+async fn the_log_is_read_by_time_and_actor() {
+    let replica = Replica::start().await;
+    let client = root(&replica);
+    client.create_token(NewToken::new("ada", "laptop", Expiration::Never)).await.unwrap();
+    let all = client.token_event_pages(&EventListing::default()).collect().await.unwrap();
+    let [creation, bootstrap] = &all[..] else { panic!("{all:?}") };
+    let found = async |change: fn(&mut EventListing, time::OffsetDateTime)| {
+        let listing = with(EventListing::default(), |it| change(it, creation.event_time));
+        client.token_event_pages(&listing).collect().await.unwrap()
+    };
+
+    assert_eq!(found(|it, at| it.occurred_after = Some(at)).await, all[..1]);
+    assert_eq!(found(|it, at| it.occurred_before = Some(at)).await, all[1..]);
+    assert_eq!(found(|it, _| it.actor = Some("bootstrap".to_owned())).await, std::slice::from_ref(bootstrap));
+    assert_eq!(found(|it, _| it.actor = Some("tokend".to_owned())).await, []);
+}
+
+#[tokio::test]
 async fn the_log_is_for_those_who_may_read_and_of_their_own_organization() {
     let replica = Replica::start().await;
     let client = root(&replica);

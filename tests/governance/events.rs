@@ -10,7 +10,7 @@ use tokend::api::proto::{
 use tonic::metadata::{AsciiMetadataValue, MetadataValue};
 use tonic::{Code, Request};
 
-use crate::support::client::{Client, created, created_with, ordinary, revoked, rotation};
+use crate::support::client::{Client, created, created_with, nanos, ordinary, revoked, rotation};
 use crate::support::eventually;
 use crate::support::replica::Replica;
 use crate::support::status::{fields, refused};
@@ -214,6 +214,126 @@ async fn pages_show_each_event_once_and_belong_to_their_filters() {
     }
 
     assert_eq!((seen.len(), pages), (7, 3));
+}
+
+/// Reads all that a listing shows, page by page.
+async fn listed(client: &mut Client, mut request: ListTokenEventsRequest) -> Vec<TokenEvent> {
+    let mut events = Vec::new();
+    loop {
+        let page = client.list_token_events(request.clone()).await.unwrap().into_inner();
+        events.extend(page.events);
+        request.page_token = page.next_page_token;
+        if request.page_token.is_empty() {
+            return events;
+        }
+    }
+}
+
+#[tokio::test]
+async fn events_are_found_by_time_and_actor_whatever_else_is_asked_for() {
+    let replica = Replica::start().await;
+    let mut root = replica.root();
+    for organization in ["acme", "other"] {
+        for user_id in ["ada", "grace"] {
+            let (organization_id, user_id) = (organization.to_owned(), user_id.to_owned());
+            created(&mut root, CreateTokenRequest { organization_id, user_id, ..ordinary() }).await;
+        }
+    }
+    // Three hours from each to the next, but for one that was written 50 minutes late.
+    let copies = "INSERT INTO token_events
+            (event_time, kind, token_id, organization_id, user_id, actor, changes)
+        SELECT event_time + n * interval '3 hours' - CASE n WHEN 5 THEN interval '230 minutes' ELSE '0' END, kind,
+            token_id, organization_id, user_id,
+            CASE n % 4 WHEN 0 THEN 'tokend' WHEN 1 THEN 'cert:gateway' ELSE actor END, changes
+        FROM token_events, generate_series(1, 8) AS n WHERE user_id <> 'root' ORDER BY n, id";
+    assert_eq!(replica.installation.database.execute(copies).await, 32);
+    let all = listed(&mut root, ListTokenEventsRequest { page_size: 7, ..Default::default() }).await;
+    assert_eq!(all.len(), 37);
+    let moment = |event: &TokenEvent| nanos(event.event_time.as_ref());
+
+    let (some, root_id) = (&all[20], &replica.installation.root_secret[5..27]);
+    let mut found = 0;
+    for after in [None, Some(&all[30]), Some(&all[14])] {
+        for before in [None, Some(&all[9]), Some(&all[14])] {
+            for actor in ["", "tokend", "cert:gateway", "cert:nobody", "bootstrap", root_id] {
+                for owner in 0..8 {
+                    let given =
+                        |bit: i32, text: &str| if owner & bit > 0 { text.to_owned() } else { String::new() };
+                    let request = ListTokenEventsRequest {
+                        organization_id: given(1, &some.organization_id),
+                        user_id: given(2, &some.user_id),
+                        token_id: given(4, &some.token_id),
+                        occurred_after: after.and_then(|event| event.event_time),
+                        occurred_before: before.and_then(|event| event.event_time),
+                        actor: actor.to_owned(),
+                        page_size: 3,
+                        ..Default::default()
+                    };
+                    let meant = |event: &&TokenEvent| {
+                        (request.organization_id.is_empty()
+                            || event.organization_id == request.organization_id)
+                            && (request.user_id.is_empty() || event.user_id == request.user_id)
+                            && (request.token_id.is_empty() || event.token_id == request.token_id)
+                            && after.is_none_or(|after| moment(event) >= moment(after))
+                            && before.is_none_or(|before| moment(event) < moment(before))
+                            && (actor.is_empty() || event.actor == actor)
+                    };
+                    let expected: Vec<_> = all.iter().filter(meant).cloned().collect();
+                    found += expected.len();
+                    assert_eq!(listed(&mut root, request.clone()).await, expected, "{request:?}");
+                }
+            }
+        }
+    }
+    assert!(found > 500, "{found}");
+}
+
+#[tokio::test]
+async fn a_call_that_looks_at_much_in_vain_ends_and_the_next_one_goes_on() {
+    let replica = Replica::start().await;
+    let mut root = replica.root();
+    let mut reader = replica.caller("acme", &["tokend:read"]).await;
+    let id = created_with(&mut root, "acme", &[]).await.token.unwrap().id;
+    let copies = "INSERT INTO token_events
+            (event_time, kind, token_id, organization_id, user_id, actor, changes)
+        SELECT event_time, kind, token_id, organization_id, user_id, 'tokend', changes
+        FROM token_events, generate_series(1, 25000) WHERE user_id = 'ada' AND kind = 'created' LIMIT 25000";
+    assert_eq!(replica.installation.database.execute(copies).await, 25_000);
+    let actor = replica.installation.root_secret[5..27].to_owned();
+    let request = ListTokenEventsRequest { actor, ..Default::default() };
+
+    let page = reader.list_token_events(request.clone()).await.unwrap().into_inner();
+    assert!(page.events.is_empty() && !page.next_page_token.is_empty(), "{page:?}");
+    let events = listed(&mut reader, request.clone()).await;
+
+    assert!(events.iter().any(|event| event.token_id == id), "{events:?}");
+    // The page belongs to its filters.
+    for other in [
+        ListTokenEventsRequest { actor: String::new(), ..request.clone() },
+        ListTokenEventsRequest { actor: "tokend".to_owned(), ..request.clone() },
+        ListTokenEventsRequest { occurred_after: Some(prost_types::Timestamp::default()), ..request.clone() },
+        ListTokenEventsRequest { occurred_before: Some(prost_types::Timestamp::default()), ..request },
+    ] {
+        let foreign = ListTokenEventsRequest { page_token: page.next_page_token.clone(), ..other };
+        refused(reader.list_token_events(foreign).await, Code::InvalidArgument, "INVALID_PAGE_TOKEN");
+    }
+}
+
+#[tokio::test]
+async fn what_is_no_actor_or_no_moment_is_refused_by_name() {
+    let replica = Replica::start().await;
+    let mut root = replica.root();
+    let never = Some(prost_types::Timestamp { seconds: 0, nanos: -1 });
+    for actor in ["somebody", "cert:a\0b", "Bootstrap", "tokend ", &format!("cert:{}", "x".repeat(296))] {
+        let request = ListTokenEventsRequest {
+            actor: actor.to_owned(),
+            occurred_after: never,
+            occurred_before: never,
+            ..Default::default()
+        };
+        let status = root.list_token_events(request).await.unwrap_err();
+        assert_eq!(fields(&status), ["occurred_after", "occurred_before", "actor"], "{actor:?}: {status:?}");
+    }
 }
 
 #[tokio::test]

@@ -10,8 +10,8 @@ use prost::Message;
 use prost_types::field_descriptor_proto::Type;
 use rustix::time::{ClockId, clock_gettime};
 use tokend::api::proto::{
-    CheckPolicyRequest, CreateTokenRequest, ListTokensRequest, Policy, RotateTokenRequest,
-    UpdatePolicyRequest, UpdateTokenRequest,
+    CheckPolicyRequest, CreateTokenRequest, ListTokenEventsRequest, ListTokensRequest, Policy,
+    RotateTokenRequest, UpdatePolicyRequest, UpdateTokenRequest,
 };
 use tonic::codegen::http::HeaderMap;
 use tonic::{Code, Status};
@@ -143,6 +143,7 @@ async fn else_valid(replica: &Replica, rpc: &str) -> Vec<u8> {
             RotateTokenRequest { token_id: token_id().await, ..Default::default() }.encode_to_vec()
         }
         "ListTokens" => ListTokensRequest::default().encode_to_vec(),
+        "ListTokenEvents" => ListTokenEventsRequest::default().encode_to_vec(),
         "UpdatePolicy" => {
             let policy = Some(Policy { expiration_required: true, ..Default::default() });
             UpdatePolicyRequest { policy, ..Default::default() }.encode_to_vec()

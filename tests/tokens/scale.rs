@@ -122,8 +122,9 @@ async fn explain_with(
 }
 
 /// Returns the number of blocks that a call accesses.
-async fn blocks(connection: &mut PgConnection, walk: &str, call: Call) -> u64 {
-    let plan = explain(connection, walk, call, "force_custom_plan", "ANALYZE, BUFFERS, TIMING off").await;
+async fn blocks(connection: &mut PgConnection, statement: &str, arguments: &str) -> u64 {
+    let options = "ANALYZE, BUFFERS, TIMING off";
+    let plan = explain_with(connection, statement, arguments, "force_custom_plan", options).await;
     // The first line of buffers is the total of the statement.
     let buffers = plan.lines().find(|line| line.contains("Buffers: shared")).unwrap_or_default();
     let words = buffers.split([' ', ':']).filter_map(|word| word.split_once('='));
@@ -173,7 +174,8 @@ async fn among_a_million_tokens_every_listing_walks_an_index_and_no_page_costs_m
                 "f" => "fff00000-0000-0000-0000-000000000000",
                 other => other,
             };
-            blocks(&mut connection, &walk, Call { position: (time, id), states: ALL, filters: none }).await
+            let call = Call { position: (time, id), states: ALL, filters: none };
+            blocks(&mut connection, &walk, &call.arguments(&walk)).await
         };
         // 51 rows: the block of each, the lookup of its last use through another index, and dead
         // rows of updates that are not vacuumed yet.
@@ -184,12 +186,13 @@ async fn among_a_million_tokens_every_listing_walks_an_index_and_no_page_costs_m
         // A call that finds nothing reads the blocks of 10,000 rows, not those of a million.
         let vain =
             Call { position: START, states: ALL, filters: "'0001-01-01', NULL, NULL, 'no such', NULL" };
-        let touched = blocks(&mut connection, &walk, vain).await;
+        let touched = blocks(&mut connection, &walk, &vain.arguments(&walk)).await;
         assert!(touched <= 10_000 * 2, "{touched} blocks for a call in vain");
     }
 }
 
-/// Fills the audit log: nine tenths in one organization, of ten users; one user with few, old events.
+/// Fills the audit log, an event a second: nine tenths in one organization, of ten users; one user with few, old events
+/// by another actor.
 async fn fill_log(database: &Database, events: usize) {
     let mut connection = database.connect().await;
     let indexes: Vec<(String, String)> = sqlx::query_as(
@@ -205,10 +208,12 @@ async fn fill_log(database: &Database, events: usize) {
     }
     write!(
         script,
-        "INSERT INTO token_events (kind, token_id, organization_id, user_id, actor, changes)
-         SELECT 'updated', ('00000000-0000-7000-8000-' || lpad(to_hex(n % 1000), 12, '0'))::uuid,
+        "INSERT INTO token_events (event_time, kind, token_id, organization_id, user_id, actor, changes)
+         SELECT now() - ({events} - n) * interval '1 s', 'updated',
+             ('00000000-0000-7000-8000-' || lpad(to_hex(n % 1000), 12, '0'))::uuid,
              CASE WHEN n % 10 = 0 THEN 'org-' || n % 1000 ELSE 'big' END,
-             CASE WHEN n % 100000 = 7 AND n < 300000 THEN 'seldom' ELSE 'user-' || n % 10 END, 'tokend', '[]'
+             CASE WHEN n % 100000 = 7 AND n < 300000 THEN 'seldom' ELSE 'user-' || n % 10 END,
+             CASE WHEN n % 100000 = 7 AND n < 300000 THEN 'bootstrap' ELSE 'tokend' END, '[]'
          FROM generate_series(1, {events}) AS n;"
     )
     .unwrap();
@@ -222,44 +227,72 @@ async fn fill_log(database: &Database, events: usize) {
     }
 }
 
+/// Returns the index that a reading of the log walks, and whom it asks for: somebody with many events, with few, and with
+/// none.
+fn walked(reading: &str) -> (&'static str, [String; 3]) {
+    let owners = |of: &dyn Fn(&str) -> String| ["user-7", "seldom", "nobody"].map(of);
+    if reading.contains("(token_id, id)") {
+        let token =
+            |number: u16| format!(", '00000000-0000-7000-8000-{number:012x}', 'big', 'user-{}'", number % 10);
+        return ("token_events_token_idx", [token(7), token(8), token(5000)]);
+    }
+    if reading.contains("(organization_id, user_id, id)") {
+        return ("token_events_user_idx", owners(&|user| format!(", 'big', '{user}'")));
+    }
+    if reading.contains("(organization_id, id)") {
+        let organization = |name| format!(", '{name}'");
+        return ("token_events_organization_idx", ["big", "org-10", "org-11"].map(organization));
+    }
+    if reading.contains("(user_id, id)") {
+        return ("token_events_any_user_idx", owners(&|user| format!(", '{user}'")));
+    }
+    let none = [const { String::new() }; 3];
+    if reading.contains("(actor COLLATE") {
+        ("token_events_actor_idx", none)
+    } else {
+        ("token_events_pkey", none)
+    }
+}
+
 #[tokio::test]
-async fn among_a_million_events_every_filter_of_the_log_reads_an_index_and_no_more_than_it_tells() {
+async fn among_a_million_events_every_filter_of_the_log_walks_an_index_and_no_further_than_is_said() {
+    const EVERYTHING: &str = "9223372036854775807, 51, 0, NULL, NULL";
     let database = Database::migrated().await;
     fill_log(&database, MILLION).await;
     let mut connection = database.connect().await;
-    let readings = statements("FROM token_events WHERE id < $1 AND");
-    assert_eq!(readings.len(), 5, "of a token, an organization, its user, a user, and all");
-    for reading in readings {
-        let token = "'00000000-0000-7000-8000-000000000007'";
-        for user in ["user-7", "seldom", "nobody"] {
-            let owner = if reading.contains("token_id = $3") {
-                format!(", {token}, 'big', '{user}'")
-            } else if reading.contains("user_id >= $4") {
-                format!(", 'big', '{user}'")
-            } else if reading.contains("organization_id >= $3") {
-                ", 'big'".to_owned()
-            } else if reading.contains("user_id >= $3") {
-                format!(", '{user}'")
-            } else {
-                String::new()
-            };
+    let readings = statements(") AS log");
+    assert_eq!(readings.len(), 6, "of a token, an organization, its user, a user, an actor, and all");
+    for reading in &readings {
+        let (index, owners) = walked(reading);
+        for (owner, actor) in owners.iter().zip(["'tokend'", "'bootstrap'", "'cert:nobody'"]) {
+            let actor = if index == "token_events_actor_idx" { actor } else { "NULL" };
+            let arguments = format!("{EVERYTHING}, {actor}{owner}");
             for mode in ["force_custom_plan", "force_generic_plan"] {
-                let arguments = format!("9223372036854775807, 51{owner}");
-                let plan = explain_with(&mut connection, &reading, &arguments, mode, "COSTS off").await;
-                assert!(
-                    !plan.contains("Seq Scan") && !plan.contains("_pkey on") || owner.is_empty(),
-                    "{mode}\n{plan}"
-                );
-                // A token has few events; all other reads use an index on all conditions, in its order.
-                let few = reading.contains("token_id = $3");
-                // One user in an organization may also be read by the index on the user's events
-                // anywhere, if they are few.
-                let elsewhere =
-                    plan.contains("token_events_any_user_idx") && reading.contains("user_id >= $4");
-                let more = plan.contains("Filter:") && !elsewhere || plan.contains("Sort");
-                assert!(few || !more, "{mode} {arguments}\n{plan}");
+                let plan = explain_with(&mut connection, reading, &arguments, mode, "COSTS off").await;
+                assert!(plan.contains(&format!("using {index} on")), "{mode} {arguments}\n{plan}");
+                let more = plan.contains("Seq Scan") || plan.contains("Sort");
+                assert!(!more, "the walk could not stop early: {mode} {arguments}\n{plan}");
             }
+            // 51 rows, each in a block of its own, and the way to them.
+            let touched = blocks(&mut connection, reading, &arguments).await;
+            assert!(touched <= 51 * 2, "{touched} blocks for {arguments} of\n{reading}");
         }
+        // A call that finds nothing touches what 10,000 rows lie in, not what a million do.
+        let vain = format!("9223372036854775807, 51, 0, NULL, '1971-01-01', 'tokend'{}", owners[0]);
+        let touched = blocks(&mut connection, reading, &vain).await;
+        assert!(touched <= 10_000 * 2, "{touched} blocks for a call in vain of\n{reading}");
+    }
+
+    let range = statements("AS behind").pop().unwrap();
+    for times in
+        ["now() - interval '5 days', now() - interval '4 days'", "NULL, '1971-01-01'", "'2999-01-01', NULL"]
+    {
+        for mode in ["force_custom_plan", "force_generic_plan"] {
+            let plan = explain_with(&mut connection, &range, times, mode, "COSTS off").await;
+            assert!(!plan.contains("Seq Scan") && !plan.contains("Sort"), "{mode} {times}\n{plan}");
+        }
+        let touched = blocks(&mut connection, &range, times).await;
+        assert!(touched <= 16, "{touched} blocks for the range {times}");
     }
 }
 

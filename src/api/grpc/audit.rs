@@ -5,7 +5,7 @@ use crate::api::proto::{
     FieldChange, ListTokenEventsRequest, ListTokenEventsResponse, TokenEvent, TokenEventKind,
 };
 use crate::domain::audit_context::TraceId;
-use crate::domain::event::{self, EventKind};
+use crate::domain::event::{self, Actor, EventKind};
 use crate::domain::{OrganizationId, UserId, Violations};
 use crate::tokens::events::{EventPage, ListEvents};
 
@@ -16,11 +16,20 @@ pub(super) fn list_request(message: ListTokenEventsRequest) -> Result<ListEvents
     let token_id = violations.take("token_id", convert::optional(&message.token_id, convert::token_id));
     let user_id = violations.take("user_id", convert::optional(&message.user_id, UserId::parse));
     let page_size = violations.take("page_size", convert::page_size(message.page_size));
+    let mut moment = |field, time: Option<prost_types::Timestamp>| {
+        violations.take(field, time.map(convert::whole_instant).transpose())
+    };
+    let occurred_after = moment("occurred_after", message.occurred_after);
+    let occurred_before = moment("occurred_before", message.occurred_before);
+    let actor = violations.take("actor", convert::optional(&message.actor, Actor::parse));
     let request = (|| {
         Some(ListEvents {
             organization_id: organization_id?,
             token_id: token_id?,
             user_id: user_id?,
+            occurred_after: occurred_after?,
+            occurred_before: occurred_before?,
+            actor: actor?,
             page_size: page_size?,
             page_token: Some(message.page_token).filter(|text| !text.is_empty()),
         })

@@ -250,7 +250,7 @@ fn instant(time: prost_types::Timestamp) -> Result<OffsetDateTime, FieldError> {
 
 /// Reads an instant to compare others with, rounded up to whole microseconds. Postgres keeps no
 /// more, so the same instants lie before it as without rounding.
-fn whole_instant(time: prost_types::Timestamp) -> Result<OffsetDateTime, FieldError> {
+pub(super) fn whole_instant(time: prost_types::Timestamp) -> Result<OffsetDateTime, FieldError> {
     let time = instant(time)?;
     let rest = time.nanosecond().next_multiple_of(1_000).saturating_sub(time.nanosecond());
     // There is no later microsecond, and nothing lies after it.

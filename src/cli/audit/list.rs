@@ -5,7 +5,6 @@ use std::num::NonZeroU32;
 use clap::Args;
 use prost_types::Timestamp;
 use serde::Serialize;
-use time::OffsetDateTime;
 use tokend_client::Repeatable;
 use tokend_client::proto::{FieldChange, ListTokenEventsRequest, TokenEvent, TokenEventKind};
 
@@ -15,9 +14,6 @@ use crate::cli::client::{AddressFlag, Client};
 use crate::cli::moments::parse_past;
 use crate::cli::output::{cell, print, print_json, quoted, remark, rfc3339, table};
 use crate::config::Environment;
-
-/// The most that an event may be written after its time.
-const LONGEST_WAIT: time::Duration = time::Duration::hours(1);
 
 /// The most events in one page of the server.
 const LARGEST_PAGE: usize = 1000;
@@ -44,12 +40,11 @@ pub(crate) struct ListFlags {
     #[arg(long, value_name = "TIME", value_parser = parse_past)]
     since: Option<Timestamp>,
 
-    /// Events before this moment, RFC 3339 or how long ago; what is newer is read and left out
+    /// Events before this moment, RFC 3339 or how long ago
     #[arg(long, value_name = "TIME", value_parser = parse_past)]
     until: Option<Timestamp>,
 
-    /// What this actor did, as the column BY has it: a token's id, `cert:NAME`, `bootstrap` or `tokend`; the others' are read
-    /// and left out, so give --since with it
+    /// What this actor did, as the column BY has it: a token's id, `cert:NAME`, `bootstrap` or `tokend`
     #[arg(long, value_name = "ACTOR", default_value = "", hide_default_value = true)]
     by: String,
 
@@ -102,51 +97,14 @@ pub(super) async fn run(flags: ListFlags, environment: &Environment) -> Result<(
     Ok(())
 }
 
-/// Selects the events to show among those that the server lists.
-struct Filter {
-    since: Option<OffsetDateTime>,
-    until: Option<OffsetDateTime>,
-    by: String,
-}
-
-impl Filter {
-    fn leaves_out(&self) -> bool {
-        self.since.is_some() || self.until.is_some() || !self.by.is_empty()
-    }
-
-    fn takes(&self, event: &TokenEvent) -> bool {
-        let time = event.event_time.and_then(moment);
-        self.since.is_none_or(|since| time.is_some_and(|time| time >= since))
-            && self.until.is_none_or(|until| time.is_some_and(|time| time < until))
-            && (self.by.is_empty() || event.actor == self.by)
-    }
-
-    /// Returns whether no later event can match: events are listed in the order in which they were
-    /// written, and an event that waited long for others was written later than its time.
-    fn is_behind(&self, event: &TokenEvent) -> bool {
-        let time = event.event_time.and_then(moment);
-        self.since.zip(time).is_some_and(|(since, time)| since - time > LONGEST_WAIT)
-    }
-}
-
-fn moment(time: Timestamp) -> Option<OffsetDateTime> {
-    OffsetDateTime::from_unix_timestamp_nanos(
-        i128::from(time.seconds) * 1_000_000_000 + i128::from(time.nanos),
-    )
-    .ok()
-}
-
 /// Returns the events, and whether there are more.
 async fn list(flags: ListFlags, environment: &Environment) -> Result<(Vec<TokenEvent>, bool), CommandError> {
     let client = Client::open(flags.address, environment)?;
     let limit = flags.limit.get() as usize;
-    let filter =
-        Filter { since: flags.since.and_then(moment), until: flags.until.and_then(moment), by: flags.by };
     let (mut events, mut page_token): (Vec<TokenEvent>, _) = (Vec::new(), String::new());
     loop {
-        // Events that are left out count for the page size, too.
-        let wanted =
-            if filter.leaves_out() { LARGEST_PAGE } else { (limit - events.len()).min(LARGEST_PAGE) };
+        // One more tells whether there are more.
+        let wanted = limit.saturating_add(1).saturating_sub(events.len()).min(LARGEST_PAGE);
         let page_size = i32::try_from(wanted).unwrap_or(i32::MAX);
         let message = ListTokenEventsRequest {
             organization_id: flags.organization.clone(),
@@ -154,22 +112,20 @@ async fn list(flags: ListFlags, environment: &Environment) -> Result<(Vec<TokenE
             user_id: flags.user.clone(),
             page_size,
             page_token,
+            occurred_after: flags.since,
+            occurred_before: flags.until,
+            actor: flags.by.clone(),
         };
         let asked = client.call(Repeatable::Yes, message, |mut raw, request| async move {
             raw.list_token_events(request).await
         });
         let page = asked.await?;
         page_token = page.next_page_token;
-        if page.events.last().is_some_and(|oldest| filter.is_behind(oldest)) {
-            page_token.clear();
-        }
-        events.extend(page.events.into_iter().filter(|event| filter.takes(event)));
-        if events.len() > limit {
+        events.extend(page.events);
+        if page_token.is_empty() || events.len() > limit {
+            let more = events.len() > limit;
             events.truncate(limit);
-            return Ok((events, true));
-        }
-        if page_token.is_empty() || events.len() >= limit {
-            return Ok((events, !page_token.is_empty()));
+            return Ok((events, more));
         }
     }
 }
