@@ -111,10 +111,10 @@ pub enum ConfigError {
          --database-url is reached: set it, too"
     )]
     NoDatabaseToPool,
-    /// A flag has no effect.
+    /// A setting has no effect.
     #[error("{flag} does nothing {why}: leave it out")]
     WithoutEffect {
-        /// The flag.
+        /// The setting, as a flag.
         flag: &'static str,
         /// Where it has none, or what is missing.
         why: &'static str,
@@ -230,6 +230,13 @@ pub enum ConfigError {
     /// A path cannot be made absolute.
     #[error("cannot make the data directory's path absolute")]
     DataDirectory(#[source] io::Error),
+}
+
+impl ConfigError {
+    /// Refuses a setting that is not used: its owner believes that it has an effect. `why` says what is missing.
+    pub(super) fn demand(flag: &'static str, used: bool, why: &'static str) -> Result<(), Self> {
+        if used { Ok(()) } else { Err(Self::WithoutEffect { flag, why }) }
+    }
 }
 
 /// Where the text of a keyring came from.

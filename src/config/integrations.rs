@@ -25,27 +25,40 @@ pub(super) fn integrations(
         return Err(ConfigError::TokenReviewWithoutListener);
     }
     let web_origins = web_origins(sources, &mut flags)?;
-    let trusted_proxies = sources
-        .choose(flags.trusted_proxies, "TOKEND_TRUSTED_PROXIES", |file| file.trusted_proxies.take())?
-        .map(TrustedProxies::get)
-        .unwrap_or_default();
+    let trusted_proxies: Option<TrustedProxies> =
+        sources
+            .choose(flags.trusted_proxies, "TOKEND_TRUSTED_PROXIES", |file| file.trusted_proxies.take())?;
     let ext_authz = sources.is_on(flags.ext_authz, "TOKEND_EXT_AUTHZ", |file| file.ext_authz.take())?;
     let organization = sources.choose(flags.gateway_organization, "TOKEND_GATEWAY_ORGANIZATION", |file| {
         file.gateway_organization.take()
     })?;
     let organization = organization.map(|text| OrganizationId::parse(&text)).transpose();
+    let organization = organization.map_err(ConfigError::GatewayOrganization)?;
     let prefix: Option<String> =
         sources.choose(flags.identity_header_prefix, "TOKEND_IDENTITY_HEADER_PREFIX", |file| {
             file.identity_header_prefix.take()
         })?;
     let identity_headers = prefix.map(|prefix| IdentityHeaders::with_prefix(&prefix)).transpose();
+    let identity_headers = identity_headers.map_err(ConfigError::IdentityHeaderPrefix)?;
+    let asked = ext_authz || http_listen.is_some();
+    for (flag, given) in [
+        ("--trusted-proxies", trusted_proxies.is_some()),
+        ("--gateway-organization", organization.is_some()),
+        ("--identity-header-prefix", identity_headers.is_some()),
+    ] {
+        ConfigError::demand(
+            flag,
+            !given || asked,
+            "without --http-listen or --ext-authz, by which gateways ask",
+        )?;
+    }
     Ok(IntegrationsConfig {
-        trusted_proxies,
-        identity_headers: identity_headers.map_err(ConfigError::IdentityHeaderPrefix)?.unwrap_or_default(),
+        trusted_proxies: trusted_proxies.map(TrustedProxies::get).unwrap_or_default(),
+        identity_headers: identity_headers.unwrap_or_default(),
         ext_authz,
         token_review,
         web_origins,
-        gateway_organization: organization.map_err(ConfigError::GatewayOrganization)?,
+        gateway_organization: organization,
     })
 }
 
@@ -56,15 +69,11 @@ fn token_review(
     let scope: Option<String> =
         sources.choose(flags.token_review.take(), "TOKEND_TOKEN_REVIEW", |file| file.token_review.take())?;
     let named = flags.token_review_audiences.take();
-    if named.is_some() && scope.is_none() {
-        return Err(ConfigError::WithoutEffect {
-            flag: "--token-review-audiences",
-            why: "without --token-review",
-        });
-    }
-    let named = sources
-        .choose(named, "TOKEND_TOKEN_REVIEW_AUDIENCES", |file| file.token_review_audiences.take())?
-        .unwrap_or_else(|| AUDIENCE.to_owned());
+    let named: Option<String> =
+        sources.choose(named, "TOKEND_TOKEN_REVIEW_AUDIENCES", |file| file.token_review_audiences.take())?;
+    let used = named.is_none() || scope.is_some();
+    ConfigError::demand("--token-review-audiences", used, "without --token-review")?;
+    let named = named.unwrap_or_else(|| AUDIENCE.to_owned());
     let audiences = named.split(',').map(str::trim).filter(|audience| !audience.is_empty());
     let audiences = audiences.map(str::to_owned).collect();
     let scope = scope.map(|text| Scope::parse(&text).map_err(ConfigError::TokenReview)).transpose()?;

@@ -57,6 +57,9 @@ impl ServeFlags {
             file.insecure_plaintext.take()
         })?;
         let tls = tls_files(&mut sources, self.tls)?;
+        // A permission may stand in an environment that several processes share; a flag is for this one.
+        let used = !self.insecure_plaintext || tls.is_none();
+        ConfigError::demand("--insecure-plaintext", used, "beside --tls-certificate")?;
         let certificates = certificates(&mut sources, tls.as_ref())?;
         let http_listen =
             sources.choose(self.http_listen, "TOKEND_HTTP_LISTEN", |file| file.http_listen.take())?;
@@ -69,8 +72,11 @@ impl ServeFlags {
             sources.is_on(self.no_migrate, "TOKEND_NO_MIGRATE", |file| file.no_migrate.take())?;
         let (otlp_endpoint, sampling) = tracing(&mut sources, self.tracing)?;
         let storage = sources.storage(self.data_dir)?;
-        if no_migrate && matches!(storage, Storage::Embedded { .. }) {
-            return Err(ConfigError::NoMigrateWithoutDatabase);
+        if matches!(storage, Storage::Embedded { .. }) {
+            if no_migrate {
+                return Err(ConfigError::NoMigrateWithoutDatabase);
+            }
+            ConfigError::demand("--allow-fsync-off", !self.allow_fsync_off, "without a database URL")?;
         }
         let settings = ServeSettings {
             ways: integrations(&mut sources, self.ways, http_listen)?,
@@ -246,11 +252,10 @@ fn timeouts(
     let age = sources.choose(age, "TOKEND_MAX_CONNECTION_AGE", |file| file.max_connection_age.take())?;
     let grace = sources
         .choose(grace, "TOKEND_MAX_CONNECTION_AGE_GRACE", |file| file.max_connection_age_grace.take())?;
-    Ok(Timeouts {
-        age: age.map_or(usual.age, |age| Some(age.get()).filter(|age| !age.is_zero())),
-        age_grace: grace.map_or(usual.age_grace, Millis::get),
-        ..usual
-    })
+    let age = age.map_or(usual.age, |age| Some(age.get()).filter(|age| !age.is_zero()));
+    let used = grace.is_none() || age.is_some();
+    ConfigError::demand("--max-connection-age-grace", used, "beside --max-connection-age 0s")?;
+    Ok(Timeouts { age, age_grace: grace.map_or(usual.age_grace, Millis::get), ..usual })
 }
 
 /// Resolves the collector of spans, and the sampling.
@@ -262,18 +267,18 @@ fn tracing(
         sources.choose(flags.otlp_endpoint, "TOKEND_OTLP_ENDPOINT", |file| file.otlp_endpoint.take())?;
     let insecure =
         sources.is_on(flags.otlp_insecure, "TOKEND_OTLP_INSECURE", |file| file.otlp_insecure.take())?;
+    let ratio: Option<SampleRatio> =
+        sources.choose(flags.trace_sample_ratio, "TOKEND_TRACE_SAMPLE_RATIO", |file| {
+            file.trace_sample_ratio.take()
+        })?;
     if let Some(endpoint) = &endpoint {
         check_otlp_endpoint(endpoint, insecure)?;
+    } else {
+        let why = "without --otlp-endpoint";
+        ConfigError::demand("--otlp-insecure", !flags.otlp_insecure, why)?;
+        ConfigError::demand("--trace-sample-ratio", ratio.is_none(), why)?;
     }
-    if flags.trace_sample_ratio.is_some() && endpoint.is_none() {
-        return Err(ConfigError::WithoutEffect {
-            flag: "--trace-sample-ratio",
-            why: "without --otlp-endpoint",
-        });
-    }
-    let ratio = sources
-        .choose(flags.trace_sample_ratio, "TOKEND_TRACE_SAMPLE_RATIO", |file| file.trace_sample_ratio.take())?
-        .map_or(TRACE_SAMPLE_RATIO, SampleRatio::get);
+    let ratio = ratio.map_or(TRACE_SAMPLE_RATIO, SampleRatio::get);
     let sampling = if endpoint.is_some() { Sampling::of(ratio) } else { Sampling::off() };
     Ok((endpoint, sampling))
 }

@@ -2,6 +2,7 @@
 //! environment. This file has what the test files share.
 
 mod database;
+mod effects;
 mod integrations;
 mod keyring;
 mod links;
