@@ -1,65 +1,50 @@
-//! Parses the command line, and keeps secrets out of its errors: the parser repeats an unexpected word, and
-//! so would write a misplaced secret into the log of the program that ran the command. Called by `main`.
-
-use std::ffi::{OsStr, OsString};
-use std::io::{self, Write as _};
-use std::process::exit;
+//! Parses the command line, and repeats no value in its errors: the parser repeats an unexpected word, and so
+//! would write a misplaced secret into the log of the program that ran the command. Called by `main`.
 
 use clap::Parser as _;
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 
 use super::CommandLine;
 
-/// Replaces a word that may be a secret.
+/// Replaces a value.
 const NOT_REPEATED: &str = "(not repeated)";
 
-/// The longest word that is repeated, and the longest run of letters and digits in one: a secret is
-/// such a run.
+/// The longest name of a flag that is repeated.
 const LONGEST: usize = 32;
-const LONGEST_UNBROKEN: usize = 20;
 
 /// Parses the process's command line; prints an error, or what `--help` asks for, and ends the process.
 #[must_use]
 pub fn parse() -> CommandLine {
-    let words: Vec<_> = std::env::args_os().collect();
-    match CommandLine::try_parse_from(&words) {
-        Ok(line) => line,
-        Err(error) => match told(&error, &words) {
-            None => error.exit(),
-            Some(text) => {
-                let _ = io::stderr().lock().write_all(text.as_bytes());
-                exit(error.exit_code());
-            }
-        },
-    }
+    CommandLine::try_parse().unwrap_or_else(|error| without_values(error).exit())
 }
 
-/// Returns the redacted message of an error, if the parser's own would repeat a possible secret.
-fn told(error: &clap::Error, words: &[OsString]) -> Option<String> {
-    let said = error.render().to_string();
-    let mut told = said.clone();
-    let mut hidden: Vec<String> = words.iter().skip(1).flat_map(|word| hidden(word)).collect();
-    // Longer ones first: a part may also be listed.
-    hidden.sort_by_key(|word| std::cmp::Reverse(word.len()));
-    for word in hidden {
-        told = told.replace(&word, NOT_REPEATED);
-    }
-    (told != said).then_some(told)
-}
-
-/// Returns the parts of a word that are not repeated: all of it, or a flag's value.
-fn hidden(word: &OsStr) -> Vec<String> {
-    let word = word.to_string_lossy().into_owned();
-    let value = match word.split_once('=') {
-        Some((_, value)) if word.starts_with('-') => Some(value.to_owned()),
-        _ => None,
+/// Removes the values from an error; what was expected, and what is similar, stays.
+fn without_values(mut error: clap::Error) -> clap::Error {
+    let given = match error.kind() {
+        ErrorKind::InvalidValue | ErrorKind::ValueValidation | ErrorKind::TooManyValues => {
+            ContextKind::InvalidValue
+        }
+        ErrorKind::InvalidSubcommand => ContextKind::InvalidSubcommand,
+        ErrorKind::UnknownArgument => ContextKind::InvalidArg,
+        // These contain only our own words.
+        _ => return error,
     };
-    [Some(word), value].into_iter().flatten().filter(|word| !may_be_shown(word)).collect()
+    match error.get(given) {
+        Some(ContextValue::String(word)) if word.is_empty() || is_flag(word) => {}
+        _ => {
+            error.insert(given, ContextValue::String(NOT_REPEATED.to_owned()));
+            // Tips with the word in them.
+            error.remove(ContextKind::Suggested);
+        }
+    }
+    error
 }
 
-fn may_be_shown(word: &str) -> bool {
-    let plain = word.chars().all(|c| c.is_ascii_alphanumeric() || "-.:+= ".contains(c));
-    let unbroken = word.split(|c: char| !c.is_ascii_alphanumeric()).map(str::len).max();
-    plain && word.len() <= LONGEST && unbroken.is_none_or(|longest| longest <= LONGEST_UNBROKEN)
+/// Returns whether a word may be the mistyped name of a flag.
+fn is_flag(word: &str) -> bool {
+    let name =
+        |name: &str| name.len() <= LONGEST && name.bytes().all(|b| b.is_ascii_lowercase() || b == b'-');
+    word.strip_prefix("--").is_some_and(name) || word.starts_with('-') && word.len() == 2
 }
 
 /// Refuses a secret in place of a token's id. Whether another text is an id is for the server to decide.
@@ -82,8 +67,8 @@ mod tests {
     use super::*;
     use crate::secret::{Prefix, Secret, TokenId};
 
-    /// Texts that people may paste by mistake, each with a part that must not be shown.
-    fn secrets() -> [(String, &'static str); 4] {
+    /// Texts that people may type or paste by mistake, each with a part that must not be shown.
+    fn secrets() -> [(String, &'static str); 7] {
         let secret = Secret::derived(TokenId::from_bytes([7; 16]), Zeroizing::new([7; 32]));
         let secret = secret.render(&Prefix::default()).expose_secret().to_owned();
         [
@@ -91,6 +76,9 @@ mod tests {
             (secret[..40].to_owned(), "tokd_"),
             (secret[27..70].to_owned(), "secret"),
             ("postgres://u:canary@h/d".to_owned(), "canary"),
+            ("hunter2".to_owned(), "hunter2"),
+            ("correcthorsebattery".to_owned(), "correcthorse"),
+            ("two words-or=three".to_owned(), "words"),
         ]
     }
 
@@ -119,14 +107,18 @@ mod tests {
         let mut lines: Vec<Vec<String>> = Vec::new();
         for (secret, _) in secrets() {
             lines.push(vec![secret.clone()]);
-            lines.push(vec![format!("--{secret}")]);
+            if !is_flag(&format!("--{secret}")) {
+                lines.push(vec![format!("--{secret}")]);
+            }
             lines.push(vec![format!("-{secret}")]);
             lines.push(vec![format!("--secret={secret}")]);
             lines.push(vec!["help".to_owned(), secret.clone()]);
             leaves(&CommandLine::command(), &[], &mut |path, command| {
                 let mut said =
                     vec![vec![secret.clone()], vec![secret.clone(), secret.clone(), secret.clone()]];
-                said.push(vec![format!("--{secret}")]);
+                if !is_flag(&format!("--{secret}")) {
+                    said.push(vec![format!("--{secret}")]);
+                }
                 said.push(vec![format!("--secret={secret}")]);
                 said.push(vec!["--".to_owned(), secret.clone()]);
                 said.extend(command.get_arguments().flat_map(|argument| positions(argument, &secret)));
@@ -137,15 +129,14 @@ mod tests {
         }
         let mut refused = 0;
         for line in &lines {
-            let words: Vec<OsString> =
-                ["tokend"].into_iter().map(OsString::from).chain(line.iter().map(OsString::from)).collect();
-            let Err(error) = CommandLine::try_parse_from(&words) else { continue };
+            let words = ["tokend"].into_iter().chain(line.iter().map(String::as_str));
+            let Err(error) = CommandLine::try_parse_from(words) else { continue };
             if !error.use_stderr() {
                 // The help, which contains only our own text.
                 continue;
             }
             refused += 1;
-            let said = told(&error, &words).unwrap_or_else(|| error.render().to_string());
+            let said = without_values(error).render().to_string();
             for (secret, part) in secrets() {
                 let part = if part == "secret" { &*secret } else { part };
                 assert!(!said.contains(part), "{line:?}: {said}");
@@ -155,16 +146,27 @@ mod tests {
     }
 
     #[test]
-    fn what_is_mistyped_is_repeated_as_far_as_it_can_be_no_secret() {
+    fn what_is_mistyped_is_told_by_what_was_expected() {
         let said = |words: &[&str]| {
-            let words: Vec<OsString> = words.iter().map(OsString::from).collect();
-            let error = CommandLine::try_parse_from(&words).err().unwrap();
-            told(&error, &words).unwrap_or_else(|| error.render().to_string())
+            let error = CommandLine::try_parse_from(words).err().unwrap();
+            without_values(error).render().to_string()
         };
-        assert!(said(&["tokend", "tokn"]).contains("'tokn'"));
-        assert!(said(&["tokend", "token", "list", "--organisation", "x"]).contains("'--organisation'"));
-        assert!(said(&["tokend", "token", "list", "--created-after", "2030-01-31"]).contains("'2030-01-31'"));
-        let misplaced = said(&["tokend", "token", "get", &secrets()[0].0]);
-        assert!(misplaced.contains("22 characters") && misplaced.contains(NOT_REPEATED), "{misplaced}");
+        for (line, expected) in [
+            (&["tokend", "tokn"][..], "a similar subcommand exists: 'token'"),
+            (&["tokend", "token", "list", "--organisation", "x"], "unexpected argument '--organisation'"),
+            (&["tokend", "token", "list", "--organisation", "x"], "exists: '--organization'"),
+            (&["tokend", "token", "list", "-x"], "unexpected argument '-x'"),
+            (
+                &["tokend", "token", "list", "--created-after", "2030-01-31"],
+                "for '--created-after <TIME>': expected",
+            ),
+            (&["tokend", "token", "list", "--state", "activ"], "a similar value exists: 'active'"),
+            (&["tokend", "token", "list", "--state", ""], "a value is required for '--state"),
+            (&["tokend", "token", "get", &secrets()[0].0], "22 characters"),
+            (&["tokend", "token", "get", "a", "hunter2"], "unexpected argument '(not repeated)'"),
+        ] {
+            let told = said(line);
+            assert!(told.contains(expected), "{line:?}: {told}");
+        }
     }
 }

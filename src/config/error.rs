@@ -196,10 +196,10 @@ pub enum ConfigError {
     #[error("--identity-header-prefix: it {0}")]
     IdentityHeaderPrefix(FieldError),
     /// An allowed web origin is invalid.
-    #[error("--grpc-web-origins: '{origin}' is no origin: it {problem}")]
+    #[error("--grpc-web-origins: number {number} is no origin: it {problem}")]
     WebOrigin {
-        /// The text.
-        origin: String,
+        /// Its number, from 1. The text is not repeated: a URL may hold a password.
+        number: usize,
         /// What is wrong.
         problem: FieldError,
     },

@@ -86,9 +86,9 @@ fn web_origins(sources: &mut Sources<'_>, flags: &mut WayFlags) -> Result<Vec<Or
         sources.choose(flag, "TOKEND_GRPC_WEB_ORIGINS", |file| file.grpc_web_origins.take())?;
     let named = named.iter().flat_map(|named| named.split(',')).map(str::trim);
     named
-        .map(|text| {
-            Origin::parse(text)
-                .map_err(|error| ConfigError::WebOrigin { origin: text.to_owned(), problem: error })
+        .zip(1..)
+        .map(|(text, number)| {
+            Origin::parse(text).map_err(|problem| ConfigError::WebOrigin { number, problem })
         })
         .collect()
 }

@@ -33,6 +33,8 @@ fn pages_may_call_from_the_origins_that_are_named() {
         let error = refusal(&["--grpc-web-origins", wrong], &[]);
         assert!(matches!(error, ConfigError::WebOrigin { .. }), "{wrong:?}");
     }
+    let secret = refusal(&["--grpc-web-origins", "https://a.example,https://u:canary@b.example"], &[]);
+    assert!(told(&secret).contains("number 2") && !told(&secret).contains("canary"), "{secret}");
 }
 
 #[test]
