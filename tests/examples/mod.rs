@@ -6,7 +6,7 @@ mod reports;
 
 use std::path::{Path, PathBuf};
 
-use self::reports::{Reports, Restarts, guarded};
+use self::reports::{Reports, guarded};
 use crate::support::client::{created_with, revoked};
 use crate::support::program::{Place, Running, find, find_at, find_tool, free_address, or_skipped};
 use crate::support::replica::Replica;
@@ -32,14 +32,14 @@ async fn a_python_service_lets_in_who_may_and_nobody_else() {
         return;
     }
     let Some(service) = find_at("examples/python/service.py") else { return };
-    guarded(Restarts::CostNoCall, |reports| start(&python, &[service.to_str().unwrap()], reports)).await;
+    guarded(|reports| start(&python, &[service.to_str().unwrap()], reports)).await;
 }
 
 #[tokio::test]
 async fn a_typescript_service_lets_in_who_may_and_nobody_else() {
     let Some(node) = find("node") else { return };
     let Some(service) = find_at("examples/typescript/gen/service.js") else { return };
-    guarded(Restarts::NotTried, |reports| start(&node, &[service.to_str().unwrap()], reports)).await;
+    guarded(|reports| start(&node, &[service.to_str().unwrap()], reports)).await;
 }
 
 /// Finds the Rust example, which is built in the same directory as tokend.
@@ -51,7 +51,7 @@ fn rust_service() -> Option<PathBuf> {
 #[tokio::test]
 async fn a_rust_service_lets_in_who_may_and_nobody_else() {
     let Some(service) = rust_service() else { return };
-    guarded(Restarts::NotTried, |reports| start(&service, &[], reports)).await;
+    guarded(|reports| start(&service, &[], reports)).await;
 }
 
 #[tokio::test]
@@ -96,5 +96,5 @@ async fn a_rust_service_over_http_judges_by_itself_and_hears_of_revocations() {
 #[tokio::test]
 async fn a_go_service_lets_in_who_may_and_nobody_else() {
     let Some(service) = find_at("examples/go/gen/reports-service") else { return };
-    guarded(Restarts::CostNoCall, |reports| start(&service, &[], reports)).await;
+    guarded(|reports| start(&service, &[], reports)).await;
 }

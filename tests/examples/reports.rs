@@ -19,15 +19,6 @@ use crate::support::program::{Running, free_address};
 use crate::support::proxy::{Proxy, Way};
 use crate::support::replica::{Installation, Replica};
 
-/// The effect of a restart of tokend on calls.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Restarts {
-    /// None, because of the service config.
-    CostNoCall,
-    /// Not tested for this example.
-    NotTried,
-}
-
 /// The settings of an example.
 pub(crate) struct Reports {
     pub(crate) tokend: String,
@@ -74,7 +65,7 @@ fn request(scopes: &[&str]) -> CreateTokenRequest {
 }
 
 /// Starts an example with `start`, and runs all checks on it.
-pub(crate) async fn guarded(restarts: Restarts, start: impl FnOnce(&Reports) -> Running) {
+pub(crate) async fn guarded(start: impl FnOnce(&Reports) -> Running) {
     let (proxy, installation) = (Proxy::start(Way::Open).await, Installation::new().await);
     let mut config = installation.config();
     config.database = proxy.lead(&config.database);
@@ -95,12 +86,8 @@ pub(crate) async fn guarded(restarts: Restarts, start: impl FnOnce(&Reports) -> 
     .await;
     who_may_is_let_in(&replica, &channel).await;
     who_may_not_is_refused(&replica, &channel).await;
-    let replica = if restarts == Restarts::CostNoCall {
-        let database = proxy.lead(&installation.config().database);
-        a_restart_costs_no_call(replica, &channel, &way, database).await
-    } else {
-        replica
-    };
+    let database = proxy.lead(&installation.config().database);
+    let replica = a_restart_costs_no_call(replica, &channel, &way, database).await;
     what_is_not_known_is_neither(replica, &channel, &proxy).await;
     service.check();
 }

@@ -5,8 +5,11 @@
 
 import { readFileSync } from "node:fs";
 import { createServer } from "node:http2";
+import { setTimeout as pause } from "node:timers/promises";
 
 import {
+  Code,
+  ConnectError,
   createClient,
   createContextValues,
   type ConnectRouter,
@@ -34,6 +37,27 @@ function setting(name: string): string {
 /** Pings find a connection that has gone silent; a lost one is made anew by the next call. */
 const CHANNEL = { pingIntervalMs: 10_000, pingTimeoutMs: 5_000 };
 
+/** What a call ends with while tokend cannot tell, or when its connection is lost. */
+const PASSING = [Code.Unavailable, Code.Aborted];
+
+/**
+ * Asks again where tokend cannot tell, as ../service-config.json has gRPC's own clients do: Connect knows no service
+ * configs. It ends with the call's own deadline.
+ */
+const askAgain: Interceptor = (next) => async (request) => {
+  for (let longest = 100; ; longest = Math.min(2 * longest, 1_000)) {
+    try {
+      return await next(request);
+    } catch (error) {
+      const repeatable = request.method.name === "Verify" && !request.signal.aborted;
+      if (!repeatable || !PASSING.includes(ConnectError.from(error).code)) {
+        throw error;
+      }
+    }
+    await pause(longest * Math.random(), undefined, { signal: request.signal });
+  }
+};
+
 /** Connects to tokend as a caller of its own. */
 function connect() {
   const secret = readFileSync(setting("TOKEND_SECRET_FILE"), "utf8").trim();
@@ -42,7 +66,8 @@ function connect() {
     return next(request);
   };
   const baseUrl = setting("TOKEND_ADDRESS");
-  return createClient(TokenService, createGrpcTransport({ ...CHANNEL, baseUrl, interceptors: [authorize] }));
+  const interceptors = [askAgain, authorize];
+  return createClient(TokenService, createGrpcTransport({ ...CHANNEL, baseUrl, interceptors }));
 }
 
 function routes(router: ConnectRouter): void {
