@@ -7,7 +7,7 @@ use std::{env, error::Error, fs, path::PathBuf};
 
 use protox::Compiler;
 
-#[path = "src/api/secret_messages.rs"]
+#[path = "client/secret_messages.rs"]
 mod secret_messages;
 
 use secret_messages::SECRET_MESSAGES;

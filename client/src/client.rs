@@ -13,6 +13,7 @@ use tonic::{Request, Status};
 use crate::authorization::Authorization;
 use crate::credential::{Credential, Known};
 use crate::error::{Error, ErrorKind};
+#[cfg(any(feature = "guard", feature = "local"))]
 use crate::outage::Outage;
 use crate::pages::{Page, Pages};
 use crate::proto;
@@ -37,13 +38,20 @@ pub struct Client {
     authorization: Authorization,
     credential: Option<Arc<Credential>>,
     retries: Retries,
+    #[cfg(any(feature = "guard", feature = "local"))]
     outage: Arc<Outage>,
 }
 
 impl Client {
     pub(crate) fn new(channel: Channel, credential: Option<Arc<Credential>>, retries: Retries) -> Self {
-        let (authorization, outage) = (Authorization::of(credential.clone()), Arc::default());
-        Self { channel, authorization, credential, retries, outage }
+        Self {
+            channel,
+            authorization: Authorization::of(credential.clone()),
+            credential,
+            retries,
+            #[cfg(any(feature = "guard", feature = "local"))]
+            outage: Arc::default(),
+        }
     }
 
     /// Returns a client that acts for a user, whom the audit log records: 1 to 200 visible ASCII characters.
@@ -75,6 +83,7 @@ impl Client {
     }
 
     /// Returns the same caller over another client's connection.
+    #[cfg(feature = "local")]
     pub(crate) fn over(&self, other: &Self) -> Self {
         Self { channel: other.channel.clone(), ..self.clone() }
     }
@@ -91,6 +100,7 @@ impl Client {
     }
 
     /// Returns the record of failures that are reported to no caller.
+    #[cfg(any(feature = "guard", feature = "local"))]
     pub(crate) fn outage(&self) -> &Outage {
         &self.outage
     }

@@ -4,13 +4,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustls::RootCertStore;
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject as _;
-use secrecy::{ExposeSecret as _, SecretString};
+use secrecy::SecretString;
 use tokend_core::link::is_this_machine;
 use tokio::runtime::Handle;
-use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
+use tonic::transport::{Channel, Endpoint};
 
 use crate::address;
 use crate::client::Client;
@@ -18,6 +15,8 @@ pub use crate::connection_error::ConnectionError;
 use crate::connection_error::SourceError;
 use crate::credential::{Credential, Source};
 use crate::retry::Retries;
+#[cfg(feature = "_tls")]
+use crate::tls::Tls;
 
 /// The interval of pings on a connection without traffic, and how long a response to one may take.
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
@@ -33,9 +32,8 @@ pub struct Connection {
     encrypted: bool,
     plaintext_allowed: bool,
     secret: Option<Source>,
-    ca: Option<Vec<u8>>,
-    certificate: Option<(Vec<u8>, SecretString)>,
-    server_name: Option<String>,
+    #[cfg(feature = "_tls")]
+    tls: Tls,
     connect_timeout: Duration,
     call_timeout: Duration,
     attempts: u32,
@@ -52,9 +50,8 @@ impl Connection {
             address,
             plaintext_allowed: false,
             secret: None,
-            ca: None,
-            certificate: None,
-            server_name: None,
+            #[cfg(feature = "_tls")]
+            tls: Tls::default(),
             connect_timeout: Duration::from_secs(3),
             call_timeout: Duration::from_secs(5),
             attempts: u32::MAX,
@@ -83,25 +80,6 @@ impl Connection {
         source: impl Fn() -> Result<SecretString, SourceError> + Send + Sync + 'static,
     ) -> Self {
         Self { secret: Some(Source::Asked(Arc::new(source))), ..self }
-    }
-
-    /// Accepts servers whose certificate this CA (PEM) has signed, in addition to CAs that the
-    /// system trusts.
-    #[must_use]
-    pub fn ca(self, pem: impl Into<Vec<u8>>) -> Self {
-        Self { ca: Some(pem.into()), ..self }
-    }
-
-    /// Sets the client certificate, PEM; if the server maps it, no secret is needed.
-    #[must_use]
-    pub fn client_certificate(self, certificate_pem: impl Into<Vec<u8>>, key_pem: SecretString) -> Self {
-        Self { certificate: Some((certificate_pem.into(), key_pem)), ..self }
-    }
-
-    /// Expects this name in the server's certificate instead of the address's host.
-    #[must_use]
-    pub fn server_name(self, name: impl Into<String>) -> Self {
-        Self { server_name: Some(name.into()), ..self }
     }
 
     /// Allows plaintext to other hosts, for networks that something else encrypts, such as a mesh.
@@ -136,15 +114,11 @@ impl Connection {
     /// [`ConnectionError`]: the settings cannot be used. Nothing is sent yet.
     pub fn open(&self) -> Result<Client, ConnectionError> {
         address::check(&self.address).map_err(ConnectionError::Address)?;
-        let configured = self.ca.is_some() || self.certificate.is_some() || self.server_name.is_some();
-        if configured && !self.encrypted {
-            return Err(ConnectionError::Unencrypted);
-        }
-        let client_certificate = self.certificate.as_ref().map(|(certificate, _)| certificate);
-        for (pem, what) in [(self.ca.as_ref(), "the CA"), (client_certificate, "the client's certificate")] {
-            if pem.is_some_and(|pem| !holds_certificates(pem)) {
-                return Err(ConnectionError::Certificate(what));
-            }
+        #[cfg(feature = "_tls")]
+        self.tls.check(self.encrypted)?;
+        #[cfg(not(feature = "_tls"))]
+        if self.encrypted {
+            return Err(ConnectionError::NoTls);
         }
         let credential = self.secret.clone().map(Credential::new).transpose()?;
         if Handle::try_current().is_err() {
@@ -156,14 +130,14 @@ impl Connection {
     }
 
     fn channel(&self) -> Result<Channel, ConnectionError> {
-        let mut endpoint =
+        let endpoint =
             Endpoint::from_shared(self.address.clone()).map_err(|_| ConnectionError::Address(NO_URL))?;
         let host = endpoint.uri().host().ok_or(ConnectionError::Address(NO_URL))?;
-        if self.encrypted {
-            endpoint = endpoint.tls_config(self.tls()).map_err(|error| ConnectionError::Tls(error.into()))?;
-        } else if !self.plaintext_allowed && !is_this_machine(host) {
+        if !self.encrypted && !self.plaintext_allowed && !is_this_machine(host) {
             return Err(ConnectionError::Plaintext);
         }
+        #[cfg(feature = "_tls")]
+        let endpoint = if self.encrypted { self.tls.secure(endpoint)? } else { endpoint };
         Ok(endpoint
             .connect_timeout(self.connect_timeout)
             .tcp_nodelay(true)
@@ -172,27 +146,30 @@ impl Connection {
             .keep_alive_while_idle(true)
             .connect_lazy())
     }
-
-    fn tls(&self) -> ClientTlsConfig {
-        let mut tls = ClientTlsConfig::new().with_enabled_roots();
-        if let Some(pem) = &self.ca {
-            tls = tls.ca_certificate(Certificate::from_pem(pem));
-        }
-        if let Some((certificate, key)) = &self.certificate {
-            tls = tls.identity(Identity::from_pem(certificate, key.expose_secret()));
-        }
-        if let Some(name) = &self.server_name {
-            tls = tls.domain_name(name);
-        }
-        tls
-    }
 }
 
-/// Returns whether a text has certificates, all of them valid: an invalid one would be left out silently.
-fn holds_certificates(pem: &[u8]) -> bool {
-    let mut read = RootCertStore::empty();
-    let mut certificates = CertificateDer::pem_slice_iter(pem);
-    certificates.all(|certificate| certificate.is_ok_and(|der| read.add(der).is_ok())) && !read.is_empty()
+/// Requires one of the features `tls-ring` and `tls-aws-lc`.
+#[cfg(feature = "_tls")]
+impl Connection {
+    /// Accepts servers whose certificate this CA (PEM) has signed, in addition to CAs that the
+    /// system trusts.
+    #[must_use]
+    pub fn ca(self, pem: impl Into<Vec<u8>>) -> Self {
+        Self { tls: Tls { ca: Some(pem.into()), ..self.tls }, ..self }
+    }
+
+    /// Sets the client certificate, PEM; if the server maps it, no secret is needed.
+    #[must_use]
+    pub fn client_certificate(self, certificate_pem: impl Into<Vec<u8>>, key_pem: SecretString) -> Self {
+        let certificate = Some((certificate_pem.into(), key_pem));
+        Self { tls: Tls { certificate, ..self.tls }, ..self }
+    }
+
+    /// Expects this name in the server's certificate instead of the address's host.
+    #[must_use]
+    pub fn server_name(self, name: impl Into<String>) -> Self {
+        Self { tls: Tls { server_name: Some(name.into()), ..self.tls }, ..self }
+    }
 }
 
 #[cfg(test)]
@@ -208,7 +185,7 @@ mod tests {
             ("http://192.0.2.7:50051", false),
             ("http://tokend.example.org:50051", false),
             ("http://localhost.example.org:50051", false),
-            ("https://tokend.example.org:50051", true),
+            ("https://tokend.example.org:50051", cfg!(feature = "_tls")),
         ] {
             assert_eq!(Connection::to(address).open().is_ok(), expected, "{address}");
             assert!(Connection::to(address).allow_plaintext().open().is_ok(), "{address}");
@@ -240,22 +217,9 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_would_be_ignored_or_cannot_be_used_is_refused() {
-        let tls = || Connection::to("https://127.0.0.1:50051");
-        let broken = "-----BEGIN CERTIFICATE-----\nnonsense!\n-----END CERTIFICATE-----\n";
-        let no_certificate = "-----BEGIN CERTIFICATE-----\nbm9uc2Vuc2U=\n-----END CERTIFICATE-----\n";
-        for pem in ["/etc/tokend/ca.pem", "", broken, no_certificate] {
-            let refused = tls().ca(pem).open();
-            assert!(matches!(refused, Err(ConnectionError::Certificate("the CA"))), "{pem}");
-            let refused = tls().client_certificate(pem, "key".into()).open();
-            assert!(matches!(refused, Err(ConnectionError::Certificate(_))), "{pem}");
-        }
-        let plain = || Connection::to("http://127.0.0.1:50051");
-        for unused in [plain().ca("x"), plain().server_name("x"), plain().client_certificate("x", "x".into())]
-        {
-            assert!(matches!(unused.open(), Err(ConnectionError::Unencrypted)));
-        }
-        let absent = plain().secret_file("/nonexistent/secret").open().unwrap_err();
+    async fn a_secret_that_cannot_be_read_is_refused_with_its_cause() {
+        let absent =
+            Connection::to("http://127.0.0.1:50051").secret_file("/nonexistent/secret").open().unwrap_err();
         assert!(
             matches!(absent, ConnectionError::SecretSource(_))
                 && std::error::Error::source(&absent).is_some()

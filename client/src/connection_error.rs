@@ -29,6 +29,14 @@ pub enum ConnectionError {
         "a CA, a client certificate and a server's name are for https:// alone, and the address is http://"
     )]
     Unencrypted,
+    /// The crate was built without TLS.
+    #[error("https:// needs one of the features tls-ring and tls-aws-lc of tokend-client")]
+    NoTls,
+    /// No CA is trusted, so no server's certificate can be accepted.
+    #[error(
+        "no CA is trusted: give one, or take one of the features tls-native-roots and tls-webpki-roots of tokend-client"
+    )]
+    NoRoots,
     /// The certificates or the key cannot be used.
     #[error("the certificates, the key or the server's name cannot be used")]
     Tls(#[source] SourceError),

@@ -137,6 +137,7 @@ impl Error {
     }
 
     /// A peer presents too many unknown secrets.
+    #[cfg(feature = "local")]
     pub(crate) fn guesses(retry_after: Duration) -> Self {
         let message = "this peer has presented too many unknown secrets".to_owned();
         Self { retry_after: Some(retry_after), ..Self::plain(ErrorKind::ResourceExhausted, message) }

@@ -6,9 +6,21 @@
 //! tonic service by a verifier's verdict, and puts a [`VerifiedToken`] into their extensions.
 //!
 //! The rules of judging are in `tokend-core`, which the server uses too.
+//!
+//! # Features
+//!
+//! | feature | by default | what it adds |
+//! |---|---|---|
+//! | `guard` | yes | `Guard`, for axum, tonic and whatever else speaks tower |
+//! | `local` | yes | `Verifier::local`, which judges locally |
+//! | `tls-ring`, `tls-aws-lc` | the first | addresses with `https://`, by one of these libraries; ring where both are chosen |
+//! | `tls-native-roots`, `tls-webpki-roots` | the first | the authorities to trust beside [`Connection::ca`]: the system's, or Mozilla's |
+//! | `raw` | no | the generated client and its messages, whose types are tonic's and prost's |
 
-/// The README's example, compiled.
-#[cfg(doctest)]
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
+/// The README's examples, compiled.
+#[cfg(all(doctest, feature = "guard", feature = "local"))]
 #[doc = include_str!("../README.md")]
 struct Readme;
 
@@ -22,22 +34,25 @@ mod credential;
 mod enums;
 mod error;
 mod events;
+#[cfg(feature = "guard")]
 mod guard;
+#[cfg(feature = "local")]
 mod local;
 mod multiplex;
+#[cfg(any(feature = "guard", feature = "local"))]
 mod outage;
 mod pages;
 mod policies;
 mod question;
+mod redact;
 mod remote;
 mod requests;
 mod retry;
+#[cfg(feature = "_tls")]
+mod tls;
 mod token;
 mod verifier;
 mod watch;
-
-#[path = "../../src/api/redact.rs"]
-mod redact;
 
 mod generated {
     /// The contract's messages, for [`Client::raw`](crate::Client::raw).
@@ -70,7 +85,9 @@ pub use credential::SourceError;
 pub use enums::{ChangeKind, ErrorReason, TokenEventKind};
 pub use error::{Error, ErrorKind, FieldViolation};
 pub use events::{EventListing, FieldChange, TokenEvent};
+#[cfg(feature = "guard")]
 pub use guard::{Guard, Guarded, GuardedBody, Refused, RuleError};
+#[cfg(feature = "local")]
 pub use local::{LocalConfig, LocalStatus};
 pub use pages::{Page, Pages};
 pub use policies::{Policy, PolicyBreach, Remedy, StoredPolicy};

@@ -1,6 +1,8 @@
 //! How a running tokend is asked: by one call per question, or by one call for all. Used by the
 //! verifier and by its local mode.
 
+use tokio::runtime::Handle;
+
 use crate::client::Client;
 use crate::error::Error;
 use crate::multiplex::Multiplex;
@@ -20,28 +22,37 @@ pub enum VerifierError {
 
 /// How a running tokend is asked.
 #[derive(Debug, Clone)]
-pub(crate) enum Remote {
-    /// One call per question.
-    Unary(Client),
-    /// All questions over one call.
-    Multiplexed(Client, Multiplex),
+pub(crate) struct Remote {
+    client: Client,
+    /// The one call for all questions; `None`: each question has its own.
+    multiplex: Option<Multiplex>,
 }
 
 impl Remote {
+    pub(crate) fn unary(client: Client) -> Self {
+        Self { client, multiplex: None }
+    }
+
+    pub(crate) fn multiplexed(client: Client) -> Result<Self, VerifierError> {
+        // Its task is spawned there.
+        Handle::try_current().map_err(|_| VerifierError::Runtime)?;
+        let multiplex = Some(Multiplex::start(&client));
+        Ok(Self { client, multiplex })
+    }
+
     pub(crate) async fn ask(
         &self,
         question: &Question<'_>,
         consistency: Consistency,
     ) -> Result<Answer, Error> {
-        match self {
-            Self::Unary(client) => client.verify(question, consistency).await,
-            Self::Multiplexed(_, multiplex) => multiplex.ask(question.message(consistency)).await,
+        match &self.multiplex {
+            None => self.client.verify(question, consistency).await,
+            Some(multiplex) => multiplex.ask(question.message(consistency)).await,
         }
     }
 
+    #[cfg(any(feature = "guard", feature = "local"))]
     pub(crate) fn client(&self) -> &Client {
-        match self {
-            Self::Unary(client) | Self::Multiplexed(client, _) => client,
-        }
+        &self.client
     }
 }

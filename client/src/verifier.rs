@@ -2,12 +2,10 @@
 
 use std::sync::Arc;
 
-use tokio::runtime::Handle;
-
 use crate::client::Client;
 use crate::error::Error;
+#[cfg(feature = "local")]
 use crate::local::{Local, LocalConfig, LocalStatus};
-use crate::multiplex::Multiplex;
 use crate::question::{Answer, Consistency, Question};
 use crate::remote::Remote;
 pub use crate::remote::VerifierError;
@@ -19,6 +17,7 @@ pub struct Verifier(Arc<Mode>);
 #[derive(Debug)]
 enum Mode {
     Remote(Box<Remote>),
+    #[cfg(feature = "local")]
     Local(Local),
 }
 
@@ -26,7 +25,7 @@ impl Verifier {
     /// Creates a verifier that asks tokend with one call per question.
     #[must_use]
     pub fn unary(client: Client) -> Self {
-        Self(Arc::new(Mode::Remote(Box::new(Remote::Unary(client)))))
+        Self(Arc::new(Mode::Remote(Box::new(Remote::unary(client)))))
     }
 
     /// Creates a verifier that asks tokend all questions over one call, for many at once.
@@ -38,10 +37,11 @@ impl Verifier {
     }
 
     /// Creates a verifier that judges locally what it has asked before, follows changes, and asks
-    /// tokend everything else.
+    /// tokend everything else. Requires the feature `local`.
     ///
     /// # Errors
     /// [`VerifierError`].
+    #[cfg(feature = "local")]
     pub fn local(client: Client, config: LocalConfig) -> Result<Self, VerifierError> {
         config.check()?;
         Ok(Self(Arc::new(Mode::Local(Local::start(Remote::multiplexed(client)?, config)))))
@@ -54,6 +54,7 @@ impl Verifier {
     pub async fn verify(&self, question: &Question<'_>) -> Result<Answer, Error> {
         match &*self.0 {
             Mode::Remote(remote) => remote.ask(question, Consistency::Bounded).await,
+            #[cfg(feature = "local")]
             Mode::Local(local) => match local.judge(question) {
                 Some(answer) => Ok(answer),
                 None => local.find_out(question).await,
@@ -62,15 +63,21 @@ impl Verifier {
     }
 
     /// Judges a secret without waiting; `None`: tokend has to be asked.
+    #[cfg_attr(
+        not(feature = "local"),
+        expect(unused_variables, reason = "that is what judges without waiting")
+    )]
     #[must_use]
     pub fn try_verify(&self, question: &Question<'_>) -> Option<Answer> {
         match &*self.0 {
             Mode::Remote(_) => None,
+            #[cfg(feature = "local")]
             Mode::Local(local) => local.judge(question),
         }
     }
 
-    /// Returns the status of a local verifier; `None` for the other modes.
+    /// Returns the status of a local verifier; `None` for the other modes. Requires the feature `local`.
+    #[cfg(feature = "local")]
     #[must_use]
     pub fn local_status(&self) -> Option<LocalStatus> {
         match &*self.0 {
@@ -80,25 +87,18 @@ impl Verifier {
     }
 }
 
+#[cfg(feature = "guard")]
 impl Verifier {
     pub(crate) fn client(&self) -> &Client {
         match &*self.0 {
             Mode::Remote(remote) => remote.client(),
+            #[cfg(feature = "local")]
             Mode::Local(local) => local.client(),
         }
     }
 }
 
-impl Remote {
-    fn multiplexed(client: Client) -> Result<Self, VerifierError> {
-        // Its task is spawned on the runtime.
-        Handle::try_current().map_err(|_| VerifierError::Runtime)?;
-        let multiplex = Multiplex::start(&client);
-        Ok(Self::Multiplexed(client, multiplex))
-    }
-}
-
-#[cfg(test)]
+#[cfg(all(test, feature = "local"))]
 mod tests {
     use super::*;
     use crate::connection::Connection;

@@ -208,6 +208,7 @@ impl Local {
         Ok(answer)
     }
 
+    #[cfg(feature = "guard")]
     pub(crate) fn client(&self) -> &Client {
         self.shared.remote.client()
     }
