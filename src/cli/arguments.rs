@@ -1,8 +1,11 @@
 //! Parses the command line, and repeats no value in its errors: the parser repeats an unexpected word, and so
 //! would write a misplaced secret into the log of the program that ran the command. Called by `main`.
 
-use clap::Parser as _;
+use std::ffi::{OsStr, OsString};
+
 use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::parser::ValueSource;
+use clap::{ArgMatches, Command, CommandFactory as _, FromArgMatches as _};
 
 use super::CommandLine;
 
@@ -15,7 +18,32 @@ const LONGEST: usize = 32;
 /// Parses the process's command line; prints an error, or what `--help` asks for, and ends the process.
 #[must_use]
 pub fn parse() -> CommandLine {
-    CommandLine::try_parse().unwrap_or_else(|error| without_values(error).exit())
+    read(std::env::args_os()).unwrap_or_else(|error| without_values(error).exit())
+}
+
+fn read(words: impl IntoIterator<Item = impl Into<OsString> + Clone>) -> Result<CommandLine, clap::Error> {
+    let mut command = CommandLine::command();
+    let matches = command.try_get_matches_from_mut(words)?;
+    demand_values(&command, &matches)?;
+    CommandLine::from_arg_matches(&matches).map_err(|error| error.format(&mut command))
+}
+
+/// Refuses empty values, such as those of shell variables that are not set: an empty filter would select
+/// everything, an empty organization another one than was meant.
+fn demand_values(command: &Command, matches: &ArgMatches) -> Result<(), clap::Error> {
+    for argument in command.get_arguments().filter(|argument| argument.get_action().takes_values()) {
+        let name = argument.get_id().as_str();
+        let given = matches.value_source(name) == Some(ValueSource::CommandLine);
+        if given && matches.get_raw(name).is_some_and(|mut values| values.any(OsStr::is_empty)) {
+            let mut error = clap::Error::new(ErrorKind::InvalidValue).with_cmd(command);
+            error.insert(ContextKind::InvalidArg, ContextValue::String(argument.to_string()));
+            error.insert(ContextKind::InvalidValue, ContextValue::String(String::new()));
+            return Err(error);
+        }
+    }
+    let inner = matches.subcommand();
+    let inner = inner.and_then(|(name, matches)| Some((command.find_subcommand(name)?, matches)));
+    inner.map_or(Ok(()), |(command, matches)| demand_values(command, matches))
 }
 
 /// Removes the values from an error; what was expected, and what is similar, stays.
@@ -29,13 +57,15 @@ fn without_values(mut error: clap::Error) -> clap::Error {
         // These contain only our own words.
         _ => return error,
     };
-    match error.get(given) {
-        Some(ContextValue::String(word)) if word.is_empty() || is_flag(word) => {}
-        _ => {
-            error.insert(given, ContextValue::String(NOT_REPEATED.to_owned()));
-            // Tips with the word in them.
-            error.remove(ContextKind::Suggested);
-        }
+    let shown = match error.get(given) {
+        Some(ContextValue::String(word)) if given == ContextKind::InvalidArg => is_flag(word),
+        Some(ContextValue::String(word)) => word.is_empty(),
+        _ => false,
+    };
+    if !shown {
+        error.insert(given, ContextValue::String(NOT_REPEATED.to_owned()));
+        // Tips that contain the word.
+        error.remove(ContextKind::Suggested);
     }
     error
 }
@@ -60,7 +90,7 @@ pub(super) fn parse_token_id(text: &str) -> Result<String, &'static str> {
 
 #[cfg(test)]
 mod tests {
-    use clap::{Arg, Command, CommandFactory as _};
+    use clap::Arg;
     use secrecy::ExposeSecret as _;
     use zeroize::Zeroizing;
 
@@ -130,7 +160,7 @@ mod tests {
         let mut refused = 0;
         for line in &lines {
             let words = ["tokend"].into_iter().chain(line.iter().map(String::as_str));
-            let Err(error) = CommandLine::try_parse_from(words) else { continue };
+            let Err(error) = read(words) else { continue };
             if !error.use_stderr() {
                 // The help, which contains only our own text.
                 continue;
@@ -148,7 +178,7 @@ mod tests {
     #[test]
     fn what_is_mistyped_is_told_by_what_was_expected() {
         let said = |words: &[&str]| {
-            let error = CommandLine::try_parse_from(words).err().unwrap();
+            let error = read(words).err().unwrap();
             without_values(error).render().to_string()
         };
         for (line, expected) in [
@@ -167,6 +197,36 @@ mod tests {
         ] {
             let told = said(line);
             assert!(told.contains(expected), "{line:?}: {told}");
+        }
+    }
+
+    #[test]
+    fn a_value_that_is_given_and_empty_is_refused_wherever_one_is_taken() {
+        let mut tried = 0;
+        leaves(&CommandLine::command(), &[], &mut |path, command| {
+            for argument in command.get_arguments().filter(|argument| argument.get_action().takes_values()) {
+                for given in positions(argument, "") {
+                    let words = ["tokend"].into_iter().chain(path.iter().chain(&given).map(String::as_str));
+                    let words: Vec<&str> = words.collect();
+                    let error = read(&words).err().unwrap_or_else(|| panic!("{words:?} is accepted"));
+                    // Or it lacks something else.
+                    let missing = error.kind() == ErrorKind::MissingRequiredArgument;
+                    let said = without_values(error).render().to_string();
+                    assert!(missing || said.contains("value"), "{words:?}: {said}");
+                    tried += 1;
+                }
+            }
+        });
+        assert!(tried > 200, "{tried}");
+        for line in [
+            "token list --organization",
+            "audit list --by",
+            "user revoke ada --organization",
+            "watch --after",
+        ] {
+            let words = ["tokend"].into_iter().chain(line.split(' ')).chain([""]);
+            let said = without_values(read(words).err().unwrap()).render().to_string();
+            assert!(said.contains("a value is required for '--"), "{line}: {said}");
         }
     }
 }

@@ -49,8 +49,8 @@ use crate::config::{Environment, MigrateFlags, ServeFlags};
 /// API tokens as a gRPC service in front of Postgres.
 ///
 /// Every setting may come from a flag, from the environment, from a TOML file (--config) or from
-/// a default, and the first of these wins. An empty variable counts as absent. Secrets and
-/// passwords are never flags.
+/// a default, and the first of these wins. An empty variable counts as absent, an empty value of a
+/// flag is refused. Secrets and passwords are never flags.
 #[derive(Parser)]
 #[command(name = "tokend", version, after_help = EXIT_CODES)]
 pub struct CommandLine {

@@ -145,8 +145,18 @@ fn a_file_for_a_secret_is_new_and_its_owners_alone() {
 
     // A refused command leaves no empty file behind.
     let path = scene.place.path().join("never");
-    let wrong =
-        ["token", "create", "--user", "", "--name", "n", "--ttl", "1h", "--output", path.to_str().unwrap()];
+    let wrong = [
+        "token",
+        "create",
+        "--user",
+        "a\u{7}",
+        "--name",
+        "n",
+        "--ttl",
+        "1h",
+        "--output",
+        path.to_str().unwrap(),
+    ];
     assert_eq!(run(&wrong, &variables, "").status.code(), Some(1));
     assert!(!path.exists());
 }
