@@ -40,7 +40,7 @@ impl Tls {
 
     /// Sets TLS for an endpoint.
     pub(crate) fn secure(&self, endpoint: Endpoint) -> Result<Endpoint, ConnectionError> {
-        let mut tls = ClientTlsConfig::new().with_enabled_roots();
+        let mut tls = ClientTlsConfig::new();
         if let Some(pem) = &self.ca {
             tls = tls.ca_certificate(Certificate::from_pem(pem));
         }
@@ -50,7 +50,12 @@ impl Tls {
         if let Some(name) = &self.server_name {
             tls = tls.domain_name(name);
         }
-        endpoint.tls_config(tls).map_err(|error| ConnectionError::Tls(error.into()))
+        let secured = match endpoint.clone().tls_config(tls.clone().with_enabled_roots()) {
+            // A container may have no CAs of its own.
+            Err(_) if self.ca.is_some() => endpoint.tls_config(tls),
+            secured => secured,
+        };
+        secured.map_err(|error| ConnectionError::Tls(error.into()))
     }
 }
 

@@ -14,7 +14,7 @@ use tonic::{ConnectError, Request, Response, Status};
 use super::caller::caller_secret;
 pub(super) use super::client_error::ClientError;
 use super::{CommandError, RpcError, unreachable};
-use crate::config::{Environment, Switch};
+use crate::config::{ConfigError, Environment, Switch};
 
 const DEFAULT_ADDRESS: &str = "http://127.0.0.1:50051";
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -68,6 +68,8 @@ impl AddressFlag {
         } else {
             (DEFAULT_ADDRESS.to_owned(), "the default: --address or TOKEND_ADDRESS give another")
         };
+        let used = !self.address_insecure || !text.starts_with("https://");
+        ConfigError::demand("--address-insecure", used, "with an https:// address")?;
         let insecure = match Switch::of_flag(self.address_insecure) {
             Some(said) => Some(said),
             None => environment.value("TOKEND_ADDRESS_INSECURE")?,

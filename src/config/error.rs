@@ -234,7 +234,7 @@ pub enum ConfigError {
 
 impl ConfigError {
     /// Refuses a setting that is not used: its owner believes that it has an effect. `why` says what is missing.
-    pub(super) fn demand(flag: &'static str, used: bool, why: &'static str) -> Result<(), Self> {
+    pub(crate) fn demand(flag: &'static str, used: bool, why: &'static str) -> Result<(), Self> {
         if used { Ok(()) } else { Err(Self::WithoutEffect { flag, why }) }
     }
 }

@@ -150,6 +150,24 @@ fn the_table_of_settings_has_every_flag_of_serve_with_its_variables_and_default(
 }
 
 #[test]
+fn plaintext_is_not_allowed_to_an_address_with_tls() {
+    let address = ["--address", "https://127.0.0.1:1", "--address-insecure"];
+    let mut tried = 0;
+    for (words, command) in leaves() {
+        if has(&command, "address-insecure") {
+            let words = words.split(' ').chain(demanded(&words).iter().copied());
+            let arguments: Vec<&str> = words.chain(address).collect();
+            let output = run(&arguments, &[], "");
+            let told = text(&output.stderr);
+            assert_eq!(output.status.code(), Some(1), "{arguments:?}: {told}");
+            assert!(told.contains("--address-insecure does nothing"), "{arguments:?}: {told}");
+            tried += 1;
+        }
+    }
+    assert!(tried > 10, "{tried}");
+}
+
+#[test]
 fn a_dry_run_changes_nothing_and_says_what_would_be_done() {
     let place = Place::new();
     let mut server = place.serve();

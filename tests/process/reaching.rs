@@ -68,6 +68,13 @@ fn tls_where_there_is_none_and_none_where_there_is_are_told_apart() {
         assert!(said.contains(advice) && said.contains("TOKEND_ADDRESS"), "{address}: {said}");
     }
 
+    // A container has no CAs of its own: one that is given is enough.
+    let address = format!("https://localhost:{port}");
+    let bare = [("SSL_CERT_FILE", "/nowhere"), ("SSL_CERT_DIR", "/nowhere")];
+    let given = [("TOKEND_ADDRESS", &*address), ("TOKEND_CA", &*ca), bare[0], bare[1]];
+    let health = run(&["healthcheck"], &given, "");
+    assert!(health.status.success(), "{}", text(&health.stderr));
+
     let plain = Place::new();
     let mut server = plain.serve();
     let address = server.ready();
