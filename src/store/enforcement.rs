@@ -139,10 +139,10 @@ async fn find(
 ) -> Result<Breaches, StoreError> {
     // In any state: so each page costs the same.
     let rows = sqlx::query!(
-        r#"SELECT id, create_time AS "create_time: Time" FROM tokens
-           WHERE organization_id = $1
-               AND (create_time, id) > (coalesce($2::timestamptz, '-infinity'), $3::uuid)
-           ORDER BY create_time, id LIMIT $4"#,
+        r#"SELECT id, create_time AS "create_time: Time", organization_id = $1 AS "own!" FROM tokens
+           WHERE owner_key(organization_id, '') = owner_key($1, '')
+               AND (create_time, id_order(id)) > (coalesce($2::timestamptz, '-infinity'), id_order($3::uuid))
+           ORDER BY create_time, id_order(id) LIMIT $4"#,
         organization_id.as_str(),
         from.and_then(|position| position.time),
         from.map_or(Uuid::nil(), |position| rows::uuid(position.id)),
@@ -159,7 +159,8 @@ async fn find(
         }
         None => None,
     });
-    let ids: Vec<Uuid> = rows.into_iter().map(|row| row.id).collect();
+    // Another organization may have the same key.
+    let ids: Vec<Uuid> = rows.into_iter().filter(|row| row.own).map(|row| row.id).collect();
     let now = clock(transaction).await?;
     let mut breaches = examine(transaction, &ids, policy, now).await?;
     let fitting = fitting(&breaches);
@@ -187,7 +188,7 @@ async fn examine(
     let standings = standings(transaction, ids, policy, now).await?;
     let tokens = select_tokens!(
         "WHERE id = ANY($1) AND revoke_time IS NULL AND (expire_time IS NULL OR expire_time > $2)
-         ORDER BY create_time, id",
+         ORDER BY create_time, id_order(id)",
         ids,
         now
     )
@@ -219,7 +220,8 @@ async fn standings(
                SELECT o.organization_id, o.user_id, n.create_time, n.id
                FROM owners o CROSS JOIN LATERAL (
                    SELECT n.create_time, n.id FROM tokens n
-                   WHERE n.organization_id = o.organization_id AND n.user_id = o.user_id
+                   WHERE owner_key(n.organization_id, n.user_id) = owner_key(o.organization_id, o.user_id)
+                       AND n.organization_id = o.organization_id AND n.user_id = o.user_id
                        AND n.revoke_time IS NULL AND (n.expire_time IS NULL OR n.expire_time > $7)
                        AND NOT n.scopes @> ARRAY[$2::text]
                        AND NOT EXISTS (SELECT FROM tokens s
@@ -227,13 +229,13 @@ async fn standings(
                            AND (s.expire_time IS NULL OR s.expire_time > $7))
                        AND NOT (n.expire_time IS NULL AND $4 AND NOT $5)
                        AND NOT n.create_time <= coalesce($6::timestamptz, '-infinity')
-                   ORDER BY n.create_time DESC, n.id DESC OFFSET greatest($3 - 1, 0) LIMIT 1) AS n
+                   ORDER BY n.create_time DESC, id_order(n.id) DESC OFFSET greatest($3 - 1, 0) LIMIT 1) AS n
            )
            SELECT t.id AS "id!", t.supersede_time AS "rotation?: Time",
                EXISTS (SELECT FROM tokens s
                    WHERE s.family_id = t.family_id AND s.generation > t.generation AND s.revoke_time IS NULL
                        AND (s.expire_time IS NULL OR s.expire_time > $7)) AS "superseded!",
-               coalesce((t.create_time, t.id) < (last.create_time, last.id), false) AS "crowded_out!"
+               coalesce((t.create_time, id_order(t.id)) < (last.create_time, id_order(last.id)), false) AS "crowded_out!"
            FROM tokens t
                LEFT JOIN last ON last.organization_id = t.organization_id AND last.user_id = t.user_id
            WHERE t.id = ANY($1)"#,

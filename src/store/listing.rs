@@ -74,15 +74,18 @@ struct Filters<'a> {
     now: OffsetDateTime,
 }
 
-/// Scans an index until a page is full: `$range` of it and the part of `$owner`, ordered by `$order`,
-/// which `$key` produces. The parameters are those of the filters, the position, and, from $14 on,
-/// `$owner`.
+/// Scans an index until a page is full: `$range` of it and the part with `$owner_key`, ordered by
+/// `$order`, which `$key` produces. The parameters are those of the filters, the position, and, from
+/// $14 on, `$owner`.
+///
+/// `$owner` filters what the index finds, in case that two owners have one key. Beside the key in one
+/// condition, it would have Postgres expect fewer rows than there are, and sort them all.
 ///
 /// Numbering the rows during the scan costs nothing and stops with it; the number of the last one
 /// distinguishes a scan that stopped at its limit from one that reached the end.
 macro_rules! walk {
-    ($connection:expr, $listing:expr, $filters:expr, $position:expr, $owner:literal, $range:literal, $key:literal,
-        $order:literal $(, $argument:expr)*) => {
+    ($connection:expr, $listing:expr, $filters:expr, $position:expr, $owner_key:literal, $owner:literal,
+        $range:literal, $key:literal, $order:literal $(, $argument:expr)*) => {
         Walk::read($listing, $filters, sqlx::query_as!(
             WalkRow,
             r#"SELECT id, organization_id AS "organization_id!: _", user_id AS "user_id!: _",
@@ -94,12 +97,12 @@ macro_rules! walk {
                    (SELECT u.last_use_time FROM token_uses u WHERE u.token_id = walk.id) AS "last_use_time!: _",
                    coalesce(shown, false) AS "shown!", walked = 10000 AS "last!"
                FROM (
-                   SELECT *, coalesce(expire_time, 'infinity') AS end_time,
+                   SELECT *, coalesce(expire_time, 'infinity') AS end_time, id_order(id) AS place,
                        row_number() OVER (ORDER BY "#
                 + $key
                 + r#") AS walked
                    FROM tokens WHERE "#
-                + $owner + " AND " + $range + " ORDER BY " + $key
+                + $owner_key + " AND " + $range + " ORDER BY " + $key
                 + r#" LIMIT 10000
                ) AS walk
                CROSS JOIN LATERAL (
@@ -109,7 +112,10 @@ macro_rules! walk {
                        AND end_time <= coalesce($8::timestamptz, 'infinity')
                        AND ($9::text IS NULL OR position($9 IN lower(name COLLATE "C")) > 0)
                        AND ($10::timestamptz IS NULL OR coalesce((SELECT u.last_use_time FROM token_uses u
-                           WHERE u.token_id = walk.id), create_time) < $10) AS shown
+                           WHERE u.token_id = walk.id), create_time) < $10)
+                       AND "#
+                + $owner
+                + r#" AS shown
                ) AS filter
                WHERE shown OR walked = 10000
                ORDER BY "#
@@ -136,12 +142,13 @@ macro_rules! walk {
 
 /// Newest first. The range has one upper bound, the position, and the lower bound of `created_after`.
 macro_rules! walk_by_create_time {
-    ($connection:expr, $listing:expr, $filters:expr, $position:expr, $owner:literal $(, $argument:expr)*) => {
+    ($connection:expr, $listing:expr, $filters:expr, $position:expr, $owner_key:literal, $owner:literal
+        $(, $argument:expr)*) => {
         walk!(
-            $connection, $listing, $filters, $position, $owner,
-            "(create_time, id) < ($1, $2) AND create_time >= $6",
-            "create_time DESC, id DESC",
-            "create_time DESC, id DESC"
+            $connection, $listing, $filters, $position, $owner_key, $owner,
+            "(create_time, id_order(id)) < ($1, id_order($2)) AND create_time >= $6",
+            "create_time DESC, id_order(id) DESC",
+            "create_time DESC, place DESC"
             $(, $argument)*
         )
     };
@@ -150,18 +157,19 @@ macro_rules! walk_by_create_time {
 /// Soonest to expire first. If only active tokens are wanted, the range begins now; if only expired
 /// ones, it ends now. A position without a time is among the tokens that never expire.
 macro_rules! walk_by_expire_time {
-    ($connection:expr, $listing:expr, $filters:expr, $position:expr, $owner:literal $(, $argument:expr)*) => {
+    ($connection:expr, $listing:expr, $filters:expr, $position:expr, $owner_key:literal, $owner:literal
+        $(, $argument:expr)*) => {
         walk!(
-            $connection, $listing, $filters, $position, $owner,
-            "(coalesce(expire_time, 'infinity'), id) > (
+            $connection, $listing, $filters, $position, $owner_key, $owner,
+            "(coalesce(expire_time, 'infinity'), id_order(id)) > (
                  CASE WHEN $4 OR $5 THEN coalesce($1::timestamptz, 'infinity')
                      ELSE greatest(coalesce($1::timestamptz, 'infinity'), $13::timestamptz) END,
-                 CASE WHEN $4 OR $5 OR coalesce($1::timestamptz, 'infinity') >= $13::timestamptz THEN $2::uuid
-                     ELSE 'ffffffff-ffff-ffff-ffff-ffffffffffff'::uuid END)
+                 id_order(CASE WHEN $4 OR $5 OR coalesce($1::timestamptz, 'infinity') >= $13::timestamptz THEN $2::uuid
+                     ELSE 'ffffffff-ffff-ffff-ffff-ffffffffffff'::uuid END))
              AND coalesce(expire_time, 'infinity') <= CASE WHEN $3 OR $5 OR $12 THEN coalesce($8::timestamptz, 'infinity')
                  ELSE least(coalesce($8::timestamptz, 'infinity'), $13::timestamptz) END",
-            "coalesce(expire_time, 'infinity'), id",
-            "end_time, id"
+            "coalesce(expire_time, 'infinity'), id_order(id)",
+            "end_time, place"
             $(, $argument)*
         )
     };
@@ -211,6 +219,7 @@ async fn by_create_time(
             listing,
             filters,
             position,
+            "owner_key(organization_id, user_id) = owner_key($14, $15)",
             "organization_id = $14 AND user_id = $15",
             organization,
             user
@@ -221,14 +230,23 @@ async fn by_create_time(
                 listing,
                 filters,
                 position,
+                "owner_key(organization_id, '') = owner_key($14, '')",
                 "organization_id = $14",
                 organization
             )
         }
         (None, Some(user)) => {
-            walk_by_create_time!(connection, listing, filters, position, "user_id = $14", user)
+            walk_by_create_time!(
+                connection,
+                listing,
+                filters,
+                position,
+                "owner_key('', user_id) = owner_key('', $14)",
+                "user_id = $14",
+                user
+            )
         }
-        (None, None) => walk_by_create_time!(connection, listing, filters, position, "true"),
+        (None, None) => walk_by_create_time!(connection, listing, filters, position, "true", "true"),
     })
 }
 
@@ -246,6 +264,7 @@ async fn by_expire_time(
             listing,
             filters,
             position,
+            "owner_key(organization_id, user_id) = owner_key($14, $15)",
             "organization_id = $14 AND user_id = $15",
             organization,
             user
@@ -256,14 +275,23 @@ async fn by_expire_time(
                 listing,
                 filters,
                 position,
+                "owner_key(organization_id, '') = owner_key($14, '')",
                 "organization_id = $14",
                 organization
             )
         }
         (None, Some(user)) => {
-            walk_by_expire_time!(connection, listing, filters, position, "user_id = $14", user)
+            walk_by_expire_time!(
+                connection,
+                listing,
+                filters,
+                position,
+                "owner_key('', user_id) = owner_key('', $14)",
+                "user_id = $14",
+                user
+            )
         }
-        (None, None) => walk_by_expire_time!(connection, listing, filters, position, "true"),
+        (None, None) => walk_by_expire_time!(connection, listing, filters, position, "true", "true"),
     })
 }
 

@@ -171,8 +171,8 @@ pub(super) async fn terms(
     }
     let row = sqlx::query!(
         r#"SELECT count(*) AS "others!" FROM tokens t
-           WHERE organization_id = $1 AND user_id = $2 AND revoke_time IS NULL
-               AND (expire_time IS NULL OR expire_time > $5)
+           WHERE owner_key(organization_id, user_id) = owner_key($1, $2) AND organization_id = $1 AND user_id = $2
+               AND revoke_time IS NULL AND (expire_time IS NULL OR expire_time > $5)
                AND NOT scopes @> ARRAY[$3::text] AND id IS DISTINCT FROM $4
                AND NOT EXISTS (SELECT FROM tokens s
                    WHERE s.family_id = t.family_id AND s.generation > t.generation AND s.revoke_time IS NULL

@@ -29,13 +29,15 @@ impl Store {
                 "WITH due AS (
                      SELECT id, organization_id, user_id, expire_time FROM tokens t
                      WHERE revoke_time IS NULL AND disable_time IS NULL AND superseded_by IS NULL
-                         AND expire_time > $3 AND expire_time <= $3::timestamptz + $1::interval
+                         -- As tokens_expire_time_idx has it.
+                         AND coalesce(expire_time, 'infinity') > $3
+                         AND coalesce(expire_time, 'infinity') <= $3::timestamptz + $1::interval
                          -- Of others no event can be written, and one would keep back the whole batch.
                          AND organization_id <> '' AND user_id <> ''
                          AND create_time <= expire_time - $1::interval
                          AND NOT EXISTS (SELECT FROM token_warnings w WHERE w.token_id = t.id
                              AND w.expire_time = t.expire_time AND w.ahead = $1)
-                     ORDER BY expire_time LIMIT $2
+                     ORDER BY coalesce(expire_time, 'infinity') LIMIT $2
                  ), warned AS (
                      INSERT INTO token_warnings (token_id, expire_time, ahead)
                      SELECT id, expire_time, $1 FROM due ORDER BY id
@@ -82,7 +84,8 @@ impl Store {
             let done = sqlx::query!(
                 "WITH gone AS (
                      SELECT id, organization_id, user_id FROM tokens
-                     WHERE (revoke_time < $3::timestamptz - $1::interval OR expire_time < $3::timestamptz - $1::interval)
+                     WHERE (revoke_time < $3::timestamptz - $1::interval
+                             OR coalesce(expire_time, 'infinity') < $3::timestamptz - $1::interval)
                          -- Of others no event can be written, and one would keep back the whole batch.
                          AND organization_id <> '' AND user_id <> ''
                      ORDER BY id LIMIT $2 FOR UPDATE SKIP LOCKED

@@ -184,7 +184,8 @@ impl Store {
         self.within(async {
             let row = sqlx::query!(
                 r#"SELECT EXISTS (SELECT FROM tokens
-                       WHERE organization_id = $1 AND user_id = $2 AND revoke_time IS NULL) AS "some!""#,
+                       WHERE owner_key(organization_id, user_id) = owner_key($1, $2) AND organization_id = $1
+                           AND user_id = $2 AND revoke_time IS NULL) AS "some!""#,
                 organization_id.as_str(),
                 user_id.as_str()
             );
@@ -276,7 +277,9 @@ async fn lock_all_of(
 ) -> Result<(), StoreError> {
     sqlx::query!(
         "SELECT count(*) FROM (
-             SELECT FROM tokens WHERE organization_id = $1 AND user_id = $2 AND revoke_time IS NULL
+             SELECT FROM tokens
+             WHERE owner_key(organization_id, user_id) = owner_key($1, $2) AND organization_id = $1 AND user_id = $2
+                 AND revoke_time IS NULL
              ORDER BY create_time, id FOR UPDATE) AS locked",
         organization_id.as_str(),
         user_id.as_str()
@@ -296,7 +299,8 @@ async fn revoke_all_of(
 ) -> Result<(Vec<TokenId>, ReservedScopes), StoreError> {
     let rows = sqlx::query!(
         r#"UPDATE tokens SET revoke_time = $4, revoke_reason = $3
-           WHERE organization_id = $1 AND user_id = $2 AND revoke_time IS NULL
+           WHERE owner_key(organization_id, user_id) = owner_key($1, $2) AND organization_id = $1 AND user_id = $2
+               AND revoke_time IS NULL
            RETURNING id, ARRAY(SELECT scope FROM unnest(scopes) AS scope WHERE scope LIKE 'tokend:%')
                AS "reserved!""#,
         organization_id.as_str(),

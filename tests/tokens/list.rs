@@ -5,7 +5,7 @@ use std::time::Duration;
 use prost_types::Timestamp;
 use tokend::api::proto::TokenState::{self, Active, Expired, Revoked};
 use tokend::api::proto::create_token_request::Expiration;
-use tokend::api::proto::{CreateTokenRequest, ListTokensRequest, Verdict};
+use tokend::api::proto::{CreateTokenRequest, ListTokensRequest, RevokeUserTokensRequest, Verdict};
 use tonic::Code;
 
 use crate::support::client::{Client, created, ordinary, revoked, second, verified};
@@ -99,6 +99,35 @@ async fn filters_of_organization_and_user_apply_together() {
         let request = ListTokensRequest { order_by: "expire_time".to_owned(), ..of(organization, user) };
         assert_eq!(names(&mut root, request).await, expected, "by expire_time");
     }
+}
+
+#[tokio::test]
+async fn owners_whose_keys_in_the_indexes_are_equal_are_told_apart() {
+    let replica = Replica::start().await;
+    let database = &replica.installation.database;
+    let same = "CREATE OR REPLACE FUNCTION owner_key(organization_id text, user_id text) RETURNS bigint
+        LANGUAGE sql IMMUTABLE PARALLEL SAFE RETURN 7";
+    database.execute(same).await;
+    database.execute("REINDEX TABLE tokens").await;
+    let mut root = replica.root();
+    for (organization, user) in [("acme", "ada"), ("acme", "bob"), ("other", "ada")] {
+        named(&mut root, &format!("{organization}/{user}"), owned_by(organization, user)).await;
+    }
+
+    for (organization, user, expected) in [
+        ("acme", "", &["acme/ada", "acme/bob"][..]),
+        ("", "ada", &["acme/ada", "other/ada"]),
+        ("acme", "ada", &["acme/ada"]),
+        ("other", "bob", &[]),
+    ] {
+        assert_eq!(found(&mut root, of(organization, user)).await, expected);
+    }
+    let request = RevokeUserTokensRequest {
+        organization_id: "acme".to_owned(),
+        user_id: "ada".to_owned(),
+        ..Default::default()
+    };
+    assert_eq!(root.revoke_user_tokens(request).await.unwrap().into_inner().revoked_count, 1);
 }
 
 #[tokio::test]

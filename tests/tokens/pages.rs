@@ -244,8 +244,8 @@ async fn a_search_looks_at_ten_thousand_tokens_a_call_and_goes_on_where_it_broke
     multiply(&replica.installation.database, 25_000).await;
     let needle = "UPDATE tokens SET name = 'needle' WHERE id IN (
         (SELECT id FROM tokens WHERE user_id = 'ada' ORDER BY create_time, id DESC LIMIT 1)
-        UNION ALL (SELECT id FROM tokens WHERE user_id = 'ada' ORDER BY create_time DESC, id DESC LIMIT 1)
-        UNION ALL (SELECT id FROM tokens WHERE user_id = 'ada' ORDER BY create_time DESC, id DESC
+        UNION ALL (SELECT id FROM tokens WHERE user_id = 'ada' ORDER BY create_time DESC, id_order(id) DESC LIMIT 1)
+        UNION ALL (SELECT id FROM tokens WHERE user_id = 'ada' ORDER BY create_time DESC, id_order(id) DESC
             OFFSET 9999 LIMIT 1))";
     assert_eq!(replica.installation.database.execute(needle).await, 3);
 
