@@ -11,6 +11,10 @@ use tokend::api::grpc::envoy::{
     HeaderValueOption, HttpRequest, Peer, Request, SocketAddress,
 };
 use tonic::Code;
+use tonic_reflection::pb::v1::ServerReflectionRequest;
+use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;
+use tonic_reflection::pb::v1::server_reflection_request::MessageRequest;
+use tonic_reflection::pb::v1::server_reflection_response::MessageResponse;
 
 use super::asking::{House, Question, Said};
 use crate::support::client::created_with;
@@ -209,6 +213,28 @@ async fn without_its_switch_the_service_is_not_there() {
     let request = CheckRequest::default();
     let outcome = AuthorizationClient::new(replica.channel()).check(request).await;
     assert_eq!(outcome.unwrap_err().code(), Code::Unimplemented);
+}
+
+#[tokio::test]
+async fn reflection_lists_the_service_only_where_it_is_enabled() {
+    for (replica, is_on) in [(House::new().await.replica, true), (Replica::start().await, false)] {
+        let questions = [
+            MessageRequest::ListServices(String::new()),
+            MessageRequest::FileContainingSymbol("envoy.service.auth.v3.Authorization.Check".to_owned()),
+        ];
+        let questions = questions
+            .map(|question| ServerReflectionRequest { host: String::new(), message_request: Some(question) });
+        let mut client = ServerReflectionClient::new(replica.channel());
+        let answers = client.server_reflection_info(tokio_stream::iter(questions)).await.unwrap();
+        let mut answers = answers.into_inner();
+        let mut next = async || answers.message().await.unwrap().unwrap().message_response.unwrap();
+
+        let MessageResponse::ListServicesResponse(list) = next().await else { panic!("no list") };
+        let mut services = list.service.iter().map(|service| &*service.name);
+        assert_eq!(services.any(|name| name == "envoy.service.auth.v3.Authorization"), is_on, "{list:?}");
+        let is_told = matches!(next().await, MessageResponse::FileDescriptorResponse(_));
+        assert_eq!(is_told, is_on);
+    }
 }
 
 /// Returns the names of the headers that Envoy is to add for an accepted token.
