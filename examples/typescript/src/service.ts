@@ -38,7 +38,7 @@ function setting(name: string): string {
 const CHANNEL = { pingIntervalMs: 10_000, pingTimeoutMs: 5_000 };
 
 /** What a call ends with while tokend cannot tell, or when its connection is lost. */
-const PASSING = [Code.Unavailable, Code.Aborted];
+const PASSING = [Code.Unavailable, Code.Aborted, Code.Canceled];
 
 /**
  * Asks again where tokend cannot tell, as ../service-config.json has gRPC's own clients do: Connect knows no service
