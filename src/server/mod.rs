@@ -199,7 +199,7 @@ fn wire(
         places: FairLimiter::new(config.limits.calls),
         response_memory: Arc::new(ResponseMemory::new(
             config.limits.response_memory_bytes,
-            store.connections_of(Purpose::Reads),
+            store.connections_of(Purpose::Reads) / 3,
             metrics.work.response_memory.clone(),
         )),
         sampling: config.sampling,

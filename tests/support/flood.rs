@@ -9,6 +9,7 @@ use tokend::api::proto::{
     CreateTokenRequest, CreateTokenResponse, GetTokenRequest, ListTokensRequest, RevokeTokenRequest,
     RotateTokenRequest,
 };
+use tokio::runtime::{self, Runtime};
 use tokio::task::JoinHandle;
 use tonic::transport::{Channel, Endpoint};
 
@@ -99,6 +100,17 @@ fn by_secret(secret: &str) -> RevokeTokenRequest {
 fn by_itself(id: &str) -> RotateTokenRequest {
     let grace = prost_types::Duration { seconds: 3600, nanos: 0 };
     RotateTokenRequest { grace_period: Some(grace), request_id: new_request_id(), ..rotation(id) }
+}
+
+/// Returns a runtime for the clients of a flood, with the lowest priority: in production they run on
+/// other machines, so their work must not count as the server's. Call `shutdown_background` at the end.
+pub(crate) fn low_priority_runtime() -> Runtime {
+    runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .on_thread_start(|| rustix::process::setpriority_process(None, 19).unwrap())
+        .build()
+        .unwrap()
 }
 
 /// Calls that are repeated until the flood ends.
