@@ -1,10 +1,10 @@
 //! The first root token. Called by `tokend bootstrap` and by the embedded start.
 
 use super::columns::Time;
-use super::events::{self, EventKind};
-use super::tokens::{NewToken, insert};
+use super::tokens::NewToken;
 use super::{Store, StoreError, roots};
 use crate::domain::Principal;
+use crate::domain::event::EventKind;
 use crate::domain::scope::ReservedScope;
 
 /// The outcome of storing a first root token.
@@ -44,9 +44,9 @@ impl Store {
             }
             let now = found.now.clock()?;
             let new = prepare(now).map_err(StoreError::BeforeCommit)?;
-            insert(&mut transaction, &new).await?;
+            transaction.insert_token(&new).await?;
             let (token, by) = (&new.token, &Principal::Bootstrap);
-            events::append(&mut transaction, EventKind::Created, None, token, by, now).await?;
+            transaction.append_event(EventKind::Created, (None, token), by, now).await?;
             transaction.commit().await?;
             Ok(FirstRoot::Stored)
         })

@@ -8,17 +8,18 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::columns::{FIRST_MOMENT, Time};
-use super::events::{self, EventKind};
-use super::locks::{clock, lock_caller};
+use super::locks::clock;
 use super::pooling::Transaction;
-use super::revoke::{self, Touch};
+use super::revoke::Touch;
 use super::rows::{self, TokenRow, select_tokens};
-use super::{Store, StoreError, owners, policies};
+use super::transaction::TransactionError;
+use super::{Store, StoreError, owners};
 use crate::domain::enforcement::{Breach, Remedy, Standing};
+use crate::domain::event::EventKind;
 use crate::domain::page::Position;
 use crate::domain::policy::{Policy, Rule};
 use crate::domain::{
-    Caller, CredentialError, OrganizationId, ReservedScope, RevokeReason, Scope, Scopes, Token, UserId, size,
+    Caller, OrganizationId, ReservedScope, RevokeReason, Scope, Scopes, Token, UserId, size,
 };
 
 /// How many tokens one page examines, oldest first.
@@ -68,7 +69,7 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError`]; the outcome may be unknown then, and a retry is safe.
-    pub async fn enforce_policy<E: From<CredentialError>>(
+    pub async fn enforce_policy<E: From<TransactionError>>(
         &self,
         caller: &Caller,
         organization_id: &OrganizationId,
@@ -78,7 +79,7 @@ impl Store {
         let done = self
             .retrying(async || {
                 let mut transaction = self.begin().await?;
-                let policy = policies::hold(&mut transaction, organization_id).await?;
+                let policy = transaction.hold_policy(organization_id).await?;
                 // With the caller as it arrived, only to learn which users' locks are needed: those
                 // come before its own.
                 let from = match begin(caller, &policy) {
@@ -87,9 +88,10 @@ impl Store {
                 };
                 let seen = find(&mut transaction, organization_id, &policy, from).await?;
                 let owners = lock_owners(&mut transaction, &policy, organization_id, &seen).await?;
-                let locked = lock_caller(&mut transaction, caller, None).await?;
-                let caller = match locked.judge(&mut transaction).await? {
+                let locked = transaction.lock_caller(caller, None).await?;
+                let caller = match locked.judge(&mut transaction).await {
                     Ok((caller, _)) => caller,
+                    Err(TransactionError::Store(error)) => return Err(error),
                     Err(refusal) => return Ok(Err(refusal.into())),
                 };
                 if let Err(refusal) = begin(&caller, &policy) {
@@ -102,8 +104,9 @@ impl Store {
                 let ids: Vec<Uuid> =
                     found.breaches.iter().map(|breach| rows::uuid(breach.token.id)).collect();
                 lock_tokens(&mut transaction, &ids).await?;
-                let (caller, now) = match locked.judge(&mut transaction).await? {
+                let (caller, now) = match locked.judge(&mut transaction).await {
                     Ok(judged) => judged,
+                    Err(TransactionError::Store(error)) => return Err(error),
                     Err(refusal) => return Ok(Err(refusal.into())),
                 };
                 // And examined again, now that none of it changes.
@@ -112,11 +115,7 @@ impl Store {
                 for breach in &breaches {
                     mend(&mut transaction, breach, &caller, now).await?;
                 }
-                if breaches.is_empty() {
-                    transaction.commit_unchanged().await?;
-                } else {
-                    transaction.commit().await?;
-                }
+                transaction.commit().await?;
                 Ok(Ok((Breaches { breaches, next: found.next }, policy)))
             })
             .await?;
@@ -307,7 +306,7 @@ async fn mend(
     let token = &breach.token;
     match &breach.remedy {
         Remedy::Revoke(rule) => {
-            revoke::revoke_and_note(transaction, &[token.id], &reason(*rule)?, &caller.principal, now).await
+            transaction.revoke_tokens(&[token.id], &reason(*rule)?, &caller.principal, now).await
         }
         Remedy::Narrow { expire_time, scopes } => {
             let kept = token.scopes.iter().filter(|scope| !scopes.contains(scope)).cloned().collect();
@@ -324,7 +323,8 @@ async fn mend(
             )
             .execute(&mut *transaction)
             .await?;
-            events::append(transaction, EventKind::Updated, Some(token), &after, &caller.principal, now).await
+            let by = &caller.principal;
+            transaction.append_event(EventKind::Updated, (Some(token), &after), by, now).await
         }
     }
 }

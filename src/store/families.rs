@@ -2,9 +2,11 @@
 //! position in the family, so that members may be deleted. Called by rotation, revocation and reuse
 //! detection.
 
+use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::StoreError;
+use super::columns::Time;
 use super::pooling::Transaction;
 use super::rows::{self, TokenRow, select_tokens};
 use crate::domain::Token;
@@ -12,7 +14,7 @@ use crate::secret::TokenId;
 
 /// A token's position in its family.
 #[derive(Debug)]
-pub(super) struct Membership {
+struct Membership {
     /// The family; `None`: the token has not taken part in any rotation.
     family_id: Option<Uuid>,
     generation: i64,
@@ -21,13 +23,13 @@ pub(super) struct Membership {
 
 /// A locked member of a family.
 #[derive(Debug)]
-pub(super) struct Member {
+pub struct Member {
     /// Its id.
-    pub(super) id: TokenId,
+    pub id: TokenId,
     /// Whether it is revoked already.
-    pub(super) is_revoked: bool,
+    pub is_revoked: bool,
     /// The token; `None`: its row cannot be read, which must not prevent revoking it and the others.
-    pub(super) token: Option<Token>,
+    pub token: Option<Token>,
 }
 
 impl From<TokenRow> for Member {
@@ -37,18 +39,17 @@ impl From<TokenRow> for Member {
     }
 }
 
-impl Membership {
-    /// Returns the id of the token's successor, which may have been deleted.
-    pub(super) fn successor(&self) -> Option<TokenId> {
-        self.superseded_by.map(rows::token_id)
-    }
+/// The successor of a token.
+#[derive(Debug, Clone, Copy)]
+pub struct Successor {
+    /// When it was created.
+    pub create_time: OffsetDateTime,
+    /// Whether it, or one of its own successors, is neither revoked nor expired.
+    pub lives: bool,
 }
 
 /// Reads a locked token's position in its family; `None`: there is no such token.
-pub(super) async fn membership(
-    transaction: &mut Transaction,
-    id: TokenId,
-) -> Result<Option<Membership>, StoreError> {
+async fn membership(transaction: &mut Transaction, id: TokenId) -> Result<Option<Membership>, StoreError> {
     let found = sqlx::query_as!(
         Membership,
         "SELECT family_id, generation, superseded_by FROM tokens WHERE id = $1",
@@ -57,25 +58,81 @@ pub(super) async fn membership(
     Ok(found.fetch_optional(transaction).await?)
 }
 
-/// Locks all tokens rotated from a locked token, oldest first.
-pub(super) async fn lock_line(transaction: &mut Transaction, id: TokenId) -> Result<Vec<Member>, StoreError> {
-    match membership(transaction, id).await? {
-        Some(Membership { family_id: Some(family), generation, .. }) => {
-            lock_behind(transaction, family, generation).await
+impl Transaction {
+    /// Locks all tokens rotated from a locked token, oldest first.
+    ///
+    /// # Errors
+    /// [`StoreError`], as for every statement.
+    pub async fn lock_successors(&mut self, id: TokenId) -> Result<Vec<Member>, StoreError> {
+        match membership(self, id).await? {
+            Some(Membership { family_id: Some(family), generation, .. }) => {
+                lock_behind(self, family, generation).await
+            }
+            // A first rotation would have waited for its lock.
+            _ => Ok(Vec::new()),
         }
-        // A first rotation would have waited for its lock.
-        _ => Ok(Vec::new()),
     }
-}
 
-/// Locks the existing members of a token's family, oldest first, including the token itself.
-pub(super) async fn lock_family(
-    transaction: &mut Transaction,
-    id: TokenId,
-) -> Result<Vec<Member>, StoreError> {
-    match membership(transaction, id).await?.and_then(|found| found.family_id) {
-        Some(family) => lock_behind(transaction, family, -1).await,
-        None => Ok(Vec::new()),
+    /// Locks the existing members of a token's family, oldest first, including the token itself.
+    ///
+    /// # Errors
+    /// [`StoreError`], as for every statement.
+    pub async fn lock_family(&mut self, id: TokenId) -> Result<Vec<Member>, StoreError> {
+        match membership(self, id).await?.and_then(|found| found.family_id) {
+            Some(family) => lock_behind(self, family, -1).await,
+            None => Ok(Vec::new()),
+        }
+    }
+
+    /// Returns the id of a locked token's successor, which may have been deleted.
+    ///
+    /// # Errors
+    /// [`StoreError`], as for every statement.
+    pub async fn successor_id(&mut self, id: TokenId) -> Result<Option<TokenId>, StoreError> {
+        Ok(membership(self, id).await?.and_then(|found| found.superseded_by).map(rows::token_id))
+    }
+
+    /// Reads the successor of a locked token at `now`.
+    ///
+    /// # Errors
+    /// [`StoreError`], as for every statement.
+    pub async fn successor(
+        &mut self,
+        id: TokenId,
+        now: OffsetDateTime,
+    ) -> Result<Option<Successor>, StoreError> {
+        let row = sqlx::query!(
+            r#"SELECT supersede_time AS "create_time!: Time", EXISTS (SELECT FROM tokens s
+                           WHERE s.family_id = t.family_id AND s.generation > t.generation AND s.revoke_time IS NULL
+                               AND (s.expire_time IS NULL OR s.expire_time > $2)) AS "lives!"
+                   FROM tokens t WHERE id = $1 AND supersede_time IS NOT NULL"#,
+            rows::uuid(id),
+            now
+        );
+        // Of a successor that cannot be read, only its existence counts.
+        Ok(row
+            .fetch_optional(self)
+            .await?
+            .map(|row| Successor { create_time: row.create_time.moment().unwrap_or(now), lives: row.lives }))
+    }
+
+    /// Marks a locked token as superseded by a new one, and stores when it expires.
+    ///
+    /// # Errors
+    /// [`StoreError`], as for every statement.
+    pub async fn supersede(&mut self, old: &Token, new: &Token) -> Result<(), StoreError> {
+        sqlx::query!(
+            "UPDATE tokens SET expire_time = $2, family_id = coalesce(family_id, id), superseded_by = $3,
+                     supersede_time = $4
+                 WHERE id = $1",
+            rows::uuid(old.id),
+            old.expire_time,
+            rows::uuid(new.id),
+            new.create_time
+        )
+        .execute(self)
+        .await?;
+        Ok(())
     }
 }
 

@@ -9,46 +9,76 @@ use super::clock::Reading;
 use super::columns::Time;
 use super::pooling::Transaction;
 use super::rows::{self, TokenRow, select_tokens};
+use super::transaction::TransactionError;
 use crate::clock::BootInstant;
 use crate::domain::{Caller, CredentialError, Principal, Token};
 use crate::secret::TokenId;
 
 /// A caller with its own row, locked until the transaction ends.
-pub(super) struct LockedCaller<'a> {
+#[derive(Debug)]
+pub struct LockedCaller<'a> {
     caller: &'a Caller,
     /// `None`: there is no such row, or the caller is not a token.
     token: Option<Token>,
 }
 
-/// Locks the caller's row. If the caller's own token is the `target` to be changed, its row is locked
-/// FOR UPDATE at once: two callers that first held it FOR SHARE would deadlock.
-pub(super) async fn lock_caller<'a>(
-    transaction: &mut Transaction,
-    caller: &'a Caller,
-    target: Option<TokenId>,
-) -> Result<LockedCaller<'a>, StoreError> {
-    let token = match caller.principal {
-        Principal::Token(id) if target == Some(id) => lock_token(transaction, id).await?,
-        Principal::Token(id) => {
-            let row = select_tokens!("WHERE id = $1 FOR SHARE", rows::uuid(id)).fetch_optional(transaction);
-            row.await?.map(Token::try_from).transpose()?
-        }
-        _ => None,
-    };
-    Ok(LockedCaller { caller, token })
+impl Transaction {
+    /// Locks the caller's row. If the caller's own token is the `target` to be changed, its row is
+    /// locked FOR UPDATE at once: two callers that first held it FOR SHARE would deadlock.
+    ///
+    /// # Errors
+    /// [`StoreError`], as for every statement.
+    pub async fn lock_caller<'a>(
+        &mut self,
+        caller: &'a Caller,
+        target: Option<TokenId>,
+    ) -> Result<LockedCaller<'a>, StoreError> {
+        let token = match caller.principal {
+            Principal::Token(id) if target == Some(id) => self.lock_token(id).await?,
+            Principal::Token(id) => {
+                let row = select_tokens!("WHERE id = $1 FOR SHARE", rows::uuid(id)).fetch_optional(self);
+                row.await?.map(Token::try_from).transpose()?
+            }
+            _ => None,
+        };
+        Ok(LockedCaller { caller, token })
+    }
+
+    /// Reads the database's clock: call it after the last lock.
+    ///
+    /// # Errors
+    /// [`StoreError`], as for every statement.
+    pub async fn time(&mut self) -> Result<OffsetDateTime, StoreError> {
+        clock(self).await
+    }
+
+    /// Reads a token that is to be changed, and locks its row FOR UPDATE.
+    ///
+    /// # Errors
+    /// [`StoreError`], as for every statement.
+    pub async fn lock_token(&mut self, id: TokenId) -> Result<Option<Token>, StoreError> {
+        select_tokens!("WHERE id = $1 FOR UPDATE", rows::uuid(id))
+            .fetch_optional(self)
+            .await?
+            .map(Token::try_from)
+            .transpose()
+    }
 }
 
 impl LockedCaller<'_> {
-    /// Judges the caller by the database's clock, and returns that time. Must be called after the last
-    /// lock: during the wait for it, the credential may have expired.
-    pub(super) async fn judge(
+    /// Judges the caller by the database's clock, and returns that time. Call it after the last lock:
+    /// during the wait for it, the credential may have expired.
+    ///
+    /// # Errors
+    /// The credential is no longer valid; [`StoreError`], as for every statement.
+    pub async fn judge(
         &self,
         transaction: &mut Transaction,
-    ) -> Result<Result<(Caller, OffsetDateTime), CredentialError>, StoreError> {
+    ) -> Result<(Caller, OffsetDateTime), TransactionError> {
         let now = clock(transaction).await?;
-        let Principal::Token(_) = self.caller.principal else { return Ok(Ok((self.caller.clone(), now))) };
-        let Some(token) = &self.token else { return Ok(Err(CredentialError::Invalid)) };
-        Ok(Caller::from_token(token, self.caller.peer(), now).map(|caller| (caller, now)))
+        let Principal::Token(_) = self.caller.principal else { return Ok((self.caller.clone(), now)) };
+        let token = self.token.as_ref().ok_or(CredentialError::Invalid)?;
+        Ok((Caller::from_token(token, self.caller.peer(), now)?, now))
     }
 }
 
@@ -59,16 +89,4 @@ pub(super) async fn clock(transaction: &mut Transaction) -> Result<OffsetDateTim
     let row =
         sqlx::query!(r#"SELECT clock_timestamp() AS "now!: Time""#).fetch_one(&mut *transaction).await?;
     Ok(transaction.clock().believed(Reading { sent, time: row.now.clock()? }))
-}
-
-/// Reads a token that is to be changed, and locks its row FOR UPDATE until the transaction ends.
-pub(super) async fn lock_token(
-    transaction: &mut Transaction,
-    id: TokenId,
-) -> Result<Option<Token>, StoreError> {
-    select_tokens!("WHERE id = $1 FOR UPDATE", rows::uuid(id))
-        .fetch_optional(transaction)
-        .await?
-        .map(Token::try_from)
-        .transpose()
 }

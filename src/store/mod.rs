@@ -15,7 +15,7 @@ use time::OffsetDateTime;
 
 use crate::clock::BootInstant;
 use crate::runtime::deadline;
-use pooling::{Pool, Single, Transaction};
+use pooling::{Pool, Single};
 
 mod apply;
 mod audit;
@@ -24,7 +24,6 @@ mod changes;
 mod clock;
 mod columns;
 mod connection;
-mod disable;
 mod enforcement;
 mod events;
 mod families;
@@ -44,15 +43,13 @@ mod records;
 mod replicas;
 mod requests;
 mod retention;
-mod reuse;
 mod revoke;
 mod roots;
-mod rotate;
 mod rows;
 mod seal_checks;
 mod seals;
 mod tokens;
-mod update;
+mod transaction;
 mod uses;
 mod watch;
 
@@ -61,8 +58,8 @@ pub use bootstrap::FirstRoot;
 pub use changes::{ChangePage, PagePosition, Snapshot};
 pub use clock::{Clock, Epoch, Noted, Reading, TOLERANCE};
 pub use connection::{Connection, Connector, Listener};
-pub use disable::{Switched, Usability};
 pub use enforcement::{Breaches, Enforced};
+pub use families::{Member, Successor};
 pub use listing::Walk;
 pub use lock_holders::Holders;
 pub use macs::MacChange;
@@ -70,23 +67,22 @@ pub use migrate_error::MigrateError;
 pub use migrations::{Planned, check, check_durability, check_sessions, check_writable, migrate, plan};
 pub use plan::{LockMode, TableLock, TableWork};
 pub use policies::Terms;
-pub use pooling::{PasswordFile, Pooling, Route};
+pub use pooling::{PasswordFile, Pooling, Route, Transaction};
 pub use records::Loaded;
 pub use replicas::LEASE;
 pub use requests::{KnownRequest, NewRequest, Stored};
-pub use revoke::{Affected, Extent, Revocation, Revoked, RevokedUser, Touch};
-pub use rotate::{Rotatable, Rotation};
+pub use revoke::Touch;
 pub use seal_checks::{CheckedSeal, Finding, SealWalk};
 pub use seals::{Candidate, SealPass, Sealed};
 pub use tokens::NewToken;
-pub use update::Successor;
+pub use transaction::TransactionError;
 pub use watch::{Change, ChangeKind, WatchPage};
 
 /// The deadline of one call into the store.
-const DEADLINE: Duration = Duration::from_secs(5);
+pub const DEADLINE: Duration = Duration::from_secs(5);
 
 /// The deadline of revoking all tokens of a user, up to a hundred thousand.
-const USER_DEADLINE: Duration = Duration::from_mins(1);
+pub const USER_DEADLINE: Duration = Duration::from_mins(1);
 
 /// The maximum number of attempts of a transaction that Postgres aborts because of a deadlock.
 const CONFLICT_ATTEMPTS: usize = 3;
@@ -162,7 +158,8 @@ impl From<sqlx::Error> for StoreError {
 
 impl StoreError {
     /// Returns whether Postgres aborted a transaction that may succeed when retried.
-    fn is_conflict(&self) -> bool {
+    #[must_use]
+    pub fn is_conflict(&self) -> bool {
         // 40P01 deadlock detected, 40001 serialization failure.
         matches!(self, Self::Unavailable(sqlx::Error::Database(error))
             if matches!(error.code().as_deref(), Some("40P01" | "40001")))
@@ -327,18 +324,6 @@ impl Store {
         Ok(self.pool()?.single())
     }
 
-    /// Begins a transaction in which no statement outlasts its caller.
-    async fn begin(&self) -> Result<Transaction, StoreError> {
-        self.begin_within(DEADLINE).await
-    }
-
-    /// Begins a transaction with another deadline for its statements.
-    async fn begin_within(&self, deadline: Duration) -> Result<Transaction, StoreError> {
-        // Never 0, which would mean no limit.
-        let timeout = deadline::at_most(deadline).max(Duration::from_millis(1));
-        Ok(self.pool()?.begin(timeout).await?)
-    }
-
     /// Runs one statement or transaction under the deadline.
     async fn within<T>(&self, work: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
         let outcome = tokio::time::timeout(deadline::at_most(DEADLINE), work).await;
@@ -350,28 +335,6 @@ impl Store {
     where
         F: Future<Output = Result<T, StoreError>>,
     {
-        self.retrying_within(DEADLINE, attempt).await
-    }
-
-    /// Runs a transaction under the given deadline, and retries it after a deadlock.
-    async fn retrying_within<T, F>(
-        &self,
-        deadline: Duration,
-        attempt: impl Fn() -> F,
-    ) -> Result<T, StoreError>
-    where
-        F: Future<Output = Result<T, StoreError>>,
-    {
-        let attempts = async {
-            for _ in 1..CONFLICT_ATTEMPTS {
-                match attempt().await {
-                    Err(error) if error.is_conflict() => {}
-                    outcome => return outcome,
-                }
-            }
-            attempt().await
-        };
-        let outcome = tokio::time::timeout(deadline::at_most(deadline), attempts).await;
-        outcome.unwrap_or(Err(StoreError::DeadlineExceeded))
+        self.retrying_within(DEADLINE, StoreError::is_conflict, attempt).await
     }
 }

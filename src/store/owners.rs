@@ -8,6 +8,19 @@ use super::StoreError;
 use super::pooling::Transaction;
 use crate::domain::{OrganizationId, UserId};
 
+impl Transaction {
+    /// Takes the lock of a user whose tokens are all to be revoked. Before any other lock.
+    ///
+    /// # Errors
+    /// [`StoreError`], as for every statement.
+    pub async fn lock_owner_alone(
+        &mut self,
+        (organization_id, user_id): (&OrganizationId, &UserId),
+    ) -> Result<(), StoreError> {
+        lock_alone(self, organization_id, user_id).await
+    }
+}
+
 /// Takes the user's lock shared: waits for a revocation of all their tokens, and blocks others from
 /// starting.
 pub(super) async fn lock_shared(

@@ -5,11 +5,10 @@
 use time::{Duration, OffsetDateTime};
 
 use super::columns::Time;
-use super::locks::lock_caller;
 use super::pooling::Transaction;
 use super::{Store, StoreError, owners, rows};
 use crate::domain::policy::{Policy, StoredPolicy};
-use crate::domain::{Caller, CredentialError, OrganizationId, ReservedScope, Scope, Scopes, UserId};
+use crate::domain::{OrganizationId, Principal, ReservedScope, Scope, Scopes, UserId};
 use crate::secret::TokenId;
 
 /// The columns of `policies` that make a [`StoredPolicy`].
@@ -61,71 +60,119 @@ impl Store {
         })
         .await
     }
+}
 
-    /// Replaces an organization's whole policy when `allow` permits it. Waits for transactions under
-    /// the old one. The inner result is the refusal of `allow`, or the caller's.
+impl Transaction {
+    /// Reads the policy of an organization and locks it against changes. Before any other lock.
     ///
     /// # Errors
-    /// [`StoreError`], as for every call of the store; the outcome may be unknown then, and a retry is
-    /// safe.
-    pub async fn update_policy<E: From<CredentialError>>(
-        &self,
-        caller: &Caller,
+    /// [`StoreError`], as for every statement.
+    pub async fn hold_policy(&mut self, organization_id: &OrganizationId) -> Result<Policy, StoreError> {
+        if let Some(row) = select_policy!(organization_id, "FOR SHARE").fetch_optional(&mut *self).await? {
+            return Ok(StoredPolicy::try_from(row)?.policy);
+        }
+        put_row(self, organization_id).await?;
+        let row = select_policy!(organization_id, "FOR SHARE").fetch_one(self).await?;
+        Ok(StoredPolicy::try_from(row)?.policy)
+    }
+
+    /// Locks the policy of an organization, to replace it. Waits for transactions under the old one.
+    ///
+    /// # Errors
+    /// [`StoreError`], as for every statement.
+    pub async fn lock_policy(&mut self, organization_id: &OrganizationId) -> Result<(), StoreError> {
+        put_row(self, organization_id).await?;
+        select_policy!(organization_id, "FOR UPDATE").fetch_one(self).await?;
+        Ok(())
+    }
+
+    /// Replaces the whole policy of an organization, under [`Self::lock_policy`].
+    ///
+    /// # Errors
+    /// [`StoreError`], as for every statement.
+    pub async fn put_policy(
+        &mut self,
         organization_id: &OrganizationId,
         policy: &Policy,
-        allow: impl Fn(&Caller) -> Result<(), E>,
-    ) -> Result<Result<StoredPolicy, E>, StoreError> {
-        self.retrying(async || {
-            let mut transaction = self.begin().await?;
-            put_row(&mut transaction, organization_id).await?;
-            select_policy!(organization_id, "FOR UPDATE").fetch_one(&mut transaction).await?;
-            let caller = lock_caller(&mut transaction, caller, None).await?;
-            let (caller, now) = match caller.judge(&mut transaction).await? {
-                Ok(judged) => judged,
-                Err(refusal) => return Ok(Err(refusal.into())),
-            };
-            if let Err(refusal) = allow(&caller) {
-                return Ok(Err(refusal));
-            }
-            let scopes: Vec<String> =
-                policy.allowed_scopes.iter().map(|scope| scope.as_str().to_owned()).collect();
-            sqlx::query!(
-                "UPDATE policies SET longest_lifetime = $2, expiration_required = $3, longest_grace = $4,
+        actor: &Principal,
+        now: OffsetDateTime,
+    ) -> Result<StoredPolicy, StoreError> {
+        let scopes: Vec<String> =
+            policy.allowed_scopes.iter().map(|scope| scope.as_str().to_owned()).collect();
+        sqlx::query!(
+            "UPDATE policies SET longest_lifetime = $2, expiration_required = $3, longest_grace = $4,
                      most_active_tokens_per_user = $5, allowed_scopes = $6, reuse_detection = $7,
                      updated_by = $8, update_time = $9
                  WHERE organization_id = $1",
-                organization_id.as_str(),
-                policy.longest_lifetime.map(Duration::whole_seconds),
-                policy.expiration_required,
-                policy.longest_grace.map(Duration::whole_seconds),
-                policy.most_active_tokens.map(|most| i32::try_from(most).unwrap_or(i32::MAX)),
-                &scopes,
-                policy.reuse_detection,
-                caller.principal.to_string(),
-                now
-            )
-            .execute(&mut transaction)
-            .await?;
-            let stored = select_policy!(organization_id, "").fetch_one(&mut transaction).await?;
-            transaction.commit().await?;
-            Ok(Ok(stored.try_into()?))
-        })
-        .await
+            organization_id.as_str(),
+            policy.longest_lifetime.map(Duration::whole_seconds),
+            policy.expiration_required,
+            policy.longest_grace.map(Duration::whole_seconds),
+            policy.most_active_tokens.map(|most| i32::try_from(most).unwrap_or(i32::MAX)),
+            &scopes,
+            policy.reuse_detection,
+            actor.to_string(),
+            now
+        )
+        .execute(&mut *self)
+        .await?;
+        self.note_change();
+        select_policy!(organization_id, "").fetch_one(self).await?.try_into()
     }
-}
 
-/// Reads the policy of an organization and locks it against changes until the transaction ends. Before
-/// any other lock.
-pub(super) async fn hold(
-    transaction: &mut Transaction,
-    organization_id: &OrganizationId,
-) -> Result<Policy, StoreError> {
-    if let Some(row) = select_policy!(organization_id, "FOR SHARE").fetch_optional(&mut *transaction).await? {
-        return Ok(StoredPolicy::try_from(row)?.policy);
+    /// Takes the lock of a user for whom a token is created: shared, or exclusive if the policy limits
+    /// the number of tokens, so that no other transaction creates one between the count and the commit.
+    ///
+    /// # Errors
+    /// [`StoreError`], as for every statement.
+    pub async fn lock_owner(
+        &mut self,
+        policy: &Policy,
+        (organization_id, user_id): (&OrganizationId, &UserId),
+    ) -> Result<(), StoreError> {
+        // Chosen before the first lock: two transactions that hold it shared could not both go on to
+        // hold it exclusively.
+        match policy.most_active_tokens {
+            None => owners::lock_shared(self, organization_id, user_id).await,
+            Some(_) => owners::lock_alone(self, organization_id, user_id).await,
+        }
     }
-    put_row(transaction, organization_id).await?;
-    let row = select_policy!(organization_id, "FOR SHARE").fetch_one(transaction).await?;
-    Ok(StoredPolicy::try_from(row)?.policy)
+
+    /// Completes the terms: counts the active tokens of a user except the one to be replaced, if the
+    /// policy has a limit; tokens with an active successor do not count, disabled ones do. Call it only
+    /// under [`Self::lock_owner`], in a later statement, with the time after the last lock: an earlier
+    /// one would count expired tokens, and miss those created meanwhile.
+    ///
+    /// # Errors
+    /// [`StoreError`], as for every statement.
+    pub async fn terms(
+        &mut self,
+        (policy, now): (Policy, OffsetDateTime),
+        (organization_id, user_id): (&OrganizationId, &UserId),
+        replaced: Option<TokenId>,
+    ) -> Result<Terms, StoreError> {
+        if policy.most_active_tokens.is_none() {
+            return Ok(Terms { policy, others: 0, now });
+        }
+        let row = sqlx::query!(
+            r#"SELECT count(*) AS "others!" FROM tokens t
+           WHERE owner_key(organization_id, user_id) = owner_key($1, $2) AND organization_id = $1 AND user_id = $2
+               AND revoke_time IS NULL AND (expire_time IS NULL OR expire_time > $5)
+               AND NOT scopes @> ARRAY[$3::text] AND id IS DISTINCT FROM $4
+               AND NOT EXISTS (SELECT FROM tokens s
+                   WHERE s.family_id = t.family_id AND s.generation > t.generation AND s.revoke_time IS NULL
+                   AND (s.expire_time IS NULL OR s.expire_time > $5))"#,
+            organization_id.as_str(),
+            user_id.as_str(),
+            ReservedScope::Root.word(),
+            replaced.map(rows::uuid),
+            now
+        )
+        .fetch_one(self)
+        .await?;
+        let others = u32::try_from(row.others).unwrap_or(u32::MAX);
+        Ok(Terms { policy, others, now })
+    }
 }
 
 /// Ensures that the organization's row exists: a lock needs one. In a separate statement, so that the
@@ -138,55 +185,6 @@ async fn put_row(transaction: &mut Transaction, organization_id: &OrganizationId
     .execute(transaction)
     .await?;
     Ok(())
-}
-
-/// Takes the lock of a user for whom a token is created: shared, or exclusive if the policy limits the
-/// number of tokens, so that no other transaction creates one between the count and the commit.
-pub(super) async fn lock_owner(
-    transaction: &mut Transaction,
-    policy: &Policy,
-    organization_id: &OrganizationId,
-    user_id: &UserId,
-) -> Result<(), StoreError> {
-    // Chosen before the first lock: two transactions that hold it shared could not both go on to hold
-    // it exclusively.
-    match policy.most_active_tokens {
-        None => owners::lock_shared(transaction, organization_id, user_id).await,
-        Some(_) => owners::lock_alone(transaction, organization_id, user_id).await,
-    }
-}
-
-/// Completes the terms: counts the active tokens of a user except the one to be replaced, if the policy
-/// has a limit; tokens with an active successor do not count, disabled ones do. Call it only under
-/// [`lock_owner`], in a later statement, with the time after the last lock: an earlier one would count
-/// expired tokens, and miss those created meanwhile.
-pub(super) async fn terms(
-    transaction: &mut Transaction,
-    (policy, now): (Policy, OffsetDateTime),
-    (organization_id, user_id): (&OrganizationId, &UserId),
-    replaced: Option<TokenId>,
-) -> Result<Terms, StoreError> {
-    if policy.most_active_tokens.is_none() {
-        return Ok(Terms { policy, others: 0, now });
-    }
-    let row = sqlx::query!(
-        r#"SELECT count(*) AS "others!" FROM tokens t
-           WHERE owner_key(organization_id, user_id) = owner_key($1, $2) AND organization_id = $1 AND user_id = $2
-               AND revoke_time IS NULL AND (expire_time IS NULL OR expire_time > $5)
-               AND NOT scopes @> ARRAY[$3::text] AND id IS DISTINCT FROM $4
-               AND NOT EXISTS (SELECT FROM tokens s
-                   WHERE s.family_id = t.family_id AND s.generation > t.generation AND s.revoke_time IS NULL
-                   AND (s.expire_time IS NULL OR s.expire_time > $5))"#,
-        organization_id.as_str(),
-        user_id.as_str(),
-        ReservedScope::Root.word(),
-        replaced.map(rows::uuid),
-        now
-    )
-    .fetch_one(transaction)
-    .await?;
-    let others = u32::try_from(row.others).unwrap_or(u32::MAX);
-    Ok(Terms { policy, others, now })
 }
 
 impl TryFrom<PolicyRow> for StoredPolicy {

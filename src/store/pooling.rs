@@ -120,10 +120,12 @@ impl PasswordFile {
 
 /// A transaction; rolled back unless it is committed.
 #[derive(Debug)]
-pub(super) struct Transaction {
+pub struct Transaction {
     inner: sqlx::Transaction<'static, Postgres>,
     pooling: Pooling,
     clock: Clock,
+    /// Whether it has appended to the audit log, as every change does.
+    changed: bool,
 }
 
 /// A pool of connections, opened when needed.
@@ -181,7 +183,7 @@ impl Route {
 impl Pool {
     pub(super) async fn begin(&self, timeout: Duration) -> Result<Transaction, Error> {
         let inner = self.connections.begin_with(opening(self.pooling, timeout)).await?;
-        Ok(Transaction { inner, pooling: self.pooling, clock: self.clock.clone() })
+        Ok(Transaction { inner, pooling: self.pooling, clock: self.clock.clone(), changed: false })
     }
 
     pub(super) fn single(&self) -> Single<'_> {
@@ -198,29 +200,36 @@ impl Transaction {
         &self.clock
     }
 
-    /// Commits, and waits for the standbys that the server waits for.
+    /// Records that something was changed.
+    pub(super) fn note_change(&mut self) {
+        self.changed = true;
+    }
+
+    /// Commits, and waits for the standbys that the server waits for. The result of a transaction that
+    /// found its work already done acknowledges the work of another one, which may still wait for a
+    /// standby, or whose wait may have been cancelled; so this one writes something to the WAL, after
+    /// that work, and waits for it instead.
     ///
     /// # Errors
     /// [`StoreError::Unconfirmed`]: that wait was cancelled, which Postgres reports by a warning and no
     /// error.
-    pub(super) async fn commit(self) -> Result<(), StoreError> {
+    pub async fn commit(mut self) -> Result<(), StoreError> {
+        if !self.changed {
+            sqlx::query!("SELECT pg_logical_emit_message(true, 'tokend', '') IS NULL AS written")
+                .fetch_one(&mut self)
+                .await?;
+        }
+        self.commit_unacknowledged().await
+    }
+
+    /// Commits a transaction of a job, whose result nobody acts on before it is confirmed.
+    ///
+    /// # Errors
+    /// [`StoreError::Unconfirmed`], as for [`Self::commit`].
+    pub(super) async fn commit_unacknowledged(self) -> Result<(), StoreError> {
         let (done, warned) = notices::watched(self.inner.commit()).await;
         done?;
         if warned { Err(StoreError::Unconfirmed) } else { Ok(()) }
-    }
-
-    /// Commits a transaction that found its work already done, and waits for the standbys. Its response
-    /// acknowledges the work of another transaction, which may still wait for a standby, or whose wait
-    /// may have been cancelled; so this one writes something to the WAL, after that work, and waits for
-    /// it instead.
-    ///
-    /// # Errors
-    /// Those of [`Self::commit`].
-    pub(super) async fn commit_unchanged(mut self) -> Result<(), StoreError> {
-        sqlx::query!("SELECT pg_logical_emit_message(true, 'tokend', '') IS NULL AS written")
-            .fetch_one(&mut self)
-            .await?;
-        self.commit().await
     }
 }
 

@@ -5,12 +5,12 @@
 use time::OffsetDateTime;
 
 use super::columns::Lenient;
-use super::locks::{clock, lock_caller};
+use super::locks::clock;
 use super::pooling::Transaction;
 use super::rows::{self, TokenRow, select_tokens};
 use super::{Store, StoreError};
 use crate::clock::BootInstant;
-use crate::domain::{Caller, CredentialError, Token};
+use crate::domain::{Caller, Token};
 use crate::secret::{Mac, RequestSalt, TokenId};
 
 /// A request that is being processed for the first time.
@@ -49,30 +49,6 @@ pub enum Stored<T> {
 }
 
 impl Store {
-    /// Finds a completed request, and judges the caller again. The inner result is the caller's
-    /// refusal.
-    ///
-    /// # Errors
-    /// [`StoreError`], as for every call of the store.
-    pub async fn find_request(
-        &self,
-        caller: &Caller,
-        request_mac: &[u8; 32],
-    ) -> Result<Result<Option<(Caller, KnownRequest)>, CredentialError>, StoreError> {
-        self.within(async {
-            let mut transaction = self.begin().await?;
-            let caller = lock_caller(&mut transaction, caller, None).await?;
-            let (caller, _) = match caller.judge(&mut transaction).await? {
-                Ok(judged) => judged,
-                Err(refusal) => return Ok(Err(refusal)),
-            };
-            let Some(known) = read(&mut transaction, request_mac).await? else { return Ok(Ok(None)) };
-            transaction.commit_unchanged().await?;
-            Ok(Ok(Some((caller, known))))
-        })
-        .await
-    }
-
     /// Deletes requests that are a day old: after that nothing can derive their secrets. Returns how
     /// many.
     ///
@@ -93,37 +69,68 @@ impl Store {
     }
 }
 
-/// Stores a request, if there is one, or returns the earlier one with the same MAC.
-pub(super) async fn claim(
-    transaction: &mut Transaction,
-    request: Option<&NewRequest>,
-) -> Result<Option<KnownRequest>, StoreError> {
-    let Some(request) = request else { return Ok(None) };
-    let now = clock(transaction).await?;
-    // The request's row first: a concurrent retry waits here until this transaction's commit, then sees
-    // it.
-    let done = sqlx::query!(
-        "INSERT INTO token_requests (request_mac, body_mac, key_id, salt, token_id, create_time)
+impl Transaction {
+    /// Finds a completed request by its MAC.
+    ///
+    /// # Errors
+    /// [`StoreError`], as for every statement.
+    pub async fn find_request(&mut self, request_mac: &[u8; 32]) -> Result<Option<KnownRequest>, StoreError> {
+        read(self, request_mac).await
+    }
+
+    /// Stores a request, if there is one, or returns the earlier one with the same MAC.
+    ///
+    /// # Errors
+    /// [`StoreError`], as for every statement.
+    pub async fn claim_request(
+        &mut self,
+        request: Option<&NewRequest>,
+    ) -> Result<Option<KnownRequest>, StoreError> {
+        let Some(request) = request else { return Ok(None) };
+        let now = clock(self).await?;
+        // The request's row first: a concurrent retry waits here until this transaction's commit, then
+        // sees it.
+        let done = sqlx::query!(
+            "INSERT INTO token_requests (request_mac, body_mac, key_id, salt, token_id, create_time)
          VALUES ($1, $2, $3, $4, $5, $6)
          ON CONFLICT (request_mac) DO UPDATE SET body_mac = EXCLUDED.body_mac, key_id = EXCLUDED.key_id,
              salt = EXCLUDED.salt, token_id = EXCLUDED.token_id, create_time = EXCLUDED.create_time
          WHERE token_requests.create_time <= $6 - interval '24 hours'",
-        &request.request_mac,
-        &request.body_mac.tag,
-        &request.body_mac.key_id.to_bytes(),
-        &request.salt.0,
-        rows::uuid(request.token_id),
-        now
-    )
-    .execute(&mut *transaction)
-    .await?;
-    if done.rows_affected() == 1 {
-        return Ok(None);
+            &request.request_mac,
+            &request.body_mac.tag,
+            &request.body_mac.key_id.to_bytes(),
+            &request.salt.0,
+            rows::uuid(request.token_id),
+            now
+        )
+        .execute(&mut *self)
+        .await?;
+        if done.rows_affected() == 1 {
+            return Ok(None);
+        }
+        let known = read(self, &request.request_mac).await?;
+        // Purged, or a day old, between the two statements: treated like an unavailable database, and a
+        // retry helps.
+        known.map(Some).ok_or_else(|| sqlx::Error::RowNotFound.into())
     }
-    let known = read(transaction, &request.request_mac).await?;
-    // Purged, or a day old, between the two statements: treated like an unavailable database, and a
-    // retry helps.
-    known.map(Some).ok_or_else(|| sqlx::Error::RowNotFound.into())
+
+    /// Returns whether a request was completed within the last 24 hours.
+    ///
+    /// # Errors
+    /// [`StoreError`], as for every statement.
+    pub async fn is_known_request(&mut self, request_mac: Option<&[u8; 32]>) -> Result<bool, StoreError> {
+        let Some(request_mac) = request_mac else { return Ok(false) };
+        let now = clock(self).await?;
+        let row = sqlx::query!(
+            r#"SELECT EXISTS (SELECT FROM token_requests
+               WHERE request_mac = $1 AND create_time > $2::timestamptz - interval '24 hours') AS "known!""#,
+            request_mac,
+            now
+        )
+        .fetch_one(self)
+        .await?;
+        Ok(row.known)
+    }
 }
 
 async fn read(

@@ -60,7 +60,7 @@ impl Store {
             )
             .execute(&mut transaction)
             .await?;
-            transaction.commit().await?;
+            transaction.commit_unacknowledged().await?;
             Ok(done.rows_affected())
         })
         .await
@@ -104,7 +104,7 @@ impl Store {
             )
             .execute(&mut transaction)
             .await?;
-            transaction.commit().await?;
+            transaction.commit_unacknowledged().await?;
             Ok(done.rows_affected())
         })
         .await

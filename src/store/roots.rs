@@ -6,6 +6,7 @@ use uuid::Uuid;
 
 use super::columns::Time;
 use super::pooling::Transaction;
+use super::transaction::TransactionError;
 use super::{StoreError, rows};
 use crate::domain::root::{LastRoot, LastRootError, ROOT_MARGIN, is_missed};
 use crate::domain::{OrganizationId, Token, UserId};
@@ -23,68 +24,75 @@ pub(super) async fn lock(transaction: &mut Transaction) -> Result<(), StoreError
     Ok(())
 }
 
-/// Takes [`lock`] if a root token may end and the last one must be kept; returns whether it did.
-pub(super) async fn lock_for(
-    transaction: &mut Transaction,
-    ends_root: bool,
-    last_root: LastRoot,
-) -> Result<bool, StoreError> {
-    let turn = last_root == LastRoot::Kept && ends_root;
-    if turn {
-        lock(transaction).await?;
+impl Transaction {
+    /// Takes the lock of the root tokens if one may end and the last one must be kept; returns whether
+    /// it did. After all other locks.
+    ///
+    /// # Errors
+    /// [`StoreError`], as for every statement.
+    pub async fn lock_roots(&mut self, ends_root: bool, last_root: LastRoot) -> Result<bool, StoreError> {
+        let locks = last_root == LastRoot::Kept && ends_root;
+        if locks {
+            lock(self).await?;
+        }
+        Ok(locks)
     }
-    Ok(turn)
-}
 
-/// Takes [`lock`] if a user has root tokens and the last one must be kept; returns those tokens. Call
-/// it after the locks of all the user's tokens.
-pub(super) async fn lock_for_user(
-    transaction: &mut Transaction,
-    organization_id: &OrganizationId,
-    user_id: &UserId,
-    last_root: LastRoot,
-) -> Result<Vec<TokenId>, StoreError> {
-    if last_root == LastRoot::Ended {
-        return Ok(Vec::new());
-    }
-    let found = sqlx::query!(
-        "SELECT id FROM tokens WHERE scopes @> ARRAY['tokend:root'] AND organization_id = $1 AND user_id = $2
+    /// Takes the lock of the root tokens if a user has some and the last one must be kept; returns
+    /// those tokens. After the locks of all the user's tokens.
+    ///
+    /// # Errors
+    /// [`StoreError`], as for every statement.
+    pub async fn lock_roots_of_owner(
+        &mut self,
+        (organization_id, user_id): (&OrganizationId, &UserId),
+        last_root: LastRoot,
+    ) -> Result<Vec<TokenId>, StoreError> {
+        if last_root == LastRoot::Ended {
+            return Ok(Vec::new());
+        }
+        let found = sqlx::query!(
+            "SELECT id FROM tokens WHERE scopes @> ARRAY['tokend:root'] AND organization_id = $1 AND user_id = $2
              AND revoke_time IS NULL",
-        organization_id.as_str(),
-        user_id.as_str()
-    );
-    let found = found.fetch_all(&mut *transaction).await?;
-    if !found.is_empty() {
-        lock(transaction).await?;
+            organization_id.as_str(),
+            user_id.as_str()
+        );
+        let found = found.fetch_all(&mut *self).await?;
+        if !found.is_empty() {
+            lock(self).await?;
+        }
+        Ok(found.into_iter().map(|row| rows::token_id(row.id)).collect())
     }
-    Ok(found.into_iter().map(|row| rows::token_id(row.id)).collect())
-}
 
-/// Checks that after these locked tokens end, a root token remains active for a while; `heir`: the
-/// token that replaces them. Call it under [`lock`], with the time read after it.
-pub(super) async fn demand_another(
-    transaction: &mut Transaction,
-    ending: &[TokenId],
-    heir: Option<&Token>,
-    now: OffsetDateTime,
-) -> Result<Result<(), LastRootError>, StoreError> {
-    if ending.is_empty() {
-        return Ok(Ok(()));
-    }
-    let ending: Vec<Uuid> = ending.iter().copied().map(rows::uuid).collect();
-    // Superseded tokens do not count: their successors do.
-    let roots = sqlx::query!(
-        r#"SELECT max(ending) FILTER (WHERE id = ANY($1)) AS "lost: Time",
+    /// Checks that after these locked tokens end, a root token remains active for a while; `heir`: the
+    /// token that replaces them. Under the lock of the root tokens, with the time read after it.
+    ///
+    /// # Errors
+    /// [`LastRootError`]: none remains; [`StoreError`], as for every statement.
+    pub async fn require_another_root(
+        &mut self,
+        ending: &[TokenId],
+        heir: Option<&Token>,
+        now: OffsetDateTime,
+    ) -> Result<(), TransactionError> {
+        if ending.is_empty() {
+            return Ok(());
+        }
+        let ending: Vec<Uuid> = ending.iter().copied().map(rows::uuid).collect();
+        // Superseded tokens do not count: their successors do.
+        let roots = sqlx::query!(
+            r#"SELECT max(ending) FILTER (WHERE id = ANY($1)) AS "lost: Time",
                max(ending) FILTER (WHERE NOT id = ANY($1)) AS "left: Time"
            FROM (SELECT id, least(coalesce(expire_time, 'infinity'), $3) AS ending FROM tokens
                WHERE scopes @> ARRAY['tokend:root'] AND revoke_time IS NULL AND disable_time IS NULL
                    AND superseded_by IS NULL AND (expire_time IS NULL OR expire_time > $2)) AS active"#,
-        &ending,
-        now,
-        now.saturating_add(ROOT_MARGIN)
-    )
-    .fetch_one(transaction)
-    .await?;
-    let (lost, left) = (roots.lost.and_then(Time::moment), roots.left.and_then(Time::moment));
-    Ok(if is_missed(lost, left, heir, now) { Err(LastRootError) } else { Ok(()) })
+            &ending,
+            now,
+            now.saturating_add(ROOT_MARGIN)
+        )
+        .fetch_one(self)
+        .await?;
+        let (lost, left) = (roots.lost.and_then(Time::moment), roots.left.and_then(Time::moment));
+        if is_missed(lost, left, heir, now) { Err(LastRootError.into()) } else { Ok(()) }
+    }
 }

@@ -163,7 +163,7 @@ impl Store {
             )
             .fetch_one(&mut transaction)
             .await?;
-            transaction.commit().await?;
+            transaction.commit_unacknowledged().await?;
             Ok(row.purged)
         })
         .await

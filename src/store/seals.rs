@@ -177,7 +177,7 @@ impl Store {
             let made = sealed.is_some();
             let newest = sealed.or(newest);
             let (next, oldest_unsealed) = unsealed(&mut transaction, newest).await?;
-            transaction.commit().await?;
+            transaction.commit_unacknowledged().await?;
             Ok(SealPass { newest, made, candidate: waiting.or(next), oldest_unsealed })
         })
         .await

@@ -2,14 +2,14 @@
 //! never exists without them. Called by `CreateToken`.
 
 pub use super::mint::Created;
-use super::mint::Minted;
 use super::request::{Body, Repeatable};
 use super::{ActionError, Actions};
+use crate::domain::event::EventKind;
 use crate::domain::{
     Caller, Expiration, Labels, Networks, OrganizationId, Permission, Scopes, Token, TokenName, UserId,
 };
-use crate::secret::RequestId;
-use crate::store::{NewToken, Stored, Terms};
+use crate::secret::{RequestId, TokenId};
+use crate::store::{Stored, Terms};
 
 const RPC: &str = "CreateToken";
 
@@ -60,11 +60,31 @@ impl Actions {
         let keyring = self.keyring.get();
         let minted = self.minted(&keyring, repeatable.as_ref()).await?;
         let note = repeatable.as_ref().and_then(|request| request.note(&keyring, &minted));
-        let prepare =
-            |caller: &Caller, terms: &Terms| prepare(caller, terms, &organization_id, &request, &minted);
         let owner = (&organization_id, &request.user_id);
         let store = self.admission.writes(caller).await?;
-        match (store.create_token(caller, owner, note.as_ref(), prepare).await??, &repeatable) {
+        let stored = store
+            .retrying(async || {
+                let mut transaction = store.begin().await?;
+                let policy = transaction.hold_policy(&organization_id).await?;
+                transaction.lock_owner(&policy, owner).await?;
+                let locked = transaction.lock_caller(caller, None).await?;
+                let known = transaction.claim_request(note.as_ref()).await?;
+                let (caller, now) = locked.judge(&mut transaction).await?;
+                if let Some(known) = known {
+                    transaction.commit().await?;
+                    return Ok(Stored::Known(caller, Box::new(known)));
+                }
+                let terms = transaction.terms((policy, now), owner, None).await?;
+                let token = new_token(&caller, &terms, &organization_id, &request, minted.id)?;
+                let new = minted.store_as(token);
+                transaction.insert_token(&new).await?;
+                let by = &caller.principal;
+                transaction.append_event(EventKind::Created, (None, &new.token), by, now).await?;
+                transaction.commit().await?;
+                Ok(Stored::New(new.token))
+            })
+            .await?;
+        match (stored, &repeatable) {
             (Stored::New(token), _) => Ok(Created::new(token, minted)),
             (Stored::Known(caller, known), Some(repeatable)) => {
                 repeated_for(&caller, self.repeated(repeatable, *known)?)
@@ -101,19 +121,20 @@ fn repeated_for(caller: &Caller, created: Created) -> Result<Created, ActionErro
     Ok(created)
 }
 
-fn prepare(
+/// Returns the token that the request asks for, if the caller and the policy allow it.
+fn new_token(
     caller: &Caller,
     &Terms { ref policy, others, now, .. }: &Terms,
     organization_id: &OrganizationId,
     request: &CreateToken,
-    minted: &Minted,
-) -> Result<NewToken, ActionError> {
+    id: TokenId,
+) -> Result<Token, ActionError> {
     caller.require(Permission::Write)?;
     caller.organization(Some(organization_id.clone()))?;
     let expire_time = super::resolve(request.expiration, now)?;
     caller.may_grant(&request.scopes, expire_time, &request.allowed_cidrs)?;
     let token = Token {
-        id: minted.id,
+        id,
         organization_id: organization_id.clone(),
         user_id: request.user_id.clone(),
         name: request.name.clone(),
@@ -132,5 +153,5 @@ fn prepare(
     policy.allows_end(&token)?;
     policy.allows_scopes(&token)?;
     policy.allows_another(&token, others)?;
-    Ok(minted.store_as(token))
+    Ok(token)
 }

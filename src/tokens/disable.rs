@@ -1,9 +1,42 @@
 //! Disables a token and enables it again. Called by `DisableToken` and `EnableToken`.
 
+use time::OffsetDateTime;
+
 use super::{ActionError, Actions, StateError};
+use crate::domain::event::EventKind;
+use crate::domain::root::{LastRoot, is_root};
 use crate::domain::{Caller, Permission, RevokeReason, Token};
 use crate::secret::TokenId;
-use crate::store::{Switched, Usability};
+
+/// Whether to disable or enable a token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Usability {
+    /// It is refused until it is enabled.
+    Disabled(LastRoot),
+    /// It is judged as if it had never been disabled.
+    Enabled,
+}
+
+/// A token that was disabled or enabled, by this call or before it.
+#[derive(Debug)]
+pub struct Switched {
+    /// The token as it is now.
+    pub token: Token,
+    /// The time to judge it by.
+    pub now: OffsetDateTime,
+    /// From this time on every replica knows.
+    pub effective_time: OffsetDateTime,
+}
+
+impl Usability {
+    /// Returns what to do if the change would end the last active root token: enabling ends none.
+    const fn last_root(self) -> LastRoot {
+        match self {
+            Self::Disabled(last_root) => last_root,
+            Self::Enabled => LastRoot::Ended,
+        }
+    }
+}
 
 impl Actions {
     /// Disables or enables a token by its id, for a caller with `tokend:write`, and records the reason.
@@ -20,7 +53,6 @@ impl Actions {
         reason: &RevokeReason,
     ) -> Result<Switched, ActionError> {
         caller.require(Permission::Write)?;
-        let allow = |caller: &Caller, token: Option<&Token>| allow(caller, token, usability);
         let mut store = match usability {
             Usability::Disabled(_) => self.admission.revocations(caller).await?,
             Usability::Enabled => self.admission.writes(caller).await?,
@@ -28,17 +60,48 @@ impl Actions {
         // Checked again inside the transaction; here so that nothing is locked for a token out of
         // reach.
         let found = store.read_token(id).await?.map(|(token, _)| token);
-        allow(caller, found.as_ref())?;
+        allowed(caller, found.as_ref(), usability)?;
         if usability != Usability::Enabled && found.is_some_and(|token| token.disable_time.is_some()) {
             drop(store);
             store = self.admission.writes(caller).await?;
         }
-        let switched = store.switch_token(caller, id, usability, reason, allow).await??;
-        switched.ok_or(ActionError::NotFound)
+        let (token, now) = store
+            .retrying(async || {
+                let mut transaction = store.begin().await?;
+                let locked = transaction.lock_caller(caller, Some(id)).await?;
+                let before = transaction.lock_token(id).await?;
+                let ends_root = before.as_ref().is_some_and(is_root);
+                let last = transaction.lock_roots(ends_root, usability.last_root()).await?;
+                let (caller, now) = locked.judge(&mut transaction).await?;
+                let before = allowed(&caller, before.as_ref(), usability)?;
+                let disables = usability != Usability::Enabled;
+                if before.disable_time.is_some() == disables {
+                    transaction.commit().await?;
+                    return Ok((before.clone(), now));
+                }
+                if last {
+                    transaction.require_another_root(&[id], None, now).await?;
+                }
+                transaction.set_disabled(id, disables.then_some(now)).await?;
+                let after = transaction.reread_token(id).await?;
+                let kind = if disables { EventKind::Disabled } else { EventKind::Enabled };
+                let by = &caller.principal;
+                transaction.append_disabling(kind, (before, &after), reason, by, now).await?;
+                transaction.commit().await?;
+                Ok((after, now))
+            })
+            .await?;
+        // In a separate statement, so later than the commit that has returned.
+        Ok(Switched { token, now, effective_time: store.effective_time().await? })
     }
 }
 
-fn allow(caller: &Caller, token: Option<&Token>, usability: Usability) -> Result<(), ActionError> {
+/// Returns the token if the caller may disable or enable it.
+fn allowed<'a>(
+    caller: &Caller,
+    token: Option<&'a Token>,
+    usability: Usability,
+) -> Result<&'a Token, ActionError> {
     let token = super::manageable(caller, token)?;
     if token.revoke_time.is_some() {
         return Err(StateError::Revoked.into());
@@ -46,5 +109,5 @@ fn allow(caller: &Caller, token: Option<&Token>, usability: Usability) -> Result
     if usability == Usability::Enabled && token.disable_time.is_some() {
         caller.may_enable(token)?;
     }
-    Ok(())
+    Ok(token)
 }

@@ -55,7 +55,17 @@ impl Actions {
         request: &Repeatable,
     ) -> Result<Option<(Caller, KnownRequest)>, ActionError> {
         let store = self.admission.writes(caller).await?;
-        Ok(store.find_request(caller, &request.mac()).await??)
+        let mac = request.mac();
+        store
+            .retrying(async || {
+                let mut transaction = store.begin().await?;
+                let locked = transaction.lock_caller(caller, None).await?;
+                let (caller, _) = locked.judge(&mut transaction).await?;
+                let Some(known) = transaction.find_request(&mac).await? else { return Ok(None) };
+                transaction.commit().await?;
+                Ok(Some((caller, known)))
+            })
+            .await
     }
 
     /// Makes a secret and its verifiers on the hash pool.

@@ -15,7 +15,7 @@ use crate::domain::{
     AccessError, Caller, CredentialError, Expiration, FieldError, Permission, Token, Violations,
 };
 use crate::secret::{CurrentKeyring, DurableCost, DurableError, Prefix, TokenId};
-use crate::store::{Store, StoreError};
+use crate::store::{Store, StoreError, TransactionError};
 
 pub mod bootstrap;
 pub mod create;
@@ -86,6 +86,23 @@ pub enum ActionError {
 impl ActionError {
     fn invalid(field: &str, error: &FieldError) -> Self {
         Self::Invalid(Violations::one(field, error))
+    }
+}
+
+impl ActionError {
+    /// Returns whether the database aborted a transaction that may succeed when it runs again.
+    fn is_conflict(&self) -> bool {
+        matches!(self, Self::Store(error) if error.is_conflict())
+    }
+}
+
+impl From<TransactionError> for ActionError {
+    fn from(error: TransactionError) -> Self {
+        match error {
+            TransactionError::Store(error) => error.into(),
+            TransactionError::Credential(error) => error.into(),
+            TransactionError::LastRoot(error) => error.into(),
+        }
     }
 }
 

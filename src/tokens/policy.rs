@@ -34,9 +34,20 @@ impl Actions {
     ) -> Result<(OrganizationId, StoredPolicy), ActionError> {
         caller.require(Permission::Root)?;
         let organization_id = caller.organization(organization_id)?;
-        let allow = |caller: &Caller| caller.require(Permission::Root).map_err(ActionError::from);
         let store = self.admission.writes(caller).await?;
-        let stored = store.update_policy(caller, &organization_id, policy, allow).await??;
+        let stored = store
+            .retrying(async || {
+                let mut transaction = store.begin().await?;
+                transaction.lock_policy(&organization_id).await?;
+                let locked = transaction.lock_caller(caller, None).await?;
+                let (caller, now) = locked.judge(&mut transaction).await?;
+                caller.require(Permission::Root)?;
+                let by = &caller.principal;
+                let stored = transaction.put_policy(&organization_id, policy, by, now).await?;
+                transaction.commit().await?;
+                Ok(stored)
+            })
+            .await?;
         Ok((organization_id, stored))
     }
 }

@@ -2,11 +2,14 @@
 //! a secret that nobody should still have. Called when `RotateToken` has refused its caller's
 //! credential.
 
+use time::OffsetDateTime;
+
 use super::{ActionError, Actions};
 use crate::admission::fair_limiter::ClientKey;
-use crate::domain::{FieldError, Principal, RevokeReason};
+use crate::domain::policy::Policy;
+use crate::domain::{FieldError, Principal, RevokeReason, Token, TokenState};
 use crate::secret::{RequestId, TokenId};
-use crate::store::Touch;
+use crate::store::{Member, Touch};
 
 /// The reason in the audit log.
 const REASON: &str = "reuse of a superseded token";
@@ -35,8 +38,34 @@ impl Actions {
         }
         let reason = RevokeReason::parse(REASON)
             .map_err(|error: FieldError| ActionError::invalid("reason", &error))?;
-        let request_mac = request_id.map(|request| request.mac(&Principal::Token(id).to_string()));
-        let organization_id = &token.organization_id;
-        Ok(store.revoke_reused(id, organization_id, request_mac.as_ref(), &reason, touch).await?)
+        let principal = Principal::Token(id);
+        let request_mac = request_id.map(|request| request.mac(&principal.to_string()));
+        store
+            .retrying(async || {
+                let mut transaction = store.begin().await?;
+                let policy = transaction.hold_policy(&token.organization_id).await?;
+                if !policy.reuse_detection || transaction.is_known_request(request_mac.as_ref()).await? {
+                    return Ok(0);
+                }
+                let family = transaction.lock_family(id).await?;
+                let now = transaction.time().await?;
+                let rotated = transaction.successor_id(id).await?.is_some();
+                if !rotated || !family.iter().any(|member| is_over(member, id, now)) {
+                    return Ok(0);
+                }
+                let ids: Vec<TokenId> =
+                    family.iter().filter(|member| !member.is_revoked).map(|member| member.id).collect();
+                touch(&ids);
+                transaction.revoke_tokens(&ids, &reason, &principal, now).await?;
+                transaction.commit().await?;
+                Ok(ids.len())
+            })
+            .await
     }
+}
+
+/// Returns whether this member is the token itself, subject to policies, and expired.
+fn is_over(member: &Member, id: TokenId, now: OffsetDateTime) -> bool {
+    let is_over = |token: &Token| Policy::binds(token) && token.state(now) == TokenState::Expired;
+    member.id == id && member.token.as_ref().is_some_and(is_over)
 }

@@ -1,13 +1,42 @@
 //! Revokes a token by its id or by its secret, with the tokens rotated from it; and all tokens of a
 //! user. Called by `RevokeToken` and `RevokeUserTokens`.
 
+use time::OffsetDateTime;
+
 use super::{ActionError, Actions};
-use crate::domain::root::LastRoot;
+use crate::domain::root::{LastRoot, is_root};
 use crate::domain::{
-    Caller, OrganizationId, Permission, ReservedScope, ReservedScopes, RevokeReason, TokenState, UserId,
+    Caller, OrganizationId, Permission, ReservedScope, RevokeReason, Token, TokenState, UserId,
 };
 use crate::secret::TokenId;
-use crate::store::{Affected, Extent, Revocation, Revoked, RevokedUser, Store, Touch};
+use crate::store::{Member, Store, Touch, USER_DEADLINE};
+
+/// Which tokens a revocation covers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Extent {
+    /// The token and all tokens rotated from it, in any number of steps.
+    Family,
+    /// The token alone.
+    OnlyThis,
+}
+
+/// A token that is revoked, by this call or before it.
+#[derive(Debug)]
+pub struct Revoked {
+    /// The token, with its first revocation.
+    pub token: Token,
+    /// From this time on no replica accepts it.
+    pub effective_time: OffsetDateTime,
+}
+
+/// A user whose tokens are revoked.
+#[derive(Debug)]
+pub struct RevokedUser {
+    /// How many tokens this call revoked.
+    pub count: u64,
+    /// From this time on no replica accepts any of them.
+    pub effective_time: OffsetDateTime,
+}
 
 /// What entitles the caller to revoke a token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,7 +80,6 @@ impl Actions {
         if right == Right::Power {
             caller.require(Permission::Write)?;
         }
-        let allow = |caller: &Caller, affected: Affected<'_>| allow(caller, right, affected);
         let mut store = self.admission.revocations(caller).await?;
         let (extent, last_root) = match right {
             Right::Power => (extent, last_root),
@@ -60,16 +88,53 @@ impl Actions {
         // Checked again inside the transaction; here so that nothing is locked for a token out of
         // reach.
         let found = store.read_token(id).await?.map(|(token, _)| token);
-        allow(caller, found.as_ref().map_or(Affected::Missing, Affected::Token))?;
+        allow(caller, right, found.as_ref())?;
         if found.is_some_and(|token| token.revoke_time.is_some())
-            && (extent == Extent::OnlyThis || store.line_is_revoked(id).await?)
+            && (extent == Extent::OnlyThis || store.successors_are_revoked(id).await?)
         {
             drop(store);
             store = self.admission.writes(caller).await?;
         }
-        let revocation = Revocation { id, extent, reason, last_root };
-        let revoked = store.revoke_token(caller, revocation, allow, touch).await??;
-        revoked.ok_or(ActionError::NotFound)
+        let token = store
+            .retrying(async || {
+                let mut transaction = store.begin().await?;
+                let locked = transaction.lock_caller(caller, Some(id)).await?;
+                let target = transaction.lock_token(id).await?;
+                let (mut caller, mut now) = locked.judge(&mut transaction).await?;
+                let target = allow(&caller, right, target.as_ref())?;
+                let successors = match extent {
+                    Extent::Family => transaction.lock_successors(id).await?,
+                    Extent::OnlyThis => Vec::new(),
+                };
+                let ends_root = is_root(target)
+                    || successors.iter().any(|member| member.token.as_ref().is_none_or(is_root));
+                let last = transaction.lock_roots(ends_root, last_root).await?;
+                if !successors.is_empty() || last {
+                    // The transaction may have waited for these locks, too.
+                    (caller, now) = locked.judge(&mut transaction).await?;
+                }
+                for member in &successors {
+                    allow_member(&caller, right, member)?;
+                }
+                let own = Some(id).filter(|_| target.revoke_time.is_none());
+                let members = successors.iter().filter(|member| !member.is_revoked).map(|member| member.id);
+                let ids: Vec<TokenId> = own.into_iter().chain(members).collect();
+                if ids.is_empty() {
+                    transaction.commit().await?;
+                    return Ok(target.clone());
+                }
+                if last {
+                    transaction.require_another_root(&ids, None, now).await?;
+                }
+                touch(&ids);
+                transaction.revoke_tokens(&ids, reason, &caller.principal, now).await?;
+                let token = transaction.reread_token(id).await?;
+                transaction.commit().await?;
+                Ok(token)
+            })
+            .await?;
+        // In a separate statement, so later than the commit that has returned.
+        Ok(Revoked { token, effective_time: store.effective_time().await? })
     }
 
     /// Revokes all tokens of a user, for a caller with `tokend:write` and every reserved scope among
@@ -88,30 +153,54 @@ impl Actions {
     ) -> Result<RevokedUser, ActionError> {
         caller.require(Permission::Write)?;
         let organization_id = caller.organization(organization_id)?;
-        let allow = |caller: &Caller, reserved: ReservedScopes| -> Result<(), ActionError> {
-            caller.require(Permission::Write)?;
-            caller.organization(Some(organization_id.clone()))?;
-            Ok(caller.may_manage_reserved(reserved)?)
-        };
+        let owner = (&organization_id, user_id);
         let mut store = self.admission.bulk_revocations(caller).await?;
         if !store.has_unrevoked_tokens(&organization_id, user_id).await? {
             drop(store);
             store = self.admission.writes(caller).await?;
         }
-        let owner = (&organization_id, user_id);
-        store.revoke_user_tokens(caller, owner, (reason, last_root), allow, touch).await?
+        let count = store
+            .retrying_within(USER_DEADLINE, ActionError::is_conflict, async || {
+                let mut transaction = store.begin_within(USER_DEADLINE).await?;
+                transaction.lock_owner_alone(owner).await?;
+                let locked = transaction.lock_caller(caller, None).await?;
+                transaction.lock_tokens_of_owner(owner).await?;
+                let roots = transaction.lock_roots_of_owner(owner, last_root).await?;
+                let (caller, now) = locked.judge(&mut transaction).await?;
+                caller.require(Permission::Write)?;
+                caller.organization(Some(organization_id.clone()))?;
+                let kept = transaction.require_another_root(&roots, None, now).await;
+                let (ids, reserved) = transaction.revoke_tokens_of_owner(owner, reason, now).await?;
+                caller.may_manage_reserved(reserved)?;
+                // Only now: a caller without access learns nothing of root tokens.
+                kept?;
+                if !ids.is_empty() {
+                    touch(&ids);
+                    transaction.append_revocations(&ids, reason, &caller.principal).await?;
+                }
+                transaction.commit().await?;
+                Ok(ids.len() as u64)
+            })
+            .await?;
+        Ok(RevokedUser { count, effective_time: store.effective_time().await? })
     }
 }
 
-fn allow(caller: &Caller, right: Right, affected: Affected<'_>) -> Result<(), ActionError> {
-    match (right, affected) {
-        (_, Affected::Missing) => Err(ActionError::NotFound),
+/// Returns the token if the caller may revoke it.
+fn allow<'a>(caller: &Caller, right: Right, token: Option<&'a Token>) -> Result<&'a Token, ActionError> {
+    match right {
+        Right::Possession => token.ok_or(ActionError::NotFound),
+        Right::Power => super::manageable(caller, token),
+    }
+}
+
+/// Checks that the caller may revoke a member of a family.
+fn allow_member(caller: &Caller, right: Right, member: &Member) -> Result<(), ActionError> {
+    match (right, &member.token) {
         (Right::Possession, _) => Ok(()),
-        (Right::Power, Affected::Token(token)) => super::manageable(caller, Some(token)).map(drop),
-        // Only a caller that may revoke everything may revoke it.
-        (Right::Power, Affected::Unreadable) => {
-            Ok(caller.may_manage_reserved([ReservedScope::Root].into_iter().collect())?)
-        }
+        (Right::Power, Some(token)) => super::manageable(caller, Some(token)).map(drop),
+        // It cannot be read, so only a caller that may revoke everything may revoke it.
+        (Right::Power, None) => Ok(caller.may_manage_reserved([ReservedScope::Root].into_iter().collect())?),
     }
 }
 

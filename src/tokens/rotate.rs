@@ -7,10 +7,11 @@ use time::{Duration, OffsetDateTime};
 use super::mint::{Created, Minted};
 use super::request::{Body, Repeatable};
 use super::{ActionError, Actions, StateError};
-use crate::domain::root::LastRoot;
+use crate::domain::event::EventKind;
+use crate::domain::root::{LastRoot, is_root};
 use crate::domain::{Caller, Expiration, Permission, Token, TokenState};
 use crate::secret::{RequestId, TokenId};
-use crate::store::{NewToken, Rotatable, Rotation, Stored};
+use crate::store::{NewToken, Stored, Terms};
 
 const RPC: &str = "RotateToken";
 
@@ -62,13 +63,41 @@ impl Actions {
         let keyring = self.keyring.get();
         let minted = self.minted(&keyring, repeatable.as_ref()).await?;
         let note = repeatable.as_ref().and_then(|request| request.note(&keyring, &minted));
-        let prepare =
-            |caller: &Caller, rotatable: Rotatable<'_>| prepare(caller, rotatable, &request, &minted);
+        let owner = (&old.organization_id, &old.user_id);
         let store = self.admission.writes(caller).await?;
-        match (
-            store.rotate_token(caller, old, note.as_ref(), request.last_root, prepare).await??,
-            &repeatable,
-        ) {
+        let stored = store
+            .retrying(async || {
+                let mut transaction = store.begin().await?;
+                let policy = transaction.hold_policy(owner.0).await?;
+                transaction.lock_owner(&policy, owner).await?;
+                let locked = transaction.lock_caller(caller, Some(old.id)).await?;
+                let known = transaction.claim_request(note.as_ref()).await?;
+                let token = if known.is_none() { transaction.lock_token(old.id).await? } else { None };
+                let ends_root = token.as_ref().is_some_and(is_root);
+                let last = transaction.lock_roots(ends_root, request.last_root).await?;
+                let (caller, now) = locked.judge(&mut transaction).await?;
+                if let Some(known) = known {
+                    transaction.commit().await?;
+                    return Ok(Stored::Known(caller, Box::new(known)));
+                }
+                // As it is under its lock: it may have changed since it was read.
+                let old = rotatable(&caller, token.as_ref())?;
+                let successor = transaction.successor_id(old.id).await?;
+                let terms = transaction.terms((policy, now), owner, Some(old.id)).await?;
+                let (ending, new) = rotated(&caller, (old, successor), &terms, &request, minted.id)?;
+                if last {
+                    transaction.require_another_root(&[old.id], Some(&new), now).await?;
+                }
+                transaction.supersede(&ending, &new).await?;
+                let (new, by) = (minted.store_as(new), &caller.principal);
+                transaction.insert_token(&new).await?;
+                transaction.append_event(EventKind::Rotated, (Some(old), &ending), by, now).await?;
+                transaction.append_event(EventKind::Created, (None, &new.token), by, now).await?;
+                transaction.commit().await?;
+                Ok(Stored::New(new.token))
+            })
+            .await?;
+        match (stored, &repeatable) {
             (Stored::New(token), _) => Ok(Created::new(token, minted)),
             (Stored::Known(caller, known), Some(repeatable)) => {
                 repeated_for(&caller, by_itself, self.repeated(repeatable, *known)?)
@@ -111,13 +140,15 @@ fn repeated_for(caller: &Caller, by_itself: bool, created: Created) -> Result<Cr
     Ok(created)
 }
 
-fn prepare(
+/// Returns the old token as it ends, and the new one, if the caller and the policy allow it.
+fn rotated(
     caller: &Caller,
-    Rotatable { token, successor, terms }: Rotatable<'_>,
+    (old, successor): (&Token, Option<TokenId>),
+    terms: &Terms,
     request: &RotateToken,
-    minted: &Minted,
-) -> Result<Rotation, ActionError> {
-    let (old, now) = (rotatable(caller, token)?, terms.now);
+    id: TokenId,
+) -> Result<(Token, Token), ActionError> {
+    let now = terms.now;
     match (old.state(now), successor) {
         (TokenState::Revoked, _) => return Err(StateError::Revoked.into()),
         (_, Some(successor)) => return Err(StateError::Rotated(successor).into()),
@@ -134,7 +165,7 @@ fn prepare(
         caller.may_grant(&old.scopes, expire_time, &old.allowed_cidrs)?;
     }
     let new = Token {
-        id: minted.id,
+        id,
         create_time: now,
         created_by: caller.principal.clone(),
         expire_time,
@@ -142,13 +173,12 @@ fn prepare(
         rotated_from: Some(old.id),
         ..old.clone()
     };
-    let old_expire_time = old_end(old, request.grace_period, now);
-    let ending = Token { expire_time: Some(old_expire_time), ..old.clone() };
+    let ending = Token { expire_time: Some(old_end(old, request.grace_period, now)), ..old.clone() };
     terms.policy.allows_grace(&ending, now)?;
     terms.policy.allows_end(&new)?;
     terms.policy.allows_scopes(&new)?;
     // The successor replaces it in the count of active tokens, so no limit applies.
-    Ok(Rotation { old_expire_time, new: minted.store_as(new) })
+    Ok((ending, new))
 }
 
 /// Returns when the old token expires: after the grace period, but no later than before.

@@ -3,9 +3,10 @@
 
 use std::ops::Deref;
 
+use super::ActionError;
 use crate::admission::fair_limiter::{ClientKey, Refused};
 use crate::admission::fair_queue::{FairQueue, Permit};
-use crate::store::{Purpose, Store};
+use crate::store::{DEADLINE, Purpose, Store};
 
 /// The limiters of the connections, one for each purpose.
 #[derive(Debug)]
@@ -31,6 +32,19 @@ impl Deref for Admitted {
 
     fn deref(&self) -> &Store {
         &self.store
+    }
+}
+
+impl Admitted {
+    /// Runs `attempt`, which is one transaction, and again after a deadlock.
+    ///
+    /// # Errors
+    /// Those of `attempt`, and the database. The outcome may be unknown then, and a retry is safe.
+    pub(super) async fn retrying<T, F>(&self, attempt: impl Fn() -> F) -> Result<T, ActionError>
+    where
+        F: Future<Output = Result<T, ActionError>>,
+    {
+        self.store.retrying_within(DEADLINE, ActionError::is_conflict, attempt).await
     }
 }
 

@@ -3,8 +3,9 @@
 use time::OffsetDateTime;
 
 use super::{ActionError, Actions, StateError};
+use crate::domain::event::EventKind;
 use crate::domain::policy::Policy;
-use crate::domain::root::LastRoot;
+use crate::domain::root::{LastRoot, is_root};
 use crate::domain::{Caller, Expiration, Labels, Networks, Permission, Scopes, Token, TokenName, TokenState};
 use crate::secret::TokenId;
 use crate::store::{Successor, Terms};
@@ -46,22 +47,43 @@ impl Actions {
         let store = self.admission.writes(caller).await?;
         let found = store.read_token(id).await?.map(|(token, _)| token);
         let found = super::manageable(caller, found.as_ref())?;
-        let apply = |caller: &Caller, token: Option<&Token>, successor, terms: &Terms| {
-            apply(caller, token, change, successor, terms)
-        };
         let owner = (&found.organization_id, &found.user_id);
-        store.update_token(caller, id, owner, change.last_root, apply).await?
+        store
+            .retrying(async || {
+                let mut transaction = store.begin().await?;
+                let policy = transaction.hold_policy(owner.0).await?;
+                transaction.lock_owner(&policy, owner).await?;
+                let locked = transaction.lock_caller(caller, Some(id)).await?;
+                let before = transaction.lock_token(id).await?;
+                let ends_root = before.as_ref().is_some_and(is_root);
+                let last = transaction.lock_roots(ends_root, change.last_root).await?;
+                let (caller, now) = locked.judge(&mut transaction).await?;
+                let before = super::manageable(&caller, before.as_ref())?;
+                let successor = transaction.successor(id, now).await?;
+                let terms = transaction.terms((policy, now), owner, Some(id)).await?;
+                let token = apply(&caller, before, change, successor, &terms)?;
+                if last {
+                    transaction.require_another_root(&[id], Some(&token), now).await?;
+                }
+                transaction.update_token(&token).await?;
+                let by = &caller.principal;
+                transaction.append_event(EventKind::Updated, (Some(before), &token), by, now).await?;
+                transaction.commit().await?;
+                Ok((token, now))
+            })
+            .await
     }
 }
 
+/// Returns the token with the changes, if its state, the caller and the policy allow them.
 fn apply(
     caller: &Caller,
-    token: Option<&Token>,
+    before: &Token,
     change: &TokenChange,
     successor: Option<Successor>,
     terms: &Terms,
 ) -> Result<Token, ActionError> {
-    let (before, now) = (super::manageable(caller, token)?, terms.now);
+    let now = terms.now;
     match before.state(now) {
         TokenState::Revoked => return Err(StateError::Revoked.into()),
         TokenState::Expired if change.expiration.is_some() => return Err(StateError::Expired.into()),

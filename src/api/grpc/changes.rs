@@ -17,8 +17,9 @@ use crate::domain::{
     Caller, FieldError, Labels, OrganizationId, RevokeReason, Token, TokenName, UserId, Violations,
 };
 use crate::secret::TokenId;
-use crate::store::{Extent, Revoked, RevokedUser, Switched};
 use crate::tokens::create::Created;
+use crate::tokens::disable::Switched;
+use crate::tokens::revoke::{Extent, Revoked, RevokedUser};
 use crate::tokens::rotate::RotateToken;
 use crate::tokens::update::TokenChange;
 

@@ -15,8 +15,8 @@ use crate::api::proto::{
 use crate::domain::root::LastRoot;
 use crate::domain::{Caller, Permission, Token};
 use crate::secret::TokenId;
-use crate::store::{Switched, Usability};
 use crate::tokens::ActionError;
+use crate::tokens::disable::{Switched, Usability};
 use crate::tokens::revoke::{RevokeToken, Right};
 use crate::verify::{ClientKey, Credential, ProveError};
 

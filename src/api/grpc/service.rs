@@ -27,7 +27,7 @@ use crate::domain::Permission;
 use crate::domain::root::LastRoot;
 use crate::domain::size::{LARGEST_EVENT, LARGEST_TOKEN};
 use crate::metrics::Rpc;
-use crate::store::Usability;
+use crate::tokens::disable::Usability;
 
 impl TokenApi {
     /// Answers `VerifyStream`, from either source of requests.

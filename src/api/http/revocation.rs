@@ -15,8 +15,8 @@ use crate::domain::root::LastRoot;
 use crate::domain::{RevokeReason, Violations};
 use crate::metrics::Integration;
 use crate::secret::TokenId;
-use crate::store::Extent;
 use crate::tokens::ActionError;
+use crate::tokens::revoke::Extent;
 use crate::tokens::revoke::{RevokeToken, Right};
 use crate::verify::{ClientKey, Credential, ProveError};
 
