@@ -1,6 +1,7 @@
 //! The first root token. Called by `tokend bootstrap` and by the embedded start.
 
-use super::columns::Time;
+use super::clock::earlier;
+use super::locks::clock;
 use super::tokens::NewToken;
 use super::{Store, StoreError, roots};
 use crate::domain::Principal;
@@ -30,19 +31,21 @@ impl Store {
         self.within(async {
             let mut transaction = self.begin().await?;
             roots::lock(&mut transaction).await?;
+            let now = clock(&mut transaction).await?;
+            // At the start there is no earlier reading to compare the database's clock with: if it is ahead, a root token
+            // must not look expired.
             let found = sqlx::query!(
-                r#"SELECT clock_timestamp() AS "now!: Time", EXISTS (
+                r#"SELECT EXISTS (
                        SELECT FROM tokens WHERE scopes @> ARRAY[$1::text] AND revoke_time IS NULL
-                       AND disable_time IS NULL
-                       AND (expire_time IS NULL OR expire_time > clock_timestamp())) AS "exists!""#,
-                ReservedScope::Root.word()
+                       AND disable_time IS NULL AND (expire_time IS NULL OR expire_time > $2)) AS "exists!""#,
+                ReservedScope::Root.word(),
+                earlier(now)
             )
             .fetch_one(&mut transaction)
             .await?;
             if found.exists {
                 return Ok(FirstRoot::Exists);
             }
-            let now = found.now.clock()?;
             let new = prepare(now).map_err(StoreError::BeforeCommit)?;
             transaction.insert_token(&new).await?;
             let (token, by) = (&new.token, &Principal::Bootstrap);

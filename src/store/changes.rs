@@ -7,9 +7,10 @@ use std::time::Duration;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::clock::Epoch;
+use super::clock::{Epoch, earlier};
 use super::columns::Time;
 use super::connection::{Connection, within};
+use super::locks::clock;
 use super::{Store, StoreError, rows};
 use crate::secret::TokenId;
 
@@ -172,17 +173,21 @@ impl Store {
     /// Records, before anything is deleted, which changes may be gone.
     async fn raise_horizon(&self) -> Result<(), StoreError> {
         self.within(async {
+            let mut transaction = self.begin().await?;
+            let now = earlier(clock(&mut transaction).await?);
             // A horizon ahead of this very transaction came here in a dump: it does not apply to this
             // server's transactions, and would delete changes that no feed has seen.
             sqlx::query!(
                 "UPDATE change_horizon SET
                      purged_below = CASE WHEN next_below > pg_current_xact_id() THEN '0' ELSE next_below END,
-                     next_below = pg_snapshot_xmin(pg_current_snapshot()), next_time = now()
-                 WHERE next_time < now() - $1::text::interval OR next_below > pg_current_xact_id()",
-                KEPT
+                     next_below = pg_snapshot_xmin(pg_current_snapshot()), next_time = $2
+                 WHERE next_time < $2::timestamptz - $1::text::interval OR next_below > pg_current_xact_id()",
+                KEPT,
+                now
             )
-            .execute(self.single()?)
+            .execute(&mut transaction)
             .await?;
+            transaction.commit().await?;
             Ok(())
         })
         .await

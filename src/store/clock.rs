@@ -91,6 +91,12 @@ fn agree(one: OffsetDateTime, other: OffsetDateTime) -> bool {
     (one - other).unsigned_abs() <= TOLERANCE
 }
 
+/// Returns the earlier of the database's time and this machine's: a clock that is ahead must not delete what is not old,
+/// nor let a token look expired that is not.
+pub(super) fn earlier(database: OffsetDateTime) -> OffsetDateTime {
+    database.min(crate::clock::now().truncate_to_microsecond())
+}
+
 impl Clock {
     /// Compares a reading of this server with those before it. One that differs by more than
     /// [`TOLERANCE`] is accepted once later readings have agreed with it for `DOUBT`; at once if this

@@ -250,11 +250,9 @@ impl Store {
         self.ready.store(true, Ordering::Release);
     }
 
-    /// Returns the time by which old rows may be deleted: the earlier of the database's, if it is
-    /// accepted, and this machine's. A clock that is ahead must not delete what is not old. `None`:
-    /// nothing may be deleted now.
+    /// Returns the time by which old rows may be deleted; `None`: nothing may be deleted now.
     fn time_to_delete_by(&self) -> Option<OffsetDateTime> {
-        self.clock.expected(BootInstant::now()).map(|time| time.min(crate::clock::now()))
+        self.clock.expected(BootInstant::now()).map(clock::earlier)
     }
 
     /// Checks that Postgres responds.

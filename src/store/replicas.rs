@@ -11,7 +11,7 @@ use sqlx::postgres::types::PgInterval;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::clock::{Epoch, TOLERANCE};
+use super::clock::{Epoch, Reading, TOLERANCE};
 use super::columns::Time;
 use super::connection::{Connection, within};
 use super::{Store, StoreError};
@@ -78,29 +78,32 @@ impl Connection {
 }
 
 impl Store {
-    /// Returns the time from which everything committed so far holds on every replica: the database's
-    /// time now, plus the longest bound in use; including those in use when the server's epoch began,
-    /// as it may have missed renewals. If its clock is not at the expected time, or was set within the
-    /// last minute, the times in the rows do not prove that a replica is gone: then every row counts.
+    /// Returns the time from which everything committed so far holds on every replica: the database's time now, as far as
+    /// it is accepted, plus the longest bound in use; including those in use when the server's epoch began, as it may have
+    /// missed renewals. If its clock is not at the expected time, or was set within the last minute, the times in the rows
+    /// do not prove that a replica is gone: then every row counts.
     ///
     /// # Errors
     /// [`StoreError`], as for every call of the store.
     pub async fn effective_time(&self) -> Result<OffsetDateTime, StoreError> {
         self.within(async {
+            let sent = BootInstant::now();
             let row = sqlx::query!(
-                r#"SELECT clock_timestamp() + coalesce(max(bound), interval '0') AS "time!: Time"
+                r#"SELECT clock_timestamp() AS "now!: Time",
+                       coalesce((extract(epoch FROM max(bound)) * 1000000)::bigint, 0) AS "longest!"
                    FROM replicas
                    WHERE greatest(renew_time, (SELECT coalesce(max(mark_time), clock_timestamp()) FROM server_mark))
                            + bound + $1 > clock_timestamp()
                        OR coalesce(clock_timestamp() NOT BETWEEN $2::timestamptz - $3::interval
                            AND $2::timestamptz + $3::interval, true)"#,
                 interval(LEASE),
-                self.clock.expected(BootInstant::now()),
+                self.clock.expected(sent),
                 interval(TOLERANCE)
             )
             .fetch_one(self.single()?)
             .await?;
-            row.time.clock()
+            let now = self.clock.believed(Reading { sent, time: row.now.clock()? });
+            Ok(now.saturating_add(time::Duration::microseconds(row.longest)))
         })
         .await
     }

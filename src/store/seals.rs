@@ -46,7 +46,7 @@ pub struct SealPass {
     pub made: bool,
     /// What the next pass may seal.
     pub candidate: Option<Candidate>,
-    /// The age of the oldest event without a seal, by the database's clock; `None`: all are sealed.
+    /// The age of the oldest event without a seal, by the accepted clock; `None`: all are sealed.
     pub oldest_unsealed: Option<Duration>,
 }
 
@@ -217,15 +217,17 @@ async fn unsealed(
     transaction: &mut Transaction,
     newest: Option<Sealed>,
 ) -> Result<(Option<Candidate>, Option<Duration>), StoreError> {
+    let now = clock(transaction).await?;
     // No number above those of the sequence: a forged event must not make later events count as sealed.
     let row = sqlx::query!(
         r#"SELECT (SELECT max(id) FROM token_events WHERE id > $1
                    AND id <= (SELECT last_value FROM token_events_id_seq)) AS last_id,
                pg_snapshot_xmax(pg_current_snapshot())::text AS "xmax!",
                (SELECT CASE WHEN event_time BETWEEN '1970-01-01Z' AND '9999-12-31Z'
-                    THEN (extract(epoch FROM clock_timestamp() - event_time) * 1000)::bigint ELSE 0 END FROM token_events
+                    THEN (extract(epoch FROM $2::timestamptz - event_time) * 1000)::bigint ELSE 0 END FROM token_events
                 WHERE id > $1 ORDER BY id LIMIT 1) AS oldest_millis"#,
-        newest.map_or(0, |newest| newest.header.last_id)
+        newest.map_or(0, |newest| newest.header.last_id),
+        now
     )
     .fetch_one(transaction)
     .await?;

@@ -3,6 +3,7 @@
 //! expiration by more than the time for which a clock is doubted; a revocation never promises to be
 //! effective everywhere too early.
 
+use std::collections::HashSet;
 use std::fs;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -11,8 +12,12 @@ use std::time::Duration;
 use tokend::api::proto::create_token_request::Expiration;
 use tokend::api::proto::{
     CheckPolicyRequest, CreateTokenRequest, DisableTokenRequest, EnableTokenRequest, GetTokenRequest,
-    ListTokensRequest, Policy, Token, TokenState, Verdict,
+    ListTokensRequest, Policy, RevokeUserTokensRequest, Token, TokenState, Verdict,
 };
+use tokend::clock;
+use tokend::secret::Prefix;
+use tokend::store::{SealWalk, Store};
+use tokend::tokens::bootstrap::{Bootstrapped, bootstrap};
 
 use super::setup::{Made, NOW, cached};
 use crate::support::client::{
@@ -21,7 +26,7 @@ use crate::support::client::{
 };
 use crate::support::database::Database;
 use crate::support::program::find;
-use crate::support::replica::{Installation, Replica};
+use crate::support::replica::{Installation, Replica, cheap, keyring};
 use crate::support::server::Server;
 use crate::support::{eventually, http};
 
@@ -122,10 +127,14 @@ async fn got(client: &mut Client, id: &str) -> Token {
     client.get_token(request).await.unwrap().into_inner().token.unwrap()
 }
 
-async fn steps(replica: &Replica) -> u64 {
+async fn measured(replica: &Replica, name: &str) -> f64 {
     let (_, text) = http::get(replica.http, "/metrics").await;
-    let line = text.lines().find(|line| line.starts_with("tokend_database_clock_steps_total "));
+    let line = text.lines().find(|line| line.starts_with(&format!("{name} ")));
     line.unwrap().rsplit(' ').next().unwrap().parse().unwrap()
+}
+
+async fn steps(replica: &Replica) -> f64 {
+    measured(replica, "tokend_database_clock_steps_total").await
 }
 
 #[tokio::test]
@@ -139,7 +148,7 @@ async fn tokens_are_valid_again_once_a_wrong_clock_is_right() {
 
     // For a short time: the token is not reported as expired, but the step of the clock is counted.
     clockwork.set(86_400);
-    eventually("the step is noticed", async || (steps(&replica).await >= 1).then_some(())).await;
+    eventually("the step is noticed", async || (steps(&replica).await >= 1.0).then_some(())).await;
     let answer = root.verify(question(&token.secret, &[])).await.unwrap().into_inner();
     assert_eq!(answer.verdict(), Verdict::Valid);
     clockwork.set(0);
@@ -153,7 +162,7 @@ async fn tokens_are_valid_again_once_a_wrong_clock_is_right() {
     becomes_verdict(&mut root, &token, Verdict::Expired).await;
     clockwork.set(0);
     becomes_verdict(&mut root, &token, Verdict::Valid).await;
-    assert!(steps(&replica).await >= 2);
+    assert!(steps(&replica).await >= 2.0);
 }
 
 #[tokio::test]
@@ -191,7 +200,8 @@ async fn a_revocation_promises_no_less_than_the_longest_bound_right_after_the_cl
     }
     for (token, ahead) in tokens.iter().zip([7_200, 0, 86_400, 3_600, 90_000, 0]) {
         clockwork.set(ahead);
-        let before = clockwork.now().await;
+        // What is believed meanwhile is the time before it was set.
+        let before = clockwork.now().await - ahead * 1_000_000;
         let promised = revoked(&mut root, &token.id, "").await.effective_time;
         let promised = i64::try_from(nanos(promised.as_ref()) / 1_000).unwrap();
         assert!(promised - before >= 4_000_000, "{ahead}: {} µs", promised - before);
@@ -204,6 +214,75 @@ async fn goes_wrong(clockwork: &Clockwork) {
         clockwork.set(days * 86_400);
         tokio::time::sleep(Duration::from_secs(1)).await;
     }
+}
+
+#[tokio::test]
+async fn what_is_promised_and_alarmed_goes_by_the_clock_that_verify_goes_by() {
+    let Some(clockwork) = Clockwork::start().await else { return };
+    let installation = Installation::on(clockwork.database.clone()).await;
+    let replica = installation.serve(installation.config()).await;
+    let mut root = replica.root();
+    let token = cached(&mut root).await;
+    becomes_verdict(&mut root, &token, Verdict::Valid).await;
+
+    let calls = async {
+        eventually("the step is noticed", async || (steps(&replica).await >= 1.0).then_some(())).await;
+        let before = clock::now().unix_timestamp();
+        let promised = revoked(&mut root, &token.id, "").await.effective_time.unwrap().seconds;
+        let user_id = created(&mut root, ordinary()).await.token.unwrap().user_id;
+        let request = RevokeUserTokensRequest { user_id, ..Default::default() };
+        let of_user = root.revoke_user_tokens(request).await.unwrap().into_inner().effective_time.unwrap();
+        // Two rounds of sealing, each of which finds events that are not sealed yet.
+        let (mut sealed, mut unsealed) = (HashSet::new(), 0.0_f64);
+        while sealed.len() < 3 {
+            created(&mut root, ordinary()).await;
+            sealed.insert(clockwork.database.count("SELECT count(*) FROM audit_seals").await);
+            unsealed = unsealed.max(measured(&replica, "tokend_audit_unsealed_seconds").await);
+        }
+        // A step of the clock is a day and more.
+        let told = [promised - before, of_user.seconds - before];
+        assert!(
+            told.iter().all(|ahead| (0..3_600).contains(ahead)) && unsealed < 3_600.0,
+            "{told:?} {unsealed}"
+        );
+    };
+    tokio::select! {
+        () = goes_wrong(&clockwork) => unreachable!(),
+        () = calls => {}
+    }
+}
+
+#[tokio::test]
+async fn a_clock_that_is_ahead_deletes_nothing_early_and_makes_no_root_token() {
+    let Some(clockwork) = Clockwork::start().await else { return };
+    let installation = Installation::on(clockwork.database.clone()).await;
+    let database = &installation.database;
+    let ring = keyring(&[&installation.key]);
+    let replica = installation.serve(installation.config()).await;
+    let mut root = replica.root();
+    // The only root token that is left has an end.
+    let ttl = Some(Expiration::Ttl(prost_types::Duration { seconds: 10 * 86_400, nanos: 0 }));
+    let scopes = texts(&["tokend:root"]);
+    created(&mut root, CreateTokenRequest { expiration: ttl, scopes, ..ordinary() }).await;
+    let other = verified(&mut root, &installation.root_secret, &[]).await.token.unwrap().id;
+    revoked(&mut root, &other, "").await;
+    // As whoever begins with this database, and has read its clock never before.
+    let store = Store::new(database.options(), 1);
+    store.open();
+    let sealed = eventually("a seal", async || {
+        store.check_seal(&mut SealWalk::default(), &ring).await.unwrap().map(|seal| seal.sealed)
+    })
+    .await;
+
+    clockwork.set(40 * 86_400);
+
+    let events = store.purge_events(&sealed, &ring).await;
+    store.purge_changes().await.unwrap();
+    let raised = "SELECT count(*) FROM change_horizon WHERE purged_below > '0'";
+    let raised = database.count(raised).await;
+    let made = bootstrap(&store, &ring, &Prefix::default(), cheap(), |_| Ok(())).await.unwrap();
+    let is_kept = (events.is_err(), raised, matches!(made, Bootstrapped::Exists));
+    assert_eq!(is_kept, (true, 0, true), "events of an hour ago, changes, the root token");
 }
 
 #[tokio::test]
@@ -228,7 +307,7 @@ async fn whoever_judges_goes_by_the_clock_that_verify_goes_by() {
     let creation = CreateTokenRequest { request_id, user_id: "eve".to_owned(), ..ordinary() };
 
     let calls = async {
-        eventually("the step is noticed", async || (steps(&replica).await >= 1).then_some(())).await;
+        eventually("the step is noticed", async || (steps(&replica).await >= 1.0).then_some(())).await;
         assert_eq!(verified(&mut client, &tokens[0].secret, &[]).await.verdict(), Verdict::Valid);
         let shown = got(&mut client, &tokens[0].id).await;
         assert_eq!(shown.state(), TokenState::Active, "GetToken");
