@@ -1,6 +1,6 @@
-//! Checks the tokens of an organization against a policy: finds those that break it, and changes a
-//! batch of them in one transaction. Called by the enforcement actions. The domain decides which rule
-//! is broken and what fixes it; this file reads the state of each token.
+//! Checks the tokens of an organization against a policy: finds those that break it, and fixes them.
+//! Called by the enforcement actions. The domain decides which rule is broken and what fixes it; this
+//! file reads the state of each token.
 
 use std::collections::{HashMap, HashSet};
 
@@ -10,17 +10,14 @@ use uuid::Uuid;
 use super::columns::{FIRST_MOMENT, Time};
 use super::locks::clock;
 use super::pooling::Transaction;
-use super::revoke::Touch;
 use super::rows::{self, TokenRow, select_tokens};
-use super::transaction::TransactionError;
 use super::{Store, StoreError, owners};
 use crate::domain::enforcement::{Breach, Remedy, Standing};
 use crate::domain::event::EventKind;
 use crate::domain::page::Position;
 use crate::domain::policy::{Policy, Rule};
-use crate::domain::{
-    Caller, OrganizationId, ReservedScope, RevokeReason, Scope, Scopes, Token, UserId, size,
-};
+use crate::domain::{OrganizationId, Principal, ReservedScope, RevokeReason, Scopes, Token, UserId, size};
+use crate::secret::TokenId;
 
 /// How many tokens one page examines, oldest first.
 const WINDOW: i64 = 250;
@@ -32,17 +29,6 @@ pub struct Breaches {
     pub breaches: Vec<Breach>,
     /// Where the next window starts; `None`: there is nothing more.
     pub next: Option<Position>,
-}
-
-/// A window of tokens that were made to comply.
-#[derive(Debug)]
-pub struct Enforced {
-    /// The tokens as they were, and what was done with them.
-    pub done: Breaches,
-    /// The policy that was enforced.
-    pub policy: Policy,
-    /// From this time on every replica knows.
-    pub effective_time: OffsetDateTime,
 }
 
 impl Store {
@@ -62,74 +48,112 @@ impl Store {
         })
         .await
     }
+}
 
-    /// Fixes the breaches of the organization's policy in the window that `begin` returns, given the
-    /// policy and the caller as they are in this transaction. `touch` receives every token that is
-    /// about to change. The inner result is the refusal of `begin`, or the caller's.
+impl Breaches {
+    /// Stops before the first token of a user that is not among the locked ones: the next page starts
+    /// with it. `None`: nobody had to be locked.
+    #[must_use]
+    pub fn of_owners(mut self, owners: Option<&HashSet<UserId>>, from: Option<Position>) -> Self {
+        let Some(owners) = owners else { return self };
+        let is_locked = |breach: &&Breach| owners.contains(&breach.token.user_id);
+        let locked = self.breaches.iter().take_while(is_locked).count();
+        if locked < self.breaches.len() {
+            self.breaches.truncate(locked);
+            self.next = self.breaches.last().map(position).or(from);
+        }
+        self
+    }
+}
+
+impl Transaction {
+    /// Finds the breaches of a policy in the window after `from`, as many as fit into one response.
     ///
     /// # Errors
-    /// [`StoreError`]; the outcome may be unknown then, and a retry is safe.
-    pub async fn enforce_policy<E: From<TransactionError>>(
-        &self,
-        caller: &Caller,
+    /// [`StoreError`], as for every statement.
+    pub async fn find_breaches(
+        &mut self,
         organization_id: &OrganizationId,
-        begin: impl Fn(&Caller, &Policy) -> Result<Option<Position>, E>,
-        touch: Touch<'_>,
-    ) -> Result<Result<Enforced, E>, StoreError> {
-        let done = self
-            .retrying(async || {
-                let mut transaction = self.begin().await?;
-                let policy = transaction.hold_policy(organization_id).await?;
-                // With the caller as it arrived, only to learn which users' locks are needed: those
-                // come before its own.
-                let from = match begin(caller, &policy) {
-                    Ok(from) => from,
-                    Err(refusal) => return Ok(Err(refusal)),
-                };
-                let seen = find(&mut transaction, organization_id, &policy, from).await?;
-                let owners = lock_owners(&mut transaction, &policy, organization_id, &seen).await?;
-                let locked = transaction.lock_caller(caller, None).await?;
-                let caller = match locked.judge(&mut transaction).await {
-                    Ok((caller, _)) => caller,
-                    Err(TransactionError::Store(error)) => return Err(error),
-                    Err(refusal) => return Ok(Err(refusal.into())),
-                };
-                if let Err(refusal) = begin(&caller, &policy) {
-                    return Ok(Err(refusal));
-                }
-                // Searched again: during the wait for the locks, one token may have been rotated, which
-                // makes it the newest, and another one the oldest in excess.
-                let found = find(&mut transaction, organization_id, &policy, from).await?;
-                let found = of_owners(found, owners.as_ref(), from);
-                let ids: Vec<Uuid> =
-                    found.breaches.iter().map(|breach| rows::uuid(breach.token.id)).collect();
-                lock_tokens(&mut transaction, &ids).await?;
-                let (caller, now) = match locked.judge(&mut transaction).await {
-                    Ok(judged) => judged,
-                    Err(TransactionError::Store(error)) => return Err(error),
-                    Err(refusal) => return Ok(Err(refusal.into())),
-                };
-                // And examined again, now that none of it changes.
-                let breaches = examine(&mut transaction, &ids, &policy, now).await?;
-                touch(&breaches.iter().map(|breach| breach.token.id).collect::<Vec<_>>());
-                for breach in &breaches {
-                    mend(&mut transaction, breach, &caller, now).await?;
-                }
-                transaction.commit().await?;
-                Ok(Ok((Breaches { breaches, next: found.next }, policy)))
-            })
+        policy: &Policy,
+        from: Option<Position>,
+    ) -> Result<Breaches, StoreError> {
+        find(self, organization_id, policy, from).await
+    }
+
+    /// If tokens are counted, locks out the creation of tokens for the users of these breaches, and
+    /// returns the users; `None`: not counted. A user whose oldest token may stay has none in excess:
+    /// no other users need be locked. Before the caller's lock.
+    ///
+    /// # Errors
+    /// [`StoreError`], as for every statement.
+    pub async fn lock_owners(
+        &mut self,
+        policy: &Policy,
+        organization_id: &OrganizationId,
+        seen: &Breaches,
+    ) -> Result<Option<HashSet<UserId>>, StoreError> {
+        if policy.most_active_tokens.is_none() {
+            return Ok(None);
+        }
+        let users: HashSet<UserId> =
+            seen.breaches.iter().map(|breach| breach.token.user_id.clone()).collect();
+        owners::lock_each_alone(self, organization_id, users.iter()).await?;
+        Ok(Some(users))
+    }
+
+    /// Locks these tokens, oldest first, as rotations do.
+    ///
+    /// # Errors
+    /// [`StoreError`], as for every statement.
+    pub async fn lock_tokens(&mut self, ids: &[TokenId]) -> Result<(), StoreError> {
+        let ids: Vec<Uuid> = ids.iter().copied().map(rows::uuid).collect();
+        sqlx::query!("SELECT id FROM tokens WHERE id = ANY($1) ORDER BY create_time, id FOR UPDATE", &ids)
+            .fetch_all(self)
             .await?;
-        match done {
-            Err(refusal) => Ok(Err(refusal)),
-            // In a separate statement, so later than the commit that has returned.
-            Ok((done, policy)) => {
-                Ok(Ok(Enforced { done, policy, effective_time: self.effective_time().await? }))
+        Ok(())
+    }
+
+    /// Examines those of these locked tokens that are neither revoked nor expired at `now`, oldest
+    /// first.
+    ///
+    /// # Errors
+    /// [`StoreError`], as for every statement.
+    pub async fn examine(
+        &mut self,
+        ids: &[TokenId],
+        policy: &Policy,
+        now: OffsetDateTime,
+    ) -> Result<Vec<Breach>, StoreError> {
+        let ids: Vec<Uuid> = ids.iter().copied().map(rows::uuid).collect();
+        examine(self, &ids, policy, now).await
+    }
+
+    /// Revokes a locked token, or takes what the policy does not allow, and records it.
+    ///
+    /// # Errors
+    /// [`StoreError`], as for every statement.
+    pub async fn fix(
+        &mut self,
+        breach: &Breach,
+        actor: &Principal,
+        now: OffsetDateTime,
+    ) -> Result<(), StoreError> {
+        let token = &breach.token;
+        match &breach.remedy {
+            Remedy::Revoke(rule) => self.revoke_tokens(&[token.id], &reason(*rule)?, actor, now).await,
+            Remedy::Narrow { expire_time, scopes } => {
+                let kept = token.scopes.iter().filter(|scope| !scopes.contains(scope)).cloned().collect();
+                let kept = Scopes::new(kept)
+                    .map_err(|_| StoreError::Corrupt { table: "tokens", column: "scopes" })?;
+                let expire_time = expire_time.or(token.expire_time);
+                let after = Token { expire_time, scopes: kept, ..token.clone() };
+                self.update_token(&after).await?;
+                self.append_event(EventKind::Updated, (Some(token), &after), actor, now).await
             }
         }
     }
 }
 
-/// Finds the breaches of a policy in the window after `from`, as many as fit into one response.
 async fn find(
     transaction: &mut Transaction,
     organization_id: &OrganizationId,
@@ -177,7 +201,6 @@ fn fitting(breaches: &[Breach]) -> usize {
     size::fitting(breaches.iter().map(|breach| 2 * size::of_token(&breach.token)))
 }
 
-/// Examines those of these tokens that are neither revoked nor expired at `now`, oldest first.
 async fn examine(
     transaction: &mut Transaction,
     ids: &[Uuid],
@@ -257,76 +280,8 @@ async fn standings(
     Ok(standings.collect())
 }
 
-/// If tokens are counted, locks out the creation of tokens for the users of these breaches, and returns
-/// the users; `None`: not counted. A user whose oldest token may stay has none in excess: no other
-/// users need be locked.
-async fn lock_owners(
-    transaction: &mut Transaction,
-    policy: &Policy,
-    organization_id: &OrganizationId,
-    seen: &Breaches,
-) -> Result<Option<HashSet<UserId>>, StoreError> {
-    if policy.most_active_tokens.is_none() {
-        return Ok(None);
-    }
-    let users: HashSet<UserId> = seen.breaches.iter().map(|breach| breach.token.user_id.clone()).collect();
-    owners::lock_each_alone(transaction, organization_id, users.iter()).await?;
-    Ok(Some(users))
-}
-
-/// Stops before the first token of a user that is not locked: the next page starts with it.
-fn of_owners(mut found: Breaches, owners: Option<&HashSet<UserId>>, from: Option<Position>) -> Breaches {
-    let Some(owners) = owners else { return found };
-    let locked = found.breaches.iter().take_while(|breach| owners.contains(&breach.token.user_id)).count();
-    if locked < found.breaches.len() {
-        found.breaches.truncate(locked);
-        found.next = found.breaches.last().map(position).or(from);
-    }
-    found
-}
-
 fn position(breach: &Breach) -> Position {
     Position { time: Some(breach.token.create_time), id: breach.token.id }
-}
-
-/// Locks these tokens, oldest first, as rotations do.
-async fn lock_tokens(transaction: &mut Transaction, ids: &[Uuid]) -> Result<(), StoreError> {
-    sqlx::query!("SELECT id FROM tokens WHERE id = ANY($1) ORDER BY create_time, id FOR UPDATE", ids)
-        .fetch_all(transaction)
-        .await?;
-    Ok(())
-}
-
-async fn mend(
-    transaction: &mut Transaction,
-    breach: &Breach,
-    caller: &Caller,
-    now: OffsetDateTime,
-) -> Result<(), StoreError> {
-    let token = &breach.token;
-    match &breach.remedy {
-        Remedy::Revoke(rule) => {
-            transaction.revoke_tokens(&[token.id], &reason(*rule)?, &caller.principal, now).await
-        }
-        Remedy::Narrow { expire_time, scopes } => {
-            let kept = token.scopes.iter().filter(|scope| !scopes.contains(scope)).cloned().collect();
-            let kept =
-                Scopes::new(kept).map_err(|_| StoreError::Corrupt { table: "tokens", column: "scopes" })?;
-            let expire_time = expire_time.or(token.expire_time);
-            let after = Token { expire_time, scopes: kept, ..token.clone() };
-            let scopes: Vec<&str> = after.scopes.iter().map(Scope::as_str).collect();
-            sqlx::query!(
-                "UPDATE tokens SET expire_time = $2, scopes = $3::text[] WHERE id = $1",
-                rows::uuid(token.id),
-                after.expire_time,
-                &scopes as _
-            )
-            .execute(&mut *transaction)
-            .await?;
-            let by = &caller.principal;
-            transaction.append_event(EventKind::Updated, (Some(token), &after), by, now).await
-        }
-    }
 }
 
 fn reason(rule: Rule) -> Result<RevokeReason, StoreError> {

@@ -58,7 +58,7 @@ pub use bootstrap::FirstRoot;
 pub use changes::{ChangePage, PagePosition, Snapshot};
 pub use clock::{Clock, Epoch, Noted, Reading, TOLERANCE};
 pub use connection::{Connection, Connector, Listener};
-pub use enforcement::{Breaches, Enforced};
+pub use enforcement::Breaches;
 pub use families::{Member, Successor};
 pub use listing::Walk;
 pub use lock_holders::Holders;

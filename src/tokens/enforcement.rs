@@ -8,6 +8,7 @@ use crate::domain::enforcement::Breach;
 use crate::domain::page::Position;
 use crate::domain::policy::Policy;
 use crate::domain::{Caller, OrganizationId, Permission, Scope};
+use crate::secret::TokenId;
 use crate::store::{Breaches, Touch};
 
 /// The action that a page token belongs to.
@@ -68,14 +69,40 @@ impl Actions {
     ) -> Result<(BreachPage, OffsetDateTime), ActionError> {
         caller.require(Permission::Root)?;
         let organization_id = caller.organization(organization_id)?;
-        let begin = |caller: &Caller, policy: &Policy| {
-            caller.require(Permission::Root)?;
-            self.position(page_token, &bound(Walk::Enforce, &organization_id, policy))
-        };
         let store = self.admission.writes(caller).await?;
-        let enforced = store.enforce_policy(caller, &organization_id, begin, touch).await??;
-        let bound = bound(Walk::Enforce, &organization_id, &enforced.policy);
-        Ok((self.page(enforced.done, &bound), enforced.effective_time))
+        let (done, policy) = store
+            .retrying(async || {
+                let mut transaction = store.begin().await?;
+                let policy = transaction.hold_policy(&organization_id).await?;
+                let bound = bound(Walk::Enforce, &organization_id, &policy);
+                let from = self.position(page_token, &bound)?;
+                // With the caller as it arrived, only to learn which users' locks are needed: those
+                // come before its own.
+                let seen = transaction.find_breaches(&organization_id, &policy, from).await?;
+                let owners = transaction.lock_owners(&policy, &organization_id, &seen).await?;
+                let locked = transaction.lock_caller(caller, None).await?;
+                let (caller, _) = locked.judge(&mut transaction).await?;
+                caller.require(Permission::Root)?;
+                // Searched again: during the wait for the locks, one token may have been rotated, which
+                // makes it the newest, and another one the oldest in excess.
+                let found = transaction.find_breaches(&organization_id, &policy, from).await?;
+                let found = found.of_owners(owners.as_ref(), from);
+                let ids: Vec<TokenId> = found.breaches.iter().map(|breach| breach.token.id).collect();
+                transaction.lock_tokens(&ids).await?;
+                let (caller, now) = locked.judge(&mut transaction).await?;
+                // And examined again, now that none of it changes.
+                let breaches = transaction.examine(&ids, &policy, now).await?;
+                touch(&breaches.iter().map(|breach| breach.token.id).collect::<Vec<_>>());
+                for breach in &breaches {
+                    transaction.fix(breach, &caller.principal, now).await?;
+                }
+                transaction.commit().await?;
+                Ok((Breaches { breaches, next: found.next }, policy))
+            })
+            .await?;
+        // In a separate statement, so later than the commit that has returned.
+        let effective_time = store.effective_time().await?;
+        Ok((self.page(done, &bound(Walk::Enforce, &organization_id, &policy)), effective_time))
     }
 
     fn position(&self, page_token: &str, bound: &[u8]) -> Result<Option<Position>, ActionError> {
