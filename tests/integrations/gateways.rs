@@ -1,4 +1,4 @@
-//! Real nginx, Caddy, `HAProxy` and Envoy, configured as in docs/integrations.md, in front of a
+//! Real nginx, Caddy, Traefik, `HAProxy` and Envoy, configured as in docs/integrations.md, in front of a
 //! small backend. Each must admit authorized clients, tell the backend who they are, and refuse all
 //! others.
 
@@ -112,12 +112,12 @@ async fn guarded(start: impl Fn(&Addresses) -> Running) {
     an_outage_is_no_refusal(&replica, addresses.gateway, &proxy).await;
 }
 
-/// Starts a gateway and waits until it listens.
+/// Starts a gateway and waits until it listens. Traefik answers 404 until it has read its routes.
 async fn started(start: &impl Fn(&Addresses) -> Running, addresses: &Addresses) -> Running {
     let mut gateway = start(addresses);
     eventually("the gateway listens", async || {
         gateway.check();
-        get(addresses.gateway, &[]).await.map(drop)
+        get(addresses.gateway, &[]).await.filter(|reply| reply.status != 404).map(drop)
     })
     .await;
     gateway
@@ -286,6 +286,20 @@ async fn guarded_by_caddy(program: &Path) {
 }
 
 #[tokio::test]
+async fn traefik_guards_a_backend() {
+    let Some(program) = find_tool("traefik") else { return };
+    guarded(|addresses| {
+        let place = Place::new();
+        let file = place.write("tokend.yaml", &format!("{}\n", addresses.fill("tokend.yaml")));
+        let listen = format!("--entrypoints.web.address={}", addresses.gateway);
+        let file = format!("--providers.file.filename={file}");
+        let silent = ["--global.checknewversion=false", "--global.sendanonymoususage=false"];
+        place.start(&program, &[&*listen, &*file, silent[0], silent[1]])
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn haproxy_guards_a_backend() {
     let Some(program) = find("haproxy") else { return };
     guarded(|addresses| {
@@ -300,6 +314,12 @@ async fn haproxy_guards_a_backend() {
 #[tokio::test]
 async fn envoy_guards_a_backend() {
     let Some(program) = find("envoy") else { return };
+    guarded(|addresses| start_envoy(&program, &addresses.fill("envoy.yaml"))).await;
+}
+
+#[tokio::test]
+async fn an_older_envoy_guards_a_backend() {
+    let Some(program) = find_tool("../older/envoy/_bin/envoy") else { return };
     guarded(|addresses| start_envoy(&program, &addresses.fill("envoy.yaml"))).await;
 }
 

@@ -67,10 +67,17 @@ fn a_real_scanner_finds_planted_secrets_by_the_printed_rule_and_nothing_else() {
     // Almost secrets: too short, too long, with a letter before.
     let near = forged(unknown_id());
     fs::write(planted.join("near.txt"), format!("{} {near}x x{near}\n", &near[..75])).unwrap();
-    // The sources of all dependencies, in cargo's registry, are the large tree.
+    // The sources of all dependencies, in cargo's registries, are the large tree. The registry without a
+    // name is where `cargo package` unpacks tokend's own crates, which have an example of a secret.
     let home =
         std::env::var("CARGO_HOME").or_else(|_| std::env::var("HOME").map(|home| format!("{home}/.cargo")));
-    let sources = Path::new(&home.unwrap()).join("registry/src");
+    let registries = fs::read_dir(Path::new(&home.unwrap()).join("registry/src")).unwrap();
+    let registries = registries.map(|registry| registry.unwrap());
+    let sources: Vec<_> = registries
+        .filter(|registry| !registry.file_name().to_string_lossy().starts_with('-'))
+        .map(|registry| registry.path())
+        .collect();
+    assert!(!sources.is_empty());
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));
     let own = ["deploy", "docs", "migrations", "proto", "README.md"].map(|name| here.join(name));
 
@@ -78,7 +85,7 @@ fn a_real_scanner_finds_planted_secrets_by_the_printed_rule_and_nothing_else() {
         .arg("scan")
         .arg(&planted)
         .args(own)
-        .arg(sources)
+        .args(sources)
         .arg("--rules-path")
         .arg(&rules)
         .args(["--load-builtins", "false", "--no-validate", "--format", "json", "--no-update-check"])

@@ -65,9 +65,13 @@ fn migrate_says_what_it_would_do_and_does_nothing() {
     printed(run(&["migrate"], &shared, ""));
     let done = printed(run(&["migrate", "--plan"], &shared, ""));
 
-    assert!(planned.contains("0001 installation           -"), "{planned}");
-    let locked = "0011 sealed purges          audit_seals   ACCESS EXCLUSIVE     while it is read\n";
-    assert!(planned.contains(locked), "{planned}");
+    let words = |line: &str| line.split_whitespace().collect::<Vec<_>>().join(" ");
+    let lines: Vec<String> = planned.lines().map(words).collect();
+    for line in
+        ["0001 installation - - -", "0011 sealed purges audit_seals ACCESS EXCLUSIVE while it is read"]
+    {
+        assert!(lines.iter().any(|found| found == line), "{planned}");
+    }
     assert_eq!(planned, again);
     assert_eq!(done.lines().count(), 1, "a heading alone: {done}");
 }

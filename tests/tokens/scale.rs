@@ -262,6 +262,9 @@ async fn among_a_million_events_every_filter_of_the_log_walks_an_index_and_no_fu
     let mut connection = database.connect().await;
     let readings = statements(") AS log");
     assert_eq!(readings.len(), 6, "of a token, an organization, its user, a user, an actor, and all");
+    // What the server tells the planner in its own transaction.
+    let settings = statements("enable_bitmapscan").pop().unwrap();
+    sqlx::raw_sql(AssertSqlSafe(format!("BEGIN; {settings}"))).execute(&mut connection).await.unwrap();
     for reading in &readings {
         let (index, owners) = walked(reading);
         for (owner, actor) in owners.iter().zip(["'tokend'", "'bootstrap'", "'cert:nobody'"]) {
