@@ -1,5 +1,5 @@
 //! A lock per request id: of concurrent retries the first does the work, and the others then find its result
-//! with one lookup. Called by creation and rotation. Between replicas the request's row does the same.
+//! with one lookup. Called by creation and rotation. Between replicas the request's row orders them.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

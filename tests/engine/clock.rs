@@ -266,7 +266,7 @@ async fn a_clock_that_is_ahead_deletes_nothing_early_and_makes_no_root_token() {
     created(&mut root, CreateTokenRequest { expiration: ttl, scopes, ..ordinary() }).await;
     let other = verified(&mut root, &installation.root_secret, &[]).await.token.unwrap().id;
     revoked(&mut root, &other, "").await;
-    // As whoever begins with this database, and has read its clock never before.
+    // As a process that has just started and has not read the database's clock yet.
     let store = Store::new(database.options(), 1);
     store.open();
     let sealed = eventually("a seal", async || {

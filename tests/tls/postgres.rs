@@ -69,7 +69,7 @@ impl Postgres {
         self.asked_where(None, host, parameters)
     }
 
-    /// Does the same on a machine whose public authorities are those of this file.
+    /// Runs it on a machine whose public authorities are those of the file `public`.
     fn asked_where(&self, public: Option<&str>, host: &str, parameters: &str) -> Result<(), String> {
         let url = format!("postgres://tokend@{host}:{}/postgres?{parameters}", self.port);
         let output = Command::new(env!("CARGO_BIN_EXE_tokend"))
