@@ -288,13 +288,23 @@ async fn guarded_by_caddy(program: &Path) {
 #[tokio::test]
 async fn traefik_guards_a_backend() {
     let Some(program) = find_tool("traefik") else { return };
+    guarded_by_traefik(&program).await;
+}
+
+#[tokio::test]
+async fn an_older_traefik_guards_a_backend() {
+    let Some(program) = find_tool("../older/bin/traefik") else { return };
+    guarded_by_traefik(&program).await;
+}
+
+async fn guarded_by_traefik(program: &Path) {
     guarded(|addresses| {
         let place = Place::new();
         let file = place.write("tokend.yaml", &format!("{}\n", addresses.fill("tokend.yaml")));
         let listen = format!("--entrypoints.web.address={}", addresses.gateway);
         let file = format!("--providers.file.filename={file}");
         let silent = ["--global.checknewversion=false", "--global.sendanonymoususage=false"];
-        place.start(&program, &[&*listen, &*file, silent[0], silent[1]])
+        place.start(program, &[&*listen, &*file, silent[0], silent[1]])
     })
     .await;
 }
