@@ -19,6 +19,7 @@ use crate::admission::fair_limiter::FairLimiter;
 use crate::admission::hash_pool::HashPool;
 use crate::admission::request_memory::RequestLimiter;
 use crate::admission::response_memory::ResponseMemory;
+use crate::api::context::Context;
 use crate::api::ending::{End, Ending};
 use crate::api::grpc::{
     ConcurrencyLimit, Direct, ExtAuthz, GrpcWeb, MAX_CHECK_BYTES, MAX_REQUEST_BYTES, Methods, Reflected,
@@ -100,7 +101,7 @@ pub async fn run(
             engine: Arc::clone(&running.engine),
             store: running.store.clone(),
             health: running.health.clone(),
-            response_memory: Arc::clone(&ways.response_memory),
+            response_memory: Arc::clone(&ways.context.response_memory),
             requests: requests.clone(),
         };
         // Not one of the jobs: it continues to serve while calls are drained.
@@ -192,7 +193,7 @@ fn wire(
         config.durable_cost,
         HashPool::new(config.hash_permits, metrics.work.creation.clone()),
     ));
-    let ways = Arc::new(Integrations {
+    let context = Context {
         engine: Arc::clone(&engine),
         actions,
         callers: Arc::new(config.certificates.clone().into()),
@@ -204,8 +205,7 @@ fn wire(
         )),
         sampling: config.sampling,
         metrics: Arc::clone(&metrics),
-        config: Arc::new(config.ways.clone()),
-    });
+    };
     let health = Health::default();
     let (end, draining) = End::new();
 
@@ -214,7 +214,7 @@ fn wire(
     let targets = reload::Targets {
         tls: config.tls.clone(),
         keyring: Arc::clone(&keyring),
-        callers: Arc::clone(&ways.callers),
+        callers: Arc::clone(&context.callers),
         store: store.clone(),
         health: health.clone(),
         metrics: Arc::clone(&metrics),
@@ -223,9 +223,6 @@ fn wire(
     jobs.keep(Task::Reload, move || reload::run(origins.clone(), targets.clone()));
 
     let api = Arc::new(TokenApi {
-        engine: Arc::clone(&engine),
-        actions: Arc::clone(&ways.actions),
-        callers: Arc::clone(&ways.callers),
         hub: Arc::new(Hub::start(
             following(),
             engine.news(),
@@ -233,11 +230,9 @@ fn wire(
             Arc::clone(&metrics),
         )),
         keyring: Arc::clone(&keyring),
-        places: ways.places.clone(),
-        response_memory: Arc::clone(&ways.response_memory),
-        sampling: config.sampling,
-        metrics: Arc::clone(&metrics),
+        context: context.clone(),
     });
+    let ways = Arc::new(Integrations { context, config: Arc::new(config.ways.clone()) });
     let requests =
         RequestLimiter::new(REQUEST_BYTES, config.limits.timeouts.message, metrics.work.requests.clone());
     let service = services(config, &ways, &api, &health, requests.clone())?;

@@ -9,9 +9,9 @@ use tonic::codegen::http::{HeaderMap, HeaderName};
 use tonic::{Code, Request, Response, Status};
 use tracing::{Instrument as _, Span, field};
 
-use super::context::TokenApi;
 use super::reserved_body::Holding;
 use super::reuse_detection::ReuseDetection;
+use super::token_api::TokenApi;
 use crate::api::error::CallError;
 use crate::api::status;
 use crate::auth::peer::Peer;
@@ -113,17 +113,19 @@ impl TokenApi {
         M: 'a,
         F: Future<Output = Result<A, CallError>> + 'a,
     {
-        let context = self.sampling.context(traceparent(request.metadata().as_ref()));
+        let context = self.context.sampling.context(traceparent(request.metadata().as_ref()));
         let taken = Arc::new(OnceLock::new());
         let room = Arc::clone(&taken);
         let work = async move |credential: Credential, message| {
             let share = ClientKey::from(credential.caller());
             let (taken, _turn) = match length(&message) {
-                Length::Token => (self.response_memory.reserve(share, LONGEST_ANSWER)?, None),
-                Length::Ended => (self.response_memory.reserve_set_aside(share, LONGEST_ANSWER)?, None),
+                Length::Token => (self.context.response_memory.reserve(share, LONGEST_ANSWER)?, None),
+                Length::Ended => {
+                    (self.context.response_memory.reserve_set_aside(share, LONGEST_ANSWER)?, None)
+                }
                 Length::Page(permission, most) => {
                     credential.caller().require(permission)?;
-                    let page = self.response_memory.acquire_page(share, most).await?;
+                    let page = self.context.response_memory.acquire_page(share, most).await?;
                     (page.reservation.clone(), Some(page))
                 }
             };
@@ -149,7 +151,7 @@ impl TokenApi {
     where
         F: Future<Output = Result<A, CallError>> + 'a,
     {
-        let context = self.sampling.context(traceparent(request.metadata().as_ref()));
+        let context = self.context.sampling.context(traceparent(request.metadata().as_ref()));
         self.call_within(context, rpc, request, |_, _| None, work).await
     }
 
@@ -172,12 +174,12 @@ impl TokenApi {
         let mut place = None;
         let work = async {
             let outcome = panics::caught(async {
-                match self.callers.authenticate(&self.engine, &request).await {
+                match self.context.callers.authenticate(&self.context.engine, &request).await {
                     Ok(credential) => {
                         let principal = &credential.caller().principal;
                         Span::current().record("caller", field::display(principal));
                         match (
-                            self.places.take(ClientKey::from(credential.caller())),
+                            self.context.places.take(ClientKey::from(credential.caller())),
                             acting_user(request.metadata().as_ref()),
                         ) {
                             (Ok(taken), Ok(acting_user)) => {
@@ -193,7 +195,7 @@ impl TokenApi {
                     Err(error) => match self.follow(suspect(&error, &request), trace_id).await {
                         Ok(()) => {
                             let peer = request.extensions().get::<Peer>();
-                            Err(self.callers.refuse(error, peer, &self.metrics).await.into())
+                            Err(self.context.callers.refuse(error, peer, &self.context.metrics).await.into())
                         }
                         Err(error) => Err(error),
                     },
@@ -202,7 +204,7 @@ impl TokenApi {
             let outcome = outcome.await.unwrap_or_else(|panicked| Err(panicked.into()));
             let outcome = conclude(outcome, started, peer);
             let code = outcome.as_ref().map_or_else(Status::code, |_| Code::Ok);
-            self.metrics.calls.answered(rpc, code.into(), started.elapsed());
+            self.context.metrics.calls.answered(rpc, code.into(), started.elapsed());
             if place.is_some() && code == Code::ResourceExhausted {
                 // The permit is kept meanwhile: a caller that retries at once must not take the
                 // processor from others.
@@ -229,7 +231,7 @@ impl TokenApi {
             user.id = field::Empty,
             verdict = field::Empty,
         );
-        telemetry::adopt(&span, context, self.sampling);
+        telemetry::adopt(&span, context, self.context.sampling);
         span
     }
 }

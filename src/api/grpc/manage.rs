@@ -4,7 +4,7 @@
 use tracing::{Span, field};
 
 use super::changes::{self, Revocation, Target};
-use super::context::TokenApi;
+use super::token_api::TokenApi;
 use super::{convert, policies};
 use crate::api::error::CallError;
 use crate::api::proto::{
@@ -30,8 +30,8 @@ impl TokenApi {
         caller.require(Permission::Write)?;
         let (id, change) = changes::update_request(message)?;
         Span::current().record("token.id", field::display(id));
-        let _forgetting = self.engine.invalidate_token(id);
-        let updated = self.actions.update_token(caller, id, &change).await?;
+        let _forgetting = self.context.engine.invalidate_token(id);
+        let updated = self.context.actions.update_token(caller, id, &change).await?;
         record_owner(&updated.0);
         Ok(changes::update_response(&updated))
     }
@@ -48,8 +48,8 @@ impl TokenApi {
         let request = changes::rotate_request(caller, &message)?;
         Span::current().record("token.id", field::display(request.id));
         // The old token now expires earlier.
-        let _forgetting = self.engine.invalidate_token(request.id);
-        let created = self.actions.rotate_token(caller, request).await?;
+        let _forgetting = self.context.engine.invalidate_token(request.id);
+        let created = self.context.actions.rotate_token(caller, request).await?;
         record_owner(&created.token);
         Ok(changes::rotate_response(&created))
     }
@@ -69,11 +69,11 @@ impl TokenApi {
             Target::Secret(secret) => (self.proven(caller, secret).await?, Right::Possession),
         };
         Span::current().record("token.id", field::display(id));
-        let forgetting = self.engine.invalidate_token(id);
+        let forgetting = self.context.engine.invalidate_token(id);
         let Revocation { extent, reason, last_root, .. } = revocation;
         let request = RevokeToken { id, right, extent, reason, last_root };
         let touch = |ids: &[TokenId]| forgetting.also(ids);
-        let revoked = self.actions.revoke_token(caller, &request, &touch).await?;
+        let revoked = self.context.actions.revoke_token(caller, &request, &touch).await?;
         record_owner(&revoked.token);
         let may_see = right == Right::Power || caller.may_see(&revoked.token);
         Ok(changes::revoke_response(&revoked, may_see))
@@ -90,9 +90,10 @@ impl TokenApi {
         let organization_id = caller.organization(organization_id)?;
         let how = (&reason, LastRoot::forced(message.force));
         Span::current().record("user.id", user_id.as_str());
-        let forgetting = self.engine.invalidate_what_changes();
+        let forgetting = self.context.engine.invalidate_what_changes();
         let touch = |ids: &[TokenId]| forgetting.also(ids);
         let revoked = self
+            .context
             .actions
             .revoke_user_tokens(caller, Some(organization_id.clone()), &user_id, how, &touch)
             .await?;
@@ -110,8 +111,8 @@ impl TokenApi {
         caller.require(Permission::Write)?;
         let (id, reason) = changes::switch_request(token_id, reason)?;
         Span::current().record("token.id", field::display(id));
-        let _forgetting = self.engine.invalidate_token(id);
-        let switched = self.actions.switch_token(caller, id, usability, &reason).await?;
+        let _forgetting = self.context.engine.invalidate_token(id);
+        let switched = self.context.actions.switch_token(caller, id, usability, &reason).await?;
         record_owner(&switched.token);
         Ok(switched)
     }
@@ -124,10 +125,10 @@ impl TokenApi {
         let caller = credential.caller();
         caller.require(Permission::Root)?;
         let organization_id = convert::organization(&message.organization_id)?;
-        let forgetting = self.engine.invalidate_what_changes();
+        let forgetting = self.context.engine.invalidate_what_changes();
         let touch = |ids: &[TokenId]| forgetting.also(ids);
         let enforced =
-            self.actions.enforce_policy(caller, organization_id, &message.page_token, &touch).await?;
+            self.context.actions.enforce_policy(caller, organization_id, &message.page_token, &touch).await?;
         tracing::info!(changed = enforced.0.breaches.len(), "policy enforced on a page of tokens");
         Ok(policies::enforce_response(enforced))
     }
@@ -135,7 +136,7 @@ impl TokenApi {
     /// Finds the token that a secret proves.
     async fn proven(&self, caller: &Caller, secret: &str) -> Result<TokenId, CallError> {
         let share = ClientKey::from(caller);
-        match self.engine.prove(secret, share).await {
+        match self.context.engine.prove(secret, share).await {
             Ok(found) => Ok(found.ok_or(ActionError::NotFound)?),
             Err(ProveError::Format(_)) => Err(changes::no_secret().into()),
             Err(ProveError::Unknown(error)) => Err(error.into()),

@@ -5,7 +5,6 @@ mod audit;
 mod call;
 mod changes;
 mod concurrency_limit;
-pub(crate) mod context;
 mod convert;
 mod ext_authz;
 mod fast_path;
@@ -19,12 +18,12 @@ mod serve;
 pub(crate) mod server;
 mod service;
 mod stream;
+pub(crate) mod token_api;
 mod verify;
 mod watch;
 mod web;
 
 pub use concurrency_limit::ConcurrencyLimit;
-pub use context::TokenApi;
 pub use ext_authz::{CHECK, ExtAuthz, MAX_CHECK_BYTES, proto as envoy};
 pub use fast_path::{Direct, Methods};
 pub use reflection::{Reflected, Reflection};
@@ -33,6 +32,7 @@ pub use reflection::{Reflected, Reflection};
 pub use reply::VerifyReply;
 pub use reserved_body::ReservedBody;
 pub use serve::{MAX_HEADER_BYTES, Transport, serve};
+pub use token_api::TokenApi;
 pub use web::{GrpcWeb, Origin};
 
 /// The largest request message that is read, in bytes.

@@ -3,8 +3,8 @@
 
 use tonic::Request;
 
-use super::context::TokenApi;
 use super::convert;
+use super::token_api::TokenApi;
 use crate::api::error::CallError;
 use crate::api::proto::RotateTokenRequest;
 use crate::auth::callers::Callers;
@@ -34,7 +34,7 @@ impl TokenApi {
         if !matches!(refusal, AuthenticateError::Credential(CredentialError::Expired)) {
             return None;
         }
-        let id = self.engine.named(Callers::presented(request)?)?;
+        let id = self.context.engine.named(Callers::presented(request)?)?;
         let message = request.get_ref();
         let by_itself = convert::token_id(&message.token_id).is_ok_and(|named| named == id);
         let request_id = convert::request_id(&message.request_id).ok().flatten();
@@ -53,10 +53,10 @@ impl TokenApi {
         trace_id: TraceId,
     ) -> Result<(), CallError> {
         let Some(ReuseDetection { id, share, request_id }) = suspicion else { return Ok(()) };
-        let _place = self.places.take(share)?;
-        let forgetting = self.engine.invalidate_what_changes();
+        let _place = self.context.places.take(share)?;
+        let forgetting = self.context.engine.invalidate_what_changes();
         let touch = |ids: &[TokenId]| forgetting.also(ids);
-        let detection = self.actions.detect_reuse(id, share, request_id.as_ref(), &touch);
+        let detection = self.context.actions.detect_reuse(id, share, request_id.as_ref(), &touch);
         let provenance = AuditContext { acting_user: None, trace_id: Some(trace_id) };
         let revoked = audit_context::within(provenance, detection).await?;
         if revoked > 0 {

@@ -6,11 +6,11 @@ use std::sync::Arc;
 use tonic::{Request, Response, Status, Streaming};
 use tracing::{Span, field};
 
-use super::context::TokenApi;
 use super::reply::VerifyReply;
 use super::reserved_body::Holding;
 use super::server::token_service_server::TokenService;
 use super::stream::{Questions, VerifyAnswers};
+use super::token_api::TokenApi;
 use super::watch::{WatchStream, Watcher};
 use super::{audit, changes, convert, policies};
 use crate::api::ending::Ending;
@@ -38,7 +38,7 @@ impl TokenApi {
         let ending = Ending::of(&request);
         self.open(Rpc::VerifyStream, request, async |credential, questions| {
             credential.caller().require(Permission::Verify)?;
-            let (engine, metrics) = (Arc::clone(&self.engine), Arc::clone(&self.metrics));
+            let (engine, metrics) = (Arc::clone(&self.context.engine), Arc::clone(&self.context.metrics));
             Ok(VerifyAnswers::new(engine, metrics, credential, questions, ending, Span::current()))
         })
         .await
@@ -55,7 +55,7 @@ impl TokenService for TokenApi {
             let caller = credential.caller();
             caller.require(Permission::Write)?;
             let request = convert::create_request(message)?;
-            let created = self.actions.create_token(caller, request).await?;
+            let created = self.context.actions.create_token(caller, request).await?;
             Span::current().record("token.id", field::display(created.token.id));
             Span::current().record("user.id", created.token.user_id.as_str());
             Ok(convert::create_response(&created))
@@ -72,7 +72,7 @@ impl TokenService for TokenApi {
             caller.require(Permission::Read)?;
             let id = convert::get_request(&message)?;
             Span::current().record("token.id", field::display(id));
-            let found = self.actions.get_token(caller, id).await?;
+            let found = self.context.actions.get_token(caller, id).await?;
             Span::current().record("user.id", found.0.user_id.as_str());
             Ok(convert::get_response(&found))
         })
@@ -86,7 +86,7 @@ impl TokenService for TokenApi {
         let most = |message: &ListTokensRequest| convert::page_bytes(message.page_size, LARGEST_TOKEN);
         self.call_for_page(Rpc::ListTokens, Permission::Read, request, most, async |credential, message| {
             let request = convert::list_request(message)?;
-            Ok(convert::list_response(self.actions.list_tokens(credential.caller(), request).await?))
+            Ok(convert::list_response(self.context.actions.list_tokens(credential.caller(), request).await?))
         })
         .await
     }
@@ -176,8 +176,9 @@ impl TokenService for TokenApi {
     ) -> Result<Response<WatchStream>, Status> {
         let ending = Ending::of(&request);
         let watching = self.open(Rpc::WatchTokens, request, async |credential, message| {
-            let (engine, hub) = (Arc::clone(&self.engine), Arc::clone(&self.hub));
-            let (keyring, response_memory) = (Arc::clone(&self.keyring), Arc::clone(&self.response_memory));
+            let (engine, hub) = (Arc::clone(&self.context.engine), Arc::clone(&self.hub));
+            let (keyring, response_memory) =
+                (Arc::clone(&self.keyring), Arc::clone(&self.context.response_memory));
             let watcher = Watcher { engine, hub, keyring, credential, response_memory };
             watcher.start(&message, ending).await
         });
@@ -199,7 +200,9 @@ impl TokenService for TokenApi {
             most,
             async |credential, message| {
                 let request = audit::list_request(message)?;
-                Ok(audit::list_response(self.actions.list_events(credential.caller(), request).await?))
+                Ok(audit::list_response(
+                    self.context.actions.list_events(credential.caller(), request).await?,
+                ))
             },
         )
         .await
@@ -213,7 +216,7 @@ impl TokenService for TokenApi {
             let caller = credential.caller();
             caller.require(Permission::Read)?;
             let organization_id = convert::organization(&message.organization_id)?;
-            Ok(policies::get_response(self.actions.get_policy(caller, organization_id).await?))
+            Ok(policies::get_response(self.context.actions.get_policy(caller, organization_id).await?))
         })
         .await
     }
@@ -226,7 +229,7 @@ impl TokenService for TokenApi {
             let caller = credential.caller();
             caller.require(Permission::Root)?;
             let (organization_id, policy) = policies::update_request(message)?;
-            let updated = self.actions.update_policy(caller, organization_id, &policy).await?;
+            let updated = self.context.actions.update_policy(caller, organization_id, &policy).await?;
             tracing::info!(organization.id = updated.0.as_str(), ?policy, "policy set");
             Ok(policies::update_response(updated))
         })
@@ -241,8 +244,11 @@ impl TokenService for TokenApi {
         self.call_for_page(Rpc::CheckPolicy, Permission::Read, request, most, async |credential, message| {
             let caller = credential.caller();
             let (organization_id, policy) = policies::check_request(&message)?;
-            let checked =
-                self.actions.check_policy(caller, organization_id, policy, &message.page_token).await?;
+            let checked = self
+                .context
+                .actions
+                .check_policy(caller, organization_id, policy, &message.page_token)
+                .await?;
             Ok(policies::check_response(checked))
         })
         .await

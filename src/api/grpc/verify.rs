@@ -9,10 +9,10 @@ use tonic::{Code, Request, Response, Status};
 use tracing::{Span, field};
 
 use super::call::{SLOW, acting_user, conclude, timeout, traceparent};
-use super::context::TokenApi;
 use super::convert;
 use super::convert::Wanted;
 use super::reply::VerifyReply;
+use super::token_api::TokenApi;
 use crate::api::error::CallError;
 use crate::api::proto::VerifyRequest;
 use crate::auth::peer::Peer;
@@ -84,11 +84,14 @@ impl TokenApi {
     ) -> Begun {
         let started = Instant::now();
         // Drawn once: a call must not be sampled by two separate draws.
-        let context = self.sampling.exports().then(|| self.sampling.context(traceparent(headers)));
+        let context =
+            self.context.sampling.exports().then(|| self.context.sampling.context(traceparent(headers)));
         let spanned = tracing::enabled!(tracing::Level::DEBUG) || context.is_some_and(|drawn| drawn.sampled);
         let known = if spanned { None } else { self.known_caller(headers, peer) };
         let Some((credential, present)) = known else {
-            return Begun::Unknown(context.unwrap_or_else(|| self.sampling.context(traceparent(headers))));
+            return Begun::Unknown(
+                context.unwrap_or_else(|| self.context.sampling.context(traceparent(headers))),
+            );
         };
         let caller = credential.caller();
         let wanted = match acting_user(headers)
@@ -99,7 +102,8 @@ impl TokenApi {
             Err(error) => return Begun::Answered(self.conclude_verify(caller, headers, Err(error), started)),
         };
         if wanted.consistency == Consistency::Bounded {
-            let answer = self.engine.try_verify(&message.secret, &asked_of(caller, &wanted), &present);
+            let answer =
+                self.context.engine.try_verify(&message.secret, &asked_of(caller, &wanted), &present);
             if let Some(answer) = answer {
                 return Begun::Answered(self.conclude_verify(caller, headers, Ok(answer), started));
             }
@@ -135,8 +139,11 @@ impl TokenApi {
 
     /// Authenticates the caller from a fresh cache; `None` when the cache cannot.
     fn known_caller(&self, headers: &HeaderMap, peer: Option<&Peer>) -> Option<(Arc<Credential>, ReadPoint)> {
-        let present = self.engine.present()?;
-        Some((self.callers.try_authenticate(&self.engine, headers, peer?, &present)?, present))
+        let present = self.context.engine.present()?;
+        Some((
+            self.context.callers.try_authenticate(&self.context.engine, headers, peer?, &present)?,
+            present,
+        ))
     }
 
     /// Answers a known caller's request through the engine, which may wait.
@@ -148,8 +155,8 @@ impl TokenApi {
         wanted: &Wanted,
     ) -> Result<Answer, CallError> {
         let question = asked_of(caller, wanted);
-        let _place = self.places.take(question.share)?;
-        let work = self.engine.verify(secret, &question, wanted.consistency);
+        let _place = self.context.places.take(question.share)?;
+        let work = self.context.engine.verify(secret, &question, wanted.consistency);
         // On the heap, as in `call`.
         Ok(deadline::within(timeout(headers), Box::pin(work)).await?)
     }
@@ -163,10 +170,10 @@ impl TokenApi {
         started: Instant,
     ) -> Result<VerifyReply, Status> {
         let elapsed = started.elapsed();
-        let outcome = match outcome.inspect(|answer| self.metrics.calls.verdict(answer.verdict)) {
+        let outcome = match outcome.inspect(|answer| self.context.metrics.calls.verdict(answer.verdict)) {
             Ok(answer) if elapsed < SLOW => Ok(answer.into()),
             outcome => {
-                let span = self.span(Rpc::Verify, &self.sampling.context(traceparent(headers)));
+                let span = self.span(Rpc::Verify, &self.context.sampling.context(traceparent(headers)));
                 span.record("caller", field::display(&caller.principal));
                 let outcome = outcome.inspect(|answer| record_answer(&span, answer));
                 span.in_scope(|| conclude(outcome.map(VerifyReply::from), started, None))
@@ -174,7 +181,7 @@ impl TokenApi {
             }
         };
         let code = outcome.as_ref().map_or_else(Status::code, |_| Code::Ok);
-        self.metrics.calls.answered(Rpc::Verify, code.into(), elapsed);
+        self.context.metrics.calls.answered(Rpc::Verify, code.into(), elapsed);
         outcome
     }
 
@@ -186,8 +193,8 @@ impl TokenApi {
         let caller = credential.caller();
         let wanted = question(caller, &message)?;
         let question = asked_of(caller, &wanted);
-        let answer = self.engine.verify(&message.secret, &question, wanted.consistency).await?;
-        self.metrics.calls.verdict(answer.verdict);
+        let answer = self.context.engine.verify(&message.secret, &question, wanted.consistency).await?;
+        self.context.metrics.calls.verdict(answer.verdict);
         record_answer(&Span::current(), &answer);
         Ok(answer)
     }

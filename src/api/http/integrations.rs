@@ -1,5 +1,5 @@
 //! The integrations: one file per foreign protocol, which reads its request and writes its response.
-//! Shared here: Verify's engine, callers, permits and throttle. Called by the HTTP listener and the
+//! Shared here: the call, the caller and the question. Called by the HTTP listener and the
 //! gRPC port. No integration decides by itself, and none answers "no" where the result is not known.
 
 use std::net::IpAddr;
@@ -11,18 +11,16 @@ use tracing::{Instrument as _, Span, field};
 use super::config::IntegrationsConfig;
 use super::presented;
 use super::refusal::Refusal;
-use crate::admission::fair_limiter::{FairLimiter, Refused};
-use crate::admission::response_memory::ResponseMemory;
+use crate::admission::fair_limiter::Refused;
+use crate::api::context::Context;
 use crate::api::error::CallError;
-use crate::auth::callers::Callers;
 use crate::auth::peer::Peer;
 use crate::domain::audit_context::{self, AuditContext};
 use crate::domain::{OrganizationId, Scopes, Verdict};
-use crate::metrics::{Integration, IntegrationOutcome, Metrics};
+use crate::metrics::{Integration, IntegrationOutcome};
 use crate::runtime::panics;
-use crate::telemetry::{self, Sampling};
-use crate::tokens::Actions;
-use crate::verify::{Answer, ClientKey, Consistency, Credential, Engine, Question};
+use crate::telemetry;
+use crate::verify::{Answer, Consistency, Credential, Question};
 
 /// The deadline of a call that has none of its own.
 const DEADLINE: Duration = Duration::from_secs(10);
@@ -30,20 +28,8 @@ const DEADLINE: Duration = Duration::from_secs(10);
 /// What all integrations share.
 #[derive(Debug, Clone)]
 pub struct Integrations {
-    /// Verifies secrets.
-    pub engine: Arc<Engine>,
-    /// Revokes tokens.
-    pub actions: Arc<Actions>,
-    /// Authenticates callers.
-    pub callers: Arc<Callers>,
-    /// Permits for calls that have to wait.
-    pub places: FairLimiter<ClientKey>,
-    /// Memory for responses.
-    pub response_memory: Arc<ResponseMemory>,
-    /// Selects the calls whose spans are exported.
-    pub sampling: Sampling,
-    /// Counts calls.
-    pub metrics: Arc<Metrics>,
+    /// What all faces share.
+    pub context: Context,
     /// The configuration.
     pub config: Arc<IntegrationsConfig>,
 }
@@ -69,7 +55,7 @@ impl Integrations {
         work: impl Future<Output = Result<T, Refusal>>,
     ) -> Result<T, Refusal> {
         let started = Instant::now();
-        let context = self.sampling.context(traceparent);
+        let context = self.context.sampling.context(traceparent);
         let span = tracing::info_span!(
             "integration",
             otel.name = integration.word(),
@@ -81,7 +67,7 @@ impl Integrations {
             user.id = field::Empty,
             verdict = field::Empty,
         );
-        telemetry::adopt(&span, &context, self.sampling);
+        telemetry::adopt(&span, &context, self.context.sampling);
         let provenance = AuditContext { acting_user: None, trace_id: Some(context.trace_id) };
         // On the heap: it is large, and would be moved through every layer above.
         let work = Box::pin(audit_context::within(provenance, work));
@@ -98,7 +84,7 @@ impl Integrations {
                 Err(refusal) => refusal.log(duration, peer),
             }
             let ended = outcome.as_ref().map_or_else(Refusal::outcome, |_| IntegrationOutcome::Done);
-            self.metrics.ways.ended(integration, ended, duration);
+            self.context.metrics.ways.ended(integration, ended, duration);
             outcome
         };
         work.instrument(span).await
@@ -110,13 +96,15 @@ impl Integrations {
         presented: &presented::Caller<'_>,
         peer: &Peer,
     ) -> Result<Credential, Refusal> {
-        let recognised = self.callers.recognise(&self.engine, presented.secret(), Some(peer)).await;
+        let recognised =
+            self.context.callers.recognise(&self.context.engine, presented.secret(), Some(peer)).await;
         let credential = match recognised {
             Ok(credential) => credential,
             Err(error) => {
-                return Err(
-                    CallError::from(self.callers.refuse(error, Some(peer), &self.metrics).await).into()
-                );
+                return Err(CallError::from(
+                    self.context.callers.refuse(error, Some(peer), &self.context.metrics).await,
+                )
+                .into());
             }
         };
         let principal = &credential.caller().principal;
@@ -128,15 +116,15 @@ impl Integrations {
     /// Asks the engine as Verify does: from a fresh cache directly, otherwise with a permit of the
     /// client that is charged.
     pub(crate) async fn ask(&self, secret: &str, question: &Question<'_>) -> Result<Answer, CallError> {
-        let now = self.engine.present();
-        let now = now.and_then(|present| self.engine.try_verify(secret, question, &present));
+        let now = self.context.engine.present();
+        let now = now.and_then(|present| self.context.engine.try_verify(secret, question, &present));
         let answer = if let Some(answer) = now {
             answer
         } else {
-            let _place = self.places.take(question.share)?;
-            self.engine.verify(secret, question, Consistency::Bounded).await?
+            let _place = self.context.places.take(question.share)?;
+            self.context.engine.verify(secret, question, Consistency::Bounded).await?
         };
-        self.metrics.calls.verdict(answer.verdict);
+        self.context.metrics.calls.verdict(answer.verdict);
         Span::current().record("verdict", answer.verdict.word());
         if let Some((record, _)) = &answer.token {
             Span::current().record("token.id", record.packed().id());
@@ -147,7 +135,7 @@ impl Integrations {
     /// Delays the response to a possible guess, as for callers' own credentials.
     pub(crate) async fn hold(&self, verdict: Verdict, address: Option<IpAddr>) -> Result<(), CallError> {
         match address {
-            Some(address) if verdict == Verdict::NotFound && !self.callers.hold(address).await => {
+            Some(address) if verdict == Verdict::NotFound && !self.context.callers.hold(address).await => {
                 Err(Refused::Full.into())
             }
             _ => Ok(()),

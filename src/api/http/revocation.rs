@@ -37,19 +37,19 @@ impl Integrations {
     async fn revoke_proven(&self, credential: &Credential, secret: &str) -> Result<(), CallError> {
         let caller = credential.caller();
         let share = ClientKey::from(caller);
-        let _place = self.places.take(share)?;
-        let id = match self.engine.prove(secret, share).await {
+        let _place = self.context.places.take(share)?;
+        let id = match self.context.engine.prove(secret, share).await {
             Ok(Some(id)) => id,
             Ok(None) | Err(ProveError::Format(_)) => return Ok(()),
             Err(ProveError::Unknown(error)) => return Err(error.into()),
         };
         Span::current().record("token.id", field::display(id));
-        let forgetting = self.engine.invalidate_token(id);
+        let forgetting = self.context.engine.invalidate_token(id);
         let touch = |ids: &[TokenId]| forgetting.also(ids);
         let reason = RevokeReason::parse(REASON).map_err(|error| Violations::one("reason", &error))?;
         let (right, last_root) = (Right::Possession, LastRoot::Ended);
         let request = RevokeToken { id, right, extent: Extent::Family, reason, last_root };
-        match self.actions.revoke_token(caller, &request, &touch).await {
+        match self.context.actions.revoke_token(caller, &request, &touch).await {
             // Deleted in the meantime.
             Ok(_) | Err(ActionError::NotFound) => Ok(()),
             Err(error) => Err(error.into()),

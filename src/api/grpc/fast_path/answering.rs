@@ -30,7 +30,7 @@ use crate::admission::request_memory::{ConnectionRequests, ReadError, TooLong, W
 use crate::api::ending::Ending;
 use crate::api::error::CallError;
 use crate::api::grpc::call::timeout;
-use crate::api::grpc::context::TokenApi;
+use crate::api::grpc::token_api::TokenApi;
 use crate::api::grpc::verify::Begun;
 use crate::api::grpc::{MAX_HEADERS, MAX_REQUEST_BYTES};
 use crate::api::proto::VerifyRequest;
@@ -144,7 +144,7 @@ impl Answering {
         let status = Status::from(&error);
         status::log(&error, &status, None, None);
         if is_verify {
-            self.api.metrics.calls.answered(Rpc::Verify, status.code().into(), Duration::ZERO);
+            self.api.context.metrics.calls.answered(Rpc::Verify, status.code().into(), Duration::ZERO);
         }
         status
     }

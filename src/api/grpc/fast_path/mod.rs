@@ -19,7 +19,7 @@ mod verdicts;
 use self::answering::Answering;
 pub use self::methods::Methods;
 use self::refusal::RefusalMemory;
-use super::context::TokenApi;
+use super::token_api::TokenApi;
 use crate::admission::request_memory::RequestLimiter;
 use crate::api::ending::Ending;
 use crate::auth::peer::Peer;
@@ -56,7 +56,10 @@ impl Direct {
             methods: Arc::clone(&self.methods),
             requests: self.requests.connection(peer.address.ip(), peer.credentials.known()),
             web: self.web,
-            refusals: Arc::new(RefusalMemory::new(Arc::clone(&self.api.response_memory), peer.address.ip())),
+            refusals: Arc::new(RefusalMemory::new(
+                Arc::clone(&self.api.context.response_memory),
+                peer.address.ip(),
+            )),
             peer,
             ending,
         }

@@ -1,0 +1,29 @@
+//! The state of the service: what all faces share, and what only its own RPCs need. Built by the
+//! server; the RPCs are its methods, in the files beside this one.
+
+use std::sync::Arc;
+
+use super::MAX_REQUEST_BYTES;
+use super::server::token_service_server::TokenServiceServer;
+use crate::api::context::Context;
+use crate::changefeed::hub::Hub;
+use crate::secret::CurrentKeyring;
+
+/// Serves `tokend.v1.TokenService`.
+#[derive(Debug)]
+pub struct TokenApi {
+    /// What all faces share.
+    pub context: Context,
+    /// Publishes changes of tokens.
+    pub hub: Arc<Hub>,
+    /// Authenticates watchers' positions.
+    pub keyring: Arc<CurrentKeyring>,
+}
+
+impl TokenApi {
+    /// Makes the service for tonic's router.
+    #[must_use]
+    pub fn server(self: &Arc<Self>) -> TokenServiceServer<Self> {
+        TokenServiceServer::from_arc(Arc::clone(self)).max_decoding_message_size(MAX_REQUEST_BYTES)
+    }
+}
