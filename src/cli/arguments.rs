@@ -81,8 +81,8 @@ fn is_flag(word: &str) -> bool {
 pub(super) fn parse_token_id(text: &str) -> Result<String, &'static str> {
     if text.contains('_') {
         return Err(
-            "expected an id, the 22 characters behind the '_' of a secret: a secret is not given on a command line, \
-                    where others can read it",
+            "expected a token's id, the 22 characters after the '_' of its secret: do not put a secret on a \
+             command line, where others can read it",
         );
     }
     Ok(text.to_owned())

@@ -18,7 +18,7 @@ pub(super) fn caller_secret(environment: &Environment) -> Result<(SecretString, 
     let (secret, origin) = if let Some(secret) = environment.text("TOKEND_SECRET")? {
         (SecretString::from(secret), "TOKEND_SECRET")
     } else if let Some(path) = environment.value::<PathBuf>("TOKEND_SECRET_FILE")? {
-        (first_line(&secret_file(path)?), "the file of TOKEND_SECRET_FILE")
+        (first_line(&secret_file(path)?), "the file that TOKEND_SECRET_FILE names")
     } else {
         return Err(ClientError::NoSecret.into());
     };
@@ -41,7 +41,7 @@ fn malformed(text: &str) -> Option<&'static str> {
     };
     Secret::parse(text, &prefix).err().map(|error| match error {
         FormatError::Length => "it is too short or too long",
-        _ => "its checksum does not fit, so that a character of it is wrong",
+        _ => "its checksum does not match, so at least one character is wrong",
     })
 }
 

@@ -38,14 +38,15 @@ pub(super) struct AddressFlag {
     #[arg(
         long,
         value_name = "FILE",
-        help = "CA of the server's certificate, PEM, beside those that the system trusts [env: TOKEND_CA]"
+        help = "CA of the server's certificate, PEM, in addition to those that the system trusts [env: \
+             TOKEND_CA]"
     )]
     ca: Option<PathBuf>,
 
     #[arg(
         long,
-        help = "Ask a tokend on another host in plaintext: whoever can read the network on the way sees the caller's \
-                secret [env: TOKEND_ADDRESS_INSECURE]"
+        help = "Connect to a tokend on another host without TLS: anyone who can read the network in between \
+             sees the caller's secret [env: TOKEND_ADDRESS_INSECURE]"
     )]
     address_insecure: bool,
 }
@@ -66,7 +67,7 @@ impl AddressFlag {
         } else if let Some(address) = environment.text("TOKEND_ADDRESS")? {
             (address, "TOKEND_ADDRESS")
         } else {
-            (DEFAULT_ADDRESS.to_owned(), "the default: --address or TOKEND_ADDRESS give another")
+            (DEFAULT_ADDRESS.to_owned(), "the default; set another one with --address or TOKEND_ADDRESS")
         };
         let used = !self.address_insecure || !text.starts_with("https://");
         ConfigError::demand("--address-insecure", used, "with an https:// address")?;

@@ -15,7 +15,7 @@ use super::RpcError;
 #[derive(Debug, Error)]
 pub enum ClientError {
     /// The address is invalid.
-    #[error("{setting} is no address of a tokend: {problem}; write http://HOST:PORT or https://HOST:PORT")]
+    #[error("{setting} is not a valid address: {problem}; write http://HOST:PORT or https://HOST:PORT")]
     Address {
         /// The setting that it came from.
         setting: &'static str,
@@ -24,8 +24,8 @@ pub enum ClientError {
     },
     /// The caller's secret would cross the network in plaintext.
     #[error(
-        "refusing to ask another host in plaintext: write https:// into the address, or say --address-insecure if \
-         the network in between is trusted"
+        "refusing to send the secret to another host in plaintext: use https:// in the address, or pass \
+         --address-insecure if the network in between is trusted"
     )]
     Plaintext,
     /// The CA cannot be read.
@@ -38,7 +38,7 @@ pub enum ClientError {
         source: io::Error,
     },
     /// The connection's settings cannot be used.
-    #[error("cannot make a connection of --address and --ca")]
+    #[error("cannot connect with --address and --ca as they are")]
     Connection(#[source] ConnectionError),
     /// Nothing responds at the address.
     #[error("cannot reach a tokend at {address} ({setting}): {advice}")]
@@ -54,10 +54,13 @@ pub enum ClientError {
         source: Box<tokend_client::Error>,
     },
     /// No secret is given.
-    #[error("no secret to call with: set TOKEND_SECRET, or TOKEND_SECRET_FILE to its file")]
+    #[error(
+        "no secret of a caller: set TOKEND_SECRET, or set TOKEND_SECRET_FILE to the path of a file that \
+         holds it"
+    )]
     NoSecret,
     /// The file with the secret cannot be read.
-    #[error("cannot read the file of TOKEND_SECRET_FILE, {}", path.display())]
+    #[error("cannot read the file that TOKEND_SECRET_FILE names, {}", path.display())]
     SecretFile {
         /// The file.
         path: PathBuf,
@@ -67,7 +70,8 @@ pub enum ClientError {
     },
     /// Other users can read the file with the secret.
     #[error(
-        "others can read the file of TOKEND_SECRET_FILE, {}: chmod 600 it, and rotate the token if they may have",
+        "others can read the file that TOKEND_SECRET_FILE names, {}: run `chmod 600` on it, and rotate the \
+         token if somebody may have read it",
         path.display()
     )]
     SecretFileExposed {
@@ -75,7 +79,10 @@ pub enum ClientError {
         path: PathBuf,
     },
     /// The given text cannot be a secret.
-    #[error("the text in {origin} is no secret of a token: {problem}; take it anew from where it is kept")]
+    #[error(
+        "the text in {origin} is not a token's secret: {problem}; copy the secret again from where you \
+         stored it"
+    )]
     NotASecret {
         /// The setting that it came from.
         origin: &'static str,
@@ -83,7 +90,9 @@ pub enum ClientError {
         problem: &'static str,
     },
     /// The server does not accept the caller's secret.
-    #[error("the tokend at {address} does not accept the secret in {origin}: put one there that is good")]
+    #[error(
+        "the tokend at {address} does not accept the secret in {origin}: use the secret of an active token"
+    )]
     NotAccepted {
         /// The address.
         address: String,
@@ -97,7 +106,7 @@ pub enum ClientError {
     #[error("cannot read a secret from standard input")]
     Input(#[source] io::Error),
     /// A required field is missing in the server's response.
-    #[error("the server's answer lacks its {0}")]
+    #[error("the server's response has no {0}")]
     Incomplete(&'static str),
     /// The server reports that it cannot serve.
     #[error("the server is not serving ({0})")]

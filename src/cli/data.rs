@@ -11,13 +11,13 @@ use crate::{embedded, telemetry};
 /// `tokend data …`
 #[derive(Subcommand)]
 pub(super) enum DataCommand {
-    /// Take the data over to the newest Postgres of this machine
+    /// Upgrade the data to the newest Postgres of this machine
     ///
-    /// Needs the Postgres that wrote them and the newer one, both installed, and room for a copy. Serve must have
-    /// ended. The old data are kept beside the new ones, until `tokend data delete-old`; killed at any moment, it can be
-    /// run again.
+    /// Needs both the Postgres that wrote the data and the newer one, and disk space for a copy. Stop `tokend
+    /// serve` first. The old data is kept next to the new data until `tokend data delete-old`. If the upgrade
+    /// is interrupted, run it again.
     Upgrade(DataFlags),
-    /// Delete the data that an upgrade has kept
+    /// Delete the old data that an upgrade kept
     DeleteOld {
         #[command(flatten)]
         flags: DataFlags,
@@ -36,8 +36,8 @@ pub(super) fn run(command: DataCommand, environment: &Environment) -> Result<(),
             let done = embedded::upgrade(&settings.data_dir)?;
             writeln!(
                 output,
-                "The data are those of Postgres {} now. Those of Postgres {} are kept in {}; once all is well, delete \
-                 them with `tokend data delete-old`.",
+                "The data now belongs to Postgres {}. The data of Postgres {} is kept in {}; when everything \
+                 works, delete it with `tokend data delete-old`.",
                 done.to,
                 done.from,
                 done.kept.display()

@@ -33,13 +33,13 @@ pub enum CommandError {
     #[error("cannot start the asynchronous runtime")]
     Runtime(#[source] io::Error),
     /// The process cannot restart without PGOPTIONS.
-    #[error("PGOPTIONS is set, which the private Postgres must not be given: unset it")]
+    #[error("PGOPTIONS is set, but the private Postgres must run without it: unset it")]
     SessionOptions(#[source] io::Error),
     /// The process cannot listen for signals.
     #[error("cannot listen for signals")]
     Signals(#[source] io::Error),
     /// The audit log differs from what was sealed.
-    #[error("the audit log is not as it was sealed: seal {sequence}: {}", described(*.finding))]
+    #[error("the audit log does not match its seals: seal {sequence}: {}", described(*.finding))]
     AuditLog {
         /// The seal's number.
         sequence: i64,
@@ -47,7 +47,10 @@ pub enum CommandError {
         finding: Finding,
     },
     /// The address is in use.
-    #[error("{0} is in use, by another tokend perhaps: stop that, or choose another address with --listen")]
+    #[error(
+        "{0} is already in use, perhaps by another tokend: stop that process, or choose another address with \
+         --listen"
+    )]
     AddressInUse(SocketAddr),
     /// The address cannot be listened on.
     #[error("cannot listen on {address}")]
@@ -60,27 +63,27 @@ pub enum CommandError {
     },
     /// Standard output is not read: a secret would be lost.
     #[error(
-        "standard output is closed or /dev/null, where the secret would be lost: nothing was done; --output FILE writes \
-         it into a file"
+        "standard output is closed or /dev/null, where the secret would be lost: nothing was done; write it \
+         to a file with --output FILE"
     )]
     OutputNowhere,
     /// Standard output is a file in which others could read the secret.
     #[error(
-        "standard output is a file that others can read (mode {mode:o}): nothing was done; --output FILE makes one that \
-         nobody else can read"
+        "standard output is a file that others can read (mode {mode:o}): nothing was done; use --output \
+         FILE, which creates a file that nobody else can read"
     )]
     OutputExposed {
         /// The file's permissions.
         mode: u32,
     },
     /// The file for a secret already exists.
-    #[error("{} is there already: nothing was done; name another file with --output", path.display())]
+    #[error("{} already exists: nothing was done; choose another file with --output", path.display())]
     OutputExists {
         /// The file.
         path: PathBuf,
     },
     /// The file for a secret cannot be created.
-    #[error("cannot make {}: nothing was done", path.display())]
+    #[error("cannot create {}: nothing was done", path.display())]
     OutputFile {
         /// The file.
         path: PathBuf,
@@ -90,9 +93,9 @@ pub enum CommandError {
     },
     /// The secret of a new token could not be written.
     #[error(
-        "the token {token_id} was made, but its secret could not be written: repeat the command with \
-         --request-id {request_id}, which shows it again, within 24 hours and while the caller's own secret is \
-         accepted; else revoke the token"
+        "the token {token_id} was created, but its secret could not be written: repeat the command with \
+         --request-id {request_id} to see the secret again, which works for 24 hours and while the caller's \
+         own secret is accepted; otherwise revoke the token"
     )]
     SecretNotPrinted {
         /// The token.
@@ -105,8 +108,9 @@ pub enum CommandError {
     },
     /// It is unknown whether a token was created.
     #[error(
-        "it is not known whether the token was made: repeat the command with --request-id {request_id}, within 24 hours \
-         and while the caller's own secret is accepted, which makes it at most once and shows its secret"
+        "it is not known whether the token was created: repeat the command with --request-id {request_id}, \
+         which creates it at most once and shows its secret; this works for 24 hours and while the caller's \
+         own secret is accepted"
     )]
     OutcomeUnknown {
         /// The id with which the request can be repeated.
@@ -131,11 +135,11 @@ pub enum CommandError {
     #[error(transparent)]
     Migrate(#[from] MigrateError),
     /// The first root token was not created.
-    #[error("cannot make a root token")]
+    #[error("cannot create a root token")]
     Bootstrap(#[source] ActionError),
     /// A root token already exists.
     #[error(
-        "an active root token exists: use its secret, or revoke it (by psql, if it is lost) and \
+        "an active root token exists: use its secret, or revoke it (with psql, if its secret is lost) and \
          run bootstrap again"
     )]
     RootExists,
@@ -146,7 +150,7 @@ pub enum CommandError {
     #[error("cannot ask the database")]
     Store(#[from] StoreError),
     /// The operating system provides no random numbers.
-    #[error("the operating system gives no random numbers")]
+    #[error("the operating system returned no random numbers")]
     Random(#[source] rand::rngs::SysError),
     /// The output cannot be written.
     #[error("cannot write the output")]
@@ -178,12 +182,14 @@ impl CommandError {
 /// Describes a seal's finding.
 pub(super) const fn described(finding: Finding) -> &'static str {
     match finding {
-        Finding::Genuine => "its events are as they were",
-        Finding::Purged => "its events were deleted for their age",
-        Finding::Altered => "an event in its range was altered, removed or put in",
-        Finding::Forged => "no key of the keyring has made it as it is: it was altered or put in",
-        Finding::PurgeForged => "its events are gone, and no key of the keyring has marked them as purged",
-        Finding::OutOfChain => "it is not behind a seal that is there: one was removed",
-        Finding::UnknownKey => "a key that it was made or purged with is not in the keyring",
+        Finding::Genuine => "its events are unchanged",
+        Finding::Purged => "its events were deleted because of their age",
+        Finding::Altered => "an event in its range was changed, removed or inserted",
+        Finding::Forged => "no key of the keyring produces it: the seal was changed or inserted",
+        Finding::PurgeForged => "its events are missing, and no key of the keyring marked them as purged",
+        Finding::OutOfChain => "the seal before it is missing: it was removed",
+        Finding::UnknownKey => {
+            "the key that sealed it, or marked its events as purged, is not in the keyring"
+        }
     }
 }

@@ -39,15 +39,15 @@ impl Greeting<'_> {
         match self.secret.map(ExposeSecret::expose_secret) {
             Some(secret) => write!(
                 output,
-                "The first root secret, shown this once and kept in {path} (readable by its owner alone):\n\n  \
-                 {secret}\n\n"
+                "The first root secret, shown only this once and stored in {path} (readable only by its \
+                 owner):\n\n  {secret}\n\n"
             )?,
-            None => write!(output, "The first root secret is in {path} (readable by its owner alone).\n\n")?,
+            None => write!(output, "The first root secret is in {path} (readable only by its owner).\n\n")?,
         }
         write!(
             output,
             "\
-Create a token, with this program:
+Create a token with this program:
 
   {elsewhere}TOKEND_SECRET_FILE={file} {program} token create --user u --name n --ttl 30d
 

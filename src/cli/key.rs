@@ -15,14 +15,14 @@ use crate::{store, telemetry};
 /// `tokend key …`
 #[derive(Subcommand)]
 pub(super) enum KeyCommand {
-    /// Count the tokens whose fast verifier each key made
+    /// Count the tokens whose fast verifier was made with each key
     ///
-    /// Position 1 is the primary key. A key that no token counts on may leave the keyring; tokens
-    /// of a key that is not in it stay valid, and their first Verify costs an Argon2id computation.
+    /// Position 1 is the primary key. A key that no token uses may be removed from the keyring. Tokens of a
+    /// removed key stay valid, but their next Verify costs an Argon2id computation.
     Status {
         #[command(flatten)]
         flags: KeyStatusFlags,
-        /// Print one JSON object a line: keyId, position (absent: not in the keyring), tokens
+        /// Print one JSON object on each line: keyId, position (absent: not in the keyring), tokens
         #[arg(long)]
         json: bool,
     },

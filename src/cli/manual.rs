@@ -19,7 +19,7 @@ pub(super) struct CompletionFlags {
 /// Flags of `tokend man`.
 #[derive(Args)]
 pub(super) struct ManFlags {
-    /// Directory for the pages, made where there is none: tokend.1, tokend-token-create.1 and so on
+    /// Directory for the pages, created if it does not exist: tokend.1, tokend-token-create.1 and so on
     directory: PathBuf,
 }
 

@@ -48,9 +48,9 @@ use crate::config::{Environment, MigrateFlags, ServeFlags};
 
 /// API tokens as a gRPC service in front of Postgres.
 ///
-/// Every setting may come from a flag, from the environment, from a TOML file (--config) or from
-/// a default, and the first of these wins. An empty variable counts as absent, an empty value of a
-/// flag is refused. Secrets and passwords are never flags.
+/// Every setting may come from a flag, the environment, a TOML file (--config) or a default; the first of
+/// these wins. An empty variable counts as not set; an empty value of a flag is refused. No flag takes a
+/// secret or a password.
 #[derive(Parser)]
 #[command(name = "tokend", version, after_help = EXIT_CODES)]
 pub struct CommandLine {
@@ -58,65 +58,66 @@ pub struct CommandLine {
     command: Command,
 }
 
-const EXIT_CODES: &str = "Exit status: 0 done, 1 failed or refused, 2 wrong usage; \
-    `tokend token verify` also 3: the secret is not valid; `tokend secret check` also 3: it is none.";
+const EXIT_CODES: &str = "Exit status: 0 done, 1 failed or refused, 2 wrong usage; `tokend token verify` \
+     also 3: the secret is not valid; `tokend secret check` also 3: the text holds no secret.";
 
 #[derive(Subcommand)]
 enum Command {
     /// Serve gRPC, on a private Postgres unless a database URL is given
     ///
-    /// Without a database URL, serve starts a Postgres of its own in --data-dir, makes the first
-    /// root token and keeps its secret in there; a terminal shows it once. With one it is a replica without state: any number
-    /// may share the database and the keyring.
+    /// Without a database URL, serve starts a private Postgres in --data-dir, creates the first root token
+    /// and stores its secret in that directory; a terminal shows it once. With a database URL, serve is a
+    /// replica without state: any number of replicas may share the database and the keyring.
     Serve(Box<ServeFlags>),
-    /// Make a root token when no active one exists, and print its secret alone
+    /// Create a root token if no active one exists, and print only its secret
     ///
     /// Applies migrations first. Refuses (exit status 1) when an active root token exists.
     Bootstrap(bootstrap::Flags),
-    /// Print a new key, a line for a keyring file
+    /// Print a new key as a line for a keyring file
     ///
-    /// `tokend keygen --output keyring` makes a keyring; a new first line rotates one.
+    /// `tokend keygen --output keyring` creates a keyring. To rotate the key, add a new one as the first
+    /// line.
     Keygen(secret_output::OutputFlag),
     /// Apply the database's migrations
     Migrate(MigrateFlags),
-    /// Exit with status 0 only if a running tokend says that it is serving
+    /// Exit with status 0 only if a running tokend reports that it is serving
     Healthcheck(client::AddressFlag),
     /// Print a script that completes commands and flags in a shell
     ///
     /// Such as `tokend completions bash > /etc/bash_completion.d/tokend`.
     Completions(manual::CompletionFlags),
-    /// Write manual pages, one a command
+    /// Write manual pages, one for each command
     ///
     /// Such as `tokend man /usr/local/share/man/man1`.
     Man(manual::ManFlags),
-    /// Print a rule by which a scanner finds secrets in source code
+    /// Print a rule with which a scanner finds secrets in source code
     Rules(rules::RulesFlags),
-    /// Look at a secret without a server
+    /// Check a secret without a server
     #[command(subcommand)]
     Secret(secret::SecretCommand),
-    /// Look after the data of a private Postgres while nobody serves them
+    /// Maintain the data of a private Postgres while no server uses it
     #[command(subcommand)]
     Data(data::DataCommand),
-    /// Look after the keyring
+    /// Inspect the keyring
     #[command(subcommand)]
     Key(key::KeyCommand),
     /// Create, get, list, change, rotate, revoke, disable and verify tokens of a running tokend
     ///
-    /// The caller's own secret is read from `TOKEND_SECRET`, else from the file that
+    /// The caller's own secret is read from `TOKEND_SECRET`, otherwise from the file that
     /// `TOKEND_SECRET_FILE` names.
     #[command(subcommand)]
     Token(token::TokenCommand),
-    /// Show the audit log of a running tokend; check its seals, delete what is old
+    /// Show the audit log of a running tokend, check its seals, delete old events
     #[command(subcommand)]
     Audit(audit::AuditCommand),
-    /// Print which tokens of a running tokend change, as it happens
+    /// Print the changes to tokens of a running tokend as they happen
     ///
-    /// Ends with Ctrl-C or SIGTERM, and says from where to go on: --after.
+    /// Ends with Ctrl-C or SIGTERM, and then prints the position to continue from with --after.
     Watch(watch::WatchFlags),
-    /// Show and set what an organization allows its tokens
+    /// Show and set an organization's policy for its tokens
     #[command(subcommand)]
     Policy(policy::PolicyCommand),
-    /// Revoke all that a user has in a running tokend
+    /// Revoke all tokens of a user in a running tokend
     #[command(subcommand)]
     User(user::UserCommand),
 }

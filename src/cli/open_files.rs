@@ -27,8 +27,8 @@ pub(super) fn fit(limits: &mut Limits, listeners: u64, database_connections: u32
     let asked = limits.connections;
     limits.connections = fitting(open_files, beside, listeners);
     tracing::warn!(
-        "the limit of open files is {open_files}, and --max-connections {asked} needs {needed}: at most {} connections \
-         are taken on each listener; raise the limit (LimitNOFILE, ulimit -Hn)",
+        "the limit on open files is {open_files}, and --max-connections {asked} needs {needed}: each \
+         listener accepts at most {} connections; raise the limit (LimitNOFILE, ulimit -Hn)",
         limits.connections
     );
 }

@@ -38,7 +38,7 @@ pub(super) fn keep_running(
             }
             Err(error) => {
                 let error = &error as &dyn std::error::Error;
-                tracing::error!(error, retry_after = ?PAUSE, "private postgres does not start again");
+                tracing::error!(error, retry_after = ?PAUSE, "cannot restart the private postgres");
                 pause = PAUSE;
             }
         }

@@ -11,7 +11,7 @@ use crate::secret::Prefix;
 /// Flags of `tokend rules`.
 #[derive(Args)]
 pub(super) struct RulesFlags {
-    /// Who the rule is for
+    /// The scanner that the rule is for
     scanner: Scanner,
     #[command(flatten)]
     prefix: PrefixFlags,

@@ -20,10 +20,11 @@ const CHUNK: usize = 64 * 1024;
 /// `tokend secret …`
 #[derive(Subcommand)]
 pub(super) enum SecretCommand {
-    /// Find secrets in the text on standard input, and tell the ids of their tokens
+    /// Find secrets in the text on standard input, and print the ids of their tokens
     ///
-    /// Prints the ids alone, one a line, in the order of the text. Exit status 0: there are some, 3: there is none, with
-    /// the reason on standard error. Asks no server: a typing error or a scanner's false hit is told by the checksum.
+    /// Prints only the ids, one on each line, in the order of the text. Exit status 0: a secret was found, 3:
+    /// none was found, and standard error says why. Asks no server: the checksum shows whether a text is a
+    /// typing error or a false hit of a scanner.
     Check {
         #[command(flatten)]
         prefix: PrefixFlags,
@@ -35,7 +36,7 @@ pub(super) fn run(command: SecretCommand, environment: &Environment) -> Result<E
     let prefix = prefix.resolve(environment)?;
     let input = io::stdin();
     if input.is_terminal() {
-        remark("reading a text from standard input; end with Enter and Ctrl-D\n");
+        remark("reading text from standard input; end with Enter and Ctrl-D\n");
     }
     let mut any = false;
     let refusal = scan(input.lock(), &prefix, |id| {
@@ -60,7 +61,7 @@ fn scan(
     // Starts after a word boundary, with capacity for everything, so that growing leaves no copy in memory.
     let mut text = Zeroizing::new(Vec::with_capacity(2 * (CHUNK + span)));
     text.push(b' ');
-    let mut refusal = "the text has none in it".to_owned();
+    let mut refusal = "there is none in the text".to_owned();
     let mut first = true;
     loop {
         let room = u64::try_from(CHUNK).unwrap_or(u64::MAX);
@@ -99,7 +100,9 @@ fn is_of_a_word(byte: u8) -> bool {
 /// Returns why a word is not a secret.
 fn reason(word: &[u8], prefix: &Prefix) -> String {
     let parsed = std::str::from_utf8(word).ok().map(|word| Secret::parse(word, prefix));
-    parsed.and_then(Result::err).map_or_else(|| "the text is no word".to_owned(), |error| error.to_string())
+    parsed
+        .and_then(Result::err)
+        .map_or_else(|| "the text is not a single word".to_owned(), |error| error.to_string())
 }
 
 #[cfg(test)]

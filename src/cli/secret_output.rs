@@ -16,8 +16,8 @@ use crate::secret::private_file::is_exposed;
 /// Into which file a command writes, if into one.
 #[derive(Args)]
 pub(super) struct OutputFlag {
-    /// Write into this new file, which nobody else can read (mode 0600), instead of to standard output; one that is
-    /// there already is refused
+    /// Write to this new file, which nobody else can read (mode 0600), instead of to standard output; an
+    /// existing file is refused
     #[arg(long, value_name = "FILE")]
     output: Option<PathBuf>,
 }

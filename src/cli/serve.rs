@@ -109,7 +109,7 @@ async fn bind(address: SocketAddr) -> Result<TcpListener, CommandError> {
         Ok(listener) => Ok(listener),
         Err(source) if address.ip() == Ipv6Addr::UNSPECIFIED && lacks_ipv6(&source) => {
             let instead = SocketAddr::from((Ipv4Addr::UNSPECIFIED, address.port()));
-            tracing::warn!("this system has no IPv6: {instead} is listened on instead of {address}");
+            tracing::warn!("this system has no IPv6: listening on {instead} instead of {address}");
             Box::pin(bind(instead)).await
         }
         Err(source) if source.kind() == io::ErrorKind::AddrInUse => Err(CommandError::AddressInUse(address)),
@@ -223,7 +223,7 @@ impl Service {
         };
         if let Err(error) = greeting.write(&mut io::stdout().lock()) {
             let path = greeting.secret_path.display();
-            tracing::warn!(%error, "the first root secret is in {path}; what to do with it could not be printed");
+            tracing::warn!(%error, "the first root secret is in {path}; how to use it could not be printed");
         }
     }
 }

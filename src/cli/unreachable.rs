@@ -12,38 +12,40 @@ pub(super) fn advice(error: &(dyn Error + 'static), encrypted: bool) -> &'static
         return of_tls(refusal);
     }
     if find::<ConnectError>(error).is_none() && !encrypted {
-        return "what listens there did not answer as a tokend without TLS: if it has TLS, write https:// into the \
-                address; if it is no tokend, correct host and port";
+        return "the server there did not answer like a tokend without TLS: if it has TLS, write https:// in \
+             the address; if it is not a tokend, correct the host and port";
     }
     match find::<io::Error>(error).map(io::Error::kind) {
         Some(io::ErrorKind::ConnectionRefused) => {
-            "nothing listens there: start tokend, or correct host and port of the address"
+            "nothing listens there: start tokend, or correct the host and port of the address"
         }
         Some(io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset) if encrypted => {
-            "what listens there ended the connection: it may have no TLS (write http:// into the address), or may want \
-             a client certificate"
+            "the server there closed the connection: it may have no TLS (write http:// in the address), or \
+             may require a client certificate"
         }
-        Some(io::ErrorKind::TimedOut) => "nothing answers there: correct the address, or look for a firewall",
-        _ => "correct the address if it is another, and see whether tokend runs",
+        Some(io::ErrorKind::TimedOut) => {
+            "nothing answers there: correct the address, or check for a firewall"
+        }
+        _ => "check the address, and whether tokend is running",
     }
 }
 
 fn of_tls(refusal: &rustls::Error) -> &'static str {
     match refusal {
         rustls::Error::InvalidMessage(_) => {
-            "what listens there does not speak TLS: if it is a tokend without TLS, write http:// into the address"
+            "the server there does not use TLS: if it is a tokend without TLS, write http:// in the address"
         }
         rustls::Error::InvalidCertificate(
             CertificateError::UnknownIssuer | CertificateError::BadSignature,
-        ) => "no CA that is trusted here has signed its certificate: name its CA with --ca or TOKEND_CA",
+        ) => "no CA that is trusted here has signed its certificate: pass its CA with --ca or TOKEND_CA",
         rustls::Error::InvalidCertificate(
             CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
-        ) => "its certificate is for another name: write a name that stands in it into the address",
+        ) => "its certificate is for another name: use a name from the certificate in the address",
         rustls::Error::InvalidCertificate(
             CertificateError::Expired | CertificateError::ExpiredContext { .. },
-        ) => "its certificate has expired: give the server another one",
-        rustls::Error::InvalidCertificate(_) => "its certificate is not valid: give the server another one",
-        _ => "TLS was refused: the server may want a client certificate, or be no tokend",
+        ) => "its certificate has expired: give the server a new one",
+        rustls::Error::InvalidCertificate(_) => "its certificate is not valid: give the server a new one",
+        _ => "TLS was refused: the server may require a client certificate, or may not be a tokend",
     }
 }
 

@@ -14,9 +14,10 @@ use crate::config::Environment;
 /// `tokend user …`
 #[derive(Subcommand)]
 pub(super) enum UserCommand {
-    /// Revoke all tokens of a user for good
+    /// Revoke all tokens of a user permanently
     ///
-    /// For somebody who leaves, in one organization. Stop making tokens for the user first: what is made after it stays.
+    /// In one organization, for a user who leaves. Stop creating tokens for the user first: a token that is
+    /// created later stays active.
     #[command(after_help = CALLER)]
     Revoke(RevokeFlags),
 }
@@ -38,15 +39,15 @@ pub(crate) struct RevokeFlags {
     #[arg(long, conflicts_with_all = ["force", "reason"])]
     dry_run: bool,
 
-    /// Revoke them also where that leaves no active root token
+    /// Revoke them even if no active root token is left
     #[arg(long)]
     force: bool,
 
-    /// Why, for people who read the list; at most 500 bytes
+    /// Reason, for people who read the list; at most 500 bytes
     #[arg(long, default_value = "", hide_default_value = true)]
     reason: String,
 
-    /// Print the answer as one JSON object
+    /// Print the response as one JSON object
     #[arg(long)]
     json: bool,
 }
@@ -87,8 +88,8 @@ async fn revoke(flags: RevokeFlags, environment: &Environment) -> Result<(), Com
     let organization = quoted(&answer.organization_id);
     if answer.revoked_count == 0 {
         remark(&format!(
-            "nothing was revoked: in the organization {organization} no token of {} was left to revoke; --organization \
-             names another\n",
+            "nothing was revoked: in the organization {organization} there was no token of {} left to \
+             revoke; choose another organization with --organization\n",
             quoted(&user_id)
         ));
     }

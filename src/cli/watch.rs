@@ -21,11 +21,12 @@ pub(super) struct WatchFlags {
     #[arg(long, value_name = "ORGANIZATION_ID", default_value = "", hide_default_value = true)]
     organization: String,
 
-    /// Go on behind the position that an earlier watch printed when it ended
+    /// Continue after the position that an earlier watch printed when it ended
     #[arg(long, value_name = "POSITION", default_value = "", hide_default_value = true)]
     after: String,
 
-    /// Print one JSON object a line: each change, and behind those that belong together the position to go on from
+    /// Print one JSON object on each line: each change, and after each group of changes that belong together
+    /// the position to continue from
     #[arg(long)]
     json: bool,
 }

@@ -91,7 +91,7 @@ fn the_audit_log_is_listed_and_its_seals_are_checked() {
         "{listed}"
     );
     let checked = || run(&["audit", "verify"], &shared, "");
-    assert!(printed(checked()).contains("0 over events that were purged"));
+    assert!(printed(checked()).contains("0 seals are for purged events"));
 
     let purge = || run(&["audit", "purge", "--older-than-days", "30"], &shared, "");
     assert_eq!(printed(purge()), "0 events deleted\n");

@@ -178,6 +178,6 @@ fn a_dry_run_and_enforcement_tell_what_becomes_of_each_token() {
     let shown = json(tokend(&["token", "get", new, "--json"]));
     assert_eq!(shown["expireTime"], done[1]["newExpireTime"]);
     let again = tokend(&["policy", "enforce"]);
-    assert!(text(&again.stderr).starts_with("0 tokens of \"default\" put right, known everywhere from "));
+    assert!(text(&again.stderr).starts_with("0 tokens of \"default\" adjusted, in effect everywhere from "));
     assert!(printed(tokend(&["policy", "get"])).contains("\nreuse             revokes\n"));
 }

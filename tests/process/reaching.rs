@@ -59,9 +59,9 @@ fn tls_where_there_is_none_and_none_where_there_is_are_told_apart() {
         failure(&[("TOKEND_ADDRESS", &address), ("TOKEND_CA", ca), ("TOKEND_SECRET", &root)])
     };
     for (address, ca, advice) in [
-        ("http://localhost:PORT", "", "write https:// into the address"),
-        ("https://localhost:PORT", "", "name its CA with --ca or TOKEND_CA"),
-        ("https://localhost:PORT", &other, "name its CA with --ca or TOKEND_CA"),
+        ("http://localhost:PORT", "", "write https:// in the address"),
+        ("https://localhost:PORT", "", "pass its CA with --ca or TOKEND_CA"),
+        ("https://localhost:PORT", &other, "pass its CA with --ca or TOKEND_CA"),
         ("https://127.0.0.1:PORT", &ca, "its certificate is for another name"),
     ] {
         let said = said(address, ca);
@@ -80,7 +80,7 @@ fn tls_where_there_is_none_and_none_where_there_is_are_told_apart() {
     let address = server.ready();
     let encrypted = address.replace("http://", "https://");
     let said = failure(&[("TOKEND_ADDRESS", &encrypted), ("TOKEND_SECRET", &root)]);
-    assert!(said.contains("write http:// into the address"), "{said}");
+    assert!(said.contains("write http:// in the address"), "{said}");
     server.stop();
     let said = failure(&[("TOKEND_ADDRESS", &address), ("TOKEND_SECRET", &root)]);
     assert!(said.contains("nothing listens there: start tokend"), "{said}");
@@ -109,5 +109,5 @@ fn a_secret_that_is_mistyped_or_no_longer_good_is_told_by_its_setting() {
     }
     let exposed = place.file("exposed", &root, 0o644);
     let said = failure(&[("TOKEND_ADDRESS", &address), ("TOKEND_SECRET_FILE", &exposed)]);
-    assert!(said.contains("others can read the file of TOKEND_SECRET_FILE"), "{said}");
+    assert!(said.contains("others can read the file that TOKEND_SECRET_FILE names"), "{said}");
 }

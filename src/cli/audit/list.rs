@@ -36,23 +36,23 @@ pub(crate) struct ListFlags {
     #[arg(long, value_name = "USER_ID", default_value = "", hide_default_value = true)]
     user: String,
 
-    /// Events at this moment, RFC 3339 or how long ago such as 7d, or later
+    /// Events at this time or later, RFC 3339 or how long ago, such as 7d
     #[arg(long, value_name = "TIME", value_parser = parse_past)]
     since: Option<Timestamp>,
 
-    /// Events before this moment, RFC 3339 or how long ago
+    /// Events before this time, RFC 3339 or how long ago
     #[arg(long, value_name = "TIME", value_parser = parse_past)]
     until: Option<Timestamp>,
 
-    /// What this actor did, as the column BY has it: a token's id, `cert:NAME`, `bootstrap` or `tokend`
+    /// Events of this actor, as in the column BY: a token's id, `cert:NAME`, `bootstrap` or `tokend`
     #[arg(long, value_name = "ACTOR", default_value = "", hide_default_value = true)]
     by: String,
 
-    /// The most events to list; a remark on standard error says when there are more
+    /// The most events to list; if there are more, a line on standard error says so
     #[arg(long, value_name = "NUMBER", default_value = "1000")]
     limit: NonZeroU32,
 
-    /// Print one JSON object a line, each an event
+    /// Print each event as a JSON object on its own line
     #[arg(long)]
     json: bool,
 }

@@ -24,16 +24,17 @@ pub(super) enum AuditCommand {
     List(list::ListFlags),
     /// Check every seal of the audit log against its events
     ///
-    /// Needs the database and the keyring. Prints each seal that does not fit. Exit status 1 when an event was
-    /// altered, removed or put in, or a seal was.
+    /// Needs the database and the keyring. Prints each seal that does not match. Exit status 1 if an event or
+    /// a seal was changed, removed or inserted.
     Verify {
         #[command(flatten)]
         flags: Box<KeyStatusFlags>,
     },
     /// Delete events that are older than a number of days, in whole sealed batches
     ///
-    /// Needs the database, as a role that may execute the function `purge_audit`, and the keyring: each seal is
-    /// checked first, and marked as purged. Deletes nothing behind one that does not fit. The seals stay.
+    /// Needs the database, as a role that may execute the function `purge_audit`, and the keyring: each seal
+    /// is checked first, and marked as purged. Deletes nothing after a seal that does not match. The seals
+    /// stay.
     Purge {
         #[command(flatten)]
         flags: Box<KeyStatusFlags>,
@@ -84,8 +85,8 @@ async fn verify(database: &Database, keyring: &Keyring) -> Result<(), CommandErr
     let unsealed = store.count_unsealed(&walk).await?;
     store.close().await;
     print_if_read(&format!(
-        "{genuine} seals are over the events that are there, {purged} over events that were purged; \
-         {unsealed} events are not sealed yet\n"
+        "{genuine} seals match their events, {purged} seals are for purged events; {unsealed} events are not \
+         sealed yet\n"
     ))?;
     fault.map_or(Ok(()), |(sequence, finding)| Err(CommandError::AuditLog { sequence, finding }))
 }

@@ -87,7 +87,7 @@ pub(super) async fn enforce(
         if page_token.is_empty() {
             let holds = page.effective_time.map_or_else(String::new, rfc3339);
             remark(&format!(
-                "{count} tokens of {} put right, known everywhere from {holds}\n",
+                "{count} tokens of {} adjusted, in effect everywhere from {holds}\n",
                 quoted(&organization)
             ));
             return Ok(());

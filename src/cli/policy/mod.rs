@@ -24,20 +24,20 @@ pub(super) enum PolicyCommand {
     /// Show an organization's policy
     #[command(after_help = CALLER)]
     Get(GetFlags),
-    /// Set an organization's policy, whole: what is not named is no longer limited
+    /// Replace an organization's whole policy: what is not named is no longer limited
     ///
-    /// Binds what is created, rotated or changed from then on. Needs a root caller.
+    /// Applies to tokens that are created, rotated or changed from then on. Needs a root caller.
     #[command(after_help = CALLER)]
     Set(SetFlags),
-    /// Tell which tokens a policy would break that are there already; changes nothing
+    /// List the existing tokens that break a policy; changes nothing
     ///
-    /// The policy is the one that is given here, as with set; without one, the organization's own.
+    /// Checks the policy given here, as with set; without one, the organization's own.
     #[command(after_help = CALLER)]
     DryRun(SetFlags),
-    /// Put tokens that are there already within their organization's policy
+    /// Make existing tokens comply with their organization's policy
     ///
-    /// Brings ends forward, takes scopes, revokes what cannot be kept: what dry-run tells. Needs a root
-    /// caller. May be broken off, and run again.
+    /// Shortens lifetimes, removes scopes, and revokes tokens that cannot comply otherwise: what dry-run
+    /// lists. Needs a root caller. May be interrupted and run again.
     #[command(after_help = CALLER)]
     Enforce(EnforceFlags),
 }

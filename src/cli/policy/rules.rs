@@ -9,7 +9,7 @@ use tokend_client::proto::Policy;
 /// A policy on the command line.
 #[derive(Args)]
 pub(super) struct RuleFlags {
-    /// How long after its creation a token may expire at most, such as 90d; none may then be without an end
+    /// The longest time from a token's creation to its expiration, such as 90d; every token must then expire
     #[arg(long, value_name = "DURATION", value_parser = parse_ttl)]
     longest_lifetime: Option<prost_types::Duration>,
 
@@ -17,7 +17,7 @@ pub(super) struct RuleFlags {
     #[arg(long)]
     expiration_required: bool,
 
-    /// How long a rotated token may still be accepted at most, such as 1h; up to 30d
+    /// The longest time that a rotated token is still accepted, such as 1h; at most 30d
     #[arg(long, value_name = "DURATION", value_parser = parse_ttl)]
     longest_grace: Option<prost_types::Duration>,
 
@@ -29,7 +29,7 @@ pub(super) struct RuleFlags {
     #[arg(long = "allowed-scope", value_name = "SCOPE")]
     allowed_scopes: Vec<String>,
 
-    /// Revoke a token's family when a superseded token is used to rotate after its grace
+    /// Revoke a token's family when a superseded token is used to rotate after its grace period
     #[arg(long)]
     reuse_detection: bool,
 }

@@ -24,7 +24,7 @@ pub(crate) struct CreateFlags {
     #[command(flatten)]
     address: AddressFlag,
 
-    /// User that the token belongs to, 1 to 200 bytes
+    /// User that owns the token, 1 to 200 bytes
     #[arg(long, value_name = "USER_ID")]
     user: String,
 
@@ -32,7 +32,7 @@ pub(crate) struct CreateFlags {
     #[arg(long)]
     name: String,
 
-    /// Organization that the token lives in [default: the caller's own; for a root caller: `default`]
+    /// Organization of the token [default: the caller's own; for a root caller: `default`]
     #[arg(long, value_name = "ORGANIZATION_ID", default_value = "", hide_default_value = true)]
     organization: String,
 
@@ -57,7 +57,7 @@ pub(crate) struct CreateFlags {
     #[command(flatten)]
     output: OutputFlag,
 
-    /// Print the whole answer as one JSON object, the secret included
+    /// Print the whole response as one JSON object, including the secret
     #[arg(long)]
     json: bool,
 }
@@ -65,8 +65,9 @@ pub(crate) struct CreateFlags {
 /// The id with which a request can be repeated.
 #[derive(Args)]
 pub(super) struct RequestIdFlag {
-    /// UUID of version 4 of this request: repeated with it within 24 hours, by the same caller, the command shows the
-    /// same token and secret [default: a new one, told where the answer or the secret is lost]
+    /// UUID of version 4 that identifies this request: the same caller can repeat the command with it within
+    /// 24 hours and gets the same token and secret [default: a new one, which is printed if the response or
+    /// the secret is lost]
     #[arg(long, value_name = "UUID")]
     request_id: Option<String>,
 }
@@ -82,7 +83,7 @@ impl RequestIdFlag {
 #[derive(Args)]
 #[group(required = true, multiple = false)]
 struct ExpirationFlags {
-    /// Moment from which the token is refused, RFC 3339, such as 2030-01-31T00:00:00Z
+    /// Time from which the token is refused, RFC 3339, such as 2030-01-31T00:00:00Z
     #[arg(long, value_name = "TIME", value_parser = parse_time)]
     expire_time: Option<Timestamp>,
 
@@ -139,7 +140,7 @@ pub(super) fn show_secret(
         write_json_line(&mut *text, &created)
     } else {
         remark(&token_lines(token));
-        remark("the secret is shown this once:\n");
+        remark("the secret is shown only this once:\n");
         writeln!(text, "{}", secret.expose_secret())
     };
     formatted.and_then(|()| output.write(&text)).map_err(|source| CommandError::SecretNotPrinted {

@@ -17,11 +17,11 @@ pub(crate) struct DisableFlags {
     #[command(flatten)]
     switch: SwitchFlags,
 
-    /// Why, for people who read the audit log; at most 500 bytes
+    /// Reason, for people who read the audit log; at most 500 bytes
     #[arg(long, default_value = "", hide_default_value = true)]
     reason: String,
 
-    /// Disable it also where that leaves no active root token
+    /// Disable it even if no active root token is left
     #[arg(long)]
     force: bool,
 }
@@ -36,7 +36,7 @@ pub(crate) struct SwitchFlags {
     #[arg(value_parser = parse_token_id)]
     token_id: String,
 
-    /// Print the whole answer as one JSON object
+    /// Print the whole response as one JSON object
     #[arg(long)]
     json: bool,
 }
@@ -57,5 +57,5 @@ pub(super) async fn enable(flags: SwitchFlags, environment: &Environment) -> Res
     let answer = client
         .call(Repeatable::No, message, |mut raw, request| async move { raw.enable_token(request).await });
     let answer = answer.await?;
-    show(answer.token, answer.effective_time, "known everywhere from ", flags.json)
+    show(answer.token, answer.effective_time, "accepted everywhere from ", flags.json)
 }

@@ -37,19 +37,19 @@ pub(crate) struct ListFlags {
     #[arg(long = "state", value_name = "STATE")]
     states: Vec<StateFlag>,
 
-    /// Tokens created at this moment, RFC 3339 or how long ago such as 7d, or later
+    /// Tokens created at this time or later, RFC 3339 or how long ago, such as 7d
     #[arg(long, value_name = "TIME", value_parser = parse_past)]
     created_after: Option<Timestamp>,
 
-    /// Tokens created before this moment, RFC 3339 or how long ago
+    /// Tokens created before this time, RFC 3339 or how long ago
     #[arg(long, value_name = "TIME", value_parser = parse_past)]
     created_before: Option<Timestamp>,
 
-    /// Tokens that expire before this moment, RFC 3339 or how far ahead such as 30d
+    /// Tokens that expire before this time, RFC 3339 or how far ahead, such as 30d
     #[arg(long, value_name = "TIME", value_parser = parse_future)]
     expires_before: Option<Timestamp>,
 
-    /// Tokens created before this moment, RFC 3339 or how long ago such as 90d, and not used from it on
+    /// Tokens created before this time and not used since, RFC 3339 or how long ago, such as 90d
     #[arg(long, value_name = "TIME", value_parser = parse_past)]
     unused_since: Option<Timestamp>,
 
@@ -61,15 +61,15 @@ pub(crate) struct ListFlags {
     #[arg(long, value_name = "ORDER", default_value = "create_time desc")]
     order_by: String,
 
-    /// The most tokens to list; a remark on standard error says when there are more
+    /// The most tokens to list; if there are more, a line on standard error says so
     #[arg(long, value_name = "NUMBER", default_value = "1000")]
     limit: NonZeroU32,
 
-    /// Show also when each token was used last, its scopes, networks and labels
+    /// Also show each token's last use, scopes, networks and labels
     #[arg(long, conflicts_with = "json")]
     wide: bool,
 
-    /// Print one JSON object a line, each a token
+    /// Print each token as a JSON object on its own line
     #[arg(long)]
     json: bool,
 }

@@ -25,15 +25,15 @@ use super::{CommandError, single_threaded};
 use crate::clock;
 use crate::config::Environment;
 
-pub(super) const CALLER: &str = "Environment: TOKEND_SECRET holds the caller's own secret, else \
-    TOKEND_SECRET_FILE names the file that holds it.";
+pub(super) const CALLER: &str = "Environment: TOKEND_SECRET holds the caller's own secret; otherwise \
+     TOKEND_SECRET_FILE names the file that holds it.";
 
 /// `tokend token …`
 #[derive(Subcommand)]
 pub(super) enum TokenCommand {
-    /// Create a token and print its secret alone on standard output
+    /// Create a token and print only its secret on standard output
     ///
-    /// What the token is goes to standard error. The secret is shown this once. Exactly one of
+    /// The token's fields go to standard error. The secret is shown only this once. Exactly one of
     /// --expire-time, --ttl and --no-expiration must be chosen.
     #[command(after_help = CALLER)]
     Create(create::CreateFlags),
@@ -43,34 +43,34 @@ pub(super) enum TokenCommand {
     /// List tokens, newest first
     #[command(after_help = CALLER)]
     List(list::ListFlags),
-    /// Change a token: its name, scopes, labels, networks or end
+    /// Change a token's name, scopes, labels, networks or expiration
     ///
-    /// Only what is named on the command line is changed.
+    /// Changes only what the command line names.
     #[command(after_help = CALLER)]
     Update(update::UpdateFlags),
-    /// Put a new token in a token's place and print its secret alone on standard output
+    /// Replace a token by a new one and print only the new secret on standard output
     ///
-    /// Owner, name, scopes, labels and networks stay; the old token ends after the grace. Any token
-    /// may rotate itself, with a grace of at least 1m.
+    /// Owner, name, scopes, labels and networks stay the same; the old token ends after the grace period. Any
+    /// token may rotate itself, with a grace period of at least 1m.
     #[command(after_help = CALLER)]
     Rotate(rotate::RotateFlags),
-    /// Revoke a token for good, and what was rotated from it
+    /// Revoke a token permanently, and the tokens that were rotated from it
     ///
-    /// Revoking again changes nothing: the first time and reason stay. Whoever has a token's secret
-    /// may revoke it so: --from-stdin.
+    /// Revoking it again changes nothing: the first time and reason stay. Anyone who has a token's secret may
+    /// revoke it, with --from-stdin.
     #[command(after_help = CALLER)]
     Revoke(revoke::RevokeFlags),
-    /// Put a token out of use until it is enabled again
+    /// Disable a token until it is enabled again
     ///
-    /// For what is suspected but not known. What was rotated from it stays in use.
+    /// For a suspicion that is not confirmed. Tokens that were rotated from it stay in use.
     #[command(after_help = CALLER)]
     Disable(disable::DisableFlags),
-    /// Take a disabled token into use again
+    /// Enable a disabled token again
     #[command(after_help = CALLER)]
     Enable(disable::SwitchFlags),
-    /// Judge a secret that is read from standard input
+    /// Verify a secret that is read from standard input
     ///
-    /// Exit status: 0 the secret is valid, 3 it is not, whatever the verdict, 1 nothing is known
+    /// Exit status: 0 the secret is valid, 3 it is not valid (any other verdict), 1 the verdict is not known
     /// (an error), 2 wrong usage.
     #[command(after_help = CALLER)]
     Verify(verify::VerifyFlags),

@@ -26,11 +26,11 @@ pub(crate) struct RevokeFlags {
     #[arg(value_parser = parse_token_id, required_unless_present = "from_stdin", conflicts_with = "from_stdin")]
     token_id: Option<String>,
 
-    /// Read the token's secret from standard input instead; whoever has it may revoke the token
+    /// Read the token's secret from standard input instead; anyone who has the secret may revoke the token
     #[arg(long)]
     from_stdin: bool,
 
-    /// Leave alive what was rotated from the token
+    /// Do not revoke the tokens that were rotated from this one
     #[arg(long)]
     only_this: bool,
 
@@ -38,15 +38,15 @@ pub(crate) struct RevokeFlags {
     #[arg(long, conflicts_with_all = ["from_stdin", "force", "reason"])]
     dry_run: bool,
 
-    /// Revoke it also where that leaves no active root token
+    /// Revoke it even if no active root token is left
     #[arg(long, conflicts_with = "from_stdin")]
     force: bool,
 
-    /// Why, for people who read the list; at most 500 bytes
+    /// Reason, for people who read the list; at most 500 bytes
     #[arg(long, default_value = "", hide_default_value = true)]
     reason: String,
 
-    /// Print the whole answer as one JSON object
+    /// Print the whole response as one JSON object
     #[arg(long)]
     json: bool,
 }

@@ -32,7 +32,7 @@ pub(crate) struct RotateFlags {
     #[command(flatten)]
     expiration: ExpirationFlags,
 
-    /// Rotate it also where that leaves no root token that is active for another 24 hours
+    /// Rotate it even if no root token is left that is active for another 24 hours
     #[arg(long)]
     force: bool,
 
@@ -42,7 +42,7 @@ pub(crate) struct RotateFlags {
     #[command(flatten)]
     output: OutputFlag,
 
-    /// Print the whole answer as one JSON object, the secret included
+    /// Print the whole response as one JSON object, including the secret
     #[arg(long)]
     json: bool,
 }
@@ -51,7 +51,7 @@ pub(crate) struct RotateFlags {
 #[derive(Args)]
 #[group(multiple = false)]
 struct ExpirationFlags {
-    /// Moment from which the new token is refused, RFC 3339 [default: as the old one]
+    /// Time from which the new token is refused, RFC 3339 [default: that of the old token]
     #[arg(long, value_name = "TIME", value_parser = parse_time)]
     expire_time: Option<Timestamp>,
 

@@ -27,7 +27,7 @@ pub(crate) struct UpdateFlags {
     #[command(flatten)]
     changes: ChangeFlags,
 
-    /// Change it also where that leaves no active root token
+    /// Change it even if no active root token is left
     #[arg(long)]
     force: bool,
 
@@ -45,31 +45,31 @@ struct ChangeFlags {
     #[arg(long)]
     name: Option<String>,
 
-    /// New scope, in place of all there are; may be repeated
+    /// New scope, which replaces all present ones; may be repeated
     #[arg(long = "scope", value_name = "SCOPE", conflicts_with = "no_scopes")]
     scopes: Vec<String>,
 
-    /// Take all scopes away
+    /// Remove all scopes
     #[arg(long)]
     no_scopes: bool,
 
-    /// New label, in place of all there are; may be repeated
+    /// New label, which replaces all present ones; may be repeated
     #[arg(long = "label", value_name = "KEY=VALUE", value_parser = parse_label, conflicts_with = "no_labels")]
     labels: Vec<(String, String)>,
 
-    /// Take all labels away
+    /// Remove all labels
     #[arg(long)]
     no_labels: bool,
 
-    /// Network that the token may be used from, in place of all there are; may be repeated
+    /// Network that the token may be used from, which replaces all present ones; may be repeated
     #[arg(long = "cidr", value_name = "NETWORK", conflicts_with = "no_cidrs")]
     allowed_cidrs: Vec<String>,
 
-    /// Let the token be used from anywhere
+    /// Let the token be used from any network
     #[arg(long)]
     no_cidrs: bool,
 
-    /// Moment from which the token is refused, RFC 3339, such as 2030-01-31T00:00:00Z
+    /// Time from which the token is refused, RFC 3339, such as 2030-01-31T00:00:00Z
     #[arg(long, value_name = "TIME", value_parser = parse_time, conflicts_with_all = ["ttl", "no_expiration"])]
     expire_time: Option<Timestamp>,
 

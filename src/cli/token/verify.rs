@@ -37,7 +37,7 @@ pub(crate) struct VerifyFlags {
     #[arg(long, value_name = "ADDRESS", default_value = "", hide_default_value = true)]
     client_ip: String,
 
-    /// Print the whole answer as one JSON object
+    /// Print the whole response as one JSON object
     #[arg(long)]
     json: bool,
 }
