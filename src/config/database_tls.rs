@@ -51,19 +51,19 @@ pub enum TlsFilesProblem {
     #[error("sslmode is invalid: expected disable, allow, prefer, require, verify-ca or verify-full")]
     Mode,
     /// A CA is named, but nothing would be verified against it.
-    #[error("sslrootcert verifies nothing with sslmode={0}: set sslmode=verify-full")]
+    #[error("sslrootcert has no effect with sslmode={0}: set sslmode=verify-full")]
     RootUnused(&'static str),
     /// A certificate of any public CA for any name would be accepted.
-    #[error("sslrootcert=system needs sslmode=verify-full: a public authority certifies any other host, too")]
+    #[error("sslrootcert=system needs sslmode=verify-full: a public CA also certifies every other host")]
     SystemUnchecked,
     /// This machine has no CA bundle.
     #[error(
-        "this machine has no bundle of authorities to verify against: install ca-certificates, or name the server's own \
-         with sslrootcert"
+        "this machine has no CA certificates to verify against: install ca-certificates, or name the CA of \
+         the server with sslrootcert"
     )]
     NoSystemRoots,
     /// There is no CA to verify against.
-    #[error("sslmode=verify-ca needs sslrootcert, the authority of the server's certificate")]
+    #[error("sslmode=verify-ca needs sslrootcert, the CA of the server's certificate")]
     NoRoot,
     /// A file cannot be read.
     #[error("the file of {name} cannot be read: {source}")]
@@ -74,7 +74,7 @@ pub enum TlsFilesProblem {
         source: io::Error,
     },
     /// A file lacks its expected content.
-    #[error("the file of {name} holds no {what} in PEM")]
+    #[error("the file of {name} contains no {what} in PEM")]
     Empty {
         /// The parameter.
         name: &'static str,
@@ -85,7 +85,7 @@ pub enum TlsFilesProblem {
     #[error("the file of sslkey can be read by others: run chmod 600 on it")]
     Exposed,
     /// A certificate without a key, or the reverse.
-    #[error("sslcert and sslkey need each other: the driver takes both or neither")]
+    #[error("sslcert and sslkey belong together: set both or neither")]
     HalfIdentity,
 }
 

@@ -40,7 +40,7 @@ pub(super) enum Malformed {
     #[error("a '%' in it is not followed by two hexadecimal digits of UTF-8 text")]
     Escape,
     /// A `[` without its `]`, or text between that and the port.
-    #[error("its host in square brackets is no IPv6 address")]
+    #[error("its host in square brackets is not an IPv6 address")]
     Brackets,
     /// An unknown parameter.
     #[error("an unknown parameter")]

@@ -51,8 +51,9 @@ pub enum DatabaseUrlProblem {
     Malformed(&'static str),
     /// Several hosts, of which one is the primary.
     #[error(
-        "it names several hosts, and tokend connects to one: two servers that both believe themselves primary would \
-         both be believed; name one address that leads to the primary, such as a HAProxy that asks Patroni"
+        "it names several hosts, but tokend must connect to one: it could not tell which of two servers that \
+         both act as primary is right; name one address that leads to the primary, such as a HAProxy that \
+         checks Patroni"
     )]
     SeveralHosts,
     /// A session that tokend could not use.
@@ -70,13 +71,13 @@ pub enum DatabaseUrlProblem {
     #[error(transparent)]
     Tls(#[from] TlsFilesProblem),
     /// A libpq variable asks for something that tokend does not support.
-    #[error("{0} is set, which tokend does not know: unset it")]
+    #[error("{0} is set, but tokend does not support it: unset it")]
     Variable(&'static str),
     /// The driver would use both.
-    #[error("it has options, and PGOPTIONS is set, too: unset PGOPTIONS")]
+    #[error("it has options, and PGOPTIONS is set as well: unset PGOPTIONS")]
     OptionsTwice,
     /// There is no user, and this account has no name.
-    #[error("it names no user, and neither PGUSER nor the name of this account is known: add one")]
+    #[error("it names no user, PGUSER is not set and the name of this account is not known: add a user")]
     NoUser,
 }
 
@@ -114,7 +115,7 @@ impl DatabaseUrl {
             Err(Malformed::Scheme) => return Err(problem(malformed("it does not begin with postgres://"))),
             Err(Malformed::Escape) => {
                 return Err(problem(malformed(
-                    "a '%' in it is followed by no two hexadecimal digits of a text",
+                    "a '%' in it is not followed by two hexadecimal digits of UTF-8 text",
                 )));
             }
             Err(Malformed::Brackets) => {
@@ -124,7 +125,7 @@ impl DatabaseUrl {
         let resolved = Given { parameters: &parameters, environment, origin }.resolve()?;
         // Poolers refuse unknown parameters at the start of a connection; no float is ever read.
         let options = PgConnectOptions::from_str(&resolved)
-            .map_err(|_| problem(malformed("the driver does not take it")))?;
+            .map_err(|_| problem(malformed("the driver does not accept it")))?;
         Ok(options.extra_float_digits(None))
     }
 }
@@ -258,10 +259,10 @@ impl Endpoint {
         }
         let port = self.port.as_deref().map_or(Some(PORT), |text| text.parse().ok());
         let port =
-            port.filter(|&port| port != 0).ok_or(malformed("its port is no number from 1 to 65535"))?;
+            port.filter(|&port| port != 0).ok_or(malformed("its port is not a number from 1 to 65535"))?;
         let host = self.host.as_deref().filter(|host| !host.is_empty());
         if !host.is_none_or(is_host) {
-            return Err(malformed("its host is neither a name nor an address nor a socket's directory"));
+            return Err(malformed("its host is not a name, an address or a socket's directory"));
         }
         let Some(address) = &self.address else {
             return Ok((host.map_or_else(|| default_host(port), ToOwned::to_owned), port));
@@ -273,7 +274,7 @@ impl Endpoint {
         if host.is_some_and(|host| host != address) && tls.checks_host() {
             return Err(DatabaseUrlProblem::Value {
                 name: "hostaddr",
-                expected: "none beside a host whose certificate is checked by name",
+                expected: "no hostaddr together with a host whose certificate is checked by name",
             });
         }
         Ok((address.clone(), port))

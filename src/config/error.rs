@@ -71,7 +71,7 @@ pub enum ConfigError {
     /// The database URL has a parameter that would have no effect. Not repeated: it may be part of
     /// a password that was not percent-encoded.
     #[error(
-        "the database URL from {origin} has an unknown parameter behind its '?': tokend knows sslmode, \
+        "the database URL from {origin} has an unknown parameter after its '?': tokend knows sslmode, \
          sslrootcert, sslcert, sslkey, host, hostaddr, port, dbname, user, password, application_name, \
          target_session_attrs, options and statement-cache-capacity; in a password write '?' as %3F"
     )]
@@ -82,9 +82,9 @@ pub enum ConfigError {
     /// The connection to the database could be read, or reach another server. The host is not
     /// repeated: it may be part of a password that was not percent-encoded.
     #[error(
-        "the database URL from {origin} leads to another host, and nothing verifies who answers there: add \
-         sslmode=verify-full (and sslrootcert=FILE for a CA of your own), or say --database-insecure if the network \
-         in between is trusted"
+        "the database URL from {origin} leads to another host, and nothing verifies the server there: add \
+         sslmode=verify-full (and sslrootcert=FILE for your own CA), or pass --database-insecure if the \
+         network in between is trusted"
     )]
     DatabaseUnverified {
         /// The flag, variable or file key that it came from.
@@ -101,18 +101,18 @@ pub enum ConfigError {
     },
     /// A command that needs a database URL has none.
     #[error(
-        "no database: set DATABASE_URL, or database-url in the --config file; for the private Postgres of `tokend serve` \
-         give its --data-dir (which `migrate` does not need: serve migrates it)"
+        "no database: set DATABASE_URL, or database-url in the --config file; for the private Postgres of \
+         `tokend serve` pass its --data-dir (`migrate` is not needed there: serve migrates it)"
     )]
     NoDatabase,
     /// Connection settings are given, but no database.
     #[error(
-        "--direct-database-url, --database-pooling, --database-password-file and --database-insecure say how \
-         --database-url is reached: set it, too"
+        "--direct-database-url, --database-pooling, --database-password-file and --database-insecure apply \
+         to --database-url, which is not set: set it too"
     )]
     NoDatabaseToPool,
     /// A setting has no effect.
-    #[error("{flag} does nothing {why}: leave it out")]
+    #[error("{flag} has no effect {why}: remove it")]
     WithoutEffect {
         /// The setting, as a flag.
         flag: &'static str,
@@ -121,9 +121,8 @@ pub enum ConfigError {
     },
     /// A database is configured, but no keyring.
     #[error(
-        "a database needs a keyring that all its replicas share: make one with \
-         `tokend keygen --output keyring` and pass it by --keyring, \
-         TOKEND_KEYRING or TOKEND_KEYS"
+        "a database needs a keyring that all its replicas share: create one with `tokend keygen --output \
+         keyring` and pass it with --keyring, TOKEND_KEYRING or TOKEND_KEYS"
     )]
     NoKeyring,
     /// `TOKEND_KEYRING` and `TOKEND_KEYS` are both set.
@@ -150,7 +149,7 @@ pub enum ConfigError {
         mode: u32,
     },
     /// A keyring has no key, an invalid line or a duplicate key.
-    #[error("{origin} is no valid keyring")]
+    #[error("{origin} is not a valid keyring")]
     KeyringInvalid {
         /// Where the keyring came from.
         origin: KeyringOrigin,
@@ -166,12 +165,12 @@ pub enum ConfigError {
     Cost(#[source] DurableError),
     /// Plaintext would leave the machine.
     #[error(
-        "refusing to serve plaintext on {0}, which is not loopback: secrets would cross the \
-         network readable; say --insecure-plaintext if something in front encrypts"
+        "refusing to serve plaintext on {0}, which is not loopback: secrets would cross the network \
+         unencrypted; set --tls-certificate, or pass --insecure-plaintext if something in front encrypts"
     )]
     PlaintextExposed(SocketAddr),
     /// A TLS file is named without another one that it needs.
-    #[error("{given} needs {missing} beside it")]
+    #[error("{given} needs {missing}: set both")]
     TlsIncomplete {
         /// The flag that was given.
         given: &'static str,
@@ -179,7 +178,10 @@ pub enum ConfigError {
         missing: &'static str,
     },
     /// Client certificates are mapped, but none would ever be requested.
-    #[error("the file's [[client-certificate]] needs --tls-client-ca, or no certificate is ever asked for")]
+    #[error(
+        "the file's [[client-certificate]] needs --tls-client-ca: without it no client certificate is \
+         requested"
+    )]
     MappingWithoutCa,
     /// A mapping of a client certificate is not valid.
     #[error("the client certificate mapping for '{name}' is not valid: {problem}")]
@@ -190,13 +192,13 @@ pub enum ConfigError {
         problem: String,
     },
     /// The gateways' organization is not a valid id.
-    #[error("--gateway-organization is no organization's id: it {0}")]
+    #[error("--gateway-organization is not an organization's id: it {0}")]
     GatewayOrganization(FieldError),
     /// The prefix of the identity headers is invalid.
     #[error("--identity-header-prefix: it {0}")]
     IdentityHeaderPrefix(FieldError),
     /// An allowed web origin is invalid.
-    #[error("--grpc-web-origins: number {number} is no origin: it {problem}")]
+    #[error("--grpc-web-origins: number {number} is not an origin: it {problem}")]
     WebOrigin {
         /// Its number, from 1. The text is not repeated: a URL may hold a password.
         number: usize,
@@ -204,20 +206,20 @@ pub enum ConfigError {
         problem: FieldError,
     },
     /// The scope required for the API server's tokens is invalid.
-    #[error("--token-review is no scope: it {0}")]
+    #[error("--token-review is not a scope: it {0}")]
     TokenReview(FieldError),
     /// Token reviews are on, but the HTTP listener is off.
-    #[error("--token-review is answered over HTTP, which is off: set --http-listen")]
+    #[error("--token-review needs HTTP, which is off: set --http-listen")]
     TokenReviewWithoutListener,
     /// The collector's address is invalid.
     #[error(
-        "--otlp-endpoint must be https://HOST:PORT, or http://HOST:PORT on this machine, of a collector that speaks \
-         OTLP over gRPC, without a path"
+        "--otlp-endpoint must be https://HOST:PORT, or http://HOST:PORT on this machine, of a collector that \
+         accepts OTLP over gRPC, without a path"
     )]
     OtlpEndpoint,
     /// Spans would cross the network in plaintext.
     #[error(
-        "refusing to send spans in plaintext to another host: write https:// into --otlp-endpoint, or say \
+        "refusing to send spans in plaintext to another host: use https:// in --otlp-endpoint, or pass \
          --otlp-insecure if the network in between is trusted"
     )]
     OtlpPlaintext,
@@ -225,7 +227,7 @@ pub enum ConfigError {
     #[error("--no-migrate needs a database URL: only serve itself migrates its private Postgres")]
     NoMigrateWithoutDatabase,
     /// The environment does not determine a data directory.
-    #[error("cannot tell where to keep data, HOME is not set: pass --data-dir")]
+    #[error("there is no default data directory because HOME is not set: pass --data-dir")]
     NoDataDirectory,
     /// A path cannot be made absolute.
     #[error("cannot make the data directory's path absolute")]

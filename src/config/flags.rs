@@ -37,34 +37,34 @@ pub struct ServeFlags {
     pub(super) listen: Option<SocketAddr>,
 
     /// Address to serve HTTP on, as IP:PORT: /metrics, /livez, /readyz, /auth for gateways,
-    /// /oauth2/introspect, /oauth2/revoke, and /tokenreview where it is on; with TLS if gRPC has it
+    /// /oauth2/introspect, /oauth2/revoke, and /tokenreview if --token-review is set; with TLS if gRPC has it
     /// [env: TOKEND_HTTP_LISTEN] [default: none]
     #[arg(long, value_name = "IP:PORT", help_heading = "Serving")]
     pub(super) http_listen: Option<SocketAddr>,
 
-    /// Serve plaintext on an address that is not loopback. Secrets then cross the network
-    /// readable, unless something in front of tokend encrypts [env: TOKEND_INSECURE_PLAINTEXT]
+    /// Serve plaintext on an address that is not loopback. Secrets then cross the network unencrypted, unless
+    /// something in front of tokend encrypts [env: TOKEND_INSECURE_PLAINTEXT]
     #[arg(long, help_heading = "Serving")]
     pub(super) insecure_plaintext: bool,
 
-    /// Most connections at once; more wait until one ends [env: TOKEND_MAX_CONNECTIONS]
+    /// Maximum number of connections at once; more wait until one ends [env: TOKEND_MAX_CONNECTIONS]
     /// [default: 2048]
     #[arg(long, value_name = "NUMBER", help_heading = "Serving")]
     pub(super) max_connections: Option<NonZeroU16>,
 
-    /// Most calls at once on a connection; a client waits with more [env: TOKEND_MAX_STREAMS]
+    /// Maximum number of calls at once on one connection; the client delays more [env: TOKEND_MAX_STREAMS]
     /// [default: 256]
     #[arg(long, value_name = "NUMBER", help_heading = "Serving")]
     pub(super) max_streams: Option<NonZeroU16>,
 
-    /// Most calls at once that wait for the database or for Argon2id; more are refused. No caller
-    /// gets more of them than are left to all others [env: TOKEND_MAX_CALLS] [default: 4096]
+    /// Maximum number of calls at once that wait for the database or for Argon2id; more are refused. No
+    /// caller gets more of them than are left for all others [env: TOKEND_MAX_CALLS] [default: 4096]
     #[arg(long, value_name = "NUMBER", help_heading = "Serving")]
     pub(super) max_calls: Option<NonZeroU16>,
 
-    /// Most bytes of memory that answers may take until they are read, verdicts aside: pages of tokens and events,
-    /// what watchers are told, /metrics; more are refused. No caller gets more of it than is left to all others; at
-    /// least 10485760 [env: TOKEND_RESPONSE_MEMORY_BYTES] [default: 67108864]
+    /// Maximum memory in bytes for responses until they are read, except verdicts: pages of tokens and
+    /// events, changes for watchers, /metrics; more are refused. No caller gets more of it than is left for
+    /// all others; at least 10485760 [env: TOKEND_RESPONSE_MEMORY_BYTES] [default: 67108864]
     #[arg(long, value_name = "BYTES", help_heading = "Serving")]
     pub(super) response_memory_bytes: Option<ResponseMemoryBytes>,
 
@@ -73,55 +73,55 @@ pub struct ServeFlags {
     #[arg(long, value_name = "DURATION", help_heading = "Serving")]
     pub(super) drain_timeout: Option<DrainTimeout>,
 
-    /// How long a connection may last, a tenth more or less; then its client is told to open another one (GOAWAY), so
-    /// that replicas that were added get their part of the calls. 0s: for ever; at most 24h
-    /// [env: TOKEND_MAX_CONNECTION_AGE] [default: 30m]
+    /// How long a connection may last, a tenth more or less; then its client is asked to open another one
+    /// (GOAWAY), so that new replicas get their share of the calls. 0s: without limit; at most 24h [env:
+    /// TOKEND_MAX_CONNECTION_AGE] [default: 30m]
     #[arg(long, value_name = "DURATION", help_heading = "Serving")]
     pub(super) max_connection_age: Option<ConnectionAge>,
 
-    /// How long the calls of such a connection may go on; then streams are ended UNAVAILABLE, to be opened anew, and
-    /// what still runs is cut off; at most 24h [env: TOKEND_MAX_CONNECTION_AGE_GRACE] [default: 30s]
+    /// How long the calls of such a connection may continue; then streams end with UNAVAILABLE, so that
+    /// clients open them again, and other calls are cut off; at most 24h [env:
+    /// TOKEND_MAX_CONNECTION_AGE_GRACE] [default: 30s]
     #[arg(long, value_name = "DURATION", help_heading = "Serving")]
     pub(super) max_connection_age_grace: Option<ConnectionAge>,
 
-    /// How old an answer from the cache may be: no replica admits a revoked token for longer than
-    /// this, whatever fails; 50ms to 60s [env: TOKEND_MAX_STALENESS] [default: 1s]
+    /// How old a response from the cache may be: no replica admits a revoked token for longer than this, even
+    /// during failures; 50ms to 60s [env: TOKEND_MAX_STALENESS] [default: 1s]
     #[arg(long, value_name = "DURATION", help_heading = "Verification")]
     pub(super) max_staleness: Option<MaxStaleness>,
 
-    /// How much longer tokens in the cache are admitted while the database cannot be asked, revoked
-    /// ones among them; at most 1h. 0s: such calls are answered UNAVAILABLE
-    /// [env: TOKEND_OUTAGE_GRACE] [default: 0s]
+    /// How much longer cached tokens, including revoked ones, are admitted while the database cannot be
+    /// reached; at most 1h. 0s: such calls fail with UNAVAILABLE [env: TOKEND_OUTAGE_GRACE] [default: 0s]
     #[arg(long, value_name = "DURATION", help_heading = "Verification")]
     pub(super) outage_grace: Option<OutageGrace>,
 
-    /// Most bytes of memory that cached tokens and their tables may take, about 400 a token; at least 1048576
-    /// [env: TOKEND_CACHE_BYTES] [default: 268435456]
+    /// Maximum memory in bytes for cached tokens and their tables, about 400 bytes per token; at least
+    /// 1048576 [env: TOKEND_CACHE_BYTES] [default: 268435456]
     #[arg(long, value_name = "BYTES", help_heading = "Verification")]
     pub(super) cache_bytes: Option<CacheBytes>,
 
-    /// How often it is written to the database which tokens were used; 100ms to 1h
-    /// [env: TOKEND_LAST_USE_INTERVAL] [default: 30s]
+    /// How often uses of tokens are written to the database; 100ms to 1h [env: TOKEND_LAST_USE_INTERVAL]
+    /// [default: 30s]
     #[arg(long, value_name = "DURATION", help_heading = "Verification")]
     pub(super) last_use_interval: Option<LastUseInterval>,
 
-    /// Where a private Postgres, its keyring and the first root secret are kept when no database
-    /// URL is given; unused beside one [env: TOKEND_DATA_DIR] [default: `$XDG_DATA_HOME/tokend`
-    /// or ~/.local/share/tokend; as root /var/lib/tokend]
+    /// Directory of the private Postgres, its keyring and the first root secret; not used with a database URL
+    /// [env: TOKEND_DATA_DIR] [default: `$XDG_DATA_HOME/tokend` or ~/.local/share/tokend; as root
+    /// /var/lib/tokend]
     #[arg(long, value_name = "DIRECTORY", help_heading = "Database")]
     pub(super) data_dir: Option<PathBuf>,
 
-    /// Most connections to Postgres held at once [env: TOKEND_DATABASE_CONNECTIONS] [default: 16]
+    /// Maximum number of connections to Postgres at once [env: TOKEND_DATABASE_CONNECTIONS] [default: 16]
     #[arg(long, value_name = "NUMBER", help_heading = "Database")]
     pub(super) database_connections: Option<NonZeroU16>,
 
-    /// Serve on a Postgres that can lose commits, revocations among them, in a crash (fsync=off).
-    /// For tests [env: TOKEND_ALLOW_FSYNC_OFF]
+    /// Serve on a Postgres that can lose commits, including revocations, in a crash (fsync=off). For tests
+    /// [env: TOKEND_ALLOW_FSYNC_OFF]
     #[arg(long, help_heading = "Database")]
     pub(super) allow_fsync_off: bool,
 
-    /// How long before its expiration a token is warned of, by an expires_soon event; several,
-    /// separated by commas, 1m to 365d each [env: TOKEND_EXPIRY_WARNINGS] [default: 7d,1d]
+    /// How long before a token's expiration an expires_soon event announces it; several durations, separated
+    /// by commas, 1m to 365d each [env: TOKEND_EXPIRY_WARNINGS] [default: 7d,1d]
     #[arg(long, value_name = "DURATIONS", help_heading = "Database")]
     pub(super) expiry_warnings: Option<ExpiryWarnings>,
 
@@ -130,12 +130,12 @@ pub struct ServeFlags {
     #[arg(long, value_name = "DURATION", help_heading = "Database")]
     pub(super) token_retention: Option<TokenRetention>,
 
-    /// Do not apply migrations at start: `tokend migrate` has done it. Needs a database URL
+    /// Do not apply migrations at start, because `tokend migrate` has applied them. Needs a database URL
     /// [env: TOKEND_NO_MIGRATE]
     #[arg(long, help_heading = "Database")]
     pub(super) no_migrate: bool,
 
-    /// Most Argon2id computations at once, each taking --argon2-memory-kib of memory
+    /// Maximum number of Argon2id computations at once, each of which uses --argon2-memory-kib of memory
     /// [env: TOKEND_HASH_PERMITS] [default: the number of processor cores]
     #[arg(long, value_name = "NUMBER", help_heading = "Secrets")]
     pub(super) hash_permits: Option<NonZeroU16>,
@@ -144,8 +144,9 @@ pub struct ServeFlags {
 /// Which private Postgres a command works on, beside those with a URL.
 #[derive(Args)]
 pub(super) struct PrivateFlag {
-    /// The private Postgres of `tokend serve` in this directory, also while serve runs; its keyring is used unless another is
-    /// given [env: TOKEND_DATA_DIR] [default: without a database URL, that of `tokend serve`]
+    /// Use the private Postgres of `tokend serve` in this directory, also while serve runs; its keyring is
+    /// used unless another one is set [env: TOKEND_DATA_DIR] [default: without a database URL, that of
+    /// `tokend serve`]
     #[arg(
         long,
         value_name = "DIRECTORY",
@@ -179,7 +180,7 @@ pub struct MigrateFlags {
     #[command(flatten)]
     pub(super) database: DatabaseFlags,
 
-    /// Change nothing: print the migrations that the database lacks, and which locks on existing tables
+    /// Change nothing: print the migrations that the database lacks, and the locks on existing tables that
     /// each of them holds until it is done
     #[arg(long)]
     pub(super) plan: bool,
@@ -201,7 +202,7 @@ pub struct DataFlags {
     #[arg(long, value_name = "FILE")]
     pub(super) config: Option<PathBuf>,
 
-    /// Where the private Postgres is kept [env: TOKEND_DATA_DIR] [default: as of `tokend serve`]
+    /// Directory of the private Postgres [env: TOKEND_DATA_DIR] [default: as of `tokend serve`]
     #[arg(long, value_name = "DIRECTORY")]
     pub(super) data_dir: Option<PathBuf>,
 }
@@ -221,42 +222,41 @@ pub struct PrefixFlags {
 /// What is open beside the RPCs, and to whom.
 #[derive(Args)]
 pub(super) struct WayFlags {
-    /// Networks of the gateways that are believed when they say where their client is, separated by
-    /// commas: by X-Forwarded-For at /auth,
-    /// also by the source that Envoy names. Without it, tokens that are bound to networks are let in
-    /// by no gateway [env: TOKEND_TRUSTED_PROXIES] [default: none]
+    /// Networks of the gateways that may name their client's address, separated by commas: in X-Forwarded-For
+    /// at /auth, or as the source in Envoy's requests. Without it, gateways admit no token that is restricted
+    /// to networks [env: TOKEND_TRUSTED_PROXIES] [default: none]
     #[arg(long, value_name = "NETWORKS", help_heading = "Integrations")]
     pub(super) trusted_proxies: Option<TrustedProxies>,
 
-    /// Answer Envoy's external authorization (envoy.service.auth.v3.Authorization) on the gRPC port.
-    /// Let only Envoys reach it: they ask without a credential of their own [env: TOKEND_EXT_AUTHZ]
+    /// Answer Envoy's external authorization (envoy.service.auth.v3.Authorization) on the gRPC port. Let only
+    /// Envoys reach it: they send no credential of their own [env: TOKEND_EXT_AUTHZ]
     #[arg(long, help_heading = "Integrations")]
     pub(super) ext_authz: bool,
 
-    /// The organization whose tokens gateways let in [env: TOKEND_GATEWAY_ORGANIZATION]
-    /// [default: every organization]
+    /// The organization whose tokens gateways admit [env: TOKEND_GATEWAY_ORGANIZATION] [default: every
+    /// organization]
     #[arg(long, value_name = "ID", help_heading = "Integrations")]
     pub(super) gateway_organization: Option<String>,
 
-    /// How the headers begin in which gateways are told whose a token is
-    /// [env: TOKEND_IDENTITY_HEADER_PREFIX] [default: x-tokend-]
+    /// Prefix of the headers that tell gateways whose token it is [env: TOKEND_IDENTITY_HEADER_PREFIX]
+    /// [default: x-tokend-]
     #[arg(long, value_name = "PREFIX", help_heading = "Integrations")]
     pub(super) identity_header_prefix: Option<String>,
 
-    /// Origins whose pages may call the service from a browser, by gRPC-Web on the gRPC port, separated
-    /// by commas, each exactly as browsers send it, such as https://admin.example.org
-    /// [env: TOKEND_GRPC_WEB_ORIGINS] [default: none, and no gRPC-Web is spoken]
+    /// Origins whose pages may call the service from a browser, with gRPC-Web on the gRPC port, separated by
+    /// commas, each exactly as browsers send it, such as https://admin.example.org [env:
+    /// TOKEND_GRPC_WEB_ORIGINS] [default: none; gRPC-Web is off]
     #[arg(long, value_name = "ORIGINS", help_heading = "Integrations")]
     pub(super) grpc_web_origins: Option<String>,
 
-    /// Answer Kubernetes' TokenReview at /tokenreview of --http-listen, to callers with tokend:verify:
-    /// tokens need this scope for the API server itself [env: TOKEND_TOKEN_REVIEW] [default: not there]
+    /// Answer Kubernetes' TokenReview at /tokenreview of --http-listen, to callers with tokend:verify: tokens
+    /// need this scope for the API server itself [env: TOKEND_TOKEN_REVIEW] [default: off]
     #[arg(long, value_name = "SCOPE", help_heading = "Integrations")]
     pub(super) token_review: Option<String>,
 
-    /// What the API server calls itself, separated by commas: its --api-audiences, or else its
-    /// --service-account-issuer. Any other audience is a scope [env: TOKEND_TOKEN_REVIEW_AUDIENCES]
-    /// [default: https://kubernetes.default.svc.cluster.local]
+    /// The API server's own audiences, separated by commas: its --api-audiences, or else its
+    /// --service-account-issuer. Any other audience is a scope [env: TOKEND_TOKEN_REVIEW_AUDIENCES] [default:
+    /// https://kubernetes.default.svc.cluster.local]
     #[arg(long, value_name = "AUDIENCES", help_heading = "Integrations")]
     pub(super) token_review_audiences: Option<String>,
 }
@@ -264,48 +264,47 @@ pub(super) struct WayFlags {
 /// What serve has in common with the commands that prepare or inspect its database.
 #[derive(Args, Default)]
 pub(super) struct SharedFlags {
-    /// TOML file with the same names as these flags, such as `listen = "127.0.0.1:50051"`.
-    /// Flags and environment win over it; its paths are relative to it [env: TOKEND_CONFIG]
+    /// TOML file with the same names as these flags, such as `listen = "127.0.0.1:50051"`. Flags and the
+    /// environment win over it; paths in it are relative to it [env: TOKEND_CONFIG]
     #[arg(long, value_name = "FILE")]
     pub(super) config: Option<PathBuf>,
 
-    /// Postgres (14 or newer) to use, without a password: a URL with one goes into DATABASE_URL
-    /// [env: TOKEND_DATABASE_URL, then DATABASE_URL]
+    /// Postgres (14 or newer) to use, without a password: put a URL with a password into DATABASE_URL [env:
+    /// TOKEND_DATABASE_URL, then DATABASE_URL]
     #[arg(long, value_name = "URL", help_heading = "Database")]
     pub(super) database_url: Option<String>,
 
-    /// What an open connection to --database-url stands for: a session of Postgres (also by a pooler in
-    /// session mode), or a session for one transaction at a time (PgBouncer's pool_mode = transaction)
-    /// [env: TOKEND_DATABASE_POOLING] [default: session]
+    /// What a connection to --database-url is: a session of Postgres (also through a pooler in session mode),
+    /// or a session for one transaction at a time (PgBouncer's pool_mode = transaction) [env:
+    /// TOKEND_DATABASE_POOLING] [default: session]
     #[arg(long, value_name = "MODE", help_heading = "Database")]
     pub(super) database_pooling: Option<DatabasePooling>,
 
-    /// The same database past the pooler, without a password: for migrations, and for following
-    /// changes. Without it, a replica behind a pooler in transaction mode only polls, and does not
-    /// migrate [env: TOKEND_DIRECT_DATABASE_URL] [default: none]
+    /// The same database without the pooler, without a password: for migrations, and for following changes.
+    /// Without it, a replica behind a pooler in transaction mode only polls, and does not migrate [env:
+    /// TOKEND_DIRECT_DATABASE_URL] [default: none]
     #[arg(long, value_name = "URL", help_heading = "Database")]
     pub(super) direct_database_url: Option<String>,
 
-    /// Reach a Postgres on another host without TLS, or without verifying its certificate: its password
-    /// may be read on the way, and another server may answer in its place [env: TOKEND_DATABASE_INSECURE]
+    /// Connect to a Postgres on another host without TLS, or without verifying its certificate: others may
+    /// read the password in between, and another server may answer instead [env: TOKEND_DATABASE_INSECURE]
     #[arg(long, help_heading = "Database")]
     pub(super) database_insecure: bool,
 
-    /// File with the password of the database role on its first line, instead of one in the URL; nobody but its owner
-    /// may read it. It is read again for new connections, so that a rotated password needs no restart
+    /// File with the password of the database role on its first line, instead of one in the URL; only its
+    /// owner may read it. It is read again for new connections, so that a rotated password needs no restart
     /// [env: TOKEND_DATABASE_PASSWORD_FILE] [default: none]
     #[arg(long, value_name = "FILE", help_heading = "Database")]
     pub(super) database_password_file: Option<PathBuf>,
 
-    /// File with the keys of the fast verifiers: one a line as `tokend keygen` prints it, the
-    /// first is primary; nobody but its owner may read it. TOKEND_KEYS may hold the same text
-    /// itself instead [env: TOKEND_KEYRING] [default: the data directory's own; none beside a
-    /// database URL]
+    /// File with the keys of the fast verifiers: one on each line as `tokend keygen` prints it, the first is
+    /// primary; only its owner may read it. Instead of a file, TOKEND_KEYS may hold the same text [env:
+    /// TOKEND_KEYRING] [default: the one in the data directory; none with a database URL]
     #[arg(long, value_name = "FILE", help_heading = "Secrets")]
     pub(super) keyring: Option<PathBuf>,
 
-    /// What secrets begin with: a lower-case letter, then 1 to 15 lower-case letters or digits.
-    /// The first migration records it for good [env: TOKEND_SECRET_PREFIX] [default: tokd]
+    /// What secrets begin with: a lower-case letter, then 1 to 15 lower-case letters or digits. The first
+    /// migration fixes it permanently [env: TOKEND_SECRET_PREFIX] [default: tokd]
     #[arg(long, value_name = "PREFIX", help_heading = "Secrets")]
     pub(super) secret_prefix: Option<String>,
 

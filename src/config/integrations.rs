@@ -49,7 +49,7 @@ pub(super) fn integrations(
         ConfigError::demand(
             flag,
             !given || asked,
-            "without --http-listen or --ext-authz, by which gateways ask",
+            "without --http-listen or --ext-authz, through which gateways ask",
         )?;
     }
     Ok(IntegrationsConfig {

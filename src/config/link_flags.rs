@@ -12,24 +12,23 @@ use super::values::SampleRatio;
 /// How the listeners are secured.
 #[derive(Args)]
 pub(super) struct TlsFlags {
-    /// The server's certificate and its intermediates, PEM, the server's own first. Serves TLS 1.3
-    /// and 1.2; the files are read again when they change [env: TOKEND_TLS_CERTIFICATE]
+    /// The server's certificate, then its intermediates, PEM. Serves TLS 1.3 and 1.2; the files are read
+    /// again when they change [env: TOKEND_TLS_CERTIFICATE]
     #[arg(long = "tls-certificate", value_name = "FILE", help_heading = "Serving")]
     pub(super) certificate: Option<PathBuf>,
 
-    /// The certificate's private key, PEM; nobody but its owner may read it [env: TOKEND_TLS_KEY]
+    /// The certificate's private key, PEM; only its owner may read it [env: TOKEND_TLS_KEY]
     #[arg(long = "tls-key", value_name = "FILE", help_heading = "Serving")]
     pub(super) key: Option<PathBuf>,
 
-    /// CAs of client certificates, PEM. What a certificate's name allows stands in the --config
-    /// file, as [[client-certificate]] with name (and its kind), scopes and organization
-    /// [env: TOKEND_TLS_CLIENT_CA]
+    /// CAs of client certificates, PEM. The --config file says what a certificate's name allows, as
+    /// [[client-certificate]] with name (and its kind), scopes and organization [env: TOKEND_TLS_CLIENT_CA]
     #[arg(long = "tls-client-ca", value_name = "FILE", help_heading = "Serving")]
     pub(super) client_ca: Option<PathBuf>,
 
-    /// Lists of revoked client certificates (CRLs), PEM, one of each CA that issues them. A certificate of a
-    /// CA that has none here, or one past its end, is not accepted. Read again when they change, which ends
-    /// the connections of those that have been revoked [env: TOKEND_TLS_CLIENT_CRL]
+    /// Lists of revoked client certificates (CRLs), PEM, one for each CA that issues client certificates. A
+    /// certificate is refused if its CA has no list here or an expired one. Read again when they change,
+    /// which ends the connections whose certificates are revoked [env: TOKEND_TLS_CLIENT_CRL]
     #[arg(long = "tls-client-crl", value_name = "FILE", help_heading = "Serving")]
     pub(super) client_crl: Option<PathBuf>,
 }
@@ -38,9 +37,9 @@ pub(super) struct TlsFlags {
 #[derive(Args)]
 pub(super) struct TracingFlags {
     /// OpenTelemetry collector to export spans to over OTLP (gRPC), as https://HOST:PORT, on this machine
-    /// also http://HOST:PORT: those that callers sample by their traceparent, and some of the rest. Its
-    /// certificate must be of a CA that the system trusts, or one in the file that SSL_CERT_FILE names
-    /// [env: TOKEND_OTLP_ENDPOINT] [default: none]
+    /// also http://HOST:PORT. Exports the spans that callers sample with their traceparent, and some of the
+    /// others. The collector's certificate must be from a CA that the system trusts, or from one in the file
+    /// that SSL_CERT_FILE names [env: TOKEND_OTLP_ENDPOINT] [default: none]
     #[arg(long, value_name = "URL", help_heading = "Logging")]
     pub(super) otlp_endpoint: Option<String>,
 
@@ -48,8 +47,8 @@ pub(super) struct TracingFlags {
     #[arg(long, help_heading = "Logging")]
     pub(super) otlp_insecure: bool,
 
-    /// What part of the calls that bring no traceparent is exported, 0 to 1
-    /// [env: TOKEND_TRACE_SAMPLE_RATIO] [default: 0.01]
+    /// The part of the calls without a traceparent that is exported, 0 to 1 [env: TOKEND_TRACE_SAMPLE_RATIO]
+    /// [default: 0.01]
     #[arg(long, value_name = "RATIO", help_heading = "Logging")]
     pub(super) trace_sample_ratio: Option<SampleRatio>,
 }

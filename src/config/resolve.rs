@@ -59,7 +59,7 @@ impl ServeFlags {
         let tls = tls_files(&mut sources, self.tls)?;
         // A permission may stand in an environment that several processes share; a flag is for this one.
         let used = !self.insecure_plaintext || tls.is_none();
-        ConfigError::demand("--insecure-plaintext", used, "beside --tls-certificate")?;
+        ConfigError::demand("--insecure-plaintext", used, "with --tls-certificate")?;
         let certificates = certificates(&mut sources, tls.as_ref())?;
         let http_listen =
             sources.choose(self.http_listen, "TOKEND_HTTP_LISTEN", |file| file.http_listen.take())?;
@@ -254,7 +254,7 @@ fn timeouts(
         .choose(grace, "TOKEND_MAX_CONNECTION_AGE_GRACE", |file| file.max_connection_age_grace.take())?;
     let age = age.map_or(usual.age, |age| Some(age.get()).filter(|age| !age.is_zero()));
     let used = grace.is_none() || age.is_some();
-    ConfigError::demand("--max-connection-age-grace", used, "beside --max-connection-age 0s")?;
+    ConfigError::demand("--max-connection-age-grace", used, "with --max-connection-age 0s")?;
     Ok(Timeouts { age, age_grace: grace.map_or(usual.age_grace, Millis::get), ..usual })
 }
 

@@ -75,7 +75,7 @@ fn mapping(from: ClientCertificate) -> Result<CertificateMapping, ConfigError> {
         .map(|word| {
             ReservedScope::from_word(word).ok_or_else(|| {
                 let words = ReservedScope::ALL.map(ReservedScope::word).join(", ");
-                invalid(format!("there is no scope '{word}'; there are {words}"))
+                invalid(format!("there is no scope '{word}': use {words}"))
             })
         })
         .collect();

@@ -18,7 +18,8 @@ pub enum EmbeddedError {
     },
     /// The socket's path does not fit into a socket address.
     #[error(
-        "the data directory's path is too long: {} has {} bytes, a socket's path at most {longest}; choose a shorter data directory",
+        "the data directory's path is too long: {} has {} bytes, but a socket's path may have at most \
+         {longest}; choose a shorter data directory",
         socket.display(), socket.as_os_str().len()
     )]
     PathTooLong {
@@ -50,8 +51,9 @@ pub enum EmbeddedError {
     },
     /// The data were written by a major version that is not installed.
     #[error(
-        "the data in {} belong to Postgres {data}, but the one installed here is Postgres {installed}: install Postgres \
-         {data} beside it, then go on, or take the data over to {installed} with `tokend data upgrade --data-dir {}`",
+        "the data in {} belongs to Postgres {data}, but this machine has Postgres {installed}: install \
+         Postgres {data} as well, then start again, or upgrade the data to {installed} with `tokend data \
+         upgrade --data-dir {}`",
         directory.display(), directory.parent().unwrap_or(directory).display()
     )]
     OtherMajor {
@@ -63,15 +65,15 @@ pub enum EmbeddedError {
         installed: u32,
     },
     /// There is no data to upgrade.
-    #[error("there are no data of a private Postgres in {}", directory.display())]
+    #[error("there is no data of a private Postgres in {}", directory.display())]
     NoData {
         /// The data directory.
         directory: PathBuf,
     },
     /// No newer Postgres, with its `pg_upgrade`, was found.
     #[error(
-        "the data in {} belong to Postgres {data}, and no newer Postgres with its pg_upgrade is installed: install one \
-         beside Postgres {data}, then run this again",
+        "the data in {} belongs to Postgres {data}, and no newer Postgres with its pg_upgrade is installed: \
+         install one in addition to Postgres {data}, then run this again",
         directory.display()
     )]
     NoNewer {
@@ -82,7 +84,7 @@ pub enum EmbeddedError {
     },
     /// The data kept by an earlier upgrade are in the way.
     #[error(
-        "{} is still there from an earlier upgrade: run `tokend data delete-old`, or move it away",
+        "{} still exists from an earlier upgrade: run `tokend data delete-old`, or move it away",
         directory.display()
     )]
     Kept {
@@ -90,7 +92,7 @@ pub enum EmbeddedError {
         directory: PathBuf,
     },
     /// A step of an upgrade failed.
-    #[error("{} failed, and the data are as they were:\n{output}", program.display())]
+    #[error("{} failed, and the data is unchanged:\n{output}", program.display())]
     Upgrade {
         /// The program.
         program: PathBuf,
@@ -98,11 +100,15 @@ pub enum EmbeddedError {
         output: String,
     },
     /// tokend was started as root, and there is no account to run Postgres as.
-    #[error("postgres refuses to run as root, and this system has neither a user `postgres` nor `nobody`")]
+    #[error(
+        "postgres refuses to run as root, and this system has neither a user `postgres` nor `nobody`: create \
+         the user `postgres`"
+    )]
     NoAccount,
     /// The account that runs Postgres cannot reach the data directory.
     #[error(
-        "user {account}, who runs Postgres when tokend is started as root, cannot reach {}: allow passing through it and the directories above it (chmod a+x), or choose another data directory",
+        "the user {account}, which runs Postgres when tokend is started as root, cannot reach {}: make it \
+         and the directories above it passable (chmod a+x), or choose another data directory",
         directory.display()
     )]
     Unreachable {
@@ -113,7 +119,7 @@ pub enum EmbeddedError {
     },
     /// Root has found a file of another account.
     #[error(
-        "{} belongs to another account (user {owner}), and root would trust what it finds there: run tokend as that \
+        "{} belongs to another account (user {owner}), but root would trust its contents: run tokend as that \
          account, give it to root (chown), or choose another data directory", path.display()
     )]
     OfAnotherAccount {
@@ -124,7 +130,7 @@ pub enum EmbeddedError {
     },
     /// Users other than root can change what root would use.
     #[error(
-        "others than root can write {}, and root would trust what it finds there: take that from them \
+        "users other than root can write to {}, but root would trust its contents: remove that permission \
          (chmod go-w), or choose another data directory", path.display()
     )]
     WritableByOthers {
@@ -143,7 +149,7 @@ pub enum EmbeddedError {
         source: io::Error,
     },
     /// `initdb` failed.
-    #[error("initdb could not make a database in {}: {output}", directory.display())]
+    #[error("initdb could not create a database in {}: {output}", directory.display())]
     Initialise {
         /// The data directory.
         directory: PathBuf,
@@ -169,7 +175,7 @@ pub enum EmbeddedError {
         tail: String,
     },
     /// A server could not be stopped.
-    #[error("the Postgres on {} (process {pid}) does not end", directory.display())]
+    #[error("the Postgres on {} (process {pid}) does not stop", directory.display())]
     StillRunning {
         /// The directory of its data.
         directory: PathBuf,

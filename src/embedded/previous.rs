@@ -27,7 +27,7 @@ pub(super) fn end(data: &Path, account: &Account, binaries: &Binaries) -> Result
         if gone_within(Duration::ZERO, pid, data) {
             break;
         }
-        tracing::info!(postgres.pid = pid.as_raw_pid(), mode, "ending the postgres of an earlier run");
+        tracing::info!(postgres.pid = pid.as_raw_pid(), mode, "stopping the postgres of an earlier run");
         // As the account: it owns the pid file, and root must not signal a process named there.
         let program = binaries.pg_ctl();
         account

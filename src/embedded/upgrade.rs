@@ -41,7 +41,8 @@ pub fn upgrade(dir: &Path) -> Result<Upgraded, EmbeddedError> {
     let old_major =
         layout.data_major()?.ok_or_else(|| EmbeddedError::NoData { directory: layout.root().to_owned() })?;
     if let Some(kept) = layout.keep_replaced_data(old_major)? {
-        tracing::info!(directory = %kept.display(), "an earlier upgrade was broken off at its last step, and is finished");
+        tracing::info!(directory = %kept.display(), "finished an earlier upgrade that was interrupted at its \
+             last step");
     }
     let old = Binaries::find(&account, &layout)?;
     let new = Binaries::newest(&account, old_major)
@@ -58,7 +59,7 @@ pub fn upgrade(dir: &Path) -> Result<Upgraded, EmbeddedError> {
     tracing::info!(
         from = old_major,
         to = new.major(),
-        "taking the data over; the old ones stay until it is done"
+        "upgrading the data; the old data stays until this is done"
     );
     make_new(&layout, &account, &old, &new)?;
     take_over(&layout, &account, &old, &new)?;
@@ -165,7 +166,7 @@ fn analyze(layout: &Layout, account: &Account, new: &Binaries) -> Result<(), Emb
         .args(["--all", "--analyze-only", "--quiet", "--username", ROLE, "--port", "5432", "--host"])
         .arg(layout.socket_directory());
     if let Err(error) = run(command, &program) {
-        tracing::warn!(%error, "the tables were not analyzed; autovacuum will, in time");
+        tracing::warn!(%error, "the tables were not analyzed; autovacuum will analyze them later");
     }
     server.stop(layout)
 }

@@ -100,7 +100,7 @@ async fn try_connecting(targets: &Targets) {
     match targets.store.try_connecting().await {
         Ok(()) => {
             if targets.health.set_concern(None) {
-                tracing::info!("the database lets in new connections again");
+                tracing::info!("the database accepts new connections again");
             }
         }
         Err(error) => {
@@ -137,23 +137,20 @@ fn tell(what: Reloaded, outcome: &Outcome, at_once: bool, refused: &mut Option<S
         Outcome::Unchanged => {
             *refused = None;
             if at_once {
-                tracing::info!("asked to read the {name} again: it is as it was");
+                tracing::info!("asked to reload the {name}: it has not changed");
             }
         }
         Outcome::Replaced => {
             *refused = None;
             metrics.work.reloaded(what, true);
-            tracing::info!("the {name} was read again and is in use");
+            tracing::info!("the {name} was reloaded and is in use");
         }
         Outcome::Refused(error) => {
             let said = chain(&**error);
             // Logged and counted once for each different reason, not every second.
             if at_once || refused.as_ref() != Some(&said) {
                 metrics.work.reloaded(what, false);
-                tracing::error!(
-                    error = said,
-                    "the {name} cannot be read again; the earlier one stays in use"
-                );
+                tracing::error!(error = said, "the {name} cannot be reloaded; the earlier one stays in use");
             }
             *refused = Some(said);
         }
@@ -230,8 +227,9 @@ async fn tell_cost(dropped: &[KeyId], store: &Store) {
                 tracing::warn!(
                     key = %key_id,
                     tokens,
-                    "the new keyring drops a key that tokens still count on: the next Verify of each of them costs an \
-                     Argon2id; put the key back as a later line until `tokend key status` counts none"
+                    "the new keyring drops a key that tokens still use: the next Verify of each of these \
+                     tokens costs an Argon2id computation; put the key back on a later line until `tokend \
+                     key status` counts no tokens for it"
                 );
             }
         }
@@ -239,7 +237,7 @@ async fn tell_cost(dropped: &[KeyId], store: &Store) {
             let error = &error as &dyn std::error::Error;
             tracing::warn!(
                 error,
-                "the new keyring drops keys, and how many tokens count on them cannot be told"
+                "the new keyring drops keys, and it is not known how many tokens still use them"
             );
         }
     }

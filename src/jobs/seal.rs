@@ -37,7 +37,7 @@ pub async fn run(store: Store, keyring: Arc<CurrentKeyring>, metrics: Arc<Metric
             Err(error) => {
                 if !std::mem::replace(&mut failing, true) {
                     let error = &error as &dyn std::error::Error;
-                    tracing::warn!(error, "the audit log was not sealed; trying on");
+                    tracing::warn!(error, "the audit log was not sealed; trying again");
                 }
             }
         }

@@ -112,16 +112,20 @@ impl CallMetrics {
         let ended = family.counters("calls_total", "Calls that ended, by RPC and code.", &["rpc", "code"])?;
         let options = HistogramOpts::new(
             "call_duration_seconds",
-            "From a call's arrival to its answer; for a stream, to its acceptance.",
+            "Time from a call's arrival to its response; for a stream, to its acceptance.",
         );
         let options = options.namespace("tokend").buckets(LATENCY_BUCKETS.to_vec());
         let durations = family.register(HistogramVec::new(options, &["rpc"])?)?;
-        let verdicts = family.counters("verdicts_total", "Verdicts given, in streams too.", &["verdict"])?;
+        let verdicts = family.counters(
+            "verdicts_total",
+            "Verdicts returned, including those in streams.",
+            &["verdict"],
+        )?;
         Ok(Self {
             ended: Rpc::ALL.map(|rpc| by_code(&ended, rpc)).into(),
             durations: Rpc::ALL.map(|rpc| durations.with_label_values(&[rpc.name()])).into(),
             verdicts: Verdict::ALL.map(|verdict| verdicts.with_label_values(&[verdict.word()])).into(),
-            stream_answers: family.counter("stream_answers_total", "Answers given within VerifyStream.")?,
+            stream_answers: family.counter("stream_answers_total", "Responses sent within VerifyStream.")?,
         })
     }
 

@@ -44,31 +44,50 @@ impl EngineMetrics {
     pub(super) fn new(family: &Family) -> Result<Self, MetricsError> {
         let lookups = family.counters(
             "cache_lookups_total",
-            "Lookups of records, by what came of them. Callers' own included, in a stream with each frame of answers.",
+            "Lookups of records, by result. Includes the callers' own records, in a stream once per frame of \
+             responses.",
             &["result"],
         )?;
         Ok(Self {
             lookups: ["hit", "miss", "stale"].map(|result| lookups.with_label_values(&[result])),
-            evictions: family.counter("cache_evictions_total", "Records that made room for others.")?,
+            evictions: family.counter(
+                "cache_evictions_total",
+                "Records that were evicted to free memory for \
+                 others.",
+            )?,
             records: family.gauge("cache_records", "Records in the cache.")?,
-            bytes: family.gauge("cache_bytes", "Memory that cached records and their tables take.")?,
-            batch: family.histogram("loader_batch_records", "Records asked for at once.", &BATCH_BUCKETS)?,
-            query: family.latency("loader_query_duration_seconds", "How long reading a batch took.")?,
-            query_failures: family.counter("loader_query_failures_total", "Batches that were not read.")?,
-            waiting: family.gauge("loader_waiting", "Records waited for and not yet asked for.")?,
+            bytes: family.gauge("cache_bytes", "Memory of cached records and their tables.")?,
+            batch: family.histogram(
+                "loader_batch_records",
+                "Records that are read in one batch.",
+                &BATCH_BUCKETS,
+            )?,
+            query: family.latency("loader_query_duration_seconds", "Duration of reading a batch.")?,
+            query_failures: family
+                .counter("loader_query_failures_total", "Batches that could not be read.")?,
+            waiting: family.gauge(
+                "loader_waiting",
+                "Records that calls wait for and that no batch reads \
+                 yet.",
+            )?,
             poll: family.latency(
                 "feed_poll_duration_seconds",
-                "From asking what has changed to having forgotten it.",
+                "Time from asking what has changed to having removed it from the cache.",
             )?,
             poll_failures: family.counter("feed_poll_failures_total", "Polls that failed.")?,
-            changes: family.counter("feed_changes_total", "Changed tokens that were heard of.")?,
-            starts: family.counter("feed_starts_total", "Times that the cache started anew.")?,
+            changes: family.counter("feed_changes_total", "Changed tokens that the feed received.")?,
+            starts: family.counter(
+                "feed_starts_total",
+                "Times that the cache was emptied and started \
+                 again.",
+            )?,
             clock_steps: family.counter(
                 "database_clock_steps_total",
-                "Times that the database's clock seemed to have been set.",
+                "Times that the database's clock appeared to have been changed.",
             )?,
-            age: family.seconds("feed_age_seconds", "How old an answer from the cache would be now.")?,
-            noted: family.gauge("last_use_noted", "Uses of tokens that are not written down yet.")?,
+            age: family.seconds("feed_age_seconds", "Age that a response from the cache would have now.")?,
+            noted: family
+                .gauge("last_use_noted", "Uses of tokens that are not written to the database yet.")?,
         })
     }
 

@@ -80,12 +80,12 @@ impl IntegrationMetrics {
     pub(super) fn new(family: &Family) -> Result<Self, MetricsError> {
         let ended = family.counters(
             "integration_calls_total",
-            "Calls that came by other ways than the RPCs, by way and outcome.",
+            "Calls of the integrations, by integration and outcome.",
             &["integration", "outcome"],
         )?;
         let options = HistogramOpts::new(
             "integration_call_duration_seconds",
-            "From such a call's arrival to its answer.",
+            "Time from the arrival of an integration's call to its response.",
         );
         let options = options.namespace("tokend").buckets(LATENCY_BUCKETS.to_vec());
         let durations = family.register(HistogramVec::new(options, &["integration"])?)?;

@@ -54,7 +54,7 @@ impl Metrics {
     /// [`MetricsError`]: a bug in this build.
     pub fn new() -> Result<Self, MetricsError> {
         let family = Family(Registry::new());
-        let build = family.gauges("build_info", "Always 1; its label tells the version.", &["version"])?;
+        let build = family.gauges("build_info", "Always 1; the label is the version.", &["version"])?;
         build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
         #[cfg(target_os = "linux")]
         family.0.register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))?;
@@ -89,7 +89,7 @@ pub fn unreadable_row(table: &str) {
 }
 
 static UNREADABLE_ROWS: LazyLock<Option<IntCounterVec>> = LazyLock::new(|| {
-    let help = "Times that a row was read which holds what tokend never writes.";
+    let help = "Times that a row with values that tokend never writes was read.";
     let rows = IntCounterVec::new(Family::options("unreadable_rows_total", help), &["table"]).ok()?;
     for table in ["tokens", "token_events", "token_changes"] {
         // Present from the start.

@@ -119,28 +119,37 @@ impl Hashing {
 impl WorkMetrics {
     pub(super) fn new(family: &Family) -> Result<Self, MetricsError> {
         let hashing = Hashing {
-            running: family.gauges("argon2_running", "Argon2id computations under way.", &["purpose"])?,
-            waiting: family.gauges(
-                "argon2_waiting",
-                "Argon2id computations that wait for a place.",
+            running: family.gauges(
+                "argon2_running",
+                "Argon2id computations that are running.",
                 &["purpose"],
             )?,
-            refused: family.counters("argon2_refused_total", "Those that found no place.", &["purpose"])?,
+            waiting: family.gauges(
+                "argon2_waiting",
+                "Argon2id computations that wait for a permit.",
+                &["purpose"],
+            )?,
+            refused: family.counters(
+                "argon2_refused_total",
+                "Argon2id computations that were refused \
+                 because too many wait.",
+                &["purpose"],
+            )?,
             done: family.counters("argon2_done_total", "Argon2id computations that ended.", &["purpose"])?,
         };
         let response_memory = family.counters(
             "response_memory_refused_total",
-            "Answers that were not made, since others are not read or being made.",
+            "Responses that were refused because others are unread or still in preparation.",
             &["reason"],
         )?;
         let spans = family.counters(
             "spans_total",
-            "Spans that were sent to the collector, by whether it took them.",
+            "Spans that were sent to the collector, by whether it accepted them.",
             &["outcome"],
         )?;
         let requests = family.counters(
             "requests_refused_total",
-            "Requests that were not read to their end, since others are unfinished.",
+            "Requests that were refused before their end because others are unfinished.",
             &["reason"],
         )?;
         let pool = family.gauges("database_connections", "Connections of the pool.", &["state"])?;
@@ -148,36 +157,43 @@ impl WorkMetrics {
             creation: hashing.of("creation"),
             fallback: hashing.of("fallback"),
             response_memory: ResponseMemoryMetrics {
-                bytes: family.gauge(
-                    "response_memory_bytes",
-                    "Memory that is taken for answers until they are read.",
-                )?,
+                bytes: family.gauge("response_memory_bytes", "Memory of responses until they are read.")?,
                 full: response_memory.with_label_values(&["full"]),
                 over_share: response_memory.with_label_values(&["over_share"]),
             },
             requests: RequestMetrics {
-                bytes: family
-                    .gauge("request_bytes", "Memory that is taken by requests until they are answered.")?,
+                bytes: family.gauge("request_bytes", "Memory of requests until they are answered.")?,
                 full: requests.with_label_values(&["full"]),
                 over_share: requests.with_label_values(&["over_share"]),
             },
             connections: family.gauge("connections", "Connections of clients.")?,
-            connections_refused: family
-                .counter("connections_refused_total", "Connections of addresses that had their share.")?,
+            connections_refused: family.counter(
+                "connections_refused_total",
+                "Connections that were refused because their address \
+                     had its share.",
+            )?,
             handshake_failures: family.counter("handshake_failures_total", "TLS handshakes that failed.")?,
             authentication_failures: family
                 .counter("authentication_failures_total", "Calls whose credential was not accepted.")?,
             pool_used: pool.with_label_values(&["used"]),
             pool_idle: pool.with_label_values(&["idle"]),
-            flush: family.latency("last_use_flush_duration_seconds", "How long writing uses down took.")?,
+            flush: family.latency(
+                "last_use_flush_duration_seconds",
+                "Duration of writing uses of tokens to \
+                 the database.",
+            )?,
             flush_failures: family.counter("last_use_flush_failures_total", "Flushes that failed.")?,
-            flushed: family.counter("last_use_flushed_total", "Uses of tokens that were written down.")?,
+            flushed: family.counter(
+                "last_use_flushed_total",
+                "Uses of tokens that were written to the \
+                 database.",
+            )?,
             spans_exported: spans.with_label_values(&["exported"]),
             spans_lost: spans.with_label_values(&["lost"]),
             reloads: reloads(family)?,
             unsealed: family.seconds(
                 "audit_unsealed_seconds",
-                "How long the oldest event of the audit log without a seal has been there.",
+                "Age of the oldest event of the audit log without a seal.",
             )?,
             task_restarts: {
                 let restarts = family.counters(
@@ -254,11 +270,7 @@ impl WorkMetrics {
 
 fn reloads(family: &Family) -> Result<IntCounterVec, MetricsError> {
     let labels = ["what", "outcome"];
-    let reloads = family.counters(
-        "reloads_total",
-        "Files that have changed and were read again, or could not be.",
-        &labels,
-    )?;
+    let reloads = family.counters("reloads_total", "Reloads of changed files, by result.", &labels)?;
     for what in Reloaded::ALL {
         for outcome in ["used", "refused"] {
             reloads.with_label_values(&[what.label(), outcome]);

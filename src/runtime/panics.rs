@@ -28,7 +28,7 @@ pub fn catch<T>(work: impl FnOnce() -> T) -> Result<T, Panicked> {
     let outer = CATCHING.replace(true);
     let done = panic::catch_unwind(AssertUnwindSafe(work));
     CATCHING.set(outer);
-    done.map_err(|_| Panicked(PLACE.take().unwrap_or_else(|| "an unknown place".to_owned())))
+    done.map_err(|_| Panicked(PLACE.take().unwrap_or_else(|| "an unknown location".to_owned())))
 }
 
 /// Runs asynchronous work, and returns its panic as an error.

@@ -77,7 +77,7 @@ pub(super) async fn run(engine: Arc<Engine>, store: Store, health: Health) {
                 serving = false;
                 told = Some(reason);
                 let error = &error as &dyn std::error::Error;
-                tracing::error!(error, "not serving until that is over: {reason}");
+                tracing::error!(error, "not serving until this ends: {reason}");
             }
             _ => {}
         }

@@ -116,7 +116,7 @@ fn an_upgrade_without_data_or_without_a_newer_postgres_says_so() {
 
     let refused = run(&arguments, &[], "");
     assert_eq!(refused.status.code(), Some(1));
-    assert!(text(&refused.stderr).contains("there are no data"), "{}", text(&refused.stderr));
+    assert!(text(&refused.stderr).contains("there is no data"), "{}", text(&refused.stderr));
     assert!(!nowhere.exists());
 
     let mut server = place.serve();

@@ -39,7 +39,7 @@ fn a_replaced_keyring_is_read_again_and_says_what_a_dropped_key_costs() {
 
     // Half of a key: the file is rejected.
     place.file("keyring", &second[..20], 0o600);
-    server.await_log("the keyring cannot be read again");
+    server.await_log("the keyring cannot be reloaded");
     assert_eq!(rpc::verdict(&address, &root, &made.secret), Verdict::Valid);
 
     place.file("keyring", &format!("{second}{first}"), 0o600);
@@ -52,14 +52,14 @@ fn a_replaced_keyring_is_read_again_and_says_what_a_dropped_key_costs() {
 
     // The new key only, then another one only: every token depends on the removed key.
     place.file("keyring", &first, 0o600);
-    let warned = server.await_log("the new keyring drops a key that tokens still count on");
+    let warned = server.await_log("the new keyring drops a key that tokens still use");
     assert!(warned.contains("tokens=3"), "{warned}");
     for secret in [&made.secret, &later.secret, &made.secret] {
         assert_eq!(rpc::verdict(&address, &root, secret), Verdict::Valid);
     }
 
     server.signal(Signal::HUP);
-    server.await_log("asked to read the keyring again: it is as it was");
+    server.await_log("asked to reload the keyring: it has not changed");
     assert_eq!(server.stop().code(), Some(0));
     for key in [first, second] {
         assert!(!server.stderr().contains(key.trim_end()));
@@ -98,7 +98,7 @@ fn a_rotated_database_password_is_read_again_and_named_while_it_is_wrong() {
     let standing = readiness(&mut server);
     assert!(standing.starts_with("HTTP/1.1 200") && standing.contains("password"), "{standing}");
     database.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'rotated'");
-    server.await_log("not serving until that is over: the database does not accept the password");
+    server.await_log("not serving until this ends: the database does not accept the password");
     let between = readiness(&mut server);
     assert!(between.starts_with("HTTP/1.1 503") && between.contains("password"), "{between}");
 
@@ -109,7 +109,7 @@ fn a_rotated_database_password_is_read_again_and_named_while_it_is_wrong() {
     let made = rpc::create(&address, &root, "ada").unwrap();
     assert_eq!(rpc::verdict(&address, &root, &made.secret), Verdict::Valid);
     rpc::revoke(&address, &root, &made.token.unwrap().id).unwrap();
-    server.await_log("the database lets in new connections again");
+    server.await_log("the database accepts new connections again");
     assert!(readiness(&mut server).ends_with("\r\n\r\nok\n"));
     assert!(!server.stderr().contains("canary"), "{}", server.stderr());
 }

@@ -155,7 +155,7 @@ async fn an_authority_that_is_named_is_what_postgres_is_verified_against() {
         assert!(said.contains("invalid peer certificate"), "{parameters}: {said}");
     }
     for (parameters, reason) in [
-        (format!("sslrootcert={ca}"), "sslrootcert verifies nothing with sslmode=prefer"),
+        (format!("sslrootcert={ca}"), "sslrootcert has no effect with sslmode=prefer"),
         ("sslmode=require&sslrootcert=system".to_owned(), "sslrootcert=system needs sslmode=verify-full"),
         ("sslmode=verify-full&sslrootcert=/nowhere".to_owned(), "the file of sslrootcert cannot be read"),
     ] {
