@@ -10,7 +10,7 @@ pub(crate) fn check(address: &str) -> Result<(), &'static str> {
     let rest = rest.ok_or("it does not begin with http:// or https://")?;
     let (authority, tail) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
     if rest.contains('@') {
-        return Err("it holds a user or a password, which are sent nowhere: the secret is given apart");
+        return Err("it holds a user or a password, which are never sent: pass the secret separately");
     }
     if !matches!(tail, "" | "/") {
         return Err("it has a path, a query or a fragment, which would be ignored");
@@ -20,14 +20,14 @@ pub(crate) fn check(address: &str) -> Result<(), &'static str> {
         None => authority.split_at(authority.find(':').unwrap_or(authority.len())),
     };
     let port = match port.strip_prefix(':') {
-        Some(port) if port.contains(':') => return Err("an IPv6 address stands in square brackets"),
+        Some(port) if port.contains(':') => return Err("an IPv6 address must be in square brackets"),
         _ if host.is_empty() => return Err("it names no host"),
         Some(port) => port,
         None => return Err("it names no port, such as 50051"),
     };
     let digits = port.bytes().all(|byte| byte.is_ascii_digit());
     let number = port.parse::<u16>().ok().filter(|port| digits && *port > 0);
-    number.map(|_| ()).ok_or("its port is no number from 1 to 65535")
+    number.map(|_| ()).ok_or("its port is not a number from 1 to 65535")
 }
 
 #[cfg(test)]

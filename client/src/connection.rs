@@ -23,7 +23,7 @@ const KEEP_ALIVE: Duration = Duration::from_secs(10);
 const KEEP_ALIVE_ANSWER: Duration = Duration::from_secs(5);
 
 /// The error for an address with a character that no URL can have.
-const NO_URL: &str = "a character in it is in no URL";
+const NO_URL: &str = "it contains a character that no URL may contain";
 
 /// The settings of a [`Client`]. Its `Debug` shows no secret.
 #[derive(Debug, Clone)]

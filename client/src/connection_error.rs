@@ -13,7 +13,7 @@ pub enum ConnectionError {
     #[error("the address must be http://HOST:PORT or https://HOST:PORT: {0}")]
     Address(&'static str),
     /// The secret would cross a network in plaintext.
-    #[error("plaintext to a host that is not this one: use https, or say that plaintext is allowed")]
+    #[error("plaintext to another host is refused: use https://, or allow plaintext")]
     Plaintext,
     /// The given text cannot be a secret.
     #[error("the caller's secret must be one word of letters, digits and _")]
@@ -26,7 +26,7 @@ pub enum ConnectionError {
     Certificate(&'static str),
     /// TLS was configured for an address without it.
     #[error(
-        "a CA, a client certificate and a server's name are for https:// alone, and the address is http://"
+        "a CA, a client certificate and a server's name apply only to https://, but the address is http://"
     )]
     Unencrypted,
     /// The crate was built without TLS.
@@ -34,13 +34,14 @@ pub enum ConnectionError {
     NoTls,
     /// No CA is trusted, so no server's certificate can be accepted.
     #[error(
-        "no CA is trusted: give one, or take one of the features tls-native-roots and tls-webpki-roots of tokend-client"
+        "no CA is trusted: pass one, or enable one of the features tls-native-roots and tls-webpki-roots of \
+         tokend-client"
     )]
     NoRoots,
     /// The certificates or the key cannot be used.
     #[error("the certificates, the key or the server's name cannot be used")]
     Tls(#[source] SourceError),
     /// There is no Tokio runtime.
-    #[error("a connection is opened within a Tokio runtime")]
+    #[error("open a connection within a Tokio runtime")]
     Runtime,
 }

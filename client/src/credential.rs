@@ -107,7 +107,8 @@ impl Credential {
             Ok(read) => self.known.store(Arc::new(read)),
             Err(error) => {
                 let cause = error.source().map(ToString::to_string);
-                tracing::warn!(%error, cause, "the caller's own secret cannot be read anew; the last one is used");
+                tracing::warn!(%error, cause, "the caller's own secret cannot be read again; the last one \
+                     stays in use");
             }
         }
     }

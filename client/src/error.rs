@@ -129,11 +129,11 @@ impl Error {
     }
 
     pub(crate) fn overdue() -> Self {
-        Self::plain(ErrorKind::DeadlineExceeded, "no answer came in time".to_owned())
+        Self::plain(ErrorKind::DeadlineExceeded, "no response came in time".to_owned())
     }
 
     pub(crate) fn lost() -> Self {
-        Self::plain(ErrorKind::Unavailable, "the connection was lost before the answer came".to_owned())
+        Self::plain(ErrorKind::Unavailable, "the connection was lost before the response came".to_owned())
     }
 
     /// A peer presents too many unknown secrets.
@@ -144,12 +144,12 @@ impl Error {
     }
 
     pub(crate) fn overloaded() -> Self {
-        Self::plain(ErrorKind::Unavailable, "too many questions wait for their answers".to_owned())
+        Self::plain(ErrorKind::Unavailable, "too many requests wait for their responses".to_owned())
     }
 
     /// The response lacks a field, or has an invalid one.
     pub(crate) fn answer(what: &str) -> Self {
-        Self::plain(ErrorKind::Answer, format!("the server's answer has no usable {what}"))
+        Self::plain(ErrorKind::Answer, format!("the server's response has no usable {what}"))
     }
 
     fn plain(kind: ErrorKind, message: String) -> Self {

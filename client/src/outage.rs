@@ -23,7 +23,7 @@ impl Outage {
     /// Records a failure: its cause is logged as a warning when an outage begins, and at debug after that.
     pub(crate) fn note(&self, what: &'static str, cause: &Error) {
         if self.begins(BootInstant::now()) {
-            tracing::warn!(%cause, "{what}; said once, until nothing has failed for half a minute");
+            tracing::warn!(%cause, "{what}; logged once, until nothing has failed for half a minute");
         } else {
             tracing::debug!(%cause, "{what}");
         }

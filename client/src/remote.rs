@@ -13,7 +13,7 @@ use crate::question::{Answer, Consistency, Question};
 #[non_exhaustive]
 pub enum VerifierError {
     /// There is no Tokio runtime.
-    #[error("this verifier is made within a Tokio runtime")]
+    #[error("create this verifier within a Tokio runtime")]
     Runtime,
     /// The staleness is shorter than can be kept, or too long to be a useful promise.
     #[error("the staleness must be 100 ms to 1 h")]

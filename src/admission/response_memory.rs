@@ -30,13 +30,11 @@ const LOOK: Duration = Duration::from_millis(20);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum ResponseMemoryError {
     /// No memory is left.
-    #[error(
-        "answers that wait to be read take all the room for them; try again later, or ask for smaller pages"
-    )]
+    #[error("unread responses take all the memory for responses; try again later, or ask for smaller pages")]
     Full,
     /// Memory is left, but only for others.
     #[error(
-        "this caller's answers that wait to be read take its fair share of the room; read them first, or ask for \
+        "this caller's unread responses take its fair share of the memory; read them first, or ask for \
          smaller pages"
     )]
     OverShare,

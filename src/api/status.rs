@@ -191,7 +191,7 @@ fn invalid(violations: &Violations) -> Status {
 }
 
 fn internal() -> Status {
-    plain(Code::Internal, ErrorReason::Internal, &"an internal error; the server's log says more")
+    plain(Code::Internal, ErrorReason::Internal, &"an internal error; see the server's log")
 }
 
 fn transient(reason: ErrorReason, message: &impl ToString) -> Status {
@@ -287,7 +287,7 @@ pub(crate) fn is_cancelled(status: &Status) -> bool {
 
 /// Returns the status of a call that took longer than its client waits.
 pub(crate) fn too_late() -> Status {
-    Status::deadline_exceeded("the time that grpc-timeout gives the call is over")
+    Status::deadline_exceeded("the time that grpc-timeout allows for the call is over")
 }
 
 /// Returns the HTTP status that corresponds to a gRPC status. Anything that was not determined is

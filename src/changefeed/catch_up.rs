@@ -18,10 +18,10 @@ pub(super) const READ_DEADLINE: Duration = Duration::from_secs(2);
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum WatchError {
     /// Changes after the position may be purged, or the position belongs to another server.
-    #[error("the position is too old; list what there is, and watch from now on")]
+    #[error("the position is too old; list the tokens, and watch from now on")]
     TooOld,
     /// The watcher has not read for too long.
-    #[error("the watcher does not keep up; go on behind the last position")]
+    #[error("the watcher does not keep up; continue after the last position")]
     TooSlow,
     /// Too many other watchers are catching up.
     #[error(transparent)]

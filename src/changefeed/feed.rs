@@ -146,7 +146,7 @@ impl Feed {
                     let starting = matches!(error, StoreError::Starting);
                     if !starting && !std::mem::replace(&mut failing, true) {
                         let error = &error as &dyn std::error::Error;
-                        tracing::warn!(error, "the feed cannot follow the database; trying on");
+                        tracing::warn!(error, "the feed cannot follow the database; trying again");
                     }
                     RETRY.min(interval)
                 }
@@ -192,7 +192,7 @@ impl Feed {
         } else {
             // The snapshot is taken; now clear the cache and keep out earlier reads; then publish.
             if first.unrecorded.is_none() {
-                tracing::info!("the cache starts anew");
+                tracing::info!("the cache starts empty");
             }
             self.metrics.engine.started_anew();
             self.invalidate.everything();
@@ -223,11 +223,11 @@ impl Feed {
                 self.metrics.engine.clock_stepped();
                 tracing::warn!(
                     ahead,
-                    "the database's clock seems to have been set; it is believed once that lasts"
+                    "the database's clock appears to have been changed; the new time counts once it lasts"
                 );
             }
             Noted::Anew if ahead.abs() > TOLERANCE.as_secs_f64() => {
-                tracing::warn!(ahead, "what time it is is taken anew from the database's clock");
+                tracing::warn!(ahead, "the time is taken from the database's clock again");
             }
             _ => return noted,
         }

@@ -125,7 +125,7 @@ impl Shared {
                         let error = &error as &dyn std::error::Error;
                         tracing::warn!(
                             error,
-                            "watchers are told nothing until changes can be read; trying on"
+                            "watchers receive nothing until changes can be read; trying again"
                         );
                     }
                 }

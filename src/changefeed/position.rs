@@ -23,7 +23,7 @@ pub struct Position {
 
 /// The text is not a position issued for this organization.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("is not a position that watching this organization gave")]
+#[error("is not a position from a watch of this organization")]
 pub struct PositionError;
 
 impl Position {

@@ -69,7 +69,7 @@ impl Registration {
             match registered.await {
                 Ok(()) => {
                     if std::mem::take(&mut failing) {
-                        tracing::info!("the database knows this replica: its cache answers");
+                        tracing::info!("this replica is registered in the database: its cache is in use");
                     }
                     self.confirmed.store(true, Ordering::Release);
                     feed.notify_one();
@@ -81,8 +81,8 @@ impl Registration {
                         let error = &error as &dyn std::error::Error;
                         tracing::warn!(
                             error,
-                            "the database does not confirm that it knows this replica, perhaps for want of a standby: \
-                             every verdict is read from it until it does"
+                            "the database does not confirm the registration of this replica, perhaps because \
+                             a standby is missing: until it does, every verdict is read from the database"
                         );
                     }
                     tokio::time::sleep(RETRY).await;

@@ -48,7 +48,7 @@ pub enum CommandError {
     },
     /// The address is in use.
     #[error(
-        "{0} is already in use, perhaps by another tokend: stop that process, or choose another address with \
+        "{0} is in use, perhaps by another tokend: stop that process, or choose another address with \
          --listen"
     )]
     AddressInUse(SocketAddr),

@@ -55,7 +55,7 @@ impl ActingUser {
         const NOT_ASCII: FieldError =
             FieldError::Rule("is not ASCII: percent-encode it, or send it as tokend-acting-user-bin");
         const NO_ESCAPE: FieldError =
-            FieldError::Rule("has a % without two hexadecimal digits behind it: % itself is written %25");
+            FieldError::Rule("has a % without two hexadecimal digits after it: write % itself as %25");
         if !encoded.is_ascii() {
             return Err(NOT_ASCII);
         }

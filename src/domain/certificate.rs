@@ -24,7 +24,7 @@ impl SubjectName {
     /// [`FieldError`] for any other text.
     pub fn parse(text: &str) -> Result<Self, FieldError> {
         const KINDS: FieldError = FieldError::Rule(
-            "must say its kind, such as dns:admin.example.org, uri:spiffe://example.org/gateway, \
+            "must begin with its kind, such as dns:admin.example.org, uri:spiffe://example.org/gateway, \
              email:ada@example.org or ip:192.0.2.7",
         );
         match text.split_once(':') {
@@ -88,7 +88,7 @@ pub struct CertificateMappings(Box<[CertificateMapping]>);
 
 /// Two mappings have the same name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("two client certificate mappings are for the name {0}")]
+#[error("two client certificate mappings are for the name {0}: keep one")]
 pub struct DuplicateMapping(SubjectName);
 
 impl DuplicateMapping {

@@ -92,7 +92,7 @@ impl Actor {
             return Ok(Self(text.into()));
         }
         Err(FieldError::Rule(
-            "is no actor: a token's id, cert: and a certificate's name, bootstrap or tokend",
+            "is not an actor: use a token's id, cert: and a certificate's name, bootstrap or tokend",
         ))
     }
 

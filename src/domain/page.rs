@@ -86,7 +86,7 @@ pub struct Position {
 
 /// The page token was made by another service or for other filters, or was altered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the page token is not one that this listing with these filters returned")]
+#[error("the page token does not come from this listing with these filters; begin without a page token")]
 pub struct PageTokenError;
 
 const VERSION: u8 = 1;

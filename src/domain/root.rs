@@ -29,8 +29,9 @@ impl LastRoot {
 /// The error of a request that would leave the installation without an active root token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "without it no root token is active for another 24 hours, and no call can make one: make another one first, or \
-     force this; once none is active, `tokend bootstrap`, run with the server's database and keyring, makes one"
+    "without it no root token is active for another 24 hours, and no call can create one: create another \
+     root token first, or force this; when none is active, `tokend bootstrap`, run with the server's \
+     database and keyring, creates one"
 )]
 pub struct LastRootError;
 

@@ -37,8 +37,8 @@ pub enum DurableError {
     /// Checking the stored hash would cost more than is configured.
     #[error("the stored hash costs more than this server is configured to spend; raise its argon2 settings")]
     TooCostly,
-    /// The operating system gave no randomness for a salt.
-    #[error("no randomness for a salt")]
+    /// The operating system gave no random numbers for a salt.
+    #[error("no random numbers for a salt")]
     Randomness(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// Argon2 failed.
     #[error("argon2 failed")]

@@ -39,13 +39,13 @@ pub enum MacMatch {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum KeyringError {
     /// It contains no key.
-    #[error("it holds no key; make one with `tokend keygen`")]
+    #[error("it holds no key; create one with `tokend keygen`")]
     Empty,
     /// A line is not base64.
-    #[error("line {0} is not base64 of 32 bytes; make a key with `tokend keygen`")]
+    #[error("line {0} is not base64 of 32 bytes; create a key with `tokend keygen`")]
     NotBase64(usize),
     /// A key is shorter or longer than 32 bytes.
-    #[error("line {line} is a key of {length} bytes instead of 32; make one with `tokend keygen`")]
+    #[error("line {line} is a key of {length} bytes instead of 32; create one with `tokend keygen`")]
     Length {
         /// The line, from 1.
         line: usize,

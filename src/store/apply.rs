@@ -41,7 +41,8 @@ pub(super) async fn apply(
         if tries == TRIES {
             return Err(migrate_error::MigrateError::Locked { version, holders });
         }
-        tracing::warn!(migration = version, %holders, "a migration does not get its lock; others go first");
+        tracing::warn!(migration = version, %holders, "a migration cannot get its lock yet; other \
+             transactions go first");
         tokio::time::sleep(PAUSE).await;
     }
 }

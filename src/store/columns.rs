@@ -139,7 +139,13 @@ pub(super) fn unreadable(table: &'static str, id: Option<impl ToString>, column:
     unreadable_row(table);
     let id = id.map_or_else(String::new, |id| id.to_string());
     if is_to_be_named(table, &id, column) {
-        tracing::error!(table, id, column, "a row cannot be read; it is refused and left out of lists");
+        tracing::error!(
+            table,
+            id,
+            column,
+            "a row cannot be read; its token is refused and left out of \
+             lists"
+        );
     }
     StoreError::Corrupt { table, column }
 }

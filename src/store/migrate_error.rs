@@ -35,8 +35,8 @@ pub enum MigrateError {
     Denied(#[source] sqlx::Error),
     /// The server is a standby; it may be promoted.
     #[error(
-        "this is a standby (pg_is_in_recovery() says so), and tokend needs the primary: lead the database URL to \
-         the primary; this one will do once it is promoted"
+        "this is a standby (pg_is_in_recovery() is true), but tokend needs the primary: point the database \
+         URL at the primary, or promote this server"
     )]
     Standby,
     /// The server accepts writes, but this role's sessions are read-only.
@@ -51,8 +51,8 @@ pub enum MigrateError {
     },
     /// Tokend's tables are in a schema outside this role's search path.
     #[error(
-        "schema '{found}' of this database has tokend's tables, and this role's search_path leads to '{current}', \
-         where a second, empty installation would be made: ALTER ROLE … SET search_path = {found}"
+        "the tables of tokend are in schema '{found}', but this role's search_path leads to '{current}', \
+         where a second, empty installation would be created: run ALTER ROLE … SET search_path = {found}"
     )]
     TablesElsewhere {
         /// The schema with tokend's tables.
@@ -65,8 +65,8 @@ pub enum MigrateError {
     Migration(#[source] sqlx::migrate::MigrateError),
     /// A migration could not get a lock.
     #[error(
-        "migration {version} waits for a lock that others do not give up, and has let them go on: {holders}; end \
-         these transactions (SELECT pg_terminate_backend(PID)), or migrate when they are over"
+        "migration {version} did not get a lock that others hold, and gave way to them: {holders}; end these \
+         transactions (SELECT pg_terminate_backend(PID)), or migrate after they have ended"
     )]
     Locked {
         /// The migration's number.
@@ -83,8 +83,8 @@ pub enum MigrateError {
     /// An applied migration differs from this build's of the same number.
     #[error(
         "this database was set up by a tokend from before its first release, or its migrations were altered: \
-         migration {version} ({description}) is not this build's; lead tokend to an empty database, or serve this \
-         one with the build that set it up"
+         migration {version} ({description}) is not this build's; point tokend at an empty database, or \
+         serve this one with the build that set it up"
     )]
     OtherSchema {
         /// The migration's number.
@@ -94,20 +94,21 @@ pub enum MigrateError {
     },
     /// Different connections share sessions.
     #[error(
-        "Postgres is reached by a pooler in transaction mode: set --database-pooling transaction, or \
-         lead --direct-database-url past it"
+        "Postgres is behind a pooler in transaction mode: set --database-pooling transaction, or point \
+         --direct-database-url at Postgres itself"
     )]
     SharedSessions,
     /// Migrations need a lock of their session, which a transaction pooler cannot provide.
     #[error(
-        "migrations need a session of their own, which a pooler in transaction mode does not give: set \
-         --direct-database-url, or run `tokend migrate` with a URL past the pooler and serve with --no-migrate"
+        "migrations need a session of their own, which a pooler in transaction mode does not provide: set \
+         --direct-database-url, or run `tokend migrate` with a URL that bypasses the pooler and serve with \
+         --no-migrate"
     )]
     NoSession,
     /// Triggers of the table `tokens` are not as they must be.
     #[error(
-        "replicas do not hear of changes: triggers of the table tokens are off, as a restore with --disable-triggers \
-         leaves them; as its owner: {mend}; DELETE FROM server_mark"
+        "replicas do not learn of changes: triggers of the table tokens are off, as after a restore with \
+         --disable-triggers; run as its owner: {mend}; DELETE FROM server_mark"
     )]
     TriggersOff {
         /// The statements that fix them. Emptying `server_mark` too makes replicas and watchers start
@@ -116,8 +117,8 @@ pub enum MigrateError {
     },
     /// A sequence would give numbers that are already in use.
     #[error(
-        "a sequence is behind its table, as logical replication leaves it, and what takes a number from it would fail; \
-         as its owner: {mend}"
+        "a sequence is behind its table, as after logical replication, so inserts would fail; run as its \
+         owner: {mend}"
     )]
     SequenceBehind {
         /// The statements that fix the sequences.

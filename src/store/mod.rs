@@ -120,7 +120,7 @@ pub enum StoreError {
     #[error("the database server has changed")]
     OtherServer,
     /// Postgres has committed the change, but a standby may not have it.
-    #[error("the database has not confirmed that the change outlives it")]
+    #[error("the database has not confirmed that the change would survive its failure")]
     Unconfirmed,
     /// Postgres rejected something that tokend should never have sent.
     #[error("the database refused a statement")]

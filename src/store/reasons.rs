@@ -16,11 +16,11 @@ const STATES: [(&str, &str); 10] = [
     ("42501", "the database role lacks a grant"),
     ("25006", "the database server is read-only: a standby, perhaps"),
     ("53300", "the database server has no connection left"),
-    ("53", "the database server has no room left"),
+    ("53", "the database server has no space left"),
     ("57P03", "the database server is starting up or shutting down"),
     ("57014", "the database did not answer in time"),
     ("57", "the database server ended the connection"),
-    ("40", "the database broke up a transaction"),
+    ("40", "the database aborted a transaction"),
 ];
 
 impl StoreError {
@@ -34,7 +34,7 @@ impl StoreError {
             Self::OtherServer => "the database server has changed",
             Self::Unconfirmed => "no standby has confirmed the change",
             Self::Unavailable(error) | Self::Refused(error) => reason(error),
-            Self::Corrupt { .. } | Self::BeforeCommit(_) => "the database holds what cannot be read",
+            Self::Corrupt { .. } | Self::BeforeCommit(_) => "the database holds a value that cannot be read",
         }
     }
 }

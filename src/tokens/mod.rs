@@ -66,7 +66,8 @@ pub enum ActionError {
     /// The request was completed, but its result cannot be returned again: the key of its secret is no
     /// longer in the ring, or the token was deleted.
     #[error(
-        "this request made the token {0}, but its secret cannot be shown again; revoke it and make another"
+        "this request created the token {0}, but its secret cannot be shown again; revoke it and create \
+         another one"
     )]
     Unrepeatable(TokenId),
     /// The queue of the hash pool is full.
@@ -127,7 +128,7 @@ pub enum StateError {
 #[derive(Debug, thiserror::Error)]
 pub enum MintError {
     /// The operating system gave no randomness.
-    #[error("the operating system gave no randomness")]
+    #[error("the operating system returned no random numbers")]
     Randomness(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// The ring has no key to derive a secret from.
     #[error("the keyring has no key to derive a secret from")]

@@ -152,7 +152,7 @@ async fn a_database_of_before_the_first_release_is_refused_by_name_and_stays_as_
         let refused = refused.unwrap_err();
         assert!(matches!(refused, MigrateError::OtherSchema { version: 1, .. }), "{refused:?}");
         assert!(!refused.is_transient());
-        assert!(refused.to_string().contains("lead tokend to an empty database"), "{refused}");
+        assert!(refused.to_string().contains("point tokend at an empty database"), "{refused}");
     }
     for migrates in [true, false] {
         let mut config = installation.config();

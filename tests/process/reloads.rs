@@ -43,7 +43,7 @@ fn a_replaced_keyring_is_read_again_and_says_what_a_dropped_key_costs() {
     assert_eq!(rpc::verdict(&address, &root, &made.secret), Verdict::Valid);
 
     place.file("keyring", &format!("{second}{first}"), 0o600);
-    server.await_log("the keyring was read again");
+    server.await_log("the keyring was reloaded");
     let later = rpc::create(&address, &root, "ada").unwrap();
     let counted = || printed(run(&["key", "status", "--json"], &shared, ""));
     // Used tokens are rewritten under the new key; unused ones are not.
@@ -103,7 +103,7 @@ fn a_rotated_database_password_is_read_again_and_named_while_it_is_wrong() {
     assert!(between.starts_with("HTTP/1.1 503") && between.contains("password"), "{between}");
 
     place.file("password", "canary-two\n", 0o600);
-    server.await_log("the database password was read again");
+    server.await_log("the database password was reloaded");
     assert!(eventually(|| readiness(&mut server).starts_with("HTTP/1.1 200")), "{}", server.stderr());
     // For every use of a connection: reading, writing, revoking.
     let made = rpc::create(&address, &root, "ada").unwrap();

@@ -235,7 +235,7 @@ impl Guard {
             self.verifier
                 .client()
                 .outage()
-                .note("tokend cannot be asked about requests, which are refused", error);
+                .note("tokend returns no verdicts, so requests are refused", error);
         }
         if let Some(tell) = &self.config.on_refusal {
             tell(parts, &refusal.told());

@@ -18,7 +18,7 @@ pub enum RuleError {
     #[error("a required scope {0}")]
     Scope(#[from] FieldError),
     /// No request can have the path.
-    #[error("no request is ever taken to have the path {path:?}: {reason}")]
+    #[error("no request can match the path {path:?}: {reason}")]
     Path {
         /// The given path.
         path: String,
@@ -34,7 +34,7 @@ pub enum RuleError {
         other: String,
     },
     /// The rule for paths without one is already set.
-    #[error("what is required elsewhere was said already; say it once")]
+    #[error("what other paths require is already set; set it once")]
     Elsewhere,
 }
 
@@ -151,8 +151,9 @@ impl Rules {
         if !self.told.swap(true, Ordering::Relaxed) {
             tracing::warn!(
                 rule.path = path,
-                "a request's path resembles a rule's and is not the same: both the rule and what is required \
-                 elsewhere are demanded; rules name the whole path, also within a nested router"
+                "a request's path resembles a rule's path but is not equal: the request must satisfy both \
+                 that rule and what other paths require; a rule must name the whole path, also within a \
+                 nested router"
             );
         }
     }

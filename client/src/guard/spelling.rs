@@ -6,23 +6,23 @@ use std::borrow::Cow;
 /// Checks that a request can have exactly this path, with no other spelling for a router.
 pub(super) fn can_match(path: &str) -> Result<(), &'static str> {
     const PATTERN: &str =
-        "it is compared as it stands, and holds no patterns; put a guard of its own around such a route";
-    let Some(segments) = path.strip_prefix('/') else { return Err("it has to begin with /") };
+        "it is compared literally and may hold no patterns; put a separate guard around such a route";
+    let Some(segments) = path.strip_prefix('/') else { return Err("it must begin with /") };
     if path.contains(['?', '#']) {
-        return Err("it ends before the query");
+        return Err("it must end before the query");
     }
     if path.contains(['{', '}', '*', '<', '>']) {
         return Err(PATTERN);
     }
     if path.contains(['%', '\\', ';']) || !path.bytes().all(|byte| byte.is_ascii_graphic()) {
-        return Err("it can be spelled in several ways; put a guard of its own around such a route");
+        return Err("it can be written in several ways; put a separate guard around such a route");
     }
     let last = segments.split('/').count();
     for (number, segment) in segments.split('/').enumerate() {
         match segment {
             _ if segment.starts_with(':') => return Err(PATTERN),
-            "" if number + 1 < last => return Err("it holds an empty segment"),
-            "." | ".." => return Err("it holds a segment . or .."),
+            "" if number + 1 < last => return Err("it contains an empty segment"),
+            "." | ".." => return Err("it contains a segment . or .."),
             _ => {}
         }
     }

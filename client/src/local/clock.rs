@@ -41,7 +41,10 @@ pub(super) async fn keep_set(shared: Arc<Shared>) {
             }
             Err(error) => {
                 failures += 1;
-                shared.failed("the database cannot be asked for its time, so nothing is judged here", &error);
+                shared.failed(
+                    "the database's time is not available, so the server judges every secret",
+                    &error,
+                );
                 pause(failures)
             }
         };

@@ -68,7 +68,7 @@ impl Follower {
             }
             // One watch that ends is normal: a draining replica ends all of its watches.
             if failures > 1 {
-                self.shared.failed("changes cannot be watched, so nothing is judged here", &error);
+                self.shared.failed("changes cannot be watched, so the server judges every secret", &error);
             }
             if lost_its_place(&error) {
                 self.position = None;

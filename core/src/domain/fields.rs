@@ -35,7 +35,7 @@ pub enum FieldError {
     #[error("contains a control character")]
     ControlCharacter,
     /// The value consists only of invisible characters, such as white space.
-    #[error("has nothing that can be seen")]
+    #[error("has no visible character")]
     Blank,
     /// The value breaks another rule, which the text states.
     #[error("{0}")]
@@ -160,7 +160,8 @@ text_field!(
         }
         no_control_characters(text)?;
         if text.chars().any(is_deceptive) {
-            return Err(FieldError::Rule("contains a character that is not seen or turns the direction of text"));
+            return Err(FieldError::Rule("contains a character that is invisible or changes the direction of \
+                 text"));
         }
         Ok(())
     }

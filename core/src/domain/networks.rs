@@ -24,8 +24,7 @@ impl Network {
     pub fn parse(text: &str) -> Result<Self, FieldError> {
         const GRAMMAR: FieldError =
             FieldError::Rule("is not a network such as 192.0.2.0/24, 192.0.2.7/32 or 2001:db8::/32");
-        const HOST_BITS: FieldError =
-            FieldError::Rule("has bits of its address set behind the prefix length");
+        const HOST_BITS: FieldError = FieldError::Rule("has bits of its address set after the prefix length");
         if text.is_empty() {
             return Err(FieldError::Required);
         }

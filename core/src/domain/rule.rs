@@ -6,13 +6,13 @@
 #[non_exhaustive]
 pub enum Rule {
     /// The token would live too long.
-    #[error("the organization's policy allows tokens no such long lifetime")]
+    #[error("the lifetime is longer than the organization's policy allows")]
     LongestLifetime,
     /// The token would never expire.
     #[error("the organization's policy requires an expiration")]
     ExpirationRequired,
     /// The rotated token would stay valid for too long.
-    #[error("the organization's policy allows no such long grace")]
+    #[error("the grace period is longer than the organization's policy allows")]
     LongestGrace,
     /// The user has reached the maximum number of tokens.
     #[error("the user has as many active tokens as the organization's policy allows")]

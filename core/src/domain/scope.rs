@@ -13,7 +13,7 @@ const GRAMMAR: FieldError = FieldError::Rule(
     "is not segments of [a-z0-9][a-z0-9._/-]* joined by ':', with '*' only as the last of several",
 );
 const RESERVED: FieldError = FieldError::Rule(
-    "begins with the reserved segment 'tokend' and is none of tokend:verify, tokend:verify:any, \
+    "begins with the reserved segment 'tokend' but is not one of tokend:verify, tokend:verify:any, \
      tokend:read, tokend:write, tokend:root",
 );
 

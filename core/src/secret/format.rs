@@ -17,7 +17,7 @@ pub struct Prefix(Box<str>);
 
 /// The text is not a prefix.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("a prefix is a small letter followed by 1 to 15 small letters or digits")]
+#[error("a prefix is a lower-case letter followed by 1 to 15 lower-case letters or digits")]
 pub struct PrefixError;
 
 impl Prefix {
@@ -58,13 +58,13 @@ pub enum FormatError {
     #[error("the text does not begin with this installation's prefix")]
     Prefix,
     /// It is longer or shorter than a secret.
-    #[error("the text has not the length of a secret")]
+    #[error("the text does not have the length of a secret")]
     Length,
     /// A character is not a base62 digit, or the number is too large.
     #[error("the text is not base62 of the right size")]
     Digits,
     /// The checksum does not match.
-    #[error("the checksum does not fit the text")]
+    #[error("the checksum does not match the text")]
     Checksum,
 }
 

@@ -238,7 +238,7 @@ impl TokenApi {
 
 /// Reads the user that a trusted frontend acts for.
 pub(super) fn acting_user(headers: &HeaderMap) -> Result<Option<ActingUser>, Violations> {
-    const TWICE: FieldError = FieldError::Rule("is said twice: send one value, in one metadata key");
+    const TWICE: FieldError = FieldError::Rule("is sent twice: send one value, in one metadata key");
     let texts = headers.get_all(&ACTING_USER).iter();
     let texts = texts.map(|value| (&ACTING_USER, ActingUser::percent_decoded(value.as_bytes())));
     let binaries = headers.get_all(&ACTING_USER_BIN).iter();

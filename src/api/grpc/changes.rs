@@ -72,7 +72,7 @@ fn check_mask(paths: &[String], violations: &mut Violations) {
     for (index, path) in paths.iter().enumerate() {
         if !PATHS.contains(&path.as_str()) {
             const UNKNOWN: FieldError =
-                FieldError::Rule("is none of name, labels, scopes, allowed_cidrs, expiration");
+                FieldError::Rule("is not one of name, labels, scopes, allowed_cidrs, expiration");
             violations.add(&format!("update_mask.paths[{index}]"), &UNKNOWN);
         }
     }
@@ -190,7 +190,7 @@ pub(super) fn revoke_request(message: &proto::RevokeTokenRequest) -> Result<Revo
 }
 
 pub(super) fn no_secret() -> Violations {
-    Violations::one("secret", &FieldError::Rule("has not the form of a secret"))
+    Violations::one("secret", &FieldError::Rule("does not have the form of a secret"))
 }
 
 /// Builds the response: the whole token, or the few fields that a caller may see that only

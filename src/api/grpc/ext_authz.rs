@@ -140,7 +140,7 @@ fn values<'a>(http: &'a proto::HttpRequest, name: &str) -> impl Iterator<Item = 
 
 /// Takes only the headers that are read here; others may be invalid, which is for their reader to report.
 fn headers(http: &proto::HttpRequest, credential: Option<&HeaderName>) -> Result<HeaderMap, Refusal> {
-    const NONE: FieldError = FieldError::Rule("has one that cannot be a header");
+    const NONE: FieldError = FieldError::Rule("contains one that is not a valid header");
     let mut headers = HeaderMap::new();
     let read = [AUTHORIZATION, HeaderName::from_static(REQUIRED), HeaderName::from_static(FORWARDED)];
     for name in read.iter().chain(credential.filter(|name| !read.contains(name))) {

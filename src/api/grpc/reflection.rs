@@ -90,7 +90,7 @@ impl Reflected {
     fn file(&self, names: &HashMap<String, usize>, name: &str) -> Answer {
         match names.get(name).and_then(|&number| self.files.get(number)) {
             Some(file) => Answer::File(file.clone()),
-            None => Answer::Error(Code::NotFound, "there is nothing of that name here"),
+            None => Answer::Error(Code::NotFound, "there is nothing with that name"),
         }
     }
 }
@@ -127,7 +127,7 @@ macro_rules! serve {
                         MessageRequest::AllExtensionNumbersOfType(_)
                         | MessageRequest::FileContainingExtension(_),
                     ) => Answer::Error(Code::NotFound, "there is no such type, or no such extension of it"),
-                    None => Answer::Error(Code::InvalidArgument, "nothing is asked"),
+                    None => Answer::Error(Code::InvalidArgument, "the request asks for nothing"),
                 };
                 let answer = match answer {
                     Answer::File(file) => {

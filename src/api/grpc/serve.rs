@@ -113,7 +113,8 @@ impl Transport {
             };
             match outcome {
                 None => {
-                    tracing::debug!(address = %peer.address, "calls outlasted their connection's age; they are cut off");
+                    tracing::debug!(address = %peer.address, "calls ran longer than their connection may; \
+                         they are cut off");
                 }
                 Some(Err(error)) => log(&peer, &*error),
                 Some(Ok(())) => {}

@@ -38,7 +38,7 @@ const HUB_PATIENCE: Duration = Duration::from_secs(3);
 const MESSAGE_BYTES: usize = 1 << 20;
 
 /// The error for a position that was not issued here, or not for this organization.
-const FOREIGN: FieldError = FieldError::Rule("is not a position that watching this organization gave");
+const FOREIGN: FieldError = FieldError::Rule("is not a position from a watch of this organization");
 
 /// The messages of one call, each with its memory reservation.
 pub struct WatchStream {

@@ -49,8 +49,8 @@ impl Origin {
     /// No browser sends this text, or only sandboxed pages and files do (`null`).
     pub fn parse(text: &str) -> Result<Self, FieldError> {
         const NONE: FieldError = FieldError::Rule(
-            "must be https:// or http://, a host in lower case, and a port unless it is the scheme's own; \
-             nothing behind it, and no wildcard",
+            "must be https:// or http://, a host in lower case, and a port unless it is the scheme's \
+             default; nothing after it, and no wildcard",
         );
         let (own_port, authority) = match text.split_once("://") {
             Some(("https", authority)) => ("443", authority),
@@ -127,7 +127,7 @@ where
         let origin = match self.origin(request.headers()) {
             Ok(origin) => origin,
             Err(status) => {
-                tracing::debug!("a page of an origin that is not listed");
+                tracing::debug!("a page from an origin that is not listed");
                 return Box::pin(ready(Ok(bare(status))));
             }
         };

@@ -10,7 +10,7 @@ use zeroize::{Zeroize as _, Zeroizing};
 use super::refusal::Refusal;
 use crate::domain::FieldError;
 
-const TWICE: FieldError = FieldError::Rule("stands there more than once");
+const TWICE: FieldError = FieldError::Rule("is there more than once");
 
 /// Decoded parameters.
 pub(crate) struct Form<'a>(Vec<(Cow<'a, str>, Cow<'a, str>)>);
@@ -30,7 +30,7 @@ impl<'a> Form<'a> {
         if self.0.iter().all(|(name, _)| known.contains(&&**name)) {
             return Ok(self);
         }
-        Err(Refusal::parameter("parameter", &FieldError::Rule("is not one of those that are known here")))
+        Err(Refusal::parameter("parameter", &FieldError::Rule("is not one of the known ones")))
     }
 
     /// Reads parameters and ignores unknown names, where a protocol demands that.

@@ -52,7 +52,7 @@ impl Integrations {
             (Some(only), None) | (None, Some(only)) => Ok(Reach::Only(only)),
             (Some(only), Some(named)) if only == named => Ok(Reach::Only(only)),
             (Some(_), Some(_)) => {
-                const OTHER: FieldError = FieldError::Rule("is not the one that is configured for gateways");
+                const OTHER: FieldError = FieldError::Rule("is not the one of --gateway-organization");
                 Err(Refusal::parameter("organization", &OTHER))
             }
         }

@@ -22,7 +22,7 @@ impl IdentityHeaders {
     /// The prefix is not 2 to 50 lower-case letters, digits and hyphens that end with a hyphen.
     pub fn with_prefix(prefix: &str) -> Result<Self, FieldError> {
         const RULE: FieldError =
-            FieldError::Rule("is not 2 to 50 of a-z, 0-9 and '-', with a '-' at its end");
+            FieldError::Rule("is not 2 to 50 characters of a-z, 0-9 and '-' that end with '-'");
         let allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
         if !(2..=50).contains(&prefix.len()) || !prefix.ends_with('-') || !prefix.bytes().all(allowed) {
             return Err(RULE);

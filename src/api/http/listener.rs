@@ -133,7 +133,7 @@ impl Answering {
     async fn answer(self, request: Request<Arriving>) -> Response {
         let path = request.uri().path();
         if self.probes_only && !PROBES.contains(&path) {
-            return unavailable("all connections are taken\n");
+            return unavailable("all connections are in use\n");
         }
         let takes_body = !HEADS_ALONE.contains(&path) && !path.starts_with(router::BEFORE_PATH);
         let (mut parts, arriving) = request.into_parts();

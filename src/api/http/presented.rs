@@ -61,7 +61,7 @@ impl<'a> Caller<'a> {
     /// occurs more than once.
     pub(crate) fn of_client(headers: &'a HeaderMap, posted: &[u8]) -> Result<Self, Refusal> {
         const TWO: FieldError =
-            FieldError::Rule("stands beside an Authorization header: authenticate by one");
+            FieldError::Rule("is sent together with an Authorization header: authenticate with one of them");
         let id = form::only(posted, "client_id")?;
         let Some(secret) = form::only(posted, "client_secret")? else {
             return Self::of(headers).named(id);

@@ -95,12 +95,15 @@ impl Refusal {
             Self::Call(error) => status::log(error, &Status::from(error), Some(duration_ms), peer),
             Self::Overdue => {
                 if is_worth_a_line("OVERDUE", peer) {
-                    tracing::warn!(duration_ms, "a call has taken too long");
+                    tracing::warn!(duration_ms, "a call took too long");
                 }
             }
             Self::TooLong => {
                 if is_worth_a_line("TOO_LONG", peer) {
-                    tracing::info!("a gateway sends more than is read: have Envoy hand over no bodies");
+                    tracing::info!(
+                        "a gateway sends more than tokend reads: configure Envoy to send no \
+                         request bodies"
+                    );
                 }
             }
         }

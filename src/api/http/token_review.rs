@@ -56,7 +56,7 @@ struct Spec<'a> {
 
 impl<'a> Review<'a> {
     fn read(body: &'a [u8]) -> Result<Self, Refusal> {
-        const NONE: FieldError = FieldError::Rule("is no TokenReview of authentication.k8s.io/v1");
+        const NONE: FieldError = FieldError::Rule("is not a TokenReview of authentication.k8s.io/v1");
         let read = serde_json::from_slice(body).ok();
         let read = read.filter(|review: &Self| review.api_version == VERSION && review.kind == KIND);
         read.ok_or_else(|| Refusal::parameter("body", &NONE))

@@ -35,7 +35,7 @@ pub enum AccessError {
     #[error("the caller lacks the scope {}", .0.word())]
     MissingScope(ReservedScope),
     /// The caller named an organization that is not its own.
-    #[error("the caller may act in its own organization alone")]
+    #[error("the caller may act only in its own organization")]
     ForeignOrganization,
     /// The token has, or would have, a reserved scope that the caller lacks.
     #[error("the token holds the reserved scope {}, which the caller lacks", .0.word())]
