@@ -39,7 +39,7 @@ mod tests {
         for good in ["http://127.0.0.1:1", "https://tokend.example.org:65535", "http://[::1]:50051/"] {
             assert_eq!(check(good), Ok(()), "{good}");
         }
-        for (bad, said) in [
+        for (bad, expected) in [
             ("", "begin"),
             ("tokend:50051", "begin"),
             ("ftp://tokend:1", "begin"),
@@ -62,7 +62,7 @@ mod tests {
             ("https://tokend:1/x@y", "a user"),
         ] {
             assert!(
-                check(bad).is_err_and(|problem| problem.contains(said) && !problem.contains("canary")),
+                check(bad).is_err_and(|problem| problem.contains(expected) && !problem.contains("canary")),
                 "{bad}"
             );
         }

@@ -11,7 +11,7 @@ use tonic::transport::Channel;
 use tonic::{Request, Status};
 
 use crate::authorization::Authorization;
-use crate::credential::{Credential, Known};
+use crate::credential::{Credential, CurrentSecret};
 use crate::error::{Error, ErrorKind};
 #[cfg(any(feature = "guard", feature = "local"))]
 use crate::outage::Outage;
@@ -89,12 +89,12 @@ impl Client {
     }
 
     /// Returns the caller's current credential.
-    pub(crate) fn known(&self) -> Option<Arc<Known>> {
+    pub(crate) fn current_secret(&self) -> Option<Arc<CurrentSecret>> {
         self.credential.as_ref().map(|credential| credential.current())
     }
 
     /// Returns whether an error is about a credential that has been replaced since.
-    pub(crate) fn has_another(&self, error: &Error, used: Option<&Arc<Known>>) -> bool {
+    pub(crate) fn has_another(&self, error: &Error, used: Option<&Arc<CurrentSecret>>) -> bool {
         let (Some(credential), Some(used)) = (&self.credential, used) else { return false };
         error.kind() == ErrorKind::Unauthenticated && credential.differs_from(used)
     }
@@ -341,7 +341,7 @@ impl Client {
             let answer = call(self.generated(), request);
             async { answer.await.map(tonic::Response::into_inner).map_err(|status| Error::of(&status)) }
         };
-        let used = self.known();
+        let used = self.current_secret();
         self.retries.run(repeatable, |error| self.has_another(error, used.as_ref()), attempt).await
     }
 }

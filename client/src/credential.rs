@@ -21,18 +21,18 @@ pub use crate::connection_error::SourceError;
 const INTERVAL: i64 = 5_000_000_000;
 const AT_MOST: i64 = 100_000_000;
 
-type Ask = dyn Fn() -> Result<SecretString, SourceError> + Send + Sync;
+type ReadSecret = dyn Fn() -> Result<SecretString, SourceError> + Send + Sync;
 
 /// The source of the secret.
 #[derive(Clone)]
 pub(crate) enum Source {
     Fixed(SecretString),
-    Asked(Arc<Ask>),
+    Asked(Arc<ReadSecret>),
 }
 
 /// A secret, and the metadata value for it.
 #[derive(Debug)]
-pub(crate) struct Known {
+pub(crate) struct CurrentSecret {
     pub(crate) secret: SecretString,
     pub(crate) header: MetadataValue<Ascii>,
 }
@@ -40,7 +40,7 @@ pub(crate) struct Known {
 /// The credential of a client.
 #[derive(Debug)]
 pub(crate) struct Credential {
-    known: ArcSwap<Known>,
+    current: ArcSwap<CurrentSecret>,
     source: Source,
     /// When the source was last read, by the boot clock.
     asked: AtomicI64,
@@ -55,12 +55,12 @@ impl Source {
         }))
     }
 
-    fn read(&self) -> Result<Known, ConnectionError> {
+    fn read(&self) -> Result<CurrentSecret, ConnectionError> {
         let secret = match self {
             Self::Fixed(secret) => secret.clone(),
             Self::Asked(ask) => ask().map_err(ConnectionError::SecretSource)?,
         };
-        Ok(Known { header: header(&secret)?, secret })
+        Ok(CurrentSecret { header: header(&secret)?, secret })
     }
 }
 
@@ -76,20 +76,20 @@ impl fmt::Debug for Source {
 impl Credential {
     /// Reads the secret for the first time.
     pub(crate) fn new(source: Source) -> Result<Self, ConnectionError> {
-        let known = ArcSwap::from_pointee(source.read()?);
-        Ok(Self { known, source, asked: AtomicI64::new(BootInstant::now().boot) })
+        let current = ArcSwap::from_pointee(source.read()?);
+        Ok(Self { current, source, asked: AtomicI64::new(BootInstant::now().boot) })
     }
 
     /// Returns the secret, read again if the last read was a while ago.
-    pub(crate) fn current(&self) -> Arc<Known> {
+    pub(crate) fn current(&self) -> Arc<CurrentSecret> {
         self.refresh(INTERVAL);
-        self.known.load_full()
+        self.current.load_full()
     }
 
     /// Returns whether there is another secret than this one, which tokend has refused.
-    pub(crate) fn differs_from(&self, refused: &Arc<Known>) -> bool {
+    pub(crate) fn differs_from(&self, refused: &Arc<CurrentSecret>) -> bool {
         self.refresh(AT_MOST);
-        !Arc::ptr_eq(&self.known.load(), refused)
+        !Arc::ptr_eq(&self.current.load(), refused)
     }
 
     fn refresh(&self, interval: i64) {
@@ -103,8 +103,8 @@ impl Credential {
             return;
         }
         match self.source.read() {
-            Ok(read) if read.secret.expose_secret() == self.known.load().secret.expose_secret() => {}
-            Ok(read) => self.known.store(Arc::new(read)),
+            Ok(read) if read.secret.expose_secret() == self.current.load().secret.expose_secret() => {}
+            Ok(read) => self.current.store(Arc::new(read)),
             Err(error) => {
                 let cause = error.source().map(ToString::to_string);
                 tracing::warn!(%error, cause, "the caller's own secret cannot be read again; the last one \

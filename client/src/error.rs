@@ -172,7 +172,7 @@ impl Error {
     pub(crate) fn of(status: &Status) -> Self {
         let details = status.get_error_details();
         let reason = details.error_info().filter(|info| info.domain == DOMAIN);
-        let told = |name| Some(&**reason?.metadata.get(name)?);
+        let detail = |name| Some(&**reason?.metadata.get(name)?);
         let violations = details.bad_request().map(|bad| &bad.field_violations[..]).unwrap_or_default();
         let violation = |violation: &tonic_types::FieldViolation| FieldViolation {
             field: violation.field.clone(),
@@ -186,8 +186,8 @@ impl Error {
                 .and_then(ErrorReason::read),
             violations: violations.iter().map(violation).collect(),
             retry_after: details.retry_info().and_then(|info| info.retry_delay),
-            rule: told("rule").and_then(Rule::from_word),
-            token_id: told("successor").or(told("token_id")).and_then(|id| TokenId::parse(id).ok()),
+            rule: detail("rule").and_then(Rule::from_word),
+            token_id: detail("successor").or(detail("token_id")).and_then(|id| TokenId::parse(id).ok()),
             code: Some(status.code()),
             cause: status.source().is_some().then(|| Arc::new(status.clone())),
         }
@@ -270,19 +270,19 @@ mod tests {
 
     #[test]
     fn tokends_reasons_are_read_and_others_are_not_taken_for_them() {
-        let told = |reason: &str, domain: &str| {
+        let detail = |reason: &str, domain: &str| {
             let metadata =
                 std::collections::HashMap::from([("rule".to_owned(), "allowed_scopes".to_owned())]);
             let details = ErrorDetails::with_error_info(reason, domain, metadata);
             Error::of(&Status::with_error_details(Code::NotFound, "gone", details))
         };
-        let error = told("TOKEN_NOT_FOUND", DOMAIN);
+        let error = detail("TOKEN_NOT_FOUND", DOMAIN);
         assert_eq!((error.kind(), error.reason()), (ErrorKind::NotFound, Some(ErrorReason::TokenNotFound)));
         assert_eq!(error.to_string(), "gone");
         assert_eq!((error.rule(), error.token_id()), (Some(Rule::AllowedScopes), None));
-        let foreign = told("TOKEN_NOT_FOUND", "example.org");
+        let foreign = detail("TOKEN_NOT_FOUND", "example.org");
         assert_eq!((foreign.reason(), foreign.rule()), (None, None));
-        assert_eq!(told("SOMETHING_NEW", DOMAIN).reason(), None);
+        assert_eq!(detail("SOMETHING_NEW", DOMAIN).reason(), None);
     }
 
     #[test]

@@ -25,7 +25,6 @@
 struct Readme;
 
 mod address;
-mod ambient;
 mod authorization;
 mod client;
 mod connection;
@@ -44,6 +43,7 @@ mod outage;
 mod pages;
 mod policies;
 mod question;
+mod random;
 mod redact;
 mod remote;
 mod requests;

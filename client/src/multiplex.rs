@@ -44,13 +44,13 @@ impl Multiplex {
     }
 
     pub(crate) async fn ask(&self, request: VerifyRequest) -> Result<Answer, Error> {
-        let (answer, told) = oneshot::channel();
+        let (answer, response) = oneshot::channel();
         let deadline = Instant::now() + self.patience;
         // If too many wait already, this one waits for capacity.
         let asked = tokio::time::timeout_at(deadline, self.questions.send(Asked { request, answer })).await;
         asked.map_err(|_| Error::overloaded())?.map_err(|_| Error::lost())?;
-        let told = tokio::time::timeout_at(deadline, told).await.map_err(|_| Error::overdue())?;
-        told.map_err(|_| Error::lost())?
+        let response = tokio::time::timeout_at(deadline, response).await.map_err(|_| Error::overdue())?;
+        response.map_err(|_| Error::lost())?
     }
 }
 
@@ -71,7 +71,7 @@ impl Conversation {
                 let Some(asked) = self.asked.recv().await else { return };
                 self.again.push_back(asked);
             }
-            let known = self.client.known();
+            let known = self.client.current_secret();
             match self.converse().await {
                 Ok(()) => failures = 0,
                 Err(error) if self.client.has_another(&error, known.as_ref()) => failures = 0,
@@ -128,14 +128,14 @@ impl Conversation {
         waiting: &mut VecDeque<Asked>,
     ) -> Result<(), Error> {
         let patience = self.client.call_timeout();
-        let mut heard = Instant::now();
+        let mut received = Instant::now();
         let mut answered = false;
         loop {
             let silent = async {
                 if waiting.is_empty() {
                     std::future::pending::<()>().await;
                 } else {
-                    tokio::time::sleep_until(heard + patience).await;
+                    tokio::time::sleep_until(received + patience).await;
                 }
             };
             tokio::select! {
@@ -143,7 +143,7 @@ impl Conversation {
                     Ok(Some(VerifyStreamResponse { response: Some(response) })) => {
                         let asked = waiting.pop_front().ok_or_else(|| Error::answer("question"))?;
                         let _ = asked.answer.send(response.try_into());
-                        heard = Instant::now();
+                        received = Instant::now();
                         answered = true;
                     }
                     Ok(Some(VerifyStreamResponse { response: None })) => return Err(Error::answer("response")),
@@ -158,7 +158,7 @@ impl Conversation {
                 asked = self.asked.recv(), if waiting.len() < MOST => {
                     let Some(asked) = asked else { return Ok(()) };
                     if waiting.is_empty() {
-                        heard = Instant::now();
+                        received = Instant::now();
                     }
                     // Added to the waiting ones first: if it cannot be sent, it is asked again.
                     let sent = send(sender, &asked);

@@ -10,9 +10,9 @@ use tokend_core::domain::{Networks, OrganizationId, Scopes, Token, TokenState};
 use tokend_core::secret::TokenId;
 use uuid::Uuid;
 
-use crate::ambient;
 use crate::proto;
 use crate::proto::create_token_request::Expiration as Choice;
+use crate::random;
 use crate::token::{duration, texts, timestamp};
 
 /// A token's expiration, which must be chosen each time.
@@ -308,7 +308,7 @@ fn cidrs(networks: &Networks) -> Vec<String> {
 
 /// Returns a new request id, by which a repeated call is recognized.
 fn request_id() -> String {
-    uuid::Builder::from_random_bytes(ambient::random())
+    uuid::Builder::from_random_bytes(random::random())
         .into_uuid()
         .hyphenated()
         .encode_lower(&mut Uuid::encode_buffer())

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::ambient;
 use crate::error::{Error, ErrorKind};
+use crate::random;
 
 /// The longest first pause; it doubles with each further one, up to the longest of all.
 const FIRST: Duration = Duration::from_millis(25);
@@ -70,7 +70,7 @@ impl Retries {
 /// Returns a random pause after this attempt, counted from 1, up to a bound that doubles.
 pub(crate) fn pause(attempt: u32) -> Duration {
     let most = FIRST.saturating_mul(1 << attempt.saturating_sub(1).min(16)).min(LONGEST);
-    most.mul_f64(ambient::random::<f64>())
+    most.mul_f64(random::random::<f64>())
 }
 
 #[cfg(test)]

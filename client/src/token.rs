@@ -127,7 +127,7 @@ pub(crate) fn duration(duration: Duration) -> prost_types::Duration {
 mod tests {
     use super::*;
     use prost::Message as _;
-    use tokend_core::domain::packed::Places;
+    use tokend_core::domain::packed::FieldPositions;
     use tokend_core::fixtures;
 
     /// A token with every field set.
@@ -147,14 +147,14 @@ mod tests {
     #[test]
     fn what_the_server_packs_reads_back() {
         for token in [fixtures::token(&[]), full()] {
-            let (_, wire) = Places::pack(&token);
+            let (_, wire) = FieldPositions::pack(&token);
             assert_eq!(super::token(proto::Token::decode(&*wire).unwrap()).unwrap(), token);
         }
     }
 
     #[test]
     fn what_cannot_be_read_is_no_answer() {
-        let good = || proto::Token::decode(&*Places::pack(&full()).1).unwrap();
+        let good = || proto::Token::decode(&*FieldPositions::pack(&full()).1).unwrap();
         assert!(token(good()).is_ok());
         let changes: [fn(&mut proto::Token); 6] = [
             |token| token.id.push('0'),

@@ -54,7 +54,7 @@ async fn what_is_held_is_judged_without_tokend_and_as_tokend_would() {
         assert_eq!(here.token.map(|token| token.id), there.token.map(|token| token.id));
     }
     let status = verifier.local_status().unwrap();
-    assert_eq!((status.held, status.starts), (1, 1));
+    assert_eq!((status.cached, status.starts), (1, 1));
     assert!(status.answered >= 8 && status.bytes > 0);
 }
 

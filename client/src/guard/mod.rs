@@ -54,7 +54,7 @@ struct Config {
 
 /// The credential that a guard has removed from a request, for guards behind it.
 #[derive(Clone)]
-struct Taken(Result<SecretString, CredentialError>);
+struct RemovedCredential(Result<SecretString, CredentialError>);
 
 impl Guard {
     /// Admits every request with a valid token, with any scopes.
@@ -125,11 +125,11 @@ impl Guard {
         self.with(|config| config.http_alone = true)
     }
 
-    /// Calls `tell` for every refusal before the response, to count or log it. Without the
-    /// credential, unless `tell` reads the request's headers, where it still is.
+    /// Calls `callback` for every refusal before the response, to count or log it. Without the
+    /// credential, unless `callback` reads the request's headers, where it still is.
     #[must_use]
-    pub fn on_refusal(self, tell: impl Fn(&Parts, &Refused<'_>) + Send + Sync + 'static) -> Self {
-        self.with(|config| config.on_refusal = Some(Arc::new(tell)))
+    pub fn on_refusal(self, callback: impl Fn(&Parts, &Refused<'_>) + Send + Sync + 'static) -> Self {
+        self.with(|config| config.on_refusal = Some(Arc::new(callback)))
     }
 
     fn with(mut self, change: impl FnOnce(&mut Config)) -> Self {
@@ -225,8 +225,8 @@ impl Guard {
         if self.config.credential_stays || !parts.headers.contains_key(AUTHORIZATION) {
             return;
         }
-        let taken = in_headers(&parts.headers).map(SecretString::from);
-        parts.extensions.insert(Taken(taken));
+        let removed = in_headers(&parts.headers).map(SecretString::from);
+        parts.extensions.insert(RemovedCredential(removed));
         parts.headers.remove(AUTHORIZATION);
     }
 
@@ -237,8 +237,8 @@ impl Guard {
                 .outage()
                 .note("tokend returns no verdicts, so requests are refused", error);
         }
-        if let Some(tell) = &self.config.on_refusal {
-            tell(parts, &refusal.told());
+        if let Some(callback) = &self.config.on_refusal {
+            callback(parts, &refusal.to_refused());
         }
         refusal.response(if self.config.http_alone { None } else { refusal::grpc(parts) })
     }
@@ -252,8 +252,8 @@ fn whole_path(parts: &Parts) -> Option<&str> {
 /// Finds the credential of a request: its own, otherwise the one that an earlier guard removed from it.
 fn presented(parts: &Parts) -> Result<&str, Refusal> {
     let found = match parts.extensions.get() {
-        Some(Taken(taken)) if !parts.headers.contains_key(AUTHORIZATION) => {
-            taken.as_ref().map(SecretString::expose_secret).map_err(|error| *error)
+        Some(RemovedCredential(removed)) if !parts.headers.contains_key(AUTHORIZATION) => {
+            removed.as_ref().map(SecretString::expose_secret).map_err(|error| *error)
         }
         _ => in_headers(&parts.headers),
     };

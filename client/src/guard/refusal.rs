@@ -45,7 +45,7 @@ pub enum Refused<'a> {
 }
 
 /// The parts of a refusal's response.
-struct Said {
+struct ResponseParts {
     status: StatusCode,
     code: &'static str,
     message: &'static str,
@@ -55,7 +55,7 @@ struct Said {
 
 impl Refusal {
     /// Returns the public part of a refusal.
-    pub(super) fn told(&self) -> Refused<'_> {
+    pub(super) fn to_refused(&self) -> Refused<'_> {
         match self {
             Self::Credential(_) => Refused::Credential,
             Self::Denied(verdict, _) => Refused::Verdict(*verdict),
@@ -66,36 +66,36 @@ impl Refusal {
 
     /// Builds the response: by gRPC with this content type, otherwise by HTTP.
     pub(super) fn response(&self, grpc: Option<&'static str>) -> Response<Full<Bytes>> {
-        let said = self.said();
+        let parts = self.parts();
         let mut response = Response::new(Full::default());
         let headers = response.headers_mut();
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        let challenge = said.challenge.and_then(|text| HeaderValue::try_from(text).ok());
+        let challenge = parts.challenge.and_then(|text| HeaderValue::try_from(text).ok());
         headers.extend(challenge.map(|challenge| (WWW_AUTHENTICATE, challenge)));
         if let Some(content_type) = grpc {
             // Trailers only, which are sent as headers.
             headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
-            headers.insert(HeaderName::from_static("grpc-status"), HeaderValue::from_static(said.code));
-            headers.insert(HeaderName::from_static("grpc-message"), HeaderValue::from_static(said.message));
+            headers.insert(HeaderName::from_static("grpc-status"), HeaderValue::from_static(parts.code));
+            headers.insert(HeaderName::from_static("grpc-message"), HeaderValue::from_static(parts.message));
             return response;
         }
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        if said.status == StatusCode::SERVICE_UNAVAILABLE {
+        if parts.status == StatusCode::SERVICE_UNAVAILABLE {
             headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
         }
-        *response.status_mut() = said.status;
-        *response.body_mut() = Full::from(said.body);
+        *response.status_mut() = parts.status;
+        *response.body_mut() = Full::from(parts.body);
         response
     }
 
-    fn said(&self) -> Said {
+    fn parts(&self) -> ResponseParts {
         let denied = |denial: Denial, message| {
             let (status, code) = if denial.forbidden {
                 (StatusCode::FORBIDDEN, PERMISSION_DENIED)
             } else {
                 (StatusCode::UNAUTHORIZED, UNAUTHENTICATED)
             };
-            Said { status, code, message, challenge: denial.challenge, body: denial.body }
+            ResponseParts { status, code, message, challenge: denial.challenge, body: denial.body }
         };
         match self {
             Self::Credential(error) => {
@@ -113,14 +113,14 @@ impl Refusal {
                 };
                 denied(Denial::of_verdict(*verdict, missing), message)
             }
-            Self::Closed => Said {
+            Self::Closed => ResponseParts {
                 status: StatusCode::FORBIDDEN,
                 code: PERMISSION_DENIED,
                 message: "nobody may do this",
                 challenge: None,
                 body: plain("access_denied"),
             },
-            Self::Unknown(_) => Said {
+            Self::Unknown(_) => ResponseParts {
                 status: StatusCode::SERVICE_UNAVAILABLE,
                 code: UNAVAILABLE,
                 message: "the credential cannot be checked now",

@@ -49,21 +49,21 @@ pub(super) enum Access {
 /// The rules of a guard.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Rules {
-    /// The rule for other paths; unless `said`, any token is admitted.
+    /// The rule for other paths; unless `elsewhere_set`, any token is admitted.
     elsewhere: Access,
-    said: bool,
+    elsewhere_set: bool,
     /// The rules by path, as written.
     paths: HashMap<String, Access>,
     /// The rules by normalized path, see [`plain`].
-    alike: HashMap<String, Resembled>,
+    alike: HashMap<String, SimilarPaths>,
     /// The rules by each suffix of the normalized path: what is left of it after a removed prefix.
-    ends: HashMap<String, Resembled>,
-    told: Arc<AtomicBool>,
+    ends: HashMap<String, SimilarPaths>,
+    warned: Arc<AtomicBool>,
 }
 
 /// The combined demand of the rules that a path resembles, and one of their paths.
 #[derive(Debug, Clone)]
-struct Resembled {
+struct SimilarPaths {
     path: String,
     access: Access,
 }
@@ -77,7 +77,7 @@ impl Default for Access {
 impl Rules {
     /// Sets the rule for paths without one.
     pub(super) fn require(&mut self, scopes: Scopes) -> Result<(), RuleError> {
-        if std::mem::replace(&mut self.said, true) {
+        if std::mem::replace(&mut self.elsewhere_set, true) {
             return Err(RuleError::Elsewhere);
         }
         self.elsewhere = Access::Requires(scopes);
@@ -86,7 +86,7 @@ impl Rules {
 
     /// Refuses requests at paths without a rule.
     pub(super) fn close_elsewhere(&mut self) {
-        (self.elsewhere, self.said) = (Access::Closed, true);
+        (self.elsewhere, self.elsewhere_set) = (Access::Closed, true);
     }
 
     /// Adds the rule for a path.
@@ -109,46 +109,46 @@ impl Rules {
         Ok(())
     }
 
-    /// Returns the access at a path: `seen` is the path as the guard sees it, `whole` the path
+    /// Returns the access at a path: `visible` is the path as the guard sees it, `full` the path
     /// before routers removed anything, if known.
     ///
     /// A rule for exactly this path applies. If there is none, but one may be meant (a router may
     /// accept other spellings, or only part of the path is seen), its scopes are required in
     /// addition to those elsewhere; that it is open does not apply.
-    pub(super) fn access(&self, seen: &str, whole: Option<&str>) -> Cow<'_, Access> {
-        let named = self.paths.get(whole.unwrap_or(seen));
+    pub(super) fn access(&self, visible: &str, full: Option<&str>) -> Cow<'_, Access> {
+        let named = self.paths.get(full.unwrap_or(visible));
         let access = named.unwrap_or(&self.elsewhere);
-        if self.paths.is_empty() || (named.is_some() && whole.is_some()) {
+        if self.paths.is_empty() || (named.is_some() && full.is_some()) {
             return Cow::Borrowed(access);
         }
-        let resembled = self.resembled(&plain(seen), whole.map(plain).as_deref(), named.is_none());
-        if resembled.is_empty() {
+        let similar = self.similar(&plain(visible), full.map(plain).as_deref(), named.is_none());
+        if similar.is_empty() {
             return Cow::Borrowed(access);
         }
         let least = if *access == Access::Open { &self.elsewhere } else { access };
-        Cow::Owned(resembled.into_iter().fold(least.clone(), |all, Resembled { path, access }| {
-            self.tell(path);
+        Cow::Owned(similar.into_iter().fold(least.clone(), |all, SimilarPaths { path, access }| {
+            self.warn(path);
             all.and(access)
         }))
     }
 
     /// Finds the rules with requirements that may apply to a path. `alike`: also by other spellings.
-    fn resembled(&self, seen: &str, whole: Option<&str>, alike: bool) -> Vec<&Resembled> {
-        let mut found = vec![self.alike.get(seen).filter(|_| alike)];
-        match whole {
-            None => found.push(self.ends.get(seen)),
+    fn similar(&self, visible: &str, full: Option<&str>, alike: bool) -> Vec<&SimilarPaths> {
+        let mut found = vec![self.alike.get(visible).filter(|_| alike)];
+        match full {
+            None => found.push(self.ends.get(visible)),
             // What was removed from the path may belong to the rule's path.
-            Some(whole) => {
-                let ends = whole.match_indices('/').map(|(at, _)| &whole[at..]);
-                found.extend(ends.take_while(|end| end.len() > seen.len()).map(|end| self.alike.get(end)));
+            Some(full) => {
+                let ends = full.match_indices('/').map(|(at, _)| &full[at..]);
+                found.extend(ends.take_while(|end| end.len() > visible.len()).map(|end| self.alike.get(end)));
             }
         }
         found.into_iter().flatten().filter(|found| matches!(found.access, Access::Requires(_))).collect()
     }
 
     /// Logs once that a rule matches only by resemblance.
-    fn tell(&self, path: &str) {
-        if !self.told.swap(true, Ordering::Relaxed) {
+    fn warn(&self, path: &str) {
+        if !self.warned.swap(true, Ordering::Relaxed) {
             tracing::warn!(
                 rule.path = path,
                 "a request's path resembles a rule's path but is not equal: the request must satisfy both \
@@ -179,12 +179,9 @@ pub(super) fn scopes<'a>(texts: impl IntoIterator<Item = &'a str>) -> Result<Sco
     Ok(Scopes::new(texts.into_iter().map(Scope::parse).collect::<Result<_, _>>()?)?)
 }
 
-fn note(resembling: &mut HashMap<String, Resembled>, by: &str, path: &str, access: &Access) {
-    let resembled = Resembled { path: path.to_owned(), access: access.clone() };
-    resembling
-        .entry(by.to_owned())
-        .and_modify(|there| there.access = there.access.and(access))
-        .or_insert(resembled);
+fn note(paths: &mut HashMap<String, SimilarPaths>, by: &str, path: &str, access: &Access) {
+    let similar = SimilarPaths { path: path.to_owned(), access: access.clone() };
+    paths.entry(by.to_owned()).and_modify(|there| there.access = there.access.and(access)).or_insert(similar);
 }
 
 #[cfg(test)]
@@ -233,7 +230,7 @@ mod tests {
             ("/acme.v1.Reports/Get", requires(&["get"])),
         ]);
         let (some, both) = (requires(&["some"]), requires(&["some", "admin"]));
-        for (seen, whole, expected) in [
+        for (visible, full, expected) in [
             ("/api/admin", None, requires(&["admin"])),
             ("/acme.v1.Reports/Get", None, requires(&["get"])),
             ("/api/health", None, Access::Open),
@@ -256,7 +253,7 @@ mod tests {
             ("/x", Some("/api//admin/"), both.clone()),
             ("/Health", Some("/api/Health"), some),
         ] {
-            assert_eq!(*rules.access(seen, whole), expected, "{seen} of {whole:?}");
+            assert_eq!(*rules.access(visible, full), expected, "{visible} of {full:?}");
         }
         let mut closed = rules.clone();
         closed.close_elsewhere();

@@ -43,13 +43,13 @@ pub(super) fn plain(path: &str) -> Cow<'_, str> {
     let mut segments: Vec<String> = Vec::new();
     for segment in text.split(['/', '\\']) {
         let segment = segment.split(';').next().unwrap_or_default();
-        let seen: String = segment.chars().filter(|c| !c.is_control() && !c.is_whitespace()).collect();
-        match &*seen {
+        let visible: String = segment.chars().filter(|c| !c.is_control() && !c.is_whitespace()).collect();
+        match &*visible {
             "" | "." => {}
             ".." => {
                 segments.pop();
             }
-            _ => segments.push(seen),
+            _ => segments.push(visible),
         }
     }
     Cow::Owned(format!("/{}", segments.join("/")))

@@ -11,9 +11,9 @@ use tokend_core::secret::{Prefix, Secret, TokenId};
 use zeroize::Zeroizing;
 
 use super::Shared;
-use super::fresh::Set;
-use crate::ambient;
+use super::freshness::DatabaseClock;
 use crate::question::{Consistency, Question};
+use crate::random;
 use crate::retry::pause;
 
 /// How often the clock is set. Drift is accounted for; this bounds its cost.
@@ -25,17 +25,17 @@ pub(super) async fn keep_set(shared: Arc<Shared>) {
     let mut failures = 0;
     loop {
         // The caller's own secret; without one, a secret that belongs to no token.
-        let known = client.known().map(|known| known.secret.clone());
-        let secret = known.unwrap_or_else(|| nobodys(&shared.prefix));
+        let known = client.current_secret().map(|known| known.secret.clone());
+        let secret = known.unwrap_or_else(|| unknown_secret(&shared.prefix));
         let question =
             Question { secret: secret.expose_secret(), required_scopes: &required_scopes, client_ip: None };
         // Taken before it is sent: the returned time is read later.
-        let (start, sent) = (shared.fresh.start(), BootInstant::now());
+        let (start, sent) = (shared.freshness.start(), BootInstant::now());
         let wait = match client.verify(&question, Consistency::Full).await {
             Ok(answer) => {
                 failures = 0;
                 if let Some(database_time) = answer.as_of {
-                    shared.fresh.set_clock(Set { sent, database_time, start });
+                    shared.freshness.set_clock(DatabaseClock { sent, database_time, start });
                 }
                 INTERVAL
             }
@@ -48,11 +48,11 @@ pub(super) async fn keep_set(shared: Arc<Shared>) {
                 pause(failures)
             }
         };
-        let _ = tokio::time::timeout(wait, shared.fresh.doubted()).await;
+        let _ = tokio::time::timeout(wait, shared.freshness.doubted()).await;
     }
 }
 
-fn nobodys(prefix: &Prefix) -> SecretString {
-    let bits = Zeroizing::new(ambient::random());
-    Secret::derived(TokenId::from_bytes(ambient::random()), bits).render(prefix)
+fn unknown_secret(prefix: &Prefix) -> SecretString {
+    let bits = Zeroizing::new(random::random());
+    Secret::derived(TokenId::from_bytes(random::random()), bits).render(prefix)
 }

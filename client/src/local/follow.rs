@@ -31,37 +31,37 @@ pub(super) struct Follower {
     /// The position of the last complete batch.
     position: Option<String>,
     /// Nothing was received since everything was removed.
-    anew: bool,
+    cleared: bool,
     patience: Duration,
 }
 
 impl Follower {
     pub(super) fn new(client: Client, shared: Arc<Shared>) -> Self {
-        Self { client, shared, own: None, position: None, anew: false, patience: PATIENCE }
+        Self { client, shared, own: None, position: None, cleared: false, patience: PATIENCE }
     }
 
     /// Follows forever.
     pub(super) async fn run(mut self) {
         let mut failures = 0;
         loop {
-            if self.position.is_none() && !self.anew {
-                self.start_anew();
+            if self.position.is_none() && !self.cleared {
+                self.restart();
             }
-            let mut heard = false;
+            let mut received = false;
             let began = Instant::now();
-            let known = self.client.known();
+            let known = self.client.current_secret();
             let own =
                 known.as_ref().map(|known| Secret::parse(known.secret.expose_secret(), &self.shared.prefix));
             self.own = own.and_then(Result::ok).map(|secret| secret.id());
             let error = match self.client.watch_tokens(None, self.position.as_deref()).await {
                 Ok(mut changes) => {
-                    self.shared.held.connected();
-                    self.follow(&mut changes, &mut heard).await
+                    self.shared.cache.connected();
+                    self.follow(&mut changes, &mut received).await
                 }
                 Err(error) => error,
             };
             // A watch that ends as soon as it has begun will probably do so again.
-            failures = if heard && began.elapsed() > PATIENCE { 1 } else { failures + 1 };
+            failures = if received && began.elapsed() > PATIENCE { 1 } else { failures + 1 };
             if self.client.has_another(&error, known.as_ref()) {
                 failures = 0;
                 continue;
@@ -70,7 +70,7 @@ impl Follower {
             if failures > 1 {
                 self.shared.failed("changes cannot be watched, so the server judges every secret", &error);
             }
-            if lost_its_place(&error) {
+            if has_missed_changes(&error) {
                 self.position = None;
             }
             tokio::time::sleep(pause(failures).max(error.retry_after().unwrap_or_default())).await;
@@ -78,47 +78,47 @@ impl Follower {
     }
 
     /// Handles messages until the watch ends or is silent for too long.
-    async fn follow(&mut self, changes: &mut Changes, heard: &mut bool) -> Error {
+    async fn follow(&mut self, changes: &mut Changes, received: &mut bool) -> Error {
         loop {
             match tokio::time::timeout(self.patience, changes.next()).await {
                 Ok(Ok(Some(batch))) => {
                     if batch.changes.iter().any(|change| self.own == Some(change.token_id)) {
                         self.position = None;
-                        self.anew = false;
+                        self.cleared = false;
                         return Error::lost();
                     }
-                    self.take_in(batch);
+                    self.apply(batch);
                 }
                 Ok(Ok(None)) => return Error::lost(),
                 Ok(Err(error)) => return error,
                 Err(_) => return Error::overdue(),
             }
-            *heard = true;
+            *received = true;
         }
     }
 
-    fn take_in(&mut self, batch: ChangeBatch) {
-        self.anew = false;
+    fn apply(&mut self, batch: ChangeBatch) {
+        self.cleared = false;
         let ids: Vec<_> = batch.changes.iter().map(|change| change.token_id).collect();
         let last = batch.position.is_some();
-        self.shared.held.forget(&ids, batch.as_of, last);
+        self.shared.cache.forget(&ids, batch.as_of, last);
         if last {
             self.position = batch.position;
-            self.shared.fresh.publish(batch.as_of, BootInstant::now());
+            self.shared.freshness.publish(batch.as_of, BootInstant::now());
         }
         self.patience = batch.heartbeat_interval.saturating_mul(MISSED).max(PATIENCE);
     }
 
-    fn start_anew(&mut self) {
-        self.anew = true;
+    fn restart(&mut self) {
+        self.cleared = true;
         self.shared.starts.fetch_add(1, Ordering::Relaxed);
         // Freshness is withdrawn first: it must not cover records that are being removed.
-        self.shared.fresh.begin_anew();
-        self.shared.held.clear();
+        self.shared.freshness.restart();
+        self.shared.cache.clear();
     }
 }
 
 /// Returns whether changes may have been missed: the position is too old, or of another tokend.
-fn lost_its_place(error: &Error) -> bool {
+fn has_missed_changes(error: &Error) -> bool {
     error.reason() == Some(ErrorReason::PositionTooOld) || error.kind() == ErrorKind::Invalid
 }

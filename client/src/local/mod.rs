@@ -23,17 +23,17 @@ use crate::remote::{Remote, VerifierError};
 
 mod clock;
 mod follow;
-mod fresh;
+mod freshness;
 mod guesses;
-mod held;
 #[cfg(test)]
 mod model;
 mod recent_changes;
+mod record_cache;
 
-use fresh::Freshness;
+use freshness::Freshness;
 use guesses::Guesses;
-use held::Held;
 use recent_changes::Filled;
+use record_cache::RecordCache;
 
 /// The bounds of the staleness: the shortest that can be kept, and the longest that is still useful
 /// as a promise.
@@ -108,8 +108,8 @@ impl LocalConfig {
 #[non_exhaustive]
 pub struct LocalStatus {
     /// The number of cached records, and their bytes.
-    pub held: u64,
-    /// See [`Self::held`].
+    pub cached: u64,
+    /// See [`Self::cached`].
     pub bytes: u64,
     /// The number of questions answered locally, and of those sent to tokend.
     pub answered: u64,
@@ -145,8 +145,8 @@ pub(crate) struct Local {
 struct Shared {
     remote: Remote,
     prefix: Prefix,
-    held: Held,
-    fresh: Freshness,
+    cache: RecordCache,
+    freshness: Freshness,
     guesses: Guesses,
     answered: AtomicU64,
     asked: AtomicU64,
@@ -162,8 +162,8 @@ impl Local {
         let shared = Arc::new(Shared {
             remote,
             prefix: config.prefix,
-            held: Held::new(config.bytes, config.max_age),
-            fresh: Freshness::new(config.staleness),
+            cache: RecordCache::new(config.bytes, config.max_age),
+            freshness: Freshness::new(config.staleness),
             guesses: Guesses::new(),
             answered: AtomicU64::new(0),
             asked: AtomicU64::new(0),
@@ -215,15 +215,15 @@ impl Local {
 
     pub(crate) fn status(&self) -> LocalStatus {
         let shared = &self.shared;
-        let (held, bytes) = shared.held.size();
+        let (cached, bytes) = shared.cache.size();
         let now = BootInstant::now();
-        let ready = shared.fresh.known().read(now).is_some();
+        let ready = shared.freshness.snapshot().read(now).is_some();
         LocalStatus {
-            held,
+            cached,
             bytes,
             answered: shared.answered.load(Ordering::Relaxed),
             asked: shared.asked.load(Ordering::Relaxed),
-            age: shared.fresh.age(now),
+            age: shared.freshness.age(now),
             starts: shared.starts.load(Ordering::Relaxed),
             last_error: shared.last_error.load_full().filter(|_| !ready).map(|error| Error::clone(&error)),
             ready,
@@ -248,26 +248,26 @@ impl Shared {
             Presented::Foreign => return None,
         };
         // The freshness first: read after the lookup, it could cover a record that was removed in between.
-        let known = self.fresh.known();
+        let snapshot = self.freshness.snapshot();
         let came = now();
-        let reading = known.read(came)?;
+        let reading = snapshot.read(came)?;
         let answered =
             |verdict| Answer { verdict, token: None, missing_scopes: Vec::new(), as_of: Some(reading.as_of) };
-        let kept = self.held.get(secret.id(), came)?;
-        if !self.held.proves(&secret, &kept.record) {
+        let entry = self.cache.get(secret.id(), came)?;
+        if !self.cache.proves(&secret, &entry.record) {
             return Some(answered(Verdict::NotFound));
         }
         // Reach is not checked here: tokend returned the token only because the caller can reach it.
         let judgement =
-            judge(&kept.record, reading.now, Reach::Any, question.required_scopes, question.client_ip);
-        let reading = known.read(now())?;
-        let ended = kept.record.expire_time().is_some_and(|end| end <= reading.now);
+            judge(&entry.record, reading.now, Reach::Any, question.required_scopes, question.client_ip);
+        let reading = snapshot.read(now())?;
+        let ended = entry.record.expire_time().is_some_and(|end| end <= reading.now);
         // It expired in the meantime: its current state has to be asked for.
         if judgement.verdict == Verdict::Valid && ended {
             return None;
         }
         Some(Answer {
-            token: Some(kept.token),
+            token: Some(entry.token),
             missing_scopes: judgement.missing_scopes,
             ..answered(judgement.verdict)
         })
@@ -301,9 +301,9 @@ impl Shared {
         secret: &Secret,
         consistency: Consistency,
     ) -> Result<(Answer, Filled), Error> {
-        let asking = self.held.begin();
+        let fill = self.cache.begin();
         let answer = self.remote.ask(question, consistency).await?;
-        let filled = asking.end(secret, &answer, BootInstant::now());
+        let filled = fill.end(secret, &answer, BootInstant::now());
         Ok((answer, filled))
     }
 }

@@ -12,7 +12,7 @@ use tokend_core::domain::{TokenName, Verdict};
 use tokend_core::fixtures;
 use tokend_core::secret::Secret;
 
-use super::held::{Asking, Held};
+use super::record_cache::{PendingFill, RecordCache};
 use crate::question::{Answer, VerifiedToken};
 
 /// Seconds per step; more than the clocks of two databases may differ by.
@@ -27,7 +27,7 @@ enum Step {
     /// A statement of the watched replica, which began this long ago, ends, and its message is sent.
     Read(i64),
     /// The next message is received.
-    Hear,
+    Receive,
     /// The connection is lost, and leads to a replica whose last statement was this long ago.
     Reconnect(i64),
     /// A question is sent.
@@ -42,7 +42,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     let step = prop_oneof![
         2 => Just(Step::Change),
         6 => back.clone().prop_map(Step::Read),
-        10 => Just(Step::Hear),
+        10 => Just(Step::Receive),
         2 => back.clone().prop_map(Step::Reconnect),
         3 => Just(Step::Ask),
         3 => (0_usize..2, behind).prop_map(|(which, behind)| Step::Answer(which, behind)),
@@ -65,8 +65,8 @@ struct Message {
     changed: bool,
 }
 
-struct World<'a> {
-    held: &'a Held,
+struct Simulation<'a> {
+    cache: &'a RecordCache,
     now: i64,
     changes: Vec<i64>,
     last: Statement,
@@ -74,7 +74,7 @@ struct World<'a> {
     /// The time up to which the last received message saw changes; `None`: none was received.
     position: Option<i64>,
     published: Option<i64>,
-    asking: Vec<Asking<'a>>,
+    pending: Vec<PendingFill<'a>>,
 }
 
 fn at(seconds: i64) -> OffsetDateTime {
@@ -85,12 +85,12 @@ fn secret() -> Secret {
     fixtures::secret([7; 16], [9; 32])
 }
 
-impl<'a> World<'a> {
-    fn new(held: &'a Held) -> Self {
+impl<'a> Simulation<'a> {
+    fn new(cache: &'a RecordCache) -> Self {
         let last = Statement { began: 0, saw: 0 };
         let messages = VecDeque::from([Message { statement: last, changed: false }]);
-        let (changes, asking) = (Vec::new(), Vec::new());
-        Self { held, now: 0, changes, last, messages, position: None, published: None, asking }
+        let (changes, pending) = (Vec::new(), Vec::new());
+        Self { cache, now: 0, changes, last, messages, position: None, published: None, pending }
     }
 
     fn changed_between(&self, after: i64, until: i64) -> bool {
@@ -108,29 +108,29 @@ impl<'a> World<'a> {
                 self.messages.push_back(Message { statement, changed });
                 self.last = statement;
             }
-            Step::Hear => self.hear(),
+            Step::Receive => self.receive(),
             Step::Reconnect(back) => self.reconnect(back),
-            Step::Ask => self.asking.push(self.held.begin()),
+            Step::Ask => self.pending.push(self.cache.begin()),
             Step::Answer(which, behind) => {
-                if which < self.asking.len() {
-                    let asking = self.asking.swap_remove(which);
-                    self.answer(asking, self.now - behind);
+                if which < self.pending.len() {
+                    let fill = self.pending.swap_remove(which);
+                    self.answer(fill, self.now - behind);
                 }
             }
         }
     }
 
-    fn hear(&mut self) {
+    fn receive(&mut self) {
         let Some(Message { statement, changed }) = self.messages.pop_front() else { return };
         let ids = if changed { vec![secret().id()] } else { Vec::new() };
-        self.held.forget(&ids, at(statement.began), true);
+        self.cache.forget(&ids, at(statement.began), true);
         self.position = Some(statement.saw);
         self.published = Some(statement.began);
     }
 
     fn reconnect(&mut self, back: i64) {
         self.messages.clear();
-        self.held.connected();
+        self.cache.connected();
         let saw = (self.now - back).max(0);
         let statement = Statement { began: (saw - back / 2).max(0), saw };
         // If nothing was received yet, nothing is cached, and the watch begins now.
@@ -139,7 +139,7 @@ impl<'a> World<'a> {
         self.last = statement;
     }
 
-    fn answer(&self, asking: Asking<'_>, as_of: i64) {
+    fn answer(&self, fill: PendingFill<'_>, as_of: i64) {
         let known = self.changes.iter().filter(|change| **change < as_of).count();
         let mut token = fixtures::token(&[]);
         token.name = TokenName::parse(&known.to_string()).unwrap();
@@ -149,13 +149,13 @@ impl<'a> World<'a> {
             missing_scopes: Vec::new(),
             as_of: Some(at(as_of)),
         };
-        asking.end(&secret(), &answer, NOW);
+        fill.end(&secret(), &answer, NOW);
     }
 
     /// Returns how many changes the cached record includes, if there is one.
     fn known(&self) -> Option<usize> {
-        let kept = self.held.get(secret().id(), NOW)?;
-        Some(kept.token.name.as_str().parse().unwrap())
+        let entry = self.cache.get(secret().id(), NOW)?;
+        Some(entry.token.name.as_str().parse().unwrap())
     }
 
     fn promised(&self) -> usize {
@@ -164,8 +164,8 @@ impl<'a> World<'a> {
     }
 }
 
-fn held() -> Held {
-    Held::new(64 << 10, Duration::from_mins(10))
+fn empty() -> RecordCache {
+    RecordCache::new(64 << 10, Duration::from_mins(10))
 }
 
 proptest! {
@@ -173,12 +173,12 @@ proptest! {
 
     #[test]
     fn what_is_held_takes_account_of_what_was_promised(steps in steps()) {
-        let held = held();
-        let mut world = World::new(&held);
+        let cache = empty();
+        let mut simulation = Simulation::new(&cache);
         for step in &steps {
-            world.take(step);
-            if let Some(known) = world.known() {
-                prop_assert!(known >= world.promised(), "{known} < {} after {step:?}", world.promised());
+            simulation.take(step);
+            if let Some(known) = simulation.known() {
+                prop_assert!(known >= simulation.promised(), "{known} < {} after {step:?}", simulation.promised());
             }
         }
     }
@@ -186,18 +186,18 @@ proptest! {
 
 #[test]
 fn records_are_held_at_all() {
-    let held = held();
-    let mut world = World::new(&held);
+    let cache = empty();
+    let mut simulation = Simulation::new(&cache);
     for _ in 0..4 {
-        world.take(&Step::Read(0));
-        world.take(&Step::Hear);
+        simulation.take(&Step::Read(0));
+        simulation.take(&Step::Receive);
     }
-    world.take(&Step::Change);
+    simulation.take(&Step::Change);
     for _ in 0..4 {
-        world.take(&Step::Read(0));
-        world.take(&Step::Hear);
+        simulation.take(&Step::Read(0));
+        simulation.take(&Step::Receive);
     }
-    world.take(&Step::Ask);
-    world.take(&Step::Answer(0, 0));
-    assert_eq!(world.known(), Some(1));
+    simulation.take(&Step::Ask);
+    simulation.take(&Step::Answer(0, 0));
+    assert_eq!(simulation.known(), Some(1));
 }

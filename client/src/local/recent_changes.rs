@@ -11,7 +11,7 @@ use tokend_core::secret::TokenId;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Filled {
     /// It is cached.
-    Held,
+    Cached,
     /// There is nothing to cache, or it is not known whether the answer is new enough.
     No,
     /// A change was reported that the answer may not include.
@@ -72,9 +72,9 @@ impl RecentChanges {
         self.ended = last;
         self.batches = self.batches.saturating_add(last.into());
         while self.recent.len() > MOST {
-            let gone = self.recent.pop_front().and_then(|change| change.known_from);
+            let forgotten = self.recent.pop_front().and_then(|change| change.known_from);
             // No answer can include a change without a known time: all wait for the next message.
-            self.floor = gone.and_then(|gone| self.floor.map(|floor| floor.max(gone)));
+            self.floor = forgotten.and_then(|known_from| self.floor.map(|floor| floor.max(known_from)));
         }
     }
 
@@ -86,7 +86,7 @@ impl RecentChanges {
         let outdated = |change: &Change| {
             change.id == id && change.known_from.is_none_or(|known_from| as_of < known_from)
         };
-        if self.recent.iter().any(outdated) { Filled::Outdated } else { Filled::Held }
+        if self.recent.iter().any(outdated) { Filled::Outdated } else { Filled::Cached }
     }
 }
 
@@ -104,78 +104,78 @@ mod tests {
     }
 
     /// A watch that begins at -1 and covers answers from 2 on.
-    fn begun() -> RecentChanges {
-        let mut told = RecentChanges::default();
+    fn started() -> RecentChanges {
+        let mut changes = RecentChanges::default();
         for seconds in -1..=1 {
-            told.note(&[], at(seconds), true);
+            changes.note(&[], at(seconds), true);
         }
-        told
+        changes
     }
 
     #[test]
     fn nothing_is_held_from_before_the_watch_began_by_whichever_clock() {
-        let mut told = RecentChanges::default();
-        assert_eq!(told.admits(id(1), at(100)), Filled::No);
+        let mut changes = RecentChanges::default();
+        assert_eq!(changes.admits(id(1), at(100)), Filled::No);
         for seconds in -1..=0 {
-            told.note(&[], at(seconds), true);
-            assert_eq!(told.admits(id(1), at(100)), Filled::No);
+            changes.note(&[], at(seconds), true);
+            assert_eq!(changes.admits(id(1), at(100)), Filled::No);
         }
-        told.note(&[], at(1), true);
-        assert_eq!(told.admits(id(1), at(1)), Filled::No);
-        assert_eq!(told.admits(id(1), at(2)), Filled::Held);
+        changes.note(&[], at(1), true);
+        assert_eq!(changes.admits(id(1), at(1)), Filled::No);
+        assert_eq!(changes.admits(id(1), at(2)), Filled::Cached);
     }
 
     #[test]
     fn a_change_counts_as_committed_by_the_time_of_the_next_statement() {
-        let mut told = begun();
-        told.note(&[id(1)], at(10), true);
-        assert_eq!(told.admits(id(1), at(100)), Filled::Outdated);
-        assert_eq!(told.admits(id(2), at(5)), Filled::Held);
-        told.note(&[], at(11), true);
-        assert_eq!(told.admits(id(1), at(10)), Filled::Outdated);
-        assert_eq!(told.admits(id(1), at(11)), Filled::Held);
+        let mut changes = started();
+        changes.note(&[id(1)], at(10), true);
+        assert_eq!(changes.admits(id(1), at(100)), Filled::Outdated);
+        assert_eq!(changes.admits(id(2), at(5)), Filled::Cached);
+        changes.note(&[], at(11), true);
+        assert_eq!(changes.admits(id(1), at(10)), Filled::Outdated);
+        assert_eq!(changes.admits(id(1), at(11)), Filled::Cached);
     }
 
     #[test]
     fn what_was_told_before_is_not_settled_by_a_replica_that_is_behind() {
-        let mut told = begun();
-        told.note(&[id(1)], at(10), true);
-        told.connected();
+        let mut changes = started();
+        changes.note(&[id(1)], at(10), true);
+        changes.connected();
         for seconds in [7, 8] {
-            told.note(&[], at(seconds), true);
-            assert_eq!(told.admits(id(1), at(9)), Filled::Outdated);
+            changes.note(&[], at(seconds), true);
+            assert_eq!(changes.admits(id(1), at(9)), Filled::Outdated);
         }
-        told.note(&[], at(11), true);
-        assert_eq!(told.admits(id(1), at(9)), Filled::Outdated);
-        assert_eq!(told.admits(id(1), at(11)), Filled::Held);
+        changes.note(&[], at(11), true);
+        assert_eq!(changes.admits(id(1), at(9)), Filled::Outdated);
+        assert_eq!(changes.admits(id(1), at(11)), Filled::Cached);
     }
 
     #[test]
     fn the_messages_of_one_batch_are_of_one_statement() {
-        let mut told = begun();
-        told.note(&[id(1)], at(10), false);
-        told.note(&[id(2)], at(10), false);
-        told.note(&[], at(10), true);
-        assert_eq!(told.admits(id(1), at(10)), Filled::Outdated);
-        assert_eq!(told.admits(id(2), at(10)), Filled::Outdated);
-        told.note(&[], at(11), true);
-        assert_eq!(told.admits(id(1), at(11)), Filled::Held);
-        assert_eq!(told.admits(id(2), at(10)), Filled::Outdated);
+        let mut changes = started();
+        changes.note(&[id(1)], at(10), false);
+        changes.note(&[id(2)], at(10), false);
+        changes.note(&[], at(10), true);
+        assert_eq!(changes.admits(id(1), at(10)), Filled::Outdated);
+        assert_eq!(changes.admits(id(2), at(10)), Filled::Outdated);
+        changes.note(&[], at(11), true);
+        assert_eq!(changes.admits(id(1), at(11)), Filled::Cached);
+        assert_eq!(changes.admits(id(2), at(10)), Filled::Outdated);
     }
 
     #[test]
     fn what_is_no_more_remembered_keeps_out_every_answer_that_is_older() {
-        let mut told = begun();
-        told.note(&[id(0)], at(10), true);
-        told.note(&(1..=MOST).map(id).collect::<Vec<_>>(), at(20), true);
-        assert_eq!(told.admits(id(9_999), at(19)), Filled::No);
-        assert_eq!(told.admits(id(9_999), at(20)), Filled::Held);
-        assert!(told.recent.len() <= MOST);
+        let mut changes = started();
+        changes.note(&[id(0)], at(10), true);
+        changes.note(&(1..=MOST).map(id).collect::<Vec<_>>(), at(20), true);
+        assert_eq!(changes.admits(id(9_999), at(19)), Filled::No);
+        assert_eq!(changes.admits(id(9_999), at(20)), Filled::Cached);
+        assert!(changes.recent.len() <= MOST);
         // More at once than is remembered: nothing is known until the next message.
-        told.note(&(0..=2 * MOST).map(id).collect::<Vec<_>>(), at(30), true);
-        assert_eq!(told.admits(id(9_999), at(1_000)), Filled::No);
-        told.note(&[], at(31), true);
-        assert_eq!(told.admits(id(9_999), at(31)), Filled::No);
-        assert_eq!(told.admits(id(9_999), at(32)), Filled::Held);
+        changes.note(&(0..=2 * MOST).map(id).collect::<Vec<_>>(), at(30), true);
+        assert_eq!(changes.admits(id(9_999), at(1_000)), Filled::No);
+        changes.note(&[], at(31), true);
+        assert_eq!(changes.admits(id(9_999), at(31)), Filled::No);
+        assert_eq!(changes.admits(id(9_999), at(32)), Filled::Cached);
     }
 }

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use super::text::{is_deceptive, is_unseen};
+use super::text::{is_deceptive, is_invisible};
 use time::{Duration, OffsetDateTime};
 
 /// The maximum number of labels of one token.
@@ -155,7 +155,7 @@ text_field!(
         if text.chars().count() > 100 {
             return Err(FieldError::TooLong { limit: 100, unit: "characters" });
         }
-        if text.chars().all(is_unseen) {
+        if text.chars().all(is_invisible) {
             return Err(FieldError::Blank);
         }
         no_control_characters(text)?;

@@ -25,7 +25,7 @@ const DISABLE_TIME: u32 = 16 << 3 | 2;
 
 /// The positions of the fields that judging needs in the packed bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Places {
+pub struct FieldPositions {
     organization: (u16, u16),
     scopes: (u16, u16),
     allowed_cidrs: (u16, u16),
@@ -35,10 +35,10 @@ pub struct Places {
 #[derive(Debug, Clone, Copy)]
 pub struct PackedToken<'a> {
     wire: &'a [u8],
-    places: Places,
+    positions: FieldPositions,
 }
 
-impl Places {
+impl FieldPositions {
     /// Packs a token. One within the limits of its fields is at most 22 KiB, so positions fit 16 bits.
     #[must_use]
     pub fn pack(token: &Token) -> (Self, Vec<u8>) {
@@ -80,18 +80,18 @@ impl Places {
             time(&mut wire, DISABLE_TIME, disabled);
         }
         let position = |at: usize| u16::try_from(at).unwrap_or(u16::MAX);
-        let places = Self {
+        let positions = Self {
             organization: (position(organization_start), position(organization_end)),
             scopes: (position(scopes_start), position(scopes_end)),
             allowed_cidrs: (position(cidrs_start), position(cidrs_end)),
         };
-        (places, wire)
+        (positions, wire)
     }
 
     /// Reads the bytes to which these positions belong.
     #[must_use]
     pub fn read(self, wire: &[u8]) -> PackedToken<'_> {
-        PackedToken { wire, places: self }
+        PackedToken { wire, positions: self }
     }
 }
 
@@ -111,15 +111,15 @@ impl<'a> PackedToken<'a> {
     /// Returns the bytes of the organization's id.
     #[must_use]
     pub fn organization_id(&self) -> &'a [u8] {
-        self.part(self.places.organization)
+        self.part(self.positions.organization)
     }
 
     /// Returns the bytes of the user's id.
     #[must_use]
     pub fn user_id(&self) -> &'a [u8] {
-        let behind = self.wire.get(usize::from(self.places.organization.1)..).unwrap_or_default();
+        let rest = self.wire.get(usize::from(self.positions.organization.1)..).unwrap_or_default();
         // A tag, then a length of one byte or, since it is at most 200, two.
-        let (length, text) = match behind {
+        let (length, text) = match rest {
             [_, low, high, text @ ..] if *low >= 0x80 => {
                 (usize::from(low & 0x7f) | usize::from(*high) << 7, text)
             }
@@ -137,12 +137,12 @@ impl<'a> PackedToken<'a> {
 
     /// Iterates over the scopes' texts.
     pub fn scopes(&self) -> impl Iterator<Item = &'a [u8]> + use<'a> {
-        short_texts(self.part(self.places.scopes))
+        short_texts(self.part(self.positions.scopes))
     }
 
     /// Iterates over the networks' texts.
     pub fn allowed_cidrs(&self) -> impl Iterator<Item = &'a [u8]> + use<'a> {
-        short_texts(self.part(self.places.allowed_cidrs))
+        short_texts(self.part(self.positions.allowed_cidrs))
     }
 
     fn part(&self, (start, end): (u16, u16)) -> &'a [u8] {
@@ -154,9 +154,9 @@ impl<'a> PackedToken<'a> {
 fn short_texts(mut wire: &[u8]) -> impl Iterator<Item = &[u8]> {
     std::iter::from_fn(move || {
         // A tag, then a length of one byte.
-        let (&[_, length], behind) = wire.split_first_chunk()?;
-        let (text, behind) = behind.split_at_checked(usize::from(length))?;
-        wire = behind;
+        let (&[_, length], rest) = wire.split_first_chunk()?;
+        let (text, rest) = rest.split_at_checked(usize::from(length))?;
+        wire = rest;
         Some(text)
     })
 }
@@ -213,25 +213,25 @@ mod tests {
 
     #[test]
     fn what_judging_needs_is_found_again() {
-        let (places, wire) = Places::pack(&token(&["a:*", "b"]));
-        let packed = places.read(&wire);
+        let (positions, wire) = FieldPositions::pack(&token(&["a:*", "b"]));
+        let packed = positions.read(&wire);
         assert_eq!(packed.id(), token(&[]).id.to_string());
         assert!(packed.lives_in(&OrganizationId::parse("acme").unwrap()));
         assert!(!packed.lives_in(&OrganizationId::parse("acm").unwrap()));
         for length in [1, 127, 128, 200] {
             let user_id = UserId::parse(&"u".repeat(length)).unwrap();
-            let (places, wire) = Places::pack(&Token { user_id: user_id.clone(), ..token(&[]) });
-            assert_eq!(places.read(&wire).user_id(), user_id.as_str().as_bytes());
+            let (positions, wire) = FieldPositions::pack(&Token { user_id: user_id.clone(), ..token(&[]) });
+            assert_eq!(positions.read(&wire).user_id(), user_id.as_str().as_bytes());
         }
         assert_eq!(packed.scopes().collect::<Vec<_>>(), [&b"a:*"[..], b"b"]);
-        let (places, wire) = Places::pack(&token(&[]));
-        assert_eq!(places.read(&wire).scopes().count(), 0);
+        let (positions, wire) = FieldPositions::pack(&token(&[]));
+        assert_eq!(positions.read(&wire).scopes().count(), 0);
         assert_eq!(packed.allowed_cidrs().count(), 0);
         let mut bound = token(&["a"]);
         let networks = ["10.0.0.0/8", "2001:db8::/32"];
         bound.allowed_cidrs =
             Networks::new(networks.iter().map(|text| Network::parse(text).unwrap()).collect()).unwrap();
-        let (places, wire) = Places::pack(&bound);
-        assert_eq!(places.read(&wire).allowed_cidrs().collect::<Vec<_>>(), networks.map(str::as_bytes));
+        let (positions, wire) = FieldPositions::pack(&bound);
+        assert_eq!(positions.read(&wire).allowed_cidrs().collect::<Vec<_>>(), networks.map(str::as_bytes));
     }
 }

@@ -10,7 +10,7 @@ use time::{OffsetDateTime, PrimitiveDateTime, UtcOffset};
 use triomphe::ThinArc;
 
 use super::networks::{self, Network, Networks};
-use super::packed::{PackedToken, Places};
+use super::packed::{FieldPositions, PackedToken};
 use super::reach::Reach;
 use super::scope::{ReservedScopes, Scope, Scopes};
 use super::token::{Token, TokenState};
@@ -23,7 +23,7 @@ pub struct Record(ThinArc<Facts, u8>);
 /// The data for judging besides the packed token, which is stored after it.
 struct Facts {
     mac: Mac,
-    places: Places,
+    positions: FieldPositions,
     /// In UTC; four bytes less than with an offset.
     expire_time: Option<PrimitiveDateTime>,
     revision: Option<NonZeroU64>,
@@ -43,14 +43,14 @@ impl Record {
     /// Creates a record from a row of this revision; `None` when the revision is not known.
     #[must_use]
     pub fn of_row(token: &Token, mac: Mac, revision: Option<NonZeroU64>) -> Self {
-        let (places, wire) = Places::pack(token);
+        let (positions, wire) = FieldPositions::pack(token);
         let in_utc = |time: OffsetDateTime| {
             let time = time.to_offset(UtcOffset::UTC);
             PrimitiveDateTime::new(time.date(), time.time())
         };
         let facts = Facts {
             mac,
-            places,
+            positions,
             expire_time: token.expire_time.map(in_utc),
             revision,
             mark: AtomicU32::new(0),
@@ -64,7 +64,7 @@ impl Record {
     /// Returns the token as it appears in a response.
     #[must_use]
     pub fn packed(&self) -> PackedToken<'_> {
-        self.facts().places.read(&self.0.slice)
+        self.facts().positions.read(&self.0.slice)
     }
 
     /// Returns the MAC with which the token's secret is compared.

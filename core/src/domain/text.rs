@@ -24,7 +24,7 @@ fn is_joining(character: char) -> bool {
 /// Returns whether a character is invisible: white space, controls, deceptive or joining characters,
 /// and fillers.
 #[must_use]
-pub fn is_unseen(character: char) -> bool {
+pub fn is_invisible(character: char) -> bool {
     character.is_whitespace()
         || character.is_control()
         || is_deceptive(character)
@@ -41,7 +41,7 @@ pub fn is_unseen(character: char) -> bool {
 pub fn is_escaped(character: char) -> bool {
     let selects = matches!(character, '\u{fe00}'..='\u{fe0f}' | '\u{e0100}'..='\u{e01ef}');
     let spaces = character.is_whitespace() && !character.is_control() && !is_deceptive(character);
-    is_unseen(character) && !selects && !spaces
+    is_invisible(character) && !selects && !spaces
 }
 
 #[cfg(test)]
@@ -53,13 +53,13 @@ mod tests {
         for hidden in
             "\u{ad}\u{61c}\u{200b}\u{200e}\u{202e}\u{2066}\u{2069}\u{feff}\u{fff9}\u{e0041}\u{e007f}".chars()
         {
-            assert!(is_deceptive(hidden) && is_unseen(hidden) && is_escaped(hidden), "{hidden:?}");
+            assert!(is_deceptive(hidden) && is_invisible(hidden) && is_escaped(hidden), "{hidden:?}");
         }
         for part in "\u{200c}\u{200d}\u{fe0f}\u{3164}\u{2800}".chars() {
-            assert!(!is_deceptive(part) && is_unseen(part), "{part:?}");
+            assert!(!is_deceptive(part) && is_invisible(part), "{part:?}");
         }
-        for seen in "aé漢字ا\u{301}\u{1f600}-".chars() {
-            assert!(!is_unseen(seen) && !is_escaped(seen), "{seen:?}");
+        for visible in "aé漢字ا\u{301}\u{1f600}-".chars() {
+            assert!(!is_invisible(visible) && !is_escaped(visible), "{visible:?}");
         }
         assert!(!is_escaped(' ') && !is_escaped('\u{3000}') && !is_escaped('\u{fe0f}'));
         assert!(is_escaped('\n') && is_escaped('\u{85}') && is_escaped('\u{2029}') && is_escaped('\u{200d}'));

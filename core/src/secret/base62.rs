@@ -35,8 +35,8 @@ fn chunk(text: &[u8]) -> Option<u64> {
 
 /// Encodes a number with the length of `text`.
 fn write_chunk(mut number: u64, text: &mut [u8]) {
-    for place in text.iter_mut().rev() {
-        *place = DIGITS[(number % 62) as usize];
+    for slot in text.iter_mut().rev() {
+        *slot = DIGITS[(number % 62) as usize];
         number /= 62;
     }
 }
@@ -89,8 +89,8 @@ pub(super) fn decode_256(text: &[u8; 43]) -> Option<Zeroizing<[u8; 32]>> {
         }
     }
     let mut bytes = Zeroizing::new([0; 32]);
-    for (place, limb) in bytes.chunks_exact_mut(8).rev().zip(limbs.iter()) {
-        place.copy_from_slice(&limb.to_be_bytes());
+    for (slot, limb) in bytes.chunks_exact_mut(8).rev().zip(limbs.iter()) {
+        slot.copy_from_slice(&limb.to_be_bytes());
     }
     Some(bytes)
 }
@@ -99,8 +99,8 @@ pub(super) fn decode_256(text: &[u8; 43]) -> Option<Zeroizing<[u8; 32]>> {
 pub(super) fn encode_256(bytes: &[u8; 32], text: &mut [u8; 43]) {
     // Most significant limb first, for the long division.
     let mut limbs = Zeroizing::new([0_u64; 4]);
-    for (limb, place) in limbs.iter_mut().zip(bytes.as_chunks::<8>().0) {
-        *limb = u64::from_be_bytes(*place);
+    for (limb, slot) in limbs.iter_mut().zip(bytes.as_chunks::<8>().0) {
+        *limb = u64::from_be_bytes(*slot);
     }
     let (head, rest) = text.split_at_mut(3);
     for digits in rest.chunks_exact_mut(CHUNK).rev() {

@@ -30,12 +30,12 @@ impl Denial {
     #[must_use]
     pub fn of_verdict(verdict: Verdict, missing: &[Scope]) -> Self {
         let word = verdict.word();
-        let said = |error: &str| format!(r#"{{"error":"{error}","verdict":"{word}"}}"#);
+        let with_error = |error: &str| format!(r#"{{"error":"{error}","verdict":"{word}"}}"#);
         match verdict {
             Verdict::MissingScope if missing.is_empty() => Self {
                 forbidden: true,
                 challenge: Some(format!(r#"Bearer error="{INSUFFICIENT}""#)),
-                body: said(INSUFFICIENT),
+                body: with_error(INSUFFICIENT),
             },
             Verdict::MissingScope => {
                 // No character of a scope needs escaping.
@@ -46,10 +46,14 @@ impl Denial {
                     body: format!(r#"{{"error":"{INSUFFICIENT}","scope":"{scopes}","verdict":"{word}"}}"#),
                 }
             }
-            Verdict::IpNotAllowed => Self { forbidden: true, challenge: None, body: said("access_denied") },
-            _ => {
-                Self { forbidden: false, challenge: Some(INVALID_CHALLENGE.to_owned()), body: said(INVALID) }
+            Verdict::IpNotAllowed => {
+                Self { forbidden: true, challenge: None, body: with_error("access_denied") }
             }
+            _ => Self {
+                forbidden: false,
+                challenge: Some(INVALID_CHALLENGE.to_owned()),
+                body: with_error(INVALID),
+            },
         }
     }
 }

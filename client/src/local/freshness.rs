@@ -20,7 +20,7 @@ const DRIFT: u32 = 1024;
 
 /// A time of the database that was read after an instant here.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Set {
+pub(super) struct DatabaseClock {
     pub(super) sent: BootInstant,
     pub(super) database_time: OffsetDateTime,
     /// The value of [`Freshness::start`] when the time was asked for.
@@ -31,11 +31,11 @@ pub(super) struct Set {
 #[derive(Debug)]
 struct Published {
     as_of: OffsetDateTime,
-    set: Set,
-    /// When it was received, and the most time that may have passed since `set.sent` by then.
-    heard: BootInstant,
+    clock: DatabaseClock,
+    /// When it was received, and the most time that may have passed since `clock.sent` by then.
+    received: BootInstant,
     lead: Duration,
-    /// How long after `set.sent` it may be used.
+    /// How long after `clock.sent` it may be used.
     budget: Duration,
     /// The clock must not fall below this time.
     floor: OffsetDateTime,
@@ -43,13 +43,13 @@ struct Published {
 
 /// The published state when a question came, read before the question is judged and after: what is
 /// published in between does not cover records that were looked up before.
-pub(super) struct Known(Guard<Option<Arc<Published>>>);
+pub(super) struct Snapshot(Guard<Option<Arc<Published>>>);
 
 /// The freshness of cached records.
 #[derive(Debug)]
 pub(super) struct Freshness {
     staleness: Duration,
-    clock: ArcSwapOption<Set>,
+    clock: ArcSwapOption<DatabaseClock>,
     latest: ArcSwapOption<Published>,
     /// How often everything was restarted.
     start: AtomicU64,
@@ -77,9 +77,9 @@ impl Freshness {
     }
 
     /// Sets the clock, unless everything was restarted since the time was asked for.
-    pub(super) fn set_clock(&self, set: Set) {
-        if set.start == self.start() {
-            self.clock.store(Some(Arc::new(set)));
+    pub(super) fn set_clock(&self, clock: DatabaseClock) {
+        if clock.start == self.start() {
+            self.clock.store(Some(Arc::new(clock)));
         }
     }
 
@@ -90,22 +90,22 @@ impl Freshness {
 
     /// Publishes that every record changed before `as_of` has been removed. `now`: the current instant.
     pub(super) fn publish(&self, as_of: OffsetDateTime, now: BootInstant) {
-        let set = self.clock.load().as_deref().copied().filter(|set| set.start == self.start());
-        let Some(set) = set else { return };
-        if as_of > set.latest(now) {
+        let clock = self.clock.load().as_deref().copied().filter(|clock| clock.start == self.start());
+        let Some(clock) = clock else { return };
+        if as_of > clock.latest(now) {
             // The database's clock was set forward since; by the old one everything would seem
             // newer than it is.
-            self.begin_anew();
+            self.restart();
             return;
         }
-        let budget = Duration::try_from(as_of - set.database_time + self.staleness);
+        let budget = Duration::try_from(as_of - clock.database_time + self.staleness);
         // Negative: it is too old already.
         let Ok(budget) = budget else { return };
         let before = self.latest.load().as_deref().map(|published| published.now(now));
-        let floor = before.unwrap_or(set.database_time);
-        let published = Published { as_of, set, heard: now, lead: set.elapsed(now), budget, floor };
+        let floor = before.unwrap_or(clock.database_time);
+        let published = Published { as_of, clock, received: now, lead: clock.elapsed(now), budget, floor };
         self.latest.store(Some(Arc::new(published)));
-        if as_of > set.database_time + drifting(since_by_boot(now, set.sent)) {
+        if as_of > clock.database_time + drifting(since_by_boot(now, clock.sent)) {
             // The boot clock did not count a pause of the machine, and the wall clock may be set back.
             self.doubt.notify_one();
         }
@@ -113,15 +113,15 @@ impl Freshness {
 
     /// Withdraws what was published, since changes may have been missed, and has the time asked for
     /// again: it may now come from another database.
-    pub(super) fn begin_anew(&self) {
+    pub(super) fn restart(&self) {
         self.start.fetch_add(1, Ordering::AcqRel);
         self.latest.store(None);
         self.doubt.notify_one();
     }
 
     /// Returns the published state, to be read before a record is looked up and after it is judged.
-    pub(super) fn known(&self) -> Known {
-        Known(self.latest.load())
+    pub(super) fn snapshot(&self) -> Snapshot {
+        Snapshot(self.latest.load())
     }
 
     /// Returns the highest possible age of the cached records.
@@ -132,7 +132,7 @@ impl Freshness {
     }
 }
 
-impl Set {
+impl DatabaseClock {
     /// Returns the longest possible time since the time was asked for: by the clock that shows
     /// more, plus drift.
     fn elapsed(&self, now: BootInstant) -> Duration {
@@ -145,7 +145,7 @@ impl Set {
     }
 }
 
-impl Known {
+impl Snapshot {
     /// Returns the freshness at `now`, if cached records may be used then.
     pub(super) fn read(&self, now: BootInstant) -> Option<Reading> {
         let published = self.0.as_deref()?;
@@ -156,14 +156,14 @@ impl Known {
 }
 
 impl Published {
-    /// Returns the longest possible time since `set.sent`. The time that had passed when it was
+    /// Returns the longest possible time since `clock.sent`. The time that had passed when it was
     /// received counts, even if the clocks have been changed since.
     fn elapsed(&self, now: BootInstant) -> Duration {
-        self.set.elapsed(now).max(self.lead + drifting(now.since(self.heard)))
+        self.clock.elapsed(now).max(self.lead + drifting(now.since(self.received)))
     }
 
     fn at(&self, elapsed: Duration) -> OffsetDateTime {
-        self.set.database_time + elapsed
+        self.clock.database_time + elapsed
     }
 
     /// Returns the latest time that the database's clock may show.
@@ -196,7 +196,7 @@ mod tests {
     const SECOND: i64 = 1_000_000_000;
     const NOON: OffsetDateTime = datetime!(2026-03-01 12:00 UTC);
 
-    fn moment(millis: i64) -> BootInstant {
+    fn instant(millis: i64) -> BootInstant {
         BootInstant { boot: millis * SECOND / 1000, wall: millis * SECOND / 1000 }
     }
 
@@ -205,14 +205,14 @@ mod tests {
     }
 
     /// One second of staleness; at instant 0 it was noon.
-    fn set() -> Freshness {
+    fn with_clock() -> Freshness {
         let freshness = Freshness::new(Duration::from_secs(1));
         freshness.set_clock(asked(&freshness, 0, NOON));
         freshness
     }
 
     fn read(freshness: &Freshness, now: BootInstant) -> Option<Reading> {
-        freshness.known().read(now)
+        freshness.snapshot().read(now)
     }
 
     /// Returns the allowed drift, 1/1024, of this many milliseconds.
@@ -220,63 +220,63 @@ mod tests {
         time::Duration::nanoseconds(millis * SECOND / 1000 / 1024)
     }
 
-    fn asked(freshness: &Freshness, millis: i64, database_time: OffsetDateTime) -> Set {
-        Set { sent: moment(millis), database_time, start: freshness.start() }
+    fn asked(freshness: &Freshness, millis: i64, database_time: OffsetDateTime) -> DatabaseClock {
+        DatabaseClock { sent: instant(millis), database_time, start: freshness.start() }
     }
 
     #[test]
     fn nothing_is_known_before_the_clock_is_set_and_something_was_told() {
         let freshness = Freshness::new(Duration::from_secs(1));
-        freshness.publish(NOON, moment(0));
-        assert_eq!(read(&freshness, moment(0)), None);
-        assert_eq!(read(&set(), moment(0)), None);
+        freshness.publish(NOON, instant(0));
+        assert_eq!(read(&freshness, instant(0)), None);
+        assert_eq!(read(&with_clock(), instant(0)), None);
     }
 
     #[test]
     fn what_was_told_may_be_used_until_it_is_as_old_as_declared() {
-        let freshness = set();
-        freshness.publish(noon(5_000), moment(5_000));
+        let freshness = with_clock();
+        freshness.publish(noon(5_000), instant(5_000));
         assert_eq!(
-            read(&freshness, moment(5_500)),
+            read(&freshness, instant(5_500)),
             Some(Reading { as_of: noon(5_000), now: noon(5_500) + drift(5_500) })
         );
         // Less by the drift of the clocks.
-        assert!(read(&freshness, moment(5_990)).is_some());
-        assert!(read(&freshness, moment(6_001)).is_none());
+        assert!(read(&freshness, instant(5_990)).is_some());
+        assert!(read(&freshness, instant(6_001)).is_none());
     }
 
     #[tokio::test]
     async fn after_a_new_start_only_a_time_that_was_asked_for_since_counts() {
-        let freshness = set();
-        freshness.publish(noon(5_000), moment(5_000));
+        let freshness = with_clock();
+        freshness.publish(noon(5_000), instant(5_000));
         let under_way = asked(&freshness, 5_100, noon(5_100));
-        freshness.begin_anew();
-        assert_eq!(read(&freshness, moment(5_150)), None);
+        freshness.restart();
+        assert_eq!(read(&freshness, instant(5_150)), None);
         freshness.doubted().await;
         for _ in 0..2 {
-            freshness.publish(noon(5_200), moment(5_200));
-            assert_eq!(read(&freshness, moment(5_250)), None);
+            freshness.publish(noon(5_200), instant(5_200));
+            assert_eq!(read(&freshness, instant(5_250)), None);
             freshness.set_clock(under_way);
         }
         freshness.set_clock(asked(&freshness, 5_300, noon(5_300)));
-        freshness.publish(noon(5_400), moment(5_400));
-        assert!(read(&freshness, moment(5_450)).is_some());
+        freshness.publish(noon(5_400), instant(5_400));
+        assert!(read(&freshness, instant(5_450)).is_some());
     }
 
     #[test]
     fn what_was_held_up_on_its_way_is_as_old_as_it_is_and_not_as_new_as_it_came() {
-        let freshness = set();
-        freshness.publish(noon(5_000), moment(5_900));
-        assert!(read(&freshness, moment(5_950)).is_some());
-        assert!(read(&freshness, moment(6_001)).is_none());
-        freshness.publish(noon(5_500), moment(8_000));
-        assert!(read(&freshness, moment(8_000)).is_none());
+        let freshness = with_clock();
+        freshness.publish(noon(5_000), instant(5_900));
+        assert!(read(&freshness, instant(5_950)).is_some());
+        assert!(read(&freshness, instant(6_001)).is_none());
+        freshness.publish(noon(5_500), instant(8_000));
+        assert!(read(&freshness, instant(8_000)).is_none());
     }
 
     #[test]
     fn a_pause_that_only_one_clock_saw_counts_but_only_the_boot_clock_tells_the_time() {
-        let freshness = set();
-        freshness.publish(noon(5_000), moment(5_000));
+        let freshness = with_clock();
+        freshness.publish(noon(5_000), instant(5_000));
         for (boot, wall) in [(5_100, 90_000), (90_000, 5_100)] {
             let now = BootInstant { boot: boot * SECOND / 1000, wall: wall * SECOND / 1000 };
             assert_eq!(read(&freshness, now), None);
@@ -287,34 +287,34 @@ mod tests {
 
     #[tokio::test]
     async fn a_database_whose_clock_is_ahead_of_what_it_can_show_is_asked_for_the_time_anew() {
-        let freshness = set();
-        freshness.publish(noon(5_000), moment(5_000));
-        freshness.publish(noon(9_000), moment(5_250));
-        assert_eq!(read(&freshness, moment(5_250)), None);
+        let freshness = with_clock();
+        freshness.publish(noon(5_000), instant(5_000));
+        freshness.publish(noon(9_000), instant(5_250));
+        assert_eq!(read(&freshness, instant(5_250)), None);
         freshness.doubted().await;
-        freshness.publish(noon(9_250), moment(5_500));
-        assert_eq!(read(&freshness, moment(5_500)), None);
+        freshness.publish(noon(9_250), instant(5_500));
+        assert_eq!(read(&freshness, instant(5_500)), None);
         freshness.set_clock(asked(&freshness, 5_500, noon(9_250)));
-        freshness.publish(noon(9_500), moment(5_750));
-        assert_eq!(read(&freshness, moment(5_750)).unwrap().as_of, noon(9_500));
+        freshness.publish(noon(9_500), instant(5_750));
+        assert_eq!(read(&freshness, instant(5_750)).unwrap().as_of, noon(9_500));
     }
 
     #[test]
     fn the_databases_time_never_goes_back() {
-        let freshness = set();
-        freshness.publish(noon(5_000), moment(5_000));
+        let freshness = with_clock();
+        freshness.publish(noon(5_000), instant(5_000));
         // A better time from the same question.
         freshness.set_clock(asked(&freshness, 5_200, noon(5_100)));
-        freshness.publish(noon(5_100), moment(5_250));
-        assert_eq!(read(&freshness, moment(5_260)).unwrap().now, noon(5_250) + drift(5_250));
-        assert_eq!(read(&freshness, moment(5_500)).unwrap().now, noon(5_400) + drift(300));
+        freshness.publish(noon(5_100), instant(5_250));
+        assert_eq!(read(&freshness, instant(5_260)).unwrap().now, noon(5_250) + drift(5_250));
+        assert_eq!(read(&freshness, instant(5_500)).unwrap().now, noon(5_400) + drift(300));
     }
 
     /// A virtual machine that was paused for a minute: its boot clock stood still.
     #[tokio::test]
     async fn after_a_pause_that_the_boot_clock_missed_the_time_is_no_earlier_than_what_was_told() {
-        let freshness = set();
-        freshness.publish(noon(0), moment(0));
+        let freshness = with_clock();
+        freshness.publish(noon(0), instant(0));
         let paused =
             |boot: i64, wall: i64| BootInstant { boot: boot * SECOND / 1000, wall: wall * SECOND / 1000 };
         freshness.publish(noon(60_100), paused(100, 60_100));
@@ -328,7 +328,7 @@ mod tests {
 
     #[test]
     fn the_time_is_never_before_the_databases_while_clocks_differ_by_what_is_reckoned_with() {
-        let freshness = set();
+        let freshness = with_clock();
         for seconds in 1..10 {
             // A local clock that is slow by 1/1100.
             let nanos = |database: i64| database * SECOND / 1000 / 1_100 * 1_099;
@@ -341,12 +341,12 @@ mod tests {
 
     #[test]
     fn what_is_published_after_a_look_vouches_for_nothing_that_was_looked_up_before() {
-        let freshness = set();
-        freshness.publish(noon(5_000), moment(5_000));
-        let known = freshness.known();
-        assert!(known.read(moment(5_100)).is_some());
-        freshness.publish(noon(8_000), moment(8_000));
-        assert!(known.read(moment(8_000)).is_none());
-        assert!(read(&freshness, moment(8_000)).is_some());
+        let freshness = with_clock();
+        freshness.publish(noon(5_000), instant(5_000));
+        let snapshot = freshness.snapshot();
+        assert!(snapshot.read(instant(5_100)).is_some());
+        freshness.publish(noon(8_000), instant(8_000));
+        assert!(snapshot.read(instant(8_000)).is_none());
+        assert!(read(&freshness, instant(8_000)).is_some());
     }
 }

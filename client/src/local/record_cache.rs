@@ -14,17 +14,17 @@ use tokend_core::secret::{KeyId, MacKey, Secret, TokenId};
 use zeroize::Zeroizing;
 
 use super::recent_changes::{Filled, RecentChanges};
-use crate::ambient;
 use crate::question::{Answer, VerifiedToken};
+use crate::random;
 
 /// The bytes of a record in addition to its own: the token as it is returned, with a few texts, and
 /// its part of the table.
-const BESIDE: u64 = 512;
+const OVERHEAD: u64 = 512;
 
 /// A cache entry: the record, the token as guards pass it on, and when to ask for it again, by the
 /// boot clock in nanoseconds.
 #[derive(Debug, Clone)]
-pub(super) struct Kept {
+pub(super) struct CacheEntry {
     pub(super) record: Record,
     pub(super) token: VerifiedToken,
     ask_again: i64,
@@ -33,46 +33,46 @@ pub(super) struct Kept {
 #[derive(Debug, Clone)]
 struct Weight;
 
-impl Weighter<TokenId, Kept> for Weight {
-    fn weight(&self, _: &TokenId, kept: &Kept) -> u64 {
+impl Weighter<TokenId, CacheEntry> for Weight {
+    fn weight(&self, _: &TokenId, entry: &CacheEntry) -> u64 {
         // The texts are stored twice.
-        2 * kept.record.bytes() as u64 + BESIDE
+        2 * entry.record.bytes() as u64 + OVERHEAD
     }
 }
 
 /// The cache.
 #[derive(Debug)]
-pub(super) struct Held {
-    records: Cache<TokenId, Kept, Weight>,
-    gate: FillGuard<TokenId>,
-    told: Mutex<RecentChanges>,
+pub(super) struct RecordCache {
+    records: Cache<TokenId, CacheEntry, Weight>,
+    fill_guard: FillGuard<TokenId>,
+    recent_changes: Mutex<RecentChanges>,
     /// Random for this process: the records are of no use elsewhere.
     key: MacKey,
     max_age: i64,
 }
 
 /// A question in progress. An abandoned one fills nothing.
-pub(super) struct Asking<'a> {
-    held: &'a Held,
-    ticket: Lease,
+pub(super) struct PendingFill<'a> {
+    cache: &'a RecordCache,
+    lease: Lease,
 }
 
-impl Held {
+impl RecordCache {
     pub(super) fn new(bytes: u64, max_age: Duration) -> Self {
-        let key = Zeroizing::new(ambient::random::<[u8; 32]>());
-        let expected = usize::try_from(bytes / (2 * BESIDE)).unwrap_or(usize::MAX);
+        let key = Zeroizing::new(random::random::<[u8; 32]>());
+        let expected = usize::try_from(bytes / (2 * OVERHEAD)).unwrap_or(usize::MAX);
         Self {
             records: Cache::with_weighter(expected, bytes, Weight),
-            gate: FillGuard::new(),
-            told: Mutex::default(),
+            fill_guard: FillGuard::new(),
+            recent_changes: Mutex::default(),
             key: MacKey::new(KeyId::from_bytes([0; 8]), &key),
             max_age: i64::try_from(max_age.as_nanos()).unwrap_or(i64::MAX / 2),
         }
     }
 
     /// Looks a record up; one that is due to be asked for again is not found.
-    pub(super) fn get(&self, id: TokenId, now: BootInstant) -> Option<Kept> {
-        self.records.get(&id).filter(|kept| now.boot < kept.ask_again)
+    pub(super) fn get(&self, id: TokenId, now: BootInstant) -> Option<CacheEntry> {
+        self.records.get(&id).filter(|entry| now.boot < entry.ask_again)
     }
 
     /// Returns whether a secret is the one that the record was stored for; compares in constant time.
@@ -81,19 +81,19 @@ impl Held {
     }
 
     /// Registers a question that is about to be sent.
-    pub(super) fn begin(&self) -> Asking<'_> {
-        Asking { held: self, ticket: self.gate.begin() }
+    pub(super) fn begin(&self) -> PendingFill<'_> {
+        PendingFill { cache: self, lease: self.fill_guard.begin() }
     }
 
     /// Removes the tokens that a message reports as changed, also from questions in progress.
     /// `last`: the message ends its batch.
     pub(super) fn forget(&self, ids: &[TokenId], as_of: OffsetDateTime, last: bool) {
         // First the changes that answers are compared with, then questions in progress, then records.
-        self.told().note(ids, as_of, last);
+        self.recent_changes().note(ids, as_of, last);
         if ids.is_empty() {
             return;
         }
-        self.gate.invalidate(ids);
+        self.fill_guard.invalidate(ids);
         for id in ids {
             self.records.remove(id);
         }
@@ -101,13 +101,13 @@ impl Held {
 
     /// Records that the watch continues over another connection.
     pub(super) fn connected(&self) {
-        self.told().connected();
+        self.recent_changes().connected();
     }
 
     /// Removes everything: changes may have been missed.
     pub(super) fn clear(&self) {
-        *self.told() = RecentChanges::default();
-        self.gate.invalidate_all();
+        *self.recent_changes() = RecentChanges::default();
+        self.fill_guard.invalidate_all();
         self.records.clear();
     }
 
@@ -116,13 +116,13 @@ impl Held {
         (self.records.len() as u64, self.records.weight())
     }
 
-    fn told(&self) -> MutexGuard<'_, RecentChanges> {
+    fn recent_changes(&self) -> MutexGuard<'_, RecentChanges> {
         // A panic inside leaves nothing inconsistent that matters.
-        self.told.lock().unwrap_or_else(PoisonError::into_inner)
+        self.recent_changes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Asking<'_> {
+impl PendingFill<'_> {
     /// Ends the question with its answer, and caches that if it includes every change reported so far.
     pub(super) fn end(self, secret: &Secret, answer: &Answer, now: BootInstant) -> Filled {
         let (Some(token), Some(as_of)) = (&answer.token, answer.as_of) else { return Filled::No };
@@ -130,26 +130,26 @@ impl Asking<'_> {
         if token.id != id {
             return Filled::No;
         }
-        let held = self.held;
-        let found = (Record::new(token, held.key.mac(secret)), token.clone());
+        let cache = self.cache;
+        let found = (Record::new(token, cache.key.mac(secret)), token.clone());
         // The result if the fill guard rejects it: the change came while the question was in progress.
         let mut filled = Filled::Outdated;
-        held.gate.fill(&self.ticket, [(id, found)], |id, (record, token)| {
-            filled = held.told().admits(id, as_of);
-            if filled == Filled::Held {
+        cache.fill_guard.fill(&self.lease, [(id, found)], |id, (record, token)| {
+            filled = cache.recent_changes().admits(id, as_of);
+            if filled == Filled::Cached {
                 // Spread over a quarter of the age by the id's random bits, as on the server.
-                let jitter = held.max_age / 4 / 256 * i64::from(id.to_bytes()[15]);
-                let ask_again = now.boot.saturating_add(held.max_age - jitter);
-                held.records.insert(id, Kept { record, token, ask_again });
+                let jitter = cache.max_age / 4 / 256 * i64::from(id.to_bytes()[15]);
+                let ask_again = now.boot.saturating_add(cache.max_age - jitter);
+                cache.records.insert(id, CacheEntry { record, token, ask_again });
             }
         });
         filled
     }
 }
 
-impl Drop for Asking<'_> {
+impl Drop for PendingFill<'_> {
     fn drop(&mut self) {
-        self.held.gate.abandon(&self.ticket);
+        self.cache.fill_guard.abandon(&self.lease);
     }
 }
 
@@ -177,106 +177,109 @@ mod tests {
         NOON + time::Duration::seconds(seconds)
     }
 
-    fn begin(held: &Held) {
+    fn begin(cache: &RecordCache) {
         for second in -1..=1 {
-            held.forget(&[], seconds(second), true);
+            cache.forget(&[], seconds(second), true);
         }
     }
 
     /// A watch that began long enough ago.
-    fn watching() -> Held {
-        let held = Held::new(1 << 20, Duration::from_mins(10));
-        begin(&held);
-        held
+    fn watching() -> RecordCache {
+        let cache = RecordCache::new(1 << 20, Duration::from_mins(10));
+        begin(&cache);
+        cache
     }
 
-    fn is_held(held: &Held) -> bool {
-        held.get(secret().id(), NOW).is_some()
+    fn is_cached(cache: &RecordCache) -> bool {
+        cache.get(secret().id(), NOW).is_some()
     }
 
     #[test]
     fn what_was_asked_and_has_not_changed_is_held_and_proven_by_its_secret_alone() {
-        let held = watching();
-        assert_eq!(held.begin().end(&secret(), &answer(seconds(10)), NOW), Filled::Held);
-        let kept = held.get(secret().id(), NOW).unwrap();
-        assert!(held.proves(&secret(), &kept.record));
-        assert!(!held.proves(&fixtures::secret([7; 16], [8; 32]), &kept.record));
-        assert!(!Held::new(1 << 20, Duration::ZERO).proves(&secret(), &kept.record), "another process's key");
-        assert!(!format!("{held:?}").contains("tag"));
+        let cache = watching();
+        assert_eq!(cache.begin().end(&secret(), &answer(seconds(10)), NOW), Filled::Cached);
+        let entry = cache.get(secret().id(), NOW).unwrap();
+        assert!(cache.proves(&secret(), &entry.record));
+        assert!(!cache.proves(&fixtures::secret([7; 16], [8; 32]), &entry.record));
+        assert!(
+            !RecordCache::new(1 << 20, Duration::ZERO).proves(&secret(), &entry.record),
+            "another process's key"
+        );
+        assert!(!format!("{cache:?}").contains("tag"));
     }
 
     #[test]
     fn a_record_is_asked_for_again_when_it_is_old() {
-        let held = watching();
-        held.begin().end(&secret(), &answer(seconds(10)), NOW);
+        let cache = watching();
+        cache.begin().end(&secret(), &answer(seconds(10)), NOW);
         let minutes = |minutes: i64| BootInstant { boot: minutes * 60_000_000_000, wall: 0 };
-        assert!(held.get(secret().id(), minutes(7)).is_some());
-        assert!(held.get(secret().id(), minutes(10)).is_none());
+        assert!(cache.get(secret().id(), minutes(7)).is_some());
+        assert!(cache.get(secret().id(), minutes(10)).is_none());
     }
 
     #[test]
     fn nothing_enters_before_the_watch_has_begun_and_after_it_has_begun_anew() {
-        let held = Held::new(1 << 20, Duration::from_mins(10));
-        assert_eq!(held.begin().end(&secret(), &answer(seconds(10)), NOW), Filled::No);
-        let held = watching();
-        let asking = held.begin();
-        held.clear();
-        assert_eq!(asking.end(&secret(), &answer(seconds(10)), NOW), Filled::Outdated);
-        assert!(!is_held(&held));
+        let cache = RecordCache::new(1 << 20, Duration::from_mins(10));
+        assert_eq!(cache.begin().end(&secret(), &answer(seconds(10)), NOW), Filled::No);
+        let cache = watching();
+        let fill = cache.begin();
+        cache.clear();
+        assert_eq!(fill.end(&secret(), &answer(seconds(10)), NOW), Filled::Outdated);
+        assert!(!is_cached(&cache));
     }
 
     // Without the fill guard this record would be cached: its time, perhaps from another clock,
     // makes it look new.
     #[test]
     fn what_changes_while_it_is_asked_for_is_not_held_whatever_time_its_answer_tells() {
-        let held = watching();
-        let asking = held.begin();
-        held.forget(&[secret().id()], seconds(20), true);
-        held.forget(&[], seconds(21), true);
-        assert_eq!(asking.end(&secret(), &answer(seconds(1_000)), NOW), Filled::Outdated);
-        assert!(!is_held(&held));
-        assert_eq!(held.begin().end(&secret(), &answer(seconds(1_000)), NOW), Filled::Held);
+        let cache = watching();
+        let fill = cache.begin();
+        cache.forget(&[secret().id()], seconds(20), true);
+        cache.forget(&[], seconds(21), true);
+        assert_eq!(fill.end(&secret(), &answer(seconds(1_000)), NOW), Filled::Outdated);
+        assert!(!is_cached(&cache));
+        assert_eq!(cache.begin().end(&secret(), &answer(seconds(1_000)), NOW), Filled::Cached);
     }
 
     // Without the recent changes this record would be cached: nothing changed since it was asked
     // for, but the replica that answered does not know an earlier change yet.
     #[test]
     fn an_answer_from_before_a_change_that_was_told_already_is_not_held() {
-        let held = watching();
-        held.forget(&[secret().id()], seconds(20), true);
-        held.forget(&[], seconds(21), true);
-        assert_eq!(held.begin().end(&secret(), &answer(seconds(20)), NOW), Filled::Outdated);
-        assert!(!is_held(&held));
-        assert_eq!(held.begin().end(&secret(), &answer(seconds(21)), NOW), Filled::Held);
+        let cache = watching();
+        cache.forget(&[secret().id()], seconds(20), true);
+        cache.forget(&[], seconds(21), true);
+        assert_eq!(cache.begin().end(&secret(), &answer(seconds(20)), NOW), Filled::Outdated);
+        assert!(!is_cached(&cache));
+        assert_eq!(cache.begin().end(&secret(), &answer(seconds(21)), NOW), Filled::Cached);
     }
 
     #[test]
     fn what_is_held_goes_when_it_changes_or_when_changes_may_have_been_missed() {
-        let held = watching();
-        held.begin().end(&secret(), &answer(seconds(10)), NOW);
-        held.forget(&[TokenId::from_bytes([1; 16])], seconds(20), true);
-        assert!(is_held(&held));
-        held.forget(&[secret().id()], seconds(20), true);
-        assert!(!is_held(&held));
-        held.forget(&[], seconds(21), true);
-        held.begin().end(&secret(), &answer(seconds(30)), NOW);
-        held.clear();
-        assert!(!is_held(&held) && held.size().0 == 0);
+        let cache = watching();
+        cache.begin().end(&secret(), &answer(seconds(10)), NOW);
+        cache.forget(&[TokenId::from_bytes([1; 16])], seconds(20), true);
+        assert!(is_cached(&cache));
+        cache.forget(&[secret().id()], seconds(20), true);
+        assert!(!is_cached(&cache));
+        cache.forget(&[], seconds(21), true);
+        cache.begin().end(&secret(), &answer(seconds(30)), NOW);
+        cache.clear();
+        assert!(!is_cached(&cache) && cache.size().0 == 0);
     }
 
     #[test]
     fn the_bytes_are_bounded() {
-        let held = Held::new(64 << 10, Duration::from_mins(10));
-        begin(&held);
+        let cache = RecordCache::new(64 << 10, Duration::from_mins(10));
+        begin(&cache);
         for number in 0_u32..10_000 {
             let mut token = fixtures::token(&["a:b"]);
             let mut id = [7; 16];
             id[..4].copy_from_slice(&number.to_be_bytes());
             token.id = TokenId::from_bytes(id);
             let answer = Answer { token: Some(VerifiedToken::new(token)), ..answer(seconds(10)) };
-            held.begin().end(&fixtures::secret(id, [9; 32]), &answer, NOW);
+            cache.begin().end(&fixtures::secret(id, [9; 32]), &answer, NOW);
         }
-        let (count, bytes) = held.size();
+        let (count, bytes) = cache.size();
         assert!(count > 10 && bytes <= 64 << 10, "{count} {bytes}");
     }
 }
