@@ -1,5 +1,4 @@
--- Narrower indexes of tokens: half of what they took. Nothing else changes but in which order tokens of one time are
--- listed.
+-- Narrower indexes and rows of tokens: two thirds of what they took.
 
 -- Stands for an organization's user in indexes, or for an organization (no user_id), or for a user wherever (no
 -- organization_id): 8 bytes however long the ids are. Of two owners with one key, which nobody can find on purpose, the
@@ -8,15 +7,13 @@ CREATE FUNCTION owner_key(organization_id text, user_id text) RETURNS bigint
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN ('x' || left(encode(sha256(convert_to(organization_id || E'\n' || user_id, 'UTF8')), 'hex'), 16))::bit(64)::bigint;
 
--- Decides between tokens of one time, in half the bytes of an id. Between the least and the greatest uuid, which pages
--- begin and end with, in any order.
+-- Decides between tokens of one time, in half the bytes of an id: the one with the earlier id comes first, as far as ids
+-- tell milliseconds. 43 bits of the id's time and the last 21 of its random bits; the sign is flipped, so that the least
+-- and the greatest uuid are the least and the greatest number.
 CREATE FUNCTION id_order(id uuid) RETURNS bigint
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
-RETURN CASE id
-    WHEN '00000000-0000-0000-0000-000000000000' THEN -9223372036854775808
-    WHEN 'ffffffff-ffff-ffff-ffff-ffffffffffff' THEN 9223372036854775807
-    ELSE uuid_hash_extended(id, 0)
-END;
+RETURN ((('x' || translate(left(id::text, 13), '-', ''))::bit(48)::bigint << 21)
+    | (('x' || right(id::text, 6))::bit(24)::bigint & 2097151)) # (-9223372036854775808);
 
 -- Before the first release there are few rows. Made beside the old ones, they would need their room as well; and a primary key
 -- cannot be replaced without this lock.
@@ -25,9 +22,25 @@ DROP INDEX tokens_user_create_time_idx, tokens_organization_create_time_idx, tok
     tokens_create_time_idx, tokens_user_expire_time_idx, tokens_organization_expire_time_idx,
     tokens_any_user_expire_time_idx, tokens_expire_time_idx, tokens_expire_time_due_idx, tokens_revision_idx;
 
--- Answers for a revision without the row, as tokens_revision_idx did, and for the row itself.
 -- squawk-ignore ban-drop-constraint
 ALTER TABLE tokens DROP CONSTRAINT tokens_pkey;
+
+-- 62 random bits tell two states of a row apart; replicas never compared more. No family has 2^31 rotations.
+ALTER TABLE tokens
+    -- squawk-ignore changing-column-type
+    ALTER COLUMN revision TYPE bigint
+        USING ('x' || translate(right(revision::text, 17), '-', ''))::bit(64)::bigint,
+    -- squawk-ignore changing-column-type, prefer-bigint-over-int
+    ALTER COLUMN generation TYPE integer;
+
+CREATE OR REPLACE FUNCTION draw_token_revision() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    NEW.revision := ('x' || pg_catalog.translate(pg_catalog.right(pg_catalog.gen_random_uuid()::text, 17), '-', ''))
+        ::bit(64)::bigint;
+    RETURN NEW;
+END $$;
+
+-- Answers for a revision without the row, as tokens_revision_idx did, and for the row itself.
 -- squawk-ignore adding-serial-primary-key-field, constraint-missing-not-valid
 ALTER TABLE tokens ADD CONSTRAINT tokens_pkey PRIMARY KEY (id) INCLUDE (revision);
 

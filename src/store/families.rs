@@ -17,7 +17,7 @@ use crate::secret::TokenId;
 struct Membership {
     /// The family; `None`: the token has not taken part in any rotation.
     family_id: Option<Uuid>,
-    generation: i64,
+    generation: i32,
     superseded_by: Option<Uuid>,
 }
 
@@ -140,7 +140,7 @@ impl Transaction {
 async fn lock_behind(
     transaction: &mut Transaction,
     family: Uuid,
-    mut generation: i64,
+    mut generation: i32,
 ) -> Result<Vec<Member>, StoreError> {
     let mut line: Vec<Member> = Vec::new();
     loop {
@@ -156,6 +156,6 @@ async fn lock_behind(
         let Some(last) = found.last().map(|row| row.id) else { return Ok(line) };
         line.extend(found.into_iter().map(Member::from));
         let last = membership(transaction, rows::token_id(last)).await?;
-        generation = last.map_or(i64::MAX, |last| last.generation);
+        generation = last.map_or(i32::MAX, |last| last.generation);
     }
 }

@@ -96,7 +96,7 @@ const LOCKS: [(i64, &[TableLock]); 7] = [
     (13, &[lock("server_mark", LockMode::AccessExclusive, TableWork::Rewrites)]),
     (14, &[lock("token_events", LockMode::Share, TableWork::Indexes)]),
     (15, &[lock("token_events", LockMode::Share, TableWork::Indexes)]),
-    (16, &[lock("tokens", LockMode::AccessExclusive, TableWork::Indexes)]),
+    (16, &[lock("tokens", LockMode::AccessExclusive, TableWork::Rewrites)]),
 ];
 
 const fn lock(table: &'static str, mode: LockMode, work: TableWork) -> TableLock {

@@ -137,9 +137,9 @@ fn followed(same_epoch: bool, as_of: Time) -> Result<OffsetDateTime, StoreError>
     if same_epoch { as_of.clock() } else { Err(StoreError::OtherServer) }
 }
 
-/// Returns 62 random bits of a revision: two changes of a token look equal once in 2^62 times.
-fn bits(revision: Uuid) -> Option<NonZeroU64> {
-    NonZeroU64::new(revision.as_u64_pair().1)
+/// Returns the 62 random bits of a revision: two changes of a token look equal once in 2^62 times.
+const fn bits(revision: i64) -> Option<NonZeroU64> {
+    NonZeroU64::new(revision.cast_unsigned())
 }
 
 /// Converts a row to a record; the error is the name of the column that cannot be read.
@@ -163,7 +163,7 @@ fn made(id: Uuid, row: &PgRow) -> Result<Record, &'static str> {
         read_time: None,
     };
     let mac = rows::mac(column(row, "mac_key_id"), column(row, "mac"))?;
-    let revision: Option<Uuid> = column(row, "revision").read("revision")?;
+    let revision: Option<i64> = column(row, "revision").read("revision")?;
     Ok(Record::of_row(&rows::token(token)?, mac, revision.and_then(bits)))
 }
 

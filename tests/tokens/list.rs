@@ -66,15 +66,23 @@ async fn a_listing_by_expire_time_shows_the_soonest_first_and_never_last() {
         ..ordinary()
     };
     named(&mut root, "never", ordinary()).await;
+    named(&mut root, "never either", ordinary()).await;
     named(&mut root, "later", at(32_503_680_001, 0)).await;
     named(&mut root, "soon", at(32_503_680_000, 0)).await;
     named(&mut root, "a little later", at(32_503_680_000, 1_000)).await;
-    named(&mut root, "never either", ordinary()).await;
+    for name in ["never as well", "and never", "not ever"] {
+        named(&mut root, name, ordinary()).await;
+    }
 
     let by_expire_time = ListTokensRequest { order_by: "expire_time".to_owned(), ..Default::default() };
     let names = names(&mut root, by_expire_time).await;
 
-    assert_eq!(names, ["soon", "a little later", "later", "never", "never either"]);
+    let never = ["never", "never either", "never as well", "and never", "not ever"];
+    assert_eq!(
+        names,
+        [&["soon", "a little later", "later"][..], &never].concat(),
+        "those of one time by creation"
+    );
 }
 
 #[tokio::test]
