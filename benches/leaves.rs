@@ -143,20 +143,20 @@ fn engine(criterion: &mut Criterion) -> anyhow::Result<()> {
     let question =
         Question { required: &none, reach: Reach::Any, client_ip: None, share: ClientKey::Peer(None) };
     let ask = || {
-        let present = engine.present().context("the cache is not fresh")?;
-        engine.try_verify(secret.expose_secret(), &question, &present).context("the record is not there")
+        let read_point = engine.read_point().context("the cache is not fresh")?;
+        engine.try_verify(secret.expose_secret(), &question, &read_point).context("the record is not there")
     };
     ask()?;
     criterion.bench_function("cache hit", |b| b.iter(ask));
     criterion.bench_function("authenticate", |b| {
         b.iter(|| {
             let nothing = CredentialCache::default();
-            engine.try_authenticate(secret.expose_secret(), None, &nothing, &engine.present()?)
+            engine.try_authenticate(secret.expose_secret(), None, &nothing, &engine.read_point()?)
         });
     });
     let proven = CredentialCache::default();
     criterion.bench_function("authenticate again", |b| {
-        b.iter(|| engine.try_authenticate(secret.expose_secret(), None, &proven, &engine.present()?));
+        b.iter(|| engine.try_authenticate(secret.expose_secret(), None, &proven, &engine.read_point()?));
     });
     let reply = VerifyReply::from(ask()?);
     let mut buffer = BytesMut::with_capacity(1024);

@@ -110,7 +110,7 @@ fn config(database: Route, keyring: Arc<Keyring>, prefix: Prefix, cost: DurableC
             interval: Duration::from_hours(1),
         },
         sampling: Sampling::off(),
-        ways: IntegrationsConfig { ext_authz: true, ..IntegrationsConfig::default() },
+        integrations: IntegrationsConfig { ext_authz: true, ..IntegrationsConfig::default() },
         drain_timeout: Duration::from_secs(1),
     }
 }

@@ -36,7 +36,7 @@ impl<K> Clone for FairLimiter<K> {
 
 #[derive(Debug)]
 struct Inner<K> {
-    places: usize,
+    permits: usize,
     /// One key may hold `lenience.0` times the permits left to others, plus `lenience.1`.
     lenience: (usize, usize),
     taken: Mutex<Taken<K>>,
@@ -72,20 +72,20 @@ pub struct Permit<K: Hash + Eq> {
 impl<K: Hash + Eq + Clone> FairLimiter<K> {
     /// Creates a limiter with this many permits.
     #[must_use]
-    pub fn new(places: usize) -> Self {
-        Self::of(places, (1, 0))
+    pub fn new(permits: usize) -> Self {
+        Self::of(permits, (1, 0))
     }
 
     /// Creates a limiter for keys that many clients usually share, such as addresses: a key may
     /// hold seven times as many permits as are left to all others, plus seven.
     #[must_use]
-    pub fn lenient(places: usize) -> Self {
-        Self::of(places, (7, 7))
+    pub fn lenient(permits: usize) -> Self {
+        Self::of(permits, (7, 7))
     }
 
-    fn of(places: usize, lenience: (usize, usize)) -> Self {
+    fn of(permits: usize, lenience: (usize, usize)) -> Self {
         let taken = Mutex::new(Taken { total: 0, by_key: HashMap::new() });
-        Self(Arc::new(Inner { places, lenience, taken }))
+        Self(Arc::new(Inner { permits, lenience, taken }))
     }
 
     /// Takes one permit.
@@ -121,16 +121,16 @@ impl<K: Hash + Eq + Clone> FairLimiter<K> {
 impl<K: Hash + Eq + Clone> Inner<K> {
     fn take(&self, key: &K, number: usize) -> Result<(), Refused> {
         let mut taken = self.lock();
-        let left = self.places.saturating_sub(taken.total);
+        let left = self.permits.saturating_sub(taken.total);
         let held = taken.by_key.get(key).copied().unwrap_or(0);
-        let (times, beside) = self.lenience;
+        let (times, plus) = self.lenience;
         if number == 0 {
             return Ok(());
         }
         if number > left {
             return Err(Refused::Full);
         }
-        if held + number > left.saturating_mul(times).saturating_add(beside) {
+        if held + number > left.saturating_mul(times).saturating_add(plus) {
             return Err(Refused::OverShare);
         }
         taken.total += number;
@@ -188,7 +188,7 @@ mod tests {
         let mut held = Vec::new();
         loop {
             match shares.take(key) {
-                Ok(place) => held.push(place),
+                Ok(permit) => held.push(permit),
                 Err(refused) => return (held, refused),
             }
         }

@@ -42,7 +42,7 @@ struct State<K: Hash + Eq + Copy> {
     /// An entry is removed when its key holds nothing and has no waiters.
     by_key: HashMap<K, Entry<K>>,
     /// The keys that have waiters, each once; the first is next.
-    turns: VecDeque<K>,
+    order: VecDeque<K>,
 }
 
 #[derive(Debug)]
@@ -64,7 +64,7 @@ impl<K: Hash + Eq + Copy> FairQueue<K> {
     #[must_use]
     pub fn new(permits: usize) -> Self {
         let permits = permits.max(1);
-        let state = State { held: 0, by_key: HashMap::new(), turns: VecDeque::new() };
+        let state = State { held: 0, by_key: HashMap::new(), order: VecDeque::new() };
         let each = (permits - permits.div_ceil(4)).max(1);
         Self(Arc::new(Inner { permits, each, state: Mutex::new(state) }))
     }
@@ -114,7 +114,7 @@ impl<K: Hash + Eq + Copy> Inner<K> {
             }
             entry.waiting.push_back(sender);
             if entry.waiting.len() == 1 {
-                state.turns.push_back(key);
+                state.order.push_back(key);
             }
         }
         self.grant();
@@ -152,16 +152,16 @@ impl<K: Hash + Eq + Copy> State<K> {
         if self.held >= permits {
             return None;
         }
-        for _ in 0..self.turns.len() {
-            let key = self.turns.pop_front()?;
+        for _ in 0..self.order.len() {
+            let key = self.order.pop_front()?;
             let Some(entry) = self.by_key.get_mut(&key) else { continue };
             if entry.held >= each {
-                self.turns.push_back(key);
+                self.order.push_back(key);
                 continue;
             }
             let next = std::iter::from_fn(|| entry.waiting.pop_front()).find(|sender| !sender.is_closed());
             if !entry.waiting.is_empty() {
-                self.turns.push_back(key);
+                self.order.push_back(key);
             }
             if let Some(sender) = next {
                 entry.held += 1;
@@ -229,7 +229,7 @@ mod tests {
         drop((third, next, other, modest));
         drop(last.await.unwrap());
         let state = limiter.0.lock();
-        assert_eq!((state.held, state.by_key.len(), state.turns.len()), (0, 0, 0));
+        assert_eq!((state.held, state.by_key.len(), state.order.len()), (0, 0, 0));
     }
 
     #[tokio::test(start_paused = true)]
@@ -242,7 +242,7 @@ mod tests {
         drop(held);
         drop(last.await.unwrap());
         let state = limiter.0.lock();
-        assert_eq!((state.held, state.by_key.len(), state.turns.len()), (0, 0, 0));
+        assert_eq!((state.held, state.by_key.len(), state.order.len()), (0, 0, 0));
     }
 
     #[tokio::test]

@@ -27,7 +27,7 @@ pub struct Overloaded;
 #[derive(Debug, Clone)]
 pub struct HashPool {
     permits: Arc<Semaphore>,
-    places: Arc<Semaphore>,
+    slots: Arc<Semaphore>,
     size: usize,
     metrics: HashingMetrics,
 }
@@ -38,13 +38,13 @@ impl HashPool {
     pub fn new(permits: usize, metrics: HashingMetrics) -> Self {
         let permits = permits.max(1);
         let size = permits.saturating_mul(QUEUE_PER_PERMIT + 1).min(Semaphore::MAX_PERMITS);
-        let (permits, places) = (Arc::new(Semaphore::new(permits)), Arc::new(Semaphore::new(size)));
-        Self { permits, places, size, metrics }
+        let (permits, slots) = (Arc::new(Semaphore::new(permits)), Arc::new(Semaphore::new(size)));
+        Self { permits, slots, size, metrics }
     }
 
     /// Returns how many hashes may run and wait at once.
     #[must_use]
-    pub fn places(&self) -> usize {
+    pub fn slots(&self) -> usize {
         self.size
     }
 
@@ -57,25 +57,25 @@ impl HashPool {
         &self,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, Overloaded> {
-        let (place, permit) = self.turn().await.inspect_err(|_| self.metrics.refused())?;
+        let (slot, permit) = self.acquire().await.inspect_err(|_| self.metrics.refused())?;
         let counted = self.metrics.running();
         let span = Span::current();
         let hashed = spawn_blocking(move || {
-            let _held = (place, permit, counted);
+            let _permits = (slot, permit, counted);
             span.in_scope(work)
         });
         // Fails only when the work panicked or the runtime is ending: in both cases the result is unknown.
         hashed.await.map_err(|_| Overloaded)
     }
 
-    async fn turn(&self) -> Result<(OwnedSemaphorePermit, OwnedSemaphorePermit), Overloaded> {
-        let place = Arc::clone(&self.places).try_acquire_owned().map_err(|_| Overloaded)?;
+    async fn acquire(&self) -> Result<(OwnedSemaphorePermit, OwnedSemaphorePermit), Overloaded> {
+        let slot = Arc::clone(&self.slots).try_acquire_owned().map_err(|_| Overloaded)?;
         let _waiting = self.metrics.waiting();
         let permit =
             tokio::time::timeout(deadline::at_most(PATIENCE), Arc::clone(&self.permits).acquire_owned())
                 .await;
         let permit = permit.map_err(|_| Overloaded)?.map_err(|_| Overloaded)?;
-        Ok((place, permit))
+        Ok((slot, permit))
     }
 }
 
@@ -95,7 +95,7 @@ mod tests {
                 tokio::spawn(async move { pool.run(move || wait.lock().unwrap().recv()).await })
             })
             .collect();
-        while pool.places.available_permits() > 0 {
+        while pool.slots.available_permits() > 0 {
             tokio::task::yield_now().await;
         }
         assert_eq!(pool.run(|| ()).await, Err(Overloaded));

@@ -17,7 +17,7 @@ use crate::runtime::deadline;
 const PATIENCE: Duration = Duration::from_secs(3);
 
 /// How many pages may wait for each that can be built.
-const QUEUE_PER_TURN: usize = 64;
+const QUEUE_PER_PERMIT: usize = 64;
 
 /// The fraction of the memory that is added for responses that must be sent even when it is full,
 /// and as much again for refusals, which unauthenticated clients get, too.
@@ -50,7 +50,7 @@ pub struct ResponseMemory {
     bytes: FairLimiter<ClientKey>,
     set_aside: FairLimiter<ClientKey>,
     refusals: FairLimiter<ClientKey>,
-    turns: Arc<Semaphore>,
+    permits: Arc<Semaphore>,
     queue: FairLimiter<ClientKey>,
     metrics: ResponseMemoryMetrics,
 }
@@ -65,22 +65,22 @@ pub struct PagePermit {
     /// Outlives the permit.
     pub reservation: Reservation,
     _permit: OwnedSemaphorePermit,
-    _place: Permit<ClientKey>,
+    _queued: Permit<ClientKey>,
 }
 
 impl ResponseMemory {
     /// Creates the memory for `bytes` bytes of responses, plus an eighth for those that must be
-    /// sent; `turns` pages are built at once (at least one).
+    /// sent; `permits` pages are built at once (at least one).
     #[must_use]
-    pub fn new(bytes: usize, turns: usize, metrics: ResponseMemoryMetrics) -> Self {
-        let turns = turns.max(1);
-        let queue = FairLimiter::new(turns.saturating_mul(QUEUE_PER_TURN + 1));
+    pub fn new(bytes: usize, permits: usize, metrics: ResponseMemoryMetrics) -> Self {
+        let permits = permits.max(1);
+        let queue = FairLimiter::new(permits.saturating_mul(QUEUE_PER_PERMIT + 1));
         Self {
             all: bytes,
             bytes: FairLimiter::new(bytes),
             set_aside: FairLimiter::new(bytes / RESERVE),
             refusals: FairLimiter::new(bytes / RESERVE),
-            turns: Arc::new(Semaphore::new(turns)),
+            permits: Arc::new(Semaphore::new(permits)),
             queue,
             metrics,
         }
@@ -96,16 +96,16 @@ impl ResponseMemory {
         share: ClientKey,
         most: usize,
     ) -> Result<PagePermit, ResponseMemoryError> {
-        let place = self.queue.take(share).map_err(ResponseMemoryError::Busy);
-        let place = place.inspect_err(|error| self.count(*error))?;
+        let queued = self.queue.take(share).map_err(ResponseMemoryError::Busy);
+        let queued = queued.inspect_err(|error| self.count(*error))?;
         let waiting =
-            tokio::time::timeout(deadline::at_most(PATIENCE), Arc::clone(&self.turns).acquire_owned());
+            tokio::time::timeout(deadline::at_most(PATIENCE), Arc::clone(&self.permits).acquire_owned());
         let Ok(Ok(permit)) = waiting.await else {
             let error = ResponseMemoryError::Busy(Refused::Full);
             self.count(error);
             return Err(error);
         };
-        Ok(PagePermit { reservation: self.reserve(share, most)?, _permit: permit, _place: place })
+        Ok(PagePermit { reservation: self.reserve(share, most)?, _permit: permit, _queued: queued })
     }
 
     /// Reserves memory for a response that exists or is about to be built.
@@ -193,7 +193,7 @@ fn take(
     bytes: usize,
 ) -> Result<Reservation, ResponseMemoryError> {
     match shares.take_many(share, bytes) {
-        Ok(place) => Ok(Reservation(Arc::new(Mutex::new(place)))),
+        Ok(permit) => Ok(Reservation(Arc::new(Mutex::new(permit)))),
         Err(Refused::Full) => Err(ResponseMemoryError::Full),
         Err(Refused::OverShare) => Err(ResponseMemoryError::OverShare),
     }
@@ -213,13 +213,13 @@ impl Reservation {
 /// Returns a copy of the bytes that keeps these reservations as long as any clone exists. It is a copy
 /// because the original buffer may have as much spare capacity again, for which nothing was reserved.
 #[must_use]
-pub fn holding(bytes: &[u8], rooms: Vec<Reservation>) -> Bytes {
-    Bytes::from_owner(ReservedBytes { bytes: bytes.into(), _rooms: rooms })
+pub fn reserved_bytes(bytes: &[u8], reservations: Vec<Reservation>) -> Bytes {
+    Bytes::from_owner(ReservedBytes { bytes: bytes.into(), _reservations: reservations })
 }
 
 struct ReservedBytes {
     bytes: Box<[u8]>,
-    _rooms: Vec<Reservation>,
+    _reservations: Vec<Reservation>,
 }
 
 impl AsRef<[u8]> for ReservedBytes {
@@ -233,8 +233,8 @@ mod tests {
     use super::*;
     use crate::metrics::Metrics;
 
-    fn response_memory(bytes: usize, turns: usize) -> ResponseMemory {
-        ResponseMemory::new(bytes, turns, Metrics::new().unwrap().work.response_memory.clone())
+    fn response_memory(bytes: usize, permits: usize) -> ResponseMemory {
+        ResponseMemory::new(bytes, permits, Metrics::new().unwrap().work.response_memory.clone())
     }
 
     #[tokio::test]
@@ -243,7 +243,7 @@ mod tests {
         let page = response_memory.acquire_page(ClientKey::Peer(None), 500).await.unwrap();
         assert_eq!(response_memory.taken(), 500);
         page.reservation.shrink(10);
-        let bytes = holding(b"0123456789", vec![page.reservation.clone()]);
+        let bytes = reserved_bytes(b"0123456789", vec![page.reservation.clone()]);
         drop(page);
         let piece = bytes.slice(8..);
         drop(bytes);
@@ -288,8 +288,9 @@ mod tests {
             tokio::time::sleep(PATIENCE / 2).await;
             drop(held);
         };
-        let (room, ()) = tokio::join!(response_memory.wait_to_reserve(share(4), 5_000, PATIENCE), reads);
-        assert_eq!((room.is_ok(), response_memory.taken()), (true, 250));
+        let (reservation, ()) =
+            tokio::join!(response_memory.wait_to_reserve(share(4), 5_000, PATIENCE), reads);
+        assert_eq!((reservation.is_ok(), response_memory.taken()), (true, 250));
     }
 
     #[test]

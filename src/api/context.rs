@@ -21,7 +21,7 @@ pub struct Context {
     /// Authenticates callers.
     pub callers: Arc<Callers>,
     /// Permits for calls that have to wait.
-    pub places: FairLimiter<ClientKey>,
+    pub call_permits: FairLimiter<ClientKey>,
     /// Memory for responses.
     pub response_memory: Arc<ResponseMemory>,
     /// Selects the calls whose spans are exported.

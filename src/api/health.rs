@@ -31,7 +31,7 @@ const NAMES: [&str; 2] = ["", SERVICE];
 /// Sets the status that health checks return.
 #[derive(Debug, Clone)]
 pub struct Health {
-    said: watch::Sender<ServingStatus>,
+    current: watch::Sender<ServingStatus>,
     reason: Arc<ArcSwap<&'static str>>,
     concern: Arc<ArcSwapOption<&'static str>>,
 }
@@ -40,7 +40,7 @@ impl Default for Health {
     /// Creates a health state of `NOT_SERVING`.
     fn default() -> Self {
         Self {
-            said: watch::Sender::new(ServingStatus::NotServing),
+            current: watch::Sender::new(ServingStatus::NotServing),
             reason: Arc::new(ArcSwap::from_pointee("waiting for the database")),
             concern: Arc::default(),
         }
@@ -51,7 +51,7 @@ impl Health {
     /// Creates the gRPC health service.
     #[must_use]
     pub fn server(&self) -> HealthServer<impl HealthService + use<>> {
-        HealthServer::new(Told(self.said.clone()))
+        HealthServer::new(StatusService(self.current.clone()))
     }
 
     /// Sets the status to SERVING: Verify can be answered.
@@ -68,7 +68,7 @@ impl Health {
     /// Returns whether the current status is SERVING.
     #[must_use]
     pub fn is_serving(&self) -> bool {
-        *self.said.borrow() == ServingStatus::Serving
+        *self.current.borrow() == ServingStatus::Serving
     }
 
     /// Updates the reason why Verify cannot be answered.
@@ -95,21 +95,21 @@ impl Health {
     }
 
     fn set(&self, status: ServingStatus) {
-        self.said.send_if_modified(|said| std::mem::replace(said, status) != status);
+        self.current.send_if_modified(|current| std::mem::replace(current, status) != status);
     }
 }
 
 /// The service.
-struct Told(watch::Sender<ServingStatus>);
+struct StatusService(watch::Sender<ServingStatus>);
 
-impl Told {
+impl StatusService {
     fn now(&self) -> HealthCheckResponse {
         HealthCheckResponse { status: (*self.0.borrow()).into() }
     }
 }
 
 #[tonic::async_trait]
-impl HealthService for Told {
+impl HealthService for StatusService {
     async fn check(
         &self,
         request: Request<HealthCheckRequest>,
@@ -135,29 +135,29 @@ impl HealthService for Told {
         let is_known = NAMES.contains(&&*request.get_ref().service);
         let ending = Ending::of(&request);
         let (sender, receiver) = mpsc::channel(1);
-        tokio::spawn(tell(self.0.subscribe(), is_known, ending, sender));
+        tokio::spawn(send_changes(self.0.subscribe(), is_known, ending, sender));
         Ok(Response::new(ReceiverStream::new(receiver)))
     }
 }
 
 /// Sends status changes until the watcher has gone or its connection ends; pending changes are sent
 /// before the end.
-async fn tell(
-    mut said: watch::Receiver<ServingStatus>,
+async fn send_changes(
+    mut current: watch::Receiver<ServingStatus>,
     is_known: bool,
     ending: Ending,
     watcher: mpsc::Sender<Result<HealthCheckResponse, Status>>,
 ) {
     let mut ending = std::pin::pin!(ending.begun());
     loop {
-        let now = *said.borrow_and_update();
+        let now = *current.borrow_and_update();
         let status = if is_known { now } else { ServingStatus::ServiceUnknown };
         if watcher.send(Ok(HealthCheckResponse { status: status.into() })).await.is_err() {
             return;
         }
         tokio::select! {
             biased;
-            changed = said.changed(), if is_known => if changed.is_err() { return },
+            changed = current.changed(), if is_known => if changed.is_err() { return },
             () = &mut ending => return,
             () = watcher.closed() => return,
         }

@@ -41,7 +41,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub(crate) struct Readers {
     lines: Connector,
-    turns: Semaphore,
+    permits: Semaphore,
     open: Mutex<Open>,
 }
 
@@ -65,13 +65,13 @@ pub struct CatchUp {
 #[derive(Debug)]
 enum Next {
     First,
-    Behind(i64),
+    After(i64),
     None,
 }
 
 impl Readers {
     pub(crate) fn new(lines: Connector) -> Arc<Self> {
-        Arc::new(Self { lines, turns: Semaphore::new(AT_ONCE), open: Mutex::default() })
+        Arc::new(Self { lines, permits: Semaphore::new(AT_ONCE), open: Mutex::default() })
     }
 
     fn lock(&self) -> MutexGuard<'_, Open> {
@@ -98,28 +98,28 @@ impl CatchUp {
     /// # Errors
     /// [`WatchError`].
     pub async fn next(&mut self) -> Result<Option<Vec<Change>>, WatchError> {
-        let behind = match self.next {
+        let after = match self.next {
             Next::First => None,
-            Next::Behind(sequence) => Some(sequence),
+            Next::After(sequence) => Some(sequence),
             Next::None => return Ok(None),
         };
-        let turn = tokio::time::timeout(PATIENCE, self.readers.turns.acquire()).await;
-        let Ok(Ok(_turn)) = turn else { return Err(Refused::Full.into()) };
-        let page = self.read(behind).await.map_err(Arc::new)?;
+        let permit = tokio::time::timeout(PATIENCE, self.readers.permits.acquire()).await;
+        let Ok(Ok(_permit)) = permit else { return Err(Refused::Full.into()) };
+        let page = self.read(after).await.map_err(Arc::new)?;
         if page.purged
             || self.since.epoch != self.until.epoch
             || page.epoch.as_ref() != Some(&self.until.epoch)
         {
             return Err(WatchError::TooOld);
         }
-        self.next = page.next.map_or(Next::None, Next::Behind);
+        self.next = page.next.map_or(Next::None, Next::After);
         Ok(Some(page.changes))
     }
 
-    async fn read(&self, behind: Option<i64>) -> Result<WatchPage, StoreError> {
+    async fn read(&self, after: Option<i64>) -> Result<WatchPage, StoreError> {
         let mut line = self.readers.line().await?;
         let (since, until) = (&self.since.snapshot, &self.until.snapshot);
-        let page = line.watch(Some(since), Some(until), behind, READ_DEADLINE).await?;
+        let page = line.watch(Some(since), Some(until), after, READ_DEADLINE).await?;
         self.readers.lock().idle.push(line);
         Ok(page)
     }

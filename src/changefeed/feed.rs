@@ -15,7 +15,7 @@ use crate::clock::{BootInstant, random_uuid};
 use crate::metrics::Metrics;
 use crate::secret::TokenId;
 use crate::store::{
-    ChangePage, Connection, Connector, Epoch, LEASE, Noted, Reading, Snapshot, StoreError, TOLERANCE,
+    ChangePage, ClockCheck, Connection, Connector, Epoch, LEASE, Reading, Snapshot, StoreError, TOLERANCE,
 };
 
 /// The delay before a failed poll is retried.
@@ -71,7 +71,7 @@ pub(crate) struct Feed {
     invalidate: Invalidate,
     freshness: Arc<Freshness>,
     wake: Arc<Notify>,
-    news: Arc<Notify>,
+    new_changes: Arc<Notify>,
     metrics: Arc<Metrics>,
     registration: Arc<Registration>,
     line: Option<Connection>,
@@ -87,7 +87,7 @@ impl Feed {
         invalidate: Invalidate,
         freshness: Arc<Freshness>,
         wake: Arc<Notify>,
-        news: Arc<Notify>,
+        new_changes: Arc<Notify>,
         metrics: Arc<Metrics>,
         registration: Arc<Registration>,
     ) -> Self {
@@ -96,7 +96,7 @@ impl Feed {
             invalidate,
             freshness,
             wake,
-            news,
+            new_changes,
             metrics,
             registration,
             line: None,
@@ -106,13 +106,13 @@ impl Feed {
     }
 
     /// Creates a feed with the same dependencies that has not polled yet.
-    pub(crate) fn anew(&self) -> Self {
+    pub(crate) fn fresh_copy(&self) -> Self {
         Self {
             lines: self.lines.clone(),
             invalidate: self.invalidate.clone(),
             freshness: Arc::clone(&self.freshness),
             wake: Arc::clone(&self.wake),
-            news: Arc::clone(&self.news),
+            new_changes: Arc::clone(&self.new_changes),
             metrics: Arc::clone(&self.metrics),
             registration: Arc::clone(&self.registration),
             line: None,
@@ -186,7 +186,7 @@ impl Feed {
         }
         let mut changes = 0;
         let follows = !first.purged && first.unrecorded.is_none();
-        self.freshness.tell_recording(first.unrecorded.as_deref());
+        self.freshness.set_recording(first.unrecorded.as_deref());
         if follows && self.position.as_ref().is_some_and(|(_, known)| *known == epoch) {
             changes = self.forget_changes(&mut line, &first, since.as_ref(), &epoch).await?;
         } else {
@@ -194,7 +194,7 @@ impl Feed {
             if first.unrecorded.is_none() {
                 tracing::info!("the cache starts empty");
             }
-            self.metrics.engine.started_anew();
+            self.metrics.engine.restarted();
             self.invalidate.everything();
         }
         let poll = Poll { sent, database_time: first.database_time, epoch: epoch.clone(), registered };
@@ -205,28 +205,28 @@ impl Feed {
         self.freshness.publish(poll, noted, now);
         self.metrics.engine.poll(now.since(sent), changes);
         if changes > 0 {
-            self.news.notify_one();
+            self.new_changes.notify_one();
         }
         self.line = Some(line);
         Ok(())
     }
 
     /// Compares the database's clock with its earlier readings.
-    fn note_clock(&mut self, poll: &Poll) -> Noted {
+    fn note_clock(&mut self, poll: &Poll) -> ClockCheck {
         let expected = self.freshness.read(poll.sent).map(|reading| reading.now);
         let noted =
             self.lines.clock().note(Reading { sent: poll.sent, time: poll.database_time }, &poll.epoch);
         let Some(expected) = expected else { return noted };
         let ahead = (poll.database_time - expected).as_seconds_f64();
         match noted {
-            Noted::Doubted(true) => {
+            ClockCheck::Doubted(true) => {
                 self.metrics.engine.clock_stepped();
                 tracing::warn!(
                     ahead,
                     "the database's clock appears to have been changed; the new time counts once it lasts"
                 );
             }
-            Noted::Anew if ahead.abs() > TOLERANCE.as_secs_f64() => {
+            ClockCheck::Reset if ahead.abs() > TOLERANCE.as_secs_f64() => {
                 tracing::warn!(ahead, "the time is taken from the database's clock again");
             }
             _ => return noted,

@@ -10,7 +10,7 @@ use arc_swap::ArcSwapOption;
 use time::OffsetDateTime;
 
 use crate::clock::BootInstant;
-use crate::store::{self, Epoch, Noted};
+use crate::store::{self, ClockCheck, Epoch};
 
 /// How far a time may appear to differ from the real one.
 const TOLERANCE: time::Duration = time::Duration::new(store::TOLERANCE.as_secs().cast_signed(), 0);
@@ -87,14 +87,14 @@ impl Freshness {
 
     /// Publishes a poll whose changes have all been removed from the cache, with the verdict on its
     /// clock reading. `now`: the moment of publishing.
-    pub(crate) fn publish(&self, poll: Poll, noted: Noted, now: BootInstant) {
+    pub(crate) fn publish(&self, poll: Poll, noted: ClockCheck, now: BootInstant) {
         let read = store::Reading { sent: poll.sent, time: poll.database_time };
         let before = self.latest.load();
         let (clock, floor) = match (noted, before.as_deref()) {
             // The accepted reading stays in use.
-            (Noted::Doubted(_), Some(before)) => (before.clock, before.floor),
+            (ClockCheck::Doubted(_), Some(before)) => (before.clock, before.floor),
             // Never back, and never ahead of the clock by more than the tolerance.
-            (Noted::Expected, Some(before)) => {
+            (ClockCheck::Expected, Some(before)) => {
                 (read, before.now(now).min(read.at(now).saturating_add(TOLERANCE)))
             }
             _ => (read, read.time),
@@ -117,7 +117,7 @@ impl Freshness {
 
     /// Notes whether the database records changes; `mend` says how to fix it if not. While it does not,
     /// the cache is cleared at each poll, so responses are as fresh as always.
-    pub(crate) fn tell_recording(&self, mend: Option<&str>) {
+    pub(crate) fn set_recording(&self, mend: Option<&str>) {
         let recorded = self.recording.swap(mend.is_none(), Ordering::AcqRel);
         match mend {
             Some(mend) if recorded => {
@@ -132,7 +132,7 @@ impl Freshness {
     }
 
     /// Returns whether the database recorded changes at the latest poll.
-    pub(crate) fn is_told_changes(&self) -> bool {
+    pub(crate) fn receives_changes(&self) -> bool {
         self.recording.load(Ordering::Acquire)
     }
 
@@ -188,7 +188,7 @@ mod tests {
     const BOUNDS: Bounds =
         Bounds { max_staleness: Duration::from_secs(1), outage_grace: Duration::from_secs(2) };
 
-    fn moment(boot: i64, wall: i64) -> BootInstant {
+    fn instant(boot: i64, wall: i64) -> BootInstant {
         BootInstant { boot: boot * SECOND, wall: wall * SECOND }
     }
 
@@ -198,19 +198,19 @@ mod tests {
 
     fn published(sent: BootInstant) -> Freshness {
         let freshness = Freshness::new(BOUNDS);
-        freshness.publish(polled(sent, NOON), Noted::Anew, sent);
+        freshness.publish(polled(sent, NOON), ClockCheck::Reset, sent);
         freshness
     }
 
     #[test]
     fn nothing_is_known_before_the_first_poll() {
-        assert!(Freshness::new(BOUNDS).read(moment(1, 1)).is_none());
+        assert!(Freshness::new(BOUNDS).read(instant(1, 1)).is_none());
     }
 
     #[test]
     fn the_cache_answers_up_to_its_bound_and_stands_in_up_to_the_longer_one() {
-        let freshness = published(moment(10, 100));
-        let at = |boot, wall| freshness.read(moment(boot, wall)).unwrap();
+        let freshness = published(instant(10, 100));
+        let at = |boot, wall| freshness.read(instant(boot, wall)).unwrap();
         assert!(at(11, 101).may_answer(BOUNDS));
         assert!(!at(12, 102).may_answer(BOUNDS) && at(13, 103).may_stand_in(BOUNDS));
         assert!(!at(14, 104).may_stand_in(BOUNDS));
@@ -221,25 +221,25 @@ mod tests {
     #[test]
     fn nothing_comes_from_the_cache_of_a_replica_that_is_not_known() {
         let freshness = Freshness::new(BOUNDS);
-        let unknown = Poll { registered: false, ..polled(moment(10, 100), NOON) };
-        freshness.publish(unknown, Noted::Anew, moment(10, 100));
-        let reading = freshness.read(moment(10, 100)).unwrap();
+        let unknown = Poll { registered: false, ..polled(instant(10, 100), NOON) };
+        freshness.publish(unknown, ClockCheck::Reset, instant(10, 100));
+        let reading = freshness.read(instant(10, 100)).unwrap();
         assert!(!reading.may_answer(BOUNDS) && !reading.may_stand_in(BOUNDS));
         assert_eq!(reading.now, NOON);
     }
 
     #[test]
     fn a_pause_that_only_one_clock_saw_counts() {
-        let freshness = published(moment(10, 100));
-        assert!(!freshness.read(moment(10, 200)).unwrap().may_answer(BOUNDS));
-        assert!(!freshness.read(moment(200, 100)).unwrap().may_answer(BOUNDS));
+        let freshness = published(instant(10, 100));
+        assert!(!freshness.read(instant(10, 200)).unwrap().may_answer(BOUNDS));
+        assert!(!freshness.read(instant(200, 100)).unwrap().may_answer(BOUNDS));
     }
 
     #[test]
     fn a_wall_clock_that_jumps_changes_neither_the_time_nor_makes_the_cache_younger() {
-        let freshness = published(moment(10, 100));
+        let freshness = published(instant(10, 100));
         for wall in [0, 100, 1_000_000] {
-            let reading = freshness.read(moment(15, wall)).unwrap();
+            let reading = freshness.read(instant(15, wall)).unwrap();
             assert_eq!(reading.now, NOON + time::Duration::seconds(5));
             assert!(!reading.may_answer(BOUNDS));
         }
@@ -247,44 +247,44 @@ mod tests {
 
     #[test]
     fn the_databases_time_never_goes_back_by_little() {
-        let freshness = published(moment(10, 100));
-        let before = freshness.read(moment(20, 110)).unwrap().now;
-        let slower = polled(moment(19, 109), NOON + time::Duration::seconds(8));
-        freshness.publish(slower, Noted::Expected, moment(20, 110));
-        let after = freshness.read(moment(20, 110)).unwrap();
+        let freshness = published(instant(10, 100));
+        let before = freshness.read(instant(20, 110)).unwrap().now;
+        let slower = polled(instant(19, 109), NOON + time::Duration::seconds(8));
+        freshness.publish(slower, ClockCheck::Expected, instant(20, 110));
+        let after = freshness.read(instant(20, 110)).unwrap();
         assert_eq!(after.now, before);
         assert_eq!(after.as_of, NOON + time::Duration::seconds(8));
-        let later = freshness.read(moment(40, 130)).unwrap().now;
+        let later = freshness.read(instant(40, 130)).unwrap().now;
         assert_eq!(later, NOON + time::Duration::seconds(29));
     }
 
     #[test]
     fn many_small_steps_back_leave_it_no_further_ahead_than_one() {
-        let freshness = published(moment(0, 0));
+        let freshness = published(instant(0, 0));
         for at in 1..100 {
             // A second passes, and the database's clock does not move.
-            freshness.publish(polled(moment(at, at), NOON), Noted::Expected, moment(at, at));
-            let ahead = freshness.read(moment(at, at)).unwrap().now - NOON;
+            freshness.publish(polled(instant(at, at), NOON), ClockCheck::Expected, instant(at, at));
+            let ahead = freshness.read(instant(at, at)).unwrap().now - NOON;
             assert!(ahead <= TOLERANCE, "{ahead}");
         }
     }
 
     #[test]
     fn a_reading_that_is_doubted_changes_nothing_but_the_age_and_one_that_lasts_changes_all() {
-        let freshness = published(moment(10, 100));
+        let freshness = published(instant(10, 100));
         let wrong = NOON + time::Duration::days(3_650);
-        freshness.publish(polled(moment(11, 101), wrong), Noted::Doubted(true), moment(11, 101));
-        let doubted = freshness.read(moment(12, 102)).unwrap();
+        freshness.publish(polled(instant(11, 101), wrong), ClockCheck::Doubted(true), instant(11, 101));
+        let doubted = freshness.read(instant(12, 102)).unwrap();
         assert_eq!(doubted.now, NOON + time::Duration::seconds(2));
         assert_eq!((doubted.as_of, doubted.age), (NOON, Duration::from_secs(1)));
         assert_eq!(doubted.with(wrong), (NOON, doubted.now));
         let newer = NOON + time::Duration::seconds(3);
         assert_eq!(doubted.with(newer), (newer, newer));
 
-        freshness.publish(polled(moment(20, 110), wrong), Noted::Anew, moment(20, 110));
-        assert_eq!(freshness.read(moment(20, 110)).unwrap().now, wrong);
+        freshness.publish(polled(instant(20, 110), wrong), ClockCheck::Reset, instant(20, 110));
+        assert_eq!(freshness.read(instant(20, 110)).unwrap().now, wrong);
         let right = NOON + time::Duration::seconds(20);
-        freshness.publish(polled(moment(30, 120), right), Noted::Anew, moment(30, 120));
-        assert_eq!(freshness.read(moment(30, 120)).unwrap().now, right);
+        freshness.publish(polled(instant(30, 120), right), ClockCheck::Reset, instant(30, 120));
+        assert_eq!(freshness.read(instant(30, 120)).unwrap().now, right);
     }
 }

@@ -20,7 +20,7 @@ use crate::store::{Change, Connection, Connector, Reading, StoreError};
 
 /// How many batches a watcher may be behind before it is dropped: at the maximum batch size, about ten
 /// megabytes per replica.
-const BEHIND: usize = 64;
+const BACKLOG: usize = 64;
 
 /// The delay before a failed read is retried.
 const RETRY: Duration = Duration::from_millis(200);
@@ -68,15 +68,20 @@ pub struct Watch {
 }
 
 impl Hub {
-    /// Starts the hub. It reads whenever `news` is notified, and at least once per `heartbeat`.
+    /// Starts the hub. It reads whenever `new_changes` is notified, and at least once per `heartbeat`.
     #[must_use]
-    pub fn start(lines: Connector, news: Arc<Notify>, heartbeat: Duration, metrics: Arc<Metrics>) -> Self {
-        let (batches, _) = broadcast::channel(BEHIND);
+    pub fn start(
+        lines: Connector,
+        new_changes: Arc<Notify>,
+        heartbeat: Duration,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        let (batches, _) = broadcast::channel(BACKLOG);
         let readers = Readers::new(lines.clone());
         let shared = Arc::new(Shared { lines, batches, now: Mutex::default() });
         let mut tasks = Tasks::new(metrics);
         let followed = Arc::clone(&shared);
-        tasks.keep(Task::Watch, move || Arc::clone(&followed).follow(Arc::clone(&news), heartbeat));
+        tasks.keep(Task::Watch, move || Arc::clone(&followed).follow(Arc::clone(&new_changes), heartbeat));
         Self { shared, readers, heartbeat, _tasks: tasks }
     }
 
@@ -108,7 +113,7 @@ impl Shared {
         self.now.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn follow(self: Arc<Self>, news: Arc<Notify>, heartbeat: Duration) {
+    async fn follow(self: Arc<Self>, new_changes: Arc<Notify>, heartbeat: Duration) {
         let (mut line, mut position) = (None, None);
         let mut failing = false;
         loop {
@@ -130,7 +135,7 @@ impl Shared {
                     }
                 }
             }
-            let _ = tokio::time::timeout_at(began + pause, news.notified()).await;
+            let _ = tokio::time::timeout_at(began + pause, new_changes.notified()).await;
         }
     }
 
@@ -158,7 +163,7 @@ impl Shared {
             // Sent in pages; the position is reached only with the last one.
             while let Some(next) = page.next {
                 *self.lock() = None;
-                self.tell(Batch { changes: page.changes, position: None, as_of, goes_on });
+                self.send(Batch { changes: page.changes, position: None, as_of, goes_on });
                 page = line.watch(since, Some(&reached.snapshot), Some(next), READ_DEADLINE).await?;
                 if page.purged || page.epoch.as_ref() != Some(&epoch) {
                     return Err(StoreError::OtherServer);
@@ -170,14 +175,14 @@ impl Shared {
         }
         let mut now = self.lock();
         *now = Some((reached.clone(), as_of));
-        self.tell(Batch { changes: page.changes, position: Some(reached.clone()), as_of, goes_on });
+        self.send(Batch { changes: page.changes, position: Some(reached.clone()), as_of, goes_on });
         drop(now);
         *position = Some(reached);
         *slot = Some(line);
         Ok(())
     }
 
-    fn tell(&self, batch: Batch) {
+    fn send(&self, batch: Batch) {
         // Fails when there are no watchers.
         let _ = self.batches.send(Arc::new(batch));
     }

@@ -144,17 +144,17 @@ mod tests {
             lines.push(vec![format!("--secret={secret}")]);
             lines.push(vec!["help".to_owned(), secret.clone()]);
             leaves(&CommandLine::command(), &[], &mut |path, command| {
-                let mut said =
+                let mut variants =
                     vec![vec![secret.clone()], vec![secret.clone(), secret.clone(), secret.clone()]];
                 if !is_flag(&format!("--{secret}")) {
-                    said.push(vec![format!("--{secret}")]);
+                    variants.push(vec![format!("--{secret}")]);
                 }
-                said.push(vec![format!("--secret={secret}")]);
-                said.push(vec!["--".to_owned(), secret.clone()]);
-                said.extend(command.get_arguments().flat_map(|argument| positions(argument, &secret)));
+                variants.push(vec![format!("--secret={secret}")]);
+                variants.push(vec!["--".to_owned(), secret.clone()]);
+                variants.extend(command.get_arguments().flat_map(|argument| positions(argument, &secret)));
                 // At the end, and in place of the last word of the command's name.
-                lines.extend(said.iter().map(|words| [path, words].concat()));
-                lines.extend(said.iter().map(|words| [&path[..path.len() - 1], words].concat()));
+                lines.extend(variants.iter().map(|words| [path, words].concat()));
+                lines.extend(variants.iter().map(|words| [&path[..path.len() - 1], words].concat()));
             });
         }
         let mut refused = 0;
@@ -166,10 +166,10 @@ mod tests {
                 continue;
             }
             refused += 1;
-            let said = without_values(error).render().to_string();
+            let message = without_values(error).render().to_string();
             for (secret, part) in secrets() {
                 let part = if part == "secret" { &*secret } else { part };
-                assert!(!said.contains(part), "{line:?}: {said}");
+                assert!(!message.contains(part), "{line:?}: {message}");
             }
         }
         assert!(refused > lines.len() / 2, "{refused} of {}", lines.len());
@@ -177,7 +177,7 @@ mod tests {
 
     #[test]
     fn what_is_mistyped_is_told_by_what_was_expected() {
-        let said = |words: &[&str]| {
+        let refusal = |words: &[&str]| {
             let error = read(words).err().unwrap();
             without_values(error).render().to_string()
         };
@@ -195,8 +195,8 @@ mod tests {
             (&["tokend", "token", "get", &secrets()[0].0], "22 characters"),
             (&["tokend", "token", "get", "a", "hunter2"], "unexpected argument '(not repeated)'"),
         ] {
-            let told = said(line);
-            assert!(told.contains(expected), "{line:?}: {told}");
+            let message = refusal(line);
+            assert!(message.contains(expected), "{line:?}: {message}");
         }
     }
 
@@ -211,8 +211,8 @@ mod tests {
                     let error = read(&words).err().unwrap_or_else(|| panic!("{words:?} is accepted"));
                     // Or it lacks something else.
                     let missing = error.kind() == ErrorKind::MissingRequiredArgument;
-                    let said = without_values(error).render().to_string();
-                    assert!(missing || said.contains("value"), "{words:?}: {said}");
+                    let message = without_values(error).render().to_string();
+                    assert!(missing || message.contains("value"), "{words:?}: {message}");
                     tried += 1;
                 }
             }
@@ -225,8 +225,8 @@ mod tests {
             "watch --after",
         ] {
             let words = ["tokend"].into_iter().chain(line.split(' ')).chain([""]);
-            let said = without_values(read(words).err().unwrap()).render().to_string();
-            assert!(said.contains("a value is required for '--"), "{line}: {said}");
+            let message = without_values(read(words).err().unwrap()).render().to_string();
+            assert!(message.contains("a value is required for '--"), "{line}: {message}");
         }
     }
 }

@@ -112,7 +112,7 @@ mod tests {
     fn what_cannot_be_a_secret_is_refused_and_not_repeated() {
         let good = secret();
         let wrong = format!("{}canary{}", &good[..20], &good[26..]);
-        for (text, said) in [
+        for (text, expected) in [
             ("canary text", "one word"),
             ("canary", "prefix"),
             ("CANARY_canary", "prefix"),
@@ -123,7 +123,7 @@ mod tests {
             let error = caller_secret(&environment(&[("TOKEND_SECRET", text)])).unwrap_err();
 
             assert!(
-                error.to_string().contains(said) && error.to_string().contains("TOKEND_SECRET"),
+                error.to_string().contains(expected) && error.to_string().contains("TOKEND_SECRET"),
                 "{error}"
             );
             assert!(!format!("{error} {error:?}").contains("canary"));

@@ -72,7 +72,7 @@ impl AddressFlag {
         let used = !self.address_insecure || !text.starts_with("https://");
         ConfigError::demand("--address-insecure", used, "with an https:// address")?;
         let insecure = match Switch::of_flag(self.address_insecure) {
-            Some(said) => Some(said),
+            Some(insecure) => Some(insecure),
             None => environment.value("TOKEND_ADDRESS_INSECURE")?,
         };
         let mut connection = Connection::to(&*text)
@@ -263,9 +263,10 @@ mod tests {
                 (flag(Some(address)), &[][..], "--address"),
                 (flag(None), &[("TOKEND_ADDRESS", address)], "TOKEND_ADDRESS"),
             ] {
-                let said = flag.resolve(&environment(variables)).unwrap().open().err().unwrap().to_string();
+                let message =
+                    flag.resolve(&environment(variables)).unwrap().open().err().unwrap().to_string();
 
-                assert!(said.starts_with(setting) && !said.contains("canary"), "{said}");
+                assert!(message.starts_with(setting) && !message.contains("canary"), "{message}");
             }
         }
     }

@@ -13,9 +13,9 @@ use crate::{embedded, telemetry};
 pub(super) enum DataCommand {
     /// Upgrade the data to the newest Postgres of this machine
     ///
-    /// Needs both the Postgres that wrote the data and the newer one, and disk space for a copy. Stop `tokend
-    /// serve` first. The old data is kept next to the new data until `tokend data delete-old`. If the upgrade
-    /// is interrupted, run it again.
+    /// Needs both the Postgres that wrote the data and the newer one, and disk space for a copy. Stop
+    /// `tokend serve` first. The old data is kept next to the new data until `tokend data delete-old`. If the
+    /// upgrade is interrupted, run it again.
     Upgrade(DataFlags),
     /// Delete the old data that an upgrade kept
     DeleteOld {
@@ -40,20 +40,20 @@ pub(super) fn run(command: DataCommand, environment: &Environment) -> Result<(),
                  works, delete it with `tokend data delete-old`.",
                 done.to,
                 done.from,
-                done.kept.display()
+                done.old_data.display()
             )
         }
         DataCommand::DeleteOld { flags, dry_run } => {
             let settings = flags.resolve(environment)?;
             telemetry::init(settings.log.format, settings.log.filter.as_str(), None)?;
             if dry_run {
-                let kept = embedded::kept(&settings.data_dir)?;
-                let mut told = kept.iter();
-                return told
+                let old_data = embedded::old_data(&settings.data_dir)?;
+                let mut lines = old_data.iter();
+                return lines
                     .try_for_each(|directory| writeln!(output, "would delete {}", directory.display()))
                     .map_err(CommandError::Output);
             }
-            let deleted = embedded::delete_kept(&settings.data_dir)?;
+            let deleted = embedded::delete_old_data(&settings.data_dir)?;
             deleted.iter().try_for_each(|directory| writeln!(output, "deleted {}", directory.display()))
         }
     };

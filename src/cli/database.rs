@@ -9,7 +9,7 @@ use std::process::Command;
 use sqlx::postgres::{PgConnectOptions, PgSslMode};
 
 use super::CommandError;
-use crate::config::{DatabasePlace, DatabaseSettings};
+use crate::config::{DatabaseSettings, DatabaseTarget};
 use crate::embedded::Cluster;
 use crate::secret::Prefix;
 use crate::store::Route;
@@ -27,9 +27,9 @@ pub(super) struct Database {
 /// Makes sure that the database runs, if it is an embedded one. Blocks.
 pub(super) fn reach(settings: DatabaseSettings) -> Result<Database, CommandError> {
     let prefix = settings.prefix;
-    match settings.place {
-        DatabasePlace::Shared(route) => Ok(Database { route: *route, prefix, _started: None }),
-        DatabasePlace::Private(directory) => {
+    match settings.target {
+        DatabaseTarget::Shared(route) => Ok(Database { route: *route, prefix, _started: None }),
+        DatabaseTarget::Private(directory) => {
             forget_session_options()?;
             let started = Cluster::start_unless_running(&directory)?;
             let route = private_route(&Cluster::socket_dir_in(&directory)?);

@@ -174,7 +174,7 @@ impl CommandError {
     }
 
     /// Returns whether the output's reader has gone, which a command that only shows something may ignore.
-    pub(super) fn is_reader_gone(&self) -> bool {
+    pub(super) fn is_broken_pipe(&self) -> bool {
         matches!(self, Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe)
     }
 }

@@ -19,7 +19,6 @@ mod key;
 mod keygen;
 mod manual;
 mod migrate;
-mod moments;
 mod open_files;
 mod output;
 mod policy;
@@ -30,6 +29,7 @@ mod secret;
 mod secret_output;
 mod serve;
 mod signals;
+mod times;
 mod token;
 mod unreachable;
 mod user;
@@ -144,7 +144,7 @@ pub fn run(line: CommandLine) -> Result<ExitCode, CommandError> {
     let only_shows = line.command.only_shows();
     match dispatch(line.command) {
         // As in `tokend token list | head`.
-        Err(error) if only_shows && error.is_reader_gone() => Ok(ExitCode::SUCCESS),
+        Err(error) if only_shows && error.is_broken_pipe() => Ok(ExitCode::SUCCESS),
         outcome => outcome,
     }
 }

@@ -8,12 +8,12 @@ use crate::server::Limits;
 
 /// Files in addition to connections of clients and of the pool: the engine's own connections,
 /// listeners, files that are read again, and a reserve.
-const BESIDE: u64 = 128;
+const OTHER_FILES: u64 = 128;
 
 /// Raises the soft limit, or lowers the limit of connections on each of `listeners` listeners.
 pub(super) fn fit(limits: &mut Limits, listeners: u64, database_connections: u32) {
-    let beside = BESIDE + u64::from(database_connections);
-    let needed = beside.saturating_add(listeners * limits.connections as u64);
+    let other_files = OTHER_FILES + u64::from(database_connections);
+    let needed = other_files.saturating_add(listeners * limits.connections as u64);
     let limit = getrlimit(Resource::Nofile);
     let (soft, hard) = (limit.current.unwrap_or(u64::MAX), limit.maximum.unwrap_or(u64::MAX));
     if soft >= needed {
@@ -25,7 +25,7 @@ pub(super) fn fit(limits: &mut Limits, listeners: u64, database_connections: u32
         return;
     }
     let asked = limits.connections;
-    limits.connections = fitting(open_files, beside, listeners);
+    limits.connections = fitting(open_files, other_files, listeners);
     tracing::warn!(
         "the limit on open files is {open_files}, and --max-connections {asked} needs {needed}: each \
          listener accepts at most {} connections; raise the limit (LimitNOFILE, ulimit -Hn)",
@@ -34,9 +34,9 @@ pub(super) fn fit(limits: &mut Limits, listeners: u64, database_connections: u32
 }
 
 /// Returns how many connections per listener the limit of open files allows, at least one.
-fn fitting(open_files: u64, beside: u64, listeners: u64) -> usize {
+fn fitting(open_files: u64, other_files: u64, listeners: u64) -> usize {
     // With a very low limit connections get a quarter, so that Postgres and the rest keep enough files.
-    let left = open_files.saturating_sub(beside).max(open_files / 4);
+    let left = open_files.saturating_sub(other_files).max(open_files / 4);
     usize::try_from(left / listeners.max(1)).unwrap_or(usize::MAX).max(1)
 }
 

@@ -169,7 +169,7 @@ pub(super) fn print(text: &str) -> Result<(), CommandError> {
 
 /// Writes to standard output what the exit status also says, so that it need not be read.
 pub(super) fn print_if_read(text: &str) -> Result<(), CommandError> {
-    print(text).or_else(|error| if error.is_reader_gone() { Ok(()) } else { Err(error) })
+    print(text).or_else(|error| if error.is_broken_pipe() { Ok(()) } else { Err(error) })
 }
 
 /// Writes results to standard output, one JSON object per line.

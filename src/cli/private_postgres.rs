@@ -23,17 +23,17 @@ pub(super) fn keep_running(
     directory: &Path,
     until: &Receiver<()>,
 ) -> Result<(), EmbeddedError> {
-    let mut kept = Some(cluster);
+    let mut current = Some(cluster);
     let mut pause = INTERVAL;
     while let Err(RecvTimeoutError::Timeout) = until.recv_timeout(pause) {
-        if kept.as_ref().is_some_and(Cluster::is_running) {
+        if current.as_ref().is_some_and(Cluster::is_running) {
             continue;
         }
         // Releases the directory's lock, which the next start takes.
-        drop(kept.take());
+        drop(current.take());
         match Cluster::start(directory, Durability::Durable) {
             Ok(cluster) => {
-                kept = Some(cluster);
+                current = Some(cluster);
                 pause = INTERVAL;
             }
             Err(error) => {
@@ -43,5 +43,5 @@ pub(super) fn keep_running(
             }
         }
     }
-    kept.map_or(Ok(()), Cluster::stop)
+    current.map_or(Ok(()), Cluster::stop)
 }

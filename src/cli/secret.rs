@@ -64,8 +64,8 @@ fn scan(
     let mut refusal = "there is none in the text".to_owned();
     let mut first = true;
     loop {
-        let room = u64::try_from(CHUNK).unwrap_or(u64::MAX);
-        let read = input.by_ref().take(room).read_to_end(&mut text).map_err(ClientError::Input)?;
+        let space = u64::try_from(CHUNK).unwrap_or(u64::MAX);
+        let read = input.by_ref().take(space).read_to_end(&mut text).map_err(ClientError::Input)?;
         let last = read < CHUNK;
         if last {
             if first && !text.trim_ascii().iter().any(u8::is_ascii_whitespace) {
@@ -76,9 +76,9 @@ fn scan(
         first = false;
         let mut at = 1;
         while at + span < text.len() {
-            let (before, word, behind) = (text[at - 1], &text[at..at + span], text[at + span]);
-            if !is_of_a_word(before)
-                && !is_of_a_word(behind)
+            let (before, word, after) = (text[at - 1], &text[at..at + span], text[at + span]);
+            if !is_word_byte(before)
+                && !is_word_byte(after)
                 && let Ok(word) = std::str::from_utf8(word)
                 && let Ok(secret) = Secret::parse(word, prefix)
             {
@@ -93,7 +93,7 @@ fn scan(
     }
 }
 
-fn is_of_a_word(byte: u8) -> bool {
+fn is_word_byte(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || byte == b'_'
 }
 
@@ -150,9 +150,9 @@ mod tests {
     #[test]
     fn secrets_are_found_wherever_the_text_is_cut_to_be_looked_at() {
         let (one, id) = secret(1);
-        for place in (CHUNK - 80..CHUNK + 80).chain(2 * CHUNK - 80..2 * CHUNK + 80) {
-            let text = [vec![b'-'; place], one.clone().into_bytes(), vec![b'\n'; 10]].concat();
-            assert_eq!(ids(&text), [id], "{place}");
+        for offset in (CHUNK - 80..CHUNK + 80).chain(2 * CHUNK - 80..2 * CHUNK + 80) {
+            let text = [vec![b'-'; offset], one.clone().into_bytes(), vec![b'\n'; 10]].concat();
+            assert_eq!(ids(&text), [id], "{offset}");
         }
     }
 }

@@ -75,10 +75,10 @@ pub(super) fn run(mut settings: ServeSettings, storage: Storage) -> Result<(), C
             thread::scope(|scope| {
                 let (serving, until) = mpsc::channel();
                 let directory = data.path();
-                let kept = scope.spawn(move || keep_running(cluster, directory, &until));
+                let keeper = scope.spawn(move || keep_running(cluster, directory, &until));
                 let served = service.serve_embedded(&socket_directory, &data, keyring, keyring_file);
                 drop(serving);
-                let stopped = kept.join().unwrap_or_else(|panicked| panic::resume_unwind(panicked));
+                let stopped = keeper.join().unwrap_or_else(|panicked| panic::resume_unwind(panicked));
                 served?;
                 Ok(stopped?)
             })
@@ -93,7 +93,7 @@ async fn prepare(
 ) -> Result<(Listeners, Shutdown, watch::Receiver<u64>), CommandError> {
     let shutdown = Shutdown::install().map_err(CommandError::Signals)?;
     tokio::spawn(signals::log_levels(Arc::clone(telemetry)).map_err(CommandError::Signals)?);
-    tokio::spawn(telemetry::tell_left_out());
+    tokio::spawn(telemetry::log_left_out());
     let hangups = signals::hangups().map_err(CommandError::Signals)?;
     let grpc = bind(settings.listen).await?;
     let http = match settings.http_listen {
@@ -152,7 +152,7 @@ impl Service {
             require_fsync: settings.require_fsync,
             retention: settings.retention,
             sampling: settings.sampling,
-            ways: settings.ways,
+            integrations: settings.integrations,
             drain_timeout: settings.drain_timeout,
         };
         let address = self.listeners.grpc.local_addr().unwrap_or(settings.listen);

@@ -58,13 +58,13 @@ struct Printer {
     /// The position to resume after.
     position: String,
     /// Whether changes were shown since the last printed position.
-    untold: bool,
+    unreported: bool,
 }
 
 pub(super) fn run(flags: WatchFlags, environment: &Environment) -> Result<(), CommandError> {
     single_threaded()?.block_on(async {
         let (organization, json) = (flags.organization.is_empty(), flags.json);
-        let mut printer = Printer { organization, json, position: flags.after.clone(), untold: false };
+        let mut printer = Printer { organization, json, position: flags.after.clone(), unreported: false };
         let mut terminate = signal(SignalKind::terminate()).map_err(CommandError::Signals)?;
         let watched = tokio::select! {
             watched = watch(flags, environment, &mut printer) => watched,
@@ -94,7 +94,7 @@ async fn watch(
 impl Printer {
     fn batch(&mut self, message: WatchTokensResponse) -> Result<(), CommandError> {
         for change in &message.changes {
-            self.untold = true;
+            self.unreported = true;
             self.change(change)?;
         }
         if message.position.is_empty() {
@@ -102,8 +102,8 @@ impl Printer {
             return Ok(());
         }
         self.position = message.position;
-        if self.json && self.untold {
-            self.untold = false;
+        if self.json && self.unreported {
+            self.unreported = false;
             return print_json(&[PositionJson { position: &self.position }]);
         }
         Ok(())
@@ -138,8 +138,8 @@ impl Printer {
         if self.position.is_empty() {
             return;
         }
-        let told = self.json && print_json(&[PositionJson { position: &self.position }]).is_ok();
-        if !told {
+        let printed = self.json && print_json(&[PositionJson { position: &self.position }]).is_ok();
+        if !printed {
             remark(&format!("position: {}\n", self.position));
         }
     }

@@ -58,11 +58,11 @@ impl Parameters {
         let rest = uri.strip_prefix("postgresql://").or_else(|| uri.strip_prefix("postgres://"));
         let mut rest = rest.ok_or(Malformed::Scheme)?;
         let mut parameters = Self::default();
-        if let Some((user, behind)) = rest.split_once('@').filter(|(user, _)| !user.contains('/')) {
+        if let Some((user, after)) = rest.split_once('@').filter(|(user, _)| !user.contains('/')) {
             let (user, password) = user.split_once(':').unwrap_or((user, ""));
             parameters.set("user", user)?;
             parameters.set("password", password)?;
-            rest = behind;
+            rest = after;
         }
         let (hosts, rest) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
         parameters.set_hosts(hosts)?;
@@ -87,14 +87,14 @@ impl Parameters {
     fn set_hosts(&mut self, hosts: &str) -> Result<(), Malformed> {
         let (mut names, mut ports) = (Vec::new(), Vec::new());
         for host in hosts.split(',') {
-            let (name, behind) = match host.strip_prefix('[') {
+            let (name, after) = match host.strip_prefix('[') {
                 Some(host) => host.split_once(']').ok_or(Malformed::Brackets)?,
                 None => host.split_at(host.find(':').unwrap_or(host.len())),
             };
             names.push(name);
-            ports.push(match behind.strip_prefix(':') {
+            ports.push(match after.strip_prefix(':') {
                 Some(port) => port,
-                None if behind.is_empty() => "",
+                None if after.is_empty() => "",
                 None => return Err(Malformed::Brackets),
             });
         }

@@ -26,7 +26,7 @@ pub struct ServeFlags {
     #[command(flatten)]
     pub(super) cost: CostFlags,
     #[command(flatten)]
-    pub(super) ways: WayFlags,
+    pub(super) integrations: IntegrationFlags,
     #[command(flatten)]
     pub(super) tls: TlsFlags,
     #[command(flatten)]
@@ -221,7 +221,7 @@ pub struct PrefixFlags {
 
 /// What is open beside the RPCs, and to whom.
 #[derive(Args)]
-pub(super) struct WayFlags {
+pub(super) struct IntegrationFlags {
     /// Networks of the gateways that may name their client's address, separated by commas: in X-Forwarded-For
     /// at /auth, or as the source in Envoy's requests. Without it, gateways admit no token that is restricted
     /// to networks [env: TOKEND_TRUSTED_PROXIES] [default: none]

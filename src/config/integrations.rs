@@ -4,7 +4,7 @@
 use std::net::SocketAddr;
 
 use super::ConfigError;
-use super::flags::WayFlags;
+use super::flags::IntegrationFlags;
 use super::sources::Sources;
 use super::values::TrustedProxies;
 use crate::api::grpc::Origin;
@@ -17,7 +17,7 @@ const AUDIENCE: &str = "https://kubernetes.default.svc.cluster.local";
 
 pub(super) fn integrations(
     sources: &mut Sources<'_>,
-    mut flags: WayFlags,
+    mut flags: IntegrationFlags,
     http_listen: Option<SocketAddr>,
 ) -> Result<IntegrationsConfig, ConfigError> {
     let token_review = token_review(sources, &mut flags)?;
@@ -64,7 +64,7 @@ pub(super) fn integrations(
 
 fn token_review(
     sources: &mut Sources<'_>,
-    flags: &mut WayFlags,
+    flags: &mut IntegrationFlags,
 ) -> Result<Option<TokenReviewConfig>, ConfigError> {
     let scope: Option<String> =
         sources.choose(flags.token_review.take(), "TOKEND_TOKEN_REVIEW", |file| file.token_review.take())?;
@@ -80,7 +80,7 @@ fn token_review(
     Ok(scope.map(|scope| TokenReviewConfig { scope, audiences }))
 }
 
-fn web_origins(sources: &mut Sources<'_>, flags: &mut WayFlags) -> Result<Vec<Origin>, ConfigError> {
+fn web_origins(sources: &mut Sources<'_>, flags: &mut IntegrationFlags) -> Result<Vec<Origin>, ConfigError> {
     let flag = flags.grpc_web_origins.take();
     let named: Option<String> =
         sources.choose(flag, "TOKEND_GRPC_WEB_ORIGINS", |file| file.grpc_web_origins.take())?;

@@ -30,7 +30,7 @@ pub use flags::{
 };
 pub use keyring::read_keyring;
 pub use settings::{
-    BootstrapSettings, DataSettings, DatabasePlace, DatabaseSettings, KeyStatusSettings, LogSettings,
+    BootstrapSettings, DataSettings, DatabaseSettings, DatabaseTarget, KeyStatusSettings, LogSettings,
     MigrateSettings, Migration, ServeSettings, Storage,
 };
 pub use tls::read_certificates;

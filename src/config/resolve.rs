@@ -79,7 +79,7 @@ impl ServeFlags {
             ConfigError::demand("--allow-fsync-off", !self.allow_fsync_off, "without a database URL")?;
         }
         let settings = ServeSettings {
-            ways: integrations(&mut sources, self.ways, http_listen)?,
+            integrations: integrations(&mut sources, self.integrations, http_listen)?,
             sampling,
             otlp_endpoint,
             listen,

@@ -28,7 +28,7 @@ pub struct LogSettings {
 
 /// The database of a command that does not serve.
 #[derive(Clone)]
-pub enum DatabasePlace {
+pub enum DatabaseTarget {
     /// A Postgres that tokend does not run: its route, credentials included; past a pooler if there is one.
     Shared(Box<Route>),
     /// The embedded Postgres in this directory, absolute.
@@ -39,7 +39,7 @@ pub enum DatabasePlace {
 #[derive(Clone)]
 pub struct DatabaseSettings {
     /// Its location.
-    pub place: DatabasePlace,
+    pub target: DatabaseTarget,
     /// The prefix of secrets.
     pub prefix: Prefix,
 }
@@ -116,7 +116,7 @@ pub struct ServeSettings {
     /// Selects the calls whose spans are exported.
     pub sampling: Sampling,
     /// The integrations that are enabled, and for which clients.
-    pub ways: IntegrationsConfig,
+    pub integrations: IntegrationsConfig,
     /// How long a drain may take.
     pub drain_timeout: Duration,
     /// Logging.

@@ -15,7 +15,7 @@ use super::file::{ClientCertificate, FileSettings};
 use super::flags::{CostFlags, SharedFlags};
 use super::keyring::{parse_keyring, read_keyring};
 use super::links::check_database;
-use super::settings::{DatabasePlace, DatabaseSettings, LogSettings, Storage};
+use super::settings::{DatabaseSettings, DatabaseTarget, LogSettings, Storage};
 use super::values::{DatabasePooling, Switch};
 use super::{ConfigError, KeyringOrigin};
 use crate::secret::{DurableCost, Keyring, Prefix};
@@ -175,9 +175,9 @@ impl<'a> Sources<'a> {
     /// Returns the route to the database given by flag, variable or file, if any, and the route
     /// past the pooler.
     fn routes(&mut self) -> Result<Option<(Route, Option<Route>)>, ConfigError> {
-        let said_insecure = std::mem::take(&mut self.flags.database_insecure);
+        let insecure_flag = std::mem::take(&mut self.flags.database_insecure);
         let insecure =
-            self.is_on(said_insecure, "TOKEND_DATABASE_INSECURE", |file| file.database_insecure.take())?;
+            self.is_on(insecure_flag, "TOKEND_DATABASE_INSECURE", |file| file.database_insecure.take())?;
         let flag = self.flags.database_url.take();
         let variables = ["TOKEND_DATABASE_URL", "DATABASE_URL"];
         let file = self.file.database_url.take();
@@ -199,7 +199,7 @@ impl<'a> Sources<'a> {
                 let direct = direct.map(|options| route(options, Pooling::Session)).transpose()?;
                 Ok(Some((route(options, pooling)?, direct)))
             }
-            None if said_insecure || direct.is_some() || pooling.is_some() || password_file.is_some() => {
+            None if insecure_flag || direct.is_some() || pooling.is_some() || password_file.is_some() => {
                 Err(ConfigError::NoDatabaseToPool)
             }
             None => Ok(None),
@@ -235,8 +235,8 @@ impl<'a> Sources<'a> {
 
     pub(super) fn database(&mut self) -> Result<DatabaseSettings, ConfigError> {
         let (database, direct) = self.routes()?.ok_or(ConfigError::NoDatabase)?;
-        let place = DatabasePlace::Shared(Box::new(direct.unwrap_or(database)));
-        Ok(DatabaseSettings { place, prefix: self.prefix()? })
+        let target = DatabaseTarget::Shared(Box::new(direct.unwrap_or(database)));
+        Ok(DatabaseSettings { target, prefix: self.prefix()? })
     }
 
     /// Returns the database and its keyring: the embedded Postgres if a flag names its directory,
@@ -248,16 +248,16 @@ impl<'a> Sources<'a> {
         let named = data_dir.is_some();
         let shared = if named { None } else { self.routes()? };
         if let Some((database, direct)) = shared {
-            let place = DatabasePlace::Shared(Box::new(direct.unwrap_or(database)));
+            let target = DatabaseTarget::Shared(Box::new(direct.unwrap_or(database)));
             let keyring = self.keyring()?.ok_or(ConfigError::NoKeyring)?;
-            return Ok((DatabaseSettings { place, prefix: self.prefix()? }, keyring));
+            return Ok((DatabaseSettings { target, prefix: self.prefix()? }, keyring));
         }
         let data_dir = self.data_dir(data_dir).or(Err(ConfigError::NoDatabase))?;
         if !named && !data_dir.join("keyring").exists() {
             return Err(ConfigError::NoDatabase);
         }
         let keyring = self.keyring()?.map_or_else(|| read_keyring(&data_dir.join("keyring")), Ok)?;
-        Ok((DatabaseSettings { place: DatabasePlace::Private(data_dir), prefix: self.prefix()? }, keyring))
+        Ok((DatabaseSettings { target: DatabaseTarget::Private(data_dir), prefix: self.prefix()? }, keyring))
     }
 
     /// Returns the data directory given by flag, variable or file, or the default one; absolute.

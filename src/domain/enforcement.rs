@@ -156,9 +156,9 @@ mod tests {
         let mut token = token(&["repo:a", "user:b"]);
         token.expire_time = Some(token.create_time + Duration::HOUR);
         let losing = Remedy::Narrow { expire_time: None, scopes: vec![Scope::parse("user:b").unwrap()] };
-        let beside = |crowded_out| Standing { crowded_out, ..alone() };
-        assert_eq!(remedy(&policy, &token, beside(false), Duration::MINUTE), Some(losing.clone()));
-        let breach = policy.breach(token.clone(), beside(true), token.create_time).unwrap();
+        let standing = |crowded_out| Standing { crowded_out, ..alone() };
+        assert_eq!(remedy(&policy, &token, standing(false), Duration::MINUTE), Some(losing.clone()));
+        let breach = policy.breach(token.clone(), standing(true), token.create_time).unwrap();
         assert_eq!(breach.rules, [Rule::AllowedScopes, Rule::MostActiveTokens]);
         assert_eq!(breach.remedy, Remedy::Revoke(Rule::MostActiveTokens));
         let rotated = Standing { rotation: Some(token.create_time), superseded: true, crowded_out: true };

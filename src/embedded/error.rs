@@ -87,7 +87,7 @@ pub enum EmbeddedError {
         "{} still exists from an earlier upgrade: run `tokend data delete-old`, or move it away",
         directory.display()
     )]
-    Kept {
+    OldDataExists {
         /// The directory.
         directory: PathBuf,
     },

@@ -89,7 +89,7 @@ impl Layout {
     }
 
     /// Where the data of a major version are kept after they are replaced.
-    pub(super) fn kept_data(&self, major: u32) -> PathBuf {
+    pub(super) fn old_data_dir(&self, major: u32) -> PathBuf {
         self.root.join(format!("postgres-{major}"))
     }
 
@@ -104,25 +104,25 @@ impl Layout {
     pub(super) fn keep_replaced_data(&self, major: u32) -> Result<Option<PathBuf>, EmbeddedError> {
         let replaced = self.upgraded_data();
         let Some(old) = major_in(&replaced)?.filter(|&old| old < major) else { return Ok(None) };
-        let kept = self.kept_data(old);
-        fs::rename(&replaced, &kept).map_err(EmbeddedError::io("move the old database to", &kept))?;
+        let old_data = self.old_data_dir(old);
+        fs::rename(&replaced, &old_data).map_err(EmbeddedError::io("move the old database to", &old_data))?;
         fs::remove_dir_all(self.upgrade_directory())
             .map_err(EmbeddedError::io("remove", &self.upgrade_directory()))?;
         self.sync()?;
-        Ok(Some(kept))
+        Ok(Some(old_data))
     }
 
     /// Returns the directories of all data that upgrades have kept.
-    pub(super) fn all_kept_data(&self) -> Result<Vec<PathBuf>, EmbeddedError> {
+    pub(super) fn all_old_data(&self) -> Result<Vec<PathBuf>, EmbeddedError> {
         let read = EmbeddedError::io("read", &self.root);
         let entries =
             fs::read_dir(&self.root).and_then(Iterator::collect::<Result<Vec<_>, _>>).map_err(read)?;
-        let kept = entries.into_iter().filter(|entry| {
+        let old_data = entries.into_iter().filter(|entry| {
             let name = entry.file_name();
             let version = name.to_str().and_then(|name| name.strip_prefix("postgres-"));
             version.is_some_and(|version| version.parse::<u32>().is_ok())
         });
-        Ok(kept.map(|entry| entry.path()).collect())
+        Ok(old_data.map(|entry| entry.path()).collect())
     }
 
     /// Makes the names in the directory survive a crash of the machine.

@@ -22,7 +22,7 @@ pub use self::error::EmbeddedError;
 use self::layout::Layout;
 use self::server::Server;
 pub use self::settings::Durability;
-pub use self::upgrade::{Upgraded, delete_kept, kept, upgrade};
+pub use self::upgrade::{Upgraded, delete_old_data, old_data, upgrade};
 
 /// A running private Postgres; dropping it stops the server, as far as that can be done.
 #[derive(Debug)]
@@ -50,7 +50,7 @@ impl Cluster {
     /// [`EmbeddedError::InUse`] while another process runs a cluster in `dir`; the other variants say
     /// what is missing on this machine or what Postgres reported.
     pub fn start(dir: &Path, durability: Durability) -> Result<Self, EmbeddedError> {
-        let begun = Instant::now();
+        let started_at = Instant::now();
         trust::check(dir)?;
         let layout = Layout::create(dir)?;
         let lock = layout.lock()?;
@@ -67,7 +67,7 @@ impl Cluster {
             postgres.major = binaries.major(),
             postgres.pid = server.pid(),
             directory = %layout.root().display(),
-            duration_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX),
+            duration_ms = u64::try_from(started_at.elapsed().as_millis()).unwrap_or(u64::MAX),
             "private postgres is ready"
         );
         Ok(Self { layout, server, lock })

@@ -16,7 +16,7 @@ use super::error::EmbeddedError;
 
 /// Seconds for a fast shutdown of the earlier server, and then for an immediate one.
 const SHUTDOWNS: [(&str, &str); 2] = [("fast", "60"), ("immediate", "10")];
-const LAST_MOMENT: Duration = Duration::from_secs(2);
+const SHUTDOWN_WAIT: Duration = Duration::from_secs(2);
 
 /// Stops the server of an earlier run on the data, if there is one.
 pub(super) fn end(data: &Path, account: &Account, binaries: &Binaries) -> Result<(), EmbeddedError> {
@@ -24,7 +24,7 @@ pub(super) fn end(data: &Path, account: &Account, binaries: &Binaries) -> Result
         return Ok(());
     };
     for (mode, seconds) in SHUTDOWNS {
-        if gone_within(Duration::ZERO, pid, data) {
+        if ended_within(Duration::ZERO, pid, data) {
             break;
         }
         tracing::info!(postgres.pid = pid.as_raw_pid(), mode, "stopping the postgres of an earlier run");
@@ -37,7 +37,7 @@ pub(super) fn end(data: &Path, account: &Account, binaries: &Binaries) -> Result
             .output()
             .map_err(EmbeddedError::io("run", &program))?;
         // A server removes its pid file, which `pg_ctl` waits for, a moment before it exits.
-        if gone_within(LAST_MOMENT, pid, data) {
+        if ended_within(SHUTDOWN_WAIT, pid, data) {
             break;
         }
     }
@@ -66,7 +66,7 @@ fn recorded_postmaster(data: &Path) -> Result<Option<Pid>, EmbeddedError> {
     }
 }
 
-fn gone_within(limit: Duration, pid: Pid, data: &Path) -> bool {
+fn ended_within(limit: Duration, pid: Pid, data: &Path) -> bool {
     let deadline = Instant::now() + limit;
     while serves(pid, data) {
         if Instant::now() >= deadline {

@@ -78,11 +78,11 @@ pub(super) fn settings_of_initdb(command: &mut Command) {
 #[derive(Debug)]
 pub(super) struct Server {
     pid: Pid,
-    life: Arc<Life>,
+    process: Arc<Process>,
 }
 
 #[derive(Debug, Default)]
-struct Life {
+struct Process {
     state: Mutex<State>,
     changed: Condvar,
 }
@@ -90,7 +90,7 @@ struct Life {
 #[derive(Debug, Default)]
 struct State {
     ended: bool,
-    told_to_end: bool,
+    is_stopping: bool,
 }
 
 enum Startup {
@@ -107,7 +107,7 @@ impl Server {
         binaries: &Binaries,
         durability: Durability,
     ) -> Result<Self, EmbeddedError> {
-        let begun = Instant::now();
+        let started_at = Instant::now();
         loop {
             let (log, length) = layout.open_log()?;
             let errors = log.try_clone().map_err(EmbeddedError::io("open", &layout.log()))?;
@@ -116,13 +116,13 @@ impl Server {
             command.stdout(log).stderr(errors);
             let server = Self::spawn(command).map_err(EmbeddedError::io("start", &program))?;
             let log = layout.log();
-            match server.await_ready(layout, begun + READY_LIMIT) {
+            match server.await_ready(layout, started_at + READY_LIMIT) {
                 Startup::Ready => return Ok(server),
                 Startup::Ended => {
                     let tail = layout.log_tail(length);
                     let now = Instant::now();
-                    let overtaken = tail.contains(OVERTAKEN) && now < begun + OVERTAKEN_LIMIT;
-                    if !(overtaken || tail.contains(STILL_ATTACHED) && now < begun + READY_LIMIT) {
+                    let overtaken = tail.contains(OVERTAKEN) && now < started_at + OVERTAKEN_LIMIT;
+                    if !(overtaken || tail.contains(STILL_ATTACHED) && now < started_at + READY_LIMIT) {
                         return Err(EmbeddedError::Start { log, tail });
                     }
                     thread::sleep(Duration::from_millis(100));
@@ -141,15 +141,15 @@ impl Server {
     }
 
     fn spawn(mut command: Command) -> io::Result<Self> {
-        let life = Arc::new(Life::default());
+        let process = Arc::new(Process::default());
         let (sender, receiver) = sync_channel(1);
-        let owned = Arc::clone(&life);
+        let owned = Arc::clone(&process);
         thread::Builder::new().name("postgres-owner".to_owned()).spawn(move || match command.spawn() {
             Ok(child) => own(child, &owned, &sender),
             Err(error) => drop(sender.send(Err(error))),
         })?;
         let pid = receiver.recv().map_err(io::Error::other)??;
-        Ok(Self { pid, life })
+        Ok(Self { pid, process })
     }
 
     pub(super) fn pid(&self) -> u32 {
@@ -157,7 +157,7 @@ impl Server {
     }
 
     pub(super) fn is_running(&self) -> bool {
-        !self.life.lock().ended
+        !self.process.lock().ended
     }
 
     fn await_ready(&self, layout: &Layout, deadline: Instant) -> Startup {
@@ -189,14 +189,14 @@ impl Server {
     pub(super) fn stop(&self, layout: &Layout) -> Result<(), EmbeddedError> {
         let steps = [(Signal::INT, FAST_SHUTDOWN_LIMIT), (Signal::QUIT, IMMEDIATE_SHUTDOWN_LIMIT)];
         for (signal, limit) in steps {
-            let mut state = self.life.lock();
-            state.told_to_end = true;
+            let mut state = self.process.lock();
+            state.is_stopping = true;
             if !state.ended {
                 // Not reaped while the lock is held: the pid still belongs to the server. A server that
                 // cannot be signalled is detected below, because it does not end.
                 let _ = kill_process(self.pid, signal);
             }
-            if self.life.ended_within(state, limit) {
+            if self.process.ended_within(state, limit) {
                 return Ok(());
             }
         }
@@ -204,7 +204,7 @@ impl Server {
     }
 }
 
-impl Life {
+impl Process {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -219,20 +219,20 @@ impl Life {
 }
 
 /// Reports the postmaster's pid, waits until it has ended, and records that.
-fn own(mut child: Child, life: &Life, started: &SyncSender<io::Result<Pid>>) {
+fn own(mut child: Child, process: &Process, started: &SyncSender<io::Result<Pid>>) {
     let pid = Pid::from_child(&child);
     // The receiver is gone only if the starting thread has died with its process.
     let _ = started.send(Ok(pid));
     // NOWAIT leaves it unreaped, so that `stop` never signals a reused pid.
     let unreaped = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
     while let Err(rustix::io::Errno::INTR) = waitid(WaitId::Pid(pid), unreaped) {}
-    let mut state = life.lock();
+    let mut state = process.lock();
     let status = child.wait();
     state.ended = true;
-    if !state.told_to_end {
+    if !state.is_stopping {
         tracing::error!(postgres.pid = pid.as_raw_pid(), ?status, "private postgres has ended");
     }
-    life.changed.notify_all();
+    process.changed.notify_all();
 }
 
 /// Reads the postmaster's own status: the eighth line of its pid file.

@@ -24,10 +24,10 @@ pub(super) fn check(directory: &Path) -> Result<(), EmbeddedError> {
     if !is_root() {
         return Ok(());
     }
-    check_way(directory)?;
+    check_path(directory)?;
     // The target of links, too; its path contains no links.
     if let Ok(resolved) = fs::canonicalize(directory) {
-        check_way(&resolved)?;
+        check_path(&resolved)?;
     }
     for name in OURS {
         check_owner(&directory.join(name), &[])?;
@@ -37,7 +37,7 @@ pub(super) fn check(directory: &Path) -> Result<(), EmbeddedError> {
 }
 
 /// Checks that only root decides where a path leads.
-fn check_way(path: &Path) -> Result<(), EmbeddedError> {
+fn check_path(path: &Path) -> Result<(), EmbeddedError> {
     path.ancestors().filter(|path| !path.as_os_str().is_empty()).try_for_each(|path| {
         check_owner(path, &[])?;
         match found(fs::symlink_metadata(path), path)? {

@@ -24,7 +24,7 @@ pub struct Upgraded {
     /// The new major version.
     pub to: u32,
     /// Where the old data are kept.
-    pub kept: PathBuf,
+    pub old_data: PathBuf,
 }
 
 /// Upgrades the data in `dir` to the newest Postgres of this machine; no server may use them meanwhile.
@@ -40,16 +40,16 @@ pub fn upgrade(dir: &Path) -> Result<Upgraded, EmbeddedError> {
     account.require_access(layout.root())?;
     let old_major =
         layout.data_major()?.ok_or_else(|| EmbeddedError::NoData { directory: layout.root().to_owned() })?;
-    if let Some(kept) = layout.keep_replaced_data(old_major)? {
-        tracing::info!(directory = %kept.display(), "finished an earlier upgrade that was interrupted at its \
+    if let Some(old_data) = layout.keep_replaced_data(old_major)? {
+        tracing::info!(directory = %old_data.display(), "finished an earlier upgrade that was interrupted at its \
              last step");
     }
     let old = Binaries::find(&account, &layout)?;
     let new = Binaries::newest(&account, old_major)
         .ok_or_else(|| EmbeddedError::NoNewer { directory: layout.data(), data: old_major })?;
-    let kept = layout.kept_data(old_major);
-    if kept.exists() {
-        return Err(EmbeddedError::Kept { directory: kept });
+    let old_data = layout.old_data_dir(old_major);
+    if old_data.exists() {
+        return Err(EmbeddedError::OldDataExists { directory: old_data });
     }
     previous::end(&layout.upgraded_data(), &account, &new)?;
     previous::end(&layout.data(), &account, &old)?;
@@ -68,32 +68,32 @@ pub fn upgrade(dir: &Path) -> Result<Upgraded, EmbeddedError> {
     layout.keep_replaced_data(new.major())?;
     analyze(&layout, &account, &new)?;
     drop(lock);
-    Ok(Upgraded { from: old_major, to: new.major(), kept })
+    Ok(Upgraded { from: old_major, to: new.major(), old_data })
 }
 
 /// Returns the directories of the data that upgrades have kept.
 ///
 /// # Errors
 /// [`EmbeddedError`]: there is no data directory, or it cannot be read.
-pub fn kept(dir: &Path) -> Result<Vec<PathBuf>, EmbeddedError> {
-    Layout::existing(dir)?.all_kept_data()
+pub fn old_data(dir: &Path) -> Result<Vec<PathBuf>, EmbeddedError> {
+    Layout::existing(dir)?.all_old_data()
 }
 
 /// Deletes the data that upgrades have kept; returns their directories.
 ///
 /// # Errors
 /// [`EmbeddedError`]; the data in use are not touched.
-pub fn delete_kept(dir: &Path) -> Result<Vec<PathBuf>, EmbeddedError> {
+pub fn delete_old_data(dir: &Path) -> Result<Vec<PathBuf>, EmbeddedError> {
     let layout = Layout::existing(dir)?;
     let _lock = layout.lock()?;
     if let Some(major) = layout.data_major()? {
         layout.keep_replaced_data(major)?;
     }
-    let kept = layout.all_kept_data()?;
-    for directory in &kept {
+    let old_data = layout.all_old_data()?;
+    for directory in &old_data {
         fs::remove_dir_all(directory).map_err(EmbeddedError::io("remove", directory))?;
     }
-    Ok(kept)
+    Ok(old_data)
 }
 
 fn make_new(layout: &Layout, account: &Account, old: &Binaries, new: &Binaries) -> Result<(), EmbeddedError> {
@@ -177,6 +177,6 @@ fn run(mut command: Command, program: &Path) -> Result<(), EmbeddedError> {
         return Ok(());
     }
     // `pg_upgrade` reports errors on standard output.
-    let said = [output.stdout, output.stderr].concat();
-    Err(EmbeddedError::Upgrade { program: program.to_owned(), output: last_lines(&said) })
+    let printed = [output.stdout, output.stderr].concat();
+    Err(EmbeddedError::Upgrade { program: program.to_owned(), output: last_lines(&printed) })
 }

@@ -16,7 +16,7 @@ use crate::verify::Engine;
 const BATCH: usize = 10_000;
 
 /// The maximum number of uses kept for a retry.
-const MAX_KEPT: usize = 1 << 20;
+const MAX_PENDING: usize = 1 << 20;
 
 /// Flushes every `interval`, and a last time after the sender of `end` is dropped.
 pub async fn run(
@@ -26,13 +26,13 @@ pub async fn run(
     interval: Duration,
     mut end: watch::Receiver<()>,
 ) {
-    let mut kept = Vec::new();
+    let mut pending = Vec::new();
     loop {
         let ended = tokio::time::timeout(interval, end.changed()).await.is_ok();
-        kept.extend(engine.uses().take());
+        pending.extend(engine.uses().take());
         // Never cancelled: the uses of the current statement would be lost.
-        flush(&store, &metrics, &mut kept).await;
-        kept.truncate(MAX_KEPT);
+        flush(&store, &metrics, &mut pending).await;
+        pending.truncate(MAX_PENDING);
         if ended {
             return;
         }

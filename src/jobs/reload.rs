@@ -71,7 +71,7 @@ enum Outcome {
 pub async fn run(origins: Origins, targets: Targets) {
     let mut asked = origins.asked.clone();
     let mut refused: [Option<String>; 4] = Default::default();
-    let mut looked = 0_u32;
+    let mut rounds = 0_u32;
     loop {
         let at_once = wait(asked.as_mut()).await;
         let outcomes = [
@@ -82,10 +82,10 @@ pub async fn run(origins: Origins, targets: Targets) {
         ];
         for ((what, outcome), refused) in outcomes.into_iter().zip(&mut refused) {
             let Some(outcome) = outcome else { continue };
-            tell(what, &outcome, at_once, refused, &targets.metrics);
+            report(what, &outcome, at_once, refused, &targets.metrics);
         }
-        looked = looked.wrapping_add(1);
-        if at_once || looked.is_multiple_of(LOOKS_PER_CONNECTION) {
+        rounds = rounds.wrapping_add(1);
+        if at_once || rounds.is_multiple_of(LOOKS_PER_CONNECTION) {
             try_connecting(&targets).await;
         }
     }
@@ -131,7 +131,7 @@ async fn wait(asked: Option<&mut watch::Receiver<u64>>) -> bool {
     }
 }
 
-fn tell(what: Reloaded, outcome: &Outcome, at_once: bool, refused: &mut Option<String>, metrics: &Metrics) {
+fn report(what: Reloaded, outcome: &Outcome, at_once: bool, refused: &mut Option<String>, metrics: &Metrics) {
     let name = what.name();
     match outcome {
         Outcome::Unchanged => {
@@ -146,20 +146,23 @@ fn tell(what: Reloaded, outcome: &Outcome, at_once: bool, refused: &mut Option<S
             tracing::info!("the {name} was reloaded and is in use");
         }
         Outcome::Refused(error) => {
-            let said = chain(&**error);
+            let message = chain(&**error);
             // Logged and counted once for each different reason, not every second.
-            if at_once || refused.as_ref() != Some(&said) {
+            if at_once || refused.as_ref() != Some(&message) {
                 metrics.work.reloaded(what, false);
-                tracing::error!(error = said, "the {name} cannot be reloaded; the earlier one stays in use");
+                tracing::error!(
+                    error = message,
+                    "the {name} cannot be reloaded; the earlier one stays in use"
+                );
             }
-            *refused = Some(said);
+            *refused = Some(message);
         }
     }
 }
 
 fn chain(error: &dyn std::error::Error) -> String {
     let causes = std::iter::successors(error.source(), |error| error.source());
-    causes.fold(error.to_string(), |said, cause| format!("{said}: {cause}"))
+    causes.fold(error.to_string(), |message, cause| format!("{message}: {cause}"))
 }
 
 /// Reads in a thread where blocking is allowed.
@@ -212,7 +215,7 @@ async fn keyring(origin: Option<&Read<Keyring>>, targets: &Targets) -> Option<Ou
     }
     let dropped: Vec<KeyId> = old.key_ids().filter(|&key_id| !new.contains(key_id)).collect();
     if !dropped.is_empty() {
-        tell_cost(&dropped, &targets.store).await;
+        report_cost(&dropped, &targets.store).await;
     }
     tracing::info!(primary = %new.primary(), keys = new.key_ids().count(), "a new keyring");
     targets.keyring.replace(new);
@@ -220,7 +223,7 @@ async fn keyring(origin: Option<&Read<Keyring>>, targets: &Targets) -> Option<Ou
 }
 
 /// Logs the cost of dropped keys, before they are gone.
-async fn tell_cost(dropped: &[KeyId], store: &Store) {
+async fn report_cost(dropped: &[KeyId], store: &Store) {
     match store.count_tokens_by_key().await {
         Ok(counted) => {
             for (key_id, tokens) in counted.iter().filter(|(key_id, _)| dropped.contains(key_id)) {

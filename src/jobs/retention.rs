@@ -33,18 +33,18 @@ pub async fn run(store: Store, retention: Retention) {
     loop {
         for (ahead, due) in warnings.iter_mut().filter(|(_, due)| *due <= Instant::now()) {
             *due = Instant::now() + retention.interval_of(*ahead);
-            told("warned of expirations", warn(&store, *ahead).await);
+            report("warned of expirations", warn(&store, *ahead).await);
         }
         if purge <= Instant::now() {
             purge = Instant::now() + retention.interval;
-            told("purged tokens", delete(&store, retention.kept).await);
+            report("purged tokens", delete(&store, retention.kept).await);
         }
         let next = warnings.iter().map(|(_, due)| *due).min();
         tokio::time::sleep_until(next.map_or(purge, |next| next.min(purge))).await;
     }
 }
 
-fn told(work: &'static str, outcome: Result<u64, StoreError>) {
+fn report(work: &'static str, outcome: Result<u64, StoreError>) {
     match outcome {
         Ok(tokens) => tracing::debug!(tokens, work),
         Err(error) => {

@@ -30,7 +30,7 @@ pub async fn run(store: Store, keyring: Arc<CurrentKeyring>, metrics: Arc<Metric
                 let made = pass.newest.filter(|_| pass.made);
                 last = Some(pass);
                 if let Some(sealed) = made {
-                    tell(&sealed);
+                    report(&sealed);
                     continue;
                 }
             }
@@ -60,7 +60,7 @@ async fn pass(store: &Store, keyring: &Keyring, last: Option<&SealPass>) -> Resu
     store.seal_events(newest, candidate, keyring).await
 }
 
-fn tell(sealed: &Sealed) {
+fn report(sealed: &Sealed) {
     let seal = hex(&sealed.seal);
     let (sequence, last_id) = (sealed.header.sequence, sealed.header.last_id);
     tracing::info!(sequence, last_id, seal, "audit log sealed");

@@ -130,7 +130,7 @@ impl EngineMetrics {
     }
 
     /// Counts a clearing of the whole cache.
-    pub fn started_anew(&self) {
+    pub fn restarted(&self) {
         self.starts.inc();
     }
 

@@ -89,21 +89,26 @@ impl IntegrationMetrics {
         );
         let options = options.namespace("tokend").buckets(LATENCY_BUCKETS.to_vec());
         let durations = family.register(HistogramVec::new(options, &["integration"])?)?;
-        let by_outcome = |way: Integration| {
-            IntegrationOutcome::ALL.map(|outcome| ended.with_label_values(&[way.word(), outcome.word()]))
+        let by_outcome = |integration: Integration| {
+            IntegrationOutcome::ALL
+                .map(|outcome| ended.with_label_values(&[integration.word(), outcome.word()]))
         };
         Ok(Self {
             ended: Integration::ALL.map(by_outcome).into(),
-            durations: Integration::ALL.map(|way| durations.with_label_values(&[way.word()])).into(),
+            durations: Integration::ALL
+                .map(|integration| durations.with_label_values(&[integration.word()]))
+                .into(),
         })
     }
 
     /// Counts a call with this outcome.
-    pub fn ended(&self, way: Integration, outcome: IntegrationOutcome, duration: Duration) {
-        if let Some(counter) = self.ended.get(way as usize).and_then(|ended| ended.get(outcome as usize)) {
+    pub fn ended(&self, integration: Integration, outcome: IntegrationOutcome, duration: Duration) {
+        if let Some(counter) =
+            self.ended.get(integration as usize).and_then(|ended| ended.get(outcome as usize))
+        {
             counter.inc();
         }
-        if let Some(histogram) = self.durations.get(way as usize) {
+        if let Some(histogram) = self.durations.get(integration as usize) {
             observe(histogram, duration);
         }
     }

@@ -35,7 +35,7 @@ pub struct Metrics {
     /// Metrics of the RPCs.
     pub calls: CallMetrics,
     /// Metrics of the integrations besides the RPCs.
-    pub ways: IntegrationMetrics,
+    pub integrations: IntegrationMetrics,
     /// Metrics of the verification engine.
     pub engine: EngineMetrics,
     /// Metrics of Argon2id, the database's pool, connections and jobs.
@@ -63,7 +63,7 @@ impl Metrics {
         }
         Ok(Self {
             calls: CallMetrics::new(&family)?,
-            ways: IntegrationMetrics::new(&family)?,
+            integrations: IntegrationMetrics::new(&family)?,
             engine: EngineMetrics::new(&family)?,
             work: WorkMetrics::new(&family)?,
             registry: family.0,

@@ -11,7 +11,7 @@ thread_local! {
     /// Whether panics of this thread are caught here.
     static CATCHING: Cell<bool> = const { Cell::new(false) };
     /// The location of the last one.
-    static PLACE: RefCell<Option<String>> = const { RefCell::new(None) };
+    static LOCATION: RefCell<Option<String>> = const { RefCell::new(None) };
 }
 
 /// The work of a call panicked.
@@ -28,7 +28,7 @@ pub fn catch<T>(work: impl FnOnce() -> T) -> Result<T, Panicked> {
     let outer = CATCHING.replace(true);
     let done = panic::catch_unwind(AssertUnwindSafe(work));
     CATCHING.set(outer);
-    done.map_err(|_| Panicked(PLACE.take().unwrap_or_else(|| "an unknown location".to_owned())))
+    done.map_err(|_| Panicked(LOCATION.take().unwrap_or_else(|| "an unknown location".to_owned())))
 }
 
 /// Runs asynchronous work, and returns its panic as an error.
@@ -45,11 +45,11 @@ pub async fn caught<F: Future>(work: F) -> Result<F::Output, Panicked> {
 }
 
 /// Makes panics that are caught here record only their location; others are reported as before.
-pub fn note_places() {
+pub fn record_locations() {
     let others = panic::take_hook();
     panic::set_hook(Box::new(move |info: &PanicHookInfo<'_>| {
         if CATCHING.get() {
-            PLACE.set(info.location().map(ToString::to_string));
+            LOCATION.set(info.location().map(ToString::to_string));
         } else {
             others(info);
         }

@@ -70,14 +70,14 @@ where
     loop {
         let began = Instant::now();
         // A separate set: dropped with this supervisor, it aborts the task.
-        let mut life = JoinSet::new();
-        life.spawn(start());
-        let mut end = tokio::time::timeout(STEADY, life.join_next()).await;
+        let mut run = JoinSet::new();
+        run.spawn(start());
+        let mut end = tokio::time::timeout(STEADY, run.join_next()).await;
         if end.is_err() {
             if std::mem::take(&mut is_down) {
                 down.fetch_sub(1, Ordering::Relaxed);
             }
-            end = Ok(life.join_next().await);
+            end = Ok(run.join_next().await);
         }
         if !matches!(end, Ok(Some(Err(error))) if error.is_panic()) {
             if is_down {
@@ -105,18 +105,18 @@ mod tests {
     use super::*;
 
     /// Counts its starts, and panics in the first few of them.
-    fn panicking(lives: &Arc<AtomicU32>, panics: u32) -> impl FnMut() -> BoxedLife + Send + 'static {
-        let lives = Arc::clone(lives);
+    fn panicking(runs: &Arc<AtomicU32>, panics: u32) -> impl FnMut() -> BoxedTask + Send + 'static {
+        let runs = Arc::clone(runs);
         move || {
-            let life = lives.fetch_add(1, Ordering::SeqCst);
+            let run = runs.fetch_add(1, Ordering::SeqCst);
             Box::pin(async move {
-                assert!(life >= panics, "meant to");
+                assert!(run >= panics, "meant to");
                 std::future::pending::<()>().await;
             })
         }
     }
 
-    type BoxedLife = std::pin::Pin<Box<dyn Future<Output = ()> + Send>>;
+    type BoxedTask = std::pin::Pin<Box<dyn Future<Output = ()> + Send>>;
 
     async fn until(what: &str, mut is_so: impl FnMut() -> bool) {
         let waited = tokio::time::timeout(Duration::from_secs(20), async {
@@ -137,11 +137,11 @@ mod tests {
     async fn a_task_that_panics_lives_again_is_counted_and_works_only_once_it_stays_alive() {
         let metrics = Arc::new(Metrics::new().unwrap());
         let mut tasks = Tasks::new(Arc::clone(&metrics));
-        let lives = Arc::new(AtomicU32::new(0));
-        tasks.keep(Task::Seal, panicking(&lives, 2));
+        let runs = Arc::new(AtomicU32::new(0));
+        tasks.keep(Task::Seal, panicking(&runs, 2));
 
         until("it is down", || tasks.down() == 1).await;
-        until("its third life", || lives.load(Ordering::SeqCst) == 3).await;
+        until("its third life", || runs.load(Ordering::SeqCst) == 3).await;
         assert_eq!(tasks.down(), 1, "it has just begun to live again");
         until("it works", || tasks.down() == 0).await;
         assert_eq!(restarts(&metrics), "2");

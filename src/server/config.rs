@@ -98,7 +98,7 @@ pub struct ServerConfig {
     /// Selects the calls whose spans are exported.
     pub sampling: Sampling,
     /// The integrations that are enabled, and for which clients.
-    pub ways: IntegrationsConfig,
+    pub integrations: IntegrationsConfig,
     /// How long calls may continue after the shutdown began.
     pub drain_timeout: Duration,
 }

@@ -83,7 +83,7 @@ pub async fn run(
 ) -> Result<(), ServeError> {
     let Listeners { grpc, http } = listeners.into();
     let timeouts = config.limits.timeouts;
-    let (mut running, draining, service, ways, requests) = wire(&config)?;
+    let (mut running, draining, service, integrations, requests) = wire(&config)?;
     let metrics = || Arc::clone(&running.metrics);
     let tls = |protocol| config.tls.clone().map(|tls| (tls, protocol));
     let limits = |beyond| listener::Limits {
@@ -101,17 +101,17 @@ pub async fn run(
             engine: Arc::clone(&running.engine),
             store: running.store.clone(),
             health: running.health.clone(),
-            response_memory: Arc::clone(&ways.context.response_memory),
+            response_memory: Arc::clone(&integrations.context.response_memory),
             requests: requests.clone(),
         };
         // Not one of the jobs: it continues to serve while calls are drained.
-        serving_http.spawn(http::listener::serve(incoming, sources, ways, timeouts.head));
+        serving_http.spawn(http::listener::serve(incoming, sources, integrations, timeouts.head));
     }
     let http_ended = ended(&mut serving_http);
     tokio::pin!(http_ended);
     let incoming = listener::accept(grpc, tls(Protocol::Grpc), limits(Beyond::Wait), requests, metrics());
     // Browsers use HTTP/1 where there is no TLS.
-    let http1 = !config.ways.web_origins.is_empty();
+    let http1 = !config.integrations.web_origins.is_empty();
     let transport = Transport {
         streams: config.limits.streams,
         http1,
@@ -197,7 +197,7 @@ fn wire(
         engine: Arc::clone(&engine),
         actions,
         callers: Arc::new(config.certificates.clone().into()),
-        places: FairLimiter::new(config.limits.calls),
+        call_permits: FairLimiter::new(config.limits.calls),
         response_memory: Arc::new(ResponseMemory::new(
             config.limits.response_memory_bytes,
             store.connections_of(Purpose::Reads) / 3,
@@ -225,25 +225,25 @@ fn wire(
     let api = Arc::new(TokenApi {
         hub: Arc::new(Hub::start(
             following(),
-            engine.news(),
+            engine.new_changes(),
             config.bounds.max_staleness / 4,
             Arc::clone(&metrics),
         )),
         keyring: Arc::clone(&keyring),
         context: context.clone(),
     });
-    let ways = Arc::new(Integrations { context, config: Arc::new(config.ways.clone()) });
+    let integrations = Arc::new(Integrations { context, config: Arc::new(config.integrations.clone()) });
     let requests =
         RequestLimiter::new(REQUEST_BYTES, config.limits.timeouts.message, metrics.work.requests.clone());
-    let service = services(config, &ways, &api, &health, requests.clone())?;
+    let service = services(config, &integrations, &api, &health, requests.clone())?;
     let running = Running { store, keyring, engine, metrics, health, jobs, flushing: None, draining: end };
-    Ok((running, draining, service, ways, requests))
+    Ok((running, draining, service, integrations, requests))
 }
 
 /// Builds the services and the descriptors for reflection.
 fn services(
     config: &ServerConfig,
-    ways: &Arc<Integrations>,
+    integrations: &Arc<Integrations>,
     api: &Arc<TokenApi>,
     health: &Health,
     requests: RequestLimiter,
@@ -252,7 +252,7 @@ fn services(
         (proto::FILE_DESCRIPTOR_SET, MAX_REQUEST_BYTES),
         (health::proto::FILE_DESCRIPTOR_SET, MAX_REQUEST_BYTES),
     ];
-    if config.ways.ext_authz {
+    if config.integrations.ext_authz {
         contracts.push((envoy::FILE_DESCRIPTOR_SET, MAX_CHECK_BYTES));
     }
     let reflection =
@@ -272,13 +272,13 @@ fn services(
     let mut routes = Routes::new(ConcurrencyLimit::new(health.server(), watchers))
         .add_service(ConcurrencyLimit::new(current, curious.clone()))
         .add_service(ConcurrencyLimit::new(older, curious));
-    let web = &*config.ways.web_origins;
+    let web = &*config.integrations.web_origins;
     routes = match web {
         [] => routes.add_service(ReservedBody::new(api.server())),
         origins => routes.add_service(ReservedBody::new(GrpcWeb::new(api.server(), origins))),
     };
-    if config.ways.ext_authz {
-        routes = routes.add_service(ExtAuthz::server(Arc::clone(ways)));
+    if config.integrations.ext_authz {
+        routes = routes.add_service(ExtAuthz::server(Arc::clone(integrations)));
     }
     Ok(Direct::new(Arc::clone(api), routes.prepare(), methods, requests, !web.is_empty()))
 }

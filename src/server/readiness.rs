@@ -42,13 +42,13 @@ impl NotReady {
 pub(super) async fn run(engine: Arc<Engine>, store: Store, health: Health) {
     // Also right when this task is restarted.
     let mut serving = health.is_serving();
-    let mut told = None;
-    let mut looked = 0_u32;
+    let mut reported = None;
+    let mut checks = 0_u32;
     loop {
         let mut pause = INTERVAL;
         let answer = if !engine.works() {
             Err(NotReady::Panicked)
-        } else if !engine.is_told_changes() {
+        } else if !engine.receives_changes() {
             Err(NotReady::Unrecorded)
         } else if engine.may_answer() {
             Ok(true)
@@ -56,8 +56,8 @@ pub(super) async fn run(engine: Arc<Engine>, store: Store, health: Health) {
             pause = PROBE_INTERVAL;
             engine.probe().await.map(|()| true).map_err(NotReady::from)
         } else {
-            looked += 1;
-            let pinged = if looked.is_multiple_of(LOOKS_PER_PING) { store.ping().await } else { Ok(()) };
+            checks += 1;
+            let pinged = if checks.is_multiple_of(LOOKS_PER_PING) { store.ping().await } else { Ok(()) };
             match pinged {
                 // Reported by the task that waits for the database.
                 Ok(()) | Err(StoreError::Starting) => Ok(false),
@@ -68,14 +68,14 @@ pub(super) async fn run(engine: Arc<Engine>, store: Store, health: Health) {
             (Ok(true), false) => {
                 health.serving();
                 serving = true;
-                told = None;
+                reported = None;
                 tracing::info!("the database answers: serving");
             }
-            (Err(error), _) if serving || told != Some(error.reason()) => {
+            (Err(error), _) if serving || reported != Some(error.reason()) => {
                 let reason = error.reason();
                 health.not_serving(reason);
                 serving = false;
-                told = Some(reason);
+                reported = Some(reason);
                 let error = &error as &dyn std::error::Error;
                 tracing::error!(error, "not serving until this ends: {reason}");
             }

@@ -44,7 +44,7 @@ pub struct Clock(Arc<Mutex<State>>);
 
 #[derive(Debug, Default)]
 struct State {
-    believed: Option<Reading>,
+    accepted: Option<Reading>,
     /// A rejected reading, and the time since when later readings have agreed with it.
     doubted: Option<(Reading, BootInstant)>,
     stepped: Option<BootInstant>,
@@ -62,11 +62,11 @@ pub struct Reading {
 
 /// The result of comparing a reading with earlier ones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Noted {
+pub enum ClockCheck {
     /// It is as expected.
     Expected,
     /// It is from another server, or from a step that has lasted: earlier readings no longer apply.
-    Anew,
+    Reset,
     /// The clock seems to have been set: not accepted yet. True for the first such reading.
     Doubted(bool),
 }
@@ -102,45 +102,45 @@ impl Clock {
     /// [`TOLERANCE`] is accepted once later readings have agreed with it for `DOUBT`; at once if this
     /// machine's own wall clock has gone forward with it, as after a pause that the boot clock did not
     /// see. So a token that expires by a step of the clock stays VALID at most for that long.
-    pub fn note(&self, reading: Reading, epoch: &Epoch) -> Noted {
+    pub fn note(&self, reading: Reading, epoch: &Epoch) -> ClockCheck {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let state = &mut *state;
-        let Some(believed) = state.believed.filter(|_| state.epoch.as_ref() == Some(epoch)) else {
+        let Some(accepted) = state.accepted.filter(|_| state.epoch.as_ref() == Some(epoch)) else {
             // Timestamps in another server may be from another time than before.
             let unsettled =
-                state.believed.is_some_and(|before| !agree(before.at(reading.sent), reading.time));
+                state.accepted.is_some_and(|before| !agree(before.at(reading.sent), reading.time));
             state.stepped = unsettled.then_some(reading.sent).or(state.stepped);
             state.epoch = Some(epoch.clone());
-            state.believed = Some(reading);
+            state.accepted = Some(reading);
             state.doubted = None;
-            return Noted::Anew;
+            return ClockCheck::Reset;
         };
-        let expected = believed.at(reading.sent);
+        let expected = accepted.at(reading.sent);
         if agree(expected, reading.time) {
             state.doubted = None;
-            state.believed = Some(reading);
-            return Noted::Expected;
+            state.accepted = Some(reading);
+            return ClockCheck::Expected;
         }
         state.stepped = Some(reading.sent);
-        let corroborated = reading.time > expected && agree(believed.by_wall(reading.sent), reading.time);
+        let corroborated = reading.time > expected && agree(accepted.by_wall(reading.sent), reading.time);
         let since = match state.doubted {
             Some((doubted, since)) if agree(doubted.at(reading.sent), reading.time) => since,
             _ => reading.sent,
         };
         if corroborated || reading.sent.since(since) >= DOUBT {
-            state.believed = Some(reading);
+            state.accepted = Some(reading);
             state.doubted = None;
-            return Noted::Anew;
+            return ClockCheck::Reset;
         }
         let is_first = state.doubted.replace((reading, since)).is_none();
-        Noted::Doubted(is_first)
+        ClockCheck::Doubted(is_first)
     }
 
     /// Returns the time of a reading, or, if it is not accepted, a time that is certainly earlier.
     #[must_use]
     pub fn plausible(&self, reading: Reading) -> OffsetDateTime {
         let state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        match state.believed.map(|believed| believed.at(reading.sent)) {
+        match state.accepted.map(|accepted| accepted.at(reading.sent)) {
             Some(expected) if !agree(expected, reading.time) => {
                 expected.saturating_sub(TOLERANCE.try_into().unwrap_or_default())
             }
@@ -151,9 +151,9 @@ impl Clock {
     /// Returns the time to judge by: that of a reading, or, if it is not accepted, the expected time.
     /// So every judgement agrees with Verify, which uses the feed's readings.
     #[must_use]
-    pub fn believed(&self, reading: Reading) -> OffsetDateTime {
+    pub fn accepted(&self, reading: Reading) -> OffsetDateTime {
         let state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        match state.believed.map(|believed| believed.at(reading.sent)) {
+        match state.accepted.map(|accepted| accepted.at(reading.sent)) {
             // In whole microseconds, as the database returns and stores times.
             Some(expected) if !agree(expected, reading.time) => expected.truncate_to_microsecond(),
             _ => reading.time,
@@ -168,7 +168,7 @@ impl Clock {
         if state.stepped.is_some_and(|stepped| now.since(stepped) < UNSETTLED) {
             return None;
         }
-        state.believed.map(|believed| believed.at(now))
+        state.accepted.map(|accepted| accepted.at(now))
     }
 }
 
@@ -197,7 +197,7 @@ mod tests {
     /// A clock with one reading, at the start.
     fn begun() -> Clock {
         let clock = Clock::default();
-        assert_eq!(clock.note(reading(0, 0), &epoch("a")), Noted::Anew);
+        assert_eq!(clock.note(reading(0, 0), &epoch("a")), ClockCheck::Reset);
         clock
     }
 
@@ -205,29 +205,29 @@ mod tests {
     fn a_step_in_either_direction_is_believed_only_once_it_has_lasted() {
         for ahead in [3_600_000, -3_600_000, 2_500, -2_500] {
             let clock = begun();
-            assert_eq!(clock.note(reading(250, ahead), &epoch("a")), Noted::Doubted(true), "{ahead}");
+            assert_eq!(clock.note(reading(250, ahead), &epoch("a")), ClockCheck::Doubted(true), "{ahead}");
             for at in (500..5_250).step_by(250) {
                 assert_eq!(
                     clock.note(reading(at, ahead), &epoch("a")),
-                    Noted::Doubted(false),
+                    ClockCheck::Doubted(false),
                     "{ahead} {at}"
                 );
             }
-            assert_eq!(clock.note(reading(5_250, ahead), &epoch("a")), Noted::Anew, "{ahead}");
-            assert_eq!(clock.note(reading(5_500, ahead), &epoch("a")), Noted::Expected, "{ahead}");
+            assert_eq!(clock.note(reading(5_250, ahead), &epoch("a")), ClockCheck::Reset, "{ahead}");
+            assert_eq!(clock.note(reading(5_500, ahead), &epoch("a")), ClockCheck::Expected, "{ahead}");
         }
     }
 
     #[test]
     fn one_wrong_reading_leaves_nothing_behind() {
         let clock = begun();
-        assert_eq!(clock.note(reading(250, 3_600_000), &epoch("a")), Noted::Doubted(true));
-        assert_eq!(clock.note(reading(500, 0), &epoch("a")), Noted::Expected);
-        assert_eq!(clock.note(reading(6_000, 3_600_000), &epoch("a")), Noted::Doubted(true));
+        assert_eq!(clock.note(reading(250, 3_600_000), &epoch("a")), ClockCheck::Doubted(true));
+        assert_eq!(clock.note(reading(500, 0), &epoch("a")), ClockCheck::Expected);
+        assert_eq!(clock.note(reading(6_000, 3_600_000), &epoch("a")), ClockCheck::Doubted(true));
         // Readings that do not agree with each other are never accepted.
         for at in (6_250..60_000).step_by(250) {
             let noted = clock.note(reading(at, at * 10_000), &epoch("a"));
-            assert_eq!(noted, Noted::Doubted(false), "{at}");
+            assert_eq!(noted, ClockCheck::Doubted(false), "{at}");
         }
     }
 
@@ -245,7 +245,7 @@ mod tests {
     fn small_differences_are_taken_as_they_come() {
         let clock = begun();
         for (at, ahead) in [(250, 900), (500, -900), (750, 100)] {
-            assert_eq!(clock.note(reading(at, ahead), &epoch("a")), Noted::Expected);
+            assert_eq!(clock.note(reading(at, ahead), &epoch("a")), ClockCheck::Expected);
         }
     }
 
@@ -255,18 +255,18 @@ mod tests {
         let hour = 3_600_000;
         let mut paused = reading(250, hour);
         paused.sent.wall += hour * 1_000_000;
-        assert_eq!(clock.note(paused, &epoch("a")), Noted::Anew);
+        assert_eq!(clock.note(paused, &epoch("a")), ClockCheck::Reset);
         // Backwards, the wall clock does not count: it would revive what has expired.
         let mut back = reading(500, 0);
         back.sent.wall = moment(500).wall;
-        assert_eq!(clock.note(back, &epoch("a")), Noted::Doubted(true));
+        assert_eq!(clock.note(back, &epoch("a")), ClockCheck::Doubted(true));
     }
 
     #[test]
     fn another_server_is_believed_at_once() {
         let clock = begun();
-        assert_eq!(clock.note(reading(250, -3_600_000), &epoch("b")), Noted::Anew);
-        assert_eq!(clock.note(reading(500, -3_600_000), &epoch("b")), Noted::Expected);
+        assert_eq!(clock.note(reading(250, -3_600_000), &epoch("b")), ClockCheck::Reset);
+        assert_eq!(clock.note(reading(500, -3_600_000), &epoch("b")), ClockCheck::Expected);
     }
 
     #[test]

@@ -88,5 +88,5 @@ pub(super) async fn clock(transaction: &mut Transaction) -> Result<OffsetDateTim
     let sent = BootInstant::now();
     let row =
         sqlx::query!(r#"SELECT clock_timestamp() AS "now!: Time""#).fetch_one(&mut *transaction).await?;
-    Ok(transaction.clock().believed(Reading { sent, time: row.now.clock()? }))
+    Ok(transaction.clock().accepted(Reading { sent, time: row.now.clock()? }))
 }

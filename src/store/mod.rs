@@ -56,7 +56,7 @@ mod watch;
 pub use audit::{EventFilter, Events};
 pub use bootstrap::FirstRoot;
 pub use changes::{ChangePage, PagePosition, Snapshot};
-pub use clock::{Clock, Epoch, Noted, Reading, TOLERANCE};
+pub use clock::{Clock, ClockCheck, Epoch, Reading, TOLERANCE};
 pub use connection::{Connection, Connector, Listener};
 pub use enforcement::Breaches;
 pub use families::{Member, Successor};

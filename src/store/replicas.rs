@@ -102,7 +102,7 @@ impl Store {
             )
             .fetch_one(self.single()?)
             .await?;
-            let now = self.clock.believed(Reading { sent, time: row.now.clock()? });
+            let now = self.clock.accepted(Reading { sent, time: row.now.clock()? });
             Ok(now.saturating_add(time::Duration::microseconds(row.longest)))
         })
         .await

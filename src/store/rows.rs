@@ -84,7 +84,7 @@ pub(super) fn with_read_time(
     sent: BootInstant,
 ) -> Result<(Token, OffsetDateTime), StoreError> {
     let time = row.read_time.ok_or(StoreError::Clock)?.clock()?;
-    Ok((row.try_into()?, clock.believed(Reading { sent, time })))
+    Ok((row.try_into()?, clock.accepted(Reading { sent, time })))
 }
 
 impl TryFrom<TokenRow> for Token {

@@ -41,7 +41,7 @@ impl Exporter {
         let provider = SdkTracerProvider::builder()
             .with_sampler(Sampler::ParentBased(Box::new(Sampler::AlwaysOn)))
             .with_resource(Resource::builder().with_service_name("tokend").with_attribute(version).build())
-            .with_batch_exporter(Told { exporter, failing: AtomicBool::new(false) })
+            .with_batch_exporter(LoggingExporter { exporter, failing: AtomicBool::new(false) })
             .build();
         let tracer = provider.tracer("tokend");
         Ok((Self(provider), tracer))
@@ -76,12 +76,12 @@ pub(super) fn take_counts() -> (u64, u64) {
 
 /// An exporter that logs failures: once when they start, once when they end.
 #[derive(Debug)]
-struct Told {
+struct LoggingExporter {
     exporter: SpanExporter,
     failing: AtomicBool,
 }
 
-impl opentelemetry_sdk::trace::SpanExporter for Told {
+impl opentelemetry_sdk::trace::SpanExporter for LoggingExporter {
     async fn export(&self, batch: Vec<SpanData>) -> OTelSdkResult {
         let spans = batch.len() as u64;
         let outcome = self.exporter.export(batch).await;

@@ -22,23 +22,23 @@ pub fn is_worth_a_line(reason: &str, peer: Option<IpAddr>) -> bool {
     let now = Instant::now();
     let (admitted, left_out) = {
         let mut lines = LINES.lock().unwrap_or_else(PoisonError::into_inner);
-        let left_out = lines.turn(now);
+        let left_out = lines.next_window(now);
         (lines.admit(reason, peer.map(network_of)), left_out)
     };
-    tell(&left_out);
+    log(&left_out);
     admitted
 }
 
 /// Logs the counts of omitted lines at the end of each window, even without new refusals; never ends.
-pub async fn tell_left_out() {
+pub async fn log_left_out() {
     loop {
         tokio::time::sleep(WINDOW).await;
-        let left_out = LINES.lock().unwrap_or_else(PoisonError::into_inner).turn(Instant::now());
-        tell(&left_out);
+        let left_out = LINES.lock().unwrap_or_else(PoisonError::into_inner).next_window(Instant::now());
+        log(&left_out);
     }
 }
 
-fn tell(left_out: &[(String, u64)]) {
+fn log(left_out: &[(String, u64)]) {
     for (reason, count) in left_out {
         tracing::info!(reason, count, "refused, and not logged one by one");
     }
@@ -64,7 +64,7 @@ impl Lines {
     }
 
     /// Starts a new window when the current one is over; returns how many lines of each reason it omitted.
-    fn turn(&mut self, now: Instant) -> Vec<(String, u64)> {
+    fn next_window(&mut self, now: Instant) -> Vec<(String, u64)> {
         if now.duration_since(self.began) < WINDOW {
             return Vec::new();
         }
@@ -107,11 +107,11 @@ mod tests {
 
         assert_eq!((to_one, to_many, of_another), (10, 40, 10));
         assert!(lines.reasons.values().all(|of| of.networks.len() <= OF_REASON as usize));
-        assert_eq!(lines.turn(begin + WINDOW / 2), []);
-        let mut left_out = lines.turn(begin + WINDOW);
+        assert_eq!(lines.next_window(begin + WINDOW / 2), []);
+        let mut left_out = lines.next_window(begin + WINDOW);
         left_out.sort();
         assert_eq!(left_out, [("A".to_owned(), 100_950), ("B".to_owned(), 990)]);
         assert!(lines.admit("A", Some(address(1))));
-        assert_eq!(lines.turn(begin + WINDOW * 3), []);
+        assert_eq!(lines.next_window(begin + WINDOW * 3), []);
     }
 }

@@ -25,7 +25,7 @@ pub(crate) mod notices;
 
 pub use context::{Sampling, TraceContext};
 use export::Exporter;
-pub use lines::{is_worth_a_line, tell_left_out};
+pub use lines::{is_worth_a_line, log_left_out};
 
 /// The log levels that a running server can be raised to.
 const MORE: [&str; 2] = ["tokend=debug", "tokend=trace"];
@@ -114,7 +114,7 @@ pub fn init(
     let overhearing = subscriber.with(notices::Overhearing).with(authority::Overhearing);
     let installed = overhearing.with(lines).with(spans).try_init();
     installed.map_err(|error| TelemetryError::Installed(Box::new(error)))?;
-    panics::note_places();
+    panics::record_locations();
     let chosen = directives.to_owned();
     Ok(Telemetry { level, chosen, more: AtomicUsize::new(0), exporter })
 }

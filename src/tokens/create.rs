@@ -46,7 +46,7 @@ impl Actions {
         let organization_id = caller.organization(request.organization_id.clone())?;
 
         let repeatable = request.repeatable(caller, &organization_id);
-        let _turn = match &repeatable {
+        let _lock = match &repeatable {
             Some(repeatable) => Some(self.request_locks.take(caller.into(), repeatable.mac()).await?),
             None => None,
         };
@@ -55,7 +55,7 @@ impl Actions {
         {
             return repeated_for(&caller, self.repeated(repeatable, known)?);
         }
-        let _place = self.creations.take(caller.into())?;
+        let _permit = self.creations.take(caller.into())?;
         // One keyring for both: the stored request names the key that the secret was derived from.
         let keyring = self.keyring.get();
         let minted = self.minted(&keyring, repeatable.as_ref()).await?;

@@ -163,7 +163,7 @@ impl Actions {
         durable_cost: DurableCost,
         hashing: HashPool,
     ) -> Self {
-        let creations = FairLimiter::new(hashing.places());
+        let creations = FairLimiter::new(hashing.slots());
         let admission = store_access::Admission::new(store);
         Self {
             admission,

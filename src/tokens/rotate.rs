@@ -49,7 +49,7 @@ impl Actions {
         let old = rotatable(caller, found.as_ref())?;
 
         let repeatable = request.repeatable(caller, old);
-        let _turn = match &repeatable {
+        let _lock = match &repeatable {
             Some(repeatable) => Some(self.request_locks.take(caller.into(), repeatable.mac()).await?),
             None => None,
         };
@@ -58,7 +58,7 @@ impl Actions {
         {
             return repeated_for(&caller, by_itself, self.repeated(repeatable, known)?);
         }
-        let _place = self.creations.take(caller.into())?;
+        let _permit = self.creations.take(caller.into())?;
         // One keyring for both: the stored request names the key that the secret was derived from.
         let keyring = self.keyring.get();
         let minted = self.minted(&keyring, repeatable.as_ref()).await?;

@@ -51,11 +51,11 @@ impl Admitted {
 impl Admission {
     pub(super) fn new(store: Store) -> Self {
         // One connection is reserved for the server's own work.
-        let beside = |purpose| FairQueue::new(store.connections_of(purpose).saturating_sub(1));
+        let limiter = |purpose| FairQueue::new(store.connections_of(purpose).saturating_sub(1));
         let revocations = store.connections_of(Purpose::Revocations);
         Self {
-            reads: beside(Purpose::Reads),
-            writes: beside(Purpose::Writes),
+            reads: limiter(Purpose::Reads),
+            writes: limiter(Purpose::Writes),
             revocations: FairQueue::new(revocations),
             bulk: FairQueue::new(revocations / 2),
             store,

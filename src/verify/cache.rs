@@ -36,7 +36,7 @@ const MAX_AGE: i64 = 600 * 1_000_000_000;
 
 /// A record, and when it must be read again, by the boot clock in nanoseconds.
 #[derive(Debug, Clone)]
-struct Kept {
+struct CacheEntry {
     record: Record,
     read_again: i64,
 }
@@ -44,9 +44,9 @@ struct Kept {
 #[derive(Debug, Clone)]
 struct Weight;
 
-impl Weighter<TokenId, Kept> for Weight {
-    fn weight(&self, _: &TokenId, kept: &Kept) -> u64 {
-        handed_out(kept.record.bytes() as u64).max(LEAST)
+impl Weighter<TokenId, CacheEntry> for Weight {
+    fn weight(&self, _: &TokenId, entry: &CacheEntry) -> u64 {
+        handed_out(entry.record.bytes() as u64).max(LEAST)
     }
 }
 
@@ -56,18 +56,18 @@ fn handed_out(bytes: u64) -> u64 {
     bytes.next_multiple_of(1 << step)
 }
 
-type Records = QuickCache<TokenId, Kept, Weight, DefaultHashBuilder, Evictions>;
+type Records = QuickCache<TokenId, CacheEntry, Weight, DefaultHashBuilder, Evictions>;
 
 /// Counts evictions.
 #[derive(Debug, Clone)]
 struct Evictions(Arc<Metrics>);
 
-impl Lifecycle<TokenId, Kept> for Evictions {
-    type RequestState = Entering;
+impl Lifecycle<TokenId, CacheEntry> for Evictions {
+    type RequestState = PendingInsert;
 
-    fn on_evict(&self, entering: &mut Entering, id: TokenId, _: Kept) {
+    fn on_evict(&self, pending: &mut PendingInsert, id: TokenId, _: CacheEntry) {
         // Replacing a record by a newer version of itself ends here, too.
-        if entering.0 != Some(id) {
+        if pending.0 != Some(id) {
             self.0.engine.evicted();
         }
     }
@@ -75,7 +75,7 @@ impl Lifecycle<TokenId, Kept> for Evictions {
 
 /// The record that is being inserted.
 #[derive(Debug, Default)]
-struct Entering(Option<TokenId>);
+struct PendingInsert(Option<TokenId>);
 
 /// The record cache.
 #[derive(Debug)]
@@ -83,7 +83,7 @@ pub(super) struct Cache {
     records: Records,
     /// What the tables take, in bytes.
     tables: u64,
-    gate: FillGuard<TokenId>,
+    fill_guard: FillGuard<TokenId>,
     removals: Removals,
 }
 
@@ -102,7 +102,7 @@ impl Cache {
         records.reserve(count(most + spare));
         let tables = (most + spare + remembered) * SLOT + records.memory_used().map as u64;
         records.set_capacity(bytes.saturating_sub(tables));
-        Self { records, tables, gate: FillGuard::new(), removals: Removals::new() }
+        Self { records, tables, fill_guard: FillGuard::new(), removals: Removals::new() }
     }
 
     /// Returns the number of records, and the bytes that they and the tables take.
@@ -112,12 +112,12 @@ impl Cache {
 
     /// Returns a record; one that must be read again is not found.
     pub(super) fn get(&self, id: TokenId, now: BootInstant) -> Option<Record> {
-        self.records.get(&id).filter(|kept| now.boot < kept.read_again).map(|kept| kept.record)
+        self.records.get(&id).filter(|entry| now.boot < entry.read_again).map(|entry| entry.record)
     }
 
     /// Returns a record, even one that must be read again: for when Postgres cannot be read.
     pub(super) fn get_old(&self, id: TokenId) -> Option<Record> {
-        self.records.get(&id).map(|kept| kept.record)
+        self.records.get(&id).map(|entry| entry.record)
     }
 
     /// Returns the number of removals; evictions do not count.
@@ -127,28 +127,28 @@ impl Cache {
 
     /// Registers a read that is about to be sent.
     pub(super) fn begin_read(&self) -> Lease {
-        self.gate.begin()
+        self.fill_guard.begin()
     }
 
     /// Ends a read that was sent at `read` and inserts what it found, except what has changed since.
     pub(super) fn end_read(
         &self,
-        ticket: &Lease,
+        lease: &Lease,
         read: BootInstant,
         found: impl IntoIterator<Item = (TokenId, Record)>,
     ) {
-        self.gate.fill(ticket, found, |id, record| {
+        self.fill_guard.fill(lease, found, |id, record| {
             // The id's random bits spread this over a quarter of the age, so that records read together
             // are not read again together.
             let jitter = MAX_AGE / 4 * i64::from(id.to_bytes()[15]) / 256;
-            let kept = Kept { record, read_again: read.boot + MAX_AGE - jitter };
-            self.records.insert_with_lifecycle(id, kept, &mut Entering(Some(id)));
+            let entry = CacheEntry { record, read_again: read.boot + MAX_AGE - jitter };
+            self.records.insert_with_lifecycle(id, entry, &mut PendingInsert(Some(id)));
         });
     }
 
     /// Ends a read that failed.
-    pub(super) fn abandon_read(&self, ticket: &Lease) {
-        self.gate.abandon(ticket);
+    pub(super) fn abandon_read(&self, lease: &Lease) {
+        self.fill_guard.abandon(lease);
     }
 
     /// Removes records that have changed, and keeps out reads of them that are in progress.
@@ -156,7 +156,7 @@ impl Cache {
         if ids.is_empty() {
             return;
         }
-        self.gate.invalidate(ids);
+        self.fill_guard.invalidate(ids);
         for id in ids {
             self.records.remove(id);
         }
@@ -173,7 +173,7 @@ impl Cache {
 
     /// Removes everything.
     pub(super) fn clear(&self) {
-        self.gate.invalidate_all();
+        self.fill_guard.invalidate_all();
         self.records.clear();
         self.removals.removed();
     }

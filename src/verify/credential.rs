@@ -8,7 +8,7 @@ use time::OffsetDateTime;
 
 use super::cache_generation::CacheGeneration;
 use super::engine::Engine;
-use super::read_point::{Looked, ReadPoint};
+use super::read_point::{LookupResult, ReadPoint};
 use super::read_queue::Lane;
 use super::{AuthenticateError, ClientKey, CredentialCache, ProveError, Unknown};
 use crate::clock;
@@ -27,7 +27,7 @@ pub struct Credential {
 #[derive(Debug, Clone)]
 enum Proof {
     /// Its secret belongs to this token.
-    Token { id: TokenId, record: Record, seen: CacheGeneration },
+    Token { id: TokenId, record: Record, generation: CacheGeneration },
     /// Its client certificate, valid until this time, inclusive.
     Certificate { not_after: OffsetDateTime },
 }
@@ -54,8 +54,8 @@ impl Engine {
     pub async fn prove(&self, text: &str, share: ClientKey) -> Result<Option<TokenId>, ProveError> {
         let secret = Secret::parse(text, &self.prefix)?;
         let id = secret.id();
-        let looked = self.find(id, Lane::Secret).await?;
-        let Some(record) = &looked.record else { return Ok(None) };
+        let lookup = self.find(id, Lane::Secret).await?;
+        let Some(record) = &lookup.record else { return Ok(None) };
         let proven = match self.compare(&secret, record) {
             Some(proven) => proven,
             None => self.prove_durably(secret, share).await?,
@@ -82,8 +82,8 @@ impl Engine {
     ) -> Result<Credential, AuthenticateError> {
         let secret = Secret::parse(text, &self.prefix).map_err(|_| CredentialError::Malformed)?;
         let id = secret.id();
-        let looked = self.find(id, Lane::Credential).await?;
-        let record = looked.record.clone().ok_or(CredentialError::Invalid)?;
+        let lookup = self.find(id, Lane::Credential).await?;
+        let record = lookup.record.clone().ok_or(CredentialError::Invalid)?;
         let proven = match self.compare(&secret, &record) {
             Some(proven) => proven,
             None => self.prove_durably(secret, ClientKey::Peer(peer)).await?,
@@ -91,11 +91,11 @@ impl Engine {
         if !proven {
             return Err(CredentialError::Invalid.into());
         }
-        let caller = self.judge_caller(id, &record, &looked, peer)?;
-        Ok(Credential { caller, proof: Proof::Token { id, record, seen: CacheGeneration::never() } })
+        let caller = self.judge_caller(id, &record, &lookup, peer)?;
+        Ok(Credential { caller, proof: Proof::Token { id, record, generation: CacheGeneration::never() } })
     }
 
-    /// Authenticates a caller from a cache that is fresh at `present`; `None` when the cache cannot
+    /// Authenticates a caller from a cache that is fresh at `read_point`; `None` when the cache cannot
     /// tell, or the credential is not good. What `proven` knows of this peer is not computed again.
     #[must_use]
     pub fn try_authenticate(
@@ -103,34 +103,34 @@ impl Engine {
         text: &str,
         peer: Option<IpAddr>,
         proven: &CredentialCache,
-        present: &ReadPoint,
+        read_point: &ReadPoint,
     ) -> Option<Arc<Credential>> {
         if let Some(credential) = proven.recall(text)
-            && self.is_still_good(&credential, present)
+            && self.is_still_good(&credential, read_point)
         {
             return Some(credential);
         }
         let secret = Secret::parse(text, &self.prefix).ok()?;
-        let looked = self.look_up_at(present, secret.id())?;
-        let record = looked.record.clone()?;
+        let lookup = self.look_up_at(read_point, secret.id())?;
+        let record = lookup.record.clone()?;
         if !self.compare(&secret, &record)? {
             return None;
         }
         let id = secret.id();
-        let caller = self.judge_caller(id, &record, &looked, peer).ok()?;
-        let proof = Proof::Token { id, record, seen: CacheGeneration::never() };
+        let caller = self.judge_caller(id, &record, &lookup, peer).ok()?;
+        let proof = Proof::Token { id, record, generation: CacheGeneration::never() };
         let credential = Arc::new(Credential { caller, proof });
         proven.remember(text, Arc::clone(&credential));
         Some(credential)
     }
 
-    /// Judges a token's credential by a cache that is fresh at `present`; `false` also when the cache
+    /// Judges a token's credential by a cache that is fresh at `read_point`; `false` also when the cache
     /// has no record, or another one than that of the last judgement.
-    fn is_still_good(&self, credential: &Credential, present: &ReadPoint) -> bool {
-        let Proof::Token { id, record, seen } = &credential.proof else { return false };
-        let (peer, now) = (credential.caller.peer(), present.reading.now);
-        let good =
-            self.still_has(present, *id, record, seen) && Caller::check_record(record, peer, now).is_ok();
+    fn is_still_good(&self, credential: &Credential, read_point: &ReadPoint) -> bool {
+        let Proof::Token { id, record, generation } = &credential.proof else { return false };
+        let (peer, now) = (credential.caller.peer(), read_point.reading.now);
+        let good = self.still_has(read_point, *id, record, generation)
+            && Caller::check_record(record, peer, now).is_ok();
         if good {
             self.uses.note(*id, record, now);
         }
@@ -145,42 +145,42 @@ impl Engine {
         match credential.proof {
             Proof::Certificate { not_after } => Ok(check_certificate(not_after)?),
             Proof::Token { id, .. } => {
-                let looked = self.find(id, Lane::Credential).await?;
-                self.renew(credential, &looked)
+                let lookup = self.find(id, Lane::Credential).await?;
+                self.renew(credential, &lookup)
             }
         }
     }
 
-    /// Judges a proven credential again from a cache that is fresh at `present`; `None` when the cache
+    /// Judges a proven credential again from a cache that is fresh at `read_point`; `None` when the cache
     /// cannot tell.
     pub fn try_judge_again(
         &self,
         credential: &mut Credential,
-        present: &ReadPoint,
+        read_point: &ReadPoint,
     ) -> Option<Result<(), AuthenticateError>> {
-        if self.is_still_good(credential, present) {
+        if self.is_still_good(credential, read_point) {
             return Some(Ok(()));
         }
         match credential.proof {
             Proof::Certificate { not_after } => Some(check_certificate(not_after).map_err(Into::into)),
             Proof::Token { id, .. } => {
-                let looked = self.look_up_at(present, id)?;
-                Some(self.renew(credential, &looked))
+                let lookup = self.look_up_at(read_point, id)?;
+                Some(self.renew(credential, &lookup))
             }
         }
     }
 
-    fn renew(&self, credential: &mut Credential, looked: &Looked) -> Result<(), AuthenticateError> {
+    fn renew(&self, credential: &mut Credential, lookup: &LookupResult) -> Result<(), AuthenticateError> {
         // The token was deleted since. The secret need not be proven again: an id never gets another
         // secret.
-        let found = looked.record.as_ref().ok_or(CredentialError::Invalid)?;
+        let found = lookup.record.as_ref().ok_or(CredentialError::Invalid)?;
         let Proof::Token { id, record, .. } = &mut credential.proof else { return Ok(()) };
-        if found.is(record) && !looked.standing_in {
-            Caller::check_record(found, credential.caller.peer(), looked.now)?;
-            self.uses.note(*id, found, looked.now);
+        if found.is(record) && !lookup.standing_in {
+            Caller::check_record(found, credential.caller.peer(), lookup.now)?;
+            self.uses.note(*id, found, lookup.now);
             return Ok(());
         }
-        credential.caller = self.judge_caller(*id, found, looked, credential.caller.peer())?;
+        credential.caller = self.judge_caller(*id, found, lookup, credential.caller.peer())?;
         record.clone_from(found);
         Ok(())
     }
@@ -189,15 +189,15 @@ impl Engine {
         &self,
         id: TokenId,
         record: &Record,
-        looked: &Looked,
+        lookup: &LookupResult,
         peer: Option<IpAddr>,
     ) -> Result<Caller, AuthenticateError> {
-        let caller = Caller::from_record(id, record, peer, looked.now);
-        if looked.standing_in && caller.is_err() {
+        let caller = Caller::from_record(id, record, peer, lookup.now);
+        if lookup.standing_in && caller.is_err() {
             // Only a good credential is accepted for longer in an outage.
             return Err(Unknown::from(StoreError::Starting).into());
         }
-        self.uses.note(id, record, looked.now);
+        self.uses.note(id, record, lookup.now);
         Ok(caller?)
     }
 }

@@ -11,7 +11,7 @@ use super::cache::Cache;
 use super::fallback::Fallback;
 use super::loader::{Loader, Reading};
 use super::mac_refresh::MacRefresh;
-use super::read_point::{Looked, ReadPoint};
+use super::read_point::{LookupResult, ReadPoint};
 use super::read_queue::Lane;
 use super::uses::Uses;
 use super::{Answer, ClientKey, Consistency, Question, Unknown};
@@ -27,7 +27,7 @@ use crate::secret::{CurrentKeyring, DurableCost, MacMatch, Prefix, Secret, Token
 use crate::store::{Connector, MacChange, Purpose, Store, StoreError};
 
 /// The id of no token.
-const NOBODY: TokenId = TokenId::from_bytes([0; 16]);
+const NO_TOKEN: TokenId = TokenId::from_bytes([0; 16]);
 
 /// The parts and settings of an engine.
 #[derive(Debug)]
@@ -71,7 +71,7 @@ pub struct Engine {
     refresh: MacRefresh,
     pub(super) metrics: Arc<Metrics>,
     wake: Arc<Notify>,
-    news: Arc<Notify>,
+    new_changes: Arc<Notify>,
     pub(super) changed: Arc<Notify>,
     registration: Arc<Registration>,
     tasks: Tasks,
@@ -83,17 +83,17 @@ pub struct Asked(State);
 
 /// A lookup that was made ahead of its question.
 #[derive(Debug)]
-pub struct LookedAhead {
+pub struct Prefetched {
     /// None when the text is malformed.
     secret: Option<Secret>,
-    looked: Option<Looked>,
+    lookup: Option<LookupResult>,
 }
 
-impl LookedAhead {
+impl Prefetched {
     /// Returns whether the cache had the record.
     #[must_use]
     pub fn is_hit(&self) -> bool {
-        self.looked.is_some()
+        self.lookup.is_some()
     }
 }
 
@@ -113,7 +113,7 @@ impl Engine {
         let EngineConfig { store, lines, feed_lines, keyring, metrics, .. } = parts;
         let cache = Arc::new(Cache::new(parts.cache_bytes, Arc::clone(&metrics)));
         let freshness = Arc::new(Freshness::new(parts.bounds));
-        let (wake, news) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+        let (wake, new_changes) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
         let loader = Loader::start(
             lines,
             Arc::clone(&cache),
@@ -129,7 +129,7 @@ impl Engine {
             Invalidate::new(move |changed| invalidated.invalidate(changed)),
             Arc::clone(&freshness),
             Arc::clone(&wake),
-            Arc::clone(&news),
+            Arc::clone(&new_changes),
             Arc::clone(&metrics),
             Arc::clone(&registration),
         );
@@ -137,7 +137,7 @@ impl Engine {
         let (lines, woken) = (feed_lines.clone(), Arc::clone(&wake));
         let kept = Arc::clone(&registration);
         tasks.keep(Task::Registration, move || Arc::clone(&kept).keep(lines.clone(), Arc::clone(&woken)));
-        tasks.keep(Task::Feed, move || feed.anew().run());
+        tasks.keep(Task::Feed, move || feed.fresh_copy().run());
         if feed_lines.can_listen() {
             let wake = Arc::clone(&wake);
             tasks.keep(Task::Listen, move || feed::listen(feed_lines.clone(), Arc::clone(&wake)));
@@ -158,7 +158,7 @@ impl Engine {
             refresh: parts.refresh,
             metrics,
             wake,
-            news,
+            new_changes,
             changed: Arc::new(Notify::new()),
             registration,
             tasks,
@@ -178,36 +178,36 @@ impl Engine {
         self.answer(self.ask(text, consistency), question).await
     }
 
-    /// Judges a secret from a cache that is fresh at `present`; `None` when the cache cannot tell.
+    /// Judges a secret from a cache that is fresh at `read_point`; `None` when the cache cannot tell.
     #[must_use]
-    pub fn try_verify(&self, text: &str, question: &Question<'_>, present: &ReadPoint) -> Option<Answer> {
+    pub fn try_verify(&self, text: &str, question: &Question<'_>, read_point: &ReadPoint) -> Option<Answer> {
         let Ok(secret) = Secret::parse(text, &self.prefix) else { return Some(self.malformed()) };
-        self.judge(&secret, &self.look_up_at(present, secret.id())?, question)
+        self.judge(&secret, &self.look_up_at(read_point, secret.id())?, question)
     }
 
-    /// Looks up the records of these secrets in a cache that is fresh at `present`, one step for all
+    /// Looks up the records of these secrets in a cache that is fresh at `read_point`, one step for all
     /// before the next step: while the processor waits for the memory of one record, it requests that
     /// of the next.
-    pub fn look_ahead<'t>(
+    pub fn prefetch<'t>(
         &self,
         texts: impl Iterator<Item = &'t str>,
-        present: &ReadPoint,
-        ahead: &mut VecDeque<LookedAhead>,
+        read_point: &ReadPoint,
+        ahead: &mut VecDeque<Prefetched>,
     ) {
         let parsed = texts.map(|text| Secret::parse(text, &self.prefix).ok());
-        ahead.extend(parsed.map(|secret| LookedAhead { secret, looked: None }));
-        for LookedAhead { secret, looked } in &mut *ahead {
-            *looked = secret.as_ref().and_then(|secret| self.peek_at(present, secret.id()));
+        ahead.extend(parsed.map(|secret| Prefetched { secret, lookup: None }));
+        for Prefetched { secret, lookup } in &mut *ahead {
+            *lookup = secret.as_ref().and_then(|secret| self.peek_at(read_point, secret.id()));
         }
-        let records = ahead.iter().filter_map(|ahead| ahead.looked.as_ref()?.record.as_ref());
+        let records = ahead.iter().filter_map(|ahead| ahead.lookup.as_ref()?.record.as_ref());
         std::hint::black_box(records.fold(0, |all, record| all ^ record.touch()));
     }
 
     /// Judges a secret by its earlier lookup; `None` when that cannot tell. The lookup is not counted.
     #[must_use]
-    pub fn judge_ahead(&self, ahead: &LookedAhead, question: &Question<'_>) -> Option<Answer> {
+    pub fn judge_prefetched(&self, ahead: &Prefetched, question: &Question<'_>) -> Option<Answer> {
         let Some(secret) = &ahead.secret else { return Some(self.malformed()) };
-        self.judge(secret, ahead.looked.as_ref()?, question)
+        self.judge(secret, ahead.lookup.as_ref()?, question)
     }
 
     /// Starts to read what [`Self::answer`] will need, without waiting for it.
@@ -228,24 +228,24 @@ impl Engine {
     /// # Errors
     /// [`Unknown`] when the verdict cannot be determined.
     pub async fn answer(&self, asked: Asked, question: &Question<'_>) -> Result<Answer, Unknown> {
-        let (secret, looked) = match asked.0 {
+        let (secret, lookup) = match asked.0 {
             State::Malformed => return Ok(self.malformed()),
             State::Cached(secret) => {
-                let looked = self.find(secret.id(), Lane::Secret).await?;
-                (secret, looked)
+                let lookup = self.find(secret.id(), Lane::Secret).await?;
+                (secret, lookup)
             }
             State::Reading(secret, consistency, reading) => {
-                let looked = self.finish(secret.id(), Lane::Secret, consistency, reading).await?;
-                (secret, looked)
+                let lookup = self.finish(secret.id(), Lane::Secret, consistency, reading).await?;
+                (secret, lookup)
             }
         };
         let id = secret.id();
-        let answer = match self.judge(&secret, &looked, question) {
+        let answer = match self.judge(&secret, &lookup, question) {
             Some(answer) => answer,
-            None if self.prove_durably(secret, question.share).await? => self.conclude(id, &looked, question),
-            None => Answer::bare(Verdict::NotFound, Some(looked.as_of)),
+            None if self.prove_durably(secret, question.share).await? => self.conclude(id, &lookup, question),
+            None => Answer::bare(Verdict::NotFound, Some(lookup.as_of)),
         };
-        if looked.standing_in && answer.verdict != Verdict::Valid {
+        if lookup.standing_in && answer.verdict != Verdict::Valid {
             // Only VALIDs are used for longer in an outage.
             return Err(StoreError::Starting.into());
         }
@@ -261,8 +261,8 @@ impl Engine {
 
     /// Returns whether the database recorded changes at the latest poll.
     #[must_use]
-    pub fn is_told_changes(&self) -> bool {
-        self.freshness.is_told_changes()
+    pub fn receives_changes(&self) -> bool {
+        self.freshness.receives_changes()
     }
 
     /// Returns whether its parts work: the feed, and at least one worker of the loader.
@@ -276,7 +276,7 @@ impl Engine {
     /// # Errors
     /// [`Unknown`]: Postgres or the loader does not respond.
     pub async fn probe(&self) -> Result<(), Unknown> {
-        match self.loader.ask(NOBODY, Lane::Secret) {
+        match self.loader.ask(NO_TOKEN, Lane::Secret) {
             Ok(reading) => reading.wait().await.map(drop),
             // Other records are being read.
             Err(Overloaded) => Ok(()),
@@ -298,8 +298,8 @@ impl Engine {
 
     /// Returns what is notified whenever the feed has received changes.
     #[must_use]
-    pub fn news(&self) -> Arc<Notify> {
-        Arc::clone(&self.news)
+    pub fn new_changes(&self) -> Arc<Notify> {
+        Arc::clone(&self.new_changes)
     }
 
     /// Makes the feed poll the database now.
@@ -352,34 +352,34 @@ impl Engine {
 
     /// Compares the secret with the record found and judges; `None` when only the durable verifier can
     /// tell.
-    fn judge(&self, secret: &Secret, looked: &Looked, question: &Question<'_>) -> Option<Answer> {
-        let not_found = || Some(Answer::bare(Verdict::NotFound, Some(looked.as_of)));
-        let Some(record) = &looked.record else { return not_found() };
+    fn judge(&self, secret: &Secret, lookup: &LookupResult, question: &Question<'_>) -> Option<Answer> {
+        let not_found = || Some(Answer::bare(Verdict::NotFound, Some(lookup.as_of)));
+        let Some(record) = &lookup.record else { return not_found() };
         // Before the fallback: a caller cannot cause an Argon2id for tokens outside its reach.
         if !question.reach.includes_record(record) {
             return not_found();
         }
         if self.compare(secret, record)? {
-            Some(self.conclude(secret.id(), looked, question))
+            Some(self.conclude(secret.id(), lookup, question))
         } else {
             not_found()
         }
     }
 
     /// Judges a record whose secret matched.
-    fn conclude(&self, id: TokenId, looked: &Looked, question: &Question<'_>) -> Answer {
-        let Some(record) = &looked.record else {
-            return Answer::bare(Verdict::NotFound, Some(looked.as_of));
+    fn conclude(&self, id: TokenId, lookup: &LookupResult, question: &Question<'_>) -> Answer {
+        let Some(record) = &lookup.record else {
+            return Answer::bare(Verdict::NotFound, Some(lookup.as_of));
         };
-        let judgement = judge(record, looked.now, question.reach, question.required, question.client_ip);
+        let judgement = judge(record, lookup.now, question.reach, question.required, question.client_ip);
         if judgement.verdict == Verdict::Valid {
-            self.uses.note(id, record, looked.now);
+            self.uses.note(id, record, lookup.now);
         }
         Answer {
             verdict: judgement.verdict,
-            token: Some((record.clone(), record.state(looked.now))),
+            token: Some((record.clone(), record.state(lookup.now))),
             missing_scopes: judgement.missing_scopes,
-            as_of: Some(looked.as_of),
+            as_of: Some(lookup.as_of),
         }
     }
 }

@@ -1,5 +1,5 @@
 //! The fallback for a token whose MAC was made with a key that is not in the ring: the durable verifier
-//! decides, once, and a new MAC is written. Called by the engine alone. Limited, since wrong secrets
+//! decides, once, and a new MAC is written. Called only by the engine. Limited, since wrong secrets
 //! come here too: one attempt at a time per id, a fair share of the queue per caller.
 
 use std::collections::HashMap;
@@ -16,7 +16,7 @@ use crate::secret::{CurrentKeyring, DurableCost, MacMatch, Secret, TokenId};
 use crate::store::{MacChange, Store};
 
 /// How many attempts may wait or run at once.
-const PLACES: usize = 128;
+const MAX_WAITING: usize = 128;
 
 /// How long an attempt may wait for another one on the same id.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -33,8 +33,8 @@ struct Inner {
     keyring: Arc<CurrentKeyring>,
     hashing: HashPool,
     limit: DurableCost,
-    places: FairLimiter<ClientKey>,
-    turns: Mutex<Attempts>,
+    limiter: FairLimiter<ClientKey>,
+    attempts: Mutex<Attempts>,
 }
 
 /// The lock of each id, and how many attempts hold or wait for it. An entry is removed with its last
@@ -48,25 +48,25 @@ impl Fallback {
         hashing: HashPool,
         limit: DurableCost,
     ) -> Self {
-        let (places, turns) = (FairLimiter::new(PLACES), Mutex::default());
-        Self { inner: Arc::new(Inner { store, keyring, hashing, limit, places, turns }) }
+        let (limiter, attempts) = (FairLimiter::new(MAX_WAITING), Mutex::default());
+        Self { inner: Arc::new(Inner { store, keyring, hashing, limit, limiter, attempts }) }
     }
 
     /// Returns whether the durable verifier accepts the secret; if so, a new MAC has been written, or
     /// the reason why not has been logged.
     pub(super) async fn prove(&self, secret: Secret, share: ClientKey) -> Result<bool, Unknown> {
-        let turn = Attempt::take(&self.inner, secret.id(), share)?;
+        let permit = Attempt::take(&self.inner, secret.id(), share)?;
         let inner = Arc::clone(&self.inner);
         // A separate task: if the caller goes away, the next attempt must not begin while this one's
         // hash still runs.
-        let attempt = tokio::spawn(async move { inner.attempt(secret, turn).await }.in_current_span());
+        let attempt = tokio::spawn(async move { inner.attempt(secret, permit).await }.in_current_span());
         attempt.await.map_err(|_| Unknown::Overloaded(Overloaded))?
     }
 }
 
 impl Inner {
-    async fn attempt(&self, secret: Secret, turn: Attempt) -> Result<bool, Unknown> {
-        let _alone = tokio::time::timeout(PATIENCE, turn.alone.acquire()).await.map_err(|_| Overloaded)?;
+    async fn attempt(&self, secret: Secret, permit: Attempt) -> Result<bool, Unknown> {
+        let _lock = tokio::time::timeout(PATIENCE, permit.lock.acquire()).await.map_err(|_| Overloaded)?;
         let id = secret.id();
         // Read now, not before the wait: the previous attempt may have written a MAC that decides.
         let Some((old, durable_hash)) = self.store.load_verifiers(id).await? else { return Ok(false) };
@@ -89,8 +89,8 @@ impl Inner {
         Ok(true)
     }
 
-    fn turns(&self) -> MutexGuard<'_, Attempts> {
-        self.turns.lock().unwrap_or_else(PoisonError::into_inner)
+    fn attempts(&self) -> MutexGuard<'_, Attempts> {
+        self.attempts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -99,27 +99,27 @@ struct Attempt {
     inner: Arc<Inner>,
     id: TokenId,
     /// Locked by the attempt that runs for this id.
-    alone: Arc<Semaphore>,
-    _place: Permit<ClientKey>,
+    lock: Arc<Semaphore>,
+    _permit: Permit<ClientKey>,
 }
 
 impl Attempt {
     fn take(inner: &Arc<Inner>, id: TokenId, share: ClientKey) -> Result<Self, Refused> {
-        let place = inner.places.take(share)?;
-        let mut turns = inner.turns();
-        let (alone, waiting) = turns.entry(id).or_insert_with(|| (Arc::new(Semaphore::new(1)), 0));
+        let permit = inner.limiter.take(share)?;
+        let mut attempts = inner.attempts();
+        let (lock, waiting) = attempts.entry(id).or_insert_with(|| (Arc::new(Semaphore::new(1)), 0));
         *waiting += 1;
-        Ok(Self { inner: Arc::clone(inner), id, alone: Arc::clone(alone), _place: place })
+        Ok(Self { inner: Arc::clone(inner), id, lock: Arc::clone(lock), _permit: permit })
     }
 }
 
 impl Drop for Attempt {
     fn drop(&mut self) {
-        let mut turns = self.inner.turns();
-        if let Some((_, waiting)) = turns.get_mut(&self.id) {
+        let mut attempts = self.inner.attempts();
+        if let Some((_, waiting)) = attempts.get_mut(&self.id) {
             *waiting -= 1;
             if *waiting == 0 {
-                turns.remove(&self.id);
+                attempts.remove(&self.id);
             }
         }
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::cache_generation::CacheGeneration;
 use super::engine::Engine;
 use super::loader::Reading;
-use super::read_point::{Looked, ReadPoint};
+use super::read_point::{LookupResult, ReadPoint};
 use super::read_queue::Lane;
 use super::{Consistency, Unknown};
 use crate::admission::hash_pool::Overloaded;
@@ -24,14 +24,14 @@ const STAND_IN_AFTER: Duration = Duration::from_millis(100);
 impl Engine {
     /// Returns the current read point, if the cache may answer now.
     #[must_use]
-    pub fn present(&self) -> Option<ReadPoint> {
-        let moment = BootInstant::now();
-        let reading = self.freshness.read(moment)?;
+    pub fn read_point(&self) -> Option<ReadPoint> {
+        let instant = BootInstant::now();
+        let reading = self.freshness.read(instant)?;
         if !reading.may_answer(self.freshness.bounds()) {
             self.metrics.engine.lookup(Lookup::Stale);
             return None;
         }
-        Some(ReadPoint { moment, reading })
+        Some(ReadPoint { instant, reading })
     }
 
     /// Returns whether the cache may answer now, by itself or in place of an unavailable database.
@@ -43,62 +43,67 @@ impl Engine {
     }
 
     /// Looks up a record in a fresh cache.
-    pub(super) fn look_up(&self, id: TokenId) -> Option<Looked> {
-        self.look_up_at(&self.present()?, id)
+    pub(super) fn look_up(&self, id: TokenId) -> Option<LookupResult> {
+        self.look_up_at(&self.read_point()?, id)
     }
 
-    /// Looks up a record in a cache that is fresh at `present`, and counts the lookup.
-    pub(super) fn look_up_at(&self, present: &ReadPoint, id: TokenId) -> Option<Looked> {
-        let looked = self.peek_at(present, id);
-        self.metrics.engine.lookup(if looked.is_some() { Lookup::Hit } else { Lookup::Miss });
-        looked
+    /// Looks up a record in a cache that is fresh at `read_point`, and counts the lookup.
+    pub(super) fn look_up_at(&self, read_point: &ReadPoint, id: TokenId) -> Option<LookupResult> {
+        let lookup = self.peek_at(read_point, id);
+        self.metrics.engine.lookup(if lookup.is_some() { Lookup::Hit } else { Lookup::Miss });
+        lookup
     }
 
-    /// Looks up a record in a cache that is fresh at `present`, without counting the lookup.
-    pub(super) fn peek_at(&self, present: &ReadPoint, id: TokenId) -> Option<Looked> {
+    /// Looks up a record in a cache that is fresh at `read_point`, without counting the lookup.
+    pub(super) fn peek_at(&self, read_point: &ReadPoint, id: TokenId) -> Option<LookupResult> {
         // Freshness first: read after the lookup, it could confirm a record that the feed removed in
         // between. It is an argument, so it cannot be later.
-        let ReadPoint { moment, reading } = *present;
-        let record = self.cache.get(id, moment)?;
-        Some(Looked { record: Some(record), as_of: reading.as_of, now: reading.now, standing_in: false })
+        let ReadPoint { instant, reading } = *read_point;
+        let record = self.cache.get(id, instant)?;
+        Some(LookupResult {
+            record: Some(record),
+            as_of: reading.as_of,
+            now: reading.now,
+            standing_in: false,
+        })
     }
 
-    /// Returns whether a cache that is fresh at `present` has this very record.
+    /// Returns whether a cache that is fresh at `read_point` has this very record.
     pub(super) fn still_has(
         &self,
-        present: &ReadPoint,
+        read_point: &ReadPoint,
         id: TokenId,
         record: &Record,
-        seen: &CacheGeneration,
+        generation: &CacheGeneration,
     ) -> bool {
         // As in `look_up_at`: the freshness was read before.
-        let (removals, now) = (self.cache.removals(), present.moment.boot);
-        if !seen.holds(removals, now) {
-            if !self.cache.get(id, present.moment).is_some_and(|found| found.is(record)) {
+        let (removals, now) = (self.cache.removals(), read_point.instant.boot);
+        if !generation.holds(removals, now) {
+            if !self.cache.get(id, read_point.instant).is_some_and(|found| found.is(record)) {
                 return false;
             }
-            seen.found(removals, now);
+            generation.found(removals, now);
         }
         self.metrics.engine.lookup(Lookup::Hit);
         true
     }
 
     /// Finds a record, in a fresh cache or else in Postgres.
-    pub(super) async fn find(&self, id: TokenId, lane: Lane) -> Result<Looked, Unknown> {
+    pub(super) async fn find(&self, id: TokenId, lane: Lane) -> Result<LookupResult, Unknown> {
         match self.look_up(id) {
-            Some(looked) => Ok(looked),
+            Some(lookup) => Ok(lookup),
             None => self.finish(id, lane, Consistency::Bounded, self.loader.ask(id, lane)).await,
         }
     }
 
     /// Looks up a record in a cache that may stand in for an unavailable database.
-    fn look_up_old(&self, id: TokenId) -> Option<Looked> {
+    fn look_up_old(&self, id: TokenId) -> Option<LookupResult> {
         let reading = self.freshness.read(BootInstant::now())?;
         if !reading.may_stand_in(self.freshness.bounds()) {
             return None;
         }
         let record = self.cache.get_old(id)?;
-        Some(Looked { record: Some(record), as_of: reading.as_of, now: reading.now, standing_in: true })
+        Some(LookupResult { record: Some(record), as_of: reading.as_of, now: reading.now, standing_in: true })
     }
 
     /// Waits for a read; if Postgres cannot be read, an old cache may stand in.
@@ -108,13 +113,13 @@ impl Engine {
         lane: Lane,
         consistency: Consistency,
         reading: Result<Reading, Overloaded>,
-    ) -> Result<Looked, Unknown> {
+    ) -> Result<LookupResult, Unknown> {
         let read = self.read(id, lane, reading);
         if consistency == Consistency::Full || self.look_up_old(id).is_none() {
             return read.await;
         }
         match tokio::time::timeout(STAND_IN_AFTER, read).await {
-            Ok(Ok(looked)) => Ok(looked),
+            Ok(Ok(lookup)) => Ok(lookup),
             Ok(Err(error)) => self.look_up_old(id).ok_or(error),
             Err(_) => self.look_up_old(id).ok_or_else(|| StoreError::DeadlineExceeded.into()),
         }
@@ -126,13 +131,13 @@ impl Engine {
         id: TokenId,
         lane: Lane,
         reading: Result<Reading, Overloaded>,
-    ) -> Result<Looked, Unknown> {
+    ) -> Result<LookupResult, Unknown> {
         let mut found = reading?.wait().await?;
         if BootInstant::now().since(found.read) > self.freshness.bounds().max_staleness {
             found = self.loader.ask(id, lane)?.wait().await?;
         }
         let fresh = self.freshness.read(BootInstant::now());
         let (as_of, now) = fresh.map_or((found.as_of, found.as_of), |fresh| fresh.with(found.as_of));
-        Ok(Looked { record: found.record, as_of, now, standing_in: false })
+        Ok(LookupResult { record: found.record, as_of, now, standing_in: false })
     }
 }

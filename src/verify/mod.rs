@@ -37,7 +37,7 @@ use crate::store::StoreError;
 pub use crate::changefeed::freshness::Bounds;
 pub use credential::Credential;
 pub use credential_cache::CredentialCache;
-pub use engine::{Asked, Engine, EngineConfig, LookedAhead};
+pub use engine::{Asked, Engine, EngineConfig, Prefetched};
 pub use pending_invalidation::PendingInvalidation;
 pub use read_point::ReadPoint;
 pub use uses::Uses;

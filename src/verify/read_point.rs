@@ -11,13 +11,13 @@ use crate::domain::Record;
 /// questions is answered, used for the caller's credential and for the questions alike, and not kept.
 #[derive(Debug, Clone, Copy)]
 pub struct ReadPoint {
-    pub(super) moment: BootInstant,
+    pub(super) instant: BootInstant,
     pub(super) reading: freshness::Reading,
 }
 
 /// The record found for a secret, or the fact that there is none, and the moment of the lookup.
 #[derive(Debug)]
-pub(super) struct Looked {
+pub(super) struct LookupResult {
     pub(super) record: Option<Record>,
     pub(super) now: OffsetDateTime,
     pub(super) as_of: OffsetDateTime,

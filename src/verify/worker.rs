@@ -43,14 +43,14 @@ impl Drop for Worker {
 }
 
 /// A read in progress; it fills nothing unless it ends normally.
-struct UnderWay<'a> {
+struct ReadInProgress<'a> {
     cache: &'a Cache,
-    ticket: Lease,
+    lease: Lease,
 }
 
-impl Drop for UnderWay<'_> {
+impl Drop for ReadInProgress<'_> {
     fn drop(&mut self) {
-        self.cache.abandon_read(&self.ticket);
+        self.cache.abandon_read(&self.lease);
     }
 }
 
@@ -160,7 +160,7 @@ impl Worker {
             Some((line, _)) => line,
             None => self.shared.lines.open_for_records().await?,
         };
-        let under_way = UnderWay { cache, ticket: cache.begin_read() };
+        let in_progress = ReadInProgress { cache, lease: cache.begin_read() };
         let read = BootInstant::now();
         let loaded = line.load_records(ids, |id| cache.get_old(id), &epoch, QUERY_DEADLINE).await;
         let loaded = loaded.inspect_err(|error| match error {
@@ -173,7 +173,7 @@ impl Worker {
         let keyring = self.shared.keyring.peek();
         let known = |(_, record): &(&TokenId, &Record)| keyring.contains(record.mac().key_id);
         let lasting = records.iter().filter(known).map(|(id, record)| (*id, record.clone()));
-        cache.end_read(&under_way.ticket, read, lasting);
+        cache.end_read(&in_progress.lease, read, lasting);
         self.line = Some((line, doubts));
         let unreadable = loaded.unreadable.into_iter().map(|(id, error)| (id, Arc::new(error))).collect();
         Ok(Batch { records, unreadable, as_of: loaded.as_of, read })

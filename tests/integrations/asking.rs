@@ -140,7 +140,7 @@ impl House {
     pub(crate) async fn new() -> Self {
         let installation = Installation::new().await;
         let mut config = installation.config();
-        config.ways = trusting();
+        config.integrations = trusting();
         Self::of(installation.serve(config).await).await
     }
 

@@ -121,7 +121,7 @@ async fn a_browser_lets_pages_of_listed_origins_call_and_no_others() {
     let (unlisted, _) = Site::bind().await;
     let installation = Installation::new().await;
     let mut config = installation.config();
-    config.ways.web_origins = vec![origin];
+    config.integrations.web_origins = vec![origin];
     let replica = installation.serve(config).await;
 
     let said = Site::serve(unlisted, script.clone(), "http", &replica).visit(&browser).await;
@@ -142,7 +142,7 @@ async fn over_tls_a_page_calls_by_http_2() {
     let installation = Installation::new().await;
     let mut config = installation.config();
     config.tls = Some(files.load());
-    config.ways.web_origins = vec![origin];
+    config.integrations.web_origins = vec![origin];
     let replica = installation.launch(config);
     wait_until_serving(channel(&replica, &authority, None)).await;
 

@@ -199,7 +199,7 @@ async fn the_secret_may_stand_in_a_header_of_another_name() {
 async fn a_request_narrows_the_configured_organization_and_never_widens_it() {
     let installation = Installation::new().await;
     let mut config = installation.config();
-    config.ways.gateway_organization = Some(OrganizationId::parse("acme").unwrap());
+    config.integrations.gateway_organization = Some(OrganizationId::parse("acme").unwrap());
     let replica = installation.serve(config).await;
     let own = created_with(&mut replica.root(), "acme", &[]).await.secret;
     let other = created_with(&mut replica.root(), "other", &[]).await.secret;
@@ -222,7 +222,7 @@ async fn the_clients_address_is_taken_from_trusted_proxies_alone() {
     let installation = Installation::new().await;
     let distrustful = installation.serve(installation.config()).await;
     let mut config = installation.config();
-    config.ways = trusting();
+    config.integrations = trusting();
     let trusting = installation.serve(config).await;
     // The gateways' own addresses are in these networks, too: that must not admit their clients.
     let request = CreateTokenRequest { allowed_cidrs: texts(&["10.0.0.0/8", "127.0.0.0/8"]), ..ordinary() };
@@ -259,8 +259,8 @@ async fn nothing_of_a_secret_comes_back() {
 async fn the_headers_begin_as_configured_by_every_gateways_way() {
     let installation = Installation::new().await;
     let mut config = installation.config();
-    config.ways.ext_authz = true;
-    config.ways.identity_headers = IdentityHeaders::with_prefix("x-auth-").unwrap();
+    config.integrations.ext_authz = true;
+    config.integrations.identity_headers = IdentityHeaders::with_prefix("x-auth-").unwrap();
     let replica = installation.serve(config).await;
     let secret = created_with(&mut replica.root(), "acme", &["a"]).await.secret;
 

@@ -80,8 +80,9 @@ async fn guarded(start: impl Fn(&Addresses) -> Running) {
     let (proxy, installation) = (Proxy::start(Way::Open).await, Installation::new().await);
     let mut config = installation.config();
     config.database = proxy.lead(&config.database);
-    config.ways.ext_authz = true;
-    config.ways.trusted_proxies = Networks::new(vec![Network::parse("127.0.0.1/32").unwrap()]).unwrap();
+    config.integrations.ext_authz = true;
+    config.integrations.trusted_proxies =
+        Networks::new(vec![Network::parse("127.0.0.1/32").unwrap()]).unwrap();
     let replica = installation.serve(config).await;
     let addresses = Addresses {
         gateway: free_address(),
@@ -369,7 +370,7 @@ async fn a_body_that_envoy_hands_over_is_no_outage() {
     let Some(program) = find("envoy") else { return };
     let installation = Installation::new().await;
     let mut config = installation.config();
-    config.ways.ext_authz = true;
+    config.integrations.ext_authz = true;
     let replica = installation.serve(config).await;
     let addresses = Addresses {
         gateway: free_address(),

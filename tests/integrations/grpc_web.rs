@@ -173,7 +173,7 @@ async fn a_call_is_judged_and_bounded_as_every_call_is() {
 async fn a_native_client_is_served_beside_browsers() {
     let installation = Installation::new().await;
     let mut config = installation.config();
-    config.ways = IntegrationsConfig {
+    config.integrations = IntegrationsConfig {
         web_origins: vec![Origin::parse(ORIGIN).unwrap()],
         ..IntegrationsConfig::default()
     };

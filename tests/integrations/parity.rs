@@ -155,7 +155,7 @@ async fn in_an_outage_no_way_says_yes_or_no() {
     let (proxy, installation) = (Proxy::start(Course::Open).await, Installation::new().await);
     let mut config = installation.config();
     config.database = proxy.lead(&config.database);
-    config.ways = trusting();
+    config.integrations = trusting();
     let house = Rc::new(House::of(installation.serve(config).await).await);
     let made = created(&mut house.replica.root(), request("ada")).await;
     let known = Question { secret: made.secret.clone(), ..Question::default() };

@@ -76,7 +76,7 @@ async fn in_an_outage_nobody_is_told_that_it_is_done() {
     let (proxy, installation) = (Proxy::start(Way::Open).await, Installation::new().await);
     let mut config = installation.config();
     config.database = proxy.lead(&config.database);
-    config.ways = trusting();
+    config.integrations = trusting();
     let house = House::of(installation.serve(config).await).await;
     let secret = created_with(&mut house.replica.root(), "acme", &[]).await.secret;
     proxy.turn(Way::Cut);

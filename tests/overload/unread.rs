@@ -108,7 +108,7 @@ async fn replica() -> Replica {
     let installation = Installation::new().await;
     let mut config = installation.config();
     config.limits.response_memory_bytes = ROOM;
-    config.ways = IntegrationsConfig {
+    config.integrations = IntegrationsConfig {
         web_origins: vec![Origin::parse("https://a.example").unwrap()],
         ..IntegrationsConfig::default()
     };

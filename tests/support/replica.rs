@@ -131,7 +131,7 @@ impl Installation {
                 interval: Duration::from_millis(200),
             },
             sampling: Sampling::off(),
-            ways: IntegrationsConfig::default(),
+            integrations: IntegrationsConfig::default(),
             drain_timeout: Duration::from_secs(10),
         }
     }

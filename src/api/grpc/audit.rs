@@ -16,11 +16,11 @@ pub(super) fn list_request(message: ListTokenEventsRequest) -> Result<ListEvents
     let token_id = violations.take("token_id", convert::optional(&message.token_id, convert::token_id));
     let user_id = violations.take("user_id", convert::optional(&message.user_id, UserId::parse));
     let page_size = violations.take("page_size", convert::page_size(message.page_size));
-    let mut moment = |field, time: Option<prost_types::Timestamp>| {
+    let mut bound = |field, time: Option<prost_types::Timestamp>| {
         violations.take(field, time.map(convert::whole_instant).transpose())
     };
-    let occurred_after = moment("occurred_after", message.occurred_after);
-    let occurred_before = moment("occurred_before", message.occurred_before);
+    let occurred_after = bound("occurred_after", message.occurred_after);
+    let occurred_before = bound("occurred_before", message.occurred_before);
     let actor = violations.take("actor", convert::optional(&message.actor, Actor::parse));
     let request = (|| {
         Some(ListEvents {

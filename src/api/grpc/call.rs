@@ -9,7 +9,7 @@ use tonic::codegen::http::{HeaderMap, HeaderName};
 use tonic::{Code, Request, Response, Status};
 use tracing::{Instrument as _, Span, field};
 
-use super::reserved_body::Holding;
+use super::reserved_body::ResponseReservation;
 use super::reuse_detection::ReuseDetection;
 use super::token_api::TokenApi;
 use crate::api::error::CallError;
@@ -80,7 +80,7 @@ impl TokenApi {
             Rpc::RevokeToken | Rpc::RevokeUserTokens | Rpc::DisableToken => Length::Ended,
             _ => Length::Token,
         };
-        self.call_with_room(rpc, request, suspect, |_| length, work).await
+        self.call_reserving(rpc, request, suspect, |_| length, work).await
     }
 
     /// Authenticates the caller, requires `permission`, and runs `work` once it has a page permit
@@ -98,10 +98,10 @@ impl TokenApi {
         F: Future<Output = Result<A, CallError>> + 'a,
     {
         let length = move |message: &M| Length::Page(permission, most(message));
-        self.call_with_room(rpc, request, |_, _| None, length, work).await
+        self.call_reserving(rpc, request, |_, _| None, length, work).await
     }
 
-    async fn call_with_room<'a, M, A, F>(
+    async fn call_reserving<'a, M, A, F>(
         &'a self,
         rpc: Rpc,
         request: Request<M>,
@@ -115,10 +115,10 @@ impl TokenApi {
     {
         let context = self.context.sampling.context(traceparent(request.metadata().as_ref()));
         let taken = Arc::new(OnceLock::new());
-        let room = Arc::clone(&taken);
+        let reservation = Arc::clone(&taken);
         let work = async move |credential: Credential, message| {
             let share = ClientKey::from(credential.caller());
-            let (taken, _turn) = match length(&message) {
+            let (taken, _page_permit) = match length(&message) {
                 Length::Token => (self.context.response_memory.reserve(share, LONGEST_ANSWER)?, None),
                 Length::Ended => {
                     (self.context.response_memory.reserve_set_aside(share, LONGEST_ANSWER)?, None)
@@ -130,12 +130,12 @@ impl TokenApi {
                 }
             };
             // Set only here, so this cannot fail.
-            let _ = room.set(taken);
+            let _ = reservation.set(taken);
             work(credential, message).await
         };
         let mut response = self.call_within(context, rpc, request, suspect, work).await?;
-        if let Some(room) = taken.get() {
-            response.extensions_mut().insert(Holding::Whole(room.clone()));
+        if let Some(reservation) = taken.get() {
+            response.extensions_mut().insert(ResponseReservation::Whole(reservation.clone()));
         }
         Ok(response)
     }
@@ -171,7 +171,7 @@ impl TokenApi {
         let started = Instant::now();
         let timeout = timeout(request.metadata().as_ref());
         let peer = request.extensions().get::<Peer>().map(|peer| peer.address.ip());
-        let mut place = None;
+        let mut permit = None;
         let work = async {
             let outcome = panics::caught(async {
                 match self.context.callers.authenticate(&self.context.engine, &request).await {
@@ -179,11 +179,11 @@ impl TokenApi {
                         let principal = &credential.caller().principal;
                         Span::current().record("caller", field::display(principal));
                         match (
-                            self.context.places.take(ClientKey::from(credential.caller())),
+                            self.context.call_permits.take(ClientKey::from(credential.caller())),
                             acting_user(request.metadata().as_ref()),
                         ) {
                             (Ok(taken), Ok(acting_user)) => {
-                                place = Some(taken);
+                                permit = Some(taken);
                                 let provenance = AuditContext { acting_user, trace_id: Some(trace_id) };
                                 audit_context::within(provenance, work(credential, request.into_inner()))
                                     .await
@@ -205,7 +205,7 @@ impl TokenApi {
             let outcome = conclude(outcome, started, peer);
             let code = outcome.as_ref().map_or_else(Status::code, |_| Code::Ok);
             self.context.metrics.calls.answered(rpc, code.into(), started.elapsed());
-            if place.is_some() && code == Code::ResourceExhausted {
+            if permit.is_some() && code == Code::ResourceExhausted {
                 // The permit is kept meanwhile: a caller that retries at once must not take the
                 // processor from others.
                 tokio::time::sleep(deadline::at_most(OVER_SHARE)).await;
@@ -243,9 +243,9 @@ pub(super) fn acting_user(headers: &HeaderMap) -> Result<Option<ActingUser>, Vio
     let texts = texts.map(|value| (&ACTING_USER, ActingUser::percent_decoded(value.as_bytes())));
     let binaries = headers.get_all(&ACTING_USER_BIN).iter();
     let binaries = binaries.map(|value| (&ACTING_USER_BIN, ActingUser::base64_decoded(value.as_bytes())));
-    let mut said = texts.chain(binaries);
-    let Some((key, user)) = said.next() else { return Ok(None) };
-    let user = if said.next().is_some() { Err(TWICE) } else { user };
+    let mut values = texts.chain(binaries);
+    let Some((key, user)) = values.next() else { return Ok(None) };
+    let user = if values.next().is_some() { Err(TWICE) } else { user };
     user.map(Some).map_err(|error| Violations::one(key.as_str(), &error))
 }
 

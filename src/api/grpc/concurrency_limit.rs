@@ -22,13 +22,13 @@ use crate::verify::ClientKey;
 #[derive(Debug, Clone)]
 pub struct ConcurrencyLimit<S> {
     inner: S,
-    places: FairLimiter<ClientKey>,
+    limiter: FairLimiter<ClientKey>,
 }
 
 impl<S> ConcurrencyLimit<S> {
     /// Wraps `service`; all services with the same limiter share its permits.
-    pub fn new(service: S, places: FairLimiter<ClientKey>) -> Self {
-        Self { inner: service, places }
+    pub fn new(service: S, limiter: FairLimiter<ClientKey>) -> Self {
+        Self { inner: service, limiter }
     }
 }
 
@@ -51,8 +51,8 @@ where
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         let peer = request.extensions().get::<Peer>().map(|peer| peer.address.ip());
-        let place = match self.places.take(ClientKey::Peer(peer)) {
-            Ok(place) => place,
+        let permit = match self.limiter.take(ClientKey::Peer(peer)) {
+            Ok(permit) => permit,
             Err(refused) => {
                 return Box::pin(ready(Ok(Status::from(&CallError::from(refused)).into_http())));
             }
@@ -62,7 +62,7 @@ where
             let answered = answering.await?;
             Ok(answered.map(|body| {
                 Body::new(body.map_frame(move |frame| {
-                    let _until_the_end = &place;
+                    let _until_the_end = &permit;
                     frame
                 }))
             }))

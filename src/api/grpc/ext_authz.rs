@@ -59,8 +59,8 @@ pub struct ExtAuthz(Arc<Integrations>);
 impl ExtAuthz {
     /// Makes the service for tonic's router.
     #[must_use]
-    pub fn server(ways: Arc<Integrations>) -> AuthorizationServer<Self> {
-        AuthorizationServer::new(Self(ways)).max_decoding_message_size(MAX_CHECK_BYTES)
+    pub fn server(integrations: Arc<Integrations>) -> AuthorizationServer<Self> {
+        AuthorizationServer::new(Self(integrations)).max_decoding_message_size(MAX_CHECK_BYTES)
     }
 }
 
@@ -154,20 +154,20 @@ fn headers(http: &proto::HttpRequest, credential: Option<&HeaderName>) -> Result
 
 fn let_in(identity: &Identity, names: &IdentityHeaders, credential: &HeaderName) -> CheckResponse {
     // An empty value would keep the client's own header, so the header is removed instead.
-    let (told, empty): (Vec<_>, Vec<_>) =
+    let (nonempty, empty): (Vec<_>, Vec<_>) =
         identity.headers(names).into_iter().partition(|(_, value)| !value.is_empty());
     let mut headers_to_remove = vec![credential.as_str().to_owned(), REQUIRED.to_owned()];
     headers_to_remove.extend(empty.into_iter().map(|(name, _)| name.as_str().to_owned()));
-    let headers = told.into_iter().map(|(name, value)| header(name.as_str(), value)).collect();
+    let headers = nonempty.into_iter().map(|(name, value)| header(name.as_str(), value)).collect();
     reply(StatusCode::OK, HttpResponse::OkResponse(OkHttpResponse { headers, headers_to_remove }))
 }
 
 fn denied(refusal: &Refusal) -> CheckResponse {
-    let said = refusal.said();
-    let headers = said.headers().map(|(name, value)| header(name, value)).collect();
-    let status = Some(HttpStatus { code: said.status.as_u16().into() });
-    let response = DeniedHttpResponse { status, headers, body: said.body };
-    reply(said.status, HttpResponse::DeniedResponse(response))
+    let parts = refusal.parts();
+    let headers = parts.headers().map(|(name, value)| header(name, value)).collect();
+    let status = Some(HttpStatus { code: parts.status.as_u16().into() });
+    let response = DeniedHttpResponse { status, headers, body: parts.body };
+    reply(parts.status, HttpResponse::DeniedResponse(response))
 }
 
 fn reply(status: StatusCode, response: HttpResponse) -> CheckResponse {

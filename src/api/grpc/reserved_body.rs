@@ -16,24 +16,24 @@ use tonic::codegen::Service;
 use tonic::codegen::http::{Request, Response};
 use tonic::server::NamedService;
 
-use crate::admission::response_memory::{Reservation, holding};
+use crate::admission::response_memory::{Reservation, reserved_bytes};
 
 /// What a response's body has to keep; stored in the response's extensions.
 #[derive(Debug, Clone)]
-pub(super) enum Holding {
+pub(super) enum ResponseReservation {
     /// The whole body keeps this reservation.
     Whole(Reservation),
     /// Each frame keeps the reservations that are here when it is made.
-    Pieces(Rooms),
+    Pieces(MessageReservations),
 }
 
 /// The reservations of a stream's messages that are not encoded yet.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Rooms(Arc<Mutex<Vec<Reservation>>>);
+pub(super) struct MessageReservations(Arc<Mutex<Vec<Reservation>>>);
 
-impl Rooms {
-    pub(super) fn add(&self, room: Reservation) {
-        self.lock().push(room);
+impl MessageReservations {
+    pub(super) fn add(&self, reservation: Reservation) {
+        self.lock().push(reservation);
     }
 
     fn take(&self) -> Vec<Reservation> {
@@ -81,32 +81,34 @@ where
             let mut response = answering.await?;
             match response.extensions_mut().remove() {
                 None => Ok(response),
-                Some(Holding::Whole(room)) => Ok(whole(response, room).await),
-                Some(Holding::Pieces(rooms)) => Ok(response.map(|body| in_pieces(body, rooms))),
+                Some(ResponseReservation::Whole(reservation)) => Ok(whole(response, reservation).await),
+                Some(ResponseReservation::Pieces(reservations)) => {
+                    Ok(response.map(|body| in_pieces(body, reservations)))
+                }
             }
         })
     }
 }
 
 /// Encodes a response of one message; never waits.
-async fn whole(response: Response<Body>, room: Reservation) -> Response<Body> {
+async fn whole(response: Response<Body>, reservation: Reservation) -> Response<Body> {
     let (parts, mut body) = response.into_parts();
     let (mut frames, mut bytes) = (Vec::new(), 0);
     while let Some(frame) = body.frame().await {
         frames.push(frame.map(|frame| {
             frame.map_data(|data| {
                 bytes += data.len();
-                holding(&data, vec![room.clone()])
+                reserved_bytes(&data, vec![reservation.clone()])
             })
         }));
     }
-    room.shrink(bytes);
+    reservation.shrink(bytes);
     Response::from_parts(parts, Body::new(StreamBody::new(tokio_stream::iter(frames))))
 }
 
-fn in_pieces(body: Body, rooms: Rooms) -> Body {
+fn in_pieces(body: Body, reservations: MessageReservations) -> Body {
     Body::new(body.map_frame(move |frame| {
-        let rooms = rooms.take();
-        frame.map_data(|data| holding(&data, rooms))
+        let reservations = reservations.take();
+        frame.map_data(|data| reserved_bytes(&data, reservations))
     }))
 }

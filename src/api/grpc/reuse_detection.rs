@@ -53,7 +53,7 @@ impl TokenApi {
         trace_id: TraceId,
     ) -> Result<(), CallError> {
         let Some(ReuseDetection { id, share, request_id }) = suspicion else { return Ok(()) };
-        let _place = self.context.places.take(share)?;
+        let _permit = self.context.call_permits.take(share)?;
         let forgetting = self.context.engine.invalidate_what_changes();
         let touch = |ids: &[TokenId]| forgetting.also(ids);
         let detection = self.context.actions.detect_reuse(id, share, request_id.as_ref(), &touch);

@@ -58,7 +58,7 @@ pub async fn serve(
     shutdown: impl Future<Output = ()>,
 ) {
     let (end, ending) = End::new();
-    let (alive, mut gone) = mpsc::channel::<Infallible>(1);
+    let (alive, mut ended) = mpsc::channel::<Infallible>(1);
     let accept = async {
         while let Some(connection) = incoming.next().await {
             let serving = transport.serve(connection, &direct, ending.clone());
@@ -77,7 +77,7 @@ pub async fn serve(
     drop(incoming);
     end.begin();
     drop(alive);
-    gone.recv().await;
+    ended.recv().await;
 }
 
 impl Transport {

@@ -7,7 +7,7 @@ use tonic::{Request, Response, Status, Streaming};
 use tracing::{Span, field};
 
 use super::reply::VerifyReply;
-use super::reserved_body::Holding;
+use super::reserved_body::ResponseReservation;
 use super::server::token_service_server::TokenService;
 use super::stream::{Questions, VerifyAnswers};
 use super::token_api::TokenApi;
@@ -183,8 +183,8 @@ impl TokenService for TokenApi {
             watcher.start(&message, ending).await
         });
         let mut response = watching.await?;
-        let rooms = response.get_ref().rooms();
-        response.extensions_mut().insert(Holding::Pieces(rooms));
+        let reservations = response.get_ref().reservations();
+        response.extensions_mut().insert(ResponseReservation::Pieces(reservations));
         Ok(response)
     }
 

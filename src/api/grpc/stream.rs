@@ -22,7 +22,7 @@ use crate::api::proto::{VerifyRequest, VerifyStreamRequest};
 use crate::api::status;
 use crate::metrics::{Lookup, Metrics, Tally};
 use crate::runtime::panics;
-use crate::verify::{Answer, Asked, Consistency, Credential, Engine, LookedAhead, ReadPoint};
+use crate::verify::{Answer, Asked, Consistency, Credential, Engine, Prefetched, ReadPoint};
 
 /// The most requests read ahead of one that waits, and the most bytes of them: enough for that many
 /// with a scope or two. While the client does not read, they stay in memory, and so does what
@@ -51,9 +51,9 @@ impl Questions for Streaming<VerifyStreamRequest> {
 #[derive(Default)]
 pub(super) struct Batch {
     /// A read point after the last arrival at which the caller's credential was valid.
-    present: Option<ReadPoint>,
+    read_point: Option<ReadPoint>,
     /// The records looked up at that read point for the next requests that have arrived.
-    looked_ahead: VecDeque<LookedAhead>,
+    prefetched: VecDeque<Prefetched>,
     /// The verdicts given, and how many of them came from lookups ahead.
     given: Tally,
     hits: u64,
@@ -61,9 +61,9 @@ pub(super) struct Batch {
 
 impl Batch {
     /// Discards the read point and the lookups.
-    fn begin_anew(&mut self) {
-        self.present = None;
-        self.looked_ahead.clear();
+    fn reset(&mut self) {
+        self.read_point = None;
+        self.prefetched.clear();
     }
 }
 
@@ -83,7 +83,7 @@ pub struct VerifyAnswers<Q> {
     ahead_bytes: usize,
     pending: Option<Pending>,
     ending: Ending,
-    told: Pin<Box<dyn Future<Output = ()> + Send>>,
+    shutdown: Pin<Box<dyn Future<Output = ()> + Send>>,
     ended: Ended,
     answers: u64,
     span: Span,
@@ -118,7 +118,7 @@ impl<Q: Questions> VerifyAnswers<Q> {
             ahead: VecDeque::new(),
             ahead_bytes: 0,
             pending: None,
-            told: Box::pin(ending.clone().begun()),
+            shutdown: Box::pin(ending.clone().begun()),
             ending,
             ended: Ended::No,
             answers: 0,
@@ -127,13 +127,13 @@ impl<Q: Questions> VerifyAnswers<Q> {
     }
 
     /// Takes the next request off the call, if one has arrived.
-    fn read(&mut self, context: &mut Context<'_>, turn: &mut Batch) -> Option<VerifyRequest> {
+    fn read(&mut self, context: &mut Context<'_>, batch: &mut Batch) -> Option<VerifyRequest> {
         if !matches!(self.ended, Ended::No) {
             return None;
         }
         if !self.questions.has_next() {
             // What arrives from now on must not be answered from an earlier read point.
-            turn.begin_anew();
+            batch.reset();
         }
         match Pin::new(&mut self.questions).poll_next(context) {
             Poll::Pending => return None,
@@ -148,9 +148,11 @@ impl<Q: Questions> VerifyAnswers<Q> {
     }
 
     /// Reads requests while one waits for its answer, and starts their lookups.
-    fn read_ahead(&mut self, context: &mut Context<'_>, turn: &mut Batch) {
+    fn read_ahead(&mut self, context: &mut Context<'_>, batch: &mut Batch) {
         while self.ahead.len() < AHEAD && self.ahead_bytes < AHEAD_BYTES {
-            let Some(request) = self.arrived.pop_front().or_else(|| self.read(context, turn)) else { return };
+            let Some(request) = self.arrived.pop_front().or_else(|| self.read(context, batch)) else {
+                return;
+            };
             self.ahead_bytes = self.ahead_bytes.saturating_add(request.encoded_len());
             // An invalid consistency is refused when its request is answered.
             let consistency = convert::consistency(request.consistency).unwrap_or_default();
@@ -163,7 +165,7 @@ impl<Q: Questions> VerifyAnswers<Q> {
     fn next(
         &mut self,
         context: &mut Context<'_>,
-        turn: &mut Batch,
+        batch: &mut Batch,
     ) -> Option<(VerifyRequest, Option<Asked>)> {
         if let Some((request, asked)) = self.ahead.pop_front() {
             self.ahead_bytes = self.ahead_bytes.saturating_sub(request.encoded_len());
@@ -172,9 +174,9 @@ impl<Q: Questions> VerifyAnswers<Q> {
         if let Some(request) = self.arrived.pop_front() {
             return Some((request, None));
         }
-        let request = self.read(context, turn)?;
+        let request = self.read(context, batch)?;
         while self.arrived.len() < TOGETHER && self.questions.has_next() {
-            let Some(request) = self.read(context, turn) else { break };
+            let Some(request) = self.read(context, batch) else { break };
             self.arrived.push_back(request);
         }
         Some((request, None))
@@ -182,35 +184,35 @@ impl<Q: Questions> VerifyAnswers<Q> {
 
     /// Returns the batch's read point; `None` when the cache is not fresh, an error when the caller
     /// may not ask.
-    fn present(&mut self, turn: &mut Batch) -> Option<Result<ReadPoint, CallError>> {
-        if turn.present.is_none() {
-            let present = self.engine.present()?;
-            if let Err(error) = self.engine.try_judge_again(self.credential.as_mut()?, &present)? {
+    fn read_point(&mut self, batch: &mut Batch) -> Option<Result<ReadPoint, CallError>> {
+        if batch.read_point.is_none() {
+            let read_point = self.engine.read_point()?;
+            if let Err(error) = self.engine.try_judge_again(self.credential.as_mut()?, &read_point)? {
                 return Some(Err(error.into()));
             }
-            turn.present = Some(present);
+            batch.read_point = Some(read_point);
         }
-        turn.present.map(Ok)
+        batch.read_point.map(Ok)
     }
 
     /// Answers from a fresh cache; `None` when the cache cannot.
-    fn answer_now(&mut self, request: &VerifyRequest, asked: bool, turn: &mut Batch) -> Option<Outcome> {
-        let present = match self.present(turn)? {
-            Ok(present) => present,
+    fn try_answer(&mut self, request: &VerifyRequest, asked: bool, batch: &mut Batch) -> Option<Outcome> {
+        let read_point = match self.read_point(batch)? {
+            Ok(read_point) => read_point,
             Err(error) => return Some(Err(error)),
         };
         // A request that was already looked up comes before all that has arrived since.
-        let ahead = if asked { None } else { self.look_ahead(request, &present, turn) };
+        let ahead = if asked { None } else { self.prefetch(request, &read_point, batch) };
         let caller = self.credential.as_ref()?.caller();
         let outcome = question(caller, request).map(|wanted| {
             let question = asked_of(caller, &wanted);
             match ahead {
                 _ if wanted.consistency != Consistency::Bounded => None,
                 Some(ahead) => {
-                    turn.hits = turn.hits.saturating_add(ahead.is_hit().into());
-                    self.engine.judge_ahead(&ahead, &question)
+                    batch.hits = batch.hits.saturating_add(ahead.is_hit().into());
+                    self.engine.judge_prefetched(&ahead, &question)
                 }
-                None => self.engine.try_verify(&request.secret, &question, &present),
+                None => self.engine.try_verify(&request.secret, &question, &read_point),
             }
         });
         outcome.transpose()
@@ -218,41 +220,41 @@ impl<Q: Questions> VerifyAnswers<Q> {
 
     /// Returns the lookup for a request, made together with those that arrived after it; `None`
     /// where there is none.
-    fn look_ahead(
+    fn prefetch(
         &self,
         request: &VerifyRequest,
-        present: &ReadPoint,
-        turn: &mut Batch,
-    ) -> Option<LookedAhead> {
-        if turn.looked_ahead.is_empty() && !self.arrived.is_empty() {
+        read_point: &ReadPoint,
+        batch: &mut Batch,
+    ) -> Option<Prefetched> {
+        if batch.prefetched.is_empty() && !self.arrived.is_empty() {
             let bounded = |request: &VerifyRequest| {
                 convert::consistency(request.consistency).is_ok_and(|wanted| wanted == Consistency::Bounded)
             };
             let requests = iter::once(request).chain(&self.arrived);
             if requests.clone().all(bounded) {
                 let secrets = requests.map(|request| &*request.secret);
-                self.engine.look_ahead(secrets, present, &mut turn.looked_ahead);
+                self.engine.prefetch(secrets, read_point, &mut batch.prefetched);
             }
         }
-        turn.looked_ahead.pop_front()
+        batch.prefetched.pop_front()
     }
 
     /// Returns the next response of a batch; a panic ends the call.
     pub(super) fn poll_answer(
         &mut self,
         context: &mut Context<'_>,
-        turn: &mut Batch,
+        batch: &mut Batch,
     ) -> Poll<Option<Result<VerifyStreamReply, Status>>> {
-        match panics::catch(|| self.poll_next_answer(context, turn)) {
+        match panics::catch(|| self.poll_next_answer(context, batch)) {
             Ok(polled) => polled,
-            Err(panicked) => Poll::Ready(Some(self.deliver(Err(panicked.into()), turn))),
+            Err(panicked) => Poll::Ready(Some(self.deliver(Err(panicked.into()), batch))),
         }
     }
 
     fn poll_next_answer(
         &mut self,
         context: &mut Context<'_>,
-        turn: &mut Batch,
+        batch: &mut Batch,
     ) -> Poll<Option<Result<VerifyStreamReply, Status>>> {
         if matches!(self.ended, Ended::Yes) {
             return Poll::Ready(None);
@@ -269,41 +271,41 @@ impl<Q: Questions> VerifyAnswers<Q> {
                     self.pending = None;
                     self.credential = Some(credential);
                     progress.made_progress();
-                    return Poll::Ready(Some(self.deliver(outcome, turn)));
+                    return Poll::Ready(Some(self.deliver(outcome, batch)));
                 }
-                self.read_ahead(context, turn);
-            } else if let Some((request, asked)) = self.next(context, turn) {
-                if let Some(outcome) = self.answer_now(&request, asked.is_some(), turn) {
+                self.read_ahead(context, batch);
+            } else if let Some((request, asked)) = self.next(context, batch) {
+                if let Some(outcome) = self.try_answer(&request, asked.is_some(), batch) {
                     progress.made_progress();
-                    return Poll::Ready(Some(self.deliver(outcome, turn)));
+                    return Poll::Ready(Some(self.deliver(outcome, batch)));
                 }
                 if let Some(credential) = self.credential.take() {
                     let engine = Arc::clone(&self.engine);
-                    turn.begin_anew();
+                    batch.reset();
                     self.pending = Some(Box::pin(answer(engine, credential, request, asked)));
                     continue;
                 }
             } else if !matches!(self.ended, Ended::No) {
                 return Poll::Ready(self.end());
             }
-            ready!(self.told.as_mut().poll(context));
+            ready!(self.shutdown.as_mut().poll(context));
             return Poll::Ready(Some(self.shut_down()));
         }
     }
 
     /// Ends a batch and counts its responses.
-    pub(super) fn end_batch(&self, turn: &Batch) {
-        self.metrics.calls.stream_answers(&turn.given);
+    pub(super) fn end_batch(&self, batch: &Batch) {
+        self.metrics.calls.stream_answers(&batch.given);
         // Misses are looked up again, and counted then.
-        self.metrics.engine.lookups(Lookup::Hit, turn.hits);
+        self.metrics.engine.lookups(Lookup::Hit, batch.hits);
     }
 
     /// Counts a response, or ends the call with its error.
-    fn deliver(&mut self, outcome: Outcome, turn: &mut Batch) -> Result<VerifyStreamReply, Status> {
+    fn deliver(&mut self, outcome: Outcome, batch: &mut Batch) -> Result<VerifyStreamReply, Status> {
         match outcome {
             Ok(answer) => {
                 self.answers = self.answers.saturating_add(1);
-                turn.given.add(answer.verdict);
+                batch.given.add(answer.verdict);
                 Ok(VerifyStreamReply(answer.into()))
             }
             Err(error) => {
@@ -352,9 +354,9 @@ impl<Q: Questions> Stream for VerifyAnswers<Q> {
     fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         // Whether the client has paused since the last response is not known here, so each response
         // is a batch.
-        let (this, mut turn) = (self.get_mut(), Batch::default());
-        let answer = this.poll_answer(context, &mut turn);
-        this.end_batch(&turn);
+        let (this, mut batch) = (self.get_mut(), Batch::default());
+        let answer = this.poll_answer(context, &mut batch);
+        this.end_batch(&batch);
         answer
     }
 }

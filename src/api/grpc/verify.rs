@@ -47,17 +47,17 @@ fn record_answer(span: &Span, answer: &Answer) {
 }
 
 /// How far a Verify call got without waiting.
-pub(super) enum Begun {
+pub(super) enum VerifyProgress {
     /// It is answered.
     Answered(Result<VerifyReply, Status>),
     /// The caller is known, but the secret is not, or Postgres must be asked.
-    Known(Known),
+    Known(KnownCaller),
     /// The caller is not known, or the call needs a span, in this trace.
     Unknown(TraceContext),
 }
 
 /// A known caller, and what it asks.
-pub(super) struct Known {
+pub(super) struct KnownCaller {
     credential: Arc<Credential>,
     wanted: Wanted,
     started: Instant,
@@ -70,8 +70,8 @@ impl TokenApi {
         request: Request<VerifyRequest>,
     ) -> Result<Response<VerifyReply>, Status> {
         let peer = request.extensions().get::<Peer>();
-        let begun = self.begin_verify(request.metadata().as_ref(), peer, request.get_ref());
-        self.finish_verify(begun, request).await
+        let progress = self.begin_verify(request.metadata().as_ref(), peer, request.get_ref());
+        self.finish_verify(progress, request).await
     }
 
     /// Answers Verify from a fresh cache, or returns what is left to do. A span costs more than a
@@ -81,15 +81,15 @@ impl TokenApi {
         headers: &HeaderMap,
         peer: Option<&Peer>,
         message: &VerifyRequest,
-    ) -> Begun {
+    ) -> VerifyProgress {
         let started = Instant::now();
         // Drawn once: a call must not be sampled by two separate draws.
         let context =
             self.context.sampling.exports().then(|| self.context.sampling.context(traceparent(headers)));
         let spanned = tracing::enabled!(tracing::Level::DEBUG) || context.is_some_and(|drawn| drawn.sampled);
         let known = if spanned { None } else { self.known_caller(headers, peer) };
-        let Some((credential, present)) = known else {
-            return Begun::Unknown(
+        let Some((credential, read_point)) = known else {
+            return VerifyProgress::Unknown(
                 context.unwrap_or_else(|| self.context.sampling.context(traceparent(headers))),
             );
         };
@@ -99,32 +99,34 @@ impl TokenApi {
             .and_then(|_| question(caller, message))
         {
             Ok(wanted) => wanted,
-            Err(error) => return Begun::Answered(self.conclude_verify(caller, headers, Err(error), started)),
+            Err(error) => {
+                return VerifyProgress::Answered(self.conclude_verify(caller, headers, Err(error), started));
+            }
         };
         if wanted.consistency == Consistency::Bounded {
             let answer =
-                self.context.engine.try_verify(&message.secret, &asked_of(caller, &wanted), &present);
+                self.context.engine.try_verify(&message.secret, &asked_of(caller, &wanted), &read_point);
             if let Some(answer) = answer {
-                return Begun::Answered(self.conclude_verify(caller, headers, Ok(answer), started));
+                return VerifyProgress::Answered(self.conclude_verify(caller, headers, Ok(answer), started));
             }
         }
-        Begun::Known(Known { credential, wanted, started })
+        VerifyProgress::Known(KnownCaller { credential, wanted, started })
     }
 
     /// Answers what could not be answered without waiting.
     pub(super) async fn finish_verify(
         &self,
-        begun: Begun,
+        progress: VerifyProgress,
         request: Request<VerifyRequest>,
     ) -> Result<Response<VerifyReply>, Status> {
-        match begun {
-            Begun::Answered(outcome) => outcome.map(Response::new),
-            Begun::Known(Known { credential, wanted, started }) => {
+        match progress {
+            VerifyProgress::Answered(outcome) => outcome.map(Response::new),
+            VerifyProgress::Known(KnownCaller { credential, wanted, started }) => {
                 let (caller, headers) = (credential.caller(), request.metadata().as_ref());
                 let outcome = self.find_out(caller, headers, &request.get_ref().secret, &wanted).await;
                 self.conclude_verify(caller, headers, outcome, started).map(Response::new)
             }
-            Begun::Unknown(context) => {
+            VerifyProgress::Unknown(context) => {
                 self.call_within(
                     context,
                     Rpc::Verify,
@@ -139,10 +141,10 @@ impl TokenApi {
 
     /// Authenticates the caller from a fresh cache; `None` when the cache cannot.
     fn known_caller(&self, headers: &HeaderMap, peer: Option<&Peer>) -> Option<(Arc<Credential>, ReadPoint)> {
-        let present = self.context.engine.present()?;
+        let read_point = self.context.engine.read_point()?;
         Some((
-            self.context.callers.try_authenticate(&self.context.engine, headers, peer?, &present)?,
-            present,
+            self.context.callers.try_authenticate(&self.context.engine, headers, peer?, &read_point)?,
+            read_point,
         ))
     }
 
@@ -155,7 +157,7 @@ impl TokenApi {
         wanted: &Wanted,
     ) -> Result<Answer, CallError> {
         let question = asked_of(caller, wanted);
-        let _place = self.context.places.take(question.share)?;
+        let _permit = self.context.call_permits.take(question.share)?;
         let work = self.context.engine.verify(secret, &question, wanted.consistency);
         // On the heap, as in `call`.
         Ok(deadline::within(timeout(headers), Box::pin(work)).await?)

@@ -15,7 +15,7 @@ use tonic::Status;
 use tracing::Span;
 
 use super::convert;
-use super::reserved_body::Rooms;
+use super::reserved_body::MessageReservations;
 use crate::admission::response_memory::{Reservation, ResponseMemory};
 use crate::api::ending::Ending;
 use crate::api::error::CallError;
@@ -43,7 +43,7 @@ const FOREIGN: FieldError = FieldError::Rule("is not a position from a watch of 
 /// The messages of one call, each with its memory reservation.
 pub struct WatchStream {
     receiver: mpsc::Receiver<Message>,
-    rooms: Rooms,
+    reservations: MessageReservations,
 }
 
 type Message = Result<(WatchTokensResponse, Reservation), Status>;
@@ -79,9 +79,9 @@ impl Watcher {
         // Capacity 2: one slot is kept for the stream's last message, which must not wait for a slow client.
         let (sender, receiver) = mpsc::channel(2);
         let last = sender.clone().try_reserve_owned().map_err(|_| WatchError::TooSlow)?;
-        let telling = Telling { watcher: self, organization, sender, span: Span::current() };
-        tokio::spawn(telling.run(watch, after, ending, last));
-        Ok(WatchStream { receiver, rooms: Rooms::default() })
+        let task = WatcherTask { watcher: self, organization, sender, span: Span::current() };
+        tokio::spawn(task.run(watch, after, ending, last));
+        Ok(WatchStream { receiver, reservations: MessageReservations::default() })
     }
 
     async fn subscribe(&self) -> Result<Watch, WatchError> {
@@ -99,14 +99,14 @@ impl Watcher {
 }
 
 /// A watcher's task.
-struct Telling {
+struct WatcherTask {
     watcher: Watcher,
     organization: Option<OrganizationId>,
     sender: mpsc::Sender<Message>,
     span: Span,
 }
 
-impl Telling {
+impl WatcherTask {
     async fn run(
         mut self,
         watch: Watch,
@@ -116,7 +116,7 @@ impl Telling {
     ) {
         let sender = self.sender.clone();
         let status = tokio::select! {
-            outcome = panics::caught(self.tell_all(watch, after)) => match outcome.unwrap_or_else(|panicked| Err(panicked.into())) {
+            outcome = panics::caught(self.send_all(watch, after)) => match outcome.unwrap_or_else(|panicked| Err(panicked.into())) {
                 Ok(()) => return,
                 Err(error) => {
                     let status = Status::from(&error);
@@ -131,16 +131,16 @@ impl Telling {
     }
 
     /// Sends missed changes, then new ones, until the watcher has gone or can no longer be sent to.
-    async fn tell_all(&mut self, mut watch: Watch, after: Option<Position>) -> Result<(), CallError> {
+    async fn send_all(&mut self, mut watch: Watch, after: Option<Position>) -> Result<(), CallError> {
         let begin = watch.position.clone();
         if let Some(after) = after {
             let mut missed = self.watcher.hub.catch_up(after, begin.clone());
             while let Some(changes) = missed.next().await? {
-                let _held = self.reserve(changes.iter().map(weight).sum()).await?;
-                self.tell(&changes, None, watch.as_of).await?;
+                let _reservation = self.reserve(changes.iter().map(weight).sum()).await?;
+                self.send_changes(&changes, None, watch.as_of).await?;
             }
         }
-        self.tell(&[], Some(&begin), watch.as_of).await?;
+        self.send_changes(&[], Some(&begin), watch.as_of).await?;
         loop {
             match watch.batches.recv().await {
                 Ok(batch) => {
@@ -148,7 +148,7 @@ impl Telling {
                     if !goes_on {
                         return Err(WatchError::TooOld.into());
                     }
-                    self.tell(changes, position.as_ref(), *as_of).await?;
+                    self.send_changes(changes, position.as_ref(), *as_of).await?;
                 }
                 Err(broadcast::error::RecvError::Lagged(_)) => return Err(WatchError::TooSlow.into()),
                 // The hub ends with the server.
@@ -158,7 +158,7 @@ impl Telling {
     }
 
     /// Sends a batch in as many messages as needed; the last one has the position.
-    async fn tell(
+    async fn send_changes(
         &mut self,
         changes: &[Change],
         position: Option<&Position>,
@@ -169,10 +169,10 @@ impl Telling {
         let caller = self.watcher.credential.caller();
         caller.require(Permission::Watch)?;
         let empty = || empty(as_of, self.watcher.hub.heartbeat());
-        let heard = changes.iter().filter(|change| concerns(change, self.organization.as_ref()));
+        let relevant = changes.iter().filter(|change| concerns(change, self.organization.as_ref()));
         let mut message = empty();
         let mut bytes = 0;
-        for change in heard.map(|change| shown(change, caller, as_of)) {
+        for change in relevant.map(|change| shown(change, caller, as_of)) {
             let size = change.encoded_len();
             if size.saturating_add(bytes) > MESSAGE_BYTES {
                 self.send(mem::replace(&mut message, empty())).await?;
@@ -193,8 +193,8 @@ impl Telling {
     }
 
     async fn send(&self, message: WatchTokensResponse) -> Result<(), CallError> {
-        let room = self.reserve(message.encoded_len()).await?;
-        let sent = tokio::time::timeout(PATIENCE, self.sender.send(Ok((message, room)))).await;
+        let reservation = self.reserve(message.encoded_len()).await?;
+        let sent = tokio::time::timeout(PATIENCE, self.sender.send(Ok((message, reservation)))).await;
         // A client that has gone is noticed elsewhere.
         let _ = sent.map_err(|_| WatchError::TooSlow)?;
         Ok(())
@@ -208,8 +208,8 @@ impl Telling {
 
 impl WatchStream {
     /// Returns where the reservations of the last messages are put.
-    pub(super) fn rooms(&self) -> Rooms {
-        self.rooms.clone()
+    pub(super) fn reservations(&self) -> MessageReservations {
+        self.reservations.clone()
     }
 }
 
@@ -217,10 +217,10 @@ impl Stream for WatchStream {
     type Item = Result<WatchTokensResponse, Status>;
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        let told = ready!(self.receiver.poll_recv(context));
-        Poll::Ready(told.map(|told| {
-            told.map(|(message, room)| {
-                self.rooms.add(room);
+        let received = ready!(self.receiver.poll_recv(context));
+        Poll::Ready(received.map(|received| {
+            received.map(|(message, reservation)| {
+                self.reservations.add(reservation);
                 message
             })
         }))

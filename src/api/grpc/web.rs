@@ -28,7 +28,7 @@ const ASKED: HeaderValue = HeaderValue::from_static(
 );
 
 /// The headers that a page may read in addition to the CORS-safelisted ones.
-const TOLD: HeaderValue = HeaderValue::from_static("grpc-status, grpc-message, grpc-status-details-bin");
+const EXPOSED: HeaderValue = HeaderValue::from_static("grpc-status, grpc-message, grpc-status-details-bin");
 
 /// How many seconds a browser may cache a preflight response.
 const MAX_AGE: HeaderValue = HeaderValue::from_static("600");
@@ -140,7 +140,7 @@ where
         let answering = in_time(request.version(), self.inner.call(request));
         Box::pin(async move {
             let mut response = answering.await?;
-            response.headers_mut().insert(ACCESS_CONTROL_EXPOSE_HEADERS, TOLD);
+            response.headers_mut().insert(ACCESS_CONTROL_EXPOSE_HEADERS, EXPOSED);
             Ok(readable(response, origin))
         })
     }

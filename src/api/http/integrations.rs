@@ -84,7 +84,7 @@ impl Integrations {
                 Err(refusal) => refusal.log(duration, peer),
             }
             let ended = outcome.as_ref().map_or_else(Refusal::outcome, |_| IntegrationOutcome::Done);
-            self.context.metrics.ways.ended(integration, ended, duration);
+            self.context.metrics.integrations.ended(integration, ended, duration);
             outcome
         };
         work.instrument(span).await
@@ -116,12 +116,12 @@ impl Integrations {
     /// Asks the engine as Verify does: from a fresh cache directly, otherwise with a permit of the
     /// client that is charged.
     pub(crate) async fn ask(&self, secret: &str, question: &Question<'_>) -> Result<Answer, CallError> {
-        let now = self.context.engine.present();
-        let now = now.and_then(|present| self.context.engine.try_verify(secret, question, &present));
+        let now = self.context.engine.read_point();
+        let now = now.and_then(|read_point| self.context.engine.try_verify(secret, question, &read_point));
         let answer = if let Some(answer) = now {
             answer
         } else {
-            let _place = self.context.places.take(question.share)?;
+            let _permit = self.context.call_permits.take(question.share)?;
             self.context.engine.verify(secret, question, Consistency::Bounded).await?
         };
         self.context.metrics.calls.verdict(answer.verdict);

@@ -25,7 +25,7 @@ use tower::ServiceExt as _;
 use super::integrations::Integrations;
 use super::router;
 use crate::admission::request_memory::{ConnectionRequests, ReadError, RequestLimiter, Whole};
-use crate::admission::response_memory::{ResponseMemory, holding};
+use crate::admission::response_memory::{ResponseMemory, reserved_bytes};
 use crate::api::grpc::{MAX_HEADER_BYTES, MAX_REQUEST_BYTES};
 use crate::api::health::Health;
 use crate::auth::peer::Peer;
@@ -62,17 +62,22 @@ pub struct Sources {
 }
 
 /// Serves until dropped. `head` bounds the wait for a request's head, and for the next request.
-pub async fn serve(mut incoming: Incoming, sources: Sources, ways: Arc<Integrations>, head: Duration) {
+pub async fn serve(
+    mut incoming: Incoming,
+    sources: Sources,
+    integrations: Arc<Integrations>,
+    head: Duration,
+) {
     let requests = sources.requests.clone();
     let router = Router::new()
         .route("/metrics", get(metrics))
         .route("/livez", get(async || "ok\n"))
         .route("/readyz", get(ready))
         .with_state(sources)
-        .merge(router::routes(ways));
+        .merge(router::routes(integrations));
     while let Some(mut connection) = incoming.next().await {
         let mut until = connection.until();
-        let answering = Answering {
+        let answering = ConnectionService {
             router: router.clone(),
             requests: requests.connection(connection.address().ip(), connection.known()),
             peer: Peer::from(&connection),
@@ -87,7 +92,7 @@ pub async fn serve(mut incoming: Incoming, sources: Sources, ways: Arc<Integrati
 
 /// Answers the requests of one connection.
 #[derive(Clone)]
-struct Answering {
+struct ConnectionService {
     router: Router,
     requests: Arc<ConnectionRequests>,
     peer: Peer,
@@ -97,7 +102,7 @@ struct Answering {
     due: Option<Instant>,
 }
 
-impl Answering {
+impl ConnectionService {
     async fn serve(self, mut connection: Connection, head: Duration) {
         let (address, last) = (self.peer.address, self.probes_only);
         let service = service_fn(move |request| {
@@ -196,8 +201,8 @@ async fn metrics(State(sources): State<Sources>, ConnectInfo(peer): ConnectInfo<
             .response_memory
             .reserve_set_aside(ClientKey::Peer(Some(peer.address.ip())), text.len())
         {
-            Ok(room) => {
-                let text = holding(&text, vec![room]);
+            Ok(reservation) => {
+                let text = reserved_bytes(&text, vec![reservation]);
                 ([(header::CONTENT_TYPE, METRICS_TYPE)], text).into_response()
             }
             Err(error) => unavailable(format!("{error}\n")),

@@ -37,7 +37,7 @@ impl<E: Into<CallError>> From<E> for Refusal {
 }
 
 /// The HTTP response to a refusal.
-pub(crate) struct Said {
+pub(crate) struct ResponseParts {
     pub(crate) status: StatusCode,
     /// For `WWW-Authenticate`.
     pub(crate) challenge: Option<String>,
@@ -45,7 +45,7 @@ pub(crate) struct Said {
     pub(crate) body: String,
 }
 
-impl Said {
+impl ResponseParts {
     /// Returns the response's headers.
     pub(crate) fn headers(&self) -> impl Iterator<Item = (&'static str, String)> {
         let later = matches!(self.status, StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS);
@@ -110,7 +110,7 @@ impl Refusal {
     }
 
     /// Builds the response, with the error codes of RFC 6750 (3.1), RFC 6749 (5.2) and RFC 7009 (2.2.1).
-    pub(crate) fn said(&self) -> Said {
+    pub(crate) fn parts(&self) -> ResponseParts {
         let status = self.status();
         let denied = |denial: Denial| (denial.challenge, denial.body);
         let (challenge, body) = match (self, status) {
@@ -131,6 +131,6 @@ impl Refusal {
             (_, StatusCode::BAD_REQUEST | StatusCode::PAYLOAD_TOO_LARGE) => (None, plain("invalid_request")),
             _ => (None, plain("temporarily_unavailable")),
         };
-        Said { status, challenge, body }
+        ResponseParts { status, challenge, body }
     }
 }

@@ -37,7 +37,7 @@ impl Integrations {
     async fn revoke_proven(&self, credential: &Credential, secret: &str) -> Result<(), CallError> {
         let caller = credential.caller();
         let share = ClientKey::from(caller);
-        let _place = self.context.places.take(share)?;
+        let _permit = self.context.call_permits.take(share)?;
         let id = match self.context.engine.prove(secret, share).await {
             Ok(Some(id)) => id,
             Ok(None) | Err(ProveError::Format(_)) => return Ok(()),

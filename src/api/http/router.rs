@@ -12,7 +12,7 @@ use axum::routing::{any, post};
 
 use super::config::TokenReviewConfig;
 use super::integrations::Integrations;
-use super::refusal::{Refusal, Said};
+use super::refusal::{Refusal, ResponseParts};
 use crate::api::grpc::MAX_REQUEST_BYTES;
 use crate::auth::peer::Peer;
 use crate::domain::access::denial::plain;
@@ -25,50 +25,50 @@ const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
 pub(crate) const BEFORE_PATH: &str = "/auth/";
 
 /// Returns the routes of all HTTP integrations.
-pub(super) fn routes(ways: Arc<Integrations>) -> Router {
+pub(super) fn routes(integrations: Arc<Integrations>) -> Router {
     let router = Router::new()
         // Some gateways ask with their client's method.
         .route("/auth", any(forward_auth))
         .route("/auth/{*path}", any(forward_auth_before_path))
         .route("/oauth2/introspect", post(introspect))
         .route("/oauth2/revoke", post(revoke));
-    let router = match ways.config.token_review.clone() {
+    let router = match integrations.config.token_review.clone() {
         None => router,
         Some(config) => router.merge(token_review(config)),
     };
-    router.layer(DefaultBodyLimit::max(MAX_REQUEST_BYTES)).with_state(ways)
+    router.layer(DefaultBodyLimit::max(MAX_REQUEST_BYTES)).with_state(integrations)
 }
 
 async fn forward_auth(
-    State(ways): State<Arc<Integrations>>,
+    State(integrations): State<Arc<Integrations>>,
     ConnectInfo(peer): ConnectInfo<Peer>,
     RawQuery(query): RawQuery,
     headers: HeaderMap,
 ) -> Response {
-    gate(&ways, &peer, query.as_deref().unwrap_or_default(), &headers).await
+    gate(&integrations, &peer, query.as_deref().unwrap_or_default(), &headers).await
 }
 
 /// Answers `/auth` for gateways that put their own path before their client's: the requirements are
 /// the part of the path up to the next slash. Everything after it, and the query, is the client's.
 async fn forward_auth_before_path(
-    State(ways): State<Arc<Integrations>>,
+    State(integrations): State<Arc<Integrations>>,
     ConnectInfo(peer): ConnectInfo<Peer>,
     uri: Uri,
     headers: HeaderMap,
 ) -> Response {
     match uri.path().strip_prefix(BEFORE_PATH).and_then(|rest| rest.split_once('/')) {
-        Some((wanted, _)) => gate(&ways, &peer, wanted, &headers).await,
+        Some((wanted, _)) => gate(&integrations, &peer, wanted, &headers).await,
         // Without the slash the client could extend it.
         None => answer(StatusCode::NOT_FOUND, None),
     }
 }
 
-async fn gate(ways: &Integrations, peer: &Peer, wanted: &str, headers: &HeaderMap) -> Response {
-    match ways.forward_auth(peer, wanted, headers).await {
-        Err(refusal) => refused(refusal.said()),
+async fn gate(integrations: &Integrations, peer: &Peer, wanted: &str, headers: &HeaderMap) -> Response {
+    match integrations.forward_auth(peer, wanted, headers).await {
+        Err(refusal) => refused(refusal.parts()),
         Ok(identity) => {
             let mut response = answer(StatusCode::OK, None);
-            for (name, value) in identity.headers(&ways.config.identity_headers) {
+            for (name, value) in identity.headers(&integrations.config.identity_headers) {
                 // Only visible ASCII and spaces.
                 if let Ok(value) = HeaderValue::from_str(&value) {
                     response.headers_mut().insert(name, value);
@@ -80,12 +80,12 @@ async fn gate(ways: &Integrations, peer: &Peer, wanted: &str, headers: &HeaderMa
 }
 
 fn token_review(config: TokenReviewConfig) -> Router<Arc<Integrations>> {
-    let review = async move |State(ways): State<Arc<Integrations>>,
+    let review = async move |State(integrations): State<Arc<Integrations>>,
                              ConnectInfo(peer): ConnectInfo<Peer>,
                              headers: HeaderMap,
                              body: Bytes| {
-        match ways.review(&config, &peer, &headers, &body).await {
-            Ok(said) => answer(StatusCode::OK, Some(said.to_string())),
+        match integrations.review(&config, &peer, &headers, &body).await {
+            Ok(body) => answer(StatusCode::OK, Some(body.to_string())),
             Err(refusal) => refused_to_caller(&refusal, &headers),
         }
     };
@@ -93,24 +93,24 @@ fn token_review(config: TokenReviewConfig) -> Router<Arc<Integrations>> {
 }
 
 async fn introspect(
-    State(ways): State<Arc<Integrations>>,
+    State(integrations): State<Arc<Integrations>>,
     ConnectInfo(peer): ConnectInfo<Peer>,
     headers: HeaderMap,
     body: Bytes,
 ) -> Response {
-    match ways.introspect(&peer, &headers, form(&headers, &body)).await {
-        Ok(said) => answer(StatusCode::OK, Some(said.to_string())),
+    match integrations.introspect(&peer, &headers, form(&headers, &body)).await {
+        Ok(body) => answer(StatusCode::OK, Some(body.to_string())),
         Err(refusal) => refused_to_caller(&refusal, &headers),
     }
 }
 
 async fn revoke(
-    State(ways): State<Arc<Integrations>>,
+    State(integrations): State<Arc<Integrations>>,
     ConnectInfo(peer): ConnectInfo<Peer>,
     headers: HeaderMap,
     body: Bytes,
 ) -> Response {
-    match ways.revoke(&peer, &headers, form(&headers, &body)).await {
+    match integrations.revoke(&peer, &headers, form(&headers, &body)).await {
         Ok(()) => answer(StatusCode::OK, None),
         Err(refusal) => refused_to_caller(&refusal, &headers),
     }
@@ -132,30 +132,30 @@ fn answer(status: StatusCode, json: Option<String>) -> Response {
 /// Refuses a caller. One that is not authenticated is challenged with the scheme it used, or with
 /// all if it used none: many clients wait for a challenge, and answer only a scheme that they know.
 fn refused_to_caller(refusal: &Refusal, headers: &HeaderMap) -> Response {
-    let mut said = refusal.said();
-    if said.status != StatusCode::UNAUTHORIZED {
-        return refused(said);
+    let mut parts = refusal.parts();
+    if parts.status != StatusCode::UNAUTHORIZED {
+        return refused(parts);
     }
     let used = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let scheme = used.split(' ').next().unwrap_or_default();
     if scheme.eq_ignore_ascii_case("bearer") {
-        return refused(said);
+        return refused(parts);
     }
-    said.body = plain("invalid_client");
+    parts.body = plain("invalid_client");
     let is_basic = scheme.eq_ignore_ascii_case("basic");
-    said.challenge = (!is_basic).then(|| "Bearer".to_owned());
-    let mut response = refused(said);
+    parts.challenge = (!is_basic).then(|| "Bearer".to_owned());
+    let mut response = refused(parts);
     response.headers_mut().append(header::WWW_AUTHENTICATE, BASIC);
     response
 }
 
 /// Refuses, with the time to retry where that may help.
-fn refused(said: Said) -> Response {
+fn refused(parts: ResponseParts) -> Response {
     let mut headers = HeaderMap::new();
-    for (name, value) in said.headers() {
+    for (name, value) in parts.headers() {
         if let Ok(value) = HeaderValue::from_str(&value) {
             headers.insert(name, value);
         }
     }
-    (said.status, headers, said.body).into_response()
+    (parts.status, headers, parts.body).into_response()
 }

@@ -11,8 +11,8 @@ use tokend_client::proto::{FieldChange, ListTokenEventsRequest, TokenEvent, Toke
 use crate::cli::CommandError;
 use crate::cli::arguments::parse_token_id;
 use crate::cli::client::{AddressFlag, Client};
-use crate::cli::moments::parse_past;
 use crate::cli::output::{cell, print, print_json, quoted, remark, rfc3339, table};
+use crate::cli::times::parse_past;
 use crate::config::Environment;
 
 /// The most events in one page of the server.
@@ -195,6 +195,6 @@ fn change_text(event: &TokenEvent, change: &FieldChange) -> String {
     if event.kind() == TokenEventKind::ExpiresSoon {
         return format!("{} {}", cell(&change.field), cell(&change.new_value));
     }
-    let told = |value: &str| if value.is_empty() { "none".to_owned() } else { quoted(value) };
-    format!("{}: {} -> {}", change.field, told(&change.old_value), told(&change.new_value))
+    let shown = |value: &str| if value.is_empty() { "none".to_owned() } else { quoted(value) };
+    format!("{}: {} -> {}", change.field, shown(&change.old_value), shown(&change.new_value))
 }

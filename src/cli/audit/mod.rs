@@ -56,7 +56,7 @@ pub(super) fn run(command: AuditCommand, environment: &Environment) -> Result<()
             runtime.block_on(verify(&database, &keyring))
         }
         AuditCommand::Purge { flags, dry_run, older_than_days } => {
-            let extent = if dry_run { Extent::Told } else { Extent::Deleted };
+            let extent = if dry_run { Extent::DryRun } else { Extent::Deleted };
             let (database, keyring) = reach(*flags, environment)?;
             runtime.block_on(purge(&database, &keyring, older_than_days, extent))
         }
@@ -109,7 +109,7 @@ impl fmt::Display for SealFault<'_> {
 /// What happens to old events.
 #[derive(Clone, Copy)]
 enum Extent {
-    Told,
+    DryRun,
     Deleted,
 }
 
@@ -127,7 +127,7 @@ async fn purge(
             (Finding::Purged, _) => {}
             (Finding::Genuine, newest) if newest.is_some_and(|newest| newest < before) => {
                 purged += match extent {
-                    Extent::Told => seal.sealed.header.events,
+                    Extent::DryRun => seal.sealed.header.events,
                     Extent::Deleted => store.purge_events(&seal.sealed, keyring).await?,
                 };
             }
@@ -139,7 +139,7 @@ async fn purge(
     }
     store.close().await;
     print_if_read(&match extent {
-        Extent::Told => format!("{purged} events would be deleted\n"),
+        Extent::DryRun => format!("{purged} events would be deleted\n"),
         Extent::Deleted => format!("{purged} events deleted\n"),
     })
 }

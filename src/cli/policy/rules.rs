@@ -3,7 +3,7 @@
 use clap::Args;
 use serde::Serialize;
 
-use crate::cli::moments::parse_ttl;
+use crate::cli::times::parse_ttl;
 use tokend_client::proto::Policy;
 
 /// A policy on the command line.

@@ -37,7 +37,7 @@ pub(super) async fn token(
         }));
     }
     line.retain(|token| token.state() != TokenState::Revoked);
-    told(&line, json)
+    print_preview(&line, json)
 }
 
 /// Prints the tokens that revoking all of a user would revoke.
@@ -54,10 +54,10 @@ pub(in super::super) async fn user(
         });
     let meant = asked.await?;
     let states = [TokenState::Active, TokenState::Expired, TokenState::Disabled];
-    told(&of_user(client, meant.organization_id, user_id, &states).await?, json)
+    print_preview(&of_user(client, meant.organization_id, user_id, &states).await?, json)
 }
 
-fn told(tokens: &[Token], json: bool) -> Result<(), CommandError> {
+fn print_preview(tokens: &[Token], json: bool) -> Result<(), CommandError> {
     show(tokens, json)?;
     remark(&format!("{} tokens would be revoked; nothing was changed\n", tokens.len()));
     Ok(())

@@ -9,9 +9,9 @@ use super::create::{RequestIdFlag, show_secret};
 use crate::cli::CommandError;
 use crate::cli::arguments::parse_token_id;
 use crate::cli::client::{AddressFlag, Client};
-use crate::cli::moments::{parse_time, parse_ttl};
 use crate::cli::output::{remark, to_the_second};
 use crate::cli::secret_output::OutputFlag;
+use crate::cli::times::{parse_time, parse_ttl};
 use crate::config::Environment;
 
 /// Flags of `tokend token rotate`.

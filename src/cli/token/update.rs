@@ -11,7 +11,7 @@ use super::get::show;
 use crate::cli::CommandError;
 use crate::cli::arguments::parse_token_id;
 use crate::cli::client::{AddressFlag, Client, ClientError};
-use crate::cli::moments::{parse_time, parse_ttl};
+use crate::cli::times::{parse_time, parse_ttl};
 use crate::config::Environment;
 
 /// Flags of `tokend token update`.

@@ -76,7 +76,7 @@ pub(super) async fn run(flags: VerifyFlags, environment: &Environment) -> Result
         };
         json_line(&verified).map_err(CommandError::Output)?
     } else {
-        told(&answer)
+        describe(&answer)
     };
     // The exit status has the verdict even if the output is not read.
     print_if_read(&text)?;
@@ -102,7 +102,7 @@ fn verdict_name(number: i32) -> String {
 }
 
 /// Formats the response for people: the verdict first, alone on its line.
-fn told(answer: &VerifyResponse) -> String {
+fn describe(answer: &VerifyResponse) -> String {
     let name = verdict_name(answer.verdict);
     let mut text = name.trim_start_matches("VERDICT_").to_owned();
     text.push('\n');
@@ -131,7 +131,7 @@ mod tests {
             as_of_time: None,
         };
 
-        let text = told(&answer);
+        let text = describe(&answer);
 
         assert!(text.starts_with("MISSING_SCOPE\nmissing scopes: a:b c:d\nid "), "{text}");
     }
@@ -140,7 +140,7 @@ mod tests {
     fn a_verdict_of_a_later_version_is_its_number_and_admits_nobody() {
         let answer = VerifyResponse { verdict: 99, ..VerifyResponse::default() };
 
-        assert_eq!(told(&answer), "99\n");
+        assert_eq!(describe(&answer), "99\n");
         assert_ne!(answer.verdict(), Verdict::Valid);
     }
 }

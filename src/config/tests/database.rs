@@ -13,7 +13,7 @@ fn a_password_in_the_database_flag_is_refused_and_not_repeated() {
         let refused = refusal(&["--database-url", url], &[("TOKEND_KEYS", KEY)]);
 
         assert!(matches!(refused, ConfigError::PasswordInFlag { .. }), "{url}: {refused:?}");
-        assert!(!told(&refused).contains("canary"));
+        assert!(!message(&refused).contains("canary"));
     }
 }
 
@@ -42,7 +42,7 @@ fn a_way_past_the_pooler_is_taken_beside_a_database_and_nowhere_else() {
     }
     let refused = refusal(&["--direct-database-url", "postgres://u:canary@h/d"], &pooled);
     assert!(matches!(refused, ConfigError::PasswordInFlag { .. }), "{refused:?}");
-    assert!(!told(&refused).contains("canary"));
+    assert!(!message(&refused).contains("canary"));
 }
 
 #[test]
@@ -70,7 +70,7 @@ fn a_url_of_another_database_is_refused_and_not_repeated() {
         let refused = refusal(&[], &[("DATABASE_URL", url), ("TOKEND_KEYS", KEY)]);
 
         assert!(matches!(refused, ConfigError::DatabaseUrl { .. }), "{refused:?}");
-        assert!(!told(&refused).contains("canary"), "{}", told(&refused));
+        assert!(!message(&refused).contains("canary"), "{}", message(&refused));
     }
 }
 
@@ -83,7 +83,7 @@ fn a_parameter_that_would_have_no_effect_is_refused_and_not_repeated() {
         let refused = refusal(&[], &[("DATABASE_URL", &url), ("TOKEND_KEYS", KEY)]);
 
         assert!(matches!(refused, ConfigError::DatabaseUrlParameter { .. }), "{refused:?}");
-        assert!(!told(&refused).contains("canary"), "{}", told(&refused));
+        assert!(!message(&refused).contains("canary"), "{}", message(&refused));
     }
     for query in ["sslmode=require", "%73slmode=require&options[lock_timeout]=9&&host=/run"] {
         let url = format!("postgres://u@h/d?{query}");
@@ -101,7 +101,7 @@ fn a_file_with_a_password_must_be_private() {
     let refused = refusal(&["--config", text(&open)], &[("TOKEND_KEYS", KEY)]);
 
     assert!(matches!(refused, ConfigError::FileExposed(_)), "{refused:?}");
-    assert!(!told(&refused).contains("canary"));
+    assert!(!message(&refused).contains("canary"));
     assert!(serve(&["--config", text(&private)], &[("TOKEND_KEYS", KEY)]).is_ok());
 }
 
@@ -132,7 +132,7 @@ fn problem(url: &str, pairs: &[(&str, &str)]) -> String {
     let pairs = [&[("DATABASE_URL", url), ("TOKEND_KEYS", KEY)], pairs].concat();
     let refused = refusal(&[], &pairs);
     assert!(matches!(refused, ConfigError::DatabaseUrl { .. }), "{refused:?}");
-    assert!(!told(&refused).contains("canary"), "{}", told(&refused));
+    assert!(!message(&refused).contains("canary"), "{}", message(&refused));
     refused.to_string()
 }
 
@@ -153,11 +153,11 @@ fn a_part_that_cannot_be_used_is_named_and_not_repeated() {
         ("postgres://u@h/d?target_session_attrs=standby", "target_session_attrs"),
         ("postgres://u@h/d?sslmode=verify-full&hostaddr=::1", "hostaddr"),
     ] {
-        let said = problem(url, &[]);
-        assert!(said.contains(part), "{url}: {said}");
+        let shown = problem(url, &[]);
+        assert!(shown.contains(part), "{url}: {shown}");
     }
-    let said = problem("postgres://u:can/ary@h/d", &[]);
-    assert!(said.contains("'/' as %2F"), "{said}");
+    let shown = problem("postgres://u:can/ary@h/d", &[]);
+    assert!(shown.contains("'/' as %2F"), "{shown}");
 }
 
 #[test]

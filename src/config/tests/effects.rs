@@ -56,7 +56,7 @@ fn refused(arguments: &[&str], pairs: &[(&str, &str)], setting: &str) {
 #[test]
 fn a_setting_that_nothing_uses_is_refused_wherever_it_is_given() {
     let directory = TempDir::new().unwrap();
-    for (name, value, beside, missing) in SETTINGS {
+    for (name, value, others, missing) in SETTINGS {
         let flag = format!("--{name}");
         let variable = format!("TOKEND_{}", name.replace('-', "_").to_uppercase());
         let number = value.parse::<f64>().is_ok();
@@ -67,7 +67,7 @@ fn a_setting_that_nothing_uses_is_refused_wherever_it_is_given() {
             (vec![], vec![(&*variable, value)]),
             (vec!["--config", text(&file)], vec![]),
         ] {
-            refused(&[&*given, beside].concat(), &pairs, &flag);
+            refused(&[&*given, others].concat(), &pairs, &flag);
             let arguments = [&*given, missing].concat();
             let used = serve(&arguments, &[&[("TOKEND_KEYS", KEY)], &*pairs].concat());
             assert!(used.is_ok(), "{arguments:?} {pairs:?}: {}", used.err().unwrap());
@@ -77,8 +77,8 @@ fn a_setting_that_nothing_uses_is_refused_wherever_it_is_given() {
 
 #[test]
 fn a_flag_that_allows_what_is_not_done_is_refused() {
-    for (flag, beside, allowed) in PERMISSIONS {
-        refused(&[&[flag], beside].concat(), &[], flag);
+    for (flag, others, allowed) in PERMISSIONS {
+        refused(&[&[flag], others].concat(), &[], flag);
         let arguments = [&[flag], allowed].concat();
         let used = serve(&arguments, &[("TOKEND_KEYS", KEY)]);
         assert!(used.is_ok(), "{arguments:?}: {}", used.err().unwrap());

@@ -6,10 +6,11 @@ use crate::api::grpc::Origin;
 #[test]
 fn proxies_are_trusted_where_they_are_named_and_never_everybody() {
     let (settings, _) = serve(&[], &[]).unwrap();
-    assert_eq!(settings.ways.trusted_proxies.iter().count(), 0);
+    assert_eq!(settings.integrations.trusted_proxies.iter().count(), 0);
     let trusted = ["--ext-authz", "--trusted-proxies", "10.0.0.0/8, 2001:db8::/32"];
     let (settings, _) = serve(&trusted, &[]).unwrap();
-    let trusted: Vec<String> = settings.ways.trusted_proxies.iter().map(ToString::to_string).collect();
+    let trusted: Vec<String> =
+        settings.integrations.trusted_proxies.iter().map(ToString::to_string).collect();
     assert_eq!(trusted, ["10.0.0.0/8", "2001:db8::/32"]);
 
     for wide in ["0.0.0.0/0", "::/0", "0.0.0.0/1,128.0.0.0/1", "10.0.0.0/7", "10.0.0.1", "10.0.0.1/8", ""] {
@@ -24,24 +25,24 @@ fn proxies_are_trusted_where_they_are_named_and_never_everybody() {
 
 #[test]
 fn pages_may_call_from_the_origins_that_are_named() {
-    assert!(serve(&[], &[]).unwrap().0.ways.web_origins.is_empty());
+    assert!(serve(&[], &[]).unwrap().0.integrations.web_origins.is_empty());
     let (settings, _) =
         serve(&["--grpc-web-origins", "https://a.example, http://localhost:5173"], &[]).unwrap();
     let expected = ["https://a.example", "http://localhost:5173"].map(|text| Origin::parse(text).unwrap());
-    assert_eq!(settings.ways.web_origins, expected);
+    assert_eq!(settings.integrations.web_origins, expected);
     for wrong in ["*", "https://a.example/", "https://a.example,", ""] {
         let error = refusal(&["--grpc-web-origins", wrong], &[]);
         assert!(matches!(error, ConfigError::WebOrigin { .. }), "{wrong:?}");
     }
     let secret = refusal(&["--grpc-web-origins", "https://a.example,https://u:canary@b.example"], &[]);
-    assert!(told(&secret).contains("number 2") && !told(&secret).contains("canary"), "{secret}");
+    assert!(message(&secret).contains("number 2") && !message(&secret).contains("canary"), "{secret}");
 }
 
 #[test]
 fn token_reviews_are_answered_where_a_scope_says_so() {
     let found = |arguments: &[&str], environment: &[(&str, &str)]| {
         let arguments = [&["--http-listen", "127.0.0.1:9090"], arguments].concat();
-        let review = serve(&arguments, environment).unwrap().0.ways.token_review?;
+        let review = serve(&arguments, environment).unwrap().0.integrations.token_review?;
         Some((review.scope.as_str().to_owned(), review.audiences.join(" ")))
     };
     let audience = "https://kubernetes.default.svc.cluster.local".to_owned();

@@ -41,8 +41,8 @@ fn an_invalid_key_is_refused_with_its_line_and_not_repeated() {
 
     for refused in [by_file, by_text] {
         assert!(matches!(refused, ConfigError::KeyringInvalid { .. }), "{refused:?}");
-        assert!(told(&refused).contains("line 3"), "{}", told(&refused));
-        assert!(!told(&refused).contains("canary"));
+        assert!(message(&refused).contains("line 3"), "{}", message(&refused));
+        assert!(!message(&refused).contains("canary"));
     }
 }
 

@@ -40,8 +40,8 @@ fn a_database_on_another_host_is_reached_by_verified_tls_alone() {
             assert_eq!(refused_as_unverified(&[], &[("DATABASE_URL", &url)]), expected, "{url}");
             assert_eq!(refused_as_unverified(&["--database-url", &url], &[]), expected, "{url}");
             assert!(!refused_as_unverified(&[], &[("DATABASE_URL", &url), (INSECURE, "true")]), "{url}");
-            let said = ["--database-url", &url, "--database-insecure"];
-            assert!(!refused_as_unverified(&said, &[]), "{url}");
+            let shown = ["--database-url", &url, "--database-insecure"];
+            assert!(!refused_as_unverified(&shown, &[]), "{url}");
         }
     }
 }
@@ -81,9 +81,9 @@ fn every_command_with_a_database_is_held_to_it() {
     for error in [migrate.resolve(&environment).err(), bootstrap.resolve(&environment).err()] {
         let error = error.unwrap();
         assert!(matches!(error, ConfigError::DatabaseUnverified { .. }), "{error:?}");
-        let said = error.to_string();
-        assert!(said.contains("sslmode=verify-full") && said.contains("--database-insecure"), "{said}");
-        assert!(said.contains("DATABASE_URL") && !said.contains("db.example"), "{said}");
+        let shown = error.to_string();
+        assert!(shown.contains("sslmode=verify-full") && shown.contains("--database-insecure"), "{shown}");
+        assert!(shown.contains("DATABASE_URL") && !shown.contains("db.example"), "{shown}");
     }
 }
 
@@ -112,6 +112,6 @@ fn spans_leave_this_machine_by_tls_unless_that_is_said() {
     ] {
         let refused = refusal(&["--otlp-endpoint", endpoint, "--otlp-insecure"], &[]);
         assert!(matches!(refused, ConfigError::OtlpEndpoint), "{endpoint}: {refused:?}");
-        assert!(!told(&refused).contains("canary"));
+        assert!(!message(&refused).contains("canary"));
     }
 }

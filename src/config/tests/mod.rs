@@ -62,7 +62,7 @@ fn refusal(flags: &[&str], pairs: &[(&str, &str)]) -> ConfigError {
 }
 
 /// Everything that would be printed of an error, and its Debug.
-fn told(error: &ConfigError) -> String {
+fn message(error: &ConfigError) -> String {
     let mut text = format!("{error:?} {error}");
     let mut cause = std::error::Error::source(error);
     while let Some(error) = cause {

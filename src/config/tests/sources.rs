@@ -79,7 +79,7 @@ fn a_broken_file_is_refused_without_quoting_it() {
     let refused = refusal(&["--config", text(&file)], &[]);
 
     assert!(matches!(refused, ConfigError::FileInvalid { line: 2, .. }), "{refused:?}");
-    assert!(!told(&refused).contains("canary"));
+    assert!(!message(&refused).contains("canary"));
 }
 
 #[test]

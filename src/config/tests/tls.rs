@@ -80,7 +80,7 @@ fn tls_files_without_those_that_they_need_are_refused() {
         assert!(matches!(refusal(flags, &[]), ConfigError::TlsIncomplete { .. }), "{flags:?}");
     }
     let directory = TempDir::new().unwrap();
-    let lone = "[[client-certificate]]\nname = \"dns:a\"\nscopes = [\"tokend:read\"]\n";
-    let file = write(&directory, "tokend.toml", lone, 0o644);
+    let mapping_only = "[[client-certificate]]\nname = \"dns:a\"\nscopes = [\"tokend:read\"]\n";
+    let file = write(&directory, "tokend.toml", mapping_only, 0o644);
     assert!(matches!(refusal(&["--config", text(&file)], &[]), ConfigError::MappingWithoutCa));
 }

@@ -31,7 +31,7 @@ use crate::api::ending::Ending;
 use crate::api::error::CallError;
 use crate::api::grpc::call::timeout;
 use crate::api::grpc::token_api::TokenApi;
-use crate::api::grpc::verify::Begun;
+use crate::api::grpc::verify::VerifyProgress;
 use crate::api::grpc::{MAX_HEADERS, MAX_REQUEST_BYTES};
 use crate::api::proto::VerifyRequest;
 use crate::api::status;
@@ -234,8 +234,8 @@ impl Answering {
             && let Some(message) = message::read_only(&bytes)
         {
             return match self.api.begin_verify(&parts.headers, Some(&self.peer), &message) {
-                Begun::Answered(outcome) => Ok(Answer::from(&outcome?).respond()),
-                begun => Box::pin(self.finish(begun, *parts, message)).await,
+                VerifyProgress::Answered(outcome) => Ok(Answer::from(&outcome?).respond()),
+                progress => Box::pin(self.finish(progress, *parts, message)).await,
             };
         }
         Box::pin(self.route(Request::from_parts(*parts, Body::new(Full::new(bytes))))).await
@@ -271,21 +271,25 @@ impl Answering {
             return Arc::clone(self).wait_for(reading, Next::Verify);
         };
         match self.api.begin_verify(request.headers(), Some(&self.peer), &message) {
-            Begun::Answered(outcome) => Step::Answered(outcome.map(|reply| Answer::from(&reply).respond())),
-            begun => Step::Waits(Box::pin(Arc::clone(self).finish(begun, request.into_parts().0, message))),
+            VerifyProgress::Answered(outcome) => {
+                Step::Answered(outcome.map(|reply| Answer::from(&reply).respond()))
+            }
+            progress => {
+                Step::Waits(Box::pin(Arc::clone(self).finish(progress, request.into_parts().0, message)))
+            }
         }
     }
 
     async fn finish(
         self: Arc<Self>,
-        begun: Begun,
+        progress: VerifyProgress,
         parts: Parts,
         message: VerifyRequest,
     ) -> Result<Response<Answer>, Status> {
         let timeout = timeout(&parts.headers);
         let mut request = Request::from_parts(parts, message);
         request.extensions_mut().insert(self.peer.clone());
-        let finishing = self.api.finish_verify(begun, tonic::Request::from_http(request));
+        let finishing = self.api.finish_verify(progress, tonic::Request::from_http(request));
         let reply = in_time(|| timeout, Box::pin(finishing)).await??;
         Ok(Answer::from(reply.get_ref()).respond())
     }

@@ -10,7 +10,7 @@ use std::sync::{Arc, LazyLock};
 use tonic::Status;
 use tonic::codegen::http::{HeaderMap, HeaderName, HeaderValue};
 
-use crate::admission::response_memory::{ResponseMemory, holding};
+use crate::admission::response_memory::{ResponseMemory, reserved_bytes};
 use crate::api::status;
 use crate::verify::ClientKey;
 
@@ -55,10 +55,12 @@ fn hold(headers: &mut HeaderMap, response_memory: &ResponseMemory, peer: IpAddr)
     let size = |(name, value): (&HeaderName, &HeaderValue)| name.as_str().len() + value.len() + OVERHEAD;
     let bytes = headers.iter().map(size).sum();
     match response_memory.reserve_for_refusal(ClientKey::Peer(Some(peer)), bytes) {
-        Ok(room) => {
+        Ok(reservation) => {
             let longest = HEADERS.iter().find(|name| headers.contains_key(*name));
             let Some(value) = longest.and_then(|name| headers.get_mut(name)) else { return };
-            if let Ok(mut held) = HeaderValue::from_maybe_shared(holding(value.as_bytes(), vec![room])) {
+            if let Ok(mut held) =
+                HeaderValue::from_maybe_shared(reserved_bytes(value.as_bytes(), vec![reservation]))
+            {
                 // Without this, HPACK's table would keep it as long as the connection.
                 held.set_sensitive(true);
                 *value = held;

@@ -18,26 +18,25 @@ pub(super) fn parse_time(text: &str) -> Result<Timestamp, &'static str> {
 
 /// Parses a time, or how long ago it was.
 pub(super) fn parse_past(text: &str) -> Result<Timestamp, String> {
-    moment(text, OffsetDateTime::checked_sub, "how long ago, such as 90d")
+    time(text, OffsetDateTime::checked_sub, "how long ago, such as 90d")
 }
 
 /// Parses a time, or how far ahead it is.
 pub(super) fn parse_future(text: &str) -> Result<Timestamp, String> {
-    moment(text, OffsetDateTime::checked_add, "how far ahead, such as 30d")
+    time(text, OffsetDateTime::checked_add, "how far ahead, such as 30d")
 }
 
-fn moment(
+fn time(
     text: &str,
     from_now: impl Fn(OffsetDateTime, Duration) -> Option<OffsetDateTime>,
     expected: &str,
 ) -> Result<Timestamp, String> {
-    let moment = match parse_duration(text) {
+    let time = match parse_duration(text) {
         Ok(length) => Duration::try_from(length).ok().and_then(|length| from_now(clock::now(), length)),
         Err(problem @ DurationProblem::Calendar) => return Err(problem.to_string()),
         Err(DurationProblem::Malformed) => OffsetDateTime::parse(text, &Rfc3339).ok(),
     };
-    moment
-        .map(timestamp)
+    time.map(timestamp)
         .ok_or_else(|| format!("expected {expected}, or date, time and zone, such as 2030-01-31T00:00:00Z"))
 }
 
@@ -52,16 +51,16 @@ mod tests {
     #[test]
     fn a_moment_is_a_date_or_a_distance_from_now() {
         let now = clock::now().unix_timestamp();
-        let near = |moment: Timestamp, distance: i64| (moment.seconds - now - distance).abs() < 60;
+        let near = |time: Timestamp, distance: i64| (time.seconds - now - distance).abs() < 60;
         assert!(near(parse_past("90d").unwrap(), -90 * 86_400));
         assert!(near(parse_future("1h30m").unwrap(), 5400));
         let date = Timestamp { seconds: 1_700_000_000, nanos: 500_000_000 };
         assert_eq!(parse_past("2023-11-14T23:13:20.5+01:00"), Ok(date));
         assert_eq!(parse_future("2023-11-14T23:13:20.5+01:00"), Ok(date));
         for text in ["", "canary", "2030-01-31", "99999999999d"] {
-            let said = parse_past(text).unwrap_err();
-            assert!(said.contains("90d") && said.contains("2030-01-31T00:00:00Z"), "{said}");
-            assert!(!said.contains("canary"));
+            let message = parse_past(text).unwrap_err();
+            assert!(message.contains("90d") && message.contains("2030-01-31T00:00:00Z"), "{message}");
+            assert!(!message.contains("canary"));
         }
         assert!(parse_past("1M").unwrap_err().contains("not equally long"));
     }
