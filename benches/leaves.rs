@@ -16,8 +16,7 @@ use tokend::admission::hash_pool::HashPool;
 use tokend::api::grpc::VerifyReply;
 use tokend::clock;
 use tokend::domain::{
-    Labels, Networks, OrganizationId, Principal, Reach, Record, Scope, Scopes, Token, TokenName, UserId,
-    Verdict, judge,
+    Labels, OrganizationId, Principal, Reach, Record, Scope, Scopes, Token, TokenName, UserId, Verdict, judge,
 };
 use tokend::embedded::{Cluster, Durability};
 use tokend::metrics::{Lookup, Metrics, Rpc};
@@ -99,22 +98,14 @@ fn scopes(texts: &[&str]) -> anyhow::Result<Scopes> {
 
 fn record(id: TokenId, mac: tokend::secret::Mac) -> anyhow::Result<(Record, time::OffsetDateTime)> {
     let now = time::OffsetDateTime::from_unix_timestamp(1_760_000_000)?;
+    let owner = (OrganizationId::parse("acme")?, UserId::parse("user-000123")?);
+    let name = TokenName::parse("continuous integration")?;
+    let creation = (now - time::Duration::days(1), Principal::Bootstrap);
     let token = Token {
-        id,
-        organization_id: OrganizationId::parse("acme")?,
-        user_id: UserId::parse("user-000123")?,
-        name: TokenName::parse("continuous integration")?,
         scopes: scopes(&["repo:*", "user:read", "deploy:staging", "reports:read"])?,
         labels: Labels::parse([("team", "billing"), ("environment", "production")].map(owned))?,
-        create_time: now - time::Duration::days(1),
-        created_by: Principal::Bootstrap,
         expire_time: Some(now + time::Duration::days(1)),
-        last_use_time: None,
-        revoke_time: None,
-        revoke_reason: None,
-        disable_time: None,
-        rotated_from: None,
-        allowed_cidrs: Networks::default(),
+        ..Token::new(id, owner, name, creation)
     };
     Ok((Record::new(&token, mac), now))
 }

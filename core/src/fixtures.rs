@@ -5,7 +5,7 @@
 use time::macros::datetime;
 use zeroize::Zeroizing;
 
-use crate::domain::{Labels, Networks, OrganizationId, Principal, Scope, Scopes, Token, TokenName, UserId};
+use crate::domain::{OrganizationId, Principal, Scope, Scopes, Token, TokenName, UserId};
 use crate::secret::{Secret, TokenId};
 
 /// Returns a token with these scopes, of user ann in organization acme, created at noon on 28 February
@@ -16,22 +16,12 @@ use crate::secret::{Secret, TokenId};
 #[must_use]
 pub fn token(scopes: &[&str]) -> Token {
     let scopes = scopes.iter().map(|text| Scope::parse(text).unwrap()).collect();
+    let owner = (OrganizationId::parse("acme").unwrap(), UserId::parse("ann").unwrap());
+    let name = TokenName::parse("laptop").unwrap();
+    let creation = (datetime!(2026-02-28 12:00 UTC), Principal::Bootstrap);
     Token {
-        id: TokenId::from_bytes([7; 16]),
-        organization_id: OrganizationId::parse("acme").unwrap(),
-        user_id: UserId::parse("ann").unwrap(),
-        name: TokenName::parse("laptop").unwrap(),
         scopes: Scopes::new(scopes).unwrap(),
-        labels: Labels::default(),
-        allowed_cidrs: Networks::default(),
-        create_time: datetime!(2026-02-28 12:00 UTC),
-        created_by: Principal::Bootstrap,
-        expire_time: None,
-        last_use_time: None,
-        revoke_time: None,
-        revoke_reason: None,
-        rotated_from: None,
-        disable_time: None,
+        ..Token::new(TokenId::from_bytes([7; 16]), owner, name, creation)
     }
 }
 

@@ -7,7 +7,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
-use super::{FieldError, OrganizationId, Principal, Token, UserId};
+use super::token::Value;
+use super::{FieldError, OrganizationId, Principal, Scope, Token, UserId};
 use crate::secret::TokenId;
 
 /// What happened to a token.
@@ -141,50 +142,38 @@ pub struct TokenEvent {
     pub changes: Vec<FieldChange>,
 }
 
+/// The fields that are not recorded as changes: those that the event has itself or its kind and time say,
+/// and the last use, which is no change.
+const NOT_RECORDED: [&str; 6] =
+    ["id", "organization_id", "user_id", "create_time", "created_by", "last_use_time"];
+
 /// Returns what changed between two states of a token; without an old one, all its fields with a value.
 #[must_use]
 pub fn field_changes(old: Option<&Token>, new: &Token) -> Vec<FieldChange> {
-    let fields = [
-        field("name", old, new, |token| Some(token.name.as_str().to_owned())),
-        field("scopes", old, new, |token| listed(token.scopes.iter().map(|scope| scope.as_str().to_owned()))),
-        field("labels", old, new, labels),
-        field("allowed_cidrs", old, new, |token| listed(token.allowed_cidrs.iter().map(ToString::to_string))),
-        field("expire_time", old, new, |token| token.expire_time.map(rfc3339)),
-        field("rotated_from", old, new, |token| token.rotated_from.map(|id| id.to_string())),
-        field("disable_time", old, new, |token| token.disable_time.map(rfc3339)),
-        field("revoke_time", old, new, |token| token.revoke_time.map(rfc3339)),
-        field("revoke_reason", old, new, |token| {
-            token
-                .revoke_reason
-                .as_ref()
-                .map(|reason| reason.as_str().to_owned())
-                .filter(|text| !text.is_empty())
-        }),
-    ];
-    fields.into_iter().flatten().collect()
+    let before = old.map(|token| token.fields().map(|field| recorded(&field.value))).unwrap_or_default();
+    let changed = new.fields().into_iter().zip(before).filter_map(|(field, old)| {
+        let new = recorded(&field.value);
+        let recorded = old != new && !NOT_RECORDED.contains(&field.name);
+        recorded.then(|| FieldChange { field: field.name.to_owned(), old, new })
+    });
+    changed.collect()
 }
 
-fn field(
-    name: &str,
-    old: Option<&Token>,
-    new: &Token,
-    value: impl Fn(&Token) -> Option<String>,
-) -> Option<FieldChange> {
-    let (old, new) = (old.and_then(&value), value(new));
-    (old != new).then(|| FieldChange { field: name.to_owned(), old, new })
-}
-
-/// Formats labels as one JSON object, so that no value can be mistaken for another label.
-fn labels(token: &Token) -> Option<String> {
-    let labels: BTreeMap<&str, &str> = token.labels.iter().collect();
-    // Cannot fail for strings.
-    (!labels.is_empty()).then(|| serde_json::to_string(&labels).unwrap_or_default())
-}
-
-/// Joins values that contain no spaces.
-fn listed(values: impl Iterator<Item = String>) -> Option<String> {
-    let joined = values.collect::<Vec<_>>().join(" ");
-    Some(joined).filter(|text| !text.is_empty())
+/// Formats a value: lists, whose values contain no spaces, with spaces between them; labels as one JSON
+/// object, so that no value can be mistaken for another label. `None`: it is not set.
+fn recorded(value: &Value<'_>) -> Option<String> {
+    let text = match value {
+        Value::Text(text) => text.clone().into_owned(),
+        Value::Scopes(scopes) => scopes.iter().map(Scope::as_str).collect::<Vec<_>>().join(" "),
+        Value::Networks(networks) => networks.iter().map(ToString::to_string).collect::<Vec<_>>().join(" "),
+        Value::Labels(labels) => {
+            let labels: BTreeMap<&str, &str> = labels.iter().collect();
+            // Cannot fail for strings.
+            if labels.is_empty() { String::new() } else { serde_json::to_string(&labels).unwrap_or_default() }
+        }
+        Value::Time(time) => time.map(rfc3339).unwrap_or_default(),
+    };
+    Some(text).filter(|text| !text.is_empty())
 }
 
 fn rfc3339(time: OffsetDateTime) -> String {

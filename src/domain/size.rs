@@ -5,7 +5,7 @@
 #![cfg_attr(not(test), expect(clippy::arithmetic_side_effects, reason = "lengths of what lies in memory"))]
 
 use super::event::TokenEvent;
-use super::token::Token;
+use super::token::{Token, Value};
 
 /// The maximum bytes of the items on a page; a page that would be larger ends earlier.
 pub const MAX_PAGE_BYTES: usize = 2 << 20;
@@ -42,16 +42,19 @@ fn text(text: &str) -> usize {
 /// Returns an upper bound of the token's size in a response, in bytes.
 #[must_use]
 pub fn of_token(token: &Token) -> usize {
-    // The fixed-size fields: id, state, times, `created_by` and the token's own frame.
-    const FIXED: usize = 256;
-    FIXED
-        + text(token.organization_id.as_str())
-        + text(token.user_id.as_str())
-        + text(token.name.as_str())
-        + token.revoke_reason.as_ref().map_or(0, |reason| text(reason.as_str()))
-        + token.scopes.iter().map(|scope| text(scope.as_str())).sum::<usize>()
-        + token.allowed_cidrs.iter().map(|network| text(&network.to_string())).sum::<usize>()
-        + token.labels.iter().map(|(key, value)| text(key) + text(value) + FRAME).sum::<usize>()
+    // A time is two varints with a tag each, of 10 and 5 bytes at most.
+    const TIME: usize = FRAME + 17;
+    // The state and the token's own frame.
+    const FIXED: usize = 2 * FRAME;
+    let fields = token.fields();
+    let sizes = fields.iter().map(|field| match &field.value {
+        Value::Text(value) => text(value),
+        Value::Scopes(scopes) => scopes.iter().map(|scope| text(scope.as_str())).sum(),
+        Value::Networks(networks) => networks.iter().map(|network| text(&network.to_string())).sum(),
+        Value::Labels(labels) => labels.iter().map(|(key, value)| text(key) + text(value) + FRAME).sum(),
+        Value::Time(_) => TIME,
+    });
+    FIXED + sizes.sum::<usize>()
 }
 
 /// Returns an upper bound of the event's size in a response, in bytes.
@@ -79,7 +82,7 @@ mod tests {
     use crate::domain::fields::MAX_LABELS;
     use crate::domain::scope::MAX_SCOPES;
     use crate::domain::{
-        Labels, Network, Networks, OrganizationId, RevokeReason, Scope, Scopes, TokenName, UserId,
+        Labels, Network, Networks, OrganizationId, Principal, RevokeReason, Scope, Scopes, TokenName, UserId,
     };
     use tokend_core::fixtures::token;
 
@@ -97,6 +100,7 @@ mod tests {
         largest.labels = Labels::parse(labels).unwrap();
         let network = |n| Network::parse(&format!("2001:db8:1111:2222:3333:4444:5555:{n:x}/128")).unwrap();
         largest.allowed_cidrs = Networks::new((0x1000..0x1000 + 64).map(network).collect()).unwrap();
+        largest.created_by = Principal::parse(&format!("cert:{}", "a".repeat(295))).unwrap();
         largest.revoke_time = Some(largest.create_time);
         largest.revoke_reason = Some(RevokeReason::parse(&"r".repeat(500)).unwrap());
 

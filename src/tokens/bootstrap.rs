@@ -6,7 +6,7 @@ use secrecy::SecretString;
 use super::mint::{Minted, mint};
 use super::{ActionError, MintError};
 use crate::domain::scope::ReservedScope;
-use crate::domain::{Labels, Networks, OrganizationId, Principal, Scope, Scopes, Token, TokenName, UserId};
+use crate::domain::{OrganizationId, Principal, Scope, Scopes, Token, TokenName, UserId};
 use crate::secret::{DurableCost, Keyring, Prefix};
 use crate::store::{FirstRoot, NewToken, Store};
 
@@ -48,21 +48,11 @@ pub async fn bootstrap(
 
 fn root_token(minted: &Minted) -> Result<Token, MintError> {
     let impossible = |error| MintError::RootToken(error);
+    let owner = (OrganizationId::default_organization(), UserId::parse("root").map_err(impossible)?);
+    let name = TokenName::parse("bootstrap").map_err(impossible)?;
+    let creation = (time::OffsetDateTime::UNIX_EPOCH, Principal::Bootstrap);
     Ok(Token {
-        id: minted.id,
-        organization_id: OrganizationId::default_organization(),
-        user_id: UserId::parse("root").map_err(impossible)?,
-        name: TokenName::parse("bootstrap").map_err(impossible)?,
         scopes: Scopes::new(vec![Scope::from(ReservedScope::Root)]).map_err(impossible)?,
-        labels: Labels::default(),
-        allowed_cidrs: Networks::default(),
-        create_time: time::OffsetDateTime::UNIX_EPOCH,
-        created_by: Principal::Bootstrap,
-        expire_time: None,
-        last_use_time: None,
-        revoke_time: None,
-        revoke_reason: None,
-        rotated_from: None,
-        disable_time: None,
+        ..Token::new(minted.id, owner, name, creation)
     })
 }

@@ -133,22 +133,13 @@ fn new_token(
     caller.organization(Some(organization_id.clone()))?;
     let expire_time = super::resolve(request.expiration, now)?;
     caller.may_grant(&request.scopes, expire_time, &request.allowed_cidrs)?;
+    let owner = (organization_id.clone(), request.user_id.clone());
     let token = Token {
-        id,
-        organization_id: organization_id.clone(),
-        user_id: request.user_id.clone(),
-        name: request.name.clone(),
         scopes: request.scopes.clone(),
         labels: request.labels.clone(),
         allowed_cidrs: request.allowed_cidrs.clone(),
-        create_time: now,
-        created_by: caller.principal.clone(),
         expire_time,
-        last_use_time: None,
-        revoke_time: None,
-        revoke_reason: None,
-        rotated_from: None,
-        disable_time: None,
+        ..Token::new(id, owner, request.name.clone(), (now, caller.principal.clone()))
     };
     policy.allows_end(&token)?;
     policy.allows_scopes(&token)?;

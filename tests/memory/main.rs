@@ -8,9 +8,7 @@ use std::sync::Arc;
 
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 use time::OffsetDateTime;
-use tokend::domain::{
-    Labels, Networks, OrganizationId, Principal, Record, Scope, Scopes, Token, TokenName, UserId,
-};
+use tokend::domain::{Labels, OrganizationId, Principal, Record, Scope, Scopes, Token, TokenName, UserId};
 use tokend::metrics::Metrics;
 use tokend::secret::{KeyId, Mac, TokenId};
 use tokend::{changefeed, clock, domain, metrics, secret};
@@ -80,21 +78,12 @@ fn token(id: TokenId, scopes: &[&str]) -> Token {
     let labels = [("team", "billing"), ("environment", "production")];
     let scopes = scopes.iter().map(|text| Scope::parse(text).unwrap()).collect();
     let now = OffsetDateTime::from_unix_timestamp_nanos(1_760_000_000_123_456_000).unwrap();
+    let owner = (OrganizationId::parse("acme").unwrap(), UserId::parse("user-000123").unwrap());
+    let name = TokenName::parse("continuous integration").unwrap();
     Token {
-        id,
-        organization_id: OrganizationId::parse("acme").unwrap(),
-        user_id: UserId::parse("user-000123").unwrap(),
-        name: TokenName::parse("continuous integration").unwrap(),
         scopes: Scopes::new(scopes).unwrap(),
         labels: Labels::parse(labels.map(|(key, value)| (key.to_owned(), value.to_owned()))).unwrap(),
-        create_time: now,
-        created_by: Principal::Token(id),
         expire_time: Some(now + time::Duration::days(90)),
-        last_use_time: None,
-        revoke_time: None,
-        disable_time: None,
-        revoke_reason: None,
-        rotated_from: None,
-        allowed_cidrs: Networks::default(),
+        ..Token::new(id, owner, name, (now, Principal::Token(id)))
     }
 }

@@ -5,26 +5,13 @@
 use time::OffsetDateTime;
 
 use super::fields::OrganizationId;
-use super::token::Token;
+use super::token::{Token, Value};
 
-/// Tags of the wire format: field number × 8, plus 2 for length-delimited.
-const ID: u32 = 1 << 3 | 2;
-const ORGANIZATION_ID: u32 = 2 << 3 | 2;
-const USER_ID: u32 = 3 << 3 | 2;
-const NAME: u32 = 4 << 3 | 2;
-const SCOPES: u32 = 5 << 3 | 2;
-const LABELS: u32 = 6 << 3 | 2;
-const ALLOWED_CIDRS: u32 = 7 << 3 | 2;
-const CREATE_TIME: u32 = 9 << 3 | 2;
-const CREATED_BY: u32 = 10 << 3 | 2;
-const EXPIRE_TIME: u32 = 11 << 3 | 2;
-const REVOKE_TIME: u32 = 13 << 3 | 2;
-const REVOKE_REASON: u32 = 14 << 3 | 2;
-const ROTATED_FROM: u32 = 15 << 3 | 2;
-const DISABLE_TIME: u32 = 16 << 3 | 2;
+/// The field of the last use, which is not part of the record.
+const LAST_USE_TIME: &str = "last_use_time";
 
 /// The positions of the fields that judging needs in the packed bytes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct FieldPositions {
     organization: (u16, u16),
     scopes: (u16, u16),
@@ -42,49 +29,35 @@ impl FieldPositions {
     /// Packs a token. One within the limits of its fields is at most 22 KiB, so positions fit 16 bits.
     #[must_use]
     pub fn pack(token: &Token) -> (Self, Vec<u8>) {
-        let mut wire = Vec::with_capacity(256);
-        text(&mut wire, ID, &token.id.to_string());
-        text(&mut wire, ORGANIZATION_ID, token.organization_id.as_str());
-        let organization_end = wire.len();
-        let organization_start = organization_end.saturating_sub(token.organization_id.as_str().len());
-        text(&mut wire, USER_ID, token.user_id.as_str());
-        text(&mut wire, NAME, token.name.as_str());
-        let scopes_start = wire.len();
-        for scope in token.scopes.iter() {
-            text(&mut wire, SCOPES, scope.as_str());
-        }
-        let scopes_end = wire.len();
-        for (key, value) in token.labels.iter() {
-            label(&mut wire, key, value);
-        }
-        let cidrs_start = wire.len();
-        for network in token.allowed_cidrs.iter() {
-            text(&mut wire, ALLOWED_CIDRS, &network.to_string());
-        }
-        let cidrs_end = wire.len();
-        time(&mut wire, CREATE_TIME, token.create_time);
-        text(&mut wire, CREATED_BY, &token.created_by.to_string());
-        if let Some(end) = token.expire_time {
-            time(&mut wire, EXPIRE_TIME, end);
-        }
-        if let Some(revoked) = token.revoke_time {
-            time(&mut wire, REVOKE_TIME, revoked);
-        }
-        if let Some(reason) = &token.revoke_reason {
-            text(&mut wire, REVOKE_REASON, reason.as_str());
-        }
-        if let Some(id) = &token.rotated_from {
-            text(&mut wire, ROTATED_FROM, &id.to_string());
-        }
-        if let Some(disabled) = token.disable_time {
-            time(&mut wire, DISABLE_TIME, disabled);
-        }
+        let (mut positions, mut wire) = (Self::default(), Vec::with_capacity(256));
         let position = |at: usize| u16::try_from(at).unwrap_or(u16::MAX);
-        let positions = Self {
-            organization: (position(organization_start), position(organization_end)),
-            scopes: (position(scopes_start), position(scopes_end)),
-            allowed_cidrs: (position(cidrs_start), position(cidrs_end)),
-        };
+        for field in token.fields() {
+            let start = position(wire.len());
+            // Of the wire format: length-delimited, as all these fields are.
+            let tag = field.number << 3 | 2;
+            match &field.value {
+                Value::Text(value) => text(&mut wire, tag, value),
+                Value::Scopes(scopes) => scopes.iter().for_each(|scope| text(&mut wire, tag, scope.as_str())),
+                Value::Networks(networks) => {
+                    networks.iter().for_each(|network| text(&mut wire, tag, &network.to_string()));
+                }
+                Value::Labels(labels) => {
+                    labels.iter().for_each(|(key, value)| label(&mut wire, tag, key, value));
+                }
+                Value::Time(Some(value)) if field.name != LAST_USE_TIME => time(&mut wire, tag, *value),
+                Value::Time(_) => {}
+            }
+            let end = position(wire.len());
+            match field.name {
+                "organization_id" => {
+                    let length = position(token.organization_id.as_str().len());
+                    positions.organization = (end.saturating_sub(length), end);
+                }
+                "scopes" => positions.scopes = (start, end),
+                "allowed_cidrs" => positions.allowed_cidrs = (start, end),
+                _ => {}
+            }
+        }
         (positions, wire)
     }
 
@@ -175,11 +148,11 @@ fn bytes(wire: &mut Vec<u8>, tag: u32, content: &[u8]) {
 }
 
 /// Writes a map entry: a message of key (1) and value (2).
-fn label(wire: &mut Vec<u8>, key: &str, value: &str) {
+fn label(wire: &mut Vec<u8>, tag: u32, key: &str, value: &str) {
     let mut entry = Vec::with_capacity(key.len().saturating_add(value.len()).saturating_add(6));
     text(&mut entry, 1 << 3 | 2, key);
     text(&mut entry, 2 << 3 | 2, value);
-    bytes(wire, LABELS, &entry);
+    bytes(wire, tag, &entry);
 }
 
 /// Writes a `google.protobuf.Timestamp`: seconds (1) and nanoseconds (2).

@@ -1,5 +1,7 @@
-//! The token and its state. Called by every action and every response that contains a token. Knows no
-//! clock: the time at which a state is judged is an argument.
+//! The token, its fields as the contract names them, and its state. Called by every action and every
+//! response that contains a token. Knows no clock: the time at which a state is judged is an argument.
+
+use std::borrow::Cow;
 
 use time::OffsetDateTime;
 
@@ -45,6 +47,32 @@ pub struct Token {
     pub disable_time: Option<OffsetDateTime>,
 }
 
+/// A field of a token, as the contract has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Field<'a> {
+    /// Its number in the contract.
+    pub number: u32,
+    /// Its name in the contract.
+    pub name: &'static str,
+    /// Its value.
+    pub value: Value<'a>,
+}
+
+/// The value of a field. An empty one is one that is not set, as in the contract.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Value<'a> {
+    /// A text.
+    Text(Cow<'a, str>),
+    /// Scopes: a list of texts.
+    Scopes(&'a Scopes),
+    /// Networks: a list of texts.
+    Networks(&'a Networks),
+    /// Labels: a map of texts.
+    Labels(&'a Labels),
+    /// A time.
+    Time(Option<OffsetDateTime>),
+}
+
 /// Whether a token can be used, at a given time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -60,6 +88,81 @@ pub enum TokenState {
 }
 
 impl Token {
+    /// Creates a token without scopes, labels and networks that never expires, and to which nothing has
+    /// happened yet.
+    #[must_use]
+    pub fn new(
+        id: TokenId,
+        (organization_id, user_id): (OrganizationId, UserId),
+        name: TokenName,
+        (create_time, created_by): (OffsetDateTime, Principal),
+    ) -> Self {
+        Self {
+            id,
+            organization_id,
+            user_id,
+            name,
+            scopes: Scopes::default(),
+            labels: Labels::default(),
+            allowed_cidrs: Networks::default(),
+            create_time,
+            created_by,
+            expire_time: None,
+            last_use_time: None,
+            revoke_time: None,
+            revoke_reason: None,
+            rotated_from: None,
+            disable_time: None,
+        }
+    }
+
+    /// Returns every field except the state, which depends on the time, by ascending number.
+    #[must_use]
+    pub fn fields(&self) -> [Field<'_>; 15] {
+        use Value::{Text, Time};
+        // Without `..`, so that this does not compile while a field is missing below.
+        let Self {
+            id,
+            organization_id,
+            user_id,
+            name,
+            scopes,
+            labels,
+            allowed_cidrs,
+            create_time,
+            created_by,
+            expire_time,
+            last_use_time,
+            revoke_time,
+            revoke_reason,
+            rotated_from,
+            disable_time,
+        } = self;
+        let field = |number, name, value| Field { number, name, value };
+        let reason = revoke_reason.as_ref().map_or("", RevokeReason::as_str);
+        [
+            field(1, "id", Text(id.to_string().into())),
+            field(2, "organization_id", Text(organization_id.as_str().into())),
+            field(3, "user_id", Text(user_id.as_str().into())),
+            field(4, "name", Text(name.as_str().into())),
+            field(5, "scopes", Value::Scopes(scopes)),
+            field(6, "labels", Value::Labels(labels)),
+            field(7, "allowed_cidrs", Value::Networks(allowed_cidrs)),
+            field(9, "create_time", Time(Some(*create_time))),
+            field(10, "created_by", Text(created_by.to_string().into())),
+            field(11, "expire_time", Time(*expire_time)),
+            field(12, "last_use_time", Time(*last_use_time)),
+            field(13, "revoke_time", Time(*revoke_time)),
+            field(14, "revoke_reason", Text(reason.into())),
+            field(
+                15,
+                "rotated_from",
+                Text(rotated_from.map_or_else(String::new, |id| id.to_string()).into()),
+            ),
+            field(16, "disable_time", Time(*disable_time)),
+        ]
+    }
+
     /// Returns the token's state at `now`. It is expired from `expire_time` on, inclusive.
     #[must_use]
     pub fn state(&self, now: OffsetDateTime) -> TokenState {
