@@ -1,16 +1,11 @@
-//! Compiles the contract in `proto/` to Rust, and to the descriptor set that reflection serves; and what is
-//! spoken of others' contracts, in `third-party/`.
+//! Compiles the contract in `proto/` to the service's trait, and to the descriptor set that reflection serves;
+//! its messages come from `client/`. Compiles what is used of others' contracts, in `third-party/`.
 //!
 //! Cargo runs it; `protox` parses the files in pure Rust, so a build needs no `protoc`.
 
 use std::{env, error::Error, fs, path::PathBuf};
 
 use protox::Compiler;
-
-#[path = "client/secret_messages.rs"]
-mod secret_messages;
-
-use secret_messages::SECRET_MESSAGES;
 
 const INCLUDES: [&str; 1] = ["proto"];
 const FILES: [&str; 1] = ["tokend/v1/token_service.proto"];
@@ -33,23 +28,12 @@ fn main() -> Result<(), Box<dyn Error>> {
     let out_dir = PathBuf::from(env::var_os("OUT_DIR").ok_or("OUT_DIR is not set")?);
     fs::write(out_dir.join("tokend_descriptor.bin"), compiler.encode_file_descriptor_set())?;
 
-    let files = compiler.file_descriptor_set();
-    tonic_prost_build::configure()
-        .build_server(false)
-        .skip_debug(SECRET_MESSAGES)
-        .compile_fds(files.clone())?;
-
-    // The server apart: it writes Verify's answers from what the cache holds, not from messages.
-    let server_dir = out_dir.join("server");
-    fs::create_dir_all(&server_dir)?;
-    let mut server = tonic_prost_build::configure()
-        .build_client(false)
-        .out_dir(server_dir)
-        .extern_path(".tokend.v1", "crate::api::proto");
+    let mut server =
+        tonic_prost_build::configure().build_client(false).extern_path(".tokend.v1", "crate::api::proto");
     for (message, reply) in REPLIES {
         server = server.extern_path(message, reply);
     }
-    server.compile_fds(files)?;
+    server.compile_fds(compiler.file_descriptor_set())?;
 
     let mut health = Compiler::new(["third-party"])?;
     health.include_source_info(true).open_file("grpc/health/v1/health.proto")?;

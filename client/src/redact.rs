@@ -1,5 +1,5 @@
 //! Hand-written `Debug` for messages that carry a secret, or a request id, which is as sensitive.
-//! build.rs derives none for these. The server includes this file, too.
+//! build.rs derives none for these.
 
 use std::fmt;
 

@@ -1,5 +1,6 @@
-//! Converts tokens from the contract's messages to `tokend-core`'s types, and times in both
-//! directions. A field that cannot be converted is an error, never a guess.
+//! Converts tokens and times between the contract's messages and `tokend-core`'s types, in both
+//! directions: the server writes with the one what clients read with the other. A field that cannot be
+//! read is an error, never a guess.
 
 use std::ops::Deref;
 use std::time::Duration;
@@ -51,26 +52,102 @@ pub(crate) fn token(message: proto::Token) -> Result<Token, Error> {
     fn field<T, E>(name: &'static str, parsed: Result<T, E>) -> Result<T, Error> {
         parsed.map_err(|_| Error::answer(name))
     }
-    let networks = message.allowed_cidrs.iter().map(|text| Network::parse(text)).collect();
-    let reason = Some(&*message.revoke_reason).filter(|reason| !reason.is_empty());
-    let rotated_from = Some(&*message.rotated_from).filter(|id| !id.is_empty());
+    // Without `..`, so that this does not compile while a field is missing below.
+    let proto::Token {
+        id,
+        organization_id,
+        user_id,
+        name,
+        scopes,
+        labels,
+        allowed_cidrs,
+        state: _,
+        create_time,
+        created_by,
+        expire_time,
+        last_use_time,
+        revoke_time,
+        revoke_reason,
+        rotated_from,
+        disable_time,
+    } = message;
+    let networks = allowed_cidrs.iter().map(|text| Network::parse(text)).collect();
+    let reason = Some(&*revoke_reason).filter(|reason| !reason.is_empty());
+    let rotated_from = Some(&*rotated_from).filter(|id| !id.is_empty());
     Ok(Token {
-        id: field("id", TokenId::parse(&message.id))?,
-        organization_id: field("organization_id", OrganizationId::parse(&message.organization_id))?,
-        user_id: field("user_id", UserId::parse(&message.user_id))?,
-        name: field("name", TokenName::parse(&message.name))?,
-        scopes: field("scopes", scopes(&message.scopes))?,
-        labels: field("labels", Labels::parse(message.labels))?,
+        id: field("id", TokenId::parse(&id))?,
+        organization_id: field("organization_id", OrganizationId::parse(&organization_id))?,
+        user_id: field("user_id", UserId::parse(&user_id))?,
+        name: field("name", TokenName::parse(&name))?,
+        scopes: field("scopes", self::scopes(&scopes))?,
+        labels: field("labels", Labels::parse(labels))?,
         allowed_cidrs: field("allowed_cidrs", Result::<Vec<_>, _>::and_then(networks, Networks::new))?,
-        create_time: time("create_time", message.create_time)?.ok_or_else(|| Error::answer("create_time"))?,
-        created_by: Principal::parse(&message.created_by).ok_or_else(|| Error::answer("created_by"))?,
-        expire_time: time("expire_time", message.expire_time)?,
-        last_use_time: time("last_use_time", message.last_use_time)?,
-        revoke_time: time("revoke_time", message.revoke_time)?,
+        create_time: time("create_time", create_time)?.ok_or_else(|| Error::answer("create_time"))?,
+        created_by: Principal::parse(&created_by).ok_or_else(|| Error::answer("created_by"))?,
+        expire_time: time("expire_time", expire_time)?,
+        last_use_time: time("last_use_time", last_use_time)?,
+        revoke_time: time("revoke_time", revoke_time)?,
         revoke_reason: field("revoke_reason", reason.map(RevokeReason::parse).transpose())?,
         rotated_from: field("rotated_from", rotated_from.map(TokenId::parse).transpose())?,
-        disable_time: time("disable_time", message.disable_time)?,
+        disable_time: time("disable_time", disable_time)?,
     })
+}
+
+/// A token, and the time at which its state is judged, as a message.
+impl From<(&Token, OffsetDateTime)> for proto::Token {
+    fn from((token, now): (&Token, OffsetDateTime)) -> Self {
+        Self {
+            id: token.id.to_string(),
+            organization_id: token.organization_id.as_str().to_owned(),
+            user_id: token.user_id.as_str().to_owned(),
+            name: token.name.as_str().to_owned(),
+            scopes: texts(&token.scopes),
+            labels: token.labels.iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect(),
+            allowed_cidrs: token.allowed_cidrs.iter().map(ToString::to_string).collect(),
+            state: proto::TokenState::from(token.state(now)).into(),
+            create_time: Some(timestamp(token.create_time)),
+            created_by: token.created_by.to_string(),
+            expire_time: token.expire_time.map(timestamp),
+            last_use_time: token.last_use_time.map(timestamp),
+            revoke_time: token.revoke_time.map(timestamp),
+            revoke_reason: token.revoke_reason.as_ref().map_or("", RevokeReason::as_str).to_owned(),
+            rotated_from: token.rotated_from.map_or_else(String::new, |id| id.to_string()),
+            disable_time: token.disable_time.map(timestamp),
+        }
+    }
+}
+
+impl From<TokenState> for proto::TokenState {
+    // Verify writes one in each response.
+    #[inline]
+    fn from(state: TokenState) -> Self {
+        match state {
+            TokenState::Active => Self::Active,
+            TokenState::Expired => Self::Expired,
+            TokenState::Revoked => Self::Revoked,
+            TokenState::Disabled => Self::Disabled,
+            // There is no other; a test checks that this list is complete.
+            _ => Self::Unspecified,
+        }
+    }
+}
+
+impl From<Verdict> for proto::Verdict {
+    #[inline]
+    fn from(verdict: Verdict) -> Self {
+        match verdict {
+            Verdict::Valid => Self::Valid,
+            Verdict::Malformed => Self::Malformed,
+            Verdict::NotFound => Self::NotFound,
+            Verdict::Revoked => Self::Revoked,
+            Verdict::Expired => Self::Expired,
+            Verdict::Disabled => Self::Disabled,
+            Verdict::MissingScope => Self::MissingScope,
+            Verdict::IpNotAllowed => Self::IpNotAllowed,
+            // There is no other, as for states.
+            _ => Self::Unspecified,
+        }
+    }
 }
 
 /// Parses scopes.
@@ -145,10 +222,20 @@ mod tests {
     }
 
     #[test]
-    fn what_the_server_packs_reads_back() {
+    fn what_the_server_writes_reads_back() {
         for token in [fixtures::token(&[]), full()] {
             let (_, wire) = FieldPositions::pack(&token);
             assert_eq!(super::token(proto::Token::decode(&*wire).unwrap()).unwrap(), token);
+            for state in TokenState::ALL {
+                let message = proto::Token {
+                    state: proto::TokenState::from(state).into(),
+                    ..proto::Token::from((&token, token.create_time))
+                };
+                assert_eq!(status(Some(message)).unwrap(), TokenStatus { token: token.clone(), state });
+            }
+        }
+        for known in Verdict::ALL {
+            assert_eq!(verdict(proto::Verdict::from(known).into()).unwrap(), known);
         }
     }
 

@@ -8,6 +8,4 @@ pub mod grpc;
 pub mod health;
 pub mod http;
 pub mod proto;
-#[path = "../../client/src/redact.rs"]
-mod redact;
 pub mod status;

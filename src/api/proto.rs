@@ -1,8 +1,7 @@
-//! The messages and the client of the service, generated from `proto/tokend/v1/token_service.proto`.
+//! The messages of the service and its client, which `tokend-client` generates from
+//! `proto/tokend/v1/token_service.proto`, and the descriptors for reflection.
 
-#![expect(clippy::pedantic, reason = "generated")]
-
-tonic::include_proto!("tokend.v1");
+pub use tokend_client::proto::*;
 
 /// The encoded `FileDescriptorSet` of the contract and what it imports, for reflection.
 pub const FILE_DESCRIPTOR_SET: &[u8] = tonic::include_file_descriptor_set!("tokend_descriptor");

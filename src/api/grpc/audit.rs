@@ -1,6 +1,6 @@
 //! The audit log's messages, to domain types and back. Called by the service alone.
 
-use super::convert;
+use super::fields;
 use crate::api::proto::{
     FieldChange, ListTokenEventsRequest, ListTokenEventsResponse, TokenEvent, TokenEventKind,
 };
@@ -11,17 +11,17 @@ use crate::tokens::events::{EventPage, ListEvents};
 
 pub(super) fn list_request(message: ListTokenEventsRequest) -> Result<ListEvents, Violations> {
     let mut violations = Violations::default();
-    let organization_id = violations
-        .take("organization_id", convert::optional(&message.organization_id, OrganizationId::parse));
-    let token_id = violations.take("token_id", convert::optional(&message.token_id, convert::token_id));
-    let user_id = violations.take("user_id", convert::optional(&message.user_id, UserId::parse));
-    let page_size = violations.take("page_size", convert::page_size(message.page_size));
+    let organization_id =
+        violations.take("organization_id", fields::optional(&message.organization_id, OrganizationId::parse));
+    let token_id = violations.take("token_id", fields::optional(&message.token_id, fields::token_id));
+    let user_id = violations.take("user_id", fields::optional(&message.user_id, UserId::parse));
+    let page_size = violations.take("page_size", fields::page_size(message.page_size));
     let mut bound = |field, time: Option<prost_types::Timestamp>| {
-        violations.take(field, time.map(convert::whole_instant).transpose())
+        violations.take(field, time.map(fields::whole_instant).transpose())
     };
     let occurred_after = bound("occurred_after", message.occurred_after);
     let occurred_before = bound("occurred_before", message.occurred_before);
-    let actor = violations.take("actor", convert::optional(&message.actor, Actor::parse));
+    let actor = violations.take("actor", fields::optional(&message.actor, Actor::parse));
     let request = (|| {
         Some(ListEvents {
             organization_id: organization_id?,
@@ -47,7 +47,7 @@ pub(super) fn list_response(page: EventPage) -> ListTokenEventsResponse {
 fn event(event: event::TokenEvent) -> TokenEvent {
     TokenEvent {
         event_id: event.id,
-        event_time: Some(convert::timestamp(event.event_time)),
+        event_time: Some(fields::timestamp(event.event_time)),
         kind: kind(event.kind).into(),
         token_id: event.token_id.to_string(),
         organization_id: event.organization_id.as_str().to_owned(),

@@ -3,9 +3,8 @@
 
 use time::{Duration, OffsetDateTime};
 
-use super::convert::{
-    MAX_NAMES, expiration, networks, optional, positive, request_id, scopes, state, timestamp, token,
-    token_id,
+use super::fields::{
+    MAX_NAMES, expiration, networks, optional, positive, request_id, scopes, timestamp, token_id,
 };
 use crate::api::proto;
 use crate::api::proto::{
@@ -54,7 +53,7 @@ pub(super) fn update_request(
         name: name.then(|| violations.take("name", TokenName::parse(&message.name))).flatten(),
         labels: labels.then(|| violations.take("labels", Labels::parse(message.labels))).flatten(),
         scopes: scoped.then(|| scopes("scopes", &message.scopes, &mut violations)).flatten(),
-        expiration: ends.then(|| expiration(message.expiration.map(Into::into), &mut violations)).flatten(),
+        expiration: ends.then(|| expiration(message.expiration.map(of_update), &mut violations)).flatten(),
         allowed_cidrs: bound.then(|| networks(&message.allowed_cidrs, &mut violations)).flatten(),
         last_root: LastRoot::forced(message.force),
     };
@@ -79,28 +78,26 @@ fn check_mask(paths: &[String], violations: &mut Violations) {
 }
 
 pub(super) fn update_response((changed, now): &(Token, OffsetDateTime)) -> proto::UpdateTokenResponse {
-    proto::UpdateTokenResponse { token: Some(token(changed, *now)) }
+    proto::UpdateTokenResponse { token: Some((changed, *now).into()) }
 }
 
-impl From<update_token_request::Expiration> for create_token_request::Expiration {
-    fn from(choice: update_token_request::Expiration) -> Self {
-        match choice {
-            update_token_request::Expiration::ExpireTime(time) => Self::ExpireTime(time),
-            update_token_request::Expiration::Ttl(ttl) => Self::Ttl(ttl),
-            update_token_request::Expiration::NoExpiration(chosen) => Self::NoExpiration(chosen),
+/// Defines the conversion of the choice of one message to that of another; they differ only by their types.
+macro_rules! same_choice {
+    ($name:ident, $message:ident) => {
+        fn $name(choice: $message::Expiration) -> create_token_request::Expiration {
+            match choice {
+                $message::Expiration::ExpireTime(time) => create_token_request::Expiration::ExpireTime(time),
+                $message::Expiration::Ttl(ttl) => create_token_request::Expiration::Ttl(ttl),
+                $message::Expiration::NoExpiration(chosen) => {
+                    create_token_request::Expiration::NoExpiration(chosen)
+                }
+            }
         }
-    }
+    };
 }
 
-impl From<rotate_token_request::Expiration> for create_token_request::Expiration {
-    fn from(choice: rotate_token_request::Expiration) -> Self {
-        match choice {
-            rotate_token_request::Expiration::ExpireTime(time) => Self::ExpireTime(time),
-            rotate_token_request::Expiration::Ttl(ttl) => Self::Ttl(ttl),
-            rotate_token_request::Expiration::NoExpiration(chosen) => Self::NoExpiration(chosen),
-        }
-    }
-}
+same_choice!(of_update, update_token_request);
+same_choice!(of_rotation, rotate_token_request);
 
 /// Returns whether a caller names its own token.
 pub(super) fn rotates_itself(caller: &Caller, message: &proto::RotateTokenRequest) -> bool {
@@ -115,7 +112,7 @@ pub(super) fn rotate_request(
     let id = violations.take("token_id", token_id(&message.token_id));
     let expiration = match message.expiration {
         None => Some(None),
-        Some(choice) => expiration(Some(choice.into()), &mut violations).map(Some),
+        Some(choice) => expiration(Some(of_rotation(choice)), &mut violations).map(Some),
     };
     let grace_period = violations.take("grace_period", grace_period(message.grace_period));
     let request_id = violations.take("request_id", request_id(&message.request_id));
@@ -153,7 +150,7 @@ fn grace_period(given: Option<prost_types::Duration>) -> Result<Duration, FieldE
 pub(super) fn rotate_response(created: &Created) -> proto::RotateTokenResponse {
     use secrecy::ExposeSecret as _;
     proto::RotateTokenResponse {
-        token: Some(token(&created.token, created.now)),
+        token: Some((&created.token, created.now).into()),
         secret: created.secret.expose_secret().to_owned(),
     }
 }
@@ -198,11 +195,11 @@ pub(super) fn no_secret() -> Violations {
 pub(super) fn revoke_response(revoked: &Revoked, may_see: bool) -> proto::RevokeTokenResponse {
     let Revoked { token: record, effective_time } = revoked;
     let shown = if may_see {
-        token(record, *effective_time)
+        (record, *effective_time).into()
     } else {
         proto::Token {
             id: record.id.to_string(),
-            state: state(record.state(*effective_time)).into(),
+            state: proto::TokenState::from(record.state(*effective_time)).into(),
             revoke_time: record.revoke_time.map(timestamp),
             ..proto::Token::default()
         }
@@ -220,14 +217,14 @@ pub(super) fn switch_request(id: &str, reason: &str) -> Result<(TokenId, RevokeR
 
 pub(super) fn disable_response(switched: &Switched) -> proto::DisableTokenResponse {
     proto::DisableTokenResponse {
-        token: Some(token(&switched.token, switched.now)),
+        token: Some((&switched.token, switched.now).into()),
         effective_time: Some(timestamp(switched.effective_time)),
     }
 }
 
 pub(super) fn enable_response(switched: &Switched) -> proto::EnableTokenResponse {
     proto::EnableTokenResponse {
-        token: Some(token(&switched.token, switched.now)),
+        token: Some((&switched.token, switched.now).into()),
         effective_time: Some(timestamp(switched.effective_time)),
     }
 }

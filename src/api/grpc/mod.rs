@@ -8,6 +8,7 @@ mod concurrency_limit;
 mod convert;
 mod ext_authz;
 mod fast_path;
+mod fields;
 mod manage;
 mod policies;
 mod reflection;

@@ -2,7 +2,7 @@
 
 use time::{Duration, OffsetDateTime};
 
-use super::convert::{optional, scopes, timestamp, token};
+use super::fields::{optional, scopes, timestamp};
 use crate::api::proto;
 use crate::api::proto::{
     CheckPolicyRequest, CheckPolicyResponse, EnforcePolicyResponse, GetPolicyResponse, PolicyBreach,
@@ -70,7 +70,7 @@ fn breach(breach: &Breach) -> PolicyBreach {
     };
     PolicyBreach {
         rules: breach.rules.iter().map(|rule| rule.word().to_owned()).collect(),
-        token: Some(token(&breach.token, breach.judge_time)),
+        token: Some((&breach.token, breach.judge_time).into()),
         new_expire_time,
         removed_scopes,
         revoked,

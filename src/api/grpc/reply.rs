@@ -11,7 +11,8 @@ use prost::encoding::{
 use prost::{DecodeError, Message};
 use prost_types::Timestamp;
 
-use super::convert;
+use super::fields::timestamp;
+use crate::api::proto;
 use crate::domain::{Record, Scope, TokenState};
 use crate::verify::Answer;
 
@@ -41,10 +42,10 @@ pub struct VerifyStreamReply(pub(super) VerifyReply);
 impl From<Answer> for VerifyReply {
     fn from(answer: Answer) -> Self {
         Self {
-            verdict: convert::verdict(answer.verdict).into(),
+            verdict: proto::Verdict::from(answer.verdict).into(),
             token: answer.token,
             missing_scopes: answer.missing_scopes,
-            as_of_time: answer.as_of.map(convert::timestamp),
+            as_of_time: answer.as_of.map(timestamp),
         }
     }
 }
@@ -55,12 +56,12 @@ impl VerifyReply {
         encode_key(TOKEN, WireType::LengthDelimited, buffer);
         encode_varint(token_len(record, *state) as u64, buffer);
         buffer.put_slice(record.packed().wire());
-        int32::encode(STATE, &convert::state(*state).into(), buffer);
+        int32::encode(STATE, &proto::TokenState::from(*state).into(), buffer);
     }
 }
 
 fn token_len(record: &Record, state: TokenState) -> usize {
-    record.packed().wire().len() + int32::encoded_len(STATE, &convert::state(state).into())
+    record.packed().wire().len() + int32::encoded_len(STATE, &proto::TokenState::from(state).into())
 }
 
 fn delimited_len(length: usize) -> usize {
@@ -133,7 +134,6 @@ impl Message for VerifyStreamReply {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::proto;
     use crate::domain::{Labels, Network, Networks, RevokeReason, Token, Verdict};
     use crate::secret::{KeyId, Mac};
     use time::{Duration, OffsetDateTime};
@@ -173,9 +173,9 @@ mod tests {
         for token in [token(&[]), full, revoked] {
             let expected = proto::VerifyResponse {
                 verdict: proto::Verdict::MissingScope.into(),
-                token: Some(convert::token(&token, now)),
+                token: Some((&token, now).into()),
                 missing_scopes: vec!["x:y".to_owned(), "z".to_owned()],
-                as_of_time: Some(convert::timestamp(now)),
+                as_of_time: Some(timestamp(now)),
             };
             assert_eq!(answered(&token, now, &["x:y", "z"]), expected);
         }

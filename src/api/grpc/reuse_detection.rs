@@ -3,7 +3,7 @@
 
 use tonic::Request;
 
-use super::convert;
+use super::fields;
 use super::token_api::TokenApi;
 use crate::api::error::CallError;
 use crate::api::proto::RotateTokenRequest;
@@ -36,8 +36,8 @@ impl TokenApi {
         }
         let id = self.context.engine.named(Callers::presented(request)?)?;
         let message = request.get_ref();
-        let by_itself = convert::token_id(&message.token_id).is_ok_and(|named| named == id);
-        let request_id = convert::request_id(&message.request_id).ok().flatten();
+        let by_itself = fields::token_id(&message.token_id).is_ok_and(|named| named == id);
+        let request_id = fields::request_id(&message.request_id).ok().flatten();
         let peer = request.extensions().get::<Peer>().map(|peer| peer.address.ip());
         by_itself.then_some(ReuseDetection { id, share: ClientKey::Peer(peer), request_id })
     }

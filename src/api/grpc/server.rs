@@ -3,4 +3,4 @@
 
 #![expect(clippy::pedantic, unreachable_pub, reason = "generated")]
 
-include!(concat!(env!("OUT_DIR"), "/server/tokend.v1.rs"));
+tonic::include_proto!("tokend.v1");

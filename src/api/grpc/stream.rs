@@ -13,9 +13,9 @@ use prost::Message as _;
 use tonic::{Status, Streaming};
 use tracing::Span;
 
-use super::convert;
 use super::reply::VerifyStreamReply;
 use super::verify::{asked_of, question};
+use super::{convert, fields};
 use crate::api::ending::Ending;
 use crate::api::error::CallError;
 use crate::api::proto::{VerifyRequest, VerifyStreamRequest};
@@ -155,7 +155,7 @@ impl<Q: Questions> VerifyAnswers<Q> {
             };
             self.ahead_bytes = self.ahead_bytes.saturating_add(request.encoded_len());
             // An invalid consistency is refused when its request is answered.
-            let consistency = convert::consistency(request.consistency).unwrap_or_default();
+            let consistency = fields::consistency(request.consistency).unwrap_or_default();
             let asked = self.engine.ask(&request.secret, consistency);
             self.ahead.push_back((request, asked));
         }
@@ -228,7 +228,7 @@ impl<Q: Questions> VerifyAnswers<Q> {
     ) -> Option<Prefetched> {
         if batch.prefetched.is_empty() && !self.arrived.is_empty() {
             let bounded = |request: &VerifyRequest| {
-                convert::consistency(request.consistency).is_ok_and(|wanted| wanted == Consistency::Bounded)
+                fields::consistency(request.consistency).is_ok_and(|wanted| wanted == Consistency::Bounded)
             };
             let requests = iter::once(request).chain(&self.arrived);
             if requests.clone().all(bounded) {

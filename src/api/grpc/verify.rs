@@ -14,7 +14,7 @@ use super::convert::Wanted;
 use super::reply::VerifyReply;
 use super::token_api::TokenApi;
 use crate::api::error::CallError;
-use crate::api::proto::VerifyRequest;
+use crate::api::proto::{Verdict, VerifyRequest};
 use crate::auth::peer::Peer;
 use crate::domain::{Caller, Permission};
 use crate::metrics::Rpc;
@@ -40,7 +40,7 @@ pub(super) fn asked_of<'a>(caller: &'a Caller, wanted: &'a Wanted) -> Question<'
 
 /// Records the verdict in a call's span.
 fn record_answer(span: &Span, answer: &Answer) {
-    span.record("verdict", convert::verdict(answer.verdict).as_str_name());
+    span.record("verdict", Verdict::from(answer.verdict).as_str_name());
     if let Some((record, _)) = &answer.token {
         span.record("token.id", record.packed().id());
     }

@@ -14,8 +14,8 @@ use tokio::sync::{broadcast, mpsc};
 use tonic::Status;
 use tracing::Span;
 
-use super::convert;
 use super::reserved_body::MessageReservations;
+use super::{convert, fields};
 use crate::admission::response_memory::{Reservation, ResponseMemory};
 use crate::api::ending::Ending;
 use crate::api::error::CallError;
@@ -231,8 +231,8 @@ fn empty(as_of: OffsetDateTime, heartbeat: Duration) -> WatchTokensResponse {
     WatchTokensResponse {
         changes: Vec::new(),
         position: String::new(),
-        as_of_time: Some(convert::timestamp(as_of)),
-        heartbeat_interval: Some(convert::proto_duration(heartbeat)),
+        as_of_time: Some(fields::timestamp(as_of)),
+        heartbeat_interval: Some(fields::proto_duration(heartbeat)),
     }
 }
 
@@ -259,7 +259,7 @@ fn shown(change: &Change, caller: &Caller, now: OffsetDateTime) -> TokenChange {
         token_id: change.id.to_string(),
         kind: convert::change_kind(change.kind).into(),
         organization_id: organization.map_or_else(String::new, |id| id.as_str().to_owned()),
-        change_time: Some(convert::timestamp(change.change_time)),
-        token: change.token.as_ref().filter(|_| readable).map(|token| convert::token(token, now)),
+        change_time: Some(fields::timestamp(change.change_time)),
+        token: change.token.as_ref().filter(|_| readable).map(|token| (token, now).into()),
     }
 }
