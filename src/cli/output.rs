@@ -6,7 +6,8 @@ use std::collections::BTreeMap;
 use std::io::{self, Write};
 
 use prost_types::Timestamp;
-use serde::Serialize;
+use serde::ser::SerializeMap as _;
+use serde::{Serialize, Serializer};
 use tokend_client::proto;
 use unicode_width::UnicodeWidthStr as _;
 
@@ -14,59 +15,87 @@ use super::CommandError;
 use crate::domain::text::is_escaped;
 
 /// A token as JSON.
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-pub(super) struct TokenJson<'a> {
-    id: &'a str,
-    organization_id: &'a str,
-    user_id: &'a str,
-    name: &'a str,
-    #[serde(skip_serializing_if = "<[_]>::is_empty")]
-    scopes: &'a [String],
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    labels: BTreeMap<&'a str, &'a str>,
-    #[serde(skip_serializing_if = "<[_]>::is_empty")]
-    allowed_cidrs: &'a [String],
-    state: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    create_time: Option<String>,
-    created_by: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    expire_time: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    last_use_time: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    revoke_time: Option<String>,
-    #[serde(skip_serializing_if = "str::is_empty")]
-    revoke_reason: &'a str,
-    #[serde(skip_serializing_if = "str::is_empty")]
-    rotated_from: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    disable_time: Option<String>,
-}
+pub(super) struct TokenJson<'a>(&'a proto::Token);
 
 impl<'a> From<&'a proto::Token> for TokenJson<'a> {
     fn from(token: &'a proto::Token) -> Self {
-        let labels = token.labels.iter();
-        Self {
-            id: &token.id,
-            organization_id: &token.organization_id,
-            user_id: &token.user_id,
-            name: &token.name,
-            scopes: &token.scopes,
-            labels: labels.map(|(key, value)| (key.as_str(), value.as_str())).collect(),
-            allowed_cidrs: &token.allowed_cidrs,
-            state: state_name(token),
-            create_time: token.create_time.map(rfc3339),
-            created_by: &token.created_by,
-            expire_time: token.expire_time.map(rfc3339),
-            last_use_time: token.last_use_time.map(rfc3339),
-            revoke_time: token.revoke_time.map(rfc3339),
-            revoke_reason: &token.revoke_reason,
-            rotated_from: &token.rotated_from,
-            disable_time: token.disable_time.map(rfc3339),
-        }
+        Self(token)
     }
+}
+
+impl Serialize for TokenJson<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut object = serializer.serialize_map(None)?;
+        for (name, _, value) in fields(self.0) {
+            match value {
+                Value::Text("") | Value::List([]) | Value::Time(None) | Value::End(None) => {}
+                Value::Required(text) | Value::Text(text) => object.serialize_entry(name, text)?,
+                Value::State => object.serialize_entry(name, &state_name(self.0))?,
+                Value::List(texts) => object.serialize_entry(name, texts)?,
+                Value::Labels(labels) if labels.is_empty() => {}
+                Value::Labels(labels) => object.serialize_entry(name, &labels)?,
+                Value::Time(Some(time)) | Value::End(Some(time)) => {
+                    object.serialize_entry(name, &rfc3339(time))?;
+                }
+            }
+        }
+        object.end()
+    }
+}
+
+/// The value of a field of a token. All but the required ones, and the state, may be empty.
+enum Value<'a> {
+    Required(&'a str),
+    State,
+    Text(&'a str),
+    List(&'a [String]),
+    Labels(BTreeMap<&'a str, &'a str>),
+    Time(Option<Timestamp>),
+    /// A time; without one, never.
+    End(Option<Timestamp>),
+}
+
+/// Returns the fields of a token, each with its name in JSON, its name for people, and its value. People
+/// do not see those without a name.
+fn fields(token: &proto::Token) -> [(&'static str, &'static str, Value<'_>); 16] {
+    // Without `..`, so that this does not compile while a field is missing below.
+    let proto::Token {
+        id,
+        organization_id,
+        user_id,
+        name,
+        scopes,
+        labels,
+        allowed_cidrs,
+        state: _,
+        create_time,
+        created_by,
+        expire_time,
+        last_use_time,
+        revoke_time,
+        revoke_reason,
+        rotated_from,
+        disable_time,
+    } = token;
+    let labels = labels.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
+    [
+        ("id", "id", Value::Required(id)),
+        ("organizationId", "organization", Value::Required(organization_id)),
+        ("userId", "user", Value::Required(user_id)),
+        ("name", "name", Value::Required(name)),
+        ("scopes", "scopes", Value::List(scopes)),
+        ("labels", "label", Value::Labels(labels)),
+        ("allowedCidrs", "networks", Value::List(allowed_cidrs)),
+        ("state", "state", Value::State),
+        ("createTime", "created", Value::Time(*create_time)),
+        ("createdBy", "", Value::Required(created_by)),
+        ("expireTime", "expires", Value::End(*expire_time)),
+        ("lastUseTime", "last used", Value::Time(*last_use_time)),
+        ("revokeTime", "revoked", Value::Time(*revoke_time)),
+        ("revokeReason", "reason", Value::Text(revoke_reason)),
+        ("rotatedFrom", "rotated from", Value::Text(rotated_from)),
+        ("disableTime", "disabled", Value::Time(*disable_time)),
+    ]
 }
 
 /// Formats a time as RFC 3339 in UTC, with as many digits as needed.
@@ -94,43 +123,25 @@ pub(super) fn state_word(token: &proto::Token) -> String {
 
 /// Formats a token for people, one field per line.
 pub(super) fn token_lines(token: &proto::Token) -> String {
-    let mut rows: Vec<[String; 2]> = vec![
-        ["id".to_owned(), token.id.clone()],
-        ["organization".to_owned(), token.organization_id.clone()],
-        ["user".to_owned(), token.user_id.clone()],
-        ["name".to_owned(), token.name.clone()],
-        ["state".to_owned(), state_word(token)],
-    ];
-    if !token.scopes.is_empty() {
-        rows.push(["scopes".to_owned(), token.scopes.join(" ")]);
+    let mut rows = Vec::new();
+    for (_, name, value) in fields(token) {
+        let mut row = |text: String| rows.push(vec![name.to_owned(), text]);
+        match value {
+            _ if name.is_empty() => {}
+            Value::Text("") | Value::List([]) | Value::Time(None) => {}
+            Value::Required(text) | Value::Text(text) => row(text.to_owned()),
+            Value::State => row(state_word(token)),
+            Value::List(texts) => row(texts.join(" ")),
+            Value::Labels(labels) => {
+                for (key, value) in labels {
+                    row(format!("{key}={value}"));
+                }
+            }
+            Value::Time(Some(time)) => row(to_the_second(time)),
+            Value::End(_) => row(expires(token)),
+        }
     }
-    if !token.allowed_cidrs.is_empty() {
-        rows.push(["networks".to_owned(), token.allowed_cidrs.join(" ")]);
-    }
-    let labels: BTreeMap<_, _> = token.labels.iter().collect();
-    for (key, value) in labels {
-        rows.push(["label".to_owned(), format!("{key}={value}")]);
-    }
-    if let Some(time) = token.create_time {
-        rows.push(["created".to_owned(), to_the_second(time)]);
-    }
-    rows.push(["expires".to_owned(), expires(token)]);
-    if let Some(time) = token.last_use_time {
-        rows.push(["last used".to_owned(), to_the_second(time)]);
-    }
-    if let Some(time) = token.disable_time {
-        rows.push(["disabled".to_owned(), to_the_second(time)]);
-    }
-    if let Some(time) = token.revoke_time {
-        rows.push(["revoked".to_owned(), to_the_second(time)]);
-    }
-    if !token.revoke_reason.is_empty() {
-        rows.push(["reason".to_owned(), token.revoke_reason.clone()]);
-    }
-    if !token.rotated_from.is_empty() {
-        rows.push(["rotated from".to_owned(), token.rotated_from.clone()]);
-    }
-    aligned(rows.into_iter().map(Vec::from).collect())
+    aligned(rows)
 }
 
 /// Formats a token's expiration for people; without one, `never`.

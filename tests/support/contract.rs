@@ -32,6 +32,26 @@ pub(crate) struct Field {
     pub(crate) repeated: bool,
 }
 
+/// The names of a field of a message.
+pub(crate) struct Named {
+    pub(crate) number: u32,
+    pub(crate) name: String,
+    pub(crate) json_name: String,
+}
+
+/// Returns the fields of a message of the service's package.
+pub(crate) fn fields_of(message: &str) -> Vec<Named> {
+    let set = FileDescriptorSet::decode(FILE_DESCRIPTOR_SET).unwrap();
+    let (package, _) = SERVICE.rsplit_once('.').unwrap();
+    let fields = find(&set, &format!(".{package}.{message}")).field.iter();
+    let named = fields.map(|field| Named {
+        number: u32::try_from(field.number()).unwrap(),
+        name: field.name().to_owned(),
+        json_name: field.json_name().to_owned(),
+    });
+    named.collect()
+}
+
 /// Returns every RPC of the service.
 pub(crate) fn rpcs() -> Vec<Rpc> {
     let set = FileDescriptorSet::decode(FILE_DESCRIPTOR_SET).unwrap();

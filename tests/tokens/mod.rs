@@ -3,6 +3,7 @@
 
 mod create;
 mod disable;
+mod every_field;
 mod extremes;
 mod fields;
 mod framing;

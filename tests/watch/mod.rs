@@ -4,4 +4,4 @@
 mod changes;
 mod positions;
 mod servers;
-mod watcher;
+pub(crate) mod watcher;
