@@ -1,22 +1,24 @@
 //! Compiles the contract in `proto/` to Rust for a client. `protox` parses it in pure Rust, so a
 //! build needs no `protoc`.
 
-use std::error::Error;
+use std::path::PathBuf;
+use std::{env, error::Error, fs};
 
-/// Messages that carry a secret or something as sensitive: they are generated without a `Debug`; the
-/// one in `src/redact.rs` shows none of it.
-const SECRET_MESSAGES: [&str; 6] = [
-    "tokend.v1.CreateTokenRequest",
-    "tokend.v1.CreateTokenResponse",
-    "tokend.v1.RotateTokenRequest",
-    "tokend.v1.RotateTokenResponse",
-    "tokend.v1.RevokeTokenRequest",
-    "tokend.v1.VerifyRequest",
-];
+use protox::Compiler;
+
+mod redact;
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=proto");
-    let files = protox::compile(["tokend/v1/token_service.proto"], ["proto"])?;
-    tonic_prost_build::configure().build_server(false).skip_debug(SECRET_MESSAGES).compile_fds(files)?;
+    let mut compiler = Compiler::new(["proto"])?;
+    // Source info keeps the comments.
+    compiler.include_source_info(true).include_imports(true).open_file("tokend/v1/token_service.proto")?;
+    let redacted = redact::redacted(&compiler.descriptor_pool());
+    let out_dir = PathBuf::from(env::var_os("OUT_DIR").ok_or("OUT_DIR is not set")?);
+    fs::write(out_dir.join("redacted.rs"), redacted.code)?;
+    tonic_prost_build::configure()
+        .build_server(false)
+        .skip_debug(redacted.messages)
+        .compile_fds(compiler.file_descriptor_set())?;
     Ok(())
 }

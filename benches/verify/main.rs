@@ -101,7 +101,7 @@ async fn typical_reply(plan: &Plan, postgres: &Postgres, population: &Population
         });
         request.metadata_mut().insert("authorization", format!("Bearer {}", population.caller).parse()?);
         match client.verify(request).await {
-            Ok(answer) => return Ok(roles::to_hex(&answer.into_inner().encode_to_vec())),
+            Ok(answer) => return Ok(hex::encode(answer.into_inner().encode_to_vec())),
             Err(status) if std::time::Instant::now() > deadline => return Err(status.into()),
             Err(_) => tokio::time::sleep(std::time::Duration::from_millis(50)).await,
         }

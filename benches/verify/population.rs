@@ -12,7 +12,6 @@ use tokend::clock;
 use tokend::secret::{DurableCost, DurableHash, Keyring, Mac, Prefix, Secret, TokenId};
 
 use super::database::{Postgres, execute};
-use super::roles::to_hex;
 
 /// The organization of all these tokens.
 const ORGANIZATION: &str = "acme";
@@ -179,7 +178,7 @@ impl Rows<'_> {
 
     fn row(&mut self, id: [u8; 16], number: u64, scopes: &str, mac: &Mac) -> anyhow::Result<()> {
         let user = number % USERS;
-        let (id, tag, key_id) = (to_hex(&id), to_hex(&mac.tag), to_hex(&mac.key_id.to_bytes()));
+        let (id, tag, key_id) = (hex::encode(id), hex::encode(mac.tag), hex::encode(mac.key_id.to_bytes()));
         writeln!(
             self.text,
             "{id}\t{ORGANIZATION}\tuser-{user:06}\tcontinuous integration\t{scopes}\t{LABELS}\t\

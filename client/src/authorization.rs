@@ -1,8 +1,8 @@
 //! The metadata that identifies the caller in every call.
 
-use std::fmt::Write as _;
 use std::sync::Arc;
 
+use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use tokend_core::domain::{FieldError, UserId};
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::service::Interceptor;
@@ -19,6 +19,9 @@ pub struct Authorization {
     acting_user: Option<MetadataValue<Ascii>>,
 }
 
+/// What metadata cannot carry, and `%` itself.
+const INVISIBLE: AsciiSet = CONTROLS.add(b' ').add(b'%');
+
 impl Authorization {
     /// Takes the caller's credential.
     pub(crate) fn of(credential: Option<Arc<Credential>>) -> Self {
@@ -28,24 +31,10 @@ impl Authorization {
     /// Sets the user that the caller acts for.
     pub(crate) fn acting_for(&self, user: &str) -> Result<Self, FieldError> {
         let user = UserId::parse(user)?;
-        let encoded = MetadataValue::try_from(percent_encoded(user.as_str()));
+        let encoded = MetadataValue::try_from(utf8_percent_encode(user.as_str(), &INVISIBLE).to_string());
         let acting_user = Some(encoded.map_err(|_| FieldError::Rule("is no metadata"))?);
         Ok(Self { acting_user, ..self.clone() })
     }
-}
-
-/// Percent-encodes (RFC 3986, 2.1) all but visible ASCII, and `%` itself.
-fn percent_encoded(text: &str) -> String {
-    let mut encoded = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        if byte.is_ascii_graphic() && byte != b'%' {
-            encoded.push(char::from(byte));
-        } else {
-            // Writing to a string does not fail.
-            let _ = write!(encoded, "%{byte:02X}");
-        }
-    }
-    encoded
 }
 
 impl Interceptor for Authorization {

@@ -1,6 +1,7 @@
 //! Signals the calls of a connection, and tasks that wait for the server, to end; streams would
 //! otherwise continue as long as their clients like. Sent by the server and by `serve`; streams
-//! receive it and inform their clients.
+//! receive it and inform their clients. Not tokio-util's `CancellationToken`, which takes a lock to say
+//! whether it is cancelled: streams ask before each frame.
 
 use tokio::sync::watch;
 use tonic::Request;

@@ -6,6 +6,8 @@ use std::collections::BTreeMap;
 
 use thiserror::Error;
 
+use crate::domain::percent;
+
 /// The allowed parameters after the `?`, with the driver's other spellings.
 const PARAMETERS: [(&str, &str); 20] = [
     ("application_name", "application_name"),
@@ -128,21 +130,10 @@ fn is_setting(name: &str) -> bool {
     name.strip_prefix("options[").is_some_and(|name| name.len() > 1 && name.ends_with(']'))
 }
 
-/// Decodes percent-encoding. A `+` is a plus.
+/// Decodes percent-encoding. Postgres text cannot contain a zero byte.
 fn decoded(text: &str) -> Result<String, Malformed> {
-    let mut decoded = Vec::with_capacity(text.len());
-    let mut bytes = text.bytes();
-    while let Some(byte) = bytes.next() {
-        if byte != b'%' {
-            decoded.push(byte);
-            continue;
-        }
-        let mut digit = || char::from(bytes.next()?).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
-        let (Some(high), Some(low)) = (digit(), digit()) else { return Err(Malformed::Escape) };
-        // Postgres text cannot contain a zero byte.
-        decoded.push(Some(high << 4 | low).filter(|&byte| byte != 0).ok_or(Malformed::Escape)?);
-    }
-    String::from_utf8(decoded).map_err(|_| Malformed::Escape)
+    let decoded = percent::decoded(text.as_bytes()).filter(|decoded| !decoded.contains(&0));
+    decoded.and_then(|decoded| String::from_utf8(decoded).ok()).ok_or(Malformed::Escape)
 }
 
 #[cfg(test)]

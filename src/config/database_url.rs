@@ -3,12 +3,12 @@
 //! security settings. The URL never reaches a log or an error.
 
 use std::fmt;
-use std::fmt::Write as _;
 use std::net::IpAddr;
 use std::path::Path;
 use std::process::Command;
 use std::str::FromStr;
 
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use rustls::pki_types::ServerName;
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
@@ -302,14 +302,7 @@ fn account_name() -> Option<String> {
 /// Appends a parameter; everything but letters and digits is percent-encoded.
 fn push(url: &mut String, name: &str, value: &str) {
     for (text, end) in [(name, '='), (value, '&')] {
-        for byte in text.bytes() {
-            if byte.is_ascii_alphanumeric() {
-                url.push(char::from(byte));
-            } else {
-                // Writing to a string never fails.
-                let _ = write!(url, "%{byte:02X}");
-            }
-        }
+        url.extend(utf8_percent_encode(text, NON_ALPHANUMERIC));
         url.push(end);
     }
 }

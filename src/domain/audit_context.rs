@@ -7,7 +7,7 @@ use base64::Engine as _;
 use base64::alphabet::STANDARD;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 
-use super::{FieldError, UserId};
+use super::{FieldError, UserId, percent};
 
 /// As gRPC decodes binary metadata.
 const BASE64: GeneralPurpose = GeneralPurpose::new(
@@ -59,23 +59,7 @@ impl ActingUser {
         if !encoded.is_ascii() {
             return Err(NOT_ASCII);
         }
-        let mut decoded = Vec::with_capacity(encoded.len());
-        let mut rest = encoded;
-        while let [byte, after @ ..] = rest {
-            rest = after;
-            if *byte != b'%' {
-                decoded.push(*byte);
-                continue;
-            }
-            let (digits, after) = rest.split_first_chunk::<2>().ok_or(NO_ESCAPE)?;
-            let [high, low] = digits.map(|digit| char::from(digit).to_digit(16));
-            let value = high
-                .zip(low)
-                .and_then(|(high, low)| u8::try_from(high.saturating_mul(16).saturating_add(low)).ok());
-            decoded.push(value.ok_or(NO_ESCAPE)?);
-            rest = after;
-        }
-        Self::of_bytes(&decoded)
+        Self::of_bytes(&percent::decoded(encoded).ok_or(NO_ESCAPE)?)
     }
 
     /// Decodes binary metadata, base64 with or without padding, as UTF-8.

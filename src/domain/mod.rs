@@ -7,6 +7,7 @@ pub mod certificate;
 pub mod enforcement;
 pub mod event;
 pub mod page;
+pub mod percent;
 pub mod policy;
 pub mod root;
 pub mod size;

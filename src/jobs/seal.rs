@@ -61,16 +61,7 @@ async fn pass(store: &Store, keyring: &Keyring, last: Option<&SealPass>) -> Resu
 }
 
 fn report(sealed: &Sealed) {
-    let seal = hex(&sealed.seal);
+    let seal = hex::encode(sealed.seal);
     let (sequence, last_id) = (sealed.header.sequence, sealed.header.last_id);
     tracing::info!(sequence, last_id, seal, "audit log sealed");
-}
-
-fn hex(bytes: &[u8]) -> String {
-    use std::fmt::Write as _;
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-        // Writing to a string cannot fail.
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
 }

@@ -78,20 +78,9 @@ fn parse(text: &str) -> Option<TraceContext> {
 
 /// Reads exactly `N` bytes of lower-case hexadecimal digits.
 fn hex<const N: usize>(text: &str) -> Option<[u8; N]> {
-    let digit = |byte: &u8| match byte {
-        b'0'..=b'9' => Some(byte - b'0'),
-        b'a'..=b'f' => Some(byte - b'a' + 10),
-        _ => None,
-    };
-    let (pairs, rest) = text.as_bytes().as_chunks::<2>();
-    if pairs.len() != N || !rest.is_empty() {
-        return None;
-    }
     let mut bytes = [0; N];
-    for (byte, [high, low]) in bytes.iter_mut().zip(pairs) {
-        *byte = digit(high)? << 4 | digit(low)?;
-    }
-    Some(bytes)
+    let is_lower = !text.bytes().any(|byte| byte.is_ascii_uppercase());
+    is_lower.then(|| hex::decode_to_slice(text, &mut bytes).ok()).flatten().map(|()| bytes)
 }
 
 #[cfg(test)]

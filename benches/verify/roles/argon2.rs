@@ -11,7 +11,7 @@ use tokio::sync::Semaphore;
 use tonic::Status;
 
 use super::canned::Replies;
-use super::{DURABLE_HASH, REPLY, from_hex, variable};
+use super::{DURABLE_HASH, REPLY, variable};
 
 /// Checks one token's hash.
 #[derive(Debug)]
@@ -25,7 +25,7 @@ impl Argon2 {
     pub(crate) fn from_environment() -> anyhow::Result<Self> {
         Ok(Self {
             hash: DurableHash::from_phc(variable(DURABLE_HASH)?),
-            reply: from_hex(&variable(REPLY)?)?.into(),
+            reply: hex::decode(variable(REPLY)?)?.into(),
             permits: Arc::new(Semaphore::new(available_parallelism()?.get())),
         })
     }

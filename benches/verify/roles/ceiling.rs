@@ -5,7 +5,7 @@ use tokend::api::proto::VerifyRequest;
 use tonic::Status;
 
 use super::canned::Replies;
-use super::{REPLY, from_hex, variable};
+use super::{REPLY, variable};
 
 /// One response for all requests.
 #[derive(Debug)]
@@ -13,7 +13,7 @@ pub(crate) struct Ceiling(Bytes);
 
 impl Ceiling {
     pub(crate) fn from_environment() -> anyhow::Result<Self> {
-        Ok(Self(from_hex(&variable(REPLY)?)?.into()))
+        Ok(Self(hex::decode(variable(REPLY)?)?.into()))
     }
 }
 

@@ -1,7 +1,6 @@
 //! gRPC connections from the first frame to the last: HTTP/2 by hyper, and HTTP/1 for browsers
 //! where allowed. Called by the server. `Direct` decides what each call is answered.
 
-use std::convert::Infallible;
 use std::error::Error;
 use std::future::pending;
 use std::sync::Arc;
@@ -11,8 +10,8 @@ use hyper::body::Incoming as Body;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
-use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio_util::task::TaskTracker;
 use tonic::codegen::http::Request;
 
 use super::fast_path::Direct;
@@ -58,15 +57,10 @@ pub async fn serve(
     shutdown: impl Future<Output = ()>,
 ) {
     let (end, ending) = End::new();
-    let (alive, mut ended) = mpsc::channel::<Infallible>(1);
+    let open = TaskTracker::new();
     let accept = async {
         while let Some(connection) = incoming.next().await {
-            let serving = transport.serve(connection, &direct, ending.clone());
-            let alive = alive.clone();
-            tokio::spawn(async move {
-                serving.await;
-                drop(alive);
-            });
+            open.spawn(transport.serve(connection, &direct, ending.clone()));
         }
     };
     tokio::select! {
@@ -76,8 +70,8 @@ pub async fn serve(
     // Closes the listener.
     drop(incoming);
     end.begin();
-    drop(alive);
-    ended.recv().await;
+    open.close();
+    open.wait().await;
 }
 
 impl Transport {

@@ -10,12 +10,12 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::config::TokenReviewConfig;
-use super::identity::{Identity, visible};
+use super::identity::Identity;
 use super::integrations::{Integrations, Wanted};
 use super::presented::Caller;
 use super::refusal::Refusal;
 use crate::auth::peer::Peer;
-use crate::domain::{FieldError, Permission, Reach, Scope, Scopes, Verdict};
+use crate::domain::{FieldError, Permission, Reach, Scope, Scopes, Verdict, percent};
 use crate::metrics::Integration;
 
 const VERSION: &str = "authentication.k8s.io/v1";
@@ -139,7 +139,7 @@ fn authenticated(identity: &Identity, audiences: &[String]) -> Value {
     json!({
         "authenticated": true,
         "user": {
-            "username": format!("{group}:{}", visible(&token.user_id)),
+            "username": format!("{group}:{}", percent::encoded(&token.user_id)),
             "groups": [group],
             "extra": {"tokend/token-id": [token.id], "tokend/scopes": token.scopes},
         },
@@ -150,7 +150,7 @@ fn authenticated(identity: &Identity, audiences: &[String]) -> Value {
 /// Names an organization's group. The rest of a user's name can be any text, so colons in the
 /// organization are escaped: no user id can produce another organization's name.
 fn group(organization_id: &str) -> String {
-    format!("tokend:{}", visible(organization_id).replace(':', "%3A"))
+    format!("tokend:{}", percent::encoded(organization_id).replace(':', "%3A"))
 }
 
 /// Builds the reply. It does not repeat the token, although the schema has a field for it.

@@ -98,11 +98,9 @@ struct SealFault<'a> {
 
 impl fmt::Display for SealFault<'_> {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "seal {} (", self.seal.sealed.header.sequence)?;
-        for byte in self.seal.sealed.seal {
-            write!(formatter, "{byte:02x}")?;
-        }
-        write!(formatter, "): {}", described(self.seal.finding))
+        let CheckedSeal { sealed, finding, .. } = self.seal;
+        let seal = hex::encode(sealed.seal);
+        write!(formatter, "seal {} ({seal}): {}", sealed.header.sequence, described(*finding))
     }
 }
 
