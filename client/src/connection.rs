@@ -177,7 +177,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn plaintext_leaves_this_machine_only_where_that_was_said() {
+    async fn plaintext_to_another_host_must_be_allowed_explicitly() {
         for (address, expected) in [
             ("http://127.0.0.1:50051", true),
             ("http://[::1]:50051", true),
@@ -197,7 +197,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn no_secret_is_shown_when_debugged_and_one_that_is_none_is_refused() {
+    async fn debug_output_shows_no_secret_and_an_invalid_secret_is_refused() {
         let connection = Connection::to("http://127.0.0.1:50051").secret("canary".into());
         assert!(!format!("{connection:?} {:?}", connection.open().unwrap()).contains("canary"));
         let certified = connection.client_certificate("public", "canary".into());
@@ -209,7 +209,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_longest_patience_there_is_can_be_waited_for() {
+    async fn the_longest_timeout_does_not_overflow() {
         let client =
             Connection::to("http://127.0.0.1:1").call_timeout(Duration::MAX).attempts(1).open().unwrap();
         let refused = client.get_token(tokend_core::secret::TokenId::from_bytes([7; 16])).await;

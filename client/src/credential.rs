@@ -131,7 +131,7 @@ mod tests {
     use std::sync::Mutex;
 
     #[test]
-    fn a_secret_that_is_refused_is_asked_for_again_and_one_that_cannot_be_read_stays() {
+    fn a_refused_secret_is_read_again_and_stays_if_that_fails() {
         let given = Arc::new(Mutex::new(Some("one".to_owned())));
         let giving = Arc::clone(&given);
         let source = Source::Asked(Arc::new(move || {

@@ -148,7 +148,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn words_are_those_of_the_contract() {
+    fn enum_words_match_the_contract() {
         assert_eq!(ErrorReason::TokenNotFound.word(), "TOKEN_NOT_FOUND");
         assert_eq!(ChangeKind::ExpiresSoon.word(), "EXPIRES_SOON");
         assert_eq!(TokenEventKind::Purged.word(), "PURGED");

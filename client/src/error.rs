@@ -269,7 +269,7 @@ mod tests {
     use tonic_types::ErrorDetails;
 
     #[test]
-    fn tokends_reasons_are_read_and_others_are_not_taken_for_them() {
+    fn reasons_of_tokend_are_parsed_and_those_of_other_domains_ignored() {
         let detail = |reason: &str, domain: &str| {
             let metadata =
                 std::collections::HashMap::from([("rule".to_owned(), "allowed_scopes".to_owned())]);
@@ -286,7 +286,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_transport_says_is_that_nothing_is_known() {
+    fn transport_errors_mean_that_the_outcome_is_unknown() {
         let broken = Status::from_error(std::io::Error::other("broken pipe").into());
         let broken = Error::of(&broken);
         assert_eq!(broken.kind(), ErrorKind::Unavailable);

@@ -174,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn what_tokend_does_by_itself_has_no_actor_and_an_unknown_one_is_no_answer() {
+    fn events_of_tokend_itself_have_no_actor_and_an_unknown_actor_is_an_error() {
         let event = TokenEvent::try_from(message(TOKEND)).unwrap();
         assert_eq!((event.actor, event.kind), (None, None));
         assert_eq!((event.acting_user, event.trace_id), (None, None));

@@ -40,7 +40,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_outage_begins_once_and_again_after_a_while_without_a_failure() {
+    fn an_outage_is_logged_once_and_again_after_half_a_minute_without_failures() {
         let outage = Outage::default();
         let begins = |seconds: i64| outage.begins(BootInstant { boot: seconds * 1_000_000_000, wall: 0 });
         assert_eq!([0, 1, 30, 60, 91, 92].map(begins), [true, false, false, false, true, false]);

@@ -120,7 +120,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn pages_follow_each_other_and_an_empty_one_is_not_the_end() {
+    async fn pages_follow_each_other_and_an_empty_page_is_not_the_last() {
         let mut pages = pages();
         assert_eq!(pages.next().await.unwrap(), Some(1));
         assert_eq!(pages.next().await.unwrap(), Some(2));

@@ -251,7 +251,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_policy_reads_back_and_one_that_cannot_be_is_no_answer() {
+    fn a_policy_round_trips_and_an_impossible_one_is_an_error() {
         let full = Policy {
             longest_lifetime: Some(Duration::from_hours(1)),
             expiration_required: true,
@@ -275,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn a_rule_that_is_newer_than_this_client_hides_no_breach() {
+    fn a_rule_unknown_to_this_client_hides_no_breach() {
         let token = proto::Token {
             id: tokend_core::secret::TokenId::from_bytes([8; 16]).to_string(),
             organization_id: "acme".to_owned(),

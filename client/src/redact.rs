@@ -14,7 +14,7 @@ mod tests {
     use super::REDACTED;
 
     #[test]
-    fn no_message_shows_its_secret_when_debugged() {
+    fn debug_output_of_messages_shows_no_secret() {
         let secret = "tokd_canary".to_owned();
         let target = Some(revoke_token_request::Target::Secret(secret.clone()));
         let verify = VerifyRequest { secret: secret.clone(), ..Default::default() };

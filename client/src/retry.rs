@@ -97,7 +97,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn only_what_may_be_repeated_is_and_only_where_nothing_is_known() {
+    async fn only_repeatable_calls_are_retried_and_only_after_an_unknown_outcome() {
         assert_eq!(tried(Repeatable::Yes, Status::unavailable("")).await.0, 3);
         assert_eq!(tried(Repeatable::No, Status::unavailable("")).await.0, 1);
         for status in [Status::unauthenticated(""), Status::not_found(""), Status::resource_exhausted("")] {
@@ -106,7 +106,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_call_ends_by_its_deadline_and_a_pause_beyond_that_is_not_begun() {
+    async fn a_call_ends_by_its_deadline_and_no_pause_goes_beyond_it() {
         let began = Instant::now();
         let silent: Result<(), _> = RETRIES.run(Repeatable::Yes, |_| false, |_| std::future::pending()).await;
         assert_eq!(silent.unwrap_err().kind(), ErrorKind::DeadlineExceeded);
@@ -119,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn pauses_grow_and_stay_bounded() {
+    fn pauses_grow_up_to_a_bound() {
         for attempt in 1..40 {
             assert!(pause(attempt) <= LONGEST);
             assert!(attempt > 1 || pause(attempt) <= FIRST);

@@ -72,7 +72,7 @@ mod tests {
     use crate::connection::Connection;
 
     #[tokio::test]
-    async fn what_would_be_ignored_or_cannot_be_used_is_refused() {
+    async fn unusable_or_ignored_tls_settings_are_refused() {
         let tls = || Connection::to("https://127.0.0.1:50051");
         let broken = "-----BEGIN CERTIFICATE-----\nnonsense!\n-----END CERTIFICATE-----\n";
         let no_certificate = "-----BEGIN CERTIFICATE-----\nbm9uc2Vuc2U=\n-----END CERTIFICATE-----\n";

@@ -240,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_read_is_no_answer() {
+    fn an_unreadable_token_is_an_error() {
         let good = || proto::Token::decode(&*FieldPositions::pack(&full()).1).unwrap();
         assert!(token(good()).is_ok());
         let changes: [fn(&mut proto::Token); 6] = [

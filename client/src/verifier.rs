@@ -104,7 +104,7 @@ mod tests {
     use crate::connection::Connection;
 
     #[test]
-    fn a_verifier_with_tasks_of_its_own_is_refused_outside_a_runtime() {
+    fn a_verifier_with_background_tasks_needs_a_runtime() {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let client = runtime.block_on(async { Connection::to("http://127.0.0.1:1").open().unwrap() });
         assert_eq!(Verifier::multiplexed(client.clone()).unwrap_err(), VerifierError::Runtime);

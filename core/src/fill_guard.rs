@@ -122,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn a_read_fills_what_has_not_changed_since_it_was_sent() {
+    fn a_read_fills_only_keys_that_have_not_changed_since_it_began() {
         explore(|| {
             let gate = FillGuard::new();
             gate.invalidate(&[1]);
@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn a_read_from_before_a_new_start_fills_nothing() {
+    fn a_read_from_before_a_restart_fills_nothing() {
         explore(|| {
             let gate = FillGuard::new();
             let before = gate.begin();
@@ -145,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn a_read_ends_once_and_a_flood_of_changes_spoils_it_whole() {
+    fn a_read_ends_once_and_too_many_changes_invalidate_it_completely() {
         explore(|| {
             let gate = FillGuard::new();
             let ticket = gate.begin();
@@ -161,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_that_comes_after_many_repeats_is_spoiled_too() {
+    fn a_key_after_many_repeats_is_invalidated_too() {
         explore(|| {
             let gate = FillGuard::new();
             let ticket = gate.begin();

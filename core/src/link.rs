@@ -37,7 +37,7 @@ mod tests {
     }
 
     #[test]
-    fn any_other_host_is_another_machine_wherever_its_name_may_lead() {
+    fn any_other_host_name_is_another_machine() {
         for host in [
             "",
             "db.example",

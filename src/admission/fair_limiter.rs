@@ -195,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_is_greedy_leaves_as_much_as_it_holds() {
+    fn a_greedy_key_leaves_as_many_permits_as_it_has() {
         let shares = FairLimiter::new(16);
         let (first, refused) = greedy(&shares, "a");
         assert_eq!((first.len(), refused), (8, Refused::OverShare));
@@ -205,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn where_many_stand_behind_a_key_it_may_hold_most_and_still_leaves_some() {
+    fn a_lenient_limiter_lets_a_key_take_most_permits_but_not_all() {
         let shares = FairLimiter::lenient(256);
         let (first, refused) = greedy(&shares, "a");
         assert_eq!((first.len(), refused), (225, Refused::OverShare));
@@ -215,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn several_at_once_are_shared_as_one_by_one_and_can_be_given_back_in_part() {
+    fn several_permits_are_shared_like_single_ones_and_can_be_released_in_part() {
         let shares = FairLimiter::new(100);
         let mut first = shares.take_many("a", 50).unwrap();
         assert_eq!(first.grow(26).unwrap_err(), Refused::OverShare);
@@ -231,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn places_come_back_and_all_of_them_can_be_taken() {
+    fn released_permits_return_and_all_can_be_taken() {
         let shares = FairLimiter::new(2);
         let a = shares.take("a").unwrap();
         let b = shares.take("b").unwrap();

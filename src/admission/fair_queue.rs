@@ -210,7 +210,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn one_key_leaves_a_quarter_and_whoever_comes_later_is_served_in_turn() {
+    async fn one_key_leaves_a_quarter_of_the_permits_and_later_keys_take_turns() {
         let limiter = FairQueue::new(4);
         let first = limiter.acquire('a').await.unwrap();
         let second = limiter.acquire('a').await.unwrap();
@@ -233,7 +233,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn whoever_waits_too_long_or_goes_away_is_passed_over() {
+    async fn a_waiter_that_times_out_or_is_dropped_is_skipped() {
         let limiter = FairQueue::new(1);
         let held = limiter.acquire('a').await.unwrap();
         waiting(&limiter, 'b').await.abort();
@@ -246,7 +246,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_key_of_which_too_many_wait_is_refused_at_once_and_others_are_not() {
+    async fn a_key_with_too_many_waiters_is_refused_at_once_and_others_are_not() {
         let limiter = FairQueue::new(1);
         let held = limiter.acquire('a').await.unwrap();
         let served = |key| {

@@ -86,7 +86,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn one_request_has_its_turn_at_a_time_and_leaves_nothing_behind() {
+    async fn one_request_at_a_time_has_the_lock_and_no_entry_is_left_behind() {
         let mutex = KeyedMutex::new();
         let caller = ClientKey::Peer(None);
         let first = mutex.take(caller, [1; 32]).await.unwrap();

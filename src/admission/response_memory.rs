@@ -238,7 +238,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn room_is_held_until_the_last_piece_of_the_bytes_is_gone() {
+    async fn memory_stays_reserved_until_the_last_slice_is_dropped() {
         let response_memory = response_memory(1_000, 1);
         let page = response_memory.acquire_page(ClientKey::Peer(None), 500).await.unwrap();
         assert_eq!(response_memory.taken(), 500);
@@ -253,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn who_has_too_much_is_told_so_and_who_comes_too_late_another_thing() {
+    fn a_caller_over_its_share_and_a_full_memory_are_different_errors() {
         let response_memory = response_memory(1_000, 1);
         let share = |last| ClientKey::Peer(Some([10, 0, 0, last].into()));
         let held = [(1, 500), (2, 250), (3, 240)]
@@ -266,7 +266,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn whoever_waits_too_long_for_a_turn_is_told_and_leaves_no_trace() {
+    async fn waiting_too_long_for_a_page_permit_is_an_error_and_releases_everything() {
         let response_memory = response_memory(1_000, 1);
         let first = response_memory.acquire_page(ClientKey::Peer(None), 10).await.unwrap();
         let error = response_memory.acquire_page(ClientKey::Peer(None), 10).await.unwrap_err();
@@ -277,7 +277,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_is_told_unasked_waits_until_others_have_read_and_its_length_never_forbids_it() {
+    async fn an_unrequested_message_waits_for_memory_and_may_have_any_length() {
         let response_memory = response_memory(1_000, 1);
         let share = |last| ClientKey::Peer(Some([10, 0, 0, last].into()));
         let held = [(1, 500), (2, 250), (3, 125)]
@@ -294,7 +294,7 @@ mod tests {
     }
 
     #[test]
-    fn there_is_a_reserve_when_the_room_is_full() {
+    fn a_full_memory_still_has_its_reserve() {
         let response_memory = response_memory(1_000, 1);
         let share = |last| ClientKey::Peer(Some([10, 0, 0, last].into()));
         let _held = [(1, 500), (2, 250), (3, 250)]

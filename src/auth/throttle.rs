@@ -83,7 +83,7 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn answers_come_later_and_later_until_failures_are_forgotten() {
+    async fn delays_grow_until_failures_are_forgotten() {
         let begin = Instant::now();
         let mut failures = None;
         let mut delays = Vec::new();
@@ -99,7 +99,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn each_network_is_slowed_by_its_own_failures_alone() {
+    async fn each_network_is_slowed_only_by_its_own_failures() {
         let throttle = FailedAuthThrottle::new();
         let took = async |address: &str| {
             let began = Instant::now();

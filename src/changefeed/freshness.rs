@@ -203,12 +203,12 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_known_before_the_first_poll() {
+    fn there_is_no_freshness_before_the_first_poll() {
         assert!(Freshness::new(BOUNDS).read(instant(1, 1)).is_none());
     }
 
     #[test]
-    fn the_cache_answers_up_to_its_bound_and_stands_in_up_to_the_longer_one() {
+    fn the_cache_answers_up_to_its_bound_and_during_an_outage_up_to_the_longer_one() {
         let freshness = published(instant(10, 100));
         let at = |boot, wall| freshness.read(instant(boot, wall)).unwrap();
         assert!(at(11, 101).may_answer(BOUNDS));
@@ -219,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_comes_from_the_cache_of_a_replica_that_is_not_known() {
+    fn the_cache_of_an_unregistered_replica_is_not_used() {
         let freshness = Freshness::new(BOUNDS);
         let unknown = Poll { registered: false, ..polled(instant(10, 100), NOON) };
         freshness.publish(unknown, ClockCheck::Reset, instant(10, 100));
@@ -229,14 +229,14 @@ mod tests {
     }
 
     #[test]
-    fn a_pause_that_only_one_clock_saw_counts() {
+    fn a_pause_seen_by_one_clock_counts() {
         let freshness = published(instant(10, 100));
         assert!(!freshness.read(instant(10, 200)).unwrap().may_answer(BOUNDS));
         assert!(!freshness.read(instant(200, 100)).unwrap().may_answer(BOUNDS));
     }
 
     #[test]
-    fn a_wall_clock_that_jumps_changes_neither_the_time_nor_makes_the_cache_younger() {
+    fn a_jump_of_the_wall_clock_neither_changes_the_time_nor_makes_the_cache_younger() {
         let freshness = published(instant(10, 100));
         for wall in [0, 100, 1_000_000] {
             let reading = freshness.read(instant(15, wall)).unwrap();
@@ -246,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn the_databases_time_never_goes_back_by_little() {
+    fn the_databases_time_never_goes_back_by_a_small_step() {
         let freshness = published(instant(10, 100));
         let before = freshness.read(instant(20, 110)).unwrap().now;
         let slower = polled(instant(19, 109), NOON + time::Duration::seconds(8));
@@ -259,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn many_small_steps_back_leave_it_no_further_ahead_than_one() {
+    fn many_small_steps_back_do_not_add_up() {
         let freshness = published(instant(0, 0));
         for at in 1..100 {
             // A second passes, and the database's clock does not move.
@@ -270,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reading_that_is_doubted_changes_nothing_but_the_age_and_one_that_lasts_changes_all() {
+    fn a_doubted_reading_changes_only_the_age_and_a_lasting_one_changes_the_time() {
         let freshness = published(instant(10, 100));
         let wrong = NOON + time::Duration::days(3_650);
         freshness.publish(polled(instant(11, 101), wrong), ClockCheck::Doubted(true), instant(11, 101));

@@ -76,7 +76,7 @@ mod tests {
     }
 
     #[test]
-    fn a_position_reads_back_for_its_own_organization_and_ring_alone() {
+    fn a_position_reads_back_only_for_its_organization_and_keyring() {
         let position = Position {
             epoch: Epoch::parse("1/2/3".to_owned()),
             snapshot: Snapshot::from_database("10:20:10,14".to_owned()),

@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn no_secret_is_repeated_wherever_on_a_command_line_it_stands() {
+    fn no_secret_on_a_command_line_is_repeated_in_an_error() {
         let mut lines: Vec<Vec<String>> = Vec::new();
         for (secret, _) in secrets() {
             lines.push(vec![secret.clone()]);
@@ -176,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_mistyped_is_told_by_what_was_expected() {
+    fn a_mistyped_argument_is_explained_by_what_was_expected() {
         let refusal = |words: &[&str]| {
             let error = read(words).err().unwrap();
             without_values(error).render().to_string()
@@ -201,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn a_value_that_is_given_and_empty_is_refused_wherever_one_is_taken() {
+    fn an_empty_value_is_refused_by_every_flag() {
         let mut tried = 0;
         leaves(&CommandLine::command(), &[], &mut |path, command| {
             for argument in command.get_arguments().filter(|argument| argument.get_action().takes_values()) {

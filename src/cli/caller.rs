@@ -95,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn one_line_ending_of_a_secret_file_is_taken_off() {
+    fn one_line_ending_of_a_secret_file_is_removed() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("secret");
         fs::write(&path, secret() + "\n").unwrap();
@@ -109,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_a_secret_is_refused_and_not_repeated() {
+    fn a_text_that_cannot_be_a_secret_is_refused_and_not_repeated() {
         let good = secret();
         let wrong = format!("{}canary{}", &good[..20], &good[26..]);
         for (text, expected) in [

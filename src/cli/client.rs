@@ -217,7 +217,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_secret_leaves_this_machine_by_tls_unless_it_is_said() {
+    async fn a_secret_is_sent_to_another_host_only_over_tls_unless_allowed() {
         let resolve = |address: &str, address_insecure, pairs: &[(&str, &str)]| {
             let flag = AddressFlag { address: Some(address.to_owned()), ca: None, address_insecure };
             flag.resolve(&environment(pairs)).unwrap().open().err()
@@ -247,7 +247,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_address_that_is_no_plain_url_is_refused_by_its_setting() {
+    async fn an_invalid_address_is_refused_with_its_setting() {
         for address in [
             "ftp://localhost:1",
             "https://u:canary@localhost:1",

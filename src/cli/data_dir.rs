@@ -78,7 +78,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_data_directory_makes_its_keyring_once() {
+    fn the_keyring_of_a_data_directory_is_created_once() {
         let directory = tempfile::tempdir().unwrap();
         let data = DataDir::new(directory.path().to_owned());
 
@@ -91,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn a_kept_root_secret_replaces_the_old_one_and_is_private() {
+    fn a_stored_root_secret_replaces_the_old_one_and_is_private() {
         let directory = tempfile::tempdir().unwrap();
         let data = DataDir::new(directory.path().to_owned());
         fs::write(directory.path().join(".root-secret.unfinished"), "half").unwrap();

@@ -106,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn the_secret_stands_alone_on_its_line_and_on_no_command_line() {
+    fn the_secret_has_its_own_line_and_is_in_no_command_line() {
         let text = greeting("127.0.0.1:50051", "/data/root-secret");
 
         let lines: Vec<_> = text.lines().filter(|line| line.contains("canary")).collect();
@@ -119,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_terminal_is_told_the_place_of_the_secret_alone() {
+    fn without_a_terminal_only_the_path_of_the_secret_is_printed() {
         let text = greeting_with(None, "127.0.0.1:50051", "/data/root-secret");
 
         assert!(text.starts_with("The first root secret is in /data/root-secret "), "{text}");
@@ -127,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn another_address_and_an_odd_path_can_still_be_pasted() {
+    fn commands_with_another_address_or_an_unusual_path_can_be_pasted() {
         let text = greeting("0.0.0.0:7000", "/it's here/root-secret");
 
         assert!(text.contains(

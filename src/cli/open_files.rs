@@ -45,7 +45,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn connections_leave_files_for_all_else() {
+    fn connections_leave_open_files_for_everything_else() {
         assert_eq!(fitting(1024, 144, 1), 880);
         assert_eq!(fitting(1024, 144, 2), 440);
         assert_eq!(fitting(100, 144, 1), 25);

@@ -256,7 +256,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn columns_line_up_by_the_places_of_a_terminal_and_lines_end_without_spaces() {
+    fn columns_align_by_display_width_and_lines_have_no_trailing_spaces() {
         let row = |cells: [&str; 2]| cells.map(str::to_owned).to_vec();
         // Width one, two, one with a combining mark of width zero, and an escaped character.
         let rows = vec![row(["é", "x"]), row(["漢字", "x"]), row(["e\u{301}", "x"]), row(["\u{7}", ""])];
@@ -267,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_terminal_would_act_on_is_escaped() {
+    fn control_characters_are_escaped() {
         let shown = printable("a\u{1b}[31m\n\u{202e}ü");
 
         assert_eq!(shown, "a\\u{1b}[31m\\u{a}\\u{202e}ü");

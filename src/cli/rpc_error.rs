@@ -51,7 +51,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_refusal_is_told_with_its_fields_code_and_reason() {
+    fn a_refusal_is_printed_with_its_fields_code_and_reason() {
         let mut details = ErrorDetails::new();
         details
             .set_error_info("INVALID_FIELD", "tokend", HashMap::new())
@@ -70,7 +70,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_message_says_is_not_said_again() {
+    fn details_that_the_message_contains_are_not_repeated() {
         let mut details = ErrorDetails::new();
         details.add_bad_request_violation("name", "must not be empty");
         let message = "the request is not valid: name must not be empty";

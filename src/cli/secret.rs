@@ -128,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn secrets_are_found_within_lines_and_nothing_else_is() {
+    fn only_secrets_are_found_within_lines() {
         let ((one, first), (two, second)) = (secret(1), secret(2));
         let mut wrong = one.clone();
         wrong.replace_range(30..31, if &one[30..31] == "0" { "1" } else { "0" });
@@ -148,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn secrets_are_found_wherever_the_text_is_cut_to_be_looked_at() {
+    fn secrets_are_found_across_chunk_borders() {
         let (one, id) = secret(1);
         for offset in (CHUNK - 80..CHUNK + 80).chain(2 * CHUNK - 80..2 * CHUNK + 80) {
             let text = [vec![b'-'; offset], one.clone().into_bytes(), vec![b'\n'; 10]].concat();

@@ -49,7 +49,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_moment_is_a_date_or_a_distance_from_now() {
+    fn a_time_is_a_date_or_a_distance_from_now() {
         let now = clock::now().unix_timestamp();
         let near = |time: Timestamp, distance: i64| (time.seconds - now - distance).abs() < 60;
         assert!(near(parse_past("90d").unwrap(), -90 * 86_400));

@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn the_parts_of_a_uri_are_told_apart() {
+    fn the_parts_of_a_uri_are_distinguished() {
         assert_eq!(
             parsed("postgres://u:p?%40@[::1]:5/d%2fe?sslmode=disable&user=v&port="),
             [
@@ -168,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_uri_is_refused() {
+    fn an_invalid_uri_is_refused() {
         let problem = |uri| Parameters::parse(uri).err();
 
         assert_eq!(problem("mysql://h"), Some(Malformed::Scheme));
@@ -182,7 +182,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_text_makes_it_panic(text in "(postgres://)?.{0,40}") {
+        fn parsing_a_uri_never_panics(text in "(postgres://)?.{0,40}") {
             let _ = Parameters::parse(&text);
         }
     }

@@ -74,7 +74,7 @@ mod tests {
     }
 
     #[test]
-    fn a_length_is_written_in_units_that_do_not_vary() {
+    fn a_duration_is_rendered_in_units_of_fixed_length() {
         for (text, seconds) in
             [("90d", 7_776_000), ("1h30m", 5400), ("0s", 0), ("1d1s", 86_401), ("365d", 31_536_000)]
         {
@@ -85,7 +85,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_written_reads_back(millis in 0..u64::from(u32::MAX) * 1000) {
+        fn a_rendered_value_parses_back(millis in 0..u64::from(u32::MAX) * 1000) {
             let length = Duration::from_millis(millis);
             prop_assert_eq!(parse_duration(&Spelled(length).to_string()), Ok(length));
         }

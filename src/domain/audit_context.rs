@@ -114,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn what_says_nobody_is_refused() {
+    fn an_empty_acting_user_is_refused() {
         for bad in ["", "zoë", "%", "%4", "%zz", "50%", "%C3", "%0A", "%+1"] {
             assert!(ActingUser::percent_decoded(bad.as_bytes()).is_err(), "{bad}");
         }

@@ -183,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_of_one_kind_is_none_of_another() {
+    fn names_of_different_kinds_differ() {
         for name in [
             SubjectName::uri("admin.example.org"),
             SubjectName::email("admin.example.org"),
@@ -195,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_says_its_kind() {
+    fn a_name_begins_with_its_kind() {
         for text in ["dns:a", "uri:spiffe://a/b", "uri:dns:a", "email:ada@example.org", "ip:192.0.2.7"] {
             assert_eq!(SubjectName::parse(text).unwrap().as_str(), text);
         }
@@ -207,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn a_certificate_that_two_mappings_are_for_is_refused() {
+    fn a_certificate_with_two_mappings_is_refused() {
         let both = ["uri:spiffe://example.org/gateway", "dns:admin.example.org"];
         assert_eq!(caller(&both, NOW).unwrap_err(), CredentialError::Invalid);
         let twice = vec![mapping("dns:a", ReservedScope::Read), mapping("dns:a", ReservedScope::Write)];

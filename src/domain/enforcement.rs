@@ -122,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn an_end_is_brought_forward_and_one_that_has_passed_revokes() {
+    fn an_expiration_is_shortened_and_one_that_has_passed_revokes() {
         let policy =
             Policy { longest_lifetime: Some(Duration::HOUR), expiration_required: true, ..Policy::default() };
         let (mut token, hour) = (token(&["a"]), Duration::HOUR);
@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn where_no_end_can_be_derived_the_token_is_revoked() {
+    fn a_token_without_a_derivable_expiration_is_revoked() {
         let policy = Policy { expiration_required: true, ..Policy::default() };
         let token = token(&["a"]);
         let expected = Some(Remedy::Revoke(Rule::ExpirationRequired));
@@ -150,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn scopes_are_lost_and_a_place_too_but_a_superseded_token_takes_none() {
+    fn disallowed_scopes_are_removed_and_a_superseded_token_does_not_count() {
         let allowed = Scopes::new(vec![Scope::parse("repo:*").unwrap()]).unwrap();
         let policy = Policy { allowed_scopes: allowed, most_active_tokens: Some(2), ..Policy::default() };
         let mut token = token(&["repo:a", "user:b"]);

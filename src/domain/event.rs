@@ -188,7 +188,7 @@ mod tests {
     use tokend_core::fixtures::token;
 
     #[test]
-    fn labels_that_read_alike_when_joined_are_different_values() {
+    fn labels_with_the_same_joined_text_are_different_values() {
         let labelled = |labels: &[(&str, &str)]| {
             let labels = labels.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
             Token { labels: Labels::parse(labels.collect::<BTreeMap<_, _>>()).unwrap(), ..token(&[]) }

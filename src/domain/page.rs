@@ -228,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn a_page_token_reads_back_as_the_position_it_was_made_of() {
+    fn a_page_token_reads_back_as_its_position() {
         for position in positions() {
             let text = listing().page_token(&position, &keyring(1));
             assert_eq!(listing().parse_page_token(&text, &keyring(1)), Ok(position));
@@ -236,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn a_page_token_serves_no_other_listing() {
+    fn a_page_token_is_refused_by_another_listing() {
         let text = listing().page_token(&positions()[0], &keyring(1));
         let others = [
             Listing { organization_id: None, ..listing() },

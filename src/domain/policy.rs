@@ -134,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn an_end_is_allowed_up_to_the_longest_lifetime_inclusive() {
+    fn an_expiration_is_allowed_up_to_and_including_the_longest_lifetime() {
         let policy = Policy { longest_lifetime: Some(Duration::HOUR), ..Policy::default() };
         let mut token = token(&[]);
         assert_eq!(policy.allows_end(&token), Err(Rule::LongestLifetime), "never is too long");
@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_binds_a_root_token_and_a_policy_of_no_rules_nothing() {
+    fn no_policy_applies_to_a_root_token_and_an_empty_policy_to_none() {
         let strict = Policy {
             longest_lifetime: Some(Duration::SECOND),
             expiration_required: true,

@@ -87,7 +87,7 @@ mod tests {
     use tokend_core::fixtures::token;
 
     #[test]
-    fn the_largest_token_and_event_are_as_large_as_reckoned() {
+    fn the_largest_token_and_event_have_the_calculated_size() {
         let mut largest = token(&[]);
         let four_bytes = '\u{10348}';
         largest.organization_id = OrganizationId::parse(&"o".repeat(200)).unwrap();

@@ -148,7 +148,7 @@ mod tests {
 
     #[test]
     #[cfg(target_os = "linux")]
-    fn a_program_whose_parent_has_died_before_it_began_does_not_begin() {
+    fn a_program_whose_parent_died_first_does_not_start() {
         let account = Account::choose(Path::new("/nowhere")).unwrap();
         let mut command = account.mortal_command(Path::new("echo"), "KILL");
         command.arg("begun");

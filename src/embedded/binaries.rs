@@ -175,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn installations_are_told_from_their_neighbours() {
+    fn installations_are_distinguished_from_other_directories() {
         let parent = tempfile::tempdir().unwrap();
         for name in ["postgresql@16", "postgresql@9.6", "postgresql@x", "redis@7"] {
             fs::create_dir(parent.path().join(name)).unwrap();

@@ -289,7 +289,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_socket_directory_is_quoted_for_the_list_that_the_setting_is() {
+    fn a_socket_directory_is_quoted_for_the_setting_that_is_a_list() {
         let setting = setting_of_socket(Path::new(r#"/a "b", c"#));
 
         assert_eq!(setting, r#"unix_socket_directories="/a ""b"", c""#);

@@ -81,7 +81,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_warning_is_late_by_more_than_a_tenth_of_its_time_ahead() {
+    fn a_warning_is_at_most_a_tenth_of_its_time_late() {
         let retention = Retention {
             warnings: Vec::new(),
             kept: Duration::from_hours(24),

@@ -151,7 +151,7 @@ mod tests {
     use crate::domain::Verdict;
 
     #[test]
-    fn everything_is_there_from_the_start_and_counts() {
+    fn all_metrics_exist_from_the_start_and_count() {
         let metrics = Metrics::new().unwrap();
         let text = || String::from_utf8(metrics.render().unwrap()).unwrap();
         assert!(text().contains("tokend_verdicts_total{verdict=\"valid\"} 0"), "{}", text());

@@ -50,7 +50,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_timeout_is_up_to_eight_digits_and_a_unit() {
+    fn a_timeout_has_up_to_eight_digits_and_a_unit() {
         assert_eq!(parse_timeout("5S"), Some(Duration::from_secs(5)));
         assert_eq!(parse_timeout("99999999n"), Some(Duration::from_nanos(99_999_999)));
         assert_eq!(parse_timeout("2H"), Some(Duration::from_hours(2)));
@@ -60,7 +60,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_part_may_take_what_is_left_of_the_whole() {
+    async fn a_part_may_take_the_rest_of_the_deadline() {
         let second = Duration::from_secs(1);
         assert_eq!(at_most(second), second);
         within(Some(second * 3), async {

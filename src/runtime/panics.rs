@@ -62,7 +62,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn work_that_panics_before_or_after_it_has_waited_ends_with_an_error() {
+    async fn work_that_panics_before_or_after_waiting_ends_with_an_error() {
         assert_eq!(caught(async { 1 }).await, Ok(1));
         assert!(caught(async { panic!("meant to") }).await.is_err());
         let later = async {

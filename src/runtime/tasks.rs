@@ -134,7 +134,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_task_that_panics_lives_again_is_counted_and_works_only_once_it_stays_alive() {
+    async fn a_task_that_panics_is_restarted_counted_and_up_only_once_it_stays_alive() {
         let metrics = Arc::new(Metrics::new().unwrap());
         let mut tasks = Tasks::new(Arc::clone(&metrics));
         let runs = Arc::new(AtomicU32::new(0));

@@ -30,7 +30,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_is_its_owners_alone() {
+    fn a_file_is_readable_only_by_its_owner() {
         for mode in [0o100_600, 0o100_400, 0o100_700] {
             assert!(!exposed(1000, mode) && !exposed(0, mode), "{mode:o}");
         }
@@ -40,7 +40,7 @@ mod tests {
     }
 
     #[test]
-    fn root_may_let_one_group_read_and_nothing_more() {
+    fn root_may_allow_one_group_to_read_and_nothing_else() {
         for mode in [0o100_640, 0o100_440] {
             assert!(!exposed(0, mode), "{mode:o}");
         }

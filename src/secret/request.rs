@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn the_derivation_is_the_documented_one_and_every_part_of_it_counts() {
+    fn the_derivation_matches_the_documentation_and_every_part_counts() {
         // From an independent implementation (Python's hmac and hashlib).
         let request_id = RequestId::parse(TEXT).unwrap();
         let subkey = hkdf_subkey();
@@ -201,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn debug_shows_nothing() {
+    fn debug_output_shows_nothing() {
         let request_id = RequestId::parse(TEXT).unwrap();
         let shown = format!("{request_id:?} {:?}", RequestSalt([0xab; 32]));
         assert_eq!(shown, "RequestId([redacted]) RequestSalt([redacted])");

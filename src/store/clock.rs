@@ -202,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn a_step_in_either_direction_is_believed_only_once_it_has_lasted() {
+    fn a_step_in_either_direction_is_accepted_only_after_it_has_lasted() {
         for ahead in [3_600_000, -3_600_000, 2_500, -2_500] {
             let clock = begun();
             assert_eq!(clock.note(reading(250, ahead), &epoch("a")), ClockCheck::Doubted(true), "{ahead}");
@@ -219,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn one_wrong_reading_leaves_nothing_behind() {
+    fn one_wrong_reading_has_no_lasting_effect() {
         let clock = begun();
         assert_eq!(clock.note(reading(250, 3_600_000), &epoch("a")), ClockCheck::Doubted(true));
         assert_eq!(clock.note(reading(500, 0), &epoch("a")), ClockCheck::Expected);
@@ -232,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn a_time_that_is_not_believed_is_told_as_an_earlier_one() {
+    fn a_doubted_time_is_replaced_by_the_accepted_clock() {
         assert_eq!(Clock::default().plausible(reading(0, 500)), reading(0, 500).time);
         let clock = begun();
         assert_eq!(clock.plausible(reading(10_000, 500)), reading(10_000, 500).time);
@@ -242,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn small_differences_are_taken_as_they_come() {
+    fn small_differences_are_accepted_at_once() {
         let clock = begun();
         for (at, ahead) in [(250, 900), (500, -900), (750, 100)] {
             assert_eq!(clock.note(reading(at, ahead), &epoch("a")), ClockCheck::Expected);
@@ -250,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pause_that_the_boot_clock_did_not_see_is_believed_with_the_wall_clock_as_its_witness() {
+    fn a_pause_that_the_boot_clock_missed_is_accepted_if_the_wall_clock_agrees() {
         let clock = begun();
         let hour = 3_600_000;
         let mut paused = reading(250, hour);
@@ -263,14 +263,14 @@ mod tests {
     }
 
     #[test]
-    fn another_server_is_believed_at_once() {
+    fn another_server_is_accepted_at_once() {
         let clock = begun();
         assert_eq!(clock.note(reading(250, -3_600_000), &epoch("b")), ClockCheck::Reset);
         assert_eq!(clock.note(reading(500, -3_600_000), &epoch("b")), ClockCheck::Expected);
     }
 
     #[test]
-    fn nothing_is_expected_of_the_clock_before_its_first_reading_and_for_a_minute_after_a_step() {
+    fn no_time_is_expected_before_the_first_reading_and_for_a_minute_after_a_step() {
         assert_eq!(Clock::default().expected(moment(0)), None);
         let clock = begun();
         assert_eq!(clock.expected(moment(1_000)), Some(NOON + time::Duration::SECOND));

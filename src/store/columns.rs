@@ -177,7 +177,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_number_that_postgres_may_hold_is_a_moment_or_none_and_never_a_panic() {
+    fn every_postgres_timestamp_is_a_time_or_an_error_and_never_a_panic() {
         assert_eq!(Time(0).moment(), Some(datetime!(2000-01-01 00:00 UTC)));
         assert_eq!(Time(-POSTGRES_EPOCH).moment(), Some(datetime!(1970-01-01 00:00 UTC)));
         let last = (datetime!(9999-12-31 23:59:59.999_999 UTC) - datetime!(2000-01-01 00:00 UTC))
@@ -193,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn no_query_reads_a_time_by_the_drivers_own_conversion() {
+    fn no_query_converts_a_time_with_the_driver() {
         let queries = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(".sqlx");
         let mut times = 0;
         for file in std::fs::read_dir(queries).unwrap() {
@@ -211,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn a_row_is_named_once() {
+    fn an_unreadable_row_is_logged_once() {
         assert!(is_to_be_named("tokens", "a", "scopes"));
         assert!(!is_to_be_named("tokens", "a", "scopes"));
         assert!(is_to_be_named("tokens", "a", "labels") && is_to_be_named("tokens", "b", "scopes"));

@@ -94,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn a_callers_trace_is_gone_on_with_and_its_wish_heard_where_spans_are_exported() {
+    fn a_callers_trace_is_continued_and_its_sampling_flag_obeyed() {
         for (sampling, flags, sampled) in [
             (Sampling::of(0.0), "01", true),
             (Sampling::of(0.0), "03", true),
@@ -108,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_traceparent_begins_a_trace() {
+    fn an_invalid_traceparent_starts_a_new_trace() {
         let long = format!("{}-00", traceparent("01"));
         let zero = format!("00-{}-00f067aa0ba902b7-01", "0".repeat(32));
         let upper = traceparent("01").to_uppercase();

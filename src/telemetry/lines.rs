@@ -97,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn each_network_has_its_lines_and_all_together_no_more_than_their_reason() {
+    fn each_network_has_its_own_lines_within_the_limit_of_the_reason() {
         let begin = Instant::now();
         let mut lines = Lines::new(begin);
 

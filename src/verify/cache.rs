@@ -182,7 +182,7 @@ impl Cache {
 #[cfg(test)]
 mod tests {
     #[test]
-    fn what_the_allocator_hands_out_is_the_next_of_its_sizes() {
+    fn an_allocation_has_the_next_size_class() {
         for (asked, got) in [(65, 80), (96, 96), (97, 112), (257, 320), (320, 320), (321, 384), (513, 640)] {
             assert_eq!(super::handed_out(asked), got, "{asked}");
         }

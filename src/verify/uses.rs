@@ -71,7 +71,7 @@ mod tests {
     use crate::secret::{KeyId, Mac};
 
     #[test]
-    fn no_more_uses_are_noted_than_there_is_room_for() {
+    fn the_number_of_noted_uses_is_bounded() {
         let (uses, token) = (Uses::new(), token(&[]));
         let record = Record::new(&token, Mac { key_id: KeyId::from_bytes([0; 8]), tag: [0; 32] });
         let note = |number: u32, shard: u8| {

@@ -19,12 +19,12 @@ async fn closed(replica: &Replica, values: &[&str], reason: &str) {
 }
 
 #[tokio::test]
-async fn without_a_credential_every_rpc_is_closed() {
+async fn every_rpc_needs_a_credential() {
     closed(&Replica::start().await, &[], "CREDENTIAL_MISSING").await;
 }
 
 #[tokio::test]
-async fn two_credentials_are_refused_even_when_both_are_good() {
+async fn two_credentials_are_refused_even_if_both_are_valid() {
     let replica = Replica::start().await;
     let good = &*format!("Bearer {}", replica.installation.root_secret);
 
@@ -35,7 +35,7 @@ async fn two_credentials_are_refused_even_when_both_are_good() {
 
 /// RFC 9110 allows any number of spaces after the scheme, and ignores the scheme's case.
 #[tokio::test]
-async fn spaces_behind_the_scheme_are_no_part_of_the_secret() {
+async fn spaces_after_the_scheme_are_not_part_of_the_secret() {
     let replica = Replica::start().await;
     let secret = &*replica.installation.root_secret;
 
@@ -46,7 +46,7 @@ async fn spaces_behind_the_scheme_are_no_part_of_the_secret() {
 }
 
 #[tokio::test]
-async fn what_is_not_exactly_a_bearer_secret_is_malformed() {
+async fn anything_but_one_bearer_secret_is_malformed() {
     let replica = Replica::start().await;
     let secret = &*replica.installation.root_secret;
 
@@ -70,7 +70,7 @@ async fn what_is_not_exactly_a_bearer_secret_is_malformed() {
 }
 
 #[tokio::test]
-async fn a_secret_that_proves_no_token_is_invalid() {
+async fn a_secret_without_a_token_is_invalid() {
     let replica = Replica::start().await;
     let root_id = TokenId::parse(&replica.installation.root_secret[5..27]).unwrap();
     let unknown_id = unknown_id();
@@ -81,7 +81,7 @@ async fn a_secret_that_proves_no_token_is_invalid() {
 }
 
 #[tokio::test]
-async fn an_expired_credential_is_refused_whatever_it_was_allowed() {
+async fn an_expired_credential_is_refused_for_every_scope() {
     let replica = Replica::start().await;
     let secret = created_with(&mut replica.root(), "", &["tokend:root"]).await.secret;
     let expire = "UPDATE tokens SET create_time = '2001-01-01', expire_time = now() WHERE user_id = 'ada'";
@@ -91,7 +91,7 @@ async fn an_expired_credential_is_refused_whatever_it_was_allowed() {
 }
 
 #[tokio::test]
-async fn a_revoked_credential_is_refused_whatever_it_was_allowed() {
+async fn a_revoked_credential_is_refused_for_every_scope() {
     let replica = Replica::start().await;
     let made = created_with(&mut replica.root(), "", &["tokend:root"]).await;
     let mut caller = replica.client(&made.secret);
@@ -103,7 +103,7 @@ async fn a_revoked_credential_is_refused_whatever_it_was_allowed() {
 }
 
 #[tokio::test]
-async fn a_disabled_credential_is_refused_whatever_it_was_allowed() {
+async fn a_disabled_credential_is_refused_for_every_scope() {
     let replica = Replica::start().await;
     let made = created_with(&mut replica.root(), "", &["tokend:root"]).await;
     let mut caller = replica.client(&made.secret);
@@ -120,7 +120,7 @@ async fn a_disabled_credential_is_refused_whatever_it_was_allowed() {
 /// A credential already verified on a connection is recognized only by its whole secret, and judged
 /// each time.
 #[tokio::test]
-async fn callers_on_one_connection_are_told_apart_call_by_call() {
+async fn callers_on_one_connection_are_distinguished_call_by_call() {
     let replica = Replica::start().await;
     let mut root = replica.root();
     let asked = created_with(&mut root, "elsewhere", &[]).await.secret;
@@ -157,7 +157,7 @@ async fn callers_on_one_connection_are_told_apart_call_by_call() {
 }
 
 #[tokio::test]
-async fn an_ordinary_token_opens_no_rpc() {
+async fn an_ordinary_token_may_call_no_rpc() {
     let replica = Replica::start().await;
     let secret = created_with(&mut replica.root(), "", &["repo:*", "tokendish:root"]).await.secret;
 

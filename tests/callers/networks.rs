@@ -16,7 +16,7 @@ fn within(networks: &[&str]) -> CreateTokenRequest {
 }
 
 #[tokio::test]
-async fn from_outside_its_networks_a_credential_opens_no_rpc() {
+async fn a_credential_is_refused_outside_its_networks() {
     let replica = Replica::start().await;
     let secret = created(&mut replica.root(), within(&["10.0.0.0/8", "::/0"])).await.secret;
 
@@ -27,7 +27,7 @@ async fn from_outside_its_networks_a_credential_opens_no_rpc() {
 }
 
 #[tokio::test]
-async fn from_within_its_networks_a_credential_is_good() {
+async fn a_credential_is_accepted_inside_its_networks() {
     let replica = Replica::start().await;
 
     for networks in [&["127.0.0.0/8"][..], &["10.0.0.0/8", "127.0.0.1/32"], &["::ffff:127.0.0.1/128"]] {
@@ -40,7 +40,7 @@ async fn from_within_its_networks_a_credential_is_good() {
 }
 
 #[tokio::test]
-async fn a_caller_makes_no_privileged_token_that_is_usable_from_elsewhere() {
+async fn a_caller_creates_no_privileged_token_that_is_usable_outside_its_networks() {
     let replica = Replica::start().await;
     let secret = created(&mut replica.root(), within(&["127.0.0.0/8"])).await.secret;
     let mut caller = replica.client(&secret);
@@ -53,7 +53,7 @@ async fn a_caller_makes_no_privileged_token_that_is_usable_from_elsewhere() {
 }
 
 #[tokio::test]
-async fn a_change_and_a_stream_end_when_the_networks_are_taken_away() {
+async fn a_change_and_a_stream_fail_after_the_networks_are_removed() {
     let replica = Replica::start().await;
     let secret = created(&mut replica.root(), within(&["127.0.0.0/8"])).await.secret;
     let mut caller = replica.client(&secret);

@@ -14,7 +14,7 @@ use crate::support::in_time;
 use crate::support::replica::{Replica, SERVICE};
 
 #[tokio::test]
-async fn health_is_told_to_anybody_overall_and_for_the_service() {
+async fn anybody_may_read_health_overall_and_of_the_service() {
     let replica = Replica::start().await;
 
     assert_eq!(replica.health("").await, ServingStatus::Serving);
@@ -22,7 +22,7 @@ async fn health_is_told_to_anybody_overall_and_for_the_service() {
 }
 
 #[tokio::test]
-async fn health_lists_all_services_and_watches_those_that_are_unknown() {
+async fn health_lists_all_services_and_watches_unknown_ones() {
     let replica = Replica::start().await;
     let mut client = HealthClient::new(replica.channel());
 

@@ -120,7 +120,7 @@ async fn reach(caller: &mut Client, method: &str, id: &str, secret: &str) -> (Re
 }
 
 #[tokio::test]
-async fn no_rpc_reaches_into_another_organization() {
+async fn no_rpc_reaches_another_organization() {
     let replica = Replica::start().await;
     let other = created_with(&mut replica.root(), "other", &[]).await;
     let id = other.token.unwrap().id;
@@ -132,7 +132,7 @@ async fn no_rpc_reaches_into_another_organization() {
 }
 
 #[tokio::test]
-async fn nothing_is_locked_or_written_for_what_is_out_of_reach_or_not_there() {
+async fn nothing_is_locked_or_written_for_an_unreachable_or_missing_token() {
     let replica = Replica::start().await;
     let other = created_with(&mut replica.root(), "other", &[]).await;
     let id = other.token.unwrap().id;
@@ -204,7 +204,7 @@ async fn a_root_caller_acts_everywhere_and_lists_all() {
 }
 
 #[tokio::test]
-async fn a_gateway_verifies_everywhere_and_does_nothing_else() {
+async fn a_gateway_may_verify_in_every_organization_and_nothing_else() {
     let replica = Replica::start().await;
     let other = created_with(&mut replica.root(), "other", &[]).await;
     let mut gateway = replica.caller("acme", &["tokend:verify:any"]).await;
@@ -219,7 +219,7 @@ async fn a_gateway_verifies_everywhere_and_does_nothing_else() {
 }
 
 #[tokio::test]
-async fn verifying_everywhere_does_not_widen_what_else_a_caller_may() {
+async fn verify_any_does_not_widen_other_permissions() {
     let replica = Replica::start().await;
     let other = created_with(&mut replica.root(), "other", &[]).await.token.unwrap();
     let scopes = ["tokend:verify:any", "tokend:read", "tokend:write"];

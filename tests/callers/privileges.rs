@@ -98,7 +98,7 @@ async fn a_caller_revokes_no_token_with_a_reserved_scope_that_it_lacks() {
 }
 
 #[tokio::test]
-async fn a_privileged_token_of_another_organization_is_not_even_found() {
+async fn a_privileged_token_of_another_organization_is_not_found() {
     let replica = Replica::start().await;
     let mut writer = replica.caller("acme", &["tokend:write"]).await;
 
@@ -122,7 +122,7 @@ async fn a_caller_revokes_its_equals_and_itself() {
 }
 
 #[tokio::test]
-async fn the_caller_is_judged_before_the_request() {
+async fn the_caller_is_checked_before_the_request() {
     let replica = Replica::start().await;
     let mut reader = replica.caller("acme", &["tokend:read"]).await;
 
@@ -132,7 +132,7 @@ async fn the_caller_is_judged_before_the_request() {
 }
 
 #[tokio::test]
-async fn a_caller_changes_no_token_into_one_that_is_mightier_than_itself() {
+async fn a_caller_gives_no_token_more_than_it_has() {
     let replica = Replica::start().await;
     let mut root = replica.root();
     let mut writer = mortal_writer(&replica).await;

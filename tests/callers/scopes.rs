@@ -27,7 +27,7 @@ fn opened_by(method: &str) -> &'static [&'static str] {
 }
 
 #[tokio::test]
-async fn each_reserved_scope_opens_its_own_rpcs_alone() {
+async fn each_reserved_scope_allows_only_its_own_rpcs() {
     let replica = Replica::start().await;
 
     for scope in RESERVED {

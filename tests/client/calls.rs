@@ -17,7 +17,7 @@ use crate::support::replica::Replica;
 use crate::support::{eventually, in_time};
 
 #[tokio::test]
-async fn a_tokens_life_by_typed_calls() {
+async fn the_life_of_a_token_with_typed_calls() {
     let replica = Replica::start().await;
     let client = root(&replica);
     let networks = Networks::new(vec![Network::parse("192.0.2.0/24").unwrap()]).unwrap();
@@ -106,7 +106,7 @@ impl End {
 }
 
 #[tokio::test]
-async fn the_last_root_token_is_ended_by_force_alone_and_the_log_says_why() {
+async fn the_last_root_token_ends_only_by_force_and_the_log_has_the_reason() {
     for end in [End::Revoke, End::RevokeOnlyThis, End::RevokeUser, End::Disable, End::Update, End::Rotate] {
         let replica = Replica::start().await;
         // One that ends soon, which is not one that is left.
@@ -131,7 +131,7 @@ async fn the_last_root_token_is_ended_by_force_alone_and_the_log_says_why() {
 }
 
 #[tokio::test]
-async fn lists_go_on_where_they_ended_and_a_leavers_tokens_go_at_once() {
+async fn lists_continue_after_their_last_page_and_a_leavers_tokens_are_revoked_at_once() {
     let replica = Replica::start().await;
     let client = root(&replica);
     for number in 0..5 {
@@ -160,7 +160,7 @@ async fn lists_go_on_where_they_ended_and_a_leavers_tokens_go_at_once() {
 }
 
 #[tokio::test]
-async fn changes_are_told_behind_a_position() {
+async fn changes_after_a_position_are_reported() {
     let replica = Replica::start().await;
     let client = root(&replica);
     let mut changes = client.watch_tokens(None, None).await.unwrap();
@@ -184,7 +184,7 @@ async fn changes_are_told_behind_a_position() {
 }
 
 #[tokio::test]
-async fn a_refusal_says_what_it_is_about() {
+async fn a_refusal_names_what_it_is_about() {
     let replica = Replica::start().await;
     let client = root(&replica);
 
@@ -201,7 +201,7 @@ async fn a_refusal_says_what_it_is_about() {
 }
 
 #[tokio::test]
-async fn a_call_whose_answer_is_lost_is_made_again_and_makes_one_token() {
+async fn a_call_whose_response_is_lost_is_retried_and_creates_one_token() {
     let replica = Replica::start().await;
     let proxy = Proxy::to_port(replica.address, Way::Open).await;
     let client = client_at(proxy.address(), &replica.installation.root_secret);
@@ -232,7 +232,7 @@ async fn a_call_whose_answer_is_lost_is_made_again_and_makes_one_token() {
 }
 
 #[tokio::test]
-async fn nothing_is_known_of_a_tokend_that_is_away() {
+async fn an_unreachable_tokend_makes_the_outcome_unknown() {
     let replica = Replica::start().await;
     let proxy = Proxy::to_port(replica.address, Way::Cut).await;
     let client = client_at(proxy.address(), &replica.installation.root_secret);
@@ -245,7 +245,7 @@ async fn nothing_is_known_of_a_tokend_that_is_away() {
 }
 
 #[tokio::test]
-async fn a_connection_that_has_gone_silent_is_given_up_long_before_a_patient_calls_deadline() {
+async fn a_silent_connection_is_closed_long_before_the_deadline_of_a_call() {
     let replica = Replica::start().await;
     let proxy = Proxy::to_port(replica.address, Way::Open).await;
     let client = Connection::to(format!("http://{}", proxy.address()))

@@ -9,7 +9,7 @@ use super::asking::{holder, root, with};
 use crate::support::replica::Replica;
 
 #[tokio::test]
-async fn what_was_done_is_told_with_who_did_it_for_whom_and_what_it_changed() {
+async fn events_name_actor_acting_user_and_changes() {
     let replica = Replica::start().await;
     let client = root(&replica);
     let frontend = client.acting_for("grace").unwrap();
@@ -45,7 +45,7 @@ async fn what_was_done_is_told_with_who_did_it_for_whom_and_what_it_changed() {
 }
 
 #[tokio::test]
-async fn the_log_is_read_page_by_page_and_a_page_belongs_to_its_filters() {
+async fn the_log_is_read_in_pages_and_a_page_token_belongs_to_its_filters() {
     let replica = Replica::start().await;
     let client = root(&replica);
     for number in 0..7 {
@@ -70,7 +70,7 @@ async fn the_log_is_read_page_by_page_and_a_page_belongs_to_its_filters() {
 }
 
 #[tokio::test]
-async fn the_log_is_read_by_time_and_actor() {
+async fn the_log_is_filtered_by_time_and_actor() {
     let replica = Replica::start().await;
     let client = root(&replica);
     client.create_token(NewToken::new("ada", "laptop", Expiration::Never)).await.unwrap();
@@ -88,7 +88,7 @@ async fn the_log_is_read_by_time_and_actor() {
 }
 
 #[tokio::test]
-async fn the_log_is_for_those_who_may_read_and_of_their_own_organization() {
+async fn the_log_needs_the_read_scope_and_shows_the_own_organization() {
     let replica = Replica::start().await;
     let client = root(&replica);
     let new = NewToken::new("ada", "laptop", Expiration::Never);
@@ -108,7 +108,7 @@ async fn the_log_is_for_those_who_may_read_and_of_their_own_organization() {
 }
 
 #[tokio::test]
-async fn whoever_is_acted_for_is_a_word_of_limited_length() {
+async fn the_acting_user_has_a_limited_length() {
     let replica = Replica::start().await;
     let client = root(&replica);
 

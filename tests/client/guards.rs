@@ -91,7 +91,7 @@ fn challenge(text: &str) -> Option<String> {
 }
 
 #[tokio::test]
-async fn an_axum_service_lets_in_whom_tokend_would() {
+async fn an_axum_guard_admits_exactly_what_tokend_admits() {
     let replica = Replica::start().await;
     let mut admin = replica.root();
     let reader: Made = created_with(&mut admin, "acme", &["repo:read"]).await.into();
@@ -126,7 +126,7 @@ async fn an_axum_service_lets_in_whom_tokend_would() {
 }
 
 #[tokio::test]
-async fn what_no_rule_names_is_closed_to_everybody_where_that_was_said() {
+async fn paths_without_a_rule_are_closed_if_configured() {
     let replica = Replica::start().await;
     let reader: Made = created_with(&mut replica.root(), "acme", &["repo:read"]).await.into();
     let closed = Guard::new(Verifier::unary(root(&replica)))
@@ -145,7 +145,7 @@ async fn what_no_rule_names_is_closed_to_everybody_where_that_was_said() {
 }
 
 #[tokio::test]
-async fn where_a_request_comes_from_counts_as_far_as_it_is_known() {
+async fn the_client_address_is_checked_if_it_is_known() {
     let replica = Replica::start().await;
     let mut admin = replica.root();
     let mut bound = async |network: &str| {
@@ -173,7 +173,7 @@ async fn where_a_request_comes_from_counts_as_far_as_it_is_known() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_checked_is_refused() {
+async fn a_request_that_cannot_be_checked_is_refused() {
     let replica = Replica::start().await;
     let reader: Made = created_with(&mut replica.root(), "acme", &["repo:read"]).await.into();
     let proxy = Proxy::to_port(replica.address, Way::Cut).await;
@@ -215,7 +215,7 @@ async fn check(channel: &Channel, credential: Option<&str>) -> Result<(), Status
 }
 
 #[tokio::test]
-async fn a_tonic_service_lets_in_whom_tokend_would_and_refuses_by_grpcs_codes() {
+async fn a_tonic_guard_admits_exactly_what_tokend_admits_and_refuses_with_grpc_codes() {
     let replica = Replica::start().await;
     let mut admin = replica.root();
     let reader: Made = created_with(&mut admin, "acme", &["repo:read"]).await.into();
@@ -243,7 +243,7 @@ async fn a_tonic_service_lets_in_whom_tokend_would_and_refuses_by_grpcs_codes() 
 }
 
 #[tokio::test]
-async fn a_revoked_token_is_let_in_no_more_by_whichever_verifier() {
+async fn a_revoked_token_is_refused_by_every_kind_of_verifier() {
     let replica = Replica::start().await;
     let mut admin = replica.root();
     for verifier in verifiers(&replica) {
@@ -263,7 +263,7 @@ async fn a_revoked_token_is_let_in_no_more_by_whichever_verifier() {
 }
 
 #[tokio::test]
-async fn every_refusal_is_told_of_with_its_reason_and_nothing_else_is() {
+async fn every_refusal_and_nothing_else_is_reported_with_its_reason() {
     let replica = Replica::start().await;
     let reader: Made = created_with(&mut replica.root(), "acme", &["repo:read"]).await.into();
     let other: Made = created_with(&mut replica.root(), "acme", &[]).await.into();
@@ -322,7 +322,7 @@ impl std::io::Write for Log {
 }
 
 #[tokio::test]
-async fn an_outage_is_warned_of_once_with_its_cause() {
+async fn an_outage_is_logged_once_with_its_cause() {
     let replica = Replica::start().await;
     let reader: Made = created_with(&mut replica.root(), "acme", &["repo:read"]).await.into();
     let proxy = Proxy::to_port(replica.address, Way::Cut).await;

@@ -15,7 +15,7 @@ use crate::support::replica::Replica;
 use crate::support::{eventually, in_time};
 
 #[tokio::test]
-async fn what_is_held_is_judged_without_tokend_and_as_tokend_would() {
+async fn cached_tokens_are_judged_locally_and_exactly_as_by_tokend() {
     let replica = Replica::start().await;
     let mut admin = replica.root();
     let request = tokend::api::proto::CreateTokenRequest {
@@ -59,7 +59,7 @@ async fn what_is_held_is_judged_without_tokend_and_as_tokend_would() {
 }
 
 #[tokio::test]
-async fn what_may_be_a_secret_is_asked_for_each_time_and_what_cannot_be_one_never() {
+async fn unknown_secrets_are_sent_each_time_and_malformed_ones_never() {
     let replica = Replica::start().await;
     let (verifier, token) = holding(&replica, LocalConfig::default()).await;
     let unknown = forged(crate::support::client::unknown_id());
@@ -90,7 +90,7 @@ async fn what_may_be_a_secret_is_asked_for_each_time_and_what_cannot_be_one_neve
 }
 
 #[tokio::test]
-async fn a_peer_that_makes_up_secrets_makes_few_calls_and_keeps_nobody_else_out() {
+async fn a_guessing_peer_causes_few_calls_and_affects_nobody_else() {
     let replica = Replica::start().await;
     let (verifier, token) = holding(&replica, LocalConfig::default()).await;
     let other = made(&mut replica.root()).await;
@@ -126,7 +126,7 @@ async fn a_peer_that_makes_up_secrets_makes_few_calls_and_keeps_nobody_else_out(
 }
 
 #[tokio::test]
-async fn a_held_token_expires_to_the_moment_by_the_databases_clock() {
+async fn a_cached_token_expires_exactly_by_the_databases_clock() {
     let replica = Replica::start().await;
     let mut admin = replica.root();
     let ttl = prost_types::Duration { seconds: 3, nanos: 0 };
@@ -148,7 +148,7 @@ async fn a_held_token_expires_to_the_moment_by_the_databases_clock() {
 }
 
 #[tokio::test]
-async fn every_change_is_heard_of() {
+async fn every_change_reaches_the_local_cache() {
     let replica = Replica::start().await;
     let mut admin = replica.root();
     let verifier = Verifier::local(root(&replica), LocalConfig::default()).unwrap();
@@ -194,7 +194,7 @@ async fn every_change_is_heard_of() {
 }
 
 #[tokio::test]
-async fn a_caller_of_one_organization_judges_its_own_tokens_alone() {
+async fn a_caller_of_one_organization_judges_only_its_own_tokens() {
     let replica = Replica::start().await;
     let mut admin = replica.root();
     let caller = created_with(&mut admin, "acme", &["tokend:verify"]).await;
@@ -222,7 +222,7 @@ async fn a_caller_of_one_organization_judges_its_own_tokens_alone() {
 }
 
 #[tokio::test]
-async fn a_caller_that_may_judge_less_than_before_judges_no_more_here() {
+async fn a_caller_that_loses_permissions_judges_nothing_more_locally() {
     let replica = Replica::start().await;
     let mut admin = replica.root();
     let caller = created_with(&mut admin, "acme", &["tokend:verify:any"]).await;
@@ -248,7 +248,7 @@ async fn a_caller_that_may_judge_less_than_before_judges_no_more_here() {
 
 /// Another caller's watch might not report every change of what this one has judged.
 #[tokio::test]
-async fn whatever_connection_is_watched_through_the_watch_is_of_the_one_who_asks() {
+async fn the_watch_uses_the_callers_credential_on_every_connection() {
     let replica = Replica::start().await;
     let mut admin = replica.root();
     let confined = created_with(&mut admin, "acme", &["tokend:verify"]).await.secret;
@@ -266,7 +266,7 @@ async fn whatever_connection_is_watched_through_the_watch_is_of_the_one_who_asks
 }
 
 #[tokio::test]
-async fn a_connection_that_is_cut_costs_no_record_and_one_that_leads_to_lost_changes_costs_all() {
+async fn a_cut_connection_keeps_the_cache_and_lost_changes_clear_it() {
     let replica = Replica::start().await;
     let proxy = Proxy::to_port(replica.address, Way::Open).await;
     let watch = client_at(proxy.address(), &replica.installation.root_secret);
@@ -303,7 +303,7 @@ async fn a_connection_that_is_cut_costs_no_record_and_one_that_leads_to_lost_cha
 }
 
 #[tokio::test]
-async fn a_record_that_is_old_is_asked_for_again_although_nothing_was_told() {
+async fn an_old_record_is_requested_again_without_a_reported_change() {
     let replica = Replica::start().await;
     let config = LocalConfig::default().max_age(Duration::from_secs(2));
     let (verifier, token) = holding(&replica, config).await;
@@ -317,7 +317,7 @@ async fn a_record_that_is_old_is_asked_for_again_although_nothing_was_told() {
 }
 
 #[tokio::test]
-async fn a_verifier_tells_whether_it_is_ready_and_if_not_why() {
+async fn a_verifier_reports_whether_it_is_ready_and_why_not() {
     let replica = Replica::start().await;
     let proxy = Proxy::to_port(replica.address, Way::Cut).await;
     let client = Connection::to(format!("http://{}", proxy.address()))

@@ -41,7 +41,7 @@ async fn all_are_answered(verifier: &Verifier, tokens: &[(Made, Verdict)]) {
 }
 
 #[tokio::test]
-async fn each_question_gets_its_own_answer() {
+async fn each_request_gets_its_own_response() {
     let replica = Replica::start().await;
     let tokens = some(&replica).await;
 
@@ -49,7 +49,7 @@ async fn each_question_gets_its_own_answer() {
 }
 
 #[tokio::test]
-async fn more_questions_at_once_than_can_be_under_way_wait_for_their_turn() {
+async fn requests_beyond_the_limit_wait_in_order() {
     let replica = Replica::start().await;
     let token = made(&mut replica.root()).await;
     let client = Connection::to(format!("http://{}", replica.address))
@@ -65,7 +65,7 @@ async fn more_questions_at_once_than_can_be_under_way_wait_for_their_turn() {
 }
 
 #[tokio::test]
-async fn what_has_no_answer_when_the_call_breaks_is_asked_again() {
+async fn unanswered_requests_are_sent_again_after_the_stream_breaks() {
     let replica = Replica::start().await;
     let tokens = some(&replica).await;
     let proxy = Proxy::to_port(replica.address, Way::Open).await;
@@ -86,7 +86,7 @@ async fn what_has_no_answer_when_the_call_breaks_is_asked_again() {
 }
 
 #[tokio::test]
-async fn a_replica_that_drains_is_followed_by_the_next() {
+async fn a_draining_replica_is_replaced_by_the_next_one() {
     let first = Replica::start().await;
     let tokens = some(&first).await;
     let installation = first.installation.clone();
@@ -102,7 +102,7 @@ async fn a_replica_that_drains_is_followed_by_the_next() {
 }
 
 #[tokio::test]
-async fn a_question_that_ends_the_call_ends_no_other() {
+async fn a_request_that_ends_the_stream_fails_no_other() {
     let replica = Replica::start().await;
     let mut admin = replica.root();
     let caller = created_with(&mut admin, "acme", &["tokend:verify"]).await;
@@ -124,7 +124,7 @@ async fn a_question_that_ends_the_call_ends_no_other() {
 }
 
 #[tokio::test]
-async fn a_tokend_that_is_silent_gives_no_verdict() {
+async fn a_silent_tokend_gives_no_verdict() {
     let replica = Replica::start().await;
     let token = made(&mut replica.root()).await;
     let proxy = Proxy::to_port(replica.address, Way::Open).await;

@@ -13,7 +13,7 @@ use crate::support::program::Place;
 use crate::support::replica::Replica;
 
 #[tokio::test]
-async fn a_caller_whose_token_is_rotated_goes_on_with_the_secret_in_its_file() {
+async fn a_caller_whose_token_is_rotated_continues_with_the_secret_in_its_file() {
     let replica = Replica::start().await;
     let admin = root(&replica);
     let own = created_with(&mut replica.root(), "acme", &["tokend:verify"]).await;
@@ -49,7 +49,7 @@ async fn a_caller_whose_token_is_rotated_goes_on_with_the_secret_in_its_file() {
 }
 
 #[tokio::test]
-async fn a_call_is_made_again_within_its_deadline_while_tokend_restarts() {
+async fn a_call_is_retried_within_its_deadline_while_tokend_restarts() {
     let first = Replica::start().await;
     let installation = first.installation.clone();
     let token = made(&mut first.root()).await;

@@ -35,7 +35,7 @@ fn required() -> Scopes {
 /// VALID, by the boot clock and the wall clock. Without its variable it tests nothing.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[expect(clippy::print_stdout, reason = "how it is heard")]
-async fn the_process_that_is_stopped() {
+async fn the_process_that_is_paused() {
     let Ok(told) = std::env::var(CHILD) else { return };
     let [address, own, secret] = told.split(' ').collect::<Vec<_>>().try_into().unwrap();
     let client = client_at(address.parse().unwrap(), own);
@@ -79,7 +79,7 @@ async fn late(replica: &Replica, expires: bool) -> Duration {
     let token = made.token.unwrap();
     let told = format!("{} {} {}", replica.address, replica.installation.root_secret, made.secret);
     let mut child = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "pauses::the_process_that_is_stopped", "--nocapture"])
+        .args(["--exact", "pauses::the_process_that_is_paused", "--nocapture"])
         .env(CHILD, told)
         .stdout(Stdio::piped())
         .kill_on_drop(true)

@@ -51,7 +51,7 @@ async fn enforced(client: &Client) -> (Vec<PolicyBreach>, u32) {
 }
 
 #[tokio::test]
-async fn a_policy_is_read_as_it_was_set_and_by_whom() {
+async fn a_policy_is_read_as_it_was_set_with_who_set_it() {
     let replica = Replica::start().await;
     let client = root(&replica);
     let untouched = client.get_policy(Some("acme")).await.unwrap();
@@ -73,7 +73,7 @@ async fn a_policy_is_read_as_it_was_set_and_by_whom() {
 }
 
 #[tokio::test]
-async fn the_dry_run_tells_over_several_pages_what_enforcement_then_does() {
+async fn a_dry_run_of_several_pages_lists_what_enforcement_then_does() {
     let replica = Replica::start().await;
     let client = root(&replica);
     tokens_of_all_sorts(&replica.installation.database).await;
@@ -108,7 +108,7 @@ async fn the_dry_run_tells_over_several_pages_what_enforcement_then_does() {
 }
 
 #[tokio::test]
-async fn what_a_policy_forbids_is_told_by_the_rule_that_does() {
+async fn a_refusal_by_policy_names_the_rule() {
     let replica = Replica::start().await;
     let client = root(&replica);
     let policy = with(Policy::default(), |it| {
@@ -145,7 +145,7 @@ async fn what_a_policy_forbids_is_told_by_the_rule_that_does() {
 }
 
 #[tokio::test]
-async fn policies_are_for_those_who_have_the_scope_and_in_their_own_organization() {
+async fn policies_need_the_scope_and_the_own_organization() {
     let replica = Replica::start().await;
     let verifier = holder(&replica, "acme", &["tokend:verify"]).await;
     let reader = holder(&replica, "acme", &["tokend:read"]).await;
@@ -165,7 +165,7 @@ async fn policies_are_for_those_who_have_the_scope_and_in_their_own_organization
 }
 
 #[tokio::test]
-async fn an_enforcement_whose_answer_is_lost_says_so_and_is_begun_anew() {
+async fn an_enforcement_whose_response_is_lost_says_so_and_can_be_restarted() {
     let replica = Replica::start().await;
     let direct = root(&replica);
     for _ in 0..3 {

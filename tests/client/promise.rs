@@ -53,7 +53,7 @@ async fn becomes_known(verifier: &Verifier, token: &Made) {
 }
 
 #[tokio::test]
-async fn an_answer_that_was_under_way_while_its_token_was_revoked_is_neither_held_nor_valid() {
+async fn an_answer_in_flight_during_a_revocation_is_neither_cached_nor_valid() {
     let installation = Installation::new().await;
     make_holdable(&installation.database).await;
     let replica = installation.serve(installation.config()).await;
@@ -86,7 +86,7 @@ async fn an_answer_that_was_under_way_while_its_token_was_revoked_is_neither_hel
 }
 
 #[tokio::test]
-async fn what_a_replica_says_that_is_behind_is_neither_held_nor_believed_after_a_change_was_told() {
+async fn an_answer_of_a_lagging_replica_is_neither_cached_nor_used_after_a_reported_change() {
     let (way, installation) = (Proxy::start(Way::Open).await, Installation::new().await);
     let ahead = installation.serve(installation.config()).await;
     let mut config = installation.config();
@@ -115,7 +115,7 @@ async fn what_a_replica_says_that_is_behind_is_neither_held_nor_believed_after_a
 }
 
 #[tokio::test]
-async fn a_way_that_holds_what_the_watch_tells_ends_what_is_judged_here() {
+async fn a_blocked_watch_ends_local_verdicts() {
     let replica = Replica::start().await;
     let (proxy, verifier, token) = watched_through_a_proxy(&replica).await;
 
@@ -135,7 +135,7 @@ async fn a_way_that_holds_what_the_watch_tells_ends_what_is_judged_here() {
 }
 
 #[tokio::test]
-async fn a_way_that_is_always_late_is_known_to_be() {
+async fn a_constant_delay_of_the_watch_is_accounted_for() {
     let replica = Replica::start().await;
     let (proxy, verifier, token) = watched_through_a_proxy(&replica).await;
 
@@ -155,7 +155,7 @@ async fn a_way_that_is_always_late_is_known_to_be() {
 }
 
 #[tokio::test]
-async fn a_tokend_that_is_frozen_ends_what_is_judged_here_and_is_no_verdict() {
+async fn a_frozen_tokend_ends_local_verdicts_and_gives_none() {
     let installation = Installation::new().await;
     let frozen = Process::start(&installation, &url(&installation.database), &[]).await;
     let other = installation.serve(installation.config()).await;
@@ -178,7 +178,7 @@ async fn a_tokend_that_is_frozen_ends_what_is_judged_here_and_is_no_verdict() {
 }
 
 #[tokio::test]
-async fn a_database_that_is_away_ends_what_is_judged_here() {
+async fn an_unreachable_database_ends_local_verdicts() {
     let (way, installation) = (Proxy::start(Way::Open).await, Installation::new().await);
     let mut config = installation.config();
     config.database = way.lead(&config.database);

@@ -54,7 +54,7 @@ fn is_refused_over_http(reply: &Reply, content_type: &str) {
 }
 
 #[tokio::test]
-async fn what_does_not_speak_grpc_is_refused_by_an_http_status_whatever_it_calls_itself() {
+async fn a_request_that_is_not_grpc_is_refused_with_an_http_status() {
     let replica = Replica::start().await;
     let guarded = Router::new().fallback(get(who).post(who)).layer(guard(&replica));
     let address = serve(guarded).await;
@@ -88,7 +88,7 @@ async fn what_does_not_speak_grpc_is_refused_by_an_http_status_whatever_it_calls
 }
 
 #[tokio::test]
-async fn a_rule_holds_within_a_nest_whether_it_names_the_whole_path_or_what_is_left_of_it() {
+async fn a_rule_in_a_nested_router_may_name_the_whole_or_the_remaining_path() {
     let replica = Replica::start().await;
     let (reader, admin) = (bearer(&replica, &["repo:read"]).await, bearer(&replica, &["repo:*"]).await);
     for rule in ["/api/admin", "/admin"] {
@@ -113,7 +113,7 @@ async fn a_rule_holds_within_a_nest_whether_it_names_the_whole_path_or_what_is_l
 }
 
 #[tokio::test]
-async fn a_path_that_is_open_is_not_open_elsewhere_below_a_nest() {
+async fn an_open_path_is_not_open_in_another_nested_router() {
     let replica = Replica::start().await;
     let guarded = |open: &str| {
         let guard = guard(&replica).open_at(open).unwrap();
@@ -124,7 +124,7 @@ async fn a_path_that_is_open_is_not_open_elsewhere_below_a_nest() {
 }
 
 #[tokio::test]
-async fn a_path_in_another_spelling_gets_past_no_rule() {
+async fn no_other_spelling_of_a_path_bypasses_a_rule() {
     let replica = Replica::start().await;
     let reader = bearer(&replica, &["repo:read"]).await;
     let guard = guard(&replica).require(["repo:read"]).unwrap();
@@ -163,7 +163,7 @@ async fn a_path_in_another_spelling_gets_past_no_rule() {
 }
 
 #[tokio::test]
-async fn of_guards_that_stand_behind_each_other_each_must_let_a_request_in() {
+async fn stacked_guards_must_all_admit_a_request() {
     let replica = Replica::start().await;
     let (reader, both) =
         (bearer(&replica, &["repo:read"]).await, bearer(&replica, &["repo:read", "user:read"]).await);
@@ -184,7 +184,7 @@ async fn of_guards_that_stand_behind_each_other_each_must_let_a_request_in() {
 }
 
 #[tokio::test]
-async fn the_credential_is_taken_out_where_everybody_is_let_in_too() {
+async fn the_credential_is_removed_on_open_paths_too() {
     let replica = Replica::start().await;
     let reader = bearer(&replica, &["repo:read"]).await;
     for (guard, comes) in [

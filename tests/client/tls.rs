@@ -11,7 +11,7 @@ use crate::support::replica::Installation;
 const NAME: &str = "uri:spiffe://example.org/gateway";
 
 #[tokio::test]
-async fn a_ca_of_ones_own_is_trusted_where_it_is_named_and_a_certificate_is_a_credential() {
+async fn a_configured_ca_is_trusted_and_a_client_certificate_is_a_credential() {
     let authority = Authority::new();
     let files = Files::new(&authority.good(&["localhost"]), Some(&authority));
     let installation = Installation::new().await;

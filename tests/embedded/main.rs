@@ -16,7 +16,7 @@ use tokend::embedded::{Cluster, Durability, EmbeddedError};
 use self::place::{ask, place, start};
 
 #[test]
-fn a_first_start_makes_a_durable_database_on_a_socket_alone() {
+fn a_first_start_creates_a_durable_database_only_on_a_socket() {
     let place = place();
 
     let cluster = start(&place).unwrap();
@@ -56,7 +56,7 @@ fn a_second_start_on_the_same_directory_is_refused() {
 }
 
 #[test]
-fn data_of_another_major_version_are_refused_by_both_names() {
+fn data_of_another_major_version_is_refused_with_both_versions() {
     let place = place();
     start(&place).unwrap().stop().unwrap();
     fs::write(place.data_dir().join("postgres/PG_VERSION"), "13\n").unwrap();
@@ -69,7 +69,7 @@ fn data_of_another_major_version_are_refused_by_both_names() {
 }
 
 #[test]
-fn a_server_that_does_not_start_is_quoted() {
+fn the_log_of_a_server_that_does_not_start_is_quoted() {
     let place = place();
     start(&place).unwrap().stop().unwrap();
     fs::write(place.data_dir().join("postgres/postgresql.auto.conf"), "no_such_setting = 1\n").unwrap();
@@ -142,7 +142,7 @@ fn the_server_has_no_privileges_and_sees_nothing_of_the_environment() {
 const STRANGER: u32 = 54321;
 
 #[test]
-fn as_root_what_another_account_owns_is_neither_trusted_nor_run() {
+fn as_root_files_of_another_account_are_neither_trusted_nor_run() {
     if !geteuid().is_root() {
         return;
     }
@@ -165,7 +165,7 @@ fn as_root_what_another_account_owns_is_neither_trusted_nor_run() {
 }
 
 #[test]
-fn as_root_a_link_is_followed_only_where_nobody_else_has_made_it_or_can_change_where_it_leads() {
+fn as_root_a_link_is_followed_only_if_nobody_else_controls_it() {
     if !geteuid().is_root() {
         return;
     }

@@ -60,7 +60,7 @@ fn a_panicking_owner_leaves_no_server() {
 
 #[test]
 #[cfg(target_os = "linux")]
-fn a_killed_owner_takes_the_server_along_and_the_next_start_recovers() {
+fn a_killed_owner_stops_its_server_and_the_next_start_recovers() {
     let place = place();
     let (mut owner, pid) = owning_process(&place);
 
@@ -109,7 +109,7 @@ fn survivor(place: &Place) -> (Child, PathBuf) {
 
 #[test]
 #[cfg(target_os = "linux")]
-fn a_server_that_outlived_its_owner_is_ended_before_a_new_one_starts() {
+fn a_server_that_outlived_its_owner_is_stopped_before_a_new_one_starts() {
     let place = place();
     let (mut survivor, _) = survivor(&place);
 
@@ -121,7 +121,7 @@ fn a_server_that_outlived_its_owner_is_ended_before_a_new_one_starts() {
 
 #[test]
 #[cfg(target_os = "linux")]
-fn a_server_that_makes_its_record_while_another_one_starts_is_ended_too() {
+fn a_server_that_writes_its_pid_file_while_another_starts_is_stopped_too() {
     let place = place();
     let (mut survivor, pid_file) = survivor(&place);
     // As if the server had not written it yet when it was read.
@@ -143,7 +143,7 @@ fn a_server_that_makes_its_record_while_another_one_starts_is_ended_too() {
 }
 
 #[test]
-fn a_pid_file_that_names_a_stranger_keeps_nobody_out_and_the_stranger_alive() {
+fn a_pid_file_that_names_another_process_neither_blocks_a_start_nor_ends_that_process() {
     let place = place();
     let cluster = start(&place).unwrap();
     let data = place.data_dir().join("postgres");
@@ -166,7 +166,7 @@ fn a_pid_file_that_names_a_stranger_keeps_nobody_out_and_the_stranger_alive() {
 }
 
 #[test]
-fn an_interrupted_first_start_is_begun_anew() {
+fn an_interrupted_first_start_is_repeated() {
     let place = place();
     let unfinished = place.data_dir().join("postgres.new");
     fs::create_dir_all(&unfinished).unwrap();

@@ -10,7 +10,7 @@ use crate::support::eventually;
 use crate::support::replica::{Installation, Replica};
 
 #[tokio::test]
-async fn a_feed_whose_snapshot_is_older_than_the_purge_starts_anew() {
+async fn a_feed_whose_snapshot_is_older_than_the_purge_restarts() {
     let replica = Replica::start().await;
     let mut root = replica.root();
     let (changed, kept) = (cached(&mut root).await, cached(&mut root).await);
@@ -22,7 +22,7 @@ async fn a_feed_whose_snapshot_is_older_than_the_purge_starts_anew() {
 }
 
 #[tokio::test]
-async fn a_server_that_lost_its_mark_is_another_one() {
+async fn a_server_that_lost_its_mark_counts_as_another_server() {
     let replica = Replica::start().await;
     let (mut root, database) = (replica.root(), &replica.installation.database);
     let (changed, kept) = (cached(&mut root).await, cached(&mut root).await);
@@ -83,7 +83,7 @@ async fn a_horizon_from_another_server_neither_empties_the_cache_nor_purges() {
 }
 
 #[tokio::test]
-async fn old_changes_are_purged_and_the_feed_goes_on() {
+async fn old_changes_are_purged_and_the_feed_continues() {
     let installation = Installation::new().await;
     let database = &installation.database;
     database

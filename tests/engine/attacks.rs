@@ -121,7 +121,7 @@ async fn victim(admin: &mut Client) -> String {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "ten minutes, unless TOKEND_LONG_SECONDS says otherwise"]
-async fn all_attacks_together_keep_neither_verdicts_nor_revocations_out() {
+async fn all_attacks_together_stop_neither_verdicts_nor_revocations() {
     let installation = Installation::new().await;
     tokens_of_all_sorts(&installation.database).await;
     let process = Process::start(&installation, &url(&installation.database), &[]).await;

@@ -54,7 +54,7 @@ async fn asked_fully(client: &mut Client, token: &Made) -> Verdict {
 }
 
 #[tokio::test]
-async fn full_sees_a_change_made_in_sql_at_once_however_old_the_cache_may_be() {
+async fn full_consistency_sees_a_change_in_sql_at_once_with_any_staleness() {
     let installation = Installation::new().await;
     let mut config = installation.config();
     config.bounds = Bounds { max_staleness: Duration::from_mins(1), outage_grace: Duration::ZERO };
@@ -71,7 +71,7 @@ async fn full_sees_a_change_made_in_sql_at_once_however_old_the_cache_may_be() {
 }
 
 #[tokio::test]
-async fn an_unknown_id_that_was_asked_for_does_not_hide_the_token_made_with_it() {
+async fn a_lookup_of_an_unknown_id_does_not_hide_its_later_token() {
     let installation = Installation::new().await;
     let one = installation.serve(installation.config()).await;
     let other = installation.serve(installation.config()).await;
@@ -97,7 +97,7 @@ async fn an_unknown_id_that_was_asked_for_does_not_hide_the_token_made_with_it()
 }
 
 #[tokio::test]
-async fn a_tiny_cache_gives_right_answers_for_many_tokens() {
+async fn a_tiny_cache_gives_correct_answers_for_many_tokens() {
     let installation = Installation::new().await;
     let mut config = installation.config();
     // Enough for a handful of tokens.
@@ -129,7 +129,7 @@ async fn listed(client: &mut Client, token: &Made) -> Token {
 }
 
 #[tokio::test]
-async fn a_use_is_written_down_and_shown_and_never_goes_back() {
+async fn a_use_is_recorded_and_shown_and_never_goes_back() {
     let replica = Replica::start().await;
     let (mut root, database) = (replica.root(), &replica.installation.database);
     let (used, idle) = (made(&mut root).await, made(&mut root).await);
@@ -151,7 +151,7 @@ async fn a_use_is_written_down_and_shown_and_never_goes_back() {
 }
 
 #[tokio::test]
-async fn uses_are_written_down_at_a_clean_stop() {
+async fn uses_are_recorded_at_a_clean_stop() {
     let installation = Installation::new().await;
     let mut config = installation.config();
     config.last_use_interval = Duration::from_hours(1);
@@ -169,7 +169,7 @@ async fn uses_are_written_down_at_a_clean_stop() {
 }
 
 #[tokio::test]
-async fn uses_that_could_not_be_written_down_are_when_the_table_is_back() {
+async fn uses_that_could_not_be_recorded_are_once_the_table_is_back() {
     let replica = Replica::start().await;
     let (mut root, database) = (replica.root(), &replica.installation.database);
     let used = made(&mut root).await;

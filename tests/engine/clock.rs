@@ -138,7 +138,7 @@ async fn steps(replica: &Replica) -> f64 {
 }
 
 #[tokio::test]
-async fn tokens_are_valid_again_once_a_wrong_clock_is_right() {
+async fn tokens_are_valid_again_after_a_wrong_clock_is_corrected() {
     let Some(clockwork) = Clockwork::start().await else { return };
     let installation = Installation::on(clockwork.database.clone()).await;
     let replica = installation.serve(installation.config()).await;
@@ -166,7 +166,7 @@ async fn tokens_are_valid_again_once_a_wrong_clock_is_right() {
 }
 
 #[tokio::test]
-async fn no_token_outlives_its_end_by_more_than_doubt_when_the_clock_is_set_right() {
+async fn no_token_outlives_its_expiration_beyond_the_doubt_when_the_clock_is_corrected() {
     let Some(clockwork) = Clockwork::start().await else { return };
     // So far the clock has been an hour slow.
     clockwork.set(-3_600);
@@ -184,7 +184,7 @@ async fn no_token_outlives_its_end_by_more_than_doubt_when_the_clock_is_set_righ
 }
 
 #[tokio::test]
-async fn a_revocation_promises_no_less_than_the_longest_bound_right_after_the_clock_was_set() {
+async fn a_revocation_promises_at_least_the_longest_bound_just_after_the_clock_was_set() {
     let Some(clockwork) = Clockwork::start().await else { return };
     let installation = Installation::on(clockwork.database.clone()).await;
     let replica = installation.serve(installation.config()).await;
@@ -217,7 +217,7 @@ async fn goes_wrong(clockwork: &Clockwork) {
 }
 
 #[tokio::test]
-async fn what_is_promised_and_alarmed_goes_by_the_clock_that_verify_goes_by() {
+async fn promises_and_warnings_use_the_clock_of_verify() {
     let Some(clockwork) = Clockwork::start().await else { return };
     let installation = Installation::on(clockwork.database.clone()).await;
     let replica = installation.serve(installation.config()).await;
@@ -253,7 +253,7 @@ async fn what_is_promised_and_alarmed_goes_by_the_clock_that_verify_goes_by() {
 }
 
 #[tokio::test]
-async fn a_clock_that_is_ahead_deletes_nothing_early_and_makes_no_root_token() {
+async fn a_clock_that_is_ahead_deletes_nothing_early_and_creates_no_root_token() {
     let Some(clockwork) = Clockwork::start().await else { return };
     let installation = Installation::on(clockwork.database.clone()).await;
     let database = &installation.database;
@@ -286,7 +286,7 @@ async fn a_clock_that_is_ahead_deletes_nothing_early_and_makes_no_root_token() {
 }
 
 #[tokio::test]
-async fn whoever_judges_goes_by_the_clock_that_verify_goes_by() {
+async fn every_check_uses_the_clock_of_verify() {
     let Some(clockwork) = Clockwork::start().await else { return };
     let installation = Installation::on(clockwork.database.clone()).await;
     let mut config = installation.config();

@@ -108,7 +108,7 @@ async fn a_failover_loses_nothing_that_was_acknowledged() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_old_primary_that_comes_back_is_not_believed() {
+async fn an_old_primary_that_comes_back_is_not_trusted() {
     let Some(haproxy) = find("haproxy") else { return };
     let scene = Scene::set(&haproxy).await;
     let mut root = scene.fleet[0].root();

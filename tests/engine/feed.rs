@@ -69,7 +69,7 @@ async fn a_change_in_a_subtransaction_counts_with_its_transaction() {
 }
 
 #[tokio::test]
-async fn a_burst_of_fifty_thousand_changes_hides_none() {
+async fn no_change_is_lost_in_a_burst_of_fifty_thousand() {
     let replica = Replica::start().await;
     let (mut root, database) = (replica.root(), &replica.installation.database);
     let (first, last, kept) = (cached(&mut root).await, cached(&mut root).await, cached(&mut root).await);
@@ -94,7 +94,7 @@ async fn a_burst_of_fifty_thousand_changes_hides_none() {
 }
 
 #[tokio::test]
-async fn a_token_that_is_deleted_or_renamed_in_sql_is_forgotten() {
+async fn a_token_that_is_deleted_or_renamed_in_sql_leaves_the_cache() {
     let replica = Replica::start().await;
     let (mut root, database) = (replica.root(), &replica.installation.database);
     let (deleted, renamed) = (cached(&mut root).await, cached(&mut root).await);
@@ -134,7 +134,7 @@ async fn heard_five_times(one: &Replica, other: &Replica) {
 }
 
 #[tokio::test]
-async fn a_revocation_is_heard_of_long_before_the_poll() {
+async fn a_revocation_is_noticed_long_before_the_poll() {
     let proxy = Proxy::start(Way::Open).await;
     let (one, other) = rarely_polling(&proxy).await;
 
@@ -153,7 +153,7 @@ async fn a_revocation_is_heard_of_long_before_the_poll() {
 }
 
 #[tokio::test]
-async fn a_listener_whose_connection_was_swallowed_listens_again() {
+async fn a_listener_whose_connection_is_dead_reconnects() {
     let proxy = Proxy::start(Way::Open).await;
     let (one, other) = rarely_polling(&proxy).await;
     heard_five_times(&one, &other).await;
@@ -172,7 +172,7 @@ async fn a_listener_whose_connection_was_swallowed_listens_again() {
 }
 
 #[tokio::test]
-async fn the_replica_that_revokes_refuses_at_once() {
+async fn the_revoking_replica_refuses_at_once() {
     let proxy = Proxy::start(Way::Open).await;
     let (_, other) = rarely_polling(&proxy).await;
     let mut root = other.root();

@@ -36,7 +36,7 @@ async fn all_valid(clients: impl IntoIterator<Item = (Client, Made)>, times: u32
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn many_clients_on_one_token_and_on_tokens_of_their_own_are_all_served() {
+async fn many_clients_on_shared_and_own_tokens_are_all_served() {
     let process = process(&[]).await;
     let mut root = process.root();
     let one = made(&mut root).await;
@@ -58,7 +58,7 @@ async fn many_clients_on_one_token_and_on_tokens_of_their_own_are_all_served() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn floods_of_unknown_and_wrong_secrets_and_made_up_callers_displace_nobody() {
+async fn floods_of_unknown_secrets_and_callers_displace_nobody() {
     let process = process(&["--cache-bytes", "1048576"]).await;
     let mut root = process.root();
     let valid = made(&mut root).await;

@@ -41,7 +41,7 @@ async fn stands_in(replica: &Replica, token: &Made) {
 }
 
 #[tokio::test]
-async fn in_the_grace_only_valids_live_on_and_show_their_age() {
+async fn in_the_outage_grace_only_valid_verdicts_continue_and_show_their_age() {
     for way in [Way::Cut, Way::Held] {
         let (proxy, replica) = with_grace(Duration::from_mins(2)).await;
         let mut root = replica.root();
@@ -74,7 +74,7 @@ async fn in_the_grace_only_valids_live_on_and_show_their_age() {
 }
 
 #[tokio::test]
-async fn a_silent_database_and_a_crowd_do_not_shorten_the_grace() {
+async fn a_silent_database_and_many_callers_do_not_shorten_the_grace() {
     let (proxy, replica) = with_grace(Duration::from_mins(2)).await;
     let mut root = replica.root();
     let live = cached(&mut root).await;
@@ -111,7 +111,7 @@ async fn futures_of(client: &mut crate::support::client::Client, secret: &str) -
 }
 
 #[tokio::test]
-async fn after_the_grace_nothing_is_known() {
+async fn after_the_outage_grace_verdicts_are_unavailable() {
     let (proxy, replica) = with_grace(Duration::from_millis(800)).await;
     let mut root = replica.root();
     let live = cached(&mut root).await;

@@ -93,7 +93,7 @@ impl Scene {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn whatever_fails_no_answer_is_wrong_and_serving_resumes() {
+async fn during_faults_no_answer_is_wrong_and_serving_resumes() {
     let mut scene = Scene::set().await;
     let (rounds, tokens) = if long() { (5, 1_000) } else { (1, 120) };
     let siege = Siege::lay(&scene.fleet, tokens).await;

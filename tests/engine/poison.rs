@@ -172,7 +172,7 @@ async fn metric(replica: &Replica, name: &str) -> f64 {
 }
 
 #[tokio::test]
-async fn rows_that_cannot_be_read_harm_no_verdict_of_their_neighbours_and_no_list() {
+async fn unreadable_rows_affect_no_other_verdict_and_no_list() {
     let replica = unconstrained(NEVER).await;
     let database = &replica.installation.database;
     let mut root = replica.root();
@@ -213,7 +213,7 @@ async fn rows_that_cannot_be_read_harm_no_verdict_of_their_neighbours_and_no_lis
 }
 
 #[tokio::test]
-async fn a_member_that_cannot_be_read_keeps_no_family_from_being_revoked() {
+async fn a_family_with_an_unreadable_member_can_be_revoked() {
     let replica = unconstrained(NEVER).await;
     let database = &replica.installation.database;
     let mut root = replica.root();
@@ -250,7 +250,7 @@ async fn a_member_that_cannot_be_read_keeps_no_family_from_being_revoked() {
 }
 
 #[tokio::test]
-async fn a_row_that_cannot_be_read_silences_no_watcher() {
+async fn an_unreadable_row_silences_no_watcher() {
     let replica = unconstrained(NEVER).await;
     let database = &replica.installation.database;
     let mut root = replica.root();
@@ -277,7 +277,7 @@ async fn a_row_that_cannot_be_read_silences_no_watcher() {
 }
 
 #[tokio::test]
-async fn a_row_that_is_put_right_is_answered_again_without_a_restart() {
+async fn a_repaired_row_is_answered_again_without_a_restart() {
     let replica = unconstrained(NEVER).await;
     let database = &replica.installation.database;
     let mut root = replica.root();
@@ -302,7 +302,7 @@ async fn a_row_that_is_put_right_is_answered_again_without_a_restart() {
 }
 
 #[tokio::test]
-async fn events_that_cannot_be_read_are_left_out_of_the_log() {
+async fn unreadable_events_are_left_out_of_the_log() {
     let replica = Replica::start().await;
     let database = &replica.installation.database;
     let mut root = replica.root();
@@ -346,7 +346,7 @@ async fn events_that_cannot_be_read_are_left_out_of_the_log() {
 }
 
 #[tokio::test]
-async fn tokens_that_cannot_be_noted_hold_up_no_purge() {
+async fn tokens_whose_event_cannot_be_written_do_not_block_the_purge() {
     let replica = unconstrained(Duration::from_millis(200)).await;
     let database = &replica.installation.database;
     let mut root = replica.root();

@@ -116,7 +116,7 @@ async fn nothing_is_left_behind(pooler: &Pooler) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn behind_a_pooler_in_transaction_mode_the_promise_holds() {
+async fn the_staleness_bound_holds_behind_a_pooler_in_transaction_mode() {
     let Some(program) = find("pgbouncer") else { return };
     let server = Server::start();
     let installation = Installation::on(Database::migrated_on(server.socket_dir()).await).await;

@@ -72,7 +72,7 @@ async fn meanwhile(replica: &Replica, happens: impl AsyncFn(&Database, &Made)) {
 }
 
 #[tokio::test]
-async fn what_was_read_before_a_revocation_does_not_enter_the_cache_after_it() {
+async fn a_read_from_before_a_revocation_does_not_enter_the_cache_after_it() {
     let replica = hooked().await;
 
     meanwhile(&replica, async |database, token| {
@@ -83,7 +83,7 @@ async fn what_was_read_before_a_revocation_does_not_enter_the_cache_after_it() {
 }
 
 #[tokio::test]
-async fn what_was_read_before_the_feed_started_anew_does_not_enter_the_cache_after_it() {
+async fn a_read_from_before_a_feed_restart_does_not_enter_the_cache_after_it() {
     let replica = hooked().await;
 
     meanwhile(&replica, async |database, token| {

@@ -127,7 +127,7 @@ async fn measure(name: &str, fleet: &[Process], count: usize, clients: u32, paus
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_revocation_holds_everywhere_from_its_effective_time_on() {
+async fn a_revocation_holds_on_every_replica_from_its_effective_time() {
     let installation = Installation::new().await;
     let fleet = fleet(&installation).await;
     if !long() {
@@ -158,7 +158,7 @@ async fn capacity(fleet: &[Process]) -> f64 {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn many_revocations_at_once_hold_everywhere() {
+async fn many_revocations_at_once_hold_on_every_replica() {
     let installation = Installation::new().await;
     let fleet = fleet(&installation).await;
     let doomed: Arc<[_]> = suspects(&fleet[0], 60).await.into();

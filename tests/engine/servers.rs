@@ -83,7 +83,7 @@ async fn a_restart_loses_nothing() {
 }
 
 #[tokio::test]
-async fn a_crash_after_which_ids_are_used_again_hides_no_change() {
+async fn a_crash_that_reuses_transaction_ids_hides_no_change() {
     let mut server = Server::start();
     let (_proxy, replica) = behind_proxy(&server).await;
     let mut root = replica.root();
@@ -153,7 +153,7 @@ async fn after_a_dump_and_restore_changes_are_seen_and_the_cache_fills_again() {
 }
 
 #[tokio::test]
-async fn a_restore_by_the_guides_commands_is_followed_from_its_first_change() {
+async fn a_restore_with_the_documented_commands_is_followed_from_its_first_change() {
     let (old, new) = (Server::start(), Server::start());
     let (_proxy, replica) = behind_proxy(&old).await;
     let mut root = replica.root();

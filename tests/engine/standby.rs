@@ -113,7 +113,7 @@ async fn left_waiting(pair: &Pair, root: &Client, change: &Change, what: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_repeat_acknowledges_no_more_than_a_standby_has_confirmed() {
+async fn a_retry_acknowledges_nothing_that_no_standby_has_confirmed() {
     let mut pair = Pair::start().await;
     let (proxy, replica) = pair.replica(SECOND).await;
     let mut root = replica.root();
@@ -146,7 +146,7 @@ async fn a_repeat_acknowledges_no_more_than_a_standby_has_confirmed() {
 }
 
 #[tokio::test]
-async fn a_repeat_waits_also_where_it_has_locked_nothing() {
+async fn a_retry_that_locks_nothing_waits_for_the_standby_too() {
     const ADMIN: &str = "dns:admin.example.org";
     let pair = Pair::start().await;
     let authority = Authority::new();
@@ -205,7 +205,7 @@ async fn a_wait_that_is_cancelled_acknowledges_nothing() {
 }
 
 #[tokio::test]
-async fn without_a_standby_verdicts_are_given_from_cache_and_database_for_as_long_as_that_lasts() {
+async fn without_a_standby_verdicts_continue_from_cache_and_database() {
     let mut pair = Pair::start().await;
     let (proxy, replica) = pair.replica(SECOND).await;
     let mut root = replica.root();
@@ -301,12 +301,12 @@ async fn said_by_a_replica_that_nobody_knows(taken_out: Option<Guard>) -> Result
 }
 
 #[tokio::test]
-async fn a_replica_that_only_the_lost_primary_knew_of_answers_nothing_from_its_cache() {
+async fn a_replica_registered_only_on_the_lost_primary_does_not_use_its_cache() {
     assert_unavailable(&said_by_a_replica_that_nobody_knows(None).await.unwrap_err());
 }
 
 #[tokio::test]
-async fn were_its_row_not_to_wait_for_a_standby_it_would_let_in_what_is_revoked() {
+async fn without_waiting_for_a_standby_a_replica_would_admit_revoked_tokens() {
     let said = said_by_a_replica_that_nobody_knows(Some(Guard::Registration)).await;
     assert_eq!(said.unwrap(), Verdict::Valid);
 }
@@ -344,14 +344,14 @@ async fn promised_beside_a_replica_that_lasts(taken_out: Option<Guard>) -> (i128
 }
 
 #[tokio::test]
-async fn a_new_leader_reckons_with_replicas_whose_renewals_it_has_not_heard_of() {
+async fn a_new_leader_counts_replicas_whose_renewals_it_has_not_received() {
     let (promised, said) = promised_beside_a_replica_that_lasts(None).await;
     assert!(promised > 110_000_000_000, "in effect in {promised} ns, which the other replica outlives");
     assert_eq!(said, Verdict::Valid);
 }
 
 #[tokio::test]
-async fn were_it_not_to_it_would_promise_what_such_a_replica_does_not_keep() {
+async fn without_counting_them_a_new_leader_would_promise_too_early() {
     let (promised, said) = promised_beside_a_replica_that_lasts(Some(Guard::Beginning)).await;
     assert!(promised < 10_000_000_000, "in effect in {promised} ns");
     assert_eq!(said, Verdict::Valid);

@@ -115,7 +115,7 @@ async fn headers_that_never_end_are_cut_off_early() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn peers_that_have_gone_silent_take_little_and_are_let_go() {
+async fn silent_peers_use_little_memory_and_are_disconnected() {
     let scene = Scene::set().await;
     let before = scene.process.resident_bytes();
     let mut silent = Vec::new();
@@ -136,7 +136,7 @@ async fn peers_that_have_gone_silent_take_little_and_are_let_go() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_load_generator_with_too_much_of_everything_displaces_nobody() {
+async fn an_excessive_load_generator_displaces_nobody() {
     let Some(h2load) = find("h2load") else { return };
     let scene = Scene::set().await;
     let place = Place::new();
@@ -194,7 +194,7 @@ async fn ask_and_read_nothing(scene: &Scene, requests: &SendRequest<Bytes>) -> R
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn answers_that_nobody_reads_take_no_more_than_they_are() {
+async fn unread_responses_use_no_more_memory_than_their_size() {
     let scene = Scene::set().await;
     a_full_page(&scene.process).await;
     let before = scene.process.resident_bytes();

@@ -61,7 +61,7 @@ impl Stream {
 }
 
 #[tokio::test]
-async fn answers_come_in_order_whatever_each_needs() {
+async fn answers_come_in_order_whatever_they_wait_for() {
     let replica = Replica::start().await;
     let mut root = replica.root();
     let (hit, gone) = (cached(&mut root).await, made(&mut root).await);
@@ -98,7 +98,7 @@ async fn answers_come_in_order_whatever_each_needs() {
 }
 
 #[tokio::test]
-async fn of_questions_that_arrive_together_each_gets_its_own_answer_wherever_one_has_to_be_read() {
+async fn requests_that_arrive_together_each_get_their_own_answer() {
     let replica = Replica::start().await;
     let mut root = replica.root();
     let mut tokens = Vec::new();
@@ -128,7 +128,7 @@ async fn of_questions_that_arrive_together_each_gets_its_own_answer_wherever_one
 }
 
 #[tokio::test]
-async fn what_is_revoked_between_two_bursts_is_refused_in_the_second() {
+async fn a_token_revoked_between_two_bursts_is_refused_in_the_second() {
     let replica = Replica::start().await;
     let mut root = replica.root();
     let mut tokens = Vec::new();
@@ -150,7 +150,7 @@ async fn what_is_revoked_between_two_bursts_is_refused_in_the_second() {
 }
 
 #[tokio::test]
-async fn a_caller_that_is_revoked_in_mid_stream_gets_no_further_answer() {
+async fn a_caller_revoked_during_its_stream_gets_no_further_answer() {
     let replica = Replica::start().await;
     let mut root = replica.root();
     let token = cached(&mut root).await;
@@ -166,7 +166,7 @@ async fn a_caller_that_is_revoked_in_mid_stream_gets_no_further_answer() {
 }
 
 #[tokio::test]
-async fn a_question_that_is_none_ends_the_stream_after_the_answers_before_it() {
+async fn an_invalid_request_ends_the_stream_after_the_answers_before_it() {
     let replica = Replica::start().await;
     let mut root = replica.root();
     let token = made(&mut root).await;
@@ -195,7 +195,7 @@ async fn a_question_that_is_none_ends_the_stream_after_the_answers_before_it() {
 }
 
 #[tokio::test]
-async fn a_stream_ends_when_the_replica_does_also_while_it_never_pauses() {
+async fn a_busy_stream_ends_with_its_replica() {
     for busy in [false, true] {
         let replica = Replica::start().await;
         let token = cached(&mut replica.root()).await;
@@ -218,7 +218,7 @@ async fn a_stream_ends_when_the_replica_does_also_while_it_never_pauses() {
 }
 
 #[tokio::test]
-async fn a_slow_reader_is_not_read_ahead_of_and_gets_what_is_true_when_it_reads() {
+async fn a_slow_reader_gets_answers_that_are_true_when_it_reads_them() {
     let replica = Replica::start().await;
     let mut root = replica.root();
     let token = cached(&mut root).await;

@@ -19,7 +19,7 @@ async fn recorded(database: &Database, token: &Made) -> i64 {
 }
 
 #[tokio::test]
-async fn what_a_subscription_applies_is_seen_by_replicas_on_the_subscriber() {
+async fn changes_of_a_subscription_are_seen_by_replicas_on_the_subscriber() {
     let (mut from, to) = (Server::start(), Server::start());
     Database::named(from.socket_dir(), "postgres").execute("ALTER SYSTEM SET wal_level = logical").await;
     from.stop();
@@ -65,7 +65,7 @@ async fn what_a_subscription_applies_is_seen_by_replicas_on_the_subscriber() {
 }
 
 #[tokio::test]
-async fn what_a_role_in_replica_mode_changes_is_recorded_once_and_seen() {
+async fn changes_of_a_role_in_replica_mode_are_recorded_once_and_seen() {
     let installation = Installation::new().await;
     let role = format!("copying_{}", std::process::id());
     installation.database.execute(format!("CREATE ROLE {role} LOGIN SUPERUSER")).await;
@@ -102,7 +102,7 @@ async fn a_temporary_table_of_the_same_name_keeps_no_change_to_itself() {
 }
 
 #[tokio::test]
-async fn triggers_that_are_off_are_named_and_meanwhile_nothing_old_is_answered() {
+async fn disabled_triggers_are_named_and_meanwhile_no_stale_answer_is_given() {
     let replica = Replica::start().await;
     let (mut root, database) = (replica.root(), &replica.installation.database);
     let mut watched = Vec::new();

@@ -26,7 +26,7 @@ fn start(program: &Path, arguments: &[&str], reports: &Reports) -> Running {
 }
 
 #[tokio::test]
-async fn a_python_service_lets_in_who_may_and_nobody_else() {
+async fn a_python_service_admits_only_allowed_callers() {
     let Some(python) = find_tool("python") else { return };
     if find_at("examples/python/gen").is_none() {
         return;
@@ -36,7 +36,7 @@ async fn a_python_service_lets_in_who_may_and_nobody_else() {
 }
 
 #[tokio::test]
-async fn a_typescript_service_lets_in_who_may_and_nobody_else() {
+async fn a_typescript_service_admits_only_allowed_callers() {
     let Some(node) = find("node") else { return };
     let Some(service) = find_at("examples/typescript/gen/service.js") else { return };
     guarded(|reports| start(&node, &[service.to_str().unwrap()], reports)).await;
@@ -49,13 +49,13 @@ fn rust_service() -> Option<PathBuf> {
 }
 
 #[tokio::test]
-async fn a_rust_service_lets_in_who_may_and_nobody_else() {
+async fn a_rust_service_admits_only_allowed_callers() {
     let Some(service) = rust_service() else { return };
     guarded(|reports| start(&service, &[], reports)).await;
 }
 
 #[tokio::test]
-async fn a_rust_service_over_http_judges_by_itself_and_hears_of_revocations() {
+async fn a_rust_http_service_judges_locally_and_learns_of_revocations() {
     let Some(service) = rust_service() else { return };
     let replica = Replica::start().await;
     let mut root = replica.root();
@@ -94,7 +94,7 @@ async fn a_rust_service_over_http_judges_by_itself_and_hears_of_revocations() {
 }
 
 #[tokio::test]
-async fn a_go_service_lets_in_who_may_and_nobody_else() {
+async fn a_go_service_admits_only_allowed_callers() {
     let Some(service) = find_at("examples/go/gen/reports-service") else { return };
     guarded(|reports| start(&service, &[], reports)).await;
 }

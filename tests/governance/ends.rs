@@ -58,7 +58,7 @@ async fn aged(replica: &Replica, id: &str, days: i64) {
 }
 
 #[tokio::test]
-async fn a_token_is_warned_of_once_for_each_time_ahead_whichever_replicas_run() {
+async fn a_token_gets_one_warning_for_each_time_ahead_on_any_number_of_replicas() {
     let installation = Installation::new().await;
     let first = installation.serve(installation.config()).await;
     let _second = installation.serve(installation.config()).await;
@@ -88,7 +88,7 @@ async fn a_token_is_warned_of_once_for_each_time_ahead_whichever_replicas_run() 
 }
 
 #[tokio::test]
-async fn a_warning_says_which_end_how_long_is_left_and_which_warning_it_is() {
+async fn a_warning_has_the_expiration_the_time_left_and_its_lead_time() {
     let replica = Replica::start().await;
     let mut root = replica.root();
     let id = created(&mut root, for_days(30)).await.token.unwrap().id;
@@ -115,7 +115,7 @@ async fn a_warning_says_which_end_how_long_is_left_and_which_warning_it_is() {
 }
 
 #[tokio::test]
-async fn a_warning_comes_within_a_tenth_of_its_time_however_seldom_others_are_looked_for() {
+async fn a_warning_comes_within_a_tenth_of_its_time_with_any_interval() {
     let installation = Installation::new().await;
     let mut config = installation.config();
     config.retention.interval = Duration::from_hours(1);
@@ -133,7 +133,7 @@ async fn a_warning_comes_within_a_tenth_of_its_time_however_seldom_others_are_lo
 }
 
 #[tokio::test]
-async fn what_is_superseded_disabled_or_revoked_is_not_warned_of() {
+async fn superseded_disabled_and_revoked_tokens_get_no_warning() {
     let replica = Replica::start().await;
     let mut root = replica.root();
     let mut ids = Vec::new();
@@ -159,7 +159,7 @@ async fn what_is_superseded_disabled_or_revoked_is_not_warned_of() {
 }
 
 #[tokio::test]
-async fn a_token_is_deleted_long_after_its_end_and_its_events_stay() {
+async fn a_token_is_deleted_after_the_retention_and_its_events_stay() {
     let replica = Replica::start().await;
     let mut root = replica.root();
     let old = created(&mut root, for_days(1)).await.token.unwrap().id;
@@ -178,7 +178,7 @@ async fn a_token_is_deleted_long_after_its_end_and_its_events_stay() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn replicas_that_purge_at_once_delete_each_token_once_and_keep_what_is_not_over() {
+async fn replicas_that_purge_at_once_delete_each_due_token_once() {
     let installation = Installation::new().await;
     let replica = installation.serve(installation.config()).await;
     let mut root = replica.root();

@@ -87,7 +87,7 @@ fn strict() -> Policy {
 }
 
 #[tokio::test]
-async fn a_dry_run_tells_exactly_what_enforcement_then_does() {
+async fn a_dry_run_lists_exactly_what_enforcement_then_does() {
     let replica = Replica::start().await;
     let mut root = replica.root();
     all_sorts(&replica).await;
@@ -130,7 +130,7 @@ async fn a_dry_run_tells_exactly_what_enforcement_then_does() {
 }
 
 #[tokio::test]
-async fn what_enforcement_does_holds_at_once_and_is_told_and_written_down() {
+async fn enforcement_takes_effect_at_once_and_is_reported_and_recorded() {
     let replica = Replica::start().await;
     let mut root = replica.root();
     let lost = created(&mut root, ordinary()).await;
@@ -171,7 +171,7 @@ async fn what_enforcement_does_holds_at_once_and_is_told_and_written_down() {
 }
 
 #[tokio::test]
-async fn enforcement_goes_on_where_it_was_broken_off_or_begins_anew() {
+async fn enforcement_continues_where_it_was_interrupted_or_restarts() {
     let replica = Replica::start().await;
     let mut root = replica.root();
     all_sorts(&replica).await;
@@ -192,7 +192,7 @@ async fn enforcement_goes_on_where_it_was_broken_off_or_begins_anew() {
 }
 
 #[tokio::test]
-async fn a_page_token_serves_no_other_walk_and_no_other_policy() {
+async fn a_page_token_is_refused_by_another_call_and_another_policy() {
     let replica = Replica::start().await;
     let mut root = replica.root();
     all_sorts(&replica).await;
@@ -219,7 +219,7 @@ async fn a_page_token_serves_no_other_walk_and_no_other_policy() {
 }
 
 #[tokio::test]
-async fn the_newest_stay_and_those_that_end_anyway_leave_their_places() {
+async fn the_newest_tokens_stay_and_ending_tokens_do_not_count() {
     let replica = Replica::start().await;
     let mut root = replica.root();
     let mut ids = Vec::new();
@@ -240,7 +240,7 @@ async fn the_newest_stay_and_those_that_end_anyway_leave_their_places() {
 }
 
 #[tokio::test]
-async fn rotations_meanwhile_leave_exactly_as_many_as_are_allowed() {
+async fn concurrent_rotations_leave_exactly_the_allowed_number() {
     let replica = Replica::start().await;
     let mut root = replica.root();
     let mut ids = Vec::new();
@@ -268,7 +268,7 @@ async fn rotations_meanwhile_leave_exactly_as_many_as_are_allowed() {
 }
 
 #[tokio::test]
-async fn a_superseded_token_that_was_given_another_end_is_brought_back_to_its_grace() {
+async fn a_superseded_token_with_a_later_expiration_is_shortened_to_its_grace() {
     let replica = Replica::start().await;
     let mut root = replica.root();
     let old = created(&mut root, ordinary()).await;

@@ -35,7 +35,7 @@ fn on_behalf<T>(user: &str, message: T) -> Request<T> {
 }
 
 #[tokio::test]
-async fn what_was_done_is_told_with_who_did_it_for_whom_and_what_it_changed() {
+async fn events_name_actor_acting_user_and_changes() {
     let replica = Replica::start().await;
     let mut root = replica.root();
     let made = root.create_token(on_behalf("grace", ordinary())).await.unwrap().into_inner();
@@ -66,7 +66,7 @@ async fn what_was_done_is_told_with_who_did_it_for_whom_and_what_it_changed() {
 }
 
 #[tokio::test]
-async fn whoever_is_acted_for_is_a_word_of_limited_length() {
+async fn the_acting_user_has_a_limited_length() {
     let replica = Replica::start().await;
 
     for bad in ["", &"x".repeat(201)] {
@@ -77,7 +77,7 @@ async fn whoever_is_acted_for_is_a_word_of_limited_length() {
 }
 
 #[tokio::test]
-async fn whoever_is_acted_for_may_be_written_in_any_script_and_only_once() {
+async fn the_acting_user_may_use_any_script_and_is_sent_once() {
     let replica = Replica::start().await;
     let mut root = replica.root();
     let saying = |values: &[&str], binaries: &[&str]| {
@@ -120,7 +120,7 @@ async fn whoever_is_acted_for_may_be_written_in_any_script_and_only_once() {
 }
 
 #[tokio::test]
-async fn labels_are_told_as_values() {
+async fn changed_labels_are_logged_as_values() {
     let replica = Replica::start().await;
     let mut root = replica.root();
     let labelled = |labels: &[(&str, &str)]| {
@@ -144,7 +144,7 @@ async fn labels_are_told_as_values() {
 }
 
 #[tokio::test]
-async fn what_a_rotation_is_said_to_have_changed_was_so_when_it_did() {
+async fn the_logged_changes_of_a_rotation_are_those_at_its_commit() {
     let replica = Replica::start().await;
     let mut root = replica.root();
     let database = &replica.installation.database;
@@ -230,7 +230,7 @@ async fn listed(client: &mut Client, mut request: ListTokenEventsRequest) -> Vec
 }
 
 #[tokio::test]
-async fn events_are_found_by_time_and_actor_whatever_else_is_asked_for() {
+async fn events_are_filtered_by_time_and_actor_with_any_other_filter() {
     let replica = Replica::start().await;
     let mut root = replica.root();
     for organization in ["acme", "other"] {
@@ -289,7 +289,7 @@ async fn events_are_found_by_time_and_actor_whatever_else_is_asked_for() {
 }
 
 #[tokio::test]
-async fn a_call_that_looks_at_much_in_vain_ends_and_the_next_one_goes_on() {
+async fn a_long_search_without_hits_ends_and_the_next_page_continues_it() {
     let replica = Replica::start().await;
     let mut root = replica.root();
     let mut reader = replica.caller("acme", &["tokend:read"]).await;
@@ -320,7 +320,7 @@ async fn a_call_that_looks_at_much_in_vain_ends_and_the_next_one_goes_on() {
 }
 
 #[tokio::test]
-async fn what_is_no_actor_or_no_moment_is_refused_by_name() {
+async fn an_invalid_actor_or_time_is_refused_by_name() {
     let replica = Replica::start().await;
     let mut root = replica.root();
     let never = Some(prost_types::Timestamp { seconds: 0, nanos: -1 });
@@ -337,7 +337,7 @@ async fn what_is_no_actor_or_no_moment_is_refused_by_name() {
 }
 
 #[tokio::test]
-async fn a_page_of_long_events_ends_before_it_is_longer_than_clients_take() {
+async fn a_page_of_long_events_stays_below_the_size_limit_of_clients() {
     let replica = Replica::start().await;
     let mut root = replica.root();
     let labels = (0..32).map(|number| (format!("label-{number}"), "x".repeat(250))).collect();
@@ -366,7 +366,7 @@ async fn a_page_of_long_events_ends_before_it_is_longer_than_clients_take() {
 }
 
 #[tokio::test]
-async fn a_caller_sees_the_log_of_its_own_organization_alone() {
+async fn a_caller_sees_only_the_log_of_its_own_organization() {
     let replica = Replica::start().await;
     let mut root = replica.root();
     let foreign = created_with(&mut root, "other", &[]).await.token.unwrap().id;

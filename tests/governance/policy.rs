@@ -66,7 +66,7 @@ fn rescoping(id: &str, scopes: &[&str]) -> UpdateTokenRequest {
 }
 
 #[tokio::test]
-async fn a_policy_allows_everything_until_root_sets_it_whole() {
+async fn a_policy_allows_everything_until_root_sets_it() {
     let replica = Replica::start().await;
     let mut root = replica.root();
     let mut reader = replica.caller("acme", &["tokend:read", "tokend:write"]).await;
@@ -98,7 +98,7 @@ async fn a_policy_allows_everything_until_root_sets_it_whole() {
 }
 
 #[tokio::test]
-async fn a_policy_out_of_bounds_is_refused_with_all_that_is_wrong() {
+async fn a_policy_out_of_bounds_is_refused_with_every_violation() {
     let replica = Replica::start().await;
     let policy = Policy {
         longest_lifetime: Some(Duration { seconds: 1, nanos: 1 }),
@@ -127,7 +127,7 @@ async fn a_policy_out_of_bounds_is_refused_with_all_that_is_wrong() {
 }
 
 #[tokio::test]
-async fn an_end_is_bound_when_it_is_chosen_and_what_was_there_stays() {
+async fn a_lifetime_is_limited_when_it_is_chosen_and_existing_ones_stay() {
     let replica = Replica::start().await;
     let mut root = replica.root();
     let eternal = id(created(&mut root, ordinary()).await);
@@ -149,7 +149,7 @@ async fn an_end_is_bound_when_it_is_chosen_and_what_was_there_stays() {
 }
 
 #[tokio::test]
-async fn a_scope_is_bound_when_it_is_given() {
+async fn a_scope_is_limited_when_it_is_granted() {
     let replica = Replica::start().await;
     let mut root = replica.root();
     let before = id(created(&mut root, scoped(&["user:a"])).await);
@@ -165,7 +165,7 @@ async fn a_scope_is_bound_when_it_is_given() {
 }
 
 #[tokio::test]
-async fn a_grace_is_bound_and_cannot_be_made_longer_afterwards() {
+async fn a_grace_is_limited_and_cannot_be_extended_later() {
     let replica = Replica::start().await;
     let mut root = replica.root();
     let old = id(created(&mut root, ordinary()).await);

@@ -14,7 +14,7 @@ fn at_most(most: i32) -> Policy {
 }
 
 #[tokio::test]
-async fn of_two_hundred_creations_at_once_on_two_replicas_exactly_so_many_succeed() {
+async fn two_hundred_concurrent_creations_on_two_replicas_fill_exactly_the_quota() {
     let replica = Replica::start().await;
     let other = replica.installation.serve(replica.installation.config()).await;
     set(&mut replica.root(), at_most(7)).await;
@@ -47,7 +47,7 @@ async fn of_two_hundred_creations_at_once_on_two_replicas_exactly_so_many_succee
 }
 
 #[tokio::test]
-async fn creations_and_rotations_at_once_never_exceed_the_quota() {
+async fn concurrent_creations_and_rotations_never_exceed_the_quota() {
     let replica = Replica::start().await;
     let mut root = replica.root();
     set(&mut root, at_most(10)).await;
@@ -83,7 +83,7 @@ async fn creations_and_rotations_at_once_never_exceed_the_quota() {
 }
 
 #[tokio::test]
-async fn what_has_ended_or_has_a_successor_does_not_count_and_what_is_disabled_does() {
+async fn ended_and_superseded_tokens_do_not_count_and_disabled_ones_do() {
     let replica = Replica::start().await;
     let mut root = replica.root();
     let first = created(&mut root, ordinary()).await.token.unwrap().id;
@@ -107,7 +107,7 @@ async fn what_has_ended_or_has_a_successor_does_not_count_and_what_is_disabled_d
 }
 
 #[tokio::test]
-async fn a_token_with_a_successor_is_not_kept_beyond_the_longest_grace_beside_it() {
+async fn a_superseded_token_is_accepted_at_most_for_the_longest_grace() {
     let replica = Replica::start().await;
     let mut root = replica.root();
     set(&mut root, at_most(1)).await;
@@ -125,7 +125,7 @@ async fn a_token_with_a_successor_is_not_kept_beyond_the_longest_grace_beside_it
 }
 
 #[tokio::test]
-async fn a_root_token_that_becomes_an_ordinary_one_needs_room() {
+async fn a_root_token_that_becomes_an_ordinary_one_counts_for_the_quota() {
     let replica = Replica::start().await;
     let mut root = replica.root();
     set(&mut root, at_most(1)).await;

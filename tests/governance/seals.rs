@@ -77,7 +77,7 @@ async fn put_in(database: &Database, sequence: &str, previous: &str) {
 }
 
 #[tokio::test]
-async fn what_nobody_touched_is_genuine_and_more_is_sealed_as_it_comes() {
+async fn an_untouched_log_is_genuine_and_new_events_are_sealed() {
     let (replica, ring) = sealed().await;
 
     let found = findings(&replica, &ring).await;
@@ -88,7 +88,7 @@ async fn what_nobody_touched_is_genuine_and_more_is_sealed_as_it_comes() {
 }
 
 #[tokio::test]
-async fn an_event_that_was_altered_removed_put_in_or_moved_is_found() {
+async fn a_changed_removed_inserted_or_moved_event_is_found() {
     let (replica, ring) = sealed().await;
     let database = &replica.installation.database;
     let undo_by = [
@@ -115,7 +115,7 @@ async fn an_event_that_was_altered_removed_put_in_or_moved_is_found() {
 }
 
 #[tokio::test]
-async fn two_events_that_changed_places_and_a_seal_that_is_gone_are_found() {
+async fn swapped_events_and_a_missing_seal_are_found() {
     let (replica, ring) = sealed().await;
     let database = &replica.installation.database;
 
@@ -133,7 +133,7 @@ async fn two_events_that_changed_places_and_a_seal_that_is_gone_are_found() {
 }
 
 #[tokio::test]
-async fn every_column_of_a_seal_is_under_its_key() {
+async fn every_column_of_a_seal_is_authenticated() {
     let (replica, ring) = sealed().await;
     let database = &replica.installation.database;
     for (change, finding) in [
@@ -184,7 +184,7 @@ async fn every_column_of_a_seal_is_under_its_key() {
 }
 
 #[tokio::test]
-async fn a_seal_that_nobody_with_a_key_made_is_found_and_keeps_nobody_from_sealing() {
+async fn a_forged_seal_is_found_and_does_not_stop_sealing() {
     let (replica, ring) = sealed().await;
     let database = &replica.installation.database;
     for (sequence, previous) in
@@ -203,7 +203,7 @@ async fn a_seal_that_nobody_with_a_key_made_is_found_and_keeps_nobody_from_seali
 }
 
 #[tokio::test]
-async fn a_number_that_was_never_given_out_seals_nothing_in_advance() {
+async fn a_number_that_was_never_issued_seals_nothing_in_advance() {
     let (replica, ring) = sealed().await;
     let forged = "INSERT INTO token_events (id, event_time, kind, token_id, organization_id, user_id, actor, changes)
         OVERRIDING SYSTEM VALUE
@@ -223,7 +223,7 @@ async fn a_number_that_was_never_given_out_seals_nothing_in_advance() {
 }
 
 #[tokio::test]
-async fn of_replicas_in_turn_each_goes_on_where_the_other_has_sealed() {
+async fn replicas_continue_each_others_seals() {
     let (one, ring) = sealed().await;
     let other = one.installation.serve(one.installation.config()).await;
     for _ in 0..2 {
@@ -238,7 +238,7 @@ async fn of_replicas_in_turn_each_goes_on_where_the_other_has_sealed() {
 }
 
 #[tokio::test]
-async fn old_events_are_deleted_under_a_mark_and_only_where_they_are_as_they_were_sealed() {
+async fn only_genuine_old_events_are_purged_and_marked() {
     let installation = Installation::new().await;
     let database = installation.database.clone();
     // Before the first seal: as if the event were 60 days old.
@@ -287,7 +287,7 @@ async fn old_events_are_deleted_under_a_mark_and_only_where_they_are_as_they_wer
 }
 
 #[tokio::test]
-async fn an_event_that_cannot_be_read_keeps_none_from_being_sealed() {
+async fn an_unreadable_event_does_not_stop_sealing() {
     let (replica, ring) = sealed().await;
     let database = &replica.installation.database;
     // As a newer build, or an operator without constraints, might write them.

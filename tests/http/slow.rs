@@ -36,7 +36,7 @@ async fn read(mut stream: TcpStream) -> String {
 }
 
 #[tokio::test]
-async fn half_requests_keep_no_probe_out_and_do_not_last() {
+async fn incomplete_requests_block_no_probe_and_are_cut_off() {
     let replica = replica(64, Duration::from_secs(5)).await;
     let mut halves = Vec::new();
     for _ in 0..256 {
@@ -57,7 +57,7 @@ async fn half_requests_keep_no_probe_out_and_do_not_last() {
 }
 
 #[tokio::test]
-async fn a_request_whose_rest_does_not_come_is_answered_and_ended() {
+async fn an_incomplete_request_is_answered_and_closed() {
     let replica = replica(64, Duration::from_secs(1)).await;
     let post = "POST /oauth2/introspect HTTP/1.1\r\nhost: a\r\n\
         content-type: application/x-www-form-urlencoded\r\ncontent-length: 50\r\n\r\ntoken=";
@@ -70,7 +70,7 @@ async fn a_request_whose_rest_does_not_come_is_answered_and_ended() {
 }
 
 #[tokio::test]
-async fn what_is_longer_than_is_read_is_refused() {
+async fn a_request_over_the_limit_is_refused() {
     let replica = replica(64, Duration::from_secs(5)).await;
     let long = format!("GET /livez HTTP/1.1\r\nx-long: {}\r\n\r\n", "x".repeat(17 * 1024));
     let answer = read(say(&replica, &long).await).await;

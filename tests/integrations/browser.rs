@@ -115,7 +115,7 @@ fn went_well(said: &Value) {
 }
 
 #[tokio::test]
-async fn a_browser_lets_pages_of_listed_origins_call_and_no_others() {
+async fn only_pages_of_listed_origins_may_call_from_a_browser() {
     let Some((browser, script)) = browser_and_page() else { return };
     let (listed, origin) = Site::bind().await;
     let (unlisted, _) = Site::bind().await;
@@ -134,7 +134,7 @@ async fn a_browser_lets_pages_of_listed_origins_call_and_no_others() {
 }
 
 #[tokio::test]
-async fn over_tls_a_page_calls_by_http_2() {
+async fn a_page_uses_http_2_over_tls() {
     let Some((browser, script)) = browser_and_page() else { return };
     let (listed, origin) = Site::bind().await;
     let authority = Authority::new();

@@ -115,7 +115,7 @@ pub(crate) async fn ask(replica: &Replica, question: &Question) -> Said {
 }
 
 #[tokio::test]
-async fn whoever_is_let_in_is_told_about_and_loses_the_credential() {
+async fn an_admitted_request_has_identity_headers_and_no_credential() {
     let house = House::new().await;
     let mut root = house.replica.root();
     let scoped = created_with(&mut root, "acme", &["a:b", "c"]).await.secret;
@@ -135,7 +135,7 @@ async fn whoever_is_let_in_is_told_about_and_loses_the_credential() {
 }
 
 #[tokio::test]
-async fn raw_headers_are_read_one_by_one() {
+async fn raw_headers_are_read_separately() {
     let house = House::new().await;
     let secret = created_with(&mut house.replica.root(), "acme", &["a"]).await.secret;
     let bearer = format!("Bearer {secret}");
@@ -157,7 +157,7 @@ async fn raw_headers_are_read_one_by_one() {
 }
 
 #[tokio::test]
-async fn a_check_that_is_too_long_is_denied_in_envoys_words() {
+async fn a_check_that_is_too_long_is_denied_with_envoys_response() {
     let house = House::new().await;
     let secret = created_with(&mut house.replica.root(), "acme", &["a"]).await.secret;
     let bearer = format!("Bearer {secret}");
@@ -208,7 +208,7 @@ async fn a_denial_has_a_challenge_and_a_small_body() {
 }
 
 #[tokio::test]
-async fn without_its_switch_the_service_is_not_there() {
+async fn without_its_flag_the_service_does_not_exist() {
     let replica = Replica::start().await;
     let request = CheckRequest::default();
     let outcome = AuthorizationClient::new(replica.channel()).check(request).await;

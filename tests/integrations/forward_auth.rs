@@ -15,7 +15,7 @@ async fn auth(replica: &Replica, path: &str, headers: &[(&str, &str)]) -> Reply 
 }
 
 #[tokio::test]
-async fn a_valid_secret_is_let_in_and_told_about_in_headers() {
+async fn a_valid_secret_is_admitted_with_identity_headers() {
     let replica = Replica::start().await;
     let request = CreateTokenRequest {
         organization_id: "acme".to_owned(),
@@ -38,7 +38,7 @@ async fn a_valid_secret_is_let_in_and_told_about_in_headers() {
 }
 
 #[tokio::test]
-async fn a_refusal_has_the_challenge_of_a_bearer_and_a_small_body() {
+async fn a_refusal_has_a_bearer_challenge_and_a_small_body() {
     let replica = Replica::start().await;
     let secret = created_with(&mut replica.root(), "acme", &["a"]).await.secret;
     let bearer = format!("Bearer {secret}");
@@ -80,7 +80,7 @@ async fn a_refusal_has_the_challenge_of_a_bearer_and_a_small_body() {
 }
 
 #[tokio::test]
-async fn a_request_that_is_not_understood_lets_nobody_in() {
+async fn an_invalid_request_admits_nobody() {
     let replica = Replica::start().await;
     let secret = created_with(&mut replica.root(), "acme", &["a"]).await.secret;
     let bearer = format!("Bearer {secret}");
@@ -100,7 +100,7 @@ async fn a_request_that_is_not_understood_lets_nobody_in() {
 }
 
 #[tokio::test]
-async fn a_client_that_sends_the_gateways_headers_asks_more_of_itself_and_never_less() {
+async fn a_client_that_sends_the_gateways_headers_only_adds_requirements() {
     let replica = Replica::start().await;
     let secret = created_with(&mut replica.root(), "acme", &["a", "b"]).await.secret;
     let bearer = format!("Bearer {secret}");
@@ -148,7 +148,7 @@ async fn a_head_that_is_too_long_is_refused_and_its_connection_is_not_reset() {
 }
 
 #[tokio::test]
-async fn what_is_required_may_stand_before_the_clients_own_path() {
+async fn requirements_may_precede_the_clients_own_path() {
     let replica = Replica::start().await;
     let secret = created_with(&mut replica.root(), "acme", &["a:b", "c"]).await.secret;
     let bearer = format!("Bearer {secret}");
@@ -180,7 +180,7 @@ async fn what_is_required_may_stand_before_the_clients_own_path() {
 }
 
 #[tokio::test]
-async fn the_secret_may_stand_in_a_header_of_another_name() {
+async fn the_secret_may_be_in_another_header() {
     let replica = Replica::start().await;
     let secret = created_with(&mut replica.root(), "acme", &[]).await.secret;
 
@@ -218,7 +218,7 @@ async fn a_request_narrows_the_configured_organization_and_never_widens_it() {
 }
 
 #[tokio::test]
-async fn the_clients_address_is_taken_from_trusted_proxies_alone() {
+async fn the_clients_address_comes_only_from_trusted_proxies() {
     let installation = Installation::new().await;
     let distrustful = installation.serve(installation.config()).await;
     let mut config = installation.config();
@@ -245,7 +245,7 @@ async fn the_clients_address_is_taken_from_trusted_proxies_alone() {
 }
 
 #[tokio::test]
-async fn nothing_of_a_secret_comes_back() {
+async fn no_part_of_a_secret_is_returned() {
     let house = House::new().await;
     for secret in ["tokd_canary", "canary"] {
         let reply = auth(&house.replica, "/auth", &[("authorization", &format!("Bearer {secret}"))]).await;
@@ -256,7 +256,7 @@ async fn nothing_of_a_secret_comes_back() {
 }
 
 #[tokio::test]
-async fn the_headers_begin_as_configured_by_every_gateways_way() {
+async fn every_gateway_uses_the_configured_header_prefix() {
     let installation = Installation::new().await;
     let mut config = installation.config();
     config.integrations.ext_authz = true;

@@ -366,7 +366,7 @@ async fn envoy_guards_a_backend_by_http() {
 }
 
 #[tokio::test]
-async fn a_body_that_envoy_hands_over_is_no_outage() {
+async fn a_request_body_sent_by_envoy_causes_no_outage() {
     let Some(program) = find("envoy") else { return };
     let installation = Installation::new().await;
     let mut config = installation.config();

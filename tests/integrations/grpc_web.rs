@@ -68,7 +68,7 @@ pub(crate) async fn ask(house: &House, question: &Question) -> Said {
 }
 
 #[tokio::test]
-async fn a_page_of_a_listed_origin_is_told_what_it_may_send_and_read() {
+async fn a_page_of_a_listed_origin_gets_its_cors_headers() {
     let house = House::new().await;
     let asked = [
         ("origin", ORIGIN),
@@ -102,7 +102,7 @@ async fn a_page_of_a_listed_origin_is_told_what_it_may_send_and_read() {
 }
 
 #[tokio::test]
-async fn any_other_origin_is_refused_whatever_it_asks() {
+async fn any_other_origin_is_refused() {
     let house = House::new().await;
     let bearer = format!("Bearer {}", house.backend);
     let request = VerifyRequest { secret: house.backend.clone(), ..VerifyRequest::default() };
@@ -130,7 +130,7 @@ async fn any_other_origin_is_refused_whatever_it_asks() {
 }
 
 #[tokio::test]
-async fn a_call_is_judged_and_bounded_as_every_call_is() {
+async fn a_grpc_web_call_has_the_same_checks_and_limits_as_every_call() {
     let house = House::new().await;
     let made = created(&mut house.replica.root(), ordinary()).await;
     let stranger = created_with(&mut house.replica.root(), "acme", &["plain"]).await.secret;
@@ -170,7 +170,7 @@ async fn a_call_is_judged_and_bounded_as_every_call_is() {
 }
 
 #[tokio::test]
-async fn a_native_client_is_served_beside_browsers() {
+async fn a_native_client_is_served_as_well() {
     let installation = Installation::new().await;
     let mut config = installation.config();
     config.integrations = IntegrationsConfig {

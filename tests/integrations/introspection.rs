@@ -13,7 +13,7 @@ use crate::support::http::{post, send};
 const PATH: &str = "/oauth2/introspect";
 
 #[tokio::test]
-async fn a_valid_token_is_described_in_the_standards_words() {
+async fn a_valid_token_is_described_with_the_standard_fields() {
     let house = House::new().await;
     let request = CreateTokenRequest {
         organization_id: "acme".to_owned(),
@@ -43,7 +43,7 @@ async fn a_valid_token_is_described_in_the_standards_words() {
 }
 
 #[tokio::test]
-async fn a_caller_shows_a_bearer_or_its_tokens_id_and_secret() {
+async fn a_caller_sends_a_bearer_or_its_tokens_id_and_secret() {
     let house = House::new().await;
     let mut root = house.replica.root();
     let made = created_with(&mut root, "acme", &["tokend:verify"]).await;
@@ -71,7 +71,7 @@ async fn a_caller_shows_a_bearer_or_its_tokens_id_and_secret() {
 }
 
 #[tokio::test]
-async fn a_caller_is_told_of_its_own_organizations_tokens_unless_it_may_ask_of_any() {
+async fn a_caller_introspects_its_own_organization_unless_it_has_verify_any() {
     let house = House::new().await;
     let mut root = house.replica.root();
     let own = created_with(&mut root, "acme", &[]).await.secret;

@@ -28,7 +28,7 @@ fn text(bytes: &[u8]) -> &str {
 }
 
 #[test]
-fn a_secret_is_told_offline_from_what_is_none() {
+fn a_secret_is_recognized_offline() {
     let id: TokenId = unknown_id();
     let secret = forged(id);
 
@@ -48,7 +48,7 @@ fn a_secret_is_told_offline_from_what_is_none() {
 }
 
 #[test]
-fn a_real_scanner_finds_planted_secrets_by_the_printed_rule_and_nothing_else() {
+fn a_real_scanner_finds_only_planted_secrets_with_the_printed_rule() {
     let Some(scanner) = find("kingfisher") else { return };
     let place = tempfile::tempdir().unwrap();
     let rule = tokend(&["rules", "kingfisher"], "");

@@ -103,7 +103,7 @@ async fn an_id_and_a_secret_may_come_encoded_or_in_the_form() {
 }
 
 #[tokio::test]
-async fn two_credentials_at_once_are_no_request() {
+async fn two_credentials_at_once_are_an_invalid_request() {
     let client = Client::new().await;
     let (id, secret) = (&*client.id, &*client.secret);
     let (basic, bearer) = (basic(id, secret), format!("Bearer {secret}"));
@@ -138,7 +138,7 @@ async fn two_credentials_at_once_are_no_request() {
 }
 
 #[tokio::test]
-async fn who_is_not_known_is_challenged_by_the_scheme_that_it_used_or_by_both() {
+async fn an_unknown_caller_is_challenged_with_its_scheme_or_both() {
     let client = Client::new().await;
     let wrong = basic(&client.id, "wrong");
     let posted = [("client_id", &*client.id), ("client_secret", "wrong")];
@@ -205,7 +205,7 @@ fn told(said: &str, names: &[&str]) {
 }
 
 #[tokio::test]
-async fn clients_in_javascript_authenticate_as_they_come() {
+async fn javascript_oauth_clients_authenticate_without_changes() {
     let Some(node) = find("node") else { return };
     let Some(packages) = find_tool("../node_modules/openid-client") else { return };
     let client = Client::new().await;
@@ -223,7 +223,7 @@ async fn clients_in_javascript_authenticate_as_they_come() {
 }
 
 #[tokio::test]
-async fn a_client_in_python_authenticates_as_it_comes() {
+async fn a_python_oauth_client_authenticates_without_changes() {
     let Some(python) = find_tool("python") else { return };
     let client = Client::new().await;
     let mut command = Command::new(python);
@@ -233,7 +233,7 @@ async fn a_client_in_python_authenticates_as_it_comes() {
 }
 
 #[tokio::test]
-async fn a_client_that_waits_to_be_asked_for_a_password_is_asked() {
+async fn a_client_that_waits_for_a_challenge_gets_one() {
     let Some(curl) = find("curl") else { return };
     let client = Client::new().await;
     for (path, expected) in [("/oauth2/introspect", r#""active":true"#), ("/oauth2/revoke", "200")] {

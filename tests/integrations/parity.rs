@@ -109,7 +109,7 @@ async fn table(house: &House) -> Vec<(&'static str, Question, Said)> {
 }
 
 #[tokio::test]
-async fn every_way_says_what_verify_says() {
+async fn every_integration_agrees_with_verify() {
     let house = House::new().await;
     let table = table(&house).await;
     let (_, expired, _) = table.iter().find(|(name, _, _)| *name == "expired").unwrap();
@@ -130,7 +130,7 @@ async fn every_way_says_what_verify_says() {
 }
 
 #[tokio::test]
-async fn a_revocation_is_seen_by_every_way_at_once_or_as_soon_as_it_declares() {
+async fn a_revocation_reaches_every_integration_within_its_declared_time() {
     let house = House::new().await;
     let mut root = house.replica.root();
     for way in Way::ALL {
@@ -151,7 +151,7 @@ async fn a_revocation_is_seen_by_every_way_at_once_or_as_soon_as_it_declares() {
 }
 
 #[tokio::test]
-async fn in_an_outage_no_way_says_yes_or_no() {
+async fn in_an_outage_no_integration_answers_yes_or_no() {
     let (proxy, installation) = (Proxy::start(Course::Open).await, Installation::new().await);
     let mut config = installation.config();
     config.database = proxy.lead(&config.database);

@@ -13,7 +13,7 @@ use crate::support::replica::Installation;
 const PATH: &str = "/oauth2/revoke";
 
 #[tokio::test]
-async fn a_secret_ends_its_token_and_what_was_rotated_from_it() {
+async fn a_secret_revokes_its_token_and_the_tokens_rotated_from_it() {
     let house = House::new().await;
     let mut root = house.replica.root();
     let made = created_with(&mut root, "acme", &[]).await;
@@ -43,7 +43,7 @@ async fn a_secret_ends_its_token_and_what_was_rotated_from_it() {
 }
 
 #[tokio::test]
-async fn any_caller_may_and_what_proves_nothing_is_answered_alike() {
+async fn any_caller_may_revoke_and_an_unknown_secret_gets_the_same_response() {
     let house = House::new().await;
     let own = created_with(&mut house.replica.root(), "other", &["plain"]).await.secret;
     let bearer = format!("Bearer {own}");
@@ -72,7 +72,7 @@ async fn without_a_caller_or_a_token_nothing_is_done() {
 }
 
 #[tokio::test]
-async fn in_an_outage_nobody_is_told_that_it_is_done() {
+async fn in_an_outage_no_revocation_is_reported_as_done() {
     let (proxy, installation) = (Proxy::start(Way::Open).await, Installation::new().await);
     let mut config = installation.config();
     config.database = proxy.lead(&config.database);

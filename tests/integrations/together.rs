@@ -7,7 +7,7 @@ use crate::support::client::{forged, unknown_id};
 use crate::support::http::{get, send};
 
 #[tokio::test]
-async fn calls_are_counted_by_way_and_outcome() {
+async fn calls_are_counted_by_integration_and_outcome() {
     let house = House::new().await;
     let question = Question { secret: house.backend.clone(), ..Question::default() };
     house.ask(Way::Introspection, &question).await;
@@ -31,7 +31,7 @@ async fn calls_are_counted_by_way_and_outcome() {
 }
 
 #[tokio::test]
-async fn who_guesses_waits_and_holds_up_nobody_else() {
+async fn a_guessing_client_waits_and_delays_nobody_else() {
     let house = House::new().await;
     let address = house.replica.http;
     let ask = async move |client: &str, secret: String| {

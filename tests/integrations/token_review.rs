@@ -30,7 +30,7 @@ fn status(reply: &Reply) -> Value {
 }
 
 #[tokio::test]
-async fn a_valid_token_is_a_user_of_its_organizations_group() {
+async fn a_valid_token_is_a_user_in_the_group_of_its_organization() {
     let house = House::new().await;
     let request = CreateTokenRequest {
         organization_id: "acme".to_owned(),
@@ -48,7 +48,7 @@ async fn a_valid_token_is_a_user_of_its_organizations_group() {
 }
 
 #[tokio::test]
-async fn of_the_audiences_those_are_granted_whose_scopes_the_token_has() {
+async fn audiences_whose_scopes_the_token_has_are_granted() {
     let house = House::new().await;
     let mut root = house.replica.root();
     let cluster = created_with(&mut root, "acme", &[CLUSTER]).await.secret;
@@ -82,7 +82,7 @@ async fn of_the_audiences_those_are_granted_whose_scopes_the_token_has() {
 }
 
 #[tokio::test]
-async fn whatever_is_wrong_with_a_token_the_answer_is_the_same() {
+async fn every_invalid_token_gets_the_same_response() {
     let house = House::new().await;
     let mut root = house.replica.root();
     let gone = created_with(&mut root, "acme", &[CLUSTER]).await;
@@ -120,7 +120,7 @@ async fn only_callers_that_may_verify_are_answered() {
 }
 
 #[tokio::test]
-async fn what_is_no_token_review_is_invalid() {
+async fn anything_but_a_token_review_is_invalid() {
     let house = House::new().await;
     let bearer = format!("Bearer {}", house.backend);
     let good = review("nonsense", &[]).to_string();
@@ -144,7 +144,7 @@ async fn what_is_no_token_review_is_invalid() {
 }
 
 #[tokio::test]
-async fn without_its_configuration_the_path_is_not_there() {
+async fn without_its_configuration_the_path_does_not_exist() {
     let replica = Replica::start().await;
     assert_eq!(send(replica.http, "POST", PATH, &[], &review("a", &[]).to_string()).await.status, 404);
 }

@@ -75,7 +75,7 @@ async fn a_hash_above_the_configured_cost_is_not_computed_and_no_verdict_is_made
 }
 
 #[tokio::test]
-async fn all_who_ask_for_the_same_token_at_once_are_answered() {
+async fn concurrent_requests_for_one_token_are_all_answered() {
     let installation = Installation::new().await;
     let made = created(&mut installation.serve(installation.config()).await.root(), ordinary()).await;
     let replica = forgetful(&installation, cheap(), &[]).await;
@@ -93,7 +93,7 @@ async fn all_who_ask_for_the_same_token_at_once_are_answered() {
 }
 
 #[tokio::test]
-async fn attempts_on_one_token_take_turns_and_a_flood_of_them_leaves_room_for_others() {
+async fn attempts_on_one_token_run_one_at_a_time_and_leave_capacity_for_others() {
     let installation = Installation::new().await;
     let before = installation.serve(installation.config()).await;
     let mut root = before.root();
@@ -143,7 +143,7 @@ async fn attempts_on_one_token_take_turns_and_a_flood_of_them_leaves_room_for_ot
 }
 
 #[tokio::test]
-async fn where_the_key_is_in_the_ring_a_wrong_mac_is_final() {
+async fn a_wrong_mac_of_a_key_in_the_ring_is_final() {
     let installation = Installation::new().await;
     let replica = installation.serve(installation.config()).await;
     let mut root = replica.root();

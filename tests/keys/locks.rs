@@ -29,7 +29,7 @@ async fn waiting(database: &Database) {
 }
 
 #[tokio::test]
-async fn whoever_writes_behind_a_migration_that_waits_goes_on_and_it_is_applied_when_it_can() {
+async fn a_waiting_migration_blocks_no_writer_and_is_applied_later() {
     let database = old_database().await;
     let mut blocker = database.connect().await;
     blocker.execute(HOLD).await.unwrap();
@@ -50,7 +50,7 @@ async fn whoever_writes_behind_a_migration_that_waits_goes_on_and_it_is_applied_
 }
 
 #[tokio::test]
-async fn a_migration_that_gives_up_says_who_is_in_its_way() {
+async fn a_migration_that_gives_up_names_the_lock_holders() {
     let database = old_database().await;
     let mut blocker = database.connect().await;
     let pid: i32 = sqlx::query_scalar("SELECT pg_backend_pid()").fetch_one(&mut blocker).await.unwrap();

@@ -27,12 +27,12 @@ fn url(socket_dir: &Path) -> String {
 }
 
 #[tokio::test]
-async fn the_documented_commands_move_everything_and_the_new_server_goes_on() {
+async fn the_documented_commands_move_everything_to_the_new_server() {
     moves_to(Server::start().socket_dir()).await;
 }
 
 #[tokio::test]
-async fn they_move_it_to_newer_versions_too() {
+async fn the_documented_commands_move_everything_to_newer_versions_too() {
     for variable in ["TOKEND_POSTGRES_17", "TOKEND_POSTGRES_18"] {
         let programs = std::env::var_os(variable).map(PathBuf::from);
         let Some(programs) = or_skipped(variable, programs) else { continue };
@@ -79,7 +79,7 @@ async fn moves_to(new: &Path) {
 }
 
 #[tokio::test]
-async fn a_sequence_behind_its_table_is_refused_with_what_mends_it() {
+async fn a_sequence_behind_its_table_is_refused_with_the_repair() {
     let installation = Installation::new().await;
     let (database, route) = (&installation.database, installation.database.route());
     for (sequence, behind) in [

@@ -45,7 +45,7 @@ async fn a_new_first_key_leaves_every_token_valid_and_takes_over_its_mac() {
 }
 
 #[tokio::test]
-async fn once_every_mac_is_new_the_old_key_is_needed_no_more() {
+async fn the_old_key_is_not_needed_once_every_mac_is_new() {
     let installation = Installation::new().await;
     let new_key = new_key();
     let mut config = installation.config();
@@ -67,7 +67,7 @@ async fn once_every_mac_is_new_the_old_key_is_needed_no_more() {
 }
 
 #[tokio::test]
-async fn a_lost_keyring_leaves_every_token_valid_and_macs_are_made_anew() {
+async fn a_lost_keyring_leaves_every_token_valid_and_macs_are_recreated() {
     let installation = Installation::new().await;
     let before = installation.serve(installation.config()).await;
     let mut made = Vec::new();
@@ -91,7 +91,7 @@ async fn a_lost_keyring_leaves_every_token_valid_and_macs_are_made_anew() {
 }
 
 #[tokio::test]
-async fn a_new_mac_is_no_event_of_the_audit_log() {
+async fn a_new_mac_is_not_in_the_audit_log() {
     let installation = Installation::new().await;
     let events = "SELECT count(*) FROM token_events";
     let before = installation.database.count(events).await;

@@ -78,7 +78,7 @@ async fn a_check_changes_nothing() {
 }
 
 #[tokio::test]
-async fn a_replica_that_must_not_migrate_ends_on_an_empty_database() {
+async fn a_replica_with_no_migrate_exits_on_an_empty_database() {
     let installation = Installation { database: Database::empty().await, ..Installation::new().await };
     let mut config = installation.config();
     config.migrate = false;
@@ -90,7 +90,7 @@ async fn a_replica_that_must_not_migrate_ends_on_an_empty_database() {
 }
 
 #[tokio::test]
-async fn a_replica_that_must_not_migrate_serves_a_database_that_is_ready() {
+async fn a_replica_with_no_migrate_serves_a_migrated_database() {
     let installation = Installation::new().await;
     let mut config = installation.config();
     config.migrate = false;
@@ -111,7 +111,7 @@ async fn a_replica_brings_an_empty_database_up_to_date() {
 }
 
 #[tokio::test]
-async fn a_schema_that_a_newer_build_has_taken_further_is_accepted() {
+async fn a_schema_with_newer_migrations_is_accepted() {
     let installation = Installation::new().await;
     let newer = "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time)
         VALUES (9999, 'of a newer build', true, '\\x00', 0)";
@@ -124,7 +124,7 @@ async fn a_schema_that_a_newer_build_has_taken_further_is_accepted() {
 }
 
 #[tokio::test]
-async fn a_database_of_before_the_first_release_is_refused_by_name_and_stays_as_it_is() {
+async fn a_database_from_before_the_first_release_is_refused_and_not_changed() {
     let installation = Installation { database: Database::empty().await, ..Installation::new().await };
     let database = &installation.database;
     // The relevant part of what such a build left: migrations with the same numbers.
@@ -164,7 +164,7 @@ async fn a_database_of_before_the_first_release_is_refused_by_name_and_stays_as_
 }
 
 #[tokio::test]
-async fn a_migration_that_was_altered_since_is_refused() {
+async fn a_changed_migration_is_refused() {
     let database = Database::migrated().await;
     database.execute("UPDATE _sqlx_migrations SET checksum = '\\x00' WHERE version = 2").await;
 

@@ -97,7 +97,7 @@ const ROWS: [(i64, &str); 5] = [
 ];
 
 #[tokio::test]
-async fn the_plan_says_which_locks_each_migration_takes() {
+async fn the_plan_lists_the_locks_of_each_migration() {
     let database = Database::empty().await;
     let planned = plan(&database.route()).await.unwrap();
     assert_eq!(planned.len(), MIGRATIONS.iter().count());

@@ -131,7 +131,7 @@ async fn kept(outcome: Result<(), Status>, reader: &mut Client, id: &str, case: 
 }
 
 #[tokio::test]
-async fn no_call_ends_the_last_active_root_token_unless_it_is_forced() {
+async fn no_call_ends_the_last_active_root_token_without_force() {
     for end in ENDS {
         let replica = Replica::start().await;
         let (mut root, id) = (replica.root(), root_id(&replica));
@@ -155,7 +155,7 @@ async fn no_call_ends_the_last_active_root_token_unless_it_is_forced() {
 }
 
 #[tokio::test]
-async fn any_call_may_end_a_root_token_beside_another_that_is_active() {
+async fn any_call_may_end_a_root_token_if_another_is_active() {
     for end in ENDS {
         let replica = Replica::start().await;
         let (_, secret) = another(&mut replica.root(), None).await;
@@ -168,7 +168,7 @@ async fn any_call_may_end_a_root_token_beside_another_that_is_active() {
 }
 
 #[tokio::test]
-async fn what_is_no_longer_in_use_is_no_other_root_token() {
+async fn an_inactive_root_token_does_not_count_as_another() {
     for column in ["revoke_time = now(), revoke_reason = ''", "disable_time = now()", "expire_time = now()"] {
         let replica = Replica::start().await;
         let (mut root, id) = (replica.root(), root_id(&replica));
@@ -183,7 +183,7 @@ async fn what_is_no_longer_in_use_is_no_other_root_token() {
 }
 
 #[tokio::test]
-async fn of_a_rotated_root_token_its_successor_is_the_one_that_counts() {
+async fn of_a_rotated_root_token_only_its_successor_counts() {
     let replica = Replica::start().await;
     let (mut root, old) = (replica.root(), root_id(&replica));
     let (_, secret) = another(&mut root, Some(1)).await;
@@ -203,7 +203,7 @@ async fn of_a_rotated_root_token_its_successor_is_the_one_that_counts() {
 }
 
 #[tokio::test]
-async fn a_root_token_whose_secret_is_shown_is_revoked_even_if_it_is_the_last() {
+async fn the_last_root_token_can_be_revoked_by_its_secret() {
     for by_itself in [true, false] {
         let replica = Replica::start().await;
         let mut root = replica.root();
@@ -223,7 +223,7 @@ async fn a_root_token_whose_secret_is_shown_is_revoked_even_if_it_is_the_last() 
 }
 
 #[tokio::test]
-async fn of_two_calls_that_end_the_last_two_root_tokens_one_is_refused() {
+async fn one_of_two_calls_that_end_the_last_two_root_tokens_is_refused() {
     let replica = Replica::start().await;
     let database = &replica.installation.database;
     let mut first = replica.root();
@@ -253,7 +253,7 @@ async fn of_two_calls_that_end_the_last_two_root_tokens_one_is_refused() {
 }
 
 #[tokio::test]
-async fn every_call_that_ends_tokens_can_be_forced_and_policies_end_no_root_token() {
+async fn every_ending_call_can_be_forced_and_policies_end_no_root_token() {
     let mut names: Vec<String> = Vec::new();
     for rpc in rpcs() {
         let forcible = rpc.fields.iter().any(|field| field.name == "force");
@@ -282,7 +282,7 @@ async fn every_call_that_ends_tokens_can_be_forced_and_policies_end_no_root_toke
 }
 
 #[tokio::test]
-async fn who_may_not_end_a_root_token_is_not_told_whether_it_is_the_last() {
+async fn a_caller_without_root_does_not_learn_whether_a_root_token_is_the_last() {
     let replica = Replica::start().await;
     let mut root = replica.root();
     let mut writer = replica.caller("", &["tokend:write"]).await;

@@ -56,7 +56,7 @@ async fn all_tokens_of_the_user_are_revoked_and_no_others() {
 }
 
 #[tokio::test]
-async fn a_mightier_token_among_them_keeps_all_of_them() {
+async fn one_token_that_the_caller_may_not_manage_keeps_all_of_them() {
     let replica = Replica::start().await;
     let mut root = replica.root();
     let mut writer = replica.caller("acme", &["tokend:write"]).await;
@@ -82,7 +82,7 @@ async fn a_mightier_token_among_them_keeps_all_of_them() {
 }
 
 #[tokio::test]
-async fn what_was_answered_before_is_revoked_however_many_are_created_meanwhile() {
+async fn all_earlier_tokens_are_revoked_while_others_are_created() {
     let replica = Replica::start().await;
     let mut root = replica.root();
     let stopped = Arc::new(AtomicBool::new(false));
@@ -126,7 +126,7 @@ async fn waits(database: &Database, kind: &str, statement: &str) {
 }
 
 #[tokio::test]
-async fn a_rotation_that_is_under_way_does_not_survive() {
+async fn a_concurrent_rotation_does_not_survive() {
     let replica = Replica::start().await;
     let database = &replica.installation.database;
     let mut root = replica.root();
@@ -150,7 +150,7 @@ async fn a_rotation_that_is_under_way_does_not_survive() {
 }
 
 #[tokio::test]
-async fn a_rotation_that_comes_too_late_is_refused() {
+async fn a_later_rotation_is_refused() {
     let replica = Replica::start().await;
     let database = &replica.installation.database;
     let mut root = replica.root();
@@ -211,7 +211,7 @@ async fn a_hundred_thousand_tokens_of_one_user_are_revoked_in_one_call() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn revocations_of_many_leave_connections_to_those_of_one() {
+async fn bulk_revocations_leave_connections_for_single_ones() {
     let installation = Installation::new().await;
     let mut config = installation.config();
     config.database_connections = 16;

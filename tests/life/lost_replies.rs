@@ -90,7 +90,7 @@ async fn lose<T: Send + 'static>(
 }
 
 #[tokio::test]
-async fn a_creation_whose_answer_was_lost_is_answered_again() {
+async fn a_creation_whose_response_was_lost_is_answered_again() {
     let replica = Replica::start().await;
     let wire = Wire::to(&replica).await;
     let mut root = wire.client(&replica.installation.root_secret);
@@ -106,7 +106,7 @@ async fn a_creation_whose_answer_was_lost_is_answered_again() {
 }
 
 #[tokio::test]
-async fn a_token_that_rotates_itself_and_loses_the_answer_is_not_locked_out() {
+async fn a_token_that_rotates_itself_and_loses_the_response_is_not_locked_out() {
     let replica = Replica::start().await;
     let wire = Wire::to(&replica).await;
     let old = created(&mut replica.root(), ordinary()).await;

@@ -21,7 +21,7 @@ fn found(secret: &str) -> RevokeTokenRequest {
 }
 
 #[tokio::test]
-async fn any_caller_revokes_the_token_whose_secret_it_has() {
+async fn any_caller_may_revoke_the_token_whose_secret_it_has() {
     let replica = Replica::start().await;
     let mut root = replica.root();
     let finders = [("finder", &[][..]), ("finder", &["tokend:verify"]), ("acme", &["tokend:write"])];
@@ -50,7 +50,7 @@ async fn any_caller_revokes_the_token_whose_secret_it_has() {
 }
 
 #[tokio::test]
-async fn a_caller_that_could_get_the_token_is_shown_it() {
+async fn a_caller_that_may_read_the_token_gets_it_in_the_response() {
     let replica = Replica::start().await;
     let mut root = replica.root();
     let mut reader = replica.caller("acme", &["tokend:read"]).await;
@@ -65,7 +65,7 @@ async fn a_caller_that_could_get_the_token_is_shown_it() {
 }
 
 #[tokio::test]
-async fn a_token_ends_itself_and_what_was_rotated_from_it() {
+async fn a_token_revokes_itself_and_the_tokens_rotated_from_it() {
     let replica = Replica::start().await;
     let mut root = replica.root();
     let old = created(&mut root, ordinary()).await;
@@ -86,7 +86,7 @@ async fn a_token_ends_itself_and_what_was_rotated_from_it() {
 }
 
 #[tokio::test]
-async fn a_secret_that_is_good_for_nothing_any_more_ends_nothing_that_is_good() {
+async fn an_invalid_secret_revokes_no_valid_token() {
     let replica = Replica::start().await;
     let mut root = replica.root();
     let mut finder = replica.caller("finder", &[]).await;
@@ -110,7 +110,7 @@ async fn a_secret_that_is_good_for_nothing_any_more_ends_nothing_that_is_good() 
 }
 
 #[tokio::test]
-async fn a_superseded_secret_that_is_found_ends_its_family_where_the_policy_says_so() {
+async fn a_superseded_secret_revokes_its_family_if_the_policy_says_so() {
     let replica = Replica::start().await;
     let mut root = replica.root();
     let policy = Some(Policy { reuse_detection: true, ..Policy::default() });
@@ -125,7 +125,7 @@ async fn a_superseded_secret_that_is_found_ends_its_family_where_the_policy_says
 }
 
 #[tokio::test]
-async fn revoking_again_keeps_the_first_time_and_reason() {
+async fn revoking_again_does_not_change_time_and_reason() {
     let replica = Replica::start().await;
     let mut root = replica.root();
     let made = created(&mut root, ordinary()).await;
@@ -158,7 +158,7 @@ async fn a_guess_revokes_nothing() {
 }
 
 #[tokio::test]
-async fn a_secret_proves_its_token_also_when_the_keys_are_lost() {
+async fn a_secret_proves_its_token_even_if_the_keys_are_lost() {
     let replica = Replica::start().await;
     let made = created(&mut replica.root(), ordinary()).await;
     let known = TokenId::parse(&made.token.unwrap().id).unwrap();

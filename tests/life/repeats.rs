@@ -21,7 +21,7 @@ fn repeatable() -> CreateTokenRequest {
 }
 
 #[tokio::test]
-async fn a_retry_is_given_the_same_token_and_the_same_secret() {
+async fn a_retry_returns_the_same_token_and_secret() {
     let replica = Replica::start().await;
     let mut root = replica.root();
     let labels: Vec<_> = (0..32).map(|index| (format!("key{index}"), index.to_string())).collect();
@@ -62,7 +62,7 @@ async fn without_a_request_id_a_repeated_call_creates_a_second_token() {
 }
 
 #[tokio::test]
-async fn a_hundred_retries_at_once_on_two_replicas_make_one_token() {
+async fn a_hundred_concurrent_retries_on_two_replicas_create_one_token() {
     let replica = Replica::start().await;
     let other = replica.installation.serve(replica.installation.config()).await;
     let request = repeatable();
@@ -89,7 +89,7 @@ async fn a_hundred_retries_at_once_on_two_replicas_make_one_token() {
 }
 
 #[tokio::test]
-async fn a_hundred_retries_of_a_rotation_make_one_successor() {
+async fn a_hundred_retries_of_a_rotation_create_one_successor() {
     let replica = Replica::start().await;
     let mut root = replica.root();
     let id = created(&mut root, ordinary()).await.token.unwrap().id;
@@ -151,7 +151,7 @@ async fn the_same_id_of_another_caller_is_another_request() {
 }
 
 #[tokio::test]
-async fn a_refused_request_may_be_made_good_under_the_same_id() {
+async fn a_refused_request_may_be_corrected_with_the_same_id() {
     let replica = Replica::start().await;
     let mut writer = replica.caller("", &["tokend:write"]).await;
     let request = repeatable();
@@ -164,7 +164,7 @@ async fn a_refused_request_may_be_made_good_under_the_same_id() {
 }
 
 #[tokio::test]
-async fn a_retry_shows_the_token_as_it_stands_by_then() {
+async fn a_retry_shows_the_current_token() {
     let replica = Replica::start().await;
     let mut root = replica.root();
     let request =
@@ -184,7 +184,7 @@ async fn a_retry_shows_the_token_as_it_stands_by_then() {
 }
 
 #[tokio::test]
-async fn who_may_no_longer_create_is_given_nothing_again() {
+async fn a_caller_that_may_no_longer_create_gets_nothing_on_a_retry() {
     let replica = Replica::start().await;
     let database = &replica.installation.database;
     let mut writer = replica.caller("", &["tokend:write", "tokend:read"]).await;
@@ -199,7 +199,7 @@ async fn who_may_no_longer_create_is_given_nothing_again() {
 }
 
 #[tokio::test]
-async fn after_a_day_nothing_derives_the_secret_and_the_id_is_free_again() {
+async fn after_a_day_the_secret_cannot_be_derived_and_the_id_is_free() {
     let replica = Replica::start().await;
     let database = &replica.installation.database;
     let mut root = replica.root();
@@ -238,7 +238,7 @@ async fn requests_of_yesterday_are_deleted() {
 }
 
 #[tokio::test]
-async fn keys_may_be_rotated_between_retries_and_a_lost_one_is_told_with_the_token_to_revoke() {
+async fn keys_may_rotate_between_retries_and_a_lost_key_is_an_error_with_the_token() {
     let installation = Installation::new().await;
     let [old, new] = [installation.key.clone(), new_key()];
     let with = |keys: &[&str]| {
@@ -262,7 +262,7 @@ async fn keys_may_be_rotated_between_retries_and_a_lost_one_is_told_with_the_tok
 }
 
 #[tokio::test]
-async fn a_request_whose_token_is_gone_is_not_answered_with_another() {
+async fn a_retry_whose_token_was_deleted_gets_no_other_token() {
     let replica = Replica::start().await;
     let request = repeatable();
     let id = created(&mut replica.root(), request.clone()).await.token.unwrap().id;

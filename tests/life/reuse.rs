@@ -43,7 +43,7 @@ async fn let_expire(replica: &Replica, made: &CreateTokenResponse) {
 }
 
 #[tokio::test]
-async fn a_superseded_token_that_rotates_itself_takes_its_family_with_it() {
+async fn a_superseded_token_that_rotates_itself_revokes_its_family() {
     let replica = Replica::start().await;
     let mut root = replica.root();
     watchful(&mut root).await;
@@ -76,7 +76,7 @@ async fn a_superseded_token_that_rotates_itself_takes_its_family_with_it() {
 }
 
 #[tokio::test]
-async fn a_retry_of_the_rotation_that_was_answered_is_no_reuse() {
+async fn a_retry_of_an_answered_rotation_is_not_reuse() {
     let replica = Replica::start().await;
     let mut root = replica.root();
     watchful(&mut root).await;
@@ -96,7 +96,7 @@ async fn a_retry_of_the_rotation_that_was_answered_is_no_reuse() {
 }
 
 #[tokio::test]
-async fn nothing_is_revoked_unless_the_policy_says_so() {
+async fn reuse_revokes_nothing_without_the_policy() {
     let replica = Replica::start().await;
     let mut root = replica.root();
     let old = created(&mut root, ordinary()).await;
@@ -110,7 +110,7 @@ async fn nothing_is_revoked_unless_the_policy_says_so() {
 }
 
 #[tokio::test]
-async fn a_token_within_its_grace_is_only_told_its_successor() {
+async fn a_token_within_its_grace_only_learns_its_successor() {
     let replica = Replica::start().await;
     let mut root = replica.root();
     watchful(&mut root).await;
@@ -125,7 +125,7 @@ async fn a_token_within_its_grace_is_only_told_its_successor() {
 }
 
 #[tokio::test]
-async fn only_the_right_secret_of_a_superseded_token_that_asks_for_its_own_rotation_counts() {
+async fn only_a_superseded_token_that_rotates_itself_counts_as_reuse() {
     let replica = Replica::start().await;
     let mut root = replica.root();
     watchful(&mut root).await;
@@ -162,7 +162,7 @@ async fn only_the_right_secret_of_a_superseded_token_that_asks_for_its_own_rotat
 }
 
 #[tokio::test]
-async fn no_policy_binds_a_root_token() {
+async fn no_policy_applies_to_a_root_token() {
     let replica = Replica::start().await;
     let mut root = replica.root();
     watchful(&mut root).await;

@@ -63,7 +63,7 @@ async fn a_successor_inherits_everything_but_its_secret() {
 }
 
 #[tokio::test]
-async fn the_old_token_is_good_for_the_grace_and_never_longer_than_it_was() {
+async fn the_old_token_is_valid_for_the_grace_and_never_longer_than_before() {
     let replica = Replica::start().await;
     let mut root = replica.root();
     let graceful = async |client: &mut _, request, grace| {
@@ -89,7 +89,7 @@ async fn the_old_token_is_good_for_the_grace_and_never_longer_than_it_was() {
 }
 
 #[tokio::test]
-async fn a_successors_end_may_be_chosen() {
+async fn the_expiration_of_a_successor_may_be_chosen() {
     let replica = Replica::start().await;
     let mut root = replica.root();
     let id = created(&mut root, ordinary()).await.token.unwrap().id;
@@ -109,7 +109,7 @@ async fn a_successors_end_may_be_chosen() {
 }
 
 #[tokio::test]
-async fn a_token_is_rotated_once_and_the_refusal_names_its_successor() {
+async fn a_token_rotates_once_and_the_refusal_names_its_successor() {
     let replica = Replica::start().await;
     let mut root = replica.root();
     let id = created(&mut root, ordinary()).await.token.unwrap().id;
@@ -127,7 +127,7 @@ async fn a_token_is_rotated_once_and_the_refusal_names_its_successor() {
 }
 
 #[tokio::test]
-async fn of_rotations_at_once_one_wins_and_the_others_name_its_successor() {
+async fn one_of_concurrent_rotations_wins_and_the_others_name_its_successor() {
     let replica = Replica::start().await;
     let mut root = replica.root();
     let id = created(&mut root, ordinary()).await.token.unwrap().id;
@@ -203,7 +203,7 @@ async fn fields_of_a_rotation_keep_their_limits() {
 }
 
 #[tokio::test]
-async fn a_caller_rotates_no_token_into_one_that_is_mightier_than_itself() {
+async fn a_caller_rotates_no_token_that_it_may_not_manage() {
     let replica = Replica::start().await;
     let mut root = replica.root();
     let mortal = CreateTokenRequest {
@@ -230,7 +230,7 @@ async fn a_caller_rotates_no_token_into_one_that_is_mightier_than_itself() {
 }
 
 #[tokio::test]
-async fn revoking_a_token_revokes_what_was_rotated_from_it_unless_it_alone_is_meant() {
+async fn revoking_a_token_revokes_its_successors_unless_only_it_is_meant() {
     let replica = Replica::start().await;
     let mut root = replica.root();
     let mut line = vec![created(&mut root, ordinary()).await.token.unwrap().id];
@@ -265,7 +265,7 @@ async fn revoking_a_token_revokes_what_was_rotated_from_it_unless_it_alone_is_me
 }
 
 #[tokio::test]
-async fn a_line_with_a_mightier_token_in_it_is_revoked_by_nobody_who_may_not_revoke_that() {
+async fn a_family_with_a_privileged_token_needs_permission_for_that_token() {
     let replica = Replica::start().await;
     let mut root = replica.root();
     let mut writer = replica.caller("acme", &["tokend:write"]).await;
@@ -285,7 +285,7 @@ async fn a_line_with_a_mightier_token_in_it_is_revoked_by_nobody_who_may_not_rev
 }
 
 #[tokio::test]
-async fn of_a_rotation_and_a_revocation_at_once_nothing_survives() {
+async fn no_token_survives_a_concurrent_rotation_and_revocation() {
     let replica = Replica::start().await;
     let mut root = replica.root();
 
@@ -329,7 +329,7 @@ async fn without_the_second(replica: &Replica) -> (CreateTokenResponse, RotateTo
 }
 
 #[tokio::test]
-async fn revoking_a_token_revokes_what_was_rotated_from_it_also_when_what_lay_between_is_gone() {
+async fn revoking_a_token_revokes_its_successors_even_if_one_between_was_deleted() {
     let replica = Replica::start().await;
     let mut root = replica.root();
     for by_secret in [false, true] {
@@ -346,7 +346,7 @@ async fn revoking_a_token_revokes_what_was_rotated_from_it_also_when_what_lay_be
 }
 
 #[tokio::test]
-async fn a_token_whose_successor_is_gone_is_not_rotated_again_and_its_reuse_is_noticed() {
+async fn a_token_with_a_deleted_successor_does_not_rotate_and_its_reuse_is_detected() {
     let replica = Replica::start().await;
     let mut root = replica.root();
     let policy = Some(Policy { reuse_detection: true, ..Policy::default() });

@@ -16,7 +16,7 @@ fn by_itself(id: &str) -> RotateTokenRequest {
 }
 
 #[tokio::test]
-async fn an_ordinary_token_rotates_itself_and_its_successor_is_its_equal() {
+async fn an_ordinary_token_rotates_itself_into_an_equal_successor() {
     let replica = Replica::start().await;
     let mut root = replica.root();
     let end = tokend::api::proto::create_token_request::Expiration::ExpireTime(second(32_503_680_000));
@@ -48,7 +48,7 @@ async fn an_ordinary_token_rotates_itself_and_its_successor_is_its_equal() {
 }
 
 #[tokio::test]
-async fn it_chooses_no_end_and_leaves_itself_time_for_a_retry() {
+async fn a_self_rotation_chooses_no_expiration_and_leaves_time_for_a_retry() {
     let replica = Replica::start().await;
     let mut root = replica.root();
     for scopes in [&["repo:read"][..], &["tokend:write"], &["tokend:root"]] {
@@ -86,7 +86,7 @@ async fn an_ordinary_token_rotates_no_other() {
 }
 
 #[tokio::test]
-async fn a_retry_by_the_old_secret_is_given_the_successor_again() {
+async fn a_retry_with_the_old_secret_gets_the_successor_again() {
     let replica = Replica::start().await;
     let old = created(&mut replica.root(), ordinary()).await;
     let id = old.token.unwrap().id;
@@ -103,7 +103,7 @@ async fn a_retry_by_the_old_secret_is_given_the_successor_again() {
 }
 
 #[tokio::test]
-async fn of_many_rotations_of_itself_at_once_one_wins() {
+async fn one_of_many_concurrent_self_rotations_wins() {
     let replica = Replica::start().await;
     let old = created(&mut replica.root(), ordinary()).await;
     let id = old.token.unwrap().id;

@@ -112,7 +112,7 @@ const RPCS: [&str; 9] = [
 ];
 
 #[tokio::test]
-async fn no_caller_acts_after_its_own_end_whatever_it_has_waited_for() {
+async fn no_caller_acts_after_its_expiration_after_any_wait() {
     let replica = Replica::start().await;
     let (mut root, database) = (replica.root(), &replica.installation.database);
     for rpc in RPCS {
@@ -133,7 +133,7 @@ async fn no_caller_acts_after_its_own_end_whatever_it_has_waited_for() {
 }
 
 #[tokio::test]
-async fn no_caller_acts_after_its_own_end_on_a_token_that_it_has_waited_for() {
+async fn no_caller_acts_after_its_expiration_after_waiting_for_a_token() {
     let replica = Replica::start().await;
     let (mut root, database) = (replica.root(), &replica.installation.database);
     for rpc in
@@ -171,7 +171,7 @@ async fn no_caller_acts_after_its_own_end_on_a_token_that_it_has_waited_for() {
 }
 
 #[tokio::test]
-async fn a_token_that_ends_while_its_lock_is_waited_for_is_not_revived_nor_rotated() {
+async fn a_token_that_expires_during_a_lock_wait_is_neither_revived_nor_rotated() {
     let replica = Replica::start().await;
     let (mut root, database) = (replica.root(), &replica.installation.database);
     for rpc in ["UpdateToken", "RotateToken"] {
@@ -194,7 +194,7 @@ async fn a_token_that_ends_while_its_lock_is_waited_for_is_not_revived_nor_rotat
 }
 
 #[tokio::test]
-async fn a_place_that_was_freed_while_locks_were_waited_for_is_given_once() {
+async fn a_quota_slot_freed_during_a_lock_wait_is_used_once() {
     let replica = Replica::start().await;
     let (mut root, database) = (replica.root(), &replica.installation.database);
     let policy = Policy { most_active_tokens_per_user: 1, ..Default::default() };
@@ -217,7 +217,7 @@ async fn a_place_that_was_freed_while_locks_were_waited_for_is_given_once() {
 }
 
 #[tokio::test]
-async fn what_is_done_bears_the_time_behind_the_wait() {
+async fn a_change_has_the_time_after_the_wait() {
     let replica = Replica::start().await;
     let (mut root, database) = (replica.root(), &replica.installation.database);
     for rpc in ["RevokeToken", "RevokeUserTokens", "DisableToken"] {

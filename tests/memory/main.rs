@@ -42,7 +42,7 @@ const TOKENS: u32 = 100_000;
 const GOAL: u64 = 400;
 
 #[test]
-fn a_full_cache_takes_what_it_may_and_no_token_more_than_it_should() {
+fn a_full_cache_stays_within_its_bytes_and_within_the_bytes_per_token() {
     let metrics = Arc::new(Metrics::new().unwrap());
     for (scopes, goal) in [
         (&["repo:*", "user:read", "deploy:staging", "reports:read"][..], GOAL),

@@ -164,22 +164,22 @@ fn walk(load: fn(&Replica), poll: fn(&Replica), verify: fn(&Replica)) {
 }
 
 #[test]
-fn no_answer_is_older_than_what_the_feed_vouches_for() {
+fn no_answer_is_older_than_the_feed_guarantees() {
     walk(Replica::load, Replica::poll, Replica::verify);
 }
 
 #[test]
-fn a_read_from_before_a_new_start_that_ends_after_it_fills_nothing() {
+fn a_read_across_a_restart_fills_nothing() {
     walk(Replica::load, Replica::start_anew, Replica::verify);
 }
 
 #[test]
-fn two_loads_at_once_fill_nothing_old() {
+fn two_concurrent_loads_fill_nothing_old() {
     walk(Replica::load, Replica::poll, Replica::load);
 }
 
 #[test]
-fn a_change_made_here_holds_here_at_once() {
+fn a_change_made_by_this_replica_holds_here_at_once() {
     loom::model(|| {
         let replica = Replica::new();
         let loader = Arc::clone(&replica);
@@ -201,7 +201,7 @@ fn without_the_guard_an_old_record_enters() {
 
 #[test]
 #[should_panic(expected = "answered from before a change")]
-fn a_ticket_that_is_taken_after_the_read_guards_nothing() {
+fn a_lease_taken_after_the_read_guards_nothing() {
     let late = |replica: &Replica| {
         let version = replica.read_database();
         let ticket = replica.gate.begin();
@@ -212,7 +212,7 @@ fn a_ticket_that_is_taken_after_the_read_guards_nothing() {
 
 #[test]
 #[should_panic(expected = "answered from before a change")]
-fn a_record_that_is_removed_before_its_reads_are_spoiled_comes_back() {
+fn a_record_removed_before_its_reads_are_invalidated_comes_back() {
     let removed_first = |replica: &Replica| {
         let snapshot = replica.read_database();
         if snapshot > 0 {
@@ -226,7 +226,7 @@ fn a_record_that_is_removed_before_its_reads_are_spoiled_comes_back() {
 
 #[test]
 #[should_panic(expected = "answered from before a change")]
-fn a_freshness_that_is_published_before_the_removal_vouches_for_the_removed() {
+fn freshness_published_before_the_removal_covers_the_removed_record() {
     let published_first = |replica: &Replica| {
         let snapshot = replica.read_database();
         replica.publish(snapshot);
@@ -239,7 +239,7 @@ fn a_freshness_that_is_published_before_the_removal_vouches_for_the_removed() {
 
 #[test]
 #[should_panic(expected = "answered from before a change")]
-fn a_freshness_that_is_read_after_the_lookup_vouches_for_the_removed() {
+fn freshness_read_after_the_lookup_covers_the_removed_record() {
     let looked_up_first = |replica: &Replica| {
         let found = replica.look_up();
         let promised = replica.fresh.load(Acquire);
@@ -250,7 +250,7 @@ fn a_freshness_that_is_read_after_the_lookup_vouches_for_the_removed() {
 
 #[test]
 #[should_panic(expected = "answered from before a change")]
-fn a_new_start_that_only_clears_lets_an_older_read_fill() {
+fn a_restart_that_only_clears_lets_an_older_read_fill() {
     let only_clears = |replica: &Replica| {
         let snapshot = replica.read_database();
         replica.remove();
@@ -261,7 +261,7 @@ fn a_new_start_that_only_clears_lets_an_older_read_fill() {
 
 #[test]
 #[should_panic(expected = "answered from before a change")]
-fn a_new_start_that_clears_before_its_snapshot_lets_what_is_read_between_stay() {
+fn a_restart_that_clears_before_its_snapshot_keeps_reads_in_between() {
     let cleared_first = |replica: &Replica| {
         replica.gate.invalidate_all();
         replica.remove();
@@ -272,18 +272,18 @@ fn a_new_start_that_clears_before_its_snapshot_lets_what_is_read_between_stay() 
 }
 
 #[test]
-fn what_was_found_is_relied_on_until_something_is_removed() {
+fn a_found_record_is_trusted_until_something_is_removed() {
     walk(Replica::load, Replica::poll, Replica::call_twice);
 }
 
 #[test]
-fn what_was_found_is_looked_up_again_after_a_new_start() {
+fn a_found_record_is_looked_up_again_after_a_restart() {
     walk(Replica::load, Replica::start_anew, Replica::call_twice);
 }
 
 #[test]
 #[should_panic(expected = "answered from before a change")]
-fn a_removal_that_is_not_counted_leaves_the_removed_relied_on() {
+fn an_uncounted_removal_leaves_the_removed_record_trusted() {
     let uncounted = |replica: &Replica| {
         let snapshot = replica.read_database();
         if snapshot > 0 {
@@ -297,7 +297,7 @@ fn a_removal_that_is_not_counted_leaves_the_removed_relied_on() {
 
 #[test]
 #[should_panic(expected = "answered from before a change")]
-fn a_removal_that_is_counted_before_it_is_done_leaves_the_removed_relied_on() {
+fn a_removal_counted_too_early_leaves_the_removed_record_trusted() {
     let counted_first = |replica: &Replica| {
         let snapshot = replica.read_database();
         if snapshot > 0 {
@@ -312,7 +312,7 @@ fn a_removal_that_is_counted_before_it_is_done_leaves_the_removed_relied_on() {
 
 #[test]
 #[should_panic(expected = "answered from before a change")]
-fn a_count_that_is_read_after_the_lookup_covers_its_removal() {
+fn a_count_read_after_the_lookup_hides_its_removal() {
     let counted_late = |replica: &Replica| {
         let seen = CacheGeneration::never();
         let known = replica.look_up();

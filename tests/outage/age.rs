@@ -57,7 +57,7 @@ async fn verifies(replica: &Replica) -> u64 {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_replica_that_is_added_gets_calls_of_clients_that_were_there_and_none_fails() {
+async fn an_added_replica_gets_calls_of_connected_clients_and_none_fails() {
     let installation = Installation::new().await;
     let first = aging(&installation, SHORT, Duration::from_mins(1)).await;
     let made = created(&mut first.root(), ordinary()).await;
@@ -88,7 +88,7 @@ async fn a_replica_that_is_added_gets_calls_of_clients_that_were_there_and_none_
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_same_holds_for_grpcs_own_client() {
+async fn an_added_replica_gets_calls_of_grpcs_own_client() {
     let Some(python) = find_tool("python") else { return };
     let installation = Installation::new().await;
     let first = aging(&installation, SHORT, Duration::from_mins(1)).await;
@@ -114,7 +114,7 @@ fn asking(python: &Path, address: SocketAddr, caller: &str, secret: &str) -> tok
 }
 
 #[tokio::test]
-async fn streams_go_on_in_the_grace_and_end_so_that_they_can_be_resumed() {
+async fn streams_continue_in_the_grace_and_end_in_a_resumable_way() {
     let installation = Installation::new().await;
     let replica = aging(&installation, SHORT, 20 * SHORT).await;
     let mut root = replica.root();
@@ -181,7 +181,7 @@ async fn a_call_that_outlasts_the_grace_is_cut_off_and_a_shorter_one_is_answered
 }
 
 #[tokio::test]
-async fn a_connection_of_http_1_ends_with_an_answer_and_never_between_two_requests() {
+async fn a_connection_of_http_1_ends_with_a_response_and_never_between_requests() {
     let installation = Installation::new().await;
     let replica = aging(&installation, 4 * SHORT, SHORT).await;
     let mut stream = TcpStream::connect(replica.http).await.unwrap();

@@ -85,7 +85,7 @@ async fn available(replica: &Replica, secret: &str) {
 }
 
 #[tokio::test]
-async fn a_replica_waits_for_a_postgres_that_is_away_and_then_serves() {
+async fn a_replica_waits_for_an_unreachable_postgres_and_then_serves() {
     let (proxy, replica) = behind_proxy(Way::Cut).await;
     let root_secret = replica.installation.root_secret.clone();
     not_serving(&replica).await;
@@ -97,7 +97,7 @@ async fn a_replica_waits_for_a_postgres_that_is_away_and_then_serves() {
 }
 
 #[tokio::test]
-async fn a_replica_whose_first_connections_the_network_has_forgotten_opens_others() {
+async fn a_replica_replaces_connections_that_the_network_dropped() {
     let (proxy, replica) = behind_proxy(Way::Held).await;
     not_serving(&replica).await;
     // Long enough for a connection attempt to have started; otherwise there would be nothing to lose.
@@ -152,7 +152,7 @@ async fn calls_are_unavailable_while_postgres_is_silent_and_recover_by_themselve
 }
 
 #[tokio::test]
-async fn only_what_the_text_alone_decides_is_refused_for_good_in_an_outage() {
+async fn in_an_outage_only_malformed_secrets_get_a_final_verdict() {
     let (proxy, replica) = behind_proxy(Way::Open).await;
     proxy.turn(Way::Cut);
     not_serving(&replica).await;
@@ -189,7 +189,7 @@ async fn a_broken_schema_shows_nothing_of_itself_to_callers() {
 }
 
 #[tokio::test]
-async fn a_row_that_tokend_never_wrote_is_an_internal_error_of_its_own_and_no_verdict() {
+async fn a_row_that_tokend_never_writes_is_an_internal_error_and_no_verdict() {
     let replica = Replica::start().await;
     let mut root = replica.root();
     let secret = created(&mut root, ordinary()).await.secret;

@@ -21,7 +21,7 @@ fn for_a_moment<T>(message: T) -> Request<T> {
 }
 
 #[tokio::test]
-async fn a_statement_ends_in_postgres_when_its_caller_has_waited_long_enough() {
+async fn a_statement_ends_in_postgres_at_the_deadline_of_its_caller() {
     let replica = Replica::start().await;
     let database = &replica.installation.database;
     // Warm, so that only the calls' own statements wait for the lock.

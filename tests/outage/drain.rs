@@ -72,7 +72,7 @@ impl Blocked {
 }
 
 #[tokio::test]
-async fn an_idle_replica_ends_at_once_also_with_open_connections() {
+async fn an_idle_replica_ends_at_once_even_with_open_connections() {
     let replica = draining_within(A_LONG_TIME).await;
     let mut root = replica.root();
     created(&mut root, ordinary()).await;
@@ -83,7 +83,7 @@ async fn an_idle_replica_ends_at_once_also_with_open_connections() {
 }
 
 #[tokio::test]
-async fn health_flips_before_a_running_call_is_answered_and_the_replica_ends() {
+async fn health_changes_before_running_calls_end_and_the_replica_exits() {
     let replica = draining_within(A_LONG_TIME).await;
     let database = replica.installation.database.clone();
     let mut health = watch(&replica).await;
@@ -100,7 +100,7 @@ async fn health_flips_before_a_running_call_is_answered_and_the_replica_ends() {
 }
 
 #[tokio::test]
-async fn a_watch_of_health_is_told_and_does_not_hold_up_the_end() {
+async fn a_watch_of_health_is_notified_and_does_not_delay_the_shutdown() {
     let replica = draining_within(A_LONG_TIME).await;
     let (mut first, mut second) = (watch(&replica).await, watch(&replica).await);
 
@@ -128,7 +128,7 @@ async fn a_call_that_does_not_end_is_cut_off_at_the_drain_timeout() {
 }
 
 #[tokio::test]
-async fn a_replica_that_still_waits_for_postgres_ends_as_well() {
+async fn a_replica_that_waits_for_postgres_can_be_stopped() {
     let proxy = Proxy::start(Way::Cut).await;
     let installation = Installation::new().await;
     let mut config = installation.config();
@@ -140,7 +140,7 @@ async fn a_replica_that_still_waits_for_postgres_ends_as_well() {
 }
 
 #[tokio::test]
-async fn a_replica_ends_while_postgres_is_silent() {
+async fn a_replica_stops_while_postgres_is_silent() {
     let proxy = Proxy::start(Way::Open).await;
     let installation = Installation::new().await;
     let mut config = installation.config();
@@ -153,7 +153,7 @@ async fn a_replica_ends_while_postgres_is_silent() {
 }
 
 #[tokio::test]
-async fn who_comes_during_the_drain_is_refused_at_once() {
+async fn new_calls_during_the_drain_are_refused_at_once() {
     let replica = draining_within(A_LONG_TIME).await;
     let (address, blocked) = (replica.address, Blocked::start(&replica).await);
 
@@ -167,7 +167,7 @@ async fn who_comes_during_the_drain_is_refused_at_once() {
 }
 
 #[tokio::test]
-async fn a_forgotten_call_of_reflection_does_not_hold_up_the_end() {
+async fn an_open_reflection_call_does_not_delay_the_shutdown() {
     let replica = draining_within(A_LONG_TIME).await;
     let (questions, asked) = mpsc::channel(1);
     let list = MessageRequest::ListServices(String::new());

@@ -42,7 +42,7 @@ async fn connections_beyond_the_limit_wait_until_others_end() {
 }
 
 #[tokio::test]
-async fn metadata_beyond_its_limit_is_refused_and_the_server_goes_on() {
+async fn metadata_over_its_limit_is_refused_and_the_server_continues() {
     let replica = Replica::start().await;
     let mut request = Request::new(ListTokensRequest::default());
     request.metadata_mut().insert("x-padding", "x".repeat(20 * 1024).parse().unwrap());
@@ -53,7 +53,7 @@ async fn metadata_beyond_its_limit_is_refused_and_the_server_goes_on() {
 }
 
 #[tokio::test]
-async fn an_address_has_most_of_the_connections_and_another_finds_one() {
+async fn an_address_may_have_most_connections_and_another_still_gets_one() {
     let replica = with_connections(64).await;
     let mut open = Vec::new();
     // Connections beyond its share are closed at once.
@@ -78,7 +78,7 @@ async fn an_address_has_most_of_the_connections_and_another_finds_one() {
 }
 
 #[tokio::test]
-async fn a_connection_without_a_call_ends_whatever_its_peer_answers_and_one_with_a_call_stays() {
+async fn a_connection_without_a_call_ends_and_one_with_a_call_stays() {
     let installation = Installation::new().await;
     let mut config = installation.config();
     config.limits.timeouts.idle = Duration::from_secs(1);

@@ -46,7 +46,7 @@ fn head(path: &str) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn calls_whose_time_is_over_together_are_given_up_and_their_connection_goes_on() {
+async fn calls_that_expire_together_end_and_their_connection_continues() {
     let replica = Replica::start().await;
     let mut stream = TcpStream::connect(replica.address).await.unwrap();
     let mut sent = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
@@ -76,7 +76,7 @@ async fn calls_whose_time_is_over_together_are_given_up_and_their_connection_goe
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_stream_that_asks_much_while_postgres_is_held_waits_and_is_answered() {
+async fn a_busy_stream_waits_for_a_blocked_postgres_and_is_answered() {
     const QUESTIONS: usize = 5_000;
     let replica = Replica::start().await;
     let socket = TcpStream::connect(replica.address).await.unwrap();

@@ -57,7 +57,7 @@ fn status(headers: &HeaderMap) -> Option<Status> {
 }
 
 #[tokio::test]
-async fn connections_that_say_nothing_or_too_little_keep_nobody_out() {
+async fn silent_and_slow_connections_block_nobody() {
     let replica = with_connections(4).await;
     let mut held = Vec::new();
     for said in ["", "P", "PRI * HTTP/2.0\r\n", "PRI * HTTP/2.0\r\n\r\nSM"] {
@@ -70,7 +70,7 @@ async fn connections_that_say_nothing_or_too_little_keep_nobody_out() {
 }
 
 #[tokio::test]
-async fn whoever_opens_and_resets_without_end_is_cut_off_and_nobody_else() {
+async fn a_peer_that_opens_and_resets_endlessly_is_cut_off_and_no_other() {
     let replica = Replica::start().await;
     for known in [true, false] {
         let raw = Raw::open(&replica).await;
@@ -112,7 +112,7 @@ async fn whoever_opens_and_resets_without_end_is_cut_off_and_nobody_else() {
 }
 
 #[tokio::test]
-async fn bombs_and_lies_about_a_messages_size_are_refused_unread() {
+async fn compression_bombs_and_false_message_sizes_are_refused_unread() {
     let replica = Replica::start().await;
     let mut raw = Raw::open(&replica).await;
     // The flag, the length, and the start of the message.
@@ -135,7 +135,7 @@ async fn bombs_and_lies_about_a_messages_size_are_refused_unread() {
 }
 
 #[tokio::test]
-async fn a_message_that_never_ends_holds_up_nobody_else() {
+async fn an_endless_message_delays_nobody_else() {
     let replica = Replica::start().await;
     let mut slow = Vec::new();
     let mut raw = Raw::open(&replica).await;
@@ -153,7 +153,7 @@ async fn a_message_that_never_ends_holds_up_nobody_else() {
 }
 
 #[tokio::test]
-async fn a_message_that_never_comes_is_waited_for_no_longer_than_its_caller_waits() {
+async fn a_missing_message_is_awaited_only_until_the_deadline_of_its_call() {
     let replica = Replica::start().await;
     let raw = Raw::open(&replica).await;
     // By the fast path, and by the router.

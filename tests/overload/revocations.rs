@@ -50,7 +50,7 @@ fn tell(what: &str, [usual, p99, longest]: [Duration; 3], beside: u64) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn no_flood_keeps_an_administrators_revocation_out() {
+async fn no_flood_blocks_an_administrators_revocation() {
     let installation = Installation::new().await;
     let mut config = installation.config();
     config.database_connections = 16;

@@ -33,7 +33,7 @@ async fn slow_hashing() -> Replica {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_flood_of_creations_is_refused_early_and_leaves_room_for_another_caller() {
+async fn a_flood_of_creations_is_refused_early_and_leaves_capacity_for_another_caller() {
     let replica = slow_hashing().await;
     let (greedy, mut modest) = (replica.root(), replica.caller("acme", &["tokend:write"]).await);
 
@@ -55,7 +55,7 @@ async fn a_flood_of_creations_is_refused_early_and_leaves_room_for_another_calle
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn warm_verdicts_are_given_while_creations_flood_the_replica() {
+async fn warm_verdicts_continue_while_creations_flood_the_replica() {
     let replica = slow_hashing().await;
     let secret = created(&mut replica.root(), ordinary()).await.secret;
     let greedy = replica.root();
@@ -70,7 +70,7 @@ async fn warm_verdicts_are_given_while_creations_flood_the_replica() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn whoever_guesses_credentials_is_slowed_and_nobody_else() {
+async fn a_client_that_guesses_credentials_is_slowed_and_no_other() {
     let replica = Replica::start().await;
     let guesses: Vec<_> = (0..64)
         .map(|_| {

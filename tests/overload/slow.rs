@@ -17,7 +17,7 @@ const SLOW: &str = "ALTER VIEW server_epoch RENAME TO real_epoch;
     CREATE VIEW server_epoch AS SELECT epoch FROM real_epoch, pg_sleep(0.2)";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn answers_keep_coming_when_far_more_is_asked_than_a_slow_database_can_tell() {
+async fn answers_continue_when_requests_exceed_a_slow_database() {
     let replica = Replica::start().await;
     let mut root = replica.root();
     let mut secrets = Vec::new();

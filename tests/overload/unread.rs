@@ -145,7 +145,7 @@ fn events() -> ListTokenEventsRequest {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn whoever_reads_nothing_leaves_room_for_others_and_gives_its_own_back_by_going() {
+async fn a_client_that_reads_nothing_leaves_memory_for_others_and_frees_its_own_when_it_leaves() {
     let replica = replica().await;
     let hog = created_with(&mut replica.root(), "acme", &["tokend:read", "tokend:write"]).await.secret;
     // Memory is shared by user, across all of a user's tokens.
@@ -198,7 +198,7 @@ async fn whoever_reads_nothing_leaves_room_for_others_and_gives_its_own_back_by_
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn each_way_to_ask_for_much_is_held_until_it_is_read() {
+async fn every_long_response_reserves_memory_until_it_is_read() {
     let replica = replica().await;
     let hog = created_with(&mut replica.root(), "acme", &["tokend:read"]).await.secret;
     for kind in ["application/grpc", "application/grpc-web", "application/grpc-web-text"] {
@@ -212,7 +212,7 @@ async fn each_way_to_ask_for_much_is_held_until_it_is_read() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn many_short_answers_are_held_as_one_long_one_is() {
+async fn many_short_responses_reserve_memory_like_a_long_one() {
     let replica = replica().await;
     let mut root = replica.root();
     let secret = created_with(&mut root, "acme", &["tokend:read"]).await.secret;
@@ -245,7 +245,7 @@ async fn many_short_answers_are_held_as_one_long_one_is() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_a_watcher_does_not_read_is_held_until_it_goes() {
+async fn unread_changes_reserve_memory_until_the_watcher_leaves() {
     let replica = replica().await;
     let hog = created_with(&mut replica.root(), "acme", &["tokend:read"]).await.secret;
     let mut hog = Hog::new(&replica, &hog, 0).await;
@@ -258,7 +258,7 @@ async fn what_a_watcher_does_not_read_is_held_until_it_goes() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn more_pages_at_once_than_can_be_made_are_refused_for_what_they_are() {
+async fn too_many_concurrent_pages_are_refused_with_their_own_reason() {
     let installation = Installation::new().await;
     let mut config = installation.config();
     // One of them is for pages.
@@ -290,7 +290,7 @@ async fn more_pages_at_once_than_can_be_made_are_refused_for_what_they_are() {
 }
 
 #[tokio::test]
-async fn reflection_is_open_to_a_few_at_once_and_to_others_when_they_go() {
+async fn reflection_limits_concurrent_calls_and_frees_them_again() {
     let replica = Replica::start().await;
     let mut client = ServerReflectionClient::new(replica.channel());
     let mut ask = async || {
@@ -314,7 +314,7 @@ async fn reflection_is_open_to_a_few_at_once_and_to_others_when_they_go() {
 }
 
 #[tokio::test]
-async fn health_is_watched_by_as_many_as_may_connect_and_by_others_when_they_go() {
+async fn health_limits_concurrent_watches_and_frees_them_again() {
     let installation = Installation::new().await;
     let mut config = installation.config();
     config.limits.connections = 16;

@@ -8,7 +8,7 @@ use super::program::{Place, eventually, printed, run};
 use super::rpc;
 
 #[test]
-fn a_watch_prints_changes_as_they_happen_and_says_where_to_go_on() {
+fn a_watch_prints_changes_as_they_happen_and_its_position_at_the_end() {
     let place = Place::new();
     let mut server = place.serve();
     let (address, root) = (server.ready(), place.root_secret());
@@ -44,7 +44,7 @@ fn a_watch_prints_changes_as_they_happen_and_says_where_to_go_on() {
 }
 
 #[test]
-fn a_watch_that_is_killed_has_said_where_to_go_on() {
+fn a_killed_watch_has_printed_its_position() {
     let place = Place::new();
     let mut server = place.serve();
     let (address, root) = (server.ready(), place.root_secret());

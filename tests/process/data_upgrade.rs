@@ -57,7 +57,7 @@ fn start(place: &Place, programs: &Path, arguments: &[&str]) -> Running {
 const SERVE: [&str; 3] = ["serve", "--listen", "127.0.0.1:0"];
 
 #[test]
-fn a_private_postgres_is_taken_over_to_a_newer_version_whenever_the_upgrade_was_killed() {
+fn an_upgrade_of_a_private_postgres_succeeds_after_being_killed_anywhere() {
     let place = Place::new();
     let Some(old) = old_programs(&place) else { return };
     let mut before = start(&place, &old, &SERVE);

@@ -175,7 +175,7 @@ fn has_psql() -> bool {
 }
 
 #[test]
-fn a_database_url_leads_tokend_where_it_leads_psql() {
+fn a_database_url_means_the_same_to_tokend_and_psql() {
     if !has_psql() {
         return;
     }
@@ -225,7 +225,7 @@ fn a_database_url_leads_tokend_where_it_leads_psql() {
 }
 
 #[test]
-fn what_psql_refuses_in_a_database_url_tokend_refuses_with_the_part_named() {
+fn database_urls_that_psql_refuses_are_refused_with_the_wrong_part() {
     if !has_psql() {
         return;
     }

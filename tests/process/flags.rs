@@ -66,7 +66,7 @@ fn demanded(words: &str) -> &'static [&'static str] {
 }
 
 #[test]
-fn whatever_destroys_can_be_tried_without() {
+fn every_destructive_command_has_a_dry_run() {
     let mut destroying = 0;
     for (words, command) in leaves() {
         let destroys = DESTROYING.contains(&words.rsplit(' ').next().unwrap());
@@ -77,7 +77,7 @@ fn whatever_destroys_can_be_tried_without() {
 }
 
 #[test]
-fn a_flag_that_commands_share_counts_on_each_of_them() {
+fn a_shared_flag_works_with_each_of_its_commands() {
     let mut randomness = clock::randomness();
     let id = TokenId::generate(clock::unix_millis(), &mut randomness).unwrap();
     let secret = Secret::generate(id, &mut randomness).unwrap().render(&Prefix::default());
@@ -123,7 +123,7 @@ fn noted<'a>(help: &'a str, name: &str) -> Option<&'a str> {
 }
 
 #[test]
-fn the_table_of_settings_has_every_flag_of_serve_with_its_variables_and_default() {
+fn the_documented_settings_match_the_flags_of_serve() {
     const GUIDE: &str = include_str!("../../docs/configuration.md");
     let (table, _) = GUIDE.split_once("\n## The database URL").unwrap();
     let rows: Vec<&str> = table.lines().filter(|line| line.starts_with("| `--")).collect();
@@ -150,7 +150,7 @@ fn the_table_of_settings_has_every_flag_of_serve_with_its_variables_and_default(
 }
 
 #[test]
-fn plaintext_is_not_allowed_to_an_address_with_tls() {
+fn address_insecure_is_refused_for_an_https_address() {
     let address = ["--address", "https://127.0.0.1:1", "--address-insecure"];
     let mut tried = 0;
     for (words, command) in leaves() {
@@ -168,7 +168,7 @@ fn plaintext_is_not_allowed_to_an_address_with_tls() {
 }
 
 #[test]
-fn a_dry_run_changes_nothing_and_says_what_would_be_done() {
+fn a_dry_run_changes_nothing_and_prints_what_would_change() {
     let place = Place::new();
     let mut server = place.serve();
     let (address, root) = (server.ready(), place.root_secret());

@@ -15,7 +15,7 @@ use super::program::{Place, eventually, is_running, printed, run, text};
 use super::rpc;
 
 #[test]
-fn a_first_start_shows_a_terminal_its_root_secret_once_and_that_secret_can_call() {
+fn a_first_start_shows_a_usable_root_secret_once_on_a_terminal() {
     let place = Place::new();
     let (mut server, terminal) = place.serve_on_a_terminal();
 
@@ -31,7 +31,7 @@ fn a_first_start_shows_a_terminal_its_root_secret_once_and_that_secret_can_call(
 }
 
 #[test]
-fn a_first_start_tells_what_is_no_terminal_where_the_root_secret_is_and_no_more() {
+fn a_first_start_without_a_terminal_prints_only_the_path_of_the_root_secret() {
     let place = Place::new();
     let mut server = place.serve();
     server.ready();
@@ -45,7 +45,7 @@ fn a_first_start_tells_what_is_no_terminal_where_the_root_secret_is_and_no_more(
 
 #[test]
 #[cfg(target_os = "linux")]
-fn no_command_leaves_its_memory_to_a_core_dump_or_to_others_of_its_account() {
+fn no_command_allows_core_dumps_or_reading_its_memory() {
     use std::os::unix::fs::MetadataExt as _;
     use std::os::unix::process::CommandExt as _;
     let place = Place::new();
@@ -90,7 +90,7 @@ fn a_later_start_has_the_same_data_and_shows_nothing() {
 }
 
 #[test]
-fn variables_that_are_meant_for_another_postgres_leave_the_private_one_alone() {
+fn variables_for_another_postgres_do_not_affect_the_private_one() {
     let place = Place::new();
     let foreign = [
         ("PGHOST", "nowhere.invalid"),
@@ -138,7 +138,7 @@ fn sigterm_and_ctrl_c_stop_tokend_and_its_postgres_cleanly() {
 }
 
 #[test]
-fn an_operator_creates_lists_verifies_and_revokes_by_the_command_line() {
+fn the_command_line_creates_lists_verifies_and_revokes() {
     let place = Place::new();
     let mut server = place.serve();
     let address = server.ready();
@@ -168,7 +168,7 @@ fn an_operator_creates_lists_verifies_and_revokes_by_the_command_line() {
 }
 
 #[test]
-fn the_line_that_a_first_start_shows_creates_a_token_when_it_is_pasted() {
+fn the_command_shown_by_a_first_start_creates_a_token() {
     let place = Place::new();
     let mut server = place.serve();
     let address = server.ready();
@@ -183,7 +183,7 @@ fn the_line_that_a_first_start_shows_creates_a_token_when_it_is_pasted() {
 }
 
 #[test]
-fn healthcheck_tells_a_serving_tokend_from_none() {
+fn healthcheck_succeeds_only_with_a_serving_tokend() {
     let place = Place::new();
     let mut server = place.serve();
     let address = server.ready();

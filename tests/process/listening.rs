@@ -42,7 +42,7 @@ fn address(server: &mut Running, line: &str) -> SocketAddr {
 }
 
 #[test]
-fn every_address_of_a_system_without_ipv6_is_every_one_of_ipv4() {
+fn without_ipv6_the_wildcard_address_is_that_of_ipv4() {
     let place = Place::new();
     let data_dir = place.data_dir();
     let mut server = start_without_ipv6(
@@ -72,7 +72,7 @@ fn every_address_of_a_system_without_ipv6_is_every_one_of_ipv4() {
 }
 
 #[test]
-fn an_address_of_ipv6_of_its_own_is_refused_without_ipv6() {
+fn a_specific_ipv6_address_is_refused_without_ipv6() {
     let place = Place::new();
 
     let mut server = start_without_ipv6(&place, &["serve", "--listen", "[::1]:0"]);

@@ -79,7 +79,7 @@ fn endless_or_silent() -> BTreeSet<String> {
 }
 
 #[test]
-fn no_reader_is_no_error_unless_a_secret_or_work_is_lost() {
+fn a_closed_pipe_is_no_error_unless_a_secret_or_work_is_lost() {
     let scene = Scene::new();
     for command in commands::all().difference(&endless_or_silent()) {
         let line = scene.line(command);
@@ -137,7 +137,7 @@ fn broken_rule(name: &str, value: &Value) -> Option<String> {
 }
 
 #[test]
-fn all_json_is_written_by_one_rule() {
+fn all_json_output_follows_one_mapping() {
     let scene = Scene::new();
     for command in commands::with("json").difference(&endless_or_silent()) {
         let line = scene.line(command) + " --json";
@@ -154,7 +154,7 @@ fn all_json_is_written_by_one_rule() {
 }
 
 #[test]
-fn a_list_that_goes_on_says_so() {
+fn an_incomplete_list_says_so() {
     let scene = Scene::new();
     for command in commands::with("limit") {
         for json in ["", " --json"] {
@@ -167,7 +167,7 @@ fn a_list_that_goes_on_says_so() {
 }
 
 #[test]
-fn a_root_callers_lists_tell_organizations_apart() {
+fn lists_of_a_root_caller_show_the_organization() {
     let scene = Scene::new();
     for command in ["token list", "audit list"] {
         let all = printed(scene.run(command, ""));
@@ -212,7 +212,7 @@ fn the_audit_log_is_listed_by_time_and_actor() {
 }
 
 #[test]
-fn lengths_of_time_are_read_and_written_alike_and_never_in_months() {
+fn durations_are_parsed_and_printed_alike_and_never_in_months() {
     let scene = Scene::new();
     let shown = printed(scene.run("policy get", ""));
     assert!(
@@ -251,7 +251,7 @@ fn lengths_of_time_are_read_and_written_alike_and_never_in_months() {
 }
 
 #[test]
-fn what_is_given_twice_and_can_mean_one_thing_only_is_refused() {
+fn a_repeated_single_value_is_refused() {
     let scene = Scene::new();
     let before = printed(scene.run("token list --json", ""));
     for line in [
@@ -268,7 +268,7 @@ fn what_is_given_twice_and_can_mean_one_thing_only_is_refused() {
 }
 
 #[test]
-fn every_command_is_in_the_manual_and_completed() {
+fn every_command_has_a_manual_page_and_completions() {
     let place = Place::new();
     let pages = place.path().join("man/man1");
     printed(run(&["man", pages.to_str().unwrap()], &[], ""));

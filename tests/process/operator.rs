@@ -17,7 +17,7 @@ fn json(output: Output) -> serde_json::Value {
 }
 
 #[test]
-fn a_token_is_shown_changed_rotated_and_ended_by_commands() {
+fn commands_show_change_rotate_and_revoke_a_token() {
     let place = Place::new();
     let mut server = place.serve();
     let address = server.ready();
@@ -79,7 +79,7 @@ fn a_token_is_shown_changed_rotated_and_ended_by_commands() {
 }
 
 #[test]
-fn a_command_that_cannot_be_meant_ends_with_status_2_and_one_that_is_refused_with_1() {
+fn wrong_usage_exits_with_status_2_and_a_refusal_with_1() {
     let place = Place::new();
     let mut server = place.serve();
     let address = server.ready();
@@ -119,7 +119,7 @@ fn a_command_that_cannot_be_meant_ends_with_status_2_and_one_that_is_refused_wit
 }
 
 #[test]
-fn a_policy_is_set_and_shown_by_commands() {
+fn commands_set_and_show_a_policy() {
     let place = Place::new();
     let mut server = place.serve();
     let address = server.ready();
@@ -142,7 +142,7 @@ fn a_policy_is_set_and_shown_by_commands() {
 }
 
 #[test]
-fn a_dry_run_and_enforcement_tell_what_becomes_of_each_token() {
+fn a_dry_run_and_enforcement_print_the_outcome_of_each_token() {
     let place = Place::new();
     let mut server = place.serve();
     let address = server.ready();

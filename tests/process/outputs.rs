@@ -114,7 +114,7 @@ fn a_secret_that_cannot_be_written_is_an_error_and_not_lost() {
 }
 
 #[test]
-fn a_file_for_a_secret_is_new_and_its_owners_alone() {
+fn a_file_for_a_secret_is_new_and_private() {
     let scene = Scene::new();
     let variables = scene.variables();
     let taken = scene.place.file("taken", "kept\n", 0o600);
@@ -162,7 +162,7 @@ fn a_file_for_a_secret_is_new_and_its_owners_alone() {
 }
 
 #[test]
-fn an_answer_that_is_lost_can_be_asked_for_again_and_a_call_that_was_never_sent_need_not() {
+fn a_lost_response_can_be_requested_again_with_the_request_id() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = format!("http://{}", listener.local_addr().unwrap());
     let peer = thread::spawn(move || {

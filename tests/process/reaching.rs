@@ -50,7 +50,7 @@ fn with_tls(place: &Place) -> (Running, String, [String; 2]) {
 }
 
 #[test]
-fn tls_where_there_is_none_and_none_where_there_is_are_told_apart() {
+fn missing_and_unexpected_tls_are_distinguished() {
     let place = Place::new();
     let (_server, port, [ca, other]) = with_tls(&place);
     let root = place.root_secret();
@@ -89,7 +89,7 @@ fn tls_where_there_is_none_and_none_where_there_is_are_told_apart() {
 }
 
 #[test]
-fn a_secret_that_is_mistyped_or_no_longer_good_is_told_by_its_setting() {
+fn a_mistyped_or_invalid_secret_is_reported_with_its_setting() {
     let place = Place::new();
     let mut server = place.serve();
     let (address, root) = (server.ready(), place.root_secret());

@@ -39,7 +39,7 @@ fn a_tokend_killed_together_with_its_postgres_recovers() {
 }
 
 #[test]
-fn a_postgres_that_was_killed_alone_is_started_again() {
+fn a_killed_postgres_is_restarted() {
     let place = Place::new();
     let (mut server, kept) = serve_and_create(&place);
     let (address, root) = (server.address(), place.root_secret());
@@ -56,7 +56,7 @@ fn a_postgres_that_was_killed_alone_is_started_again() {
 }
 
 #[test]
-fn a_first_start_that_is_killed_at_any_stage_leaves_one_root_token_to_the_next() {
+fn a_first_start_killed_at_any_stage_leaves_one_root_token_for_the_next() {
     let place = Place::new();
     let root_secret = place.data_dir().join("root-secret");
     for stage in ["", "postgres.new", "postgres", "keyring", "root-secret"] {

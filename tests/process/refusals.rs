@@ -68,7 +68,7 @@ fn an_unknown_key_in_the_file_is_refused_by_name() {
 }
 
 #[test]
-fn plaintext_beyond_loopback_is_refused_unless_it_is_said() {
+fn plaintext_beyond_loopback_is_refused_unless_allowed() {
     let place = Place::new();
     let mut server = place.start(&["serve", "--listen", "0.0.0.0:0"], &[("HOME", "/nowhere")]);
 
@@ -104,7 +104,7 @@ fn a_postgres_that_can_lose_commits_is_refused() {
 }
 
 #[test]
-fn a_database_or_a_role_that_is_not_there_is_not_waited_for() {
+fn a_missing_database_or_role_is_an_error_at_once() {
     let place = Place::new();
     let keys = printed(run(&["keygen"], &[], ""));
     let url = Database::new().url();
@@ -128,7 +128,7 @@ fn a_mistyped_parameter_of_the_database_url_is_refused() {
 }
 
 #[test]
-fn a_schema_without_its_migrations_is_refused_where_serve_may_not_apply_them() {
+fn a_schema_without_its_migrations_is_refused_with_no_migrate() {
     let place = Place::new();
     let (url, keys) = (Database::new().url(), printed(run(&["keygen"], &[], "")));
 
@@ -138,7 +138,7 @@ fn a_schema_without_its_migrations_is_refused_where_serve_may_not_apply_them() {
 }
 
 #[test]
-fn a_taken_address_is_refused_before_any_database_is_made() {
+fn an_address_in_use_is_refused_before_a_database_is_created() {
     let place = Place::new();
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();

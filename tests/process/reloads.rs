@@ -26,7 +26,7 @@ fn readiness(server: &mut Running) -> String {
 }
 
 #[test]
-fn a_replaced_keyring_is_read_again_and_says_what_a_dropped_key_costs() {
+fn a_replaced_keyring_is_reloaded_and_a_dropped_key_is_reported() {
     let place = Place::new();
     let url = Database::new().url();
     let [first, second] = [(); 2].map(|()| printed(run(&["keygen"], &[], "")));
@@ -67,7 +67,7 @@ fn a_replaced_keyring_is_read_again_and_says_what_a_dropped_key_costs() {
 }
 
 #[test]
-fn a_rotated_database_password_is_read_again_and_named_while_it_is_wrong() {
+fn a_rotated_database_password_is_reloaded_and_reported_while_it_is_wrong() {
     let place = Place::new();
     let database = Database::new();
     let hba = cluster().socket_dir().with_file_name("postgres").join("pg_hba.conf");

@@ -13,7 +13,7 @@ use super::rpc;
 const SERVE: [&str; 3] = ["serve", "--listen", "127.0.0.1:0"];
 
 #[test]
-fn replicas_share_a_database_and_a_keyring_and_keep_nothing_of_their_own() {
+fn replicas_share_a_database_and_a_keyring_and_have_no_own_state() {
     let place = Place::new();
     let (url, keys) = (Database::new().url(), printed(run(&["keygen"], &[], "")));
     let shared = [("DATABASE_URL", &*url), ("TOKEND_KEYS", &*keys)];
@@ -28,7 +28,7 @@ fn replicas_share_a_database_and_a_keyring_and_keep_nothing_of_their_own() {
 }
 
 #[test]
-fn bootstrap_makes_one_root_token_and_refuses_a_second() {
+fn bootstrap_creates_one_root_token_and_refuses_a_second() {
     let (url, keys) = (Database::new().url(), printed(run(&["keygen"], &[], "")));
     let shared = [("DATABASE_URL", &*url), ("TOKEND_KEYS", &*keys)];
 
@@ -41,7 +41,7 @@ fn bootstrap_makes_one_root_token_and_refuses_a_second() {
 }
 
 #[test]
-fn a_start_without_postgres_says_what_it_waits_for_and_comes_up_with_it() {
+fn a_start_without_postgres_reports_what_it_waits_for_and_then_serves() {
     let place = Place::new();
     let database = Database::new();
     let keys = printed(run(&["keygen"], &[], ""));

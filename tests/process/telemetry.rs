@@ -129,7 +129,7 @@ fn spans_go_to_a_collector_over_tls_that_the_system_trusts() {
 }
 
 #[test]
-fn spans_that_do_not_arrive_are_told_once_and_counted() {
+fn spans_that_do_not_arrive_are_logged_once_and_counted() {
     let place = Place::new();
     let data_dir = place.data_dir();
     let http = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
@@ -160,7 +160,7 @@ fn spans_that_do_not_arrive_are_told_once_and_counted() {
 }
 
 #[test]
-fn log_lines_carry_the_callers_trace_and_more_of_them_come_when_asked() {
+fn log_lines_have_the_callers_trace_and_a_signal_raises_the_level() {
     let place = Place::new();
     let mut server = place.serve();
     let (address, root) = (server.ready(), place.root_secret());
@@ -185,7 +185,7 @@ fn log_lines_carry_the_callers_trace_and_more_of_them_come_when_asked() {
 }
 
 #[test]
-fn of_calls_without_a_trace_the_part_that_was_asked_for_is_exported() {
+fn the_configured_ratio_of_calls_without_a_trace_is_exported() {
     let (collector, place) = (Collector::default(), Place::new());
     let endpoint = collector.start();
     let data_dir = place.data_dir();
@@ -206,7 +206,7 @@ fn of_calls_without_a_trace_the_part_that_was_asked_for_is_exported() {
 }
 
 #[test]
-fn a_call_that_is_refused_to_a_known_caller_is_logged_within_its_trace() {
+fn a_refusal_of_a_known_caller_is_logged_within_its_trace() {
     let place = Place::new();
     let mut server = place.serve();
     let (address, root) = (server.ready(), place.root_secret());
@@ -227,7 +227,7 @@ fn a_call_that_is_refused_to_a_known_caller_is_logged_within_its_trace() {
 }
 
 #[test]
-fn a_slow_call_is_logged_with_how_long_it_took_and_so_is_its_slow_statement() {
+fn a_slow_call_and_its_slow_statement_are_logged_with_their_duration() {
     let place = Place::new();
     let (database, keys) = (Database::new(), printed(run(&["keygen"], &[], "")));
     let shared = [("DATABASE_URL", &*database.url()), ("TOKEND_KEYS", &*keys)];
@@ -263,7 +263,7 @@ fn a_slow_call_is_logged_with_how_long_it_took_and_so_is_its_slow_statement() {
 }
 
 #[test]
-fn strangers_have_few_lines_written_and_are_counted() {
+fn refusals_of_unauthenticated_clients_are_counted_and_rarely_logged() {
     const REFUSED: usize = 3000;
     let place = Place::new();
     let mut server = place.serve();

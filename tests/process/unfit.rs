@@ -17,7 +17,7 @@ fn refusal(url: &str) -> String {
 }
 
 #[test]
-fn sessions_that_are_read_only_are_refused_with_what_makes_them_so() {
+fn read_only_sessions_are_refused_with_their_cause() {
     let database = Database::new();
     let url = database.url();
 
@@ -31,7 +31,7 @@ fn sessions_that_are_read_only_are_refused_with_what_makes_them_so() {
 }
 
 #[test]
-fn a_database_that_cannot_hold_every_text_is_refused_by_name() {
+fn a_database_without_utf8_is_refused_by_name() {
     for encoding in ["LATIN1", "SQL_ASCII"] {
         let database = Database::of_encoding(encoding);
         let url = database.url();
@@ -47,7 +47,7 @@ fn a_database_that_cannot_hold_every_text_is_refused_by_name() {
 }
 
 #[test]
-fn a_search_path_that_leads_away_from_the_tables_makes_no_second_installation() {
+fn a_wrong_search_path_creates_no_second_installation() {
     let database = Database::new();
     let url = database.url();
     printed(run(&["migrate"], &[("DATABASE_URL", &url)], ""));
@@ -67,7 +67,7 @@ fn a_search_path_that_leads_away_from_the_tables_makes_no_second_installation() 
 }
 
 #[test]
-fn a_proxy_without_a_live_server_is_told_from_a_postgres() {
+fn a_proxy_without_a_live_server_is_reported_as_such() {
     let proxy = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = proxy.local_addr().unwrap();
     // Accepts and closes, as HAProxy does.

@@ -11,7 +11,7 @@ use super::rpc;
 const SERVE: [&str; 3] = ["serve", "--listen", "127.0.0.1:0"];
 
 #[test]
-fn the_version_before_goes_on_beside_this_one_and_can_be_gone_back_to() {
+fn the_previous_version_runs_in_parallel_and_can_be_restored() {
     let previous = std::env::var("TOKEND_PREVIOUS").unwrap_or_else(|_| PROGRAM.to_owned());
     let place = Place::new();
     let (url, keys) = (Database::new().url(), printed(run(&["keygen"], &[], "")));
@@ -55,7 +55,7 @@ fn the_version_before_goes_on_beside_this_one_and_can_be_gone_back_to() {
 }
 
 #[test]
-fn migrate_says_what_it_would_do_and_does_nothing() {
+fn migrate_plan_lists_migrations_and_changes_nothing() {
     let database = Database::new();
     let (url, keys) = (database.url(), printed(run(&["keygen"], &[], "")));
     let shared = [("DATABASE_URL", &*url), ("TOKEND_KEYS", &*keys)];

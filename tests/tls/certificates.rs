@@ -75,7 +75,7 @@ impl Place {
 }
 
 #[tokio::test]
-async fn a_certificate_may_do_what_its_name_is_mapped_to_in_its_organization() {
+async fn a_certificate_has_the_scopes_and_organization_of_its_mapping() {
     let place = Place::new().await;
     let mut admin = place.holder(&["other.example.org", ADMIN]);
 
@@ -103,7 +103,7 @@ async fn a_secret_is_enough_without_a_certificate() {
 }
 
 #[tokio::test]
-async fn a_certificate_never_rescues_a_bad_secret_nor_adds_to_a_good_one() {
+async fn a_certificate_neither_replaces_a_bad_secret_nor_extends_a_good_one() {
     let place = Place::new().await;
     let admin = place.channel(Some(&place.authority.good(&[ADMIN])));
 
@@ -116,7 +116,7 @@ async fn a_certificate_never_rescues_a_bad_secret_nor_adds_to_a_good_one() {
 }
 
 #[tokio::test]
-async fn a_name_that_is_mapped_to_nothing_or_twice_is_nobody() {
+async fn a_name_without_one_mapping_is_unauthenticated() {
     let place = Place::new().await;
 
     for names in [
@@ -135,7 +135,7 @@ async fn a_name_that_is_mapped_to_nothing_or_twice_is_nobody() {
 }
 
 #[tokio::test]
-async fn a_certificate_of_another_authority_or_past_its_end_gets_no_connection() {
+async fn a_certificate_of_another_ca_or_an_expired_one_gets_no_connection() {
     let place = Place::new().await;
     let foreign = Authority::new().good(&[ADMIN]);
     let expired = place.authority.sign(&[ADMIN], ended());
@@ -149,7 +149,7 @@ async fn a_certificate_of_another_authority_or_past_its_end_gets_no_connection()
 }
 
 #[tokio::test]
-async fn a_connection_outlives_its_certificate_but_its_calls_do_not() {
+async fn a_connection_may_outlive_its_certificate_but_its_calls_are_refused() {
     let place = Place::new().await;
     let short = place.authority.sign(&[ADMIN], time::Duration::seconds(4));
     let end = now() + time::Duration::seconds(4);
@@ -174,7 +174,7 @@ async fn a_privileged_token_does_not_outlive_the_certificate_that_creates_it() {
 }
 
 #[tokio::test]
-async fn a_revoked_certificate_gets_no_connection_nor_does_one_of_which_it_is_unknown() {
+async fn a_revoked_or_unverifiable_certificate_gets_no_connection() {
     let authority = Authority::new();
     let (good, revoked) = (authority.good(&[ADMIN]), authority.good(&[ADMIN]));
     let list = authority.revocations(&[&revoked], Duration::hours(1));
@@ -219,7 +219,7 @@ async fn goes_on(watch: &mut Streaming<HealthCheckResponse>) -> bool {
 }
 
 #[tokio::test]
-async fn connections_end_when_their_certificate_is_revoked_and_others_go_on() {
+async fn connections_end_when_their_certificate_is_revoked_and_others_continue() {
     let authority = Authority::new();
     let (good, revoked) = (authority.good(&[ADMIN]), authority.good(&[ADMIN]));
     let list = authority.revocations(&[], Duration::hours(1));
@@ -237,7 +237,7 @@ async fn connections_end_when_their_certificate_is_revoked_and_others_go_on() {
 }
 
 #[tokio::test]
-async fn connections_end_when_their_authority_is_no_longer_one() {
+async fn connections_end_when_their_ca_is_removed() {
     let place = Place::new().await;
     let signed = place.authority.good(&[ADMIN]);
     let (mut nobody, mut ending) = (watching(&place, None).await, watching(&place, Some(&signed)).await);
@@ -249,7 +249,7 @@ async fn connections_end_when_their_authority_is_no_longer_one() {
 }
 
 #[tokio::test]
-async fn replaced_mappings_hold_from_the_next_call_on_and_broken_ones_change_nothing() {
+async fn replaced_mappings_apply_from_the_next_call_and_invalid_ones_change_nothing() {
     type Read = Result<CertificateMappings, &'static str>;
     let authority = Authority::new();
     let files = Files::new(&authority.good(&["localhost"]), Some(&authority));
@@ -301,7 +301,7 @@ async fn listening(tls: Arc<ServerTls>, metrics: &Arc<Metrics>) -> (Incoming, So
 }
 
 #[tokio::test]
-async fn who_only_looks_whether_the_port_is_open_has_failed_in_nothing() {
+async fn a_port_probe_is_not_counted_as_a_failed_handshake() {
     let authority = Authority::new();
     let tls = Files::new(&authority.good(&["localhost"]), Some(&authority)).load();
     let metrics = Arc::new(Metrics::new().unwrap());
@@ -322,7 +322,7 @@ async fn who_only_looks_whether_the_port_is_open_has_failed_in_nothing() {
 }
 
 #[tokio::test]
-async fn a_handshake_that_does_not_go_on_is_cut_off() {
+async fn a_stalled_handshake_is_cut_off() {
     let authority = Authority::new();
     let tls = Files::new(&authority.good(&["localhost"]), Some(&authority)).load();
     let metrics = Arc::new(Metrics::new().unwrap());

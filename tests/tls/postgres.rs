@@ -130,7 +130,7 @@ async fn postgres_is_reached_over_tls_and_its_certificate_is_checked_in_full() {
 }
 
 #[tokio::test]
-async fn an_authority_that_is_named_is_what_postgres_is_verified_against() {
+async fn postgres_is_verified_against_the_named_ca() {
     let (authority, other) = (Authority::new(), Authority::new());
     let postgres = Postgres::start(&authority.good(&["localhost"]));
     let (ca, foreign) = (postgres.file("ca", &authority.pem), postgres.file("foreign", &other.pem));
@@ -165,7 +165,7 @@ async fn an_authority_that_is_named_is_what_postgres_is_verified_against() {
 }
 
 #[tokio::test]
-async fn a_public_authority_certifies_no_server_of_another_one_that_is_named() {
+async fn a_public_ca_is_not_accepted_when_another_ca_is_named() {
     let (public, own) = (Authority::new(), Authority::new());
     let postgres = Postgres::start(&public.good(&["localhost"]));
     let (public, own) = (postgres.file("public", &public.pem), postgres.file("own", &own.pem));

@@ -27,7 +27,7 @@ async fn answers(client: &mut Client) -> bool {
 }
 
 #[tokio::test]
-async fn clients_that_trust_another_authority_or_speak_plaintext_get_nowhere() {
+async fn clients_with_another_ca_or_plaintext_cannot_connect() {
     let (authority, other) = (Authority::new(), Authority::new());
     let files = Files::new(&authority.good(&["localhost"]), None);
     let replica = serve(&files, &authority).await;
@@ -58,7 +58,7 @@ async fn a_renewed_certificate_is_served_without_a_connection_being_dropped() {
 }
 
 #[tokio::test]
-async fn a_renewal_that_cannot_be_used_leaves_the_earlier_certificate_in_place() {
+async fn an_unusable_renewal_keeps_the_earlier_certificate() {
     let (authority, other) = (Authority::new(), Authority::new());
     let files = Files::new(&authority.good(&["localhost"]), None);
     let replica = serve(&files, &authority).await;
@@ -76,7 +76,7 @@ async fn a_renewal_that_cannot_be_used_leaves_the_earlier_certificate_in_place()
 }
 
 #[test]
-fn files_that_cannot_be_used_are_told_apart() {
+fn unusable_tls_files_are_distinguished() {
     use std::os::unix::fs::PermissionsExt as _;
     let authority = Authority::new();
     let files = Files::new(&authority.good(&["localhost"]), Some(&authority));

@@ -19,7 +19,7 @@ const YEAR_3000: i64 = 32_503_680_000;
 const LAST_SECOND: i64 = 253_402_300_799;
 
 #[tokio::test]
-async fn a_created_token_is_answered_as_it_was_asked_for() {
+async fn a_created_token_has_the_requested_fields() {
     let replica = Replica::start().await;
     let mut root = replica.root();
     let request = CreateTokenRequest {
@@ -52,7 +52,7 @@ async fn a_created_token_is_answered_as_it_was_asked_for() {
 }
 
 #[tokio::test]
-async fn a_secret_is_shown_by_its_creation_and_by_no_other_call() {
+async fn only_its_creation_shows_a_secret() {
     let replica = Replica::start().await;
     let mut root = replica.root();
 
@@ -74,7 +74,7 @@ async fn a_secret_is_shown_by_its_creation_and_by_no_other_call() {
 }
 
 #[tokio::test]
-async fn both_verifiers_are_stored_and_the_plaintext_in_no_table() {
+async fn both_verifiers_are_stored_and_the_secret_is_in_no_table() {
     let replica = Replica::start().await;
     let database = &replica.installation.database;
 
@@ -183,7 +183,7 @@ async fn each_of_the_three_expirations_is_kept_as_chosen() {
 }
 
 #[tokio::test]
-async fn a_name_may_be_given_twice() {
+async fn a_name_may_be_used_twice() {
     let replica = Replica::start().await;
     let mut root = replica.root();
 
@@ -196,7 +196,7 @@ async fn a_name_may_be_given_twice() {
 }
 
 #[tokio::test]
-async fn without_an_organization_a_token_lives_in_its_creators_own() {
+async fn without_an_organization_a_token_belongs_to_its_creators() {
     let replica = Replica::start().await;
     let mut writer = replica.caller("acme", &["tokend:write"]).await;
 

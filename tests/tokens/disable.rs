@@ -53,7 +53,7 @@ async fn a_disabled_token_is_refused_at_once_and_an_enabled_one_accepted() {
 }
 
 #[tokio::test]
-async fn repeating_changes_nothing_and_each_change_is_written_down_once() {
+async fn repeating_changes_nothing_and_each_change_is_logged_once() {
     let replica = Replica::start().await;
     let mut root = replica.root();
     let id = created(&mut root, ordinary()).await.token.unwrap().id;
@@ -74,7 +74,7 @@ async fn repeating_changes_nothing_and_each_change_is_written_down_once() {
 }
 
 #[tokio::test]
-async fn what_is_final_comes_before_what_is_not() {
+async fn final_states_take_precedence() {
     let replica = Replica::start().await;
     let mut root = replica.root();
     let made = created(&mut root, ordinary()).await;
@@ -103,7 +103,7 @@ async fn what_is_final_comes_before_what_is_not() {
 }
 
 #[tokio::test]
-async fn a_disabled_token_is_not_rotated_into_one_that_can_be_used() {
+async fn a_disabled_token_is_not_rotated_into_a_usable_one() {
     let replica = Replica::start().await;
     let mut root = replica.root();
     let id = created(&mut root, ordinary()).await.token.unwrap().id;
@@ -116,7 +116,7 @@ async fn a_disabled_token_is_not_rotated_into_one_that_can_be_used() {
 }
 
 #[tokio::test]
-async fn disabled_tokens_are_listed_as_a_state_of_their_own() {
+async fn disabled_tokens_are_listed_as_their_own_state() {
     let replica = Replica::start().await;
     let mut root = replica.root();
     created(&mut root, ordinary()).await;
@@ -140,7 +140,7 @@ async fn disabled_tokens_are_listed_as_a_state_of_their_own() {
 }
 
 #[tokio::test]
-async fn nobody_disables_or_enables_what_is_mightier() {
+async fn nobody_disables_or_enables_a_token_that_it_may_not_manage() {
     let replica = Replica::start().await;
     let mut root = replica.root();
     let reader = created_with(&mut root, "", &["tokend:read"]).await.token.unwrap().id;

@@ -71,7 +71,7 @@ fn processor_time() -> Duration {
 }
 
 #[tokio::test]
-async fn no_field_however_full_is_answered_by_more_than_a_short_refusal() {
+async fn no_field_makes_a_refusal_long() {
     let replica = Replica::start().await;
     let (channel, root) = (replica.channel(), &replica.installation.root_secret);
     let (mut tried, mut longest, mut dearest) = (0, (0, String::new()), BTreeMap::new());
@@ -165,7 +165,7 @@ fn answered(outcome: Result<Vec<u8>, Status>, shown: &str) -> bool {
 }
 
 #[tokio::test]
-async fn no_time_and_no_duration_is_more_than_can_be_calculated_with() {
+async fn no_time_or_duration_overflows() {
     let replica = Replica::start().await;
     let (channel, root) = (replica.channel(), &replica.installation.root_secret);
     let mut accepted = 0;

@@ -41,7 +41,7 @@ fn scopes(number: usize) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn what_lies_on_a_bound_is_accepted() {
+async fn values_at_a_bound_are_accepted() {
     let replica = Replica::start().await;
     let mut root = replica.root();
     let e = |times| "é".repeat(times);
@@ -69,7 +69,7 @@ async fn what_lies_on_a_bound_is_accepted() {
 }
 
 #[tokio::test]
-async fn what_lies_beyond_a_bound_is_refused_by_its_field() {
+async fn values_beyond_a_bound_are_refused_with_their_field() {
     let replica = Replica::start().await;
     let mut root = replica.root();
     let e = |times| "é".repeat(times);
@@ -140,7 +140,7 @@ async fn a_scope_outside_the_grammar_is_refused() {
 }
 
 #[tokio::test]
-async fn every_bad_field_is_named_at_once() {
+async fn all_invalid_fields_are_named_at_once() {
     let replica = Replica::start().await;
     let request = CreateTokenRequest {
         organization_id: "o\n".to_owned(),
@@ -198,7 +198,7 @@ async fn a_revocation_needs_an_id_and_a_reason_of_at_most_500_bytes() {
 }
 
 #[tokio::test]
-async fn required_scopes_keep_the_limits_of_scopes() {
+async fn required_scopes_have_the_limits_of_scopes() {
     let replica = Replica::start().await;
     let mut root = replica.root();
     let mut ask = async |required: Vec<String>| {

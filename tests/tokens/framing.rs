@@ -135,7 +135,7 @@ fn framed(compressed: u8, message: &[u8]) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn whatever_the_framing_the_answer_is_the_routers() {
+async fn every_framing_gets_the_response_of_the_router() {
     let replica = Replica::start().await;
     let secret = created(&mut replica.root(), ordinary()).await.secret;
     let peer = Peer::connect(&replica).await;
@@ -200,7 +200,7 @@ async fn whatever_the_framing_the_answer_is_the_routers() {
 }
 
 #[tokio::test]
-async fn what_does_not_call_itself_grpc_is_not_read() {
+async fn a_request_without_a_grpc_content_type_is_not_read() {
     let replica = Replica::start().await;
     let peer = Peer::connect(&replica).await;
     let body = Bytes::from(framed(0, &question(&peer.secret, &[]).encode_to_vec()));
@@ -232,7 +232,7 @@ async fn what_does_not_call_itself_grpc_is_not_read() {
 }
 
 #[tokio::test]
-async fn grpc_is_posted() {
+async fn grpc_needs_post() {
     let replica = Replica::start().await;
     let peer = Peer::connect(&replica).await;
     for method in ["GET", "PUT", "OPTIONS"] {

@@ -22,7 +22,7 @@ async fn asked(client: &mut Client, secret: &str, consistency: Consistency) -> V
 }
 
 #[tokio::test]
-async fn a_full_answer_takes_account_of_every_change_of_a_cached_record() {
+async fn full_consistency_sees_every_change_of_a_cached_record() {
     let replica = deaf_replica().await;
     let mut root = replica.root();
     let made = created_with(&mut root, "acme", &["a"]).await;
@@ -51,7 +51,7 @@ async fn a_full_answer_takes_account_of_every_change_of_a_cached_record() {
 }
 
 #[tokio::test]
-async fn one_query_answers_for_records_that_are_cached_and_for_others() {
+async fn one_query_covers_cached_and_uncached_records() {
     let replica = deaf_replica().await;
     let mut root = replica.root();
     let mut secrets = Vec::new();
@@ -113,7 +113,7 @@ async fn a_change_of_any_column_is_seen() {
 }
 
 #[tokio::test]
-async fn what_replication_writes_is_seen() {
+async fn changes_by_replication_are_seen() {
     let replica = deaf_replica().await;
     let mut root = replica.root();
     let made = created_with(&mut root, "acme", &["a"]).await;

@@ -14,7 +14,7 @@ pub(crate) async fn got(client: &mut Client, id: &str) -> Token {
 }
 
 #[tokio::test]
-async fn a_token_is_shown_as_it_stands() {
+async fn get_shows_the_current_token() {
     let replica = Replica::start().await;
     let mut root = replica.root();
     let made = created_with(&mut root, "acme", &["repo:read"]).await;
@@ -30,7 +30,7 @@ async fn a_token_is_shown_as_it_stands() {
 }
 
 #[tokio::test]
-async fn a_token_shows_when_it_was_last_used() {
+async fn get_shows_the_last_use() {
     let replica = Replica::start().await;
     let mut root = replica.root();
     let made = created(&mut root, ordinary()).await;
@@ -43,7 +43,7 @@ async fn a_token_shows_when_it_was_last_used() {
 }
 
 #[tokio::test]
-async fn what_is_no_id_is_refused_and_an_unknown_one_not_found() {
+async fn an_invalid_id_is_refused_and_an_unknown_one_not_found() {
     let replica = Replica::start().await;
     let mut root = replica.root();
 

@@ -110,7 +110,7 @@ async fn filters_of_organization_and_user_apply_together() {
 }
 
 #[tokio::test]
-async fn owners_whose_keys_in_the_indexes_are_equal_are_told_apart() {
+async fn owners_with_equal_index_keys_are_distinguished() {
     let replica = Replica::start().await;
     let database = &replica.installation.database;
     let same = "CREATE OR REPLACE FUNCTION owner_key(organization_id text, user_id text) RETURNS bigint
@@ -139,7 +139,7 @@ async fn owners_whose_keys_in_the_indexes_are_equal_are_told_apart() {
 }
 
 #[tokio::test]
-async fn states_are_told_and_filtered_by_the_moment_of_the_answer() {
+async fn states_are_shown_and_filtered_by_the_time_of_the_response() {
     let replica = Replica::start().await;
     let mut root = replica.root();
     named(&mut root, "active", ordinary()).await;
@@ -183,7 +183,7 @@ async fn states_are_told_and_filtered_by_the_moment_of_the_answer() {
 }
 
 #[tokio::test]
-async fn a_question_that_cannot_be_meant_is_refused_by_its_field() {
+async fn an_invalid_listing_is_refused_with_its_field() {
     let replica = Replica::start().await;
     let mut root = replica.root();
     let blank = ListTokensRequest::default;
@@ -214,7 +214,7 @@ async fn a_question_that_cannot_be_meant_is_refused_by_its_field() {
 }
 
 #[tokio::test]
-async fn everything_wrong_with_a_question_is_told_at_once() {
+async fn all_invalid_fields_of_a_listing_are_named_at_once() {
     let replica = Replica::start().await;
     let request =
         ListTokensRequest { states: vec![0], order_by: "?".to_owned(), page_size: -1, ..of("\n", "\n") };
@@ -285,7 +285,7 @@ async fn a_listing_is_bounded_by_when_tokens_expire() {
 }
 
 #[tokio::test]
-async fn a_part_of_a_name_is_found_whatever_the_case_of_its_letters() {
+async fn part_of_a_name_is_found_ignoring_case() {
     let replica = Replica::start().await;
     let mut root = replica.root();
     for name in ["Ada's Laptop", "laptop of Bob", "100% _sure_", "Éva", "other"] {
@@ -308,7 +308,7 @@ async fn a_part_of_a_name_is_found_whatever_the_case_of_its_letters() {
 }
 
 #[tokio::test]
-async fn tokens_that_nobody_uses_any_more_are_found() {
+async fn unused_tokens_are_found() {
     let replica = Replica::start().await;
     let mut root = replica.root();
     let database = &replica.installation.database;
@@ -331,7 +331,7 @@ async fn tokens_that_nobody_uses_any_more_are_found() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_page_shows_each_token_in_a_state_that_was_asked_for() {
+async fn a_page_shows_only_tokens_in_a_requested_state() {
     let installation = Installation::new().await;
     let proxy = Proxy::start(Way::Open).await;
     let mut config = installation.config();

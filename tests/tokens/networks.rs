@@ -20,7 +20,7 @@ async fn verdict(client: &mut Client, request: VerifyRequest) -> Verdict {
 }
 
 #[tokio::test]
-async fn a_token_is_valid_from_within_its_networks_alone() {
+async fn a_token_is_valid_only_inside_its_networks() {
     let replica = Replica::start().await;
     let mut root = replica.root();
     let made = created(&mut root, within(&["10.0.0.0/8", "2001:db8::/32", "192.0.2.7/32"])).await;
@@ -45,7 +45,7 @@ async fn a_token_is_valid_from_within_its_networks_alone() {
 }
 
 #[tokio::test]
-async fn a_token_without_networks_is_valid_from_anywhere_also_from_where_nobody_knows() {
+async fn a_token_without_networks_is_valid_from_any_and_from_an_unknown_address() {
     let replica = Replica::start().await;
     let mut root = replica.root();
     let made = created(&mut root, within(&[])).await;
@@ -56,7 +56,7 @@ async fn a_token_without_networks_is_valid_from_anywhere_also_from_where_nobody_
 }
 
 #[tokio::test]
-async fn ipv4_networks_mapped_into_ipv6_are_ipv4_networks() {
+async fn ipv4_mapped_networks_are_ipv4_networks() {
     let replica = Replica::start().await;
     let mut root = replica.root();
     let made = created(&mut root, within(&["::ffff:192.0.2.0/120", "::/0", "192.0.2.0/24"])).await;
@@ -88,7 +88,7 @@ async fn every_other_reason_to_refuse_comes_before_the_address() {
 }
 
 #[tokio::test]
-async fn what_is_no_address_is_refused_whatever_the_secret() {
+async fn an_invalid_address_is_refused_with_any_secret() {
     let replica = Replica::start().await;
     let mut root = replica.root();
     let made = created(&mut root, within(&[])).await;
@@ -117,7 +117,7 @@ async fn what_is_no_address_is_refused_whatever_the_secret() {
 }
 
 #[tokio::test]
-async fn what_is_no_network_is_refused_at_creation() {
+async fn an_invalid_network_is_refused_at_creation() {
     let replica = Replica::start().await;
     let mut root = replica.root();
 

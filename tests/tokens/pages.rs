@@ -58,7 +58,7 @@ async fn walk(
 }
 
 #[tokio::test]
-async fn a_page_holds_50_tokens_unless_asked_and_never_more_than_1000() {
+async fn a_page_has_50_tokens_by_default_and_at_most_1000() {
     let replica = Replica::start().await;
     let mut root = replica.root();
     created(&mut root, ordinary()).await;
@@ -88,7 +88,7 @@ async fn the_last_page_says_so_even_when_it_is_full() {
 }
 
 #[tokio::test]
-async fn pages_join_without_gap_or_overlap_in_both_orders_and_with_any_size() {
+async fn pages_have_no_gap_or_overlap_in_both_orders_and_any_size() {
     let replica = Replica::start().await;
     let mut root = replica.root();
     created(&mut root, ordinary()).await;
@@ -152,7 +152,7 @@ async fn a_page_ends_early_rather_than_exceed_2_mib() {
 }
 
 #[tokio::test]
-async fn a_page_token_serves_no_listing_but_its_own() {
+async fn a_page_token_is_accepted_only_by_its_own_listing() {
     let replica = Replica::start().await;
     let mut root = replica.root();
     for organization in ["acme", "other"] {
@@ -216,7 +216,7 @@ async fn a_page_token_of_another_organizations_caller_is_refused() {
 }
 
 #[tokio::test]
-async fn none_is_missing_and_none_is_shown_twice_while_others_create_and_revoke() {
+async fn no_token_is_missing_or_repeated_while_others_create_and_revoke() {
     let replica = Replica::start().await;
     let mut root = replica.root();
     created(&mut root, ordinary()).await;
@@ -237,7 +237,7 @@ async fn none_is_missing_and_none_is_shown_twice_while_others_create_and_revoke(
 }
 
 #[tokio::test]
-async fn a_search_looks_at_ten_thousand_tokens_a_call_and_goes_on_where_it_broke_off() {
+async fn a_search_scans_ten_thousand_tokens_per_call_and_continues() {
     let replica = Replica::start().await;
     let mut root = replica.root();
     created(&mut root, ordinary()).await;

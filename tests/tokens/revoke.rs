@@ -55,7 +55,7 @@ async fn a_second_revocation_keeps_the_first_time_and_reason() {
 }
 
 #[tokio::test]
-async fn a_revocation_without_a_reason_is_not_given_one_later() {
+async fn a_revocation_without_a_reason_gets_none_later() {
     let replica = Replica::start().await;
     let mut root = replica.root();
     let id = token(&mut root).await;
@@ -67,7 +67,7 @@ async fn a_revocation_without_a_reason_is_not_given_one_later() {
 }
 
 #[tokio::test]
-async fn of_revocations_at_once_one_is_the_first_to_all() {
+async fn concurrent_revocations_agree_on_the_first_one() {
     let replica = Replica::start().await;
     let mut root = replica.root();
     let id = token(&mut root).await;
@@ -116,7 +116,7 @@ async fn an_expired_token_can_be_revoked() {
 }
 
 #[tokio::test]
-async fn every_change_is_written_down_once_with_who_what_and_whose() {
+async fn every_change_is_logged_once_with_actor_changes_and_owner() {
     let replica = Replica::start().await;
     let mut root = replica.root();
     let writer = created_with(&mut root, "acme", &["tokend:write"]).await;
@@ -160,7 +160,7 @@ async fn a_refused_change_leaves_no_trace() {
 }
 
 #[tokio::test]
-async fn replicas_are_told_of_every_change_also_of_one_made_in_psql() {
+async fn replicas_learn_of_every_change_even_of_one_made_in_psql() {
     let replica = Replica::start().await;
     let database = &replica.installation.database;
     let mut root = replica.root();
@@ -182,7 +182,7 @@ async fn replicas_are_told_of_every_change_also_of_one_made_in_psql() {
 }
 
 #[tokio::test]
-async fn a_truncation_that_replicas_would_not_hear_of_is_refused() {
+async fn a_truncation_is_refused_because_replicas_would_miss_it() {
     let replica = Replica::start().await;
     let database = &replica.installation.database;
 

@@ -33,7 +33,7 @@ fn full() -> CreateTokenRequest {
 }
 
 #[tokio::test]
-async fn what_the_mask_names_is_changed_and_the_rest_stays() {
+async fn only_the_fields_of_the_mask_are_changed() {
     let replica = Replica::start().await;
     let mut root = replica.root();
     let before = created(&mut root, full()).await.token.unwrap();
@@ -85,7 +85,7 @@ async fn what_the_mask_names_is_changed_and_the_rest_stays() {
 }
 
 #[tokio::test]
-async fn a_field_that_the_mask_lacks_is_refused_rather_than_ignored() {
+async fn a_field_missing_from_the_mask_is_refused_and_not_ignored() {
     let replica = Replica::start().await;
     let mut root = replica.root();
     let before = created(&mut root, full()).await.token.unwrap();
@@ -110,7 +110,7 @@ async fn a_field_that_the_mask_lacks_is_refused_rather_than_ignored() {
 }
 
 #[tokio::test]
-async fn a_mask_must_name_paths_that_there_are_and_fields_keep_their_limits() {
+async fn a_mask_must_name_known_paths_and_fields_have_their_limits() {
     let replica = Replica::start().await;
     let mut root = replica.root();
     let id = created(&mut root, ordinary()).await.token.unwrap().id;
@@ -144,7 +144,7 @@ async fn a_mask_must_name_paths_that_there_are_and_fields_keep_their_limits() {
 }
 
 #[tokio::test]
-async fn a_change_of_scopes_networks_or_end_is_judged_by_at_once_and_soon_on_other_replicas() {
+async fn a_change_of_scopes_networks_or_expiration_holds_here_at_once_and_soon_elsewhere() {
     let replica = Replica::start().await;
     let other = replica.installation.serve(replica.installation.config()).await;
     let (mut root, mut elsewhere) = (replica.root(), other.root());
@@ -181,7 +181,7 @@ async fn a_change_of_scopes_networks_or_end_is_judged_by_at_once_and_soon_on_oth
 }
 
 #[tokio::test]
-async fn a_revoked_token_stays_as_it_is_and_an_expired_one_is_not_revived() {
+async fn a_revoked_token_cannot_be_changed_and_an_expired_one_not_revived() {
     let replica = Replica::start().await;
     let mut root = replica.root();
     let revoked_id = created(&mut root, ordinary()).await.token.unwrap().id;
@@ -203,7 +203,7 @@ async fn a_revoked_token_stays_as_it_is_and_an_expired_one_is_not_revived() {
 }
 
 #[tokio::test]
-async fn a_change_is_written_down() {
+async fn a_change_is_logged() {
     let replica = Replica::start().await;
     let mut root = replica.root();
     let id = created(&mut root, ordinary()).await.token.unwrap().id;

@@ -36,7 +36,7 @@ async fn an_active_token_is_valid_and_shown() {
 }
 
 #[tokio::test]
-async fn of_several_verdicts_the_first_in_order_is_given() {
+async fn the_first_verdict_in_order_is_returned() {
     let replica = Replica::start().await;
     let mut root = replica.root();
     let lacking = created(&mut root, ordinary()).await;
@@ -62,7 +62,7 @@ async fn of_several_verdicts_the_first_in_order_is_given() {
 }
 
 #[tokio::test]
-async fn a_token_expires_by_itself_at_its_expire_time() {
+async fn a_token_expires_at_its_expire_time() {
     let replica = Replica::start().await;
     let mut root = replica.root();
     let half_a_second = Duration { seconds: 0, nanos: 500_000_000 };
@@ -85,7 +85,7 @@ async fn a_token_expires_by_itself_at_its_expire_time() {
 }
 
 #[tokio::test]
-async fn a_wildcard_covers_what_lies_below_it_and_no_reserved_scope() {
+async fn a_wildcard_covers_the_scopes_below_it_and_no_reserved_one() {
     let replica = Replica::start().await;
     let mut root = replica.root();
     let made = created_with(&mut root, "", &["repo:*", "org:acme:*", "plain"]).await;
@@ -122,7 +122,7 @@ async fn a_root_token_does_not_cover_ordinary_scopes() {
 }
 
 #[tokio::test]
-async fn any_text_that_is_no_secret_is_malformed_whatever_its_length() {
+async fn any_text_that_is_not_a_secret_is_malformed() {
     let replica = Replica::start().await;
     let mut root = replica.root();
     let secret = created(&mut root, ordinary()).await.secret;
@@ -154,7 +154,7 @@ async fn any_text_that_is_no_secret_is_malformed_whatever_its_length() {
 }
 
 #[tokio::test]
-async fn an_unknown_id_and_a_wrong_secret_are_told_alike() {
+async fn an_unknown_id_and_a_wrong_secret_get_the_same_verdict() {
     let replica = Replica::start().await;
     let mut root = replica.root();
     let made = created(&mut root, ordinary()).await;

@@ -11,7 +11,7 @@ use crate::support::replica::{Installation, Replica};
 use crate::support::status::{check, refused};
 
 #[tokio::test]
-async fn each_change_is_told_with_its_kind_and_the_token_as_it_is() {
+async fn each_change_is_sent_with_its_kind_and_the_current_token() {
     let replica = Replica::start().await;
     let mut root = replica.root();
     let (mut watcher, missed) = Watcher::start(&mut root.clone(), "").await;
@@ -30,7 +30,7 @@ async fn each_change_is_told_with_its_kind_and_the_token_as_it_is() {
 }
 
 #[tokio::test]
-async fn a_token_put_out_of_use_and_taken_back_is_told_as_that() {
+async fn disabling_and_enabling_are_sent_with_their_kinds() {
     let replica = Replica::start().await;
     let mut root = replica.root();
     let token_id = created(&mut root, ordinary()).await.token.unwrap().id;
@@ -50,7 +50,7 @@ async fn a_token_put_out_of_use_and_taken_back_is_told_as_that() {
 }
 
 #[tokio::test]
-async fn what_an_operator_does_in_psql_is_told_too() {
+async fn changes_made_in_psql_are_sent_too() {
     let replica = Replica::start().await;
     let mut root = replica.root();
     let id = created(&mut root, ordinary()).await.token.unwrap().id;
@@ -68,7 +68,7 @@ async fn what_an_operator_does_in_psql_is_told_too() {
 }
 
 #[tokio::test]
-async fn a_transaction_that_is_rolled_back_is_not_told_and_a_late_one_is() {
+async fn a_rolled_back_transaction_is_not_sent_and_a_late_one_is() {
     let replica = Replica::start().await;
     let mut root = replica.root();
     let late = created(&mut root, ordinary()).await.token.unwrap().id;
@@ -88,7 +88,7 @@ async fn a_transaction_that_is_rolled_back_is_not_told_and_a_late_one_is() {
 }
 
 #[tokio::test]
-async fn heartbeats_come_when_nothing_happens_and_tell_the_time() {
+async fn heartbeats_come_when_nothing_happens_and_have_the_time() {
     let replica = Replica::start().await;
     let (mut watcher, _) = Watcher::start(&mut replica.root(), "").await;
 
@@ -104,7 +104,7 @@ async fn heartbeats_come_when_nothing_happens_and_tell_the_time() {
 }
 
 #[tokio::test]
-async fn a_caller_hears_of_its_own_organization_and_details_only_if_it_may_read() {
+async fn a_watcher_gets_its_own_organization_and_details_only_with_the_read_scope() {
     let replica = Replica::start().await;
     let mut root = replica.root();
     let mut reader = replica.caller("acme", &["tokend:read"]).await;
@@ -129,7 +129,7 @@ async fn a_caller_hears_of_its_own_organization_and_details_only_if_it_may_read(
 }
 
 #[tokio::test]
-async fn a_watcher_whose_credential_is_revoked_hears_no_more() {
+async fn a_watcher_whose_credential_is_revoked_gets_no_more_changes() {
     let replica = Replica::start().await;
     let mut root = replica.root();
     let made = created_with(&mut root, "acme", &["tokend:read"]).await;
@@ -168,7 +168,7 @@ async fn a_watcher_that_does_not_read_is_dropped_and_others_are_not() {
 }
 
 #[tokio::test]
-async fn a_replica_that_ends_says_so_to_its_watchers() {
+async fn a_replica_that_stops_notifies_its_watchers() {
     let installation = Installation::new().await;
     let replica = installation.serve(installation.config()).await;
     let (mut watcher, _) = Watcher::start(&mut replica.root(), "").await;
@@ -180,7 +180,7 @@ async fn a_replica_that_ends_says_so_to_its_watchers() {
 }
 
 #[tokio::test]
-async fn a_position_that_was_not_given_for_this_is_refused() {
+async fn a_position_of_another_watch_is_refused() {
     let replica = Replica::start().await;
     let (watcher, _) = Watcher::start(&mut replica.root(), "").await;
     let mut acme = replica.caller("acme", &["tokend:read"]).await;

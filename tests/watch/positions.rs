@@ -62,7 +62,7 @@ async fn a_watcher_misses_nothing_across_a_restart_of_tokend_and_an_outage_of_po
 }
 
 #[tokio::test]
-async fn a_burst_is_told_in_full_also_to_one_who_comes_later() {
+async fn a_burst_reaches_later_watchers_completely() {
     let replica = Replica::start().await;
     let (mut watcher, _) = Watcher::start(&mut replica.root(), "").await;
     let position = watcher.position.clone();
@@ -81,7 +81,7 @@ async fn a_burst_is_told_in_full_also_to_one_who_comes_later() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_fleet_that_comes_back_at_once_catches_up_by_few_connections() {
+async fn a_reconnecting_fleet_catches_up_over_few_connections() {
     let replica = Replica::start().await;
     let (mut scout, _) = Watcher::start(&mut replica.root(), "").await;
     let position = scout.position.clone();
@@ -114,7 +114,7 @@ async fn a_fleet_that_comes_back_at_once_catches_up_by_few_connections() {
 }
 
 #[tokio::test]
-async fn a_position_behind_which_changes_were_purged_or_of_another_life_is_too_old() {
+async fn a_position_before_a_purge_or_of_another_epoch_is_too_old() {
     let replica = Replica::start().await;
     let (watcher, _) = Watcher::start(&mut replica.root(), "").await;
     let database = &replica.installation.database;
@@ -140,7 +140,7 @@ async fn a_position_behind_which_changes_were_purged_or_of_another_life_is_too_o
 }
 
 #[tokio::test]
-async fn a_watcher_is_told_when_changes_were_purged_before_anybody_read_them() {
+async fn a_watcher_is_notified_when_unread_changes_were_purged() {
     let replica = Replica::start().await;
     let (mut watcher, _) = Watcher::start(&mut replica.root(), "").await;
 

@@ -42,7 +42,7 @@ async fn hears(watcher: &mut Watcher, mut heard: BTreeSet<String>, all: &BTreeSe
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn watchers_miss_nothing_across_a_restart_of_postgres_while_tokens_are_made() {
+async fn watchers_miss_nothing_across_a_restart_of_postgres_during_creations() {
     let mut server = Server::start();
     let replica = replica_of(&server).await;
     let mut root = replica.root();
@@ -77,7 +77,7 @@ async fn watchers_miss_nothing_across_a_restart_of_postgres_while_tokens_are_mad
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn watchers_are_told_that_changes_may_be_missing_after_a_crash_of_postgres() {
+async fn watchers_are_notified_of_possible_gaps_after_a_crash_of_postgres() {
     let mut server = Server::start();
     let replica = replica_of(&server).await;
     let mut root = replica.root();

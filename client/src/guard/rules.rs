@@ -202,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn a_path_has_one_rule_and_what_holds_elsewhere_is_said_once() {
+    fn a_path_has_one_rule_and_the_rule_for_other_paths_is_set_once() {
         for (other, access) in [
             ("/admin", requires(&["a"])),
             ("/admin", requires(&["b"])),
@@ -223,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn a_path_counts_as_it_is_written_and_what_resembles_it_has_to_meet_all_that_may_be_meant() {
+    fn a_similar_path_must_satisfy_every_rule_that_may_be_meant() {
         let rules = rules(&[
             ("/api/admin", requires(&["admin"])),
             ("/api/health", Access::Open),
@@ -262,14 +262,14 @@ mod tests {
     }
 
     #[test]
-    fn what_is_open_is_not_open_where_it_may_be_another_rules_path() {
+    fn an_open_path_is_closed_where_another_rule_may_be_meant() {
         let rules = rules(&[("/admin", Access::Open), ("/api/admin", requires(&["admin"]))]);
         assert_eq!(*rules.access("/admin", None), requires(&["some", "admin"]));
         assert_eq!(*rules.access("/admin", Some("/admin")), Access::Open);
     }
 
     #[test]
-    fn more_scopes_than_anybody_can_show_are_nobodys() {
+    fn more_scopes_than_a_token_can_have_admit_nobody() {
         let many = |kind: &str| {
             let texts: Vec<_> = (0..40).map(|number| format!("{kind}{number}")).collect();
             Access::Requires(scopes(texts.iter().map(|text| &**text)).unwrap())

@@ -80,7 +80,7 @@ mod tests {
     }
 
     #[test]
-    fn what_no_request_can_be_taken_to_have_is_no_path_of_a_rule() {
+    fn a_path_that_no_request_can_have_is_refused_as_a_rule() {
         for path in [
             "",
             "admin",
@@ -118,7 +118,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_spelling_of_a_path_is_undone(choices in prop::collection::vec(0_usize..7, 12)) {
+        fn every_spelling_of_a_path_is_normalized(choices in prop::collection::vec(0_usize..7, 12)) {
             let mut spelled = String::new();
             for (at, choice) in "/v1/admin/x".chars().zip(choices) {
                 match (at, choice) {
@@ -138,7 +138,7 @@ mod tests {
         }
 
         #[test]
-        fn any_path_is_undone_in_one_go(path in "\\PC{0,40}") {
+        fn normalizing_a_path_twice_changes_nothing(path in "\\PC{0,40}") {
             let once = plain(&path).into_owned();
             prop_assert!(once.starts_with('/'));
         }

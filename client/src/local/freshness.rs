@@ -225,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_known_before_the_clock_is_set_and_something_was_told() {
+    fn there_is_no_freshness_before_the_clock_is_set_and_the_watch_has_reported() {
         let freshness = Freshness::new(Duration::from_secs(1));
         freshness.publish(NOON, instant(0));
         assert_eq!(read(&freshness, instant(0)), None);
@@ -233,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_told_may_be_used_until_it_is_as_old_as_declared() {
+    fn records_may_be_used_up_to_the_declared_staleness() {
         let freshness = with_clock();
         freshness.publish(noon(5_000), instant(5_000));
         assert_eq!(
@@ -246,7 +246,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn after_a_new_start_only_a_time_that_was_asked_for_since_counts() {
+    async fn after_a_restart_only_a_newly_requested_time_counts() {
         let freshness = with_clock();
         freshness.publish(noon(5_000), instant(5_000));
         let under_way = asked(&freshness, 5_100, noon(5_100));
@@ -264,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_held_up_on_its_way_is_as_old_as_it_is_and_not_as_new_as_it_came() {
+    fn a_delayed_message_counts_with_its_true_age() {
         let freshness = with_clock();
         freshness.publish(noon(5_000), instant(5_900));
         assert!(read(&freshness, instant(5_950)).is_some());
@@ -274,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pause_that_only_one_clock_saw_counts_but_only_the_boot_clock_tells_the_time() {
+    fn a_pause_seen_by_one_clock_counts_but_the_time_comes_from_the_boot_clock() {
         let freshness = with_clock();
         freshness.publish(noon(5_000), instant(5_000));
         for (boot, wall) in [(5_100, 90_000), (90_000, 5_100)] {
@@ -286,7 +286,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_database_whose_clock_is_ahead_of_what_it_can_show_is_asked_for_the_time_anew() {
+    async fn an_impossible_database_time_makes_the_client_ask_for_the_time_again() {
         let freshness = with_clock();
         freshness.publish(noon(5_000), instant(5_000));
         freshness.publish(noon(9_000), instant(5_250));
@@ -300,7 +300,7 @@ mod tests {
     }
 
     #[test]
-    fn the_databases_time_never_goes_back() {
+    fn the_databases_time_never_goes_backwards() {
         let freshness = with_clock();
         freshness.publish(noon(5_000), instant(5_000));
         // A better time from the same question.
@@ -312,7 +312,7 @@ mod tests {
 
     /// A virtual machine that was paused for a minute: its boot clock stood still.
     #[tokio::test]
-    async fn after_a_pause_that_the_boot_clock_missed_the_time_is_no_earlier_than_what_was_told() {
+    async fn after_a_pause_that_the_boot_clock_missed_the_time_is_not_before_a_reported_one() {
         let freshness = with_clock();
         freshness.publish(noon(0), instant(0));
         let paused =
@@ -327,7 +327,7 @@ mod tests {
     }
 
     #[test]
-    fn the_time_is_never_before_the_databases_while_clocks_differ_by_what_is_reckoned_with() {
+    fn the_time_is_never_before_the_databases_within_the_allowed_drift() {
         let freshness = with_clock();
         for seconds in 1..10 {
             // A local clock that is slow by 1/1100.
@@ -340,7 +340,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_published_after_a_look_vouches_for_nothing_that_was_looked_up_before() {
+    fn a_later_publication_does_not_cover_an_earlier_lookup() {
         let freshness = with_clock();
         freshness.publish(noon(5_000), instant(5_000));
         let snapshot = freshness.snapshot();

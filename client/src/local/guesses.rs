@@ -84,7 +84,7 @@ mod tests {
     }
 
     #[test]
-    fn a_peer_that_guesses_has_to_slow_down_and_no_other_with_it() {
+    fn a_guessing_peer_is_slowed_down_and_other_peers_are_not() {
         let guesses = Guesses::new();
         let peer = guesses.peer("192.0.2.7".parse().unwrap());
         let mut asked = 0;
@@ -104,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn a_network_of_one_machine_is_one_peer() {
+    fn an_ipv6_network_of_one_machine_is_one_peer() {
         let guesses = Guesses::new();
         let peer = |text: &str| guesses.peer(text.parse().unwrap());
         assert!(Arc::ptr_eq(&peer("2001:db8::1"), &peer("2001:db8::2")));

@@ -333,7 +333,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_staleness_that_cannot_be_kept_is_refused() {
+    fn a_staleness_out_of_bounds_is_refused() {
         let declared = |staleness| LocalConfig::default().staleness(staleness).check();
         for bad in [Duration::ZERO, Duration::from_millis(99), Duration::from_hours(2), Duration::MAX] {
             assert_eq!(declared(bad), Err(VerifierError::Staleness), "{bad:?}");

@@ -172,7 +172,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(2_000))]
 
     #[test]
-    fn what_is_held_takes_account_of_what_was_promised(steps in steps()) {
+    fn cached_records_include_every_change_before_the_published_time(steps in steps()) {
         let cache = empty();
         let mut simulation = Simulation::new(&cache);
         for step in &steps {
@@ -185,7 +185,7 @@ proptest! {
 }
 
 #[test]
-fn records_are_held_at_all() {
+fn the_simulation_caches_records() {
     let cache = empty();
     let mut simulation = Simulation::new(&cache);
     for _ in 0..4 {

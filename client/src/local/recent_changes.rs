@@ -113,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_held_from_before_the_watch_began_by_whichever_clock() {
+    fn nothing_from_before_the_watch_is_cached_by_either_clock() {
         let mut changes = RecentChanges::default();
         assert_eq!(changes.admits(id(1), at(100)), Filled::No);
         for seconds in -1..=0 {
@@ -137,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_told_before_is_not_settled_by_a_replica_that_is_behind() {
+    fn a_lagging_replica_does_not_settle_earlier_changes() {
         let mut changes = started();
         changes.note(&[id(1)], at(10), true);
         changes.connected();
@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn the_messages_of_one_batch_are_of_one_statement() {
+    fn messages_of_one_batch_come_from_one_statement() {
         let mut changes = started();
         changes.note(&[id(1)], at(10), false);
         changes.note(&[id(2)], at(10), false);
@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_more_remembered_keeps_out_every_answer_that_is_older() {
+    fn a_forgotten_change_keeps_out_every_older_answer() {
         let mut changes = started();
         changes.note(&[id(0)], at(10), true);
         changes.note(&(1..=MOST).map(id).collect::<Vec<_>>(), at(20), true);

@@ -195,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_asked_and_has_not_changed_is_held_and_proven_by_its_secret_alone() {
+    fn an_unchanged_record_is_cached_and_only_its_secret_proves_it() {
         let cache = watching();
         assert_eq!(cache.begin().end(&secret(), &answer(seconds(10)), NOW), Filled::Cached);
         let entry = cache.get(secret().id(), NOW).unwrap();
@@ -209,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn a_record_is_asked_for_again_when_it_is_old() {
+    fn an_old_record_is_requested_again() {
         let cache = watching();
         cache.begin().end(&secret(), &answer(seconds(10)), NOW);
         let minutes = |minutes: i64| BootInstant { boot: minutes * 60_000_000_000, wall: 0 };
@@ -218,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_enters_before_the_watch_has_begun_and_after_it_has_begun_anew() {
+    fn nothing_is_cached_before_the_watch_starts_or_across_a_restart() {
         let cache = RecordCache::new(1 << 20, Duration::from_mins(10));
         assert_eq!(cache.begin().end(&secret(), &answer(seconds(10)), NOW), Filled::No);
         let cache = watching();
@@ -231,7 +231,7 @@ mod tests {
     // Without the fill guard this record would be cached: its time, perhaps from another clock,
     // makes it look new.
     #[test]
-    fn what_changes_while_it_is_asked_for_is_not_held_whatever_time_its_answer_tells() {
+    fn a_record_that_changes_during_its_request_is_not_cached() {
         let cache = watching();
         let fill = cache.begin();
         cache.forget(&[secret().id()], seconds(20), true);
@@ -244,7 +244,7 @@ mod tests {
     // Without the recent changes this record would be cached: nothing changed since it was asked
     // for, but the replica that answered does not know an earlier change yet.
     #[test]
-    fn an_answer_from_before_a_change_that_was_told_already_is_not_held() {
+    fn an_answer_older_than_a_reported_change_is_not_cached() {
         let cache = watching();
         cache.forget(&[secret().id()], seconds(20), true);
         cache.forget(&[], seconds(21), true);
@@ -254,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_held_goes_when_it_changes_or_when_changes_may_have_been_missed() {
+    fn a_record_is_removed_when_it_changes_or_changes_may_be_missing() {
         let cache = watching();
         cache.begin().end(&secret(), &answer(seconds(10)), NOW);
         cache.forget(&[TokenId::from_bytes([1; 16])], seconds(20), true);

@@ -40,7 +40,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn it_is_one_for_each_user_of_each_organization() {
+    fn accounts_differ_by_user_and_by_organization() {
         let of = |organization: &str, user: &str| Account::of_user(organization.as_bytes(), user.as_bytes());
         assert_eq!(of("acme", "ada"), of("acme", "ada"));
         for (organization, user) in [("acme", "bob"), ("other", "ada"), ("acm", "eada")] {

@@ -290,7 +290,7 @@ mod tests {
     const NOW: OffsetDateTime = datetime!(2026-03-01 12:00 UTC);
 
     #[test]
-    fn a_name_counts_characters_and_refuses_blank_and_control_text() {
+    fn a_name_counts_characters_and_refuses_blank_and_control_characters() {
         assert!(TokenName::parse(&"ü".repeat(100)).is_ok());
         assert_eq!(
             TokenName::parse(&"ü".repeat(101)),
@@ -343,7 +343,7 @@ mod tests {
     }
 
     #[test]
-    fn an_expiration_is_cut_to_microseconds_and_never_lengthened() {
+    fn an_expiration_is_truncated_to_microseconds() {
         let asked = NOW + Duration::nanoseconds(1_999);
         assert_eq!(Expiration::At(asked).resolve(NOW), Ok(Some(NOW + Duration::microseconds(1))));
         assert!(Expiration::After(Duration::nanoseconds(999)).resolve(NOW).is_err());

@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_network_without_bits_behind_its_prefix_is_one() {
+    fn a_network_with_host_bits_is_refused() {
         for good in ["0.0.0.0/0", "192.0.2.7/32", "10.0.0.0/8", "::/0", "2001:db8::/32", "::1/128"] {
             assert_eq!(Network::parse(good).unwrap().to_string(), good);
         }
@@ -195,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn ipv4_in_ipv6_is_ipv4() {
+    fn ipv4_mapped_addresses_are_ipv4() {
         assert_eq!(Network::parse("::ffff:192.0.2.0/120").unwrap().to_string(), "192.0.2.0/24");
         assert!(networks(&["192.0.2.0/24"]).admit(Some(ip("::ffff:192.0.2.7"))));
         assert!(networks(&["::ffff:192.0.2.0/120"]).admit(Some(ip("192.0.2.7"))));
@@ -203,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn without_networks_any_address_does_and_with_them_an_unknown_one_does_not() {
+    fn without_networks_any_address_is_admitted_and_with_them_an_unknown_one_is_not() {
         assert!(networks(&[]).admit(None) && networks(&[]).admit(Some(ip("192.0.2.7"))));
         let some = networks(&["10.0.0.0/8", "2001:db8::/32"]);
         for (address, admitted) in [
@@ -218,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn wider_networks_cover_narrower_ones_and_none_covers_all() {
+    fn wider_networks_cover_narrower_ones_and_no_networks_cover_all() {
         for (own, other, covered) in [
             (&[][..], &[][..], true),
             (&[], &["10.0.0.0/8"], true),
@@ -235,14 +235,14 @@ mod tests {
 
     proptest! {
         #[test]
-        fn parsing_never_panics_and_what_is_shown_parses_back(text in "[0-9a-f:.]{0,20}/?[0-9]{0,3}") {
+        fn parsing_never_panics_and_displayed_networks_parse_back(text in "[0-9a-f:.]{0,20}/?[0-9]{0,3}") {
             if let Ok(network) = Network::parse(&text) {
                 prop_assert_eq!(Network::parse(&network.to_string()), Ok(network));
             }
         }
 
         #[test]
-        fn what_covers_admits_whatever_the_other_admits(
+        fn covering_networks_admit_every_address_of_the_covered_ones(
             own in "(1|2)\\.0\\.0\\.0/(8|9|32)", other in "(1|2)\\.0\\.0\\.0/(8|9|32)", address: u32,
         ) {
             let (own, other) = (networks(&[&own]), networks(&[&other]));

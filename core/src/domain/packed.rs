@@ -185,7 +185,7 @@ mod tests {
     use crate::fixtures::token;
 
     #[test]
-    fn what_judging_needs_is_found_again() {
+    fn packed_fields_are_found_again() {
         let (positions, wire) = FieldPositions::pack(&token(&["a:*", "b"]));
         let packed = positions.read(&wire);
         assert_eq!(packed.id(), token(&[]).id.to_string());

@@ -303,7 +303,7 @@ mod tests {
     }
 
     #[test]
-    fn where_a_token_is_used_from_is_judged_last() {
+    fn the_client_address_is_judged_last() {
         let mut token = token(&["a:b"]);
         token.allowed_cidrs = Networks::new(vec![Network::parse("10.0.0.0/8").unwrap()]).unwrap();
         let judged = |token: &Token, required: &[&str], address: Option<&str>| {
@@ -321,7 +321,7 @@ mod tests {
     }
 
     #[test]
-    fn another_organizations_token_is_not_found_whatever_its_state() {
+    fn a_token_of_another_organization_is_not_found_in_any_state() {
         let mut token = token(&[]);
         token.revoke_time = Some(NOW);
         let other = OrganizationId::parse("other").unwrap();
@@ -330,7 +330,7 @@ mod tests {
     }
 
     #[test]
-    fn missing_scopes_are_listed_in_order_with_their_verdict_alone() {
+    fn missing_scopes_are_listed_in_order_and_only_with_their_verdict() {
         let record = record(&token(&["repo:*", "user:read"]));
         let judgement = judge(&record, NOW, Reach::Any, &scopes(&["z", "repo:x", "user:write"]), None);
         assert_eq!(judgement.missing_scopes, ["z", "user:write"].map(|text| Scope::parse(text).unwrap()));
@@ -339,7 +339,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn missing_scopes_are_those_that_no_held_one_covers_and_more_scopes_leave_fewer(
+        fn missing_scopes_are_those_that_no_scope_of_the_token_covers(
             held in prop::collection::vec("[ab](:[ab]){0,2}(:\\*)?", 0..4),
             added in "[ab](:[ab]){0,2}(:\\*)?",
             required in prop::collection::vec("[ab](:[ab]){0,2}(:\\*)?", 0..5),
@@ -359,7 +359,7 @@ mod tests {
         }
 
         #[test]
-        fn adding_a_scope_never_takes_a_permission_away(
+        fn adding_a_scope_never_removes_a_permission(
             held in prop::collection::vec("[ab](:[ab]){0,2}", 0..4),
             added in "[ab](:[ab]){0,2}(:\\*)?",
             required in "[ab](:[ab]){0,2}(:\\*)?",

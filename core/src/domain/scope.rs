@@ -215,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn the_grammar_is_kept() {
+    fn the_grammar_of_scopes_is_enforced() {
         for good in ["a", "9", "repo:read", "a:*", "a.b_c/d-e:f", "a:b:*", "tokendx:read"] {
             assert!(Scope::parse(good).is_ok(), "{good}");
         }
@@ -230,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn reserved_scopes_are_five_words_and_no_wildcard_reaches_them() {
+    fn there_are_five_reserved_scopes_and_no_wildcard_covers_them() {
         for word in ReservedScope::ALL {
             assert!(Scope::parse(word.word()).is_ok());
         }
@@ -240,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wildcard_covers_what_lies_below_it() {
+    fn a_wildcard_covers_the_scopes_below_it() {
         for (held, required, covered) in [
             ("a:b", "a:b", true),
             ("a:b", "a:b:c", false),
@@ -264,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn the_documented_table_of_cases_is_right() {
+    fn the_documented_table_matches_the_code() {
         const API: &str = include_str!("../../../docs/api.md");
         let (_, table) =
             API.split_once("| the token holds | covers | does not cover |\n|---|---|---|\n").unwrap();
@@ -280,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn root_grants_every_reserved_scope_and_the_others_only_themselves() {
+    fn root_grants_every_reserved_scope_and_other_scopes_only_themselves() {
         let root = scopes(&["tokend:root"]).reserved();
         let write = scopes(&["tokend:write", "a:b"]).reserved();
         for word in ReservedScope::ALL {

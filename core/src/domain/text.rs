@@ -49,7 +49,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_hides_or_turns_text_is_told_from_what_languages_need() {
+    fn deceptive_characters_are_distinguished_from_those_that_languages_need() {
         for hidden in
             "\u{ad}\u{61c}\u{200b}\u{200e}\u{202e}\u{2066}\u{2069}\u{feff}\u{fff9}\u{e0041}\u{e007f}".chars()
         {

@@ -202,7 +202,7 @@ mod tests {
     const NOW: OffsetDateTime = datetime!(2026-03-01 12:00 UTC);
 
     #[test]
-    fn of_several_ends_the_more_final_one_is_the_state() {
+    fn the_most_final_state_wins() {
         let mut token = token(&[]);
         assert_eq!(token.state(NOW), TokenState::Active);
         token.disable_time = Some(NOW);

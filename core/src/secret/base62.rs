@@ -156,14 +156,14 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_written_reads_back(a: u32, b: u128, c: [u8; 32]) {
+        fn a_rendered_value_parses_back(a: u32, b: u128, c: [u8; 32]) {
             prop_assert_eq!(decode_u32(encode_u32(a)), Some(a));
             prop_assert_eq!(decode_u128(&encode_u128(b)), Some(b));
             prop_assert_eq!(decode_256(&spelled(&c)).map(|bytes| *bytes), Some(c));
         }
 
         #[test]
-        fn what_reads_is_spelled_the_same_again(text in "[0-9A-Za-z]{43}") {
+        fn a_parsed_text_renders_the_same(text in "[0-9A-Za-z]{43}") {
             let text: [u8; 43] = text.into_bytes().try_into().unwrap();
             if let Some(bytes) = decode_256(&text) {
                 prop_assert_eq!(spelled::<43>(&bytes), text);

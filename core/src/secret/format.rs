@@ -180,13 +180,13 @@ mod tests {
     }
 
     #[test]
-    fn the_format_is_the_documented_one() {
+    fn the_format_matches_the_documentation() {
         assert_eq!(known_secret().render(&Prefix::default()).expose_secret(), KNOWN);
         assert_eq!(*parse(KNOWN).unwrap().random, *known_secret().random);
     }
 
     #[test]
-    fn nothing_around_a_secret_and_no_other_prefix_is_accepted() {
+    fn surrounding_text_and_other_prefixes_are_refused() {
         for bad in [
             format!(" {KNOWN}"),
             format!("{KNOWN}\n"),
@@ -205,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn a_number_too_large_for_its_bits_is_malformed_even_with_a_fitting_checksum() {
+    fn a_number_too_large_is_malformed_even_with_a_matching_checksum() {
         let with_checksum = |body: String| {
             let checksum = base62::encode_u32(crc32fast::hash(body.as_bytes()));
             body + std::str::from_utf8(&checksum).unwrap()
@@ -221,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn a_prefix_keeps_its_grammar() {
+    fn the_grammar_of_prefixes_is_enforced() {
         for good in ["ab", "a1", "abcdefghijklmnop"] {
             assert!(Prefix::parse(good).is_ok());
         }
@@ -231,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn debug_shows_the_id_alone() {
+    fn debug_output_shows_only_the_id() {
         let shown = format!("{:?}", known_secret());
         assert!(shown.contains(&known_secret().id().to_string()));
         assert!(!shown.contains("100") && shown.contains("[redacted]"));
@@ -239,14 +239,14 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_rendered_parses_back(id: [u8; 16], random: [u8; 32]) {
+        fn a_rendered_secret_parses_back(id: [u8; 16], random: [u8; 32]) {
             let text = secret(id, random).render(&Prefix::default());
             let parsed = parse(text.expose_secret()).unwrap();
             prop_assert_eq!((parsed.id.to_bytes(), *parsed.random), (id, random));
         }
 
         #[test]
-        fn every_change_of_one_character_is_malformed(
+        fn changing_any_character_makes_a_secret_malformed(
             id: [u8; 16], random: [u8; 32], at in 0_usize..76, to: char,
         ) {
             let text = secret(id, random).render(&Prefix::default());
@@ -269,7 +269,7 @@ mod tests {
         }
 
         #[test]
-        fn parsing_never_panics_and_accepts_one_spelling(text in "(tokd_)?\\PC{0,90}") {
+        fn parsing_never_panics_and_accepts_only_one_spelling(text in "(tokd_)?\\PC{0,90}") {
             if let Ok(secret) = parse(&text) {
                 let again = secret.render(&Prefix::default());
                 prop_assert_eq!(again.expose_secret(), &text);
@@ -282,7 +282,7 @@ mod tests {
         }
 
         #[test]
-        fn texts_of_the_right_shape_parse_to_their_only_spelling(body in "[0-9A-Za-z]{65}") {
+        fn well_formed_texts_render_to_the_same_text(body in "[0-9A-Za-z]{65}") {
             let body = format!("tokd_{body}");
             let checksum = base62::encode_u32(crc32fast::hash(body.as_bytes()));
             let text = body + std::str::from_utf8(&checksum).unwrap();

@@ -102,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn only_22_digits_within_128_bits_are_an_id() {
+    fn an_id_is_22_digits_within_128_bits() {
         for bad in ["", "0", &"0".repeat(21), &"0".repeat(23), &"z".repeat(22), " 000000000000000000000"] {
             assert_eq!(TokenId::parse(bad), Err(TokenIdError), "{bad}");
         }

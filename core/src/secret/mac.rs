@@ -114,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn a_mac_serves_no_other_secret_no_other_id_and_no_other_key() {
+    fn a_mac_matches_no_other_secret_id_or_key() {
         let (id, random) = ([5; 16], [6; 32]);
         let mac = key(1).mac(&secret(id, random));
         assert!(key(1).check(&secret(id, random), &mac));
@@ -130,14 +130,14 @@ mod tests {
     }
 
     #[test]
-    fn what_is_covered_is_domain_id_and_random_bits() {
+    fn a_mac_covers_domain_id_and_random_bits() {
         let covered: Zeroizing<[u8; 60]> = known_secret().covered(MAC_DOMAIN);
         let bytes = |from: u8, count: u8| (from..from + count).collect::<Vec<_>>();
         assert_eq!(covered.as_slice(), [&b"tokend/mac/1"[..], &bytes(0, 16), &bytes(100, 32)].concat());
     }
 
     #[test]
-    fn debug_shows_ids_alone() {
+    fn debug_output_shows_only_ids() {
         let mac = key(0xab).mac(&known_secret());
         let shown = format!("{:?} {mac:?}", key(0xab));
         assert_eq!(shown, "MacKey(KeyId(abababababababab)) Mac { key_id: KeyId(abababababababab), .. }");

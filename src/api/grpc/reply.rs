@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_reads_as_the_message_that_the_contract_promises() {
+    fn an_encoded_answer_decodes_as_the_message_of_the_contract() {
         let mut full = token(&["a:*", "b"]);
         let now = full.create_time + Duration::days(1);
         let labels = [("team", "x"), ("empty", "")];

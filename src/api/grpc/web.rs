@@ -239,7 +239,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn who_stops_in_the_midst_of_a_question_over_http_1_loses_its_place() {
+    async fn a_client_that_stops_within_a_request_over_http_1_is_cut_off() {
         let mut service = GrpcWeb::new(Silent, &[]);
         let request = Request::post("/").header("content-type", "application/grpc-web+proto");
         let response = service.call(request.body(Body::empty()).unwrap()).await.unwrap();

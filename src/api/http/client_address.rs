@@ -75,7 +75,7 @@ mod tests {
     }
 
     #[test]
-    fn a_trusted_proxy_tells_the_client_and_a_client_cannot_forge_it() {
+    fn a_trusted_proxy_names_the_client_and_a_client_cannot_forge_it() {
         for (lines, client) in [
             (&["192.0.2.7"][..], Some("192.0.2.7")),
             (&["10.9.9.9, 192.0.2.7"], Some("192.0.2.7")),
@@ -97,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn where_a_gateway_tells_its_source_that_is_the_last_hop() {
+    fn the_source_that_a_gateway_names_is_the_last_hop() {
         let config = IntegrationsConfig {
             trusted_proxies: Networks::new(vec![Network::parse("10.0.0.0/8").unwrap()]).unwrap(),
             ..IntegrationsConfig::default()
@@ -113,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn what_others_say_of_the_client_is_not_believed() {
+    fn an_untrusted_proxy_is_not_believed_about_the_client() {
         assert_eq!(found("192.0.2.1", &["10.0.0.5"]), None);
         assert_eq!(found("::ffff:10.0.0.1", &["192.0.2.7"]).as_deref(), Some("192.0.2.7"));
     }

@@ -72,7 +72,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_prefix_makes_names_of_headers_and_nothing_else() {
+    fn a_header_prefix_makes_valid_header_names_only() {
         let made = IdentityHeaders::with_prefix("x-tokend-").unwrap();
         assert_eq!(made.0, IdentityHeaders::default().0);
         for bad in

@@ -149,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn a_caller_is_known_by_a_bearer_or_by_name_and_password() {
+    fn a_caller_authenticates_by_bearer_or_by_name_and_password() {
         assert_eq!(read(&["Bearer abc"]), Ok(("abc".to_owned(), None)));
         // RFC 7617's own example.
         let basic = Ok(("open sesame".to_owned(), Some("Aladdin".to_owned())));
@@ -167,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn another_header_is_a_credential_as_a_whole_and_only_once() {
+    fn another_header_is_a_credential_with_its_whole_value_and_only_once() {
         let name = HeaderName::from_static("x-api-key");
         let mut headers = headers(&["Bearer abc"]);
         assert_eq!(credential(&headers, None), Ok("abc"));

@@ -170,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn no_user_is_named_like_another_organizations() {
+    fn user_names_of_different_organizations_differ() {
         assert_eq!(username("acme", "ada"), "tokend:acme:ada");
         assert_eq!(username("acme", "dev:ada@x"), "tokend:acme:dev:ada@x");
         assert_eq!(username("acme:dev", "ada@x"), "tokend:acme%3Adev:ada@x");

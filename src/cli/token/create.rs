@@ -209,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn each_expiration_becomes_its_own_member() {
+    fn each_expiration_flag_sets_its_own_field() {
         let chosen = |line: &[&str]| parse(line).unwrap().expiration.chosen().unwrap();
 
         assert_eq!(

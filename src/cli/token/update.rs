@@ -137,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn the_mask_names_what_the_line_names() {
+    fn the_update_mask_names_the_fields_of_the_command_line() {
         let request = parse(&["--name", "n", "--no-scopes", "--ttl", "1d"]).unwrap();
 
         assert_eq!(request.update_mask.unwrap().paths, ["name", "scopes", "expiration"]);
@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_to_change_and_two_ways_to_change_it_are_refused() {
+    fn an_update_without_changes_or_with_conflicting_ones_is_refused() {
         assert!(parse(&[]).is_none() && parse(&["--json"]).is_none());
         assert!(parse(&["--scope", "a", "--no-scopes"]).is_none());
         assert!(parse(&["--ttl", "1d", "--no-expiration"]).is_none());

@@ -137,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn a_verdict_of_a_later_version_is_its_number_and_admits_nobody() {
+    fn an_unknown_verdict_is_printed_as_its_number_and_admits_nobody() {
         let answer = VerifyResponse { verdict: 99, ..VerifyResponse::default() };
 
         assert_eq!(describe(&answer), "99\n");

@@ -18,7 +18,7 @@ fn a_password_in_the_database_flag_is_refused_and_not_repeated() {
 }
 
 #[test]
-fn a_database_flag_without_a_password_and_a_variable_with_one_are_taken() {
+fn a_database_flag_without_a_password_and_a_variable_with_one_are_accepted() {
     let by_flag = serve(&["--database-url", "postgres://u@h:1/d?sslmode=disable"], &[("TOKEND_KEYS", KEY)]);
     let by_variable = serve(&[], &[("DATABASE_URL", "postgres://u:p@h/d"), ("TOKEND_KEYS", KEY)]);
 
@@ -27,7 +27,7 @@ fn a_database_flag_without_a_password_and_a_variable_with_one_are_taken() {
 }
 
 #[test]
-fn a_way_past_the_pooler_is_taken_beside_a_database_and_nowhere_else() {
+fn a_direct_database_url_is_accepted_only_with_a_database_url() {
     let pooled = [("DATABASE_URL", "postgres://pooler/d"), ("TOKEND_KEYS", KEY)];
     let direct = ["--direct-database-url", "postgres://direct/d", "--database-pooling", "transaction"];
     let Storage::Shared { database, direct: Some(past), .. } = serve(&direct, &pooled).unwrap().1 else {
@@ -46,7 +46,7 @@ fn a_way_past_the_pooler_is_taken_beside_a_database_and_nowhere_else() {
 }
 
 #[test]
-fn our_own_database_variable_wins_over_the_general_one_and_over_the_file() {
+fn tokend_database_url_wins_over_database_url_and_the_file() {
     let directory = TempDir::new().unwrap();
     let file = write(&directory, "tokend.toml", "database-url = \"postgres://file/d\"\n", 0o644);
     let host = |flags: &[&str], pairs: &[(&str, &str)]| {
@@ -161,7 +161,7 @@ fn a_part_that_cannot_be_used_is_named_and_not_repeated() {
 }
 
 #[test]
-fn variables_that_would_bind_psql_and_not_tokend_are_refused() {
+fn variables_that_psql_obeys_and_tokend_does_not_are_refused() {
     for (name, value) in [
         ("PGCHANNELBINDING", "require"),
         ("PGREQUIREAUTH", "scram-sha-256"),
@@ -181,7 +181,7 @@ fn variables_that_would_bind_psql_and_not_tokend_are_refused() {
 }
 
 #[test]
-fn a_named_authority_verifies_or_is_refused() {
+fn a_ca_that_would_not_be_used_is_refused() {
     let directory = TempDir::new().unwrap();
     let certificate = rcgen::generate_simple_self_signed(["h".to_owned()]).unwrap();
     let ca = write(&directory, "ca", &certificate.cert.pem(), 0o644);

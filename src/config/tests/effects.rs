@@ -54,7 +54,7 @@ fn refused(arguments: &[&str], pairs: &[(&str, &str)], setting: &str) {
 }
 
 #[test]
-fn a_setting_that_nothing_uses_is_refused_wherever_it_is_given() {
+fn a_setting_without_effect_is_refused_from_every_source() {
     let directory = TempDir::new().unwrap();
     for (name, value, others, missing) in SETTINGS {
         let flag = format!("--{name}");
@@ -76,7 +76,7 @@ fn a_setting_that_nothing_uses_is_refused_wherever_it_is_given() {
 }
 
 #[test]
-fn a_flag_that_allows_what_is_not_done_is_refused() {
+fn a_permission_that_nothing_needs_is_refused() {
     for (flag, others, allowed) in PERMISSIONS {
         refused(&[&[flag], others].concat(), &[], flag);
         let arguments = [&[flag], allowed].concat();

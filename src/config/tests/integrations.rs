@@ -4,7 +4,7 @@ use super::*;
 use crate::api::grpc::Origin;
 
 #[test]
-fn proxies_are_trusted_where_they_are_named_and_never_everybody() {
+fn only_named_proxies_are_trusted_and_never_all_networks() {
     let (settings, _) = serve(&[], &[]).unwrap();
     assert_eq!(settings.integrations.trusted_proxies.iter().count(), 0);
     let trusted = ["--ext-authz", "--trusted-proxies", "10.0.0.0/8, 2001:db8::/32"];
@@ -24,7 +24,7 @@ fn proxies_are_trusted_where_they_are_named_and_never_everybody() {
 }
 
 #[test]
-fn pages_may_call_from_the_origins_that_are_named() {
+fn only_pages_of_listed_origins_may_call() {
     assert!(serve(&[], &[]).unwrap().0.integrations.web_origins.is_empty());
     let (settings, _) =
         serve(&["--grpc-web-origins", "https://a.example, http://localhost:5173"], &[]).unwrap();
@@ -39,7 +39,7 @@ fn pages_may_call_from_the_origins_that_are_named() {
 }
 
 #[test]
-fn token_reviews_are_answered_where_a_scope_says_so() {
+fn token_reviews_are_answered_only_if_a_scope_is_set() {
     let found = |arguments: &[&str], environment: &[(&str, &str)]| {
         let arguments = [&["--http-listen", "127.0.0.1:9090"], arguments].concat();
         let review = serve(&arguments, environment).unwrap().0.integrations.token_review?;

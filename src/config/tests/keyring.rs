@@ -3,7 +3,7 @@
 use super::*;
 
 #[test]
-fn a_database_without_a_keyring_is_refused_and_told_how_to_make_one() {
+fn a_database_without_a_keyring_is_refused_with_how_to_create_one() {
     let refused = refusal(&["--database-url", URL], &[]);
 
     assert!(matches!(refused, ConfigError::NoKeyring), "{refused:?}");

@@ -15,7 +15,7 @@ fn refused_as_unverified(flags: &[&str], pairs: &[(&str, &str)]) -> bool {
 }
 
 #[test]
-fn a_database_on_another_host_is_reached_by_verified_tls_alone() {
+fn a_database_on_another_host_needs_verified_tls() {
     for (host, local) in [
         ("localhost", true),
         ("127.0.0.1", true),
@@ -47,7 +47,7 @@ fn a_database_on_another_host_is_reached_by_verified_tls_alone() {
 }
 
 #[test]
-fn the_host_that_counts_is_the_one_that_is_connected_to() {
+fn the_host_that_is_connected_to_counts() {
     for (url, refused) in [
         ("postgres://u@localhost/d?host=db.example", true),
         ("postgres://u@db.example/d?host=localhost", false),
@@ -59,7 +59,7 @@ fn the_host_that_counts_is_the_one_that_is_connected_to() {
 }
 
 #[test]
-fn the_way_past_a_pooler_is_held_to_the_same() {
+fn the_direct_database_url_has_the_same_rules() {
     let pooled = [("DATABASE_URL", "postgres://u@localhost/d")];
     let direct = |url| ["--direct-database-url", url];
 
@@ -69,7 +69,7 @@ fn the_way_past_a_pooler_is_held_to_the_same() {
 }
 
 #[test]
-fn every_command_with_a_database_is_held_to_it() {
+fn the_rules_hold_for_every_command_with_a_database() {
     let environment = environment(&[
         ("TOKEND_KEYS", KEY),
         (INSECURE, "false"),
@@ -88,7 +88,7 @@ fn every_command_with_a_database_is_held_to_it() {
 }
 
 #[test]
-fn spans_leave_this_machine_by_tls_unless_that_is_said() {
+fn spans_are_sent_to_another_host_only_over_tls_unless_allowed() {
     for endpoint in
         ["http://127.0.0.1:4317", "http://[::1]:4317", "http://localhost:4317/", "https://c.example"]
     {

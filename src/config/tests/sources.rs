@@ -83,7 +83,7 @@ fn a_broken_file_is_refused_without_quoting_it() {
 }
 
 #[test]
-fn unknown_and_empty_variables_are_left_alone() {
+fn unknown_and_empty_variables_are_ignored() {
     let (settings, _) = serve(&[], &[("TOKEND_NO_SUCH", "x"), ("TOKEND_LISTEN", "")]).unwrap();
 
     assert_eq!(settings.listen.port(), 50051);
@@ -126,7 +126,7 @@ fn a_cache_of_less_than_a_mebibyte_is_refused() {
 }
 
 #[test]
-fn room_for_less_than_a_few_pages_that_nobody_reads_is_refused() {
+fn response_memory_for_less_than_a_few_pages_is_refused() {
     assert!("10485760".parse::<ResponseMemoryBytes>().is_ok());
     assert!("10485759".parse::<ResponseMemoryBytes>().is_err());
 }
@@ -138,7 +138,7 @@ fn a_drain_of_more_than_ten_seconds_is_refused() {
 }
 
 #[test]
-fn the_data_directory_follows_the_account() {
+fn the_default_data_directory_depends_on_the_account() {
     let data_dir = |environment: &Environment, flags: &[&str]| match resolve(flags, environment) {
         Ok((_, Storage::Embedded { data_dir, .. })) => data_dir,
         _ => panic!("no data directory"),

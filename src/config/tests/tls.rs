@@ -3,7 +3,7 @@
 use super::*;
 
 #[test]
-fn plaintext_leaves_the_machine_only_when_that_is_said() {
+fn plaintext_beyond_loopback_must_be_allowed_explicitly() {
     for listen in ["0.0.0.0:1", "[::]:1", "192.0.2.1:1", "[::ffff:192.0.2.1]:1"] {
         let refused = refusal(&["--listen", listen], &[]);
 
@@ -47,7 +47,7 @@ fn a_mapping_with_an_unknown_scope_or_none_is_refused_by_name() {
 }
 
 #[test]
-fn a_mapping_that_does_not_say_the_kind_of_its_name_is_refused() {
+fn a_mapping_whose_name_has_no_kind_is_refused() {
     let directory = TempDir::new().unwrap();
     for name in ["spiffe://example.org/gateway", "admin.example.org", "ip:gateway", ""] {
         let file = MAPPING.replace("uri:spiffe://example.org/gateway", name);
@@ -70,7 +70,7 @@ fn two_mappings_for_one_name_are_refused() {
 }
 
 #[test]
-fn tls_files_without_those_that_they_need_are_refused() {
+fn tls_files_without_the_files_that_they_need_are_refused() {
     for flags in [
         &["--tls-certificate", "c"][..],
         &["--tls-key", "k"],

@@ -54,7 +54,7 @@ fn the_default_cost_is_owasps() {
 }
 
 #[test]
-fn every_hash_has_a_salt_of_its_own() {
+fn every_hash_has_its_own_salt() {
     let mut randomness = StdRng::seed_from_u64(1);
     let mut compute = || DurableHash::compute(&known_secret(), cheap(), &mut randomness).unwrap();
     assert_ne!(compute().as_str(), compute().as_str());
@@ -97,7 +97,7 @@ fn a_hash_of_another_kind_is_refused() {
 }
 
 #[test]
-fn parameters_other_than_m_t_p_once_each_in_this_order_are_refused() {
+fn only_the_parameters_m_t_p_in_this_order_are_accepted() {
     let foreign = [
         "m=64,t=1",
         "m=64,p=1",
@@ -129,7 +129,7 @@ fn an_output_of_other_than_32_bytes_is_refused() {
 }
 
 #[test]
-fn costs_keep_argon2s_bounds_and_an_error_carries_its_cause() {
+fn costs_are_within_argon2s_bounds_and_errors_have_their_cause() {
     for (memory_kib, iterations, parallelism) in [(7, 1, 1), (15, 1, 2), (64, 0, 1), (64, 1, 0)] {
         let error = DurableCost::new(memory_kib, iterations, parallelism).unwrap_err();
         assert!(matches!(error, DurableError::Cost(_)));
@@ -139,7 +139,7 @@ fn costs_keep_argon2s_bounds_and_an_error_carries_its_cause() {
 }
 
 #[test]
-fn debug_and_errors_show_nothing_of_the_hash() {
+fn debug_output_and_errors_do_not_show_the_hash() {
     assert_eq!(format!("{:?}", compute(cheap())), "DurableHash([redacted])");
     let error = verify("$canary$canary").unwrap_err();
     assert!(!format!("{error} {error:?}").contains("canary"));

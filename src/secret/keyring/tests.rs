@@ -22,7 +22,7 @@ fn ring(bytes: &[u8]) -> Keyring {
 }
 
 #[test]
-fn the_verifier_is_the_documented_one() {
+fn the_verifier_matches_the_documentation() {
     // From an independent implementation (Python's hmac and hashlib), for the key 11 22 22 … 22.
     let ring = ring(&[0x22]);
     let mac = ring.mac(&known_secret());
@@ -32,7 +32,7 @@ fn the_verifier_is_the_documented_one() {
 }
 
 #[test]
-fn what_a_request_asks_for_is_compared_under_the_key_that_signed_it() {
+fn a_request_is_compared_with_the_key_that_signed_it() {
     // From an independent implementation, for the same key.
     let mac = ring(&[0x22]).sign_request(b"body");
     assert_eq!(hex::encode(mac.tag), "d3a21f756f32d205632c2462e26a599828de08c60e77036c19ef356d524a7a9f");
@@ -42,7 +42,7 @@ fn what_a_request_asks_for_is_compared_under_the_key_that_signed_it() {
 }
 
 #[test]
-fn a_secret_is_derived_again_as_long_as_its_key_is_in_the_ring() {
+fn a_secret_can_be_derived_again_while_its_key_is_in_the_ring() {
     let request_id = RequestId::parse("0f1e2d3c-4b5a-4697-8899-aabbccddeeff").unwrap();
     let context = RequestContext {
         rpc: "CreateToken",
@@ -64,7 +64,7 @@ fn a_secret_is_derived_again_as_long_as_its_key_is_in_the_ring() {
 }
 
 #[test]
-fn a_match_tells_which_key_made_the_mac() {
+fn a_match_returns_the_key_that_made_the_mac() {
     let mac = ring(&[1]).mac(&known_secret());
     assert_eq!(ring(&[1, 2]).check(&known_secret(), &mac), MacMatch::Primary);
     assert_eq!(ring(&[2, 1]).check(&known_secret(), &mac), MacMatch::Older);
@@ -72,7 +72,7 @@ fn a_match_tells_which_key_made_the_mac() {
 }
 
 #[test]
-fn a_mac_serves_no_other_secret_and_no_other_id() {
+fn a_mac_matches_no_other_secret_and_no_other_id() {
     let (id, random) = ([5; 16], [6; 32]);
     let mac = ring(&[1]).mac(&secret(id, random));
     for other in [secret([4; 16], random), secret(id, [7; 32])] {
@@ -96,7 +96,7 @@ fn a_ring_is_read_in_order_with_comments_and_blank_lines() {
 }
 
 #[test]
-fn every_generated_entry_is_a_ring_of_its_own() {
+fn every_generated_entry_is_a_valid_ring() {
     let mut randomness = StdRng::seed_from_u64(1);
     let [first, second] = [(); 2].map(|()| {
         let entry = Keyring::generate_entry(&mut randomness).unwrap();
@@ -106,7 +106,7 @@ fn every_generated_entry_is_a_ring_of_its_own() {
 }
 
 #[test]
-fn a_bad_ring_is_told_by_its_line_and_never_by_its_content() {
+fn an_invalid_ring_is_reported_by_line_and_never_by_content() {
     let short = STANDARD.encode([7; 31]);
     for (text, expected) in [
         (String::new(), KeyringError::Empty),
@@ -124,7 +124,7 @@ fn a_bad_ring_is_told_by_its_line_and_never_by_its_content() {
 }
 
 #[test]
-fn debug_shows_ids_alone() {
+fn debug_output_shows_only_ids() {
     let ring = ring(&[1]);
     let mac = ring.mac(&known_secret());
     let shown = format!("{ring:?} {mac:?}");
@@ -160,7 +160,7 @@ fn repeats(shown: &str, text: &str) -> bool {
 
 proptest! {
     #[test]
-    fn reading_a_ring_never_panics_and_its_errors_never_repeat_it(lines in vec(line(), 0..6)) {
+    fn parsing_a_ring_never_panics_and_errors_never_repeat_it(lines in vec(line(), 0..6)) {
         let text = lines.join("\n");
         if let Err(error) = Keyring::parse(&text) {
             let shown = format!("{error} {error:?}");
@@ -169,7 +169,7 @@ proptest! {
     }
 
     #[test]
-    fn reading_any_text_as_a_ring_never_panics(text: String) {
+    fn parsing_any_text_as_a_ring_never_panics(text: String) {
         let _ = Keyring::parse(&text);
     }
 }

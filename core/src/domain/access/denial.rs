@@ -73,7 +73,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_denial_is_said_by_status_challenge_and_body() {
+    fn each_denial_has_a_status_a_challenge_and_a_body() {
         let missing = [Scope::parse("repo:read").unwrap(), Scope::parse("user:*").unwrap()];
         let invalid = Some(INVALID_CHALLENGE);
         for (denial, forbidden, challenge, body) in [

@@ -26,7 +26,7 @@ fn network(text: &str) -> Networks {
 }
 
 #[test]
-fn a_token_with_networks_makes_a_caller_only_from_within_them() {
+fn a_token_with_networks_makes_a_caller_only_inside_them() {
     let mut token = token(&["tokend:root"]);
     token.allowed_cidrs = network("10.0.0.0/8");
     let from = |peer: Option<&str>| {
@@ -95,7 +95,7 @@ fn only_root_reaches_other_organizations_and_verify_any_only_for_verdicts() {
 }
 
 #[test]
-fn an_organization_not_named_is_the_callers_own_and_for_root_the_default() {
+fn the_default_organization_is_the_callers_own_and_for_root_the_default_one() {
     let writer = caller(&["tokend:write"]);
     let root = caller(&["tokend:root"]);
     assert_eq!(writer.organization(None), Ok(organization("acme")));
@@ -123,7 +123,7 @@ fn a_reserved_scope_is_granted_only_by_its_holder_and_not_for_longer() {
 }
 
 #[test]
-fn a_privileged_token_is_managed_only_by_who_holds_all_its_reserved_scopes() {
+fn managing_a_privileged_token_needs_all_its_reserved_scopes() {
     let target = token(&["tokend:verify", "a:b"]);
     assert!(caller(&["tokend:write"]).may_manage(&target).is_err());
     assert!(caller(&["tokend:write", "tokend:verify"]).may_manage(&target).is_ok());
@@ -160,7 +160,7 @@ fn a_change_gives_a_privileged_token_nothing_that_the_caller_lacks() {
 }
 
 #[test]
-fn a_principal_reads_back_what_it_wrote() {
+fn a_principal_round_trips() {
     for principal in [Principal::Bootstrap, Principal::Token(TokenId::from_bytes([9; 16]))] {
         assert_eq!(Principal::parse(&principal.to_string()), Some(principal));
     }

@@ -90,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn one_message_is_read_here_whether_it_ends_the_body_or_an_empty_frame_does() {
+    fn one_message_is_read_with_or_without_a_trailing_empty_frame() {
         let message = Bytes::from_static(b"\0\0\0\0\x03\x0a\x01x");
         let (empty, half) = (Bytes::new(), Bytes::from_static(b"\0\0"));
         for (frames, expected) in [

@@ -87,7 +87,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_takes_room_until_its_headers_are_gone_and_reads_as_it_did() {
+    fn a_refusal_reserves_memory_until_its_headers_are_dropped() {
         let response_memory =
             ResponseMemory::new(10_000, 1, Metrics::new().unwrap().work.response_memory.clone());
         for status in [status::shutting_down(), Status::internal("as tonic"), Status::not_found("")] {
@@ -106,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn without_room_another_refusal_is_told() {
+    fn without_memory_for_a_refusal_a_shorter_one_is_sent() {
         let response_memory =
             ResponseMemory::new(100, 1, Metrics::new().unwrap().work.response_memory.clone());
         let mut held = headers(&status::shutting_down());
