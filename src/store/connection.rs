@@ -8,7 +8,8 @@ use std::time::Duration;
 use sqlx::postgres::{PgListener, PgPoolOptions};
 
 use super::clock::Clock;
-use super::pooling::{Pooling, Route, Session};
+use super::pooling::Session;
+use super::route::{Pooling, Route};
 use super::{Store, StoreError};
 
 /// The longest time of opening a connection.

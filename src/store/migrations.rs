@@ -9,7 +9,8 @@ use sqlx::{Connection as _, Executor as _, PgConnection, Row as _};
 use super::apply::apply;
 use super::migrate_error::MigrateError;
 use super::plan::{TableLock, locks};
-use super::pooling::{Pooling, Route, Session, Single};
+use super::pooling::{Session, Single};
+use super::route::{Pooling, Route};
 use super::{DEADLINE, StoreError, fitness};
 use crate::secret::Prefix;
 
