@@ -2,19 +2,15 @@
 //! page (a keyset), at most 10,000 rows of it, so that the last page costs what the first one does however
 //! few tokens match the filters, and tokens created or revoked meanwhile neither hide nor repeat others.
 
-use std::collections::BTreeMap;
-
 use futures_core::Stream;
-use sqlx::types::Json;
 use time::OffsetDateTime;
 use time::macros::datetime;
 use tokio_stream::StreamExt as _;
 use uuid::Uuid;
 
-use super::columns::{FIRST_MOMENT, Lenient, Time, unreadable_token};
+use super::columns::{FIRST_MOMENT, unreadable_token};
 use super::locks::clock;
-use super::pooling::Transaction;
-use super::rows::{self, TokenRow};
+use super::rows::{self, TokenRow, token_query};
 use super::{Store, StoreError};
 use crate::domain::page::{Listing, NamePart, Order, Position};
 use crate::domain::size::{self, MAX_PAGE_BYTES};
@@ -37,21 +33,7 @@ pub struct Walk {
 
 /// A row that matches the listing, or the last row of a scan that stopped at its row limit, or both.
 struct WalkRow {
-    id: Uuid,
-    organization_id: Lenient<String>,
-    user_id: Lenient<String>,
-    name: Lenient<String>,
-    scopes: Lenient<Vec<String>>,
-    labels: Lenient<Json<BTreeMap<String, String>>>,
-    allowed_cidrs: Lenient<Vec<String>>,
-    create_time: Lenient<Time>,
-    created_by: Lenient<String>,
-    expire_time: Lenient<Option<Time>>,
-    revoke_time: Lenient<Option<Time>>,
-    revoke_reason: Lenient<Option<String>>,
-    rotated_from: Lenient<Option<Uuid>>,
-    disable_time: Lenient<Option<Time>>,
-    last_use_time: Lenient<Option<Time>>,
+    token: TokenRow,
     shown: bool,
     last: bool,
 }
@@ -86,25 +68,20 @@ struct Filters<'a> {
 macro_rules! walk {
     ($connection:expr, $listing:expr, $filters:expr, $position:expr, $owner_key:literal, $owner:literal,
         $range:literal, $key:literal, $order:literal $(, $argument:expr)*) => {
-        Walk::read($listing, $filters, sqlx::query_as!(
-            WalkRow,
-            r#"SELECT id, organization_id AS "organization_id!: _", user_id AS "user_id!: _",
-                   name AS "name!: _", scopes AS "scopes!: _", labels AS "labels!: _",
-                   allowed_cidrs::text[] AS "allowed_cidrs!: _", create_time AS "create_time!: _",
-                   created_by AS "created_by!: _", expire_time AS "expire_time!: _",
-                   revoke_time AS "revoke_time!: _", revoke_reason AS "revoke_reason!: _",
-                   rotated_from AS "rotated_from!: _", disable_time AS "disable_time!: _",
-                   (SELECT u.last_use_time FROM token_uses u WHERE u.token_id = walk.id) AS "last_use_time!: _",
-                   coalesce(shown, false) AS "shown!", walked = 10000 AS "last!"
+        Walk::read($listing, $filters, token_query!(
+            query_as WalkRow,
+            r#"SELECT coalesce(shown, false) AS "shown!", walked = 10000 AS "last!","#,
+            "(SELECT u.last_use_time FROM token_uses u WHERE u.token_id = t.id), NULL::timestamptz",
+            [r#"AS "token!: _"
                FROM (
                    SELECT *, coalesce(expire_time, 'infinity') AS end_time, id_order(id) AS place,
                        row_number() OVER (ORDER BY "#
-                + $key
-                + r#") AS walked
+                $key
+                r#") AS walked
                    FROM tokens WHERE "#
-                + $owner_key + " AND " + $range + " ORDER BY " + $key
-                + r#" LIMIT 10000
-               ) AS walk
+                $owner_key " AND " $range " ORDER BY " $key
+                r#" LIMIT 10000
+               ) AS t
                CROSS JOIN LATERAL (
                    SELECT CASE WHEN revoke_time IS NOT NULL THEN $5 WHEN expire_time <= $13 THEN $4
                            WHEN disable_time IS NOT NULL THEN $12::bool ELSE $3::bool END
@@ -112,14 +89,14 @@ macro_rules! walk {
                        AND end_time <= coalesce($8::timestamptz, 'infinity')
                        AND ($9::text IS NULL OR position($9 IN lower(name COLLATE "C")) > 0)
                        AND ($10::timestamptz IS NULL OR coalesce((SELECT u.last_use_time FROM token_uses u
-                           WHERE u.token_id = walk.id), create_time) < $10)
+                           WHERE u.token_id = t.id), create_time) < $10)
                        AND "#
-                + $owner
-                + r#" AS shown
+                $owner
+                r#" AS shown
                ) AS filter
                WHERE shown OR walked = 10000
                ORDER BY "#
-                + $order + " LIMIT $11",
+                $order " LIMIT $11"],
             $position.0,
             $position.1,
             $filters.active,
@@ -175,6 +152,46 @@ macro_rules! walk_by_expire_time {
     };
 }
 
+/// Scans the index of the owner that the listing names.
+macro_rules! walk_of_owner {
+    ($walk:ident, $connection:expr, $listing:expr, $filters:expr, $position:expr) => {
+        match (
+            $listing.organization_id.as_ref().map(OrganizationId::as_str),
+            $listing.user_id.as_ref().map(UserId::as_str),
+        ) {
+            (Some(organization), Some(user)) => $walk!(
+                $connection,
+                $listing,
+                $filters,
+                $position,
+                "owner_key(organization_id, user_id) = owner_key($14, $15)",
+                "organization_id = $14 AND user_id = $15",
+                organization,
+                user
+            ),
+            (Some(organization), None) => $walk!(
+                $connection,
+                $listing,
+                $filters,
+                $position,
+                "owner_key(organization_id, '') = owner_key($14, '')",
+                "organization_id = $14",
+                organization
+            ),
+            (None, Some(user)) => $walk!(
+                $connection,
+                $listing,
+                $filters,
+                $position,
+                "owner_key('', user_id) = owner_key('', $14)",
+                "user_id = $14",
+                user
+            ),
+            (None, None) => $walk!($connection, $listing, $filters, $position, "true", "true"),
+        }
+    };
+}
+
 impl Store {
     /// Scans a listing from `position`, or from its start, until `limit` matching tokens are found or
     /// the scan reaches its row limit.
@@ -191,108 +208,28 @@ impl Store {
             // A transaction for its statement timeout: no scan continues after its caller has given up.
             let mut transaction = self.begin().await?;
             let filters = Filters::new(listing, limit, clock(&mut transaction).await?);
-            match listing.order {
+            let filters = &filters;
+            Ok(match listing.order {
                 Order::CreateTimeDescending => {
-                    by_create_time(&mut transaction, listing, position, &filters).await
+                    let position = before(listing, position);
+                    walk_of_owner!(walk_by_create_time, &mut transaction, listing, filters, position)
                 }
-                Order::ExpireTime => by_expire_time(&mut transaction, listing, position, &filters).await,
-            }
+                Order::ExpireTime => {
+                    let position =
+                        position.map_or((Some(SOONEST.0), SOONEST.1), |at| (at.time, rows::uuid(at.id)));
+                    walk_of_owner!(walk_by_expire_time, &mut transaction, listing, filters, position)
+                }
+            })
         })
         .await
     }
 }
 
-async fn by_create_time(
-    connection: &mut Transaction,
-    listing: &Listing,
-    position: Option<Position>,
-    filters: &Filters<'_>,
-) -> Result<Walk, StoreError> {
+/// Returns the position before which a scan in the order of creation continues.
+fn before(listing: &Listing, position: Option<Position>) -> (OffsetDateTime, Uuid) {
     let position = position.map_or(NEWEST, |at| (at.time.unwrap_or(NEWEST.0), rows::uuid(at.id)));
     // One bound only: with two, Postgres may start at the wrong one and scan everything between them.
-    let before = listing.created_before.map_or(NEWEST, |before| (before, Uuid::nil()));
-    let position = position.min(before);
-    let (organization, user) = owner(listing);
-    Ok(match (organization, user) {
-        (Some(organization), Some(user)) => walk_by_create_time!(
-            connection,
-            listing,
-            filters,
-            position,
-            "owner_key(organization_id, user_id) = owner_key($14, $15)",
-            "organization_id = $14 AND user_id = $15",
-            organization,
-            user
-        ),
-        (Some(organization), None) => {
-            walk_by_create_time!(
-                connection,
-                listing,
-                filters,
-                position,
-                "owner_key(organization_id, '') = owner_key($14, '')",
-                "organization_id = $14",
-                organization
-            )
-        }
-        (None, Some(user)) => {
-            walk_by_create_time!(
-                connection,
-                listing,
-                filters,
-                position,
-                "owner_key('', user_id) = owner_key('', $14)",
-                "user_id = $14",
-                user
-            )
-        }
-        (None, None) => walk_by_create_time!(connection, listing, filters, position, "true", "true"),
-    })
-}
-
-async fn by_expire_time(
-    connection: &mut Transaction,
-    listing: &Listing,
-    position: Option<Position>,
-    filters: &Filters<'_>,
-) -> Result<Walk, StoreError> {
-    let position = position.map_or((Some(SOONEST.0), SOONEST.1), |at| (at.time, rows::uuid(at.id)));
-    let (organization, user) = owner(listing);
-    Ok(match (organization, user) {
-        (Some(organization), Some(user)) => walk_by_expire_time!(
-            connection,
-            listing,
-            filters,
-            position,
-            "owner_key(organization_id, user_id) = owner_key($14, $15)",
-            "organization_id = $14 AND user_id = $15",
-            organization,
-            user
-        ),
-        (Some(organization), None) => {
-            walk_by_expire_time!(
-                connection,
-                listing,
-                filters,
-                position,
-                "owner_key(organization_id, '') = owner_key($14, '')",
-                "organization_id = $14",
-                organization
-            )
-        }
-        (None, Some(user)) => {
-            walk_by_expire_time!(
-                connection,
-                listing,
-                filters,
-                position,
-                "owner_key('', user_id) = owner_key('', $14)",
-                "user_id = $14",
-                user
-            )
-        }
-        (None, None) => walk_by_expire_time!(connection, listing, filters, position, "true", "true"),
-    })
+    position.min(listing.created_before.map_or(NEWEST, |before| (before, Uuid::nil())))
 }
 
 impl<'a> Filters<'a> {
@@ -331,13 +268,13 @@ impl Walk {
             let Some(row) = rows.try_next().await? else { break };
             shown += i64::from(row.shown);
             if row.last || shown == filters.limit {
-                walk.broken_off = position(listing.order, &row);
+                walk.broken_off = position(listing.order, &row.token);
             }
             if !row.shown {
                 continue;
             }
-            let id = row.id;
-            match rows::token(row.into()) {
+            let id = row.token.id;
+            match rows::token(row.token) {
                 Ok(token) => {
                     bytes += size::of_token(&token);
                     walk.tokens.push((token, filters.now));
@@ -351,7 +288,7 @@ impl Walk {
 
 /// Returns the position of a scan at this row; `None`: no later row can be read. An invalid time is
 /// before or after all others, so that only other such rows are skipped.
-fn position(order: Order, row: &WalkRow) -> Option<Position> {
+fn position(order: Order, row: &TokenRow) -> Option<Position> {
     let id = rows::token_id(row.id);
     match order {
         Order::CreateTimeDescending => {
@@ -367,34 +304,4 @@ fn position(order: Order, row: &WalkRow) -> Option<Position> {
             },
         }),
     }
-}
-
-impl From<WalkRow> for TokenRow {
-    fn from(row: WalkRow) -> Self {
-        Self {
-            id: row.id,
-            organization_id: row.organization_id,
-            user_id: row.user_id,
-            name: row.name,
-            scopes: row.scopes,
-            labels: row.labels,
-            allowed_cidrs: row.allowed_cidrs,
-            create_time: row.create_time,
-            created_by: row.created_by,
-            expire_time: row.expire_time,
-            revoke_time: row.revoke_time,
-            revoke_reason: row.revoke_reason,
-            rotated_from: row.rotated_from,
-            disable_time: row.disable_time,
-            last_use_time: row.last_use_time,
-            read_time: None,
-        }
-    }
-}
-
-fn owner(listing: &Listing) -> (Option<&str>, Option<&str>) {
-    (
-        listing.organization_id.as_ref().map(OrganizationId::as_str),
-        listing.user_id.as_ref().map(UserId::as_str),
-    )
 }

@@ -5,15 +5,13 @@ use std::collections::HashMap;
 use std::num::NonZeroU64;
 use std::time::Duration;
 
-use sqlx::postgres::PgRow;
-use sqlx::{Decode, Postgres, Row as _, Type};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::clock::Epoch;
 use super::columns::{Lenient, Time, unreadable_token};
 use super::connection::{Connection, within};
-use super::rows::{self, TokenRow};
+use super::rows::{self, TokenRow, token_query};
 use super::{Store, StoreError};
 use crate::domain::Record;
 use crate::secret::{DurableHash, Mac, TokenId};
@@ -28,17 +26,6 @@ pub struct Loaded {
     /// The requested ids whose rows cannot be read, each with the error.
     pub unreadable: Vec<(TokenId, StoreError)>,
 }
-
-/// Reads the rows whose ids are in `$1`, and, even when there are none, the database's time and whether
-/// its epoch is `$2`. Not checked at compile time, where every column could be NULL: each test that
-/// verifies a token checks it.
-const LOAD: &str = "
-    SELECT always.as_of, always.same_epoch,
-        t.id, organization_id, user_id, name, scopes, labels, allowed_cidrs::text[], create_time, created_by,
-        expire_time, revoke_time, revoke_reason, rotated_from, disable_time, mac, mac_key_id, revision
-    FROM (SELECT now() AS as_of, (SELECT epoch FROM server_epoch) IS NOT DISTINCT FROM $2 AS same_epoch)
-        AS always
-        LEFT JOIN tokens t ON t.id = ANY($1)";
 
 impl Connection {
     /// Reads the records with these ids. For those that are already `known`, only the revisions of
@@ -114,16 +101,32 @@ impl Connection {
         Ok((Loaded { as_of, records, unreadable: Vec::new() }, changed))
     }
 
-    /// Reads whole rows.
+    /// Reads whole rows and, even when there are none, the database's time and whether its epoch is the
+    /// same.
     async fn load(&mut self, ids: &[Uuid], epoch: &Epoch) -> Result<Loaded, StoreError> {
-        let rows = sqlx::query(LOAD).bind(ids).bind(epoch.as_str()).fetch_all(self.0.single()).await?;
+        let rows = token_query!(
+            query,
+            r#"SELECT always.as_of AS "as_of!: Time", always.same_epoch AS "same_epoch!",
+                   t.mac AS "mac!: Lenient<Vec<u8>>", t.mac_key_id AS "mac_key_id!: Lenient<Vec<u8>>",
+                   t.revision AS "revision!: Lenient<Option<i64>>","#,
+            "NULL::timestamptz, NULL::timestamptz",
+            [r#"AS "token?: TokenRow"
+               FROM (SELECT now() AS as_of, (SELECT epoch FROM server_epoch) IS NOT DISTINCT FROM $2 AS same_epoch)
+                   AS always
+                   LEFT JOIN tokens t ON t.id = ANY($1)"#],
+            ids,
+            epoch.as_str()
+        )
+        .fetch_all(self.0.single())
+        .await?;
         let first = rows.first().ok_or(sqlx::Error::RowNotFound)?;
-        let as_of = followed(first.try_get("same_epoch")?, first.try_get("as_of")?)?;
+        let as_of = followed(first.same_epoch, first.as_of)?;
         let mut loaded = Loaded { as_of, records: Vec::with_capacity(rows.len()), unreadable: Vec::new() };
-        for row in &rows {
-            let Some(id) = row.try_get::<Option<Uuid>, _>("id")? else { continue };
+        for row in rows {
+            let Some(token) = row.token else { continue };
+            let id = token.id;
             // A row that cannot be read is a failure only for the callers that ask for it.
-            match made(id, row) {
+            match record(token, row.mac_key_id, row.mac, row.revision) {
                 Ok(record) => loaded.records.push((rows::token_id(id), record)),
                 Err(column) => loaded.unreadable.push((rows::token_id(id), unreadable_token(id, column))),
             }
@@ -143,32 +146,14 @@ const fn bits(revision: i64) -> Option<NonZeroU64> {
 }
 
 /// Converts a row to a record; the error is the name of the column that cannot be read.
-fn made(id: Uuid, row: &PgRow) -> Result<Record, &'static str> {
-    let token = TokenRow {
-        id,
-        organization_id: column(row, "organization_id"),
-        user_id: column(row, "user_id"),
-        name: column(row, "name"),
-        scopes: column(row, "scopes"),
-        labels: column(row, "labels"),
-        allowed_cidrs: column(row, "allowed_cidrs"),
-        create_time: column(row, "create_time"),
-        created_by: column(row, "created_by"),
-        expire_time: column(row, "expire_time"),
-        revoke_time: column(row, "revoke_time"),
-        revoke_reason: column(row, "revoke_reason"),
-        rotated_from: column(row, "rotated_from"),
-        disable_time: column(row, "disable_time"),
-        last_use_time: Lenient(Some(None)),
-        read_time: None,
-    };
-    let mac = rows::mac(column(row, "mac_key_id"), column(row, "mac"))?;
-    let revision: Option<i64> = column(row, "revision").read("revision")?;
+fn record(
+    token: TokenRow,
+    mac_key_id: Lenient<Vec<u8>>,
+    mac: Lenient<Vec<u8>>,
+    revision: Lenient<Option<i64>>,
+) -> Result<Record, &'static str> {
+    let (mac, revision) = (rows::mac(mac_key_id, mac)?, revision.read("revision")?);
     Ok(Record::of_row(&rows::token(token)?, mac, revision.and_then(bits)))
-}
-
-fn column<'r, T: Decode<'r, Postgres> + Type<Postgres>>(row: &'r PgRow, name: &str) -> Lenient<T> {
-    Lenient(row.try_get(name).ok())
 }
 
 impl Store {

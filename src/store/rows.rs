@@ -1,10 +1,13 @@
-//! The row of a token and its conversion to the domain type. Used by every query that reads tokens; a
-//! row that tokend could not have written gives an error that names the column, never a guess, and
-//! affects no other row.
+//! The row of a token and its conversion to the domain type: the one place that lists its columns. Used
+//! by every query that reads tokens; a row that tokend could not have written gives an error that names
+//! the column, never a guess, and affects no other row.
 
 use std::collections::BTreeMap;
 
+use sqlx::postgres::PgTypeInfo;
+use sqlx::postgres::types::Oid;
 use sqlx::types::Json;
+use sqlx::{Postgres, Type};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
@@ -18,27 +21,35 @@ use crate::domain::{
 };
 use crate::secret::{KeyId, Mac, TokenId};
 
-/// The columns of `tokens` that make a [`Token`].
+/// What makes a [`Token`], in the order in which [`token_query`] selects it.
+#[derive(Debug, sqlx::Decode)]
 pub(super) struct TokenRow {
     pub(super) id: Uuid,
-    pub(super) organization_id: Lenient<String>,
-    pub(super) user_id: Lenient<String>,
-    pub(super) name: Lenient<String>,
-    pub(super) scopes: Lenient<Vec<String>>,
-    pub(super) labels: Lenient<Json<BTreeMap<String, String>>>,
-    pub(super) allowed_cidrs: Lenient<Vec<String>>,
+    organization_id: Lenient<String>,
+    user_id: Lenient<String>,
+    name: Lenient<String>,
+    scopes: Lenient<Vec<String>>,
+    labels: Lenient<Json<BTreeMap<String, String>>>,
+    allowed_cidrs: Lenient<Vec<String>>,
     pub(super) create_time: Lenient<Time>,
-    pub(super) created_by: Lenient<String>,
+    created_by: Lenient<String>,
     pub(super) expire_time: Lenient<Option<Time>>,
-    pub(super) revoke_time: Lenient<Option<Time>>,
-    pub(super) revoke_reason: Lenient<Option<String>>,
-    pub(super) rotated_from: Lenient<Option<Uuid>>,
-    pub(super) disable_time: Lenient<Option<Time>>,
+    revoke_time: Lenient<Option<Time>>,
+    revoke_reason: Lenient<Option<String>>,
+    rotated_from: Lenient<Option<Uuid>>,
+    disable_time: Lenient<Option<Time>>,
     /// From `token_uses`; `None` if that is not joined.
-    pub(super) last_use_time: Lenient<Option<Time>>,
+    last_use_time: Lenient<Option<Time>>,
     /// The database's time when the statement began; not a column of the table. `None` if not
     /// requested.
-    pub(super) read_time: Option<Time>,
+    read_time: Option<Time>,
+}
+
+impl Type<Postgres> for TokenRow {
+    fn type_info() -> PgTypeInfo {
+        // The type of rows without a name, the same in every database.
+        PgTypeInfo::with_oid(Oid(2249))
+    }
 }
 
 impl TokenRow {
@@ -48,28 +59,35 @@ impl TokenRow {
     }
 }
 
-/// Builds the query for [`TokenRow`]s whose text ends with the given clauses.
+/// Builds a query whose rows have a [`TokenRow`] beside whatever else it selects: one value, NULL where
+/// there is no token. The text before it ends with what else is selected, the text after it begins with
+/// its name. The table of tokens is `t`; `$elsewhere` are the last two fields of the row, which are not
+/// columns of it.
+macro_rules! token_query {
+    ($query:ident $($row:ident)?, $before:literal, $elsewhere:literal, [$($after:literal)*]
+        $(, $argument:expr)* $(,)?) => {
+        sqlx::$query!(
+            $($row,)?
+            $before
+                + " CASE WHEN t.id IS NOT NULL THEN ROW(t.id, t.organization_id, t.user_id, t.name, t.scopes,
+                   t.labels, t.allowed_cidrs::text[], t.create_time, t.created_by, t.expire_time, t.revoke_time,
+                   t.revoke_reason, t.rotated_from, t.disable_time, "
+                + $elsewhere + ") END " $(+ $after)*
+            $(, $argument)*
+        )
+    };
+}
+pub(super) use token_query;
+
+/// Builds the query for the [`TokenRow`]s that the clauses select, with their last use and the time of
+/// reading.
 macro_rules! select_tokens {
     ($clauses:literal $(, $argument:expr)* $(,)?) => {
-        sqlx::query_as!(
-            TokenRow,
-            r#"SELECT id, organization_id AS "organization_id!: _",
-                   user_id AS "user_id!: _", name AS "name!: _",
-                   scopes AS "scopes!: _",
-                   labels AS "labels!: _",
-                   allowed_cidrs::text[] AS "allowed_cidrs!: _",
-                   create_time AS "create_time!: _",
-                   created_by AS "created_by!: _",
-                   expire_time AS "expire_time!: _",
-                   revoke_time AS "revoke_time!: _",
-                   revoke_reason AS "revoke_reason!: _",
-                   rotated_from AS "rotated_from!: _",
-                   disable_time AS "disable_time!: _",
-                   (SELECT u.last_use_time FROM token_uses u WHERE u.token_id = tokens.id)
-                       AS "last_use_time!: _",
-                   statement_timestamp() AS "read_time: _"
-               FROM tokens "#
-                + $clauses
+        $crate::store::rows::token_query!(
+            query_scalar,
+            "SELECT",
+            "(SELECT u.last_use_time FROM token_uses u WHERE u.token_id = t.id), statement_timestamp()",
+            [r#"AS "token!: TokenRow" FROM tokens t "# $clauses]
             $(, $argument)*
         )
     };

@@ -1,19 +1,17 @@
 //! Reads what watchers receive: the changes that the feed follows, with the details of each. Called by
 //! the watch hub, on its own connection.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
-use sqlx::types::Json;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::StoreError;
 use super::changes::Snapshot;
 use super::clock::Epoch;
-use super::columns::{Lenient, Time, unreadable, unreadable_token};
+use super::columns::{Time, unreadable, unreadable_token};
 use super::connection::{Connection, within};
-use super::rows::{self, TokenRow};
+use super::rows::{self, TokenRow, token_query};
 use crate::domain::{OrganizationId, Token};
 use crate::secret::TokenId;
 
@@ -89,24 +87,15 @@ impl Connection {
         deadline: Duration,
     ) -> Result<WatchPage, StoreError> {
         within(deadline, async {
-            let found = sqlx::query!(
+            let found = token_query!(
+                query,
                 r#"SELECT always.snapshot AS "snapshot!", always.now AS "now!: Time", always.epoch AS "epoch?",
                        always.purged AS "purged!", c.sequence AS "sequence?", c.token_id AS "token_id?",
                        c.organization_id AS change_organization, c.change_time AS "change_time?: Time",
                        (SELECT max(e.kind) FROM token_events e
-                        WHERE e.token_id = c.token_id AND e.xid = c.xid) AS kind,
-                       t.id AS "id?", t.organization_id AS "organization_id!: Lenient<String>",
-                       t.user_id AS "user_id!: Lenient<String>", t.name AS "name!: Lenient<String>",
-                       t.scopes AS "scopes!: Lenient<Vec<String>>",
-                       t.labels AS "labels!: Lenient<Json<BTreeMap<String, String>>>",
-                       t.allowed_cidrs::text[] AS "allowed_cidrs!: Lenient<Vec<String>>",
-                       t.create_time AS "create_time!: Lenient<Time>",
-                       t.created_by AS "created_by!: Lenient<String>",
-                       t.expire_time AS "expire_time!: Lenient<Option<Time>>",
-                       t.revoke_time AS "revoke_time!: Lenient<Option<Time>>",
-                       t.revoke_reason AS "revoke_reason!: Lenient<Option<String>>",
-                       t.rotated_from AS "rotated_from!: Lenient<Option<Uuid>>",
-                       t.disable_time AS "disable_time!: Lenient<Option<Time>>"
+                        WHERE e.token_id = c.token_id AND e.xid = c.xid) AS kind,"#,
+                "NULL::timestamptz, NULL::timestamptz",
+                [r#"AS "token?: TokenRow"
                    FROM (SELECT pg_current_snapshot()::text AS snapshot, now() AS now,
                              (SELECT epoch FROM server_epoch) AS epoch,
                              -- As the feed's poll judges it: see changes.rs.
@@ -131,7 +120,7 @@ impl Connection {
                            ORDER BY sequence LIMIT $4
                        ) AS c ON true
                        LEFT JOIN tokens t ON t.id = c.token_id
-                   ORDER BY c.sequence"#,
+                   ORDER BY c.sequence"#],
                 since.map(Snapshot::as_str),
                 until.map(Snapshot::as_str),
                 behind.unwrap_or(i64::MIN),
@@ -151,26 +140,7 @@ impl Connection {
             };
             for row in found {
                 let Some(token_id) = row.token_id else { continue };
-                let token = row.id.map(|id| {
-                    rows::token(TokenRow {
-                        id,
-                        organization_id: row.organization_id,
-                        user_id: row.user_id,
-                        name: row.name,
-                        scopes: row.scopes,
-                        labels: row.labels,
-                        allowed_cidrs: row.allowed_cidrs,
-                        create_time: row.create_time,
-                        created_by: row.created_by,
-                        expire_time: row.expire_time,
-                        revoke_time: row.revoke_time,
-                        revoke_reason: row.revoke_reason,
-                        rotated_from: row.rotated_from,
-                        disable_time: row.disable_time,
-                        last_use_time: Lenient(Some(None)),
-                        read_time: None,
-                    })
-                });
+                let token = row.token.map(rows::token);
                 let change_time = row.change_time.and_then(Time::moment).unwrap_or(page.database_time);
                 page.changes.push(change(
                     token_id,

@@ -70,11 +70,11 @@ pub(super) fn list_request(message: proto::ListTokensRequest) -> Result<ListToke
         violations.take("organization_id", optional(&message.organization_id, OrganizationId::parse));
     let user_id = violations.take("user_id", optional(&message.user_id, UserId::parse));
     let states = states(&message.states, &mut violations);
-    let mut moment = |field, time: Option<_>| violations.take(field, time.map(whole_instant).transpose());
-    let created_after = moment("created_after", message.created_after);
-    let created_before = moment("created_before", message.created_before);
-    let expires_before = moment("expires_before", message.expires_before);
-    let unused_since = moment("unused_since", message.unused_since);
+    let mut bound = |field, time: Option<_>| violations.take(field, time.map(whole_instant).transpose());
+    let created_after = bound("created_after", message.created_after);
+    let created_before = bound("created_before", message.created_before);
+    let expires_before = bound("expires_before", message.expires_before);
+    let unused_since = bound("unused_since", message.unused_since);
     let name_contains = violations.take("name_contains", optional(&message.name_contains, NamePart::parse));
     let order = violations.take("order_by", order(&message.order_by));
     let page_size = violations.take("page_size", page_size(message.page_size));
