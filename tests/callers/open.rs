@@ -27,10 +27,10 @@ async fn health_lists_all_services_and_watches_unknown_ones() {
     let mut client = HealthClient::new(replica.channel());
 
     let listed = client.list(HealthListRequest {}).await.unwrap().into_inner().statuses;
-    let listed: BTreeMap<_, _> = listed.into_iter().map(|(name, said)| (name, said.status())).collect();
+    let listed: BTreeMap<_, _> = listed.into_iter().map(|(name, output)| (name, output.status())).collect();
     assert_eq!(
         listed,
-        [("", Serving), (SERVICE, Serving)].map(|(name, said)| (name.to_owned(), said)).into()
+        [("", Serving), (SERVICE, Serving)].map(|(name, output)| (name.to_owned(), output)).into()
     );
 
     let unknown = || HealthCheckRequest { service: "tokend.v1.Elsewhere".to_owned() };

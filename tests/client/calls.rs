@@ -12,7 +12,7 @@ use tokend_client::{
 
 use super::asking::{client_at, root, scopes, with};
 use crate::support::client::{forged, unknown_id};
-use crate::support::proxy::{Proxy, Way};
+use crate::support::proxy::{LinkState, Proxy};
 use crate::support::replica::Replica;
 use crate::support::{eventually, in_time};
 
@@ -124,9 +124,13 @@ async fn the_last_root_token_ends_only_by_force_and_the_log_has_the_reason() {
         let events = with(EventListing::default(), |it| it.token_id = Some(id));
         let event = client.list_token_events(&events, None).await.unwrap().items.swap_remove(0);
         let reason = event.changes.iter().find(|change| change.field.ends_with("_reason"));
-        let told = matches!(event.kind, Some(TokenEventKind::Revoked | TokenEventKind::Disabled));
-        assert_eq!(reason.and_then(|reason| reason.new.as_deref()), told.then_some("lost"), "{event:?}");
-        assert_eq!(told, !matches!(end, End::Update | End::Rotate), "{end:?}");
+        let has_reason = matches!(event.kind, Some(TokenEventKind::Revoked | TokenEventKind::Disabled));
+        assert_eq!(
+            reason.and_then(|reason| reason.new.as_deref()),
+            has_reason.then_some("lost"),
+            "{event:?}"
+        );
+        assert_eq!(has_reason, !matches!(end, End::Update | End::Rotate), "{end:?}");
     }
 }
 
@@ -169,7 +173,7 @@ async fn changes_after_a_position_are_reported() {
     let made = client.create_token(NewToken::new("ada", "laptop", Expiration::Never)).await.unwrap().token;
 
     let mut changes = client.watch_tokens(None, Some(&begin)).await.unwrap();
-    let told = in_time("the change", async {
+    let reading = in_time("the change", async {
         loop {
             let batch = changes.next().await.unwrap().unwrap();
             if let Some(change) = batch.changes.into_iter().find(|change| change.token_id == made.id) {
@@ -177,8 +181,8 @@ async fn changes_after_a_position_are_reported() {
             }
         }
     });
-    let told = told.await;
-    assert_eq!((told.kind, told.token.unwrap().id), (ChangeKind::Created, made.id));
+    let change = reading.await;
+    assert_eq!((change.kind, change.token.unwrap().id), (ChangeKind::Created, made.id));
     let refused = client.watch_tokens(None, Some("nonsense")).await;
     assert_eq!(refused.unwrap_err().kind(), ErrorKind::Invalid);
 }
@@ -203,13 +207,13 @@ async fn a_refusal_names_what_it_is_about() {
 #[tokio::test]
 async fn a_call_whose_response_is_lost_is_retried_and_creates_one_token() {
     let replica = Replica::start().await;
-    let proxy = Proxy::to_port(replica.address, Way::Open).await;
+    let proxy = Proxy::to_port(replica.address, LinkState::Open).await;
     let client = client_at(proxy.address(), &replica.installation.root_secret);
     client.list_tokens(&Listing::default(), None).await.unwrap();
 
     // The server's responses are delayed, then the connection is cut: the call was made, its
     // response is lost.
-    proxy.turn(Way::Slow(Duration::from_millis(300)));
+    proxy.set(LinkState::Slow(Duration::from_millis(300)));
     let new = NewToken::new("grace", "laptop", Expiration::Never);
     let making = tokio::spawn({
         let client = client.clone();
@@ -221,7 +225,7 @@ async fn a_call_whose_response_is_lost_is_retried_and_creates_one_token() {
         (direct.list_tokens(&listing, None).await.unwrap().items.len() == 1).then_some(())
     })
     .await;
-    proxy.turn(Way::Open);
+    proxy.set(LinkState::Open);
     proxy.cut();
 
     let made = in_time("the second call", making).await.unwrap().unwrap();
@@ -234,20 +238,20 @@ async fn a_call_whose_response_is_lost_is_retried_and_creates_one_token() {
 #[tokio::test]
 async fn an_unreachable_tokend_makes_the_outcome_unknown() {
     let replica = Replica::start().await;
-    let proxy = Proxy::to_port(replica.address, Way::Cut).await;
+    let proxy = Proxy::to_port(replica.address, LinkState::Cut).await;
     let client = client_at(proxy.address(), &replica.installation.root_secret);
 
     let away = client.list_tokens(&Listing::default(), None).await.unwrap_err();
     assert_eq!(away.kind(), ErrorKind::Unavailable);
 
-    proxy.turn(Way::Open);
+    proxy.set(LinkState::Open);
     assert!(client.list_tokens(&Listing::default(), None).await.is_ok());
 }
 
 #[tokio::test]
 async fn a_silent_connection_is_closed_long_before_the_deadline_of_a_call() {
     let replica = Replica::start().await;
-    let proxy = Proxy::to_port(replica.address, Way::Open).await;
+    let proxy = Proxy::to_port(replica.address, LinkState::Open).await;
     let client = Connection::to(format!("http://{}", proxy.address()))
         .secret((&*replica.installation.root_secret).into())
         .call_timeout(Duration::from_mins(5))
@@ -256,7 +260,7 @@ async fn a_silent_connection_is_closed_long_before_the_deadline_of_a_call() {
         .unwrap();
     client.list_tokens(&Listing::default(), None).await.unwrap();
 
-    proxy.turn(Way::Held);
+    proxy.set(LinkState::Stalled);
 
     let silent = client.list_tokens(&Listing::default(), None).await.unwrap_err();
     assert_eq!(silent.kind(), ErrorKind::Unavailable, "its pings had no answer: {silent}");

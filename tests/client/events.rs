@@ -36,12 +36,21 @@ async fn events_name_actor_acting_user_and_changes() {
     }
     assert_eq!((creation.acting_user.as_deref(), update.acting_user.as_deref()), (Some("grace"), None));
     assert_eq!(creation.event_time, made.token.create_time);
-    let told = |change: &FieldChange| (change.field.clone(), change.old.clone(), change.new.clone());
+    let reported = |change: &FieldChange| (change.field.clone(), change.old.clone(), change.new.clone());
     let change = |field: &str, old: Option<&str>, new: &str| {
         (field.to_owned(), old.map(str::to_owned), Some(new.to_owned()))
     };
-    assert_eq!(update.changes.iter().map(told).collect::<Vec<_>>(), [change("name", Some("laptop"), "desk")]);
-    assert!(revocation.changes.iter().map(told).any(|told| told == change("revoke_reason", None, "lost")));
+    assert_eq!(
+        update.changes.iter().map(reported).collect::<Vec<_>>(),
+        [change("name", Some("laptop"), "desk")]
+    );
+    assert!(
+        revocation
+            .changes
+            .iter()
+            .map(reported)
+            .any(|reported| reported == change("revoke_reason", None, "lost"))
+    );
 }
 
 #[tokio::test]

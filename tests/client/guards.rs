@@ -22,7 +22,7 @@ use crate::setup::Made;
 use crate::support::client::{created, created_with, ordinary, revoked, texts};
 use crate::support::eventually;
 use crate::support::http::{Reply, send};
-use crate::support::proxy::{Proxy, Way};
+use crate::support::proxy::{LinkState, Proxy};
 use crate::support::replica::Replica;
 
 /// All kinds of verifiers, of a root caller.
@@ -176,7 +176,7 @@ async fn the_client_address_is_checked_if_it_is_known() {
 async fn a_request_that_cannot_be_checked_is_refused() {
     let replica = Replica::start().await;
     let reader: Made = created_with(&mut replica.root(), "acme", &["repo:read"]).await.into();
-    let proxy = Proxy::to_port(replica.address, Way::Cut).await;
+    let proxy = Proxy::to_port(replica.address, LinkState::Cut).await;
     let client = client_at(proxy.address(), &replica.installation.root_secret);
     let address = serve(guard(Verifier::unary(client))).await;
     let bearer = format!("Bearer {}", reader.secret);
@@ -236,7 +236,7 @@ async fn a_tonic_guard_admits_exactly_what_tokend_admits_and_refuses_with_grpc_c
         assert_eq!(refused(Some("Bearer nonsense".to_owned())).await, Code::Unauthenticated);
     }
 
-    let proxy = Proxy::to_port(replica.address, Way::Cut).await;
+    let proxy = Proxy::to_port(replica.address, LinkState::Cut).await;
     let away = client_at(proxy.address(), &replica.installation.root_secret);
     let channel = serve_grpc(Guard::new(Verifier::unary(away))).await;
     assert_eq!(check(&channel, Some(&bearer(&reader))).await.unwrap_err().code(), Code::Unavailable);
@@ -267,12 +267,12 @@ async fn every_refusal_and_nothing_else_is_reported_with_its_reason() {
     let replica = Replica::start().await;
     let reader: Made = created_with(&mut replica.root(), "acme", &["repo:read"]).await.into();
     let other: Made = created_with(&mut replica.root(), "acme", &[]).await.into();
-    let proxy = Proxy::to_port(replica.address, Way::Open).await;
+    let proxy = Proxy::to_port(replica.address, LinkState::Open).await;
     let connection = Connection::to(format!("http://{}", proxy.address()))
         .secret((&*replica.installation.root_secret).into())
         .call_timeout(Duration::from_secs(2));
-    let told = Arc::new(Mutex::new(Vec::new()));
-    let telling = Arc::clone(&told);
+    let reported = Arc::new(Mutex::new(Vec::new()));
+    let telling = Arc::clone(&reported);
     let guard = Guard::new(Verifier::unary(connection.open().unwrap()))
         .require_at("/", ["repo:read"])
         .unwrap()
@@ -300,11 +300,11 @@ async fn every_refusal_and_nothing_else_is_reported_with_its_reason() {
     assert_eq!(get("/", "nonsense").await, 401);
     assert_eq!(get("/", &other.secret).await, 403);
     assert_eq!(get("/admin", &reader.secret).await, 403);
-    proxy.turn(Way::Cut);
+    proxy.set(LinkState::Cut);
     assert_eq!(get("/", &reader.secret).await, 503);
 
-    let told = std::mem::take(&mut *told.lock().unwrap());
-    assert_eq!(told, ["/ credential", "/ malformed", "/ scope", "/admin closed", "/ unknown"]);
+    let reported = std::mem::take(&mut *reported.lock().unwrap());
+    assert_eq!(reported, ["/ credential", "/ malformed", "/ scope", "/admin closed", "/ unknown"]);
 }
 
 /// What is logged at WARN and above, on this thread.
@@ -325,7 +325,7 @@ impl std::io::Write for Log {
 async fn an_outage_is_logged_once_with_its_cause() {
     let replica = Replica::start().await;
     let reader: Made = created_with(&mut replica.root(), "acme", &["repo:read"]).await.into();
-    let proxy = Proxy::to_port(replica.address, Way::Cut).await;
+    let proxy = Proxy::to_port(replica.address, LinkState::Cut).await;
     let log = Log::default();
     let writer = log.clone();
     let subscriber = tracing_subscriber::fmt()

@@ -10,7 +10,7 @@ use tokio::task::JoinSet;
 use super::asking::{client_at, holding, is_held, judged_here, root, scopes, verdict};
 use crate::setup::{Made, becomes, made};
 use crate::support::client::{created, created_with, forged, mask, ordinary, revoked, texts};
-use crate::support::proxy::{Proxy, Way};
+use crate::support::proxy::{LinkState, Proxy};
 use crate::support::replica::Replica;
 use crate::support::{eventually, in_time};
 
@@ -74,7 +74,7 @@ async fn unknown_secrets_are_sent_each_time_and_malformed_ones_never() {
             assert_eq!(verifier.local_status().unwrap().asked, asked + 1, "{secret}");
         }
     }
-    let away = Proxy::to_port(replica.address, Way::Cut).await;
+    let away = Proxy::to_port(replica.address, LinkState::Cut).await;
     let knows_nothing =
         Verifier::local(client_at(away.address(), &replica.installation.root_secret), LocalConfig::default())
             .unwrap();
@@ -268,15 +268,15 @@ async fn the_watch_uses_the_callers_credential_on_every_connection() {
 #[tokio::test]
 async fn a_cut_connection_keeps_the_cache_and_lost_changes_clear_it() {
     let replica = Replica::start().await;
-    let proxy = Proxy::to_port(replica.address, Way::Open).await;
+    let proxy = Proxy::to_port(replica.address, LinkState::Open).await;
     let watch = client_at(proxy.address(), &replica.installation.root_secret);
     let (verifier, token) = holding(&replica, LocalConfig::default().watch_through(watch)).await;
     let other = made(&mut replica.root()).await;
     is_held(&verifier, &other).await;
 
-    proxy.turn(Way::Cut);
+    proxy.set(LinkState::Cut);
     revoked(&mut replica.root(), &other.id, "").await;
-    proxy.turn(Way::Open);
+    proxy.set(LinkState::Open);
     eventually("what was missed is heard of", async || {
         (verdict(&verifier, &other.secret).await == Verdict::Revoked).then_some(())
     })
@@ -285,10 +285,10 @@ async fn a_cut_connection_keeps_the_cache_and_lost_changes_clear_it() {
     assert_eq!(verifier.local_status().unwrap().starts, 1);
 
     // While there is no watch, a token is revoked and the record of that purged.
-    proxy.turn(Way::Cut);
+    proxy.set(LinkState::Cut);
     let database = &replica.installation.database;
     crate::setup::revoke_unrecorded(database, &token).await;
-    proxy.turn(Way::Open);
+    proxy.set(LinkState::Open);
     eventually("it begins anew", async || (verifier.local_status().unwrap().starts == 2).then_some(())).await;
     // Asked of tokend, which may lag as far as it declares, and not cached meanwhile.
     eventually("the revocation is known", async || {
@@ -319,7 +319,7 @@ async fn an_old_record_is_requested_again_without_a_reported_change() {
 #[tokio::test]
 async fn a_verifier_reports_whether_it_is_ready_and_why_not() {
     let replica = Replica::start().await;
-    let proxy = Proxy::to_port(replica.address, Way::Cut).await;
+    let proxy = Proxy::to_port(replica.address, LinkState::Cut).await;
     let client = Connection::to(format!("http://{}", proxy.address()))
         .secret((&*replica.installation.root_secret).into())
         .call_timeout(Duration::from_millis(500));
@@ -329,13 +329,13 @@ async fn a_verifier_reports_whether_it_is_ready_and_why_not() {
     let error = eventually("why it is not ready", async || status().last_error).await;
     assert!(matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::DeadlineExceeded), "{error:?}");
     assert!(!status().ready());
-    proxy.turn(Way::Open);
+    proxy.set(LinkState::Open);
     eventually("it is ready", async || {
         let status = status();
         status.ready().then(|| assert!(status.last_error.is_none()))
     })
     .await;
-    proxy.turn(Way::Cut);
+    proxy.set(LinkState::Cut);
     eventually("it is not", async || (!status().ready() && status().last_error.is_some()).then_some(()))
         .await;
 }

@@ -8,7 +8,7 @@ use tokio::task::JoinSet;
 use super::asking::{asked, client_at, root, verdict};
 use crate::setup::{Made, made};
 use crate::support::client::{created_with, forged, revoked};
-use crate::support::proxy::{Proxy, Way};
+use crate::support::proxy::{LinkState, Proxy};
 use crate::support::replica::Replica;
 use crate::support::{eventually, in_time};
 
@@ -68,19 +68,19 @@ async fn requests_beyond_the_limit_wait_in_order() {
 async fn unanswered_requests_are_sent_again_after_the_stream_breaks() {
     let replica = Replica::start().await;
     let tokens = some(&replica).await;
-    let proxy = Proxy::to_port(replica.address, Way::Open).await;
+    let proxy = Proxy::to_port(replica.address, LinkState::Open).await;
     let verifier =
         Verifier::multiplexed(client_at(proxy.address(), &replica.installation.root_secret)).unwrap();
     all_are_answered(&verifier, &tokens).await;
 
     for _ in 0..5 {
         // Held first, so that questions are in progress when it breaks.
-        proxy.turn(Way::Held);
+        proxy.set(LinkState::Stalled);
         let (others, all) = (verifier.clone(), tokens.clone());
         let asking = tokio::spawn(async move { all_are_answered(&others, &all).await });
         tokio::task::yield_now().await;
         proxy.cut();
-        proxy.turn(Way::Open);
+        proxy.set(LinkState::Open);
         asking.await.unwrap();
     }
 }
@@ -90,7 +90,7 @@ async fn a_draining_replica_is_replaced_by_the_next_one() {
     let first = Replica::start().await;
     let tokens = some(&first).await;
     let installation = first.installation.clone();
-    let proxy = Proxy::to_port(first.address, Way::Open).await;
+    let proxy = Proxy::to_port(first.address, LinkState::Open).await;
     let verifier = Verifier::multiplexed(client_at(proxy.address(), &installation.root_secret)).unwrap();
     all_are_answered(&verifier, &tokens).await;
 
@@ -127,7 +127,7 @@ async fn a_request_that_ends_the_stream_fails_no_other() {
 async fn a_silent_tokend_gives_no_verdict() {
     let replica = Replica::start().await;
     let token = made(&mut replica.root()).await;
-    let proxy = Proxy::to_port(replica.address, Way::Open).await;
+    let proxy = Proxy::to_port(replica.address, LinkState::Open).await;
     let client = tokend_client::Connection::to(format!("http://{}", proxy.address()))
         .secret((&*replica.installation.root_secret).into())
         .call_timeout(std::time::Duration::from_millis(500));
@@ -135,9 +135,9 @@ async fn a_silent_tokend_gives_no_verdict() {
         [Verifier::unary(client.open().unwrap()), Verifier::multiplexed(client.open().unwrap()).unwrap()]
     {
         assert_eq!(verdict(&verifier, &token.secret).await, Verdict::Valid);
-        proxy.turn(Way::Held);
+        proxy.set(LinkState::Stalled);
         assert_eq!(asked(&verifier, &token.secret).await.unwrap_err().kind(), ErrorKind::DeadlineExceeded);
-        proxy.turn(Way::Open);
+        proxy.set(LinkState::Open);
         eventually("it answers again", async || asked(&verifier, &token.secret).await.ok()).await;
     }
 }

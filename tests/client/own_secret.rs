@@ -53,7 +53,8 @@ async fn a_call_is_retried_within_its_deadline_while_tokend_restarts() {
     let first = Replica::start().await;
     let installation = first.installation.clone();
     let token = made(&mut first.root()).await;
-    let proxy = crate::support::proxy::Proxy::to_port(first.address, crate::support::proxy::Way::Open).await;
+    let proxy =
+        crate::support::proxy::Proxy::to_port(first.address, crate::support::proxy::LinkState::Open).await;
     let client = Connection::to(format!("http://{}", proxy.address()))
         .secret((&*installation.root_secret).into())
         .call_timeout(Duration::from_secs(15));

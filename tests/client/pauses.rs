@@ -36,8 +36,8 @@ fn required() -> Scopes {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[expect(clippy::print_stdout, reason = "how it is heard")]
 async fn the_process_that_is_paused() {
-    let Ok(told) = std::env::var(CHILD) else { return };
-    let [address, own, secret] = told.split(' ').collect::<Vec<_>>().try_into().unwrap();
+    let Ok(parameters) = std::env::var(CHILD) else { return };
+    let [address, own, secret] = parameters.split(' ').collect::<Vec<_>>().try_into().unwrap();
     let client = client_at(address.parse().unwrap(), own);
     let verifier = Verifier::local(client, LocalConfig::default().staleness(STALENESS)).unwrap();
     let required = required();
@@ -77,10 +77,10 @@ async fn late(replica: &Replica, expires: bool) -> Duration {
     };
     let made = created(&mut admin, request).await;
     let token = made.token.unwrap();
-    let told = format!("{} {} {}", replica.address, replica.installation.root_secret, made.secret);
+    let parameters = format!("{} {} {}", replica.address, replica.installation.root_secret, made.secret);
     let mut child = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "pauses::the_process_that_is_paused", "--nocapture"])
-        .env(CHILD, told)
+        .env(CHILD, parameters)
         .stdout(Stdio::piped())
         .kill_on_drop(true)
         .spawn()

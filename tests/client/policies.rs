@@ -13,7 +13,7 @@ use tokend_client::{
 use super::asking::{client_at, holder, root, scopes, with};
 use crate::support::crowd::tokens_of_all_sorts;
 use crate::support::eventually;
-use crate::support::proxy::{Proxy, Way};
+use crate::support::proxy::{LinkState, Proxy};
 use crate::support::replica::Replica;
 
 const DAY: Duration = Duration::from_hours(24);
@@ -173,13 +173,13 @@ async fn an_enforcement_whose_response_is_lost_says_so_and_can_be_restarted() {
     }
     let policy = with(Policy::default(), |it| it.most_active_tokens_per_user = NonZeroU32::new(1));
     direct.update_policy(None, &policy).await.unwrap();
-    let proxy = Proxy::to_port(replica.address, Way::Open).await;
+    let proxy = Proxy::to_port(replica.address, LinkState::Open).await;
     let client = client_at(proxy.address(), &replica.installation.root_secret);
     client.get_policy(None).await.unwrap();
 
     // The server's responses are delayed, then the connection is cut: it was done, but the list of
     // what was done is lost.
-    proxy.turn(Way::Slow(Duration::from_millis(300)));
+    proxy.set(LinkState::Slow(Duration::from_millis(300)));
     let enforcing = tokio::spawn({
         let client = client.clone();
         async move { client.enforce_policy(None, None).await }
@@ -192,7 +192,7 @@ async fn an_enforcement_whose_response_is_lost_says_so_and_can_be_restarted() {
         (direct.list_tokens(&active, None).await.unwrap().items.len() == 1).then_some(())
     })
     .await;
-    proxy.turn(Way::Open);
+    proxy.set(LinkState::Open);
     proxy.cut();
 
     assert_eq!(enforcing.await.unwrap().unwrap_err().kind(), ErrorKind::Unavailable);

@@ -14,7 +14,7 @@ use crate::fleet::{Process, url};
 use crate::hold::{Hold, make_holdable};
 use crate::setup::{Made, in_cache, is_valid, made, revoking};
 use crate::support::client::revoked;
-use crate::support::proxy::{Proxy, Way};
+use crate::support::proxy::{LinkState, Proxy};
 use crate::support::replica::{Installation, Replica};
 use crate::support::{eventually, in_time};
 
@@ -35,7 +35,7 @@ async fn ends_in_time(verifier: &Verifier, token: &Made, committed: Instant) {
 
 /// Creates a local verifier that watches through a proxy and asks directly, and a token that it has cached.
 async fn watched_through_a_proxy(replica: &Replica) -> (Proxy, Verifier, Made) {
-    let proxy = Proxy::to_port(replica.address, Way::Open).await;
+    let proxy = Proxy::to_port(replica.address, LinkState::Open).await;
     let watch = client_at(proxy.address(), &replica.installation.root_secret);
     let config = LocalConfig::default().staleness(STALENESS).watch_through(watch);
     let (verifier, token) = holding(replica, config).await;
@@ -87,7 +87,7 @@ async fn an_answer_in_flight_during_a_revocation_is_neither_cached_nor_valid() {
 
 #[tokio::test]
 async fn an_answer_of_a_lagging_replica_is_neither_cached_nor_used_after_a_reported_change() {
-    let (way, installation) = (Proxy::start(Way::Open).await, Installation::new().await);
+    let (way, installation) = (Proxy::start(LinkState::Open).await, Installation::new().await);
     let ahead = installation.serve(installation.config()).await;
     let mut config = installation.config();
     config.database = way.lead(&config.database);
@@ -99,7 +99,7 @@ async fn an_answer_of_a_lagging_replica_is_neither_cached_nor_used_after_a_repor
         Verifier::local(root(&behind), LocalConfig::default().watch_through(root(&ahead))).unwrap();
     is_held(&verifier, &token).await;
 
-    way.turn(Way::Held);
+    way.set(LinkState::Stalled);
     revoked(&mut ahead.root(), &token.id, "").await;
 
     eventually("it is heard of", async || judged_here(&verifier, &token.secret).is_none().then_some(()))
@@ -110,7 +110,7 @@ async fn an_answer_of_a_lagging_replica_is_neither_cached_nor_used_after_a_repor
         assert!(asked(&verifier, &token.secret).await.is_err());
         assert_eq!(judged_here(&verifier, &token.secret), None);
     }
-    way.turn(Way::Open);
+    way.set(LinkState::Open);
     becomes_known(&verifier, &token).await;
 }
 
@@ -119,14 +119,14 @@ async fn a_blocked_watch_ends_local_verdicts() {
     let replica = Replica::start().await;
     let (proxy, verifier, token) = watched_through_a_proxy(&replica).await;
 
-    proxy.turn(Way::Held);
+    proxy.set(LinkState::Stalled);
     revoked(&mut replica.root(), &token.id, "").await;
     let committed = Instant::now();
 
     ends_in_time(&verifier, &token, committed).await;
     // It is asked of tokend, and answered.
     assert_eq!(verdict(&verifier, &token.secret).await, Verdict::Revoked);
-    proxy.turn(Way::Open);
+    proxy.set(LinkState::Open);
     eventually("it judges again", async || {
         verifier.local_status().unwrap().age.filter(|age| *age < STALENESS)
     })
@@ -140,7 +140,7 @@ async fn a_constant_delay_of_the_watch_is_accounted_for() {
     let (proxy, verifier, token) = watched_through_a_proxy(&replica).await;
 
     // Messages continue to come, as often as before.
-    proxy.turn(Way::Slow(2 * STALENESS));
+    proxy.set(LinkState::Slow(2 * STALENESS));
     revoked(&mut replica.root(), &token.id, "").await;
     let committed = Instant::now();
 
@@ -179,19 +179,19 @@ async fn a_frozen_tokend_ends_local_verdicts_and_gives_none() {
 
 #[tokio::test]
 async fn an_unreachable_database_ends_local_verdicts() {
-    let (way, installation) = (Proxy::start(Way::Open).await, Installation::new().await);
+    let (way, installation) = (Proxy::start(LinkState::Open).await, Installation::new().await);
     let mut config = installation.config();
     config.database = way.lead(&config.database);
     let replica = installation.serve(config).await;
     let (verifier, token) = holding(&replica, LocalConfig::default().staleness(STALENESS)).await;
 
     // The stream stays open, but silent.
-    way.turn(Way::Held);
+    way.set(LinkState::Stalled);
     installation.database.execute(revoking(&token)).await;
     let committed = Instant::now();
 
     ends_in_time(&verifier, &token, committed).await;
-    way.turn(Way::Open);
+    way.set(LinkState::Open);
     eventually("it is known", async || {
         let verdict = asked(&verifier, &token.secret).await.ok()?.verdict;
         (verdict == Verdict::Revoked).then_some(())

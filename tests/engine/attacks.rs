@@ -15,7 +15,7 @@ use tokio::task::JoinSet;
 use tonic::codegen::Bytes;
 use tonic::codegen::http::Request;
 
-use super::fleet::{Process, tell, url};
+use super::fleet::{Process, report, url};
 use crate::support::client::{Client, ordinary, question, revocation};
 use crate::support::crowd::tokens_of_all_sorts;
 use crate::support::flood::{Calls, Flood, Server, kinds};
@@ -131,8 +131,8 @@ async fn all_attacks_together_stop_neither_verdicts_nor_revocations() {
     let length = length();
 
     let (verified, revoked) = honest(&server, length.min(Duration::from_secs(10))).await;
-    tell(&format!("in a quiet time: Verify {}; RevokeToken {}", verified.shown(), revoked.shown()));
-    tell(&format!("before: {} MiB, {} files", process.resident_bytes() >> 20, files(&process)));
+    report(&format!("in a quiet time: Verify {}; RevokeToken {}", verified.shown(), revoked.shown()));
+    report(&format!("before: {} MiB, {} files", process.resident_bytes() >> 20, files(&process)));
 
     let flood = Flood::begin(&server, &calls).await;
     let mut attacking = JoinSet::new();
@@ -151,13 +151,13 @@ async fn all_attacks_together_stop_neither_verdicts_nor_revocations() {
     };
     let ((verified, revoked), (bytes, open)) = tokio::join!(honest(&server, length), most);
     attacking.abort_all();
-    tell(&format!(
+    report(&format!(
         "under all attacks, {length:?}: Verify {}; RevokeToken {}",
         verified.shown(),
         revoked.shown()
     ));
-    tell(&format!("at most: {} MiB, {open} files; {} other answers", bytes >> 20, flood.end().await));
-    tell(&format!("afterwards: {} MiB, {} files", process.resident_bytes() >> 20, files(&process)));
+    report(&format!("at most: {} MiB, {open} files; {} other answers", bytes >> 20, flood.end().await));
+    report(&format!("afterwards: {} MiB, {} files", process.resident_bytes() >> 20, files(&process)));
 }
 
 /// Returns the number of open files of a process.

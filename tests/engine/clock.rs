@@ -240,10 +240,10 @@ async fn promises_and_warnings_use_the_clock_of_verify() {
             unsealed = unsealed.max(measured(&replica, "tokend_audit_unsealed_seconds").await);
         }
         // A step of the clock is a day and more.
-        let told = [promised - before, of_user.seconds - before];
+        let reported = [promised - before, of_user.seconds - before];
         assert!(
-            told.iter().all(|ahead| (0..3_600).contains(ahead)) && unsealed < 3_600.0,
-            "{told:?} {unsealed}"
+            reported.iter().all(|ahead| (0..3_600).contains(ahead)) && unsealed < 3_600.0,
+            "{reported:?} {unsealed}"
         );
     };
     tokio::select! {

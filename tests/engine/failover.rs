@@ -10,9 +10,9 @@ use sqlx::{Connection as _, PgConnection};
 use tokend::api::proto::Verdict;
 use tokend::embedded::Cluster;
 
-use super::fleet::{Process, tell};
+use super::fault_test::{FaultTest, resumption};
+use super::fleet::{Process, report};
 use super::setup::{Made, becomes, cached, in_cache, made, revoking, run, uuid};
-use super::siege::{Siege, resumption};
 use crate::support::client::revoked;
 use crate::support::database::Database;
 use crate::support::eventually;
@@ -83,10 +83,10 @@ async fn start_proxy(haproxy: &Path, address: SocketAddr, servers: [&Path; 2]) -
 }
 
 /// Waits until several more changes have been acknowledged.
-async fn under_way(siege: &Siege) {
-    let before = (siege.revoked(), siege.created());
+async fn under_way(fault_test: &FaultTest) {
+    let before = (fault_test.revoked(), fault_test.created());
     eventually("the load is under way", async || {
-        (siege.revoked() > before.0 + 5 && siege.created() > before.1 + 5).then_some(())
+        (fault_test.revoked() > before.0 + 5 && fault_test.created() > before.1 + 5).then_some(())
     })
     .await;
 }
@@ -95,16 +95,16 @@ async fn under_way(siege: &Siege) {
 async fn a_failover_loses_nothing_that_was_acknowledged() {
     let Some(haproxy) = find("haproxy") else { return };
     let mut scene = Scene::set(&haproxy).await;
-    let siege = Siege::lay(&scene.fleet, 80).await;
-    under_way(&siege).await;
+    let fault_test = FaultTest::start(&scene.fleet, 80).await;
+    under_way(&fault_test).await;
 
     scene.old.kill();
     scene.new.promote();
 
     let resumption = resumption(&scene.fleet, &scene.kept).await;
-    tell(&format!("every replica answers {resumption:.0?} after the promotion"));
-    under_way(&siege).await;
-    siege.raise(&scene.fleet).await;
+    report(&format!("every replica answers {resumption:.0?} after the promotion"));
+    under_way(&fault_test).await;
+    fault_test.raise(&scene.fleet).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -113,8 +113,8 @@ async fn an_old_primary_that_comes_back_is_not_trusted() {
     let scene = Scene::set(&haproxy).await;
     let mut root = scene.fleet[0].root();
     let changed = cached(&mut root).await;
-    let siege = Siege::lay(&scene.fleet, 80).await;
-    under_way(&siege).await;
+    let fault_test = FaultTest::start(&scene.fleet, 80).await;
+    under_way(&fault_test).await;
 
     scene.old.freeze();
     scene.new.promote();
@@ -144,6 +144,6 @@ async fn an_old_primary_that_comes_back_is_not_trusted() {
     let commit = run(&mut connection, "SET synchronous_commit = 'on'; UPDATE tokens SET name = 'late'");
     assert!(tokio::time::timeout(Duration::from_secs(2), commit).await.is_err());
 
-    under_way(&siege).await;
-    siege.raise(&scene.fleet).await;
+    under_way(&fault_test).await;
+    fault_test.raise(&scene.fleet).await;
 }

@@ -8,7 +8,7 @@ use tokend::verify::Bounds;
 
 use super::setup::{NOW, becomes, cached, caught_up, in_cache, is_valid, made, revoking, run, uuid};
 use crate::support::client::{revocation, revoked, verified};
-use crate::support::proxy::{Proxy, Way};
+use crate::support::proxy::{LinkState, Proxy};
 use crate::support::replica::{Installation, Replica};
 use crate::support::{eventually, in_time};
 
@@ -135,7 +135,7 @@ async fn heard_five_times(one: &Replica, other: &Replica) {
 
 #[tokio::test]
 async fn a_revocation_is_noticed_long_before_the_poll() {
-    let proxy = Proxy::start(Way::Open).await;
+    let proxy = Proxy::start(LinkState::Open).await;
     let (one, other) = rarely_polling(&proxy).await;
 
     heard_five_times(&one, &other).await;
@@ -154,7 +154,7 @@ async fn a_revocation_is_noticed_long_before_the_poll() {
 
 #[tokio::test]
 async fn a_listener_whose_connection_is_dead_reconnects() {
-    let proxy = Proxy::start(Way::Open).await;
+    let proxy = Proxy::start(LinkState::Open).await;
     let (one, other) = rarely_polling(&proxy).await;
     heard_five_times(&one, &other).await;
 
@@ -173,7 +173,7 @@ async fn a_listener_whose_connection_is_dead_reconnects() {
 
 #[tokio::test]
 async fn the_revoking_replica_refuses_at_once() {
-    let proxy = Proxy::start(Way::Open).await;
+    let proxy = Proxy::start(LinkState::Open).await;
     let (_, other) = rarely_polling(&proxy).await;
     let mut root = other.root();
     for _ in 0..20 {

@@ -139,6 +139,6 @@ pub(crate) fn long() -> bool {
 
 /// Prints a measurement of a long form.
 #[expect(clippy::print_stderr, reason = "what was measured is for a person")]
-pub(crate) fn tell(what: &str) {
+pub(crate) fn report(what: &str) {
     eprintln!("{what}");
 }

@@ -9,7 +9,7 @@ use tokend::api::proto::Verdict;
 use tokend::secret::TokenId;
 use tokio::task::JoinSet;
 
-use super::fleet::{Process, long, tell, url};
+use super::fleet::{Process, long, report, url};
 use super::setup::{Made, made};
 use crate::support::client::{Client, bearing, forged, question, unknown_id};
 use crate::support::replica::Installation;
@@ -54,7 +54,7 @@ async fn many_clients_on_shared_and_own_tokens_are_all_served() {
     let before = process.resident_bytes();
     all_valid((0..clients).map(each), 5).await;
     let after = process.resident_bytes();
-    tell(&format!("{clients} clients: resident memory {} MiB, before {} MiB", after >> 20, before >> 20));
+    report(&format!("{clients} clients: resident memory {} MiB, before {} MiB", after >> 20, before >> 20));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -108,6 +108,6 @@ async fn floods_of_unknown_secrets_and_callers_displace_nobody() {
         ended.unwrap();
     }
     let grown = after.saturating_sub(before);
-    tell(&format!("a flood of {}: {} MiB more", sent.load(Ordering::Relaxed), grown >> 20));
+    report(&format!("a flood of {}: {} MiB more", sent.load(Ordering::Relaxed), grown >> 20));
     assert!(grown < 64 << 20, "unknown ids leave nothing behind");
 }

@@ -11,13 +11,13 @@ use tonic_health::ServingStatus;
 
 use super::setup::{Made, becomes, cached, in_cache, made};
 use crate::support::client::{forged, nanos, question, revoked, unknown_id};
-use crate::support::proxy::{Proxy, Way};
+use crate::support::proxy::{LinkState, Proxy};
 use crate::support::replica::{Installation, Replica, SERVICE};
 use crate::support::status::refused;
 use crate::support::{eventually, in_time};
 
 async fn with_grace(outage_grace: Duration) -> (Proxy, Replica) {
-    let (proxy, installation) = (Proxy::start(Way::Open).await, Installation::new().await);
+    let (proxy, installation) = (Proxy::start(LinkState::Open).await, Installation::new().await);
     let mut config = installation.config();
     config.database = proxy.lead(&config.database);
     config.bounds = Bounds { max_staleness: Duration::from_millis(200), outage_grace };
@@ -42,7 +42,7 @@ async fn stands_in(replica: &Replica, token: &Made) {
 
 #[tokio::test]
 async fn in_the_outage_grace_only_valid_verdicts_continue_and_show_their_age() {
-    for way in [Way::Cut, Way::Held] {
+    for way in [LinkState::Cut, LinkState::Stalled] {
         let (proxy, replica) = with_grace(Duration::from_mins(2)).await;
         let mut root = replica.root();
         let (live, gone) = (cached(&mut root).await, cached(&mut root).await);
@@ -51,7 +51,7 @@ async fn in_the_outage_grace_only_valid_verdicts_continue_and_show_their_age() {
         becomes(&mut root, &gone, Verdict::Revoked).await;
         in_cache(&mut root, &live).await;
 
-        proxy.turn(way);
+        proxy.set(way);
 
         stands_in(&replica, &live).await;
         assert_eq!(replica.health(SERVICE).await, ServingStatus::Serving);
@@ -67,7 +67,7 @@ async fn in_the_outage_grace_only_valid_verdicts_continue_and_show_their_age() {
             refused(root.verify(question).await, Code::Unavailable, "DATABASE_UNAVAILABLE");
         }
 
-        proxy.turn(Way::Open);
+        proxy.set(LinkState::Open);
         becomes(&mut root, &gone, Verdict::Revoked).await;
         in_cache(&mut root, &live).await;
     }
@@ -78,7 +78,7 @@ async fn a_silent_database_and_many_callers_do_not_shorten_the_grace() {
     let (proxy, replica) = with_grace(Duration::from_mins(2)).await;
     let mut root = replica.root();
     let live = cached(&mut root).await;
-    proxy.turn(Way::Held);
+    proxy.set(LinkState::Stalled);
     stands_in(&replica, &live).await;
 
     // All for the same token.
@@ -116,7 +116,7 @@ async fn after_the_outage_grace_verdicts_are_unavailable() {
     let mut root = replica.root();
     let live = cached(&mut root).await;
 
-    proxy.turn(Way::Cut);
+    proxy.set(LinkState::Cut);
 
     eventually("the end of the grace", async || match root.verify(question(&live.secret, &[])).await {
         Ok(answer) => {
@@ -138,7 +138,7 @@ async fn after_the_outage_grace_verdicts_are_unavailable() {
     })
     .await;
 
-    proxy.turn(Way::Open);
+    proxy.set(LinkState::Open);
     in_cache_again(&replica, &live).await;
 }
 

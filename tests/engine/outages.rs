@@ -1,6 +1,6 @@
 //! Three replicas as processes, constant revocations, and one failure after another: Postgres
 //! frozen, killed, restarted; its connections cut, held, slowed or swallowed; a replica frozen.
-//! Verdicts stay right or UNAVAILABLE (`siege` and `witness` check each), and serving resumes by
+//! Verdicts stay right or UNAVAILABLE (`fault_test` and `witness` check each), and serving resumes by
 //! itself.
 //!
 //! `TOKEND_LONG=1 cargo test --release --test engine outages -- --nocapture` repeats everything
@@ -9,11 +9,11 @@
 
 use std::time::Duration;
 
-use super::fleet::{Process, long, tell};
+use super::fault_test::{FaultTest, resumption};
+use super::fleet::{Process, long, report};
 use super::setup::{Made, made};
-use super::siege::{Siege, resumption};
 use crate::support::database::Database;
-use crate::support::proxy::{Proxy, Way};
+use crate::support::proxy::{LinkState, Proxy};
 use crate::support::replica::Installation;
 use crate::support::server::Server;
 
@@ -56,7 +56,7 @@ impl Scene {
     async fn set() -> Self {
         let server = Server::start();
         let installation = Installation::on(Database::migrated_on(server.socket_dir()).await).await;
-        let proxy = Proxy::to(server.socket_dir(), Way::Open).await;
+        let proxy = Proxy::to(server.socket_dir(), LinkState::Open).await;
         let url = proxy.url(installation.database.name());
         let mut fleet = Vec::new();
         for _ in 0..3 {
@@ -69,10 +69,10 @@ impl Scene {
     async fn fail(&mut self, failure: Failure) {
         match failure {
             Failure::Frozen => self.server.freeze(),
-            Failure::Cut => self.proxy.turn(Way::Cut),
-            Failure::Held => self.proxy.turn(Way::Held),
+            Failure::Cut => self.proxy.set(LinkState::Cut),
+            Failure::Held => self.proxy.set(LinkState::Stalled),
             Failure::Swallowed => self.proxy.lose(),
-            Failure::Slow => self.proxy.turn(Way::Slow(Duration::from_millis(150))),
+            Failure::Slow => self.proxy.set(LinkState::Slow(Duration::from_millis(150))),
             Failure::ReplicaFrozen => self.fleet[1].freeze(),
             Failure::Restarted => self.server.stop(),
             Failure::Killed => self.server.kill(),
@@ -83,7 +83,7 @@ impl Scene {
     fn end(&mut self, failure: Failure) {
         match failure {
             Failure::Frozen => self.server.thaw(),
-            Failure::Cut | Failure::Held | Failure::Slow => self.proxy.turn(Way::Open),
+            Failure::Cut | Failure::Held | Failure::Slow => self.proxy.set(LinkState::Open),
             // They stay swallowed: what new connections can do from the start must be done by now.
             Failure::Swallowed => {}
             Failure::ReplicaFrozen => self.fleet[1].thaw(),
@@ -96,7 +96,7 @@ impl Scene {
 async fn during_faults_no_answer_is_wrong_and_serving_resumes() {
     let mut scene = Scene::set().await;
     let (rounds, tokens) = if long() { (5, 1_000) } else { (1, 120) };
-    let siege = Siege::lay(&scene.fleet, tokens).await;
+    let fault_test = FaultTest::start(&scene.fleet, tokens).await;
 
     for _ in 0..rounds {
         for failure in FAILURES {
@@ -104,9 +104,9 @@ async fn during_faults_no_answer_is_wrong_and_serving_resumes() {
             scene.end(failure);
             let resumption = resumption(&scene.fleet, &scene.kept).await;
             let after = resumption.as_secs_f64() * 1e3;
-            tell(&format!("{failure:?}: every replica answers {after:.1} ms after its end"));
+            report(&format!("{failure:?}: every replica answers {after:.1} ms after its end"));
         }
     }
 
-    siege.raise(&scene.fleet).await;
+    fault_test.raise(&scene.fleet).await;
 }

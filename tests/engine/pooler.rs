@@ -13,9 +13,9 @@ use tokend::embedded::Cluster;
 use tokend::server::ServeError;
 use tokend::store::{MigrateError, Pooling, Route};
 
-use super::fleet::{Process, tell, url};
+use super::fault_test::{FaultTest, resumption};
+use super::fleet::{Process, report, url};
 use super::setup::{becomes, cached, in_cache, made};
-use super::siege::{Siege, resumption};
 use crate::support::client::{question, renaming, revoked, rotated, rotation};
 use crate::support::database::Database;
 use crate::support::eventually;
@@ -143,20 +143,20 @@ async fn the_staleness_bound_holds_behind_a_pooler_in_transaction_mode() {
     }
 
     let kept = made(&mut roots[0]).await;
-    let siege = Siege::lay(&fleet, 60).await;
+    let fault_test = FaultTest::start(&fleet, 60).await;
     eventually("the load is under way", async || {
-        (siege.revoked() > 10 && siege.created() > 10).then_some(())
+        (fault_test.revoked() > 10 && fault_test.created() > 10).then_some(())
     })
     .await;
     nothing_is_left_behind(&pooler).await;
     pooler.kill();
     tokio::time::sleep(Duration::from_secs(2)).await;
-    let before = siege.revoked();
+    let before = fault_test.revoked();
     pooler.go_on(&program, &server).await;
     let resumption = resumption(&fleet, &kept).await;
-    tell(&format!("every replica answers {resumption:.0?} after the pooler's end"));
-    eventually("revoking goes on", async || (siege.revoked() > before + 5).then_some(())).await;
-    siege.raise(&fleet).await;
+    report(&format!("every replica answers {resumption:.0?} after the pooler's end"));
+    eventually("revoking goes on", async || (fault_test.revoked() > before + 5).then_some(())).await;
+    fault_test.raise(&fleet).await;
 }
 
 #[tokio::test]

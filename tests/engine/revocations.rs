@@ -12,9 +12,9 @@ use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
 
-use super::fleet::{Process, long, tell, url};
+use super::fleet::{Process, long, report, url};
 use super::setup::{Made, made};
-use super::witness::{Seen, Suspect, conclude, wall, watch};
+use super::witness::{Observations, Suspect, conclude, wall, watch};
 use crate::support::client::{revocation, revoked};
 use crate::support::replica::Installation;
 use crate::support::{eventually, in_time};
@@ -40,26 +40,27 @@ async fn suspects(process: &Process, count: usize) -> Vec<Arc<Suspect>> {
 }
 
 /// Revokes each token on some replica while the others verify it without a pause, until they refuse.
-async fn revoke_all(fleet: &[Process], suspects: &[Arc<Suspect>], seen: &Arc<Seen>) {
+async fn revoke_all(fleet: &[Process], suspects: &[Arc<Suspect>], observations: &Arc<Observations>) {
     let mut clients: Vec<_> = fleet.iter().map(Process::root).collect();
     for (number, suspect) in suspects.iter().enumerate() {
         // The last bytes of an id are random.
         let here = (usize::from(suspect.token.id.as_bytes()[21]) + number) % fleet.len();
         let mut asking = Vec::new();
         for (there, client) in clients.iter().enumerate().filter(|(there, _)| *there != here) {
-            let (mut client, seen, suspect) = (client.clone(), Arc::clone(seen), Arc::clone(suspect));
+            let (mut client, observations, suspect) =
+                (client.clone(), Arc::clone(observations), Arc::clone(suspect));
             for _ in 0..2 {
-                seen.ask(&mut client, there, &suspect).await;
+                observations.ask(&mut client, there, &suspect).await;
             }
             asking.push(tokio::spawn(async move {
                 while !suspect.is_refused_by(there) {
-                    seen.ask(&mut client, there, &suspect).await;
+                    observations.ask(&mut client, there, &suspect).await;
                 }
             }));
         }
         suspect.convict(here, &revoked(&mut clients[here], &suspect.token.id, "").await);
         // On the replica that revoked it, it is effective at once.
-        seen.ask(&mut clients[here], here, suspect).await;
+        observations.ask(&mut clients[here], here, suspect).await;
         assert!(suspect.is_refused_by(here));
         for task in asking {
             in_time("the refusal", task).await.unwrap();
@@ -68,19 +69,19 @@ async fn revoke_all(fleet: &[Process], suspects: &[Arc<Suspect>], seen: &Arc<See
 }
 
 /// Verifies every token once more on every replica, when all revocations are effective.
-async fn none_comes_back(fleet: &[Process], suspects: &[Arc<Suspect>], seen: &Seen) {
+async fn none_comes_back(fleet: &[Process], suspects: &[Arc<Suspect>], observations: &Observations) {
     let last = suspects.iter().filter_map(|suspect| suspect.effective_time()).max().unwrap();
     eventually("the last effective time", async || (wall() > last).then_some(())).await;
     for (replica, process) in fleet.iter().enumerate() {
         let mut client = process.root();
         for suspect in suspects {
-            seen.ask(&mut client, replica, suspect).await;
+            observations.ask(&mut client, replica, suspect).await;
             assert!(suspect.is_refused_by(replica));
         }
     }
 }
 
-fn told(name: &str, delays: &Histogram<u64>) -> String {
+fn describe(name: &str, delays: &Histogram<u64>) -> String {
     let millis = |quantile| Duration::from_micros(delays.value_at_quantile(quantile)).as_secs_f64() * 1e3;
     format!(
         "{name}: {} refusals by other replicas, p50 {:.2} ms, p99 {:.2} ms, p99.9 {:.2} ms, max {:.2} ms",
@@ -109,18 +110,18 @@ async fn measure(name: &str, fleet: &[Process], count: usize, clients: u32, paus
     // The load is the verification of tokens that are never revoked.
     let load: Arc<[_]> = suspects(&fleet[0], 100.min(count)).await.into();
     let doomed = suspects(&fleet[0], count).await;
-    let (seen, load_seen) = (Seen::new(), Seen::new());
+    let (observations, load_seen) = (Observations::new(), Observations::new());
     let watching = watch(fleet, clients, pause, &load, &load_seen);
     let began = Instant::now();
-    revoke_all(fleet, &doomed, &seen).await;
+    revoke_all(fleet, &doomed, &observations).await;
     let rate = load_seen.rate_since(0, began);
     if clients > 0 {
         conclude(watching, &load_seen).await;
     }
-    none_comes_back(fleet, &doomed, &seen).await;
-    assert_eq!(seen.unavailable.load(Ordering::Relaxed), 0);
-    let delays = seen.delays.lock().unwrap();
-    tell(&format!("{} beside {rate:.0} answers/s", told(name, &delays)));
+    none_comes_back(fleet, &doomed, &observations).await;
+    assert_eq!(observations.unavailable.load(Ordering::Relaxed), 0);
+    let delays = observations.delays.lock().unwrap();
+    report(&format!("{} beside {rate:.0} answers/s", describe(name, &delays)));
     if long() {
         write_down(name, &delays);
     }
@@ -136,7 +137,7 @@ async fn a_revocation_holds_on_every_replica_from_its_effective_time() {
     }
     measure("idle", &fleet, 3_000, 0, Duration::ZERO).await;
     let capacity = capacity(&fleet).await;
-    tell(&format!("capacity of the fleet: {capacity:.0} answers/s"));
+    report(&format!("capacity of the fleet: {capacity:.0} answers/s"));
     let pause = Duration::from_secs_f64(f64::from(CLIENTS * REPLICAS) / (capacity / 2.0));
     measure("half-load", &fleet, 3_000, CLIENTS, pause).await;
 }
@@ -147,13 +148,13 @@ const CLIENTS: u32 = 32;
 /// Measures how many responses per second the fleet gives to clients that never pause.
 async fn capacity(fleet: &[Process]) -> f64 {
     let load: Arc<[_]> = suspects(&fleet[0], 500).await.into();
-    let seen = Seen::new();
-    let watching = watch(fleet, CLIENTS, Duration::ZERO, &load, &seen);
+    let observations = Observations::new();
+    let watching = watch(fleet, CLIENTS, Duration::ZERO, &load, &observations);
     tokio::time::sleep(Duration::from_secs(1)).await;
-    let (before, began) = (seen.answers.load(Ordering::Relaxed), Instant::now());
+    let (before, began) = (observations.answers.load(Ordering::Relaxed), Instant::now());
     tokio::time::sleep(Duration::from_secs(4)).await;
-    let capacity = seen.rate_since(before, began);
-    conclude(watching, &seen).await;
+    let capacity = observations.rate_since(before, began);
+    conclude(watching, &observations).await;
     capacity
 }
 
@@ -162,8 +163,8 @@ async fn many_revocations_at_once_hold_on_every_replica() {
     let installation = Installation::new().await;
     let fleet = fleet(&installation).await;
     let doomed: Arc<[_]> = suspects(&fleet[0], 60).await.into();
-    let seen = Seen::new();
-    let watching = watch(&fleet, 2, Duration::from_millis(5), &doomed, &seen);
+    let observations = Observations::new();
+    let watching = watch(&fleet, 2, Duration::from_millis(5), &doomed, &observations);
     let mut revoking = tokio::task::JoinSet::new();
     for (number, suspect) in doomed.iter().enumerate() {
         let (here, suspect) = (number % fleet.len(), Arc::clone(suspect));
@@ -177,9 +178,9 @@ async fn many_revocations_at_once_hold_on_every_replica() {
         ended.unwrap();
     }
 
-    none_comes_back(&fleet, &doomed, &seen).await;
+    none_comes_back(&fleet, &doomed, &observations).await;
 
-    conclude(watching, &seen).await;
+    conclude(watching, &observations).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -13,14 +13,14 @@ use tokend::embedded::Cluster;
 use super::setup::{Made, becomes, cached, caught_up, in_cache, revoking, run, stays_cached};
 use crate::support::database::Database;
 use crate::support::eventually;
-use crate::support::proxy::{Proxy, Way};
+use crate::support::proxy::{LinkState, Proxy};
 use crate::support::replica::{Installation, Replica};
 use crate::support::server::{Server, Standby};
 
 /// Returns a replica that reaches a separate server through a proxy.
 async fn behind_proxy(server: &Server) -> (Proxy, Replica) {
     let installation = Installation::on(Database::migrated_on(server.socket_dir()).await).await;
-    let proxy = Proxy::to(server.socket_dir(), Way::Open).await;
+    let proxy = Proxy::to(server.socket_dir(), LinkState::Open).await;
     let mut config = installation.config();
     config.database = proxy.lead(&config.database);
     // Any commit would flush what a crash is meant to lose.

@@ -18,7 +18,7 @@ use crate::support::client::{
     Client, bearing, created, nanos, new_request_id, ordinary, question, revocation, revoked, rotation,
 };
 use crate::support::database::Database;
-use crate::support::proxy::{Proxy, Way};
+use crate::support::proxy::{LinkState, Proxy};
 use crate::support::replica::{Installation, Replica, wait_until_serving};
 use crate::support::server::{Server, Standby};
 use crate::support::{eventually, in_time};
@@ -59,7 +59,7 @@ impl Pair {
 
     /// Returns how such a replica is run.
     async fn config(&self, bounds: Bounds) -> (Proxy, ServerConfig) {
-        let proxy = Proxy::to(self.old.socket_dir(), Way::Open).await;
+        let proxy = Proxy::to(self.old.socket_dir(), LinkState::Open).await;
         let mut config = self.installation.config();
         config.database = proxy.lead(&config.database);
         config.database_connections = 32;
@@ -284,7 +284,7 @@ async fn said_by_a_replica_that_nobody_knows(taken_out: Option<Guard>) -> Result
             assert_eq!(answer.verdict(), Verdict::Valid);
         }
     }
-    severed.turn(Way::Cut);
+    severed.set(LinkState::Cut);
     pair.old.kill();
     pair.new.go_on();
     pair.new.promote();
@@ -307,8 +307,8 @@ async fn a_replica_registered_only_on_the_lost_primary_does_not_use_its_cache() 
 
 #[tokio::test]
 async fn without_waiting_for_a_standby_a_replica_would_admit_revoked_tokens() {
-    let said = said_by_a_replica_that_nobody_knows(Some(Guard::Registration)).await;
-    assert_eq!(said.unwrap(), Verdict::Valid);
+    let output = said_by_a_replica_that_nobody_knows(Some(Guard::Registration)).await;
+    assert_eq!(output.unwrap(), Verdict::Valid);
 }
 
 /// Disconnects a replica with a long grace period, and promotes a standby whose row for that
@@ -319,24 +319,24 @@ async fn promised_beside_a_replica_that_lasts(taken_out: Option<Guard>) -> (i128
     if let Some(guard) = taken_out {
         guard.take_out(&pair.installation.database).await;
     }
-    let (proxy, heard) = pair.replica(SECOND).await;
-    let kept = made(&mut heard.root()).await;
+    let (proxy, second) = pair.replica(SECOND).await;
+    let kept = made(&mut second.root()).await;
     // It starts without a standby, and answers from its cache once a standby has received its row.
     pair.new.kill();
     let (severed, lasting) = pair.replica(LONG_GRACE).await;
     pair.new.go_on();
     in_cache(&mut lasting.root(), &kept).await;
 
-    severed.turn(Way::Cut);
+    severed.set(LinkState::Cut);
     pair.fail_over();
     // As if the standby had been disconnected for the last hour.
     let copy = pair.copy();
     copy.execute("UPDATE replicas SET renew_time = renew_time - interval '1 hour'").await;
     proxy.lead_to(pair.new.socket_dir());
 
-    becomes(&mut heard.root(), &kept, Verdict::Valid).await;
+    becomes(&mut second.root(), &kept, Verdict::Valid).await;
     let done =
-        eventually("the new leader revokes", async || Some(revoked(&mut heard.root(), &kept.id, "").await))
+        eventually("the new leader revokes", async || Some(revoked(&mut second.root(), &kept.id, "").await))
             .await;
     let promised = nanos(done.effective_time.as_ref()) - super::witness::wall();
     let stands_in = lasting.root().verify(question(&kept.secret, &[])).await.unwrap().into_inner();
@@ -345,14 +345,14 @@ async fn promised_beside_a_replica_that_lasts(taken_out: Option<Guard>) -> (i128
 
 #[tokio::test]
 async fn a_new_leader_counts_replicas_whose_renewals_it_has_not_received() {
-    let (promised, said) = promised_beside_a_replica_that_lasts(None).await;
+    let (promised, output) = promised_beside_a_replica_that_lasts(None).await;
     assert!(promised > 110_000_000_000, "in effect in {promised} ns, which the other replica outlives");
-    assert_eq!(said, Verdict::Valid);
+    assert_eq!(output, Verdict::Valid);
 }
 
 #[tokio::test]
 async fn without_counting_them_a_new_leader_would_promise_too_early() {
-    let (promised, said) = promised_beside_a_replica_that_lasts(Some(Guard::Beginning)).await;
+    let (promised, output) = promised_beside_a_replica_that_lasts(Some(Guard::Beginning)).await;
     assert!(promised < 10_000_000_000, "in effect in {promised} ns");
-    assert_eq!(said, Verdict::Valid);
+    assert_eq!(output, Verdict::Valid);
 }

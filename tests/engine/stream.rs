@@ -121,8 +121,8 @@ async fn requests_that_arrive_together_each_get_their_own_answer() {
         let mut stream = Stream::asking(&mut root, asked.iter().map(|(request, ..)| request.clone())).await;
         for (number, (_, verdict, id)) in asked.iter().enumerate() {
             let answer = stream.whole_answer().await.unwrap();
-            let told = answer.token.as_ref().map(|token| &token.id);
-            assert_eq!((answer.verdict(), told), (*verdict, *id), "unread at {place}, answer {number}");
+            let reported = answer.token.as_ref().map(|token| &token.id);
+            assert_eq!((answer.verdict(), reported), (*verdict, *id), "unread at {place}, answer {number}");
         }
     }
 }

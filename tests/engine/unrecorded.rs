@@ -139,9 +139,9 @@ async fn disabled_triggers_are_named_and_meanwhile_no_stale_answer_is_given() {
             "{refused:?}"
         );
         // The statements in the error message repair it.
-        let said = refused.to_string();
-        let (_, mend) = said.split_once("as its owner: ").unwrap();
-        assert!(mend.contains("ENABLE REPLICA TRIGGER tokens_row_trigger"), "{said}");
+        let output = refused.to_string();
+        let (_, mend) = output.split_once("as its owner: ").unwrap();
+        assert!(mend.contains("ENABLE REPLICA TRIGGER tokens_row_trigger"), "{output}");
         for statement in mend.split("; ") {
             database.execute(statement).await;
         }

@@ -47,7 +47,7 @@ impl Suspect {
 
 /// What the clients have observed.
 #[derive(Debug)]
-pub(crate) struct Seen {
+pub(crate) struct Observations {
     pub(crate) answers: AtomicU64,
     pub(crate) unavailable: AtomicU64,
     ended: AtomicBool,
@@ -55,7 +55,7 @@ pub(crate) struct Seen {
     pub(crate) delays: Mutex<Histogram<u64>>,
 }
 
-impl Seen {
+impl Observations {
     pub(crate) fn new() -> Arc<Self> {
         Arc::new(Self {
             answers: AtomicU64::new(0),
@@ -126,17 +126,18 @@ pub(crate) fn watch(
     clients: u32,
     pause: Duration,
     suspects: &Arc<[Arc<Suspect>]>,
-    seen: &Arc<Seen>,
+    observations: &Arc<Observations>,
 ) -> JoinSet<()> {
     let mut watching = JoinSet::new();
     for (replica, process) in fleet.iter().enumerate() {
         for number in 0..clients {
-            let (mut client, seen, suspects) = (process.root(), Arc::clone(seen), Arc::clone(suspects));
+            let (mut client, observations, suspects) =
+                (process.root(), Arc::clone(observations), Arc::clone(suspects));
             watching.spawn(async move {
                 let mut next = (number * 7) as usize;
                 let mut due = tokio::time::Instant::now();
-                while !seen.has_ended() {
-                    seen.ask(&mut client, replica, &suspects[next % suspects.len()]).await;
+                while !observations.has_ended() {
+                    observations.ask(&mut client, replica, &suspects[next % suspects.len()]).await;
                     next += 1;
                     // A fixed schedule that does not wait for slow responses.
                     due += pause;
@@ -149,12 +150,12 @@ pub(crate) fn watch(
 }
 
 /// Ends a watch; fails if any of its clients has failed.
-pub(crate) async fn conclude(mut watching: JoinSet<()>, seen: &Seen) {
-    seen.end();
+pub(crate) async fn conclude(mut watching: JoinSet<()>, observations: &Observations) {
+    observations.end();
     while let Some(ended) = watching.join_next().await {
         ended.unwrap();
     }
-    assert!(seen.answers.load(Ordering::Relaxed) > 0);
+    assert!(observations.answers.load(Ordering::Relaxed) > 0);
 }
 
 /// This machine's clock, which is also the database's, in nanoseconds since 1970.

@@ -16,7 +16,7 @@ use tonic_prost::ProstCodec;
 use crate::support::client::{created, created_with, ordinary, revoked, texts};
 use crate::support::eventually;
 use crate::support::program::{Running, free_address};
-use crate::support::proxy::{Proxy, Way};
+use crate::support::proxy::{LinkState, Proxy};
 use crate::support::replica::{Installation, Replica};
 
 /// The settings of an example.
@@ -66,11 +66,11 @@ fn request(scopes: &[&str]) -> CreateTokenRequest {
 
 /// Starts an example with `start`, and runs all checks on it.
 pub(crate) async fn guarded(start: impl FnOnce(&Reports) -> Running) {
-    let (proxy, installation) = (Proxy::start(Way::Open).await, Installation::new().await);
+    let (proxy, installation) = (Proxy::start(LinkState::Open).await, Installation::new().await);
     let mut config = installation.config();
     config.database = proxy.lead(&config.database);
     let replica = installation.serve(config).await;
-    let way = Proxy::to_port(replica.address, Way::Open).await;
+    let way = Proxy::to_port(replica.address, LinkState::Open).await;
     let reports = Reports {
         tokend: format!("http://{}", way.address()),
         secret: created_with(&mut replica.root(), "acme", &["tokend:verify"]).await.secret,
@@ -171,7 +171,7 @@ async fn what_is_not_known_is_neither(replica: Replica, channel: &Channel, proxy
     let secret = created(&mut replica.root(), request(&["reports:read"])).await.secret;
     assert_eq!(code(channel, "GetReport", &secret).await, Code::Ok);
 
-    proxy.turn(Way::Cut);
+    proxy.set(LinkState::Cut);
     let first = eventually("tokend cannot tell any more", async || {
         let code = code(channel, "GetReport", &secret).await;
         (code != Code::Ok).then_some(code)

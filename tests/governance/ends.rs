@@ -76,7 +76,7 @@ async fn a_token_gets_one_warning_for_each_time_ahead_on_any_number_of_replicas(
     tokio::time::sleep(std::time::Duration::from_millis(600)).await;
     assert_eq!(kinds(&mut root, &id).await, [SOON, SOON, SOON, CREATED]);
     assert_eq!(kinds(&mut root, &short).await, [CREATED], "it was made to live for less than a week");
-    let heard = async {
+    let received = async {
         loop {
             let message = watch.message().await.unwrap().unwrap();
             if message.changes.iter().any(|c| c.kind() == ChangeKind::ExpiresSoon && c.token_id == id) {
@@ -84,7 +84,7 @@ async fn a_token_gets_one_warning_for_each_time_ahead_on_any_number_of_replicas(
             }
         }
     };
-    crate::support::in_time("a watcher hears of it", heard).await;
+    crate::support::in_time("a watcher hears of it", received).await;
 }
 
 #[tokio::test]
@@ -99,7 +99,7 @@ async fn a_warning_has_the_expiration_the_time_left_and_its_lead_time() {
     eventually("both warnings", async || (kinds(&mut root, &id).await.len() == 3).then_some(())).await;
     let request = GetTokenRequest { token_id: id.clone() };
     let end = root.get_token(request).await.unwrap().into_inner().token.unwrap().expire_time.unwrap();
-    let mut told = Vec::new();
+    let mut reported = Vec::new();
     for warning in events(&mut root, &id).await.iter().filter(|event| event.kind() == SOON) {
         let text = said(warning, "expire_time");
         let said_end = OffsetDateTime::parse(text, &Rfc3339).unwrap();
@@ -107,11 +107,11 @@ async fn a_warning_has_the_expiration_the_time_left_and_its_lead_time() {
         let left = nanos(Some(&end)) - nanos(warning.event_time.as_ref());
         let said_left = i128::from(whole_seconds(said(warning, "time_left")));
         assert_eq!(said_left, left.div_euclid(1_000_000_000));
-        told.push(whole_seconds(said(warning, "warning")));
+        reported.push(whole_seconds(said(warning, "warning")));
         assert_eq!(warning.changes.len(), 3);
     }
-    told.sort_unstable();
-    assert_eq!(told, [DAY, 7 * DAY]);
+    reported.sort_unstable();
+    assert_eq!(reported, [DAY, 7 * DAY]);
 }
 
 #[tokio::test]
@@ -224,8 +224,8 @@ async fn replicas_that_purge_at_once_delete_each_due_token_once() {
 
     let left = "SELECT count(*) FROM tokens WHERE organization_id = 'over'";
     eventually("all are gone", async || (database.count(left).await == 0).then_some(())).await;
-    let told = "SELECT count(*) FROM token_events WHERE kind = 'purged'";
-    assert_eq!(database.count(told).await, 1_300);
+    let reported = "SELECT count(*) FROM token_events WHERE kind = 'purged'";
+    assert_eq!(database.count(reported).await, 1_300);
     let once = "SELECT count(DISTINCT token_id) FROM token_events WHERE kind = 'purged'";
     assert_eq!(database.count(once).await, 1_300);
     let uses = "SELECT count(*) FROM token_uses WHERE token_id NOT IN (SELECT id FROM tokens)";

@@ -105,19 +105,19 @@ async fn a_dry_run_lists_exactly_what_enforcement_then_does() {
     let after = all(&mut root).await;
     for old in &before {
         let new = after.iter().find(|new| new.id == old.id).unwrap();
-        let Some(told) = done.iter().find(|breach| breach.token.as_ref().unwrap().id == old.id) else {
+        let Some(reported) = done.iter().find(|breach| breach.token.as_ref().unwrap().id == old.id) else {
             assert_eq!(new, old, "what keeps the policy is not touched");
             continue;
         };
-        assert_eq!(told.token.as_ref(), Some(old));
-        if told.revoked {
+        assert_eq!(reported.token.as_ref(), Some(old));
+        if reported.revoked {
             assert_eq!(new.state(), TokenState::Revoked);
             assert!(new.revoke_reason.starts_with("policy: "));
             continue;
         }
         let scopes =
-            old.scopes.iter().filter(|scope| !told.removed_scopes.contains(scope)).cloned().collect();
-        let expire_time = told.new_expire_time.or(old.expire_time);
+            old.scopes.iter().filter(|scope| !reported.removed_scopes.contains(scope)).cloned().collect();
+        let expire_time = reported.new_expire_time.or(old.expire_time);
         assert_eq!(*new, Token { scopes, expire_time, ..old.clone() });
     }
     assert_eq!(checked(&mut root, None).await, []);
@@ -162,12 +162,12 @@ async fn enforcement_takes_effect_at_once_and_is_reported_and_recorded() {
     assert_eq!(revoked.kind(), TokenEventKind::Revoked);
     assert_eq!(revoked.changes[0].new_value, "policy: most_active_tokens_per_user");
     assert!(nanos(page.effective_time.as_ref()) > nanos(revoked.event_time.as_ref()));
-    let mut told = HashSet::new();
-    while told.len() < 2 {
+    let mut reported = HashSet::new();
+    while reported.len() < 2 {
         let message = stream.message().await.unwrap().unwrap();
-        told.extend(message.changes.into_iter().map(|change| change.token_id));
+        reported.extend(message.changes.into_iter().map(|change| change.token_id));
     }
-    assert_eq!(told, HashSet::from([token.id, revoked.token_id]));
+    assert_eq!(reported, HashSet::from([token.id, revoked.token_id]));
 }
 
 #[tokio::test]
@@ -176,10 +176,10 @@ async fn enforcement_continues_where_it_was_interrupted_or_restarts() {
     let mut root = replica.root();
     all_sorts(&replica).await;
     set(&mut root, strict()).await;
-    let told = checked(&mut root, None).await;
+    let reported = checked(&mut root, None).await;
 
     let first = enforced_page(&mut root, "").await;
-    assert!(!first.next_page_token.is_empty() && first.breaches.len() < told.len());
+    assert!(!first.next_page_token.is_empty() && first.breaches.len() < reported.len());
     let mut done = first.breaches.clone();
     // The second page's response is lost, and the page is requested again.
     let second = enforced_page(&mut root, &first.next_page_token).await;
@@ -187,7 +187,7 @@ async fn enforcement_continues_where_it_was_interrupted_or_restarts() {
     assert_eq!(enforced_page(&mut root, &first.next_page_token).await.breaches, []);
     done.extend(enforced(&mut root).await);
 
-    assert!(done == told);
+    assert!(done == reported);
     assert_eq!(checked(&mut root, None).await, []);
 }
 
@@ -233,10 +233,10 @@ async fn the_newest_tokens_stay_and_ending_tokens_do_not_count() {
 
     let done = enforced(&mut root).await;
 
-    let told: Vec<(String, bool)> =
+    let reported: Vec<(String, bool)> =
         done.into_iter().map(|breach| (breach.token.unwrap().id, breach.revoked)).collect();
     let expected = [(ids[0].clone(), true), (ids[1].clone(), true), (ids[3].clone(), true)];
-    assert_eq!(told, expected, "the newest has no end and may not stay; the third is the newest then");
+    assert_eq!(reported, expected, "the newest has no end and may not stay; the third is the newest then");
 }
 
 #[tokio::test]

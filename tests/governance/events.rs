@@ -101,8 +101,8 @@ async fn the_acting_user_may_use_any_script_and_is_sent_once() {
         (&[], &["Ωμέγα"], "Ωμέγα"),
     ] {
         let made = root.create_token(saying(values, binaries)).await.unwrap().into_inner();
-        let told = events(&mut root, of_token(&made.token.unwrap().id)).await;
-        assert_eq!(told[0].acting_user, user);
+        let reported = events(&mut root, of_token(&made.token.unwrap().id)).await;
+        assert_eq!(reported[0].acting_user, user);
     }
     for (values, binaries, key) in [
         (&["zoë"][..], &[][..], "tokend-acting-user"),
@@ -137,8 +137,8 @@ async fn changed_labels_are_logged_as_values() {
     };
     root.update_token(update).await.unwrap();
 
-    let told = events(&mut root, of_token(&id)).await;
-    let [change] = &told[0].changes[..] else { panic!("{told:?}") };
+    let reported = events(&mut root, of_token(&id)).await;
+    let [change] = &reported[0].changes[..] else { panic!("{reported:?}") };
     assert_eq!(change.old_value, r#"{"owner":"mallory","team":"x"}"#);
     assert_eq!(change.new_value, r#"{"owner":"mallory team=x"}"#);
 }
@@ -171,8 +171,8 @@ async fn the_logged_changes_of_a_rotation_are_those_at_its_commit() {
     sqlx::raw_sql("COMMIT").execute(&mut other).await.unwrap();
     rotating.await.unwrap().unwrap();
 
-    let told = events(&mut root, of_token(&id)).await;
-    let rotated = told.iter().find(|event| event.kind() == TokenEventKind::Rotated).unwrap();
+    let reported = events(&mut root, of_token(&id)).await;
+    let rotated = reported.iter().find(|event| event.kind() == TokenEventKind::Rotated).unwrap();
     let change = rotated.changes.iter().find(|change| change.field == "expire_time").unwrap();
     let mut reader = database.connect().await;
     let (days,): (i64,) = sqlx::query_as(sqlx::AssertSqlSafe(format!(

@@ -36,7 +36,7 @@ impl Question {
 
 /// The response to a question.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Said {
+pub(crate) enum Decision {
     /// It is accepted; the token and its owner.
     Admitted { user: String, organization: String, token_id: String },
     /// It is refused, for this reason.
@@ -47,7 +47,7 @@ pub(crate) enum Said {
     Unknown,
 }
 
-impl Said {
+impl Decision {
     /// Returns whether two integrations agree, as far as both give details.
     pub(crate) fn agrees(&self, other: &Self) -> bool {
         match (self, other) {
@@ -66,7 +66,7 @@ pub(crate) const ORIGIN: &str = "https://admin.example.org";
 
 /// Every integration, except Verify as most clients send it, which takes the fast path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Way {
+pub(crate) enum Interface {
     /// Verify in a form that only the router accepts.
     Routed,
     /// Verify, read from the database.
@@ -83,7 +83,7 @@ pub(crate) enum Way {
     ClientGuard,
 }
 
-impl Way {
+impl Interface {
     pub(crate) const ALL: [Self; 12] = [
         Self::Routed,
         Self::Full,
@@ -155,20 +155,20 @@ impl House {
     }
 
     /// Sends a question through one of the other integrations.
-    pub(crate) async fn ask(&self, way: Way, question: &Question) -> Said {
-        match way {
-            Way::Routed => self.routed(question).await,
-            Way::Full => self.full(question).await,
-            Way::Stream => self.stream(question).await,
-            Way::Introspection => self.introspect(question).await,
-            Way::ForwardAuth => self.forward_auth(question).await,
-            Way::ExtAuthz => ext_authz::ask(&self.replica, question).await,
-            Way::TokenReview => self.token_review(question).await,
-            Way::GrpcWeb => grpc_web::ask(self, question).await,
-            Way::ClientUnary => self.verifiers().ask_unary(question).await,
-            Way::ClientMultiplexed => self.verifiers().ask_multiplexed(question).await,
-            Way::ClientLocal => self.verifiers().ask_local(question).await,
-            Way::ClientGuard => self.verifiers().ask_guard(question).await,
+    pub(crate) async fn ask(&self, interface: Interface, question: &Question) -> Decision {
+        match interface {
+            Interface::Routed => self.routed(question).await,
+            Interface::Full => self.full(question).await,
+            Interface::Stream => self.stream(question).await,
+            Interface::Introspection => self.introspect(question).await,
+            Interface::ForwardAuth => self.forward_auth(question).await,
+            Interface::ExtAuthz => ext_authz::ask(&self.replica, question).await,
+            Interface::TokenReview => self.token_review(question).await,
+            Interface::GrpcWeb => grpc_web::ask(self, question).await,
+            Interface::ClientUnary => self.verifiers().ask_unary(question).await,
+            Interface::ClientMultiplexed => self.verifiers().ask_multiplexed(question).await,
+            Interface::ClientLocal => self.verifiers().ask_local(question).await,
+            Interface::ClientGuard => self.verifiers().ask_guard(question).await,
         }
     }
 
@@ -178,7 +178,7 @@ impl House {
         post(self.replica.http, path, &[("authorization", &bearer)], fields).await
     }
 
-    async fn introspect(&self, question: &Question) -> Said {
+    async fn introspect(&self, question: &Question) -> Decision {
         let scope = question.required.join(" ");
         let fields = [
             ("token", &*question.secret),
@@ -187,16 +187,16 @@ impl House {
         ];
         let reply = self.post("/oauth2/introspect", &fields).await;
         if reply.status == 503 {
-            return Said::Unknown;
+            return Decision::Unknown;
         }
         assert_eq!(reply.status, 200, "{reply:?}");
         let body: serde_json::Value = serde_json::from_str(&reply.body).unwrap();
         if body["active"] != true {
             assert_eq!(reply.body, r#"{"active":false}"#);
-            return Said::Inactive;
+            return Decision::Inactive;
         }
         let text = |name: &str| body[name].as_str().unwrap().to_owned();
-        Said::Admitted { user: text("sub"), organization: text("organization_id"), token_id: text("jti") }
+        Decision::Admitted { user: text("sub"), organization: text("organization_id"), token_id: text("jti") }
     }
 
     /// Posts a `TokenReview` as the backend.
@@ -207,33 +207,33 @@ impl House {
         send(self.replica.http, "POST", "/tokenreview", &headers, &body).await
     }
 
-    async fn token_review(&self, question: &Question) -> Said {
+    async fn token_review(&self, question: &Question) -> Decision {
         let reply = self.review(&question.secret, &question.required).await;
         if reply.status == 503 {
-            return Said::Unknown;
+            return Decision::Unknown;
         }
         assert_eq!(reply.status, 200, "{reply:?}");
         let status = &serde_json::from_str::<Value>(&reply.body).unwrap()["status"];
         // Only some of them may have been granted.
         if status["authenticated"] != true || status["audiences"] != json!(question.required) {
-            return Said::Inactive;
+            return Decision::Inactive;
         }
         let name = status["user"]["username"].as_str().unwrap();
         let (organization, user) = name.strip_prefix("tokend:").unwrap().split_once(':').unwrap();
-        Said::Admitted {
+        Decision::Admitted {
             user: user.to_owned(),
             organization: organization.to_owned(),
             token_id: status["user"]["extra"]["tokend/token-id"][0].as_str().unwrap().to_owned(),
         }
     }
 
-    async fn forward_auth(&self, question: &Question) -> Said {
+    async fn forward_auth(&self, question: &Question) -> Decision {
         let path = format!("/auth?organization=acme&scope={}", question.required.join("+"));
         let bearer = format!("Bearer {}", question.secret);
         let mut headers = vec![("authorization", &*bearer)];
         headers.extend(question.client.map(|client| ("x-forwarded-for", client)));
         let reply = send(self.replica.http, "GET", &path, &headers, "").await;
-        said_over_http(&reply, |name| reply.header(name).unwrap())
+        decision_over_http(&reply, |name| reply.header(name).unwrap())
     }
 }
 
@@ -248,9 +248,9 @@ pub(crate) fn review(secret: &str, audiences: &[&str]) -> Value {
 }
 
 /// Reads a gate's HTTP response; `told` returns its headers on the accepted token.
-pub(crate) fn said_over_http(reply: &Reply, told: impl Fn(&str) -> String) -> Said {
+pub(crate) fn decision_over_http(reply: &Reply, told: impl Fn(&str) -> String) -> Decision {
     match reply.status {
-        200 => Said::Admitted {
+        200 => Decision::Admitted {
             user: told("x-tokend-user"),
             organization: told("x-tokend-organization"),
             token_id: told("x-tokend-token-id"),
@@ -260,9 +260,9 @@ pub(crate) fn said_over_http(reply: &Reply, told: impl Fn(&str) -> String) -> Sa
             let verdict = body["verdict"].as_str().unwrap().to_owned();
             let forbidden = matches!(&*verdict, "missing_scope" | "ip_not_allowed");
             assert_eq!(reply.status == 403, forbidden, "{reply:?}");
-            Said::Denied(verdict)
+            Decision::Denied(verdict)
         }
-        503 => Said::Unknown,
+        503 => Decision::Unknown,
         _ => panic!("{reply:?}"),
     }
 }

@@ -105,13 +105,13 @@ fn browser_and_page() -> Option<(PathBuf, String)> {
 
 /// Checks that the page has seen a token's whole life.
 #[track_caller]
-fn went_well(said: &Value) {
-    let (id, secret) = (said["id"].as_str().expect("a token"), said["secret"].as_str().unwrap());
-    assert!(secret.contains(id), "{said}");
-    assert_eq!(said["shownAgain"], false);
-    assert_eq!(said["verdicts"], json!(["VALID", "MISSING_SCOPE", "REVOKED"]));
-    assert_eq!(said["revoked"], id);
-    assert_eq!(said["stranger"], "Unauthenticated");
+fn went_well(printed: &Value) {
+    let (id, secret) = (printed["id"].as_str().expect("a token"), printed["secret"].as_str().unwrap());
+    assert!(secret.contains(id), "{printed}");
+    assert_eq!(printed["shownAgain"], false);
+    assert_eq!(printed["verdicts"], json!(["VALID", "MISSING_SCOPE", "REVOKED"]));
+    assert_eq!(printed["revoked"], id);
+    assert_eq!(printed["stranger"], "Unauthenticated");
 }
 
 #[tokio::test]
@@ -124,9 +124,9 @@ async fn only_pages_of_listed_origins_may_call_from_a_browser() {
     config.integrations.web_origins = vec![origin];
     let replica = installation.serve(config).await;
 
-    let said = Site::serve(unlisted, script.clone(), "http", &replica).visit(&browser).await;
+    let printed = Site::serve(unlisted, script.clone(), "http", &replica).visit(&browser).await;
 
-    assert!(said["failed"].is_string(), "{said}");
+    assert!(printed["failed"].is_string(), "{printed}");
     let made = ListTokensRequest { user_id: "ada".to_owned(), ..ListTokensRequest::default() };
     assert!(replica.root().list_tokens(made).await.unwrap().into_inner().tokens.is_empty());
 

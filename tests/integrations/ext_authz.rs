@@ -16,7 +16,7 @@ use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;
 use tonic_reflection::pb::v1::server_reflection_request::MessageRequest;
 use tonic_reflection::pb::v1::server_reflection_response::MessageResponse;
 
-use super::asking::{House, Question, Said};
+use super::asking::{Decision, House, Question};
 use crate::support::client::created_with;
 use crate::support::replica::Replica;
 
@@ -84,7 +84,7 @@ fn denied(response: CheckResponse) -> DeniedHttpResponse {
 }
 
 /// Sends a question as Envoy's check.
-pub(crate) async fn ask(replica: &Replica, question: &Question) -> Said {
+pub(crate) async fn ask(replica: &Replica, question: &Question) -> Decision {
     let bearer = format!("Bearer {}", question.secret);
     let scope = question.required.join(" ");
     let asked = Check {
@@ -96,7 +96,7 @@ pub(crate) async fn ask(replica: &Replica, question: &Question) -> Said {
     match check(replica, &asked).await {
         CheckResponse { http_response: Some(HttpResponse::OkResponse(ok)), status } => {
             assert_eq!(status.unwrap().code, 0);
-            Said::Admitted {
+            Decision::Admitted {
                 user: value(&ok.headers, "x-tokend-user").unwrap(),
                 organization: value(&ok.headers, "x-tokend-organization").unwrap(),
                 token_id: value(&ok.headers, "x-tokend-token-id").unwrap(),
@@ -106,10 +106,10 @@ pub(crate) async fn ask(replica: &Replica, question: &Question) -> Said {
             let denied = denied(response);
             if denied.status.unwrap().code == 503 {
                 assert_eq!(value(&denied.headers, "retry-after").unwrap(), "1");
-                return Said::Unknown;
+                return Decision::Unknown;
             }
             let body: serde_json::Value = serde_json::from_str(&denied.body).unwrap();
-            Said::Denied(body["verdict"].as_str().unwrap().to_owned())
+            Decision::Denied(body["verdict"].as_str().unwrap().to_owned())
         }
     }
 }
@@ -197,10 +197,10 @@ async fn a_denial_has_a_challenge_and_a_small_body() {
         assert_eq!(response, raw, "raw headers are judged as others are");
         let denied = denied(response);
         assert_eq!(denied.status.unwrap().code, status, "{headers:?}");
-        let said = value(&denied.headers, "www-authenticate");
+        let output = value(&denied.headers, "www-authenticate");
         match challenge {
-            Some("") => assert!(said.is_some()),
-            challenge => assert_eq!(said.as_deref(), challenge),
+            Some("") => assert!(output.is_some()),
+            challenge => assert_eq!(output.as_deref(), challenge),
         }
         assert_eq!(value(&denied.headers, "content-type").unwrap(), "application/json");
         assert!(denied.body.starts_with(r#"{"error":"#) && !denied.body.contains(&secret));
@@ -232,13 +232,13 @@ async fn reflection_lists_the_service_only_where_it_is_enabled() {
         let MessageResponse::ListServicesResponse(list) = next().await else { panic!("no list") };
         let mut services = list.service.iter().map(|service| &*service.name);
         assert_eq!(services.any(|name| name == "envoy.service.auth.v3.Authorization"), is_on, "{list:?}");
-        let is_told = matches!(next().await, MessageResponse::FileDescriptorResponse(_));
-        assert_eq!(is_told, is_on);
+        let has_identity = matches!(next().await, MessageResponse::FileDescriptorResponse(_));
+        assert_eq!(has_identity, is_on);
     }
 }
 
 /// Returns the names of the headers that Envoy is to add for an accepted token.
-pub(crate) async fn told(replica: &Replica, secret: &str) -> Vec<String> {
+pub(crate) async fn identity_headers(replica: &Replica, secret: &str) -> Vec<String> {
     let bearer = format!("Bearer {secret}");
     let asked = Check { headers: &[("authorization", &bearer)], ..Check::default() };
     let Some(HttpResponse::OkResponse(ok)) = check(replica, &asked).await.http_response else {

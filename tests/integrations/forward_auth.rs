@@ -270,7 +270,7 @@ async fn every_gateway_uses_the_configured_header_prefix() {
     assert_eq!(reply.header("x-auth-scopes").as_deref(), Some("a"));
     assert!(reply.header("x-auth-token-id").is_some() && reply.header("x-tokend-user").is_none());
     assert_eq!(
-        super::ext_authz::told(&replica, &secret).await,
+        super::ext_authz::identity_headers(&replica, &secret).await,
         ["x-auth-user", "x-auth-organization", "x-auth-token-id", "x-auth-scopes"]
     );
 }

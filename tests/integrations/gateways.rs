@@ -16,7 +16,7 @@ use super::program::{Place, Running, find, find_tool, free_address, shown};
 use crate::support::client::{created, ordinary, revoked, texts};
 use crate::support::eventually;
 use crate::support::http::{Reply, get_from};
-use crate::support::proxy::{Proxy, Way};
+use crate::support::proxy::{LinkState, Proxy};
 use crate::support::replica::{Installation, Replica};
 
 /// The address of clients; the gateways themselves are at 127.0.0.1.
@@ -77,7 +77,7 @@ async fn get(gateway: SocketAddr, headers: &[(&str, &str)]) -> Option<Reply> {
 
 /// Starts a gateway with `start` in front of a backend, and runs all checks on it.
 async fn guarded(start: impl Fn(&Addresses) -> Running) {
-    let (proxy, installation) = (Proxy::start(Way::Open).await, Installation::new().await);
+    let (proxy, installation) = (Proxy::start(LinkState::Open).await, Installation::new().await);
     let mut config = installation.config();
     config.database = proxy.lead(&config.database);
     config.integrations.ext_authz = true;
@@ -234,7 +234,7 @@ async fn an_outage_is_no_refusal(replica: &Replica, gateway: SocketAddr, proxy: 
     let bearer = format!("Bearer {}", created(&mut replica.root(), request("ada")).await.secret);
     assert_eq!(get(gateway, &[("authorization", &bearer)]).await.unwrap().status, 200);
 
-    proxy.turn(Way::Cut);
+    proxy.set(LinkState::Cut);
 
     let status = eventually("the cache is too old to answer", async || {
         let status = get(gateway, &[("authorization", &bearer)]).await.unwrap().status;

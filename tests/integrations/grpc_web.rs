@@ -12,8 +12,8 @@ use tokend::api::proto::{
 };
 use tonic::Code;
 
-use super::asking::{House, ORIGIN, Question, Said};
-use super::rpcs::said_by_verify;
+use super::asking::{Decision, House, ORIGIN, Question};
+use super::rpcs::decision_of_verify;
 use crate::support::client::{created, created_with, ordinary};
 use crate::support::http::{Reply, send};
 use crate::support::replica::{Installation, Replica};
@@ -60,11 +60,11 @@ fn read<M: Message + Default>(reply: &Reply) -> Result<M, Code> {
 }
 
 /// Sends a question as Verify by gRPC-Web.
-pub(crate) async fn ask(house: &House, question: &Question) -> Said {
+pub(crate) async fn ask(house: &House, question: &Question) -> Decision {
     let bearer = format!("Bearer {}", house.backend);
     let headers = [("authorization", &*bearer), ("origin", ORIGIN)];
     let reply = post(&house.replica, VERIFY, &headers, &question.request()).await;
-    said_by_verify(read(&reply))
+    decision_of_verify(read(&reply))
 }
 
 #[tokio::test]

@@ -121,8 +121,8 @@ pub(crate) async fn preflights_reach_the_backend_as_nobodys(gateway: SocketAddr,
         "{body}"
     );
     let lines = body.lines().filter_map(|line| line.split_once(": "));
-    let told: Vec<_> = lines.filter(|(name, _)| name.replace('_', "-").starts_with("x-tokend")).collect();
-    assert!(told.is_empty() && !body.contains(bearer), "{body}");
+    let reported: Vec<_> = lines.filter(|(name, _)| name.replace('_', "-").starts_with("x-tokend")).collect();
+    assert!(reported.is_empty() && !body.contains(bearer), "{body}");
 
     let overridden = [("x-http-method-override", &b"OPTIONS"[..]), ("x-forwarded-method", b"OPTIONS")];
     for (method, headers) in [

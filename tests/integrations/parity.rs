@@ -7,10 +7,10 @@ use tokend::api::proto::{CreateTokenRequest, CreateTokenResponse, DisableTokenRe
 use tokend::secret::TokenId;
 use tokio::task::{JoinSet, LocalSet};
 
-use super::asking::{CLUSTER, House, Question, Said, Way, trusting};
+use super::asking::{CLUSTER, Decision, House, Interface, Question, trusting};
 use crate::support::client::{created, forged, ordinary, revoked, texts, unknown_id};
 use crate::support::eventually;
-use crate::support::proxy::{Proxy, Way as Course};
+use crate::support::proxy::{LinkState, Proxy};
 use crate::support::replica::Installation;
 
 const SCOPES: [&str; 3] = ["repo:*", "plain", CLUSTER];
@@ -24,21 +24,21 @@ fn request(user: &str) -> CreateTokenRequest {
     }
 }
 
-fn admitted(made: &CreateTokenResponse) -> Said {
+fn admitted(made: &CreateTokenResponse) -> Decision {
     let token = made.token.as_ref().unwrap();
-    Said::Admitted {
+    Decision::Admitted {
         user: token.user_id.clone(),
         organization: token.organization_id.clone(),
         token_id: token.id.clone(),
     }
 }
 
-fn denied(verdict: &str) -> Said {
-    Said::Denied(verdict.to_owned())
+fn denied(verdict: &str) -> Decision {
+    Decision::Denied(verdict.to_owned())
 }
 
 /// Creates tokens in every state, and returns each question with the expected response.
-async fn table(house: &House) -> Vec<(&'static str, Question, Said)> {
+async fn table(house: &House) -> Vec<(&'static str, Question, Decision)> {
     let mut root = house.replica.root();
     let good = created(&mut root, request("ada")).await;
     let bound =
@@ -120,11 +120,14 @@ async fn every_integration_agrees_with_verify() {
 
     for (name, question, expected) in &table {
         assert_eq!(&house.verify(question).await, expected, "{name}, by Verify");
-        for way in Way::ALL {
-            let askable = way.askable(question);
+        for interface in Interface::ALL {
+            let askable = interface.askable(question);
             let expected = &house.verify(&askable).await;
-            let said = house.ask(way, &askable).await;
-            assert!(said.agrees(expected), "{name}, by {way:?}: {said:?}, where {expected:?} was due");
+            let output = house.ask(interface, &askable).await;
+            assert!(
+                output.agrees(expected),
+                "{name}, by {interface:?}: {output:?}, where {expected:?} was due"
+            );
         }
     }
 }
@@ -133,26 +136,26 @@ async fn every_integration_agrees_with_verify() {
 async fn a_revocation_reaches_every_integration_within_its_declared_time() {
     let house = House::new().await;
     let mut root = house.replica.root();
-    for way in Way::ALL {
+    for interface in Interface::ALL {
         let made = created(&mut root, request("ada")).await;
         let question = Question { secret: made.secret.clone(), ..Question::default() };
-        assert_eq!(house.ask(way, &question).await, admitted(&made), "{way:?}");
+        assert_eq!(house.ask(interface, &question).await, admitted(&made), "{interface:?}");
 
         revoked(&mut root, &made.token.unwrap().id, "").await;
 
-        if way.judges_by_itself() {
+        if interface.judges_by_itself() {
             eventually("it is heard of", async || {
-                house.ask(way, &question).await.agrees(&denied("revoked")).then_some(())
+                house.ask(interface, &question).await.agrees(&denied("revoked")).then_some(())
             })
             .await;
         }
-        assert!(house.ask(way, &question).await.agrees(&denied("revoked")), "{way:?}");
+        assert!(house.ask(interface, &question).await.agrees(&denied("revoked")), "{interface:?}");
     }
 }
 
 #[tokio::test]
 async fn in_an_outage_no_integration_answers_yes_or_no() {
-    let (proxy, installation) = (Proxy::start(Course::Open).await, Installation::new().await);
+    let (proxy, installation) = (Proxy::start(LinkState::Open).await, Installation::new().await);
     let mut config = installation.config();
     config.database = proxy.lead(&config.database);
     config.integrations = trusting();
@@ -160,26 +163,26 @@ async fn in_an_outage_no_integration_answers_yes_or_no() {
     let made = created(&mut house.replica.root(), request("ada")).await;
     let known = Question { secret: made.secret.clone(), ..Question::default() };
     let unknown = Question { secret: forged(unknown_id()), ..Question::default() };
-    for way in Way::ALL {
-        assert_eq!(house.ask(way, &known).await, admitted(&made), "{way:?}");
+    for interface in Interface::ALL {
+        assert_eq!(house.ask(interface, &known).await, admitted(&made), "{interface:?}");
     }
 
-    proxy.turn(Course::Cut);
+    proxy.set(LinkState::Cut);
     eventually("the cache is too old to answer", async || {
-        (house.verify(&known).await == Said::Unknown).then_some(())
+        (house.verify(&known).await == Decision::Unknown).then_some(())
     })
     .await;
 
     // All concurrently, because some wait for their deadline.
     let here = LocalSet::new();
     let mut asking = JoinSet::new();
-    for way in Way::ALL {
+    for interface in Interface::ALL {
         for question in [known.clone(), unknown.clone()] {
             let house = Rc::clone(&house);
-            asking.spawn_local_on(async move { (way, house.ask(way, &question).await) }, &here);
+            asking.spawn_local_on(async move { (interface, house.ask(interface, &question).await) }, &here);
         }
     }
-    for (way, said) in here.run_until(asking.join_all()).await {
-        assert_eq!(said, Said::Unknown, "{way:?}");
+    for (interface, output) in here.run_until(asking.join_all()).await {
+        assert_eq!(output, Decision::Unknown, "{interface:?}");
     }
 }

@@ -3,11 +3,11 @@
 
 use tokend::api::proto::{GetTokenRequest, RotateTokenRequest, TokenState};
 
-use super::asking::{House, Question, Said, trusting};
+use super::asking::{Decision, House, Question, trusting};
 use crate::support::client::{created_with, forged, rotated, rotation, unknown_id};
 use crate::support::eventually;
 use crate::support::http::post;
-use crate::support::proxy::{Proxy, Way};
+use crate::support::proxy::{LinkState, Proxy};
 use crate::support::replica::Installation;
 
 const PATH: &str = "/oauth2/revoke";
@@ -24,7 +24,7 @@ async fn a_secret_revokes_its_token_and_the_tokens_rotated_from_it() {
     let next = rotated(&mut root, graced).await;
     assert!(matches!(
         house.verify(&Question { secret: next.secret.clone(), ..Question::default() }).await,
-        Said::Admitted { .. }
+        Decision::Admitted { .. }
     ));
 
     for _ in 0..2 {
@@ -33,8 +33,8 @@ async fn a_secret_revokes_its_token_and_the_tokens_rotated_from_it() {
     }
 
     for (secret, id) in [(made.secret, made.token.unwrap().id), (next.secret, next.token.unwrap().id)] {
-        let said = house.verify(&Question { secret, ..Question::default() }).await;
-        assert_eq!(said, Said::Denied("revoked".to_owned()));
+        let output = house.verify(&Question { secret, ..Question::default() }).await;
+        assert_eq!(output, Decision::Denied("revoked".to_owned()));
         let token =
             root.get_token(GetTokenRequest { token_id: id }).await.unwrap().into_inner().token.unwrap();
         assert_eq!(token.state(), TokenState::Revoked);
@@ -67,19 +67,19 @@ async fn without_a_caller_or_a_token_nothing_is_done() {
     assert_eq!(post(house.replica.http, PATH, &[], &[("token", &secret)]).await.status, 401);
     assert_eq!(house.post(PATH, &[]).await.status, 400);
 
-    let said = house.verify(&Question { secret, ..Question::default() }).await;
-    assert!(matches!(said, Said::Admitted { .. }));
+    let output = house.verify(&Question { secret, ..Question::default() }).await;
+    assert!(matches!(output, Decision::Admitted { .. }));
 }
 
 #[tokio::test]
 async fn in_an_outage_no_revocation_is_reported_as_done() {
-    let (proxy, installation) = (Proxy::start(Way::Open).await, Installation::new().await);
+    let (proxy, installation) = (Proxy::start(LinkState::Open).await, Installation::new().await);
     let mut config = installation.config();
     config.database = proxy.lead(&config.database);
     config.integrations = trusting();
     let house = House::of(installation.serve(config).await).await;
     let secret = created_with(&mut house.replica.root(), "acme", &[]).await.secret;
-    proxy.turn(Way::Cut);
+    proxy.set(LinkState::Cut);
 
     let reply = eventually("the cache is too old to answer", async || {
         let reply = house.post(PATH, &[("token", &secret)]).await;

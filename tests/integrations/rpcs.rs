@@ -3,32 +3,32 @@
 use tokend::api::proto::{Consistency, VerifyRequest, VerifyResponse, VerifyStreamRequest};
 use tonic::{Code, Request, Response};
 
-use super::asking::{House, Question, Said};
+use super::asking::{Decision, House, Question};
 
 impl House {
     /// Sends a question as Verify.
-    pub(crate) async fn verify(&self, question: &Question) -> Said {
+    pub(crate) async fn verify(&self, question: &Question) -> Decision {
         self.verify_as(Request::new(question.request())).await
     }
 
-    async fn verify_as(&self, request: Request<VerifyRequest>) -> Said {
+    async fn verify_as(&self, request: Request<VerifyRequest>) -> Decision {
         let answer = self.verifier.clone().verify(request).await;
-        said_by_verify(answer.map(Response::into_inner).map_err(|status| status.code()))
+        decision_of_verify(answer.map(Response::into_inner).map_err(|status| status.code()))
     }
 
     /// Sends a question as Verify, with a header that excludes the fast path.
-    pub(crate) async fn routed(&self, question: &Question) -> Said {
+    pub(crate) async fn routed(&self, question: &Question) -> Decision {
         let mut request = Request::new(question.request());
         request.metadata_mut().insert("grpc-encoding", "identity".parse().unwrap());
         self.verify_as(request).await
     }
 
-    pub(crate) async fn full(&self, question: &Question) -> Said {
+    pub(crate) async fn full(&self, question: &Question) -> Decision {
         let request = VerifyRequest { consistency: Consistency::Full.into(), ..question.request() };
         self.verify_as(Request::new(request)).await
     }
 
-    pub(crate) async fn stream(&self, question: &Question) -> Said {
+    pub(crate) async fn stream(&self, question: &Question) -> Decision {
         let asked = tokio_stream::once(VerifyStreamRequest { request: Some(question.request()) });
         let mut verifier = self.verifier.clone();
         let answer = async {
@@ -36,21 +36,23 @@ impl House {
             answers.message().await
         };
         let answer = answer.await.map_err(|status| status.code());
-        said_by_verify(answer.map(|answer| answer.expect("an answer").response.unwrap()))
+        decision_of_verify(answer.map(|answer| answer.expect("an answer").response.unwrap()))
     }
 }
 
 /// Reads Verify's response.
-pub(crate) fn said_by_verify(answer: Result<VerifyResponse, Code>) -> Said {
+pub(crate) fn decision_of_verify(answer: Result<VerifyResponse, Code>) -> Decision {
     let reply = match answer {
-        Err(Code::Unavailable) => return Said::Unknown,
+        Err(Code::Unavailable) => return Decision::Unknown,
         answer => answer.unwrap(),
     };
     let verdict = reply.verdict().as_str_name().trim_start_matches("VERDICT_").to_lowercase();
     match reply.token {
-        Some(token) if verdict == "valid" => {
-            Said::Admitted { user: token.user_id, organization: token.organization_id, token_id: token.id }
-        }
-        _ => Said::Denied(verdict),
+        Some(token) if verdict == "valid" => Decision::Admitted {
+            user: token.user_id,
+            organization: token.organization_id,
+            token_id: token.id,
+        },
+        _ => Decision::Denied(verdict),
     }
 }

@@ -10,7 +10,7 @@ use tokend_client::{
 };
 use tokio::net::TcpListener;
 
-use super::asking::{Question, Said, said_over_http};
+use super::asking::{Decision, Question, decision_over_http};
 use crate::support::eventually;
 use crate::support::http::send;
 
@@ -32,24 +32,24 @@ impl Verifiers {
         }
     }
 
-    pub(crate) async fn ask_unary(&self, question: &Question) -> Said {
+    pub(crate) async fn ask_unary(&self, question: &Question) -> Decision {
         ask(&self.unary, question).await
     }
 
-    pub(crate) async fn ask_multiplexed(&self, question: &Question) -> Said {
+    pub(crate) async fn ask_multiplexed(&self, question: &Question) -> Decision {
         ask(&self.multiplexed, question).await
     }
 
     /// Verifies until the token is cached, and returns the cached verdict. A secret that proves no
     /// token is not cached.
-    pub(crate) async fn ask_local(&self, question: &Question) -> Said {
+    pub(crate) async fn ask_local(&self, question: &Question) -> Decision {
         eventually("an answer from here", async || {
             let asked = ask(&self.local, question).await;
             let scopes = required(question);
             let here = self.local.try_verify(&to_ask(question, &scopes));
             let proves_none = match &asked {
-                Said::Denied(verdict) => matches!(&**verdict, "malformed" | "not_found"),
-                said => *said == Said::Unknown,
+                Decision::Denied(verdict) => matches!(&**verdict, "malformed" | "not_found"),
+                said => *said == Decision::Unknown,
             };
             here.map(|answer| said(Ok(answer))).or(proves_none.then_some(asked))
         })
@@ -57,7 +57,7 @@ impl Verifiers {
     }
 
     /// Calls a service behind a guard, which judges from its cache where it can.
-    pub(crate) async fn ask_guard(&self, question: &Question) -> Said {
+    pub(crate) async fn ask_guard(&self, question: &Question) -> Decision {
         let client = question.client.map(|client| client.parse().unwrap());
         let guard = Guard::new(self.local.clone()).require(question.required.iter().copied()).unwrap();
         let routes = Router::new().route("/", get(who)).layer(guard.client_address(move |_| client));
@@ -67,7 +67,7 @@ impl Verifiers {
         let bearer = format!("Bearer {}", question.secret);
         let reply = send(address, "GET", "/", &[("authorization", &bearer)], "").await;
         service.abort();
-        said_over_http(&reply, |name| reply.header(name).unwrap())
+        decision_over_http(&reply, |name| reply.header(name).unwrap())
     }
 }
 
@@ -89,23 +89,23 @@ fn to_ask<'a>(question: &'a Question, required_scopes: &'a Scopes) -> tokend_cli
     tokend_client::Question::new(&question.secret).required_scopes(required_scopes).client_ip(client_ip)
 }
 
-async fn ask(verifier: &Verifier, question: &Question) -> Said {
+async fn ask(verifier: &Verifier, question: &Question) -> Decision {
     said(verifier.verify(&to_ask(question, &required(question))).await)
 }
 
-fn said(answer: Result<Answer, Error>) -> Said {
+fn said(answer: Result<Answer, Error>) -> Decision {
     let answer = match answer {
         Err(error) if matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::DeadlineExceeded) => {
-            return Said::Unknown;
+            return Decision::Unknown;
         }
         answer => answer.unwrap(),
     };
     match answer.token {
-        Some(token) if answer.verdict == Verdict::Valid => Said::Admitted {
+        Some(token) if answer.verdict == Verdict::Valid => Decision::Admitted {
             user: token.user_id.as_str().to_owned(),
             organization: token.organization_id.as_str().to_owned(),
             token_id: token.id.to_string(),
         },
-        _ => Said::Denied(answer.verdict.word().to_owned()),
+        _ => Decision::Denied(answer.verdict.word().to_owned()),
     }
 }

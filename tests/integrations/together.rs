@@ -2,7 +2,7 @@
 
 use tokio::task::JoinSet;
 
-use super::asking::{House, Question, Way};
+use super::asking::{House, Interface, Question};
 use crate::support::client::{forged, unknown_id};
 use crate::support::http::{get, send};
 
@@ -10,10 +10,10 @@ use crate::support::http::{get, send};
 async fn calls_are_counted_by_integration_and_outcome() {
     let house = House::new().await;
     let question = Question { secret: house.backend.clone(), ..Question::default() };
-    house.ask(Way::Introspection, &question).await;
-    house.ask(Way::ForwardAuth, &question).await;
-    house.ask(Way::ForwardAuth, &Question { required: vec!["x"], ..question.clone() }).await;
-    house.ask(Way::ForwardAuth, &Question { secret: "nonsense".to_owned(), ..question.clone() }).await;
+    house.ask(Interface::Introspection, &question).await;
+    house.ask(Interface::ForwardAuth, &question).await;
+    house.ask(Interface::ForwardAuth, &Question { required: vec!["x"], ..question.clone() }).await;
+    house.ask(Interface::ForwardAuth, &Question { secret: "nonsense".to_owned(), ..question.clone() }).await;
     house.post("/oauth2/revoke", &[]).await;
 
     let (_, text) = get(house.replica.http, "/metrics").await;

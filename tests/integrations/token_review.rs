@@ -40,11 +40,11 @@ async fn a_valid_token_is_a_user_in_the_group_of_its_organization() {
     };
     let made = created(&mut house.replica.root(), request).await;
 
-    let said = status(&house.review(&made.secret, &[]).await);
+    let printed = status(&house.review(&made.secret, &[]).await);
 
     let extra = json!({"tokend/token-id": [made.token.unwrap().id], "tokend/scopes": [CLUSTER, "vault:*"]});
     let user = json!({"username": "tokend:acme:dev:ada%20%C3%A9", "groups": ["tokend:acme"], "extra": extra});
-    assert_eq!(said, json!({"authenticated": true, "user": user, "audiences": []}));
+    assert_eq!(printed, json!({"authenticated": true, "user": user, "audiences": []}));
 }
 
 #[tokio::test]
@@ -70,13 +70,13 @@ async fn audiences_whose_scopes_the_token_has_are_granted() {
         (&both, &[""], None),
         (&both, &["tokend:root"], None),
     ] {
-        let said = status(&house.review(secret, asked).await);
+        let printed = status(&house.review(secret, asked).await);
         match granted {
             Some(granted) => {
-                assert_eq!(said["authenticated"], true, "{asked:?}: {said}");
-                assert_eq!(said["audiences"], json!(granted), "{asked:?}");
+                assert_eq!(printed["authenticated"], true, "{asked:?}: {printed}");
+                assert_eq!(printed["audiences"], json!(granted), "{asked:?}");
             }
-            None => assert_eq!(said["authenticated"], false, "{asked:?}: {said}"),
+            None => assert_eq!(printed["authenticated"], false, "{asked:?}: {printed}"),
         }
     }
 }
@@ -91,8 +91,8 @@ async fn every_invalid_token_gets_the_same_response() {
     let elsewhere = created_with(&mut root, "other", &[CLUSTER]).await.secret;
 
     for secret in ["", "nonsense", &forged(unknown_id()), &gone.secret, &lacking, &elsewhere] {
-        let said = status(&house.review(secret, &[AUDIENCE]).await);
-        assert_eq!(said, json!({"authenticated": false, "error": "the token is not accepted"}));
+        let printed = status(&house.review(secret, &[AUDIENCE]).await);
+        assert_eq!(printed, json!({"authenticated": false, "error": "the token is not accepted"}));
     }
 }
 

@@ -148,8 +148,8 @@ async fn a_wrong_mac_of_a_key_in_the_ring_is_final() {
     let replica = installation.serve(installation.config()).await;
     let mut root = replica.root();
     let made = created(&mut root, ordinary()).await;
-    let spoil = "UPDATE tokens SET mac = decode(repeat('00', 32), 'hex') WHERE user_id = 'ada'";
-    assert_eq!(installation.database.execute(spoil).await, 1);
+    let corrupt_macs = "UPDATE tokens SET mac = decode(repeat('00', 32), 'hex') WHERE user_id = 'ada'";
+    assert_eq!(installation.database.execute(corrupt_macs).await, 1);
 
     let answer = verified(&mut root, &made.secret, &[]).await;
 

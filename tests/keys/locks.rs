@@ -61,8 +61,11 @@ async fn a_migration_that_gives_up_names_the_lock_holders() {
 
     assert!(matches!(given_up, MigrateError::Locked { version: 3, .. }), "{given_up:?}");
     assert!(given_up.is_transient());
-    let said = given_up.to_string();
-    assert!(said.contains(&format!("process {pid} ")) && said.contains("idle in transaction"), "{said}");
+    let output = given_up.to_string();
+    assert!(
+        output.contains(&format!("process {pid} ")) && output.contains("idle in transaction"),
+        "{output}"
+    );
     // The migration can be run later.
     blocker.execute("COMMIT").await.unwrap();
     migrate(&database.route(), &Prefix::default()).await.unwrap();

@@ -104,9 +104,9 @@ async fn a_sequence_behind_its_table_is_refused_with_the_repair() {
                 matches!(refused, MigrateError::SequenceBehind { .. }) && !refused.is_transient(),
                 "{refused:?}"
             );
-            let said = refused.to_string();
-            let (_, mend) = said.split_once("as its owner: ").unwrap();
-            assert!(mend.contains(sequence), "{said}");
+            let printed = refused.to_string();
+            let (_, mend) = printed.split_once("as its owner: ").unwrap();
+            assert!(mend.contains(sequence), "{printed}");
             database.execute(mend).await;
             check(&route, &Prefix::default()).await.unwrap();
             database.execute(behind).await;

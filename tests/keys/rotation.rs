@@ -56,8 +56,9 @@ async fn the_old_key_is_not_needed_once_every_mac_is_new() {
     let primary = keyring(&[&new_key]).primary();
     taken_over(&installation.database, root_id, primary).await;
     // Unreadable: from here on only the MAC can prove a secret.
-    let spoil = "UPDATE tokens SET durable_hash = '$argon2id$v=19$m=64,t=1,p=1$AAAAAAAAAAA$AAAAAAAAAAAAAAAA'";
-    assert_eq!(installation.database.execute(spoil).await, 2);
+    let corrupt_macs =
+        "UPDATE tokens SET durable_hash = '$argon2id$v=19$m=64,t=1,p=1$AAAAAAAAAAA$AAAAAAAAAAAAAAAA'";
+    assert_eq!(installation.database.execute(corrupt_macs).await, 2);
 
     let mut config = installation.config();
     config.keyring = keyring(&[&new_key]);

@@ -17,7 +17,7 @@ static MIGRATIONS: Migrator = sqlx::migrate!();
 
 /// The state of a table within a transaction.
 #[derive(sqlx::FromRow)]
-struct Seen {
+struct TableState {
     name: String,
     file: i64,
     newest_index: i64,
@@ -27,7 +27,7 @@ struct Seen {
 }
 
 /// Returns the state of every table.
-async fn tables(connection: &mut PgConnection) -> Vec<Seen> {
+async fn tables(connection: &mut PgConnection) -> Vec<TableState> {
     sqlx::query_as(
         "SELECT c.relname::text AS name, pg_relation_filenode(c.oid)::bigint AS file,
              coalesce((SELECT max(indexrelid) FROM pg_index WHERE indrelid = c.oid), 0)::bigint AS newest_index,

@@ -33,11 +33,11 @@ impl Wire {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let address = listener.local_addr().unwrap();
         let loses = Arc::new(watch::Sender::new(Loss::Nothing));
-        let (server, told) = (replica.address, Arc::clone(&loses));
+        let (server, losing) = (replica.address, Arc::clone(&loses));
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
                 let server = TcpStream::connect(server).await.unwrap();
-                tokio::spawn(pass(client, server, told.subscribe()));
+                tokio::spawn(pass(client, server, losing.subscribe()));
             }
         });
         Self { address, loses }

@@ -38,13 +38,13 @@ async fn any_caller_may_revoke_the_token_whose_secret_it_has() {
             let token = got(&mut root, &made.token.unwrap().id).await;
             assert_eq!(token.revoke_reason, "found in a public place");
             assert!(answer.effective_time.is_some());
-            let told = Token {
+            let shown = Token {
                 id: token.id,
                 state: TokenState::Revoked.into(),
                 revoke_time: token.revoke_time,
                 ..Token::default()
             };
-            assert_eq!(answer.token, Some(told), "{organization} {scopes:?}: no more than that");
+            assert_eq!(answer.token, Some(shown), "{organization} {scopes:?}: no more than that");
         }
     }
 }

@@ -22,7 +22,7 @@ use tonic_types::StatusExt as _;
 
 use crate::support::client::{created, ordinary, question, renaming};
 use crate::support::program::find_tool;
-use crate::support::proxy::{Proxy, Way};
+use crate::support::proxy::{LinkState, Proxy};
 use crate::support::replica::{Installation, Replica};
 use crate::support::status::check;
 use crate::support::{eventually, http, in_time};
@@ -61,7 +61,7 @@ async fn an_added_replica_gets_calls_of_connected_clients_and_none_fails() {
     let installation = Installation::new().await;
     let first = aging(&installation, SHORT, Duration::from_mins(1)).await;
     let made = created(&mut first.root(), ordinary()).await;
-    let proxy = Proxy::to_port(first.address, Way::Open).await;
+    let proxy = Proxy::to_port(first.address, LinkState::Open).await;
     let done = Arc::new(AtomicBool::new(false));
     let mut asking = JoinSet::new();
     let connection =
@@ -80,7 +80,7 @@ async fn an_added_replica_gets_calls_of_connected_clients_and_none_fails() {
     eventually("the first is asked", async || (verifies(&first).await > 100).then_some(())).await;
 
     let second = aging(&installation, SHORT, Duration::from_mins(1)).await;
-    proxy.take_turns(&[second.address, first.address]);
+    proxy.round_robin(&[second.address, first.address]);
 
     eventually("the second is asked", async || (verifies(&second).await > 100).then_some(())).await;
     done.store(true, Ordering::Relaxed);
@@ -93,12 +93,12 @@ async fn an_added_replica_gets_calls_of_grpcs_own_client() {
     let installation = Installation::new().await;
     let first = aging(&installation, SHORT, Duration::from_mins(1)).await;
     let made = created(&mut first.root(), ordinary()).await;
-    let proxy = Proxy::to_port(first.address, Way::Open).await;
+    let proxy = Proxy::to_port(first.address, LinkState::Open).await;
     let mut asking = asking(&python, proxy.address(), &installation.root_secret, &made.secret);
     eventually("the first is asked", async || (verifies(&first).await > 100).then_some(())).await;
 
     let second = aging(&installation, SHORT, Duration::from_mins(1)).await;
-    proxy.take_turns(&[second.address, first.address]);
+    proxy.round_robin(&[second.address, first.address]);
 
     eventually("the second is asked", async || (verifies(&second).await > 100).then_some(())).await;
     let before = verifies(&first).await;
@@ -124,8 +124,8 @@ async fn streams_continue_in_the_grace_and_end_in_a_resumable_way() {
     let ask = VerifyStreamRequest { request: Some(question(&made.secret, &[])) };
     questions.send(ask.clone()).await.unwrap();
     let mut answers = root.verify_stream(ReceiverStream::new(asked)).await.unwrap().into_inner();
-    let mut told = root.watch_tokens(WatchTokensRequest::default()).await.unwrap().into_inner();
-    let position = in_time("a position", told.message()).await.unwrap().unwrap().position;
+    let mut watch = root.watch_tokens(WatchTokensRequest::default()).await.unwrap().into_inner();
+    let position = in_time("a position", watch.message()).await.unwrap().unwrap().position;
 
     tokio::time::sleep(2 * SHORT).await;
     questions.send(ask.clone()).await.unwrap();
@@ -137,7 +137,7 @@ async fn streams_continue_in_the_grace_and_end_in_a_resumable_way() {
     check(&ended, Code::Unavailable, "SHUTTING_DOWN");
     let ended = in_time("the watch's end", async {
         loop {
-            if let Err(status) = told.message().await {
+            if let Err(status) = watch.message().await {
                 return status;
             }
         }

@@ -8,17 +8,17 @@ use tonic_health::ServingStatus;
 
 use crate::support::client::{bearing, created, ordinary, question, revocation, verified};
 use crate::support::eventually;
-use crate::support::proxy::{Proxy, Way};
+use crate::support::proxy::{LinkState, Proxy};
 use crate::support::replica::{Installation, Replica, SERVICE};
 use crate::support::status::{check, refused};
 
 /// Starts a replica whose connections to Postgres the test can cut.
-async fn behind_proxy(way: Way) -> (Proxy, Replica) {
+async fn behind_proxy(way: LinkState) -> (Proxy, Replica) {
     let (proxy, installation) = (Proxy::start(way).await, Installation::new().await);
     let mut config = installation.config();
     config.database = proxy.lead(&config.database);
     let replica = installation.launch(config);
-    if way == Way::Open {
+    if way == LinkState::Open {
         serving(&replica).await;
     }
     (proxy, replica)
@@ -86,52 +86,52 @@ async fn available(replica: &Replica, secret: &str) {
 
 #[tokio::test]
 async fn a_replica_waits_for_an_unreachable_postgres_and_then_serves() {
-    let (proxy, replica) = behind_proxy(Way::Cut).await;
+    let (proxy, replica) = behind_proxy(LinkState::Cut).await;
     let root_secret = replica.installation.root_secret.clone();
     not_serving(&replica).await;
     unavailable(&replica, &root_secret).await;
 
-    proxy.turn(Way::Open);
+    proxy.set(LinkState::Open);
 
     available(&replica, &root_secret).await;
 }
 
 #[tokio::test]
 async fn a_replica_replaces_connections_that_the_network_dropped() {
-    let (proxy, replica) = behind_proxy(Way::Held).await;
+    let (proxy, replica) = behind_proxy(LinkState::Stalled).await;
     not_serving(&replica).await;
     // Long enough for a connection attempt to have started; otherwise there would be nothing to lose.
     tokio::time::sleep(Duration::from_millis(500)).await;
 
     proxy.lose();
-    proxy.turn(Way::Open);
+    proxy.set(LinkState::Open);
 
     available(&replica, &replica.installation.root_secret).await;
 }
 
 #[tokio::test]
 async fn calls_are_unavailable_while_postgres_is_gone_and_recover_by_themselves() {
-    let (proxy, replica) = behind_proxy(Way::Open).await;
+    let (proxy, replica) = behind_proxy(LinkState::Open).await;
     let secret = created(&mut replica.root(), ordinary()).await.secret;
     available(&replica, &secret).await;
 
     for _ in 0..2 {
-        proxy.turn(Way::Cut);
+        proxy.set(LinkState::Cut);
         unavailable(&replica, &secret).await;
         not_serving(&replica).await;
 
-        proxy.turn(Way::Open);
+        proxy.set(LinkState::Open);
         available(&replica, &secret).await;
     }
 }
 
 #[tokio::test]
 async fn calls_are_unavailable_while_postgres_is_silent_and_recover_by_themselves() {
-    let (proxy, replica) = behind_proxy(Way::Open).await;
+    let (proxy, replica) = behind_proxy(LinkState::Open).await;
     let secret = created(&mut replica.root(), ordinary()).await.secret;
     available(&replica, &secret).await;
 
-    proxy.turn(Way::Held);
+    proxy.set(LinkState::Stalled);
     let mut root = replica.root();
     eventually("Verify is unavailable", async || match root.verify(question(&secret, &[])).await {
         Ok(answer) => {
@@ -147,14 +147,14 @@ async fn calls_are_unavailable_while_postgres_is_silent_and_recover_by_themselve
     refused(root.create_token(ordinary()).await, Code::Unavailable, "DATABASE_UNAVAILABLE");
     not_serving(&replica).await;
 
-    proxy.turn(Way::Open);
+    proxy.set(LinkState::Open);
     available(&replica, &secret).await;
 }
 
 #[tokio::test]
 async fn in_an_outage_only_malformed_secrets_get_a_final_verdict() {
-    let (proxy, replica) = behind_proxy(Way::Open).await;
-    proxy.turn(Way::Cut);
+    let (proxy, replica) = behind_proxy(LinkState::Open).await;
+    proxy.set(LinkState::Cut);
     not_serving(&replica).await;
     let list = async |values: &[&str]| {
         bearing(replica.channel(), values).list_tokens(ListTokensRequest::default()).await

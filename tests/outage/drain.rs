@@ -19,7 +19,7 @@ use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;
 use tonic_reflection::pb::v1::server_reflection_request::MessageRequest;
 
 use crate::support::client::{created, ordinary};
-use crate::support::proxy::{Proxy, Way};
+use crate::support::proxy::{LinkState, Proxy};
 use crate::support::replica::{Installation, Replica, SERVICE};
 use crate::support::{eventually, in_time};
 
@@ -129,7 +129,7 @@ async fn a_call_that_does_not_end_is_cut_off_at_the_drain_timeout() {
 
 #[tokio::test]
 async fn a_replica_that_waits_for_postgres_can_be_stopped() {
-    let proxy = Proxy::start(Way::Cut).await;
+    let proxy = Proxy::start(LinkState::Cut).await;
     let installation = Installation::new().await;
     let mut config = installation.config();
     config.database = proxy.lead(&config.database);
@@ -141,13 +141,13 @@ async fn a_replica_that_waits_for_postgres_can_be_stopped() {
 
 #[tokio::test]
 async fn a_replica_stops_while_postgres_is_silent() {
-    let proxy = Proxy::start(Way::Open).await;
+    let proxy = Proxy::start(LinkState::Open).await;
     let installation = Installation::new().await;
     let mut config = installation.config();
     config.database = proxy.lead(&config.database);
     let replica = installation.serve(config).await;
     created(&mut replica.root(), ordinary()).await;
-    proxy.turn(Way::Held);
+    proxy.set(LinkState::Stalled);
 
     replica.shut_down().outcome().await.unwrap();
 }

@@ -21,8 +21,8 @@ async fn a_standby_is_named_until_it_is_promoted() {
     let replica = installation.launch(config);
 
     eventually("readiness names the standby", async || {
-        let (status, said) = http::get(replica.http, "/readyz").await;
-        (status == 503 && said.contains("standby")).then_some(())
+        let (status, output) = http::get(replica.http, "/readyz").await;
+        (status == 503 && output.contains("standby")).then_some(())
     })
     .await;
     assert_eq!(replica.health(SERVICE).await, ServingStatus::NotServing);

@@ -95,6 +95,6 @@ async fn a_connection_without_a_call_ends_and_one_with_a_call_stays() {
         drop(requests);
     }
 
-    let said = tokio::time::timeout(Duration::from_millis(100), watch.message()).await;
-    assert!(said.is_err(), "{said:?}");
+    let output = tokio::time::timeout(Duration::from_millis(100), watch.message()).await;
+    assert!(output.is_err(), "{output:?}");
 }

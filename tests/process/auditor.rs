@@ -58,12 +58,12 @@ fn a_killed_watch_has_printed_its_position() {
     watch.kill();
 
     let printed = watch.stdout();
-    let told = printed.lines().rev().find(|line| line.starts_with("{\"position\"")).unwrap();
-    let position: Value = serde_json::from_str(told).unwrap();
+    let last_position = printed.lines().rev().find(|line| line.starts_with("{\"position\"")).unwrap();
+    let position: Value = serde_json::from_str(last_position).unwrap();
     let position = position["position"].as_str().unwrap();
     let mut again = place.start(&["watch", "--json", "--after", position], &caller);
     // Everything after the position, and nothing before it.
-    let (before, _) = printed.split_once(told).unwrap();
+    let (before, _) = printed.split_once(last_position).unwrap();
     let rest: Vec<_> = ids.iter().filter(|id| !before.contains(&***id)).collect();
     let first = ids.iter().find(|id| before.contains(&***id)).unwrap();
     let newest = rpc::create(&address, &root, "grace").unwrap().token.unwrap().id;
@@ -95,8 +95,8 @@ fn the_audit_log_is_listed_and_its_seals_are_checked() {
 
     let purge = || run(&["audit", "purge", "--older-than-days", "30"], &shared, "");
     assert_eq!(printed(purge()), "0 events deleted\n");
-    let told = run(&["audit", "purge", "--older-than-days", "30", "--dry-run"], &shared, "");
-    assert_eq!(printed(told), "0 events would be deleted\n");
+    let dry_run = run(&["audit", "purge", "--older-than-days", "30", "--dry-run"], &shared, "");
+    assert_eq!(printed(dry_run), "0 events would be deleted\n");
     let plan = run(&["audit", "purge", "--older-than-days", "30", "--plan"], &shared, "");
     assert_eq!(plan.status.code(), Some(2), "it is another command's flag");
 

@@ -106,8 +106,8 @@ fn live_through_everything(address: &str, root: &str) -> Vec<String> {
     ];
     assert_eq!(rpc::verdict(address, root, good), Verdict::Revoked);
     for output in outputs {
-        let said = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
-        assert!(secrets.iter().chain([&rotated]).all(|secret| !said.contains(core_of(secret))));
+        let message = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+        assert!(secrets.iter().chain([&rotated]).all(|secret| !message.contains(core_of(secret))));
     }
     [secrets, vec![rotated]].concat()
 }

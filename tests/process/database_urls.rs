@@ -163,8 +163,8 @@ fn session(stream: &mut (impl Read + Write), for_tls: &mut bool) -> Option<BTree
         let text = String::from_utf8(body).unwrap();
         let words: Vec<&str> = text.split('\0').collect();
         let pairs = words.chunks_exact(2).map(|pair| (pair[0].to_owned(), pair[1].to_owned()));
-        let told = ["user", "database", "application_name", "options"];
-        return Some(pairs.filter(|(name, _)| told.contains(&&**name)).collect());
+        let compared = ["user", "database", "application_name", "options"];
+        return Some(pairs.filter(|(name, _)| compared.contains(&&**name)).collect());
     }
 }
 
@@ -217,10 +217,10 @@ fn a_database_url_means_the_same_to_tokend_and_psql() {
         let variables: Vec<_> = variables.iter().map(|(name, value)| (*name, server.filled(value))).collect();
 
         let psql = server.psql(url, &variables);
-        let (tokend, said) = server.tokend(url, &variables);
+        let (tokend, printed) = server.tokend(url, &variables);
 
         assert!(psql.is_some(), "{url}: psql does not ask");
-        assert_eq!(tokend, psql, "{url} {variables:?}: {said}");
+        assert_eq!(tokend, psql, "{url} {variables:?}: {printed}");
     }
 }
 
@@ -243,10 +243,13 @@ fn database_urls_that_psql_refuses_are_refused_with_the_wrong_part() {
         ("postgres://u@127.0.0.1:{port}/d?target_session_attrs=master", "target_session_attrs"),
     ] {
         assert_eq!(server.psql(url, &[]), None, "{url}");
-        let (tokend, said) = server.tokend(url, &[]);
+        let (tokend, printed) = server.tokend(url, &[]);
 
         assert_eq!(tokend, None, "{url}");
-        assert!(said.contains("database URL from DATABASE_URL") && said.contains(part), "{url}: {said}");
-        assert!(!said.contains("hunter"), "{said}");
+        assert!(
+            printed.contains("database URL from DATABASE_URL") && printed.contains(part),
+            "{url}: {printed}"
+        );
+        assert!(!printed.contains("hunter"), "{printed}");
     }
 }

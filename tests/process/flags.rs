@@ -84,7 +84,7 @@ fn a_shared_flag_works_with_each_of_its_commands() {
     let secret = secret.expose_secret().to_owned();
     let mut tried = 0;
     for (words, command) in leaves() {
-        for (flag, value, beside, said) in SHARED {
+        for (flag, value, beside, message) in SHARED {
             if !has(&command, flag) {
                 continue;
             }
@@ -108,9 +108,9 @@ fn a_shared_flag_works_with_each_of_its_commands() {
 
             let output = run(&arguments, &variables, "");
 
-            let (status, told) = (output.status.code(), text(&output.stderr));
-            assert_eq!(status, Some(1), "{arguments:?}: {told}");
-            assert!(told.contains(said), "{arguments:?} does not look at it: {told}");
+            let (status, stderr) = (output.status.code(), text(&output.stderr));
+            assert_eq!(status, Some(1), "{arguments:?}: {stderr}");
+            assert!(stderr.contains(message), "{arguments:?} does not look at it: {stderr}");
             tried += 1;
         }
     }
@@ -158,9 +158,9 @@ fn address_insecure_is_refused_for_an_https_address() {
             let words = words.split(' ').chain(demanded(&words).iter().copied());
             let arguments: Vec<&str> = words.chain(address).collect();
             let output = run(&arguments, &[], "");
-            let told = text(&output.stderr);
-            assert_eq!(output.status.code(), Some(1), "{arguments:?}: {told}");
-            assert!(told.contains("--address-insecure does nothing"), "{arguments:?}: {told}");
+            let stderr = text(&output.stderr);
+            assert_eq!(output.status.code(), Some(1), "{arguments:?}: {stderr}");
+            assert!(stderr.contains("--address-insecure has no effect"), "{arguments:?}: {stderr}");
             tried += 1;
         }
     }

@@ -93,9 +93,9 @@ fn a_closed_pipe_is_no_error_unless_a_secret_or_work_is_lost() {
             "token verify" | "secret check" => 3,
             _ => 0,
         };
-        let said = text(&output.stderr);
-        assert_eq!(output.status.code(), Some(expected), "{line}: {said}");
-        assert_eq!(said.contains("error:"), expected == 1, "{line}: {said}");
+        let message = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(expected), "{line}: {message}");
+        assert_eq!(message.contains("error:"), expected == 1, "{line}: {message}");
     }
     let words = ["token", "list", "--json"];
     let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
@@ -142,8 +142,8 @@ fn all_json_output_follows_one_mapping() {
     for command in commands::with("json").difference(&endless_or_silent()) {
         let line = scene.line(command) + " --json";
         let output = scene.run(&line, &scene.root);
-        let (shown, said) = (text(&output.stdout), text(&output.stderr));
-        assert_eq!(output.status.code(), Some(0), "{line}: {said}");
+        let (shown, message) = (text(&output.stdout), text(&output.stderr));
+        assert_eq!(output.status.code(), Some(0), "{line}: {message}");
         let lines: Vec<_> = shown.lines().collect();
         assert!(!lines.is_empty() || command.starts_with("policy"), "{line}");
         for line in lines {
@@ -239,9 +239,9 @@ fn durations_are_parsed_and_printed_alike_and_never_in_months() {
         "serve --expiry-warnings 7d,1month",
     ] {
         let refused = scene.run(line, "");
-        let said = text(&refused.stderr);
-        assert_eq!(refused.status.code(), Some(2), "{line}: {said}");
-        assert!(said.contains("not equally long: write days"), "{line}: {said}");
+        let message = text(&refused.stderr);
+        assert_eq!(refused.status.code(), Some(2), "{line}: {message}");
+        assert!(message.contains("not equally long: write days"), "{line}: {message}");
     }
     for (name, value) in [("TOKEND_DRAIN_TIMEOUT", "1M"), ("TOKEND_TOKEN_RETENTION", "1y")] {
         let mut server = scene.place.start(&["serve", "--listen", "127.0.0.1:0"], &[(name, value)]);

@@ -56,8 +56,8 @@ fn commands_show_change_rotate_and_revoke_a_token() {
         noted["changes"].as_array().unwrap().iter().find(|change| change["field"] == "disable_reason");
     assert_eq!(reason.unwrap()["newValue"], "found in a log");
     let long = tokend(&["token", "disable", new_id, "--reason", &"x".repeat(501)]);
-    let said = text(&long.stderr);
-    assert!(said.contains("INVALID_ARGUMENT") && said.contains("reason"), "{said}");
+    let message = text(&long.stderr);
+    assert!(message.contains("INVALID_ARGUMENT") && message.contains("reason"), "{message}");
     let listed = printed(tokend(&["token", "list", "--state", "disabled", "--json"]));
     assert_eq!(listed.lines().count(), 1);
     let enabled = printed(tokend(&["token", "enable", new_id]));

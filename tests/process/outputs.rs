@@ -87,22 +87,25 @@ fn a_secret_that_cannot_be_written_is_an_error_and_not_lost() {
             run_into(&texts(&line()), &variables, File::options().append(true).open(&exposed).unwrap()),
         ];
         for output in refused {
-            let said = text(&output.stderr);
-            assert_eq!(output.status.code(), Some(1), "{command}: {said}");
-            assert!(said.contains("nothing was done") && said.contains("--output"), "{command}: {said}");
+            let message = text(&output.stderr);
+            assert_eq!(output.status.code(), Some(1), "{command}: {message}");
+            assert!(
+                message.contains("nothing was done") && message.contains("--output"),
+                "{command}: {message}"
+            );
         }
         let full = || Stdio::from(File::options().write(true).open("/dev/full").unwrap());
         let gone = || Stdio::from(std::io::pipe().unwrap().1);
         for output in [full, gone] {
             let line = line();
             let lost = run_into(&texts(&line), &variables, output());
-            let said = text(&lost.stderr);
-            assert_eq!(lost.status.code(), Some(1), "{command}: {said}");
+            let message = text(&lost.stderr);
+            assert_eq!(lost.status.code(), Some(1), "{command}: {message}");
             if !commands::with("request-id").contains(&command) {
                 // There is nothing to recover: no root token was created, or the key is in no keyring.
                 continue;
             }
-            let (_, id) = said.split_once("--request-id ").unwrap();
+            let (_, id) = message.split_once("--request-id ").unwrap();
             let again = [&texts(&line), &["--request-id", &id[..36]][..]].concat();
             let secret = printed(run(&again, &variables, ""));
             assert_eq!(rpc::verdict(&scene.address, &scene.root, secret.trim_end()), Verdict::MissingScope);
@@ -126,9 +129,13 @@ fn a_file_for_a_secret_is_new_and_private() {
         let absent = scene.place.path().join("absent/secret");
         for path in [&*taken, link.to_str().unwrap(), absent.to_str().unwrap()] {
             let refused = run(&[&texts(&words), &["--output", path][..]].concat(), &variables, "");
-            let said = text(&refused.stderr);
-            assert_eq!((refused.status.code(), &*refused.stdout), (Some(1), &b""[..]), "{command}: {said}");
-            assert!(said.contains("nothing was done"), "{command}: {said}");
+            let message = text(&refused.stderr);
+            assert_eq!(
+                (refused.status.code(), &*refused.stdout),
+                (Some(1), &b""[..]),
+                "{command}: {message}"
+            );
+            assert!(message.contains("nothing was done"), "{command}: {message}");
         }
         assert_eq!((scene.tokens(), scene.place.path().join("behind").exists()), (before, false));
 
@@ -185,8 +192,8 @@ fn a_lost_response_can_be_requested_again_with_the_request_id() {
     for output in [&lost, &never] {
         assert_eq!((output.status.code(), &*output.stdout), (Some(1), &b""[..]));
     }
-    let said = text(&lost.stderr);
-    assert!(said.contains("not known whether") && said.contains(request_id), "{said}");
+    let message = text(&lost.stderr);
+    assert!(message.contains("not known whether") && message.contains(request_id), "{message}");
     assert!(!text(&never.stderr).contains("not known whether"), "{}", text(&never.stderr));
     assert!(text(&never.stderr).contains("cannot reach a tokend at"), "{}", text(&never.stderr));
 }

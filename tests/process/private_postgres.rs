@@ -81,12 +81,12 @@ fn script(script: &str, place: &Place, variables: &[(&str, &str)]) {
     } else {
         Command::new("sh")
     };
-    let said = place.path().join("said");
+    let message = place.path().join("said");
     // A file, because a server that inherited a pipe would keep it open.
-    let output = || fs::File::create(&said).unwrap();
+    let output = || fs::File::create(&message).unwrap();
     command.args(["-eu", "-c", script]).env("PATH", path).envs(variables.iter().copied());
     command.stdin(Stdio::null()).stdout(output()).stderr(output()).current_dir(place.path().join("dumps"));
-    assert!(command.status().unwrap().success(), "{}", fs::read_to_string(&said).unwrap());
+    assert!(command.status().unwrap().success(), "{}", fs::read_to_string(&message).unwrap());
 }
 
 #[test]

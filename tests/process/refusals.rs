@@ -17,18 +17,19 @@ fn refusal(place: &Place, arguments: &[&str], variables: &[(&str, &str)]) -> Str
 
 #[test]
 fn a_password_on_the_command_line_is_refused_and_not_repeated() {
-    let said = refusal(&Place::new(), &["--database-url", "postgres://tokend:canary@localhost/tokend"], &[]);
+    let output =
+        refusal(&Place::new(), &["--database-url", "postgres://tokend:canary@localhost/tokend"], &[]);
 
-    assert!(said.contains("--database-url must not hold a password"), "{said}");
-    assert!(said.contains("DATABASE_URL"), "{said}");
-    assert!(!said.contains("canary"), "{said}");
+    assert!(output.contains("--database-url must not hold a password"), "{output}");
+    assert!(output.contains("DATABASE_URL"), "{output}");
+    assert!(!output.contains("canary"), "{output}");
 }
 
 #[test]
 fn a_database_without_a_keyring_is_refused_and_keygen_named() {
-    let said = refusal(&Place::new(), &[], &[("DATABASE_URL", "postgres://tokend@localhost/tokend")]);
+    let output = refusal(&Place::new(), &[], &[("DATABASE_URL", "postgres://tokend@localhost/tokend")]);
 
-    assert!(said.contains("a database needs a keyring") && said.contains("tokend keygen"), "{said}");
+    assert!(output.contains("a database needs a keyring") && output.contains("tokend keygen"), "{output}");
 }
 
 #[test]
@@ -37,12 +38,12 @@ fn a_keyring_that_others_can_read_is_refused() {
     let key = printed(run(&["keygen"], &[], ""));
     let keyring = place.file("keyring", &key, 0o644);
 
-    let said =
+    let output =
         refusal(&place, &["--keyring", &keyring, "--database-url", "postgres://tokend@localhost/x"], &[]);
 
-    assert!(said.contains("can be read by others (mode 644)"), "{said}");
-    assert!(said.contains(&format!("chmod 600 {keyring}")), "{said}");
-    assert!(!said.contains(key.trim_end()), "{said}");
+    assert!(output.contains("can be read by others (mode 644)"), "{output}");
+    assert!(output.contains(&format!("chmod 600 {keyring}")), "{output}");
+    assert!(!output.contains(key.trim_end()), "{output}");
 }
 
 #[test]
@@ -50,11 +51,11 @@ fn a_broken_keyring_is_refused_by_its_line_and_not_repeated() {
     let place = Place::new();
     let keyring = place.file("keyring", "# ours\ncanary\n", 0o600);
 
-    let said =
+    let output =
         refusal(&place, &["--keyring", &keyring, "--database-url", "postgres://tokend@localhost/x"], &[]);
 
-    assert!(said.contains("line 2"), "{said}");
-    assert!(!said.contains("canary"), "{said}");
+    assert!(output.contains("line 2"), "{output}");
+    assert!(!output.contains("canary"), "{output}");
 }
 
 #[test]
@@ -62,9 +63,9 @@ fn an_unknown_key_in_the_file_is_refused_by_name() {
     let place = Place::new();
     let config = place.file("tokend.toml", "log-level = \"info\"\nlisten-on = \"127.0.0.1:1\"\n", 0o644);
 
-    let said = refusal(&place, &["--config", &config], &[]);
+    let output = refusal(&place, &["--config", &config], &[]);
 
-    assert!(said.contains("tokend.toml:2") && said.contains("listen-on"), "{said}");
+    assert!(output.contains("tokend.toml:2") && output.contains("listen-on"), "{output}");
 }
 
 #[test]
@@ -75,9 +76,9 @@ fn plaintext_beyond_loopback_is_refused_unless_allowed() {
     let status = server.end();
 
     assert_eq!(status.code(), Some(1));
-    let said = server.stderr();
-    assert!(said.contains("refusing to serve plaintext on 0.0.0.0"), "{said}");
-    assert!(said.contains("--insecure-plaintext"), "{said}");
+    let output = server.stderr();
+    assert!(output.contains("refusing to serve plaintext on 0.0.0.0"), "{output}");
+    assert!(output.contains("--insecure-plaintext"), "{output}");
 }
 
 #[test]
@@ -87,9 +88,9 @@ fn another_prefix_than_the_first_migration_recorded_is_refused() {
     let shared = [("DATABASE_URL", &*url), ("TOKEND_KEYS", &*keys)];
     printed(run(&["migrate"], &shared, ""));
 
-    let said = refusal(&place, &["--secret-prefix", "acme"], &shared);
+    let output = refusal(&place, &["--secret-prefix", "acme"], &shared);
 
-    assert!(said.contains("this database's secrets begin with 'tokd', not 'acme'"), "{said}");
+    assert!(output.contains("this database's secrets begin with 'tokd', not 'acme'"), "{output}");
 }
 
 #[test]
@@ -98,9 +99,9 @@ fn a_postgres_that_can_lose_commits_is_refused() {
     let (url, keys) = (Database::new().url(), printed(run(&["keygen"], &[], "")));
 
     let shared = [("DATABASE_URL", &*url), ("TOKEND_KEYS", &*keys), ("TOKEND_ALLOW_FSYNC_OFF", "false")];
-    let said = refusal(&place, &[], &shared);
+    let output = refusal(&place, &[], &shared);
 
-    assert!(said.contains("fsync=on"), "{said}");
+    assert!(output.contains("fsync=on"), "{output}");
 }
 
 #[test]
@@ -112,19 +113,19 @@ fn a_missing_database_or_role_is_an_error_at_once() {
     let missing = [format!("{before}@localhost/nowhere_{after}"), url.replace("//", "//nobody_")];
 
     for url in missing {
-        let said = refusal(&place, &[], &[("DATABASE_URL", &url), ("TOKEND_KEYS", &keys)]);
+        let output = refusal(&place, &[], &[("DATABASE_URL", &url), ("TOKEND_KEYS", &keys)]);
 
-        assert!(said.contains("does not exist"), "{said}");
-        assert!(said.contains("correct the database URL"), "{said}");
+        assert!(output.contains("does not exist"), "{output}");
+        assert!(output.contains("correct the database URL"), "{output}");
     }
 }
 
 #[test]
 fn a_mistyped_parameter_of_the_database_url_is_refused() {
-    let said =
+    let output =
         refusal(&Place::new(), &[], &[("DATABASE_URL", "postgres://t@localhost/t?sslmod=verify-full")]);
 
-    assert!(said.contains("unknown parameter") && said.contains("sslmode"), "{said}");
+    assert!(output.contains("unknown parameter") && output.contains("sslmode"), "{output}");
 }
 
 #[test]
@@ -132,9 +133,9 @@ fn a_schema_without_its_migrations_is_refused_with_no_migrate() {
     let place = Place::new();
     let (url, keys) = (Database::new().url(), printed(run(&["keygen"], &[], "")));
 
-    let said = refusal(&place, &["--no-migrate"], &[("DATABASE_URL", &url), ("TOKEND_KEYS", &keys)]);
+    let output = refusal(&place, &["--no-migrate"], &[("DATABASE_URL", &url), ("TOKEND_KEYS", &keys)]);
 
-    assert!(said.contains("the database lacks migrations; run `tokend migrate`"), "{said}");
+    assert!(output.contains("the database lacks migrations; run `tokend migrate`"), "{output}");
 }
 
 #[test]

@@ -121,7 +121,7 @@ fn a_password_file_that_others_can_read_is_refused() {
     let url = Database::new().url();
     let refused = run(&["migrate"], &[("DATABASE_URL", &url), ("TOKEND_DATABASE_PASSWORD_FILE", &file)], "");
 
-    let said = String::from_utf8(refused.stderr).unwrap();
+    let output = String::from_utf8(refused.stderr).unwrap();
     assert_eq!(refused.status.code(), Some(1));
-    assert!(said.contains("chmod 600") && !said.contains("canary"), "{said}");
+    assert!(output.contains("chmod 600") && !output.contains("canary"), "{output}");
 }

@@ -154,8 +154,8 @@ fn spans_that_do_not_arrive_are_logged_once_and_counted() {
     let first = lost();
     assert!(eventually(|| lost() > first), "{}", server.stderr());
 
-    let told = server.stderr().matches("spans cannot be exported").count();
-    assert_eq!(told, 1, "{}", server.stderr());
+    let failures = server.stderr().matches("spans cannot be exported").count();
+    assert_eq!(failures, 1, "{}", server.stderr());
     assert!(server.stop().success());
 }
 
@@ -285,7 +285,7 @@ fn refusals_of_unauthenticated_clients_are_counted_and_rarely_logged() {
     // Ten lines of some 300 bytes for each ten seconds of this test.
     let written = lines.iter().filter(|line| line.contains("refused")).count();
     assert!(written < REFUSED / 10, "{written} lines");
-    let told = |line: &&str| line.split_once("count=").unwrap().1.trim().parse::<usize>().unwrap();
-    assert!(counts.iter().map(told).sum::<usize>() > REFUSED / 2, "{counts:?}");
+    let count = |line: &&str| line.split_once("count=").unwrap().1.trim().parse::<usize>().unwrap();
+    assert!(counts.iter().map(count).sum::<usize>() > REFUSED / 2, "{counts:?}");
     assert!(server.stop().success());
 }

@@ -40,8 +40,11 @@ fn a_database_without_utf8_is_refused_by_name() {
         let migrated = run(&["migrate"], &[("DATABASE_URL", &url)], "");
 
         assert_eq!(migrated.status.code(), Some(1));
-        for said in [served, text(&migrated.stderr)] {
-            assert!(said.contains("'process_") && said.contains(encoding) && said.contains("UTF8"), "{said}");
+        for output in [served, text(&migrated.stderr)] {
+            assert!(
+                output.contains("'process_") && output.contains(encoding) && output.contains("UTF8"),
+                "{output}"
+            );
         }
     }
 }
@@ -57,8 +60,8 @@ fn a_wrong_search_path_creates_no_second_installation() {
     let served = refusal(&elsewhere);
     let migrated = run(&["migrate"], &[("DATABASE_URL", &elsewhere)], "");
 
-    for said in [served, text(&migrated.stderr)] {
-        assert!(said.contains("schema 'public'") && said.contains("'elsewhere'"), "{said}");
+    for output in [served, text(&migrated.stderr)] {
+        assert!(output.contains("schema 'public'") && output.contains("'elsewhere'"), "{output}");
     }
     // With the original search path it continues to work.
     printed(run(&["migrate"], &[("DATABASE_URL", &url)], ""));

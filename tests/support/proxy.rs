@@ -19,7 +19,7 @@ use super::cluster::cluster;
 
 /// What happens to connections, both existing and new ones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Way {
+pub(crate) enum LinkState {
     /// Bytes are forwarded in both directions.
     Open,
     /// Bytes are forwarded in both directions, each read after this delay.
@@ -28,12 +28,12 @@ pub(crate) enum Way {
     Cut,
     /// Connections stay open, but no byte is forwarded, as with a silent server. Held bytes are
     /// forwarded afterwards.
-    Held,
+    Stalled,
 }
 
 #[derive(Debug, Clone)]
-struct Course {
-    way: Way,
+struct Control {
+    state: LinkState,
     /// How often everything was cut, and discarded; each change ends the connections that began before it.
     cuts: u32,
     losses: u32,
@@ -46,80 +46,81 @@ enum Server {
     Socket(PathBuf),
     Port(SocketAddr),
     /// Round-robin: each new connection goes to the next address.
-    Turns(Vec<SocketAddr>, Arc<AtomicUsize>),
+    RoundRobin(Vec<SocketAddr>, Arc<AtomicUsize>),
 }
 
 /// The proxy. Ends with the runtime of its test.
 #[derive(Debug)]
 pub(crate) struct Proxy {
     address: SocketAddr,
-    course: Arc<watch::Sender<Course>>,
+    control: Arc<watch::Sender<Control>>,
 }
 
 impl Proxy {
     /// Opens a port that forwards to the cluster.
-    pub(crate) async fn start(way: Way) -> Self {
-        Self::to(cluster().socket_dir(), way).await
+    pub(crate) async fn start(state: LinkState) -> Self {
+        Self::to(cluster().socket_dir(), state).await
     }
 
     /// Opens a port that forwards to a server's port.
-    pub(crate) async fn to_port(address: SocketAddr, way: Way) -> Self {
-        Self::open(Server::Port(address), way).await
+    pub(crate) async fn to_port(address: SocketAddr, state: LinkState) -> Self {
+        Self::open(Server::Port(address), state).await
     }
 
     /// Opens a port that forwards to the server whose socket is in this directory.
-    pub(crate) async fn to(socket_dir: &Path, way: Way) -> Self {
-        Self::open(socket(socket_dir), way).await
+    pub(crate) async fn to(socket_dir: &Path, state: LinkState) -> Self {
+        Self::open(socket(socket_dir), state).await
     }
 
-    async fn open(server: Server, way: Way) -> Self {
+    async fn open(server: Server, state: LinkState) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let address = listener.local_addr().unwrap();
-        let course = Course { way, cuts: 0, losses: 0, server };
-        let course = Arc::new(watch::Sender::new(course));
-        let courses = Arc::clone(&course);
+        let control = Control { state, cuts: 0, losses: 0, server };
+        let control = Arc::new(watch::Sender::new(control));
+        let controls = Arc::clone(&control);
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
-                tokio::spawn(forward(client, courses.subscribe()));
+                tokio::spawn(forward(client, controls.subscribe()));
             }
         });
-        Self { address, course }
+        Self { address, control }
     }
 
     /// Changes what happens to connections.
-    pub(crate) fn turn(&self, way: Way) {
-        self.course.send_modify(|course| course.way = way);
+    pub(crate) fn set(&self, state: LinkState) {
+        self.control.send_modify(|control| control.state = state);
     }
 
     /// Cuts the existing connections.
     pub(crate) fn cut(&self) {
-        self.course.send_modify(|course| course.cuts += 1);
+        self.control.send_modify(|control| control.cuts += 1);
     }
 
     /// Discards what existing connections still send, without closing them, like a network that has
     /// lost their state.
     pub(crate) fn lose(&self) {
-        self.course.send_modify(|course| course.losses += 1);
+        self.control.send_modify(|control| control.losses += 1);
     }
 
     /// Sends new connections to another server, and cuts the existing ones.
     pub(crate) fn lead_to(&self, socket_dir: &Path) {
-        self.course.send_modify(|course| {
-            course.server = socket(socket_dir);
-            course.cuts += 1;
+        self.control.send_modify(|control| {
+            control.server = socket(socket_dir);
+            control.cuts += 1;
         });
     }
 
     /// Sends new connections to these ports in turn, and does not affect existing ones.
-    pub(crate) fn take_turns(&self, addresses: &[SocketAddr]) {
-        self.course.send_modify(|course| course.server = Server::Turns(addresses.to_vec(), Arc::default()));
+    pub(crate) fn round_robin(&self, addresses: &[SocketAddr]) {
+        self.control
+            .send_modify(|control| control.server = Server::RoundRobin(addresses.to_vec(), Arc::default()));
     }
 
     /// Sends new connections to another server's port, and cuts the existing ones.
     pub(crate) fn lead_to_port(&self, address: SocketAddr) {
-        self.course.send_modify(|course| {
-            course.server = Server::Port(address);
-            course.cuts += 1;
+        self.control.send_modify(|control| {
+            control.server = Server::Port(address);
+            control.cuts += 1;
         });
     }
 
@@ -151,22 +152,22 @@ fn socket(directory: &Path) -> Server {
     Server::Socket(directory.join(format!(".s.PGSQL.{}", Cluster::PORT)))
 }
 
-async fn forward(client: TcpStream, mut courses: watch::Receiver<Course>) {
-    let course = courses.borrow_and_update().clone();
-    match &course.server {
-        _ if course.way == Way::Cut => {}
+async fn forward(client: TcpStream, mut controls: watch::Receiver<Control>) {
+    let control = controls.borrow_and_update().clone();
+    match &control.server {
+        _ if control.state == LinkState::Cut => {}
         Server::Socket(path) => {
             let Ok(server) = UnixStream::connect(path).await else { return };
-            relay(client, server, courses, course).await;
+            relay(client, server, controls, control).await;
         }
         Server::Port(address) => {
             let Ok(server) = TcpStream::connect(address).await else { return };
-            relay(client, server, courses, course).await;
+            relay(client, server, controls, control).await;
         }
-        Server::Turns(addresses, turn) => {
-            let address = addresses[turn.fetch_add(1, Ordering::Relaxed) % addresses.len()];
+        Server::RoundRobin(addresses, next) => {
+            let address = addresses[next.fetch_add(1, Ordering::Relaxed) % addresses.len()];
             let Ok(server) = TcpStream::connect(address).await else { return };
-            relay(client, server, courses, course).await;
+            relay(client, server, controls, control).await;
         }
     }
 }
@@ -174,44 +175,44 @@ async fn forward(client: TcpStream, mut courses: watch::Receiver<Course>) {
 async fn relay(
     mut client: TcpStream,
     server: impl AsyncRead + AsyncWrite,
-    mut courses: watch::Receiver<Course>,
-    begun: Course,
+    mut controls: watch::Receiver<Control>,
+    begun: Control,
 ) {
-    let Course { cuts, losses, .. } = begun;
+    let Control { cuts, losses, .. } = begun;
     let (mut from_client, mut to_client) = client.split();
     let (mut from_server, mut to_server) = tokio::io::split(server);
-    let mut lost = courses.clone();
+    let mut lost = controls.clone();
     tokio::select! {
-        () = carry(&mut from_client, &mut to_server, courses.clone()) => {}
-        () = carry(&mut from_server, &mut to_client, courses.clone()) => {}
-        () = come(&mut courses, |course| course.way == Way::Cut || course.cuts != cuts) => {}
-        () = come(&mut lost, |course| course.losses != losses) => pending().await,
+        () = carry(&mut from_client, &mut to_server, controls.clone()) => {}
+        () = carry(&mut from_server, &mut to_client, controls.clone()) => {}
+        () = come(&mut controls, |control| control.state == LinkState::Cut || control.cuts != cuts) => {}
+        () = come(&mut lost, |control| control.losses != losses) => pending().await,
     }
 }
 
-async fn come(courses: &mut watch::Receiver<Course>, what: impl FnMut(&Course) -> bool) {
+async fn come(controls: &mut watch::Receiver<Control>, what: impl FnMut(&Control) -> bool) {
     // An error means that the proxy has ended, and with it what it forwards.
-    let _ = courses.wait_for(what).await;
+    let _ = controls.wait_for(what).await;
 }
 
 async fn carry(
     from: &mut (impl AsyncRead + Unpin),
     to: &mut (impl AsyncWrite + Unpin),
-    mut courses: watch::Receiver<Course>,
+    mut controls: watch::Receiver<Control>,
 ) {
     let mut bytes = vec![0; 65_536];
     loop {
         let Ok(count @ 1..) = from.read(&mut bytes).await else { return };
         loop {
-            let way = courses.borrow_and_update().way;
-            match way {
-                Way::Open => break,
-                Way::Slow(delay) => {
+            let state = controls.borrow_and_update().state;
+            match state {
+                LinkState::Open => break,
+                LinkState::Slow(delay) => {
                     tokio::time::sleep(delay).await;
                     break;
                 }
-                Way::Cut | Way::Held => {
-                    if courses.changed().await.is_err() {
+                LinkState::Cut | LinkState::Stalled => {
+                    if controls.changed().await.is_err() {
                         return;
                     }
                 }

@@ -150,16 +150,16 @@ impl Installation {
     pub(crate) fn launch(&self, config: ServerConfig) -> Replica {
         let (grpc, http) = (listener(), listener());
         let (address, http_address) = (grpc.local_addr().unwrap(), http.local_addr().unwrap());
-        let (shutdown, told) = oneshot::channel();
+        let (shutdown, stop) = oneshot::channel();
         // Dropping the replica ends it, too.
-        let told = async { told.await.unwrap_or(()) };
+        let stop = async { stop.await.unwrap_or(()) };
         let (ended, outcome) = oneshot::channel();
         thread::spawn(move || {
             let runtime = Builder::new_current_thread().enable_all().build().unwrap();
             let outcome = runtime.block_on(async {
                 let http = Some(TcpListener::from_std(http).unwrap());
                 let listeners = Listeners { grpc: TcpListener::from_std(grpc).unwrap(), http };
-                server::run(config, listeners, told).await
+                server::run(config, listeners, stop).await
             });
             // Most tests do not ask how it ended.
             let _ = ended.send(outcome);

@@ -151,16 +151,16 @@ async fn postgres_is_verified_against_the_named_ca() {
         "sslrootcert=system".to_owned(),
         "sslmode=verify-full&sslrootcert=system".to_owned(),
     ] {
-        let said = ask("localhost", &parameters).unwrap_err();
-        assert!(said.contains("invalid peer certificate"), "{parameters}: {said}");
+        let printed = ask("localhost", &parameters).unwrap_err();
+        assert!(printed.contains("invalid peer certificate"), "{parameters}: {printed}");
     }
     for (parameters, reason) in [
         (format!("sslrootcert={ca}"), "sslrootcert has no effect with sslmode=prefer"),
         ("sslmode=require&sslrootcert=system".to_owned(), "sslrootcert=system needs sslmode=verify-full"),
         ("sslmode=verify-full&sslrootcert=/nowhere".to_owned(), "the file of sslrootcert cannot be read"),
     ] {
-        let said = ask("localhost", &parameters).unwrap_err();
-        assert!(said.contains(reason), "{parameters}: {said}");
+        let printed = ask("localhost", &parameters).unwrap_err();
+        assert!(printed.contains(reason), "{parameters}: {printed}");
     }
 }
 
@@ -174,16 +174,16 @@ async fn a_public_ca_is_not_accepted_when_another_ca_is_named() {
     let ask = |host: &str, parameters: &str| postgres.asked_where(Some(&public), host, parameters);
 
     for mode in ["require", "verify-ca", "verify-full"] {
-        let said = ask("localhost", &format!("sslmode={mode}&sslrootcert={own}")).unwrap_err();
-        assert!(said.contains("invalid peer certificate"), "{mode}: {said}");
+        let printed = ask("localhost", &format!("sslmode={mode}&sslrootcert={own}")).unwrap_err();
+        assert!(printed.contains("invalid peer certificate"), "{mode}: {printed}");
     }
     for parameters in ["sslrootcert=system", "sslmode=verify-full&sslrootcert=system", "sslmode=verify-full"]
     {
         assert_eq!(ask("localhost", parameters), Ok(()), "{parameters}");
         // It certifies other hosts, too.
-        let said = ask("127.0.0.1", parameters).unwrap_err();
-        assert!(said.contains("invalid peer certificate"), "{parameters}: {said}");
+        let printed = ask("127.0.0.1", parameters).unwrap_err();
+        assert!(printed.contains("invalid peer certificate"), "{parameters}: {printed}");
     }
-    let said = postgres.asked_where(Some("/nowhere"), "localhost", "sslrootcert=system").unwrap_err();
-    assert!(said.contains("the file of SSL_CERT_FILE cannot be read"), "{said}");
+    let printed = postgres.asked_where(Some("/nowhere"), "localhost", "sslrootcert=system").unwrap_err();
+    assert!(printed.contains("the file of SSL_CERT_FILE cannot be read"), "{printed}");
 }

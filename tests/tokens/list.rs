@@ -10,7 +10,7 @@ use tonic::Code;
 
 use crate::support::client::{Client, created, ordinary, revoked, second, verified};
 use crate::support::eventually;
-use crate::support::proxy::{Proxy, Way};
+use crate::support::proxy::{LinkState, Proxy};
 use crate::support::replica::{Installation, Replica};
 use crate::support::status::{fields, refused};
 
@@ -333,7 +333,7 @@ async fn unused_tokens_are_found() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_page_shows_only_tokens_in_a_requested_state() {
     let installation = Installation::new().await;
-    let proxy = Proxy::start(Way::Open).await;
+    let proxy = Proxy::start(LinkState::Open).await;
     let mut config = installation.config();
     config.database = proxy.lead(&config.database);
     let replica = installation.serve(config).await;
@@ -344,7 +344,7 @@ async fn a_page_shows_only_tokens_in_a_requested_state() {
         created(&mut root, CreateTokenRequest { expiration: Some(Expiration::Ttl(ttl)), ..ordinary() }).await;
     }
     // Tokens expire between the statements of a page's transaction.
-    proxy.turn(Way::Slow(Duration::from_millis(100)));
+    proxy.set(LinkState::Slow(Duration::from_millis(100)));
     loop {
         let mut shown = async |state: TokenState| {
             let user_id = ordinary().user_id;

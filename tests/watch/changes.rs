@@ -5,7 +5,7 @@ use tokend::api::proto::{
 };
 use tonic::Code;
 
-use super::watcher::{Watcher, told};
+use super::watcher::{Watcher, summaries};
 use crate::support::client::{created, created_with, nanos, ordinary, revoked};
 use crate::support::replica::{Installation, Replica};
 use crate::support::status::{check, refused};
@@ -22,8 +22,8 @@ async fn each_change_is_sent_with_its_kind_and_the_current_token() {
     revoked(&mut root, &id, "lost").await;
     let revoked = watcher.changes(1).await;
 
-    assert_eq!(told(&created), [(id.clone(), ChangeKind::Created)]);
-    assert_eq!(told(&revoked), [(id, ChangeKind::Revoked)]);
+    assert_eq!(summaries(&created), [(id.clone(), ChangeKind::Created)]);
+    assert_eq!(summaries(&revoked), [(id, ChangeKind::Revoked)]);
     assert_eq!(revoked[0].organization_id, "default");
     assert_eq!(revoked[0].token.as_ref().unwrap().revoke_reason, "lost");
     assert!(nanos(revoked[0].change_time.as_ref()) > nanos(created[0].change_time.as_ref()));
@@ -43,9 +43,9 @@ async fn disabling_and_enabling_are_sent_with_their_kinds() {
     root.enable_token(EnableTokenRequest { token_id: token_id.clone() }).await.unwrap();
     let enabled = watcher.changes(1).await;
 
-    assert_eq!(told(&disabled), [(token_id.clone(), ChangeKind::Disabled)]);
+    assert_eq!(summaries(&disabled), [(token_id.clone(), ChangeKind::Disabled)]);
     assert_eq!(disabled[0].token.as_ref().unwrap().state(), TokenState::Disabled);
-    assert_eq!(told(&enabled), [(token_id, ChangeKind::Enabled)]);
+    assert_eq!(summaries(&enabled), [(token_id, ChangeKind::Enabled)]);
     assert_eq!(enabled[0].token.as_ref().unwrap().disable_time, None);
 }
 
@@ -61,7 +61,7 @@ async fn changes_made_in_psql_are_sent_too() {
     database.execute("DELETE FROM tokens WHERE user_id = 'ada'").await;
 
     let changes = watcher.changes(2).await;
-    let kinds: Vec<_> = told(&changes);
+    let kinds: Vec<_> = summaries(&changes);
     // When the first change was read, the token may have been deleted already.
     assert_eq!(kinds[1], (id.clone(), ChangeKind::Deleted));
     assert!([ChangeKind::Other, ChangeKind::Deleted].contains(&kinds[0].1) && kinds[0].0 == id);
@@ -81,10 +81,10 @@ async fn a_rolled_back_transaction_is_not_sent_and_a_late_one_is() {
 
     // Started later, committed earlier.
     let other = created(&mut root, ordinary()).await.token.unwrap().id;
-    assert_eq!(told(&watcher.changes(1).await), [(other, ChangeKind::Created)]);
+    assert_eq!(summaries(&watcher.changes(1).await), [(other, ChangeKind::Created)]);
     sqlx::query("COMMIT").execute(&mut early).await.unwrap();
 
-    assert_eq!(told(&watcher.changes(1).await), [(late, ChangeKind::Other)]);
+    assert_eq!(summaries(&watcher.changes(1).await), [(late, ChangeKind::Other)]);
 }
 
 #[tokio::test]
@@ -117,15 +117,15 @@ async fn a_watcher_gets_its_own_organization_and_details_only_with_the_read_scop
     let foreign = created_with(&mut root, "other", &[]).await.token.unwrap().id;
     let own = created_with(&mut root, "acme", &[]).await.token.unwrap().id;
 
-    let heard = reader.changes(1).await;
-    assert_eq!(told(&heard), [(own.clone(), ChangeKind::Created)]);
-    assert_eq!(heard[0].token.as_ref().unwrap().id, own);
-    let heard = verifier.changes(1).await;
-    assert_eq!(told(&heard), [(own.clone(), ChangeKind::Created)]);
-    assert_eq!(heard[0].token, None);
-    let heard = gateway.changes(2).await;
-    assert_eq!(told(&heard), [(foreign, ChangeKind::Created), (own, ChangeKind::Created)]);
-    assert_eq!(heard.iter().map(|change| change.token.is_some()).collect::<Vec<_>>(), [false, true]);
+    let received = reader.changes(1).await;
+    assert_eq!(summaries(&received), [(own.clone(), ChangeKind::Created)]);
+    assert_eq!(received[0].token.as_ref().unwrap().id, own);
+    let received = verifier.changes(1).await;
+    assert_eq!(summaries(&received), [(own.clone(), ChangeKind::Created)]);
+    assert_eq!(received[0].token, None);
+    let received = gateway.changes(2).await;
+    assert_eq!(summaries(&received), [(foreign, ChangeKind::Created), (own, ChangeKind::Created)]);
+    assert_eq!(received.iter().map(|change| change.token.is_some()).collect::<Vec<_>>(), [false, true]);
 }
 
 #[tokio::test]

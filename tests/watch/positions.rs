@@ -7,7 +7,7 @@ use tonic::Code;
 use super::watcher::Watcher;
 use crate::support::client::{created, ordinary, revoked};
 use crate::support::eventually;
-use crate::support::proxy::{Proxy, Way};
+use crate::support::proxy::{LinkState, Proxy};
 use crate::support::replica::{Installation, Replica};
 use crate::support::status::check;
 
@@ -20,26 +20,26 @@ async fn changed(replica: &Replica) -> usize {
 
 #[tokio::test]
 async fn a_watcher_misses_nothing_across_a_restart_of_tokend_and_an_outage_of_postgres() {
-    let (proxy, installation) = (Proxy::start(Way::Open).await, Installation::new().await);
+    let (proxy, installation) = (Proxy::start(LinkState::Open).await, Installation::new().await);
     let mut config = installation.config();
     config.database = proxy.lead(&config.database);
     let first = installation.serve(config.clone()).await;
     let (mut watcher, _) = Watcher::start(&mut first.root(), "").await;
-    let mut heard = BTreeSet::new();
+    let mut received = BTreeSet::new();
     let before = changed(&first).await;
 
     for _ in 0..20 {
         created(&mut first.root(), ordinary()).await;
     }
-    heard.extend(watcher.changes(20).await.into_iter().map(|change| change.token_id));
+    received.extend(watcher.changes(20).await.into_iter().map(|change| change.token_id));
 
     // Postgres is unreachable: the stream is silent, and continues by itself.
-    proxy.turn(Way::Cut);
+    proxy.set(LinkState::Cut);
     let database = &installation.database;
     database.execute("UPDATE tokens SET name = 'meanwhile' WHERE user_id = 'ada'").await;
-    proxy.turn(Way::Open);
-    heard.extend(watcher.changes(20).await.into_iter().map(|change| change.token_id));
-    assert_eq!(heard.len(), 20);
+    proxy.set(LinkState::Open);
+    received.extend(watcher.changes(20).await.into_iter().map(|change| change.token_id));
+    assert_eq!(received.len(), 20);
 
     // tokend is gone: another replica resumes after the position.
     let position = watcher.position.clone();
@@ -49,16 +49,16 @@ async fn a_watcher_misses_nothing_across_a_restart_of_tokend_and_an_outage_of_po
         created(&mut second.root(), ordinary()).await;
     }
     let (mut watcher, missed) = Watcher::start(&mut second.root(), &position).await;
-    heard.extend(missed.into_iter().map(|change| change.token_id));
+    received.extend(missed.into_iter().map(|change| change.token_id));
     let id = created(&mut second.root(), ordinary()).await.token.unwrap().id;
     revoked(&mut second.root(), &id, "").await;
     eventually("the last change is heard", async || {
-        heard.extend(watcher.next().await.unwrap().changes.into_iter().map(|change| change.token_id));
-        heard.contains(&id).then_some(())
+        received.extend(watcher.next().await.unwrap().changes.into_iter().map(|change| change.token_id));
+        received.contains(&id).then_some(())
     })
     .await;
 
-    assert_eq!(heard.len(), changed(&second).await - before);
+    assert_eq!(received.len(), changed(&second).await - before);
 }
 
 #[tokio::test]

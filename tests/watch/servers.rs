@@ -31,11 +31,11 @@ async fn create_on(mut root: Client, end: Arc<AtomicBool>) -> BTreeSet<String> {
     acknowledged
 }
 
-/// Reads until all of these tokens were reported, besides those in `heard`.
-async fn hears(watcher: &mut Watcher, mut heard: BTreeSet<String>, all: &BTreeSet<String>) {
+/// Reads until all of these tokens were reported, besides those in `received`.
+async fn hears(watcher: &mut Watcher, mut received: BTreeSet<String>, all: &BTreeSet<String>) {
     in_time("all that was acknowledged", async {
-        while !heard.is_superset(all) {
-            heard.extend(watcher.next().await.unwrap().changes.into_iter().map(|change| change.token_id));
+        while !received.is_superset(all) {
+            received.extend(watcher.next().await.unwrap().changes.into_iter().map(|change| change.token_id));
         }
     })
     .await;

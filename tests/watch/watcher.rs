@@ -74,6 +74,6 @@ impl Watcher {
 }
 
 /// Returns the ids and the kinds of changes.
-pub(crate) fn told(changes: &[TokenChange]) -> Vec<(String, ChangeKind)> {
+pub(crate) fn summaries(changes: &[TokenChange]) -> Vec<(String, ChangeKind)> {
     changes.iter().map(|change| (change.token_id.clone(), change.kind())).collect()
 }

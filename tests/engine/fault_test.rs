@@ -10,38 +10,38 @@ use tokio::task::JoinSet;
 
 use super::fleet::Process;
 use super::setup::{Made, assert_unavailable, made};
-use super::witness::{Seen, Suspect, conclude, wall, watch};
+use super::witness::{Observations, Suspect, conclude, wall, watch};
 use crate::support::client::{Client, ordinary, question, revocation};
 use crate::support::eventually;
 
 /// The clients, and what was acknowledged to them.
-pub(crate) struct Siege {
+pub(crate) struct FaultTest {
     clients: JoinSet<()>,
     doomed: Arc<[Arc<Suspect>]>,
     created: Arc<Mutex<Vec<Made>>>,
-    seen: Arc<Seen>,
+    observations: Arc<Observations>,
 }
 
-impl Siege {
+impl FaultTest {
     /// Creates tokens to be revoked, and starts the clients.
-    pub(crate) async fn lay(fleet: &[Process], tokens: usize) -> Self {
+    pub(crate) async fn start(fleet: &[Process], tokens: usize) -> Self {
         let mut doomed = Vec::new();
         let mut root = fleet[0].root();
         for _ in 0..tokens {
             doomed.push(Suspect::new(made(&mut root).await));
         }
         let doomed: Arc<[_]> = doomed.into();
-        let (seen, created) = (Seen::new(), Arc::default());
-        let mut clients = watch(fleet, 3, Duration::from_millis(5), &doomed, &seen);
+        let (observations, created) = (Observations::new(), Arc::default());
+        let mut clients = watch(fleet, 3, Duration::from_millis(5), &doomed, &observations);
         let roots = || fleet.iter().map(Process::root).collect::<Vec<_>>();
-        clients.spawn(revoke_on_and_on(roots(), Arc::clone(&doomed), Arc::clone(&seen)));
-        clients.spawn(create_on_and_on(roots(), Arc::clone(&created), Arc::clone(&seen)));
-        Self { clients, doomed, created, seen }
+        clients.spawn(revoke_on_and_on(roots(), Arc::clone(&doomed), Arc::clone(&observations)));
+        clients.spawn(create_on_and_on(roots(), Arc::clone(&created), Arc::clone(&observations)));
+        Self { clients, doomed, created, observations }
     }
 
     /// Ends the load, and checks on every replica that everything acknowledged holds.
     pub(crate) async fn raise(self, fleet: &[Process]) {
-        conclude(self.clients, &self.seen).await;
+        conclude(self.clients, &self.observations).await;
         let convicted: Vec<_> = self.doomed.iter().filter_map(|suspect| suspect.effective_time()).collect();
         assert!(!convicted.is_empty(), "something was revoked meanwhile");
         let last = *convicted.iter().max().unwrap();
@@ -51,7 +51,7 @@ impl Siege {
         for (replica, process) in fleet.iter().enumerate() {
             let mut client = process.root();
             for suspect in self.doomed.iter().filter(|suspect| suspect.effective_time().is_some()) {
-                self.seen.ask(&mut client, replica, suspect).await;
+                self.observations.ask(&mut client, replica, suspect).await;
                 assert_eq!(known(&mut client, &suspect.token).await, Verdict::Revoked);
             }
             for token in &created {
@@ -117,11 +117,11 @@ async fn resumed(client: Client, kept: Made, ended: Instant) -> Duration {
 }
 
 /// Revokes one token after another on alternating replicas, as long as something may fail.
-async fn revoke_on_and_on(fleet: Vec<Client>, doomed: Arc<[Arc<Suspect>]>, seen: Arc<Seen>) {
+async fn revoke_on_and_on(fleet: Vec<Client>, doomed: Arc<[Arc<Suspect>]>, observations: Arc<Observations>) {
     let mut turn = 0;
     for suspect in doomed.iter() {
         // Until the revocation is known to be done: an unknown outcome may be either.
-        while !seen.has_ended() {
+        while !observations.has_ended() {
             turn += 1;
             let here = turn % fleet.len();
             let mut client = fleet[here].clone();
@@ -140,9 +140,13 @@ async fn revoke_on_and_on(fleet: Vec<Client>, doomed: Arc<[Arc<Suspect>]>, seen:
 }
 
 /// Creates tokens on alternating replicas, and keeps those whose secrets were returned.
-async fn create_on_and_on(fleet: Vec<Client>, created: Arc<Mutex<Vec<Made>>>, seen: Arc<Seen>) {
+async fn create_on_and_on(
+    fleet: Vec<Client>,
+    created: Arc<Mutex<Vec<Made>>>,
+    observations: Arc<Observations>,
+) {
     for mut client in fleet.iter().cycle().cloned() {
-        if seen.has_ended() {
+        if observations.has_ended() {
             return;
         }
         match tokio::time::timeout(Duration::from_secs(6), client.create_token(ordinary())).await {

@@ -13,7 +13,7 @@ use tokio::net::TcpStream;
 use tonic::codegen::Bytes;
 use tonic::codegen::http::{Request, Response};
 
-use super::fleet::{Process, tell, url};
+use super::fleet::{Process, report, url};
 use super::setup::{Made, assert_unavailable, made};
 use crate::support::client::{ordinary, question};
 use crate::support::program::{Place, find};
@@ -125,14 +125,14 @@ async fn silent_peers_use_little_memory_and_are_disconnected() {
 
     scene.serves().await;
     let grown = scene.process.resident_bytes().saturating_sub(before);
-    tell(&format!("{} silent connections take {} KiB each", silent.len(), grown / 1_024 / 1_000));
+    report(&format!("{} silent connections take {} KiB each", silent.len(), grown / 1_024 / 1_000));
     assert!(grown < MOST_MEMORY, "{grown} bytes more");
     // They do not respond to the server's PING after a while, and are disconnected, which ends the read.
     let patience = std::time::Duration::from_secs(90);
     let last = silent.last_mut().unwrap();
-    let mut said = Vec::new();
-    let ended = tokio::time::timeout(patience, last.read_to_end(&mut said)).await.unwrap();
-    assert!(ended.is_ok_and(|said| said > 0));
+    let mut printed = Vec::new();
+    let ended = tokio::time::timeout(patience, last.read_to_end(&mut printed)).await.unwrap();
+    assert!(ended.is_ok_and(|printed| printed > 0));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -165,7 +165,7 @@ async fn an_excessive_load_generator_displaces_nobody() {
     // Each got a response, a refusal: in gRPC that has HTTP status 200, too.
     assert!(output.contains("5000 succeeded, 0 failed"), "{output}");
     let grown = scene.process.resident_bytes().saturating_sub(before);
-    tell(&format!("5,000 refusals beside {asked} answers; resident memory {} MiB more", grown >> 20));
+    report(&format!("5,000 refusals beside {asked} answers; resident memory {} MiB more", grown >> 20));
     assert!(grown < MOST_MEMORY, "{grown} bytes more");
 }
 
@@ -221,7 +221,7 @@ async fn unread_responses_use_no_more_memory_than_their_size() {
     }
     scene.serves().await;
     let grown = scene.process.resident_bytes().saturating_sub(before);
-    tell(&format!(
+    report(&format!(
         "{} answers that nobody reads, beside {refused} refusals, take {} KiB",
         answers.len(),
         grown >> 10
