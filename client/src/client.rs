@@ -303,9 +303,9 @@ impl Client {
             after: after.unwrap_or_default().to_owned(),
         };
         let mut raw = self.generated();
-        let begun = tokio::time::timeout(self.retries.timeout, raw.watch_tokens(message)).await;
-        let begun = begun.map_err(|_| Error::overdue())?.map_err(|status| Error::of(&status))?;
-        Ok(Changes::new(begun.into_inner()))
+        let opened = tokio::time::timeout(self.retries.timeout, raw.watch_tokens(message)).await;
+        let opened = opened.map_err(|_| Error::overdue())?.map_err(|status| Error::of(&status))?;
+        Ok(Changes::new(opened.into_inner()))
     }
 
     /// Makes a call of the generated client with this client's deadline and retries: for plain
@@ -347,6 +347,6 @@ impl Client {
 }
 
 /// Reads the time from which a change is effective everywhere, which is required.
-pub(crate) fn effective(moment: Option<prost_types::Timestamp>) -> Result<time::OffsetDateTime, Error> {
-    time("effective_time", moment)?.ok_or_else(|| Error::answer("effective_time"))
+pub(crate) fn effective(timestamp: Option<prost_types::Timestamp>) -> Result<time::OffsetDateTime, Error> {
+    time("effective_time", timestamp)?.ok_or_else(|| Error::answer("effective_time"))
 }

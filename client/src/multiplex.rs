@@ -105,10 +105,10 @@ impl Conversation {
     async fn converse(&mut self) -> Result<(), Error> {
         let (sender, receiver) = mpsc::channel(2 * MOST);
         let mut raw = self.client.generated();
-        let begun = raw.verify_stream(ReceiverStream::new(receiver));
-        let begun = tokio::time::timeout(self.client.call_timeout(), begun).await;
-        let begun = begun.map_err(|_| Error::overdue())?.map_err(|status| Error::of(&status))?;
-        let mut answers = begun.into_inner();
+        let opened = raw.verify_stream(ReceiverStream::new(receiver));
+        let opened = tokio::time::timeout(self.client.call_timeout(), opened).await;
+        let opened = opened.map_err(|_| Error::overdue())?.map_err(|status| Error::of(&status))?;
+        let mut answers = opened.into_inner();
         let mut waiting = std::mem::take(&mut self.again);
         let outcome = async {
             for asked in &waiting {

@@ -22,7 +22,7 @@ pub struct FillGuard<K> {
 struct Reads<K> {
     next: u64,
     /// One entry per read, so as many as the loader has workers.
-    under_way: Vec<Read<K>>,
+    in_progress: Vec<Read<K>>,
 }
 
 #[derive(Debug)]
@@ -39,7 +39,7 @@ impl<K: Hash + Eq + Copy> FillGuard<K> {
     /// Creates a guard with no reads in progress.
     #[must_use]
     pub fn new() -> Self {
-        Self { reads: Mutex::new(Reads { next: 0, under_way: Vec::new() }) }
+        Self { reads: Mutex::new(Reads { next: 0, in_progress: Vec::new() }) }
     }
 
     /// Registers a read that is about to be sent.
@@ -47,7 +47,7 @@ impl<K: Hash + Eq + Copy> FillGuard<K> {
         let mut reads = self.lock();
         let number = reads.next;
         reads.next += 1;
-        reads.under_way.push(Read { number, invalidated: HashSet::new() });
+        reads.in_progress.push(Read { number, invalidated: HashSet::new() });
         Lease(number)
     }
 
@@ -60,8 +60,8 @@ impl<K: Hash + Eq + Copy> FillGuard<K> {
         mut insert: impl FnMut(K, T),
     ) {
         let mut reads = self.lock();
-        let Some(at) = reads.under_way.iter().position(|read| read.number == ticket.0) else { return };
-        let read = reads.under_way.swap_remove(at);
+        let Some(at) = reads.in_progress.iter().position(|read| read.number == ticket.0) else { return };
+        let read = reads.in_progress.swap_remove(at);
         if read.invalidated.len() > MAX_INVALIDATED {
             return;
         }
@@ -74,14 +74,14 @@ impl<K: Hash + Eq + Copy> FillGuard<K> {
 
     /// Ends a read without filling anything.
     pub fn abandon(&self, ticket: &Lease) {
-        self.lock().under_way.retain(|read| read.number != ticket.0);
+        self.lock().in_progress.retain(|read| read.number != ticket.0);
     }
 
     /// Prevents every read in progress from filling these keys. Must be called before they are removed
     /// from the cache.
     pub fn invalidate(&self, keys: &[K]) {
         let mut reads = self.lock();
-        for read in &mut reads.under_way {
+        for read in &mut reads.in_progress {
             for key in keys {
                 // Checked for each key: repeated keys take no memory, and must not keep later ones out.
                 if read.invalidated.len() > MAX_INVALIDATED {
@@ -95,7 +95,7 @@ impl<K: Hash + Eq + Copy> FillGuard<K> {
     /// Prevents every read in progress from filling anything. Must be called before the cache is
     /// cleared.
     pub fn invalidate_all(&self) {
-        self.lock().under_way.clear();
+        self.lock().in_progress.clear();
     }
 
     fn lock(&self) -> MutexGuard<'_, Reads<K>> {
@@ -156,7 +156,7 @@ mod tests {
             assert!(filled(&gate, &ticket, &[1]).is_empty());
             let ticket = gate.begin();
             gate.abandon(&ticket);
-            assert!(gate.lock().under_way.is_empty());
+            assert!(gate.lock().in_progress.is_empty());
         });
     }
 

@@ -21,13 +21,13 @@ const LONGEST_DELAY: Duration = Duration::from_secs(2);
 
 /// How many networks are remembered, and how many responses are delayed at once.
 const NETWORKS: usize = 4096;
-const MOST_HELD: usize = 1024;
+const MAX_DELAYED: usize = 1024;
 
 /// Remembers failures.
 #[derive(Debug)]
 pub(crate) struct FailedAuthThrottle {
     failures: Cache<IpAddr, Failures>,
-    held: Semaphore,
+    delayed: Semaphore,
 }
 
 /// The number of failures that count at an instant.
@@ -59,7 +59,7 @@ impl Failures {
 
 impl FailedAuthThrottle {
     pub(crate) fn new() -> Self {
-        Self { failures: Cache::new(NETWORKS), held: Semaphore::new(MOST_HELD) }
+        Self { failures: Cache::new(NETWORKS), delayed: Semaphore::new(MAX_DELAYED) }
     }
 
     /// Counts a failure from this address and delays its response. Returns `false` if so many
@@ -72,7 +72,7 @@ impl FailedAuthThrottle {
         if delay.is_zero() {
             return true;
         }
-        let Ok(_held) = self.held.try_acquire() else { return false };
+        let Ok(_delayed) = self.delayed.try_acquire() else { return false };
         tokio::time::sleep(delay).await;
         true
     }

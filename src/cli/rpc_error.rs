@@ -4,7 +4,7 @@
 use std::fmt;
 
 use super::output::printable;
-use crate::config::Spelled;
+use crate::config::DisplayDuration;
 
 /// An error response of a server.
 #[derive(Debug)]
@@ -34,7 +34,7 @@ impl fmt::Display for RpcError {
             write!(formatter, "\n  reason: {}", reason.word())?;
         }
         if let Some(delay) = self.0.retry_after() {
-            write!(formatter, "\n  try again after: {}", Spelled(delay))?;
+            write!(formatter, "\n  try again after: {}", DisplayDuration(delay))?;
         }
         Ok(())
     }

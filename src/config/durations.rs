@@ -35,9 +35,9 @@ pub fn parse_duration(text: &str) -> Result<Duration, DurationProblem> {
 
 /// A duration in the largest units of fixed length, such as `90d` or `1h30m`, rounded down to milliseconds.
 #[derive(Debug, Clone, Copy)]
-pub struct Spelled(pub Duration);
+pub struct DisplayDuration(pub Duration);
 
-impl fmt::Display for Spelled {
+impl fmt::Display for DisplayDuration {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let seconds = self.0.as_secs();
         let parts = [
@@ -78,16 +78,16 @@ mod tests {
         for (text, seconds) in
             [("90d", 7_776_000), ("1h30m", 5400), ("0s", 0), ("1d1s", 86_401), ("365d", 31_536_000)]
         {
-            assert_eq!(Spelled(Duration::from_secs(seconds)).to_string(), text);
+            assert_eq!(DisplayDuration(Duration::from_secs(seconds)).to_string(), text);
         }
-        assert_eq!(Spelled(Duration::from_millis(1500)).to_string(), "1s500ms");
+        assert_eq!(DisplayDuration(Duration::from_millis(1500)).to_string(), "1s500ms");
     }
 
     proptest! {
         #[test]
         fn a_rendered_value_parses_back(millis in 0..u64::from(u32::MAX) * 1000) {
             let length = Duration::from_millis(millis);
-            prop_assert_eq!(parse_duration(&Spelled(length).to_string()), Ok(length));
+            prop_assert_eq!(parse_duration(&DisplayDuration(length).to_string()), Ok(length));
         }
     }
 }

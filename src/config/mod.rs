@@ -22,7 +22,7 @@ mod values;
 
 pub use database_tls::TlsFilesProblem;
 pub use database_url::DatabaseUrlProblem;
-pub use durations::{DurationProblem, Spelled, parse_duration};
+pub use durations::{DisplayDuration, DurationProblem, parse_duration};
 pub use environment::{Account, Environment};
 pub use error::{ConfigError, KeyringOrigin};
 pub use flags::{

@@ -9,7 +9,7 @@ use serde::Deserialize;
 use thiserror::Error;
 use tracing_subscriber::EnvFilter;
 
-use super::durations::{DurationProblem, Spelled, parse_duration};
+use super::durations::{DisplayDuration, DurationProblem, parse_duration};
 use crate::domain::{Network, Networks};
 use crate::store::Pooling;
 use crate::telemetry::LogFormat;
@@ -33,9 +33,9 @@ pub enum ValueError {
     #[error("expected a duration from {min} to {max}, such as 10s or 500ms")]
     DurationRange {
         /// The shortest allowed.
-        min: Spelled,
+        min: DisplayDuration,
         /// The longest allowed.
-        max: Spelled,
+        max: DisplayDuration,
     },
     /// Not a number of bytes, or too few.
     #[error("expected a number of bytes, at least {min}")]
@@ -210,7 +210,7 @@ impl<const MIN: u64, const MAX: u64> FromStr for Millis<MIN, MAX> {
         if (min..=max).contains(&time) {
             Ok(Self(time))
         } else {
-            Err(ValueError::DurationRange { min: Spelled(min), max: Spelled(max) })
+            Err(ValueError::DurationRange { min: DisplayDuration(min), max: DisplayDuration(max) })
         }
     }
 }

@@ -13,16 +13,16 @@ pub const ROOT_MARGIN: Duration = Duration::days(1);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LastRoot {
     /// Reject it.
-    Kept,
+    Refuse,
     /// Execute it: the caller has forced it, or has presented the token's secret.
-    Ended,
+    Allow,
 }
 
 impl LastRoot {
     /// Converts the `force` field of a request.
     #[must_use]
     pub const fn forced(force: bool) -> Self {
-        if force { Self::Ended } else { Self::Kept }
+        if force { Self::Allow } else { Self::Refuse }
     }
 }
 

@@ -21,7 +21,7 @@ const PAGE: i64 = 10_000;
 const PURGE_BATCH: i64 = 10_000;
 
 /// The minimum age of purged changes, for feeds that lost their connection.
-const KEPT: &str = "1 hour";
+const RETENTION: &str = "1 hour";
 
 /// A Postgres snapshot, in the database's text form.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -182,7 +182,7 @@ impl Store {
                      purged_below = CASE WHEN next_below > pg_current_xact_id() THEN '0' ELSE next_below END,
                      next_below = pg_snapshot_xmin(pg_current_snapshot()), next_time = $2
                  WHERE next_time < $2::timestamptz - $1::text::interval OR next_below > pg_current_xact_id()",
-                KEPT,
+                RETENTION,
                 now
             )
             .execute(&mut transaction)

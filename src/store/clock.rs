@@ -74,12 +74,12 @@ pub enum ClockCheck {
 impl Reading {
     /// Returns the clock's time at another moment, if it runs like this machine's boot clock.
     #[must_use]
-    pub fn at(&self, moment: BootInstant) -> OffsetDateTime {
-        self.time.saturating_add(nanoseconds(moment.boot, self.sent.boot))
+    pub fn at(&self, instant: BootInstant) -> OffsetDateTime {
+        self.time.saturating_add(nanoseconds(instant.boot, self.sent.boot))
     }
 
-    fn by_wall(&self, moment: BootInstant) -> OffsetDateTime {
-        self.time.saturating_add(nanoseconds(moment.wall, self.sent.wall))
+    fn by_wall(&self, instant: BootInstant) -> OffsetDateTime {
+        self.time.saturating_add(nanoseconds(instant.wall, self.sent.wall))
     }
 }
 
@@ -180,14 +180,14 @@ mod tests {
     const NOON: OffsetDateTime = datetime!(2026-03-01 12:00 UTC);
 
     /// That many milliseconds after the start, by both clocks.
-    fn moment(milliseconds: i64) -> BootInstant {
+    fn instant(milliseconds: i64) -> BootInstant {
         let nanos = milliseconds * 1_000_000;
         BootInstant { boot: nanos, wall: nanos }
     }
 
     fn reading(milliseconds: i64, ahead: i64) -> Reading {
         let time = NOON + time::Duration::milliseconds(milliseconds + ahead);
-        Reading { sent: moment(milliseconds), time }
+        Reading { sent: instant(milliseconds), time }
     }
 
     fn epoch(name: &str) -> Epoch {
@@ -195,7 +195,7 @@ mod tests {
     }
 
     /// A clock with one reading, at the start.
-    fn begun() -> Clock {
+    fn started() -> Clock {
         let clock = Clock::default();
         assert_eq!(clock.note(reading(0, 0), &epoch("a")), ClockCheck::Reset);
         clock
@@ -204,7 +204,7 @@ mod tests {
     #[test]
     fn a_step_in_either_direction_is_accepted_only_after_it_has_lasted() {
         for ahead in [3_600_000, -3_600_000, 2_500, -2_500] {
-            let clock = begun();
+            let clock = started();
             assert_eq!(clock.note(reading(250, ahead), &epoch("a")), ClockCheck::Doubted(true), "{ahead}");
             for at in (500..5_250).step_by(250) {
                 assert_eq!(
@@ -220,7 +220,7 @@ mod tests {
 
     #[test]
     fn one_wrong_reading_has_no_lasting_effect() {
-        let clock = begun();
+        let clock = started();
         assert_eq!(clock.note(reading(250, 3_600_000), &epoch("a")), ClockCheck::Doubted(true));
         assert_eq!(clock.note(reading(500, 0), &epoch("a")), ClockCheck::Expected);
         assert_eq!(clock.note(reading(6_000, 3_600_000), &epoch("a")), ClockCheck::Doubted(true));
@@ -234,7 +234,7 @@ mod tests {
     #[test]
     fn a_doubted_time_is_replaced_by_the_accepted_clock() {
         assert_eq!(Clock::default().plausible(reading(0, 500)), reading(0, 500).time);
-        let clock = begun();
+        let clock = started();
         assert_eq!(clock.plausible(reading(10_000, 500)), reading(10_000, 500).time);
         for ahead in [3_600_000, -3_600_000] {
             assert_eq!(clock.plausible(reading(10_000, ahead)), NOON + time::Duration::seconds(8));
@@ -243,7 +243,7 @@ mod tests {
 
     #[test]
     fn small_differences_are_accepted_at_once() {
-        let clock = begun();
+        let clock = started();
         for (at, ahead) in [(250, 900), (500, -900), (750, 100)] {
             assert_eq!(clock.note(reading(at, ahead), &epoch("a")), ClockCheck::Expected);
         }
@@ -251,33 +251,33 @@ mod tests {
 
     #[test]
     fn a_pause_that_the_boot_clock_missed_is_accepted_if_the_wall_clock_agrees() {
-        let clock = begun();
+        let clock = started();
         let hour = 3_600_000;
         let mut paused = reading(250, hour);
         paused.sent.wall += hour * 1_000_000;
         assert_eq!(clock.note(paused, &epoch("a")), ClockCheck::Reset);
         // Backwards, the wall clock does not count: it would revive what has expired.
         let mut back = reading(500, 0);
-        back.sent.wall = moment(500).wall;
+        back.sent.wall = instant(500).wall;
         assert_eq!(clock.note(back, &epoch("a")), ClockCheck::Doubted(true));
     }
 
     #[test]
     fn another_server_is_accepted_at_once() {
-        let clock = begun();
+        let clock = started();
         assert_eq!(clock.note(reading(250, -3_600_000), &epoch("b")), ClockCheck::Reset);
         assert_eq!(clock.note(reading(500, -3_600_000), &epoch("b")), ClockCheck::Expected);
     }
 
     #[test]
     fn no_time_is_expected_before_the_first_reading_and_for_a_minute_after_a_step() {
-        assert_eq!(Clock::default().expected(moment(0)), None);
-        let clock = begun();
-        assert_eq!(clock.expected(moment(1_000)), Some(NOON + time::Duration::SECOND));
+        assert_eq!(Clock::default().expected(instant(0)), None);
+        let clock = started();
+        assert_eq!(clock.expected(instant(1_000)), Some(NOON + time::Duration::SECOND));
         clock.note(reading(2_000, 3_600_000), &epoch("a"));
-        assert_eq!(clock.expected(moment(2_000)), None);
+        assert_eq!(clock.expected(instant(2_000)), None);
         clock.note(reading(3_000, 0), &epoch("a"));
-        assert_eq!(clock.expected(moment(61_000)), None);
-        assert!(clock.expected(moment(62_000)).is_some());
+        assert_eq!(clock.expected(instant(61_000)), None);
+        assert!(clock.expected(instant(62_000)).is_some());
     }
 }

@@ -45,7 +45,7 @@ pub struct Successor {
     /// When it was created.
     pub create_time: OffsetDateTime,
     /// Whether it, or one of its own successors, is neither revoked nor expired.
-    pub lives: bool,
+    pub is_active: bool,
 }
 
 /// Reads a locked token's position in its family; `None`: there is no such token.
@@ -66,7 +66,7 @@ impl Transaction {
     pub async fn lock_successors(&mut self, id: TokenId) -> Result<Vec<Member>, StoreError> {
         match membership(self, id).await? {
             Some(Membership { family_id: Some(family), generation, .. }) => {
-                lock_behind(self, family, generation).await
+                lock_generations_after(self, family, generation).await
             }
             // A first rotation would have waited for its lock.
             _ => Ok(Vec::new()),
@@ -79,7 +79,7 @@ impl Transaction {
     /// [`StoreError`], as for every statement.
     pub async fn lock_family(&mut self, id: TokenId) -> Result<Vec<Member>, StoreError> {
         match membership(self, id).await?.and_then(|found| found.family_id) {
-            Some(family) => lock_behind(self, family, -1).await,
+            Some(family) => lock_generations_after(self, family, -1).await,
             None => Ok(Vec::new()),
         }
     }
@@ -110,10 +110,10 @@ impl Transaction {
             now
         );
         // Of a successor that cannot be read, only its existence counts.
-        Ok(row
-            .fetch_optional(self)
-            .await?
-            .map(|row| Successor { create_time: row.create_time.moment().unwrap_or(now), lives: row.lives }))
+        Ok(row.fetch_optional(self).await?.map(|row| Successor {
+            create_time: row.create_time.moment().unwrap_or(now),
+            is_active: row.lives,
+        }))
     }
 
     /// Marks a locked token as superseded by a new one, and stores when it expires.
@@ -137,7 +137,7 @@ impl Transaction {
 }
 
 /// Locks the existing members of a family after a generation.
-async fn lock_behind(
+async fn lock_generations_after(
     transaction: &mut Transaction,
     family: Uuid,
     mut generation: i32,

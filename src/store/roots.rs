@@ -31,7 +31,7 @@ impl Transaction {
     /// # Errors
     /// [`StoreError`], as for every statement.
     pub async fn lock_roots(&mut self, ends_root: bool, last_root: LastRoot) -> Result<bool, StoreError> {
-        let locks = last_root == LastRoot::Kept && ends_root;
+        let locks = last_root == LastRoot::Refuse && ends_root;
         if locks {
             lock(self).await?;
         }
@@ -48,7 +48,7 @@ impl Transaction {
         (organization_id, user_id): (&OrganizationId, &UserId),
         last_root: LastRoot,
     ) -> Result<Vec<TokenId>, StoreError> {
-        if last_root == LastRoot::Ended {
+        if last_root == LastRoot::Allow {
             return Ok(Vec::new());
         }
         let found = sqlx::query!(

@@ -21,9 +21,9 @@ thread_local! {
 
 /// Sets a flag of the thread for each of these events.
 #[derive(Debug)]
-pub(super) struct Overhearing;
+pub(super) struct AuthorityErrorLayer;
 
-impl<S: Subscriber> Layer<S> for Overhearing {
+impl<S: Subscriber> Layer<S> for AuthorityErrorLayer {
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
         if is_overheard(event.metadata()) {
             let mut message = Message { awaited: BEGINNING };

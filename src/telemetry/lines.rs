@@ -15,7 +15,7 @@ const WINDOW: Duration = Duration::from_secs(10);
 const OF_NETWORK: u32 = 10;
 const OF_REASON: u32 = 50;
 
-static LINES: LazyLock<Mutex<Lines>> = LazyLock::new(|| Mutex::new(Lines::new(Instant::now())));
+static LINES: LazyLock<Mutex<LineLimits>> = LazyLock::new(|| Mutex::new(LineLimits::new(Instant::now())));
 
 /// Counts a refusal for this reason, one of a fixed set; returns whether to log it.
 pub fn is_worth_a_line(reason: &str, peer: Option<IpAddr>) -> bool {
@@ -46,19 +46,19 @@ fn log(left_out: &[(String, u64)]) {
 
 /// The lines written and omitted since `began`. Bounded by the number of reasons and by the lines written.
 #[derive(Debug)]
-struct Lines {
+struct LineLimits {
     began: Instant,
-    reasons: HashMap<String, OfReason>,
+    reasons: HashMap<String, ReasonCounts>,
 }
 
 #[derive(Debug, Default)]
-struct OfReason {
+struct ReasonCounts {
     written: u32,
     networks: HashMap<Option<IpAddr>, u32>,
     left_out: u64,
 }
 
-impl Lines {
+impl LineLimits {
     fn new(began: Instant) -> Self {
         Self { began, reasons: HashMap::new() }
     }
@@ -74,7 +74,7 @@ impl Lines {
 
     fn admit(&mut self, reason: &str, network: Option<IpAddr>) -> bool {
         if !self.reasons.contains_key(reason) {
-            self.reasons.insert(reason.to_owned(), OfReason::default());
+            self.reasons.insert(reason.to_owned(), ReasonCounts::default());
         }
         let Some(of) = self.reasons.get_mut(reason) else { return false };
         let to_network = of.networks.get(&network).copied().unwrap_or_default();
@@ -99,7 +99,7 @@ mod tests {
     #[test]
     fn each_network_has_its_own_lines_within_the_limit_of_the_reason() {
         let begin = Instant::now();
-        let mut lines = Lines::new(begin);
+        let mut lines = LineLimits::new(begin);
 
         let to_one = (0..1000).filter(|_| lines.admit("A", Some(address(1)))).count();
         let to_many = (0..100_000).filter(|&number| lines.admit("A", Some(address(number)))).count();

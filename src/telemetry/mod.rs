@@ -111,8 +111,8 @@ pub fn init(
     };
     let subscriber = tracing_subscriber::registry().with(chosen).with(bounded);
     // Below the spans: above a layer with its own filter, it would run for every event of every crate.
-    let overhearing = subscriber.with(notices::Overhearing).with(authority::Overhearing);
-    let installed = overhearing.with(lines).with(spans).try_init();
+    let subscriber = subscriber.with(notices::NoticeLayer).with(authority::AuthorityErrorLayer);
+    let installed = subscriber.with(lines).with(spans).try_init();
     installed.map_err(|error| TelemetryError::Installed(Box::new(error)))?;
     panics::record_locations();
     let chosen = directives.to_owned();

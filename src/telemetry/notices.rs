@@ -18,9 +18,9 @@ thread_local! {
 
 /// The layer that captures warnings.
 #[derive(Debug)]
-pub(crate) struct Overhearing;
+pub(crate) struct NoticeLayer;
 
-impl<S: Subscriber> Layer<S> for Overhearing {
+impl<S: Subscriber> Layer<S> for NoticeLayer {
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
         let metadata = event.metadata();
         if metadata.target() == TARGET && *metadata.level() == Level::WARN {

@@ -33,7 +33,7 @@ impl Usability {
     const fn last_root(self) -> LastRoot {
         match self {
             Self::Disabled(last_root) => last_root,
-            Self::Enabled => LastRoot::Ended,
+            Self::Enabled => LastRoot::Allow,
         }
     }
 }

@@ -83,7 +83,7 @@ impl Actions {
         let mut store = self.admission.revocations(caller).await?;
         let (extent, last_root) = match right {
             Right::Power => (extent, last_root),
-            Right::Possession => (extent_of_possession(&store, caller, id, extent).await?, LastRoot::Ended),
+            Right::Possession => (extent_of_possession(&store, caller, id, extent).await?, LastRoot::Allow),
         };
         // Checked again inside the transaction; here so that nothing is locked for a token out of
         // reach.

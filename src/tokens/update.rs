@@ -111,7 +111,7 @@ fn apply(
     {
         terms.policy.allows_grace(&after, create_time)?;
     }
-    let counts = !successor.is_some_and(|successor| successor.lives);
+    let counts = !successor.is_some_and(|successor| successor.is_active);
     // It has not been counted so far.
     if counts && !Policy::binds(before) && before.state(now) != TokenState::Expired {
         terms.policy.allows_another(&after, terms.others)?;

@@ -104,7 +104,7 @@ impl<'a> PackedToken<'a> {
 
     /// Returns whether the token belongs to this organization.
     #[must_use]
-    pub fn lives_in(&self, organization: &OrganizationId) -> bool {
+    pub fn belongs_to(&self, organization: &OrganizationId) -> bool {
         self.organization_id() == organization.as_str().as_bytes()
     }
 
@@ -189,8 +189,8 @@ mod tests {
         let (positions, wire) = FieldPositions::pack(&token(&["a:*", "b"]));
         let packed = positions.read(&wire);
         assert_eq!(packed.id(), token(&[]).id.to_string());
-        assert!(packed.lives_in(&OrganizationId::parse("acme").unwrap()));
-        assert!(!packed.lives_in(&OrganizationId::parse("acm").unwrap()));
+        assert!(packed.belongs_to(&OrganizationId::parse("acme").unwrap()));
+        assert!(!packed.belongs_to(&OrganizationId::parse("acm").unwrap()));
         for length in [1, 127, 128, 200] {
             let user_id = UserId::parse(&"u".repeat(length)).unwrap();
             let (positions, wire) = FieldPositions::pack(&Token { user_id: user_id.clone(), ..token(&[]) });

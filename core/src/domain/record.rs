@@ -253,7 +253,7 @@ impl Reach<'_> {
     pub fn includes_record(&self, record: &Record) -> bool {
         match self {
             Self::Any => true,
-            Self::Only(own) => record.packed().lives_in(own),
+            Self::Only(own) => record.packed().belongs_to(own),
         }
     }
 }
@@ -340,34 +340,34 @@ mod tests {
     proptest! {
         #[test]
         fn missing_scopes_are_those_that_no_scope_of_the_token_covers(
-            held in prop::collection::vec("[ab](:[ab]){0,2}(:\\*)?", 0..4),
+            granted in prop::collection::vec("[ab](:[ab]){0,2}(:\\*)?", 0..4),
             added in "[ab](:[ab]){0,2}(:\\*)?",
             required in prop::collection::vec("[ab](:[ab]){0,2}(:\\*)?", 0..5),
         ) {
-            let mut held: Vec<&str> = held.iter().map(String::as_str).collect();
+            let mut granted: Vec<&str> = granted.iter().map(String::as_str).collect();
             let required = scopes(&required.iter().map(String::as_str).collect::<Vec<_>>());
-            let missing = |held: &[&str]| {
-                judge(&record(&token(held)), NOW, Reach::Any, &required, None).missing_scopes
+            let missing = |granted: &[&str]| {
+                judge(&record(&token(granted)), NOW, Reach::Any, &required, None).missing_scopes
             };
-            let before = missing(&held);
+            let before = missing(&granted);
             for scope in required.iter() {
-                let covered = held.iter().any(|held| Scope::parse(held).unwrap().covers(scope));
+                let covered = granted.iter().any(|granted| Scope::parse(granted).unwrap().covers(scope));
                 prop_assert_eq!(before.contains(scope), !covered);
             }
-            held.push(&added);
-            prop_assert!(missing(&held).iter().all(|scope| before.contains(scope)));
+            granted.push(&added);
+            prop_assert!(missing(&granted).iter().all(|scope| before.contains(scope)));
         }
 
         #[test]
         fn adding_a_scope_never_removes_a_permission(
-            held in prop::collection::vec("[ab](:[ab]){0,2}", 0..4),
+            granted in prop::collection::vec("[ab](:[ab]){0,2}", 0..4),
             added in "[ab](:[ab]){0,2}(:\\*)?",
             required in "[ab](:[ab]){0,2}(:\\*)?",
         ) {
-            let mut held: Vec<&str> = held.iter().map(String::as_str).collect();
-            let before = verdict(&token(&held), NOW, &[&required]);
-            held.push(&added);
-            let after = verdict(&token(&held), NOW, &[&required]);
+            let mut granted: Vec<&str> = granted.iter().map(String::as_str).collect();
+            let before = verdict(&token(&granted), NOW, &[&required]);
+            granted.push(&added);
+            let after = verdict(&token(&granted), NOW, &[&required]);
             prop_assert!(before != Verdict::Valid || after == Verdict::Valid);
         }
     }

@@ -64,10 +64,10 @@ impl Scope {
 }
 
 /// Returns whether a scope, given as the bytes of its text, satisfies `required`.
-fn covers(held: &[u8], required: &Scope) -> bool {
-    match held.strip_suffix(b"*") {
+fn covers(granted: &[u8], required: &Scope) -> bool {
+    match granted.strip_suffix(b"*") {
         Some(stem) => required.0.as_bytes().starts_with(stem),
-        None => held == required.0.as_bytes(),
+        None => granted == required.0.as_bytes(),
     }
 }
 
@@ -186,12 +186,12 @@ impl Scopes {
         self.0.iter()
     }
 
-    /// Returns the scopes of this set of required ones that no scope of `held` covers, in their order.
-    pub fn not_covered_by<'a, H>(&self, held: impl Fn() -> H) -> Vec<Scope>
+    /// Returns the scopes of this set of required ones that no scope of `granted` covers, in their order.
+    pub fn not_covered_by<'a, H>(&self, granted: impl Fn() -> H) -> Vec<Scope>
     where
         H: Iterator<Item = &'a [u8]>,
     {
-        self.iter().filter(|wanted| !held().any(|scope| covers(scope, wanted))).cloned().collect()
+        self.iter().filter(|wanted| !granted().any(|scope| covers(scope, wanted))).cloned().collect()
     }
 
     /// Returns the reserved scopes in this set.
@@ -241,7 +241,7 @@ mod tests {
 
     #[test]
     fn a_wildcard_covers_the_scopes_below_it() {
-        for (held, required, covered) in [
+        for (granted, required, covered) in [
             ("a:b", "a:b", true),
             ("a:b", "a:b:c", false),
             ("a:*", "a:b", true),
@@ -253,7 +253,7 @@ mod tests {
             ("a:*", "ab:c", false),
             ("a:b", "a:*", false),
         ] {
-            assert_eq!(scope(held).covers(&scope(required)), covered, "{held} {required}");
+            assert_eq!(scope(granted).covers(&scope(required)), covered, "{granted} {required}");
         }
     }
 
@@ -272,8 +272,8 @@ mod tests {
         assert!(rows.len() >= 6);
         for row in rows {
             let cells: Vec<_> = row.split('|').map(cell).collect();
-            let [_, held, covered, not_covered, _] = &cells[..] else { panic!("{row}") };
-            let covers = |required: &Scope| held.iter().any(|held| held.covers(required));
+            let [_, granted, covered, not_covered, _] = &cells[..] else { panic!("{row}") };
+            let covers = |required: &Scope| granted.iter().any(|granted| granted.covers(required));
             assert!(covered.iter().all(covers), "{row}");
             assert!(!not_covered.is_empty() && !not_covered.iter().any(covers), "{row}");
         }

@@ -44,7 +44,7 @@ impl Deref for Presented<'_> {
 impl<'a> Caller<'a> {
     /// Reads the caller's credential from the headers: `Basic` if that is the scheme, otherwise `Bearer`.
     pub(crate) fn of(headers: &'a HeaderMap) -> Self {
-        let Some(encoded) = behind_basic(headers) else {
+        let Some(encoded) = basic_credentials(headers) else {
             return Self { secret: bearer(headers).map(Presented::Sent), name: None };
         };
         match name_and_secret(encoded) {
@@ -100,7 +100,7 @@ impl<'a> Caller<'a> {
 }
 
 /// Returns what follows `Basic` (RFC 7617), if that is the only credential.
-fn behind_basic(headers: &HeaderMap) -> Option<&str> {
+fn basic_credentials(headers: &HeaderMap) -> Option<&str> {
     let mut values = headers.get_all(header::AUTHORIZATION).iter();
     let (Some(value), None) = (values.next(), values.next()) else { return None };
     let (scheme, encoded) = value.to_str().ok()?.split_once(' ')?;

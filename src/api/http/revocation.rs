@@ -47,7 +47,7 @@ impl Integrations {
         let forgetting = self.context.engine.invalidate_token(id);
         let touch = |ids: &[TokenId]| forgetting.also(ids);
         let reason = RevokeReason::parse(REASON).map_err(|error| Violations::one("reason", &error))?;
-        let (right, last_root) = (Right::Possession, LastRoot::Ended);
+        let (right, last_root) = (Right::Possession, LastRoot::Allow);
         let request = RevokeToken { id, right, extent: Extent::Family, reason, last_root };
         match self.context.actions.revoke_token(caller, &request, &touch).await {
             // Deleted in the meantime.

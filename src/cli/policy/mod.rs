@@ -16,7 +16,7 @@ use super::client::{AddressFlag, Client, ClientError};
 use super::output::{aligned, print, print_json, rfc3339, to_the_second};
 use super::token::CALLER;
 use super::{CommandError, single_threaded};
-use crate::config::{Environment, Spelled};
+use crate::config::{DisplayDuration, Environment};
 
 /// `tokend policy …`
 #[derive(Subcommand)]
@@ -159,7 +159,7 @@ fn show(stored: &GetPolicyResponse, json: bool) -> Result<(), CommandError> {
     }
     let lasting = |given: Option<prost_types::Duration>, otherwise: &str| {
         let duration = given.and_then(|given| Duration::try_from(given).ok());
-        duration.map_or_else(|| otherwise.to_owned(), |time| Spelled(time).to_string())
+        duration.map_or_else(|| otherwise.to_owned(), |time| DisplayDuration(time).to_string())
     };
     let most = policy.most_active_tokens_per_user;
     let mut rows: Vec<[String; 2]> = vec![
