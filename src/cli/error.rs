@@ -184,8 +184,8 @@ pub(super) const fn described(finding: Finding) -> &'static str {
     match finding {
         Finding::Genuine => "its events are unchanged",
         Finding::Purged => "its events were deleted because of their age",
-        Finding::Altered => "an event in its range was changed, removed or inserted",
-        Finding::Forged => "no key of the keyring produces it: the seal was changed or inserted",
+        Finding::Altered => "an event in its range was altered, removed or inserted",
+        Finding::Forged => "no key of the keyring produces it: the seal was altered or inserted",
         Finding::PurgeForged => "its events are missing, and no key of the keyring marked them as purged",
         Finding::OutOfChain => "the seal before it is missing: it was removed",
         Finding::UnknownKey => {

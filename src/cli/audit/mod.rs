@@ -25,7 +25,7 @@ pub(super) enum AuditCommand {
     /// Check every seal of the audit log against its events
     ///
     /// Needs the database and the keyring. Prints each seal that does not match. Exit status 1 if an event or
-    /// a seal was changed, removed or inserted.
+    /// a seal was altered, removed or inserted.
     Verify {
         #[command(flatten)]
         flags: Box<KeyStatusFlags>,
