@@ -174,8 +174,8 @@ async fn start(options: PgConnectOptions) -> anyhow::Result<(Engine, SecretStrin
     };
     let metrics = Arc::new(Metrics::new()?);
     let engine = Engine::start(EngineConfig {
-        lines: store.lines(),
-        feed_lines: store.lines(),
+        connector: store.connector(),
+        feed_connector: store.connector(),
         store,
         keyring: Arc::new(CurrentKeyring::new(keyring)),
         prefix,

@@ -13,21 +13,21 @@ use crate::store::{Connection, Connector};
 const MIN_INTERVAL: Duration = Duration::from_millis(2);
 
 /// Announces each time `changed` is notified, until the server stops the task.
-pub async fn run(changed: Arc<Notify>, lines: Connector) {
-    let mut line: Option<Connection> = None;
+pub async fn run(changed: Arc<Notify>, connector: Connector) {
+    let mut connection: Option<Connection> = None;
     loop {
         changed.notified().await;
         // Two attempts: an idle connection may be broken. If both fail, the other replicas see this
         // change at their next poll.
         for _ in 0..2 {
-            if line.is_none() {
-                line = lines.open().await.ok();
+            if connection.is_none() {
+                connection = connector.open().await.ok();
             }
-            let Some(open) = &mut line else { break };
+            let Some(open) = &mut connection else { break };
             if open.announce().await.is_ok() {
                 break;
             }
-            line = None;
+            connection = None;
         }
         tokio::time::sleep(MIN_INTERVAL).await;
     }

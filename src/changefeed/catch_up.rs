@@ -40,7 +40,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// The connections shared by all watchers that catch up.
 #[derive(Debug)]
 pub(crate) struct Readers {
-    lines: Connector,
+    connector: Connector,
     permits: Semaphore,
     open: Mutex<Open>,
 }
@@ -70,19 +70,19 @@ enum Next {
 }
 
 impl Readers {
-    pub(crate) fn new(lines: Connector) -> Arc<Self> {
-        Arc::new(Self { lines, permits: Semaphore::new(AT_ONCE), open: Mutex::default() })
+    pub(crate) fn new(connector: Connector) -> Arc<Self> {
+        Arc::new(Self { connector, permits: Semaphore::new(AT_ONCE), open: Mutex::default() })
     }
 
     fn lock(&self) -> MutexGuard<'_, Open> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn line(&self) -> Result<Connection, StoreError> {
+    async fn connection(&self) -> Result<Connection, StoreError> {
         let idle = self.lock().idle.pop();
         match idle {
-            Some(line) => Ok(line),
-            None => self.lines.open().await,
+            Some(connection) => Ok(connection),
+            None => self.connector.open().await,
         }
     }
 }
@@ -117,10 +117,10 @@ impl CatchUp {
     }
 
     async fn read(&self, after: Option<i64>) -> Result<WatchPage, StoreError> {
-        let mut line = self.readers.line().await?;
+        let mut connection = self.readers.connection().await?;
         let (since, until) = (&self.since.snapshot, &self.until.snapshot);
-        let page = line.watch(Some(since), Some(until), after, READ_DEADLINE).await?;
-        self.readers.lock().idle.push(line);
+        let page = connection.watch(Some(since), Some(until), after, READ_DEADLINE).await?;
+        self.readers.lock().idle.push(connection);
         Ok(page)
     }
 }

@@ -67,14 +67,14 @@ impl fmt::Debug for Invalidate {
 /// Follows the changes of one database.
 #[derive(Debug)]
 pub(crate) struct Feed {
-    lines: Connector,
+    connector: Connector,
     invalidate: Invalidate,
     freshness: Arc<Freshness>,
     wake: Arc<Notify>,
     new_changes: Arc<Notify>,
     metrics: Arc<Metrics>,
     registration: Arc<Registration>,
-    line: Option<Connection>,
+    connection: Option<Connection>,
     /// The snapshot of the last handled poll, and the epoch of its server.
     position: Option<(Snapshot, Epoch)>,
     /// When this replica's row was last renewed, and on which server.
@@ -83,7 +83,7 @@ pub(crate) struct Feed {
 
 impl Feed {
     pub(crate) fn new(
-        lines: Connector,
+        connector: Connector,
         invalidate: Invalidate,
         freshness: Arc<Freshness>,
         wake: Arc<Notify>,
@@ -92,14 +92,14 @@ impl Feed {
         registration: Arc<Registration>,
     ) -> Self {
         Self {
-            lines,
+            connector,
             invalidate,
             freshness,
             wake,
             new_changes,
             metrics,
             registration,
-            line: None,
+            connection: None,
             position: None,
             renewed: None,
         }
@@ -108,14 +108,14 @@ impl Feed {
     /// Creates a feed with the same dependencies that has not polled yet.
     pub(crate) fn fresh_copy(&self) -> Self {
         Self {
-            lines: self.lines.clone(),
+            connector: self.connector.clone(),
             invalidate: self.invalidate.clone(),
             freshness: Arc::clone(&self.freshness),
             wake: Arc::clone(&self.wake),
             new_changes: Arc::clone(&self.new_changes),
             metrics: Arc::clone(&self.metrics),
             registration: Arc::clone(&self.registration),
-            line: None,
+            connection: None,
             position: None,
             renewed: None,
         }
@@ -127,7 +127,7 @@ impl Feed {
         let mut failing = false;
         loop {
             let began = Instant::now();
-            let on_open_line = self.line.is_some();
+            let on_open_connection = self.connection.is_some();
             let pause = match self.poll().await {
                 Ok(()) => {
                     if std::mem::take(&mut failing) {
@@ -136,9 +136,9 @@ impl Feed {
                     interval
                 }
                 Err(error) => {
-                    self.line = None;
-                    if on_open_line && matches!(error, StoreError::DeadlineExceeded) {
-                        self.lines.doubt();
+                    self.connection = None;
+                    if on_open_connection && matches!(error, StoreError::DeadlineExceeded) {
+                        self.connector.doubt();
                     }
                     self.metrics.engine.poll_failed();
                     // Before the database's first response, the server itself reports what it waits
@@ -159,28 +159,28 @@ impl Feed {
 
     /// Handles everything that was committed before this call, then publishes that it did.
     async fn poll(&mut self) -> Result<(), StoreError> {
-        let mut line = match self.line.take() {
-            Some(line) => line,
-            None => self.lines.open().await?,
+        let mut connection = match self.connection.take() {
+            Some(connection) => connection,
+            None => self.connector.open().await?,
         };
-        let registered = self.renew(&mut line).await?;
+        let registered = self.renew(&mut connection).await?;
         let sent = BootInstant::now();
         let since = self.position.as_ref().map(|(snapshot, _)| snapshot.clone());
-        let first = line.poll(since.as_ref(), None, POLL_DEADLINE).await?;
+        let first = connection.poll(since.as_ref(), None, POLL_DEADLINE).await?;
         // Checks the deadline again with the clock that continues while the machine sleeps: a response
         // that took an hour would set the database's time an hour ahead.
         if BootInstant::now().since(sent) > POLL_DEADLINE {
             return Err(StoreError::DeadlineExceeded);
         }
         let Some(epoch) = first.epoch.clone() else {
-            line.mark_server(random_uuid(), POLL_DEADLINE).await?;
-            self.line = Some(line);
+            connection.mark_server(random_uuid(), POLL_DEADLINE).await?;
+            self.connection = Some(connection);
             self.wake.notify_one();
             return Ok(());
         };
         if registered && !self.is_registered(&epoch, sent) {
             self.renewed = None;
-            self.line = Some(line);
+            self.connection = Some(connection);
             self.wake.notify_one();
             return Ok(());
         }
@@ -188,7 +188,7 @@ impl Feed {
         let follows = !first.purged && first.unrecorded.is_none();
         self.freshness.set_recording(first.unrecorded.as_deref());
         if follows && self.position.as_ref().is_some_and(|(_, known)| *known == epoch) {
-            changes = self.forget_changes(&mut line, &first, since.as_ref(), &epoch).await?;
+            changes = self.forget_changes(&mut connection, &first, since.as_ref(), &epoch).await?;
         } else {
             // The snapshot is taken; now clear the cache and keep out earlier reads; then publish.
             if first.unrecorded.is_none() {
@@ -207,7 +207,7 @@ impl Feed {
         if changes > 0 {
             self.new_changes.notify_one();
         }
-        self.line = Some(line);
+        self.connection = Some(connection);
         Ok(())
     }
 
@@ -215,7 +215,7 @@ impl Feed {
     fn note_clock(&mut self, poll: &Poll) -> ClockCheck {
         let expected = self.freshness.read(poll.sent).map(|reading| reading.now);
         let noted =
-            self.lines.clock().note(Reading { sent: poll.sent, time: poll.database_time }, &poll.epoch);
+            self.connector.clock().note(Reading { sent: poll.sent, time: poll.database_time }, &poll.epoch);
         let Some(expected) = expected else { return noted };
         let ahead = (poll.database_time - expected).as_seconds_f64();
         match noted {
@@ -240,7 +240,7 @@ impl Feed {
     /// meanwhile are in the next poll: it continues from the first page's snapshot.
     async fn forget_changes(
         &self,
-        line: &mut Connection,
+        connection: &mut Connection,
         first: &ChangePage,
         since: Option<&Snapshot>,
         epoch: &Epoch,
@@ -249,7 +249,7 @@ impl Feed {
         self.invalidate.tokens(&first.ids);
         let mut next = first.next.clone();
         while let Some(from) = next {
-            let page = line.poll(since, Some(&from), POLL_DEADLINE).await?;
+            let page = connection.poll(since, Some(&from), POLL_DEADLINE).await?;
             if page.epoch.as_ref() != Some(epoch) || page.purged || page.unrecorded.is_some() {
                 return Err(StoreError::OtherServer);
             }
@@ -270,7 +270,7 @@ impl Feed {
 
     /// Renews, before it is due, the row that says how old this replica's responses may be. Returns
     /// whether the row exists: if so, every later change takes it into account in its `effective_time`.
-    async fn renew(&mut self, line: &mut Connection) -> Result<bool, StoreError> {
+    async fn renew(&mut self, connection: &mut Connection) -> Result<bool, StoreError> {
         if !self.registration.is_confirmed() {
             self.renewed = None;
             return Ok(false);
@@ -278,7 +278,7 @@ impl Feed {
         let now = BootInstant::now();
         if self.renewed.as_ref().is_none_or(|(renewed, _)| now.since(*renewed) >= RENEWAL) {
             let Registration { replica, bound, .. } = *self.registration;
-            let renewed = line.renew_replica(replica, bound, POLL_DEADLINE).await?;
+            let renewed = connection.renew_replica(replica, bound, POLL_DEADLINE).await?;
             // The moment before the renewal was sent: the row is valid at least from then on.
             self.renewed = renewed.map(|epoch| (now, epoch));
             if self.renewed.is_none() {
@@ -290,9 +290,9 @@ impl Feed {
 }
 
 /// Wakes the feed whenever a replica announces a change; without it, the feed only polls.
-pub(crate) async fn listen(lines: Connector, wake: Arc<Notify>) {
+pub(crate) async fn listen(connector: Connector, wake: Arc<Notify>) {
     loop {
-        if let Ok(mut listener) = lines.listen().await {
+        if let Ok(mut listener) = connector.listen().await {
             wake.notify_one();
             while listener.heard().await {
                 wake.notify_one();

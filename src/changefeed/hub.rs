@@ -49,7 +49,7 @@ pub struct Hub {
 
 #[derive(Debug)]
 struct Shared {
-    lines: Connector,
+    connector: Connector,
     batches: broadcast::Sender<Arc<Batch>>,
     /// The hub's position and when it was reached, for new watchers; `None` before the first read, and
     /// while changes that need more than one batch are being sent.
@@ -71,14 +71,14 @@ impl Hub {
     /// Starts the hub. It reads whenever `new_changes` is notified, and at least once per `heartbeat`.
     #[must_use]
     pub fn start(
-        lines: Connector,
+        connector: Connector,
         new_changes: Arc<Notify>,
         heartbeat: Duration,
         metrics: Arc<Metrics>,
     ) -> Self {
         let (batches, _) = broadcast::channel(BACKLOG);
-        let readers = Readers::new(lines.clone());
-        let shared = Arc::new(Shared { lines, batches, now: Mutex::default() });
+        let readers = Readers::new(connector.clone());
+        let shared = Arc::new(Shared { connector, batches, now: Mutex::default() });
         let mut tasks = Tasks::new(metrics);
         let followed = Arc::clone(&shared);
         tasks.keep(Task::Watch, move || Arc::clone(&followed).follow(Arc::clone(&new_changes), heartbeat));
@@ -114,16 +114,16 @@ impl Shared {
     }
 
     async fn follow(self: Arc<Self>, new_changes: Arc<Notify>, heartbeat: Duration) {
-        let (mut line, mut position) = (None, None);
+        let (mut connection, mut position) = (None, None);
         let mut failing = false;
         loop {
             let began = Instant::now();
             let mut pause = heartbeat;
-            match self.read(&mut line, &mut position).await {
+            match self.read(&mut connection, &mut position).await {
                 Ok(()) => failing = false,
                 Err(error) => {
                     // Watchers receive nothing, and know what that means.
-                    line = None;
+                    connection = None;
                     pause = RETRY;
                     let starting = matches!(error, StoreError::Starting);
                     if !starting && !std::mem::replace(&mut failing, true) {
@@ -146,25 +146,25 @@ impl Shared {
         slot: &mut Option<Connection>,
         position: &mut Option<Position>,
     ) -> Result<(), StoreError> {
-        let mut line = match slot.take() {
-            Some(line) => line,
-            None => self.lines.open().await?,
+        let mut connection = match slot.take() {
+            Some(connection) => connection,
+            None => self.connector.open().await?,
         };
         let since = position.as_ref().map(|position| &position.snapshot);
         let sent = BootInstant::now();
-        let mut page = line.watch(since, None, None, READ_DEADLINE).await?;
+        let mut page = connection.watch(since, None, None, READ_DEADLINE).await?;
         // Without an epoch it is too early: the feed writes its mark.
         let epoch = page.epoch.clone().ok_or(StoreError::Starting)?;
         let reached = Position { epoch: epoch.clone(), snapshot: page.snapshot.clone() };
         // Watchers use it to decide what has expired.
-        let as_of = self.lines.clock().plausible(Reading { sent, time: page.database_time });
+        let as_of = self.connector.clock().plausible(Reading { sent, time: page.database_time });
         let goes_on = !page.purged && position.as_ref().is_some_and(|position| position.epoch == epoch);
         if goes_on {
             // Sent in pages; the position is reached only with the last one.
             while let Some(next) = page.next {
                 *self.lock() = None;
                 self.send(Batch { changes: page.changes, position: None, as_of, goes_on });
-                page = line.watch(since, Some(&reached.snapshot), Some(next), READ_DEADLINE).await?;
+                page = connection.watch(since, Some(&reached.snapshot), Some(next), READ_DEADLINE).await?;
                 if page.purged || page.epoch.as_ref() != Some(&epoch) {
                     return Err(StoreError::OtherServer);
                 }
@@ -178,7 +178,7 @@ impl Shared {
         self.send(Batch { changes: page.changes, position: Some(reached.clone()), as_of, goes_on });
         drop(now);
         *position = Some(reached);
-        *slot = Some(line);
+        *slot = Some(connection);
         Ok(())
     }
 

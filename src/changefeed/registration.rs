@@ -57,7 +57,7 @@ impl Registration {
     }
 
     /// Writes the row whenever it is missing, and wakes the feed. Never returns.
-    pub(crate) async fn keep(self: Arc<Self>, lines: Connector, feed: Arc<Notify>) {
+    pub(crate) async fn keep(self: Arc<Self>, connector: Connector, feed: Arc<Notify>) {
         let mut failing = false;
         loop {
             if self.is_confirmed() {
@@ -65,7 +65,7 @@ impl Registration {
                 continue;
             }
             let registered =
-                async { lines.open().await?.register_replica(self.replica, self.bound, DEADLINE).await };
+                async { connector.open().await?.register_replica(self.replica, self.bound, DEADLINE).await };
             match registered.await {
                 Ok(()) => {
                     if std::mem::take(&mut failing) {

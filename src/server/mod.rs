@@ -174,8 +174,8 @@ fn wire(
     let (refresh, suggestions) = mac_refresh::queue();
     let engine = Arc::new(Engine::start(EngineConfig {
         store: store.clone(),
-        lines: store.lines(),
-        feed_lines: following(),
+        connector: store.connector(),
+        feed_connector: following(),
         keyring: Arc::clone(&keyring),
         prefix: config.prefix.clone(),
         hashing: HashPool::new(config.hash_permits, metrics.work.fallback.clone()),
@@ -293,8 +293,8 @@ fn keep_early_jobs(
 ) {
     let refreshed = store.clone();
     jobs.keep(Task::MacRefresh, move || mac_refresh::run(suggestions.clone(), refreshed.clone()));
-    let (changes, lines) = (engine.changes(), store.lines());
-    jobs.keep(Task::Announce, move || announce::run(Arc::clone(&changes), lines.clone()));
+    let (changes, connector) = (engine.changes(), store.connector());
+    jobs.keep(Task::Announce, move || announce::run(Arc::clone(&changes), connector.clone()));
     let (watched, asked, health) = (Arc::clone(engine), store.clone(), health.clone());
     jobs.keep(Task::Readiness, move || readiness::run(Arc::clone(&watched), asked.clone(), health.clone()));
 }

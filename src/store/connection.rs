@@ -42,7 +42,7 @@ pub struct Listener(PgListener);
 impl Store {
     /// Returns a connector to the same database.
     #[must_use]
-    pub fn lines(&self) -> Connector {
+    pub fn connector(&self) -> Connector {
         self.lines_by(Route::clone(&self.route))
     }
 

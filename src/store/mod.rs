@@ -72,7 +72,7 @@ pub use pooling::Transaction;
 pub use records::Loaded;
 pub use replicas::LEASE;
 pub use requests::{KnownRequest, NewRequest, Stored};
-pub use revoke::Touch;
+pub use revoke::OnChange;
 pub use route::{PasswordFile, Pooling, Route};
 pub use seal_checks::{CheckedSeal, Finding, SealWalk};
 pub use seals::{Candidate, SealPass, Sealed};

@@ -13,7 +13,7 @@ use crate::secret::TokenId;
 
 /// Callback that receives the tokens that are about to change, before the commit, so that caches can
 /// drop them even when the outcome is not known.
-pub type Touch<'a> = &'a (dyn Fn(&[TokenId]) + Send + Sync);
+pub type OnChange<'a> = &'a (dyn Fn(&[TokenId]) + Send + Sync);
 
 impl Store {
     /// Returns whether all tokens rotated from a token, in any number of steps, are revoked.

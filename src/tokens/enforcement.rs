@@ -9,7 +9,7 @@ use crate::domain::page::Position;
 use crate::domain::policy::Policy;
 use crate::domain::{Caller, OrganizationId, Permission, Scope};
 use crate::secret::TokenId;
-use crate::store::{Breaches, Touch};
+use crate::store::{Breaches, OnChange};
 
 /// The action that a page token belongs to.
 #[derive(Debug, Clone, Copy)]
@@ -54,7 +54,7 @@ impl Actions {
     }
 
     /// Fixes one page of the breaches of the organization's policy, for a caller with `tokend:root`.
-    /// Also returns the time from which every replica knows. `touch` receives every token that is about
+    /// Also returns the time from which every replica knows. `on_change` receives every token that is about
     /// to change.
     ///
     /// # Errors
@@ -65,7 +65,7 @@ impl Actions {
         caller: &Caller,
         organization_id: Option<OrganizationId>,
         page_token: &str,
-        touch: Touch<'_>,
+        on_change: OnChange<'_>,
     ) -> Result<(BreachPage, OffsetDateTime), ActionError> {
         caller.require(Permission::Root)?;
         let organization_id = caller.organization(organization_id)?;
@@ -92,7 +92,7 @@ impl Actions {
                 let (caller, now) = locked.judge(&mut transaction).await?;
                 // And examined again, now that none of it changes.
                 let breaches = transaction.examine(&ids, &policy, now).await?;
-                touch(&breaches.iter().map(|breach| breach.token.id).collect::<Vec<_>>());
+                on_change(&breaches.iter().map(|breach| breach.token.id).collect::<Vec<_>>());
                 for breach in &breaches {
                     transaction.fix(breach, &caller.principal, now).await?;
                 }

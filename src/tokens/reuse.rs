@@ -9,7 +9,7 @@ use crate::admission::fair_limiter::ClientKey;
 use crate::domain::policy::Policy;
 use crate::domain::{FieldError, Principal, RevokeReason, Token, TokenState};
 use crate::secret::{RequestId, TokenId};
-use crate::store::{Member, Touch};
+use crate::store::{Member, OnChange};
 
 /// The reason in the audit log.
 const REASON: &str = "reuse of a superseded token";
@@ -18,7 +18,7 @@ impl Actions {
     /// Revokes the family of a token whose secret is proven, which has expired and requests its own
     /// rotation, if it has a successor and its organization's policy requires it; a retry of the
     /// completed rotation is no reuse. The work is charged to `share`. Returns how many tokens were
-    /// revoked. `touch` receives them before.
+    /// revoked. `on_change` receives them before.
     ///
     /// # Errors
     /// [`ActionError`]: the database. The outcome may be unknown then, and a retry is safe.
@@ -27,7 +27,7 @@ impl Actions {
         id: TokenId,
         share: ClientKey,
         request_id: Option<&RequestId>,
-        touch: Touch<'_>,
+        on_change: OnChange<'_>,
     ) -> Result<usize, ActionError> {
         let store = self.admission.revocations(share).await?;
         let Some((token, _)) = store.read_token(id).await? else { return Ok(0) };
@@ -55,7 +55,7 @@ impl Actions {
                 }
                 let ids: Vec<TokenId> =
                     family.iter().filter(|member| !member.is_revoked).map(|member| member.id).collect();
-                touch(&ids);
+                on_change(&ids);
                 transaction.revoke_tokens(&ids, &reason, &principal, now).await?;
                 transaction.commit().await?;
                 Ok(ids.len())

@@ -9,7 +9,7 @@ use crate::domain::{
     Caller, OrganizationId, Permission, ReservedScope, RevokeReason, Token, TokenState, UserId,
 };
 use crate::secret::TokenId;
-use crate::store::{Member, Store, Touch, USER_DEADLINE};
+use crate::store::{Member, OnChange, Store, USER_DEADLINE};
 
 /// Which tokens a revocation covers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,7 +42,7 @@ pub struct RevokedUser {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Right {
     /// The caller's permissions.
-    Power,
+    Permission,
     /// The caller has presented its secret: anyone who finds a secret may revoke it.
     Possession,
 }
@@ -64,7 +64,7 @@ pub struct RevokeToken {
 }
 
 impl Actions {
-    /// Revokes a token. A revoked one keeps its first time and reason. `touch` receives every token
+    /// Revokes a token. A revoked one keeps its first time and reason. `on_change` receives every token
     /// that is about to change.
     ///
     /// # Errors
@@ -74,15 +74,15 @@ impl Actions {
         &self,
         caller: &Caller,
         request: &RevokeToken,
-        touch: Touch<'_>,
+        on_change: OnChange<'_>,
     ) -> Result<Revoked, ActionError> {
         let RevokeToken { id, right, extent, ref reason, last_root } = *request;
-        if right == Right::Power {
+        if right == Right::Permission {
             caller.require(Permission::Write)?;
         }
         let mut store = self.admission.revocations(caller).await?;
         let (extent, last_root) = match right {
-            Right::Power => (extent, last_root),
+            Right::Permission => (extent, last_root),
             Right::Possession => (extent_of_possession(&store, caller, id, extent).await?, LastRoot::Allow),
         };
         // Checked again inside the transaction; here so that nothing is locked for a token out of
@@ -126,7 +126,7 @@ impl Actions {
                 if last {
                     transaction.require_another_root(&ids, None, now).await?;
                 }
-                touch(&ids);
+                on_change(&ids);
                 transaction.revoke_tokens(&ids, reason, &caller.principal, now).await?;
                 let token = transaction.reread_token(id).await?;
                 transaction.commit().await?;
@@ -138,7 +138,7 @@ impl Actions {
     }
 
     /// Revokes all tokens of a user, for a caller with `tokend:write` and every reserved scope among
-    /// them. Revoked ones keep their first time and reason. `touch` as in [`Self::revoke_token`].
+    /// them. Revoked ones keep their first time and reason. `on_change` as in [`Self::revoke_token`].
     ///
     /// # Errors
     /// [`ActionError`]: access, the last root token, the database. After a database error the outcome
@@ -149,7 +149,7 @@ impl Actions {
         organization_id: Option<OrganizationId>,
         user_id: &UserId,
         (reason, last_root): (&RevokeReason, LastRoot),
-        touch: Touch<'_>,
+        on_change: OnChange<'_>,
     ) -> Result<RevokedUser, ActionError> {
         caller.require(Permission::Write)?;
         let organization_id = caller.organization(organization_id)?;
@@ -169,13 +169,13 @@ impl Actions {
                 let (caller, now) = locked.judge(&mut transaction).await?;
                 caller.require(Permission::Write)?;
                 caller.organization(Some(organization_id.clone()))?;
-                let kept = transaction.require_another_root(&roots, None, now).await;
+                let another_root = transaction.require_another_root(&roots, None, now).await;
                 let (ids, reserved) = transaction.revoke_tokens_of_owner(owner, reason, now).await?;
                 caller.may_manage_reserved(reserved)?;
                 // Only now: a caller without access learns nothing of root tokens.
-                kept?;
+                another_root?;
                 if !ids.is_empty() {
-                    touch(&ids);
+                    on_change(&ids);
                     transaction.append_revocations(&ids, reason, &caller.principal).await?;
                 }
                 transaction.commit().await?;
@@ -190,7 +190,7 @@ impl Actions {
 fn allow<'a>(caller: &Caller, right: Right, token: Option<&'a Token>) -> Result<&'a Token, ActionError> {
     match right {
         Right::Possession => token.ok_or(ActionError::NotFound),
-        Right::Power => super::manageable(caller, token),
+        Right::Permission => super::manageable(caller, token),
     }
 }
 
@@ -198,9 +198,11 @@ fn allow<'a>(caller: &Caller, right: Right, token: Option<&'a Token>) -> Result<
 fn allow_member(caller: &Caller, right: Right, member: &Member) -> Result<(), ActionError> {
     match (right, &member.token) {
         (Right::Possession, _) => Ok(()),
-        (Right::Power, Some(token)) => super::manageable(caller, Some(token)).map(drop),
+        (Right::Permission, Some(token)) => super::manageable(caller, Some(token)).map(drop),
         // It cannot be read, so only a caller that may revoke everything may revoke it.
-        (Right::Power, None) => Ok(caller.may_manage_reserved([ReservedScope::Root].into_iter().collect())?),
+        (Right::Permission, None) => {
+            Ok(caller.may_manage_reserved([ReservedScope::Root].into_iter().collect())?)
+        }
     }
 }
 
@@ -218,9 +220,9 @@ async fn extent_of_possession(
 ) -> Result<Extent, ActionError> {
     let Some((token, now)) = store.read_token(id).await? else { return Ok(extent) };
     let over = matches!(token.state(now), TokenState::Expired | TokenState::Revoked);
-    let by_power =
+    let by_permission =
         caller.require(Permission::Write).is_ok() && super::manageable(caller, Some(&token)).is_ok();
-    if !over || by_power || store.read_policy(&token.organization_id).await?.policy.reuse_detection {
+    if !over || by_permission || store.read_policy(&token.organization_id).await?.policy.reuse_detection {
         return Ok(extent);
     }
     Ok(Extent::OnlyThis)

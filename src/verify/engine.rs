@@ -35,9 +35,9 @@ pub struct EngineConfig {
     /// For statements that need no dedicated connection.
     pub store: Store,
     /// Opens the loader's connections.
-    pub lines: Connector,
+    pub connector: Connector,
     /// Opens the feed's connections.
-    pub feed_lines: Connector,
+    pub feed_connector: Connector,
     /// The keys of the fast verifier.
     pub keyring: Arc<CurrentKeyring>,
     /// The prefix of every secret.
@@ -109,23 +109,23 @@ impl Engine {
     /// Starts an engine: its loader and its feed run until it is dropped. It answers from the feed's
     /// first poll on.
     #[must_use]
-    pub fn start(parts: EngineConfig) -> Self {
-        let EngineConfig { store, lines, feed_lines, keyring, metrics, .. } = parts;
-        let cache = Arc::new(Cache::new(parts.cache_bytes, Arc::clone(&metrics)));
-        let freshness = Arc::new(Freshness::new(parts.bounds));
+    pub fn start(config: EngineConfig) -> Self {
+        let EngineConfig { store, connector, feed_connector, keyring, metrics, .. } = config;
+        let cache = Arc::new(Cache::new(config.cache_bytes, Arc::clone(&metrics)));
+        let freshness = Arc::new(Freshness::new(config.bounds));
         let (wake, new_changes) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
         let loader = Loader::start(
-            lines,
+            connector,
             Arc::clone(&cache),
             Arc::clone(&freshness),
             Arc::clone(&keyring),
             Arc::clone(&wake),
             Arc::clone(&metrics),
         );
-        let registration = Arc::new(Registration::new(parts.replica, parts.bounds.longest()));
+        let registration = Arc::new(Registration::new(config.replica, config.bounds.longest()));
         let invalidated = Arc::clone(&cache);
         let feed = Feed::new(
-            feed_lines.clone(),
+            feed_connector.clone(),
             Invalidate::new(move |changed| invalidated.invalidate(changed)),
             Arc::clone(&freshness),
             Arc::clone(&wake),
@@ -134,28 +134,30 @@ impl Engine {
             Arc::clone(&registration),
         );
         let mut tasks = Tasks::new(Arc::clone(&metrics));
-        let (lines, woken) = (feed_lines.clone(), Arc::clone(&wake));
-        let kept = Arc::clone(&registration);
-        tasks.keep(Task::Registration, move || Arc::clone(&kept).keep(lines.clone(), Arc::clone(&woken)));
+        let (connector, woken) = (feed_connector.clone(), Arc::clone(&wake));
+        let registered = Arc::clone(&registration);
+        tasks.keep(Task::Registration, move || {
+            Arc::clone(&registered).keep(connector.clone(), Arc::clone(&woken))
+        });
         tasks.keep(Task::Feed, move || feed.fresh_copy().run());
-        if feed_lines.can_listen() {
+        if feed_connector.can_listen() {
             let wake = Arc::clone(&wake);
-            tasks.keep(Task::Listen, move || feed::listen(feed_lines.clone(), Arc::clone(&wake)));
+            tasks.keep(Task::Listen, move || feed::listen(feed_connector.clone(), Arc::clone(&wake)));
         }
         Self {
-            prefix: parts.prefix,
+            prefix: config.prefix,
             fallback: Fallback::new(
                 store.on(Purpose::Reads),
                 Arc::clone(&keyring),
-                parts.hashing,
-                parts.limit,
+                config.hashing,
+                config.limit,
             ),
             uses: Uses::new(),
             keyring,
             cache,
             freshness,
             loader,
-            refresh: parts.refresh,
+            refresh: config.refresh,
             metrics,
             wake,
             new_changes,

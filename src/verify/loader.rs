@@ -37,14 +37,14 @@ impl Loader {
     /// Starts the workers. `feed` is notified when a connection leads to another server than the
     /// feed's.
     pub(super) fn start(
-        lines: Connector,
+        connector: Connector,
         cache: Arc<Cache>,
         freshness: Arc<Freshness>,
         keyring: Arc<CurrentKeyring>,
         feed: Arc<Notify>,
         metrics: Arc<Metrics>,
     ) -> Self {
-        let shared = Arc::new(ReadQueue::new(lines, cache, freshness, keyring, feed, metrics));
+        let shared = Arc::new(ReadQueue::new(connector, cache, freshness, keyring, feed, metrics));
         let mut workers = Tasks::new(Arc::clone(&shared.metrics));
         for _ in 0..WORKERS {
             let shared = Arc::clone(&shared);

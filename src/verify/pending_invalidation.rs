@@ -34,14 +34,14 @@ impl Engine {
     /// token's record is removed from the cache, and the other replicas are notified to poll.
     #[must_use]
     pub fn invalidate_token(&self, id: TokenId) -> PendingInvalidation<'_> {
-        let invalidation = self.invalidate_what_changes();
+        let invalidation = self.begin_invalidation();
         invalidation.also(&[id]);
         invalidation
     }
 
     /// Prepares for a change of tokens that are not known yet: [`PendingInvalidation::also`] adds them.
     #[must_use]
-    pub fn invalidate_what_changes(&self) -> PendingInvalidation<'_> {
+    pub fn begin_invalidation(&self) -> PendingInvalidation<'_> {
         PendingInvalidation { engine: self, ids: Mutex::default() }
     }
 }

@@ -61,7 +61,7 @@ pub(super) type Waiters = Vec<oneshot::Sender<Outcome>>;
 /// The state shared by the workers and the callers.
 #[derive(Debug)]
 pub(super) struct ReadQueue {
-    pub(super) lines: Connector,
+    pub(super) connector: Connector,
     pub(super) cache: Arc<Cache>,
     pub(super) freshness: Arc<Freshness>,
     pub(super) keyring: Arc<CurrentKeyring>,
@@ -87,7 +87,7 @@ struct Waiting {
 impl ReadQueue {
     /// Creates an empty queue.
     pub(super) fn new(
-        lines: Connector,
+        connector: Connector,
         cache: Arc<Cache>,
         freshness: Arc<Freshness>,
         keyring: Arc<CurrentKeyring>,
@@ -95,7 +95,7 @@ impl ReadQueue {
         metrics: Arc<Metrics>,
     ) -> Self {
         Self {
-            lines,
+            connector,
             cache,
             freshness,
             keyring,

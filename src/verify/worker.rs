@@ -27,7 +27,7 @@ const BACKOFF: Duration = Duration::from_millis(100);
 pub(super) struct Worker {
     shared: Arc<ReadQueue>,
     /// A connection, and the count of doubts when it was opened.
-    line: Option<(Connection, u64)>,
+    connection: Option<(Connection, u64)>,
     failed: Option<(Instant, Arc<StoreError>)>,
 }
 
@@ -65,7 +65,7 @@ struct Batch {
 impl Worker {
     /// Creates a worker that has no connection yet.
     pub(super) fn new(shared: Arc<ReadQueue>) -> Self {
-        Self { shared, line: None, failed: None }
+        Self { shared, connection: None, failed: None }
     }
 
     /// Runs until it is dropped.
@@ -115,9 +115,10 @@ impl Worker {
             // The notification of new work may have come here.
             self.shared.arrived.notify_one();
             tokio::time::sleep(rest).await;
-            let doubts = self.shared.lines.doubts();
-            let opened = self.shared.lines.open_for_records().await.map(|line| (line, doubts));
-            self.line = self.note(opened).ok();
+            let doubts = self.shared.connector.doubts();
+            let opened =
+                self.shared.connector.open_for_records().await.map(|connection| (connection, doubts));
+            self.connection = self.note(opened).ok();
         }
     }
 
@@ -155,17 +156,17 @@ impl Worker {
         let (cache, freshness) = (&self.shared.cache, &self.shared.freshness);
         let epoch = freshness.epoch().ok_or(StoreError::Starting)?;
         // Taken out: a connection that fails or is dropped is not put back.
-        let doubts = self.shared.lines.doubts();
-        let mut line = match self.line.take().filter(|(_, opened)| *opened == doubts) {
-            Some((line, _)) => line,
-            None => self.shared.lines.open_for_records().await?,
+        let doubts = self.shared.connector.doubts();
+        let mut connection = match self.connection.take().filter(|(_, opened)| *opened == doubts) {
+            Some((connection, _)) => connection,
+            None => self.shared.connector.open_for_records().await?,
         };
         let in_progress = ReadInProgress { cache, lease: cache.begin_read() };
         let read = BootInstant::now();
-        let loaded = line.load_records(ids, |id| cache.get_old(id), &epoch, QUERY_DEADLINE).await;
+        let loaded = connection.load_records(ids, |id| cache.get_old(id), &epoch, QUERY_DEADLINE).await;
         let loaded = loaded.inspect_err(|error| match error {
             StoreError::OtherServer => self.shared.feed.notify_one(),
-            StoreError::DeadlineExceeded => self.shared.lines.doubt(),
+            StoreError::DeadlineExceeded => self.shared.connector.doubt(),
             _ => {}
         })?;
         let records: HashMap<_, _, _> = loaded.records.into_iter().collect();
@@ -174,7 +175,7 @@ impl Worker {
         let known = |(_, record): &(&TokenId, &Record)| keyring.contains(record.mac().key_id);
         let lasting = records.iter().filter(known).map(|(id, record)| (*id, record.clone()));
         cache.end_read(&in_progress.lease, read, lasting);
-        self.line = Some((line, doubts));
+        self.connection = Some((connection, doubts));
         let unreadable = loaded.unreadable.into_iter().map(|(id, error)| (id, Arc::new(error))).collect();
         Ok(Batch { records, unreadable, as_of: loaded.as_of, read })
     }

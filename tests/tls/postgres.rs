@@ -107,7 +107,7 @@ impl Drop for Postgres {
 async fn connect(options: PgConnectOptions) -> Result<Connection, StoreError> {
     let store = tokend::store::Store::new(options, 1);
     store.open();
-    store.lines().open().await
+    store.connector().open().await
 }
 
 #[tokio::test]

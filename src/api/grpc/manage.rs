@@ -30,7 +30,7 @@ impl TokenApi {
         caller.require(Permission::Write)?;
         let (id, change) = changes::update_request(message)?;
         Span::current().record("token.id", field::display(id));
-        let _forgetting = self.context.engine.invalidate_token(id);
+        let _invalidation = self.context.engine.invalidate_token(id);
         let updated = self.context.actions.update_token(caller, id, &change).await?;
         record_owner(&updated.0);
         Ok(changes::update_response(&updated))
@@ -48,7 +48,7 @@ impl TokenApi {
         let request = changes::rotate_request(caller, &message)?;
         Span::current().record("token.id", field::display(request.id));
         // The old token now expires earlier.
-        let _forgetting = self.context.engine.invalidate_token(request.id);
+        let _invalidation = self.context.engine.invalidate_token(request.id);
         let created = self.context.actions.rotate_token(caller, request).await?;
         record_owner(&created.token);
         Ok(changes::rotate_response(&created))
@@ -65,17 +65,17 @@ impl TokenApi {
         }
         let revocation = changes::revoke_request(&message)?;
         let (id, right) = match revocation.target {
-            Target::Id(id) => (id, Right::Power),
+            Target::Id(id) => (id, Right::Permission),
             Target::Secret(secret) => (self.proven(caller, secret).await?, Right::Possession),
         };
         Span::current().record("token.id", field::display(id));
-        let forgetting = self.context.engine.invalidate_token(id);
+        let invalidation = self.context.engine.invalidate_token(id);
         let Revocation { extent, reason, last_root, .. } = revocation;
         let request = RevokeToken { id, right, extent, reason, last_root };
-        let touch = |ids: &[TokenId]| forgetting.also(ids);
-        let revoked = self.context.actions.revoke_token(caller, &request, &touch).await?;
+        let on_change = |ids: &[TokenId]| invalidation.also(ids);
+        let revoked = self.context.actions.revoke_token(caller, &request, &on_change).await?;
         record_owner(&revoked.token);
-        let may_see = right == Right::Power || caller.may_see(&revoked.token);
+        let may_see = right == Right::Permission || caller.may_see(&revoked.token);
         Ok(changes::revoke_response(&revoked, may_see))
     }
 
@@ -90,12 +90,12 @@ impl TokenApi {
         let organization_id = caller.organization(organization_id)?;
         let how = (&reason, LastRoot::forced(message.force));
         Span::current().record("user.id", user_id.as_str());
-        let forgetting = self.context.engine.invalidate_what_changes();
-        let touch = |ids: &[TokenId]| forgetting.also(ids);
+        let invalidation = self.context.engine.begin_invalidation();
+        let on_change = |ids: &[TokenId]| invalidation.also(ids);
         let revoked = self
             .context
             .actions
-            .revoke_user_tokens(caller, Some(organization_id.clone()), &user_id, how, &touch)
+            .revoke_user_tokens(caller, Some(organization_id.clone()), &user_id, how, &on_change)
             .await?;
         Ok(changes::revoke_user_response(&revoked, &organization_id))
     }
@@ -111,7 +111,7 @@ impl TokenApi {
         caller.require(Permission::Write)?;
         let (id, reason) = changes::switch_request(token_id, reason)?;
         Span::current().record("token.id", field::display(id));
-        let _forgetting = self.context.engine.invalidate_token(id);
+        let _invalidation = self.context.engine.invalidate_token(id);
         let switched = self.context.actions.switch_token(caller, id, usability, &reason).await?;
         record_owner(&switched.token);
         Ok(switched)
@@ -125,10 +125,13 @@ impl TokenApi {
         let caller = credential.caller();
         caller.require(Permission::Root)?;
         let organization_id = convert::organization(&message.organization_id)?;
-        let forgetting = self.context.engine.invalidate_what_changes();
-        let touch = |ids: &[TokenId]| forgetting.also(ids);
-        let enforced =
-            self.context.actions.enforce_policy(caller, organization_id, &message.page_token, &touch).await?;
+        let invalidation = self.context.engine.begin_invalidation();
+        let on_change = |ids: &[TokenId]| invalidation.also(ids);
+        let enforced = self
+            .context
+            .actions
+            .enforce_policy(caller, organization_id, &message.page_token, &on_change)
+            .await?;
         tracing::info!(changed = enforced.0.breaches.len(), "policy enforced on a page of tokens");
         Ok(policies::enforce_response(enforced))
     }

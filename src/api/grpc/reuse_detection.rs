@@ -54,9 +54,9 @@ impl TokenApi {
     ) -> Result<(), CallError> {
         let Some(ReuseDetection { id, share, request_id }) = suspicion else { return Ok(()) };
         let _permit = self.context.call_permits.take(share)?;
-        let forgetting = self.context.engine.invalidate_what_changes();
-        let touch = |ids: &[TokenId]| forgetting.also(ids);
-        let detection = self.context.actions.detect_reuse(id, share, request_id.as_ref(), &touch);
+        let invalidation = self.context.engine.begin_invalidation();
+        let on_change = |ids: &[TokenId]| invalidation.also(ids);
+        let detection = self.context.actions.detect_reuse(id, share, request_id.as_ref(), &on_change);
         let provenance = AuditContext { acting_user: None, trace_id: Some(trace_id) };
         let revoked = audit_context::within(provenance, detection).await?;
         if revoked > 0 {

@@ -14,7 +14,7 @@ use tonic::{Status, Streaming};
 use tracing::Span;
 
 use super::reply::VerifyStreamReply;
-use super::verify::{asked_of, question};
+use super::verify::{question, question_for};
 use super::{convert, fields};
 use crate::api::ending::Ending;
 use crate::api::error::CallError;
@@ -205,7 +205,7 @@ impl<Q: Questions> VerifyAnswers<Q> {
         let ahead = if asked { None } else { self.prefetch(request, &read_point, batch) };
         let caller = self.credential.as_ref()?.caller();
         let outcome = question(caller, request).map(|wanted| {
-            let question = asked_of(caller, &wanted);
+            let question = question_for(caller, &wanted);
             match ahead {
                 _ if wanted.consistency != Consistency::Bounded => None,
                 Some(ahead) => {
@@ -342,7 +342,7 @@ async fn answer(
         let caller = credential.caller();
         let wanted = question(caller, &request)?;
         let asked = asked.unwrap_or_else(|| engine.ask(&request.secret, wanted.consistency));
-        Ok(engine.answer(asked, &asked_of(caller, &wanted)).await?)
+        Ok(engine.answer(asked, &question_for(caller, &wanted)).await?)
     };
     let outcome = outcome.await;
     (credential, outcome)

@@ -29,7 +29,7 @@ pub(super) fn question(caller: &Caller, message: &VerifyRequest) -> Result<Wante
 }
 
 /// Returns the engine's question for a caller.
-pub(super) fn asked_of<'a>(caller: &'a Caller, wanted: &'a Wanted) -> Question<'a> {
+pub(super) fn question_for<'a>(caller: &'a Caller, wanted: &'a Wanted) -> Question<'a> {
     Question {
         required: &wanted.required,
         reach: caller.verify_reach(),
@@ -105,7 +105,7 @@ impl TokenApi {
         };
         if wanted.consistency == Consistency::Bounded {
             let answer =
-                self.context.engine.try_verify(&message.secret, &asked_of(caller, &wanted), &read_point);
+                self.context.engine.try_verify(&message.secret, &question_for(caller, &wanted), &read_point);
             if let Some(answer) = answer {
                 return VerifyProgress::Answered(self.conclude_verify(caller, headers, Ok(answer), started));
             }
@@ -132,7 +132,7 @@ impl TokenApi {
                     Rpc::Verify,
                     request,
                     |_, _| None,
-                    async |credential, message| Ok(self.verify_slowly(credential, message).await?.into()),
+                    async |credential, message| Ok(self.verify_in_span(credential, message).await?.into()),
                 )
                 .await
             }
@@ -156,7 +156,7 @@ impl TokenApi {
         secret: &str,
         wanted: &Wanted,
     ) -> Result<Answer, CallError> {
-        let question = asked_of(caller, wanted);
+        let question = question_for(caller, wanted);
         let _permit = self.context.call_permits.take(question.share)?;
         let work = self.context.engine.verify(secret, &question, wanted.consistency);
         // On the heap, as in `call`.
@@ -187,14 +187,14 @@ impl TokenApi {
         outcome
     }
 
-    async fn verify_slowly(
+    async fn verify_in_span(
         &self,
         credential: Credential,
         message: VerifyRequest,
     ) -> Result<Answer, CallError> {
         let caller = credential.caller();
         let wanted = question(caller, &message)?;
-        let question = asked_of(caller, &wanted);
+        let question = question_for(caller, &wanted);
         let answer = self.context.engine.verify(&message.secret, &question, wanted.consistency).await?;
         self.context.metrics.calls.verdict(answer.verdict);
         record_answer(&Span::current(), &answer);

@@ -44,12 +44,12 @@ impl Integrations {
             Err(ProveError::Unknown(error)) => return Err(error.into()),
         };
         Span::current().record("token.id", field::display(id));
-        let forgetting = self.context.engine.invalidate_token(id);
-        let touch = |ids: &[TokenId]| forgetting.also(ids);
+        let invalidation = self.context.engine.invalidate_token(id);
+        let on_change = |ids: &[TokenId]| invalidation.also(ids);
         let reason = RevokeReason::parse(REASON).map_err(|error| Violations::one("reason", &error))?;
         let (right, last_root) = (Right::Possession, LastRoot::Allow);
         let request = RevokeToken { id, right, extent: Extent::Family, reason, last_root };
-        match self.context.actions.revoke_token(caller, &request, &touch).await {
+        match self.context.actions.revoke_token(caller, &request, &on_change).await {
             // Deleted in the meantime.
             Ok(_) | Err(ActionError::NotFound) => Ok(()),
             Err(error) => Err(error.into()),
