@@ -116,13 +116,31 @@ impl<K: Hash + Eq + Clone> FairLimiter<K> {
     pub fn taken(&self) -> usize {
         self.0.lock().total
     }
+
+    /// Returns how many permits a key holds.
+    #[must_use]
+    pub fn held(&self, key: &K) -> usize {
+        self.0.lock().held(key)
+    }
+
+    /// Returns how many permits are held by the key that holds the most.
+    #[must_use]
+    pub fn greatest(&self) -> usize {
+        self.0.lock().by_key.values().copied().max().unwrap_or(0)
+    }
+}
+
+impl<K: Hash + Eq> Taken<K> {
+    fn held(&self, key: &K) -> usize {
+        self.by_key.get(key).copied().unwrap_or(0)
+    }
 }
 
 impl<K: Hash + Eq + Clone> Inner<K> {
     fn take(&self, key: &K, number: usize) -> Result<(), Refused> {
         let mut taken = self.lock();
         let left = self.permits.saturating_sub(taken.total);
-        let held = taken.by_key.get(key).copied().unwrap_or(0);
+        let held = taken.held(key);
         let (times, plus) = self.lenience;
         if number == 0 {
             return Ok(());
@@ -148,6 +166,21 @@ impl<K: Hash + Eq + Clone> Permit<K> {
         self.inner.take(&self.key, number)?;
         self.number += number;
         Ok(())
+    }
+
+    /// Takes `number` more permits even if none are left: another holder is about to return as many.
+    pub fn overdraw(&mut self, number: usize) {
+        let mut taken = self.inner.lock();
+        taken.total += number;
+        *taken.by_key.entry(self.key.clone()).or_default() += number;
+        drop(taken);
+        self.number += number;
+    }
+
+    /// Returns whose share it counts against.
+    #[must_use]
+    pub fn key(&self) -> &K {
+        &self.key
     }
 }
 
@@ -206,6 +239,7 @@ mod tests {
 
     #[test]
     fn a_lenient_limiter_lets_a_key_take_most_permits_but_not_all() {
+        assert_eq!(greedy(&FairLimiter::lenient(2048), "a").0.len(), 1793);
         let shares = FairLimiter::lenient(256);
         let (first, refused) = greedy(&shares, "a");
         assert_eq!((first.len(), refused), (225, Refused::OverShare));
@@ -228,6 +262,18 @@ mod tests {
         let second = shares.take_many("a", 80).unwrap();
         drop((first, second));
         assert_eq!(shares.taken(), 0);
+    }
+
+    #[test]
+    fn what_is_overdrawn_counts_until_it_is_given_back() {
+        let shares = FairLimiter::new(10);
+        let _first = shares.take_many("a", 5).unwrap();
+        let mut second = shares.place("b");
+        second.overdraw(7);
+        assert_eq!((shares.taken(), shares.held(&"b"), shares.greatest()), (12, 7, 7));
+        assert_eq!(shares.take("c").unwrap_err(), Refused::Full);
+        drop(second);
+        assert_eq!((shares.taken(), shares.held(&"b")), (5, 0));
     }
 
     #[test]

@@ -14,7 +14,7 @@ use tonic_types::{ErrorDetails, StatusExt as _};
 use super::error::CallError;
 use super::proto::ErrorReason;
 use crate::admission::fair_limiter::Refused;
-use crate::admission::request_memory::ReadError;
+use crate::admission::request_reader::ReadError;
 use crate::admission::response_memory::ResponseMemoryError;
 use crate::changefeed::hub::WatchError;
 use crate::domain::{AccessError, CredentialError, Violations};

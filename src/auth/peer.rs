@@ -4,7 +4,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use crate::transport::listener::Connection;
+use crate::transport::connection::Connection;
 use crate::transport::tls::ClientCertificate;
 use crate::verify::CredentialCache;
 

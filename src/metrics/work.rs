@@ -96,6 +96,7 @@ pub struct RequestMetrics {
     bytes: IntGauge,
     full: IntCounter,
     over_share: IntCounter,
+    evicted: IntCounter,
 }
 
 struct Hashing {
@@ -165,6 +166,7 @@ impl WorkMetrics {
                 bytes: family.gauge("request_bytes", "Memory of requests until they are answered.")?,
                 full: requests.with_label_values(&["full"]),
                 over_share: requests.with_label_values(&["over_share"]),
+                evicted: requests.with_label_values(&["evicted"]),
             },
             connections: family.gauge("connections", "Connections of clients.")?,
             connections_refused: family.counter(
@@ -305,6 +307,11 @@ impl RequestMetrics {
     /// Counts a request that was rejected because its client has used up its share.
     pub fn refused_over_share(&self) {
         self.over_share.inc();
+    }
+
+    /// Counts a connection that was closed to make room for those of other addresses.
+    pub fn evicted(&self) {
+        self.evicted.inc();
     }
 
     /// Sets the bytes in use when metrics are requested.

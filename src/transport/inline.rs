@@ -12,7 +12,7 @@ use std::{fmt, mem};
 use hyper::rt::Executor;
 use hyper_util::server::graceful::GracefulConnection;
 
-use super::listener::Activity;
+use super::activity::Activity;
 use crate::telemetry::{authority, is_worth_a_line};
 
 type Call = Pin<Box<dyn Future<Output = ()> + Send>>;

@@ -74,6 +74,11 @@ impl<S> Keepalive<S> {
         }
     }
 
+    /// Returns the stream.
+    pub(crate) fn stream(&mut self) -> &mut S {
+        &mut self.stream
+    }
+
     /// Returns the connection's activity.
     pub(crate) fn activity(&self) -> Arc<Activity> {
         Arc::clone(&self.activity)

@@ -2,8 +2,11 @@
 //! API. Knows no protocol above HTTP/2's frames and no tokens.
 
 pub(crate) mod activity;
+pub mod connection;
+mod handshake;
 pub mod inline;
 pub mod keepalive;
 pub mod listener;
+mod socket;
 mod stranger;
 pub mod tls;

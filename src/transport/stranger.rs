@@ -1,12 +1,15 @@
-//! The memory of an unauthenticated client's connection. HTTP keeps more than requests show: stream
-//! and header tables, unfinished heads and frames. The amount is not known, so an upper bound is
-//! computed from the bytes sent and counted against the limit for requests. Used by connections
-//! until their peers are known.
+//! The memory of an unauthenticated client's connection. TLS and HTTP keep more than requests show: records and handshakes
+//! that are not complete, stream and header tables, unfinished heads and frames. The amount is not known, so an upper
+//! bound is computed from the bytes received and counted against the limit for requests. Used by connections until their
+//! peers are known.
 
 use std::io;
 use std::net::IpAddr;
+use std::sync::Arc;
+use std::task::Context;
 
 use super::keepalive::PREFACE;
+use crate::admission::eviction::Evictable;
 use crate::admission::fair_limiter::Permit;
 use crate::admission::request_memory::RequestLimiter;
 
@@ -24,27 +27,40 @@ const DATA: usize = 128;
 /// The bytes of headers that have not ended.
 const UNENDED: usize = 64 * 1024;
 
-/// The bytes of an HTTP/1 request that a new connection's buffer holds anyway, and the most that it
-/// keeps once a request is read.
-const HTTP1: (usize, usize) = (8 * 1024, 16 * 1024);
+/// The bytes of an HTTP/1 request that are not counted: most heads have no more.
+const HTTP1_FREE: usize = 2 * 1024;
+
+/// The most bytes of an HTTP/1 request in the connection's buffer, and those that the buffer keeps afterwards. Longer heads
+/// are refused, and bodies are counted as requests.
+const HTTP1_BUFFERED: usize = 32 * 1024;
+const HTTP1_KEPT: usize = 16 * 1024;
+
+/// The bytes that are read before the connection's task yields to its calls, which count what they take. As many short calls
+/// as a connection may have fit, so that all of them begin whole.
+const BURST: usize = 128 * 1024;
 
 /// The memory accounting of one connection.
 #[derive(Debug)]
 pub(super) struct Stranger {
     limiter: RequestLimiter,
-    place: Permit<IpAddr>,
-    taken: usize,
-    http: Http,
+    permit: Permit<IpAddr>,
+    evictable: Arc<Evictable>,
+    /// The bytes of HTTP, and those of TLS beneath it.
+    http: usize,
+    tls: usize,
+    /// The bytes received since the task yielded or waited.
+    burst: usize,
+    protocol: Protocol,
 }
 
 #[derive(Debug)]
-enum Http {
+enum Protocol {
     /// The bytes of the current request, and what is kept of the longest so far.
-    One {
-        come: usize,
+    Http1 {
+        received: usize,
         kept: usize,
     },
-    Two(Frames),
+    Http2(Frames),
 }
 
 /// Finds where frames begin (RFC 9113, 4.1).
@@ -55,46 +71,94 @@ struct Frames {
 }
 
 impl Stranger {
-    /// Starts with a connection whose peer has sent these first bytes.
-    pub(super) fn new(limiter: RequestLimiter, address: IpAddr, first: &[u8]) -> Self {
-        let http = if first == PREFACE {
-            Http::Two(Frames::default())
-        } else {
-            Http::One { come: first.len(), kept: 0 }
-        };
-        let place = limiter.place(address.to_canonical());
-        Self { limiter, place, taken: 0, http }
+    /// Starts with a connection from which nothing has been read.
+    pub(super) fn new(limiter: RequestLimiter, address: IpAddr) -> Self {
+        let (permit, evictable) = limiter.unauthenticated(address);
+        let protocol = Protocol::Http1 { received: 0, kept: 0 };
+        Self { limiter, permit, evictable, http: 0, tls: 0, burst: 0, protocol }
     }
 
-    /// Counts received bytes; returns whether the connection should end.
+    /// Continues with HTTP, which starts with these bytes.
+    pub(super) fn begin_http(&mut self, first: &[u8]) {
+        self.protocol = if first == PREFACE {
+            Protocol::Http2(Frames::default())
+        } else {
+            Protocol::Http1 { received: first.len(), kept: 0 }
+        };
+    }
+
+    /// Counts received bytes.
     ///
     /// # Errors
     /// The limit is reached: the connection must end.
-    pub(super) fn hear(&mut self, bytes: &[u8]) -> io::Result<bool> {
-        let taken = match &mut self.http {
-            Http::One { come, kept } => {
-                *come = come.saturating_add(bytes.len());
-                *kept = (*kept).max((*come).min(HTTP1.1).saturating_sub(HTTP1.0));
-                (*kept).max(come.saturating_sub(HTTP1.0))
+    pub(super) fn receive(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.burst = self.burst.saturating_add(bytes.len());
+        let http = match &mut self.protocol {
+            Protocol::Http1 { received, kept } => {
+                *received = received.saturating_add(bytes.len());
+                let of = |most: usize| most.min(*received).saturating_sub(HTTP1_FREE);
+                *kept = (*kept).max(of(HTTP1_KEPT));
+                (*kept).max(of(HTTP1_BUFFERED))
             }
-            Http::Two(frames) => self.taken.saturating_add(frames.hear(bytes)).min(MOST),
+            Protocol::Http2(frames) => self.http.saturating_add(frames.receive(bytes)).min(MOST),
         };
-        if self.limiter.resize(&mut self.place, self.taken, taken).is_err() {
-            return Err(io::ErrorKind::ConnectionAborted.into());
+        self.count(http, self.tls)
+    }
+
+    /// Counts what TLS buffers while more has to be waited for. The task is woken when the connection is evicted.
+    ///
+    /// # Errors
+    /// The limit is reached, or the connection is evicted: it must end.
+    pub(super) fn wait(&mut self, context: &Context<'_>, tls: usize) -> io::Result<()> {
+        self.burst = 0;
+        self.count(self.http, tls)?;
+        self.evictable.wake(context);
+        // It may have been evicted before.
+        self.may_stay()
+    }
+
+    /// Fails once the connection is evicted.
+    pub(super) fn may_stay(&self) -> io::Result<()> {
+        if self.evictable.is_evicted() { Err(io::ErrorKind::ConnectionAborted.into()) } else { Ok(()) }
+    }
+
+    /// Returns whether the task must yield; if so, it is woken again.
+    pub(super) fn must_yield(&mut self, context: &Context<'_>) -> bool {
+        let must = self.burst >= BURST;
+        if must {
+            self.burst = 0;
+            context.waker().wake_by_ref();
         }
-        self.taken = taken;
-        Ok(taken > ENDS)
+        must
+    }
+
+    /// Returns whether the connection should end once it has no call.
+    pub(super) fn is_overspent(&self) -> bool {
+        self.http > ENDS
     }
 
     /// Starts a new count: a response is written, so an HTTP/1 request has been read.
     pub(super) fn answered(&mut self) {
-        if let Http::One { come, kept } = &mut self.http {
-            *come = 0;
-            if self.taken > *kept {
-                self.place.shrink(*kept);
-                self.taken = *kept;
+        if let Protocol::Http1 { received, kept } = &mut self.protocol {
+            *received = 0;
+            let kept = *kept;
+            if self.http > kept {
+                // Giving back never fails.
+                let _ = self.count(kept, self.tls);
             }
         }
+    }
+
+    fn count(&mut self, http: usize, tls: usize) -> io::Result<()> {
+        let (before, now) = (self.http.saturating_add(self.tls), http.saturating_add(tls));
+        if now != before {
+            if self.limiter.resize(&mut self.permit, before, now).is_err() {
+                return Err(io::ErrorKind::ConnectionAborted.into());
+            }
+            self.evictable.set_taken(now);
+        }
+        (self.http, self.tls) = (http, tls);
+        Ok(())
     }
 }
 
@@ -105,7 +169,7 @@ impl Frames {
     const END_HEADERS: u8 = 4;
 
     /// Returns the most memory that these bytes may take.
-    fn hear(&mut self, mut bytes: &[u8]) -> usize {
+    fn receive(&mut self, mut bytes: &[u8]) -> usize {
         let mut taken = bytes.len();
         while !bytes.is_empty() {
             let passed = self.rest.min(bytes.len());
@@ -150,7 +214,7 @@ mod tests {
         let expected = sent.len() + 2 * CALL + 2 * DATA + UNENDED;
         for length in [1, 2, 7, 9, 10, 64, sent.len()] {
             let mut frames = Frames::default();
-            let taken: usize = sent.chunks(length).map(|piece| frames.hear(piece)).sum();
+            let taken: usize = sent.chunks(length).map(|piece| frames.receive(piece)).sum();
             assert_eq!(taken, expected, "in pieces of {length}");
         }
     }

@@ -56,6 +56,28 @@ async fn incomplete_requests_block_no_probe_and_are_cut_off() {
         .await;
 }
 
+/// Returns the bytes that are counted of requests and of connections of unauthenticated peers.
+async fn counted(replica: &Replica) -> f64 {
+    let (_, text) = get(replica.http, "/metrics").await;
+    let line = text.lines().find_map(|line| line.strip_prefix("tokend_request_bytes "));
+    line.unwrap().parse().unwrap()
+}
+
+#[tokio::test]
+async fn an_incomplete_head_counts_until_its_connection_ends() {
+    let replica = replica(64, Duration::from_mins(1)).await;
+    let head = format!("POST /oauth2/introspect HTTP/1.1\r\nx: {}", "x".repeat(15_000));
+    let mut halves = Vec::new();
+    for _ in 0..20 {
+        halves.push(say(&replica, &head).await);
+    }
+
+    let least = 20.0 * 12_500.0;
+    eventually("all are counted", async || (counted(&replica).await > least).then_some(())).await;
+    drop(halves);
+    eventually("all is given back", async || (counted(&replica).await < 1_000.0).then_some(())).await;
+}
+
 #[tokio::test]
 async fn an_incomplete_request_is_answered_and_closed() {
     let replica = replica(64, Duration::from_secs(1)).await;

@@ -1,18 +1,25 @@
 //! Peers that comply with HTTP/2 formally only, or not at all: none keeps others from being served.
 
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use h2::client::SendRequest;
-use tokio::io::AsyncWriteExt as _;
-use tokio::net::TcpStream;
+use tokend::admission::request_memory::RequestLimiter;
+use tokend::metrics::Metrics;
+use tokend::transport::listener::{Beyond, Limits, accept};
+use tokio::io::{AsyncRead as _, AsyncWriteExt as _, ReadBuf};
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::task::JoinHandle;
 use tonic::codegen::Bytes;
 use tonic::codegen::http::{HeaderMap, Request};
 use tonic::{Code, Status};
 
 use super::connections::{answers, with_connections};
-use crate::support::in_time;
 use crate::support::replica::Replica;
+use crate::support::{eventually, http, in_time};
 
 /// An HTTP/2 connection without gRPC.
 struct Raw {
@@ -166,4 +173,94 @@ async fn a_missing_message_is_awaited_only_until_the_deadline_of_its_call() {
         let head = in_time("the end of the call", answer).await.unwrap();
         assert_eq!(status(head.headers()).unwrap().code(), Code::DeadlineExceeded, "{kind}");
     }
+}
+
+/// Opens a connection from 127.1.`from` with the preface of HTTP/2 and these frames.
+async fn sending(replica: &Replica, from: (u8, u8), frames: &[u8]) -> TcpStream {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind(([127, 1, from.0, from.1], 0).into()).unwrap();
+    let mut stream = socket.connect(replica.address).await.unwrap();
+    let begin = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+    // Fails if the server closes it first.
+    let _ = stream.write_all(&[&begin[..], frames].concat()).await;
+    stream
+}
+
+#[tokio::test]
+async fn little_of_an_unauthenticated_peer_is_read_before_its_calls_begin() {
+    const SENT: usize = 400 << 10;
+    let metrics = Arc::new(Metrics::new().unwrap());
+    let socket = TcpSocket::new_v4().unwrap();
+    // As much as the network of an established connection may have on its way.
+    socket.set_recv_buffer_size(1 << 20).unwrap();
+    socket.bind(([127, 0, 0, 1], 0).into()).unwrap();
+    let listener = socket.listen(8).unwrap();
+    let address = listener.local_addr().unwrap();
+    let limits = Limits { most: 8, idle: Duration::from_mins(1), age: None, beyond: Beyond::Wait };
+    let requests = RequestLimiter::new(1 << 20, Duration::from_secs(10), metrics.work.requests.clone());
+    let mut incoming = accept(listener, None, limits, requests, metrics);
+    let mut peer = TcpStream::connect(address).await.unwrap();
+    let pings = b"\0\0\x08\x06\0\0\0\0\0 a ping ".repeat(SENT / 17);
+    let sending = tokio::spawn(async move {
+        peer.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await.unwrap();
+        peer.write_all(&pings).await.unwrap();
+        peer
+    });
+    let mut connection = in_time("the connection", incoming.next()).await.unwrap();
+    let _peer = in_time("all is sent", sending).await.unwrap();
+
+    // What is read until the task has to wait; calls begin then.
+    let mut bursts = Vec::new();
+    while bursts.iter().sum::<usize>() < SENT / 17 * 17 {
+        let burst = poll_fn(|context| {
+            let (mut bytes, mut read) = (vec![0; 16 << 10], 0);
+            loop {
+                let mut buffer = ReadBuf::new(&mut bytes);
+                match Pin::new(&mut connection).poll_read(context, &mut buffer) {
+                    Poll::Ready(outcome) => outcome.unwrap(),
+                    Poll::Pending if read == 0 => return Poll::Pending,
+                    Poll::Pending => return Poll::Ready(read),
+                }
+                read += buffer.filled().len();
+            }
+        });
+        bursts.push(in_time("more", burst).await);
+    }
+    assert!(bursts.iter().all(|burst| *burst < 160 << 10), "{bursts:?}");
+}
+
+#[tokio::test]
+async fn a_flood_of_unauthenticated_connections_closes_its_own_and_no_newcomers() {
+    let replica = Replica::start().await;
+    let taken = async || {
+        let (_, text) = http::get(replica.http, "/metrics").await;
+        let line = text.lines().find(|line| line.starts_with("tokend_request_bytes "));
+        line.unwrap().rsplit(' ').next().unwrap().parse::<f64>().unwrap()
+    };
+    // A head whose end never comes counts for what it may become.
+    let unended = b"\0\0\x01\x01\0\0\0\0\x01\x83";
+    let mut open = Vec::new();
+    for number in 0..1_200_u32 {
+        let from = (1, u8::try_from(number % 40).unwrap() + 1);
+        open.push(sending(&replica, from, unended).await);
+    }
+    let most = f64::from(40 << 20);
+    eventually("the flood is counted", async || (taken().await > 0.9 * most).then_some(())).await;
+    // Other addresses take what is left, by ever smaller amounts.
+    let ping = b"\0\0\x08\x06\0\0\0\0\0 a ping ";
+    for (last, pings) in (1..).zip([4_000, 2_000, 1_000, 500, 250, 120, 60, 30, 15, 7, 3, 1].repeat(20)) {
+        open.push(sending(&replica, (2, last), &ping.repeat(pings)).await);
+    }
+
+    for _ in 0..20 {
+        assert!(in_time("an answer", answers(&mut replica.root())).await, "a newcomer was not served");
+    }
+    // Nor is anybody refused whose message comes in pieces, or who shows no credential.
+    for _ in 0..20 {
+        let mut raw = Raw::open(&replica).await;
+        let refused = raw.call(&replica, None, &[0, 0, 0, 0, 0]).await;
+        assert_eq!(refused.code(), Code::Unauthenticated);
+    }
+    let (_, text) = http::get(replica.http, "/metrics").await;
+    assert!(!text.contains("tokend_requests_refused_total{reason=\"evicted\"} 0\n"), "nobody was evicted");
 }

@@ -21,11 +21,13 @@ mod program;
 mod reaching;
 mod recovery;
 mod refusals;
+mod refused_unread;
 mod reloads;
 mod replica;
 mod rpc;
 mod strangers;
 mod telemetry;
+mod unauthenticated;
 mod unfit;
 mod versions;
 

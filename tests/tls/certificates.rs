@@ -5,6 +5,8 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
 use time::Duration;
 use tokend::admission::request_memory::RequestLimiter;
 use tokend::api::proto::{ListTokensRequest, Verdict};
@@ -14,6 +16,7 @@ use tokend::transport::listener::{Beyond, Incoming, Limits, accept};
 use tokend::transport::tls::{Protocol, ServerTls};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::TlsConnector;
 use tonic::transport::Channel;
 use tonic::{Code, Streaming};
 use tonic_health::pb::health_client::HealthClient;
@@ -295,9 +298,69 @@ async fn listening(tls: Arc<ServerTls>, metrics: &Arc<Metrics>) -> (Incoming, So
     let address = listener.local_addr().unwrap();
     let limits =
         Limits { most: 64, idle: std::time::Duration::from_mins(1), age: None, beyond: Beyond::Wait };
-    let patience = std::time::Duration::from_secs(10);
-    let requests = RequestLimiter::new(1 << 20, patience, metrics.work.requests.clone());
+    let requests = requests(metrics);
     (accept(listener, Some((tls, Protocol::Grpc)), limits, requests, Arc::clone(metrics)), address)
+}
+
+fn requests(metrics: &Metrics) -> RequestLimiter {
+    RequestLimiter::new(1 << 20, std::time::Duration::from_secs(10), metrics.work.requests.clone())
+}
+
+#[tokio::test]
+async fn what_tls_buffers_is_counted_before_the_end_of_its_handshake_and_afterwards() {
+    let authority = Authority::new();
+    let tls = Files::new(&authority.good(&["localhost"]), None).load();
+    let metrics = Arc::new(Metrics::new().unwrap());
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let limits =
+        Limits { most: 64, idle: std::time::Duration::from_mins(1), age: None, beyond: Beyond::Wait };
+    let counted = requests(&metrics);
+    let mut incoming = accept(listener, Some((tls, Protocol::Grpc)), limits, counted.clone(), metrics);
+    let taken = async |least: usize| {
+        eventually("it is counted", async || (counted.taken() >= least).then_some(counted.taken())).await
+    };
+    // A hello of 60,000 bytes whose end does not come.
+    let mut hello = TcpStream::connect(address).await.unwrap();
+    hello.write_all(&[22, 3, 1, 0x40, 0, 1, 0, 0xea, 0x60]).await.unwrap();
+    hello.write_all(&[3; 16_380]).await.unwrap();
+    hello.write_all(&[22, 3, 1, 0x40, 0]).await.unwrap();
+    hello.write_all(&[3; 16_384]).await.unwrap();
+    assert!(taken(32_768).await < 40_000);
+    drop(hello);
+    eventually("all is given back", async || (counted.taken() == 0).then_some(())).await;
+
+    let stream = TcpStream::connect(address).await.unwrap();
+    let name = "localhost".try_into().unwrap();
+    let mut client = TlsConnector::from(Arc::new(trusting(&authority))).connect(name, stream).await.unwrap();
+    client.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await.unwrap();
+    client.flush().await.unwrap();
+    let mut served = incoming.next().await.unwrap();
+    assert!(counted.taken() < 1_024, "of a handshake little is kept");
+    let reading = tokio::spawn(async move { served.read_to_end(&mut Vec::new()).await });
+    // A whole record, and with its end the beginning of one of which a byte is missing.
+    let (mut socket, mut session) = client.into_inner();
+    let mut records = Vec::new();
+    std::io::Write::write_all(&mut session.writer(), b"x").unwrap();
+    session.write_tls(&mut records).unwrap();
+    records.extend([23, 3, 3, 0x40, 0]);
+    records.extend([7; 16_383]);
+    socket.write_all(&records).await.unwrap();
+    assert!(taken(16_388).await < 20_000);
+    drop(socket);
+    let _ = reading.await.unwrap();
+    assert_eq!(counted.taken(), 0);
+}
+
+/// How a client speaks TLS that trusts this authority.
+fn trusting(authority: &Authority) -> rustls::ClientConfig {
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_slice(authority.pem.as_bytes()).unwrap()).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+    let mut config = builder.unwrap().with_root_certificates(roots).with_no_client_auth();
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    config
 }
 
 #[tokio::test]

@@ -11,7 +11,7 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use tonic::{Request, Response, Status};
 
 use super::MAX_REQUEST_BYTES;
-use crate::admission::request_memory::TooLong;
+use crate::admission::request_reader::TooLong;
 use crate::api::http::client_address::FORWARDED;
 use crate::api::http::form::Form;
 use crate::api::http::forward_auth::{self, REQUIRED};

@@ -17,8 +17,9 @@ use tonic::codegen::http::Request;
 use super::fast_path::Direct;
 use crate::api::ending::{End, Ending};
 use crate::auth::peer::Peer;
+use crate::transport::connection::Connection;
 use crate::transport::inline::{InlineConnection, InlineExecutor};
-use crate::transport::listener::{Connection, Incoming};
+use crate::transport::listener::Incoming;
 
 /// The most bytes of metadata of a call, and of the head of an HTTP/1 request.
 pub const MAX_HEADER_BYTES: u32 = 16 * 1024;

@@ -24,7 +24,8 @@ use tower::ServiceExt as _;
 
 use super::integrations::Integrations;
 use super::router;
-use crate::admission::request_memory::{ConnectionRequests, ReadError, RequestLimiter, Whole};
+use crate::admission::request_memory::{ConnectionRequests, RequestLimiter};
+use crate::admission::request_reader::{ReadError, Whole};
 use crate::admission::response_memory::{ResponseMemory, reserved_bytes};
 use crate::api::grpc::{MAX_HEADER_BYTES, MAX_REQUEST_BYTES};
 use crate::api::health::Health;
@@ -32,7 +33,8 @@ use crate::auth::peer::Peer;
 use crate::metrics::Metrics;
 use crate::store::Store;
 use crate::telemetry;
-use crate::transport::listener::{Connection, Incoming, ended_by};
+use crate::transport::connection::{Connection, ended_by};
+use crate::transport::listener::Incoming;
 use crate::verify::{ClientKey, Engine};
 
 /// The content type of Prometheus's text format.

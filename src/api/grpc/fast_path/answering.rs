@@ -26,7 +26,8 @@ use super::methods::Methods;
 use super::once::Read;
 use super::refusal::RefusalMemory;
 use super::verdicts::{Arriving, Verdicts};
-use crate::admission::request_memory::{ConnectionRequests, ReadError, TooLong, Whole};
+use crate::admission::request_memory::ConnectionRequests;
+use crate::admission::request_reader::{ReadError, TooLong, Whole};
 use crate::api::ending::Ending;
 use crate::api::error::CallError;
 use crate::api::grpc::call::timeout;
@@ -121,7 +122,7 @@ impl Answering {
         &self,
         answering: impl Future<Output = Result<Response<Answer>, Status>> + Send + 'static,
     ) -> Step {
-        match self.requests.open() {
+        match self.requests.open(0) {
             Ok(reservation) => Step::Waits(Box::pin(async move {
                 let answered = answering.await;
                 drop(reservation);

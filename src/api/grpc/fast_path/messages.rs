@@ -11,7 +11,8 @@ use prost::bytes::{Bytes, BytesMut};
 use tonic::Status;
 
 use super::message::announced;
-use crate::admission::request_memory::{ConnectionRequests, Unfinished, append};
+use crate::admission::request_memory::ConnectionRequests;
+use crate::admission::request_reader::{Unfinished, append};
 use crate::api::status;
 
 type Ended = Pin<Box<dyn Future<Output = ()> + Send>>;

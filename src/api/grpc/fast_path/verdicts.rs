@@ -12,7 +12,8 @@ use tonic::Status;
 use tonic::codegen::http::HeaderMap;
 
 use super::message::{self, Received};
-use crate::admission::request_memory::{ConnectionRequests, Unfinished};
+use crate::admission::request_memory::ConnectionRequests;
+use crate::admission::request_reader::Unfinished;
 use crate::api::grpc::stream::{Batch, Questions, VerifyAnswers};
 use crate::api::proto::VerifyStreamRequest;
 use crate::api::status;
