@@ -31,6 +31,7 @@ mod serve;
 mod signals;
 mod times;
 mod token;
+mod token_fields;
 mod unreachable;
 mod user;
 mod watch;

@@ -2,101 +2,14 @@
 //! protobuf mapping (camelCase, RFC 3339 times, enum names, no unset fields). Names come from other
 //! people, so terminal control characters are escaped.
 
-use std::collections::BTreeMap;
 use std::io::{self, Write};
 
 use prost_types::Timestamp;
-use serde::ser::SerializeMap as _;
-use serde::{Serialize, Serializer};
-use tokend_client::proto;
+use serde::Serialize;
 use unicode_width::UnicodeWidthStr as _;
 
 use super::CommandError;
 use crate::domain::text::is_escaped;
-
-/// A token as JSON.
-pub(super) struct TokenJson<'a>(&'a proto::Token);
-
-impl<'a> From<&'a proto::Token> for TokenJson<'a> {
-    fn from(token: &'a proto::Token) -> Self {
-        Self(token)
-    }
-}
-
-impl Serialize for TokenJson<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut object = serializer.serialize_map(None)?;
-        for (name, _, value) in fields(self.0) {
-            match value {
-                Value::Text("") | Value::List([]) | Value::Time(None) | Value::End(None) => {}
-                Value::Required(text) | Value::Text(text) => object.serialize_entry(name, text)?,
-                Value::State => object.serialize_entry(name, &state_name(self.0))?,
-                Value::List(texts) => object.serialize_entry(name, texts)?,
-                Value::Labels(labels) if labels.is_empty() => {}
-                Value::Labels(labels) => object.serialize_entry(name, &labels)?,
-                Value::Time(Some(time)) | Value::End(Some(time)) => {
-                    object.serialize_entry(name, &rfc3339(time))?;
-                }
-            }
-        }
-        object.end()
-    }
-}
-
-/// The value of a field of a token. All but the required ones, and the state, may be empty.
-enum Value<'a> {
-    Required(&'a str),
-    State,
-    Text(&'a str),
-    List(&'a [String]),
-    Labels(BTreeMap<&'a str, &'a str>),
-    Time(Option<Timestamp>),
-    /// A time; without one, never.
-    End(Option<Timestamp>),
-}
-
-/// Returns the fields of a token, each with its name in JSON, its name for people, and its value. People
-/// do not see those without a name.
-fn fields(token: &proto::Token) -> [(&'static str, &'static str, Value<'_>); 16] {
-    // Without `..`, so that this does not compile while a field is missing below.
-    let proto::Token {
-        id,
-        organization_id,
-        user_id,
-        name,
-        scopes,
-        labels,
-        allowed_cidrs,
-        state: _,
-        create_time,
-        created_by,
-        expire_time,
-        last_use_time,
-        revoke_time,
-        revoke_reason,
-        rotated_from,
-        disable_time,
-    } = token;
-    let labels = labels.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
-    [
-        ("id", "id", Value::Required(id)),
-        ("organizationId", "organization", Value::Required(organization_id)),
-        ("userId", "user", Value::Required(user_id)),
-        ("name", "name", Value::Required(name)),
-        ("scopes", "scopes", Value::List(scopes)),
-        ("labels", "label", Value::Labels(labels)),
-        ("allowedCidrs", "networks", Value::List(allowed_cidrs)),
-        ("state", "state", Value::State),
-        ("createTime", "created", Value::Time(*create_time)),
-        ("createdBy", "", Value::Required(created_by)),
-        ("expireTime", "expires", Value::End(*expire_time)),
-        ("lastUseTime", "last used", Value::Time(*last_use_time)),
-        ("revokeTime", "revoked", Value::Time(*revoke_time)),
-        ("revokeReason", "reason", Value::Text(revoke_reason)),
-        ("rotatedFrom", "rotated from", Value::Text(rotated_from)),
-        ("disableTime", "disabled", Value::Time(*disable_time)),
-    ]
-}
 
 /// Formats a time as RFC 3339 in UTC, with as many digits as needed.
 pub(super) fn rfc3339(time: Timestamp) -> String {
@@ -107,46 +20,6 @@ pub(super) fn rfc3339(time: Timestamp) -> String {
 pub(super) fn to_the_second(time: Timestamp) -> String {
     let whole = Timestamp { nanos: 0, ..time };
     whole.to_string()
-}
-
-/// Returns a state's enum name, or the number of an unknown one.
-fn state_name(token: &proto::Token) -> String {
-    proto::TokenState::try_from(token.state)
-        .map_or_else(|unknown| unknown.0.to_string(), |state| state.as_str_name().to_owned())
-}
-
-/// Returns a state for people: `active`.
-pub(super) fn state_word(token: &proto::Token) -> String {
-    let name = state_name(token).to_lowercase();
-    name.trim_start_matches("token_state_").to_owned()
-}
-
-/// Formats a token for people, one field per line.
-pub(super) fn token_lines(token: &proto::Token) -> String {
-    let mut rows = Vec::new();
-    for (_, name, value) in fields(token) {
-        let mut row = |text: String| rows.push(vec![name.to_owned(), text]);
-        match value {
-            _ if name.is_empty() => {}
-            Value::Text("") | Value::List([]) | Value::Time(None) => {}
-            Value::Required(text) | Value::Text(text) => row(text.to_owned()),
-            Value::State => row(state_word(token)),
-            Value::List(texts) => row(texts.join(" ")),
-            Value::Labels(labels) => {
-                for (key, value) in labels {
-                    row(format!("{key}={value}"));
-                }
-            }
-            Value::Time(Some(time)) => row(to_the_second(time)),
-            Value::End(_) => row(expires(token)),
-        }
-    }
-    aligned(rows)
-}
-
-/// Formats a token's expiration for people; without one, `never`.
-pub(super) fn expires(token: &proto::Token) -> String {
-    token.expire_time.map_or_else(|| "never".to_owned(), to_the_second)
 }
 
 /// Writes one JSON object on one line.
@@ -279,26 +152,5 @@ mod tests {
     #[test]
     fn a_text_cannot_end_its_own_quotes() {
         assert_eq!(quoted("x\"; scopes: \\ -> y\n"), "\"x\\\"; scopes: \\\\ -> y\\u{a}\"");
-    }
-
-    #[test]
-    fn json_names_fields_states_and_times_as_protobuf_does() {
-        let token = proto::Token {
-            id: "id".to_owned(),
-            user_id: "u".to_owned(),
-            state: proto::TokenState::Active.into(),
-            expire_time: Some(Timestamp { seconds: 1_700_000_000, nanos: 500_000_000 }),
-            ..proto::Token::default()
-        };
-        let mut line = Vec::new();
-
-        write_json_line(&mut line, &TokenJson::from(&token)).unwrap();
-
-        assert_eq!(
-            String::from_utf8(line).unwrap(),
-            "{\"id\":\"id\",\"organizationId\":\"\",\"userId\":\"u\",\"name\":\"\",\
-             \"state\":\"TOKEN_STATE_ACTIVE\",\"createdBy\":\"\",\
-             \"expireTime\":\"2023-11-14T22:13:20.500Z\"}\n"
-        );
     }
 }

@@ -7,7 +7,8 @@ use tokio::signal::unix::{SignalKind, signal};
 use tonic::Status;
 
 use super::client::{AddressFlag, Client};
-use super::output::{TokenJson, print, print_json, quoted, remark, rfc3339};
+use super::output::{print, print_json, quoted, remark, rfc3339};
+use super::token_fields::TokenJson;
 use super::{CommandError, single_threaded};
 use crate::config::Environment;
 

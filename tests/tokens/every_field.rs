@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 
 use prost::Message as _;
 use prost::encoding::{DecodeContext, decode_key, skip_field};
+use tokend::api::proto::create_token_request::Expiration;
 use tokend::api::proto::{
     Consistency, CreateTokenRequest, DisableTokenRequest, ListTokenEventsRequest, ListTokensRequest, Token,
     Verdict,
@@ -42,6 +43,7 @@ async fn every_field_of_a_token_is_in_every_answer_that_shows_one() {
         scopes: texts(&["a"]),
         labels: [("team".to_owned(), "x".to_owned())].into(),
         allowed_cidrs: texts(&["10.0.0.0/8"]),
+        expiration: Some(Expiration::Ttl(prost_types::Duration { seconds: 3600, nanos: 0 })),
         ..ordinary()
     };
     let old = created(&mut root, request).await.token.unwrap().id;

@@ -11,7 +11,8 @@ use tokend_client::proto::{CheckPolicyRequest, EnforcePolicyRequest, Policy, Pol
 use super::{EnforceFlags, SetFlags, Target, stored};
 use crate::cli::CommandError;
 use crate::cli::client::{Client, ClientError};
-use crate::cli::output::{TokenJson, quoted, remark, rfc3339, to_the_second, write_json_line};
+use crate::cli::output::{quoted, remark, rfc3339, to_the_second, write_json_line};
+use crate::cli::token_fields::TokenJson;
 use crate::config::Environment;
 
 /// A token that breaks a policy as JSON.

@@ -13,9 +13,10 @@ use zeroize::Zeroizing;
 
 use crate::cli::CommandError;
 use crate::cli::client::{AddressFlag, Client, ClientError};
-use crate::cli::output::{TokenJson, remark, token_lines, write_json_line};
+use crate::cli::output::{remark, write_json_line};
 use crate::cli::secret_output::{OutputFlag, SecretOutput};
 use crate::cli::times::{parse_time, parse_ttl};
+use crate::cli::token_fields::{TokenJson, token_lines};
 use crate::config::Environment;
 
 /// Flags of `tokend token create`.

@@ -7,7 +7,8 @@ use tokend_client::proto::{GetTokenRequest, Token};
 use crate::cli::CommandError;
 use crate::cli::arguments::parse_token_id;
 use crate::cli::client::{AddressFlag, Client, ClientError};
-use crate::cli::output::{TokenJson, print, print_json, token_lines};
+use crate::cli::output::{print, print_json};
+use crate::cli::token_fields::{TokenJson, token_lines};
 use crate::config::Environment;
 
 /// Flags of `tokend token get`.

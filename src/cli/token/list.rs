@@ -10,10 +10,9 @@ use tokend_client::proto::{ListTokensRequest, Token, TokenState};
 
 use crate::cli::CommandError;
 use crate::cli::client::{AddressFlag, Client};
-use crate::cli::output::{
-    TokenJson, cell, expires, print, print_json, remark, state_word, table, to_the_second,
-};
+use crate::cli::output::{cell, print, print_json, remark, table, to_the_second};
 use crate::cli::times::{parse_future, parse_past};
+use crate::cli::token_fields::{TokenJson, expires, state_word};
 use crate::config::Environment;
 
 /// The most tokens in one page of the server.

@@ -6,7 +6,8 @@ use tokend_client::proto::Token;
 
 use crate::cli::CommandError;
 use crate::cli::client_error::ClientError;
-use crate::cli::output::{TokenJson, print, print_json, rfc3339, token_lines};
+use crate::cli::output::{print, print_json, rfc3339};
+use crate::cli::token_fields::{TokenJson, token_lines};
 
 /// The response as JSON.
 #[derive(Serialize)]

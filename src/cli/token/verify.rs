@@ -14,7 +14,8 @@ use zeroize::Zeroizing;
 use crate::cli::CommandError;
 use crate::cli::caller::first_line;
 use crate::cli::client::{AddressFlag, Client, ClientError};
-use crate::cli::output::{TokenJson, json_line, print_if_read, printable, remark, rfc3339, token_lines};
+use crate::cli::output::{json_line, print_if_read, printable, remark, rfc3339};
+use crate::cli::token_fields::{TokenJson, token_lines};
 use crate::config::Environment;
 
 /// The exit status of a secret that is not valid; distinct from every error.
