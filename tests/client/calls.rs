@@ -198,8 +198,8 @@ async fn a_refusal_names_what_it_is_about() {
     assert_eq!(fields, ["user_id", "name"]);
     let unknown = client.get_token(unknown_id()).await.unwrap_err();
     assert_eq!((unknown.kind(), unknown.reason()), (ErrorKind::NotFound, Some(ErrorReason::TokenNotFound)));
-    let stranger = client_at(replica.address, &forged(unknown_id()));
-    let refused = stranger.list_tokens(&Listing::default(), None).await.unwrap_err();
+    let unauthenticated = client_at(replica.address, &forged(unknown_id()));
+    let refused = unauthenticated.list_tokens(&Listing::default(), None).await.unwrap_err();
     assert_eq!(refused.kind(), ErrorKind::Unauthenticated);
     assert_eq!(refused.reason(), Some(ErrorReason::CredentialInvalid));
 }

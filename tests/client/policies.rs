@@ -11,7 +11,7 @@ use tokend_client::{
 };
 
 use super::asking::{client_at, holder, root, scopes, with};
-use crate::support::crowd::tokens_of_all_sorts;
+use crate::support::assorted_tokens::tokens_of_all_sorts;
 use crate::support::eventually;
 use crate::support::proxy::{LinkState, Proxy};
 use crate::support::replica::Replica;

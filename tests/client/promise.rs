@@ -87,10 +87,10 @@ async fn an_answer_in_flight_during_a_revocation_is_neither_cached_nor_valid() {
 
 #[tokio::test]
 async fn an_answer_of_a_lagging_replica_is_neither_cached_nor_used_after_a_reported_change() {
-    let (way, installation) = (Proxy::start(LinkState::Open).await, Installation::new().await);
+    let (proxy, installation) = (Proxy::start(LinkState::Open).await, Installation::new().await);
     let ahead = installation.serve(installation.config()).await;
     let mut config = installation.config();
-    config.database = way.lead(&config.database);
+    config.database = proxy.lead(&config.database);
     config.bounds.max_staleness = Duration::from_mins(1);
     let behind = installation.serve(config).await;
     let token = made(&mut ahead.root()).await;
@@ -99,7 +99,7 @@ async fn an_answer_of_a_lagging_replica_is_neither_cached_nor_used_after_a_repor
         Verifier::local(root(&behind), LocalConfig::default().watch_through(root(&ahead))).unwrap();
     is_held(&verifier, &token).await;
 
-    way.set(LinkState::Stalled);
+    proxy.set(LinkState::Stalled);
     revoked(&mut ahead.root(), &token.id, "").await;
 
     eventually("it is heard of", async || judged_here(&verifier, &token.secret).is_none().then_some(()))
@@ -110,7 +110,7 @@ async fn an_answer_of_a_lagging_replica_is_neither_cached_nor_used_after_a_repor
         assert!(asked(&verifier, &token.secret).await.is_err());
         assert_eq!(judged_here(&verifier, &token.secret), None);
     }
-    way.set(LinkState::Open);
+    proxy.set(LinkState::Open);
     becomes_known(&verifier, &token).await;
 }
 
@@ -179,19 +179,19 @@ async fn a_frozen_tokend_ends_local_verdicts_and_gives_none() {
 
 #[tokio::test]
 async fn an_unreachable_database_ends_local_verdicts() {
-    let (way, installation) = (Proxy::start(LinkState::Open).await, Installation::new().await);
+    let (proxy, installation) = (Proxy::start(LinkState::Open).await, Installation::new().await);
     let mut config = installation.config();
-    config.database = way.lead(&config.database);
+    config.database = proxy.lead(&config.database);
     let replica = installation.serve(config).await;
     let (verifier, token) = holding(&replica, LocalConfig::default().staleness(STALENESS)).await;
 
     // The stream stays open, but silent.
-    way.set(LinkState::Stalled);
+    proxy.set(LinkState::Stalled);
     installation.database.execute(revoking(&token)).await;
     let committed = Instant::now();
 
     ends_in_time(&verifier, &token, committed).await;
-    way.set(LinkState::Open);
+    proxy.set(LinkState::Open);
     eventually("it is known", async || {
         let verdict = asked(&verifier, &token.secret).await.ok()?.verdict;
         (verdict == Verdict::Revoked).then_some(())

@@ -30,8 +30,8 @@ async fn a_configured_ca_is_trusted_and_a_client_certificate_is_a_credential() {
     let trusted = root().ca(authority.pem.clone()).open().unwrap();
     eventually("the replica serves", async || trusted.list_tokens(&Listing::default(), None).await.ok())
         .await;
-    let stranger = root().ca(Authority::new().pem).open().unwrap();
-    let refused = stranger.list_tokens(&Listing::default(), None).await.unwrap_err();
+    let untrusting = root().ca(Authority::new().pem).open().unwrap();
+    let refused = untrusting.list_tokens(&Listing::default(), None).await.unwrap_err();
     assert_eq!(refused.kind(), ErrorKind::Unavailable);
     let misnamed = root().ca(authority.pem.clone()).server_name("tokend.example.org").open().unwrap();
     assert!(misnamed.list_tokens(&Listing::default(), None).await.is_err());

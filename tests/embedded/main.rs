@@ -139,7 +139,7 @@ fn the_server_has_no_privileges_and_sees_nothing_of_the_environment() {
 }
 
 /// The id of no user on any system that runs the tests.
-const STRANGER: u32 = 54321;
+const OTHER_UID: u32 = 54321;
 
 #[test]
 fn as_root_files_of_another_account_are_neither_trusted_nor_run() {
@@ -153,12 +153,12 @@ fn as_root_files_of_another_account_are_neither_trusted_nor_run() {
         if !path.exists() {
             fs::write(&path, "").unwrap();
         }
-        chown(&path, Some(STRANGER), Some(STRANGER)).unwrap();
+        chown(&path, Some(OTHER_UID), Some(OTHER_UID)).unwrap();
 
         let refused = start(&place).unwrap_err();
 
         let found =
-            matches!(&refused, EmbeddedError::OfAnotherAccount { path: at, owner: STRANGER } if *at == path);
+            matches!(&refused, EmbeddedError::OfAnotherAccount { path: at, owner: OTHER_UID } if *at == path);
         assert!(found, "{name}: {refused}");
         assert!(refused.to_string().contains("chown"), "{refused}");
     }
@@ -175,11 +175,11 @@ fn as_root_a_link_is_followed_only_if_nobody_else_controls_it() {
     symlink(&real, &link).unwrap();
     start(&place).unwrap().stop().unwrap();
 
-    lchown(&link, Some(STRANGER), Some(STRANGER)).unwrap();
+    lchown(&link, Some(OTHER_UID), Some(OTHER_UID)).unwrap();
     let refused = start(&place).unwrap_err();
     assert!(matches!(&refused, EmbeddedError::OfAnotherAccount { path, .. } if *path == link), "{refused}");
     lchown(&link, Some(0), Some(0)).unwrap();
-    chown(&real, Some(STRANGER), Some(STRANGER)).unwrap();
+    chown(&real, Some(OTHER_UID), Some(OTHER_UID)).unwrap();
     let refused = start(&place).unwrap_err();
     assert!(matches!(refused, EmbeddedError::OfAnotherAccount { .. }), "{refused}");
     chown(&real, Some(0), Some(0)).unwrap();

@@ -150,19 +150,19 @@ fn a_pid_file_that_names_another_process_neither_blocks_a_start_nor_ends_that_pr
     let pid_file = data.join("postmaster.pid");
     let left_behind = fs::read_to_string(&pid_file).unwrap();
     cluster.stop().unwrap();
-    let mut stranger = as_owner_of(&data, "sleep").arg("60").spawn().unwrap();
+    let mut other_process = as_owner_of(&data, "sleep").arg("60").spawn().unwrap();
     let (_, rest) = left_behind.split_once('\n').unwrap();
-    fs::write(&pid_file, format!("{}\n{rest}", stranger.id())).unwrap();
+    fs::write(&pid_file, format!("{}\n{rest}", other_process.id())).unwrap();
     let owner = fs::metadata(&data).unwrap();
     chown(&pid_file, Some(owner.uid()), Some(owner.gid())).unwrap();
 
     let started = start(&place);
 
-    let stranger_ended = stranger.try_wait().unwrap();
-    stranger.kill().unwrap();
-    stranger.wait().unwrap();
+    let other_ended = other_process.try_wait().unwrap();
+    other_process.kill().unwrap();
+    other_process.wait().unwrap();
     assert_eq!(ask(&started.unwrap(), "SELECT 'in'"), "in");
-    assert_eq!(stranger_ended, None);
+    assert_eq!(other_ended, None);
 }
 
 #[test]

@@ -16,8 +16,8 @@ use tonic::codegen::Bytes;
 use tonic::codegen::http::Request;
 
 use super::fleet::{Process, report, url};
+use crate::support::assorted_tokens::tokens_of_all_sorts;
 use crate::support::client::{Client, ordinary, question, revocation};
-use crate::support::crowd::tokens_of_all_sorts;
 use crate::support::flood::{Calls, Flood, Server, kinds};
 use crate::support::replica::Installation;
 

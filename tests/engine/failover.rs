@@ -83,7 +83,7 @@ async fn start_proxy(haproxy: &Path, address: SocketAddr, servers: [&Path; 2]) -
 }
 
 /// Waits until several more changes have been acknowledged.
-async fn under_way(fault_test: &FaultTest) {
+async fn in_progress(fault_test: &FaultTest) {
     let before = (fault_test.revoked(), fault_test.created());
     eventually("the load is under way", async || {
         (fault_test.revoked() > before.0 + 5 && fault_test.created() > before.1 + 5).then_some(())
@@ -96,14 +96,14 @@ async fn a_failover_loses_nothing_that_was_acknowledged() {
     let Some(haproxy) = find("haproxy") else { return };
     let mut scene = Scene::set(&haproxy).await;
     let fault_test = FaultTest::start(&scene.fleet, 80).await;
-    under_way(&fault_test).await;
+    in_progress(&fault_test).await;
 
     scene.old.kill();
     scene.new.promote();
 
     let resumption = resumption(&scene.fleet, &scene.kept).await;
     report(&format!("every replica answers {resumption:.0?} after the promotion"));
-    under_way(&fault_test).await;
+    in_progress(&fault_test).await;
     fault_test.raise(&scene.fleet).await;
 }
 
@@ -114,7 +114,7 @@ async fn an_old_primary_that_comes_back_is_not_trusted() {
     let mut root = scene.fleet[0].root();
     let changed = cached(&mut root).await;
     let fault_test = FaultTest::start(&scene.fleet, 80).await;
-    under_way(&fault_test).await;
+    in_progress(&fault_test).await;
 
     scene.old.freeze();
     scene.new.promote();
@@ -144,6 +144,6 @@ async fn an_old_primary_that_comes_back_is_not_trusted() {
     let commit = run(&mut connection, "SET synchronous_commit = 'on'; UPDATE tokens SET name = 'late'");
     assert!(tokio::time::timeout(Duration::from_secs(2), commit).await.is_err());
 
-    under_way(&fault_test).await;
+    in_progress(&fault_test).await;
     fault_test.raise(&scene.fleet).await;
 }

@@ -120,7 +120,7 @@ async fn rarely_polling(proxy: &Proxy) -> (Replica, Replica) {
 
 /// Revokes, on one replica, five tokens that the other has cached. With polls only it would take
 /// more than a minute until the other one refuses all of them.
-async fn heard_five_times(one: &Replica, other: &Replica) {
+async fn noticed_five_times(one: &Replica, other: &Replica) {
     let (mut here, mut there) = (one.root(), other.root());
     let rounds = async {
         for _ in 0..5 {
@@ -138,7 +138,7 @@ async fn a_revocation_is_noticed_long_before_the_poll() {
     let proxy = Proxy::start(LinkState::Open).await;
     let (one, other) = rarely_polling(&proxy).await;
 
-    heard_five_times(&one, &other).await;
+    noticed_five_times(&one, &other).await;
 
     let kill = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
         WHERE datname = current_database() AND pid <> pg_backend_pid()";
@@ -149,14 +149,14 @@ async fn a_revocation_is_noticed_long_before_the_poll() {
         let _ = cached(&mut replica.root()).await;
     }
     cached(&mut there).await;
-    heard_five_times(&one, &other).await;
+    noticed_five_times(&one, &other).await;
 }
 
 #[tokio::test]
 async fn a_listener_whose_connection_is_dead_reconnects() {
     let proxy = Proxy::start(LinkState::Open).await;
     let (one, other) = rarely_polling(&proxy).await;
-    heard_five_times(&one, &other).await;
+    noticed_five_times(&one, &other).await;
 
     let database = &one.installation.database;
     let lost = database.count(NOW).await;
@@ -168,7 +168,7 @@ async fn a_listener_whose_connection_is_dead_reconnects() {
     let listening = async || (database.count(listening.clone()).await == 1).then_some(());
     eventually("another connection listens", listening).await;
 
-    heard_five_times(&one, &other).await;
+    noticed_five_times(&one, &other).await;
 }
 
 #[tokio::test]

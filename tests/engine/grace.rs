@@ -82,20 +82,20 @@ async fn a_silent_database_and_many_callers_do_not_shorten_the_grace() {
     stands_in(&replica, &live).await;
 
     // All for the same token.
-    let mut crowd = JoinSet::new();
+    let mut callers = JoinSet::new();
     for _ in 0..64 {
         let (mut client, secret) = (replica.root(), live.secret.clone());
-        crowd.spawn(async move {
+        callers.spawn(async move {
             let questions = futures_of(&mut client, &secret).await;
             assert!(questions.iter().all(|verdict| *verdict == Some(Verdict::Valid)));
         });
     }
-    let crowd = async {
-        while let Some(ended) = crowd.join_next().await {
+    let callers = async {
+        while let Some(ended) = callers.join_next().await {
             ended.unwrap();
         }
     };
-    in_time("6,400 answers in an outage", crowd).await;
+    in_time("6,400 answers in an outage", callers).await;
 }
 
 /// Sends a hundred requests concurrently.

@@ -260,15 +260,15 @@ async fn an_unreadable_row_silences_no_watcher() {
         let neighbour = made(&mut root).await;
         poison(database, &poisoned, column, value).await;
         root.update_token(renaming(&neighbour.id)).await.unwrap();
-        let (mut heard_of_poison, mut heard_of_neighbour) = (false, false);
+        let (mut received_poison, mut received_neighbour) = (false, false);
         // A watcher that keeps a copy of the unreadable token must hear of its change, too.
         in_time(&format!("a watcher hears of {column} = {value}, and of what is beside it"), async {
-            while !(heard_of_poison && heard_of_neighbour) {
+            while !(received_poison && received_neighbour) {
                 let message = watch.message().await.unwrap().unwrap();
                 for change in message.changes {
-                    heard_of_poison |= change.token_id == poisoned.id && change.token.is_none();
+                    received_poison |= change.token_id == poisoned.id && change.token.is_none();
                     let renamed = change.token.is_some_and(|token| token.name == "renamed");
-                    heard_of_neighbour |= change.token_id == neighbour.id && renamed;
+                    received_neighbour |= change.token_id == neighbour.id && renamed;
                 }
             }
         })

@@ -106,11 +106,11 @@ async fn everything_works(process: &Process) {
 
 /// Checks that the next user of the pooled sessions finds no state in them.
 async fn nothing_is_left_behind(pooler: &Pooler) {
-    let mut stranger = pooler.options().connect().await.unwrap();
+    let mut outsider = pooler.options().connect().await.unwrap();
     for _ in 0..30 {
         let asked = "SELECT current_setting('statement_timeout'),
             (SELECT count(*) FROM pg_prepared_statements WHERE name <> '')::text";
-        let row = stranger.fetch_one(asked).await.unwrap();
+        let row = outsider.fetch_one(asked).await.unwrap();
         assert_eq!((row.get::<&str, _>(0), row.get::<&str, _>(1)), ("0", "0"));
     }
 }

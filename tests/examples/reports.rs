@@ -109,14 +109,14 @@ async fn who_may_is_let_in(replica: &Replica, channel: &Channel) {
 async fn who_may_not_is_refused(replica: &Replica, channel: &Channel) {
     let mut root = replica.root();
     let reader = created(&mut root, request(&["reports:read"])).await;
-    let stranger = CreateTokenRequest { organization_id: "other".to_owned(), ..request(&["reports:*"]) };
+    let outsider = CreateTokenRequest { organization_id: "other".to_owned(), ..request(&["reports:*"]) };
     let far = CreateTokenRequest { allowed_cidrs: texts(&["10.0.0.0/8"]), ..request(&["reports:*"]) };
-    let (stranger, far) = (created(&mut root, stranger).await.secret, created(&mut root, far).await.secret);
+    let (outsider, far) = (created(&mut root, outsider).await.secret, created(&mut root, far).await.secret);
 
     assert_eq!(code(channel, "GetReport", &reader.secret).await, Code::Ok);
     assert_eq!(code(channel, "DeleteReport", &reader.secret).await, Code::PermissionDenied);
     assert_eq!(code(channel, "GetReport", &far).await, Code::PermissionDenied);
-    assert_eq!(code(channel, "GetReport", &stranger).await, Code::Unauthenticated);
+    assert_eq!(code(channel, "GetReport", &outsider).await, Code::Unauthenticated);
     assert_eq!(code(channel, "GetReport", "nonsense").await, Code::Unauthenticated);
     for authorization in [None, Some(&*reader.secret), Some("Basic YTpi"), Some("Bearer ")] {
         let status = call(channel, "GetReport", authorization).await.unwrap_err();

@@ -34,7 +34,7 @@ async fn kinds(client: &mut Client, id: &str) -> Vec<TokenEventKind> {
 }
 
 /// Returns a warning's value of this field.
-fn said<'a>(warning: &'a TokenEvent, field: &str) -> &'a str {
+fn value_of<'a>(warning: &'a TokenEvent, field: &str) -> &'a str {
     let found = warning.changes.iter().find(|change| change.field == field);
     let change = found.unwrap_or_else(|| panic!("no {field} in {warning:?}"));
     assert_eq!(change.old_value, "", "{warning:?}");
@@ -101,13 +101,13 @@ async fn a_warning_has_the_expiration_the_time_left_and_its_lead_time() {
     let end = root.get_token(request).await.unwrap().into_inner().token.unwrap().expire_time.unwrap();
     let mut reported = Vec::new();
     for warning in events(&mut root, &id).await.iter().filter(|event| event.kind() == SOON) {
-        let text = said(warning, "expire_time");
-        let said_end = OffsetDateTime::parse(text, &Rfc3339).unwrap();
-        assert_eq!(said_end.unix_timestamp_nanos(), nanos(Some(&end)), "{text}");
+        let text = value_of(warning, "expire_time");
+        let expiration = OffsetDateTime::parse(text, &Rfc3339).unwrap();
+        assert_eq!(expiration.unix_timestamp_nanos(), nanos(Some(&end)), "{text}");
         let left = nanos(Some(&end)) - nanos(warning.event_time.as_ref());
-        let said_left = i128::from(whole_seconds(said(warning, "time_left")));
-        assert_eq!(said_left, left.div_euclid(1_000_000_000));
-        reported.push(whole_seconds(said(warning, "warning")));
+        let time_left = i128::from(whole_seconds(value_of(warning, "time_left")));
+        assert_eq!(time_left, left.div_euclid(1_000_000_000));
+        reported.push(whole_seconds(value_of(warning, "warning")));
         assert_eq!(warning.changes.len(), 3);
     }
     reported.sort_unstable();
@@ -129,7 +129,7 @@ async fn a_warning_comes_within_a_tenth_of_its_time_with_any_interval() {
 
     eventually("the warning", async || (kinds(&mut root, &id).await.len() == 2).then_some(())).await;
 
-    assert_eq!(said(&events(&mut root, &id).await[0], "warning"), "10s");
+    assert_eq!(value_of(&events(&mut root, &id).await[0], "warning"), "10s");
 }
 
 #[tokio::test]

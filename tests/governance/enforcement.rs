@@ -11,10 +11,10 @@ use tokend::api::proto::{
 use tonic::Code;
 
 use super::policy::{seconds, set};
+use crate::support::assorted_tokens::tokens_of_all_sorts;
 use crate::support::client::{
     Client, created, created_with, mask, nanos, ordinary, rotated, rotation, texts, verified,
 };
-use crate::support::crowd::tokens_of_all_sorts;
 use crate::support::replica::Replica;
 use crate::support::status::refused;
 

@@ -30,8 +30,8 @@ async fn calls_verdicts_lookups_and_work_are_counted() {
         verified(&mut root, &made.secret, &[]).await;
     }
     verified(&mut root, "nonsense", &[]).await;
-    let mut stranger = bearing(replica.channel(), &["Bearer nonsense"]);
-    stranger.create_token(ordinary()).await.unwrap_err();
+    let mut unauthenticated = bearing(replica.channel(), &["Bearer nonsense"]);
+    unauthenticated.create_token(ordinary()).await.unwrap_err();
 
     let after = samples(&replica).await;
     let more = |name: &str| after[name] - before.get(name).copied().unwrap_or(0.0);

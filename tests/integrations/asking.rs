@@ -115,7 +115,7 @@ impl Interface {
 
 /// A replica with every integration enabled, a backend of the organization `acme` that verifies,
 /// and gateways that accept tokens of `acme`.
-pub(crate) struct House {
+pub(crate) struct Fixture {
     pub(crate) replica: Replica,
     pub(crate) backend: String,
     pub(crate) verifier: Client,
@@ -136,7 +136,7 @@ pub(crate) fn trusting() -> IntegrationsConfig {
     }
 }
 
-impl House {
+impl Fixture {
     pub(crate) async fn new() -> Self {
         let installation = Installation::new().await;
         let mut config = installation.config();
@@ -247,13 +247,13 @@ pub(crate) fn review(secret: &str, audiences: &[&str]) -> Value {
     json!({"kind": "TokenReview", "apiVersion": "authentication.k8s.io/v1", "metadata": metadata, "spec": spec})
 }
 
-/// Reads a gate's HTTP response; `told` returns its headers on the accepted token.
-pub(crate) fn decision_over_http(reply: &Reply, told: impl Fn(&str) -> String) -> Decision {
+/// Reads a gate's HTTP response; `header_of` returns its headers on the accepted token.
+pub(crate) fn decision_over_http(reply: &Reply, header_of: impl Fn(&str) -> String) -> Decision {
     match reply.status {
         200 => Decision::Admitted {
-            user: told("x-tokend-user"),
-            organization: told("x-tokend-organization"),
-            token_id: told("x-tokend-token-id"),
+            user: header_of("x-tokend-user"),
+            organization: header_of("x-tokend-organization"),
+            token_id: header_of("x-tokend-token-id"),
         },
         401 | 403 => {
             let body: serde_json::Value = serde_json::from_str(&reply.body).unwrap();

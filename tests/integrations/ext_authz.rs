@@ -16,7 +16,7 @@ use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;
 use tonic_reflection::pb::v1::server_reflection_request::MessageRequest;
 use tonic_reflection::pb::v1::server_reflection_response::MessageResponse;
 
-use super::asking::{Decision, House, Question};
+use super::asking::{Decision, Fixture, Question};
 use crate::support::client::created_with;
 use crate::support::replica::Replica;
 
@@ -116,15 +116,15 @@ pub(crate) async fn ask(replica: &Replica, question: &Question) -> Decision {
 
 #[tokio::test]
 async fn an_admitted_request_has_identity_headers_and_no_credential() {
-    let house = House::new().await;
-    let mut root = house.replica.root();
+    let fixture = Fixture::new().await;
+    let mut root = fixture.replica.root();
     let scoped = created_with(&mut root, "acme", &["a:b", "c"]).await.secret;
     let plain = created_with(&mut root, "acme", &[]).await.secret;
 
     for (secret, scopes) in [(&scoped, Some("a:b c")), (&plain, None)] {
         let headers = [("x-api-key", &**secret), ("x-tokend-scopes", "forged")];
         let asked = Check { headers: &headers, extensions: &[("header", "X-API-Key")], ..Check::default() };
-        let response = check(&house.replica, &asked).await;
+        let response = check(&fixture.replica, &asked).await;
         let Some(HttpResponse::OkResponse(ok)) = response.http_response else { panic!("{response:?}") };
         assert_eq!(value(&ok.headers, "x-tokend-user").unwrap(), "ada");
         assert_eq!(value(&ok.headers, "x-tokend-scopes").as_deref(), scopes);
@@ -136,8 +136,8 @@ async fn an_admitted_request_has_identity_headers_and_no_credential() {
 
 #[tokio::test]
 async fn raw_headers_are_read_separately() {
-    let house = House::new().await;
-    let secret = created_with(&mut house.replica.root(), "acme", &["a"]).await.secret;
+    let fixture = Fixture::new().await;
+    let secret = created_with(&mut fixture.replica.root(), "acme", &["a"]).await.secret;
     let bearer = format!("Bearer {secret}");
     let bearer = ("authorization", &*bearer);
 
@@ -148,7 +148,7 @@ async fn raw_headers_are_read_separately() {
         (&[bearer, ("x-tokend-require-scopes", "a"), ("x-tokend-require-scopes", "b")], 403),
         (&[bearer, bearer], 401),
     ] {
-        let response = check(&house.replica, &Check { headers, raw: true, ..Check::default() }).await;
+        let response = check(&fixture.replica, &Check { headers, raw: true, ..Check::default() }).await;
         match response.http_response.clone() {
             Some(HttpResponse::OkResponse(_)) => assert_eq!(status, 200, "{headers:?}"),
             _ => assert_eq!(denied(response).status.unwrap().code, status, "{headers:?}"),
@@ -158,13 +158,13 @@ async fn raw_headers_are_read_separately() {
 
 #[tokio::test]
 async fn a_check_that_is_too_long_is_denied_with_envoys_response() {
-    let house = House::new().await;
-    let secret = created_with(&mut house.replica.root(), "acme", &["a"]).await.secret;
+    let fixture = Fixture::new().await;
+    let secret = created_with(&mut fixture.replica.root(), "acme", &["a"]).await.secret;
     let bearer = format!("Bearer {secret}");
     for (length, status) in [(MAX_CHECK_BYTES - 1000, 200), (MAX_CHECK_BYTES, 413), (4 << 20, 413)] {
         let long = "x".repeat(length);
         let headers = [("authorization", &*bearer), ("x-long", &long)];
-        let response = check(&house.replica, &Check { headers: &headers, ..Check::default() }).await;
+        let response = check(&fixture.replica, &Check { headers: &headers, ..Check::default() }).await;
         match response.http_response.clone() {
             Some(HttpResponse::OkResponse(_)) => assert_eq!(status, 200, "{length}"),
             _ => assert_eq!(denied(response).status.unwrap().code, status, "{length}"),
@@ -174,8 +174,8 @@ async fn a_check_that_is_too_long_is_denied_with_envoys_response() {
 
 #[tokio::test]
 async fn a_denial_has_a_challenge_and_a_small_body() {
-    let house = House::new().await;
-    let secret = created_with(&mut house.replica.root(), "acme", &["a"]).await.secret;
+    let fixture = Fixture::new().await;
+    let secret = created_with(&mut fixture.replica.root(), "acme", &["a"]).await.secret;
     let bearer = format!("Bearer {secret}");
     let (bearer, twice) = (("authorization", &*bearer), format!("{bearer},{bearer}"));
 
@@ -192,8 +192,8 @@ async fn a_denial_has_a_challenge_and_a_small_body() {
         (&[bearer], &[("scope", "A")], 400, None),
     ] {
         let asked = Check { headers, extensions, source: "192.0.2.1", raw: false };
-        let response = check(&house.replica, &asked).await;
-        let raw = check(&house.replica, &Check { raw: true, ..asked }).await;
+        let response = check(&fixture.replica, &asked).await;
+        let raw = check(&fixture.replica, &Check { raw: true, ..asked }).await;
         assert_eq!(response, raw, "raw headers are judged as others are");
         let denied = denied(response);
         assert_eq!(denied.status.unwrap().code, status, "{headers:?}");
@@ -217,7 +217,7 @@ async fn without_its_flag_the_service_does_not_exist() {
 
 #[tokio::test]
 async fn reflection_lists_the_service_only_where_it_is_enabled() {
-    for (replica, is_on) in [(House::new().await.replica, true), (Replica::start().await, false)] {
+    for (replica, is_on) in [(Fixture::new().await.replica, true), (Replica::start().await, false)] {
         let questions = [
             MessageRequest::ListServices(String::new()),
             MessageRequest::FileContainingSymbol("envoy.service.auth.v3.Authorization.Check".to_owned()),

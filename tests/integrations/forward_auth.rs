@@ -1,6 +1,6 @@
 //! `GET /auth`: its input, its response, and that a client can only add requirements.
 
-use super::asking::{House, trusting};
+use super::asking::{Fixture, trusting};
 use crate::support::client::{created, created_with, ordinary, texts};
 use crate::support::http::{Reply, send};
 use crate::support::replica::{Installation, Replica};
@@ -246,11 +246,11 @@ async fn the_clients_address_comes_only_from_trusted_proxies() {
 
 #[tokio::test]
 async fn no_part_of_a_secret_is_returned() {
-    let house = House::new().await;
+    let fixture = Fixture::new().await;
     for secret in ["tokd_canary", "canary"] {
-        let reply = auth(&house.replica, "/auth", &[("authorization", &format!("Bearer {secret}"))]).await;
+        let reply = auth(&fixture.replica, "/auth", &[("authorization", &format!("Bearer {secret}"))]).await;
         assert!(!format!("{reply:?}").contains("canary"));
-        let reply = house.post("/oauth2/introspect", &[("token", secret)]).await;
+        let reply = fixture.post("/oauth2/introspect", &[("token", secret)]).await;
         assert!(!format!("{reply:?}").contains("canary"));
     }
 }

@@ -12,7 +12,7 @@ use tokend::api::proto::{
 };
 use tonic::Code;
 
-use super::asking::{Decision, House, ORIGIN, Question};
+use super::asking::{Decision, Fixture, ORIGIN, Question};
 use super::rpcs::decision_of_verify;
 use crate::support::client::{created, created_with, ordinary};
 use crate::support::http::{Reply, send};
@@ -60,23 +60,23 @@ fn read<M: Message + Default>(reply: &Reply) -> Result<M, Code> {
 }
 
 /// Sends a question as Verify by gRPC-Web.
-pub(crate) async fn ask(house: &House, question: &Question) -> Decision {
-    let bearer = format!("Bearer {}", house.backend);
+pub(crate) async fn ask(fixture: &Fixture, question: &Question) -> Decision {
+    let bearer = format!("Bearer {}", fixture.backend);
     let headers = [("authorization", &*bearer), ("origin", ORIGIN)];
-    let reply = post(&house.replica, VERIFY, &headers, &question.request()).await;
+    let reply = post(&fixture.replica, VERIFY, &headers, &question.request()).await;
     decision_of_verify(read(&reply))
 }
 
 #[tokio::test]
 async fn a_page_of_a_listed_origin_gets_its_cors_headers() {
-    let house = House::new().await;
+    let fixture = Fixture::new().await;
     let asked = [
         ("origin", ORIGIN),
         ("access-control-request-method", "POST"),
         ("access-control-request-headers", "authorization,content-type,x-grpc-web"),
     ];
 
-    let reply = send(house.replica.address, "OPTIONS", VERIFY, &asked, "").await;
+    let reply = send(fixture.replica.address, "OPTIONS", VERIFY, &asked, "").await;
 
     assert_eq!(reply.status, 204, "{reply:?}");
     let said = |name: &str| reply.header(name).unwrap_or_default();
@@ -92,10 +92,10 @@ async fn a_page_of_a_listed_origin_gets_its_cors_headers() {
     // Cookies and other credentials of the browser prove nothing.
     assert_eq!(reply.header("access-control-allow-credentials"), None);
 
-    let bearer = format!("Bearer {}", house.backend);
+    let bearer = format!("Bearer {}", fixture.backend);
     let request = VerifyRequest { secret: "nonsense".to_owned(), ..VerifyRequest::default() };
     let reply =
-        post(&house.replica, VERIFY, &[("origin", ORIGIN), ("authorization", &bearer)], &request).await;
+        post(&fixture.replica, VERIFY, &[("origin", ORIGIN), ("authorization", &bearer)], &request).await;
     assert_eq!(reply.header("access-control-allow-origin").unwrap(), ORIGIN);
     assert!(reply.header("access-control-expose-headers").unwrap().contains("grpc-status-details-bin"));
     assert_eq!(read::<VerifyResponse>(&reply).unwrap().verdict(), Verdict::Malformed);
@@ -103,37 +103,37 @@ async fn a_page_of_a_listed_origin_gets_its_cors_headers() {
 
 #[tokio::test]
 async fn any_other_origin_is_refused() {
-    let house = House::new().await;
-    let bearer = format!("Bearer {}", house.backend);
-    let request = VerifyRequest { secret: house.backend.clone(), ..VerifyRequest::default() };
+    let fixture = Fixture::new().await;
+    let bearer = format!("Bearer {}", fixture.backend);
+    let request = VerifyRequest { secret: fixture.backend.clone(), ..VerifyRequest::default() };
 
     let port = format!("{ORIGIN}:8443");
     let below = format!("{ORIGIN}.evil.example");
     for origin in ["https://evil.example", "null", "", "*", &port, &below, "http://admin.example.org"] {
         let preflight = [("origin", origin), ("access-control-request-method", "POST")];
-        let reply = send(house.replica.address, "OPTIONS", VERIFY, &preflight, "").await;
+        let reply = send(fixture.replica.address, "OPTIONS", VERIFY, &preflight, "").await;
         assert_eq!(reply.status, 403, "{origin:?}");
         assert_eq!(reply.header("access-control-allow-origin"), None);
 
         let headers = [("origin", origin), ("authorization", &*bearer)];
-        let reply = post(&house.replica, VERIFY, &headers, &request).await;
+        let reply = post(&fixture.replica, VERIFY, &headers, &request).await;
         assert_eq!((reply.status, &*reply.body), (403, ""), "{origin:?}");
         assert_eq!(reply.header("access-control-allow-origin"), None);
         // Another content type does not help either: for the second, browsers send no preflight.
         for (kind, status) in [("application/grpc", 403), ("text/plain", 415)] {
             let headers = [("origin", origin), ("authorization", &*bearer), ("content-type", kind)];
-            assert_eq!(send(house.replica.address, "POST", VERIFY, &headers, "a").await.status, status);
+            assert_eq!(send(fixture.replica.address, "POST", VERIFY, &headers, "a").await.status, status);
         }
     }
     let twice = [("origin", ORIGIN), ("origin", "https://evil.example"), ("authorization", &*bearer)];
-    assert_eq!(post(&house.replica, VERIFY, &twice, &request).await.status, 403);
+    assert_eq!(post(&fixture.replica, VERIFY, &twice, &request).await.status, 403);
 }
 
 #[tokio::test]
 async fn a_grpc_web_call_has_the_same_checks_and_limits_as_every_call() {
-    let house = House::new().await;
-    let made = created(&mut house.replica.root(), ordinary()).await;
-    let stranger = created_with(&mut house.replica.root(), "acme", &["plain"]).await.secret;
+    let fixture = Fixture::new().await;
+    let made = created(&mut fixture.replica.root(), ordinary()).await;
+    let outsider = created_with(&mut fixture.replica.root(), "acme", &["plain"]).await.secret;
     let token_id = made.token.unwrap().id;
     let get = GetTokenRequest { token_id };
     let path = "/tokend.v1.TokenService/GetToken";
@@ -141,29 +141,29 @@ async fn a_grpc_web_call_has_the_same_checks_and_limits_as_every_call() {
     for (caller, expected) in [
         (None, Code::Unauthenticated),
         (Some("nonsense"), Code::Unauthenticated),
-        (Some(&*stranger), Code::PermissionDenied),
-        (Some(&*house.backend), Code::PermissionDenied),
+        (Some(&*outsider), Code::PermissionDenied),
+        (Some(&*fixture.backend), Code::PermissionDenied),
     ] {
         let bearer = caller.map(|caller| format!("Bearer {caller}"));
         let headers: Vec<_> = bearer.iter().map(|bearer| ("authorization", &**bearer)).collect();
-        let reply = post(&house.replica, path, &headers, &get).await;
+        let reply = post(&fixture.replica, path, &headers, &get).await;
         assert_eq!(read::<GetTokenResponse>(&reply).unwrap_err(), expected);
     }
-    let bearer = format!("Bearer {}", house.replica.installation.root_secret);
-    let reply = post(&house.replica, path, &[("authorization", &bearer)], &get).await;
+    let bearer = format!("Bearer {}", fixture.replica.installation.root_secret);
+    let reply = post(&fixture.replica, path, &[("authorization", &bearer)], &get).await;
     assert_eq!(read::<GetTokenResponse>(&reply).unwrap().token.unwrap().id, get.token_id);
 
     let huge = VerifyRequest { secret: "x".repeat(MAX_REQUEST_BYTES), ..VerifyRequest::default() };
-    let reply = post(&house.replica, VERIFY, &[("authorization", &bearer)], &huge).await;
+    let reply = post(&fixture.replica, VERIFY, &[("authorization", &bearer)], &huge).await;
     assert_eq!(read::<VerifyResponse>(&reply).unwrap_err(), Code::OutOfRange);
     // A deadline that passes before the read, which waits for a lock, can end.
-    let mut holder = house.replica.installation.database.connect().await;
+    let mut holder = fixture.replica.installation.database.connect().await;
     let mut lock = holder.begin().await.unwrap();
     sqlx::query("LOCK TABLE tokens IN ACCESS EXCLUSIVE MODE").execute(&mut *lock).await.unwrap();
     let full = VerifyRequest { consistency: Consistency::Full.into(), ..VerifyRequest::default() };
-    let full = VerifyRequest { secret: stranger, ..full };
+    let full = VerifyRequest { secret: outsider, ..full };
     let headers = [("authorization", &*bearer), ("grpc-timeout", "1n")];
-    let reply = post(&house.replica, VERIFY, &headers, &full).await;
+    let reply = post(&fixture.replica, VERIFY, &headers, &full).await;
     // Which timeout expires first is not specified.
     let code = read::<VerifyResponse>(&reply).unwrap_err();
     assert!(matches!(code, Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled), "{code:?}");

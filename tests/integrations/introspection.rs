@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use tokend::api::proto::CreateTokenRequest;
 use tokend::api::proto::create_token_request::Expiration;
 
-use super::asking::House;
+use super::asking::Fixture;
 use crate::support::client::{created, created_with, ordinary, second, texts};
 use crate::support::http::{post, send};
 
@@ -14,17 +14,17 @@ const PATH: &str = "/oauth2/introspect";
 
 #[tokio::test]
 async fn a_valid_token_is_described_with_the_standard_fields() {
-    let house = House::new().await;
+    let fixture = Fixture::new().await;
     let request = CreateTokenRequest {
         organization_id: "acme".to_owned(),
         scopes: texts(&["a:b", "c"]),
         expiration: Some(Expiration::ExpireTime(second(4_000_000_000))),
         ..ordinary()
     };
-    let made = created(&mut house.replica.root(), request).await;
+    let made = created(&mut fixture.replica.root(), request).await;
     let token = made.token.unwrap();
 
-    let reply = house.post(PATH, &[("token", &made.secret), ("token_type_hint", "access_token")]).await;
+    let reply = fixture.post(PATH, &[("token", &made.secret), ("token_type_hint", "access_token")]).await;
 
     assert_eq!(reply.status, 200);
     assert_eq!(reply.header("content-type").unwrap(), "application/json");
@@ -44,11 +44,11 @@ async fn a_valid_token_is_described_with_the_standard_fields() {
 
 #[tokio::test]
 async fn a_caller_sends_a_bearer_or_its_tokens_id_and_secret() {
-    let house = House::new().await;
-    let mut root = house.replica.root();
+    let fixture = Fixture::new().await;
+    let mut root = fixture.replica.root();
     let made = created_with(&mut root, "acme", &["tokend:verify"]).await;
     let id = made.token.unwrap().id;
-    let stranger = created_with(&mut root, "acme", &["plain"]).await.secret;
+    let outsider = created_with(&mut root, "acme", &["plain"]).await.secret;
     let basic =
         |name: &str, secret: &str| format!("Basic {}", BASE64_STANDARD.encode(format!("{name}:{secret}")));
 
@@ -60,10 +60,10 @@ async fn a_caller_sends_a_bearer_or_its_tokens_id_and_secret() {
         (Some(basic(&id, "nonsense")), 401, true),
         (Some("Bearer nonsense".to_owned()), 401, true),
         (None, 401, true),
-        (Some(format!("Bearer {stranger}")), 403, true),
+        (Some(format!("Bearer {outsider}")), 403, true),
     ] {
         let headers: Vec<_> = authorization.iter().map(|value| ("authorization", &**value)).collect();
-        let reply = post(house.replica.http, PATH, &headers, &[("token", &made.secret)]).await;
+        let reply = post(fixture.replica.http, PATH, &headers, &[("token", &made.secret)]).await;
         assert_eq!(reply.status, status, "{reply:?}");
         assert_eq!(reply.header("www-authenticate").is_some(), challenged, "{reply:?}");
         assert!(status == 200 || !reply.body.contains("active"), "{reply:?}");
@@ -72,25 +72,25 @@ async fn a_caller_sends_a_bearer_or_its_tokens_id_and_secret() {
 
 #[tokio::test]
 async fn a_caller_introspects_its_own_organization_unless_it_has_verify_any() {
-    let house = House::new().await;
-    let mut root = house.replica.root();
+    let fixture = Fixture::new().await;
+    let mut root = fixture.replica.root();
     let own = created_with(&mut root, "acme", &[]).await.secret;
     let other = created_with(&mut root, "other", &[]).await.secret;
     let anywhere =
         format!("Bearer {}", created_with(&mut root, "third", &["tokend:verify:any"]).await.secret);
 
-    assert_eq!(house.post(PATH, &[("token", &other)]).await.body, r#"{"active":false}"#);
+    assert_eq!(fixture.post(PATH, &[("token", &other)]).await.body, r#"{"active":false}"#);
     for secret in [&own, &other] {
         let headers = [("authorization", &*anywhere)];
-        let reply = post(house.replica.http, PATH, &headers, &[("token", secret)]).await;
+        let reply = post(fixture.replica.http, PATH, &headers, &[("token", secret)]).await;
         assert!(reply.body.contains(r#""active":true"#), "{reply:?}");
     }
 }
 
 #[tokio::test]
 async fn a_request_without_one_token_is_invalid() {
-    let house = House::new().await;
-    let bearer = format!("Bearer {}", house.backend);
+    let fixture = Fixture::new().await;
+    let bearer = format!("Bearer {}", fixture.backend);
 
     for fields in [
         &[][..],
@@ -99,14 +99,14 @@ async fn a_request_without_one_token_is_invalid() {
         &[("token", "a"), ("client_ip", "here")],
         &[("token", "a"), ("scope", "A")],
     ] {
-        let reply = house.post(PATH, fields).await;
+        let reply = fixture.post(PATH, fields).await;
         assert_eq!(reply.status, 400, "{fields:?}");
         assert!(reply.body.starts_with(r#"{"error":"invalid_request","#), "{reply:?}");
     }
     // Not a form.
     let headers = [("authorization", &*bearer), ("content-type", "application/json")];
-    assert_eq!(send(house.replica.http, "POST", PATH, &headers, r#"{"token":"a"}"#).await.status, 400);
-    assert_eq!(send(house.replica.http, "GET", &format!("{PATH}?token=a"), &headers, "").await.status, 405);
+    assert_eq!(send(fixture.replica.http, "POST", PATH, &headers, r#"{"token":"a"}"#).await.status, 400);
+    assert_eq!(send(fixture.replica.http, "GET", &format!("{PATH}?token=a"), &headers, "").await.status, 405);
     // Unknown parameters are ignored, as the standard requires.
-    assert_eq!(house.post(PATH, &[("token", "a"), ("colour", "blue")]).await.status, 200);
+    assert_eq!(fixture.post(PATH, &[("token", "a"), ("colour", "blue")]).await.status, 200);
 }

@@ -10,7 +10,7 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use serde_json::{Value, json};
 
-use super::asking::House;
+use super::asking::Fixture;
 use super::program::{Place, find, find_tool};
 use crate::support::client::created_with;
 use crate::support::http::{Reply, post, send};
@@ -19,7 +19,7 @@ const PATHS: [&str; 2] = ["/oauth2/introspect", "/oauth2/revoke"];
 
 /// A client, and another token of its organization.
 struct Client {
-    house: House,
+    fixture: Fixture,
     id: String,
     secret: String,
     token: String,
@@ -27,22 +27,22 @@ struct Client {
 
 impl Client {
     async fn new() -> Self {
-        let house = House::new().await;
-        let mut root = house.replica.root();
+        let fixture = Fixture::new().await;
+        let mut root = fixture.replica.root();
         let made = created_with(&mut root, "acme", &["tokend:verify"]).await;
         let token = created_with(&mut root, "acme", &[]).await.secret;
-        Self { id: made.token.unwrap().id, secret: made.secret, token, house }
+        Self { id: made.token.unwrap().id, secret: made.secret, token, fixture }
     }
 
     /// Posts a form to one of the paths, with these values of `Authorization`.
     async fn post(&self, path: &str, authorization: &[&str], fields: &[(&str, &str)]) -> Reply {
         let headers: Vec<_> = authorization.iter().map(|value| ("authorization", *value)).collect();
-        post(self.house.replica.http, path, &headers, fields).await
+        post(self.fixture.replica.http, path, &headers, fields).await
     }
 
     /// Returns the input for a client program.
-    fn said(&self) -> String {
-        let url = format!("http://{}", self.house.replica.http);
+    fn as_input(&self) -> String {
+        let url = format!("http://{}", self.fixture.replica.http);
         json!({"url": url, "id": self.id, "secret": self.secret, "token": self.token}).to_string()
     }
 }
@@ -131,7 +131,7 @@ async fn two_credentials_at_once_are_an_invalid_request() {
         // A query would appear in logs, so credentials there do not count (RFC 6749, 2.3.1).
         let headers = [("content-type", "application/x-www-form-urlencoded")];
         let query = format!("{path}?client_id={id}&client_secret={secret}");
-        assert_eq!(send(client.house.replica.http, "POST", &query, &headers, "token=x").await.status, 401);
+        assert_eq!(send(client.fixture.replica.http, "POST", &query, &headers, "token=x").await.status, 401);
     }
     let reply = client.post(PATHS[0], &[&bearer], &[("token", &client.token)]).await;
     assert!(reply.body.contains(r#""active":true"#), "nothing was revoked: {reply:?}");
@@ -157,9 +157,9 @@ async fn an_unknown_caller_is_challenged_with_its_scheme_or_both() {
                 continue;
             }
             let reply = client.post(path, authorization, fields).await;
-            let said = (reply.status, reply.header("www-authenticate").unwrap(), error(&reply));
+            let output_text = (reply.status, reply.header("www-authenticate").unwrap(), error(&reply));
             assert_eq!(
-                (said.0, &*said.1, &*said.2),
+                (output_text.0, &*output_text.1, &*output_text.2),
                 (401, challenge, error_code),
                 "{path} {authorization:?}"
             );
@@ -172,9 +172,9 @@ async fn a_token_without_scopes_has_no_scope() {
     let client = Client::new().await;
     let bearer = format!("Bearer {}", client.secret);
     let reply = client.post("/oauth2/introspect", &[&bearer], &[("token", &client.token)]).await;
-    let said = serde_json::from_str::<Value>(&reply.body).unwrap();
+    let output_text = serde_json::from_str::<Value>(&reply.body).unwrap();
     // RFC 6749 (3.3) does not allow an empty scope.
-    assert_eq!((&said["active"], said.get("scope")), (&json!(true), None), "{said}");
+    assert_eq!((&output_text["active"], output_text.get("scope")), (&json!(true), None), "{output_text}");
 }
 
 /// Runs a program with this input; returns its output.
@@ -192,16 +192,16 @@ async fn run(mut command: Command, input: String) -> String {
 
 /// Checks that every client got the token as active, and inactive at the end.
 #[track_caller]
-fn told(said: &str, names: &[&str]) {
-    let said: Value = serde_json::from_str(said).unwrap();
+fn check_clients(output_text: &str, names: &[&str]) {
+    let output_text: Value = serde_json::from_str(output_text).unwrap();
     for name in names {
         assert_eq!(
-            (&said[name]["active"], &said[name]["sub"]),
+            (&output_text[name]["active"], &output_text[name]["sub"]),
             (&json!(true), &json!("ada")),
-            "{name}: {said}"
+            "{name}: {output_text}"
         );
     }
-    assert_eq!(said["revoked"], json!({"active": false}), "{said}");
+    assert_eq!(output_text["revoked"], json!({"active": false}), "{output_text}");
 }
 
 #[tokio::test]
@@ -215,11 +215,14 @@ async fn javascript_oauth_clients_authenticate_without_changes() {
     let mut command = Command::new(node);
     command.arg(program);
 
-    let said = run(command, client.said()).await;
+    let output_text = run(command, client.as_input()).await;
 
-    told(&said, &["oauth4webapi, basic", "oauth4webapi, post", "openid-client", "openid-client, basic"]);
-    let said: Value = serde_json::from_str(&said).unwrap();
-    assert_eq!(said["wrong"], "OAUTH_WWW_AUTHENTICATE_CHALLENGE");
+    check_clients(
+        &output_text,
+        &["oauth4webapi, basic", "oauth4webapi, post", "openid-client", "openid-client, basic"],
+    );
+    let output_text: Value = serde_json::from_str(&output_text).unwrap();
+    assert_eq!(output_text["wrong"], "OAUTH_WWW_AUTHENTICATE_CHALLENGE");
 }
 
 #[tokio::test]
@@ -229,7 +232,7 @@ async fn a_python_oauth_client_authenticates_without_changes() {
     let mut command = Command::new(python);
     command.arg(PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(".ci/clients/oauth_client.py"));
 
-    told(&run(command, client.said()).await, &["client_secret_basic", "client_secret_post"]);
+    check_clients(&run(command, client.as_input()).await, &["client_secret_basic", "client_secret_post"]);
 }
 
 #[tokio::test]
@@ -241,9 +244,9 @@ async fn a_client_that_waits_for_a_challenge_gets_one() {
         command.args(["--disable", "--silent", "--anyauth", "--write-out", "%{http_code}", "--config", "-"]);
         let input = format!(
             "url = \"http://{}{path}\"\nuser = \"{}:{}\"\ndata-urlencode = \"token={}\"\n",
-            client.house.replica.http, client.id, client.secret, client.token
+            client.fixture.replica.http, client.id, client.secret, client.token
         );
-        let said = run(command, input).await;
-        assert!(said.contains(expected), "{path}: {said}");
+        let output_text = run(command, input).await;
+        assert!(output_text.contains(expected), "{path}: {output_text}");
     }
 }

@@ -7,7 +7,7 @@ use tokend::api::proto::{CreateTokenRequest, CreateTokenResponse, DisableTokenRe
 use tokend::secret::TokenId;
 use tokio::task::{JoinSet, LocalSet};
 
-use super::asking::{CLUSTER, Decision, House, Interface, Question, trusting};
+use super::asking::{CLUSTER, Decision, Fixture, Interface, Question, trusting};
 use crate::support::client::{created, forged, ordinary, revoked, texts, unknown_id};
 use crate::support::eventually;
 use crate::support::proxy::{LinkState, Proxy};
@@ -38,8 +38,8 @@ fn denied(verdict: &str) -> Decision {
 }
 
 /// Creates tokens in every state, and returns each question with the expected response.
-async fn table(house: &House) -> Vec<(&'static str, Question, Decision)> {
-    let mut root = house.replica.root();
+async fn table(fixture: &Fixture) -> Vec<(&'static str, Question, Decision)> {
+    let mut root = fixture.replica.root();
     let good = created(&mut root, request("ada")).await;
     let bound =
         created(&mut root, CreateTokenRequest { allowed_cidrs: texts(&["192.0.2.0/24"]), ..request("bo") });
@@ -55,7 +55,7 @@ async fn table(house: &House) -> Vec<(&'static str, Question, Decision)> {
     let none = created(&mut root, CreateTokenRequest { scopes: Vec::new(), ..request("nil") }).await;
 
     let expire = "UPDATE tokens SET create_time = '2001-01-01', expire_time = now() WHERE user_id = 'eve'";
-    house.replica.installation.database.execute(expire).await;
+    fixture.replica.installation.database.execute(expire).await;
     revoked(&mut root, &gone.token.as_ref().unwrap().id, "").await;
     let known = TokenId::parse(&good.token.as_ref().unwrap().id).unwrap();
     let ended_id = TokenId::parse(&ended.token.as_ref().unwrap().id).unwrap();
@@ -89,7 +89,7 @@ async fn table(house: &House) -> Vec<(&'static str, Question, Decision)> {
         ("another organization's", ask(&other.secret, &[], None), denied("not_found")),
         (
             "another organization's root",
-            ask(&house.replica.installation.root_secret, &[], None),
+            ask(&fixture.replica.installation.root_secret, &[], None),
             denied("not_found"),
         ),
         ("within its networks", ask(&bound.secret, &["plain"], Some("192.0.2.200")), admitted(&bound)),
@@ -110,20 +110,20 @@ async fn table(house: &House) -> Vec<(&'static str, Question, Decision)> {
 
 #[tokio::test]
 async fn every_integration_agrees_with_verify() {
-    let house = House::new().await;
-    let table = table(&house).await;
+    let fixture = Fixture::new().await;
+    let table = table(&fixture).await;
     let (_, expired, _) = table.iter().find(|(name, _, _)| *name == "expired").unwrap();
     eventually("the end of a token shows", async || {
-        (house.verify(expired).await == denied("expired")).then_some(())
+        (fixture.verify(expired).await == denied("expired")).then_some(())
     })
     .await;
 
     for (name, question, expected) in &table {
-        assert_eq!(&house.verify(question).await, expected, "{name}, by Verify");
+        assert_eq!(&fixture.verify(question).await, expected, "{name}, by Verify");
         for interface in Interface::ALL {
             let askable = interface.askable(question);
-            let expected = &house.verify(&askable).await;
-            let output = house.ask(interface, &askable).await;
+            let expected = &fixture.verify(&askable).await;
+            let output = fixture.ask(interface, &askable).await;
             assert!(
                 output.agrees(expected),
                 "{name}, by {interface:?}: {output:?}, where {expected:?} was due"
@@ -134,22 +134,22 @@ async fn every_integration_agrees_with_verify() {
 
 #[tokio::test]
 async fn a_revocation_reaches_every_integration_within_its_declared_time() {
-    let house = House::new().await;
-    let mut root = house.replica.root();
+    let fixture = Fixture::new().await;
+    let mut root = fixture.replica.root();
     for interface in Interface::ALL {
         let made = created(&mut root, request("ada")).await;
         let question = Question { secret: made.secret.clone(), ..Question::default() };
-        assert_eq!(house.ask(interface, &question).await, admitted(&made), "{interface:?}");
+        assert_eq!(fixture.ask(interface, &question).await, admitted(&made), "{interface:?}");
 
         revoked(&mut root, &made.token.unwrap().id, "").await;
 
         if interface.judges_by_itself() {
             eventually("it is heard of", async || {
-                house.ask(interface, &question).await.agrees(&denied("revoked")).then_some(())
+                fixture.ask(interface, &question).await.agrees(&denied("revoked")).then_some(())
             })
             .await;
         }
-        assert!(house.ask(interface, &question).await.agrees(&denied("revoked")), "{interface:?}");
+        assert!(fixture.ask(interface, &question).await.agrees(&denied("revoked")), "{interface:?}");
     }
 }
 
@@ -159,17 +159,17 @@ async fn in_an_outage_no_integration_answers_yes_or_no() {
     let mut config = installation.config();
     config.database = proxy.lead(&config.database);
     config.integrations = trusting();
-    let house = Rc::new(House::of(installation.serve(config).await).await);
-    let made = created(&mut house.replica.root(), request("ada")).await;
+    let fixture = Rc::new(Fixture::of(installation.serve(config).await).await);
+    let made = created(&mut fixture.replica.root(), request("ada")).await;
     let known = Question { secret: made.secret.clone(), ..Question::default() };
     let unknown = Question { secret: forged(unknown_id()), ..Question::default() };
     for interface in Interface::ALL {
-        assert_eq!(house.ask(interface, &known).await, admitted(&made), "{interface:?}");
+        assert_eq!(fixture.ask(interface, &known).await, admitted(&made), "{interface:?}");
     }
 
     proxy.set(LinkState::Cut);
     eventually("the cache is too old to answer", async || {
-        (house.verify(&known).await == Decision::Unknown).then_some(())
+        (fixture.verify(&known).await == Decision::Unknown).then_some(())
     })
     .await;
 
@@ -178,8 +178,8 @@ async fn in_an_outage_no_integration_answers_yes_or_no() {
     let mut asking = JoinSet::new();
     for interface in Interface::ALL {
         for question in [known.clone(), unknown.clone()] {
-            let house = Rc::clone(&house);
-            asking.spawn_local_on(async move { (interface, house.ask(interface, &question).await) }, &here);
+            let fixture = Rc::clone(&fixture);
+            asking.spawn_local_on(async move { (interface, fixture.ask(interface, &question).await) }, &here);
         }
     }
     for (interface, output) in here.run_until(asking.join_all()).await {

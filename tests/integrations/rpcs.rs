@@ -3,9 +3,9 @@
 use tokend::api::proto::{Consistency, VerifyRequest, VerifyResponse, VerifyStreamRequest};
 use tonic::{Code, Request, Response};
 
-use super::asking::{Decision, House, Question};
+use super::asking::{Decision, Fixture, Question};
 
-impl House {
+impl Fixture {
     /// Sends a question as Verify.
     pub(crate) async fn verify(&self, question: &Question) -> Decision {
         self.verify_as(Request::new(question.request())).await

@@ -49,9 +49,9 @@ impl Verifiers {
             let here = self.local.try_verify(&to_ask(question, &scopes));
             let proves_none = match &asked {
                 Decision::Denied(verdict) => matches!(&**verdict, "malformed" | "not_found"),
-                said => *said == Decision::Unknown,
+                decision => *decision == Decision::Unknown,
             };
-            here.map(|answer| said(Ok(answer))).or(proves_none.then_some(asked))
+            here.map(|answer| decision(Ok(answer))).or(proves_none.then_some(asked))
         })
         .await
     }
@@ -90,10 +90,10 @@ fn to_ask<'a>(question: &'a Question, required_scopes: &'a Scopes) -> tokend_cli
 }
 
 async fn ask(verifier: &Verifier, question: &Question) -> Decision {
-    said(verifier.verify(&to_ask(question, &required(question))).await)
+    decision(verifier.verify(&to_ask(question, &required(question))).await)
 }
 
-fn said(answer: Result<Answer, Error>) -> Decision {
+fn decision(answer: Result<Answer, Error>) -> Decision {
     let answer = match answer {
         Err(error) if matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::DeadlineExceeded) => {
             return Decision::Unknown;

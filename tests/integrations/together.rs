@@ -2,21 +2,23 @@
 
 use tokio::task::JoinSet;
 
-use super::asking::{House, Interface, Question};
+use super::asking::{Fixture, Interface, Question};
 use crate::support::client::{forged, unknown_id};
 use crate::support::http::{get, send};
 
 #[tokio::test]
 async fn calls_are_counted_by_integration_and_outcome() {
-    let house = House::new().await;
-    let question = Question { secret: house.backend.clone(), ..Question::default() };
-    house.ask(Interface::Introspection, &question).await;
-    house.ask(Interface::ForwardAuth, &question).await;
-    house.ask(Interface::ForwardAuth, &Question { required: vec!["x"], ..question.clone() }).await;
-    house.ask(Interface::ForwardAuth, &Question { secret: "nonsense".to_owned(), ..question.clone() }).await;
-    house.post("/oauth2/revoke", &[]).await;
+    let fixture = Fixture::new().await;
+    let question = Question { secret: fixture.backend.clone(), ..Question::default() };
+    fixture.ask(Interface::Introspection, &question).await;
+    fixture.ask(Interface::ForwardAuth, &question).await;
+    fixture.ask(Interface::ForwardAuth, &Question { required: vec!["x"], ..question.clone() }).await;
+    fixture
+        .ask(Interface::ForwardAuth, &Question { secret: "nonsense".to_owned(), ..question.clone() })
+        .await;
+    fixture.post("/oauth2/revoke", &[]).await;
 
-    let (_, text) = get(house.replica.http, "/metrics").await;
+    let (_, text) = get(fixture.replica.http, "/metrics").await;
     for line in [
         r#"tokend_integration_calls_total{integration="introspection",outcome="done"} 1"#,
         r#"tokend_integration_calls_total{integration="forward_auth",outcome="done"} 1"#,
@@ -32,8 +34,8 @@ async fn calls_are_counted_by_integration_and_outcome() {
 
 #[tokio::test]
 async fn a_guessing_client_waits_and_delays_nobody_else() {
-    let house = House::new().await;
-    let address = house.replica.http;
+    let fixture = Fixture::new().await;
+    let address = fixture.replica.http;
     let ask = async move |client: &str, secret: String| {
         let headers = [("authorization", &*format!("Bearer {secret}")), ("x-forwarded-for", client)];
         send(address, "GET", "/auth", &headers, "").await.status
@@ -49,7 +51,7 @@ async fn a_guessing_client_waits_and_delays_nobody_else() {
         answered += 1;
     }
 
-    assert_eq!(ask("192.0.2.66", house.backend.clone()).await, 200);
+    assert_eq!(ask("192.0.2.66", fixture.backend.clone()).await, 200);
     assert_eq!(ask("198.51.100.1", forged(unknown_id())).await, 401);
 
     while guesses.try_join_next().is_some() {

@@ -6,7 +6,7 @@ use std::process::Command;
 use serde_json::{Value, json};
 use tokend::api::proto::CreateTokenRequest;
 
-use super::asking::{AUDIENCE, CLUSTER, House, review};
+use super::asking::{AUDIENCE, CLUSTER, Fixture, review};
 use super::program::{Place, find};
 use crate::support::client::{created, created_with, forged, ordinary, revoked, texts, unknown_id};
 use crate::support::http::{Reply, send};
@@ -31,16 +31,16 @@ fn status(reply: &Reply) -> Value {
 
 #[tokio::test]
 async fn a_valid_token_is_a_user_in_the_group_of_its_organization() {
-    let house = House::new().await;
+    let fixture = Fixture::new().await;
     let request = CreateTokenRequest {
         organization_id: "acme".to_owned(),
         user_id: "dev:ada é".to_owned(),
         scopes: texts(&[CLUSTER, "vault:*"]),
         ..ordinary()
     };
-    let made = created(&mut house.replica.root(), request).await;
+    let made = created(&mut fixture.replica.root(), request).await;
 
-    let printed = status(&house.review(&made.secret, &[]).await);
+    let printed = status(&fixture.review(&made.secret, &[]).await);
 
     let extra = json!({"tokend/token-id": [made.token.unwrap().id], "tokend/scopes": [CLUSTER, "vault:*"]});
     let user = json!({"username": "tokend:acme:dev:ada%20%C3%A9", "groups": ["tokend:acme"], "extra": extra});
@@ -49,8 +49,8 @@ async fn a_valid_token_is_a_user_in_the_group_of_its_organization() {
 
 #[tokio::test]
 async fn audiences_whose_scopes_the_token_has_are_granted() {
-    let house = House::new().await;
-    let mut root = house.replica.root();
+    let fixture = Fixture::new().await;
+    let mut root = fixture.replica.root();
     let cluster = created_with(&mut root, "acme", &[CLUSTER]).await.secret;
     let vault = created_with(&mut root, "acme", &["vault:*"]).await.secret;
     let both = created_with(&mut root, "acme", &[CLUSTER, "vault:*"]).await.secret;
@@ -70,7 +70,7 @@ async fn audiences_whose_scopes_the_token_has_are_granted() {
         (&both, &[""], None),
         (&both, &["tokend:root"], None),
     ] {
-        let printed = status(&house.review(secret, asked).await);
+        let printed = status(&fixture.review(secret, asked).await);
         match granted {
             Some(granted) => {
                 assert_eq!(printed["authenticated"], true, "{asked:?}: {printed}");
@@ -83,23 +83,23 @@ async fn audiences_whose_scopes_the_token_has_are_granted() {
 
 #[tokio::test]
 async fn every_invalid_token_gets_the_same_response() {
-    let house = House::new().await;
-    let mut root = house.replica.root();
+    let fixture = Fixture::new().await;
+    let mut root = fixture.replica.root();
     let gone = created_with(&mut root, "acme", &[CLUSTER]).await;
     revoked(&mut root, &gone.token.unwrap().id, "").await;
     let lacking = created_with(&mut root, "acme", &[]).await.secret;
     let elsewhere = created_with(&mut root, "other", &[CLUSTER]).await.secret;
 
     for secret in ["", "nonsense", &forged(unknown_id()), &gone.secret, &lacking, &elsewhere] {
-        let printed = status(&house.review(secret, &[AUDIENCE]).await);
+        let printed = status(&fixture.review(secret, &[AUDIENCE]).await);
         assert_eq!(printed, json!({"authenticated": false, "error": "the token is not accepted"}));
     }
 }
 
 #[tokio::test]
 async fn only_callers_that_may_verify_are_answered() {
-    let house = House::new().await;
-    let mut root = house.replica.root();
+    let fixture = Fixture::new().await;
+    let mut root = fixture.replica.root();
     let secret = created_with(&mut root, "acme", &[CLUSTER]).await.secret;
     let anywhere = created_with(&mut root, "third", &["tokend:verify:any"]).await.secret;
 
@@ -113,7 +113,7 @@ async fn only_callers_that_may_verify_are_answered() {
         let bearer = caller.map(|caller| format!("Bearer {caller}"));
         let headers: Vec<_> = bearer.iter().map(|bearer| ("authorization", &**bearer)).collect();
         let body = review(&secret, &[]).to_string();
-        let reply = send(house.replica.http, "POST", PATH, &headers, &body).await;
+        let reply = send(fixture.replica.http, "POST", PATH, &headers, &body).await;
         assert_eq!(reply.status, expected, "{reply:?}");
         assert_eq!(reply.body.contains("authenticated\":"), expected == 200, "{reply:?}");
     }
@@ -121,8 +121,8 @@ async fn only_callers_that_may_verify_are_answered() {
 
 #[tokio::test]
 async fn anything_but_a_token_review_is_invalid() {
-    let house = House::new().await;
-    let bearer = format!("Bearer {}", house.backend);
+    let fixture = Fixture::new().await;
+    let bearer = format!("Bearer {}", fixture.backend);
     let good = review("nonsense", &[]).to_string();
     let many: Vec<String> = (0..65).map(|number| format!("scope{number}")).collect();
     let many: Vec<&str> = many.iter().map(String::as_str).collect();
@@ -135,11 +135,11 @@ async fn anything_but_a_token_review_is_invalid() {
         good.replace("token\"", "tokens\""),
         review("nonsense", &many).to_string(),
     ] {
-        let reply = send(house.replica.http, "POST", PATH, &[("authorization", &bearer)], &body).await;
+        let reply = send(fixture.replica.http, "POST", PATH, &[("authorization", &bearer)], &body).await;
         assert_eq!(reply.status, 400, "{body}");
         assert!(reply.body.starts_with(r#"{"error":"invalid_request","#), "{reply:?}");
     }
-    let reply = send(house.replica.http, "POST", PATH, &[("authorization", &bearer)], &good).await;
+    let reply = send(fixture.replica.http, "POST", PATH, &[("authorization", &bearer)], &good).await;
     assert_eq!(reply.status, 200);
 }
 
@@ -152,19 +152,19 @@ async fn without_its_configuration_the_path_does_not_exist() {
 #[tokio::test]
 async fn request_and_replies_are_what_kubernetes_publishes() {
     let Some(program) = find("kubernetes-validate") else { return };
-    let house = House::new().await;
-    let secret = created_with(&mut house.replica.root(), "acme", &[CLUSTER, "vault:*"]).await.secret;
+    let fixture = Fixture::new().await;
+    let secret = created_with(&mut fixture.replica.root(), "acme", &[CLUSTER, "vault:*"]).await.secret;
     let place = Place::new();
     let fits = |name: &str, text: &str| {
         let file = place.write(name, text);
         let mut command = Command::new(&program);
         command.args(["--strict", "--quiet", "--no-warn", &file]).output().unwrap().status.success()
     };
-    let yes = house.review(&secret, &[AUDIENCE, "vault:login"]).await.body;
+    let yes = fixture.review(&secret, &[AUDIENCE, "vault:login"]).await.body;
 
     assert!(fits("request.json", &review(&secret, &[AUDIENCE]).to_string()));
     assert!(fits("yes.json", &yes));
-    assert!(fits("no.json", &house.review("nonsense", &[]).await.body));
+    assert!(fits("no.json", &fixture.review("nonsense", &[]).await.body));
     // The check does look at the fields.
     assert!(!fits("misspelt.json", &yes.replace("username", "userName")));
     assert!(!fits("untyped.json", &yes.replace(r#"["tokend:acme"]"#, r#""tokend:acme""#)));

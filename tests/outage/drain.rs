@@ -36,12 +36,12 @@ async fn draining_within(limit: Duration) -> Replica {
 async fn watch(replica: &Replica) -> Streaming<HealthCheckResponse> {
     let request = HealthCheckRequest { service: SERVICE.to_owned() };
     let mut watch = HealthClient::new(replica.channel()).watch(request).await.unwrap().into_inner();
-    assert_eq!(said(&mut watch).await, Some(ServingStatus::Serving as i32));
+    assert_eq!(next_status(&mut watch).await, Some(ServingStatus::Serving as i32));
     watch
 }
 
 /// Returns the next message of a watch; `None`: it has ended.
-async fn said(watch: &mut Streaming<HealthCheckResponse>) -> Option<i32> {
+async fn next_status(watch: &mut Streaming<HealthCheckResponse>) -> Option<i32> {
     in_time("the watch", watch.message()).await.ok().flatten().map(|response| response.status)
 }
 
@@ -90,7 +90,7 @@ async fn health_changes_before_running_calls_end_and_the_replica_exits() {
     let blocked = Blocked::start(&replica).await;
 
     let ending = replica.shut_down();
-    assert_eq!(said(&mut health).await, Some(ServingStatus::NotServing as i32));
+    assert_eq!(next_status(&mut health).await, Some(ServingStatus::NotServing as i32));
     assert!(!ending.has_come(), "a call is running");
     let answer = blocked.release().await.unwrap().into_inner();
 
@@ -107,8 +107,8 @@ async fn a_watch_of_health_is_notified_and_does_not_delay_the_shutdown() {
     let ending = replica.shut_down();
 
     for watch in [&mut first, &mut second] {
-        assert_eq!(said(watch).await, Some(ServingStatus::NotServing as i32));
-        eventually("the watch ends", async || said(watch).await.is_none().then_some(())).await;
+        assert_eq!(next_status(watch).await, Some(ServingStatus::NotServing as i32));
+        eventually("the watch ends", async || next_status(watch).await.is_none().then_some(())).await;
     }
     ending.outcome().await.unwrap();
 }

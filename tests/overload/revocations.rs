@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use tokend::api::proto::DisableTokenRequest;
 
+use crate::support::assorted_tokens::tokens_of_all_sorts;
 use crate::support::client::{Client, created, ordinary, revocation};
-use crate::support::crowd::tokens_of_all_sorts;
 use crate::support::flood::{Calls, Flood, Server, kinds, low_priority_runtime};
 use crate::support::replica::Installation;
 

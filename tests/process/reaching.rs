@@ -9,9 +9,9 @@ use super::rpc;
 /// Lists tokens, which must fail, and returns the error message.
 fn failure(variables: &[(&str, &str)]) -> String {
     let output = run(&["token", "list"], variables, "");
-    let said = text(&output.stderr);
-    assert_eq!((output.status.code(), &*output.stdout), (Some(1), &b""[..]), "{said}");
-    said
+    let message = text(&output.stderr);
+    assert_eq!((output.status.code(), &*output.stdout), (Some(1), &b""[..]), "{message}");
+    message
 }
 
 /// Starts a server with TLS for `localhost`; returns it with its CA's file and another CA's.
@@ -54,7 +54,7 @@ fn missing_and_unexpected_tls_are_distinguished() {
     let place = Place::new();
     let (_server, port, [ca, other]) = with_tls(&place);
     let root = place.root_secret();
-    let said = |address: &str, ca: &str| {
+    let error_for = |address: &str, ca: &str| {
         let address = address.replace("PORT", &port);
         failure(&[("TOKEND_ADDRESS", &address), ("TOKEND_CA", ca), ("TOKEND_SECRET", &root)])
     };
@@ -64,8 +64,8 @@ fn missing_and_unexpected_tls_are_distinguished() {
         ("https://localhost:PORT", &other, "pass its CA with --ca or TOKEND_CA"),
         ("https://127.0.0.1:PORT", &ca, "its certificate is for another name"),
     ] {
-        let said = said(address, ca);
-        assert!(said.contains(advice) && said.contains("TOKEND_ADDRESS"), "{address}: {said}");
+        let message = error_for(address, ca);
+        assert!(message.contains(advice) && message.contains("TOKEND_ADDRESS"), "{address}: {message}");
     }
 
     // A container has no CAs of its own: one that is given is enough.
@@ -79,11 +79,11 @@ fn missing_and_unexpected_tls_are_distinguished() {
     let mut server = plain.serve();
     let address = server.ready();
     let encrypted = address.replace("http://", "https://");
-    let said = failure(&[("TOKEND_ADDRESS", &encrypted), ("TOKEND_SECRET", &root)]);
-    assert!(said.contains("write http:// in the address"), "{said}");
+    let message = failure(&[("TOKEND_ADDRESS", &encrypted), ("TOKEND_SECRET", &root)]);
+    assert!(message.contains("write http:// in the address"), "{message}");
     server.stop();
-    let said = failure(&[("TOKEND_ADDRESS", &address), ("TOKEND_SECRET", &root)]);
-    assert!(said.contains("nothing listens there: start tokend"), "{said}");
+    let message = failure(&[("TOKEND_ADDRESS", &address), ("TOKEND_SECRET", &root)]);
+    assert!(message.contains("nothing listens there: start tokend"), "{message}");
     let health = run(&["healthcheck", "--address", &address], &[], "");
     assert!(text(&health.stderr).contains("(--address): nothing listens there"), "{}", text(&health.stderr));
 }
@@ -95,8 +95,8 @@ fn a_mistyped_or_invalid_secret_is_reported_with_its_setting() {
     let (address, root) = (server.ready(), place.root_secret());
     let mistyped = format!("{}{}", &root[..76 - 1], if root.ends_with('0') { "1" } else { "0" });
     assert_eq!(mistyped.len(), root.len());
-    let said = failure(&[("TOKEND_ADDRESS", &address), ("TOKEND_SECRET", &mistyped)]);
-    assert!(said.contains("TOKEND_SECRET") && said.contains("checksum"), "{said}");
+    let message = failure(&[("TOKEND_ADDRESS", &address), ("TOKEND_SECRET", &mistyped)]);
+    assert!(message.contains("TOKEND_SECRET") && message.contains("checksum"), "{message}");
 
     let made = rpc::create(&address, &root, "ada").unwrap();
     let id = made.token.unwrap().id;
@@ -104,10 +104,10 @@ fn a_mistyped_or_invalid_secret_is_reported_with_its_setting() {
     assert!(run(&["token", "revoke", &id], &as_root, "").status.success());
     let file = place.file("secret", &made.secret, 0o600);
     for (setting, value) in [("TOKEND_SECRET", &made.secret), ("TOKEND_SECRET_FILE", &file)] {
-        let said = failure(&[("TOKEND_ADDRESS", &address), (setting, value)]);
-        assert!(said.contains(setting) && said.contains("CREDENTIAL_REVOKED"), "{said}");
+        let message = failure(&[("TOKEND_ADDRESS", &address), (setting, value)]);
+        assert!(message.contains(setting) && message.contains("CREDENTIAL_REVOKED"), "{message}");
     }
     let exposed = place.file("exposed", &root, 0o644);
-    let said = failure(&[("TOKEND_ADDRESS", &address), ("TOKEND_SECRET_FILE", &exposed)]);
-    assert!(said.contains("others can read the file that TOKEND_SECRET_FILE names"), "{said}");
+    let message = failure(&[("TOKEND_ADDRESS", &address), ("TOKEND_SECRET_FILE", &exposed)]);
+    assert!(message.contains("others can read the file that TOKEND_SECRET_FILE names"), "{message}");
 }

@@ -85,8 +85,8 @@ impl Call {
             }
             Self::Guess => {
                 let bearer = format!("Bearer {}", forged(unknown_id()));
-                let mut stranger = bearing(server.channel(), &[&bearer]);
-                stranger.list_tokens(ListTokensRequest::default()).await.is_ok()
+                let mut unauthenticated = bearing(server.channel(), &[&bearer]);
+                unauthenticated.list_tokens(ListTokensRequest::default()).await.is_ok()
             }
         }
     }

@@ -2,10 +2,10 @@
 //! process on separate sockets, their clients, and helpers for refusals. Each suite includes it as
 //! a module and uses the part that it needs.
 
+pub(crate) mod assorted_tokens;
 pub(crate) mod client;
 pub(crate) mod cluster;
 pub(crate) mod contract;
-pub(crate) mod crowd;
 pub(crate) mod database;
 pub(crate) mod flood;
 pub(crate) mod http;

@@ -148,11 +148,11 @@ async fn every_change_is_logged_once_with_actor_changes_and_owner() {
 async fn a_refused_change_leaves_no_trace() {
     let replica = Replica::start().await;
     let database = &replica.installation.database;
-    let mut stranger = replica.caller("other", &["tokend:write"]).await;
+    let mut outsider = replica.caller("other", &["tokend:write"]).await;
     let id = token(&mut replica.root()).await;
     let before = database.count("SELECT count(*) FROM token_events").await;
 
-    let outcome = stranger.revoke_token(revocation(&id, "")).await;
+    let outcome = outsider.revoke_token(revocation(&id, "")).await;
 
     refused(outcome, Code::NotFound, "TOKEN_NOT_FOUND");
     assert_eq!(database.count("SELECT count(*) FROM token_events").await, before);

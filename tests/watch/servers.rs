@@ -88,8 +88,8 @@ async fn watchers_are_notified_of_possible_gaps_after_a_crash_of_postgres() {
     server.kill();
     server.go_on();
 
-    let told = |status: Status| check(&status, Code::FailedPrecondition, "POSITION_TOO_OLD");
-    told(watcher.end().await);
+    let position_too_old = |status: Status| check(&status, Code::FailedPrecondition, "POSITION_TOO_OLD");
+    position_too_old(watcher.end().await);
     // Also after a position from before the crash, as soon as the feed follows the restarted server.
     let request =
         tokend::api::proto::WatchTokensRequest { after: watcher.position.clone(), ..Default::default() };
@@ -101,7 +101,7 @@ async fn watchers_are_notified_of_possible_gaps_after_a_crash_of_postgres() {
             }
         }
     };
-    told(in_time("a refusal", refused).await);
+    position_too_old(in_time("a refusal", refused).await);
     let (mut anew, _) = Watcher::start(&mut root, "").await;
     let id = eventually("a token", async || root.create_token(ordinary()).await.ok()).await;
     let id = id.into_inner().token.unwrap().id;
