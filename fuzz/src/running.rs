@@ -110,6 +110,7 @@ fn config(database: Route, keyring: Arc<Keyring>, prefix: Prefix, cost: DurableC
             interval: Duration::from_hours(1),
         },
         sampling: Sampling::off(),
+        console_origin: None,
         integrations: IntegrationsConfig { ext_authz: true, ..IntegrationsConfig::default() },
         drain_timeout: Duration::from_secs(1),
     }

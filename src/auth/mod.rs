@@ -3,4 +3,5 @@
 
 pub mod callers;
 pub mod peer;
+pub mod sessions;
 mod throttle;

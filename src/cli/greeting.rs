@@ -21,6 +21,8 @@ pub(super) struct Greeting<'a> {
     pub(super) secret: Option<&'a SecretString>,
     /// The path of the secret.
     pub(super) secret_path: &'a Path,
+    /// The address of the console, if it is served.
+    pub(super) console: Option<String>,
 }
 
 impl Greeting<'_> {
@@ -60,6 +62,9 @@ or with grpcurl, which takes the secret from the environment:
 
 "
         )?;
+        if let Some(console) = &self.console {
+            write!(output, "or in a browser, where you sign in with the secret:\n\n  {console}\n\n")?;
+        }
         output.flush()
     }
 }
@@ -99,6 +104,7 @@ mod tests {
             encrypted: false,
             secret,
             secret_path: Path::new(path),
+            console: Some("http://tokend.localhost:50080/".to_owned()),
         };
         let mut output = Vec::new();
         greeting.write(&mut output).unwrap();
@@ -116,6 +122,7 @@ mod tests {
             "\n  TOKEND_SECRET_FILE=/data/root-secret tokend token create --user u --name n --ttl 30d\n"
         ));
         assert!(text.contains("-H 'authorization: Bearer ${TOKEND_SECRET}'"));
+        assert!(text.ends_with("\n  http://tokend.localhost:50080/\n\n"), "{text}");
     }
 
     #[test]

@@ -21,6 +21,7 @@ use super::greeting::Greeting;
 use super::private_postgres::keep_running;
 use super::signals::{self, Shutdown};
 use super::{CommandError, open_files};
+use crate::api::console::Site;
 use crate::config::{Migration, ServeSettings, Storage, read_certificates, read_keyring};
 use crate::embedded::{Cluster, Durability};
 use crate::jobs::reload::Origins;
@@ -59,7 +60,8 @@ pub(super) fn run(mut settings: ServeSettings, storage: Storage) -> Result<(), C
             settings.otlp_endpoint.as_deref(),
         )?)
     };
-    let listeners = 1 + u64::from(settings.http_listen.is_some());
+    let listeners =
+        1 + u64::from(settings.http_listen.is_some()) + u64::from(settings.console.listen.is_some());
     open_files::fit(&mut settings.limits, listeners, settings.database_connections);
     let tls = settings.tls.clone().map(ServerTls::load).transpose()?.map(Arc::new);
     let (listeners, shutdown, hangups) = runtime.block_on(prepare(&settings, &telemetry))?;
@@ -100,7 +102,22 @@ async fn prepare(
         Some(address) => Some(bind(address).await?),
         None => None,
     };
-    Ok((Listeners { grpc, http }, shutdown, hangups))
+    let console = match settings.console.listen {
+        Some(address) => bind_console(address).await,
+        None => None,
+    };
+    Ok((Listeners { grpc, http, console }, shutdown, hangups))
+}
+
+/// Binds the console's address. Without it the rest is served: it is a convenience, and often on by default.
+async fn bind_console(address: SocketAddr) -> Option<TcpListener> {
+    let bound = bind(address).await;
+    bound
+        .inspect_err(|error| {
+            let error = error as &dyn std::error::Error;
+            tracing::warn!(error, "the console is not served: choose another --console-listen");
+        })
+        .ok()
 }
 
 /// Binds an address; on a system without IPv6, the IPv4 wildcard instead of the IPv6 one.
@@ -132,6 +149,7 @@ impl Service {
         keyring_file: Option<PathBuf>,
     ) -> Result<(), CommandError> {
         let origins = self.origins(keyring_file);
+        let console_link = self.console_link();
         let settings = self.settings;
         let config = ServerConfig {
             tls: self.tls,
@@ -153,12 +171,16 @@ impl Service {
             retention: settings.retention,
             sampling: settings.sampling,
             integrations: settings.integrations,
+            console_origin: settings.console.origin,
             drain_timeout: settings.drain_timeout,
         };
         let address = self.listeners.grpc.local_addr().unwrap_or(settings.listen);
         tracing::info!("listening on {address}");
         if let Some(Ok(address)) = self.listeners.http.as_ref().map(TcpListener::local_addr) {
             tracing::info!("HTTP on {address}");
+        }
+        if let Some(link) = console_link {
+            tracing::info!("console at {link}");
         }
         let requested = self.shutdown.requested();
         let served = self.runtime.block_on(server::run(config, self.listeners, requested));
@@ -212,6 +234,13 @@ impl Service {
         }
     }
 
+    /// Returns the address of the console, if it is served.
+    fn console_link(&self) -> Option<String> {
+        let address = self.listeners.console.as_ref()?.local_addr().ok()?;
+        let origin = self.settings.console.origin.as_ref();
+        Some(Site::new(origin, self.tls.is_some(), address.port()).link())
+    }
+
     /// Prints the greeting. Nothing is lost if it is not read: the secret is in its file.
     fn greet(&self, secret: &SecretString, data: &DataDir) {
         let greeting = Greeting {
@@ -220,6 +249,7 @@ impl Service {
             encrypted: self.tls.is_some(),
             secret: io::stdout().is_terminal().then_some(secret),
             secret_path: &data.root_secret_path(),
+            console: self.console_link(),
         };
         if let Err(error) = greeting.write(&mut io::stdout().lock()) {
             let path = greeting.secret_path.display();

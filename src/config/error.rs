@@ -205,6 +205,21 @@ pub enum ConfigError {
         /// What is wrong.
         problem: FieldError,
     },
+    /// The console's origin is invalid.
+    #[error("--console-origin is no origin: it {0}")]
+    ConsoleOrigin(FieldError),
+    /// The console can be reached from other machines, but by no name.
+    #[error(
+        "the console listens on {0}, which is not loopback: say by which name browsers reach it, as in \
+         --console-origin https://tokens.example.org"
+    )]
+    ConsoleWithoutOrigin(SocketAddr),
+    /// The console's origin is not encrypted.
+    #[error(
+        "--console-origin must be https://, since secrets are typed there; http:// is for the names of loopback, or for \
+         a network that --insecure-plaintext trusts, and never beside --tls-certificate"
+    )]
+    ConsoleOriginPlaintext,
     /// The scope required for the API server's tokens is invalid.
     #[error("--token-review is not a scope: it {0}")]
     TokenReview(FieldError),

@@ -14,8 +14,9 @@ use zeroize::Zeroizing;
 use super::ConfigError;
 use super::database_url::DatabaseUrl;
 use super::values::{
-    CacheBytes, ConnectionAge, DatabasePooling, DrainTimeout, ExpiryWarnings, LastUseInterval, LogFilter,
-    MaxStaleness, OutageGrace, ResponseMemoryBytes, SampleRatio, Switch, TokenRetention, TrustedProxies,
+    CacheBytes, ConnectionAge, ConsoleListen, DatabasePooling, DrainTimeout, ExpiryWarnings, LastUseInterval,
+    LogFilter, MaxStaleness, OutageGrace, ResponseMemoryBytes, SampleRatio, Switch, TokenRetention,
+    TrustedProxies,
 };
 use crate::secret::private_file::is_exposed;
 use crate::telemetry::LogFormat;
@@ -26,6 +27,8 @@ use crate::telemetry::LogFormat;
 pub(super) struct FileSettings {
     pub(super) listen: Option<SocketAddr>,
     pub(super) http_listen: Option<SocketAddr>,
+    pub(super) console_listen: Option<ConsoleListen>,
+    pub(super) console_origin: Option<String>,
     pub(super) data_dir: Option<PathBuf>,
     pub(super) database_url: Option<DatabaseUrl>,
     pub(super) direct_database_url: Option<DatabaseUrl>,

@@ -11,7 +11,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::link_flags::{TlsFlags, TracingFlags};
+use super::link_flags::{ConsoleFlags, TlsFlags, TracingFlags};
 use super::values::{
     CacheBytes, ConnectionAge, DatabasePooling, DrainTimeout, ExpiryWarnings, LastUseInterval, LogFilter,
     MaxStaleness, OutageGrace, ResponseMemoryBytes, TokenRetention, TrustedProxies,
@@ -31,6 +31,8 @@ pub struct ServeFlags {
     pub(super) tls: TlsFlags,
     #[command(flatten)]
     pub(super) tracing: TracingFlags,
+    #[command(flatten)]
+    pub(super) console: ConsoleFlags,
 
     /// Address to serve gRPC on, as IP:PORT [env: TOKEND_LISTEN] [default: 127.0.0.1:50051]
     #[arg(long, value_name = "IP:PORT", help_heading = "Serving")]

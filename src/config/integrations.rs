@@ -19,6 +19,7 @@ pub(super) fn integrations(
     sources: &mut Sources<'_>,
     mut flags: IntegrationFlags,
     http_listen: Option<SocketAddr>,
+    console_listen: Option<SocketAddr>,
 ) -> Result<IntegrationsConfig, ConfigError> {
     let token_review = token_review(sources, &mut flags)?;
     if token_review.is_some() && http_listen.is_none() {
@@ -41,8 +42,10 @@ pub(super) fn integrations(
     let identity_headers = prefix.map(|prefix| IdentityHeaders::with_prefix(&prefix)).transpose();
     let identity_headers = identity_headers.map_err(ConfigError::IdentityHeaderPrefix)?;
     let asked = ext_authz || http_listen.is_some();
+    // A proxy may stand before the console, too.
+    let proxied = console_listen.is_some();
     for (flag, given) in [
-        ("--trusted-proxies", trusted_proxies.is_some()),
+        ("--trusted-proxies", trusted_proxies.is_some() && !proxied),
         ("--gateway-organization", organization.is_some()),
         ("--identity-header-prefix", identity_headers.is_some()),
     ] {

@@ -1,4 +1,4 @@
-//! Flags of serve for TLS and for the export of spans. A part of `flags`, with the same rules:
+//! Flags of serve for TLS, for the export of spans and for the console. A part of `flags`, with the same rules:
 //! every value is optional, and the help texts are the manual.
 
 #![expect(clippy::doc_markdown, reason = "these comments are help texts, shown as they stand")]
@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::values::SampleRatio;
+use super::values::{ConsoleListen, SampleRatio};
 
 /// How the listeners are secured.
 #[derive(Args)]
@@ -51,4 +51,19 @@ pub(super) struct TracingFlags {
     /// [default: 0.01]
     #[arg(long, value_name = "RATIO", help_heading = "Logging")]
     pub(super) trace_sample_ratio: Option<SampleRatio>,
+}
+
+/// Flags of the console.
+#[derive(Args)]
+pub(super) struct ConsoleFlags {
+    /// Address to serve the console on, the pages for people, as IP:PORT, or off; with TLS if gRPC has it. If the port is
+    /// taken, the rest is served without it [env: TOKEND_CONSOLE_LISTEN] [default: 127.0.0.1:50080 with the private
+    /// Postgres, else off]
+    #[arg(long, value_name = "IP:PORT", help_heading = "Console")]
+    pub(super) console_listen: Option<ConsoleListen>,
+
+    /// Origin by which browsers reach the console, exactly as they send it, such as https://tokens.example.org; it answers
+    /// by no other name [env: TOKEND_CONSOLE_ORIGIN] [default: the names of loopback]
+    #[arg(long, value_name = "ORIGIN", help_heading = "Console")]
+    pub(super) console_origin: Option<String>,
 }

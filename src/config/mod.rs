@@ -2,6 +2,7 @@
 //! commands alone: `resolve` turns a command's flags into its settings and parses every value once.
 //! Accesses no database and no socket, and no error contains a password, a key or a secret.
 
+mod console;
 mod database_tls;
 mod database_uri;
 mod database_url;
@@ -30,8 +31,8 @@ pub use flags::{
 };
 pub use keyring::read_keyring;
 pub use settings::{
-    BootstrapSettings, DataSettings, DatabaseSettings, DatabaseTarget, KeyStatusSettings, LogSettings,
-    MigrateSettings, Migration, ServeSettings, Storage,
+    BootstrapSettings, ConsoleSettings, DataSettings, DatabaseSettings, DatabaseTarget, KeyStatusSettings,
+    LogSettings, MigrateSettings, Migration, ServeSettings, Storage,
 };
 pub use tls::read_certificates;
 pub use values::{

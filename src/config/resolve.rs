@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use super::ConfigError;
+use super::console::console;
 use super::environment::Environment;
 use super::flags::{
     BootstrapFlags, DataFlags, DatabaseFlags, KeyStatusFlags, MigrateFlags, PrefixFlags, ServeFlags,
@@ -78,8 +79,10 @@ impl ServeFlags {
             }
             ConfigError::demand("--allow-fsync-off", !self.allow_fsync_off, "without a database URL")?;
         }
+        let console = console(&mut sources, self.console, &storage, (tls.is_some(), plaintext))?;
         let settings = ServeSettings {
-            integrations: integrations(&mut sources, self.integrations, http_listen)?,
+            integrations: integrations(&mut sources, self.integrations, http_listen, console.listen)?,
+            console,
             sampling,
             otlp_endpoint,
             listen,

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::values::LogFilter;
+use crate::api::grpc::Origin;
 use crate::api::http::config::IntegrationsConfig;
 use crate::domain::CertificateMappings;
 use crate::jobs::retention::Retention;
@@ -83,6 +84,8 @@ pub struct ServeSettings {
     pub listen: SocketAddr,
     /// The address for HTTP, if it is served.
     pub http_listen: Option<SocketAddr>,
+    /// Where the console is served.
+    pub console: ConsoleSettings,
     /// The TLS files; `None`: plaintext.
     pub tls: Option<TlsFiles>,
     /// What client certificates allow.
@@ -121,6 +124,15 @@ pub struct ServeSettings {
     pub drain_timeout: Duration,
     /// Logging.
     pub log: LogSettings,
+}
+
+/// Where the console is served.
+#[derive(Debug, Clone, Default)]
+pub struct ConsoleSettings {
+    /// Its address; `None`: it is off.
+    pub listen: Option<SocketAddr>,
+    /// The origin by which browsers reach it; `None`: the names of loopback.
+    pub origin: Option<Origin>,
 }
 
 /// Settings of `tokend bootstrap`.

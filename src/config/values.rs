@@ -1,6 +1,7 @@
 //! Setting types that the standard library lacks: each parses once, with its bounds. Used by flags,
 //! environment and file alike, so that the same rule applies in each. Errors do not repeat the value.
 
+use std::net::SocketAddr;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -52,6 +53,9 @@ pub enum ValueError {
     /// Not networks, or one that is far too wide.
     #[error("expected networks separated by commas, such as 10.0.0.0/8,192.0.2.7/32, none wider than /8")]
     TrustedProxies,
+    /// Not an address, and not off.
+    #[error("expected IP:PORT, such as 127.0.0.1:50080, or off")]
+    ConsoleListen,
     /// Not a boolean.
     #[error("expected true or false")]
     Switch,
@@ -352,5 +356,36 @@ impl FromStr for Switch {
             "false" | "0" => Ok(Self(false)),
             _ => Err(ValueError::Switch),
         }
+    }
+}
+
+/// The address of the console, or none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub(super) struct ConsoleListen(Option<SocketAddr>);
+
+impl ConsoleListen {
+    /// Returns the address.
+    pub(super) fn get(self) -> Option<SocketAddr> {
+        self.0
+    }
+}
+
+impl FromStr for ConsoleListen {
+    type Err = ValueError;
+
+    fn from_str(text: &str) -> Result<Self, ValueError> {
+        if text == "off" {
+            return Ok(Self(None));
+        }
+        text.parse().map(|address| Self(Some(address))).map_err(|_| ValueError::ConsoleListen)
+    }
+}
+
+impl TryFrom<String> for ConsoleListen {
+    type Error = ValueError;
+
+    fn try_from(text: String) -> Result<Self, ValueError> {
+        text.parse()
     }
 }

@@ -10,6 +10,7 @@ pub mod page;
 pub mod percent;
 pub mod policy;
 pub mod root;
+pub mod session;
 pub mod size;
 
 pub use tokend_core::domain::{

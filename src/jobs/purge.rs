@@ -1,5 +1,6 @@
 //! Deletes data that is no longer needed: changes that every feed has handled, the rows of replicas
-//! that are gone, and requests that can no longer be repeated after a day. Any replica may do it.
+//! that are gone, requests that can no longer be repeated after a day, and sessions that are over. Any
+//! replica may do it.
 
 use std::time::Duration;
 
@@ -13,11 +14,13 @@ pub async fn run(store: Store) {
     loop {
         let purged = async {
             let (changes, replicas) = (store.purge_changes().await?, store.purge_replicas().await?);
-            Ok((changes, replicas, store.purge_requests().await?))
+            Ok((changes, replicas, store.purge_requests().await?, store.purge_sessions().await?))
         };
         let purged: Result<_, crate::store::StoreError> = purged.await;
         match purged {
-            Ok((changes, replicas, requests)) => tracing::debug!(changes, replicas, requests, "purged"),
+            Ok((changes, replicas, requests, sessions)) => {
+                tracing::debug!(changes, replicas, requests, sessions, "purged");
+            }
             Err(error) => {
                 let error = &error as &dyn std::error::Error;
                 tracing::warn!(error, "old changes were not purged; trying again later");

@@ -20,11 +20,19 @@ pub enum Integration {
     ExtAuthz,
     /// Kubernetes' `TokenReview`.
     TokenReview,
+    /// The pages of the console.
+    Console,
 }
 
 impl Integration {
-    const ALL: [Self; 5] =
-        [Self::Introspection, Self::Revocation, Self::ForwardAuth, Self::ExtAuthz, Self::TokenReview];
+    const ALL: [Self; 6] = [
+        Self::Introspection,
+        Self::Revocation,
+        Self::ForwardAuth,
+        Self::ExtAuthz,
+        Self::TokenReview,
+        Self::Console,
+    ];
 
     /// Returns the integration's label value.
     #[must_use]
@@ -35,6 +43,7 @@ impl Integration {
             Self::ForwardAuth => "forward_auth",
             Self::ExtAuthz => "ext_authz",
             Self::TokenReview => "token_review",
+            Self::Console => "console",
         }
     }
 }

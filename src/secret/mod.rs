@@ -7,11 +7,13 @@ mod keyring;
 pub mod private_file;
 mod request;
 mod seal;
+mod session;
 
 pub use durable::{DurableCost, DurableError, DurableHash};
 pub use keyring::{CurrentKeyring, Keyring, KeyringError, MacMatch};
 pub use request::{RequestContext, RequestId, RequestIdError, RequestSalt};
 pub use seal::{SealHeader, SealedEvents};
+pub use session::{FormNonce, SessionKey};
 pub use tokend_core::secret::{
     FormatError, KeyId, Mac, MacKey, Prefix, PrefixError, Secret, TokenId, TokenIdError,
 };

@@ -41,6 +41,11 @@ impl RequestId {
         Ok(Self(Zeroizing::new(uuid.into_bytes())))
     }
 
+    /// Makes one of 16 bytes that nobody can guess.
+    pub(super) fn of_random(bytes: [u8; 16]) -> Self {
+        Self(Zeroizing::new(uuid::Builder::from_random_bytes(bytes).into_uuid().into_bytes()))
+    }
+
     /// Returns the MAC by which a caller's request is found again. Needs no key, so that replicas with
     /// different rings agree on it and a lost key is noticed.
     #[must_use]

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use tokio::net::TcpListener;
 
+use crate::api::grpc::Origin;
 use crate::api::http::config::IntegrationsConfig;
 use crate::domain::CertificateMappings;
 use crate::jobs::reload::Origins;
@@ -99,6 +100,8 @@ pub struct ServerConfig {
     pub sampling: Sampling,
     /// The integrations that are enabled, and for which clients.
     pub integrations: IntegrationsConfig,
+    /// The origin by which browsers reach the console; `None`: the names of loopback.
+    pub console_origin: Option<Origin>,
     /// How long calls may continue after the shutdown began.
     pub drain_timeout: Duration,
 }
@@ -117,11 +120,13 @@ pub struct Listeners {
     pub grpc: TcpListener,
     /// For metrics, health and the HTTP integrations.
     pub http: Option<TcpListener>,
+    /// For the console.
+    pub console: Option<TcpListener>,
 }
 
 impl From<TcpListener> for Listeners {
     fn from(grpc: TcpListener) -> Self {
-        Self { grpc, http: None }
+        Self { grpc, http: None, console: None }
     }
 }
 

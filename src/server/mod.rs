@@ -11,6 +11,7 @@ use tonic::service::Routes;
 use tonic_reflection::pb::{v1, v1alpha};
 
 mod config;
+mod console;
 mod readiness;
 
 pub use config::{Limits, Listeners, ServeError, ServerConfig, Timeouts};
@@ -27,7 +28,7 @@ use crate::api::grpc::{
 };
 use crate::api::health::{self, Health};
 use crate::api::http::integrations::Integrations;
-use crate::api::{grpc, http, proto};
+use crate::api::{self, grpc, http, proto};
 use crate::changefeed::announce;
 use crate::changefeed::hub::Hub;
 use crate::clock;
@@ -81,7 +82,7 @@ pub async fn run(
     listeners: impl Into<Listeners>,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> Result<(), ServeError> {
-    let Listeners { grpc, http } = listeners.into();
+    let Listeners { grpc, http, console } = listeners.into();
     let timeouts = config.limits.timeouts;
     let (mut running, draining, service, integrations, requests) = wire(&config)?;
     let metrics = || Arc::clone(&running.metrics);
@@ -105,7 +106,21 @@ pub async fn run(
             requests: requests.clone(),
         };
         // Not one of the jobs: it continues to serve while calls are drained.
-        serving_http.spawn(http::listener::serve(incoming, sources, integrations, timeouts.head));
+        let integrations = Arc::clone(&integrations);
+        serving_http.spawn(async move {
+            http::listener::serve(incoming, sources, integrations, timeouts.head).await;
+            "HTTP"
+        });
+    }
+    if let Some(listener) = console {
+        let console = console::build(&config, &running.store, integrations, &listener);
+        let (tls, limits) = (tls(Protocol::Http), limits(Beyond::Wait));
+        let incoming = listener::accept(listener, tls, limits, requests.clone(), metrics());
+        let requests = requests.clone();
+        serving_http.spawn(async move {
+            api::console::listener::serve(incoming, console, requests, timeouts.head).await;
+            "console"
+        });
     }
     let http_ended = ended(&mut serving_http);
     tokio::pin!(http_ended);
@@ -132,14 +147,14 @@ pub async fn run(
     let opened = tokio::select! {
         opened = &mut opening => Some(opened?),
         () = &mut serving => return Err(ServeError::Ended("gRPC")),
-        () = &mut http_ended => return Err(ServeError::Ended("HTTP")),
+        name = &mut http_ended => return Err(ServeError::Ended(name)),
         () = &mut shutdown => None,
     };
     if opened.is_some() {
         running.begin(&config);
         tokio::select! {
             () = &mut serving => return Err(ServeError::Ended("gRPC")),
-            () = &mut http_ended => return Err(ServeError::Ended("HTTP")),
+            name = &mut http_ended => return Err(ServeError::Ended(name)),
             () = &mut shutdown => {}
         }
     }
@@ -156,10 +171,11 @@ pub async fn run(
     Ok(())
 }
 
-/// Waits for a task that never ends by itself; never completes if there is none.
-async fn ended(tasks: &mut JoinSet<()>) {
-    if tasks.join_next().await.is_none() {
-        pending::<()>().await;
+/// Waits for a task that never ends by itself, and returns its name; never completes if there is none.
+async fn ended(tasks: &mut JoinSet<&'static str>) -> &'static str {
+    match tasks.join_next().await {
+        Some(ended) => ended.unwrap_or("HTTP"),
+        None => pending().await,
     }
 }
 

@@ -49,6 +49,7 @@ mod route;
 mod rows;
 mod seal_checks;
 mod seals;
+mod sessions;
 mod tokens;
 mod transaction;
 mod uses;

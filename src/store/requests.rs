@@ -114,6 +114,24 @@ impl Transaction {
         known.map(Some).ok_or_else(|| sqlx::Error::RowNotFound.into())
     }
 
+    /// Overwrites what the secret of a completed request is derived from. The row stays, so that the same request
+    /// sent again makes no second token.
+    ///
+    /// # Errors
+    /// [`StoreError`], as for every statement.
+    pub async fn forget_request(&mut self, request_mac: &[u8; 32]) -> Result<(), StoreError> {
+        // No key has this id, so nothing is derived.
+        sqlx::query!(
+            "UPDATE token_requests SET key_id = $2, salt = $3 WHERE request_mac = $1",
+            request_mac,
+            &[0_u8; 8],
+            &[0_u8; 32]
+        )
+        .execute(self)
+        .await?;
+        Ok(())
+    }
+
     /// Returns whether a request was completed within the last 24 hours.
     ///
     /// # Errors

@@ -11,7 +11,7 @@ use crate::domain::{
 use crate::secret::{RequestId, TokenId};
 use crate::store::{Stored, Terms};
 
-const RPC: &str = "CreateToken";
+pub(super) const RPC: &str = "CreateToken";
 
 /// The fields of a `CreateToken` request.
 #[derive(Debug, Clone)]
@@ -51,7 +51,7 @@ impl Actions {
             None => None,
         };
         if let Some(repeatable) = &repeatable
-            && let Some((caller, known)) = self.known(caller, repeatable).await?
+            && let Some((caller, known)) = self.known(caller, &repeatable.mac()).await?
         {
             return repeated_for(&caller, self.repeated(repeatable, known)?);
         }

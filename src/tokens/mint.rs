@@ -48,20 +48,19 @@ impl Repeatable {
 }
 
 impl Actions {
-    /// Finds the earlier result of the request, with the caller judged again.
+    /// Finds the earlier result of the request with this MAC, with the caller judged again.
     pub(super) async fn known(
         &self,
         caller: &Caller,
-        request: &Repeatable,
+        mac: &[u8; 32],
     ) -> Result<Option<(Caller, KnownRequest)>, ActionError> {
         let store = self.admission.writes(caller).await?;
-        let mac = request.mac();
         store
             .retrying(async || {
                 let mut transaction = store.begin().await?;
                 let locked = transaction.lock_caller(caller, None).await?;
                 let (caller, _) = locked.judge(&mut transaction).await?;
-                let Some(known) = transaction.find_request(&mac).await? else { return Ok(None) };
+                let Some(known) = transaction.find_request(mac).await? else { return Ok(None) };
                 transaction.commit().await?;
                 Ok(Some((caller, known)))
             })

@@ -26,6 +26,7 @@ pub mod get;
 pub mod list;
 mod mint;
 pub mod policy;
+pub mod repeat;
 mod request;
 pub mod reuse;
 pub mod revoke;

@@ -54,7 +54,7 @@ impl Actions {
             None => None,
         };
         if let Some(repeatable) = &repeatable
-            && let Some((caller, known)) = self.known(caller, repeatable).await?
+            && let Some((caller, known)) = self.known(caller, &repeatable.mac()).await?
         {
             return repeated_for(&caller, by_itself, self.repeated(repeatable, known)?);
         }

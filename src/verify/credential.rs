@@ -44,6 +44,15 @@ impl Credential {
     pub fn caller(&self) -> &Caller {
         &self.caller
     }
+
+    /// Returns the record of the caller's own token; `None` for a certificate.
+    #[must_use]
+    pub fn record(&self) -> Option<&Record> {
+        match &self.proof {
+            Proof::Token { record, .. } => Some(record),
+            Proof::Certificate { .. } => None,
+        }
+    }
 }
 
 impl Engine {
@@ -91,6 +100,22 @@ impl Engine {
         if !proven {
             return Err(CredentialError::Invalid.into());
         }
+        let caller = self.judge_caller(id, &record, &lookup, peer)?;
+        Ok(Credential { caller, proof: Proof::Token { id, record, generation: CacheGeneration::never() } })
+    }
+
+    /// Authenticates a caller that has proven the secret of this token before, and that a session stands
+    /// for: the token is judged anew. An id never gets another secret.
+    ///
+    /// # Errors
+    /// [`AuthenticateError`]: the credential is no longer good, or that is not known.
+    pub async fn authenticate_again(
+        &self,
+        id: TokenId,
+        peer: Option<IpAddr>,
+    ) -> Result<Credential, AuthenticateError> {
+        let lookup = self.find(id, Lane::Credential).await?;
+        let record = lookup.record.clone().ok_or(CredentialError::Invalid)?;
         let caller = self.judge_caller(id, &record, &lookup, peer)?;
         Ok(Credential { caller, proof: Proof::Token { id, record, generation: CacheGeneration::never() } })
     }

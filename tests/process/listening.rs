@@ -80,3 +80,41 @@ fn a_specific_ipv6_address_is_refused_without_ipv6() {
     assert_eq!(server.end().code(), Some(1));
     assert!(server.stderr().contains("cannot listen on [::1]:0"), "{}", server.stderr());
 }
+
+/// Starts the program on a private Postgres, with its console here.
+fn start_with_console(place: &Place, console: &str) -> Running {
+    let data_dir = place.data_dir();
+    let data_dir = data_dir.to_str().unwrap();
+    place.start(
+        &["serve", "--listen", "127.0.0.1:0", "--data-dir", data_dir, "--console-listen", console],
+        &[],
+    )
+}
+
+#[test]
+fn a_first_start_tells_where_the_console_is_and_a_restart_goes_on_without_it_if_its_port_is_taken() {
+    let place = Place::new();
+    let mut server = start_with_console(&place, "127.0.0.1:0");
+
+    let rest = server.await_log("console at http://tokend.localhost:");
+    let port: String = rest.chars().take_while(char::is_ascii_digit).collect();
+    let link = format!("http://tokend.localhost:{port}/");
+    assert!(server.stdout().contains(&format!("\n  {link}\n")), "{}", server.stdout());
+    let get = || {
+        let mut page = TcpStream::connect(format!("127.0.0.1:{port}")).unwrap();
+        let request = format!("GET /tokens HTTP/1.0\r\nHost: tokend.localhost:{port}\r\n\r\n");
+        page.write_all(request.as_bytes()).unwrap();
+        let mut answer = String::new();
+        page.read_to_string(&mut answer).unwrap();
+        answer
+    };
+    assert!(get().contains("Secret of a token"), "{}", get());
+    server.stop();
+
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut server = start_with_console(&place, &taken.local_addr().unwrap().to_string());
+    server.await_log("the console is not served");
+    server.ready();
+    assert!(!server.stderr().contains("console at"), "{}", server.stderr());
+    server.stop();
+}

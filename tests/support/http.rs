@@ -55,7 +55,7 @@ pub(crate) async fn send(
     body: &str,
 ) -> Reply {
     let stream = TcpStream::connect(address).await.unwrap();
-    exchange(stream, address, method, path, headers, body).await
+    exchange(stream, &address.to_string(), method, path, headers, body).await
 }
 
 /// Gets a page from another address of this machine; `None` if nothing listens there.
@@ -68,18 +68,31 @@ pub(crate) async fn get_from(
     let socket = TcpSocket::new_v4().unwrap();
     socket.bind((source, 0).into()).unwrap();
     let stream = socket.connect(address).await.ok()?;
-    Some(exchange(stream, address, "GET", path, headers, "").await)
+    Some(exchange(stream, &address.to_string(), "GET", path, headers, "").await)
 }
 
-async fn exchange(
-    mut stream: TcpStream,
+/// Sends a request by this name of the server.
+pub(crate) async fn send_by_name(
     address: SocketAddr,
+    host: &str,
     method: &str,
     path: &str,
     headers: &[(&str, &str)],
     body: &str,
 ) -> Reply {
-    let mut request = format!("{method} {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n");
+    let stream = TcpStream::connect(address).await.unwrap();
+    exchange(stream, host, method, path, headers, body).await
+}
+
+async fn exchange(
+    mut stream: TcpStream,
+    host: &str,
+    method: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: &str,
+) -> Reply {
+    let mut request = format!("{method} {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n");
     for (name, value) in headers {
         write!(request, "{name}: {value}\r\n").unwrap();
     }

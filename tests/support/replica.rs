@@ -48,6 +48,7 @@ pub(crate) struct Replica {
     pub(crate) installation: Installation,
     pub(crate) address: SocketAddr,
     pub(crate) http: SocketAddr,
+    pub(crate) console: SocketAddr,
     shutdown: oneshot::Sender<()>,
     outcome: oneshot::Receiver<Result<(), ServeError>>,
 }
@@ -132,6 +133,7 @@ impl Installation {
             },
             sampling: Sampling::off(),
             integrations: IntegrationsConfig::default(),
+            console_origin: None,
             drain_timeout: Duration::from_secs(10),
         }
     }
@@ -148,8 +150,9 @@ impl Installation {
 
     /// Starts a replica.
     pub(crate) fn launch(&self, config: ServerConfig) -> Replica {
-        let (grpc, http) = (listener(), listener());
+        let (grpc, http, console) = (listener(), listener(), listener());
         let (address, http_address) = (grpc.local_addr().unwrap(), http.local_addr().unwrap());
+        let console_address = console.local_addr().unwrap();
         let (shutdown, stop) = oneshot::channel();
         // Dropping the replica ends it, too.
         let stop = async { stop.await.unwrap_or(()) };
@@ -158,13 +161,15 @@ impl Installation {
             let runtime = Builder::new_current_thread().enable_all().build().unwrap();
             let outcome = runtime.block_on(async {
                 let http = Some(TcpListener::from_std(http).unwrap());
-                let listeners = Listeners { grpc: TcpListener::from_std(grpc).unwrap(), http };
+                let console = Some(TcpListener::from_std(console).unwrap());
+                let listeners = Listeners { grpc: TcpListener::from_std(grpc).unwrap(), http, console };
                 server::run(config, listeners, stop).await
             });
             // Most tests do not ask how it ended.
             let _ = ended.send(outcome);
         });
-        Replica { installation: self.clone(), address, http: http_address, shutdown, outcome }
+        let (installation, http, console) = (self.clone(), http_address, console_address);
+        Replica { installation, address, http, console, shutdown, outcome }
     }
 }
 

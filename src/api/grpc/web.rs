@@ -76,6 +76,28 @@ impl Origin {
         }
         HeaderValue::from_str(text).map(Self).map_err(|_| NONE)
     }
+
+    /// Returns `https` or `http`.
+    #[must_use]
+    pub fn scheme(&self) -> &'static str {
+        if self.0.as_bytes().starts_with(b"https:") { "https" } else { "http" }
+    }
+
+    /// Returns whether the host is a name of loopback, or an address of it.
+    #[must_use]
+    pub fn is_loopback(&self) -> bool {
+        let authority = self.authority();
+        let host = authority.rsplit_once(':').filter(|(_, port)| !port.ends_with(']'));
+        let host = host.map_or(authority, |(host, _)| host);
+        let ip = host.trim_matches(['[', ']']).parse::<std::net::IpAddr>();
+        host == "localhost" || host.ends_with(".localhost") || ip.is_ok_and(|ip| ip.is_loopback())
+    }
+
+    /// Returns the host, and the port if it is not the scheme's default.
+    #[must_use]
+    pub fn authority(&self) -> &str {
+        self.0.to_str().ok().and_then(|text| text.split_once("://")).map_or("", |(_, authority)| authority)
+    }
 }
 
 /// tonic's service, also open to pages of these origins.

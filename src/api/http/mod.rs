@@ -3,6 +3,7 @@
 
 pub(crate) mod client_address;
 pub mod config;
+pub(crate) mod connections;
 pub(crate) mod form;
 pub(crate) mod forward_auth;
 mod gate;

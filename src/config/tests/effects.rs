@@ -9,9 +9,19 @@ const TLS: [&str; 4] = ["--tls-certificate", "/x/certificate.pem", "--tls-key", 
 const HTTP: &[&str] = &["--http-listen", "127.0.0.1:9090"];
 const COLLECTOR: &[&str] = &["--otlp-endpoint", "https://collector.example:4317"];
 
-const SETTINGS: [Case; 12] = [
-    ("trusted-proxies", "10.0.0.0/8", &[], HTTP),
-    ("trusted-proxies", "10.0.0.0/8", &["--grpc-web-origins", "https://a.example"], &["--ext-authz"]),
+const OFF: [&str; 2] = ["--console-listen", "off"];
+const CONSOLE: &[&str] = &["--console-listen", "127.0.0.1:50080"];
+
+const SETTINGS: [Case; 14] = [
+    ("trusted-proxies", "10.0.0.0/8", &OFF, HTTP),
+    ("trusted-proxies", "10.0.0.0/8", &OFF, &["--ext-authz"]),
+    (
+        "trusted-proxies",
+        "10.0.0.0/8",
+        &["--grpc-web-origins", "https://a.example", "--console-listen", "off"],
+        CONSOLE,
+    ),
+    ("console-origin", "https://a.example", &OFF, CONSOLE),
     ("gateway-organization", "acme", &[], HTTP),
     ("gateway-organization", "acme", &[], &["--ext-authz"]),
     ("identity-header-prefix", "x-acme-", &[], HTTP),

@@ -1,6 +1,7 @@
 //! Precedence, refusals and defaults of the configuration, without touching the process's own
 //! environment. This file has what the test files share.
 
+mod console;
 mod database;
 mod effects;
 mod integrations;

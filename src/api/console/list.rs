@@ -1,0 +1,73 @@
+//! The list of tokens.
+
+use std::sync::Arc;
+
+use askama::Template as _;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::Response;
+
+use super::failure::{Failure, of_action, unrendered};
+use super::form::Problems;
+use super::interface::{Asked, Console, html};
+use super::list_query::ListQuery;
+use super::pages::{List, TokenView};
+use crate::domain::{Permission, Reach};
+use crate::tokens::ActionError;
+use crate::tokens::list::ListTokens;
+
+/// The most bytes that a token takes in the use case and on the page.
+const EACH: usize = 32 << 10;
+
+/// Shows a page of the tokens that the filters in the address select.
+pub(super) async fn show(State(console): State<Arc<Console>>, asked: Asked) -> Response {
+    console.answer(&asked, Box::pin(page(&console, &asked))).await
+}
+
+async fn page(console: &Console, asked: &Asked) -> Result<Response, Failure> {
+    let visit = console.visit(asked).await?;
+    let caller = visit.caller();
+    let query = ListQuery::read(&asked.query());
+    let mut page = List {
+        frame: visit.frame(),
+        problems: Problems::default(),
+        organizations: caller.reach() == Reach::Any,
+        may_write: caller.require(Permission::Write).is_ok(),
+        tokens: Vec::new(),
+        next: None,
+        query,
+    };
+    let listing = match page.query.parse() {
+        Ok(listing) => listing,
+        Err(problems) => {
+            page.problems = problems;
+            return console.page(&visit, StatusCode::BAD_REQUEST, &page);
+        }
+    };
+    let page_size = page.query.page_size();
+    let most = EACH.saturating_mul(page_size as usize);
+    let turn = console.integrations.context.response_memory.acquire_page(visit.share(), most).await?;
+    let page_token = Some(page.query.page.clone()).filter(|text| !text.is_empty());
+    match console
+        .integrations
+        .context
+        .actions
+        .list_tokens(caller, ListTokens { listing, page_size, page_token })
+        .await
+    {
+        Ok(found) => {
+            let shown = found.tokens.iter().map(|(token, now)| TokenView::new(token, *now, &console.prefix));
+            page.tokens = shown.collect();
+            page.next = found.next_page_token.map(|token| page.query.at(&token));
+        }
+        Err(error @ ActionError::Access(_)) if page.query.organization.is_empty() => return Err(error.into()),
+        Err(error @ ActionError::Access(_)) => {
+            page.problems = Problems::one("organization", of_action(&error).text);
+            return console.page(&visit, StatusCode::FORBIDDEN, &page);
+        }
+        Err(error) => return Err(error.into()),
+    }
+    let text = page.render().map_err(|_| unrendered())?;
+    turn.reservation.shrink(text.len());
+    Ok(html(StatusCode::OK, &text, turn.reservation.clone()))
+}

@@ -1,0 +1,193 @@
+//! The filters and the order of the list as they stand in its address, and what they mean. Pure functions, used by
+//! the list and its template.
+
+use form_urlencoded::Serializer;
+use time::format_description::well_known::Iso8601;
+use time::{Date, OffsetDateTime, Time};
+
+use super::form::{Fields, Problems};
+use crate::domain::page::{Listing, NamePart, Order};
+use crate::domain::{FieldError, OrganizationId, TokenState, UserId};
+
+/// How many tokens a page may have; the first is the default.
+pub(super) const SIZES: [u32; 3] = [25, 50, 100];
+
+/// The states, as the address and people call them.
+pub(super) const STATES: [(&str, &str, TokenState); 4] = [
+    ("active", "Active", TokenState::Active),
+    ("disabled", "Disabled", TokenState::Disabled),
+    ("expired", "Expired", TokenState::Expired),
+    ("revoked", "Revoked", TokenState::Revoked),
+];
+
+/// The filters as they were typed.
+#[derive(Debug, Default, Clone)]
+pub(super) struct ListQuery {
+    pub(super) name: String,
+    pub(super) user: String,
+    pub(super) organization: String,
+    pub(super) states: Vec<String>,
+    pub(super) created_after: String,
+    pub(super) created_before: String,
+    pub(super) expires_before: String,
+    pub(super) unused_since: String,
+    pub(super) order: String,
+    pub(super) size: String,
+    pub(super) page: String,
+}
+
+impl ListQuery {
+    pub(super) fn read(fields: &Fields<'_>) -> Self {
+        Self {
+            name: fields.typed("name"),
+            user: fields.get("user").to_owned(),
+            organization: fields.get("organization").to_owned(),
+            states: fields.all("state").filter(|state| !state.is_empty()).map(str::to_owned).collect(),
+            created_after: fields.typed("created_after"),
+            created_before: fields.typed("created_before"),
+            expires_before: fields.typed("expires_before"),
+            unused_since: fields.typed("unused_since"),
+            order: fields.typed("order"),
+            size: fields.typed("size"),
+            page: fields.typed("page"),
+        }
+    }
+
+    pub(super) fn has_state(&self, state: &str) -> bool {
+        self.states.iter().any(|found| found == state)
+    }
+
+    pub(super) fn is_by_expiration(&self) -> bool {
+        self.order == "expires"
+    }
+
+    /// Returns whether any filter is set.
+    pub(super) fn is_filtered(&self) -> bool {
+        !self.states.is_empty() || self.texts().iter().any(|(_, value)| !value.is_empty())
+    }
+
+    /// Returns whether one of the filters is set that are folded away.
+    pub(super) fn has_dates(&self) -> bool {
+        self.dates().iter().any(|(_, _, value)| !value.is_empty())
+    }
+
+    /// Returns the dates that can be filtered by: their fields, in words, and as typed.
+    pub(super) fn dates(&self) -> [(&'static str, &'static str, &str); 4] {
+        [
+            ("created_after", "Created on or after", &self.created_after),
+            ("created_before", "Created before", &self.created_before),
+            ("expires_before", "Expires before", &self.expires_before),
+            ("unused_since", "Unused since", &self.unused_since),
+        ]
+    }
+
+    pub(super) fn page_size(&self) -> u32 {
+        SIZES.into_iter().find(|size| size.to_string() == self.size).unwrap_or(SIZES[0])
+    }
+
+    /// Returns the address of the first page.
+    pub(super) fn first(&self) -> String {
+        self.at("")
+    }
+
+    /// Returns the address of this list from the page with this token on.
+    pub(super) fn at(&self, page: &str) -> String {
+        let mut query = Serializer::new(String::new());
+        let given = |(_, value): &(&str, &String)| !value.is_empty();
+        query.extend_pairs(self.texts().into_iter().filter(given));
+        query.extend_pairs(self.states.iter().map(|state| ("state", state)));
+        query.extend_pairs([("order", &self.order), ("size", &self.size)].into_iter().filter(given));
+        if !page.is_empty() {
+            query.append_pair("page", page);
+        }
+        format!("/tokens?{}", query.finish())
+    }
+
+    fn texts(&self) -> [(&'static str, &String); 7] {
+        [
+            ("name", &self.name),
+            ("user", &self.user),
+            ("organization", &self.organization),
+            ("created_after", &self.created_after),
+            ("created_before", &self.created_before),
+            ("expires_before", &self.expires_before),
+            ("unused_since", &self.unused_since),
+        ]
+    }
+
+    /// Parses the filters.
+    ///
+    /// # Errors
+    /// All that are not valid.
+    pub(super) fn parse(&self) -> Result<Listing, Problems> {
+        let mut problems = Problems::default();
+        let name_contains = problems.take("name", given(&self.name, NamePart::parse), "The name");
+        let user_id = problems.take("user", given(&self.user, UserId::parse), "The user");
+        let organization_id = problems.take(
+            "organization",
+            given(&self.organization, OrganizationId::parse),
+            "The organization",
+        );
+        let mut day = |field, text| problems.take(field, given(text, start_of_day), "The date");
+        let created_after = day("created_after", &self.created_after);
+        let created_before = day("created_before", &self.created_before);
+        let expires_before = day("expires_before", &self.expires_before);
+        let unused_since = day("unused_since", &self.unused_since);
+        let states = STATES.iter().filter(|(word, _, _)| self.has_state(word));
+        let listing = (|| {
+            Some(Listing {
+                organization_id: organization_id?,
+                user_id: user_id?,
+                states: states.map(|(_, _, state)| *state).collect(),
+                created_after: created_after?,
+                created_before: created_before?,
+                expires_before: expires_before?,
+                unused_since: unused_since?,
+                name_contains: name_contains?,
+                order: if self.is_by_expiration() { Order::ExpireTime } else { Order::CreateTimeDescending },
+            })
+        })();
+        listing.filter(|_| problems.is_empty()).ok_or(problems)
+    }
+}
+
+fn given<T>(text: &str, parse: fn(&str) -> Result<T, FieldError>) -> Result<Option<T>, FieldError> {
+    if text.is_empty() { Ok(None) } else { parse(text).map(Some) }
+}
+
+/// Parses a date as browsers send it, and returns its beginning in UTC.
+pub(super) fn start_of_day(text: &str) -> Result<OffsetDateTime, FieldError> {
+    const NONE: FieldError = FieldError::Rule("is not a date such as 2026-12-31");
+    let date = Date::parse(text, &Iso8601::DATE).ok().filter(|date| (1..=9999).contains(&date.year()));
+    Ok(date.filter(|_| text.len() == 10).ok_or(NONE)?.with_time(Time::MIDNIGHT).assume_utc())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_stands_in_the_address_is_what_is_listed_and_stands_in_the_next_one() {
+        let text = "name=lap&user=ada+l&state=active&state=revoked&expires_before=2026-12-31&order=expires&size=100&x=y";
+        let query = ListQuery::read(&Fields::read(text.as_bytes()));
+        let listing = query.parse().unwrap();
+        assert_eq!(listing.states, [TokenState::Active, TokenState::Revoked]);
+        assert_eq!((listing.order, query.page_size()), (Order::ExpireTime, 100));
+        assert_eq!(listing.expires_before, Some(time::macros::datetime!(2026-12-31 00:00 UTC)));
+        let next = query.at("abc");
+        let again = ListQuery::read(&Fields::read(next.strip_prefix("/tokens?").unwrap().as_bytes()));
+        assert_eq!((again.parse().unwrap(), &*again.page), (listing, "abc"));
+        assert!(query.is_filtered() && query.has_dates() && !ListQuery::default().is_filtered());
+    }
+
+    #[test]
+    fn every_filter_that_is_not_valid_is_named() {
+        let long = "x".repeat(201);
+        let text = format!("name={long}&user={long}&created_after=yesterday&unused_since=2026-02-30&size=7");
+        let query = ListQuery::read(&Fields::read(text.as_bytes()));
+        let problems = query.parse().unwrap_err();
+        let fields: Vec<_> = problems.all().iter().map(|(field, _)| *field).collect();
+        assert_eq!(fields, ["name", "user", "created_after", "unused_since"]);
+        assert_eq!(query.page_size(), 25);
+    }
+}

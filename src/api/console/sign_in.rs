@@ -1,0 +1,91 @@
+//! Signing in with the secret of a token, and out again. The secret goes to the engine and nowhere else.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::response::Response;
+use secrecy::ExposeSecret as _;
+use tracing::{Span, field};
+
+use super::failure::{Failure, credential, foreign_form};
+use super::gate::{HOME, Why, safe, sign_in_form, unrecognised, wanted};
+use super::interface::{Asked, Console, go_to, with_cookie};
+use crate::admission::fair_limiter::Refused;
+use crate::domain::{AccessError, CredentialError, Permission, ReservedScope};
+use crate::verify::AuthenticateError;
+
+/// Shows the form.
+pub(super) async fn form(State(console): State<Arc<Console>>, asked: Asked) -> Response {
+    sign_in_form(&console, &asked, None, None, HOME)
+}
+
+/// Opens a session for whoever has the secret of a token that may read or write.
+pub(super) async fn submit(State(console): State<Arc<Console>>, asked: Asked) -> Response {
+    console.answer(&asked, Box::pin(open(&console, &asked))).await
+}
+
+/// Ends the session.
+pub(super) async fn sign_out(State(console): State<Arc<Console>>, asked: Asked) -> Response {
+    console.answer(&asked, Box::pin(close(&console, &asked))).await
+}
+
+async fn open(console: &Console, asked: &Asked) -> Result<Response, Failure> {
+    let fields = asked.form();
+    let next = safe(fields.get("next"));
+    let refused = |error: AuthenticateError, text| {
+        Failure::shown(error, sign_in_form(console, asked, None, Some(text), next))
+    };
+    let secret = fields.get("secret").trim();
+    if secret.is_empty() {
+        let error = CredentialError::Missing;
+        return Err(refused(error.into(), credential(error).text));
+    }
+    let address = console.address(asked);
+    let proven = match console.integrations.context.engine.authenticate(secret, address).await {
+        Ok(proven) => proven,
+        Err(AuthenticateError::Unknown(error)) => return Err(error.into()),
+        Err(AuthenticateError::Credential(error)) => {
+            console.integrations.context.metrics.work.authentication_failed();
+            if error == CredentialError::Invalid
+                && !console.integrations.context.callers.hold(console.throttled(asked)).await
+            {
+                return Err(Refused::Full.into());
+            }
+            return Err(refused(error.into(), credential(error).text));
+        }
+    };
+    asked.peer.credentials.note();
+    let caller = proven.caller();
+    Span::current().record("caller", field::display(&caller.principal));
+    if caller.require(Permission::Read).is_err() && caller.require(Permission::Write).is_err() {
+        let text = "This token can neither read nor create tokens. Sign in with one that has tokend:read, \
+                    tokend:write or tokend:root.";
+        let page = sign_in_form(console, asked, None, Some(text.to_owned()), next);
+        return Err(Failure::shown(AccessError::MissingScope(ReservedScope::Read), page));
+    }
+    let key = match console.sessions.open(&proven).await {
+        Ok(Some(key)) => key,
+        Ok(None) => return Err(refused(CredentialError::Malformed.into(), String::new())),
+        Err(error) => return Err(unrecognised(console, asked, error).await),
+    };
+    if let Some(before) = console.site.key(&asked.headers) {
+        // Otherwise it would go on unseen. It goes with its time if this fails.
+        let _ = console.sessions.end(&before).await;
+    }
+    let cookie = console.site.set_cookie(Some(key.render().expose_secret()));
+    Ok(with_cookie(go_to(next), &cookie))
+}
+
+async fn close(console: &Console, asked: &Asked) -> Result<Response, Failure> {
+    let Some(key) = console.site.key(&asked.headers) else {
+        return Err(wanted(console, asked, Why::NoSession));
+    };
+    // The session need not be good any more to be ended.
+    if !key.accepts(asked.form().get("form_token")) {
+        return Err(foreign_form());
+    }
+    if let Err(error) = console.sessions.end(&key).await {
+        return Err(unrecognised(console, asked, error).await);
+    }
+    Ok(with_cookie(go_to("/sign-in"), &console.site.set_cookie(None)))
+}

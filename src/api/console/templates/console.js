@@ -1,0 +1,109 @@
+// The few things that a page cannot do without script: copying, the reader's time zone, counting down. Everything
+// else works without this file. It never sees the secret that somebody signs in with.
+"use strict";
+(() => {
+  const all = (selector) => document.querySelectorAll(selector);
+  const one = (selector) => document.querySelector(selector);
+  const zoned = new Intl.DateTimeFormat(undefined, { dateStyle: "full", timeStyle: "long" });
+  const local = (date) => (Number.isNaN(date.getTime()) ? "" : zoned.format(date));
+
+  // Each time also in the reader's zone.
+  for (const time of all("time[datetime]")) {
+    time.title = local(new Date(time.dateTime));
+  }
+
+  // The first problem of a form is where its reader begins.
+  one("#problems")?.focus();
+
+  // Copying, and asking back whoever leaves without having copied.
+  const secret = one("#secret[role=textbox]");
+  if (secret) {
+    const [button, said, done] = [one("#copy"), one("#copied"), one("#done")];
+    let safe = false;
+    const select = () => {
+      const range = document.createRange();
+      range.selectNodeContents(secret);
+      const selection = getSelection();
+      selection.removeAllRanges();
+      selection.addRange(range);
+    };
+    const copy = async () => {
+      try {
+        await navigator.clipboard.writeText(secret.textContent);
+        return true;
+      } catch {
+        // No clipboard on a plain origin, or not allowed: as from the keyboard.
+        select();
+        try {
+          return document.execCommand("copy");
+        } catch {
+          return false;
+        }
+      }
+    };
+    button.hidden = false;
+    button.addEventListener("click", async () => {
+      const copied = await copy();
+      safe = safe || copied;
+      said.textContent = copied ? "Copied." : "Not copied: it is selected, copy it with the keyboard.";
+    });
+    document.addEventListener("copy", () => {
+      if (getSelection().toString().includes(secret.textContent)) {
+        safe = true;
+      }
+    });
+    done.addEventListener("submit", () => {
+      safe = true;
+    });
+    addEventListener("beforeunload", (event) => {
+      if (!safe) {
+        event.preventDefault();
+      }
+    });
+  }
+
+  // The exact end of what is chosen, before it is generated.
+  const until = one("[data-until]");
+  if (until) {
+    const form = until.closest("form");
+    const tell = () => {
+      const chosen = form.elements.expiration.value;
+      const [date, time] = [form.elements.date.value, form.elements.time.value || "23:59"];
+      let end = null;
+      if (chosen === "date") {
+        end = date ? new Date(`${date}T${time}Z`) : null;
+      } else if (chosen && chosen !== "never") {
+        end = new Date(form.querySelector(`input[value="${chosen}"]`).closest("label").querySelector("time").dateTime);
+      }
+      if (chosen === "never") {
+        until.textContent = "It never expires.";
+      } else if (end && !Number.isNaN(end.getTime())) {
+        until.textContent = `Expires at ${end.toISOString().slice(0, 16).replace("T", " ")} UTC: ${local(end)}.`;
+      } else {
+        until.textContent = "";
+      }
+    };
+    form.addEventListener("input", (event) => {
+      if (event.target.name === "date" || event.target.name === "time") {
+        form.elements.expiration.value = "date";
+      }
+      tell();
+    });
+    tell();
+  }
+
+  // How long until a revocation holds everywhere, by the server's clock.
+  const effective = one("[data-effective]");
+  if (effective) {
+    const left = effective.querySelector("[data-left]");
+    const end = performance.now() + (Date.parse(effective.dataset.effective) - Date.parse(effective.dataset.now));
+    const tick = () => {
+      const rest = end - performance.now();
+      left.textContent = rest > 0 ? `${(rest / 1000).toFixed(1)} seconds to go` : "This has come.";
+      if (rest > 0) {
+        setTimeout(tick, Math.min(rest, 100));
+      }
+    };
+    tick();
+  }
+})();

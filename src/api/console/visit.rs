@@ -1,0 +1,107 @@
+//! A visit to the console: a request with its session and its caller, judged anew for each. Called by every page.
+
+use std::sync::{Mutex, PoisonError};
+
+use askama::Template;
+use axum::http::StatusCode;
+use axum::response::Response;
+use time::OffsetDateTime;
+
+use super::failure::{self, Failure};
+use super::form::Fields;
+use super::gate::{self, Why};
+use super::interface::{Asked, Console, html};
+use super::pages::{Frame, Who};
+use crate::admission::fair_limiter::Permit;
+use crate::api::http::identity::Identity;
+use crate::auth::sessions::Recognised;
+use crate::domain::Caller;
+use crate::metrics::Integration;
+use crate::secret::SessionKey;
+use crate::verify::{ClientKey, Credential};
+
+/// A request that belongs to a session.
+pub(super) struct Visit {
+    pub(super) key: SessionKey,
+    pub(super) now: OffsetDateTime,
+    credential: Credential,
+    who: Who,
+    _permit: Permit<ClientKey>,
+}
+
+impl Visit {
+    pub(super) fn caller(&self) -> &Caller {
+        self.credential.caller()
+    }
+
+    pub(super) fn share(&self) -> ClientKey {
+        ClientKey::from(self.caller())
+    }
+
+    /// Returns the part that is the same on all pages.
+    pub(super) fn frame(&self) -> Frame {
+        Frame::new(Some(self.who.clone()), self.key.form_token())
+    }
+
+    /// Checks that a form was made for this session.
+    ///
+    /// # Errors
+    /// It was made for another one, or by somebody else.
+    pub(super) fn check_form(&self, fields: &Fields<'_>) -> Result<(), Failure> {
+        if self.key.accepts(fields.get("form_token")) { Ok(()) } else { Err(failure::foreign_form()) }
+    }
+}
+
+impl Console {
+    /// Runs the work of a page as a call: in its span, within its deadline, counted, and logged when refused.
+    pub(super) async fn answer(
+        &self,
+        asked: &Asked,
+        work: impl Future<Output = Result<Response, Failure>>,
+    ) -> Response {
+        let page = Mutex::new(None);
+        let work = async {
+            work.await.map_err(|failure| {
+                *page.lock().unwrap_or_else(PoisonError::into_inner) = failure.page;
+                failure.refusal
+            })
+        };
+        let peer = Some(self.throttled(asked));
+        match self.integrations.call(Integration::Console, peer, None, work).await {
+            Ok(response) => response,
+            Err(refusal) => {
+                let page = page.into_inner().unwrap_or_else(PoisonError::into_inner);
+                page.map_or_else(|| self.refused(asked, &refusal), |page| *page)
+            }
+        }
+    }
+
+    /// Recognises the session of a request and authenticates its caller.
+    pub(super) async fn visit(&self, asked: &Asked) -> Result<Visit, Failure> {
+        let Some(key) = self.site.key(&asked.headers) else {
+            return Err(gate::wanted(self, asked, Why::NoSession));
+        };
+        let address = self.address(asked);
+        let Recognised { credential, now, .. } = match self.sessions.recognise(&key, address).await {
+            Ok(recognised) => recognised,
+            Err(error) => return Err(gate::unrecognised(self, asked, error).await),
+        };
+        asked.peer.credentials.note();
+        let permit = self.integrations.context.call_permits.take(ClientKey::from(credential.caller()))?;
+        let who = credential.record().and_then(Identity::of);
+        let who = who.map(|Identity(token)| Who::new(&token.name, &token.user_id)).unwrap_or_default();
+        Ok(Visit { key, now, credential, who, _permit: permit })
+    }
+
+    /// Answers a visit with a page.
+    pub(super) fn page(
+        &self,
+        visit: &Visit,
+        status: StatusCode,
+        page: &impl Template,
+    ) -> Result<Response, Failure> {
+        let text = page.render().map_err(|_| failure::unrendered())?;
+        let room = self.integrations.context.response_memory.reserve(visit.share(), text.len())?;
+        Ok(html(status, &text, room))
+    }
+}

@@ -1,0 +1,135 @@
+//! Sessions of persons: opened with a token's secret, then recognised by the key in a cookie. A session has no
+//! rights of its own: its token is judged by the engine at every request. Called by the console; knows no
+//! cookies and no pages.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use time::OffsetDateTime;
+
+use crate::admission::fair_limiter::Refused;
+use crate::admission::fair_queue::FairQueue;
+use crate::clock;
+use crate::domain::session::Session;
+use crate::domain::{CredentialError, Principal};
+use crate::secret::SessionKey;
+use crate::store::{Store, StoreError};
+use crate::verify::{AuthenticateError, ClientKey, Credential, Engine, Unknown};
+
+/// How many sessions are looked up at once: whoever makes up cookies leaves Postgres to others.
+const LOOKUPS: usize = 4;
+
+/// Why a request belongs to no session.
+#[derive(Debug, thiserror::Error)]
+pub enum SessionError {
+    /// There is no session with this key.
+    #[error("there is no such session")]
+    Unknown,
+    /// It was idle for too long, or is too old.
+    #[error("the session is over")]
+    Over,
+    /// Its token is no longer accepted; the session has ended, unless the token may be accepted again.
+    #[error(transparent)]
+    Credential(CredentialError),
+    /// It is not known whether there is one, or whether its token is still accepted.
+    #[error(transparent)]
+    NotKnown(#[from] Unknown),
+    /// Too many requests wait to be recognised.
+    #[error(transparent)]
+    Refused(#[from] Refused),
+}
+
+impl From<StoreError> for SessionError {
+    fn from(error: StoreError) -> Self {
+        Self::NotKnown(error.into())
+    }
+}
+
+/// A request that belongs to a session.
+#[derive(Debug)]
+pub struct Recognised {
+    /// The session.
+    pub session: Session,
+    /// Its token's credential, judged just now.
+    pub credential: Credential,
+    /// The database's time.
+    pub now: OffsetDateTime,
+}
+
+/// The sessions of an installation.
+#[derive(Debug)]
+pub struct Sessions {
+    store: Store,
+    engine: Arc<Engine>,
+    lookups: FairQueue<ClientKey>,
+}
+
+impl Sessions {
+    /// Keeps sessions in this store, and has their tokens judged by this engine.
+    #[must_use]
+    pub fn new(store: Store, engine: Arc<Engine>) -> Self {
+        Self { store, engine, lookups: FairQueue::new(LOOKUPS) }
+    }
+
+    /// Opens a session for a credential whose secret has just been proven. Returns its key; `None` if the
+    /// credential is not a token.
+    ///
+    /// # Errors
+    /// [`SessionError`]: it could not be stored, or there was no randomness.
+    pub async fn open(&self, credential: &Credential) -> Result<Option<SessionKey>, SessionError> {
+        let Principal::Token(token_id) = credential.caller().principal else { return Ok(None) };
+        let Ok(key) = SessionKey::generate(&mut clock::randomness()) else {
+            return Err(SessionError::Refused(Refused::Full));
+        };
+        self.store.open_session(&key.hash(), clock::random_uuid(), token_id).await?;
+        Ok(Some(key))
+    }
+
+    /// Recognises a request from `address` by its session's key.
+    ///
+    /// # Errors
+    /// [`SessionError`].
+    pub async fn recognise(
+        &self,
+        key: &SessionKey,
+        address: Option<IpAddr>,
+    ) -> Result<Recognised, SessionError> {
+        let hash = key.hash();
+        let lookup = self.lookups.acquire(ClientKey::Peer(address)).await?;
+        let found = self.store.find_session(&hash).await?;
+        drop(lookup);
+        let (session, now) = found.ok_or(SessionError::Unknown)?;
+        if session.is_over(now) {
+            self.store.end_session(&hash).await?;
+            return Err(SessionError::Over);
+        }
+        let credential = match self.engine.authenticate_again(session.token_id, address).await {
+            Ok(credential) => credential,
+            Err(AuthenticateError::Unknown(error)) => return Err(error.into()),
+            Err(AuthenticateError::Credential(error)) => {
+                if !may_return(error) {
+                    self.store.end_session(&hash).await?;
+                }
+                return Err(SessionError::Credential(error));
+            }
+        };
+        if session.is_due(now) {
+            self.store.use_session(session.id, now).await?;
+        }
+        Ok(Recognised { session, credential, now })
+    }
+
+    /// Ends a session.
+    ///
+    /// # Errors
+    /// [`SessionError`]: it could not be ended.
+    pub async fn end(&self, key: &SessionKey) -> Result<(), SessionError> {
+        Ok(self.store.end_session(&key.hash()).await?)
+    }
+}
+
+/// Returns whether a token that is refused for this may be accepted later: when it is enabled, or from another
+/// address.
+fn may_return(error: CredentialError) -> bool {
+    matches!(error, CredentialError::Disabled | CredentialError::IpNotAllowed)
+}

@@ -1,0 +1,49 @@
+//! From flags, environment and file to where the console is served, and under which name. Called by `resolve`.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+use super::ConfigError;
+use super::link_flags::ConsoleFlags;
+use super::settings::{ConsoleSettings, Storage};
+use super::sources::Sources;
+use super::values::ConsoleListen;
+use crate::api::grpc::Origin;
+
+/// Where the console is served beside a private Postgres.
+const LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 50080);
+
+/// Resolves where the console is served. `plaintext` says that it may leave the machine without TLS.
+pub(super) fn console(
+    sources: &mut Sources<'_>,
+    flags: ConsoleFlags,
+    storage: &Storage,
+    (encrypted, plaintext): (bool, bool),
+) -> Result<ConsoleSettings, ConfigError> {
+    let listen = sources
+        .choose(flags.console_listen, "TOKEND_CONSOLE_LISTEN", |file| file.console_listen.take())?
+        .map_or_else(
+            || Some(LISTEN).filter(|_| matches!(storage, Storage::Embedded { .. })),
+            ConsoleListen::get,
+        );
+    let origin: Option<String> =
+        sources.choose(flags.console_origin, "TOKEND_CONSOLE_ORIGIN", |file| file.console_origin.take())?;
+    ConfigError::demand(
+        "--console-origin",
+        origin.is_none() || listen.is_some(),
+        "without --console-listen",
+    )?;
+    let origin = origin.map(|text| Origin::parse(&text).map_err(ConfigError::ConsoleOrigin)).transpose()?;
+    let Some(address) = listen else { return Ok(ConsoleSettings::default()) };
+    let local = address.ip().to_canonical().is_loopback();
+    if !local && !encrypted && !plaintext {
+        return Err(ConfigError::PlaintextExposed(address));
+    }
+    match &origin {
+        None if !local => return Err(ConfigError::ConsoleWithoutOrigin(address)),
+        Some(origin) if origin.scheme() == "http" && (encrypted || !plaintext && !origin.is_loopback()) => {
+            return Err(ConfigError::ConsoleOriginPlaintext);
+        }
+        _ => {}
+    }
+    Ok(ConsoleSettings { listen, origin })
+}

@@ -1,0 +1,77 @@
+//! A person's session in the console, and when it is over. Read and written by the store; judged by whoever
+//! authenticates. Knows no cookies and no clock.
+
+use time::{Duration, OffsetDateTime};
+use uuid::Uuid;
+
+use crate::secret::TokenId;
+
+/// How long a session lasts without a request.
+pub const IDLE: Duration = Duration::minutes(30);
+
+/// How long a session lasts in all.
+pub const WHOLE: Duration = Duration::hours(12);
+
+/// How long the proof at its opening counts for acts with all rights.
+pub const PROOF: Duration = Duration::minutes(15);
+
+/// How many sessions one token has at most; one more ends the one that was used least recently.
+pub const MOST_OF_A_TOKEN: i64 = 100;
+
+/// A session: a person who has proven the secret of a token. It can never do more than that token.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Session {
+    /// Names it in lists; opens nothing.
+    pub id: Uuid,
+    /// The token whose secret was proven.
+    pub token_id: TokenId,
+    /// When it was opened.
+    pub open_time: OffsetDateTime,
+    /// The last request, at most a minute too early.
+    pub last_use_time: OffsetDateTime,
+    /// When the secret was last proven.
+    pub proof_time: OffsetDateTime,
+}
+
+impl Session {
+    /// Returns whether it is over at `now`: 30 minutes after its last request, or 12 hours after it was opened.
+    #[must_use]
+    pub fn is_over(&self, now: OffsetDateTime) -> bool {
+        now >= self.last_use_time.saturating_add(IDLE) || now >= self.open_time.saturating_add(WHOLE)
+    }
+
+    /// Returns whether its last use has to be recorded: the last record is a minute old.
+    #[must_use]
+    pub fn is_due(&self, now: OffsetDateTime) -> bool {
+        now >= self.last_use_time.saturating_add(Duration::MINUTE)
+    }
+
+    /// Returns whether the secret was proven within the last 15 minutes.
+    #[must_use]
+    pub fn is_proven(&self, now: OffsetDateTime) -> bool {
+        now < self.proof_time.saturating_add(PROOF)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_session_is_over_when_it_is_idle_or_old_and_not_before() {
+        let open = time::macros::datetime!(2026-11-30 08:00 UTC);
+        let mut session = Session {
+            id: Uuid::nil(),
+            token_id: TokenId::from_bytes([0; 16]),
+            open_time: open,
+            last_use_time: open,
+            proof_time: open,
+        };
+        let moment = Duration::MICROSECOND;
+        assert!(!session.is_over(open + IDLE - moment) && session.is_over(open + IDLE));
+        assert!(session.is_proven(open + PROOF - moment) && !session.is_proven(open + PROOF));
+        assert!(!session.is_due(open + Duration::SECOND) && session.is_due(open + Duration::MINUTE));
+        session.last_use_time = open + WHOLE - Duration::MINUTE;
+        assert!(!session.is_over(open + WHOLE - moment) && session.is_over(open + WHOLE));
+    }
+}

@@ -1,0 +1,27 @@
+//! Builds the console from what the other interfaces use. Called by `run` where its listener is open.
+
+use std::sync::Arc;
+
+use tokio::net::TcpListener;
+
+use super::ServerConfig;
+use crate::api::console::{Console, Site};
+use crate::api::http::integrations::Integrations;
+use crate::auth::sessions::Sessions;
+use crate::store::Store;
+
+pub(super) fn build(
+    config: &ServerConfig,
+    store: &Store,
+    integrations: Arc<Integrations>,
+    listener: &TcpListener,
+) -> Arc<Console> {
+    // A bound socket has an address.
+    let port = listener.local_addr().map_or(0, |address| address.port());
+    Arc::new(Console {
+        sessions: Sessions::new(store.clone(), Arc::clone(&integrations.context.engine)),
+        site: Site::new(config.console_origin.as_ref(), config.tls.is_some(), port),
+        prefix: config.prefix.clone(),
+        integrations,
+    })
+}

@@ -1,0 +1,133 @@
+//! Sessions of persons in the console. Called where sessions are authenticated, and by the purge. Knows neither
+//! cookies nor keys of sessions, only the hashes by which their rows are found.
+
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use super::clock::Reading;
+use super::columns::Time;
+use super::locks::clock;
+use super::{Purpose, Store, StoreError, rows};
+use crate::clock::BootInstant;
+use crate::domain::session::{MOST_OF_A_TOKEN, Session};
+use crate::secret::TokenId;
+
+impl Store {
+    /// Stores a new session of this token, and ends its least recently used ones beyond the limit.
+    ///
+    /// # Errors
+    /// [`StoreError`], as for every call of the store.
+    pub async fn open_session(
+        &self,
+        key_hash: &[u8; 32],
+        id: Uuid,
+        token_id: TokenId,
+    ) -> Result<(), StoreError> {
+        self.retrying(async || {
+            let mut transaction = self.begin().await?;
+            let now = clock(&mut transaction).await?;
+            sqlx::query!(
+                "WITH surplus AS (
+                     SELECT key_hash FROM console_sessions WHERE token_id = $3
+                     ORDER BY last_use_time DESC OFFSET $5::bigint - 1
+                 ), ended AS (
+                     DELETE FROM console_sessions USING surplus WHERE console_sessions.key_hash = surplus.key_hash
+                 )
+                 INSERT INTO console_sessions (key_hash, id, token_id, open_time, last_use_time, proof_time)
+                 VALUES ($1, $2, $3, $4, $4, $4)",
+                key_hash,
+                id,
+                rows::uuid(token_id),
+                now,
+                MOST_OF_A_TOKEN
+            )
+            .execute(&mut transaction)
+            .await?;
+            transaction.commit_unacknowledged().await
+        })
+        .await
+    }
+
+    /// Finds a session, over or not, with the time to judge it by.
+    ///
+    /// # Errors
+    /// [`StoreError`], as for every call of the store.
+    pub async fn find_session(
+        &self,
+        key_hash: &[u8; 32],
+    ) -> Result<Option<(Session, OffsetDateTime)>, StoreError> {
+        let sent = BootInstant::now();
+        self.within(async {
+            let found = sqlx::query!(
+                r#"SELECT id, token_id, open_time, last_use_time, proof_time, clock_timestamp() AS "now!: Time"
+                   FROM console_sessions WHERE key_hash = $1"#,
+                key_hash
+            )
+            .fetch_optional(self.on(Purpose::Reads).single()?)
+            .await?;
+            let Some(row) = found else { return Ok(None) };
+            let now = self.clock.accepted(Reading { sent, time: row.now.clock()? });
+            let session = Session {
+                id: row.id,
+                token_id: rows::token_id(row.token_id),
+                open_time: row.open_time,
+                last_use_time: row.last_use_time,
+                proof_time: row.proof_time,
+            };
+            Ok(Some((session, now)))
+        })
+        .await
+    }
+
+    /// Records a use of a session at `now`. No wait for a standby: nothing is acknowledged.
+    ///
+    /// # Errors
+    /// [`StoreError`], as for every call of the store.
+    pub async fn use_session(&self, id: Uuid, now: OffsetDateTime) -> Result<(), StoreError> {
+        self.within(async {
+            sqlx::query!(
+                "UPDATE console_sessions SET last_use_time = greatest(last_use_time, $2)
+                 FROM (SELECT set_config('synchronous_commit', 'local', true)) AS unconfirmed WHERE id = $1",
+                id,
+                now
+            )
+            .execute(self.single()?)
+            .await?;
+            Ok(())
+        })
+        .await
+    }
+
+    /// Ends a session; nothing happens if there is none.
+    ///
+    /// # Errors
+    /// [`StoreError`], as for every call of the store.
+    pub async fn end_session(&self, key_hash: &[u8; 32]) -> Result<(), StoreError> {
+        self.within(async {
+            sqlx::query!("DELETE FROM console_sessions WHERE key_hash = $1", key_hash)
+                .execute(self.single()?)
+                .await?;
+            Ok(())
+        })
+        .await
+    }
+
+    /// Deletes sessions that are over. Returns how many.
+    ///
+    /// # Errors
+    /// [`StoreError`], as for every call of the store.
+    pub async fn purge_sessions(&self) -> Result<u64, StoreError> {
+        let Some(now) = self.time_to_delete_by() else { return Ok(0) };
+        self.within(async {
+            let done = sqlx::query!(
+                "DELETE FROM console_sessions WHERE last_use_time <= $1::timestamptz - interval '30 minutes'
+                     OR open_time <= $1::timestamptz - interval '12 hours'",
+                now
+            )
+            .execute(self.single()?)
+            .await?;
+            Ok(done.rows_affected())
+        })
+        .await
+    }
+}

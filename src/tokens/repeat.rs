@@ -1,0 +1,59 @@
+//! The answer to an earlier creation once more, by its request id alone, and the end of that. Called by the
+//! console, which derives the ids of its requests from a person's session: whoever has the id has made the request.
+
+use super::mint::Created;
+use super::{ActionError, Actions, create};
+use crate::domain::{Caller, Permission};
+use crate::secret::{RequestContext, RequestId};
+
+impl Actions {
+    /// Returns what a creation with this request id was answered, if it was completed within the last 24 hours.
+    ///
+    /// # Errors
+    /// [`ActionError`]: access, also if it is lost since; its secret cannot be shown again; the database.
+    pub async fn created_by_request(
+        &self,
+        caller: &Caller,
+        request_id: &RequestId,
+    ) -> Result<Option<Created>, ActionError> {
+        caller.require(Permission::Write)?;
+        let principal = caller.principal.to_string();
+        let Some((caller, known)) = self.known(caller, &request_id.mac(&principal)).await? else {
+            return Ok(None);
+        };
+        let unrepeatable = || ActionError::Unrepeatable(known.token_id);
+        let (token, now) = known.token.ok_or_else(unrepeatable)?;
+        super::manageable(&caller, Some(&token))?;
+        let context = RequestContext {
+            rpc: create::RPC,
+            organization_id: token.organization_id.as_str(),
+            caller: &principal,
+            token_id: known.token_id,
+            request_id,
+        };
+        let keyring = self.keyring.get();
+        let secret = keyring.derive_secret(known.body_mac.key_id, known.salt, &context);
+        let secret = secret.ok_or_else(unrepeatable)?.render(&self.prefix);
+        Ok(Some(Created { token, now, secret }))
+    }
+
+    /// Makes the secret of a completed request unrecoverable: neither a retry nor
+    /// [`Self::created_by_request`] gives it again. Nothing happens if there is no such request.
+    ///
+    /// # Errors
+    /// [`ActionError`]: the caller's credential, the database. A retry is safe.
+    pub async fn forget_request(&self, caller: &Caller, request_id: &RequestId) -> Result<(), ActionError> {
+        let mac = request_id.mac(&caller.principal.to_string());
+        let store = self.admission.writes(caller).await?;
+        store
+            .retrying(async || {
+                let mut transaction = store.begin().await?;
+                let locked = transaction.lock_caller(caller, None).await?;
+                transaction.forget_request(&mac).await?;
+                locked.judge(&mut transaction).await?;
+                transaction.commit().await?;
+                Ok(())
+            })
+            .await
+    }
+}

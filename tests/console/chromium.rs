@@ -1,0 +1,103 @@
+//! The console in a real browser: Chromium, driven by playwright-core, does what people do.
+
+use std::path::PathBuf;
+use std::process::Stdio;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tokend::api::grpc::Origin;
+use tokend::api::proto::Verdict;
+use tokio::io::AsyncWriteExt as _;
+use tokio::process::Command;
+
+use crate::support::client::verified;
+use crate::support::program::{find, find_at};
+use crate::support::replica::{Installation, Replica, wait_until_serving};
+use crate::tls::authority::{Authority, Files, channel};
+
+/// How long a scenario may take; it is ended then.
+const PATIENCE: Duration = Duration::from_mins(3);
+
+/// What drives the browser: the program of JavaScript, and the browser.
+fn driver() -> Option<(PathBuf, PathBuf)> {
+    find_at("tests/console/browser/node_modules/playwright-core")?;
+    Some((find("node")?, find("chromium")?))
+}
+
+/// Runs a scenario of `drive.mjs`; returns what it saw.
+async fn drive((node, chromium): &(PathBuf, PathBuf), scenario: &str, mut settings: Value) -> Value {
+    settings["chromium"] = chromium.to_str().into();
+    settings["pictures"] = std::env::var("TOKEND_PICTURES").ok().into();
+    let mut child = Command::new(node)
+        .args(["drive.mjs", scenario])
+        .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/console/browser"))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(settings.to_string().as_bytes()).await.unwrap();
+    let output = tokio::time::timeout(PATIENCE, child.wait_with_output()).await.unwrap().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+/// Returns the verdict on the secret that a scenario copied.
+async fn verdict(replica: &Replica, seen: &Value) -> Verdict {
+    verified(&mut replica.root(), seen["secret"].as_str().unwrap(), &[]).await.verdict()
+}
+
+fn settings(replica: &Replica, origin: &str) -> Value {
+    json!({"origin": origin, "secret": replica.installation.root_secret})
+}
+
+#[tokio::test]
+async fn a_person_clicks_from_administration_to_the_new_token_in_the_list() {
+    let Some(driver) = driver() else { return };
+    let replica = Replica::start().await;
+    let origin = format!("http://tokend.localhost:{}", replica.console.port());
+
+    let seen = drive(&driver, "clicks", settings(&replica, &origin)).await;
+
+    assert_eq!(verdict(&replica, &seen).await, Verdict::Revoked);
+}
+
+#[tokio::test]
+async fn the_same_clicks_work_without_script() {
+    let Some(driver) = driver() else { return };
+    let replica = Replica::start().await;
+    let origin = format!("http://localhost:{}", replica.console.port());
+
+    let seen = drive(&driver, "plain", settings(&replica, &origin)).await;
+
+    assert_eq!(verdict(&replica, &seen).await, Verdict::Revoked);
+}
+
+#[tokio::test]
+async fn a_secret_is_copied_on_a_plain_name_and_over_tls() {
+    let Some(driver) = driver() else { return };
+    // A name that browsers do not trust, led here by the browser's own rule.
+    let name = "console.example.test";
+    let installation = Installation::new().await;
+    let mut config = installation.config();
+    config.console_origin = Some(Origin::parse(&format!("http://{name}")).unwrap());
+    let plain = installation.serve(config).await;
+    let mut config = installation.config();
+    let authority = Authority::new();
+    let files = Files::new(&authority.good(&["localhost"]), None);
+    config.tls = Some(files.load());
+    let encrypted = installation.launch(config);
+    wait_until_serving(channel(&encrypted, &authority, None)).await;
+
+    for (replica, origin, secure) in [
+        (&plain, format!("http://{name}"), false),
+        (&encrypted, format!("https://localhost:{}", encrypted.console.port()), true),
+    ] {
+        let mut settings = settings(replica, &origin);
+        settings["secure"] = secure.into();
+        settings["flags"] = json!([format!("--host-resolver-rules=MAP {name} {}", plain.console)]);
+        let seen = drive(&driver, "copy", settings).await;
+        assert_eq!(verdict(&plain, &seen).await, Verdict::Valid);
+    }
+}
