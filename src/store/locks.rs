@@ -52,6 +52,12 @@ impl Transaction {
         clock(self).await
     }
 
+    /// Takes an advisory lock, unless another transaction holds it; returns whether it did.
+    pub(super) async fn try_lock(&mut self, key: i64) -> Result<bool, StoreError> {
+        let row = sqlx::query!(r#"SELECT pg_try_advisory_xact_lock($1) AS "taken!""#, key);
+        Ok(row.fetch_one(self).await?.taken)
+    }
+
     /// Reads a token that is to be changed, and locks its row FOR UPDATE.
     ///
     /// # Errors

@@ -75,10 +75,7 @@ impl Store {
         let Some(now) = self.time_to_delete_by() else { return Ok(0) };
         self.within(async {
             let mut transaction = self.begin().await?;
-            let turn = sqlx::query!(r#"SELECT pg_try_advisory_xact_lock($1) AS "taken!""#, PURGE_LOCK)
-                .fetch_one(&mut transaction)
-                .await?;
-            if !turn.taken {
+            if !transaction.try_lock(PURGE_LOCK).await? {
                 return Ok(0);
             }
             let done = sqlx::query!(

@@ -161,15 +161,13 @@ impl Store {
     ) -> Result<SealPass, StoreError> {
         self.within(async {
             let mut transaction = self.begin().await?;
-            let turn = sqlx::query!(r#"SELECT pg_try_advisory_xact_lock($1) AS "taken!""#, SEAL_LOCK)
-                .fetch_one(&mut transaction)
-                .await?;
+            let taken = transaction.try_lock(SEAL_LOCK).await?;
             let newest = follow(&mut transaction, newest, keyring).await?;
             // Events that other replicas have sealed meanwhile are no candidates any more.
             let covered = newest.map_or(0, |newest| newest.header.last_id);
             let candidate = candidate.filter(|candidate| candidate.last_id > covered);
             let (sealed, waiting) = match candidate {
-                Some(candidate) if turn.taken && settled(&mut transaction, candidate).await? => {
+                Some(candidate) if taken && settled(&mut transaction, candidate).await? => {
                     (seal(&mut transaction, newest, candidate.last_id, keyring).await?, None)
                 }
                 candidate => (None, candidate.cloned()),

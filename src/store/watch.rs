@@ -12,6 +12,7 @@ use super::clock::Epoch;
 use super::columns::{Time, unreadable, unreadable_token};
 use super::connection::{Connection, within};
 use super::rows::{self, TokenRow, token_query};
+use crate::domain::event::EventKind;
 use crate::domain::{OrganizationId, Token};
 use crate::secret::TokenId;
 
@@ -21,20 +22,8 @@ const PAGE: i64 = 500;
 /// What happened to a token, as far as is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ChangeKind {
-    /// It was created, by `CreateToken` or as the successor of a rotation.
-    Created,
-    /// Its fields were changed.
-    Updated,
-    /// A successor was made for it.
-    Rotated,
-    /// It was revoked.
-    Revoked,
-    /// It was disabled.
-    Disabled,
-    /// It was enabled again.
-    Enabled,
-    /// It will expire soon.
-    ExpiresSoon,
+    /// What its event says.
+    Event(EventKind),
     /// It no longer exists.
     Deleted,
     /// A change without an event: an operator's own statement, or a new fast verifier.
@@ -165,16 +154,9 @@ fn change(
     change_time: OffsetDateTime,
     token: Option<Result<Token, &'static str>>,
 ) -> Change {
-    let kind = match (token.is_some(), kind) {
-        (false, _) => ChangeKind::Deleted,
-        (true, Some("created")) => ChangeKind::Created,
-        (true, Some("updated")) => ChangeKind::Updated,
-        (true, Some("rotated")) => ChangeKind::Rotated,
-        (true, Some("expires_soon")) => ChangeKind::ExpiresSoon,
-        (true, Some("revoked")) => ChangeKind::Revoked,
-        (true, Some("disabled")) => ChangeKind::Disabled,
-        (true, Some("enabled")) => ChangeKind::Enabled,
-        (true, _) => ChangeKind::Other,
+    let kind = match token {
+        None => ChangeKind::Deleted,
+        Some(_) => kind.and_then(EventKind::from_word).map_or(ChangeKind::Other, ChangeKind::Event),
     };
     let organization_id = organization.and_then(|text| {
         let parsed = OrganizationId::parse(&text).map_err(|_| "organization_id");

@@ -10,6 +10,7 @@ use super::fields::{
     whole_instant,
 };
 use crate::api::proto;
+use crate::domain::event::EventKind;
 use crate::domain::networks::parse_address;
 use crate::domain::page::{Listing, NamePart};
 use crate::domain::size::MAX_PAGE_BYTES;
@@ -130,15 +131,15 @@ pub(super) fn organization(text: &str) -> Result<Option<OrganizationId>, Violati
 
 pub(super) const fn change_kind(kind: ChangeKind) -> proto::ChangeKind {
     match kind {
-        ChangeKind::Created => proto::ChangeKind::Created,
-        ChangeKind::Updated => proto::ChangeKind::Updated,
-        ChangeKind::Rotated => proto::ChangeKind::Rotated,
-        ChangeKind::Revoked => proto::ChangeKind::Revoked,
-        ChangeKind::Disabled => proto::ChangeKind::Disabled,
-        ChangeKind::Enabled => proto::ChangeKind::Enabled,
-        ChangeKind::ExpiresSoon => proto::ChangeKind::ExpiresSoon,
+        ChangeKind::Event(EventKind::Created) => proto::ChangeKind::Created,
+        ChangeKind::Event(EventKind::Updated) => proto::ChangeKind::Updated,
+        ChangeKind::Event(EventKind::Rotated) => proto::ChangeKind::Rotated,
+        ChangeKind::Event(EventKind::Revoked) => proto::ChangeKind::Revoked,
+        ChangeKind::Event(EventKind::Disabled) => proto::ChangeKind::Disabled,
+        ChangeKind::Event(EventKind::Enabled) => proto::ChangeKind::Enabled,
+        ChangeKind::Event(EventKind::ExpiresSoon) => proto::ChangeKind::ExpiresSoon,
         ChangeKind::Deleted => proto::ChangeKind::Deleted,
-        ChangeKind::Other => proto::ChangeKind::Other,
+        ChangeKind::Event(EventKind::Purged) | ChangeKind::Other => proto::ChangeKind::Other,
     }
 }
 

@@ -68,6 +68,25 @@ fn delimited_len(length: usize) -> usize {
     1 + encoded_len_varint(length as u64) + length
 }
 
+/// What [`Message`] asks for besides encoding.
+macro_rules! never_decoded {
+    () => {
+        fn merge_field(
+            &mut self,
+            tag: u32,
+            wire_type: WireType,
+            buffer: &mut impl Buf,
+            context: DecodeContext,
+        ) -> Result<(), DecodeError> {
+            prost::encoding::skip_field(wire_type, tag, buffer, context)
+        }
+
+        fn clear(&mut self) {
+            *self = Self::default();
+        }
+    };
+}
+
 impl Message for VerifyReply {
     fn encode_raw(&self, buffer: &mut impl BufMut) {
         if self.verdict != 0 {
@@ -92,19 +111,7 @@ impl Message for VerifyReply {
         verdict + token + scopes + time
     }
 
-    fn merge_field(
-        &mut self,
-        tag: u32,
-        wire_type: WireType,
-        buffer: &mut impl Buf,
-        context: DecodeContext,
-    ) -> Result<(), DecodeError> {
-        prost::encoding::skip_field(wire_type, tag, buffer, context)
-    }
-
-    fn clear(&mut self) {
-        *self = Self::default();
-    }
+    never_decoded!();
 }
 
 impl Message for VerifyStreamReply {
@@ -116,19 +123,7 @@ impl Message for VerifyStreamReply {
         message::encoded_len(RESPONSE, &self.0)
     }
 
-    fn merge_field(
-        &mut self,
-        tag: u32,
-        wire_type: WireType,
-        buffer: &mut impl Buf,
-        context: DecodeContext,
-    ) -> Result<(), DecodeError> {
-        prost::encoding::skip_field(wire_type, tag, buffer, context)
-    }
-
-    fn clear(&mut self) {
-        *self = Self::default();
-    }
+    never_decoded!();
 }
 
 #[cfg(test)]
