@@ -28,7 +28,7 @@ use crate::token::{TokenStatus, status, time, token};
 use crate::watch::Changes;
 
 /// The generated client, which adds the caller's credential to each call.
-#[cfg_attr(not(feature = "raw"), expect(unreachable_pub, reason = "shown with that feature alone"))]
+#[cfg_attr(not(feature = "raw"), expect(unreachable_pub, reason = "documented only with that feature"))]
 pub type RawClient = TokenServiceClient<InterceptedService<Channel, Authorization>>;
 
 /// A client of tokend. Clones share the connection.

@@ -21,7 +21,7 @@ pub(crate) struct Retries {
 
 /// Whether a call may be repeated safely.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[cfg_attr(not(feature = "raw"), expect(unreachable_pub, reason = "shown with that feature alone"))]
+#[cfg_attr(not(feature = "raw"), expect(unreachable_pub, reason = "documented only with that feature"))]
 pub enum Repeatable {
     /// It may: it only reads, or has a request id, or has the same result.
     Yes,

@@ -99,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn the_connection_that_takes_the_most_goes_at_the_address_that_takes_the_most() {
+    fn the_largest_connection_of_the_largest_address_is_evicted() {
         let (taken, all) = (FairLimiter::new(10_000), Evictables::default());
         let mut permits = Vec::new();
         let mut open = |last, bytes| {

@@ -107,7 +107,7 @@ impl<K: Hash + Eq + Clone> FairLimiter<K> {
 
     /// Returns an empty permit for this key, which can grow later.
     #[must_use]
-    pub fn place(&self, key: K) -> Permit<K> {
+    pub fn empty(&self, key: K) -> Permit<K> {
         Permit { inner: Arc::clone(&self.0), key, number: 0 }
     }
 
@@ -265,10 +265,10 @@ mod tests {
     }
 
     #[test]
-    fn what_is_overdrawn_counts_until_it_is_given_back() {
+    fn an_overdraft_counts_until_it_is_returned() {
         let shares = FairLimiter::new(10);
         let _first = shares.take_many("a", 5).unwrap();
-        let mut second = shares.place("b");
+        let mut second = shares.empty("b");
         second.overdraw(7);
         assert_eq!((shares.taken(), shares.held(&"b"), shares.greatest()), (12, 7, 7));
         assert_eq!(shares.take("c").unwrap_err(), Refused::Full);

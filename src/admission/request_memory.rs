@@ -42,7 +42,7 @@ pub struct ConnectionRequests {
 #[derive(Debug)]
 pub struct Reservation {
     connection: Arc<ConnectionRequests>,
-    place: Permit<IpAddr>,
+    permit: Permit<IpAddr>,
     unfinished: usize,
 }
 
@@ -75,7 +75,7 @@ impl RequestLimiter {
     /// Returns an empty permit for the other memory of an unauthenticated peer's connection, and whether it is evicted.
     pub(crate) fn unauthenticated(&self, address: IpAddr) -> (Permit<IpAddr>, Arc<Evictable>) {
         let address = address.to_canonical();
-        (self.bytes.place(address), self.evictable.add(address))
+        (self.bytes.empty(address), self.evictable.add(address))
     }
 
     /// Changes a permit from `from` bytes to `to` bytes.
@@ -121,12 +121,12 @@ impl ConnectionRequests {
     /// # Errors
     /// [`Refused`]: the connection, its address or all together have too much unfinished.
     pub fn reserve(self: &Arc<Self>, bytes: usize) -> Result<Reservation, Refused> {
-        let mut place = self.limiter.bytes.place(self.address);
+        let mut permit = self.limiter.bytes.empty(self.address);
         let taken = self
             .take(bytes)
-            .and_then(|()| self.limiter.grow(&mut place, bytes).inspect_err(|_| self.give_back(bytes)));
+            .and_then(|()| self.limiter.grow(&mut permit, bytes).inspect_err(|_| self.give_back(bytes)));
         taken.inspect_err(|refused| self.limiter.count(*refused))?;
-        Ok(Reservation { connection: Arc::clone(self), place, unfinished: bytes })
+        Ok(Reservation { connection: Arc::clone(self), permit, unfinished: bytes })
     }
 
     /// Reserves the memory of an open request of which `bytes` have arrived.
@@ -157,7 +157,7 @@ impl Reservation {
     pub fn grow(&mut self, bytes: usize) -> Result<(), Refused> {
         let connection = &self.connection;
         let taken = connection.take(bytes).and_then(|()| {
-            connection.limiter.grow(&mut self.place, bytes).inspect_err(|_| connection.give_back(bytes))
+            connection.limiter.grow(&mut self.permit, bytes).inspect_err(|_| connection.give_back(bytes))
         });
         taken.inspect_err(|refused| connection.limiter.count(*refused))?;
         self.unfinished += bytes;
@@ -167,7 +167,7 @@ impl Reservation {
     /// Counts the request as arrived: no longer against its connection, and against its address
     /// only with the bytes sent, since from now on the limit of calls bounds what waits.
     pub fn finish(&mut self, sent: usize) {
-        self.place.shrink(sent.min(self.unfinished));
+        self.permit.shrink(sent.min(self.unfinished));
         self.connection.give_back(std::mem::take(&mut self.unfinished));
     }
 }
@@ -193,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn a_connection_an_address_and_all_together_have_a_bound_each() {
+    fn a_connection_an_address_and_all_together_are_each_bounded() {
         let limiter = limiter(4 * CONNECTION_BYTES);
         let first = limiter.connection(address(1), Arc::default());
         let mut held = first.reserve(CONNECTION_BYTES).unwrap();
@@ -221,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_has_shown_a_credential_may_have_as_many_unfinished_as_there_are_streams() {
+    fn an_authenticated_client_may_have_an_unfinished_request_on_every_stream() {
         let limiter = limiter(4 * KNOWN_CONNECTION_BYTES);
         let known = Arc::new(AtomicBool::new(false));
         let connection = limiter.connection(address(1), Arc::clone(&known));

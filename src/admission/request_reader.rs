@@ -29,13 +29,13 @@ pub enum ReadError {
     #[error("the request has more than the {0} bytes that are read")]
     TooLong(usize),
     /// The rest of it did not arrive in time.
-    #[error("the request did not arrive whole in time; send its message at once")]
+    #[error("the request did not arrive completely in time; send its message at once")]
     TooLate,
     /// Too many bytes are unfinished already.
     #[error(transparent)]
     Refused(#[from] Refused),
     /// The connection or the peer ended it.
-    #[error("the request was not sent to its end")]
+    #[error("the request was not sent completely")]
     Body(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 
@@ -172,7 +172,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_buffer_takes_little_more_than_what_is_in_it() {
+    fn a_buffer_is_little_larger_than_its_content() {
         let mut buffer = BytesMut::new();
         for _ in 0..4_000 {
             append(&mut buffer, b"sixteen bytes ..");

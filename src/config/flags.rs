@@ -3,7 +3,7 @@
 //! Every value is optional here: `resolve` fills what is missing from the environment, the file
 //! and the defaults, which the help names. No flag takes a secret; help texts are the manual.
 
-#![expect(clippy::doc_markdown, reason = "these comments are help texts, shown as they stand")]
+#![expect(clippy::doc_markdown, reason = "these comments are help texts, shown verbatim")]
 
 use std::net::SocketAddr;
 use std::num::NonZeroU16;

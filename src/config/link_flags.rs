@@ -1,7 +1,7 @@
 //! Flags of serve for TLS, for the export of spans and for the console. A part of `flags`, with the same rules:
 //! every value is optional, and the help texts are the manual.
 
-#![expect(clippy::doc_markdown, reason = "these comments are help texts, shown as they stand")]
+#![expect(clippy::doc_markdown, reason = "these comments are help texts, shown verbatim")]
 
 use std::path::PathBuf;
 

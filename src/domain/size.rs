@@ -2,7 +2,7 @@
 //! clients' message limit. Called when pages are made, and before, to reserve memory for them. Based on
 //! the limits of the fields.
 
-#![cfg_attr(not(test), expect(clippy::arithmetic_side_effects, reason = "lengths of what lies in memory"))]
+#![cfg_attr(not(test), expect(clippy::arithmetic_side_effects, reason = "lengths of data in memory"))]
 
 use super::event::TokenEvent;
 use super::token::{Token, Value};

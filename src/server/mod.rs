@@ -38,7 +38,7 @@ use crate::runtime::tasks::Tasks;
 use crate::secret::CurrentKeyring;
 use crate::store::{self, MigrateError, Pooling, Purpose, Store};
 use crate::tokens::Actions;
-use crate::transport::listener::{self, Beyond};
+use crate::transport::listener::{self, OverLimit};
 use crate::transport::tls::Protocol;
 use crate::verify::mac_refresh::Suggestions;
 use crate::verify::{Engine, EngineConfig, mac_refresh};
@@ -87,15 +87,15 @@ pub async fn run(
     let (mut running, draining, service, integrations, requests) = wire(&config)?;
     let metrics = || Arc::clone(&running.metrics);
     let tls = |protocol| config.tls.clone().map(|tls| (tls, protocol));
-    let limits = |beyond| listener::Limits {
+    let limits = |over_limit| listener::Limits {
         most: config.limits.connections,
         idle: timeouts.idle,
         age: timeouts.age,
-        beyond,
+        over_limit,
     };
     let mut serving_http = JoinSet::new();
     if let Some(listener) = http {
-        let (tls, limits) = (tls(Protocol::Http), limits(Beyond::Probes));
+        let (tls, limits) = (tls(Protocol::Http), limits(OverLimit::Probes));
         let incoming = listener::accept(listener, tls, limits, requests.clone(), metrics());
         let sources = http::listener::Sources {
             metrics: metrics(),
@@ -114,7 +114,7 @@ pub async fn run(
     }
     if let Some(listener) = console {
         let console = console::build(&config, &running.store, integrations, &listener);
-        let (tls, limits) = (tls(Protocol::Http), limits(Beyond::Wait));
+        let (tls, limits) = (tls(Protocol::Http), limits(OverLimit::Wait));
         let incoming = listener::accept(listener, tls, limits, requests.clone(), metrics());
         let requests = requests.clone();
         serving_http.spawn(async move {
@@ -124,7 +124,7 @@ pub async fn run(
     }
     let http_ended = ended(&mut serving_http);
     tokio::pin!(http_ended);
-    let incoming = listener::accept(grpc, tls(Protocol::Grpc), limits(Beyond::Wait), requests, metrics());
+    let incoming = listener::accept(grpc, tls(Protocol::Grpc), limits(OverLimit::Wait), requests, metrics());
     // Browsers use HTTP/1 where there is no TLS.
     let http1 = !config.integrations.web_origins.is_empty();
     let transport = Transport {

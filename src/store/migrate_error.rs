@@ -100,7 +100,7 @@ pub enum MigrateError {
     SharedSessions,
     /// Migrations need a lock of their session, which a transaction pooler cannot provide.
     #[error(
-        "migrations need a session of their own, which a pooler in transaction mode does not provide: set \
+        "migrations need a dedicated session, which a pooler in transaction mode does not provide: set \
          --direct-database-url, or run `tokend migrate` with a URL that bypasses the pooler and serve with \
          --no-migrate"
     )]

@@ -18,8 +18,8 @@ use tokio::time::Instant;
 use super::activity::Activity;
 use super::keepalive::Keepalive;
 use super::socket::Socket;
-use super::stranger::Stranger;
 use super::tls::{Admission, ClientCertificate};
+use super::unauthenticated::ConnectionMemory;
 use crate::admission::fair_limiter::Permit;
 use crate::metrics::Counted;
 
@@ -32,7 +32,7 @@ pub struct Connection {
     opened: Opened,
     /// Whether the peer has authenticated.
     known: Arc<AtomicBool>,
-    until: Option<Until>,
+    cutoff: Option<Cutoff>,
     /// When its peer should open another one.
     due: Option<Instant>,
     _permits: Option<Permits>,
@@ -50,21 +50,21 @@ pub(super) struct Opened {
     /// The first bytes received, which were not read yet.
     pub(super) first: Bytes,
     /// Its memory accounting while its peer is unauthenticated.
-    pub(super) stranger: Option<Stranger>,
+    pub(super) memory: Option<ConnectionMemory>,
 }
 
 /// A permit of the listener, and one of the address.
 pub(super) type Permits = (OwnedSemaphorePermit, Permit<IpAddr>);
 
 /// Completes when a connection that was accepted beyond the limit has to end.
-pub type Until = oneshot::Receiver<Infallible>;
+pub type Cutoff = oneshot::Receiver<Infallible>;
 
-/// Runs `work` unless `until` completes first.
-pub async fn ended_by<T>(until: Option<&mut Until>, work: impl Future<Output = T>) -> Option<T> {
-    let Some(until) = until else { return Some(work.await) };
+/// Runs `work` unless `cutoff` completes first.
+pub async fn ended_by<T>(cutoff: Option<&mut Cutoff>, work: impl Future<Output = T>) -> Option<T> {
+    let Some(cutoff) = cutoff else { return Some(work.await) };
     tokio::select! {
         done = work => Some(done),
-        _ = until => None,
+        _ = cutoff => None,
     }
 }
 
@@ -72,13 +72,13 @@ impl Connection {
     /// Starts a connection.
     pub(super) fn new(
         opened: Opened,
-        until: Option<Until>,
+        cutoff: Option<Cutoff>,
         due: Option<Instant>,
         permits: Option<Permits>,
         counted: Counted,
     ) -> Self {
         let known = Arc::new(AtomicBool::new(opened.certificate.is_some()));
-        Self { opened, known, until, due, _permits: permits, _counted: counted }
+        Self { opened, known, cutoff, due, _permits: permits, _counted: counted }
     }
 
     /// Returns the peer's address.
@@ -101,23 +101,23 @@ impl Connection {
 
     /// Fails once the client's certificate is no longer accepted, or the connection is evicted.
     fn admitted(&self) -> io::Result<()> {
-        match (&self.opened.admission, &self.opened.stranger) {
+        match (&self.opened.admission, &self.opened.memory) {
             (Some(admission), _) if admission.is_withdrawn() => Err(io::ErrorKind::ConnectionAborted.into()),
-            (_, Some(stranger)) if !self.known.load(Ordering::Relaxed) => stranger.may_stay(),
+            (_, Some(memory)) if !self.known.load(Ordering::Relaxed) => memory.may_stay(),
             _ => Ok(()),
         }
     }
 
     /// Reads from an unauthenticated peer, and counts the bytes; `None`: the peer has authenticated.
-    fn read_stranger(
+    fn read_unauthenticated(
         &mut self,
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Option<Poll<io::Result<()>>> {
-        let Opened { stranger, socket, .. } = &mut self.opened;
-        let counting = stranger.as_mut()?;
+        let Opened { memory, socket, .. } = &mut self.opened;
+        let counting = memory.as_mut()?;
         if self.known.load(Ordering::Relaxed) {
-            *stranger = None;
+            *memory = None;
             socket.activity().set_overspent(false);
             return None;
         }
@@ -153,14 +153,14 @@ impl Connection {
     /// that is closed with unread data is reset, and the peer may lose the response. Gateways take a reset for an outage.
     pub async fn linger(mut self) {
         // Nothing of it is kept, so nothing is counted.
-        self.opened.stranger = None;
+        self.opened.memory = None;
         let (mut rest, mut nowhere) = (self.take(LINGER.0), tokio::io::sink());
         let _ = tokio::time::timeout(LINGER.1, tokio::io::copy(&mut rest, &mut nowhere)).await;
     }
 
     /// Takes the signal that ends it, if it was accepted beyond the limit.
-    pub fn until(&mut self) -> Option<Until> {
-        self.until.take()
+    pub fn cutoff(&mut self) -> Option<Cutoff> {
+        self.cutoff.take()
     }
 }
 
@@ -176,7 +176,7 @@ impl AsyncRead for Connection {
             buffer.put_slice(&self.opened.first.split_to(length));
             return Poll::Ready(Ok(()));
         }
-        if let Some(read) = self.read_stranger(context, buffer) {
+        if let Some(read) = self.read_unauthenticated(context, buffer) {
             return read;
         }
         let read = Pin::new(&mut self.opened.socket).poll_read(context, buffer);
@@ -197,7 +197,7 @@ impl AsyncWrite for Connection {
         buffer: &[u8],
     ) -> Poll<io::Result<usize>> {
         self.admitted()?;
-        self.opened.stranger.iter_mut().for_each(Stranger::answered);
+        self.opened.memory.iter_mut().for_each(ConnectionMemory::answered);
         Pin::new(&mut self.opened.socket).poll_write(context, buffer)
     }
 
@@ -215,7 +215,7 @@ impl AsyncWrite for Connection {
         buffers: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         self.admitted()?;
-        self.opened.stranger.iter_mut().for_each(Stranger::answered);
+        self.opened.memory.iter_mut().for_each(ConnectionMemory::answered);
         Pin::new(&mut self.opened.socket).poll_write_vectored(context, buffers)
     }
 

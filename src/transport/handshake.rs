@@ -16,8 +16,8 @@ use tokio_rustls::TlsAcceptor;
 use super::connection::Opened;
 use super::keepalive::{Keepalive, PREFACE};
 use super::socket::{Socket, TlsInput};
-use super::stranger::Stranger;
 use super::tls::{Admission, ClientCertificate, Protocol, ServerTls};
+use super::unauthenticated::ConnectionMemory;
 use crate::admission::request_memory::RequestLimiter;
 use crate::metrics::Metrics;
 use crate::telemetry::is_worth_a_line;
@@ -48,15 +48,15 @@ impl Handshake {
             // port is open.
             let spoken = tokio::time::timeout(HANDSHAKE_DEADLINE, stream.peek(&mut [0])).await;
             if !matches!(spoken, Ok(Ok(1..))) {
-                tracing::debug!(%address, "a peer that said nothing");
+                tracing::debug!(%address, "a peer sent nothing");
                 return None;
             }
         }
-        let mut stranger = Stranger::new(self.requests.clone(), address.ip());
-        let shaking = shake_hands(stream, self.tls.clone(), &mut stranger);
-        let shaken = tokio::time::timeout(HANDSHAKE_DEADLINE, shaking).await;
-        let shaken = shaken.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
-        let Shaken { mut socket, certificate, admission } = shaken
+        let mut memory = ConnectionMemory::new(self.requests.clone(), address.ip());
+        let shaking = shake_hands(stream, self.tls.clone(), &mut memory);
+        let completed = tokio::time::timeout(HANDSHAKE_DEADLINE, shaking).await;
+        let completed = completed.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
+        let HandshakeResult { mut socket, certificate, admission } = completed
             .inspect_err(|error| {
                 self.metrics.work.handshake_failed();
                 if is_worth_a_line("TLS_HANDSHAKE", Some(address.ip())) {
@@ -64,20 +64,20 @@ impl Handshake {
                 }
             })
             .ok()?;
-        let receiving = first_bytes(&mut socket, &mut stranger);
+        let receiving = first_bytes(&mut socket, &mut memory);
         let Ok(Ok(first)) = tokio::time::timeout(HANDSHAKE_DEADLINE, receiving).await else {
-            tracing::debug!(%address, "a peer that said nothing");
+            tracing::debug!(%address, "a peer sent nothing");
             return None;
         };
-        stranger.begin_http(&first);
-        let stranger = Some(stranger).filter(|_| certificate.is_none());
+        memory.begin_http(&first);
+        let memory = Some(memory).filter(|_| certificate.is_none());
         let socket = Keepalive::new(socket, &first, self.idle);
-        Some(Opened { address, certificate, admission, socket, first: first.into(), stranger })
+        Some(Opened { address, certificate, admission, socket, first: first.into(), memory })
     }
 }
 
 /// Reads a peer's first bytes: the whole preface of HTTP/2, or enough to see that it is something else.
-async fn first_bytes(socket: &mut Socket, stranger: &mut Stranger) -> io::Result<Vec<u8>> {
+async fn first_bytes(socket: &mut Socket, memory: &mut ConnectionMemory) -> io::Result<Vec<u8>> {
     let mut first = Vec::with_capacity(FIRST_BYTES);
     while first.len() < FIRST_BYTES && PREFACE.starts_with(&first) {
         let mut bytes = [0; FIRST_BYTES];
@@ -85,7 +85,7 @@ async fn first_bytes(socket: &mut Socket, stranger: &mut Stranger) -> io::Result
         let mut buffer = ReadBuf::new(missing);
         poll_fn(|context| match Pin::new(&mut *socket).poll_read(context, &mut buffer) {
             Poll::Pending => {
-                stranger.wait(context, socket.buffered())?;
+                memory.wait(context, socket.buffered())?;
                 Poll::Pending
             }
             read @ Poll::Ready(_) => read,
@@ -100,7 +100,7 @@ async fn first_bytes(socket: &mut Socket, stranger: &mut Stranger) -> io::Result
 }
 
 /// A connection after its handshake.
-struct Shaken {
+struct HandshakeResult {
     socket: Socket,
     certificate: Option<Arc<ClientCertificate>>,
     admission: Option<Arc<Admission>>,
@@ -109,17 +109,17 @@ struct Shaken {
 async fn shake_hands(
     stream: TcpStream,
     tls: Option<(Arc<ServerTls>, Protocol)>,
-    stranger: &mut Stranger,
-) -> io::Result<Shaken> {
+    memory: &mut ConnectionMemory,
+) -> io::Result<HandshakeResult> {
     let Some((tls, protocol)) = tls else {
-        return Ok(Shaken { socket: Socket::Plain(stream), certificate: None, admission: None });
+        return Ok(HandshakeResult { socket: Socket::Plain(stream), certificate: None, admission: None });
     };
     let config = tls.config(protocol);
     let mut accepting = TlsAcceptor::from(Arc::clone(&config)).accept(TlsInput::new(stream));
     let stream = poll_fn(|context| {
         let accepted = Pin::new(&mut accepting).poll(context);
         if let Some(input) = accepting.get_mut().filter(|_| accepted.is_pending()) {
-            stranger.wait(context, input.buffered())?;
+            memory.wait(context, input.buffered())?;
         }
         accepted
     })
@@ -131,5 +131,5 @@ async fn shake_hands(
         certificate = Some(Arc::new(parsed));
         admission = Some(tls.admit(chain, protocol, &config));
     }
-    Ok(Shaken { socket: Socket::tls(stream), certificate, admission })
+    Ok(HandshakeResult { socket: Socket::tls(stream), certificate, admission })
 }

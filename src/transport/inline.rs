@@ -106,14 +106,14 @@ impl<C: Future + Closing> Future for InlineConnection<C> {
         }
         this.beginning.drain(..).for_each(|call| begin(call, &this.activity));
         if authority::was_refused() {
-            tell(this.peer);
+            log(this.peer);
         }
         ended
     }
 }
 
 /// Logs that HTTP/2 refused a call, and what its client has to set.
-fn tell(peer: SocketAddr) {
+fn log(peer: SocketAddr) {
     if is_worth_a_line("AUTHORITY_MALFORMED", Some(peer.ip())) {
         tracing::warn!(
             address = %peer,
@@ -149,7 +149,7 @@ mod tests {
     /// A connection on which some calls arrive at each poll; it ends with the last of them.
     struct Connection {
         arrived: InlineExecutor,
-        turns: VecDeque<Vec<Call>>,
+        batches: VecDeque<Vec<Call>>,
     }
 
     impl Closing for Connection {
@@ -160,10 +160,10 @@ mod tests {
         type Output = ();
 
         fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
-            for call in self.turns.pop_front().unwrap_or_default() {
+            for call in self.batches.pop_front().unwrap_or_default() {
                 self.arrived.execute(call);
             }
-            if self.turns.is_empty() {
+            if self.batches.is_empty() {
                 return Poll::Ready(());
             }
             context.waker().wake_by_ref();
@@ -172,9 +172,9 @@ mod tests {
     }
 
     /// Drives a connection in a separate task, whose id is returned.
-    async fn drive(turns: impl Into<VecDeque<Vec<Call>>>) -> tokio::task::Id {
+    async fn drive(batches: impl Into<VecDeque<Vec<Call>>>) -> tokio::task::Id {
         let arrived = InlineExecutor::default();
-        let connection = Connection { arrived: arrived.clone(), turns: turns.into() };
+        let connection = Connection { arrived: arrived.clone(), batches: batches.into() };
         let driven = tokio::spawn(InlineConnection::new(
             connection,
             arrived,
@@ -187,35 +187,35 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_need_not_wait_is_done_in_the_connections_turn_in_the_order_of_its_arrival() {
-        let (done, mut told) = mpsc::unbounded_channel();
+    async fn calls_that_need_not_wait_run_in_the_connections_task_in_order() {
+        let (done, mut results) = mpsc::unbounded_channel();
         let call = |number: usize| -> Call {
             let done = done.clone();
             Box::pin(async move { done.send((number, tokio::task::id())).unwrap() })
         };
         let connection = drive([vec![call(0), call(1)], vec![call(2)], vec![], vec![call(3)]]).await;
         for number in 0..4 {
-            assert_eq!(told.recv().await.unwrap(), (number, connection));
+            assert_eq!(results.recv().await.unwrap(), (number, connection));
         }
     }
 
     #[tokio::test]
-    async fn what_has_to_wait_goes_on_by_itself_also_when_the_connection_has_ended() {
-        let (go_on, gone_on) = oneshot::channel::<()>();
-        let (done, told) = oneshot::channel();
+    async fn a_call_that_waits_continues_in_its_own_task_even_after_its_connection() {
+        let (resume, resumed) = oneshot::channel::<()>();
+        let (done, results) = oneshot::channel();
         let call: Call = Box::pin(async move {
-            gone_on.await.unwrap();
+            resumed.await.unwrap();
             done.send(tokio::task::id()).unwrap();
         });
         let connection = drive([vec![call]]).await;
-        go_on.send(()).unwrap();
-        assert_ne!(told.await.unwrap(), connection);
+        resume.send(()).unwrap();
+        assert_ne!(results.await.unwrap(), connection);
     }
 
     #[tokio::test]
     #[expect(clippy::panic, reason = "what is tested")]
-    async fn a_call_that_panics_takes_neither_the_others_nor_the_connection_with_it() {
-        let (done, mut told) = mpsc::unbounded_channel();
+    async fn a_call_that_panics_ends_neither_other_calls_nor_the_connection() {
+        let (done, mut results) = mpsc::unbounded_channel();
         let dropped = done.clone();
         let panics: Call = Box::pin(async move {
             let _dropped = dropped;
@@ -223,6 +223,6 @@ mod tests {
         });
         let after: Call = Box::pin(async move { done.send(()).unwrap() });
         drive([vec![panics, after], vec![]]).await;
-        assert_eq!((told.recv().await, told.recv().await), (Some(()), None));
+        assert_eq!((results.recv().await, results.recv().await), (Some(()), None));
     }
 }

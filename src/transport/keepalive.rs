@@ -43,7 +43,7 @@ pub(crate) struct Keepalive<S> {
     /// Whether a write succeeded since the last check.
     taken: bool,
     /// Whether anything was received since the last check.
-    heard: bool,
+    received: bool,
     /// Whether the peer was pinged, and has until the next check to respond.
     asked: bool,
     /// Whether the last write was blocked, which may have been within a frame. If it was not, HTTP
@@ -67,7 +67,7 @@ impl<S> Keepalive<S> {
             unused_since: Instant::now(),
             longest_idle,
             taken: false,
-            heard: false,
+            received: false,
             asked: false,
             blocked: false,
             question: None,
@@ -92,11 +92,11 @@ impl<S> Keepalive<S> {
             self.activity.set_idle(false);
             return false;
         }
-        let told = self.activity.is_idle();
+        let is_idle_now = self.activity.is_idle();
         if self.unused_since.elapsed() >= self.longest_idle {
             self.activity.set_idle(true);
         }
-        told
+        is_idle_now
     }
 }
 
@@ -115,7 +115,7 @@ impl<S: AsyncWrite + Unpin> Keepalive<S> {
 
     /// Checks a peer that can be pinged; returns the time until the next check.
     fn look_again(&mut self) -> io::Result<Duration> {
-        let again = match (self.heard, self.asked) {
+        let again = match (self.received, self.asked) {
             (true, _) => self.interval,
             (false, true) => return Err(io::ErrorKind::TimedOut.into()),
             (false, false) => PATIENCE.min(self.interval),
@@ -123,8 +123,8 @@ impl<S: AsyncWrite + Unpin> Keepalive<S> {
         if self.is_overdue() {
             return Err(io::ErrorKind::TimedOut.into());
         }
-        self.asked = !self.heard;
-        self.heard = false;
+        self.asked = !self.received;
+        self.received = false;
         if self.asked && !self.blocked && self.question.is_none() {
             self.question = Some(PING);
         }
@@ -195,7 +195,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Keepalive<S> {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let read = Pin::new(&mut self.stream).poll_read(context, buffer);
-        self.heard |= read.is_ready();
+        self.received |= read.is_ready();
         self.or_give_up(read, context)
     }
 }
@@ -252,7 +252,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_silent_peer_that_answers_stays_and_its_calls_are_answered() {
+    async fn a_silent_peer_that_answers_pings_stays_connected() {
         let (client, server) = connection(PREFACE, 1 << 16);
         tokio::spawn(async move {
             let mut calls = server::handshake(server).await.unwrap();
@@ -271,15 +271,15 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_peer_is_asked_once_and_given_up_when_nothing_comes() {
+    async fn a_silent_peer_is_pinged_once_and_then_disconnected() {
         let (mut client, mut server) = connection(PREFACE, 1 << 16);
         client.write_all(b"x").await.unwrap();
         let began = Instant::now();
 
-        let mut heard = Vec::new();
-        let error = server.read_to_end(&mut heard).await.unwrap_err();
+        let mut received = Vec::new();
+        let error = server.read_to_end(&mut received).await.unwrap_err();
 
-        assert_eq!((error.kind(), &heard[..]), (io::ErrorKind::TimedOut, &b"x"[..]));
+        assert_eq!((error.kind(), &received[..]), (io::ErrorKind::TimedOut, &b"x"[..]));
         assert_eq!(began.elapsed().as_secs(), (2 * INTERVAL + PATIENCE).as_secs());
         drop(server);
         let mut asked = Vec::new();
@@ -288,7 +288,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn nothing_is_put_into_what_a_peer_has_not_taken() {
+    async fn no_ping_is_inserted_into_unsent_data() {
         let (mut client, server) = connection(PREFACE, 64);
         let (mut reads, mut writes) = tokio::io::split(server);
         let frame = Bytes::from(vec![7; 1_000]);
@@ -305,7 +305,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_peer_that_takes_nothing_and_says_nothing_is_given_up_while_it_is_written_to() {
+    async fn a_peer_that_neither_reads_nor_sends_is_disconnected_during_a_write() {
         let (_client, mut server) = connection(PREFACE, 64);
         let began = Instant::now();
         let error = server.write_all(&[7; 1_000]).await.unwrap_err();
@@ -314,7 +314,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_question_that_is_half_written_is_finished_before_anything_else() {
+    async fn a_half_written_ping_is_finished_before_other_data() {
         let (mut client, mut server) = connection(PREFACE, 9);
         tokio::select! {
             read = server.read_u8() => panic!("{read:?}"),
@@ -331,7 +331,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_connection_without_a_call_is_told_whatever_its_peer_answers_and_then_given_up() {
+    async fn a_connection_without_calls_gets_goaway_and_is_then_closed() {
         let (mut client, server) = duplex(1 << 16);
         let mut server = Keepalive::new(server, PREFACE, 4 * INTERVAL);
         let (activity, began) = (server.activity(), Instant::now());
@@ -356,7 +356,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn whoever_speaks_http_1_and_takes_no_answer_is_given_up() {
+    async fn an_http_1_client_that_reads_no_response_is_disconnected() {
         let (_client, mut server) = connection(b"GET / HTTP/1.1\r\nhost: a.b", 64);
         let began = Instant::now();
         let error = server.write_all(&[7; 1_000]).await.unwrap_err();
@@ -364,7 +364,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn whoever_does_not_speak_http_2_is_left_alone() {
+    async fn connections_without_http_2_get_no_pings() {
         let (_client, mut server) = connection(b"GET / HTTP/1.1\r\nhost: a.b", 64);
         tokio::select! {
             read = server.read_u8() => panic!("{read:?}"),

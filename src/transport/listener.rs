@@ -10,7 +10,7 @@ use tokio::net::TcpListener;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::time::Instant;
 
-use super::connection::{Connection, Permits, Until, ended_by};
+use super::connection::{Connection, Cutoff, Permits, ended_by};
 use super::handshake::Handshake;
 use super::tls::{Protocol, ServerTls};
 use crate::admission::fair_limiter::FairLimiter;
@@ -26,7 +26,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 const READY: usize = 64;
 
 /// How many connections beyond the limit a listener for probes accepts: one more ends the oldest of them.
-const BEYOND: usize = 16;
+const OVER_LIMIT: usize = 16;
 
 /// The limits of connections.
 #[derive(Debug, Clone, Copy)]
@@ -38,12 +38,12 @@ pub struct Limits {
     /// The maximum age of a connection, a tenth more or less; `None`: unlimited.
     pub age: Option<Duration>,
     /// What happens to those beyond the limit.
-    pub beyond: Beyond,
+    pub over_limit: OverLimit,
 }
 
 /// What happens to connections beyond the limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Beyond {
+pub enum OverLimit {
     /// They wait in the operating system's queue.
     Wait,
     /// A few are accepted for a short time each, for probes.
@@ -67,15 +67,15 @@ pub fn accept(
     metrics: Arc<Metrics>,
 ) -> Incoming {
     let (sender, receiver) = mpsc::channel(READY);
-    let (listener, places) = (Arc::new(listener), Arc::new(Semaphore::new(limits.most)));
+    let (listener, permits) = (Arc::new(listener), Arc::new(Semaphore::new(limits.most)));
     let shares = FairLimiter::lenient(limits.most);
     let mut accepting = Tasks::new(Arc::clone(&metrics));
     let begin = Begin { handshake: Handshake { tls, idle: limits.idle, requests, metrics }, age: limits.age };
     accepting.keep(Task::Accept, move || {
         let gate = Acceptor {
-            places: Arc::clone(&places),
+            permits: Arc::clone(&permits),
             shares: shares.clone(),
-            beyond: limits.beyond,
+            over_limit: limits.over_limit,
             latest: VecDeque::new(),
         };
         accept_all(Arc::clone(&listener), gate, begin.clone(), sender.clone())
@@ -92,9 +92,9 @@ struct Begin {
 
 /// Decides which connections are accepted.
 struct Acceptor {
-    places: Arc<Semaphore>,
+    permits: Arc<Semaphore>,
     shares: FairLimiter<IpAddr>,
-    beyond: Beyond,
+    over_limit: OverLimit,
     /// The latest connections accepted beyond the limit; each ends when its sender is dropped.
     latest: VecDeque<oneshot::Sender<Infallible>>,
 }
@@ -102,30 +102,30 @@ struct Acceptor {
 impl Acceptor {
     /// Waits until another connection may be accepted.
     async fn open(&self) -> Option<OwnedSemaphorePermit> {
-        match self.beyond {
-            Beyond::Wait => Arc::clone(&self.places).acquire_owned().await.ok(),
-            Beyond::Probes => Arc::clone(&self.places).try_acquire_owned().ok(),
+        match self.over_limit {
+            OverLimit::Wait => Arc::clone(&self.permits).acquire_owned().await.ok(),
+            OverLimit::Probes => Arc::clone(&self.permits).try_acquire_owned().ok(),
         }
     }
 
     /// Admits a connection from this address, if the limits allow it.
     fn admit(
         &mut self,
-        place: Option<OwnedSemaphorePermit>,
+        permit: Option<OwnedSemaphorePermit>,
         address: IpAddr,
-    ) -> Option<(Option<Permits>, Option<Until>)> {
-        if let Some(held) = place.zip(self.shares.take(address.to_canonical()).ok()) {
+    ) -> Option<(Option<Permits>, Option<Cutoff>)> {
+        if let Some(held) = permit.zip(self.shares.take(address.to_canonical()).ok()) {
             return Some((Some(held), None));
         }
-        if self.beyond == Beyond::Wait {
+        if self.over_limit == OverLimit::Wait {
             return None;
         }
-        let (keep, until) = oneshot::channel();
+        let (keep, cutoff) = oneshot::channel();
         self.latest.push_back(keep);
-        if self.latest.len() > BEYOND {
+        if self.latest.len() > OVER_LIMIT {
             self.latest.pop_front();
         }
-        Some((None, Some(until)))
+        Some((None, Some(cutoff)))
     }
 }
 
@@ -136,27 +136,27 @@ async fn accept_all(
     sender: mpsc::Sender<Connection>,
 ) {
     loop {
-        let place = gate.open().await;
+        let permit = gate.open().await;
         let (stream, address) = match listener.accept().await {
             Ok(accepted) => accepted,
             Err(error) => {
-                tracing::warn!(%error, "a connection could not be taken");
+                tracing::warn!(%error, "a connection could not be accepted");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
                 continue;
             }
         };
-        let Some((permits, mut until)) = gate.admit(place, address.ip()) else {
+        let Some((permits, mut cutoff)) = gate.admit(permit, address.ip()) else {
             how.handshake.metrics.work.connection_refused();
-            tracing::debug!(%address, "a connection of an address that has its share was refused");
+            tracing::debug!(%address, "a connection was refused because its address has its share");
             continue;
         };
         let (how, sender) = (how.clone(), sender.clone());
         tokio::spawn(async move {
-            let opened = ended_by(until.as_mut(), how.handshake.open(stream, address)).await;
+            let opened = ended_by(cutoff.as_mut(), how.handshake.open(stream, address)).await;
             if let Some(Some(opened)) = opened {
                 let counted = Counted::new(how.handshake.metrics.work.connections());
                 let due = how.age.map(|age| Instant::now() + clock::about(age));
-                let connection = Connection::new(opened, until, due, permits, counted);
+                let connection = Connection::new(opened, cutoff, due, permits, counted);
                 let _ = sender.send(connection).await;
             }
         });

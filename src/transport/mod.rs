@@ -8,5 +8,5 @@ pub mod inline;
 pub mod keepalive;
 pub mod listener;
 mod socket;
-mod stranger;
 pub mod tls;
+mod unauthenticated;

@@ -203,7 +203,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn records_are_found_however_they_are_cut() {
+    fn tls_records_are_found_in_any_fragmentation() {
         let record = |length: u16| {
             let mut record = [&[23, 3, 3][..], &length.to_be_bytes()].concat();
             record.resize(5 + usize::from(length), 0xff);

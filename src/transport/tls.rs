@@ -68,7 +68,7 @@ pub enum TlsError {
     #[error("the key {} can be read by others; run: chmod 600 {}", .0.display(), .0.display())]
     Exposed(PathBuf),
     /// A file lacks its expected content.
-    #[error("{} holds no {what} in PEM", path.display())]
+    #[error("{} contains no {what} in PEM", path.display())]
     Empty {
         /// The file.
         path: PathBuf,

@@ -9,7 +9,7 @@ use super::asking::{asked, is_held, root, verdict};
 use crate::setup::{Made, made};
 use crate::support::client::created_with;
 use crate::support::eventually;
-use crate::support::program::Place;
+use crate::support::program::TestDir;
 use crate::support::replica::Replica;
 
 #[tokio::test]
@@ -18,8 +18,8 @@ async fn a_caller_whose_token_is_rotated_continues_with_the_secret_in_its_file()
     let admin = root(&replica);
     let own = created_with(&mut replica.root(), "acme", &["tokend:verify"]).await;
     let token: Made = created_with(&mut replica.root(), "acme", &[]).await.into();
-    let place = Place::new();
-    let path = place.write("secret", &format!("{}\n", own.secret));
+    let test_dir = TestDir::new();
+    let path = test_dir.write("secret", &format!("{}\n", own.secret));
     let connection = Connection::to(format!("http://{}", replica.address)).secret_file(&path);
     let open = || connection.clone().open().unwrap();
     let verifiers = [
@@ -35,7 +35,7 @@ async fn a_caller_whose_token_is_rotated_continues_with_the_secret_in_its_file()
     // Without a grace: the old one ends at once.
     let id: TokenId = own.token.unwrap().id.parse().unwrap();
     let rotated = admin.rotate_token(id, Rotation::default()).await.unwrap();
-    place.write("secret", rotated.secret.expose_secret());
+    test_dir.write("secret", rotated.secret.expose_secret());
 
     for verifier in &verifiers {
         eventually("it is known by its new secret", async || {

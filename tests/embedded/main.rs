@@ -3,8 +3,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-mod place;
 mod recovery;
+mod test_dir;
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown, lchown, symlink};
@@ -13,68 +13,68 @@ use std::path::PathBuf;
 use rustix::process::geteuid;
 use tokend::embedded::{Cluster, Durability, EmbeddedError};
 
-use self::place::{ask, place, start};
+use self::test_dir::{ask, start, test_dir};
 
 #[test]
 fn a_first_start_creates_a_durable_database_only_on_a_socket() {
-    let place = place();
+    let test_dir = test_dir();
 
-    let cluster = start(&place).unwrap();
+    let cluster = start(&test_dir).unwrap();
 
     assert_eq!(ask(&cluster, "SHOW fsync"), "on");
     assert_eq!(ask(&cluster, "SHOW listen_addresses"), "");
     assert_eq!(ask(&cluster, "SHOW server_encoding"), "UTF8");
     assert_eq!(ask(&cluster, "SELECT current_user::text"), Cluster::ROLE);
     for name in ["postgres", "postgres-socket"] {
-        let mode = fs::metadata(place.data_dir().join(name)).unwrap().mode();
+        let mode = fs::metadata(test_dir.data_dir().join(name)).unwrap().mode();
         assert_eq!(mode & 0o777, 0o700, "{name}");
     }
 }
 
 #[test]
 fn a_restart_keeps_the_data() {
-    let place = place();
-    let cluster = start(&place).unwrap();
+    let test_dir = test_dir();
+    let cluster = start(&test_dir).unwrap();
     ask(&cluster, "CREATE TABLE kept AS SELECT 'yes' AS answer");
     cluster.stop().unwrap();
 
-    let cluster = start(&place).unwrap();
+    let cluster = start(&test_dir).unwrap();
 
     assert_eq!(ask(&cluster, "SELECT answer FROM kept"), "yes");
 }
 
 #[test]
 fn a_second_start_on_the_same_directory_is_refused() {
-    let place = place();
-    let cluster = start(&place).unwrap();
+    let test_dir = test_dir();
+    let cluster = start(&test_dir).unwrap();
 
-    let refused = start(&place).unwrap_err();
+    let refused = start(&test_dir).unwrap_err();
 
     assert!(matches!(refused, EmbeddedError::InUse { .. }), "{refused}");
-    assert!(refused.to_string().contains(place.data_dir().to_str().unwrap()));
+    assert!(refused.to_string().contains(test_dir.data_dir().to_str().unwrap()));
     assert_eq!(ask(&cluster, "SELECT 'undisturbed'"), "undisturbed");
 }
 
 #[test]
 fn data_of_another_major_version_is_refused_with_both_versions() {
-    let place = place();
-    start(&place).unwrap().stop().unwrap();
-    fs::write(place.data_dir().join("postgres/PG_VERSION"), "13\n").unwrap();
+    let test_dir = test_dir();
+    start(&test_dir).unwrap().stop().unwrap();
+    fs::write(test_dir.data_dir().join("postgres/PG_VERSION"), "13\n").unwrap();
 
-    let refused = start(&place).unwrap_err();
+    let refused = start(&test_dir).unwrap_err();
 
     assert!(matches!(refused, EmbeddedError::OtherMajor { data: 13, .. }));
     assert!(refused.to_string().contains("Postgres 13"), "{refused}");
-    assert!(refused.to_string().contains(place.data_dir().to_str().unwrap()));
+    assert!(refused.to_string().contains(test_dir.data_dir().to_str().unwrap()));
 }
 
 #[test]
 fn the_log_of_a_server_that_does_not_start_is_quoted() {
-    let place = place();
-    start(&place).unwrap().stop().unwrap();
-    fs::write(place.data_dir().join("postgres/postgresql.auto.conf"), "no_such_setting = 1\n").unwrap();
+    let test_dir = test_dir();
+    start(&test_dir).unwrap().stop().unwrap();
+    fs::write(test_dir.data_dir().join("postgres/postgresql.auto.conf"), "no_such_setting = 1\n").unwrap();
 
-    let failed = start(&place).unwrap_err();
+    let failed = start(&test_dir).unwrap_err();
 
     assert!(matches!(failed, EmbeddedError::Start { .. }), "{failed}");
     assert!(failed.to_string().contains("no_such_setting"), "{failed}");
@@ -82,8 +82,8 @@ fn the_log_of_a_server_that_does_not_start_is_quoted() {
 
 #[test]
 fn a_directory_too_deep_for_a_socket_is_refused() {
-    let place = place();
-    let deep = place.data_dir().join("d".repeat(90));
+    let test_dir = test_dir();
+    let deep = test_dir.data_dir().join("d".repeat(90));
 
     let refused = Cluster::start(&deep, Durability::Durable).unwrap_err();
 
@@ -92,8 +92,8 @@ fn a_directory_too_deep_for_a_socket_is_refused() {
 
 #[test]
 fn a_directory_with_a_comma_a_space_and_a_quote_is_served() {
-    let place = place();
-    let odd = place.data_dir().join("a, \"b");
+    let test_dir = test_dir();
+    let odd = test_dir.data_dir().join("a, \"b");
 
     let cluster = Cluster::start(&odd, Durability::Disposable).unwrap();
 
@@ -105,10 +105,10 @@ fn as_root_a_directory_that_postgres_cannot_reach_is_refused() {
     if !geteuid().is_root() {
         return;
     }
-    let place = place();
-    fs::set_permissions(place.directory(), Permissions::from_mode(0o700)).unwrap();
+    let test_dir = test_dir();
+    fs::set_permissions(test_dir.directory(), Permissions::from_mode(0o700)).unwrap();
 
-    let refused = start(&place).unwrap_err();
+    let refused = start(&test_dir).unwrap_err();
 
     assert!(matches!(refused, EmbeddedError::Unreachable { .. }), "{refused}");
 }
@@ -116,8 +116,8 @@ fn as_root_a_directory_that_postgres_cannot_reach_is_refused() {
 #[test]
 #[cfg(target_os = "linux")]
 fn the_server_has_no_privileges_and_sees_nothing_of_the_environment() {
-    let place = place();
-    let cluster = start(&place).unwrap();
+    let test_dir = test_dir();
+    let cluster = start(&test_dir).unwrap();
     let process = PathBuf::from(format!("/proc/{}", cluster.postmaster_pid()));
 
     let status = fs::read_to_string(process.join("status")).unwrap();
@@ -147,15 +147,15 @@ fn as_root_files_of_another_account_are_neither_trusted_nor_run() {
         return;
     }
     for name in ["", "keyring", "root-secret", "lock", "postgres.log", "postgres", "postgres-socket"] {
-        let place = place();
-        start(&place).unwrap().stop().unwrap();
-        let path = if name.is_empty() { place.data_dir() } else { place.data_dir().join(name) };
+        let test_dir = test_dir();
+        start(&test_dir).unwrap().stop().unwrap();
+        let path = if name.is_empty() { test_dir.data_dir() } else { test_dir.data_dir().join(name) };
         if !path.exists() {
             fs::write(&path, "").unwrap();
         }
         chown(&path, Some(OTHER_UID), Some(OTHER_UID)).unwrap();
 
-        let refused = start(&place).unwrap_err();
+        let refused = start(&test_dir).unwrap_err();
 
         let found =
             matches!(&refused, EmbeddedError::OfAnotherAccount { path: at, owner: OTHER_UID } if *at == path);
@@ -169,26 +169,26 @@ fn as_root_a_link_is_followed_only_if_nobody_else_controls_it() {
     if !geteuid().is_root() {
         return;
     }
-    let place = place();
-    let (real, link) = (place.directory().join("real"), place.data_dir());
+    let test_dir = test_dir();
+    let (real, link) = (test_dir.directory().join("real"), test_dir.data_dir());
     fs::create_dir(&real).unwrap();
     symlink(&real, &link).unwrap();
-    start(&place).unwrap().stop().unwrap();
+    start(&test_dir).unwrap().stop().unwrap();
 
     lchown(&link, Some(OTHER_UID), Some(OTHER_UID)).unwrap();
-    let refused = start(&place).unwrap_err();
+    let refused = start(&test_dir).unwrap_err();
     assert!(matches!(&refused, EmbeddedError::OfAnotherAccount { path, .. } if *path == link), "{refused}");
     lchown(&link, Some(0), Some(0)).unwrap();
     chown(&real, Some(OTHER_UID), Some(OTHER_UID)).unwrap();
-    let refused = start(&place).unwrap_err();
+    let refused = start(&test_dir).unwrap_err();
     assert!(matches!(refused, EmbeddedError::OfAnotherAccount { .. }), "{refused}");
     chown(&real, Some(0), Some(0)).unwrap();
-    for open in [place.directory(), &real] {
+    for open in [test_dir.directory(), &real] {
         let mode = fs::metadata(open).unwrap().permissions();
         fs::set_permissions(open, Permissions::from_mode(0o777)).unwrap();
-        let refused = start(&place).unwrap_err();
+        let refused = start(&test_dir).unwrap_err();
         assert!(matches!(refused, EmbeddedError::WritableByOthers { .. }), "{refused}");
         fs::set_permissions(open, mode).unwrap();
     }
-    start(&place).unwrap();
+    start(&test_dir).unwrap();
 }

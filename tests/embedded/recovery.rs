@@ -13,41 +13,41 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, geteuid, kill_process, test_kill_process};
 use tokend::embedded::{Cluster, Durability};
 
-use super::place::{Place, ask, place, start};
+use super::test_dir::{TestDir, ask, start, test_dir};
 
 /// Names the directory for the run of this binary that only owns a cluster and is then killed.
 const OWNED_DIRECTORY: &str = "EMBEDDED_TEST_OWNED_DIRECTORY";
 
 #[test]
 fn a_killed_postmaster_is_noticed_and_the_next_start_recovers() {
-    let place = place();
-    let cluster = start(&place).unwrap();
+    let test_dir = test_dir();
+    let cluster = start(&test_dir).unwrap();
     ask(&cluster, "CREATE TABLE kept AS SELECT 'yes' AS answer");
     kill(cluster.postmaster_pid());
     assert!(within_seconds(5, || !cluster.is_running()));
     drop(cluster);
 
-    let cluster = start(&place).unwrap();
+    let cluster = start(&test_dir).unwrap();
 
     assert_eq!(ask(&cluster, "SELECT answer FROM kept"), "yes");
 }
 
 #[test]
 fn dropping_the_cluster_stops_the_server() {
-    let place = place();
-    let cluster = start(&place).unwrap();
+    let test_dir = test_dir();
+    let cluster = start(&test_dir).unwrap();
     let pid = cluster.postmaster_pid();
 
     drop(cluster);
 
     assert!(!exists(pid));
-    assert!(!place.data_dir().join("postgres/postmaster.pid").exists());
+    assert!(!test_dir.data_dir().join("postgres/postmaster.pid").exists());
 }
 
 #[test]
 fn a_panicking_owner_leaves_no_server() {
-    let place = place();
-    let data_dir = place.data_dir();
+    let test_dir = test_dir();
+    let data_dir = test_dir.data_dir();
     let owner = thread::spawn(move || {
         let cluster = Cluster::start(&data_dir, Durability::Durable).unwrap();
         std::panic::panic_any(cluster.postmaster_pid());
@@ -61,14 +61,14 @@ fn a_panicking_owner_leaves_no_server() {
 #[test]
 #[cfg(target_os = "linux")]
 fn a_killed_owner_stops_its_server_and_the_next_start_recovers() {
-    let place = place();
-    let (mut owner, pid) = owning_process(&place);
+    let test_dir = test_dir();
+    let (mut owner, pid) = owning_process(&test_dir);
 
     owner.kill().unwrap();
     owner.wait().unwrap();
 
     // Immediately: the old server is still shutting down, and must end before the new one starts.
-    let cluster = start(&place).unwrap();
+    let cluster = start(&test_dir).unwrap();
     assert!(!exists(pid));
     assert_eq!(ask(&cluster, "SELECT 'back'"), "back");
 }
@@ -84,14 +84,14 @@ fn own_a_cluster_until_killed() {
     thread::sleep(Duration::from_mins(1));
 }
 
-/// Returns a server without an owner on the data of `place`, and its pid file.
+/// Returns a server without an owner on the data of `test_dir`, and its pid file.
 #[cfg(target_os = "linux")]
-fn survivor(place: &Place) -> (Child, PathBuf) {
-    let cluster = start(place).unwrap();
+fn survivor(test_dir: &TestDir) -> (Child, PathBuf) {
+    let cluster = start(test_dir).unwrap();
     let pid = cluster.postmaster_pid();
     let postgres = fs::read_link(format!("/proc/{pid}/exe")).unwrap();
     cluster.stop().unwrap();
-    let data = place.data_dir().canonicalize().unwrap().join("postgres");
+    let data = test_dir.data_dir().canonicalize().unwrap().join("postgres");
     let survivor = as_owner_of(&data, &postgres)
         .arg("-D")
         .arg(&data)
@@ -110,10 +110,10 @@ fn survivor(place: &Place) -> (Child, PathBuf) {
 #[test]
 #[cfg(target_os = "linux")]
 fn a_server_that_outlived_its_owner_is_stopped_before_a_new_one_starts() {
-    let place = place();
-    let (mut survivor, _) = survivor(&place);
+    let test_dir = test_dir();
+    let (mut survivor, _) = survivor(&test_dir);
 
-    let cluster = start(&place).unwrap();
+    let cluster = start(&test_dir).unwrap();
 
     assert!(survivor.try_wait().unwrap().is_some());
     assert_eq!(ask(&cluster, "SELECT 'alone'"), "alone");
@@ -122,12 +122,12 @@ fn a_server_that_outlived_its_owner_is_stopped_before_a_new_one_starts() {
 #[test]
 #[cfg(target_os = "linux")]
 fn a_server_that_writes_its_pid_file_while_another_starts_is_stopped_too() {
-    let place = place();
-    let (mut survivor, pid_file) = survivor(&place);
+    let test_dir = test_dir();
+    let (mut survivor, pid_file) = survivor(&test_dir);
     // As if the server had not written it yet when it was read.
     let record = fs::read(&pid_file).unwrap();
     fs::write(&pid_file, "").unwrap();
-    let log = place.data_dir().join("postgres.log");
+    let log = test_dir.data_dir().join("postgres.log");
     let writing = thread::spawn(move || {
         let refused =
             || fs::read_to_string(&log).is_ok_and(|text| text.contains("postmaster.pid\" is empty"));
@@ -135,7 +135,7 @@ fn a_server_that_writes_its_pid_file_while_another_starts_is_stopped_too() {
         fs::write(&pid_file, record).unwrap();
     });
 
-    let cluster = start(&place).unwrap();
+    let cluster = start(&test_dir).unwrap();
 
     writing.join().unwrap();
     assert!(survivor.try_wait().unwrap().is_some());
@@ -144,9 +144,9 @@ fn a_server_that_writes_its_pid_file_while_another_starts_is_stopped_too() {
 
 #[test]
 fn a_pid_file_that_names_another_process_neither_blocks_a_start_nor_ends_that_process() {
-    let place = place();
-    let cluster = start(&place).unwrap();
-    let data = place.data_dir().join("postgres");
+    let test_dir = test_dir();
+    let cluster = start(&test_dir).unwrap();
+    let data = test_dir.data_dir().join("postgres");
     let pid_file = data.join("postmaster.pid");
     let left_behind = fs::read_to_string(&pid_file).unwrap();
     cluster.stop().unwrap();
@@ -156,7 +156,7 @@ fn a_pid_file_that_names_another_process_neither_blocks_a_start_nor_ends_that_pr
     let owner = fs::metadata(&data).unwrap();
     chown(&pid_file, Some(owner.uid()), Some(owner.gid())).unwrap();
 
-    let started = start(&place);
+    let started = start(&test_dir);
 
     let other_ended = other_process.try_wait().unwrap();
     other_process.kill().unwrap();
@@ -167,24 +167,24 @@ fn a_pid_file_that_names_another_process_neither_blocks_a_start_nor_ends_that_pr
 
 #[test]
 fn an_interrupted_first_start_is_repeated() {
-    let place = place();
-    let unfinished = place.data_dir().join("postgres.new");
+    let test_dir = test_dir();
+    let unfinished = test_dir.data_dir().join("postgres.new");
     fs::create_dir_all(&unfinished).unwrap();
     fs::write(unfinished.join("PG_VERSION"), "15\n").unwrap();
-    fs::set_permissions(place.data_dir(), Permissions::from_mode(0o711)).unwrap();
+    fs::set_permissions(test_dir.data_dir(), Permissions::from_mode(0o711)).unwrap();
 
-    let cluster = start(&place).unwrap();
+    let cluster = start(&test_dir).unwrap();
 
     assert_eq!(ask(&cluster, "SELECT 'whole'"), "whole");
     assert!(!unfinished.exists());
 }
 
-/// Starts this binary again as a process that owns the cluster of `place`.
+/// Starts this binary again as a process that owns the cluster of `test_dir`.
 #[cfg(target_os = "linux")]
-fn owning_process(place: &Place) -> (Child, u32) {
+fn owning_process(test_dir: &TestDir) -> (Child, u32) {
     let mut owner = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "recovery::own_a_cluster_until_killed", "--ignored", "--nocapture"])
-        .env(OWNED_DIRECTORY, place.data_dir())
+        .env(OWNED_DIRECTORY, test_dir.data_dir())
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();

@@ -16,7 +16,7 @@ use super::setup::{Made, becomes, cached, in_cache, made, revoking, run, uuid};
 use crate::support::client::revoked;
 use crate::support::database::Database;
 use crate::support::eventually;
-use crate::support::program::{Place, Running, find, free_address, shown};
+use crate::support::program::{Running, TestDir, find, free_address, shown};
 use crate::support::replica::Installation;
 use crate::support::server::{Server, Standby};
 
@@ -71,9 +71,9 @@ async fn start_proxy(haproxy: &Path, address: SocketAddr, servers: [&Path; 2]) -
         let socket = format!("unix@{}/.s.PGSQL.{}", socket_dir.display(), Cluster::PORT);
         config = config.replace(&format!("10.0.0.{number}:5432"), &socket);
     }
-    let place = Place::new();
-    let config = place.write("haproxy.cfg", &format!("{config}\n"));
-    let mut running = place.start(haproxy, &["-db", "-f", &config]);
+    let test_dir = TestDir::new();
+    let config = test_dir.write("haproxy.cfg", &format!("{config}\n"));
+    let mut running = test_dir.start(haproxy, &["-db", "-f", &config]);
     eventually("the proxy listens", async || {
         running.check();
         tokio::net::TcpStream::connect(address).await.ok()

@@ -19,7 +19,7 @@ use super::setup::{becomes, cached, in_cache, made};
 use crate::support::client::{question, renaming, revoked, rotated, rotation};
 use crate::support::database::Database;
 use crate::support::eventually;
-use crate::support::program::{Place, Running, find, free_address, shown};
+use crate::support::program::{Running, TestDir, find, free_address, shown};
 use crate::support::replica::Installation;
 use crate::support::server::Server;
 
@@ -43,22 +43,22 @@ impl Pooler {
 
     /// Starts it, or restarts it at the same address.
     async fn go_on(&mut self, program: &Path, server: &Server) {
-        let place = Place::new();
-        let users = place.write("userlist.txt", &format!("\"{}\" \"\"\n", Cluster::ROLE));
-        let pool = format!("default_pool_size = {SESSIONS}\nunix_socket_dir = {}", place.path().display());
+        let test_dir = TestDir::new();
+        let users = test_dir.write("userlist.txt", &format!("\"{}\" \"\"\n", Cluster::ROLE));
+        let pool = format!("default_pool_size = {SESSIONS}\nunix_socket_dir = {}", test_dir.path().display());
         let config = shown(GUIDE, "pgbouncer.ini")
             .replace("host=db.example", &format!("host={}", server.socket_dir().display()))
             .replace("listen_port = 6432", &format!("listen_port = {}", self.address.port()))
             .replace("auth_type = scram-sha-256", "auth_type = trust")
             .replace("/etc/pgbouncer/userlist.txt", &users)
             .replace("default_pool_size = 20", &pool);
-        let config = place.write("pgbouncer.ini", &config);
+        let config = test_dir.write("pgbouncer.ini", &config);
         let mut arguments = vec![config.as_str()];
         // PgBouncer refuses to run as root.
         if rustix::process::geteuid().is_root() {
             arguments.extend(["-u", "postgres"]);
         }
-        let mut running = place.start(program, &arguments);
+        let mut running = test_dir.start(program, &arguments);
         eventually("the pooler listens", async || {
             running.check();
             tokio::net::TcpStream::connect(self.address).await.ok()

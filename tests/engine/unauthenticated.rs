@@ -16,7 +16,7 @@ use tonic::codegen::http::{Request, Response};
 use super::fleet::{Process, report, url};
 use super::setup::{Made, assert_unavailable, made};
 use crate::support::client::{ordinary, question};
-use crate::support::program::{Place, find};
+use crate::support::program::{TestDir, find};
 use crate::support::replica::Installation;
 use crate::support::{eventually, in_time};
 
@@ -139,9 +139,9 @@ async fn silent_peers_use_little_memory_and_are_disconnected() {
 async fn an_excessive_load_generator_displaces_nobody() {
     let Some(h2load) = find("h2load") else { return };
     let scene = Scene::set().await;
-    let place = Place::new();
+    let test_dir = TestDir::new();
     // An empty message in a gRPC frame.
-    let body = place.write("body", "\0\0\0\0\0");
+    let body = test_dir.write("body", "\0\0\0\0\0");
     let url = format!("{}/tokend.v1.TokenService/Verify", scene.process.url());
     let before = scene.process.resident_bytes();
     let mut loading = Command::new(h2load)

@@ -8,13 +8,13 @@ use std::path::{Path, PathBuf};
 
 use self::reports::{Reports, guarded};
 use crate::support::client::{created_with, revoked};
-use crate::support::program::{Place, Running, find, find_at, find_tool, free_address, or_skipped};
+use crate::support::program::{Running, TestDir, find, find_at, find_tool, free_address, or_skipped};
 use crate::support::replica::Replica;
 use crate::support::{eventually, http};
 
 fn start(program: &Path, arguments: &[&str], reports: &Reports) -> Running {
-    let place = Place::new();
-    let secret = place.write("secret", &reports.secret);
+    let test_dir = TestDir::new();
+    let secret = test_dir.write("secret", &reports.secret);
     let environment = [
         ("TOKEND_ADDRESS", &*reports.tokend),
         ("TOKEND_SECRET_FILE", &secret),
@@ -22,7 +22,7 @@ fn start(program: &Path, arguments: &[&str], reports: &Reports) -> Running {
         ("PYTHONDONTWRITEBYTECODE", "1"),
         ("GRPC_GO_RETRY", "on"),
     ];
-    place.start_with(program, arguments, &environment)
+    test_dir.start_with(program, arguments, &environment)
 }
 
 #[tokio::test]
@@ -59,10 +59,10 @@ async fn a_rust_http_service_judges_locally_and_learns_of_revocations() {
     let Some(service) = rust_service() else { return };
     let replica = Replica::start().await;
     let mut root = replica.root();
-    let place = Place::new();
+    let test_dir = TestDir::new();
     let own = created_with(&mut root, "acme", &["tokend:verify"]).await.secret;
-    let (secret, listen) = (place.write("secret", &own), free_address());
-    let mut running = place.start_with(
+    let (secret, listen) = (test_dir.write("secret", &own), free_address());
+    let mut running = test_dir.start_with(
         &service,
         &[],
         &[

@@ -15,7 +15,7 @@ use tokend::api::proto::ListTokensRequest;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 
-use super::program::{Place, Running, find, find_at};
+use super::program::{Running, TestDir, find, find_at};
 use crate::support::in_time;
 use crate::support::replica::{Installation, Replica, wait_until_serving};
 use crate::tls::authority::{Authority, Files, channel};
@@ -75,11 +75,11 @@ impl Site {
 
     /// Opens the page in a separate browser; returns the page's report.
     async fn visit(&mut self, browser: &Path) -> Value {
-        let place = Place::new();
-        let data = format!("--user-data-dir={}", place.path().join("data").display());
+        let test_dir = TestDir::new();
+        let data = format!("--user-data-dir={}", test_dir.path().join("data").display());
         let page = format!("http://{}/", self.address);
         let arguments: Vec<&str> = FLAGS.into_iter().chain([&*data, &*page]).collect();
-        let running: Running = place.start(browser, &arguments);
+        let running: Running = test_dir.start(browser, &arguments);
         let result = in_time("what the page says", self.results.recv());
         tokio::select! {
             result = result => result.unwrap(),

@@ -3,7 +3,7 @@
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixStream;
 
-use super::program::{Place, Running, find, free_address};
+use super::program::{Running, TestDir, find, free_address};
 use crate::support::eventually;
 use crate::support::program::shown;
 use crate::support::replica::{Installation, Replica};
@@ -12,18 +12,18 @@ const GUIDE: &str = include_str!("../../docs/operations.md");
 
 /// Starts `HAProxy` with the guide's configuration; returns it with its statistics socket.
 fn start(program: &std::path::Path, replica: &Replica, more: &str) -> (Running, std::path::PathBuf) {
-    let place = Place::new();
-    let socket = place.path().join("stats");
+    let test_dir = TestDir::new();
+    let socket = test_dir.path().join("stats");
     let text = shown(GUIDE, "haproxy-tokend.cfg")
         .replace("10.0.0.5:50051", &replica.address.to_string())
         .replace("port 9090", &format!("port {}", replica.http.port()))
         .replace("127.0.0.1:50052", &free_address().to_string())
         .replace("inter 2s", "inter 100ms");
-    let file = place.write(
+    let file = test_dir.write(
         "haproxy.cfg",
         &format!("global\n    stats socket {} level user\n{text}\n{more}\n", socket.display()),
     );
-    (place.start(program, &["-db", "-f", &file]), socket)
+    (test_dir.start(program, &["-db", "-f", &file]), socket)
 }
 
 /// Returns the status of a server, and the result of its last check.

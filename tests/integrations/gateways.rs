@@ -12,7 +12,7 @@ use tokend::domain::{Network, Networks};
 use tokio::net::TcpListener;
 
 use super::inputs;
-use super::program::{Place, Running, find, find_tool, free_address, shown};
+use super::program::{Running, TestDir, find, find_tool, free_address, shown};
 use crate::support::client::{created, ordinary, revoked, texts};
 use crate::support::eventually;
 use crate::support::http::{Reply, get_from};
@@ -248,8 +248,8 @@ async fn an_outage_is_no_refusal(replica: &Replica, gateway: SocketAddr, proxy: 
 async fn nginx_guards_a_backend() {
     let Some(program) = find("nginx") else { return };
     guarded(|addresses| {
-        let place = Place::new();
-        let here = place.path().to_str().unwrap().to_owned();
+        let test_dir = TestDir::new();
+        let here = test_dir.path().to_str().unwrap().to_owned();
         let temporary: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
             .map(|kind| format!("{kind}_temp_path {here}/{kind};\n"))
             .concat();
@@ -258,8 +258,8 @@ async fn nginx_guards_a_backend() {
             "daemon off;\nmaster_process off;\npid {here}/pid;\nerror_log stderr;\nevents {{}}\n\
              http {{\naccess_log off;\n{temporary}{server}\n}}\n"
         );
-        let file = place.write("nginx.conf", &text);
-        place.start(&program, &["-e", "stderr", "-p", &here, "-c", &file])
+        let file = test_dir.write("nginx.conf", &text);
+        test_dir.start(&program, &["-e", "stderr", "-p", &here, "-c", &file])
     })
     .await;
 }
@@ -278,10 +278,10 @@ async fn the_newest_caddy_guards_a_backend() {
 
 async fn guarded_by_caddy(program: &Path) {
     guarded(|addresses| {
-        let place = Place::new();
+        let test_dir = TestDir::new();
         let text = format!("{{\n\tadmin off\n\tauto_https off\n}}\n{}\n", addresses.fill("Caddyfile"));
-        let file = place.write("Caddyfile", &text);
-        place.start(program, &["run", "--config", &file, "--adapter", "caddyfile"])
+        let file = test_dir.write("Caddyfile", &text);
+        test_dir.start(program, &["run", "--config", &file, "--adapter", "caddyfile"])
     })
     .await;
 }
@@ -300,12 +300,12 @@ async fn an_older_traefik_guards_a_backend() {
 
 async fn guarded_by_traefik(program: &Path) {
     guarded(|addresses| {
-        let place = Place::new();
-        let file = place.write("tokend.yaml", &format!("{}\n", addresses.fill("tokend.yaml")));
+        let test_dir = TestDir::new();
+        let file = test_dir.write("tokend.yaml", &format!("{}\n", addresses.fill("tokend.yaml")));
         let listen = format!("--entrypoints.web.address={}", addresses.gateway);
         let file = format!("--providers.file.filename={file}");
         let silent = ["--global.checknewversion=false", "--global.sendanonymoususage=false"];
-        place.start(program, &[&*listen, &*file, silent[0], silent[1]])
+        test_dir.start(program, &[&*listen, &*file, silent[0], silent[1]])
     })
     .await;
 }
@@ -314,10 +314,10 @@ async fn guarded_by_traefik(program: &Path) {
 async fn haproxy_guards_a_backend() {
     let Some(program) = find("haproxy") else { return };
     guarded(|addresses| {
-        let place = Place::new();
-        place.write("tokend.lua", &format!("{}\n", addresses.fill("tokend.lua")));
-        let file = place.write("haproxy.cfg", &format!("{}\n", addresses.fill("haproxy.cfg")));
-        place.start(&program, &["-db", "-f", &file])
+        let test_dir = TestDir::new();
+        test_dir.write("tokend.lua", &format!("{}\n", addresses.fill("tokend.lua")));
+        let file = test_dir.write("haproxy.cfg", &format!("{}\n", addresses.fill("haproxy.cfg")));
+        test_dir.start(&program, &["-db", "-f", &file])
     })
     .await;
 }
@@ -399,8 +399,8 @@ async fn a_request_body_sent_by_envoy_causes_no_outage() {
 }
 
 fn start_envoy(program: &Path, text: &str) -> Running {
-    let place = Place::new();
-    let file = place.write("envoy.yaml", text);
+    let test_dir = TestDir::new();
+    let file = test_dir.write("envoy.yaml", text);
     let arguments = ["-c", &file, "--disable-hot-restart", "--concurrency", "1", "--log-level", "warn"];
-    place.start(program, &arguments)
+    test_dir.start(program, &arguments)
 }

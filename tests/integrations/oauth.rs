@@ -11,7 +11,7 @@ use base64::prelude::BASE64_STANDARD;
 use serde_json::{Value, json};
 
 use super::asking::Fixture;
-use super::program::{Place, find, find_tool};
+use super::program::{TestDir, find, find_tool};
 use crate::support::client::created_with;
 use crate::support::http::{Reply, post, send};
 
@@ -209,9 +209,9 @@ async fn javascript_oauth_clients_authenticate_without_changes() {
     let Some(node) = find("node") else { return };
     let Some(packages) = find_tool("../node_modules/openid-client") else { return };
     let client = Client::new().await;
-    let place = Place::new();
-    let program = place.write("oauth.mjs", include_str!("../../.ci/clients/oauth.mjs"));
-    symlink(packages.parent().unwrap(), place.path().join("node_modules")).unwrap();
+    let test_dir = TestDir::new();
+    let program = test_dir.write("oauth.mjs", include_str!("../../.ci/clients/oauth.mjs"));
+    symlink(packages.parent().unwrap(), test_dir.path().join("node_modules")).unwrap();
     let mut command = Command::new(node);
     command.arg(program);
 

@@ -1,6 +1,6 @@
 //! Gateways in tests, configured as docs/integrations.md shows.
 
-pub(crate) use crate::support::program::{Place, Running, find, find_at, find_tool, free_address};
+pub(crate) use crate::support::program::{Running, TestDir, find, find_at, find_tool, free_address};
 
 const GUIDE: &str = include_str!("../../docs/integrations.md");
 

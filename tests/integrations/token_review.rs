@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use tokend::api::proto::CreateTokenRequest;
 
 use super::asking::{AUDIENCE, CLUSTER, Fixture, review};
-use super::program::{Place, find};
+use super::program::{TestDir, find};
 use crate::support::client::{created, created_with, forged, ordinary, revoked, texts, unknown_id};
 use crate::support::http::{Reply, send};
 use crate::support::replica::Replica;
@@ -154,9 +154,9 @@ async fn request_and_replies_are_what_kubernetes_publishes() {
     let Some(program) = find("kubernetes-validate") else { return };
     let fixture = Fixture::new().await;
     let secret = created_with(&mut fixture.replica.root(), "acme", &[CLUSTER, "vault:*"]).await.secret;
-    let place = Place::new();
+    let test_dir = TestDir::new();
     let fits = |name: &str, text: &str| {
-        let file = place.write(name, text);
+        let file = test_dir.write(name, text);
         let mut command = Command::new(&program);
         command.args(["--strict", "--quiet", "--no-warn", &file]).output().unwrap().status.success()
     };

@@ -9,7 +9,7 @@ use std::time::Duration;
 use h2::client::SendRequest;
 use tokend::admission::request_memory::RequestLimiter;
 use tokend::metrics::Metrics;
-use tokend::transport::listener::{Beyond, Limits, accept};
+use tokend::transport::listener::{Limits, OverLimit, accept};
 use tokio::io::{AsyncRead as _, AsyncWriteExt as _, ReadBuf};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::task::JoinHandle;
@@ -187,7 +187,7 @@ async fn sending(replica: &Replica, from: (u8, u8), frames: &[u8]) -> TcpStream 
 }
 
 #[tokio::test]
-async fn little_of_an_unauthenticated_peer_is_read_before_its_calls_begin() {
+async fn little_is_read_from_an_unauthenticated_peer_before_its_calls_begin() {
     const SENT: usize = 400 << 10;
     let metrics = Arc::new(Metrics::new().unwrap());
     let socket = TcpSocket::new_v4().unwrap();
@@ -196,7 +196,7 @@ async fn little_of_an_unauthenticated_peer_is_read_before_its_calls_begin() {
     socket.bind(([127, 0, 0, 1], 0).into()).unwrap();
     let listener = socket.listen(8).unwrap();
     let address = listener.local_addr().unwrap();
-    let limits = Limits { most: 8, idle: Duration::from_mins(1), age: None, beyond: Beyond::Wait };
+    let limits = Limits { most: 8, idle: Duration::from_mins(1), age: None, over_limit: OverLimit::Wait };
     let requests = RequestLimiter::new(1 << 20, Duration::from_secs(10), metrics.work.requests.clone());
     let mut incoming = accept(listener, None, limits, requests, metrics);
     let mut peer = TcpStream::connect(address).await.unwrap();

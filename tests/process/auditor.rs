@@ -4,19 +4,19 @@ use rustix::process::Signal;
 use serde_json::Value;
 
 use super::databases::Database;
-use super::program::{Place, eventually, printed, run};
+use super::program::{TestDir, eventually, printed, run};
 use super::rpc;
 
 #[test]
 fn a_watch_prints_changes_as_they_happen_and_its_position_at_the_end() {
-    let place = Place::new();
-    let mut server = place.serve();
-    let (address, root) = (server.ready(), place.root_secret());
+    let test_dir = TestDir::new();
+    let mut server = test_dir.serve();
+    let (address, root) = (server.ready(), test_dir.root_secret());
     let caller = [("TOKEND_ADDRESS", &*address), ("TOKEND_SECRET", &*root)];
     for (flags, signal) in
         [(&["--json"][..], Signal::INT), (&["--json"], Signal::TERM), (&[], Signal::INT), (&[], Signal::TERM)]
     {
-        let mut watch = place.start(&[&["watch"], flags].concat(), &caller);
+        let mut watch = test_dir.start(&[&["watch"], flags].concat(), &caller);
         // The first change may come before the watch has started.
         let mut ids = Vec::new();
         assert!(eventually(|| {
@@ -35,7 +35,7 @@ fn a_watch_prints_changes_as_they_happen_and_its_position_at_the_end() {
             last["position"].as_str().unwrap().to_owned()
         };
         let id = rpc::create(&address, &root, "grace").unwrap().token.unwrap().id;
-        let mut again = place.start(&["watch", "--after", &position], &caller);
+        let mut again = test_dir.start(&["watch", "--after", &position], &caller);
         assert!(eventually(|| again.stdout().contains(&id)), "{}", again.stderr());
         again.signal(signal);
         assert!(again.end().success());
@@ -45,11 +45,11 @@ fn a_watch_prints_changes_as_they_happen_and_its_position_at_the_end() {
 
 #[test]
 fn a_killed_watch_has_printed_its_position() {
-    let place = Place::new();
-    let mut server = place.serve();
-    let (address, root) = (server.ready(), place.root_secret());
+    let test_dir = TestDir::new();
+    let mut server = test_dir.serve();
+    let (address, root) = (server.ready(), test_dir.root_secret());
     let caller = [("TOKEND_ADDRESS", &*address), ("TOKEND_SECRET", &*root)];
-    let mut watch = place.start(&["watch", "--json"], &caller);
+    let mut watch = test_dir.start(&["watch", "--json"], &caller);
     let mut ids = Vec::new();
     assert!(eventually(|| {
         ids.push(rpc::create(&address, &root, "ada").unwrap().token.unwrap().id);
@@ -61,7 +61,7 @@ fn a_killed_watch_has_printed_its_position() {
     let last_position = printed.lines().rev().find(|line| line.starts_with("{\"position\"")).unwrap();
     let position: Value = serde_json::from_str(last_position).unwrap();
     let position = position["position"].as_str().unwrap();
-    let mut again = place.start(&["watch", "--json", "--after", position], &caller);
+    let mut again = test_dir.start(&["watch", "--json", "--after", position], &caller);
     // Everything after the position, and nothing before it.
     let (before, _) = printed.split_once(last_position).unwrap();
     let rest: Vec<_> = ids.iter().filter(|id| !before.contains(&***id)).collect();
@@ -74,12 +74,12 @@ fn a_killed_watch_has_printed_its_position() {
 
 #[test]
 fn the_audit_log_is_listed_and_its_seals_are_checked() {
-    let (database, place) = (Database::new(), Place::new());
+    let (database, test_dir) = (Database::new(), TestDir::new());
     let keys = printed(run(&["keygen"], &[], ""));
     let url = database.url();
     let shared = [("DATABASE_URL", &*url), ("TOKEND_KEYS", &*keys)];
     let root = printed(run(&["bootstrap"], &shared, "")).trim_end().to_owned();
-    let mut server = place.start(&["serve", "--listen", "127.0.0.1:0"], &shared);
+    let mut server = test_dir.start(&["serve", "--listen", "127.0.0.1:0"], &shared);
     let address = server.ready();
     let id = rpc::create(&address, &root, "ada").unwrap().token.unwrap().id;
     server.await_log("audit log sealed");

@@ -10,7 +10,7 @@ use tokend::api::proto::Verdict;
 
 use super::cluster::cluster;
 use super::databases::Database;
-use super::program::{Place, printed, run};
+use super::program::{TestDir, printed, run};
 use super::rpc;
 
 const EVERYTHING: &str = "trace,h2=trace,h2::codec=trace,h2::hpack=trace,h2::proto=trace,[server_handshake]=trace,\
@@ -18,12 +18,12 @@ const EVERYTHING: &str = "trace,h2=trace,h2::codec=trace,h2::hpack=trace,h2::pro
 
 #[test]
 fn a_private_postgres_keeps_no_secret_and_a_text_log_shows_none() {
-    let (place, needles) = (Place::new(), Place::new());
-    let data_dir = place.data_dir();
+    let (test_dir, needles) = (TestDir::new(), TestDir::new());
+    let data_dir = test_dir.data_dir();
     let serve = ["serve", "--listen", "127.0.0.1:0", "--data-dir", data_dir.to_str().unwrap()];
-    let mut server = place.start(&[&serve[..], &["--log-level", EVERYTHING]].concat(), &[]);
+    let mut server = test_dir.start(&[&serve[..], &["--log-level", EVERYTHING]].concat(), &[]);
     let address = server.ready();
-    let root = place.root_secret();
+    let root = test_dir.root_secret();
     let key = std::fs::read_to_string(data_dir.join("keyring")).unwrap();
 
     let mut secrets = live_through_everything(&address, &root);
@@ -32,37 +32,37 @@ fn a_private_postgres_keeps_no_secret_and_a_text_log_shows_none() {
     secrets.push(root);
     assert!(server.stderr().contains("TRACE"));
     assert!(["h2::", "hyper::"].iter().all(|wire| !server.stderr().contains(wire)));
-    assert_eq!(files_with(&needles, &secrets, place.path()), names(&["data/root-secret"]));
-    assert_eq!(files_with(&needles, &forms_of_key(&key), place.path()), names(&["data/keyring"]));
+    assert_eq!(files_with(&needles, &secrets, test_dir.path()), names(&["data/root-secret"]));
+    assert_eq!(files_with(&needles, &forms_of_key(&key), test_dir.path()), names(&["data/keyring"]));
 }
 
 #[test]
 fn a_shared_postgres_holds_no_secret_and_a_json_log_shows_none() {
-    let (place, needles) = (Place::new(), Place::new());
+    let (test_dir, needles) = (TestDir::new(), TestDir::new());
     let database = Database::new();
     let password = "canary-password";
     let url = database.url().replace("tokend@", &format!("tokend:{password}@"));
     let key = printed(run(&["keygen"], &[], ""));
     let shared = [("DATABASE_URL", &*url), ("TOKEND_KEYS", &*key)];
     let verbose = ["--log-level", EVERYTHING, "--log-format", "json"];
-    let mut bootstrap = place.start(&[&["bootstrap"], &verbose[..]].concat(), &shared);
+    let mut bootstrap = test_dir.start(&[&["bootstrap"], &verbose[..]].concat(), &shared);
     assert!(bootstrap.end().success());
     let root = bootstrap.stdout().trim_end().to_owned();
-    let mut server = place.start(&[&["serve", "--listen", "127.0.0.1:0"], &verbose[..]].concat(), &shared);
+    let mut server = test_dir.start(&[&["serve", "--listen", "127.0.0.1:0"], &verbose[..]].concat(), &shared);
     let address = server.ready();
 
     let mut secrets = live_through_everything(&address, &root);
     let shown = bootstrap.stdout_name();
     assert!(server.stop().success());
-    place.file("rows", &database.rows(), 0o600);
-    std::fs::copy(cluster().log_file(), place.path().join("postgres.log")).unwrap();
+    test_dir.file("rows", &database.rows(), 0o600);
+    std::fs::copy(cluster().log_file(), test_dir.path().join("postgres.log")).unwrap();
 
     secrets.push(root);
     assert!(server.stderr().contains(r#""level":"TRACE""#));
     assert!(database.rows().contains("$argon2id$"));
-    assert_eq!(files_with(&needles, &secrets, place.path()), names(&[&shown]));
+    assert_eq!(files_with(&needles, &secrets, test_dir.path()), names(&[&shown]));
     let hidden = [forms_of_key(&key), vec![password.to_owned()]].concat();
-    assert_eq!(files_with(&needles, &hidden, place.path()), names(&[]));
+    assert_eq!(files_with(&needles, &hidden, test_dir.path()), names(&[]));
 }
 
 /// Makes every call succeed and be refused, over gRPC and by the command line, and returns the
@@ -156,13 +156,13 @@ fn names(names: &[&str]) -> BTreeSet<String> {
 }
 
 /// Returns the files below `directory` that contain one of the needles, as paths relative to it.
-fn files_with(place: &Place, needles: &[String], directory: &Path) -> BTreeSet<String> {
+fn files_with(test_dir: &TestDir, needles: &[String], directory: &Path) -> BTreeSet<String> {
     let needles: Vec<&str> = needles
         .iter()
         .map(|needle| if needle.starts_with("tokd_") { core_of(needle) } else { needle })
         .collect();
     // In a file: a secret is never a command-line argument, not in tests either.
-    let file = place.file("needles", &needles.join("\n"), 0o600);
+    let file = test_dir.file("needles", &needles.join("\n"), 0o600);
     let found =
         Command::new("grep").args(["-r", "-l", "-a", "-F", "-f", &file, "."]).current_dir(directory).output();
     let found = found.unwrap();

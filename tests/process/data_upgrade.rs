@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use tokend::api::proto::Verdict;
 
-use super::program::{Place, Running, printed, run, text};
+use super::program::{Running, TestDir, printed, run, text};
 use super::rpc;
 
 /// Debian's directory of the Postgres to upgrade to.
@@ -27,14 +27,14 @@ echo 15 >"$copy/PG_VERSION"
 "#;
 
 /// Returns a directory with Postgres 14's programs, or `None` if it or its successor is missing.
-fn old_programs(place: &Place) -> Option<PathBuf> {
+fn old_programs(test_dir: &TestDir) -> Option<PathBuf> {
     let found = std::env::var_os("TOKEND_POSTGRES_14").map(PathBuf::from);
     let Some(server) = found.filter(|_| Path::new(NEW).join("pg_upgrade").exists()) else {
         let wanted = std::env::var("CI_ALL").as_deref() == Ok("1");
         assert!(!wanted, "TOKEND_POSTGRES_14 must name what .ci/postgres 14 prints, beside {NEW}");
         return None;
     };
-    let programs = place.path().join("postgres-14");
+    let programs = test_dir.path().join("postgres-14");
     fs::create_dir(&programs).unwrap();
     for name in ["postgres", "initdb", "pg_ctl"] {
         symlink(server.join(name), programs.join(name)).unwrap();
@@ -47,71 +47,71 @@ fn old_programs(place: &Place) -> Option<PathBuf> {
 }
 
 /// Runs a command on the data directory, with these programs first in PATH.
-fn start(place: &Place, programs: &Path, arguments: &[&str]) -> Running {
+fn start(test_dir: &TestDir, programs: &Path, arguments: &[&str]) -> Running {
     let path = format!("{}:{}", programs.display(), std::env::var("PATH").unwrap());
-    let data_dir = place.data_dir();
+    let data_dir = test_dir.data_dir();
     let arguments = [arguments, &["--data-dir", data_dir.to_str().unwrap()]].concat();
-    place.start(&arguments, &[("PATH", &path)])
+    test_dir.start(&arguments, &[("PATH", &path)])
 }
 
 const SERVE: [&str; 3] = ["serve", "--listen", "127.0.0.1:0"];
 
 #[test]
 fn an_upgrade_of_a_private_postgres_succeeds_after_being_killed_anywhere() {
-    let place = Place::new();
-    let Some(old) = old_programs(&place) else { return };
-    let mut before = start(&place, &old, &SERVE);
+    let test_dir = TestDir::new();
+    let Some(old) = old_programs(&test_dir) else { return };
+    let mut before = start(&test_dir, &old, &SERVE);
     let address = before.ready();
-    let root = place.root_secret();
+    let root = test_dir.root_secret();
     let made = rpc::create(&address, &root, "ada").unwrap();
     // After a crash, because `pg_upgrade` accepts only data that were shut down cleanly.
     before.kill();
 
-    let upgrading = place.data_dir().join("postgres.upgrade/data");
+    let upgrading = test_dir.data_dir().join("postgres.upgrade/data");
     let steps = [
         upgrading.join("PG_VERSION"),
         upgrading.join("pg_upgrade_output.d"),
         upgrading.join("postmaster.pid"),
     ];
     for step in steps {
-        let mut upgrade = start(&place, &old, &["data", "upgrade"]);
+        let mut upgrade = start(&test_dir, &old, &["data", "upgrade"]);
         upgrade.await_that("at its step", |_| step.exists());
         upgrade.kill();
     }
-    let mut between = start(&place, &old, &SERVE);
+    let mut between = start(&test_dir, &old, &SERVE);
     let address = between.ready();
     assert_eq!(rpc::verdict(&address, &root, &made.secret), Verdict::Valid);
     between.stop();
 
-    let mut upgrade = start(&place, &old, &["data", "upgrade"]);
+    let mut upgrade = start(&test_dir, &old, &["data", "upgrade"]);
     assert!(upgrade.end().success(), "{}", upgrade.stderr());
     assert!(upgrade.stdout().contains("those of Postgres 15 now"), "{}", upgrade.stdout());
-    assert_eq!(fs::read_to_string(place.data_dir().join("postgres/PG_VERSION")).unwrap(), "15\n");
-    let kept = place.data_dir().join("postgres-14");
+    assert_eq!(fs::read_to_string(test_dir.data_dir().join("postgres/PG_VERSION")).unwrap(), "15\n");
+    let kept = test_dir.data_dir().join("postgres-14");
     // If the upgrade is killed between its last two steps, the replaced data are where the new ones
     // were made.
-    fs::create_dir(place.data_dir().join("postgres.upgrade")).unwrap();
+    fs::create_dir(test_dir.data_dir().join("postgres.upgrade")).unwrap();
     fs::rename(&kept, &upgrading).unwrap();
-    let again = start(&place, Path::new(NEW), &["data", "upgrade"]).end();
+    let again = start(&test_dir, Path::new(NEW), &["data", "upgrade"]).end();
     assert_eq!(again.code(), Some(1));
     assert!(kept.join("PG_VERSION").exists());
 
-    let mut after = start(&place, Path::new(NEW), &SERVE);
+    let mut after = start(&test_dir, Path::new(NEW), &SERVE);
     let address = after.ready();
     assert_eq!(rpc::verdict(&address, &root, &made.secret), Verdict::Valid);
     let later = rpc::create(&address, &root, "ada").unwrap();
     assert_eq!(rpc::verdict(&address, &root, &later.secret), Verdict::Valid);
-    let in_use = start(&place, Path::new(NEW), &["data", "delete-old"]).end();
+    let in_use = start(&test_dir, Path::new(NEW), &["data", "delete-old"]).end();
     assert_eq!(in_use.code(), Some(1));
     after.stop();
-    assert!(start(&place, Path::new(NEW), &["data", "delete-old"]).end().success());
+    assert!(start(&test_dir, Path::new(NEW), &["data", "delete-old"]).end().success());
     assert!(!kept.exists());
 }
 
 #[test]
 fn an_upgrade_without_data_or_without_a_newer_postgres_says_so() {
-    let place = Place::new();
-    let nowhere = place.data_dir();
+    let test_dir = TestDir::new();
+    let nowhere = test_dir.data_dir();
     let arguments = ["data", "upgrade", "--data-dir", nowhere.to_str().unwrap()];
 
     let refused = run(&arguments, &[], "");
@@ -119,7 +119,7 @@ fn an_upgrade_without_data_or_without_a_newer_postgres_says_so() {
     assert!(text(&refused.stderr).contains("there is no data"), "{}", text(&refused.stderr));
     assert!(!nowhere.exists());
 
-    let mut server = place.serve();
+    let mut server = test_dir.serve();
     server.ready();
     let in_use = run(&arguments, &[], "");
     assert!(text(&in_use.stderr).contains("is in use by another tokend"), "{}", text(&in_use.stderr));

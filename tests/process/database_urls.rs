@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
 
-use super::program::{Place, run};
+use super::program::{TestDir, run};
 
 const SSL_REQUEST: u32 = 80_877_103;
 const GSS_REQUEST: u32 = 80_877_104;
@@ -25,27 +25,27 @@ struct Asked {
 
 /// A server that refuses every client, on a socket and on both loopback addresses.
 struct Server {
-    place: Place,
+    test_dir: TestDir,
     port: u16,
     asked: Receiver<Asked>,
 }
 
 impl Server {
     fn start() -> Self {
-        let place = Place::new();
+        let test_dir = TestDir::new();
         let (sender, asked) = channel();
         let tcp = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let port = tcp.local_addr().unwrap().port();
-        let socket = UnixListener::bind(place.path().join(format!(".s.PGSQL.{port}"))).unwrap();
+        let socket = UnixListener::bind(test_dir.path().join(format!(".s.PGSQL.{port}"))).unwrap();
         let six = TcpListener::bind((Ipv6Addr::LOCALHOST, port)).unwrap();
         write_down("127.0.0.1", tcp.into_incoming_streams(), sender.clone());
         write_down("::1", six.into_incoming_streams(), sender.clone());
         write_down("socket", socket.into_incoming_streams(), sender);
-        Self { place, port, asked }
+        Self { test_dir, port, asked }
     }
 
     fn filled(&self, text: &str) -> String {
-        let directory = self.place.path().to_str().unwrap();
+        let directory = self.test_dir.path().to_str().unwrap();
         text.replace("{socket}", directory)
             .replace("{encoded}", &directory.replace('/', "%2F"))
             .replace("{port}", &self.port.to_string())
@@ -81,7 +81,7 @@ impl Server {
         const LAST: &[u8] = b"\0\0\0\x13\0\x03\0\0user\0last\0\0";
         TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)).unwrap().write_all(LAST).unwrap();
         TcpStream::connect((Ipv6Addr::LOCALHOST, self.port)).unwrap().write_all(LAST).unwrap();
-        let socket = self.place.path().join(format!(".s.PGSQL.{}", self.port));
+        let socket = self.test_dir.path().join(format!(".s.PGSQL.{}", self.port));
         UnixStream::connect(socket).unwrap().write_all(LAST).unwrap();
         let is_last = |asked: &Asked| {
             asked

@@ -10,7 +10,7 @@ use tokend::cli::CommandLine;
 use tokend::clock;
 use tokend::secret::{Prefix, Secret, TokenId};
 
-use super::program::{Place, printed, run, text};
+use super::program::{TestDir, printed, run, text};
 
 /// The last words of commands that are destructive.
 const DESTROYING: [&str; 8] =
@@ -169,9 +169,9 @@ fn address_insecure_is_refused_for_an_https_address() {
 
 #[test]
 fn a_dry_run_changes_nothing_and_prints_what_would_change() {
-    let place = Place::new();
-    let mut server = place.serve();
-    let (address, root) = (server.ready(), place.root_secret());
+    let test_dir = TestDir::new();
+    let mut server = test_dir.serve();
+    let (address, root) = (server.ready(), test_dir.root_secret());
     let tokend =
         |arguments: &[&str]| run(arguments, &[("TOKEND_ADDRESS", &*address), ("TOKEND_SECRET", &*root)], "");
     let made = |user: &str, name: &str| {
@@ -188,7 +188,7 @@ fn a_dry_run_changes_nothing_and_prints_what_would_change() {
         ["token", "create", "--organization", "acme", "--user", "ada", "--name", "n", "--ttl", "1d"];
     printed(tokend(&elsewhere));
     printed(tokend(&["policy", "set", "--expiration-required"]));
-    let kept = place.data_dir().join("postgres-13");
+    let kept = test_dir.data_dir().join("postgres-13");
     fs::create_dir(&kept).unwrap();
     let state = || {
         let listed = ["token", "list", "--json"];
@@ -205,7 +205,7 @@ fn a_dry_run_changes_nothing_and_prints_what_would_change() {
     let alone = tokend(&["token", "revoke", &first, "--only-this", "--dry-run"]);
     let user = tokend(&["user", "revoke", "ada", "--dry-run"]);
     let enforced = tokend(&["policy", "enforce", "--dry-run"]);
-    let data_dir = place.data_dir();
+    let data_dir = test_dir.data_dir();
     let deleted =
         run(&["data", "delete-old", "--data-dir", data_dir.to_str().unwrap(), "--dry-run"], &[], "");
 

@@ -11,17 +11,17 @@ use tokio::net::TcpStream;
 use tonic::codegen::Bytes;
 use tonic::codegen::http::Request;
 
-use super::program::{Place, eventually, is_running, printed, run, text};
+use super::program::{TestDir, eventually, is_running, printed, run, text};
 use super::rpc;
 
 #[test]
 fn a_first_start_shows_a_usable_root_secret_once_on_a_terminal() {
-    let place = Place::new();
-    let (mut server, terminal) = place.serve_on_a_terminal();
+    let test_dir = TestDir::new();
+    let (mut server, terminal) = test_dir.serve_on_a_terminal();
 
     let address = server.ready();
 
-    let secret = place.root_secret();
+    let secret = test_dir.root_secret();
     assert!(eventually(|| terminal.shown().contains("CreateToken")), "{}", terminal.shown());
     assert_eq!(terminal.shown().matches(&secret).count(), 1);
     assert_eq!(terminal.shown().matches("tokd_").count(), 1);
@@ -32,15 +32,15 @@ fn a_first_start_shows_a_usable_root_secret_once_on_a_terminal() {
 
 #[test]
 fn a_first_start_without_a_terminal_prints_only_the_path_of_the_root_secret() {
-    let place = Place::new();
-    let mut server = place.serve();
+    let test_dir = TestDir::new();
+    let mut server = test_dir.serve();
     server.ready();
 
     let shown = server.stdout();
 
-    let path = place.data_dir().join("root-secret");
+    let path = test_dir.data_dir().join("root-secret");
     assert!(shown.contains(&format!("The first root secret is in {}", path.display())), "{shown}");
-    assert!(!shown.contains("tokd_") && !server.stderr().contains(&place.root_secret()), "{shown}");
+    assert!(!shown.contains("tokd_") && !server.stderr().contains(&test_dir.root_secret()), "{shown}");
 }
 
 #[test]
@@ -48,8 +48,8 @@ fn a_first_start_without_a_terminal_prints_only_the_path_of_the_root_secret() {
 fn no_command_allows_core_dumps_or_reading_its_memory() {
     use std::os::unix::fs::MetadataExt as _;
     use std::os::unix::process::CommandExt as _;
-    let place = Place::new();
-    let program = place.path().join("tokend");
+    let test_dir = TestDir::new();
+    let program = test_dir.path().join("tokend");
     std::fs::copy(super::program::PROGRAM, &program).unwrap();
     let mut command = Command::new(&program);
     command.args(["secret", "check"]).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
@@ -72,26 +72,26 @@ fn no_command_allows_core_dumps_or_reading_its_memory() {
 
 #[test]
 fn a_later_start_has_the_same_data_and_shows_nothing() {
-    let place = Place::new();
-    let mut first = place.serve();
+    let test_dir = TestDir::new();
+    let mut first = test_dir.serve();
     let address = first.ready();
-    let root = place.root_secret();
+    let root = test_dir.root_secret();
     let kept = rpc::create(&address, &root, "ada").unwrap().secret;
     assert!(first.stop().success());
 
-    let mut second = place.serve();
+    let mut second = test_dir.serve();
     let address = second.ready();
 
     assert_eq!(second.stdout(), "");
     assert!(!second.stderr().contains("already exists"), "{}", second.stderr());
-    assert_eq!(place.root_secret(), root);
+    assert_eq!(test_dir.root_secret(), root);
     assert_eq!(rpc::list(&address, &root).unwrap().len(), 2);
     assert_eq!(rpc::verdict(&address, &root, &kept), Verdict::Valid);
 }
 
 #[test]
 fn variables_for_another_postgres_do_not_affect_the_private_one() {
-    let place = Place::new();
+    let test_dir = TestDir::new();
     let foreign = [
         ("PGHOST", "nowhere.invalid"),
         ("PGHOSTADDR", "192.0.2.1"),
@@ -109,40 +109,40 @@ fn variables_for_another_postgres_do_not_affect_the_private_one() {
         ("PGSERVICE", "elsewhere"),
         ("PGCLIENTENCODING", "LATIN1"),
     ];
-    let data_dir = place.data_dir();
+    let data_dir = test_dir.data_dir();
     let arguments = ["serve", "--listen", "127.0.0.1:0", "--data-dir", data_dir.to_str().unwrap()];
-    let mut server = place.start(&arguments, &foreign);
+    let mut server = test_dir.start(&arguments, &foreign);
 
     let address = server.ready();
 
-    let made = rpc::create(&address, &place.root_secret(), "ada").unwrap();
-    assert_eq!(rpc::verdict(&address, &place.root_secret(), &made.secret), Verdict::Valid);
+    let made = rpc::create(&address, &test_dir.root_secret(), "ada").unwrap();
+    assert_eq!(rpc::verdict(&address, &test_dir.root_secret(), &made.secret), Verdict::Valid);
     assert!(server.stop().success());
 }
 
 #[test]
 fn sigterm_and_ctrl_c_stop_tokend_and_its_postgres_cleanly() {
-    let place = Place::new();
+    let test_dir = TestDir::new();
     for signal in [Signal::TERM, Signal::INT] {
-        let mut server = place.serve();
+        let mut server = test_dir.serve();
         server.ready();
-        let postgres = place.postmaster();
+        let postgres = test_dir.postmaster();
 
         server.signal(signal);
         let status = server.end();
 
         assert_eq!(status.code(), Some(0), "{signal:?}");
         assert!(!is_running(postgres), "{signal:?}");
-        assert!(!place.data_dir().join("postgres/postmaster.pid").exists(), "{signal:?}");
+        assert!(!test_dir.data_dir().join("postgres/postmaster.pid").exists(), "{signal:?}");
     }
 }
 
 #[test]
 fn the_command_line_creates_lists_verifies_and_revokes() {
-    let place = Place::new();
-    let mut server = place.serve();
+    let test_dir = TestDir::new();
+    let mut server = test_dir.serve();
     let address = server.ready();
-    let secret_file = place.data_dir().join("root-secret");
+    let secret_file = test_dir.data_dir().join("root-secret");
     let caller = [("TOKEND_ADDRESS", &*address), ("TOKEND_SECRET_FILE", secret_file.to_str().unwrap())];
     let create = ["token", "create", "--user", "ada", "--name", "laptop", "--ttl", "1h", "--scope", "a:*"];
 
@@ -169,8 +169,8 @@ fn the_command_line_creates_lists_verifies_and_revokes() {
 
 #[test]
 fn the_command_shown_by_a_first_start_creates_a_token() {
-    let place = Place::new();
-    let mut server = place.serve();
+    let test_dir = TestDir::new();
+    let mut server = test_dir.serve();
     let address = server.ready();
     let shown = server.stdout();
     let line = shown.lines().find(|line| line.contains(" token create ")).unwrap();
@@ -178,14 +178,14 @@ fn the_command_shown_by_a_first_start_creates_a_token() {
     let pasted = Command::new("sh").args(["-c", line]).output().unwrap();
 
     let secret = printed(pasted);
-    let verified = rpc::verify(&address, &place.root_secret(), secret.trim_end()).unwrap();
+    let verified = rpc::verify(&address, &test_dir.root_secret(), secret.trim_end()).unwrap();
     assert_eq!(verified.token.unwrap().user_id, "u");
 }
 
 #[test]
 fn healthcheck_succeeds_only_with_a_serving_tokend() {
-    let place = Place::new();
-    let mut server = place.serve();
+    let test_dir = TestDir::new();
+    let mut server = test_dir.serve();
     let address = server.ready();
 
     let serving = run(&["healthcheck"], &[("TOKEND_ADDRESS", &address)], "");
@@ -199,9 +199,9 @@ fn healthcheck_succeeds_only_with_a_serving_tokend() {
 
 #[test]
 fn calls_that_do_not_end_are_cut_off_at_the_end_of_the_drain() {
-    let place = Place::new();
-    let data_dir = place.data_dir();
-    let mut server = place.start(
+    let test_dir = TestDir::new();
+    let data_dir = test_dir.data_dir();
+    let mut server = test_dir.start(
         &["serve", "--listen", "127.0.0.1:0", "--data-dir", data_dir.to_str().unwrap()],
         &[("TOKEND_DRAIN_TIMEOUT", "300ms")],
     );
@@ -218,10 +218,10 @@ fn calls_that_do_not_end_are_cut_off_at_the_end_of_the_drain() {
 
 #[test]
 fn a_second_signal_ends_a_drain_at_once() {
-    let place = Place::new();
-    let mut server = place.serve();
+    let test_dir = TestDir::new();
+    let mut server = test_dir.serve();
     let address = server.ready();
-    let postgres = place.postmaster();
+    let postgres = test_dir.postmaster();
     let _call = EndlessCall::begin(&address);
     server.signal(Signal::TERM);
     server.await_log("draining");

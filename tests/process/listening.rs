@@ -9,7 +9,7 @@ use seccompiler::{
     SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
 };
 
-use super::program::{Place, Running};
+use super::program::{Running, TestDir};
 use super::rpc;
 
 /// The number of the `socket` system call, and the address family of IPv6.
@@ -17,7 +17,7 @@ const SOCKET: i64 = if cfg!(target_arch = "x86_64") { 41 } else { 198 };
 const AF_INET6: u64 = 10;
 
 /// Starts the program so that it cannot create an IPv6 socket.
-fn start_without_ipv6(place: &Place, arguments: &[&str]) -> Running {
+fn start_without_ipv6(test_dir: &TestDir, arguments: &[&str]) -> Running {
     let of_ipv6 = SeccompCondition::new(0, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, AF_INET6).unwrap();
     let rules = [(SOCKET, vec![SeccompRule::new(vec![of_ipv6]).unwrap()])].into();
     let refused = SeccompAction::Errno(Errno::AFNOSUPPORT.raw_os_error().unsigned_abs());
@@ -28,7 +28,7 @@ fn start_without_ipv6(place: &Place, arguments: &[&str]) -> Running {
     thread::scope(|scope| {
         let begun = scope.spawn(|| {
             seccompiler::apply_filter(&program).unwrap();
-            place.start(arguments, &[])
+            test_dir.start(arguments, &[])
         });
         begun.join().unwrap()
     })
@@ -43,10 +43,10 @@ fn address(server: &mut Running, line: &str) -> SocketAddr {
 
 #[test]
 fn without_ipv6_the_wildcard_address_is_that_of_ipv4() {
-    let place = Place::new();
-    let data_dir = place.data_dir();
+    let test_dir = TestDir::new();
+    let data_dir = test_dir.data_dir();
     let mut server = start_without_ipv6(
-        &place,
+        &test_dir,
         &[
             "serve",
             "--listen",
@@ -73,19 +73,19 @@ fn without_ipv6_the_wildcard_address_is_that_of_ipv4() {
 
 #[test]
 fn a_specific_ipv6_address_is_refused_without_ipv6() {
-    let place = Place::new();
+    let test_dir = TestDir::new();
 
-    let mut server = start_without_ipv6(&place, &["serve", "--listen", "[::1]:0"]);
+    let mut server = start_without_ipv6(&test_dir, &["serve", "--listen", "[::1]:0"]);
 
     assert_eq!(server.end().code(), Some(1));
     assert!(server.stderr().contains("cannot listen on [::1]:0"), "{}", server.stderr());
 }
 
 /// Starts the program on a private Postgres, with its console here.
-fn start_with_console(place: &Place, console: &str) -> Running {
-    let data_dir = place.data_dir();
+fn start_with_console(test_dir: &TestDir, console: &str) -> Running {
+    let data_dir = test_dir.data_dir();
     let data_dir = data_dir.to_str().unwrap();
-    place.start(
+    test_dir.start(
         &["serve", "--listen", "127.0.0.1:0", "--data-dir", data_dir, "--console-listen", console],
         &[],
     )
@@ -93,8 +93,8 @@ fn start_with_console(place: &Place, console: &str) -> Running {
 
 #[test]
 fn a_first_start_tells_where_the_console_is_and_a_restart_goes_on_without_it_if_its_port_is_taken() {
-    let place = Place::new();
-    let mut server = start_with_console(&place, "127.0.0.1:0");
+    let test_dir = TestDir::new();
+    let mut server = start_with_console(&test_dir, "127.0.0.1:0");
 
     let rest = server.await_log("console at http://tokend.localhost:");
     let port: String = rest.chars().take_while(char::is_ascii_digit).collect();
@@ -112,7 +112,7 @@ fn a_first_start_tells_where_the_console_is_and_a_restart_goes_on_without_it_if_
     server.stop();
 
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let mut server = start_with_console(&place, &taken.local_addr().unwrap().to_string());
+    let mut server = start_with_console(&test_dir, &taken.local_addr().unwrap().to_string());
     server.await_log("the console is not served");
     server.ready();
     assert!(!server.stderr().contains("console at"), "{}", server.stderr());

@@ -6,12 +6,12 @@ use std::process::Output;
 use serde_json::Value;
 
 use super::databases::Database;
-use super::program::{Place, Running, printed, run, run_into, text};
+use super::program::{Running, TestDir, printed, run, run_into, text};
 use super::{commands, rpc};
 
 /// A server with tokens in two organizations and a policy, and a separate database.
 struct Scene {
-    place: Place,
+    test_dir: TestDir,
     _server: Running,
     address: String,
     root: String,
@@ -21,12 +21,12 @@ struct Scene {
 
 impl Scene {
     fn new() -> Self {
-        let place = Place::new();
-        let mut server = place.serve();
-        let (address, root) = (server.ready(), place.root_secret());
+        let test_dir = TestDir::new();
+        let mut server = test_dir.serve();
+        let (address, root) = (server.ready(), test_dir.root_secret());
         let (url, keys) = (Database::new().url(), printed(run(&["keygen"], &[], "")));
         printed(run(&["migrate"], &[("DATABASE_URL", &url), ("TOKEND_KEYS", &keys)], ""));
-        let scene = Self { place, _server: server, address, root, url, keys };
+        let scene = Self { test_dir, _server: server, address, root, url, keys };
         let elsewhere = "token create --organization acme --user ada --name n --label team=core --cidr 10.0.0.0/8 \
                          --scope a:b --no-expiration";
         printed(scene.run(elsewhere, ""));
@@ -244,7 +244,7 @@ fn durations_are_parsed_and_printed_alike_and_never_in_months() {
         assert!(message.contains("not equally long: write days"), "{line}: {message}");
     }
     for (name, value) in [("TOKEND_DRAIN_TIMEOUT", "1M"), ("TOKEND_TOKEN_RETENTION", "1y")] {
-        let mut server = scene.place.start(&["serve", "--listen", "127.0.0.1:0"], &[(name, value)]);
+        let mut server = scene.test_dir.start(&["serve", "--listen", "127.0.0.1:0"], &[(name, value)]);
         assert_eq!(server.end().code(), Some(1));
         assert!(server.stderr().contains("not equally long"), "{}", server.stderr());
     }
@@ -269,8 +269,8 @@ fn a_repeated_single_value_is_refused() {
 
 #[test]
 fn every_command_has_a_manual_page_and_completions() {
-    let place = Place::new();
-    let pages = place.path().join("man/man1");
+    let test_dir = TestDir::new();
+    let pages = test_dir.path().join("man/man1");
     printed(run(&["man", pages.to_str().unwrap()], &[], ""));
     let scripts: Vec<_> =
         ["bash", "zsh", "fish"].iter().map(|shell| printed(run(&["completions", shell], &[], ""))).collect();
@@ -281,6 +281,6 @@ fn every_command_has_a_manual_page_and_completions() {
         let last = command.rsplit(' ').next().unwrap();
         assert!(scripts.iter().all(|script| script.contains(last)), "{command}");
     }
-    let script = place.file("tokend.bash", &scripts[0], 0o600);
+    let script = test_dir.file("tokend.bash", &scripts[0], 0o600);
     assert!(std::process::Command::new("bash").args(["-n", &script]).status().unwrap().success());
 }

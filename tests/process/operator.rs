@@ -4,7 +4,7 @@ use std::process::Output;
 
 use tokend::api::proto::Verdict;
 
-use super::program::{Place, printed, run, text};
+use super::program::{TestDir, printed, run, text};
 use super::rpc;
 
 /// Runs a command with the root token, and this standard input.
@@ -18,10 +18,10 @@ fn json(output: Output) -> serde_json::Value {
 
 #[test]
 fn commands_show_change_rotate_and_revoke_a_token() {
-    let place = Place::new();
-    let mut server = place.serve();
+    let test_dir = TestDir::new();
+    let mut server = test_dir.serve();
     let address = server.ready();
-    let root = place.root_secret();
+    let root = test_dir.root_secret();
     let tokend = |arguments: &[&str]| operate(&address, &root, arguments, "");
     let create =
         ["token", "create", "--user", "ada", "--name", "laptop", "--ttl", "30d", "--cidr", "10.0.0.0/8"];
@@ -80,10 +80,10 @@ fn commands_show_change_rotate_and_revoke_a_token() {
 
 #[test]
 fn wrong_usage_exits_with_status_2_and_a_refusal_with_1() {
-    let place = Place::new();
-    let mut server = place.serve();
+    let test_dir = TestDir::new();
+    let mut server = test_dir.serve();
     let address = server.ready();
-    let root = place.root_secret();
+    let root = test_dir.root_secret();
     let id = &root[5..27];
 
     for wrong in [
@@ -120,10 +120,10 @@ fn wrong_usage_exits_with_status_2_and_a_refusal_with_1() {
 
 #[test]
 fn commands_set_and_show_a_policy() {
-    let place = Place::new();
-    let mut server = place.serve();
+    let test_dir = TestDir::new();
+    let mut server = test_dir.serve();
     let address = server.ready();
-    let root = place.root_secret();
+    let root = test_dir.root_secret();
     let tokend = |arguments: &[&str]| operate(&address, &root, arguments, "");
 
     let set =
@@ -143,10 +143,10 @@ fn commands_set_and_show_a_policy() {
 
 #[test]
 fn a_dry_run_and_enforcement_print_the_outcome_of_each_token() {
-    let place = Place::new();
-    let mut server = place.serve();
+    let test_dir = TestDir::new();
+    let mut server = test_dir.serve();
     let address = server.ready();
-    let root = place.root_secret();
+    let root = test_dir.root_secret();
     let tokend = |arguments: &[&str]| operate(&address, &root, arguments, "");
     let create =
         |name| ["token", "create", "--user", "ada", "--name", name, "--no-expiration", "--scope", "a"];

@@ -10,13 +10,13 @@ use std::thread;
 use tokend::api::proto::Verdict;
 
 use super::databases::Database;
-use super::program::{PROGRAM, Place, Running, printed, run, run_into, run_of, text};
+use super::program::{PROGRAM, Running, TestDir, printed, run, run_into, run_of, text};
 use super::{commands, rpc};
 
 /// A server, a database that has no root token yet, and the arguments of each command that creates
 /// a secret.
 struct Scene {
-    place: Place,
+    test_dir: TestDir,
     _server: Running,
     address: String,
     root: String,
@@ -26,12 +26,12 @@ struct Scene {
 
 impl Scene {
     fn new() -> Self {
-        let place = Place::new();
-        let mut server = place.serve();
+        let test_dir = TestDir::new();
+        let mut server = test_dir.serve();
         let address = server.ready();
-        let root = place.root_secret();
+        let root = test_dir.root_secret();
         let (url, keys) = (Database::new().url(), printed(run(&["keygen"], &[], "")));
-        Self { place, _server: server, address, root, url, keys }
+        Self { test_dir, _server: server, address, root, url, keys }
     }
 
     fn variables(&self) -> [(&str, &str); 4] {
@@ -78,7 +78,7 @@ fn within(shell: &str, line: &[&str], variables: &[(&str, &str)]) -> Output {
 fn a_secret_that_cannot_be_written_is_an_error_and_not_lost() {
     let scene = Scene::new();
     let variables = scene.variables();
-    let exposed = scene.place.file("exposed", "", 0o644);
+    let exposed = scene.test_dir.file("exposed", "", 0o644);
     for command in commands::with("output") {
         let line = || scene.line(&command);
         let refused = [
@@ -120,13 +120,13 @@ fn a_secret_that_cannot_be_written_is_an_error_and_not_lost() {
 fn a_file_for_a_secret_is_new_and_private() {
     let scene = Scene::new();
     let variables = scene.variables();
-    let taken = scene.place.file("taken", "kept\n", 0o600);
-    let link = scene.place.path().join("link");
-    symlink(scene.place.path().join("behind"), &link).unwrap();
+    let taken = scene.test_dir.file("taken", "kept\n", 0o600);
+    let link = scene.test_dir.path().join("link");
+    symlink(scene.test_dir.path().join("behind"), &link).unwrap();
     for command in commands::with("output") {
         let words = scene.line(&command);
         let before = scene.tokens();
-        let absent = scene.place.path().join("absent/secret");
+        let absent = scene.test_dir.path().join("absent/secret");
         for path in [&*taken, link.to_str().unwrap(), absent.to_str().unwrap()] {
             let refused = run(&[&texts(&words), &["--output", path][..]].concat(), &variables, "");
             let message = text(&refused.stderr);
@@ -137,9 +137,9 @@ fn a_file_for_a_secret_is_new_and_private() {
             );
             assert!(message.contains("nothing was done"), "{command}: {message}");
         }
-        assert_eq!((scene.tokens(), scene.place.path().join("behind").exists()), (before, false));
+        assert_eq!((scene.tokens(), scene.test_dir.path().join("behind").exists()), (before, false));
 
-        let path = scene.place.path().join(command.replace(' ', "-"));
+        let path = scene.test_dir.path().join(command.replace(' ', "-"));
         let output = ["--output", path.to_str().unwrap()];
         let made = within("umask 0", &[&texts(&words), &output[..]].concat(), &variables);
         assert_eq!(printed(made), "", "{command}");
@@ -147,11 +147,11 @@ fn a_file_for_a_secret_is_new_and_private() {
         assert_eq!((file.mode() & 0o777, file.len() > 40), (0o600, true), "{command}");
     }
     assert_eq!(fs::read_to_string(taken).unwrap(), "kept\n");
-    let secret = fs::read_to_string(scene.place.path().join("token-create")).unwrap();
+    let secret = fs::read_to_string(scene.test_dir.path().join("token-create")).unwrap();
     assert_eq!(rpc::verdict(&scene.address, &scene.root, secret.trim_end()), Verdict::MissingScope);
 
     // A refused command leaves no empty file behind.
-    let path = scene.place.path().join("never");
+    let path = scene.test_dir.path().join("never");
     let wrong = [
         "token",
         "create",

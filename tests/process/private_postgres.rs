@@ -7,24 +7,24 @@ use std::process::{Command, Stdio};
 
 use tokend::api::proto::Verdict;
 
-use super::program::{Place, printed, run, text};
+use super::program::{TestDir, printed, run, text};
 use super::rpc;
 
-fn on(place: &Path, line: &str) -> std::process::Output {
-    let line = line.replace("DATA", place.to_str().unwrap());
+fn on(test_dir: &Path, line: &str) -> std::process::Output {
+    let line = line.replace("DATA", test_dir.to_str().unwrap());
     run(&line.split_ascii_whitespace().collect::<Vec<_>>(), &[], "")
 }
 
 #[test]
 fn commands_work_on_a_private_postgres_whether_it_is_served_or_not() {
-    let place = Place::new();
-    let data = place.data_dir();
+    let test_dir = TestDir::new();
+    let data = test_dir.data_dir();
     let absent = on(&data, "key status --data-dir DATA");
     assert_eq!(absent.status.code(), Some(1));
     assert!(!data.exists(), "nothing is made: {}", text(&absent.stderr));
 
-    let mut server = place.serve();
-    let (address, root) = (server.ready(), place.root_secret());
+    let mut server = test_dir.serve();
+    let (address, root) = (server.ready(), test_dir.root_secret());
     let id = rpc::create(&address, &root, "ada").unwrap().token.unwrap().id;
     server.await_log("audit log sealed");
     for served in [true, false] {
@@ -48,7 +48,7 @@ fn commands_work_on_a_private_postgres_whether_it_is_served_or_not() {
     assert_eq!(both.status.code(), Some(2), "{}", text(&both.stderr));
 
     // After every root token is revoked, another is created.
-    let mut server = place.serve();
+    let mut server = test_dir.serve();
     let address = server.ready();
     let caller = [("TOKEND_ADDRESS", &*address), ("TOKEND_SECRET", &*root)];
     printed(run(&["token", "create", "--user", "u", "--name", "n", "--ttl", "1h"], &caller, ""));
@@ -68,7 +68,7 @@ fn documented() -> &'static str {
 }
 
 /// Runs a script as the account that runs Postgres, with the Postgres programs that `tokend` finds.
-fn script(script: &str, place: &Place, variables: &[(&str, &str)]) {
+fn script(script: &str, test_dir: &TestDir, variables: &[(&str, &str)]) {
     let installed = fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
     let mut programs: Vec<_> = installed.map(|version| version.path().join("bin")).collect();
     programs.sort();
@@ -81,35 +81,35 @@ fn script(script: &str, place: &Place, variables: &[(&str, &str)]) {
     } else {
         Command::new("sh")
     };
-    let message = place.path().join("said");
+    let message = test_dir.path().join("said");
     // A file, because a server that inherited a pipe would keep it open.
     let output = || fs::File::create(&message).unwrap();
     command.args(["-eu", "-c", script]).env("PATH", path).envs(variables.iter().copied());
-    command.stdin(Stdio::null()).stdout(output()).stderr(output()).current_dir(place.path().join("dumps"));
+    command.stdin(Stdio::null()).stdout(output()).stderr(output()).current_dir(test_dir.path().join("dumps"));
     assert!(command.status().unwrap().success(), "{}", fs::read_to_string(&message).unwrap());
 }
 
 #[test]
 fn a_private_postgres_is_backed_up_and_restored_as_documented() {
-    let place = Place::new();
-    let mut server = place.serve();
-    let (address, root) = (server.ready(), place.root_secret());
+    let test_dir = TestDir::new();
+    let mut server = test_dir.serve();
+    let (address, root) = (server.ready(), test_dir.root_secret());
     let kept = rpc::create(&address, &root, "ada").unwrap();
-    let dumps = place.path().join("dumps");
+    let dumps = test_dir.path().join("dumps");
     fs::create_dir(&dumps).unwrap();
     fs::set_permissions(&dumps, std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
-    let data = place.data_dir();
+    let data = test_dir.data_dir();
     let dump = "pg_dump --format=custom --no-unlogged-table-data --file=tokend.dump -h \"$DATA_DIR/postgres-socket\" \
                 -U tokend postgres";
     assert!(include_str!("../../docs/operations.md").contains(dump));
-    script(dump, &place, &[("DATA_DIR", data.to_str().unwrap())]);
+    script(dump, &test_dir, &[("DATA_DIR", data.to_str().unwrap())]);
     let later = rpc::create(&address, &root, "grace").unwrap();
     assert!(server.stop().success());
 
-    let copy = place.path().join("copy");
+    let copy = test_dir.path().join("copy");
     assert!(Command::new("cp").arg("-a").args([&data, &copy]).status().unwrap().success());
     let serve = |directory: &Path| {
-        place.start(&["serve", "--listen", "127.0.0.1:0", "--data-dir", directory.to_str().unwrap()], &[])
+        test_dir.start(&["serve", "--listen", "127.0.0.1:0", "--data-dir", directory.to_str().unwrap()], &[])
     };
     let mut copied = serve(&copy);
     let address = copied.ready();
@@ -118,11 +118,11 @@ fn a_private_postgres_is_backed_up_and_restored_as_documented() {
     }
     assert!(copied.stop().success());
 
-    let new = place.path().join("new");
+    let new = test_dir.path().join("new");
     let mut empty = serve(&new);
     empty.ready();
     assert!(empty.stop().success());
-    script(documented(), &place, &[("NEW", new.to_str().unwrap())]);
+    script(documented(), &test_dir, &[("NEW", new.to_str().unwrap())]);
     let mut restored = serve(&new);
     let address = restored.ready();
     assert_eq!(rpc::verdict(&address, &root, &kept.secret), Verdict::Valid, "by another keyring");

@@ -21,9 +21,9 @@ const PATIENCE: Duration = Duration::from_mins(1);
 const POLL_INTERVAL: Duration = Duration::from_millis(10);
 
 /// A directory that Postgres's account can access, removed at the end.
-pub(crate) struct Place(TempDir);
+pub(crate) struct TestDir(TempDir);
 
-impl Place {
+impl TestDir {
     pub(crate) fn new() -> Self {
         // Not TMPDIR, which may be too deep for a socket or inaccessible to the account.
         let directory = tempfile::Builder::new().prefix("tokend-process-").tempdir_in("/tmp").unwrap();

@@ -3,7 +3,7 @@
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 
-use super::program::{Place, Running, eventually, run, text};
+use super::program::{Running, TestDir, eventually, run, text};
 use super::rpc;
 
 /// Lists tokens, which must fail, and returns the error message.
@@ -15,7 +15,7 @@ fn failure(variables: &[(&str, &str)]) -> String {
 }
 
 /// Starts a server with TLS for `localhost`; returns it with its CA's file and another CA's.
-fn with_tls(place: &Place) -> (Running, String, [String; 2]) {
+fn with_tls(test_dir: &TestDir) -> (Running, String, [String; 2]) {
     let authority = || {
         let mut ca = CertificateParams::new(Vec::new()).unwrap();
         ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -24,11 +24,11 @@ fn with_tls(place: &Place) -> (Running, String, [String; 2]) {
     let (ca, other) = (authority(), authority());
     let key = KeyPair::generate().unwrap();
     let server = CertificateParams::new(vec!["localhost".to_owned()]).unwrap().signed_by(&key, &ca).unwrap();
-    let certificate = place.file("server.pem", &server.pem(), 0o644);
-    let key = place.file("server.key", &key.serialize_pem(), 0o600);
-    let cas = [place.file("ca.pem", &ca.pem(), 0o644), place.file("other.pem", &other.pem(), 0o644)];
-    let data = place.data_dir();
-    let mut server = place.start(
+    let certificate = test_dir.file("server.pem", &server.pem(), 0o644);
+    let key = test_dir.file("server.key", &key.serialize_pem(), 0o600);
+    let cas = [test_dir.file("ca.pem", &ca.pem(), 0o644), test_dir.file("other.pem", &other.pem(), 0o644)];
+    let data = test_dir.data_dir();
+    let mut server = test_dir.start(
         &[
             "serve",
             "--listen",
@@ -51,9 +51,9 @@ fn with_tls(place: &Place) -> (Running, String, [String; 2]) {
 
 #[test]
 fn missing_and_unexpected_tls_are_distinguished() {
-    let place = Place::new();
-    let (_server, port, [ca, other]) = with_tls(&place);
-    let root = place.root_secret();
+    let test_dir = TestDir::new();
+    let (_server, port, [ca, other]) = with_tls(&test_dir);
+    let root = test_dir.root_secret();
     let error_for = |address: &str, ca: &str| {
         let address = address.replace("PORT", &port);
         failure(&[("TOKEND_ADDRESS", &address), ("TOKEND_CA", ca), ("TOKEND_SECRET", &root)])
@@ -75,7 +75,7 @@ fn missing_and_unexpected_tls_are_distinguished() {
     let health = run(&["healthcheck"], &given, "");
     assert!(health.status.success(), "{}", text(&health.stderr));
 
-    let plain = Place::new();
+    let plain = TestDir::new();
     let mut server = plain.serve();
     let address = server.ready();
     let encrypted = address.replace("http://", "https://");
@@ -90,9 +90,9 @@ fn missing_and_unexpected_tls_are_distinguished() {
 
 #[test]
 fn a_mistyped_or_invalid_secret_is_reported_with_its_setting() {
-    let place = Place::new();
-    let mut server = place.serve();
-    let (address, root) = (server.ready(), place.root_secret());
+    let test_dir = TestDir::new();
+    let mut server = test_dir.serve();
+    let (address, root) = (server.ready(), test_dir.root_secret());
     let mistyped = format!("{}{}", &root[..76 - 1], if root.ends_with('0') { "1" } else { "0" });
     assert_eq!(mistyped.len(), root.len());
     let message = failure(&[("TOKEND_ADDRESS", &address), ("TOKEND_SECRET", &mistyped)]);
@@ -102,12 +102,12 @@ fn a_mistyped_or_invalid_secret_is_reported_with_its_setting() {
     let id = made.token.unwrap().id;
     let as_root = [("TOKEND_ADDRESS", &*address), ("TOKEND_SECRET", &*root)];
     assert!(run(&["token", "revoke", &id], &as_root, "").status.success());
-    let file = place.file("secret", &made.secret, 0o600);
+    let file = test_dir.file("secret", &made.secret, 0o600);
     for (setting, value) in [("TOKEND_SECRET", &made.secret), ("TOKEND_SECRET_FILE", &file)] {
         let message = failure(&[("TOKEND_ADDRESS", &address), (setting, value)]);
         assert!(message.contains(setting) && message.contains("CREDENTIAL_REVOKED"), "{message}");
     }
-    let exposed = place.file("exposed", &root, 0o644);
+    let exposed = test_dir.file("exposed", &root, 0o644);
     let message = failure(&[("TOKEND_ADDRESS", &address), ("TOKEND_SECRET_FILE", &exposed)]);
     assert!(message.contains("others can read the file that TOKEND_SECRET_FILE names"), "{message}");
 }

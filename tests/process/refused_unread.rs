@@ -9,7 +9,7 @@ use tonic::codegen::Bytes;
 use tonic::codegen::http::Request;
 use tonic::{Code, Status};
 
-use super::program::{Place, Running};
+use super::program::{Running, TestDir};
 use super::unauthenticated::{CALL, LONGEST, block, connect, frame, head, methods, raw, serve};
 
 /// Calls a method with the start of a message; returns the HTTP status, and the gRPC code.
@@ -25,9 +25,9 @@ async fn answer(requests: &SendRequest<Bytes>, head: Request<()>, message: &[u8]
 }
 
 #[test]
-fn what_is_too_long_is_refused_by_every_method_before_it_comes() {
-    let place = Place::new();
-    let (_server, address) = serve(&place, "127.0.0.1:0");
+fn every_method_refuses_a_long_message_before_it_arrives() {
+    let test_dir = TestDir::new();
+    let (_server, address) = serve(&test_dir, "127.0.0.1:0");
     Runtime::new().unwrap().block_on(async {
         for path in methods(&address).await {
             let (requests, _connection) = connect(&address, 1).await;
@@ -54,9 +54,9 @@ fn what_is_too_long_is_refused_by_every_method_before_it_comes() {
 }
 
 #[test]
-fn a_connection_is_told_what_it_may_send() {
-    let place = Place::new();
-    let (_server, address) = serve(&place, "127.0.0.1:0");
+fn a_connection_gets_its_limits_in_settings() {
+    let test_dir = TestDir::new();
+    let (_server, address) = serve(&test_dir, "127.0.0.1:0");
     Runtime::new().unwrap().block_on(async {
         let mut stream = raw(&address, (0, 1)).await;
         let begin = [b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", &*frame(4, 0, 0, b"")].concat();
@@ -110,10 +110,10 @@ async fn resets(address: &str, authorities: &[&str]) -> Vec<u32> {
 }
 
 #[test]
-fn an_authority_that_is_no_host_is_refused_with_few_lines_that_say_what_to_set() {
+fn an_invalid_authority_is_refused_and_rarely_logged_with_the_remedy() {
     const PROTOCOL_ERROR: u32 = 1;
-    let place = Place::new();
-    let (mut server, address) = serve(&place, "127.0.0.1:0");
+    let test_dir = TestDir::new();
+    let (mut server, address) = serve(&test_dir, "127.0.0.1:0");
     Runtime::new().unwrap().block_on(async {
         for _ in 0..40 {
             assert_eq!(resets(&address, &NO_HOSTS).await, [PROTOCOL_ERROR; 3]);

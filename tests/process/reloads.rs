@@ -9,7 +9,7 @@ use tokend::api::proto::Verdict;
 
 use super::cluster::cluster;
 use super::databases::Database;
-use super::program::{Place, Running, eventually, printed, run};
+use super::program::{Running, TestDir, eventually, printed, run};
 use super::rpc;
 
 const SERVE: [&str; 5] = ["serve", "--listen", "127.0.0.1:0", "--http-listen", "127.0.0.1:0"];
@@ -27,22 +27,22 @@ fn readiness(server: &mut Running) -> String {
 
 #[test]
 fn a_replaced_keyring_is_reloaded_and_a_dropped_key_is_reported() {
-    let place = Place::new();
+    let test_dir = TestDir::new();
     let url = Database::new().url();
     let [first, second] = [(); 2].map(|()| printed(run(&["keygen"], &[], "")));
-    let keyring = place.file("keyring", &first, 0o600);
+    let keyring = test_dir.file("keyring", &first, 0o600);
     let shared = [("DATABASE_URL", &*url), ("TOKEND_KEYRING", &*keyring)];
     let root = printed(run(&["bootstrap"], &shared, "")).trim_end().to_owned();
-    let mut server = place.start(&SERVE, &shared);
+    let mut server = test_dir.start(&SERVE, &shared);
     let address = server.ready();
     let made = rpc::create(&address, &root, "ada").unwrap();
 
     // Half of a key: the file is rejected.
-    place.file("keyring", &second[..20], 0o600);
+    test_dir.file("keyring", &second[..20], 0o600);
     server.await_log("the keyring cannot be reloaded");
     assert_eq!(rpc::verdict(&address, &root, &made.secret), Verdict::Valid);
 
-    place.file("keyring", &format!("{second}{first}"), 0o600);
+    test_dir.file("keyring", &format!("{second}{first}"), 0o600);
     server.await_log("the keyring was reloaded");
     let later = rpc::create(&address, &root, "ada").unwrap();
     let counted = || printed(run(&["key", "status", "--json"], &shared, ""));
@@ -51,7 +51,7 @@ fn a_replaced_keyring_is_reloaded_and_a_dropped_key_is_reported() {
     assert!(eventually(|| counted().contains("\"position\":1,\"tokens\":\"3\"")), "{}", counted());
 
     // The new key only, then another one only: every token depends on the removed key.
-    place.file("keyring", &first, 0o600);
+    test_dir.file("keyring", &first, 0o600);
     let warned = server.await_log("the new keyring drops a key that tokens still use");
     assert!(warned.contains("tokens=3"), "{warned}");
     for secret in [&made.secret, &later.secret, &made.secret] {
@@ -68,7 +68,7 @@ fn a_replaced_keyring_is_reloaded_and_a_dropped_key_is_reported() {
 
 #[test]
 fn a_rotated_database_password_is_reloaded_and_reported_while_it_is_wrong() {
-    let place = Place::new();
+    let test_dir = TestDir::new();
     let database = Database::new();
     let hba = cluster().socket_dir().with_file_name("postgres").join("pg_hba.conf");
     let rules = fs::read_to_string(&hba).unwrap();
@@ -77,15 +77,15 @@ fn a_rotated_database_password_is_reloaded_and_reported_while_it_is_wrong() {
     database.execute("CREATE ROLE rotated LOGIN SUPERUSER PASSWORD 'canary-one'");
     let keys = printed(run(&["keygen"], &[], ""));
     let url = database.url().replace("//tokend@", "//rotated@");
-    let file = place.file("password", "wrong\n", 0o600);
+    let file = test_dir.file("password", "wrong\n", 0o600);
     let shared =
         [("DATABASE_URL", &*url), ("TOKEND_KEYS", &*keys), ("TOKEND_DATABASE_PASSWORD_FILE", &*file)];
-    let mut server = place.start(&SERVE, &shared);
+    let mut server = test_dir.start(&SERVE, &shared);
 
     server.await_log("waiting for the database: the database does not accept the password or the role");
     let early = readiness(&mut server);
     assert!(early.starts_with("HTTP/1.1 503") && early.contains("password"), "{early}");
-    place.file("password", "canary-one\n", 0o600);
+    test_dir.file("password", "canary-one\n", 0o600);
     let address = server.ready();
     assert!(readiness(&mut server).starts_with("HTTP/1.1 200"));
     let root = printed(run(&["bootstrap"], &shared, "")).trim_end().to_owned();
@@ -102,7 +102,7 @@ fn a_rotated_database_password_is_reloaded_and_reported_while_it_is_wrong() {
     let between = readiness(&mut server);
     assert!(between.starts_with("HTTP/1.1 503") && between.contains("password"), "{between}");
 
-    place.file("password", "canary-two\n", 0o600);
+    test_dir.file("password", "canary-two\n", 0o600);
     server.await_log("the database password was reloaded");
     assert!(eventually(|| readiness(&mut server).starts_with("HTTP/1.1 200")), "{}", server.stderr());
     // For every use of a connection: reading, writing, revoking.
@@ -116,8 +116,8 @@ fn a_rotated_database_password_is_reloaded_and_reported_while_it_is_wrong() {
 
 #[test]
 fn a_password_file_that_others_can_read_is_refused() {
-    let place = Place::new();
-    let file = place.file("password", "canary\n", 0o644);
+    let test_dir = TestDir::new();
+    let file = test_dir.file("password", "canary\n", 0o644);
     let url = Database::new().url();
     let refused = run(&["migrate"], &[("DATABASE_URL", &url), ("TOKEND_DATABASE_PASSWORD_FILE", &file)], "");
 

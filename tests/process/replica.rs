@@ -7,24 +7,24 @@ use tokend::embedded::Cluster;
 
 use super::cluster::cluster;
 use super::databases::Database;
-use super::program::{Place, printed, run, text};
+use super::program::{TestDir, printed, run, text};
 use super::rpc;
 
 const SERVE: [&str; 3] = ["serve", "--listen", "127.0.0.1:0"];
 
 #[test]
 fn replicas_share_a_database_and_a_keyring_and_have_no_own_state() {
-    let place = Place::new();
+    let test_dir = TestDir::new();
     let (url, keys) = (Database::new().url(), printed(run(&["keygen"], &[], "")));
     let shared = [("DATABASE_URL", &*url), ("TOKEND_KEYS", &*keys)];
     let root = printed(run(&["bootstrap"], &shared, "")).trim_end().to_owned();
-    let (mut one, mut two) = (place.start(&SERVE, &shared), place.start(&SERVE, &shared));
+    let (mut one, mut two) = (test_dir.start(&SERVE, &shared), test_dir.start(&SERVE, &shared));
     let (one, two) = (one.ready(), two.ready());
 
     let created = rpc::create(&one, &root, "ada").unwrap();
 
     assert_eq!(rpc::verdict(&two, &root, &created.secret), Verdict::Valid);
-    assert!(!place.data_dir().exists());
+    assert!(!test_dir.data_dir().exists());
 }
 
 #[test]
@@ -42,14 +42,14 @@ fn bootstrap_creates_one_root_token_and_refuses_a_second() {
 
 #[test]
 fn a_start_without_postgres_reports_what_it_waits_for_and_then_serves() {
-    let place = Place::new();
+    let test_dir = TestDir::new();
     let database = Database::new();
     let keys = printed(run(&["keygen"], &[], ""));
     let bootstrap = [("DATABASE_URL", &*database.url()), ("TOKEND_KEYS", &*keys)];
     let root = printed(run(&["bootstrap"], &bootstrap, "")).trim_end().to_owned();
-    let sockets = place.path().join("sockets");
+    let sockets = test_dir.path().join("sockets");
     let url = database.url_through(&sockets);
-    let mut server = place.start(&SERVE, &[("DATABASE_URL", &url), ("TOKEND_KEYS", &keys)]);
+    let mut server = test_dir.start(&SERVE, &[("DATABASE_URL", &url), ("TOKEND_KEYS", &keys)]);
     let address = server.address();
     server.await_log("waiting for the database");
 
@@ -65,10 +65,10 @@ fn a_start_without_postgres_reports_what_it_waits_for_and_then_serves() {
 
 #[test]
 fn a_start_that_waits_for_postgres_can_be_stopped() {
-    let place = Place::new();
-    let nowhere = format!("postgres://{}@localhost/none?host={}", Cluster::ROLE, place.path().display());
+    let test_dir = TestDir::new();
+    let nowhere = format!("postgres://{}@localhost/none?host={}", Cluster::ROLE, test_dir.path().display());
     let keys = printed(run(&["keygen"], &[], ""));
-    let mut server = place.start(&SERVE, &[("DATABASE_URL", &nowhere), ("TOKEND_KEYS", &keys)]);
+    let mut server = test_dir.start(&SERVE, &[("DATABASE_URL", &nowhere), ("TOKEND_KEYS", &keys)]);
     server.await_log("waiting for the database");
 
     assert_eq!(server.stop().code(), Some(0));

@@ -20,7 +20,7 @@ use tonic::transport::{Identity, Server, ServerTlsConfig};
 use tonic::{Request, Response, Status};
 
 use super::databases::Database;
-use super::program::{Place, eventually, printed, run};
+use super::program::{TestDir, eventually, printed, run};
 use super::rpc;
 
 /// A collector that keeps what it receives.
@@ -84,13 +84,13 @@ const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
 
 #[test]
 fn a_sampled_call_is_exported_within_its_callers_trace_and_shows_no_secret() {
-    let (collector, place) = (Collector::default(), Place::new());
+    let (collector, test_dir) = (Collector::default(), TestDir::new());
     let endpoint = collector.start();
-    let data_dir = place.data_dir();
+    let data_dir = test_dir.data_dir();
     let serve = ["serve", "--listen", "127.0.0.1:0", "--data-dir", data_dir.to_str().unwrap()];
     let telemetry = [("TOKEND_OTLP_ENDPOINT", &*endpoint), ("TOKEND_TRACE_SAMPLE_RATIO", "0")];
-    let mut server = place.start(&serve, &telemetry);
-    let (address, root) = (server.ready(), place.root_secret());
+    let mut server = test_dir.start(&serve, &telemetry);
+    let (address, root) = (server.ready(), test_dir.root_secret());
     let secret = rpc::create(&address, &root, "ada").unwrap().secret;
     // Warm, because a call in the fast path has a span, too, if its caller requests one.
     rpc::verify(&address, &root, &secret).unwrap();
@@ -110,16 +110,16 @@ fn a_sampled_call_is_exported_within_its_callers_trace_and_shows_no_secret() {
 
 #[test]
 fn spans_go_to_a_collector_over_tls_that_the_system_trusts() {
-    let (collector, place) = (Collector::default(), Place::new());
+    let (collector, test_dir) = (Collector::default(), TestDir::new());
     let certified = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
     let identity = Identity::from_pem(certified.cert.pem(), certified.signing_key.serialize_pem());
     let endpoint = collector.start_with(Some(ServerTlsConfig::new().identity(identity)));
-    let trusted = place.file("ca.pem", &certified.cert.pem(), 0o644);
-    let data_dir = place.data_dir();
+    let trusted = test_dir.file("ca.pem", &certified.cert.pem(), 0o644);
+    let data_dir = test_dir.data_dir();
     let serve = ["serve", "--listen", "127.0.0.1:0", "--data-dir", data_dir.to_str().unwrap()];
     let telemetry = [("TOKEND_OTLP_ENDPOINT", &*endpoint), ("SSL_CERT_FILE", &*trusted)];
-    let mut server = place.start(&serve, &telemetry);
-    let (address, root) = (server.ready(), place.root_secret());
+    let mut server = test_dir.start(&serve, &telemetry);
+    let (address, root) = (server.ready(), test_dir.root_secret());
     let secret = rpc::create(&address, &root, "ada").unwrap().secret;
 
     rpc::verify_traced(&address, &root, &secret, &format!("00-{TRACE}-00f067aa0ba902b7-01")).unwrap();
@@ -130,8 +130,8 @@ fn spans_go_to_a_collector_over_tls_that_the_system_trusts() {
 
 #[test]
 fn spans_that_do_not_arrive_are_logged_once_and_counted() {
-    let place = Place::new();
-    let data_dir = place.data_dir();
+    let test_dir = TestDir::new();
+    let data_dir = test_dir.data_dir();
     let http = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
     let serve = ["serve", "--listen", "127.0.0.1:0", "--data-dir", data_dir.to_str().unwrap()];
     // Nothing listens on port 1.
@@ -140,8 +140,8 @@ fn spans_that_do_not_arrive_are_logged_once_and_counted() {
         ("TOKEND_TRACE_SAMPLE_RATIO", "1"),
         ("TOKEND_HTTP_LISTEN", &*http),
     ];
-    let mut server = place.start(&serve, &telemetry);
-    let (address, root) = (server.ready(), place.root_secret());
+    let mut server = test_dir.start(&serve, &telemetry);
+    let (address, root) = (server.ready(), test_dir.root_secret());
     let lost = || {
         rpc::list(&address, &root).unwrap();
         let text = get(&http, "/metrics");
@@ -161,9 +161,9 @@ fn spans_that_do_not_arrive_are_logged_once_and_counted() {
 
 #[test]
 fn log_lines_have_the_callers_trace_and_a_signal_raises_the_level() {
-    let place = Place::new();
-    let mut server = place.serve();
-    let (address, root) = (server.ready(), place.root_secret());
+    let test_dir = TestDir::new();
+    let mut server = test_dir.serve();
+    let (address, root) = (server.ready(), test_dir.root_secret());
     let secret = rpc::create(&address, &root, "ada").unwrap().secret;
     let verify = || {
         rpc::verify_traced(&address, &root, &secret, &format!("00-{TRACE}-00f067aa0ba902b7-01")).unwrap();
@@ -186,13 +186,13 @@ fn log_lines_have_the_callers_trace_and_a_signal_raises_the_level() {
 
 #[test]
 fn the_configured_ratio_of_calls_without_a_trace_is_exported() {
-    let (collector, place) = (Collector::default(), Place::new());
+    let (collector, test_dir) = (Collector::default(), TestDir::new());
     let endpoint = collector.start();
-    let data_dir = place.data_dir();
+    let data_dir = test_dir.data_dir();
     let serve = ["serve", "--listen", "127.0.0.1:0", "--data-dir", data_dir.to_str().unwrap()];
     let telemetry = [("TOKEND_OTLP_ENDPOINT", &*endpoint), ("TOKEND_TRACE_SAMPLE_RATIO", "0.5")];
-    let mut server = place.start(&serve, &telemetry);
-    let (address, root) = (server.ready(), place.root_secret());
+    let mut server = test_dir.start(&serve, &telemetry);
+    let (address, root) = (server.ready(), test_dir.root_secret());
     let secret = rpc::create(&address, &root, "ada").unwrap().secret;
 
     for _ in 0..400 {
@@ -207,9 +207,9 @@ fn the_configured_ratio_of_calls_without_a_trace_is_exported() {
 
 #[test]
 fn a_refusal_of_a_known_caller_is_logged_within_its_trace() {
-    let place = Place::new();
-    let mut server = place.serve();
-    let (address, root) = (server.ready(), place.root_secret());
+    let test_dir = TestDir::new();
+    let mut server = test_dir.serve();
+    let (address, root) = (server.ready(), test_dir.root_secret());
     let secret = rpc::create(&address, &root, "ada").unwrap().secret;
     // Cached from now on; an ordinary token may not verify.
     rpc::verify(&address, &root, &secret).unwrap();
@@ -228,11 +228,11 @@ fn a_refusal_of_a_known_caller_is_logged_within_its_trace() {
 
 #[test]
 fn a_slow_call_and_its_slow_statement_are_logged_with_their_duration() {
-    let place = Place::new();
+    let test_dir = TestDir::new();
     let (database, keys) = (Database::new(), printed(run(&["keygen"], &[], "")));
     let shared = [("DATABASE_URL", &*database.url()), ("TOKEND_KEYS", &*keys)];
     let root = printed(run(&["bootstrap"], &shared, "")).trim_end().to_owned();
-    let mut server = place.start(&["serve", "--listen", "127.0.0.1:0"], &shared);
+    let mut server = test_dir.start(&["serve", "--listen", "127.0.0.1:0"], &shared);
     let address = server.ready();
     rpc::list(&address, &root).unwrap();
     assert!(!server.stderr().contains("ListTokens"), "an answered call is no news: {}", server.stderr());
@@ -265,8 +265,8 @@ fn a_slow_call_and_its_slow_statement_are_logged_with_their_duration() {
 #[test]
 fn refusals_of_unauthenticated_clients_are_counted_and_rarely_logged() {
     const REFUSED: usize = 3000;
-    let place = Place::new();
-    let mut server = place.serve();
+    let test_dir = TestDir::new();
+    let mut server = test_dir.serve();
     let address = server.ready();
     let before = server.stderr().len();
 

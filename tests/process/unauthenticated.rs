@@ -18,7 +18,7 @@ use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;
 use tonic_reflection::pb::v1::server_reflection_request::MessageRequest;
 use tonic_reflection::pb::v1::server_reflection_response::MessageResponse;
 
-use super::program::{Place, Running};
+use super::program::{Running, TestDir};
 
 /// The announced length of each message, in bytes.
 pub(super) const ANNOUNCED: u32 = 65_000;
@@ -27,13 +27,13 @@ pub(super) const ANNOUNCED: u32 = 65_000;
 pub(super) const LONGEST: Duration = Duration::from_secs(20);
 
 /// Starts a server with every service enabled.
-pub(super) fn serve(place: &Place, http: &str) -> (Running, String) {
-    serve_with(place, http, &[])
+pub(super) fn serve(test_dir: &TestDir, http: &str) -> (Running, String) {
+    serve_with(test_dir, http, &[])
 }
 
 /// The same with more flags.
-pub(super) fn serve_with(place: &Place, http: &str, flags: &[&str]) -> (Running, String) {
-    let data = place.data_dir();
+pub(super) fn serve_with(test_dir: &TestDir, http: &str, flags: &[&str]) -> (Running, String) {
+    let data = test_dir.data_dir();
     let all = [
         "serve",
         "--listen",
@@ -46,7 +46,7 @@ pub(super) fn serve_with(place: &Place, http: &str, flags: &[&str]) -> (Running,
         "--data-dir",
         data.to_str().unwrap(),
     ];
-    let mut server = place.start(&[&all[..], flags].concat(), &[]);
+    let mut server = test_dir.start(&[&all[..], flags].concat(), &[]);
     // With TLS it is not asked whether it serves.
     let address = if flags.is_empty() { server.ready() } else { server.address() };
     (server, address.replace("https://", "http://"))
@@ -106,9 +106,9 @@ pub(super) fn head(path: &str, kind: &str, headers: (usize, usize)) -> Request<(
 }
 
 /// A server, and where it listens for gRPC and for HTTP.
-pub(super) fn serve_both(place: &Place, flags: &[&str]) -> (Running, [String; 2]) {
+pub(super) fn serve_both(test_dir: &TestDir, flags: &[&str]) -> (Running, [String; 2]) {
     let http = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
-    let (server, grpc) = serve_with(place, &http, flags);
+    let (server, grpc) = serve_with(test_dir, &http, flags);
     (server, [grpc, format!("http://{http}")])
 }
 

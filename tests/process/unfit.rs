@@ -5,13 +5,13 @@ use std::net::TcpListener;
 use std::thread;
 
 use super::databases::Database;
-use super::program::{Place, printed, run, text};
+use super::program::{TestDir, printed, run, text};
 
 fn refusal(url: &str) -> String {
     let keys = printed(run(&["keygen"], &[], ""));
-    let place = Place::new();
-    let mut server =
-        place.start(&["serve", "--listen", "127.0.0.1:0"], &[("DATABASE_URL", url), ("TOKEND_KEYS", &keys)]);
+    let test_dir = TestDir::new();
+    let mut server = test_dir
+        .start(&["serve", "--listen", "127.0.0.1:0"], &[("DATABASE_URL", url), ("TOKEND_KEYS", &keys)]);
     assert_eq!(server.end().code(), Some(1), "{}", server.stderr());
     server.stderr()
 }
@@ -78,8 +78,8 @@ fn a_proxy_without_a_live_server_is_reported_as_such() {
     let keys = printed(run(&["keygen"], &[], ""));
     for mode in ["prefer", "disable"] {
         let url = format!("postgres://tokend@{address}/tokend?sslmode={mode}");
-        let place = Place::new();
-        let mut server = place
+        let test_dir = TestDir::new();
+        let mut server = test_dir
             .start(&["serve", "--listen", "127.0.0.1:0"], &[("DATABASE_URL", &url), ("TOKEND_KEYS", &keys)]);
 
         server.await_log("a proxy without a live server");

@@ -5,7 +5,7 @@
 use tokend::api::proto::Verdict;
 
 use super::databases::Database;
-use super::program::{PROGRAM, Place, printed, run, run_of};
+use super::program::{PROGRAM, TestDir, printed, run, run_of};
 use super::rpc;
 
 const SERVE: [&str; 3] = ["serve", "--listen", "127.0.0.1:0"];
@@ -13,16 +13,16 @@ const SERVE: [&str; 3] = ["serve", "--listen", "127.0.0.1:0"];
 #[test]
 fn the_previous_version_runs_in_parallel_and_can_be_restored() {
     let previous = std::env::var("TOKEND_PREVIOUS").unwrap_or_else(|_| PROGRAM.to_owned());
-    let place = Place::new();
+    let test_dir = TestDir::new();
     let (url, keys) = (Database::new().url(), printed(run(&["keygen"], &[], "")));
     let shared = [("DATABASE_URL", &*url), ("TOKEND_KEYS", &*keys)];
     let root = printed(run_of(&previous, &["bootstrap"], &shared, "")).trim_end().to_owned();
-    let mut old = place.start_of(&previous, &SERVE, &shared);
+    let mut old = test_dir.start_of(&previous, &SERVE, &shared);
     let old_address = old.ready();
     let before = rpc::create(&old_address, &root, "ada").unwrap();
 
     run(&["migrate"], &shared, "");
-    let mut new = place.start(&[&SERVE[..], &["--no-migrate"]].concat(), &shared);
+    let mut new = test_dir.start(&[&SERVE[..], &["--no-migrate"]].concat(), &shared);
     let new_address = new.ready();
 
     let revoke = |program: &str, address: &str, id: &str| {
@@ -47,7 +47,7 @@ fn the_previous_version_runs_in_parallel_and_can_be_restored() {
     // Back to the previous version, on this version's schema.
     new.stop();
     old.stop();
-    let mut again = place.start_of(&previous, &SERVE, &shared);
+    let mut again = test_dir.start_of(&previous, &SERVE, &shared);
     let again = again.ready();
     assert_eq!(rpc::verdict(&again, &root, &after.secret), Verdict::Revoked);
     let late = rpc::create(&again, &root, "ada").unwrap();

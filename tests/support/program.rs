@@ -16,7 +16,7 @@ pub(crate) fn find(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let mut places: Vec<PathBuf> = std::env::split_paths(&path).collect();
     places.extend(["/usr/sbin".into(), "/usr/local/sbin".into(), tools]);
-    or_skipped(name, places.iter().map(|place| place.join(name)).find(|program| program.is_file()))
+    or_skipped(name, places.iter().map(|test_dir| test_dir.join(name)).find(|program| program.is_file()))
 }
 
 /// Finds a program only among the tools of `.ci/tools`.
@@ -27,7 +27,10 @@ pub(crate) fn find_tool(name: &str) -> Option<PathBuf> {
 
 /// Finds what `.ci/examples` puts at this path of the sources.
 pub(crate) fn find_at(path: &str) -> Option<PathBuf> {
-    or_skipped(path, Some(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).filter(|place| place.exists()))
+    or_skipped(
+        path,
+        Some(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).filter(|test_dir| test_dir.exists()),
+    )
 }
 
 /// Returns a program that was found; if it is missing, prints that, and fails with `CI_ALL=1`.
@@ -54,9 +57,9 @@ pub(crate) fn free_address() -> SocketAddr {
 }
 
 /// A directory for one program.
-pub(crate) struct Place(TempDir);
+pub(crate) struct TestDir(TempDir);
 
-impl Place {
+impl TestDir {
     pub(crate) fn new() -> Self {
         let directory = tempfile::Builder::new().prefix("tokend-program-").tempdir_in("/tmp").unwrap();
         // A program that refuses root runs as another user.
@@ -99,20 +102,20 @@ impl Place {
             .stderr(log)
             .spawn()
             .unwrap();
-        Running { child, place: self }
+        Running { child, test_dir: self }
     }
 }
 
 /// A running program; ended when dropped.
 pub(crate) struct Running {
     child: Child,
-    place: Place,
+    test_dir: TestDir,
 }
 
 impl Running {
     /// Returns its output, to be shown if a test fails.
     pub(crate) fn log(&self) -> String {
-        fs::read_to_string(self.place.path().join("log")).unwrap_or_default()
+        fs::read_to_string(self.test_dir.path().join("log")).unwrap_or_default()
     }
 
     /// Sends it a signal.

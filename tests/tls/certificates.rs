@@ -12,7 +12,7 @@ use tokend::admission::request_memory::RequestLimiter;
 use tokend::api::proto::{ListTokensRequest, Verdict};
 use tokend::domain::{CertificateMapping, CertificateMappings, OrganizationId, ReservedScope, SubjectName};
 use tokend::metrics::Metrics;
-use tokend::transport::listener::{Beyond, Incoming, Limits, accept};
+use tokend::transport::listener::{Incoming, Limits, OverLimit, accept};
 use tokend::transport::tls::{Protocol, ServerTls};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
@@ -31,7 +31,7 @@ use crate::support::{eventually, in_time};
 const GATEWAY: &str = "uri:spiffe://example.org/gateway";
 const ADMIN: &str = "dns:admin.example.org";
 
-struct Place {
+struct TestDir {
     authority: Authority,
     files: Files,
     replica: Replica,
@@ -45,7 +45,7 @@ fn mapping(name: &str, scope: ReservedScope) -> CertificateMapping {
     }
 }
 
-impl Place {
+impl TestDir {
     /// Starts a replica that accepts its authority's certificates from callers.
     async fn new() -> Self {
         let authority = Authority::new();
@@ -79,48 +79,48 @@ impl Place {
 
 #[tokio::test]
 async fn a_certificate_has_the_scopes_and_organization_of_its_mapping() {
-    let place = Place::new().await;
-    let mut admin = place.holder(&["other.example.org", ADMIN]);
+    let test_dir = TestDir::new().await;
+    let mut admin = test_dir.holder(&["other.example.org", ADMIN]);
 
     let made = created(&mut admin, ordinary()).await;
 
     let token = made.token.unwrap();
     assert_eq!((&*token.organization_id, &*token.created_by), ("acme", "cert:dns:admin.example.org"));
-    let mut gateway = place.holder(&[GATEWAY]);
+    let mut gateway = test_dir.holder(&[GATEWAY]);
     assert_eq!(verified(&mut gateway, &made.secret, &[]).await.verdict(), Verdict::Valid);
-    let root_secret = &place.replica.installation.root_secret;
+    let root_secret = &test_dir.replica.installation.root_secret;
     assert_eq!(verified(&mut gateway, root_secret, &[]).await.verdict(), Verdict::NotFound);
     refused(gateway.create_token(ordinary()).await, Code::PermissionDenied, "SCOPE_MISSING");
 }
 
 #[tokio::test]
 async fn a_secret_is_enough_without_a_certificate() {
-    let place = Place::new().await;
+    let test_dir = TestDir::new().await;
 
-    let listed = place.root().list_tokens(ListTokensRequest::default()).await;
+    let listed = test_dir.root().list_tokens(ListTokensRequest::default()).await;
 
     assert!(listed.is_ok());
-    let mut nobody = bearing(place.channel(None), &[]);
+    let mut nobody = bearing(test_dir.channel(None), &[]);
     let outcome = nobody.list_tokens(ListTokensRequest::default()).await;
     refused(outcome, Code::Unauthenticated, "CREDENTIAL_MISSING");
 }
 
 #[tokio::test]
 async fn a_certificate_neither_replaces_a_bad_secret_nor_extends_a_good_one() {
-    let place = Place::new().await;
-    let admin = place.channel(Some(&place.authority.good(&[ADMIN])));
+    let test_dir = TestDir::new().await;
+    let admin = test_dir.channel(Some(&test_dir.authority.good(&[ADMIN])));
 
     let mut mistaken = bearing(admin.clone(), &["Bearer tokd_typo"]);
 
     refused(mistaken.create_token(ordinary()).await, Code::Unauthenticated, "CREDENTIAL_MALFORMED");
-    let reader = crate::support::client::created_with(&mut place.root(), "acme", &["tokend:read"]).await;
+    let reader = crate::support::client::created_with(&mut test_dir.root(), "acme", &["tokend:read"]).await;
     let mut reader = bearing(admin, &[&format!("Bearer {}", reader.secret)]);
     refused(reader.create_token(ordinary()).await, Code::PermissionDenied, "SCOPE_MISSING");
 }
 
 #[tokio::test]
 async fn a_name_without_one_mapping_is_unauthenticated() {
-    let place = Place::new().await;
+    let test_dir = TestDir::new().await;
 
     for names in [
         &["stranger.example.org"][..],
@@ -132,19 +132,19 @@ async fn a_name_without_one_mapping_is_unauthenticated() {
         &["uri:dns:admin.example.org"],
         &["dns:dns:admin.example.org"],
     ] {
-        let outcome = place.holder(names).create_token(ordinary()).await;
+        let outcome = test_dir.holder(names).create_token(ordinary()).await;
         refused(outcome, Code::Unauthenticated, "CREDENTIAL_INVALID");
     }
 }
 
 #[tokio::test]
 async fn a_certificate_of_another_ca_or_an_expired_one_gets_no_connection() {
-    let place = Place::new().await;
+    let test_dir = TestDir::new().await;
     let foreign = Authority::new().good(&[ADMIN]);
-    let expired = place.authority.sign(&[ADMIN], ended());
+    let expired = test_dir.authority.sign(&[ADMIN], ended());
 
     for signed in [foreign, expired] {
-        let mut client = bearing(place.channel(Some(&signed)), &[]);
+        let mut client = bearing(test_dir.channel(Some(&signed)), &[]);
         let status = client.create_token(ordinary()).await.unwrap_err();
         // The handshake failed: tonic's own error, without tokend's details.
         assert!(tonic_types::StatusExt::get_details_error_info(&status).is_none(), "{status:?}");
@@ -153,10 +153,10 @@ async fn a_certificate_of_another_ca_or_an_expired_one_gets_no_connection() {
 
 #[tokio::test]
 async fn a_connection_may_outlive_its_certificate_but_its_calls_are_refused() {
-    let place = Place::new().await;
-    let short = place.authority.sign(&[ADMIN], time::Duration::seconds(4));
+    let test_dir = TestDir::new().await;
+    let short = test_dir.authority.sign(&[ADMIN], time::Duration::seconds(4));
     let end = now() + time::Duration::seconds(4);
-    let mut admin = bearing(place.channel(Some(&short)), &[]);
+    let mut admin = bearing(test_dir.channel(Some(&short)), &[]);
     created(&mut admin, ordinary()).await;
 
     eventually("the certificate ends", async || (now() > end + time::Duration::SECOND).then_some(())).await;
@@ -167,11 +167,11 @@ async fn a_connection_may_outlive_its_certificate_but_its_calls_are_refused() {
 
 #[tokio::test]
 async fn a_privileged_token_does_not_outlive_the_certificate_that_creates_it() {
-    let place = Place::new().await;
+    let test_dir = TestDir::new().await;
     let mut request = ordinary();
     request.scopes = vec!["tokend:write".to_owned()];
 
-    let outcome = place.holder(&[ADMIN]).create_token(request).await;
+    let outcome = test_dir.holder(&[ADMIN]).create_token(request).await;
 
     refused(outcome, Code::PermissionDenied, "PRIVILEGED_TOKEN");
 }
@@ -182,26 +182,27 @@ async fn a_revoked_or_unverifiable_certificate_gets_no_connection() {
     let (good, revoked) = (authority.good(&[ADMIN]), authority.good(&[ADMIN]));
     let list = authority.revocations(&[&revoked], Duration::hours(1));
     let files = Files::new(&authority.good(&["localhost"]), Some(&authority)).with_revocations(&list);
-    let place = Place::on(authority, files).await;
+    let test_dir = TestDir::on(authority, files).await;
 
-    created(&mut bearing(place.channel(Some(&good)), &[]), ordinary()).await;
-    assert!(turned_away(&place, &revoked).await);
+    created(&mut bearing(test_dir.channel(Some(&good)), &[]), ordinary()).await;
+    assert!(turned_away(&test_dir, &revoked).await);
     // An expired list, and one of another authority, leave it unknown whether a certificate is revoked.
     for unknown in [
-        place.authority.revocations(&[], -Duration::minutes(1)),
+        test_dir.authority.revocations(&[], -Duration::minutes(1)),
         Authority::new().revocations(&[], Duration::hours(1)),
     ] {
-        fs::write(place.files.path("crl.pem"), unknown).unwrap();
-        eventually("the list is read", async || turned_away(&place, &good).await.then_some(())).await;
-        fs::write(place.files.path("crl.pem"), place.authority.revocations(&[], Duration::hours(1))).unwrap();
-        eventually("the list is read", async || (!turned_away(&place, &good).await).then_some(())).await;
+        fs::write(test_dir.files.path("crl.pem"), unknown).unwrap();
+        eventually("the list is read", async || turned_away(&test_dir, &good).await.then_some(())).await;
+        fs::write(test_dir.files.path("crl.pem"), test_dir.authority.revocations(&[], Duration::hours(1)))
+            .unwrap();
+        eventually("the list is read", async || (!turned_away(&test_dir, &good).await).then_some(())).await;
     }
 }
 
 /// Returns whether a certificate is refused in the handshake: with tonic's own error, without
 /// tokend's details.
-async fn turned_away(place: &Place, signed: &Signed) -> bool {
-    let mut client = bearing(place.channel(Some(signed)), &[]);
+async fn turned_away(test_dir: &TestDir, signed: &Signed) -> bool {
+    let mut client = bearing(test_dir.channel(Some(signed)), &[]);
     match client.create_token(ordinary()).await {
         Ok(_) => false,
         Err(status) => tonic_types::StatusExt::get_details_error_info(&status).is_none(),
@@ -209,8 +210,8 @@ async fn turned_away(place: &Place, signed: &Signed) -> bool {
 }
 
 /// Watches a server's health over a separate connection, which is then silent.
-async fn watching(place: &Place, identity: Option<&Signed>) -> Streaming<HealthCheckResponse> {
-    let mut health = HealthClient::new(place.channel(identity));
+async fn watching(test_dir: &TestDir, identity: Option<&Signed>) -> Streaming<HealthCheckResponse> {
+    let mut health = HealthClient::new(test_dir.channel(identity));
     let mut watch = health.watch(HealthCheckRequest::default()).await.unwrap().into_inner();
     assert!(watch.message().await.unwrap().is_some());
     watch
@@ -227,12 +228,12 @@ async fn connections_end_when_their_certificate_is_revoked_and_others_continue()
     let (good, revoked) = (authority.good(&[ADMIN]), authority.good(&[ADMIN]));
     let list = authority.revocations(&[], Duration::hours(1));
     let files = Files::new(&authority.good(&["localhost"]), Some(&authority)).with_revocations(&list);
-    let place = Place::on(authority, files).await;
-    let (mut nobody, mut lasting) = (watching(&place, None).await, watching(&place, Some(&good)).await);
-    let mut ending = watching(&place, Some(&revoked)).await;
+    let test_dir = TestDir::on(authority, files).await;
+    let (mut nobody, mut lasting) = (watching(&test_dir, None).await, watching(&test_dir, Some(&good)).await);
+    let mut ending = watching(&test_dir, Some(&revoked)).await;
 
-    let list = place.authority.revocations(&[&revoked], Duration::hours(1));
-    fs::write(place.files.path("crl.pem"), list).unwrap();
+    let list = test_dir.authority.revocations(&[&revoked], Duration::hours(1));
+    fs::write(test_dir.files.path("crl.pem"), list).unwrap();
 
     // Nothing is sent on it: the server closes it by itself.
     assert!(ending.message().await.is_err());
@@ -241,11 +242,12 @@ async fn connections_end_when_their_certificate_is_revoked_and_others_continue()
 
 #[tokio::test]
 async fn connections_end_when_their_ca_is_removed() {
-    let place = Place::new().await;
-    let signed = place.authority.good(&[ADMIN]);
-    let (mut nobody, mut ending) = (watching(&place, None).await, watching(&place, Some(&signed)).await);
+    let test_dir = TestDir::new().await;
+    let signed = test_dir.authority.good(&[ADMIN]);
+    let (mut nobody, mut ending) =
+        (watching(&test_dir, None).await, watching(&test_dir, Some(&signed)).await);
 
-    fs::write(place.files.path("ca.pem"), Authority::new().pem).unwrap();
+    fs::write(test_dir.files.path("ca.pem"), Authority::new().pem).unwrap();
 
     assert!(ending.message().await.is_err());
     assert!(goes_on(&mut nobody).await);
@@ -271,9 +273,9 @@ async fn replaced_mappings_apply_from_the_next_call_and_invalid_ones_change_noth
     }));
     let replica = installation.launch(config);
     wait_until_serving(channel(&replica, &authority, None)).await;
-    let place = Place { authority, files, replica };
+    let test_dir = TestDir { authority, files, replica };
     // One connection for the whole test.
-    let mut admin = place.holder(&[ADMIN]);
+    let mut admin = test_dir.holder(&[ADMIN]);
     refused(admin.create_token(ordinary()).await, Code::PermissionDenied, "SCOPE_MISSING");
 
     *source.lock().unwrap() = Ok(mapped(ReservedScope::Write));
@@ -297,7 +299,7 @@ async fn listening(tls: Arc<ServerTls>, metrics: &Arc<Metrics>) -> (Incoming, So
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
     let address = listener.local_addr().unwrap();
     let limits =
-        Limits { most: 64, idle: std::time::Duration::from_mins(1), age: None, beyond: Beyond::Wait };
+        Limits { most: 64, idle: std::time::Duration::from_mins(1), age: None, over_limit: OverLimit::Wait };
     let requests = requests(metrics);
     (accept(listener, Some((tls, Protocol::Grpc)), limits, requests, Arc::clone(metrics)), address)
 }
@@ -307,14 +309,14 @@ fn requests(metrics: &Metrics) -> RequestLimiter {
 }
 
 #[tokio::test]
-async fn what_tls_buffers_is_counted_before_the_end_of_its_handshake_and_afterwards() {
+async fn buffers_of_tls_count_during_and_after_the_handshake() {
     let authority = Authority::new();
     let tls = Files::new(&authority.good(&["localhost"]), None).load();
     let metrics = Arc::new(Metrics::new().unwrap());
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
     let address = listener.local_addr().unwrap();
     let limits =
-        Limits { most: 64, idle: std::time::Duration::from_mins(1), age: None, beyond: Beyond::Wait };
+        Limits { most: 64, idle: std::time::Duration::from_mins(1), age: None, over_limit: OverLimit::Wait };
     let counted = requests(&metrics);
     let mut incoming = accept(listener, Some((tls, Protocol::Grpc)), limits, counted.clone(), metrics);
     let taken = async |least: usize| {

@@ -2,7 +2,7 @@
 //! allocating. build.rs makes the server use these types instead of the generated ones; a test
 //! compares the two encodings. Only ever encoded, never decoded.
 
-#![cfg_attr(not(test), expect(clippy::arithmetic_side_effects, reason = "lengths of what lies in memory"))]
+#![cfg_attr(not(test), expect(clippy::arithmetic_side_effects, reason = "lengths of data in memory"))]
 
 use prost::bytes::{Buf, BufMut};
 use prost::encoding::{

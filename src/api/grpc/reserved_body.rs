@@ -2,7 +2,7 @@
 //! since its message takes more memory than its bytes; each message of a stream carries its own
 //! reservation. Wraps the service for every protocol.
 
-#![cfg_attr(not(test), expect(clippy::arithmetic_side_effects, reason = "lengths of what lies in memory"))]
+#![cfg_attr(not(test), expect(clippy::arithmetic_side_effects, reason = "lengths of data in memory"))]
 
 use std::convert::Infallible;
 use std::mem;

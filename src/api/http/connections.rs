@@ -56,7 +56,7 @@ impl fmt::Debug for Listener {
 /// Serves until dropped.
 pub(crate) async fn serve(mut incoming: Incoming, listener: Listener) {
     while let Some(mut connection) = incoming.next().await {
-        let mut until = connection.until();
+        let mut until = connection.cutoff();
         let answering = ConnectionService {
             listener: listener.clone(),
             requests: listener.requests.connection(connection.address().ip(), connection.known()),

@@ -167,7 +167,7 @@ impl Answering {
                 return self.open(answering);
             }
             Some(method) if kind != Kind::Preflight => {
-                let next = if method.tells_too_long {
+                let next = if method.reports_too_long {
                     Next::RouteTooLong(Box::new(parts.uri.clone()))
                 } else {
                     Next::Route

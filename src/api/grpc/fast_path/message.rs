@@ -1,7 +1,7 @@
 //! gRPC messages on the wire: each follows a compression flag and its length (gRPC over HTTP/2,
 //! "Length-Prefixed-Message").
 
-#![cfg_attr(not(test), expect(clippy::arithmetic_side_effects, reason = "lengths of what lies in memory"))]
+#![cfg_attr(not(test), expect(clippy::arithmetic_side_effects, reason = "lengths of data in memory"))]
 
 use prost::Message;
 use prost::bytes::{Buf as _, BufMut as _, Bytes, BytesMut};

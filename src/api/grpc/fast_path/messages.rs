@@ -26,7 +26,7 @@ pub(super) struct Messages {
     waiting: Option<Unfinished>,
     /// Completes when the server ends. Only set for calls of unauthenticated clients, which would
     /// otherwise never end.
-    strangers_until: Option<Ended>,
+    server_end: Option<Ended>,
     ended: bool,
 }
 
@@ -36,9 +36,9 @@ impl Messages {
         body: Incoming,
         most: usize,
         requests: Arc<ConnectionRequests>,
-        strangers_until: Option<Ended>,
+        server_end: Option<Ended>,
     ) -> Self {
-        Self { body, most, received: BytesMut::new(), requests, waiting: None, strangers_until, ended: false }
+        Self { body, most, received: BytesMut::new(), requests, waiting: None, server_end, ended: false }
     }
 
     /// Takes the first message with its prefix, once it has arrived.
@@ -53,12 +53,11 @@ impl Messages {
 
     /// Waits for more data; ready, with the stream's status, if no more is waited for.
     fn wait(&mut self, context: &mut Context<'_>) -> Poll<Option<Status>> {
-        let is_over =
-            self.strangers_until.as_mut().is_some_and(|over| over.as_mut().poll(context).is_ready());
+        let is_over = self.server_end.as_mut().is_some_and(|over| over.as_mut().poll(context).is_ready());
         if is_over {
             return Poll::Ready(None);
         }
-        if self.received.is_empty() && self.strangers_until.is_none() {
+        if self.received.is_empty() && self.server_end.is_none() {
             return Poll::Pending;
         }
         let waited = Unfinished::poll(&mut self.waiting, &self.requests, self.received.capacity(), context);

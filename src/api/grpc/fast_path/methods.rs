@@ -14,7 +14,7 @@ pub(super) struct Method {
     /// The most bytes of a message.
     pub(super) most: usize,
     /// Whether the method itself reports a message that is too long.
-    pub(super) tells_too_long: bool,
+    pub(super) reports_too_long: bool,
 }
 
 /// The methods of all services, by path.
@@ -32,7 +32,7 @@ impl Methods {
                 for method in &service.method {
                     let is_stream = method.client_streaming();
                     let path = format!("/{}.{}/{}", file.package(), service.name(), method.name());
-                    self.0.insert(path, Method { is_stream, most, tells_too_long: false });
+                    self.0.insert(path, Method { is_stream, most, reports_too_long: false });
                 }
             }
         }
@@ -43,7 +43,7 @@ impl Methods {
     #[must_use]
     pub fn telling_too_long(mut self, path: &str) -> Self {
         if let Some(method) = self.0.get_mut(path) {
-            method.tells_too_long = true;
+            method.reports_too_long = true;
         }
         self
     }

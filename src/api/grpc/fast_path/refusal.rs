@@ -2,7 +2,7 @@
 //! status is sent in headers, which flow control does not hold back; so one header value owns the
 //! reservation and drops it once written. Called for all responses.
 
-#![cfg_attr(not(test), expect(clippy::arithmetic_side_effects, reason = "lengths of what lies in memory"))]
+#![cfg_attr(not(test), expect(clippy::arithmetic_side_effects, reason = "lengths of data in memory"))]
 
 use std::net::IpAddr;
 use std::sync::{Arc, LazyLock};
@@ -111,9 +111,9 @@ mod tests {
             ResponseMemory::new(100, 1, Metrics::new().unwrap().work.response_memory.clone());
         let mut held = headers(&status::shutting_down());
         hold(&mut held, &response_memory, PEER);
-        let told = Status::from_header_map(&held).unwrap();
-        assert_eq!(told.code(), tonic::Code::ResourceExhausted);
-        assert_eq!(told.get_details_error_info().unwrap().reason, "CALLER_OVER_SHARE");
+        let status = Status::from_header_map(&held).unwrap();
+        assert_eq!(status.code(), tonic::Code::ResourceExhausted);
+        assert_eq!(status.get_details_error_info().unwrap().reason, "CALLER_OVER_SHARE");
         assert_eq!(response_memory.taken(), 0);
     }
 }

@@ -143,9 +143,9 @@ impl Verdicts {
     /// Answers until the frame is full or nothing more can be answered now; returns an empty frame
     /// at the end.
     fn poll_answers(&mut self, context: &mut Context<'_>) -> Poll<Bytes> {
-        let (mut turn, mut frame) = (Batch::default(), BytesMut::new());
+        let (mut batch, mut frame) = (Batch::default(), BytesMut::new());
         while frame.len() < FULL {
-            match self.answers.poll_answer(context, &mut turn) {
+            match self.answers.poll_answer(context, &mut batch) {
                 Poll::Ready(Some(Ok(answer))) => {
                     if frame.is_empty() {
                         frame.reserve(self.last);
@@ -164,7 +164,7 @@ impl Verdicts {
                 Poll::Pending => break,
             }
         }
-        self.answers.end_batch(&turn);
+        self.answers.end_batch(&batch);
         self.last = frame.len();
         Poll::Ready(frame.freeze())
     }

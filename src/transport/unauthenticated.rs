@@ -33,7 +33,7 @@ const HTTP1_FREE: usize = 2 * 1024;
 /// The most bytes of an HTTP/1 request in the connection's buffer, and those that the buffer keeps afterwards. Longer heads
 /// are refused, and bodies are counted as requests.
 const HTTP1_BUFFERED: usize = 32 * 1024;
-const HTTP1_KEPT: usize = 16 * 1024;
+const HTTP1_RETAINED: usize = 16 * 1024;
 
 /// The bytes that are read before the connection's task yields to its calls, which count what they take. As many short calls
 /// as a connection may have fit, so that all of them begin whole.
@@ -41,7 +41,7 @@ const BURST: usize = 128 * 1024;
 
 /// The memory accounting of one connection.
 #[derive(Debug)]
-pub(super) struct Stranger {
+pub(super) struct ConnectionMemory {
     limiter: RequestLimiter,
     permit: Permit<IpAddr>,
     evictable: Arc<Evictable>,
@@ -58,7 +58,7 @@ enum Protocol {
     /// The bytes of the current request, and what is kept of the longest so far.
     Http1 {
         received: usize,
-        kept: usize,
+        retained: usize,
     },
     Http2(Frames),
 }
@@ -70,11 +70,11 @@ struct Frames {
     rest: usize,
 }
 
-impl Stranger {
+impl ConnectionMemory {
     /// Starts with a connection from which nothing has been read.
     pub(super) fn new(limiter: RequestLimiter, address: IpAddr) -> Self {
         let (permit, evictable) = limiter.unauthenticated(address);
-        let protocol = Protocol::Http1 { received: 0, kept: 0 };
+        let protocol = Protocol::Http1 { received: 0, retained: 0 };
         Self { limiter, permit, evictable, http: 0, tls: 0, burst: 0, protocol }
     }
 
@@ -83,7 +83,7 @@ impl Stranger {
         self.protocol = if first == PREFACE {
             Protocol::Http2(Frames::default())
         } else {
-            Protocol::Http1 { received: first.len(), kept: 0 }
+            Protocol::Http1 { received: first.len(), retained: 0 }
         };
     }
 
@@ -94,11 +94,11 @@ impl Stranger {
     pub(super) fn receive(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.burst = self.burst.saturating_add(bytes.len());
         let http = match &mut self.protocol {
-            Protocol::Http1 { received, kept } => {
+            Protocol::Http1 { received, retained } => {
                 *received = received.saturating_add(bytes.len());
                 let of = |most: usize| most.min(*received).saturating_sub(HTTP1_FREE);
-                *kept = (*kept).max(of(HTTP1_KEPT));
-                (*kept).max(of(HTTP1_BUFFERED))
+                *retained = (*retained).max(of(HTTP1_RETAINED));
+                (*retained).max(of(HTTP1_BUFFERED))
             }
             Protocol::Http2(frames) => self.http.saturating_add(frames.receive(bytes)).min(MOST),
         };
@@ -139,12 +139,12 @@ impl Stranger {
 
     /// Starts a new count: a response is written, so an HTTP/1 request has been read.
     pub(super) fn answered(&mut self) {
-        if let Protocol::Http1 { received, kept } = &mut self.protocol {
+        if let Protocol::Http1 { received, retained } = &mut self.protocol {
             *received = 0;
-            let kept = *kept;
-            if self.http > kept {
+            let retained = *retained;
+            if self.http > retained {
                 // Giving back never fails.
-                let _ = self.count(kept, self.tls);
+                let _ = self.count(retained, self.tls);
             }
         }
     }
@@ -176,9 +176,9 @@ impl Frames {
             bytes = bytes.get(passed..).unwrap_or_default();
             self.rest = self.rest.saturating_sub(passed);
             let missing = Self::HEAD.saturating_sub(self.head.len()).min(bytes.len());
-            let (head, behind) = bytes.split_at(missing);
+            let (head, after) = bytes.split_at(missing);
             self.head.extend_from_slice(head);
-            bytes = behind;
+            bytes = after;
             if let [a, b, c, kind, flags, ..] = *self.head
                 && self.head.len() == Self::HEAD
             {
@@ -208,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn frames_are_found_however_they_are_cut() {
+    fn frames_are_found_in_any_fragmentation() {
         let sent =
             [frame(4, 0, 0), frame(1, 4, 30), frame(0, 0, 1), frame(0, 1, 200), frame(1, 0, 0)].concat();
         let expected = sent.len() + 2 * CALL + 2 * DATA + UNENDED;

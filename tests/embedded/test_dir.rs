@@ -10,9 +10,9 @@ use tempfile::TempDir;
 use tokend::embedded::{Cluster, Durability, EmbeddedError};
 
 /// A directory that Postgres's account can access, removed at the end.
-pub(crate) struct Place(TempDir);
+pub(crate) struct TestDir(TempDir);
 
-impl Place {
+impl TestDir {
     pub(crate) fn directory(&self) -> &Path {
         self.0.path()
     }
@@ -22,15 +22,15 @@ impl Place {
     }
 }
 
-pub(crate) fn place() -> Place {
+pub(crate) fn test_dir() -> TestDir {
     // Not TMPDIR, which may be too deep for a socket or inaccessible to the account.
     let directory = tempfile::Builder::new().prefix("tokend-embedded-").tempdir_in("/tmp").unwrap();
     fs::set_permissions(directory.path(), Permissions::from_mode(0o755)).unwrap();
-    Place(directory)
+    TestDir(directory)
 }
 
-pub(crate) fn start(place: &Place) -> Result<Cluster, EmbeddedError> {
-    Cluster::start(&place.data_dir(), Durability::Durable)
+pub(crate) fn start(test_dir: &TestDir) -> Result<Cluster, EmbeddedError> {
+    Cluster::start(&test_dir.data_dir(), Durability::Durable)
 }
 
 /// Executes one statement and returns its text result, if any.

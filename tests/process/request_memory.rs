@@ -12,7 +12,7 @@ use tokio::task::JoinSet;
 use tonic::codegen::Bytes;
 use tonic::codegen::http::Request;
 
-use super::program::{PROGRAM, Place, Running};
+use super::program::{PROGRAM, Running, TestDir};
 use super::unauthenticated::{
     ANNOUNCED, CALL, LONGEST, block, connect, frame, head, methods, peak, raise_open_files, raw, serve,
     serve_both,
@@ -115,9 +115,9 @@ async fn idle(server: &Running, address: &str) -> usize {
 }
 
 #[test]
-fn unfinished_calls_of_any_service_hold_little_and_not_for_long() {
-    let place = Place::new();
-    let (server, address) = serve(&place, "127.0.0.1:0");
+fn unfinished_calls_of_any_service_use_little_memory_and_end_soon() {
+    let test_dir = TestDir::new();
+    let (server, address) = serve(&test_dir, "127.0.0.1:0");
     Runtime::new().unwrap().block_on(async {
         let methods = methods(&address).await;
         assert!(methods.len() > 20, "{methods:?}");
@@ -144,13 +144,13 @@ fn unfinished_calls_of_any_service_hold_little_and_not_for_long() {
 }
 
 #[test]
-fn long_unfinished_calls_hold_little_too() {
-    let place = Place::new();
+fn long_unfinished_calls_use_little_memory_too() {
+    let test_dir = TestDir::new();
     let mut held = Vec::new();
     for much in MUCH {
         for path in ["/tokend.v1.TokenService/CreateToken", "/tokend.v1.TokenService/VerifyStream"] {
             // A new process, so that what the allocator keeps after one attack is not counted for the next.
-            let (mut server, address) = serve(&place, "127.0.0.1:0");
+            let (mut server, address) = serve(&test_dir, "127.0.0.1:0");
             let runtime = Runtime::new().unwrap();
             held.push((runtime.block_on(held_by_calls(&server, &address, path, much)), path, much));
             drop(runtime);
@@ -200,12 +200,12 @@ fn writings() -> Vec<(&'static str, Vec<u8>)> {
 }
 
 #[test]
-fn however_many_strangers_come_they_hold_less_than_64_mebibytes_together() {
+fn any_number_of_unauthenticated_clients_uses_less_than_64_mebibytes_together() {
     // Connections per listener for each kind of data.
     const EACH: u8 = 250;
     raise_open_files();
-    let place = Place::new();
-    let (server, listeners) = serve_both(&place, &[]);
+    let test_dir = TestDir::new();
+    let (server, listeners) = serve_both(&test_dir, &[]);
     let grpc = listeners[0].clone();
     Runtime::new().unwrap().block_on(async {
         attack(&server, &grpc, "/tokend.v1.TokenService/CreateToken", LITTLE, 1).await;
@@ -268,15 +268,15 @@ async fn held_by(server: &Running, listeners: &[String; 2], each: u8, pieces: [&
 }
 
 #[test]
-fn handshakes_of_tls_that_do_not_end_hold_less_than_64_mebibytes_together() {
+fn unfinished_tls_handshakes_use_less_than_64_mebibytes_together() {
     raise_open_files();
-    let place = Place::new();
+    let test_dir = TestDir::new();
     let key = KeyPair::generate().unwrap();
     let certificate =
         CertificateParams::new(vec!["localhost".to_owned()]).unwrap().self_signed(&key).unwrap();
-    let certificate = place.file("server.pem", &certificate.pem(), 0o644);
-    let key = place.file("server.key", &key.serialize_pem(), 0o600);
-    let (server, listeners) = serve_both(&place, &["--tls-certificate", &certificate, "--tls-key", &key]);
+    let certificate = test_dir.file("server.pem", &certificate.pem(), 0o644);
+    let key = test_dir.file("server.key", &key.serialize_pem(), 0o600);
+    let (server, listeners) = serve_both(&test_dir, &["--tls-certificate", &certificate, "--tls-key", &key]);
     // A hello of 65,000 bytes, of which the last never come (RFC 8446, 4 and 5.1).
     let hello = [&[1, 0, 0xfd, 0xe8][..], &vec![3; 64_900]].concat();
     let records: Vec<u8> = hello
@@ -291,14 +291,14 @@ fn handshakes_of_tls_that_do_not_end_hold_less_than_64_mebibytes_together() {
 }
 
 #[test]
-fn the_limit_of_open_files_is_raised_or_fewer_connections_are_taken() {
-    let place = Place::new();
-    let data = place.data_dir();
+fn the_limit_on_open_files_is_raised_or_fewer_connections_are_accepted() {
+    let test_dir = TestDir::new();
+    let data = test_dir.data_dir();
     let serve = |limit: &str| {
         let script = format!("ulimit {limit} 300; exec \"$0\" \"$@\"");
         let data = data.to_str().unwrap();
         let serve = ["-c", &*script, PROGRAM, "serve", "--listen", "127.0.0.1:0", "--data-dir", data];
-        place.start_of("/bin/sh", &serve, &[])
+        test_dir.start_of("/bin/sh", &serve, &[])
     };
     let mut raised = serve("-Sn");
     raised.ready();
