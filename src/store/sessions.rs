@@ -5,7 +5,7 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::clock::Reading;
-use super::columns::Time;
+use super::columns::{Time, unreadable};
 use super::locks::clock;
 use super::{Purpose, Store, StoreError, rows};
 use crate::clock::BootInstant;
@@ -59,7 +59,8 @@ impl Store {
         let sent = BootInstant::now();
         self.within(async {
             let found = sqlx::query!(
-                r#"SELECT id, token_id, open_time, last_use_time, proof_time, clock_timestamp() AS "now!: Time"
+                r#"SELECT id, token_id, open_time AS "open_time: Time", last_use_time AS "last_use_time: Time",
+                       proof_time AS "proof_time: Time", clock_timestamp() AS "now!: Time"
                    FROM console_sessions WHERE key_hash = $1"#,
                 key_hash
             )
@@ -67,12 +68,15 @@ impl Store {
             .await?;
             let Some(row) = found else { return Ok(None) };
             let now = self.clock.accepted(Reading { sent, time: row.now.clock()? });
+            let read = |time: Time, column| {
+                time.moment().ok_or_else(|| unreadable("console_sessions", Some(row.id), column))
+            };
             let session = Session {
                 id: row.id,
                 token_id: rows::token_id(row.token_id),
-                open_time: row.open_time,
-                last_use_time: row.last_use_time,
-                proof_time: row.proof_time,
+                open_time: read(row.open_time, "open_time")?,
+                last_use_time: read(row.last_use_time, "last_use_time")?,
+                proof_time: read(row.proof_time, "proof_time")?,
             };
             Ok(Some((session, now)))
         })
