@@ -253,6 +253,38 @@ async fn promises_and_warnings_use_the_clock_of_verify() {
 }
 
 #[tokio::test]
+async fn the_age_of_unsealed_events_uses_the_clock_of_verify() {
+    let Some(clockwork) = Clockwork::start().await else { return };
+    let installation = Installation::on(clockwork.database.clone()).await;
+    let replica = installation.serve(installation.config()).await;
+    let mut root = replica.root();
+    created(&mut root, ordinary()).await;
+    // No event is sealed while an earlier transaction may still write one.
+    let mut writer = clockwork.database.connect().await;
+    sqlx::raw_sql("BEGIN; SELECT pg_current_xact_id()").execute(&mut writer).await.unwrap();
+    created(&mut root, ordinary()).await;
+
+    let ages = async {
+        eventually("the step is noticed", async || (steps(&replica).await >= 1.0).then_some(())).await;
+        let mut ages = Vec::new();
+        eventually("a few ages", async || {
+            let age = measured(&replica, "tokend_audit_unsealed_seconds").await;
+            if !ages.contains(&age) {
+                ages.push(age);
+            }
+            // The first ones may be of before the step.
+            (ages.len() == 4).then_some(())
+        })
+        .await;
+        assert!(ages.iter().all(|age| *age < 3_600.0), "{ages:?}");
+    };
+    tokio::select! {
+        () = goes_wrong(&clockwork) => unreachable!(),
+        () = ages => {}
+    }
+}
+
+#[tokio::test]
 async fn a_clock_that_is_ahead_deletes_nothing_early_and_creates_no_root_token() {
     let Some(clockwork) = Clockwork::start().await else { return };
     let installation = Installation::on(clockwork.database.clone()).await;
