@@ -25,6 +25,10 @@ check:
     .ci/links
     .ci/threat-model
 
+# write the settings into docs/configuration.md
+settings:
+    UPDATE_DOCS=1 cargo test --locked --lib documented
+
 # update .sqlx, after a change of a query or a new migration
 sqlx:
     .ci/sqlx --write

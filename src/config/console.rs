@@ -3,9 +3,8 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use super::ConfigError;
-use super::link_flags::ConsoleFlags;
+use super::declared::Sources;
 use super::settings::{ConsoleSettings, Storage};
-use super::sources::Sources;
 use super::values::ConsoleListen;
 use crate::api::grpc::Origin;
 
@@ -15,18 +14,14 @@ const LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 5008
 /// Resolves where the console is served. `plaintext` says that it may leave the machine without TLS.
 pub(super) fn console(
     sources: &mut Sources<'_>,
-    flags: ConsoleFlags,
     storage: &Storage,
     (encrypted, plaintext): (bool, bool),
 ) -> Result<ConsoleSettings, ConfigError> {
-    let listen = sources
-        .choose(flags.console_listen, "TOKEND_CONSOLE_LISTEN", |file| file.console_listen.take())?
-        .map_or_else(
-            || Some(LISTEN).filter(|_| matches!(storage, Storage::Embedded { .. })),
-            ConsoleListen::get,
-        );
-    let origin: Option<String> =
-        sources.choose(flags.console_origin, "TOKEND_CONSOLE_ORIGIN", |file| file.console_origin.take())?;
+    let listen = sources.console_listen()?.map_or_else(
+        || Some(LISTEN).filter(|_| matches!(storage, Storage::Embedded { .. })),
+        ConsoleListen::get,
+    );
+    let origin = sources.console_origin()?;
     ConfigError::demand(
         "--console-origin",
         origin.is_none() || listen.is_some(),

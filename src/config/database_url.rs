@@ -2,6 +2,7 @@
 //! them. Used by `sources` and `file`. Settings that would have no effect are refused, above all
 //! security settings. The URL never reaches a log or an error.
 
+use std::convert::Infallible;
 use std::fmt;
 use std::net::IpAddr;
 use std::path::Path;
@@ -310,6 +311,14 @@ fn push(url: &mut String, name: &str, value: &str) {
 impl From<String> for DatabaseUrl {
     fn from(url: String) -> Self {
         Self(url.into())
+    }
+}
+
+impl FromStr for DatabaseUrl {
+    type Err = Infallible;
+
+    fn from_str(url: &str) -> Result<Self, Infallible> {
+        Ok(Self(url.into()))
     }
 }
 

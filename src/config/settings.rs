@@ -19,7 +19,7 @@ use crate::transport::tls::TlsFiles;
 use crate::verify::Bounds;
 
 /// The log's format and filter.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct LogSettings {
     /// Text or JSON.
     pub format: LogFormat,

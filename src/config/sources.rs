@@ -1,104 +1,40 @@
-//! The sources of a setting, and their precedence. `resolve` opens them once per command and asks
-//! for one setting after the other: a flag wins over a variable, a variable over the file. Settings
-//! of several commands are parsed here.
+//! Opens the sources of settings, and parses what several commands need: log, database, keyring, costs.
+//! `resolve` opens them once per command and asks for one setting after the other, with the methods
+//! that `declared` makes.
 
 use std::path::PathBuf;
-use std::str::FromStr;
 
 use secrecy::ExposeSecret as _;
 use sqlx::postgres::PgConnectOptions;
 use zeroize::Zeroizing;
 
 use super::database_url::DatabaseUrl;
+use super::declared::{ClientCertificate, PartialSettings, Sources};
 use super::environment::{Account, Environment};
-use super::file::{ClientCertificate, FileSettings};
-use super::flags::{CostFlags, SharedFlags};
 use super::keyring::{parse_keyring, read_keyring};
 use super::links::check_database;
+use super::precedence::FILE;
+use super::setting::Setting;
 use super::settings::{DatabaseSettings, DatabaseTarget, LogSettings, Storage};
-use super::values::{DatabasePooling, Switch};
 use super::{ConfigError, KeyringOrigin};
 use crate::secret::{DurableCost, Keyring, Prefix};
 use crate::store::{PasswordFile, Pooling, Route};
 
-/// The three sources of a setting, highest precedence first.
-pub(super) struct Sources<'a> {
-    flags: SharedFlags,
-    environment: &'a Environment,
-    file: FileSettings,
-    path: Option<PathBuf>,
-}
-
 impl<'a> Sources<'a> {
-    pub(super) fn open(flags: SharedFlags, environment: &'a Environment) -> Result<Self, ConfigError> {
-        let path: Option<PathBuf> = match flags.config.clone() {
-            Some(path) => Some(path),
-            None => environment.value("TOKEND_CONFIG")?,
-        };
-        let file = match &path {
-            Some(path) => FileSettings::read(path)?,
-            None => FileSettings::default(),
-        };
-        Ok(Self { flags, environment, file, path })
+    /// Opens the sources, and reads the file if there is one.
+    pub(super) fn open(flags: PartialSettings, environment: &'a Environment) -> Result<Self, ConfigError> {
+        let mut sources = Self::new(flags, environment);
+        sources.path = sources.config()?;
+        if let Some(path) = &sources.path {
+            sources.file = PartialSettings::read(path)?;
+        }
+        Ok(sources)
     }
 
     /// Refuses flags that nothing has asked for: their user expects an effect.
     pub(super) fn finish(self) -> Result<(), ConfigError> {
-        let SharedFlags {
-            config: _,
-            database_url,
-            database_pooling,
-            direct_database_url,
-            database_insecure,
-            database_password_file,
-            keyring,
-            secret_prefix,
-            log_format,
-            log_level,
-        } = self.flags;
-        let left = [
-            ("--database-url", database_url.is_some()),
-            ("--database-pooling", database_pooling.is_some()),
-            ("--direct-database-url", direct_database_url.is_some()),
-            ("--database-insecure", database_insecure),
-            ("--database-password-file", database_password_file.is_some()),
-            ("--keyring", keyring.is_some()),
-            ("--secret-prefix", secret_prefix.is_some()),
-            ("--log-format", log_format.is_some()),
-            ("--log-level", log_level.is_some()),
-        ];
-        match left.into_iter().find(|(_, given)| *given) {
-            Some((flag, _)) => Err(ConfigError::WithoutEffect { flag, why: "here" }),
-            None => Ok(()),
-        }
-    }
-
-    /// Returns a setting by the precedence that holds for all: flag, variable, file.
-    pub(super) fn choose<T>(
-        &mut self,
-        flag: Option<T>,
-        variable: &'static str,
-        file: impl FnOnce(&mut FileSettings) -> Option<T>,
-    ) -> Result<Option<T>, ConfigError>
-    where
-        T: FromStr,
-        T::Err: std::error::Error + Send + Sync + 'static,
-    {
-        if flag.is_some() {
-            return Ok(flag);
-        }
-        let found = self.environment.value(variable)?;
-        Ok(found.or_else(|| file(&mut self.file)))
-    }
-
-    pub(super) fn is_on(
-        &mut self,
-        flag: bool,
-        variable: &'static str,
-        file: impl FnOnce(&mut FileSettings) -> Option<Switch>,
-    ) -> Result<bool, ConfigError> {
-        let switch = self.choose(Switch::of_flag(flag), variable, file)?;
-        Ok(switch.is_some_and(Switch::is_on))
+        let left = self.flags.any();
+        left.map_or(Ok(()), |setting| ConfigError::demand(setting.flag, false, "here"))
     }
 
     pub(super) fn client_certificates(&mut self) -> Vec<ClientCertificate> {
@@ -111,126 +47,78 @@ impl<'a> Sources<'a> {
     }
 
     pub(super) fn log(&mut self) -> Result<LogSettings, ConfigError> {
-        let format = self.flags.log_format.take();
-        let filter = self.flags.log_level.take();
-        Ok(LogSettings {
-            format: self
-                .choose(format, "TOKEND_LOG_FORMAT", |file| file.log_format.take())?
-                .unwrap_or_default(),
-            filter: self
-                .choose(filter, "TOKEND_LOG_LEVEL", |file| file.log_level.take())?
-                .unwrap_or_default(),
-        })
+        Ok(LogSettings { format: self.log_format()?, filter: self.log_level()? })
     }
 
     pub(super) fn prefix(&mut self) -> Result<Prefix, ConfigError> {
-        let flag = self.flags.secret_prefix.take();
-        let text = self.choose(flag, "TOKEND_SECRET_PREFIX", |file| file.secret_prefix.take())?;
-        text.map_or_else(
-            || Ok(Prefix::default()),
-            |text| Prefix::parse(&text).map_err(ConfigError::SecretPrefix),
-        )
+        Prefix::parse(&self.secret_prefix()?).map_err(ConfigError::SecretPrefix)
     }
 
-    pub(super) fn cost(&mut self, flags: &CostFlags) -> Result<DurableCost, ConfigError> {
-        let default = DurableCost::default();
-        let memory_kib =
-            self.choose(flags.memory_kib, "TOKEND_ARGON2_MEMORY_KIB", |file| file.argon2_memory_kib.take())?;
-        let iterations =
-            self.choose(flags.iterations, "TOKEND_ARGON2_ITERATIONS", |file| file.argon2_iterations.take())?;
-        let parallelism = self
-            .choose(flags.parallelism, "TOKEND_ARGON2_PARALLELISM", |file| file.argon2_parallelism.take())?;
-        DurableCost::new(
-            memory_kib.unwrap_or(default.memory_kib()),
-            iterations.unwrap_or(default.iterations()),
-            parallelism.unwrap_or(default.parallelism()),
-        )
-        .map_err(ConfigError::Cost)
+    pub(super) fn cost(&mut self) -> Result<DurableCost, ConfigError> {
+        let memory_kib = self.argon2_memory_kib()?;
+        DurableCost::new(memory_kib, self.argon2_iterations()?, self.argon2_parallelism()?)
+            .map_err(ConfigError::Cost)
+    }
+
+    /// Returns the keyring given by flag, variable, text or file, and the file that it was read from.
+    pub(super) fn keyring_and_file(&mut self) -> Result<Option<(Keyring, Option<PathBuf>)>, ConfigError> {
+        let by_flag = self.flags.keyring.is_some();
+        let path = self.keyring()?;
+        let text = if by_flag { None } else { self.environment.text("TOKEND_KEYS")? };
+        let Some(text) = text.map(Zeroizing::new) else {
+            return path.map(|path| Ok((read_keyring(&path)?, Some(path)))).transpose();
+        };
+        if path.is_some() && self.origin != Some(FILE) {
+            return Err(ConfigError::TwoKeyrings);
+        }
+        Ok(Some((parse_keyring(&text, KeyringOrigin::Environment)?, None)))
     }
 
     /// Returns the keyring given by flag, variable, text or file, if any.
-    pub(super) fn keyring(&mut self) -> Result<Option<Keyring>, ConfigError> {
+    pub(super) fn given_keyring(&mut self) -> Result<Option<Keyring>, ConfigError> {
         Ok(self.keyring_and_file()?.map(|(keyring, _)| keyring))
-    }
-
-    /// Returns the keyring, and the file that it was read from, if any.
-    pub(super) fn keyring_and_file(&mut self) -> Result<Option<(Keyring, Option<PathBuf>)>, ConfigError> {
-        let read = |path: PathBuf| Ok(Some((read_keyring(&path)?, Some(path))));
-        if let Some(path) = self.flags.keyring.take() {
-            return read(path);
-        }
-        let path: Option<PathBuf> = self.environment.value("TOKEND_KEYRING")?;
-        let text = self.environment.text("TOKEND_KEYS")?;
-        match (path, text) {
-            (Some(_), Some(_)) => Err(ConfigError::TwoKeyrings),
-            (Some(path), None) => read(path),
-            (None, Some(text)) => {
-                let text = Zeroizing::new(text);
-                Ok(Some((parse_keyring(&text, KeyringOrigin::Environment)?, None)))
-            }
-            (None, None) => self.file.keyring.take().map_or(Ok(None), read),
-        }
     }
 
     /// Returns the route to the database given by flag, variable or file, if any, and the route
     /// past the pooler.
     fn routes(&mut self) -> Result<Option<(Route, Option<Route>)>, ConfigError> {
-        let insecure_flag = std::mem::take(&mut self.flags.database_insecure);
-        let insecure =
-            self.is_on(insecure_flag, "TOKEND_DATABASE_INSECURE", |file| file.database_insecure.take())?;
-        let flag = self.flags.database_url.take();
-        let variables = ["TOKEND_DATABASE_URL", "DATABASE_URL"];
-        let file = self.file.database_url.take();
-        let options = self.connect_options(flag, "--database-url", &variables, file, insecure)?;
-        let flag = self.flags.direct_database_url.take();
-        let file = self.file.direct_database_url.take();
-        let variables = ["TOKEND_DIRECT_DATABASE_URL"];
-        let direct = self.connect_options(flag, "--direct-database-url", &variables, file, insecure)?;
-        let flag = self.flags.database_pooling.take();
-        let pooling = self.choose(flag, "TOKEND_DATABASE_POOLING", |file| file.database_pooling.take())?;
-        let flag = self.flags.database_password_file.take();
-        let path =
-            self.choose(flag, "TOKEND_DATABASE_PASSWORD_FILE", |file| file.database_password_file.take())?;
-        let password_file = path.map(PasswordFile::new);
+        let insecure_flag = self.flags.database_insecure.is_some();
+        let insecure = self.database_insecure()?;
+        let url = self.database_url()?;
+        let options = self.connect_options(url, &Setting::database_url, insecure)?;
+        let url = self.direct_database_url()?;
+        let direct = self.connect_options(url, &Setting::direct_database_url, insecure)?;
+        let pooling = self.database_pooling()?.get();
+        let pooled = self.is_given();
+        let password_file = self.database_password_file()?.map(PasswordFile::new);
         let route = |options, pooling| with_password(options, pooling, password_file.clone());
         match options {
             Some(options) => {
-                let pooling = pooling.map_or_else(Pooling::default, DatabasePooling::get);
                 let direct = direct.map(|options| route(options, Pooling::Session)).transpose()?;
                 Ok(Some((route(options, pooling)?, direct)))
             }
-            None if insecure_flag || direct.is_some() || pooling.is_some() || password_file.is_some() => {
+            None if insecure_flag || direct.is_some() || pooled || password_file.is_some() => {
                 Err(ConfigError::NoDatabaseToPool)
             }
             None => Ok(None),
         }
     }
 
+    /// Completes and checks a URL, which was asked for last.
     fn connect_options(
         &self,
-        flag: Option<String>,
-        name: &'static str,
-        variables: &[&'static str],
-        file: Option<DatabaseUrl>,
+        url: Option<DatabaseUrl>,
+        setting: &Setting,
         insecure: bool,
     ) -> Result<Option<PgConnectOptions>, ConfigError> {
-        let options = |url: &DatabaseUrl, origin| {
-            let options = url.options(origin, self.environment)?;
-            check_database(&options, origin, insecure)?;
-            Ok(Some(options))
-        };
-        if let Some(url) = flag.map(DatabaseUrl::from) {
-            if url.has_password() {
-                return Err(ConfigError::PasswordInFlag { name, variable: variables[variables.len() - 1] });
-            }
-            return options(&url, name);
+        let (Some(url), Some(origin)) = (url, self.origin) else { return Ok(None) };
+        if origin == setting.flag && url.has_password() {
+            let variable = setting.second_variable.unwrap_or(setting.variable);
+            return Err(ConfigError::PasswordInFlag { name: origin, variable });
         }
-        for variable in variables {
-            if let Some(url) = self.environment.text(variable)? {
-                return options(&DatabaseUrl::from(url), variable);
-            }
-        }
-        file.map_or(Ok(None), |url| options(&url, "the configuration file"))
+        let options = url.options(origin, self.environment)?;
+        check_database(&options, origin, insecure)?;
+        Ok(Some(options))
     }
 
     pub(super) fn database(&mut self) -> Result<DatabaseSettings, ConfigError> {
@@ -241,37 +129,35 @@ impl<'a> Sources<'a> {
 
     /// Returns the database and its keyring: the embedded Postgres if a flag names its directory,
     /// or if no URL is given and serve has created one.
-    pub(super) fn database_and_keyring(
-        &mut self,
-        data_dir: Option<PathBuf>,
-    ) -> Result<(DatabaseSettings, Keyring), ConfigError> {
-        let named = data_dir.is_some();
+    pub(super) fn database_and_keyring(&mut self) -> Result<(DatabaseSettings, Keyring), ConfigError> {
+        let named = self.flags.data_dir.is_some();
         let shared = if named { None } else { self.routes()? };
         if let Some((database, direct)) = shared {
             let target = DatabaseTarget::Shared(Box::new(direct.unwrap_or(database)));
-            let keyring = self.keyring()?.ok_or(ConfigError::NoKeyring)?;
+            let keyring = self.given_keyring()?.ok_or(ConfigError::NoKeyring)?;
             return Ok((DatabaseSettings { target, prefix: self.prefix()? }, keyring));
         }
-        let data_dir = self.data_dir(data_dir).or(Err(ConfigError::NoDatabase))?;
+        let data_dir = self.data_directory().or(Err(ConfigError::NoDatabase))?;
         if !named && !data_dir.join("keyring").exists() {
             return Err(ConfigError::NoDatabase);
         }
-        let keyring = self.keyring()?.map_or_else(|| read_keyring(&data_dir.join("keyring")), Ok)?;
+        let keyring = self.given_keyring()?.map_or_else(|| read_keyring(&data_dir.join("keyring")), Ok)?;
         Ok((DatabaseSettings { target: DatabaseTarget::Private(data_dir), prefix: self.prefix()? }, keyring))
     }
 
     /// Returns the data directory given by flag, variable or file, or the default one; absolute.
-    pub(super) fn data_dir(&mut self, flag: Option<PathBuf>) -> Result<PathBuf, ConfigError> {
-        let given = self.choose(flag, "TOKEND_DATA_DIR", |file| file.data_dir.take())?;
-        let data_dir = match given {
+    pub(super) fn data_directory(&mut self) -> Result<PathBuf, ConfigError> {
+        let data_dir = match self.data_dir()? {
             Some(path) => path,
             None => default_data_dir(self.environment)?,
         };
         std::path::absolute(data_dir).map_err(ConfigError::DataDirectory)
     }
 
-    pub(super) fn storage(&mut self, data_dir: Option<PathBuf>) -> Result<Storage, ConfigError> {
+    pub(super) fn storage(&mut self) -> Result<Storage, ConfigError> {
         if let Some((database, direct)) = self.routes()? {
+            // A unit or an image may always name one.
+            self.flags.data_dir = None;
             let (keyring, keyring_file) = self.keyring_and_file()?.ok_or(ConfigError::NoKeyring)?;
             return Ok(Storage::Shared {
                 database: Box::new(database),
@@ -280,7 +166,7 @@ impl<'a> Sources<'a> {
                 keyring_file,
             });
         }
-        let data_dir = self.data_dir(data_dir)?;
+        let data_dir = self.data_directory()?;
         let (keyring, keyring_file) = self.keyring_and_file()?.unzip();
         Ok(Storage::Embedded { data_dir, keyring, keyring_file: keyring_file.flatten() })
     }

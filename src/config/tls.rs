@@ -4,9 +4,7 @@
 use std::path::Path;
 
 use super::ConfigError;
-use super::file::{ClientCertificate, FileSettings};
-use super::link_flags::TlsFlags;
-use super::sources::Sources;
+use super::declared::{ClientCertificate, PartialSettings, Sources};
 use crate::domain::{
     CertificateMapping, CertificateMappings, OrganizationId, ReservedScope, ReservedScopes, SubjectName,
 };
@@ -15,14 +13,9 @@ use crate::transport::tls::TlsFiles;
 /// The longest name that fits `created_by` after `cert:`.
 const MAX_NAME_BYTES: usize = 295;
 
-pub(super) fn tls_files(sources: &mut Sources<'_>, flags: TlsFlags) -> Result<Option<TlsFiles>, ConfigError> {
-    let certificate =
-        sources.choose(flags.certificate, "TOKEND_TLS_CERTIFICATE", |file| file.tls_certificate.take())?;
-    let key = sources.choose(flags.key, "TOKEND_TLS_KEY", |file| file.tls_key.take())?;
-    let client_ca =
-        sources.choose(flags.client_ca, "TOKEND_TLS_CLIENT_CA", |file| file.tls_client_ca.take())?;
-    let client_crl =
-        sources.choose(flags.client_crl, "TOKEND_TLS_CLIENT_CRL", |file| file.tls_client_crl.take())?;
+pub(super) fn tls_files(sources: &mut Sources<'_>) -> Result<Option<TlsFiles>, ConfigError> {
+    let (certificate, key) = (sources.tls_certificate()?, sources.tls_key()?);
+    let (client_ca, client_crl) = (sources.tls_client_ca()?, sources.tls_client_crl()?);
     let incomplete = |given, missing| Err(ConfigError::TlsIncomplete { given, missing });
     if client_crl.is_some() && client_ca.is_none() {
         return incomplete("--tls-client-crl", "--tls-client-ca");
@@ -54,7 +47,7 @@ pub(super) fn certificates(
 /// # Errors
 /// Those of the file, and [`ConfigError::Mapping`].
 pub fn read_certificates(path: &Path) -> Result<CertificateMappings, ConfigError> {
-    mappings(FileSettings::read(path)?.client_certificate)
+    mappings(PartialSettings::read(path)?.client_certificate)
 }
 
 fn mappings(mapped: Vec<ClientCertificate>) -> Result<CertificateMappings, ConfigError> {

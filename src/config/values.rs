@@ -118,12 +118,6 @@ impl LogFilter {
     }
 }
 
-impl Default for LogFilter {
-    fn default() -> Self {
-        Self("info".to_owned())
-    }
-}
-
 impl FromStr for LogFilter {
     type Err = ValueError;
 

@@ -58,11 +58,10 @@ pub enum TelemetryError {
 }
 
 /// How log lines are written.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum LogFormat {
     /// One line for people, coloured on a terminal.
-    #[default]
     Text,
     /// One JSON object a line.
     Json,

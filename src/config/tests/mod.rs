@@ -3,6 +3,7 @@
 
 mod console;
 mod database;
+mod documented;
 mod effects;
 mod integrations;
 mod keyring;
