@@ -119,6 +119,14 @@ impl Sessions {
         Ok(Recognised { session, credential, now })
     }
 
+    /// Records that a session's secret was proven again at `now`.
+    ///
+    /// # Errors
+    /// [`SessionError`]: it could not be recorded.
+    pub async fn prove(&self, session: &Session, now: OffsetDateTime) -> Result<(), SessionError> {
+        Ok(self.store.prove_session(session.id, now).await?)
+    }
+
     /// Ends a session.
     ///
     /// # Errors

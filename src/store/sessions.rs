@@ -102,6 +102,20 @@ impl Store {
         .await
     }
 
+    /// Records that the secret was proven again at `now`.
+    ///
+    /// # Errors
+    /// [`StoreError`], as for every call of the store.
+    pub async fn prove_session(&self, id: Uuid, now: OffsetDateTime) -> Result<(), StoreError> {
+        self.within(async {
+            sqlx::query!("UPDATE console_sessions SET proof_time = $2 WHERE id = $1", id, now)
+                .execute(self.single()?)
+                .await?;
+            Ok(())
+        })
+        .await
+    }
+
     /// Ends a session; nothing happens if there is none.
     ///
     /// # Errors

@@ -242,3 +242,48 @@ async fn whoever_makes_up_cookies_or_secrets_is_slowed() {
     // Whoever has a session is not: its page comes without a delay of its own network's failures.
     assert_eq!(person.get("/tokens").await.status, 200);
 }
+
+#[tokio::test]
+async fn a_root_session_shows_its_secret_again_before_acts_after_15_minutes() {
+    let replica = Replica::start().await;
+    let mut root = replica.root();
+    let person = Person::root(&replica).await;
+    let admin = created_with(&mut root, "acme", &["tokend:read", "tokend:write"]).await.secret;
+    let admin = Person::of(replica.console, &admin).await;
+    let other_root = created_with(&mut root, "acme", &["tokend:root"]).await.secret;
+    let target = created_with(&mut root, "acme", &[]).await.token.unwrap().id;
+    let revoke = format!("/tokens/{target}/revoke");
+    let nonce = person.new_form().await;
+    let stale = "UPDATE console_sessions SET proof_time = now() - interval '15 minutes'";
+    let database = &replica.installation.database;
+    assert_eq!(database.execute(stale).await, 2);
+
+    assert!(person.get(&format!("/tokens/new?form={nonce}")).await.body.contains("name=\"proof\""));
+    let stranger = crate::support::client::forged(unknown_id());
+    for (proof, said) in [
+        ("", "more than 15 minutes ago"),
+        ("x", "not the text of a secret"),
+        (&stranger, "No token has this secret"),
+        (&other_root, "secret of another token"),
+    ] {
+        let reply = person.generate(&nonce, "desk", &[("expiration", "7d"), ("proof", proof)]).await;
+        assert_eq!(reply.status, 403);
+        assert!(reply.body.contains("id=\"proof-problem\"") && reply.body.contains(said), "{}", reply.body);
+        assert!(reply.body.contains("value=\"desk\""), "what was typed stays");
+        assert!(proof.len() < 2 || !reply.body.contains(proof));
+        let reply = person.post(&revoke, &[("confirmation", "revoke"), ("proof", proof)]).await;
+        assert_eq!(reply.status, 403);
+        assert!(reply.body.contains("id=\"proof-problem\""), "{}", reply.body);
+    }
+    let tokens = super::tokens_of(&replica, "ada").await;
+    assert!(tokens.iter().all(|token| token.name != "desk" && token.revoke_time.is_none()));
+    // Reading needs no proof, nor does a token that cannot do everything.
+    assert_eq!(person.get("/tokens").await.status, 200);
+    let form = admin.new_form().await;
+    assert_eq!(admin.generate(&form, "phone", &[("expiration", "7d")]).await.status, 303);
+
+    let proof = [("expiration", "7d"), ("proof", &*replica.installation.root_secret)];
+    assert_eq!(person.generate(&nonce, "desk", &proof).await.status, 303);
+    // It counts for the next 15 minutes.
+    assert_eq!(person.post(&revoke, &[("confirmation", "revoke")]).await.status, 200);
+}

@@ -17,6 +17,7 @@ mod moments;
 mod new;
 mod new_form;
 mod pages;
+mod proof;
 mod revoke;
 mod sign_in;
 mod site;

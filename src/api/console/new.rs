@@ -17,6 +17,7 @@ use super::interface::{Asked, Console, go_to};
 use super::moments::Moment;
 use super::new_form::{NewForm, PRESETS};
 use super::pages::New;
+use super::proof;
 use super::visit::Visit;
 use crate::admission::fair_limiter::Refused;
 use crate::clock;
@@ -65,12 +66,16 @@ fn with_nonce(asked: &Asked) -> Result<String, Failure> {
 }
 
 async fn generate(console: &Console, asked: &Asked) -> Result<Response, Failure> {
-    let visit = console.visit(asked).await?;
+    let mut visit = console.visit(asked).await?;
     let fields = asked.form();
     visit.check_form(&fields)?;
     visit.caller().require(Permission::Write)?;
     let form = NewForm::posted(&fields);
     let nonce = form.nonce().ok_or_else(foreign_form)?;
+    if let Some(problem) = proof::missing(console, asked, &mut visit, &fields).await? {
+        let page = page(&visit, form, Problems::one("proof", problem), None);
+        return console.page(&visit, StatusCode::FORBIDDEN, &page);
+    }
     let request = match form.request(visit.key.request_id(&nonce)) {
         Ok(request) => request,
         Err(problems) => {
@@ -146,6 +151,7 @@ fn page(visit: &Visit, form: NewForm, problems: Problems, outcome: Option<(Strin
         outcome,
         organizations: caller.reach() == Reach::Any,
         expirations: PRESETS.into_iter().map(|(value, words, days)| (value, words, end(days))).collect(),
+        proof: visit.needs_proof(),
         privileges: privileges.map(|(scope, words)| (scope.word(), words)).collect(),
     }
 }

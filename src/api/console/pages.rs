@@ -115,6 +115,8 @@ pub(super) struct New {
     pub(super) organizations: bool,
     pub(super) expirations: Vec<(&'static str, &'static str, Moment)>,
     pub(super) privileges: Vec<(&'static str, &'static str)>,
+    /// Whether the secret is asked for once more.
+    pub(super) proof: bool,
 }
 
 /// A new token, with its secret.
@@ -150,6 +152,8 @@ pub(super) struct Revoke {
     pub(super) problems: Problems,
     /// Why it was not revoked.
     pub(super) outcome: Option<String>,
+    /// Whether the secret is asked for once more.
+    pub(super) proof: bool,
 }
 
 /// What a revocation did.

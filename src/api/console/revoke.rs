@@ -12,6 +12,7 @@ use super::form::{Fields, Problems};
 use super::interface::{Asked, Console};
 use super::moments::{machine, to_the_millisecond};
 use super::pages::{Revoke, Revoked, TokenView};
+use super::proof;
 use super::visit::Visit;
 use crate::domain::root::LastRoot;
 use crate::domain::{Permission, Reach, RevokeReason};
@@ -65,11 +66,12 @@ async fn question(
         only_this: !fields.get("only_this").is_empty(),
         problems,
         outcome: None,
+        proof: visit.needs_proof(),
     })
 }
 
 async fn revoke(console: &Console, asked: &Asked, id: &str) -> Result<Response, Failure> {
-    let visit = console.visit(asked).await?;
+    let mut visit = console.visit(asked).await?;
     let fields = asked.form();
     visit.check_form(&fields)?;
     visit.caller().require(Permission::Write)?;
@@ -84,6 +86,10 @@ async fn revoke(console: &Console, asked: &Asked, id: &str) -> Result<Response, 
         let page = question(console, &visit, id, &fields, problems).await?;
         return console.page(&visit, StatusCode::BAD_REQUEST, &page);
     };
+    if let Some(problem) = proof::missing(console, asked, &mut visit, &fields).await? {
+        let page = question(console, &visit, id, &fields, Problems::one("proof", problem)).await?;
+        return console.page(&visit, StatusCode::FORBIDDEN, &page);
+    }
     let extent = if fields.get("only_this").is_empty() { Extent::Family } else { Extent::OnlyThis };
     let request = RevokeToken { id, right: Right::Permission, extent, reason, last_root: LastRoot::Refuse };
     let forgetting = console.integrations.context.engine.invalidate_token(id);

@@ -15,7 +15,8 @@ use super::pages::{Frame, Who};
 use crate::admission::fair_limiter::Permit;
 use crate::api::http::identity::Identity;
 use crate::auth::sessions::Recognised;
-use crate::domain::Caller;
+use crate::domain::session::Session;
+use crate::domain::{Caller, Permission};
 use crate::metrics::Integration;
 use crate::secret::SessionKey;
 use crate::verify::{ClientKey, Credential};
@@ -24,6 +25,7 @@ use crate::verify::{ClientKey, Credential};
 pub(super) struct Visit {
     pub(super) key: SessionKey,
     pub(super) now: OffsetDateTime,
+    pub(super) session: Session,
     credential: Credential,
     who: Who,
     _permit: Permit<ClientKey>,
@@ -36,6 +38,12 @@ impl Visit {
 
     pub(super) fn share(&self) -> ClientKey {
         ClientKey::from(self.caller())
+    }
+
+    /// Returns whether an act needs the secret once more: the token can do everything, and its secret was proven
+    /// more than 15 minutes ago.
+    pub(super) fn needs_proof(&self) -> bool {
+        self.caller().require(Permission::Root).is_ok() && !self.session.is_proven(self.now)
     }
 
     /// Returns the part that is the same on all pages.
@@ -82,7 +90,7 @@ impl Console {
             return Err(gate::wanted(self, asked, Why::NoSession));
         };
         let address = self.address(asked);
-        let Recognised { credential, now, .. } = match self.sessions.recognise(&key, address).await {
+        let Recognised { session, credential, now } = match self.sessions.recognise(&key, address).await {
             Ok(recognised) => recognised,
             Err(error) => return Err(gate::unrecognised(self, asked, error).await),
         };
@@ -90,7 +98,7 @@ impl Console {
         let permit = self.integrations.context.call_permits.take(ClientKey::from(credential.caller()))?;
         let who = credential.record().and_then(Identity::of);
         let who = who.map(|Identity(token)| Who::new(&token.name, &token.user_id)).unwrap_or_default();
-        Ok(Visit { key, now, credential, who, _permit: permit })
+        Ok(Visit { key, now, session, credential, who, _permit: permit })
     }
 
     /// Answers a visit with a page.

@@ -1,0 +1,49 @@
+//! The secret once more, before an act of somebody who can do everything and signed in a while ago: a browser that is
+//! left open must not be enough. Called by the pages that change something.
+
+use super::failure::{Failure, credential};
+use super::form::Fields;
+use super::gate::unrecognised;
+use super::interface::{Asked, Console};
+use super::visit::Visit;
+use crate::admission::fair_limiter::Refused;
+use crate::domain::CredentialError;
+use crate::verify::AuthenticateError;
+
+/// Returns what is wrong with the proof in a form; `None` if it is given, or not needed.
+pub(super) async fn missing(
+    console: &Console,
+    asked: &Asked,
+    visit: &mut Visit,
+    fields: &Fields<'_>,
+) -> Result<Option<String>, Failure> {
+    if !visit.needs_proof() {
+        return Ok(None);
+    }
+    let secret = fields.get("proof").trim();
+    if secret.is_empty() {
+        let text = "You signed in more than 15 minutes ago. Paste the secret once more.";
+        return Ok(Some(text.to_owned()));
+    }
+    let context = &console.integrations.context;
+    match context.engine.authenticate(secret, console.address(asked)).await {
+        Ok(proven) if proven.caller().principal == visit.caller().principal => {
+            if let Err(error) = console.sessions.prove(&visit.session, visit.now).await {
+                return Err(unrecognised(console, asked, error).await);
+            }
+            visit.session.proof_time = visit.now;
+            Ok(None)
+        }
+        Ok(_) => {
+            Ok(Some("This is the secret of another token than the one you are signed in with.".to_owned()))
+        }
+        Err(AuthenticateError::Unknown(error)) => Err(error.into()),
+        Err(AuthenticateError::Credential(error)) => {
+            context.metrics.work.authentication_failed();
+            if error == CredentialError::Invalid && !context.callers.hold(console.throttled(asked)).await {
+                return Err(Refused::Full.into());
+            }
+            Ok(Some(credential(error).text))
+        }
+    }
+}
