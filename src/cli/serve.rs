@@ -126,7 +126,7 @@ async fn bind(address: SocketAddr) -> Result<TcpListener, CommandError> {
         Ok(listener) => Ok(listener),
         Err(source) if address.ip() == Ipv6Addr::UNSPECIFIED && lacks_ipv6(&source) => {
             let instead = SocketAddr::from((Ipv4Addr::UNSPECIFIED, address.port()));
-            tracing::warn!("this system has no IPv6: listening on {instead} instead of {address}");
+            tracing::warn!("this system has no IPv6: {instead} replaces {address}");
             Box::pin(bind(instead)).await
         }
         Err(source) if source.kind() == io::ErrorKind::AddrInUse => Err(CommandError::AddressInUse(address)),

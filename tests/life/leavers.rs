@@ -137,7 +137,7 @@ async fn a_concurrent_rotation_does_not_survive() {
     held.execute("SELECT id FROM tokens WHERE user_id = 'ada' FOR SHARE").await.unwrap();
     let (mut first, mut second) = (root.clone(), root.clone());
     let rotating = tokio::spawn(async move { first.rotate_token(rotation(&id)).await });
-    waits(database, "transactionid", "SELECT id, organization_id").await;
+    waits(database, "transactionid", "SELECT CASE WHEN t.id").await;
     let leaving = tokio::spawn(async move { left(&mut second, "ada").await });
     waits(database, "advisory", "SELECT pg_advisory_xact_lock(").await;
 

@@ -85,7 +85,7 @@ fn an_upgrade_of_a_private_postgres_succeeds_after_being_killed_anywhere() {
 
     let mut upgrade = start(&test_dir, &old, &["data", "upgrade"]);
     assert!(upgrade.end().success(), "{}", upgrade.stderr());
-    assert!(upgrade.stdout().contains("those of Postgres 15 now"), "{}", upgrade.stdout());
+    assert!(upgrade.stdout().contains("now belongs to Postgres 15"), "{}", upgrade.stdout());
     assert_eq!(fs::read_to_string(test_dir.data_dir().join("postgres/PG_VERSION")).unwrap(), "15\n");
     let kept = test_dir.data_dir().join("postgres-14");
     // If the upgrade is killed between its last two steps, the replaced data are where the new ones
