@@ -23,7 +23,13 @@ pub(super) struct WatchFlags {
     organization: String,
 
     /// Continue after the position that an earlier watch printed when it ended
-    #[arg(long, value_name = "POSITION", default_value = "", hide_default_value = true)]
+    #[arg(
+        allow_hyphen_values = true,
+        long,
+        value_name = "POSITION",
+        default_value = "",
+        hide_default_value = true
+    )]
     after: String,
 
     /// Print one JSON object on each line: each change, and after each group of changes that belong together

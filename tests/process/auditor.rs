@@ -64,11 +64,16 @@ fn a_killed_watch_has_printed_its_position() {
     let mut again = test_dir.start(&["watch", "--json", "--after", position], &caller);
     // Everything after the position, and nothing before it.
     let (before, _) = printed.split_once(last_position).unwrap();
-    let rest: Vec<_> = ids.iter().filter(|id| !before.contains(&***id)).collect();
-    let first = ids.iter().find(|id| before.contains(&***id)).unwrap();
+    // It began after some of them were made.
+    let printed_last = ids.iter().rposition(|id| before.contains(&**id)).unwrap();
+    let (first, rest) = (&ids[printed_last], &ids[printed_last + 1..]);
     let newest = rpc::create(&address, &root, "grace").unwrap().token.unwrap().id;
     assert!(eventually(|| again.stdout().contains(&newest)), "{}", again.stderr());
-    assert!(rest.iter().all(|id| again.stdout().contains(&***id)) && !again.stdout().contains(first));
+    let shown = again.stdout();
+    assert!(
+        rest.iter().all(|id| shown.contains(&**id)) && !shown.contains(&**first),
+        "{ids:?}, then {shown}"
+    );
     again.kill();
 }
 
@@ -108,5 +113,18 @@ fn the_audit_log_is_listed_and_its_seals_are_checked() {
     }
     let left = run(&["audit", "list", "--token", &id, "--json"], &caller, "");
     assert!(printed(left).contains("\"kind\":\"TOKEN_EVENT_KIND_CREATED\""));
+    assert!(server.stop().success());
+}
+
+#[test]
+fn a_position_may_begin_with_a_hyphen() {
+    let test_dir = TestDir::new();
+    let mut server = test_dir.serve();
+    let (address, root) = (server.ready(), test_dir.root_secret());
+    let caller = [("TOKEND_ADDRESS", &*address), ("TOKEND_SECRET", &*root)];
+    let mut watch = test_dir.start(&["watch", "--after", "-S"], &caller);
+    assert!(!watch.end().success());
+    assert!(watch.stderr().contains("after"), "{}", watch.stderr());
+    assert!(!watch.stderr().contains("unexpected argument"), "{}", watch.stderr());
     assert!(server.stop().success());
 }
