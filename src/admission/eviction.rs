@@ -112,7 +112,7 @@ mod tests {
         let evicted = || connections.iter().map(|one| one.is_evicted()).collect::<Vec<_>>();
         assert!(all.make_room(&taken, address(3), 20));
         assert_eq!(evicted(), [false, false, true, false, false]);
-        // Whoever takes as much as the others, or asks for more than one of them takes, evicts nobody.
+        // An address that takes as much as the others, or asks for more than one of them takes, evicts nobody.
         assert!(!all.make_room(&taken, address(2), 20));
         assert!(!all.make_room(&taken, address(3), 201));
         assert!(!all.make_room(&taken, address(1), 280));

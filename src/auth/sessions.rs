@@ -16,7 +16,7 @@ use crate::secret::SessionKey;
 use crate::store::{Store, StoreError};
 use crate::verify::{AuthenticateError, ClientKey, Credential, Engine, Unknown};
 
-/// How many sessions are looked up at once: whoever makes up cookies leaves Postgres to others.
+/// How many sessions are looked up at once: a client that makes up cookies leaves Postgres to others.
 const LOOKUPS: usize = 4;
 
 /// Why a request belongs to no session.

@@ -1,5 +1,5 @@
-//! A person's session in the console, and when it is over. Read and written by the store; judged by whoever
-//! authenticates. Knows no cookies and no clock.
+//! A person's session in the console, and when it is over. Read and written by the store; judged by
+//! authentication. Knows no cookies and no clock.
 
 use time::{Duration, OffsetDateTime};
 use uuid::Uuid;

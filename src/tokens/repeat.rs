@@ -1,5 +1,5 @@
 //! The answer to an earlier creation once more, by its request id alone, and the end of that. Called by the
-//! console, which derives the ids of its requests from a person's session: whoever has the id has made the request.
+//! console, which derives the ids of its requests from a person's session: only that session has the id.
 
 use super::mint::Created;
 use super::{ActionError, Actions, create};

@@ -122,7 +122,7 @@ async fn a_session_ends_when_it_is_idle_or_old_or_signed_out() {
 }
 
 #[tokio::test]
-async fn whoever_revokes_the_token_ends_its_sessions_on_every_replica() {
+async fn revoking_the_token_ends_its_sessions_on_every_replica() {
     let installation = Installation::new().await;
     let (one, two) =
         (installation.serve(installation.config()).await, installation.serve(installation.config()).await);
@@ -220,7 +220,7 @@ async fn a_token_has_a_hundred_sessions_and_the_least_used_ones_end() {
 }
 
 #[tokio::test]
-async fn whoever_makes_up_cookies_or_secrets_is_slowed() {
+async fn guesses_at_cookies_and_secrets_are_slowed() {
     let replica = Replica::start().await;
     let person = Person::root(&replica).await;
     let name = person.cookie.split_once('=').unwrap().0.to_owned();
@@ -239,7 +239,7 @@ async fn whoever_makes_up_cookies_or_secrets_is_slowed() {
     }
     // Ten at once, then 20, 40, 80, 160, 320 and 640 ms; one is forgotten every two seconds.
     assert!(began.elapsed() > std::time::Duration::from_millis(300), "{:?}", began.elapsed());
-    // Whoever has a session is not: its page comes without a delay of its own network's failures.
+    // A client with a session is not: its page comes without a delay of its own network's failures.
     assert_eq!(person.get("/tokens").await.status, 200);
 }
 

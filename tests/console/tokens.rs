@@ -318,7 +318,7 @@ async fn nobody_does_in_the_console_what_their_token_may_not() {
         "acme"
     );
 
-    // Whoever may only write cannot list.
+    // A caller that may only write cannot list.
     let writer = created_with(&mut root, "acme", &["tokend:write"]).await.secret;
     let signed_in = super::sign_in(replica.console, &writer).await;
     let cookie = super::cookie(&signed_in);

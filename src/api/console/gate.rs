@@ -57,7 +57,7 @@ pub(super) fn wanted(console: &Console, asked: &Asked, why: Why) -> Failure {
 pub(super) async fn unrecognised(console: &Console, asked: &Asked, error: SessionError) -> Failure {
     match error {
         SessionError::Unknown => {
-            // Whoever makes up cookies is slowed like whoever makes up secrets.
+            // Guesses at cookies are slowed like guesses at secrets.
             if !console.integrations.context.callers.hold(console.throttled(asked)).await {
                 return crate::admission::fair_limiter::Refused::Full.into();
             }

@@ -26,7 +26,7 @@ const FEATURES: &str = "accelerometer=(), autoplay=(), bluetooth=(), camera=(), 
 pub(super) fn refusal<B>(site: &Site, request: &Request<B>) -> Option<Response> {
     let Some(authority) = site.named(request.headers(), request.uri()) else {
         let text = format!(
-            "This console does not answer by this name. It is at {}\nWhoever runs it sets --console-origin for another name.\n",
+            "This console does not answer by this name. It is at {}\nIts operator sets --console-origin for another name.\n",
             site.link()
         );
         return Some(plain(StatusCode::MISDIRECTED_REQUEST, text));

@@ -59,7 +59,7 @@ impl NewForm {
     }
 
     /// Reads what an address fills in. It neither ticks a reserved scope nor chooses that the token never expires:
-    /// whoever writes a link must not decide that.
+    /// the author of a link must not decide that.
     pub(super) fn prefilled(fields: &Fields<'_>) -> Self {
         let several = |name| fields.all(name).collect::<Vec<_>>().join("\n");
         let mut form = Self::posted(fields);

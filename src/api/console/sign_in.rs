@@ -19,7 +19,7 @@ pub(super) async fn form(State(console): State<Arc<Console>>, asked: Asked) -> R
     sign_in_form(&console, &asked, None, None, HOME)
 }
 
-/// Opens a session for whoever has the secret of a token that may read or write.
+/// Opens a session for a person who has the secret of a token that may read or write.
 pub(super) async fn submit(State(console): State<Arc<Console>>, asked: Asked) -> Response {
     console.answer(&asked, Box::pin(open(&console, &asked))).await
 }
