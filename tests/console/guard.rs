@@ -2,9 +2,9 @@
 
 use tokend::api::grpc::Origin;
 
-use super::{OWN, Person, cookie, hidden, post_form, sign_in, tokens_of};
+use super::{OWN, Person, cookie, hidden, sign_in, tokens_of};
 use crate::support::client::created_with;
-use crate::support::http::{send, send_by_name};
+use crate::support::http::{post, send, send_by_name};
 use crate::support::replica::{Installation, Replica};
 
 const FORM: (&str, &str) = ("content-type", "application/x-www-form-urlencoded");
@@ -176,7 +176,7 @@ async fn a_form_of_another_site_changes_nothing() {
     for path in ["/sign-in", "/sign-out", "/tokens/new", &done, &revoke] {
         for headers in foreign {
             let all = [headers, &[("cookie", &*person.cookie)]].concat();
-            let reply = post_form(replica.console, path, &all, &fields).await;
+            let reply = post(replica.console, path, &all, &fields).await;
             assert_eq!((reply.status, reply.header("set-cookie")), (403, None), "{path} {headers:?}");
         }
     }
@@ -186,8 +186,7 @@ async fn a_form_of_another_site_changes_nothing() {
     assert_eq!(replica.installation.database.count(sessions).await, 1);
     // Browsers without Sec-Fetch-Site are known by the exact origin.
     let reply =
-        post_form(replica.console, "/tokens/new", &[("origin", &own), ("cookie", &person.cookie)], &fields)
-            .await;
+        post(replica.console, "/tokens/new", &[("origin", &own), ("cookie", &person.cookie)], &fields).await;
     assert_eq!(reply.status, 303, "{}", reply.body);
     let text = [("content-type", "text/plain"), OWN, ("cookie", &*person.cookie)];
     assert_eq!(send(replica.console, "POST", "/sign-out", &text, "form_token=x").await.status, 415);
@@ -213,7 +212,7 @@ async fn a_form_without_the_token_of_its_own_session_changes_nothing() {
             ];
             fields.extend(form_token.map(|token| ("form_token", token)));
             let headers = [OWN, ("cookie", &*person.cookie)];
-            let reply = post_form(replica.console, path, &headers, &fields).await;
+            let reply = post(replica.console, path, &headers, &fields).await;
             assert_eq!(reply.status, 400, "{path} {form_token:?}: {}", reply.body);
             assert!(reply.body.contains("This form is out of date"));
         }

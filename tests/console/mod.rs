@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 
 use tokend::api::proto::Token;
 
-use crate::support::http::{Reply, send};
+use crate::support::http::{Reply, post, send};
 use crate::support::replica::Replica;
 
 /// What browsers say of a form that a page of the console has sent.
@@ -23,22 +23,9 @@ struct Person {
     form_token: String,
 }
 
-/// Posts a form to this path of a console.
-async fn post_form(
-    address: SocketAddr,
-    path: &str,
-    headers: &[(&str, &str)],
-    fields: &[(&str, &str)],
-) -> Reply {
-    let form = form_urlencoded::Serializer::new(String::new()).extend_pairs(fields).finish();
-    let mut all = vec![("content-type", "application/x-www-form-urlencoded")];
-    all.extend_from_slice(headers);
-    send(address, "POST", path, &all, &form).await
-}
-
 /// Tries to sign in with this secret.
 async fn sign_in(address: SocketAddr, secret: &str) -> Reply {
-    post_form(address, "/sign-in", &[OWN], &[("secret", secret), ("next", "/tokens")]).await
+    post(address, "/sign-in", &[OWN], &[("secret", secret), ("next", "/tokens")]).await
 }
 
 /// Returns the name and value of the cookie that a reply sets.
@@ -81,7 +68,7 @@ impl Person {
 
     async fn post(&self, path: &str, fields: &[(&str, &str)]) -> Reply {
         let fields = [&[("form_token", &*self.form_token)], fields].concat();
-        post_form(self.address, path, &[OWN, ("cookie", &self.cookie)], &fields).await
+        post(self.address, path, &[OWN, ("cookie", &self.cookie)], &fields).await
     }
 
     /// Opens a new form, and returns its nonce.

@@ -4,11 +4,11 @@ use secrecy::ExposeSecret as _;
 use tokend::domain::{Network, Networks};
 use tokend::secret::SessionKey;
 
-use super::{OWN, Person, post_form, sign_in};
+use super::{OWN, Person, sign_in};
 use crate::support::client::{created, created_with, ordinary, revoked, texts, unknown_id};
 use crate::support::database::Database;
 use crate::support::eventually;
-use crate::support::http::send;
+use crate::support::http::{post, send};
 use crate::support::replica::{Installation, Replica};
 use tokend::api::proto::{CreateTokenRequest, DisableTokenRequest, EnableTokenRequest};
 
@@ -185,7 +185,7 @@ async fn a_token_that_is_bound_to_networks_signs_in_from_there_alone() {
     let from = async |address: Option<&str>| {
         let forwarded = address.map(|address| ("x-forwarded-for", address));
         let headers: Vec<_> = [OWN].into_iter().chain(forwarded).collect();
-        post_form(replica.console, "/sign-in", &headers, &[("secret", &secret)]).await
+        post(replica.console, "/sign-in", &headers, &[("secret", &secret)]).await
     };
 
     for elsewhere in [None, Some("198.51.100.1"), Some("192.0.2.7, 198.51.100.1"), Some("unknown")] {
