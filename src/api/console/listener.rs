@@ -8,10 +8,11 @@ use axum::extract::{Request, State};
 use axum::http::Method;
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::Response;
-use axum::routing::{get, post};
+use axum::routing::get;
 
 use super::interface::{Console, go_to};
-use super::{assets, created, gate, guard, list, missing, new, revoke, sign_in, token};
+use super::session::gate;
+use super::{assets, guard, missing, session, tokens};
 use crate::admission::request_memory::RequestLimiter;
 use crate::api::http::connections::{self, Listener};
 use crate::transport::listener::Incoming;
@@ -31,14 +32,8 @@ fn takes_body(method: &Method, _: &str) -> bool {
 fn routes(console: Arc<Console>) -> Router {
     Router::new()
         .route("/", get(async || go_to(gate::HOME)))
-        .route("/sign-in", get(sign_in::form).post(sign_in::submit))
-        .route("/sign-out", post(sign_in::sign_out))
-        .route("/tokens", get(list::show))
-        .route("/tokens/new", get(new::show).post(new::submit))
-        .route("/tokens/created/{nonce}", get(created::show))
-        .route("/tokens/created/{nonce}/done", post(created::done))
-        .route("/tokens/{id}", get(token::show))
-        .route("/tokens/{id}/revoke", get(revoke::show).post(revoke::submit))
+        .merge(session::routes())
+        .merge(tokens::routes())
         .route("/assets/{name}", get(assets::serve))
         .fallback(missing::page)
         .layer(from_fn_with_state(Arc::clone(&console), guarded))

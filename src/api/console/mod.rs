@@ -3,26 +3,17 @@
 //! rendered here, work without script, and keep nothing. Knows no SQL.
 
 mod assets;
-mod created;
 mod failure;
 mod form;
-mod gate;
 mod guard;
 mod interface;
-mod list;
-mod list_query;
 pub mod listener;
 mod missing;
 mod moments;
-mod new;
-mod new_form;
 mod pages;
-mod proof;
-mod revoke;
-mod sign_in;
+mod session;
 mod site;
-mod token;
-mod visit;
+mod tokens;
 
 pub use interface::Console;
 pub use site::Site;

@@ -9,9 +9,10 @@ use axum::response::Response;
 use secrecy::ExposeSecret as _;
 use tracing::{Span, field};
 
-use super::failure::Failure;
-use super::interface::{Asked, Console, go_to};
-use super::pages::{Created, TokenView};
+use super::pages::Created;
+use super::view::TokenView;
+use crate::api::console::failure::Failure;
+use crate::api::console::interface::{Asked, Console, go_to};
 use crate::domain::Reach;
 use crate::secret::{FormNonce, TokenId};
 use crate::tokens::ActionError;

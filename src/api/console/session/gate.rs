@@ -5,19 +5,20 @@ use axum::http::header::WWW_AUTHENTICATE;
 use axum::http::{HeaderValue, Method, StatusCode};
 use axum::response::Response;
 
-use super::failure::{Failure, credential};
-use super::interface::{Asked, Console, with_cookie};
-use super::pages::{Again, Frame, SignIn};
+use super::pages::{Again, SignIn};
+use crate::api::console::failure::{Failure, credential};
+use crate::api::console::interface::{Asked, Console, with_cookie};
+use crate::api::console::pages::Frame;
 use crate::auth::sessions::SessionError;
 use crate::domain::CredentialError;
 use crate::verify::AuthenticateError;
 
 /// Where a person goes after signing in, unless another page was asked for.
-pub(super) const HOME: &str = "/tokens";
+pub(in crate::api::console) const HOME: &str = "/tokens";
 
 /// Why somebody has to sign in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Why {
+pub(in crate::api::console) enum Why {
     NoSession,
     Over,
     Credential(CredentialError),
@@ -25,7 +26,7 @@ pub(super) enum Why {
 
 /// Asks for a sign-in. A link on another site comes without the cookie: the page is then loaded once more, from
 /// here.
-pub(super) fn wanted(console: &Console, asked: &Asked, why: Why) -> Failure {
+pub(in crate::api::console) fn wanted(console: &Console, asked: &Asked, why: Why) -> Failure {
     let error = AuthenticateError::from(match why {
         Why::Credential(error) => error,
         Why::NoSession | Why::Over => CredentialError::Missing,
@@ -54,7 +55,11 @@ pub(super) fn wanted(console: &Console, asked: &Asked, why: Why) -> Failure {
 }
 
 /// Asks for a sign-in because the session is not recognised, if that is certain.
-pub(super) async fn unrecognised(console: &Console, asked: &Asked, error: SessionError) -> Failure {
+pub(in crate::api::console) async fn unrecognised(
+    console: &Console,
+    asked: &Asked,
+    error: SessionError,
+) -> Failure {
     match error {
         SessionError::Unknown => {
             // Guesses at cookies are slowed like guesses at secrets.
@@ -71,7 +76,7 @@ pub(super) async fn unrecognised(console: &Console, asked: &Asked, error: Sessio
 }
 
 /// Returns the page with the form to sign in.
-pub(super) fn sign_in_form(
+pub(in crate::api::console) fn sign_in_form(
     console: &Console,
     asked: &Asked,
     notice: Option<&'static str>,
@@ -86,7 +91,7 @@ pub(super) fn sign_in_form(
 }
 
 /// Returns a path of the console's own pages, else the first page: nobody is led elsewhere by signing in.
-pub(super) fn safe(next: &str) -> &str {
+pub(in crate::api::console) fn safe(next: &str) -> &str {
     let own = next == HOME || next.starts_with("/tokens/") || next.starts_with("/tokens?");
     let plain = next.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'\\');
     if own && plain && !next.contains("//") { next } else { HOME }

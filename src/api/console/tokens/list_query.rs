@@ -5,7 +5,7 @@ use form_urlencoded::Serializer;
 use time::format_description::well_known::Iso8601;
 use time::{Date, OffsetDateTime, Time};
 
-use super::form::{Fields, Problems};
+use crate::api::console::form::{Fields, Problems};
 use crate::domain::page::{Listing, NamePart, Order};
 use crate::domain::{FieldError, OrganizationId, TokenState, UserId};
 

@@ -4,8 +4,8 @@
 use time::format_description::well_known::Iso8601;
 use time::{Duration, OffsetDateTime, Time};
 
-use super::form::{Fields, Problems};
 use super::list_query::start_of_day;
+use crate::api::console::form::{Fields, Problems};
 use crate::domain::networks::MAX_NETWORKS;
 use crate::domain::scope::MAX_SCOPES;
 use crate::domain::{

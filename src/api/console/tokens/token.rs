@@ -6,9 +6,10 @@ use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::Response;
 
-use super::failure::Failure;
-use super::interface::{Asked, Console};
-use super::pages::{One, TokenView};
+use super::pages::One;
+use super::view::TokenView;
+use crate::api::console::failure::Failure;
+use crate::api::console::interface::{Asked, Console};
 use crate::domain::{Permission, Reach};
 use crate::secret::TokenId;
 use crate::tokens::ActionError;

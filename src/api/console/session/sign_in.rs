@@ -7,25 +7,25 @@ use axum::response::Response;
 use secrecy::ExposeSecret as _;
 use tracing::{Span, field};
 
-use super::failure::{Failure, credential, foreign_form};
 use super::gate::{HOME, Why, safe, sign_in_form, unrecognised, wanted};
-use super::interface::{Asked, Console, go_to, with_cookie};
 use crate::admission::fair_limiter::Refused;
+use crate::api::console::failure::{Failure, credential, foreign_form};
+use crate::api::console::interface::{Asked, Console, go_to, with_cookie};
 use crate::domain::{AccessError, CredentialError, Permission, ReservedScope};
 use crate::verify::AuthenticateError;
 
 /// Shows the form.
-pub(super) async fn form(State(console): State<Arc<Console>>, asked: Asked) -> Response {
+pub(in crate::api::console) async fn form(State(console): State<Arc<Console>>, asked: Asked) -> Response {
     sign_in_form(&console, &asked, None, None, HOME)
 }
 
 /// Opens a session for a person who has the secret of a token that may read or write.
-pub(super) async fn submit(State(console): State<Arc<Console>>, asked: Asked) -> Response {
+pub(in crate::api::console) async fn submit(State(console): State<Arc<Console>>, asked: Asked) -> Response {
     console.answer(&asked, Box::pin(open(&console, &asked))).await
 }
 
 /// Ends the session.
-pub(super) async fn sign_out(State(console): State<Arc<Console>>, asked: Asked) -> Response {
+pub(in crate::api::console) async fn sign_out(State(console): State<Arc<Console>>, asked: Asked) -> Response {
     console.answer(&asked, Box::pin(close(&console, &asked))).await
 }
 

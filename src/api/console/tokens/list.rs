@@ -7,11 +7,12 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
 
-use super::failure::{Failure, of_action, unrendered};
-use super::form::Problems;
-use super::interface::{Asked, Console, html};
 use super::list_query::ListQuery;
-use super::pages::{List, TokenView};
+use super::pages::List;
+use super::view::TokenView;
+use crate::api::console::failure::{Failure, of_action, unrendered};
+use crate::api::console::form::Problems;
+use crate::api::console::interface::{Asked, Console, html};
 use crate::domain::{Permission, Reach};
 use crate::tokens::ActionError;
 use crate::tokens::list::ListTokens;

@@ -7,12 +7,12 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use time::OffsetDateTime;
 
-use super::failure::{self, Failure};
-use super::form::Fields;
 use super::gate::{self, Why};
-use super::interface::{Asked, Console, html};
-use super::pages::{Frame, Who};
 use crate::admission::fair_limiter::Permit;
+use crate::api::console::failure::{self, Failure};
+use crate::api::console::form::Fields;
+use crate::api::console::interface::{Asked, Console, html};
+use crate::api::console::pages::{Frame, Who};
 use crate::api::http::identity::Identity;
 use crate::auth::sessions::Recognised;
 use crate::domain::session::Session;
@@ -22,32 +22,32 @@ use crate::secret::SessionKey;
 use crate::verify::{ClientKey, Credential};
 
 /// A request that belongs to a session.
-pub(super) struct Visit {
-    pub(super) key: SessionKey,
-    pub(super) now: OffsetDateTime,
-    pub(super) session: Session,
+pub(in crate::api::console) struct Visit {
+    pub(in crate::api::console) key: SessionKey,
+    pub(in crate::api::console) now: OffsetDateTime,
+    pub(in crate::api::console) session: Session,
     credential: Credential,
     who: Who,
     _permit: Permit<ClientKey>,
 }
 
 impl Visit {
-    pub(super) fn caller(&self) -> &Caller {
+    pub(in crate::api::console) fn caller(&self) -> &Caller {
         self.credential.caller()
     }
 
-    pub(super) fn share(&self) -> ClientKey {
+    pub(in crate::api::console) fn share(&self) -> ClientKey {
         ClientKey::from(self.caller())
     }
 
     /// Returns whether an act needs the secret once more: the token can do everything, and its secret was proven
     /// more than 15 minutes ago.
-    pub(super) fn needs_proof(&self) -> bool {
+    pub(in crate::api::console) fn needs_proof(&self) -> bool {
         self.caller().require(Permission::Root).is_ok() && !self.session.is_proven(self.now)
     }
 
     /// Returns the part that is the same on all pages.
-    pub(super) fn frame(&self) -> Frame {
+    pub(in crate::api::console) fn frame(&self) -> Frame {
         Frame::new(Some(self.who.clone()), self.key.form_token())
     }
 
@@ -55,14 +55,14 @@ impl Visit {
     ///
     /// # Errors
     /// It was made for another one, or by somebody else.
-    pub(super) fn check_form(&self, fields: &Fields<'_>) -> Result<(), Failure> {
+    pub(in crate::api::console) fn check_form(&self, fields: &Fields<'_>) -> Result<(), Failure> {
         if self.key.accepts(fields.get("form_token")) { Ok(()) } else { Err(failure::foreign_form()) }
     }
 }
 
 impl Console {
     /// Runs the work of a page as a call: in its span, within its deadline, counted, and logged when refused.
-    pub(super) async fn answer(
+    pub(in crate::api::console) async fn answer(
         &self,
         asked: &Asked,
         work: impl Future<Output = Result<Response, Failure>>,
@@ -85,7 +85,7 @@ impl Console {
     }
 
     /// Recognises the session of a request and authenticates its caller.
-    pub(super) async fn visit(&self, asked: &Asked) -> Result<Visit, Failure> {
+    pub(in crate::api::console) async fn visit(&self, asked: &Asked) -> Result<Visit, Failure> {
         let Some(key) = self.site.key(&asked.headers) else {
             return Err(gate::wanted(self, asked, Why::NoSession));
         };
@@ -102,7 +102,7 @@ impl Console {
     }
 
     /// Answers a visit with a page.
-    pub(super) fn page(
+    pub(in crate::api::console) fn page(
         &self,
         visit: &Visit,
         status: StatusCode,

@@ -1,17 +1,17 @@
 //! The secret once more, before an act of somebody who can do everything and signed in a while ago: a browser that is
 //! left open must not be enough. Called by the pages that change something.
 
-use super::failure::{Failure, credential};
-use super::form::Fields;
 use super::gate::unrecognised;
-use super::interface::{Asked, Console};
 use super::visit::Visit;
 use crate::admission::fair_limiter::Refused;
+use crate::api::console::failure::{Failure, credential};
+use crate::api::console::form::Fields;
+use crate::api::console::interface::{Asked, Console};
 use crate::domain::CredentialError;
 use crate::verify::AuthenticateError;
 
 /// Returns what is wrong with the proof in a form; `None` if it is given, or not needed.
-pub(super) async fn missing(
+pub(in crate::api::console) async fn missing(
     console: &Console,
     asked: &Asked,
     visit: &mut Visit,

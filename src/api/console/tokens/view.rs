@@ -1,0 +1,89 @@
+//! A token as pages show it. Called by the pages of tokens.
+
+use time::{Duration, OffsetDateTime};
+
+use crate::api::console::moments::Moment;
+use crate::api::console::pages::visible;
+use crate::domain::{Token, TokenState};
+use crate::secret::Prefix;
+
+/// How long before its expiration a token is said to expire soon, but not before the last quarter of its life.
+const SOON: Duration = Duration::days(7);
+
+/// How many characters of an id are shown as the beginning of its secret.
+const HINT: usize = 8;
+
+/// How many scopes of a token are listed.
+const SCOPES: usize = 3;
+
+/// A token as it is shown.
+pub(super) struct TokenView {
+    pub(super) id: String,
+    /// How its secret begins.
+    pub(super) hint: String,
+    pub(super) name: String,
+    pub(super) user: String,
+    pub(super) organization: String,
+    pub(super) scopes: Vec<String>,
+    pub(super) labels: Vec<(String, String)>,
+    pub(super) networks: Vec<String>,
+    /// Its state in a word, and the class that colours it.
+    pub(super) state: (&'static str, &'static str),
+    pub(super) is_revoked: bool,
+    pub(super) created: Moment,
+    pub(super) created_by: String,
+    pub(super) last_used: Option<Moment>,
+    pub(super) expires: Option<Moment>,
+    pub(super) revoked: Option<Moment>,
+    pub(super) reason: String,
+    pub(super) disabled: Option<Moment>,
+    pub(super) rotated_from: Option<String>,
+}
+
+impl TokenView {
+    pub(super) fn new(token: &Token, now: OffsetDateTime, prefix: &Prefix) -> Self {
+        let moment = |time: Option<OffsetDateTime>| time.map(|time| Moment::new(time, now));
+        let id = token.id.to_string();
+        let soon = token.expire_time.is_some_and(|end| {
+            let lifetime = end.unix_timestamp().saturating_sub(token.create_time.unix_timestamp());
+            end <= now.saturating_add(SOON.min(Duration::seconds(lifetime / 4)))
+        });
+        let state = match token.state(now) {
+            TokenState::Active if soon => ("Expires soon", "warn"),
+            TokenState::Active => ("Active", "good"),
+            TokenState::Disabled => ("Disabled", "warn"),
+            TokenState::Expired => ("Expired", "off"),
+            TokenState::Revoked => ("Revoked", "bad"),
+            _ => ("Unknown", "off"),
+        };
+        Self {
+            hint: format!("{}_{}…", prefix.as_str(), id.get(..HINT).unwrap_or(&id)),
+            id,
+            name: visible(token.name.as_str()),
+            user: visible(token.user_id.as_str()),
+            organization: visible(token.organization_id.as_str()),
+            scopes: token.scopes.iter().map(|scope| scope.as_str().to_owned()).collect(),
+            labels: token.labels.iter().map(|(key, value)| (visible(key), visible(value))).collect(),
+            networks: token.allowed_cidrs.iter().map(ToString::to_string).collect(),
+            state,
+            is_revoked: token.revoke_time.is_some(),
+            created: Moment::new(token.create_time, now),
+            created_by: visible(&token.created_by.to_string()),
+            last_used: moment(token.last_use_time),
+            expires: moment(token.expire_time),
+            revoked: moment(token.revoke_time),
+            reason: token.revoke_reason.as_ref().map_or_else(String::new, |reason| visible(reason.as_str())),
+            disabled: moment(token.disable_time),
+            rotated_from: token.rotated_from.map(|id| id.to_string()),
+        }
+    }
+
+    pub(super) fn first_scopes(&self) -> &[String] {
+        self.scopes.get(..SCOPES).unwrap_or(&self.scopes)
+    }
+
+    /// Returns how many scopes are not among the first.
+    pub(super) fn more_scopes(&self) -> usize {
+        self.scopes.len().saturating_sub(SCOPES)
+    }
+}
