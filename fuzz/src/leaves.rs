@@ -10,6 +10,7 @@ use time::OffsetDateTime;
 use tokend::changefeed::hub::Position as WatchPosition;
 use tokend::clock;
 use tokend::config::{Account, Environment, ServeFlags};
+use tokend::domain::counted_users::CountedUsers;
 use tokend::domain::page::Position;
 use tokend::domain::{CertificateMapping, CertificateMappings, OrganizationId, ReservedScope, SubjectName};
 use tokend::secret::{Keyring, Prefix, Secret, TokenId};
@@ -58,6 +59,7 @@ pub(crate) fn secret(data: &[u8]) {
 pub(crate) fn page(data: &[u8]) {
     if let Ok(text) = std::str::from_utf8(data) {
         assert!(Position::parse_page_token(text, b"", keyring()).is_err());
+        assert!(CountedUsers::parse_page_token(text, b"", keyring()).is_err());
         assert!(WatchPosition::parse(text, None, keyring()).is_err());
     }
     let Some((id, rest)) = data.split_first_chunk::<16>() else { return };

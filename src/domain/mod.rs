@@ -4,6 +4,7 @@
 
 pub mod audit_context;
 pub mod certificate;
+pub mod counted_users;
 pub mod enforcement;
 pub mod event;
 pub mod page;

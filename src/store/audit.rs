@@ -128,11 +128,7 @@ impl Store {
     ) -> Result<Events, StoreError> {
         self.within(async {
             let mut transaction = self.begin().await?;
-            // The planner takes a bitmap for an owner that its sample has seen seldom. A bitmap reads all
-            // events of that owner before the first one is returned.
-            sqlx::query!("SELECT set_config('enable_bitmapscan', 'off', true) AS bitmaps")
-                .fetch_one(&mut transaction)
-                .await?;
+            transaction.scan_in_order().await?;
             let scan = Scan::new(&mut transaction, filter, before, limit).await?;
             read(&mut transaction, filter, &scan).await
         })

@@ -48,6 +48,11 @@ impl Time {
         (i128::from(self.0) + i128::from(POSTGRES_EPOCH)) * 1_000
     }
 
+    /// Returns the microseconds since 2000, which order all values.
+    pub(super) fn raw(self) -> i64 {
+        self.0
+    }
+
     /// For a value that is not a valid moment, returns whether it is before all moments rather than
     /// after them.
     pub(super) fn is_early(self) -> bool {

@@ -2,7 +2,7 @@
 //! Called by the enforcement actions. The domain decides which rule is broken and what fixes it; this
 //! file reads the state of each token.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 
 use time::OffsetDateTime;
 use uuid::Uuid;
@@ -10,8 +10,9 @@ use uuid::Uuid;
 use super::columns::{FIRST_MOMENT, Time};
 use super::locks::clock;
 use super::pooling::Transaction;
-use super::rows::{self, TokenRow, select_tokens};
+use super::rows::{self, TokenRow, token_query};
 use super::{Store, StoreError, owners};
+use crate::domain::counted_users::{CountedUsers, Place};
 use crate::domain::enforcement::{Breach, Remedy, Standing};
 use crate::domain::event::EventKind;
 use crate::domain::page::Position;
@@ -32,7 +33,8 @@ pub struct Breaches {
 }
 
 impl Store {
-    /// Finds tokens of an organization that would break a policy, in the window after `from`.
+    /// Finds tokens of an organization that would break a policy, in the window after `from`. Counts the
+    /// tokens of users that are not yet in `counted`, and adds them.
     ///
     /// # Errors
     /// [`StoreError`], as for every call of the store.
@@ -41,10 +43,11 @@ impl Store {
         organization_id: &OrganizationId,
         policy: &Policy,
         from: Option<Position>,
+        counted: &mut CountedUsers,
     ) -> Result<Breaches, StoreError> {
         self.within(async {
             let mut transaction = self.begin().await?;
-            find(&mut transaction, organization_id, policy, from).await
+            find(&mut transaction, organization_id, policy, from, counted).await
         })
         .await
     }
@@ -77,7 +80,7 @@ impl Transaction {
         policy: &Policy,
         from: Option<Position>,
     ) -> Result<Breaches, StoreError> {
-        find(self, organization_id, policy, from).await
+        find(self, organization_id, policy, from, &mut CountedUsers::default()).await
     }
 
     /// If tokens are counted, locks out the creation of tokens for the users of these breaches, and
@@ -113,19 +116,20 @@ impl Transaction {
         Ok(())
     }
 
-    /// Examines those of these locked tokens that are neither revoked nor expired at `now`, oldest
-    /// first.
+    /// Examines those of these locked tokens of an organization that are neither revoked nor expired at
+    /// `now`, oldest first.
     ///
     /// # Errors
     /// [`StoreError`], as for every statement.
     pub async fn examine(
         &mut self,
+        organization_id: &OrganizationId,
         ids: &[TokenId],
         policy: &Policy,
         now: OffsetDateTime,
     ) -> Result<Vec<Breach>, StoreError> {
         let ids: Vec<Uuid> = ids.iter().copied().map(rows::uuid).collect();
-        examine(self, &ids, policy, now).await
+        examine(self, organization_id, &ids, policy, now, &mut CountedUsers::default()).await
     }
 
     /// Revokes a locked token, or takes what the policy does not allow, and records it.
@@ -159,7 +163,9 @@ async fn find(
     organization_id: &OrganizationId,
     policy: &Policy,
     from: Option<Position>,
+    counted: &mut CountedUsers,
 ) -> Result<Breaches, StoreError> {
+    transaction.scan_in_order().await?;
     // In any state: so each page costs the same.
     let rows = sqlx::query!(
         r#"SELECT id, create_time AS "create_time: Time", organization_id = $1 AS "own!" FROM tokens
@@ -185,7 +191,7 @@ async fn find(
     // Another organization may have the same key.
     let ids: Vec<Uuid> = rows.into_iter().filter(|row| row.own).map(|row| row.id).collect();
     let now = clock(transaction).await?;
-    let mut breaches = examine(transaction, &ids, policy, now).await?;
+    let mut breaches = examine(transaction, organization_id, &ids, policy, now, counted).await?;
     let fitting = fitting(&breaches);
     if fitting == breaches.len() {
         return Ok(Breaches { breaches, next: end });
@@ -203,81 +209,102 @@ fn fitting(breaches: &[Breach]) -> usize {
 
 async fn examine(
     transaction: &mut Transaction,
+    organization_id: &OrganizationId,
     ids: &[Uuid],
     policy: &Policy,
     now: OffsetDateTime,
+    counted: &mut CountedUsers,
 ) -> Result<Vec<Breach>, StoreError> {
-    let standings = standings(transaction, ids, policy, now).await?;
-    let tokens = select_tokens!(
-        "WHERE id = ANY($1) AND revoke_time IS NULL AND (expire_time IS NULL OR expire_time > $2)
-         ORDER BY create_time, id_order(id)",
+    let rows = token_query!(
+        query,
+        r#"SELECT t.create_time AS "create_time!: Time", id_order(t.id) AS "id_order!",
+               t.supersede_time AS "rotation?: Time",
+               EXISTS (SELECT FROM tokens s
+                   WHERE s.family_id = t.family_id AND s.generation > t.generation AND s.revoke_time IS NULL
+                       AND (s.expire_time IS NULL OR s.expire_time > $2)) AS "superseded!","#,
+        "(SELECT u.last_use_time FROM token_uses u WHERE u.token_id = t.id), NULL::timestamptz",
+        [r#"AS "token!: TokenRow" FROM tokens t
+            WHERE t.id = ANY($1) AND t.revoke_time IS NULL AND (t.expire_time IS NULL OR t.expire_time > $2)
+            ORDER BY t.create_time, id_order(t.id)"#],
         ids,
         now
     )
-    .fetch_all(transaction)
+    .fetch_all(&mut *transaction)
     .await?;
-    let mut breaches = Vec::new();
-    for row in tokens {
-        let standing = standings.get(&row.id).copied().unwrap_or_default();
+    let mut tokens = Vec::with_capacity(rows.len());
+    for row in rows {
+        let place = Place { time: row.create_time.raw(), id_order: row.id_order };
+        // Of a successor that cannot be read, only its existence counts.
+        let rotation = row.rotation.map(|time| time.moment().unwrap_or(now));
         // A token that cannot be read must not prevent fixing the others.
-        if let Ok(token) = Token::try_from(row) {
-            breaches.extend(policy.breach(token, standing, now));
+        if let Ok(token) = Token::try_from(row.token) {
+            let standing = Standing { rotation, superseded: row.superseded, crowded_out: false };
+            tokens.push((token, place, standing));
         }
     }
-    Ok(breaches)
+    if policy.most_active_tokens.is_some() {
+        count_users(
+            transaction,
+            organization_id,
+            tokens.iter().map(|(token, ..)| token),
+            policy,
+            now,
+            counted,
+        )
+        .await?;
+    }
+    let breaches = tokens.into_iter().filter_map(|(token, place, standing)| {
+        let crowded_out = counted.oldest_allowed(&token.user_id).is_some_and(|oldest| place < oldest);
+        policy.breach(token, Standing { crowded_out, ..standing }, now)
+    });
+    Ok(breaches.collect())
 }
 
-async fn standings(
+/// Finds the oldest token within the limit, counted from the newest, of each of these tokens' users who
+/// is not yet in `counted`. Tokens that the policy itself ends do not count: the same conditions as in
+/// `Policy::breach`.
+async fn count_users(
     transaction: &mut Transaction,
-    ids: &[Uuid],
+    organization_id: &OrganizationId,
+    tokens: impl Iterator<Item = &Token>,
     policy: &Policy,
     now: OffsetDateTime,
-) -> Result<HashMap<Uuid, Standing>, StoreError> {
-    // Once per user: the oldest token within the limit, counted from the newest. Tokens that the policy
-    // itself ends do not count: the same conditions as in `Policy::breach`.
+    counted: &mut CountedUsers,
+) -> Result<(), StoreError> {
+    let new = tokens.filter(|token| counted.meet(&token.user_id));
+    let users: Vec<String> = new.map(|token| token.user_id.as_str().to_owned()).collect();
+    if users.is_empty() {
+        return Ok(());
+    }
     let rows = sqlx::query!(
-        r#"WITH owners AS (
-               SELECT DISTINCT organization_id, user_id FROM tokens WHERE id = ANY($1) AND $3::bigint > 0
-           ), last AS (
-               SELECT o.organization_id, o.user_id, n.create_time, n.id
-               FROM owners o CROSS JOIN LATERAL (
-                   SELECT n.create_time, n.id FROM tokens n
-                   WHERE owner_key(n.organization_id, n.user_id) = owner_key(o.organization_id, o.user_id)
-                       AND n.organization_id = o.organization_id AND n.user_id = o.user_id
-                       AND n.revoke_time IS NULL AND (n.expire_time IS NULL OR n.expire_time > $7)
-                       AND NOT n.scopes @> ARRAY[$2::text]
-                       AND NOT EXISTS (SELECT FROM tokens s
-                           WHERE s.family_id = n.family_id AND s.generation > n.generation AND s.revoke_time IS NULL
-                           AND (s.expire_time IS NULL OR s.expire_time > $7))
-                       AND NOT (n.expire_time IS NULL AND $4 AND NOT $5)
-                       AND NOT n.create_time <= coalesce($6::timestamptz, '-infinity')
-                   ORDER BY n.create_time DESC, id_order(n.id) DESC OFFSET greatest($3 - 1, 0) LIMIT 1) AS n
-           )
-           SELECT t.id AS "id!", t.supersede_time AS "rotation?: Time",
-               EXISTS (SELECT FROM tokens s
-                   WHERE s.family_id = t.family_id AND s.generation > t.generation AND s.revoke_time IS NULL
-                       AND (s.expire_time IS NULL OR s.expire_time > $7)) AS "superseded!",
-               coalesce((t.create_time, id_order(t.id)) < (last.create_time, id_order(last.id)), false) AS "crowded_out!"
-           FROM tokens t
-               LEFT JOIN last ON last.organization_id = t.organization_id AND last.user_id = t.user_id
-           WHERE t.id = ANY($1)"#,
-        ids,
+        r#"SELECT o.user_id AS "user_id!", n.create_time AS "create_time!: Time", n.id_order AS "id_order!"
+           FROM unnest($1::text[]) AS o (user_id) CROSS JOIN LATERAL (
+               SELECT n.create_time, id_order(n.id) AS id_order FROM tokens n
+               WHERE owner_key(n.organization_id, n.user_id) = owner_key($8, o.user_id)
+                   AND n.organization_id = $8 AND n.user_id = o.user_id
+                   AND n.revoke_time IS NULL AND (n.expire_time IS NULL OR n.expire_time > $7)
+                   AND NOT n.scopes @> ARRAY[$2::text]
+                   AND CASE WHEN n.family_id IS NULL THEN true ELSE NOT EXISTS (SELECT FROM tokens s
+                       WHERE s.family_id = n.family_id AND s.generation > n.generation AND s.revoke_time IS NULL
+                       AND (s.expire_time IS NULL OR s.expire_time > $7)) END
+                   AND NOT (n.expire_time IS NULL AND $4 AND NOT $5)
+                   AND NOT n.create_time <= coalesce($6::timestamptz, '-infinity')
+               ORDER BY n.create_time DESC, id_order(n.id) DESC OFFSET greatest($3::bigint - 1, 0) LIMIT 1) AS n"#,
+        &users,
         ReservedScope::Root.word(),
         i64::from(policy.most_active_tokens.unwrap_or(0)),
         policy.expiration_required,
         policy.longest_lifetime.is_some(),
         policy.outlived_since(now),
-        now
+        now,
+        organization_id.as_str()
     )
     .fetch_all(transaction)
     .await?;
-    let standings = rows.into_iter().map(|row| {
-        // Of a successor that cannot be read, only its existence counts.
-        let rotation = row.rotation.map(|time| time.moment().unwrap_or(now));
-        let (superseded, crowded_out) = (row.superseded, row.crowded_out);
-        (row.id, Standing { rotation, superseded, crowded_out })
-    });
-    Ok(standings.collect())
+    for row in rows {
+        counted.insert(&row.user_id, Place { time: row.create_time.raw(), id_order: row.id_order });
+    }
+    Ok(())
 }
 
 fn position(breach: &Breach) -> Position {

@@ -29,6 +29,24 @@ impl From<sqlx::Error> for TransactionError {
     }
 }
 
+impl Transaction {
+    /// Has the later statements of this transaction scan an index in its order, and stop once they have
+    /// enough rows. By an estimate, or of a table without statistics, the planner takes a bitmap or the
+    /// whole table, which reads all rows of an owner and sorts them before the first one is returned.
+    ///
+    /// # Errors
+    /// [`StoreError`], as for every statement.
+    pub(super) async fn scan_in_order(&mut self) -> Result<(), StoreError> {
+        sqlx::query!(
+            "SELECT set_config('enable_bitmapscan', 'off', true) AS bitmaps,
+                 set_config('enable_seqscan', 'off', true) AS sequential"
+        )
+        .fetch_one(self)
+        .await?;
+        Ok(())
+    }
+}
+
 impl Store {
     /// Begins a transaction whose statements last as long as [`DEADLINE`] at most.
     ///

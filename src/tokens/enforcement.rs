@@ -4,6 +4,7 @@
 use time::{Duration, OffsetDateTime};
 
 use super::{ActionError, Actions};
+use crate::domain::counted_users::CountedUsers;
 use crate::domain::enforcement::Breach;
 use crate::domain::page::Position;
 use crate::domain::policy::Policy;
@@ -48,9 +49,16 @@ impl Actions {
             None => store.read_policy(&organization_id).await?.policy,
         };
         let bound = bound(Walk::Check, &organization_id, &policy);
-        let from = self.position(page_token, &bound)?;
-        let found = store.find_breaches(&organization_id, &policy, from).await?;
-        Ok(self.page(found, &bound))
+        let (from, mut counted) = if page_token.is_empty() {
+            (None, CountedUsers::default())
+        } else {
+            let parsed = CountedUsers::parse_page_token(page_token, &bound, &self.keyring.peek())?;
+            (Some(parsed.0), parsed.1)
+        };
+        let found = store.find_breaches(&organization_id, &policy, from, &mut counted).await?;
+        let next_page_token =
+            found.next.map(|position| counted.page_token(&position, &bound, &self.keyring.peek()));
+        Ok(BreachPage { breaches: found.breaches, next_page_token })
     }
 
     /// Fixes one page of the breaches of the organization's policy, for a caller with `tokend:root`.
@@ -91,7 +99,7 @@ impl Actions {
                 transaction.lock_tokens(&ids).await?;
                 let (caller, now) = locked.judge(&mut transaction).await?;
                 // And examined again, now that none of it changes.
-                let breaches = transaction.examine(&ids, &policy, now).await?;
+                let breaches = transaction.examine(&organization_id, &ids, &policy, now).await?;
                 on_change(&breaches.iter().map(|breach| breach.token.id).collect::<Vec<_>>());
                 for breach in &breaches {
                     transaction.fix(breach, &caller.principal, now).await?;
@@ -102,7 +110,9 @@ impl Actions {
             .await?;
         // In a separate statement, so later than the commit that has returned.
         let effective_time = store.effective_time().await?;
-        Ok((self.page(done, &bound(Walk::Enforce, &organization_id, &policy)), effective_time))
+        let bound = bound(Walk::Enforce, &organization_id, &policy);
+        let next_page_token = done.next.map(|position| position.page_token(&bound, &self.keyring.peek()));
+        Ok((BreachPage { breaches: done.breaches, next_page_token }, effective_time))
     }
 
     fn position(&self, page_token: &str, bound: &[u8]) -> Result<Option<Position>, ActionError> {
@@ -111,18 +121,13 @@ impl Actions {
         }
         Ok(Some(Position::parse_page_token(page_token, bound, &self.keyring.peek())?))
     }
-
-    fn page(&self, found: Breaches, bound: &[u8]) -> BreachPage {
-        let next_page_token = found.next.map(|position| position.page_token(bound, &self.keyring.peek()));
-        BreachPage { breaches: found.breaches, next_page_token }
-    }
 }
 
 /// Returns what a page token is bound to: the action, the organization, the policy.
 fn bound(walk: Walk, organization_id: &OrganizationId, policy: &Policy) -> Vec<u8> {
     // No filters of a token listing start with these bytes.
     let mut bytes = match walk {
-        Walk::Check => b"check1".to_vec(),
+        Walk::Check => b"check2".to_vec(),
         Walk::Enforce => b"enforce1".to_vec(),
     };
     for duration in [policy.longest_lifetime, policy.longest_grace] {
