@@ -12,8 +12,13 @@ CREATE TABLE console_sessions (
     last_use_time timestamptz NOT NULL,
     -- When the secret was last proven.
     proof_time timestamptz NOT NULL,
+    -- The address that it was opened from; null: not known, behind a proxy that does not say it.
+    address text NULL,
+    -- Opened by a link that a caller made, instead of by the secret itself.
+    by_link boolean NOT NULL,
     CONSTRAINT console_sessions_pkey PRIMARY KEY (key_hash),
     CONSTRAINT console_sessions_id_key UNIQUE (id),
+    CONSTRAINT console_sessions_address_check CHECK (octet_length(address) BETWEEN 2 AND 45),
     CONSTRAINT console_sessions_key_hash_check CHECK (octet_length(key_hash) = 32),
     CONSTRAINT console_sessions_open_time_check CHECK (open_time BETWEEN '1970-01-01Z' AND '9999-12-31 23:59:59Z'),
     CONSTRAINT console_sessions_last_use_time_check CHECK (last_use_time BETWEEN '1970-01-01Z' AND '9999-12-31 23:59:59Z'),
@@ -22,3 +27,21 @@ CREATE TABLE console_sessions (
 
 -- The sessions of one token.
 CREATE INDEX console_sessions_token_id_idx ON console_sessions (token_id);
+
+-- Links that sign a person in once. Holds no code: who reads this table can sign in with no link.
+CREATE TABLE console_links (
+    -- SHA-256 of the 128 random bits that only the link has.
+    code_hash bytea NOT NULL,
+    -- The token that made the link, and that the session will stand for.
+    token_id uuid NOT NULL,
+    expire_time timestamptz NOT NULL,
+    -- Null: nobody has signed in with it. Kept for a while, so that a second attempt is told why it fails.
+    consume_time timestamptz NULL,
+    CONSTRAINT console_links_pkey PRIMARY KEY (code_hash),
+    CONSTRAINT console_links_code_hash_check CHECK (octet_length(code_hash) = 32),
+    CONSTRAINT console_links_expire_time_check CHECK (expire_time BETWEEN '1970-01-01Z' AND '9999-12-31 23:59:59Z'),
+    CONSTRAINT console_links_consume_time_check CHECK (consume_time BETWEEN '1970-01-01Z' AND '9999-12-31 23:59:59Z')
+);
+
+-- The links of one token.
+CREATE INDEX console_links_token_id_idx ON console_links (token_id);

@@ -20,8 +20,8 @@ use crate::proto;
 use crate::proto::token_service_client::TokenServiceClient;
 use crate::question::{Answer, Consistency, Question};
 use crate::requests::{
-    Changed, CreatedToken, EndOptions, Listing, NewToken, RevocationTarget, RevokedToken, Rotation,
-    TokenUpdate,
+    Changed, ConsoleLink, CreatedToken, EndOptions, Listing, NewToken, RevocationTarget, RevokedToken,
+    Rotation, TokenUpdate,
 };
 use crate::retry::{Repeatable, Retries};
 use crate::token::{TokenStatus, status, time, token};
@@ -286,6 +286,23 @@ impl Client {
             .run(Repeatable::No, message, |mut raw, request| async move { raw.enable_token(request).await })
             .await?;
         Ok(Changed { changed: status(done.token)?, effective_time: effective(done.effective_time)? })
+    }
+
+    /// Makes a link that signs a person in to the console as the caller, once and within a minute. As confidential
+    /// as the caller's secret while it lasts. A repeat makes another one.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub async fn create_console_link(&self) -> Result<ConsoleLink, Error> {
+        let message = proto::CreateConsoleLinkRequest {};
+        let made = self
+            .run(Repeatable::Yes, message, |mut raw, request| async move {
+                raw.create_console_link(request).await
+            })
+            .await?;
+        let expire_time =
+            time("expire_time", made.expire_time)?.ok_or_else(|| Error::answer("expire_time"))?;
+        Ok(ConsoleLink { url: made.url.into(), expire_time })
     }
 
     /// Starts to watch changes: of an organization (`None`: of all that the caller can reach),

@@ -22,13 +22,17 @@ macro_rules! of_the_contract {
                 }
             }
 
+            /// Returns the contract's value.
+            pub(crate) fn value(self) -> proto::$name {
+                match self {
+                    $(Self::$variant => proto::$name::$variant,)+
+                }
+            }
+
             /// Returns its name in the contract, without the enum's prefix.
             #[must_use]
             pub fn word(self) -> &'static str {
-                let value = match self {
-                    $(Self::$variant => proto::$name::$variant,)+
-                };
-                value.as_str_name().trim_start_matches($prefix)
+                self.value().as_str_name().trim_start_matches($prefix)
             }
         }
     };
@@ -79,6 +83,8 @@ of_the_contract! {
         PolicyForbids,
         /// No active root token would be left; the request can force it.
         LastRootToken,
+        /// No link to the console can be made: the replica serves none, or the caller is a certificate.
+        ConsoleLinkUnavailable,
         /// Changes after the watcher's position may have been deleted.
         PositionTooOld,
         /// The watcher reads too slowly.

@@ -31,6 +31,8 @@ pub struct EventListing {
     pub occurred_before: Option<OffsetDateTime>,
     /// Only those by this actor: the text of a [`Principal`], or `tokend` for what it does by itself.
     pub actor: Option<String>,
+    /// Only those of these kinds; empty: of all.
+    pub kinds: Vec<TokenEventKind>,
     /// The most events in a page; 0: tokend's default.
     pub page_size: u16,
 }
@@ -116,6 +118,7 @@ impl EventListing {
             occurred_after: self.occurred_after.map(timestamp),
             occurred_before: self.occurred_before.map(timestamp),
             actor: self.actor.clone().unwrap_or_default(),
+            kinds: self.kinds.iter().map(|kind| kind.value().into()).collect(),
         }
     }
 }

@@ -93,8 +93,8 @@ pub use pages::{Page, Pages};
 pub use policies::{Policy, PolicyBreach, Remedy, StoredPolicy};
 pub use question::{Answer, Consistency, Question, VerifiedToken};
 pub use requests::{
-    Changed, CreatedToken, EndOptions, Expiration, Listing, NewToken, RevocationTarget, RevokedToken,
-    Rotation, TokenUpdate,
+    Changed, ConsoleLink, CreatedToken, EndOptions, Expiration, Listing, NewToken, RevocationTarget,
+    RevokedToken, Rotation, TokenUpdate,
 };
 #[cfg(feature = "raw")]
 pub use retry::Repeatable;

@@ -74,6 +74,16 @@ pub struct CreatedToken {
     pub secret: SecretString,
 }
 
+/// A link that signs in to the console.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct ConsoleLink {
+    /// The link, with the code that signs in as the caller.
+    pub url: SecretString,
+    /// When it can no longer be used.
+    pub expire_time: OffsetDateTime,
+}
+
 /// Selects tokens; the default is all that the caller can reach, newest first.
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]

@@ -20,7 +20,7 @@ use tonic::{Code, Request, Status};
 use crate::running::{running, runtime};
 
 /// The methods, in an order that seeds depend on: new ones go last.
-const METHODS: [&str; 18] = [
+const METHODS: [&str; 19] = [
     "/tokend.v1.TokenService/CreateToken",
     "/tokend.v1.TokenService/GetToken",
     "/tokend.v1.TokenService/ListTokens",
@@ -39,6 +39,7 @@ const METHODS: [&str; 18] = [
     "/tokend.v1.TokenService/CheckPolicy",
     "/tokend.v1.TokenService/EnforcePolicy",
     "/envoy.service.auth.v3.Authorization/Check",
+    "/tokend.v1.TokenService/CreateConsoleLink",
 ];
 
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";

@@ -65,6 +65,9 @@ fn action(error: &ActionError) -> Status {
             let named = Some(("rule", rule.word().to_owned()));
             naming(Code::FailedPrecondition, ErrorReason::PolicyForbids, rule, named)
         }
+        ActionError::NoLink(error) => {
+            plain(Code::FailedPrecondition, ErrorReason::ConsoleLinkUnavailable, error)
+        }
         ActionError::RequestIdReused => plain(Code::AlreadyExists, ErrorReason::RequestIdReused, error),
         ActionError::Unrepeatable(token_id) => {
             let named = Some(("token_id", token_id.to_string()));

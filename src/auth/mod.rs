@@ -2,6 +2,7 @@
 //! every call. Knows no messages and no SQL; the engine judges the secret.
 
 pub mod callers;
+pub mod links;
 pub mod peer;
 pub mod sessions;
 mod throttle;

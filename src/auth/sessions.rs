@@ -1,4 +1,4 @@
-//! Sessions of persons: opened with a token's secret, then recognised by the key in a cookie. A session has no
+//! Sessions of persons: opened with a token's secret or a link, then recognised by the key in a cookie. A session has no
 //! rights of its own: its token is judged by the engine at every request. Called by the console; knows no
 //! cookies and no pages.
 
@@ -13,7 +13,7 @@ use crate::clock;
 use crate::domain::session::Session;
 use crate::domain::{CredentialError, Principal};
 use crate::secret::SessionKey;
-use crate::store::{Store, StoreError};
+use crate::store::{Store, StoreError, Which};
 use crate::verify::{AuthenticateError, ClientKey, Credential, Engine, Unknown};
 
 /// How many sessions are looked up at once: a client that makes up cookies leaves Postgres to others.
@@ -59,9 +59,9 @@ pub struct Recognised {
 /// The sessions of an installation.
 #[derive(Debug)]
 pub struct Sessions {
-    store: Store,
-    engine: Arc<Engine>,
-    lookups: FairQueue<ClientKey>,
+    pub(super) store: Store,
+    pub(super) engine: Arc<Engine>,
+    pub(super) lookups: FairQueue<ClientKey>,
 }
 
 impl Sessions {
@@ -71,17 +71,23 @@ impl Sessions {
         Self { store, engine, lookups: FairQueue::new(LOOKUPS) }
     }
 
-    /// Opens a session for a credential whose secret has just been proven. Returns its key; `None` if the
-    /// credential is not a token.
+    /// Opens a session for a credential whose secret has just been proven, or whose link was used. Returns its key;
+    /// `None` if the credential is not a token.
     ///
     /// # Errors
     /// [`SessionError`]: it could not be stored, or there was no randomness.
-    pub async fn open(&self, credential: &Credential) -> Result<Option<SessionKey>, SessionError> {
+    pub async fn open(
+        &self,
+        credential: &Credential,
+        by_link: bool,
+        address: Option<IpAddr>,
+    ) -> Result<Option<SessionKey>, SessionError> {
         let Principal::Token(token_id) = credential.caller().principal else { return Ok(None) };
         let Ok(key) = SessionKey::generate(&mut clock::randomness()) else {
             return Err(SessionError::Refused(Refused::Full));
         };
-        self.store.open_session(&key.hash(), clock::random_uuid(), token_id).await?;
+        let opened = (by_link, address);
+        self.store.open_session(&key.hash(), clock::random_uuid(), token_id, opened).await?;
         Ok(Some(key))
     }
 
@@ -125,6 +131,31 @@ impl Sessions {
     /// [`SessionError`]: it could not be recorded.
     pub async fn prove(&self, session: &Session, now: OffsetDateTime) -> Result<(), SessionError> {
         Ok(self.store.prove_session(session.id, now).await?)
+    }
+
+    /// Returns whether a session is neither over nor ended. Does not count as a use of it.
+    ///
+    /// # Errors
+    /// [`SessionError`]: it is not known.
+    pub async fn lasts(&self, key: &SessionKey) -> Result<bool, SessionError> {
+        let found = self.store.find_session(&key.hash()).await?;
+        Ok(found.is_some_and(|(session, now)| !session.is_over(now)))
+    }
+
+    /// Lists the sessions of the token that a session belongs to, the most recently used first.
+    ///
+    /// # Errors
+    /// [`SessionError`]: they could not be read.
+    pub async fn all_of(&self, session: &Session, now: OffsetDateTime) -> Result<Vec<Session>, SessionError> {
+        Ok(self.store.list_sessions(session.token_id, now).await?)
+    }
+
+    /// Ends sessions of the token that a session belongs to.
+    ///
+    /// # Errors
+    /// [`SessionError`]: they could not be ended.
+    pub async fn end_some(&self, session: &Session, which: Which) -> Result<u64, SessionError> {
+        Ok(self.store.end_sessions(session.token_id, which).await?)
     }
 
     /// Ends a session.

@@ -9,6 +9,8 @@ use std::path::Path;
 
 use secrecy::{ExposeSecret, SecretString};
 
+use crate::secret::LinkCode;
+
 /// The values in the greeting.
 pub(super) struct Greeting<'a> {
     /// How this program was called.
@@ -23,6 +25,8 @@ pub(super) struct Greeting<'a> {
     pub(super) secret_path: &'a Path,
     /// The address of the console, if it is served.
     pub(super) console: Option<String>,
+    /// The code of a link to the console, if a person reads the output.
+    pub(super) code: Option<&'a LinkCode>,
 }
 
 impl Greeting<'_> {
@@ -63,7 +67,17 @@ or with grpcurl, which takes the secret from the environment:
 "
         )?;
         if let Some(console) = &self.console {
-            write!(output, "or in a browser, where you sign in with the secret:\n\n  {console}\n\n")?;
+            match self.code {
+                Some(code) => write!(
+                    output,
+                    "or in a browser, by this link, which signs in once and within a minute:\n\n  {console}link#{}\n\n\
+                     Later, make another link:\n\n  {elsewhere}TOKEND_SECRET_FILE={file} {program} console link\n\n",
+                    code.render().expose_secret()
+                )?,
+                None => {
+                    write!(output, "or in a browser, where you sign in with the secret:\n\n  {console}\n\n")?;
+                }
+            }
         }
         output.flush()
     }
@@ -98,6 +112,8 @@ mod tests {
     }
 
     fn greeting_with(secret: Option<&SecretString>, address: &str, path: &str) -> String {
+        // A journal or a file gets no link either.
+        let code = secret.and_then(|_| LinkCode::parse("AAECAwQFBgcICQoLDA0ODw"));
         let greeting = Greeting {
             program: "tokend",
             address: address.parse().unwrap(),
@@ -105,6 +121,7 @@ mod tests {
             secret,
             secret_path: Path::new(path),
             console: Some("http://tokend.localhost:50080/".to_owned()),
+            code: code.as_ref(),
         };
         let mut output = Vec::new();
         greeting.write(&mut output).unwrap();
@@ -122,7 +139,8 @@ mod tests {
             "\n  TOKEND_SECRET_FILE=/data/root-secret tokend token create --user u --name n --ttl 30d\n"
         ));
         assert!(text.contains("-H 'authorization: Bearer ${TOKEND_SECRET}'"));
-        assert!(text.ends_with("\n  http://tokend.localhost:50080/\n\n"), "{text}");
+        assert!(text.contains("\n  http://tokend.localhost:50080/link#AAECAwQFBgcICQoLDA0ODw\n\n"), "{text}");
+        assert!(text.ends_with("\n  TOKEND_SECRET_FILE=/data/root-secret tokend console link\n\n"), "{text}");
     }
 
     #[test]
@@ -131,6 +149,7 @@ mod tests {
 
         assert!(text.starts_with("The first root secret is in /data/root-secret "), "{text}");
         assert!(text.contains("\n  TOKEND_SECRET_FILE=/data/root-secret tokend token create"), "{text}");
+        assert!(text.ends_with("\n  http://tokend.localhost:50080/\n\n"), "{text}");
     }
 
     #[test]

@@ -8,6 +8,7 @@ mod bootstrap;
 mod caller;
 mod client;
 mod client_error;
+mod console;
 mod core_dumps;
 mod data;
 mod data_dir;
@@ -118,6 +119,9 @@ enum Command {
     /// Show and set an organization's policy for its tokens
     #[command(subcommand)]
     Policy(policy::PolicyCommand),
+    /// Open the console of a running tokend in a browser
+    #[command(subcommand)]
+    Console(console::ConsoleCommand),
     /// Revoke all tokens of a user in a running tokend
     #[command(subcommand)]
     User(user::UserCommand),
@@ -166,6 +170,7 @@ fn dispatch(command: Command) -> Result<ExitCode, CommandError> {
         Command::Watch(flags) => watch::run(flags, &environment)?,
         Command::Audit(command) => audit::run(command, &environment)?,
         Command::Policy(command) => policy::run(command, &environment)?,
+        Command::Console(command) => console::run(command, &environment)?,
         Command::User(command) => user::run(command, &environment)?,
         Command::Completions(flags) => manual::completions(&flags)?,
         Command::Man(flags) => manual::man(&flags)?,

@@ -25,12 +25,13 @@ use crate::api::console::Site;
 use crate::config::{Migration, ServeSettings, Storage, read_certificates, read_keyring};
 use crate::embedded::{Cluster, Durability};
 use crate::jobs::reload::Origins;
-use crate::secret::Keyring;
+use crate::secret::{Keyring, LinkCode};
 use crate::server::{self, Listeners, ServerConfig};
 use crate::store;
 use crate::store::{Route, Store};
 use crate::telemetry::{self, Telemetry};
 use crate::tokens::bootstrap::{Bootstrapped, bootstrap};
+use crate::tokens::console_link::link_for;
 use crate::transport::tls::ServerTls;
 
 /// How long blocking work may continue after the drain; then the process ends without it.
@@ -205,13 +206,13 @@ impl Service {
         let shutdown = self.shutdown.clone();
         let first = self.runtime.block_on(async {
             tokio::select! {
-                made = make_first_root(&database, &self.settings, &keyring, data) => made.map(Some),
+                made = make_first_root(&database, &self, &keyring, data) => made.map(Some),
                 () = shutdown.requested() => Ok(None),
             }
         })?;
         match first {
             None => return Ok(()),
-            Some(Some(secret)) => self.greet(&secret, data),
+            Some(Some((secret, code))) => self.greet(&secret, code.as_ref(), data),
             Some(None) => {}
         }
         self.serve(database, None, keyring, keyring_file)
@@ -242,7 +243,7 @@ impl Service {
     }
 
     /// Prints the greeting. Nothing is lost if it is not read: the secret is in its file.
-    fn greet(&self, secret: &SecretString, data: &DataDir) {
+    fn greet(&self, secret: &SecretString, code: Option<&LinkCode>, data: &DataDir) {
         let greeting = Greeting {
             program: &program(),
             address: self.listeners.grpc.local_addr().unwrap_or(self.settings.listen),
@@ -250,6 +251,7 @@ impl Service {
             secret: io::stdout().is_terminal().then_some(secret),
             secret_path: &data.root_secret_path(),
             console: self.console_link(),
+            code,
         };
         if let Err(error) = greeting.write(&mut io::stdout().lock()) {
             let path = greeting.secret_path.display();
@@ -258,24 +260,33 @@ impl Service {
     }
 }
 
-/// Migrates, and creates the first root token unless an active one exists.
+/// Migrates, and creates the first root token unless an active one exists; also a link to the console, if a person
+/// reads the output.
 async fn make_first_root(
     database: &Route,
-    settings: &ServeSettings,
+    service: &Service,
     keyring: &Keyring,
     data: &DataDir,
-) -> Result<Option<SecretString>, CommandError> {
+) -> Result<Option<(SecretString, Option<LinkCode>)>, CommandError> {
+    let settings = &service.settings;
     store::migrate(database, &settings.prefix).await?;
     let store = Store::new(database.clone(), 1);
     store.open();
     let made =
         bootstrap(&store, keyring, &settings.prefix, settings.cost, |secret| data.keep_root_secret(secret))
             .await;
+    let made = match made {
+        Ok(Bootstrapped::Created(secret)) => {
+            let linked = service.listeners.console.is_some() && io::stdout().is_terminal();
+            // Without it, the secret signs in.
+            let link = if linked { link_for(&store, &secret, &settings.prefix).await.ok() } else { None };
+            Ok(Some((secret, link.map(|link| link.code))))
+        }
+        Ok(Bootstrapped::Exists) => Ok(None),
+        Err(error) => Err(CommandError::Bootstrap(error)),
+    };
     store.close().await;
-    match made.map_err(CommandError::Bootstrap)? {
-        Bootstrapped::Created(secret) => Ok(Some(secret)),
-        Bootstrapped::Exists => Ok(None),
-    }
+    made
 }
 
 /// Returns how to call this program again: by its path, unless it was found by its name.

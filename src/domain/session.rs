@@ -18,6 +18,12 @@ pub const PROOF: Duration = Duration::minutes(15);
 /// How many sessions one token has at most; one more ends the one that was used least recently.
 pub const MOST_OF_A_TOKEN: i64 = 100;
 
+/// How long a link can be used to sign in.
+pub const LINK: Duration = Duration::minutes(1);
+
+/// How many unused links one token has at most; one more ends the oldest.
+pub const MOST_LINKS: i64 = 10;
+
 /// A session: a person who has proven the secret of a token. It can never do more than that token.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Session {
@@ -31,6 +37,21 @@ pub struct Session {
     pub last_use_time: OffsetDateTime,
     /// When the secret was last proven.
     pub proof_time: OffsetDateTime,
+    /// The address that it was opened from; `None`: a proxy did not say it.
+    pub address: Option<String>,
+    /// It was opened by a link, not by the secret itself.
+    pub by_link: bool,
+}
+
+/// A link that signs a person in once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Link {
+    /// The token that made it.
+    pub token_id: TokenId,
+    /// When it can no longer be used.
+    pub expire_time: OffsetDateTime,
+    /// When somebody signed in with it.
+    pub consume_time: Option<OffsetDateTime>,
 }
 
 impl Session {
@@ -66,6 +87,8 @@ mod tests {
             open_time: open,
             last_use_time: open,
             proof_time: open,
+            address: None,
+            by_link: false,
         };
         let moment = Duration::MICROSECOND;
         assert!(!session.is_over(open + IDLE - moment) && session.is_over(open + IDLE));

@@ -1,6 +1,6 @@
 //! Deletes data that is no longer needed: changes that every feed has handled, the rows of replicas
-//! that are gone, requests that can no longer be repeated after a day, and sessions that are over. Any
-//! replica may do it.
+//! that are gone, requests that can no longer be repeated after a day, sessions that are over,
+//! and old links. Any replica may do it.
 
 use std::time::Duration;
 
@@ -14,12 +14,13 @@ pub async fn run(store: Store) {
     loop {
         let purged = async {
             let (changes, replicas) = (store.purge_changes().await?, store.purge_replicas().await?);
-            Ok((changes, replicas, store.purge_requests().await?, store.purge_sessions().await?))
+            let (sessions, links) = (store.purge_sessions().await?, store.purge_links().await?);
+            Ok((changes, replicas, store.purge_requests().await?, sessions, links))
         };
         let purged: Result<_, crate::store::StoreError> = purged.await;
         match purged {
-            Ok((changes, replicas, requests, sessions)) => {
-                tracing::debug!(changes, replicas, requests, sessions, "purged");
+            Ok((changes, replicas, requests, sessions, links)) => {
+                tracing::debug!(changes, replicas, requests, sessions, links, "purged");
             }
             Err(error) => {
                 let error = &error as &dyn std::error::Error;

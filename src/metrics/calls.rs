@@ -50,10 +50,11 @@ pub enum Rpc {
     UpdatePolicy,
     CheckPolicy,
     EnforcePolicy,
+    CreateConsoleLink,
 }
 
 impl Rpc {
-    const ALL: [Self; 17] = [
+    const ALL: [Self; 18] = [
         Self::CreateToken,
         Self::GetToken,
         Self::ListTokens,
@@ -71,6 +72,7 @@ impl Rpc {
         Self::UpdatePolicy,
         Self::CheckPolicy,
         Self::EnforcePolicy,
+        Self::CreateConsoleLink,
     ];
 
     /// Returns the RPC's name in the API.
@@ -94,6 +96,7 @@ impl Rpc {
             Self::UpdatePolicy => "UpdatePolicy",
             Self::CheckPolicy => "CheckPolicy",
             Self::EnforcePolicy => "EnforcePolicy",
+            Self::CreateConsoleLink => "CreateConsoleLink",
         }
     }
 }

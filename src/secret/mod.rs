@@ -4,6 +4,7 @@
 
 mod durable;
 mod keyring;
+mod link;
 pub mod private_file;
 mod request;
 mod seal;
@@ -11,6 +12,7 @@ mod session;
 
 pub use durable::{DurableCost, DurableError, DurableHash};
 pub use keyring::{CurrentKeyring, Keyring, KeyringError, MacMatch};
+pub use link::LinkCode;
 pub use request::{RequestContext, RequestId, RequestIdError, RequestSalt};
 pub use seal::{SealHeader, SealedEvents};
 pub use session::{FormNonce, SessionKey};

@@ -10,17 +10,22 @@ use crate::api::http::integrations::Integrations;
 use crate::auth::sessions::Sessions;
 use crate::store::Store;
 
+/// Returns the site that the console is behind this listener.
+pub(super) fn site(config: &ServerConfig, listener: &TcpListener) -> Site {
+    // A bound socket has an address.
+    let port = listener.local_addr().map_or(0, |address| address.port());
+    Site::new(config.console_origin.as_ref(), config.tls.is_some(), port)
+}
+
 pub(super) fn build(
     config: &ServerConfig,
     store: &Store,
     integrations: Arc<Integrations>,
-    listener: &TcpListener,
+    site: Site,
 ) -> Arc<Console> {
-    // A bound socket has an address.
-    let port = listener.local_addr().map_or(0, |address| address.port());
     Arc::new(Console {
         sessions: Sessions::new(store.clone(), Arc::clone(&integrations.context.engine)),
-        site: Site::new(config.console_origin.as_ref(), config.tls.is_some(), port),
+        site,
         prefix: config.prefix.clone(),
         integrations,
     })

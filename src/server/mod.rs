@@ -20,6 +20,7 @@ use crate::admission::fair_limiter::FairLimiter;
 use crate::admission::hash_pool::HashPool;
 use crate::admission::request_memory::RequestLimiter;
 use crate::admission::response_memory::ResponseMemory;
+use crate::api::console::Site;
 use crate::api::context::Context;
 use crate::api::ending::{End, Ending};
 use crate::api::grpc::{
@@ -84,7 +85,8 @@ pub async fn run(
 ) -> Result<(), ServeError> {
     let Listeners { grpc, http, console } = listeners.into();
     let timeouts = config.limits.timeouts;
-    let (mut running, draining, service, integrations, requests) = wire(&config)?;
+    let site = console.as_ref().map(|listener| console::site(&config, listener));
+    let (mut running, draining, service, integrations, requests) = wire(&config, site.as_ref())?;
     let metrics = || Arc::clone(&running.metrics);
     let tls = |protocol| config.tls.clone().map(|tls| (tls, protocol));
     let limits = |over_limit| listener::Limits {
@@ -112,8 +114,8 @@ pub async fn run(
             "HTTP"
         });
     }
-    if let Some(listener) = console {
-        let console = console::build(&config, &running.store, integrations, &listener);
+    if let Some((listener, site)) = console.zip(site) {
+        let console = console::build(&config, &running.store, integrations, site);
         let (tls, limits) = (tls(Protocol::Http), limits(OverLimit::Wait));
         let incoming = listener::accept(listener, tls, limits, requests.clone(), metrics());
         let requests = requests.clone();
@@ -182,6 +184,7 @@ async fn ended(tasks: &mut JoinSet<&'static str>) -> &'static str {
 /// Builds everything.
 fn wire(
     config: &ServerConfig,
+    site: Option<&Site>,
 ) -> Result<(Running, Ending, Direct, Arc<Integrations>, RequestLimiter), ServeError> {
     let metrics = Arc::new(Metrics::new()?);
     let store = Store::new(config.database.clone(), config.database_connections);
@@ -247,6 +250,7 @@ fn wire(
         )),
         keyring: Arc::clone(&keyring),
         context: context.clone(),
+        console: site.map(Site::link),
     });
     let integrations = Arc::new(Integrations { context, config: Arc::new(config.integrations.clone()) });
     let requests =

@@ -33,6 +33,8 @@ pub struct EventFilter<'a> {
     pub occurred_before: Option<OffsetDateTime>,
     /// Only events by this actor.
     pub actor: Option<&'a Actor>,
+    /// Only events of these kinds; empty: of all.
+    pub kinds: &'a [EventKind],
 }
 
 /// An event that matches the filter, or the last row of a scan that was cut off, or both.
@@ -69,10 +71,12 @@ struct Scan<'a> {
     occurred_after: Option<OffsetDateTime>,
     occurred_before: Option<OffsetDateTime>,
     actor: Option<&'a str>,
+    /// `None`: of all kinds.
+    kinds: Option<Vec<String>>,
 }
 
 /// Scans `$range` of one index, newest first, until a page is full or 10,000 events were read. `$order` is the
-/// order of the index. Parameters from $7 on belong to `$range`.
+/// order of the index. Parameters from $8 on belong to `$range`.
 ///
 /// Compared and ordered by the whole key of the index: by the number alone, the planner would scan the
 /// whole log if it takes an owner for a frequent one.
@@ -96,7 +100,8 @@ macro_rules! read_events {
                CROSS JOIN LATERAL (
                    SELECT ($4::timestamptz IS NULL OR event_time >= $4)
                        AND ($5::timestamptz IS NULL OR event_time < $5)
-                       AND ($6::text IS NULL OR actor = $6) AS shown
+                       AND ($6::text IS NULL OR actor = $6)
+                       AND ($7::text[] IS NULL OR kind = ANY($7)) AS shown
                ) AS filter
                WHERE shown OR scanned = 10000
                ORDER BY "#
@@ -106,7 +111,8 @@ macro_rules! read_events {
             $scan.behind,
             $scan.occurred_after,
             $scan.occurred_before,
-            $scan.actor
+            $scan.actor,
+            $scan.kinds.as_deref()
             $(, $argument)*
         )
         .fetch($connection))
@@ -153,6 +159,8 @@ impl<'a> Scan<'a> {
             occurred_after: filter.occurred_after,
             occurred_before: filter.occurred_before,
             actor: filter.actor.map(Actor::as_str),
+            kinds: Some(filter.kinds.iter().map(|kind| kind.word().to_owned()).collect())
+                .filter(|kinds: &Vec<_>| !kinds.is_empty()),
         };
         if let (None, None) = (filter.occurred_after, filter.occurred_before) {
             return Ok(scan);
@@ -183,8 +191,8 @@ async fn read(
         (Some(id), organization, user, _) => read_events!(
             connection,
             scan,
-            "(token_id, id) < ($7, $1) AND (token_id, id) > ($7, $3)
-                 AND ($8::text IS NULL OR organization_id = $8) AND ($9::text IS NULL OR user_id = $9)",
+            "(token_id, id) < ($8, $1) AND (token_id, id) > ($8, $3)
+                 AND ($9::text IS NULL OR organization_id = $9) AND ($10::text IS NULL OR user_id = $10)",
             "token_id DESC, id DESC",
             rows::uuid(id),
             organization,
@@ -193,7 +201,7 @@ async fn read(
         (None, Some(organization), Some(user), _) => read_events!(
             connection,
             scan,
-            "(organization_id, user_id, id) < ($7, $8, $1) AND (organization_id, user_id, id) > ($7, $8, $3)",
+            "(organization_id, user_id, id) < ($8, $9, $1) AND (organization_id, user_id, id) > ($8, $9, $3)",
             "organization_id DESC, user_id DESC, id DESC",
             organization,
             user
@@ -201,14 +209,14 @@ async fn read(
         (None, Some(organization), None, _) => read_events!(
             connection,
             scan,
-            "(organization_id, id) < ($7, $1) AND (organization_id, id) > ($7, $3)",
+            "(organization_id, id) < ($8, $1) AND (organization_id, id) > ($8, $3)",
             "organization_id DESC, id DESC",
             organization
         ),
         (None, None, Some(user), _) => read_events!(
             connection,
             scan,
-            "(user_id, id) < ($7, $1) AND (user_id, id) > ($7, $3)",
+            "(user_id, id) < ($8, $1) AND (user_id, id) > ($8, $3)",
             "user_id DESC, id DESC",
             user
         ),

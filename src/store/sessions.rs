@@ -1,6 +1,8 @@
 //! Sessions of persons in the console. Called where sessions are authenticated, and by the purge. Knows neither
 //! cookies nor keys of sessions, only the hashes by which their rows are found.
 
+use std::net::IpAddr;
+
 use time::OffsetDateTime;
 use uuid::Uuid;
 
@@ -12,6 +14,45 @@ use crate::clock::BootInstant;
 use crate::domain::session::{MOST_OF_A_TOKEN, Session};
 use crate::secret::TokenId;
 
+/// The columns of `console_sessions` that make a [`Session`].
+struct SessionRow {
+    id: Uuid,
+    token_id: Uuid,
+    open_time: Time,
+    last_use_time: Time,
+    proof_time: Time,
+    by_link: bool,
+    address: Option<String>,
+}
+
+/// Which sessions of a token.
+#[derive(Debug, Clone, Copy)]
+pub enum Which {
+    /// This one.
+    One(Uuid),
+    /// All others than this one.
+    AllBut(Uuid),
+}
+
+impl TryFrom<SessionRow> for Session {
+    type Error = StoreError;
+
+    fn try_from(row: SessionRow) -> Result<Self, StoreError> {
+        let read = |time: Time, column| {
+            time.moment().ok_or_else(|| unreadable("console_sessions", Some(row.id), column))
+        };
+        Ok(Self {
+            id: row.id,
+            token_id: rows::token_id(row.token_id),
+            open_time: read(row.open_time, "open_time")?,
+            last_use_time: read(row.last_use_time, "last_use_time")?,
+            proof_time: read(row.proof_time, "proof_time")?,
+            address: row.address,
+            by_link: row.by_link,
+        })
+    }
+}
+
 impl Store {
     /// Stores a new session of this token, and ends its least recently used ones beyond the limit.
     ///
@@ -22,7 +63,10 @@ impl Store {
         key_hash: &[u8; 32],
         id: Uuid,
         token_id: TokenId,
+        (by_link, address): (bool, Option<IpAddr>),
     ) -> Result<(), StoreError> {
+        let address = address.map(|address| address.to_canonical().to_string());
+        let address = address.as_deref();
         self.retrying(async || {
             let mut transaction = self.begin().await?;
             let now = clock(&mut transaction).await?;
@@ -33,13 +77,16 @@ impl Store {
                  ), ended AS (
                      DELETE FROM console_sessions USING surplus WHERE console_sessions.key_hash = surplus.key_hash
                  )
-                 INSERT INTO console_sessions (key_hash, id, token_id, open_time, last_use_time, proof_time)
-                 VALUES ($1, $2, $3, $4, $4, $4)",
+                 INSERT INTO console_sessions
+                     (key_hash, id, token_id, open_time, last_use_time, proof_time, by_link, address)
+                 VALUES ($1, $2, $3, $4, $4, $4, $6, $7)",
                 key_hash,
                 id,
                 rows::uuid(token_id),
                 now,
-                MOST_OF_A_TOKEN
+                MOST_OF_A_TOKEN,
+                by_link,
+                address
             )
             .execute(&mut transaction)
             .await?;
@@ -60,7 +107,7 @@ impl Store {
         self.within(async {
             let found = sqlx::query!(
                 r#"SELECT id, token_id, open_time AS "open_time: Time", last_use_time AS "last_use_time: Time",
-                       proof_time AS "proof_time: Time", clock_timestamp() AS "now!: Time"
+                       proof_time AS "proof_time: Time", by_link, address, clock_timestamp() AS "now!: Time"
                    FROM console_sessions WHERE key_hash = $1"#,
                 key_hash
             )
@@ -68,17 +115,66 @@ impl Store {
             .await?;
             let Some(row) = found else { return Ok(None) };
             let now = self.clock.accepted(Reading { sent, time: row.now.clock()? });
-            let read = |time: Time, column| {
-                time.moment().ok_or_else(|| unreadable("console_sessions", Some(row.id), column))
-            };
-            let session = Session {
+            let session = SessionRow {
                 id: row.id,
-                token_id: rows::token_id(row.token_id),
-                open_time: read(row.open_time, "open_time")?,
-                last_use_time: read(row.last_use_time, "last_use_time")?,
-                proof_time: read(row.proof_time, "proof_time")?,
+                token_id: row.token_id,
+                open_time: row.open_time,
+                last_use_time: row.last_use_time,
+                proof_time: row.proof_time,
+                by_link: row.by_link,
+                address: row.address,
             };
-            Ok(Some((session, now)))
+            Ok(Some((session.try_into()?, now)))
+        })
+        .await
+    }
+
+    /// Lists the sessions of a token that are not over at `now`, the most recently used first.
+    ///
+    /// # Errors
+    /// [`StoreError`], as for every call of the store.
+    pub async fn list_sessions(
+        &self,
+        token_id: TokenId,
+        now: OffsetDateTime,
+    ) -> Result<Vec<Session>, StoreError> {
+        self.within(async {
+            let found = sqlx::query_as!(
+                SessionRow,
+                r#"SELECT id, token_id, open_time AS "open_time: Time", last_use_time AS "last_use_time: Time",
+                       proof_time AS "proof_time: Time", by_link, address
+                   FROM console_sessions WHERE token_id = $1 ORDER BY last_use_time DESC, id LIMIT $2"#,
+                rows::uuid(token_id),
+                MOST_OF_A_TOKEN
+            )
+            .fetch_all(self.on(Purpose::Reads).single()?)
+            .await?;
+            let mut sessions: Vec<Session> = found.into_iter().map(TryInto::try_into).collect::<Result<_, _>>()?;
+            sessions.retain(|session| !session.is_over(now));
+            Ok(sessions)
+        })
+        .await
+    }
+
+    /// Ends one session of a token, or all but one. Returns how many.
+    ///
+    /// # Errors
+    /// [`StoreError`], as for every call of the store.
+    pub async fn end_sessions(&self, token_id: TokenId, which: Which) -> Result<u64, StoreError> {
+        let (id, others) = match which {
+            Which::One(id) => (id, false),
+            Which::AllBut(id) => (id, true),
+        };
+        self.within(async {
+            let done = sqlx::query!(
+                "DELETE FROM console_sessions WHERE token_id = $1 AND (id = $2) <> $3",
+                rows::uuid(token_id),
+                id,
+                others
+            )
+            .execute(self.single()?)
+            .await?;
+            Ok(done.rows_affected())
         })
         .await
     }

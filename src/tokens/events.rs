@@ -1,7 +1,7 @@
 //! Reads the audit log, page by page. Called by `ListTokenEvents`.
 
 use super::{ActionError, Actions};
-use crate::domain::event::{Actor, TokenEvent};
+use crate::domain::event::{Actor, EventKind, TokenEvent};
 use crate::domain::page::PageTokenError;
 use crate::domain::{Caller, OrganizationId, Permission, UserId, size};
 use crate::secret::{Keyring, TokenId};
@@ -26,6 +26,8 @@ pub struct ListEvents {
     pub occurred_before: Option<OffsetDateTime>,
     /// Only events by this actor.
     pub actor: Option<Actor>,
+    /// Only events of these kinds; empty: of all.
+    pub kinds: Vec<EventKind>,
     /// The maximum number of events to return.
     pub page_size: u32,
     /// The page token of the last page; `None`: start with the newest event.
@@ -56,6 +58,7 @@ impl Actions {
             occurred_after: request.occurred_after,
             occurred_before: request.occurred_before,
             actor: request.actor.as_ref(),
+            kinds: &request.kinds,
         };
         let bound = bound(filter);
         let before = request.page_token.map(|text| parse(&text, &bound, &self.keyring.peek())).transpose()?;
@@ -90,9 +93,13 @@ fn bound(filter: EventFilter<'_>) -> Vec<u8> {
         filter.occurred_before.map(micros),
         filter.actor.map(|actor| actor.as_str().as_bytes().to_vec()),
     ];
+    let kinds: Vec<&str> = filter.kinds.iter().map(|kind| kind.word()).collect();
     // Replicas of older versions refuse page tokens with these filters, and accept all others.
-    if later.iter().any(Option::is_some) {
+    if later.iter().any(Option::is_some) || !kinds.is_empty() {
         parts.extend(later);
+    }
+    if !kinds.is_empty() {
+        parts.push(Some(kinds.join(" ").into_bytes()));
     }
     // No other authenticated text starts with these bytes.
     let mut bytes = b"events1".to_vec();

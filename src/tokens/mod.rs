@@ -18,6 +18,7 @@ use crate::secret::{CurrentKeyring, DurableCost, DurableError, Prefix, TokenId};
 use crate::store::{Store, StoreError, TransactionError};
 
 pub mod bootstrap;
+pub mod console_link;
 pub mod create;
 pub mod disable;
 pub mod enforcement;
@@ -61,6 +62,9 @@ pub enum ActionError {
     /// The organization's policy forbids it.
     #[error(transparent)]
     Policy(#[from] Rule),
+    /// No link to the console can be made.
+    #[error(transparent)]
+    NoLink(#[from] console_link::NoLink),
     /// The request id was used for another request.
     #[error("the request_id was used for another request")]
     RequestIdReused,

@@ -21,6 +21,8 @@ const ALL_BUT_ROOT: [&str; 3] = ["tokend:verify", "tokend:read", "tokend:write"]
 enum Barrier {
     Refused(Code, &'static str),
     NotFoundVerdict,
+    /// It is about the caller's own token alone.
+    Nothing,
 }
 
 fn in_organization(organization_id: &str) -> ListTokensRequest {
@@ -115,6 +117,7 @@ async fn reach(caller: &mut Client, method: &str, id: &str, secret: &str) -> (Re
             let refusal = Barrier::Refused(Code::PermissionDenied, "SCOPE_MISSING");
             (caller.enforce_policy(request).await.map(drop), refusal)
         }
+        "CreateConsoleLink" => (Ok(()), Barrier::Nothing),
         unknown => panic!("say here how {unknown} is kept within an organization"),
     }
 }
@@ -166,7 +169,7 @@ async fn nothing_is_reached(caller: &mut Client, id: &str, secret: &str) {
             (outcome, Barrier::Refused(code, reason)) => {
                 refused(outcome.map(tonic::Response::new), code, reason);
             }
-            (outcome, Barrier::NotFoundVerdict) => outcome.unwrap(),
+            (outcome, Barrier::NotFoundVerdict | Barrier::Nothing) => outcome.unwrap(),
         }
     }
 }

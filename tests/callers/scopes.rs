@@ -21,6 +21,7 @@ fn opened_by(method: &str) -> &'static [&'static str] {
         "CreateToken" | "UpdateToken" | "RotateToken" | "RevokeToken" | "RevokeUserTokens"
         | "DisableToken" | "EnableToken" => &["tokend:write", "tokend:root"],
         "WatchTokens" => &["tokend:verify", "tokend:verify:any", "tokend:read", "tokend:root"],
+        "CreateConsoleLink" => &["tokend:read", "tokend:write", "tokend:root"],
         "UpdatePolicy" | "EnforcePolicy" => &["tokend:root"],
         unknown => panic!("say here which scopes open {unknown}"),
     }

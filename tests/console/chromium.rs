@@ -10,6 +10,7 @@ use tokend::api::proto::Verdict;
 use tokio::io::AsyncWriteExt as _;
 use tokio::process::Command;
 
+use super::links::link;
 use crate::support::client::verified;
 use crate::support::program::{find, find_at};
 use crate::support::replica::{Installation, Replica, wait_until_serving};
@@ -72,6 +73,19 @@ async fn the_same_clicks_work_without_script() {
     let seen = drive(&driver, "plain", settings(&replica, &origin)).await;
 
     assert_eq!(verdict(&replica, &seen).await, Verdict::Revoked);
+}
+
+#[tokio::test]
+async fn a_person_signs_in_by_a_link_and_sees_the_sessions() {
+    let Some(driver) = driver() else { return };
+    let replica = Replica::start().await;
+    let origin = format!("http://tokend.localhost:{}", replica.console.port());
+    let mut settings = settings(&replica, &origin);
+    settings["links"] = json!([link(&mut replica.root()).await, link(&mut replica.root()).await]);
+
+    drive(&driver, "link", settings).await;
+
+    assert_eq!(replica.installation.database.count("SELECT count(*) FROM console_sessions").await, 0);
 }
 
 #[tokio::test]

@@ -2,6 +2,8 @@
 
 mod chromium;
 mod guard;
+mod links;
+mod own_sessions;
 mod sessions;
 mod tokens;
 
@@ -9,6 +11,7 @@ use std::net::SocketAddr;
 
 use tokend::api::proto::Token;
 
+use crate::support::database::Database;
 use crate::support::http::{Reply, post, send};
 use crate::support::replica::Replica;
 
@@ -109,4 +112,29 @@ fn secret(page: &str) -> String {
 async fn tokens_of(replica: &Replica, user_id: &str) -> Vec<Token> {
     let request = tokend::api::proto::ListTokensRequest { user_id: user_id.to_owned(), ..Default::default() };
     replica.root().list_tokens(request).await.unwrap().into_inner().tokens
+}
+
+/// Returns every row of every table as text.
+async fn dump(database: &Database) -> String {
+    let mut connection = database.connect().await;
+    let tables: Vec<String> = sqlx::query_scalar(
+        "SELECT table_name FROM information_schema.tables WHERE table_schema = 'public' AND table_type = 'BASE TABLE'",
+    )
+    .fetch_all(&mut connection)
+    .await
+    .unwrap();
+    assert!(tables.contains(&"console_sessions".to_owned()));
+    let mut text = String::new();
+    for table in tables {
+        let rows = format!("SELECT coalesce(string_agg(t::text, ' '), '') FROM {table} t");
+        text += &sqlx::query_scalar::<_, String>(sqlx::AssertSqlSafe(rows))
+            .fetch_one(&mut connection)
+            .await
+            .unwrap();
+    }
+    text
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
 }

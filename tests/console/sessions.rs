@@ -4,34 +4,12 @@ use secrecy::ExposeSecret as _;
 use tokend::domain::{Network, Networks};
 use tokend::secret::SessionKey;
 
-use super::{OWN, Person, sign_in};
+use super::{OWN, Person, dump, hex, sign_in};
 use crate::support::client::{created, created_with, ordinary, revoked, texts, unknown_id};
-use crate::support::database::Database;
 use crate::support::eventually;
 use crate::support::http::{post, send};
 use crate::support::replica::{Installation, Replica};
 use tokend::api::proto::{CreateTokenRequest, DisableTokenRequest, EnableTokenRequest};
-
-/// Returns every row of every table as text.
-async fn dump(database: &Database) -> String {
-    let mut connection = database.connect().await;
-    let tables: Vec<String> = sqlx::query_scalar(
-        "SELECT table_name FROM information_schema.tables WHERE table_schema = 'public' AND table_type = 'BASE TABLE'",
-    )
-    .fetch_all(&mut connection)
-    .await
-    .unwrap();
-    assert!(tables.contains(&"console_sessions".to_owned()));
-    let mut text = String::new();
-    for table in tables {
-        let rows = format!("SELECT coalesce(string_agg(t::text, ' '), '') FROM {table} t");
-        text += &sqlx::query_scalar::<_, String>(sqlx::AssertSqlSafe(rows))
-            .fetch_one(&mut connection)
-            .await
-            .unwrap();
-    }
-    text
-}
 
 #[tokio::test]
 async fn a_session_is_opened_by_a_secret_and_its_row_opens_nothing() {
@@ -45,7 +23,6 @@ async fn a_session_is_opened_by_a_secret_and_its_row_opens_nothing() {
     assert_eq!(name, format!("tokend-console-{}", replica.console.port()));
 
     let key = SessionKey::parse(&value).unwrap();
-    let hex = |bytes: &[u8]| bytes.iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"));
     let stored = dump(&replica.installation.database).await;
     assert!(stored.contains(&hex(&key.hash())));
     assert!(!stored.contains(key.render().expose_secret()));
@@ -208,8 +185,8 @@ async fn a_token_has_a_hundred_sessions_and_the_least_used_ones_end() {
     let replica = Replica::start().await;
     let first = Person::root(&replica).await;
     let database = &replica.installation.database;
-    let more = "INSERT INTO console_sessions (key_hash, id, token_id, open_time, last_use_time, proof_time)
-        SELECT sha256(n::text::bytea), gen_random_uuid(), token_id, open_time, last_use_time + interval '1 second', proof_time
+    let more = "INSERT INTO console_sessions (key_hash, id, token_id, open_time, last_use_time, proof_time, by_link)
+        SELECT sha256(n::text::bytea), gen_random_uuid(), token_id, open_time, last_use_time + interval '1 second', proof_time, by_link
         FROM console_sessions, generate_series(1, 99) n";
     assert_eq!(database.execute(more).await, 99);
 

@@ -259,7 +259,14 @@ async fn events_are_filtered_by_time_and_actor_with_any_other_filter() {
                 for owner in 0..8 {
                     let given =
                         |bit: i32, text: &str| if owner & bit > 0 { text.to_owned() } else { String::new() };
+                    let kinds = match owner {
+                        2 | 5 => vec![TokenEventKind::Created],
+                        3 => vec![TokenEventKind::Revoked, TokenEventKind::Created],
+                        6 => vec![TokenEventKind::Purged],
+                        _ => vec![],
+                    };
                     let request = ListTokenEventsRequest {
+                        kinds: kinds.iter().map(|kind| i32::from(*kind)).collect(),
                         organization_id: given(1, &some.organization_id),
                         user_id: given(2, &some.user_id),
                         token_id: given(4, &some.token_id),
@@ -277,6 +284,7 @@ async fn events_are_filtered_by_time_and_actor_with_any_other_filter() {
                             && after.is_none_or(|after| moment(event) >= moment(after))
                             && before.is_none_or(|before| moment(event) < moment(before))
                             && (actor.is_empty() || event.actor == actor)
+                            && (kinds.is_empty() || kinds.contains(&event.kind()))
                     };
                     let expected: Vec<_> = all.iter().filter(meant).cloned().collect();
                     found += expected.len();
@@ -311,6 +319,7 @@ async fn a_long_search_without_hits_ends_and_the_next_page_continues_it() {
     for other in [
         ListTokenEventsRequest { actor: String::new(), ..request.clone() },
         ListTokenEventsRequest { actor: "tokend".to_owned(), ..request.clone() },
+        ListTokenEventsRequest { kinds: vec![1], ..request.clone() },
         ListTokenEventsRequest { occurred_after: Some(prost_types::Timestamp::default()), ..request.clone() },
         ListTokenEventsRequest { occurred_before: Some(prost_types::Timestamp::default()), ..request },
     ] {
@@ -333,6 +342,11 @@ async fn an_invalid_actor_or_time_is_refused_by_name() {
         };
         let status = root.list_token_events(request).await.unwrap_err();
         assert_eq!(fields(&status), ["occurred_after", "occurred_before", "actor"], "{actor:?}: {status:?}");
+    }
+    for kind in [0, 99, -1] {
+        let request = ListTokenEventsRequest { kinds: vec![1, kind], ..Default::default() };
+        let status = root.list_token_events(request).await.unwrap_err();
+        assert_eq!(fields(&status), ["kinds"], "{kind}: {status:?}");
     }
 }
 

@@ -5,8 +5,8 @@ use sqlx::postgres::PgConnection;
 use sqlx::{AssertSqlSafe, Executor as _};
 use tokend::api::proto::revoke_token_request::Target;
 use tokend::api::proto::{
-    DisableTokenRequest, EnableTokenRequest, EnforcePolicyRequest, Policy, RevokeTokenRequest,
-    UpdatePolicyRequest, UpdateTokenRequest, update_token_request,
+    CreateConsoleLinkRequest, DisableTokenRequest, EnableTokenRequest, EnforcePolicyRequest, Policy,
+    RevokeTokenRequest, UpdatePolicyRequest, UpdateTokenRequest, update_token_request,
 };
 use tonic::{Code, Status};
 
@@ -94,12 +94,13 @@ async fn act(rpc: &str, client: &mut Client, id: &str) -> Result<(), Status> {
             let request = UpdatePolicyRequest { policy: Some(Policy::default()), ..Default::default() };
             client.update_policy(request).await.map(|_| ())
         }
+        "CreateConsoleLink" => client.create_console_link(CreateConsoleLinkRequest {}).await.map(|_| ()),
         "EnforcePolicy" => client.enforce_policy(EnforcePolicyRequest::default()).await.map(|_| ()),
         other => panic!("{other}"),
     }
 }
 
-const RPCS: [&str; 9] = [
+const RPCS: [&str; 10] = [
     "CreateToken",
     "UpdateToken",
     "RotateToken",
@@ -109,6 +110,7 @@ const RPCS: [&str; 9] = [
     "EnableToken",
     "UpdatePolicy",
     "EnforcePolicy",
+    "CreateConsoleLink",
 ];
 
 #[tokio::test]

@@ -26,8 +26,33 @@ fn a_first_start_shows_a_usable_root_secret_once_on_a_terminal() {
     assert_eq!(terminal.shown().matches(&secret).count(), 1);
     assert_eq!(terminal.shown().matches("tokd_").count(), 1);
     assert!(!server.stderr().contains(&secret));
+    // The link stands on a line of its own, and nowhere else.
+    let shown = terminal.shown();
+    let links: Vec<_> = shown.lines().map(str::trim).filter(|line| line.contains("/link#")).collect();
+    let [link] = links[..] else { panic!("{shown}") };
+    assert!(link.starts_with("http://tokend.localhost:"), "{link}");
+    assert_eq!(confirmed(link), 303);
+    assert!(!server.stderr().contains(link.split_once('#').unwrap().1));
     let listed = rpc::list(&address, &secret).unwrap();
     assert_eq!(listed.iter().map(|token| token.scopes.join(" ")).collect::<Vec<_>>(), ["tokend:root"]);
+}
+
+/// Signs in to the console by a link; returns the status of the answer.
+pub(crate) fn confirmed(link: &str) -> u16 {
+    use std::io::{Read as _, Write as _};
+    let (site, code) = link.trim().split_once("/link#").unwrap();
+    let host = site.strip_prefix("http://").unwrap();
+    let form = format!("code={code}");
+    let mut stream = std::net::TcpStream::connect(host.replace("tokend.localhost", "127.0.0.1")).unwrap();
+    let request = format!(
+        "POST /link/confirm HTTP/1.0\r\nHost: {host}\r\nOrigin: {site}\r\nContent-Length: {}\r\n\
+         Content-Type: application/x-www-form-urlencoded\r\n\r\n{form}",
+        form.len()
+    );
+    stream.write_all(request.as_bytes()).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer.split(' ').nth(1).unwrap().parse().unwrap()
 }
 
 #[test]
@@ -40,6 +65,7 @@ fn a_first_start_without_a_terminal_prints_only_the_path_of_the_root_secret() {
 
     let path = test_dir.data_dir().join("root-secret");
     assert!(shown.contains(&format!("The first root secret is in {}", path.display())), "{shown}");
+    assert!(!shown.contains("/link#"), "{shown}");
     assert!(!shown.contains("tokd_") && !server.stderr().contains(&test_dir.root_secret()), "{shown}");
 }
 

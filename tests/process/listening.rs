@@ -9,7 +9,8 @@ use seccompiler::{
     SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
 };
 
-use super::program::{Running, TestDir};
+use super::life::confirmed;
+use super::program::{Running, TestDir, run, text};
 use super::rpc;
 
 /// The number of the `socket` system call, and the address family of IPv6.
@@ -109,6 +110,18 @@ fn a_first_start_tells_where_the_console_is_and_a_restart_goes_on_without_it_if_
         answer
     };
     assert!(get().contains("Secret of a token"), "{}", get());
+    let address = server.ready();
+    let secret = test_dir.root_secret();
+    let caller = [("TOKEND_ADDRESS", &*address), ("TOKEND_SECRET", &*secret)];
+    let printed = text(&run(&["console", "link"], &caller, "").stdout);
+    assert_eq!(printed.lines().count(), 1, "{printed}");
+    assert_eq!([confirmed(&printed), confirmed(&printed)], [303, 401]);
+    let json = text(&run(&["console", "link", "--json"], &caller, "").stdout);
+    assert!(
+        json.contains("\"url\":\"http://tokend.localhost:") && json.contains("\"expireTime\":\"2"),
+        "{json}"
+    );
+    assert!(!server.stderr().contains(printed.trim().split_once('#').unwrap().1));
     server.stop();
 
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
@@ -116,5 +129,9 @@ fn a_first_start_tells_where_the_console_is_and_a_restart_goes_on_without_it_if_
     server.await_log("the console is not served");
     server.ready();
     assert!(!server.stderr().contains("console at"), "{}", server.stderr());
+    let address = server.ready();
+    let refused = run(&["console", "link"], &[("TOKEND_ADDRESS", &address), ("TOKEND_SECRET", &secret)], "");
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(text(&refused.stderr).contains("serves no console"), "{}", text(&refused.stderr));
     server.stop();
 }

@@ -69,7 +69,9 @@ impl TestDir {
     pub(crate) fn serve_on_a_terminal(&self) -> (Running, Terminal) {
         let terminal = Terminal::open();
         let data_dir = self.data_dir();
-        let arguments = ["serve", "--listen", "127.0.0.1:0", "--data-dir", data_dir.to_str().unwrap()];
+        let data_dir = data_dir.to_str().unwrap();
+        let arguments =
+            ["serve", "--listen", "127.0.0.1:0", "--console-listen", "127.0.0.1:0", "--data-dir", data_dir];
         let running = self.start_on(PROGRAM, &arguments, &[], Some(terminal.end()));
         (running, terminal)
     }

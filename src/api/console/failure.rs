@@ -134,7 +134,7 @@ pub(super) fn of_action(error: &ActionError) -> Words {
         ActionError::Refused(refused) => of_refused(*refused),
         ActionError::Overloaded(_) => of_refused(Refused::Full),
         ActionError::Store(error) => store(error),
-        ActionError::Invalid(_) | ActionError::Minting(_) => internal(),
+        ActionError::Invalid(_) | ActionError::Minting(_) | ActionError::NoLink(_) => internal(),
     }
 }
 

@@ -6,7 +6,7 @@ use crate::api::proto::{
 };
 use crate::domain::audit_context::TraceId;
 use crate::domain::event::{self, Actor, EventKind};
-use crate::domain::{OrganizationId, UserId, Violations};
+use crate::domain::{FieldError, OrganizationId, UserId, Violations};
 use crate::tokens::events::{EventPage, ListEvents};
 
 pub(super) fn list_request(message: ListTokenEventsRequest) -> Result<ListEvents, Violations> {
@@ -22,6 +22,7 @@ pub(super) fn list_request(message: ListTokenEventsRequest) -> Result<ListEvents
     let occurred_after = bound("occurred_after", message.occurred_after);
     let occurred_before = bound("occurred_before", message.occurred_before);
     let actor = violations.take("actor", fields::optional(&message.actor, Actor::parse));
+    let kinds = violations.take("kinds", event_kinds(&message.kinds));
     let request = (|| {
         Some(ListEvents {
             organization_id: organization_id?,
@@ -30,6 +31,7 @@ pub(super) fn list_request(message: ListTokenEventsRequest) -> Result<ListEvents
             occurred_after: occurred_after?,
             occurred_before: occurred_before?,
             actor: actor?,
+            kinds: kinds?,
             page_size: page_size?,
             page_token: Some(message.page_token).filter(|text| !text.is_empty()),
         })
@@ -77,5 +79,16 @@ const fn kind(kind: EventKind) -> TokenEventKind {
         EventKind::Enabled => TokenEventKind::Enabled,
         EventKind::ExpiresSoon => TokenEventKind::ExpiresSoon,
         EventKind::Purged => TokenEventKind::Purged,
+    }
+}
+
+/// Returns each kind that is named, once.
+fn event_kinds(numbers: &[i32]) -> Result<Vec<EventKind>, FieldError> {
+    let named = |of: EventKind| numbers.contains(&kind(of).into());
+    let known = |number: &i32| EventKind::ALL.into_iter().any(|of| i32::from(kind(of)) == *number);
+    if numbers.iter().all(known) {
+        Ok(EventKind::ALL.into_iter().filter(|of| named(*of)).collect())
+    } else {
+        Err(FieldError::Rule("has an unknown kind"))
     }
 }

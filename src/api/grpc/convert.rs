@@ -17,6 +17,7 @@ use crate::domain::size::MAX_PAGE_BYTES;
 use crate::domain::{FieldError, Labels, OrganizationId, Scopes, Token, TokenName, UserId, Violations};
 use crate::secret::TokenId;
 use crate::store::ChangeKind;
+use crate::tokens::console_link::ConsoleLink;
 use crate::tokens::create::{CreateToken, Created};
 use crate::tokens::list::{ListTokens, Page};
 use crate::verify::Consistency;
@@ -103,6 +104,15 @@ pub(super) fn list_response(page: Page) -> proto::ListTokensResponse {
     proto::ListTokensResponse {
         tokens: page.tokens.iter().map(|(record, now)| (record, *now).into()).collect(),
         next_page_token: page.next_page_token.unwrap_or_default(),
+    }
+}
+
+/// Returns the link below this address of the console.
+pub(super) fn link_response(console: &str, link: &ConsoleLink) -> proto::CreateConsoleLinkResponse {
+    use secrecy::ExposeSecret as _;
+    proto::CreateConsoleLinkResponse {
+        url: format!("{console}link#{}", link.code.render().expose_secret()),
+        expire_time: Some(super::fields::timestamp(link.expire_time)),
     }
 }
 

@@ -15,18 +15,21 @@ use super::watch::{WatchStream, Watcher};
 use super::{audit, changes, convert, policies};
 use crate::api::ending::Ending;
 use crate::api::proto::{
-    CheckPolicyRequest, CheckPolicyResponse, CreateTokenRequest, CreateTokenResponse, DisableTokenRequest,
-    DisableTokenResponse, EnableTokenRequest, EnableTokenResponse, EnforcePolicyRequest,
-    EnforcePolicyResponse, GetPolicyRequest, GetPolicyResponse, GetTokenRequest, GetTokenResponse,
-    ListTokenEventsRequest, ListTokenEventsResponse, ListTokensRequest, ListTokensResponse,
-    RevokeTokenRequest, RevokeTokenResponse, RevokeUserTokensRequest, RevokeUserTokensResponse,
-    RotateTokenRequest, RotateTokenResponse, UpdatePolicyRequest, UpdatePolicyResponse, UpdateTokenRequest,
-    UpdateTokenResponse, VerifyRequest, VerifyStreamRequest, WatchTokensRequest,
+    CheckPolicyRequest, CheckPolicyResponse, CreateConsoleLinkRequest, CreateConsoleLinkResponse,
+    CreateTokenRequest, CreateTokenResponse, DisableTokenRequest, DisableTokenResponse, EnableTokenRequest,
+    EnableTokenResponse, EnforcePolicyRequest, EnforcePolicyResponse, GetPolicyRequest, GetPolicyResponse,
+    GetTokenRequest, GetTokenResponse, ListTokenEventsRequest, ListTokenEventsResponse, ListTokensRequest,
+    ListTokensResponse, RevokeTokenRequest, RevokeTokenResponse, RevokeUserTokensRequest,
+    RevokeUserTokensResponse, RotateTokenRequest, RotateTokenResponse, UpdatePolicyRequest,
+    UpdatePolicyResponse, UpdateTokenRequest, UpdateTokenResponse, VerifyRequest, VerifyStreamRequest,
+    WatchTokensRequest,
 };
 use crate::domain::Permission;
 use crate::domain::root::LastRoot;
 use crate::domain::size::{LARGEST_EVENT, LARGEST_TOKEN};
 use crate::metrics::Rpc;
+use crate::tokens::ActionError;
+use crate::tokens::console_link::{NoLink, may_sign_in};
 use crate::tokens::disable::Usability;
 
 impl TokenApi {
@@ -266,6 +269,20 @@ impl TokenService for TokenApi {
             most,
             async |credential, message| self.enforce(&credential, &message).await,
         )
+        .await
+    }
+
+    async fn create_console_link(
+        &self,
+        request: Request<CreateConsoleLinkRequest>,
+    ) -> Result<Response<CreateConsoleLinkResponse>, Status> {
+        self.call(Rpc::CreateConsoleLink, request, async |credential, _| {
+            let caller = credential.caller();
+            may_sign_in(caller)?;
+            let console = self.console.as_deref().ok_or(ActionError::from(NoLink::NotServed))?;
+            let link = self.context.actions.create_console_link(caller).await?;
+            Ok(convert::link_response(console, &link))
+        })
         .await
     }
 }

@@ -18,6 +18,8 @@ pub struct TokenApi {
     pub hub: Arc<Hub>,
     /// Authenticates watchers' positions.
     pub keyring: Arc<CurrentKeyring>,
+    /// The address of the console of this replica, if it serves one.
+    pub console: Option<String>,
 }
 
 impl TokenApi {

@@ -48,6 +48,10 @@ pub(crate) struct ListFlags {
     #[arg(long, value_name = "ACTOR", default_value = "", hide_default_value = true)]
     by: String,
 
+    /// Events of this kind, as in the column EVENT; may be repeated
+    #[arg(long, value_name = "KIND", value_parser = parse_kind)]
+    event: Vec<TokenEventKind>,
+
     /// The most events to list; if there are more, a line on standard error says so
     #[arg(long, value_name = "NUMBER", default_value = "1000")]
     limit: NonZeroU32,
@@ -115,6 +119,7 @@ async fn list(flags: ListFlags, environment: &Environment) -> Result<(Vec<TokenE
             occurred_after: flags.since,
             occurred_before: flags.until,
             actor: flags.by.clone(),
+            kinds: flags.event.iter().map(|kind| i32::from(*kind)).collect(),
         };
         let asked = client.call(Repeatable::Yes, message, |mut raw, request| async move {
             raw.list_token_events(request).await
@@ -178,6 +183,14 @@ fn event_json(event: &TokenEvent) -> EventJson<'_> {
             })
             .collect(),
     }
+}
+
+/// Parses a kind as [`kind_word`] prints it.
+fn parse_kind(text: &str) -> Result<TokenEventKind, String> {
+    let name = format!("TOKEN_EVENT_KIND_{}", text.to_uppercase().replace('-', "_"));
+    TokenEventKind::from_str_name(&name).filter(|kind| *kind != TokenEventKind::Unspecified).ok_or_else(
+        || "must be created, updated, rotated, revoked, disabled, enabled, expires_soon or purged".to_owned(),
+    )
 }
 
 /// Returns a kind's enum name, or the number of an unknown one.

@@ -21,7 +21,7 @@ use crate::{clock, store, telemetry};
 #[derive(Subcommand)]
 pub(super) enum AuditCommand {
     /// List what happened to tokens, newest first
-    List(list::ListFlags),
+    List(Box<list::ListFlags>),
     /// Check every seal of the audit log against its events
     ///
     /// Needs the database and the keyring. Prints each seal that does not match. Exit status 1 if an event or
@@ -50,7 +50,7 @@ pub(super) enum AuditCommand {
 pub(super) fn run(command: AuditCommand, environment: &Environment) -> Result<(), CommandError> {
     let runtime = single_threaded()?;
     match command {
-        AuditCommand::List(flags) => runtime.block_on(list::run(flags, environment)),
+        AuditCommand::List(flags) => runtime.block_on(list::run(*flags, environment)),
         AuditCommand::Verify { flags } => {
             let (database, keyring) = reach(*flags, environment)?;
             runtime.block_on(verify(&database, &keyring))

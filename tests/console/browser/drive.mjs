@@ -4,9 +4,10 @@
 //   node drive.mjs SCENARIO < settings.json
 import { rm } from "node:fs/promises";
 import { profile } from "./page.mjs";
+import { session } from "./session.mjs";
 import { tokens } from "./tokens.mjs";
 
-const scenarios = { ...tokens };
+const scenarios = { ...session, ...tokens };
 
 try {
   const seen = await scenarios[process.argv[2]]();

@@ -16,6 +16,9 @@ use crate::verify::AuthenticateError;
 /// Where a person goes after signing in, unless another page was asked for.
 pub(in crate::api::console) const HOME: &str = "/tokens";
 
+/// How the paths of pages begin to which a person may be led after signing in.
+const ROOMS: [&str; 6] = ["tokens", "find", "why", "audit", "policy", "sessions"];
+
 /// Why somebody has to sign in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::api::console) enum Why {
@@ -92,7 +95,8 @@ pub(in crate::api::console) fn sign_in_form(
 
 /// Returns a path of the console's own pages, else the first page: nobody is led elsewhere by signing in.
 pub(in crate::api::console) fn safe(next: &str) -> &str {
-    let own = next == HOME || next.starts_with("/tokens/") || next.starts_with("/tokens?");
+    let first = next.strip_prefix('/').and_then(|rest| rest.split(['/', '?']).next());
+    let own = first.is_some_and(|first| ROOMS.contains(&first));
     let plain = next.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'\\');
     if own && plain && !next.contains("//") { next } else { HOME }
 }
@@ -103,7 +107,9 @@ mod tests {
 
     #[test]
     fn nobody_is_led_elsewhere_by_signing_in() {
-        for good in ["/tokens", "/tokens/new?name=a%20b", "/tokens?user=ada"] {
+        for good in
+            ["/tokens", "/tokens/new?name=a%20b", "/tokens?user=ada", "/audit?kind=revoked", "/sessions"]
+        {
             assert_eq!(safe(good), good);
         }
         for bad in [

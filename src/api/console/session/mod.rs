@@ -1,6 +1,8 @@
 //! Sessions: signing in and out, and what each request of a session passes. Its paths are served by the listener.
 
 pub(super) mod gate;
+mod link;
+mod own;
 mod pages;
 pub(super) mod proof;
 mod sign_in;
@@ -18,4 +20,9 @@ pub(super) fn routes() -> Router<Arc<Console>> {
     Router::new()
         .route("/sign-in", get(sign_in::form).post(sign_in::submit))
         .route("/sign-out", post(sign_in::sign_out))
+        .route("/link", get(link::form).post(link::look))
+        .route("/link/confirm", post(link::confirm))
+        .route("/sessions", get(own::show))
+        .route("/sessions/end", post(own::end_all))
+        .route("/sessions/{id}/end", post(own::end_one))
 }

@@ -1,8 +1,9 @@
-//! The pages of the sign-in, and the templates that lay them out.
+//! The pages of sessions, and the templates that lay them out.
 
 use askama::Template;
 
-use crate::api::console::pages::Frame;
+use crate::api::console::moments::Moment;
+use crate::api::console::pages::{Frame, Who};
 
 /// The first page.
 #[derive(Template)]
@@ -21,4 +22,41 @@ pub(in crate::api::console) struct SignIn {
 pub(in crate::api::console) struct Again {
     pub(in crate::api::console) frame: Frame,
     pub(in crate::api::console) address: String,
+}
+
+/// Takes the code of a link.
+#[derive(Template)]
+#[template(path = "session/link.html")]
+pub(super) struct Link {
+    pub(super) frame: Frame,
+    pub(super) problem: Option<String>,
+}
+
+/// Asks whether to sign in as somebody.
+#[derive(Template)]
+#[template(path = "session/confirm.html")]
+pub(super) struct Confirm<'a> {
+    pub(super) frame: Frame,
+    pub(super) who: Who,
+    pub(super) code: &'a str,
+    /// Whether the browser has a session, which then ends.
+    pub(super) replaces: bool,
+}
+
+/// The sessions of a token.
+#[derive(Template)]
+#[template(path = "session/sessions.html")]
+pub(super) struct Sessions {
+    pub(super) frame: Frame,
+    pub(super) sessions: Vec<SessionView>,
+}
+
+/// A session as it is shown.
+pub(super) struct SessionView {
+    pub(super) id: String,
+    pub(super) is_this: bool,
+    pub(super) since: Moment,
+    pub(super) last_use: Moment,
+    pub(super) address: String,
+    pub(super) by_link: bool,
 }

@@ -1,13 +1,15 @@
-//! The secret once more, before an act of somebody who can do everything and signed in a while ago: a browser that is
+//! The secret once more, or a new link, before an act of somebody who can do everything and signed in a while ago: a browser that is
 //! left open must not be enough. Called by the pages that change something.
 
 use super::gate::unrecognised;
+use super::link;
 use super::visit::Visit;
 use crate::admission::fair_limiter::Refused;
 use crate::api::console::failure::{Failure, credential};
 use crate::api::console::form::Fields;
 use crate::api::console::interface::{Asked, Console};
 use crate::domain::CredentialError;
+use crate::secret::LinkCode;
 use crate::verify::AuthenticateError;
 
 /// Returns what is wrong with the proof in a form; `None` if it is given, or not needed.
@@ -22,8 +24,18 @@ pub(in crate::api::console) async fn missing(
     }
     let secret = fields.get("proof").trim();
     if secret.is_empty() {
-        let text = "You signed in more than 15 minutes ago. Paste the secret once more.";
+        let text = "You signed in more than 15 minutes ago. Paste the secret once more, or a new link.";
         return Ok(Some(text.to_owned()));
+    }
+    if let Some(code) = LinkCode::parse(secret) {
+        let address = console.address(asked);
+        return match console.sessions.prove_by_link(&visit.session, &code, visit.now, address).await {
+            Ok(()) => {
+                visit.session.proof_time = visit.now;
+                Ok(None)
+            }
+            Err(error) => link::words(console, asked, error).await.map(Some),
+        };
     }
     let context = &console.integrations.context;
     match context.engine.authenticate(secret, console.address(asked)).await {

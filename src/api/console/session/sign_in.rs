@@ -11,8 +11,10 @@ use super::gate::{HOME, Why, safe, sign_in_form, unrecognised, wanted};
 use crate::admission::fair_limiter::Refused;
 use crate::api::console::failure::{Failure, credential, foreign_form};
 use crate::api::console::interface::{Asked, Console, go_to, with_cookie};
-use crate::domain::{AccessError, CredentialError, Permission, ReservedScope};
-use crate::verify::AuthenticateError;
+use crate::api::error::CallError;
+use crate::domain::CredentialError;
+use crate::tokens::console_link::may_sign_in;
+use crate::verify::{AuthenticateError, Credential};
 
 /// Shows the form.
 pub(in crate::api::console) async fn form(State(console): State<Arc<Console>>, asked: Asked) -> Response {
@@ -54,18 +56,31 @@ async fn open(console: &Console, asked: &Asked) -> Result<Response, Failure> {
             return Err(refused(error.into(), credential(error).text));
         }
     };
+    establish(console, asked, &proven, false, next).await
+}
+
+/// Opens a session for a credential that was just proven, by a link or by its secret, and goes to a page.
+pub(super) async fn establish(
+    console: &Console,
+    asked: &Asked,
+    proven: &Credential,
+    by_link: bool,
+    next: &str,
+) -> Result<Response, Failure> {
     asked.peer.credentials.note();
     let caller = proven.caller();
     Span::current().record("caller", field::display(&caller.principal));
-    if caller.require(Permission::Read).is_err() && caller.require(Permission::Write).is_err() {
+    let refused = |error: CallError, text: &str| {
+        Failure::shown(error, sign_in_form(console, asked, None, Some(text.to_owned()), next))
+    };
+    if let Err(error) = may_sign_in(caller) {
         let text = "This token can neither read nor create tokens. Sign in with one that has tokend:read, \
                     tokend:write or tokend:root.";
-        let page = sign_in_form(console, asked, None, Some(text.to_owned()), next);
-        return Err(Failure::shown(AccessError::MissingScope(ReservedScope::Read), page));
+        return Err(refused(error.into(), text));
     }
-    let key = match console.sessions.open(&proven).await {
+    let key = match console.sessions.open(proven, by_link, console.address(asked)).await {
         Ok(Some(key)) => key,
-        Ok(None) => return Err(refused(CredentialError::Malformed.into(), String::new())),
+        Ok(None) => return Err(refused(AuthenticateError::from(CredentialError::Malformed).into(), "")),
         Err(error) => return Err(unrecognised(console, asked, error).await),
     };
     if let Some(before) = console.site.key(&asked.headers) {

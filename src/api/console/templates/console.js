@@ -15,6 +15,18 @@
   // The first problem of a form is where its reader begins.
   one("#problems")?.focus();
 
+  // The code of a link, which no server sees in its address.
+  const code = one("#code[data-fragment]");
+  const take = () => {
+    if (code && location.hash.length > 1) {
+      code.value = location.hash.slice(1);
+      history.replaceState(null, "", location.pathname);
+      code.form.requestSubmit();
+    }
+  };
+  addEventListener("hashchange", take);
+  take();
+
   // Copying, and asking back whoever leaves without having copied.
   const secret = one("#secret[role=textbox]");
   if (secret) {

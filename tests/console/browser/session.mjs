@@ -1,0 +1,52 @@
+// Scenarios about sessions: signing in by a link, and the list of sessions.
+import assert from "node:assert/strict";
+import { launch, look, settings } from "./page.mjs";
+
+const cookies = async (context) => (await context.cookies(settings.origin)).length;
+
+export const session = {
+  // The link opens a question, and only its answer signs in. The code stays in no address.
+  async link() {
+    const context = await launch({ profile: "link" });
+    const page = context.pages()[0];
+    const [first, second] = settings.links;
+    await page.goto(new URL("/link", settings.origin).href);
+    await look(page, "link");
+    await page.goto(first);
+    await page.getByRole("heading", { name: "Sign in as root?" }).waitFor();
+    assert.equal(await cookies(context), 0, "the question signs nobody in");
+    assert.ok(!page.url().includes("#"), page.url());
+    await look(page, "confirm");
+    await page.getByRole("button", { name: "Sign in" }).click();
+    await page.getByRole("heading", { name: "API Tokens" }).waitFor();
+    assert.equal(await cookies(context), 1);
+    // Back leads to no page that has the code.
+    await page.goBack().catch(() => {}); // Chromium sends no form again.
+    assert.ok(!(await page.content()).includes(first.split("#")[1]), "the code is gone");
+    await page.goto(settings.origin);
+    await page.getByRole("link", { name: "Sessions" }).click();
+    await page.getByText("This session").waitFor();
+    await page.getByText("A link").waitFor();
+    await look(page, "sessions");
+    await page.goto(first);
+    await page.goto(new URL("/link", settings.origin).href);
+    await page.goto(first);
+    await page.getByText("used already").waitFor();
+    await look(page, "link-used");
+    await context.close();
+
+    // Without script the link is pasted.
+    const plain = await launch({ profile: "link-plain", javaScriptEnabled: false });
+    const tab = plain.pages()[0];
+    await tab.goto(second);
+    await tab.getByLabel("Link", { exact: true }).fill(second);
+    await tab.getByRole("button", { name: "Continue" }).click();
+    await tab.getByRole("button", { name: "Sign in" }).click();
+    await tab.getByRole("heading", { name: "API Tokens" }).waitFor();
+    await tab.goto(new URL("/sessions", settings.origin).href);
+    await tab.getByRole("button", { name: "Sign out everywhere" }).click();
+    await tab.getByLabel("Secret of a token").waitFor();
+    await plain.close();
+    return {};
+  },
+};
