@@ -14,7 +14,7 @@ use std::hint::black_box;
 use std::sync::Arc;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use tokend_client::{Client, Connection, LocalConfig, Question, Scope, Scopes, Verdict, Verifier};
+use tokend_client::{Client, Connection, LocalConfig, Scope, Scopes, Verdict, Verifier, VerifyRequest};
 use tokio::runtime::Runtime;
 use tokio::task::JoinSet;
 
@@ -51,9 +51,9 @@ impl Subject {
         Connection::to(address).secret((&*self.replica.installation.root_secret).into()).open().unwrap()
     }
 
-    fn question(&self, number: usize) -> Question<'_> {
+    fn question(&self, number: usize) -> VerifyRequest<'_> {
         let secret = &self.secrets[number % TOKENS];
-        Question::new(secret).required_scopes(&self.required)
+        VerifyRequest::new(secret).required_scopes(&self.required)
     }
 
     /// Makes a verifier cache all tokens.

@@ -24,7 +24,7 @@ use tokend::secret::{CurrentKeyring, DurableCost, Keyring, Prefix, Secret, Token
 use tokend::store::{self, Store};
 use tokend::tokens::bootstrap::{Bootstrapped, bootstrap};
 use tokend::verify::{
-    Bounds, ClientKey, Consistency, CredentialCache, Engine, EngineConfig, Question, mac_refresh,
+    Bounds, ClientKey, Consistency, CredentialCache, Criteria, Engine, EngineConfig, mac_refresh,
 };
 use tokio::runtime::Runtime;
 
@@ -33,7 +33,7 @@ use tokio::runtime::Runtime;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// How long the engine may take to reach its database.
-const PATIENCE: Duration = Duration::from_secs(30);
+const TIMEOUT: Duration = Duration::from_secs(30);
 
 fn main() -> anyhow::Result<()> {
     let mut criterion = Criterion::default().configure_from_args();
@@ -132,7 +132,7 @@ fn engine(criterion: &mut Criterion) -> anyhow::Result<()> {
 
     let none = Scopes::default();
     let question =
-        Question { required: &none, reach: Reach::Any, client_ip: None, share: ClientKey::Peer(None) };
+        Criteria { required: &none, reach: Reach::Any, client_ip: None, share: ClientKey::Peer(None) };
     let ask = || {
         let read_point = engine.read_point().context("the cache is not fresh")?;
         engine.try_verify(secret.expose_secret(), &question, &read_point).context("the record is not there")
@@ -189,8 +189,8 @@ async fn start(options: PgConnectOptions) -> anyhow::Result<(Engine, SecretStrin
     });
     let none = Scopes::default();
     let question =
-        Question { required: &none, reach: Reach::Any, client_ip: None, share: ClientKey::Peer(None) };
-    let deadline = Instant::now() + PATIENCE;
+        Criteria { required: &none, reach: Reach::Any, client_ip: None, share: ClientKey::Peer(None) };
+    let deadline = Instant::now() + TIMEOUT;
     loop {
         match engine.verify(secret.expose_secret(), &question, Consistency::Bounded).await {
             Ok(answer) if answer.verdict == Verdict::Valid => return Ok((engine, secret)),

@@ -17,7 +17,7 @@ use super::questions::{Order, Questions};
 const LONGEST: u64 = 60_000_000_000;
 
 /// How long to wait for responses after the last request.
-const PATIENCE: Duration = Duration::from_secs(5);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The requests of a load, the server, and the pace.
 #[derive(Debug)]
@@ -120,7 +120,7 @@ impl Driver<'_> {
         };
         let mut begun = Some(begun);
         let mut last_answer = 0;
-        let patience = self.asked_until + nanos(PATIENCE);
+        let deadline = self.asked_until + nanos(ANSWER_TIMEOUT);
         loop {
             let now = self.now();
             if now >= self.measured_from
@@ -131,7 +131,7 @@ impl Driver<'_> {
             let asking = now < self.asked_until && !self.order.is_exhausted();
             if asking {
                 self.ask(now);
-            } else if self.outstanding() == 0 || now > patience {
+            } else if self.outstanding() == 0 || now > deadline {
                 break;
             }
             self.wait(asking)?;

@@ -32,7 +32,7 @@ pub(crate) const OTHER_FULL: &str = "other build, FULL";
 pub(crate) const OTHER_STREAM: &str = "other build, VerifyStream";
 
 /// How long a server may take until its responses are as expected.
-const PATIENCE: Duration = Duration::from_secs(30);
+const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// How long a new server is left idle.
 const SETTLING: Duration = Duration::from_millis(300);
@@ -161,7 +161,7 @@ pub(crate) fn database_name(others: u32) -> String {
 
 /// Waits until a server responds as expected to a small part of a load.
 pub(crate) fn await_answers<'a>(name: &str, caller: &str, load: impl Fn() -> Load<'a>) -> anyhow::Result<()> {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TIMEOUT;
     loop {
         let little = Load {
             warm_up: Duration::ZERO,

@@ -14,7 +14,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use super::roles::{LISTEN, ROLE};
 
 /// How long a server may take until it listens.
-const PATIENCE: Duration = Duration::from_secs(30);
+const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The tokend binary of this build.
 pub(crate) const TOKEND: &str = env!("CARGO_BIN_EXE_tokend");
@@ -60,7 +60,7 @@ impl Server {
     fn start(mut command: Command, address: SocketAddr) -> anyhow::Result<Self> {
         let child = command.stdin(Stdio::null()).spawn().context("setpriv is needed (util-linux)")?;
         let mut server = Self { child, address };
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TIMEOUT;
         while TcpStream::connect(address).is_err() {
             if let Some(status) = server.child.try_wait()? {
                 bail!("a server ended at once: {status}");

@@ -18,13 +18,13 @@ use crate::outage::Outage;
 use crate::pages::{Page, Pages};
 use crate::proto;
 use crate::proto::token_service_client::TokenServiceClient;
-use crate::question::{Answer, Consistency, Question};
 use crate::requests::{
     Changed, ConsoleLink, CreatedToken, EndOptions, Listing, NewToken, RevocationTarget, RevokedToken,
     Rotation, TokenUpdate,
 };
 use crate::retry::{Repeatable, Retries};
 use crate::token::{TokenStatus, status, time, token};
+use crate::verification::{Consistency, Verification, VerifyRequest};
 use crate::watch::Changes;
 
 /// The generated client, which adds the caller's credential to each call.
@@ -114,8 +114,12 @@ impl Client {
     ///
     /// # Errors
     /// The verdict is not known, or the caller may not ask.
-    pub async fn verify(&self, question: &Question<'_>, consistency: Consistency) -> Result<Answer, Error> {
-        let message = question.message(consistency);
+    pub async fn verify(
+        &self,
+        request: &VerifyRequest<'_>,
+        consistency: Consistency,
+    ) -> Result<Verification, Error> {
+        let message = request.message(consistency);
         self.run(Repeatable::Yes, message, |mut raw, request| async move { raw.verify(request).await })
             .await?
             .try_into()
@@ -224,9 +228,9 @@ impl Client {
         let revoked = self
             .run(Repeatable::Yes, message, |mut raw, request| async move { raw.revoke_token(request).await });
         let revoked = revoked.await?;
-        let shown = revoked.token.ok_or_else(|| Error::answer("token"))?;
+        let shown = revoked.token.ok_or_else(|| Error::invalid_response("token"))?;
         let changed = RevokedToken {
-            id: TokenId::parse(&shown.id).map_err(|_| Error::answer("id"))?,
+            id: TokenId::parse(&shown.id).map_err(|_| Error::invalid_response("id"))?,
             revoke_time: time("revoke_time", shown.revoke_time)?,
             token: if shown.user_id.is_empty() { None } else { Some(token(shown)?) },
         };
@@ -255,7 +259,8 @@ impl Client {
                 raw.revoke_user_tokens(request).await
             })
             .await?;
-        let changed = u64::try_from(revoked.revoked_count).map_err(|_| Error::answer("revoked_count"))?;
+        let changed =
+            u64::try_from(revoked.revoked_count).map_err(|_| Error::invalid_response("revoked_count"))?;
         Ok(Changed { changed, effective_time: effective(revoked.effective_time)? })
     }
 
@@ -301,7 +306,7 @@ impl Client {
             })
             .await?;
         let expire_time =
-            time("expire_time", made.expire_time)?.ok_or_else(|| Error::answer("expire_time"))?;
+            time("expire_time", made.expire_time)?.ok_or_else(|| Error::invalid_response("expire_time"))?;
         Ok(ConsoleLink { url: made.url.into(), expire_time })
     }
 
@@ -365,5 +370,5 @@ impl Client {
 
 /// Reads the time from which a change is effective everywhere, which is required.
 pub(crate) fn effective(timestamp: Option<prost_types::Timestamp>) -> Result<time::OffsetDateTime, Error> {
-    time("effective_time", timestamp)?.ok_or_else(|| Error::answer("effective_time"))
+    time("effective_time", timestamp)?.ok_or_else(|| Error::invalid_response("effective_time"))
 }

@@ -79,7 +79,7 @@ impl Connection {
         self,
         source: impl Fn() -> Result<SecretString, SourceError> + Send + Sync + 'static,
     ) -> Self {
-        Self { secret: Some(Source::Asked(Arc::new(source))), ..self }
+        Self { secret: Some(Source::Function(Arc::new(source))), ..self }
     }
 
     /// Allows plaintext to other hosts, for networks that something else encrypts, such as a mesh.

@@ -27,7 +27,7 @@ type ReadSecret = dyn Fn() -> Result<SecretString, SourceError> + Send + Sync;
 #[derive(Clone)]
 pub(crate) enum Source {
     Fixed(SecretString),
-    Asked(Arc<ReadSecret>),
+    Function(Arc<ReadSecret>),
 }
 
 /// A secret, and the metadata value for it.
@@ -43,13 +43,13 @@ pub(crate) struct Credential {
     current: ArcSwap<CurrentSecret>,
     source: Source,
     /// When the source was last read, by the boot clock.
-    asked: AtomicI64,
+    checked: AtomicI64,
 }
 
 impl Source {
     /// Reads the file at each request; white space around the secret is ignored.
     pub(crate) fn file(path: PathBuf) -> Self {
-        Self::Asked(Arc::new(move || {
+        Self::Function(Arc::new(move || {
             let text = Zeroizing::new(std::fs::read_to_string(&path)?);
             Ok(SecretString::from(text.trim()))
         }))
@@ -58,7 +58,7 @@ impl Source {
     fn read(&self) -> Result<CurrentSecret, ConnectionError> {
         let secret = match self {
             Self::Fixed(secret) => secret.clone(),
-            Self::Asked(ask) => ask().map_err(ConnectionError::SecretSource)?,
+            Self::Function(read) => read().map_err(ConnectionError::SecretSource)?,
         };
         Ok(CurrentSecret { header: header(&secret)?, secret })
     }
@@ -68,7 +68,7 @@ impl fmt::Debug for Source {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Fixed(_) => "Fixed([redacted])",
-            Self::Asked(_) => "Asked(..)",
+            Self::Function(_) => "Function(..)",
         })
     }
 }
@@ -77,7 +77,7 @@ impl Credential {
     /// Reads the secret for the first time.
     pub(crate) fn new(source: Source) -> Result<Self, ConnectionError> {
         let current = ArcSwap::from_pointee(source.read()?);
-        Ok(Self { current, source, asked: AtomicI64::new(BootInstant::now().boot) })
+        Ok(Self { current, source, checked: AtomicI64::new(BootInstant::now().boot) })
     }
 
     /// Returns the secret, read again if the last read was a while ago.
@@ -96,10 +96,11 @@ impl Credential {
         if matches!(self.source, Source::Fixed(_)) {
             return;
         }
-        let (now, asked) = (BootInstant::now().boot, self.asked.load(Ordering::Relaxed));
-        let due = now - asked >= interval;
+        let (now, checked) = (BootInstant::now().boot, self.checked.load(Ordering::Relaxed));
+        let due = now - checked >= interval;
         // One caller reads it, the others continue with the known one.
-        if !due || self.asked.compare_exchange(asked, now, Ordering::Relaxed, Ordering::Relaxed).is_err() {
+        if !due || self.checked.compare_exchange(checked, now, Ordering::Relaxed, Ordering::Relaxed).is_err()
+        {
             return;
         }
         match self.source.read() {
@@ -134,14 +135,14 @@ mod tests {
     fn a_refused_secret_is_read_again_and_stays_if_that_fails() {
         let given = Arc::new(Mutex::new(Some("one".to_owned())));
         let giving = Arc::clone(&given);
-        let source = Source::Asked(Arc::new(move || {
+        let source = Source::Function(Arc::new(move || {
             let text = giving.lock().unwrap().clone().ok_or("there is none")?;
             Ok(SecretString::from(text))
         }));
         let credential = Credential::new(source).unwrap();
         let first = credential.current();
         let again = || {
-            credential.asked.store(i64::MIN / 2, Ordering::Relaxed);
+            credential.checked.store(i64::MIN / 2, Ordering::Relaxed);
             credential.differs_from(&first)
         };
         assert!(!again());
@@ -150,7 +151,7 @@ mod tests {
             assert!(!again());
         }
         *given.lock().unwrap() = Some("two".to_owned());
-        assert!(!credential.differs_from(&first), "asked for a moment ago");
+        assert!(!credential.differs_from(&first), "read a moment ago");
         assert!(again());
         assert_eq!(credential.current().secret.expose_secret(), "two");
         assert!(!format!("{credential:?}").contains("two"));

@@ -40,7 +40,7 @@ pub enum ErrorKind {
     /// No response came in time. A change may or may not have been made.
     DeadlineExceeded,
     /// The response does not follow the contract.
-    Answer,
+    InvalidResponse,
     /// Anything else.
     Other,
 }
@@ -148,8 +148,8 @@ impl Error {
     }
 
     /// The response lacks a field, or has an invalid one.
-    pub(crate) fn answer(what: &str) -> Self {
-        Self::plain(ErrorKind::Answer, format!("the server's response has no usable {what}"))
+    pub(crate) fn invalid_response(what: &str) -> Self {
+        Self::plain(ErrorKind::InvalidResponse, format!("the server's response has no usable {what}"))
     }
 
     fn plain(kind: ErrorKind, message: String) -> Self {

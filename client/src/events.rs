@@ -128,15 +128,16 @@ impl TryFrom<proto::TokenEvent> for TokenEvent {
 
     fn try_from(message: proto::TokenEvent) -> Result<Self, Error> {
         fn field<T, E>(name: &'static str, parsed: Result<T, E>) -> Result<T, Error> {
-            parsed.map_err(|_| Error::answer(name))
+            parsed.map_err(|_| Error::invalid_response(name))
         }
         let actor = match &*message.actor {
             TOKEND => None,
-            principal => Some(Principal::parse(principal).ok_or_else(|| Error::answer("actor"))?),
+            principal => Some(Principal::parse(principal).ok_or_else(|| Error::invalid_response("actor"))?),
         };
         Ok(Self {
             id: message.event_id,
-            event_time: time("event_time", message.event_time)?.ok_or_else(|| Error::answer("event_time"))?,
+            event_time: time("event_time", message.event_time)?
+                .ok_or_else(|| Error::invalid_response("event_time"))?,
             kind: TokenEventKind::read(message.kind()),
             token_id: field("token_id", TokenId::parse(&message.token_id))?,
             organization_id: field("organization_id", OrganizationId::parse(&message.organization_id))?,
@@ -184,7 +185,10 @@ mod tests {
         let bootstrap = TokenEvent::try_from(message("bootstrap")).unwrap();
         assert_eq!(bootstrap.actor, Some(Principal::Bootstrap));
         for bad in ["", "somebody"] {
-            assert_eq!(TokenEvent::try_from(message(bad)).unwrap_err().kind(), crate::ErrorKind::Answer);
+            assert_eq!(
+                TokenEvent::try_from(message(bad)).unwrap_err().kind(),
+                crate::ErrorKind::InvalidResponse
+            );
         }
     }
 }

@@ -1,7 +1,7 @@
 //! A client of tokend, for API tokens, and guards for services.
 //!
 //! [`Connection`] creates a [`Client`], which has a method for each call. A [`Verifier`] judges a
-//! secret: by asking each time, with one call per question or one for all, or locally for as long
+//! secret: by asking each time, with one call per request or one for all, or locally for as long
 //! as it knows what has changed. A [`Guard`] is a tower layer that admits requests to any axum or
 //! tonic service by a verifier's verdict, and puts a [`VerifiedToken`] into their extensions.
 //!
@@ -42,7 +42,6 @@ mod multiplex;
 mod outage;
 mod pages;
 mod policies;
-mod question;
 mod random;
 mod redact;
 mod remote;
@@ -51,6 +50,7 @@ mod retry;
 #[cfg(feature = "_tls")]
 mod tls;
 mod token;
+mod verification;
 mod verifier;
 mod watch;
 
@@ -91,7 +91,6 @@ pub use guard::{Guard, Guarded, GuardedBody, Refused, RuleError};
 pub use local::{LocalConfig, LocalStatus};
 pub use pages::{Page, Pages};
 pub use policies::{Policy, PolicyBreach, Remedy, StoredPolicy};
-pub use question::{Answer, Consistency, Question, VerifiedToken};
 pub use requests::{
     Changed, ConsoleLink, CreatedToken, EndOptions, Expiration, Listing, NewToken, RevocationTarget,
     RevokedToken, Rotation, TokenUpdate,
@@ -104,5 +103,6 @@ pub use tokend_core::domain::{
     TokenState, UserId, Verdict,
 };
 pub use tokend_core::secret::{Prefix, TokenId};
+pub use verification::{Consistency, Verification, VerifiedToken, VerifyRequest};
 pub use verifier::{Verifier, VerifierError};
 pub use watch::{ChangeBatch, Changes, TokenChange};

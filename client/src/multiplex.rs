@@ -1,5 +1,5 @@
-//! Many questions over one `VerifyStream`, with each answer returned to its asker. One task owns
-//! the call; if it breaks, unanswered questions are sent again over the next one, since judging
+//! Many requests over one `VerifyStream`, with each answer returned to its asker. One task owns
+//! the call; if it breaks, unanswered requests are sent again over the next one, since judging
 //! changes nothing. Called by the verifier.
 
 use std::collections::VecDeque;
@@ -15,64 +15,65 @@ use tonic::Streaming;
 use crate::client::Client;
 use crate::error::{Error, ErrorKind};
 use crate::proto::{VerifyRequest, VerifyStreamRequest, VerifyStreamResponse};
-use crate::question::Answer;
 use crate::retry::pause;
+use crate::verification::Verification;
 
-/// The most questions that wait for an answer, and the most that wait to be sent.
+/// The most requests that wait for an answer, and the most that wait to be sent.
 const MOST: usize = 1024;
 
-/// A question, and the channel for its answer.
-struct Asked {
+/// A request, and the channel for its answer.
+struct QueuedRequest {
     request: VerifyRequest,
-    answer: oneshot::Sender<Result<Answer, Error>>,
+    reply: oneshot::Sender<Result<Verification, Error>>,
 }
 
 /// The asking side; the call ends with the last clone.
 #[derive(Debug, Clone)]
 pub(crate) struct Multiplex {
-    questions: mpsc::Sender<Asked>,
-    patience: Duration,
+    queue: mpsc::Sender<QueuedRequest>,
+    timeout: Duration,
     _task: Arc<JoinSet<()>>,
 }
 
 impl Multiplex {
     pub(crate) fn start(client: &Client) -> Self {
-        let (questions, asked) = mpsc::channel(MOST);
+        let (queue, received) = mpsc::channel(MOST);
         let mut task = JoinSet::new();
-        task.spawn(Conversation { client: client.clone(), asked, again: VecDeque::new() }.run());
-        Self { questions, patience: client.call_timeout(), _task: Arc::new(task) }
+        task.spawn(StreamTask { client: client.clone(), queue: received, unanswered: VecDeque::new() }.run());
+        Self { queue, timeout: client.call_timeout(), _task: Arc::new(task) }
     }
 
-    pub(crate) async fn ask(&self, request: VerifyRequest) -> Result<Answer, Error> {
-        let (answer, response) = oneshot::channel();
-        let deadline = Instant::now() + self.patience;
+    pub(crate) async fn verify(&self, request: VerifyRequest) -> Result<Verification, Error> {
+        let (reply, response) = oneshot::channel();
+        let deadline = Instant::now() + self.timeout;
         // If too many wait already, this one waits for capacity.
-        let asked = tokio::time::timeout_at(deadline, self.questions.send(Asked { request, answer })).await;
-        asked.map_err(|_| Error::overloaded())?.map_err(|_| Error::lost())?;
+        let queued =
+            tokio::time::timeout_at(deadline, self.queue.send(QueuedRequest { request, reply })).await;
+        queued.map_err(|_| Error::overloaded())?.map_err(|_| Error::lost())?;
         let response = tokio::time::timeout_at(deadline, response).await.map_err(|_| Error::overdue())?;
         response.map_err(|_| Error::lost())?
     }
 }
 
 /// The task's state between calls.
-struct Conversation {
+struct StreamTask {
     client: Client,
-    asked: mpsc::Receiver<Asked>,
-    /// The questions to send first over the next call.
-    again: VecDeque<Asked>,
+    queue: mpsc::Receiver<QueuedRequest>,
+    /// The requests to send first over the next call.
+    unanswered: VecDeque<QueuedRequest>,
 }
 
-impl Conversation {
-    /// Opens one call after the other, each when there is a question.
+impl StreamTask {
+    /// Opens one call after the other, each when there is a request.
     async fn run(mut self) {
         let mut failures = 0;
         loop {
-            if self.again.is_empty() {
-                let Some(asked) = self.asked.recv().await else { return };
-                self.again.push_back(asked);
+            if self.unanswered.is_empty() {
+                let Some(queued) = self.queue.recv().await else { return };
+                self.unanswered.push_back(queued);
             }
             let known = self.client.current_secret();
-            match self.converse().await {
+            match self.run_stream().await {
                 Ok(()) => failures = 0,
                 Err(error) if self.client.has_another(&error, known.as_ref()) => failures = 0,
                 Err(error) => {
@@ -82,42 +83,42 @@ impl Conversation {
                 }
             }
             // An asker past its deadline has gone, or will in a moment.
-            self.again.retain(|asked| !asked.answer.is_closed());
+            self.unanswered.retain(|queued| !queued.reply.is_closed());
         }
     }
 
     /// Answers with the call's error where a retry would fail in the same way: for the first
-    /// question if it ended the call, for all if the caller's credential did.
+    /// request if it ended the call, for all if the caller's credential did.
     fn refuse(&mut self, error: &Error) {
         let count = match error.kind() {
             ErrorKind::Unavailable | ErrorKind::DeadlineExceeded => 0,
-            ErrorKind::Unauthenticated | ErrorKind::PermissionDenied => self.again.len(),
+            ErrorKind::Unauthenticated | ErrorKind::PermissionDenied => self.unanswered.len(),
             _ => 1,
         };
-        for asked in self.again.drain(..count.min(self.again.len())) {
+        for queued in self.unanswered.drain(..count.min(self.unanswered.len())) {
             // An asker that has gone needs no answer.
-            let _ = asked.answer.send(Err(error.clone()));
+            let _ = queued.reply.send(Err(error.clone()));
         }
     }
 
-    /// Sends questions and returns answers over one call until it ends; unanswered questions are
+    /// Sends requests and returns answers over one call until it ends; unanswered requests are
     /// kept for the next. `Ok` if something was answered.
-    async fn converse(&mut self) -> Result<(), Error> {
+    async fn run_stream(&mut self) -> Result<(), Error> {
         let (sender, receiver) = mpsc::channel(2 * MOST);
         let mut raw = self.client.generated();
         let opened = raw.verify_stream(ReceiverStream::new(receiver));
         let opened = tokio::time::timeout(self.client.call_timeout(), opened).await;
         let opened = opened.map_err(|_| Error::overdue())?.map_err(|status| Error::of(&status))?;
         let mut answers = opened.into_inner();
-        let mut waiting = std::mem::take(&mut self.again);
+        let mut waiting = std::mem::take(&mut self.unanswered);
         let outcome = async {
-            for asked in &waiting {
-                send(&sender, asked)?;
+            for queued in &waiting {
+                send(&sender, queued)?;
             }
             self.exchange(&sender, &mut answers, &mut waiting).await
         };
         let outcome = outcome.await;
-        self.again = waiting;
+        self.unanswered = waiting;
         outcome
     }
 
@@ -125,28 +126,28 @@ impl Conversation {
         &mut self,
         sender: &mpsc::Sender<VerifyStreamRequest>,
         answers: &mut Streaming<VerifyStreamResponse>,
-        waiting: &mut VecDeque<Asked>,
+        waiting: &mut VecDeque<QueuedRequest>,
     ) -> Result<(), Error> {
-        let patience = self.client.call_timeout();
+        let timeout = self.client.call_timeout();
         let mut received = Instant::now();
         let mut answered = false;
         loop {
-            let silent = async {
+            let timed_out = async {
                 if waiting.is_empty() {
                     std::future::pending::<()>().await;
                 } else {
-                    tokio::time::sleep_until(received + patience).await;
+                    tokio::time::sleep_until(received + timeout).await;
                 }
             };
             tokio::select! {
                 answer = answers.message() => match answer {
                     Ok(Some(VerifyStreamResponse { response: Some(response) })) => {
-                        let asked = waiting.pop_front().ok_or_else(|| Error::answer("question"))?;
-                        let _ = asked.answer.send(response.try_into());
+                        let queued = waiting.pop_front().ok_or_else(|| Error::invalid_response("request"))?;
+                        let _ = queued.reply.send(response.try_into());
                         received = Instant::now();
                         answered = true;
                     }
-                    Ok(Some(VerifyStreamResponse { response: None })) => return Err(Error::answer("response")),
+                    Ok(Some(VerifyStreamResponse { response: None })) => return Err(Error::invalid_response("response")),
                     Ok(None) => return Err(Error::lost()),
                     // The next call shows whether it was more than the end of this one.
                     Err(status) => {
@@ -155,25 +156,25 @@ impl Conversation {
                         return if answered && passing { Ok(()) } else { Err(error) };
                     }
                 },
-                asked = self.asked.recv(), if waiting.len() < MOST => {
-                    let Some(asked) = asked else { return Ok(()) };
+                queued = self.queue.recv(), if waiting.len() < MOST => {
+                    let Some(queued) = queued else { return Ok(()) };
                     if waiting.is_empty() {
                         received = Instant::now();
                     }
-                    // Added to the waiting ones first: if it cannot be sent, it is asked again.
-                    let sent = send(sender, &asked);
-                    waiting.push_back(asked);
+                    // Added to the waiting ones first: if it cannot be sent, it is queued again.
+                    let sent = send(sender, &queued);
+                    waiting.push_back(queued);
                     sent?;
                 }
                 // The askers have been answered by their own deadlines.
-                () = silent => return Err(Error::overdue()),
+                () = timed_out => return Err(Error::overdue()),
             }
         }
     }
 }
 
-/// Sends a question; there is capacity, since at most so many wait.
-fn send(sender: &mpsc::Sender<VerifyStreamRequest>, asked: &Asked) -> Result<(), Error> {
-    let request = Some(asked.request.clone());
+/// Sends a request; there is capacity, since at most so many wait.
+fn send(sender: &mpsc::Sender<VerifyStreamRequest>, queued: &QueuedRequest) -> Result<(), Error> {
+    let request = Some(queued.request.clone());
     sender.try_send(VerifyStreamRequest { request }).map_err(|_| Error::lost())
 }

@@ -30,11 +30,11 @@ impl<T> Page<T> {
     }
 }
 
-type Asking<T> = Pin<Box<dyn Future<Output = Result<Page<T>, Error>> + Send>>;
+type PageFuture<T> = Pin<Box<dyn Future<Output = Result<Page<T>, Error>> + Send>>;
 
 /// All items of a list, page by page. Asks for a page when the previous one is used up.
 pub struct Pages<T> {
-    ask: Box<dyn FnMut(Option<String>) -> Asking<T> + Send>,
+    fetch: Box<dyn FnMut(Option<String>) -> PageFuture<T> + Send>,
     page: vec::IntoIter<T>,
     next: Next,
 }
@@ -47,12 +47,12 @@ enum Next {
 }
 
 impl<T> Pages<T> {
-    pub(crate) fn new<F>(mut ask: impl FnMut(Option<String>) -> F + Send + 'static) -> Self
+    pub(crate) fn new<F>(mut fetch: impl FnMut(Option<String>) -> F + Send + 'static) -> Self
     where
         F: Future<Output = Result<Page<T>, Error>> + Send + 'static,
     {
-        let ask = Box::new(move |after| -> Asking<T> { Box::pin(ask(after)) });
-        Self { ask, page: Vec::new().into_iter(), next: Next::First }
+        let fetch = Box::new(move |after| -> PageFuture<T> { Box::pin(fetch(after)) });
+        Self { fetch, page: Vec::new().into_iter(), next: Next::First }
     }
 
     /// Returns the next item; `None` at the end.
@@ -69,7 +69,7 @@ impl<T> Pages<T> {
                 Next::After(token) => Some(token.clone()),
                 Next::Nothing => return Ok(None),
             };
-            let page = (self.ask)(after).await?;
+            let page = (self.fetch)(after).await?;
             self.page = page.items.into_iter();
             self.next = page.next.map_or(Next::Nothing, Next::After);
         }

@@ -197,16 +197,17 @@ impl TryFrom<proto::Policy> for Policy {
 
     fn try_from(message: proto::Policy) -> Result<Self, Error> {
         let lasting = |name, given: Option<prost_types::Duration>| {
-            given.map(Duration::try_from).transpose().map_err(|_| Error::answer(name))
+            given.map(Duration::try_from).transpose().map_err(|_| Error::invalid_response(name))
         };
         let most = u32::try_from(message.most_active_tokens_per_user)
-            .map_err(|_| Error::answer("most_active_tokens_per_user"))?;
+            .map_err(|_| Error::invalid_response("most_active_tokens_per_user"))?;
         Ok(Self {
             longest_lifetime: lasting("longest_lifetime", message.longest_lifetime)?,
             expiration_required: message.expiration_required,
             longest_grace: lasting("longest_grace", message.longest_grace)?,
             most_active_tokens_per_user: NonZeroU32::new(most),
-            allowed_scopes: scopes(&message.allowed_scopes).map_err(|_| Error::answer("allowed_scopes"))?,
+            allowed_scopes: scopes(&message.allowed_scopes)
+                .map_err(|_| Error::invalid_response("allowed_scopes"))?,
             reuse_detection: message.reuse_detection,
         })
     }
@@ -217,11 +218,11 @@ impl TryFrom<proto::GetPolicyResponse> for StoredPolicy {
 
     fn try_from(message: proto::GetPolicyResponse) -> Result<Self, Error> {
         let updated_by = Some(&*message.updated_by).filter(|principal| !principal.is_empty());
-        let principal = |text| Principal::parse(text).ok_or_else(|| Error::answer("updated_by"));
+        let principal = |text| Principal::parse(text).ok_or_else(|| Error::invalid_response("updated_by"));
         Ok(Self {
             organization_id: OrganizationId::parse(&message.organization_id)
-                .map_err(|_| Error::answer("organization_id"))?,
-            policy: message.policy.ok_or_else(|| Error::answer("policy"))?.try_into()?,
+                .map_err(|_| Error::invalid_response("organization_id"))?,
+            policy: message.policy.ok_or_else(|| Error::invalid_response("policy"))?.try_into()?,
             updated_by: updated_by.map(principal).transpose()?,
             update_time: time("update_time", message.update_time)?,
         })
@@ -238,7 +239,7 @@ impl TryFrom<proto::PolicyBreach> for PolicyBreach {
             Remedy::Narrow {
                 expire_time: time("new_expire_time", message.new_expire_time)?,
                 removed_scopes: scopes(&message.removed_scopes)
-                    .map_err(|_| Error::answer("removed_scopes"))?,
+                    .map_err(|_| Error::invalid_response("removed_scopes"))?,
             }
         };
         let rules = message.rules.iter().filter_map(|word| Rule::from_word(word)).collect();
@@ -270,7 +271,7 @@ mod tests {
             proto::Policy { most_active_tokens_per_user: -1, ..Default::default() },
             proto::Policy { allowed_scopes: vec!["*".to_owned()], ..Default::default() },
         ] {
-            assert_eq!(Policy::try_from(bad).unwrap_err().kind(), crate::ErrorKind::Answer);
+            assert_eq!(Policy::try_from(bad).unwrap_err().kind(), crate::ErrorKind::InvalidResponse);
         }
     }
 

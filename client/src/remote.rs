@@ -1,4 +1,4 @@
-//! How a running tokend is asked: by one call per question, or by one call for all. Used by the
+//! How a running tokend is asked: by one call per request, or by one call for all. Used by the
 //! verifier and by its local mode.
 
 use tokio::runtime::Handle;
@@ -6,7 +6,7 @@ use tokio::runtime::Handle;
 use crate::client::Client;
 use crate::error::Error;
 use crate::multiplex::Multiplex;
-use crate::question::{Answer, Consistency, Question};
+use crate::verification::{Consistency, Verification, VerifyRequest};
 
 /// Why a verifier cannot be created.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -24,7 +24,7 @@ pub enum VerifierError {
 #[derive(Debug, Clone)]
 pub(crate) struct Remote {
     client: Client,
-    /// The one call for all questions; `None`: each question has its own.
+    /// The one call for all requests; `None`: each request has its own.
     multiplex: Option<Multiplex>,
 }
 
@@ -40,14 +40,14 @@ impl Remote {
         Ok(Self { client, multiplex })
     }
 
-    pub(crate) async fn ask(
+    pub(crate) async fn verify(
         &self,
-        question: &Question<'_>,
+        request: &VerifyRequest<'_>,
         consistency: Consistency,
-    ) -> Result<Answer, Error> {
+    ) -> Result<Verification, Error> {
         match &self.multiplex {
-            None => self.client.verify(question, consistency).await,
-            Some(multiplex) => multiplex.ask(question.message(consistency)).await,
+            None => self.client.verify(request, consistency).await,
+            Some(multiplex) => multiplex.verify(request.message(consistency)).await,
         }
     }
 

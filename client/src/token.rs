@@ -36,13 +36,13 @@ impl Deref for TokenStatus {
 
 /// Converts a required token with its state.
 pub(crate) fn status(message: Option<proto::Token>) -> Result<TokenStatus, Error> {
-    let message = message.ok_or_else(|| Error::answer("token"))?;
+    let message = message.ok_or_else(|| Error::invalid_response("token"))?;
     let state = match message.state() {
         proto::TokenState::Active => TokenState::Active,
         proto::TokenState::Expired => TokenState::Expired,
         proto::TokenState::Revoked => TokenState::Revoked,
         proto::TokenState::Disabled => TokenState::Disabled,
-        proto::TokenState::Unspecified => return Err(Error::answer("state")),
+        proto::TokenState::Unspecified => return Err(Error::invalid_response("state")),
     };
     Ok(TokenStatus { token: token(message)?, state })
 }
@@ -50,7 +50,7 @@ pub(crate) fn status(message: Option<proto::Token>) -> Result<TokenStatus, Error
 /// Converts a token.
 pub(crate) fn token(message: proto::Token) -> Result<Token, Error> {
     fn field<T, E>(name: &'static str, parsed: Result<T, E>) -> Result<T, Error> {
-        parsed.map_err(|_| Error::answer(name))
+        parsed.map_err(|_| Error::invalid_response(name))
     }
     // Without `..`, so that this does not compile while a field is missing below.
     let proto::Token {
@@ -82,8 +82,9 @@ pub(crate) fn token(message: proto::Token) -> Result<Token, Error> {
         scopes: field("scopes", self::scopes(&scopes))?,
         labels: field("labels", Labels::parse(labels))?,
         allowed_cidrs: field("allowed_cidrs", Result::<Vec<_>, _>::and_then(networks, Networks::new))?,
-        create_time: time("create_time", create_time)?.ok_or_else(|| Error::answer("create_time"))?,
-        created_by: Principal::parse(&created_by).ok_or_else(|| Error::answer("created_by"))?,
+        create_time: time("create_time", create_time)?
+            .ok_or_else(|| Error::invalid_response("create_time"))?,
+        created_by: Principal::parse(&created_by).ok_or_else(|| Error::invalid_response("created_by"))?,
         expire_time: time("expire_time", expire_time)?,
         last_use_time: time("last_use_time", last_use_time)?,
         revoke_time: time("revoke_time", revoke_time)?,
@@ -171,7 +172,7 @@ pub(crate) fn verdict(number: i32) -> Result<Verdict, Error> {
         Ok(proto::Verdict::Disabled) => Ok(Verdict::Disabled),
         Ok(proto::Verdict::MissingScope) => Ok(Verdict::MissingScope),
         Ok(proto::Verdict::IpNotAllowed) => Ok(Verdict::IpNotAllowed),
-        Ok(proto::Verdict::Unspecified) | Err(_) => Err(Error::answer("verdict")),
+        Ok(proto::Verdict::Unspecified) | Err(_) => Err(Error::invalid_response("verdict")),
     }
 }
 
@@ -181,7 +182,7 @@ pub(crate) fn time(name: &str, time: Option<Timestamp>) -> Result<Option<OffsetD
         let second = OffsetDateTime::from_unix_timestamp(time.seconds).ok()?;
         second.replace_nanosecond(u32::try_from(time.nanos).ok()?).ok()
     };
-    time.map(|time| read(time).ok_or_else(|| Error::answer(name))).transpose()
+    time.map(|time| read(time).ok_or_else(|| Error::invalid_response(name))).transpose()
 }
 
 /// Converts a time to a message.
@@ -254,7 +255,7 @@ mod tests {
         for change in changes {
             let mut message = good();
             change(&mut message);
-            assert_eq!(token(message).unwrap_err().kind(), crate::ErrorKind::Answer);
+            assert_eq!(token(message).unwrap_err().kind(), crate::ErrorKind::InvalidResponse);
         }
         assert!(status(Some(good())).is_err(), "a state is not set");
         assert!(verdict(0).is_err() && verdict(99).is_err());

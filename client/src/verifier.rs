@@ -6,9 +6,9 @@ use crate::client::Client;
 use crate::error::Error;
 #[cfg(feature = "local")]
 use crate::local::{Local, LocalConfig, LocalStatus};
-use crate::question::{Answer, Consistency, Question};
 use crate::remote::Remote;
 pub use crate::remote::VerifierError;
+use crate::verification::{Consistency, Verification, VerifyRequest};
 
 /// Judges secrets.
 #[derive(Debug, Clone)]
@@ -22,13 +22,13 @@ enum Mode {
 }
 
 impl Verifier {
-    /// Creates a verifier that asks tokend with one call per question.
+    /// Creates a verifier that asks tokend with one call per request.
     #[must_use]
     pub fn unary(client: Client) -> Self {
         Self(Arc::new(Mode::Remote(Box::new(Remote::unary(client)))))
     }
 
-    /// Creates a verifier that asks tokend all questions over one call, for many at once.
+    /// Creates a verifier that asks tokend all requests over one call, for many at once.
     ///
     /// # Errors
     /// [`VerifierError::Runtime`].
@@ -51,13 +51,13 @@ impl Verifier {
     ///
     /// # Errors
     /// The verdict is not known: the caller must not admit the client.
-    pub async fn verify(&self, question: &Question<'_>) -> Result<Answer, Error> {
+    pub async fn verify(&self, request: &VerifyRequest<'_>) -> Result<Verification, Error> {
         match &*self.0 {
-            Mode::Remote(remote) => remote.ask(question, Consistency::Bounded).await,
+            Mode::Remote(remote) => remote.verify(request, Consistency::Bounded).await,
             #[cfg(feature = "local")]
-            Mode::Local(local) => match local.judge(question) {
+            Mode::Local(local) => match local.judge(request) {
                 Some(answer) => Ok(answer),
-                None => local.find_out(question).await,
+                None => local.verify_remotely(request).await,
             },
         }
     }
@@ -68,11 +68,11 @@ impl Verifier {
         expect(unused_variables, reason = "that is what judges without waiting")
     )]
     #[must_use]
-    pub fn try_verify(&self, question: &Question<'_>) -> Option<Answer> {
+    pub fn try_verify(&self, request: &VerifyRequest<'_>) -> Option<Verification> {
         match &*self.0 {
             Mode::Remote(_) => None,
             #[cfg(feature = "local")]
-            Mode::Local(local) => local.judge(question),
+            Mode::Local(local) => local.judge(request),
         }
     }
 

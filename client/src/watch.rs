@@ -70,14 +70,15 @@ fn batch(message: proto::WatchTokensResponse) -> Result<ChangeBatch, Error> {
     Ok(ChangeBatch {
         changes: message.changes.into_iter().map(change).collect::<Result<_, _>>()?,
         position: Some(message.position).filter(|position| !position.is_empty()),
-        as_of: time("as_of_time", message.as_of_time)?.ok_or_else(|| Error::answer("as_of_time"))?,
-        heartbeat_interval: heartbeat.ok_or_else(|| Error::answer("heartbeat_interval"))?,
+        as_of: time("as_of_time", message.as_of_time)?
+            .ok_or_else(|| Error::invalid_response("as_of_time"))?,
+        heartbeat_interval: heartbeat.ok_or_else(|| Error::invalid_response("heartbeat_interval"))?,
     })
 }
 
 fn change(message: proto::TokenChange) -> Result<TokenChange, Error> {
     Ok(TokenChange {
-        token_id: TokenId::parse(&message.token_id).map_err(|_| Error::answer("token_id"))?,
+        token_id: TokenId::parse(&message.token_id).map_err(|_| Error::invalid_response("token_id"))?,
         kind: ChangeKind::read(message.kind()).unwrap_or(ChangeKind::Other),
         organization_id: message.organization_id,
         change_time: time("change_time", message.change_time)?,

@@ -9,7 +9,7 @@ import grpc
 from tokend.v1 import token_service_pb2 as tokend
 
 # How long tokend may take, in seconds: its own answers come from memory.
-PATIENCE = 2
+TIMEOUT_SECONDS = 2
 
 DENIED = (tokend.VERDICT_MISSING_SCOPE, tokend.VERDICT_IP_NOT_ALLOWED)
 
@@ -54,7 +54,7 @@ class Guard(grpc.ServerInterceptor):
             context.abort(grpc.StatusCode.UNAUTHENTICATED, "one bearer token is needed")
         request = tokend.VerifyRequest(secret=secret, required_scopes=scopes, client_ip=client_ip(context.peer()))
         try:
-            answer = self._tokend.Verify(request, timeout=PATIENCE)
+            answer = self._tokend.Verify(request, timeout=TIMEOUT_SECONDS)
         except grpc.RpcError as error:
             # Ours to mend, not the caller's: it must not take its token for a bad one.
             logging.error("tokend: %s: %s", error.code(), error.details())

@@ -45,7 +45,7 @@ const METHODS: [&str; 19] = [
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// The timeout of a response. Far longer than any takes.
-const PATIENCE: Duration = Duration::from_secs(20);
+const TIMEOUT: Duration = Duration::from_secs(20);
 
 /// A codec that sends bytes unchanged, and ignores the response.
 struct Raw;
@@ -128,7 +128,7 @@ impl Caller {
             }
             answers.into_inner().message().await.map(drop)
         };
-        let answered = self.runtime.block_on(async { tokio::time::timeout(PATIENCE, called).await });
+        let answered = self.runtime.block_on(async { tokio::time::timeout(TIMEOUT, called).await });
         answered.expect("an answer")
     }
 }
@@ -160,7 +160,7 @@ pub(crate) fn frames(data: &[u8]) {
                 stream.read_to_end(&mut answer).await
             };
             // A closed connection is a response, too.
-            let _ = tokio::time::timeout(PATIENCE, spoken).await.expect("an end of the connection");
+            let _ = tokio::time::timeout(TIMEOUT, spoken).await.expect("an end of the connection");
         });
         caller.call(METHODS[9], Vec::new()).expect("it goes on serving");
     });

@@ -13,7 +13,7 @@ use super::fair_limiter::Refused;
 use crate::runtime::deadline;
 
 /// How long a caller waits for a permit.
-const PATIENCE: Duration = Duration::from_secs(5);
+const PERMIT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The most waiters of one key: more could not be served within their deadlines.
 const MOST_WAITING: usize = 256;
@@ -93,7 +93,7 @@ impl<K: Hash + Eq + Copy> FairQueue<K> {
     /// was granted in time.
     pub async fn acquire(&self, key: K) -> Result<Permit<K>, Refused> {
         let granted = self.0.ask(key)?;
-        match tokio::time::timeout(deadline::at_most(PATIENCE), granted).await {
+        match tokio::time::timeout(deadline::at_most(PERMIT_TIMEOUT), granted).await {
             Ok(Ok(permit)) => Ok(permit),
             _ => Err(Refused::Full),
         }

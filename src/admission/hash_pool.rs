@@ -13,7 +13,7 @@ use crate::metrics::HashingMetrics;
 use crate::runtime::deadline;
 
 /// How long a hash may wait for a permit.
-const PATIENCE: Duration = Duration::from_secs(2);
+const PERMIT_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// How many hashes may wait for each one that can run.
 const QUEUE_PER_PERMIT: usize = 64;
@@ -71,9 +71,11 @@ impl HashPool {
     async fn acquire(&self) -> Result<(OwnedSemaphorePermit, OwnedSemaphorePermit), Overloaded> {
         let slot = Arc::clone(&self.slots).try_acquire_owned().map_err(|_| Overloaded)?;
         let _waiting = self.metrics.waiting();
-        let permit =
-            tokio::time::timeout(deadline::at_most(PATIENCE), Arc::clone(&self.permits).acquire_owned())
-                .await;
+        let permit = tokio::time::timeout(
+            deadline::at_most(PERMIT_TIMEOUT),
+            Arc::clone(&self.permits).acquire_owned(),
+        )
+        .await;
         let permit = permit.map_err(|_| Overloaded)?.map_err(|_| Overloaded)?;
         Ok((slot, permit))
     }

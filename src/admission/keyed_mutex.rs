@@ -14,7 +14,7 @@ use crate::runtime::deadline;
 const MAX_WAITING: usize = 4096;
 
 /// How long a caller waits.
-const PATIENCE: Duration = Duration::from_secs(5);
+const LOCK_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The key of a request.
 type Key = [u8; 32];
@@ -52,7 +52,7 @@ impl KeyedMutex {
         let share = self.limiter.take(caller)?;
         let waiting = self.enter(share, key);
         let acquired =
-            tokio::time::timeout(deadline::at_most(PATIENCE), Arc::clone(&waiting.lock).acquire_owned());
+            tokio::time::timeout(deadline::at_most(LOCK_TIMEOUT), Arc::clone(&waiting.lock).acquire_owned());
         let permit = acquired.await.map_err(|_| Refused::Full)?.map_err(|_| Refused::Full)?;
         Ok(KeyedGuard { _permit: permit, _waiting: waiting })
     }

@@ -24,7 +24,7 @@ const OPEN: usize = 3 * 1024;
 pub struct RequestLimiter {
     bytes: FairLimiter<IpAddr>,
     evictable: Arc<Evictables>,
-    patience: Duration,
+    read_timeout: Duration,
     metrics: RequestMetrics,
 }
 
@@ -54,10 +54,10 @@ impl RequestLimiter {
         }
     }
 
-    /// Creates a limiter for this many bytes; `patience` bounds the wait for the rest of a request.
+    /// Creates a limiter for this many bytes; `read_timeout` bounds the wait for the rest of a request.
     #[must_use]
-    pub fn new(bytes: usize, patience: Duration, metrics: RequestMetrics) -> Self {
-        Self { bytes: FairLimiter::new(bytes), evictable: Arc::default(), patience, metrics }
+    pub fn new(bytes: usize, read_timeout: Duration, metrics: RequestMetrics) -> Self {
+        Self { bytes: FairLimiter::new(bytes), evictable: Arc::default(), read_timeout, metrics }
     }
 
     /// Starts to count the requests of a connection from this address; `known` becomes true when
@@ -112,8 +112,8 @@ impl RequestLimiter {
 impl ConnectionRequests {
     /// Returns how long to wait for the rest of a request.
     #[must_use]
-    pub fn patience(&self) -> Duration {
-        self.limiter.patience
+    pub fn read_timeout(&self) -> Duration {
+        self.limiter.read_timeout
     }
 
     /// Reserves bytes for a request whose rest is waited for.

@@ -139,7 +139,7 @@ impl Unfinished {
         }
         match requests.open(bytes) {
             Ok(reservation) => {
-                let mut deadline = Box::pin(tokio::time::sleep(requests.patience()));
+                let mut deadline = Box::pin(tokio::time::sleep(requests.read_timeout()));
                 let over = deadline.as_mut().poll(context).map(|()| ReadError::TooLate);
                 *waiting = Some(Self { reservation, counted: bytes, deadline });
                 over

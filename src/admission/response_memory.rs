@@ -14,7 +14,7 @@ use crate::metrics::ResponseMemoryMetrics;
 use crate::runtime::deadline;
 
 /// How long a page may wait for a page permit.
-const PATIENCE: Duration = Duration::from_secs(3);
+const PERMIT_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// How many pages may wait for each that can be built.
 const QUEUE_PER_PERMIT: usize = 64;
@@ -98,8 +98,10 @@ impl ResponseMemory {
     ) -> Result<PagePermit, ResponseMemoryError> {
         let queued = self.queue.take(share).map_err(ResponseMemoryError::Busy);
         let queued = queued.inspect_err(|error| self.count(*error))?;
-        let waiting =
-            tokio::time::timeout(deadline::at_most(PATIENCE), Arc::clone(&self.permits).acquire_owned());
+        let waiting = tokio::time::timeout(
+            deadline::at_most(PERMIT_TIMEOUT),
+            Arc::clone(&self.permits).acquire_owned(),
+        );
         let Ok(Ok(permit)) = waiting.await else {
             let error = ResponseMemoryError::Busy(Refused::Full);
             self.count(error);
@@ -134,14 +136,14 @@ impl ResponseMemory {
     /// of the memory, since it might otherwise never be sent.
     ///
     /// # Errors
-    /// [`ResponseMemoryError`]: none became free within `patience`.
+    /// [`ResponseMemoryError`]: none became free within `timeout`.
     pub async fn wait_to_reserve(
         &self,
         share: ClientKey,
         bytes: usize,
-        patience: Duration,
+        timeout: Duration,
     ) -> Result<Reservation, ResponseMemoryError> {
-        let until = Instant::now() + patience;
+        let until = Instant::now() + timeout;
         loop {
             match take(&self.bytes, share, bytes.min(self.all / 4)) {
                 Err(_) if Instant::now() < until => tokio::time::sleep(LOOK).await,
@@ -282,14 +284,14 @@ mod tests {
         let share = |last| ClientKey::Peer(Some([10, 0, 0, last].into()));
         let held = [(1, 500), (2, 250), (3, 125)]
             .map(|(last, bytes)| response_memory.reserve(share(last), bytes).unwrap());
-        let refused = response_memory.wait_to_reserve(share(4), 5_000, PATIENCE).await.unwrap_err();
+        let refused = response_memory.wait_to_reserve(share(4), 5_000, PERMIT_TIMEOUT).await.unwrap_err();
         assert_eq!(refused, ResponseMemoryError::Full);
         let reads = async {
-            tokio::time::sleep(PATIENCE / 2).await;
+            tokio::time::sleep(PERMIT_TIMEOUT / 2).await;
             drop(held);
         };
         let (reservation, ()) =
-            tokio::join!(response_memory.wait_to_reserve(share(4), 5_000, PATIENCE), reads);
+            tokio::join!(response_memory.wait_to_reserve(share(4), 5_000, PERMIT_TIMEOUT), reads);
         assert_eq!((reservation.is_ok(), response_memory.taken()), (true, 250));
     }
 

@@ -10,7 +10,7 @@ use tonic::{Request, Response, Status};
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
 
-use super::ending::Ending;
+use super::drain::DrainSignal;
 use super::proto::SERVICE;
 use proto::health_server::{Health as HealthService, HealthServer};
 use proto::{HealthListRequest, HealthListResponse};
@@ -133,9 +133,9 @@ impl HealthService for StatusService {
         request: Request<HealthCheckRequest>,
     ) -> Result<Response<Self::WatchStream>, Status> {
         let is_known = NAMES.contains(&&*request.get_ref().service);
-        let ending = Ending::of(&request);
+        let drain = DrainSignal::of(&request);
         let (sender, receiver) = mpsc::channel(1);
-        tokio::spawn(send_changes(self.0.subscribe(), is_known, ending, sender));
+        tokio::spawn(send_changes(self.0.subscribe(), is_known, drain, sender));
         Ok(Response::new(ReceiverStream::new(receiver)))
     }
 }
@@ -145,10 +145,10 @@ impl HealthService for StatusService {
 async fn send_changes(
     mut current: watch::Receiver<ServingStatus>,
     is_known: bool,
-    ending: Ending,
+    drain: DrainSignal,
     watcher: mpsc::Sender<Result<HealthCheckResponse, Status>>,
 ) {
-    let mut ending = std::pin::pin!(ending.begun());
+    let mut drain = std::pin::pin!(drain.wait());
     loop {
         let now = *current.borrow_and_update();
         let status = if is_known { now } else { ServingStatus::ServiceUnknown };
@@ -158,7 +158,7 @@ async fn send_changes(
         tokio::select! {
             biased;
             changed = current.changed(), if is_known => if changed.is_err() { return },
-            () = &mut ending => return,
+            () = &mut drain => return,
             () = watcher.closed() => return,
         }
     }

@@ -3,7 +3,7 @@
 
 pub mod console;
 pub mod context;
-pub mod ending;
+pub mod drain;
 pub mod error;
 pub mod grpc;
 pub mod health;

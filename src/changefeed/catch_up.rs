@@ -35,7 +35,7 @@ pub enum WatchError {
 const AT_ONCE: usize = 4;
 
 /// How long a watcher waits for a permit to read a page.
-const PATIENCE: Duration = Duration::from_secs(5);
+const PERMIT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The connections shared by all watchers that catch up.
 #[derive(Debug)]
@@ -103,7 +103,7 @@ impl CatchUp {
             Next::After(sequence) => Some(sequence),
             Next::None => return Ok(None),
         };
-        let permit = tokio::time::timeout(PATIENCE, self.readers.permits.acquire()).await;
+        let permit = tokio::time::timeout(PERMIT_TIMEOUT, self.readers.permits.acquire()).await;
         let Ok(Ok(_permit)) = permit else { return Err(Refused::Full.into()) };
         let page = self.read(after).await.map_err(Arc::new)?;
         if page.purged

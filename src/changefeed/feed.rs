@@ -15,7 +15,8 @@ use crate::clock::{BootInstant, random_uuid};
 use crate::metrics::Metrics;
 use crate::secret::TokenId;
 use crate::store::{
-    ChangePage, ClockCheck, Connection, Connector, Epoch, LEASE, Reading, Snapshot, StoreError, TOLERANCE,
+    ChangePage, ClockCheck, ClockReading, Connection, Connector, Epoch, LEASE, Snapshot, StoreError,
+    TOLERANCE,
 };
 
 /// The delay before a failed poll is retried.
@@ -214,8 +215,10 @@ impl Feed {
     /// Compares the database's clock with its earlier readings.
     fn note_clock(&mut self, poll: &Poll) -> ClockCheck {
         let expected = self.freshness.read(poll.sent).map(|reading| reading.now);
-        let noted =
-            self.connector.clock().note(Reading { sent: poll.sent, time: poll.database_time }, &poll.epoch);
+        let noted = self
+            .connector
+            .clock()
+            .note(ClockReading { sent: poll.sent, time: poll.database_time }, &poll.epoch);
         let Some(expected) = expected else { return noted };
         let ahead = (poll.database_time - expected).as_seconds_f64();
         match noted {

@@ -51,7 +51,7 @@ pub(crate) struct Poll {
 struct Published {
     poll: Poll,
     /// The last clock reading that was accepted.
-    clock: store::Reading,
+    clock: store::ClockReading,
     floor: OffsetDateTime,
 }
 
@@ -66,7 +66,7 @@ pub(crate) struct Freshness {
 
 /// How fresh the cache is at one moment.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Reading {
+pub(crate) struct CacheState {
     /// How old the cache is.
     pub(crate) age: Duration,
     /// A database time; the cache is at least as new as this.
@@ -88,7 +88,7 @@ impl Freshness {
     /// Publishes a poll whose changes have all been removed from the cache, with the verdict on its
     /// clock reading. `now`: the moment of publishing.
     pub(crate) fn publish(&self, poll: Poll, noted: ClockCheck, now: BootInstant) {
-        let read = store::Reading { sent: poll.sent, time: poll.database_time };
+        let read = store::ClockReading { sent: poll.sent, time: poll.database_time };
         let before = self.latest.load();
         let (clock, floor) = match (noted, before.as_deref()) {
             // The accepted reading stays in use.
@@ -103,10 +103,10 @@ impl Freshness {
     }
 
     /// Returns the freshness at `now`; `None` before the first poll.
-    pub(crate) fn read(&self, now: BootInstant) -> Option<Reading> {
+    pub(crate) fn read(&self, now: BootInstant) -> Option<CacheState> {
         let latest = self.latest.load();
         let published = latest.as_deref()?;
-        Some(Reading {
+        Some(CacheState {
             age: now.since(published.poll.sent),
             // While the clock is doubted, the last accepted time: the cache is newer than that.
             as_of: published.clock.time,
@@ -155,7 +155,7 @@ impl Published {
     }
 }
 
-impl Reading {
+impl CacheState {
     /// Combines this reading with the time that a read from Postgres returned: gives the database's
     /// time that the record is at least as new as, and the current time. A time too far ahead of the
     /// clock that the feed follows is ignored.

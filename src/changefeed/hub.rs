@@ -16,7 +16,7 @@ use super::catch_up::{READ_DEADLINE, Readers};
 use crate::clock::BootInstant;
 use crate::metrics::{Metrics, Task};
 use crate::runtime::tasks::Tasks;
-use crate::store::{Change, Connection, Connector, Reading, StoreError};
+use crate::store::{Change, ClockReading, Connection, Connector, StoreError};
 
 /// How many batches a watcher may be behind before it is dropped: at the maximum batch size, about ten
 /// megabytes per replica.
@@ -157,7 +157,7 @@ impl Shared {
         let epoch = page.epoch.clone().ok_or(StoreError::Starting)?;
         let reached = Position { epoch: epoch.clone(), snapshot: page.snapshot.clone() };
         // Watchers use it to decide what has expired.
-        let as_of = self.connector.clock().plausible(Reading { sent, time: page.database_time });
+        let as_of = self.connector.clock().plausible(ClockReading { sent, time: page.database_time });
         let goes_on = !page.purged && position.as_ref().is_some_and(|position| position.epoch == epoch);
         if goes_on {
             // Sent in pages; the position is reached only with the last one.

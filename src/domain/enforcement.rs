@@ -10,7 +10,7 @@ use super::token::Token;
 
 /// The state of a token, neither revoked nor expired, relative to other tokens.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Standing {
+pub struct TokenContext {
     /// When it was superseded; `None`: it was not.
     pub rotation: Option<OffsetDateTime>,
     /// Whether its successor is neither revoked nor expired: then that is counted instead of this one.
@@ -56,13 +56,13 @@ impl Policy {
     /// Returns how a token that is neither revoked nor expired at `now` breaks this policy; `None`: it
     /// does not. Of a user's tokens the newest may stay.
     #[must_use]
-    pub fn breach(&self, token: Token, standing: Standing, now: OffsetDateTime) -> Option<Breach> {
+    pub fn breach(&self, token: Token, context: TokenContext, now: OffsetDateTime) -> Option<Breach> {
         if !Self::binds(&token) {
             return None;
         }
-        let ends = self.broken_ends(&token, standing);
+        let ends = self.broken_ends(&token, context);
         let scopes = self.excess(&token);
-        let beyond_quota = !standing.superseded && standing.crowded_out && self.most_active_tokens.is_some();
+        let beyond_quota = !context.superseded && context.crowded_out && self.most_active_tokens.is_some();
         let mut rules: Vec<Rule> = ends.iter().map(|end| end.rule).collect();
         rules.extend((!scopes.is_empty()).then_some(Rule::AllowedScopes));
         rules.extend(beyond_quota.then_some(Rule::MostActiveTokens));
@@ -88,9 +88,9 @@ impl Policy {
         now.checked_sub(self.longest_lifetime?).filter(|since| since.year() > 0)
     }
 
-    fn broken_ends(&self, token: &Token, standing: Standing) -> Vec<End> {
+    fn broken_ends(&self, token: &Token, context: TokenContext) -> Vec<End> {
         let end = self.allows_end(token).err().map(|rule| End { rule, latest: self.latest_end(token) });
-        let grace = standing.rotation.filter(|_| self.limits_graces()).and_then(|rotation| {
+        let grace = context.rotation.filter(|_| self.limits_graces()).and_then(|rotation| {
             let rule = self.allows_grace(token, rotation).err()?;
             Some(End { rule, latest: Some(self.grace_end(rotation)) })
         });
@@ -109,12 +109,12 @@ mod tests {
     use crate::domain::Scopes;
     use tokend_core::fixtures::token;
 
-    fn alone() -> Standing {
-        Standing::default()
+    fn alone() -> TokenContext {
+        TokenContext::default()
     }
 
-    fn remedy(policy: &Policy, token: &Token, standing: Standing, age: Duration) -> Option<Remedy> {
-        policy.breach(token.clone(), standing, token.create_time + age).map(|breach| breach.remedy)
+    fn remedy(policy: &Policy, token: &Token, context: TokenContext, age: Duration) -> Option<Remedy> {
+        policy.breach(token.clone(), context, token.create_time + age).map(|breach| breach.remedy)
     }
 
     fn ending(token: &Token, after: Duration) -> Remedy {
@@ -144,7 +144,7 @@ mod tests {
         let expected = Some(Remedy::Revoke(Rule::ExpirationRequired));
         assert_eq!(remedy(&policy, &token, alone(), Duration::HOUR), expected);
         let graced = Policy { longest_grace: Some(Duration::HOUR), ..policy };
-        let rotated = Standing { rotation: Some(token.create_time), superseded: true, ..alone() };
+        let rotated = TokenContext { rotation: Some(token.create_time), superseded: true, ..alone() };
         let expected = Some(ending(&token, Duration::HOUR));
         assert_eq!(remedy(&graced, &token, rotated, Duration::MINUTE), expected, "its grace gives it one");
     }
@@ -156,14 +156,14 @@ mod tests {
         let mut token = token(&["repo:a", "user:b"]);
         token.expire_time = Some(token.create_time + Duration::HOUR);
         let losing = Remedy::Narrow { expire_time: None, scopes: vec![Scope::parse("user:b").unwrap()] };
-        let standing = |crowded_out| Standing { crowded_out, ..alone() };
-        assert_eq!(remedy(&policy, &token, standing(false), Duration::MINUTE), Some(losing.clone()));
-        let breach = policy.breach(token.clone(), standing(true), token.create_time).unwrap();
+        let context = |crowded_out| TokenContext { crowded_out, ..alone() };
+        assert_eq!(remedy(&policy, &token, context(false), Duration::MINUTE), Some(losing.clone()));
+        let breach = policy.breach(token.clone(), context(true), token.create_time).unwrap();
         assert_eq!(breach.rules, [Rule::AllowedScopes, Rule::MostActiveTokens]);
         assert_eq!(breach.remedy, Remedy::Revoke(Rule::MostActiveTokens));
-        let rotated = Standing { rotation: Some(token.create_time), superseded: true, crowded_out: true };
+        let rotated = TokenContext { rotation: Some(token.create_time), superseded: true, crowded_out: true };
         assert_eq!(remedy(&policy, &token, rotated, Duration::MINUTE), Some(losing));
-        let orphaned = Standing { superseded: false, ..rotated };
+        let orphaned = TokenContext { superseded: false, ..rotated };
         let revoked = Some(Remedy::Revoke(Rule::MostActiveTokens));
         assert_eq!(remedy(&policy, &token, orphaned, Duration::MINUTE), revoked, "its successor has ended");
     }

@@ -15,7 +15,7 @@ use super::settings::PORT;
 /// The maximum bytes of a socket's path without the terminating zero: `sun_path` less one.
 const LONGEST_SOCKET_PATH: usize = if cfg!(target_os = "linux") { 107 } else { 103 };
 /// A killed lock holder keeps the lock until the system has removed the process.
-const LOCK_PATIENCE: Duration = Duration::from_millis(300);
+const LOCK_TIMEOUT: Duration = Duration::from_millis(300);
 /// A log larger than this, in bytes, is truncated at the next start.
 const LARGEST_LOG: u64 = 10 * 1024 * 1024;
 /// The maximum bytes and lines of a log that an error quotes.
@@ -144,7 +144,7 @@ impl Layout {
             .mode(0o600)
             .open(&path)
             .map_err(EmbeddedError::io("open", &path))?;
-        let deadline = Instant::now() + LOCK_PATIENCE;
+        let deadline = Instant::now() + LOCK_TIMEOUT;
         loop {
             match file.try_lock() {
                 Ok(()) => return Ok(file),

@@ -152,7 +152,7 @@ impl CallMetrics {
     }
 
     /// Counts the responses of a stream.
-    pub fn stream_answers(&self, given: &Tally) {
+    pub fn stream_answers(&self, given: &VerdictCounts) {
         let answers = given.0.iter().sum();
         if answers == 0 {
             return;
@@ -168,9 +168,9 @@ impl CallMetrics {
 
 /// Verdicts that are counted together: counters written by all cores are expensive for each of them.
 #[derive(Debug, Default)]
-pub struct Tally([u64; Verdict::ALL.len()]);
+pub struct VerdictCounts([u64; Verdict::ALL.len()]);
 
-impl Tally {
+impl VerdictCounts {
     /// Counts a verdict.
     pub fn add(&mut self, verdict: Verdict) {
         if let Some(count) = self.0.get_mut(verdict as usize) {

@@ -17,7 +17,7 @@ mod integrations;
 mod tasks;
 mod work;
 
-pub use calls::{CallMetrics, Rpc, Tally};
+pub use calls::{CallMetrics, Rpc, VerdictCounts};
 pub use engine::{EngineMetrics, EngineSample, Lookup};
 pub use integrations::{Integration, IntegrationMetrics, IntegrationOutcome};
 pub use tasks::Task;

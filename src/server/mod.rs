@@ -22,7 +22,7 @@ use crate::admission::request_memory::RequestLimiter;
 use crate::admission::response_memory::ResponseMemory;
 use crate::api::console::Site;
 use crate::api::context::Context;
-use crate::api::ending::{End, Ending};
+use crate::api::drain::{DrainSignal, DrainTrigger};
 use crate::api::grpc::{
     ConcurrencyLimit, Direct, ExtAuthz, GrpcWeb, MAX_CHECK_BYTES, MAX_REQUEST_BYTES, Methods, Reflected,
     Reflection, ReservedBody, TokenApi, Transport, envoy,
@@ -67,7 +67,7 @@ struct Running {
     jobs: Tasks,
     /// Writes the last use of tokens. Not one of the jobs, since it ends after the last call.
     flushing: Option<(watch::Sender<()>, Tasks)>,
-    draining: End,
+    draining: DrainTrigger,
 }
 
 /// Serves until `shutdown` completes, then drains: health says `NOT_SERVING`, no new
@@ -135,7 +135,7 @@ pub async fn run(
         head: timeouts.head,
         age_grace: timeouts.age_grace,
     };
-    let serving = grpc::serve(incoming, service, transport, draining.begun());
+    let serving = grpc::serve(incoming, service, transport, draining.wait());
     tokio::pin!(serving);
 
     let opening = open(&config, running.store.clone(), running.health.clone());
@@ -185,7 +185,7 @@ async fn ended(tasks: &mut JoinSet<&'static str>) -> &'static str {
 fn wire(
     config: &ServerConfig,
     site: Option<&Site>,
-) -> Result<(Running, Ending, Direct, Arc<Integrations>, RequestLimiter), ServeError> {
+) -> Result<(Running, DrainSignal, Direct, Arc<Integrations>, RequestLimiter), ServeError> {
     let metrics = Arc::new(Metrics::new()?);
     let store = Store::new(config.database.clone(), config.database_connections);
     let keyring = Arc::new(CurrentKeyring::new(Arc::clone(&config.keyring)));
@@ -226,7 +226,7 @@ fn wire(
         metrics: Arc::clone(&metrics),
     };
     let health = Health::default();
-    let (end, draining) = End::new();
+    let (end, draining) = DrainTrigger::new();
 
     let mut jobs = Tasks::new(Arc::clone(&metrics));
     keep_early_jobs(&mut jobs, suggestions, &store, &engine, &health);
@@ -345,7 +345,7 @@ impl Running {
     fn drain(&mut self) {
         self.jobs.abort_all();
         self.health.not_serving("shutting down");
-        self.draining.begin();
+        self.draining.drain();
     }
 
     async fn close(self) {

@@ -52,7 +52,7 @@ pub(super) async fn run(engine: Arc<Engine>, store: Store, health: Health) {
             Err(NotReady::Unrecorded)
         } else if engine.may_answer() {
             Ok(true)
-        } else if engine.has_begun() {
+        } else if engine.has_started() {
             pause = PROBE_INTERVAL;
             engine.probe().await.map(|()| true).map_err(NotReady::from)
         } else {

@@ -44,16 +44,16 @@ pub struct Clock(Arc<Mutex<State>>);
 
 #[derive(Debug, Default)]
 struct State {
-    accepted: Option<Reading>,
+    accepted: Option<ClockReading>,
     /// A rejected reading, and the time since when later readings have agreed with it.
-    doubted: Option<(Reading, BootInstant)>,
+    doubted: Option<(ClockReading, BootInstant)>,
     stepped: Option<BootInstant>,
     epoch: Option<Epoch>,
 }
 
 /// A reading of the clock, and when it was requested.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Reading {
+pub struct ClockReading {
     /// When the reading was requested.
     pub sent: BootInstant,
     /// The database's time.
@@ -71,7 +71,7 @@ pub enum ClockCheck {
     Doubted(bool),
 }
 
-impl Reading {
+impl ClockReading {
     /// Returns the clock's time at another moment, if it runs like this machine's boot clock.
     #[must_use]
     pub fn at(&self, instant: BootInstant) -> OffsetDateTime {
@@ -102,7 +102,7 @@ impl Clock {
     /// [`TOLERANCE`] is accepted once later readings have agreed with it for `DOUBT`; at once if this
     /// machine's own wall clock has gone forward with it, as after a pause that the boot clock did not
     /// see. So a token that expires by a step of the clock stays VALID at most for that long.
-    pub fn note(&self, reading: Reading, epoch: &Epoch) -> ClockCheck {
+    pub fn note(&self, reading: ClockReading, epoch: &Epoch) -> ClockCheck {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let state = &mut *state;
         let Some(accepted) = state.accepted.filter(|_| state.epoch.as_ref() == Some(epoch)) else {
@@ -138,7 +138,7 @@ impl Clock {
 
     /// Returns the time of a reading, or, if it is not accepted, a time that is certainly earlier.
     #[must_use]
-    pub fn plausible(&self, reading: Reading) -> OffsetDateTime {
+    pub fn plausible(&self, reading: ClockReading) -> OffsetDateTime {
         let state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         match state.accepted.map(|accepted| accepted.at(reading.sent)) {
             Some(expected) if !agree(expected, reading.time) => {
@@ -151,7 +151,7 @@ impl Clock {
     /// Returns the time to judge by: that of a reading, or, if it is not accepted, the expected time.
     /// So every judgement agrees with Verify, which uses the feed's readings.
     #[must_use]
-    pub fn accepted(&self, reading: Reading) -> OffsetDateTime {
+    pub fn accepted(&self, reading: ClockReading) -> OffsetDateTime {
         let state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         match state.accepted.map(|accepted| accepted.at(reading.sent)) {
             // In whole microseconds, as the database returns and stores times.
@@ -185,9 +185,9 @@ mod tests {
         BootInstant { boot: nanos, wall: nanos }
     }
 
-    fn reading(milliseconds: i64, ahead: i64) -> Reading {
+    fn reading(milliseconds: i64, ahead: i64) -> ClockReading {
         let time = NOON + time::Duration::milliseconds(milliseconds + ahead);
-        Reading { sent: instant(milliseconds), time }
+        ClockReading { sent: instant(milliseconds), time }
     }
 
     fn epoch(name: &str) -> Epoch {

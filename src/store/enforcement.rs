@@ -13,7 +13,7 @@ use super::pooling::Transaction;
 use super::rows::{self, TokenRow, token_query};
 use super::{Store, StoreError, owners};
 use crate::domain::counted_users::{CountedUsers, Place};
-use crate::domain::enforcement::{Breach, Remedy, Standing};
+use crate::domain::enforcement::{Breach, Remedy, TokenContext};
 use crate::domain::event::EventKind;
 use crate::domain::page::Position;
 use crate::domain::policy::{Policy, Rule};
@@ -238,8 +238,8 @@ async fn examine(
         let rotation = row.rotation.map(|time| time.moment().unwrap_or(now));
         // A token that cannot be read must not prevent fixing the others.
         if let Ok(token) = Token::try_from(row.token) {
-            let standing = Standing { rotation, superseded: row.superseded, crowded_out: false };
-            tokens.push((token, place, standing));
+            let context = TokenContext { rotation, superseded: row.superseded, crowded_out: false };
+            tokens.push((token, place, context));
         }
     }
     if policy.most_active_tokens.is_some() {
@@ -253,9 +253,9 @@ async fn examine(
         )
         .await?;
     }
-    let breaches = tokens.into_iter().filter_map(|(token, place, standing)| {
+    let breaches = tokens.into_iter().filter_map(|(token, place, context)| {
         let crowded_out = counted.oldest_allowed(&token.user_id).is_some_and(|oldest| place < oldest);
-        policy.breach(token, Standing { crowded_out, ..standing }, now)
+        policy.breach(token, TokenContext { crowded_out, ..context }, now)
     });
     Ok(breaches.collect())
 }

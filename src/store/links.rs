@@ -4,7 +4,7 @@
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::clock::Reading;
+use super::clock::ClockReading;
 use super::columns::{Time, unreadable};
 use super::locks::clock;
 use super::pooling::Transaction;
@@ -65,7 +65,7 @@ impl Store {
             .fetch_optional(self.on(Purpose::Reads).single()?)
             .await?;
             let Some(row) = found else { return Ok(None) };
-            let now = self.clock.accepted(Reading { sent, time: row.now.clock()? });
+            let now = self.clock.accepted(ClockReading { sent, time: row.now.clock()? });
             let link = Link {
                 token_id: rows::token_id(row.token_id),
                 expire_time: read(row.expire_time, row.token_id, "expire_time")?,

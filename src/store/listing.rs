@@ -74,7 +74,7 @@ macro_rules! walk {
             "(SELECT u.last_use_time FROM token_uses u WHERE u.token_id = t.id), NULL::timestamptz",
             [r#"AS "token!: _"
                FROM (
-                   SELECT *, coalesce(expire_time, 'infinity') AS end_time, id_order(id) AS place,
+                   SELECT *, coalesce(expire_time, 'infinity') AS end_time, id_order(id) AS id_key,
                        row_number() OVER (ORDER BY "#
                 $key
                 r#") AS walked
@@ -125,7 +125,7 @@ macro_rules! walk_by_create_time {
             $connection, $listing, $filters, $position, $owner_key, $owner,
             "(create_time, id_order(id)) < ($1, id_order($2)) AND create_time >= $6",
             "create_time DESC, id_order(id) DESC",
-            "create_time DESC, place DESC"
+            "create_time DESC, id_key DESC"
             $(, $argument)*
         )
     };
@@ -146,7 +146,7 @@ macro_rules! walk_by_expire_time {
              AND coalesce(expire_time, 'infinity') <= CASE WHEN $3 OR $5 OR $12 THEN coalesce($8::timestamptz, 'infinity')
                  ELSE least(coalesce($8::timestamptz, 'infinity'), $13::timestamptz) END",
             "coalesce(expire_time, 'infinity'), id_order(id)",
-            "end_time, place"
+            "end_time, id_key"
             $(, $argument)*
         )
     };

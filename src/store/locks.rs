@@ -5,7 +5,7 @@
 use time::OffsetDateTime;
 
 use super::StoreError;
-use super::clock::Reading;
+use super::clock::ClockReading;
 use super::columns::Time;
 use super::pooling::Transaction;
 use super::rows::{self, TokenRow, select_tokens};
@@ -94,5 +94,5 @@ pub(super) async fn clock(transaction: &mut Transaction) -> Result<OffsetDateTim
     let sent = BootInstant::now();
     let row =
         sqlx::query!(r#"SELECT clock_timestamp() AS "now!: Time""#).fetch_one(&mut *transaction).await?;
-    Ok(transaction.clock().accepted(Reading { sent, time: row.now.clock()? }))
+    Ok(transaction.clock().accepted(ClockReading { sent, time: row.now.clock()? }))
 }

@@ -25,7 +25,7 @@ struct PolicyRow {
 
 /// The constraints on a token that is created or changed.
 #[derive(Debug)]
-pub struct Terms {
+pub struct PolicyContext {
     /// The policy of its organization, which cannot change until the transaction ends.
     pub policy: Policy,
     /// How many other tokens of its user are active; zero if the policy has no limit.
@@ -138,21 +138,21 @@ impl Transaction {
         }
     }
 
-    /// Completes the terms: counts the active tokens of a user except the one to be replaced, if the
+    /// Completes the context: counts the active tokens of a user except the one to be replaced, if the
     /// policy has a limit; tokens with an active successor do not count, disabled ones do. Call it only
     /// under [`Self::lock_owner`], in a later statement, with the time after the last lock: an earlier
     /// one would count expired tokens, and miss those created meanwhile.
     ///
     /// # Errors
     /// [`StoreError`], as for every statement.
-    pub async fn terms(
+    pub async fn policy_context(
         &mut self,
         (policy, now): (Policy, OffsetDateTime),
         (organization_id, user_id): (&OrganizationId, &UserId),
         replaced: Option<TokenId>,
-    ) -> Result<Terms, StoreError> {
+    ) -> Result<PolicyContext, StoreError> {
         if policy.most_active_tokens.is_none() {
-            return Ok(Terms { policy, others: 0, now });
+            return Ok(PolicyContext { policy, others: 0, now });
         }
         let row = sqlx::query!(
             r#"SELECT count(*) AS "others!" FROM tokens t
@@ -171,7 +171,7 @@ impl Transaction {
         .fetch_one(self)
         .await?;
         let others = u32::try_from(row.others).unwrap_or(u32::MAX);
-        Ok(Terms { policy, others, now })
+        Ok(PolicyContext { policy, others, now })
     }
 }
 

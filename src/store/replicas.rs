@@ -11,7 +11,7 @@ use sqlx::postgres::types::PgInterval;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::clock::{Epoch, Reading, TOLERANCE};
+use super::clock::{ClockReading, Epoch, TOLERANCE};
 use super::columns::Time;
 use super::connection::{Connection, within};
 use super::{Store, StoreError};
@@ -102,7 +102,7 @@ impl Store {
             )
             .fetch_one(self.single()?)
             .await?;
-            let now = self.clock.accepted(Reading { sent, time: row.now.clock()? });
+            let now = self.clock.accepted(ClockReading { sent, time: row.now.clock()? });
             Ok(now.saturating_add(time::Duration::microseconds(row.longest)))
         })
         .await

@@ -42,7 +42,7 @@ impl Store {
                      INSERT INTO token_warnings (token_id, expire_time, ahead)
                      SELECT id, expire_time, $1 FROM due ORDER BY id
                      ON CONFLICT DO NOTHING RETURNING token_id
-                 ), told AS (
+                 ), changed AS (
                      INSERT INTO token_changes (token_id, organization_id)
                      SELECT id, organization_id FROM due JOIN warned ON token_id = id
                  )
@@ -79,7 +79,7 @@ impl Store {
                 return Ok(0);
             }
             let done = sqlx::query!(
-                "WITH gone AS (
+                "WITH purged AS (
                      SELECT id, organization_id, user_id FROM tokens
                      WHERE (revoke_time < $3::timestamptz - $1::interval
                              OR coalesce(expire_time, 'infinity') < $3::timestamptz - $1::interval)
@@ -88,13 +88,13 @@ impl Store {
                      ORDER BY id LIMIT $2 FOR UPDATE SKIP LOCKED
                  ), logged AS (
                      INSERT INTO token_events (kind, token_id, organization_id, user_id, actor, changes)
-                     SELECT 'purged', id, organization_id, user_id, 'tokend', '[]'::jsonb FROM gone
+                     SELECT 'purged', id, organization_id, user_id, 'tokend', '[]'::jsonb FROM purged
                  ), uses AS (
-                     DELETE FROM token_uses USING gone WHERE token_id = id
+                     DELETE FROM token_uses USING purged WHERE token_id = id
                  ), warnings AS (
-                     DELETE FROM token_warnings USING gone WHERE token_id = id
+                     DELETE FROM token_warnings USING purged WHERE token_id = id
                  )
-                 DELETE FROM tokens USING gone WHERE tokens.id = gone.id",
+                 DELETE FROM tokens USING purged WHERE tokens.id = purged.id",
                 interval(kept),
                 BATCH,
                 now

@@ -12,7 +12,7 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::StoreError;
-use super::clock::{Clock, Reading};
+use super::clock::{Clock, ClockReading};
 use super::columns::{Lenient, Time, unreadable_token};
 use crate::clock::BootInstant;
 use crate::domain::{
@@ -102,7 +102,7 @@ pub(super) fn with_read_time(
     sent: BootInstant,
 ) -> Result<(Token, OffsetDateTime), StoreError> {
     let time = row.read_time.ok_or(StoreError::Clock)?.clock()?;
-    Ok((row.try_into()?, clock.accepted(Reading { sent, time })))
+    Ok((row.try_into()?, clock.accepted(ClockReading { sent, time })))
 }
 
 impl TryFrom<TokenRow> for Token {

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::clock::Reading;
+use super::clock::ClockReading;
 use super::columns::{Time, unreadable};
 use super::locks::clock;
 use super::{Purpose, Store, StoreError, rows};
@@ -114,7 +114,7 @@ impl Store {
             .fetch_optional(self.on(Purpose::Reads).single()?)
             .await?;
             let Some(row) = found else { return Ok(None) };
-            let now = self.clock.accepted(Reading { sent, time: row.now.clock()? });
+            let now = self.clock.accepted(ClockReading { sent, time: row.now.clock()? });
             let session = SessionRow {
                 id: row.id,
                 token_id: row.token_id,

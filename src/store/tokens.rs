@@ -15,7 +15,7 @@ use crate::secret::{DurableHash, Mac, TokenId};
 /// A token to be stored, with both verifiers of its secret.
 #[derive(Debug, Clone)]
 pub struct NewToken {
-    /// The record; its `create_time` is that of the terms it was created under.
+    /// The record; its `create_time` is that of the context it was created under.
     pub token: Token,
     /// The fast verifier.
     pub mac: Mac,

@@ -40,7 +40,7 @@ pub(super) fn is_overheard(metadata: &Metadata<'_>) -> bool {
     metadata.target() == TARGET && *metadata.level() > Level::INFO
 }
 
-/// Returns whether a call was refused on this thread since the last question.
+/// Returns whether a call was refused on this thread since the last request.
 pub(crate) fn was_refused() -> bool {
     REFUSED.take()
 }

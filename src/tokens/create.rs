@@ -9,7 +9,7 @@ use crate::domain::{
     Caller, Expiration, Labels, Networks, OrganizationId, Permission, Scopes, Token, TokenName, UserId,
 };
 use crate::secret::{RequestId, TokenId};
-use crate::store::{Stored, Terms};
+use crate::store::{PolicyContext, Stored};
 
 pub(super) const RPC: &str = "CreateToken";
 
@@ -74,8 +74,8 @@ impl Actions {
                     transaction.commit().await?;
                     return Ok(Stored::Known(caller, Box::new(known)));
                 }
-                let terms = transaction.terms((policy, now), owner, None).await?;
-                let token = new_token(&caller, &terms, &organization_id, &request, minted.id)?;
+                let context = transaction.policy_context((policy, now), owner, None).await?;
+                let token = new_token(&caller, &context, &organization_id, &request, minted.id)?;
                 let new = minted.store_as(token);
                 transaction.insert_token(&new).await?;
                 let by = &caller.principal;
@@ -124,7 +124,7 @@ fn repeated_for(caller: &Caller, created: Created) -> Result<Created, ActionErro
 /// Returns the token that the request asks for, if the caller and the policy allow it.
 fn new_token(
     caller: &Caller,
-    &Terms { ref policy, others, now, .. }: &Terms,
+    &PolicyContext { ref policy, others, now, .. }: &PolicyContext,
     organization_id: &OrganizationId,
     request: &CreateToken,
     id: TokenId,

@@ -13,7 +13,7 @@ use crate::store::{Member, OnChange, Store, USER_DEADLINE};
 
 /// Which tokens a revocation covers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Extent {
+pub enum RevocationExtent {
     /// The token and all tokens rotated from it, in any number of steps.
     Family,
     /// The token alone.
@@ -55,7 +55,7 @@ pub struct RevokeToken {
     /// What entitles the caller.
     pub right: Right,
     /// Which tokens it covers.
-    pub extent: Extent,
+    pub extent: RevocationExtent,
     /// The reason.
     pub reason: RevokeReason,
     /// What to do if it would end the last active root token; with possession it is revoked: a secret
@@ -90,7 +90,7 @@ impl Actions {
         let found = store.read_token(id).await?.map(|(token, _)| token);
         allow(caller, right, found.as_ref())?;
         if found.is_some_and(|token| token.revoke_time.is_some())
-            && (extent == Extent::OnlyThis || store.successors_are_revoked(id).await?)
+            && (extent == RevocationExtent::OnlyThis || store.successors_are_revoked(id).await?)
         {
             drop(store);
             store = self.admission.writes(caller).await?;
@@ -103,8 +103,8 @@ impl Actions {
                 let (mut caller, mut now) = locked.judge(&mut transaction).await?;
                 let target = allow(&caller, right, target.as_ref())?;
                 let successors = match extent {
-                    Extent::Family => transaction.lock_successors(id).await?,
-                    Extent::OnlyThis => Vec::new(),
+                    RevocationExtent::Family => transaction.lock_successors(id).await?,
+                    RevocationExtent::OnlyThis => Vec::new(),
                 };
                 let ends_root = is_root(target)
                     || successors.iter().any(|member| member.token.as_ref().is_none_or(is_root));
@@ -216,8 +216,8 @@ async fn extent_of_possession(
     store: &Store,
     caller: &Caller,
     id: TokenId,
-    extent: Extent,
-) -> Result<Extent, ActionError> {
+    extent: RevocationExtent,
+) -> Result<RevocationExtent, ActionError> {
     let Some((token, now)) = store.read_token(id).await? else { return Ok(extent) };
     let over = matches!(token.state(now), TokenState::Expired | TokenState::Revoked);
     let by_permission =
@@ -225,5 +225,5 @@ async fn extent_of_possession(
     if !over || by_permission || store.read_policy(&token.organization_id).await?.policy.reuse_detection {
         return Ok(extent);
     }
-    Ok(Extent::OnlyThis)
+    Ok(RevocationExtent::OnlyThis)
 }

@@ -11,7 +11,7 @@ use crate::domain::event::EventKind;
 use crate::domain::root::{LastRoot, is_root};
 use crate::domain::{Caller, Expiration, Permission, Token, TokenState};
 use crate::secret::{RequestId, TokenId};
-use crate::store::{NewToken, Stored, Terms};
+use crate::store::{NewToken, PolicyContext, Stored};
 
 const RPC: &str = "RotateToken";
 
@@ -83,8 +83,8 @@ impl Actions {
                 // As it is under its lock: it may have changed since it was read.
                 let old = rotatable(&caller, token.as_ref())?;
                 let successor = transaction.successor_id(old.id).await?;
-                let terms = transaction.terms((policy, now), owner, Some(old.id)).await?;
-                let (ending, new) = rotated(&caller, (old, successor), &terms, &request, minted.id)?;
+                let context = transaction.policy_context((policy, now), owner, Some(old.id)).await?;
+                let (ending, new) = rotated(&caller, (old, successor), &context, &request, minted.id)?;
                 if last {
                     transaction.require_another_root(&[old.id], Some(&new), now).await?;
                 }
@@ -144,11 +144,11 @@ fn repeated_for(caller: &Caller, by_itself: bool, created: Created) -> Result<Cr
 fn rotated(
     caller: &Caller,
     (old, successor): (&Token, Option<TokenId>),
-    terms: &Terms,
+    context: &PolicyContext,
     request: &RotateToken,
     id: TokenId,
 ) -> Result<(Token, Token), ActionError> {
-    let now = terms.now;
+    let now = context.now;
     match (old.state(now), successor) {
         (TokenState::Revoked, _) => return Err(StateError::Revoked.into()),
         (_, Some(successor)) => return Err(StateError::Rotated(successor).into()),
@@ -174,9 +174,9 @@ fn rotated(
         ..old.clone()
     };
     let ending = Token { expire_time: Some(old_end(old, request.grace_period, now)), ..old.clone() };
-    terms.policy.allows_grace(&ending, now)?;
-    terms.policy.allows_end(&new)?;
-    terms.policy.allows_scopes(&new)?;
+    context.policy.allows_grace(&ending, now)?;
+    context.policy.allows_end(&new)?;
+    context.policy.allows_scopes(&new)?;
     // The successor replaces it in the count of active tokens, so no limit applies.
     Ok((ending, new))
 }

@@ -8,7 +8,7 @@ use crate::domain::policy::Policy;
 use crate::domain::root::{LastRoot, is_root};
 use crate::domain::{Caller, Expiration, Labels, Networks, Permission, Scopes, Token, TokenName, TokenState};
 use crate::secret::TokenId;
-use crate::store::{Successor, Terms};
+use crate::store::{PolicyContext, Successor};
 
 /// The changes; a field with `None` stays.
 #[derive(Debug, Clone)]
@@ -60,8 +60,8 @@ impl Actions {
                 let (caller, now) = locked.judge(&mut transaction).await?;
                 let before = super::manageable(&caller, before.as_ref())?;
                 let successor = transaction.successor(id, now).await?;
-                let terms = transaction.terms((policy, now), owner, Some(id)).await?;
-                let token = apply(&caller, before, change, successor, &terms)?;
+                let context = transaction.policy_context((policy, now), owner, Some(id)).await?;
+                let token = apply(&caller, before, change, successor, &context)?;
                 if last {
                     transaction.require_another_root(&[id], Some(&token), now).await?;
                 }
@@ -81,9 +81,9 @@ fn apply(
     before: &Token,
     change: &TokenChange,
     successor: Option<Successor>,
-    terms: &Terms,
+    context: &PolicyContext,
 ) -> Result<Token, ActionError> {
-    let now = terms.now;
+    let now = context.now;
     match before.state(now) {
         TokenState::Revoked => return Err(StateError::Revoked.into()),
         TokenState::Expired if change.expiration.is_some() => return Err(StateError::Expired.into()),
@@ -100,21 +100,21 @@ fn apply(
     caller.may_change(before, &after)?;
     // Fields that the change does not touch may be older than the policy.
     if change.scopes.is_some() {
-        terms.policy.allows_scopes(&after)?;
+        context.policy.allows_scopes(&after)?;
     }
     if change.expiration.is_some() || !Policy::binds(before) {
-        terms.policy.allows_end(&after)?;
+        context.policy.allows_end(&after)?;
     }
     if let Some(Successor { create_time, .. }) = successor
         && change.expiration.is_some()
-        && terms.policy.limits_graces()
+        && context.policy.limits_graces()
     {
-        terms.policy.allows_grace(&after, create_time)?;
+        context.policy.allows_grace(&after, create_time)?;
     }
     let counts = !successor.is_some_and(|successor| successor.is_active);
     // It has not been counted so far.
     if counts && !Policy::binds(before) && before.state(now) != TokenState::Expired {
-        terms.policy.allows_another(&after, terms.others)?;
+        context.policy.allows_another(&after, context.others)?;
     }
     Ok(after)
 }

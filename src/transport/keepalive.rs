@@ -18,7 +18,7 @@ use super::activity::Activity;
 const INTERVAL: Duration = Duration::from_secs(30);
 
 /// How long a response to a PING may take.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PING_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The start of an HTTP/2 connection (RFC 9113, 3.4).
 pub(crate) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -118,7 +118,7 @@ impl<S: AsyncWrite + Unpin> Keepalive<S> {
         let again = match (self.received, self.asked) {
             (true, _) => self.interval,
             (false, true) => return Err(io::ErrorKind::TimedOut.into()),
-            (false, false) => PATIENCE.min(self.interval),
+            (false, false) => PING_TIMEOUT.min(self.interval),
         };
         if self.is_overdue() {
             return Err(io::ErrorKind::TimedOut.into());
@@ -280,7 +280,7 @@ mod tests {
         let error = server.read_to_end(&mut received).await.unwrap_err();
 
         assert_eq!((error.kind(), &received[..]), (io::ErrorKind::TimedOut, &b"x"[..]));
-        assert_eq!(began.elapsed().as_secs(), (2 * INTERVAL + PATIENCE).as_secs());
+        assert_eq!(began.elapsed().as_secs(), (2 * INTERVAL + PING_TIMEOUT).as_secs());
         drop(server);
         let mut asked = Vec::new();
         client.read_to_end(&mut asked).await.unwrap();
@@ -295,7 +295,7 @@ mod tests {
         let written = frame.clone();
         let writing = tokio::spawn(async move { writes.write_all(&written).await });
         let reading = tokio::spawn(async move { reads.read_u8().await });
-        tokio::time::sleep(INTERVAL + PATIENCE / 2).await;
+        tokio::time::sleep(INTERVAL + PING_TIMEOUT / 2).await;
         // It reads again, and sends something, before it is dropped.
         let mut taken = vec![0; 1_000];
         client.read_exact(&mut taken).await.unwrap();
@@ -310,7 +310,7 @@ mod tests {
         let began = Instant::now();
         let error = server.write_all(&[7; 1_000]).await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
-        assert_eq!(began.elapsed(), INTERVAL + PATIENCE);
+        assert_eq!(began.elapsed(), INTERVAL + PING_TIMEOUT);
     }
 
     #[tokio::test(start_paused = true)]
@@ -318,7 +318,7 @@ mod tests {
         let (mut client, mut server) = connection(PREFACE, 9);
         tokio::select! {
             read = server.read_u8() => panic!("{read:?}"),
-            () = tokio::time::sleep(INTERVAL + PATIENCE / 2) => {}
+            () = tokio::time::sleep(INTERVAL + PING_TIMEOUT / 2) => {}
         }
         let reading = tokio::spawn(async move {
             let mut taken = Vec::new();

@@ -9,12 +9,12 @@ use uuid::Uuid;
 
 use super::cache::Cache;
 use super::fallback::Fallback;
-use super::loader::{Loader, Reading};
+use super::loader::{Loader, PendingRead};
 use super::mac_refresh::MacRefresh;
 use super::read_point::{LookupResult, ReadPoint};
 use super::read_queue::Lane;
 use super::uses::Uses;
-use super::{Answer, ClientKey, Consistency, Question, Unknown};
+use super::{ClientKey, Consistency, Criteria, Unknown, Verification};
 use crate::admission::hash_pool::{HashPool, Overloaded};
 use crate::changefeed::feed::{self, Feed, Invalidate};
 use crate::changefeed::freshness::{Bounds, Freshness};
@@ -77,11 +77,11 @@ pub struct Engine {
     tasks: Tasks,
 }
 
-/// A question whose record is being looked up or read.
+/// A request whose record is being looked up or read.
 #[derive(Debug)]
-pub struct Asked(State);
+pub struct PendingVerification(State);
 
-/// A lookup that was made ahead of its question.
+/// A lookup that was made ahead of its criteria.
 #[derive(Debug)]
 pub struct Prefetched {
     /// None when the text is malformed.
@@ -100,9 +100,9 @@ impl Prefetched {
 #[derive(Debug)]
 enum State {
     Malformed,
-    /// The cache had the record when the question came.
+    /// The cache had the record when the request came.
     Cached(Secret),
-    Reading(Secret, Consistency, Result<Reading, Overloaded>),
+    Reading(Secret, Consistency, Result<PendingRead, Overloaded>),
 }
 
 impl Engine {
@@ -174,17 +174,22 @@ impl Engine {
     pub async fn verify(
         &self,
         text: &str,
-        question: &Question<'_>,
+        criteria: &Criteria<'_>,
         consistency: Consistency,
-    ) -> Result<Answer, Unknown> {
-        self.answer(self.ask(text, consistency), question).await
+    ) -> Result<Verification, Unknown> {
+        self.complete(self.begin(text, consistency), criteria).await
     }
 
     /// Judges a secret from a cache that is fresh at `read_point`; `None` when the cache cannot tell.
     #[must_use]
-    pub fn try_verify(&self, text: &str, question: &Question<'_>, read_point: &ReadPoint) -> Option<Answer> {
+    pub fn try_verify(
+        &self,
+        text: &str,
+        criteria: &Criteria<'_>,
+        read_point: &ReadPoint,
+    ) -> Option<Verification> {
         let Ok(secret) = Secret::parse(text, &self.prefix) else { return Some(self.malformed()) };
-        self.judge(&secret, &self.look_up_at(read_point, secret.id())?, question)
+        self.judge(&secret, &self.look_up_at(read_point, secret.id())?, criteria)
     }
 
     /// Looks up the records of these secrets in a cache that is fresh at `read_point`, one step for all
@@ -207,30 +212,36 @@ impl Engine {
 
     /// Judges a secret by its earlier lookup; `None` when that cannot tell. The lookup is not counted.
     #[must_use]
-    pub fn judge_prefetched(&self, ahead: &Prefetched, question: &Question<'_>) -> Option<Answer> {
+    pub fn judge_prefetched(&self, ahead: &Prefetched, criteria: &Criteria<'_>) -> Option<Verification> {
         let Some(secret) = &ahead.secret else { return Some(self.malformed()) };
-        self.judge(secret, ahead.lookup.as_ref()?, question)
+        self.judge(secret, ahead.lookup.as_ref()?, criteria)
     }
 
-    /// Starts to read what [`Self::answer`] will need, without waiting for it.
+    /// Starts to read what [`Self::complete`] will need, without waiting for it.
     #[must_use]
-    pub fn ask(&self, text: &str, consistency: Consistency) -> Asked {
-        let Ok(secret) = Secret::parse(text, &self.prefix) else { return Asked(State::Malformed) };
-        Asked(if consistency == Consistency::Bounded && self.look_up(secret.id()).is_some() {
+    pub fn begin(&self, text: &str, consistency: Consistency) -> PendingVerification {
+        let Ok(secret) = Secret::parse(text, &self.prefix) else {
+            return PendingVerification(State::Malformed);
+        };
+        PendingVerification(if consistency == Consistency::Bounded && self.look_up(secret.id()).is_some() {
             State::Cached(secret)
         } else {
-            let reading = self.loader.ask(secret.id(), Lane::Secret);
+            let reading = self.loader.enqueue(secret.id(), Lane::Secret);
             State::Reading(secret, consistency, reading)
         })
     }
 
-    /// Answers a question, judged now. What was read longer ago than the maximum staleness is read
+    /// Answers a criteria, judged now. What was read longer ago than the maximum staleness is read
     /// again.
     ///
     /// # Errors
     /// [`Unknown`] when the verdict cannot be determined.
-    pub async fn answer(&self, asked: Asked, question: &Question<'_>) -> Result<Answer, Unknown> {
-        let (secret, lookup) = match asked.0 {
+    pub async fn complete(
+        &self,
+        pending: PendingVerification,
+        criteria: &Criteria<'_>,
+    ) -> Result<Verification, Unknown> {
+        let (secret, lookup) = match pending.0 {
             State::Malformed => return Ok(self.malformed()),
             State::Cached(secret) => {
                 let lookup = self.find(secret.id(), Lane::Secret).await?;
@@ -242,10 +253,10 @@ impl Engine {
             }
         };
         let id = secret.id();
-        let answer = match self.judge(&secret, &lookup, question) {
+        let answer = match self.judge(&secret, &lookup, criteria) {
             Some(answer) => answer,
-            None if self.prove_durably(secret, question.share).await? => self.conclude(id, &lookup, question),
-            None => Answer::bare(Verdict::NotFound, Some(lookup.as_of)),
+            None if self.prove_durably(secret, criteria.share).await? => self.conclude(id, &lookup, criteria),
+            None => Verification::bare(Verdict::NotFound, Some(lookup.as_of)),
         };
         if lookup.standing_in && answer.verdict != Verdict::Valid {
             // Only VALIDs are used for longer in an outage.
@@ -257,7 +268,7 @@ impl Engine {
     /// Returns whether the feed has reached the database since the start, and the cache answers or will
     /// not answer soon.
     #[must_use]
-    pub fn has_begun(&self) -> bool {
+    pub fn has_started(&self) -> bool {
         self.freshness.is_registered() || self.freshness.epoch().is_some() && self.registration.has_failed()
     }
 
@@ -278,7 +289,7 @@ impl Engine {
     /// # Errors
     /// [`Unknown`]: Postgres or the loader does not respond.
     pub async fn probe(&self) -> Result<(), Unknown> {
-        match self.loader.ask(NO_TOKEN, Lane::Secret) {
+        match self.loader.enqueue(NO_TOKEN, Lane::Secret) {
             Ok(reading) => reading.wait().await.map(drop),
             // Other records are being read.
             Err(Overloaded) => Ok(()),
@@ -347,37 +358,37 @@ impl Engine {
         Ok(proven)
     }
 
-    fn malformed(&self) -> Answer {
+    fn malformed(&self) -> Verification {
         let reading = self.freshness.read(BootInstant::now());
-        Answer::bare(Verdict::Malformed, reading.map(|reading| reading.as_of))
+        Verification::bare(Verdict::Malformed, reading.map(|reading| reading.as_of))
     }
 
     /// Compares the secret with the record found and judges; `None` when only the durable verifier can
     /// tell.
-    fn judge(&self, secret: &Secret, lookup: &LookupResult, question: &Question<'_>) -> Option<Answer> {
-        let not_found = || Some(Answer::bare(Verdict::NotFound, Some(lookup.as_of)));
+    fn judge(&self, secret: &Secret, lookup: &LookupResult, criteria: &Criteria<'_>) -> Option<Verification> {
+        let not_found = || Some(Verification::bare(Verdict::NotFound, Some(lookup.as_of)));
         let Some(record) = &lookup.record else { return not_found() };
         // Before the fallback: a caller cannot cause an Argon2id for tokens outside its reach.
-        if !question.reach.includes_record(record) {
+        if !criteria.reach.includes_record(record) {
             return not_found();
         }
         if self.compare(secret, record)? {
-            Some(self.conclude(secret.id(), lookup, question))
+            Some(self.conclude(secret.id(), lookup, criteria))
         } else {
             not_found()
         }
     }
 
     /// Judges a record whose secret matched.
-    fn conclude(&self, id: TokenId, lookup: &LookupResult, question: &Question<'_>) -> Answer {
+    fn conclude(&self, id: TokenId, lookup: &LookupResult, criteria: &Criteria<'_>) -> Verification {
         let Some(record) = &lookup.record else {
-            return Answer::bare(Verdict::NotFound, Some(lookup.as_of));
+            return Verification::bare(Verdict::NotFound, Some(lookup.as_of));
         };
-        let judgement = judge(record, lookup.now, question.reach, question.required, question.client_ip);
+        let judgement = judge(record, lookup.now, criteria.reach, criteria.required, criteria.client_ip);
         if judgement.verdict == Verdict::Valid {
             self.uses.note(id, record, lookup.now);
         }
-        Answer {
+        Verification {
             verdict: judgement.verdict,
             token: Some((record.clone(), record.state(lookup.now))),
             missing_scopes: judgement.missing_scopes,

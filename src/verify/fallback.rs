@@ -19,7 +19,7 @@ use crate::store::{MacChange, Store};
 const MAX_WAITING: usize = 128;
 
 /// How long an attempt may wait for another one on the same id.
-const PATIENCE: Duration = Duration::from_secs(2);
+const LOCK_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Proves secrets by the durable verifier.
 #[derive(Debug, Clone)]
@@ -66,7 +66,8 @@ impl Fallback {
 
 impl Inner {
     async fn attempt(&self, secret: Secret, permit: Attempt) -> Result<bool, Unknown> {
-        let _lock = tokio::time::timeout(PATIENCE, permit.lock.acquire()).await.map_err(|_| Overloaded)?;
+        let _lock =
+            tokio::time::timeout(LOCK_TIMEOUT, permit.lock.acquire()).await.map_err(|_| Overloaded)?;
         let id = secret.id();
         // Read now, not before the wait: the previous attempt may have written a MAC that decides.
         let Some((old, durable_hash)) = self.store.load_verifiers(id).await? else { return Ok(false) };

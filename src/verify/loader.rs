@@ -20,11 +20,11 @@ use crate::secret::{CurrentKeyring, TokenId};
 use crate::store::{Connector, StoreError};
 
 /// How long a caller waits.
-const PATIENCE: Duration = Duration::from_secs(3);
+const READ_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// A read in progress.
 #[derive(Debug)]
-pub(super) struct Reading(oneshot::Receiver<Outcome>);
+pub(super) struct PendingRead(oneshot::Receiver<Outcome>);
 
 /// Passes reads to the workers; they stop when it is dropped.
 #[derive(Debug)]
@@ -64,15 +64,15 @@ impl Loader {
     }
 
     /// Queues a record for a query that is sent after this call.
-    pub(super) fn ask(&self, id: TokenId, lane: Lane) -> Result<Reading, Overloaded> {
-        self.shared.ask(id, lane).map(Reading)
+    pub(super) fn enqueue(&self, id: TokenId, lane: Lane) -> Result<PendingRead, Overloaded> {
+        self.shared.enqueue(id, lane).map(PendingRead)
     }
 }
 
-impl Reading {
+impl PendingRead {
     /// Waits for the result of the read.
     pub(super) async fn wait(self) -> Result<Found, Unknown> {
-        match tokio::time::timeout(deadline::at_most(PATIENCE), self.0).await {
+        match tokio::time::timeout(deadline::at_most(READ_TIMEOUT), self.0).await {
             Ok(Ok(outcome)) => Ok(outcome?),
             // The worker is gone: it has panicked, or the server is stopping.
             Ok(Err(_)) => Err(StoreError::Starting.into()),

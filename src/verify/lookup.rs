@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::cache_generation::CacheGeneration;
 use super::engine::Engine;
-use super::loader::Reading;
+use super::loader::PendingRead;
 use super::read_point::{LookupResult, ReadPoint};
 use super::read_queue::Lane;
 use super::{Consistency, Unknown};
@@ -92,7 +92,7 @@ impl Engine {
     pub(super) async fn find(&self, id: TokenId, lane: Lane) -> Result<LookupResult, Unknown> {
         match self.look_up(id) {
             Some(lookup) => Ok(lookup),
-            None => self.finish(id, lane, Consistency::Bounded, self.loader.ask(id, lane)).await,
+            None => self.finish(id, lane, Consistency::Bounded, self.loader.enqueue(id, lane)).await,
         }
     }
 
@@ -112,7 +112,7 @@ impl Engine {
         id: TokenId,
         lane: Lane,
         consistency: Consistency,
-        reading: Result<Reading, Overloaded>,
+        reading: Result<PendingRead, Overloaded>,
     ) -> Result<LookupResult, Unknown> {
         let read = self.read(id, lane, reading);
         if consistency == Consistency::Full || self.look_up_old(id).is_none() {
@@ -130,11 +130,11 @@ impl Engine {
         &self,
         id: TokenId,
         lane: Lane,
-        reading: Result<Reading, Overloaded>,
+        reading: Result<PendingRead, Overloaded>,
     ) -> Result<LookupResult, Unknown> {
         let mut found = reading?.wait().await?;
         if BootInstant::now().since(found.read) > self.freshness.bounds().max_staleness {
-            found = self.loader.ask(id, lane)?.wait().await?;
+            found = self.loader.enqueue(id, lane)?.wait().await?;
         }
         let fresh = self.freshness.read(BootInstant::now());
         let (as_of, now) = fresh.map_or((found.as_of, found.as_of), |fresh| fresh.with(found.as_of));

@@ -37,7 +37,7 @@ use crate::store::StoreError;
 pub use crate::changefeed::freshness::Bounds;
 pub use credential::Credential;
 pub use credential_cache::CredentialCache;
-pub use engine::{Asked, Engine, EngineConfig, Prefetched};
+pub use engine::{Engine, EngineConfig, PendingVerification, Prefetched};
 pub use pending_invalidation::PendingInvalidation;
 pub use read_point::ReadPoint;
 pub use uses::Uses;
@@ -48,13 +48,13 @@ pub enum Consistency {
     /// At most as old as the configured staleness.
     #[default]
     Bounded,
-    /// Read from Postgres after the question arrived.
+    /// Read from Postgres after the request arrived.
     Full,
 }
 
 /// What to check about a secret, besides whether it is valid.
 #[derive(Debug, Clone)]
-pub struct Question<'a> {
+pub struct Criteria<'a> {
     /// The scopes that it must have.
     pub required: &'a Scopes,
     /// The tokens that the caller may learn about.
@@ -67,7 +67,7 @@ pub struct Question<'a> {
 
 /// The answer of Verify.
 #[derive(Debug)]
-pub struct Answer {
+pub struct Verification {
     /// The verdict.
     pub verdict: Verdict,
     /// The token and its state; only when the secret matched and is in reach.
@@ -79,7 +79,7 @@ pub struct Answer {
     pub as_of: Option<OffsetDateTime>,
 }
 
-impl Answer {
+impl Verification {
     fn bare(verdict: Verdict, as_of: Option<OffsetDateTime>) -> Self {
         Self { verdict, token: None, missing_scopes: Vec::new(), as_of }
     }

@@ -8,11 +8,11 @@ use crate::clock::BootInstant;
 use crate::domain::Record;
 
 /// A moment at which the cache may answer, and its freshness then. Taken just before a group of arrived
-/// questions is answered, used for the caller's credential and for the questions alike, and not kept.
+/// requests is answered, used for the caller's credential and for the requests alike, and not kept.
 #[derive(Debug, Clone, Copy)]
 pub struct ReadPoint {
     pub(super) instant: BootInstant,
-    pub(super) reading: freshness::Reading,
+    pub(super) reading: freshness::CacheState,
 }
 
 /// The record found for a secret, or the fact that there is none, and the moment of the lookup.

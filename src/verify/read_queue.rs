@@ -115,7 +115,7 @@ impl ReadQueue {
     }
 
     /// Queues a record for a query that is sent after this call.
-    pub(super) fn ask(&self, id: TokenId, lane: Lane) -> Result<oneshot::Receiver<Outcome>, Overloaded> {
+    pub(super) fn enqueue(&self, id: TokenId, lane: Lane) -> Result<oneshot::Receiver<Outcome>, Overloaded> {
         let (sender, receiver) = oneshot::channel();
         let mut waiting = self.lock();
         let waiting = &mut *waiting;

@@ -2,7 +2,9 @@
 
 use std::net::SocketAddr;
 
-use tokend_client::{Answer, Client, Connection, LocalConfig, Question, Scope, Scopes, Verdict, Verifier};
+use tokend_client::{
+    Client, Connection, LocalConfig, Scope, Scopes, Verdict, Verification, Verifier, VerifyRequest,
+};
 
 use crate::setup::{Made, made};
 use crate::support::client::created_with;
@@ -31,8 +33,8 @@ pub(crate) fn with<T>(mut value: T, change: impl FnOnce(&mut T)) -> T {
 }
 
 /// Asks a verifier about a secret.
-pub(crate) async fn asked(verifier: &Verifier, secret: &str) -> Result<Answer, tokend_client::Error> {
-    verifier.verify(&Question::new(secret)).await
+pub(crate) async fn asked(verifier: &Verifier, secret: &str) -> Result<Verification, tokend_client::Error> {
+    verifier.verify(&VerifyRequest::new(secret)).await
 }
 
 /// Asks for a verdict, which must succeed.
@@ -42,7 +44,7 @@ pub(crate) async fn verdict(verifier: &Verifier, secret: &str) -> Verdict {
 
 /// Returns a local verdict, without asking tokend.
 pub(crate) fn judged_here(verifier: &Verifier, secret: &str) -> Option<Verdict> {
-    let question = Question::new(secret);
+    let question = VerifyRequest::new(secret);
     verifier.try_verify(&question).map(|answer| answer.verdict)
 }
 

@@ -6,8 +6,8 @@ use std::time::Duration;
 use secrecy::ExposeSecret as _;
 use tokend_client::{
     ChangeKind, Client, Connection, Consistency, EndOptions, Error, ErrorKind, ErrorReason, EventListing,
-    Expiration, Listing, Network, Networks, NewToken, Question, RevocationTarget, Rotation, TokenEventKind,
-    TokenId, TokenState, TokenUpdate, Verdict,
+    Expiration, Listing, Network, Networks, NewToken, RevocationTarget, Rotation, TokenEventKind, TokenId,
+    TokenState, TokenUpdate, Verdict, VerifyRequest,
 };
 
 use super::asking::{client_at, root, scopes, with};
@@ -38,7 +38,7 @@ async fn the_life_of_a_token_with_typed_calls() {
     assert_eq!((&read.token, read.state), (&made.token, TokenState::Active));
 
     let required = scopes(&["repo:read", "user:read"]);
-    let question = Question::new(made.secret.expose_secret())
+    let question = VerifyRequest::new(made.secret.expose_secret())
         .required_scopes(&required)
         .client_ip(Some("192.0.2.7".parse().unwrap()));
     let answer = client.verify(&question, Consistency::Bounded).await.unwrap();
@@ -231,7 +231,7 @@ async fn a_call_whose_response_is_lost_is_retried_and_creates_one_token() {
     let made = in_time("the second call", making).await.unwrap().unwrap();
     let listed = direct.list_tokens(&listing, None).await.unwrap().items;
     assert_eq!(listed.iter().map(|token| token.id).collect::<Vec<_>>(), [made.token.id]);
-    let question = Question::new(made.secret.expose_secret());
+    let question = VerifyRequest::new(made.secret.expose_secret());
     assert_eq!(direct.verify(&question, Consistency::Full).await.unwrap().verdict, Verdict::Valid);
 }
 

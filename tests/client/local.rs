@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use secrecy::ExposeSecret as _;
-use tokend_client::{Connection, ErrorKind, LocalConfig, Prefix, Question, Verdict, Verifier};
+use tokend_client::{Connection, ErrorKind, LocalConfig, Prefix, Verdict, Verifier, VerifyRequest};
 use tokend_core::secret::Secret;
 use tokio::task::JoinSet;
 
@@ -28,7 +28,7 @@ async fn cached_tokens_are_judged_locally_and_exactly_as_by_tokend() {
     let inside = Some("192.0.2.7".parse().unwrap());
     eventually("the token is held", async || {
         let (none, read) = (scopes(&[]), scopes(&["repo:read"]));
-        let asked = Question::new(&token.secret).required_scopes(&none).client_ip(inside);
+        let asked = VerifyRequest::new(&token.secret).required_scopes(&none).client_ip(inside);
         assert_eq!(verifier.verify(&asked).await.unwrap().verdict, Verdict::Valid);
         let answer = verifier.try_verify(&asked.required_scopes(&read))?;
         assert_eq!(answer.token.unwrap().user_id.as_str(), "ada");
@@ -47,7 +47,7 @@ async fn cached_tokens_are_judged_locally_and_exactly_as_by_tokend() {
         (&[], inside, token.secret.replace("tokd_", "tokd_0")),
     ] {
         let required_scopes = scopes(required);
-        let asked = Question::new(&secret).required_scopes(&required_scopes).client_ip(address);
+        let asked = VerifyRequest::new(&secret).required_scopes(&required_scopes).client_ip(address);
         let here = eventually("an answer from here", async || verifier.try_verify(&asked)).await;
         let there = Verifier::unary(root(&replica)).verify(&asked).await.unwrap();
         assert_eq!((here.verdict, here.missing_scopes), (there.verdict, there.missing_scopes));
@@ -55,7 +55,7 @@ async fn cached_tokens_are_judged_locally_and_exactly_as_by_tokend() {
     }
     let status = verifier.local_status().unwrap();
     assert_eq!((status.cached, status.starts), (1, 1));
-    assert!(status.answered >= 8 && status.bytes > 0);
+    assert!(status.local_verdicts >= 8 && status.bytes > 0);
 }
 
 #[tokio::test]
@@ -69,9 +69,9 @@ async fn unknown_secrets_are_sent_each_time_and_malformed_ones_never() {
     let foreign = secret.render(&Prefix::parse("acme").unwrap()).expose_secret().to_owned();
     for secret in [unknown, foreign] {
         for _ in 0..2 {
-            let asked = verifier.local_status().unwrap().asked;
+            let asked = verifier.local_status().unwrap().remote_verdicts;
             assert_ne!(verdict(&verifier, &secret).await, Verdict::Valid);
-            assert_eq!(verifier.local_status().unwrap().asked, asked + 1, "{secret}");
+            assert_eq!(verifier.local_status().unwrap().remote_verdicts, asked + 1, "{secret}");
         }
     }
     let away = Proxy::to_port(replica.address, LinkState::Cut).await;
@@ -82,9 +82,9 @@ async fn unknown_secrets_are_sent_each_time_and_malformed_ones_never() {
         ["nonsense", "", "ghp_abc", &token.secret.replace("tokd_", "acme_"), &format!("{}0", token.secret)]
     {
         for verifier in [&verifier, &knows_nothing] {
-            let asked = verifier.local_status().unwrap().asked;
+            let asked = verifier.local_status().unwrap().remote_verdicts;
             assert_eq!(verdict(verifier, secret).await, Verdict::Malformed, "{secret}");
-            assert_eq!(verifier.local_status().unwrap().asked, asked, "{secret}");
+            assert_eq!(verifier.local_status().unwrap().remote_verdicts, asked, "{secret}");
         }
     }
 }
@@ -94,14 +94,14 @@ async fn a_guessing_peer_causes_few_calls_and_affects_nobody_else() {
     let replica = Replica::start().await;
     let (verifier, token) = holding(&replica, LocalConfig::default()).await;
     let other = made(&mut replica.root()).await;
-    let before = verifier.local_status().unwrap().asked;
+    let before = verifier.local_status().unwrap().remote_verdicts;
     let began = Instant::now();
     let mut asking = JoinSet::new();
     for _ in 0..3_000 {
         let (verifier, secret) = (verifier.clone(), forged(crate::support::client::unknown_id()));
         asking.spawn(async move {
             let client_ip = Some("192.0.2.66".parse().unwrap());
-            let question = Question::new(&secret).client_ip(client_ip);
+            let question = VerifyRequest::new(&secret).client_ip(client_ip);
             match verifier.verify(&question).await {
                 Ok(answer) => assert_eq!(answer.verdict, Verdict::NotFound),
                 Err(error) => assert_eq!(error.kind(), ErrorKind::ResourceExhausted),
@@ -109,19 +109,19 @@ async fn a_guessing_peer_causes_few_calls_and_affects_nobody_else() {
         });
     }
     in_time("all of them", asking.join_all()).await;
-    let asked = verifier.local_status().unwrap().asked - before;
+    let asked = verifier.local_status().unwrap().remote_verdicts - before;
     // The burst, the concurrent questions of the address, and ten more a second.
     let most = 100 + 256 + 10 * (began.elapsed().as_secs() + 1);
     assert!(asked <= most, "{asked} questions, {most} at most");
 
     for secret in [&token.secret, &other.secret] {
         let client_ip = Some("192.0.2.7".parse().unwrap());
-        let question = Question::new(secret).client_ip(client_ip);
+        let question = VerifyRequest::new(secret).client_ip(client_ip);
         assert_eq!(verifier.verify(&question).await.unwrap().verdict, Verdict::Valid);
     }
     // A cached token costs no call, from any address.
     let client_ip = Some("192.0.2.66".parse().unwrap());
-    let question = Question::new(&token.secret).client_ip(client_ip);
+    let question = VerifyRequest::new(&token.secret).client_ip(client_ip);
     eventually("an answer from here", async || verifier.try_verify(&question)).await;
 }
 
@@ -155,7 +155,7 @@ async fn every_change_reaches_the_local_cache() {
     let token: Made = created_with(&mut admin, "acme", &["repo:read"]).await.into();
     is_held(&verifier, &token).await;
     let read = scopes(&["repo:read"]);
-    let allowed = Question::new(&token.secret).required_scopes(&read);
+    let allowed = VerifyRequest::new(&token.secret).required_scopes(&read);
 
     let update = tokend::api::proto::UpdateTokenRequest {
         token_id: token.id.clone(),
@@ -308,10 +308,10 @@ async fn an_old_record_is_requested_again_without_a_reported_change() {
     let config = LocalConfig::default().max_age(Duration::from_secs(2));
     let (verifier, token) = holding(&replica, config).await;
 
-    let asked = verifier.local_status().unwrap().asked;
+    let asked = verifier.local_status().unwrap().remote_verdicts;
     eventually("it is asked for", async || {
         verdict(&verifier, &token.secret).await;
-        (verifier.local_status().unwrap().asked > asked).then_some(())
+        (verifier.local_status().unwrap().remote_verdicts > asked).then_some(())
     })
     .await;
 }

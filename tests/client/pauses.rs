@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 use tokend::api::proto::create_token_request::Expiration;
-use tokend_client::{LocalConfig, Question, Scopes, Verdict, Verifier};
+use tokend_client::{LocalConfig, Scopes, Verdict, Verifier, VerifyRequest};
 use tokend_core::boot_instant::BootInstant;
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::Command;
@@ -41,7 +41,7 @@ async fn the_process_that_is_paused() {
     let client = client_at(address.parse().unwrap(), own);
     let verifier = Verifier::local(client, LocalConfig::default().staleness(STALENESS)).unwrap();
     let required = required();
-    let question = Question::new(secret).required_scopes(&required);
+    let question = VerifyRequest::new(secret).required_scopes(&required);
     eventually("the token is held", async || {
         verifier.verify(&question).await.unwrap();
         verifier.try_verify(&question)

@@ -145,13 +145,17 @@ async fn a_constant_delay_of_the_watch_is_accounted_for() {
     let committed = Instant::now();
 
     ends_in_time(&verifier, &token, committed).await;
-    let answered = verifier.local_status().unwrap().answered;
+    let answered = verifier.local_status().unwrap().local_verdicts;
     let until = Instant::now() + 4 * STALENESS;
     while Instant::now() < until {
         assert_eq!(verdict(&verifier, &token.secret).await, Verdict::Revoked);
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    assert_eq!(verifier.local_status().unwrap().answered, answered, "nothing is new enough to judge by");
+    assert_eq!(
+        verifier.local_status().unwrap().local_verdicts,
+        answered,
+        "nothing is new enough to judge by"
+    );
 }
 
 #[tokio::test]

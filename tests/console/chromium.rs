@@ -17,7 +17,7 @@ use crate::support::replica::{Installation, Replica, wait_until_serving};
 use crate::tls::authority::{Authority, Files, channel};
 
 /// How long a scenario may take; it is ended then.
-const PATIENCE: Duration = Duration::from_mins(3);
+const TIMEOUT: Duration = Duration::from_mins(3);
 
 /// What drives the browser: the program of JavaScript, and the browser.
 fn driver() -> Option<(PathBuf, PathBuf)> {
@@ -39,7 +39,7 @@ async fn drive((node, chromium): &(PathBuf, PathBuf), scenario: &str, mut settin
         .spawn()
         .unwrap();
     child.stdin.take().unwrap().write_all(settings.to_string().as_bytes()).await.unwrap();
-    let output = tokio::time::timeout(PATIENCE, child.wait_with_output()).await.unwrap().unwrap();
+    let output = tokio::time::timeout(TIMEOUT, child.wait_with_output()).await.unwrap().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     serde_json::from_slice(&output.stdout).unwrap()
 }

@@ -128,10 +128,10 @@ async fn silent_peers_use_little_memory_and_are_disconnected() {
     report(&format!("{} silent connections take {} KiB each", silent.len(), grown / 1_024 / 1_000));
     assert!(grown < MOST_MEMORY, "{grown} bytes more");
     // They do not respond to the server's PING after a while, and are disconnected, which ends the read.
-    let patience = std::time::Duration::from_secs(90);
+    let limit = std::time::Duration::from_secs(90);
     let last = silent.last_mut().unwrap();
     let mut printed = Vec::new();
-    let ended = tokio::time::timeout(patience, last.read_to_end(&mut printed)).await.unwrap();
+    let ended = tokio::time::timeout(limit, last.read_to_end(&mut printed)).await.unwrap();
     assert!(ended.is_ok_and(|printed| printed > 0));
 }
 

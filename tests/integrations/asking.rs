@@ -16,13 +16,13 @@ use crate::support::replica::{Installation, Replica};
 
 /// A credential to be judged.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Question {
+pub(crate) struct Case {
     pub(crate) secret: String,
     pub(crate) required: Vec<&'static str>,
     pub(crate) client: Option<&'static str>,
 }
 
-impl Question {
+impl Case {
     /// Returns the request for Verify.
     pub(crate) fn request(&self) -> VerifyRequest {
         VerifyRequest {
@@ -34,7 +34,7 @@ impl Question {
     }
 }
 
-/// The response to a question.
+/// The response to a case.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Decision {
     /// It is accepted; the token and its owner.
@@ -105,11 +105,11 @@ impl Interface {
         matches!(self, Self::ClientLocal | Self::ClientGuard)
     }
 
-    /// Returns the part of a question that this integration can ask: a `TokenReview` has no client
+    /// Returns the part of a case that this integration can ask: a `TokenReview` has no client
     /// address.
-    pub(crate) fn askable(self, question: &Question) -> Question {
-        let client = question.client.filter(|_| self != Self::TokenReview);
-        Question { client, ..question.clone() }
+    pub(crate) fn askable(self, case: &Case) -> Case {
+        let client = case.client.filter(|_| self != Self::TokenReview);
+        Case { client, ..case.clone() }
     }
 }
 
@@ -154,21 +154,21 @@ impl Fixture {
         self.verifiers.get_or_init(|| Verifiers::open(self.replica.address, &self.backend))
     }
 
-    /// Sends a question through one of the other integrations.
-    pub(crate) async fn ask(&self, interface: Interface, question: &Question) -> Decision {
+    /// Sends a case through one of the other integrations.
+    pub(crate) async fn ask(&self, interface: Interface, case: &Case) -> Decision {
         match interface {
-            Interface::Routed => self.routed(question).await,
-            Interface::Full => self.full(question).await,
-            Interface::Stream => self.stream(question).await,
-            Interface::Introspection => self.introspect(question).await,
-            Interface::ForwardAuth => self.forward_auth(question).await,
-            Interface::ExtAuthz => ext_authz::ask(&self.replica, question).await,
-            Interface::TokenReview => self.token_review(question).await,
-            Interface::GrpcWeb => grpc_web::ask(self, question).await,
-            Interface::ClientUnary => self.verifiers().ask_unary(question).await,
-            Interface::ClientMultiplexed => self.verifiers().ask_multiplexed(question).await,
-            Interface::ClientLocal => self.verifiers().ask_local(question).await,
-            Interface::ClientGuard => self.verifiers().ask_guard(question).await,
+            Interface::Routed => self.routed(case).await,
+            Interface::Full => self.full(case).await,
+            Interface::Stream => self.stream(case).await,
+            Interface::Introspection => self.introspect(case).await,
+            Interface::ForwardAuth => self.forward_auth(case).await,
+            Interface::ExtAuthz => ext_authz::ask(&self.replica, case).await,
+            Interface::TokenReview => self.token_review(case).await,
+            Interface::GrpcWeb => grpc_web::ask(self, case).await,
+            Interface::ClientUnary => self.verifiers().ask_unary(case).await,
+            Interface::ClientMultiplexed => self.verifiers().ask_multiplexed(case).await,
+            Interface::ClientLocal => self.verifiers().ask_local(case).await,
+            Interface::ClientGuard => self.verifiers().ask_guard(case).await,
         }
     }
 
@@ -178,13 +178,10 @@ impl Fixture {
         post(self.replica.http, path, &[("authorization", &bearer)], fields).await
     }
 
-    async fn introspect(&self, question: &Question) -> Decision {
-        let scope = question.required.join(" ");
-        let fields = [
-            ("token", &*question.secret),
-            ("scope", &scope),
-            ("client_ip", question.client.unwrap_or_default()),
-        ];
+    async fn introspect(&self, case: &Case) -> Decision {
+        let scope = case.required.join(" ");
+        let fields =
+            [("token", &*case.secret), ("scope", &scope), ("client_ip", case.client.unwrap_or_default())];
         let reply = self.post("/oauth2/introspect", &fields).await;
         if reply.status == 503 {
             return Decision::Unknown;
@@ -207,15 +204,15 @@ impl Fixture {
         send(self.replica.http, "POST", "/tokenreview", &headers, &body).await
     }
 
-    async fn token_review(&self, question: &Question) -> Decision {
-        let reply = self.review(&question.secret, &question.required).await;
+    async fn token_review(&self, case: &Case) -> Decision {
+        let reply = self.review(&case.secret, &case.required).await;
         if reply.status == 503 {
             return Decision::Unknown;
         }
         assert_eq!(reply.status, 200, "{reply:?}");
         let status = &serde_json::from_str::<Value>(&reply.body).unwrap()["status"];
         // Only some of them may have been granted.
-        if status["authenticated"] != true || status["audiences"] != json!(question.required) {
+        if status["authenticated"] != true || status["audiences"] != json!(case.required) {
             return Decision::Inactive;
         }
         let name = status["user"]["username"].as_str().unwrap();
@@ -227,11 +224,11 @@ impl Fixture {
         }
     }
 
-    async fn forward_auth(&self, question: &Question) -> Decision {
-        let path = format!("/auth?organization=acme&scope={}", question.required.join("+"));
-        let bearer = format!("Bearer {}", question.secret);
+    async fn forward_auth(&self, case: &Case) -> Decision {
+        let path = format!("/auth?organization=acme&scope={}", case.required.join("+"));
+        let bearer = format!("Bearer {}", case.secret);
         let mut headers = vec![("authorization", &*bearer)];
-        headers.extend(question.client.map(|client| ("x-forwarded-for", client)));
+        headers.extend(case.client.map(|client| ("x-forwarded-for", client)));
         let reply = send(self.replica.http, "GET", &path, &headers, "").await;
         decision_over_http(&reply, |name| reply.header(name).unwrap())
     }

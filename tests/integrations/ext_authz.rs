@@ -16,7 +16,7 @@ use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;
 use tonic_reflection::pb::v1::server_reflection_request::MessageRequest;
 use tonic_reflection::pb::v1::server_reflection_response::MessageResponse;
 
-use super::asking::{Decision, Fixture, Question};
+use super::asking::{Case, Decision, Fixture};
 use crate::support::client::created_with;
 use crate::support::replica::Replica;
 
@@ -83,14 +83,14 @@ fn denied(response: CheckResponse) -> DeniedHttpResponse {
     denied
 }
 
-/// Sends a question as Envoy's check.
-pub(crate) async fn ask(replica: &Replica, question: &Question) -> Decision {
-    let bearer = format!("Bearer {}", question.secret);
-    let scope = question.required.join(" ");
+/// Sends a case as Envoy's check.
+pub(crate) async fn ask(replica: &Replica, case: &Case) -> Decision {
+    let bearer = format!("Bearer {}", case.secret);
+    let scope = case.required.join(" ");
     let asked = Check {
         headers: &[(":authority", "api"), ("authorization", &bearer)],
         extensions: &[("organization", "acme"), ("scope", &scope)],
-        source: question.client.unwrap_or_default(),
+        source: case.client.unwrap_or_default(),
         raw: false,
     };
     match check(replica, &asked).await {
@@ -218,14 +218,14 @@ async fn without_its_flag_the_service_does_not_exist() {
 #[tokio::test]
 async fn reflection_lists_the_service_only_where_it_is_enabled() {
     for (replica, is_on) in [(Fixture::new().await.replica, true), (Replica::start().await, false)] {
-        let questions = [
+        let requests = [
             MessageRequest::ListServices(String::new()),
             MessageRequest::FileContainingSymbol("envoy.service.auth.v3.Authorization.Check".to_owned()),
         ];
-        let questions = questions
-            .map(|question| ServerReflectionRequest { host: String::new(), message_request: Some(question) });
+        let requests = requests
+            .map(|request| ServerReflectionRequest { host: String::new(), message_request: Some(request) });
         let mut client = ServerReflectionClient::new(replica.channel());
-        let answers = client.server_reflection_info(tokio_stream::iter(questions)).await.unwrap();
+        let answers = client.server_reflection_info(tokio_stream::iter(requests)).await.unwrap();
         let mut answers = answers.into_inner();
         let mut next = async || answers.message().await.unwrap().unwrap().message_response.unwrap();
 

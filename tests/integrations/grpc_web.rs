@@ -12,7 +12,7 @@ use tokend::api::proto::{
 };
 use tonic::Code;
 
-use super::asking::{Decision, Fixture, ORIGIN, Question};
+use super::asking::{Case, Decision, Fixture, ORIGIN};
 use super::rpcs::decision_of_verify;
 use crate::support::client::{created, created_with, ordinary};
 use crate::support::http::{Reply, send};
@@ -59,11 +59,11 @@ fn read<M: Message + Default>(reply: &Reply) -> Result<M, Code> {
     Ok(message.expect("a message"))
 }
 
-/// Sends a question as Verify by gRPC-Web.
-pub(crate) async fn ask(fixture: &Fixture, question: &Question) -> Decision {
+/// Sends a case as Verify by gRPC-Web.
+pub(crate) async fn ask(fixture: &Fixture, case: &Case) -> Decision {
     let bearer = format!("Bearer {}", fixture.backend);
     let headers = [("authorization", &*bearer), ("origin", ORIGIN)];
-    let reply = post(&fixture.replica, VERIFY, &headers, &question.request()).await;
+    let reply = post(&fixture.replica, VERIFY, &headers, &case.request()).await;
     decision_of_verify(read(&reply))
 }
 

@@ -7,7 +7,7 @@ use tokend::api::proto::{CreateTokenRequest, CreateTokenResponse, DisableTokenRe
 use tokend::secret::TokenId;
 use tokio::task::{JoinSet, LocalSet};
 
-use super::asking::{CLUSTER, Decision, Fixture, Interface, Question, trusting};
+use super::asking::{CLUSTER, Case, Decision, Fixture, Interface, trusting};
 use crate::support::client::{created, forged, ordinary, revoked, texts, unknown_id};
 use crate::support::eventually;
 use crate::support::proxy::{LinkState, Proxy};
@@ -37,8 +37,8 @@ fn denied(verdict: &str) -> Decision {
     Decision::Denied(verdict.to_owned())
 }
 
-/// Creates tokens in every state, and returns each question with the expected response.
-async fn table(fixture: &Fixture) -> Vec<(&'static str, Question, Decision)> {
+/// Creates tokens in every state, and returns each case with the expected response.
+async fn table(fixture: &Fixture) -> Vec<(&'static str, Case, Decision)> {
     let mut root = fixture.replica.root();
     let good = created(&mut root, request("ada")).await;
     let bound =
@@ -64,7 +64,7 @@ async fn table(fixture: &Fixture) -> Vec<(&'static str, Question, Decision)> {
         format!("{body}{}", if last == "0" { "1" } else { "0" })
     };
 
-    let ask = |secret: &str, required: &[&'static str], client| Question {
+    let ask = |secret: &str, required: &[&'static str], client| Case {
         secret: secret.to_owned(),
         required: required.to_vec(),
         client,
@@ -118,10 +118,10 @@ async fn every_integration_agrees_with_verify() {
     })
     .await;
 
-    for (name, question, expected) in &table {
-        assert_eq!(&fixture.verify(question).await, expected, "{name}, by Verify");
+    for (name, case, expected) in &table {
+        assert_eq!(&fixture.verify(case).await, expected, "{name}, by Verify");
         for interface in Interface::ALL {
-            let askable = interface.askable(question);
+            let askable = interface.askable(case);
             let expected = &fixture.verify(&askable).await;
             let output = fixture.ask(interface, &askable).await;
             assert!(
@@ -138,18 +138,18 @@ async fn a_revocation_reaches_every_integration_within_its_declared_time() {
     let mut root = fixture.replica.root();
     for interface in Interface::ALL {
         let made = created(&mut root, request("ada")).await;
-        let question = Question { secret: made.secret.clone(), ..Question::default() };
-        assert_eq!(fixture.ask(interface, &question).await, admitted(&made), "{interface:?}");
+        let case = Case { secret: made.secret.clone(), ..Case::default() };
+        assert_eq!(fixture.ask(interface, &case).await, admitted(&made), "{interface:?}");
 
         revoked(&mut root, &made.token.unwrap().id, "").await;
 
         if interface.judges_by_itself() {
             eventually("it is heard of", async || {
-                fixture.ask(interface, &question).await.agrees(&denied("revoked")).then_some(())
+                fixture.ask(interface, &case).await.agrees(&denied("revoked")).then_some(())
             })
             .await;
         }
-        assert!(fixture.ask(interface, &question).await.agrees(&denied("revoked")), "{interface:?}");
+        assert!(fixture.ask(interface, &case).await.agrees(&denied("revoked")), "{interface:?}");
     }
 }
 
@@ -161,8 +161,8 @@ async fn in_an_outage_no_integration_answers_yes_or_no() {
     config.integrations = trusting();
     let fixture = Rc::new(Fixture::of(installation.serve(config).await).await);
     let made = created(&mut fixture.replica.root(), request("ada")).await;
-    let known = Question { secret: made.secret.clone(), ..Question::default() };
-    let unknown = Question { secret: forged(unknown_id()), ..Question::default() };
+    let known = Case { secret: made.secret.clone(), ..Case::default() };
+    let unknown = Case { secret: forged(unknown_id()), ..Case::default() };
     for interface in Interface::ALL {
         assert_eq!(fixture.ask(interface, &known).await, admitted(&made), "{interface:?}");
     }
@@ -177,9 +177,9 @@ async fn in_an_outage_no_integration_answers_yes_or_no() {
     let here = LocalSet::new();
     let mut asking = JoinSet::new();
     for interface in Interface::ALL {
-        for question in [known.clone(), unknown.clone()] {
+        for case in [known.clone(), unknown.clone()] {
             let fixture = Rc::clone(&fixture);
-            asking.spawn_local_on(async move { (interface, fixture.ask(interface, &question).await) }, &here);
+            asking.spawn_local_on(async move { (interface, fixture.ask(interface, &case).await) }, &here);
         }
     }
     for (interface, output) in here.run_until(asking.join_all()).await {

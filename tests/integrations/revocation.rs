@@ -3,7 +3,7 @@
 
 use tokend::api::proto::{GetTokenRequest, RotateTokenRequest, TokenState};
 
-use super::asking::{Decision, Fixture, Question, trusting};
+use super::asking::{Case, Decision, Fixture, trusting};
 use crate::support::client::{created_with, forged, rotated, rotation, unknown_id};
 use crate::support::eventually;
 use crate::support::http::post;
@@ -23,7 +23,7 @@ async fn a_secret_revokes_its_token_and_the_tokens_rotated_from_it() {
     };
     let next = rotated(&mut root, graced).await;
     assert!(matches!(
-        fixture.verify(&Question { secret: next.secret.clone(), ..Question::default() }).await,
+        fixture.verify(&Case { secret: next.secret.clone(), ..Case::default() }).await,
         Decision::Admitted { .. }
     ));
 
@@ -33,7 +33,7 @@ async fn a_secret_revokes_its_token_and_the_tokens_rotated_from_it() {
     }
 
     for (secret, id) in [(made.secret, made.token.unwrap().id), (next.secret, next.token.unwrap().id)] {
-        let output = fixture.verify(&Question { secret, ..Question::default() }).await;
+        let output = fixture.verify(&Case { secret, ..Case::default() }).await;
         assert_eq!(output, Decision::Denied("revoked".to_owned()));
         let token =
             root.get_token(GetTokenRequest { token_id: id }).await.unwrap().into_inner().token.unwrap();
@@ -67,7 +67,7 @@ async fn without_a_caller_or_a_token_nothing_is_done() {
     assert_eq!(post(fixture.replica.http, PATH, &[], &[("token", &secret)]).await.status, 401);
     assert_eq!(fixture.post(PATH, &[]).await.status, 400);
 
-    let output = fixture.verify(&Question { secret, ..Question::default() }).await;
+    let output = fixture.verify(&Case { secret, ..Case::default() }).await;
     assert!(matches!(output, Decision::Admitted { .. }));
 }
 

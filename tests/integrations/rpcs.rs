@@ -3,12 +3,12 @@
 use tokend::api::proto::{Consistency, VerifyRequest, VerifyResponse, VerifyStreamRequest};
 use tonic::{Code, Request, Response};
 
-use super::asking::{Decision, Fixture, Question};
+use super::asking::{Case, Decision, Fixture};
 
 impl Fixture {
-    /// Sends a question as Verify.
-    pub(crate) async fn verify(&self, question: &Question) -> Decision {
-        self.verify_as(Request::new(question.request())).await
+    /// Sends a case as Verify.
+    pub(crate) async fn verify(&self, case: &Case) -> Decision {
+        self.verify_as(Request::new(case.request())).await
     }
 
     async fn verify_as(&self, request: Request<VerifyRequest>) -> Decision {
@@ -16,20 +16,20 @@ impl Fixture {
         decision_of_verify(answer.map(Response::into_inner).map_err(|status| status.code()))
     }
 
-    /// Sends a question as Verify, with a header that excludes the fast path.
-    pub(crate) async fn routed(&self, question: &Question) -> Decision {
-        let mut request = Request::new(question.request());
+    /// Sends a case as Verify, with a header that excludes the fast path.
+    pub(crate) async fn routed(&self, case: &Case) -> Decision {
+        let mut request = Request::new(case.request());
         request.metadata_mut().insert("grpc-encoding", "identity".parse().unwrap());
         self.verify_as(request).await
     }
 
-    pub(crate) async fn full(&self, question: &Question) -> Decision {
-        let request = VerifyRequest { consistency: Consistency::Full.into(), ..question.request() };
+    pub(crate) async fn full(&self, case: &Case) -> Decision {
+        let request = VerifyRequest { consistency: Consistency::Full.into(), ..case.request() };
         self.verify_as(Request::new(request)).await
     }
 
-    pub(crate) async fn stream(&self, question: &Question) -> Decision {
-        let asked = tokio_stream::once(VerifyStreamRequest { request: Some(question.request()) });
+    pub(crate) async fn stream(&self, case: &Case) -> Decision {
+        let asked = tokio_stream::once(VerifyStreamRequest { request: Some(case.request()) });
         let mut verifier = self.verifier.clone();
         let answer = async {
             let mut answers = verifier.verify_stream(asked).await?.into_inner();

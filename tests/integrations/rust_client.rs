@@ -1,4 +1,4 @@
-//! The same question, sent by the Rust client: by each of its verifiers, and by a guard in front of
+//! The same case, sent by the Rust client: by each of its verifiers, and by a guard in front of
 //! a service.
 
 use std::net::SocketAddr;
@@ -6,11 +6,12 @@ use std::net::SocketAddr;
 use axum::routing::get;
 use axum::{Extension, Router};
 use tokend_client::{
-    Answer, Connection, Error, ErrorKind, Guard, LocalConfig, Scope, Scopes, Verdict, VerifiedToken, Verifier,
+    Connection, Error, ErrorKind, Guard, LocalConfig, Scope, Scopes, Verdict, Verification, VerifiedToken,
+    Verifier,
 };
 use tokio::net::TcpListener;
 
-use super::asking::{Decision, Question, decision_over_http};
+use super::asking::{Case, Decision, decision_over_http};
 use crate::support::eventually;
 use crate::support::http::send;
 
@@ -32,21 +33,21 @@ impl Verifiers {
         }
     }
 
-    pub(crate) async fn ask_unary(&self, question: &Question) -> Decision {
-        ask(&self.unary, question).await
+    pub(crate) async fn ask_unary(&self, case: &Case) -> Decision {
+        ask(&self.unary, case).await
     }
 
-    pub(crate) async fn ask_multiplexed(&self, question: &Question) -> Decision {
-        ask(&self.multiplexed, question).await
+    pub(crate) async fn ask_multiplexed(&self, case: &Case) -> Decision {
+        ask(&self.multiplexed, case).await
     }
 
     /// Verifies until the token is cached, and returns the cached verdict. A secret that proves no
     /// token is not cached.
-    pub(crate) async fn ask_local(&self, question: &Question) -> Decision {
+    pub(crate) async fn ask_local(&self, case: &Case) -> Decision {
         eventually("an answer from here", async || {
-            let asked = ask(&self.local, question).await;
-            let scopes = required(question);
-            let here = self.local.try_verify(&to_ask(question, &scopes));
+            let asked = ask(&self.local, case).await;
+            let scopes = required(case);
+            let here = self.local.try_verify(&to_ask(case, &scopes));
             let proves_none = match &asked {
                 Decision::Denied(verdict) => matches!(&**verdict, "malformed" | "not_found"),
                 decision => *decision == Decision::Unknown,
@@ -57,14 +58,14 @@ impl Verifiers {
     }
 
     /// Calls a service behind a guard, which judges from its cache where it can.
-    pub(crate) async fn ask_guard(&self, question: &Question) -> Decision {
-        let client = question.client.map(|client| client.parse().unwrap());
-        let guard = Guard::new(self.local.clone()).require(question.required.iter().copied()).unwrap();
+    pub(crate) async fn ask_guard(&self, case: &Case) -> Decision {
+        let client = case.client.map(|client| client.parse().unwrap());
+        let guard = Guard::new(self.local.clone()).require(case.required.iter().copied()).unwrap();
         let routes = Router::new().route("/", get(who)).layer(guard.client_address(move |_| client));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let service = tokio::spawn(async move { axum::serve(listener, routes).await });
-        let bearer = format!("Bearer {}", question.secret);
+        let bearer = format!("Bearer {}", case.secret);
         let reply = send(address, "GET", "/", &[("authorization", &bearer)], "").await;
         service.abort();
         decision_over_http(&reply, |name| reply.header(name).unwrap())
@@ -80,20 +81,20 @@ async fn who(Extension(token): Extension<VerifiedToken>) -> [(&'static str, Stri
     ]
 }
 
-fn required(question: &Question) -> Scopes {
-    Scopes::new(question.required.iter().map(|text| Scope::parse(text).unwrap()).collect()).unwrap()
+fn required(case: &Case) -> Scopes {
+    Scopes::new(case.required.iter().map(|text| Scope::parse(text).unwrap()).collect()).unwrap()
 }
 
-fn to_ask<'a>(question: &'a Question, required_scopes: &'a Scopes) -> tokend_client::Question<'a> {
-    let client_ip = question.client.map(|client| client.parse().unwrap());
-    tokend_client::Question::new(&question.secret).required_scopes(required_scopes).client_ip(client_ip)
+fn to_ask<'a>(case: &'a Case, required_scopes: &'a Scopes) -> tokend_client::VerifyRequest<'a> {
+    let client_ip = case.client.map(|client| client.parse().unwrap());
+    tokend_client::VerifyRequest::new(&case.secret).required_scopes(required_scopes).client_ip(client_ip)
 }
 
-async fn ask(verifier: &Verifier, question: &Question) -> Decision {
-    decision(verifier.verify(&to_ask(question, &required(question))).await)
+async fn ask(verifier: &Verifier, case: &Case) -> Decision {
+    decision(verifier.verify(&to_ask(case, &required(case))).await)
 }
 
-fn decision(answer: Result<Answer, Error>) -> Decision {
+fn decision(answer: Result<Verification, Error>) -> Decision {
     let answer = match answer {
         Err(error) if matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::DeadlineExceeded) => {
             return Decision::Unknown;

@@ -2,20 +2,18 @@
 
 use tokio::task::JoinSet;
 
-use super::asking::{Fixture, Interface, Question};
+use super::asking::{Case, Fixture, Interface};
 use crate::support::client::{forged, unknown_id};
 use crate::support::http::{get, send};
 
 #[tokio::test]
 async fn calls_are_counted_by_integration_and_outcome() {
     let fixture = Fixture::new().await;
-    let question = Question { secret: fixture.backend.clone(), ..Question::default() };
-    fixture.ask(Interface::Introspection, &question).await;
-    fixture.ask(Interface::ForwardAuth, &question).await;
-    fixture.ask(Interface::ForwardAuth, &Question { required: vec!["x"], ..question.clone() }).await;
-    fixture
-        .ask(Interface::ForwardAuth, &Question { secret: "nonsense".to_owned(), ..question.clone() })
-        .await;
+    let case = Case { secret: fixture.backend.clone(), ..Case::default() };
+    fixture.ask(Interface::Introspection, &case).await;
+    fixture.ask(Interface::ForwardAuth, &case).await;
+    fixture.ask(Interface::ForwardAuth, &Case { required: vec!["x"], ..case.clone() }).await;
+    fixture.ask(Interface::ForwardAuth, &Case { secret: "nonsense".to_owned(), ..case.clone() }).await;
     fixture.post("/oauth2/revoke", &[]).await;
 
     let (_, text) = get(fixture.replica.http, "/metrics").await;

@@ -131,13 +131,12 @@ async fn attempts_on_one_token_run_one_at_a_time_and_leave_capacity_for_others()
     lock.close().await.unwrap();
 
     assert_eq!(first.await.unwrap().unwrap().into_inner().verdict(), Verdict::Valid);
-    let (answered, out_of_patience): (Vec<_>, Vec<_>) =
-        flood.join_all().await.into_iter().partition(Result::is_ok);
+    let (answered, timed_out): (Vec<_>, Vec<_>) = flood.join_all().await.into_iter().partition(Result::is_ok);
     assert!(!answered.is_empty(), "none of the 64 had a turn");
     for answer in answered {
         assert_eq!(answer.unwrap().into_inner().verdict(), Verdict::NotFound);
     }
-    for outcome in out_of_patience {
+    for outcome in timed_out {
         refused(outcome, Code::Unavailable, "OVERLOADED");
     }
 }

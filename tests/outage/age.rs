@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use sqlx::Connection as _;
 use tokend::api::proto::{Verdict, VerifyStreamRequest, WatchTokensRequest};
-use tokend_client::{Connection, Question, Verifier};
+use tokend_client::{Connection, Verifier, VerifyRequest};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::process::Command;
@@ -70,7 +70,7 @@ async fn an_added_replica_gets_calls_of_connected_clients_and_none_fails() {
     for verifier in [Verifier::unary(open()), Verifier::multiplexed(open()).unwrap()] {
         let (secret, done) = (made.secret.clone(), Arc::clone(&done));
         asking.spawn(async move {
-            let question = Question::new(&secret);
+            let question = VerifyRequest::new(&secret);
             while !done.load(Ordering::Relaxed) {
                 let answer = verifier.verify(&question).await.unwrap();
                 assert_eq!(answer.verdict, tokend_client::Verdict::Valid);

@@ -17,7 +17,7 @@ use super::rpc;
 
 pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_tokend");
 /// Generous: the machine may be busy with other tests.
-const PATIENCE: Duration = Duration::from_mins(1);
+const TIMEOUT: Duration = Duration::from_mins(1);
 const POLL_INTERVAL: Duration = Duration::from_millis(10);
 
 /// A directory that Postgres's account can access, removed at the end.
@@ -190,7 +190,7 @@ impl Running {
     }
 
     pub(crate) fn await_that(&mut self, what: &str, mut holds: impl FnMut(&Self) -> bool) {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TIMEOUT;
         while !holds(self) {
             if let Some(status) = self.child.try_wait().unwrap() {
                 assert!(holds(self), "ended with {status}, not {what}:\n{}", self.stderr());
@@ -288,7 +288,7 @@ fn command(program: &str, arguments: &[&str], variables: &[(&str, &str)]) -> Com
 
 /// Waits until a condition holds; returns whether it did in time.
 pub(crate) fn eventually(mut holds: impl FnMut() -> bool) -> bool {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TIMEOUT;
     while !holds() {
         if Instant::now() > deadline {
             return false;

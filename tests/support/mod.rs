@@ -18,14 +18,14 @@ pub(crate) mod status;
 use std::time::{Duration, Instant};
 
 /// How long a test waits for an expected result.
-const PATIENCE: Duration = Duration::from_secs(20);
+const TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Calls `probe` until it returns a value, and returns that.
 ///
 /// # Panics
 /// There is none after 20 seconds.
 pub(crate) async fn eventually<T>(what: &str, mut probe: impl AsyncFnMut() -> Option<T>) -> T {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TIMEOUT;
     loop {
         if let Some(answer) = probe().await {
             return answer;
@@ -40,6 +40,6 @@ pub(crate) async fn eventually<T>(what: &str, mut probe: impl AsyncFnMut() -> Op
 /// # Panics
 /// It does not end within 20 seconds.
 pub(crate) async fn in_time<T>(what: &str, work: impl Future<Output = T>) -> T {
-    let done = tokio::time::timeout(PATIENCE, work).await;
+    let done = tokio::time::timeout(TIMEOUT, work).await;
     done.unwrap_or_else(|_| panic!("this did not end: {what}"))
 }

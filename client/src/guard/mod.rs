@@ -20,7 +20,7 @@ use tower_layer::Layer;
 use tower_service::Service;
 
 use crate::error::Error;
-use crate::question::{Answer, Question, VerifiedToken};
+use crate::verification::{Verification, VerifiedToken, VerifyRequest};
 use crate::verifier::Verifier;
 
 mod refusal;
@@ -213,8 +213,8 @@ impl Guard {
         };
         let secret = presented(parts)?;
         let client_ip = self.config.client_address.as_ref().and_then(|find| find(parts));
-        let question = Question { secret, required_scopes: required, client_ip };
-        let token = admitted(self.verifier.verify(&question).await)?;
+        let request = VerifyRequest { secret, required_scopes: required, client_ip };
+        let token = admitted(self.verifier.verify(&request).await)?;
         self.take_credential(parts);
         parts.extensions.insert(token);
         Ok(())
@@ -264,9 +264,9 @@ fn in_headers(headers: &HeaderMap) -> Result<&str, CredentialError> {
     bearer(headers.get_all(AUTHORIZATION).iter().map(http::HeaderValue::as_bytes))
 }
 
-fn admitted(outcome: Result<Answer, Error>) -> Result<VerifiedToken, Refusal> {
+fn admitted(outcome: Result<Verification, Error>) -> Result<VerifiedToken, Refusal> {
     match outcome.map_err(Refusal::Unknown)? {
-        Answer { verdict: Verdict::Valid, token: Some(token), .. } => Ok(token),
-        Answer { verdict, missing_scopes, .. } => Err(Refusal::Denied(verdict, missing_scopes)),
+        Verification { verdict: Verdict::Valid, token: Some(token), .. } => Ok(token),
+        Verification { verdict, missing_scopes, .. } => Err(Refusal::Denied(verdict, missing_scopes)),
     }
 }

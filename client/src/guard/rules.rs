@@ -166,7 +166,7 @@ impl Access {
             (Self::Closed, _) | (_, Self::Closed) => Self::Closed,
             (Self::Open, access) | (access, Self::Open) => access.clone(),
             (Self::Requires(some), Self::Requires(others)) => {
-                // Too many for one question: no token could prove that it has them.
+                // Too many for one request: no token could prove that it has them.
                 let all = Scopes::new(some.iter().chain(others.iter()).cloned().collect());
                 all.map_or(Self::Closed, Self::Requires)
             }

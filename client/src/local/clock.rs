@@ -1,4 +1,4 @@
-//! Keeps the clock set: asks for the database's time, with a question that only the database can
+//! Keeps the clock set: asks for the database's time, with a request that only the database can
 //! answer, periodically and whenever the clock is found to be wrong. A task of the local verifier.
 
 use std::sync::Arc;
@@ -12,9 +12,9 @@ use zeroize::Zeroizing;
 
 use super::Shared;
 use super::freshness::DatabaseClock;
-use crate::question::{Consistency, Question};
 use crate::random;
 use crate::retry::pause;
+use crate::verification::{Consistency, VerifyRequest};
 
 /// How often the clock is set. Drift is accounted for; this bounds its cost.
 const INTERVAL: Duration = Duration::from_secs(10);
@@ -27,11 +27,14 @@ pub(super) async fn keep_set(shared: Arc<Shared>) {
         // The caller's own secret; without one, a secret that belongs to no token.
         let known = client.current_secret().map(|known| known.secret.clone());
         let secret = known.unwrap_or_else(|| unknown_secret(&shared.prefix));
-        let question =
-            Question { secret: secret.expose_secret(), required_scopes: &required_scopes, client_ip: None };
+        let request = VerifyRequest {
+            secret: secret.expose_secret(),
+            required_scopes: &required_scopes,
+            client_ip: None,
+        };
         // Taken before it is sent: the returned time is read later.
         let (start, sent) = (shared.freshness.start(), BootInstant::now());
-        let wait = match client.verify(&question, Consistency::Full).await {
+        let wait = match client.verify(&request, Consistency::Full).await {
             Ok(answer) => {
                 failures = 0;
                 if let Some(database_time) = answer.as_of {

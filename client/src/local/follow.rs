@@ -20,7 +20,7 @@ use crate::watch::{ChangeBatch, Changes};
 /// How many heartbeats may be missed, and how long the first message may take, before the watch is
 /// restarted.
 const MISSED: u32 = 4;
-const PATIENCE: Duration = Duration::from_secs(5);
+const MIN_SILENCE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The follower.
 pub(super) struct Follower {
@@ -32,12 +32,19 @@ pub(super) struct Follower {
     position: Option<String>,
     /// Nothing was received since everything was removed.
     cleared: bool,
-    patience: Duration,
+    silence_timeout: Duration,
 }
 
 impl Follower {
     pub(super) fn new(client: Client, shared: Arc<Shared>) -> Self {
-        Self { client, shared, own: None, position: None, cleared: false, patience: PATIENCE }
+        Self {
+            client,
+            shared,
+            own: None,
+            position: None,
+            cleared: false,
+            silence_timeout: MIN_SILENCE_TIMEOUT,
+        }
     }
 
     /// Follows forever.
@@ -61,7 +68,7 @@ impl Follower {
                 Err(error) => error,
             };
             // A watch that ends as soon as it has begun will probably do so again.
-            failures = if received && began.elapsed() > PATIENCE { 1 } else { failures + 1 };
+            failures = if received && began.elapsed() > MIN_SILENCE_TIMEOUT { 1 } else { failures + 1 };
             if self.client.has_another(&error, known.as_ref()) {
                 failures = 0;
                 continue;
@@ -80,7 +87,7 @@ impl Follower {
     /// Handles messages until the watch ends or is silent for too long.
     async fn follow(&mut self, changes: &mut Changes, received: &mut bool) -> Error {
         loop {
-            match tokio::time::timeout(self.patience, changes.next()).await {
+            match tokio::time::timeout(self.silence_timeout, changes.next()).await {
                 Ok(Ok(Some(batch))) => {
                     if batch.changes.iter().any(|change| self.own == Some(change.token_id)) {
                         self.position = None;
@@ -106,7 +113,7 @@ impl Follower {
             self.position = batch.position;
             self.shared.freshness.publish(batch.as_of, BootInstant::now());
         }
-        self.patience = batch.heartbeat_interval.saturating_mul(MISSED).max(PATIENCE);
+        self.silence_timeout = batch.heartbeat_interval.saturating_mul(MISSED).max(MIN_SILENCE_TIMEOUT);
     }
 
     fn restart(&mut self) {

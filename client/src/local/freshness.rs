@@ -1,5 +1,5 @@
 //! How stale cached records may be, and the time by the database's clock. Written by the follower after
-//! every batch, read by every question before its lookup. Reads no clock: instants are arguments.
+//! every batch, read by every request before its lookup. Reads no clock: instants are arguments.
 //!
 //! Both follow from one fact: a time D of the database that was read after an instant `sent` here. So
 //! at an instant `now` the database's clock shows at most D + (now − sent), and what the watch reported
@@ -41,7 +41,7 @@ struct Published {
     floor: OffsetDateTime,
 }
 
-/// The published state when a question came, read before the question is judged and after: what is
+/// The published state when a request came, read before the request is judged and after: what is
 /// published in between does not cover records that were looked up before.
 pub(super) struct Snapshot(Guard<Option<Arc<Published>>>);
 
@@ -58,7 +58,7 @@ pub(super) struct Freshness {
 
 /// The freshness at an instant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Reading {
+pub(super) struct CacheState {
     /// Cached records include every change before this time of the database.
     pub(super) as_of: OffsetDateTime,
     /// The database's time now, or a little later.
@@ -147,10 +147,11 @@ impl DatabaseClock {
 
 impl Snapshot {
     /// Returns the freshness at `now`, if cached records may be used then.
-    pub(super) fn read(&self, now: BootInstant) -> Option<Reading> {
+    pub(super) fn read(&self, now: BootInstant) -> Option<CacheState> {
         let published = self.0.as_deref()?;
         let elapsed = published.elapsed(now);
-        let reading = || Reading { as_of: published.as_of, now: published.at(elapsed).max(published.floor) };
+        let reading =
+            || CacheState { as_of: published.as_of, now: published.at(elapsed).max(published.floor) };
         (elapsed <= published.budget).then(reading)
     }
 }
@@ -211,7 +212,7 @@ mod tests {
         freshness
     }
 
-    fn read(freshness: &Freshness, now: BootInstant) -> Option<Reading> {
+    fn read(freshness: &Freshness, now: BootInstant) -> Option<CacheState> {
         freshness.snapshot().read(now)
     }
 
@@ -238,7 +239,7 @@ mod tests {
         freshness.publish(noon(5_000), instant(5_000));
         assert_eq!(
             read(&freshness, instant(5_500)),
-            Some(Reading { as_of: noon(5_000), now: noon(5_500) + drift(5_500) })
+            Some(CacheState { as_of: noon(5_000), now: noon(5_500) + drift(5_500) })
         );
         // Less by the drift of the clocks.
         assert!(read(&freshness, instant(5_990)).is_some());
@@ -303,7 +304,7 @@ mod tests {
     fn the_databases_time_never_goes_backwards() {
         let freshness = with_clock();
         freshness.publish(noon(5_000), instant(5_000));
-        // A better time from the same question.
+        // A better time from the same request.
         freshness.set_clock(asked(&freshness, 5_200, noon(5_100)));
         freshness.publish(noon(5_100), instant(5_250));
         assert_eq!(read(&freshness, instant(5_260)).unwrap().now, noon(5_250) + drift(5_250));

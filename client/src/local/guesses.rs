@@ -13,7 +13,7 @@ use tokio::sync::Semaphore;
 
 use crate::error::Error;
 
-/// How many peers are remembered, the most concurrent questions of one, the most unknown secrets at
+/// How many peers are remembered, the most concurrent requests of one, the most unknown secrets at
 /// once, and the time, in nanoseconds, after which one more is allowed.
 const PEERS: usize = 4096;
 const AT_ONCE: usize = 256;

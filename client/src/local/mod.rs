@@ -4,7 +4,7 @@
 //! staleness after its revocation.
 //!
 //! The order is the server's: the follower removes changed records before it publishes how fresh
-//! the rest is, and a question reads the freshness before it looks a record up.
+//! the rest is, and a request reads the freshness before it looks a record up.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -18,8 +18,8 @@ use tokio::task::JoinSet;
 
 use crate::client::Client;
 use crate::error::Error;
-use crate::question::{Answer, Consistency, Question};
 use crate::remote::{Remote, VerifierError};
+use crate::verification::{Consistency, Verification, VerifyRequest};
 
 mod clock;
 mod follow;
@@ -70,7 +70,7 @@ impl LocalConfig {
 
     /// Declares how long after its commit a change may go unnoticed here; 1 s by default, 100 ms to
     /// 1 h. Below about two heartbeats of the server (each a quarter of its own max-staleness) few
-    /// questions are answered locally.
+    /// requests are answered locally.
     #[must_use]
     pub fn staleness(self, staleness: Duration) -> Self {
         Self { staleness, ..self }
@@ -111,10 +111,10 @@ pub struct LocalStatus {
     pub cached: u64,
     /// See [`Self::cached`].
     pub bytes: u64,
-    /// The number of questions answered locally, and of those sent to tokend.
-    pub answered: u64,
-    /// See [`Self::answered`].
-    pub asked: u64,
+    /// The number of requests answered locally, and of those sent to tokend.
+    pub local_verdicts: u64,
+    /// See [`Self::local_verdicts`].
+    pub remote_verdicts: u64,
     /// How old the local knowledge is; `None`: there is none.
     pub age: Option<Duration>,
     /// How often everything was removed because changes may have been missed.
@@ -125,7 +125,7 @@ pub struct LocalStatus {
 }
 
 impl LocalStatus {
-    /// Returns whether cached records are fresh enough to judge by. If not, every question is sent
+    /// Returns whether cached records are fresh enough to judge by. If not, every request is sent
     /// to tokend.
     #[must_use]
     pub fn ready(&self) -> bool {
@@ -140,7 +140,7 @@ pub(crate) struct Local {
     _tasks: JoinSet<()>,
 }
 
-/// The state that questions and the follower share.
+/// The state that requests and the follower share.
 #[derive(Debug)]
 struct Shared {
     remote: Remote,
@@ -148,8 +148,8 @@ struct Shared {
     cache: RecordCache,
     freshness: Freshness,
     guesses: Guesses,
-    answered: AtomicU64,
-    asked: AtomicU64,
+    local_verdicts: AtomicU64,
+    remote_verdicts: AtomicU64,
     starts: AtomicU64,
     last_error: ArcSwapOption<Error>,
 }
@@ -165,8 +165,8 @@ impl Local {
             cache: RecordCache::new(config.bytes, config.max_age),
             freshness: Freshness::new(config.staleness),
             guesses: Guesses::new(),
-            answered: AtomicU64::new(0),
-            asked: AtomicU64::new(0),
+            local_verdicts: AtomicU64::new(0),
+            remote_verdicts: AtomicU64::new(0),
             starts: AtomicU64::new(0),
             last_error: ArcSwapOption::empty(),
         });
@@ -177,31 +177,31 @@ impl Local {
     }
 
     /// Judges by a cached record; `None` if that is not possible.
-    pub(crate) fn judge(&self, question: &Question<'_>) -> Option<Answer> {
-        let answer = self.shared.judge(question, BootInstant::now);
+    pub(crate) fn judge(&self, request: &VerifyRequest<'_>) -> Option<Verification> {
+        let answer = self.shared.judge(request, BootInstant::now);
         if answer.is_some() {
-            self.shared.answered.fetch_add(1, Ordering::Relaxed);
+            self.shared.local_verdicts.fetch_add(1, Ordering::Relaxed);
         }
         answer
     }
 
     /// Asks tokend, and caches the answer unless a change was reported that it may not include.
-    pub(crate) async fn find_out(&self, question: &Question<'_>) -> Result<Answer, Error> {
+    pub(crate) async fn verify_remotely(&self, request: &VerifyRequest<'_>) -> Result<Verification, Error> {
         let shared = &self.shared;
-        let secret = match shared.read(question.secret) {
+        let secret = match shared.read(request.secret) {
             Presented::Secret(secret) => Some(secret),
             Presented::Foreign => None,
             Presented::Malformed => return Ok(malformed()),
         };
-        let peer = question.client_ip.map(|address| shared.guesses.peer(address));
-        let Some(peer) = peer else { return shared.find_out(question, secret).await };
+        let peer = request.client_ip.map(|address| shared.guesses.peer(address));
+        let Some(peer) = peer else { return shared.verify_remotely(request, secret).await };
         peer.check(BootInstant::now())?;
         let limit = shared.remote.client().call_timeout();
         let permit = tokio::time::timeout(limit, peer.at_once.acquire()).await;
         let _permit = permit.map_err(|_| Error::overloaded())?;
         // Checked again after the wait: by now there may have been too many.
         peer.check(BootInstant::now())?;
-        let answer = shared.find_out(question, secret).await?;
+        let answer = shared.verify_remotely(request, secret).await?;
         if answer.verdict == Verdict::NotFound {
             peer.charge(BootInstant::now());
         }
@@ -221,8 +221,8 @@ impl Local {
         LocalStatus {
             cached,
             bytes,
-            answered: shared.answered.load(Ordering::Relaxed),
-            asked: shared.asked.load(Ordering::Relaxed),
+            local_verdicts: shared.local_verdicts.load(Ordering::Relaxed),
+            remote_verdicts: shared.remote_verdicts.load(Ordering::Relaxed),
             age: shared.freshness.age(now),
             starts: shared.starts.load(Ordering::Relaxed),
             last_error: shared.last_error.load_full().filter(|_| !ready).map(|error| Error::clone(&error)),
@@ -239,10 +239,10 @@ impl Shared {
     }
 
     /// Judges by a cached record. `now` is read before and after: this process or its machine may
-    /// pause at any time, and a record that was fresh enough when the question came may be too old
+    /// pause at any time, and a record that was fresh enough when the request came may be too old
     /// when it is answered.
-    fn judge(&self, question: &Question<'_>, now: impl Fn() -> BootInstant) -> Option<Answer> {
-        let secret = match self.read(question.secret) {
+    fn judge(&self, request: &VerifyRequest<'_>, now: impl Fn() -> BootInstant) -> Option<Verification> {
+        let secret = match self.read(request.secret) {
             Presented::Secret(secret) => secret,
             Presented::Malformed => return Some(malformed()),
             Presented::Foreign => return None,
@@ -251,22 +251,26 @@ impl Shared {
         let snapshot = self.freshness.snapshot();
         let came = now();
         let reading = snapshot.read(came)?;
-        let answered =
-            |verdict| Answer { verdict, token: None, missing_scopes: Vec::new(), as_of: Some(reading.as_of) };
+        let answered = |verdict| Verification {
+            verdict,
+            token: None,
+            missing_scopes: Vec::new(),
+            as_of: Some(reading.as_of),
+        };
         let entry = self.cache.get(secret.id(), came)?;
         if !self.cache.proves(&secret, &entry.record) {
             return Some(answered(Verdict::NotFound));
         }
         // Reach is not checked here: tokend returned the token only because the caller can reach it.
         let judgement =
-            judge(&entry.record, reading.now, Reach::Any, question.required_scopes, question.client_ip);
+            judge(&entry.record, reading.now, Reach::Any, request.required_scopes, request.client_ip);
         let reading = snapshot.read(now())?;
         let ended = entry.record.expire_time().is_some_and(|end| end <= reading.now);
         // It expired in the meantime: its current state has to be asked for.
         if judgement.verdict == Verdict::Valid && ended {
             return None;
         }
-        Some(Answer {
+        Some(Verification {
             token: Some(entry.token),
             missing_scopes: judgement.missing_scopes,
             ..answered(judgement.verdict)
@@ -282,27 +286,31 @@ impl Shared {
         }
     }
 
-    async fn find_out(&self, question: &Question<'_>, secret: Option<Secret>) -> Result<Answer, Error> {
-        self.asked.fetch_add(1, Ordering::Relaxed);
-        let Some(secret) = secret else { return self.remote.ask(question, Consistency::Bounded).await };
-        match self.ask(question, &secret, Consistency::Bounded).await? {
+    async fn verify_remotely(
+        &self,
+        request: &VerifyRequest<'_>,
+        secret: Option<Secret>,
+    ) -> Result<Verification, Error> {
+        self.remote_verdicts.fetch_add(1, Ordering::Relaxed);
+        let Some(secret) = secret else { return self.remote.verify(request, Consistency::Bounded).await };
+        match self.fetch(request, &secret, Consistency::Bounded).await? {
             // A replica may lag behind the watched one, within its own bound. A change that was
             // already reported here must not be ignored, so the database itself is asked.
             (answer, Filled::Outdated) if answer.verdict == Verdict::Valid => {
-                Ok(self.ask(question, &secret, Consistency::Full).await?.0)
+                Ok(self.fetch(request, &secret, Consistency::Full).await?.0)
             }
             (answer, _) => Ok(answer),
         }
     }
 
-    async fn ask(
+    async fn fetch(
         &self,
-        question: &Question<'_>,
+        request: &VerifyRequest<'_>,
         secret: &Secret,
         consistency: Consistency,
-    ) -> Result<(Answer, Filled), Error> {
+    ) -> Result<(Verification, Filled), Error> {
         let fill = self.cache.begin();
-        let answer = self.remote.ask(question, consistency).await?;
+        let answer = self.remote.verify(request, consistency).await?;
         let filled = fill.end(secret, &answer, BootInstant::now());
         Ok((answer, filled))
     }
@@ -324,8 +332,8 @@ fn is_of_another_prefix(text: &str) -> bool {
 }
 
 /// Returns the answer for a text that cannot be a secret; it holds at any time.
-fn malformed() -> Answer {
-    Answer { verdict: Verdict::Malformed, token: None, missing_scopes: Vec::new(), as_of: None }
+fn malformed() -> Verification {
+    Verification { verdict: Verdict::Malformed, token: None, missing_scopes: Vec::new(), as_of: None }
 }
 
 #[cfg(test)]

@@ -13,7 +13,7 @@ use tokend_core::fixtures;
 use tokend_core::secret::Secret;
 
 use super::record_cache::{PendingFill, RecordCache};
-use crate::question::{Answer, VerifiedToken};
+use crate::verification::{Verification, VerifiedToken};
 
 /// Seconds per step; more than the clocks of two databases may differ by.
 const STEP: i64 = 10;
@@ -30,9 +30,9 @@ enum Step {
     Receive,
     /// The connection is lost, and leads to a replica whose last statement was this long ago.
     Reconnect(i64),
-    /// A question is sent.
+    /// A request is sent.
     Ask,
-    /// A question in progress is answered, by a replica that lags this far.
+    /// A request in progress is answered, by a replica that lags this far.
     Answer(usize, i64),
 }
 
@@ -143,7 +143,7 @@ impl<'a> Simulation<'a> {
         let known = self.changes.iter().filter(|change| **change < as_of).count();
         let mut token = fixtures::token(&[]);
         token.name = TokenName::parse(&known.to_string()).unwrap();
-        let answer = Answer {
+        let answer = Verification {
             verdict: Verdict::Valid,
             token: Some(VerifiedToken::new(token)),
             missing_scopes: Vec::new(),

@@ -14,8 +14,8 @@ use tokend_core::secret::{KeyId, MacKey, Secret, TokenId};
 use zeroize::Zeroizing;
 
 use super::recent_changes::{Filled, RecentChanges};
-use crate::question::{Answer, VerifiedToken};
 use crate::random;
+use crate::verification::{Verification, VerifiedToken};
 
 /// The bytes of a record in addition to its own: the token as it is returned, with a few texts, and
 /// its part of the table.
@@ -27,7 +27,7 @@ const OVERHEAD: u64 = 512;
 pub(super) struct CacheEntry {
     pub(super) record: Record,
     pub(super) token: VerifiedToken,
-    ask_again: i64,
+    refresh_at: i64,
 }
 
 #[derive(Debug, Clone)]
@@ -51,7 +51,7 @@ pub(super) struct RecordCache {
     max_age: i64,
 }
 
-/// A question in progress. An abandoned one fills nothing.
+/// A request in progress. An abandoned one fills nothing.
 pub(super) struct PendingFill<'a> {
     cache: &'a RecordCache,
     lease: Lease,
@@ -72,7 +72,7 @@ impl RecordCache {
 
     /// Looks a record up; one that is due to be asked for again is not found.
     pub(super) fn get(&self, id: TokenId, now: BootInstant) -> Option<CacheEntry> {
-        self.records.get(&id).filter(|entry| now.boot < entry.ask_again)
+        self.records.get(&id).filter(|entry| now.boot < entry.refresh_at)
     }
 
     /// Returns whether a secret is the one that the record was stored for; compares in constant time.
@@ -80,15 +80,15 @@ impl RecordCache {
         self.key.check(secret, record.mac())
     }
 
-    /// Registers a question that is about to be sent.
+    /// Registers a request that is about to be sent.
     pub(super) fn begin(&self) -> PendingFill<'_> {
         PendingFill { cache: self, lease: self.fill_guard.begin() }
     }
 
-    /// Removes the tokens that a message reports as changed, also from questions in progress.
+    /// Removes the tokens that a message reports as changed, also from requests in progress.
     /// `last`: the message ends its batch.
     pub(super) fn forget(&self, ids: &[TokenId], as_of: OffsetDateTime, last: bool) {
-        // First the changes that answers are compared with, then questions in progress, then records.
+        // First the changes that answers are compared with, then requests in progress, then records.
         self.recent_changes().note(ids, as_of, last);
         if ids.is_empty() {
             return;
@@ -123,8 +123,8 @@ impl RecordCache {
 }
 
 impl PendingFill<'_> {
-    /// Ends the question with its answer, and caches that if it includes every change reported so far.
-    pub(super) fn end(self, secret: &Secret, answer: &Answer, now: BootInstant) -> Filled {
+    /// Ends the request with its answer, and caches that if it includes every change reported so far.
+    pub(super) fn end(self, secret: &Secret, answer: &Verification, now: BootInstant) -> Filled {
         let (Some(token), Some(as_of)) = (&answer.token, answer.as_of) else { return Filled::No };
         let id = secret.id();
         if token.id != id {
@@ -132,15 +132,15 @@ impl PendingFill<'_> {
         }
         let cache = self.cache;
         let found = (Record::new(token, cache.key.mac(secret)), token.clone());
-        // The result if the fill guard rejects it: the change came while the question was in progress.
+        // The result if the fill guard rejects it: the change came while the request was in progress.
         let mut filled = Filled::Outdated;
         cache.fill_guard.fill(&self.lease, [(id, found)], |id, (record, token)| {
             filled = cache.recent_changes().admits(id, as_of);
             if filled == Filled::Cached {
                 // Spread over a quarter of the age by the id's random bits, as on the server.
                 let jitter = cache.max_age / 4 / 256 * i64::from(id.to_bytes()[15]);
-                let ask_again = now.boot.saturating_add(cache.max_age - jitter);
-                cache.records.insert(id, CacheEntry { record, token, ask_again });
+                let refresh_at = now.boot.saturating_add(cache.max_age - jitter);
+                cache.records.insert(id, CacheEntry { record, token, refresh_at });
             }
         });
         filled
@@ -168,9 +168,9 @@ mod tests {
         fixtures::secret([7; 16], [9; 32])
     }
 
-    fn answer(as_of: OffsetDateTime) -> Answer {
+    fn answer(as_of: OffsetDateTime) -> Verification {
         let token = Some(VerifiedToken::new(fixtures::token(&[])));
-        Answer { verdict: Verdict::Valid, token, missing_scopes: Vec::new(), as_of: Some(as_of) }
+        Verification { verdict: Verdict::Valid, token, missing_scopes: Vec::new(), as_of: Some(as_of) }
     }
 
     fn seconds(seconds: i64) -> OffsetDateTime {
@@ -276,7 +276,7 @@ mod tests {
             let mut id = [7; 16];
             id[..4].copy_from_slice(&number.to_be_bytes());
             token.id = TokenId::from_bytes(id);
-            let answer = Answer { token: Some(VerifiedToken::new(token)), ..answer(seconds(10)) };
+            let answer = Verification { token: Some(VerifiedToken::new(token)), ..answer(seconds(10)) };
             cache.begin().end(&fixtures::secret(id, [9; 32]), &answer, NOW);
         }
         let (count, bytes) = cache.size();

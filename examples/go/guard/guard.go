@@ -18,8 +18,8 @@ import (
 	tokendv1 "tokend.example/reports/gen/tokend/v1"
 )
 
-// patience is how long tokend may take: its own answers come from memory.
-const patience = 2 * time.Second
+// verifyTimeout is how long tokend may take: its own answers come from memory.
+const verifyTimeout = 2 * time.Second
 
 // Guard asks tokend on every call.
 type Guard struct {
@@ -72,7 +72,7 @@ func (g *Guard) admit(ctx context.Context, method string) (*tokendv1.Token, erro
 	if err != nil {
 		return nil, err
 	}
-	ctx, cancel := context.WithTimeout(ctx, patience)
+	ctx, cancel := context.WithTimeout(ctx, verifyTimeout)
 	defer cancel()
 	answer, err := g.Tokend.Verify(ctx, &tokendv1.VerifyRequest{
 		Secret:         secret,

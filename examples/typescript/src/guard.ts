@@ -12,7 +12,7 @@ export const tokenKey = createContextKey<Token | undefined>(undefined, { descrip
 export const peerKey = createContextKey("", { description: "peer" });
 
 /** How long tokend may take: its own answers come from memory. */
-const PATIENCE_MS = 2_000;
+const TIMEOUT_MS = 2_000;
 
 /**
  * Guards a service. `scopes` are those that each method needs, by `<service>/<method>`; methods that are not
@@ -32,7 +32,7 @@ export function guard(
       requiredScopes: [...required],
       clientIp: request.contextValues.get(peerKey),
     };
-    const answer = await tokend.verify(question, { timeoutMs: PATIENCE_MS }).catch((error: unknown) => {
+    const answer = await tokend.verify(question, { timeoutMs: TIMEOUT_MS }).catch((error: unknown) => {
       // Ours to mend, not the caller's: it must not take its token for a bad one.
       console.error("tokend:", ConnectError.from(error).message);
       throw new ConnectError("the token cannot be verified now", Code.Unavailable);

@@ -18,7 +18,7 @@ use crate::domain::{
 use crate::secret::TokenId;
 use crate::tokens::create::Created;
 use crate::tokens::disable::Switched;
-use crate::tokens::revoke::{Extent, Revoked, RevokedUser};
+use crate::tokens::revoke::{RevocationExtent, Revoked, RevokedUser};
 use crate::tokens::rotate::RotateToken;
 use crate::tokens::update::TokenChange;
 
@@ -158,7 +158,7 @@ pub(super) fn rotate_response(created: &Created) -> proto::RotateTokenResponse {
 /// What a revocation names: the target, the extent and the reason.
 pub(super) struct Revocation<'a> {
     pub(super) target: Target<'a>,
-    pub(super) extent: Extent,
+    pub(super) extent: RevocationExtent,
     pub(super) reason: RevokeReason,
     pub(super) last_root: LastRoot,
 }
@@ -179,7 +179,7 @@ pub(super) fn revoke_request(message: &proto::RevokeTokenRequest) -> Result<Revo
         Some(revoke_token_request::Target::Secret(text)) => Some(Target::Secret(text)),
     };
     let reason = violations.take("reason", RevokeReason::parse(&message.reason));
-    let extent = if message.only_this { Extent::OnlyThis } else { Extent::Family };
+    let extent = if message.only_this { RevocationExtent::OnlyThis } else { RevocationExtent::Family };
     let last_root = LastRoot::forced(message.force);
     let revocation =
         target.zip(reason).map(|(target, reason)| Revocation { target, extent, reason, last_root });

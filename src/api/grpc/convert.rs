@@ -117,20 +117,20 @@ pub(super) fn link_response(console: &str, link: &ConsoleLink) -> proto::CreateC
 }
 
 /// What a Verify request asks in addition to the secret.
-pub(super) struct Wanted {
+pub(super) struct VerifyParams {
     pub(super) required: Scopes,
     pub(super) client_ip: Option<IpAddr>,
     pub(super) consistency: Consistency,
 }
 
-pub(super) fn verify_request(message: &proto::VerifyRequest) -> Result<Wanted, Violations> {
+pub(super) fn verify_request(message: &proto::VerifyRequest) -> Result<VerifyParams, Violations> {
     let mut violations = Violations::default();
     let required = scopes("required_scopes", &message.required_scopes, &mut violations);
     let client_ip = violations.take("client_ip", optional(&message.client_ip, parse_address));
     let consistency = violations.take("consistency", consistency(message.consistency));
-    let wanted =
-        (|| Some(Wanted { required: required?, client_ip: client_ip?, consistency: consistency? }))();
-    violations.finish(wanted)
+    let params =
+        (|| Some(VerifyParams { required: required?, client_ip: client_ip?, consistency: consistency? }))();
+    violations.finish(params)
 }
 
 pub(super) fn organization(text: &str) -> Result<Option<OrganizationId>, Violations> {

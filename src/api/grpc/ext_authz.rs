@@ -16,7 +16,7 @@ use crate::api::http::client_address::FORWARDED;
 use crate::api::http::form::Form;
 use crate::api::http::forward_auth::{self, REQUIRED};
 use crate::api::http::identity::{Identity, IdentityHeaders};
-use crate::api::http::integrations::{Integrations, Wanted};
+use crate::api::http::integrations::{Integrations, Requirements};
 use crate::api::http::refusal::Refusal;
 use crate::api::http::{client_address, presented};
 use crate::api::status::check_code;
@@ -118,9 +118,9 @@ impl Integrations {
             });
             let (required, unmeetable) = forward_auth::scopes(extensions.get("scope"), &headers)?;
             let organization = extensions.parse("organization", OrganizationId::parse)?;
-            let wanted = Wanted { required, unmeetable, organization, client_ip };
+            let requirements = Requirements { required, unmeetable, organization, client_ip };
             let secret = presented::credential(&headers, name.as_ref());
-            let identity = self.admit(secret, &wanted, gateway).await?;
+            let identity = self.admit(secret, &requirements, gateway).await?;
             Ok((identity, name.unwrap_or(AUTHORIZATION)))
         })
         .await

@@ -28,7 +28,7 @@ pub struct Reflected {
 pub struct Reflection(Arc<Reflected>);
 
 /// A response, independent of the version.
-enum Answer {
+enum LookupResult {
     File(Vec<u8>),
     Services(Vec<String>),
     /// The type has no extensions.
@@ -87,10 +87,10 @@ impl Reflected {
         self.by_symbol.insert(name, self.files.len());
     }
 
-    fn file(&self, names: &HashMap<String, usize>, name: &str) -> Answer {
+    fn file(&self, names: &HashMap<String, usize>, name: &str) -> LookupResult {
         match names.get(name).and_then(|&number| self.files.get(number)) {
-            Some(file) => Answer::File(file.clone()),
-            None => Answer::Error(Code::NotFound, "there is nothing with that name"),
+            Some(file) => LookupResult::File(file.clone()),
+            None => LookupResult::Error(Code::NotFound, "there is nothing with that name"),
         }
     }
 }
@@ -101,7 +101,7 @@ impl From<Reflected> for Reflection {
     }
 }
 
-type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+type Responses<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
 /// Serves one version; both have the same messages under different names.
 macro_rules! serve {
@@ -109,52 +109,61 @@ macro_rules! serve {
         impl Reflection {
             fn $version(
                 &self,
-                question: $version::ServerReflectionRequest,
+                request: $version::ServerReflectionRequest,
             ) -> $version::ServerReflectionResponse {
                 use $version::server_reflection_request::MessageRequest;
                 use $version::server_reflection_response::MessageResponse;
-                let known = &self.0;
-                let answer = match question.message_request.clone() {
-                    Some(MessageRequest::FileByFilename(name)) => known.file(&known.by_name, &name),
-                    Some(MessageRequest::FileContainingSymbol(name)) => known.file(&known.by_symbol, &name),
-                    Some(MessageRequest::ListServices(_)) => Answer::Services(known.services.clone()),
+                let reflected = &self.0;
+                let answer = match request.message_request.clone() {
+                    Some(MessageRequest::FileByFilename(name)) => reflected.file(&reflected.by_name, &name),
+                    Some(MessageRequest::FileContainingSymbol(name)) => {
+                        reflected.file(&reflected.by_symbol, &name)
+                    }
+                    Some(MessageRequest::ListServices(_)) => {
+                        LookupResult::Services(reflected.services.clone())
+                    }
                     Some(MessageRequest::AllExtensionNumbersOfType(name))
-                        if known.by_symbol.contains_key(&name) =>
+                        if reflected.by_symbol.contains_key(&name) =>
                     {
-                        Answer::NoExtensions(name)
+                        LookupResult::NoExtensions(name)
                     }
                     Some(
                         MessageRequest::AllExtensionNumbersOfType(_)
                         | MessageRequest::FileContainingExtension(_),
-                    ) => Answer::Error(Code::NotFound, "there is no such type, or no such extension of it"),
-                    None => Answer::Error(Code::InvalidArgument, "the request asks for nothing"),
+                    ) => LookupResult::Error(
+                        Code::NotFound,
+                        "there is no such type, or no such extension of it",
+                    ),
+                    None => LookupResult::Error(Code::InvalidArgument, "the request asks for nothing"),
                 };
                 let answer = match answer {
-                    Answer::File(file) => {
+                    LookupResult::File(file) => {
                         let file_descriptor_proto = vec![file];
                         MessageResponse::FileDescriptorResponse($version::FileDescriptorResponse {
                             file_descriptor_proto,
                         })
                     }
-                    Answer::Services(names) => {
+                    LookupResult::Services(names) => {
                         let service =
                             names.into_iter().map(|name| $version::ServiceResponse { name }).collect();
                         MessageResponse::ListServicesResponse($version::ListServiceResponse { service })
                     }
-                    Answer::NoExtensions(base_type_name) => {
+                    LookupResult::NoExtensions(base_type_name) => {
                         MessageResponse::AllExtensionNumbersResponse($version::ExtensionNumberResponse {
                             base_type_name,
                             extension_number: Vec::new(),
                         })
                     }
-                    Answer::Error(code, message) => MessageResponse::ErrorResponse($version::ErrorResponse {
-                        error_code: code.into(),
-                        error_message: message.to_owned(),
-                    }),
+                    LookupResult::Error(code, message) => {
+                        MessageResponse::ErrorResponse($version::ErrorResponse {
+                            error_code: code.into(),
+                            error_message: message.to_owned(),
+                        })
+                    }
                 };
                 $version::ServerReflectionResponse {
-                    valid_host: question.host.clone(),
-                    original_request: Some(question),
+                    valid_host: request.host.clone(),
+                    original_request: Some(request),
                     message_response: Some(answer),
                 }
             }
@@ -162,14 +171,14 @@ macro_rules! serve {
 
         #[tonic::async_trait]
         impl $version::server_reflection_server::ServerReflection for Reflection {
-            type ServerReflectionInfoStream = Answers<$version::ServerReflectionResponse>;
+            type ServerReflectionInfoStream = Responses<$version::ServerReflectionResponse>;
 
             async fn server_reflection_info(
                 &self,
-                questions: Request<Streaming<$version::ServerReflectionRequest>>,
+                requests: Request<Streaming<$version::ServerReflectionRequest>>,
             ) -> Result<Response<Self::ServerReflectionInfoStream>, Status> {
-                let known = self.clone();
-                let answers = questions.into_inner().map(move |question| Ok(known.$version(question?)));
+                let reflected = self.clone();
+                let answers = requests.into_inner().map(move |request| Ok(reflected.$version(request?)));
                 Ok(Response::new(Box::pin(answers)))
             }
         }

@@ -14,7 +14,7 @@ use prost_types::Timestamp;
 use super::fields::timestamp;
 use crate::api::proto;
 use crate::domain::{Record, Scope, TokenState};
-use crate::verify::Answer;
+use crate::verify::Verification;
 
 /// The field numbers of `VerifyResponse`, and that of `Token.state`.
 const VERDICT: u32 = 1;
@@ -39,8 +39,8 @@ pub struct VerifyReply {
 #[derive(Debug, Default)]
 pub struct VerifyStreamReply(pub(super) VerifyReply);
 
-impl From<Answer> for VerifyReply {
-    fn from(answer: Answer) -> Self {
+impl From<Verification> for VerifyReply {
+    fn from(answer: Verification) -> Self {
         Self {
             verdict: proto::Verdict::from(answer.verdict).into(),
             token: answer.token,
@@ -138,7 +138,7 @@ mod tests {
     fn answered(token: &Token, now: OffsetDateTime, missing: &[&str]) -> proto::VerifyResponse {
         let record = Record::new(token, Mac { key_id: KeyId::from_bytes([0; 8]), tag: [0; 32] });
         let state = record.state(now);
-        let answer = Answer {
+        let answer = Verification {
             verdict: Verdict::MissingScope,
             token: Some((record, state)),
             missing_scopes: missing.iter().map(|text| Scope::parse(text).unwrap()).collect(),
@@ -178,8 +178,12 @@ mod tests {
 
     #[test]
     fn an_answer_without_a_token_is_its_verdict_and_time() {
-        let answer =
-            Answer { verdict: Verdict::Malformed, token: None, missing_scopes: Vec::new(), as_of: None };
+        let answer = Verification {
+            verdict: Verdict::Malformed,
+            token: None,
+            missing_scopes: Vec::new(),
+            as_of: None,
+        };
         let bytes = VerifyReply::from(answer).encode_to_vec();
         let expected =
             proto::VerifyResponse { verdict: proto::Verdict::Malformed.into(), ..Default::default() };

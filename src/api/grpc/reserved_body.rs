@@ -60,7 +60,7 @@ impl<S: NamedService> NamedService for ReservedBody<S> {
     const NAME: &'static str = S::NAME;
 }
 
-type Answer = Result<Response<Body>, Infallible>;
+type HttpResult = Result<Response<Body>, Infallible>;
 
 impl<S> Service<Request<Body>> for ReservedBody<S>
 where
@@ -69,7 +69,7 @@ where
 {
     type Response = Response<Body>;
     type Error = Infallible;
-    type Future = Pin<Box<dyn Future<Output = Answer> + Send>>;
+    type Future = Pin<Box<dyn Future<Output = HttpResult> + Send>>;
 
     fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
         self.0.poll_ready(context)

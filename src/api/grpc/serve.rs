@@ -15,7 +15,7 @@ use tokio_util::task::TaskTracker;
 use tonic::codegen::http::Request;
 
 use super::fast_path::Direct;
-use crate::api::ending::{End, Ending};
+use crate::api::drain::{DrainSignal, DrainTrigger};
 use crate::auth::peer::Peer;
 use crate::transport::connection::Connection;
 use crate::transport::inline::{InlineConnection, InlineExecutor};
@@ -57,11 +57,11 @@ pub async fn serve(
     transport: Transport,
     shutdown: impl Future<Output = ()>,
 ) {
-    let (end, ending) = End::new();
+    let (trigger, drain) = DrainTrigger::new();
     let open = TaskTracker::new();
     let accept = async {
         while let Some(connection) = incoming.next().await {
-            open.spawn(transport.serve(connection, &direct, ending.clone()));
+            open.spawn(transport.serve(connection, &direct, drain.clone()));
         }
     };
     tokio::select! {
@@ -70,7 +70,7 @@ pub async fn serve(
     }
     // Closes the listener.
     drop(incoming);
-    end.begin();
+    trigger.drain();
     open.close();
     open.wait().await;
 }
@@ -81,14 +81,14 @@ impl Transport {
         self,
         connection: Connection,
         direct: &Direct,
-        draining: Ending,
+        draining: DrainSignal,
     ) -> impl Future<Output = ()> + Send + 'static {
         let (peer, activity, due) = (Peer::from(&connection), connection.activity(), connection.due());
-        let (end, ending) = End::new();
+        let (trigger, drain) = DrainTrigger::new();
         tracing::trace!(address = %peer.address, "a connection begins");
-        let (answering, arrived) =
-            (Arc::new(direct.answering(peer.clone(), ending)), InlineExecutor::default());
-        let service = service_fn(move |request: Request<Body>| answering.answer(request));
+        let (dispatcher, arrived) =
+            (Arc::new(direct.dispatcher(peer.clone(), drain)), InlineExecutor::default());
+        let service = service_fn(move |request: Request<Body>| dispatcher.answer(request));
         let speaking = self.speak(arrived.clone());
         let speaking = speaking.serve_connection(TokioIo::new(connection), service).into_owned();
         let mut serving = InlineConnection::new(speaking, arrived, activity, peer.address);
@@ -96,13 +96,13 @@ impl Transport {
             let outcome = tokio::select! {
                 biased;
                 outcome = &mut serving => Some(outcome),
-                () = draining.clone().begun() => None,
+                () = draining.clone().wait() => None,
                 () = reached(due) => None,
             };
             let outcome = match outcome {
                 None => {
                     serving.close();
-                    self.finish(&mut serving, draining, end).await
+                    self.finish(&mut serving, draining, trigger).await
                 }
                 outcome => outcome,
             };
@@ -123,17 +123,17 @@ impl Transport {
     async fn finish<T>(
         self,
         mut serving: impl Future<Output = T> + Unpin,
-        draining: Ending,
-        end: End,
+        draining: DrainSignal,
+        trigger: DrainTrigger,
     ) -> Option<T> {
         tokio::select! {
             biased;
             outcome = &mut serving => return Some(outcome),
-            () = draining.clone().begun() => {}
+            () = draining.clone().wait() => {}
             () = sleep(self.age_grace) => {}
         }
-        end.begin();
-        if draining.has_begun() {
+        trigger.drain();
+        if draining.is_draining() {
             return Some(serving.await);
         }
         timeout(LAST_WORDS, serving).await.ok()

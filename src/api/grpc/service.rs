@@ -9,11 +9,11 @@ use tracing::{Span, field};
 use super::reply::VerifyReply;
 use super::reserved_body::ResponseReservation;
 use super::server::token_service_server::TokenService;
-use super::stream::{Questions, VerifyAnswers};
+use super::stream::{VerifyRequests, VerifyResponses};
 use super::token_api::TokenApi;
 use super::watch::{WatchStream, Watcher};
 use super::{audit, changes, convert, policies};
-use crate::api::ending::Ending;
+use crate::api::drain::DrainSignal;
 use crate::api::proto::{
     CheckPolicyRequest, CheckPolicyResponse, CreateConsoleLinkRequest, CreateConsoleLinkResponse,
     CreateTokenRequest, CreateTokenResponse, DisableTokenRequest, DisableTokenResponse, EnableTokenRequest,
@@ -34,15 +34,15 @@ use crate::tokens::disable::Usability;
 
 impl TokenApi {
     /// Answers `VerifyStream`, from either source of requests.
-    pub(super) async fn answer_stream<Q: Questions>(
+    pub(super) async fn answer_stream<Q: VerifyRequests>(
         &self,
         request: Request<Q>,
-    ) -> Result<Response<VerifyAnswers<Q>>, Status> {
-        let ending = Ending::of(&request);
-        self.open(Rpc::VerifyStream, request, async |credential, questions| {
+    ) -> Result<Response<VerifyResponses<Q>>, Status> {
+        let drain = DrainSignal::of(&request);
+        self.open(Rpc::VerifyStream, request, async |credential, requests| {
             credential.caller().require(Permission::Verify)?;
             let (engine, metrics) = (Arc::clone(&self.context.engine), Arc::clone(&self.context.metrics));
-            Ok(VerifyAnswers::new(engine, metrics, credential, questions, ending, Span::current()))
+            Ok(VerifyResponses::new(engine, metrics, credential, requests, drain, Span::current()))
         })
         .await
     }
@@ -162,7 +162,7 @@ impl TokenService for TokenApi {
         self.answer_verify(request).await
     }
 
-    type VerifyStreamStream = VerifyAnswers<Streaming<VerifyStreamRequest>>;
+    type VerifyStreamStream = VerifyResponses<Streaming<VerifyStreamRequest>>;
 
     async fn verify_stream(
         &self,
@@ -177,13 +177,13 @@ impl TokenService for TokenApi {
         &self,
         request: Request<WatchTokensRequest>,
     ) -> Result<Response<WatchStream>, Status> {
-        let ending = Ending::of(&request);
+        let drain = DrainSignal::of(&request);
         let watching = self.open(Rpc::WatchTokens, request, async |credential, message| {
             let (engine, hub) = (Arc::clone(&self.context.engine), Arc::clone(&self.hub));
             let (keyring, response_memory) =
                 (Arc::clone(&self.keyring), Arc::clone(&self.context.response_memory));
             let watcher = Watcher { engine, hub, keyring, credential, response_memory };
-            watcher.start(&message, ending).await
+            watcher.start(&message, drain).await
         });
         let mut response = watching.await?;
         let reservations = response.get_ref().reservations();

@@ -14,15 +14,17 @@ use tonic::{Status, Streaming};
 use tracing::Span;
 
 use super::reply::VerifyStreamReply;
-use super::verify::{question, question_for};
+use super::verify::{criteria, verify_params};
 use super::{convert, fields};
-use crate::api::ending::Ending;
+use crate::api::drain::DrainSignal;
 use crate::api::error::CallError;
 use crate::api::proto::{VerifyRequest, VerifyStreamRequest};
 use crate::api::status;
-use crate::metrics::{Lookup, Metrics, Tally};
+use crate::metrics::{Lookup, Metrics, VerdictCounts};
 use crate::runtime::panics;
-use crate::verify::{Answer, Asked, Consistency, Credential, Engine, Prefetched, ReadPoint};
+use crate::verify::{
+    Consistency, Credential, Engine, PendingVerification, Prefetched, ReadPoint, Verification,
+};
 
 /// The most requests read ahead of one that waits, and the most bytes of them: enough for that many
 /// with a scope or two. While the client does not read, they stay in memory, and so does what
@@ -34,12 +36,12 @@ const AHEAD_BYTES: usize = 32 * 1024;
 const TOGETHER: usize = 16;
 
 /// A source of a stream's requests.
-pub trait Questions: Stream<Item = Result<VerifyStreamRequest, Status>> + Send + Unpin {
+pub trait VerifyRequests: Stream<Item = Result<VerifyStreamRequest, Status>> + Send + Unpin {
     /// Returns whether the next request has already arrived together with earlier ones.
     fn has_next(&self) -> bool;
 }
 
-impl Questions for Streaming<VerifyStreamRequest> {
+impl VerifyRequests for Streaming<VerifyStreamRequest> {
     fn has_next(&self) -> bool {
         // tonic's stream does not expose this.
         false
@@ -55,7 +57,7 @@ pub(super) struct Batch {
     /// The records looked up at that read point for the next requests that have arrived.
     prefetched: VecDeque<Prefetched>,
     /// The verdicts given, and how many of them came from lookups ahead.
-    given: Tally,
+    given: VerdictCounts,
     hits: u64,
 }
 
@@ -67,22 +69,22 @@ impl Batch {
     }
 }
 
-type Outcome = Result<Answer, CallError>;
+type Outcome = Result<Verification, CallError>;
 type Pending = Pin<Box<dyn Future<Output = (Credential, Outcome)> + Send>>;
 
 /// The responses of one call.
-pub struct VerifyAnswers<Q> {
+pub struct VerifyResponses<Q> {
     engine: Arc<Engine>,
     metrics: Arc<Metrics>,
-    questions: Q,
+    requests: Q,
     /// Moved into the pending answer while there is one.
     credential: Option<Credential>,
     /// Requests that have arrived and have not been looked up.
     arrived: VecDeque<VerifyRequest>,
-    ahead: VecDeque<(VerifyRequest, Asked)>,
+    ahead: VecDeque<(VerifyRequest, PendingVerification)>,
     ahead_bytes: usize,
     pending: Option<Pending>,
-    ending: Ending,
+    drain: DrainSignal,
     shutdown: Pin<Box<dyn Future<Output = ()> + Send>>,
     ended: Ended,
     answers: u64,
@@ -95,31 +97,31 @@ enum Ended {
     /// More requests.
     No,
     /// The responses to what was read ahead, then this status.
-    Asking(Option<Status>),
+    Draining(Option<Status>),
     /// Nothing.
     Yes,
 }
 
-impl<Q: Questions> VerifyAnswers<Q> {
+impl<Q: VerifyRequests> VerifyResponses<Q> {
     pub(super) fn new(
         engine: Arc<Engine>,
         metrics: Arc<Metrics>,
         credential: Credential,
-        questions: Q,
-        ending: Ending,
+        requests: Q,
+        drain: DrainSignal,
         span: Span,
     ) -> Self {
         Self {
             engine,
             metrics,
-            questions,
+            requests,
             credential: Some(credential),
             arrived: VecDeque::new(),
             ahead: VecDeque::new(),
             ahead_bytes: 0,
             pending: None,
-            shutdown: Box::pin(ending.clone().begun()),
-            ending,
+            shutdown: Box::pin(drain.clone().wait()),
+            drain,
             ended: Ended::No,
             answers: 0,
             span,
@@ -131,18 +133,18 @@ impl<Q: Questions> VerifyAnswers<Q> {
         if !matches!(self.ended, Ended::No) {
             return None;
         }
-        if !self.questions.has_next() {
+        if !self.requests.has_next() {
             // What arrives from now on must not be answered from an earlier read point.
             batch.reset();
         }
-        match Pin::new(&mut self.questions).poll_next(context) {
+        match Pin::new(&mut self.requests).poll_next(context) {
             Poll::Pending => return None,
             Poll::Ready(Some(Ok(VerifyStreamRequest { request: Some(request) }))) => return Some(request),
             Poll::Ready(Some(Ok(VerifyStreamRequest { request: None }))) => {
-                self.ended = Ended::Asking(Some(Status::from(&CallError::from(convert::no_request()))));
+                self.ended = Ended::Draining(Some(Status::from(&CallError::from(convert::no_request()))));
             }
-            Poll::Ready(Some(Err(status))) => self.ended = Ended::Asking(Some(status)),
-            Poll::Ready(None) => self.ended = Ended::Asking(None),
+            Poll::Ready(Some(Err(status))) => self.ended = Ended::Draining(Some(status)),
+            Poll::Ready(None) => self.ended = Ended::Draining(None),
         }
         None
     }
@@ -156,8 +158,8 @@ impl<Q: Questions> VerifyAnswers<Q> {
             self.ahead_bytes = self.ahead_bytes.saturating_add(request.encoded_len());
             // An invalid consistency is refused when its request is answered.
             let consistency = fields::consistency(request.consistency).unwrap_or_default();
-            let asked = self.engine.ask(&request.secret, consistency);
-            self.ahead.push_back((request, asked));
+            let pending = self.engine.begin(&request.secret, consistency);
+            self.ahead.push_back((request, pending));
         }
     }
 
@@ -166,16 +168,16 @@ impl<Q: Questions> VerifyAnswers<Q> {
         &mut self,
         context: &mut Context<'_>,
         batch: &mut Batch,
-    ) -> Option<(VerifyRequest, Option<Asked>)> {
-        if let Some((request, asked)) = self.ahead.pop_front() {
+    ) -> Option<(VerifyRequest, Option<PendingVerification>)> {
+        if let Some((request, pending)) = self.ahead.pop_front() {
             self.ahead_bytes = self.ahead_bytes.saturating_sub(request.encoded_len());
-            return Some((request, Some(asked)));
+            return Some((request, Some(pending)));
         }
         if let Some(request) = self.arrived.pop_front() {
             return Some((request, None));
         }
         let request = self.read(context, batch)?;
-        while self.arrived.len() < TOGETHER && self.questions.has_next() {
+        while self.arrived.len() < TOGETHER && self.requests.has_next() {
             let Some(request) = self.read(context, batch) else { break };
             self.arrived.push_back(request);
         }
@@ -196,23 +198,28 @@ impl<Q: Questions> VerifyAnswers<Q> {
     }
 
     /// Answers from a fresh cache; `None` when the cache cannot.
-    fn try_answer(&mut self, request: &VerifyRequest, asked: bool, batch: &mut Batch) -> Option<Outcome> {
+    fn try_answer(
+        &mut self,
+        request: &VerifyRequest,
+        is_pending: bool,
+        batch: &mut Batch,
+    ) -> Option<Outcome> {
         let read_point = match self.read_point(batch)? {
             Ok(read_point) => read_point,
             Err(error) => return Some(Err(error)),
         };
         // A request that was already looked up comes before all that has arrived since.
-        let ahead = if asked { None } else { self.prefetch(request, &read_point, batch) };
+        let ahead = if is_pending { None } else { self.prefetch(request, &read_point, batch) };
         let caller = self.credential.as_ref()?.caller();
-        let outcome = question(caller, request).map(|wanted| {
-            let question = question_for(caller, &wanted);
+        let outcome = verify_params(caller, request).map(|params| {
+            let criteria = criteria(caller, &params);
             match ahead {
-                _ if wanted.consistency != Consistency::Bounded => None,
+                _ if params.consistency != Consistency::Bounded => None,
                 Some(ahead) => {
                     batch.hits = batch.hits.saturating_add(ahead.is_hit().into());
-                    self.engine.judge_prefetched(&ahead, &question)
+                    self.engine.judge_prefetched(&ahead, &criteria)
                 }
-                None => self.engine.try_verify(&request.secret, &question, &read_point),
+                None => self.engine.try_verify(&request.secret, &criteria, &read_point),
             }
         });
         outcome.transpose()
@@ -228,7 +235,8 @@ impl<Q: Questions> VerifyAnswers<Q> {
     ) -> Option<Prefetched> {
         if batch.prefetched.is_empty() && !self.arrived.is_empty() {
             let bounded = |request: &VerifyRequest| {
-                fields::consistency(request.consistency).is_ok_and(|wanted| wanted == Consistency::Bounded)
+                fields::consistency(request.consistency)
+                    .is_ok_and(|consistency| consistency == Consistency::Bounded)
             };
             let requests = iter::once(request).chain(&self.arrived);
             if requests.clone().all(bounded) {
@@ -260,7 +268,7 @@ impl<Q: Questions> VerifyAnswers<Q> {
             return Poll::Ready(None);
         }
         // Checked first: a client that never pauses would otherwise not notice the shutdown.
-        if self.ending.has_begun() {
+        if self.drain.is_draining() {
             return Poll::Ready(Some(self.shut_down()));
         }
         // A stream that always has something to answer must let other tasks run.
@@ -274,15 +282,15 @@ impl<Q: Questions> VerifyAnswers<Q> {
                     return Poll::Ready(Some(self.deliver(outcome, batch)));
                 }
                 self.read_ahead(context, batch);
-            } else if let Some((request, asked)) = self.next(context, batch) {
-                if let Some(outcome) = self.try_answer(&request, asked.is_some(), batch) {
+            } else if let Some((request, pending)) = self.next(context, batch) {
+                if let Some(outcome) = self.try_answer(&request, pending.is_some(), batch) {
                     progress.made_progress();
                     return Poll::Ready(Some(self.deliver(outcome, batch)));
                 }
                 if let Some(credential) = self.credential.take() {
                     let engine = Arc::clone(&self.engine);
                     batch.reset();
-                    self.pending = Some(Box::pin(answer(engine, credential, request, asked)));
+                    self.pending = Some(Box::pin(answer(engine, credential, request, pending)));
                     continue;
                 }
             } else if !matches!(self.ended, Ended::No) {
@@ -324,7 +332,7 @@ impl<Q: Questions> VerifyAnswers<Q> {
 
     fn end(&mut self) -> Option<Result<VerifyStreamReply, Status>> {
         match std::mem::replace(&mut self.ended, Ended::Yes) {
-            Ended::Asking(Some(status)) => Some(Err(status)),
+            Ended::Draining(Some(status)) => Some(Err(status)),
             _ => None,
         }
     }
@@ -335,20 +343,20 @@ async fn answer(
     engine: Arc<Engine>,
     mut credential: Credential,
     request: VerifyRequest,
-    asked: Option<Asked>,
+    pending: Option<PendingVerification>,
 ) -> (Credential, Outcome) {
     let outcome = async {
         engine.judge_again(&mut credential).await?;
         let caller = credential.caller();
-        let wanted = question(caller, &request)?;
-        let asked = asked.unwrap_or_else(|| engine.ask(&request.secret, wanted.consistency));
-        Ok(engine.answer(asked, &question_for(caller, &wanted)).await?)
+        let params = verify_params(caller, &request)?;
+        let pending = pending.unwrap_or_else(|| engine.begin(&request.secret, params.consistency));
+        Ok(engine.complete(pending, &criteria(caller, &params)).await?)
     };
     let outcome = outcome.await;
     (credential, outcome)
 }
 
-impl<Q: Questions> Stream for VerifyAnswers<Q> {
+impl<Q: VerifyRequests> Stream for VerifyResponses<Q> {
     type Item = Result<VerifyStreamReply, Status>;
 
     fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
@@ -361,7 +369,7 @@ impl<Q: Questions> Stream for VerifyAnswers<Q> {
     }
 }
 
-impl<Q> Drop for VerifyAnswers<Q> {
+impl<Q> Drop for VerifyResponses<Q> {
     fn drop(&mut self) {
         self.span.in_scope(|| tracing::debug!(answers = self.answers, "the stream ended"));
     }

@@ -10,7 +10,7 @@ use tracing::{Span, field};
 
 use super::call::{SLOW, acting_user, conclude, timeout, traceparent};
 use super::convert;
-use super::convert::Wanted;
+use super::convert::VerifyParams;
 use super::reply::VerifyReply;
 use super::token_api::TokenApi;
 use crate::api::error::CallError;
@@ -20,26 +20,26 @@ use crate::domain::{Caller, Permission};
 use crate::metrics::Rpc;
 use crate::runtime::deadline;
 use crate::telemetry::TraceContext;
-use crate::verify::{Answer, ClientKey, Consistency, Credential, Question, ReadPoint};
+use crate::verify::{ClientKey, Consistency, Credential, Criteria, ReadPoint, Verification};
 
 /// Reads a Verify request, if the caller may ask it.
-pub(super) fn question(caller: &Caller, message: &VerifyRequest) -> Result<Wanted, CallError> {
+pub(super) fn verify_params(caller: &Caller, message: &VerifyRequest) -> Result<VerifyParams, CallError> {
     caller.require(Permission::Verify)?;
     Ok(convert::verify_request(message)?)
 }
 
-/// Returns the engine's question for a caller.
-pub(super) fn question_for<'a>(caller: &'a Caller, wanted: &'a Wanted) -> Question<'a> {
-    Question {
-        required: &wanted.required,
+/// Returns the engine's request for a caller.
+pub(super) fn criteria<'a>(caller: &'a Caller, params: &'a VerifyParams) -> Criteria<'a> {
+    Criteria {
+        required: &params.required,
         reach: caller.verify_reach(),
-        client_ip: wanted.client_ip,
+        client_ip: params.client_ip,
         share: ClientKey::from(caller),
     }
 }
 
 /// Records the verdict in a call's span.
-fn record_answer(span: &Span, answer: &Answer) {
+fn record_answer(span: &Span, answer: &Verification) {
     span.record("verdict", Verdict::from(answer.verdict).as_str_name());
     if let Some((record, _)) = &answer.token {
         span.record("token.id", record.packed().id());
@@ -51,15 +51,15 @@ pub(super) enum VerifyProgress {
     /// It is answered.
     Answered(Result<VerifyReply, Status>),
     /// The caller is known, but the secret is not, or Postgres must be asked.
-    Known(KnownCaller),
+    Authenticated(AuthenticatedCall),
     /// The caller is not known, or the call needs a span, in this trace.
-    Unknown(TraceContext),
+    Unauthenticated(TraceContext),
 }
 
 /// A known caller, and what it asks.
-pub(super) struct KnownCaller {
+pub(super) struct AuthenticatedCall {
     credential: Arc<Credential>,
-    wanted: Wanted,
+    params: VerifyParams,
     started: Instant,
 }
 
@@ -87,30 +87,30 @@ impl TokenApi {
         let context =
             self.context.sampling.exports().then(|| self.context.sampling.context(traceparent(headers)));
         let spanned = tracing::enabled!(tracing::Level::DEBUG) || context.is_some_and(|drawn| drawn.sampled);
-        let known = if spanned { None } else { self.known_caller(headers, peer) };
-        let Some((credential, read_point)) = known else {
-            return VerifyProgress::Unknown(
+        let authenticated = if spanned { None } else { self.try_authenticate(headers, peer) };
+        let Some((credential, read_point)) = authenticated else {
+            return VerifyProgress::Unauthenticated(
                 context.unwrap_or_else(|| self.context.sampling.context(traceparent(headers))),
             );
         };
         let caller = credential.caller();
-        let wanted = match acting_user(headers)
+        let params = match acting_user(headers)
             .map_err(CallError::from)
-            .and_then(|_| question(caller, message))
+            .and_then(|_| verify_params(caller, message))
         {
-            Ok(wanted) => wanted,
+            Ok(params) => params,
             Err(error) => {
                 return VerifyProgress::Answered(self.conclude_verify(caller, headers, Err(error), started));
             }
         };
-        if wanted.consistency == Consistency::Bounded {
+        if params.consistency == Consistency::Bounded {
             let answer =
-                self.context.engine.try_verify(&message.secret, &question_for(caller, &wanted), &read_point);
+                self.context.engine.try_verify(&message.secret, &criteria(caller, &params), &read_point);
             if let Some(answer) = answer {
                 return VerifyProgress::Answered(self.conclude_verify(caller, headers, Ok(answer), started));
             }
         }
-        VerifyProgress::Known(KnownCaller { credential, wanted, started })
+        VerifyProgress::Authenticated(AuthenticatedCall { credential, params, started })
     }
 
     /// Answers what could not be answered without waiting.
@@ -121,12 +121,12 @@ impl TokenApi {
     ) -> Result<Response<VerifyReply>, Status> {
         match progress {
             VerifyProgress::Answered(outcome) => outcome.map(Response::new),
-            VerifyProgress::Known(KnownCaller { credential, wanted, started }) => {
+            VerifyProgress::Authenticated(AuthenticatedCall { credential, params, started }) => {
                 let (caller, headers) = (credential.caller(), request.metadata().as_ref());
-                let outcome = self.find_out(caller, headers, &request.get_ref().secret, &wanted).await;
+                let outcome = self.find_out(caller, headers, &request.get_ref().secret, &params).await;
                 self.conclude_verify(caller, headers, outcome, started).map(Response::new)
             }
-            VerifyProgress::Unknown(context) => {
+            VerifyProgress::Unauthenticated(context) => {
                 self.call_within(
                     context,
                     Rpc::Verify,
@@ -140,7 +140,11 @@ impl TokenApi {
     }
 
     /// Authenticates the caller from a fresh cache; `None` when the cache cannot.
-    fn known_caller(&self, headers: &HeaderMap, peer: Option<&Peer>) -> Option<(Arc<Credential>, ReadPoint)> {
+    fn try_authenticate(
+        &self,
+        headers: &HeaderMap,
+        peer: Option<&Peer>,
+    ) -> Option<(Arc<Credential>, ReadPoint)> {
         let read_point = self.context.engine.read_point()?;
         Some((
             self.context.callers.try_authenticate(&self.context.engine, headers, peer?, &read_point)?,
@@ -154,11 +158,11 @@ impl TokenApi {
         caller: &Caller,
         headers: &HeaderMap,
         secret: &str,
-        wanted: &Wanted,
-    ) -> Result<Answer, CallError> {
-        let question = question_for(caller, wanted);
-        let _permit = self.context.call_permits.take(question.share)?;
-        let work = self.context.engine.verify(secret, &question, wanted.consistency);
+        params: &VerifyParams,
+    ) -> Result<Verification, CallError> {
+        let criteria = criteria(caller, params);
+        let _permit = self.context.call_permits.take(criteria.share)?;
+        let work = self.context.engine.verify(secret, &criteria, params.consistency);
         // On the heap, as in `call`.
         Ok(deadline::within(timeout(headers), Box::pin(work)).await?)
     }
@@ -168,7 +172,7 @@ impl TokenApi {
         &self,
         caller: &Caller,
         headers: &HeaderMap,
-        outcome: Result<Answer, CallError>,
+        outcome: Result<Verification, CallError>,
         started: Instant,
     ) -> Result<VerifyReply, Status> {
         let elapsed = started.elapsed();
@@ -191,11 +195,11 @@ impl TokenApi {
         &self,
         credential: Credential,
         message: VerifyRequest,
-    ) -> Result<Answer, CallError> {
+    ) -> Result<Verification, CallError> {
         let caller = credential.caller();
-        let wanted = question(caller, &message)?;
-        let question = question_for(caller, &wanted);
-        let answer = self.context.engine.verify(&message.secret, &question, wanted.consistency).await?;
+        let params = verify_params(caller, &message)?;
+        let criteria = criteria(caller, &params);
+        let answer = self.context.engine.verify(&message.secret, &criteria, params.consistency).await?;
         self.context.metrics.calls.verdict(answer.verdict);
         record_answer(&Span::current(), &answer);
         Ok(answer)

@@ -17,7 +17,7 @@ use tracing::Span;
 use super::reserved_body::MessageReservations;
 use super::{convert, fields};
 use crate::admission::response_memory::{Reservation, ResponseMemory};
-use crate::api::ending::Ending;
+use crate::api::drain::DrainSignal;
 use crate::api::error::CallError;
 use crate::api::proto::{TokenChange, WatchTokensRequest, WatchTokensResponse};
 use crate::api::status;
@@ -29,10 +29,10 @@ use crate::store::{Change, StoreError};
 use crate::verify::{ClientKey, Credential, Engine};
 
 /// How long a watcher may leave a message unread.
-const PATIENCE: Duration = Duration::from_secs(10);
+const SEND_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long a watcher waits for a hub that has not reached the database yet.
-const HUB_PATIENCE: Duration = Duration::from_secs(3);
+const SUBSCRIBE_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// The most bytes of changes in one message.
 const MESSAGE_BYTES: usize = 1 << 20;
@@ -62,7 +62,7 @@ impl Watcher {
     pub(super) async fn start(
         self,
         message: &WatchTokensRequest,
-        ending: Ending,
+        drain: DrainSignal,
     ) -> Result<WatchStream, CallError> {
         let caller = self.credential.caller();
         caller.require(Permission::Watch)?;
@@ -80,7 +80,7 @@ impl Watcher {
         let (sender, receiver) = mpsc::channel(2);
         let last = sender.clone().try_reserve_owned().map_err(|_| WatchError::TooSlow)?;
         let task = WatcherTask { watcher: self, organization, sender, span: Span::current() };
-        tokio::spawn(task.run(watch, after, ending, last));
+        tokio::spawn(task.run(watch, after, drain, last));
         Ok(WatchStream { receiver, reservations: MessageReservations::default() })
     }
 
@@ -93,7 +93,7 @@ impl Watcher {
                 }
             }
         };
-        let timeout = tokio::time::timeout(HUB_PATIENCE, subscribed).await;
+        let timeout = tokio::time::timeout(SUBSCRIBE_TIMEOUT, subscribed).await;
         timeout.map_err(|_| WatchError::Store(Arc::new(StoreError::Starting)))
     }
 }
@@ -111,7 +111,7 @@ impl WatcherTask {
         mut self,
         watch: Watch,
         after: Option<Position>,
-        ending: Ending,
+        drain: DrainSignal,
         last: mpsc::OwnedPermit<Message>,
     ) {
         let sender = self.sender.clone();
@@ -124,7 +124,7 @@ impl WatcherTask {
                     status
                 }
             },
-            () = ending.begun() => status::shutting_down(),
+            () = drain.wait() => status::shutting_down(),
             () = sender.closed() => return,
         };
         last.send(Err(status));
@@ -194,7 +194,7 @@ impl WatcherTask {
 
     async fn send(&self, message: WatchTokensResponse) -> Result<(), CallError> {
         let reservation = self.reserve(message.encoded_len()).await?;
-        let sent = tokio::time::timeout(PATIENCE, self.sender.send(Ok((message, reservation)))).await;
+        let sent = tokio::time::timeout(SEND_TIMEOUT, self.sender.send(Ok((message, reservation)))).await;
         // A client that has gone is noticed elsewhere.
         let _ = sent.map_err(|_| WatchError::TooSlow)?;
         Ok(())
@@ -202,7 +202,7 @@ impl WatcherTask {
 
     async fn reserve(&self, bytes: usize) -> Result<Reservation, CallError> {
         let share = ClientKey::from(self.watcher.credential.caller());
-        Ok(self.watcher.response_memory.wait_to_reserve(share, bytes, PATIENCE).await?)
+        Ok(self.watcher.response_memory.wait_to_reserve(share, bytes, SEND_TIMEOUT).await?)
     }
 }
 

@@ -130,7 +130,7 @@ impl<S: NamedService> NamedService for GrpcWeb<S> {
     const NAME: &'static str = S::NAME;
 }
 
-type Answer = Result<Response<Body>, Infallible>;
+type HttpResult = Result<Response<Body>, Infallible>;
 
 impl<S> Service<Request<Body>> for GrpcWeb<S>
 where
@@ -139,7 +139,7 @@ where
 {
     type Response = Response<Body>;
     type Error = Infallible;
-    type Future = Pin<Box<dyn Future<Output = Answer> + Send>>;
+    type Future = Pin<Box<dyn Future<Output = HttpResult> + Send>>;
 
     fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
         <GrpcWebService<S> as Service<Request<Body>>>::poll_ready(&mut self.inner, context)
@@ -169,7 +169,7 @@ where
 }
 
 /// Bounds the time until a response starts.
-async fn in_time(version: Version, answering: impl Future<Output = Answer>) -> Answer {
+async fn in_time(version: Version, answering: impl Future<Output = HttpResult>) -> HttpResult {
     if version >= Version::HTTP_2 {
         return answering.await;
     }
@@ -249,7 +249,7 @@ mod tests {
     impl Service<Request<Body>> for Silent {
         type Response = Response<Body>;
         type Error = Infallible;
-        type Future = std::future::Pending<Answer>;
+        type Future = std::future::Pending<HttpResult>;
 
         fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
             Poll::Ready(Ok(()))

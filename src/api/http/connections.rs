@@ -152,7 +152,7 @@ impl ConnectionService {
             }
         };
         let reading = pin!(Arc::clone(&self.requests).read(parts, BytesMut::new(), body, check));
-        let read = tokio::time::timeout(self.requests.patience(), reading).await;
+        let read = tokio::time::timeout(self.requests.read_timeout(), reading).await;
         read.unwrap_or(Err(ReadError::TooLate))
     }
 }

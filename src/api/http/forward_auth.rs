@@ -7,7 +7,7 @@ use axum::http::{HeaderMap, HeaderName};
 
 use super::form::Form;
 use super::identity::Identity;
-use super::integrations::{Integrations, Wanted};
+use super::integrations::{Integrations, Requirements};
 use super::refusal::Refusal;
 use super::{client_address, presented};
 use crate::auth::peer::Peer;
@@ -32,8 +32,8 @@ impl Integrations {
             let (required, unmeetable) = scopes(form.get("scope"), headers)?;
             let organization = form.parse("organization", OrganizationId::parse)?;
             let client_ip = client_address::forwarded(&self.config, gateway, headers);
-            let wanted = Wanted { required, unmeetable, organization, client_ip };
-            self.admit(presented::credential(headers, name.as_ref()), &wanted, Some(gateway)).await
+            let requirements = Requirements { required, unmeetable, organization, client_ip };
+            self.admit(presented::credential(headers, name.as_ref()), &requirements, Some(gateway)).await
         })
         .await
     }

@@ -6,31 +6,31 @@ use std::net::IpAddr;
 use tracing::{Span, field};
 
 use super::identity::Identity;
-use super::integrations::{Integrations, Wanted};
+use super::integrations::{Integrations, Requirements};
 use super::refusal::Refusal;
 use crate::domain::{CredentialError, FieldError, Reach, Verdict};
-use crate::verify::{ClientKey, Question};
+use crate::verify::{ClientKey, Criteria};
 
 impl Integrations {
     /// Admits the client that presents this secret through a gateway at `gateway`, or returns why not.
     pub(crate) async fn admit(
         &self,
         secret: Result<&str, CredentialError>,
-        wanted: &Wanted,
+        requirements: &Requirements,
         gateway: Option<IpAddr>,
     ) -> Result<Identity, Refusal> {
         let secret = secret.map_err(Refusal::credential)?;
-        let source = wanted.client_ip.or(gateway);
-        let question = Question {
-            required: &wanted.required,
-            reach: self.reach(wanted)?,
-            client_ip: wanted.client_ip,
+        let source = requirements.client_ip.or(gateway);
+        let criteria = Criteria {
+            required: &requirements.required,
+            reach: self.reach(requirements)?,
+            client_ip: requirements.client_ip,
             share: ClientKey::Peer(source),
         };
-        let answer = self.ask(secret, &question).await?;
+        let answer = self.verify(secret, &criteria).await?;
         let identity = answer.token.as_ref().and_then(|(record, _)| Identity::of(record));
         match (answer.verdict, identity) {
-            (Verdict::Valid, _) if wanted.unmeetable => {
+            (Verdict::Valid, _) if requirements.unmeetable => {
                 Err(Refusal::Denied { verdict: Verdict::MissingScope, missing: Vec::new() })
             }
             (Verdict::Valid, Some(identity)) => {
@@ -46,8 +46,8 @@ impl Integrations {
 
     /// Returns the organizations whose tokens are admitted: a request may narrow the configured
     /// reach, never widen it.
-    fn reach<'a>(&'a self, wanted: &'a Wanted) -> Result<Reach<'a>, Refusal> {
-        match (&self.config.gateway_organization, &wanted.organization) {
+    fn reach<'a>(&'a self, requirements: &'a Requirements) -> Result<Reach<'a>, Refusal> {
+        match (&self.config.gateway_organization, &requirements.organization) {
             (None, None) => Ok(Reach::Any),
             (Some(only), None) | (None, Some(only)) => Ok(Reach::Only(only)),
             (Some(only), Some(named)) if only == named => Ok(Reach::Only(only)),

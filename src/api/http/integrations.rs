@@ -1,5 +1,5 @@
 //! The integrations: one file per foreign protocol, which reads its request and writes its response.
-//! Shared here: the call, the caller and the question. Called by the HTTP listener and the
+//! Shared here: the call, the caller and the criteria. Called by the HTTP listener and the
 //! gRPC port. No integration decides by itself, and none answers "no" where the result is not known.
 
 use std::net::IpAddr;
@@ -20,7 +20,7 @@ use crate::domain::{OrganizationId, Scopes, Verdict};
 use crate::metrics::{Integration, IntegrationOutcome};
 use crate::runtime::panics;
 use crate::telemetry;
-use crate::verify::{Answer, Consistency, Credential, Question};
+use crate::verify::{Consistency, Credential, Criteria, Verification};
 
 /// The deadline of a call that has none of its own.
 const DEADLINE: Duration = Duration::from_secs(10);
@@ -36,7 +36,7 @@ pub struct Integrations {
 
 /// What is asked about a presented secret.
 #[derive(Debug, Default)]
-pub(crate) struct Wanted {
+pub(crate) struct Requirements {
     pub(crate) required: Scopes,
     /// Whether something is also required that no token can have.
     pub(crate) unmeetable: bool,
@@ -115,14 +115,18 @@ impl Integrations {
 
     /// Asks the engine as Verify does: from a fresh cache directly, otherwise with a permit of the
     /// client that is charged.
-    pub(crate) async fn ask(&self, secret: &str, question: &Question<'_>) -> Result<Answer, CallError> {
+    pub(crate) async fn verify(
+        &self,
+        secret: &str,
+        criteria: &Criteria<'_>,
+    ) -> Result<Verification, CallError> {
         let now = self.context.engine.read_point();
-        let now = now.and_then(|read_point| self.context.engine.try_verify(secret, question, &read_point));
+        let now = now.and_then(|read_point| self.context.engine.try_verify(secret, criteria, &read_point));
         let answer = if let Some(answer) = now {
             answer
         } else {
-            let _permit = self.context.call_permits.take(question.share)?;
-            self.context.engine.verify(secret, question, Consistency::Bounded).await?
+            let _permit = self.context.call_permits.take(criteria.share)?;
+            self.context.engine.verify(secret, criteria, Consistency::Bounded).await?
         };
         self.context.metrics.calls.verdict(answer.verdict);
         Span::current().record("verdict", answer.verdict.word());

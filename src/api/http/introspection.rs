@@ -17,7 +17,7 @@ use super::refusal::Refusal;
 use crate::auth::peer::Peer;
 use crate::domain::{FieldError, Permission, Verdict};
 use crate::metrics::Integration;
-use crate::verify::{ClientKey, Question};
+use crate::verify::{ClientKey, Criteria};
 
 impl Integrations {
     /// Answers a posted form; the parameters `scope` and `client_ip` are extensions, which RFC
@@ -35,13 +35,13 @@ impl Integrations {
             caller.require(Permission::Verify)?;
             let form = Form::read_loosely(body, &["token", "token_type_hint", "scope", "client_ip"])?;
             let required = parse_scopes("scope", form.get("scope").into_iter())?;
-            let question = Question {
+            let criteria = Criteria {
                 required: &required,
                 reach: caller.verify_reach(),
                 client_ip: form.parse("client_ip", address)?,
                 share: ClientKey::from(caller),
             };
-            let answer = self.ask(form.require("token")?, &question).await?;
+            let answer = self.verify(form.require("token")?, &criteria).await?;
             let identity = answer.token.as_ref().and_then(|(record, _)| Identity::of(record));
             Ok(match (answer.verdict, identity) {
                 (Verdict::Valid, Some(identity)) => active(&identity),

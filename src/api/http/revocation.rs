@@ -16,7 +16,7 @@ use crate::domain::{RevokeReason, Violations};
 use crate::metrics::Integration;
 use crate::secret::TokenId;
 use crate::tokens::ActionError;
-use crate::tokens::revoke::Extent;
+use crate::tokens::revoke::RevocationExtent;
 use crate::tokens::revoke::{RevokeToken, Right};
 use crate::verify::{ClientKey, Credential, ProveError};
 
@@ -48,7 +48,7 @@ impl Integrations {
         let on_change = |ids: &[TokenId]| invalidation.also(ids);
         let reason = RevokeReason::parse(REASON).map_err(|error| Violations::one("reason", &error))?;
         let (right, last_root) = (Right::Possession, LastRoot::Allow);
-        let request = RevokeToken { id, right, extent: Extent::Family, reason, last_root };
+        let request = RevokeToken { id, right, extent: RevocationExtent::Family, reason, last_root };
         match self.context.actions.revoke_token(caller, &request, &on_change).await {
             // Deleted in the meantime.
             Ok(_) | Err(ActionError::NotFound) => Ok(()),

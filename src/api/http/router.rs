@@ -57,14 +57,14 @@ async fn forward_auth_before_path(
     headers: HeaderMap,
 ) -> Response {
     match uri.path().strip_prefix(BEFORE_PATH).and_then(|rest| rest.split_once('/')) {
-        Some((wanted, _)) => gate(&integrations, &peer, wanted, &headers).await,
+        Some((required, _)) => gate(&integrations, &peer, required, &headers).await,
         // Without the slash the client could extend it.
         None => answer(StatusCode::NOT_FOUND, None),
     }
 }
 
-async fn gate(integrations: &Integrations, peer: &Peer, wanted: &str, headers: &HeaderMap) -> Response {
-    match integrations.forward_auth(peer, wanted, headers).await {
+async fn gate(integrations: &Integrations, peer: &Peer, required: &str, headers: &HeaderMap) -> Response {
+    match integrations.forward_auth(peer, required, headers).await {
         Err(refusal) => refused(refusal.parts()),
         Ok(identity) => {
             let mut response = answer(StatusCode::OK, None);

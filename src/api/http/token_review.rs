@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use super::config::TokenReviewConfig;
 use super::identity::Identity;
-use super::integrations::{Integrations, Wanted};
+use super::integrations::{Integrations, Requirements};
 use super::presented::Caller;
 use super::refusal::Refusal;
 use crate::auth::peer::Peer;
@@ -91,8 +91,8 @@ impl Integrations {
                     audiences.into_iter().filter_map(known).collect()
                 }
             };
-            let wanted = Wanted { organization, ..Wanted::default() };
-            self.admit_for(asked, &token, wanted, peer.address.ip()).await
+            let requirements = Requirements { organization, ..Requirements::default() };
+            self.admit_for(asked, &token, requirements, peer.address.ip()).await
         });
         match reviewed.await {
             Ok((identity, audiences)) => Ok(reply(&authenticated(&identity, &audiences))),
@@ -106,20 +106,20 @@ impl Integrations {
         &self,
         mut asked: Vec<(Option<String>, Scope)>,
         token: &str,
-        mut wanted: Wanted,
+        mut requirements: Requirements,
         gateway: IpAddr,
     ) -> Result<(Identity, Vec<String>), Refusal> {
         if asked.is_empty() {
             return Err(Refusal::Denied { verdict: Verdict::MissingScope, missing: Vec::new() });
         }
-        wanted.required = required(&asked)?;
-        let mut outcome = self.admit(Ok(token), &wanted, Some(gateway)).await;
+        requirements.required = required(&asked)?;
+        let mut outcome = self.admit(Ok(token), &requirements, Some(gateway)).await;
         if let Err(Refusal::Denied { verdict: Verdict::MissingScope, missing }) = &outcome {
             asked.retain(|(_, scope)| !missing.contains(scope));
             if !asked.is_empty() {
                 // Asked again for these alone: only the engine admits.
-                wanted.required = required(&asked)?;
-                outcome = self.admit(Ok(token), &wanted, Some(gateway)).await;
+                requirements.required = required(&asked)?;
+                outcome = self.admit(Ok(token), &requirements, Some(gateway)).await;
             }
         }
         Ok((outcome?, asked.into_iter().filter_map(|(audience, _)| audience).collect()))

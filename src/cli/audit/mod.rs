@@ -56,9 +56,9 @@ pub(super) fn run(command: AuditCommand, environment: &Environment) -> Result<()
             runtime.block_on(verify(&database, &keyring))
         }
         AuditCommand::Purge { flags, dry_run, older_than_days } => {
-            let extent = if dry_run { Extent::DryRun } else { Extent::Deleted };
+            let mode = if dry_run { PurgeMode::DryRun } else { PurgeMode::Delete };
             let (database, keyring) = reach(*flags, environment)?;
-            runtime.block_on(purge(&database, &keyring, older_than_days, extent))
+            runtime.block_on(purge(&database, &keyring, older_than_days, mode))
         }
     }
 }
@@ -106,16 +106,16 @@ impl fmt::Display for SealFault<'_> {
 
 /// What happens to old events.
 #[derive(Clone, Copy)]
-enum Extent {
+enum PurgeMode {
     DryRun,
-    Deleted,
+    Delete,
 }
 
 async fn purge(
     database: &Database,
     keyring: &Keyring,
     days: u16,
-    extent: Extent,
+    mode: PurgeMode,
 ) -> Result<(), CommandError> {
     let store = open(database).await?;
     let before: OffsetDateTime = clock::now() - time::Duration::days(i64::from(days));
@@ -124,9 +124,9 @@ async fn purge(
         match (seal.finding, seal.newest_event) {
             (Finding::Purged, _) => {}
             (Finding::Genuine, newest) if newest.is_some_and(|newest| newest < before) => {
-                purged += match extent {
-                    Extent::DryRun => seal.sealed.header.events,
-                    Extent::Deleted => store.purge_events(&seal.sealed, keyring).await?,
+                purged += match mode {
+                    PurgeMode::DryRun => seal.sealed.header.events,
+                    PurgeMode::Delete => store.purge_events(&seal.sealed, keyring).await?,
                 };
             }
             (Finding::Genuine, _) => break,
@@ -136,9 +136,9 @@ async fn purge(
         }
     }
     store.close().await;
-    print_if_read(&match extent {
-        Extent::DryRun => format!("{purged} events would be deleted\n"),
-        Extent::Deleted => format!("{purged} events deleted\n"),
+    print_if_read(&match mode {
+        PurgeMode::DryRun => format!("{purged} events would be deleted\n"),
+        PurgeMode::Delete => format!("{purged} events deleted\n"),
     })
 }
 

@@ -19,7 +19,7 @@ use crate::domain::root::LastRoot;
 use crate::domain::{Permission, Reach, RevokeReason};
 use crate::secret::TokenId;
 use crate::tokens::ActionError;
-use crate::tokens::revoke::{Extent, RevokeToken, Right};
+use crate::tokens::revoke::{RevocationExtent, RevokeToken, Right};
 
 /// What has to be typed: a word that every keyboard has, whatever the token is called.
 const CONFIRMATION: &str = "revoke";
@@ -91,7 +91,11 @@ async fn revoke(console: &Console, asked: &Asked, id: &str) -> Result<Response, 
         let page = question(console, &visit, id, &fields, Problems::one("proof", problem)).await?;
         return console.page(&visit, StatusCode::FORBIDDEN, &page);
     }
-    let extent = if fields.get("only_this").is_empty() { Extent::Family } else { Extent::OnlyThis };
+    let extent = if fields.get("only_this").is_empty() {
+        RevocationExtent::Family
+    } else {
+        RevocationExtent::OnlyThis
+    };
     let request = RevokeToken { id, right: Right::Permission, extent, reason, last_root: LastRoot::Refuse };
     let forgetting = console.integrations.context.engine.invalidate_token(id);
     let touch = |ids: &[TokenId]| forgetting.also(ids);

@@ -10,13 +10,13 @@ use std::task::{Context, Poll};
 use hyper::body::Incoming;
 use tonic::codegen::http::{Request, Response};
 
-use super::answer::Answer;
-use super::answering::{Answering, Step, VERIFY, Waiting};
+use super::dispatcher::{CallStart, Dispatcher, VERIFY, Waiting};
+use super::response_body::ResponseBody;
 use crate::runtime::panics;
 
 /// A call to be answered.
 pub(in crate::api::grpc) struct Call {
-    answering: Arc<Answering>,
+    dispatcher: Arc<Dispatcher>,
     is_verify: bool,
     state: State,
 }
@@ -29,25 +29,25 @@ enum State {
 }
 
 impl Call {
-    pub(super) fn new(answering: Arc<Answering>, request: Request<Incoming>) -> Self {
+    pub(super) fn new(dispatcher: Arc<Dispatcher>, request: Request<Incoming>) -> Self {
         let is_verify = request.uri().path() == VERIFY;
-        Self { answering, is_verify, state: State::Arrived(request) }
+        Self { dispatcher, is_verify, state: State::Arrived(request) }
     }
 }
 
 impl Future for Call {
-    type Output = Result<Response<Answer>, Infallible>;
+    type Output = Result<Response<ResponseBody>, Infallible>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
         let step = match mem::replace(&mut this.state, State::Answered) {
-            State::Arrived(request) => panics::catch(|| this.answering.begin(request, context)),
-            State::Waits(waiting) => Ok(Step::Waits(waiting)),
+            State::Arrived(request) => panics::catch(|| this.dispatcher.begin(request, context)),
+            State::Waits(waiting) => Ok(CallStart::Waits(waiting)),
             State::Answered => return Poll::Pending,
         };
         let outcome = match step {
-            Ok(Step::Answered(outcome)) => Ok(outcome),
-            Ok(Step::Waits(mut waiting)) => match panics::catch(|| waiting.as_mut().poll(context)) {
+            Ok(CallStart::Answered(outcome)) => Ok(outcome),
+            Ok(CallStart::Waits(mut waiting)) => match panics::catch(|| waiting.as_mut().poll(context)) {
                 Ok(Poll::Pending) => {
                     this.state = State::Waits(waiting);
                     return Poll::Pending;
@@ -58,12 +58,12 @@ impl Future for Call {
             Err(panicked) => Err(panicked),
         };
         let outcome =
-            outcome.unwrap_or_else(|panicked| Err(this.answering.panicked(this.is_verify, panicked)));
-        Poll::Ready(Ok(outcome.unwrap_or_else(|status| this.answering.refused(status))))
+            outcome.unwrap_or_else(|panicked| Err(this.dispatcher.panicked(this.is_verify, panicked)));
+        Poll::Ready(Ok(outcome.unwrap_or_else(|status| this.dispatcher.refused(status))))
     }
 }
 
-impl Answering {
+impl Dispatcher {
     /// Starts to answer a call.
     pub(in crate::api::grpc) fn answer(self: &Arc<Self>, request: Request<Incoming>) -> Call {
         Call::new(Arc::clone(self), request)

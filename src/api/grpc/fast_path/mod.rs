@@ -6,22 +6,22 @@ use std::sync::Arc;
 
 use tonic::service::Routes;
 
-mod answer;
-mod answering;
 mod call;
+mod dispatcher;
 mod message;
 mod messages;
 mod methods;
 mod once;
 mod refusal;
+mod response_body;
 mod verdicts;
 
-use self::answering::Answering;
+use self::dispatcher::Dispatcher;
 pub use self::methods::Methods;
 use self::refusal::RefusalMemory;
 use super::token_api::TokenApi;
 use crate::admission::request_memory::RequestLimiter;
-use crate::api::ending::Ending;
+use crate::api::drain::DrainSignal;
 use crate::auth::peer::Peer;
 
 /// Answers Verify and its stream directly, and everything else by the router.
@@ -49,8 +49,8 @@ impl Direct {
     }
 
     /// Returns what answers this peer's calls on one connection.
-    pub(super) fn answering(&self, peer: Peer, ending: Ending) -> Answering {
-        Answering {
+    pub(super) fn dispatcher(&self, peer: Peer, drain: DrainSignal) -> Dispatcher {
+        Dispatcher {
             api: Arc::clone(&self.api),
             routes: self.routes.clone(),
             methods: Arc::clone(&self.methods),
@@ -61,7 +61,7 @@ impl Direct {
                 peer.address.ip(),
             )),
             peer,
-            ending,
+            drain,
         }
     }
 }

@@ -14,7 +14,7 @@ use tonic::codegen::http::HeaderMap;
 use super::message::{self, Received};
 use crate::admission::request_memory::ConnectionRequests;
 use crate::admission::request_reader::Unfinished;
-use crate::api::grpc::stream::{Batch, Questions, VerifyAnswers};
+use crate::api::grpc::stream::{Batch, VerifyRequests, VerifyResponses};
 use crate::api::proto::VerifyStreamRequest;
 use crate::api::status;
 
@@ -23,7 +23,7 @@ use crate::api::status;
 const FULL: usize = 15 * 1024;
 
 /// The requests of a call.
-pub(super) struct Arriving {
+pub(super) struct RequestStream {
     body: Incoming,
     received: Received,
     requests: Arc<ConnectionRequests>,
@@ -32,7 +32,7 @@ pub(super) struct Arriving {
     ended: bool,
 }
 
-impl Arriving {
+impl RequestStream {
     pub(super) fn new(body: Incoming, requests: Arc<ConnectionRequests>) -> Self {
         Self { body, received: Received::default(), requests, waiting: None, ended: false }
     }
@@ -47,23 +47,23 @@ impl Arriving {
     }
 }
 
-impl Questions for Arriving {
+impl VerifyRequests for RequestStream {
     fn has_next(&self) -> bool {
         self.received.has_next()
     }
 }
 
-impl Stream for Arriving {
+impl Stream for RequestStream {
     type Item = Result<VerifyStreamRequest, Status>;
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let this = &mut *self;
         while !this.ended {
-            let question = this.received.take().transpose();
-            this.ended = matches!(question, Some(Err(_)));
-            if question.is_some() {
+            let request = this.received.take().transpose();
+            this.ended = matches!(request, Some(Err(_)));
+            if request.is_some() {
                 this.waiting = None;
-                return Poll::Ready(question);
+                return Poll::Ready(request);
             }
             let Poll::Ready(frame) = Pin::new(&mut this.body).poll_frame(context) else {
                 let error = ready!(this.wait(context));
@@ -92,7 +92,7 @@ impl Stream for Arriving {
 
 /// The responses of a call.
 pub(in crate::api::grpc) struct Verdicts {
-    answers: VerifyAnswers<Arriving>,
+    answers: VerifyResponses<RequestStream>,
     /// The size of the last frame in bytes, used as an estimate for the next.
     last: usize,
     end: End,
@@ -108,8 +108,8 @@ enum End {
     Sent,
 }
 
-impl From<VerifyAnswers<Arriving>> for Verdicts {
-    fn from(answers: VerifyAnswers<Arriving>) -> Self {
+impl From<VerifyResponses<RequestStream>> for Verdicts {
+    fn from(answers: VerifyResponses<RequestStream>) -> Self {
         Self { answers, last: 0, end: End::No }
     }
 }

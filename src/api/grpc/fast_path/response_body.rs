@@ -21,7 +21,7 @@ pub(super) const CONTENT_TYPE: HeaderValue = HeaderValue::from_static("applicati
 const OK: HeaderValue = HeaderValue::from_static("0");
 
 /// A response's body.
-pub(in crate::api::grpc) enum Answer {
+pub(in crate::api::grpc) enum ResponseBody {
     /// The message of a verdict, then its status.
     Verdict { data: Option<Bytes>, ended: bool },
     /// Verdicts as they become available, then a status.
@@ -30,13 +30,13 @@ pub(in crate::api::grpc) enum Answer {
     Common { body: Body, refusals: Option<Arc<RefusalMemory>> },
 }
 
-impl Default for Answer {
+impl Default for ResponseBody {
     fn default() -> Self {
         Self::Common { body: Body::default(), refusals: None }
     }
 }
 
-impl From<&VerifyReply> for Answer {
+impl From<&VerifyReply> for ResponseBody {
     fn from(reply: &VerifyReply) -> Self {
         let mut data = BytesMut::new();
         message::write(reply, &mut data);
@@ -44,7 +44,7 @@ impl From<&VerifyReply> for Answer {
     }
 }
 
-impl Answer {
+impl ResponseBody {
     /// Builds the response's head as tonic does.
     pub(super) fn respond(self) -> Response<Self> {
         let mut response = Response::new(self);
@@ -53,10 +53,10 @@ impl Answer {
     }
 }
 
-type Next = Option<Result<Frame<Bytes>, Status>>;
+type NextFrame = Option<Result<Frame<Bytes>, Status>>;
 
 /// Reserves memory for a status, if the frame carries one.
-fn held(mut frame: Next, refusals: Option<&RefusalMemory>) -> Next {
+fn held(mut frame: NextFrame, refusals: Option<&RefusalMemory>) -> NextFrame {
     if let (Some(Ok(frame)), Some(refusals)) = (&mut frame, refusals)
         && let Some(trailers) = frame.trailers_mut()
     {
@@ -65,7 +65,7 @@ fn held(mut frame: Next, refusals: Option<&RefusalMemory>) -> Next {
     frame
 }
 
-impl http_body::Body for Answer {
+impl http_body::Body for ResponseBody {
     type Data = Bytes;
     type Error = Status;
 

@@ -19,16 +19,16 @@ use tonic::codegen::http::{
 };
 use tonic::service::Routes;
 
-use super::answer::{Answer, CONTENT_TYPE};
 use super::message::{self, announced};
 use super::messages::Messages;
 use super::methods::Methods;
 use super::once::Read;
 use super::refusal::RefusalMemory;
-use super::verdicts::{Arriving, Verdicts};
+use super::response_body::{CONTENT_TYPE, ResponseBody};
+use super::verdicts::{RequestStream, Verdicts};
 use crate::admission::request_memory::ConnectionRequests;
 use crate::admission::request_reader::{ReadError, TooLong, Whole};
-use crate::api::ending::Ending;
+use crate::api::drain::DrainSignal;
 use crate::api::error::CallError;
 use crate::api::grpc::call::timeout;
 use crate::api::grpc::token_api::TokenApi;
@@ -59,7 +59,7 @@ static ENCODING: HeaderName = HeaderName::from_static("grpc-encoding");
 
 /// Answers the calls of one connection. Not shared between connections: a reference count that all
 /// cores write costs more than a lookup.
-pub(in crate::api::grpc) struct Answering {
+pub(in crate::api::grpc) struct Dispatcher {
     pub(super) api: Arc<TokenApi>,
     pub(super) routes: Routes,
     pub(super) methods: Arc<Methods>,
@@ -67,12 +67,12 @@ pub(in crate::api::grpc) struct Answering {
     pub(super) web: bool,
     pub(super) refusals: Arc<RefusalMemory>,
     pub(super) peer: Peer,
-    pub(super) ending: Ending,
+    pub(super) drain: DrainSignal,
 }
 
 /// The protocol of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
+enum RequestKind {
     Grpc,
     Web,
     /// A CORS preflight: a browser asks whether a page may call.
@@ -80,18 +80,18 @@ enum Kind {
 }
 
 /// The state of a call after its first step.
-pub(super) enum Step {
+pub(super) enum CallStart {
     /// Done, with its response.
-    Answered(Result<Response<Answer>, Status>),
+    Answered(Result<Response<ResponseBody>, Status>),
     /// Still waiting; on the heap, and no larger than waiting needs.
     Waits(Waiting),
 }
 
-pub(super) type Waiting = Pin<Box<dyn Future<Output = Result<Response<Answer>, Status>> + Send>>;
+pub(super) type Waiting = Pin<Box<dyn Future<Output = Result<Response<ResponseBody>, Status>> + Send>>;
 
 /// What to do once a request has been read.
 #[derive(Debug, PartialEq, Eq)]
-enum Next {
+enum AfterRead {
     Verify,
     Route,
     /// Like `Route`; but if the message is too long, the method at this path is called with an
@@ -99,11 +99,15 @@ enum Next {
     RouteTooLong(Box<Uri>),
 }
 
-impl Answering {
+impl Dispatcher {
     /// Starts a call; answers it if nothing has to be waited for.
-    pub(super) fn begin(self: &Arc<Self>, request: Request<Incoming>, context: &mut Context<'_>) -> Step {
+    pub(super) fn begin(
+        self: &Arc<Self>,
+        request: Request<Incoming>,
+        context: &mut Context<'_>,
+    ) -> CallStart {
         if request.headers().len() > MAX_HEADERS {
-            return Step::Answered(Ok(bare(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE)));
+            return CallStart::Answered(Ok(bare(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE)));
         }
         match request.uri().path() {
             VERIFY if is_plain(&request) => self.verify(request, context),
@@ -120,20 +124,20 @@ impl Answering {
     /// client may be unauthenticated.
     fn open(
         &self,
-        answering: impl Future<Output = Result<Response<Answer>, Status>> + Send + 'static,
-    ) -> Step {
+        answering: impl Future<Output = Result<Response<ResponseBody>, Status>> + Send + 'static,
+    ) -> CallStart {
         match self.requests.open(0) {
-            Ok(reservation) => Step::Waits(Box::pin(async move {
+            Ok(reservation) => CallStart::Waits(Box::pin(async move {
                 let answered = answering.await;
                 drop(reservation);
                 answered
             })),
-            Err(refused) => Step::Answered(Err(status::unread_request(&refused.into()))),
+            Err(refused) => CallStart::Answered(Err(status::unread_request(&refused.into()))),
         }
     }
 
     /// Returns the response of a refused call.
-    pub(super) fn refused(&self, status: Status) -> Response<Answer> {
+    pub(super) fn refused(&self, status: Status) -> Response<ResponseBody> {
         let mut response = status.into_http();
         self.hold_refusal(response.headers_mut());
         response
@@ -151,51 +155,51 @@ impl Answering {
     }
 
     /// Reads a request and passes it to the router. The body is not read if the method does not exist.
-    fn read(self: &Arc<Self>, request: Request<Incoming>) -> Step {
+    fn read(self: &Arc<Self>, request: Request<Incoming>) -> CallStart {
         let kind = match self.kind(&request) {
             Ok(kind) => kind,
-            Err(status) => return Step::Answered(Ok(bare(status))),
+            Err(status) => return CallStart::Answered(Ok(bare(status))),
         };
         let (this, method) = (Arc::clone(self), self.methods.get(request.uri().path()));
         let (parts, body) = request.into_parts();
         let request = match method {
-            Some(method) if method.is_stream && kind == Kind::Grpc => {
+            Some(method) if method.is_stream && kind == RequestKind::Grpc => {
                 let is_open = parts.uri.path().starts_with(REFLECTION);
-                let until = is_open.then(|| Box::pin(self.ending.clone().begun()) as Pin<Box<_>>);
+                let until = is_open.then(|| Box::pin(self.drain.clone().wait()) as Pin<Box<_>>);
                 let messages = Messages::new(body, method.most, Arc::clone(&self.requests), until);
                 let answering = Box::pin(this.route(Request::from_parts(parts, Body::new(messages))));
                 return self.open(answering);
             }
-            Some(method) if kind != Kind::Preflight => {
+            Some(method) if kind != RequestKind::Preflight => {
                 let next = if method.reports_too_long {
-                    Next::RouteTooLong(Box::new(parts.uri.clone()))
+                    AfterRead::RouteTooLong(Box::new(parts.uri.clone()))
                 } else {
-                    Next::Route
+                    AfterRead::Route
                 };
                 let (parts, received) = (Box::new(parts), BytesMut::new());
-                let reading = Reading { parts, received, body, kind, most: method.most };
+                let reading = PartialRequest { parts, received, body, kind, most: method.most };
                 return this.wait_for(reading, next);
             }
             _ => Request::from_parts(parts, Body::empty()),
         };
-        Step::Waits(Box::pin(this.route(request)))
+        CallStart::Waits(Box::pin(this.route(request)))
     }
 
     /// Reads a request of one message to its end, within the server's timeout and the call's own,
     /// then answers it.
-    fn wait_for(self: Arc<Self>, reading: Reading, next: Next) -> Step {
-        let Reading { parts, received, body, kind, most } = reading;
-        let patience = self.requests.patience();
-        let patience = timeout(&parts.headers).map_or(patience, |timeout| timeout.min(patience));
+    fn wait_for(self: Arc<Self>, reading: PartialRequest, next: AfterRead) -> CallStart {
+        let PartialRequest { parts, received, body, kind, most } = reading;
+        let limit = self.requests.read_timeout();
+        let limit = timeout(&parts.headers).map_or(limit, |timeout| timeout.min(limit));
         // A second message is read and ignored, if it is short; gRPC-Web text may be longer by a third.
         let all = most.saturating_mul(2);
         let check = move |received: &[u8]| match announced(received, most) {
-            Err(_) if kind == Kind::Grpc => Err(ReadError::TooLong(most)),
+            Err(_) if kind == RequestKind::Grpc => Err(ReadError::TooLong(most)),
             _ if received.len() > all => Err(ReadError::TooLong(most)),
             _ => Ok(()),
         };
         let reading = Box::pin(Arc::clone(&self.requests).read(parts, received, body, check));
-        Step::Waits(Box::pin(self.read_whole(reading, patience, kind, next)))
+        CallStart::Waits(Box::pin(self.read_whole(reading, limit, kind, next)))
     }
 
     /// Waits until a request is read, then answers it. This future exists as long as the message is
@@ -203,12 +207,12 @@ impl Answering {
     async fn read_whole(
         self: Arc<Self>,
         reading: ReadingWhole,
-        patience: Duration,
-        kind: Kind,
-        next: Next,
-    ) -> Result<Response<Answer>, Status> {
-        let read = in_time(|| Some(patience), reading).await.unwrap_or(Err(ReadError::TooLate));
-        if let (Err(ReadError::TooLong(_)), Next::RouteTooLong(path)) = (&read, &next) {
+        limit: Duration,
+        kind: RequestKind,
+        next: AfterRead,
+    ) -> Result<Response<ResponseBody>, Status> {
+        let read = in_time(|| Some(limit), reading).await.unwrap_or(Err(ReadError::TooLate));
+        if let (Err(ReadError::TooLong(_)), AfterRead::RouteTooLong(path)) = (&read, &next) {
             let mut request = Request::new(Body::new(Full::new(EMPTY)));
             *request.method_mut() = Method::POST;
             *request.uri_mut() = Uri::clone(path);
@@ -218,7 +222,7 @@ impl Answering {
         }
         match read {
             Ok((parts, whole)) => Box::pin(self.answer_whole(parts, whole, next)).await,
-            Err(error) if kind == Kind::Web => Ok(unread(&error)),
+            Err(error) if kind == RequestKind::Web => Ok(unread(&error)),
             Err(error) => Err(status::unread_request(&error)),
         }
     }
@@ -228,14 +232,14 @@ impl Answering {
         self: Arc<Self>,
         parts: Box<Parts>,
         whole: Whole,
-        next: Next,
-    ) -> Result<Response<Answer>, Status> {
+        next: AfterRead,
+    ) -> Result<Response<ResponseBody>, Status> {
         let Whole { bytes, reservation: _until_answered } = whole;
-        if next == Next::Verify
+        if next == AfterRead::Verify
             && let Some(message) = message::read_only(&bytes)
         {
             return match self.api.begin_verify(&parts.headers, Some(&self.peer), &message) {
-                VerifyProgress::Answered(outcome) => Ok(Answer::from(&outcome?).respond()),
+                VerifyProgress::Answered(outcome) => Ok(ResponseBody::from(&outcome?).respond()),
                 progress => Box::pin(self.finish(progress, *parts, message)).await,
             };
         }
@@ -243,13 +247,13 @@ impl Answering {
     }
 
     /// Has the router answer.
-    async fn route(self: Arc<Self>, mut request: Request<Body>) -> Result<Response<Answer>, Status> {
+    async fn route(self: Arc<Self>, mut request: Request<Body>) -> Result<Response<ResponseBody>, Status> {
         let timeout = timeout(request.headers());
         request.extensions_mut().insert(self.peer.clone());
-        request.extensions_mut().insert(self.ending.clone());
+        request.extensions_mut().insert(self.drain.clone());
         let Ok(mut response) = in_time(|| timeout, self.routes.clone().call(request)).await?;
         self.hold_refusal(response.headers_mut());
-        Ok(response.map(|body| Answer::Common { body, refusals: Some(Arc::clone(&self.refusals)) }))
+        Ok(response.map(|body| ResponseBody::Common { body, refusals: Some(Arc::clone(&self.refusals)) }))
     }
 
     /// Reserves memory for a status until the client reads it.
@@ -258,25 +262,25 @@ impl Answering {
     }
 
     /// Answers Verify, if its request has arrived whole and nothing has to be waited for.
-    fn verify(self: &Arc<Self>, mut request: Request<Incoming>, context: &mut Context<'_>) -> Step {
+    fn verify(self: &Arc<Self>, mut request: Request<Incoming>, context: &mut Context<'_>) -> CallStart {
         let read = match Read::of(request.body_mut(), context) {
             Ok(read) => read,
-            Err(error) => return Step::Answered(Err(Status::from_error(error.into()))),
+            Err(error) => return CallStart::Answered(Err(Status::from_error(error.into()))),
         };
         let Some(message) = read.message() else {
             let received = read.bytes();
             drop(read);
             let (parts, body) = request.into_parts();
-            let (kind, most) = (Kind::Grpc, MAX_REQUEST_BYTES);
-            let reading = Reading { parts: Box::new(parts), received, body, kind, most };
-            return Arc::clone(self).wait_for(reading, Next::Verify);
+            let (kind, most) = (RequestKind::Grpc, MAX_REQUEST_BYTES);
+            let reading = PartialRequest { parts: Box::new(parts), received, body, kind, most };
+            return Arc::clone(self).wait_for(reading, AfterRead::Verify);
         };
         match self.api.begin_verify(request.headers(), Some(&self.peer), &message) {
             VerifyProgress::Answered(outcome) => {
-                Step::Answered(outcome.map(|reply| Answer::from(&reply).respond()))
+                CallStart::Answered(outcome.map(|reply| ResponseBody::from(&reply).respond()))
             }
             progress => {
-                Step::Waits(Box::pin(Arc::clone(self).finish(progress, request.into_parts().0, message)))
+                CallStart::Waits(Box::pin(Arc::clone(self).finish(progress, request.into_parts().0, message)))
             }
         }
     }
@@ -286,37 +290,37 @@ impl Answering {
         progress: VerifyProgress,
         parts: Parts,
         message: VerifyRequest,
-    ) -> Result<Response<Answer>, Status> {
+    ) -> Result<Response<ResponseBody>, Status> {
         let timeout = timeout(&parts.headers);
         let mut request = Request::from_parts(parts, message);
         request.extensions_mut().insert(self.peer.clone());
         let finishing = self.api.finish_verify(progress, tonic::Request::from_http(request));
         let reply = in_time(|| timeout, Box::pin(finishing)).await??;
-        Ok(Answer::from(reply.get_ref()).respond())
+        Ok(ResponseBody::from(reply.get_ref()).respond())
     }
 
     async fn verify_stream(
         self: Arc<Self>,
         mut request: Request<Incoming>,
-    ) -> Result<Response<Answer>, Status> {
+    ) -> Result<Response<ResponseBody>, Status> {
         request.extensions_mut().insert(self.peer.clone());
-        request.extensions_mut().insert(self.ending.clone());
+        request.extensions_mut().insert(self.drain.clone());
         let requests = Arc::clone(&self.requests);
-        let request = tonic::Request::from_http(request.map(|body| Arriving::new(body, requests)));
+        let request = tonic::Request::from_http(request.map(|body| RequestStream::new(body, requests)));
         let answers = self.api.answer_stream(request).await?.into_inner();
         let refusals = Arc::clone(&self.refusals);
-        Ok(Answer::Verdicts { verdicts: Box::new(Verdicts::from(answers)), refusals }.respond())
+        Ok(ResponseBody::Verdicts { verdicts: Box::new(Verdicts::from(answers)), refusals }.respond())
     }
 }
 
 type ReadingWhole = Pin<Box<dyn Future<Output = Result<(Box<Parts>, Whole), ReadError>> + Send>>;
 
 /// A request of one message that has not arrived whole.
-struct Reading {
+struct PartialRequest {
     parts: Box<Parts>,
     received: BytesMut,
     body: Incoming,
-    kind: Kind,
+    kind: RequestKind,
     /// The most bytes of its message.
     most: usize,
 }
@@ -347,20 +351,20 @@ fn is_plain(request: &Request<Incoming>) -> bool {
         && !headers.contains_key(&ENCODING)
 }
 
-impl Answering {
+impl Dispatcher {
     /// Returns a request's protocol; an error is the HTTP status for an unsupported one. tonic accepts any
     /// content type: a foreign page could then have a browser with a client certificate post `text/plain`,
     /// which browsers send without preflight. And a gRPC response always has HTTP status 200.
-    fn kind(&self, request: &Request<Incoming>) -> Result<Kind, StatusCode> {
+    fn kind(&self, request: &Request<Incoming>) -> Result<RequestKind, StatusCode> {
         if self.web && request.method() == Method::OPTIONS {
-            return Ok(Kind::Preflight);
+            return Ok(RequestKind::Preflight);
         }
         let kind = request.headers().get(header::CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
         let is_web = || kind.strip_prefix(GRPC_WEB).is_some_and(|rest| GRPC_WEB_KINDS.contains(&rest));
         let kind = if GRPC.contains(&kind) {
-            Kind::Grpc
+            RequestKind::Grpc
         } else if self.web && is_web() {
-            Kind::Web
+            RequestKind::Web
         } else {
             return Err(StatusCode::UNSUPPORTED_MEDIA_TYPE);
         };
@@ -372,8 +376,8 @@ impl Answering {
 }
 
 /// Returns a plain HTTP response for what is not gRPC (gRPC over HTTP/2, "Requests").
-fn bare(status: StatusCode) -> Response<Answer> {
-    let mut response = Response::new(Answer::default());
+fn bare(status: StatusCode) -> Response<ResponseBody> {
+    let mut response = Response::new(ResponseBody::default());
     *response.status_mut() = status;
     if status == StatusCode::METHOD_NOT_ALLOWED {
         response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("POST"));
@@ -382,7 +386,7 @@ fn bare(status: StatusCode) -> Response<Answer> {
 }
 
 /// Returns the response to a page whose request was not read to its end.
-fn unread(error: &ReadError) -> Response<Answer> {
+fn unread(error: &ReadError) -> Response<ResponseBody> {
     bare(match error {
         ReadError::TooLong(_) => StatusCode::PAYLOAD_TOO_LARGE,
         ReadError::TooLate | ReadError::Body(_) => StatusCode::REQUEST_TIMEOUT,

@@ -1,4 +1,4 @@
-//! A verifier's question and answer, independent of its mode.
+//! A verifier's request and answer, independent of its mode.
 
 use std::net::IpAddr;
 use std::ops::Deref;
@@ -11,10 +11,10 @@ use crate::error::Error;
 use crate::proto;
 use crate::token::{scopes, texts, time, token, verdict};
 
-/// A question: may the client that presents this secret do that?
+/// A request: may the client that presents this secret do that?
 #[derive(Clone, Copy)]
 #[non_exhaustive]
-pub struct Question<'a> {
+pub struct VerifyRequest<'a> {
     /// The presented text, unchanged.
     pub secret: &'a str,
     /// The scopes that it must cover, all of them.
@@ -26,7 +26,7 @@ pub struct Question<'a> {
 /// No scope is required.
 static NONE: LazyLock<Scopes> = LazyLock::new(Scopes::default);
 
-impl<'a> Question<'a> {
+impl<'a> VerifyRequest<'a> {
     /// Asks about a presented text, unchanged: whether it is valid at all, from an unknown address.
     #[must_use]
     pub fn new(secret: &'a str) -> Self {
@@ -46,10 +46,10 @@ impl<'a> Question<'a> {
     }
 }
 
-impl std::fmt::Debug for Question<'_> {
+impl std::fmt::Debug for VerifyRequest<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Self { secret: _, required_scopes, client_ip } = self;
-        f.debug_struct("Question")
+        f.debug_struct("VerifyRequest")
             .field("secret", &"[redacted]")
             .field("required_scopes", required_scopes)
             .field("client_ip", client_ip)
@@ -89,7 +89,7 @@ impl Deref for VerifiedToken {
 /// A verifier's answer about a secret.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
-pub struct Answer {
+pub struct Verification {
     /// The verdict; only [`Verdict::Valid`] admits.
     pub verdict: Verdict,
     /// The token that the secret proved: with every verdict but `Malformed` and `NotFound`.
@@ -100,7 +100,7 @@ pub struct Answer {
     pub as_of: Option<OffsetDateTime>,
 }
 
-impl Question<'_> {
+impl VerifyRequest<'_> {
     pub(crate) fn message(&self, consistency: Consistency) -> proto::VerifyRequest {
         let consistency = match consistency {
             Consistency::Bounded => proto::Consistency::Bounded,
@@ -115,16 +115,17 @@ impl Question<'_> {
     }
 }
 
-impl TryFrom<proto::VerifyResponse> for Answer {
+impl TryFrom<proto::VerifyResponse> for Verification {
     type Error = Error;
 
     fn try_from(message: proto::VerifyResponse) -> Result<Self, Error> {
         let verdict = verdict(message.verdict)?;
         let token = message.token.map(token).transpose()?.map(VerifiedToken::new);
         if verdict == Verdict::Valid && token.is_none() {
-            return Err(Error::answer("token"));
+            return Err(Error::invalid_response("token"));
         }
-        let missing = scopes(&message.missing_scopes).map_err(|_| Error::answer("missing_scopes"))?;
+        let missing =
+            scopes(&message.missing_scopes).map_err(|_| Error::invalid_response("missing_scopes"))?;
         Ok(Self {
             verdict,
             token,
