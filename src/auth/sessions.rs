@@ -91,11 +91,27 @@ impl Sessions {
         Ok(Some(key))
     }
 
-    /// Recognises a request from `address` by its session's key.
+    /// Recognises a request from `address` by its session's key, and records it as a use of the session.
     ///
     /// # Errors
     /// [`SessionError`].
     pub async fn recognise(
+        &self,
+        key: &SessionKey,
+        address: Option<IpAddr>,
+    ) -> Result<Recognised, SessionError> {
+        let recognised = self.recognise_unused(key, address).await?;
+        if recognised.session.is_due(recognised.now) {
+            self.store.use_session(recognised.session.id, recognised.now).await?;
+        }
+        Ok(recognised)
+    }
+
+    /// Recognises a request that no person has made: it is no use of the session.
+    ///
+    /// # Errors
+    /// [`SessionError`].
+    pub async fn recognise_unused(
         &self,
         key: &SessionKey,
         address: Option<IpAddr>,
@@ -119,9 +135,6 @@ impl Sessions {
                 return Err(SessionError::Credential(error));
             }
         };
-        if session.is_due(now) {
-            self.store.use_session(session.id, now).await?;
-        }
         Ok(Recognised { session, credential, now })
     }
 

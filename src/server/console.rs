@@ -5,9 +5,11 @@ use std::sync::Arc;
 use tokio::net::TcpListener;
 
 use super::ServerConfig;
-use crate::api::console::{Console, Site};
+use crate::api::console::{Console, Site, Streams};
 use crate::api::http::integrations::Integrations;
 use crate::auth::sessions::Sessions;
+use crate::changefeed::hub::Hub;
+use crate::secret::CurrentKeyring;
 use crate::store::Store;
 
 /// Returns the site that the console is behind this listener.
@@ -22,11 +24,15 @@ pub(super) fn build(
     store: &Store,
     integrations: Arc<Integrations>,
     site: Site,
+    (hub, keyring): (Arc<Hub>, Arc<CurrentKeyring>),
 ) -> Arc<Console> {
     Arc::new(Console {
         sessions: Sessions::new(store.clone(), Arc::clone(&integrations.context.engine)),
         site,
         prefix: config.prefix.clone(),
+        hub,
+        keyring,
+        streams: Streams::default(),
         integrations,
     })
 }

@@ -62,6 +62,7 @@ struct Running {
     store: Store,
     keyring: Arc<CurrentKeyring>,
     engine: Arc<Engine>,
+    hub: Arc<Hub>,
     metrics: Arc<Metrics>,
     health: Health,
     jobs: Tasks,
@@ -115,7 +116,8 @@ pub async fn run(
         });
     }
     if let Some((listener, site)) = console.zip(site) {
-        let console = console::build(&config, &running.store, integrations, site);
+        let followed = (Arc::clone(&running.hub), Arc::clone(&running.keyring));
+        let console = console::build(&config, &running.store, integrations, site, followed);
         let (tls, limits) = (tls(Protocol::Http), limits(OverLimit::Wait));
         let incoming = listener::accept(listener, tls, limits, requests.clone(), metrics());
         let requests = requests.clone();
@@ -241,13 +243,14 @@ fn wire(
     let origins = config.origins.clone();
     jobs.keep(Task::Reload, move || reload::run(origins.clone(), targets.clone()));
 
+    let hub = Arc::new(Hub::start(
+        following(),
+        engine.new_changes(),
+        config.bounds.max_staleness / 4,
+        Arc::clone(&metrics),
+    ));
     let api = Arc::new(TokenApi {
-        hub: Arc::new(Hub::start(
-            following(),
-            engine.new_changes(),
-            config.bounds.max_staleness / 4,
-            Arc::clone(&metrics),
-        )),
+        hub: Arc::clone(&hub),
         keyring: Arc::clone(&keyring),
         context: context.clone(),
         console: site.map(Site::link),
@@ -256,7 +259,8 @@ fn wire(
     let requests =
         RequestLimiter::new(REQUEST_BYTES, config.limits.timeouts.message, metrics.work.requests.clone());
     let service = services(config, &integrations, &api, &health, requests.clone())?;
-    let running = Running { store, keyring, engine, metrics, health, jobs, flushing: None, draining: end };
+    let running =
+        Running { store, keyring, engine, hub, metrics, health, jobs, flushing: None, draining: end };
     Ok((running, draining, service, integrations, requests))
 }
 

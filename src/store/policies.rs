@@ -76,14 +76,16 @@ impl Transaction {
         Ok(StoredPolicy::try_from(row)?.policy)
     }
 
-    /// Locks the policy of an organization, to replace it. Waits for transactions under the old one.
+    /// Locks the policy of an organization, to replace it, and returns it. Waits for transactions under the old one.
     ///
     /// # Errors
     /// [`StoreError`], as for every statement.
-    pub async fn lock_policy(&mut self, organization_id: &OrganizationId) -> Result<(), StoreError> {
+    pub async fn lock_policy(
+        &mut self,
+        organization_id: &OrganizationId,
+    ) -> Result<StoredPolicy, StoreError> {
         put_row(self, organization_id).await?;
-        select_policy!(organization_id, "FOR UPDATE").fetch_one(self).await?;
-        Ok(())
+        select_policy!(organization_id, "FOR UPDATE").fetch_one(self).await?.try_into()
     }
 
     /// Replaces the whole policy of an organization, under [`Self::lock_policy`].

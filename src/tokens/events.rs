@@ -80,6 +80,20 @@ impl Actions {
     }
 }
 
+impl Actions {
+    /// Returns the number of the last event that a genuine seal covers, for a caller with `tokend:read`; `None`:
+    /// none is sealed yet.
+    ///
+    /// # Errors
+    /// [`ActionError`]: access, the database.
+    pub async fn sealed_to(&self, caller: &Caller) -> Result<Option<i64>, ActionError> {
+        caller.require(Permission::Read)?;
+        let store = self.admission.reads(caller).await?;
+        let newest = store.newest_seal(&self.keyring.get()).await?;
+        Ok(newest.map(|sealed| sealed.header.last_id))
+    }
+}
+
 /// Returns the filters as bytes, each preceded by its presence and length.
 fn bound(filter: EventFilter<'_>) -> Vec<u8> {
     let micros = |time: OffsetDateTime| (time.unix_timestamp_nanos() / 1_000).to_be_bytes().to_vec();

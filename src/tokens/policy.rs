@@ -32,22 +32,42 @@ impl Actions {
         organization_id: Option<OrganizationId>,
         policy: &Policy,
     ) -> Result<(OrganizationId, StoredPolicy), ActionError> {
+        let replaced = self.replace_policy(caller, organization_id, policy, &|_| true).await?;
+        // Whatever it was is replaced.
+        replaced.ok_or(ActionError::NotFound)
+    }
+
+    /// Sets an organization's policy like [`Self::update_policy`], if the one that is set then is `expected`; `None`: it
+    /// is not, and nothing was changed.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn replace_policy(
+        &self,
+        caller: &Caller,
+        organization_id: Option<OrganizationId>,
+        policy: &Policy,
+        expected: &(dyn Fn(&StoredPolicy) -> bool + Sync),
+    ) -> Result<Option<(OrganizationId, StoredPolicy)>, ActionError> {
         caller.require(Permission::Root)?;
         let organization_id = caller.organization(organization_id)?;
         let store = self.admission.writes(caller).await?;
         let stored = store
             .retrying(async || {
                 let mut transaction = store.begin().await?;
-                transaction.lock_policy(&organization_id).await?;
+                let earlier = transaction.lock_policy(&organization_id).await?;
+                if !expected(&earlier) {
+                    return Ok(None);
+                }
                 let locked = transaction.lock_caller(caller, None).await?;
                 let (caller, now) = locked.judge(&mut transaction).await?;
                 caller.require(Permission::Root)?;
                 let by = &caller.principal;
                 let stored = transaction.put_policy(&organization_id, policy, by, now).await?;
                 transaction.commit().await?;
-                Ok(stored)
+                Ok(Some(stored))
             })
             .await?;
-        Ok((organization_id, stored))
+        Ok(stored.map(|stored| (organization_id, stored)))
     }
 }

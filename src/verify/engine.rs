@@ -14,7 +14,7 @@ use super::mac_refresh::MacRefresh;
 use super::read_point::{LookupResult, ReadPoint};
 use super::read_queue::Lane;
 use super::uses::Uses;
-use super::{ClientKey, Consistency, Criteria, Unknown, Verification};
+use super::{ClientKey, Consistency, Criteria, ProveError, Unknown, Verification};
 use crate::admission::hash_pool::{HashPool, Overloaded};
 use crate::changefeed::feed::{self, Feed, Invalidate};
 use crate::changefeed::freshness::{Bounds, Freshness};
@@ -178,6 +178,33 @@ impl Engine {
         consistency: Consistency,
     ) -> Result<Verification, Unknown> {
         self.complete(self.begin(text, consistency), criteria).await
+    }
+
+    /// Judges a secret, or a token whose id is given in its place, as if its secret was right. It is no use of the
+    /// token.
+    ///
+    /// # Errors
+    /// [`Unknown`] when the verdict cannot be determined.
+    pub async fn explain(&self, text: &str, criteria: &Criteria<'_>) -> Result<Verification, Unknown> {
+        let id = match (TokenId::parse(text), self.prove(text, criteria.share).await) {
+            (Ok(id), _) | (_, Ok(Some(id))) => id,
+            (_, Ok(None)) => return Ok(Verification::bare(Verdict::NotFound, None)),
+            (_, Err(ProveError::Format(_))) => return Ok(self.malformed()),
+            (_, Err(ProveError::Unknown(error))) => return Err(error),
+        };
+        let lookup = self.find(id, Lane::Secret).await?;
+        let Some(record) = lookup.record.clone().filter(|record| criteria.reach.includes_record(record))
+        else {
+            return Ok(Verification::bare(Verdict::NotFound, Some(lookup.as_of)));
+        };
+        let judgement = judge(&record, lookup.now, criteria.reach, criteria.required, criteria.client_ip);
+        let state = record.state(lookup.now);
+        Ok(Verification {
+            verdict: judgement.verdict,
+            token: Some((record, state)),
+            missing_scopes: judgement.missing_scopes,
+            as_of: Some(lookup.as_of),
+        })
     }
 
     /// Judges a secret from a cache that is fresh at `read_point`; `None` when the cache cannot tell.

@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use tokend::api::grpc::Origin;
-use tokend::api::proto::Verdict;
+use tokend::api::proto::{CreateTokenRequest, Verdict};
 use tokio::io::AsyncWriteExt as _;
 use tokio::process::Command;
 
 use super::links::link;
-use crate::support::client::verified;
+use crate::support::client::{created, ordinary, texts, verified};
 use crate::support::program::{find, find_at};
 use crate::support::replica::{Installation, Replica, wait_until_serving};
 use crate::tls::authority::{Authority, Files, channel};
@@ -86,6 +86,37 @@ async fn a_person_signs_in_by_a_link_and_sees_the_sessions() {
     drive(&driver, "link", settings).await;
 
     assert_eq!(replica.installation.database.count("SELECT count(*) FROM console_sessions").await, 0);
+}
+
+#[tokio::test]
+async fn every_other_page_is_used_with_script_and_without() {
+    let Some(driver) = driver() else { return };
+    let replica = Replica::start().await;
+    let origin = format!("http://tokend.localhost:{}", replica.console.port());
+    let request = CreateTokenRequest { scopes: texts(&["reports:read"]), ..ordinary() };
+    let leaked = created(&mut replica.root(), request).await.secret;
+    created(&mut replica.root(), ordinary()).await;
+    let mut settings = settings(&replica, &origin);
+    settings["leaked"] = leaked.into();
+
+    drive(&driver, "rooms", settings).await;
+}
+
+#[tokio::test]
+async fn what_others_do_appears_in_an_open_list_and_nothing_moves() {
+    let Some(driver) = driver() else { return };
+    let replica = Replica::start().await;
+    let origin = format!("http://tokend.localhost:{}", replica.console.port());
+    for name in ["first", "second", "third"] {
+        created(&mut replica.root(), CreateTokenRequest { name: name.to_owned(), ..ordinary() }).await;
+    }
+    let request = CreateTokenRequest { name: "watched".to_owned(), ..ordinary() };
+    let id = created(&mut replica.root(), request).await.token.unwrap().id;
+    let mut settings = settings(&replica, &origin);
+    settings["name"] = "watched".into();
+    settings["id"] = id.into();
+
+    drive(&driver, "live", settings).await;
 }
 
 #[tokio::test]

@@ -1,9 +1,13 @@
 //! The console from outside: forms and pages as a browser sends and gets them, without one; and a real browser.
 
+mod audit;
 mod chromium;
+mod find;
 mod guard;
 mod links;
+mod live;
 mod own_sessions;
+mod policies;
 mod sessions;
 mod tokens;
 

@@ -11,8 +11,8 @@ use axum::response::{IntoResponse as _, Response};
 
 use super::site::Site;
 
-/// Nothing is loaded but the console's own script, stylesheet and icon; no text becomes script.
-const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; form-action 'self'; \
+/// Nothing is loaded but from the console itself; no text becomes script.
+const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; form-action 'self'; \
                       base-uri 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'";
 
 /// Every feature of browsers that a page could ask for is off, but writing to the clipboard.

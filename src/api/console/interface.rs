@@ -12,12 +12,14 @@ use axum::response::{IntoResponse as _, Response};
 
 use super::form::Fields;
 use super::site::Site;
+use super::streams::Streams;
 use crate::admission::response_memory::{Reservation, reserved_bytes};
 use crate::api::http::client_address;
 use crate::api::http::integrations::Integrations;
 use crate::auth::peer::Peer;
 use crate::auth::sessions::Sessions;
-use crate::secret::Prefix;
+use crate::changefeed::hub::Hub;
+use crate::secret::{CurrentKeyring, Prefix};
 use crate::verify::ClientKey;
 
 /// The console of a replica.
@@ -31,6 +33,12 @@ pub struct Console {
     pub site: Site,
     /// The prefix of secrets.
     pub prefix: Prefix,
+    /// Publishes changes of tokens.
+    pub hub: Arc<Hub>,
+    /// Authenticates the positions of pages that listen.
+    pub keyring: Arc<CurrentKeyring>,
+    /// The answers that go on.
+    pub streams: Streams,
 }
 
 /// A request, read to its end.

@@ -12,7 +12,7 @@ use axum::routing::get;
 
 use super::interface::{Console, go_to};
 use super::session::gate;
-use super::{assets, guard, missing, session, tokens};
+use super::{assets, audit, find, guard, missing, policy, session, tokens};
 use crate::admission::request_memory::RequestLimiter;
 use crate::api::http::connections::{self, Listener};
 use crate::transport::listener::Incoming;
@@ -34,6 +34,9 @@ fn routes(console: Arc<Console>) -> Router {
         .route("/", get(async || go_to(gate::HOME)))
         .merge(session::routes())
         .merge(tokens::routes())
+        .merge(find::routes())
+        .merge(audit::routes())
+        .merge(policy::routes())
         .route("/assets/{name}", get(assets::serve))
         .fallback(missing::page)
         .layer(from_fn_with_state(Arc::clone(&console), guarded))

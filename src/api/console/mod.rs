@@ -3,7 +3,9 @@
 //! rendered here, work without script, and keep nothing. Knows no SQL.
 
 mod assets;
+mod audit;
 mod failure;
+mod find;
 mod form;
 mod guard;
 mod interface;
@@ -11,9 +13,12 @@ pub mod listener;
 mod missing;
 mod moments;
 mod pages;
+mod policy;
 mod session;
 mod site;
+mod streams;
 mod tokens;
 
 pub use interface::Console;
 pub use site::Site;
+pub use streams::Streams;

@@ -4,10 +4,11 @@
 //   node drive.mjs SCENARIO < settings.json
 import { rm } from "node:fs/promises";
 import { profile } from "./page.mjs";
+import { rooms } from "./rooms.mjs";
 import { session } from "./session.mjs";
 import { tokens } from "./tokens.mjs";
 
-const scenarios = { ...session, ...tokens };
+const scenarios = { ...rooms, ...session, ...tokens };
 
 try {
   const seen = await scenarios[process.argv[2]]();

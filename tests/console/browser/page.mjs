@@ -112,8 +112,22 @@ const fits = async (page, where) => {
   await page.setViewportSize({ width: 1280, height: 800 });
 };
 
+// With the colours of the reader's own choice, what can be pressed still looks so, and what has the focus too.
+const forced = async (page, where) => {
+  await page.emulateMedia({ forcedColors: "active" });
+  const bare = await page.evaluate(() =>
+    [...document.querySelectorAll("button, .button, input:not([type=hidden]), textarea, select")]
+      .filter((element) => element.checkVisibility() && !["radio", "checkbox"].includes(element.type))
+      .filter((element) => getComputedStyle(element).borderTopStyle === "none")
+      .map((element) => element.outerHTML.slice(0, 100)),
+  );
+  assert.deepEqual(bare, [], `${where} in forced colours`);
+  await page.emulateMedia({ forcedColors: null });
+};
+
 export const look = async (page, name) => {
   await accessible(page, name);
+  await forced(page, name);
   await fits(page, name);
   await pictures(page, name);
 };

@@ -14,7 +14,7 @@ use crate::api::console::form::Fields;
 use crate::api::console::interface::{Asked, Console, html};
 use crate::api::console::pages::{Frame, Who};
 use crate::api::http::identity::Identity;
-use crate::auth::sessions::Recognised;
+use crate::auth::sessions::{Recognised, SessionError};
 use crate::domain::session::Session;
 use crate::domain::{Caller, Permission};
 use crate::metrics::Integration;
@@ -44,6 +44,12 @@ impl Visit {
     /// more than 15 minutes ago.
     pub(in crate::api::console) fn needs_proof(&self) -> bool {
         self.caller().require(Permission::Root).is_ok() && !self.session.is_proven(self.now)
+    }
+
+    /// Returns whether the session and its token are still good, for an answer that goes on; judged anew.
+    pub(in crate::api::console) async fn goes_on(&mut self, console: &Console) -> bool {
+        matches!(console.sessions.lasts(&self.key).await, Ok(true))
+            && console.integrations.context.engine.judge_again(&mut self.credential).await.is_ok()
     }
 
     /// Returns the part that is the same on all pages.
@@ -86,11 +92,29 @@ impl Console {
 
     /// Recognises the session of a request and authenticates its caller.
     pub(in crate::api::console) async fn visit(&self, asked: &Asked) -> Result<Visit, Failure> {
-        let Some(key) = self.site.key(&asked.headers) else {
-            return Err(gate::wanted(self, asked, Why::NoSession));
-        };
-        let address = self.address(asked);
-        let Recognised { session, credential, now } = match self.sessions.recognise(&key, address).await {
+        let key = self.key(asked)?;
+        let recognised = self.sessions.recognise(&key, self.address(asked)).await;
+        self.admit(asked, key, recognised).await
+    }
+
+    /// Does the same for a request that a page makes by itself, which is no use of the session.
+    pub(in crate::api::console) async fn visit_unseen(&self, asked: &Asked) -> Result<Visit, Failure> {
+        let key = self.key(asked)?;
+        let recognised = self.sessions.recognise_unused(&key, self.address(asked)).await;
+        self.admit(asked, key, recognised).await
+    }
+
+    fn key(&self, asked: &Asked) -> Result<SessionKey, Failure> {
+        self.site.key(&asked.headers).ok_or_else(|| gate::wanted(self, asked, Why::NoSession))
+    }
+
+    async fn admit(
+        &self,
+        asked: &Asked,
+        key: SessionKey,
+        recognised: Result<Recognised, SessionError>,
+    ) -> Result<Visit, Failure> {
+        let Recognised { session, credential, now } = match recognised {
             Ok(recognised) => recognised,
             Err(error) => return Err(gate::unrecognised(self, asked, error).await),
         };

@@ -27,6 +27,35 @@
   addEventListener("hashchange", take);
   take();
 
+  // What others do, without moving anything: states change in their rows, and a line offers the rest.
+  const live = one("[data-live]");
+  if (live) {
+    const others = new Set();
+    let more = 0;
+    new EventSource(live.dataset.live).addEventListener("message", ({ data }) => {
+      const news = JSON.parse(data);
+      more += news.more;
+      for (const { id, state } of news.changes) {
+        const shown = document.getElementById(`t-${id}`)?.querySelector(".state");
+        if (shown) {
+          [shown.textContent, shown.className] = [state[0], `state ${state[1]}`];
+        } else {
+          others.add(id);
+        }
+      }
+      const count = others.size + more;
+      live.firstElementChild.hidden = count === 0;
+      live.firstElementChild.textContent = count === 1 ? "1 change – show" : `${count} changes – show`;
+    });
+  }
+
+  // Of a text, only what may be a secret or an id is sent.
+  const find = one("form[data-find]");
+  find?.addEventListener("formdata", ({ formData }) => {
+    const words = new RegExp(`\\b(?:${find.dataset.find}_\\w{22,}|[0-9A-Za-z]{22})\\b`, "g");
+    formData.set("text", [...new Set(formData.get("text").match(words) ?? [])].join("\n"));
+  });
+
   // Copying, and asking back whoever leaves without having copied.
   const secret = one("#secret[role=textbox]");
   if (secret) {

@@ -103,6 +103,11 @@ impl ListQuery {
         format!("/tokens?{}", query.finish())
     }
 
+    /// Returns the address of this list's news.
+    pub(super) fn live(&self) -> String {
+        self.at("").replacen("/tokens?", "/tokens/live?", 1)
+    }
+
     fn texts(&self) -> [(&'static str, &String); 7] {
         [
             ("name", &self.name),

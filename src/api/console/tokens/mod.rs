@@ -4,6 +4,7 @@
 mod created;
 mod list;
 mod list_query;
+mod live;
 mod new;
 mod new_form;
 mod pages;
@@ -22,6 +23,7 @@ use crate::api::console::interface::Console;
 pub(super) fn routes() -> Router<Arc<Console>> {
     Router::new()
         .route("/tokens", get(list::show))
+        .route("/tokens/live", get(live::stream))
         .route("/tokens/new", get(new::show).post(new::submit))
         .route("/tokens/created/{nonce}", get(created::show))
         .route("/tokens/created/{nonce}/done", post(created::done))

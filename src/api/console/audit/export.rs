@@ -1,0 +1,138 @@
+//! The export of the audit log: one JSON object a line, as `tokend audit list --json` prints them. Read page by page as
+//! it is sent, and judged anew before each page. An export that cannot go on is cut off, which a browser reports.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::{Body, Bytes};
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::http::header::{CONTENT_DISPOSITION, CONTENT_TYPE};
+use axum::response::{IntoResponse as _, Response};
+use serde_json::{Map, Value, json};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+
+use super::query::AuditQuery;
+use crate::admission::fair_limiter::Refused;
+use crate::admission::response_memory::reserved_bytes;
+use crate::api::console::failure::Failure;
+use crate::api::console::interface::{Asked, Console};
+use crate::api::console::moments::machine;
+use crate::api::console::pages::{Frame, Message};
+use crate::api::console::session::visit::Visit;
+use crate::domain::Permission;
+use crate::domain::audit_context::TraceId;
+use crate::domain::event::TokenEvent;
+use crate::domain::size::MAX_PAGE_BYTES;
+use crate::tokens::events::ListEvents;
+
+/// How many events are read at once.
+const PAGE: u32 = 500;
+
+/// The most bytes of a page as lines: names of fields stand in each.
+const PAGE_BYTES: usize = 2 * MAX_PAGE_BYTES;
+
+/// How long a page may stay unread.
+const TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Streams all events that the filters in the address select, newest first.
+pub(in crate::api::console) async fn stream(State(console): State<Arc<Console>>, asked: Asked) -> Response {
+    console.answer(&asked, Box::pin(open(&console, &asked))).await
+}
+
+async fn open(console: &Arc<Console>, asked: &Asked) -> Result<Response, Failure> {
+    let visit = console.visit(asked).await?;
+    visit.caller().require(Permission::Read)?;
+    let Ok(request) = AuditQuery::read(&asked.query()).parse(PAGE) else {
+        let text = "One of its filters is not valid. Go back to the log, which says which one.".to_owned();
+        let page = Message { frame: Frame::new(None, String::new()), title: "Nothing was exported", text };
+        return Ok(console.stranger_page(asked, StatusCode::BAD_REQUEST, &page));
+    };
+    // Refused here, before a file begins.
+    console
+        .integrations
+        .context
+        .actions
+        .list_events(visit.caller(), ListEvents { page_size: 1, ..request.clone() })
+        .await?;
+    let Some(open) = console.streams.open(visit.session.id) else { return Err(Refused::OverShare.into()) };
+    let (sender, receiver) = mpsc::channel(1);
+    let exported = Arc::clone(console);
+    tokio::spawn(async move {
+        let _open = open;
+        let whole = send_all(&exported, visit, request, &sender).await;
+        if whole.is_none() {
+            // Ends the answer before its end.
+            let _ = sender.send(Err(io::Error::other("the export ends early"))).await;
+        }
+    });
+    let headers = [
+        (CONTENT_TYPE, "application/jsonl; charset=utf-8"),
+        (CONTENT_DISPOSITION, "attachment; filename=\"audit.jsonl\""),
+    ];
+    Ok((headers, Body::from_stream(ReceiverStream::new(receiver))).into_response())
+}
+
+/// Sends page after page; `None` if it cannot go on.
+async fn send_all(
+    console: &Console,
+    mut visit: Visit,
+    mut request: ListEvents,
+    sender: &mpsc::Sender<Result<Bytes, io::Error>>,
+) -> Option<()> {
+    let context = &console.integrations.context;
+    loop {
+        if !visit.goes_on(console).await {
+            return None;
+        }
+        let memory =
+            context.response_memory.wait_to_reserve(visit.share(), PAGE_BYTES, TIMEOUT).await.ok()?;
+        let page = context.actions.list_events(visit.caller(), request.clone()).await.ok()?;
+        let mut text = String::new();
+        for event in &page.events {
+            text.push_str(&json(event).to_string());
+            text.push('\n');
+        }
+        memory.shrink(text.len());
+        let bytes = reserved_bytes(text.as_bytes(), vec![memory]);
+        if !bytes.is_empty() {
+            tokio::time::timeout(TIMEOUT, sender.send(Ok(bytes))).await.ok()?.ok()?;
+        }
+        request.page_token = page.next_page_token;
+        if request.page_token.is_none() {
+            return Some(());
+        }
+    }
+}
+
+/// Returns an event by the JSON mapping of protobuf: no field without a value, and 64-bit numbers as texts.
+fn json(event: &TokenEvent) -> Value {
+    let mut object = Map::new();
+    let mut set = |name: &str, value: Value| {
+        if value != Value::String(String::new()) && value != json!([]) {
+            object.insert(name.to_owned(), value);
+        }
+    };
+    let changes = event.changes.iter().map(|change| {
+        let mut object = Map::from_iter([("field".to_owned(), Value::from(change.field.as_str()))]);
+        for (name, value) in [("oldValue", &change.old), ("newValue", &change.new)] {
+            if let Some(value) = value.as_deref().filter(|value| !value.is_empty()) {
+                object.insert(name.to_owned(), value.into());
+            }
+        }
+        Value::Object(object)
+    });
+    set("eventId", event.id.to_string().into());
+    set("eventTime", machine(event.event_time).into());
+    set("kind", format!("TOKEN_EVENT_KIND_{}", event.kind.word().to_uppercase()).into());
+    set("tokenId", event.token_id.to_string().into());
+    set("organizationId", event.organization_id.as_str().into());
+    set("userId", event.user_id.as_str().into());
+    set("actor", event.actor.as_str().into());
+    set("actingUser", event.acting_user.as_deref().unwrap_or_default().into());
+    set("traceId", event.trace_id.map_or_else(String::new, |id| TraceId(id).to_string()).into());
+    set("changes", changes.collect::<Vec<_>>().into());
+    Value::Object(object)
+}

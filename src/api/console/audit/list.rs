@@ -1,0 +1,65 @@
+//! The page of the audit log.
+
+use std::sync::Arc;
+
+use askama::Template as _;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::Response;
+
+use super::pages::{Audit, EventView};
+use super::query::AuditQuery;
+use crate::api::console::failure::{Failure, of_action, unrendered};
+use crate::api::console::form::Problems;
+use crate::api::console::interface::{Asked, Console, html};
+use crate::domain::size::LARGEST_EVENT;
+use crate::domain::{Permission, Reach};
+use crate::tokens::ActionError;
+
+/// How many events a page shows.
+const EVENTS: u32 = 25;
+
+/// Shows a page of the events that the filters in the address select, newest first.
+pub(in crate::api::console) async fn show(State(console): State<Arc<Console>>, asked: Asked) -> Response {
+    console.answer(&asked, Box::pin(page(&console, &asked))).await
+}
+
+async fn page(console: &Console, asked: &Asked) -> Result<Response, Failure> {
+    let visit = console.visit(asked).await?;
+    let caller = visit.caller();
+    caller.require(Permission::Read)?;
+    let mut page = Audit {
+        frame: visit.frame(),
+        query: AuditQuery::read(&asked.query()),
+        problems: Problems::default(),
+        organizations: caller.reach() == Reach::Any,
+        events: Vec::new(),
+        next: None,
+    };
+    let request = match page.query.parse(EVENTS) {
+        Ok(request) => request,
+        Err(problems) => {
+            page.problems = problems;
+            return console.page(&visit, StatusCode::BAD_REQUEST, &page);
+        }
+    };
+    let context = &console.integrations.context;
+    let most = LARGEST_EVENT.saturating_mul(EVENTS as usize);
+    let turn = context.response_memory.acquire_page(visit.share(), most).await?;
+    match context.actions.list_events(caller, request).await {
+        Ok(found) => {
+            let sealed_to = context.actions.sealed_to(caller).await?;
+            let shown = found.events.iter().map(|event| EventView::new(event, visit.now, sealed_to));
+            page.events = shown.collect();
+            page.next = found.next_page_token.map(|token| page.query.at(&token));
+        }
+        Err(error @ ActionError::Access(_)) if !page.query.organization.is_empty() => {
+            page.problems = Problems::one("organization", of_action(&error).text);
+            return console.page(&visit, StatusCode::FORBIDDEN, &page);
+        }
+        Err(error) => return Err(error.into()),
+    }
+    let text = page.render().map_err(|_| unrendered())?;
+    turn.reservation.shrink(text.len());
+    Ok(html(StatusCode::OK, &text, turn.reservation.clone()))
+}

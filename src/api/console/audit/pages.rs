@@ -1,0 +1,79 @@
+//! The page of the audit log, and the template that lays it out.
+
+use askama::Template;
+use time::OffsetDateTime;
+
+use super::query::{AuditQuery, KINDS};
+use crate::api::console::form::Problems;
+use crate::api::console::moments::Moment;
+use crate::api::console::pages::{Frame, visible};
+use crate::domain::event::{EventKind, TokenEvent};
+use crate::secret::TokenId;
+
+/// How many changed fields of an event are shown, and how much of each value.
+const CHANGES: usize = 4;
+const VALUE: usize = 60;
+
+/// The audit log.
+#[derive(Template)]
+#[template(path = "audit/list.html")]
+pub(super) struct Audit {
+    pub(super) frame: Frame,
+    pub(super) query: AuditQuery,
+    pub(super) problems: Problems,
+    /// Whether organizations are shown: to those who see several.
+    pub(super) organizations: bool,
+    pub(super) events: Vec<EventView>,
+    /// The address of the next page.
+    pub(super) next: Option<String>,
+}
+
+/// An event as it is shown.
+pub(super) struct EventView {
+    pub(super) at: Moment,
+    pub(super) word: &'static str,
+    pub(super) token: String,
+    pub(super) user: String,
+    pub(super) organization: String,
+    pub(super) actor: String,
+    /// Whether the actor is a token, which has a page.
+    pub(super) by_token: bool,
+    pub(super) acting_user: String,
+    /// Each changed field with its old and its new value.
+    pub(super) changes: Vec<(String, String, String)>,
+    pub(super) more_changes: usize,
+    pub(super) is_sealed: bool,
+}
+
+impl EventView {
+    /// Returns an event as it is shown at `now`; seals cover events up to `sealed_to`.
+    pub(super) fn new(event: &TokenEvent, now: OffsetDateTime, sealed_to: Option<i64>) -> Self {
+        // What a new token has stands on its page.
+        let changes = if event.kind == EventKind::Created { &[][..] } else { &event.changes };
+        let shown = |value: &Option<String>| shortened(value.as_deref().unwrap_or_default());
+        let fields = changes.iter().take(CHANGES);
+        Self {
+            at: Moment::new(event.event_time, now),
+            word: KINDS.iter().find(|(kind, _)| *kind == event.kind).map_or("", |(_, word)| word),
+            token: event.token_id.to_string(),
+            user: visible(event.user_id.as_str()),
+            organization: visible(event.organization_id.as_str()),
+            by_token: TokenId::parse(&event.actor).is_ok(),
+            actor: visible(&event.actor),
+            acting_user: event.acting_user.as_deref().map(visible).unwrap_or_default(),
+            changes: fields
+                .map(|change| (visible(&change.field), shown(&change.old), shown(&change.new)))
+                .collect(),
+            more_changes: changes.len().saturating_sub(CHANGES),
+            is_sealed: sealed_to.is_some_and(|last| event.id <= last),
+        }
+    }
+}
+
+fn shortened(value: &str) -> String {
+    let mut text = visible(&value.chars().take(VALUE).collect::<String>());
+    if value.chars().nth(VALUE).is_some() {
+        text.push('…');
+    }
+    text
+}

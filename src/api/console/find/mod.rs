@@ -1,0 +1,21 @@
+//! Finding out: whether a text has secrets or ids of this installation, and why a token is accepted or not. Both change
+//! nothing, but are posted: what is typed must stand in no address. Their paths are served by the listener.
+
+mod candidates;
+mod ours;
+mod pages;
+mod why;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::routing::get;
+
+use crate::api::console::interface::Console;
+
+/// Returns the paths of both.
+pub(super) fn routes() -> Router<Arc<Console>> {
+    Router::new()
+        .route("/find", get(ours::form).post(ours::submit))
+        .route("/why", get(why::form).post(why::submit))
+}

@@ -1,0 +1,185 @@
+//! The form of a policy as it was typed, and what it means. Pure functions, used by its page.
+
+use time::{Duration, OffsetDateTime};
+
+use crate::api::console::form::{Fields, Problems};
+use crate::api::console::moments::machine;
+use crate::domain::policy::{MAX_GRACE, Policy, StoredPolicy};
+use crate::domain::{FieldError, Scope, Scopes};
+
+/// The longest lifetime that can be typed: a hundred years.
+const MAX_LIFETIME: Duration = Duration::days(36_500);
+
+/// The most tokens of a user that can be typed.
+const MAX_TOKENS: u32 = 1_000_000;
+
+/// The units of a duration, the longest first.
+const UNITS: [(char, i64); 4] = [('d', 86_400), ('h', 3_600), ('m', 60), ('s', 1)];
+
+/// A policy as it was typed.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub(super) struct PolicyForm {
+    pub(super) organization: String,
+    pub(super) lifetime: String,
+    pub(super) required: bool,
+    pub(super) grace: String,
+    pub(super) most: String,
+    pub(super) scopes: String,
+    pub(super) reuse: bool,
+    /// When the policy was set from which the form was made; empty: never.
+    pub(super) based_on: String,
+}
+
+impl PolicyForm {
+    pub(super) fn stored(organization: &str, stored: &StoredPolicy) -> Self {
+        let policy = &stored.policy;
+        let duration = |duration: Option<Duration>| duration.map(text).unwrap_or_default();
+        let scopes: Vec<&str> = policy.allowed_scopes.iter().map(Scope::as_str).collect();
+        Self {
+            organization: organization.to_owned(),
+            lifetime: duration(policy.longest_lifetime),
+            required: policy.expiration_required,
+            grace: duration(policy.longest_grace),
+            most: policy.most_active_tokens.map(|most| most.to_string()).unwrap_or_default(),
+            scopes: scopes.join(" "),
+            reuse: policy.reuse_detection,
+            based_on: mark(stored.update_time),
+        }
+    }
+
+    pub(super) fn posted(fields: &Fields<'_>) -> Self {
+        Self {
+            organization: fields.get("organization").to_owned(),
+            lifetime: fields.typed("lifetime"),
+            required: !fields.get("required").is_empty(),
+            grace: fields.typed("grace"),
+            most: fields.typed("most"),
+            scopes: fields.typed("scopes"),
+            reuse: !fields.get("reuse").is_empty(),
+            based_on: fields.typed("based_on"),
+        }
+    }
+
+    /// Parses the policy.
+    ///
+    /// # Errors
+    /// All fields that are not valid.
+    pub(super) fn parse(&self) -> Result<Policy, Problems> {
+        const MOST: FieldError = FieldError::Rule("is not a number from 1 to 1000000");
+        let mut problems = Problems::default();
+        let lifetime = given(&self.lifetime, |text| duration(text, Duration::SECOND, MAX_LIFETIME));
+        let longest_lifetime = problems.take("lifetime", lifetime, "This time");
+        let grace = given(&self.grace, |text| duration(text, Duration::ZERO, MAX_GRACE));
+        let longest_grace = problems.take("grace", grace, "This time");
+        let most = given(&self.most, |text| {
+            text.parse().ok().filter(|most| (1..=MAX_TOKENS).contains(most)).ok_or(MOST)
+        });
+        let most_active_tokens = problems.take("most", most, "This");
+        let words = self.scopes.split([' ', ',', '\t', '\r', '\n']).filter(|word| !word.is_empty());
+        let scopes: Result<Vec<Scope>, _> = words.map(Scope::parse).collect();
+        let allowed_scopes = problems.take("scopes", scopes.and_then(Scopes::new), "This list of scopes");
+        let policy = (|| {
+            Some(Policy {
+                longest_lifetime: longest_lifetime?,
+                expiration_required: self.required,
+                longest_grace: longest_grace?,
+                most_active_tokens: most_active_tokens?,
+                allowed_scopes: allowed_scopes?,
+                reuse_detection: self.reuse,
+            })
+        })();
+        policy.ok_or(problems)
+    }
+
+    /// Returns the flags of `tokend policy` for it.
+    pub(super) fn flags(&self, policy: &Policy) -> String {
+        let mut flags = Vec::new();
+        for (flag, value) in [
+            ("longest-lifetime", &self.lifetime),
+            ("longest-grace", &self.grace),
+            ("most-active-tokens-per-user", &self.most),
+        ] {
+            if !value.is_empty() {
+                flags.push(format!(" --{flag} {value}"));
+            }
+        }
+        for (flag, set) in [("expiration-required", self.required), ("reuse-detection", self.reuse)] {
+            if set {
+                flags.push(format!(" --{flag}"));
+            }
+        }
+        flags.extend(
+            policy.allowed_scopes.iter().map(|scope| format!(" --allowed-scope '{}'", scope.as_str())),
+        );
+        flags.concat()
+    }
+}
+
+/// Returns the text that marks which version of a policy a form was made from.
+pub(super) fn mark(update_time: Option<OffsetDateTime>) -> String {
+    update_time.map(machine).unwrap_or_default()
+}
+
+fn given<T>(text: &str, parse: impl Fn(&str) -> Result<T, FieldError>) -> Result<Option<T>, FieldError> {
+    if text.is_empty() { Ok(None) } else { parse(text).map(Some) }
+}
+
+/// Parses a time such as `90d`, `12h`, `30m` or `45s`.
+fn duration(text: &str, shortest: Duration, longest: Duration) -> Result<Duration, FieldError> {
+    const NONE: FieldError = FieldError::Rule("is not one such as 90d, 12h, 30m or 45s");
+    const BOUNDS: FieldError = FieldError::Rule("is not within what a policy can limit");
+    let unit = UNITS.into_iter().find(|(unit, _)| text.ends_with(*unit)).ok_or(NONE)?;
+    let number = text.get(..text.len().saturating_sub(1)).unwrap_or_default();
+    if number.is_empty() || !number.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Err(NONE);
+    }
+    let seconds = number.parse::<i64>().ok().and_then(|number| number.checked_mul(unit.1)).ok_or(BOUNDS)?;
+    let duration = Duration::seconds(seconds);
+    if (shortest..=longest).contains(&duration) { Ok(duration) } else { Err(BOUNDS) }
+}
+
+/// Returns a duration in its longest unit.
+fn text(duration: Duration) -> String {
+    let seconds = duration.whole_seconds();
+    let whole = |each: i64| seconds.checked_rem(each) == Some(0) && seconds != 0;
+    let (unit, each) = UNITS.into_iter().find(|(_, each)| whole(*each)).unwrap_or(('s', 1));
+    format!("{}{unit}", seconds.checked_div(each).unwrap_or(seconds))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stored_policy_is_the_one_that_its_form_means() {
+        let policy = Policy {
+            longest_lifetime: Some(Duration::days(90)),
+            expiration_required: true,
+            longest_grace: Some(Duration::ZERO),
+            most_active_tokens: Some(10),
+            allowed_scopes: Scopes::new(vec![Scope::parse("repo:*").unwrap()]).unwrap(),
+            reuse_detection: true,
+        };
+        for policy in [policy, Policy { longest_grace: Some(Duration::seconds(90)), ..Policy::default() }] {
+            let stored = StoredPolicy { policy: policy.clone(), ..StoredPolicy::default() };
+            let form = PolicyForm::stored("acme", &stored);
+            assert_eq!(form.parse().unwrap(), policy, "{form:?}");
+        }
+    }
+
+    #[test]
+    fn every_field_that_is_not_valid_is_named() {
+        for lifetime in ["90", "d", "-1d", "1.5d", "0s", "999999999999999999d", "36501d", "1w"] {
+            let form = PolicyForm {
+                lifetime: lifetime.to_owned(),
+                grace: "31d".to_owned(),
+                most: "0".to_owned(),
+                scopes: "NO".to_owned(),
+                ..PolicyForm::default()
+            };
+            let problems = form.parse().unwrap_err();
+            let fields: Vec<_> = problems.all().iter().map(|(field, _)| *field).collect();
+            assert_eq!(fields, ["lifetime", "grace", "most", "scopes"], "{lifetime}");
+        }
+    }
+}
