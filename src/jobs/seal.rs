@@ -23,24 +23,22 @@ pub async fn run(store: Store, keyring: Arc<CurrentKeyring>, metrics: Arc<Metric
     // The age of the oldest event without a seal, and when that was last known.
     let (mut known, mut age) = (Instant::now(), Duration::ZERO);
     loop {
-        match pass(&store, &keyring.get(), last.as_ref()).await {
+        let made = match pass(&store, &keyring.get(), last.as_ref()).await {
             Ok(pass) => {
                 failing = false;
                 (known, age) = (Instant::now(), pass.oldest_unsealed.unwrap_or_default());
                 let made = pass.newest.filter(|_| pass.made);
                 last = Some(pass);
-                if let Some(sealed) = made {
-                    report(&sealed);
-                    continue;
-                }
+                made
             }
             Err(error) => {
                 if !std::mem::replace(&mut failing, true) {
                     let error = &error as &dyn std::error::Error;
                     tracing::warn!(error, "the audit log was not sealed; trying again");
                 }
+                None
             }
-        }
+        };
         // While the database cannot be read, such an event grows older, if there is one.
         let now = if failing { age + known.elapsed() } else { age };
         metrics.work.unsealed(now);
@@ -48,7 +46,11 @@ pub async fn run(store: Store, keyring: Arc<CurrentKeyring>, metrics: Arc<Metric
             tracing::error!(age = ?now, "events of the audit log have had no seal for a minute");
         }
         late &= now > LATE;
-        tokio::time::sleep(INTERVAL).await;
+        // After a seal there may be more events to seal at once.
+        match made {
+            Some(sealed) => report(&sealed),
+            None => tokio::time::sleep(INTERVAL).await,
+        }
     }
 }
 
