@@ -77,6 +77,12 @@ impl<K: Hash + Eq + Copy> FillGuard<K> {
         self.lock().in_progress.retain(|read| read.number != ticket.0);
     }
 
+    /// Returns whether no read is in progress: each was ended or abandoned.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        self.lock().in_progress.is_empty()
+    }
+
     /// Prevents every read in progress from filling these keys. Must be called before they are removed
     /// from the cache.
     pub fn invalidate(&self, keys: &[K]) {
@@ -156,7 +162,7 @@ mod tests {
             assert!(filled(&gate, &ticket, &[1]).is_empty());
             let ticket = gate.begin();
             gate.abandon(&ticket);
-            assert!(gate.lock().in_progress.is_empty());
+            assert!(gate.is_idle());
         });
     }
 

@@ -84,3 +84,34 @@ pub(super) async fn run(engine: Arc<Engine>, store: Store, health: Health) {
         tokio::time::sleep(pause).await;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::verify::unconnected;
+
+    #[tokio::test]
+    async fn a_server_whose_workers_or_feed_have_panicked_is_not_ready() {
+        for broken in ["workers", "feed"] {
+            let store = unconnected::store();
+            let mut engine = unconnected::engine(&store);
+            match broken {
+                "workers" => engine.panic_in_workers(4),
+                _ => engine.panic_in_feed(),
+            }
+            let health = Health::default();
+            health.serving();
+            let mut checking = std::pin::pin!(run(Arc::new(engine), store, health.clone()));
+            let refused = async {
+                while health.is_serving() {
+                    tokio::select! {
+                        () = &mut checking => {}
+                        () = tokio::time::sleep(Duration::from_millis(5)) => {}
+                    }
+                }
+            };
+            assert!(tokio::time::timeout(Duration::from_secs(20), refused).await.is_ok(), "{broken}");
+            assert_eq!(health.reason(), "the feed or the loader has panicked", "{broken}");
+        }
+    }
+}

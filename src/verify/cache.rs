@@ -151,6 +151,12 @@ impl Cache {
         self.fill_guard.abandon(lease);
     }
 
+    /// Returns whether no read is in progress.
+    #[cfg(test)]
+    pub(super) fn is_idle(&self) -> bool {
+        self.fill_guard.is_idle()
+    }
+
     /// Removes records that have changed, and keeps out reads of them that are in progress.
     pub(super) fn forget(&self, ids: &[TokenId]) {
         if ids.is_empty() {

@@ -311,6 +311,18 @@ impl Engine {
         self.tasks.down() == 0 && self.loader.works()
     }
 
+    /// Starts more workers of the loader, which panic each time.
+    #[cfg(test)]
+    pub(crate) fn panic_in_workers(&mut self, workers: usize) {
+        self.loader.panic(workers);
+    }
+
+    /// Starts another feed, which panics each time.
+    #[cfg(test)]
+    pub(crate) fn panic_in_feed(&mut self) {
+        self.tasks.keep(Task::Feed, || async { panic!("meant to") });
+    }
+
     /// Checks that Postgres responds, by the same path that reads records.
     ///
     /// # Errors

@@ -58,6 +58,20 @@ impl Loader {
         self.workers.down() < WORKERS
     }
 
+    /// Starts this many more workers, which panic each time.
+    #[cfg(test)]
+    pub(super) fn panic(&mut self, workers: usize) {
+        for _ in 0..workers {
+            self.workers.keep(Task::Loader, || async { panic!("meant to") });
+        }
+    }
+
+    /// Returns how many workers are down.
+    #[cfg(test)]
+    pub(super) fn down(&self) -> usize {
+        self.workers.down()
+    }
+
     /// Returns how many records are queued.
     pub(super) fn waiting(&self) -> u64 {
         self.shared.waiting()

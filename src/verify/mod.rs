@@ -19,6 +19,8 @@ pub mod mac_refresh;
 mod pending_invalidation;
 mod read_point;
 mod read_queue;
+#[cfg(test)]
+pub(crate) mod unconnected;
 mod uses;
 mod worker;
 

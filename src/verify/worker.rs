@@ -187,3 +187,49 @@ fn answer(waiters: Waiters, outcome: &Outcome) {
         let _ = waiter.send(outcome.clone());
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::verify::unconnected;
+
+    #[tokio::test]
+    async fn a_dropped_worker_wakes_another_and_does_not_count_as_failed() {
+        let shared = Arc::new(unconnected::read_queue());
+        let mut worker = Worker::new(Arc::clone(&shared));
+        let failure: Result<(), _> = Err(StoreError::Starting);
+        assert!(worker.note(failure).is_err());
+        assert_eq!(shared.failing.load(Ordering::Relaxed), 1);
+
+        drop(worker);
+
+        assert_eq!(shared.failing.load(Ordering::Relaxed), 0);
+        let woken = tokio::time::timeout(Duration::ZERO, shared.arrived.notified()).await;
+        assert!(woken.is_ok(), "another worker takes what this one was notified of");
+    }
+
+    #[tokio::test]
+    async fn a_worker_that_recovers_passes_its_notification_on() {
+        let shared = Arc::new(unconnected::read_queue());
+        let mut worker = Worker::new(Arc::clone(&shared));
+        let failure: Result<(), _> = Err(StoreError::Starting);
+        assert!(worker.note(failure).is_err());
+
+        let recovered = tokio::time::timeout(Duration::ZERO, worker.recover()).await;
+
+        assert!(recovered.is_err(), "it waits before it connects again");
+        let woken = tokio::time::timeout(Duration::ZERO, shared.arrived.notified()).await;
+        assert!(woken.is_ok(), "another worker takes what this one was notified of");
+    }
+
+    #[tokio::test]
+    async fn a_read_that_ends_early_is_abandoned() {
+        let shared = unconnected::read_queue();
+        let lease = shared.cache.begin_read();
+        assert!(!shared.cache.is_idle());
+
+        drop(ReadInProgress { cache: &shared.cache, lease });
+
+        assert!(shared.cache.is_idle());
+    }
+}

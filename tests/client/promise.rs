@@ -11,7 +11,7 @@ use tokend_client::{LocalConfig, Verdict, Verifier};
 
 use super::asking::{asked, client_at, holding, is_held, judged_here, root, verdict};
 use crate::fleet::{Process, url};
-use crate::hold::{Hold, make_holdable};
+use crate::hold::{Hold, READ, make_holdable};
 use crate::setup::{Made, in_cache, is_valid, made, revoking};
 use crate::support::client::revoked;
 use crate::support::proxy::{LinkState, Proxy};
@@ -55,7 +55,7 @@ async fn becomes_known(verifier: &Verifier, token: &Made) {
 #[tokio::test]
 async fn an_answer_in_flight_during_a_revocation_is_neither_cached_nor_valid() {
     let installation = Installation::new().await;
-    make_holdable(&installation.database).await;
+    make_holdable(&installation.database, READ).await;
     let replica = installation.serve(installation.config()).await;
     let database = &installation.database;
     let (verifier, _) = holding(&replica, LocalConfig::default()).await;

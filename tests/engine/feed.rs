@@ -6,7 +6,11 @@ use std::time::Duration;
 use tokend::api::proto::Verdict;
 use tokend::verify::Bounds;
 
-use super::setup::{NOW, becomes, cached, caught_up, in_cache, is_valid, made, revoking, run, uuid};
+use super::hold::{Hold, make_holdable};
+use super::setup::{
+    NOW, becomes, cached, caught_up, in_cache, is_valid, made, reaches_the_cache, revoking, run, settled,
+    uuid,
+};
 use crate::support::client::{revocation, revoked, verified};
 use crate::support::proxy::{LinkState, Proxy};
 use crate::support::replica::{Installation, Replica};
@@ -16,7 +20,7 @@ use crate::support::{eventually, in_time};
 async fn a_change_that_commits_after_later_ones_is_seen() {
     let replica = Replica::start().await;
     let (mut root, database) = (replica.root(), &replica.installation.database);
-    let (early, late, third) = (cached(&mut root).await, cached(&mut root).await, cached(&mut root).await);
+    let (early, late, third) = (settled(&replica).await, settled(&replica).await, settled(&replica).await);
     let (mut writer, mut quick) = (database.connect().await, database.connect().await);
 
     run(&mut writer, &format!("BEGIN; {}", revoking(&early))).await;
@@ -30,7 +34,7 @@ async fn a_change_that_commits_after_later_ones_is_seen() {
     is_valid(&mut root, &early).await;
     run(&mut writer, "COMMIT").await;
 
-    becomes(&mut root, &early, Verdict::Revoked).await;
+    reaches_the_cache(&replica, &early, Verdict::Revoked).await;
     is_valid(&mut root, &third).await;
 }
 
@@ -38,14 +42,14 @@ async fn a_change_that_commits_after_later_ones_is_seen() {
 async fn a_change_that_is_rolled_back_never_shows() {
     let replica = Replica::start().await;
     let (mut root, database) = (replica.root(), &replica.installation.database);
-    let (kept, other) = (cached(&mut root).await, cached(&mut root).await);
+    let (kept, other) = (settled(&replica).await, settled(&replica).await);
     let mut writer = database.connect().await;
 
     run(&mut writer, &format!("BEGIN; {}", revoking(&kept))).await;
     run(&mut writer, "ROLLBACK").await;
     database.execute(revoking(&other)).await;
 
-    becomes(&mut root, &other, Verdict::Revoked).await;
+    reaches_the_cache(&replica, &other, Verdict::Revoked).await;
     in_cache(&mut root, &kept).await;
 }
 
@@ -53,7 +57,7 @@ async fn a_change_that_is_rolled_back_never_shows() {
 async fn a_change_in_a_subtransaction_counts_with_its_transaction() {
     let replica = Replica::start().await;
     let (mut root, database) = (replica.root(), &replica.installation.database);
-    let (undone, inner, quick) = (cached(&mut root).await, cached(&mut root).await, cached(&mut root).await);
+    let (undone, inner, quick) = (settled(&replica).await, settled(&replica).await, settled(&replica).await);
     let mut writer = database.connect().await;
 
     let undo = revoking(&undone);
@@ -64,7 +68,7 @@ async fn a_change_in_a_subtransaction_counts_with_its_transaction() {
     is_valid(&mut root, &inner).await;
     run(&mut writer, "COMMIT").await;
 
-    becomes(&mut root, &inner, Verdict::Revoked).await;
+    reaches_the_cache(&replica, &inner, Verdict::Revoked).await;
     in_cache(&mut root, &undone).await;
 }
 
@@ -72,7 +76,7 @@ async fn a_change_in_a_subtransaction_counts_with_its_transaction() {
 async fn no_change_is_lost_in_a_burst_of_fifty_thousand() {
     let replica = Replica::start().await;
     let (mut root, database) = (replica.root(), &replica.installation.database);
-    let (first, last, kept) = (cached(&mut root).await, cached(&mut root).await, cached(&mut root).await);
+    let (first, last, kept) = (settled(&replica).await, settled(&replica).await, settled(&replica).await);
     let mut holder = database.connect().await;
     // The poll waits for this lock, so that one poll reads all of it.
     run(&mut holder, "BEGIN; LOCK TABLE change_horizon IN ACCESS EXCLUSIVE MODE").await;
@@ -88,24 +92,55 @@ async fn no_change_is_lost_in_a_burst_of_fifty_thousand() {
     database.execute(revoking(&last)).await;
     run(&mut holder, "COMMIT").await;
 
-    becomes(&mut root, &last, Verdict::Revoked).await;
-    becomes(&mut root, &first, Verdict::Revoked).await;
+    reaches_the_cache(&replica, &last, Verdict::Revoked).await;
+    reaches_the_cache(&replica, &first, Verdict::Revoked).await;
+    in_cache(&mut root, &kept).await;
+}
+
+/// Recognizes the feed's statement.
+const POLL: &str = "%FROM trigger_faults%";
+
+#[tokio::test]
+async fn a_burst_whose_rest_is_purged_while_it_is_read_clears_the_cache() {
+    let installation = Installation::new().await;
+    make_holdable(&installation.database, POLL).await;
+    let replica = installation.serve(installation.config()).await;
+    let (mut root, database) = (replica.root(), &installation.database);
+    let (last, kept) = (settled(&replica).await, settled(&replica).await);
+    // The next poll waits for this lock, and takes its snapshot after it.
+    let mut holder = database.connect().await;
+    run(&mut holder, "BEGIN; LOCK TABLE change_horizon IN ACCESS EXCLUSIVE MODE").await;
+    let burst = "INSERT INTO token_changes (token_id, organization_id)
+        SELECT gen_random_uuid(), 'o' FROM generate_series(1, 10000)";
+    database.execute(burst).await;
+    // On the second page.
+    database.execute(revoking(&last)).await;
+    let hold = Hold::begin(database).await;
+    run(&mut holder, "COMMIT").await;
+    hold.a_read_waits(database).await;
+
+    let purge = "BEGIN; DELETE FROM token_changes;
+        UPDATE change_horizon SET purged_below = pg_snapshot_xmax(pg_current_snapshot()); COMMIT";
+    run(&mut holder, purge).await;
+    hold.end().await;
+
+    reaches_the_cache(&replica, &last, Verdict::Revoked).await;
     in_cache(&mut root, &kept).await;
 }
 
 #[tokio::test]
 async fn a_token_that_is_deleted_or_renamed_in_sql_leaves_the_cache() {
     let replica = Replica::start().await;
-    let (mut root, database) = (replica.root(), &replica.installation.database);
-    let (deleted, renamed) = (cached(&mut root).await, cached(&mut root).await);
+    let database = &replica.installation.database;
+    let (deleted, renamed) = (settled(&replica).await, settled(&replica).await);
 
     database.execute(format!("DELETE FROM tokens WHERE id = '{}'", uuid(&deleted))).await;
     database
         .execute(format!("UPDATE tokens SET id = gen_random_uuid() WHERE id = '{}'", uuid(&renamed)))
         .await;
 
-    becomes(&mut root, &deleted, Verdict::NotFound).await;
-    becomes(&mut root, &renamed, Verdict::NotFound).await;
+    reaches_the_cache(&replica, &deleted, Verdict::NotFound).await;
+    reaches_the_cache(&replica, &renamed, Verdict::NotFound).await;
 }
 
 /// Returns two replicas that poll every 15 s, the second one through the proxy.

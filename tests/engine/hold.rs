@@ -7,21 +7,24 @@ use super::setup::run;
 use crate::support::database::Database;
 use crate::support::eventually;
 
-/// Makes the loader's statement, and no other, wait for the holder of the advisory lock.
+/// Recognizes the loader's statement.
+pub(crate) const READ: &str = "%LEFT JOIN tokens t ON t.id = ANY(%";
+
+/// Makes a statement, and no other, wait for the holder of the advisory lock.
 const HOOK: &str = r"
     ALTER VIEW server_epoch RENAME TO real_epoch;
     CREATE FUNCTION hold() RETURNS text LANGUAGE plpgsql VOLATILE AS $$
     BEGIN
-        IF current_query() LIKE '%LEFT JOIN tokens t ON t.id = ANY(%' THEN
+        IF current_query() LIKE '{statement}' THEN
             PERFORM pg_advisory_xact_lock_shared(7);
         END IF;
         RETURN '';
     END $$;
     CREATE VIEW server_epoch AS SELECT epoch || hold() AS epoch FROM real_epoch";
 
-/// Allows reads of this database to be held; must be called before a replica serves it.
-pub(crate) async fn make_holdable(database: &Database) {
-    run(&mut database.connect().await, HOOK).await;
+/// Allows reads of this database by a statement to be held; must be called before a replica serves it.
+pub(crate) async fn make_holdable(database: &Database, statement: &str) {
+    run(&mut database.connect().await, &HOOK.replace("{statement}", statement)).await;
 }
 
 /// Holds the reads that start from now on.

@@ -37,3 +37,4 @@ mod stream;
 mod unauthenticated;
 mod unrecorded;
 mod witness;
+mod workers;

@@ -9,7 +9,7 @@ use tokend::api::proto::{Verdict, VerifyResponse};
 use tokio::task::JoinHandle;
 use tonic::{Response, Status};
 
-use super::hold::{Hold, make_holdable};
+use super::hold::{Hold, READ, make_holdable};
 use super::setup::{Made, assert_unavailable, is_valid, made, polled_twice, revoke_unrecorded, revoking};
 use crate::support::client::{question, verified};
 use crate::support::database::Database;
@@ -47,7 +47,7 @@ impl Held {
 
 async fn hooked() -> Replica {
     let installation = Installation::new().await;
-    make_holdable(&installation.database).await;
+    make_holdable(&installation.database, READ).await;
     installation.serve(installation.config()).await
 }
 

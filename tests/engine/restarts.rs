@@ -5,7 +5,10 @@ use std::time::Duration;
 use tokend::api::proto::Verdict;
 use tokend::verify::Bounds;
 
-use super::setup::{becomes, cached, in_cache, is_valid, revoke_unrecorded, revoking, run, stays_cached};
+use super::setup::{
+    becomes, cached, in_cache, is_valid, reaches_the_cache, revoke_unrecorded, revoking, run, settled,
+    stays_cached,
+};
 use crate::support::eventually;
 use crate::support::replica::{Installation, Replica};
 
@@ -13,11 +16,11 @@ use crate::support::replica::{Installation, Replica};
 async fn a_feed_whose_snapshot_is_older_than_the_purge_restarts() {
     let replica = Replica::start().await;
     let mut root = replica.root();
-    let (changed, kept) = (cached(&mut root).await, cached(&mut root).await);
+    let (changed, kept) = (settled(&replica).await, settled(&replica).await);
 
     revoke_unrecorded(&replica.installation.database, &changed).await;
 
-    becomes(&mut root, &changed, Verdict::Revoked).await;
+    reaches_the_cache(&replica, &changed, Verdict::Revoked).await;
     in_cache(&mut root, &kept).await;
 }
 
@@ -25,13 +28,13 @@ async fn a_feed_whose_snapshot_is_older_than_the_purge_restarts() {
 async fn a_server_that_lost_its_mark_counts_as_another_server() {
     let replica = Replica::start().await;
     let (mut root, database) = (replica.root(), &replica.installation.database);
-    let (changed, kept) = (cached(&mut root).await, cached(&mut root).await);
+    let (changed, kept) = (settled(&replica).await, settled(&replica).await);
     let mut operator = database.connect().await;
 
     let crash = "DELETE FROM token_changes; DELETE FROM server_mark";
     run(&mut operator, &format!("BEGIN; {}; {crash}; COMMIT", revoking(&changed))).await;
 
-    becomes(&mut root, &changed, Verdict::Revoked).await;
+    reaches_the_cache(&replica, &changed, Verdict::Revoked).await;
     in_cache(&mut root, &kept).await;
     assert_eq!(database.count("SELECT count(*) FROM server_mark").await, 1);
 }

@@ -9,6 +9,7 @@ use tonic::{Code, Status};
 use crate::support::client::{Client, created, nanos, ordinary, question, verified};
 use crate::support::database::Database;
 use crate::support::eventually;
+use crate::support::replica::Replica;
 
 /// A token and its secret.
 #[derive(Debug, Clone)]
@@ -75,7 +76,13 @@ pub(crate) async fn is_valid(client: &mut Client, token: &Made) {
 
 /// Waits until the replica's cache covers everything that was committed before this call.
 pub(crate) async fn caught_up(client: &mut Client, database: &Database, token: &Made) {
-    let committed = i128::from(database.count(NOW).await) * 1_000;
+    caught_up_with(client, database.count(NOW).await, token).await;
+}
+
+/// Waits until the replica's cache covers everything that was committed before this time of the database,
+/// in microseconds.
+pub(crate) async fn caught_up_with(client: &mut Client, time: i64, token: &Made) {
+    let committed = i128::from(time) * 1_000;
     eventually("the feed has passed this moment", async || {
         let answer = client.verify(question(&token.secret, &[])).await.ok()?.into_inner();
         let again = client.verify(question(&token.secret, &[])).await.ok()?.into_inner();
@@ -84,6 +91,35 @@ pub(crate) async fn caught_up(client: &mut Client, database: &Database, token: &
     })
     .await;
 }
+
+/// Creates a token whose record stays in the replica's cache until it changes. A record that is only
+/// [`cached`] is forgotten when the feed reads of the token's creation, and is then read from the database.
+pub(crate) async fn settled(replica: &Replica) -> Made {
+    let (mut root, database) = (replica.root(), &replica.installation.database);
+    let token = made(&mut root).await;
+    let time = database.count(NOW).await;
+    database.execute(WAKE).await;
+    caught_up_with(&mut root, time, &root_token(replica)).await;
+    in_cache(&mut root, &token).await;
+    token
+}
+
+/// Checks that a change, which is committed, has reached the replica's cache: the token gets this verdict
+/// as soon as the feed has passed this moment. The token is not verified before that. A cache that is
+/// too old would have it read from the database, although the feed has missed the change.
+pub(crate) async fn reaches_the_cache(replica: &Replica, token: &Made, verdict: Verdict) {
+    let mut root = replica.root();
+    caught_up(&mut root, &replica.installation.database, &root_token(replica)).await;
+    assert_eq!(verified(&mut root, &token.secret, &[]).await.verdict(), verdict);
+}
+
+/// Returns the root token of a replica; its id is not needed.
+fn root_token(replica: &Replica) -> Made {
+    Made { id: String::new(), secret: replica.installation.root_secret.clone() }
+}
+
+/// Has the feeds of all replicas poll now.
+pub(crate) const WAKE: &str = "NOTIFY tokend_changes";
 
 /// The database's time in microseconds.
 pub(crate) const NOW: &str = "SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint";

@@ -1,13 +1,20 @@
 //! However a change gets into the database, replicas hear of it; if it cannot be recorded, they
 //! know that.
 
+use std::time::Duration;
+
 use tokend::api::proto::Verdict;
 use tokend::secret::Prefix;
 use tokend::server::ServeError;
 use tokend::store::{MigrateError, check, migrate};
+use tokend::verify::Bounds;
 use tonic_health::ServingStatus;
 
-use super::setup::{Made, becomes, cached, in_cache, made, revoking, run, uuid};
+use super::setup::{
+    Made, NOW, WAKE, becomes, cached, caught_up_with, in_cache, made, reaches_the_cache, revoking, run,
+    settled, uuid,
+};
+use crate::support::client::verified;
 use crate::support::database::Database;
 use crate::support::eventually;
 use crate::support::replica::{Installation, Replica, SERVICE};
@@ -88,16 +95,15 @@ async fn changes_of_a_role_in_replica_mode_are_recorded_once_and_seen() {
 #[tokio::test]
 async fn a_temporary_table_of_the_same_name_keeps_no_change_to_itself() {
     let replica = Replica::start().await;
-    let mut root = replica.root();
     for mode in ["origin", "replica"] {
-        let token = cached(&mut root).await;
+        let token = settled(&replica).await;
         let mut operator = replica.installation.database.connect().await;
         run(&mut operator, "CREATE TEMPORARY TABLE token_changes (LIKE token_changes INCLUDING ALL)").await;
         run(&mut operator, &format!("SET session_replication_role = {mode}; SET search_path = ''")).await;
 
         run(&mut operator, &revoking(&token).replace("tokens", "public.tokens")).await;
 
-        becomes(&mut root, &token, Verdict::Revoked).await;
+        reaches_the_cache(&replica, &token, Verdict::Revoked).await;
     }
 }
 
@@ -107,7 +113,7 @@ async fn disabled_triggers_are_named_and_meanwhile_no_stale_answer_is_given() {
     let (mut root, database) = (replica.root(), &replica.installation.database);
     let mut watched = Vec::new();
     for _ in 0..3 {
-        watched.push(cached(&mut root).await);
+        watched.push(settled(&replica).await);
     }
 
     // As pg_restore --disable-triggers does, before and after the rows.
@@ -157,7 +163,7 @@ async fn disabled_triggers_are_named_and_meanwhile_no_stale_answer_is_given() {
 async fn a_replica_is_ready_again_once_triggers_are_on_and_knows_what_it_missed() {
     let replica = Replica::start().await;
     let (mut root, database) = (replica.root(), &replica.installation.database);
-    let token = cached(&mut root).await;
+    let token = settled(&replica).await;
     database.execute("ALTER TABLE tokens DISABLE TRIGGER tokens_update_trigger").await;
     eventually("it is not ready", async || {
         (replica.health(SERVICE).await == ServingStatus::NotServing).then_some(())
@@ -169,11 +175,35 @@ async fn a_replica_is_ready_again_once_triggers_are_on_and_knows_what_it_missed(
     let mend = "ALTER TABLE tokens ENABLE TRIGGER tokens_update_trigger";
     run(&mut operator, &format!("BEGIN; {}; {mend}; COMMIT", revoking(&token))).await;
 
-    becomes(&mut root, &token, Verdict::Revoked).await;
+    reaches_the_cache(&replica, &token, Verdict::Revoked).await;
     eventually("it is ready", async || {
         (replica.health(SERVICE).await == ServingStatus::Serving).then_some(())
     })
     .await;
     let kept = cached(&mut root).await;
     in_cache(&mut root, &kept).await;
+}
+
+#[tokio::test]
+async fn the_first_poll_that_finds_triggers_off_and_the_first_that_finds_them_on_clear_the_cache() {
+    let installation = Installation::new().await;
+    let mut config = installation.config();
+    // The next poll after that one is 15 s later.
+    config.bounds = Bounds { max_staleness: Duration::from_mins(1), outage_grace: Duration::ZERO };
+    let replica = installation.serve(config).await;
+    let (mut root, database) = (replica.root(), &installation.database);
+    let (first, second, kept) = (settled(&replica).await, settled(&replica).await, settled(&replica).await);
+    let turn = |state| format!("ALTER TABLE tokens {state} TRIGGER tokens_update_trigger");
+    // Neither revocation is recorded.
+    let off = format!("BEGIN; {}; {}; COMMIT", turn("DISABLE"), revoking(&first));
+    let on = format!("BEGIN; {}; {}; COMMIT", revoking(&second), turn("ENABLE"));
+    for (statements, token) in [(off, &first), (on, &second)] {
+        // The poll that found triggers off has cleared the cache.
+        in_cache(&mut root, token).await;
+        run(&mut database.connect().await, &statements).await;
+        let time = database.count(NOW).await;
+        database.execute(WAKE).await;
+        caught_up_with(&mut root, time, &kept).await;
+        assert_eq!(verified(&mut root, &token.secret, &[]).await.verdict(), Verdict::Revoked, "{statements}");
+    }
 }

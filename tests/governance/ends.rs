@@ -45,14 +45,18 @@ fn whole_seconds(text: &str) -> i64 {
     text.strip_suffix('s').unwrap().parse().unwrap()
 }
 
+/// Returns a token's id in the form of the database.
+fn uuid(id: &str) -> uuid::Uuid {
+    uuid::Uuid::from_bytes(tokend::secret::TokenId::parse(id).unwrap().to_bytes())
+}
+
 /// Changes a token as if this many days had passed.
 async fn aged(replica: &Replica, id: &str, days: i64) {
-    let id = tokend::secret::TokenId::parse(id).unwrap();
-    let hex: String = id.to_bytes().iter().fold(String::new(), |text, byte| format!("{text}{byte:02x}"));
+    let id = uuid(id);
     let sql = format!(
         "UPDATE tokens SET create_time = create_time - interval '{days} days',
              expire_time = expire_time - interval '{days} days',
-             revoke_time = revoke_time - interval '{days} days' WHERE id = '{hex}'"
+             revoke_time = revoke_time - interval '{days} days' WHERE id = '{id}'"
     );
     assert_eq!(replica.installation.database.execute(sql).await, 1);
 }
@@ -234,4 +238,31 @@ async fn replicas_that_purge_at_once_delete_each_due_token_once() {
     for store in stores {
         store.close().await;
     }
+}
+
+#[tokio::test]
+async fn a_locked_token_does_not_keep_others_from_being_purged() {
+    let replica = Replica::start().await;
+    let (mut root, database) = (replica.root(), &replica.installation.database);
+    let mut ids = Vec::new();
+    for _ in 0..3 {
+        let id = created(&mut root, for_days(1)).await.token.unwrap().id;
+        aged(&replica, &id, 10).await;
+        ids.push(uuid(&id));
+    }
+    let mut holder = database.connect().await;
+    let lock = format!("BEGIN; SELECT id FROM tokens WHERE id = '{}' FOR UPDATE", ids[0]);
+    sqlx::raw_sql(sqlx::AssertSqlSafe(lock)).execute(&mut holder).await.unwrap();
+
+    let mut config = replica.installation.config();
+    config.retention.kept = Duration::from_hours(24);
+    let _purging = replica.installation.serve(config).await;
+
+    let others = format!("SELECT count(*) FROM tokens WHERE id IN ('{}', '{}')", ids[1], ids[2]);
+    eventually("the others are purged", async || (database.count(&*others).await == 0).then_some(())).await;
+    let locked = format!("SELECT count(*) FROM tokens WHERE id = '{}'", ids[0]);
+    assert_eq!(database.count(&*locked).await, 1);
+    drop(holder);
+    eventually("the locked one is purged", async || (database.count(&*locked).await == 0).then_some(()))
+        .await;
 }

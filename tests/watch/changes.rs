@@ -1,12 +1,16 @@
 //! The changes that a watch reports, and to whom.
 
+use std::time::Duration;
+
 use tokend::api::proto::{
     ChangeKind, DisableTokenRequest, EnableTokenRequest, TokenState, WatchTokensRequest,
 };
+use tokend::verify::Bounds;
 use tonic::Code;
 
 use super::watcher::{Watcher, summaries};
 use crate::support::client::{created, created_with, nanos, ordinary, revoked};
+use crate::support::in_time;
 use crate::support::replica::{Installation, Replica};
 use crate::support::status::{check, refused};
 
@@ -189,4 +193,29 @@ async fn a_position_of_another_watch_is_refused() {
         let request = WatchTokensRequest { after: after.to_owned(), ..Default::default() };
         refused(acme.watch_tokens(request).await, Code::InvalidArgument, "INVALID_FIELD");
     }
+}
+
+#[tokio::test]
+async fn a_revocation_is_sent_long_before_the_heartbeat() {
+    let installation = Installation::new().await;
+    let mut config = installation.config();
+    // The heartbeat is 15 s.
+    config.bounds = Bounds { max_staleness: Duration::from_mins(1), outage_grace: Duration::ZERO };
+    let replica = installation.serve(config).await;
+    let mut root = replica.root();
+    let mut ids = Vec::new();
+    for _ in 0..5 {
+        ids.push(created(&mut root, ordinary()).await.token.unwrap().id);
+    }
+    let (mut watcher, _) = Watcher::start(&mut root.clone(), "").await;
+
+    let all = async {
+        for id in ids {
+            revoked(&mut root, &id, "").await;
+            let revocation = (id, ChangeKind::Revoked);
+            while !summaries(&watcher.changes(1).await).contains(&revocation) {}
+        }
+    };
+
+    in_time("five revocations", all).await;
 }

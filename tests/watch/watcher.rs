@@ -65,11 +65,14 @@ impl Watcher {
 
     /// Reads until the stream ends, and returns its status.
     pub(crate) async fn end(&mut self) -> Status {
-        loop {
-            if let Err(status) = self.next().await {
-                return status;
+        let end = async {
+            loop {
+                if let Err(status) = self.next().await {
+                    return status;
+                }
             }
-        }
+        };
+        in_time("the end of the stream", end).await
     }
 }
 
