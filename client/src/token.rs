@@ -70,10 +70,12 @@ pub(crate) fn token(message: proto::Token) -> Result<Token, Error> {
         revoke_reason,
         rotated_from,
         disable_time,
+        superseded_by,
     } = message;
     let networks = allowed_cidrs.iter().map(|text| Network::parse(text)).collect();
     let reason = Some(&*revoke_reason).filter(|reason| !reason.is_empty());
-    let rotated_from = Some(&*rotated_from).filter(|id| !id.is_empty());
+    let other =
+        |name, id: &str| field(name, Some(id).filter(|id| !id.is_empty()).map(TokenId::parse).transpose());
     Ok(Token {
         id: field("id", TokenId::parse(&id))?,
         organization_id: field("organization_id", OrganizationId::parse(&organization_id))?,
@@ -89,8 +91,9 @@ pub(crate) fn token(message: proto::Token) -> Result<Token, Error> {
         last_use_time: time("last_use_time", last_use_time)?,
         revoke_time: time("revoke_time", revoke_time)?,
         revoke_reason: field("revoke_reason", reason.map(RevokeReason::parse).transpose())?,
-        rotated_from: field("rotated_from", rotated_from.map(TokenId::parse).transpose())?,
+        rotated_from: other("rotated_from", &rotated_from)?,
         disable_time: time("disable_time", disable_time)?,
+        superseded_by: other("superseded_by", &superseded_by)?,
     })
 }
 
@@ -114,6 +117,7 @@ impl From<(&Token, OffsetDateTime)> for proto::Token {
             revoke_reason: token.revoke_reason.as_ref().map_or("", RevokeReason::as_str).to_owned(),
             rotated_from: token.rotated_from.map_or_else(String::new, |id| id.to_string()),
             disable_time: token.disable_time.map(timestamp),
+            superseded_by: token.superseded_by.map_or_else(String::new, |id| id.to_string()),
         }
     }
 }
@@ -219,6 +223,7 @@ mod tests {
         token.revoke_reason = Some(RevokeReason::parse("lost").unwrap());
         token.rotated_from = Some(TokenId::from_bytes([8; 16]));
         token.disable_time = Some(token.create_time);
+        token.superseded_by = Some(TokenId::from_bytes([9; 16]));
         token
     }
 

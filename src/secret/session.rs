@@ -18,6 +18,7 @@ use super::RequestId;
 const KEY: usize = 32;
 const FORM_LABEL: &[u8] = b"tokend/session/form/1";
 const REQUEST_LABEL: &[u8] = b"tokend/session/request/1";
+const NOTICE_LABEL: &[u8] = b"tokend/session/notice/1";
 
 /// The key of a session. Its Debug output reveals nothing.
 #[derive(Clone)]
@@ -79,6 +80,20 @@ impl SessionKey {
         let bytes = Zeroizing::new(self.derive(REQUEST_LABEL, &nonce.0));
         let (first, _) = bytes.split_at(16);
         RequestId::of_random(first.try_into().unwrap_or_default())
+    }
+
+    /// Signs what a page of the session may say of an act, so that a link from elsewhere cannot have it say so.
+    #[must_use]
+    pub fn sign_notice(&self, notice: &str) -> String {
+        let tag = self.derive(NOTICE_LABEL, notice.as_bytes());
+        let (first, _) = tag.split_at(16);
+        URL_SAFE_NO_PAD.encode(first)
+    }
+
+    /// Returns whether a text is the signature of this notice; compares in constant time.
+    #[must_use]
+    pub fn accepts_notice(&self, notice: &str, signature: &str) -> bool {
+        self.sign_notice(notice).as_bytes().ct_eq(signature.as_bytes()).into()
     }
 
     fn derive(&self, label: &[u8], of: &[u8]) -> [u8; 32] {

@@ -5,6 +5,7 @@
 use time::{Duration, OffsetDateTime};
 
 use super::columns::Time;
+use super::locks::clock;
 use super::pooling::Transaction;
 use super::{Store, StoreError, owners, rows};
 use crate::domain::policy::{Policy, StoredPolicy};
@@ -57,6 +58,23 @@ impl Store {
         self.within(async {
             let row = select_policy!(organization_id, "").fetch_optional(self.single()?).await?;
             row.map_or_else(|| Ok(StoredPolicy::default()), StoredPolicy::try_from)
+        })
+        .await
+    }
+
+    /// Counts the tokens of a user as [`Transaction::policy_context`] does, without a lock: for people to see.
+    ///
+    /// # Errors
+    /// [`StoreError`], as for every call of the store.
+    pub async fn read_count(
+        &self,
+        policy: &Policy,
+        owner: (&OrganizationId, &UserId),
+    ) -> Result<u32, StoreError> {
+        self.within(async {
+            let mut transaction = self.begin().await?;
+            let now = clock(&mut transaction).await?;
+            Ok(transaction.policy_context((policy.clone(), now), owner, None).await?.others)
         })
         .await
     }

@@ -38,6 +38,7 @@ pub(super) struct TokenRow {
     revoke_reason: Lenient<Option<String>>,
     rotated_from: Lenient<Option<Uuid>>,
     disable_time: Lenient<Option<Time>>,
+    superseded_by: Lenient<Option<Uuid>>,
     /// From `token_uses`; `None` if that is not joined.
     last_use_time: Lenient<Option<Time>>,
     /// The database's time when the statement began; not a column of the table. `None` if not
@@ -71,7 +72,7 @@ macro_rules! token_query {
             $before
                 + " CASE WHEN t.id IS NOT NULL THEN ROW(t.id, t.organization_id, t.user_id, t.name, t.scopes,
                    t.labels, t.allowed_cidrs::text[], t.create_time, t.created_by, t.expire_time, t.revoke_time,
-                   t.revoke_reason, t.rotated_from, t.disable_time, "
+                   t.revoke_reason, t.rotated_from, t.disable_time, t.superseded_by, "
                 + $elsewhere + ") END " $(+ $after)*
             $(, $argument)*
         )
@@ -134,6 +135,7 @@ pub(super) fn token(row: TokenRow) -> Result<Token, &'static str> {
         })?,
         rotated_from: row.rotated_from.read("rotated_from")?.map(token_id),
         disable_time: row.disable_time.optional_moment("disable_time")?,
+        superseded_by: row.superseded_by.read("superseded_by")?.map(token_id),
     })
 }
 

@@ -7,6 +7,15 @@ use crate::domain::{Caller, Permission, Token};
 use crate::secret::TokenId;
 
 impl Actions {
+    /// Returns the time from which on every replica knows what was committed before this call: for a change whose
+    /// answer does not have it.
+    ///
+    /// # Errors
+    /// [`ActionError`]: the database.
+    pub async fn effective_time(&self, caller: &Caller) -> Result<OffsetDateTime, ActionError> {
+        Ok(self.admission.writes(caller).await?.effective_time().await?)
+    }
+
     /// Reads a token by its id, for a caller with `tokend:read`, and the time at which its state is
     /// judged.
     ///

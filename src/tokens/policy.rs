@@ -2,7 +2,7 @@
 
 use super::{ActionError, Actions};
 use crate::domain::policy::{Policy, StoredPolicy};
-use crate::domain::{Caller, OrganizationId, Permission};
+use crate::domain::{Caller, OrganizationId, Permission, UserId};
 
 impl Actions {
     /// Reads an organization's policy, for a caller with `tokend:read`.
@@ -18,6 +18,29 @@ impl Actions {
         let organization_id = caller.organization(organization_id)?;
         let stored = self.admission.reads(caller).await?.read_policy(&organization_id).await?;
         Ok((organization_id, stored))
+    }
+
+    /// Reads what a token of this user would be created under, for a caller with `tokend:write`: the policy, and
+    /// how many tokens of the user count against its limit; 0 without a limit or a user. Both may have changed when
+    /// the token is created.
+    ///
+    /// # Errors
+    /// [`ActionError`]: access, the database.
+    pub async fn creation_terms(
+        &self,
+        caller: &Caller,
+        organization_id: Option<OrganizationId>,
+        user_id: Option<&UserId>,
+    ) -> Result<(Policy, u32), ActionError> {
+        caller.require(Permission::Write)?;
+        let organization_id = caller.organization(organization_id)?;
+        let store = self.admission.reads(caller).await?;
+        let policy = store.read_policy(&organization_id).await?.policy;
+        let count = match user_id {
+            Some(user_id) => store.read_count(&policy, (&organization_id, user_id)).await?,
+            None => 0,
+        };
+        Ok((policy, count))
     }
 
     /// Sets an organization's policy, for a caller with `tokend:root`: a caller bound by it must not

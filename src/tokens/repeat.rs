@@ -1,13 +1,13 @@
-//! The answer to an earlier creation once more, by its request id alone, and the end of that. Called by the
+//! The answer to an earlier creation or rotation once more, by its request id alone, and the end of that. Called by the
 //! console, which derives the ids of its requests from a person's session: only that session has the id.
 
 use super::mint::Created;
-use super::{ActionError, Actions, create};
+use super::{ActionError, Actions, create, rotate};
 use crate::domain::{Caller, Permission};
 use crate::secret::{RequestContext, RequestId};
 
 impl Actions {
-    /// Returns what a creation with this request id was answered, if it was completed within the last 24 hours.
+    /// Returns what a creation or rotation with this request id was answered, if it was completed within the last 24 hours.
     ///
     /// # Errors
     /// [`ActionError`]: access, also if it is lost since; its secret cannot be shown again; the database.
@@ -25,7 +25,8 @@ impl Actions {
         let (token, now) = known.token.ok_or_else(unrepeatable)?;
         super::manageable(&caller, Some(&token))?;
         let context = RequestContext {
-            rpc: create::RPC,
+            // Only a rotation makes a token from another one.
+            rpc: if token.rotated_from.is_some() { rotate::RPC } else { create::RPC },
             organization_id: token.organization_id.as_str(),
             caller: &principal,
             token_id: known.token_id,

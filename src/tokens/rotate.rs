@@ -13,7 +13,7 @@ use crate::domain::{Caller, Expiration, Permission, Token, TokenState};
 use crate::secret::{RequestId, TokenId};
 use crate::store::{NewToken, PolicyContext, Stored};
 
-const RPC: &str = "RotateToken";
+pub(super) const RPC: &str = "RotateToken";
 
 /// The fields of a `RotateToken` request.
 #[derive(Debug, Clone)]
@@ -173,7 +173,11 @@ fn rotated(
         rotated_from: Some(old.id),
         ..old.clone()
     };
-    let ending = Token { expire_time: Some(old_end(old, request.grace_period, now)), ..old.clone() };
+    let ending = Token {
+        expire_time: Some(old_end(old, request.grace_period, now)),
+        superseded_by: Some(id),
+        ..old.clone()
+    };
     context.policy.allows_grace(&ending, now)?;
     context.policy.allows_end(&new)?;
     context.policy.allows_scopes(&new)?;

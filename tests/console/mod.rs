@@ -1,14 +1,19 @@
 //! The console from outside: forms and pages as a browser sends and gets them, without one; and a real browser.
 
+mod acts;
 mod audit;
 mod chromium;
 mod find;
 mod guard;
 mod links;
+mod list;
 mod live;
 mod own_sessions;
 mod policies;
 mod sessions;
+mod several;
+mod shell;
+mod terms;
 mod tokens;
 
 use std::net::SocketAddr;
@@ -103,6 +108,14 @@ impl Person {
         let secret = secret(&page.body);
         (page.body, secret)
     }
+}
+
+/// Follows a form that was accepted to the page that it leads to.
+async fn done(person: &Person, reply: &Reply) -> String {
+    assert_eq!(reply.status, 303, "{}", reply.body);
+    let page = person.get(&reply.header("location").unwrap()).await;
+    assert_eq!(page.status, 200, "{}", page.body);
+    page.body
 }
 
 /// Returns the secret that a page shows.

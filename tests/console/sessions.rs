@@ -262,5 +262,5 @@ async fn a_root_session_shows_its_secret_again_before_acts_after_15_minutes() {
     let proof = [("expiration", "7d"), ("proof", &*replica.installation.root_secret)];
     assert_eq!(person.generate(&nonce, "desk", &proof).await.status, 303);
     // It counts for the next 15 minutes.
-    assert_eq!(person.post(&revoke, &[("confirmation", "revoke")]).await.status, 200);
+    assert_eq!(person.post(&revoke, &[("confirmation", "revoke")]).await.status, 303);
 }

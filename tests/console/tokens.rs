@@ -1,8 +1,8 @@
-//! Tokens in the console: the form, the secret that is shown once and never lost, the list, the revocation.
+//! New tokens in the console: the form, and the secret that is shown once and never lost.
 
 use std::fmt::Write as _;
 
-use tokend::api::proto::{ListTokenEventsRequest, TokenState, UpdatePolicyRequest, Verdict};
+use tokend::api::proto::{ListTokenEventsRequest, UpdatePolicyRequest, Verdict};
 
 use super::{OWN, Person, hidden, secret, tokens_of};
 use crate::support::client::{created, created_with, ordinary, verified};
@@ -325,82 +325,4 @@ async fn nobody_does_in_the_console_what_their_token_may_not() {
     let reply = send(replica.console, "GET", "/tokens", &[("cookie", &cookie)], "").await;
     assert_eq!(reply.status, 403);
     assert!(reply.body.contains("lacks the scope tokend:read"));
-}
-
-#[tokio::test]
-async fn a_token_is_revoked_with_a_reason_and_a_typed_confirmation() {
-    let replica = Replica::start().await;
-    let person = Person::root(&replica).await;
-    let created = created_with(&mut replica.root(), "acme", &["a:b"]).await;
-    let id = created.token.unwrap().id;
-    let path = format!("/tokens/{id}/revoke");
-    let mut root = replica.root();
-    assert_eq!(verified(&mut root, &created.secret, &[]).await.verdict(), Verdict::Valid);
-    assert!(person.get(&path).await.body.contains("never undone"));
-
-    for confirmation in ["", "yes", "revoke it"] {
-        let reply = person.post(&path, &[("reason", "left"), ("confirmation", confirmation)]).await;
-        assert_eq!(reply.status, 400);
-        assert!(reply.body.contains("id=\"confirmation-problem\"") && reply.body.contains("value=\"left\""));
-    }
-    assert_eq!(verified(&mut root, &created.secret, &[]).await.verdict(), Verdict::Valid);
-
-    let reply = person.post(&path, &[("reason", "left <us>"), ("confirmation", " Revoke ")]).await;
-    assert_eq!(reply.status, 200, "{}", reply.body);
-    assert!(reply.body.contains("Refused everywhere from") && reply.body.contains("data-effective=\"20"));
-    assert_eq!(verified(&mut root, &created.secret, &[]).await.verdict(), Verdict::Revoked);
-    let token = person.get(&format!("/tokens/{id}")).await.body;
-    assert!(token.contains("left &#60;us&#62;") && token.contains("Revoked") && !token.contains("Revoke…"));
-    // It stays in the list.
-    assert!(person.get("/tokens?state=revoked").await.body.contains(&format!("id=\"t-{id}\"")));
-    assert!(!person.get("/tokens?state=active").await.body.contains(&format!("id=\"t-{id}\"")));
-    assert_eq!(person.post(&path, &[("confirmation", "revoke")]).await.status, 200, "again is no error");
-
-    // The last root token is the one that the person is signed in with.
-    let own = tokens_of(&replica, "root").await.remove(0);
-    assert_eq!(own.state(), TokenState::Active);
-    let reply = person.post(&format!("/tokens/{}/revoke", own.id), &[("confirmation", "revoke")]).await;
-    assert_eq!(reply.status, 409);
-    assert!(reply.body.contains("Nothing was revoked"), "{}", reply.body);
-    assert_eq!(person.get("/tokens").await.status, 200);
-}
-
-#[tokio::test]
-async fn filters_and_pages_stand_in_the_address() {
-    let replica = Replica::start().await;
-    let person = Person::root(&replica).await;
-    let mut root = replica.root();
-    for number in 0..60 {
-        let user_id = if number % 2 == 0 { "ada l" } else { "bob" };
-        let request = tokend::api::proto::CreateTokenRequest {
-            name: format!("token {number:02}"),
-            user_id: user_id.to_owned(),
-            scopes: (0..64).map(|scope| format!("{}:{scope}", "s".repeat(90))).collect(),
-            ..ordinary()
-        };
-        created(&mut root, request).await;
-    }
-    let rows = |page: &str| page.matches("<tr role=\"row\" id=").count();
-
-    let mut path = "/tokens?user=ada+l&order=expires".to_owned();
-    let mut seen = 0;
-    let mut pages = 0;
-    loop {
-        let page = person.get(&path).await;
-        assert_eq!(page.status, 200, "{}", page.body);
-        assert!(page.body.len() < 50_000, "{} bytes", page.body.len());
-        assert!(!page.body.contains(">bob<") && page.body.contains("value=\"ada l\""));
-        seen += rows(&page.body);
-        pages += 1;
-        let Some((_, next)) = page.body.split_once("rel=\"next\" href=\"") else { break };
-        path = next.split('"').next().unwrap().replace("&#38;", "&");
-    }
-    assert_eq!((seen, pages), (30, 2));
-    assert_eq!(rows(&person.get("/tokens?name=TOKEN+0&size=50").await.body), 10);
-    assert_eq!(rows(&person.get("/tokens?created_before=2001-01-01").await.body), 0);
-    assert_eq!(rows(&person.get("/tokens?size=100&page=").await.body), 61);
-    let wrong = person.get("/tokens?created_after=soon").await;
-    assert_eq!(wrong.status, 400);
-    assert!(wrong.body.contains("id=\"created_after-problem\""));
-    assert_eq!(person.get("/tokens?page=x").await.status, 400);
 }

@@ -7,8 +7,8 @@ use prost::Message as _;
 use prost::encoding::{DecodeContext, decode_key, skip_field};
 use tokend::api::proto::create_token_request::Expiration;
 use tokend::api::proto::{
-    Consistency, CreateTokenRequest, DisableTokenRequest, ListTokenEventsRequest, ListTokensRequest, Token,
-    Verdict,
+    Consistency, CreateTokenRequest, DisableTokenRequest, ListTokenEventsRequest, ListTokensRequest,
+    RotateTokenRequest, Token, Verdict,
 };
 use tokend::secret::TokenId;
 use tokio::process::Command;
@@ -53,6 +53,8 @@ async fn every_field_of_a_token_is_in_every_answer_that_shows_one() {
     use_of_it.client_ip = "10.0.0.1".to_owned();
     assert_eq!(root.verify(use_of_it).await.unwrap().into_inner().verdict(), Verdict::Valid);
     eventually("the use is recorded", async || got(&mut root, &id).await.last_use_time).await;
+    let grace_period = Some(prost_types::Duration { seconds: 3600, nanos: 0 });
+    rotated(&mut root, RotateTokenRequest { grace_period, ..rotation(&id) }).await;
     let disabling = DisableTokenRequest { token_id: id.clone(), ..Default::default() };
     root.disable_token(disabling).await.unwrap();
     let mut watcher = Watcher::start_after_all(&mut root.clone(), &mut root).await;

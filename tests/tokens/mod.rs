@@ -8,7 +8,7 @@ mod extremes;
 mod fields;
 mod framing;
 mod full;
-mod get;
+pub(crate) mod get;
 mod list;
 mod networks;
 mod pages;

@@ -45,6 +45,8 @@ pub struct Token {
     pub rotated_from: Option<TokenId>,
     /// When it was disabled; `None` if it is not disabled.
     pub disable_time: Option<OffsetDateTime>,
+    /// The token that replaced it; `None` if it was not rotated.
+    pub superseded_by: Option<TokenId>,
 }
 
 /// A field of a token, as the contract has it.
@@ -113,12 +115,13 @@ impl Token {
             revoke_reason: None,
             rotated_from: None,
             disable_time: None,
+            superseded_by: None,
         }
     }
 
     /// Returns every field except the state, which depends on the time, by ascending number.
     #[must_use]
-    pub fn fields(&self) -> [Field<'_>; 15] {
+    pub fn fields(&self) -> [Field<'_>; 16] {
         use Value::{Text, Time};
         // Without `..`, so that this does not compile while a field is missing below.
         let Self {
@@ -137,8 +140,11 @@ impl Token {
             revoke_reason,
             rotated_from,
             disable_time,
+            superseded_by,
         } = self;
         let field = |number, name, value| Field { number, name, value };
+        let id_of =
+            |other: &Option<TokenId>| Text(other.map_or_else(String::new, |id| id.to_string()).into());
         let reason = revoke_reason.as_ref().map_or("", RevokeReason::as_str);
         [
             field(1, "id", Text(id.to_string().into())),
@@ -154,12 +160,9 @@ impl Token {
             field(12, "last_use_time", Time(*last_use_time)),
             field(13, "revoke_time", Time(*revoke_time)),
             field(14, "revoke_reason", Text(reason.into())),
-            field(
-                15,
-                "rotated_from",
-                Text(rotated_from.map_or_else(String::new, |id| id.to_string()).into()),
-            ),
+            field(15, "rotated_from", id_of(rotated_from)),
             field(16, "disable_time", Time(*disable_time)),
+            field(17, "superseded_by", id_of(superseded_by)),
         ]
     }
 

@@ -9,7 +9,7 @@
 
   // Each time also in the reader's zone.
   for (const time of all("time[datetime]")) {
-    time.title = local(new Date(time.dateTime));
+    time.title = [time.title, local(new Date(time.dateTime))].filter(Boolean).join(" · ");
   }
 
   // The first problem of a form is where its reader begins.
@@ -104,26 +104,23 @@
   }
 
   // The exact end of what is chosen, before it is generated.
-  const until = one("[data-until]");
-  if (until) {
-    const form = until.closest("form");
-    const tell = () => {
-      const chosen = form.elements.expiration.value;
-      const [date, time] = [form.elements.date.value, form.elements.time.value || "23:59"];
-      let end = null;
-      if (chosen === "date") {
-        end = date ? new Date(`${date}T${time}Z`) : null;
-      } else if (chosen && chosen !== "never") {
-        end = new Date(form.querySelector(`input[value="${chosen}"]`).closest("label").querySelector("time").dateTime);
-      }
-      if (chosen === "never") {
-        until.textContent = "It never expires.";
-      } else if (end && !Number.isNaN(end.getTime())) {
-        until.textContent = `Expires at ${end.toISOString().slice(0, 16).replace("T", " ")} UTC: ${local(end)}.`;
-      } else {
-        until.textContent = "";
-      }
-    };
+  const form = one("[data-until]")?.closest("form");
+  const tell = () => {
+    const until = one("[data-until]");
+    const chosen = form.elements.expiration.value;
+    const [date, time] = [form.elements.date.value, form.elements.time.value || "23:59"];
+    const row = form.querySelector(`input[name=expiration][value="${chosen}"]`)?.closest("label");
+    const text = chosen === "date" ? date && `${date}T${time}Z` : row?.querySelector("time")?.dateTime;
+    const end = new Date(text || NaN);
+    if (chosen === "never") {
+      until.textContent = "It never expires.";
+    } else if (Number.isNaN(end.getTime())) {
+      until.textContent = "";
+    } else {
+      until.textContent = `Expires at ${end.toISOString().slice(0, 16).replace("T", " ")} UTC: ${local(end)}.`;
+    }
+  };
+  if (form) {
     form.addEventListener("input", (event) => {
       if (event.target.name === "date" || event.target.name === "time") {
         form.elements.expiration.value = "date";
@@ -131,6 +128,48 @@
       tell();
     });
     tell();
+  }
+
+  // Choosing all rows of a page.
+  const every = one("#all");
+  if (every) {
+    every.hidden = false;
+    every.addEventListener("change", () => {
+      for (const box of every.closest("form").querySelectorAll("input[name=id]")) {
+        box.checked = every.checked;
+      }
+    });
+  }
+
+  // What the policy says of the user and the organization that were typed: parts of the same page, loaded again. The
+  // document of a request runs no script, and needs no text to become HTML here.
+  const loadTerms = () => {
+    const { form: nonce, user, organization } = form.elements;
+    const query = new URLSearchParams({ form: nonce.value, user: user.value, organization: organization?.value ?? "" });
+    const request = new XMLHttpRequest();
+    request.responseType = "document";
+    request.open("GET", `${form.dataset.terms}?${query}`);
+    request.addEventListener("load", () => {
+      const typed = new FormData(form);
+      for (const part of ["#user-count", "#terms"]) {
+        const fresh = request.response?.querySelector(part);
+        if (fresh) {
+          one(part).replaceWith(document.importNode(fresh, true));
+        }
+      }
+      for (const field of form.querySelectorAll("#terms [name]")) {
+        if (field.type === "radio" || field.type === "checkbox") {
+          field.checked = typed.getAll(field.name).includes(field.value);
+        } else {
+          field.value = typed.get(field.name) ?? "";
+        }
+      }
+      tell();
+    });
+    request.send();
+  };
+  for (const name of form?.dataset.terms ? ["user", "organization"] : []) {
+    form.elements[name]?.addEventListener("change", loadTerms);
   }
 
   // How long until a revocation holds everywhere, by the server's clock.

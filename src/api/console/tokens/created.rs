@@ -9,11 +9,13 @@ use axum::response::Response;
 use secrecy::ExposeSecret as _;
 use tracing::{Span, field};
 
+use super::notice;
 use super::pages::Created;
+use super::subject::Subject;
 use super::view::TokenView;
 use crate::api::console::failure::Failure;
 use crate::api::console::interface::{Asked, Console, go_to};
-use crate::domain::Reach;
+use crate::api::console::session::visit::Visit;
 use crate::secret::{FormNonce, TokenId};
 use crate::tokens::ActionError;
 
@@ -44,12 +46,20 @@ async fn page(console: &Console, asked: &Asked, nonce: &str) -> Result<Response,
     Span::current().record("token.id", field::display(created.token.id));
     let page = Created {
         frame: visit.frame(),
-        token: TokenView::new(&created.token, created.now, &console.prefix),
+        subject: Subject::new(console, &visit, &created.token),
         secret: created.secret.expose_secret(),
+        old: replaced(console, &visit, created.token.rotated_from).await,
+        notice: notice::read(&visit, &asked.query(), &nonce.to_string()).map(|(_, notice)| notice),
         nonce: nonce.to_string(),
-        organizations: visit.caller().reach() == Reach::Any,
     };
     console.page(&visit, StatusCode::OK, &page)
+}
+
+/// Reads the token that a new one replaces; `None`: there is none, or it cannot be read, which must not keep back the
+/// secret.
+async fn replaced(console: &Console, visit: &Visit, id: Option<TokenId>) -> Option<TokenView> {
+    let (token, now) = console.integrations.context.actions.get_token(visit.caller(), id?).await.ok()?;
+    Some(TokenView::new(&token, now, &console.prefix))
 }
 
 async fn forget(console: &Console, asked: &Asked, nonce: &str) -> Result<Response, Failure> {

@@ -9,11 +9,12 @@ use axum::response::Response;
 
 use super::list_query::ListQuery;
 use super::pages::List;
+use super::user;
 use super::view::TokenView;
 use crate::api::console::failure::{Failure, of_action, unrendered};
 use crate::api::console::form::Problems;
 use crate::api::console::interface::{Asked, Console, html};
-use crate::domain::{Permission, Reach};
+use crate::domain::{Caller, Permission, Reach};
 use crate::tokens::ActionError;
 use crate::tokens::list::ListTokens;
 
@@ -36,6 +37,7 @@ async fn page(console: &Console, asked: &Asked) -> Result<Response, Failure> {
         may_write: caller.require(Permission::Write).is_ok(),
         tokens: Vec::new(),
         next: None,
+        user_end: user_end(caller, &query),
         query,
     };
     let listing = match page.query.parse() {
@@ -71,4 +73,12 @@ async fn page(console: &Console, asked: &Asked) -> Result<Response, Failure> {
     let text = page.render().map_err(|_| unrendered())?;
     turn.reservation.shrink(text.len());
     Ok(html(StatusCode::OK, &text, turn.reservation.clone()))
+}
+
+/// Returns where all tokens of the user are revoked whose tokens are listed; `None`: of several users, or of a user
+/// in an organization that the list does not say.
+fn user_end(caller: &Caller, query: &ListQuery) -> Option<String> {
+    let one = !query.user.is_empty() && (caller.reach() != Reach::Any || !query.organization.is_empty());
+    (one && caller.require(Permission::Write).is_ok())
+        .then(|| user::address(&query.organization, &query.user))
 }

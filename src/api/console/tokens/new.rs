@@ -7,22 +7,23 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
 use form_urlencoded::Serializer;
-use time::Duration;
 use tracing::{Span, field};
 
-use super::new_form::{NewForm, PRESETS};
+use super::ending::Ending;
+use super::new_form::NewForm;
 use super::pages::New;
+use super::subject::{failed, is_said_there, opened, sent};
+use super::terms::Terms;
 use crate::admission::fair_limiter::Refused;
 use crate::api::console::failure::{Failure, Words, foreign_form, of_action, policy};
 use crate::api::console::form::Problems;
 use crate::api::console::interface::{Asked, Console, go_to};
-use crate::api::console::moments::Moment;
-use crate::api::console::session::gate::{self, Why};
+use crate::api::console::pages::visible;
 use crate::api::console::session::proof;
 use crate::api::console::session::visit::Visit;
 use crate::clock;
 use crate::domain::policy::Rule;
-use crate::domain::{AccessError, CredentialError, Permission, Reach, ReservedScope, Scope, Scopes};
+use crate::domain::{AccessError, Reach, ReservedScope, Violations};
 use crate::secret::FormNonce;
 use crate::tokens::ActionError;
 
@@ -46,40 +47,39 @@ pub(super) async fn submit(State(console): State<Arc<Console>>, asked: Asked) ->
 }
 
 async fn form(console: &Console, asked: &Asked) -> Result<Response, Failure> {
-    let visit = console.visit(asked).await?;
-    visit.caller().require(Permission::Write)?;
+    let visit = opened(console, asked).await?;
     let form = NewForm::prefilled(&asked.query());
     if form.nonce().is_none() {
         // The nonce stands in the address: going back to it from the secret is going back to the same form.
-        return Ok(go_to(&with_nonce(asked)?));
+        return Ok(go_to(&with_nonce(asked, "/tokens/new")?));
     }
-    console.page(&visit, StatusCode::OK, &page(&visit, form, Problems::default(), None))
+    let page = page(console, &visit, form, Problems::default(), None).await?;
+    console.page(&visit, StatusCode::OK, &page)
 }
 
-fn with_nonce(asked: &Asked) -> Result<String, Failure> {
+/// Returns the address of a form with a new nonce.
+pub(super) fn with_nonce(asked: &Asked, path: &str) -> Result<String, Failure> {
     let nonce = FormNonce::generate(&mut clock::randomness()).map_err(|_| Refused::Full)?;
     let mut query = Serializer::new(String::new());
     query.append_pair("form", &nonce.to_string());
     let given = form_urlencoded::parse(asked.uri.query().unwrap_or_default().as_bytes());
     query.extend_pairs(given.filter(|(name, _)| name != "form"));
-    Ok(format!("/tokens/new?{}", query.finish()))
+    Ok(format!("{path}?{}", query.finish()))
 }
 
 async fn generate(console: &Console, asked: &Asked) -> Result<Response, Failure> {
-    let mut visit = console.visit(asked).await?;
     let fields = asked.form();
-    visit.check_form(&fields)?;
-    visit.caller().require(Permission::Write)?;
+    let mut visit = sent(console, asked, &fields).await?;
     let form = NewForm::posted(&fields);
     let nonce = form.nonce().ok_or_else(foreign_form)?;
     if let Some(problem) = proof::missing(console, asked, &mut visit, &fields).await? {
-        let page = page(&visit, form, Problems::one("proof", problem), None);
+        let page = page(console, &visit, form, Problems::one("proof", problem), None).await?;
         return console.page(&visit, StatusCode::FORBIDDEN, &page);
     }
     let request = match form.request(visit.key.request_id(&nonce)) {
         Ok(request) => request,
         Err(problems) => {
-            let page = page(&visit, form, problems, None);
+            let page = page(console, &visit, form, problems, None).await?;
             return console.page(&visit, StatusCode::BAD_REQUEST, &page);
         }
     };
@@ -89,32 +89,27 @@ async fn generate(console: &Console, asked: &Asked) -> Result<Response, Failure>
             Span::current().record("user.id", field::display(created.token.user_id.as_str()));
             Ok(go_to(&format!("/tokens/created/{nonce}")))
         }
-        Err(ActionError::Credential(error)) => Err(error_of_session(console, asked, error)),
-        Err(error) => {
+        Err(error) if is_said_there(&error) => {
             let Words { status, title, text } = of_action(&error);
             let exists = matches!(error, ActionError::RequestIdReused | ActionError::Unrepeatable(_));
-            let problems = problems(&error, &form);
+            let problems = refused(&error, &form.ending);
             let outcome = problems.is_empty().then(|| (format!("{title}. {text}"), exists));
-            let page = console.page(&visit, status, &page(&visit, form, problems, outcome))?;
+            let page = page(console, &visit, form, problems, outcome).await?;
+            let page = console.page(&visit, status, &page)?;
             Err(Failure::shown(error, page))
         }
+        Err(error) => Err(failed(console, asked, error)),
     }
 }
 
-/// Asks for a sign-in: the session's token was ended in mid-form.
-fn error_of_session(console: &Console, asked: &Asked, error: CredentialError) -> Failure {
-    gate::wanted(console, asked, Why::Credential(error))
-}
-
 /// Returns the errors of an action that belong to a field.
-fn problems(error: &ActionError, form: &NewForm) -> Problems {
-    let end = if form.expiration == "date" { "date" } else { "expiration" };
+pub(super) fn refused(error: &ActionError, ending: &Ending) -> Problems {
     match error {
         ActionError::Policy(rule) => {
             let field = match rule {
                 Rule::AllowedScopes => "scopes",
                 Rule::MostActiveTokens => "user",
-                _ => end,
+                _ => ending.field(),
             };
             Problems::one(field, policy(*rule))
         }
@@ -122,36 +117,48 @@ fn problems(error: &ActionError, form: &NewForm) -> Problems {
             let field = match access {
                 AccessError::ForeignOrganization => "organization",
                 AccessError::Privileged(_) => "scopes",
-                AccessError::OutlivesCaller => end,
+                AccessError::OutlivesCaller => ending.field(),
                 AccessError::WiderNetworks => "networks",
                 AccessError::MissingScope(_) => return Problems::default(),
             };
             Problems::one(field, of_action(error).text)
         }
-        ActionError::Invalid(violations) => {
-            let texts = violations.list().iter().map(|violation| violation.description.as_str());
-            Problems::one(end, format!("The expiration {}.", texts.collect::<Vec<_>>().join("; it ")))
-        }
+        ActionError::Invalid(violations) => Problems::one(ending.field(), invalid_end(violations)),
         _ => Problems::default(),
     }
 }
 
-fn page(visit: &Visit, form: NewForm, problems: Problems, outcome: Option<(String, bool)>) -> New {
+/// Says what is wrong with an expiration that only the database's clock shows.
+pub(super) fn invalid_end(violations: &Violations) -> String {
+    let texts = violations.list().iter().map(|violation| violation.description.as_str());
+    format!("The expiration {}.", texts.collect::<Vec<_>>().join("; it "))
+}
+
+async fn page(
+    console: &Console,
+    visit: &Visit,
+    mut form: NewForm,
+    problems: Problems,
+    outcome: Option<(String, bool)>,
+) -> Result<New, Failure> {
     let caller = visit.caller();
-    let grants = |scope: ReservedScope| {
-        let wanted = Scopes::new(vec![Scope::from(scope)]).map(|scopes| scopes.reserved());
-        wanted.is_ok_and(|wanted| caller.may_manage_reserved(wanted).is_ok())
-    };
-    let privileges = PRIVILEGES.into_iter().filter(|(scope, _)| grants(*scope));
-    let end = |days| Moment::new(visit.now.saturating_add(Duration::days(days)), visit.now);
-    New {
+    let terms = Terms::read(console, visit, (&form.organization, &form.user)).await?;
+    let allowed = terms.scopes();
+    form.offer(&allowed);
+    let privileges = PRIVILEGES.into_iter().filter(|(scope, _)| terms.offers(caller, *scope));
+    Ok(New {
         frame: visit.frame(),
-        form,
+        ending: form.ending.clone(),
         problems,
         outcome,
         organizations: caller.reach() == Reach::Any,
-        expirations: PRESETS.into_iter().map(|(value, words, days)| (value, words, end(days))).collect(),
-        proof: visit.needs_proof(),
+        endings: terms.endings(visit.now),
+        patterns: terms.has_patterns(),
+        count: terms.count_of(&visible(&form.user)),
+        allowed,
         privileges: privileges.map(|(scope, words)| (scope.word(), words)).collect(),
-    }
+        lines: form.lines(),
+        form,
+        proof: visit.needs_proof(),
+    })
 }

@@ -1,27 +1,15 @@
 //! The form for a new token: as it was typed, or prefilled by the page's address, and what it asks for. Pure
 //! functions, used by the page of the form and its template.
 
-use time::format_description::well_known::Iso8601;
-use time::{Duration, OffsetDateTime, Time};
-
-use super::list_query::start_of_day;
+use super::commands::{Call, Lines};
+use super::ending::Ending;
+use super::terms::is_reserved;
 use crate::api::console::form::{Fields, Problems};
 use crate::domain::networks::MAX_NETWORKS;
 use crate::domain::scope::MAX_SCOPES;
-use crate::domain::{
-    Expiration, FieldError, Labels, Network, Networks, OrganizationId, Scope, Scopes, TokenName, UserId,
-};
+use crate::domain::{Labels, Network, Networks, OrganizationId, Scope, Scopes, TokenName, UserId};
 use crate::secret::{FormNonce, RequestId};
 use crate::tokens::create::CreateToken;
-
-/// The lifetimes to choose from: in the form, in words, in days.
-pub(super) const PRESETS: [(&str, &str, i64); 5] = [
-    ("7d", "7 days", 7),
-    ("30d", "30 days", 30),
-    ("60d", "60 days", 60),
-    ("90d", "90 days", 90),
-    ("365d", "365 days", 365),
-];
 
 /// The form as it was typed.
 #[derive(Debug, Default, Clone)]
@@ -30,10 +18,10 @@ pub(super) struct NewForm {
     pub(super) name: String,
     pub(super) user: String,
     pub(super) organization: String,
-    /// A preset, `date`, `never`, or nothing yet.
-    pub(super) expiration: String,
-    pub(super) date: String,
-    pub(super) time: String,
+    pub(super) ending: Ending,
+    /// Those scopes that were ticked.
+    pub(super) ticked: Vec<String>,
+    /// Those that were typed.
     pub(super) scopes: String,
     /// Those reserved scopes that were ticked.
     pub(super) privileges: Vec<String>,
@@ -48,9 +36,8 @@ impl NewForm {
             name: fields.typed("name"),
             user: fields.typed("user"),
             organization: fields.typed("organization"),
-            expiration: fields.typed("expiration"),
-            date: fields.typed("date"),
-            time: fields.typed("time"),
+            ending: Ending::posted(fields),
+            ticked: fields.all("scope").map(str::to_owned).collect(),
             scopes: fields.get("scopes").to_owned(),
             privileges: fields.all("privilege").map(str::to_owned).collect(),
             labels: fields.get("labels").to_owned(),
@@ -58,19 +45,33 @@ impl NewForm {
         }
     }
 
-    /// Reads what an address fills in. It neither ticks a reserved scope nor chooses that the token never expires:
+    /// Reads what an address fills in. It neither asks for a reserved scope nor chooses that the token never expires:
     /// the author of a link must not decide that.
     pub(super) fn prefilled(fields: &Fields<'_>) -> Self {
         let several = |name| fields.all(name).collect::<Vec<_>>().join("\n");
         let mut form = Self::posted(fields);
-        form.scopes = fields.all("scope").collect::<Vec<_>>().join(" ");
+        form.ticked.retain(|scope| !is_reserved(scope));
+        form.scopes.clear();
         form.labels = several("label");
         form.networks = several("network");
         form.privileges.clear();
-        if form.expiration == "never" {
-            form.expiration.clear();
+        if form.ending.choice == "never" {
+            form.ending.choice.clear();
         }
         form
+    }
+
+    /// Moves those scopes into the text that there is nothing to tick for.
+    pub(super) fn offer(&mut self, offered: &[String]) {
+        let (ticked, typed): (Vec<_>, Vec<_>) =
+            self.ticked.drain(..).partition(|scope| offered.contains(scope));
+        self.ticked = ticked;
+        let words = std::iter::once(self.scopes.trim().to_owned()).chain(typed);
+        self.scopes = words.filter(|word| !word.is_empty()).collect::<Vec<_>>().join(" ");
+    }
+
+    pub(super) fn has_scope(&self, scope: &str) -> bool {
+        self.ticked.iter().any(|found| found == scope)
     }
 
     pub(super) fn has_privilege(&self, word: &str) -> bool {
@@ -101,8 +102,8 @@ impl NewForm {
             let parsed = OrganizationId::parse(&self.organization).map(Some);
             problems.take("organization", parsed, "The organization")
         };
-        let expiration = self.expiration(&mut problems);
-        let scopes = self.scopes(&mut problems);
+        let expiration = self.ending.required(&mut problems);
+        let scopes = scopes(&self.words(), &mut problems);
         let labels = labels(&self.labels).map_err(|problem| problems.add("labels", problem)).ok();
         let allowed_cidrs =
             networks(&self.networks).map_err(|problem| problems.add("networks", problem)).ok();
@@ -121,69 +122,69 @@ impl NewForm {
         request.filter(|_| problems.is_empty()).ok_or(problems)
     }
 
-    fn expiration(&self, problems: &mut Problems) -> Option<Expiration> {
-        let preset = PRESETS.iter().find(|(word, _, _)| *word == self.expiration);
-        match (&*self.expiration, preset) {
-            (_, Some((_, _, days))) => Some(Expiration::After(Duration::days(*days))),
-            ("never", _) => Some(Expiration::Never),
-            ("date", _) => {
-                problems.take("date", moment(&self.date, &self.time), "The date").map(Expiration::At)
-            }
-            _ => {
-                problems.add("expiration", "Choose when the token expires, or that it never does.");
-                None
-            }
-        }
+    /// Returns every scope that was ticked or typed.
+    fn words(&self) -> Vec<&str> {
+        let chosen = self.ticked.iter().chain(&self.privileges).map(String::as_str);
+        words(&self.scopes).chain(chosen).collect()
     }
 
-    fn scopes(&self, problems: &mut Problems) -> Option<Scopes> {
-        let words = self.scopes.split([' ', ',', '\t', '\r', '\n']).filter(|word| !word.is_empty());
-        let words: Vec<&str> = words.chain(self.privileges.iter().map(String::as_str)).collect();
-        if words.len() > MAX_SCOPES {
-            problems.add("scopes", format!("A token has at most {MAX_SCOPES} scopes."));
-            return None;
-        }
-        let mut scopes = Vec::new();
-        for word in words {
-            match Scope::parse(word) {
-                Ok(scope) => scopes.push(scope),
-                Err(error) => {
-                    let word: String = word.chars().take(100).collect();
-                    problems.add("scopes", format!("The scope \u{2018}{word}\u{2019} {error}."));
-                    return None;
-                }
-            }
-        }
-        problems.take("scopes", Scopes::new(scopes), "This list of scopes")
+    /// Returns what does the same as the form, with names in capitals for what is still missing.
+    pub(super) fn lines(&self) -> Lines {
+        let or =
+            |text: &str, missing: &str| if text.is_empty() { missing.to_owned() } else { text.to_owned() };
+        let call = Call::new(&["token", "create"], "CreateToken")
+            .text("name", "name", &or(&self.name, "NAME"))
+            .text("user", "userId", &or(&self.user, "USER"))
+            .text("organization", "organizationId", &self.organization);
+        let scopes: Vec<String> = self.words().into_iter().map(str::to_owned).collect();
+        let networks: Vec<String> = words(&self.networks).map(str::to_owned).collect();
+        let labels = pairs(&self.labels).unwrap_or_default();
+        let call = self.ending.said(call, "30d").texts("scope", "scopes", &scopes);
+        call.labels(&labels).texts("cidr", "allowedCidrs", &networks).lines()
     }
 }
 
-/// Returns the moment of a date and a time of day in UTC; without a time, the last minute of the day.
-fn moment(date: &str, time: &str) -> Result<OffsetDateTime, FieldError> {
-    const NO_TIME: FieldError = FieldError::Rule("has a time that is not one such as 18:30");
-    if date.is_empty() {
-        return Err(FieldError::Rule("is missing: choose one"));
+fn words(text: &str) -> impl Iterator<Item = &str> {
+    text.split([' ', ',', '\t', '\r', '\n']).filter(|word| !word.is_empty())
+}
+
+/// Parses scopes.
+pub(super) fn scopes(words: &[&str], problems: &mut Problems) -> Option<Scopes> {
+    if words.len() > MAX_SCOPES {
+        problems.add("scopes", format!("A token has at most {MAX_SCOPES} scopes."));
+        return None;
     }
-    let day = start_of_day(date)?;
-    let time = if time.is_empty() { "23:59" } else { time };
-    let time = Time::parse(time, &Iso8601::TIME).map_err(|_| NO_TIME)?;
-    Ok(day.replace_time(time))
+    let mut scopes = Vec::new();
+    for word in words {
+        match Scope::parse(word) {
+            Ok(scope) => scopes.push(scope),
+            Err(error) => {
+                let word: String = word.chars().take(100).collect();
+                problems.add("scopes", format!("The scope \u{2018}{word}\u{2019} {error}."));
+                return None;
+            }
+        }
+    }
+    problems.take("scopes", Scopes::new(scopes), "This list of scopes")
 }
 
 /// Reads labels, one a line as `key=value`.
-fn labels(text: &str) -> Result<Labels, String> {
+pub(super) fn labels(text: &str) -> Result<Labels, String> {
+    let pairs = pairs(text).ok_or("Write each label on a line of its own, as in team=payments.")?;
+    Labels::parse(pairs).map_err(|error| format!("This list {error}."))
+}
+
+fn pairs(text: &str) -> Option<Vec<(String, String)>> {
     let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
     let pairs = lines.map(|line| {
         line.split_once('=').map(|(key, value)| (key.trim().to_owned(), value.trim().to_owned()))
     });
-    let pairs: Option<Vec<_>> = pairs.collect();
-    let pairs = pairs.ok_or("Write each label on a line of its own, as in team=payments.")?;
-    Labels::parse(pairs).map_err(|error| format!("This list {error}."))
+    pairs.collect()
 }
 
 /// Reads networks, one a line.
-fn networks(text: &str) -> Result<Networks, String> {
-    let words: Vec<&str> = text.split([' ', ',', '\t', '\r', '\n']).filter(|word| !word.is_empty()).collect();
+pub(super) fn networks(text: &str) -> Result<Networks, String> {
+    let words: Vec<&str> = words(text).collect();
     if words.len() > MAX_NETWORKS {
         return Err(format!("A token has at most {MAX_NETWORKS} networks."));
     }
@@ -199,6 +200,7 @@ fn networks(text: &str) -> Result<Networks, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::Expiration;
 
     fn read(text: &str) -> NewForm {
         NewForm::posted(&Fields::read(text.as_bytes()))
@@ -236,11 +238,16 @@ mod tests {
 
     #[test]
     fn a_link_fills_in_a_form_and_decides_nothing() {
-        let text = "name=ci&scope=a:b&scope=c&expiration=never&privilege=tokend:root";
-        let form = NewForm::prefilled(&Fields::read(text.as_bytes()));
-        assert_eq!((&*form.name, &*form.scopes, &*form.expiration), ("ci", "a:b c", ""));
-        assert!(!form.has_privilege("tokend:root"));
+        let text = "name=ci&scope=a:b&scope=c&expiration=never&privilege=tokend:root&scope=tokend:write&scopes=tokend:root";
+        let mut form = NewForm::prefilled(&Fields::read(text.as_bytes()));
+        form.offer(&["c".to_owned()]);
+        assert_eq!((&*form.name, &*form.scopes, &*form.ending.choice), ("ci", "a:b", ""));
+        assert!(
+            form.has_scope("c")
+                && !form.has_privilege("tokend:root")
+                && !form.lines().tokend.contains("tokend:")
+        );
         let preset = NewForm::prefilled(&Fields::read(b"expiration=30d"));
-        assert_eq!(preset.expiration, "30d");
+        assert_eq!(preset.ending.choice, "30d");
     }
 }

@@ -2,8 +2,15 @@
 
 use askama::Template;
 
+use super::commands::Lines;
+use super::edit_form::EditForm;
+use super::ending::{Ending, Endings};
+use super::history::EventView;
 use super::list_query::ListQuery;
 use super::new_form::NewForm;
+use super::notice::Notice;
+use super::subject::Subject;
+use super::terms::Count;
 use super::view::TokenView;
 use crate::api::console::form::Problems;
 use crate::api::console::moments::Moment;
@@ -22,6 +29,8 @@ pub(super) struct List {
     pub(super) tokens: Vec<TokenView>,
     /// The address of the next page.
     pub(super) next: Option<String>,
+    /// Where all tokens of the user are revoked, if the list is that of one user.
+    pub(super) user_end: Option<String>,
 }
 
 /// The form for a new token.
@@ -30,12 +39,19 @@ pub(super) struct List {
 pub(super) struct New {
     pub(super) frame: Frame,
     pub(super) form: NewForm,
+    pub(super) ending: Ending,
     pub(super) problems: Problems,
     /// What happened to the form as a whole, and whether its token exists already.
     pub(super) outcome: Option<(String, bool)>,
     pub(super) organizations: bool,
-    pub(super) expirations: Vec<(&'static str, &'static str, Moment)>,
+    pub(super) endings: Endings,
+    /// The scopes that the policy allows; empty: any.
+    pub(super) allowed: Vec<String>,
+    /// Whether other scopes can be typed.
+    pub(super) patterns: bool,
+    pub(super) count: Option<Count>,
     pub(super) privileges: Vec<(&'static str, &'static str)>,
+    pub(super) lines: Lines,
     /// Whether the secret is asked for once more.
     pub(super) proof: bool,
 }
@@ -45,10 +61,24 @@ pub(super) struct New {
 #[template(path = "tokens/created.html")]
 pub(super) struct Created<'a> {
     pub(super) frame: Frame,
-    pub(super) token: TokenView,
+    pub(super) subject: Subject,
     pub(super) secret: &'a str,
     pub(super) nonce: String,
-    pub(super) organizations: bool,
+    /// The token that it replaces, if that can be read.
+    pub(super) old: Option<TokenView>,
+    pub(super) notice: Option<Notice>,
+}
+
+/// What can be done with a token.
+#[expect(clippy::struct_excessive_bools, reason = "each is an act")]
+pub(super) struct Acts {
+    pub(super) edit: bool,
+    pub(super) rotate: bool,
+    pub(super) disable: bool,
+    pub(super) enable: bool,
+    pub(super) revoke: bool,
+    /// Where a form is for one like it.
+    pub(super) like: Option<String>,
 }
 
 /// One token.
@@ -56,9 +86,19 @@ pub(super) struct Created<'a> {
 #[template(path = "tokens/token.html")]
 pub(super) struct One {
     pub(super) frame: Frame,
-    pub(super) token: TokenView,
-    pub(super) organizations: bool,
-    pub(super) may_revoke: bool,
+    pub(super) subject: Subject,
+    pub(super) notice: Option<Notice>,
+    pub(super) acts: Acts,
+    /// The tokens before and after it in its family, as far as they exist.
+    pub(super) before: Option<TokenView>,
+    pub(super) after: Option<TokenView>,
+    pub(super) events: Vec<EventView>,
+    /// Why it is disabled, as the audit log has it.
+    pub(super) disable_reason: String,
+    /// The address of its older events.
+    pub(super) older: Option<String>,
+    /// Whether these are not the newest.
+    pub(super) is_older: bool,
 }
 
 /// The question before a revocation.
@@ -66,26 +106,123 @@ pub(super) struct One {
 #[template(path = "tokens/revoke.html")]
 pub(super) struct Revoke {
     pub(super) frame: Frame,
-    pub(super) token: TokenView,
-    pub(super) organizations: bool,
+    pub(super) subject: Subject,
     pub(super) reason: String,
     pub(super) only_this: bool,
     pub(super) problems: Problems,
     /// Why it was not revoked.
     pub(super) outcome: Option<String>,
-    /// Whether the secret is asked for once more.
+    pub(super) lines: Lines,
     pub(super) proof: bool,
 }
 
-/// What a revocation did.
+/// The question before a token is disabled or enabled.
 #[derive(Template)]
-#[template(path = "tokens/revoked.html")]
-pub(super) struct Revoked {
+#[template(path = "tokens/switch.html")]
+pub(super) struct Switch {
     pub(super) frame: Frame,
-    pub(super) token: TokenView,
-    pub(super) organizations: bool,
-    /// From when on it is refused everywhere: for people, and for machines.
-    pub(super) effective: (String, String),
-    /// The server's time, by which the page counts down.
-    pub(super) now: String,
+    pub(super) subject: Subject,
+    pub(super) disables: bool,
+    pub(super) reason: String,
+    pub(super) problems: Problems,
+    pub(super) outcome: Option<String>,
+    pub(super) lines: Lines,
+    pub(super) proof: bool,
+}
+
+/// The form for a rotation.
+#[derive(Template)]
+#[template(path = "tokens/rotate.html")]
+pub(super) struct Rotate {
+    pub(super) frame: Frame,
+    pub(super) subject: Subject,
+    pub(super) nonce: String,
+    /// The graces to choose from: in the form, in words, when the old token ends.
+    pub(super) graces: Vec<(&'static str, &'static str, Moment)>,
+    pub(super) grace: String,
+    /// What the policy says of graces.
+    pub(super) grace_rule: Option<String>,
+    /// Whether it is the token of this session, whose successor expires when it would have.
+    pub(super) is_own: bool,
+    pub(super) ending: Ending,
+    pub(super) endings: Endings,
+    pub(super) problems: Problems,
+    pub(super) outcome: Option<(String, bool)>,
+    pub(super) lines: Lines,
+    pub(super) proof: bool,
+}
+
+/// The form for a change.
+#[derive(Template)]
+#[template(path = "tokens/edit.html")]
+pub(super) struct Edit {
+    pub(super) frame: Frame,
+    pub(super) subject: Subject,
+    pub(super) form: EditForm,
+    pub(super) ending: Ending,
+    pub(super) endings: Endings,
+    /// The scopes that the policy allows; empty: any.
+    pub(super) allowed: Vec<String>,
+    pub(super) problems: Problems,
+    pub(super) outcome: Option<String>,
+    pub(super) lines: Lines,
+    pub(super) proof: bool,
+}
+
+/// The question before something is done with several tokens.
+#[derive(Template)]
+#[template(path = "tokens/chosen.html")]
+pub(super) struct Chosen {
+    pub(super) frame: Frame,
+    pub(super) revokes: bool,
+    pub(super) tokens: Vec<TokenView>,
+    /// How many of those that were chosen do not exist, or are out of reach.
+    pub(super) missing: usize,
+    pub(super) reason: String,
+    pub(super) problems: Problems,
+    pub(super) lines: Lines,
+    pub(super) proof: bool,
+}
+
+/// What happened to one of the tokens.
+pub(super) struct Outcome {
+    pub(super) id: String,
+    /// Its name, if it can be read.
+    pub(super) name: Option<String>,
+    pub(super) is_done: bool,
+    pub(super) text: &'static str,
+}
+
+/// What was done with several tokens.
+#[derive(Template)]
+#[template(path = "tokens/done.html")]
+pub(super) struct Done {
+    pub(super) frame: Frame,
+    pub(super) revokes: bool,
+    pub(super) notice: Option<Notice>,
+    pub(super) outcomes: Vec<Outcome>,
+    /// How many failed.
+    pub(super) failed: usize,
+    /// Where to try those again.
+    pub(super) again: String,
+}
+
+/// The question before all tokens of a user are revoked, and what came of it.
+#[derive(Template)]
+#[template(path = "tokens/user.html")]
+pub(super) struct Leaver {
+    pub(super) frame: Frame,
+    pub(super) user: String,
+    pub(super) organization: String,
+    /// The same for people.
+    pub(super) shown: (String, String),
+    pub(super) tokens: Vec<TokenView>,
+    /// Whether there are more than these.
+    pub(super) more: bool,
+    pub(super) reason: String,
+    pub(super) problems: Problems,
+    pub(super) outcome: Option<String>,
+    pub(super) notice: Option<Notice>,
+    pub(super) lines: Lines,
+    pub(super) proof: bool,
 }

@@ -1,24 +1,23 @@
-//! The revocation of a token: its reason, a confirmation that has to be typed, and from when on it holds.
+//! The revocation of a token: its reason, and a confirmation that has to be typed.
 
 use std::sync::Arc;
 
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::Response;
-use tracing::{Span, field};
 
-use super::pages::{Revoke, Revoked};
-use super::view::TokenView;
+use super::commands::{Call, Lines};
+use super::notice::{self, Act};
+use super::pages::Revoke;
+use super::subject::{Subject, failed, is_said_there, named, opened, sent};
 use crate::api::console::failure::{Failure, of_action};
 use crate::api::console::form::{Fields, Problems};
-use crate::api::console::interface::{Asked, Console};
-use crate::api::console::moments::{machine, to_the_millisecond};
+use crate::api::console::interface::{Asked, Console, go_to};
 use crate::api::console::session::proof;
 use crate::api::console::session::visit::Visit;
+use crate::domain::RevokeReason;
 use crate::domain::root::LastRoot;
-use crate::domain::{Permission, Reach, RevokeReason};
 use crate::secret::TokenId;
-use crate::tokens::ActionError;
 use crate::tokens::revoke::{RevocationExtent, RevokeToken, Right};
 
 /// What has to be typed: a word that every keyboard has, whatever the token is called.
@@ -43,10 +42,8 @@ pub(super) async fn submit(
 }
 
 async fn ask(console: &Console, asked: &Asked, id: &str) -> Result<Response, Failure> {
-    let visit = console.visit(asked).await?;
-    visit.caller().require(Permission::Write)?;
-    let id = TokenId::parse(id).map_err(|_| ActionError::NotFound)?;
-    let page = question(console, &visit, id, &Fields::read(b""), Problems::default()).await?;
+    let visit = opened(console, asked).await?;
+    let page = question(console, &visit, named(id)?, &asked.query(), Problems::default()).await?;
     console.page(&visit, StatusCode::OK, &page)
 }
 
@@ -58,32 +55,42 @@ async fn question(
     fields: &Fields<'_>,
     problems: Problems,
 ) -> Result<Revoke, Failure> {
-    let (token, now) = console.integrations.context.actions.get_token(visit.caller(), id).await?;
+    let (subject, _) = Subject::read(console, visit, id).await?;
+    let (reason, only_this) = (fields.typed("reason"), !fields.get("only_this").is_empty());
     Ok(Revoke {
         frame: visit.frame(),
-        token: TokenView::new(&token, now, &console.prefix),
-        organizations: visit.caller().reach() == Reach::Any,
-        reason: fields.typed("reason"),
-        only_this: !fields.get("only_this").is_empty(),
+        subject,
+        lines: lines(id, &reason, only_this),
+        reason,
+        only_this,
         problems,
         outcome: None,
         proof: visit.needs_proof(),
     })
 }
 
-async fn revoke(console: &Console, asked: &Asked, id: &str) -> Result<Response, Failure> {
-    let mut visit = console.visit(asked).await?;
-    let fields = asked.form();
-    visit.check_form(&fields)?;
-    visit.caller().require(Permission::Write)?;
-    let id = TokenId::parse(id).map_err(|_| ActionError::NotFound)?;
-    Span::current().record("token.id", field::display(id));
-    let mut problems = Problems::default();
+fn lines(id: TokenId, reason: &str, only_this: bool) -> Lines {
+    let call = Call::new(&["token", "revoke"], "RevokeToken").text("reason", "reason", reason);
+    let call = if only_this { call.flag("only-this", None).set("onlyThis", true.into()) } else { call };
+    call.about("tokenId", &id.to_string()).lines()
+}
+
+/// Reads the reason of a revocation or of disabling, and the confirmation of a revocation; `None`: one of them is missing or not valid.
+pub(super) fn confirmed(fields: &Fields<'_>, act: Act, problems: &mut Problems) -> Option<RevokeReason> {
     let reason = problems.take("reason", RevokeReason::parse(&fields.typed("reason")), "The reason");
-    if !fields.typed("confirmation").eq_ignore_ascii_case(CONFIRMATION) {
+    // What can be undone needs no confirmation beside the button.
+    if act == Act::Revoked && !fields.typed("confirmation").eq_ignore_ascii_case(CONFIRMATION) {
         problems.add("confirmation", format!("Type \u{2018}{CONFIRMATION}\u{2019} to confirm."));
     }
-    let Some(reason) = reason.filter(|_| problems.is_empty()) else {
+    reason.filter(|_| problems.is_empty())
+}
+
+async fn revoke(console: &Console, asked: &Asked, id: &str) -> Result<Response, Failure> {
+    let fields = asked.form();
+    let mut visit = sent(console, asked, &fields).await?;
+    let id = named(id)?;
+    let mut problems = Problems::default();
+    let Some(reason) = confirmed(&fields, Act::Revoked, &mut problems) else {
         let page = question(console, &visit, id, &fields, problems).await?;
         return console.page(&visit, StatusCode::BAD_REQUEST, &page);
     };
@@ -101,22 +108,16 @@ async fn revoke(console: &Console, asked: &Asked, id: &str) -> Result<Response, 
     let touch = |ids: &[TokenId]| forgetting.also(ids);
     match console.integrations.context.actions.revoke_token(visit.caller(), &request, &touch).await {
         Ok(revoked) => {
-            let page = Revoked {
-                frame: visit.frame(),
-                token: TokenView::new(&revoked.token, visit.now, &console.prefix),
-                organizations: visit.caller().reach() == Reach::Any,
-                effective: (to_the_millisecond(revoked.effective_time), machine(revoked.effective_time)),
-                now: machine(visit.now),
-            };
-            console.page(&visit, StatusCode::OK, &page)
+            let (path, id) = (format!("/tokens/{id}"), id.to_string());
+            Ok(go_to(&notice::address(&visit, &path, Act::Revoked, &id, revoked.effective_time)))
         }
-        Err(error @ (ActionError::LastRoot(_) | ActionError::Access(_) | ActionError::State(_))) => {
+        Err(error) if is_said_there(&error) => {
             let mut page = question(console, &visit, id, &fields, Problems::default()).await?;
             let words = of_action(&error);
             page.outcome = Some(words.text);
             let page = console.page(&visit, words.status, &page)?;
             Err(Failure::shown(error, page))
         }
-        Err(error) => Err(error.into()),
+        Err(error) => Err(failed(console, asked, error)),
     }
 }

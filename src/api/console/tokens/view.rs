@@ -2,10 +2,10 @@
 
 use time::{Duration, OffsetDateTime};
 
-use crate::api::console::moments::Moment;
+use crate::api::console::moments::{Moment, relative};
 use crate::api::console::pages::visible;
 use crate::domain::{Token, TokenState};
-use crate::secret::Prefix;
+use crate::secret::{Prefix, TokenId};
 
 /// How long before its expiration a token is said to expire soon, but not before the last quarter of its life.
 const SOON: Duration = Duration::days(7);
@@ -29,6 +29,8 @@ pub(super) struct TokenView {
     pub(super) networks: Vec<String>,
     /// Its state in a word, and the class that colours it.
     pub(super) state: (&'static str, &'static str),
+    /// Why it is in that state, or until when.
+    pub(super) why: String,
     pub(super) is_revoked: bool,
     pub(super) created: Moment,
     pub(super) created_by: String,
@@ -38,6 +40,7 @@ pub(super) struct TokenView {
     pub(super) reason: String,
     pub(super) disabled: Option<Moment>,
     pub(super) rotated_from: Option<String>,
+    pub(super) superseded_by: Option<String>,
 }
 
 impl TokenView {
@@ -48,7 +51,9 @@ impl TokenView {
             let lifetime = end.unix_timestamp().saturating_sub(token.create_time.unix_timestamp());
             end <= now.saturating_add(SOON.min(Duration::seconds(lifetime / 4)))
         });
+        let superseded = token.superseded_by.is_some();
         let state = match token.state(now) {
+            TokenState::Active if superseded => ("Superseded", "warn"),
             TokenState::Active if soon => ("Expires soon", "warn"),
             TokenState::Active => ("Active", "good"),
             TokenState::Disabled => ("Disabled", "warn"),
@@ -66,6 +71,7 @@ impl TokenView {
             labels: token.labels.iter().map(|(key, value)| (visible(key), visible(value))).collect(),
             networks: token.allowed_cidrs.iter().map(ToString::to_string).collect(),
             state,
+            why: why(token, now),
             is_revoked: token.revoke_time.is_some(),
             created: Moment::new(token.create_time, now),
             created_by: visible(&token.created_by.to_string()),
@@ -75,7 +81,20 @@ impl TokenView {
             reason: token.revoke_reason.as_ref().map_or_else(String::new, |reason| visible(reason.as_str())),
             disabled: moment(token.disable_time),
             rotated_from: token.rotated_from.map(|id| id.to_string()),
+            superseded_by: token.superseded_by.map(|id| id.to_string()),
         }
+    }
+
+    /// Returns the beginning of who created it, if that is the id of a token.
+    pub(super) fn creator(&self) -> String {
+        match TokenId::parse(&self.created_by) {
+            Ok(_) => format!("{}…", self.created_by.get(..HINT).unwrap_or_default()),
+            Err(_) => self.created_by.clone(),
+        }
+    }
+
+    pub(super) fn is_disabled(&self) -> bool {
+        self.disabled.is_some()
     }
 
     pub(super) fn first_scopes(&self) -> &[String] {
@@ -85,5 +104,24 @@ impl TokenView {
     /// Returns how many scopes are not among the first.
     pub(super) fn more_scopes(&self) -> usize {
         self.scopes.len().saturating_sub(SCOPES)
+    }
+}
+
+/// Returns why a token is in its state, or until when, in a few words.
+fn why(token: &Token, now: OffsetDateTime) -> String {
+    let far = |time: OffsetDateTime| relative(time, now);
+    let ends = |word: &str| token.expire_time.map_or_else(String::new, |end| format!("{word} {}", far(end)));
+    let reason = token.revoke_reason.as_ref().map(|reason| visible(reason.as_str()));
+    match token.state(now) {
+        TokenState::Revoked => match (reason.filter(|text| !text.is_empty()), token.revoke_time) {
+            (Some(reason), _) => reason,
+            (None, Some(time)) => far(time),
+            (None, None) => String::new(),
+        },
+        TokenState::Expired if token.superseded_by.is_some() => "superseded".to_owned(),
+        TokenState::Expired => token.expire_time.map_or_else(String::new, far),
+        TokenState::Disabled => token.disable_time.map_or_else(String::new, far),
+        TokenState::Active if token.superseded_by.is_some() => ends("until"),
+        _ => String::new(),
     }
 }

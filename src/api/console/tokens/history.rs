@@ -1,0 +1,100 @@
+//! What the audit log has of a token, as its page shows it. Pure functions over events, used by the page of a token.
+
+use time::OffsetDateTime;
+
+use crate::api::console::moments::Moment;
+use crate::api::console::pages::visible;
+use crate::domain::event::{EventKind, FieldChange, TokenEvent};
+use crate::secret::TokenId;
+
+/// How many events a page shows.
+pub(super) const EVENTS: u32 = 15;
+
+/// How much of a value is shown, in characters: lists can be long.
+const VALUE: usize = 100;
+
+/// An event as it is shown.
+pub(super) struct EventView {
+    pub(super) word: &'static str,
+    pub(super) at: Moment,
+    pub(super) actor: String,
+    /// Whether the actor is a token, which has a page.
+    pub(super) by_token: bool,
+    pub(super) acting_user: String,
+    pub(super) changes: Vec<ChangeView>,
+    /// Whether a seal covers it.
+    pub(super) is_sealed: bool,
+}
+
+/// A changed field as it is shown.
+pub(super) struct ChangeView {
+    pub(super) field: String,
+    pub(super) old: String,
+    pub(super) new: String,
+}
+
+impl EventView {
+    /// Returns an event as it is shown at `now`; seals cover events up to `sealed_to`.
+    pub(super) fn new(event: &TokenEvent, now: OffsetDateTime, sealed_to: Option<i64>) -> Self {
+        Self {
+            word: word(event.kind),
+            at: Moment::new(event.event_time, now),
+            by_token: TokenId::parse(&event.actor).is_ok(),
+            actor: visible(&event.actor),
+            acting_user: event.acting_user.as_deref().map(visible).unwrap_or_default(),
+            // What a new token has stands above.
+            changes: match event.kind {
+                EventKind::Created => Vec::new(),
+                _ => event.changes.iter().map(ChangeView::new).collect(),
+            },
+            is_sealed: sealed_to.is_some_and(|last| event.id <= last),
+        }
+    }
+}
+
+impl ChangeView {
+    fn new(change: &FieldChange) -> Self {
+        let value = |value: &Option<String>| value.as_deref().map(shortened).unwrap_or_default();
+        Self { field: visible(&field_word(&change.field)), old: value(&change.old), new: value(&change.new) }
+    }
+}
+
+/// Returns why a token was disabled, if one of its newest events says so.
+pub(super) fn disable_reason(events: &[TokenEvent]) -> String {
+    let disabled = events.iter().find(|event| event.kind == EventKind::Disabled);
+    let change =
+        disabled.and_then(|event| event.changes.iter().find(|change| change.field == "disable_reason"));
+    change.and_then(|change| change.new.as_deref()).map(visible).unwrap_or_default()
+}
+
+fn word(kind: EventKind) -> &'static str {
+    match kind {
+        EventKind::Created => "Created",
+        EventKind::Updated => "Changed",
+        EventKind::Rotated => "Rotated",
+        EventKind::Revoked => "Revoked",
+        EventKind::Disabled => "Disabled",
+        EventKind::Enabled => "Enabled",
+        EventKind::ExpiresSoon => "Warned of its expiration",
+        EventKind::Purged => "Deleted",
+    }
+}
+
+/// Returns what a field is called on these pages.
+fn field_word(field: &str) -> String {
+    match field {
+        "allowed_cidrs" => "networks".to_owned(),
+        "expire_time" => "expires".to_owned(),
+        "disable_time" => "disabled".to_owned(),
+        "revoke_reason" | "disable_reason" => "reason".to_owned(),
+        other => other.replace('_', " "),
+    }
+}
+
+fn shortened(value: &str) -> String {
+    let mut text = visible(&value.chars().take(VALUE).collect::<String>());
+    if value.chars().nth(VALUE).is_some() {
+        text.push('…');
+    }
+    text
+}

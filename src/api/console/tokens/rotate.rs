@@ -1,0 +1,198 @@
+//! The rotation of a token. As for a new one, the form has a nonce, the request id follows from it and the session,
+//! and the successor's secret is shown by the same page until Done.
+
+use std::sync::Arc;
+
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use axum::response::Response;
+use time::Duration;
+
+use super::commands::{Call, Lines};
+use super::ending::Ending;
+use super::new::with_nonce;
+use super::notice::{self, Act};
+use super::pages::Rotate;
+use super::subject::{Subject, failed, is_said_there, named, opened, sent};
+use super::terms::Terms;
+use crate::api::console::failure::{Failure, Words, foreign_form, of_action, policy};
+use crate::api::console::form::{Fields, Problems};
+use crate::api::console::interface::{Asked, Console, go_to};
+use crate::api::console::moments::Moment;
+use crate::api::console::session::proof;
+use crate::api::console::session::visit::Visit;
+use crate::domain::policy::{Policy, Rule};
+use crate::domain::root::LastRoot;
+use crate::secret::{FormNonce, TokenId};
+use crate::tokens::ActionError;
+use crate::tokens::rotate::RotateToken;
+
+/// The graces to choose from: in the form, in words, in seconds.
+const GRACES: [(&str, &str, i64); 4] = [
+    ("now", "Not at all: refused at once", 0),
+    ("1h", "1 hour", 3_600),
+    ("24h", "24 hours", 86_400),
+    ("7d", "7 days", 604_800),
+];
+
+/// Shows the form.
+pub(super) async fn show(
+    State(console): State<Arc<Console>>,
+    Path(id): Path<String>,
+    asked: Asked,
+) -> Response {
+    console.answer(&asked, Box::pin(ask(&console, &asked, &id))).await
+}
+
+/// Rotates the token.
+pub(super) async fn submit(
+    State(console): State<Arc<Console>>,
+    Path(id): Path<String>,
+    asked: Asked,
+) -> Response {
+    console.answer(&asked, Box::pin(rotate(&console, &asked, &id))).await
+}
+
+async fn ask(console: &Console, asked: &Asked, id: &str) -> Result<Response, Failure> {
+    let visit = opened(console, asked).await?;
+    let id = named(id)?;
+    let fields = asked.query();
+    if FormNonce::parse(fields.get("form")).is_none() {
+        return Ok(go_to(&with_nonce(asked, &format!("/tokens/{id}/rotate"))?));
+    }
+    let page = form(console, &visit, id, &fields, (Problems::default(), None)).await?;
+    console.page(&visit, StatusCode::OK, &page)
+}
+
+/// Returns the page of the form, with what was chosen.
+async fn form(
+    console: &Console,
+    visit: &Visit,
+    id: TokenId,
+    fields: &Fields<'_>,
+    (problems, outcome): (Problems, Option<(String, bool)>),
+) -> Result<Rotate, Failure> {
+    let (subject, token) = Subject::read(console, visit, id).await?;
+    let owner = (token.organization_id.as_str(), token.user_id.as_str());
+    let terms = Terms::read(console, visit, owner).await?;
+    let terms = if Policy::binds(&token) { terms } else { terms.unbound() };
+    let is_own = visit.caller().is_token(id);
+    let longest = terms.longest_grace();
+    let allowed = |seconds: i64| Duration::seconds(seconds) <= longest && !(is_own && seconds == 0);
+    let offered = GRACES.into_iter().filter(|(_, _, seconds)| allowed(*seconds));
+    let end = |seconds| Moment::new(visit.now.saturating_add(Duration::seconds(seconds)), visit.now);
+    let graces: Vec<_> = offered.map(|(value, words, seconds)| (value, words, end(seconds))).collect();
+    let rule = graces.len() < GRACES.len() && !is_own;
+    let as_old = match &subject.token.expires {
+        Some(end) => format!("As the old one: {}", end.exact),
+        None => "As the old one: never".to_owned(),
+    };
+    let ending = chosen_ending(fields);
+    let grace = fields.typed("grace");
+    Ok(Rotate {
+        frame: visit.frame(),
+        nonce: fields.typed("form"),
+        grace_rule: rule.then(|| policy(Rule::LongestGrace).replace(" Choose a shorter time.", "")),
+        graces,
+        is_own,
+        endings: terms.endings(visit.now).or_keep(as_old),
+        lines: lines(id, &grace, &ending),
+        grace,
+        ending,
+        problems,
+        outcome,
+        subject,
+        proof: visit.needs_proof(),
+    })
+}
+
+fn chosen_ending(fields: &Fields<'_>) -> Ending {
+    let ending = Ending::posted(fields);
+    if ending.choice.is_empty() { Ending::kept() } else { ending }
+}
+
+fn lines(id: TokenId, grace: &str, ending: &Ending) -> Lines {
+    let call = Call::new(&["token", "rotate"], "RotateToken");
+    let seconds = GRACES.iter().find(|(value, _, _)| *value == grace).map_or(0, |(_, _, seconds)| *seconds);
+    let call = if seconds == 0 {
+        call
+    } else {
+        call.flag("grace-period", Some(grace)).set("gracePeriod", format!("{seconds}s").into())
+    };
+    ending.said(call, "").about("tokenId", &id.to_string()).lines()
+}
+
+async fn rotate(console: &Console, asked: &Asked, id: &str) -> Result<Response, Failure> {
+    let fields = asked.form();
+    let mut visit = sent(console, asked, &fields).await?;
+    let id = named(id)?;
+    let nonce = FormNonce::parse(&fields.typed("form")).ok_or_else(foreign_form)?;
+    let is_own = visit.caller().is_token(id);
+    let mut problems = Problems::default();
+    let chosen = fields.typed("grace");
+    // A token that rotates itself at once could not show its successor's secret.
+    let grace = GRACES.iter().find(|(value, _, seconds)| *value == chosen && !(is_own && *seconds == 0));
+    if grace.is_none() {
+        problems.add("grace", "Choose how long the old token is still accepted.");
+    }
+    // It gets no later end by itself.
+    let ending = if is_own { Ending::kept() } else { chosen_ending(&fields) };
+    let expiration = ending.parse(&mut problems);
+    let (Some((_, _, seconds)), Some(expiration)) = (grace, expiration) else {
+        let page = form(console, &visit, id, &fields, (problems, None)).await?;
+        return console.page(&visit, StatusCode::BAD_REQUEST, &page);
+    };
+    if let Some(problem) = proof::missing(console, asked, &mut visit, &fields).await? {
+        let problems = Problems::one("proof", problem);
+        let page = form(console, &visit, id, &fields, (problems, None)).await?;
+        return console.page(&visit, StatusCode::FORBIDDEN, &page);
+    }
+    let request = RotateToken {
+        id,
+        expiration: expiration.expiration(),
+        grace_period: Duration::seconds(*seconds),
+        request_id: Some(visit.key.request_id(&nonce)),
+        last_root: LastRoot::Refuse,
+    };
+    let actions = &console.integrations.context.actions;
+    let forgetting = console.integrations.context.engine.invalidate_token(id);
+    let rotated = actions.rotate_token(visit.caller(), request).await;
+    drop(forgetting);
+    match rotated {
+        Ok(_) => {
+            let path = format!("/tokens/created/{nonce}");
+            if *seconds > 0 {
+                return Ok(go_to(&path));
+            }
+            // It is rotated: the secret is shown even if the time cannot be.
+            Ok(go_to(&match actions.effective_time(visit.caller()).await {
+                Ok(effective) => notice::address(&visit, &path, Act::Rotated, &nonce.to_string(), effective),
+                Err(_) => path,
+            }))
+        }
+        Err(error) if is_said_there(&error) => {
+            let Words { status, text, .. } = of_action(&error);
+            let exists = matches!(error, ActionError::RequestIdReused | ActionError::Unrepeatable(_));
+            let problems = refused(&error, &ending);
+            let outcome = problems.is_empty().then_some((text, exists));
+            let page = form(console, &visit, id, &fields, (problems, outcome)).await?;
+            let page = console.page(&visit, status, &page)?;
+            Err(Failure::shown(error, page))
+        }
+        Err(error) => Err(failed(console, asked, error)),
+    }
+}
+
+/// Returns the errors of a rotation that belong to a field.
+fn refused(error: &ActionError, ending: &Ending) -> Problems {
+    match error {
+        ActionError::Policy(rule @ Rule::LongestGrace) => Problems::one("grace", policy(*rule)),
+        ActionError::Policy(rule @ (Rule::ExpirationRequired | Rule::LongestLifetime)) => {
+            Problems::one(ending.field(), policy(*rule))
+        }
+        ActionError::Invalid(violations) => {
+            Problems::one(ending.field(), super::new::invalid_end(violations))
+        }
+        _ => Problems::default(),
+    }
+}

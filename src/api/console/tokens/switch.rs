@@ -1,0 +1,131 @@
+//! Disabling a token for a while, and enabling it again.
+
+use std::sync::Arc;
+
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use axum::response::Response;
+
+use super::commands::{Call, Lines};
+use super::notice::{self, Act};
+use super::pages::Switch;
+use super::subject::{Subject, failed, is_said_there, named, opened, sent};
+use crate::api::console::failure::{Failure, of_action};
+use crate::api::console::form::{Fields, Problems};
+use crate::api::console::interface::{Asked, Console, go_to};
+use crate::api::console::session::proof;
+use crate::api::console::session::visit::Visit;
+use crate::domain::RevokeReason;
+use crate::domain::root::LastRoot;
+use crate::secret::TokenId;
+use crate::tokens::disable::Usability;
+
+const DISABLE: Usability = Usability::Disabled(LastRoot::Refuse);
+
+/// Asks whether to disable a token.
+pub(super) async fn show_disable(
+    State(console): State<Arc<Console>>,
+    Path(id): Path<String>,
+    asked: Asked,
+) -> Response {
+    console.answer(&asked, Box::pin(ask(&console, &asked, &id, DISABLE))).await
+}
+
+/// Disables it. Sending the form again changes nothing.
+pub(super) async fn disable(
+    State(console): State<Arc<Console>>,
+    Path(id): Path<String>,
+    asked: Asked,
+) -> Response {
+    console.answer(&asked, Box::pin(switch(&console, &asked, &id, DISABLE))).await
+}
+
+/// Asks whether to enable a token.
+pub(super) async fn show_enable(
+    State(console): State<Arc<Console>>,
+    Path(id): Path<String>,
+    asked: Asked,
+) -> Response {
+    console.answer(&asked, Box::pin(ask(&console, &asked, &id, Usability::Enabled))).await
+}
+
+/// Enables it. Sending the form again changes nothing.
+pub(super) async fn enable(
+    State(console): State<Arc<Console>>,
+    Path(id): Path<String>,
+    asked: Asked,
+) -> Response {
+    console.answer(&asked, Box::pin(switch(&console, &asked, &id, Usability::Enabled))).await
+}
+
+async fn ask(console: &Console, asked: &Asked, id: &str, wanted: Usability) -> Result<Response, Failure> {
+    let visit = opened(console, asked).await?;
+    let page = question(console, &visit, (named(id)?, wanted), &asked.query(), Problems::default()).await?;
+    console.page(&visit, StatusCode::OK, &page)
+}
+
+async fn question(
+    console: &Console,
+    visit: &Visit,
+    (id, wanted): (TokenId, Usability),
+    fields: &Fields<'_>,
+    problems: Problems,
+) -> Result<Switch, Failure> {
+    let (subject, _) = Subject::read(console, visit, id).await?;
+    let reason = fields.typed("reason");
+    Ok(Switch {
+        frame: visit.frame(),
+        subject,
+        disables: wanted != Usability::Enabled,
+        lines: lines(id, wanted, &reason),
+        reason,
+        problems,
+        outcome: None,
+        proof: visit.needs_proof(),
+    })
+}
+
+fn lines(id: TokenId, wanted: Usability, reason: &str) -> Lines {
+    let call = match wanted {
+        Usability::Disabled(_) => {
+            Call::new(&["token", "disable"], "DisableToken").text("reason", "reason", reason)
+        }
+        Usability::Enabled => Call::new(&["token", "enable"], "EnableToken"),
+    };
+    call.about("tokenId", &id.to_string()).lines()
+}
+
+async fn switch(console: &Console, asked: &Asked, id: &str, wanted: Usability) -> Result<Response, Failure> {
+    let fields = asked.form();
+    let mut visit = sent(console, asked, &fields).await?;
+    let about = (named(id)?, wanted);
+    let mut problems = Problems::default();
+    let reason = problems.take("reason", RevokeReason::parse(&fields.typed("reason")), "The reason");
+    let Some(reason) = reason else {
+        let page = question(console, &visit, about, &fields, problems).await?;
+        return console.page(&visit, StatusCode::BAD_REQUEST, &page);
+    };
+    if let Some(problem) = proof::missing(console, asked, &mut visit, &fields).await? {
+        let page = question(console, &visit, about, &fields, Problems::one("proof", problem)).await?;
+        return console.page(&visit, StatusCode::FORBIDDEN, &page);
+    }
+    let context = &console.integrations.context;
+    let forgetting = context.engine.invalidate_token(about.0);
+    let switched = context.actions.switch_token(visit.caller(), about.0, wanted, &reason).await;
+    drop(forgetting);
+    match switched {
+        Ok(switched) => {
+            let act = if wanted == Usability::Enabled { Act::Enabled } else { Act::Disabled };
+            let (path, id) = (format!("/tokens/{}", about.0), about.0.to_string());
+            Ok(go_to(&notice::address(&visit, &path, act, &id, switched.effective_time)))
+        }
+        Err(error) if is_said_there(&error) => {
+            let mut page = question(console, &visit, about, &fields, Problems::default()).await?;
+            let words = of_action(&error);
+            page.outcome = Some(words.text);
+            let page = console.page(&visit, words.status, &page)?;
+            Err(Failure::shown(error, page))
+        }
+        Err(error) => Err(failed(console, asked, error)),
+    }
+}

@@ -1,0 +1,150 @@
+//! What the organization's policy lets a form offer, and how many tokens the user has of those that it allows. Read
+//! before the form is shown; the creation checks it again. Called by the forms for a new token, for a rotation and
+//! for a change.
+
+use time::{Duration, OffsetDateTime};
+
+use super::ending::Endings;
+use crate::api::console::failure::Failure;
+use crate::api::console::interface::Console;
+use crate::api::console::session::visit::Visit;
+use crate::domain::policy::{MAX_GRACE, Policy};
+use crate::domain::{AccessError, Caller, OrganizationId, ReservedScope, Scope, Scopes, UserId};
+use crate::tokens::ActionError;
+
+/// The policy, and the user's tokens.
+#[derive(Debug)]
+pub(super) struct Terms {
+    policy: Policy,
+    /// How many of the user's tokens count.
+    count: u32,
+    may_be_root: bool,
+}
+
+/// What is said of the number of a user's tokens.
+pub(super) struct Count {
+    pub(super) text: String,
+    /// Whether there may be no more.
+    pub(super) is_full: bool,
+}
+
+impl Terms {
+    /// Reads the terms of a user in an organization, as they were typed. What cannot be parsed yet, or is out of
+    /// reach, counts as not typed.
+    pub(super) async fn read(
+        console: &Console,
+        visit: &Visit,
+        (organization, user): (&str, &str),
+    ) -> Result<Self, Failure> {
+        let caller = visit.caller();
+        let organization = OrganizationId::parse(organization).ok().filter(|_| !organization.is_empty());
+        let user = UserId::parse(user).ok();
+        let actions = &console.integrations.context.actions;
+        let read = match actions.creation_terms(caller, organization, user.as_ref()).await {
+            Err(ActionError::Access(AccessError::ForeignOrganization)) => {
+                actions.creation_terms(caller, None, user.as_ref()).await
+            }
+            read => read,
+        };
+        let (policy, count) = read?;
+        Ok(Self { policy, count, may_be_root: grants(caller, ReservedScope::Root) })
+    }
+
+    /// Returns these terms for a token that no policy binds.
+    pub(super) fn unbound(self) -> Self {
+        Self { policy: Policy::default(), ..self }
+    }
+
+    /// Returns what is offered for a new token.
+    pub(super) fn endings(&self, now: OffsetDateTime) -> Endings {
+        Endings::new(&self.policy, (now, now), self.may_be_root)
+    }
+
+    /// Returns what is offered for a token that exists.
+    pub(super) fn endings_of(&self, created: OffsetDateTime, now: OffsetDateTime) -> Endings {
+        Endings::new(&self.policy, (created, now), false)
+    }
+
+    /// Returns the longest time for which a rotated token may still be accepted.
+    pub(super) fn longest_grace(&self) -> Duration {
+        self.policy.longest_grace.unwrap_or(MAX_GRACE)
+    }
+
+    /// Returns the scopes that the policy allows, without the reserved ones; empty: any.
+    pub(super) fn scopes(&self) -> Vec<String> {
+        let allowed = self.policy.allowed_scopes.iter().filter(|scope| !is_reserved(scope.as_str()));
+        allowed.map(|scope| scope.as_str().to_owned()).collect()
+    }
+
+    /// Returns whether scopes can be typed that are not in the list.
+    pub(super) fn has_patterns(&self) -> bool {
+        let scopes = self.scopes();
+        self.may_be_root
+            || self.policy.allowed_scopes.iter().next().is_none()
+            || scopes.iter().any(|scope| scope.ends_with('*'))
+    }
+
+    /// Returns whether a reserved scope can be given: the caller has it, and the policy allows it.
+    pub(super) fn offers(&self, caller: &Caller, scope: ReservedScope) -> bool {
+        let mut allowed = self.policy.allowed_scopes.iter().peekable();
+        let any = scope == ReservedScope::Root || allowed.peek().is_none();
+        grants(caller, scope) && (any || allowed.any(|allowed| allowed.as_str() == scope.word()))
+    }
+
+    /// Says which of the user's tokens the new one is; `None` without a limit or a user.
+    pub(super) fn count_of(&self, user: &str) -> Option<Count> {
+        let most = self.policy.most_active_tokens.filter(|_| !user.is_empty())?;
+        let is_full = self.count >= most;
+        let text = if is_full {
+            format!(
+                "{user} has {} of the {most} tokens that the organization's policy allows. Revoke one first.",
+                self.count
+            )
+        } else {
+            format!("This is {user}'s {} of {most} tokens.", ordinal(self.count.saturating_add(1)))
+        };
+        Some(Count { text, is_full })
+    }
+}
+
+/// Returns whether a caller may give a reserved scope.
+fn grants(caller: &Caller, scope: ReservedScope) -> bool {
+    let wanted = Scopes::new(vec![Scope::from(scope)]).map(|scopes| scopes.reserved());
+    wanted.is_ok_and(|wanted| caller.may_manage_reserved(wanted).is_ok())
+}
+
+/// Returns whether a scope is one of those that give access to tokend itself, or looks like one.
+pub(super) fn is_reserved(scope: &str) -> bool {
+    scope == "tokend" || scope.starts_with("tokend:")
+}
+
+fn ordinal(number: u32) -> String {
+    let ending = match (number % 10, number % 100) {
+        (1, rest) if rest != 11 => "st",
+        (2, rest) if rest != 12 => "nd",
+        (3, rest) if rest != 13 => "rd",
+        _ => "th",
+    };
+    format!("{number}{ending}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_counted_as_people_do() {
+        let said = [1, 2, 3, 4, 11, 12, 13, 21, 102, 111].map(ordinal);
+        assert_eq!(said, ["1st", "2nd", "3rd", "4th", "11th", "12th", "13th", "21st", "102nd", "111th"]);
+    }
+
+    #[test]
+    fn a_user_at_the_limit_is_told_before_the_form_is_sent() {
+        let policy = Policy { most_active_tokens: Some(10), ..Policy::default() };
+        let terms = |count| Terms { policy: policy.clone(), count, may_be_root: false };
+        assert_eq!(terms(2).count_of("Ada").unwrap().text, "This is Ada's 3rd of 10 tokens.");
+        assert!(terms(10).count_of("Ada").unwrap().is_full && terms(2).count_of("").is_none());
+        let none = Terms { policy: Policy::default(), count: 0, may_be_root: false };
+        assert!(none.count_of("Ada").is_none());
+    }
+}
