@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use tokend::api::grpc::Origin;
-use tokend::api::proto::{CreateTokenRequest, Verdict};
+use tokend::api::proto::create_token_request::Expiration;
+use tokend::api::proto::{CreateTokenRequest, Policy, UpdatePolicyRequest, Verdict};
 use tokio::io::AsyncWriteExt as _;
 use tokio::process::Command;
 
@@ -73,6 +74,55 @@ async fn the_same_clicks_work_without_script() {
     let seen = drive(&driver, "plain", settings(&replica, &origin)).await;
 
     assert_eq!(verdict(&replica, &seen).await, Verdict::Revoked);
+}
+
+/// Creates tokens for people to act on, in an organization with a policy; returns the settings of a scenario.
+async fn with_tokens(replica: &Replica) -> Value {
+    let mut root = replica.root();
+    let policy = Policy {
+        longest_lifetime: Some(prost_types::Duration { seconds: 90 * 86_400, nanos: 0 }),
+        allowed_scopes: texts(&["reports:*", "logs:read"]),
+        most_active_tokens_per_user: 10,
+        ..Default::default()
+    };
+    let request = UpdatePolicyRequest { organization_id: "acme".to_owned(), policy: Some(policy) };
+    root.update_policy(request).await.unwrap();
+    let mut old = String::new();
+    for (name, user_id, days) in [
+        ("nightly export", "Ada Lovelace", 60),
+        ("آدا لاولیس <b>", "grace", 2),
+        ("staging", "Charles", 90),
+        ("phone", "Charles", 30),
+        ("laptop", "Ada Lovelace", 30),
+    ] {
+        let ttl = Expiration::Ttl(prost_types::Duration { seconds: days * 86_400, nanos: 0 });
+        let request = CreateTokenRequest {
+            organization_id: "acme".to_owned(),
+            user_id: user_id.to_owned(),
+            name: name.to_owned(),
+            scopes: texts(&["reports:read", "logs:read"]),
+            expiration: Some(ttl),
+            ..Default::default()
+        };
+        old = created(&mut root, request).await.token.unwrap().id;
+    }
+    let origin = format!("http://tokend.localhost:{}", replica.console.port());
+    let mut settings = settings(replica, &origin);
+    settings["old"] = old.into();
+    settings
+}
+
+#[tokio::test]
+async fn a_person_acts_on_tokens_with_script_and_without() {
+    let Some(driver) = driver() else { return };
+    for scenario in ["acts", "actsPlainly"] {
+        let replica = Replica::start().await;
+
+        let seen = drive(&driver, scenario, with_tokens(&replica).await).await;
+
+        let verdict = verdict(&replica, &seen).await;
+        assert_eq!(verdict, if scenario == "acts" { Verdict::Revoked } else { Verdict::Valid });
+    }
 }
 
 #[tokio::test]

@@ -215,7 +215,7 @@ async fn a_link_is_the_proof_that_is_asked_for_once_more() {
     }
     // The other one was not used by this.
     assert_eq!(send_code(&replica, "/link", &others).await.status, 200);
-    assert_eq!(prove(&own).await.status, 200);
+    assert_eq!(prove(&own).await.status, 303);
     assert_eq!(send_code(&replica, "/link", &own).await.status, 401);
     let listed = root.list_tokens(ListTokensRequest::default()).await.unwrap().into_inner().tokens;
     assert!(listed.iter().any(|token| token.id == target && token.revoke_time.is_some()));

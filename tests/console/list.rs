@@ -75,7 +75,7 @@ async fn a_row_says_why_a_token_is_in_its_state_and_who_created_it() {
     let page = person.get("/tokens").await.body;
 
     for (id, words) in [
-        (&old, vec!["Superseded", "until in 2 hours", &writer_id[..8], "acme"]),
+        (&old, vec!["Superseded", "until 20", &writer_id[..8], "acme"]),
         (&new, vec!["Active", "by <bdi>"]),
         (&ended, vec!["Revoked", "lost &#60;here&#62;"]),
         (&off, vec!["Disabled", "just now"]),

@@ -3,12 +3,13 @@
 //
 //   node drive.mjs SCENARIO < settings.json
 import { rm } from "node:fs/promises";
+import { acts } from "./acts.mjs";
 import { profile } from "./page.mjs";
 import { rooms } from "./rooms.mjs";
 import { session } from "./session.mjs";
 import { tokens } from "./tokens.mjs";
 
-const scenarios = { ...rooms, ...session, ...tokens };
+const scenarios = { ...acts, ...rooms, ...session, ...tokens };
 
 try {
   const seen = await scenarios[process.argv[2]]();

@@ -125,6 +125,13 @@ const forced = async (page, where) => {
   await page.emulateMedia({ forcedColors: null });
 };
 
+// In the few colours that a person has chosen, every text can still be read.
+export const contrasts = async (page, name) => {
+  await page.emulateMedia({ forcedColors: "active" });
+  await accessible(page, `${name} in forced colours`);
+  await page.emulateMedia({ forcedColors: null });
+};
+
 export const look = async (page, name) => {
   await accessible(page, name);
   await forced(page, name);

@@ -83,9 +83,7 @@ export const tokens = {
     await page.getByLabel("The full token").focus();
     await done(page, "keys");
 
-    await look(page, "list");
     await page.getByRole("link", { name: "laptop", exact: true }).click();
-    await look(page, "token");
     await page.getByRole("link", { name: "Revoke…" }).click();
     await look(page, "revoke");
     await page.getByLabel("Reason").fill("lost at the station");

@@ -2,7 +2,7 @@
 
 use time::{Duration, OffsetDateTime};
 
-use crate::api::console::moments::{Moment, relative};
+use crate::api::console::moments::{Moment, exact, relative};
 use crate::api::console::pages::visible;
 use crate::domain::{Token, TokenState};
 use crate::secret::{Prefix, TokenId};
@@ -110,7 +110,6 @@ impl TokenView {
 /// Returns why a token is in its state, or until when, in a few words.
 fn why(token: &Token, now: OffsetDateTime) -> String {
     let far = |time: OffsetDateTime| relative(time, now);
-    let ends = |word: &str| token.expire_time.map_or_else(String::new, |end| format!("{word} {}", far(end)));
     let reason = token.revoke_reason.as_ref().map(|reason| visible(reason.as_str()));
     match token.state(now) {
         TokenState::Revoked => match (reason.filter(|text| !text.is_empty()), token.revoke_time) {
@@ -121,7 +120,9 @@ fn why(token: &Token, now: OffsetDateTime) -> String {
         TokenState::Expired if token.superseded_by.is_some() => "superseded".to_owned(),
         TokenState::Expired => token.expire_time.map_or_else(String::new, far),
         TokenState::Disabled => token.disable_time.map_or_else(String::new, far),
-        TokenState::Active if token.superseded_by.is_some() => ends("until"),
+        TokenState::Active if token.superseded_by.is_some() => {
+            token.expire_time.map_or_else(String::new, |end| format!("until {}", exact(end)))
+        }
         _ => String::new(),
     }
 }
