@@ -20,7 +20,7 @@ async fn a_feed_whose_snapshot_is_older_than_the_purge_restarts() {
 
     revoke_unrecorded(&replica.installation.database, &changed).await;
 
-    reaches_the_cache(&replica, &changed, Verdict::Revoked).await;
+    becomes(&mut root, &changed, Verdict::Revoked).await;
     in_cache(&mut root, &kept).await;
 }
 
