@@ -1,5 +1,6 @@
 //! Chooses the connection to close when the memory for requests is full: the largest one of an unauthenticated peer at
-//! the address that takes the most. So a flood closes its own connections, and not those of new clients.
+//! the address that takes the most. So a flood closes its own connections, and not those of new clients. An address that
+//! has its share closes its own largest connection for a smaller one: new clients at the flood's address are served, too.
 
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -9,6 +10,9 @@ use std::task::Context;
 use atomic_waker::AtomicWaker;
 
 use super::fair_limiter::FairLimiter;
+
+/// The bytes of an unauthenticated peer's connection before its first request: its tasks, buffers and tables.
+pub(crate) const CONNECTION: usize = 20 * 1024;
 
 /// A connection that may be evicted while its peer is unauthenticated.
 #[derive(Debug, Default)]
@@ -40,6 +44,15 @@ impl Evictable {
     }
 }
 
+/// The bytes that a connection needs.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Claim {
+    pub(super) address: IpAddr,
+    /// What it takes already; 0: it is new.
+    pub(super) own: usize,
+    pub(super) more: usize,
+}
+
 /// The connections of all unauthenticated peers, the oldest first.
 #[derive(Debug, Default)]
 pub(super) struct Evictables(Mutex<Vec<(IpAddr, Weak<Evictable>)>>);
@@ -57,66 +70,117 @@ impl Evictables {
         added
     }
 
-    /// Evicts a connection that takes at least `bytes`, at an address that takes more than `address` would with them;
-    /// returns whether there was one.
-    pub(super) fn make_room(&self, taken: &FairLimiter<IpAddr>, address: IpAddr, bytes: usize) -> bool {
-        let with_them = taken.held(&address).saturating_add(bytes);
-        // Usually so in a flood, whose refusals must stay cheap.
-        if taken.greatest() <= with_them {
-            return false;
-        }
+    /// Evicts a connection for `claim`; returns whether there was one that takes enough.
+    pub(super) fn make_room(&self, taken: &FairLimiter<IpAddr>, claim: Claim) -> bool {
         // Evicted without the lock, since that wakes a task.
-        let largest = self.largest(taken, address, bytes).filter(|(held, _)| *held > with_them);
-        largest.inspect(|(_, one)| one.evict()).is_some()
+        let largest = taken.read(|held| self.largest(held, claim));
+        largest.inspect(|one| one.evict()).is_some()
     }
 
-    /// Returns the largest connection of at least `bytes` at another address, and what that address takes. The address
-    /// that takes the most comes first, and of several connections as large the oldest.
-    fn largest(
-        &self,
-        taken: &FairLimiter<IpAddr>,
-        address: IpAddr,
-        bytes: usize,
-    ) -> Option<(usize, Arc<Evictable>)> {
+    /// Returns the largest connection that may be evicted for `claim`: of the address that takes the most, and of
+    /// several that are equal the oldest.
+    fn largest(&self, held: &dyn Fn(&IpAddr) -> usize, claim: Claim) -> Option<Arc<Evictable>> {
         let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let others = all.iter().rev().filter(|(other, _)| *other != address);
-        let large = others.filter_map(|(other, one)| {
+        let (connection, address) = (claim.least(claim.own), claim.least(held(&claim.address)));
+        let large = all.iter().rev().filter_map(|(of, one)| {
             let one = one.upgrade()?;
-            let size = one.taken.load(Ordering::Relaxed);
-            (size >= bytes.max(1) && !one.is_evicted()).then(|| (taken.held(other), size, one))
+            let (size, held) = (one.taken.load(Ordering::Relaxed), held(of));
+            let takes_enough =
+                if *of == claim.address { size >= connection } else { size >= claim.more && held >= address };
+            (takes_enough && size > 0 && !one.is_evicted()).then_some((held, size, one))
         });
         // The last of several that are equal: in reverse, the oldest.
-        large.max_by_key(|(held, size, _)| (*held, *size)).map(|(held, _, one)| (held, one))
+        large.max_by_key(|(held, size, _)| (*held, *size)).map(|(_, _, one)| one)
+    }
+}
+
+impl Claim {
+    /// Returns the fewest bytes that must be taken elsewhere, if `taken` bytes are taken here: as many as here with what is
+    /// claimed; for a connection that has some already, more. One connection itself does not count, so a new one also has
+    /// room for its first call.
+    fn least(self, taken: usize) -> usize {
+        let others = taken.saturating_sub(CONNECTION);
+        others.saturating_add(self.more).saturating_add(usize::from(self.own > 0))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::admission::fair_limiter::Permit;
 
     fn address(last: u8) -> IpAddr {
         [10, 0, 0, last].into()
     }
 
+    /// A claim of a connection that has `own` bytes beyond its first ones.
+    fn claim(last: u8, own: usize, more: usize) -> Claim {
+        Claim { address: address(last), own: CONNECTION + own, more }
+    }
+
+    fn new(last: u8) -> Claim {
+        Claim { address: address(last), own: 0, more: CONNECTION }
+    }
+
+    /// Opens connections of these addresses and sizes; returns them with their permits.
+    fn open(
+        taken: &FairLimiter<IpAddr>,
+        all: &Evictables,
+        sizes: &[(u8, usize)],
+    ) -> (Vec<Permit<IpAddr>>, Vec<Arc<Evictable>>) {
+        let open = sizes.iter().map(|(last, bytes)| {
+            let one = all.add(address(*last));
+            one.set_taken(*bytes);
+            (taken.take_many(address(*last), *bytes).unwrap(), one)
+        });
+        open.unzip()
+    }
+
+    fn evicted(connections: &[Arc<Evictable>]) -> Vec<bool> {
+        connections.iter().map(|one| one.is_evicted()).collect()
+    }
+
     #[test]
     fn the_largest_connection_of_the_largest_address_is_evicted() {
-        let (taken, all) = (FairLimiter::new(10_000), Evictables::default());
-        let mut permits = Vec::new();
-        let mut open = |last, bytes| {
-            permits.push(taken.take_many(address(last), bytes).unwrap());
-            let one = all.add(address(last));
-            one.set_taken(bytes);
-            one
-        };
-        let connections = [open(1, 200), open(2, 150), open(2, 160), open(2, 160), open(2, 10)];
-        let evicted = || connections.iter().map(|one| one.is_evicted()).collect::<Vec<_>>();
-        assert!(all.make_room(&taken, address(3), 20));
-        assert_eq!(evicted(), [false, false, true, false, false]);
-        // An address that takes as much as the others, or asks for more than one of them takes, evicts nobody.
-        assert!(!all.make_room(&taken, address(2), 20));
-        assert!(!all.make_room(&taken, address(3), 201));
-        assert!(!all.make_room(&taken, address(1), 280));
-        assert_eq!(evicted(), [false, false, true, false, false]);
+        let (taken, all) = (FairLimiter::new(1 << 20), Evictables::default());
+        let sizes = [(1, 20_000), (2, 15_000), (2, 16_000), (2, 16_000), (2, 10)];
+        let (_permits, connections) = open(&taken, &all, &sizes);
+        assert!(all.make_room(&taken, claim(3, 5_000, 2_000)));
+        assert_eq!(evicted(&connections), [false, false, true, false, false]);
+        // A connection that needs more than others take evicts none.
+        assert!(!all.make_room(&taken, claim(2, 15_000, 1_000)));
+        assert!(!all.make_room(&taken, claim(3, 0, 20_001)));
+        assert!(!all.make_room(&taken, claim(1, 1_000, 44_000)));
+        assert_eq!(evicted(&connections), [false, false, true, false, false]);
+    }
+
+    #[test]
+    fn a_smaller_connection_evicts_the_largest_of_its_own_address() {
+        let (taken, all) = (FairLimiter::new(1 << 20), Evictables::default());
+        let (_permits, connections) = open(&taken, &all, &[(1, 30), (2, 5_000), (2, 1_000), (2, 1_000)]);
+        assert!(all.make_room(&taken, claim(2, 500, 400)));
+        assert_eq!(evicted(&connections), [false, true, false, false]);
+        assert!(!all.make_room(&taken, claim(2, 600, 400)), "as much as another one");
+        assert!(all.make_room(&taken, claim(2, 599, 400)));
+        assert_eq!(evicted(&connections), [false, true, true, false]);
+    }
+
+    #[test]
+    fn a_new_connection_and_its_first_call_evict_the_oldest_of_those_that_take_as_much() {
+        let (taken, all) = (FairLimiter::new(1 << 20), Evictables::default());
+        let (_permits, connections) = open(&taken, &all, &[1, 2, 3, 4, 4].map(|last| (last, CONNECTION)));
+        // Those of the address that has the most come first.
+        assert!(all.make_room(&taken, new(5)));
+        assert_eq!(evicted(&connections), [false, false, false, true, false]);
+        assert!(all.make_room(&taken, new(5)));
+        assert_eq!(evicted(&connections), [false, false, false, true, true]);
+        assert!(all.make_room(&taken, claim(5, 0, 4_000)));
+        assert!(all.make_room(&taken, new(3)));
+        assert_eq!(evicted(&connections), [true, true, false, true, true]);
+        // Of the own address, where others take less.
+        let (_more, _) = open(&taken, &all, &[(3, CONNECTION)]);
+        assert!(all.make_room(&taken, new(3)));
+        assert_eq!(evicted(&connections), [true, true, true, true, true]);
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use super::eviction::{Evictable, Evictables};
+use super::eviction::{CONNECTION, Claim, Evictable, Evictables};
 use super::fair_limiter::{FairLimiter, Permit, Refused};
 use crate::metrics::RequestMetrics;
 
@@ -72,13 +72,21 @@ impl RequestLimiter {
         })
     }
 
-    /// Returns an empty permit for the other memory of an unauthenticated peer's connection, and whether it is evicted.
+    /// Takes [`CONNECTION`] bytes for the connection of an unauthenticated peer. A new connection is never refused: where
+    /// there is no room, another one is evicted.
     pub(crate) fn unauthenticated(&self, address: IpAddr) -> (Permit<IpAddr>, Arc<Evictable>) {
         let address = address.to_canonical();
-        (self.bytes.empty(address), self.evictable.add(address))
+        let mut permit = self.bytes.empty(address);
+        if self.grow(&mut permit, 0, CONNECTION).is_err() {
+            // The requests of authenticated peers take everything.
+            permit.overdraw(CONNECTION);
+        }
+        let evictable = self.evictable.add(address);
+        evictable.set_taken(CONNECTION);
+        (permit, evictable)
     }
 
-    /// Changes a permit from `from` bytes to `to` bytes.
+    /// Changes a connection's permit from `from` bytes to `to` bytes.
     ///
     /// # Errors
     /// [`Refused`]: its address, or all addresses together, take too much.
@@ -87,16 +95,17 @@ impl RequestLimiter {
             permit.shrink(to);
             return Ok(());
         };
-        self.grow(permit, more).inspect_err(|refused| self.count(*refused))
+        self.grow(permit, from, more).inspect_err(|refused| self.count(*refused))
     }
 
-    /// Takes more bytes for a permit. Where there is no room, a connection is evicted at an address that takes more; until
-    /// it is closed, the total may exceed the limit by what it takes.
-    fn grow(&self, permit: &mut Permit<IpAddr>, bytes: usize) -> Result<(), Refused> {
-        let grown = permit.grow(bytes);
-        if grown.is_err() && self.evictable.make_room(&self.bytes, *permit.key(), bytes) {
+    /// Takes more bytes for a permit, whose connection has `own` bytes. Where there is no room, a connection that takes more
+    /// is evicted; until it is closed, the total may exceed the limit by what it takes.
+    fn grow(&self, permit: &mut Permit<IpAddr>, own: usize, more: usize) -> Result<(), Refused> {
+        let grown = permit.grow(more);
+        let claim = Claim { address: *permit.key(), own, more };
+        if grown.is_err() && self.evictable.make_room(&self.bytes, claim) {
             self.metrics.evicted();
-            permit.overdraw(bytes);
+            permit.overdraw(more);
             return Ok(());
         }
         grown
@@ -122,9 +131,9 @@ impl ConnectionRequests {
     /// [`Refused`]: the connection, its address or all together have too much unfinished.
     pub fn reserve(self: &Arc<Self>, bytes: usize) -> Result<Reservation, Refused> {
         let mut permit = self.limiter.bytes.empty(self.address);
-        let taken = self
-            .take(bytes)
-            .and_then(|()| self.limiter.grow(&mut permit, bytes).inspect_err(|_| self.give_back(bytes)));
+        let taken = self.take(bytes).and_then(|own| {
+            self.limiter.grow(&mut permit, own, bytes).inspect_err(|_| self.give_back(bytes))
+        });
         taken.inspect_err(|refused| self.limiter.count(*refused))?;
         Ok(Reservation { connection: Arc::clone(self), permit, unfinished: bytes })
     }
@@ -137,11 +146,12 @@ impl ConnectionRequests {
         self.reserve(OPEN + bytes)
     }
 
-    fn take(&self, bytes: usize) -> Result<(), Refused> {
+    /// Takes bytes of the connection, and returns how many it had before.
+    fn take(&self, bytes: usize) -> Result<usize, Refused> {
         let most = if self.known.load(Ordering::Relaxed) { KNOWN_CONNECTION_BYTES } else { CONNECTION_BYTES };
         let fits = |taken: usize| Some(taken + bytes).filter(|sum| *sum <= most);
         let taken = self.unfinished.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits);
-        taken.map(drop).map_err(|_| Refused::OverShare)
+        taken.map(|before| CONNECTION + before).map_err(|_| Refused::OverShare)
     }
 
     fn give_back(&self, bytes: usize) {
@@ -156,8 +166,8 @@ impl Reservation {
     /// [`Refused`].
     pub fn grow(&mut self, bytes: usize) -> Result<(), Refused> {
         let connection = &self.connection;
-        let taken = connection.take(bytes).and_then(|()| {
-            connection.limiter.grow(&mut self.permit, bytes).inspect_err(|_| connection.give_back(bytes))
+        let taken = connection.take(bytes).and_then(|own| {
+            connection.limiter.grow(&mut self.permit, own, bytes).inspect_err(|_| connection.give_back(bytes))
         });
         taken.inspect_err(|refused| connection.limiter.count(*refused))?;
         self.unfinished += bytes;

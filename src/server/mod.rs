@@ -52,7 +52,7 @@ const MOST_REFLECTIONS: usize = 32;
 
 /// The memory, in bytes, of all requests that are not answered yet, and of the connections of
 /// unauthenticated clients.
-const REQUEST_BYTES: usize = 40 << 20;
+const REQUEST_BYTES: usize = 30 << 20;
 
 /// How long the last writes may take.
 const LAST_WRITES: Duration = Duration::from_secs(2);

@@ -127,7 +127,7 @@ impl Connection {
         let before = buffer.filled().len();
         let read = Pin::new(&mut *socket).poll_read(context, buffer);
         let counted = if read.is_pending() {
-            counting.wait(context, socket.stream().buffered())
+            counting.wait(context, socket.stream().taken())
         } else {
             counting.receive(buffer.filled().get(before..).unwrap_or_default())
         };

@@ -85,7 +85,7 @@ async fn first_bytes(socket: &mut Socket, memory: &mut ConnectionMemory) -> io::
         let mut buffer = ReadBuf::new(missing);
         poll_fn(|context| match Pin::new(&mut *socket).poll_read(context, &mut buffer) {
             Poll::Pending => {
-                memory.wait(context, socket.buffered())?;
+                memory.wait(context, socket.taken())?;
                 Poll::Pending
             }
             read @ Poll::Ready(_) => read,
@@ -119,7 +119,7 @@ async fn shake_hands(
     let stream = poll_fn(|context| {
         let accepted = Pin::new(&mut accepting).poll(context);
         if let Some(input) = accepting.get_mut().filter(|_| accepted.is_pending()) {
-            memory.wait(context, input.buffered())?;
+            memory.wait(context, input.taken())?;
         }
         accepted
     })

@@ -1,5 +1,5 @@
 //! The socket of a connection, with or without TLS. TLS buffers a record until it is complete, and a message of its
-//! handshake over several records: how many bytes that may be is known here. Used by the handshake and by connections.
+//! handshake over several records: how many bytes that takes is known here. Used by the handshake and by connections.
 
 use std::io;
 use std::pin::Pin;
@@ -11,6 +11,9 @@ use tokio_rustls::server::TlsStream;
 
 /// The most bytes that TLS buffers: a handshake message, as rustls limits it, and a record (RFC 8446, 5.2).
 const MOST_BUFFERED: usize = 0xffff + 5 + 16 * 1024 + 256;
+
+/// The bytes of a TLS session in addition to what it buffers.
+const SESSION: usize = 8 * 1024;
 
 /// A socket of a client.
 #[derive(Debug)]
@@ -44,9 +47,11 @@ impl TlsInput {
         Self { stream, records: Records::default() }
     }
 
-    /// Returns how many bytes TLS buffers at most.
-    pub(super) fn buffered(&self) -> usize {
-        self.records.whole.saturating_add(self.records.partial).min(MOST_BUFFERED)
+    /// Returns how many bytes TLS takes at most. Its buffer doubles as it grows, and the allocator keeps smaller ones for a
+    /// while.
+    pub(super) fn taken(&self) -> usize {
+        let buffered = self.records.whole.saturating_add(self.records.partial).min(MOST_BUFFERED);
+        SESSION.saturating_add(buffered).saturating_add(buffered / 2)
     }
 
     /// Notes that TLS has ended its handshake, or returned data: it buffers no whole record.
@@ -86,11 +91,11 @@ impl Socket {
         Self::Tls(Box::new(stream))
     }
 
-    /// Returns how many bytes TLS buffers at most.
-    pub(super) fn buffered(&self) -> usize {
+    /// Returns how many bytes TLS takes at most.
+    pub(super) fn taken(&self) -> usize {
         match self {
             Self::Plain(_) => 0,
-            Self::Tls(stream) => stream.get_ref().0.buffered(),
+            Self::Tls(stream) => stream.get_ref().0.taken(),
         }
     }
 }

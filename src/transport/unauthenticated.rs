@@ -9,23 +9,25 @@ use std::sync::Arc;
 use std::task::Context;
 
 use super::keepalive::PREFACE;
-use crate::admission::eviction::Evictable;
+use crate::admission::eviction::{CONNECTION, Evictable};
 use crate::admission::fair_limiter::Permit;
 use crate::admission::request_memory::RequestLimiter;
 
 /// The bytes from which a connection is asked to end once it has no call, and the most that it
 /// takes, for any input.
-const ENDS: usize = 128 * 1024;
+const ENDS: usize = 192 * 1024;
 const MOST: usize = 1024 * 1024;
 
 /// The bytes of a call in addition to those sent: table entries, and its response.
 const CALL: usize = 512;
 
-/// The bytes of an unread DATA frame in addition to its payload.
-const DATA: usize = 128;
+/// The bytes of a frame in the connection's table of unread frames, which doubles and never shrinks, and the most frames in
+/// it: fewer unread ones fill the connection's window.
+const UNREAD: usize = 288;
+const MOST_UNREAD: usize = 2048;
 
-/// The bytes of headers that have not ended.
-const UNENDED: usize = 64 * 1024;
+/// The bytes of headers that have not ended: their table has the shortest fields that fit.
+const UNENDED: usize = 112 * 1024;
 
 /// The bytes of an HTTP/1 request that are not counted: most heads have no more.
 const HTTP1_FREE: usize = 2 * 1024;
@@ -45,7 +47,7 @@ pub(super) struct ConnectionMemory {
     limiter: RequestLimiter,
     permit: Permit<IpAddr>,
     evictable: Arc<Evictable>,
-    /// The bytes of HTTP, and those of TLS beneath it.
+    /// The bytes of HTTP and of the connection itself, and those of TLS beneath it.
     http: usize,
     tls: usize,
     /// The bytes received since the task yielded or waited.
@@ -68,6 +70,9 @@ enum Protocol {
 struct Frames {
     head: Vec<u8>,
     rest: usize,
+    /// The frames that calls have to read, since the task yielded or waited, and the bytes of the table of those.
+    unread: usize,
+    table: usize,
 }
 
 impl ConnectionMemory {
@@ -75,7 +80,7 @@ impl ConnectionMemory {
     pub(super) fn new(limiter: RequestLimiter, address: IpAddr) -> Self {
         let (permit, evictable) = limiter.unauthenticated(address);
         let protocol = Protocol::Http1 { received: 0, retained: 0 };
-        Self { limiter, permit, evictable, http: 0, tls: 0, burst: 0, protocol }
+        Self { limiter, permit, evictable, http: CONNECTION, tls: 0, burst: 0, protocol }
     }
 
     /// Continues with HTTP, which starts with these bytes.
@@ -98,19 +103,19 @@ impl ConnectionMemory {
                 *received = received.saturating_add(bytes.len());
                 let of = |most: usize| most.min(*received).saturating_sub(HTTP1_FREE);
                 *retained = (*retained).max(of(HTTP1_RETAINED));
-                (*retained).max(of(HTTP1_BUFFERED))
+                CONNECTION.saturating_add((*retained).max(of(HTTP1_BUFFERED)))
             }
             Protocol::Http2(frames) => self.http.saturating_add(frames.receive(bytes)).min(MOST),
         };
         self.count(http, self.tls)
     }
 
-    /// Counts what TLS buffers while more has to be waited for. The task is woken when the connection is evicted.
+    /// Counts what TLS takes while more has to be waited for. The task is woken when the connection is evicted.
     ///
     /// # Errors
     /// The limit is reached, or the connection is evicted: it must end.
     pub(super) fn wait(&mut self, context: &Context<'_>, tls: usize) -> io::Result<()> {
-        self.burst = 0;
+        self.end_burst();
         self.count(self.http, tls)?;
         self.evictable.wake(context);
         // It may have been evicted before.
@@ -126,7 +131,7 @@ impl ConnectionMemory {
     pub(super) fn must_yield(&mut self, context: &Context<'_>) -> bool {
         let must = self.burst >= BURST;
         if must {
-            self.burst = 0;
+            self.end_burst();
             context.waker().wake_by_ref();
         }
         must
@@ -141,11 +146,19 @@ impl ConnectionMemory {
     pub(super) fn answered(&mut self) {
         if let Protocol::Http1 { received, retained } = &mut self.protocol {
             *received = 0;
-            let retained = *retained;
+            let retained = CONNECTION.saturating_add(*retained);
             if self.http > retained {
                 // Giving back never fails.
                 let _ = self.count(retained, self.tls);
             }
+        }
+    }
+
+    /// Calls read what has arrived.
+    fn end_burst(&mut self) {
+        self.burst = 0;
+        if let Protocol::Http2(frames) = &mut self.protocol {
+            frames.unread = 0;
         }
     }
 
@@ -184,15 +197,24 @@ impl Frames {
             {
                 self.rest = usize::try_from(u32::from_be_bytes([0, a, b, c])).unwrap_or(usize::MAX);
                 taken = taken.saturating_add(match kind {
-                    Self::DATA => DATA,
-                    Self::HEADERS if flags & Self::END_HEADERS == 0 => CALL + UNENDED,
-                    Self::HEADERS => CALL,
+                    Self::DATA => self.unread(),
+                    Self::HEADERS if flags & Self::END_HEADERS == 0 => CALL + UNENDED + self.unread(),
+                    Self::HEADERS => CALL + self.unread(),
                     _ => 0,
                 });
                 self.head.clear();
             }
         }
         taken
+    }
+
+    /// Counts a frame that a call has to read; returns the growth of the table of those.
+    fn unread(&mut self) -> usize {
+        self.unread = self.unread.saturating_add(1).min(MOST_UNREAD);
+        let table = self.table.max(UNREAD.saturating_mul(self.unread.next_power_of_two()));
+        let growth = table.saturating_sub(self.table);
+        self.table = table;
+        growth
     }
 }
 
@@ -211,11 +233,23 @@ mod tests {
     fn frames_are_found_in_any_fragmentation() {
         let sent =
             [frame(4, 0, 0), frame(1, 4, 30), frame(0, 0, 1), frame(0, 1, 200), frame(1, 0, 0)].concat();
-        let expected = sent.len() + 2 * CALL + 2 * DATA + UNENDED;
+        // Of four frames.
+        let expected = sent.len() + 2 * CALL + 4 * UNREAD + UNENDED;
         for length in [1, 2, 7, 9, 10, 64, sent.len()] {
             let mut frames = Frames::default();
             let taken: usize = sent.chunks(length).map(|piece| frames.receive(piece)).sum();
             assert_eq!(taken, expected, "in pieces of {length}");
         }
+    }
+
+    #[test]
+    fn the_table_of_unread_frames_grows_to_their_largest_number() {
+        let mut frames = Frames::default();
+        let grown = |number: usize, frames: &mut Frames| (0..number).map(|_| frames.unread()).sum::<usize>();
+        assert_eq!(grown(5, &mut frames), 8 * UNREAD);
+        frames.unread = 0;
+        assert_eq!(grown(8, &mut frames), 0);
+        assert_eq!(grown(1, &mut frames), 8 * UNREAD);
+        assert_eq!(grown(10_000, &mut frames), (MOST_UNREAD - 16) * UNREAD);
     }
 }

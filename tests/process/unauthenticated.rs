@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use h2::client::SendRequest;
 use prost::Message as _;
@@ -22,6 +22,9 @@ use super::program::{Running, TestDir};
 
 /// The announced length of each message, in bytes.
 pub(super) const ANNOUNCED: u32 = 65_000;
+
+/// Until then all deadlines of unfinished requests, heads and handshakes have passed.
+pub(super) const ALL_DEADLINES: Duration = Duration::from_secs(12);
 
 /// The longest life of an unfinished call, with a margin for a busy machine.
 pub(super) const LONGEST: Duration = Duration::from_secs(20);
@@ -126,8 +129,13 @@ pub(super) fn resident(server: &Running) -> usize {
 
 /// Returns the peak of the resident memory, once it has not grown for half a second.
 pub(super) async fn peak(server: &Running) -> usize {
-    let (mut most, mut since) = (0, 0);
-    while since < 10 {
+    peak_after(server, Duration::ZERO).await
+}
+
+/// The same, and not before `least` has passed.
+pub(super) async fn peak_after(server: &Running, least: Duration) -> usize {
+    let (mut most, mut since, began) = (0, 0, Instant::now());
+    while since < 10 || began.elapsed() < least {
         tokio::time::sleep(Duration::from_millis(50)).await;
         let now = resident(server);
         since = if now > most { 0 } else { since + 1 };
