@@ -59,8 +59,11 @@ impl TestDir {
 
     /// Starts `tokend serve` on this directory's data.
     pub(crate) fn serve(&self) -> Running {
+        let data_dir = self.data_dir();
+        let data_dir = data_dir.to_str().unwrap();
+        let console = ["--console-listen", "127.0.0.1:0"];
         self.start(
-            &["serve", "--listen", "127.0.0.1:0", "--data-dir", self.data_dir().to_str().unwrap()],
+            &[&["serve", "--listen", "127.0.0.1:0", "--data-dir", data_dir][..], &console].concat(),
             &[],
         )
     }
