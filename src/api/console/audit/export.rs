@@ -19,7 +19,6 @@ use crate::admission::fair_limiter::Refused;
 use crate::admission::response_memory::reserved_bytes;
 use crate::api::console::failure::Failure;
 use crate::api::console::interface::{Asked, Console};
-use crate::api::console::moments::machine;
 use crate::api::console::pages::{Frame, Message};
 use crate::api::console::session::visit::Visit;
 use crate::domain::Permission;
@@ -125,7 +124,10 @@ fn json(event: &TokenEvent) -> Value {
         Value::Object(object)
     });
     set("eventId", event.id.to_string().into());
-    set("eventTime", machine(event.event_time).into());
+    // Below 10^9, which fits. Written as by the commands, to the digit.
+    let nanos = i32::try_from(event.event_time.nanosecond()).unwrap_or_default();
+    let time = prost_types::Timestamp { seconds: event.event_time.unix_timestamp(), nanos };
+    set("eventTime", time.to_string().into());
     set("kind", format!("TOKEN_EVENT_KIND_{}", event.kind.word().to_uppercase()).into());
     set("tokenId", event.token_id.to_string().into());
     set("organizationId", event.organization_id.as_str().into());
