@@ -246,9 +246,17 @@ fn postmaster(layout: &Layout, account: &Account, program: &Path, durability: Du
     let (death_signal, settings): (_, &[&str]) = match durability {
         // INT is a fast shutdown, QUIT an immediate one, after which the next start recovers.
         Durability::Durable => ("INT", &["fsync=on", "full_page_writes=on", "synchronous_commit=on"]),
-        Durability::Disposable => {
-            ("QUIT", &["fsync=off", "full_page_writes=off", "synchronous_commit=off", "max_connections=300"])
-        }
+        // Autovacuum would visit each of the many databases of tests once a minute.
+        Durability::Disposable => (
+            "QUIT",
+            &[
+                "fsync=off",
+                "full_page_writes=off",
+                "synchronous_commit=off",
+                "max_connections=300",
+                "autovacuum=off",
+            ],
+        ),
     };
     let mut command = account.mortal_command(program, death_signal);
     command

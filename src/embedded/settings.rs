@@ -14,6 +14,6 @@ pub(super) const OLDEST_MAJOR: u32 = 14;
 pub enum Durability {
     /// A crash of the machine: every commit is on disk before it is acknowledged.
     Durable,
-    /// Nothing beyond this process: no fsync, more connections. For tests.
+    /// Nothing beyond this process: no fsync, no autovacuum, more connections. For tests.
     Disposable,
 }

@@ -12,6 +12,7 @@ use tonic_reflection::pb::{v1, v1alpha};
 
 mod config;
 mod console;
+mod opening;
 mod readiness;
 
 pub use config::{Limits, Listeners, ServeError, ServerConfig, Timeouts};
@@ -37,15 +38,12 @@ use crate::jobs::{last_use, purge, reload, retention, seal};
 use crate::metrics::{Metrics, Task};
 use crate::runtime::tasks::Tasks;
 use crate::secret::CurrentKeyring;
-use crate::store::{self, MigrateError, Pooling, Purpose, Store};
+use crate::store::{Purpose, Store};
 use crate::tokens::Actions;
 use crate::transport::listener::{self, OverLimit};
 use crate::transport::tls::Protocol;
 use crate::verify::mac_refresh::Suggestions;
 use crate::verify::{Engine, EngineConfig, mac_refresh};
-
-/// The shortest and longest pause between two attempts to reach Postgres at the start.
-const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
 
 /// The most open calls of reflection: each may hold unread descriptors of about 200 KiB.
 const MOST_REFLECTIONS: usize = 32;
@@ -140,7 +138,7 @@ pub async fn run(
     let serving = grpc::serve(incoming, service, transport, draining.wait());
     tokio::pin!(serving);
 
-    let opening = open(&config, running.store.clone(), running.health.clone());
+    let opening = opening::open(&config, running.store.clone(), running.health.clone());
     tokio::pin!(opening);
     let shutdown = async move {
         shutdown.await;
@@ -361,49 +359,5 @@ impl Running {
             self.store.close().await;
         };
         let _ = tokio::time::timeout(LAST_WRITES, last).await;
-    }
-}
-
-/// Waits until Postgres is reached, however long that takes, and opens the store once the schema is right.
-async fn open(config: &ServerConfig, store: Store, health: Health) -> Result<(), MigrateError> {
-    let mut pause = BACKOFF.0;
-    loop {
-        match prepare(config).await {
-            Ok(()) => {
-                store.open();
-                return Ok(());
-            }
-            Err(error) if error.is_transient() || may_be_let_in_later(&error, config) => {
-                let reason = error.reason();
-                health.explain(reason);
-                let error = &error as &dyn std::error::Error;
-                tracing::warn!(error, retry_after = ?pause, "waiting for the database: {reason}");
-            }
-            Err(error) => return Err(error),
-        }
-        tokio::time::sleep(pause).await;
-        pause = (pause * 2).min(BACKOFF.1);
-    }
-}
-
-/// Returns whether the password may still become right, since it is read again from a file.
-fn may_be_let_in_later(error: &MigrateError, config: &ServerConfig) -> bool {
-    error.is_authentication() && config.direct().password_file.is_some()
-}
-
-async fn prepare(config: &ServerConfig) -> Result<(), MigrateError> {
-    for route in [Some(&config.database), config.direct_database.as_ref()].into_iter().flatten() {
-        if route.pooling == Pooling::Session {
-            store::check_sessions(route).await?;
-        }
-    }
-    if config.require_fsync {
-        store::check_durability(config.direct()).await?;
-    }
-    if config.migrate {
-        store::migrate(config.direct(), &config.prefix).await
-    } else {
-        store::check_writable(config.direct()).await?;
-        store::check(config.direct(), &config.prefix).await
     }
 }

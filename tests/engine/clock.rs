@@ -26,7 +26,7 @@ use crate::support::client::{
 };
 use crate::support::database::Database;
 use crate::support::program::find;
-use crate::support::replica::{Installation, Replica, cheap, keyring};
+use crate::support::replica::{Installation, RETENTION_INTERVAL, Replica, cheap, keyring};
 use crate::support::server::Server;
 use crate::support::{eventually, http};
 
@@ -323,6 +323,7 @@ async fn every_check_uses_the_clock_of_verify() {
     let installation = Installation::on(clockwork.database.clone()).await;
     let mut config = installation.config();
     config.retention.kept = Duration::from_hours(1);
+    config.retention.interval = RETENTION_INTERVAL;
     let replica = installation.serve(config).await;
     let mut root = replica.root();
     let ttl = Some(Expiration::Ttl(prost_types::Duration { seconds: 3_600, nanos: 0 }));

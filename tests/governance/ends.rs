@@ -64,8 +64,8 @@ async fn aged(replica: &Replica, id: &str, days: i64) {
 #[tokio::test]
 async fn a_token_gets_one_warning_for_each_time_ahead_on_any_number_of_replicas() {
     let installation = Installation::new().await;
-    let first = installation.serve(installation.config()).await;
-    let _second = installation.serve(installation.config()).await;
+    let first = installation.serve(installation.with_frequent_retention()).await;
+    let _second = installation.serve(installation.with_frequent_retention()).await;
     let mut root = first.root();
     let mut watch = root.watch_tokens(WatchTokensRequest::default()).await.unwrap().into_inner();
     let id = created(&mut root, for_days(30)).await.token.unwrap().id;
@@ -93,7 +93,7 @@ async fn a_token_gets_one_warning_for_each_time_ahead_on_any_number_of_replicas(
 
 #[tokio::test]
 async fn a_warning_has_the_expiration_the_time_left_and_its_lead_time() {
-    let replica = Replica::start().await;
+    let replica = Replica::with_frequent_retention().await;
     let mut root = replica.root();
     let id = created(&mut root, for_days(30)).await.token.unwrap().id;
 
@@ -138,7 +138,7 @@ async fn a_warning_comes_within_a_tenth_of_its_time_with_any_interval() {
 
 #[tokio::test]
 async fn superseded_disabled_and_revoked_tokens_get_no_warning() {
-    let replica = Replica::start().await;
+    let replica = Replica::with_frequent_retention().await;
     let mut root = replica.root();
     let mut ids = Vec::new();
     for _ in 0..4 {
@@ -164,7 +164,7 @@ async fn superseded_disabled_and_revoked_tokens_get_no_warning() {
 
 #[tokio::test]
 async fn a_token_is_deleted_after_the_retention_and_its_events_stay() {
-    let replica = Replica::start().await;
+    let replica = Replica::with_frequent_retention().await;
     let mut root = replica.root();
     let old = created(&mut root, for_days(1)).await.token.unwrap().id;
     let recent = created(&mut root, for_days(1)).await.token.unwrap().id;
@@ -184,7 +184,7 @@ async fn a_token_is_deleted_after_the_retention_and_its_events_stay() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn replicas_that_purge_at_once_delete_each_due_token_once() {
     let installation = Installation::new().await;
-    let replica = installation.serve(installation.config()).await;
+    let replica = installation.serve(installation.with_frequent_retention()).await;
     let mut root = replica.root();
     let kept = created(&mut root, for_days(30)).await.token.unwrap().id;
     let database = &installation.database;

@@ -23,18 +23,18 @@ use crate::support::replica::{Installation, Replica};
 pub(crate) const CLIENT: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
 
 /// The addresses of all servers.
-struct Addresses {
-    gateway: SocketAddr,
-    backend: SocketAddr,
-    http: SocketAddr,
-    grpc: SocketAddr,
+pub(super) struct Addresses {
+    pub(super) gateway: SocketAddr,
+    pub(super) backend: SocketAddr,
+    pub(super) http: SocketAddr,
+    pub(super) grpc: SocketAddr,
     /// Whether the guide's scope is required.
-    scoped: bool,
+    pub(super) scoped: bool,
 }
 
 impl Addresses {
     /// Returns a file of the guide with these addresses in place of its own.
-    fn fill(&self, file: &str) -> String {
+    pub(super) fn fill(&self, file: &str) -> String {
         let mut text = shown(file).to_owned();
         if !self.scoped {
             text = text.replace("&scope=reports:read", "").replace(", scope: reports:read", "");
@@ -50,7 +50,7 @@ impl Addresses {
 }
 
 /// Starts a backend that responds with the headers that it receives.
-async fn backend() -> SocketAddr {
+pub(super) async fn backend() -> SocketAddr {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     let address = listener.local_addr().unwrap();
     let echo = async |method: Method, headers: HeaderMap| {
@@ -62,7 +62,7 @@ async fn backend() -> SocketAddr {
     address
 }
 
-fn request(user: &str) -> CreateTokenRequest {
+pub(super) fn request(user: &str) -> CreateTokenRequest {
     CreateTokenRequest {
         organization_id: "acme".to_owned(),
         user_id: user.to_owned(),
@@ -76,7 +76,7 @@ async fn get(gateway: SocketAddr, headers: &[(&str, &str)]) -> Option<Reply> {
 }
 
 /// Starts a gateway with `start` in front of a backend, and runs all checks on it.
-async fn guarded(start: impl Fn(&Addresses) -> Running) {
+pub(super) async fn guarded(start: impl Fn(&Addresses) -> Running) {
     let (proxy, installation) = (Proxy::start(LinkState::Open).await, Installation::new().await);
     let mut config = installation.config();
     config.database = proxy.lead(&config.database);
@@ -114,7 +114,7 @@ async fn guarded(start: impl Fn(&Addresses) -> Running) {
 }
 
 /// Starts a gateway and waits until it listens. Traefik answers 404 until it has read its routes.
-async fn started(start: &impl Fn(&Addresses) -> Running, addresses: &Addresses) -> Running {
+pub(super) async fn started(start: &impl Fn(&Addresses) -> Running, addresses: &Addresses) -> Running {
     let mut gateway = start(addresses);
     eventually("the gateway listens", async || {
         gateway.check();
@@ -125,7 +125,7 @@ async fn started(start: &impl Fn(&Addresses) -> Running, addresses: &Addresses) 
 }
 
 /// Prints a program's log when a test fails.
-fn shown_if_it_fails(program: &Running) -> impl Drop + '_ {
+pub(super) fn shown_if_it_fails(program: &Running) -> impl Drop + '_ {
     struct Shown<'a>(&'a Running);
     impl Drop for Shown<'_> {
         fn drop(&mut self) {
@@ -320,87 +320,4 @@ async fn haproxy_guards_a_backend() {
         test_dir.start(&program, &["-db", "-f", &file])
     })
     .await;
-}
-
-#[tokio::test]
-async fn envoy_guards_a_backend() {
-    let Some(program) = find("envoy") else { return };
-    guarded(|addresses| start_envoy(&program, &addresses.fill("envoy.yaml"))).await;
-}
-
-#[tokio::test]
-async fn an_older_envoy_guards_a_backend() {
-    let Some(program) = find_tool("../older/envoy/_bin/envoy") else { return };
-    guarded(|addresses| start_envoy(&program, &addresses.fill("envoy.yaml"))).await;
-}
-
-#[tokio::test]
-async fn envoy_guards_a_backend_by_raw_headers() {
-    let Some(program) = find("envoy") else { return };
-    guarded(|addresses| {
-        let filter = "failure_mode_allow: false\n";
-        let raw = format!("{filter}                      encode_raw_headers: true\n");
-        start_envoy(&program, &addresses.fill("envoy.yaml").replace(filter, &raw))
-    })
-    .await;
-}
-
-#[tokio::test]
-async fn envoy_guards_a_backend_by_http() {
-    let Some(program) = find("envoy") else { return };
-    guarded(|addresses| {
-        let text = addresses.fill("envoy.yaml");
-        let (before, behind) = text.split_once("                      grpc_service:\n").unwrap();
-        let (_, behind) = behind.split_once("timeout: 5s\n").unwrap();
-        let (behind, cluster) = behind.split_once("      typed_extension_protocol_options:\n").unwrap();
-        let (_, cluster) = cluster.split_once("http2_protocol_options: {} }\n").unwrap();
-        let ports =
-            [addresses.grpc, addresses.http].map(|address| format!("port_value: {} ", address.port()));
-        let cluster = cluster.replace(&ports[0], &ports[1]);
-        let http = addresses.fill("envoy-http.yaml");
-        let route = "                        - match: { prefix: / }\n";
-        let bare = format!("{route}                          request_headers_to_remove: [authorization]\n");
-        start_envoy(&program, &format!("{before}{http}\n{behind}{cluster}").replace(route, &bare))
-    })
-    .await;
-}
-
-#[tokio::test]
-async fn a_request_body_sent_by_envoy_causes_no_outage() {
-    let Some(program) = find("envoy") else { return };
-    let installation = Installation::new().await;
-    let mut config = installation.config();
-    config.integrations.ext_authz = true;
-    let replica = installation.serve(config).await;
-    let addresses = Addresses {
-        gateway: free_address(),
-        backend: backend().await,
-        http: replica.http,
-        grpc: replica.address,
-        scoped: true,
-    };
-    let start = |addresses: &Addresses| {
-        let filter = "failure_mode_allow: false\n";
-        let bodies =
-            format!("{filter}                      with_request_body: {{ max_request_bytes: 1000000 }}\n");
-        start_envoy(&program, &addresses.fill("envoy.yaml").replace(filter, &bodies))
-    };
-    let gateway = started(&start, &addresses).await;
-    let _said = shown_if_it_fails(&gateway);
-    let bearer = format!("Bearer {}", created(&mut replica.root(), request("ada")).await.secret);
-    let headers = [("authorization", bearer.as_bytes()), ("connection", b"close")];
-
-    for (length, expected) in [(1000, 200), (100_000, 200), (200_000, 413), (900_000, 413)] {
-        let (status, body) = inputs::ask(addresses.gateway, "POST", &headers, &vec![b'x'; length]).await;
-        assert_eq!(status, expected, "{length}: {body}");
-    }
-    let (status, body) = inputs::ask(addresses.gateway, "POST", &headers[1..], &vec![b'x'; 200_000]).await;
-    assert_eq!((status, &*body), (413, r#"{"error":"invalid_request"}"#));
-}
-
-fn start_envoy(program: &Path, text: &str) -> Running {
-    let test_dir = TestDir::new();
-    let file = test_dir.write("envoy.yaml", text);
-    let arguments = ["-c", &file, "--disable-hot-restart", "--concurrency", "1", "--log-level", "warn"];
-    test_dir.start(program, &arguments)
 }

@@ -4,6 +4,7 @@
 mod asking;
 mod browser;
 mod checks;
+mod envoy;
 mod ext_authz;
 mod forward_auth;
 mod gateways;

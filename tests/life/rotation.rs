@@ -333,7 +333,7 @@ async fn without_the_second(replica: &Replica) -> (CreateTokenResponse, RotateTo
 
 #[tokio::test]
 async fn revoking_a_token_revokes_its_successors_even_if_one_between_was_deleted() {
-    let replica = Replica::start().await;
+    let replica = Replica::with_frequent_retention().await;
     let mut root = replica.root();
     for by_secret in [false, true] {
         let (first, third) = without_the_second(&replica).await;
@@ -350,7 +350,7 @@ async fn revoking_a_token_revokes_its_successors_even_if_one_between_was_deleted
 
 #[tokio::test]
 async fn a_token_with_a_deleted_successor_does_not_rotate_and_its_reuse_is_detected() {
-    let replica = Replica::start().await;
+    let replica = Replica::with_frequent_retention().await;
     let mut root = replica.root();
     let policy = Some(Policy { reuse_detection: true, ..Policy::default() });
     root.update_policy(UpdatePolicyRequest { policy, ..Default::default() }).await.unwrap();

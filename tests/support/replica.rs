@@ -34,6 +34,9 @@ use super::{eventually, in_time};
 /// The full name of the service, as health and reflection know it.
 pub(crate) const SERVICE: &str = "tokend.v1.TokenService";
 
+/// How often retention runs in the tests of it; in others it runs only at the start, which costs less.
+pub(crate) const RETENTION_INTERVAL: Duration = Duration::from_millis(200);
+
 /// The state that outlives a replica.
 #[derive(Debug, Clone)]
 pub(crate) struct Installation {
@@ -129,13 +132,20 @@ impl Installation {
             retention: Retention {
                 warnings: vec![Duration::from_hours(24 * 7), Duration::from_hours(24)],
                 kept: Duration::from_hours(24 * 400),
-                interval: Duration::from_millis(200),
+                interval: Duration::from_hours(1),
             },
             sampling: Sampling::off(),
             integrations: IntegrationsConfig::default(),
             console_origin: None,
             drain_timeout: Duration::from_secs(10),
         }
+    }
+
+    /// Returns the configuration of replicas that warn of expirations, and purge, all the time.
+    pub(crate) fn with_frequent_retention(&self) -> ServerConfig {
+        let mut config = self.config();
+        config.retention.interval = RETENTION_INTERVAL;
+        config
     }
 
     /// Starts a replica and waits until it serves.
@@ -178,6 +188,12 @@ impl Replica {
     pub(crate) async fn start() -> Self {
         let installation = Installation::new().await;
         installation.serve(installation.config()).await
+    }
+
+    /// Starts a replica that warns of expirations, and purges, all the time.
+    pub(crate) async fn with_frequent_retention() -> Self {
+        let installation = Installation::new().await;
+        installation.serve(installation.with_frequent_retention()).await
     }
 
     /// Returns a channel, which connects on first use.

@@ -84,6 +84,9 @@ const fn kind(kind: EventKind) -> TokenEventKind {
 
 /// Returns each kind that is named, once.
 fn event_kinds(numbers: &[i32]) -> Result<Vec<EventKind>, FieldError> {
+    if numbers.len() > fields::MAX_NAMES {
+        return Err(FieldError::TooLong { limit: fields::MAX_NAMES, unit: "kinds" });
+    }
     let named = |of: EventKind| numbers.contains(&kind(of).into());
     let known = |number: &i32| EventKind::ALL.into_iter().any(|of| i32::from(kind(of)) == *number);
     if numbers.iter().all(known) {

@@ -13,7 +13,7 @@ use crate::domain::{Expiration, FieldError, Network, Networks, Scope, Scopes, To
 use crate::secret::{RequestId, TokenId};
 use crate::verify::Consistency;
 
-/// The most elements of a list that names states or fields: more than there are states or fields.
+/// The most elements of a list that names states, kinds or fields: more than there are of each.
 pub(super) const MAX_NAMES: usize = 16;
 
 pub(super) fn consistency(number: i32) -> Result<Consistency, FieldError> {
