@@ -11,7 +11,7 @@
 //!
 //! | feature | by default | what it adds |
 //! |---|---|---|
-//! | `guard` | yes | `Guard`, for axum, tonic and whatever else speaks tower |
+//! | `guard` | yes | `Guard`, for axum, tonic and other tower services |
 //! | `local` | yes | `Verifier::local`, which judges locally |
 //! | `tls-ring`, `tls-aws-lc` | the first | addresses with `https://`, by one of these libraries; ring where both are chosen |
 //! | `tls-native-roots`, `tls-webpki-roots` | the first | the authorities to trust beside [`Connection::ca`]: the system's, or Mozilla's |

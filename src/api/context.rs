@@ -11,7 +11,7 @@ use crate::telemetry::Sampling;
 use crate::tokens::Actions;
 use crate::verify::Engine;
 
-/// What every call needs, whatever protocol it came by. Cheap to clone; all clones share one state.
+/// What every call needs, independent of its protocol. Cheap to clone; all clones share one state.
 #[derive(Debug, Clone)]
 pub struct Context {
     /// Verifies secrets.

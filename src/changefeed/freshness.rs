@@ -25,7 +25,7 @@ pub struct Bounds {
 }
 
 impl Bounds {
-    /// Returns the maximum age of a response, whatever has failed.
+    /// Returns the maximum age of a response, after any failure.
     #[must_use]
     pub fn longest(self) -> Duration {
         self.max_staleness + self.outage_grace

@@ -10,7 +10,7 @@ use super::token::Token;
 
 pub use tokend_core::domain::rule::Rule;
 
-/// The longest time that a rotated token may stay valid, whatever a policy says.
+/// The longest time that a rotated token may stay valid, independent of any policy.
 pub const MAX_GRACE: Duration = Duration::days(30);
 
 /// An organization's policy. The default allows everything.

@@ -92,7 +92,7 @@ pub const USER_DEADLINE: Duration = Duration::from_mins(1);
 /// The maximum number of attempts of a transaction that Postgres aborts because of a deadlock.
 const CONFLICT_ATTEMPTS: usize = 3;
 
-/// Makes commits of this connection survive a crash of the server, whatever its default: an
+/// Makes commits of this connection survive a crash of the server, independent of its default: an
 /// acknowledged revocation must not be undone. Sets a statement timeout, so that no statement outlasts
 /// its caller. Stores which server the connection leads to, for `server_epoch`.
 async fn prepare(connection: &mut PgConnection) -> Result<(), sqlx::Error> {

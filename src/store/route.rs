@@ -1,5 +1,5 @@
 //! How to reach Postgres: the address and role, what an open connection represents there, and the
-//! password, which may change. Made from the configuration; used by whatever opens a connection.
+//! password, which may change. Made from the configuration; used by all code that opens a connection.
 
 use std::fs::File;
 use std::io::{self, Read as _};

@@ -60,7 +60,7 @@ impl TokenRow {
     }
 }
 
-/// Builds a query whose rows have a [`TokenRow`] beside whatever else it selects: one value, NULL where
+/// Builds a query whose rows have a [`TokenRow`] beside what else it selects: one value, NULL where
 /// there is no token. The text before it ends with what else is selected, the text after it begins with
 /// its name. The table of tokens is `t`; `$elsewhere` are the last two fields of the row, which are not
 /// columns of it.

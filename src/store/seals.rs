@@ -120,7 +120,7 @@ pub(super) fn array<const N: usize>(column: &'static str, bytes: &[u8]) -> Resul
 }
 
 impl Store {
-    /// Finds the newest genuine seal, whatever rows follow it; `None`: there is none.
+    /// Finds the newest genuine seal, even if other rows follow it; `None`: there is none.
     ///
     /// # Errors
     /// [`StoreError`], as for every call of the store.

@@ -79,7 +79,7 @@ pub struct Telemetry {
 /// Starts to write log lines to standard error for the rest of the process, and with an endpoint also
 /// to export spans, for which it must be called within a runtime.
 ///
-/// The crates that see raw bytes stay at `info` whatever is asked for, so that no level can put a
+/// The crates that see raw bytes stay at `info` even if more is asked for, so that no level can put a
 /// secret into a log.
 ///
 /// # Errors
@@ -173,7 +173,7 @@ fn filter(chosen: &str, more: Option<&str>) -> Result<EnvFilter, TelemetryError>
     Ok(filter)
 }
 
-/// Returns the most detailed level that a target may have, whatever is asked for.
+/// Returns the most detailed level that a target may have, even if more is asked for.
 fn most_detailed(target: &str) -> Level {
     let root = target.split("::").next().unwrap_or_default();
     match target {

@@ -3,7 +3,7 @@
 //!
 //! Both follow from one fact: a time D of the database that was read after an instant `sent` here. So
 //! at an instant `now` the database's clock shows at most D + (now − sent), and what the watch reported
-//! as of T is at most that − T old, wherever its message was delayed.
+//! as of T is at most that − T old, even if its message was delayed.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

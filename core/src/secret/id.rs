@@ -1,4 +1,4 @@
-//! A token's id: 128 bits, written as 22 base62 characters wherever it is shown.
+//! A token's id: 128 bits, written as 22 base62 characters in all output.
 
 use std::fmt;
 use std::str::FromStr;

@@ -22,20 +22,20 @@ use tower::{Layer as _, Service};
 use crate::domain::FieldError;
 
 /// The headers that a page may send in addition to the CORS-safelisted ones.
-const ASKED: HeaderValue = HeaderValue::from_static(
+const ALLOWED_HEADERS: HeaderValue = HeaderValue::from_static(
     "authorization, baggage, content-type, grpc-timeout, tokend-acting-user, tokend-acting-user-bin, traceparent, \
      tracestate, x-grpc-web, x-user-agent",
 );
 
 /// The headers that a page may read in addition to the CORS-safelisted ones.
-const EXPOSED: HeaderValue = HeaderValue::from_static("grpc-status, grpc-message, grpc-status-details-bin");
+const EXPOSED_HEADERS: HeaderValue = HeaderValue::from_static("grpc-status, grpc-message, grpc-status-details-bin");
 
 /// How many seconds a browser may cache a preflight response.
 const MAX_AGE: HeaderValue = HeaderValue::from_static("600");
 
 /// How long an HTTP/1 response may take to start, including the reading of its request: HTTP/1 has
 /// no ping to detect a peer that stopped in the middle of one.
-const LONGEST_QUESTION: Duration = Duration::from_secs(30);
+const HTTP1_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The origin of a page as its browser sends it (RFC 6454): scheme, host, and port unless it is the
 /// scheme's default.
@@ -162,7 +162,7 @@ where
         let answering = in_time(request.version(), self.inner.call(request));
         Box::pin(async move {
             let mut response = answering.await?;
-            response.headers_mut().insert(ACCESS_CONTROL_EXPOSE_HEADERS, EXPOSED);
+            response.headers_mut().insert(ACCESS_CONTROL_EXPOSE_HEADERS, EXPOSED_HEADERS);
             Ok(readable(response, origin))
         })
     }
@@ -173,7 +173,7 @@ async fn in_time(version: Version, answering: impl Future<Output = HttpResult>) 
     if version >= Version::HTTP_2 {
         return answering.await;
     }
-    let answered = tokio::time::timeout(LONGEST_QUESTION, answering).await;
+    let answered = tokio::time::timeout(HTTP1_TIMEOUT, answering).await;
     answered.unwrap_or_else(|_| Ok(bare(StatusCode::REQUEST_TIMEOUT)))
 }
 
@@ -188,7 +188,7 @@ fn preflight(origin: HeaderValue) -> Response<Body> {
     let mut response = bare(StatusCode::NO_CONTENT);
     let headers = response.headers_mut();
     headers.insert(ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("POST"));
-    headers.insert(ACCESS_CONTROL_ALLOW_HEADERS, ASKED);
+    headers.insert(ACCESS_CONTROL_ALLOW_HEADERS, ALLOWED_HEADERS);
     headers.insert(ACCESS_CONTROL_MAX_AGE, MAX_AGE);
     readable(response, origin)
 }
