@@ -1,4 +1,4 @@
-//! What all faces of the server share: the engine, the use cases, authentication, limits and metrics.
+//! What all APIs of the server share: the engine, the use cases, authentication, limits and metrics.
 //! Built once by the server; gRPC and the integrations hold a clone each, beside what is theirs alone.
 
 use std::sync::Arc;

@@ -1,5 +1,5 @@
 //! Percent-encoding (RFC 3986, 2.1) without loss: what comes in is decoded strictly, what goes out differs if it differed.
-//! Used by the faces and by the configuration.
+//! Used by the APIs and by the configuration.
 
 use percent_encoding::{AsciiSet, CONTROLS, percent_decode, utf8_percent_encode};
 

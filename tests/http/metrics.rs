@@ -46,12 +46,20 @@ async fn calls_verdicts_lookups_and_work_are_counted() {
     assert!(more(r#"tokend_cache_lookups_total{result="hit"}"#) >= 4.0);
     assert!(more(r#"tokend_cache_lookups_total{result="miss"}"#) >= 1.0);
     assert!(more("tokend_loader_batch_records_count") >= 1.0);
-    assert_eq!(after["tokend_cache_records"], 2.0);
-    // Two records; the tables are allocated from the start.
-    assert!((500.0..2_000.0).contains(&more("tokend_cache_bytes")), "{}", more("tokend_cache_bytes"));
     assert!(after["tokend_feed_age_seconds"] < 60.0);
     assert!(after["tokend_connections"] >= 1.0);
     assert!(after.keys().any(|name| name.starts_with("tokend_build_info{version=")));
+
+    // The feed may have reported the creation only after the verdicts, and so removed the record.
+    let cached = eventually("both records are cached", async || {
+        verified(&mut root, &made.secret, &[]).await;
+        let cached = samples(&replica).await;
+        (cached["tokend_cache_records"] == 2.0).then_some(cached)
+    })
+    .await;
+    // The tables are allocated from the start.
+    let bytes = cached["tokend_cache_bytes"] - before["tokend_cache_bytes"];
+    assert!((500.0..2_000.0).contains(&bytes), "{bytes}");
 }
 
 #[tokio::test]

@@ -1,4 +1,4 @@
-//! The state of the service: what all faces share, and what only its own RPCs need. Built by the
+//! The state of the service: what all APIs share, and what only its own RPCs need. Built by the
 //! server; the RPCs are its methods, in the files beside this one.
 
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use crate::secret::CurrentKeyring;
 /// Serves `tokend.v1.TokenService`.
 #[derive(Debug)]
 pub struct TokenApi {
-    /// What all faces share.
+    /// What all APIs share.
     pub context: Context,
     /// Publishes changes of tokens.
     pub hub: Arc<Hub>,

@@ -28,7 +28,7 @@ const DEADLINE: Duration = Duration::from_secs(10);
 /// What all integrations share.
 #[derive(Debug, Clone)]
 pub struct Integrations {
-    /// What all faces share.
+    /// What all APIs share.
     pub context: Context,
     /// The configuration.
     pub config: Arc<IntegrationsConfig>,
