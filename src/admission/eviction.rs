@@ -4,7 +4,7 @@
 
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::Context;
 
 use atomic_waker::AtomicWaker;
@@ -15,14 +15,34 @@ use super::fair_limiter::FairLimiter;
 pub(crate) const CONNECTION: usize = 20 * 1024;
 
 /// A connection that may be evicted while its peer is unauthenticated.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Evictable {
     taken: AtomicUsize,
     evicted: AtomicBool,
     waker: AtomicWaker,
+    /// What it took when it was evicted.
+    released: AtomicUsize,
+    closing: Arc<Mutex<Closing>>,
+}
+
+/// The bytes of evicted connections that are not closed yet, and those that were granted in their place.
+#[derive(Debug, Default)]
+struct Closing {
+    bytes: usize,
+    granted: usize,
 }
 
 impl Evictable {
+    fn new(closing: &Arc<Mutex<Closing>>) -> Self {
+        Self {
+            taken: AtomicUsize::new(0),
+            evicted: AtomicBool::new(false),
+            waker: AtomicWaker::new(),
+            released: AtomicUsize::new(0),
+            closing: Arc::clone(closing),
+        }
+    }
+
     /// Sets how many bytes the connection takes.
     pub(crate) fn set_taken(&self, bytes: usize) {
         self.taken.store(bytes, Ordering::Relaxed);
@@ -38,9 +58,32 @@ impl Evictable {
         self.waker.register(context.waker());
     }
 
+    /// Evicts it, unless it is already.
     fn evict(&self) {
-        self.evicted.store(true, Ordering::Release);
+        let mut closing = self.closing();
+        if !self.evicted.swap(true, Ordering::AcqRel) {
+            let bytes = self.taken.load(Ordering::Relaxed);
+            self.released.store(bytes, Ordering::Relaxed);
+            closing.bytes = closing.bytes.saturating_add(bytes);
+        }
+        drop(closing);
+        // Without the lock, since that wakes a task.
         self.waker.wake();
+    }
+
+    fn closing(&self) -> MutexGuard<'_, Closing> {
+        self.closing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Evictable {
+    fn drop(&mut self) {
+        if self.is_evicted() {
+            let bytes = self.released.load(Ordering::Relaxed);
+            let mut closing = self.closing();
+            closing.bytes = closing.bytes.saturating_sub(bytes);
+            closing.granted = closing.granted.saturating_sub(bytes);
+        }
     }
 }
 
@@ -55,13 +98,16 @@ pub(super) struct Claim {
 
 /// The connections of all unauthenticated peers, the oldest first.
 #[derive(Debug, Default)]
-pub(super) struct Evictables(Mutex<Vec<(IpAddr, Weak<Evictable>)>>);
+pub(super) struct Evictables {
+    all: Mutex<Vec<(IpAddr, Weak<Evictable>)>>,
+    closing: Arc<Mutex<Closing>>,
+}
 
 impl Evictables {
     /// Adds a connection of this address, until the result is dropped.
     pub(super) fn add(&self, address: IpAddr) -> Arc<Evictable> {
-        let added = Arc::default();
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let added = Arc::new(Evictable::new(&self.closing));
+        let mut all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
         // Those that were dropped are removed before the list grows, so adding takes constant time on average.
         if all.len() == all.capacity() {
             all.retain(|(_, one)| one.strong_count() > 0);
@@ -70,17 +116,38 @@ impl Evictables {
         added
     }
 
-    /// Evicts a connection for `claim`; returns whether there was one that takes enough.
+    /// Evicts a connection for `claim`, unless one that is closing leaves room; returns whether there is room soon. So many
+    /// new connections at once evict no more than they need.
     pub(super) fn make_room(&self, taken: &FairLimiter<IpAddr>, claim: Claim) -> bool {
-        // Evicted without the lock, since that wakes a task.
-        let largest = taken.read(|held| self.largest(held, claim));
-        largest.inspect(|one| one.evict()).is_some()
+        if !self.grant(claim.more) {
+            let Some(largest) = taken.read(|held| self.largest(held, claim)) else { return false };
+            largest.evict();
+            // Others may have been granted its bytes; the next claim evicts another one for those.
+            let mut closing = self.closing();
+            closing.granted = closing.granted.saturating_add(claim.more);
+        }
+        true
+    }
+
+    /// Grants bytes of the connections that are closing, if they have as many left.
+    fn grant(&self, bytes: usize) -> bool {
+        let mut closing = self.closing();
+        let granted = closing.granted.saturating_add(bytes);
+        let fits = granted <= closing.bytes;
+        if fits {
+            closing.granted = granted;
+        }
+        fits
+    }
+
+    fn closing(&self) -> MutexGuard<'_, Closing> {
+        self.closing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Returns the largest connection that may be evicted for `claim`: of the address that takes the most, and of
     /// several that are equal the oldest.
     fn largest(&self, held: &dyn Fn(&IpAddr) -> usize, claim: Claim) -> Option<Arc<Evictable>> {
-        let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
         let (connection, address) = (claim.least(claim.own), claim.least(held(&claim.address)));
         let large = all.iter().rev().filter_map(|(of, one)| {
             let one = one.upgrade()?;
@@ -136,6 +203,13 @@ mod tests {
         open.unzip()
     }
 
+    /// Makes room, and forgets what was evicted for it as if it were closed.
+    fn make_room(all: &Evictables, taken: &FairLimiter<IpAddr>, claim: Claim) -> bool {
+        let made = all.make_room(taken, claim);
+        *all.closing() = Closing::default();
+        made
+    }
+
     fn evicted(connections: &[Arc<Evictable>]) -> Vec<bool> {
         connections.iter().map(|one| one.is_evicted()).collect()
     }
@@ -145,12 +219,12 @@ mod tests {
         let (taken, all) = (FairLimiter::new(1 << 20), Evictables::default());
         let sizes = [(1, 20_000), (2, 15_000), (2, 16_000), (2, 16_000), (2, 10)];
         let (_permits, connections) = open(&taken, &all, &sizes);
-        assert!(all.make_room(&taken, claim(3, 5_000, 2_000)));
+        assert!(make_room(&all, &taken, claim(3, 5_000, 2_000)));
         assert_eq!(evicted(&connections), [false, false, true, false, false]);
         // A connection that needs more than others take evicts none.
-        assert!(!all.make_room(&taken, claim(2, 15_000, 1_000)));
-        assert!(!all.make_room(&taken, claim(3, 0, 20_001)));
-        assert!(!all.make_room(&taken, claim(1, 1_000, 44_000)));
+        assert!(!make_room(&all, &taken, claim(2, 15_000, 1_000)));
+        assert!(!make_room(&all, &taken, claim(3, 0, 20_001)));
+        assert!(!make_room(&all, &taken, claim(1, 1_000, 44_000)));
         assert_eq!(evicted(&connections), [false, false, true, false, false]);
     }
 
@@ -158,10 +232,10 @@ mod tests {
     fn a_smaller_connection_evicts_the_largest_of_its_own_address() {
         let (taken, all) = (FairLimiter::new(1 << 20), Evictables::default());
         let (_permits, connections) = open(&taken, &all, &[(1, 30), (2, 5_000), (2, 1_000), (2, 1_000)]);
-        assert!(all.make_room(&taken, claim(2, 500, 400)));
+        assert!(make_room(&all, &taken, claim(2, 500, 400)));
         assert_eq!(evicted(&connections), [false, true, false, false]);
-        assert!(!all.make_room(&taken, claim(2, 600, 400)), "as much as another one");
-        assert!(all.make_room(&taken, claim(2, 599, 400)));
+        assert!(!make_room(&all, &taken, claim(2, 600, 400)), "as much as another one");
+        assert!(make_room(&all, &taken, claim(2, 599, 400)));
         assert_eq!(evicted(&connections), [false, true, true, false]);
     }
 
@@ -170,17 +244,32 @@ mod tests {
         let (taken, all) = (FairLimiter::new(1 << 20), Evictables::default());
         let (_permits, connections) = open(&taken, &all, &[1, 2, 3, 4, 4].map(|last| (last, CONNECTION)));
         // Those of the address that has the most come first.
-        assert!(all.make_room(&taken, new(5)));
+        assert!(make_room(&all, &taken, new(5)));
         assert_eq!(evicted(&connections), [false, false, false, true, false]);
-        assert!(all.make_room(&taken, new(5)));
+        assert!(make_room(&all, &taken, new(5)));
         assert_eq!(evicted(&connections), [false, false, false, true, true]);
-        assert!(all.make_room(&taken, claim(5, 0, 4_000)));
-        assert!(all.make_room(&taken, new(3)));
+        assert!(make_room(&all, &taken, claim(5, 0, 4_000)));
+        assert!(make_room(&all, &taken, new(3)));
         assert_eq!(evicted(&connections), [true, true, false, true, true]);
         // Of the own address, where others take less.
         let (_more, _) = open(&taken, &all, &[(3, CONNECTION)]);
-        assert!(all.make_room(&taken, new(3)));
+        assert!(make_room(&all, &taken, new(3)));
         assert_eq!(evicted(&connections), [true, true, true, true, true]);
+    }
+
+    #[test]
+    fn connections_that_are_closing_leave_room_before_others_are_evicted() {
+        let (taken, all) = (FairLimiter::new(1 << 20), Evictables::default());
+        let (_permits, mut connections) = open(&taken, &all, &[(1, 5 * CONNECTION), (1, 4 * CONNECTION)]);
+        for _ in 0..5 {
+            assert!(all.make_room(&taken, new(2)));
+            assert_eq!(evicted(&connections), [true, false]);
+        }
+        assert!(all.make_room(&taken, new(2)));
+        assert_eq!(evicted(&connections), [true, true]);
+        connections.remove(0);
+        let closing = all.closing();
+        assert_eq!((closing.bytes, closing.granted), (4 * CONNECTION, CONNECTION));
     }
 
     #[test]
@@ -190,7 +279,7 @@ mod tests {
         for _ in 0..1_000 {
             all.add(address(2));
         }
-        let open = all.0.lock().unwrap();
+        let open = all.all.lock().unwrap();
         assert!(open.len() <= 8 && open.first().unwrap().1.ptr_eq(&Arc::downgrade(&kept)), "{}", open.len());
     }
 }
