@@ -2,6 +2,18 @@
 import assert from "node:assert/strict";
 import { launch, look, settings } from "./page.mjs";
 
+// Returns the page's HTML once no navigation replaces it.
+const settledContent = async (page) => {
+  for (;;) {
+    try {
+      return await page.content();
+    } catch (error) {
+      if (!/navigating/.test(error.message)) throw error;
+      await page.waitForLoadState();
+    }
+  }
+};
+
 const cookies = async (context) => (await context.cookies(settings.origin)).length;
 
 export const session = {
@@ -22,7 +34,7 @@ export const session = {
     assert.equal(await cookies(context), 1);
     // Back leads to no page that has the code.
     await page.goBack().catch(() => {}); // Chromium sends no form again.
-    assert.ok(!(await page.content()).includes(first.split("#")[1]), "the code is gone");
+    assert.ok(!(await settledContent(page)).includes(first.split("#")[1]), "the code is gone");
     await page.goto(settings.origin);
     await page.getByRole("link", { name: "Sessions" }).click();
     await page.getByText("This session").waitFor();
