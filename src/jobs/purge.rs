@@ -9,9 +9,13 @@ use crate::store::Store;
 /// The interval between two purges.
 const INTERVAL: Duration = Duration::from_mins(10);
 
+/// The wait while nothing may be deleted yet.
+pub(super) const RETRY: Duration = Duration::from_secs(1);
+
 /// Purges until the server stops it.
 pub async fn run(store: Store) {
     loop {
+        let interval = if store.may_delete() { INTERVAL } else { RETRY };
         let purged = async {
             let (changes, replicas) = (store.purge_changes().await?, store.purge_replicas().await?);
             let (sessions, links) = (store.purge_sessions().await?, store.purge_links().await?);
@@ -27,6 +31,6 @@ pub async fn run(store: Store) {
                 tracing::warn!(error, "old changes were not purged; trying again later");
             }
         }
-        tokio::time::sleep(INTERVAL).await;
+        tokio::time::sleep(interval).await;
     }
 }

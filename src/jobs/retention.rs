@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::purge::RETRY;
 use crate::store::{Store, StoreError};
 
 /// The settings of warnings and deletion.
@@ -36,7 +37,8 @@ pub async fn run(store: Store, retention: Retention) {
             report("warned of expirations", warn(&store, *ahead).await);
         }
         if purge <= Instant::now() {
-            purge = Instant::now() + retention.interval;
+            let interval = if store.may_delete() { retention.interval } else { RETRY };
+            purge = Instant::now() + interval.min(retention.interval);
             report("purged tokens", delete(&store, retention.kept).await);
         }
         let next = warnings.iter().map(|(_, due)| *due).min();

@@ -255,6 +255,12 @@ impl Store {
         self.ready.store(true, Ordering::Release);
     }
 
+    /// Returns whether old rows may be deleted now. Not at the start, until the server's clock has been read.
+    #[must_use]
+    pub fn may_delete(&self) -> bool {
+        self.time_to_delete_by().is_some()
+    }
+
     /// Returns the time by which old rows may be deleted; `None`: nothing may be deleted now.
     fn time_to_delete_by(&self) -> Option<OffsetDateTime> {
         self.clock.expected(BootInstant::now()).map(clock::earlier)
