@@ -254,7 +254,7 @@ async fn a_locked_token_does_not_keep_others_from_being_purged() {
     let lock = format!("BEGIN; SELECT id FROM tokens WHERE id = '{}' FOR UPDATE", ids[0]);
     sqlx::raw_sql(sqlx::AssertSqlSafe(lock)).execute(&mut holder).await.unwrap();
 
-    let mut config = replica.installation.config();
+    let mut config = replica.installation.with_frequent_retention();
     config.retention.kept = Duration::from_hours(24);
     let _purging = replica.installation.serve(config).await;
 
