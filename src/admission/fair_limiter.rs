@@ -83,6 +83,13 @@ impl<K: Hash + Eq + Clone> FairLimiter<K> {
         Self::of(permits, (7, 7))
     }
 
+    /// Creates a limiter for keys of which the greediest can be made to give permits back: a key may hold seven
+    /// times as many permits as are left to all others.
+    #[must_use]
+    pub fn reclaimable(permits: usize) -> Self {
+        Self::of(permits, (7, 0))
+    }
+
     fn of(permits: usize, lenience: (usize, usize)) -> Self {
         let taken = Mutex::new(Taken { total: 0, by_key: HashMap::new() });
         Self(Arc::new(Inner { permits, lenience, taken }))

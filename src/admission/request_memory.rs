@@ -57,7 +57,7 @@ impl RequestLimiter {
     /// Creates a limiter for this many bytes; `read_timeout` bounds the wait for the rest of a request.
     #[must_use]
     pub fn new(bytes: usize, read_timeout: Duration, metrics: RequestMetrics) -> Self {
-        Self { bytes: FairLimiter::new(bytes), evictable: Arc::default(), read_timeout, metrics }
+        Self { bytes: FairLimiter::reclaimable(bytes), evictable: Arc::default(), read_timeout, metrics }
     }
 
     /// Starts to count the requests of a connection from this address; `known` becomes true when
@@ -204,7 +204,8 @@ mod tests {
 
     #[test]
     fn a_connection_an_address_and_all_together_are_each_bounded() {
-        let limiter = limiter(4 * CONNECTION_BYTES);
+        const OTHERS: usize = CONNECTION_BYTES / 16;
+        let limiter = limiter(2 * CONNECTION_BYTES + CONNECTION_BYTES / 8);
         let first = limiter.connection(address(1), Arc::default());
         let mut held = first.reserve(CONNECTION_BYTES).unwrap();
         assert_eq!(first.reserve(1).unwrap_err(), Refused::OverShare);
@@ -216,17 +217,17 @@ mod tests {
             Refused::OverShare
         );
         let other = limiter.connection(address(2), Arc::default());
-        let _others = other.reserve(CONNECTION_BYTES).unwrap();
-        assert_eq!(limiter.taken(), 3 * CONNECTION_BYTES);
+        let _others = other.reserve(OTHERS).unwrap();
+        assert_eq!(limiter.taken(), 2 * CONNECTION_BYTES + OTHERS);
         // A request that has arrived no longer counts for its connection, and for its address only
         // with the bytes sent.
         held.finish(7);
         assert_eq!(
             (limiter.taken(), first.unfinished.load(Ordering::Relaxed)),
-            (2 * CONNECTION_BYTES + 7, 0)
+            (CONNECTION_BYTES + OTHERS + 7, 0)
         );
         drop(held);
-        assert_eq!(limiter.taken(), 2 * CONNECTION_BYTES);
+        assert_eq!(limiter.taken(), CONNECTION_BYTES + OTHERS);
         assert!(first.reserve(1).is_ok());
     }
 

@@ -50,7 +50,7 @@ const MOST_REFLECTIONS: usize = 32;
 
 /// The memory, in bytes, of all requests that are not answered yet, and of the connections of
 /// unauthenticated clients.
-const REQUEST_BYTES: usize = 30 << 20;
+const REQUEST_BYTES: usize = 32 << 20;
 
 /// How long the last writes may take.
 const LAST_WRITES: Duration = Duration::from_secs(2);
