@@ -1,4 +1,4 @@
-//! What in a text may be a secret of this installation, or the id of a token. Pure; the page's script does the same
+//! Finds in a text what may be a secret of this installation, or the id of a token. Pure; the page's script finds the same
 //! in the browser, so that the rest of the text is not sent at all.
 
 use zeroize::Zeroizing;

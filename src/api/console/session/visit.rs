@@ -97,7 +97,7 @@ impl Console {
         self.admit(asked, key, recognised).await
     }
 
-    /// Does the same for a request that a page makes by itself, which is no use of the session.
+    /// Opens a visit for a request that a page makes by itself: it does not count as a use of the session.
     pub(in crate::api::console) async fn visit_unseen(&self, asked: &Asked) -> Result<Visit, Failure> {
         let key = self.key(asked)?;
         let recognised = self.sessions.recognise_unused(&key, self.address(asked)).await;

@@ -89,7 +89,7 @@ impl EditForm {
         Ok(change)
     }
 
-    /// Returns what does the same as the form: what differs from the token; its name, if nothing does yet.
+    /// Returns the commands equivalent to the form, with the fields that differ from the token; with its name, if none does.
     pub(super) fn lines(&self, token: &Token, ending: &Ending) -> Lines {
         let stored = Self::parts(token);
         let words = |text: &str| text.split_whitespace().map(str::to_owned).collect::<Vec<_>>();

@@ -128,7 +128,7 @@ impl NewForm {
         words(&self.scopes).chain(chosen).collect()
     }
 
-    /// Returns what does the same as the form, with names in capitals for what is still missing.
+    /// Returns the commands equivalent to the form, with names in capitals for missing fields.
     pub(super) fn lines(&self) -> Lines {
         let or =
             |text: &str, missing: &str| if text.is_empty() { missing.to_owned() } else { text.to_owned() };
