@@ -23,6 +23,7 @@ const TIMEOUT: Duration = Duration::from_mins(3);
 /// What drives the browser: the program of JavaScript, and the browser.
 fn driver() -> Option<(PathBuf, PathBuf)> {
     find_at("tests/console/browser/node_modules/playwright-core")?;
+    find_at("tests/console/browser/node_modules/pa11y")?;
     Some((find("node")?, find("chromium")?))
 }
 

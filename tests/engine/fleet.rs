@@ -2,7 +2,7 @@
 //! may freeze and thaw them.
 
 use std::fs::{self, File};
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::process::{Child, Command, Stdio};
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -67,12 +67,23 @@ impl Process {
         self.listens("HTTP on ").await
     }
 
+    /// Returns where it serves the console, which `--console-listen` must have turned on.
+    pub(crate) async fn console(&self) -> SocketAddr {
+        let port = self.logged("console at http://tokend.localhost:").await;
+        (Ipv4Addr::LOCALHOST, port.trim_end_matches('/').parse().unwrap()).into()
+    }
+
     /// Waits until it says behind these words where it listens.
     async fn listens(&self, words: &str) -> SocketAddr {
+        self.logged(words).await.parse().unwrap()
+    }
+
+    /// Waits for these words in the log; returns the rest of their line.
+    async fn logged(&self, words: &str) -> String {
         eventually("the program listens", async || {
             let text = fs::read_to_string(self.log.path().join(LOG)).unwrap();
             let (line, _) = text.split_once(words)?.1.split_once('\n')?;
-            Some(line.parse().unwrap())
+            Some(line.to_owned())
         })
         .await
     }
@@ -90,6 +101,12 @@ impl Process {
     /// Returns a client with all rights.
     pub(crate) fn root(&self) -> Client {
         bearing(self.channel(), &[&format!("Bearer {}", self.root_secret)])
+    }
+
+    /// Kills the process (SIGKILL), as in a crash.
+    pub(crate) fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
     }
 
     /// Freezes the process (SIGSTOP).

@@ -22,6 +22,7 @@ mod fault_test;
 mod feed;
 mod fleet;
 mod floods;
+mod forms;
 mod grace;
 mod hold;
 mod outages;

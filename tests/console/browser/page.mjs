@@ -1,10 +1,11 @@
-// What every scenario does with a page: sign in, create a token, and look at it: with axe-core, at the width of a
-// phone, and as pictures.
+// What every scenario does with a page: sign in, create a token, and look at it: with axe-core and pa11y, at the width
+// of a phone, and as pictures.
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { mkdtemp } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import pa11y from "pa11y";
 import { chromium } from "playwright-core";
 
 const axe = readFileSync(new URL("node_modules/axe-core/axe.min.js", import.meta.url), "utf8");
@@ -65,26 +66,51 @@ export const pasted = async (page, secret) => {
 
 export const never = (page) => page.getByLabel("No expiration").check();
 
-// What a page says of itself to a screen reader and in any colours has no violation.
+// Runs checks in a world of their own beside the page's script: the page's policy lets nothing be added to it.
+const apart = async (page, work) => {
+  const session = await page.context().newCDPSession(page);
+  const { frameTree } = await session.send("Page.getFrameTree");
+  const { executionContextId } = await session.send("Page.createIsolatedWorld", { frameId: frameTree.frame.id });
+  const evaluate = async (script, argument) => {
+    const expression = typeof script === "function" ? `(${script})(${JSON.stringify(argument)})` : `${script};0`;
+    const call = { expression, contextId: executionContextId, awaitPromise: true, returnByValue: true };
+    const { result, exceptionDetails } = await session.send("Runtime.evaluate", call);
+    assert.ok(!exceptionDetails, JSON.stringify(exceptionDetails));
+    return result.value;
+  };
+  await work(evaluate);
+  await session.detach();
+};
+
+// What a page says of itself to a screen reader and in any colours has no violation of axe-core's rules, nor of those of
+// WCAG 2 AA that pa11y checks with HTML_CodeSniffer.
 const accessible = async (page, where) => {
   for (const colorScheme of ["light", "dark"]) {
     await page.emulateMedia({ colorScheme });
-    // In a world of its own: the page's own policy lets nothing be added to it.
-    const session = await page.context().newCDPSession(page);
-    const { frameTree } = await session.send("Page.getFrameTree");
-    const { executionContextId } = await session.send("Page.createIsolatedWorld", { frameId: frameTree.frame.id });
-    const run = (expression) =>
-      session.send("Runtime.evaluate", { expression, contextId: executionContextId, awaitPromise: true, returnByValue: true });
-    await run(`${axe};0`);
-    const { result, exceptionDetails } = await run(
-      "axe.run({ resultTypes: ['violations'] }).then(({ violations, passes }) => JSON.stringify({ passes: passes.length, " +
-        "violations: violations.map(({ id, nodes }) => [id, nodes.map(({ html, failureSummary }) => html + failureSummary)]) }))",
-    );
-    assert.ok(!exceptionDetails, JSON.stringify(exceptionDetails));
-    const { passes, violations } = JSON.parse(result.value);
-    assert.deepEqual(violations, [], `${where} in ${colorScheme}`);
-    assert.ok(passes > 5, `${where}: axe found ${passes} rules to check`);
-    await session.detach();
+    await apart(page, async (evaluate) => {
+      await evaluate(axe);
+      const { passes, violations } = await evaluate(async () => {
+        const { passes, violations } = await axe.run({ resultTypes: ["violations"] });
+        const found = ({ id, nodes }) => [id, nodes.map(({ html, failureSummary }) => html + failureSummary)];
+        return { passes: passes.length, violations: violations.map(found) };
+      });
+      assert.deepEqual(violations, [], `${where} in ${colorScheme}`);
+      assert.ok(passes > 5, `${where}: axe found ${passes} rules to check`);
+
+      // All that pa11y asks of a browser.
+      const seen = { evaluate, on() {}, off() {}, setUserAgent() {}, setViewport() {} };
+      const { documentTitle, issues } = await pa11y(page.url(), {
+        browser: {},
+        page: seen,
+        ignoreUrl: true,
+        runners: ["htmlcs"],
+        standard: "WCAG2AA",
+        includeNotices: true,
+      });
+      const errors = issues.filter(({ type }) => type === "error").map(({ code, context }) => [code, context]);
+      assert.deepEqual(errors, [], `${where} in ${colorScheme}`);
+      assert.ok(documentTitle.endsWith("tokend") && issues.length > 5, `${where}: pa11y looked at ${documentTitle}`);
+    });
   }
   await page.emulateMedia({ colorScheme: null });
 };
