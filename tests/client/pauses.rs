@@ -66,8 +66,8 @@ async fn the_process_that_is_paused() {
 }
 
 /// Stops a process that judges a token while the token ends; returns how long after that it was
-/// still VALID, according to the process.
-async fn late(replica: &Replica, expires: bool) -> Duration {
+/// still VALID, according to the process. None: a busy machine was not ready before the token's end.
+async fn late(replica: &Replica, expires: bool) -> Option<Duration> {
     let mut admin = replica.root();
     let ttl = prost_types::Duration { seconds: 4, nanos: 0 };
     let request = tokend::api::proto::CreateTokenRequest {
@@ -99,7 +99,7 @@ async fn late(replica: &Replica, expires: bool) -> Duration {
     let ended = if expires {
         let end = token.expire_time.unwrap();
         let end = end.seconds * 1_000_000_000 + i64::from(end.nanos);
-        let left = u64::try_from(end - BootInstant::now().wall).expect("it is stopped before the end");
+        let left = u64::try_from(end - BootInstant::now().wall).ok()?;
         // The length of the pause is what is tested.
         tokio::time::sleep(Duration::from_nanos(left) + Duration::from_millis(200)).await;
         end
@@ -117,7 +117,7 @@ async fn late(replica: &Replica, expires: bool) -> Duration {
         panic!("{last}")
     };
     in_time("its end", child.wait()).await.unwrap();
-    Duration::from_nanos(u64::try_from(if expires { wall } else { boot } - ended).unwrap_or(0))
+    Some(Duration::from_nanos(u64::try_from(if expires { wall } else { boot } - ended).unwrap_or(0)))
 }
 
 /// Two of three tries must succeed: a pause between the last look at the clock and the moment at
@@ -126,9 +126,13 @@ async fn late(replica: &Replica, expires: bool) -> Duration {
 async fn holds(expires: bool, bound: Duration) {
     let replica = Replica::start().await;
     let mut tries = Vec::new();
-    for _ in 0..3 {
-        tries.push(late(&replica, expires).await);
+    for _ in 0..10 {
+        tries.extend(late(&replica, expires).await);
+        if tries.len() == 3 {
+            break;
+        }
     }
+    assert_eq!(tries.len(), 3, "the process was ready too late");
     assert!(tries.iter().filter(|late| **late > bound).count() < 2, "VALID so long after: {tries:?}");
 }
 

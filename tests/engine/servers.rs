@@ -31,12 +31,15 @@ async fn behind_proxy(server: &Server) -> (Proxy, Replica) {
 
 /// Uses up transaction ids without any trace on the server's disk, so that it assigns them again
 /// after a crash, and waits until the feed has a snapshot past them. Nothing may write that trace
-/// before the crash: the WAL writer is stopped, and sealing the audit log is blocked while the
-/// connections are open.
+/// before the crash: the WAL writer and the background writer, which logs the next id every 15 s, are
+/// stopped, and sealing the audit log is blocked while the connections are open.
 async fn burn_ids(replica: &Replica, witness: &Made) -> (Vec<PgConnection>, i64) {
     let database = &replica.installation.database;
-    let writer = "SELECT pid::bigint FROM pg_stat_activity WHERE backend_type = 'walwriter'";
-    let writer = Pid::from_raw(i32::try_from(database.count(writer).await).unwrap()).unwrap();
+    for writer in ["walwriter", "background writer"] {
+        let pid = format!("SELECT pid::bigint FROM pg_stat_activity WHERE backend_type = '{writer}'");
+        let pid = Pid::from_raw(i32::try_from(database.count(pid).await).unwrap()).unwrap();
+        kill_process(pid, Signal::STOP).unwrap();
+    }
     let mut open: Vec<PgConnection> = Vec::new();
     let mut sealer = database.connect().await;
     run(&mut sealer, "SELECT pg_advisory_lock(x'746f6b656e640002'::bigint)").await;
@@ -46,7 +49,6 @@ async fn burn_ids(replica: &Replica, witness: &Made) -> (Vec<PgConnection>, i64)
         run(&mut connection, "BEGIN; SELECT pg_current_xact_id()").await;
         open.push(connection);
     }
-    kill_process(writer, Signal::STOP).unwrap();
     // Its end moves all other snapshots past its id, and no process writes it to disk now.
     run(open.last_mut().unwrap(), "ROLLBACK").await;
     let horizon = database.count(XMAX).await;

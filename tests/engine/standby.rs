@@ -84,11 +84,15 @@ impl Pair {
         self.installation.database.count(format!("SELECT count(*) {WAITING}")).await
     }
 
-    /// Terminates the connections that wait for the standby, as an operator may.
+    /// Terminates the connections that wait for the standby, as an operator may, and those that begin
+    /// to wait meanwhile.
     async fn terminate_waiters(&self) {
         let end = format!("SELECT count(pg_terminate_backend(pid)) {WAITING}");
-        self.installation.database.count(end).await;
-        eventually("nobody waits", async || (self.waiting().await == 0).then_some(())).await;
+        eventually("nobody waits", async || {
+            self.installation.database.count(&*end).await;
+            (self.waiting().await == 0).then_some(())
+        })
+        .await;
     }
 }
 
