@@ -32,9 +32,12 @@ async fn behind_proxy(server: &Server) -> (Proxy, Replica) {
 /// Uses up transaction ids without any trace on the server's disk, so that it assigns them again
 /// after a crash, and waits until the feed has a snapshot past them. Nothing may write that trace
 /// before the crash: the WAL writer and the background writer, which logs the next id every 15 s, are
-/// stopped, and sealing the audit log is blocked while the connections are open.
+/// stopped, sealing the audit log is blocked while the connections are open, and the replica, which
+/// renews its row every 15 s, has just done so.
 async fn burn_ids(replica: &Replica, witness: &Made) -> (Vec<PgConnection>, i64) {
     let database = &replica.installation.database;
+    let renewed = "SELECT count(*) FROM replicas WHERE renew_time > clock_timestamp() - interval '3 s'";
+    eventually("the row is renewed", async || (database.count(renewed).await > 0).then_some(())).await;
     for writer in ["walwriter", "background writer"] {
         let pid = format!("SELECT pid::bigint FROM pg_stat_activity WHERE backend_type = '{writer}'");
         let pid = Pid::from_raw(i32::try_from(database.count(pid).await).unwrap()).unwrap();

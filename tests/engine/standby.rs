@@ -89,7 +89,7 @@ impl Pair {
     async fn terminate_waiters(&self) {
         let end = format!("SELECT count(pg_terminate_backend(pid)) {WAITING}");
         eventually("nobody waits", async || {
-            self.installation.database.count(&*end).await;
+            self.installation.database.count(end.as_str()).await;
             (self.waiting().await == 0).then_some(())
         })
         .await;
