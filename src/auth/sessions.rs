@@ -12,7 +12,7 @@ use crate::admission::fair_queue::FairQueue;
 use crate::clock;
 use crate::domain::session::Session;
 use crate::domain::{CredentialError, Principal};
-use crate::secret::SessionKey;
+use crate::secret::{SessionKey, TokenId};
 use crate::store::{Store, StoreError, Which};
 use crate::verify::{AuthenticateError, ClientKey, Credential, Engine, Unknown};
 
@@ -155,20 +155,20 @@ impl Sessions {
         Ok(found.is_some_and(|(session, now)| !session.is_over(now)))
     }
 
-    /// Lists the sessions of the token that a session belongs to, the most recently used first.
+    /// Lists the sessions of a token, the most recently used first.
     ///
     /// # Errors
     /// [`SessionError`]: they could not be read.
-    pub async fn all_of(&self, session: &Session, now: OffsetDateTime) -> Result<Vec<Session>, SessionError> {
-        Ok(self.store.list_sessions(session.token_id, now).await?)
+    pub async fn all_of(&self, id: TokenId, now: OffsetDateTime) -> Result<Vec<Session>, SessionError> {
+        Ok(self.store.list_sessions(id, now).await?)
     }
 
-    /// Ends sessions of the token that a session belongs to.
+    /// Ends sessions of a token.
     ///
     /// # Errors
     /// [`SessionError`]: they could not be ended.
-    pub async fn end_some(&self, session: &Session, which: Which) -> Result<u64, SessionError> {
-        Ok(self.store.end_sessions(session.token_id, which).await?)
+    pub async fn end_some(&self, id: TokenId, which: Which) -> Result<u64, SessionError> {
+        Ok(self.store.end_sessions(id, which).await?)
     }
 
     /// Ends a session.

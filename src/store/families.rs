@@ -5,10 +5,10 @@
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::StoreError;
 use super::columns::Time;
 use super::pooling::Transaction;
 use super::rows::{self, TokenRow, select_tokens};
+use super::{Store, StoreError};
 use crate::domain::Token;
 use crate::secret::TokenId;
 
@@ -56,6 +56,30 @@ async fn membership(transaction: &mut Transaction, id: TokenId) -> Result<Option
         rows::uuid(id)
     );
     Ok(found.fetch_optional(transaction).await?)
+}
+
+impl Store {
+    /// Reads the existing members of a token's family, oldest first, including the token itself: those that are at most
+    /// `generations` away from it. Those that cannot be read are left out.
+    ///
+    /// # Errors
+    /// [`StoreError`], as for every call of the store.
+    pub async fn read_family(&self, id: TokenId, generations: i32) -> Result<Vec<Token>, StoreError> {
+        self.within(async {
+            let rows = select_tokens!(
+                "WHERE family_id = (SELECT o.family_id FROM tokens o WHERE o.id = $1)
+                     AND generation BETWEEN (SELECT o.generation FROM tokens o WHERE o.id = $1) - $2
+                         AND (SELECT o.generation FROM tokens o WHERE o.id = $1) + $2
+                 ORDER BY generation",
+                rows::uuid(id),
+                generations
+            )
+            .fetch_all(self.single()?)
+            .await?;
+            Ok(rows.into_iter().filter_map(|row| row.try_into().ok()).collect())
+        })
+        .await
+    }
 }
 
 impl Transaction {

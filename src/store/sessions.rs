@@ -26,12 +26,12 @@ struct SessionRow {
 }
 
 /// Which sessions of a token.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Which {
     /// This one.
     One(Uuid),
-    /// All others than this one.
-    AllBut(Uuid),
+    /// Every one.
+    All,
 }
 
 impl TryFrom<SessionRow> for Session {
@@ -156,21 +156,20 @@ impl Store {
         .await
     }
 
-    /// Ends one session of a token, or all but one. Returns how many.
+    /// Ends one session of a token, or all. Returns how many.
     ///
     /// # Errors
     /// [`StoreError`], as for every call of the store.
     pub async fn end_sessions(&self, token_id: TokenId, which: Which) -> Result<u64, StoreError> {
-        let (id, others) = match which {
-            Which::One(id) => (id, false),
-            Which::AllBut(id) => (id, true),
+        let one = match which {
+            Which::One(id) => Some(id),
+            Which::All => None,
         };
         self.within(async {
             let done = sqlx::query!(
-                "DELETE FROM console_sessions WHERE token_id = $1 AND (id = $2) <> $3",
+                "DELETE FROM console_sessions WHERE token_id = $1 AND id = coalesce($2, id)",
                 rows::uuid(token_id),
-                id,
-                others
+                one
             )
             .execute(self.single()?)
             .await?;

@@ -23,6 +23,7 @@ pub mod create;
 pub mod disable;
 pub mod enforcement;
 pub mod events;
+pub mod family;
 pub mod get;
 pub mod list;
 mod mint;

@@ -37,9 +37,9 @@ async fn filters_and_pages_stand_in_the_address() {
         path = next.split('"').next().unwrap().replace("&#38;", "&");
     }
     assert_eq!((seen, pages), (30, 2));
-    assert_eq!(rows(&person.get("/tokens?name=TOKEN+0&size=50").await.body), 10);
+    assert_eq!(rows(&person.get("/tokens?name=TOKEN+0").await.body), 10);
     assert_eq!(rows(&person.get("/tokens?created_before=2001-01-01").await.body), 0);
-    assert_eq!(rows(&person.get("/tokens?size=100&page=").await.body), 61);
+    assert_eq!(rows(&person.get("/tokens?size=100&page=").await.body), 25);
     let wrong = person.get("/tokens?created_after=soon").await;
     assert_eq!(wrong.status, 400);
     assert!(wrong.body.contains("id=\"created_after-problem\""));

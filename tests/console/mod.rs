@@ -9,11 +9,14 @@ mod links;
 mod list;
 mod live;
 mod own_sessions;
+mod pages;
 mod policies;
+mod rotation;
 mod sessions;
 mod several;
 mod shell;
 mod terms;
+mod token_page;
 mod tokens;
 
 use std::net::SocketAddr;

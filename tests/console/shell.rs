@@ -1,8 +1,10 @@
 //! The lines for a shell that the console shows: run as they are, they do what the form does.
 
 use std::path::Path;
+use std::process::Stdio;
 
-use tokend::api::proto::{Token, TokenState};
+use tokend::api::proto::{GetPolicyRequest, Token, TokenState};
+use tokio::io::AsyncWriteExt as _;
 use tokio::process::Command;
 
 use super::{Person, tokens_of};
@@ -33,6 +35,11 @@ fn line(page: &str, tool: &str) -> String {
 
 /// Runs a line in a shell that has the root secret in its environment, and nothing else of this test.
 async fn run(replica: &Replica, buf: &Path, line: &str) {
+    answer(replica, buf, line, "").await;
+}
+
+/// Runs a line with this text as its input; returns what it prints.
+async fn answer(replica: &Replica, buf: &Path, line: &str, input: &str) -> String {
     assert!(!line.contains(&replica.installation.root_secret[30..]), "no secret is on the line");
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let program = Path::new(env!("CARGO_BIN_EXE_tokend")).parent().unwrap();
@@ -42,7 +49,7 @@ async fn run(replica: &Replica, buf: &Path, line: &str) {
         root.join(".ci/clients").display(),
         std::env::var("PATH").unwrap()
     );
-    let output = Command::new("bash")
+    let mut child = Command::new("bash")
         .args(["-ec", line])
         .env_clear()
         .envs([
@@ -57,10 +64,15 @@ async fn run(replica: &Replica, buf: &Path, line: &str) {
             ("TOUR_BUF", buf.display().to_string()),
             ("XDG_CACHE_HOME", env!("CARGO_TARGET_TMPDIR").to_owned()),
         ])
-        .output()
-        .await
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
         .unwrap();
+    child.stdin.take().unwrap().write_all(input.as_bytes()).await.unwrap();
+    let output = child.wait_with_output().await.unwrap();
     assert!(output.status.success(), "{line}\n{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
 }
 
 async fn token(replica: &Replica, user_id: &str) -> Token {
@@ -159,6 +171,60 @@ async fn the_lines_of_every_form_do_what_the_form_does() {
         run(&person.get(&format!("/tokens/user?{encoded}&{query}")).await.body).await;
         let last = got(&mut root, &last.id).await;
         assert_eq!((last.state(), &*last.revoke_reason), (TokenState::Revoked, REASON));
+    }
+}
+
+#[tokio::test]
+async fn the_lines_of_every_other_page_ask_and_do_the_same() {
+    let Some(buf) = find_tool("buf") else { return };
+    let replica = Replica::start().await;
+    let person = Person::root(&replica).await;
+    let mut root = replica.root();
+    let organization = "it's acme";
+    let encoded =
+        form_urlencoded::Serializer::new(String::new()).append_pair("organization", organization).finish();
+    for (tool, lifetime) in [("tokend", "30d"), ("grpcurl", "20d")] {
+        let answer = async |page: &str, input: &str| answer(&replica, &buf, &line(page, tool), input).await;
+        // The policy: read, then checked and saved.
+        let page = person.get(&format!("/policy?{encoded}")).await.body;
+        assert!(answer(&page, "").await.contains(if tool == "tokend" { "longest" } else { "policy" }));
+        let fields = [
+            ("organization", organization),
+            ("lifetime", lifetime),
+            ("required", "on"),
+            ("grace", "24h"),
+            ("most", "5"),
+            ("scopes", "reports:* logs:read"),
+            ("reuse", "on"),
+        ];
+        answer(&person.post("/policy", &fields).await.body, "").await;
+        let request = GetPolicyRequest { organization_id: organization.to_owned() };
+        let policy = root.get_policy(request).await.unwrap().into_inner().policy.unwrap();
+        let days = policy.longest_lifetime.unwrap().seconds / 86_400;
+        assert_eq!(format!("{days}d"), lifetime, "{tool}");
+        assert_eq!((policy.longest_grace.unwrap().seconds, policy.most_active_tokens_per_user), (86_400, 5));
+        assert!(policy.expiration_required && policy.reuse_detection && policy.allowed_scopes.len() == 2);
+
+        // Why; and the revocation of what was found.
+        let request = tokend::api::proto::CreateTokenRequest {
+            scopes: vec!["reports:*".to_owned()],
+            allowed_cidrs: vec!["192.0.2.0/24".to_owned()],
+            ..ordinary()
+        };
+        let made = created(&mut root, request).await;
+        let input = format!("{}\n", made.secret);
+        let fields =
+            [("token", &*made.secret), ("scopes", "reports:read reports:*"), ("address", "192.0.2.7")];
+        let page = person.post("/why", &fields).await.body;
+        assert!(page.contains("Accepted"), "{page}");
+        assert!(answer(&page, &input).await.contains("VALID"));
+        answer(&person.get("/find").await.body, &input).await;
+        assert_eq!(got(&mut root, &made.token.unwrap().id).await.state(), TokenState::Revoked);
+
+        // The audit log, and a link.
+        let page = person.get("/audit?user=ada&kind=revoked").await.body;
+        assert!(answer(&page, "").await.contains("TOKEN_EVENT_KIND_REVOKED"));
+        assert!(answer(&person.get("/sessions").await.body, "").await.contains("/link#"));
     }
 }
 

@@ -260,7 +260,7 @@ async fn names_are_shown_and_never_become_part_of_a_page() {
         tokend::api::proto::CreateTokenRequest { user_id: "\u{202e}nimda".to_owned(), ..ordinary() },
     )
     .await;
-    let list = person.get("/tokens?size=50").await.body;
+    let list = person.get("/tokens").await.body;
     let id = turned.token.unwrap().id;
     let pages = [list, person.get(&format!("/tokens/{id}")).await.body];
 

@@ -4,6 +4,7 @@
 
 mod assets;
 mod audit;
+mod commands;
 mod failure;
 mod find;
 mod form;

@@ -8,7 +8,7 @@ use time::{Duration, OffsetDateTime};
 /// A time, ready to be shown.
 #[derive(Debug, Clone)]
 pub(super) struct Moment {
-    /// For machines, RFC 3339.
+    /// For machines, RFC 3339, to the second.
     pub(super) machine: String,
     /// In UTC, to the second.
     pub(super) exact: String,
@@ -18,7 +18,8 @@ pub(super) struct Moment {
 
 impl Moment {
     pub(super) fn new(time: OffsetDateTime, now: OffsetDateTime) -> Self {
-        Self { machine: machine(time), exact: exact(time), relative: relative(time, now) }
+        let machine = machine(time.replace_nanosecond(0).unwrap_or(time));
+        Self { machine, exact: exact(time), relative: relative(time, now) }
     }
 }
 

@@ -67,6 +67,15 @@ pub(super) fn visible(text: &str) -> String {
     shown
 }
 
+/// Returns the first characters of a text as it is shown.
+pub(super) fn shortened(text: &str, most: usize) -> String {
+    let mut shown = visible(&text.chars().take(most).collect::<String>());
+    if text.chars().nth(most).is_some() {
+        shown.push('…');
+    }
+    shown
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

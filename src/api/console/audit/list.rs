@@ -28,9 +28,11 @@ async fn page(console: &Console, asked: &Asked) -> Result<Response, Failure> {
     let visit = console.visit(asked).await?;
     let caller = visit.caller();
     caller.require(Permission::Read)?;
+    let query = AuditQuery::read(&asked.query());
     let mut page = Audit {
         frame: visit.frame(),
-        query: AuditQuery::read(&asked.query()),
+        lines: query.lines(),
+        query,
         problems: Problems::default(),
         organizations: caller.reach() == Reach::Any,
         events: Vec::new(),

@@ -4,9 +4,10 @@ use askama::Template;
 use time::OffsetDateTime;
 
 use super::query::{AuditQuery, KINDS};
+use crate::api::console::commands::Lines;
 use crate::api::console::form::Problems;
 use crate::api::console::moments::Moment;
-use crate::api::console::pages::{Frame, visible};
+use crate::api::console::pages::{Frame, shortened, visible};
 use crate::domain::event::{EventKind, TokenEvent};
 use crate::secret::TokenId;
 
@@ -20,6 +21,7 @@ const VALUE: usize = 60;
 pub(super) struct Audit {
     pub(super) frame: Frame,
     pub(super) query: AuditQuery,
+    pub(super) lines: Lines,
     pub(super) problems: Problems,
     /// Whether organizations are shown: to those who see several.
     pub(super) organizations: bool,
@@ -50,7 +52,7 @@ impl EventView {
     pub(super) fn new(event: &TokenEvent, now: OffsetDateTime, sealed_to: Option<i64>) -> Self {
         // What a new token has stands on its page.
         let changes = if event.kind == EventKind::Created { &[][..] } else { &event.changes };
-        let shown = |value: &Option<String>| shortened(value.as_deref().unwrap_or_default());
+        let shown = |value: &Option<String>| shortened(value.as_deref().unwrap_or_default(), VALUE);
         let fields = changes.iter().take(CHANGES);
         Self {
             at: Moment::new(event.event_time, now),
@@ -68,12 +70,4 @@ impl EventView {
             is_sealed: sealed_to.is_some_and(|last| event.id <= last),
         }
     }
-}
-
-fn shortened(value: &str) -> String {
-    let mut text = visible(&value.chars().take(VALUE).collect::<String>());
-    if value.chars().nth(VALUE).is_some() {
-        text.push('…');
-    }
-    text
 }

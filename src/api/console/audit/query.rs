@@ -2,13 +2,12 @@
 //! its export and its template.
 
 use form_urlencoded::Serializer;
-use serde_json::{Map, Value};
 use time::macros::format_description;
 use time::{OffsetDateTime, PrimitiveDateTime};
 
+use crate::api::console::commands::{Call, Lines};
 use crate::api::console::form::{Fields, Problems};
 use crate::domain::event::{Actor, EventKind};
-use crate::domain::text::is_deceptive;
 use crate::domain::{FieldError, OrganizationId, UserId};
 use crate::secret::TokenId;
 use crate::tokens::events::ListEvents;
@@ -75,54 +74,19 @@ impl AuditQuery {
         format!("/audit/events.jsonl?{}", self.serialized().finish())
     }
 
-    /// Returns the commands that list the same; none if a filter has characters that a shell would show otherwise.
-    pub(super) fn lines(&self) -> Vec<String> {
-        let odd = |(_, value): (&str, &String)| value.chars().any(|c| c.is_control() || is_deceptive(c));
-        if self.texts().into_iter().any(odd) {
-            return Vec::new();
-        }
-        let quoted = |text: &str| format!("'{}'", text.replace('\'', r"'\''"));
-        let utc = |text: &str| match text.len() {
-            10 => format!("{text}T00:00:00Z"),
-            16 => format!("{text}:00Z"),
-            _ => format!("{text}Z"),
-        };
-        let mut line = String::from("tokend audit list --json");
-        let mut message = Map::new();
-        for (flag, field, value) in [
-            ("user", "userId", self.user.clone()),
-            ("organization", "organizationId", self.organization.clone()),
-            ("token", "tokenId", self.token.clone()),
-            ("by", "actor", self.actor.clone()),
-            (
-                "since",
-                "occurredAfter",
-                Some(&self.from).filter(|text| !text.is_empty()).map(|text| utc(text)).unwrap_or_default(),
-            ),
-            (
-                "until",
-                "occurredBefore",
-                Some(&self.until).filter(|text| !text.is_empty()).map(|text| utc(text)).unwrap_or_default(),
-            ),
-        ] {
-            if !value.is_empty() {
-                line = format!("{line} --{flag}={}", quoted(&value));
-                message.insert(field.to_owned(), value.into());
-            }
-        }
-        for kind in &self.kinds {
-            line = format!("{line} --event={}", quoted(kind));
-        }
-        if !self.kinds.is_empty() {
-            let names = self.kinds.iter().map(|kind| format!("TOKEN_EVENT_KIND_{}", kind.to_uppercase()));
-            message.insert("kinds".to_owned(), names.collect::<Vec<_>>().into());
-        }
-        let message = quoted(&Value::Object(message).to_string());
-        let grpcurl = format!(
-            "grpcurl -plaintext -expand-headers -H 'authorization: Bearer ${{TOKEND_SECRET}}' -d {message} \
-             localhost:50051 tokend.v1.TokenService/ListTokenEvents"
-        );
-        vec![line, grpcurl]
+    /// Returns the commands that list the same.
+    pub(super) fn lines(&self) -> Lines {
+        let call = Call::new(&["audit", "list", "--json"], "ListTokenEvents")
+            .text("user", "userId", &self.user)
+            .text("organization", "organizationId", &self.organization)
+            .text("token", "tokenId", &self.token)
+            .text("by", "actor", &self.actor)
+            .text("since", "occurredAfter", &utc(&self.from))
+            .text("until", "occurredBefore", &utc(&self.until));
+        let call = self.kinds.iter().fold(call, |call, kind| call.flag("event", Some(kind)));
+        let names = self.kinds.iter().map(|kind| format!("TOKEN_EVENT_KIND_{}", kind.to_uppercase()));
+        let names: Vec<String> = names.collect();
+        if names.is_empty() { call.lines() } else { call.set("kinds", names.into()).lines() }
     }
 
     fn serialized(&self) -> Serializer<'static, String> {
@@ -185,6 +149,16 @@ fn given<T>(text: &str, parse: impl Fn(&str) -> Result<T, FieldError>) -> Result
     if text.is_empty() { Ok(None) } else { parse(text).map(Some) }
 }
 
+/// Returns a moment as browsers send it in RFC 3339.
+fn utc(text: &str) -> String {
+    match text.len() {
+        0 => String::new(),
+        10 => format!("{text}T00:00:00Z"),
+        16 => format!("{text}:00Z"),
+        _ => format!("{text}Z"),
+    }
+}
+
 /// Parses a moment in UTC as browsers send it, with or without seconds, or a day.
 fn moment(text: &str) -> Result<OffsetDateTime, FieldError> {
     const NONE: FieldError = FieldError::Rule("is not a time such as 2026-12-31T18:30");
@@ -217,18 +191,14 @@ mod tests {
             assert_eq!(again.user, "ada l");
         }
         assert!(query.is_filtered() && !AuditQuery::default().is_filtered());
-        let lines = query.lines();
-        let flags = "--user='ada l' --by='tokend' --since='2026-12-01T00:00:00Z' --until='2026-12-31T18:30:00Z' \
-                     --event='revoked' --event='created'";
-        assert_eq!(lines[0], format!("tokend audit list --json {flags}"));
+        let Lines { tokend, grpcurl } = query.lines();
+        let flags = "--user 'ada l' --by tokend --since 2026-12-01T00:00:00Z --until 2026-12-31T18:30:00Z \
+                     --event revoked --event created";
+        assert_eq!(tokend, format!("tokend audit list --json {flags}"));
         assert!(
-            lines[1].contains(r#""kinds":["TOKEN_EVENT_KIND_REVOKED","TOKEN_EVENT_KIND_CREATED"]"#),
-            "{lines:?}"
+            grpcurl.contains(r#""kinds":["TOKEN_EVENT_KIND_REVOKED","TOKEN_EVENT_KIND_CREATED"]"#),
+            "{grpcurl}"
         );
-        let odd = AuditQuery { user: "a\u{202e}b".to_owned(), ..AuditQuery::default() };
-        assert!(odd.lines().is_empty());
-        let quote = AuditQuery { user: "it's".to_owned(), ..AuditQuery::default() };
-        assert!(quote.lines()[0].ends_with(r"--user='it'\''s'"), "{:?}", quote.lines());
     }
 
     #[test]

@@ -9,6 +9,7 @@ use axum::response::Response;
 
 use super::candidates::{Candidate, candidates};
 use super::pages::{FoundView, Ours, Owner};
+use crate::api::console::commands::Call;
 use crate::api::console::failure::Failure;
 use crate::api::console::interface::{Asked, Console};
 use crate::api::console::session::visit::Visit;
@@ -52,6 +53,7 @@ fn page(console: &Console, visit: &Visit, found: Option<Vec<FoundView>>, left_ou
         organizations: visit.caller().reach() == Reach::Any,
         found,
         left_out,
+        lines: Call::new(&["token", "revoke", "--from-stdin"], "RevokeToken").lines_for_secret(),
     }
 }
 

@@ -3,6 +3,7 @@
 use askama::Template;
 use time::OffsetDateTime;
 
+use crate::api::console::commands::Lines;
 use crate::api::console::form::Problems;
 use crate::api::console::pages::{Frame, visible};
 use crate::domain::{Token, TokenState};
@@ -17,6 +18,8 @@ pub(super) struct Ours {
     /// What was found; `None`: nothing was sent yet.
     pub(super) found: Option<Vec<FoundView>>,
     pub(super) left_out: usize,
+    /// The commands that revoke a token by its secret.
+    pub(super) lines: Lines,
 }
 
 /// A word of the text, without the word.
@@ -67,7 +70,7 @@ pub(super) struct Why {
     pub(super) address: String,
     pub(super) problems: Problems,
     pub(super) verdict: Option<VerdictView>,
-    pub(super) lines: Option<Vec<String>>,
+    pub(super) lines: Lines,
 }
 
 /// A verdict, and the rules that led to it.

@@ -8,6 +8,7 @@ use axum::http::StatusCode;
 use axum::response::Response;
 
 use super::pages::{Owner, RuleView, VerdictView, Why};
+use crate::api::console::commands::{Call, Lines};
 use crate::api::console::failure::Failure;
 use crate::api::console::form::{Fields, Problems};
 use crate::api::console::interface::{Asked, Console};
@@ -54,7 +55,7 @@ fn page(visit: &Visit, fields: &Fields<'_>, problems: Problems) -> Why {
         address: fields.typed("address"),
         problems,
         verdict: None,
-        lines: None,
+        lines: lines(&Scopes::default(), ""),
     }
 }
 
@@ -101,7 +102,7 @@ async fn judge(console: &Console, asked: &Asked) -> Result<Response, Failure> {
         rules: rules(&verification, found, &criteria),
         token: token.as_ref().map(|(token, now)| (token.id.to_string(), Owner::new(token, *now))),
     });
-    page.lines = Some(line(&required, &page.address));
+    page.lines = lines(&required, &page.address);
     console.page(&visit, StatusCode::OK, &page)
 }
 
@@ -180,20 +181,9 @@ fn in_words(verdict: Verdict) -> &'static str {
     }
 }
 
-/// Returns the commands that ask the same. The secret comes from standard input. Scopes and addresses need no quotes but
-/// for the wildcard.
-fn line(required: &Scopes, address: &str) -> Vec<String> {
-    let scopes: Vec<&str> = required.iter().map(Scope::as_str).collect();
-    let flags = scopes.iter().map(|scope| format!(" --require-scope '{scope}'")).collect::<Vec<_>>().concat();
-    let flags = if address.is_empty() { flags } else { format!("{flags} --client-ip {address}") };
-    let message = serde_json::json!({"requiredScopes": scopes, "clientIp": address});
-    let rest = message.to_string();
-    let rest = rest.strip_prefix('{').unwrap_or_default();
-    vec![
-        format!("read -rs TOKEN; printf %s \"$TOKEN\" | tokend token verify{flags}"),
-        format!(
-            "read -rs TOKEN; printf '{{\"secret\":\"%s\",%s' \"$TOKEN\" '{rest}' | grpcurl -plaintext -expand-headers -H \
-             'authorization: Bearer ${{TOKEND_SECRET}}' -d @ localhost:50051 tokend.v1.TokenService/Verify"
-        ),
-    ]
+/// Returns the commands that ask the same of a secret.
+fn lines(required: &Scopes, address: &str) -> Lines {
+    let scopes: Vec<String> = required.iter().map(|scope| scope.as_str().to_owned()).collect();
+    let call = Call::new(&["token", "verify"], "Verify").texts("require-scope", "requiredScopes", &scopes);
+    call.text("client-ip", "clientIp", address).lines_for_secret()
 }

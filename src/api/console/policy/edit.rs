@@ -10,6 +10,7 @@ use form_urlencoded::Serializer;
 
 use super::form::{PolicyForm, mark};
 use super::pages::{Check, Edit};
+use crate::api::console::commands::Call;
 use crate::api::console::failure::{Failure, of_action};
 use crate::api::console::form::Problems;
 use crate::api::console::interface::{Asked, Console, go_to};
@@ -87,12 +88,16 @@ fn edit(
     let set = stored.updated_by.as_deref().zip(stored.update_time);
     Edit {
         frame: visit.frame(),
-        form,
+        organization: visible(&form.organization),
         problems,
         organizations: visit.caller().reach() == Reach::Any,
         may_save: visit.caller().require(Permission::Root).is_ok(),
         set: set.map(|(by, time)| (visible(by), Moment::new(time, visit.now))),
         outcome,
+        lines: Call::new(&["policy", "get"], "GetPolicy")
+            .text("organization", "organizationId", &form.organization)
+            .lines(),
+        form,
         check: None,
         proof: visit.needs_proof(),
     }
@@ -153,8 +158,5 @@ async fn check(
 ) -> Result<Check, Failure> {
     let actions = &console.integrations.context.actions;
     let found = actions.check_policy(visit.caller(), Some(id.clone()), Some(policy.clone()), "").await?;
-    let flags = form.flags(policy);
-    let lines =
-        ["dry-run", "set"].map(|act| format!("tokend policy {act} --organization \"$ORGANIZATION\"{flags}"));
-    Ok(Check::new(&found.breaches, found.next_page_token.is_some(), lines.into()))
+    Ok(Check::new(&found.breaches, found.next_page_token.is_some(), form.lines(id.as_str(), policy)))
 }

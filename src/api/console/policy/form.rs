@@ -1,7 +1,9 @@
 //! The form of a policy as it was typed, and what it means. Pure functions, used by its page.
 
+use serde_json::Value;
 use time::{Duration, OffsetDateTime};
 
+use crate::api::console::commands::{Call, Lines};
 use crate::api::console::form::{Fields, Problems};
 use crate::api::console::moments::machine;
 use crate::domain::policy::{MAX_GRACE, Policy, StoredPolicy};
@@ -91,28 +93,48 @@ impl PolicyForm {
         policy.ok_or(problems)
     }
 
-    /// Returns the flags of `tokend policy` for it.
-    pub(super) fn flags(&self, policy: &Policy) -> String {
-        let mut flags = Vec::new();
-        for (flag, value) in [
+    /// Returns the commands that check it, and then save it.
+    pub(super) fn lines(&self, organization: &str, policy: &Policy) -> Lines {
+        let [check, save] = [("dry-run", "CheckPolicy"), ("set", "UpdatePolicy")].map(|(act, method)| {
+            let call =
+                Call::new(&["policy", act], method).text("organization", "organizationId", organization);
+            self.flags(call, policy).set("policy", message(policy)).lines()
+        });
+        check.then(&save)
+    }
+
+    fn flags(&self, call: Call, policy: &Policy) -> Call {
+        let given = [
             ("longest-lifetime", &self.lifetime),
             ("longest-grace", &self.grace),
             ("most-active-tokens-per-user", &self.most),
-        ] {
-            if !value.is_empty() {
-                flags.push(format!(" --{flag} {value}"));
-            }
-        }
-        for (flag, set) in [("expiration-required", self.required), ("reuse-detection", self.reuse)] {
-            if set {
-                flags.push(format!(" --{flag}"));
-            }
-        }
-        flags.extend(
-            policy.allowed_scopes.iter().map(|scope| format!(" --allowed-scope '{}'", scope.as_str())),
-        );
-        flags.concat()
+        ];
+        let given = given.into_iter().filter(|(_, value)| !value.is_empty());
+        let call = given.fold(call, |call, (flag, value)| call.flag(flag, Some(value)));
+        let set = [("expiration-required", self.required), ("reuse-detection", self.reuse)];
+        let call =
+            set.into_iter().filter(|(_, set)| *set).fold(call, |call, (flag, _)| call.flag(flag, None));
+        policy
+            .allowed_scopes
+            .iter()
+            .fold(call, |call, scope| call.flag("allowed-scope", Some(scope.as_str())))
     }
+}
+
+/// Returns the message `Policy` with what a policy limits.
+fn message(policy: &Policy) -> Value {
+    let seconds = |duration: Duration| Value::from(format!("{}s", duration.whole_seconds()));
+    let scopes: Vec<&str> = policy.allowed_scopes.iter().map(Scope::as_str).collect();
+    let fields = [
+        ("longestLifetime", policy.longest_lifetime.map(seconds)),
+        ("expirationRequired", Some(true.into()).filter(|_| policy.expiration_required)),
+        ("longestGrace", policy.longest_grace.map(seconds)),
+        ("mostActiveTokensPerUser", policy.most_active_tokens.map(Value::from)),
+        ("allowedScopes", Some(scopes).filter(|scopes| !scopes.is_empty()).map(Value::from)),
+        ("reuseDetection", Some(true.into()).filter(|_| policy.reuse_detection)),
+    ];
+    let given = fields.into_iter().filter_map(|(field, value)| Some((field.to_owned(), value?)));
+    Value::Object(given.collect())
 }
 
 /// Returns the text that marks which version of a policy a form was made from.

@@ -3,6 +3,7 @@
 use askama::Template;
 
 use super::form::PolicyForm;
+use crate::api::console::commands::Lines;
 use crate::api::console::form::Problems;
 use crate::api::console::moments::{Moment, exact};
 use crate::api::console::pages::{Frame, visible};
@@ -19,6 +20,8 @@ const BREACHES: usize = 25;
 pub(super) struct Edit {
     pub(super) frame: Frame,
     pub(super) form: PolicyForm,
+    /// The organization as it is shown.
+    pub(super) organization: String,
     pub(super) problems: Problems,
     /// Whether organizations can be chosen.
     pub(super) organizations: bool,
@@ -26,6 +29,8 @@ pub(super) struct Edit {
     /// Who set the stored policy, and when.
     pub(super) set: Option<(String, Moment)>,
     pub(super) outcome: Option<(&'static str, &'static str)>,
+    /// The commands that read the stored policy.
+    pub(super) lines: Lines,
     /// What was found when the policy in the form was checked.
     pub(super) check: Option<Check>,
     /// Whether the secret is asked for once more.
@@ -37,7 +42,7 @@ pub(super) struct Check {
     pub(super) breaches: Vec<BreachView>,
     /// Whether more break it than are shown.
     pub(super) more: bool,
-    pub(super) lines: Vec<String>,
+    pub(super) lines: Lines,
 }
 
 /// A token that breaks a policy.
@@ -50,7 +55,7 @@ pub(super) struct BreachView {
 }
 
 impl Check {
-    pub(super) fn new(breaches: &[Breach], more: bool, lines: Vec<String>) -> Self {
+    pub(super) fn new(breaches: &[Breach], more: bool, lines: Lines) -> Self {
         let shown = breaches.iter().take(BREACHES).map(BreachView::new);
         Self { breaches: shown.collect(), more: more || breaches.len() > BREACHES, lines }
     }

@@ -23,6 +23,5 @@ pub(super) fn routes() -> Router<Arc<Console>> {
         .route("/link", get(link::form).post(link::look))
         .route("/link/confirm", post(link::confirm))
         .route("/sessions", get(own::show))
-        .route("/sessions/end", post(own::end_all))
-        .route("/sessions/{id}/end", post(own::end_one))
+        .route("/sessions/end", post(own::submit))
 }

@@ -2,6 +2,8 @@
 
 use askama::Template;
 
+use crate::api::console::commands::Lines;
+use crate::api::console::form::Problems;
 use crate::api::console::moments::Moment;
 use crate::api::console::pages::{Frame, Who};
 
@@ -48,7 +50,15 @@ pub(super) struct Confirm<'a> {
 #[template(path = "session/sessions.html")]
 pub(super) struct Sessions {
     pub(super) frame: Frame,
-    pub(super) sessions: Vec<SessionView>,
+    pub(super) shown: Vec<SessionView>,
+    /// How many there are beside these.
+    pub(super) more: usize,
+    /// The id, the name and the user of the token, if it is not the one that the person is signed in with.
+    pub(super) of: Option<(String, String, String)>,
+    pub(super) problems: Problems,
+    pub(super) lines: Lines,
+    /// Whether the secret is asked for once more.
+    pub(super) proof: bool,
 }
 
 /// A session as it is shown.

@@ -27,6 +27,12 @@
   addEventListener("hashchange", take);
   take();
 
+  // Going back to a page that answered a form leads to the form, without a question whether to send it again.
+  const back = one("[data-back]");
+  if (back) {
+    history.replaceState(null, "", back.dataset.back);
+  }
+
   // What others do, without moving anything: states change in their rows, and a line offers the rest.
   const live = one("[data-live]");
   if (live) {

@@ -9,12 +9,12 @@ use axum::response::Response;
 use form_urlencoded::Serializer;
 use time::OffsetDateTime;
 
-use super::commands::{Call, Lines};
 use super::notice::{self, Act};
 use super::pages::{Chosen, Done, Outcome};
 use super::revoke::confirmed;
 use super::subject::{failed, opened, sent};
 use super::view::TokenView;
+use crate::api::console::commands::{Call, Lines};
 use crate::api::console::failure::Failure;
 use crate::api::console::form::{Fields, Problems};
 use crate::api::console::interface::{Asked, Console, go_to};
@@ -28,7 +28,7 @@ use crate::tokens::disable::Usability;
 use crate::tokens::revoke::{RevocationExtent, RevokeToken, Right};
 
 /// How many tokens can be chosen: as many as a page of the list has.
-const MOST: usize = 100;
+const MOST: usize = 25;
 
 /// Where it is shown what was done.
 const DONE: &str = "/tokens/chosen/done";

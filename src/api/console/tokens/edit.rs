@@ -20,9 +20,9 @@ use crate::api::console::session::visit::Visit;
 use crate::domain::Token;
 use crate::domain::policy::Policy;
 
-/// What the person is asked to do who would undo somebody else's change.
-const STALE: &str = "Somebody changed this token since the form was opened. It now has the values below: compare \
-                     them, change what you want, and save again.";
+/// What the person is asked to do whose form would undo somebody else's change.
+const STALE: &str = "Somebody else changed this token since the form was opened. What you changed stays as you typed it, \
+                     and the rest is as the token has it now. Look at it, and save again.";
 
 /// Shows the form.
 pub(super) async fn show(
@@ -85,8 +85,9 @@ async fn save(console: &Console, asked: &Asked, id: &str) -> Result<Response, Fa
     let (form, ending) = (EditForm::posted(&fields), Ending::posted(&fields));
     let read = Subject::read(console, &visit, id).await?;
     if !form.is_current(&read.1) {
-        let current = (EditForm::of(&read.1), Ending::kept());
-        let mut page = page(console, &visit, read, current, Problems::default()).await?;
+        let mut problems = Problems::default();
+        let form = form.merged(&read.1, &ending, &mut problems);
+        let mut page = page(console, &visit, read, (form, ending), problems).await?;
         page.outcome = Some(STALE.to_owned());
         return console.page(&visit, StatusCode::CONFLICT, &page);
     }

@@ -6,13 +6,17 @@ use std::fmt::Write as _;
 use sha2::{Digest as _, Sha256};
 use time::OffsetDateTime;
 
-use super::commands::{Call, Lines};
-use super::ending::{Choice, Ending};
+use super::ending::{Choice, Ending, KEEP};
 use super::new_form::{labels, networks, scopes};
+use crate::api::console::commands::{Call, Lines};
 use crate::api::console::form::{Fields, Problems};
+use crate::api::console::pages::shortened;
 use crate::domain::root::LastRoot;
 use crate::domain::{Scope, Token, TokenName};
 use crate::tokens::update::TokenChange;
+
+/// How much of a value is shown, in characters.
+const VALUE: usize = 100;
 
 /// The form as it was typed.
 #[derive(Debug, Default, Clone)]
@@ -21,7 +25,7 @@ pub(super) struct EditForm {
     pub(super) scopes: String,
     pub(super) labels: String,
     pub(super) networks: String,
-    /// What the token was when the form was made.
+    /// What the token was when the form was made: a mark of each part that can be changed.
     pub(super) version: String,
 }
 
@@ -29,7 +33,7 @@ impl EditForm {
     /// Returns the form with what the token has.
     pub(super) fn of(token: &Token) -> Self {
         let form = Self::parts(token);
-        Self { version: form.hash(token), ..form }
+        Self { version: form.marks(token).join("-"), ..form }
     }
 
     fn parts(token: &Token) -> Self {
@@ -131,15 +135,87 @@ impl EditForm {
         self.version == Self::of(token).version
     }
 
-    /// Returns what identifies the part of a token that can be changed.
-    fn hash(&self, token: &Token) -> String {
-        let Self { name, scopes, labels, networks, .. } = self;
+    /// Returns the form for the token as it is now: with what the person changed, and for the rest with what the token
+    /// has. Records the fields that somebody else has changed, too.
+    pub(super) fn merged(self, token: &Token, ending: &Ending, problems: &mut Problems) -> Self {
+        let stored = Self::of(token);
+        let (typed_marks, stored_marks) = (self.marks(token), stored.marks(token));
+        let before: Vec<&str> = self.version.split('-').collect();
+        let mut parts = [
+            ("name", self.name, &stored.name),
+            ("scopes", self.scopes, &stored.scopes),
+            ("labels", self.labels, &stored.labels),
+            ("networks", self.networks, &stored.networks),
+        ];
+        let marks = typed_marks.iter().zip(&stored_marks).enumerate();
+        for ((field, typed, has), (place, (mine, theirs))) in parts.iter_mut().zip(marks) {
+            let before = before.get(place).copied().unwrap_or_default();
+            if mine == before {
+                has.clone_into(typed);
+            } else if theirs != before && theirs != mine {
+                problems.add(field, format!("Somebody else changed this. Now it is: {}", shown(has)));
+            }
+        }
+        if ending.choice != KEEP && stored_marks.last().map(String::as_str) != before.last().copied() {
+            problems.add(ending.field(), "Somebody else changed the expiration.");
+        }
+        let [(_, name, _), (_, scopes, _), (_, labels, _), (_, networks, _)] = parts;
+        Self { name, scopes, labels, networks, version: stored.version }
+    }
+
+    /// Returns what identifies each part of a token that can be changed; the last is its expiration, which the form has
+    /// elsewhere.
+    fn marks(&self, token: &Token) -> [String; 5] {
+        let words = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
         let end = token.expire_time.map(OffsetDateTime::unix_timestamp_nanos);
-        let hash = Sha256::digest(format!("{name:?}{scopes:?}{labels:?}{networks:?}{end:?}"));
-        hash.iter().take(8).fold(String::new(), |mut text, byte| {
-            // Writing to a String cannot fail.
-            let _ = write!(text, "{byte:02x}");
-            text
-        })
+        let parts = [self.name.clone(), words(&self.scopes), words(&self.labels), words(&self.networks)];
+        let [name, scopes, labels, networks] = parts.map(|part| mark(&part));
+        [name, scopes, labels, networks, mark(&format!("{end:?}"))]
+    }
+}
+
+fn mark(text: &str) -> String {
+    Sha256::digest(text).iter().take(8).fold(String::new(), |mut text, byte| {
+        // Writing to a String cannot fail.
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+/// Returns the value of a field for people.
+fn shown(text: &str) -> String {
+    let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    if text.is_empty() { "nothing".to_owned() } else { shortened(&text, VALUE) }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokend_core::fixtures::token;
+
+    use super::*;
+    use crate::domain::Labels;
+
+    #[test]
+    fn what_somebody_else_changed_is_kept_and_so_is_what_was_typed() {
+        let before = token(&["a", "b:*"]);
+        let form = EditForm { name: "mine".to_owned(), scopes: "a  b:*".to_owned(), ..EditForm::of(&before) };
+        let labels = Labels::parse([("team".to_owned(), "theirs".to_owned())]).unwrap();
+        let after = Token { labels, ..before.clone() };
+        assert!(form.is_current(&before) && !form.is_current(&after));
+
+        let mut problems = Problems::default();
+        let merged = form.clone().merged(&after, &Ending::kept(), &mut problems);
+        assert_eq!((&*merged.name, &*merged.scopes, &*merged.labels), ("mine", "a b:*", "team=theirs"));
+        assert!(problems.is_empty() && merged.is_current(&after));
+
+        // Both changed the same: the person decides.
+        let theirs = Token { name: TokenName::parse("theirs").unwrap(), expire_time: None, ..after };
+        let never = Ending { choice: "never".to_owned(), ..Ending::default() };
+        let before = Token { expire_time: Some(before.create_time), ..before };
+        let form = EditForm { name: "mine".to_owned(), ..EditForm::of(&before) };
+        let merged = form.merged(&theirs, &never, &mut problems);
+        assert_eq!(merged.name, "mine");
+        assert_eq!(problems.of("name"), Some("Somebody else changed this. Now it is: theirs"));
+        assert!(problems.of("expiration").is_some() && problems.of("labels").is_none());
     }
 }

@@ -4,8 +4,8 @@
 use time::format_description::well_known::Iso8601;
 use time::{Duration, OffsetDateTime, Time};
 
-use super::commands::Call;
 use super::list_query::start_of_day;
+use crate::api::console::commands::Call;
 use crate::api::console::form::{Fields, Problems};
 use crate::api::console::moments::{Moment, machine};
 use crate::domain::policy::Policy;
@@ -15,7 +15,7 @@ use crate::domain::{Expiration, FieldError};
 const PRESETS: [i64; 5] = [7, 30, 60, 90, 365];
 
 /// The choice that leaves an expiration as it is.
-const KEEP: &str = "keep";
+pub(super) const KEEP: &str = "keep";
 
 const MISSING: &str = "Choose when the token expires, or that it never does.";
 

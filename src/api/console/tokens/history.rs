@@ -3,7 +3,7 @@
 use time::OffsetDateTime;
 
 use crate::api::console::moments::Moment;
-use crate::api::console::pages::visible;
+use crate::api::console::pages::{shortened, visible};
 use crate::domain::event::{EventKind, FieldChange, TokenEvent};
 use crate::secret::TokenId;
 
@@ -54,17 +54,9 @@ impl EventView {
 
 impl ChangeView {
     fn new(change: &FieldChange) -> Self {
-        let value = |value: &Option<String>| value.as_deref().map(shortened).unwrap_or_default();
+        let value = |value: &Option<String>| shortened(value.as_deref().unwrap_or_default(), VALUE);
         Self { field: visible(&field_word(&change.field)), old: value(&change.old), new: value(&change.new) }
     }
-}
-
-/// Returns why a token was disabled, if one of its newest events says so.
-pub(super) fn disable_reason(events: &[TokenEvent]) -> String {
-    let disabled = events.iter().find(|event| event.kind == EventKind::Disabled);
-    let change =
-        disabled.and_then(|event| event.changes.iter().find(|change| change.field == "disable_reason"));
-    change.and_then(|change| change.new.as_deref()).map(visible).unwrap_or_default()
 }
 
 fn word(kind: EventKind) -> &'static str {
@@ -89,12 +81,4 @@ fn field_word(field: &str) -> String {
         "revoke_reason" | "disable_reason" => "reason".to_owned(),
         other => other.replace('_', " "),
     }
-}
-
-fn shortened(value: &str) -> String {
-    let mut text = visible(&value.chars().take(VALUE).collect::<String>());
-    if value.chars().nth(VALUE).is_some() {
-        text.push('…');
-    }
-    text
 }

@@ -18,6 +18,9 @@ use crate::domain::{Caller, Permission, Reach};
 use crate::tokens::ActionError;
 use crate::tokens::list::ListTokens;
 
+/// How many tokens a page shows. With more, a page would have more than 50 KB with what belongs to it.
+const TOKENS: u32 = 25;
+
 /// The most bytes that a token takes in the use case and on the page.
 const EACH: usize = 32 << 10;
 
@@ -47,15 +50,14 @@ async fn page(console: &Console, asked: &Asked) -> Result<Response, Failure> {
             return console.page(&visit, StatusCode::BAD_REQUEST, &page);
         }
     };
-    let page_size = page.query.page_size();
-    let most = EACH.saturating_mul(page_size as usize);
+    let most = EACH.saturating_mul(TOKENS as usize);
     let turn = console.integrations.context.response_memory.acquire_page(visit.share(), most).await?;
     let page_token = Some(page.query.page.clone()).filter(|text| !text.is_empty());
     match console
         .integrations
         .context
         .actions
-        .list_tokens(caller, ListTokens { listing, page_size, page_token })
+        .list_tokens(caller, ListTokens { listing, page_size: TOKENS, page_token })
         .await
     {
         Ok(found) => {

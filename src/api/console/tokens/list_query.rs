@@ -9,9 +9,6 @@ use crate::api::console::form::{Fields, Problems};
 use crate::domain::page::{Listing, NamePart, Order};
 use crate::domain::{FieldError, OrganizationId, TokenState, UserId};
 
-/// How many tokens a page may have; the first is the default.
-pub(super) const SIZES: [u32; 3] = [25, 50, 100];
-
 /// The states, as the address and people call them.
 pub(super) const STATES: [(&str, &str, TokenState); 4] = [
     ("active", "Active", TokenState::Active),
@@ -32,7 +29,6 @@ pub(super) struct ListQuery {
     pub(super) expires_before: String,
     pub(super) unused_since: String,
     pub(super) order: String,
-    pub(super) size: String,
     pub(super) page: String,
 }
 
@@ -48,7 +44,6 @@ impl ListQuery {
             expires_before: fields.typed("expires_before"),
             unused_since: fields.typed("unused_since"),
             order: fields.typed("order"),
-            size: fields.typed("size"),
             page: fields.typed("page"),
         }
     }
@@ -81,10 +76,6 @@ impl ListQuery {
         ]
     }
 
-    pub(super) fn page_size(&self) -> u32 {
-        SIZES.into_iter().find(|size| size.to_string() == self.size).unwrap_or(SIZES[0])
-    }
-
     /// Returns the address of the first page.
     pub(super) fn first(&self) -> String {
         self.at("")
@@ -96,7 +87,7 @@ impl ListQuery {
         let given = |(_, value): &(&str, &String)| !value.is_empty();
         query.extend_pairs(self.texts().into_iter().filter(given));
         query.extend_pairs(self.states.iter().map(|state| ("state", state)));
-        query.extend_pairs([("order", &self.order), ("size", &self.size)].into_iter().filter(given));
+        query.extend_pairs([("order", &self.order)].into_iter().filter(given));
         if !page.is_empty() {
             query.append_pair("page", page);
         }
@@ -173,11 +164,12 @@ mod tests {
 
     #[test]
     fn what_stands_in_the_address_is_what_is_listed_and_stands_in_the_next_one() {
-        let text = "name=lap&user=ada+l&state=active&state=revoked&expires_before=2026-12-31&order=expires&size=100&x=y";
+        let text =
+            "name=lap&user=ada+l&state=active&state=revoked&expires_before=2026-12-31&order=expires&x=y";
         let query = ListQuery::read(&Fields::read(text.as_bytes()));
         let listing = query.parse().unwrap();
         assert_eq!(listing.states, [TokenState::Active, TokenState::Revoked]);
-        assert_eq!((listing.order, query.page_size()), (Order::ExpireTime, 100));
+        assert_eq!(listing.order, Order::ExpireTime);
         assert_eq!(listing.expires_before, Some(time::macros::datetime!(2026-12-31 00:00 UTC)));
         let next = query.at("abc");
         let again = ListQuery::read(&Fields::read(next.strip_prefix("/tokens?").unwrap().as_bytes()));
@@ -188,11 +180,10 @@ mod tests {
     #[test]
     fn every_filter_that_is_not_valid_is_named() {
         let long = "x".repeat(201);
-        let text = format!("name={long}&user={long}&created_after=yesterday&unused_since=2026-02-30&size=7");
+        let text = format!("name={long}&user={long}&created_after=yesterday&unused_since=2026-02-30");
         let query = ListQuery::read(&Fields::read(text.as_bytes()));
         let problems = query.parse().unwrap_err();
         let fields: Vec<_> = problems.all().iter().map(|(field, _)| *field).collect();
         assert_eq!(fields, ["name", "user", "created_after", "unused_since"]);
-        assert_eq!(query.page_size(), 25);
     }
 }

@@ -2,7 +2,6 @@
 //! Their paths are served by the listener.
 
 mod chosen;
-mod commands;
 mod created;
 mod edit;
 mod edit_form;

@@ -1,10 +1,11 @@
 //! The form for a new token: as it was typed, or prefilled by the page's address, and what it asks for. Pure
 //! functions, used by the page of the form and its template.
 
-use super::commands::{Call, Lines};
 use super::ending::Ending;
 use super::terms::is_reserved;
+use crate::api::console::commands::{Call, Lines};
 use crate::api::console::form::{Fields, Problems};
+use crate::api::console::pages::shortened;
 use crate::domain::networks::MAX_NETWORKS;
 use crate::domain::scope::MAX_SCOPES;
 use crate::domain::{Labels, Network, Networks, OrganizationId, Scope, Scopes, TokenName, UserId};
@@ -159,7 +160,7 @@ pub(super) fn scopes(words: &[&str], problems: &mut Problems) -> Option<Scopes> 
         match Scope::parse(word) {
             Ok(scope) => scopes.push(scope),
             Err(error) => {
-                let word: String = word.chars().take(100).collect();
+                let word = shortened(word, 100);
                 problems.add("scopes", format!("The scope \u{2018}{word}\u{2019} {error}."));
                 return None;
             }
@@ -191,7 +192,7 @@ pub(super) fn networks(text: &str) -> Result<Networks, String> {
     let mut networks = Vec::new();
     for word in words {
         let parsed = Network::parse(word);
-        let word: String = word.chars().take(50).collect();
+        let word = shortened(word, 50);
         networks.push(parsed.map_err(|error| format!("The network \u{2018}{word}\u{2019} {error}."))?);
     }
     Networks::new(networks).map_err(|error| format!("This list {error}."))

@@ -2,7 +2,6 @@
 
 use askama::Template;
 
-use super::commands::Lines;
 use super::edit_form::EditForm;
 use super::ending::{Ending, Endings};
 use super::history::EventView;
@@ -12,6 +11,7 @@ use super::notice::Notice;
 use super::subject::Subject;
 use super::terms::Count;
 use super::view::TokenView;
+use crate::api::console::commands::Lines;
 use crate::api::console::form::Problems;
 use crate::api::console::moments::Moment;
 use crate::api::console::pages::Frame;
@@ -81,6 +81,23 @@ pub(super) struct Acts {
     pub(super) like: Option<String>,
 }
 
+/// A part of a token's family.
+pub(super) struct Family {
+    /// Its members, oldest first.
+    pub(super) members: Vec<TokenView>,
+    /// Which of them is the token of the page.
+    pub(super) place: usize,
+    /// What is before and after this part.
+    pub(super) earlier: Option<FamilyEnd>,
+    pub(super) later: Option<FamilyEnd>,
+}
+
+/// The next member before or after a part of a family.
+pub(super) struct FamilyEnd {
+    pub(super) id: String,
+    pub(super) is_deleted: bool,
+}
+
 /// One token.
 #[derive(Template)]
 #[template(path = "tokens/token.html")]
@@ -89,12 +106,13 @@ pub(super) struct One {
     pub(super) subject: Subject,
     pub(super) notice: Option<Notice>,
     pub(super) acts: Acts,
-    /// The tokens before and after it in its family, as far as they exist.
-    pub(super) before: Option<TokenView>,
-    pub(super) after: Option<TokenView>,
+    /// Its family; `None`: it is alone.
+    pub(super) family: Option<Family>,
     pub(super) events: Vec<EventView>,
     /// Why it is disabled, as the audit log has it.
     pub(super) disable_reason: String,
+    /// Whether the sessions of this token can be shown.
+    pub(super) sessions: bool,
     /// The address of its older events.
     pub(super) older: Option<String>,
     /// Whether these are not the newest.

@@ -8,13 +8,13 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use time::Duration;
 
-use super::commands::{Call, Lines};
 use super::ending::Ending;
 use super::new::with_nonce;
 use super::notice::{self, Act};
 use super::pages::Rotate;
 use super::subject::{Subject, failed, is_said_there, named, opened, sent};
 use super::terms::Terms;
+use crate::api::console::commands::{Call, Lines};
 use crate::api::console::failure::{Failure, Words, foreign_form, of_action, policy};
 use crate::api::console::form::{Fields, Problems};
 use crate::api::console::interface::{Asked, Console, go_to};

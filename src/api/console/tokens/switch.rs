@@ -6,10 +6,10 @@ use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::Response;
 
-use super::commands::{Call, Lines};
 use super::notice::{self, Act};
 use super::pages::Switch;
 use super::subject::{Subject, failed, is_said_there, named, opened, sent};
+use crate::api::console::commands::{Call, Lines};
 use crate::api::console::failure::{Failure, of_action};
 use crate::api::console::form::{Fields, Problems};
 use crate::api::console::interface::{Asked, Console, go_to};

@@ -7,18 +7,21 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use form_urlencoded::Serializer;
 
-use super::history::{EVENTS, EventView, disable_reason};
-use super::pages::{Acts, One};
+use super::history::{EVENTS, EventView};
+use super::pages::{Acts, Family, FamilyEnd, One};
 use super::subject::{Subject, named};
 use super::view::TokenView;
 use super::{like, notice};
 use crate::api::console::failure::Failure;
 use crate::api::console::interface::{Asked, Console};
+use crate::api::console::pages::visible;
 use crate::api::console::session::visit::Visit;
+use crate::domain::event::EventKind;
 use crate::domain::{Caller, Permission, Token, TokenState};
 use crate::secret::TokenId;
 use crate::tokens::ActionError;
 use crate::tokens::events::{EventPage, ListEvents};
+use crate::tokens::family::GENERATIONS;
 
 /// The most bytes that an event takes in the use case and on the page.
 const EACH_EVENT: usize = 64 << 10;
@@ -41,16 +44,16 @@ async fn page(console: &Console, asked: &Asked, id: &str) -> Result<Response, Fa
     let is_older = page_token.is_some();
     let most = EACH_EVENT.saturating_mul(EVENTS as usize);
     let _room = console.integrations.context.response_memory.acquire_page(visit.share(), most).await?;
-    let found = events(console, &visit, id, page_token).await?;
+    let found = events(console, &visit, id, (Vec::new(), EVENTS, page_token)).await?;
     let sealed_to = console.integrations.context.actions.sealed_to(visit.caller()).await?;
     let page = One {
         frame: visit.frame(),
         notice: notice::read(&visit, &fields, &id.to_string()).map(|(_, notice)| notice),
         acts: acts(visit.caller(), &token, &visit, subject.organizations),
-        before: relative(console, &visit, token.rotated_from).await?,
-        after: relative(console, &visit, token.superseded_by).await?,
+        family: family(console, &visit, &token).await?,
         events: found.events.iter().map(|event| EventView::new(event, visit.now, sealed_to)).collect(),
-        disable_reason: disable_reason(&found.events),
+        disable_reason: disable_reason(console, &visit, &token).await?,
+        sessions: visit.caller().require(Permission::Root).is_ok(),
         older: found.next_page_token.map(|token| older(id, &token)),
         is_older,
         subject,
@@ -73,25 +76,46 @@ fn acts(caller: &Caller, token: &Token, visit: &Visit, organizations: bool) -> A
     }
 }
 
-/// Reads a member of the family; `None`: there is none, or it was deleted.
-async fn relative(
-    console: &Console,
-    visit: &Visit,
-    id: Option<TokenId>,
-) -> Result<Option<TokenView>, Failure> {
-    let Some(id) = id else { return Ok(None) };
-    match console.integrations.context.actions.get_token(visit.caller(), id).await {
-        Ok((token, now)) => Ok(Some(TokenView::new(&token, now, &console.prefix))),
-        Err(ActionError::NotFound) => Ok(None),
-        Err(error) => Err(error.into()),
+/// Reads the family of a token; `None`: it is alone.
+async fn family(console: &Console, visit: &Visit, token: &Token) -> Result<Option<Family>, Failure> {
+    if token.rotated_from.is_none() && token.superseded_by.is_none() {
+        return Ok(None);
     }
+    let members = console.integrations.context.actions.family(visit.caller(), token.id).await?;
+    let views = members.iter().map(|member| TokenView::new(member, visit.now, &console.prefix));
+    let views: Vec<TokenView> = views.collect();
+    let place = members.iter().position(|member| member.id == token.id).unwrap_or_default();
+    let after = views.len().saturating_sub(place).saturating_sub(1);
+    let end = |id: Option<TokenId>, shown: usize| {
+        // Fewer than are read at once: the next one is not stored any more.
+        let is_deleted = shown < usize::from(GENERATIONS);
+        id.map(|id| FamilyEnd { id: id.to_string(), is_deleted })
+    };
+    Ok(Some(Family {
+        earlier: end(members.first().and_then(|first| first.rotated_from), place),
+        later: end(members.last().and_then(|last| last.superseded_by), after),
+        place,
+        members: views,
+    }))
+}
+
+/// Reads why a token is disabled, which its newest event of that kind says.
+async fn disable_reason(console: &Console, visit: &Visit, token: &Token) -> Result<String, Failure> {
+    if token.disable_time.is_none() {
+        return Ok(String::new());
+    }
+    let newest = (vec![EventKind::Disabled], 1, None);
+    let found = events(console, visit, token.id, newest).await?;
+    let change =
+        found.events.iter().flat_map(|event| &event.changes).find(|change| change.field == "disable_reason");
+    Ok(change.and_then(|change| change.new.as_deref()).map(visible).unwrap_or_default())
 }
 
 async fn events(
     console: &Console,
     visit: &Visit,
     id: TokenId,
-    page_token: Option<String>,
+    (kinds, page_size, page_token): (Vec<EventKind>, u32, Option<String>),
 ) -> Result<EventPage, ActionError> {
     let request = ListEvents {
         organization_id: None,
@@ -100,8 +124,8 @@ async fn events(
         occurred_after: None,
         occurred_before: None,
         actor: None,
-        kinds: Vec::new(),
-        page_size: EVENTS,
+        kinds,
+        page_size,
         page_token,
     };
     console.integrations.context.actions.list_events(visit.caller(), request).await

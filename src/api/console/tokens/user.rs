@@ -7,12 +7,12 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use form_urlencoded::Serializer;
 
-use super::commands::{Call, Lines};
 use super::notice::{self, Act};
 use super::pages::Leaver;
 use super::revoke::confirmed;
 use super::subject::{failed, is_said_there, opened, sent};
 use super::view::TokenView;
+use crate::api::console::commands::{Call, Lines};
 use crate::api::console::failure::{Failure, of_action};
 use crate::api::console::form::{Fields, Problems};
 use crate::api::console::interface::{Asked, Console, go_to};

@@ -39,8 +39,6 @@ pub(super) struct TokenView {
     pub(super) revoked: Option<Moment>,
     pub(super) reason: String,
     pub(super) disabled: Option<Moment>,
-    pub(super) rotated_from: Option<String>,
-    pub(super) superseded_by: Option<String>,
 }
 
 impl TokenView {
@@ -80,8 +78,6 @@ impl TokenView {
             revoked: moment(token.revoke_time),
             reason: token.revoke_reason.as_ref().map_or_else(String::new, |reason| visible(reason.as_str())),
             disabled: moment(token.disable_time),
-            rotated_from: token.rotated_from.map(|id| id.to_string()),
-            superseded_by: token.superseded_by.map(|id| id.to_string()),
         }
     }
 

@@ -1,5 +1,5 @@
-//! The lines for a shell that do what a form does: by `tokend`, and by grpcurl. Neither has a secret: both take it
-//! from the environment. Pure functions, used by the pages that change something.
+//! The commands that do what a page does: by `tokend`, and by grpcurl. Neither has a secret: both take the caller's from
+//! the environment, and one that is asked about from standard input. Pure functions, used by the other pages.
 
 use std::fmt::Write as _;
 
@@ -9,14 +9,22 @@ use crate::domain::text::is_deceptive;
 
 /// The lines that do the same as a form.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Lines {
-    pub(super) tokend: String,
-    pub(super) grpcurl: String,
+pub(in crate::api::console) struct Lines {
+    pub(in crate::api::console) tokend: String,
+    pub(in crate::api::console) grpcurl: String,
+}
+
+impl Lines {
+    /// Returns these lines, and those of a second call below them.
+    pub(in crate::api::console) fn then(self, next: &Self) -> Self {
+        let joined = |one: &str, other: &str| format!("{one}\n{other}");
+        Self { tokend: joined(&self.tokend, &next.tokend), grpcurl: joined(&self.grpcurl, &next.grpcurl) }
+    }
 }
 
 /// A call that can be written in both ways.
 #[derive(Debug, Clone)]
-pub(super) struct Call {
+pub(in crate::api::console) struct Call {
     /// The words after `tokend`.
     words: Vec<String>,
     /// A word that is no flag, which comes last.
@@ -27,30 +35,30 @@ pub(super) struct Call {
 
 impl Call {
     /// Begins a call: the subcommand, and the method of the service.
-    pub(super) fn new(subcommand: &[&str], method: &'static str) -> Self {
+    pub(in crate::api::console) fn new(subcommand: &[&str], method: &'static str) -> Self {
         let words = subcommand.iter().map(|word| (*word).to_owned()).collect();
         Self { words, operand: None, method, message: Map::new() }
     }
 
     /// Adds what the command is about, and its field.
-    pub(super) fn about(mut self, field: &str, value: &str) -> Self {
+    pub(in crate::api::console) fn about(mut self, field: &str, value: &str) -> Self {
         self.operand = Some(value.to_owned());
         self.set(field, value.into())
     }
 
     /// Adds a flag with a text and its field, unless the text is empty.
-    pub(super) fn text(self, flag: &str, field: &str, value: &str) -> Self {
+    pub(in crate::api::console) fn text(self, flag: &str, field: &str, value: &str) -> Self {
         if value.is_empty() { self } else { self.flag(flag, Some(value)).set(field, value.into()) }
     }
 
     /// Adds a flag for each text, and the field that has them all.
-    pub(super) fn texts(self, flag: &str, field: &str, values: &[String]) -> Self {
+    pub(in crate::api::console) fn texts(self, flag: &str, field: &str, values: &[String]) -> Self {
         let line = values.iter().fold(self, |line, value| line.flag(flag, Some(value)));
         if values.is_empty() { line } else { line.set(field, json!(values)) }
     }
 
     /// Adds a flag for each label, and their field.
-    pub(super) fn labels(self, values: &[(String, String)]) -> Self {
+    pub(in crate::api::console) fn labels(self, values: &[(String, String)]) -> Self {
         if values.is_empty() {
             return self;
         }
@@ -61,7 +69,7 @@ impl Call {
     }
 
     /// Adds a flag.
-    pub(super) fn flag(mut self, flag: &str, value: Option<&str>) -> Self {
+    pub(in crate::api::console) fn flag(mut self, flag: &str, value: Option<&str>) -> Self {
         self.words.push(match value {
             // Otherwise it would be taken for a flag.
             Some(value) if value.starts_with('-') => format!("--{flag}={}", quoted(value)),
@@ -72,13 +80,13 @@ impl Call {
     }
 
     /// Sets a field of the message.
-    pub(super) fn set(mut self, field: &str, value: Value) -> Self {
+    pub(in crate::api::console) fn set(mut self, field: &str, value: Value) -> Self {
         self.message.insert(field.to_owned(), value);
         self
     }
 
     /// Returns the lines.
-    pub(super) fn lines(&self) -> Lines {
+    pub(in crate::api::console) fn lines(&self) -> Lines {
         let mut tokend = format!("tokend {}", self.words.join(" "));
         if let Some(operand) = &self.operand {
             let dashes = if operand.starts_with('-') { "-- " } else { "" };
@@ -89,21 +97,31 @@ impl Call {
         Lines { tokend, grpcurl }
     }
 
-    /// Returns the lines that do it for each of these ids, which the field `token_id` is for.
-    pub(super) fn lines_for(&self, ids: &[String]) -> Lines {
+    /// Returns the lines that do it for each of these ids, which the field `tokenId` is for.
+    pub(in crate::api::console) fn lines_for(&self, ids: &[String]) -> Lines {
         let each = format!("for id in {}; do", ids.join(" "));
-        let message = self.clone().set("tokenId", "%s".into());
-        // printf reads its format: what is not the id is written so that it stays as it is.
-        let format = message.message_text().replace('\\', "\\\\").replace('%', "%%");
-        let format = format.replacen("\"tokenId\":\"%%s\"", "\"tokenId\":\"%s\"", 1);
         Lines {
             tokend: format!("{each} tokend {} \"$id\"; done", self.words.join(" ")),
-            grpcurl: format!(
-                "{each} printf {} \"$id\" | {GRPCURL} -d @ {ADDRESS}/{}; done",
-                quoted(&format),
-                self.method
-            ),
+            grpcurl: format!("{each} {}; done", self.grpcurl_with("tokenId", "id")),
         }
+    }
+
+    /// Returns the lines that ask for a secret, which the field `secret` is for, and put it on no command line.
+    pub(in crate::api::console) fn lines_for_secret(&self) -> Lines {
+        const READ: &str = "read -rs TOKEN;";
+        Lines {
+            tokend: format!("{READ} printf '%s\\n' \"$TOKEN\" | tokend {}", self.words.join(" ")),
+            grpcurl: format!("{READ} {}", self.grpcurl_with("secret", "TOKEN")),
+        }
+    }
+
+    /// Returns the call by grpcurl with the value of a variable of the shell in a field.
+    fn grpcurl_with(&self, field: &str, variable: &str) -> String {
+        let message = self.clone().set(field, "%s".into());
+        // printf reads its format: what is not the value is written so that it stays as it is.
+        let format = message.message_text().replace('\\', "\\\\").replace('%', "%%");
+        let format = format.replacen(&format!("\"{field}\":\"%%s\""), &format!("\"{field}\":\"%s\""), 1);
+        format!("printf {} \"${variable}\" | {GRPCURL} -d @ {ADDRESS}/{}", quoted(&format), self.method)
     }
 
     /// Returns the message in ASCII, so that nothing in it hides or turns text.
@@ -186,5 +204,19 @@ mod tests {
         );
         let printed = r#"printf '{"reason":"100 %% \\"lost\\"","tokenId":"%s"}' "$id""#;
         assert!(lines.grpcurl.contains(printed), "{}", lines.grpcurl);
+    }
+    #[test]
+    fn a_secret_that_is_asked_about_is_on_no_command_line() {
+        let call =
+            Call::new(&["token", "verify"], "Verify").texts("scope", "requiredScopes", &["a:*".to_owned()]);
+        let lines = call.lines_for_secret();
+        let read = "read -rs TOKEN; printf";
+        assert_eq!(lines.tokend, format!("{read} '%s\\n' \"$TOKEN\" | tokend token verify --scope 'a:*'"));
+        let message = r#"'{"requiredScopes":["a:*"],"secret":"%s"}'"#;
+        assert!(
+            lines.grpcurl.starts_with(&format!("{read} {message} \"$TOKEN\" | grpcurl")),
+            "{}",
+            lines.grpcurl
+        );
     }
 }
