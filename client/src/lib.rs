@@ -33,6 +33,7 @@ mod credential;
 mod enums;
 mod error;
 mod events;
+mod grant;
 #[cfg(feature = "guard")]
 mod guard;
 #[cfg(feature = "local")]
@@ -98,6 +99,7 @@ pub use requests::{
 #[cfg(feature = "raw")]
 pub use retry::Repeatable;
 pub use token::TokenStatus;
+pub use tokend_core::domain::grant::{Grant, Users};
 pub use tokend_core::domain::{
     FieldError, Network, Networks, OrganizationId, Principal, Rule as PolicyRule, Scope, Scopes, Token,
     TokenState, UserId, Verdict,

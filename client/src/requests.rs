@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use secrecy::{ExposeSecret as _, SecretString};
 use time::OffsetDateTime;
-use tokend_core::domain::{Networks, OrganizationId, Scopes, Token, TokenState};
+use tokend_core::domain::{Grant, Networks, OrganizationId, Scopes, Token, TokenState};
 use tokend_core::secret::TokenId;
 use uuid::Uuid;
 
@@ -46,6 +46,8 @@ pub struct NewToken {
     pub labels: BTreeMap<String, String>,
     /// The networks that it may be used from; empty: any.
     pub allowed_cidrs: Networks,
+    /// What it may give to others at most; `None`: all that its scopes allow.
+    pub grant: Option<Grant>,
 }
 
 impl NewToken {
@@ -60,6 +62,7 @@ impl NewToken {
             scopes: Scopes::default(),
             labels: BTreeMap::new(),
             allowed_cidrs: Networks::default(),
+            grant: None,
         }
     }
 }
@@ -124,6 +127,8 @@ pub struct TokenUpdate {
     pub allowed_cidrs: Option<Networks>,
     /// Its expiration.
     pub expiration: Option<Expiration>,
+    /// What it may give to others at most; `Some(None)` removes the limit.
+    pub grant: Option<Option<Grant>>,
     /// Whether to change it also where that leaves no active root token.
     pub force: bool,
 }
@@ -224,6 +229,7 @@ impl From<NewToken> for proto::CreateTokenRequest {
             labels: new.labels.into_iter().collect(),
             allowed_cidrs: cidrs(&new.allowed_cidrs),
             request_id: request_id(),
+            grant: new.grant.as_ref().map(Into::into),
         }
     }
 }
@@ -266,6 +272,7 @@ impl TokenUpdate {
             ("scopes", self.scopes.is_some()),
             ("allowed_cidrs", self.allowed_cidrs.is_some()),
             ("expiration", self.expiration.is_some()),
+            ("grant", self.grant.is_some()),
         ];
         let paths = set.iter().filter(|(_, set)| *set).map(|(path, _)| (*path).to_owned()).collect();
         proto::UpdateTokenRequest {
@@ -281,6 +288,7 @@ impl TokenUpdate {
             allowed_cidrs: self.allowed_cidrs.as_ref().map(cidrs).unwrap_or_default(),
             update_mask: Some(prost_types::FieldMask { paths }),
             force: self.force,
+            grant: self.grant.flatten().as_ref().map(Into::into),
         }
     }
 }

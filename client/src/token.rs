@@ -71,6 +71,7 @@ pub(crate) fn token(message: proto::Token) -> Result<Token, Error> {
         rotated_from,
         disable_time,
         superseded_by,
+        grant,
     } = message;
     let networks = allowed_cidrs.iter().map(|text| Network::parse(text)).collect();
     let reason = Some(&*revoke_reason).filter(|reason| !reason.is_empty());
@@ -94,6 +95,7 @@ pub(crate) fn token(message: proto::Token) -> Result<Token, Error> {
         rotated_from: other("rotated_from", &rotated_from)?,
         disable_time: time("disable_time", disable_time)?,
         superseded_by: other("superseded_by", &superseded_by)?,
+        grant: field("grant", grant.map(crate::grant::grant).transpose())?,
     })
 }
 
@@ -118,6 +120,7 @@ impl From<(&Token, OffsetDateTime)> for proto::Token {
             rotated_from: token.rotated_from.map_or_else(String::new, |id| id.to_string()),
             disable_time: token.disable_time.map(timestamp),
             superseded_by: token.superseded_by.map_or_else(String::new, |id| id.to_string()),
+            grant: token.grant.as_ref().map(Into::into),
         }
     }
 }
@@ -209,7 +212,9 @@ pub(crate) fn duration(duration: Duration) -> prost_types::Duration {
 mod tests {
     use super::*;
     use prost::Message as _;
+    use tokend_core::domain::grant::Users;
     use tokend_core::domain::packed::FieldPositions;
+    use tokend_core::domain::{Grant, UserPrefix};
     use tokend_core::fixtures;
 
     /// A token with every field set.
@@ -224,12 +229,32 @@ mod tests {
         token.rotated_from = Some(TokenId::from_bytes([8; 16]));
         token.disable_time = Some(token.create_time);
         token.superseded_by = Some(TokenId::from_bytes([9; 16]));
+        token.grant = Some(Grant {
+            scopes: scopes(&[text("repo:*")]).unwrap(),
+            users: Users::new(
+                vec![UserId::parse("ada").unwrap()],
+                vec![UserPrefix::parse("team-").unwrap()],
+                false,
+            )
+            .unwrap(),
+            longest_lifetime: Some(time::Duration::days(90)),
+            networks: token.allowed_cidrs.clone(),
+            may_grant_self: true,
+        });
         token
     }
 
     #[test]
     fn what_the_server_writes_reads_back() {
-        for token in [fixtures::token(&[]), full()] {
+        for token in [
+            fixtures::token(&[]),
+            Token { grant: Some(Grant::default()), ..fixtures::token(&[]) },
+            Token {
+                grant: Some(Grant { users: Users::new(vec![], vec![], true).unwrap(), ..Grant::default() }),
+                ..fixtures::token(&[])
+            },
+            full(),
+        ] {
             let (_, wire) = FieldPositions::pack(&token);
             assert_eq!(super::token(proto::Token::decode(&*wire).unwrap()).unwrap(), token);
             for state in TokenState::ALL {

@@ -147,11 +147,17 @@ fn credential(error: CredentialError) -> Status {
 }
 
 fn access(error: &AccessError) -> Status {
+    if let AccessError::Exceeds(bound) = error {
+        let named = Some(("bound", bound.word().to_owned()));
+        return naming(Code::PermissionDenied, ErrorReason::GrantExceeded, error, named);
+    }
     let (reason, scope) = match error {
         AccessError::MissingScope(scope) => (ErrorReason::ScopeMissing, Some(scope)),
         AccessError::ForeignOrganization => (ErrorReason::OrganizationForbidden, None),
         AccessError::Privileged(scope) => (ErrorReason::PrivilegedToken, Some(scope)),
-        AccessError::OutlivesCaller | AccessError::WiderNetworks => (ErrorReason::PrivilegedToken, None),
+        AccessError::OutlivesCaller | AccessError::WiderNetworks | AccessError::Exceeds(_) => {
+            (ErrorReason::PrivilegedToken, None)
+        }
     };
     let named = scope.map(|scope| ("scope", scope.word().to_owned()));
     naming(Code::PermissionDenied, reason, error, named)

@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
 use prost::Message as _;
-use prost_reflect::{DescriptorPool, DynamicMessage, FieldDescriptor, Kind, MessageDescriptor, Value};
+use prost_reflect::{
+    DescriptorPool, DynamicMessage, FieldDescriptor, Kind, MessageDescriptor, ReflectMessage as _, Value,
+};
 use prost_types::Timestamp;
 use serde::{Serialize, Serializer};
 use tokend_client::proto;
@@ -32,6 +34,9 @@ const LABELS: [(&str, &str); 11] = [
     ("revoke_reason", "reason"),
     ("disable_time", "disabled"),
 ];
+
+const TIMESTAMP: &str = "google.protobuf.Timestamp";
+const DURATION: &str = "google.protobuf.Duration";
 
 /// The message in the contract. There always is one: a test reads it.
 static TOKEN: LazyLock<Option<MessageDescriptor>> = LazyLock::new(|| {
@@ -121,13 +126,25 @@ fn json(field: &FieldDescriptor, value: &Value) -> serde_json::Value {
                 entries.iter().filter_map(|(key, value)| Some((key.as_str()?, json(field, value)))).collect();
             entries.into_iter().collect()
         }
+        Value::Message(message) if message.descriptor().full_name() == DURATION => duration(message),
+        Value::Message(message) if message.descriptor().full_name() != TIMESTAMP => message
+            .fields()
+            .map(|(field, value)| (field.json_name().to_owned(), json(&field, value)))
+            .collect(),
         value => time(value).map(rfc3339).into(),
     }
 }
 
+/// Formats a duration of whole seconds.
+fn duration(message: &DynamicMessage) -> serde_json::Value {
+    let duration = message.transcode_to::<prost_types::Duration>();
+    duration.map(|duration| format!("{}s", duration.seconds)).ok().into()
+}
+
 /// Returns a time; `None`: the value is something else.
 fn time(value: &Value) -> Option<Timestamp> {
-    value.as_message()?.transcode_to().ok()
+    let message = value.as_message().filter(|message| message.descriptor().full_name() == TIMESTAMP);
+    message?.transcode_to().ok()
 }
 
 /// Formats a value for people.
@@ -171,6 +188,11 @@ mod tests {
             scopes: vec!["a".to_owned(), "b:*".to_owned()],
             labels: [("team".to_owned(), "x".to_owned()), ("a".to_owned(), "y".to_owned())].into(),
             state: 99,
+            grant: Some(proto::Grant {
+                users: vec!["ada".to_owned(), "bob".to_owned()],
+                longest_lifetime: Some(prost_types::Duration { seconds: 60, nanos: 0 }),
+                ..proto::Grant::default()
+            }),
             last_use_time: Some(Timestamp { seconds: 1_700_000_000, nanos: 500_000_000 }),
             ..proto::Token::default()
         };
@@ -179,7 +201,8 @@ mod tests {
             token_lines(&token),
             "id            id\norganization\nuser\nname\nscopes        a b:*\nlabel         a=y\n\
              label         team=x\nstate         99\nexpires       never\n\
-             last used     2023-11-14T22:13:20Z\n"
+             last used     2023-11-14T22:13:20Z\n\
+             grant         longestLifetime=60s\ngrant         users=ada bob\n"
         );
     }
 }

@@ -67,7 +67,8 @@ fn mapping(from: ClientCertificate) -> Result<CertificateMapping, ConfigError> {
         .iter()
         .map(|word| {
             ReservedScope::from_word(word).ok_or_else(|| {
-                let words = ReservedScope::ALL.map(ReservedScope::word).join(", ");
+                let words = ReservedScope::ALL.into_iter().filter(|scope| *scope != ReservedScope::Own);
+                let words = words.map(ReservedScope::word).collect::<Vec<_>>().join(", ");
                 invalid(format!("there is no scope '{word}': use {words}"))
             })
         })
@@ -81,6 +82,9 @@ fn mapping(from: ClientCertificate) -> Result<CertificateMapping, ConfigError> {
     let scopes = known?;
     if scopes.is_empty() {
         return Err(invalid("it has no scopes".to_owned()));
+    }
+    if scopes.contains(ReservedScope::Own) {
+        return Err(invalid("a certificate has no user, so it cannot have tokend:self".to_owned()));
     }
     Ok(CertificateMapping { name: subject, scopes, organization_id })
 }

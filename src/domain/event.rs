@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
 use super::token::Value;
-use super::{FieldError, OrganizationId, Principal, Scope, Token, UserId};
+use super::{FieldError, Grant, OrganizationId, Principal, Scope, Token, UserId};
 use crate::secret::TokenId;
 
 /// What happened to a token.
@@ -172,8 +172,29 @@ fn recorded(value: &Value<'_>) -> Option<String> {
             if labels.is_empty() { String::new() } else { serde_json::to_string(&labels).unwrap_or_default() }
         }
         Value::Time(time) => time.map(rfc3339).unwrap_or_default(),
+        Value::Grant(grant) => grant.map(grant_text).unwrap_or_default(),
     };
     Some(text).filter(|text| !text.is_empty())
+}
+
+/// Formats a grant as one JSON object with the fields that are set, so that no value can be mistaken for another.
+fn grant_text(grant: &Grant) -> String {
+    let texts = |texts: Vec<String>| (!texts.is_empty()).then(|| texts.into());
+    let flag = |is: bool| is.then(|| true.into());
+    let longest = grant.longest_lifetime.map(|longest| format!("{}s", longest.whole_seconds()).into());
+    let fields: [(&str, Option<serde_json::Value>); 7] = [
+        ("scopes", texts(grant.scopes.iter().map(|scope| scope.as_str().to_owned()).collect())),
+        ("users", texts(grant.users.ids().map(str::to_owned).collect())),
+        ("user_prefixes", texts(grant.users.prefixes().map(str::to_owned).collect())),
+        ("all_users", flag(grant.users.is_all())),
+        ("longest_lifetime", longest),
+        ("networks", texts(grant.networks.iter().map(ToString::to_string).collect())),
+        ("may_grant_self", flag(grant.may_grant_self)),
+    ];
+    let fields: BTreeMap<_, _> =
+        fields.into_iter().filter_map(|(name, value)| value.map(|value| (name, value))).collect();
+    // Cannot fail for strings.
+    serde_json::to_string(&fields).unwrap_or_default()
 }
 
 fn rfc3339(time: OffsetDateTime) -> String {

@@ -15,15 +15,17 @@ pub mod session;
 pub mod size;
 
 pub use tokend_core::domain::{
-    access, account, fields, networks, packed, principal, reach, record, scope, text, token,
+    access, account, fields, grant, networks, packed, principal, reach, record, scope, text, token,
 };
 
-pub use access::{AccessError, Caller, CredentialError, Permission};
+pub use access::{AccessError, Bound, Caller, CredentialError, Extent, Permission};
 pub use account::Account;
 pub use certificate::{CertificateMapping, CertificateMappings, SubjectName};
 pub use fields::{
-    Expiration, FieldError, Labels, OrganizationId, RevokeReason, TokenName, UserId, Violation, Violations,
+    Expiration, FieldError, Labels, OrganizationId, RevokeReason, TokenName, UserId, UserPrefix, Violation,
+    Violations,
 };
+pub use grant::Grant;
 pub use networks::{Network, Networks};
 pub use principal::Principal;
 pub use reach::Reach;

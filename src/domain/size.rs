@@ -5,16 +5,17 @@
 #![cfg_attr(not(test), expect(clippy::arithmetic_side_effects, reason = "lengths of data in memory"))]
 
 use super::event::TokenEvent;
+use super::grant::Grant;
 use super::token::{Token, Value};
 
 /// The maximum bytes of the items on a page; a page that would be larger ends earlier.
 pub const MAX_PAGE_BYTES: usize = 2 << 20;
 
 /// The maximum bytes of a token in a response, by [`of_token`].
-pub const LARGEST_TOKEN: usize = 24 << 10;
+pub const LARGEST_TOKEN: usize = 29 << 10;
 
 /// The maximum bytes of an event in a response, by [`of_event`].
-pub const LARGEST_EVENT: usize = 48 << 10;
+pub const LARGEST_EVENT: usize = 58 << 10;
 
 /// Returns how many items with these sizes, from the first, fit into a page; at least one if there is
 /// one.
@@ -53,8 +54,19 @@ pub fn of_token(token: &Token) -> usize {
         Value::Networks(networks) => networks.iter().map(|network| text(&network.to_string())).sum(),
         Value::Labels(labels) => labels.iter().map(|(key, value)| text(key) + text(value) + FRAME).sum(),
         Value::Time(_) => TIME,
+        Value::Grant(grant) => grant.map_or(0, of_grant),
     });
     FIXED + sizes.sum::<usize>()
+}
+
+fn of_grant(grant: &Grant) -> usize {
+    // The flags and the longest lifetime, and the grant's own frame.
+    const FIXED: usize = 32;
+    let users = grant.users.ids().chain(grant.users.prefixes());
+    FIXED
+        + grant.scopes.iter().map(|scope| text(scope.as_str())).sum::<usize>()
+        + users.map(text).sum::<usize>()
+        + grant.networks.iter().map(|network| text(&network.to_string())).sum::<usize>()
 }
 
 /// Returns an upper bound of the event's size in a response, in bytes.
@@ -80,6 +92,7 @@ mod tests {
     use super::*;
     use crate::domain::event::{EventKind, field_changes};
     use crate::domain::fields::MAX_LABELS;
+    use crate::domain::grant::Users;
     use crate::domain::scope::MAX_SCOPES;
     use crate::domain::{
         Labels, Network, Networks, OrganizationId, Principal, RevokeReason, Scope, Scopes, TokenName, UserId,
@@ -103,6 +116,18 @@ mod tests {
         largest.created_by = Principal::parse(&format!("cert:{}", "a".repeat(295))).unwrap();
         largest.revoke_time = Some(largest.create_time);
         largest.revoke_reason = Some(RevokeReason::parse(&"r".repeat(500)).unwrap());
+
+        // The shortest texts: each has a frame.
+        let users =
+            (10..10 + 64).map(|n| UserId::parse(&format!("{n}{}", "u".repeat(26))).unwrap()).collect();
+        let scopes =
+            (10..10 + 64).map(|n| Scope::parse(&format!("{n}{}", "s".repeat(26))).unwrap()).collect();
+        largest.grant = Some(Grant {
+            scopes: Scopes::new(scopes).unwrap(),
+            users: Users::new(users, Vec::new(), false).unwrap(),
+            ..Grant::default()
+        });
+        assert_eq!(largest.grant.as_ref().unwrap().check(), Ok(()));
 
         let mut changes = field_changes(None, &largest);
         for change in &mut changes {

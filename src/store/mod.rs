@@ -28,6 +28,7 @@ mod enforcement;
 mod events;
 mod families;
 mod fitness;
+mod grants;
 mod links;
 mod listing;
 mod lock_holders;

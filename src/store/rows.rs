@@ -14,10 +14,11 @@ use uuid::Uuid;
 use super::StoreError;
 use super::clock::{Clock, ClockReading};
 use super::columns::{Lenient, Time, unreadable_token};
+use super::grants::GrantColumn;
 use crate::clock::BootInstant;
 use crate::domain::{
-    Labels, Network, Networks, OrganizationId, Principal, RevokeReason, Scope, Scopes, Token, TokenName,
-    UserId,
+    Grant, Labels, Network, Networks, OrganizationId, Principal, RevokeReason, Scope, Scopes, Token,
+    TokenName, UserId,
 };
 use crate::secret::{KeyId, Mac, TokenId};
 
@@ -39,6 +40,7 @@ pub(super) struct TokenRow {
     rotated_from: Lenient<Option<Uuid>>,
     disable_time: Lenient<Option<Time>>,
     superseded_by: Lenient<Option<Uuid>>,
+    grant: Lenient<Option<Json<GrantColumn>>>,
     /// From `token_uses`; `None` if that is not joined.
     last_use_time: Lenient<Option<Time>>,
     /// The database's time when the statement began; not a column of the table. `None` if not
@@ -72,7 +74,7 @@ macro_rules! token_query {
             $before
                 + " CASE WHEN t.id IS NOT NULL THEN ROW(t.id, t.organization_id, t.user_id, t.name, t.scopes,
                    t.labels, t.allowed_cidrs::text[], t.create_time, t.created_by, t.expire_time, t.revoke_time,
-                   t.revoke_reason, t.rotated_from, t.disable_time, t.superseded_by, "
+                   t.revoke_reason, t.rotated_from, t.disable_time, t.superseded_by, t.grant, "
                 + $elsewhere + ") END " $(+ $after)*
             $(, $argument)*
         )
@@ -136,6 +138,7 @@ pub(super) fn token(row: TokenRow) -> Result<Token, &'static str> {
         rotated_from: row.rotated_from.read("rotated_from")?.map(token_id),
         disable_time: row.disable_time.optional_moment("disable_time")?,
         superseded_by: row.superseded_by.read("superseded_by")?.map(token_id),
+        grant: parsed("grant", row.grant, |column| column.map(|json| Grant::try_from(json.0)).transpose())?,
     })
 }
 

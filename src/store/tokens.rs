@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use sqlx::types::Json;
 use time::OffsetDateTime;
 
+use super::grants::GrantColumn;
 use super::pooling::Transaction;
 use super::rows::{self, TokenRow, select_tokens};
 use super::{Store, StoreError};
@@ -49,11 +50,11 @@ impl Transaction {
         let labels: BTreeMap<&str, &str> = token.labels.iter().collect();
         let allowed_cidrs: Vec<String> = token.allowed_cidrs.iter().map(ToString::to_string).collect();
         sqlx::query!(
-            "INSERT INTO tokens (id, organization_id, user_id, name, scopes, labels, allowed_cidrs, create_time,
-             created_by, expire_time, rotated_from, durable_hash, mac, mac_key_id, family_id, generation)
-         SELECT $1, $2, $3, $4, $5, $6, $7::text[]::cidr[], $8, $9, $10, $11, $12, $13, $14, old.family_id,
+            r#"INSERT INTO tokens (id, organization_id, user_id, name, scopes, labels, allowed_cidrs, create_time,
+             created_by, expire_time, rotated_from, durable_hash, mac, mac_key_id, "grant", family_id, generation)
+         SELECT $1, $2, $3, $4, $5, $6, $7::text[]::cidr[], $8, $9, $10, $11, $12, $13, $14, $15, old.family_id,
              coalesce(old.generation + 1, 0)
-         FROM (SELECT) AS always LEFT JOIN tokens old ON old.id = $11",
+         FROM (SELECT) AS always LEFT JOIN tokens old ON old.id = $11"#,
             rows::uuid(token.id),
             token.organization_id.as_str(),
             token.user_id.as_str(),
@@ -67,7 +68,8 @@ impl Transaction {
             token.rotated_from.map(rows::uuid),
             new.durable_hash.as_str(),
             &new.mac.tag,
-            &new.mac.key_id.to_bytes()
+            &new.mac.key_id.to_bytes(),
+            token.grant.as_ref().map(|grant| Json(GrantColumn::from(grant))) as _
         )
         .execute(self)
         .await?;
@@ -91,15 +93,16 @@ impl Transaction {
         let labels: BTreeMap<&str, &str> = token.labels.iter().collect();
         let allowed_cidrs: Vec<String> = token.allowed_cidrs.iter().map(ToString::to_string).collect();
         sqlx::query!(
-            "UPDATE tokens SET name = $2, labels = $3, scopes = $4, expire_time = $5,
-                     allowed_cidrs = $6::text[]::cidr[]
-                 WHERE id = $1",
+            r#"UPDATE tokens SET name = $2, labels = $3, scopes = $4, expire_time = $5,
+                     allowed_cidrs = $6::text[]::cidr[], "grant" = $7
+                 WHERE id = $1"#,
             rows::uuid(token.id),
             token.name.as_str(),
             Json(labels) as _,
             &scopes,
             token.expire_time,
-            &allowed_cidrs
+            &allowed_cidrs,
+            token.grant.as_ref().map(|grant| Json(GrantColumn::from(grant))) as _
         )
         .execute(self)
         .await?;

@@ -6,7 +6,7 @@ use super::request::{Body, Repeatable};
 use super::{ActionError, Actions};
 use crate::domain::event::EventKind;
 use crate::domain::{
-    Caller, Expiration, Labels, Networks, OrganizationId, Permission, Scopes, Token, TokenName, UserId,
+    Caller, Expiration, Grant, Labels, Networks, OrganizationId, Permission, Scopes, Token, TokenName, UserId,
 };
 use crate::secret::{RequestId, TokenId};
 use crate::store::{PolicyContext, Stored};
@@ -30,19 +30,21 @@ pub struct CreateToken {
     pub labels: Labels,
     /// The networks from which it may be used.
     pub allowed_cidrs: Networks,
+    /// What it may give to others at most; `None`: all that its scopes allow.
+    pub grant: Option<Grant>,
     /// Identifies retries of this request.
     pub request_id: Option<RequestId>,
 }
 
 impl Actions {
-    /// Creates a token for a caller with `tokend:write`.
+    /// Creates a token for a caller with `tokend:write` or `tokend:self`.
     ///
     /// # Errors
     /// [`ActionError`]: access, the policy, an expiration that is not in the future, a request id that
     /// was used for another request, overload, the database.
     pub async fn create_token(&self, caller: &Caller, request: CreateToken) -> Result<Created, ActionError> {
         // Checked again inside the transaction; here so that a refusal costs no hash.
-        caller.require(Permission::Write)?;
+        caller.require(Permission::Change)?;
         let organization_id = caller.organization(request.organization_id.clone())?;
 
         let repeatable = request.repeatable(caller, &organization_id);
@@ -104,7 +106,8 @@ impl CreateToken {
             .expiration(Some(self.expiration))
             .scopes(&self.scopes)
             .labels(&self.labels)
-            .networks(&self.allowed_cidrs);
+            .networks(&self.allowed_cidrs)
+            .grant(self.grant.as_ref());
         Some(Repeatable {
             rpc: RPC,
             organization_id: organization_id.as_str().to_owned(),
@@ -117,7 +120,7 @@ impl CreateToken {
 
 /// Returns the earlier result to a retry, if the caller still has access.
 fn repeated_for(caller: &Caller, created: Created) -> Result<Created, ActionError> {
-    super::manageable(caller, Some(&created.token))?;
+    caller.may_give_again(super::manageable(caller, Some(&created.token))?)?;
     Ok(created)
 }
 
@@ -129,18 +132,20 @@ fn new_token(
     request: &CreateToken,
     id: TokenId,
 ) -> Result<Token, ActionError> {
-    caller.require(Permission::Write)?;
+    caller.require(Permission::Change)?;
     caller.organization(Some(organization_id.clone()))?;
     let expire_time = super::resolve(request.expiration, now)?;
-    caller.may_grant(&request.scopes, expire_time, &request.allowed_cidrs)?;
     let owner = (organization_id.clone(), request.user_id.clone());
     let token = Token {
         scopes: request.scopes.clone(),
         labels: request.labels.clone(),
         allowed_cidrs: request.allowed_cidrs.clone(),
         expire_time,
+        grant: request.grant.clone(),
         ..Token::new(id, owner, request.name.clone(), (now, caller.principal.clone()))
     };
+    super::check_grant(&token)?;
+    caller.may_give(&token)?;
     policy.allows_end(&token)?;
     policy.allows_scopes(&token)?;
     policy.allows_another(&token, others)?;

@@ -39,7 +39,7 @@ impl Usability {
 }
 
 impl Actions {
-    /// Disables or enables a token by its id, for a caller with `tokend:write`, and records the reason.
+    /// Disables or enables a token by its id, for a caller with `tokend:write` or `tokend:self`, and records the reason.
     /// A token already in that state is not changed.
     ///
     /// # Errors
@@ -52,7 +52,7 @@ impl Actions {
         usability: Usability,
         reason: &RevokeReason,
     ) -> Result<Switched, ActionError> {
-        caller.require(Permission::Write)?;
+        caller.require(Permission::Change)?;
         let mut store = match usability {
             Usability::Disabled(_) => self.admission.revocations(caller).await?,
             Usability::Enabled => self.admission.writes(caller).await?,
@@ -107,7 +107,7 @@ fn allowed<'a>(
         return Err(StateError::Revoked.into());
     }
     if usability == Usability::Enabled && token.disable_time.is_some() {
-        caller.may_enable(token)?;
+        caller.may_give(token)?;
     }
     Ok(token)
 }

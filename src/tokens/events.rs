@@ -14,7 +14,7 @@ use time::OffsetDateTime;
 /// The fields of a `ListTokenEvents` request; all filters that are given must match.
 #[derive(Debug, Clone)]
 pub struct ListEvents {
-    /// The organization of the tokens; `None`: see [`Caller::listed_organization`].
+    /// The organization of the tokens; `None`: see [`Caller::listed_owner`].
     pub organization_id: Option<OrganizationId>,
     /// Only events of this token.
     pub token_id: Option<TokenId>,
@@ -44,17 +44,17 @@ pub struct EventPage {
 }
 
 impl Actions {
-    /// Lists events for a caller with `tokend:read`.
+    /// Lists events for a caller with `tokend:read` or `tokend:self`.
     ///
     /// # Errors
     /// [`ActionError`]: access, a page token of another listing, the database.
     pub async fn list_events(&self, caller: &Caller, request: ListEvents) -> Result<EventPage, ActionError> {
-        caller.require(Permission::Read)?;
-        let organization_id = caller.listed_organization(request.organization_id.clone())?;
+        let (organization_id, user_id) =
+            caller.listed_owner(request.organization_id.clone(), request.user_id.clone())?;
         let filter = EventFilter {
             organization_id: organization_id.as_ref(),
             token_id: request.token_id,
-            user_id: request.user_id.as_ref(),
+            user_id: user_id.as_ref(),
             occurred_after: request.occurred_after,
             occurred_before: request.occurred_before,
             actor: request.actor.as_ref(),
@@ -81,13 +81,13 @@ impl Actions {
 }
 
 impl Actions {
-    /// Returns the number of the last event that a genuine seal covers, for a caller with `tokend:read`; `None`:
+    /// Returns the number of the last event that a genuine seal covers, for a caller with `tokend:read` or `tokend:self`; `None`:
     /// none is sealed yet.
     ///
     /// # Errors
     /// [`ActionError`]: access, the database.
     pub async fn sealed_to(&self, caller: &Caller) -> Result<Option<i64>, ActionError> {
-        caller.require(Permission::Read)?;
+        caller.require(Permission::See)?;
         let store = self.admission.reads(caller).await?;
         let newest = store.newest_seal(&self.keyring.get()).await?;
         Ok(newest.map(|sealed| sealed.header.last_id))

@@ -8,15 +8,16 @@ use crate::secret::TokenId;
 pub const GENERATIONS: u8 = 10;
 
 impl Actions {
-    /// Reads the stored members of a token's family, oldest first, with the token itself, for a caller with `tokend:read`.
+    /// Reads the stored members of a token's family, oldest first, with the token itself, for a caller with `tokend:read` or
+    /// `tokend:self`.
     /// Those are left out that are more than ten generations away.
     ///
     /// # Errors
     /// [`ActionError`]: access, the database.
     pub async fn family(&self, caller: &Caller, id: TokenId) -> Result<Vec<Token>, ActionError> {
-        caller.require(Permission::Read)?;
+        let extent = caller.extent(Permission::See)?;
         let mut members = self.admission.reads(caller).await?.read_family(id, GENERATIONS.into()).await?;
-        members.retain(|member| caller.reach().includes(&member.organization_id));
+        members.retain(|member| extent.includes(member));
         Ok(members)
     }
 }

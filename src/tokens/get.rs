@@ -16,7 +16,7 @@ impl Actions {
         Ok(self.admission.writes(caller).await?.effective_time().await?)
     }
 
-    /// Reads a token by its id, for a caller with `tokend:read`, and the time at which its state is
+    /// Reads a token by its id, for a caller with `tokend:read` or `tokend:self`, and the time at which its state is
     /// judged.
     ///
     /// # Errors
@@ -26,10 +26,8 @@ impl Actions {
         caller: &Caller,
         id: TokenId,
     ) -> Result<(Token, OffsetDateTime), ActionError> {
-        caller.require(Permission::Read)?;
+        let extent = caller.extent(Permission::See)?;
         let found = self.admission.reads(caller).await?.read_token(id).await?;
-        found
-            .filter(|(token, _)| caller.reach().includes(&token.organization_id))
-            .ok_or(ActionError::NotFound)
+        found.filter(|(token, _)| extent.includes(token)).ok_or(ActionError::NotFound)
     }
 }

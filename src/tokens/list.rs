@@ -4,13 +4,13 @@ use time::OffsetDateTime;
 
 use super::{ActionError, Actions};
 use crate::domain::page::Listing;
-use crate::domain::{Caller, Permission, Token, size};
+use crate::domain::{Caller, Token, size};
 use crate::store::Walk;
 
 /// The fields of a `ListTokens` request.
 #[derive(Debug, Clone)]
 pub struct ListTokens {
-    /// The filters and the order. If no organization is given: see [`Caller::listed_organization`].
+    /// The filters and the order. If no organization is given: see [`Caller::listed_owner`].
     pub listing: Listing,
     /// The maximum number of tokens to return.
     pub page_size: u32,
@@ -28,14 +28,14 @@ pub struct Page {
 }
 
 impl Actions {
-    /// Lists tokens for a caller with `tokend:read`.
+    /// Lists tokens for a caller with `tokend:read` or `tokend:self`.
     ///
     /// # Errors
     /// [`ActionError`]: access, a page token of another listing, the database.
     pub async fn list_tokens(&self, caller: &Caller, request: ListTokens) -> Result<Page, ActionError> {
-        caller.require(Permission::Read)?;
         let mut listing = request.listing;
-        listing.organization_id = caller.listed_organization(listing.organization_id)?;
+        (listing.organization_id, listing.user_id) =
+            caller.listed_owner(listing.organization_id, listing.user_id)?;
         let position = request
             .page_token
             .map(|text| listing.parse_page_token(&text, &self.keyring.peek()))

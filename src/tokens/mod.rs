@@ -186,11 +186,16 @@ impl Actions {
 /// Returns a token that the caller may change, in its transaction: it is in reach, and the caller has
 /// its reserved scopes.
 fn manageable<'a>(caller: &Caller, token: Option<&'a Token>) -> Result<&'a Token, ActionError> {
-    caller.require(Permission::Write)?;
-    let reachable = token.filter(|token| caller.reach().includes(&token.organization_id));
-    let token = reachable.ok_or(ActionError::NotFound)?;
+    let extent = caller.extent(Permission::Change)?;
+    let token = token.filter(|token| extent.includes(token)).ok_or(ActionError::NotFound)?;
     caller.may_manage(token)?;
     Ok(token)
+}
+
+/// Checks that a token whose grant or scopes were chosen can have them together.
+fn check_grant(token: &Token) -> Result<(), ActionError> {
+    let Some(grant) = &token.grant else { return Ok(()) };
+    grant.suits(token.scopes.reserved()).map_err(|error| ActionError::invalid("grant", &error))
 }
 
 /// Resolves the choice of an expiration at `now`; the error names the field that is not valid.

@@ -20,7 +20,7 @@ impl Actions {
         Ok((organization_id, stored))
     }
 
-    /// Reads what a token of this user would be created under, for a caller with `tokend:write`: the policy, and
+    /// Reads what a token of this user would be created under, for a caller with `tokend:write` or `tokend:self`: the policy, and
     /// how many tokens of the user count against its limit; 0 without a limit or a user. Both may have changed when
     /// the token is created.
     ///
@@ -32,8 +32,9 @@ impl Actions {
         organization_id: Option<OrganizationId>,
         user_id: Option<&UserId>,
     ) -> Result<(Policy, u32), ActionError> {
-        caller.require(Permission::Write)?;
+        caller.require(Permission::Change)?;
         let organization_id = caller.organization(organization_id)?;
+        let user_id = caller.only_user(Permission::Change).or(user_id);
         let store = self.admission.reads(caller).await?;
         let policy = store.read_policy(&organization_id).await?.policy;
         let count = match user_id {

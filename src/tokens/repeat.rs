@@ -16,14 +16,14 @@ impl Actions {
         caller: &Caller,
         request_id: &RequestId,
     ) -> Result<Option<Created>, ActionError> {
-        caller.require(Permission::Write)?;
+        caller.require(Permission::Change)?;
         let principal = caller.principal.to_string();
         let Some((caller, known)) = self.known(caller, &request_id.mac(&principal)).await? else {
             return Ok(None);
         };
         let unrepeatable = || ActionError::Unrepeatable(known.token_id);
         let (token, now) = known.token.ok_or_else(unrepeatable)?;
-        super::manageable(&caller, Some(&token))?;
+        caller.may_give_again(super::manageable(&caller, Some(&token))?)?;
         let context = RequestContext {
             // Only a rotation makes a token from another one.
             rpc: if token.rotated_from.is_some() { rotate::RPC } else { create::RPC },

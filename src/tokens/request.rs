@@ -1,7 +1,7 @@
 //! A request with an id: its fields as bytes, so that retries are distinguished from other requests.
 //! Used by creation and rotation.
 
-use crate::domain::{Expiration, Labels, Networks, Scopes};
+use crate::domain::{Expiration, Grant, Labels, Networks, Scopes};
 use crate::secret::{RequestContext, RequestId, TokenId};
 
 /// A request that may be retried with the same result.
@@ -76,6 +76,24 @@ impl Body {
         let mut networks: Vec<String> = networks.iter().map(ToString::to_string).collect();
         networks.sort_unstable();
         self.texts(networks.into_iter())
+    }
+
+    /// Adds a grant, its lists in any order given; nothing if there is none.
+    pub(super) fn grant(self, grant: Option<&Grant>) -> Self {
+        let Some(grant) = grant else { return self };
+        let (mut ids, mut prefixes): (Vec<_>, Vec<_>) =
+            (grant.users.ids().collect(), grant.users.prefixes().collect());
+        ids.sort_unstable();
+        prefixes.sort_unstable();
+        let longest =
+            grant.longest_lifetime.map_or_else(String::new, |longest| longest.whole_seconds().to_string());
+        self.text("grant")
+            .scopes(&grant.scopes)
+            .texts(ids.into_iter())
+            .texts(prefixes.into_iter())
+            .text(&format!("{} {}", grant.users.is_all(), grant.may_grant_self))
+            .text(&longest)
+            .networks(&grant.networks)
     }
 
     /// Adds the choice of an expiration.

@@ -78,7 +78,7 @@ impl Actions {
     ) -> Result<Revoked, ActionError> {
         let RevokeToken { id, right, extent, ref reason, last_root } = *request;
         if right == Right::Permission {
-            caller.require(Permission::Write)?;
+            caller.require(Permission::Change)?;
         }
         let mut store = self.admission.revocations(caller).await?;
         let (extent, last_root) = match right {
@@ -152,6 +152,7 @@ impl Actions {
         on_change: OnChange<'_>,
     ) -> Result<RevokedUser, ActionError> {
         caller.require(Permission::Write)?;
+        caller.may_end_all(user_id)?;
         let organization_id = caller.organization(organization_id)?;
         let owner = (&organization_id, user_id);
         let mut store = self.admission.bulk_revocations(caller).await?;
@@ -169,9 +170,10 @@ impl Actions {
                 let (caller, now) = locked.judge(&mut transaction).await?;
                 caller.require(Permission::Write)?;
                 caller.organization(Some(organization_id.clone()))?;
+                caller.may_end_all(user_id)?;
                 let another_root = transaction.require_another_root(&roots, None, now).await;
                 let (ids, reserved) = transaction.revoke_tokens_of_owner(owner, reason, now).await?;
-                caller.may_manage_reserved(reserved)?;
+                caller.may_end_reserved(reserved)?;
                 // Only now: a caller without access learns nothing of root tokens.
                 another_root?;
                 if !ids.is_empty() {
@@ -220,8 +222,7 @@ async fn extent_of_possession(
 ) -> Result<RevocationExtent, ActionError> {
     let Some((token, now)) = store.read_token(id).await? else { return Ok(extent) };
     let over = matches!(token.state(now), TokenState::Expired | TokenState::Revoked);
-    let by_permission =
-        caller.require(Permission::Write).is_ok() && super::manageable(caller, Some(&token)).is_ok();
+    let by_permission = super::manageable(caller, Some(&token)).is_ok();
     if !over || by_permission || store.read_policy(&token.organization_id).await?.policy.reuse_detection {
         return Ok(extent);
     }

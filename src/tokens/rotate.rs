@@ -32,7 +32,7 @@ pub struct RotateToken {
 }
 
 impl Actions {
-    /// Rotates a token, for itself or for a caller with `tokend:write`.
+    /// Rotates a token, for itself or for a caller with `tokend:write` or `tokend:self`.
     ///
     /// # Errors
     /// [`ActionError`]: access, no such token in reach, a token that is revoked, expired, disabled or
@@ -41,7 +41,7 @@ impl Actions {
     pub async fn rotate_token(&self, caller: &Caller, request: RotateToken) -> Result<Created, ActionError> {
         let by_itself = caller.is_token(request.id);
         if !by_itself {
-            caller.require(Permission::Write)?;
+            caller.require(Permission::Change)?;
         }
         // Checked again inside the transaction; here so that a refusal costs no hash.
         let found =
@@ -135,7 +135,7 @@ fn rotatable<'a>(caller: &Caller, token: Option<&'a Token>) -> Result<&'a Token,
 /// Returns the earlier result to a retry, if the caller still has access.
 fn repeated_for(caller: &Caller, by_itself: bool, created: Created) -> Result<Created, ActionError> {
     if !by_itself {
-        super::manageable(caller, Some(&created.token))?;
+        caller.may_give_again(super::manageable(caller, Some(&created.token))?)?;
     }
     Ok(created)
 }
@@ -161,9 +161,6 @@ fn rotated(
         None => old.expire_time,
         Some(expiration) => super::resolve(expiration, now)?,
     };
-    if !caller.is_token(old.id) {
-        caller.may_grant(&old.scopes, expire_time, &old.allowed_cidrs)?;
-    }
     let new = Token {
         id,
         create_time: now,
@@ -173,6 +170,10 @@ fn rotated(
         rotated_from: Some(old.id),
         ..old.clone()
     };
+    if !caller.is_token(old.id) {
+        caller.may_give_again(old)?;
+        caller.may_give(&new)?;
+    }
     let ending = Token {
         expire_time: Some(old_end(old, request.grace_period, now)),
         superseded_by: Some(id),

@@ -6,7 +6,9 @@ use super::{ActionError, Actions, StateError};
 use crate::domain::event::EventKind;
 use crate::domain::policy::Policy;
 use crate::domain::root::{LastRoot, is_root};
-use crate::domain::{Caller, Expiration, Labels, Networks, Permission, Scopes, Token, TokenName, TokenState};
+use crate::domain::{
+    Caller, Expiration, Grant, Labels, Networks, Permission, Scopes, Token, TokenName, TokenState,
+};
 use crate::secret::TokenId;
 use crate::store::{PolicyContext, Successor};
 
@@ -23,12 +25,14 @@ pub struct TokenChange {
     pub expiration: Option<Expiration>,
     /// The networks from which it may be used.
     pub allowed_cidrs: Option<Networks>,
+    /// What it may give to others at most; `Some(None)`: all that its scopes allow.
+    pub grant: Option<Option<Grant>>,
     /// What to do if it would end the last active root token, now or soon.
     pub last_root: LastRoot,
 }
 
 impl Actions {
-    /// Changes a token by its id, for a caller with `tokend:write`. Returns it with the time of the
+    /// Changes a token by its id, for a caller with `tokend:write` or `tokend:self`. Returns it with the time of the
     /// change.
     ///
     /// # Errors
@@ -41,7 +45,7 @@ impl Actions {
         id: TokenId,
         change: &TokenChange,
     ) -> Result<(Token, OffsetDateTime), ActionError> {
-        caller.require(Permission::Write)?;
+        caller.require(Permission::Change)?;
         // To get its owner, who never changes. Checked again inside the transaction; here so that
         // nothing is locked or written for a token out of reach.
         let store = self.admission.writes(caller).await?;
@@ -97,6 +101,10 @@ fn apply(
     take(&mut after.labels, change.labels.as_ref());
     take(&mut after.scopes, change.scopes.as_ref());
     take(&mut after.allowed_cidrs, change.allowed_cidrs.as_ref());
+    take(&mut after.grant, change.grant.as_ref());
+    if change.grant.is_some() || change.scopes.is_some() {
+        super::check_grant(&after)?;
+    }
     caller.may_change(before, &after)?;
     // Fields that the change does not touch may be older than the policy.
     if change.scopes.is_some() {

@@ -2,9 +2,12 @@
 //! credential's scopes and organization.
 
 mod credentials;
+mod grants;
 mod methods;
 mod networks;
 mod open;
 mod organizations;
+mod own;
 mod privileges;
 mod scopes;
+mod widening;

@@ -8,20 +8,21 @@ use crate::support::client::created_with;
 use crate::support::replica::Replica;
 use crate::support::status::{reason, refused};
 
-const RESERVED: [&str; 5] =
-    ["tokend:verify", "tokend:verify:any", "tokend:read", "tokend:write", "tokend:root"];
+const RESERVED: [&str; 6] =
+    ["tokend:verify", "tokend:verify:any", "tokend:read", "tokend:self", "tokend:write", "tokend:root"];
 
 /// Returns the scopes that allow an RPC; the first is the one in the refusal.
 fn opened_by(method: &str) -> &'static [&'static str] {
     match method {
         "Verify" | "VerifyStream" => &["tokend:verify", "tokend:verify:any", "tokend:root"],
-        "GetToken" | "ListTokens" | "ListTokenEvents" | "GetPolicy" | "CheckPolicy" => {
-            &["tokend:read", "tokend:root"]
+        "GetToken" | "ListTokens" | "ListTokenEvents" => &["tokend:read", "tokend:self", "tokend:root"],
+        "GetPolicy" | "CheckPolicy" => &["tokend:read", "tokend:root"],
+        "CreateToken" | "UpdateToken" | "RotateToken" | "RevokeToken" | "DisableToken" | "EnableToken" => {
+            &["tokend:write", "tokend:self", "tokend:root"]
         }
-        "CreateToken" | "UpdateToken" | "RotateToken" | "RevokeToken" | "RevokeUserTokens"
-        | "DisableToken" | "EnableToken" => &["tokend:write", "tokend:root"],
+        "RevokeUserTokens" => &["tokend:write", "tokend:root"],
         "WatchTokens" => &["tokend:verify", "tokend:verify:any", "tokend:read", "tokend:root"],
-        "CreateConsoleLink" => &["tokend:read", "tokend:write", "tokend:root"],
+        "CreateConsoleLink" => &["tokend:read", "tokend:self", "tokend:write", "tokend:root"],
         "UpdatePolicy" | "EnforcePolicy" => &["tokend:root"],
         unknown => panic!("say here which scopes open {unknown}"),
     }

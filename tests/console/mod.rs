@@ -8,6 +8,7 @@ mod guard;
 mod links;
 mod list;
 mod live;
+mod mine;
 mod own_sessions;
 mod pages;
 mod policies;

@@ -35,7 +35,7 @@ pub(crate) enum Change {
     Disable(Made),
     Enable(Made),
     Update(Made),
-    Create(CreateTokenRequest),
+    Create(Box<CreateTokenRequest>),
     Rotate(RotateTokenRequest),
     UpdatePolicy(UpdatePolicyRequest),
     EnforcePolicy(EnforcePolicyRequest),
@@ -92,7 +92,7 @@ impl Change {
             Self::Disable(made(root).await),
             Self::Enable(disabled),
             Self::Update(made(root).await),
-            Self::Create(CreateTokenRequest { request_id: new_request_id(), ..ordinary() }),
+            Self::Create(Box::new(CreateTokenRequest { request_id: new_request_id(), ..ordinary() })),
             Self::Rotate(RotateTokenRequest { request_id: new_request_id(), ..rotate }),
             Self::UpdatePolicy(expiring("set")),
             Self::EnforcePolicy(EnforcePolicyRequest { organization_id, ..Default::default() }),
@@ -134,7 +134,7 @@ impl Change {
                 root.enable_token(EnableTokenRequest { token_id: token.id }).await.map(drop)?;
             }
             Self::Update(token) => root.update_token(renaming(&token.id)).await.map(drop)?,
-            Self::Create(request) => return Ok(Some(root.create_token(request).await?.into_inner().into())),
+            Self::Create(request) => return Ok(Some(root.create_token(*request).await?.into_inner().into())),
             Self::Rotate(request) => {
                 let rotated = root.rotate_token(request).await?.into_inner();
                 return Ok(Some(Made { id: rotated.token.unwrap().id, secret: rotated.secret }));

@@ -172,7 +172,7 @@ async fn a_retry_that_locks_nothing_waits_for_the_standby_too() {
     let rotate = rotation(&made(&mut admin).await.id);
     let changes = [
         Change::RevokeUser("leaver"),
-        Change::Create(CreateTokenRequest { request_id: new_request_id(), ..ordinary() }),
+        Change::Create(Box::new(CreateTokenRequest { request_id: new_request_id(), ..ordinary() })),
         Change::Rotate(RotateTokenRequest { request_id: new_request_id(), ..rotate }),
     ];
 
@@ -194,7 +194,8 @@ async fn a_wait_that_is_cancelled_acknowledges_nothing() {
     let token = made(&mut root).await;
     let request = CreateTokenRequest { request_id: new_request_id(), ..ordinary() };
     let over_http = OverHttp::new(&mut root, process.http().await).await;
-    let changes = [Change::Revoke(token), Change::Create(request), Change::RevokeOverHttp(over_http)];
+    let changes =
+        [Change::Revoke(token), Change::Create(Box::new(request)), Change::RevokeOverHttp(over_http)];
 
     pair.new.kill();
     // The first try, then a retry.

@@ -31,6 +31,7 @@ async fn a_created_token_has_the_requested_fields() {
         labels: [("team".to_owned(), "tools".to_owned())].into(),
         allowed_cidrs: texts(&["10.0.0.0/8"]),
         request_id: String::new(),
+        grant: None,
     };
 
     let token = created(&mut root, request).await.token.unwrap();

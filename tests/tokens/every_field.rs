@@ -7,7 +7,7 @@ use prost::Message as _;
 use prost::encoding::{DecodeContext, decode_key, skip_field};
 use tokend::api::proto::create_token_request::Expiration;
 use tokend::api::proto::{
-    Consistency, CreateTokenRequest, DisableTokenRequest, ListTokenEventsRequest, ListTokensRequest,
+    Consistency, CreateTokenRequest, DisableTokenRequest, Grant, ListTokenEventsRequest, ListTokensRequest,
     RotateTokenRequest, Token, Verdict,
 };
 use tokend::secret::TokenId;
@@ -40,7 +40,8 @@ async fn every_field_of_a_token_is_in_every_answer_that_shows_one() {
     let mut root = replica.root();
     let fields = contract::fields_of("Token");
     let request = CreateTokenRequest {
-        scopes: texts(&["a"]),
+        scopes: texts(&["a", "tokend:write"]),
+        grant: Some(Grant { scopes: texts(&["a"]), all_users: true, ..Grant::default() }),
         labels: [("team".to_owned(), "x".to_owned())].into(),
         allowed_cidrs: texts(&["10.0.0.0/8"]),
         expiration: Some(Expiration::Ttl(prost_types::Duration { seconds: 3600, nanos: 0 })),

@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 
-use tokend::api::proto::{CreateTokenRequest, RevokeTokenRequest};
+use tokend::api::proto::{CreateTokenRequest, Grant, RevokeTokenRequest};
 use tonic::Code;
 
 use crate::support::client::{created, ordinary, question, revocation, texts};
@@ -151,6 +151,7 @@ async fn all_invalid_fields_are_named_at_once() {
         labels: [(String::new(), String::new())].into(),
         allowed_cidrs: texts(&["10.0.0.0/8", "ten"]),
         request_id: "one".to_owned(),
+        grant: Some(Grant { users: texts(&[""]), ..Grant::default() }),
     };
 
     let status = refused(replica.root().create_token(request).await, Code::InvalidArgument, "INVALID_FIELD");
@@ -166,6 +167,7 @@ async fn all_invalid_fields_are_named_at_once() {
             "scopes[2]",
             "labels",
             "allowed_cidrs[1]",
+            "grant.users[0]",
             "request_id"
         ]
     );

@@ -3,28 +3,35 @@
 //! headers and no status codes.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use time::OffsetDateTime;
 
 use super::account::Account;
-use super::fields::OrganizationId;
+use super::fields::{OrganizationId, UserId};
 use super::networks::Networks;
 use super::principal::Principal;
 use super::reach::Reach;
 use super::record::Record;
-use super::scope::{ReservedScope, ReservedScopes, Scopes};
+use super::scope::{ReservedScope, ReservedScopes};
 use super::token::{Token, TokenState};
 use crate::secret::TokenId;
 
 mod bearer;
+mod bounds;
 pub mod denial;
+mod giving;
 mod refusal;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod widening;
 
 pub use bearer::bearer;
 pub use denial::Denial;
-pub use refusal::{AccessError, CredentialError};
+pub use refusal::{AccessError, Bound, CredentialError};
+
+use bounds::Holder;
 
 /// The kinds of calls, by the permission they need.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,9 +40,13 @@ pub enum Permission {
     Verify,
     /// Watch changes of tokens.
     Watch,
-    /// Read tokens.
+    /// Read tokens, of the organization or of the caller's own user.
+    See,
+    /// Read all that is stored of an organization.
     Read,
-    /// Create and change tokens.
+    /// Create and change tokens, of the organization or of the caller's own user.
+    Change,
+    /// Change all tokens of a user at once.
     Write,
     /// Set an organization's policy.
     Root,
@@ -52,6 +63,31 @@ pub struct Caller {
     expire_time: Option<OffsetDateTime>,
     networks: Networks,
     peer: Option<IpAddr>,
+    /// `None` if neither `tokend:self` nor a grant limits what it does.
+    holder: Option<Arc<Holder>>,
+}
+
+/// The tokens that a permission of a caller extends to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Extent<'a> {
+    /// All.
+    Any,
+    /// Those of an organization.
+    Organization(&'a OrganizationId),
+    /// Those of a user in an organization.
+    User(&'a OrganizationId, &'a UserId),
+}
+
+impl Extent<'_> {
+    /// Returns whether it includes a token.
+    #[must_use]
+    pub fn includes(&self, token: &Token) -> bool {
+        match self {
+            Self::Any => true,
+            Self::Organization(own) => token.organization_id == **own,
+            Self::User(own, user) => token.organization_id == **own && token.user_id == **user,
+        }
+    }
 }
 
 impl Caller {
@@ -63,9 +99,9 @@ impl Caller {
         reserved: ReservedScopes,
         expire_time: Option<OffsetDateTime>,
     ) -> Self {
-        let (networks, peer) = (Networks::default(), None);
+        let (networks, peer, holder) = (Networks::default(), None, None);
         let account = Account::of_principal(&principal);
-        Self { principal, account, organization_id, reserved, expire_time, networks, peer }
+        Self { principal, account, organization_id, reserved, expire_time, networks, peer, holder }
     }
 
     /// Creates the caller from a token whose secret it presented from `peer`, judged at `now`.
@@ -89,13 +125,14 @@ impl Caller {
             expire_time: token.expire_time,
             networks: token.allowed_cidrs.clone(),
             peer,
+            holder: Holder::of_token(token).map(Arc::new),
         })
     }
 
     /// Creates the caller from the record of the token with this id, as [`Self::from_token`] does.
     ///
     /// # Errors
-    /// Those of [`Self::from_token`], or the record's organization or networks cannot be read.
+    /// Those of [`Self::from_token`], or a field of the record cannot be read.
     pub fn from_record(
         id: TokenId,
         record: &Record,
@@ -116,6 +153,7 @@ impl Caller {
             expire_time: record.expire_time(),
             networks: record.allowed_cidrs().ok_or(CredentialError::Invalid)?,
             peer,
+            holder: Holder::of_record(record).map_err(|_| CredentialError::Invalid)?.map(Arc::new),
         })
     }
 
@@ -159,7 +197,11 @@ impl Caller {
                     || self.holds(ReservedScope::VerifyAny)
                     || self.holds(ReservedScope::Read),
             ),
+            Permission::See => (ReservedScope::Read, self.holds(ReservedScope::Read) || self.manages_own()),
             Permission::Read => (ReservedScope::Read, self.holds(ReservedScope::Read)),
+            Permission::Change => {
+                (ReservedScope::Write, self.holds(ReservedScope::Write) || self.manages_own())
+            }
             Permission::Write => (ReservedScope::Write, self.holds(ReservedScope::Write)),
             Permission::Root => (ReservedScope::Root, self.holds(ReservedScope::Root)),
         };
@@ -224,62 +266,6 @@ impl Caller {
         self.organization(named).map(Some)
     }
 
-    /// Checks that the caller may give a token these scopes, this expiration and these networks: it
-    /// needs every reserved scope among them, and a privileged token must not expire later or allow
-    /// wider networks than the caller's own.
-    ///
-    /// # Errors
-    /// A reserved scope is missing, or the token would outlive the caller or be usable from other
-    /// networks.
-    pub fn may_grant(
-        &self,
-        scopes: &Scopes,
-        expire_time: Option<OffsetDateTime>,
-        networks: &Networks,
-    ) -> Result<(), AccessError> {
-        let wanted = scopes.reserved();
-        if wanted.is_empty() {
-            return Ok(());
-        }
-        if let Some(scope) = self.reserved.lacking(wanted) {
-            return Err(AccessError::Privileged(scope));
-        }
-        self.may_set_end(expire_time)?;
-        self.may_set_networks(networks)
-    }
-
-    fn may_set_end(&self, expire_time: Option<OffsetDateTime>) -> Result<(), AccessError> {
-        match (self.expire_time, expire_time) {
-            (None, _) => Ok(()),
-            (Some(own), Some(end)) if end <= own => Ok(()),
-            _ => Err(AccessError::OutlivesCaller),
-        }
-    }
-
-    fn may_set_networks(&self, networks: &Networks) -> Result<(), AccessError> {
-        if self.networks.cover(networks) { Ok(()) } else { Err(AccessError::WiderNetworks) }
-    }
-
-    /// Checks that the caller may change a token within its reach: it needs every reserved scope of the
-    /// token.
-    ///
-    /// # Errors
-    /// The token has a reserved scope that the caller lacks.
-    pub fn may_manage(&self, token: &Token) -> Result<(), AccessError> {
-        self.may_manage_reserved(token.scopes.reserved())
-    }
-
-    /// Checks that the caller may change tokens with these reserved scopes: it needs every one of them.
-    ///
-    /// # Errors
-    /// The caller lacks one of them.
-    pub fn may_manage_reserved(&self, reserved: ReservedScopes) -> Result<(), AccessError> {
-        match self.reserved.lacking(reserved) {
-            Some(scope) => Err(AccessError::Privileged(scope)),
-            None => Ok(()),
-        }
-    }
-
     /// Returns whether the caller's credential is the token with this id.
     #[must_use]
     pub fn is_token(&self, id: TokenId) -> bool {
@@ -289,43 +275,61 @@ impl Caller {
     /// Returns whether the caller may read a token with `GetToken`.
     #[must_use]
     pub fn may_see(&self, token: &Token) -> bool {
-        self.require(Permission::Read).is_ok() && self.reach().includes(&token.organization_id)
+        self.extent(Permission::See).is_ok_and(|extent| extent.includes(token))
     }
 
-    /// Checks that the caller may enable a token within its reach: it needs every reserved scope of the
-    /// token, and a privileged token must expire and be usable within the caller's own limits, since it
-    /// regains its power.
+    /// Returns the tokens that this permission extends to: one that the caller has by `tokend:self` alone
+    /// extends to those of its own user.
     ///
     /// # Errors
-    /// A reserved scope is missing, or the token would outlive the caller or be usable from other
-    /// networks.
-    pub fn may_enable(&self, token: &Token) -> Result<(), AccessError> {
-        self.may_grant(&token.scopes, token.expire_time, &token.allowed_cidrs)
+    /// No scope of the caller allows it.
+    pub fn extent(&self, permission: Permission) -> Result<Extent<'_>, AccessError> {
+        self.require(permission)?;
+        let of_all = match permission {
+            Permission::See => ReservedScope::Read,
+            _ => ReservedScope::Write,
+        };
+        Ok(match (self.reach(), &self.holder) {
+            (Reach::Any, _) => Extent::Any,
+            (Reach::Only(own), Some(holder))
+                if matches!(permission, Permission::See | Permission::Change) && !self.holds(of_all) =>
+            {
+                Extent::User(own, &holder.user_id)
+            }
+            (Reach::Only(own), _) => Extent::Organization(own),
+        })
     }
 
-    /// Checks that the caller may change a token within its reach from `before` to `after`: it needs
-    /// every reserved scope of both, and what [`Self::may_grant`] requires for everything that the
-    /// change gives to a privileged token.
+    /// Returns the only user that this permission extends to; `None`: it extends to several, or the caller lacks it.
+    #[must_use]
+    pub fn only_user(&self, permission: Permission) -> Option<&UserId> {
+        match self.extent(permission) {
+            Ok(Extent::User(_, user)) => Some(user),
+            _ => None,
+        }
+    }
+
+    /// Returns the organization and the user of a listing: as [`Self::listed_organization`], and the caller's own
+    /// user if it sees no other.
     ///
     /// # Errors
-    /// A reserved scope is missing, or the change gives a later expiration or wider networks than the
-    /// caller has.
-    pub fn may_change(&self, before: &Token, after: &Token) -> Result<(), AccessError> {
-        self.may_manage(before)?;
-        self.may_manage(after)?;
-        let (had, has) = (before.scopes.reserved(), after.scopes.reserved());
-        if has.is_empty() {
-            return Ok(());
+    /// The named organization or user is not one that the caller sees.
+    pub fn listed_owner(
+        &self,
+        organization: Option<OrganizationId>,
+        user: Option<UserId>,
+    ) -> Result<(Option<OrganizationId>, Option<UserId>), AccessError> {
+        let extent = self.extent(Permission::See)?;
+        let organization = self.listed_organization(organization)?;
+        match (extent, user) {
+            (Extent::User(_, own), None) => Ok((organization, Some(own.clone()))),
+            (Extent::User(_, own), Some(named)) if named != *own => Err(AccessError::Exceeds(Bound::User)),
+            (_, user) => Ok((organization, user)),
         }
-        // A newly granted power also gets the old expiration and the old networks.
-        let gains = had.lacking(has).is_some();
-        if gains || after.expire_time != before.expire_time {
-            self.may_set_end(after.expire_time)?;
-        }
-        if gains || after.allowed_cidrs != before.allowed_cidrs {
-            self.may_set_networks(&after.allowed_cidrs)?;
-        }
-        Ok(())
+    }
+
+    fn manages_own(&self) -> bool {
+        self.reserved.contains(ReservedScope::Own) && self.holder.is_some()
     }
 
     fn holds(&self, scope: ReservedScope) -> bool {

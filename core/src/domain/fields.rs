@@ -145,6 +145,15 @@ text_field!(
 );
 
 text_field!(
+    /// The beginning of users' ids: 1 to 200 bytes, no control characters.
+    UserPrefix,
+    |text| match text {
+        "" => Err(FieldError::Rule("is empty: every user is chosen by all_users")),
+        text => opaque_id(text),
+    }
+);
+
+text_field!(
     /// A token's name: 1 to 100 characters, at least one of them visible, none of them a control
     /// character, invisible in text or changing its direction ([`super::text`]). Not unique.
     TokenName,

@@ -5,6 +5,7 @@
 pub mod access;
 pub mod account;
 pub mod fields;
+pub mod grant;
 pub mod networks;
 pub mod packed;
 pub mod principal;
@@ -15,11 +16,13 @@ pub mod scope;
 pub mod text;
 pub mod token;
 
-pub use access::{AccessError, Caller, CredentialError, Permission};
+pub use access::{AccessError, Bound, Caller, CredentialError, Extent, Permission};
 pub use account::Account;
 pub use fields::{
-    Expiration, FieldError, Labels, OrganizationId, RevokeReason, TokenName, UserId, Violation, Violations,
+    Expiration, FieldError, Labels, OrganizationId, RevokeReason, TokenName, UserId, UserPrefix, Violation,
+    Violations,
 };
+pub use grant::Grant;
 pub use networks::{Network, Networks};
 pub use principal::Principal;
 pub use reach::Reach;

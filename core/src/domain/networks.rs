@@ -114,6 +114,12 @@ impl Networks {
         self.0.iter()
     }
 
+    /// Returns whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Returns whether a token with these networks may be used from an address; if there are networks,
     /// not from an unknown one.
     #[must_use]

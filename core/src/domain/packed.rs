@@ -4,8 +4,14 @@
 
 use time::OffsetDateTime;
 
-use super::fields::OrganizationId;
+use super::fields::{FieldError, OrganizationId};
+use super::grant::Grant;
 use super::token::{Token, Value};
+
+mod grant;
+
+/// The number of the field with the grant.
+const GRANT: u64 = 18;
 
 /// The field of the last use, which is not part of the record.
 const LAST_USE_TIME: &str = "last_use_time";
@@ -26,7 +32,7 @@ pub struct PackedToken<'a> {
 }
 
 impl FieldPositions {
-    /// Packs a token. One within the limits of its fields is at most 22 KiB, so positions fit 16 bits.
+    /// Packs a token. One within the limits of its fields is at most 27 KiB, so positions fit 16 bits.
     #[must_use]
     pub fn pack(token: &Token) -> (Self, Vec<u8>) {
         let (mut positions, mut wire) = (Self::default(), Vec::with_capacity(256));
@@ -45,7 +51,8 @@ impl FieldPositions {
                     labels.iter().for_each(|(key, value)| label(&mut wire, tag, key, value));
                 }
                 Value::Time(Some(value)) if field.name != LAST_USE_TIME => time(&mut wire, tag, *value),
-                Value::Time(_) => {}
+                Value::Grant(Some(value)) => grant::write(&mut wire, tag, value),
+                Value::Time(_) | Value::Grant(None) => {}
             }
             let end = position(wire.len());
             match field.name {
@@ -116,6 +123,15 @@ impl<'a> PackedToken<'a> {
     /// Iterates over the networks' texts.
     pub fn allowed_cidrs(&self) -> impl Iterator<Item = &'a [u8]> + use<'a> {
         short_texts(self.part(self.positions.allowed_cidrs))
+    }
+
+    /// Reads the grant; `None`: the token has none.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn grant(&self) -> Result<Option<Grant>, FieldError> {
+        let after = self.wire.get(usize::from(self.positions.allowed_cidrs.1)..).unwrap_or_default();
+        grant::find(after, GRANT)
     }
 
     fn part(&self, (start, end): (u16, u16)) -> &'a [u8] {

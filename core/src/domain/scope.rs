@@ -1,4 +1,4 @@
-//! Scopes: their grammar, which scope covers which, and the five reserved scopes that grant permissions
+//! Scopes: their grammar, which scope covers which, and the six reserved scopes that grant permissions
 //! in tokend itself. Called by Verify's judge and by access control; one implementation serves both.
 
 use super::fields::FieldError;
@@ -14,7 +14,7 @@ const GRAMMAR: FieldError = FieldError::Rule(
 );
 const RESERVED: FieldError = FieldError::Rule(
     "begins with the reserved segment 'tokend' but is not one of tokend:verify, tokend:verify:any, \
-     tokend:read, tokend:write, tokend:root",
+     tokend:read, tokend:self, tokend:write, tokend:root",
 );
 
 /// One permission: segments joined by `:`, the last of several may be `*`.
@@ -78,7 +78,7 @@ fn is_segment(text: &str) -> bool {
         && bytes.all(|b| alphanumeric(b) || matches!(b, b'.' | b'_' | b'/' | b'-'))
 }
 
-/// The five scopes that grant permissions in tokend itself.
+/// The six scopes that grant permissions in tokend itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum ReservedScope {
@@ -92,11 +92,14 @@ pub enum ReservedScope {
     Write = 8,
     /// `tokend:root`: all permissions, in every organization.
     Root = 16,
+    /// `tokend:self`: manage the tokens of the token's own user.
+    Own = 32,
 }
 
 impl ReservedScope {
     /// Every reserved scope.
-    pub const ALL: [Self; 5] = [Self::Verify, Self::VerifyAny, Self::Read, Self::Write, Self::Root];
+    pub const ALL: [Self; 6] =
+        [Self::Verify, Self::VerifyAny, Self::Read, Self::Own, Self::Write, Self::Root];
 
     /// Returns the scope's text.
     #[must_use]
@@ -107,6 +110,7 @@ impl ReservedScope {
             Self::Read => "tokend:read",
             Self::Write => "tokend:write",
             Self::Root => "tokend:root",
+            Self::Own => "tokend:self",
         }
     }
 
@@ -134,10 +138,21 @@ impl ReservedScopes {
         self.0 == 0
     }
 
-    /// Returns whether the scope is in the set, by itself or through `tokend:root`.
+    /// Returns whether the scope itself is in the set.
+    #[must_use]
+    pub const fn contains(self, scope: ReservedScope) -> bool {
+        self.0 & scope as u8 != 0
+    }
+
+    /// Returns whether the scope is in the set, by itself or through a scope that includes it:
+    /// `tokend:root` includes all, `tokend:write` includes `tokend:self`.
     #[must_use]
     pub const fn grants(self, scope: ReservedScope) -> bool {
-        self.0 & (scope as u8 | ReservedScope::Root as u8) != 0
+        let including = match scope {
+            ReservedScope::Own => ReservedScope::Write as u8 | ReservedScope::Root as u8,
+            _ => ReservedScope::Root as u8,
+        };
+        self.0 & (scope as u8 | including) != 0
     }
 
     /// Returns the union of both sets.
@@ -149,7 +164,7 @@ impl ReservedScopes {
     /// Returns a scope of `wanted` that this set does not grant.
     #[must_use]
     pub fn lacking(self, wanted: Self) -> Option<ReservedScope> {
-        ReservedScope::ALL.into_iter().find(|&scope| wanted.0 & scope as u8 != 0 && !self.grants(scope))
+        ReservedScope::ALL.into_iter().find(|&scope| wanted.contains(scope) && !self.grants(scope))
     }
 }
 
@@ -184,6 +199,18 @@ impl Scopes {
     /// Iterates over the scopes in their order.
     pub fn iter(&self) -> impl Iterator<Item = &Scope> {
         self.0.iter()
+    }
+
+    /// Returns whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Returns whether one of them covers a scope.
+    #[must_use]
+    pub fn cover(&self, required: &Scope) -> bool {
+        self.iter().any(|scope| scope.covers(required))
     }
 
     /// Returns the scopes of this set of required ones that no scope of `granted` covers, in their order.
@@ -230,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn there_are_five_reserved_scopes_and_no_wildcard_covers_them() {
+    fn there_are_six_reserved_scopes_and_no_wildcard_covers_them() {
         for word in ReservedScope::ALL {
             assert!(Scope::parse(word.word()).is_ok());
         }
@@ -280,13 +307,16 @@ mod tests {
     }
 
     #[test]
-    fn root_grants_every_reserved_scope_and_other_scopes_only_themselves() {
+    fn root_grants_every_reserved_scope_and_write_grants_itself_and_self() {
         let root = scopes(&["tokend:root"]).reserved();
         let write = scopes(&["tokend:write", "a:b"]).reserved();
         for word in ReservedScope::ALL {
             assert!(root.grants(word));
-            assert_eq!(write.grants(word), word == ReservedScope::Write);
+            assert_eq!(write.grants(word), matches!(word, ReservedScope::Write | ReservedScope::Own));
         }
+        assert!(!write.contains(ReservedScope::Own));
+        let own = scopes(&["tokend:self"]).reserved();
+        assert_eq!(own.lacking(write), Some(ReservedScope::Write));
         assert_eq!(write.lacking(root), Some(ReservedScope::Root));
         assert_eq!(root.lacking(write), None);
         assert!(scopes(&["a:b"]).reserved().is_empty());

@@ -6,6 +6,7 @@ use std::borrow::Cow;
 use time::OffsetDateTime;
 
 use super::fields::{Labels, OrganizationId, RevokeReason, TokenName, UserId};
+use super::grant::Grant;
 use super::networks::Networks;
 use super::principal::Principal;
 use super::scope::Scopes;
@@ -47,6 +48,8 @@ pub struct Token {
     pub disable_time: Option<OffsetDateTime>,
     /// The token that replaced it; `None` if it was not rotated.
     pub superseded_by: Option<TokenId>,
+    /// What it may give to others at most; `None`: all that its scopes allow.
+    pub grant: Option<Grant>,
 }
 
 /// A field of a token, as the contract has it.
@@ -73,6 +76,8 @@ pub enum Value<'a> {
     Labels(&'a Labels),
     /// A time.
     Time(Option<OffsetDateTime>),
+    /// A grant.
+    Grant(Option<&'a Grant>),
 }
 
 /// Whether a token can be used, at a given time.
@@ -116,12 +121,13 @@ impl Token {
             rotated_from: None,
             disable_time: None,
             superseded_by: None,
+            grant: None,
         }
     }
 
     /// Returns every field except the state, which depends on the time, by ascending number.
     #[must_use]
-    pub fn fields(&self) -> [Field<'_>; 16] {
+    pub fn fields(&self) -> [Field<'_>; 17] {
         use Value::{Text, Time};
         // Without `..`, so that this does not compile while a field is missing below.
         let Self {
@@ -141,6 +147,7 @@ impl Token {
             rotated_from,
             disable_time,
             superseded_by,
+            grant,
         } = self;
         let field = |number, name, value| Field { number, name, value };
         let id_of =
@@ -163,6 +170,7 @@ impl Token {
             field(15, "rotated_from", id_of(rotated_from)),
             field(16, "disable_time", Time(*disable_time)),
             field(17, "superseded_by", id_of(superseded_by)),
+            field(18, "grant", Value::Grant(grant.as_ref())),
         ]
     }
 

@@ -11,7 +11,7 @@ use crate::admission::response_memory::ResponseMemoryError;
 use crate::api::error::CallError;
 use crate::api::http::refusal::Refusal;
 use crate::domain::policy::Rule;
-use crate::domain::{AccessError, CredentialError, FieldError};
+use crate::domain::{AccessError, Bound, CredentialError, FieldError};
 use crate::store::StoreError;
 use crate::tokens::{ActionError, StateError};
 use crate::verify::{AuthenticateError, Unknown};
@@ -218,8 +218,24 @@ pub(super) fn access(error: &AccessError) -> Words {
                                        that you are signed in with."
                 .to_owned()
         }
+        AccessError::Exceeds(bound) => exceeded(*bound).to_owned(),
     };
     Words::new(StatusCode::FORBIDDEN, "Your token does not allow this", text)
+}
+
+/// Explains what of a token is more than the session's token may give.
+fn exceeded(bound: Bound) -> &'static str {
+    match bound {
+        Bound::Scopes => "Your token may not give one of these scopes. Remove it.",
+        Bound::User => "Your token does not allow you to act for this user.",
+        Bound::Lifetime => {
+            "Your token may not give a token that lives as long. Choose an earlier expiration."
+        }
+        Bound::Networks => {
+            "Your token may not give a token that is usable from these networks. Choose narrower ones."
+        }
+        Bound::Grant => "The token may give more to others than yours may.",
+    }
 }
 
 /// Explains a rule of a policy.

@@ -13,11 +13,13 @@ use crate::domain::text::is_deceptive;
 pub(super) struct Who {
     pub(super) name: String,
     pub(super) user: String,
+    /// Whether the session is about the tokens of this user alone.
+    pub(super) own: bool,
 }
 
 impl Who {
     pub(super) fn new(name: &str, user: &str) -> Self {
-        Self { name: visible(name), user: visible(user) }
+        Self { name: visible(name), user: visible(user), own: false }
     }
 }
 

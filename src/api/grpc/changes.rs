@@ -6,6 +6,7 @@ use time::{Duration, OffsetDateTime};
 use super::fields::{
     MAX_NAMES, expiration, networks, optional, positive, request_id, scopes, timestamp, token_id,
 };
+use super::grant::grant;
 use crate::api::proto;
 use crate::api::proto::{
     create_token_request, revoke_token_request, rotate_token_request, update_token_request,
@@ -26,7 +27,7 @@ use crate::tokens::update::TokenChange;
 const MIN_OWN_GRACE: Duration = Duration::minutes(1);
 
 /// The paths that an update mask may name.
-const PATHS: [&str; 5] = ["name", "labels", "scopes", "allowed_cidrs", "expiration"];
+const PATHS: [&str; 6] = ["name", "labels", "scopes", "allowed_cidrs", "expiration", "grant"];
 
 pub(super) fn update_request(
     message: proto::UpdateTokenRequest,
@@ -48,13 +49,17 @@ pub(super) fn update_request(
     let labels = named("labels", "labels", !message.labels.is_empty());
     let scoped = named("scopes", "scopes", !message.scopes.is_empty());
     let ends = named("expiration", "expiration", message.expiration.is_some());
+    let granted = named("grant", "grant", message.grant.is_some());
     let bound = named("allowed_cidrs", "allowed_cidrs", !message.allowed_cidrs.is_empty());
     let change = TokenChange {
         name: name.then(|| violations.take("name", TokenName::parse(&message.name))).flatten(),
         labels: labels.then(|| violations.take("labels", Labels::parse(message.labels))).flatten(),
         scopes: scoped.then(|| scopes("scopes", &message.scopes, &mut violations)).flatten(),
         expiration: ends.then(|| expiration(message.expiration.map(of_update), &mut violations)).flatten(),
-        allowed_cidrs: bound.then(|| networks(&message.allowed_cidrs, &mut violations)).flatten(),
+        allowed_cidrs: bound
+            .then(|| networks("allowed_cidrs", &message.allowed_cidrs, &mut violations))
+            .flatten(),
+        grant: granted.then(|| grant(message.grant, &mut violations)).flatten(),
         last_root: LastRoot::forced(message.force),
     };
     violations.finish(id.map(|id| (id, change)))
@@ -71,7 +76,7 @@ fn check_mask(paths: &[String], violations: &mut Violations) {
     for (index, path) in paths.iter().enumerate() {
         if !PATHS.contains(&path.as_str()) {
             const UNKNOWN: FieldError =
-                FieldError::Rule("is not one of name, labels, scopes, allowed_cidrs, expiration");
+                FieldError::Rule("is not one of name, labels, scopes, allowed_cidrs, expiration, grant");
             violations.add(&format!("update_mask.paths[{index}]"), &UNKNOWN);
         }
     }

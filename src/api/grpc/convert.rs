@@ -9,6 +9,7 @@ use super::fields::{
     consistency, expiration, networks, optional, order, page_size, request_id, scopes, states, token_id,
     whole_instant,
 };
+use super::grant::grant;
 use crate::api::proto;
 use crate::domain::event::EventKind;
 use crate::domain::networks::parse_address;
@@ -22,16 +23,25 @@ use crate::tokens::create::{CreateToken, Created};
 use crate::tokens::list::{ListTokens, Page};
 use crate::verify::Consistency;
 
-pub(super) fn create_request(message: proto::CreateTokenRequest) -> Result<CreateToken, Violations> {
+/// Converts the request of a caller; if it acts for one user only, that one need not be named.
+pub(super) fn create_request(
+    message: proto::CreateTokenRequest,
+    only_user: Option<&UserId>,
+) -> Result<CreateToken, Violations> {
     let mut violations = Violations::default();
     let organization_id =
         violations.take("organization_id", optional(&message.organization_id, OrganizationId::parse));
-    let user_id = violations.take("user_id", UserId::parse(&message.user_id));
+    let user_id = match only_user {
+        Some(own) if message.user_id.is_empty() => Ok(own.clone()),
+        _ => UserId::parse(&message.user_id),
+    };
+    let user_id = violations.take("user_id", user_id);
     let name = violations.take("name", TokenName::parse(&message.name));
     let expiration = expiration(message.expiration, &mut violations);
     let scopes = scopes("scopes", &message.scopes, &mut violations);
     let labels = violations.take("labels", Labels::parse(message.labels));
-    let allowed_cidrs = networks(&message.allowed_cidrs, &mut violations);
+    let allowed_cidrs = networks("allowed_cidrs", &message.allowed_cidrs, &mut violations);
+    let grant = grant(message.grant, &mut violations);
     let request_id = violations.take("request_id", request_id(&message.request_id));
     let request = (|| {
         Some(CreateToken {
@@ -42,6 +52,7 @@ pub(super) fn create_request(message: proto::CreateTokenRequest) -> Result<Creat
             scopes: scopes?,
             labels: labels?,
             allowed_cidrs: allowed_cidrs?,
+            grant: grant?,
             request_id: request_id?,
         })
     })();

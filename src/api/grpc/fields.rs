@@ -96,17 +96,16 @@ pub(super) fn scopes(field: &'static str, texts: &[String], violations: &mut Vio
     violations.take(field, Scopes::new(parsed))
 }
 
-pub(super) fn networks(texts: &[String], violations: &mut Violations) -> Option<Networks> {
-    const FIELD: &str = "allowed_cidrs";
+pub(super) fn networks(field: &str, texts: &[String], violations: &mut Violations) -> Option<Networks> {
     if texts.len() > MAX_NETWORKS {
-        return violations.take(FIELD, Err(FieldError::TooLong { limit: MAX_NETWORKS, unit: "networks" }));
+        return violations.take(field, Err(FieldError::TooLong { limit: MAX_NETWORKS, unit: "networks" }));
     }
     let parsed = texts
         .iter()
         .enumerate()
-        .filter_map(|(index, text)| violations.take(&format!("{FIELD}[{index}]"), Network::parse(text)))
+        .filter_map(|(index, text)| violations.take(&format!("{field}[{index}]"), Network::parse(text)))
         .collect();
-    violations.take(FIELD, Networks::new(parsed))
+    violations.take(field, Networks::new(parsed))
 }
 
 pub(super) fn states(numbers: &[i32], violations: &mut Violations) -> Vec<TokenState> {

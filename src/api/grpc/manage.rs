@@ -27,7 +27,7 @@ impl TokenApi {
         message: UpdateTokenRequest,
     ) -> Result<UpdateTokenResponse, CallError> {
         let caller = credential.caller();
-        caller.require(Permission::Write)?;
+        caller.require(Permission::Change)?;
         let (id, change) = changes::update_request(message)?;
         Span::current().record("token.id", field::display(id));
         let _invalidation = self.context.engine.invalidate_token(id);
@@ -43,7 +43,7 @@ impl TokenApi {
     ) -> Result<RotateTokenResponse, CallError> {
         let caller = credential.caller();
         if !changes::rotates_itself(caller, &message) {
-            caller.require(Permission::Write)?;
+            caller.require(Permission::Change)?;
         }
         let request = changes::rotate_request(caller, &message)?;
         Span::current().record("token.id", field::display(request.id));
@@ -61,7 +61,7 @@ impl TokenApi {
     ) -> Result<RevokeTokenResponse, CallError> {
         let caller = credential.caller();
         if !matches!(message.target, Some(revoke_token_request::Target::Secret(_))) {
-            caller.require(Permission::Write)?;
+            caller.require(Permission::Change)?;
         }
         let revocation = changes::revoke_request(&message)?;
         let (id, right) = match revocation.target {
@@ -108,7 +108,7 @@ impl TokenApi {
         reason: &str,
     ) -> Result<Switched, CallError> {
         let caller = credential.caller();
-        caller.require(Permission::Write)?;
+        caller.require(Permission::Change)?;
         let (id, reason) = changes::switch_request(token_id, reason)?;
         Span::current().record("token.id", field::display(id));
         let _invalidation = self.context.engine.invalidate_token(id);

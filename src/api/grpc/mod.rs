@@ -9,6 +9,7 @@ mod convert;
 mod ext_authz;
 mod fast_path;
 mod fields;
+mod grant;
 mod manage;
 mod policies;
 mod reflection;

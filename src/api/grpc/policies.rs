@@ -78,7 +78,7 @@ fn breach(breach: &Breach) -> PolicyBreach {
 }
 
 fn policy(message: &proto::Policy, violations: &mut Violations) -> Option<Policy> {
-    let lifetime = message.longest_lifetime.map(|given| whole_seconds(given, Duration::SECOND, MAX_LIFETIME));
+    let lifetime = message.longest_lifetime.map(lifetime);
     let lifetime = violations.take("policy.longest_lifetime", lifetime.transpose());
     let grace = message.longest_grace.map(|given| whole_seconds(given, Duration::ZERO, MAX_GRACE));
     let grace = violations.take("policy.longest_grace", grace.transpose());
@@ -94,6 +94,11 @@ fn policy(message: &proto::Policy, violations: &mut Violations) -> Option<Policy
         allowed_scopes: allowed_scopes?,
         reuse_detection: message.reuse_detection,
     })
+}
+
+/// Reads the longest time until an expiration.
+pub(super) fn lifetime(given: prost_types::Duration) -> Result<Duration, FieldError> {
+    whole_seconds(given, Duration::SECOND, MAX_LIFETIME)
 }
 
 fn whole_seconds(

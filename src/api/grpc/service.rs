@@ -56,8 +56,8 @@ impl TokenService for TokenApi {
     ) -> Result<Response<CreateTokenResponse>, Status> {
         self.call(Rpc::CreateToken, request, async |credential, message| {
             let caller = credential.caller();
-            caller.require(Permission::Write)?;
-            let request = convert::create_request(message)?;
+            caller.require(Permission::Change)?;
+            let request = convert::create_request(message, caller.only_user(Permission::Change))?;
             let created = self.context.actions.create_token(caller, request).await?;
             Span::current().record("token.id", field::display(created.token.id));
             Span::current().record("user.id", created.token.user_id.as_str());
@@ -72,7 +72,7 @@ impl TokenService for TokenApi {
     ) -> Result<Response<GetTokenResponse>, Status> {
         self.call(Rpc::GetToken, request, async |credential, message| {
             let caller = credential.caller();
-            caller.require(Permission::Read)?;
+            caller.require(Permission::See)?;
             let id = convert::get_request(&message)?;
             Span::current().record("token.id", field::display(id));
             let found = self.context.actions.get_token(caller, id).await?;
@@ -87,7 +87,7 @@ impl TokenService for TokenApi {
         request: Request<ListTokensRequest>,
     ) -> Result<Response<ListTokensResponse>, Status> {
         let most = |message: &ListTokensRequest| convert::page_bytes(message.page_size, LARGEST_TOKEN);
-        self.call_for_page(Rpc::ListTokens, Permission::Read, request, most, async |credential, message| {
+        self.call_for_page(Rpc::ListTokens, Permission::See, request, most, async |credential, message| {
             let request = convert::list_request(message)?;
             Ok(convert::list_response(self.context.actions.list_tokens(credential.caller(), request).await?))
         })
@@ -198,7 +198,7 @@ impl TokenService for TokenApi {
         let most = |message: &ListTokenEventsRequest| convert::page_bytes(message.page_size, LARGEST_EVENT);
         self.call_for_page(
             Rpc::ListTokenEvents,
-            Permission::Read,
+            Permission::See,
             request,
             most,
             async |credential, message| {

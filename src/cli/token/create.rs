@@ -11,6 +11,7 @@ use tokend_client::proto;
 use tokend_client::proto::create_token_request::Expiration;
 use zeroize::Zeroizing;
 
+use super::grant::GrantFlags;
 use crate::cli::CommandError;
 use crate::cli::client::{AddressFlag, Client, ClientError};
 use crate::cli::output::{remark, write_json_line};
@@ -51,6 +52,9 @@ pub(crate) struct CreateFlags {
     /// Network that the token may be used from, such as 192.0.2.0/24; may be repeated [default: any]
     #[arg(long = "cidr", value_name = "NETWORK")]
     allowed_cidrs: Vec<String>,
+
+    #[command(flatten)]
+    grant: GrantFlags,
 
     #[command(flatten)]
     repetition: RequestIdFlag,
@@ -117,6 +121,7 @@ pub(super) async fn run(flags: CreateFlags, environment: &Environment) -> Result
         labels: labels(flags.labels)?,
         allowed_cidrs: flags.allowed_cidrs,
         request_id: request_id.clone(),
+        grant: flags.grant.chosen(),
     };
     let answer =
         client.make(&request_id, message, |mut raw, request| async move { raw.create_token(request).await });

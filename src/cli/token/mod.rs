@@ -5,6 +5,7 @@
 mod create;
 mod disable;
 mod get;
+mod grant;
 mod list;
 pub(super) mod preview;
 mod revoke;

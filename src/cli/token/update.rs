@@ -8,6 +8,7 @@ use tokend_client::proto::update_token_request::Expiration;
 
 use super::create::{labels, parse_label};
 use super::get::show;
+use super::grant::{GRANT_FLAGS, GrantFlags};
 use crate::cli::CommandError;
 use crate::cli::arguments::parse_token_id;
 use crate::cli::client::{AddressFlag, Client, ClientError};
@@ -36,9 +37,25 @@ pub(crate) struct UpdateFlags {
     json: bool,
 }
 
+/// The flags below, one of which is required, besides those of a grant.
+const CHANGES: [&str; 11] = [
+    "name",
+    "scopes",
+    "no_scopes",
+    "labels",
+    "no_labels",
+    "allowed_cidrs",
+    "no_cidrs",
+    "expire_time",
+    "ttl",
+    "no_expiration",
+    "no_grant",
+];
+
 /// The changes: at least one.
 #[derive(Args)]
-#[group(required = true, multiple = true)]
+// Named here, because flags that are declared elsewhere would leave the group without members.
+#[group(required = true, multiple = true, args = CHANGES.into_iter().chain(GRANT_FLAGS))]
 #[expect(clippy::struct_excessive_bools, reason = "flags are")]
 struct ChangeFlags {
     /// New name
@@ -80,6 +97,13 @@ struct ChangeFlags {
     /// The token never expires
     #[arg(long)]
     no_expiration: bool,
+
+    #[command(flatten)]
+    grant: GrantFlags,
+
+    /// Let the token give all that its scopes allow
+    #[arg(long, conflicts_with_all = GRANT_FLAGS)]
+    no_grant: bool,
 }
 
 pub(super) async fn run(flags: UpdateFlags, environment: &Environment) -> Result<(), CommandError> {
@@ -98,12 +122,14 @@ impl ChangeFlags {
             .map(Expiration::ExpireTime)
             .or(self.ttl.map(Expiration::Ttl))
             .or(self.no_expiration.then_some(Expiration::NoExpiration(true)));
+        let grant = self.grant.chosen();
         let named = [
             ("name", self.name.is_some()),
             ("scopes", self.no_scopes || !self.scopes.is_empty()),
             ("labels", self.no_labels || !self.labels.is_empty()),
             ("allowed_cidrs", self.no_cidrs || !self.allowed_cidrs.is_empty()),
             ("expiration", expiration.is_some()),
+            ("grant", self.no_grant || grant.is_some()),
         ];
         let paths = named.into_iter().filter(|(_, named)| *named).map(|(path, _)| path.to_owned());
         Ok(UpdateTokenRequest {
@@ -113,6 +139,7 @@ impl ChangeFlags {
             scopes: self.scopes,
             expiration,
             allowed_cidrs: self.allowed_cidrs,
+            grant,
             update_mask: Some(FieldMask { paths: paths.collect() }),
             ..UpdateTokenRequest::default()
         })
@@ -146,11 +173,23 @@ mod tests {
     }
 
     #[test]
+    fn a_grant_is_replaced_as_a_whole_or_removed() {
+        let request = parse(&["--grant-user", "ada", "--grant-lifetime", "90d"]).unwrap();
+        assert_eq!(request.update_mask.unwrap().paths, ["grant"]);
+        let grant = request.grant.unwrap();
+        assert_eq!((grant.users, grant.all_users), (vec!["ada".to_owned()], false));
+        assert_eq!(grant.longest_lifetime.unwrap().seconds, 90 * 86_400);
+        let request = parse(&["--no-grant"]).unwrap();
+        assert_eq!((request.update_mask.unwrap().paths, request.grant), (vec!["grant".to_owned()], None));
+    }
+
+    #[test]
     fn an_update_without_changes_or_with_conflicting_ones_is_refused() {
         assert!(parse(&[]).is_none() && parse(&["--json"]).is_none());
         assert!(parse(&["--scope", "a", "--no-scopes"]).is_none());
         assert!(parse(&["--ttl", "1d", "--no-expiration"]).is_none());
         assert!(parse(&["--label", "a=1", "--label", "b=1"]).is_some());
         assert!(parse(&["--label", "a=1", "--label", "a=2"]).is_none());
+        assert!(parse(&["--no-grant", "--grant-scope", "a"]).is_none());
     }
 }

@@ -46,4 +46,49 @@ pub enum AccessError {
     /// A privileged token could be used from networks that its creator cannot use.
     #[error("a token with a reserved scope must not be usable from more networks than the caller's own")]
     WiderNetworks,
+    /// A caller with `tokend:self` or with a grant would act beyond what it may give.
+    #[error("{}", .0.text())]
+    Exceeds(Bound),
+}
+
+/// What limits a caller with `tokend:self` or with a grant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Bound {
+    /// The scopes.
+    Scopes,
+    /// The users.
+    User,
+    /// The time until a token expires.
+    Lifetime,
+    /// The networks.
+    Networks,
+    /// The grant of a token with `tokend:write`.
+    Grant,
+}
+
+impl Bound {
+    /// Every bound.
+    pub const ALL: [Self; 5] = [Self::Scopes, Self::User, Self::Lifetime, Self::Networks, Self::Grant];
+
+    /// Returns the bound's lower-case name.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Scopes => "scopes",
+            Self::User => "user",
+            Self::Lifetime => "lifetime",
+            Self::Networks => "networks",
+            Self::Grant => "grant",
+        }
+    }
+
+    const fn text(self) -> &'static str {
+        match self {
+            Self::Scopes => "the token has a scope that the caller may not give",
+            Self::User => "the caller may not act for this user",
+            Self::Lifetime => "the token expires later than the caller may set, or never",
+            Self::Networks => "the token is usable from more networks than the caller may set",
+            Self::Grant => "the token may give more than the caller may",
+        }
+    }
 }

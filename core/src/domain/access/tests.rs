@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::domain::networks::Network;
-use crate::domain::scope::Scope;
+use crate::domain::scope::{Scope, Scopes};
 use crate::fixtures::token;
 use time::Duration;
 use time::macros::datetime;
@@ -19,6 +19,17 @@ fn organization(text: &str) -> OrganizationId {
 
 fn scopes(text: &str) -> Scopes {
     Scopes::new(vec![Scope::parse(text).unwrap()]).unwrap()
+}
+
+/// Checks whether the caller may give a token with these fields.
+fn may_give(
+    caller: &Caller,
+    scopes: &Scopes,
+    expire_time: Option<OffsetDateTime>,
+    allowed_cidrs: &Networks,
+) -> Result<(), AccessError> {
+    let (scopes, allowed_cidrs) = (scopes.clone(), allowed_cidrs.clone());
+    caller.may_give(&Token { scopes, allowed_cidrs, expire_time, ..token(&[]) })
 }
 
 fn network(text: &str) -> Networks {
@@ -43,9 +54,9 @@ fn a_token_with_networks_makes_a_caller_only_inside_them() {
 fn a_privileged_token_is_not_usable_from_more_networks_than_its_creator() {
     let mut writer = caller(&["tokend:write"]);
     let any = Networks::default();
-    assert_eq!(writer.may_grant(&scopes("tokend:write"), None, &any), Ok(()));
+    assert_eq!(may_give(&writer, &scopes("tokend:write"), None, &any), Ok(()));
     writer.networks = network("10.0.0.0/8");
-    let grant = |scope: &str, networks: &Networks| writer.may_grant(&scopes(scope), None, networks);
+    let grant = |scope: &str, networks: &Networks| may_give(&writer, &scopes(scope), None, networks);
     assert_eq!(grant("tokend:write", &network("10.1.0.0/16")), Ok(()));
     assert_eq!(grant("tokend:write", &network("11.0.0.0/8")), Err(AccessError::WiderNetworks));
     assert_eq!(grant("tokend:write", &any), Err(AccessError::WiderNetworks));
@@ -64,16 +75,17 @@ fn a_revoked_or_expired_token_makes_no_caller() {
 
 #[test]
 fn each_permission_needs_its_scope_or_root() {
-    use Permission::{Read, Verify, Write};
+    use Permission::{Change, Read, See, Verify, Write};
     for (scope, allowed) in [
         ("tokend:verify", vec![Verify]),
         ("tokend:verify:any", vec![Verify]),
-        ("tokend:read", vec![Read]),
-        ("tokend:write", vec![Write]),
-        ("tokend:root", vec![Verify, Read, Write]),
+        ("tokend:read", vec![See, Read]),
+        ("tokend:self", vec![See, Change]),
+        ("tokend:write", vec![Change, Write]),
+        ("tokend:root", vec![Verify, See, Read, Change, Write]),
         ("a:*", vec![]),
     ] {
-        for permission in [Verify, Read, Write] {
+        for permission in [Verify, See, Read, Change, Write] {
             assert_eq!(
                 caller(&[scope]).require(permission).is_ok(),
                 allowed.contains(&permission),
@@ -109,17 +121,17 @@ fn the_default_organization_is_the_callers_own_and_for_root_the_default_one() {
 fn a_reserved_scope_is_granted_only_by_its_holder_and_not_for_longer() {
     let mut writer = caller(&["tokend:write", "tokend:read"]);
     let any = Networks::default();
-    assert_eq!(writer.may_grant(&scopes("tokend:read"), None, &any), Ok(()));
+    assert_eq!(may_give(&writer, &scopes("tokend:read"), None, &any), Ok(()));
     assert_eq!(
-        writer.may_grant(&scopes("tokend:verify"), None, &any),
+        may_give(&writer, &scopes("tokend:verify"), None, &any),
         Err(AccessError::Privileged(ReservedScope::Verify))
     );
     writer.expire_time = Some(NOW + Duration::HOUR);
-    let grant = |end| writer.may_grant(&scopes("tokend:read"), end, &any);
+    let grant = |end| may_give(&writer, &scopes("tokend:read"), end, &any);
     assert_eq!(grant(Some(NOW + Duration::HOUR)), Ok(()));
     assert_eq!(grant(Some(NOW + Duration::DAY)), Err(AccessError::OutlivesCaller));
     assert_eq!(grant(None), Err(AccessError::OutlivesCaller));
-    assert_eq!(writer.may_grant(&scopes("a:b"), None, &any), Ok(()));
+    assert_eq!(may_give(&writer, &scopes("a:b"), None, &any), Ok(()));
 }
 
 #[test]
@@ -157,6 +169,19 @@ fn a_change_gives_a_privileged_token_nothing_that_the_caller_lacks() {
     let privileged = writer.may_change(&ordinary, &token(&["a:b", "tokend:read"]));
     assert_eq!(privileged, Err(AccessError::OutlivesCaller));
     assert_eq!(writer.may_change(&ordinary, &token(&["c:d"])), Ok(()));
+}
+
+#[test]
+fn tokend_self_extends_to_the_tokens_of_its_own_user() {
+    let of_bob = Token { user_id: UserId::parse("bob").unwrap(), ..token(&[]) };
+    let own = caller(&["tokend:self"]);
+    for permission in [Permission::See, Permission::Change] {
+        assert!(own.extent(permission).unwrap().includes(&token(&[])));
+        assert!(!own.extent(permission).unwrap().includes(&of_bob));
+    }
+    let reader = caller(&["tokend:self", "tokend:read"]);
+    assert!(reader.extent(Permission::See).unwrap().includes(&of_bob));
+    assert!(!reader.extent(Permission::Change).unwrap().includes(&of_bob));
 }
 
 #[test]

@@ -96,7 +96,7 @@ async fn look_up(console: &Console, visit: &Visit, candidate: &Candidate) -> Res
     };
     let may_revoke = token.as_ref().is_some_and(|(token, _)| {
         token.revoke_time.is_none()
-            && caller.require(Permission::Write).is_ok()
+            && caller.extent(Permission::Change).is_ok_and(|extent| extent.includes(token))
             && caller.may_manage(token).is_ok()
     });
     let token = token.map(|(token, now)| Owner::new(&token, now));

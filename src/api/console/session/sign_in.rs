@@ -75,7 +75,7 @@ pub(super) async fn establish(
     };
     if let Err(error) = may_sign_in(caller) {
         let text = "This token can neither read nor create tokens. Sign in with one that has tokend:read, \
-                    tokend:write or tokend:root.";
+                    tokend:self, tokend:write or tokend:root.";
         return Err(refused(error.into(), text));
     }
     let key = match console.sessions.open(proven, by_link, console.address(asked)).await {

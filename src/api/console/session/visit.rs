@@ -54,7 +54,8 @@ impl Visit {
 
     /// Returns the part that is the same on all pages.
     pub(in crate::api::console) fn frame(&self) -> Frame {
-        Frame::new(Some(self.who.clone()), self.key.form_token())
+        let own = self.caller().only_user(Permission::See).is_some();
+        Frame::new(Some(Who { own, ..self.who.clone() }), self.key.form_token())
     }
 
     /// Checks that a form was made for this session.

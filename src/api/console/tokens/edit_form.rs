@@ -79,6 +79,7 @@ impl EditForm {
             scopes: scopes.filter(|scopes| *scopes != token.scopes),
             expiration,
             allowed_cidrs: allowed_cidrs.filter(|networks| *networks != token.allowed_cidrs),
+            grant: None,
             last_root: LastRoot::Refuse,
         };
         let TokenChange { name, labels, scopes, expiration, allowed_cidrs, .. } = &change;

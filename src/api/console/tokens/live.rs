@@ -27,7 +27,7 @@ use crate::api::console::interface::{Asked, Console};
 use crate::api::console::session::visit::Visit;
 use crate::changefeed::hub::{Batch, Position, Watch};
 use crate::domain::page::Listing;
-use crate::domain::{Caller, OrganizationId, Permission, Reach};
+use crate::domain::{Caller, Extent, OrganizationId, Permission, Reach};
 use crate::secret::TokenId;
 use crate::store::{Change, StoreError};
 use crate::verify::Unknown;
@@ -57,7 +57,7 @@ pub(in crate::api::console) async fn stream(State(console): State<Arc<Console>>,
 
 async fn open(console: &Arc<Console>, asked: &Asked) -> Result<Response, Failure> {
     let visit = console.visit_unseen(asked).await?;
-    visit.caller().require(Permission::Read)?;
+    visit.caller().require(Permission::See)?;
     // Without a filter that is valid there is no list either.
     let Ok(listing) = ListQuery::read(&asked.query()).parse() else {
         return Ok(StatusCode::NO_CONTENT.into_response());
@@ -200,21 +200,34 @@ impl News {
         }
     }
 
+    /// Returns whether the session may see a change; if only those of its own user, it must be certain that this is one.
+    fn sees(&self, change: &Change) -> bool {
+        match self.visit.caller().extent(Permission::See) {
+            Ok(extent @ Extent::User(..)) => {
+                change.token.as_ref().is_some_and(|token| extent.includes(token))
+            }
+            extent => extent.is_ok(),
+        }
+    }
+
     fn concerns(&self, change: &Change) -> bool {
         // One whose organization is not known is shown to nobody.
         let Some(of_change) = &change.organization_id else { return false };
         let user = change.token.as_ref().map(|token| &token.user_id);
-        self.organization.as_ref().is_none_or(|own| own == of_change)
+        self.sees(change)
+            && self.organization.as_ref().is_none_or(|own| own == of_change)
             && self.listing.organization_id.as_ref().is_none_or(|listed| listed == of_change)
             && self.listing.user_id.as_ref().zip(user).is_none_or(|(listed, user)| listed == user)
     }
 
     /// Sends what was collected, or a sign of life, if the session goes on.
-    async fn send(&mut self, collected: Collected, now: OffsetDateTime) -> Option<()> {
+    async fn send(&mut self, mut collected: Collected, now: OffsetDateTime) -> Option<()> {
         if !self.visit.goes_on(&self.console).await {
             return None;
         }
-        self.visit.caller().require(Permission::Read).ok()?;
+        self.visit.caller().require(Permission::See).ok()?;
+        // The session may see less than when they were collected.
+        collected.changes.retain(|_, change| self.sees(change));
         let mut text = String::from(RETRY);
         if let Some(position) = &collected.position {
             let id = position.render(self.organization.as_ref(), &self.console.keyring.peek());

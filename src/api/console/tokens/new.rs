@@ -23,15 +23,16 @@ use crate::api::console::session::proof;
 use crate::api::console::session::visit::Visit;
 use crate::clock;
 use crate::domain::policy::Rule;
-use crate::domain::{AccessError, Reach, ReservedScope, Violations};
+use crate::domain::{AccessError, Bound, Permission, Reach, ReservedScope, Violations};
 use crate::secret::FormNonce;
 use crate::tokens::ActionError;
 
 /// What the reserved scopes allow.
-const PRIVILEGES: [(ReservedScope, &str); 5] = [
+const PRIVILEGES: [(ReservedScope, &str); 6] = [
     (ReservedScope::Verify, "ask whether secrets of its organization are valid"),
     (ReservedScope::VerifyAny, "ask whether secrets of every organization are valid"),
     (ReservedScope::Read, "read the tokens and the audit log of its organization"),
+    (ReservedScope::Own, "manage the tokens of its own user"),
     (ReservedScope::Write, "create, change and revoke tokens of its organization"),
     (ReservedScope::Root, "do everything, in every organization"),
 ];
@@ -116,10 +117,13 @@ pub(super) fn refused(error: &ActionError, ending: &Ending) -> Problems {
         ActionError::Access(access) => {
             let field = match access {
                 AccessError::ForeignOrganization => "organization",
-                AccessError::Privileged(_) => "scopes",
-                AccessError::OutlivesCaller => ending.field(),
-                AccessError::WiderNetworks => "networks",
-                AccessError::MissingScope(_) => return Problems::default(),
+                AccessError::Exceeds(Bound::User) => "user",
+                AccessError::Privileged(_) | AccessError::Exceeds(Bound::Scopes) => "scopes",
+                AccessError::OutlivesCaller | AccessError::Exceeds(Bound::Lifetime) => ending.field(),
+                AccessError::WiderNetworks | AccessError::Exceeds(Bound::Networks) => "networks",
+                AccessError::MissingScope(_) | AccessError::Exceeds(Bound::Grant) => {
+                    return Problems::default();
+                }
             };
             Problems::one(field, of_action(error).text)
         }
@@ -142,11 +146,17 @@ async fn page(
     outcome: Option<(String, bool)>,
 ) -> Result<New, Failure> {
     let caller = visit.caller();
+    let own = caller.only_user(Permission::Change);
+    if let Some(own) = own.filter(|_| form.user.is_empty()) {
+        own.as_str().clone_into(&mut form.user);
+    }
     let terms = Terms::read(console, visit, (&form.organization, &form.user)).await?;
     let allowed = terms.scopes();
     form.offer(&allowed);
     let privileges = PRIVILEGES.into_iter().filter(|(scope, _)| terms.offers(caller, *scope));
     Ok(New {
+        own: own.is_some(),
+        limited: caller.offered_scopes().is_some(),
         frame: visit.frame(),
         ending: form.ending.clone(),
         problems,

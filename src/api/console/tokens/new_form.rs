@@ -117,6 +117,7 @@ impl NewForm {
                 scopes: scopes?,
                 labels: labels?,
                 allowed_cidrs: allowed_cidrs?,
+                grant: None,
                 request_id: Some(request_id),
             })
         })();

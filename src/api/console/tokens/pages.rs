@@ -26,6 +26,8 @@ pub(super) struct List {
     /// Whether organizations are shown: to those who see several.
     pub(super) organizations: bool,
     pub(super) may_write: bool,
+    /// Whether only the tokens of the session's own user are seen.
+    pub(super) own: bool,
     pub(super) tokens: Vec<TokenView>,
     /// The address of the next page.
     pub(super) next: Option<String>,
@@ -36,6 +38,7 @@ pub(super) struct List {
 /// The form for a new token.
 #[derive(Template)]
 #[template(path = "tokens/new.html")]
+#[expect(clippy::struct_excessive_bools, reason = "each is a condition of the page")]
 pub(super) struct New {
     pub(super) frame: Frame,
     pub(super) form: NewForm,
@@ -45,8 +48,12 @@ pub(super) struct New {
     pub(super) outcome: Option<(String, bool)>,
     pub(super) organizations: bool,
     pub(super) endings: Endings,
-    /// The scopes that the policy allows; empty: any.
+    /// Whether the user is the session's own, which cannot be changed.
+    pub(super) own: bool,
+    /// The scopes that the policy and the session's token allow; empty: any, or none if they are limited.
     pub(super) allowed: Vec<String>,
+    /// Whether the session's token limits the scopes.
+    pub(super) limited: bool,
     /// Whether other scopes can be typed.
     pub(super) patterns: bool,
     pub(super) count: Option<Count>,

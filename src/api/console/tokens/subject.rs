@@ -54,7 +54,7 @@ pub(super) fn named(id: &str) -> Result<TokenId, ActionError> {
 /// Recognises who opens a page that leads to a change.
 pub(super) async fn opened(console: &Console, asked: &Asked) -> Result<Visit, Failure> {
     let visit = console.visit(asked).await?;
-    visit.caller().require(Permission::Write)?;
+    visit.caller().require(Permission::Change)?;
     Ok(visit)
 }
 
@@ -62,7 +62,7 @@ pub(super) async fn opened(console: &Console, asked: &Asked) -> Result<Visit, Fa
 pub(super) async fn sent(console: &Console, asked: &Asked, fields: &Fields<'_>) -> Result<Visit, Failure> {
     let visit = console.visit(asked).await?;
     visit.check_form(fields)?;
-    visit.caller().require(Permission::Write)?;
+    visit.caller().require(Permission::Change)?;
     Ok(visit)
 }
 

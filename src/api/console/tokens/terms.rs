@@ -19,6 +19,8 @@ pub(super) struct Terms {
     /// How many of the user's tokens count.
     count: u32,
     may_be_root: bool,
+    /// The scopes that cover all that the caller may give; `None`: any.
+    given: Option<Scopes>,
 }
 
 /// What is said of the number of a user's tokens.
@@ -47,7 +49,8 @@ impl Terms {
             read => read,
         };
         let (policy, count) = read?;
-        Ok(Self { policy, count, may_be_root: grants(caller, ReservedScope::Root) })
+        let given = caller.offered_scopes().cloned();
+        Ok(Self { policy, count, may_be_root: caller.offers(ReservedScope::Root), given })
     }
 
     /// Returns these terms for a token that no policy binds.
@@ -70,17 +73,28 @@ impl Terms {
         self.policy.longest_grace.unwrap_or(MAX_GRACE)
     }
 
-    /// Returns the scopes that the policy allows, without the reserved ones; empty: any.
+    /// Returns the scopes that the policy and the caller's own token allow, without the reserved ones; empty: any, or
+    /// none if the caller may not give any.
     pub(super) fn scopes(&self) -> Vec<String> {
-        let allowed = self.policy.allowed_scopes.iter().filter(|scope| !is_reserved(scope.as_str()));
-        allowed.map(|scope| scope.as_str().to_owned()).collect()
+        let allowed = &self.policy.allowed_scopes;
+        let of_policy =
+            allowed.iter().filter(|scope| self.given.as_ref().is_none_or(|given| given.cover(scope)));
+        let of_caller = self.given.iter().flat_map(Scopes::iter);
+        let of_caller = of_caller.filter(|scope| allowed.is_empty() || allowed.cover(scope));
+        let mut scopes: Vec<String> = Vec::new();
+        for scope in of_policy.chain(of_caller).map(Scope::as_str).filter(|scope| !is_reserved(scope)) {
+            if !scopes.iter().any(|found| found == scope) {
+                scopes.push(scope.to_owned());
+            }
+        }
+        scopes
     }
 
     /// Returns whether scopes can be typed that are not in the list.
     pub(super) fn has_patterns(&self) -> bool {
         let scopes = self.scopes();
         self.may_be_root
-            || self.policy.allowed_scopes.iter().next().is_none()
+            || self.policy.allowed_scopes.is_empty() && self.given.is_none()
             || scopes.iter().any(|scope| scope.ends_with('*'))
     }
 
@@ -88,7 +102,7 @@ impl Terms {
     pub(super) fn offers(&self, caller: &Caller, scope: ReservedScope) -> bool {
         let mut allowed = self.policy.allowed_scopes.iter().peekable();
         let any = scope == ReservedScope::Root || allowed.peek().is_none();
-        grants(caller, scope) && (any || allowed.any(|allowed| allowed.as_str() == scope.word()))
+        caller.offers(scope) && (any || allowed.any(|allowed| allowed.as_str() == scope.word()))
     }
 
     /// Says which of the user's tokens the new one is; `None` without a limit or a user.
@@ -105,12 +119,6 @@ impl Terms {
         };
         Some(Count { text, is_full })
     }
-}
-
-/// Returns whether a caller may give a reserved scope.
-fn grants(caller: &Caller, scope: ReservedScope) -> bool {
-    let wanted = Scopes::new(vec![Scope::from(scope)]).map(|scopes| scopes.reserved());
-    wanted.is_ok_and(|wanted| caller.may_manage_reserved(wanted).is_ok())
 }
 
 /// Returns whether a scope is one of those that give access to tokend itself, or looks like one.
@@ -141,10 +149,10 @@ mod tests {
     #[test]
     fn a_user_at_the_limit_is_told_before_the_form_is_sent() {
         let policy = Policy { most_active_tokens: Some(10), ..Policy::default() };
-        let terms = |count| Terms { policy: policy.clone(), count, may_be_root: false };
+        let terms = |count| Terms { policy: policy.clone(), count, may_be_root: false, given: None };
         assert_eq!(terms(2).count_of("Ada").unwrap().text, "This is Ada's 3rd of 10 tokens.");
         assert!(terms(10).count_of("Ada").unwrap().is_full && terms(2).count_of("").is_none());
-        let none = Terms { policy: Policy::default(), count: 0, may_be_root: false };
+        let none = Terms { policy: Policy::default(), count: 0, may_be_root: false, given: None };
         assert!(none.count_of("Ada").is_none());
     }
 }

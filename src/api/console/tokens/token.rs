@@ -63,14 +63,16 @@ async fn page(console: &Console, asked: &Asked, id: &str) -> Result<Response, Fa
 
 /// Returns what the caller can do with a token in its state.
 fn acts(caller: &Caller, token: &Token, visit: &Visit, organizations: bool) -> Acts {
-    let writes = caller.require(Permission::Write).is_ok();
+    let extent = caller.extent(Permission::Change);
+    let writes = extent.is_ok_and(|extent| extent.includes(token));
     let state = token.state(visit.now);
     let manages = writes && caller.may_manage(token).is_ok() && state != TokenState::Revoked;
+    let gives = manages && caller.may_give_again(token).is_ok();
     Acts {
-        edit: manages,
-        rotate: manages && state == TokenState::Active && token.superseded_by.is_none(),
+        edit: gives,
+        rotate: gives && state == TokenState::Active && token.superseded_by.is_none(),
         disable: manages && state == TokenState::Active,
-        enable: manages && token.disable_time.is_some(),
+        enable: gives && token.disable_time.is_some(),
         revoke: manages,
         like: writes.then(|| like::address(token, organizations)),
     }

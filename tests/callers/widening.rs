@@ -1,0 +1,186 @@
+//! That a running server makes no token wider than its caller may give: random callers, acts and targets.
+
+use proptest::prelude::*;
+use proptest::strategy::ValueTree as _;
+use proptest::test_runner::TestRunner;
+use prost_types::Duration;
+use tokend::api::proto::create_token_request::Expiration;
+use tokend::api::proto::{
+    CreateTokenRequest, EnableTokenRequest, Grant, RotateTokenRequest, Token, UpdateTokenRequest,
+    rotate_token_request, update_token_request,
+};
+
+use crate::support::client::{created, mask, nanos, ordinary, rotation, texts};
+use crate::support::replica::Replica;
+
+const DAY: i64 = 86_400;
+const SCOPES: [&str; 6] = ["a:b", "a:*", "c", "tokend:self", "tokend:write", "tokend:read"];
+const USERS: [&str; 4] = ["ann", "team-1", "team-12", "bob"];
+/// Each contains the next one.
+const NETWORKS: [&str; 3] = ["0.0.0.0/0", "10.0.0.0/8", "10.1.0.0/16"];
+
+/// What a token of a test has: its user, scopes, days to live, network and grant.
+#[derive(Debug, Clone)]
+struct Wanted {
+    user: &'static str,
+    scopes: Vec<&'static str>,
+    days: Option<i64>,
+    network: Option<usize>,
+    grant: Option<Grant>,
+}
+
+fn wanted() -> impl Strategy<Value = Wanted> {
+    let scopes = prop::collection::vec(prop::sample::select(&SCOPES[..]), 0..3);
+    let (days, network) = (prop::option::of(1..4_i64), prop::option::of(0..NETWORKS.len()));
+    (prop::sample::select(&USERS[..]), scopes, days, network, prop::option::of(grant()))
+        .prop_map(|(user, scopes, days, network, grant)| Wanted { user, scopes, days, network, grant })
+}
+
+fn grant() -> impl Strategy<Value = Grant> {
+    let scopes = prop::collection::vec(prop::sample::select(&SCOPES[..3]), 0..3);
+    let users = prop::collection::vec(prop::sample::select(&USERS[..]), 0..3);
+    let (days, network) = (prop::option::of(1..4_i64), prop::option::of(0..NETWORKS.len()));
+    (scopes, users, days, network, any::<bool>()).prop_map(
+        |(scopes, users, days, network, may_grant_self)| Grant {
+            scopes: texts(&scopes),
+            users: texts(&users),
+            longest_lifetime: days.map(lasting),
+            networks: network.map(|network| NETWORKS[network].to_owned()).into_iter().collect(),
+            may_grant_self,
+            ..Grant::default()
+        },
+    )
+}
+
+fn lasting(days: i64) -> Duration {
+    Duration { seconds: days * DAY, nanos: 0 }
+}
+
+impl Wanted {
+    fn networks(&self) -> Vec<String> {
+        self.network.map(|network| NETWORKS[network].to_owned()).into_iter().collect()
+    }
+
+    fn creation(&self, organization_id: &str) -> CreateTokenRequest {
+        let expiration =
+            self.days.map_or(Expiration::NoExpiration(true), |days| Expiration::Ttl(lasting(days)));
+        CreateTokenRequest {
+            organization_id: organization_id.to_owned(),
+            user_id: self.user.to_owned(),
+            scopes: texts(&self.scopes),
+            expiration: Some(expiration),
+            allowed_cidrs: self.networks(),
+            grant: self.grant.clone(),
+            ..ordinary()
+        }
+    }
+
+    fn update(&self, id: &str) -> UpdateTokenRequest {
+        use update_token_request::Expiration as End;
+        UpdateTokenRequest {
+            token_id: id.to_owned(),
+            scopes: texts(&self.scopes),
+            expiration: Some(self.days.map_or(End::NoExpiration(true), |days| End::Ttl(lasting(days)))),
+            allowed_cidrs: self.networks(),
+            grant: self.grant.clone(),
+            update_mask: mask(&["scopes", "expiration", "allowed_cidrs", "grant"]),
+            ..Default::default()
+        }
+    }
+
+    fn rotation(&self, id: &str) -> RotateTokenRequest {
+        use rotate_token_request::Expiration as End;
+        let expiration = self.days.map(|days| End::Ttl(lasting(days)));
+        RotateTokenRequest { expiration, ..rotation(id) }
+    }
+}
+
+/// Returns in what a token is wider than what the caller may give, which is bounded by itself and its grant.
+fn wider(caller: &Token, token: &Token) -> Option<&'static str> {
+    let empty = Grant::default();
+    let writes = caller.scopes.iter().any(|scope| scope == "tokend:write");
+    let grant = caller.grant.as_ref().unwrap_or(&empty);
+    let user = if writes && !grant.users.is_empty() {
+        grant.users.contains(&token.user_id)
+    } else {
+        token.user_id == caller.user_id
+    };
+    if !user || token.organization_id != caller.organization_id {
+        return Some("owner");
+    }
+    let from = if grant.scopes.is_empty() { &caller.scopes } else { &grant.scopes };
+    let covered = |scope: &String| match &**scope {
+        "tokend:self" => writes && grant.may_grant_self,
+        "tokend:write" => writes && token.grant.is_some(),
+        scope if scope.starts_with("tokend:") => false,
+        scope => from.iter().any(|own| own == scope || own == "a:*" && scope.starts_with("a:")),
+    };
+    if !token.scopes.iter().all(covered) {
+        return Some("scopes");
+    }
+    if let Some(longest) = grant.longest_lifetime {
+        let limit = nanos(token.create_time.as_ref()) + i128::from(longest.seconds) * 1_000_000_000;
+        if token.expire_time.is_none() || nanos(token.expire_time.as_ref()) > limit {
+            return Some("lifetime");
+        }
+    }
+    let place = |networks: &[String]| {
+        networks.first().map_or(0, |network| NETWORKS.iter().position(|known| known == network).unwrap() + 1)
+    };
+    (place(&grant.networks) > place(&token.allowed_cidrs)).then_some("networks")
+}
+
+#[tokio::test]
+async fn no_act_makes_a_token_wider_than_its_caller_may_give() {
+    let replica = Replica::start().await;
+    let mut root = replica.root();
+    let mut runner = TestRunner::deterministic();
+    let mut next = || wanted().new_tree(&mut runner).unwrap().current();
+    let (mut accepted, mut refused) = (0, 0);
+
+    for number in 0..60 {
+        let kind = if number % 2 == 0 { "tokend:self" } else { "tokend:write" };
+        // The caller itself must be usable from here, for ever.
+        let mut power = Wanted { days: None, network: None, ..next() };
+        power.scopes.retain(|scope| !scope.starts_with("tokend:"));
+        power.scopes.push(kind);
+        let grant = power.grant.get_or_insert_default();
+        if kind == "tokend:self" {
+            grant.users.clear();
+            grant.may_grant_self = false;
+        }
+        let made = created(&mut root, power.creation("acme")).await;
+        let (caller, mut client) = (made.token.unwrap(), replica.client(&made.secret));
+        for round in 0..6 {
+            let (mut before, mut after) = (next(), next());
+            if round % 2 == 0 {
+                // Nearer to what is allowed.
+                (before.user, after.user) = (power.user, power.user);
+                (before.grant, after.grant) = (None, None);
+            }
+            let Ok(target) = root.create_token(before.creation("acme")).await else { continue };
+            let id = target.into_inner().token.unwrap().id;
+            let outcomes = [
+                client.create_token(after.creation("")).await.map(|made| made.into_inner().token),
+                client.update_token(after.update(&id)).await.map(|made| made.into_inner().token),
+                client.rotate_token(after.rotation(&id)).await.map(|made| made.into_inner().token),
+                client
+                    .enable_token(EnableTokenRequest { token_id: id })
+                    .await
+                    .map(|made| made.into_inner().token.filter(|_| false)),
+            ];
+            for outcome in outcomes {
+                match outcome {
+                    Ok(Some(token)) => {
+                        accepted += 1;
+                        assert_eq!(wider(&caller, &token), None, "{caller:?} gave {token:?}");
+                    }
+                    Ok(None) => {}
+                    Err(_) => refused += 1,
+                }
+            }
+        }
+    }
+    println!("{accepted} acts were allowed, {refused} refused");
+    assert!(accepted > 30 && refused > 100, "{accepted} {refused}");
+}
