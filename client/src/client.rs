@@ -237,7 +237,7 @@ impl Client {
         Ok(Changed { changed, effective_time: effective(revoked.effective_time)? })
     }
 
-    /// Revokes all tokens of a user; returns how many were revoked.
+    /// Revokes all tokens of a user, a person; returns how many were revoked.
     ///
     /// # Errors
     /// [`Error`].
@@ -253,6 +253,7 @@ impl Client {
             user_id: user_id.to_owned(),
             reason,
             force,
+            owner_kind: proto::OwnerKind::User.into(),
         };
         let revoked =
             self.run(Repeatable::Yes, message, |mut raw, request| async move {

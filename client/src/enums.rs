@@ -85,6 +85,8 @@ of_the_contract! {
         PolicyForbids,
         /// No active root token would be left; the request can force it.
         LastRootToken,
+        /// The user is disabled: no token is created or rotated for them.
+        UserDisabled,
         /// No link to the console can be made: the replica serves none, or the caller is a certificate.
         ConsoleLinkUnavailable,
         /// Changes after the watcher's position may have been deleted.
@@ -148,6 +150,20 @@ of_the_contract! {
         Disabled,
         /// It was enabled again.
         Enabled,
+        /// The user was disabled.
+        UserDisabled,
+        /// The user was enabled again.
+        UserEnabled,
+    }
+}
+
+of_the_contract! {
+    /// How the person behind an event is known.
+    Attribution, "ATTRIBUTION_" {
+        /// By a credential of the person's own.
+        Proven,
+        /// The caller said so, and nobody else.
+        Claimed,
     }
 }
 

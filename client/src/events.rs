@@ -5,7 +5,7 @@ use tokend_core::domain::{OrganizationId, Principal, UserId};
 use tokend_core::secret::TokenId;
 
 use crate::client::Client;
-use crate::enums::TokenEventKind;
+use crate::enums::{Attribution, TokenEventKind};
 use crate::error::Error;
 use crate::pages::{Page, Pages};
 use crate::proto;
@@ -47,16 +47,18 @@ pub struct TokenEvent {
     pub event_time: OffsetDateTime,
     /// What happened; `None`: a kind that is newer than this client.
     pub kind: Option<TokenEventKind>,
-    /// The token.
-    pub token_id: TokenId,
+    /// The token; `None`: it happened to the user.
+    pub token_id: Option<TokenId>,
     /// The token's organization.
     pub organization_id: OrganizationId,
     /// The token's user.
     pub user_id: UserId,
     /// The caller that did it; `None`: tokend by itself.
     pub actor: Option<Principal>,
-    /// The user that the caller acted for; see [`Client::acting_for`].
+    /// The person behind it; see [`Client::acting_for`].
     pub acting_user: Option<String>,
+    /// How that person is known; `None`: in a way that is newer than this client, or no person is known.
+    pub attribution: Option<Attribution>,
     /// The call's trace id, 32 hexadecimal digits; `None`: there was no call.
     pub trace_id: Option<String>,
     /// The changed fields.
@@ -134,15 +136,18 @@ impl TryFrom<proto::TokenEvent> for TokenEvent {
             TOKEND => None,
             principal => Some(Principal::parse(principal).ok_or_else(|| Error::invalid_response("actor"))?),
         };
+        let kind = TokenEventKind::read(message.kind());
+        let attribution = Attribution::read(message.attribution());
         Ok(Self {
             id: message.event_id,
             event_time: time("event_time", message.event_time)?
                 .ok_or_else(|| Error::invalid_response("event_time"))?,
-            kind: TokenEventKind::read(message.kind()),
-            token_id: field("token_id", TokenId::parse(&message.token_id))?,
+            kind,
+            token_id: field("token_id", given(message.token_id).map(|id| TokenId::parse(&id)).transpose())?,
             organization_id: field("organization_id", OrganizationId::parse(&message.organization_id))?,
             user_id: field("user_id", UserId::parse(&message.user_id))?,
             actor,
+            attribution,
             acting_user: given(message.acting_user),
             trace_id: given(message.trace_id),
             changes: message.changes.into_iter().map(FieldChange::from).collect(),

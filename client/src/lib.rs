@@ -51,6 +51,7 @@ mod retry;
 #[cfg(feature = "_tls")]
 mod tls;
 mod token;
+mod users;
 mod verification;
 mod verifier;
 mod watch;
@@ -83,7 +84,7 @@ pub use client::Client;
 pub use client::RawClient;
 pub use connection::{Connection, ConnectionError};
 pub use credential::SourceError;
-pub use enums::{ChangeKind, ErrorReason, TokenEventKind};
+pub use enums::{Attribution, ChangeKind, ErrorReason, TokenEventKind};
 pub use error::{Error, ErrorKind, FieldViolation};
 pub use events::{EventListing, FieldChange, TokenEvent};
 #[cfg(feature = "guard")]
@@ -101,10 +102,11 @@ pub use retry::Repeatable;
 pub use token::TokenStatus;
 pub use tokend_core::domain::grant::{Grant, Users};
 pub use tokend_core::domain::{
-    FieldError, Network, Networks, OrganizationId, Principal, Rule as PolicyRule, Scope, Scopes, Token,
-    TokenState, UserId, Verdict,
+    FieldError, Network, Networks, OrganizationId, OwnerKind, Principal, Rule as PolicyRule, Scope, Scopes,
+    Token, TokenState, UserId, Verdict,
 };
 pub use tokend_core::secret::{Prefix, TokenId};
+pub use users::{User, UserListing, UserRef};
 pub use verification::{Consistency, Verification, VerifiedToken, VerifyRequest};
 pub use verifier::{Verifier, VerifierError};
 pub use watch::{ChangeBatch, Changes, TokenChange};

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use secrecy::{ExposeSecret as _, SecretString};
 use time::OffsetDateTime;
-use tokend_core::domain::{Grant, Networks, OrganizationId, Scopes, Token, TokenState};
+use tokend_core::domain::{Grant, Networks, OrganizationId, OwnerKind, Scopes, Token, TokenState};
 use tokend_core::secret::TokenId;
 use uuid::Uuid;
 
@@ -36,6 +36,8 @@ pub struct NewToken {
     pub organization_id: Option<String>,
     /// The user that it belongs to.
     pub user_id: String,
+    /// What the user id names: a person unless it says otherwise.
+    pub owner_kind: OwnerKind,
     /// Its name, for people.
     pub name: String,
     /// Its expiration.
@@ -57,6 +59,7 @@ impl NewToken {
         Self {
             organization_id: None,
             user_id: user_id.into(),
+            owner_kind: OwnerKind::User,
             name: name.into(),
             expiration,
             scopes: Scopes::default(),
@@ -95,6 +98,8 @@ pub struct Listing {
     pub organization_id: Option<OrganizationId>,
     /// Only of this user.
     pub user_id: Option<String>,
+    /// Only of owners of this kind.
+    pub owner_kind: Option<OwnerKind>,
     /// In one of these states; empty: any.
     pub states: Vec<TokenState>,
     /// Created at this time or later.
@@ -230,6 +235,7 @@ impl From<NewToken> for proto::CreateTokenRequest {
             allowed_cidrs: cidrs(&new.allowed_cidrs),
             request_id: request_id(),
             grant: new.grant.as_ref().map(Into::into),
+            owner_kind: proto::OwnerKind::from(new.owner_kind).into(),
         }
     }
 }
@@ -258,6 +264,7 @@ impl Listing {
             order_by: if self.by_expire_time { "expire_time".to_owned() } else { String::new() },
             page_size: self.page_size.into(),
             page_token: after.unwrap_or_default().to_owned(),
+            owner_kind: self.owner_kind.map_or(0, |kind| proto::OwnerKind::from(kind).into()),
         }
     }
 }

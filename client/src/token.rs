@@ -8,8 +8,8 @@ use std::time::Duration;
 use prost_types::Timestamp;
 use time::OffsetDateTime;
 use tokend_core::domain::{
-    Labels, Network, Networks, OrganizationId, Principal, RevokeReason, Scope, Scopes, Token, TokenName,
-    TokenState, UserId, Verdict,
+    Labels, Network, Networks, OrganizationId, OwnerKind, Principal, RevokeReason, Scope, Scopes, Token,
+    TokenName, TokenState, UserId, Verdict,
 };
 use tokend_core::secret::TokenId;
 
@@ -72,6 +72,8 @@ pub(crate) fn token(message: proto::Token) -> Result<Token, Error> {
         disable_time,
         superseded_by,
         grant,
+        user_disable_time,
+        owner_kind,
     } = message;
     let networks = allowed_cidrs.iter().map(|text| Network::parse(text)).collect();
     let reason = Some(&*revoke_reason).filter(|reason| !reason.is_empty());
@@ -96,6 +98,8 @@ pub(crate) fn token(message: proto::Token) -> Result<Token, Error> {
         disable_time: time("disable_time", disable_time)?,
         superseded_by: other("superseded_by", &superseded_by)?,
         grant: field("grant", grant.map(crate::grant::grant).transpose())?,
+        user_disable_time: time("user_disable_time", user_disable_time)?,
+        owner_kind: self::owner_kind(owner_kind)?,
     })
 }
 
@@ -121,7 +125,29 @@ impl From<(&Token, OffsetDateTime)> for proto::Token {
             disable_time: token.disable_time.map(timestamp),
             superseded_by: token.superseded_by.map_or_else(String::new, |id| id.to_string()),
             grant: token.grant.as_ref().map(Into::into),
+            user_disable_time: token.user_disable_time.map(timestamp),
+            owner_kind: proto::OwnerKind::from(token.owner_kind).into(),
         }
+    }
+}
+
+impl From<OwnerKind> for proto::OwnerKind {
+    fn from(kind: OwnerKind) -> Self {
+        match kind {
+            OwnerKind::User => Self::User,
+            OwnerKind::Service => Self::Service,
+            // There is no other; a test checks that this list is complete.
+            _ => Self::Unspecified,
+        }
+    }
+}
+
+/// Converts what owns a token. A server that does not know of kinds has only users.
+pub(crate) fn owner_kind(number: i32) -> Result<OwnerKind, Error> {
+    match proto::OwnerKind::try_from(number) {
+        Ok(proto::OwnerKind::User | proto::OwnerKind::Unspecified) => Ok(OwnerKind::User),
+        Ok(proto::OwnerKind::Service) => Ok(OwnerKind::Service),
+        Err(_) => Err(Error::invalid_response("owner_kind")),
     }
 }
 
@@ -241,6 +267,8 @@ mod tests {
             networks: token.allowed_cidrs.clone(),
             may_grant_self: true,
         });
+        token.user_disable_time = Some(token.create_time);
+        token.owner_kind = OwnerKind::Service;
         token
     }
 
@@ -264,6 +292,10 @@ mod tests {
                 };
                 assert_eq!(status(Some(message)).unwrap(), TokenStatus { token: token.clone(), state });
             }
+        }
+        for kind in OwnerKind::ALL {
+            assert_eq!(i32::from(proto::OwnerKind::from(kind)), i32::from(kind.number()));
+            assert_eq!(owner_kind(kind.number().into()).unwrap(), kind);
         }
         for known in Verdict::ALL {
             assert_eq!(verdict(proto::Verdict::from(known).into()).unwrap(), known);

@@ -20,7 +20,7 @@ use tonic::{Code, Request, Status};
 use crate::running::{running, runtime};
 
 /// The methods, in an order that seeds depend on: new ones go last.
-const METHODS: [&str; 19] = [
+const METHODS: [&str; 22] = [
     "/tokend.v1.TokenService/CreateToken",
     "/tokend.v1.TokenService/GetToken",
     "/tokend.v1.TokenService/ListTokens",
@@ -40,6 +40,9 @@ const METHODS: [&str; 19] = [
     "/tokend.v1.TokenService/EnforcePolicy",
     "/envoy.service.auth.v3.Authorization/Check",
     "/tokend.v1.TokenService/CreateConsoleLink",
+    "/tokend.v1.TokenService/DisableUser",
+    "/tokend.v1.TokenService/EnableUser",
+    "/tokend.v1.TokenService/ListUsers",
 ];
 
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";

@@ -168,6 +168,7 @@ fn state(error: StateError) -> Status {
         StateError::Revoked => (ErrorReason::TokenRevoked, None),
         StateError::Expired => (ErrorReason::TokenExpired, None),
         StateError::Disabled => (ErrorReason::TokenDisabled, None),
+        StateError::UserDisabled => (ErrorReason::UserDisabled, None),
         StateError::Rotated(successor) => (ErrorReason::TokenRotated, Some(successor)),
     };
     naming(Code::FailedPrecondition, reason, &error, successor.map(|id| ("successor", id.to_string())))

@@ -22,6 +22,7 @@ mod manual;
 mod migrate;
 mod open_files;
 mod output;
+mod owner_kind;
 mod policy;
 mod private_postgres;
 mod rpc_error;
@@ -122,7 +123,7 @@ enum Command {
     /// Open the console of a running tokend in a browser
     #[command(subcommand)]
     Console(console::ConsoleCommand),
-    /// Revoke all tokens of a user in a running tokend
+    /// Revoke, disable and list users' tokens in a running tokend
     #[command(subcommand)]
     User(user::UserCommand),
 }

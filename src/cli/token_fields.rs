@@ -21,7 +21,7 @@ const ALWAYS: [&str; 6] = ["id", "organization_id", "user_id", "name", "state", 
 
 /// The names for people of the fields whose own names are not shown; those with an empty one are not
 /// shown to people.
-const LABELS: [(&str, &str); 11] = [
+const LABELS: [(&str, &str); 13] = [
     ("organization_id", "organization"),
     ("user_id", "user"),
     ("labels", "label"),
@@ -33,6 +33,8 @@ const LABELS: [(&str, &str); 11] = [
     ("revoke_time", "revoked"),
     ("revoke_reason", "reason"),
     ("disable_time", "disabled"),
+    ("user_disable_time", "user disabled"),
+    ("owner_kind", "owner"),
 ];
 
 const TIMESTAMP: &str = "google.protobuf.Timestamp";
@@ -73,6 +75,11 @@ pub(super) fn token_lines(token: &proto::Token) -> String {
         match (field.name(), json(&field, &value)) {
             ("state", _) => rows.push(row(state_word(token))),
             ("expire_time", _) => rows.push(row(expires(token))),
+            // Most are persons.
+            ("owner_kind", _) if token.owner_kind() == proto::OwnerKind::Service => {
+                rows.push(row("service account".to_owned()));
+            }
+            ("owner_kind", _) => {}
             (_, serde_json::Value::Object(entries)) => {
                 rows.extend(entries.iter().map(|(key, value)| row(format!("{key}={}", plain(value)))));
             }

@@ -18,10 +18,22 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
 /// What the audit log records about a call besides its caller.
 #[derive(Debug, Clone, Default)]
 pub struct AuditContext {
-    /// The person that the caller acts for, according to the caller.
-    pub acting_user: Option<ActingUser>,
+    /// Who acts.
+    pub acting: Acting,
     /// The call's trace; `None` outside a call.
     pub trace_id: Option<TraceId>,
+}
+
+/// The person who acts in a call.
+#[derive(Debug, Clone, Default)]
+pub enum Acting {
+    /// The user of the caller's own token, if that is a person.
+    #[default]
+    Caller,
+    /// The person that the caller acts for, according to the caller.
+    Claimed(ActingUser),
+    /// Nobody: tokend acts by itself because of what a caller did.
+    Nobody,
 }
 
 /// A trace id; displayed as 32 hexadecimal digits.

@@ -9,7 +9,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use sha2::{Digest as _, Sha256};
 
-use super::UserId;
+use super::Owner;
 use super::page::{PageTokenError, Position};
 use crate::secret::Keyring;
 
@@ -46,8 +46,8 @@ struct Counted {
 
 impl CountedUsers {
     /// Notes that a token of this page is the user's. Returns whether the user's tokens must be counted.
-    pub fn meet(&mut self, user_id: &UserId) -> bool {
-        match self.0.entry(tag(user_id.as_str())) {
+    pub fn meet(&mut self, owner: Owner<'_>) -> bool {
+        match self.0.entry(tag(words(owner))) {
             Entry::Occupied(mut known) => {
                 let met = &mut known.get_mut().met;
                 *met = met.saturating_add(1);
@@ -60,16 +60,16 @@ impl CountedUsers {
         }
     }
 
-    /// Adds a user with more tokens than the limit, or just as many.
-    pub fn insert(&mut self, user_id: &str, oldest_allowed: Place) {
-        let met = self.0.get(&tag(user_id)).map_or(0, |known| known.met);
-        self.0.insert(tag(user_id), Counted { oldest_allowed, met });
+    /// Adds a user, by the id and the name of its kind, with more tokens than the limit, or just as many.
+    pub fn insert(&mut self, owner: (&str, &str), oldest_allowed: Place) {
+        let met = self.0.get(&tag(owner)).map_or(0, |known| known.met);
+        self.0.insert(tag(owner), Counted { oldest_allowed, met });
     }
 
     /// Returns the place of the user's oldest token within the limit; `None`: the user was not counted.
     #[must_use]
-    pub fn oldest_allowed(&self, user_id: &UserId) -> Option<Place> {
-        self.0.get(&tag(user_id.as_str())).map(|known| known.oldest_allowed)
+    pub fn oldest_allowed(&self, owner: Owner<'_>) -> Option<Place> {
+        self.0.get(&tag(words(owner))).map(|known| known.oldest_allowed)
     }
 
     /// Encodes the page token that continues after `position`, valid only with these filters. It has the
@@ -119,14 +119,20 @@ fn parse(entry: &[u8; ENTRY]) -> ([u8; TAG], Counted) {
     (tag, Counted { oldest_allowed, met: 0 })
 }
 
-fn tag(user_id: &str) -> [u8; TAG] {
-    let hash = Sha256::digest(user_id.as_bytes());
+fn words(owner: Owner<'_>) -> (&str, &str) {
+    (owner.user_id.as_str(), owner.kind.word())
+}
+
+fn tag((user_id, kind): (&str, &str)) -> [u8; TAG] {
+    // No id has a line break.
+    let hash = Sha256::new_with_prefix(kind).chain_update("\n").chain_update(user_id).finalize();
     std::array::from_fn(|byte| hash[byte])
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::{OrganizationId, OwnerKind, UserId};
     use crate::secret::TokenId;
     use time::macros::datetime;
 
@@ -138,20 +144,28 @@ mod tests {
         Position { time: Some(datetime!(2026-03-01 12:00 UTC)), id: TokenId::from_bytes([3; 16]) }
     }
 
-    fn user(number: u32) -> UserId {
-        UserId::parse(&format!("user-{number}")).unwrap()
+    fn users() -> (OrganizationId, Vec<UserId>) {
+        let users = (0..250).map(|number| UserId::parse(&format!("user-{number}")).unwrap());
+        (OrganizationId::parse("acme").unwrap(), users.collect())
     }
 
     #[test]
     fn a_page_token_carries_the_users_with_the_most_tokens() {
+        let (organization_id, users) = users();
+        let user = |number: usize| Owner {
+            organization_id: &organization_id,
+            user_id: &users[number],
+            kind: OwnerKind::User,
+        };
         let mut counted = CountedUsers::default();
         for number in 0..250 {
-            assert!(counted.meet(&user(number)), "{number} is new");
+            assert!(counted.meet(user(number)), "{number} is new");
             for _ in 0..number {
-                assert!(!counted.meet(&user(number)), "{number} is counted once");
+                assert!(!counted.meet(user(number)), "{number} is counted once");
             }
             if number % 2 == 0 {
-                counted.insert(user(number).as_str(), Place { time: number.into(), id_order: -1 });
+                let time = i64::try_from(number).unwrap();
+                counted.insert(words(user(number)), Place { time, id_order: -1 });
             }
         }
         let text = counted.page_token(&position(), b"filters", &keyring());
@@ -159,16 +173,17 @@ mod tests {
         let (at, mut carried) = CountedUsers::parse_page_token(&text, b"filters", &keyring()).unwrap();
         assert_eq!(at, position());
         for number in 250 - 32..250 {
-            assert!(!carried.meet(&user(number)));
-            assert_eq!(carried.oldest_allowed(&user(number)), counted.oldest_allowed(&user(number)));
+            assert!(!carried.meet(user(number)));
+            assert_eq!(carried.oldest_allowed(user(number)), counted.oldest_allowed(user(number)));
         }
-        assert!(carried.meet(&user(217)));
+        assert!(carried.meet(user(217)));
+        assert!(carried.meet(Owner { kind: OwnerKind::Service, ..user(249) }), "another owner");
     }
 
     #[test]
     fn an_altered_page_token_and_one_with_other_filters_are_refused() {
         let mut counted = CountedUsers::default();
-        counted.insert("ada", Place { time: 1, id_order: 2 });
+        counted.insert(("ada", "user"), Place { time: 1, id_order: 2 });
         for counted in [&counted, &CountedUsers::default()] {
             let text = counted.page_token(&position(), b"filters", &keyring());
             assert!(CountedUsers::parse_page_token(&text, b"filters", &keyring()).is_ok());

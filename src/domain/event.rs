@@ -8,7 +8,8 @@ use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
 use super::token::Value;
-use super::{FieldError, Grant, OrganizationId, Principal, Scope, Token, UserId};
+use super::users::Disabling;
+use super::{FieldError, Grant, OrganizationId, OwnerKind, Principal, Scope, Token, UserId};
 use crate::secret::TokenId;
 
 /// What happened to a token.
@@ -30,11 +31,15 @@ pub enum EventKind {
     ExpiresSoon,
     /// It was deleted, long after its expiration or revocation.
     Purged,
+    /// Its user was disabled: an event of the user.
+    UserDisabled,
+    /// Its user was enabled again: an event of the user.
+    UserEnabled,
 }
 
 impl EventKind {
     /// Every kind.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 10] = [
         Self::Created,
         Self::Updated,
         Self::Rotated,
@@ -43,6 +48,8 @@ impl EventKind {
         Self::Enabled,
         Self::ExpiresSoon,
         Self::Purged,
+        Self::UserDisabled,
+        Self::UserEnabled,
     ];
 
     /// Returns the kind's lower-case name, as stored.
@@ -57,13 +64,47 @@ impl EventKind {
             Self::Enabled => "enabled",
             Self::ExpiresSoon => "expires_soon",
             Self::Purged => "purged",
+            Self::UserDisabled => "user_disabled",
+            Self::UserEnabled => "user_enabled",
         }
+    }
+
+    /// Returns whether it happens to a user, not to a token.
+    #[must_use]
+    pub const fn is_of_user(self) -> bool {
+        matches!(self, Self::UserDisabled | Self::UserEnabled)
     }
 
     /// Returns the kind with this name.
     #[must_use]
     pub fn from_word(word: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|kind| kind.word() == word)
+    }
+}
+
+/// How the person behind an event is known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Attribution {
+    /// By a credential of the person's own.
+    Proven,
+    /// The caller said so.
+    Claimed,
+}
+
+impl Attribution {
+    /// Returns its lower-case name, as stored.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Proven => "proven",
+            Self::Claimed => "claimed",
+        }
+    }
+
+    /// Returns the one with this name.
+    #[must_use]
+    pub fn from_word(word: &str) -> Option<Self> {
+        [Self::Proven, Self::Claimed].into_iter().find(|attribution| attribution.word() == word)
     }
 }
 
@@ -126,16 +167,16 @@ pub struct TokenEvent {
     pub event_time: OffsetDateTime,
     /// What happened.
     pub kind: EventKind,
-    /// The token.
-    pub token_id: TokenId,
+    /// The token; `None`: it is an event of the user.
+    pub token_id: Option<TokenId>,
     /// The token's organization.
     pub organization_id: OrganizationId,
     /// The token's user.
     pub user_id: UserId,
     /// Who did it: a principal, or `tokend` for its own jobs.
     pub actor: String,
-    /// The user for whom it was done, according to the caller.
-    pub acting_user: Option<String>,
+    /// The person behind it, and how that is known.
+    pub acting_user: Option<(String, Attribution)>,
     /// The trace in which it was done.
     pub trace_id: Option<[u8; 16]>,
     /// The changed fields; empty if they were not recorded.
@@ -159,6 +200,33 @@ pub fn field_changes(old: Option<&Token>, new: &Token) -> Vec<FieldChange> {
     changed.collect()
 }
 
+/// Returns what a user's disabling, or the end of one, changes about each of the user's tokens.
+#[must_use]
+pub fn changes_of_tokens(old: Option<&Disabling>, new: Option<&Disabling>) -> Vec<FieldChange> {
+    disabling_changes("user_disable_time", old, new)
+}
+
+/// Returns what a user's disabling, or the end of one, changes about the user.
+#[must_use]
+pub fn changes_of_user(
+    kind: OwnerKind,
+    old: Option<&Disabling>,
+    new: Option<&Disabling>,
+) -> Vec<FieldChange> {
+    let kind = FieldChange { field: "owner_kind".to_owned(), old: None, new: Some(kind.word().to_owned()) };
+    let changes = disabling_changes("disable_time", old, new);
+    std::iter::once(kind).chain(changes).collect()
+}
+
+fn disabling_changes(field: &str, old: Option<&Disabling>, new: Option<&Disabling>) -> Vec<FieldChange> {
+    let time = |disabling: Option<&Disabling>| disabling.map(|disabling| rfc3339(disabling.disable_time));
+    let time = FieldChange { field: field.to_owned(), old: time(old), new: time(new) };
+    let reason = new.map(|disabling| disabling.reason.clone()).filter(|reason| !reason.is_empty());
+    let reason =
+        reason.map(|new| FieldChange { field: "disable_reason".to_owned(), old: None, new: Some(new) });
+    std::iter::once(time).chain(reason).collect()
+}
+
 /// Formats a value: lists, whose values contain no spaces, with spaces between them; labels as one JSON
 /// object, so that no value can be mistaken for another label. `None`: it is not set.
 fn recorded(value: &Value<'_>) -> Option<String> {
@@ -173,6 +241,7 @@ fn recorded(value: &Value<'_>) -> Option<String> {
         }
         Value::Time(time) => time.map(rfc3339).unwrap_or_default(),
         Value::Grant(grant) => grant.map(grant_text).unwrap_or_default(),
+        Value::OwnerKind(kind) => kind.word().to_owned(),
     };
     Some(text).filter(|text| !text.is_empty())
 }

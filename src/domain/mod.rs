@@ -13,9 +13,10 @@ pub mod policy;
 pub mod root;
 pub mod session;
 pub mod size;
+pub mod users;
 
 pub use tokend_core::domain::{
-    access, account, fields, grant, networks, packed, principal, reach, record, scope, text, token,
+    access, account, fields, grant, networks, owner, packed, principal, reach, record, scope, text, token,
 };
 
 pub use access::{AccessError, Bound, Caller, CredentialError, Extent, Permission};
@@ -27,6 +28,7 @@ pub use fields::{
 };
 pub use grant::Grant;
 pub use networks::{Network, Networks};
+pub use owner::{Owner, OwnerKind};
 pub use principal::Principal;
 pub use reach::Reach;
 pub use record::{Judgement, Record, Verdict, judge};

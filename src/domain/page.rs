@@ -7,6 +7,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use time::OffsetDateTime;
 
 use super::fields::{FieldError, OrganizationId, UserId};
+use super::owner::OwnerKind;
 use super::token::{Token, TokenState};
 use crate::secret::{Keyring, TokenId};
 
@@ -32,6 +33,8 @@ pub struct Listing {
     pub organization_id: Option<OrganizationId>,
     /// Only this user's.
     pub user_id: Option<UserId>,
+    /// Only those whose owner is of this kind.
+    pub owner_kind: Option<OwnerKind>,
     /// Only those in one of these states; empty: in any state.
     pub states: Vec<TokenState>,
     /// Only those created at this time or later. All times here are whole microseconds.
@@ -147,6 +150,7 @@ impl Listing {
             part(time.map(|time| unix_micros(time).to_be_bytes()).as_ref().map(<[u8; 8]>::as_slice));
         }
         part(self.name_contains.as_ref().map(|part| part.folded().as_bytes()));
+        part(self.owner_kind.map(|kind| kind.word().as_bytes()));
         bytes
     }
 }
@@ -211,6 +215,7 @@ mod tests {
         Listing {
             organization_id: Some(OrganizationId::parse("acme").unwrap()),
             user_id: None,
+            owner_kind: None,
             states: vec![TokenState::Active],
             created_after: None,
             created_before: None,
@@ -242,6 +247,7 @@ mod tests {
             Listing { organization_id: None, ..listing() },
             Listing { organization_id: Some(OrganizationId::parse("b").unwrap()), ..listing() },
             Listing { user_id: Some(UserId::parse("acme").unwrap()), ..listing() },
+            Listing { owner_kind: Some(OwnerKind::Service), ..listing() },
             Listing { states: vec![], ..listing() },
             Listing { order: Order::ExpireTime, ..listing() },
             Listing { created_after: positions()[0].time, ..listing() },

@@ -55,6 +55,7 @@ pub fn of_token(token: &Token) -> usize {
         Value::Labels(labels) => labels.iter().map(|(key, value)| text(key) + text(value) + FRAME).sum(),
         Value::Time(_) => TIME,
         Value::Grant(grant) => grant.map_or(0, of_grant),
+        Value::OwnerKind(_) => FRAME,
     });
     FIXED + sizes.sum::<usize>()
 }
@@ -79,7 +80,7 @@ pub fn of_event(event: &TokenEvent) -> usize {
         + text(event.organization_id.as_str())
         + text(event.user_id.as_str())
         + text(&event.actor)
-        + value(&event.acting_user)
+        + event.acting_user.as_ref().map_or(0, |(user, _)| text(user))
         + event
             .changes
             .iter()
@@ -90,7 +91,7 @@ pub fn of_event(event: &TokenEvent) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::event::{EventKind, field_changes};
+    use crate::domain::event::{Attribution, EventKind, field_changes};
     use crate::domain::fields::MAX_LABELS;
     use crate::domain::grant::Users;
     use crate::domain::scope::MAX_SCOPES;
@@ -137,11 +138,11 @@ mod tests {
             id: i64::MAX,
             event_time: largest.create_time,
             kind: EventKind::Updated,
-            token_id: largest.id,
+            token_id: Some(largest.id),
             organization_id: largest.organization_id.clone(),
             user_id: largest.user_id.clone(),
             actor: format!("cert:{}", "a".repeat(295)),
-            acting_user: Some("p".repeat(200)),
+            acting_user: Some(("p".repeat(200), Attribution::Claimed)),
             trace_id: Some([255; 16]),
             changes,
         };

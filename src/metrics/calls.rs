@@ -51,10 +51,13 @@ pub enum Rpc {
     CheckPolicy,
     EnforcePolicy,
     CreateConsoleLink,
+    DisableUser,
+    EnableUser,
+    ListUsers,
 }
 
 impl Rpc {
-    const ALL: [Self; 18] = [
+    const ALL: [Self; 21] = [
         Self::CreateToken,
         Self::GetToken,
         Self::ListTokens,
@@ -73,6 +76,9 @@ impl Rpc {
         Self::CheckPolicy,
         Self::EnforcePolicy,
         Self::CreateConsoleLink,
+        Self::DisableUser,
+        Self::EnableUser,
+        Self::ListUsers,
     ];
 
     /// Returns the RPC's name in the API.
@@ -97,6 +103,9 @@ impl Rpc {
             Self::CheckPolicy => "CheckPolicy",
             Self::EnforcePolicy => "EnforcePolicy",
             Self::CreateConsoleLink => "CreateConsoleLink",
+            Self::DisableUser => "DisableUser",
+            Self::EnableUser => "EnableUser",
+            Self::ListUsers => "ListUsers",
         }
     }
 }

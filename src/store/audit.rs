@@ -9,7 +9,7 @@ use uuid::Uuid;
 use super::columns::{Lenient, Time, unreadable};
 use super::pooling::Transaction;
 use super::{Store, StoreError, rows};
-use crate::domain::event::{Actor, EventKind, FieldChange, TokenEvent};
+use crate::domain::event::{Actor, Attribution, EventKind, FieldChange, TokenEvent};
 use crate::domain::size::{self, MAX_PAGE_BYTES};
 use crate::domain::{OrganizationId, UserId};
 use crate::secret::TokenId;
@@ -25,7 +25,7 @@ pub struct EventFilter<'a> {
     pub organization_id: Option<&'a OrganizationId>,
     /// Only events of this token.
     pub token_id: Option<TokenId>,
-    /// Only events of this user's tokens.
+    /// Only events of this user and this user's tokens.
     pub user_id: Option<&'a UserId>,
     /// Only events at this time or later.
     pub occurred_after: Option<OffsetDateTime>,
@@ -42,11 +42,12 @@ struct EventRow {
     id: i64,
     event_time: Lenient<Time>,
     kind: Lenient<String>,
-    token_id: Lenient<Uuid>,
+    token_id: Lenient<Option<Uuid>>,
     organization_id: Lenient<String>,
     user_id: Lenient<String>,
     actor: Lenient<String>,
     acting_user: Lenient<Option<String>>,
+    attribution: Lenient<Option<String>>,
     trace_id: Lenient<Option<Vec<u8>>>,
     changes: Lenient<Json<Vec<FieldChange>>>,
     shown: bool,
@@ -87,7 +88,7 @@ macro_rules! read_events {
             EventRow,
             r#"SELECT id, event_time AS "event_time!: _", kind AS "kind!: _", token_id AS "token_id!: _",
                    organization_id AS "organization_id!: _", user_id AS "user_id!: _", actor AS "actor!: _",
-                   acting_user AS "acting_user!: _", trace_id AS "trace_id!: _", changes AS "changes!: _",
+                   acting_user AS "acting_user!: _", attribution AS "attribution!: _", trace_id AS "trace_id!: _", changes AS "changes!: _",
                    shown AS "shown!", scanned = 10000 AS "last!"
                FROM (
                    SELECT *, row_number() OVER (ORDER BY "#
@@ -262,15 +263,24 @@ fn event(row: EventRow) -> Result<TokenEvent, &'static str> {
     let organization_id = row.organization_id.read("organization_id")?;
     let user_id = row.user_id.read("user_id")?;
     let trace_id = row.trace_id.read("trace_id")?.map(TryInto::try_into).transpose();
+    // Builds that did not store it knew only claims.
+    let attribution = row.attribution.read("attribution")?;
+    let attribution = attribution.map_or(Some(Attribution::Claimed), |word| Attribution::from_word(&word));
+    let attribution = attribution.ok_or("attribution")?;
+    let kind = EventKind::from_word(&row.kind.read("kind")?).ok_or("kind")?;
+    let token_id = row.token_id.read("token_id")?.map(rows::token_id);
+    if token_id.is_none() != kind.is_of_user() {
+        return Err("token_id");
+    }
     Ok(TokenEvent {
         id: row.id,
         event_time: row.event_time.moment("event_time")?,
-        kind: EventKind::from_word(&row.kind.read("kind")?).ok_or("kind")?,
-        token_id: rows::token_id(row.token_id.read("token_id")?),
+        kind,
+        token_id,
         organization_id: OrganizationId::parse(&organization_id).map_err(|_| "organization_id")?,
         user_id: UserId::parse(&user_id).map_err(|_| "user_id")?,
         actor: row.actor.read("actor")?,
-        acting_user: row.acting_user.read("acting_user")?,
+        acting_user: row.acting_user.read("acting_user")?.zip(Some(attribution)),
         trace_id: trace_id.map_err(|_| "trace_id")?,
         changes: row.changes.read("changes")?.0,
     })

@@ -37,7 +37,8 @@ impl Store {
             let found = sqlx::query!(
                 r#"SELECT EXISTS (
                        SELECT FROM tokens WHERE scopes @> ARRAY[$1::text] AND revoke_time IS NULL
-                       AND disable_time IS NULL AND (expire_time IS NULL OR expire_time > $2)) AS "exists!""#,
+                       AND disable_time IS NULL AND user_disable_time IS NULL
+                       AND (expire_time IS NULL OR expire_time > $2)) AS "exists!""#,
                 ReservedScope::Root.word(),
                 earlier(now)
             )

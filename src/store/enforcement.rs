@@ -98,6 +98,7 @@ impl Transaction {
         if policy.most_active_tokens.is_none() {
             return Ok(None);
         }
+        // Of any kind: they share the lock.
         let users: HashSet<UserId> =
             seen.breaches.iter().map(|breach| breach.token.user_id.clone()).collect();
         owners::lock_each_alone(self, organization_id, users.iter()).await?;
@@ -254,7 +255,7 @@ async fn examine(
         .await?;
     }
     let breaches = tokens.into_iter().filter_map(|(token, place, context)| {
-        let crowded_out = counted.oldest_allowed(&token.user_id).is_some_and(|oldest| place < oldest);
+        let crowded_out = counted.oldest_allowed(token.owner()).is_some_and(|oldest| place < oldest);
         policy.breach(token, TokenContext { crowded_out, ..context }, now)
     });
     Ok(breaches.collect())
@@ -271,17 +272,20 @@ async fn count_users(
     now: OffsetDateTime,
     counted: &mut CountedUsers,
 ) -> Result<(), StoreError> {
-    let new = tokens.filter(|token| counted.meet(&token.user_id));
-    let users: Vec<String> = new.map(|token| token.user_id.as_str().to_owned()).collect();
+    let new = tokens.filter(|token| counted.meet(token.owner()));
+    let (users, kinds): (Vec<String>, Vec<String>) =
+        new.map(|token| (token.user_id.as_str().to_owned(), token.owner_kind.word().to_owned())).unzip();
     if users.is_empty() {
         return Ok(());
     }
     let rows = sqlx::query!(
-        r#"SELECT o.user_id AS "user_id!", n.create_time AS "create_time!: Time", n.id_order AS "id_order!"
-           FROM unnest($1::text[]) AS o (user_id) CROSS JOIN LATERAL (
+        r#"SELECT o.user_id AS "user_id!", o.owner_kind AS "owner_kind!", n.create_time AS "create_time!: Time", n.id_order AS "id_order!"
+           FROM unnest($1::text[], $9::text[]) AS o (user_id, owner_kind) CROSS JOIN LATERAL (
                SELECT n.create_time, id_order(n.id) AS id_order FROM tokens n
                WHERE owner_key(n.organization_id, n.user_id) = owner_key($8, o.user_id)
-                   AND n.organization_id = $8 AND n.user_id = o.user_id
+                   -- Not by =, for which another index would do, whose order is not the one below.
+                   AND n.organization_id IS NOT DISTINCT FROM $8 AND n.user_id IS NOT DISTINCT FROM o.user_id
+                   AND n.owner_kind IS NOT DISTINCT FROM o.owner_kind
                    AND n.revoke_time IS NULL AND (n.expire_time IS NULL OR n.expire_time > $7)
                    AND NOT n.scopes @> ARRAY[$2::text]
                    AND CASE WHEN n.family_id IS NULL THEN true ELSE NOT EXISTS (SELECT FROM tokens s
@@ -297,12 +301,16 @@ async fn count_users(
         policy.longest_lifetime.is_some(),
         policy.outlived_since(now),
         now,
-        organization_id.as_str()
+        organization_id.as_str(),
+        &kinds
     )
     .fetch_all(transaction)
     .await?;
     for row in rows {
-        counted.insert(&row.user_id, Place { time: row.create_time.raw(), id_order: row.id_order });
+        counted.insert(
+            (&row.user_id, &row.owner_kind),
+            Place { time: row.create_time.raw(), id_order: row.id_order },
+        );
     }
     Ok(())
 }

@@ -3,13 +3,40 @@
 
 use sqlx::types::Json;
 use time::OffsetDateTime;
+use uuid::Uuid;
 
 use super::pooling::Transaction;
 use super::{StoreError, rows};
-use crate::domain::audit_context::{self, ActingUser};
+use crate::domain::audit_context::{self, Acting, ActingUser};
 use crate::domain::event::{EventKind, FieldChange, field_changes};
 use crate::domain::{Principal, RevokeReason, Token};
 use crate::secret::TokenId;
+
+/// Who did it, as the log has it. The person is the one that the caller names, else the user of its own token, which is
+/// read in the statement that appends.
+pub(super) struct By {
+    pub(super) actor: String,
+    pub(super) claimed: Option<String>,
+    /// The caller's token, if its user is the person.
+    pub(super) own: Option<Uuid>,
+    pub(super) trace_id: Option<Vec<u8>>,
+}
+
+impl By {
+    /// Returns it for the current call.
+    pub(super) fn now(actor: &Principal) -> Self {
+        let context = audit_context::current();
+        let own = match (&context.acting, actor) {
+            (Acting::Caller, Principal::Token(id)) => Some(rows::uuid(*id)),
+            _ => None,
+        };
+        let claimed = match &context.acting {
+            Acting::Claimed(user) => Some(ActingUser::as_str(user).to_owned()),
+            Acting::Caller | Acting::Nobody => None,
+        };
+        Self { actor: actor.to_string(), claimed, own, trace_id: context.trace_id.map(|id| id.0.to_vec()) }
+    }
+}
 
 impl Transaction {
     /// Appends one event, at the time of the change itself, with the differences from `old`.
@@ -54,23 +81,25 @@ impl Transaction {
         actor: &Principal,
     ) -> Result<(), StoreError> {
         self.note_change();
-        let context = audit_context::current();
-        let trace_id = context.trace_id.map(|id| id.0.to_vec());
+        let by = By::now(actor);
         let ids: Vec<_> = ids.iter().copied().map(rows::uuid).collect();
         sqlx::query!(
             "INSERT INTO token_events
-             (event_time, kind, token_id, organization_id, user_id, actor, acting_user, trace_id, changes)
-         SELECT revoke_time, $1, id, organization_id, user_id, $3, $4, $5, $6
-         FROM tokens WHERE id = ANY($2)
+             (event_time, kind, token_id, organization_id, user_id, actor, acting_user, attribution, trace_id, changes)
+         SELECT t.revoke_time, $1, t.id, t.organization_id, t.user_id, $3, coalesce($4, own.user_id),
+             CASE WHEN $4::text IS NOT NULL THEN 'claimed' WHEN own.user_id IS NOT NULL THEN 'proven' END, $5, $6
+         FROM tokens t LEFT JOIN tokens own ON own.id = $7 AND own.owner_kind = 'user'
+         WHERE t.id = ANY($2)
              -- Of others no event can be written, and one would keep back the whole family.
-             AND organization_id <> '' AND user_id <> ''
-         ORDER BY create_time, id",
+             AND t.organization_id <> '' AND t.user_id <> ''
+         ORDER BY t.create_time, t.id",
             EventKind::Revoked.word(),
             &ids,
-            actor.to_string(),
-            context.acting_user.as_ref().map(ActingUser::as_str),
-            trace_id.as_deref(),
-            Json(given("revoke_reason", reason)) as _
+            by.actor,
+            by.claimed,
+            by.trace_id.as_deref(),
+            Json(given("revoke_reason", reason)) as _,
+            by.own
         )
         .execute(self)
         .await?;
@@ -87,21 +116,23 @@ async fn append(
     event_time: OffsetDateTime,
 ) -> Result<(), StoreError> {
     transaction.note_change();
-    let context = audit_context::current();
-    let trace_id = context.trace_id.map(|id| id.0.to_vec());
+    let by = By::now(actor);
     sqlx::query!(
         "INSERT INTO token_events
-             (event_time, kind, token_id, organization_id, user_id, actor, acting_user, trace_id, changes)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
+             (event_time, kind, token_id, organization_id, user_id, actor, acting_user, attribution, trace_id, changes)
+         SELECT $1, $2, $3, $4, $5, $6, coalesce($7, own.user_id),
+             CASE WHEN $7::text IS NOT NULL THEN 'claimed' WHEN own.user_id IS NOT NULL THEN 'proven' END, $8, $9
+         FROM (SELECT) AS always LEFT JOIN tokens own ON own.id = $10 AND own.owner_kind = 'user'",
         event_time,
         kind.word(),
         rows::uuid(token.id),
         token.organization_id.as_str(),
         token.user_id.as_str(),
-        actor.to_string(),
-        context.acting_user.as_ref().map(ActingUser::as_str),
-        trace_id.as_deref(),
-        Json(changes) as _
+        by.actor,
+        by.claimed,
+        by.trace_id.as_deref(),
+        Json(changes) as _,
+        by.own
     )
     .execute(transaction)
     .await?;

@@ -14,7 +14,7 @@ use super::rows::{self, TokenRow, token_query};
 use super::{Store, StoreError};
 use crate::domain::page::{Listing, NamePart, Order, Position};
 use crate::domain::size::{self, MAX_PAGE_BYTES};
-use crate::domain::{OrganizationId, Token, TokenState, UserId};
+use crate::domain::{OrganizationId, OwnerKind, Token, TokenState, UserId};
 
 /// The position before every token, in the order of creation, newest first.
 const NEWEST: (OffsetDateTime, Uuid) = (datetime!(9999-12-31 23:59:59.999_999 UTC), Uuid::max());
@@ -51,6 +51,7 @@ struct Filters<'a> {
     expires_by: Option<OffsetDateTime>,
     unused_since: Option<OffsetDateTime>,
     name_contains: Option<&'a str>,
+    owner_kind: Option<&'static str>,
     limit: i64,
     /// The one time by which all rows are judged.
     now: OffsetDateTime,
@@ -58,7 +59,7 @@ struct Filters<'a> {
 
 /// Scans an index until a page is full: `$range` of it and the part with `$owner_key`, ordered by
 /// `$order`, which `$key` produces. The parameters are those of the filters, the position, and, from
-/// $14 on, `$owner`.
+/// $15 on, `$owner`.
 ///
 /// `$owner` filters what the index finds, in case that two owners have one key. Beside the key in one
 /// condition, it would have Postgres expect fewer rows than there are, and sort them all.
@@ -84,12 +85,13 @@ macro_rules! walk {
                ) AS t
                CROSS JOIN LATERAL (
                    SELECT CASE WHEN revoke_time IS NOT NULL THEN $5 WHEN expire_time <= $13 THEN $4
-                           WHEN disable_time IS NOT NULL THEN $12::bool ELSE $3::bool END
+                           WHEN coalesce(disable_time, user_disable_time) IS NOT NULL THEN $12::bool ELSE $3::bool END
                        AND create_time >= $6 AND create_time < coalesce($7::timestamptz, 'infinity')
                        AND end_time <= coalesce($8::timestamptz, 'infinity')
                        AND ($9::text IS NULL OR position($9 IN lower(name COLLATE "C")) > 0)
                        AND ($10::timestamptz IS NULL OR coalesce((SELECT u.last_use_time FROM token_uses u
                            WHERE u.token_id = t.id), create_time) < $10)
+                       AND ($14::text IS NULL OR owner_kind = $14)
                        AND "#
                 $owner
                 r#" AS shown
@@ -109,7 +111,8 @@ macro_rules! walk {
             $filters.unused_since,
             $filters.limit,
             $filters.disabled,
-            $filters.now
+            $filters.now,
+            $filters.owner_kind
             $(, $argument)*
         )
         .fetch($connection))
@@ -164,8 +167,8 @@ macro_rules! walk_of_owner {
                 $listing,
                 $filters,
                 $position,
-                "owner_key(organization_id, user_id) = owner_key($14, $15)",
-                "organization_id = $14 AND user_id = $15",
+                "owner_key(organization_id, user_id) = owner_key($15, $16)",
+                "organization_id = $15 AND user_id = $16",
                 organization,
                 user
             ),
@@ -174,8 +177,8 @@ macro_rules! walk_of_owner {
                 $listing,
                 $filters,
                 $position,
-                "owner_key(organization_id, '') = owner_key($14, '')",
-                "organization_id = $14",
+                "owner_key(organization_id, '') = owner_key($15, '')",
+                "organization_id = $15",
                 organization
             ),
             (None, Some(user)) => $walk!(
@@ -183,8 +186,8 @@ macro_rules! walk_of_owner {
                 $listing,
                 $filters,
                 $position,
-                "owner_key('', user_id) = owner_key('', $14)",
-                "user_id = $14",
+                "owner_key('', user_id) = owner_key('', $15)",
+                "user_id = $15",
                 user
             ),
             (None, None) => $walk!($connection, $listing, $filters, $position, "true", "true"),
@@ -247,6 +250,7 @@ impl<'a> Filters<'a> {
             expires_by: listing.expires_before.map(|end| end.saturating_sub(time::Duration::MICROSECOND)),
             unused_since: listing.unused_since,
             name_contains: listing.name_contains.as_ref().map(NamePart::folded),
+            owner_kind: listing.owner_kind.map(OwnerKind::word),
             limit: i64::from(limit),
             now,
         }

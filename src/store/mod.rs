@@ -54,6 +54,8 @@ mod seals;
 mod sessions;
 mod tokens;
 mod transaction;
+mod user_listing;
+mod users;
 mod uses;
 mod watch;
 
@@ -82,12 +84,13 @@ pub use seals::{Candidate, SealPass, Sealed};
 pub use sessions::Which;
 pub use tokens::NewToken;
 pub use transaction::TransactionError;
+pub use user_listing::UserPage;
 pub use watch::{Change, ChangeKind, WatchPage};
 
 /// The deadline of one call into the store.
 pub const DEADLINE: Duration = Duration::from_secs(5);
 
-/// The deadline of revoking all tokens of a user, up to a hundred thousand.
+/// The deadline of revoking, disabling or enabling all tokens of a user, up to a hundred thousand.
 pub const USER_DEADLINE: Duration = Duration::from_mins(1);
 
 /// The maximum number of attempts of a transaction that Postgres aborts because of a deadlock.

@@ -1,23 +1,22 @@
 //! The lock of a user in an organization. A transaction that creates a token of the user holds it
-//! shared, one that revokes all of them holds it exclusively, from before its first read to its commit:
-//! so no token in creation escapes.
+//! shared, one that revokes all of them or disables the user holds it exclusively, from before its first
+//! read to its commit: so no token in creation escapes. A person and a service account of one id share
+//! it, which costs a wait and nothing else.
 
 use sha2::{Digest as _, Sha256};
 
 use super::StoreError;
 use super::pooling::Transaction;
-use crate::domain::{OrganizationId, UserId};
+use crate::domain::{OrganizationId, Owner, UserId};
 
 impl Transaction {
-    /// Takes the lock of a user whose tokens are all to be revoked. Before any other lock.
+    /// Takes the lock of a user whose tokens are all to be revoked, disabled or enabled. Before any other
+    /// lock.
     ///
     /// # Errors
     /// [`StoreError`], as for every statement.
-    pub async fn lock_owner_alone(
-        &mut self,
-        (organization_id, user_id): (&OrganizationId, &UserId),
-    ) -> Result<(), StoreError> {
-        lock_alone(self, organization_id, user_id).await
+    pub async fn lock_owner_alone(&mut self, owner: Owner<'_>) -> Result<(), StoreError> {
+        lock_alone(self, owner).await
     }
 }
 
@@ -25,8 +24,7 @@ impl Transaction {
 /// starting.
 pub(super) async fn lock_shared(
     transaction: &mut Transaction,
-    organization_id: &OrganizationId,
-    user_id: &UserId,
+    Owner { organization_id, user_id, .. }: Owner<'_>,
 ) -> Result<(), StoreError> {
     // A separate statement: what is read after it sees what was committed while it waited.
     sqlx::query!("SELECT pg_advisory_xact_lock_shared($1)", key(organization_id, user_id))
@@ -39,8 +37,7 @@ pub(super) async fn lock_shared(
 /// others from starting.
 pub(super) async fn lock_alone(
     transaction: &mut Transaction,
-    organization_id: &OrganizationId,
-    user_id: &UserId,
+    Owner { organization_id, user_id, .. }: Owner<'_>,
 ) -> Result<(), StoreError> {
     sqlx::query!("SELECT pg_advisory_xact_lock($1)", key(organization_id, user_id))
         .execute(transaction)

@@ -88,7 +88,7 @@ pub(super) fn locks(version: i64) -> &'static [TableLock] {
     LOCKS.iter().find(|(of, _)| *of == version).map_or(&[], |(_, locks)| locks)
 }
 
-const LOCKS: [(i64, &[TableLock]); 8] = [
+const LOCKS: [(i64, &[TableLock]); 9] = [
     (3, &[lock("tokens", LockMode::ShareRowExclusive, TableWork::None)]),
     (10, &[lock("tokens", LockMode::AccessExclusive, TableWork::Indexes)]),
     (11, &[lock("audit_seals", LockMode::AccessExclusive, TableWork::Reads)]),
@@ -98,6 +98,13 @@ const LOCKS: [(i64, &[TableLock]); 8] = [
     (15, &[lock("token_events", LockMode::Share, TableWork::Indexes)]),
     (16, &[lock("tokens", LockMode::AccessExclusive, TableWork::Rewrites)]),
     (19, &[lock("tokens", LockMode::AccessExclusive, TableWork::None)]),
+    (
+        20,
+        &[
+            lock("token_events", LockMode::AccessExclusive, TableWork::None),
+            lock("tokens", LockMode::AccessExclusive, TableWork::Indexes),
+        ],
+    ),
 ];
 
 const fn lock(table: &'static str, mode: LockMode, work: TableWork) -> TableLock {

@@ -9,7 +9,7 @@ use super::locks::clock;
 use super::pooling::Transaction;
 use super::{Store, StoreError, owners, rows};
 use crate::domain::policy::{Policy, StoredPolicy};
-use crate::domain::{OrganizationId, Principal, ReservedScope, Scope, Scopes, UserId};
+use crate::domain::{OrganizationId, Owner, Principal, ReservedScope, Scope, Scopes};
 use crate::secret::TokenId;
 
 /// The columns of `policies` that make a [`StoredPolicy`].
@@ -66,11 +66,7 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError`], as for every call of the store.
-    pub async fn read_count(
-        &self,
-        policy: &Policy,
-        owner: (&OrganizationId, &UserId),
-    ) -> Result<u32, StoreError> {
+    pub async fn read_count(&self, policy: &Policy, owner: Owner<'_>) -> Result<u32, StoreError> {
         self.within(async {
             let mut transaction = self.begin().await?;
             let now = clock(&mut transaction).await?;
@@ -145,16 +141,12 @@ impl Transaction {
     ///
     /// # Errors
     /// [`StoreError`], as for every statement.
-    pub async fn lock_owner(
-        &mut self,
-        policy: &Policy,
-        (organization_id, user_id): (&OrganizationId, &UserId),
-    ) -> Result<(), StoreError> {
+    pub async fn lock_owner(&mut self, policy: &Policy, owner: Owner<'_>) -> Result<(), StoreError> {
         // Chosen before the first lock: two transactions that hold it shared could not both go on to
         // hold it exclusively.
         match policy.most_active_tokens {
-            None => owners::lock_shared(self, organization_id, user_id).await,
-            Some(_) => owners::lock_alone(self, organization_id, user_id).await,
+            None => owners::lock_shared(self, owner).await,
+            Some(_) => owners::lock_alone(self, owner).await,
         }
     }
 
@@ -168,7 +160,7 @@ impl Transaction {
     pub async fn policy_context(
         &mut self,
         (policy, now): (Policy, OffsetDateTime),
-        (organization_id, user_id): (&OrganizationId, &UserId),
+        Owner { organization_id, user_id, kind }: Owner<'_>,
         replaced: Option<TokenId>,
     ) -> Result<PolicyContext, StoreError> {
         if policy.most_active_tokens.is_none() {
@@ -177,7 +169,7 @@ impl Transaction {
         let row = sqlx::query!(
             r#"SELECT count(*) AS "others!" FROM tokens t
            WHERE owner_key(organization_id, user_id) = owner_key($1, $2) AND organization_id = $1 AND user_id = $2
-               AND revoke_time IS NULL AND (expire_time IS NULL OR expire_time > $5)
+               AND owner_kind = $6 AND revoke_time IS NULL AND (expire_time IS NULL OR expire_time > $5)
                AND NOT scopes @> ARRAY[$3::text] AND id IS DISTINCT FROM $4
                AND NOT EXISTS (SELECT FROM tokens s
                    WHERE s.family_id = t.family_id AND s.generation > t.generation AND s.revoke_time IS NULL
@@ -186,7 +178,8 @@ impl Transaction {
             user_id.as_str(),
             ReservedScope::Root.word(),
             replaced.map(rows::uuid),
-            now
+            now,
+            kind.word()
         )
         .fetch_one(self)
         .await?;

@@ -28,7 +28,8 @@ impl Store {
             let done = sqlx::query!(
                 "WITH due AS (
                      SELECT id, organization_id, user_id, expire_time FROM tokens t
-                     WHERE revoke_time IS NULL AND disable_time IS NULL AND superseded_by IS NULL
+                     WHERE revoke_time IS NULL AND disable_time IS NULL AND user_disable_time IS NULL
+                         AND superseded_by IS NULL
                          -- As tokens_expire_time_idx has it.
                          AND coalesce(expire_time, 'infinity') > $3
                          AND coalesce(expire_time, 'infinity') <= $3::timestamptz + $1::interval

@@ -6,9 +6,7 @@ use uuid::Uuid;
 
 use super::pooling::Transaction;
 use super::{Store, StoreError, rows};
-use crate::domain::{
-    OrganizationId, Principal, ReservedScope, ReservedScopes, RevokeReason, Scope, Scopes, UserId,
-};
+use crate::domain::{Owner, Principal, ReservedScope, ReservedScopes, RevokeReason, Scope, Scopes};
 use crate::secret::TokenId;
 
 /// Callback that receives the tokens that are about to change, before the commit, so that caches can
@@ -39,18 +37,15 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError`], as for every call of the store.
-    pub async fn has_unrevoked_tokens(
-        &self,
-        organization_id: &OrganizationId,
-        user_id: &UserId,
-    ) -> Result<bool, StoreError> {
+    pub async fn has_unrevoked_tokens(&self, owner: Owner<'_>) -> Result<bool, StoreError> {
         self.within(async {
             let row = sqlx::query!(
                 r#"SELECT EXISTS (SELECT FROM tokens
                        WHERE owner_key(organization_id, user_id) = owner_key($1, $2) AND organization_id = $1
-                           AND user_id = $2 AND revoke_time IS NULL) AS "some!""#,
-                organization_id.as_str(),
-                user_id.as_str()
+                           AND user_id = $2 AND owner_kind = $3 AND revoke_time IS NULL) AS "some!""#,
+                owner.organization_id.as_str(),
+                owner.user_id.as_str(),
+                owner.kind.word()
             );
             Ok(row.fetch_one(self.single()?).await?.some)
         })
@@ -87,18 +82,16 @@ impl Transaction {
     ///
     /// # Errors
     /// [`StoreError`], as for every statement.
-    pub async fn lock_tokens_of_owner(
-        &mut self,
-        (organization_id, user_id): (&OrganizationId, &UserId),
-    ) -> Result<(), StoreError> {
+    pub async fn lock_tokens_of_owner(&mut self, owner: Owner<'_>) -> Result<(), StoreError> {
         sqlx::query!(
             "SELECT count(*) FROM (
              SELECT FROM tokens
              WHERE owner_key(organization_id, user_id) = owner_key($1, $2) AND organization_id = $1 AND user_id = $2
-                 AND revoke_time IS NULL
+                 AND owner_kind = $3 AND revoke_time IS NULL
              ORDER BY create_time, id FOR UPDATE) AS locked",
-            organization_id.as_str(),
-            user_id.as_str()
+            owner.organization_id.as_str(),
+            owner.user_id.as_str(),
+            owner.kind.word()
         )
         .fetch_one(self)
         .await?;
@@ -112,35 +105,35 @@ impl Transaction {
     /// [`StoreError`], as for every statement.
     pub async fn revoke_tokens_of_owner(
         &mut self,
-        (organization_id, user_id): (&OrganizationId, &UserId),
+        owner: Owner<'_>,
         reason: &RevokeReason,
         now: OffsetDateTime,
     ) -> Result<(Vec<TokenId>, ReservedScopes), StoreError> {
         let rows = sqlx::query!(
             r#"UPDATE tokens SET revoke_time = $4, revoke_reason = $3
            WHERE owner_key(organization_id, user_id) = owner_key($1, $2) AND organization_id = $1 AND user_id = $2
-               AND revoke_time IS NULL
+               AND owner_kind = $5 AND revoke_time IS NULL
            RETURNING id, ARRAY(SELECT scope FROM unnest(scopes) AS scope WHERE scope LIKE 'tokend:%')
                AS "reserved!""#,
-            organization_id.as_str(),
-            user_id.as_str(),
+            owner.organization_id.as_str(),
+            owner.user_id.as_str(),
             reason.as_str(),
-            now
+            now,
+            owner.kind.word()
         )
         .fetch_all(self)
         .await?;
-        let mut reserved = ReservedScopes::default();
-        let mut ids = Vec::with_capacity(rows.len());
-        for row in rows {
-            ids.push(rows::token_id(row.id));
-            if !row.reserved.is_empty() {
-                let scopes = row.reserved.iter().map(|text| Scope::parse(text)).collect::<Result<_, _>>();
-                // Unreadable scopes may be any: only a caller that may revoke everything may revoke them.
-                let scopes = scopes.and_then(Scopes::new).map(|scopes| scopes.reserved());
-                reserved =
-                    reserved.and(scopes.unwrap_or_else(|_| [ReservedScope::Root].into_iter().collect()));
-            }
-        }
-        Ok((ids, reserved))
+        let ids = rows.iter().map(|row| rows::token_id(row.id)).collect();
+        Ok((ids, all_reserved(rows.iter().map(|row| &*row.reserved))))
     }
+}
+
+/// Returns all reserved scopes of tokens, each given by the texts of its own.
+pub(super) fn all_reserved<'a>(tokens: impl Iterator<Item = &'a [String]>) -> ReservedScopes {
+    tokens.filter(|texts| !texts.is_empty()).fold(ReservedScopes::default(), |all, texts| {
+        let scopes = texts.iter().map(|text| Scope::parse(text)).collect::<Result<_, _>>();
+        // Unreadable scopes may be any: only a caller that may revoke everything may revoke them.
+        let scopes = scopes.and_then(Scopes::new).map(|scopes| scopes.reserved());
+        all.and(scopes.unwrap_or_else(|_| [ReservedScope::Root].into_iter().collect()))
+    })
 }

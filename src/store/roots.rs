@@ -9,7 +9,7 @@ use super::pooling::Transaction;
 use super::transaction::TransactionError;
 use super::{StoreError, rows};
 use crate::domain::root::{LastRoot, LastRootError, ROOT_MARGIN, is_missed};
-use crate::domain::{OrganizationId, Token, UserId};
+use crate::domain::{Owner, Token};
 use crate::secret::TokenId;
 
 /// The advisory lock for creating the first root token, or ending one. The value is arbitrary.
@@ -45,7 +45,7 @@ impl Transaction {
     /// [`StoreError`], as for every statement.
     pub async fn lock_roots_of_owner(
         &mut self,
-        (organization_id, user_id): (&OrganizationId, &UserId),
+        owner: Owner<'_>,
         last_root: LastRoot,
     ) -> Result<Vec<TokenId>, StoreError> {
         if last_root == LastRoot::Allow {
@@ -53,9 +53,10 @@ impl Transaction {
         }
         let found = sqlx::query!(
             "SELECT id FROM tokens WHERE scopes @> ARRAY['tokend:root'] AND organization_id = $1 AND user_id = $2
-             AND revoke_time IS NULL",
-            organization_id.as_str(),
-            user_id.as_str()
+             AND owner_kind = $3 AND revoke_time IS NULL",
+            owner.organization_id.as_str(),
+            owner.user_id.as_str(),
+            owner.kind.word()
         );
         let found = found.fetch_all(&mut *self).await?;
         if !found.is_empty() {
@@ -85,7 +86,7 @@ impl Transaction {
                max(ending) FILTER (WHERE NOT id = ANY($1)) AS "left: Time"
            FROM (SELECT id, least(coalesce(expire_time, 'infinity'), $3) AS ending FROM tokens
                WHERE scopes @> ARRAY['tokend:root'] AND revoke_time IS NULL AND disable_time IS NULL
-                   AND superseded_by IS NULL AND (expire_time IS NULL OR expire_time > $2)) AS active"#,
+                   AND user_disable_time IS NULL AND superseded_by IS NULL AND (expire_time IS NULL OR expire_time > $2)) AS active"#,
             &ending,
             now,
             now.saturating_add(ROOT_MARGIN)

@@ -17,8 +17,8 @@ use super::columns::{Lenient, Time, unreadable_token};
 use super::grants::GrantColumn;
 use crate::clock::BootInstant;
 use crate::domain::{
-    Grant, Labels, Network, Networks, OrganizationId, Principal, RevokeReason, Scope, Scopes, Token,
-    TokenName, UserId,
+    Grant, Labels, Network, Networks, OrganizationId, OwnerKind, Principal, RevokeReason, Scope, Scopes,
+    Token, TokenName, UserId,
 };
 use crate::secret::{KeyId, Mac, TokenId};
 
@@ -41,6 +41,8 @@ pub(super) struct TokenRow {
     disable_time: Lenient<Option<Time>>,
     superseded_by: Lenient<Option<Uuid>>,
     grant: Lenient<Option<Json<GrantColumn>>>,
+    user_disable_time: Lenient<Option<Time>>,
+    owner_kind: Lenient<String>,
     /// From `token_uses`; `None` if that is not joined.
     last_use_time: Lenient<Option<Time>>,
     /// The database's time when the statement began; not a column of the table. `None` if not
@@ -74,7 +76,8 @@ macro_rules! token_query {
             $before
                 + " CASE WHEN t.id IS NOT NULL THEN ROW(t.id, t.organization_id, t.user_id, t.name, t.scopes,
                    t.labels, t.allowed_cidrs::text[], t.create_time, t.created_by, t.expire_time, t.revoke_time,
-                   t.revoke_reason, t.rotated_from, t.disable_time, t.superseded_by, t.grant, "
+                   t.revoke_reason, t.rotated_from, t.disable_time, t.superseded_by, t.grant,
+                   t.user_disable_time, t.owner_kind, "
                 + $elsewhere + ") END " $(+ $after)*
             $(, $argument)*
         )
@@ -139,6 +142,8 @@ pub(super) fn token(row: TokenRow) -> Result<Token, &'static str> {
         disable_time: row.disable_time.optional_moment("disable_time")?,
         superseded_by: row.superseded_by.read("superseded_by")?.map(token_id),
         grant: parsed("grant", row.grant, |column| column.map(|json| Grant::try_from(json.0)).transpose())?,
+        user_disable_time: row.user_disable_time.optional_moment("user_disable_time")?,
+        owner_kind: parsed("owner_kind", row.owner_kind, |text| OwnerKind::from_word(&text).ok_or(()))?,
     })
 }
 

@@ -304,7 +304,7 @@ pub(super) async fn read_events(
     let rows = sqlx::query!(
         r#"SELECT id, event_time AS "event_time?: Time", kind AS "kind?", token_id AS "token_id?",
                organization_id AS "organization_id?", user_id AS "user_id?", actor AS "actor?", acting_user, trace_id,
-               changes::text AS "changes?"
+               changes::text AS "changes?", attribution
            FROM token_events WHERE id BETWEEN $1 AND $2 ORDER BY id LIMIT $3"#,
         first_id,
         last_id,
@@ -315,20 +315,22 @@ pub(super) async fn read_events(
     let mut range = EventRange { hashed: SealedEvents::default(), last_id: None, newest: None };
     for row in &rows {
         let nanos = row.event_time.map(|time| time.nanos().to_be_bytes());
-        range.hashed.add(
-            row.id,
-            &[
-                nanos.as_ref().map(<[u8; 16]>::as_slice),
-                row.kind.as_deref().map(str::as_bytes),
-                row.token_id.as_ref().map(|id| id.as_bytes().as_slice()),
-                row.organization_id.as_deref().map(str::as_bytes),
-                row.user_id.as_deref().map(str::as_bytes),
-                row.actor.as_deref().map(str::as_bytes),
-                row.acting_user.as_deref().map(str::as_bytes),
-                row.trace_id.as_deref(),
-                row.changes.as_deref().map(str::as_bytes),
-            ],
-        );
+        // Without it, the bytes are those of builds that did not know it. With it, what follows begins with 1, and the
+        // number of another event, being below 2^56, with 0.
+        let attribution = row.attribution.as_deref().map(|word| Some(word.as_bytes()));
+        let columns = [
+            nanos.as_ref().map(<[u8; 16]>::as_slice),
+            row.kind.as_deref().map(str::as_bytes),
+            row.token_id.as_ref().map(|id| id.as_bytes().as_slice()),
+            row.organization_id.as_deref().map(str::as_bytes),
+            row.user_id.as_deref().map(str::as_bytes),
+            row.actor.as_deref().map(str::as_bytes),
+            row.acting_user.as_deref().map(str::as_bytes),
+            row.trace_id.as_deref(),
+            row.changes.as_deref().map(str::as_bytes),
+        ];
+        let columns: Vec<_> = columns.into_iter().chain(attribution).collect();
+        range.hashed.add(row.id, &columns);
         range.last_id = Some(row.id);
         // An event of unknown age never counts as old.
         range.newest = range.newest.max(row.event_time.and_then(Time::moment).or(Some(LAST_MOMENT)));

@@ -51,8 +51,8 @@ impl Transaction {
         let allowed_cidrs: Vec<String> = token.allowed_cidrs.iter().map(ToString::to_string).collect();
         sqlx::query!(
             r#"INSERT INTO tokens (id, organization_id, user_id, name, scopes, labels, allowed_cidrs, create_time,
-             created_by, expire_time, rotated_from, durable_hash, mac, mac_key_id, "grant", family_id, generation)
-         SELECT $1, $2, $3, $4, $5, $6, $7::text[]::cidr[], $8, $9, $10, $11, $12, $13, $14, $15, old.family_id,
+             created_by, expire_time, rotated_from, durable_hash, mac, mac_key_id, "grant", owner_kind, family_id, generation)
+         SELECT $1, $2, $3, $4, $5, $6, $7::text[]::cidr[], $8, $9, $10, $11, $12, $13, $14, $15, $16, old.family_id,
              coalesce(old.generation + 1, 0)
          FROM (SELECT) AS always LEFT JOIN tokens old ON old.id = $11"#,
             rows::uuid(token.id),
@@ -69,7 +69,8 @@ impl Transaction {
             new.durable_hash.as_str(),
             &new.mac.tag,
             &new.mac.key_id.to_bytes(),
-            token.grant.as_ref().map(|grant| Json(GrantColumn::from(grant))) as _
+            token.grant.as_ref().map(|grant| Json(GrantColumn::from(grant))) as _,
+            token.owner_kind.word()
         )
         .execute(self)
         .await?;

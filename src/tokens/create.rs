@@ -3,10 +3,12 @@
 
 pub use super::mint::Created;
 use super::request::{Body, Repeatable};
+use super::users::require_enabled;
 use super::{ActionError, Actions};
 use crate::domain::event::EventKind;
 use crate::domain::{
-    Caller, Expiration, Grant, Labels, Networks, OrganizationId, Permission, Scopes, Token, TokenName, UserId,
+    Caller, Expiration, Grant, Labels, Networks, OrganizationId, Owner, OwnerKind, Permission, Scopes, Token,
+    TokenName, UserId,
 };
 use crate::secret::{RequestId, TokenId};
 use crate::store::{PolicyContext, Stored};
@@ -20,6 +22,8 @@ pub struct CreateToken {
     pub organization_id: Option<OrganizationId>,
     /// The user that it belongs to.
     pub user_id: UserId,
+    /// What the user id names.
+    pub owner_kind: OwnerKind,
     /// Its name.
     pub name: TokenName,
     /// When it expires.
@@ -62,7 +66,8 @@ impl Actions {
         let keyring = self.keyring.get();
         let minted = self.minted(&keyring, repeatable.as_ref()).await?;
         let note = repeatable.as_ref().and_then(|request| request.note(&keyring, &minted));
-        let owner = (&organization_id, &request.user_id);
+        let owner =
+            Owner { organization_id: &organization_id, user_id: &request.user_id, kind: request.owner_kind };
         let store = self.admission.writes(caller).await?;
         let stored = store
             .retrying(async || {
@@ -77,7 +82,10 @@ impl Actions {
                     return Ok(Stored::Known(caller, Box::new(known)));
                 }
                 let context = transaction.policy_context((policy, now), owner, None).await?;
+                let enabled = require_enabled(&mut transaction, owner).await;
                 let token = new_token(&caller, &context, &organization_id, &request, minted.id)?;
+                // Only now: a caller without access learns nothing of the user.
+                enabled?;
                 let new = minted.store_as(token);
                 transaction.insert_token(&new).await?;
                 let by = &caller.principal;
@@ -108,6 +116,11 @@ impl CreateToken {
             .labels(&self.labels)
             .networks(&self.allowed_cidrs)
             .grant(self.grant.as_ref());
+        // Only for other kinds than that of earlier builds, whose answers retries may still ask for.
+        let body = match self.owner_kind {
+            OwnerKind::User => body,
+            kind => body.text(kind.word()),
+        };
         Some(Repeatable {
             rpc: RPC,
             organization_id: organization_id.as_str().to_owned(),
@@ -142,6 +155,7 @@ fn new_token(
         allowed_cidrs: request.allowed_cidrs.clone(),
         expire_time,
         grant: request.grant.clone(),
+        owner_kind: request.owner_kind,
         ..Token::new(id, owner, request.name.clone(), (now, caller.principal.clone()))
     };
     super::check_grant(&token)?;

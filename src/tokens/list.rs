@@ -36,6 +36,7 @@ impl Actions {
         let mut listing = request.listing;
         (listing.organization_id, listing.user_id) =
             caller.listed_owner(listing.organization_id, listing.user_id)?;
+        listing.owner_kind = caller.listed_kind(listing.owner_kind)?;
         let position = request
             .page_token
             .map(|text| listing.parse_page_token(&text, &self.keyring.peek()))

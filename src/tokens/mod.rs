@@ -35,6 +35,7 @@ pub mod revoke;
 pub mod rotate;
 mod store_access;
 pub mod update;
+pub mod users;
 
 /// Why an action failed.
 #[derive(Debug, thiserror::Error)]
@@ -125,6 +126,9 @@ pub enum StateError {
     /// It is disabled.
     #[error("the token is disabled")]
     Disabled,
+    /// Its user is disabled.
+    #[error("the user is disabled")]
+    UserDisabled,
     /// It was rotated before.
     #[error("the token was rotated already; its successor is {0}")]
     Rotated(TokenId),

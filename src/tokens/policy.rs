@@ -2,7 +2,7 @@
 
 use super::{ActionError, Actions};
 use crate::domain::policy::{Policy, StoredPolicy};
-use crate::domain::{Caller, OrganizationId, Permission, UserId};
+use crate::domain::{Caller, Extent, OrganizationId, Owner, OwnerKind, Permission, UserId};
 
 impl Actions {
     /// Reads an organization's policy, for a caller with `tokend:read`.
@@ -30,15 +30,21 @@ impl Actions {
         &self,
         caller: &Caller,
         organization_id: Option<OrganizationId>,
-        user_id: Option<&UserId>,
+        user: Option<(&UserId, OwnerKind)>,
     ) -> Result<(Policy, u32), ActionError> {
         caller.require(Permission::Change)?;
         let organization_id = caller.organization(organization_id)?;
-        let user_id = caller.only_user(Permission::Change).or(user_id);
+        let user = match caller.extent(Permission::Change)? {
+            Extent::User(_, own, kind) => Some((own, kind)),
+            Extent::Any | Extent::Organization(_) => user,
+        };
         let store = self.admission.reads(caller).await?;
         let policy = store.read_policy(&organization_id).await?.policy;
-        let count = match user_id {
-            Some(user_id) => store.read_count(&policy, (&organization_id, user_id)).await?,
+        let count = match user {
+            Some((user_id, kind)) => {
+                let owner = Owner { organization_id: &organization_id, user_id, kind };
+                store.read_count(&policy, owner).await?
+            }
             None => 0,
         };
         Ok((policy, count))

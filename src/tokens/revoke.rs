@@ -3,11 +3,10 @@
 
 use time::OffsetDateTime;
 
+use super::users::NamedUser;
 use super::{ActionError, Actions};
 use crate::domain::root::{LastRoot, is_root};
-use crate::domain::{
-    Caller, OrganizationId, Permission, ReservedScope, RevokeReason, Token, TokenState, UserId,
-};
+use crate::domain::{Caller, Permission, ReservedScope, RevokeReason, Token, TokenState};
 use crate::secret::TokenId;
 use crate::store::{Member, OnChange, Store, USER_DEADLINE};
 
@@ -146,17 +145,16 @@ impl Actions {
     pub async fn revoke_user_tokens(
         &self,
         caller: &Caller,
-        organization_id: Option<OrganizationId>,
-        user_id: &UserId,
+        named: &NamedUser,
         (reason, last_root): (&RevokeReason, LastRoot),
         on_change: OnChange<'_>,
     ) -> Result<RevokedUser, ActionError> {
         caller.require(Permission::Write)?;
-        caller.may_end_all(user_id)?;
-        let organization_id = caller.organization(organization_id)?;
-        let owner = (&organization_id, user_id);
+        caller.may_end_all(&named.user_id, named.kind)?;
+        let organization_id = caller.organization(named.organization_id.clone())?;
+        let owner = named.owner(&organization_id);
         let mut store = self.admission.bulk_revocations(caller).await?;
-        if !store.has_unrevoked_tokens(&organization_id, user_id).await? {
+        if !store.has_unrevoked_tokens(owner).await? {
             drop(store);
             store = self.admission.writes(caller).await?;
         }
@@ -170,7 +168,7 @@ impl Actions {
                 let (caller, now) = locked.judge(&mut transaction).await?;
                 caller.require(Permission::Write)?;
                 caller.organization(Some(organization_id.clone()))?;
-                caller.may_end_all(user_id)?;
+                caller.may_end_all(&named.user_id, named.kind)?;
                 let another_root = transaction.require_another_root(&roots, None, now).await;
                 let (ids, reserved) = transaction.revoke_tokens_of_owner(owner, reason, now).await?;
                 caller.may_end_reserved(reserved)?;

@@ -6,6 +6,7 @@ use time::{Duration, OffsetDateTime};
 
 use super::mint::{Created, Minted};
 use super::request::{Body, Repeatable};
+use super::users::require_enabled;
 use super::{ActionError, Actions, StateError};
 use crate::domain::event::EventKind;
 use crate::domain::root::{LastRoot, is_root};
@@ -63,12 +64,12 @@ impl Actions {
         let keyring = self.keyring.get();
         let minted = self.minted(&keyring, repeatable.as_ref()).await?;
         let note = repeatable.as_ref().and_then(|request| request.note(&keyring, &minted));
-        let owner = (&old.organization_id, &old.user_id);
+        let owner = old.owner();
         let store = self.admission.writes(caller).await?;
         let stored = store
             .retrying(async || {
                 let mut transaction = store.begin().await?;
-                let policy = transaction.hold_policy(owner.0).await?;
+                let policy = transaction.hold_policy(owner.organization_id).await?;
                 transaction.lock_owner(&policy, owner).await?;
                 let locked = transaction.lock_caller(caller, Some(old.id)).await?;
                 let known = transaction.claim_request(note.as_ref()).await?;
@@ -85,6 +86,7 @@ impl Actions {
                 let successor = transaction.successor_id(old.id).await?;
                 let context = transaction.policy_context((policy, now), owner, Some(old.id)).await?;
                 let (ending, new) = rotated(&caller, (old, successor), &context, &request, minted.id)?;
+                require_enabled(&mut transaction, owner).await?;
                 if last {
                     transaction.require_another_root(&[old.id], Some(&new), now).await?;
                 }
@@ -155,6 +157,7 @@ fn rotated(
         (TokenState::Expired, None) => return Err(StateError::Expired.into()),
         (TokenState::Active, None) => {}
         // Disabled. A usable successor would bypass that.
+        (_, None) if old.user_disable_time.is_some() => return Err(StateError::UserDisabled.into()),
         (_, None) => return Err(StateError::Disabled.into()),
     }
     let expire_time = match request.expiration {

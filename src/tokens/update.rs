@@ -51,11 +51,11 @@ impl Actions {
         let store = self.admission.writes(caller).await?;
         let found = store.read_token(id).await?.map(|(token, _)| token);
         let found = super::manageable(caller, found.as_ref())?;
-        let owner = (&found.organization_id, &found.user_id);
+        let owner = found.owner();
         store
             .retrying(async || {
                 let mut transaction = store.begin().await?;
-                let policy = transaction.hold_policy(owner.0).await?;
+                let policy = transaction.hold_policy(owner.organization_id).await?;
                 transaction.lock_owner(&policy, owner).await?;
                 let locked = transaction.lock_caller(caller, Some(id)).await?;
                 let before = transaction.lock_token(id).await?;

@@ -1,9 +1,10 @@
 //! A caller acts only in its own organization, unless its scopes allow more.
 
 use tokend::api::proto::{
-    CheckPolicyRequest, CreateTokenRequest, DisableTokenRequest, EnableTokenRequest, EnforcePolicyRequest,
-    GetPolicyRequest, GetTokenRequest, ListTokenEventsRequest, ListTokensRequest, RevokeUserTokensRequest,
-    UpdatePolicyRequest, Verdict, VerifyStreamRequest, WatchTokensRequest,
+    CheckPolicyRequest, CreateTokenRequest, DisableTokenRequest, DisableUserRequest, EnableTokenRequest,
+    EnableUserRequest, EnforcePolicyRequest, GetPolicyRequest, GetTokenRequest, ListTokenEventsRequest,
+    ListTokensRequest, ListUsersRequest, RevokeUserTokensRequest, UpdatePolicyRequest, Verdict,
+    VerifyStreamRequest, WatchTokensRequest,
 };
 use tonic::{Code, Status};
 
@@ -61,6 +62,26 @@ async fn reach(caller: &mut Client, method: &str, id: &str, secret: &str) -> (Re
         "RevokeUserTokens" => {
             let request = RevokeUserTokensRequest { organization_id: "other".to_owned(), ..leaver("ada") };
             (caller.revoke_user_tokens(request).await.map(drop), forbidden)
+        }
+        "DisableUser" => {
+            let request = DisableUserRequest {
+                organization_id: "other".to_owned(),
+                user_id: "ada".to_owned(),
+                ..Default::default()
+            };
+            (caller.disable_user(request).await.map(drop), forbidden)
+        }
+        "EnableUser" => {
+            let request = EnableUserRequest {
+                organization_id: "other".to_owned(),
+                user_id: "ada".to_owned(),
+                ..Default::default()
+            };
+            (caller.enable_user(request).await.map(drop), forbidden)
+        }
+        "ListUsers" => {
+            let request = ListUsersRequest { organization_id: "other".to_owned(), ..Default::default() };
+            (caller.list_users(request).await.map(drop), forbidden)
         }
         "RevokeToken" => (
             caller.revoke_token(revocation(id, "")).await.map(drop),

@@ -16,11 +16,11 @@ fn opened_by(method: &str) -> &'static [&'static str] {
     match method {
         "Verify" | "VerifyStream" => &["tokend:verify", "tokend:verify:any", "tokend:root"],
         "GetToken" | "ListTokens" | "ListTokenEvents" => &["tokend:read", "tokend:self", "tokend:root"],
-        "GetPolicy" | "CheckPolicy" => &["tokend:read", "tokend:root"],
+        "ListUsers" | "GetPolicy" | "CheckPolicy" => &["tokend:read", "tokend:root"],
         "CreateToken" | "UpdateToken" | "RotateToken" | "RevokeToken" | "DisableToken" | "EnableToken" => {
             &["tokend:write", "tokend:self", "tokend:root"]
         }
-        "RevokeUserTokens" => &["tokend:write", "tokend:root"],
+        "RevokeUserTokens" | "DisableUser" | "EnableUser" => &["tokend:write", "tokend:root"],
         "WatchTokens" => &["tokend:verify", "tokend:verify:any", "tokend:read", "tokend:root"],
         "CreateConsoleLink" => &["tokend:read", "tokend:self", "tokend:write", "tokend:root"],
         "UpdatePolicy" | "EnforcePolicy" => &["tokend:root"],

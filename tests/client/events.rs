@@ -1,8 +1,8 @@
 //! The typed audit log: who did what for whom, page by page, for callers that may read it.
 
 use tokend_client::{
-    ErrorKind, ErrorReason, EventListing, Expiration, FieldChange, NewToken, Principal, RevocationTarget,
-    TokenEventKind, TokenUpdate,
+    Attribution, ErrorKind, ErrorReason, EventListing, Expiration, FieldChange, NewToken, Principal,
+    RevocationTarget, TokenEventKind, TokenUpdate,
 };
 
 use super::asking::{holder, root, with};
@@ -30,11 +30,16 @@ async fn events_name_actor_acting_user_and_changes() {
     for event in &page.items {
         assert_eq!(
             (event.token_id, event.organization_id.as_str(), event.user_id.as_str()),
-            (id, "default", "ada")
+            (Some(id), "default", "ada")
         );
         assert_eq!((&event.actor, event.trace_id.as_ref().map(String::len)), (&caller, Some(32)));
     }
-    assert_eq!((creation.acting_user.as_deref(), update.acting_user.as_deref()), (Some("grace"), None));
+    assert_eq!(
+        (creation.acting_user.as_deref(), update.acting_user.as_deref()),
+        (Some("grace"), Some("root"))
+    );
+    let known = (creation.attribution, update.attribution);
+    assert_eq!(known, (Some(Attribution::Claimed), Some(Attribution::Proven)));
     assert_eq!(creation.event_time, made.token.create_time);
     let reported = |change: &FieldChange| (change.field.clone(), change.old.clone(), change.new.clone());
     let change = |field: &str, old: Option<&str>, new: &str| {

@@ -3,7 +3,9 @@
 use std::collections::BTreeSet;
 
 use serde_json::Value;
-use tokend::api::proto::{CreateTokenRequest, ListTokenEventsRequest, TokenEventKind, UpdateTokenRequest};
+use tokend::api::proto::{
+    Attribution, CreateTokenRequest, ListTokenEventsRequest, TokenEventKind, UpdateTokenRequest,
+};
 
 use super::Person;
 use crate::support::client::{created, created_with, ordinary, revoked};
@@ -128,7 +130,10 @@ async fn the_export_has_every_event_that_the_filters_select_and_no_other() {
             assert_eq!(line["tokenId"], event.token_id);
             assert_eq!(line["eventTime"], event.event_time.unwrap().to_string());
             assert_eq!(line["actor"], event.actor);
-            assert_eq!(line.get("actingUser"), None);
+            let text = |name: &str| line.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
+            assert_eq!(text("actingUser"), event.acting_user);
+            let known = Some(event.attribution()).filter(|known| *known != Attribution::Unspecified);
+            assert_eq!(text("attribution"), known.map_or("", |known| known.as_str_name()));
             let changes = line["changes"].as_array().map_or(0, Vec::len);
             assert_eq!(changes, event.changes.len());
             for (change, expected) in line["changes"].as_array().into_iter().flatten().zip(&event.changes) {

@@ -3,6 +3,7 @@
 mod acts;
 mod audit;
 mod chromium;
+mod disabled_users;
 mod find;
 mod guard;
 mod links;

@@ -9,9 +9,10 @@ use prost_types::FileDescriptorSet;
 use prost_types::method_options::IdempotencyLevel;
 use tokend::api::proto::revoke_token_request::Target;
 use tokend::api::proto::{
-    Consistency, CreateTokenRequest, DisableTokenRequest, EnableTokenRequest, EnforcePolicyRequest,
-    FILE_DESCRIPTOR_SET, GetPolicyRequest, GetTokenRequest, ListTokensRequest, Policy, RevokeTokenRequest,
-    RotateTokenRequest, Token, TokenState, UpdatePolicyRequest, Verdict, VerifyRequest, VerifyResponse,
+    Consistency, CreateTokenRequest, DisableTokenRequest, DisableUserRequest, EnableTokenRequest,
+    EnableUserRequest, EnforcePolicyRequest, FILE_DESCRIPTOR_SET, GetPolicyRequest, GetTokenRequest,
+    ListTokensRequest, ListUsersRequest, Policy, RevokeTokenRequest, RotateTokenRequest, Token, TokenState,
+    UpdatePolicyRequest, Verdict, VerifyRequest, VerifyResponse,
 };
 use tonic::Status;
 
@@ -34,6 +35,8 @@ pub(crate) enum Change {
     RevokeUser(&'static str),
     Disable(Made),
     Enable(Made),
+    DisableUser(&'static str),
+    EnableUser(&'static str),
     Update(Made),
     Create(Box<CreateTokenRequest>),
     Rotate(RotateTokenRequest),
@@ -78,6 +81,12 @@ impl Change {
             created(root, CreateTokenRequest { user_id: user_id.to_owned(), ..ordinary() }).await;
         }
         root.revoke_user_tokens(leaver("gone")).await.unwrap();
+        for user_id in ["suspect", "suspended", "back", "here"] {
+            created(root, CreateTokenRequest { user_id: user_id.to_owned(), ..ordinary() }).await;
+        }
+        for user_id in ["suspended", "back"] {
+            root.disable_user(disabling(user_id)).await.unwrap();
+        }
         let organization_id = "enforced".to_owned();
         let endless = CreateTokenRequest { organization_id: organization_id.clone(), ..ordinary() };
         created(root, endless).await;
@@ -91,6 +100,10 @@ impl Change {
             Self::RevokeUser("gone"),
             Self::Disable(made(root).await),
             Self::Enable(disabled),
+            Self::DisableUser("suspect"),
+            Self::DisableUser("suspended"),
+            Self::EnableUser("back"),
+            Self::EnableUser("here"),
             Self::Update(made(root).await),
             Self::Create(Box::new(CreateTokenRequest { request_id: new_request_id(), ..ordinary() })),
             Self::Rotate(RotateTokenRequest { request_id: new_request_id(), ..rotate }),
@@ -107,6 +120,8 @@ impl Change {
             Self::RevokeUser(_) => "RevokeUserTokens",
             Self::Disable(_) => "DisableToken",
             Self::Enable(_) => "EnableToken",
+            Self::DisableUser(_) => "DisableUser",
+            Self::EnableUser(_) => "EnableUser",
             Self::Update(_) => "UpdateToken",
             Self::Create(_) => "CreateToken",
             Self::Rotate(_) => "RotateToken",
@@ -132,6 +147,11 @@ impl Change {
             }
             Self::Enable(token) => {
                 root.enable_token(EnableTokenRequest { token_id: token.id }).await.map(drop)?;
+            }
+            Self::DisableUser(user_id) => root.disable_user(disabling(user_id)).await.map(drop)?,
+            Self::EnableUser(user_id) => {
+                let request = EnableUserRequest { user_id: user_id.to_owned(), ..Default::default() };
+                root.enable_user(request).await.map(drop)?;
             }
             Self::Update(token) => root.update_token(renaming(&token.id)).await.map(drop)?,
             Self::Create(request) => return Ok(Some(root.create_token(*request).await?.into_inner().into())),
@@ -165,6 +185,17 @@ impl Change {
             Self::RevokeUser(user_id) => {
                 let tokens = list(root, "", user_id).await?;
                 Ok(!tokens.is_empty() && tokens.iter().all(|token| token.state() == TokenState::Revoked))
+            }
+            Self::DisableUser(user_id) | Self::EnableUser(user_id) => {
+                let disabled = matches!(self, Self::DisableUser(_));
+                let request = ListUsersRequest { only_disabled: true, ..Default::default() };
+                let users = root.list_users(request).await?.into_inner().users;
+                let is_listed = users.iter().any(|user| user.user_id == *user_id);
+                let state = if disabled { TokenState::Disabled } else { TokenState::Active };
+                let tokens = list(root, "", user_id).await?;
+                Ok(is_listed == disabled
+                    && !tokens.is_empty()
+                    && tokens.iter().all(|token| token.state() == state))
             }
             Self::Update(token) => {
                 let found = root.get_token(GetTokenRequest { token_id: token.id.clone() }).await?;
@@ -216,6 +247,10 @@ async fn list(root: &mut Client, organization_id: &str, user_id: &str) -> Result
     let (organization_id, user_id) = (organization_id.to_owned(), user_id.to_owned());
     let request = ListTokensRequest { organization_id, user_id, ..Default::default() };
     Ok(root.list_tokens(request).await?.into_inner().tokens)
+}
+
+fn disabling(user_id: &str) -> DisableUserRequest {
+    DisableUserRequest { user_id: user_id.to_owned(), ..Default::default() }
 }
 
 /// Returns the policy that requires an organization's tokens to expire.

@@ -17,6 +17,7 @@ mod acknowledged;
 mod attacks;
 mod cached;
 mod clock;
+mod disabled_users;
 mod failover;
 mod fault_test;
 mod feed;

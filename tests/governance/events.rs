@@ -5,12 +5,13 @@ use std::collections::BTreeSet;
 use prost::Message as _;
 use tokend::api::proto::create_token_request::Expiration;
 use tokend::api::proto::{
-    CreateTokenRequest, ListTokenEventsRequest, TokenEvent, TokenEventKind, UpdateTokenRequest,
+    Attribution, CreateTokenRequest, ListTokenEventsRequest, OwnerKind, TokenEvent, TokenEventKind,
+    UpdateTokenRequest,
 };
 use tonic::metadata::{AsciiMetadataValue, MetadataValue};
 use tonic::{Code, Request};
 
-use crate::support::client::{Client, created, created_with, nanos, ordinary, revoked, rotation};
+use crate::support::client::{Client, created, created_with, leaver, nanos, ordinary, revoked, rotation};
 use crate::support::eventually;
 use crate::support::replica::Replica;
 use crate::support::status::{fields, refused};
@@ -56,13 +57,52 @@ async fn events_name_actor_acting_user_and_changes() {
     let [revocation, update, creation] = &events[..] else { unreachable!() };
     assert_eq!((&*creation.acting_user, &*creation.trace_id), ("grace", TRACE));
     assert_eq!(creation.actor, replica.installation.root_secret[5..27]);
-    assert_eq!((&*update.acting_user, update.trace_id.len()), ("", 32));
+    assert_eq!(creation.attribution(), Attribution::Claimed);
+    assert_eq!((&*update.acting_user, update.trace_id.len()), ("root", 32));
+    assert_eq!(update.attribution(), Attribution::Proven);
     let [change] = &update.changes[..] else { panic!("{update:?}") };
     assert_eq!((&*change.field, &*change.old_value, &*change.new_value), ("name", "laptop", "desk"));
     let [change] = &revocation.changes[..] else { panic!("{revocation:?}") };
     assert_eq!((&*change.field, &*change.new_value), ("revoke_reason", "lost"));
     assert!(creation.changes.iter().any(|change| change.field == "name" && change.new_value == "laptop"));
     assert!(!format!("{events:?}").contains(&made.secret[27..]));
+}
+
+/// Returns who was behind the newest event of a token.
+async fn behind(root: &mut Client, id: &str) -> (String, Attribution) {
+    let newest = events(root, of_token(id)).await.remove(0);
+    (newest.acting_user.clone(), newest.attribution())
+}
+
+#[tokio::test]
+async fn a_person_is_proven_by_an_own_credential_and_a_service_is_nobody() {
+    let replica = Replica::start().await;
+    let mut root = replica.root();
+    let writer = |kind: OwnerKind| CreateTokenRequest {
+        user_id: "grace".to_owned(),
+        scopes: vec!["tokend:write".to_owned()],
+        owner_kind: kind.into(),
+        ..ordinary()
+    };
+    let person = created(&mut root, writer(OwnerKind::User)).await.secret;
+    let service = created(&mut root, writer(OwnerKind::Service)).await.secret;
+    let id = created(&mut root, ordinary()).await.token.unwrap().id;
+    let proven = |user: &str| (user.to_owned(), Attribution::Proven);
+
+    let renaming = crate::support::client::renaming(&id);
+    replica.client(&person).update_token(renaming.clone()).await.unwrap();
+    assert_eq!(behind(&mut root, &id).await, proven("grace"));
+    replica.client(&service).update_token(renaming.clone()).await.unwrap();
+    assert_eq!(behind(&mut root, &id).await, (String::new(), Attribution::Unspecified));
+    // Who shows a credential and names another person proves nothing of that person, nor of itself.
+    for secret in [&person, &service] {
+        replica.client(secret).update_token(on_behalf("ada", renaming.clone())).await.unwrap();
+        assert_eq!(behind(&mut root, &id).await, ("ada".to_owned(), Attribution::Claimed));
+    }
+    replica.client(&person).revoke_user_tokens(leaver("ada")).await.unwrap();
+    assert_eq!(behind(&mut root, &id).await, proven("grace"));
+    let bootstrap = replica.installation.root_secret[5..27].to_owned();
+    assert_eq!(behind(&mut root, &bootstrap).await, (String::new(), Attribution::Unspecified));
 }
 
 #[tokio::test]

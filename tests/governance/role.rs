@@ -2,7 +2,7 @@
 
 use sqlx::Connection as _;
 use sqlx::postgres::PgConnection;
-use tokend::api::proto::{ListTokensRequest, Verdict};
+use tokend::api::proto::{DisableUserRequest, EnableUserRequest, ListTokensRequest, Verdict};
 
 use crate::support::client::{created, ordinary, revoked, verified};
 use crate::support::eventually;
@@ -33,6 +33,10 @@ async fn the_documented_role_can_serve_and_cannot_touch_the_audit_log() {
     let mut root = replica.root();
     let made = created(&mut root, ordinary()).await;
     assert_eq!(verified(&mut root, &made.secret, &[]).await.verdict(), Verdict::Valid);
+    let user_id = made.token.as_ref().unwrap().user_id.clone();
+    let disabling = DisableUserRequest { user_id: user_id.clone(), ..Default::default() };
+    root.disable_user(disabling).await.unwrap();
+    root.enable_user(EnableUserRequest { user_id, ..Default::default() }).await.unwrap();
     revoked(&mut root, &made.token.unwrap().id, "").await;
     assert_eq!(verified(&mut root, &made.secret, &[]).await.verdict(), Verdict::Revoked);
     let listed = || async {

@@ -100,6 +100,14 @@ async fn a_changed_removed_inserted_or_moved_event_is_found() {
             "CREATE TABLE kept AS SELECT * FROM token_events WHERE id = 4; DELETE FROM token_events WHERE id = 4",
             "INSERT INTO token_events OVERRIDING SYSTEM VALUE SELECT * FROM kept; DROP TABLE kept",
         ),
+        (
+            "UPDATE token_events SET attribution = 'claimed' WHERE id = 3",
+            "UPDATE token_events SET attribution = 'proven' WHERE id = 3",
+        ),
+        (
+            "UPDATE token_events SET attribution = NULL WHERE id = 3",
+            "UPDATE token_events SET attribution = 'proven' WHERE id = 3",
+        ),
         ("UPDATE token_events SET changes = '[]' WHERE id = 2", ""),
     ];
 

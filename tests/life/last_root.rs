@@ -6,8 +6,8 @@ use sqlx::Executor as _;
 use tokend::api::proto::create_token_request::Expiration;
 use tokend::api::proto::revoke_token_request::Target;
 use tokend::api::proto::{
-    CreateTokenRequest, DisableTokenRequest, EnforcePolicyRequest, ListTokensRequest, Policy,
-    RevokeTokenRequest, RevokeUserTokensRequest, RotateTokenRequest, TokenState, UpdatePolicyRequest,
+    CreateTokenRequest, DisableTokenRequest, DisableUserRequest, EnforcePolicyRequest, ListTokensRequest,
+    Policy, RevokeTokenRequest, RevokeUserTokensRequest, RotateTokenRequest, TokenState, UpdatePolicyRequest,
     UpdateTokenRequest, rotate_token_request, update_token_request,
 };
 use tokend::secret::{Prefix, Secret};
@@ -26,13 +26,14 @@ use crate::support::{eventually, in_time};
 const HOUR: i64 = 3600;
 
 /// RPCs that change something but end no token, or no `tokend:root` token.
-const HARMLESS: [&str; 5] =
-    ["CreateToken", "EnableToken", "UpdatePolicy", "EnforcePolicy", "CreateConsoleLink"];
+const HARMLESS: [&str; 6] =
+    ["CreateToken", "EnableToken", "EnableUser", "UpdatePolicy", "EnforcePolicy", "CreateConsoleLink"];
 
 /// Read-only RPCs.
-const READS: [&str; 8] = [
+const READS: [&str; 9] = [
     "GetToken",
     "ListTokens",
+    "ListUsers",
     "Verify",
     "VerifyStream",
     "ListTokenEvents",
@@ -65,13 +66,22 @@ enum End {
     RevokeAlone,
     RevokeUser,
     Disable,
+    DisableUser,
     Expire,
     Demote,
     Rotate,
 }
 
-const ENDS: [End; 7] =
-    [End::Revoke, End::RevokeAlone, End::RevokeUser, End::Disable, End::Expire, End::Demote, End::Rotate];
+const ENDS: [End; 8] = [
+    End::Revoke,
+    End::RevokeAlone,
+    End::RevokeUser,
+    End::Disable,
+    End::DisableUser,
+    End::Expire,
+    End::Demote,
+    End::Rotate,
+];
 
 impl End {
     /// Ends a token of the user `root`.
@@ -90,6 +100,10 @@ impl End {
             Self::Disable => {
                 let request = DisableTokenRequest { token_id: id.to_owned(), force, ..Default::default() };
                 client.disable_token(request).await.map(drop)
+            }
+            Self::DisableUser => {
+                let request = DisableUserRequest { user_id: "root".to_owned(), force, ..Default::default() };
+                client.disable_user(request).await.map(drop)
             }
             Self::Expire => {
                 let request = UpdateTokenRequest {
@@ -170,7 +184,12 @@ async fn any_call_may_end_a_root_token_if_another_is_active() {
 
 #[tokio::test]
 async fn an_inactive_root_token_does_not_count_as_another() {
-    for column in ["revoke_time = now(), revoke_reason = ''", "disable_time = now()", "expire_time = now()"] {
+    for column in [
+        "revoke_time = now(), revoke_reason = ''",
+        "disable_time = now()",
+        "user_disable_time = now()",
+        "expire_time = now()",
+    ] {
         let replica = Replica::start().await;
         let (mut root, id) = (replica.root(), root_id(&replica));
         another(&mut root, None).await;

@@ -1,6 +1,7 @@
 //! The succession and the end of tokens: rotation, requests that have one result however often they
 //! are sent, revocation by possession and of all tokens of a user.
 
+mod disabled_users;
 mod last_root;
 mod leavers;
 mod lost_replies;

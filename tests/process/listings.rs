@@ -62,7 +62,7 @@ impl Scene {
             "token update" => format!("{} --name m", self.fresh()),
             "policy dry-run" => "--longest-lifetime 1s".to_owned(),
             "policy set" => "--longest-lifetime 90d --allowed-scope orders:*".to_owned(),
-            "user revoke" => "nobody".to_owned(),
+            "user revoke" | "user disable" | "user enable" => "nobody".to_owned(),
             "audit purge" => "--older-than-days 30 --dry-run".to_owned(),
             "migrate" => "--plan".to_owned(),
             "rules" => "regex".to_owned(),

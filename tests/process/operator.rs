@@ -181,3 +181,49 @@ fn a_dry_run_and_enforcement_print_the_outcome_of_each_token() {
     assert!(text(&again.stderr).starts_with("0 tokens of \"default\" adjusted, in effect everywhere from "));
     assert!(printed(tokend(&["policy", "get"])).contains("\nreuse             revokes\n"));
 }
+
+#[test]
+fn commands_disable_enable_and_list_users() {
+    let test_dir = TestDir::new();
+    let mut server = test_dir.serve();
+    let address = server.ready();
+    let root = test_dir.root_secret();
+    let tokend = |arguments: &[&str]| operate(&address, &root, arguments, "");
+    let create =
+        ["token", "create", "--user", "ada", "--name", "laptop", "--ttl", "30d", "--scope", "orders:read"];
+    let secret = printed(tokend(&create)).trim_end().to_owned();
+    let service = printed(tokend(&[&create[..], &["--service"]].concat())).trim_end().to_owned();
+    let shown = printed(tokend(&["token", "get", &service[5..27]]));
+    assert!(shown.contains("\nowner         service account\n"), "{shown}");
+    let listed = tokend(&["token", "list", "--owner-kind", "service", "--json"]);
+    assert_eq!(json(listed)["id"], service[5..27]);
+
+    let disabled = json(tokend(&["user", "disable", "ada", "--reason", "on leave", "--json"]));
+    assert_eq!((&disabled["disabledCount"], &disabled["organizationId"]), (&"1".into(), &"default".into()));
+    assert_eq!(rpc::verdict(&address, &root, &secret), Verdict::Disabled);
+    assert_eq!(rpc::verdict(&address, &root, &service), Verdict::Valid);
+    let refused = tokend(&create);
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(text(&refused.stderr).contains("USER_DISABLED"), "{}", text(&refused.stderr));
+    let again = printed(tokend(&["user", "disable", "ada"]));
+    assert!(
+        again.contains("\n0 tokens put out of use") && again.contains("refused everywhere from"),
+        "{again}"
+    );
+    let user = json(tokend(&["user", "list", "--disabled", "--json"]));
+    assert_eq!((&user["userId"], &user["disableReason"]), (&"ada".into(), &"on leave".into()));
+    assert_eq!((&user["activeCount"], &user["tokenCount"]), (&"0".into(), &"1".into()));
+    let table = printed(tokend(&["user", "list", "--organization", "default"]));
+    assert_eq!(table.lines().count(), 4, "{table}");
+    let noted = json(tokend(&["audit", "list", "--event", "user_disabled", "--json"]));
+    assert_eq!((&noted["attribution"], &noted["actingUser"]), (&"ATTRIBUTION_PROVEN".into(), &"root".into()));
+    assert_eq!(noted.get("tokenId"), None);
+    assert!(printed(tokend(&["audit", "list", "--limit", "1"])).contains("root (proven)"));
+
+    let enabled = printed(tokend(&["user", "enable", "ada"]));
+    assert!(enabled.contains("\n1 tokens no longer out of use") && enabled.contains("accepted"), "{enabled}");
+    assert_eq!(rpc::verdict(&address, &root, &secret), Verdict::Valid);
+    let gone = json(tokend(&["user", "revoke", "ada", "--service", "--json"]));
+    assert_eq!(gone["revokedCount"], "1");
+    assert_eq!(rpc::verdict(&address, &root, &secret), Verdict::Valid);
+}

@@ -4,7 +4,7 @@ use prost::Message as _;
 use prost_types::Duration;
 use sqlx::Row as _;
 use tokend::api::proto::create_token_request::Expiration;
-use tokend::api::proto::{CreateTokenRequest, ListTokensRequest, TokenState};
+use tokend::api::proto::{CreateTokenRequest, ListTokensRequest, OwnerKind, TokenState};
 use tokend::secret::{DurableHash, KeyId, Mac, MacMatch, Prefix, Secret};
 use tonic::Code;
 
@@ -32,6 +32,7 @@ async fn a_created_token_has_the_requested_fields() {
         allowed_cidrs: texts(&["10.0.0.0/8"]),
         request_id: String::new(),
         grant: None,
+        owner_kind: OwnerKind::Service.into(),
     };
 
     let token = created(&mut root, request).await.token.unwrap();
@@ -39,6 +40,7 @@ async fn a_created_token_has_the_requested_fields() {
     assert_eq!(token.id.len(), 22);
     assert_eq!((&*token.organization_id, &*token.user_id, &*token.name), ("acme", "ada", "Ada's laptop"));
     assert_eq!(token.scopes, ["repo:read", "repo:write"], "a scope named twice is held once");
+    assert_eq!(token.owner_kind(), OwnerKind::Service);
     assert_eq!(token.labels.len(), 1);
     assert_eq!(token.labels["team"], "tools");
     assert_eq!(token.allowed_cidrs, ["10.0.0.0/8"]);

@@ -152,6 +152,7 @@ async fn all_invalid_fields_are_named_at_once() {
         allowed_cidrs: texts(&["10.0.0.0/8", "ten"]),
         request_id: "one".to_owned(),
         grant: Some(Grant { users: texts(&[""]), ..Grant::default() }),
+        owner_kind: 0,
     };
 
     let status = refused(replica.root().create_token(request).await, Code::InvalidArgument, "INVALID_FIELD");

@@ -96,6 +96,8 @@ async fn a_change_of_any_column_is_seen() {
         "allowed_cidrs = '{10.0.0.0/8}'",
         "allowed_cidrs = '{}'",
         "disable_time = now()",
+        "user_disable_time = now()",
+        "user_disable_time = NULL",
         "disable_time = NULL",
         "revoke_time = now(), revoke_reason = ''",
         "revoke_reason = 'lost'",

@@ -15,4 +15,5 @@ mod pages;
 mod revoke;
 mod scale;
 mod update;
+mod users;
 mod verify;

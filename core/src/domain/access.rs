@@ -10,6 +10,7 @@ use time::OffsetDateTime;
 use super::account::Account;
 use super::fields::{OrganizationId, UserId};
 use super::networks::Networks;
+use super::owner::OwnerKind;
 use super::principal::Principal;
 use super::reach::Reach;
 use super::record::Record;
@@ -75,7 +76,7 @@ pub enum Extent<'a> {
     /// Those of an organization.
     Organization(&'a OrganizationId),
     /// Those of a user in an organization.
-    User(&'a OrganizationId, &'a UserId),
+    User(&'a OrganizationId, &'a UserId, OwnerKind),
 }
 
 impl Extent<'_> {
@@ -85,7 +86,9 @@ impl Extent<'_> {
         match self {
             Self::Any => true,
             Self::Organization(own) => token.organization_id == **own,
-            Self::User(own, user) => token.organization_id == **own && token.user_id == **user,
+            Self::User(own, user, kind) => {
+                token.organization_id == **own && token.user_id == **user && token.owner_kind == *kind
+            }
         }
     }
 }
@@ -294,7 +297,7 @@ impl Caller {
             (Reach::Only(own), Some(holder))
                 if matches!(permission, Permission::See | Permission::Change) && !self.holds(of_all) =>
             {
-                Extent::User(own, &holder.user_id)
+                Extent::User(own, &holder.user_id, holder.owner_kind)
             }
             (Reach::Only(own), _) => Extent::Organization(own),
         })
@@ -304,7 +307,7 @@ impl Caller {
     #[must_use]
     pub fn only_user(&self, permission: Permission) -> Option<&UserId> {
         match self.extent(permission) {
-            Ok(Extent::User(_, user)) => Some(user),
+            Ok(Extent::User(_, user, _)) => Some(user),
             _ => None,
         }
     }
@@ -322,9 +325,21 @@ impl Caller {
         let extent = self.extent(Permission::See)?;
         let organization = self.listed_organization(organization)?;
         match (extent, user) {
-            (Extent::User(_, own), None) => Ok((organization, Some(own.clone()))),
-            (Extent::User(_, own), Some(named)) if named != *own => Err(AccessError::Exceeds(Bound::User)),
+            (Extent::User(_, own, _), None) => Ok((organization, Some(own.clone()))),
+            (Extent::User(_, own, _), Some(named)) if named != *own => Err(AccessError::Exceeds(Bound::User)),
             (_, user) => Ok((organization, user)),
+        }
+    }
+
+    /// Returns the kind of owner of a listing: the named one, and the caller's own if it sees no other.
+    ///
+    /// # Errors
+    /// The named kind is not one that the caller sees.
+    pub fn listed_kind(&self, named: Option<OwnerKind>) -> Result<Option<OwnerKind>, AccessError> {
+        match (self.extent(Permission::See)?, named) {
+            (Extent::User(_, _, own), None) => Ok(Some(own)),
+            (Extent::User(_, _, own), Some(named)) if named != own => Err(AccessError::Exceeds(Bound::User)),
+            (_, named) => Ok(named),
         }
     }
 

@@ -7,6 +7,7 @@ pub mod account;
 pub mod fields;
 pub mod grant;
 pub mod networks;
+pub mod owner;
 pub mod packed;
 pub mod principal;
 pub mod reach;
@@ -24,6 +25,7 @@ pub use fields::{
 };
 pub use grant::Grant;
 pub use networks::{Network, Networks};
+pub use owner::{Owner, OwnerKind};
 pub use principal::Principal;
 pub use reach::Reach;
 pub use record::{Judgement, Record, Verdict, judge};

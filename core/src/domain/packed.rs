@@ -6,6 +6,7 @@ use time::OffsetDateTime;
 
 use super::fields::{FieldError, OrganizationId};
 use super::grant::Grant;
+use super::owner::OwnerKind;
 use super::token::{Token, Value};
 
 mod grant;
@@ -49,6 +50,11 @@ impl FieldPositions {
                 }
                 Value::Labels(labels) => {
                     labels.iter().for_each(|(key, value)| label(&mut wire, tag, key, value));
+                }
+                Value::OwnerKind(kind) => {
+                    // Of the wire format: a varint.
+                    varint(&mut wire, u64::from(field.number << 3));
+                    varint(&mut wire, u64::from(kind.number()));
                 }
                 Value::Time(Some(value)) if field.name != LAST_USE_TIME => time(&mut wire, tag, *value),
                 Value::Grant(Some(value)) => grant::write(&mut wire, tag, value),
@@ -107,6 +113,13 @@ impl<'a> PackedToken<'a> {
             _ => return &[],
         };
         text.get(..length).unwrap_or_default()
+    }
+
+    /// Returns what the user's id names. Its field is the last one, and each token has it.
+    #[must_use]
+    pub fn owner_kind(&self) -> OwnerKind {
+        let number = self.wire.last().copied().unwrap_or_default();
+        OwnerKind::ALL.into_iter().find(|kind| kind.number() == number).unwrap_or_default()
     }
 
     /// Returns whether the token belongs to this organization.
@@ -211,6 +224,10 @@ mod tests {
             let user_id = UserId::parse(&"u".repeat(length)).unwrap();
             let (positions, wire) = FieldPositions::pack(&Token { user_id: user_id.clone(), ..token(&[]) });
             assert_eq!(positions.read(&wire).user_id(), user_id.as_str().as_bytes());
+        }
+        for owner_kind in OwnerKind::ALL {
+            let (positions, wire) = FieldPositions::pack(&Token { owner_kind, ..token(&[]) });
+            assert_eq!(positions.read(&wire).owner_kind(), owner_kind);
         }
         assert_eq!(packed.scopes().collect::<Vec<_>>(), [&b"a:*"[..], b"b"]);
         let (positions, wire) = FieldPositions::pack(&token(&[]));

@@ -56,7 +56,7 @@ impl Record {
             mark: AtomicU32::new(0),
             reserved: token.scopes.reserved(),
             revoked: token.revoke_time.is_some(),
-            disabled: token.disable_time.is_some(),
+            disabled: token.disabled_since().is_some(),
         };
         Self(ThinArc::from_header_and_slice(facts, &wire))
     }

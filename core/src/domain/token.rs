@@ -8,6 +8,7 @@ use time::OffsetDateTime;
 use super::fields::{Labels, OrganizationId, RevokeReason, TokenName, UserId};
 use super::grant::Grant;
 use super::networks::Networks;
+use super::owner::{Owner, OwnerKind};
 use super::principal::Principal;
 use super::scope::Scopes;
 use crate::secret::TokenId;
@@ -44,12 +45,16 @@ pub struct Token {
     pub revoke_reason: Option<RevokeReason>,
     /// The token that it replaced; `None` if it was created.
     pub rotated_from: Option<TokenId>,
-    /// When it was disabled; `None` if it is not disabled.
+    /// When it was disabled by itself; `None` if it was not.
     pub disable_time: Option<OffsetDateTime>,
     /// The token that replaced it; `None` if it was not rotated.
     pub superseded_by: Option<TokenId>,
     /// What it may give to others at most; `None`: all that its scopes allow.
     pub grant: Option<Grant>,
+    /// When its user was disabled; `None` if the user is not disabled.
+    pub user_disable_time: Option<OffsetDateTime>,
+    /// What the user id names.
+    pub owner_kind: OwnerKind,
 }
 
 /// A field of a token, as the contract has it.
@@ -78,6 +83,8 @@ pub enum Value<'a> {
     Time(Option<OffsetDateTime>),
     /// A grant.
     Grant(Option<&'a Grant>),
+    /// What owns it: an enum's number.
+    OwnerKind(OwnerKind),
 }
 
 /// Whether a token can be used, at a given time.
@@ -122,12 +129,29 @@ impl Token {
             disable_time: None,
             superseded_by: None,
             grant: None,
+            user_disable_time: None,
+            owner_kind: OwnerKind::default(),
+        }
+    }
+
+    /// Returns its owner.
+    #[must_use]
+    pub fn owner(&self) -> Owner<'_> {
+        Owner { organization_id: &self.organization_id, user_id: &self.user_id, kind: self.owner_kind }
+    }
+
+    /// Returns since when it is disabled, by itself or with its user; `None` if it is not.
+    #[must_use]
+    pub fn disabled_since(&self) -> Option<OffsetDateTime> {
+        match (self.disable_time, self.user_disable_time) {
+            (Some(own), Some(of_user)) => Some(own.min(of_user)),
+            (own, of_user) => own.or(of_user),
         }
     }
 
     /// Returns every field except the state, which depends on the time, by ascending number.
     #[must_use]
-    pub fn fields(&self) -> [Field<'_>; 17] {
+    pub fn fields(&self) -> [Field<'_>; 19] {
         use Value::{Text, Time};
         // Without `..`, so that this does not compile while a field is missing below.
         let Self {
@@ -148,6 +172,8 @@ impl Token {
             disable_time,
             superseded_by,
             grant,
+            user_disable_time,
+            owner_kind,
         } = self;
         let field = |number, name, value| Field { number, name, value };
         let id_of =
@@ -171,13 +197,15 @@ impl Token {
             field(16, "disable_time", Time(*disable_time)),
             field(17, "superseded_by", id_of(superseded_by)),
             field(18, "grant", Value::Grant(grant.as_ref())),
+            field(20, "user_disable_time", Time(*user_disable_time)),
+            field(21, "owner_kind", Value::OwnerKind(*owner_kind)),
         ]
     }
 
     /// Returns the token's state at `now`. It is expired from `expire_time` on, inclusive.
     #[must_use]
     pub fn state(&self, now: OffsetDateTime) -> TokenState {
-        TokenState::at(now, self.revoke_time.is_some(), self.disable_time.is_some(), self.expire_time)
+        TokenState::at(now, self.revoke_time.is_some(), self.disabled_since().is_some(), self.expire_time)
     }
 }
 
@@ -216,7 +244,11 @@ mod tests {
     fn the_most_final_state_wins() {
         let mut token = token(&[]);
         assert_eq!(token.state(NOW), TokenState::Active);
+        token.user_disable_time = Some(NOW);
+        assert_eq!(token.state(NOW), TokenState::Disabled);
         token.disable_time = Some(NOW);
+        assert_eq!(token.state(NOW), TokenState::Disabled);
+        token.user_disable_time = None;
         assert_eq!(token.state(NOW), TokenState::Disabled);
         token.expire_time = Some(NOW);
         assert_eq!(token.state(NOW), TokenState::Expired);

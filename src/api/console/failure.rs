@@ -278,6 +278,9 @@ fn state(error: StateError) -> &'static str {
         StateError::Revoked => "The token is revoked, which is never undone.",
         StateError::Expired => "The token has expired.",
         StateError::Disabled => "The token is disabled. Enable it first.",
+        StateError::UserDisabled => {
+            "The user is disabled, so no token is created for them. Enable the user first."
+        }
         StateError::Rotated(_) => "The token was rotated already.",
     }
 }

@@ -2,10 +2,10 @@
 
 use super::fields;
 use crate::api::proto::{
-    FieldChange, ListTokenEventsRequest, ListTokenEventsResponse, TokenEvent, TokenEventKind,
+    self, FieldChange, ListTokenEventsRequest, ListTokenEventsResponse, TokenEvent, TokenEventKind,
 };
 use crate::domain::audit_context::TraceId;
-use crate::domain::event::{self, Actor, EventKind};
+use crate::domain::event::{self, Actor, Attribution, EventKind};
 use crate::domain::{FieldError, OrganizationId, UserId, Violations};
 use crate::tokens::events::{EventPage, ListEvents};
 
@@ -51,11 +51,12 @@ fn event(event: event::TokenEvent) -> TokenEvent {
         event_id: event.id,
         event_time: Some(fields::timestamp(event.event_time)),
         kind: kind(event.kind).into(),
-        token_id: event.token_id.to_string(),
+        token_id: event.token_id.map_or_else(String::new, |id| id.to_string()),
         organization_id: event.organization_id.as_str().to_owned(),
         user_id: event.user_id.as_str().to_owned(),
         actor: event.actor,
-        acting_user: event.acting_user.unwrap_or_default(),
+        attribution: attribution(event.acting_user.as_ref().map(|(_, attribution)| *attribution)).into(),
+        acting_user: event.acting_user.map(|(user, _)| user).unwrap_or_default(),
         trace_id: event.trace_id.map_or_else(String::new, |id| TraceId(id).to_string()),
         changes: event.changes.into_iter().map(change).collect(),
     }
@@ -69,6 +70,14 @@ fn change(change: event::FieldChange) -> FieldChange {
     }
 }
 
+const fn attribution(attribution: Option<Attribution>) -> proto::Attribution {
+    match attribution {
+        None => proto::Attribution::Unspecified,
+        Some(Attribution::Proven) => proto::Attribution::Proven,
+        Some(Attribution::Claimed) => proto::Attribution::Claimed,
+    }
+}
+
 const fn kind(kind: EventKind) -> TokenEventKind {
     match kind {
         EventKind::Created => TokenEventKind::Created,
@@ -79,6 +88,8 @@ const fn kind(kind: EventKind) -> TokenEventKind {
         EventKind::Enabled => TokenEventKind::Enabled,
         EventKind::ExpiresSoon => TokenEventKind::ExpiresSoon,
         EventKind::Purged => TokenEventKind::Purged,
+        EventKind::UserDisabled => TokenEventKind::UserDisabled,
+        EventKind::UserEnabled => TokenEventKind::UserEnabled,
     }
 }
 

@@ -15,7 +15,7 @@ use super::token_api::TokenApi;
 use crate::api::error::CallError;
 use crate::api::status;
 use crate::auth::peer::Peer;
-use crate::domain::audit_context::{self, ActingUser, AuditContext};
+use crate::domain::audit_context::{self, Acting, ActingUser, AuditContext};
 use crate::domain::size::LARGEST_TOKEN;
 use crate::domain::{FieldError, Permission, Violations};
 use crate::metrics::Rpc;
@@ -77,7 +77,7 @@ impl TokenApi {
         F: Future<Output = Result<A, CallError>> + 'a,
     {
         let length = match rpc {
-            Rpc::RevokeToken | Rpc::RevokeUserTokens | Rpc::DisableToken => Length::Ended,
+            Rpc::RevokeToken | Rpc::RevokeUserTokens | Rpc::DisableToken | Rpc::DisableUser => Length::Ended,
             _ => Length::Token,
         };
         self.call_reserving(rpc, request, suspect, |_| length, work).await
@@ -184,7 +184,8 @@ impl TokenApi {
                         ) {
                             (Ok(taken), Ok(acting_user)) => {
                                 permit = Some(taken);
-                                let provenance = AuditContext { acting_user, trace_id: Some(trace_id) };
+                                let acting = acting_user.map_or(Acting::Caller, Acting::Claimed);
+                                let provenance = AuditContext { acting, trace_id: Some(trace_id) };
                                 audit_context::within(provenance, work(credential, request.into_inner()))
                                     .await
                             }

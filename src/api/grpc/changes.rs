@@ -3,9 +3,7 @@
 
 use time::{Duration, OffsetDateTime};
 
-use super::fields::{
-    MAX_NAMES, expiration, networks, optional, positive, request_id, scopes, timestamp, token_id,
-};
+use super::fields::{MAX_NAMES, expiration, networks, positive, request_id, scopes, timestamp, token_id};
 use super::grant::grant;
 use crate::api::proto;
 use crate::api::proto::{
@@ -13,9 +11,7 @@ use crate::api::proto::{
 };
 use crate::domain::policy::MAX_GRACE;
 use crate::domain::root::LastRoot;
-use crate::domain::{
-    Caller, FieldError, Labels, OrganizationId, RevokeReason, Token, TokenName, UserId, Violations,
-};
+use crate::domain::{Caller, FieldError, Labels, OrganizationId, RevokeReason, Token, TokenName, Violations};
 use crate::secret::TokenId;
 use crate::tokens::create::Created;
 use crate::tokens::disable::Switched;
@@ -232,18 +228,6 @@ pub(super) fn enable_response(switched: &Switched) -> proto::EnableTokenResponse
         token: Some((&switched.token, switched.now).into()),
         effective_time: Some(timestamp(switched.effective_time)),
     }
-}
-
-pub(super) fn revoke_user_request(
-    message: &proto::RevokeUserTokensRequest,
-) -> Result<(Option<OrganizationId>, UserId, RevokeReason), Violations> {
-    let mut violations = Violations::default();
-    let organization_id =
-        violations.take("organization_id", optional(&message.organization_id, OrganizationId::parse));
-    let user_id = violations.take("user_id", UserId::parse(&message.user_id));
-    let reason = violations.take("reason", RevokeReason::parse(&message.reason));
-    let request = (|| Some((organization_id?, user_id?, reason?)))();
-    violations.finish(request)
 }
 
 pub(super) fn revoke_user_response(

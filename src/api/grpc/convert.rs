@@ -6,8 +6,8 @@ use std::net::IpAddr;
 use time::OffsetDateTime;
 
 use super::fields::{
-    consistency, expiration, networks, optional, order, page_size, request_id, scopes, states, token_id,
-    whole_instant,
+    consistency, expiration, networks, optional, order, owner_kind, page_size, request_id, scopes, states,
+    token_id, whole_instant,
 };
 use super::grant::grant;
 use crate::api::proto;
@@ -43,6 +43,7 @@ pub(super) fn create_request(
     let allowed_cidrs = networks("allowed_cidrs", &message.allowed_cidrs, &mut violations);
     let grant = grant(message.grant, &mut violations);
     let request_id = violations.take("request_id", request_id(&message.request_id));
+    let owner_kind = violations.take("owner_kind", owner_kind(message.owner_kind));
     let request = (|| {
         Some(CreateToken {
             organization_id: organization_id?,
@@ -54,6 +55,7 @@ pub(super) fn create_request(
             allowed_cidrs: allowed_cidrs?,
             grant: grant?,
             request_id: request_id?,
+            owner_kind: owner_kind?.unwrap_or_default(),
         })
     })();
     violations.finish(request)
@@ -82,6 +84,7 @@ pub(super) fn list_request(message: proto::ListTokensRequest) -> Result<ListToke
     let organization_id =
         violations.take("organization_id", optional(&message.organization_id, OrganizationId::parse));
     let user_id = violations.take("user_id", optional(&message.user_id, UserId::parse));
+    let owner_kind = violations.take("owner_kind", owner_kind(message.owner_kind));
     let states = states(&message.states, &mut violations);
     let mut bound = |field, time: Option<_>| violations.take(field, time.map(whole_instant).transpose());
     let created_after = bound("created_after", message.created_after);
@@ -96,6 +99,7 @@ pub(super) fn list_request(message: proto::ListTokensRequest) -> Result<ListToke
             listing: Listing {
                 organization_id: organization_id?,
                 user_id: user_id?,
+                owner_kind: owner_kind?,
                 states,
                 created_after: created_after?,
                 created_before: created_before?,
@@ -160,7 +164,9 @@ pub(super) const fn change_kind(kind: ChangeKind) -> proto::ChangeKind {
         ChangeKind::Event(EventKind::Enabled) => proto::ChangeKind::Enabled,
         ChangeKind::Event(EventKind::ExpiresSoon) => proto::ChangeKind::ExpiresSoon,
         ChangeKind::Deleted => proto::ChangeKind::Deleted,
-        ChangeKind::Event(EventKind::Purged) | ChangeKind::Other => proto::ChangeKind::Other,
+        // Events of users are no changes of a token.
+        ChangeKind::Event(EventKind::Purged | EventKind::UserDisabled | EventKind::UserEnabled)
+        | ChangeKind::Other => proto::ChangeKind::Other,
     }
 }
 

@@ -9,7 +9,9 @@ use crate::domain::fields::MAX_EXPIRE_TIME;
 use crate::domain::networks::MAX_NETWORKS;
 use crate::domain::page::{DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE, Order};
 use crate::domain::scope::MAX_SCOPES;
-use crate::domain::{Expiration, FieldError, Network, Networks, Scope, Scopes, TokenState, Violations};
+use crate::domain::{
+    Expiration, FieldError, Network, Networks, OwnerKind, Scope, Scopes, TokenState, Violations,
+};
 use crate::secret::{RequestId, TokenId};
 use crate::verify::Consistency;
 
@@ -21,6 +23,16 @@ pub(super) fn consistency(number: i32) -> Result<Consistency, FieldError> {
         Ok(proto::Consistency::Unspecified | proto::Consistency::Bounded) => Ok(Consistency::Bounded),
         Ok(proto::Consistency::Full) => Ok(Consistency::Full),
         Err(_) => Err(FieldError::Rule("is not a consistency")),
+    }
+}
+
+/// Reads what a user id names; `None`: the request does not say.
+pub(super) fn owner_kind(number: i32) -> Result<Option<OwnerKind>, FieldError> {
+    match proto::OwnerKind::try_from(number) {
+        Ok(proto::OwnerKind::Unspecified) => Ok(None),
+        Ok(proto::OwnerKind::User) => Ok(Some(OwnerKind::User)),
+        Ok(proto::OwnerKind::Service) => Ok(Some(OwnerKind::Service)),
+        Err(_) => Err(FieldError::Rule("is not a kind of owner")),
     }
 }
 

@@ -5,12 +5,13 @@ use tracing::{Span, field};
 
 use super::changes::{self, Revocation, Target};
 use super::token_api::TokenApi;
-use super::{convert, policies};
+use super::{convert, policies, users};
 use crate::api::error::CallError;
 use crate::api::proto::{
-    EnforcePolicyRequest, EnforcePolicyResponse, RevokeTokenRequest, RevokeTokenResponse,
-    RevokeUserTokensRequest, RevokeUserTokensResponse, RotateTokenRequest, RotateTokenResponse,
-    UpdateTokenRequest, UpdateTokenResponse, revoke_token_request,
+    DisableUserRequest, DisableUserResponse, EnableUserRequest, EnableUserResponse, EnforcePolicyRequest,
+    EnforcePolicyResponse, RevokeTokenRequest, RevokeTokenResponse, RevokeUserTokensRequest,
+    RevokeUserTokensResponse, RotateTokenRequest, RotateTokenResponse, UpdateTokenRequest,
+    UpdateTokenResponse, revoke_token_request,
 };
 use crate::domain::root::LastRoot;
 use crate::domain::{Caller, Permission, Token};
@@ -86,17 +87,13 @@ impl TokenApi {
     ) -> Result<RevokeUserTokensResponse, CallError> {
         let caller = credential.caller();
         caller.require(Permission::Write)?;
-        let (organization_id, user_id, reason) = changes::revoke_user_request(&message)?;
-        let organization_id = caller.organization(organization_id)?;
+        let (named, reason) = users::revoke_request(&message)?;
+        let organization_id = caller.organization(named.organization_id.clone())?;
         let how = (&reason, LastRoot::forced(message.force));
-        Span::current().record("user.id", user_id.as_str());
+        Span::current().record("user.id", named.user_id.as_str());
         let invalidation = self.context.engine.begin_invalidation();
         let on_change = |ids: &[TokenId]| invalidation.also(ids);
-        let revoked = self
-            .context
-            .actions
-            .revoke_user_tokens(caller, Some(organization_id.clone()), &user_id, how, &on_change)
-            .await?;
+        let revoked = self.context.actions.revoke_user_tokens(caller, &named, how, &on_change).await?;
         Ok(changes::revoke_user_response(&revoked, &organization_id))
     }
 
@@ -115,6 +112,37 @@ impl TokenApi {
         let switched = self.context.actions.switch_token(caller, id, usability, &reason).await?;
         record_owner(&switched.token);
         Ok(switched)
+    }
+
+    pub(super) async fn disable_owner(
+        &self,
+        credential: &Credential,
+        message: &DisableUserRequest,
+    ) -> Result<DisableUserResponse, CallError> {
+        let caller = credential.caller();
+        caller.require(Permission::Write)?;
+        let (named, reason) = users::disable_request(message)?;
+        Span::current().record("user.id", named.user_id.as_str());
+        let invalidation = self.context.engine.begin_invalidation();
+        let on_change = |ids: &[TokenId]| invalidation.also(ids);
+        let how = (&reason, LastRoot::forced(message.force));
+        Ok(users::disable_response(
+            &self.context.actions.disable_user(caller, &named, how, &on_change).await?,
+        ))
+    }
+
+    pub(super) async fn enable_owner(
+        &self,
+        credential: &Credential,
+        message: &EnableUserRequest,
+    ) -> Result<EnableUserResponse, CallError> {
+        let caller = credential.caller();
+        caller.require(Permission::Write)?;
+        let named = users::enable_request(message)?;
+        Span::current().record("user.id", named.user_id.as_str());
+        let invalidation = self.context.engine.begin_invalidation();
+        let on_change = |ids: &[TokenId]| invalidation.also(ids);
+        Ok(users::enable_response(&self.context.actions.enable_user(caller, &named, &on_change).await?))
     }
 
     pub(super) async fn enforce(

@@ -21,6 +21,7 @@ pub(crate) mod server;
 mod service;
 mod stream;
 pub(crate) mod token_api;
+mod users;
 mod verify;
 mod watch;
 mod web;

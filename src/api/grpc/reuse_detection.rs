@@ -10,7 +10,7 @@ use crate::api::proto::RotateTokenRequest;
 use crate::auth::callers::Callers;
 use crate::auth::peer::Peer;
 use crate::domain::CredentialError;
-use crate::domain::audit_context::{self, AuditContext, TraceId};
+use crate::domain::audit_context::{self, Acting, AuditContext, TraceId};
 use crate::secret::{RequestId, TokenId};
 use crate::verify::{AuthenticateError, ClientKey};
 
@@ -57,7 +57,7 @@ impl TokenApi {
         let invalidation = self.context.engine.begin_invalidation();
         let on_change = |ids: &[TokenId]| invalidation.also(ids);
         let detection = self.context.actions.detect_reuse(id, share, request_id.as_ref(), &on_change);
-        let provenance = AuditContext { acting_user: None, trace_id: Some(trace_id) };
+        let provenance = AuditContext { acting: Acting::Nobody, trace_id: Some(trace_id) };
         let revoked = audit_context::within(provenance, detection).await?;
         if revoked > 0 {
             tracing::warn!(token.id = %id, revoked, "a superseded token was used to rotate: its family is revoked");

@@ -12,14 +12,15 @@ use super::server::token_service_server::TokenService;
 use super::stream::{VerifyRequests, VerifyResponses};
 use super::token_api::TokenApi;
 use super::watch::{WatchStream, Watcher};
-use super::{audit, changes, convert, policies};
+use super::{audit, changes, convert, policies, users};
 use crate::api::drain::DrainSignal;
 use crate::api::proto::{
     CheckPolicyRequest, CheckPolicyResponse, CreateConsoleLinkRequest, CreateConsoleLinkResponse,
-    CreateTokenRequest, CreateTokenResponse, DisableTokenRequest, DisableTokenResponse, EnableTokenRequest,
-    EnableTokenResponse, EnforcePolicyRequest, EnforcePolicyResponse, GetPolicyRequest, GetPolicyResponse,
-    GetTokenRequest, GetTokenResponse, ListTokenEventsRequest, ListTokenEventsResponse, ListTokensRequest,
-    ListTokensResponse, RevokeTokenRequest, RevokeTokenResponse, RevokeUserTokensRequest,
+    CreateTokenRequest, CreateTokenResponse, DisableTokenRequest, DisableTokenResponse, DisableUserRequest,
+    DisableUserResponse, EnableTokenRequest, EnableTokenResponse, EnableUserRequest, EnableUserResponse,
+    EnforcePolicyRequest, EnforcePolicyResponse, GetPolicyRequest, GetPolicyResponse, GetTokenRequest,
+    GetTokenResponse, ListTokenEventsRequest, ListTokenEventsResponse, ListTokensRequest, ListTokensResponse,
+    ListUsersRequest, ListUsersResponse, RevokeTokenRequest, RevokeTokenResponse, RevokeUserTokensRequest,
     RevokeUserTokensResponse, RotateTokenRequest, RotateTokenResponse, UpdatePolicyRequest,
     UpdatePolicyResponse, UpdateTokenRequest, UpdateTokenResponse, VerifyRequest, VerifyStreamRequest,
     WatchTokensRequest,
@@ -27,6 +28,7 @@ use crate::api::proto::{
 use crate::domain::Permission;
 use crate::domain::root::LastRoot;
 use crate::domain::size::{LARGEST_EVENT, LARGEST_TOKEN};
+use crate::domain::users::LARGEST_USER;
 use crate::metrics::Rpc;
 use crate::tokens::ActionError;
 use crate::tokens::console_link::{NoLink, may_sign_in};
@@ -154,6 +156,41 @@ impl TokenService for TokenApi {
         self.call(Rpc::EnableToken, request, async |credential, message| {
             let switched = self.switch(&credential, &message.token_id, Usability::Enabled, "").await?;
             Ok(changes::enable_response(&switched))
+        })
+        .await
+    }
+
+    async fn disable_user(
+        &self,
+        request: Request<DisableUserRequest>,
+    ) -> Result<Response<DisableUserResponse>, Status> {
+        self.call(Rpc::DisableUser, request, async |credential, message| {
+            self.disable_owner(&credential, &message).await
+        })
+        .await
+    }
+
+    async fn enable_user(
+        &self,
+        request: Request<EnableUserRequest>,
+    ) -> Result<Response<EnableUserResponse>, Status> {
+        self.call(Rpc::EnableUser, request, async |credential, message| {
+            self.enable_owner(&credential, &message).await
+        })
+        .await
+    }
+
+    async fn list_users(
+        &self,
+        request: Request<ListUsersRequest>,
+    ) -> Result<Response<ListUsersResponse>, Status> {
+        let most = |message: &ListUsersRequest| convert::page_bytes(message.page_size, LARGEST_USER);
+        self.call_for_page(Rpc::ListUsers, Permission::Read, request, most, async |credential, message| {
+            let (listing, page_size) = users::list_request(&message)?;
+            let page_token = Some(&*message.page_token).filter(|text| !text.is_empty());
+            let caller = credential.caller();
+            let page = self.context.actions.list_users(caller, listing, page_size, page_token).await?;
+            Ok(users::list_response(page))
         })
         .await
     }

@@ -15,7 +15,7 @@ use crate::admission::fair_limiter::Refused;
 use crate::api::context::Context;
 use crate::api::error::CallError;
 use crate::auth::peer::Peer;
-use crate::domain::audit_context::{self, AuditContext};
+use crate::domain::audit_context::{self, Acting, AuditContext};
 use crate::domain::{OrganizationId, Scopes, Verdict};
 use crate::metrics::{Integration, IntegrationOutcome};
 use crate::runtime::panics;
@@ -68,7 +68,7 @@ impl Integrations {
             verdict = field::Empty,
         );
         telemetry::adopt(&span, &context, self.context.sampling);
-        let provenance = AuditContext { acting_user: None, trace_id: Some(context.trace_id) };
+        let provenance = AuditContext { acting: Acting::Caller, trace_id: Some(context.trace_id) };
         // On the heap: it is large, and would be moved through every layer above.
         let work = Box::pin(audit_context::within(provenance, work));
         let work = async {

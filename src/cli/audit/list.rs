@@ -6,7 +6,7 @@ use clap::Args;
 use prost_types::Timestamp;
 use serde::Serialize;
 use tokend_client::Repeatable;
-use tokend_client::proto::{FieldChange, ListTokenEventsRequest, TokenEvent, TokenEventKind};
+use tokend_client::proto::{Attribution, FieldChange, ListTokenEventsRequest, TokenEvent, TokenEventKind};
 
 use crate::cli::CommandError;
 use crate::cli::arguments::parse_token_id;
@@ -69,12 +69,15 @@ struct EventJson<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     event_time: Option<String>,
     kind: String,
+    #[serde(skip_serializing_if = "str::is_empty")]
     token_id: &'a str,
     organization_id: &'a str,
     user_id: &'a str,
     actor: &'a str,
     #[serde(skip_serializing_if = "str::is_empty")]
     acting_user: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    attribution: Option<&'static str>,
     #[serde(skip_serializing_if = "str::is_empty")]
     trace_id: &'a str,
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -148,10 +151,10 @@ fn show(events: &[TokenEvent], organization: bool, json: bool) -> Result<(), Com
         let mut row = vec![
             event.event_time.map_or_else(String::new, rfc3339),
             kind_word(event),
-            event.token_id.clone(),
+            cell(&event.token_id),
             cell(&event.user_id),
             event.actor.clone(),
-            cell(&event.acting_user),
+            person(event),
             event.changes.iter().map(|change| change_text(event, change)).collect::<Vec<_>>().join("; "),
         ];
         if organization {
@@ -160,6 +163,15 @@ fn show(events: &[TokenEvent], organization: bool, json: bool) -> Result<(), Com
         row
     });
     print(&table(&heading, rows.collect()))
+}
+
+/// Returns the person behind an event, and how that is known: `ada (proven)`.
+fn person(event: &TokenEvent) -> String {
+    let known = event.attribution().as_str_name().trim_start_matches("ATTRIBUTION_").to_lowercase();
+    match &*event.acting_user {
+        "" => String::new(),
+        user => format!("{} ({known})", cell(user)),
+    }
 }
 
 fn event_json(event: &TokenEvent) -> EventJson<'_> {
@@ -172,6 +184,9 @@ fn event_json(event: &TokenEvent) -> EventJson<'_> {
         user_id: &event.user_id,
         actor: &event.actor,
         acting_user: &event.acting_user,
+        attribution: Some(event.attribution())
+            .filter(|attribution| *attribution != Attribution::Unspecified)
+            .map(|attribution| attribution.as_str_name()),
         trace_id: &event.trace_id,
         changes: event
             .changes
@@ -189,7 +204,11 @@ fn event_json(event: &TokenEvent) -> EventJson<'_> {
 fn parse_kind(text: &str) -> Result<TokenEventKind, String> {
     let name = format!("TOKEN_EVENT_KIND_{}", text.to_uppercase().replace('-', "_"));
     TokenEventKind::from_str_name(&name).filter(|kind| *kind != TokenEventKind::Unspecified).ok_or_else(
-        || "must be created, updated, rotated, revoked, disabled, enabled, expires_soon or purged".to_owned(),
+        || {
+            "must be created, updated, rotated, revoked, disabled, enabled, expires_soon, purged, \
+              user_disabled or user_enabled"
+                .to_owned()
+        },
     )
 }
 

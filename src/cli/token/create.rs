@@ -30,6 +30,10 @@ pub(crate) struct CreateFlags {
     #[arg(long, value_name = "USER_ID")]
     user: String,
 
+    /// The user is a service account, not a person
+    #[arg(long)]
+    service: bool,
+
     /// Name for people, 1 to 100 characters
     #[arg(long)]
     name: String,
@@ -122,6 +126,7 @@ pub(super) async fn run(flags: CreateFlags, environment: &Environment) -> Result
         allowed_cidrs: flags.allowed_cidrs,
         request_id: request_id.clone(),
         grant: flags.grant.chosen(),
+        owner_kind: if flags.service { proto::OwnerKind::Service } else { proto::OwnerKind::User }.into(),
     };
     let answer =
         client.make(&request_id, message, |mut raw, request| async move { raw.create_token(request).await });

@@ -6,11 +6,12 @@ use std::num::NonZeroU32;
 use clap::{Args, ValueEnum};
 use prost_types::Timestamp;
 use tokend_client::Repeatable;
-use tokend_client::proto::{ListTokensRequest, Token, TokenState};
+use tokend_client::proto::{ListTokensRequest, OwnerKind, Token, TokenState};
 
 use crate::cli::CommandError;
 use crate::cli::client::{AddressFlag, Client};
 use crate::cli::output::{cell, print, print_json, remark, table, to_the_second};
+use crate::cli::owner_kind::KindFlag;
 use crate::cli::times::{parse_future, parse_past};
 use crate::cli::token_fields::{TokenJson, expires, state_word};
 use crate::config::Environment;
@@ -31,6 +32,10 @@ pub(crate) struct ListFlags {
     /// Tokens of this user only
     #[arg(long, value_name = "USER_ID", default_value = "", hide_default_value = true)]
     user: String,
+
+    /// Tokens of persons only, or of service accounts only
+    #[arg(long, value_name = "KIND")]
+    owner_kind: Option<KindFlag>,
 
     /// Tokens in this state only; may be repeated
     #[arg(long = "state", value_name = "STATE")]
@@ -101,6 +106,7 @@ pub(super) async fn run(flags: ListFlags, environment: &Environment) -> Result<(
     let mut message = ListTokensRequest {
         organization_id: flags.organization,
         user_id: flags.user,
+        owner_kind: flags.owner_kind.map_or(OwnerKind::Unspecified, OwnerKind::from).into(),
         states: states.by_ref().map(|s| TokenState::from(s).into()).collect(),
         created_after: flags.created_after,
         created_before: flags.created_before,

@@ -3,7 +3,9 @@
 use std::collections::HashSet;
 
 use tokend_client::Repeatable;
-use tokend_client::proto::{GetPolicyRequest, GetTokenRequest, ListTokensRequest, Token, TokenState};
+use tokend_client::proto::{
+    GetPolicyRequest, GetTokenRequest, ListTokensRequest, OwnerKind, Token, TokenState,
+};
 
 use super::list::show;
 use crate::cli::CommandError;
@@ -29,7 +31,8 @@ pub(super) async fn token(
         // A successor is newer than the token it was rotated from.
         let mut ids = HashSet::from([found.id]);
         // Includes revoked ones: their successors belong to the family, too.
-        let mut others = of_user(client, found.organization_id, found.user_id, &[]).await?;
+        let mut others =
+            of_user(client, found.organization_id, found.user_id, OwnerKind::Unspecified, &[]).await?;
         others.reverse();
         line.extend(others.into_iter().filter(|other| {
             let follows = ids.contains(&other.rotated_from);
@@ -45,6 +48,7 @@ pub(in super::super) async fn user(
     client: &Client,
     organization_id: String,
     user_id: String,
+    kind: OwnerKind,
     json: bool,
 ) -> Result<(), CommandError> {
     // If no organization is named, the server says which one applies.
@@ -54,7 +58,7 @@ pub(in super::super) async fn user(
         });
     let meant = asked.await?;
     let states = [TokenState::Active, TokenState::Expired, TokenState::Disabled];
-    print_preview(&of_user(client, meant.organization_id, user_id, &states).await?, json)
+    print_preview(&of_user(client, meant.organization_id, user_id, kind, &states).await?, json)
 }
 
 fn print_preview(tokens: &[Token], json: bool) -> Result<(), CommandError> {
@@ -68,6 +72,7 @@ async fn of_user(
     client: &Client,
     organization_id: String,
     user_id: String,
+    kind: OwnerKind,
     states: &[TokenState],
 ) -> Result<Vec<Token>, CommandError> {
     let mut message = ListTokensRequest {
@@ -75,6 +80,7 @@ async fn of_user(
         user_id,
         states: states.iter().map(|state| (*state).into()).collect(),
         page_size: PAGE,
+        owner_kind: kind.into(),
         ..ListTokensRequest::default()
     };
     let mut tokens = Vec::new();

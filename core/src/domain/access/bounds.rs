@@ -7,6 +7,7 @@ use super::{AccessError, Bound, Caller, ReservedScope, ReservedScopes};
 use crate::domain::fields::{FieldError, UserId};
 use crate::domain::grant::Grant;
 use crate::domain::networks::Networks;
+use crate::domain::owner::OwnerKind;
 use crate::domain::record::Record;
 use crate::domain::scope::{Scope, Scopes};
 use crate::domain::token::Token;
@@ -15,6 +16,8 @@ use crate::domain::token::Token;
 #[derive(Debug)]
 pub(super) struct Holder {
     pub(super) user_id: UserId,
+    /// What the user id names. Such a caller acts only for owners of its own kind.
+    pub(super) owner_kind: OwnerKind,
     scopes: Scopes,
     /// `None`: the token has no grant.
     grant: Option<Grant>,
@@ -25,6 +28,7 @@ impl Holder {
     pub(super) fn of_token(token: &Token) -> Option<Self> {
         is_limited(token.scopes.reserved(), token.grant.is_some()).then(|| Self {
             user_id: token.user_id.clone(),
+            owner_kind: token.owner_kind,
             scopes: token.scopes.clone(),
             grant: token.grant.clone(),
         })
@@ -48,7 +52,8 @@ impl Holder {
         let text = |bytes| std::str::from_utf8(bytes).map_err(|_| FieldError::ControlCharacter);
         let scopes = packed.scopes().map(|scope| Scope::parse(text(scope)?)).collect::<Result<_, _>>()?;
         let user_id = UserId::parse(text(packed.user_id())?)?;
-        Ok(Some(Self { user_id, scopes: Scopes::new(scopes)?, grant }))
+        let owner_kind = packed.owner_kind();
+        Ok(Some(Self { user_id, owner_kind, scopes: Scopes::new(scopes)?, grant }))
     }
 
     /// Returns the scopes that cover all scopes that may be given, except reserved ones.
@@ -77,19 +82,23 @@ impl Caller {
     }
 
     /// Checks that a bounded caller may act on tokens of this user.
-    pub(super) fn check_user(&self, holder: &Holder, user: &UserId) -> Result<(), AccessError> {
+    pub(super) fn check_user(
+        &self,
+        holder: &Holder,
+        (user, kind): (&UserId, OwnerKind),
+    ) -> Result<(), AccessError> {
         let users = holder.grant.as_ref().map(|grant| &grant.users).filter(|users| !users.is_empty());
         let included = match users {
             Some(users) if self.holds(ReservedScope::Write) => users.include(user),
             _ => *user == holder.user_id,
         };
-        within(included, Bound::User)
+        within(included && kind == holder.owner_kind, Bound::User)
     }
 
     /// Checks every field of a token that a bounded caller gives.
     pub(super) fn check_bounds(&self, holder: &Holder, token: &Token) -> Result<(), AccessError> {
         within(token.organization_id == self.organization_id, Bound::User)?;
-        self.check_user(holder, &token.user_id)?;
+        self.check_user(holder, (&token.user_id, token.owner_kind))?;
         self.check_scopes(holder, token)?;
         within(self.lives_within(holder, token.create_time, token.expire_time), Bound::Lifetime)?;
         within(self.bounding_networks(holder).cover(&token.allowed_cidrs), Bound::Networks)?;

@@ -7,6 +7,7 @@ use super::bounds::Holder;
 use super::{AccessError, Bound, Caller, ReservedScope, ReservedScopes};
 use crate::domain::fields::UserId;
 use crate::domain::networks::Networks;
+use crate::domain::owner::OwnerKind;
 use crate::domain::scope::Scopes;
 use crate::domain::token::Token;
 
@@ -58,7 +59,7 @@ impl Caller {
         let reserved = token.scopes.reserved();
         self.may_manage_reserved(reserved)?;
         let Some(holder) = self.bounds() else { return Ok(()) };
-        self.check_user(holder, &token.user_id)?;
+        self.check_user(holder, (&token.user_id, token.owner_kind))?;
         if reserved.contains(ReservedScope::Write) { self.may_give(token) } else { Ok(()) }
     }
 
@@ -77,8 +78,8 @@ impl Caller {
     ///
     /// # Errors
     /// The user is not in its grant.
-    pub fn may_end_all(&self, user: &UserId) -> Result<(), AccessError> {
-        self.bounds().map_or(Ok(()), |holder| self.check_user(holder, user))
+    pub fn may_end_all(&self, user: &UserId, kind: OwnerKind) -> Result<(), AccessError> {
+        self.bounds().map_or(Ok(()), |holder| self.check_user(holder, (user, kind)))
     }
 
     /// Checks that the caller may end all tokens of a user, which have these reserved scopes.

@@ -129,11 +129,14 @@ fn json(event: &TokenEvent) -> Value {
     let time = prost_types::Timestamp { seconds: event.event_time.unix_timestamp(), nanos };
     set("eventTime", time.to_string().into());
     set("kind", format!("TOKEN_EVENT_KIND_{}", event.kind.word().to_uppercase()).into());
-    set("tokenId", event.token_id.to_string().into());
+    set("tokenId", event.token_id.map_or_else(String::new, |id| id.to_string()).into());
     set("organizationId", event.organization_id.as_str().into());
     set("userId", event.user_id.as_str().into());
     set("actor", event.actor.as_str().into());
-    set("actingUser", event.acting_user.as_deref().unwrap_or_default().into());
+    if let Some((user, attribution)) = &event.acting_user {
+        set("actingUser", user.as_str().into());
+        set("attribution", format!("ATTRIBUTION_{}", attribution.word().to_uppercase()).into());
+    }
     set("traceId", event.trace_id.map_or_else(String::new, |id| TraceId(id).to_string()).into());
     set("changes", changes.collect::<Vec<_>>().into());
     Value::Object(object)

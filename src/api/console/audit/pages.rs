@@ -34,13 +34,15 @@ pub(super) struct Audit {
 pub(super) struct EventView {
     pub(super) at: Moment,
     pub(super) word: &'static str,
+    /// Empty: it is an event of the user.
     pub(super) token: String,
     pub(super) user: String,
     pub(super) organization: String,
     pub(super) actor: String,
     /// Whether the actor is a token, which has a page.
     pub(super) by_token: bool,
-    pub(super) acting_user: String,
+    /// The person behind it, and how that is known.
+    pub(super) acting_user: Option<(String, &'static str)>,
     /// Each changed field with its old and its new value.
     pub(super) changes: Vec<(String, String, String)>,
     pub(super) more_changes: usize,
@@ -57,12 +59,12 @@ impl EventView {
         Self {
             at: Moment::new(event.event_time, now),
             word: KINDS.iter().find(|(kind, _)| *kind == event.kind).map_or("", |(_, word)| word),
-            token: event.token_id.to_string(),
+            token: event.token_id.map_or_else(String::new, |id| id.to_string()),
             user: visible(event.user_id.as_str()),
             organization: visible(event.organization_id.as_str()),
             by_token: TokenId::parse(&event.actor).is_ok(),
             actor: visible(&event.actor),
-            acting_user: event.acting_user.as_deref().map(visible).unwrap_or_default(),
+            acting_user: event.acting_user.as_ref().map(|(user, known)| (visible(user), known.word())),
             changes: fields
                 .map(|change| (visible(&change.field), shown(&change.old), shown(&change.new)))
                 .collect(),

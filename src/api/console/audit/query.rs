@@ -13,7 +13,7 @@ use crate::secret::TokenId;
 use crate::tokens::events::ListEvents;
 
 /// The kinds, as the address and people call them.
-pub(super) const KINDS: [(EventKind, &str); 8] = [
+pub(super) const KINDS: [(EventKind, &str); 10] = [
     (EventKind::Created, "Created"),
     (EventKind::Updated, "Changed"),
     (EventKind::Rotated, "Rotated"),
@@ -22,6 +22,8 @@ pub(super) const KINDS: [(EventKind, &str); 8] = [
     (EventKind::Enabled, "Enabled"),
     (EventKind::ExpiresSoon, "Expires soon"),
     (EventKind::Purged, "Deleted"),
+    (EventKind::UserDisabled, "User disabled"),
+    (EventKind::UserEnabled, "User enabled"),
 ];
 
 /// The filters as they were typed.

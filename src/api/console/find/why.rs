@@ -142,7 +142,9 @@ fn detail(verdict: Verdict, verification: &Verification, token: &Token, criteria
             .expire_time
             .map_or_else(|| "It never expires".to_owned(), |end| format!("At {}", exact(end))),
         Verdict::Disabled => {
-            token.disable_time.map_or_else(String::new, |time| format!("Since {}", exact(time)))
+            let whose = if token.user_disable_time.is_some() { "Its user is, since" } else { "Since" };
+            let since = token.user_disable_time.or(token.disable_time);
+            since.map_or_else(String::new, |time| format!("{whose} {}", exact(time)))
         }
         Verdict::MissingScope => {
             let texts = |scopes: &[Scope]| scopes.iter().map(|scope| scope.as_str().to_owned()).collect();

@@ -20,7 +20,8 @@ pub(super) struct EventView {
     pub(super) actor: String,
     /// Whether the actor is a token, which has a page.
     pub(super) by_token: bool,
-    pub(super) acting_user: String,
+    /// The person behind it, and how that is known.
+    pub(super) acting_user: Option<(String, &'static str)>,
     pub(super) changes: Vec<ChangeView>,
     /// Whether a seal covers it.
     pub(super) is_sealed: bool,
@@ -41,7 +42,7 @@ impl EventView {
             at: Moment::new(event.event_time, now),
             by_token: TokenId::parse(&event.actor).is_ok(),
             actor: visible(&event.actor),
-            acting_user: event.acting_user.as_deref().map(visible).unwrap_or_default(),
+            acting_user: event.acting_user.as_ref().map(|(user, known)| (visible(user), known.word())),
             // What a new token has stands above.
             changes: match event.kind {
                 EventKind::Created => Vec::new(),
@@ -69,6 +70,8 @@ fn word(kind: EventKind) -> &'static str {
         EventKind::Enabled => "Enabled",
         EventKind::ExpiresSoon => "Warned of its expiration",
         EventKind::Purged => "Deleted",
+        EventKind::UserDisabled => "User disabled",
+        EventKind::UserEnabled => "User enabled",
     }
 }
 
@@ -78,6 +81,7 @@ fn field_word(field: &str) -> String {
         "allowed_cidrs" => "networks".to_owned(),
         "expire_time" => "expires".to_owned(),
         "disable_time" => "disabled".to_owned(),
+        "user_disable_time" => "user disabled".to_owned(),
         "revoke_reason" | "disable_reason" => "reason".to_owned(),
         other => other.replace('_', " "),
     }

@@ -134,6 +134,7 @@ impl ListQuery {
             Some(Listing {
                 organization_id: organization_id?,
                 user_id: user_id?,
+                owner_kind: None,
                 states: states.map(|(_, _, state)| *state).collect(),
                 created_after: created_after?,
                 created_before: created_before?,

@@ -8,7 +8,7 @@ use crate::api::console::form::{Fields, Problems};
 use crate::api::console::pages::shortened;
 use crate::domain::networks::MAX_NETWORKS;
 use crate::domain::scope::MAX_SCOPES;
-use crate::domain::{Labels, Network, Networks, OrganizationId, Scope, Scopes, TokenName, UserId};
+use crate::domain::{Labels, Network, Networks, OrganizationId, OwnerKind, Scope, Scopes, TokenName, UserId};
 use crate::secret::{FormNonce, RequestId};
 use crate::tokens::create::CreateToken;
 
@@ -110,6 +110,7 @@ impl NewForm {
             networks(&self.networks).map_err(|problem| problems.add("networks", problem)).ok();
         let request = (|| {
             Some(CreateToken {
+                owner_kind: OwnerKind::User,
                 organization_id: organization_id?,
                 user_id: user_id?,
                 name: name?,

@@ -9,7 +9,7 @@ use crate::api::console::failure::Failure;
 use crate::api::console::interface::Console;
 use crate::api::console::session::visit::Visit;
 use crate::domain::policy::{MAX_GRACE, Policy};
-use crate::domain::{AccessError, Caller, OrganizationId, ReservedScope, Scope, Scopes, UserId};
+use crate::domain::{AccessError, Caller, OrganizationId, OwnerKind, ReservedScope, Scope, Scopes, UserId};
 use crate::tokens::ActionError;
 
 /// The policy, and the user's tokens.
@@ -41,10 +41,11 @@ impl Terms {
         let caller = visit.caller();
         let organization = OrganizationId::parse(organization).ok().filter(|_| !organization.is_empty());
         let user = UserId::parse(user).ok();
+        let user = user.as_ref().map(|user| (user, OwnerKind::User));
         let actions = &console.integrations.context.actions;
-        let read = match actions.creation_terms(caller, organization, user.as_ref()).await {
+        let read = match actions.creation_terms(caller, organization, user).await {
             Err(ActionError::Access(AccessError::ForeignOrganization)) => {
-                actions.creation_terms(caller, None, user.as_ref()).await
+                actions.creation_terms(caller, None, user).await
             }
             read => read,
         };

@@ -21,9 +21,10 @@ use crate::api::console::session::proof;
 use crate::api::console::session::visit::Visit;
 use crate::domain::page::{Listing, Order};
 use crate::domain::root::LastRoot;
-use crate::domain::{OrganizationId, TokenState, UserId};
+use crate::domain::{OrganizationId, OwnerKind, TokenState, UserId};
 use crate::secret::TokenId;
 use crate::tokens::list::{ListTokens, Page};
+use crate::tokens::users::NamedUser;
 
 /// How many of the tokens are shown.
 const SHOWN: u32 = 25;
@@ -117,6 +118,7 @@ async fn tokens(console: &Console, visit: &Visit, owner: Owner) -> Result<Page, 
     let listing = Listing {
         organization_id: Some(organization_id),
         user_id: Some(owner.user),
+        owner_kind: Some(OwnerKind::User),
         states: vec![TokenState::Active, TokenState::Disabled, TokenState::Expired],
         created_after: None,
         created_before: None,
@@ -155,8 +157,8 @@ async fn revoke(console: &Console, asked: &Asked) -> Result<Response, Failure> {
     let touch = |ids: &[TokenId]| forgetting.also(ids);
     let given = (&reason, LastRoot::Refuse);
     let Owner { organization, user } = owner;
-    let revoked =
-        context.actions.revoke_user_tokens(visit.caller(), organization, &user, given, &touch).await;
+    let named = NamedUser { organization_id: organization, user_id: user, kind: OwnerKind::User };
+    let revoked = context.actions.revoke_user_tokens(visit.caller(), &named, given, &touch).await;
     match revoked {
         Ok(revoked) => {
             let (organization, user) = (fields.get("organization"), fields.get("user"));

@@ -4,7 +4,7 @@ use time::{Duration, OffsetDateTime};
 
 use crate::api::console::moments::{Moment, exact, relative};
 use crate::api::console::pages::visible;
-use crate::domain::{Token, TokenState};
+use crate::domain::{OwnerKind, Token, TokenState};
 use crate::secret::{Prefix, TokenId};
 
 /// How long before its expiration a token is said to expire soon, but not before the last quarter of its life.
@@ -39,6 +39,9 @@ pub(super) struct TokenView {
     pub(super) revoked: Option<Moment>,
     pub(super) reason: String,
     pub(super) disabled: Option<Moment>,
+    /// Since when its user is disabled.
+    pub(super) user_disabled: Option<Moment>,
+    pub(super) is_service: bool,
 }
 
 impl TokenView {
@@ -78,6 +81,8 @@ impl TokenView {
             revoked: moment(token.revoke_time),
             reason: token.revoke_reason.as_ref().map_or_else(String::new, |reason| visible(reason.as_str())),
             disabled: moment(token.disable_time),
+            user_disabled: moment(token.user_disable_time),
+            is_service: token.owner_kind == OwnerKind::Service,
         }
     }
 
@@ -115,6 +120,7 @@ fn why(token: &Token, now: OffsetDateTime) -> String {
         },
         TokenState::Expired if token.superseded_by.is_some() => "superseded".to_owned(),
         TokenState::Expired => token.expire_time.map_or_else(String::new, far),
+        TokenState::Disabled if token.user_disable_time.is_some() => "its user is disabled".to_owned(),
         TokenState::Disabled => token.disable_time.map_or_else(String::new, far),
         TokenState::Active if token.superseded_by.is_some() => {
             token.expire_time.map_or_else(String::new, |end| format!("until {}", exact(end)))
