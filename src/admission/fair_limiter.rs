@@ -2,12 +2,13 @@
 //! others. A single key gets half of them, the next one half of the rest, so a new key always gets some.
 //! Work takes one permit, memory one per byte. Called by everything that accepts work for callers.
 
-use std::collections::HashMap;
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, HashMap};
 use std::hash::Hash;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::domain::{Account, Caller};
+use crate::domain::{Account, Caller, PeerNetwork};
 
 /// Whose share work counts against.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -15,7 +16,15 @@ pub enum ClientKey {
     /// An authenticated caller's account, with any of its credentials.
     Account(Account),
     /// A peer before authentication; `None` when its address is not known.
-    Peer(Option<IpAddr>),
+    Peer(Option<PeerNetwork>),
+}
+
+impl ClientKey {
+    /// Returns the key of a peer at this address, or at an unknown one.
+    #[must_use]
+    pub fn peer(address: Option<IpAddr>) -> Self {
+        Self::Peer(address.map(PeerNetwork::from))
+    }
 }
 
 impl From<&Caller> for ClientKey {
@@ -45,10 +54,24 @@ struct Inner<K> {
 /// The permits held by each key. An entry is removed with its last permit, so there are never more
 /// entries than permits.
 #[derive(Debug)]
-struct Taken<K> {
+pub(super) struct Taken<K> {
     total: usize,
-    by_key: HashMap<K, usize>,
+    by_key: HashMap<K, Held>,
+    /// The keys by their permits, and by age where these are equal; of a limiter that can have them given back.
+    ranks: Option<BTreeMap<Rank, K>>,
+    /// How many entries there have been.
+    entries: u64,
 }
+
+/// The permits of a key, and the number of its entry.
+#[derive(Debug, Clone, Copy)]
+struct Held {
+    permits: usize,
+    entry: u64,
+}
+
+/// Sorts keys: more permits are greater, and of as many the older entry.
+type Rank = (usize, Reverse<u64>);
 
 /// Why no permit is granted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -63,7 +86,7 @@ pub enum Refused {
 
 /// One or more permits, returned when dropped.
 #[derive(Debug)]
-pub struct Permit<K: Hash + Eq> {
+pub struct Permit<K: Hash + Eq + Clone> {
     inner: Arc<Inner<K>>,
     key: K,
     number: usize,
@@ -73,25 +96,25 @@ impl<K: Hash + Eq + Clone> FairLimiter<K> {
     /// Creates a limiter with this many permits.
     #[must_use]
     pub fn new(permits: usize) -> Self {
-        Self::of(permits, (1, 0))
+        Self::of(permits, (1, 0), None)
     }
 
     /// Creates a limiter for keys that many clients usually share, such as addresses: a key may
     /// hold seven times as many permits as are left to all others, plus seven.
     #[must_use]
     pub fn lenient(permits: usize) -> Self {
-        Self::of(permits, (7, 7))
+        Self::of(permits, (7, 7), None)
     }
 
     /// Creates a limiter for keys of which the greediest can be made to give permits back: a key may hold seven
     /// times as many permits as are left to all others.
     #[must_use]
     pub fn reclaimable(permits: usize) -> Self {
-        Self::of(permits, (7, 0))
+        Self::of(permits, (7, 0), Some(BTreeMap::new()))
     }
 
-    fn of(permits: usize, lenience: (usize, usize)) -> Self {
-        let taken = Mutex::new(Taken { total: 0, by_key: HashMap::new() });
+    fn of(permits: usize, lenience: (usize, usize), ranks: Option<BTreeMap<Rank, K>>) -> Self {
+        let taken = Mutex::new(Taken { total: 0, by_key: HashMap::new(), ranks, entries: 0 });
         Self(Arc::new(Inner { permits, lenience, taken }))
     }
 
@@ -130,16 +153,44 @@ impl<K: Hash + Eq + Clone> FairLimiter<K> {
         self.0.lock().held(key)
     }
 
-    /// Calls `read` with a function that returns how many permits a key holds.
-    pub fn read<R>(&self, read: impl FnOnce(&dyn Fn(&K) -> usize) -> R) -> R {
-        let taken = self.0.lock();
-        read(&|key| taken.held(key))
+    /// Calls `read` with the permits of all keys, which do not change meanwhile.
+    pub(super) fn read<R>(&self, read: impl FnOnce(&Taken<K>) -> R) -> R {
+        read(&self.0.lock())
     }
 }
 
-impl<K: Hash + Eq> Taken<K> {
-    fn held(&self, key: &K) -> usize {
-        self.by_key.get(key).copied().unwrap_or(0)
+impl<K: Hash + Eq + Clone> Taken<K> {
+    /// Returns how many permits a key holds.
+    pub(super) fn held(&self, key: &K) -> usize {
+        self.by_key.get(key).map_or(0, |held| held.permits)
+    }
+
+    /// Iterates over the keys and their permits, from the one with the most; empty unless they are reclaimable.
+    pub(super) fn greediest_first(&self) -> impl Iterator<Item = (&K, usize)> {
+        self.ranks.iter().flatten().rev().map(|((permits, _), key)| (key, *permits))
+    }
+
+    /// Sets how many permits a key holds.
+    fn set(&mut self, key: &K, permits: usize) {
+        let before = self.by_key.get(key).copied();
+        let entry = before.map_or(self.entries, |held| held.entry);
+        if before.is_none() {
+            self.entries += 1;
+        }
+        self.total = self.total + permits - before.map_or(0, |held| held.permits);
+        if let Some(ranks) = &mut self.ranks {
+            if let Some(before) = before {
+                ranks.remove(&(before.permits, Reverse(entry)));
+            }
+            if permits > 0 {
+                ranks.insert((permits, Reverse(entry)), key.clone());
+            }
+        }
+        if permits > 0 {
+            self.by_key.insert(key.clone(), Held { permits, entry });
+        } else {
+            self.by_key.remove(key);
+        }
     }
 }
 
@@ -158,8 +209,7 @@ impl<K: Hash + Eq + Clone> Inner<K> {
         if held + number > left.saturating_mul(times).saturating_add(plus) {
             return Err(Refused::OverShare);
         }
-        taken.total += number;
-        taken.by_key.insert(key.clone(), held + number);
+        taken.set(key, held + number);
         Ok(())
     }
 }
@@ -178,8 +228,8 @@ impl<K: Hash + Eq + Clone> Permit<K> {
     /// Takes `number` more permits even if none are left: another holder is about to return as many.
     pub fn overdraw(&mut self, number: usize) {
         let mut taken = self.inner.lock();
-        taken.total += number;
-        *taken.by_key.entry(self.key.clone()).or_default() += number;
+        let held = taken.held(&self.key);
+        taken.set(&self.key, held + number);
         drop(taken);
         self.number += number;
     }
@@ -197,23 +247,21 @@ impl<K> Inner<K> {
     }
 }
 
-impl<K: Hash + Eq> Permit<K> {
+impl<K: Hash + Eq + Clone> Permit<K> {
     /// Changes the permit to `number` and returns the rest. A larger number is granted, too, since
     /// what it stands for already exists.
     pub fn shrink(&mut self, number: usize) {
-        let mut taken = self.inner.lock();
-        taken.total = taken.total + number - self.number;
-        if let Some(held) = taken.by_key.get_mut(&self.key) {
-            *held = *held + number - self.number;
-            if *held == 0 {
-                taken.by_key.remove(&self.key);
-            }
+        if number != self.number {
+            let mut taken = self.inner.lock();
+            let held = taken.held(&self.key);
+            taken.set(&self.key, held + number - self.number);
+            drop(taken);
+            self.number = number;
         }
-        self.number = number;
     }
 }
 
-impl<K: Hash + Eq> Drop for Permit<K> {
+impl<K: Hash + Eq + Clone> Drop for Permit<K> {
     fn drop(&mut self) {
         self.shrink(0);
     }
@@ -278,10 +326,35 @@ mod tests {
         let mut second = shares.empty("b");
         second.overdraw(7);
         assert_eq!((shares.taken(), shares.held(&"b")), (12, 7));
-        assert_eq!(shares.read(|held| (held(&"a"), held(&"b"), held(&"c"))), (5, 7, 0));
+        assert_eq!(shares.read(|taken| (taken.held(&"a"), taken.held(&"b"), taken.held(&"c"))), (5, 7, 0));
         assert_eq!(shares.take("c").unwrap_err(), Refused::Full);
         drop(second);
         assert_eq!((shares.taken(), shares.held(&"b")), (5, 0));
+    }
+
+    #[test]
+    fn reclaimable_permits_are_ordered_by_their_number_then_by_age() {
+        let shares = FairLimiter::reclaimable(1_000);
+        let mut held =
+            [("a", 5), ("b", 7), ("c", 5)].map(|(key, number)| shares.take_many(key, number).unwrap());
+        let order = || shares.read(|taken| taken.greediest_first().map(|(key, _)| *key).collect::<String>());
+        assert_eq!(order(), "bac");
+        held[2].grow(1).unwrap();
+        assert_eq!(order(), "bca");
+        held[1].shrink(0);
+        held[1].overdraw(6);
+        assert_eq!(order(), "cba");
+        drop(held);
+        assert_eq!((order(), shares.taken()), (String::new(), 0));
+    }
+
+    #[test]
+    fn addresses_of_one_network_are_one_peer() {
+        let peer = |text: &str| ClientKey::peer(Some(text.parse().unwrap()));
+        assert_eq!(peer("2001:db8::1"), peer("2001:db8::ffff:1"));
+        assert_ne!(peer("2001:db8::1"), peer("2001:db8:0:1::1"));
+        assert_eq!(peer("::ffff:192.0.2.7"), peer("192.0.2.7"));
+        assert_ne!(peer("192.0.2.8"), peer("192.0.2.7"));
     }
 
     #[test]

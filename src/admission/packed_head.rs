@@ -4,9 +4,14 @@
 use axum::http::request::Parts;
 use axum::http::{Extensions, HeaderName, HeaderValue, Method, Request, Uri, Version};
 
+/// The headers whose table is not counted, and the bytes of each further one in it.
+const FEW: usize = 32;
+const OF_TABLE: usize = 104;
+
 /// The text of a request's head.
-pub(super) struct PackedHead {
+pub(crate) struct PackedHead {
     text: Box<[u8]>,
+    headers: usize,
     version: Version,
     extensions: Extensions,
 }
@@ -23,18 +28,24 @@ impl From<Parts> for PackedHead {
             put(&mut packed, name.as_str().as_bytes());
             put(&mut packed, value.as_bytes());
         }
-        Self { text: packed.into(), version: parts.version, extensions: parts.extensions }
+        Self {
+            text: packed.into(),
+            headers: headers.len(),
+            version: parts.version,
+            extensions: parts.extensions,
+        }
     }
 }
 
 impl PackedHead {
-    /// Returns how many bytes it takes.
-    pub(super) fn len(&self) -> usize {
-        self.text.len()
+    /// Returns how many bytes it takes; with those of a long table of headers, which it takes again once it is unpacked.
+    pub(crate) fn size(&self) -> usize {
+        let table = self.headers.saturating_sub(FEW).saturating_mul(OF_TABLE);
+        self.text.len().saturating_add(table)
     }
 
     /// Returns the head as it was.
-    pub(super) fn unpack(self) -> Box<Parts> {
+    pub(crate) fn unpack(self) -> Box<Parts> {
         let (mut parts, ()) = Request::new(()).into_parts();
         let mut rest = &*self.text;
         parts.method = next(&mut rest).and_then(|text| Method::from_bytes(text).ok()).unwrap_or_default();

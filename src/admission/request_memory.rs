@@ -8,8 +8,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use super::eviction::{CONNECTION, Claim, Evictable, Evictables};
+use super::eviction::{CONNECTION, Claim, Evictable, Evictables, Listener};
 use super::fair_limiter::{FairLimiter, Permit, Refused};
+use crate::domain::PeerNetwork;
 use crate::metrics::RequestMetrics;
 
 /// The most bytes of a connection's unfinished requests: before its peer has shown a credential, and after.
@@ -22,8 +23,10 @@ const OPEN: usize = 3 * 1024;
 /// Limits the bytes of the requests of all connections.
 #[derive(Debug, Clone)]
 pub struct RequestLimiter {
-    bytes: FairLimiter<IpAddr>,
+    bytes: FairLimiter<PeerNetwork>,
     evictable: Arc<Evictables>,
+    listeners: Arc<AtomicUsize>,
+    listener: Listener,
     read_timeout: Duration,
     metrics: RequestMetrics,
 }
@@ -32,7 +35,7 @@ pub struct RequestLimiter {
 #[derive(Debug)]
 pub struct ConnectionRequests {
     limiter: RequestLimiter,
-    address: IpAddr,
+    network: PeerNetwork,
     /// Whether its peer has shown a credential.
     known: Arc<AtomicBool>,
     unfinished: AtomicUsize,
@@ -42,7 +45,7 @@ pub struct ConnectionRequests {
 #[derive(Debug)]
 pub struct Reservation {
     connection: Arc<ConnectionRequests>,
-    permit: Permit<IpAddr>,
+    permit: Permit<PeerNetwork>,
     unfinished: usize,
 }
 
@@ -57,7 +60,28 @@ impl RequestLimiter {
     /// Creates a limiter for this many bytes; `read_timeout` bounds the wait for the rest of a request.
     #[must_use]
     pub fn new(bytes: usize, read_timeout: Duration, metrics: RequestMetrics) -> Self {
-        Self { bytes: FairLimiter::reclaimable(bytes), evictable: Arc::default(), read_timeout, metrics }
+        let bytes = FairLimiter::reclaimable(bytes);
+        let (evictable, listeners) = (Arc::default(), Arc::default());
+        Self { bytes, evictable, listeners, listener: 0, read_timeout, metrics }
+    }
+
+    /// Returns the same limiter for the connections of another listener.
+    #[must_use]
+    pub(crate) fn for_listener(&self) -> Self {
+        let before = self.listeners.fetch_add(1, Ordering::Relaxed);
+        Self { listener: before.saturating_add(1), ..self.clone() }
+    }
+
+    /// Evicts a connection of this listener's unauthenticated peers, for a new one of this address; returns whether there
+    /// was one.
+    pub(crate) fn evict_for_another(&self, address: IpAddr) -> bool {
+        let listener = Some(self.listener);
+        let claim = Claim { network: address.into(), listener, own: 0, more: CONNECTION };
+        let evicted = self.evictable.evict(&self.bytes, claim);
+        if evicted {
+            self.metrics.evicted();
+        }
+        evicted
     }
 
     /// Starts to count the requests of a connection from this address; `known` becomes true when
@@ -66,7 +90,7 @@ impl RequestLimiter {
     pub fn connection(&self, address: IpAddr, known: Arc<AtomicBool>) -> Arc<ConnectionRequests> {
         Arc::new(ConnectionRequests {
             limiter: self.clone(),
-            address: address.to_canonical(),
+            network: address.into(),
             known,
             unfinished: AtomicUsize::new(0),
         })
@@ -74,23 +98,26 @@ impl RequestLimiter {
 
     /// Takes [`CONNECTION`] bytes for the connection of an unauthenticated peer. A new connection is never refused: where
     /// there is no room, another one is evicted.
-    pub(crate) fn unauthenticated(&self, address: IpAddr) -> (Permit<IpAddr>, Arc<Evictable>) {
-        let address = address.to_canonical();
-        let mut permit = self.bytes.empty(address);
+    pub(crate) fn unauthenticated(&self, address: IpAddr) -> (Permit<PeerNetwork>, Arc<Evictable>) {
+        let network = PeerNetwork::from(address);
+        let mut permit = self.bytes.empty(network);
         if self.grow(&mut permit, 0, CONNECTION).is_err() {
             // The requests of authenticated peers take everything.
             permit.overdraw(CONNECTION);
         }
-        let evictable = self.evictable.add(address);
-        evictable.set_taken(CONNECTION);
-        (permit, evictable)
+        (permit, self.evictable.add(self.listener, network, CONNECTION))
     }
 
     /// Changes a connection's permit from `from` bytes to `to` bytes.
     ///
     /// # Errors
     /// [`Refused`]: its address, or all addresses together, take too much.
-    pub(crate) fn resize(&self, permit: &mut Permit<IpAddr>, from: usize, to: usize) -> Result<(), Refused> {
+    pub(crate) fn resize(
+        &self,
+        permit: &mut Permit<PeerNetwork>,
+        from: usize,
+        to: usize,
+    ) -> Result<(), Refused> {
         let Some(more) = to.checked_sub(from) else {
             permit.shrink(to);
             return Ok(());
@@ -100,9 +127,9 @@ impl RequestLimiter {
 
     /// Takes more bytes for a permit, whose connection has `own` bytes. Where there is no room, a connection that takes more
     /// is evicted; until it is closed, the total may exceed the limit by what it takes.
-    fn grow(&self, permit: &mut Permit<IpAddr>, own: usize, more: usize) -> Result<(), Refused> {
+    fn grow(&self, permit: &mut Permit<PeerNetwork>, own: usize, more: usize) -> Result<(), Refused> {
         let grown = permit.grow(more);
-        let claim = Claim { address: *permit.key(), own, more };
+        let claim = Claim { network: *permit.key(), listener: None, own, more };
         if grown.is_err() && self.evictable.make_room(&self.bytes, claim) {
             self.metrics.evicted();
             permit.overdraw(more);
@@ -130,7 +157,7 @@ impl ConnectionRequests {
     /// # Errors
     /// [`Refused`]: the connection, its address or all together have too much unfinished.
     pub fn reserve(self: &Arc<Self>, bytes: usize) -> Result<Reservation, Refused> {
-        let mut permit = self.limiter.bytes.empty(self.address);
+        let mut permit = self.limiter.bytes.empty(self.network);
         let taken = self.take(bytes).and_then(|own| {
             self.limiter.grow(&mut permit, own, bytes).inspect_err(|_| self.give_back(bytes))
         });

@@ -9,15 +9,12 @@ use std::task::{Context, Poll};
 use axum::body::Bytes;
 use axum::http::request::Parts;
 use http_body::Body;
-use prost::bytes::BytesMut;
 use tokio::time::Sleep;
 
 use super::fair_limiter::Refused;
 use super::packed_head::PackedHead;
+use super::received::Received;
 use super::request_memory::{ConnectionRequests, Reservation};
-
-/// The least growth of a full buffer in bytes; larger ones grow by an eighth.
-const GROWTH: usize = 64;
 
 /// From this length on, a request that arrived at once is counted until it is answered.
 const LARGE: usize = 4 * 1024;
@@ -62,9 +59,9 @@ impl ConnectionRequests {
     pub async fn read<B>(
         self: Arc<Self>,
         parts: Box<Parts>,
-        mut received: BytesMut,
+        mut received: Received,
         mut body: B,
-        check: impl Fn(&[u8]) -> Result<(), ReadError>,
+        check: impl Fn(&Received) -> Result<(), ReadError>,
     ) -> Result<(Box<Parts>, Whole), ReadError>
     where
         B: Body<Data = Bytes> + Unpin,
@@ -79,7 +76,7 @@ impl ConnectionRequests {
                 Poll::Pending => {
                     if let Head::Read(parts) = head {
                         let packed = PackedHead::from(*parts);
-                        let reservation = self.open(packed.len() + received.capacity())?;
+                        let reservation = self.open(packed.size() + received.capacity())?;
                         head = Head::Packed(packed, reservation);
                     }
                     poll_fn(|context| Pin::new(&mut body).poll_frame(context)).await
@@ -91,7 +88,8 @@ impl ConnectionRequests {
                 continue;
             };
             let before = received.capacity();
-            append(&mut received, &data);
+            received.append(&data);
+            drop(data);
             if let Head::Packed(_, reservation) = &mut head {
                 reservation.grow(received.capacity() - before)?;
             }
@@ -99,7 +97,7 @@ impl ConnectionRequests {
         }
         let (parts, reservation) = match head {
             Head::Packed(packed, mut reservation) => {
-                reservation.finish(packed.len() + received.capacity());
+                reservation.finish(packed.size() + received.capacity());
                 (packed.unpack(), Some(reservation))
             }
             Head::Read(parts) if received.len() >= LARGE => {
@@ -109,7 +107,7 @@ impl ConnectionRequests {
             }
             Head::Read(parts) => (parts, None),
         };
-        Ok((parts, Whole { bytes: received.freeze(), reservation }))
+        Ok((parts, Whole { bytes: received.into_bytes(), reservation }))
     }
 }
 
@@ -149,35 +147,9 @@ impl Unfinished {
     }
 }
 
-/// Appends bytes with little spare capacity: a buffer that doubles would take twice what is counted.
-pub fn append(buffer: &mut BytesMut, bytes: &[u8]) {
-    let length = buffer.len() + bytes.len();
-    if buffer.capacity() < length {
-        let mut larger = BytesMut::with_capacity(length + (length / 8).max(GROWTH));
-        larger.extend_from_slice(buffer);
-        *buffer = larger;
-    }
-    buffer.extend_from_slice(bytes);
-}
-
 /// A request's head, while the request is read.
 enum Head {
     Read(Box<Parts>),
     /// The rest of the request is waited for.
     Packed(PackedHead, Reservation),
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_buffer_is_little_larger_than_its_content() {
-        let mut buffer = BytesMut::new();
-        for _ in 0..4_000 {
-            append(&mut buffer, b"sixteen bytes ..");
-            assert!(buffer.capacity() <= buffer.len() + (buffer.len() / 8).max(GROWTH));
-        }
-        assert_eq!(&buffer[63_984..], b"sixteen bytes ..");
-    }
 }

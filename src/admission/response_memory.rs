@@ -242,7 +242,7 @@ mod tests {
     #[tokio::test]
     async fn memory_stays_reserved_until_the_last_slice_is_dropped() {
         let response_memory = response_memory(1_000, 1);
-        let page = response_memory.acquire_page(ClientKey::Peer(None), 500).await.unwrap();
+        let page = response_memory.acquire_page(ClientKey::peer(None), 500).await.unwrap();
         assert_eq!(response_memory.taken(), 500);
         page.reservation.shrink(10);
         let bytes = reserved_bytes(b"0123456789", vec![page.reservation.clone()]);
@@ -257,7 +257,7 @@ mod tests {
     #[test]
     fn a_caller_over_its_share_and_a_full_memory_are_different_errors() {
         let response_memory = response_memory(1_000, 1);
-        let share = |last| ClientKey::Peer(Some([10, 0, 0, last].into()));
+        let share = |last| ClientKey::peer(Some([10, 0, 0, last].into()));
         let held = [(1, 500), (2, 250), (3, 240)]
             .map(|(last, bytes)| response_memory.reserve(share(last), bytes).unwrap());
         assert_eq!(response_memory.reserve(share(1), 5).unwrap_err(), ResponseMemoryError::OverShare);
@@ -270,18 +270,18 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn waiting_too_long_for_a_page_permit_is_an_error_and_releases_everything() {
         let response_memory = response_memory(1_000, 1);
-        let first = response_memory.acquire_page(ClientKey::Peer(None), 10).await.unwrap();
-        let error = response_memory.acquire_page(ClientKey::Peer(None), 10).await.unwrap_err();
+        let first = response_memory.acquire_page(ClientKey::peer(None), 10).await.unwrap();
+        let error = response_memory.acquire_page(ClientKey::peer(None), 10).await.unwrap_err();
         assert_eq!(error, ResponseMemoryError::Busy(Refused::Full));
         drop(first);
-        assert!(response_memory.acquire_page(ClientKey::Peer(None), 10).await.is_ok());
+        assert!(response_memory.acquire_page(ClientKey::peer(None), 10).await.is_ok());
         assert_eq!(response_memory.taken(), 0);
     }
 
     #[tokio::test(start_paused = true)]
     async fn an_unrequested_message_waits_for_memory_and_may_have_any_length() {
         let response_memory = response_memory(1_000, 1);
-        let share = |last| ClientKey::Peer(Some([10, 0, 0, last].into()));
+        let share = |last| ClientKey::peer(Some([10, 0, 0, last].into()));
         let held = [(1, 500), (2, 250), (3, 125)]
             .map(|(last, bytes)| response_memory.reserve(share(last), bytes).unwrap());
         let refused = response_memory.wait_to_reserve(share(4), 5_000, PERMIT_TIMEOUT).await.unwrap_err();
@@ -298,7 +298,7 @@ mod tests {
     #[test]
     fn a_full_memory_still_has_its_reserve() {
         let response_memory = response_memory(1_000, 1);
-        let share = |last| ClientKey::Peer(Some([10, 0, 0, last].into()));
+        let share = |last| ClientKey::peer(Some([10, 0, 0, last].into()));
         let _held = [(1, 500), (2, 250), (3, 250)]
             .map(|(last, bytes)| response_memory.reserve(share(last), bytes).unwrap());
         let reserved = response_memory.reserve_set_aside(share(1), 63);

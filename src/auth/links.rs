@@ -93,7 +93,7 @@ impl Sessions {
     }
 
     async fn usable(&self, code: &LinkCode, address: Option<IpAddr>) -> Result<Link, LinkError> {
-        let _lookup = self.lookups.acquire(ClientKey::Peer(address)).await?;
+        let _lookup = self.lookups.acquire(ClientKey::peer(address)).await?;
         let (link, now) = self.store.find_link(&code.hash()).await?.ok_or(LinkError::Unknown)?;
         if link.consume_time.is_some() {
             Err(LinkError::Used)

@@ -117,7 +117,7 @@ impl Sessions {
         address: Option<IpAddr>,
     ) -> Result<Recognised, SessionError> {
         let hash = key.hash();
-        let lookup = self.lookups.acquire(ClientKey::Peer(address)).await?;
+        let lookup = self.lookups.acquire(ClientKey::peer(address)).await?;
         let found = self.store.find_session(&hash).await?;
         drop(lookup);
         let (session, now) = found.ok_or(SessionError::Unknown)?;

@@ -9,7 +9,7 @@ use quick_cache::sync::Cache;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
-use crate::domain::networks::network_of;
+use crate::domain::PeerNetwork;
 
 /// How many failures are free, and the interval after which one of them is forgotten.
 const FREE: u32 = 10;
@@ -26,7 +26,7 @@ const MAX_DELAYED: usize = 1024;
 /// Remembers failures.
 #[derive(Debug)]
 pub(crate) struct FailedAuthThrottle {
-    failures: Cache<IpAddr, Failures>,
+    failures: Cache<PeerNetwork, Failures>,
     delayed: Semaphore,
 }
 
@@ -65,7 +65,7 @@ impl FailedAuthThrottle {
     /// Counts a failure from this address and delays its response. Returns `false` if so many
     /// responses are delayed already that this one must be refused at once.
     pub(crate) async fn hold(&self, address: IpAddr) -> bool {
-        let network = network_of(address);
+        let network = PeerNetwork::from(address);
         let failures = Failures::next(self.failures.get(&network), Instant::now());
         self.failures.insert(network, failures);
         let delay = failures.delay();

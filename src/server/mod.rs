@@ -97,7 +97,7 @@ pub async fn run(
     let mut serving_http = JoinSet::new();
     if let Some(listener) = http {
         let (tls, limits) = (tls(Protocol::Http), limits(OverLimit::Probes));
-        let incoming = listener::accept(listener, tls, limits, requests.clone(), metrics());
+        let incoming = listener::accept(listener, tls, limits, &requests, metrics());
         let sources = http::listener::Sources {
             metrics: metrics(),
             engine: Arc::clone(&running.engine),
@@ -117,7 +117,7 @@ pub async fn run(
         let followed = (Arc::clone(&running.hub), Arc::clone(&running.keyring));
         let console = console::build(&config, &running.store, integrations, site, followed);
         let (tls, limits) = (tls(Protocol::Http), limits(OverLimit::Wait));
-        let incoming = listener::accept(listener, tls, limits, requests.clone(), metrics());
+        let incoming = listener::accept(listener, tls, limits, &requests, metrics());
         let requests = requests.clone();
         serving_http.spawn(async move {
             api::console::listener::serve(incoming, console, requests, timeouts.head).await;
@@ -126,7 +126,7 @@ pub async fn run(
     }
     let http_ended = ended(&mut serving_http);
     tokio::pin!(http_ended);
-    let incoming = listener::accept(grpc, tls(Protocol::Grpc), limits(OverLimit::Wait), requests, metrics());
+    let incoming = listener::accept(grpc, tls(Protocol::Grpc), limits(OverLimit::Wait), &requests, metrics());
     // Browsers use HTTP/1 where there is no TLS.
     let http1 = !config.integrations.web_origins.is_empty();
     let transport = Transport {

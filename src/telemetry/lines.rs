@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use std::sync::{LazyLock, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::domain::networks::network_of;
+use crate::domain::PeerNetwork;
 
 /// The window in which lines are counted, and the most lines of one reason in it, for one network
 /// and for all.
@@ -23,7 +23,7 @@ pub fn is_worth_a_line(reason: &str, peer: Option<IpAddr>) -> bool {
     let (admitted, left_out) = {
         let mut lines = LINES.lock().unwrap_or_else(PoisonError::into_inner);
         let left_out = lines.next_window(now);
-        (lines.admit(reason, peer.map(network_of)), left_out)
+        (lines.admit(reason, peer.map(PeerNetwork::from)), left_out)
     };
     log(&left_out);
     admitted
@@ -54,7 +54,7 @@ struct LineLimits {
 #[derive(Debug, Default)]
 struct ReasonCounts {
     written: u32,
-    networks: HashMap<Option<IpAddr>, u32>,
+    networks: HashMap<Option<PeerNetwork>, u32>,
     left_out: u64,
 }
 
@@ -72,7 +72,7 @@ impl LineLimits {
         ended.filter(|(_, of)| of.left_out > 0).map(|(reason, of)| (reason, of.left_out)).collect()
     }
 
-    fn admit(&mut self, reason: &str, network: Option<IpAddr>) -> bool {
+    fn admit(&mut self, reason: &str, network: Option<PeerNetwork>) -> bool {
         if !self.reasons.contains_key(reason) {
             self.reasons.insert(reason.to_owned(), ReasonCounts::default());
         }
@@ -92,8 +92,8 @@ impl LineLimits {
 mod tests {
     use super::*;
 
-    fn address(number: u32) -> IpAddr {
-        IpAddr::from(number.to_be_bytes())
+    fn network(number: u32) -> PeerNetwork {
+        IpAddr::from(number.to_be_bytes()).into()
     }
 
     #[test]
@@ -101,9 +101,9 @@ mod tests {
         let begin = Instant::now();
         let mut lines = LineLimits::new(begin);
 
-        let to_one = (0..1000).filter(|_| lines.admit("A", Some(address(1)))).count();
-        let to_many = (0..100_000).filter(|&number| lines.admit("A", Some(address(number)))).count();
-        let of_another = (0..1000).filter(|_| lines.admit("B", Some(address(1)))).count();
+        let to_one = (0..1000).filter(|_| lines.admit("A", Some(network(1)))).count();
+        let to_many = (0..100_000).filter(|&number| lines.admit("A", Some(network(number)))).count();
+        let of_another = (0..1000).filter(|_| lines.admit("B", Some(network(1)))).count();
 
         assert_eq!((to_one, to_many, of_another), (10, 40, 10));
         assert!(lines.reasons.values().all(|of| of.networks.len() <= OF_REASON as usize));
@@ -111,7 +111,7 @@ mod tests {
         let mut left_out = lines.next_window(begin + WINDOW);
         left_out.sort();
         assert_eq!(left_out, [("A".to_owned(), 100_950), ("B".to_owned(), 990)]);
-        assert!(lines.admit("A", Some(address(1))));
+        assert!(lines.admit("A", Some(network(1))));
         assert_eq!(lines.next_window(begin + WINDOW * 3), []);
     }
 }

@@ -10,6 +10,7 @@ pub struct Activity {
     waiting: AtomicUsize,
     idle: AtomicBool,
     overspent: AtomicBool,
+    paused: AtomicBool,
 }
 
 /// A call that waits, until this is dropped.
@@ -51,6 +52,15 @@ impl Activity {
 
     pub(super) fn set_overspent(&self, overspent: bool) {
         self.overspent.store(overspent, Ordering::Relaxed);
+    }
+
+    /// Returns whether reading has paused since the last check, and should go on before calls begin.
+    pub(crate) fn take_paused(&self) -> bool {
+        self.paused.load(Ordering::Relaxed) && self.paused.swap(false, Ordering::Relaxed)
+    }
+
+    pub(super) fn pause(&self) {
+        self.paused.store(true, Ordering::Relaxed);
     }
 
     /// Returns whether there was a call since the last check.

@@ -3,7 +3,7 @@
 
 use std::convert::Infallible;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -19,8 +19,9 @@ use super::activity::Activity;
 use super::keepalive::Keepalive;
 use super::socket::Socket;
 use super::tls::{Admission, ClientCertificate};
-use super::unauthenticated::ConnectionMemory;
+use super::unauthenticated::{ConnectionMemory, PIECE};
 use crate::admission::fair_limiter::Permit;
+use crate::domain::PeerNetwork;
 use crate::metrics::Counted;
 
 /// How many bytes are read and discarded after the last response of a connection, and for how long.
@@ -54,7 +55,7 @@ pub(super) struct Opened {
 }
 
 /// A permit of the listener, and one of the address.
-pub(super) type Permits = (OwnedSemaphorePermit, Permit<IpAddr>);
+pub(super) type Permits = (OwnedSemaphorePermit, Permit<PeerNetwork>);
 
 /// Completes when a connection that was accepted beyond the limit has to end.
 pub type Cutoff = oneshot::Receiver<Infallible>;
@@ -124,8 +125,15 @@ impl Connection {
         if counting.must_yield(context) {
             return Some(Poll::Pending);
         }
+        if counting.must_pause(context) {
+            socket.activity().pause();
+            return Some(Poll::Pending);
+        }
         let before = buffer.filled().len();
-        let read = Pin::new(&mut *socket).poll_read(context, buffer);
+        let mut piece = [0; PIECE];
+        let mut piece = ReadBuf::new(piece.get_mut(..buffer.remaining().min(PIECE)).unwrap_or_default());
+        let read = Pin::new(&mut *socket).poll_read(context, &mut piece);
+        buffer.put_slice(piece.filled());
         let counted = if read.is_pending() {
             counting.wait(context, socket.stream().taken())
         } else {

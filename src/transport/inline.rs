@@ -94,6 +94,9 @@ impl<C: Future + Closing> Future for InlineConnection<C> {
         let this = self.get_mut();
         // What the calls below write wakes this task again.
         let mut ended = this.connection.as_mut().poll(context);
+        while ended.is_pending() && this.activity.take_paused() {
+            ended = this.connection.as_mut().poll(context);
+        }
         let has_none = || !this.activity.has_waiting() && this.arrived.lock().0.is_empty();
         let over = this.activity.is_idle() || (this.activity.is_overspent() && has_none());
         if ended.is_pending() && !this.ending && over {

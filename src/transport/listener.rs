@@ -7,15 +7,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::Instant;
 
 use super::connection::{Connection, Cutoff, Permits, ended_by};
 use super::handshake::Handshake;
 use super::tls::{Protocol, ServerTls};
-use crate::admission::fair_limiter::FairLimiter;
+use crate::admission::fair_limiter::{FairLimiter, Refused};
 use crate::admission::request_memory::RequestLimiter;
 use crate::clock;
+use crate::domain::PeerNetwork;
 use crate::metrics::{Counted, Metrics, Task};
 use crate::runtime::tasks::Tasks;
 
@@ -27,6 +28,9 @@ const READY: usize = 64;
 
 /// How many connections beyond the limit a listener for probes accepts: one more ends the oldest of them.
 const OVER_LIMIT: usize = 16;
+
+/// How long an evicted connection may take to end before another one is evicted.
+const EVICTED_ENDS: Duration = Duration::from_secs(1);
 
 /// The limits of connections.
 #[derive(Debug, Clone, Copy)]
@@ -57,24 +61,27 @@ pub struct Incoming {
     _accepting: Tasks,
 }
 
-/// Accepts connections on `listener` up to the limits; no address may have nearly all of them.
+/// Accepts connections on `listener` up to the limits; no address may have nearly all of them. Where they are reached,
+/// a connection of an unauthenticated peer is closed for a new one.
 /// Ends, and closes the listener, when the result is dropped.
 pub fn accept(
     listener: TcpListener,
     tls: Option<(Arc<ServerTls>, Protocol)>,
     limits: Limits,
-    requests: RequestLimiter,
+    requests: &RequestLimiter,
     metrics: Arc<Metrics>,
 ) -> Incoming {
     let (sender, receiver) = mpsc::channel(READY);
     let (listener, permits) = (Arc::new(listener), Arc::new(Semaphore::new(limits.most)));
     let shares = FairLimiter::lenient(limits.most);
+    let requests = requests.for_listener();
     let mut accepting = Tasks::new(Arc::clone(&metrics));
     let begin = Begin { handshake: Handshake { tls, idle: limits.idle, requests, metrics }, age: limits.age };
     accepting.keep(Task::Accept, move || {
         let gate = Acceptor {
             permits: Arc::clone(&permits),
             shares: shares.clone(),
+            requests: begin.handshake.requests.clone(),
             over_limit: limits.over_limit,
             latest: VecDeque::new(),
         };
@@ -93,32 +100,39 @@ struct Begin {
 /// Decides which connections are accepted.
 struct Acceptor {
     permits: Arc<Semaphore>,
-    shares: FairLimiter<IpAddr>,
+    shares: FairLimiter<PeerNetwork>,
+    requests: RequestLimiter,
     over_limit: OverLimit,
     /// The latest connections accepted beyond the limit; each ends when its sender is dropped.
     latest: VecDeque<oneshot::Sender<Infallible>>,
 }
 
 impl Acceptor {
-    /// Waits until another connection may be accepted.
-    async fn open(&self) -> Option<OwnedSemaphorePermit> {
-        match self.over_limit {
-            OverLimit::Wait => Arc::clone(&self.permits).acquire_owned().await.ok(),
-            OverLimit::Probes => Arc::clone(&self.permits).try_acquire_owned().ok(),
+    /// Admits a connection from this address once the limits allow it; `None` if its address has its share.
+    async fn admit(&mut self, address: IpAddr) -> Option<(Option<Permits>, Option<Cutoff>)> {
+        let refused = match self.shares.take(address.into()) {
+            Ok(share) => match Arc::clone(&self.permits).try_acquire_owned() {
+                Ok(permit) => return Some((Some((permit, share)), None)),
+                Err(_) => Refused::Full,
+            },
+            Err(refused) => refused,
+        };
+        while self.requests.evict_for_another(address) {
+            let ended = Arc::clone(&self.permits).acquire_owned();
+            if let Ok(Ok(permit)) = tokio::time::timeout(EVICTED_ENDS, ended).await {
+                let mut share = self.shares.empty(address.into());
+                share.overdraw(1);
+                return Some((Some((permit, share)), None));
+            }
         }
-    }
-
-    /// Admits a connection from this address, if the limits allow it.
-    fn admit(
-        &mut self,
-        permit: Option<OwnedSemaphorePermit>,
-        address: IpAddr,
-    ) -> Option<(Option<Permits>, Option<Cutoff>)> {
-        if let Some(held) = permit.zip(self.shares.take(address.to_canonical()).ok()) {
-            return Some((Some(held), None));
-        }
-        if self.over_limit == OverLimit::Wait {
-            return None;
+        match (self.over_limit, refused) {
+            (OverLimit::Wait, Refused::OverShare) => return None,
+            (OverLimit::Wait, Refused::Full) => {
+                let permit = Arc::clone(&self.permits).acquire_owned().await.ok()?;
+                let share = self.shares.take(address.into()).ok()?;
+                return Some((Some((permit, share)), None));
+            }
+            (OverLimit::Probes, _) => {}
         }
         let (keep, cutoff) = oneshot::channel();
         self.latest.push_back(keep);
@@ -136,7 +150,6 @@ async fn accept_all(
     sender: mpsc::Sender<Connection>,
 ) {
     loop {
-        let permit = gate.open().await;
         let (stream, address) = match listener.accept().await {
             Ok(accepted) => accepted,
             Err(error) => {
@@ -145,7 +158,7 @@ async fn accept_all(
                 continue;
             }
         };
-        let Some((permits, mut cutoff)) = gate.admit(permit, address.ip()) else {
+        let Some((permits, mut cutoff)) = gate.admit(address.ip()).await else {
             how.handshake.metrics.work.connection_refused();
             tracing::debug!(%address, "a connection was refused because its address has its share");
             continue;

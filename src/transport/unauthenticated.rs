@@ -12,6 +12,7 @@ use super::keepalive::PREFACE;
 use crate::admission::eviction::{CONNECTION, Evictable};
 use crate::admission::fair_limiter::Permit;
 use crate::admission::request_memory::RequestLimiter;
+use crate::domain::PeerNetwork;
 
 /// The bytes from which a connection is asked to end once it has no call, and the most that it
 /// takes, for any input.
@@ -41,17 +42,27 @@ const HTTP1_RETAINED: usize = 16 * 1024;
 /// as a connection may have fit, so that all of them begin whole.
 const BURST: usize = 128 * 1024;
 
+/// The part of them that may be of one call, and the part for each call that begins.
+const BURST_OF_ONE: usize = 16 * 1024;
+const BURST_OF_CALL: usize = 512;
+
+/// The bytes that are read at once. HTTP/2 then pauses: a few of them can begin a call whose head takes many times as much, until
+/// the call is created, which packs it.
+pub(super) const PIECE: usize = 2 * 1024;
+
 /// The memory accounting of one connection.
 #[derive(Debug)]
 pub(super) struct ConnectionMemory {
     limiter: RequestLimiter,
-    permit: Permit<IpAddr>,
+    permit: Permit<PeerNetwork>,
     evictable: Arc<Evictable>,
     /// The bytes of HTTP and of the connection itself, and those of TLS beneath it.
     http: usize,
     tls: usize,
     /// The bytes received since the task yielded or waited.
     burst: usize,
+    /// Whether bytes were received since HTTP/2 paused.
+    paused: bool,
     protocol: Protocol,
 }
 
@@ -73,6 +84,8 @@ struct Frames {
     /// The frames that calls have to read, since the task yielded or waited, and the bytes of the table of those.
     unread: usize,
     table: usize,
+    /// The calls that have begun since then.
+    calls: usize,
 }
 
 impl ConnectionMemory {
@@ -80,7 +93,7 @@ impl ConnectionMemory {
     pub(super) fn new(limiter: RequestLimiter, address: IpAddr) -> Self {
         let (permit, evictable) = limiter.unauthenticated(address);
         let protocol = Protocol::Http1 { received: 0, retained: 0 };
-        Self { limiter, permit, evictable, http: CONNECTION, tls: 0, burst: 0, protocol }
+        Self { limiter, permit, evictable, http: CONNECTION, tls: 0, burst: 0, paused: true, protocol }
     }
 
     /// Continues with HTTP, which starts with these bytes.
@@ -98,6 +111,7 @@ impl ConnectionMemory {
     /// The limit is reached: the connection must end.
     pub(super) fn receive(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.burst = self.burst.saturating_add(bytes.len());
+        self.paused = false;
         let http = match &mut self.protocol {
             Protocol::Http1 { received, retained } => {
                 *received = received.saturating_add(bytes.len());
@@ -129,9 +143,25 @@ impl ConnectionMemory {
 
     /// Returns whether the task must yield; if so, it is woken again.
     pub(super) fn must_yield(&mut self, context: &Context<'_>) -> bool {
-        let must = self.burst >= BURST;
+        let limit = match &self.protocol {
+            Protocol::Http1 { .. } => BURST,
+            Protocol::Http2(frames) => {
+                BURST.min(BURST_OF_ONE.saturating_add(frames.calls.saturating_mul(BURST_OF_CALL)))
+            }
+        };
+        let must = self.burst >= limit;
         if must {
             self.end_burst();
+            context.waker().wake_by_ref();
+        }
+        must
+    }
+
+    /// Returns whether HTTP/2 must look at what it has received before it reads more; if so, the task is woken again.
+    pub(super) fn must_pause(&mut self, context: &Context<'_>) -> bool {
+        let must = !self.paused && matches!(self.protocol, Protocol::Http2(_));
+        if must {
+            self.paused = true;
             context.waker().wake_by_ref();
         }
         must
@@ -158,7 +188,7 @@ impl ConnectionMemory {
     fn end_burst(&mut self) {
         self.burst = 0;
         if let Protocol::Http2(frames) = &mut self.protocol {
-            frames.unread = 0;
+            (frames.unread, frames.calls) = (0, 0);
         }
     }
 
@@ -196,6 +226,7 @@ impl Frames {
                 && self.head.len() == Self::HEAD
             {
                 self.rest = usize::try_from(u32::from_be_bytes([0, a, b, c])).unwrap_or(usize::MAX);
+                self.calls = self.calls.saturating_add(usize::from(kind == Self::HEADERS));
                 taken = taken.saturating_add(match kind {
                     Self::DATA => self.unread(),
                     Self::HEADERS if flags & Self::END_HEADERS == 0 => CALL + UNENDED + self.unread(),

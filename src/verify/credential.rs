@@ -95,7 +95,7 @@ impl Engine {
         let record = lookup.record.clone().ok_or(CredentialError::Invalid)?;
         let proven = match self.compare(&secret, &record) {
             Some(proven) => proven,
-            None => self.prove_durably(secret, ClientKey::Peer(peer)).await?,
+            None => self.prove_durably(secret, ClientKey::peer(peer)).await?,
         };
         if !proven {
             return Err(CredentialError::Invalid.into());

@@ -47,6 +47,12 @@ impl CredentialCache {
         Arc::clone(&self.known)
     }
 
+    /// Returns whether the peer has proven any credential.
+    #[must_use]
+    pub fn is_known(&self) -> bool {
+        self.known.load(Ordering::Relaxed)
+    }
+
     /// Notes that the peer has proven a credential that need not be kept.
     pub fn note(&self) {
         self.known.store(true, Ordering::Relaxed);

@@ -198,7 +198,7 @@ async fn little_is_read_from_an_unauthenticated_peer_before_its_calls_begin() {
     let address = listener.local_addr().unwrap();
     let limits = Limits { most: 8, idle: Duration::from_mins(1), age: None, over_limit: OverLimit::Wait };
     let requests = RequestLimiter::new(1 << 20, Duration::from_secs(10), metrics.work.requests.clone());
-    let mut incoming = accept(listener, None, limits, requests, metrics);
+    let mut incoming = accept(listener, None, limits, &requests, metrics);
     let mut peer = TcpStream::connect(address).await.unwrap();
     let pings = b"\0\0\x08\x06\0\0\0\0\0 a ping ".repeat(SENT / 17);
     let sending = tokio::spawn(async move {

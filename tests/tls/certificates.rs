@@ -301,7 +301,7 @@ async fn listening(tls: Arc<ServerTls>, metrics: &Arc<Metrics>) -> (Incoming, So
     let limits =
         Limits { most: 64, idle: std::time::Duration::from_mins(1), age: None, over_limit: OverLimit::Wait };
     let requests = requests(metrics);
-    (accept(listener, Some((tls, Protocol::Grpc)), limits, requests, Arc::clone(metrics)), address)
+    (accept(listener, Some((tls, Protocol::Grpc)), limits, &requests, Arc::clone(metrics)), address)
 }
 
 fn requests(metrics: &Metrics) -> RequestLimiter {
@@ -318,7 +318,7 @@ async fn buffers_of_tls_count_during_and_after_the_handshake() {
     let limits =
         Limits { most: 64, idle: std::time::Duration::from_mins(1), age: None, over_limit: OverLimit::Wait };
     let counted = requests(&metrics);
-    let mut incoming = accept(listener, Some((tls, Protocol::Grpc)), limits, counted.clone(), metrics);
+    let mut incoming = accept(listener, Some((tls, Protocol::Grpc)), limits, &counted, metrics);
     // What each connection counts for, and its buffers for half as much again as they have.
     let connection = (20 + 8) << 10;
     let taken = async |least: usize| {

@@ -2,13 +2,14 @@
 //! makes up secrets causes a call with each, so a peer gets a few concurrent ones, and must slow
 //! down after some unknown secrets. Called by the local verifier, if it knows the peer.
 
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use quick_cache::sync::Cache;
 use tokend_core::boot_instant::BootInstant;
+use tokend_core::domain::PeerNetwork;
 use tokio::sync::Semaphore;
 
 use crate::error::Error;
@@ -22,7 +23,7 @@ const INTERVAL: i64 = 100_000_000;
 
 /// The peers that present secrets which are not cached.
 #[derive(Debug)]
-pub(super) struct Guesses(Cache<IpAddr, Arc<Peer>>);
+pub(super) struct Guesses(Cache<PeerNetwork, Arc<Peer>>);
 
 /// One peer.
 #[derive(Debug)]
@@ -39,16 +40,11 @@ impl Guesses {
 
     /// Returns the peer at an address; for IPv6 its /64, all of which one machine may have.
     pub(super) fn peer(&self, address: IpAddr) -> Arc<Peer> {
-        let address = match address.to_canonical() {
-            IpAddr::V6(address) => {
-                let [a, b, c, d, ..] = address.segments();
-                IpAddr::V6(Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0))
-            }
-            address @ IpAddr::V4(_) => address,
-        };
         let new = || Peer { at_once: Semaphore::new(AT_ONCE), until: AtomicI64::new(i64::MIN) };
         self.0
-            .get_or_insert_with(&address, || Ok::<_, std::convert::Infallible>(Arc::new(new())))
+            .get_or_insert_with(&PeerNetwork::from(address), || {
+                Ok::<_, std::convert::Infallible>(Arc::new(new()))
+            })
             .unwrap_or_else(|never| match never {})
     }
 }

@@ -24,7 +24,7 @@ pub use fields::{
     Violations,
 };
 pub use grant::Grant;
-pub use networks::{Network, Networks};
+pub use networks::{Network, Networks, PeerNetwork};
 pub use owner::{Owner, OwnerKind};
 pub use principal::Principal;
 pub use reach::Reach;

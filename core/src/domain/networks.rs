@@ -77,13 +77,17 @@ fn canonical(network: IpNet) -> IpNet {
     mapped.and_then(|(address, length)| Ipv4Net::new(address, length).ok()).map_or(network, IpNet::V4)
 }
 
-/// Returns the network that the owner of this address controls: the address itself, or the /64 of an
-/// IPv6 address.
-#[must_use]
-pub fn network_of(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V4(address) => address.into(),
-        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() >> 64 << 64).into(),
+/// The addresses that count as one client wherever something is limited by address: one IPv4 address, or
+/// the /64 of an IPv6 address, since one machine may have all of it. Never decides what is allowed from where.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct PeerNetwork(IpAddr);
+
+impl From<IpAddr> for PeerNetwork {
+    fn from(address: IpAddr) -> Self {
+        Self(match address.to_canonical() {
+            IpAddr::V4(address) => address.into(),
+            IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() >> 64 << 64).into(),
+        })
     }
 }
 

@@ -99,7 +99,7 @@ impl Console {
 
     /// Answers somebody without a session with a page.
     pub(super) fn stranger_page(&self, asked: &Asked, status: StatusCode, page: &impl Template) -> Response {
-        let share = ClientKey::Peer(Some(asked.peer.address.ip()));
+        let share = ClientKey::peer(Some(asked.peer.address.ip()));
         let room =
             |text: &String| self.integrations.context.response_memory.reserve_for_refusal(share, text.len());
         match page.render().map(|text| (room(&text), text)) {

@@ -51,7 +51,7 @@ where
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         let peer = request.extensions().get::<Peer>().map(|peer| peer.address.ip());
-        let permit = match self.limiter.take(ClientKey::Peer(peer)) {
+        let permit = match self.limiter.take(ClientKey::peer(peer)) {
             Ok(permit) => permit,
             Err(refused) => {
                 return Box::pin(ready(Ok(Status::from(&CallError::from(refused)).into_http())));

@@ -39,7 +39,7 @@ impl TokenApi {
         let by_itself = fields::token_id(&message.token_id).is_ok_and(|named| named == id);
         let request_id = fields::request_id(&message.request_id).ok().flatten();
         let peer = request.extensions().get::<Peer>().map(|peer| peer.address.ip());
-        by_itself.then_some(ReuseDetection { id, share: ClientKey::Peer(peer), request_id })
+        by_itself.then_some(ReuseDetection { id, share: ClientKey::peer(peer), request_id })
     }
 
     /// Checks the suspicion, and revokes the token's family if it is confirmed.

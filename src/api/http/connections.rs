@@ -18,10 +18,10 @@ use hyper::body::Incoming as Arriving;
 use hyper::server::conn::http1::Builder;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use prost::bytes::BytesMut;
 use tokio::time::Instant;
 use tower::ServiceExt as _;
 
+use crate::admission::received::Received;
 use crate::admission::request_memory::{ConnectionRequests, RequestLimiter};
 use crate::admission::request_reader::{ReadError, Whole};
 use crate::api::grpc::{MAX_HEADER_BYTES, MAX_REQUEST_BYTES};
@@ -144,14 +144,14 @@ impl ConnectionService {
 
     /// Reads a request to its end.
     async fn read(&self, parts: Box<Parts>, body: Arriving) -> Result<(Box<Parts>, Whole), ReadError> {
-        let check = |received: &[u8]| {
+        let check = |received: &Received| {
             if received.len() > MAX_REQUEST_BYTES {
                 Err(ReadError::TooLong(MAX_REQUEST_BYTES))
             } else {
                 Ok(())
             }
         };
-        let reading = pin!(Arc::clone(&self.requests).read(parts, BytesMut::new(), body, check));
+        let reading = pin!(Arc::clone(&self.requests).read(parts, Received::default(), body, check));
         let read = tokio::time::timeout(self.requests.read_timeout(), reading).await;
         read.unwrap_or(Err(ReadError::TooLate))
     }

@@ -77,7 +77,7 @@ async fn metrics(State(sources): State<Sources>, ConnectInfo(peer): ConnectInfo<
     match sources.metrics.render() {
         Ok(text) => match sources
             .response_memory
-            .reserve_set_aside(ClientKey::Peer(Some(peer.address.ip())), text.len())
+            .reserve_set_aside(ClientKey::peer(Some(peer.address.ip())), text.len())
         {
             Ok(reservation) => {
                 let text = reserved_bytes(&text, vec![reservation]);

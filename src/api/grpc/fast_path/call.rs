@@ -12,7 +12,11 @@ use tonic::codegen::http::{Request, Response};
 
 use super::dispatcher::{CallStart, Dispatcher, VERIFY, Waiting};
 use super::response_body::ResponseBody;
+use crate::admission::packed_head::PackedHead;
 use crate::runtime::panics;
+
+/// The headers of a head that is not packed. The table of more of them may be a hundred times as long as they are on the wire.
+const FEW_HEADERS: usize = 16;
 
 /// A call to be answered.
 pub(in crate::api::grpc) struct Call {
@@ -21,9 +25,11 @@ pub(in crate::api::grpc) struct Call {
     state: State,
 }
 
-#[expect(clippy::large_enum_variant, reason = "a warm Verify is answered without another allocation")]
+// Not in a box: a warm Verify is answered without another allocation.
 enum State {
     Arrived(Request<Incoming>),
+    /// Its head is packed until all that has arrived is read.
+    Packed(PackedHead, Incoming),
     Waits(Waiting),
     Answered,
 }
@@ -31,7 +37,14 @@ enum State {
 impl Call {
     pub(super) fn new(dispatcher: Arc<Dispatcher>, request: Request<Incoming>) -> Self {
         let is_verify = request.uri().path() == VERIFY;
-        Self { dispatcher, is_verify, state: State::Arrived(request) }
+        let is_large = request.headers().len() > FEW_HEADERS;
+        let state = if is_large && !dispatcher.peer.credentials.is_known() {
+            let (parts, body) = request.into_parts();
+            State::Packed(parts.into(), body)
+        } else {
+            State::Arrived(request)
+        };
+        Self { dispatcher, is_verify, state }
     }
 }
 
@@ -42,6 +55,9 @@ impl Future for Call {
         let this = &mut *self;
         let step = match mem::replace(&mut this.state, State::Answered) {
             State::Arrived(request) => panics::catch(|| this.dispatcher.begin(request, context)),
+            State::Packed(head, body) => {
+                panics::catch(|| this.dispatcher.begin(Request::from_parts(*head.unpack(), body), context))
+            }
             State::Waits(waiting) => Ok(CallStart::Waits(waiting)),
             State::Answered => return Poll::Pending,
         };

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use http_body_util::Full;
 use hyper::body::Incoming;
-use prost::bytes::{Bytes, BytesMut};
+use prost::bytes::Bytes;
 use tonic::Status;
 use tonic::body::Body;
 use tonic::codegen::Service;
@@ -26,6 +26,7 @@ use super::once::Read;
 use super::refusal::RefusalMemory;
 use super::response_body::{CONTENT_TYPE, ResponseBody};
 use super::verdicts::{RequestStream, Verdicts};
+use crate::admission::received::Received;
 use crate::admission::request_memory::ConnectionRequests;
 use crate::admission::request_reader::{ReadError, TooLong, Whole};
 use crate::api::drain::DrainSignal;
@@ -176,7 +177,7 @@ impl Dispatcher {
                 } else {
                     AfterRead::Route
                 };
-                let (parts, received) = (Box::new(parts), BytesMut::new());
+                let (parts, received) = (Box::new(parts), Received::default());
                 let reading = PartialRequest { parts, received, body, kind, most: method.most };
                 return this.wait_for(reading, next);
             }
@@ -193,7 +194,7 @@ impl Dispatcher {
         let limit = timeout(&parts.headers).map_or(limit, |timeout| timeout.min(limit));
         // A second message is read and ignored, if it is short; gRPC-Web text may be longer by a third.
         let all = most.saturating_mul(2);
-        let check = move |received: &[u8]| match announced(received, most) {
+        let check = move |received: &Received| match announced(received.start(), most) {
             Err(_) if kind == RequestKind::Grpc => Err(ReadError::TooLong(most)),
             _ if received.len() > all => Err(ReadError::TooLong(most)),
             _ => Ok(()),
@@ -268,7 +269,7 @@ impl Dispatcher {
             Err(error) => return CallStart::Answered(Err(Status::from_error(error.into()))),
         };
         let Some(message) = read.message() else {
-            let received = read.bytes();
+            let received = Received::from(read.bytes());
             drop(read);
             let (parts, body) = request.into_parts();
             let (kind, most) = (RequestKind::Grpc, MAX_REQUEST_BYTES);
@@ -318,7 +319,7 @@ type ReadingWhole = Pin<Box<dyn Future<Output = Result<(Box<Parts>, Whole), Read
 /// A request of one message that has not arrived whole.
 struct PartialRequest {
     parts: Box<Parts>,
-    received: BytesMut,
+    received: Received,
     body: Incoming,
     kind: RequestKind,
     /// The most bytes of its message.

@@ -7,12 +7,13 @@ use std::task::{Context, Poll};
 
 use http_body::Frame;
 use hyper::body::Incoming;
-use prost::bytes::{Bytes, BytesMut};
+use prost::bytes::Bytes;
 use tonic::Status;
 
 use super::message::announced;
+use crate::admission::received::Received;
 use crate::admission::request_memory::ConnectionRequests;
-use crate::admission::request_reader::{Unfinished, append};
+use crate::admission::request_reader::Unfinished;
 use crate::api::status;
 
 type Ended = Pin<Box<dyn Future<Output = ()> + Send>>;
@@ -21,7 +22,7 @@ type Ended = Pin<Box<dyn Future<Output = ()> + Send>>;
 pub(super) struct Messages {
     body: Incoming,
     most: usize,
-    received: BytesMut,
+    received: Received,
     requests: Arc<ConnectionRequests>,
     waiting: Option<Unfinished>,
     /// Completes when the server ends. Only set for calls of unauthenticated clients, which would
@@ -38,17 +39,17 @@ impl Messages {
         requests: Arc<ConnectionRequests>,
         server_end: Option<Ended>,
     ) -> Self {
-        Self { body, most, received: BytesMut::new(), requests, waiting: None, server_end, ended: false }
+        Self { body, most, received: Received::default(), requests, waiting: None, server_end, ended: false }
     }
 
     /// Takes the first message with its prefix, once it has arrived.
     fn take(&mut self) -> Result<Option<Bytes>, Status> {
-        let Some(length) = announced(&self.received, self.most)? else { return Ok(None) };
+        let Some(length) = announced(self.received.start(), self.most)? else { return Ok(None) };
         if self.received.len() < length {
             return Ok(None);
         }
         self.waiting = None;
-        Ok(Some(self.received.split_to(length).freeze()))
+        Ok(Some(self.received.take(length)))
     }
 
     /// Waits for more data; ready, with the stream's status, if no more is waited for.
@@ -86,7 +87,7 @@ impl http_body::Body for Messages {
             }
             match Pin::new(&mut this.body).poll_frame(context) {
                 Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
-                    Ok(data) => append(&mut this.received, &data),
+                    Ok(data) => this.received.append(&data),
                     Err(trailers) => return Poll::Ready(Some(Ok(trailers))),
                 },
                 Poll::Ready(Some(Err(error))) => {
@@ -95,7 +96,7 @@ impl http_body::Body for Messages {
                 }
                 Poll::Ready(None) => {
                     this.ended = true;
-                    let rest = this.received.split().freeze();
+                    let rest = std::mem::take(&mut this.received).into_bytes();
                     if !rest.is_empty() {
                         // The router reports what is wrong with it.
                         return Poll::Ready(Some(Ok(Frame::data(rest))));

@@ -54,7 +54,7 @@ fn hold(headers: &mut HeaderMap, response_memory: &ResponseMemory, peer: IpAddr)
     }
     let size = |(name, value): (&HeaderName, &HeaderValue)| name.as_str().len() + value.len() + OVERHEAD;
     let bytes = headers.iter().map(size).sum();
-    match response_memory.reserve_for_refusal(ClientKey::Peer(Some(peer)), bytes) {
+    match response_memory.reserve_for_refusal(ClientKey::peer(Some(peer)), bytes) {
         Ok(reservation) => {
             let longest = HEADERS.iter().find(|name| headers.contains_key(*name));
             let Some(value) = longest.and_then(|name| headers.get_mut(name)) else { return };
