@@ -21,13 +21,10 @@ use crate::changefeed::freshness::{Bounds, Freshness};
 use crate::changefeed::registration::Registration;
 use crate::clock::BootInstant;
 use crate::domain::{Record, Verdict, judge};
-use crate::metrics::{EngineSample, Metrics, Task};
+use crate::metrics::{Metrics, Task};
 use crate::runtime::tasks::Tasks;
 use crate::secret::{CurrentKeyring, DurableCost, MacMatch, Prefix, Secret, TokenId};
 use crate::store::{Connector, MacChange, Purpose, Store, StoreError};
-
-/// The id of no token.
-const NO_TOKEN: TokenId = TokenId::from_bytes([0; 16]);
 
 /// The parts and settings of an engine.
 #[derive(Debug)]
@@ -70,11 +67,11 @@ pub struct Engine {
     pub(super) loader: Loader,
     refresh: MacRefresh,
     pub(super) metrics: Arc<Metrics>,
-    wake: Arc<Notify>,
-    new_changes: Arc<Notify>,
+    pub(super) wake: Arc<Notify>,
+    pub(super) new_changes: Arc<Notify>,
     pub(super) changed: Arc<Notify>,
-    registration: Arc<Registration>,
-    tasks: Tasks,
+    pub(super) registration: Arc<Registration>,
+    pub(super) tasks: Tasks,
 }
 
 /// A request whose record is being looked up or read.
@@ -290,85 +287,6 @@ impl Engine {
             return Err(StoreError::Starting.into());
         }
         Ok(answer)
-    }
-
-    /// Returns whether the feed has reached the database since the start, and the cache answers or will
-    /// not answer soon.
-    #[must_use]
-    pub fn has_started(&self) -> bool {
-        self.freshness.is_registered() || self.freshness.epoch().is_some() && self.registration.has_failed()
-    }
-
-    /// Returns whether the database recorded changes at the latest poll.
-    #[must_use]
-    pub fn receives_changes(&self) -> bool {
-        self.freshness.receives_changes()
-    }
-
-    /// Returns whether its parts work: the feed, and at least one worker of the loader.
-    #[must_use]
-    pub fn works(&self) -> bool {
-        self.tasks.down() == 0 && self.loader.works()
-    }
-
-    /// Starts more workers of the loader, which panic each time.
-    #[cfg(test)]
-    pub(crate) fn panic_in_workers(&mut self, workers: usize) {
-        self.loader.panic(workers);
-    }
-
-    /// Starts another feed, which panics each time.
-    #[cfg(test)]
-    pub(crate) fn panic_in_feed(&mut self) {
-        self.tasks.keep(Task::Feed, || async { panic!("meant to") });
-    }
-
-    /// Checks that Postgres responds, by the same path that reads records.
-    ///
-    /// # Errors
-    /// [`Unknown`]: Postgres or the loader does not respond.
-    pub async fn probe(&self) -> Result<(), Unknown> {
-        match self.loader.enqueue(NO_TOKEN, Lane::Secret) {
-            Ok(reading) => reading.wait().await.map(drop),
-            // Other records are being read.
-            Err(Overloaded) => Ok(()),
-        }
-    }
-
-    /// Returns its sizes and ages, for metrics.
-    #[must_use]
-    pub fn sample(&self) -> EngineSample {
-        let (records, bytes) = self.cache.size();
-        EngineSample {
-            records,
-            bytes,
-            waiting: self.loader.waiting(),
-            noted: self.uses.noted(),
-            age: self.freshness.read(BootInstant::now()).map(|reading| reading.age),
-        }
-    }
-
-    /// Returns what is notified whenever the feed has received changes.
-    #[must_use]
-    pub fn new_changes(&self) -> Arc<Notify> {
-        Arc::clone(&self.new_changes)
-    }
-
-    /// Makes the feed poll the database now.
-    pub fn wake(&self) {
-        self.wake.notify_one();
-    }
-
-    /// Returns what is notified whenever this replica has changed something.
-    #[must_use]
-    pub fn changes(&self) -> Arc<Notify> {
-        Arc::clone(&self.changed)
-    }
-
-    /// Returns which tokens were used.
-    #[must_use]
-    pub fn uses(&self) -> &Uses {
-        &self.uses
     }
 
     /// Returns whether the secret matches the record; `None` when the MAC's key is not in the ring.

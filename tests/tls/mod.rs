@@ -3,5 +3,6 @@
 
 pub(crate) mod authority;
 mod certificates;
+mod handshakes;
 mod postgres;
 mod renewal;

@@ -1,0 +1,100 @@
+//! What the server reads of an engine beside verdicts: whether it works, its sizes, and what its other parts wait for.
+
+use std::sync::Arc;
+
+use tokio::sync::Notify;
+
+use super::Unknown;
+use super::engine::Engine;
+use super::read_queue::Lane;
+use super::uses::Uses;
+use crate::admission::hash_pool::Overloaded;
+use crate::clock::BootInstant;
+use crate::metrics::EngineSample;
+#[cfg(test)]
+use crate::metrics::Task;
+use crate::secret::TokenId;
+
+/// The id of no token.
+const NO_TOKEN: TokenId = TokenId::from_bytes([0; 16]);
+
+impl Engine {
+    /// Returns whether the feed has reached the database since the start, and the cache answers or will
+    /// not answer soon.
+    #[must_use]
+    pub fn has_started(&self) -> bool {
+        self.freshness.is_registered() || self.freshness.epoch().is_some() && self.registration.has_failed()
+    }
+
+    /// Returns whether the database recorded changes at the latest poll.
+    #[must_use]
+    pub fn receives_changes(&self) -> bool {
+        self.freshness.receives_changes()
+    }
+
+    /// Returns whether its parts work: the feed, and at least one worker of the loader.
+    #[must_use]
+    pub fn works(&self) -> bool {
+        self.tasks.down() == 0 && self.loader.works()
+    }
+
+    /// Starts more workers of the loader, which panic each time.
+    #[cfg(test)]
+    pub(crate) fn panic_in_workers(&mut self, workers: usize) {
+        self.loader.panic(workers);
+    }
+
+    /// Starts another feed, which panics each time.
+    #[cfg(test)]
+    pub(crate) fn panic_in_feed(&mut self) {
+        self.tasks.keep(Task::Feed, || async { panic!("meant to") });
+    }
+
+    /// Checks that Postgres responds, by the same path that reads records.
+    ///
+    /// # Errors
+    /// [`Unknown`]: Postgres or the loader does not respond.
+    pub async fn probe(&self) -> Result<(), Unknown> {
+        match self.loader.enqueue(NO_TOKEN, Lane::Secret) {
+            Ok(reading) => reading.wait().await.map(drop),
+            // Other records are being read.
+            Err(Overloaded) => Ok(()),
+        }
+    }
+
+    /// Returns its sizes and ages, for metrics.
+    #[must_use]
+    pub fn sample(&self) -> EngineSample {
+        let (records, bytes) = self.cache.size();
+        EngineSample {
+            records,
+            bytes,
+            waiting: self.loader.waiting(),
+            noted: self.uses.noted(),
+            age: self.freshness.read(BootInstant::now()).map(|reading| reading.age),
+        }
+    }
+
+    /// Returns what is notified whenever the feed has received changes.
+    #[must_use]
+    pub fn new_changes(&self) -> Arc<Notify> {
+        Arc::clone(&self.new_changes)
+    }
+
+    /// Makes the feed poll the database now.
+    pub fn wake(&self) {
+        self.wake.notify_one();
+    }
+
+    /// Returns what is notified whenever this replica has changed something.
+    #[must_use]
+    pub fn changes(&self) -> Arc<Notify> {
+        Arc::clone(&self.changed)
+    }
+
+    /// Returns which tokens were used.
+    #[must_use]
+    pub fn uses(&self) -> &Uses {
+        &self.uses
+    }
+}
