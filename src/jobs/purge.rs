@@ -15,7 +15,10 @@ pub(super) const RETRY: Duration = Duration::from_secs(1);
 /// Purges until the server stops it.
 pub async fn run(store: Store) {
     loop {
-        let interval = if store.may_delete() { INTERVAL } else { RETRY };
+        if !store.may_delete() {
+            tokio::time::sleep(RETRY).await;
+            continue;
+        }
         let purged = async {
             let (changes, replicas) = (store.purge_changes().await?, store.purge_replicas().await?);
             let (sessions, links) = (store.purge_sessions().await?, store.purge_links().await?);
@@ -31,6 +34,6 @@ pub async fn run(store: Store) {
                 tracing::warn!(error, "old changes were not purged; trying again later");
             }
         }
-        tokio::time::sleep(interval).await;
+        tokio::time::sleep(INTERVAL).await;
     }
 }

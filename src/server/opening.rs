@@ -38,7 +38,10 @@ fn may_be_let_in_later(error: &MigrateError, config: &ServerConfig) -> bool {
 }
 
 async fn prepare(config: &ServerConfig) -> Result<(), MigrateError> {
-    for route in [Some(&config.database), config.direct_database.as_ref()].into_iter().flatten() {
+    // A migration checks its own route.
+    let direct = if config.migrate { None } else { Some(config.direct()) };
+    let other = config.direct_database.as_ref().map(|_| &config.database);
+    for route in [direct, other].into_iter().flatten() {
         if route.pooling == Pooling::Session {
             store::check_sessions(route).await?;
         }

@@ -29,28 +29,39 @@ pub async fn migrate(route: &Route, prefix: &Prefix) -> Result<(), MigrateError>
     if route.pooling == Pooling::Transaction {
         return Err(MigrateError::NoSession);
     }
-    let mut connection = in_time(async {
+    let complete = in_time(async {
         check_sessions(route).await?;
         let mut session = connect(route).await?;
         fitness::check_writable(&mut session).await?;
         fitness::check_schema(&mut session).await?;
-        applied(&mut session).await?;
+        if are_complete(&applied(&mut session).await?) {
+            return Ok(Some(session));
+        }
         session.close().await?;
-        Ok(route.connect().await?)
+        Ok(None)
     })
     .await?;
-    apply(migrations(), &mut connection).await?;
+    let mut session = if let Some(session) = complete {
+        session
+    } else {
+        // Without the statement timeout of a session.
+        let mut connection = in_time(async { Ok(route.connect().await?) }).await?;
+        apply(migrations(), &mut connection).await?;
+        in_time(async {
+            connection.close().await?;
+            connect(route).await
+        })
+        .await?
+    };
     in_time(async {
         sqlx::query!(
             "INSERT INTO installation (secret_prefix) VALUES ($1) ON CONFLICT DO NOTHING",
             prefix.as_str()
         )
-        .execute(&mut connection)
+        .execute(session.single())
         .await?;
-        check_prefix(Single::Of(&mut connection), prefix).await?;
-        check_triggers(Single::Of(&mut connection)).await?;
-        check_sequences(Single::Of(&mut connection)).await?;
-        connection.close().await?;
+        check_contents(&mut session, prefix).await?;
+        session.close().await?;
         Ok(())
     })
     .await
@@ -129,13 +140,10 @@ pub async fn check(route: &Route, prefix: &Prefix) -> Result<(), MigrateError> {
     in_time(async {
         let mut connection = connect(route).await?;
         fitness::check_schema(&mut connection).await?;
-        let applied = applied(&mut connection).await?;
-        if !migrations().iter().all(|migration| applied.contains(&migration.version)) {
+        if !are_complete(&applied(&mut connection).await?) {
             return Err(MigrateError::Pending);
         }
-        check_prefix(connection.single(), prefix).await?;
-        check_triggers(connection.single()).await?;
-        check_sequences(connection.single()).await?;
+        check_contents(&mut connection, prefix).await?;
         connection.close().await?;
         Ok(())
     })
@@ -204,6 +212,11 @@ fn migrations() -> Migrator {
     migrations
 }
 
+/// Returns whether these applied migrations include all of this build.
+fn are_complete(applied: &[i64]) -> bool {
+    migrations().iter().all(|migration| applied.contains(&migration.version))
+}
+
 async fn connect(route: &Route) -> Result<Session, MigrateError> {
     let mut connection = Session::open(route).await?;
     let server = sqlx::query!(
@@ -220,6 +233,13 @@ async fn connect(route: &Route) -> Result<Session, MigrateError> {
         return Err(MigrateError::Encoding { database: server.database, encoding: server.encoding });
     }
     Ok(connection)
+}
+
+/// Checks what a migrated database contains.
+async fn check_contents(session: &mut Session, prefix: &Prefix) -> Result<(), MigrateError> {
+    check_prefix(session.single(), prefix).await?;
+    check_triggers(session.single()).await?;
+    check_sequences(session.single()).await
 }
 
 async fn check_prefix(database: Single<'_>, prefix: &Prefix) -> Result<(), MigrateError> {
