@@ -17,11 +17,11 @@ fn within(networks: &[&str]) -> CreateTokenRequest {
 
 #[tokio::test]
 async fn a_credential_is_refused_outside_its_networks() {
-    let replica = Replica::start().await;
+    let replica = Replica::shared().await;
     let secret = created(&mut replica.root(), within(&["10.0.0.0/8", "::/0"])).await.secret;
 
     for method in methods() {
-        let outcome = call(&replica, &[&format!("Bearer {secret}")], &method).await;
+        let outcome = call(replica, &[&format!("Bearer {secret}")], &method).await;
         refused(outcome, Code::Unauthenticated, "CREDENTIAL_IP_NOT_ALLOWED");
     }
 }
@@ -41,7 +41,7 @@ async fn a_credential_is_accepted_inside_its_networks() {
 
 #[tokio::test]
 async fn a_caller_creates_no_privileged_token_that_is_usable_outside_its_networks() {
-    let replica = Replica::start().await;
+    let replica = Replica::shared().await;
     let secret = created(&mut replica.root(), within(&["127.0.0.0/8"])).await.secret;
     let mut caller = replica.client(&secret);
 

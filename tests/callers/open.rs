@@ -15,7 +15,7 @@ use crate::support::replica::{Replica, SERVICE};
 
 #[tokio::test]
 async fn anybody_may_read_health_overall_and_of_the_service() {
-    let replica = Replica::start().await;
+    let replica = Replica::shared().await;
 
     assert_eq!(replica.health("").await, ServingStatus::Serving);
     assert_eq!(replica.health(SERVICE).await, ServingStatus::Serving);
@@ -101,7 +101,7 @@ macro_rules! reflect {
 
 #[tokio::test]
 async fn reflection_answers_anybody_in_both_versions() {
-    let replica = Replica::start().await;
+    let replica = Replica::shared().await;
 
     let current = reflect!(v1, replica);
     let older = reflect!(v1alpha, replica);

@@ -30,7 +30,7 @@ async fn mortal_writer(replica: &Replica) -> Client {
 
 #[tokio::test]
 async fn a_caller_grants_no_reserved_scope_that_it_lacks() {
-    let replica = Replica::start().await;
+    let replica = Replica::shared().await;
     let mut writer = replica.caller("", &["tokend:write", "tokend:verify"]).await;
 
     for scope in ["tokend:read", "tokend:verify:any", "tokend:root"] {
@@ -43,7 +43,7 @@ async fn a_caller_grants_no_reserved_scope_that_it_lacks() {
 
 #[tokio::test]
 async fn a_root_caller_grants_everything() {
-    let replica = Replica::start().await;
+    let replica = Replica::shared().await;
     let all = ["tokend:verify", "tokend:verify:any", "tokend:read", "tokend:write", "tokend:root"];
 
     let token = created_with(&mut replica.root(), "acme", &all).await.token.unwrap();
@@ -53,8 +53,8 @@ async fn a_root_caller_grants_everything() {
 
 #[tokio::test]
 async fn a_privileged_token_does_not_outlive_its_creator() {
-    let replica = Replica::start().await;
-    let mut writer = mortal_writer(&replica).await;
+    let replica = Replica::shared().await;
+    let mut writer = mortal_writer(replica).await;
     let a_moment_later = Timestamp { seconds: END, nanos: 1_000 };
 
     for expiration in [
@@ -71,8 +71,8 @@ async fn a_privileged_token_does_not_outlive_its_creator() {
 
 #[tokio::test]
 async fn an_ordinary_token_may_outlive_its_creator() {
-    let replica = Replica::start().await;
-    let mut writer = mortal_writer(&replica).await;
+    let replica = Replica::shared().await;
+    let mut writer = mortal_writer(replica).await;
 
     let token = created(&mut writer, until(Expiration::NoExpiration(true), &["repo:*"])).await.token.unwrap();
 
@@ -81,7 +81,7 @@ async fn an_ordinary_token_may_outlive_its_creator() {
 
 #[tokio::test]
 async fn a_caller_revokes_no_token_with_a_reserved_scope_that_it_lacks() {
-    let replica = Replica::start().await;
+    let replica = Replica::shared().await;
     let mut root = replica.root();
     let mut writer = replica.caller("", &["tokend:write"]).await;
     let reader = created_with(&mut root, "", &["tokend:write", "tokend:read"]).await;
@@ -99,7 +99,7 @@ async fn a_caller_revokes_no_token_with_a_reserved_scope_that_it_lacks() {
 
 #[tokio::test]
 async fn a_privileged_token_of_another_organization_is_not_found() {
-    let replica = Replica::start().await;
+    let replica = Replica::shared().await;
     let mut writer = replica.caller("acme", &["tokend:write"]).await;
 
     let outcome = writer.revoke_token(revocation(&replica.installation.root_secret[5..27], "")).await;
@@ -109,7 +109,7 @@ async fn a_privileged_token_of_another_organization_is_not_found() {
 
 #[tokio::test]
 async fn a_caller_revokes_its_equals_and_itself() {
-    let replica = Replica::start().await;
+    let replica = Replica::shared().await;
     let made = created_with(&mut replica.root(), "acme", &["tokend:write"]).await;
     let mut writer = replica.client(&made.secret);
     let equal = created(&mut writer, with_scopes(&["tokend:write"])).await.token.unwrap();
@@ -123,7 +123,7 @@ async fn a_caller_revokes_its_equals_and_itself() {
 
 #[tokio::test]
 async fn the_caller_is_checked_before_the_request() {
-    let replica = Replica::start().await;
+    let replica = Replica::shared().await;
     let mut reader = replica.caller("acme", &["tokend:read"]).await;
 
     let outcome = reader.create_token(CreateTokenRequest::default()).await;
@@ -133,9 +133,9 @@ async fn the_caller_is_checked_before_the_request() {
 
 #[tokio::test]
 async fn a_caller_gives_no_token_more_than_it_has() {
-    let replica = Replica::start().await;
+    let replica = Replica::shared().await;
     let mut root = replica.root();
-    let mut writer = mortal_writer(&replica).await;
+    let mut writer = mortal_writer(replica).await;
     let plain = created(&mut root, with_scopes(&["a:b"])).await.token.unwrap().id;
     let eternal = created(&mut root, with_scopes(&["tokend:read"])).await.token.unwrap().id;
     let verifier = created(&mut root, with_scopes(&["tokend:verify"])).await.token.unwrap().id;

@@ -161,7 +161,7 @@ async fn the_acting_user_may_use_any_script_and_is_sent_once() {
 
 #[tokio::test]
 async fn changed_labels_are_logged_as_values() {
-    let replica = Replica::start().await;
+    let replica = Replica::shared().await;
     let mut root = replica.root();
     let labelled = |labels: &[(&str, &str)]| {
         labels.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()

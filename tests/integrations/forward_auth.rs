@@ -39,7 +39,7 @@ async fn a_valid_secret_is_admitted_with_identity_headers() {
 
 #[tokio::test]
 async fn a_refusal_has_a_bearer_challenge_and_a_small_body() {
-    let replica = Replica::start().await;
+    let replica = Replica::shared().await;
     let secret = created_with(&mut replica.root(), "acme", &["a"]).await.secret;
     let bearer = format!("Bearer {secret}");
     let twice = [("authorization", &*bearer), ("authorization", &*bearer)];
@@ -69,7 +69,7 @@ async fn a_refusal_has_a_bearer_challenge_and_a_small_body() {
             r#"{"error":"insufficient_scope","scope":"b c:d","verdict":"missing_scope"}"#,
         ),
     ] {
-        let reply = auth(&replica, path, headers).await;
+        let reply = auth(replica, path, headers).await;
         assert_eq!(
             (reply.status, reply.header("www-authenticate").as_deref()),
             (status, challenge),
@@ -101,7 +101,7 @@ async fn an_invalid_request_admits_nobody() {
 
 #[tokio::test]
 async fn a_client_that_sends_the_gateways_headers_only_adds_requirements() {
-    let replica = Replica::start().await;
+    let replica = Replica::shared().await;
     let secret = created_with(&mut replica.root(), "acme", &["a", "b"]).await.secret;
     let bearer = format!("Bearer {secret}");
 
@@ -116,17 +116,17 @@ async fn a_client_that_sends_the_gateways_headers_only_adds_requirements() {
         ("/auth?scope=A", "a", 400),
     ] {
         let headers = [("authorization", &*bearer), ("x-tokend-require-scopes", wanted)];
-        assert_eq!(auth(&replica, path, &headers).await.status, status, "{path} {wanted}");
+        assert_eq!(auth(replica, path, &headers).await.status, status, "{path} {wanted}");
     }
     // Not a scope, so no token has it: unauthenticated clients get no other response.
     let many = "a ".repeat(1000);
     for wanted in ["A", "\u{e9}", &many] {
         let headers = [("authorization", &*bearer), ("x-tokend-require-scopes", wanted)];
-        let reply = auth(&replica, "/auth", &headers).await;
+        let reply = auth(replica, "/auth", &headers).await;
         assert_eq!(reply.status, 403, "{wanted}");
         assert_eq!(reply.header("www-authenticate").unwrap(), r#"Bearer error="insufficient_scope""#);
         assert_eq!(reply.body, r#"{"error":"insufficient_scope","verdict":"missing_scope"}"#);
-        assert_eq!(auth(&replica, "/auth", &headers[1..]).await.status, 401, "{wanted}");
+        assert_eq!(auth(replica, "/auth", &headers[1..]).await.status, 401, "{wanted}");
     }
 }
 
@@ -181,17 +181,17 @@ async fn requirements_may_precede_the_clients_own_path() {
 
 #[tokio::test]
 async fn the_secret_may_be_in_another_header() {
-    let replica = Replica::start().await;
+    let replica = Replica::shared().await;
     let secret = created_with(&mut replica.root(), "acme", &[]).await.secret;
 
     let path = "/auth?header=x-api-key";
-    assert_eq!(auth(&replica, path, &[("X-API-Key", &secret)]).await.status, 200);
+    assert_eq!(auth(replica, path, &[("X-API-Key", &secret)]).await.status, 200);
     for headers in [
         &[("authorization", &*format!("Bearer {secret}"))][..],
         &[("X-API-Key", &*format!("Bearer {secret}"))],
         &[("X-API-Key", &*secret), ("X-API-Key", &*secret)],
     ] {
-        assert_eq!(auth(&replica, path, headers).await.status, 401);
+        assert_eq!(auth(replica, path, headers).await.status, 401);
     }
 }
 

@@ -22,7 +22,7 @@ fn found(secret: &str) -> RevokeTokenRequest {
 
 #[tokio::test]
 async fn any_caller_may_revoke_the_token_whose_secret_it_has() {
-    let replica = Replica::start().await;
+    let replica = Replica::shared().await;
     let mut root = replica.root();
     let finders = [("finder", &[][..]), ("finder", &["tokend:verify"]), ("acme", &["tokend:write"])];
 
@@ -51,7 +51,7 @@ async fn any_caller_may_revoke_the_token_whose_secret_it_has() {
 
 #[tokio::test]
 async fn a_caller_that_may_read_the_token_gets_it_in_the_response() {
-    let replica = Replica::start().await;
+    let replica = Replica::shared().await;
     let mut root = replica.root();
     let mut reader = replica.caller("acme", &["tokend:read"]).await;
     let made = created_with(&mut root, "acme", &["repo:read"]).await;
@@ -66,7 +66,7 @@ async fn a_caller_that_may_read_the_token_gets_it_in_the_response() {
 
 #[tokio::test]
 async fn a_token_revokes_itself_and_the_tokens_rotated_from_it() {
-    let replica = Replica::start().await;
+    let replica = Replica::shared().await;
     let mut root = replica.root();
     let old = created(&mut root, ordinary()).await;
     let id = old.token.unwrap().id;
@@ -87,7 +87,7 @@ async fn a_token_revokes_itself_and_the_tokens_rotated_from_it() {
 
 #[tokio::test]
 async fn an_invalid_secret_revokes_no_valid_token() {
-    let replica = Replica::start().await;
+    let replica = Replica::shared().await;
     let mut root = replica.root();
     let mut finder = replica.caller("finder", &[]).await;
     // One has expired, the other was revoked with `only_this`.
@@ -126,7 +126,7 @@ async fn a_superseded_secret_revokes_its_family_if_the_policy_says_so() {
 
 #[tokio::test]
 async fn revoking_again_does_not_change_time_and_reason() {
-    let replica = Replica::start().await;
+    let replica = Replica::shared().await;
     let mut root = replica.root();
     let made = created(&mut root, ordinary()).await;
     let first = root.revoke_token(found(&made.secret)).await.unwrap().into_inner().token;
@@ -139,7 +139,7 @@ async fn revoking_again_does_not_change_time_and_reason() {
 
 #[tokio::test]
 async fn a_guess_revokes_nothing() {
-    let replica = Replica::start().await;
+    let replica = Replica::shared().await;
     let mut root = replica.root();
     let made = created(&mut root, ordinary()).await;
     let known = TokenId::parse(&made.token.unwrap().id).unwrap();

@@ -140,7 +140,7 @@ async fn the_same_id_with_another_request_is_refused() {
 
 #[tokio::test]
 async fn the_same_id_of_another_caller_is_another_request() {
-    let replica = Replica::start().await;
+    let replica = Replica::shared().await;
     let (mut root, mut writer) = (replica.root(), replica.caller("", &["tokend:write"]).await);
     let request = repeatable();
 
@@ -152,7 +152,7 @@ async fn the_same_id_of_another_caller_is_another_request() {
 
 #[tokio::test]
 async fn a_refused_request_may_be_corrected_with_the_same_id() {
-    let replica = Replica::start().await;
+    let replica = Replica::shared().await;
     let mut writer = replica.caller("", &["tokend:write"]).await;
     let request = repeatable();
     let forbidden = CreateTokenRequest { scopes: texts(&["tokend:read"]), ..request.clone() };

@@ -97,7 +97,7 @@ async fn a_retry_of_an_answered_rotation_is_not_reuse() {
 
 #[tokio::test]
 async fn reuse_revokes_nothing_without_the_policy() {
-    let replica = Replica::start().await;
+    let replica = Replica::shared().await;
     let mut root = replica.root();
     let old = created(&mut root, ordinary()).await;
     let new = rotated(&mut root, rotation(&id(&old))).await;

@@ -35,7 +35,7 @@ fn full() -> CreateTokenRequest {
 
 #[tokio::test]
 async fn a_successor_inherits_everything_but_its_secret() {
-    let replica = Replica::start().await;
+    let replica = Replica::shared().await;
     let mut root = replica.root();
     let old = created(&mut root, full()).await;
     let before = old.token.unwrap();
@@ -67,7 +67,7 @@ async fn a_successor_inherits_everything_but_its_secret() {
 
 #[tokio::test]
 async fn the_old_token_is_valid_for_the_grace_and_never_longer_than_before() {
-    let replica = Replica::start().await;
+    let replica = Replica::shared().await;
     let mut root = replica.root();
     let graceful = async |client: &mut _, request, grace| {
         let old = created(client, request).await;
@@ -93,7 +93,7 @@ async fn the_old_token_is_valid_for_the_grace_and_never_longer_than_before() {
 
 #[tokio::test]
 async fn the_expiration_of_a_successor_may_be_chosen() {
-    let replica = Replica::start().await;
+    let replica = Replica::shared().await;
     let mut root = replica.root();
     let id = created(&mut root, ordinary()).await.token.unwrap().id;
     let chosen = |id: &str, expiration| RotateTokenRequest { expiration: Some(expiration), ..rotation(id) };
@@ -131,7 +131,7 @@ async fn a_token_rotates_once_and_the_refusal_names_its_successor() {
 
 #[tokio::test]
 async fn one_of_concurrent_rotations_wins_and_the_others_name_its_successor() {
-    let replica = Replica::start().await;
+    let replica = Replica::shared().await;
     let mut root = replica.root();
     let id = created(&mut root, ordinary()).await.token.unwrap().id;
 
@@ -173,7 +173,7 @@ async fn an_expired_or_revoked_token_is_not_rotated() {
 
 #[tokio::test]
 async fn fields_of_a_rotation_keep_their_limits() {
-    let replica = Replica::start().await;
+    let replica = Replica::shared().await;
     let mut root = replica.root();
     let id = created(&mut root, ordinary()).await.token.unwrap().id;
     let grace = |seconds, nanos| RotateTokenRequest {
@@ -207,7 +207,7 @@ async fn fields_of_a_rotation_keep_their_limits() {
 
 #[tokio::test]
 async fn a_caller_rotates_no_token_that_it_may_not_manage() {
-    let replica = Replica::start().await;
+    let replica = Replica::shared().await;
     let mut root = replica.root();
     let mortal = CreateTokenRequest {
         scopes: texts(&["tokend:write", "tokend:read"]),

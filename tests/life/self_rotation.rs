@@ -17,7 +17,7 @@ fn by_itself(id: &str) -> RotateTokenRequest {
 
 #[tokio::test]
 async fn an_ordinary_token_rotates_itself_into_an_equal_successor() {
-    let replica = Replica::start().await;
+    let replica = Replica::shared().await;
     let mut root = replica.root();
     let end = tokend::api::proto::create_token_request::Expiration::ExpireTime(second(32_503_680_000));
     let request = CreateTokenRequest {
@@ -49,7 +49,7 @@ async fn an_ordinary_token_rotates_itself_into_an_equal_successor() {
 
 #[tokio::test]
 async fn a_self_rotation_chooses_no_expiration_and_leaves_time_for_a_retry() {
-    let replica = Replica::start().await;
+    let replica = Replica::shared().await;
     let mut root = replica.root();
     for scopes in [&["repo:read"][..], &["tokend:write"], &["tokend:root"]] {
         let old = created_with(&mut root, "", scopes).await;
@@ -74,7 +74,7 @@ async fn a_self_rotation_chooses_no_expiration_and_leaves_time_for_a_retry() {
 
 #[tokio::test]
 async fn an_ordinary_token_rotates_no_other() {
-    let replica = Replica::start().await;
+    let replica = Replica::shared().await;
     let mut root = replica.root();
     let old = created(&mut root, ordinary()).await;
     let other = created(&mut root, ordinary()).await.token.unwrap().id;
@@ -87,7 +87,7 @@ async fn an_ordinary_token_rotates_no_other() {
 
 #[tokio::test]
 async fn a_retry_with_the_old_secret_gets_the_successor_again() {
-    let replica = Replica::start().await;
+    let replica = Replica::shared().await;
     let old = created(&mut replica.root(), ordinary()).await;
     let id = old.token.unwrap().id;
     let mut itself = replica.client(&old.secret);
@@ -104,7 +104,7 @@ async fn a_retry_with_the_old_secret_gets_the_successor_again() {
 
 #[tokio::test]
 async fn one_of_many_concurrent_self_rotations_wins() {
-    let replica = Replica::start().await;
+    let replica = Replica::shared().await;
     let old = created(&mut replica.root(), ordinary()).await;
     let id = old.token.unwrap().id;
 

@@ -33,15 +33,16 @@ impl Database {
             template.connect().await.close().await.unwrap();
         })
         .await;
-        Self::copy(TEMPLATE).await
+        template.copied().await
     }
 
     /// Creates an empty database.
     pub(crate) async fn empty() -> Self {
-        Self::copy("template1").await
+        Self::named(cluster::cluster().socket_dir(), "template1").copied().await
     }
 
-    async fn copy(template: &str) -> Self {
+    /// Creates a copy of it on this binary's cluster; nothing may be connected to it.
+    pub(crate) async fn copied(&self) -> Self {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         static STRATEGY: OnceCell<&str> = OnceCell::const_new();
         // Without fsync, copying files costs less than writing each page to the WAL. Before 15 nothing else exists.
@@ -52,7 +53,7 @@ impl Database {
         });
         let strategy = strategy.await;
         let name = format!("test_{}", NUMBER.fetch_add(1, Ordering::Relaxed));
-        administer(format!("CREATE DATABASE {name} TEMPLATE {template} {strategy}")).await;
+        administer(format!("CREATE DATABASE {name} TEMPLATE {} {strategy}", self.name)).await;
         Self::named(cluster::cluster().socket_dir(), &name)
     }
 

@@ -20,18 +20,23 @@ use std::time::{Duration, Instant};
 /// How long a test waits for an expected result.
 const TIMEOUT: Duration = Duration::from_secs(20);
 
+/// The longest pause between two probes: one that asks Postgres costs more than what it waits for.
+const LONGEST_PAUSE: Duration = Duration::from_millis(80);
+
 /// Calls `probe` until it returns a value, and returns that.
 ///
 /// # Panics
 /// There is none after 20 seconds.
 pub(crate) async fn eventually<T>(what: &str, mut probe: impl AsyncFnMut() -> Option<T>) -> T {
     let deadline = Instant::now() + TIMEOUT;
+    let mut pause = Duration::from_millis(5);
     loop {
         if let Some(answer) = probe().await {
             return answer;
         }
         assert!(Instant::now() < deadline, "this did not come: {what}");
-        tokio::time::sleep(Duration::from_millis(10)).await;
+        tokio::time::sleep(pause).await;
+        pause = LONGEST_PAUSE.min(pause * 2);
     }
 }
 

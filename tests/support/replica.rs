@@ -20,7 +20,7 @@ use tokend::tokens::bootstrap::{Bootstrapped, bootstrap};
 use tokend::verify::Bounds;
 use tokio::net::TcpListener;
 use tokio::runtime::Builder;
-use tokio::sync::oneshot;
+use tokio::sync::{OnceCell, oneshot};
 
 use tonic::transport::{Channel, Endpoint};
 use tonic_health::ServingStatus;
@@ -88,9 +88,11 @@ pub(crate) fn cheap() -> DurableCost {
 }
 
 impl Installation {
-    /// Creates an installation with a fresh database.
+    /// Creates an installation with a fresh database; all of a binary's have one key and one root secret.
     pub(crate) async fn new() -> Self {
-        Self::on(Database::migrated().await).await
+        static MADE: OnceCell<Installation> = OnceCell::const_new();
+        let made = MADE.get_or_init(async || Self::on(Database::migrated().await).await).await;
+        Self { database: made.database.copied().await, ..made.clone() }
     }
 
     /// Creates an installation in a database with the schema and no tokens.
@@ -188,6 +190,13 @@ impl Replica {
     pub(crate) async fn start() -> Self {
         let installation = Installation::new().await;
         installation.serve(installation.config()).await
+    }
+
+    /// Returns the replica that the tests of a binary share. For tests of which each uses only the tokens that it
+    /// has made: such a test neither lists nor counts, revokes no user's tokens, sets no policy, and reads no metrics.
+    pub(crate) async fn shared() -> &'static Self {
+        static SHARED: OnceCell<Replica> = OnceCell::const_new();
+        SHARED.get_or_init(Self::start).await
     }
 
     /// Starts a replica that warns of expirations, and purges, all the time.

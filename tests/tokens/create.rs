@@ -166,7 +166,7 @@ async fn an_expiration_must_be_chosen_and_lie_in_the_future() {
 
 #[tokio::test]
 async fn each_of_the_three_expirations_is_kept_as_chosen() {
-    let replica = Replica::start().await;
+    let replica = Replica::shared().await;
     let mut root = replica.root();
     let mut create = async |expiration| {
         created(&mut root, CreateTokenRequest { expiration: Some(expiration), ..ordinary() })
@@ -187,7 +187,7 @@ async fn each_of_the_three_expirations_is_kept_as_chosen() {
 
 #[tokio::test]
 async fn a_name_may_be_used_twice() {
-    let replica = Replica::start().await;
+    let replica = Replica::shared().await;
     let mut root = replica.root();
 
     let (first, second) = (created(&mut root, ordinary()).await, created(&mut root, ordinary()).await);
@@ -200,7 +200,7 @@ async fn a_name_may_be_used_twice() {
 
 #[tokio::test]
 async fn without_an_organization_a_token_belongs_to_its_creators() {
-    let replica = Replica::start().await;
+    let replica = Replica::shared().await;
     let mut writer = replica.caller("acme", &["tokend:write"]).await;
 
     let of_root = created(&mut replica.root(), ordinary()).await.token.unwrap();
@@ -214,7 +214,7 @@ async fn without_an_organization_a_token_belongs_to_its_creators() {
 
 #[tokio::test]
 async fn a_message_over_64_kib_is_refused_unread() {
-    let replica = Replica::start().await;
+    let replica = Replica::shared().await;
     let mut root = replica.root();
     let sized = |bytes: usize| {
         // The field's tag and length take 4 bytes.

@@ -32,7 +32,7 @@ async fn enabled(client: &mut Client, id: &str) -> Token {
 
 #[tokio::test]
 async fn a_disabled_token_is_refused_at_once_and_an_enabled_one_accepted() {
-    let replica = Replica::start().await;
+    let replica = Replica::shared().await;
     let mut root = replica.root();
     let made = created(&mut root, ordinary()).await;
     let original = made.token.unwrap();
@@ -104,7 +104,7 @@ async fn final_states_take_precedence() {
 
 #[tokio::test]
 async fn a_disabled_token_is_not_rotated_into_a_usable_one() {
-    let replica = Replica::start().await;
+    let replica = Replica::shared().await;
     let mut root = replica.root();
     let id = created(&mut root, ordinary()).await.token.unwrap().id;
     disabled(&mut root, &id).await;
@@ -141,7 +141,7 @@ async fn disabled_tokens_are_listed_as_their_own_state() {
 
 #[tokio::test]
 async fn nobody_disables_or_enables_a_token_that_it_may_not_manage() {
-    let replica = Replica::start().await;
+    let replica = Replica::shared().await;
     let mut root = replica.root();
     let reader = created_with(&mut root, "", &["tokend:read"]).await.token.unwrap().id;
     let request = CreateTokenRequest {
@@ -164,7 +164,7 @@ async fn nobody_disables_or_enables_a_token_that_it_may_not_manage() {
 
 #[tokio::test]
 async fn an_unknown_id_can_be_neither_disabled_nor_enabled() {
-    let replica = Replica::start().await;
+    let replica = Replica::shared().await;
     let mut root = replica.root();
     let id = unknown_id().to_string();
 

@@ -72,7 +72,7 @@ fn processor_time() -> Duration {
 
 #[tokio::test]
 async fn no_field_makes_a_refusal_long() {
-    let replica = Replica::start().await;
+    let replica = Replica::shared().await;
     let (channel, root) = (replica.channel(), &replica.installation.root_secret);
     let (mut tried, mut longest, mut dearest) = (0, (0, String::new()), BTreeMap::new());
     for rpc in rpcs() {

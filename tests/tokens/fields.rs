@@ -42,7 +42,7 @@ fn scopes(number: usize) -> Vec<String> {
 
 #[tokio::test]
 async fn values_at_a_bound_are_accepted() {
-    let replica = Replica::start().await;
+    let replica = Replica::shared().await;
     let mut root = replica.root();
     let e = |times| "é".repeat(times);
 
@@ -70,7 +70,7 @@ async fn values_at_a_bound_are_accepted() {
 
 #[tokio::test]
 async fn values_beyond_a_bound_are_refused_with_their_field() {
-    let replica = Replica::start().await;
+    let replica = Replica::shared().await;
     let mut root = replica.root();
     let e = |times| "é".repeat(times);
 
@@ -103,7 +103,7 @@ async fn values_beyond_a_bound_are_refused_with_their_field() {
 
 #[tokio::test]
 async fn a_scope_outside_the_grammar_is_refused() {
-    let replica = Replica::start().await;
+    let replica = Replica::shared().await;
     let mut root = replica.root();
 
     for scope in [
@@ -141,7 +141,7 @@ async fn a_scope_outside_the_grammar_is_refused() {
 
 #[tokio::test]
 async fn all_invalid_fields_are_named_at_once() {
-    let replica = Replica::start().await;
+    let replica = Replica::shared().await;
     let request = CreateTokenRequest {
         organization_id: "o\n".to_owned(),
         user_id: String::new(),
@@ -176,7 +176,7 @@ async fn all_invalid_fields_are_named_at_once() {
 
 #[tokio::test]
 async fn a_revocation_needs_an_id_and_a_reason_of_at_most_500_bytes() {
-    let replica = Replica::start().await;
+    let replica = Replica::shared().await;
     let mut root = replica.root();
     let id = created(&mut root, ordinary()).await.token.unwrap().id;
     let too_large = "z".repeat(22);
@@ -202,7 +202,7 @@ async fn a_revocation_needs_an_id_and_a_reason_of_at_most_500_bytes() {
 
 #[tokio::test]
 async fn required_scopes_have_the_limits_of_scopes() {
-    let replica = Replica::start().await;
+    let replica = Replica::shared().await;
     let mut root = replica.root();
     let mut ask = async |required: Vec<String>| {
         let mut question = question("no secret", &[]);

@@ -136,9 +136,9 @@ fn framed(compressed: u8, message: &[u8]) -> Vec<u8> {
 
 #[tokio::test]
 async fn every_framing_gets_the_response_of_the_router() {
-    let replica = Replica::start().await;
+    let replica = Replica::shared().await;
     let secret = created(&mut replica.root(), ordinary()).await.secret;
-    let peer = Peer::connect(&replica).await;
+    let peer = Peer::connect(replica).await;
     for rpc in [Rpc::Verify, Rpc::VerifyStream] {
         let message = rpc.message(question(&secret, &[]));
         let whole = framed(0, &message);

@@ -15,7 +15,7 @@ pub(crate) async fn got(client: &mut Client, id: &str) -> Token {
 
 #[tokio::test]
 async fn get_shows_the_current_token() {
-    let replica = Replica::start().await;
+    let replica = Replica::shared().await;
     let mut root = replica.root();
     let made = created_with(&mut root, "acme", &["repo:read"]).await;
     let created = made.token.unwrap();
@@ -31,7 +31,7 @@ async fn get_shows_the_current_token() {
 
 #[tokio::test]
 async fn get_shows_the_last_use() {
-    let replica = Replica::start().await;
+    let replica = Replica::shared().await;
     let mut root = replica.root();
     let made = created(&mut root, ordinary()).await;
     let id = made.token.unwrap().id;
@@ -44,7 +44,7 @@ async fn get_shows_the_last_use() {
 
 #[tokio::test]
 async fn an_invalid_id_is_refused_and_an_unknown_one_not_found() {
-    let replica = Replica::start().await;
+    let replica = Replica::shared().await;
     let mut root = replica.root();
 
     for bad in ["", "short", &"z".repeat(22)] {

@@ -21,7 +21,7 @@ async fn verdict(client: &mut Client, request: VerifyRequest) -> Verdict {
 
 #[tokio::test]
 async fn a_token_is_valid_only_inside_its_networks() {
-    let replica = Replica::start().await;
+    let replica = Replica::shared().await;
     let mut root = replica.root();
     let made = created(&mut root, within(&["10.0.0.0/8", "2001:db8::/32", "192.0.2.7/32"])).await;
     assert_eq!(made.token.unwrap().allowed_cidrs, ["10.0.0.0/8", "2001:db8::/32", "192.0.2.7/32"]);
@@ -46,7 +46,7 @@ async fn a_token_is_valid_only_inside_its_networks() {
 
 #[tokio::test]
 async fn a_token_without_networks_is_valid_from_any_and_from_an_unknown_address() {
-    let replica = Replica::start().await;
+    let replica = Replica::shared().await;
     let mut root = replica.root();
     let made = created(&mut root, within(&[])).await;
 
@@ -57,7 +57,7 @@ async fn a_token_without_networks_is_valid_from_any_and_from_an_unknown_address(
 
 #[tokio::test]
 async fn ipv4_mapped_networks_are_ipv4_networks() {
-    let replica = Replica::start().await;
+    let replica = Replica::shared().await;
     let mut root = replica.root();
     let made = created(&mut root, within(&["::ffff:192.0.2.0/120", "::/0", "192.0.2.0/24"])).await;
 
@@ -68,7 +68,7 @@ async fn ipv4_mapped_networks_are_ipv4_networks() {
 
 #[tokio::test]
 async fn every_other_reason_to_refuse_comes_before_the_address() {
-    let replica = Replica::start().await;
+    let replica = Replica::shared().await;
     let mut root = replica.root();
     let made = created(&mut root, within(&["10.0.0.0/8"])).await;
     let lacking = VerifyRequest { required_scopes: texts(&["repo:write"]), ..from(&made.secret, "11.0.0.1") };
@@ -89,7 +89,7 @@ async fn every_other_reason_to_refuse_comes_before_the_address() {
 
 #[tokio::test]
 async fn an_invalid_address_is_refused_with_any_secret() {
-    let replica = Replica::start().await;
+    let replica = Replica::shared().await;
     let mut root = replica.root();
     let made = created(&mut root, within(&[])).await;
 
@@ -118,7 +118,7 @@ async fn an_invalid_address_is_refused_with_any_secret() {
 
 #[tokio::test]
 async fn an_invalid_network_is_refused_at_creation() {
-    let replica = Replica::start().await;
+    let replica = Replica::shared().await;
     let mut root = replica.root();
 
     for bad in [

@@ -22,7 +22,7 @@ async fn token(client: &mut Client) -> String {
 
 #[tokio::test]
 async fn a_revoked_token_is_refused_at_once() {
-    let replica = Replica::start().await;
+    let replica = Replica::shared().await;
     let mut root = replica.root();
     let made = created(&mut root, ordinary()).await;
     let id = made.token.unwrap().id;
@@ -42,7 +42,7 @@ async fn a_revoked_token_is_refused_at_once() {
 
 #[tokio::test]
 async fn a_second_revocation_keeps_the_first_time_and_reason() {
-    let replica = Replica::start().await;
+    let replica = Replica::shared().await;
     let mut root = replica.root();
     let id = token(&mut root).await;
     let first = revoked(&mut root, &id, "first").await;
@@ -56,7 +56,7 @@ async fn a_second_revocation_keeps_the_first_time_and_reason() {
 
 #[tokio::test]
 async fn a_revocation_without_a_reason_gets_none_later() {
-    let replica = Replica::start().await;
+    let replica = Replica::shared().await;
     let mut root = replica.root();
     let id = token(&mut root).await;
     revoked(&mut root, &id, "").await;
@@ -90,7 +90,7 @@ async fn concurrent_revocations_agree_on_the_first_one() {
 
 #[tokio::test]
 async fn an_unknown_id_is_not_found() {
-    let replica = Replica::start().await;
+    let replica = Replica::shared().await;
     let unknown = unknown_id();
 
     for id in [unknown.to_string(), "0".repeat(22)] {
@@ -101,7 +101,7 @@ async fn an_unknown_id_is_not_found() {
 
 #[tokio::test]
 async fn an_expired_token_can_be_revoked() {
-    let replica = Replica::start().await;
+    let replica = Replica::shared().await;
     let mut root = replica.root();
     let id = token(&mut root).await;
     let expire = format!(

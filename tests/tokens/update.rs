@@ -34,7 +34,7 @@ fn full() -> CreateTokenRequest {
 
 #[tokio::test]
 async fn only_the_fields_of_the_mask_are_changed() {
-    let replica = Replica::start().await;
+    let replica = Replica::shared().await;
     let mut root = replica.root();
     let before = created(&mut root, full()).await.token.unwrap();
     let id = &*before.id;
@@ -86,7 +86,7 @@ async fn only_the_fields_of_the_mask_are_changed() {
 
 #[tokio::test]
 async fn a_field_missing_from_the_mask_is_refused_and_not_ignored() {
-    let replica = Replica::start().await;
+    let replica = Replica::shared().await;
     let mut root = replica.root();
     let before = created(&mut root, full()).await.token.unwrap();
     let everything = UpdateTokenRequest {
@@ -111,7 +111,7 @@ async fn a_field_missing_from_the_mask_is_refused_and_not_ignored() {
 
 #[tokio::test]
 async fn a_mask_must_name_known_paths_and_fields_have_their_limits() {
-    let replica = Replica::start().await;
+    let replica = Replica::shared().await;
     let mut root = replica.root();
     let id = created(&mut root, ordinary()).await.token.unwrap().id;
     let end =

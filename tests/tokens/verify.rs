@@ -23,7 +23,7 @@ fn bare(answer: &VerifyResponse, verdict: Verdict) {
 
 #[tokio::test]
 async fn an_active_token_is_valid_and_shown() {
-    let replica = Replica::start().await;
+    let replica = Replica::shared().await;
     let mut root = replica.root();
     let made = created_with(&mut root, "acme", &["repo:read"]).await;
 
@@ -63,7 +63,7 @@ async fn the_first_verdict_in_order_is_returned() {
 
 #[tokio::test]
 async fn a_token_expires_at_its_expire_time() {
-    let replica = Replica::start().await;
+    let replica = Replica::shared().await;
     let mut root = replica.root();
     let half_a_second = Duration { seconds: 0, nanos: 500_000_000 };
     let request = CreateTokenRequest { expiration: Some(Expiration::Ttl(half_a_second)), ..ordinary() };
@@ -86,7 +86,7 @@ async fn a_token_expires_at_its_expire_time() {
 
 #[tokio::test]
 async fn a_wildcard_covers_the_scopes_below_it_and_no_reserved_one() {
-    let replica = Replica::start().await;
+    let replica = Replica::shared().await;
     let mut root = replica.root();
     let made = created_with(&mut root, "", &["repo:*", "org:acme:*", "plain"]).await;
 
@@ -109,7 +109,7 @@ async fn a_wildcard_covers_the_scopes_below_it_and_no_reserved_one() {
 
 #[tokio::test]
 async fn a_root_token_does_not_cover_ordinary_scopes() {
-    let replica = Replica::start().await;
+    let replica = Replica::shared().await;
     let mut root = replica.root();
     let secret = replica.installation.root_secret.clone();
 
@@ -123,7 +123,7 @@ async fn a_root_token_does_not_cover_ordinary_scopes() {
 
 #[tokio::test]
 async fn any_text_that_is_not_a_secret_is_malformed() {
-    let replica = Replica::start().await;
+    let replica = Replica::shared().await;
     let mut root = replica.root();
     let secret = created(&mut root, ordinary()).await.secret;
     let body = &secret[5..];
