@@ -9,18 +9,18 @@ use zeroize::Zeroizing;
 
 use super::CommandError;
 use super::client_error::ClientError;
-use crate::config::Environment;
+use crate::config::{self, CallerSecret, Environment};
 use crate::secret::private_file::is_exposed;
 use crate::secret::{FormatError, Prefix, Secret};
 
 /// Reads the caller's secret and returns it with its origin: `TOKEND_SECRET` wins over `TOKEND_SECRET_FILE`.
 pub(super) fn caller_secret(environment: &Environment) -> Result<(SecretString, &'static str), CommandError> {
-    let (secret, origin) = if let Some(secret) = environment.text("TOKEND_SECRET")? {
-        (SecretString::from(secret), "TOKEND_SECRET")
-    } else if let Some(path) = environment.value::<PathBuf>("TOKEND_SECRET_FILE")? {
-        (first_line(&secret_file(path)?), "the file that TOKEND_SECRET_FILE names")
-    } else {
-        return Err(ClientError::NoSecret.into());
+    let (secret, origin) = match config::caller_secret(environment)? {
+        Some(CallerSecret::Text(secret)) => (secret, "TOKEND_SECRET"),
+        Some(CallerSecret::File(path)) => {
+            (first_line(&secret_file(path)?), "the file that TOKEND_SECRET_FILE names")
+        }
+        None => return Err(ClientError::NoSecret.into()),
     };
     match malformed(secret.expose_secret()) {
         None => Ok((secret, origin)),

@@ -4,52 +4,23 @@
 use std::cell::Cell;
 use std::error::Error as _;
 use std::fs;
-use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::Args;
 use tokend_client::{Connection, ConnectionError, ErrorKind, RawClient, Repeatable};
 use tonic::{ConnectError, Request, Response, Status};
 
 use super::caller::caller_secret;
 pub(super) use super::client_error::ClientError;
 use super::{CommandError, RpcError, unreachable};
-use crate::config::{ConfigError, Environment, Switch};
+pub(super) use crate::config::AddressFlag;
+use crate::config::{AddressSettings, Environment};
 
-const DEFAULT_ADDRESS: &str = "http://127.0.0.1:50051";
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const CALL_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The most attempts of a call: with the client's pauses they take one to two seconds, in which a
 /// server may restart.
 const ATTEMPTS: u32 = 8;
-
-/// The address of a running tokend, from flags.
-#[derive(Args)]
-pub(super) struct AddressFlag {
-    #[arg(
-        long,
-        value_name = "URL",
-        help = "Address of a running tokend, http://HOST:PORT or https://HOST:PORT [env: TOKEND_ADDRESS] \
-                [default: http://127.0.0.1:50051]"
-    )]
-    address: Option<String>,
-
-    #[arg(
-        long,
-        value_name = "FILE",
-        help = "CA of the server's certificate, PEM, in addition to those that the system trusts [env: \
-             TOKEND_CA]"
-    )]
-    ca: Option<PathBuf>,
-
-    #[arg(
-        long,
-        help = "Connect to a tokend on another host without TLS: anyone who can read the network in between \
-             sees the caller's secret [env: TOKEND_ADDRESS_INSECURE]"
-    )]
-    address_insecure: bool,
-}
 
 /// The address of a running tokend, and how to connect to it.
 pub(super) struct ServerAddress {
@@ -59,43 +30,23 @@ pub(super) struct ServerAddress {
     origin: Option<&'static str>,
 }
 
-impl AddressFlag {
-    /// Takes the flags, else the environment, else the default.
-    pub(super) fn resolve(self, environment: &Environment) -> Result<ServerAddress, CommandError> {
-        let (text, setting) = if let Some(address) = self.address {
-            (address, "--address")
-        } else if let Some(address) = environment.text("TOKEND_ADDRESS")? {
-            (address, "TOKEND_ADDRESS")
-        } else {
-            (DEFAULT_ADDRESS.to_owned(), "the default; set another one with --address or TOKEND_ADDRESS")
-        };
-        let used = !self.address_insecure || !text.starts_with("https://");
-        ConfigError::demand("--address-insecure", used, "with an https:// address")?;
-        let insecure = match Switch::of_flag(self.address_insecure) {
-            Some(insecure) => Some(insecure),
-            None => environment.value("TOKEND_ADDRESS_INSECURE")?,
-        };
-        let mut connection = Connection::to(&*text)
+impl ServerAddress {
+    /// Takes the flags, else the environment, else the default; reads the CA.
+    pub(super) fn resolve(flag: AddressFlag, environment: &Environment) -> Result<Self, CommandError> {
+        let AddressSettings { url, origin: setting, insecure, ca } = flag.resolve(environment)?;
+        let mut connection = Connection::to(&*url)
             .connect_timeout(CONNECT_TIMEOUT)
             .call_timeout(CALL_TIMEOUT)
             .attempts(ATTEMPTS);
-        if insecure.is_some_and(Switch::is_on) {
+        if insecure {
             connection = connection.allow_plaintext();
         }
-        let ca = match self.ca {
-            Some(path) => Some(path),
-            // Only used by addresses with TLS.
-            None if text.starts_with("https://") => environment.value("TOKEND_CA")?,
-            None => None,
-        };
         if let Some(path) = ca {
             connection = connection.ca(fs::read(&path).map_err(|source| ClientError::Ca { path, source })?);
         }
-        Ok(ServerAddress { text, setting, connection, origin: None })
+        Ok(Self { text: url, setting, connection, origin: None })
     }
-}
 
-impl ServerAddress {
     /// Creates a client without a caller; must be called within a runtime. Sends nothing yet.
     pub(super) fn open(self) -> Result<Client, ClientError> {
         let inner = self.connection.open().map_err(|error| match error {
@@ -118,7 +69,7 @@ pub(super) struct Client {
 impl Client {
     /// Reads the caller's secret and creates its client; must be called within a runtime. Sends nothing yet.
     pub(super) fn open(address: AddressFlag, environment: &Environment) -> Result<Self, CommandError> {
-        let mut address = address.resolve(environment)?;
+        let mut address = ServerAddress::resolve(address, environment)?;
         let (secret, origin) = caller_secret(environment)?;
         address.connection = address.connection.secret(secret);
         address.origin = Some(origin);
@@ -209,23 +160,28 @@ fn had_no_connection(status: &Status) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use clap::{Args as _, FromArgMatches as _};
+
     use super::*;
     use crate::config::Account;
 
-    fn environment(pairs: &[(&str, &str)]) -> Environment {
-        Environment::of_pairs(pairs, Account::Ordinary)
+    /// What a command line with these flags resolves to.
+    fn resolved(flags: &[&str], pairs: &[(&str, &str)]) -> Result<ServerAddress, CommandError> {
+        let command = AddressFlag::augment_args(clap::Command::new("tokend").no_binary_name(true));
+        let flag = AddressFlag::from_arg_matches(&command.get_matches_from(flags)).unwrap();
+        ServerAddress::resolve(flag, &Environment::of_pairs(pairs, Account::Ordinary))
+    }
+
+    fn refusal(flags: &[&str], pairs: &[(&str, &str)]) -> Option<ClientError> {
+        resolved(flags, pairs).unwrap().open().err()
     }
 
     #[tokio::test]
     async fn a_secret_is_sent_to_another_host_only_over_tls_unless_allowed() {
-        let resolve = |address: &str, address_insecure, pairs: &[(&str, &str)]| {
-            let flag = AddressFlag { address: Some(address.to_owned()), ca: None, address_insecure };
-            flag.resolve(&environment(pairs)).unwrap().open().err()
-        };
         for address in
             ["http://127.0.0.1:1", "http://[::1]:1", "http://[::ffff:127.0.0.1]:1", "http://localhost:1"]
         {
-            assert!(resolve(address, false, &[]).is_none(), "{address}");
+            assert!(refusal(&["--address", address], &[]).is_none(), "{address}");
         }
         for address in [
             "http://tokend.example:1",
@@ -233,17 +189,26 @@ mod tests {
             "http://0.0.0.0:1",
             "http://127.0.0.1.example:1",
         ] {
-            let refused = resolve(address, false, &[]);
-            assert!(matches!(refused, Some(ClientError::Plaintext)), "{address}");
-            assert!(resolve(address, true, &[]).is_none(), "{address}");
-            assert!(resolve(address, false, &[("TOKEND_ADDRESS_INSECURE", "true")]).is_none(), "{address}");
+            let flags = ["--address", address, "--address-insecure"];
+            assert!(matches!(refusal(&flags[..2], &[]), Some(ClientError::Plaintext)), "{address}");
+            assert!(refusal(&flags, &[]).is_none(), "{address}");
+            let allowed = [("TOKEND_ADDRESS_INSECURE", "true")];
+            assert!(refusal(&flags[..2], &allowed).is_none(), "{address}");
         }
-        let flag = AddressFlag {
-            address: Some("https://tokend.example:1".to_owned()),
-            ca: None,
-            address_insecure: false,
-        };
-        assert!(flag.resolve(&environment(&[])).unwrap().open().is_ok());
+        let encrypted = ["--address", "https://tokend.example:1", "--address-insecure"];
+        assert!(refusal(&encrypted[..2], &[]).is_none());
+        assert!(matches!(resolved(&encrypted, &[]), Err(CommandError::Config(_))));
+    }
+
+    #[test]
+    fn a_ca_in_the_environment_is_read_only_for_addresses_with_tls() {
+        for (address, refused) in [("http://localhost:1", false), ("https://localhost:1", true)] {
+            let outcome = resolved(&["--address", address], &[("TOKEND_CA", "/nowhere")]);
+            let unreadable = matches!(outcome, Err(CommandError::Client(ClientError::Ca { .. })));
+            assert_eq!(unreadable, refused, "{address}");
+        }
+        let given = resolved(&["--address", "http://localhost:1", "--ca", "/nowhere"], &[]);
+        assert!(matches!(given, Err(CommandError::Client(ClientError::Ca { .. }))));
     }
 
     #[tokio::test]
@@ -254,17 +219,11 @@ mod tests {
             "http://localhost",
             "http://localhost:99999",
         ] {
-            let flag = |address: Option<&str>| AddressFlag {
-                address: address.map(str::to_owned),
-                ca: None,
-                address_insecure: false,
-            };
-            for (flag, variables, setting) in [
-                (flag(Some(address)), &[][..], "--address"),
-                (flag(None), &[("TOKEND_ADDRESS", address)], "TOKEND_ADDRESS"),
+            for (flags, variables, setting) in [
+                (&["--address", address][..], &[][..], "--address"),
+                (&[], &[("TOKEND_ADDRESS", address)], "TOKEND_ADDRESS"),
             ] {
-                let message =
-                    flag.resolve(&environment(variables)).unwrap().open().err().unwrap().to_string();
+                let message = refusal(flags, variables).unwrap().to_string();
 
                 assert!(message.starts_with(setting) && !message.contains("canary"), "{message}");
             }

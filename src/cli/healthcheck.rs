@@ -6,14 +6,14 @@ use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
 
-use super::client::{AddressFlag, Client, ClientError};
+use super::client::{AddressFlag, Client, ClientError, ServerAddress};
 use super::{CommandError, single_threaded};
 use crate::config::Environment;
 
 const TIMEOUT: Duration = Duration::from_secs(5);
 
 pub(super) fn run(address: AddressFlag, environment: &Environment) -> Result<(), CommandError> {
-    let address = address.resolve(environment)?;
+    let address = ServerAddress::resolve(address, environment)?;
     single_threaded()?.block_on(async {
         let checked = tokio::time::timeout(TIMEOUT, check(&address.open()?)).await;
         checked.unwrap_or_else(|_| Err(ClientError::Silent(TIMEOUT).into()))

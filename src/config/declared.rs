@@ -16,7 +16,7 @@ use serde::Deserialize;
 use super::ConfigError;
 use super::database_url::DatabaseUrl;
 use super::precedence::Precedence;
-use super::setting::{Commands, Setting, relative_to, settings};
+use super::setting::{Commands, Setting, Values, relative_to, settings};
 use super::values::{
     CacheBytes, ConnectionAge, ConsoleListen, DatabasePooling, DrainTimeout, ExpiryWarnings, LastUseInterval,
     LogFilter, MaxStaleness, OutageGrace, ResponseMemoryBytes, SampleRatio, Switch, TokenRetention,
@@ -37,6 +37,8 @@ pub(super) struct ClientCertificate {
 }
 
 settings! {
+    @extra client_certificate: Vec<ClientCertificate>;
+
     WithDatabase "" {
         /// TOML file with the same names as these flags, such as `listen = "127.0.0.1:50051"`. Flags and the
         /// environment win over it; paths in it are relative to it

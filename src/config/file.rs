@@ -11,6 +11,7 @@ use zeroize::Zeroizing;
 use super::ConfigError;
 use super::database_url::DatabaseUrl;
 use super::declared::PartialSettings;
+use super::setting::Values as _;
 use crate::secret::private_file::is_exposed;
 
 impl PartialSettings {

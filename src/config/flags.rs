@@ -1,28 +1,31 @@
-//! Which settings the commands that use a database or serve have as flags. `declared` declares them;
-//! `resolve` fills what is missing from the environment, the file and the defaults.
+//! Which settings each command has as flags. `declared` and `client` declare them; `resolve` fills what is missing from the environment, the file and the defaults.
 
 use std::marker::PhantomData;
 
 use clap::{Arg, ArgMatches, Args, Command, FromArgMatches};
 
-use super::declared::{PartialSettings, SETTINGS};
-use super::setting::{Commands, Setting};
+use super::client;
+use super::declared::PartialSettings;
+use super::setting::{Commands, Setting, Values};
 
 /// The settings of one kind of command, as its flags.
-pub struct Flags<C> {
-    pub(super) settings: PartialSettings,
+pub struct Flags<C: Selection> {
+    pub(super) settings: C::Settings,
     command: PhantomData<C>,
 }
 
 /// A kind of command.
 pub trait Selection {
+    /// The values of all settings in the list that its flags are from.
+    type Settings: Values;
+
     /// Returns the flag for a setting, if the command has one.
     fn flag(setting: &Setting) -> Option<Arg>;
 }
 
 impl<C: Selection> Args for Flags<C> {
     fn augment_args(command: Command) -> Command {
-        command.args(SETTINGS.iter().filter_map(C::flag))
+        command.args(C::Settings::SETTINGS.iter().filter_map(C::flag))
     }
 
     fn augment_args_for_update(command: Command) -> Command {
@@ -30,9 +33,9 @@ impl<C: Selection> Args for Flags<C> {
     }
 }
 
-impl<C> FromArgMatches for Flags<C> {
+impl<C: Selection> FromArgMatches for Flags<C> {
     fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
-        Ok(Self { settings: PartialSettings::from_matches(matches), command: PhantomData })
+        Ok(Self { settings: C::Settings::from_matches(matches), command: PhantomData })
     }
 
     fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
@@ -48,6 +51,8 @@ pub enum Serve {}
 pub type ServeFlags = Flags<Serve>;
 
 impl Selection for Serve {
+    type Settings = PartialSettings;
+
     fn flag(setting: &Setting) -> Option<Arg> {
         Some(setting.argument())
     }
@@ -60,6 +65,8 @@ pub enum Bootstrap {}
 pub type BootstrapFlags = Flags<Bootstrap>;
 
 impl Selection for Bootstrap {
+    type Settings = PartialSettings;
+
     fn flag(setting: &Setting) -> Option<Arg> {
         let hashing = || (setting.commands == Commands::Hashing).then(|| setting.argument());
         KeyStatus::flag(setting).or_else(hashing)
@@ -73,6 +80,8 @@ pub enum Database {}
 pub type DatabaseFlags = Flags<Database>;
 
 impl Selection for Database {
+    type Settings = PartialSettings;
+
     fn flag(setting: &Setting) -> Option<Arg> {
         (setting.commands == Commands::WithDatabase).then(|| setting.argument())
     }
@@ -97,6 +106,8 @@ pub enum KeyStatus {}
 pub type KeyStatusFlags = Flags<KeyStatus>;
 
 impl Selection for KeyStatus {
+    type Settings = PartialSettings;
+
     fn flag(setting: &Setting) -> Option<Arg> {
         let private = Setting {
             help: "Use the private Postgres of `tokend serve` in this directory, also while serve runs; its \
@@ -124,6 +135,8 @@ pub enum Data {}
 pub type DataFlags = Flags<Data>;
 
 impl Selection for Data {
+    type Settings = PartialSettings;
+
     fn flag(setting: &Setting) -> Option<Arg> {
         let file = Setting { help: "TOML file of `tokend serve`, for its data-dir", ..Setting::config };
         let directory = Setting {
@@ -136,6 +149,20 @@ impl Selection for Data {
     }
 }
 
+/// Commands that call a running tokend.
+pub enum Client {}
+
+/// The address of a running tokend, as flags.
+pub type AddressFlag = Flags<Client>;
+
+impl Selection for Client {
+    type Settings = client::PartialSettings;
+
+    fn flag(setting: &Setting) -> Option<Arg> {
+        (setting.commands == Commands::Client).then(|| setting.argument())
+    }
+}
+
 /// Commands that only look at secrets.
 pub enum Secrets {}
 
@@ -143,6 +170,8 @@ pub enum Secrets {}
 pub type PrefixFlags = Flags<Secrets>;
 
 impl Selection for Secrets {
+    type Settings = PartialSettings;
+
     fn flag(setting: &Setting) -> Option<Arg> {
         let file = Setting { help: "TOML file of `tokend serve`, for its secret-prefix", ..Setting::config };
         let prefix = Setting { help: "What secrets begin with", heading: "", ..Setting::secret_prefix };

@@ -2,6 +2,8 @@
 //! commands alone: `resolve` turns a command's flags into its settings and parses every value once.
 //! Accesses no database and no socket, and no error contains a password, a key or a secret.
 
+mod address;
+mod client;
 mod console;
 mod database_tls;
 mod database_uri;
@@ -23,13 +25,15 @@ mod sources;
 mod tls;
 mod values;
 
+pub use address::{AddressSettings, CallerSecret, caller_secret};
 pub use database_tls::TlsFilesProblem;
 pub use database_url::DatabaseUrlProblem;
 pub use durations::{DisplayDuration, DurationProblem, parse_duration};
 pub use environment::{Account, Environment};
 pub use error::{ConfigError, KeyringOrigin};
 pub use flags::{
-    BootstrapFlags, DataFlags, DatabaseFlags, KeyStatusFlags, MigrateFlags, PrefixFlags, ServeFlags,
+    AddressFlag, BootstrapFlags, DataFlags, DatabaseFlags, KeyStatusFlags, MigrateFlags, PrefixFlags,
+    ServeFlags,
 };
 pub use keyring::read_keyring;
 pub use settings::{

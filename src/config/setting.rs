@@ -1,5 +1,5 @@
 //! What is known of a setting beside its value, and `settings!`, which makes everything of a setting
-//! from its one declaration in `declared`: its flag with the help, its variable, its key in the file,
+//! from its one declaration in `declared` or `client`: its flag with the help, its variable, its key in the file,
 //! and the method of `Sources` that asks for it. Knows no single setting.
 
 use std::any::Any;
@@ -18,6 +18,10 @@ pub(super) enum Commands {
     Hashing,
     /// `serve`.
     Serve,
+    /// Those that call a running tokend.
+    Client,
+    /// None: those that call a running tokend read its variable.
+    Variable,
 }
 
 /// The declaration of a setting, apart from its type.
@@ -74,10 +78,28 @@ impl Setting {
 
     /// Returns the value of its flag on a command line. A command may lack the flag.
     pub(super) fn of_flag<T: Clone + Send + Sync + 'static>(&self, matches: &ArgMatches) -> Option<T> {
+        if self.commands == Commands::Variable {
+            return None;
+        }
         let there = matches.try_contains_id(self.name()).is_ok_and(|there| there);
         let given = there && matches.value_source(self.name()) == Some(ValueSource::CommandLine);
         if given { matches.get_one(self.name()).cloned() } else { None }
     }
+}
+
+/// The values that one source gives for a list of settings.
+pub trait Values: Default {
+    /// The list.
+    const SETTINGS: &[Setting];
+
+    /// Returns what the command line gives.
+    fn from_matches(matches: &ArgMatches) -> Self;
+
+    /// Returns a setting that is given.
+    fn any(&self) -> Option<&'static Setting>;
+
+    /// Makes the paths relative to a directory.
+    fn relative_to(&mut self, directory: &Path);
 }
 
 /// Makes a path from the file relative to the file's directory; leaves other values.
@@ -113,7 +135,7 @@ pub(super) const fn spelled<const LENGTH: usize>(text: &str, capitals: bool) -> 
 /// name: Switch;
 /// ```
 ///
-/// For each there is a field of `PartialSettings`, a constant of [`Setting`], and a method of `Sources`, which
+/// Before all, `@extra name: Type;` declares a value that only the file can give. For each setting there is a field of `PartialSettings`, a constant of [`Setting`], and a method of `Sources`, which
 /// returns the value if there is a default, a boolean for a switch, and otherwise an `Option`.
 macro_rules! settings {
     (@spelled $prefix:literal $name:ident $capitals:literal) => {{
@@ -138,7 +160,7 @@ macro_rules! settings {
     (@ask $sources:ident $name:ident, $value:literal = $default:literal) => {
         $sources.choose_or(&Setting::$name, |settings| &mut settings.$name)
     };
-    ($($commands:ident $heading:literal {$(
+    ($(@extra $extra:ident: $extra_type:ty;)? $($commands:ident $heading:literal {$(
         $(#[doc = $help:literal])+
         $(@$skip:ident)? $name:ident: $type:ty
         $(as $value:literal $(then $second:literal)? $(= $default:literal)? $(else $absent:literal)?)?;
@@ -146,24 +168,23 @@ macro_rules! settings {
         /// The settings that one source gives: the command line or the file.
         #[derive(Default, Deserialize)]
         #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
-        pub(super) struct PartialSettings {
+        pub struct PartialSettings {
             $($($(#[serde($skip)])? pub(super) $name: Option<$type>,)+)+
-            pub(super) client_certificate: Vec<ClientCertificate>,
+            $(pub(super) $extra: $extra_type,)?
         }
 
-        impl PartialSettings {
-            /// Returns what the command line gives.
-            pub(super) fn from_matches(matches: &ArgMatches) -> Self {
-                Self { $($($name: Setting::$name.of_flag(matches),)+)+ client_certificate: Vec::new() }
+        impl Values for PartialSettings {
+            const SETTINGS: &[Setting] = &[$($(Setting::$name),+),+];
+
+            fn from_matches(matches: &ArgMatches) -> Self {
+                Self { $($($name: Setting::$name.of_flag(matches),)+)+ $($extra: Default::default())? }
             }
 
-            /// Returns a setting that is given.
-            pub(super) fn any(&self) -> Option<&'static Setting> {
+            fn any(&self) -> Option<&'static Setting> {
                 None$($(.or(self.$name.is_some().then_some(&Setting::$name)))+)+
             }
 
-            /// Makes the paths relative to a directory.
-            pub(super) fn relative_to(&mut self, directory: &Path) {
+            fn relative_to(&mut self, directory: &Path) {
                 $($(relative_to(directory, &mut self.$name);)+)+
             }
         }
@@ -182,9 +203,6 @@ macro_rules! settings {
                 parser: || clap::value_parser!($type).into(),
             };)+)+
         }
-
-        /// All settings.
-        pub(super) const SETTINGS: &[Setting] = &[$($(Setting::$name),+),+];
 
         impl Sources<'_> {
             $($($(#[doc = $help])+

@@ -14,7 +14,7 @@ use super::environment::{Account, Environment};
 use super::keyring::{parse_keyring, read_keyring};
 use super::links::check_database;
 use super::precedence::FILE;
-use super::setting::Setting;
+use super::setting::{Setting, Values as _};
 use super::settings::{DatabaseSettings, DatabaseTarget, LogSettings, Storage};
 use super::{ConfigError, KeyringOrigin};
 use crate::secret::{DurableCost, Keyring, Prefix};

@@ -328,12 +328,6 @@ impl FromStr for SampleRatio {
 pub struct Switch(bool);
 
 impl Switch {
-    /// Returns the switch for a command-line flag; an absent flag is no value.
-    #[must_use]
-    pub fn of_flag(given: bool) -> Option<Self> {
-        given.then_some(Self(true))
-    }
-
     /// Returns whether it is on.
     #[must_use]
     pub fn is_on(self) -> bool {
