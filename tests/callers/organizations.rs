@@ -38,6 +38,25 @@ async fn organizations(client: &mut Client) -> Vec<String> {
     found
 }
 
+/// Accesses the users of another organization by an RPC.
+async fn reach_users(caller: &mut Client, method: &str) -> Result<(), Status> {
+    let (organization_id, user_id) = ("other".to_owned(), "ada".to_owned());
+    match method {
+        "DisableUser" => {
+            let request = DisableUserRequest { organization_id, user_id, ..Default::default() };
+            caller.disable_user(request).await.map(drop)
+        }
+        "EnableUser" => {
+            let request = EnableUserRequest { organization_id, user_id, ..Default::default() };
+            caller.enable_user(request).await.map(drop)
+        }
+        _ => {
+            let request = ListUsersRequest { organization_id, ..Default::default() };
+            caller.list_users(request).await.map(drop)
+        }
+    }
+}
+
 /// Accesses the token of another organization by an RPC.
 async fn reach(caller: &mut Client, method: &str, id: &str, secret: &str) -> (Result<(), Status>, Barrier) {
     let forbidden = Barrier::Refused(Code::PermissionDenied, "ORGANIZATION_FORBIDDEN");
@@ -63,26 +82,7 @@ async fn reach(caller: &mut Client, method: &str, id: &str, secret: &str) -> (Re
             let request = RevokeUserTokensRequest { organization_id: "other".to_owned(), ..leaver("ada") };
             (caller.revoke_user_tokens(request).await.map(drop), forbidden)
         }
-        "DisableUser" => {
-            let request = DisableUserRequest {
-                organization_id: "other".to_owned(),
-                user_id: "ada".to_owned(),
-                ..Default::default()
-            };
-            (caller.disable_user(request).await.map(drop), forbidden)
-        }
-        "EnableUser" => {
-            let request = EnableUserRequest {
-                organization_id: "other".to_owned(),
-                user_id: "ada".to_owned(),
-                ..Default::default()
-            };
-            (caller.enable_user(request).await.map(drop), forbidden)
-        }
-        "ListUsers" => {
-            let request = ListUsersRequest { organization_id: "other".to_owned(), ..Default::default() };
-            (caller.list_users(request).await.map(drop), forbidden)
-        }
+        "DisableUser" | "EnableUser" | "ListUsers" => (reach_users(caller, method).await, forbidden),
         "RevokeToken" => (
             caller.revoke_token(revocation(id, "")).await.map(drop),
             Barrier::Refused(Code::NotFound, "TOKEN_NOT_FOUND"),

@@ -119,6 +119,7 @@ async fn enabling_takes_back_what_disabling_took_and_nothing_else() {
 
 #[tokio::test]
 async fn a_repeat_keeps_the_first_time_and_reason_and_each_step_is_logged_once() {
+    use TokenEventKind::{Created, Disabled, Enabled, UserDisabled, UserEnabled};
     let replica = Replica::start().await;
     let mut root = replica.root();
     let made = created(&mut root, ordinary()).await;
@@ -142,7 +143,6 @@ async fn a_repeat_keeps_the_first_time_and_reason_and_each_step_is_logged_once()
     let request = ListTokenEventsRequest { user_id: "ada".to_owned(), ..Default::default() };
     let events = root.list_token_events(request).await.unwrap().into_inner().events;
     let kinds: Vec<_> = events.iter().map(|event| (event.kind(), event.token_id.is_empty())).collect();
-    use TokenEventKind::{Created, Disabled, Enabled, UserDisabled, UserEnabled};
     assert_eq!(
         kinds,
         [(Enabled, false), (UserEnabled, true), (Disabled, false), (UserDisabled, true), (Created, false)]

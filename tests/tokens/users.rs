@@ -23,6 +23,7 @@ fn token_of(user_id: &str) -> CreateTokenRequest {
 
 #[tokio::test]
 async fn users_are_listed_in_order_with_their_tokens_and_only_within_reach() {
+    use OwnerKind::{Service, User};
     let replica = Replica::start().await;
     let mut root = replica.root();
     let mut reader = replica.caller("acme", &["tokend:read"]).await;
@@ -40,8 +41,6 @@ async fn users_are_listed_in_order_with_their_tokens_and_only_within_reach() {
         ..Default::default()
     };
     root.disable_user(gone).await.unwrap();
-    use OwnerKind::{Service, User};
-
     let own = listed(&mut reader, ListUsersRequest::default()).await.users;
 
     // The caller itself is the user `ada` of its organization.
