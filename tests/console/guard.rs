@@ -1,10 +1,9 @@
-//! What every request has to pass, and what every answer carries: names, own pages, form tokens, headers.
+//! What every request has to pass, and what every answer carries: names, headers, and that getting pages changes nothing.
 
 use tokend::api::grpc::Origin;
 
-use super::{OWN, Person, cookie, hidden, sign_in, tokens_of};
-use crate::support::client::created_with;
-use crate::support::http::{post, send, send_by_name};
+use super::{OWN, Person, cookie, hidden, sign_in};
+use crate::support::http::{send, send_by_name};
 use crate::support::replica::{Installation, Replica};
 
 const FORM: (&str, &str) = ("content-type", "application/x-www-form-urlencoded");
@@ -141,86 +140,6 @@ async fn the_configured_name_is_the_only_one_and_its_scheme_decides_the_cookie()
     let http = ("origin", "http://tokens.example.org");
     let other = send_by_name(replica.console, host, "POST", "/sign-in", &[FORM, http], &secret).await;
     assert_eq!(other.status, 403);
-}
-
-#[tokio::test]
-async fn a_form_of_another_site_changes_nothing() {
-    let replica = Replica::start().await;
-    let person = Person::root(&replica).await;
-    let nonce = person.new_form().await;
-    let target = created_with(&mut replica.root(), "acme", &[]).await.token.unwrap().id;
-    let own = format!("http://{}", replica.console);
-    let foreign: [&[(&str, &str)]; 9] = [
-        &[],
-        &[("origin", "null")],
-        &[("origin", "http://evil.example")],
-        &[("origin", "http://localhost:1")],
-        &[("sec-fetch-site", "cross-site")],
-        &[("sec-fetch-site", "same-site"), ("origin", &own)],
-        &[("sec-fetch-site", "none"), ("origin", &own)],
-        &[OWN, ("origin", "http://evil.example")],
-        &[OWN, OWN],
-    ];
-    let (revoke, done) = (format!("/tokens/{target}/revoke"), format!("/tokens/created/{nonce}/done"));
-    let fields = [
-        ("form_token", &*person.form_token),
-        ("form", &nonce),
-        ("name", "n"),
-        ("user", "eve"),
-        ("expiration", "never"),
-        ("confirmation", "revoke"),
-        ("secret", &replica.installation.root_secret),
-    ];
-    let sessions = "SELECT count(*) FROM console_sessions";
-
-    for path in ["/sign-in", "/sign-out", "/tokens/new", &done, &revoke] {
-        for headers in foreign {
-            let all = [headers, &[("cookie", &*person.cookie)]].concat();
-            let reply = post(replica.console, path, &all, &fields).await;
-            assert_eq!((reply.status, reply.header("set-cookie")), (403, None), "{path} {headers:?}");
-        }
-    }
-
-    assert!(tokens_of(&replica, "eve").await.is_empty());
-    assert!(tokens_of(&replica, "ada").await.iter().all(|token| token.revoke_time.is_none()));
-    assert_eq!(replica.installation.database.count(sessions).await, 1);
-    // Browsers without Sec-Fetch-Site are known by the exact origin.
-    let reply =
-        post(replica.console, "/tokens/new", &[("origin", &own), ("cookie", &person.cookie)], &fields).await;
-    assert_eq!(reply.status, 303, "{}", reply.body);
-    let text = [("content-type", "text/plain"), OWN, ("cookie", &*person.cookie)];
-    assert_eq!(send(replica.console, "POST", "/sign-out", &text, "form_token=x").await.status, 415);
-}
-
-#[tokio::test]
-async fn a_form_without_the_token_of_its_own_session_changes_nothing() {
-    let replica = Replica::start().await;
-    let (person, other) = (Person::root(&replica).await, Person::root(&replica).await);
-    let nonce = person.new_form().await;
-    let target = created_with(&mut replica.root(), "acme", &[]).await.token.unwrap().id;
-    let (revoke, done) = (format!("/tokens/{target}/revoke"), format!("/tokens/created/{nonce}/done"));
-    assert_ne!(person.form_token, other.form_token);
-
-    for path in ["/sign-out", "/tokens/new", &done, &revoke] {
-        for form_token in [None, Some(""), Some(&*other.form_token), Some(&person.form_token[1..])] {
-            let mut fields = vec![
-                ("form", &*nonce),
-                ("name", "n"),
-                ("user", "eve"),
-                ("expiration", "never"),
-                ("confirmation", "revoke"),
-            ];
-            fields.extend(form_token.map(|token| ("form_token", token)));
-            let headers = [OWN, ("cookie", &*person.cookie)];
-            let reply = post(replica.console, path, &headers, &fields).await;
-            assert_eq!(reply.status, 400, "{path} {form_token:?}: {}", reply.body);
-            assert!(reply.body.contains("This form is out of date"));
-        }
-    }
-
-    assert!(tokens_of(&replica, "eve").await.is_empty());
-    assert!(tokens_of(&replica, "ada").await.iter().all(|token| token.revoke_time.is_none()));
-    assert_eq!(person.get("/tokens").await.status, 200);
 }
 
 #[tokio::test]

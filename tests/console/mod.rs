@@ -13,6 +13,7 @@ mod mine;
 mod own_sessions;
 mod pages;
 mod policies;
+mod posts;
 mod rotation;
 mod sessions;
 mod several;

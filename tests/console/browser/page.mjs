@@ -2,7 +2,7 @@
 // of a phone, and as pictures.
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
-import { mkdtemp } from "node:fs/promises";
+import { mkdtemp, readdir, readFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import pa11y from "pa11y";
@@ -62,6 +62,21 @@ export const pasted = async (page, secret) => {
   await page.keyboard.press("Control+V");
   assert.equal(await field.inputValue(), secret);
   await field.fill("");
+};
+
+// Neither this secret nor the one that signed in is left in anything that browsers have written, such as what they
+// restore a session from.
+export const unwritten = async (secret) => {
+  const canaries = [secret.slice(30), settings.secret.slice(30)];
+  for (const entry of await readdir(profile, { recursive: true, withFileTypes: true })) {
+    if (!entry.isFile()) continue;
+    const bytes = await readFile(join(entry.parentPath, entry.name));
+    for (const canary of canaries) {
+      for (const encoding of ["utf8", "utf16le"]) {
+        assert.ok(!bytes.includes(Buffer.from(canary, encoding)), `${entry.name} has a secret`);
+      }
+    }
+  }
 };
 
 export const never = (page) => page.getByLabel("No expiration").check();
